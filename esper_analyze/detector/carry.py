@@ -1,0 +1,49 @@
+"""Streaks and windows over consecutive updates, vectorised, with the state that carries them on.
+
+All of them work on integers or booleans, so any cut of the updates into batches gives the same result.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from esper_analyze.detector.signals import Bools, Ints
+
+
+def zeros(k: int) -> Ints:
+    """First value of a streak: no hits yet for any of k subjects."""
+    return np.zeros(k, np.int64)
+
+
+def window(length: int) -> Callable[[int], Bools]:
+    """First value of a window over ``length`` updates: nothing seen for any of k subjects."""
+    return lambda k: np.zeros((length - 1, k), bool)
+
+
+def streak(hit: Bools, reset: Bools, carried: Ints) -> Ints:
+    """Return hits since the last reset, [n, k]; updates that neither hit nor reset keep the count.
+
+    ``carried`` [k] is the count before the first update; it is changed in place to the count after the last.
+    """
+    if not len(hit):
+        return np.zeros(hit.shape, np.int64)
+    total = np.cumsum(hit, axis=0, dtype=np.int64) + carried
+    cleared = np.maximum.accumulate(np.where(reset, total, 0), axis=0)
+    count = total - cleared
+    carried[:] = count[-1]
+    return count
+
+
+def recent(hit: Bools, carried: Bools) -> Ints:
+    """Return how many of the last ``len(carried) + 1`` updates hit, the present one included, [n, k].
+
+    ``carried`` [length − 1, k] holds the flags before the first update and is changed in place.
+    """
+    back = len(carried)
+    flags = np.concatenate([carried, hit])
+    total = np.concatenate([np.zeros((1, hit.shape[1]), np.int64), np.cumsum(flags, axis=0, dtype=np.int64)])
+    if back:
+        carried[:] = flags[len(flags) - back :]
+    return total[back + 1 :] - total[: len(hit)]

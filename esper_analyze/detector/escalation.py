@@ -1,0 +1,80 @@
+"""Telemetry levels: a finding at update t puts updates t+1 … t+k at DEBUG."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from esper_analyze.detector.findings import Finding
+from esper_analyze.schema.tables import LEVELS
+
+OFF, MINIMAL, NORMAL, DEBUG = LEVELS
+
+
+@dataclass(frozen=True, slots=True)
+class LevelChange:
+    """One change of level, in effect from ``update`` on; ``rule`` is None when an escalation ran out."""
+
+    update: int
+    level: str
+    previous: str
+    rule: str | None
+    subject: str | None
+    finding_update: int | None
+    until: int
+
+
+class Escalation:
+    """Carries the level from update to update. A new finding extends to the later end, never shortens."""
+
+    def __init__(self, base: str) -> None:
+        self.base = base
+        self.until = -1
+        self.cause: Finding | None = None
+        self.level = base
+
+    def level_at(self, update: int) -> str:
+        """Return the level in effect for ``update``, given the findings seen so far."""
+        return DEBUG if self.base != OFF and update <= self.until else self.base
+
+    def advance(self, updates: Sequence[int], triggers: Sequence[tuple[Finding, int]]) -> list[LevelChange]:
+        """Return the changes over consecutive ``updates``; ``triggers`` are findings with their duration k."""
+        changes: list[LevelChange] = []
+        pending = sorted(triggers, key=lambda trigger: trigger[0].update)
+        moments = {finding.update for finding, _ in pending}
+        if not moments and self.level == self.base and (not updates or updates[0] > self.until):
+            return changes
+        place = 0
+        for update in updates:
+            changes += self._step(update)
+            while place < len(pending) and pending[place][0].update == update:
+                self._extend(*pending[place])
+                place += 1
+        return changes
+
+    def _extend(self, finding: Finding, duration: int) -> None:
+        if duration > 0 and finding.update + duration > self.until:
+            self.until = finding.update + duration
+            self.cause = finding
+
+    def _step(self, update: int) -> list[LevelChange]:
+        level = self.level_at(update)
+        if level == self.level:
+            return []
+        previous, self.level = self.level, level
+        if level == self.base or self.cause is None:
+            return [LevelChange(update, level, previous, None, None, None, update)]
+        cause = self.cause
+        return [LevelChange(update, level, previous, cause.rule, cause.subject, cause.update, self.until)]
+
+    def state_dict(self) -> dict[str, object]:
+        """Return the carried state as plain data."""
+        cause = None if self.cause is None else self.cause.as_row()
+        return {"until": self.until, "level": self.level, "cause": cause}
+
+    def load_state_dict(self, state: dict[str, object]) -> None:
+        """Take up the state that ``state_dict`` gave."""
+        self.until = int(str(state["until"]))
+        self.level = str(state["level"])
+        cause = state["cause"]
+        self.cause = Finding(**cause) if isinstance(cause, dict) else None

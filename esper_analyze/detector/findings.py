@@ -1,0 +1,129 @@
+"""Findings: changes of verdict, each with what was seen."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+
+import numpy as np
+
+from esper_analyze.detector.signals import Ints
+from esper_analyze.detector.verdict import Codes, Judgement, Verdict
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One change of verdict of one rule on one metric of one subject.
+
+    ``value`` is None where the metric was missing or did not apply, NaN where it was measured as NaN.
+    """
+
+    update: int
+    rule: str
+    subject: str
+    metric: str
+    verdict: str
+    previous: str
+    value: float | None
+    threshold: float | None
+    baseline: float | None
+    reason: str | None
+
+    def as_row(self) -> dict[str, object]:
+        """Return the finding as a row of the table ``findings``, without rank and seq."""
+        return asdict(self)
+
+    @property
+    def alarm(self) -> bool:
+        """Whether the finding is a warning or critical that is worse than what came before."""
+        words = {verdict.word: verdict for verdict in Verdict}
+        return words[self.verdict] >= Verdict.WARNING and words[self.verdict] > words[self.previous]
+
+    def same_as(self, other: Finding) -> bool:
+        """Whether both say the same of the same thing; numbers are compared bit by bit, NaN equals NaN."""
+        mine, theirs = asdict(self), asdict(other)
+        return all(_same(mine[name], theirs[name]) for name in mine)
+
+
+def _same(one: object, other: object) -> bool:
+    if isinstance(one, float) and isinstance(other, float):
+        return one == other or (math.isnan(one) and math.isnan(other))
+    return one == other
+
+
+class Announcer:
+    """Turns verdicts into findings for one rule and metric; remembers what was last said of each subject.
+
+    Bounds (ok … critical) are compared with the last verdict by bounds: a stretch that could not be judged does
+    not clear an alarm. Each reason why something could not be judged is announced once per subject.
+    """
+
+    def __init__(self) -> None:
+        self.said: dict[str, int] = {}
+        self.told: dict[str, set[str]] = {}
+
+    def findings(
+        self, rule: str, update: Ints, subjects: tuple[str, ...], judgement: Judgement
+    ) -> list[tuple[int, int, Finding]]:
+        """Return (position in the batch, position of the subject, finding) for every change."""
+        found = []
+        for k, subject in enumerate(subjects):
+            for i in self._moments(subject, judgement.code[:, k], judgement.reason[:, k], judgement):
+                finding = self._announce(rule, int(update[i]), subject, judgement, i, k)
+                if finding is not None:
+                    found.append((i, k, finding))
+        return found
+
+    def _moments(self, subject: str, code: Codes, reason: Codes, judgement: Judgement) -> list[int]:
+        """Positions where something new may be said: only there does Python look at single updates."""
+        if len(code) == 1:
+            return [0]
+        state = code.astype(np.int16) * 128 + reason
+        state[np.isin(reason, list(judgement.quiet))] = 0
+        changed = np.flatnonzero(np.diff(state)) + 1
+        return [0, *changed.tolist()]
+
+    def _announce(
+        self, rule: str, update: int, subject: str, judgement: Judgement, i: int, k: int
+    ) -> Finding | None:
+        code = int(judgement.code[i, k])
+        if code == Verdict.ABSENT:
+            return None
+        previous = self.said.get(subject, int(Verdict.OK))
+        reason = judgement.reasons[judgement.reason[i, k]]
+        if code in (Verdict.NOT_APPLICABLE, Verdict.NO_DATA):
+            told = self.told.setdefault(subject, set())
+            if reason in told or int(judgement.reason[i, k]) in judgement.quiet:
+                return None
+            told.add(reason)
+        elif code == previous:
+            return None
+        else:
+            self.said[subject] = code
+        judged = code >= Verdict.OK
+        return Finding(
+            update,
+            rule,
+            subject,
+            judgement.metric,
+            Verdict(code).word,
+            Verdict(previous).word,
+            float(judgement.value[i, k]) if judged else None,
+            _or_none(judgement.threshold[i, k]),
+            _or_none(judgement.baseline[i, k]),
+            reason or None,
+        )
+
+    def state_dict(self) -> dict[str, object]:
+        """Return what was said as plain data."""
+        return {"said": dict(self.said), "told": {name: sorted(told) for name, told in self.told.items()}}
+
+    def load_state_dict(self, state: Mapping[str, Mapping[str, object]]) -> None:
+        """Take up the state that ``state_dict`` gave."""
+        self.said = {str(name): int(str(code)) for name, code in state["said"].items()}
+        self.told = {str(name): set(told) for name, told in state["told"].items()}  # type: ignore[call-overload]
+
+
+def _or_none(number: float) -> float | None:
+    return None if np.isnan(number) else float(number)

@@ -1,0 +1,84 @@
+"""What a rule is: a declaration that brings its meaning, its bounds and its evidence."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+import numpy as np
+
+from esper_analyze.detector.signals import Frame
+from esper_analyze.detector.verdict import Judgement
+
+Memory = dict[str, np.ndarray[Any, Any]]
+"""A rule's carried state: arrays whose last axis is the k subjects."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Thresholds of one rule. Every field has a default whose ``source`` is in its metadata.
+
+    ``escalate`` is how many updates after a warning or critical finding are recorded at DEBUG.
+    """
+
+    escalate: int = field(
+        default=5, metadata={"source": "detector specification: 5 unless the rule says more"}
+    )
+
+    @classmethod
+    def sources(cls) -> dict[str, str]:
+        """Return where each default comes from."""
+        return {item.name: str(item.metadata.get("source", "")) for item in fields(cls)}
+
+
+def limit(default: Any, source: str) -> Any:  # noqa: ANN401 - the field's own annotation gives the type
+    """Declare one threshold with its default and where that comes from."""
+    if isinstance(default, dict):
+        return field(default_factory=lambda: dict(default), metadata={"source": source})
+    return field(default=default, metadata={"source": source})
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """A few updates and the verdict the rule must end on; each is a test and an entry on the rules page.
+
+    ``cells`` maps columns to one value per update (None is null), for one subject. A single value is repeated
+    over ``updates``.
+    """
+
+    title: str
+    verdict: str
+    cells: Mapping[str, object]
+    updates: int = 1
+    reason: str = ""
+
+
+Judge = Callable[[Frame, Memory, Any], list[Judgement]]
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """One rule over one table.
+
+    ``judge`` gets the frame of a batch (n updates × k subjects), the rule's memory (which it changes in place)
+    and its limits, and returns one ``Judgement`` per metric. ``memory`` maps each name of carried state to a
+    function from k to its first value; state must not depend on how updates are cut into batches.
+    ``causes`` are rules whose open incident explains this one. ``fills`` are columns that ``judge`` leaves in
+    the memory under the same name for the batch just judged: the recorder writes them.
+    """
+
+    name: str
+    table: str
+    columns: tuple[str, ...]
+    limits: type[Limits]
+    judge: Judge
+    title: str
+    meaning: str
+    look_first: str
+    reference: str
+    examples: tuple[Example, ...]
+    memory: Mapping[str, Callable[[int], np.ndarray[Any, Any]]] = field(default_factory=dict)
+    causes: tuple[str, ...] = ()
+    fills: tuple[str, ...] = ()
+    higher_is_worse: bool = True

@@ -1,0 +1,150 @@
+"""Columns as the detector sees them: float64 values beside their nulls, n updates × k subjects."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+from esper_analyze.schema.column import Kind
+from esper_analyze.schema.tables import BY_NAME
+
+Floats = npt.NDArray[np.float64]
+Bools = npt.NDArray[np.bool_]
+Ints = npt.NDArray[np.int64]
+
+RUN = "run"
+"""Subject of a table that has one row per update."""
+
+
+@dataclass(frozen=True, slots=True)
+class Signal:
+    """One column: ``values`` [n, k] (NaN where null) and ``null`` [n, k].
+
+    A CHOICE cell is the index of its value among the declared choices; a BOOL cell is 0.0 or 1.0; a TEXT cell
+    is 1.0 when it says something. ``values`` at a null cell mean nothing.
+    """
+
+    name: str
+    values: Floats
+    null: Bools
+
+    @property
+    def finite(self) -> Bools:
+        """Cells that were measured and are neither NaN nor ±Inf."""
+        return ~self.null & np.isfinite(self.values)
+
+    @property
+    def nonfinite(self) -> Bools:
+        """Cells that were measured and are NaN or ±Inf."""
+        return ~self.null & ~np.isfinite(self.values)
+
+    def equals(self, value: float) -> Bools:
+        """Cells that were measured and equal ``value``."""
+        return ~self.null & (self.values == value)
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """The columns of one table over consecutive updates; ``present`` [n, k] says where there was a row."""
+
+    subjects: tuple[str, ...]
+    present: Bools
+    columns: Mapping[str, Signal]
+
+    def __getitem__(self, name: str) -> Signal:
+        return self.columns[name]
+
+    def aligned(self, subjects: tuple[str, ...]) -> Frame:
+        """Return the frame with exactly ``subjects`` in that order; new ones have no rows and are all null."""
+        if subjects == self.subjects:
+            return self
+        n = len(self.present)
+        places = [self.subjects.index(name) if name in self.subjects else -1 for name in subjects]
+        known = np.array([place >= 0 for place in places], dtype=bool)
+        source = [place for place in places if place >= 0]
+        present = np.zeros((n, len(subjects)), bool)
+        present[:, known] = self.present[:, source]
+        columns = {}
+        for name, signal in self.columns.items():
+            values = np.full((n, len(subjects)), np.nan)
+            null = np.ones((n, len(subjects)), bool)
+            values[:, known] = signal.values[:, source]
+            null[:, known] = signal.null[:, source]
+            columns[name] = Signal(name, values, null)
+        return Frame(subjects, present, columns)
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Consecutive updates (strictly increasing) of one rank, and one frame for each table that has rows."""
+
+    update: Ints
+    frames: Mapping[str, Frame] = field(default_factory=dict)
+
+    def part(self, start: int, stop: int) -> Batch:
+        """Return updates ``start`` to ``stop`` (positions, not numbers) as a batch of their own."""
+        frames = {}
+        for table, frame in self.frames.items():
+            present = frame.present[start:stop]
+            order = sorted(range(len(frame.subjects)), key=lambda k, p=present: _first_row(p, k))
+            seen = [k for k in order if present[:, k].any()]
+            if seen:
+                columns = {
+                    name: Signal(name, signal.values[start:stop][:, seen], signal.null[start:stop][:, seen])
+                    for name, signal in frame.columns.items()
+                }
+                frames[table] = Frame(tuple(frame.subjects[k] for k in seen), present[:, seen], columns)
+        return Batch(self.update[start:stop], frames)
+
+
+def _first_row(present: Bools, k: int) -> tuple[int, int]:
+    rows = np.flatnonzero(present[:, k])
+    return (int(rows[0]) if len(rows) else len(present), k)
+
+
+def choice_code(table: str, column: str, value: str) -> float:
+    """Return the number that stands for ``value`` of a CHOICE column in a ``Signal``."""
+    return float(BY_NAME[table].column(column).choices.index(value))
+
+
+def cell_number(table: str, column: str, cell: object) -> float | None:
+    """Return one Python cell as the number the detector sees, None when it is null.
+
+    Raises ``ValueError`` for a CHOICE value that is not declared.
+    """
+    if cell is None:
+        return None
+    declared = BY_NAME[table].column(column)
+    if declared.kind is Kind.CHOICE:
+        return float(declared.choices.index(str(cell)))
+    if declared.kind is Kind.TEXT:
+        return 1.0
+    return float(cell)  # type: ignore[arg-type]
+
+
+def batch_from_rows(
+    update: int, rows: Mapping[str, Sequence[Mapping[str, object]]], wanted: Mapping[str, Iterable[str]]
+) -> Batch:
+    """Return a batch of one update from its rows as the recorder wrote them.
+
+    ``wanted`` maps a table to the columns the rules read; a cell that a row lacks is null.
+    """
+    frames = {}
+    for table, columns in wanted.items():
+        found = rows.get(table, ())
+        if not found:
+            continue
+        subject = BY_NAME[table].subject
+        subjects = tuple(RUN if subject is None else str(row[subject]) for row in found)
+        present = np.ones((1, len(found)), bool)
+        signals = {}
+        for name in columns:
+            cells = [cell_number(table, name, row.get(name)) for row in found]
+            null = np.array([[cell is None for cell in cells]])
+            values = np.array([[np.nan if cell is None else cell for cell in cells]], np.float64)
+            signals[name] = Signal(name, values, null)
+        frames[table] = Frame(subjects, present, signals)
+    return Batch(np.array([update], np.int64), frames)

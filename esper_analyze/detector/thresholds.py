@@ -1,0 +1,97 @@
+"""All thresholds in one object: defaults from the rules, changed by TOML, by run.json or by ``--set``."""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, fields, replace
+from types import MappingProxyType
+from typing import Any
+
+from esper_analyze.detector.rule import Limits, Rule
+
+
+class ThresholdError(ValueError):
+    """A threshold that does not exist or has the wrong type; the message says what, where and what next."""
+
+
+@dataclass(frozen=True, slots=True)
+class Thresholds:
+    """The limits of every rule, by the rule's name."""
+
+    by_rule: Mapping[str, Limits]
+
+    @classmethod
+    def defaults(cls, rules: Iterable[Rule]) -> Thresholds:
+        """Return the defaults of ``rules``."""
+        return cls(MappingProxyType({rule.name: rule.limits() for rule in rules}))
+
+    def __getitem__(self, rule: str) -> Limits:
+        return self.by_rule[rule]
+
+    def changed(self, rule: str, name: str, value: object) -> Thresholds:
+        """Return a copy with one field set. Raises ``ThresholdError`` with the nearest valid name."""
+        if rule not in self.by_rule:
+            raise ThresholdError(f"there is no rule {rule!r}{_nearest(rule, self.by_rule)}")
+        limits = self.by_rule[rule]
+        known = [item.name for item in fields(limits)]
+        if name not in known:
+            raise ThresholdError(f"rule {rule} has no threshold {name!r}{_nearest(name, known)}")
+        checked = _checked(f"{rule}.{name}", getattr(limits, name), value)
+        return Thresholds(MappingProxyType({**self.by_rule, rule: replace(limits, **{name: checked})}))
+
+    def merged(self, values: Mapping[str, object]) -> Thresholds:
+        """Return a copy with ``{rule: {field: value}}`` applied, as run.json and TOML hold them."""
+        result = self
+        for rule, table in values.items():
+            if not isinstance(table, Mapping):
+                raise ThresholdError(f"{rule} must be a table of thresholds, not {table!r}")
+            for name, value in table.items():
+                result = result.changed(rule, name, value)
+        return result
+
+    def assigned(self, assignment: str) -> Thresholds:
+        """Return a copy with ``rule.field=value`` applied, as ``--set`` gives it."""
+        target, equals, value = assignment.partition("=")
+        rule, dot, name = target.strip().partition(".")
+        if not equals or not dot:
+            raise ThresholdError(f"{assignment!r} is not of the form rule.field=value")
+        return self.changed(rule, name, _parsed(value.strip()))
+
+    def as_dict(self) -> dict[str, dict[str, Any]]:
+        """Return ``{rule: {field: value}}``, ready for JSON or TOML."""
+        return {rule: asdict(limits) for rule, limits in self.by_rule.items()}
+
+
+def _nearest(name: str, known: Iterable[str]) -> str:
+    close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.4)
+    return f"; did you mean {close[0]!r}?" if close else f"; there are {', '.join(known)}"
+
+
+def _parsed(value: str) -> object:
+    for reading in (int, float):
+        try:
+            return reading(value)
+        except ValueError:
+            continue
+    return value
+
+
+def _checked(where: str, present: object, value: object) -> object:
+    if isinstance(present, dict):
+        if not isinstance(value, Mapping):
+            raise ThresholdError(f"{where} must be a table of name = number, not {value!r}")
+        return {str(name): _number(f"{where}.{name}", cell) for name, cell in value.items()}
+    if isinstance(present, int) and not isinstance(present, bool):
+        number = _number(where, value)
+        if number != int(number) or number < 0:
+            raise ThresholdError(f"{where} must be a whole number of at least 0, not {value!r}")
+        return int(number)
+    return _number(where, value)
+
+
+def _number(where: str, value: object) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+        raise ThresholdError(f"{where} must be a finite number, not {value!r}")
+    return float(value)

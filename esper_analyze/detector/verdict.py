@@ -1,0 +1,124 @@
+"""Verdicts, and the one place where a rule's bounds become verdicts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import IntEnum
+
+import numpy as np
+import numpy.typing as npt
+
+from esper_analyze.detector.signals import Bools, Floats, Signal
+
+Codes = npt.NDArray[np.int8]
+
+
+class Verdict(IntEnum):
+    """What a rule says of one subject at one update; higher is worse, from OK on."""
+
+    ABSENT = 0  # the subject has never had a row: nothing is said
+    NOT_APPLICABLE = 1
+    NO_DATA = 2
+    OK = 3
+    INFO = 4
+    WARNING = 5
+    CRITICAL = 6
+
+    @property
+    def word(self) -> str:
+        """The verdict as findings spell it."""
+        return self.name.lower()
+
+
+NONFINITE = "non-finite"
+
+
+@dataclass(frozen=True, slots=True)
+class Excuse:
+    """Where a rule does not apply, and why. A ``quiet`` excuse (a warm-up) is no finding of its own."""
+
+    where: Bools
+    why: str
+    quiet: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """Which cells cross which bound. ``warning_at`` and ``critical_at`` are the numbers crossed.
+
+    They are scalars or arrays that broadcast to [n, k].
+    """
+
+    warning: Bools | bool = False
+    critical: Bools | bool = False
+    info: Bools | bool = False
+    warning_at: Floats | float = np.nan
+    critical_at: Floats | float = np.nan
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """Verdicts of one rule on one metric: arrays [n, k], and ``reasons`` indexed by ``reason`` (0: none)."""
+
+    metric: str
+    code: Codes
+    value: Floats
+    threshold: Floats
+    baseline: Floats
+    reason: Codes
+    reasons: tuple[str, ...]
+    quiet: frozenset[int]
+
+
+def settle(
+    metric: str,
+    signal: Signal,
+    bounds: Bounds,
+    *,
+    excuses: Sequence[Excuse] = (),
+    missing: str | None = None,
+    baseline: Floats | None = None,
+    nonfinite: bool = True,
+) -> Judgement:
+    """Return the verdicts on ``signal``: not applicable, then missing, then non-finite, then ``bounds``.
+
+    ``missing`` names the column to blame where the signal is null (its own name by default). With
+    ``nonfinite=False`` the signal counts non-finite things itself and needs no check of its own.
+    """
+    shape = signal.values.shape
+    code = np.full(shape, Verdict.OK, np.int8)
+    threshold = np.full(shape, np.nan)
+    code[np.broadcast_to(bounds.info, shape)] = Verdict.INFO
+    code[np.broadcast_to(bounds.warning, shape)] = Verdict.WARNING
+    code[np.broadcast_to(bounds.critical, shape)] = Verdict.CRITICAL
+    for verdict, at in (
+        (Verdict.INFO, bounds.warning_at),
+        (Verdict.WARNING, bounds.warning_at),
+        (Verdict.CRITICAL, bounds.critical_at),
+    ):
+        threshold = np.where(code == verdict, at, threshold)
+    reason = np.zeros(shape, np.int8)
+    reasons = ["", NONFINITE, f"{missing or signal.name} is missing"]
+    quiet = set()
+    if nonfinite:
+        _overrule(code, threshold, reason, signal.nonfinite, Verdict.CRITICAL, 1)
+    _overrule(code, threshold, reason, signal.null, Verdict.NO_DATA, 2)
+    for excuse in excuses:
+        reasons.append(excuse.why)
+        if excuse.quiet:
+            quiet.add(len(reasons) - 1)
+        where = np.broadcast_to(excuse.where, shape) & (code != Verdict.NOT_APPLICABLE)
+        _overrule(code, threshold, reason, where, Verdict.NOT_APPLICABLE, len(reasons) - 1)
+    silent = (code == Verdict.NOT_APPLICABLE) | (code == Verdict.NO_DATA)
+    value = np.where(silent, np.nan, signal.values)
+    held = np.full(shape, np.nan) if baseline is None else np.where(silent, np.nan, baseline)
+    return Judgement(metric, code, value, threshold, held, reason, tuple(reasons), frozenset(quiet))
+
+
+def _overrule(
+    code: Codes, threshold: Floats, reason: Codes, where: Bools, verdict: Verdict, why: int
+) -> None:
+    code[where] = verdict
+    threshold[where] = np.nan
+    reason[where] = why

@@ -1,0 +1,106 @@
+"""One recorded number: its name, type, unit, meaning, reducer and what an empty cell means."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+
+
+class Kind(Enum):
+    """Storage type of a column."""
+
+    FLOAT = "float"  # float64; null, NaN, ±Inf and 0.0 are four different cells
+    INT = "int"  # int64
+    BOOL = "bool"
+    TEXT = "text"
+    CHOICE = "choice"  # text out of a declared set
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """One declared column.
+
+    ``empty`` says what null means; ``required`` columns are never null. ``reducer`` says how the update's
+    inner loop became one number (empty where there is nothing to reduce). ``choices`` lists the values of a
+    ``CHOICE`` column.
+    """
+
+    name: str
+    kind: Kind
+    meaning: str
+    unit: str = ""
+    reducer: str = ""
+    empty: str = "not measured"
+    required: bool = False
+    choices: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """One declared table; ``key`` names the columns that identify a row."""
+
+    name: str
+    meaning: str
+    key: tuple[str, ...]
+    columns: tuple[Column, ...]
+
+    def column(self, name: str) -> Column:
+        """Return the column called ``name``; ``KeyError`` when the table has none."""
+        for column in self.columns:
+            if column.name == name:
+                return column
+        raise KeyError(f"table {self.name} has no column {name!r}")
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Column names in declared order."""
+        return tuple(column.name for column in self.columns)
+
+    @property
+    def subject(self) -> str | None:
+        """The key column that names what a row is about (head, group, phase), or None for the run itself."""
+        return next((name for name in self.key if name not in ("rank", "update", "seq")), None)
+
+
+def real(name: str, meaning: str, unit: str = "", reducer: str = "", empty: str = "not measured") -> Column:
+    """Declare a float column."""
+    return Column(name, Kind.FLOAT, meaning, unit, reducer, empty)
+
+
+def count(name: str, meaning: str, unit: str = "", reducer: str = "", empty: str = "not measured") -> Column:
+    """Declare an integer column that may be null."""
+    return Column(name, Kind.INT, meaning, unit, reducer, empty)
+
+
+def flag(name: str, meaning: str, reducer: str = "", empty: str = "not measured") -> Column:
+    """Declare a boolean column."""
+    return Column(name, Kind.BOOL, meaning, "", reducer, empty)
+
+
+def text(name: str, meaning: str, empty: str = "not given", *, required: bool = False) -> Column:
+    """Declare a text column."""
+    return Column(name, Kind.TEXT, meaning, empty="never" if required else empty, required=required)
+
+
+def choice(
+    name: str, meaning: str, choices: tuple[str, ...], empty: str = "not measured", *, required: bool = False
+) -> Column:
+    """Declare a text column whose values come from ``choices``."""
+    return Column(
+        name,
+        Kind.CHOICE,
+        meaning,
+        empty="never" if required else empty,
+        required=required,
+        choices=choices,
+    )
+
+
+def key(name: str, meaning: str) -> Column:
+    """Declare an integer key column (never null)."""
+    return Column(name, Kind.INT, meaning, empty="never", required=True)
+
+
+RANK = key("rank", "process of a distributed training, 0 when there is one")
+UPDATE = key("update", "PPO update (rollout + optimisation), counted from 0 within the run")
+SEQ = key("seq", "position of the row in its writer's output; order and de-duplication go by it")

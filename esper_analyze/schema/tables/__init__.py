@@ -1,0 +1,42 @@
+"""Every table of a run, written out."""
+
+from esper_analyze.schema.column import Table
+from esper_analyze.schema.tables.events import (
+    EPISODES,
+    FINDINGS,
+    LEVEL_CHANGES,
+    LEVELS,
+    LOSSES_OF_DATA,
+    VERDICTS,
+)
+from esper_analyze.schema.tables.inner import GROUPS, HEADS, LSTM, STEPS
+from esper_analyze.schema.tables.updates import UPDATES
+
+TABLES: tuple[Table, ...] = (
+    UPDATES,
+    STEPS,
+    HEADS,
+    GROUPS,
+    LSTM,
+    EPISODES,
+    LEVEL_CHANGES,
+    FINDINGS,
+    LOSSES_OF_DATA,
+)
+BY_NAME: dict[str, Table] = {table.name: table for table in TABLES}
+
+__all__ = [
+    "BY_NAME",
+    "EPISODES",
+    "FINDINGS",
+    "GROUPS",
+    "HEADS",
+    "LEVELS",
+    "LEVEL_CHANGES",
+    "LOSSES_OF_DATA",
+    "LSTM",
+    "STEPS",
+    "TABLES",
+    "UPDATES",
+    "VERDICTS",
+]

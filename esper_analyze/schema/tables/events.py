@@ -1,0 +1,74 @@
+"""Tables of things that happen: ``episodes``, ``levels``, ``findings``, ``losses_of_data``."""
+
+from esper_analyze.schema.column import RANK, SEQ, UPDATE, Table, choice, count, flag, key, real, text
+
+LEVELS = ("OFF", "MINIMAL", "NORMAL", "DEBUG")
+VERDICTS = ("not_applicable", "no_data", "ok", "info", "warning", "critical")
+
+EPISODES = Table(
+    "episodes",
+    "One row per finished episode.",
+    ("rank", "seq"),
+    (
+        RANK,
+        UPDATE,
+        SEQ,
+        count("env", "index of the environment"),
+        real("episode_return", "undiscounted sum of rewards as the environment reported it", "1"),
+        count("length", "steps in the episode", "steps"),
+        flag("success", "the environment called it a success", empty="the environment does not say"),
+    ),
+)
+
+LEVEL_CHANGES = Table(
+    "levels",
+    "One row per change of telemetry level.",
+    ("rank", "seq"),
+    (
+        RANK,
+        UPDATE,
+        SEQ,
+        choice("level", "level from this update on", LEVELS, required=True),
+        choice("previous", "level before", LEVELS, required=True),
+        text("rule", "rule whose finding caused the change", "the escalation ran out"),
+        text("subject", "subject of that finding", "the escalation ran out"),
+        count("finding_update", "update of that finding", empty="the escalation ran out"),
+        key("until", "last update of the escalation as known now; the update itself when it ran out"),
+    ),
+)
+
+FINDINGS = Table(
+    "findings",
+    "What the live detector said: one row per change of verdict.",
+    ("rank", "update", "rule", "subject", "metric"),
+    (
+        RANK,
+        UPDATE,
+        SEQ,
+        text("rule", "name of the rule", required=True),
+        text("subject", "head, group, phase, or run", required=True),
+        text("metric", "column that was judged", required=True),
+        choice("verdict", "verdict from this update on", VERDICTS, required=True),
+        choice("previous", "verdict before", VERDICTS, required=True),
+        real("value", "value judged", "as the metric", empty="the metric was missing or did not apply"),
+        real("threshold", "bound that was crossed", "as the metric", empty="no bound was crossed"),
+        real(
+            "baseline", "own earlier level the value was held against", "as the metric", empty="no baseline"
+        ),
+        text("reason", "why not applicable, which column is missing, or non-finite", "judged by its bounds"),
+    ),
+)
+
+LOSSES_OF_DATA = Table(
+    "losses_of_data",
+    "One row per loss: rows dropped, recorder errors, gaps.",
+    ("rank", "seq"),
+    (
+        RANK,
+        UPDATE,
+        SEQ,
+        text("kind", "what happened", required=True),
+        text("detail", "where and why"),
+        key("rows", "rows lost"),
+    ),
+)

@@ -1,0 +1,265 @@
+"""Tables of the inner loop and of parts of the network: ``steps``, ``heads``, ``groups``, ``lstm``."""
+
+from esper_analyze.schema.column import RANK, SEQ, UPDATE, Column, Table, choice, count, flag, key, real, text
+
+_NO_CLIP = "no clip call and no explicit gradient call was seen"
+_NO_GRADIENT = "no tensor of the group had a gradient"
+_STEPS = "over the update's optimizer steps"
+_RELEVANT = "over samples where the head is relevant"
+_NO_RELEVANT = "the head was never relevant, or its log-probs were not handed over"
+
+STEPS = Table(
+    "steps",
+    "The un-reduced inner loop: one row per minibatch.",
+    ("rank", "update", "epoch", "minibatch"),
+    (
+        RANK,
+        UPDATE,
+        SEQ,
+        key("epoch", "pass over the rollout, from 0"),
+        key("minibatch", "minibatch within the update, from 0"),
+        count("samples", "samples, padding left out", "samples"),
+        real("kl_k1", "mean(−log r) of the joint ratio", "nats"),
+        real("kl_k2", "mean(½ log² r)", "nats"),
+        real("kl_k3", "mean(r − 1 − log r)", "nats"),
+        real("ratio_max", "largest joint ratio", "1"),
+        real("ratio_min", "smallest joint ratio", "1"),
+        real("clip_fraction", "share of samples with |r − 1| > clip_range", "share"),
+        real("entropy", "joint entropy", "nats", "mean over samples"),
+        real("policy_loss", "clipped surrogate loss", "1"),
+        real("value_loss", "value loss", "1"),
+        real("grad_norm_pre_clip", "whole-model norm as the clip call returned it", "1", "", _NO_CLIP),
+        real("grad_norm_post_clip", "whole-model norm as the optimizer saw it", "1", "", "no optimizer step"),
+        flag("stepped", "an optimizer step followed this minibatch", empty="no optimizer hook"),
+    ),
+)
+
+GRAD_STATES = ("finite", "nonfinite", "missing", "frozen")
+ZERO_EXPLANATIONS = ("not_zero", "masked", "irrelevant", "frozen", "unexplained")
+HEAD_KINDS = ("categorical", "gaussian", "bernoulli", "other")
+
+HEADS = Table(
+    "heads",
+    "One row per update and action head.",
+    ("rank", "update", "head"),
+    (
+        RANK,
+        UPDATE,
+        SEQ,
+        text("head", "name of the head as given", required=True),
+        choice("kind", "distribution of the head", HEAD_KINDS),
+        real(
+            "grad_norm",
+            "L2 norm of the head's own parameters' gradient, before clipping",
+            "1",
+            f"mean {_STEPS}",
+            "gradient missing or not measured: grad_state tells which",
+        ),
+        choice(
+            "grad_state",
+            "finite; nonfinite: NaN or ±Inf somewhere; missing: trainable, every gradient None; "
+            "frozen: nothing trainable",
+            GRAD_STATES,
+            "no clip call was seen, or the head's parameters are not known",
+        ),
+        count(
+            "params_without_grad",
+            "parameter tensors whose gradient was None",
+            "tensors",
+            "worst optimizer step",
+            _NO_CLIP,
+        ),
+        count(
+            "params_nonfinite",
+            "parameter tensors with NaN or ±Inf in the gradient",
+            "tensors",
+            "worst optimizer step",
+            _NO_CLIP,
+        ),
+        count(
+            "params_finite",
+            "parameter tensors with a finite gradient",
+            "tensors",
+            "worst optimizer step",
+            _NO_CLIP,
+        ),
+        real("ratio_max", "largest ratio of this head alone", "1", f"max {_RELEVANT}", _NO_RELEVANT),
+        real("ratio_min", "smallest ratio of this head alone", "1", f"min {_RELEVANT}", _NO_RELEVANT),
+        real("kl_k3", "mean(r − 1 − log r) of this head alone", "nats", f"mean {_RELEVANT}", _NO_RELEVANT),
+        real("clip_fraction", "share with |r − 1| > clip_range", "share", f"mean {_RELEVANT}", _NO_RELEVANT),
+        real("entropy", "entropy of the head", "nats", "mean over all samples", "not handed over"),
+        real(
+            "entropy_conditional",
+            "entropy where the head had a choice",
+            "nats",
+            "mean over samples with more than one valid action",
+            "the head never had a choice",
+        ),
+        real(
+            "entropy_norm",
+            "H / ln(n_valid) where the head had a choice, in [0, 1]",
+            "share",
+            "mean over samples with more than one valid action",
+            "the head never had a choice, or is continuous",
+        ),
+        real("log_prob_min", "smallest new log-prob of an action taken", "nats", "min over all samples"),
+        real("log_prob_max", "largest new log-prob of an action taken", "nats", "max over all samples"),
+        real("valid_actions_min", "valid actions", "actions", "min over the rollout", "not categorical"),
+        real("valid_actions_mean", "valid actions", "actions", "mean over the rollout", "not categorical"),
+        real("valid_actions_max", "valid actions", "actions", "max over the rollout", "not categorical"),
+        real(
+            "single_action_fraction",
+            "share of steps with exactly one valid action",
+            "share",
+            "over the rollout",
+            "not categorical",
+        ),
+        real(
+            "learnable_fraction",
+            "steps with more than one valid action / all steps, each timestep once, from "
+            "the masks stored at collection",
+            "share",
+            "over the rollout",
+            "not categorical",
+        ),
+        real(
+            "relevant_fraction",
+            "steps where the head matters for the action taken (causal mask)",
+            "share",
+            "over the rollout",
+            "no causal mask was given",
+        ),
+        real(
+            "effective_fraction",
+            "steps with a choice where the head also matters",
+            "share",
+            "over the rollout",
+            "no causal mask was given",
+        ),
+        real("coefficient", "weight of the head in the loss", "1", "", "the loss does not weigh heads"),
+        choice(
+            "zero_explained",
+            "why a zero or missing gradient is expected, or that it is not; unexplained is a bug report",
+            ZERO_EXPLANATIONS,
+            "no gradient was measured",
+        ),
+    ),
+)
+
+GROUPS = Table(
+    "groups",
+    "One row per update and group of parameters: actor, critic, shared, lstm, each head, all. Before clipping.",
+    ("rank", "update", "group"),
+    (
+        RANK,
+        UPDATE,
+        SEQ,
+        text("group", "name of the group; heads are head:<name>", required=True),
+        count("tensors", "parameter tensors in the group", "tensors"),
+        count("elements", "parameters in the group", "elements"),
+        count(
+            "tensors_without_grad",
+            "tensors whose gradient was None",
+            "tensors",
+            "worst optimizer step",
+            _NO_CLIP,
+        ),
+        real(
+            "grad_norm",
+            "sqrt(Σ n_i²) with n_i the L2 norms of the tensors, accumulated in float64",
+            "1",
+            f"mean {_STEPS}",
+            _NO_GRADIENT,
+        ),
+        real(
+            "health",
+            "clamp(1 − 0.5·vanishing_severity − 0.8·exploding_severity, 0, 1); 0 when non-finite",
+            "share",
+            "from the mean severities",
+            _NO_GRADIENT,
+        ),
+        real(
+            "vanishing_severity",
+            "share of tensors with n_i < 1e-7 (exact zeros count)",
+            "share",
+            f"mean {_STEPS}",
+            _NO_GRADIENT,
+        ),
+        real(
+            "exploding_severity",
+            "share of tensors with n_i > 10 × max_grad_norm (5.0 without one) or non-finite",
+            "share",
+            f"mean {_STEPS}",
+            _NO_GRADIENT,
+        ),
+        flag("has_vanishing", "some tensor vanished at some step", f"any {_STEPS}", _NO_GRADIENT),
+        flag("has_exploding", "some tensor exploded at some step", f"any {_STEPS}", _NO_GRADIENT),
+        real("min_tensor_norm", "smallest n_i", "1", f"min {_STEPS}", _NO_GRADIENT),
+        real("max_tensor_norm", "largest n_i", "1", f"max {_STEPS}", _NO_GRADIENT),
+        real(
+            "norm_ratio", "max_tensor_norm / min_tensor_norm", "1", "", "min_tensor_norm is 0, or no gradient"
+        ),
+        real(
+            "concentration",
+            "normalised entropy of n_i² across tensors: 1 evenly spread, 0 all in one",
+            "share",
+            f"mean {_STEPS}",
+            "fewer than two tensors, or a zero or non-finite gradient",
+        ),
+        real(
+            "drift_norm",
+            "|x − ema|/(ema + 1e-8) of grad_norm before the EMA takes x in",
+            "1",
+            "",
+            "warming up, missing or non-finite",
+        ),
+        real("drift_health", "the same of health", "1", "", "warming up, missing or non-finite"),
+    ),
+)
+
+_H = "hidden state h"
+_C = "cell state c"
+
+
+def _state(letter: str, what: str) -> tuple[Column, ...]:
+    return (
+        real(f"{letter}_l2_total", f"‖{letter}‖₂ of the whole {what} (grows with its size)", "1"),
+        real(f"{letter}_rms", f"root mean square of {what}", "1"),
+        real(f"{letter}_env_rms_mean", f"rms of {what} per environment", "1", "mean over environments"),
+        real(f"{letter}_env_rms_max", f"rms of {what} per environment", "1", "max over environments"),
+        real(f"{letter}_max", f"largest |x| of {what}", "1", "max"),
+        real(f"{letter}_mean", f"{what}", "1", "mean"),
+    )
+
+
+LSTM = Table(
+    "lstm",
+    "Recurrent state of shape layers × environments × hidden; one row per update and phase.",
+    ("rank", "update", "phase"),
+    (
+        RANK,
+        UPDATE,
+        SEQ,
+        choice(
+            "phase",
+            "rollout: state at the end of collection; update: state after the last re-evaluated minibatch",
+            ("rollout", "update"),
+            required=True,
+        ),
+        *_state("h", _H),
+        *_state("c", _C),
+        real(
+            "h_saturation", "share of |h| > 0.99; |h| ≤ 1 always for an nn.LSTM without projection", "share"
+        ),
+        flag("has_nan", "some element of h or c is NaN"),
+        flag("has_inf", "some element of h or c is ±Inf"),
+        real(
+            "forget_saturation", "share of forget-gate values < 0.05 or > 0.95", "share", "sampled minibatch"
+        ),
+        real("input_saturation", "share of input-gate values < 0.05 or > 0.95", "share", "sampled minibatch"),
+        real(
+            "output_saturation", "share of output-gate values < 0.05 or > 0.95", "share", "sampled minibatch"
+        ),
+        real("cell_mean", "mean cell candidate over the sampled minibatch", "1", "sampled minibatch"),
+    ),
+)

@@ -1,0 +1,274 @@
+"""Table ``updates``: one row for every PPO update, skipped ones included."""
+
+from esper_analyze.schema.column import RANK, SEQ, UPDATE, Table, choice, count, flag, real, text
+
+_SAMPLES = "sample-weighted mean over all minibatches"
+_MINIBATCHES = "mean over minibatches, unweighted"
+_STEPS = "over the update's optimizer steps"
+_NO_LOOP = "no minibatch was seen"
+_NO_CLIP = "no clip call and no explicit gradient call was seen"
+_NO_ROLLOUT = "rollout values were not handed over"
+_CONSTANT = "undefined: the values are constant"
+_NO_SCALE = "not measured, or undefined because the standard deviation is ~0"
+
+STATUSES = ("performed", "kl_stopped", "nonfinite_skipped", "no_usable_steps", "interrupted")
+
+_CLOCK = (
+    count("env_steps", "environment steps since the start of the run, all environments together", "steps"),
+    count("episodes", "episodes finished since the start of the run", "episodes"),
+    real("wall_time", "when the update ended, UTC epoch", "s"),
+    real("rollout_s", "time spent collecting the rollout", "s"),
+    real("optimisation_s", "time spent in the inner loop", "s"),
+    real("progress", "share of the planned training done, in [0, 1]", "share", empty="the total is unknown"),
+    real("learning_rate", "learning rate in effect", "1", "last optimizer step"),
+    real("clip_range", "ratio clip range in effect", "1", "last minibatch"),
+    real("entropy_coef", "entropy bonus coefficient in effect", "1", "last minibatch"),
+    real("target_kl", "KL bound of the early stop", "nats", empty="no bound is set"),
+    choice(
+        "status",
+        "how the update ended; interrupted: an exception or the end of the process came in its middle",
+        STATUSES,
+        required=True,
+    ),
+    text("skip_reason", "why the update was skipped or interrupted", "the update was performed"),
+    count("minibatches", "minibatches evaluated", "minibatches"),
+    count("optimizer_steps", "optimizer steps taken", "steps", empty="no optimizer hook and no clip call"),
+)
+
+_RATIO = (
+    flag(
+        "inner_loop_measurable",
+        "false when one epoch of one minibatch makes ratio 1, KL 0 and clip 0 by construction",
+        empty=_NO_LOOP,
+    ),
+    real("ratio_max", "largest joint ratio π_new/π_old", "1", "max over every sample", _NO_LOOP),
+    real("ratio_min", "smallest joint ratio", "1", "min over every sample", _NO_LOOP),
+    real("ratio_mean", "joint ratio", "1", _SAMPLES, _NO_LOOP),
+    real(
+        "ratio_std", "standard deviation of the joint ratio (population)", "1", "over every sample", _NO_LOOP
+    ),
+    count("ratio_nonfinite", "samples whose unclamped log-ratio is NaN or ±Inf", "samples", "sum", _NO_LOOP),
+    real(
+        "clamped_fraction",
+        "share of samples where a log-ratio met its clamp (head ±20, joint ±30)",
+        "share",
+        _SAMPLES,
+        _NO_LOOP,
+    ),
+    real(
+        "first_ratio_error",
+        "max |log r| in the very first minibatch: 0 up to float noise, else rollout and "
+        "update disagree (masks, dropout, normalisation, hidden state)",
+        "nats",
+        "first minibatch",
+        _NO_LOOP,
+    ),
+    real("ess_fraction", "effective sample size (Σr)²/(N Σr²)", "share", "over every sample", _NO_LOOP),
+    real("kl_k1", "KL(old‖new) estimator mean(−log r) (Schulman 2020)", "nats", _SAMPLES, _NO_LOOP),
+    real("kl_k2", "KL estimator mean(½ log² r)", "nats", _SAMPLES, _NO_LOOP),
+    real("kl_k3", "KL estimator mean(r − 1 − log r), never negative", "nats", _SAMPLES, _NO_LOOP),
+    real(
+        "kl_k3_last_epoch",
+        "k3 of the last epoch begun: what Stable-Baselines3 logs as approx_kl",
+        "nats",
+        "mean over the last epoch's minibatches, unweighted",
+        _NO_LOOP,
+    ),
+    real(
+        "clip_fraction",
+        "share of samples with |r − 1| > clip_range",
+        "share",
+        _MINIBATCHES,
+        "no minibatch was seen, or no clip range is known",
+    ),
+    real(
+        "clip_fraction_positive",
+        "share with r > 1 + clip_range",
+        "share",
+        _SAMPLES,
+        "no minibatch was seen, or no clip range is known",
+    ),
+    real(
+        "clip_fraction_negative",
+        "share with r < 1 − clip_range",
+        "share",
+        _SAMPLES,
+        "no minibatch was seen, or no clip range is known",
+    ),
+)
+
+_POLICY = (
+    real(
+        "entropy",
+        "entropy of the joint action distribution",
+        "nats",
+        _SAMPLES,
+        "no minibatch was seen, or the distribution has no closed-form entropy",
+    ),
+    real(
+        "entropy_norm",
+        "joint entropy / Σ ln(n_valid), over steps where some head had a choice",
+        "share",
+        _SAMPLES,
+        "no head ever had a choice, or an action head is continuous",
+    ),
+    real(
+        "choice_fraction",
+        "share of samples where some head had more than one valid action",
+        "share",
+        _SAMPLES,
+        "no categorical head, or no minibatch was seen",
+    ),
+    real("policy_loss", "clipped surrogate loss", "1", _MINIBATCHES, _NO_LOOP),
+    real("value_loss", "value loss on the targets the loop trains on", "1", _MINIBATCHES, _NO_LOOP),
+    real("entropy_loss", "−entropy, before its coefficient", "nats", _MINIBATCHES, _NO_LOOP),
+    real("total_loss", "the loss that was differentiated", "1", _MINIBATCHES, _NO_LOOP),
+)
+
+_VALUE = (
+    real(
+        "explained_variance",
+        "1 − Var(R − V)/Var(R) of the rollout, before the update",
+        "1",
+        "",
+        "undefined: Var(R) is 0; or rollout values were not handed over",
+    ),
+    real("return_variance", "Var(R) (population)", "1", "", _NO_ROLLOUT),
+    flag(
+        "ev_low_variance", "Var(R) is under its floor, so explained variance says nothing", empty=_NO_ROLLOUT
+    ),
+    real("value_nrmse", "RMSE(V, R) / std(R)", "1", "", _CONSTANT),
+    real(
+        "value_return_correlation", "Pearson correlation of V and R", "1", "", "undefined: either is constant"
+    ),
+    real("value_mean", "predicted values", "1", "mean over the rollout", _NO_ROLLOUT),
+    real("value_std", "predicted values", "1", "standard deviation over the rollout", _NO_ROLLOUT),
+    real("value_min", "predicted values", "1", "min over the rollout", _NO_ROLLOUT),
+    real("value_max", "predicted values", "1", "max over the rollout", _NO_ROLLOUT),
+    real("td_error_mean", "r + γV' − V", "1", "mean over the rollout"),
+    real("td_error_std", "r + γV' − V", "1", "standard deviation over the rollout"),
+    real("bellman_error", "|r + γV' − V|", "1", "mean over the rollout"),
+    *(
+        real(f"value_error_p{p:02d}", "R − V", "1", f"quantile {p / 100:g} over the rollout", _NO_ROLLOUT)
+        for p in (1, 10, 50, 90, 99)
+    ),
+    real("advantage_mean", "advantages before normalisation", "1", "mean over the rollout", _NO_ROLLOUT),
+    real(
+        "advantage_std", "advantages before normalisation (population)", "1", "over the rollout", _NO_ROLLOUT
+    ),
+    real("advantage_min", "advantages before normalisation", "1", "min over the rollout", _NO_ROLLOUT),
+    real("advantage_max", "advantages before normalisation", "1", "max over the rollout", _NO_ROLLOUT),
+    real("advantage_skewness", "third standardised moment", "1", "over the rollout", _NO_SCALE),
+    real("advantage_kurtosis", "excess fourth standardised moment", "1", "over the rollout", _NO_SCALE),
+    real("advantage_positive_fraction", "share of advantages > 0", "share", "over the rollout", _NO_ROLLOUT),
+    flag("advantage_std_floored", "the loop replaced a tiny advantage std by a floor"),
+    real("return_mean", "value targets (returns)", "1", "mean over the rollout", _NO_ROLLOUT),
+    real("return_std", "value targets (population)", "1", "over the rollout", _NO_ROLLOUT),
+    real("return_min", "value targets", "1", "min over the rollout", _NO_ROLLOUT),
+    real("return_max", "value targets", "1", "max over the rollout", _NO_ROLLOUT),
+    real("return_skewness", "third standardised moment of value targets", "1", "over the rollout", _NO_SCALE),
+    real("return_p10", "value targets", "1", "quantile 0.1 over the rollout", _NO_ROLLOUT),
+    real("return_p50", "value targets", "1", "quantile 0.5 over the rollout", _NO_ROLLOUT),
+    real("return_p90", "value targets", "1", "quantile 0.9 over the rollout", _NO_ROLLOUT),
+    real(
+        "episode_return_mean",
+        "undiscounted return of episodes finished in this update",
+        "1",
+        "mean over episodes",
+        "no episode finished",
+    ),
+    real(
+        "episode_length_mean",
+        "length of episodes finished in this update",
+        "steps",
+        "mean over episodes",
+        "no episode finished",
+    ),
+)
+
+_GRADIENT = (
+    real(
+        "grad_norm_pre_clip",
+        "whole-model L2 norm before clipping, as the clip call returned it",
+        "1",
+        f"mean {_STEPS}",
+        _NO_CLIP,
+    ),
+    real("grad_norm_pre_clip_max", "the same", "1", f"max {_STEPS}", _NO_CLIP),
+    real("grad_norm_pre_clip_last", "the same", "1", f"last {_STEPS}", _NO_CLIP),
+    real(
+        "grad_norm_post_clip",
+        "whole-model L2 norm as the optimizer saw it",
+        "1",
+        f"mean {_STEPS}",
+        "no optimizer hook",
+    ),
+    real("grad_norm_post_clip_max", "the same", "1", f"max {_STEPS}", "no optimizer hook"),
+    real("grad_norm_post_clip_last", "the same", "1", f"last {_STEPS}", "no optimizer hook"),
+    real("max_grad_norm", "clip norm given to the clip call", "1", "last clip call", "no clip call was seen"),
+    real(
+        "clip_active_fraction",
+        "share of optimizer steps whose pre-clip norm was above the clip norm",
+        "share",
+        _STEPS,
+        "no clip call was seen",
+    ),
+    real(
+        "clip_scale_mean",
+        "post-clip / pre-clip norm",
+        "1",
+        f"mean {_STEPS}",
+        "no clip call, no optimizer hook, or a pre-clip norm of 0",
+    ),
+    count(
+        "nan_grad_count",
+        "gradient elements that are NaN, before clipping",
+        "elements",
+        f"sum {_STEPS}",
+        "no clip call, or the model is too large to count at every step",
+    ),
+    count(
+        "inf_grad_count",
+        "gradient elements that are ±Inf, before clipping",
+        "elements",
+        f"sum {_STEPS}",
+        "no clip call, or the model is too large to count at every step",
+    ),
+    count(
+        "tensors_nonfinite",
+        "gradient tensors with any NaN or ±Inf, before clipping",
+        "tensors",
+        f"sum {_STEPS}",
+        _NO_CLIP,
+    ),
+    count(
+        "nonfinite_minibatches",
+        "minibatches in which a log-prob, value, entropy or loss was NaN or ±Inf",
+        "minibatches",
+        "sum",
+        _NO_LOOP,
+    ),
+    text("nonfinite_sources", "names of what was NaN or ±Inf, separated by commas", "nothing was non-finite"),
+    real(
+        "loss_scale",
+        "loss scale under automatic mixed precision",
+        "1",
+        "last optimizer step",
+        "no loss scaling",
+    ),
+)
+
+_RECORDER = (
+    choice("level", "telemetry level in effect", ("OFF", "MINIMAL", "NORMAL", "DEBUG"), required=True),
+    real("recorder_ms", "time the recorder took in the training thread", "ms", "sum over the update"),
+    real("recorder_fraction", "recorder_ms / (rollout + optimisation time)", "share"),
+    count("dropped_rows", "rows lost since the previous update", "rows"),
+    count("sampled_steps", "optimizer steps on which detail was measured", "steps"),
+)
+
+UPDATES = Table(
+    "updates",
+    "One row per PPO update: clock, policy change, losses, value function, advantages, gradients.",
+    ("rank", "update"),
+    (RANK, UPDATE, SEQ, *_CLOCK, *_RATIO, *_POLICY, *_VALUE, *_GRADIENT, *_RECORDER),
+)

@@ -1,0 +1,38 @@
+"""DuckDB statements over the shards of a run, derived from the declared tables."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from esper_analyze.schema.column import Kind, Table
+
+_SQL_TYPES = {
+    Kind.FLOAT: "DOUBLE",
+    Kind.INT: "BIGINT",
+    Kind.BOOL: "BOOLEAN",
+    Kind.TEXT: "VARCHAR",
+    Kind.CHOICE: "VARCHAR",
+}
+
+
+def quote_identifier(name: str) -> str:
+    """Return ``name`` as a quoted SQL identifier."""
+    return '"' + name.replace('"', '""') + '"'
+
+
+def quote_text(value: str) -> str:
+    """Return ``value`` as a SQL string literal."""
+    return "'" + value.replace("'", "''") + "'"
+
+
+def select_shards(table: Table, files: Sequence[str]) -> str:
+    """Return a SELECT over an explicit list of shard files; typed and empty when there are none."""
+    if not files:
+        cells = ", ".join(
+            f"cast(null as {_SQL_TYPES[column.kind]}) as {quote_identifier(column.name)}"
+            for column in table.columns
+        )
+        return f"select {cells} where false"
+    names = ", ".join(quote_identifier(column.name) for column in table.columns)
+    listed = ", ".join(quote_text(file) for file in files)
+    return f"select {names} from read_parquet([{listed}])"
