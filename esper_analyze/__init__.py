@@ -1,0 +1,1 @@
+"""Offline laboratory for recorded PPO runs: open, replay, report, query."""

@@ -1,0 +1,1 @@
+"""Flight recorder for PPO training: measures on the device, judges live, appends Parquet."""

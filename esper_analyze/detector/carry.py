@@ -46,4 +46,5 @@ def recent(hit: Bools, carried: Bools) -> Ints:
     total = np.concatenate([np.zeros((1, hit.shape[1]), np.int64), np.cumsum(flags, axis=0, dtype=np.int64)])
     if back:
         carried[:] = flags[len(flags) - back :]
-    return total[back + 1 :] - total[: len(hit)]
+    count: Ints = total[back + 1 :] - total[: len(hit)]
+    return count

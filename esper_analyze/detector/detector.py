@@ -80,9 +80,7 @@ class _RuleState:
         if frame is not None:
             return frame.aligned(self.subjects)
         shape = (len(batch.update), len(self.subjects))
-        columns = {
-            name: Signal(name, np.full(shape, np.nan), np.ones(shape, bool)) for name in self.rule.columns
-        }
+        columns = {name: Signal(name, np.full(shape, np.nan), np.ones(shape, bool)) for name in self.rule.columns}
         return Frame(self.subjects, np.zeros(shape, bool), columns)
 
     def findings(self, update: Ints, judged: Judged) -> list[tuple[int, int, Finding]]:

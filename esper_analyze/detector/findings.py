@@ -24,7 +24,7 @@ class Finding:
     subject: str
     metric: str
     verdict: str
-    previous: str
+    previous: str | None
     value: float | None
     threshold: float | None
     baseline: float | None
@@ -38,7 +38,8 @@ class Finding:
     def alarm(self) -> bool:
         """Whether the finding is a warning or critical that is worse than what came before."""
         words = {verdict.word: verdict for verdict in Verdict}
-        return words[self.verdict] >= Verdict.WARNING and words[self.verdict] > words[self.previous]
+        before = Verdict.ABSENT if self.previous is None else words[self.previous]
+        return words[self.verdict] >= Verdict.WARNING and words[self.verdict] > before
 
     def same_as(self, other: Finding) -> bool:
         """Whether both say the same of the same thing; numbers are compared bit by bit, NaN equals NaN."""
@@ -69,13 +70,13 @@ class Announcer:
         """Return (position in the batch, position of the subject, finding) for every change."""
         found = []
         for k, subject in enumerate(subjects):
-            for i in self._moments(subject, judgement.code[:, k], judgement.reason[:, k], judgement):
+            for i in self._moments(judgement.code[:, k], judgement.reason[:, k], judgement):
                 finding = self._announce(rule, int(update[i]), subject, judgement, i, k)
                 if finding is not None:
                     found.append((i, k, finding))
         return found
 
-    def _moments(self, subject: str, code: Codes, reason: Codes, judgement: Judgement) -> list[int]:
+    def _moments(self, code: Codes, reason: Codes, judgement: Judgement) -> list[int]:
         """Positions where something new may be said: only there does Python look at single updates."""
         if len(code) == 1:
             return [0]
@@ -84,23 +85,21 @@ class Announcer:
         changed = np.flatnonzero(np.diff(state)) + 1
         return [0, *changed.tolist()]
 
-    def _announce(
-        self, rule: str, update: int, subject: str, judgement: Judgement, i: int, k: int
-    ) -> Finding | None:
+    def _announce(self, rule: str, update: int, subject: str, judgement: Judgement, i: int, k: int) -> Finding | None:
         code = int(judgement.code[i, k])
         if code == Verdict.ABSENT:
             return None
-        previous = self.said.get(subject, int(Verdict.OK))
+        previous = self.said.get(subject)
         reason = judgement.reasons[judgement.reason[i, k]]
         if code in (Verdict.NOT_APPLICABLE, Verdict.NO_DATA):
             told = self.told.setdefault(subject, set())
             if reason in told or int(judgement.reason[i, k]) in judgement.quiet:
                 return None
             told.add(reason)
-        elif code == previous:
-            return None
         else:
             self.said[subject] = code
+            if code == (Verdict.OK if previous is None else previous):
+                return None
         judged = code >= Verdict.OK
         return Finding(
             update,
@@ -108,7 +107,7 @@ class Announcer:
             subject,
             judgement.metric,
             Verdict(code).word,
-            Verdict(previous).word,
+            None if previous is None else Verdict(previous).word,
             float(judgement.value[i, k]) if judged else None,
             _or_none(judgement.threshold[i, k]),
             _or_none(judgement.baseline[i, k]),

@@ -22,9 +22,7 @@ class Limits:
     ``escalate`` is how many updates after a warning or critical finding are recorded at DEBUG.
     """
 
-    escalate: int = field(
-        default=5, metadata={"source": "detector specification: 5 unless the rule says more"}
-    )
+    escalate: int = field(default=5, metadata={"source": "detector specification: 5 unless the rule says more"})
 
     @classmethod
     def sources(cls) -> dict[str, str]:
@@ -32,7 +30,7 @@ class Limits:
         return {item.name: str(item.metadata.get("source", "")) for item in fields(cls)}
 
 
-def limit(default: Any, source: str) -> Any:  # noqa: ANN401 - the field's own annotation gives the type
+def limit(default: Any, source: str) -> Any:
     """Declare one threshold with its default and where that comes from."""
     if isinstance(default, dict):
         return field(default_factory=lambda: dict(default), metadata={"source": source})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
@@ -43,7 +44,8 @@ class Signal:
 
     def equals(self, value: float) -> Bools:
         """Cells that were measured and equal ``value``."""
-        return ~self.null & (self.values == value)
+        same: Bools = ~self.null & (self.values == value)
+        return same
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +91,7 @@ class Batch:
         frames = {}
         for table, frame in self.frames.items():
             present = frame.present[start:stop]
-            order = sorted(range(len(frame.subjects)), key=lambda k, p=present: _first_row(p, k))
+            order = sorted(range(len(frame.subjects)), key=partial(_first_row, present))
             seen = [k for k in order if present[:, k].any()]
             if seen:
                 columns = {

@@ -7,7 +7,7 @@ import math
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from types import MappingProxyType
-from typing import Any
+from typing import Any, cast
 
 from esper_analyze.detector.rule import Limits, Rule
 
@@ -39,7 +39,9 @@ class Thresholds:
         if name not in known:
             raise ThresholdError(f"rule {rule} has no threshold {name!r}{_nearest(name, known)}")
         checked = _checked(f"{rule}.{name}", getattr(limits, name), value)
-        return Thresholds(MappingProxyType({**self.by_rule, rule: replace(limits, **{name: checked})}))
+        return Thresholds(
+            MappingProxyType({**self.by_rule, rule: replace(limits, **cast("dict[str, Any]", {name: checked}))})
+        )
 
     def merged(self, values: Mapping[str, object]) -> Thresholds:
         """Return a copy with ``{rule: {field: value}}`` applied, as run.json and TOML hold them."""

@@ -116,9 +116,7 @@ def settle(
     return Judgement(metric, code, value, threshold, held, reason, tuple(reasons), frozenset(quiet))
 
 
-def _overrule(
-    code: Codes, threshold: Floats, reason: Codes, where: Bools, verdict: Verdict, why: int
-) -> None:
+def _overrule(code: Codes, threshold: Floats, reason: Codes, where: Bools, verdict: Verdict, why: int) -> None:
     code[where] = verdict
     threshold[where] = np.nan
     reason[where] = why

@@ -16,15 +16,11 @@ def schema_faults(table: Table, found: pa.Schema) -> list[str]:
     wanted = arrow_schema(table)
     faults = [f"column {name} is missing" for name in wanted.names if name not in found.names]
     faults += [f"column {name} is not declared" for name in found.names if name not in wanted.names]
-    faults += [
-        f"column {name} occurs twice" for name in sorted(set(found.names)) if found.names.count(name) > 1
-    ]
+    faults += [f"column {name} occurs twice" for name in sorted(set(found.names)) if found.names.count(name) > 1]
     for field in found:
         index = wanted.get_field_index(field.name)
         if index >= 0 and wanted.field(index).type != field.type:
-            faults.append(
-                f"column {field.name} has type {field.type}, declared is {wanted.field(index).type}"
-            )
+            faults.append(f"column {field.name} has type {field.type}, declared is {wanted.field(index).type}")
     if not faults and list(found.names) != list(wanted.names):
         faults.append("columns are not in the declared order")
     return faults
@@ -48,9 +44,7 @@ def _cell_faults(column: Column, cells: pa.ChunkedArray) -> list[str]:
         known = pc.is_in(cells, value_set=pa.array([*column.choices, None], pa.string()))
         strange = pc.filter(cells, pc.invert(known))
         if len(strange):
-            faults.append(
-                f"column {column.name} has the value {strange[0].as_py()!r}, not one of its choices"
-            )
+            faults.append(f"column {column.name} has the value {strange[0].as_py()!r}, not one of its choices")
     return faults
 
 

@@ -29,8 +29,7 @@ def select_shards(table: Table, files: Sequence[str]) -> str:
     """Return a SELECT over an explicit list of shard files; typed and empty when there are none."""
     if not files:
         cells = ", ".join(
-            f"cast(null as {_SQL_TYPES[column.kind]}) as {quote_identifier(column.name)}"
-            for column in table.columns
+            f"cast(null as {_SQL_TYPES[column.kind]}) as {quote_identifier(column.name)}" for column in table.columns
         )
         return f"select {cells} where false"
     names = ", ".join(quote_identifier(column.name) for column in table.columns)

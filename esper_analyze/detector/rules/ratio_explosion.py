@@ -49,9 +49,7 @@ RULE = Rule(
         Example("out of reach", "critical", {"ratio_max": 300.0, "inner_loop_measurable": True}),
         Example("NaN never passes", "critical", {"ratio_max": float("nan"), "inner_loop_measurable": True}),
         Example("not recorded", "no_data", {"ratio_max": None, "inner_loop_measurable": True}),
-        Example(
-            "one epoch of one minibatch", "not_applicable", {"ratio_max": 1.0, "inner_loop_measurable": False}
-        ),
+        Example("one epoch of one minibatch", "not_applicable", {"ratio_max": 1.0, "inner_loop_measurable": False}),
     ),
     causes=("first_ratio", "numerical_instability", "kl_spike"),
 )

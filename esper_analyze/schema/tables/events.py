@@ -49,12 +49,10 @@ FINDINGS = Table(
         text("subject", "head, group, phase, or run", required=True),
         text("metric", "column that was judged", required=True),
         choice("verdict", "verdict from this update on", VERDICTS, required=True),
-        choice("previous", "verdict before", VERDICTS, required=True),
+        choice("previous", "last verdict by bounds before", VERDICTS, "never judged by its bounds before"),
         real("value", "value judged", "as the metric", empty="the metric was missing or did not apply"),
         real("threshold", "bound that was crossed", "as the metric", empty="no bound was crossed"),
-        real(
-            "baseline", "own earlier level the value was held against", "as the metric", empty="no baseline"
-        ),
+        real("baseline", "own earlier level the value was held against", "as the metric", empty="no baseline"),
         text("reason", "why not applicable, which column is missing, or non-finite", "judged by its bounds"),
     ),
 )

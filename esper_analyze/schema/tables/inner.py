@@ -196,9 +196,7 @@ GROUPS = Table(
         flag("has_exploding", "some tensor exploded at some step", f"any {_STEPS}", _NO_GRADIENT),
         real("min_tensor_norm", "smallest n_i", "1", f"min {_STEPS}", _NO_GRADIENT),
         real("max_tensor_norm", "largest n_i", "1", f"max {_STEPS}", _NO_GRADIENT),
-        real(
-            "norm_ratio", "max_tensor_norm / min_tensor_norm", "1", "", "min_tensor_norm is 0, or no gradient"
-        ),
+        real("norm_ratio", "max_tensor_norm / min_tensor_norm", "1", "", "min_tensor_norm is 0, or no gradient"),
         real(
             "concentration",
             "normalised entropy of n_i² across tensors: 1 evenly spread, 0 all in one",
@@ -248,18 +246,12 @@ LSTM = Table(
         ),
         *_state("h", _H),
         *_state("c", _C),
-        real(
-            "h_saturation", "share of |h| > 0.99; |h| ≤ 1 always for an nn.LSTM without projection", "share"
-        ),
+        real("h_saturation", "share of |h| > 0.99; |h| ≤ 1 always for an nn.LSTM without projection", "share"),
         flag("has_nan", "some element of h or c is NaN"),
         flag("has_inf", "some element of h or c is ±Inf"),
-        real(
-            "forget_saturation", "share of forget-gate values < 0.05 or > 0.95", "share", "sampled minibatch"
-        ),
+        real("forget_saturation", "share of forget-gate values < 0.05 or > 0.95", "share", "sampled minibatch"),
         real("input_saturation", "share of input-gate values < 0.05 or > 0.95", "share", "sampled minibatch"),
-        real(
-            "output_saturation", "share of output-gate values < 0.05 or > 0.95", "share", "sampled minibatch"
-        ),
+        real("output_saturation", "share of output-gate values < 0.05 or > 0.95", "share", "sampled minibatch"),
         real("cell_mean", "mean cell candidate over the sampled minibatch", "1", "sampled minibatch"),
     ),
 )

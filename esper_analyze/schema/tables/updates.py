@@ -44,9 +44,7 @@ _RATIO = (
     real("ratio_max", "largest joint ratio π_new/π_old", "1", "max over every sample", _NO_LOOP),
     real("ratio_min", "smallest joint ratio", "1", "min over every sample", _NO_LOOP),
     real("ratio_mean", "joint ratio", "1", _SAMPLES, _NO_LOOP),
-    real(
-        "ratio_std", "standard deviation of the joint ratio (population)", "1", "over every sample", _NO_LOOP
-    ),
+    real("ratio_std", "standard deviation of the joint ratio (population)", "1", "over every sample", _NO_LOOP),
     count("ratio_nonfinite", "samples whose unclamped log-ratio is NaN or ±Inf", "samples", "sum", _NO_LOOP),
     real(
         "clamped_fraction",
@@ -134,13 +132,9 @@ _VALUE = (
         "undefined: Var(R) is 0; or rollout values were not handed over",
     ),
     real("return_variance", "Var(R) (population)", "1", "", _NO_ROLLOUT),
-    flag(
-        "ev_low_variance", "Var(R) is under its floor, so explained variance says nothing", empty=_NO_ROLLOUT
-    ),
+    flag("ev_low_variance", "Var(R) is under its floor, so explained variance says nothing", empty=_NO_ROLLOUT),
     real("value_nrmse", "RMSE(V, R) / std(R)", "1", "", _CONSTANT),
-    real(
-        "value_return_correlation", "Pearson correlation of V and R", "1", "", "undefined: either is constant"
-    ),
+    real("value_return_correlation", "Pearson correlation of V and R", "1", "", "undefined: either is constant"),
     real("value_mean", "predicted values", "1", "mean over the rollout", _NO_ROLLOUT),
     real("value_std", "predicted values", "1", "standard deviation over the rollout", _NO_ROLLOUT),
     real("value_min", "predicted values", "1", "min over the rollout", _NO_ROLLOUT),
@@ -153,9 +147,7 @@ _VALUE = (
         for p in (1, 10, 50, 90, 99)
     ),
     real("advantage_mean", "advantages before normalisation", "1", "mean over the rollout", _NO_ROLLOUT),
-    real(
-        "advantage_std", "advantages before normalisation (population)", "1", "over the rollout", _NO_ROLLOUT
-    ),
+    real("advantage_std", "advantages before normalisation (population)", "1", "over the rollout", _NO_ROLLOUT),
     real("advantage_min", "advantages before normalisation", "1", "min over the rollout", _NO_ROLLOUT),
     real("advantage_max", "advantages before normalisation", "1", "max over the rollout", _NO_ROLLOUT),
     real("advantage_skewness", "third standardised moment", "1", "over the rollout", _NO_SCALE),
