@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 from esper_analyze.schema.column import Kind, Table
@@ -25,6 +26,11 @@ def quote_text(value: str) -> str:
     return "'" + value.replace("'", "''") + "'"
 
 
+def literal_path(path: str) -> str:
+    """Return ``path`` so that DuckDB, which globs every file name, finds exactly this file."""
+    return re.sub(r"([*?\[])", r"[\1]", path)
+
+
 def select_shards(table: Table, files: Sequence[str]) -> str:
     """Return a SELECT over an explicit list of shard files; typed and empty when there are none."""
     if not files:
@@ -33,5 +39,5 @@ def select_shards(table: Table, files: Sequence[str]) -> str:
         )
         return f"select {cells} where false"
     names = ", ".join(quote_identifier(column.name) for column in table.columns)
-    listed = ", ".join(quote_text(file) for file in files)
+    listed = ", ".join(quote_text(literal_path(file)) for file in files)
     return f"select {names} from read_parquet([{listed}])"

@@ -1,0 +1,1 @@
+"""Recorded runs, reader's side: open and verify, query, replay."""

@@ -1,0 +1,128 @@
+"""Stream a run's shards into the detector's batches: memory stays at one stretch of shards.
+
+Nulls and NaN are taken apart in Arrow, before any conversion could mix them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from esper_analyze.detector.signals import RUN, Batch, Bools, Floats, Frame, Ints, Signal
+from esper_analyze.runs.run import Run
+from esper_analyze.schema.column import Kind, Table
+from esper_analyze.schema.layout import ShardEntry
+from esper_analyze.schema.tables import BY_NAME
+
+Shard = tuple[Path, ShardEntry]
+
+
+def stretches(run: Run, tables: Iterable[str], rank: int) -> list[list[Shard]]:
+    """Return the shards of ``tables`` grouped so that no update is in two groups, in order of updates."""
+    shards = [shard for table in tables for shard in run.shards(table, rank)]
+    shards.sort(key=lambda shard: (shard[1].first_update, shard[1].last_update))
+    groups: list[list[Shard]] = []
+    end = -1
+    for shard in shards:
+        if not groups or shard[1].first_update > end:
+            groups.append([])
+        groups[-1].append(shard)
+        end = max(end, shard[1].last_update)
+    return groups
+
+
+def read_batches(run: Run, wanted: Mapping[str, Sequence[str]], *, rank: int = 0) -> Iterator[Batch]:
+    """Yield the run's updates in order, with the ``wanted`` columns of each table."""
+    for group in stretches(run, wanted, rank):
+        tables = {
+            name: _read([path for path, entry in group if entry.table == name], BY_NAME[name], columns)
+            for name, columns in wanted.items()
+        }
+        updates = np.unique(np.concatenate([_integers(table["update"]) for table in tables.values() if len(table)]))
+        frames = {
+            name: pivot(BY_NAME[name], table, updates, wanted[name]) for name, table in tables.items() if len(table)
+        }
+        yield Batch(updates, frames)
+
+
+def _read(paths: Sequence[Path], table: Table, columns: Sequence[str]) -> pa.Table:
+    needed = [*dict.fromkeys(["update", *([table.subject] if table.subject else []), *columns])]
+    parts = []
+    for path in paths:
+        with pq.ParquetFile(path) as file:
+            parts.append(file.read(columns=needed, use_threads=False))
+    if not parts:
+        return pa.table({})
+    return pa.concat_tables(parts).combine_chunks()
+
+
+def pivot(table: Table, data: pa.Table, updates: Ints, columns: Sequence[str]) -> Frame:
+    """Return rows of ``data`` as a frame over ``updates`` × subjects in order of first appearance.
+
+    When an update has two rows for one subject the later one stands.
+    """
+    row = np.searchsorted(updates, _integers(data["update"]))
+    if table.subject is None:
+        subjects: tuple[str, ...] = (RUN,)
+        place = np.zeros(len(row), np.int64)
+    else:
+        coded = data[table.subject].combine_chunks().dictionary_encode()
+        subjects = tuple(coded.dictionary.to_pylist())
+        place = _integers(coded.indices)
+    shape = (len(updates), len(subjects))
+    present = np.zeros(shape, bool)
+    present[row, place] = True
+    signals = {}
+    for name in columns:
+        cells, cells_null = numbers(table, name, data[name])
+        values, null = np.full(shape, np.nan), np.ones(shape, bool)
+        values[row, place] = cells
+        null[row, place] = cells_null
+        signals[name] = Signal(name, values, null)
+    return Frame(subjects, present, signals)
+
+
+def numbers(table: Table, name: str, cells: pa.ChunkedArray) -> tuple[Floats, Bools]:
+    """Return a column as float64 with NaN at nulls, and where it is null.
+
+    Raises ``ValueError`` for a CHOICE value that is not declared.
+    """
+    column = table.column(name)
+    null = _flags(cells.is_null())
+    if column.kind is Kind.CHOICE:
+        coded = cells.combine_chunks().dictionary_encode()
+        codes = np.array([column.choices.index(word) for word in coded.dictionary.to_pylist()] or [0], np.float64)
+        values: Floats = np.where(null, np.nan, codes[_integers(pc.fill_null(coded.indices, 0))])
+        return values, null
+    if column.kind is Kind.TEXT:
+        return np.where(null, np.nan, 1.0), null
+    return _floats(pc.fill_null(cells.cast(pa.float64()), np.nan)), null
+
+
+def _floats(cells: Any) -> Floats:
+    return _buffer(cells, pa.float64(), np.dtype(np.float64))
+
+
+def _integers(cells: Any) -> Ints:
+    return _buffer(cells, pa.int64(), np.dtype(np.int64))
+
+
+def _flags(cells: Any) -> Bools:
+    flags: Bools = _buffer(cells, pa.uint8(), np.dtype(np.uint8)).astype(bool)
+    return flags
+
+
+def _buffer(cells: Any, kind: pa.DataType, dtype: np.dtype[Any]) -> np.ndarray[Any, Any]:
+    """Read an Arrow column without nulls straight from its buffer (``to_numpy`` would import pandas)."""
+    array = cells.cast(kind)
+    if isinstance(array, pa.ChunkedArray):
+        array = array.combine_chunks()
+    if len(array) == 0:
+        return np.zeros(0, dtype)
+    return np.frombuffer(array.buffers()[1], dtype, count=len(array), offset=array.offset * dtype.itemsize)

@@ -1,0 +1,186 @@
+"""Run a recorded run through the detector again: as recorded, or with other thresholds."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+import numpy as np
+
+from esper_analyze.detector.detector import Detector, Judged, Outcome
+from esper_analyze.detector.escalation import LevelChange
+from esper_analyze.detector.findings import Finding
+from esper_analyze.detector.incidents import Incident, IncidentTracker
+from esper_analyze.detector.rules import RULES
+from esper_analyze.detector.thresholds import ThresholdError, Thresholds
+from esper_analyze.detector.verdict import Verdict
+from esper_analyze.errors import DamagedError
+from esper_analyze.runs.batches import read_batches
+from esper_analyze.runs.run import Run
+
+
+@dataclass(frozen=True, slots=True)
+class Unjudged:
+    """How many updates a rule could not judge a subject, and why."""
+
+    rule: str
+    subject: str
+    metric: str
+    verdict: str
+    reason: str
+    count: int
+
+
+@dataclass(slots=True)
+class Replay:
+    """What the detector says of a whole run."""
+
+    thresholds: Thresholds
+    updates: int = 0
+    findings: list[Finding] = field(default_factory=list)
+    levels: list[LevelChange] = field(default_factory=list)
+    incidents: list[Incident] = field(default_factory=list)
+    verdict_counts: dict[str, dict[str, int]] = field(default_factory=dict)
+    unjudged: list[Unjudged] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """A finding or level change that only one side has: ``only`` is "replay" or "recorded"."""
+
+    only: str
+    update: int
+    text: str
+
+
+def stored_thresholds(run: Run) -> Thresholds:
+    """Return the thresholds the run was recorded with. Raises ``DamagedError`` when they cannot be read."""
+    stored = run.info.get("thresholds", {})
+    try:
+        return Thresholds.defaults(RULES).merged(stored)
+    except (ThresholdError, AttributeError) as error:
+        raise DamagedError(f"{run.path}: the thresholds in run.json cannot be used: {error}") from error
+
+
+def replay(
+    run: Run,
+    thresholds: Thresholds | None = None,
+    *,
+    rank: int = 0,
+    progress: Callable[[int], None] | None = None,
+    observe: Callable[[Outcome], None] | None = None,
+) -> Replay:
+    """Replay ``run`` through the detector, streaming shard by shard.
+
+    ``thresholds`` default to those stored in the run. ``progress`` is called with the last update done,
+    ``observe`` with each batch's outcome.
+    """
+    chosen = thresholds or stored_thresholds(run)
+    detector = Detector(chosen, level=str(run.info.get("level", "NORMAL")))
+    result = Replay(chosen)
+    tracker, unjudged = IncidentTracker(), _UnjudgedCounter()
+    for batch in read_batches(run, detector.wanted, rank=rank):
+        outcome = detector.process(batch)
+        result.updates += len(batch.update)
+        result.findings += outcome.findings
+        result.levels += outcome.levels
+        tracker.take(outcome)
+        for judged in outcome.judged:
+            _count(result.verdict_counts.setdefault(judged.rule.name, {}), judged)
+            unjudged.take(judged)
+        if observe is not None:
+            observe(outcome)
+        if progress is not None:
+            progress(int(batch.update[-1]))
+    result.incidents = tracker.incidents()
+    result.unjudged = unjudged.listed()
+    return result
+
+
+def _count(counts: dict[str, int], judged: Judged) -> None:
+    for judgement in judged.judgements:
+        for code, number in zip(*np.unique(judgement.code, return_counts=True), strict=True):
+            if code != Verdict.ABSENT:
+                word = Verdict(int(code)).word
+                counts[word] = counts.get(word, 0) + int(number)
+
+
+class _UnjudgedCounter:
+    def __init__(self) -> None:
+        self.counts: Counter[tuple[str, str, str, str, str]] = Counter()
+
+    def take(self, judged: Judged) -> None:
+        for judgement in judged.judgements:
+            for verdict in (Verdict.NOT_APPLICABLE, Verdict.NO_DATA):
+                where = judgement.code == verdict
+                if not where.any():
+                    continue
+                for k in np.flatnonzero(where.any(axis=0)):
+                    for reason, number in zip(
+                        *np.unique(judgement.reason[where[:, k], k], return_counts=True), strict=True
+                    ):
+                        why = judgement.reasons[int(reason)]
+                        key = (judged.rule.name, judged.subjects[k], judgement.metric, verdict.word, why)
+                        self.counts[key] += int(number)
+
+    def listed(self) -> list[Unjudged]:
+        return [Unjudged(*key, number) for key, number in self.counts.items()]
+
+
+def recorded(run: Run, *, rank: int = 0) -> tuple[list[Finding], list[LevelChange]]:
+    """Return the findings and level changes that were written live."""
+    return (
+        [Finding(**row) for row in _rows(run, "findings", Finding, rank)],
+        [LevelChange(**row) for row in _rows(run, "levels", LevelChange, rank)],
+    )
+
+
+def _rows(run: Run, table: str, kind: type, rank: int) -> list[dict[str, Any]]:
+    names = [item.name for item in fields(kind)]
+    frame = run.frame(table, [*names, "rank"])
+    return [{name: row[name] for name in names} for row in frame.to_dicts() if row["rank"] == rank]
+
+
+def differences(replayed: Replay, live: tuple[list[Finding], list[LevelChange]]) -> list[Difference]:
+    """Return what replay and the live recording do not share; numbers are compared bit by bit."""
+    findings, levels = live
+    found = _unmatched(
+        {finding_key(finding): finding for finding in replayed.findings},
+        {finding_key(finding): finding for finding in findings},
+        _finding_text,
+    )
+    found += _unmatched(
+        {_level_key(change): change for change in replayed.levels},
+        {_level_key(change): change for change in levels},
+        _level_text,
+    )
+    return sorted(found, key=lambda difference: (difference.update, difference.only, difference.text))
+
+
+def finding_key(finding: Finding) -> tuple[object, ...]:
+    """Return what makes two findings the same, numbers by their exact bits."""
+    numbers = tuple(None if x is None else float(x).hex() for x in (finding.value, finding.threshold, finding.baseline))
+    words = (finding.update, finding.rule, finding.subject, finding.metric, finding.verdict, finding.previous)
+    return (*words, finding.reason, *numbers)
+
+
+def _level_key(change: LevelChange) -> tuple[object, ...]:
+    return tuple(getattr(change, item.name) for item in fields(change))
+
+
+def _unmatched(ours: dict[Any, Any], theirs: dict[Any, Any], text: Callable[[Any], str]) -> list[Difference]:
+    only_replay = [Difference("replay", ours[key].update, text(ours[key])) for key in ours if key not in theirs]
+    only_live = [Difference("recorded", theirs[key].update, text(theirs[key])) for key in theirs if key not in ours]
+    return only_replay + only_live
+
+
+def _finding_text(finding: Finding) -> str:
+    value = "" if finding.value is None else f" at {finding.value:.6g}"
+    return f"{finding.rule} on {finding.subject} ({finding.metric}): {finding.verdict}{value}"
+
+
+def _level_text(change: LevelChange) -> str:
+    cause = f" because of {change.rule} on {change.subject}" if change.rule else ""
+    return f"level {change.previous} to {change.level}{cause}"

@@ -1,0 +1,1 @@
+"""The run on disk, writer's side: lock, shards, manifest, run.json. numpy and pyarrow only."""

@@ -1,0 +1,34 @@
+"""One writer for one folder, held by flock for the writer's life: free again at once when the writer dies."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import socket
+from pathlib import Path
+
+from recorder.store.files import write_all
+
+
+class LockedError(RuntimeError):
+    """Another process is writing here; the message names its pid and host."""
+
+
+class WriterLock:
+    """Holds ``path`` locked until ``release``. Raises ``LockedError`` when somebody else holds it."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        try:
+            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            holder = os.read(self._descriptor, 200).decode(errors="replace").strip() or "an unknown process"
+            os.close(self._descriptor)
+            raise LockedError(f"{path.parent} is being written by {holder}") from error
+        os.ftruncate(self._descriptor, 0)
+        write_all(self._descriptor, f"pid {os.getpid()} on {socket.gethostname()}".encode())
+
+    def release(self) -> None:
+        """Let go of the lock."""
+        os.close(self._descriptor)

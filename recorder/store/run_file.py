@@ -1,0 +1,94 @@
+"""run.json: what the run is, written once before anything else."""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+import time
+import uuid
+from collections.abc import Mapping
+from importlib import metadata
+from pathlib import Path
+
+from esper_analyze.schema import VERSION
+from esper_analyze.schema.layout import RUN_FILE
+from recorder.store.files import write_whole
+
+_PACKAGES = ("esper-analyze", "torch", "numpy", "stable-baselines3", "sb3-contrib", "gymnasium")
+
+
+class RunExistsError(FileExistsError):
+    """The directory already holds a run."""
+
+
+def create_run(run_dir: Path, facts: Mapping[str, object]) -> dict[str, object]:
+    """Make ``run_dir`` and its run.json; return what was written.
+
+    Raises ``RunExistsError`` when the directory already holds a run.
+    """
+    run_dir.mkdir(parents=True, exist_ok=True)
+    path = run_dir / RUN_FILE
+    if path.exists():
+        raise RunExistsError(f"{run_dir} already holds a run: record into a new directory")
+    info = {
+        "schema_version": VERSION,
+        "run_id": uuid.uuid4().hex,
+        "created": time.time(),
+        "ranks": 1,
+        "python": sys.version.split()[0],
+        "versions": _versions(),
+        "git_commit": _git_commit(Path.cwd()),
+        **facts,
+    }
+    write_whole(path, json.dumps(plain(info), indent=1, allow_nan=False).encode())
+    return info
+
+
+def plain(value: object) -> object:
+    """Return ``value`` as strict JSON can hold it; NaN, Inf and unknown things become text."""
+    if value is None or isinstance(value, (bool, int, str)):
+        return value
+    if isinstance(value, float):
+        return value if math.isfinite(value) else repr(value)
+    if isinstance(value, Mapping):
+        return {str(name): plain(cell) for name, cell in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(cell) for cell in value]
+    item = getattr(value, "item", None)
+    if callable(item) and getattr(value, "size", None) == 1:
+        return plain(item())
+    return str(value)
+
+
+def _versions() -> dict[str, str]:
+    found = {}
+    for package in _PACKAGES:
+        try:
+            found[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def _git_commit(start: Path) -> str | None:
+    """Read the commit of the checkout around ``start`` from .git itself; None when there is none."""
+    for folder in (start, *start.parents):
+        head = folder / ".git" / "HEAD"
+        if not head.is_file():
+            continue
+        try:
+            text = head.read_text().strip()
+            if not text.startswith("ref: "):
+                return text
+            ref = folder / ".git" / text.removeprefix("ref: ")
+            return ref.read_text().strip() if ref.is_file() else _packed_ref(folder, text.removeprefix("ref: "))
+        except OSError:
+            return None
+    return None
+
+
+def _packed_ref(folder: Path, ref: str) -> str | None:
+    packed = folder / ".git" / "packed-refs"
+    lines = packed.read_text().splitlines() if packed.is_file() else []
+    return next((line.split()[0] for line in lines if line.endswith(f" {ref}")), None)

@@ -1,0 +1,216 @@
+"""The store: takes rows from the training thread, seals them into shards in a thread of its own.
+
+The training thread only appends to a list. A disk that fails is retried with back-off and never reaches the
+training; what could not be written is counted.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import threading
+import time
+import uuid
+import weakref
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import pyarrow as pa
+
+from esper_analyze.schema import layout
+from esper_analyze.schema.tables import BY_NAME
+from recorder.store.files import append_line, sync_folder, write_whole
+from recorder.store.lock import WriterLock
+from recorder.store.shards import Row, arrow_table, seal
+
+LOG = logging.getLogger("recorder")
+
+SEAL_ROWS = 16_384
+"""A table with this many waiting rows is sealed at once."""
+SEAL_SECONDS = 30.0
+"""Older rows are sealed when at least ``SEAL_UPDATES`` updates wait …"""
+SEAL_UPDATES = 16
+SEAL_SECONDS_AT_MOST = 300.0
+"""… and at the latest after this time."""
+MAX_WAITING_ROWS = 500_000
+"""Rows kept in memory while the disk fails; beyond, rows of ``DROP_ORDER`` go first, oldest first."""
+DROP_ORDER = ("steps", "groups", "lstm", "heads", "episodes")
+
+Rows = Mapping[str, Sequence[Row]]
+_LIVE: weakref.WeakSet[Store] = weakref.WeakSet()
+
+
+def _forget_in_child() -> None:
+    for store in list(_LIVE):
+        store.inert = True
+
+
+os.register_at_fork(after_in_child=_forget_in_child)
+
+
+class Store:
+    """One attempt of one rank: its folder, lock, shards, manifest and clean-close marker."""
+
+    def __init__(self, run_dir: Path, *, rank: int = 0, attempt: int = 0) -> None:
+        token = uuid.uuid4().hex[:8]
+        self.rank = rank
+        self.folder = run_dir / layout.rank_folder(rank) / layout.attempt_folder(attempt, token)
+        self.folder.mkdir(parents=True)
+        sync_folder(self.folder.parent)
+        self.lock = WriterLock(self.folder / layout.LOCK_FILE)
+        self.inert = False
+        self.lost_rows = 0
+        self._seq = 0
+        self._number = 0
+        self._waiting: dict[str, list[Row]] = {}
+        self._since = 0.0
+        self._updates_waiting = 0
+        self._written: dict[str, dict[str, int]] = {}
+        self._losses_told = 0
+        self._retry_at = 0.0
+        self._back_off = 1.0
+        self._guard = threading.Lock()
+        self._wake = threading.Event()
+        self._closing = False
+        _LIVE.add(self)
+        self._thread = threading.Thread(target=self._work, name="recorder-writer", daemon=True)
+        self._thread.start()
+
+    def put(self, rows: Rows) -> None:
+        """Hand over the rows of one update; they get their rank and sequence numbers here. Never waits for a disk."""
+        if self.inert or self._closing:
+            return
+        with self._guard:
+            if not self._waiting:
+                self._since = time.monotonic()
+            for table, cells in rows.items():
+                place = self._waiting.setdefault(table, [])
+                for row in cells:
+                    place.append({**row, "rank": self.rank, "seq": self._seq})
+                    self._seq += 1
+            self._updates_waiting += len(rows.get("updates", ()))
+            self._drop_beyond_bound()
+            full = any(len(cells) >= SEAL_ROWS for cells in self._waiting.values())
+        if full:
+            self._wake.set()
+
+    def _drop_beyond_bound(self) -> None:
+        excess = sum(map(len, self._waiting.values())) - MAX_WAITING_ROWS
+        for table in DROP_ORDER:
+            if excess <= 0:
+                return
+            place = self._waiting.get(table, [])
+            dropped = min(excess, len(place))
+            del place[:dropped]
+            excess -= dropped
+            self.lost_rows += dropped
+
+    def _due(self) -> bool:
+        now = time.monotonic()
+        if not self._waiting or now < self._retry_at:
+            return False
+        age = now - self._since
+        return (
+            any(len(cells) >= SEAL_ROWS for cells in self._waiting.values())
+            or (age >= SEAL_SECONDS and self._updates_waiting >= SEAL_UPDATES)
+            or age >= SEAL_SECONDS_AT_MOST
+        )
+
+    def _work(self) -> None:
+        while not self._closing:
+            self._wake.wait(timeout=1.0)
+            self._wake.clear()
+            if not self._closing and self._due():
+                self._seal_waiting()
+
+    def _seal_waiting(self) -> None:
+        with self._guard:
+            waiting, self._waiting = self._waiting, {}
+            self._updates_waiting = 0
+        self._number += 1
+        left = {}
+        for table, rows in waiting.items():
+            try:
+                self._seal_table(table, rows)
+            except OSError as error:
+                left[table] = rows
+                self._disk_failed(table, error)
+        if left:
+            self._put_back(left)
+        else:
+            self._back_off, self._retry_at = 1.0, 0.0
+
+    def _seal_table(self, table: str, rows: Sequence[Row]) -> None:
+        data = self._arrow(table, rows)
+        if data.num_rows == 0:
+            return
+        entry = seal(self.folder, BY_NAME[table], self._number, data)
+        append_line(self.folder / layout.MANIFEST_FILE, entry.as_line())
+        total = self._written.setdefault(table, {"rows": 0, "last_update": -1})
+        total["rows"] += entry.rows
+        total["last_update"] = max(total["last_update"], entry.last_update)
+
+    def _arrow(self, table: str, rows: Sequence[Row]) -> pa.Table:
+        declared = BY_NAME[table]
+        try:
+            return arrow_table(declared, rows)
+        except (pa.ArrowException, TypeError, ValueError):
+            sound = [row for row in rows if _converts(table, row)]
+            self.lost_rows += len(rows) - len(sound)
+            LOG.warning(
+                "recorder: %d rows of %s have a cell of a wrong type and are lost", len(rows) - len(sound), table
+            )
+            return arrow_table(declared, sound)
+
+    def _disk_failed(self, table: str, error: OSError) -> None:
+        if self._retry_at == 0.0:
+            LOG.warning("recorder: cannot write %s to %s (%s); training goes on, retrying", table, self.folder, error)
+        self._retry_at = time.monotonic() + self._back_off
+        self._back_off = min(self._back_off * 2, 60.0)
+
+    def _put_back(self, left: dict[str, list[Row]]) -> None:
+        with self._guard:
+            for table, rows in left.items():
+                self._waiting[table] = rows + self._waiting.get(table, [])
+            self._updates_waiting = len(self._waiting.get("updates", ()))
+            self._drop_beyond_bound()
+
+    def take_losses(self) -> int:
+        """Return the rows lost since the last call."""
+        lost, self._losses_told = self.lost_rows - self._losses_told, self.lost_rows
+        return lost
+
+    def flush(self) -> None:
+        """Seal everything that waits, in the calling thread. For tests and for the end of a run."""
+        if not self.inert and self._waiting:
+            self._seal_waiting()
+
+    def close(self, reason: str) -> None:
+        """Seal what waits, write closed.json with ``reason``, free the lock. Idempotent; never raises ``OSError``."""
+        if self.inert or self._closing:
+            return
+        self._closing = True
+        self._wake.set()
+        if threading.current_thread() is not self._thread:
+            self._thread.join(timeout=60.0)
+        self.flush()
+        left = sum(map(len, self._waiting.values()))
+        self.lost_rows += left
+        marker = {"reason": reason, "closed_at": time.time(), "lost_rows": self.lost_rows, "tables": self._written}
+        try:
+            write_whole(self.folder / layout.CLOSED_FILE, json.dumps(marker, indent=1).encode())
+        except OSError as error:
+            LOG.warning("recorder: cannot write %s (%s)", layout.CLOSED_FILE, error)
+        if self.lost_rows:
+            LOG.warning("recorder: %d rows were lost in %s", self.lost_rows, self.folder)
+        self.lock.release()
+        _LIVE.discard(self)
+
+
+def _converts(table: str, row: Row) -> bool:
+    try:
+        arrow_table(BY_NAME[table], [row])
+    except (pa.ArrowException, TypeError, ValueError):
+        return False
+    return True
