@@ -70,7 +70,7 @@ class Store:
         self._losses_told = 0
         self._retry_at = 0.0
         self._back_off = 1.0
-        self._guard = threading.Lock()
+        self._guard = threading.RLock()  # a signal handler may come while the same thread holds it
         self._wake = threading.Event()
         self._closing = False
         _LIVE.add(self)

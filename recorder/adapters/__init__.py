@@ -1,0 +1,1 @@
+"""Attach the recorder to a framework: one file a framework."""

@@ -1,0 +1,315 @@
+"""Attach to Stable-Baselines3 PPO and sb3-contrib RecurrentPPO and MaskablePPO.
+
+Nothing is put into the model itself (``save`` would pickle it): the policy's and the buffer's methods are wrapped
+on the instance while attached. ``train()`` is not replaced.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from stable_baselines3.common.callbacks import BaseCallback
+from torch import Tensor
+
+from recorder.adapters.sb3_minibatch import losses_of, padding_index
+from recorder.adapters.sb3_policy import PolicyLayout, policy_layout
+from recorder.measure.entropy import categorical_entropy
+from recorder.recorder import Recorder
+
+_HYPERPARAMETERS = (
+    "n_steps",
+    "batch_size",
+    "n_epochs",
+    "gamma",
+    "gae_lambda",
+    "ent_coef",
+    "vf_coef",
+    "max_grad_norm",
+    "normalize_advantage",
+    "target_kl",
+    "learning_rate",
+    "n_envs",
+    "seed",
+    "use_sde",
+)
+
+
+@contextmanager
+def attach(
+    model: Any,
+    run_dir: Path | str,
+    *,
+    heads: Sequence[str] | None = None,
+    total_timesteps: int | None = None,
+    **options: Any,
+) -> Iterator[Recorder]:
+    """Record ``model.learn(...)`` inside the ``with`` into ``run_dir``.
+
+    ``heads`` names the factors of a MultiDiscrete action space. ``total_timesteps`` is only noted in run.json;
+    progress comes from the model. ``options`` go to ``Recorder`` (level, thresholds, strict, name, notes …).
+    Raises ``TypeError`` for a model that is no PPO; an exception of the training passes through, after the update
+    it interrupted has been recorded.
+    """
+    attachment = Attachment(model, run_dir, heads=heads, total_timesteps=total_timesteps, **options)
+    try:
+        yield attachment.recorder
+    except BaseException as error:
+        attachment.detach(f"{type(error).__name__}: {error}"[:500])
+        raise
+    attachment.detach("closed")
+
+
+class RecorderCallback(BaseCallback):
+    """Record the ``learn`` this callback is given to. Takes what ``attach`` takes, without the model.
+
+    SB3 does not tell callbacks when ``learn`` raises; the run is then closed at exit. ``attach`` knows at once.
+    """
+
+    def __init__(self, run_dir: Path | str, **options: Any) -> None:
+        super().__init__()
+        self._run_dir = run_dir
+        self._options = options
+        self._attachment: Attachment | None = None
+
+    def _on_training_start(self) -> None:
+        if self._attachment is None:
+            self._attachment = Attachment(self.model, self._run_dir, **self._options)
+
+    def _on_step(self) -> bool:
+        return True
+
+    def _on_training_end(self) -> None:
+        if self._attachment is not None:
+            self._attachment.detach("closed")
+            self._attachment = None
+
+
+class Attachment:
+    """The wrappers around one model, and what they have seen of the rollout and minibatch in progress."""
+
+    def __init__(
+        self,
+        model: Any,
+        run_dir: Path | str,
+        *,
+        heads: Sequence[str] | None = None,
+        total_timesteps: int | None = None,
+        **options: Any,
+    ) -> None:
+        if not (hasattr(model, "rollout_buffer") and hasattr(model, "clip_range") and hasattr(model, "policy")):
+            raise TypeError(f"{type(model).__name__} is no PPO of Stable-Baselines3: it has no clip range or buffer")
+        self.model = model
+        self.layout: PolicyLayout = policy_layout(model, heads)
+        self.recorder = Recorder(
+            run_dir,
+            model.policy,
+            heads=self.layout.head_parts,
+            sizes=self.layout.heads.sizes,
+            kinds=self.layout.heads.kinds,
+            groups=self.layout.groups,
+            total_env_steps=total_timesteps,
+            **_facts(model),
+            **options,
+        )
+        self._undo: list[tuple[Any, str]] = []
+        self._sampled: tuple[Any, Any] | None = None
+        self._visited = 0
+        self._collected = False
+        self._step_logits: list[list[Tensor]] = []
+        self._step_actions: list[Tensor] = []
+        self._old_heads: Tensor | None = None
+        self._last_episode: Any = None
+        buffer, policy = model.rollout_buffer, model.policy
+        self._wrap(buffer, "reset", before=self._boundary)
+        self._wrap(buffer, "add", after=self._on_add)
+        self._wrap(buffer, "compute_returns_and_advantage", after=self._on_collected)
+        self._wrap(buffer, "_get_samples", after=self._on_samples)
+        self._wrap(policy, "evaluate_actions", after=self._on_evaluated)
+        if self.layout.factored:
+            self._wrap(policy, "forward", after=self._on_forward)
+
+    def _wrap(
+        self,
+        owner: Any,
+        name: str,
+        *,
+        before: Callable[[], None] | None = None,
+        after: Callable[[tuple[Any, ...], Any], None] | None = None,
+    ) -> None:
+        original = getattr(owner, name)
+
+        def wrapped(*args: Any, **kwargs: Any) -> Any:
+            if before is not None:
+                with self.recorder.guarded(name):
+                    before()
+            result = original(*args, **kwargs)
+            if after is not None:
+                with self.recorder.guarded(name), torch.no_grad():
+                    after(args, result)
+            return result
+
+        setattr(owner, name, wrapped)
+        self._undo.append((owner, name))
+
+    def detach(self, reason: str) -> None:
+        """Record the update in progress, take the wrappers off, close the run."""
+        with self.recorder.guarded("detach"):
+            self._boundary(None if reason == "closed" else reason)
+        while self._undo:
+            owner, name = self._undo.pop()
+            owner.__dict__.pop(name, None)
+        self.recorder.close(reason)
+
+    def _on_add(self, _: tuple[Any, ...], __: Any) -> None:
+        """Take up episodes finished at this step; the model's own list of them is a ring of 100."""
+        finished = []
+        for episode in reversed(self.model.ep_info_buffer or ()):
+            if episode is self._last_episode:
+                break
+            finished.append(episode)
+        if finished:
+            self._last_episode = finished[0]
+        for episode in reversed(finished):
+            self.recorder.episode(float(episode["r"]), int(episode["l"]))
+
+    def _on_forward(self, _: tuple[Any, ...], result: Any) -> None:
+        """Keep the logits the actions were drawn from: SB3 stores only the sum of the heads' log-probs."""
+        if not torch.is_grad_enabled() or not result[1].requires_grad:
+            self._step_logits.append([one.logits for one in self._distributions()])
+            self._step_actions.append(result[0])
+
+    def _distributions(self) -> Sequence[Any]:
+        dist = self.model.policy.action_dist
+        found: Sequence[Any] = getattr(dist, "distributions", None) or dist.distribution
+        return found
+
+    def _on_collected(self, _: tuple[Any, ...], __: Any) -> None:
+        self._collected = True
+
+    def _on_samples(self, args: tuple[Any, ...], result: Any) -> None:
+        self._sampled = (args[0], result)
+
+    def _on_evaluated(self, args: tuple[Any, ...], result: Any) -> None:
+        if self._sampled is None:
+            return
+        (indices, data), self._sampled = self._sampled, None
+        values, log_prob, entropy = result
+        keep = padding_index(self.model.rollout_buffer, data, len(indices), log_prob.device)
+        heads = self._head_tensors(args[1], indices, keep)
+        losses = losses_of(self.model, data, values.flatten(), log_prob, entropy, keep)
+        total = len(self.model.rollout_buffer.actions)
+        new = losses.log_prob
+        names = self.layout.heads.names
+        single = not self.layout.factored
+        self.recorder.minibatch(
+            log_prob={names[0]: new} if single else heads["new"],
+            old_log_prob={names[0]: losses.old_log_prob} if single else heads["old"],
+            entropy=self._single_entropy(losses.entropy) if single else heads["entropy"],
+            joint_log_ratio=new - losses.old_log_prob,
+            joint_entropy=losses.entropy,
+            valid_actions=self._valid_actions(data, keep),
+            clip_range=losses.clip_range,
+            values=losses.values,
+            policy_loss=losses.policy_loss,
+            value_loss=losses.value_loss,
+            entropy_loss=losses.entropy_loss,
+            loss=losses.loss,
+            epoch=self._visited // max(total, 1),
+        )
+        self._visited += len(indices)
+
+    def _single_entropy(self, entropy: Tensor | None) -> dict[str, Tensor] | None:
+        return None if entropy is None else {self.layout.heads.names[0]: entropy}
+
+    def _head_tensors(self, actions: Tensor, indices: Any, keep: Tensor | None) -> dict[str, dict[str, Tensor]]:
+        if not self.layout.factored:
+            return {}
+        if self._old_heads is None:
+            self._old_heads = self._old_log_probs()
+        chosen = actions.long() if keep is None else actions.long()[keep]
+        rows = torch.as_tensor(np.asarray(indices), device=self._old_heads.device)
+        found: dict[str, dict[str, Tensor]] = {"new": {}, "old": {}, "entropy": {}}
+        for place, (name, dist) in enumerate(zip(self.layout.heads.names, self._distributions(), strict=True)):
+            logits = dist.logits if keep is None else dist.logits[keep]
+            found["new"][name] = logits.gather(1, chosen[:, place : place + 1]).squeeze(1)
+            found["entropy"][name] = categorical_entropy(logits)
+            found["old"][name] = self._old_heads[place][rows]
+        return found
+
+    def _old_log_probs(self) -> Tensor:
+        """Return log-probs per head [H, envs·steps] of the whole rollout, in the order of the flattened buffer."""
+        steps = self.model.rollout_buffer.buffer_size
+        if len(self._step_logits) < steps:
+            raise RuntimeError(f"saw {len(self._step_logits)} of {steps} rollout steps: attached in their middle?")
+        actions = torch.stack(self._step_actions[-steps:]).long()
+        heads = []
+        for place in range(len(self.layout.factored)):
+            logits = torch.stack([step[place] for step in self._step_logits[-steps:]])
+            taken = logits.gather(2, actions[:, :, place : place + 1]).squeeze(2)
+            heads.append(taken.swapaxes(0, 1).reshape(-1))
+        return torch.stack(heads)
+
+    def _valid_actions(self, data: Any, keep: Tensor | None) -> Tensor | None:
+        masks = getattr(data, "action_masks", None)
+        if masks is None or not self.layout.heads.categorical:
+            return None
+        flat = masks if keep is None else masks[keep]
+        sizes = self.layout.factored or (flat.shape[1],)
+        return torch.stack([part.sum(1) for part in flat.bool().split(list(sizes), dim=1)])
+
+    def _boundary(self, interrupted: str | None = None) -> None:
+        """End the update that the buffer still holds, if its rollout was complete."""
+        if self._collected:
+            model, buffer = self.model, self.model.rollout_buffer
+            self.recorder.update(
+                values=buffer.values,
+                returns=buffer.returns,
+                advantages=buffer.advantages,
+                masks=self._rollout_masks(buffer),
+                lstm=self._lstm_state(),
+                env_steps=model.num_timesteps,
+                progress=1.0 - model._current_progress_remaining,
+                entropy_coef=model.ent_coef,
+                target_kl=model.target_kl,
+                status=None if interrupted is None else "interrupted",
+                reason=interrupted,
+            )
+        self._collected, self._visited, self._sampled, self._old_heads = False, 0, None, None
+        self._step_logits.clear()
+        self._step_actions.clear()
+
+    def _rollout_masks(self, buffer: Any) -> dict[str, Any] | None:
+        masks = getattr(buffer, "action_masks", None)
+        if masks is None or not self.layout.heads.categorical:
+            return None
+        flat = masks.reshape(-1, masks.shape[-1])
+        edges = np.cumsum(self.layout.factored or (0,))[:-1]
+        return dict(zip(self.layout.heads.names, np.split(flat, edges, axis=1), strict=True))
+
+    def _lstm_state(self) -> tuple[Tensor, Tensor] | None:
+        """Return h and c at the end of collection, the critic's layers after the actor's."""
+        states = getattr(self.model, "_last_lstm_states", None)
+        if states is None:
+            return None
+        if getattr(self.model.policy, "lstm_critic", None) is None:
+            return states.pi[0], states.pi[1]
+        return torch.cat([states.pi[0], states.vf[0]]), torch.cat([states.pi[1], states.vf[1]])
+
+
+def _facts(model: Any) -> dict[str, Any]:
+    hyperparameters = {name: getattr(model, name, None) for name in _HYPERPARAMETERS}
+    hyperparameters["clip_range"] = model.clip_range(1.0) if callable(model.clip_range) else model.clip_range
+    points = ["evaluate_actions", "rollout buffer", "clip_grad_norm_", "optimizer step"]
+    return {
+        "framework": "stable-baselines3",
+        "algorithm": type(model).__name__,
+        "policy": type(model.policy).__name__,
+        "action_space": str(model.action_space),
+        "hyperparameters": hyperparameters,
+        "attach_points": points,
+    }

@@ -1,0 +1,96 @@
+"""What an SB3 policy is made of: its heads, their rows in the action net, and its groups of parameters."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from gymnasium import spaces
+from torch import nn
+
+from recorder.heads import Heads
+from recorder.parameters import Parts, Rows
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyLayout:
+    """Heads, their parameters, and groups of an SB3 policy. ``factored``: the heads are split by ``nvec``."""
+
+    heads: Heads
+    head_parts: dict[str, Parts | None]
+    groups: dict[str, Parts]
+    factored: tuple[int, ...]
+
+
+def policy_layout(model: Any, names: Sequence[str] | None) -> PolicyLayout:
+    """Return the layout of ``model.policy``. Raises ``ValueError`` when ``names`` do not fit the action space."""
+    space, policy = model.action_space, model.policy
+    factored = tuple(int(n) for n in space.nvec) if isinstance(space, spaces.MultiDiscrete) else ()
+    given = tuple(names) if names is not None else _default_names(factored)
+    if len(given) != max(len(factored), 1):
+        raise ValueError(f"{len(given)} head names for an action space of {max(len(factored), 1)} heads: {space}")
+    if factored:
+        heads = Heads(given, dict(zip(given, factored, strict=True)), dict.fromkeys(given, "categorical"))
+        parts = _rows_of_heads(policy.action_net, given, factored)
+    else:
+        kind, size = _single_head(space)
+        heads = Heads(given, {} if size is None else {given[0]: size}, {given[0]: kind})
+        parts = {given[0]: _present(policy, "action_net", "log_std")}
+    return PolicyLayout(heads, parts, _groups(policy), factored)
+
+
+def _default_names(factored: tuple[int, ...]) -> tuple[str, ...]:
+    return tuple(f"head_{place}" for place in range(len(factored))) if factored else ("action",)
+
+
+def _single_head(space: spaces.Space[Any]) -> tuple[str, int | None]:
+    if isinstance(space, spaces.Discrete):
+        return "categorical", int(space.n)
+    if isinstance(space, spaces.Box):
+        return "gaussian", None
+    return ("bernoulli", None) if isinstance(space, spaces.MultiBinary) else ("other", None)
+
+
+def _rows_of_heads(net: nn.Module, names: Sequence[str], sizes: Sequence[int]) -> dict[str, Parts | None]:
+    parts: dict[str, Parts | None] = {}
+    start = 0
+    for name, size in zip(names, sizes, strict=True):
+        parts[name] = [Rows(parameter, start, start + size) for parameter in net.parameters()]
+        start += size
+    return parts
+
+
+def _present(policy: Any, *names: str) -> list[nn.Module | nn.Parameter]:
+    """Return the parts of the policy that exist, by dotted name."""
+    found: list[nn.Module | nn.Parameter] = []
+    for name in names:
+        part = policy
+        for step in name.split("."):
+            part = getattr(part, step, None)
+        if isinstance(part, (nn.Module, nn.Parameter)):
+            found.append(part)
+    return found
+
+
+def _groups(policy: Any) -> dict[str, Parts]:
+    actor = ["mlp_extractor.policy_net", "action_net", "log_std"]
+    critic = ["mlp_extractor.value_net", "value_net"]
+    shared: list[str] = []
+    if getattr(policy, "share_features_extractor", True):
+        shared.append("features_extractor")
+    else:
+        actor.append("pi_features_extractor")
+        critic.append("vf_features_extractor")
+    if getattr(policy, "shared_lstm", False):
+        shared.append("lstm_actor")
+    else:
+        actor.append("lstm_actor")
+        critic += ["lstm_critic", "critic"]
+    groups: dict[str, Parts] = {
+        "actor": _present(policy, *actor),
+        "critic": _present(policy, *critic),
+        "shared": _present(policy, *shared),
+        "lstm": _present(policy, "lstm_actor", "lstm_critic"),
+    }
+    return groups

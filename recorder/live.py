@@ -1,0 +1,70 @@
+"""The detector at work inside the recorder: rows in, the same rows with findings, levels and drift out."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Mapping, Sequence
+
+from esper_analyze.detector.detector import Detector, Outcome
+from esper_analyze.detector.escalation import MINIMAL, OFF
+from esper_analyze.detector.findings import Finding
+from esper_analyze.detector.signals import batch_from_rows
+from esper_analyze.detector.thresholds import Thresholds
+from esper_analyze.schema.tables import BY_NAME, LEVELS
+from recorder.reduce.update import Cells
+from recorder.rows import AT_MINIMAL
+
+LOG = logging.getLogger("recorder")
+
+
+class Live:
+    """Judges each update as it ends, on exactly the rows that will be stored."""
+
+    def __init__(self, thresholds: Thresholds | None, level: str) -> None:
+        if level not in LEVELS:
+            raise ValueError(f"level must be one of {', '.join(LEVELS)}, not {level!r}")
+        self.detector = Detector(thresholds, level=level)
+        self._wanted = self.detector.wanted
+
+    def level(self, update: int) -> str:
+        """Return the telemetry level in effect for ``update``."""
+        return self.detector.escalation.level_at(update)
+
+    def judge(self, update: int, rows: Mapping[str, list[Cells]]) -> dict[str, list[Cells]]:
+        """Return the rows to store for ``update``: those its level asks for, findings, level changes, drift."""
+        level = self.level(update)
+        if level == OFF:
+            return {}
+        kept = {name: cells for name, cells in rows.items() if level != MINIMAL or name in AT_MINIMAL}
+        outcome = self.detector.process(batch_from_rows(update, kept, self._wanted))
+        _fill(kept, outcome)
+        kept["findings"] = [finding.as_row() for finding in outcome.findings]
+        kept["levels"] = [
+            {name: getattr(change, name) for name in _LEVEL_COLUMNS if hasattr(change, name)}
+            for change in outcome.levels
+        ]
+        _tell(outcome.findings)
+        return kept
+
+
+_LEVEL_COLUMNS = BY_NAME["levels"].names
+
+
+def _fill(rows: Mapping[str, Sequence[Cells]], outcome: Outcome) -> None:
+    """Write the columns the detector fills into the rows it filled them for."""
+    for (table, column), (subjects, values) in outcome.filled.items():
+        subject = BY_NAME[table].subject
+        by_subject = dict(zip(subjects, values[0], strict=True))
+        for row in rows.get(table, ()):
+            value = float(by_subject.get(row[str(subject)], math.nan))
+            row[column] = None if math.isnan(value) else value
+
+
+def _tell(findings: Sequence[Finding]) -> None:
+    for finding in findings:
+        if finding.alarm and finding.verdict == "critical":
+            value = "" if finding.value is None else f" = {finding.value:.4g}"
+            LOG.warning(
+                "update %d: %s on %s: %s%s", finding.update, finding.rule, finding.subject, finding.metric, value
+            )

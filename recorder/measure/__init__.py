@@ -1,0 +1,1 @@
+"""Measurements: tensors in, device scalars out. Nothing here waits for the device."""

@@ -1,0 +1,33 @@
+"""Action masks: how much choice the heads had over the rollout, each timestep once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+FIELDS = ("minimum", "mean", "maximum", "single", "learnable", "relevant", "effective")
+"""Rows of what ``mask_statistics`` returns: valid actions per step, then shares of steps."""
+
+
+def valid_action_counts(masks: Mapping[str, Tensor], heads: Sequence[str]) -> Tensor:
+    """Return valid actions [H, N] from boolean masks [N, K_h] of each head."""
+    return torch.stack([masks[head].reshape(-1, masks[head].shape[-1]).sum(-1) for head in heads])
+
+
+def mask_statistics(valid_actions: Tensor, relevant: Tensor | None) -> Tensor:
+    """Return ``FIELDS`` × heads for valid actions [H, N] and causal masks [H, N] (None: not given, rows NaN)."""
+    counts = valid_actions.to(torch.float64)
+    choice = (valid_actions > 1).to(torch.float64)
+    nothing = torch.full_like(counts[:, 0], torch.nan)
+    rows = [
+        counts.amin(1),
+        counts.mean(1),
+        counts.amax(1),
+        (valid_actions == 1).to(torch.float64).mean(1),
+        choice.mean(1),
+        nothing if relevant is None else relevant.to(torch.float64).mean(1),
+        nothing if relevant is None else (choice * relevant).mean(1),
+    ]
+    return torch.stack(rows)

@@ -1,0 +1,415 @@
+"""Recorder: an update's measurements in; rows, findings and a telemetry level out."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.optim.optimizer import Optimizer
+
+from esper_analyze.detector.thresholds import Thresholds
+from recorder import clip, exits
+from recorder.heads import Heads
+from recorder.inner_loop import InnerLoop, Sample, measure
+from recorder.live import Live
+from recorder.measure.lstm import lstm_statistics
+from recorder.measure.masks import mask_statistics
+from recorder.measure.values import advantage_statistics, value_statistics
+from recorder.parameters import ParameterMap, Parts, groups_by_name
+from recorder.rows import Measured, rows_of
+from recorder.store.run_file import create_run
+from recorder.store.store import Store
+from recorder.transfer import Transfer
+
+LOG = logging.getLogger("recorder")
+ArrayLike = Tensor | np.ndarray[Any, Any]
+
+
+class Recorder:
+    """Records one PPO training into ``run_dir``.
+
+    In a hand-written loop: make it, call ``minibatch`` before each backward, call ``update`` after each inner
+    loop. Gradients are seen in ``torch.nn.utils.clip_grad_norm_`` (call it by its module) and in the optimizer's
+    step. The training's numbers are never changed, and no error in here reaches it unless ``strict``.
+
+    Parameters
+    ----------
+    run_dir
+        New directory for the run. ``RunExistsError`` when it already holds one.
+    model
+        The network(s) trained; without it no gradient is recorded.
+    heads
+        Action heads in order: name → its own modules, parameters or ``Rows`` of a shared layer (None: not known),
+        or just the names.
+    sizes, kinds
+        Number of actions, and kind (categorical, gaussian, bernoulli, other; default categorical) by head.
+    groups
+        Groups of parameters by name; default: actor, critic, lstm, shared by the words in parameter names.
+    total_updates, total_env_steps
+        Planned length, for ``progress``; None: unknown.
+    thresholds
+        Detector thresholds in place of the defaults; stored in run.json.
+    level
+        Base telemetry level: OFF, MINIMAL, NORMAL or DEBUG.
+    strict
+        Raise errors of the recorder instead of counting them (for tests).
+    facts
+        More for run.json: name, framework, algorithm, hyperparameters, seeds, notes …
+    """
+
+    def __init__(
+        self,
+        run_dir: Path | str,
+        model: nn.Module | None = None,
+        *,
+        heads: Mapping[str, Parts | None] | Sequence[str] = ("action",),
+        sizes: Mapping[str, int] | None = None,
+        kinds: Mapping[str, str] | None = None,
+        groups: Mapping[str, Parts] | None = None,
+        total_updates: int | None = None,
+        total_env_steps: int | None = None,
+        thresholds: Thresholds | None = None,
+        level: str = "NORMAL",
+        strict: bool = False,
+        **facts: object,
+    ) -> None:
+        self.run_dir = Path(run_dir)
+        self.strict = strict
+        self.heads = Heads(tuple(heads), sizes or {}, kinds or {})
+        parts = heads if isinstance(heads, Mapping) else {}
+        self.parameters: ParameterMap | None = None
+        if model is not None:
+            self.parameters = ParameterMap(model, groups_by_name(model) if groups is None else groups, parts)
+        self._total_updates, self._total_env_steps = total_updates, total_env_steps
+        self._live = Live(thresholds, level)
+        self._create(facts)
+        self._store = Store(self.run_dir)
+        self._update = 0
+        self._pending: Measured | None = None
+        self._loop = InnerLoop(self.parameters)
+        self._states: dict[str, tuple[Tensor, Tensor]] = {}
+        self._episodes: list[dict[str, object]] = []
+        self._episode_count = 0
+        self._learning_rate: float | None = None
+        self._optimizers: dict[int, bool] = {}
+        self._spent, self._depth = 0.0, 0
+        self._began = time.perf_counter()
+        self._optimising: float | None = None
+        self._closed = False
+        self._told: set[str] = set()
+        if self.parameters is not None:
+            clip.watch(self)
+        exits.close_at_exit(self)
+
+    def _create(self, facts: Mapping[str, object]) -> None:
+        names = [group.name for group in self.parameters.groups] if self.parameters else []
+        create_run(
+            self.run_dir,
+            {
+                "name": self.run_dir.name,
+                "heads": {name: self.heads.sizes.get(name) for name in self.heads.names},
+                "head_kinds": {name: self.heads.kind(name) for name in self.heads.names},
+                "groups": names,
+                "parameters": sum(p.numel() for p in self.parameters.parameters) if self.parameters else None,
+                "total_updates": self._total_updates,
+                "total_env_steps": self._total_env_steps,
+                "thresholds": self._live.detector.thresholds.as_dict(),
+                "level": self._live.level(0),
+                "attach_points": ["clip_grad_norm_", "optimizer step"] if self.parameters else [],
+                **facts,
+            },
+        )
+
+    @property
+    def level(self) -> str:
+        """The telemetry level in effect for the update in progress."""
+        return self._live.level(self._update)
+
+    def minibatch(
+        self,
+        *,
+        log_prob: Mapping[str, Tensor] | Tensor,
+        old_log_prob: Mapping[str, Tensor] | Tensor,
+        entropy: Mapping[str, Tensor] | Tensor | None = None,
+        masks: Mapping[str, Tensor] | None = None,
+        valid_actions: Tensor | None = None,
+        relevant: Mapping[str, Tensor] | None = None,
+        valid: Tensor | None = None,
+        clip_range: float | Tensor | None = None,
+        policy_loss: Tensor | float | None = None,
+        value_loss: Tensor | float | None = None,
+        entropy_loss: Tensor | float | None = None,
+        loss: Tensor | float | None = None,
+        values: Tensor | None = None,
+        epoch: int = 0,
+        lstm: tuple[Tensor, Tensor] | None = None,
+        joint_log_ratio: Tensor | None = None,
+        joint_entropy: Tensor | None = None,
+    ) -> None:
+        """Record one minibatch, before its backward.
+
+        Log-probs and entropies are [N] per head (a plain tensor when there is one head), new ones from this
+        minibatch's forward, old ones as stored at collection. ``masks``: the **stored** boolean masks [N, K] per
+        head, or ``valid_actions``: their counts [H, N]. ``relevant``: boolean [N] per head, where the head mattered
+        for the action taken. ``valid``: boolean [N], False on padding. ``lstm``: (h, c) after this forward, layers × environments × hidden.
+        ``joint_log_ratio`` and ``joint_entropy`` [N]: the framework's own, where it has them.
+        """
+        if self._closed or self._store.inert:
+            return
+        with self.guarded("minibatch"), torch.no_grad():
+            self._finish_pending()
+            if self._optimising is None:
+                self._optimising = time.perf_counter()
+            if self.level == "OFF":
+                return
+            new, old = self._by_head(log_prob), self._by_head(old_log_prob)
+            first = next(iter(new.values())).reshape(-1)
+            sample = Sample(
+                heads=self.heads.names,
+                log_prob=new,
+                old_log_prob=old,
+                joint_log_ratio=joint_log_ratio,
+                entropy=None if entropy is None else self._by_head(entropy),
+                joint_entropy=joint_entropy,
+                valid_actions=(
+                    self.heads.valid_actions(masks, first, every=True) if valid_actions is None else valid_actions
+                ),
+                all_categorical=len(self.heads.categorical) == len(self.heads.names),
+                relevant=relevant,
+                values=values,
+                valid=valid,
+                clip_range=clip_range,
+                losses={
+                    "policy_loss": policy_loss,
+                    "value_loss": value_loss,
+                    "entropy_loss": entropy_loss,
+                    "total_loss": loss,
+                },
+                epoch=epoch,
+            )
+            self._loop.minibatches.append(measure(sample))
+            if lstm is not None:
+                self._states["update"] = lstm
+
+    def _by_head(self, given: Mapping[str, Tensor] | Tensor) -> Mapping[str, Tensor]:
+        if isinstance(given, Tensor):
+            if len(self.heads.names) != 1:
+                raise ValueError(f"give a mapping from head to tensor: heads are {', '.join(self.heads.names)}")
+            return {self.heads.names[0]: given}
+        missing = [name for name in self.heads.names if name not in given]
+        if missing:
+            raise ValueError(f"no tensor for head {missing[0]!r}: heads are {', '.join(self.heads.names)}")
+        return given
+
+    def update(
+        self,
+        *,
+        values: ArrayLike | None = None,
+        returns: ArrayLike | None = None,
+        advantages: ArrayLike | None = None,
+        masks: Mapping[str, ArrayLike] | None = None,
+        relevant: Mapping[str, ArrayLike] | None = None,
+        lstm: tuple[Tensor, Tensor] | None = None,
+        env_steps: int | None = None,
+        status: str | None = None,
+        reason: str | None = None,
+        **cells: object,
+    ) -> None:
+        """End one update, after its inner loop.
+
+        ``values``, ``returns``, ``advantages``: of the whole rollout, before the update, any shape, advantages not
+        normalised. ``masks``, ``relevant``: of the whole rollout, each timestep once, [..., K] and [...] per head.
+        ``lstm``: (h, c) at the end of collection. ``env_steps``: since the start of the run. ``status`` and
+        ``reason`` where the loop knows better than what was seen (see table ``updates``). ``cells``: further
+        columns of ``updates`` known to the loop, such as learning_rate, entropy_coef, target_kl.
+        """
+        if self._closed or self._store.inert:
+            return
+        with self.guarded("update"), torch.no_grad():
+            self._finish_pending()
+            tensors = self._loop.tensors() | self._rollout_tensors(values, returns, advantages, masks, relevant)
+            if lstm is not None:
+                self._states["rollout"] = lstm
+            for phase, (hidden, cell) in self._states.items():
+                tensors[f"lstm_{phase}"] = lstm_statistics(hidden.detach(), cell.detach())
+            known = {"learning_rate": self._learning_rate, **self._clock(env_steps), **cells}
+            self._pending = Measured(
+                self._update, self._loop.minibatches, Transfer(tensors), known, self._episodes, status, reason
+            )
+            self._next_update()
+            if not self._pending.transfer.waits:
+                self._finish_pending()
+
+    def _rollout_tensors(
+        self,
+        values: ArrayLike | None,
+        returns: ArrayLike | None,
+        advantages: ArrayLike | None,
+        masks: Mapping[str, ArrayLike] | None,
+        relevant: Mapping[str, ArrayLike] | None,
+    ) -> dict[str, Tensor]:
+        tensors = {}
+        if values is not None and returns is not None:
+            tensors["values"] = value_statistics(torch.as_tensor(values), torch.as_tensor(returns))
+        if advantages is not None:
+            tensors["advantages"] = advantage_statistics(torch.as_tensor(advantages))
+        given = {name: torch.as_tensor(mask) for name, mask in (masks or {}).items()}
+        matters = {name: torch.as_tensor(mask) for name, mask in (relevant or {}).items()}
+        like = _any_row(given, matters, values)
+        if like is not None:
+            counts = self.heads.valid_actions(given, like, every=False)
+            if counts is not None:
+                rows = self.heads.stacked(matters, self.heads.categorical, like)
+                tensors["masks"] = mask_statistics(counts, rows)
+        return tensors
+
+    def _clock(self, env_steps: int | None) -> dict[str, object]:
+        now = time.perf_counter()
+        optimising = now if self._optimising is None else self._optimising
+        progress = None
+        if self._total_env_steps and env_steps is not None:
+            progress = min(env_steps / self._total_env_steps, 1.0)
+        elif self._total_updates:
+            progress = min((self._update + 1) / self._total_updates, 1.0)
+        spent, total = 1000 * self._spent, max(now - self._began, 1e-9)
+        return {
+            "env_steps": env_steps,
+            "episodes": self._episode_count if self._episodes or self._episode_count else None,
+            "wall_time": time.time(),
+            "rollout_s": optimising - self._began,
+            "optimisation_s": now - optimising,
+            "progress": progress,
+            "level": self.level,
+            "recorder_ms": spent,
+            "recorder_fraction": spent / 1000 / total,
+            "dropped_rows": self._store.take_losses(),
+            "sampled_steps": len(self._loop.minibatches),
+        }
+
+    def _next_update(self) -> None:
+        self._update += 1
+        self._loop = InnerLoop(self.parameters)
+        self._states, self._episodes = {}, []
+        self._spent, self._began, self._optimising = 0.0, time.perf_counter(), None
+
+    def skip_update(self, reason: str, **given: Any) -> None:
+        """End an update that made no optimizer step because of something non-finite; it gets its row."""
+        self.update(status="nonfinite_skipped", reason=reason, **given)
+
+    def episode(
+        self, episode_return: float, length: int | None = None, *, env: int | None = None, success: bool | None = None
+    ) -> None:
+        """Record a finished episode."""
+        if self._closed or self._store.inert:
+            return
+        with self.guarded("episode"):
+            self._episode_count += 1
+            self._episodes.append(
+                {
+                    "episode_return": float(episode_return),
+                    "length": None if length is None else int(length),
+                    "env": env,
+                    "success": None if success is None else bool(success),
+                }
+            )
+
+    def gradients(self, max_norm: float | None = None) -> None:
+        """Measure the gradients now, in a loop that does not call ``torch.nn.utils.clip_grad_norm_``."""
+        if self.parameters is not None and self.before_clip(list(self.parameters.parameters), max_norm):
+            with self.guarded("gradients"):
+                self._loop.see_clip(None, max_norm)
+
+    def before_clip(self, parameters: list[Tensor], max_norm: float | None) -> bool:
+        """See gradients before a clip call; return whether they are this model's."""
+        if self.parameters is None or self._closed or not self._loop.minibatches:
+            return False
+        if not any(self.parameters.owns(parameter) for parameter in parameters):
+            return False
+        with self.guarded("gradients"), torch.no_grad():
+            self._loop.see_gradients(parameters)
+            self._loop.minibatches[-1].clip_norm = None if max_norm is None else float(max_norm)
+        return True
+
+    def after_clip(self, total: Tensor, norm_type: float) -> None:
+        """See the norm that the clip call returned."""
+        with self.guarded("clip"), torch.no_grad():
+            self._loop.see_clip(total if norm_type == 2.0 else None, self._loop.minibatches[-1].clip_norm)
+
+    def before_step(self, optimizer: Optimizer) -> None:
+        """See gradients as an optimizer takes them."""
+        if self.parameters is None or self._closed or not self._loop.minibatches:
+            return
+        with self.guarded("step"), torch.no_grad():
+            ours = [p for group in optimizer.param_groups for p in group["params"] if self.parameters.owns(p)]
+            if ours:
+                self._loop.see_step(ours)
+                rate = optimizer.param_groups[0].get("lr")
+                self._learning_rate = None if isinstance(rate, Tensor) else rate
+
+    def _finish_pending(self) -> None:
+        """Turn the update that ended before into rows: the one place that may wait for the device."""
+        if self._pending is None:
+            return
+        measured, self._pending = self._pending, None
+        rows = rows_of(measured, self.heads, self.parameters, hooked=self.parameters is not None)
+        self._store.put(self._live.judge(measured.update, rows))
+
+    @contextmanager
+    def guarded(self, what: str) -> Iterator[None]:
+        """Keep the recorder's errors from the training: count the loss, log each kind once with its traceback."""
+        start = time.perf_counter()
+        self._depth += 1
+        try:
+            yield
+        except Exception as error:
+            if self.strict:
+                raise
+            kind = f"{what}: {type(error).__name__}"
+            if kind not in self._told:
+                self._told.add(kind)
+                LOG.exception("recorder: error in %s; training goes on, the loss is counted", what)
+            lost = {"update": self._update, "kind": "recorder_error", "detail": f"{kind}: {error}"[:500], "rows": 1}
+            self._store.put({"losses_of_data": [lost]})
+        finally:
+            self._depth -= 1
+            if self._depth == 0:
+                self._spent += time.perf_counter() - start
+
+    def close(self, reason: str = "closed") -> None:
+        """End the recording: the update in progress is kept as interrupted, everything is sealed. Idempotent."""
+        if self._closed:
+            return
+        if not self._store.inert:
+            if self._loop.minibatches:
+                self.update(status="interrupted", reason=reason)
+            with self.guarded("close"):
+                self._finish_pending()
+        self._closed = True
+        clip.unwatch(self)
+        exits.forget(self)
+        self._store.close(reason)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close("closed" if kind is None else f"{kind.__name__}: {error}"[:500])
+
+
+def _any_row(masks: Mapping[str, Tensor], relevant: Mapping[str, Tensor], values: ArrayLike | None) -> Tensor | None:
+    """Return a tensor [N] with one entry per timestep of the rollout, None when nothing tells its length."""
+    for mask in masks.values():
+        return mask.reshape(-1, mask.shape[-1])[:, 0]
+    for mask in relevant.values():
+        return mask.reshape(-1)
+    return None if values is None else torch.as_tensor(values).reshape(-1)

@@ -1,0 +1,62 @@
+"""Rollout cells: values, returns, advantages, masks and recurrent state."""
+
+from __future__ import annotations
+
+from recorder.measure import lstm, masks, values
+from recorder.reduce.update import Cells, Numbers
+
+_UNDEFINED = {
+    "explained_variance": "explained_variance_defined",
+    "value_nrmse": "explained_variance_defined",
+    "value_return_correlation": "value_return_correlation_defined",
+    "return_skewness": "return_moments_defined",
+    "return_kurtosis": "return_moments_defined",
+    "advantage_skewness": "advantage_moments_defined",
+    "advantage_kurtosis": "advantage_moments_defined",
+}
+_NOT_KEPT = ("value_skewness", "value_kurtosis", "return_kurtosis")
+
+
+def value_cells(arrays: dict[str, Numbers]) -> Cells:
+    """Return the value, return and advantage cells of the ``updates`` row; null where undefined."""
+    measured: dict[str, float] = {}
+    for name, fields in (("values", values.FIELDS), ("advantages", values.ADVANTAGE_FIELDS)):
+        if name in arrays:
+            measured |= {field: float(cell) for field, cell in zip(fields, arrays[name], strict=True)}
+    cells: Cells = {
+        name: cell
+        for name, cell in measured.items()
+        if not name.endswith("_defined") and measured.get(_UNDEFINED.get(name, ""), 1.0) != 0 and name not in _NOT_KEPT
+    }
+    if "return_variance" in cells:
+        cells["ev_low_variance"] = cells["return_variance"] < values.LOW_VARIANCE
+    return cells
+
+
+def mask_cells(arrays: dict[str, Numbers], head: int) -> Cells:
+    """Return the mask cells of one ``heads`` row; ``head`` is its place among the categorical heads."""
+    if "masks" not in arrays:
+        return {}
+    measured = {name: float(row[head]) for name, row in zip(masks.FIELDS, arrays["masks"], strict=True)}
+    cells: Cells = {
+        "valid_actions_min": measured["minimum"],
+        "valid_actions_mean": measured["mean"],
+        "valid_actions_max": measured["maximum"],
+        "single_action_fraction": measured["single"],
+        "learnable_fraction": measured["learnable"],
+    }
+    for name in ("relevant", "effective"):
+        if measured[name] == measured[name]:  # NaN: no causal mask was given
+            cells[f"{name}_fraction"] = measured[name]
+    return cells
+
+
+def lstm_rows(arrays: dict[str, Numbers], update: int) -> list[Cells]:
+    """Return the rows of ``lstm`` for the phases that were handed over."""
+    rows = []
+    for phase in ("rollout", "update"):
+        if f"lstm_{phase}" in arrays:
+            cells = {name: float(cell) for name, cell in zip(lstm.FIELDS, arrays[f"lstm_{phase}"], strict=True)}
+            flags = {name: bool(cells.pop(name)) for name in ("has_nan", "has_inf")}
+            rows.append({"update": update, "phase": phase, **cells, **flags})
+    return rows
