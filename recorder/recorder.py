@@ -159,7 +159,8 @@ class Recorder:
         Log-probs and entropies are [N] per head (a plain tensor when there is one head), new ones from this
         minibatch's forward, old ones as stored at collection. ``masks``: the **stored** boolean masks [N, K] per
         head, or ``valid_actions``: their counts [H, N]. ``relevant``: boolean [N] per head, where the head mattered
-        for the action taken. ``valid``: boolean [N], False on padding. ``lstm``: (h, c) after this forward, layers × environments × hidden.
+        for the action taken. ``valid``: boolean [N], False on padding. ``lstm``: (h, c) after this forward, layers ×
+        environments × hidden.
         ``joint_log_ratio`` and ``joint_entropy`` [N]: the framework's own, where it has them.
         """
         if self._closed or self._store.inert:
