@@ -21,7 +21,7 @@ class MaskedEnv(gym.Env[Any, Any]):
         self._steps = 0
         self._nan_reward_at = nan_reward_at
 
-    def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[Any, dict[str, Any]]:
+    def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[Any, dict[str, Any]]:  # noqa: ARG002
         super().reset(seed=seed)
         self._age = 0
         return self._observe(), {}

@@ -106,16 +106,21 @@ def test_a_skipped_update_has_a_row_with_its_reason(tmp_path: Path) -> None:
 
 def test_an_exception_in_the_middle_keeps_the_update_in_progress(tmp_path: Path) -> None:
     loop = Loop()
-    with pytest.raises(ZeroDivisionError), loop.recorder(tmp_path / "run") as rec:
-        loop.update(rec)
-        loop.train(rec, loop.rollout())
-        raise ZeroDivisionError("in the middle")
+    with pytest.raises(ZeroDivisionError):
+        _break_in_the_middle(loop, tmp_path / "run")
     run = open_run(tmp_path / "run")
     row = run.frame("updates").to_dicts()[-1]
     assert run.closed
     assert (row["update"], row["status"]) == (1, "interrupted")
     assert row["skip_reason"] == "ZeroDivisionError: in the middle"
     assert row["kl_k3"] is not None
+
+
+def _break_in_the_middle(loop: Loop, run_dir: Path) -> None:
+    with loop.recorder(run_dir) as rec:
+        loop.update(rec)
+        loop.train(rec, loop.rollout())
+        raise ZeroDivisionError("in the middle")
 
 
 def test_one_epoch_of_one_minibatch_is_not_measurable(tmp_path: Path) -> None:

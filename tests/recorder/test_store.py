@@ -299,7 +299,12 @@ def test_an_unrecorded_table_is_typed_and_empty(tmp_path: Path) -> None:
 
 def test_facts_become_strict_json() -> None:
     facts = plain({"a": math.nan, "b": [1, (2.5, None)], "c": Path("x"), 3: {"d": math.inf}})
-    assert json.loads(json.dumps(facts, allow_nan=False)) == {"a": "nan", "b": [1, [2.5, None]], "c": "x", "3": {"d": "inf"}}
+    assert json.loads(json.dumps(facts, allow_nan=False)) == {
+        "a": "nan",
+        "b": [1, [2.5, None]],
+        "c": "x",
+        "3": {"d": "inf"},
+    }
 
 
 def test_duckdb_still_needs_float_columns_without_statistics(tmp_path: Path) -> None:

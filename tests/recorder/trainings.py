@@ -49,7 +49,7 @@ class Training:
 
     def model(self) -> Any:
         torch.manual_seed(0)
-        np.random.seed(0)  # noqa: NPY002 - SB3 draws from the global generator
+        np.random.seed(0)  # SB3 draws from the global generator
         model = self.make(self.policy, self.env(), seed=1, device="cpu", **self.options)
         model.set_logger(KeepingLogger())
         return model

@@ -1,0 +1,233 @@
+"""Every measurement against an independent float64 computation in numpy, edge cases included."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import hypothesis.strategies as st
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis.extra import numpy as hnp
+
+from recorder.measure import entropy, lstm, masks, ratios, values
+from recorder.measure.gradients import gradient_norms, nonfinite_elements
+
+SETTINGS = settings(max_examples=80, deadline=None)
+Array = Any
+
+
+def arrays(low: float, high: float, *, rows: int | None = None) -> st.SearchStrategy[Array]:
+    """Return float32 arrays [rows, n] or [n] of numbers between the bounds."""
+    shape = st.integers(1, 40) if rows is None else st.tuples(st.just(rows), st.integers(1, 40))
+    return hnp.arrays(np.float32, shape, elements=st.floats(low, high, width=32))
+
+
+@SETTINGS
+@given(arrays(-3, 3, rows=3), st.sampled_from([0.1, 0.2, 0.5]))
+def test_ratio_and_kl_match_their_definitions(log_ratio: Array, clip_range: float) -> None:
+    held, raw = ratios.log_ratios(None, torch.from_numpy(log_ratio))
+    found = dict(zip(ratios.FIELDS, ratios.ratio_statistics(held, raw, clip_range, None).numpy(), strict=True))
+    joint = np.concatenate([log_ratio.astype(np.float64).sum(0, keepdims=True), log_ratio.astype(np.float64)])
+    ratio = np.exp(joint)
+    close = {"rtol": 2e-4, "atol": 2e-5}
+    np.testing.assert_allclose(found["k1"], -joint.mean(1), **close)
+    np.testing.assert_allclose(found["k2"], (joint**2 / 2).mean(1), **close)
+    np.testing.assert_allclose(found["k3"], (ratio - 1 - joint).mean(1), **close)
+    np.testing.assert_allclose(found["ratio_mean"], ratio.mean(1), **close)
+    np.testing.assert_allclose(found["ratio_max"], ratio.max(1), **close)
+    np.testing.assert_allclose(found["ratio_min"], ratio.min(1), **close)
+    np.testing.assert_allclose(found["log_ratio_abs_max"], np.abs(joint).max(1), **close)
+    edge = np.abs(np.abs(ratio - 1) - clip_range).min(1) > 1e-4
+    share = (np.abs(ratio - 1) > clip_range).mean(1)
+    np.testing.assert_allclose(found["clip_fraction"][edge], share[edge], atol=1e-6)
+    np.testing.assert_allclose(found["clip_positive"] + found["clip_negative"], found["clip_fraction"], atol=1e-6)
+
+
+@SETTINGS
+@given(arrays(-80, 80, rows=2))
+def test_clamps_hold_and_are_counted(log_ratio: Array) -> None:
+    held, raw = ratios.log_ratios(None, torch.from_numpy(log_ratio))
+    found = ratios.ratio_statistics(held, raw, 0.2, None)
+    assert bool(found.isfinite().all())
+    clamped = (np.abs(log_ratio) > 20).any(0) | (np.abs(np.clip(log_ratio, -20, 20).sum(0)) > 30)
+    assert found[ratios.FIELDS.index("clamped"), 0] == clamped.sum()
+
+
+def test_nan_and_inf_log_ratios_are_counted_and_not_hidden() -> None:
+    held, raw = ratios.log_ratios(None, torch.tensor([[0.0, math.nan, math.inf, -math.inf]]))
+    found = dict(zip(ratios.FIELDS, ratios.ratio_statistics(held, raw, 0.2, None)[:, 0].tolist(), strict=True))
+    assert found["nonfinite"] == 3
+    assert math.isnan(found["ratio_max"])
+    assert math.isnan(found["k3"])
+
+
+@SETTINGS
+@given(arrays(-2, 2, rows=2), st.data())
+def test_weighted_statistics_equal_those_of_the_samples_that_count(log_ratio: Array, data: st.DataObject) -> None:
+    n = log_ratio.shape[1]
+    weight = data.draw(hnp.arrays(np.bool_, n))
+    rows = torch.from_numpy(log_ratio)
+    both = torch.from_numpy(np.stack([weight, weight]))
+    found = ratios.ratio_statistics(rows, rows, 0.2, both)
+    if not weight.any():
+        assert found[0].tolist() == [0.0, 0.0]
+        return
+    wanted = ratios.ratio_statistics(rows[:, weight], rows[:, weight], 0.2, None)
+    torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-5)
+
+
+@SETTINGS
+@given(st.integers(2, 6), st.integers(1, 30), st.randoms(use_true_random=False))
+def test_entropy_of_masked_categoricals_matches_numpy(size: int, n: int, random: Any) -> None:
+    rng = np.random.default_rng(random.randint(0, 2**31))
+    mask = rng.random((n, size)) < 0.6
+    mask[:, 0] = True
+    raw = np.where(mask, rng.normal(size=(n, size)) * 3, -1e8)
+    logits = raw - np.logaddexp.reduce(raw, axis=1, keepdims=True)
+    p = np.exp(logits)
+    wanted = -(np.where(p > 0, p * np.where(p > 0, logits, 0), 0)).sum(1)
+    found = entropy.categorical_entropy(torch.from_numpy(logits.astype(np.float32)))
+    np.testing.assert_allclose(found.numpy(), wanted, atol=2e-6)
+    assert (found[torch.from_numpy(mask.sum(1) == 1)] == 0).all()
+    counts = torch.from_numpy(mask.sum(1)[None, :])
+    zeros = torch.zeros(1, n)
+    row = dict(
+        zip(entropy.HEAD_FIELDS, entropy.head_entropy(found[None, :], zeros, counts)[:, 0].tolist(), strict=True)
+    )
+    choice = mask.sum(1) > 1
+    assert row["choices"] == choice.sum()
+    shares = wanted[choice] / np.log(mask.sum(1)[choice])
+    assert row["norm_sum"] == pytest.approx(shares.sum(), abs=1e-4)
+    assert row["conditional_sum"] == pytest.approx(wanted[choice].sum(), abs=1e-4)
+
+
+def test_uniform_choice_has_normalised_entropy_one() -> None:
+    h = torch.tensor([[math.log(4.0), 0.0, math.log(2.0)]])
+    valid = torch.tensor([[4, 1, 2]])
+    row = dict(zip(entropy.JOINT_FIELDS, entropy.joint_entropy(h[0], valid).tolist(), strict=True))
+    assert row["choices"] == 2
+    assert row["norm_sum"] / row["choices"] == pytest.approx(1.0)
+
+
+@SETTINGS
+@given(arrays(-100, 100), st.floats(-3, 3), st.floats(0, 3))
+def test_value_statistics_match_numpy(returns: Array, slope: float, noise: float) -> None:
+    predicted = (slope * returns + noise * np.sin(np.arange(len(returns)))).astype(np.float32)
+    stats = values.value_statistics(torch.from_numpy(predicted), torch.from_numpy(returns))
+    found = dict(zip(values.FIELDS, stats.tolist(), strict=True))
+    r, v = returns.astype(np.float64), predicted.astype(np.float64)
+    assert found["return_variance"] == pytest.approx(r.var(), rel=1e-9, abs=1e-18)
+    assert found["value_mean"] == pytest.approx(v.mean(), rel=1e-9, abs=1e-9)
+    assert (found["return_min"], found["return_max"]) == (r.min(), r.max())
+    assert found["value_error_p50"] == pytest.approx(np.quantile(r - v, 0.5), rel=1e-9, abs=1e-9)
+    assert found["return_p90"] == pytest.approx(np.quantile(r, 0.9), rel=1e-9, abs=1e-9)
+    assert bool(found["explained_variance_defined"]) == (r.var() != 0)
+    if r.var() > 1e-6:
+        assert found["explained_variance"] == pytest.approx(1 - (r - v).var() / r.var(), rel=1e-6, abs=1e-9)
+        assert found["value_nrmse"] == pytest.approx(np.sqrt(((r - v) ** 2).mean()) / r.std(), rel=1e-6)
+        if v.std() > 1e-3:
+            assert found["value_return_correlation"] == pytest.approx(np.corrcoef(r, v)[0, 1], abs=1e-6)
+
+
+@SETTINGS
+@given(arrays(-10, 10))
+def test_advantage_moments_match_numpy(advantages: Array) -> None:
+    found = dict(
+        zip(values.ADVANTAGE_FIELDS, values.advantage_statistics(torch.from_numpy(advantages)).tolist(), strict=True)
+    )
+    a = advantages.astype(np.float64)
+    assert found["advantage_std"] == pytest.approx(a.std(), rel=1e-9, abs=1e-12)
+    assert found["advantage_positive_fraction"] == (a > 0).mean()
+    if a.std() > 1e-3:
+        z = (a - a.mean()) / a.std()
+        assert found["advantage_moments_defined"] == 1
+        assert found["advantage_skewness"] == pytest.approx((z**3).mean(), rel=1e-6, abs=1e-6)
+        assert found["advantage_kurtosis"] == pytest.approx((z**4).mean() - 3, rel=1e-6, abs=1e-6)
+
+
+@pytest.mark.parametrize("constant", [0.0, 3.0, -1e20])
+def test_constant_returns_leave_explained_variance_undefined(constant: float) -> None:
+    stats = values.value_statistics(torch.randn(9), torch.full((9,), constant))
+    found = dict(zip(values.FIELDS, stats.tolist(), strict=True))
+    assert found["explained_variance_defined"] == 0
+    assert found["return_moments_defined"] == 0
+
+
+def test_a_nan_return_makes_explained_variance_nan_and_not_undefined() -> None:
+    stats = values.value_statistics(torch.zeros(3), torch.tensor([0.0, math.nan, 1.0]))
+    found = dict(zip(values.FIELDS, stats.tolist(), strict=True))
+    assert math.isnan(found["explained_variance"])
+    assert found["explained_variance_defined"] == 1
+    assert math.isnan(found["value_error_p50"])
+
+
+@SETTINGS
+@given(st.lists(arrays(-1e3, 1e3), min_size=1, max_size=5))
+def test_gradient_norms_match_numpy(gradients: list[Array]) -> None:
+    found = gradient_norms([torch.from_numpy(g) for g in gradients], torch.zeros(1))
+    np.testing.assert_allclose(found.numpy(), [np.linalg.norm(g.astype(np.float64)) for g in gradients], rtol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("size", "dtype"),
+    [(size, dtype) for dtype in (torch.float32, torch.bfloat16) for size in (1e20, 6e4, 1.0, 1e-30)]
+    + [(size, torch.float16) for size in (6e4, 1.0, 6e-8)],
+)
+def test_norms_neither_overflow_nor_vanish(size: float, dtype: torch.dtype) -> None:
+    gradient = torch.full((3, 3), size, dtype=dtype)
+    wanted = float(gradient.double().square().sum().sqrt())
+    assert float(gradient_norms([gradient], gradient)[0]) == pytest.approx(wanted, rel=1e-12)
+
+
+def test_missing_gradients_are_zero_here_and_nonfinite_ones_stay_nonfinite() -> None:
+    found = gradient_norms([None, torch.tensor([math.nan, 1.0]), torch.tensor([math.inf])], torch.zeros(1))
+    assert found[0] == 0
+    assert math.isnan(float(found[1]))
+    assert math.isinf(float(found[2]))
+
+
+def test_nonfinite_elements_are_counted_apart() -> None:
+    counts = nonfinite_elements([torch.tensor([math.nan, 1.0, math.inf]), None, torch.tensor([[-math.inf, math.nan]])])
+    assert counts is not None
+    assert counts.tolist() == [2, 2]
+    assert nonfinite_elements([None]) is None
+
+
+@SETTINGS
+@given(st.integers(1, 3), st.integers(1, 4), st.integers(1, 5), st.integers(0, 2**31))
+def test_lstm_statistics_match_numpy(layers: int, envs: int, hidden: int, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    h, c = rng.uniform(-1, 1, (layers, envs, hidden)), rng.normal(0, 4, (layers, envs, hidden))
+    found = dict(zip(lstm.FIELDS, lstm.lstm_statistics(torch.from_numpy(h), torch.from_numpy(c)).tolist(), strict=True))
+    for letter, x in (("h", h), ("c", c)):
+        per_env = np.sqrt((x**2).mean(axis=(0, 2)))
+        assert found[f"{letter}_l2_total"] == pytest.approx(np.linalg.norm(x))
+        assert found[f"{letter}_rms"] == pytest.approx(np.sqrt((x**2).mean()))
+        assert found[f"{letter}_env_rms_mean"] == pytest.approx(per_env.mean())
+        assert found[f"{letter}_env_rms_max"] == pytest.approx(per_env.max())
+        assert found[f"{letter}_max"] == np.abs(x).max()
+        assert found[f"{letter}_mean"] == pytest.approx(x.mean(), abs=1e-12)
+    assert found["h_saturation"] == (np.abs(h) > 0.99).mean()
+    assert (found["has_nan"], found["has_inf"]) == (0, 0)
+
+
+def test_lstm_flags_tell_nan_from_inf() -> None:
+    state = torch.zeros(1, 2, 3)
+    broken = state.clone()
+    broken[0, 0, 0] = math.inf
+    found = dict(zip(lstm.FIELDS, lstm.lstm_statistics(state, broken).tolist(), strict=True))
+    assert (found["has_nan"], found["has_inf"]) == (0, 1)
+
+
+@SETTINGS
+@given(st.integers(1, 5), st.integers(1, 40), st.integers(0, 2**31))
+def test_mask_statistics_match_numpy(size: int, n: int, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    valid, relevant = rng.integers(1, size + 1, (2, n)), rng.random((2, n)) < 0.5
+    found = masks.mask_statistics(torch.from_numpy(valid), torch.from_numpy(relevant)).numpy()
+    wanted = [valid.min(1), valid.mean(1), valid.max(1), (valid == 1).mean(1), (valid > 1).mean(1)]
+    wanted += [relevant.mean(1), (relevant & (valid > 1)).mean(1)]
+    np.testing.assert_allclose(found, np.stack(wanted), atol=1e-12)
