@@ -9,12 +9,17 @@ from collections.abc import Callable
 
 import numpy as np
 
-from esper_analyze.detector.signals import Bools, Ints
+from esper_analyze.detector.signals import Bools, Floats, Ints
 
 
 def zeros(k: int) -> Ints:
     """First value of a streak: no hits yet for any of k subjects."""
     return np.zeros(k, np.int64)
+
+
+def blank(k: int) -> Floats:
+    """First value of a carried number: 0.0 for any of k subjects."""
+    return np.zeros(k)
 
 
 def window(length: int) -> Callable[[int], Bools]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from esper_analyze.detector.signals import Frame
+from esper_analyze.detector.signals import Frame, choice_code
 from esper_analyze.detector.verdict import Excuse
+
+_CATEGORICAL = choice_code("heads", "kind", "categorical")
 
 
 def inner_loop_not_measurable(frame: Frame) -> Excuse:
@@ -12,3 +14,17 @@ def inner_loop_not_measurable(frame: Frame) -> Excuse:
         frame["inner_loop_measurable"].equals(0.0),
         "one epoch of one minibatch: ratio, KL and clip fraction are 1, 0 and 0 by construction",
     )
+
+
+def nothing_learnable(frame: Frame) -> Excuse:
+    """No step offered the head a choice."""
+    return Excuse(
+        frame["learnable_fraction"].equals(0.0),
+        "0 % learnable: no step offered this head more than one valid action",
+    )
+
+
+def not_categorical(frame: Frame) -> Excuse:
+    """Excuse heads without a set of actions: they have neither masks nor normalised entropy."""
+    kind = frame["kind"]
+    return Excuse(~kind.null & ~kind.equals(_CATEGORICAL), "not a categorical head")

@@ -1,0 +1,124 @@
+"""Incidents: one trouble from its first to its last update, with its peak, and the incident that caused it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from esper_analyze.detector.detector import Judged, Outcome
+from esper_analyze.detector.rule import Rule
+from esper_analyze.detector.signals import Floats, Ints
+from esper_analyze.detector.verdict import Judgement, Verdict
+
+
+@dataclass(frozen=True, slots=True)
+class Incident:
+    """One trouble of one rule on one metric of one subject.
+
+    ``end`` is the last update in alarm; ``ended`` is "cleared" or "open". ``peak`` is the worst value
+    (non-finite beats all), ``peak_verdict`` the worst verdict, ``count`` the updates in alarm. Stretches that could not be
+    judged neither end an incident nor count. ``cause`` is the position, in ``IncidentTracker.incidents()``, of the
+    incident this one is shown under.
+    """
+
+    rule: str
+    subject: str
+    metric: str
+    start: int
+    end: int
+    ended: str
+    peak: float
+    peak_update: int
+    peak_verdict: str
+    count: int
+    cause: int | None = None
+
+
+@dataclass(slots=True)
+class _Open:
+    start: int
+    end: int
+    peak: float
+    peak_update: int
+    worst: int
+    count: int
+
+
+_Key = tuple[str, str, str]
+
+
+class IncidentTracker:
+    """Collects incidents from outcomes in order; Python looks only at stretches in alarm."""
+
+    def __init__(self) -> None:
+        self._open: dict[_Key, _Open] = {}
+        self._ended: list[tuple[_Key, _Open, str]] = []
+        self._rules: dict[str, Rule] = {}
+        self._order: dict[str, int] = {}
+
+    def take(self, outcome: Outcome) -> None:
+        """Take up the verdicts of the next updates."""
+        for order, judged in enumerate(outcome.judged):
+            self._rules[judged.rule.name] = judged.rule
+            self._order[judged.rule.name] = order
+            for judgement in judged.judgements:
+                self._take_one(outcome.update, judged, judgement)
+
+    def _take_one(self, update: Ints, judged: Judged, judgement: Judgement) -> None:
+        bounded = judgement.code >= Verdict.OK
+        alarm = judgement.code >= Verdict.WARNING
+        for k, subject in enumerate(judged.subjects):
+            key = (judged.rule.name, subject, judgement.metric)
+            if not alarm[:, k].any() and key not in self._open:
+                continue
+            rows = np.flatnonzero(bounded[:, k])
+            states = alarm[rows, k]
+            edges = np.flatnonzero(np.diff(states)) + 1
+            for part in np.split(np.arange(len(rows)), edges):
+                if not len(part):
+                    continue
+                if states[part[0]]:
+                    here = rows[part]
+                    self._alarm(key, update[here], judgement.value[here, k], judgement.code[here, k].astype(np.int64))
+                elif key in self._open:
+                    self._ended.append((key, self._open.pop(key), "cleared"))
+
+    def _alarm(self, key: _Key, update: Ints, value: Floats, code: Ints) -> None:
+        place = _worst(value, higher=self._rules[key[0]].higher_is_worse)
+        peak, peak_update = float(value[place]), int(update[place])
+        now = self._open.get(key)
+        if now is None:
+            self._open[key] = _Open(int(update[0]), int(update[-1]), peak, peak_update, int(code.max()), len(update))
+            return
+        both = np.array([now.peak, peak])
+        if _worst(both, higher=self._rules[key[0]].higher_is_worse) == 1:
+            now.peak, now.peak_update = peak, peak_update
+        now.end, now.worst, now.count = int(update[-1]), max(now.worst, int(code.max())), now.count + len(update)
+
+    def incidents(self) -> list[Incident]:
+        """Return all incidents so far, by start, causes before what they cause."""
+        found = [*self._ended, *((key, one, "open") for key, one in self._open.items())]
+        found.sort(key=lambda item: (item[1].start, self._order[item[0][0]], item[0]))
+        listed = [
+            Incident(*key, one.start, one.end, ended, one.peak, one.peak_update, Verdict(one.worst).word, one.count)
+            for key, one, ended in found
+        ]
+        return [replace(incident, cause=self._cause(place, listed)) for place, incident in enumerate(listed)]
+
+    def _cause(self, place: int, listed: list[Incident]) -> int | None:
+        """Return the first incident, in the order of the rule's causes, that was open when this one started."""
+        incident = listed[place]
+        for name in self._rules[incident.rule].causes:
+            for other, candidate in enumerate(listed):
+                if candidate.rule == name and candidate.start <= incident.start <= candidate.end:
+                    return other
+        return None
+
+
+def _worst(values: Floats, *, higher: bool) -> int:
+    """Return the position of the worst value, the first of equals; NaN and ±Inf beat every number."""
+    broken = np.flatnonzero(~np.isfinite(values))
+    if len(broken):
+        return int(broken[0])
+    return int(np.argmax(values) if higher else np.argmin(values))

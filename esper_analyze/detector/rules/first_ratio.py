@@ -1,0 +1,53 @@
+"""Rule ``first_ratio``: before any step was taken, rollout and update already disagree about the policy."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from esper_analyze.detector.rule import Example, Limits, Memory, Rule, limit
+from esper_analyze.detector.signals import Frame
+from esper_analyze.detector.verdict import Bounds, Judgement, settle
+
+
+@dataclass(frozen=True, slots=True)
+class FirstRatioLimits(Limits):
+    """Bounds on ``updates.first_ratio_error``, nats."""
+
+    warning: float = limit(1e-4, "detector specification; float32 noise of sound runs stays under 1e-5")
+    critical: float = limit(1e-2, "detector specification")
+    escalate: int = limit(10, "detector specification: ratio and KL 10")
+
+
+def judge(frame: Frame, memory: Memory, limits: FirstRatioLimits) -> list[Judgement]:  # noqa: ARG001
+    """Judge the largest |log ratio| of the very first minibatch."""
+    error = frame["first_ratio_error"]
+    bounds = Bounds(
+        warning=error.values > limits.warning,
+        critical=error.values > limits.critical,
+        warning_at=limits.warning,
+        critical_at=limits.critical,
+    )
+    return [settle("first_ratio_error", error, bounds)]
+
+
+RULE = Rule(
+    name="first_ratio",
+    table="updates",
+    columns=("first_ratio_error",),
+    limits=FirstRatioLimits,
+    judge=judge,
+    title="Rollout and update disagree",
+    meaning="In the first minibatch no step has been taken yet, so every probability ratio must be 1. It is not: the "
+    "update evaluates another policy than the one that acted.",
+    look_first="Action masks stored at collection against those used in the update; then dropout or batch norm in "
+    "training mode, observation normalisation that moved on, hidden state at sequence starts.",
+    reference="Huang et al. 2022, The 37 Implementation Details of PPO (debugging: the first ratio is 1)",
+    examples=(
+        Example("float noise", "ok", {"first_ratio_error": 2e-6}),
+        Example("a small mismatch", "warning", {"first_ratio_error": 1e-3}),
+        Example("masks differ", "critical", {"first_ratio_error": 0.8}),
+        Example("a forbidden action", "critical", {"first_ratio_error": float("inf")}),
+        Example("not recorded", "no_data", {"first_ratio_error": None}),
+    ),
+    causes=("numerical_instability",),
+)

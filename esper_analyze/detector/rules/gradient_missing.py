@@ -1,0 +1,59 @@
+"""Rule ``gradient_missing``: a head gets no gradient, or exactly zero, and nothing explains it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from esper_analyze.detector.rule import Example, Limits, Memory, Rule
+from esper_analyze.detector.signals import Frame, Signal, choice_code
+from esper_analyze.detector.verdict import Bounds, Excuse, Judgement, settle
+
+_UNEXPLAINED = choice_code("heads", "zero_explained", "unexplained")
+_MISSING = choice_code("heads", "grad_state", "missing")
+_FROZEN = choice_code("heads", "grad_state", "frozen")
+
+
+@dataclass(frozen=True, slots=True)
+class GradientMissingLimits(Limits):
+    """Nothing to set: an unexplained missing gradient is a bug report."""
+
+
+def judge(frame: Frame, memory: Memory, limits: GradientMissingLimits) -> list[Judgement]:  # noqa: ARG001
+    """Judge heads whose gradient is missing (critical) or exactly zero (warning) without a reason."""
+    state, explained = frame["grad_state"], frame["zero_explained"]
+    unexplained = explained.equals(_UNEXPLAINED)
+    bounds = Bounds(warning=unexplained, critical=unexplained & state.equals(_MISSING))
+    frozen = Excuse(state.equals(_FROZEN), "frozen: nothing in this head is trainable")
+    without = np.where(state.equals(_MISSING), 1.0, 0.0)
+    signal = Signal("grad_state", without, state.null | explained.null)
+    return [settle("grad_state", signal, bounds, excuses=[frozen])]
+
+
+def _cells(state: str | None, explained: str | None) -> dict[str, object]:
+    return {"grad_state": state, "zero_explained": explained}
+
+
+RULE = Rule(
+    name="gradient_missing",
+    table="heads",
+    columns=("grad_state", "zero_explained"),
+    limits=GradientMissingLimits,
+    judge=judge,
+    title="A head gets no gradient",
+    meaning="The head's parameters have no gradient at all (critical) or exactly zero (warning), although its masks "
+    "gave it a choice that mattered. It cannot learn.",
+    look_first="Whether the head's log-prob is part of the loss, a detach() or no_grad() on its way, an optimizer "
+    "that does not hold it.",
+    reference="Freeze bug, part 1.1: grad=None is not 0.0",
+    examples=(
+        Example("learning", "ok", _cells("finite", "not_zero")),
+        Example("zero because masked", "ok", _cells("finite", "masked")),
+        Example("zero and nobody knows why", "warning", _cells("finite", "unexplained")),
+        Example("no gradient", "critical", _cells("missing", "unexplained")),
+        Example("no gradient, but masked all along", "ok", _cells("missing", "masked")),
+        Example("frozen on purpose", "not_applicable", _cells("frozen", "frozen")),
+        Example("not recorded", "no_data", _cells(None, None)),
+    ),
+)

@@ -1,0 +1,75 @@
+"""Rule ``head_entropy_collapse``: one head has become deterministic while the joint entropy may look well."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from esper_analyze.detector.carry import streak, zeros
+from esper_analyze.detector.rule import Example, Limits, Memory, Rule, limit
+from esper_analyze.detector.rules.excuses import not_categorical, nothing_learnable
+from esper_analyze.detector.signals import Frame
+from esper_analyze.detector.verdict import Bounds, Judgement, settle
+
+
+@dataclass(frozen=True, slots=True)
+class HeadEntropyCollapseLimits(Limits):
+    """Bounds on ``heads.entropy_norm`` over steps with a choice."""
+
+    threshold: float = limit(0.1, "detector specification: per-head default")
+    per_head: dict[str, float] = limit({}, "single heads in place of the default")  # noqa: RUF009
+    warning_updates: int = limit(3, "detector specification: 3 updates")
+    critical_updates: int = limit(20, "detector specification: 20 updates")
+    clear_factor: float = limit(1.5, "detector specification: clears only above 1.5 × the threshold")
+
+
+def judge(frame: Frame, memory: Memory, limits: HeadEntropyCollapseLimits) -> list[Judgement]:
+    """Judge each head's normalised entropy with a streak and hysteresis; between the bounds the streak is kept."""
+    entropy = frame["entropy_norm"]
+    excuses = [not_categorical(frame), nothing_learnable(frame)]
+    usable = entropy.finite & ~excuses[0].where & ~excuses[1].where
+    threshold = np.array([[limits.per_head.get(name, limits.threshold) for name in frame.subjects]])
+    low = usable & (entropy.values < threshold)
+    clear = usable & (entropy.values > limits.clear_factor * threshold)
+    length = streak(low, clear, memory["low"])
+    bounds = Bounds(
+        warning=length >= limits.warning_updates,
+        critical=length >= limits.critical_updates,
+        warning_at=threshold,
+        critical_at=threshold,
+    )
+    return [settle("entropy_norm", entropy, bounds, excuses=excuses)]
+
+
+def _cells(*values: float | None, learnable: float = 1.0, kind: str = "categorical") -> dict[str, object]:
+    return {"entropy_norm": list(values), "learnable_fraction": learnable, "kind": kind}
+
+
+RULE = Rule(
+    name="head_entropy_collapse",
+    table="heads",
+    columns=("entropy_norm", "learnable_fraction", "kind"),
+    limits=HeadEntropyCollapseLimits,
+    judge=judge,
+    title="A head collapsed",
+    meaning="This head takes nearly always the same action where it had a choice. The joint entropy can hide it behind "
+    "the other heads.",
+    look_first="The head's own entropy coefficient and learnable fraction; whether its best action really is always "
+    "the same; its ratio and KL in the updates before.",
+    reference="Detector specification; subsystem review C1 and M2",
+    examples=(
+        Example("exploring", "ok", _cells(0.6), updates=1),
+        Example("low for two updates", "ok", _cells(0.05, 0.05), updates=2),
+        Example("low for three updates", "warning", _cells(0.05, 0.05, 0.05), updates=3),
+        Example("between the bounds the streak is kept", "warning", _cells(0.05, 0.05, 0.05, 0.12), updates=4),
+        Example("clear again", "ok", _cells(0.05, 0.05, 0.05, 0.2), updates=4),
+        Example("low for twenty updates", "critical", _cells(*[0.01] * 20), updates=20),
+        Example("one valid action at every step", "not_applicable", _cells(None, learnable=0.0), updates=1),
+        Example("a Gaussian head", "not_applicable", _cells(None, kind="gaussian"), updates=1),
+        Example("not recorded", "no_data", _cells(None), updates=1),
+    ),
+    memory={"low": zeros},
+    causes=("numerical_instability", "kl_spike", "mask_collapse"),
+    higher_is_worse=False,
+)

@@ -1,0 +1,77 @@
+"""Rule ``kl_spike``: one update moved the policy too far."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from esper_analyze.detector.carry import recent, streak, window, zeros
+from esper_analyze.detector.rule import Example, Limits, Memory, Rule, limit
+from esper_analyze.detector.rules.excuses import inner_loop_not_measurable
+from esper_analyze.detector.signals import Frame
+from esper_analyze.detector.verdict import Bounds, Judgement, settle
+
+WINDOW = 5
+"""Updates looked back on, the present one included."""
+
+
+@dataclass(frozen=True, slots=True)
+class KlSpikeLimits(Limits):
+    """Bounds on ``updates.kl_k3``, nats."""
+
+    warning: float = limit(0.1, "subsystem review asks for 0.05–0.1; sound fast learners touch 0.12 once")
+    window_hits: int = limit(2, f"detector specification: crossings in the last {WINDOW} updates")
+    critical: float = limit(0.5, "detector specification: at once")
+    target_factor: float = limit(1.5, "Stable-Baselines3 stops an epoch above 1.5 × target_kl")
+    target_updates: int = limit(3, "detector specification: sustained 3")
+    escalate: int = limit(10, "detector specification: ratio and KL 10")
+
+
+def judge(frame: Frame, memory: Memory, limits: KlSpikeLimits) -> list[Judgement]:
+    """Judge kl_k3: a single crossing is information, repeated ones a warning, a large one critical."""
+    kl, target = frame["kl_k3"], frame["target_kl"]
+    excuse = inner_loop_not_measurable(frame)
+    usable = kl.finite & ~excuse.where
+    crossed = usable & (kl.values > limits.warning)
+    hits = recent(crossed, memory["crossed"])
+    goal = np.where(target.finite, limits.target_factor * target.values, np.inf)
+    over = usable & (kl.values > goal)
+    sustained = streak(over, usable & ~over, memory["over"]) >= limits.target_updates
+    often = hits >= limits.window_hits
+    bounds = Bounds(
+        info=crossed,
+        warning=often | sustained,
+        critical=usable & (kl.values > limits.critical),
+        warning_at=np.where(sustained & ~often, goal, limits.warning),
+        critical_at=limits.critical,
+    )
+    return [settle("kl_k3", kl, bounds, excuses=[excuse])]
+
+
+def _cells(*values: float | None, target: float | None = None) -> dict[str, object]:
+    return {"kl_k3": list(values), "target_kl": target, "inner_loop_measurable": True}
+
+
+RULE = Rule(
+    name="kl_spike",
+    table="updates",
+    columns=("kl_k3", "target_kl", "inner_loop_measurable"),
+    limits=KlSpikeLimits,
+    judge=judge,
+    title="KL divergence spiked",
+    meaning="The policy moved further in one update than the clipped surrogate is good for. Large steps precede "
+    "exploding ratios and collapsed entropy.",
+    look_first="Learning rate, number of epochs, minibatch size; a target_kl would have stopped the update early.",
+    reference="Schulman 2020, Approximating KL Divergence (k3); Schulman et al. 2017, section 4",
+    examples=(
+        Example("a sound update", "ok", _cells(0.01), updates=1),
+        Example("one crossing", "info", _cells(0.01, 0.12), updates=2),
+        Example("two crossings in five updates", "warning", _cells(0.12, 0.01, 0.01, 0.15), updates=4),
+        Example("far too far", "critical", _cells(0.9), updates=1),
+        Example("over the target three times", "warning", _cells(0.02, 0.02, 0.02, target=0.01), updates=3),
+        Example("not recorded", "no_data", _cells(None), updates=1),
+    ),
+    memory={"crossed": window(WINDOW), "over": zeros},
+    causes=("first_ratio", "numerical_instability"),
+)

@@ -1,0 +1,60 @@
+"""Rule ``lstm_explosion``: the recurrent state has grown out of range."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from esper_analyze.detector.rule import Example, Limits, Memory, Rule, limit
+from esper_analyze.detector.signals import Frame
+from esper_analyze.detector.verdict import Bounds, Judgement, settle
+
+METRICS = ("c_env_rms_max", "c_rms", "h_rms")
+
+
+@dataclass(frozen=True, slots=True)
+class LstmExplosionLimits(Limits):
+    """Bounds on root mean squares of the state."""
+
+    warning: float = limit(5.0, "TELE-340: rms above 5")
+    critical: float = limit(10.0, "TELE-340: rms above 10")
+
+
+def judge(frame: Frame, memory: Memory, limits: LstmExplosionLimits) -> list[Judgement]:  # noqa: ARG001
+    """Judge the cell state of the worst environment, of all, and the hidden state."""
+    judgements = []
+    for metric in METRICS:
+        signal = frame[metric]
+        bounds = Bounds(
+            warning=signal.values > limits.warning,
+            critical=signal.values > limits.critical,
+            warning_at=limits.warning,
+            critical_at=limits.critical,
+        )
+        judgements.append(settle(metric, signal, bounds))
+    return judgements
+
+
+def _cells(worst: float | None, c: float | None = 0.8) -> dict[str, object]:
+    return {"c_env_rms_max": worst, "c_rms": c, "h_rms": 0.3}
+
+
+RULE = Rule(
+    name="lstm_explosion",
+    table="lstm",
+    columns=METRICS,
+    limits=LstmExplosionLimits,
+    judge=judge,
+    title="LSTM state exploded",
+    meaning="The cell state integrates without forgetting and leaves the range its gates can work in. |h| ≤ 1 always "
+    "holds for an nn.LSTM without projection, so the bound on h can only fire on something else.",
+    look_first="Forget gates near 1 (saturation), resets at episode starts, learning rate of the recurrent layer.",
+    reference="TELE-340; Pascanu et al. 2013, On the difficulty of training recurrent neural networks",
+    examples=(
+        Example("in range", "ok", _cells(1.2)),
+        Example("one environment is out", "warning", _cells(6.0)),
+        Example("far out", "critical", _cells(12.0)),
+        Example("NaN never passes", "critical", _cells(float("nan"))),
+        Example("not recorded", "no_data", _cells(None)),
+    ),
+    causes=("numerical_instability", "lstm_nonfinite"),
+)

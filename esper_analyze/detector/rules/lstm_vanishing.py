@@ -1,0 +1,55 @@
+"""Rule ``lstm_vanishing``: the recurrent state is next to nothing, so there is no memory."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from esper_analyze.detector.rule import Example, Limits, Memory, Rule, limit
+from esper_analyze.detector.signals import Frame
+from esper_analyze.detector.verdict import Bounds, Judgement, settle
+
+METRICS = ("h_rms", "c_rms")
+
+
+@dataclass(frozen=True, slots=True)
+class LstmVanishingLimits(Limits):
+    """Bounds on root mean squares of the state."""
+
+    warning: float = limit(1e-4, "detector specification")
+    critical: float = limit(1e-6, "TELE-340: vanishing below 1e-6")
+
+
+def judge(frame: Frame, memory: Memory, limits: LstmVanishingLimits) -> list[Judgement]:  # noqa: ARG001
+    """Judge hidden and cell state."""
+    judgements = []
+    for metric in METRICS:
+        signal = frame[metric]
+        bounds = Bounds(
+            warning=signal.values < limits.warning,
+            critical=signal.values < limits.critical,
+            warning_at=limits.warning,
+            critical_at=limits.critical,
+        )
+        judgements.append(settle(metric, signal, bounds))
+    return judgements
+
+
+RULE = Rule(
+    name="lstm_vanishing",
+    table="lstm",
+    columns=METRICS,
+    limits=LstmVanishingLimits,
+    judge=judge,
+    title="LSTM state vanished",
+    meaning="Hidden or cell state is next to zero everywhere: the policy has no memory to act on.",
+    look_first="Whether the state is carried from step to step at all, or reset at every one; input scale.",
+    reference="TELE-340; Pascanu et al. 2013",
+    examples=(
+        Example("in range", "ok", {"h_rms": 0.3, "c_rms": 0.8}),
+        Example("small", "warning", {"h_rms": 5e-5, "c_rms": 0.8}),
+        Example("nothing", "critical", {"h_rms": 0.0, "c_rms": 0.8}),
+        Example("not recorded", "no_data", {"h_rms": None, "c_rms": 0.8}),
+    ),
+    causes=("numerical_instability", "lstm_nonfinite"),
+    higher_is_worse=False,
+)

@@ -1,0 +1,60 @@
+"""Rule ``numerical_instability``: something that must be finite is NaN or ±Inf."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from esper_analyze.detector.rule import Example, Limits, Memory, Rule, limit
+from esper_analyze.detector.signals import Frame, Signal
+from esper_analyze.detector.verdict import Bounds, Judgement, settle
+
+COUNTS = ("nan_grad_count", "inf_grad_count", "tensors_nonfinite", "ratio_nonfinite", "nonfinite_minibatches")
+NUMBERS = ("policy_loss", "value_loss", "entropy_loss", "total_loss", "grad_norm_pre_clip")
+SAID = "nonfinite_sources"
+
+
+@dataclass(frozen=True, slots=True)
+class NumericalInstabilityLimits(Limits):
+    """Nothing to set: any NaN or ±Inf is critical."""
+
+    escalate: int = limit(20, "detector specification: numerical 20")
+
+
+def judge(frame: Frame, memory: Memory, limits: NumericalInstabilityLimits) -> list[Judgement]:  # noqa: ARG001
+    """Judge how many of the watched columns speak of something non-finite; one is enough."""
+    speaking = [~frame[name].null & (frame[name].values > 0) for name in COUNTS]
+    speaking += [frame[name].nonfinite for name in (*COUNTS, *NUMBERS)]
+    speaking.append(~frame[SAID].null)
+    sources = np.sum(speaking, axis=0).astype(np.float64)
+    unknown = np.all([frame[name].null for name in (*COUNTS, *NUMBERS)], axis=0) & frame[SAID].null
+    signal = Signal(SAID, sources, unknown)
+    bounds = Bounds(critical=sources > 0, critical_at=0.0)
+    return [settle(SAID, signal, bounds, missing="every finiteness count", nonfinite=False)]
+
+
+def _cells(**found: object) -> dict[str, object]:
+    return {"nan_grad_count": 0, "inf_grad_count": 0, "tensors_nonfinite": 0, "policy_loss": 0.1, **found}
+
+
+RULE = Rule(
+    name="numerical_instability",
+    table="updates",
+    columns=(*COUNTS, *NUMBERS, SAID),
+    limits=NumericalInstabilityLimits,
+    judge=judge,
+    title="NaN or Inf",
+    meaning="A gradient, loss, log-prob or ratio is NaN or infinite. One such step makes every parameter NaN, and "
+    "everything after it is a consequence. The value is the number of watched columns that say so.",
+    look_first="nonfinite_sources names what broke first; then rewards and observations of that rollout, then the "
+    "scale of the value loss.",
+    reference="Freeze bug, fix 4 (finiteness gate); subsystem review on numerical stability",
+    examples=(
+        Example("all finite", "ok", _cells()),
+        Example("a NaN gradient", "critical", _cells(nan_grad_count=3)),
+        Example("an infinite loss", "critical", _cells(policy_loss=float("inf"))),
+        Example("a source was named", "critical", _cells(nonfinite_sources="values: 2")),
+        Example("nothing was looked at", "no_data", dict.fromkeys((*COUNTS, *NUMBERS, SAID))),
+    ),
+)

@@ -1,0 +1,57 @@
+"""Rule ``update_skipped``: an update did not do its work because something was not finite, or was cut short."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from esper_analyze.detector.carry import streak, zeros
+from esper_analyze.detector.rule import Example, Limits, Memory, Rule, limit
+from esper_analyze.detector.signals import Frame, choice_code
+from esper_analyze.detector.verdict import Bounds, Judgement, settle
+
+_SKIPPED = choice_code("updates", "status", "nonfinite_skipped")
+_INTERRUPTED = choice_code("updates", "status", "interrupted")
+
+
+@dataclass(frozen=True, slots=True)
+class UpdateSkippedLimits(Limits):
+    """How many skipped updates running are critical."""
+
+    critical_updates: int = limit(3, "detector specification: 3 in a row")
+
+
+def judge(frame: Frame, memory: Memory, limits: UpdateSkippedLimits) -> list[Judgement]:
+    """Judge the status of each update. An interrupted one is a warning: it may have been stopped on purpose."""
+    status = frame["status"]
+    skipped = status.equals(_SKIPPED)
+    length = streak(skipped, ~skipped & ~status.null, memory["skipped"])
+    bounds = Bounds(
+        warning=skipped | status.equals(_INTERRUPTED),
+        critical=length >= limits.critical_updates,
+        critical_at=float(limits.critical_updates),
+    )
+    return [settle("status", status, bounds)]
+
+
+RULE = Rule(
+    name="update_skipped",
+    table="updates",
+    columns=("status",),
+    limits=UpdateSkippedLimits,
+    judge=judge,
+    title="Update skipped",
+    meaning="The update made no step because something was NaN or infinite, or was cut short by an exception or the "
+    "end of the process. The value is the position of its status among the declared ones.",
+    look_first="skip_reason of that row.",
+    reference="Detector specification",
+    examples=(
+        Example("performed", "ok", {"status": "performed"}),
+        Example("stopped by target_kl", "ok", {"status": "kl_stopped"}),
+        Example("skipped", "warning", {"status": "nonfinite_skipped"}),
+        Example("cut short", "warning", {"status": "interrupted"}),
+        Example("three in a row", "critical", {"status": "nonfinite_skipped"}, updates=3),
+        Example("no row", "no_data", {"status": None}),
+    ),
+    memory={"skipped": zeros},
+    causes=("numerical_instability",),
+)

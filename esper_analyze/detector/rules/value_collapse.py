@@ -1,0 +1,114 @@
+"""Rule ``value_collapse``: the critic explains less than nothing, for its phase of training and its own start."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from esper_analyze.detector.carry import blank, streak, zeros
+from esper_analyze.detector.rule import Example, Limits, Memory, Rule, limit
+from esper_analyze.detector.signals import Floats, Frame
+from esper_analyze.detector.verdict import Bounds, Excuse, Judgement, settle
+
+_SOURCE = "subsystem review: phase-dependent thresholds"
+
+
+@dataclass(frozen=True, slots=True)
+class ValueCollapseLimits(Limits):
+    """Bounds on ``updates.explained_variance`` by phase of progress (half-open: < 10 %, < 25 %, < 75 %, rest)."""
+
+    warmup: float = limit(-0.5, _SOURCE)
+    early: float = limit(-0.2, _SOURCE)
+    mid: float = limit(0.0, _SOURCE)
+    late: float = limit(0.1, _SOURCE)
+    critical_below: float = limit(1.0, "detector specification: this far below the warning")
+    sustained: int = limit(5, "sound recurrent runs stay below 0 for dozens of updates, but not below their start")
+    early_updates: int = limit(10, "updates whose mean is the critic's own early level")
+    warmup_updates: int = limit(50, "detector specification: warm-up where progress is unknown")
+
+
+def judge(frame: Frame, memory: Memory, limits: ValueCollapseLimits) -> list[Judgement]:
+    """Judge explained variance against its phase's bound, while it is not above its own early level."""
+    ev = frame["explained_variance"]
+    excuse = Excuse(frame["ev_low_variance"].equals(1.0), "the returns hardly vary: explained variance says nothing")
+    usable = ev.finite & ~excuse.where
+    bound = _bound(frame, memory, limits)
+    early = _early_level(np.where(usable, ev.values, np.nan), memory, limits.early_updates)
+    stuck = usable & ~(ev.values > early)
+    low = stuck & (ev.values < bound)
+    far = stuck & (ev.values < bound - limits.critical_below)
+    bounds = Bounds(
+        warning=streak(low, usable & ~low, memory["low"]) >= limits.sustained,
+        critical=streak(far, usable & ~far, memory["far"]) >= limits.sustained,
+        warning_at=bound,
+        critical_at=bound - limits.critical_below,
+    )
+    return [settle("explained_variance", ev, bounds, excuses=[excuse], baseline=early)]
+
+
+def _bound(frame: Frame, memory: Memory, limits: ValueCollapseLimits) -> Floats:
+    """Return the bound of each update's phase, [n, 1]."""
+    progress = frame["progress"]
+    known = progress.finite
+    number = memory["updates"] + 1 + np.arange(len(known))[:, None]
+    memory["updates"] += len(known)
+    unknown = np.where(number <= limits.warmup_updates, limits.warmup, limits.mid)
+    at = np.where(known, progress.values, 0.0)
+    late = np.where(at < 0.75, limits.mid, limits.late)
+    phased = np.where(at < 0.10, limits.warmup, np.where(at < 0.25, limits.early, late))
+    bound: Floats = np.where(known, phased, unknown)
+    return bound
+
+
+def _early_level(values: Floats, memory: Memory, length: int) -> Floats:
+    """Return the mean of the first ``length`` usable values up to each update (NaN before the first)."""
+    level = np.full(values.shape, np.nan)
+    for k in range(values.shape[1]):
+        count, total = int(memory["early_count"][k]), float(memory["early_sum"][k])
+        start = 0
+        while count < length and start < len(values):
+            if not np.isnan(values[start, k]):
+                count, total = count + 1, total + float(values[start, k])
+            level[start, k] = total / count if count else np.nan
+            start += 1
+        level[start:, k] = total / count if count else np.nan
+        memory["early_count"][k], memory["early_sum"][k] = count, total
+    return level
+
+
+def _cells(*values: float | None, progress: float | None = 0.5, low: bool = False) -> dict[str, object]:
+    return {"explained_variance": list(values), "progress": progress, "ev_low_variance": low}
+
+
+RULE = Rule(
+    name="value_collapse",
+    table="updates",
+    columns=("explained_variance", "progress", "ev_low_variance"),
+    limits=ValueCollapseLimits,
+    judge=judge,
+    title="Value function collapsed",
+    meaning="The critic predicts returns worse than their mean would, later in training than it may, and is no "
+    "better than when it started. Advantages are then mostly the critic's own error.",
+    look_first="value_loss against policy_loss and vf_coef; scale of rewards and returns; the critic's gradient norm "
+    "and how much of it clipping leaves.",
+    reference="Subsystem review, lines 45–84 of the detector; Andrychowicz et al. 2021, What Matters in On-Policy RL",
+    examples=(
+        Example("a sound critic", "ok", _cells(*[0.6] * 6), updates=6),
+        Example("below 0 in mid-training, five updates running", "warning", _cells(*[-0.3] * 5), updates=5),
+        Example("below 0 but better than at its start", "ok", _cells(-0.9, *[-0.3] * 8), updates=9),
+        Example("far below", "critical", _cells(*[-1.4] * 5), updates=5),
+        Example("early training", "ok", _cells(*[-0.3] * 6, progress=0.05), updates=6),
+        Example("constant returns", "not_applicable", _cells(None, low=True), updates=1),
+        Example("not recorded", "no_data", _cells(None), updates=1),
+    ),
+    memory={
+        "low": zeros,
+        "far": zeros,
+        "updates": zeros,
+        "early_count": zeros,
+        "early_sum": blank,
+    },
+    causes=("numerical_instability",),
+    higher_is_worse=False,
+)
