@@ -1,0 +1,84 @@
+"""Build batches for the detector from plain cells, and run them cut in any way."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from esper_analyze.detector.detector import Detector, Outcome
+from esper_analyze.detector.signals import RUN, Batch, Frame, Signal, cell_number
+from esper_analyze.schema.tables import BY_NAME
+
+Cells = Mapping[str, Sequence[object]]
+
+
+def signal(table: str, column: str, cells: Sequence[Sequence[object]]) -> Signal:
+    """Return a signal from cells [n][k]."""
+    numbers = [[cell_number(table, column, cell) for cell in row] for row in cells]
+    null = np.array([[cell is None for cell in row] for row in numbers], bool).reshape(len(cells), -1)
+    values = np.array([[np.nan if cell is None else cell for cell in row] for row in numbers], np.float64)
+    return Signal(column, values.reshape(len(cells), -1), null)
+
+
+def frame(
+    table: str, columns: Mapping[str, Sequence[Sequence[object]]], subjects: Sequence[str] | None = None
+) -> Frame:
+    """Return a frame from cells [n][k] of each column; every subject has a row in every update."""
+    signals = {name: signal(table, name, cells) for name, cells in columns.items()}
+    shape = next(iter(signals.values())).values.shape
+    named = tuple(subjects or [RUN if BY_NAME[table].subject is None else f"s{k}" for k in range(shape[1])])
+    return Frame(named, np.ones(shape, bool), signals)
+
+
+def batch(frames: Mapping[str, Frame]) -> Batch:
+    """Return a batch over updates 0, 1, 2 …"""
+    n = max(len(one.present) for one in frames.values())
+    return Batch(np.arange(n, dtype=np.int64), frames)
+
+
+def judge_cells(detector: Detector, table: str, cells: Mapping[str, object], updates: int) -> Outcome:
+    """Judge one subject; single values are repeated over ``updates``, columns not named are null."""
+    columns = {}
+    for name in detector.wanted[table]:
+        given = cells.get(name)
+        listed = list(given) if isinstance(given, list) else [given] * updates
+        columns[name] = [[cell] for cell in listed]
+    return detector.process(batch({table: frame(table, columns)}))
+
+
+def run_cut(detector: Detector, whole: Batch, cuts: Sequence[int]) -> list[Outcome]:
+    """Process ``whole`` in parts that end at ``cuts`` (positions) and at its end."""
+    edges = [0, *sorted(set(cuts)), len(whole.update)]
+    return [detector.process(whole.part(a, b)) for a, b in zip(edges, edges[1:], strict=False) if a < b]
+
+
+def said(outcomes: Sequence[Outcome]) -> dict[str, Any]:
+    """Return everything the detector said, so that two runs can be compared bit by bit."""
+    verdicts: dict[tuple[Any, ...], tuple[Any, ...]] = {}
+    filled: dict[tuple[Any, ...], str] = {}
+    for outcome in outcomes:
+        for judged in outcome.judged:
+            for one in judged.judgements:
+                for k, subject in enumerate(judged.subjects):
+                    for i, update in enumerate(outcome.update.tolist()):
+                        if one.code[i, k]:
+                            numbers = (one.value[i, k], one.threshold[i, k], one.baseline[i, k])
+                            why = one.reasons[one.reason[i, k]]
+                            key = (judged.rule.name, one.metric, subject, update)
+                            verdicts[key] = (int(one.code[i, k]), why, *(float(x).hex() for x in numbers))
+        for (table, column), (subjects, values) in outcome.filled.items():
+            for k, subject in enumerate(subjects):
+                for i, update in enumerate(outcome.update.tolist()):
+                    if not np.isnan(values[i, k]):
+                        filled[table, column, subject, update] = float(values[i, k]).hex()
+    findings = [
+        tuple(x.hex() if isinstance(x, float) else x for x in f.as_row().values()) for o in outcomes for f in o.findings
+    ]
+    return {
+        "verdicts": verdicts,
+        "findings": findings,
+        "levels": [c for o in outcomes for c in o.levels],
+        "filled": filled,
+    }

@@ -1,0 +1,59 @@
+"""Incidents: from first to last update of one trouble, consequences under their cause."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from esper_analyze.detector.detector import Detector
+from esper_analyze.detector.incidents import Incident, IncidentTracker
+from tests.detector.batches import batch, frame, run_cut
+
+
+def incidents(cuts: Sequence[int] = (), **columns: Sequence[object]) -> list[Incident]:
+    detector = Detector()
+    n = len(next(iter(columns.values())))
+    given = {name: [None] * n for name in detector.wanted["updates"]} | {"inner_loop_measurable": [True] * n} | columns
+    whole = batch({"updates": frame("updates", {name: [[cell] for cell in cells] for name, cells in given.items()})})
+    tracker = IncidentTracker()
+    for outcome in run_cut(detector, whole, cuts):
+        tracker.take(outcome)
+    return tracker.incidents()
+
+
+def test_an_incident_runs_from_first_to_last_update_in_alarm_with_its_peak() -> None:
+    (one,) = incidents(ratio_max=[1.0, 6.0, 30.0, 7.0, 1.0, 1.0])
+    assert (one.rule, one.start, one.end, one.ended, one.count) == ("ratio_explosion", 1, 3, "cleared", 3)
+    assert (one.peak, one.peak_update, one.peak_verdict) == (30.0, 2, "critical")
+
+
+def test_an_unjudged_stretch_neither_ends_nor_counts() -> None:
+    (one,) = incidents(ratio_max=[6.0, None, None, 8.0])
+    assert (one.start, one.end, one.count, one.ended) == (0, 3, 2, "open")
+
+
+def test_the_peak_of_a_low_bound_is_the_lowest_and_nonfinite_beats_all() -> None:
+    (one,) = incidents(ratio_min=[0.05, 0.001, 0.02])
+    assert one.peak == 0.001
+    (one,) = incidents(ratio_min=[0.05, 0.001, math.nan])
+    assert math.isnan(one.peak)
+
+
+def test_two_troubles_are_two_incidents() -> None:
+    assert [(one.start, one.end) for one in incidents(ratio_max=[6.0, 1.0, 6.0])] == [(0, 0), (2, 2)]
+
+
+def test_a_consequence_is_tied_to_the_cause_that_was_open_when_it_began() -> None:
+    found = incidents(kl_k3=[0.01, 0.9, 0.9, 0.01], ratio_max=[1.0, 40.0, 1.0, 1.0], ratio_min=[1.0, 1.0, 1.0, 0.01])
+    by_rule = {one.rule: one for one in found}
+    spike = found.index(by_rule["kl_spike"])
+    assert by_rule["kl_spike"].cause is None
+    assert by_rule["ratio_explosion"].cause == spike
+
+
+def test_incidents_do_not_depend_on_how_updates_are_cut() -> None:
+    ratio = [1.0, 6.0, 30.0, None, 7.0, 1.0, 6.0, math.nan, 6.0]
+    whole = incidents(ratio_max=ratio)
+    for cut in range(1, len(ratio)):
+        parts = incidents((cut,), ratio_max=ratio)
+        assert [repr(one) for one in parts] == [repr(one) for one in whole]

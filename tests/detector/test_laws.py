@@ -1,0 +1,150 @@
+"""The detector's laws on random columns: null, NaN, ±Inf and zero included, subjects that come late too."""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import Any
+
+import hypothesis.strategies as st
+import numpy as np
+import pytest
+from hypothesis import given, settings
+
+from esper_analyze.detector.detector import Detector
+from esper_analyze.detector.signals import Batch, Frame, Signal, batch_from_rows
+from esper_analyze.schema import BY_NAME, Kind
+from tests.detector.batches import run_cut, said
+
+WANTED = Detector().wanted
+SPECIAL = [math.nan, math.inf, -math.inf, 0.0, 1e-9, 0.01, 0.05, 0.12, 0.3, 0.6, 1.0, 6.0, 30.0, -0.4, -2.0]
+SETTINGS = settings(max_examples=60, deadline=None)
+
+
+def random_frame(table: str, n: int, rng: np.random.Generator) -> Frame:
+    declared = BY_NAME[table]
+    k = 1 if declared.subject is None else int(rng.integers(1, 4))
+    subjects = ("run",) if declared.subject is None else tuple(f"s{i}" for i in range(k))
+    first = np.zeros(k, int) if declared.subject is None else np.sort(rng.integers(0, max(n // 2, 1), k))
+    present = (np.arange(n)[:, None] >= first) & (rng.random((n, k)) < 0.95)
+    columns = {}
+    for name in WANTED[table]:
+        column = declared.column(name)
+        if column.kind is Kind.FLOAT:
+            steady = rng.choice([0.01, 0.3, 0.9, 1.0])
+            values = np.where(
+                rng.random((n, k)) < 0.6, steady * rng.uniform(0.9, 1.1, (n, k)), rng.choice(SPECIAL, (n, k))
+            )
+        elif column.kind is Kind.CHOICE:
+            values = rng.integers(0, len(column.choices), (n, k)).astype(float)
+        else:
+            values = (rng.random((n, k)) < rng.choice([0.05, 0.9])).astype(float)
+        null = (rng.random((n, k)) < rng.choice([0.0, 0.1])) | ~present
+        columns[name] = Signal(name, np.where(null, np.nan, values), null)
+    seen = present.any(axis=0)
+    order = [i for i in range(k) if seen[i]]
+    order.sort(key=lambda i: int(np.flatnonzero(present[:, i])[0]))
+    picked = {name: Signal(name, s.values[:, order], s.null[:, order]) for name, s in columns.items()}
+    return Frame(tuple(subjects[i] for i in order), present[:, order], picked)
+
+
+def random_batch(seed: int, n: int) -> Batch:
+    rng = np.random.default_rng(seed)
+    frames = {table: random_frame(table, n, rng) for table in WANTED if table == "updates" or rng.random() < 0.9}
+    update = np.cumsum(rng.choice([1, 1, 1, 2], n)).astype(np.int64)
+    return Batch(update, {table: one for table, one in frames.items() if one.subjects})
+
+
+@SETTINGS
+@given(st.integers(0, 2**32), st.integers(1, 60), st.data())
+def test_any_cut_into_batches_says_the_same_to_the_last_bit(seed: int, n: int, data: st.DataObject) -> None:
+    whole = random_batch(seed, n)
+    cuts = data.draw(st.lists(st.integers(0, n), max_size=6))
+    at_once = said(run_cut(Detector(), whole, []))
+    assert said(run_cut(Detector(), whole, cuts)) == at_once
+    assert said(run_cut(Detector(), whole, range(n))) == at_once
+
+
+@SETTINGS
+@given(st.integers(0, 2**32), st.integers(2, 40), st.data())
+def test_a_verdict_depends_on_nothing_that_comes_later(seed: int, n: int, data: st.DataObject) -> None:
+    whole = random_batch(seed, n)
+    stop = data.draw(st.integers(1, n - 1))
+    early = said([Detector().process(whole.part(0, stop))])
+    last = int(whole.update[stop - 1])
+    full = said([Detector().process(whole)])
+    assert {key: one for key, one in full["verdicts"].items() if key[3] <= last} == early["verdicts"]
+    assert [one for one in full["findings"] if one[0] <= last] == early["findings"]
+
+
+@SETTINGS
+@given(st.integers(0, 2**32), st.integers(2, 40), st.data())
+def test_saved_state_goes_on_as_if_nothing_had_happened(seed: int, n: int, data: st.DataObject) -> None:
+    whole = random_batch(seed, n)
+    stop = data.draw(st.integers(1, n - 1))
+    first, second = Detector(), Detector()
+    first.process(whole.part(0, stop))
+    second.load_state_dict(json.loads(json.dumps(first.state_dict())))
+    assert said([second.process(whole.part(stop, n))]) == said([first.process(whole.part(stop, n))])
+
+
+@SETTINGS
+@given(st.integers(0, 2**32), st.integers(1, 25))
+def test_rows_one_by_one_say_what_columns_say(seed: int, n: int) -> None:
+    whole = random_batch(seed, n)
+    detector = Detector()
+    live = []
+    for i, update in enumerate(whole.update.tolist()):
+        rows = {table: table_rows(table, one, i) for table, one in whole.frames.items()}
+        live.append(detector.process(batch_from_rows(update, rows, WANTED)))
+    assert said(live) == said([Detector().process(whole)])
+
+
+def table_rows(table: str, one: Frame, i: int) -> list[dict[str, Any]]:
+    """Return the rows of one update as the recorder would have made them."""
+    declared = BY_NAME[table]
+    rows = []
+    for k, subject in enumerate(one.subjects):
+        if one.present[i, k]:
+            row: dict[str, Any] = {} if declared.subject is None else {declared.subject: subject}
+            for name, signal in one.columns.items():
+                value = float(signal.values[i, k])
+                column = declared.column(name)
+                cell: Any = column.choices[int(value)] if column.kind is Kind.CHOICE and value == value else value
+                if column.kind is Kind.TEXT:
+                    cell = "said"
+                row[name] = None if signal.null[i, k] else cell
+            rows.append(row)
+    return rows
+
+
+def test_updates_must_increase() -> None:
+    detector = Detector()
+    detector.process(Batch(np.array([3, 4])))
+    with pytest.raises(ValueError, match="updates must increase: got 4 after 4"):
+        detector.process(Batch(np.array([4])))
+
+
+def test_a_run_in_which_no_head_has_a_choice_raises_no_warning_and_explains_each_head_once() -> None:
+    detector = Detector()
+    heads = ("op", "slot", "style")
+    found = []
+    for update in range(85):
+        rows = {
+            "updates": [{"entropy": 0.0, "choice_fraction": 0.0, "status": "performed"}],
+            "heads": [
+                {
+                    "head": head,
+                    "kind": "categorical",
+                    "learnable_fraction": 0.0,
+                    "grad_state": "finite",
+                    "zero_explained": "masked",
+                }
+                for head in heads
+            ],
+        }
+        found += detector.process(batch_from_rows(update, rows, WANTED)).findings
+    assert not [one for one in found if one.verdict in ("warning", "critical")]
+    explained = [one for one in found if one.rule == "head_entropy_collapse"]
+    assert [(one.update, one.subject, one.verdict) for one in explained] == [(0, h, "not_applicable") for h in heads]
+    assert all("0 % learnable" in str(one.reason) for one in explained)

@@ -1,0 +1,125 @@
+"""Every rule's own examples, and law 6: not applicable, then missing, then non-finite, then bounds."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import fields
+
+import pytest
+
+from esper_analyze.detector.detector import Detector, Outcome
+from esper_analyze.detector.rule import Example, Rule
+from esper_analyze.detector.rules import RULES
+from esper_analyze.detector.verdict import Verdict
+from esper_analyze.schema import BY_NAME, Kind
+from tests.detector.batches import judge_cells
+
+EXAMPLES = [(rule, example) for rule in RULES for example in rule.examples]
+
+
+def worst_last(rule: Rule, outcome: Outcome) -> str:
+    """Return the verdict the last update ends on: the worst over metrics; missing data beats ok."""
+    judged = next(one for one in outcome.judged if one.rule is rule)
+    codes = [int(judgement.code[-1, 0]) for judgement in judged.judgements]
+    alarms = [code for code in codes if code >= Verdict.INFO]
+    rest = sorted(codes, key=lambda code: (code != Verdict.NO_DATA, code != Verdict.NOT_APPLICABLE))
+    return Verdict(max(alarms) if alarms else rest[0]).word
+
+
+@pytest.mark.parametrize(("rule", "example"), EXAMPLES, ids=[f"{r.name}: {e.title}" for r, e in EXAMPLES])
+def test_example_ends_on_its_verdict(rule: Rule, example: Example) -> None:
+    outcome = judge_cells(Detector(rules=[rule]), rule.table, example.cells, example.updates)
+    assert worst_last(rule, outcome) == example.verdict
+
+
+@pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.name)
+def test_rule_is_declared_in_full(rule: Rule) -> None:
+    verdicts = {example.verdict for example in rule.examples}
+    assert {"ok", "no_data"} <= verdicts
+    assert verdicts & {"warning", "critical", "info"}
+    for text in (rule.title, rule.meaning, rule.look_first, rule.reference):
+        assert text
+    assert set(rule.columns) <= set(BY_NAME[rule.table].names)
+    assert all(rule.limits.sources().values())
+    assert set(rule.causes) <= {other.name for other in RULES}
+
+
+NUMERIC = [
+    (rule, column)
+    for rule in RULES
+    for column in rule.columns
+    if BY_NAME[rule.table].column(column).kind is Kind.FLOAT
+    and column not in ("progress", "target_kl", "choice_fraction", "entropy")
+    and not (column in ("learnable_fraction",) and rule.name == "head_entropy_collapse")
+]
+
+
+def healthy(rule: Rule) -> dict[str, object]:
+    """Return the cells of the rule's first example that ends on ok, for one update."""
+    example = next(one for one in rule.examples if one.verdict == "ok")
+    return {name: cell[-1] if isinstance(cell, list) else cell for name, cell in example.cells.items()}
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize(("rule", "column"), NUMERIC, ids=lambda x: x if isinstance(x, str) else x.name)
+def test_nonfinite_never_passes_in_silence(rule: Rule, column: str, bad: float) -> None:
+    outcome = judge_cells(Detector(rules=[rule]), rule.table, healthy(rule) | {column: bad}, 1)
+    verdict = worst_last(rule, outcome)
+    if rule.name == "gradient_drift":
+        assert verdict == "not_applicable"  # judged by numerical_instability, and never enters the average
+    else:
+        assert verdict == "critical"
+
+
+ALONE = [one for one in NUMERIC if one[0].name != "numerical_instability"]
+"""numerical_instability looks at many columns and is blind only without all of them: an example of its own."""
+
+
+@pytest.mark.parametrize(("rule", "column"), ALONE, ids=lambda x: x if isinstance(x, str) else x.name)
+def test_missing_is_never_healthy(rule: Rule, column: str) -> None:
+    outcome = judge_cells(Detector(rules=[rule]), rule.table, healthy(rule) | {column: None}, 1)
+    judged = outcome.judged[0]
+    words = {Verdict(int(j.code[-1, 0])).word: j.reasons[j.reason[-1, 0]] for j in judged.judgements}
+    assert any(word == "no_data" and column in why for word, why in words.items())
+
+
+def test_bounds_are_strict() -> None:
+    rule = next(one for one in RULES if one.name == "ratio_explosion")
+    limits = rule.limits()
+    at = {field.name: getattr(limits, field.name) for field in fields(limits)}
+    for name, verdict in (("warning", "ok"), ("critical", "warning")):
+        cells = {"ratio_max": at[name], "inner_loop_measurable": True}
+        assert worst_last(rule, judge_cells(Detector(rules=[rule]), "updates", cells, 1)) == verdict
+
+
+def test_per_head_threshold_overrules_the_default() -> None:
+    from esper_analyze.detector.thresholds import Thresholds
+
+    rule = next(one for one in RULES if one.name == "head_entropy_collapse")
+    thresholds = Thresholds.defaults([rule]).changed(rule.name, "per_head", {"s0": 0.5})
+    cells = {"entropy_norm": 0.4, "learnable_fraction": 1.0, "kind": "categorical"}
+    assert worst_last(rule, judge_cells(Detector(thresholds, rules=[rule]), "heads", cells, 3)) == "warning"
+    assert worst_last(rule, judge_cells(Detector(rules=[rule]), "heads", cells, 3)) == "ok"
+
+
+def test_drift_is_taken_before_the_average_takes_the_value_in() -> None:
+    rule = next(one for one in RULES if one.name == "gradient_drift")
+    values = [1.0 + 0.1 * i for i in range(10)] + [4.0, 7.0]
+    outcome = judge_cells(Detector(rules=[rule]), "groups", {"grad_norm": values, "health": 1.0}, len(values))
+    drift = outcome.filled["groups", "drift_norm"][1][:, 0]
+    assert all(math.isnan(one) for one in drift[:10])
+    weights = [0.99 ** (9 - i) for i in range(10)]
+    ema = sum(w * v for w, v in zip(weights, values, strict=False)) / sum(weights)
+    assert drift[10] == pytest.approx(abs(4.0 - ema) / (ema + 1e-8), rel=1e-12)
+    ema = 0.99 * ema + 0.01 * 4.0
+    assert drift[11] == pytest.approx(abs(7.0 - ema) / (ema + 1e-8), rel=1e-12)
+
+
+def test_a_nonfinite_norm_does_not_enter_the_average() -> None:
+    rule = next(one for one in RULES if one.name == "gradient_drift")
+    clean, broken = [1.0] * 12, [1.0] * 6 + [math.nan, math.inf] + [1.0] * 6
+    last = []
+    for values in (clean, broken):
+        outcome = judge_cells(Detector(rules=[rule]), "groups", {"grad_norm": values, "health": 1.0}, len(values))
+        last.append(float(outcome.filled["groups", "drift_norm"][1][-1, 0]))
+    assert last[0] == last[1] == pytest.approx(0.0, abs=1e-7)

@@ -1,0 +1,47 @@
+"""Imports point one way; each claim is tried in a process of its own."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+HEAVY = ("torch", "polars", "duckdb", "matplotlib", "pandas", "typer", "rich", "stable_baselines3")
+BLOCK_TORCH = "import sys; sys.modules['torch'] = None; sys.modules['recorder'] = None\n"
+ALL_OF = """
+import importlib, pkgutil
+import {package}
+for found in pkgutil.walk_packages({package}.__path__, '{package}.'):
+    importlib.import_module(found.name)
+"""
+
+
+def loaded_after(code: str) -> set[str]:
+    """Run ``code`` in a fresh process; return the top-level modules it has loaded."""
+    script = code + "\nimport sys; print(','.join(sorted({name.partition('.')[0] for name in sys.modules})))"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+    return set(done.stdout.strip().split(","))
+
+
+def test_all_of_esper_analyze_imports_without_torch_and_without_the_recorder() -> None:
+    loaded_after(BLOCK_TORCH + ALL_OF.format(package="esper_analyze"))
+
+
+@pytest.mark.parametrize("package", ["esper_analyze.schema", "esper_analyze.detector"])
+def test_schema_and_detector_need_only_numpy_and_pyarrow(package: str) -> None:
+    loaded = loaded_after(f"{ALL_OF.format(package=package)}")
+    assert not loaded & set(HEAVY)
+    assert "recorder" not in loaded
+
+
+def test_the_recorder_loads_neither_polars_nor_duckdb_nor_matplotlib() -> None:
+    loaded = loaded_after("import recorder, recorder.store.store, recorder.live")
+    assert "torch" in loaded
+    assert not loaded & {"polars", "duckdb", "matplotlib", "typer", "stable_baselines3", "pandas"}
+
+
+def test_help_loads_nothing_heavy() -> None:
+    loaded = loaded_after("import esper_analyze.cli")
+    assert not loaded & {"duckdb", "polars", "pyarrow", "matplotlib", "torch", "numpy"}
