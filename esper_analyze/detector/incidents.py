@@ -17,7 +17,8 @@ class Incident:
     """One trouble of one rule on one metric of one subject.
 
     ``end`` is the last update in alarm; ``ended`` is "cleared" or "open". ``peak`` is the worst value
-    (non-finite beats all), ``peak_verdict`` the worst verdict, ``count`` the updates in alarm. Stretches that could not be
+    (non-finite beats all), ``peak_verdict`` the worst verdict, ``count`` the updates in
+    alarm. Stretches that could not be
     judged neither end an incident nor count. ``cause`` is the position, in ``IncidentTracker.incidents()``, of the
     incident this one is shown under.
     """

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 
-from esper_analyze.detector.detector import Detector, Outcome
+from esper_analyze.detector.detector import Detector, Judged, Outcome
+from esper_analyze.detector.findings import Finding
 from esper_analyze.detector.signals import RUN, Batch, Frame, Signal, cell_number
+from esper_analyze.detector.verdict import Judgement
 from esper_analyze.schema.tables import BY_NAME
 
 Cells = Mapping[str, Sequence[object]]
@@ -51,7 +54,7 @@ def judge_cells(detector: Detector, table: str, cells: Mapping[str, object], upd
 def run_cut(detector: Detector, whole: Batch, cuts: Sequence[int]) -> list[Outcome]:
     """Process ``whole`` in parts that end at ``cuts`` (positions) and at its end."""
     edges = [0, *sorted(set(cuts)), len(whole.update)]
-    return [detector.process(whole.part(a, b)) for a, b in zip(edges, edges[1:], strict=False) if a < b]
+    return [detector.process(whole.part(a, b)) for a, b in pairwise(edges) if a < b]
 
 
 def said(outcomes: Sequence[Outcome]) -> dict[str, Any]:
@@ -61,24 +64,24 @@ def said(outcomes: Sequence[Outcome]) -> dict[str, Any]:
     for outcome in outcomes:
         for judged in outcome.judged:
             for one in judged.judgements:
-                for k, subject in enumerate(judged.subjects):
-                    for i, update in enumerate(outcome.update.tolist()):
-                        if one.code[i, k]:
-                            numbers = (one.value[i, k], one.threshold[i, k], one.baseline[i, k])
-                            why = one.reasons[one.reason[i, k]]
-                            key = (judged.rule.name, one.metric, subject, update)
-                            verdicts[key] = (int(one.code[i, k]), why, *(float(x).hex() for x in numbers))
+                verdicts |= _verdicts(judged, one, outcome.update.tolist())
         for (table, column), (subjects, values) in outcome.filled.items():
-            for k, subject in enumerate(subjects):
-                for i, update in enumerate(outcome.update.tolist()):
-                    if not np.isnan(values[i, k]):
-                        filled[table, column, subject, update] = float(values[i, k]).hex()
-    findings = [
-        tuple(x.hex() if isinstance(x, float) else x for x in f.as_row().values()) for o in outcomes for f in o.findings
-    ]
-    return {
-        "verdicts": verdicts,
-        "findings": findings,
-        "levels": [c for o in outcomes for c in o.levels],
-        "filled": filled,
-    }
+            for i, k in zip(*np.nonzero(~np.isnan(values)), strict=True):
+                filled[table, column, subjects[k], int(outcome.update[i])] = float(values[i, k]).hex()
+    findings = [_bits(finding) for outcome in outcomes for finding in outcome.findings]
+    levels = [change for outcome in outcomes for change in outcome.levels]
+    return {"verdicts": verdicts, "findings": findings, "levels": levels, "filled": filled}
+
+
+def _verdicts(judged: Judged, one: Judgement, updates: Sequence[int]) -> dict[tuple[Any, ...], tuple[Any, ...]]:
+    found = {}
+    for i, k in zip(*np.nonzero(one.code), strict=True):
+        numbers = (one.value[i, k], one.threshold[i, k], one.baseline[i, k])
+        why = one.reasons[one.reason[i, k]]
+        key = (judged.rule.name, one.metric, judged.subjects[k], updates[i])
+        found[key] = (int(one.code[i, k]), why, *(float(number).hex() for number in numbers))
+    return found
+
+
+def _bits(finding: Finding) -> tuple[Any, ...]:
+    return tuple(cell.hex() if isinstance(cell, float) else cell for cell in finding.as_row().values())

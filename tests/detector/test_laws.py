@@ -110,7 +110,9 @@ def table_rows(table: str, one: Frame, i: int) -> list[dict[str, Any]]:
             for name, signal in one.columns.items():
                 value = float(signal.values[i, k])
                 column = declared.column(name)
-                cell: Any = column.choices[int(value)] if column.kind is Kind.CHOICE and value == value else value
+                cell: Any = (
+                    column.choices[int(value)] if column.kind is Kind.CHOICE and not math.isnan(value) else value
+                )
                 if column.kind is Kind.TEXT:
                     cell = "said"
                 row[name] = None if signal.null[i, k] else cell

@@ -36,7 +36,8 @@ ENDINGS = {
 
 def run_process(script: str, run_dir: Path) -> int:
     code = PROLOGUE + textwrap.dedent(script)
-    return subprocess.run([sys.executable, "-c", code, str(run_dir)], capture_output=True, timeout=120, check=False).returncode
+    done = subprocess.run([sys.executable, "-c", code, str(run_dir)], capture_output=True, timeout=120, check=False)
+    return done.returncode
 
 
 @pytest.mark.parametrize("ending", sorted(ENDINGS))
@@ -63,8 +64,8 @@ def test_sigterm_in_the_middle_keeps_the_update_in_progress_as_interrupted(tmp_p
 def test_a_sigterm_handler_of_the_training_is_still_called(tmp_path: Path) -> None:
     code = "import signal, sys\nsignal.signal(signal.SIGTERM, lambda *_: sys.exit(7))\n" + PROLOGUE
     code += "os.kill(os.getpid(), signal.SIGTERM); time.sleep(5)"
-    done = subprocess.run([sys.executable, "-c", code, str(tmp_path / "run")], capture_output=True, timeout=120, check=False)
-    assert done.returncode == 7
+    command = [sys.executable, "-c", code, str(tmp_path / "run")]
+    assert subprocess.run(command, capture_output=True, timeout=120, check=False).returncode == 7
     assert open_run(tmp_path / "run").closed
 
 
