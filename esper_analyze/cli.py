@@ -1,0 +1,89 @@
+"""The command line: every command written out, and the one place where an error becomes an exit code."""
+
+from __future__ import annotations
+
+import io
+import os
+import sys
+from collections.abc import Sequence
+
+import typer
+
+from esper_analyze.commands.ls import ls
+from esper_analyze.commands.replay import replay
+from esper_analyze.commands.report import report
+from esper_analyze.commands.rules import rules
+from esper_analyze.commands.schema import schema
+from esper_analyze.commands.sql import sql
+from esper_analyze.errors import INTERNAL, OK, USAGE, EsperError
+from esper_analyze.terminal import say, tell
+
+INTERRUPTED = 130
+TRACEBACK = "ESPER_ANALYZE_TRACEBACK"
+
+app = typer.Typer(
+    name="esper-analyze",
+    help="Reads PPO runs that `recorder` wrote: list them, report what went wrong and why, replay the anomaly "
+    "detector with other thresholds, query with SQL.\n\nExample: esper-analyze report sample_runs/runs/one_collapse",
+    epilog="Exit codes: 0 fine, 1 findings at or above --fail-on, 2 wrong use, 3 data damaged or incomplete, "
+    "70 internal error.",
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+for command in (ls, report, replay, sql, schema, rules):
+    app.command()(command)
+
+
+def main() -> None:
+    """Run the command line and exit with its code."""
+    sys.exit(run(sys.argv[1:]))
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run one command and return its exit code; every error is one sentence on stderr."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
+    try:
+        code = app(args=list(arguments), prog_name="esper-analyze", standalone_mode=False)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # The reader of a pipe has had enough; Python would complain again when it flushes at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return OK
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except Exception as error:
+        return _failed(error)
+    return code if isinstance(code, int) else OK
+
+
+def _failed(error: Exception) -> int:
+    if os.environ.get(TRACEBACK):
+        raise error
+    if isinstance(error, EsperError):
+        tell(error)
+        return error.exit_code
+    # typer brings its own copy of click since 0.20, so its errors are known by what they can do.
+    words = getattr(error, "format_message", None)
+    if callable(words):
+        return _misused(error, str(words()))
+    say(f"esper-analyze: internal error, {type(error).__name__}: {error} (set {TRACEBACK}=1 to see where)")
+    return INTERNAL
+
+
+def _misused(error: Exception, words: str) -> int:
+    context = getattr(error, "ctx", None)
+    if type(error).__name__ == "NoArgsIsHelpError":
+        sys.stderr.write(words + "\n")
+        return USAGE
+    path = getattr(context, "command_path", "esper-analyze")
+    say(f"esper-analyze: {words.rstrip('.')} (see `{path} --help`)")
+    return USAGE
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,53 @@
+"""``esper-analyze report``: one page that tells what happened in a run."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from esper_analyze.commands.options import (
+    Assignments,
+    Fail,
+    RunPath,
+    SkipBroken,
+    ThresholdsFile,
+    chosen_thresholds,
+    fail_if,
+)
+from esper_analyze.terminal import progress
+
+Out = Annotated[
+    Path | None, typer.Option("--out", metavar="DIR", help="Where to write it; default: reports/<name of RUN>.")
+]
+
+
+def report(
+    run_path: RunPath,
+    out: Out = None,
+    assignments: Assignments = None,
+    thresholds: ThresholdsFile = None,
+    fail_on: Fail = None,
+    skip_broken: SkipBroken = False,
+) -> None:
+    """Write a page that tells what the run was, what went wrong first, when, and what to look at.
+
+    One self-contained index.html, its figures as PNG, and report.json beside it. The page's path goes to stdout.
+
+    Example: esper-analyze report sample_runs/runs/one_collapse --out page
+    """
+    from esper_analyze.reports.evidence import gather
+    from esper_analyze.reports.page import QUESTIONS
+    from esper_analyze.reports.write import write_report
+    from esper_analyze.runs.run import open_run
+
+    run = open_run(run_path, skip_broken=skip_broken)
+    chosen = chosen_thresholds(run, thresholds, assignments)
+    with progress("judging", run.last_update) as step:
+        evidence = gather(run, chosen, progress=step)
+    with progress("drawing", len(QUESTIONS)) as step:
+        page = write_report(evidence, out or Path("reports") / run.path.resolve().name, progress=step)
+    sys.stdout.write(f"{page}\n")
+    fail_if(evidence.replay.findings, fail_on)

@@ -1,0 +1,22 @@
+"""``esper-analyze schema``: what is recorded, table by table."""
+
+from __future__ import annotations
+
+import sys
+
+from esper_analyze.commands.options import Json
+
+
+def schema(as_json: Json = False) -> None:
+    """Print every table and column: meaning, unit, how it was reduced, and what an empty cell means.
+
+    Example: esper-analyze schema | less
+    """
+    from esper_analyze.schema import TABLES, VERSION
+    from esper_analyze.schema.page import schema_page, table_facts
+    from esper_analyze.strict_json import strict_json
+
+    if as_json:
+        sys.stdout.write(strict_json({"schema_version": VERSION, "tables": [table_facts(table) for table in TABLES]}))
+    else:
+        sys.stdout.write(schema_page(TABLES, VERSION))

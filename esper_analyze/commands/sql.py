@@ -1,0 +1,60 @@
+"""``esper-analyze sql``: one query over a run's tables, in a database that can touch nothing else."""
+
+from __future__ import annotations
+
+import csv
+import sys
+from collections.abc import Sequence
+from typing import Annotated
+
+import typer
+
+from esper_analyze.commands.options import Json, RunPath, SkipBroken
+from esper_analyze.errors import UsageError
+from esper_analyze.terminal import escaped, say, show_table
+
+Query = Annotated[str, typer.Argument(metavar="QUERY", help="DuckDB SQL; `esper-analyze schema` names the columns.")]
+
+
+def sql(
+    run_path: RunPath,
+    query: Query,
+    as_json: Json = False,
+    as_csv: Annotated[bool, typer.Option("--csv", help="CSV on stdout; null is an empty cell, NaN is nan.")] = False,
+    limit: Annotated[int, typer.Option(min=0, help="Rows shown in the table, 0 for all.")] = 100,
+    timeout: Annotated[float, typer.Option(min=0.1, help="Seconds after which the query is stopped.")] = 60.0,
+    skip_broken: SkipBroken = False,
+) -> None:
+    """Query a run with SQL: each recorded table is a table. The query can read and write nothing else.
+
+    In SQL, NaN is larger than every number: write `where isfinite(x)`.
+
+    Example: esper-analyze sql RUN "SELECT update, kl_k3 FROM updates WHERE kl_k3 > 0.1"
+    """
+    from esper_analyze.commands.query import answer
+    from esper_analyze.runs.run import open_run
+    from esper_analyze.strict_json import strict_json
+
+    if as_json and as_csv:
+        raise UsageError("--json and --csv exclude each other", hint="give one of them")
+    result = answer(open_run(run_path, skip_broken=skip_broken), query, timeout=timeout)
+    if as_json:
+        sys.stdout.write(strict_json([dict(zip(result.columns, row, strict=True)) for row in result.rows]))
+    elif as_csv:
+        csv.writer(sys.stdout, lineterminator="\n").writerows([result.columns, *result.rows])
+    else:
+        _show(result.columns, result.rows, limit or len(result.rows))
+
+
+def _show(columns: Sequence[str], rows: Sequence[tuple[object, ...]], limit: int) -> None:
+    numbers = [name for k, name in enumerate(columns) if rows and isinstance(rows[0][k], (int, float))]
+    cells = [[_cell(value) for value in row] for row in rows[:limit]]
+    show_table([escaped(name) for name in columns], cells, right=numbers)
+    if len(rows) > limit:
+        say(f"{len(rows) - limit} of {len(rows)} rows are not shown: use --limit 0, --json or --csv")
+
+
+def _cell(value: object) -> str:
+    if value is None:
+        return "NULL"
+    return f"{value:.6g}" if isinstance(value, float) else escaped(value)

@@ -1,0 +1,1 @@
+"""Reports: one question a file, each computes a frame and draws it; page.py puts them together."""

@@ -1,0 +1,130 @@
+"""Whether a group's gradient drifted away from its own past."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from esper_analyze.reports.draw import finish, incidents_behind, line, scale
+from esper_analyze.reports.evidence import Evidence
+from esper_analyze.reports.question import Layout, Question
+from esper_analyze.reports.series import Series, by_subject
+from esper_analyze.reports.style import FIRST, SECOND, VERDICTS
+from esper_analyze.terminal import cleaned
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+    from esper_analyze.detector.incidents import Incident
+
+MOST_DRAWN = 8
+"""Groups drawn, those with alarms first."""
+_RULE = "gradient_drift"
+_METRIC = "grad_norm"
+
+
+@dataclass(frozen=True, slots=True)
+class GroupDrift:
+    """One group: the gradient norm, the baseline the detector held it against, and the drift it judged."""
+
+    name: str
+    value: Series
+    baseline: Series
+    drift: Series
+    incidents: tuple[Incident, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class DriftFrame:
+    """Groups, those with alarms first, and the bounds (warning, critical) on drift."""
+
+    groups: tuple[GroupDrift, ...]
+    limits: tuple[float | None, float | None]
+
+
+def frame(evidence: Evidence) -> DriftFrame | None:
+    """Return each group's norm, baseline and drift, None when no group was recorded."""
+    values = by_subject(evidence.run, "groups", [_METRIC])
+    judged = evidence.drift.get(_METRIC, {})
+    groups = [
+        GroupDrift(
+            name,
+            columns[_METRIC],
+            judged[name].baseline,
+            judged[name].value,
+            tuple(i for i in evidence.replay.incidents if i.rule == _RULE and i.subject == name),
+        )
+        for name, columns in values.items()
+        if name in judged
+    ]
+    if not groups:
+        return None
+    return DriftFrame(tuple(sorted(groups, key=lambda group: not group.incidents)), evidence.bounds(_RULE))
+
+
+def layout(data: DriftFrame) -> Layout:
+    """One row a group: value with baseline, drift with bands."""
+    return Layout((104,) * min(len(data.groups), MOST_DRAWN), columns=2)
+
+
+def draw(data: DriftFrame, axes: Sequence[Axes]) -> None:
+    """Draw a row of two panels for each of the first groups."""
+    drawn = data.groups[:MOST_DRAWN]
+    for row, group in enumerate(drawn):
+        value, drift = axes[2 * row : 2 * row + 2]
+        last = row == len(drawn) - 1
+        line(value, group.value, FIRST, "norm" if row == 0 else "")
+        line(value, group.baseline, SECOND, "baseline" if row == 0 else "")
+        scale(value, group.value)
+        finish(value, f"{cleaned(group.name, 24)}: gradient norm", last=last, legend=row == 0)
+        line(drift, group.drift, FIRST)
+        scale(drift, group.drift)
+        _bands(drift, data.limits)
+        finish(drift, "drift from the baseline", last=last)
+        drift.set_xlim(value.get_xlim())
+        for axis in (value, drift):
+            incidents_behind(axis, group.incidents, (_RULE,))
+
+
+def _bands(axes: Axes, limits: tuple[float | None, float | None]) -> None:
+    """Mark the bands in which the detector warns, with room above the warning bound."""
+    warning, critical = limits
+    if warning is None or critical is None:
+        return
+    top = max(axes.get_ylim()[1], 1.3 * warning)
+    if axes.get_yscale() == "linear":
+        axes.set_ylim(0, top)
+    axes.axhspan(warning, min(critical, top), color=VERDICTS["warning"], alpha=0.12, linewidth=0)
+    axes.axhline(warning, color=VERDICTS["warning"], linewidth=1.0, linestyle=(0, (4, 3)))
+    if critical < top:
+        axes.axhspan(critical, top, color=VERDICTS["critical"], alpha=0.12, linewidth=0)
+        axes.axhline(critical, color=VERDICTS["critical"], linewidth=1.0, linestyle=(0, (4, 3)))
+    if axes.get_yscale() != "linear":
+        axes.set_ylim(top=top)
+
+
+def words(data: DriftFrame) -> list[str]:
+    """Say which groups drifted, or that none did."""
+    moved = [group for group in data.groups if group.incidents]
+    said = [
+        f"{cleaned(group.name, 40)} drifted {len(group.incidents)} times, first at update {group.incidents[0].start}."
+        for group in moved
+    ]
+    if not moved:
+        said.append(f"None of {len(data.groups)} groups drifted beyond its bounds for long enough to be an alarm.")
+    if len(data.groups) > MOST_DRAWN:
+        said.append(f"{len(data.groups) - MOST_DRAWN} of {len(data.groups)} groups are not drawn.")
+    return said
+
+
+QUESTION = Question(
+    name="drift",
+    title="Gradient drift",
+    asks="Did a group's gradient drift away from its own past?",
+    without="No group's gradient was recorded for long enough to have a baseline.",
+    frame=frame,
+    layout=layout,
+    draw=draw,
+    words=words,
+)

@@ -1,0 +1,110 @@
+"""Everything a report rests on: the run, what the detector says of it, and the baselines it used on the way."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from esper_analyze.detector.detector import Outcome
+from esper_analyze.detector.incidents import Incident
+from esper_analyze.detector.rules import RULES
+from esper_analyze.detector.signals import RUN
+from esper_analyze.detector.thresholds import Thresholds
+from esper_analyze.detector.verdict import Verdict
+from esper_analyze.reports.series import Series, rows_of
+from esper_analyze.runs.replay import Replay, replay
+from esper_analyze.runs.run import Run
+from esper_analyze.schema import BY_NAME, Kind
+
+_WATCHED = "gradient_drift"
+TABLE_OF = {rule.name: rule.table for rule in RULES}
+"""The table each rule watches."""
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """What the detector held one metric of one subject against: the value it judged, and its baseline."""
+
+    value: Series
+    baseline: Series
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """A run and its replay. ``drift`` maps metric → subject → what the drift rule judged, and against what.
+
+    ``texts`` maps (table, column) → (subject, update) → what was written there, for columns of words that were judged.
+    """
+
+    run: Run
+    replay: Replay
+    drift: Mapping[str, Mapping[str, Judged]]
+    texts: Mapping[tuple[str, str], Mapping[tuple[str, int], str]]
+
+    def bound(self, rule: str, name: str) -> float | None:
+        """Return one threshold of the replay, None when there is no such rule or field."""
+        limits = self.replay.thresholds.by_rule.get(rule)
+        value = getattr(limits, name, None)
+        return float(value) if isinstance(value, (int, float)) else None
+
+    def said(self, incident: Incident) -> str | None:
+        """Return what stood in a judged column of words when ``incident`` was at its worst, None for numbers."""
+        cells = self.texts.get((TABLE_OF[incident.rule], incident.metric), {})
+        return cells.get((incident.subject, incident.peak_update))
+
+    def bounds(self, rule: str) -> tuple[float | None, float | None]:
+        """Return the warning and critical bound of ``rule``."""
+        return self.bound(rule, "warning"), self.bound(rule, "critical")
+
+
+def gather(
+    run: Run, thresholds: Thresholds | None = None, *, progress: Callable[[int], None] | None = None
+) -> Evidence:
+    """Replay ``run`` once (thresholds default to those it was recorded with) and keep what reports need."""
+    watch = _DriftWatch()
+    result = replay(run, thresholds, progress=progress, observe=watch.take)
+    return Evidence(run, result, watch.traces(), _texts(run, result))
+
+
+def _texts(run: Run, result: Replay) -> dict[tuple[str, str], dict[tuple[str, int], str]]:
+    found = {}
+    for metric, rule in {(incident.metric, incident.rule) for incident in result.incidents}:
+        table = BY_NAME[TABLE_OF[rule]]
+        if metric in table.names and table.column(metric).kind in (Kind.TEXT, Kind.CHOICE):
+            rows = rows_of(run, table.name, [metric]).drop_nulls(metric)
+            keys = rows[table.subject].to_list() if table.subject else [RUN] * rows.height
+            cells = zip(zip(keys, rows["update"].to_list(), strict=True), rows[metric].to_list(), strict=True)
+            found[table.name, metric] = dict(cells)
+    return found
+
+
+@dataclass(slots=True)
+class _DriftWatch:
+    """Collects the drift rule's judgements batch by batch; float32 is enough for a drawing."""
+
+    parts: dict[tuple[str, str], list[tuple[np.ndarray, ...]]] = field(default_factory=dict)
+
+    def take(self, outcome: Outcome) -> None:
+        for judged in outcome.judged:
+            if judged.rule.name != _WATCHED:
+                continue
+            for judgement in judged.judgements:
+                for k, subject in enumerate(judged.subjects):
+                    silent = judgement.code[:, k] < Verdict.OK
+                    part = (outcome.update, _small(judgement.value[:, k]), _small(judgement.baseline[:, k]), silent)
+                    self.parts.setdefault((judgement.metric, subject), []).append(part)
+
+    def traces(self) -> dict[str, dict[str, Judged]]:
+        traces: dict[str, dict[str, Judged]] = {}
+        for (metric, subject), parts in self.parts.items():
+            update, value, baseline, silent = (np.concatenate(column) for column in zip(*parts, strict=True))
+            judged = Judged(Series(update, value, silent), Series(update, baseline, np.isnan(baseline)))
+            traces.setdefault(metric, {})[subject] = judged
+        return traces
+
+
+def _small(values: np.ndarray) -> np.ndarray:
+    with np.errstate(over="ignore"):
+        return values.astype(np.float32)

@@ -1,0 +1,83 @@
+"""From a question's frame to its figure: an SVG for the page and a PNG beside it, drawn once."""
+
+from __future__ import annotations
+
+import io
+import re
+import warnings
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from esper_analyze.reports.question import Question
+from esper_analyze.reports.style import VARIABLES, house_style, sheet
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+MOST_POINTS = 20_000
+"""Drawn points above which a figure's lines become one picture inside the SVG; axes and text stay text."""
+_PNG_SCALE = 1.6
+_PIXELS_A_POINT = 72
+
+
+@dataclass(frozen=True, slots=True)
+class Drawn:
+    """A figure as the page holds it (SVG, colours as CSS variables) and as PNG in the light style."""
+
+    svg: str
+    png: bytes
+    points: int
+
+
+def drawn(question: Question, data: Any) -> Drawn:
+    """Draw ``data`` and return both pictures."""
+    with house_style(), warnings.catch_warnings():
+        # A name in a script without glyphs here: the browser has them, the PNG shows boxes.
+        warnings.filterwarnings("ignore", r"Glyph .* missing from")
+        warnings.filterwarnings("ignore", r"Matplotlib currently does not support")
+        layout = question.layout(data)
+        figure, axes = sheet(layout.heights, layout.columns)
+        question.draw(data, axes)
+        points = _points(figure)
+        if points > MOST_POINTS:
+            _rasterize_lines(figure)
+        return Drawn(_svg(figure, question.name), _png(figure), points)
+
+
+def _points(figure: Figure) -> int:
+    return sum(len(line.get_path().vertices) for axes in figure.axes for line in axes.lines)
+
+
+def _rasterize_lines(figure: Figure) -> None:
+    for axes in figure.axes:
+        for artist in (*axes.lines, *axes.collections):
+            artist.set_rasterized(True)
+
+
+def _svg(figure: Figure, name: str) -> str:
+    import matplotlib as mpl
+
+    sink = io.StringIO()
+    with mpl.rc_context({"svg.hashsalt": name}):
+        figure.savefig(sink, format="svg", dpi=2 * _PIXELS_A_POINT, metadata={"Date": None}, transparent=True)
+    return inline(sink.getvalue())
+
+
+def _png(figure: Figure) -> bytes:
+    sink = io.BytesIO()
+    figure.savefig(sink, format="png", dpi=_PNG_SCALE * _PIXELS_A_POINT, pil_kwargs={"compress_level": 2})
+    return sink.getvalue()
+
+
+def inline(svg: str) -> str:
+    """Return matplotlib's SVG file as an element for a page: no prologue, no own style, colours as variables."""
+    svg = svg[svg.index("<svg") :]
+    svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
+    svg = re.sub(r"<style type=\"text/css\">.*?</style>", "", svg, flags=re.DOTALL)
+    svg = re.sub(r"<!--.*?-->\s*", "", svg, flags=re.DOTALL)
+    svg = re.sub(r'<g id="[^"]*"', "<g", svg)
+    svg = re.sub(r'<svg [^>]*?viewBox="([^"]*)"[^>]*>', r'<svg viewBox="\1" aria-hidden="true">', svg, count=1)
+    svg = re.sub(r"font: ([^;\"]*?)'DejaVu Sans'[^;\"]*", r"font: \1var(--sans)", svg)
+    for colour, variable in VARIABLES.items():
+        svg = svg.replace(colour, f"var({variable})")
+    return svg

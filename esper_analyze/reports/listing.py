@@ -1,0 +1,92 @@
+"""Which runs there are, how they ended, and the worst the live detector said."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from esper_analyze.errors import EsperError
+from esper_analyze.runs.run import Run, open_run
+
+_SEVERITY = ("info", "warning", "critical")
+
+
+@dataclass(frozen=True, slots=True)
+class RunSummary:
+    """One line of ``ls``. ``fault`` says why a run cannot be read in full; what is not known is None."""
+
+    path: Path
+    fault: str | None = None
+    name: str | None = None
+    framework: str | None = None
+    algorithm: str | None = None
+    updates: int | None = None
+    status: str | None = None
+    worst: dict[str, Any] | None = None
+
+    def cells(self, directory: Path) -> list[str]:
+        """Return the summary as words for a table, the path relative to ``directory``."""
+        inside = self.path.relative_to(directory) if self.path.is_relative_to(directory) else self.path
+        where = str(self.path) if str(inside) == "." else str(inside)
+        facts = [self.name, self.framework, self.algorithm, self.updates]
+        status = f"{self.status}; {self.fault}" if self.status and self.fault else self.status or self.fault
+        return [where, *("–" if fact is None else str(fact) for fact in facts), str(status), self._worst_words()]
+
+    def _worst_words(self) -> str:
+        if self.worst is None:
+            return "–" if self.status is None else "none"
+        about = "" if self.worst["subject"] == "run" else f" on {self.worst['subject']}"
+        return f"{self.worst['verdict']}: {self.worst['rule']}{about} at update {self.worst['update']}"
+
+
+def summarise(path: Path) -> RunSummary:
+    """Return what ``ls`` tells of the run at ``path``; whatever goes wrong with it becomes its ``fault``."""
+    from polars.exceptions import PanicException
+
+    try:
+        return _summary(open_run(path, skip_broken=True))
+    except EsperError as error:
+        return RunSummary(path, fault=error.message)
+    except (Exception, PanicException) as error:
+        return RunSummary(path, fault=f"cannot be read: {type(error).__name__}: {error}")
+
+
+def _summary(run: Run) -> RunSummary:
+    info = run.info
+    framework = info.get("framework")
+    return RunSummary(
+        path=run.path,
+        fault=broken_words(run),
+        name=str(info.get("name") or run.path.name),
+        framework=None if framework is None else str(framework),
+        algorithm=None if info.get("algorithm") is None else str(info["algorithm"]),
+        updates=run.rows["updates"],
+        status=status_words(run),
+        worst=worst_finding(run.frame("findings", ["update", "rule", "subject", "verdict"]).to_dicts()),
+    )
+
+
+def status_words(run: Run) -> str:
+    """Return how the run ended: closed, or not and up to where it is whole."""
+    if run.closed:
+        return "closed"
+    if run.last_update is None:
+        return "not closed, no complete update"
+    return f"not closed, last complete update {run.last_update}"
+
+
+def broken_words(run: Run) -> str | None:
+    """Return what is damaged, None when nothing is."""
+    if not run.broken:
+        return None
+    first = run.broken[0]
+    more = f" (and {len(run.broken) - 1} more)" if len(run.broken) > 1 else ""
+    return f"damaged: {first.file.name} {first.reason}{more}"
+
+
+def worst_finding(findings: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
+    """Return the first of the worst alarms, None when there is none."""
+    alarms = [finding for finding in findings if finding["verdict"] in ("warning", "critical")]
+    return min(alarms, key=lambda finding: (-_SEVERITY.index(finding["verdict"]), finding["update"]), default=None)

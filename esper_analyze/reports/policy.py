@@ -1,0 +1,134 @@
+"""How far each update moved the policy."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from esper_analyze.reports.draw import bounds, finish, incidents_behind, line, scale
+from esper_analyze.reports.evidence import Evidence
+from esper_analyze.reports.question import Layout, Question
+from esper_analyze.reports.series import Series, all_series
+from esper_analyze.reports.style import FIRST, SECOND, THIRD
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+    from esper_analyze.detector.incidents import Incident
+
+_COLUMNS = (
+    "kl_k1",
+    "kl_k2",
+    "kl_k3",
+    "ratio_max",
+    "ratio_min",
+    "clip_fraction",
+    "clip_fraction_positive",
+    "clip_fraction_negative",
+    "entropy_norm",
+    "first_ratio_error",
+    "target_kl",
+)
+_BOUND_RULES = ("kl_spike", "ratio_explosion", "ratio_collapse", "first_ratio", "entropy_collapse", "clip_saturation")
+_KL_RULES = ("kl_spike", "spike_then_silence", "frozen_update")
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyFrame:
+    """Columns of ``updates`` by name, the bounds (warning, critical) by rule, and the incidents to shade."""
+
+    columns: dict[str, Series]
+    limits: dict[str, tuple[float | None, float | None]]
+    incidents: tuple[Incident, ...]
+
+
+def frame(evidence: Evidence) -> PolicyFrame | None:
+    """Return the policy-change columns, None when no inner loop was ever seen."""
+    columns = all_series(evidence.run, "updates", _COLUMNS)
+    if all(columns[name].empty for name in ("kl_k3", "ratio_max", "entropy_norm", "clip_fraction")):
+        return None
+    limits = {rule: evidence.bounds(rule) for rule in _BOUND_RULES}
+    return PolicyFrame(columns, limits, tuple(evidence.replay.incidents))
+
+
+def layout(data: PolicyFrame) -> Layout:  # noqa: ARG001
+    """Five panels under each other."""
+    return Layout((150, 150, 120, 120, 90))
+
+
+def draw(data: PolicyFrame, axes: Sequence[Axes]) -> None:
+    """Draw KL, ratio, clip fraction, entropy and the first minibatch's ratio error."""
+    _draw_kl(data, axes[0])
+    _draw_ratio(data, axes[1])
+    _draw_clip(data, axes[2])
+    entropy, error = data.columns["entropy_norm"], data.columns["first_ratio_error"]
+    line(axes[3], entropy, FIRST)
+    finish(axes[3], "Entropy, as a share of the most there could be (valid actions only)")
+    axes[3].set_ylim(0, max(1.0, axes[3].get_ylim()[1]))
+    incidents_behind(axes[3], data.incidents, ("entropy_collapse", "entropy_low"))
+    bounds(axes[3], *data.limits["entropy_collapse"])
+    line(axes[4], error, FIRST)
+    scale(axes[4], error, log=True)
+    finish(axes[4], "Ratio error in the first minibatch: rollout and update must agree", last=True)
+    incidents_behind(axes[4], data.incidents, ("first_ratio",))
+    bounds(axes[4], *data.limits["first_ratio"])
+
+
+def _draw_kl(data: PolicyFrame, axes: Axes) -> None:
+    columns = data.columns
+    line(axes, columns["kl_k1"], THIRD, "k1", width=0.9)
+    line(axes, columns["kl_k2"], SECOND, "k2", width=0.9)
+    line(axes, columns["kl_k3"], FIRST, "k3 (judged)")
+    if columns["target_kl"].last is not None:
+        line(axes, columns["target_kl"], THIRD, "target", width=0.8)
+    scale(axes, columns["kl_k3"], columns["kl_k2"])
+    finish(axes, "KL from old to new policy, nats", legend=True)
+    incidents_behind(axes, data.incidents, _KL_RULES)
+    bounds(axes, *data.limits["kl_spike"])
+
+
+def _draw_ratio(data: PolicyFrame, axes: Axes) -> None:
+    line(axes, data.columns["ratio_max"], FIRST, "largest")
+    line(axes, data.columns["ratio_min"], SECOND, "smallest")
+    scale(axes, data.columns["ratio_max"], data.columns["ratio_min"], log=True)
+    finish(axes, "Joint probability ratio", legend=True)
+    incidents_behind(axes, data.incidents, ("ratio_explosion", "ratio_collapse"))
+    bounds(axes, *data.limits["ratio_explosion"])
+    bounds(axes, *data.limits["ratio_collapse"])
+
+
+def _draw_clip(data: PolicyFrame, axes: Axes) -> None:
+    line(axes, data.columns["clip_fraction"], FIRST, "outside the clip range")
+    line(axes, data.columns["clip_fraction_positive"], SECOND, "above", width=0.9)
+    line(axes, data.columns["clip_fraction_negative"], THIRD, "below", width=0.9)
+    axes.set_ylim(bottom=0)
+    finish(axes, "Share of samples clipped", legend=True)
+    incidents_behind(axes, data.incidents, ("clip_saturation",))
+    bounds(axes, *data.limits["clip_saturation"])
+
+
+def words(data: PolicyFrame) -> list[str]:
+    """Say where KL and ratio were largest."""
+    said = []
+    for name, what in (("kl_k3", "KL (k3)"), ("ratio_max", "The joint ratio")):
+        series = data.columns[name]
+        if series.finite.any():
+            place = series.largest
+            said.append(f"{what} was largest at update {series.update[place]}: {series.value[place]:.3g}.")
+        if series.nonfinite.any():
+            first = series.update[series.nonfinite][0]
+            said.append(f"{what} was NaN or infinite at {int(series.nonfinite.sum())} updates, first at {first}.")
+    return said
+
+
+QUESTION = Question(
+    name="policy",
+    title="Policy change",
+    asks="How far did each update move the policy, and did rollout and update agree to begin with?",
+    without="No minibatch of an inner loop was seen, so there is no ratio, KL or entropy.",
+    frame=frame,
+    layout=layout,
+    draw=draw,
+    words=words,
+)

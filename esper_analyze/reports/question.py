@@ -1,0 +1,38 @@
+"""What a figure report is: a question, a frame that computes, a draw that only draws, and words below."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+    from esper_analyze.reports.evidence import Evidence
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """Heights of a figure's rows in pixels, and how many axes stand in each."""
+
+    heights: tuple[int, ...]
+    columns: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """One report.
+
+    ``frame`` computes arrays (None: nothing was recorded, ``without`` says what to record), ``layout`` says which
+    axes they need, ``draw`` draws them, ``words`` puts them into sentences.
+    """
+
+    name: str
+    title: str
+    asks: str
+    without: str
+    frame: Callable[[Evidence], Any]
+    layout: Callable[[Any], Layout]
+    draw: Callable[[Any, Sequence[Axes]], None]
+    words: Callable[[Any], list[str]]

@@ -1,0 +1,96 @@
+"""Whether the agent got better."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from esper_analyze.reports.draw import area, finish, incidents_behind, line, scale
+from esper_analyze.reports.evidence import Evidence
+from esper_analyze.reports.question import Layout, Question
+from esper_analyze.reports.series import Series, series_of
+from esper_analyze.reports.style import BAND, FIRST
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+    from esper_analyze.detector.incidents import Incident
+
+
+@dataclass(frozen=True, slots=True)
+class ReturnFrame:
+    """Episode returns and lengths by update; updates without a finished episode have no point."""
+
+    mean: Series
+    least: Series
+    most: Series
+    length: Series
+    episodes: int
+    incidents: tuple[Incident, ...]
+
+
+def frame(evidence: Evidence) -> ReturnFrame | None:
+    """Return mean, least and most return of the episodes that ended in each update, None without episodes."""
+    import polars
+
+    rows = evidence.run.frame("episodes", ["rank", "update", "episode_return", "length"])
+    rows = rows.filter(polars.col("rank") == 0)
+    if rows.is_empty():
+        return None
+    returns = polars.col("episode_return")
+    by_update = (
+        rows.group_by("update")
+        .agg(
+            mean=returns.mean(),
+            least=returns.min(),
+            most=returns.max(),
+            length=polars.col("length").mean(),
+        )
+        .sort("update")
+    )
+    mean, least, most, length = (series_of(by_update, name) for name in ("mean", "least", "most", "length"))
+    return ReturnFrame(mean, least, most, length, rows.height, tuple(evidence.replay.incidents))
+
+
+def layout(data: ReturnFrame) -> Layout:
+    """Give returns their axes, and lengths where they are known."""
+    return Layout((170,) if data.length.empty else (170, 90))
+
+
+def draw(data: ReturnFrame, axes: Sequence[Axes]) -> None:
+    """Draw returns with their spread, and lengths below."""
+    area(axes[0], data.least, data.most, BAND, "least to most")
+    line(axes[0], data.mean, FIRST, "mean of the episodes that ended in the update")
+    scale(axes[0], data.mean)
+    finish(axes[0], "Episode return", last=len(axes) == 1, legend=True)
+    incidents_behind(axes[0], data.incidents, ("performance_degradation",))
+    if len(axes) > 1:
+        line(axes[1], data.length)
+        scale(axes[1], data.length)
+        finish(axes[1], "Mean episode length, steps", last=True)
+
+
+def words(data: ReturnFrame) -> list[str]:
+    """Say where the returns began and ended."""
+    kept = data.mean.value[data.mean.finite]
+    if not len(kept):
+        return [f"{data.episodes:,} episodes, none with a finite return."]
+    part = max(1, len(kept) // 10)
+    begin, end = kept[:part].mean(), kept[-part:].mean()
+    return [
+        f"{data.episodes:,} episodes. Mean return over the first tenth of the updates {begin:.4g}, "
+        f"over the last tenth {end:.4g}."
+    ]
+
+
+QUESTION = Question(
+    name="returns",
+    title="Episode returns",
+    asks="Did the agent get better?",
+    without="No finished episode was recorded.",
+    frame=frame,
+    layout=layout,
+    draw=draw,
+    words=words,
+)

@@ -1,0 +1,184 @@
+"""What went wrong first, when, how far it went, and what to look at; or that nothing did, and what was judged."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from esper_analyze.detector.rules import RULES
+from esper_analyze.reports.evidence import Evidence
+from esper_analyze.reports.listing import broken_words, status_words
+from esper_analyze.terminal import cleaned
+
+if TYPE_CHECKING:
+    from esper_analyze.detector.findings import Finding
+    from esper_analyze.detector.incidents import Incident
+    from esper_analyze.runs.replay import Replay
+
+_RULES = {rule.name: rule for rule in RULES}
+_MOST_NAMED = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Story:
+    """The verdict in words. ``verdict`` is the worst one (ok when nothing fired), ``lead`` the incident told first."""
+
+    verdict: str
+    headline: str
+    paragraph: str
+    look_first: str
+    caveats: tuple[str, ...]
+    lead: Incident | None
+
+
+def frame(evidence: Evidence) -> Story:
+    """Return the story of the run."""
+    replay = evidence.replay
+    caveats = tuple(_caveats(evidence))
+    if not replay.updates:
+        return Story("no_data", "No complete update was recorded", "There is nothing to judge.", "", caveats, None)
+    if not replay.incidents:
+        return Story("ok", "Nothing fired", _healthy(replay), "", caveats, None)
+    lead = replay.incidents[leading(replay.incidents)]
+    told = [_first_sentence(evidence, lead), *_how_far(evidence, lead), *_around(replay.incidents)]
+    worst = "critical" if any(incident.peak_verdict == "critical" for incident in replay.incidents) else "warning"
+    headline = f"{title(lead.rule)} at update {lead.start}"
+    return Story(worst, headline, " ".join(told), _RULES[lead.rule].look_first, caveats, lead)
+
+
+def title(rule: str) -> str:
+    """Return a rule's title, its name when it is not one of ours."""
+    return _RULES[rule].title if rule in _RULES else cleaned(rule)
+
+
+def number(value: float | None) -> str:
+    """Return a number as the page shows it."""
+    if value is None:
+        return "–"
+    if math.isnan(value):
+        return "NaN"
+    if math.isinf(value):
+        return "+Inf" if value > 0 else "−Inf"
+    return f"{value:.3g}"
+
+
+def on(subject: str) -> str:
+    """Return " on <subject>", empty for the run itself."""
+    return "" if subject == "run" else f" on {cleaned(subject, 40)}"
+
+
+def leading(incidents: Sequence[Incident]) -> int:
+    """Return the position of the incident to tell first: the earliest critical one without a cause, else warning."""
+    places = [place for place, incident in enumerate(incidents) if incident.cause is None] or [0]
+    return min(places, key=lambda place: (incidents[place].peak_verdict != "critical", incidents[place].start, place))
+
+
+def consequences(incidents: Sequence[Incident], root: int) -> list[int]:
+    """Return the positions of incidents that lead back to ``root``, in order of their start."""
+    found: list[int] = []
+    waiting = [root]
+    while waiting:
+        parent = waiting.pop()
+        children = [p for p, incident in enumerate(incidents) if incident.cause == parent and p not in (root, *found)]
+        found += children
+        waiting += children
+    return sorted(found)
+
+
+def _first_sentence(evidence: Evidence, lead: Incident) -> str:
+    last = evidence.run.last_update
+    if lead.ended == "open":
+        lasting = f"and was still going on when the record ends at update {last}"
+    elif lead.end == lead.start:
+        lasting = "for that update only"
+    else:
+        lasting = f"and lasted until update {lead.end}"
+    what = title(lead.rule)
+    return f"{what} ({lead.peak_verdict}){on(lead.subject)}: it began at update {lead.start} {lasting}."
+
+
+def _how_far(evidence: Evidence, lead: Incident) -> list[str]:
+    written = evidence.said(lead)
+    if written is not None:
+        return [f"There {lead.metric} said: {cleaned(written)}."]
+    crossed = _crossing(evidence.replay.findings, lead)
+    metric = f"drift of {lead.metric}" if lead.rule == "gradient_drift" else lead.metric
+    said = []
+    if crossed is not None and crossed.reason:
+        said.append(f"There {metric} was {number(crossed.value)}.")
+    elif crossed is not None and crossed.threshold is not None:
+        against = "" if crossed.baseline is None else f", against its own earlier {number(crossed.baseline)}"
+        said.append(
+            f"There {metric} was {number(crossed.value)}, beyond the {crossed.verdict} bound of "
+            f"{number(crossed.threshold)}{against}."
+        )
+    if lead.peak_update != lead.start:
+        said.append(f"At its worst {metric} was {number(lead.peak)}, at update {lead.peak_update}.")
+    return said
+
+
+def _crossing(findings: Iterable[Finding], lead: Incident) -> Finding | None:
+    where = (lead.rule, lead.subject, lead.metric, lead.start)
+    return next((f for f in findings if (f.rule, f.subject, f.metric, f.update) == where and f.alarm), None)
+
+
+def _around(incidents: Sequence[Incident]) -> list[str]:
+    root = leading(incidents)
+    after = consequences(incidents, root)
+    rest = [place for place in range(len(incidents)) if place != root and place not in after]
+    roots = [place for place in rest if incidents[place].cause is None]
+    early = [place for place in roots if incidents[place].start < incidents[root].start]
+    late = [place for place in roots if place not in early]
+    said = []
+    for places, words in (
+        (after, "As its consequences"),
+        (early, "Before it, milder and not tied to it"),
+        (late, "Not tied to it"),
+    ):
+        if places:
+            said.append(f"{words}: {_named([incidents[place] for place in places])}.")
+    return said
+
+
+def _named(incidents: Sequence[Incident]) -> str:
+    """Name each rule once, with its first update and where else it was."""
+    by_rule: dict[str, list[Incident]] = {}
+    for incident in incidents:
+        by_rule.setdefault(incident.rule, []).append(incident)
+    parts = []
+    for rule, found in list(by_rule.items())[:_MOST_NAMED]:
+        subjects = list(dict.fromkeys(incident.subject for incident in found))
+        where = on(subjects[0]) if len(subjects) == 1 else f" on {len(subjects)} subjects"
+        many = f", {len(found)} times" if len(found) > 1 else ""
+        parts.append(f"{rule}{where} from update {found[0].start}{many}")
+    if len(by_rule) > _MOST_NAMED:
+        parts.append(f"{len(by_rule) - _MOST_NAMED} more rules in the table below")
+    return "; ".join(parts)
+
+
+def _healthy(replay: Replay) -> str:
+    words = ("ok", "info")
+    judged = [rule for rule, counts in replay.verdict_counts.items() if any(counts.get(word) for word in words)]
+    silent = [rule for rule in replay.verdict_counts if rule not in judged]
+    said = f"{len(judged)} rules judged {replay.updates:,} updates and none reached a warning: {', '.join(judged)}."
+    informed = sum(counts.get("info", 0) for counts in replay.verdict_counts.values())
+    if informed:
+        said += f" {informed:,} verdicts were noted as information only."
+    if silent:
+        said += f" Nothing could be said by {', '.join(silent)}; why is listed below."
+    return said
+
+
+def _caveats(evidence: Evidence) -> Iterable[str]:
+    run = evidence.run
+    if not run.closed:
+        yield f"The run was {status_words(run)}: the training was killed, or is still going on."
+    if run.broken:
+        yield f"{len(run.broken)} files are left out. {broken_words(run)}."
+    if run.lost_rows:
+        yield f"{run.lost_rows:,} rows could not be written while recording."
+    missing = dict.fromkeys(u.rule for u in evidence.replay.unjudged if u.verdict == "no_data")
+    if missing:
+        yield f"Data was missing for {', '.join(missing)}: missing is not healthy."

@@ -1,0 +1,77 @@
+"""What goes to a terminal: results on stdout, progress and messages on stderr, text from runs made harmless."""
+
+from __future__ import annotations
+
+import sys
+import unicodedata
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from esper_analyze.errors import EsperError
+
+LONGEST = 120
+"""Characters shown of a text from a run."""
+_PIPE_WIDTH = 10_000
+_INVISIBLE = ("Cc", "Cf", "Cs", "Co", "Zl", "Zp")
+
+
+def cleaned(text: object, longest: int = LONGEST) -> str:
+    """Return ``text`` without control, direction and surrogate characters, cut to ``longest`` characters."""
+    shown = "".join(" " if character in "\n\t" else character for character in str(text))
+    shown = "".join(character for character in shown if unicodedata.category(character) not in _INVISIBLE)
+    return shown if len(shown) <= longest else shown[: longest - 1] + "…"
+
+
+def escaped(text: object) -> str:
+    """Return ``text`` from a run so that it is safe inside rich markup."""
+    from rich.markup import escape
+
+    return escape(cleaned(text))
+
+
+def stdout() -> Console:
+    """Return the console for results; piped output is not cut to a terminal's width."""
+    from rich.console import Console
+
+    return Console(width=None if sys.stdout.isatty() else _PIPE_WIDTH, highlight=False, emoji=False)
+
+
+def say(message: str) -> None:
+    """Write one message line to stderr."""
+    sys.stderr.write(cleaned(message, longest=2_000) + "\n")
+
+
+def tell(error: EsperError) -> None:
+    """Write an error to stderr: one sentence, and what to do next."""
+    say(f"esper-analyze: {error.message}" + (f" ({error.hint})" if error.hint else ""))
+
+
+def show_table(titles: Sequence[str], rows: Sequence[Sequence[str]], *, right: Sequence[str] = ()) -> None:
+    """Print a table to stdout. Cells are taken as rich markup: escape what comes from runs."""
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
+
+    table = Table(box=SIMPLE_HEAD, pad_edge=False)
+    for title in titles:
+        table.add_column(title, justify="right" if title in right else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*row)
+    stdout().print(table)
+
+
+@contextmanager
+def progress(what: str, total: int | None) -> Iterator[Callable[[int], None]]:
+    """Show a bar on stderr that is gone afterwards; yields a function that takes how far the work is."""
+    if not sys.stderr.isatty():
+        yield lambda done: None  # noqa: ARG005
+        return
+    from rich.console import Console
+    from rich.progress import Progress
+
+    with Progress(console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(what, total=total)
+        yield lambda done: bar.update(task, completed=done)
