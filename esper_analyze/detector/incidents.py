@@ -9,6 +9,7 @@ import numpy as np
 from esper_analyze.detector.detector import Judged, Outcome
 from esper_analyze.detector.rule import Rule
 from esper_analyze.detector.signals import Floats, Ints
+from esper_analyze.detector.thresholds import Thresholds
 from esper_analyze.detector.verdict import Judgement, Verdict
 
 
@@ -16,16 +17,16 @@ from esper_analyze.detector.verdict import Judgement, Verdict
 class Incident:
     """One trouble of one rule on one metric of one subject.
 
-    ``end`` is the last update in alarm; ``ended`` is "cleared" or "open". ``peak`` is the worst value
-    (non-finite beats all), ``peak_verdict`` the worst verdict, ``count`` the updates in
-    alarm. Stretches that could not be
-    judged neither end an incident nor count. ``cause`` is the position, in ``IncidentTracker.incidents()``, of the
-    incident this one is shown under.
+    ``start`` and ``end`` are its first and last update in alarm, ``onset`` the first one of the streak that made it
+    an alarm; ``ended`` is "cleared" or "open". ``peak`` is the worst value (non-finite beats all), ``peak_verdict``
+    the worst verdict, ``count`` the updates in alarm. Stretches that could not be judged neither end an incident nor
+    count. ``cause`` is the position, in ``IncidentTracker.incidents()``, of the incident this one is shown under.
     """
 
     rule: str
     subject: str
     metric: str
+    onset: int
     start: int
     end: int
     ended: str
@@ -52,7 +53,8 @@ _Key = tuple[str, str, str]
 class IncidentTracker:
     """Collects incidents from outcomes in order; Python looks only at stretches in alarm."""
 
-    def __init__(self) -> None:
+    def __init__(self, thresholds: Thresholds | None = None) -> None:
+        self._thresholds = thresholds
         self._open: dict[_Key, _Open] = {}
         self._ended: list[tuple[_Key, _Open, str]] = []
         self._rules: dict[str, Rule] = {}
@@ -102,17 +104,34 @@ class IncidentTracker:
         found = [*self._ended, *((key, one, "open") for key, one in self._open.items())]
         found.sort(key=lambda item: (item[1].start, self._order[item[0][0]], item[0]))
         listed = [
-            Incident(*key, one.start, one.end, ended, one.peak, one.peak_update, Verdict(one.worst).word, one.count)
+            Incident(
+                *key,
+                self._onset(key[0], one.start),
+                one.start,
+                one.end,
+                ended,
+                one.peak,
+                one.peak_update,
+                Verdict(one.worst).word,
+                one.count,
+            )
             for key, one, ended in found
         ]
         return [replace(incident, cause=self._cause(place, listed)) for place, incident in enumerate(listed)]
 
+    def _onset(self, name: str, start: int) -> int:
+        rule = self._rules[name]
+        if rule.confirmed_by is None:
+            return start
+        limits = rule.limits() if self._thresholds is None else self._thresholds[name]
+        return max(start - int(getattr(limits, rule.confirmed_by)) + 1, 0)
+
     def _cause(self, place: int, listed: list[Incident]) -> int | None:
-        """Return the first incident, in the order of the rule's causes, that was open when this one started."""
+        """Return the first incident, in the order of the rule's causes, that was open between onset and start."""
         incident = listed[place]
         for name in self._rules[incident.rule].causes:
             for other, candidate in enumerate(listed):
-                if candidate.rule == name and candidate.start <= incident.start <= candidate.end:
+                if candidate.rule == name and candidate.start <= incident.start and candidate.end >= incident.onset:
                     return other
         return None
 

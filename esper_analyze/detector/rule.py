@@ -63,7 +63,8 @@ class Rule:
     and its limits, and returns one ``Judgement`` per metric. ``memory`` maps each name of carried state to a
     function from k to its first value; state must not depend on how updates are cut into batches.
     ``causes`` are rules whose open incident explains this one. ``fills`` are columns that ``judge`` leaves in
-    the memory under the same name for the batch just judged: the recorder writes them.
+    the memory under the same name for the batch just judged: the recorder writes them. ``confirmed_by`` names the
+    limit that says how many updates running the trouble must last before it is an alarm.
     """
 
     name: str
@@ -79,4 +80,5 @@ class Rule:
     memory: Mapping[str, Callable[[int], np.ndarray[Any, Any]]] = field(default_factory=dict)
     causes: tuple[str, ...] = ()
     fills: tuple[str, ...] = ()
+    confirmed_by: str | None = None
     higher_is_worse: bool = True

@@ -80,7 +80,7 @@ def replay(
     chosen = thresholds or stored_thresholds(run)
     detector = Detector(chosen, level=str(run.info.get("level", "NORMAL")))
     result = Replay(chosen)
-    tracker, unjudged = IncidentTracker(), _UnjudgedCounter()
+    tracker, unjudged = IncidentTracker(chosen), _UnjudgedCounter()
     for batch in read_batches(run, detector.wanted, rank=rank):
         outcome = detector.process(batch)
         result.updates += len(batch.update)

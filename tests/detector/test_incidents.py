@@ -51,6 +51,14 @@ def test_a_consequence_is_tied_to_the_cause_that_was_open_when_it_began() -> Non
     assert by_rule["ratio_explosion"].cause == spike
 
 
+def test_a_trouble_that_had_to_be_confirmed_is_tied_to_what_was_open_at_its_onset() -> None:
+    kl = [0.01] * 4 + [0.9] + [0.01] * 5
+    ev = [0.5] * 4 + [-0.9] * 6
+    found = incidents(kl_k3=kl, explained_variance=ev, progress=[0.5] * 10, nonfinite_sources=[None] * 10)
+    collapse = next(one for one in found if one.rule == "value_collapse")
+    assert (collapse.onset, collapse.start) == (4, 8)
+
+
 def test_incidents_do_not_depend_on_how_updates_are_cut() -> None:
     ratio = [1.0, 6.0, 30.0, None, 7.0, 1.0, 6.0, math.nan, 6.0]
     whole = incidents(ratio_max=ratio)

@@ -28,7 +28,7 @@ class GradientDriftLimits(Limits):
 
 
 def judge(frame: Frame, memory: Memory, limits: GradientDriftLimits) -> list[Judgement]:
-    """Judge the drift of norm and health of every group, and leave both drifts for the recorder to write."""
+    """Judge the drift of norm (both ways) and health (downwards); leave both drifts for the recorder to write."""
     judgements = []
     for metric, short in (("grad_norm", "norm"), ("health", "health")):
         signal = frame[metric]
@@ -48,6 +48,8 @@ def _judge_one(
     limits: GradientDriftLimits,
 ) -> Judgement:
     known = ~np.isnan(drift)
+    if metric == "health":  # health above its average is no trouble: it rose in sound runs by twice its average
+        drift = np.where(signal.values > baseline, 0.0, drift)
     far, out = known & (drift > limits.warning), known & (drift > limits.critical)
     bounds = Bounds(
         warning=streak(far, known & ~far, memory[f"far_{short}"]) >= limits.sustained,
@@ -131,6 +133,7 @@ RULE = Rule(
         **{f"{name}_{short}": zeros for name in ("count", "far", "out") for short in ("norm", "health")},
         **{f"ema_{short}": blank for short in ("norm", "health")},
     },
-    causes=("numerical_instability", "kl_spike"),
+    causes=("numerical_instability", "kl_spike", "entropy_collapse", "head_entropy_collapse"),
+    confirmed_by="sustained",
     fills=("drift_norm", "drift_health"),
 )

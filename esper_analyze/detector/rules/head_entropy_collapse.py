@@ -70,6 +70,7 @@ RULE = Rule(
         Example("not recorded", "no_data", _cells(None), updates=1),
     ),
     memory={"low": zeros},
-    causes=("numerical_instability", "kl_spike", "mask_collapse"),
+    causes=("numerical_instability", "kl_spike", "entropy_collapse", "mask_collapse"),
+    confirmed_by="warning_updates",
     higher_is_worse=False,
 )

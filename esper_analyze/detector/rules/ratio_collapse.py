@@ -50,6 +50,6 @@ RULE = Rule(
         Example("not recorded", "no_data", {"ratio_min": None, "inner_loop_measurable": True}),
         Example("one epoch of one minibatch", "not_applicable", {"ratio_min": 1.0, "inner_loop_measurable": False}),
     ),
-    causes=("first_ratio", "numerical_instability", "kl_spike"),
+    causes=("first_ratio", "numerical_instability", "kl_spike", "entropy_collapse"),
     higher_is_worse=False,
 )

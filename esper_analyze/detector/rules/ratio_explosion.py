@@ -51,5 +51,5 @@ RULE = Rule(
         Example("not recorded", "no_data", {"ratio_max": None, "inner_loop_measurable": True}),
         Example("one epoch of one minibatch", "not_applicable", {"ratio_max": 1.0, "inner_loop_measurable": False}),
     ),
-    causes=("first_ratio", "numerical_instability", "kl_spike"),
+    causes=("first_ratio", "numerical_instability", "kl_spike", "entropy_collapse"),
 )

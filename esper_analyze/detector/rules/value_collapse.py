@@ -110,5 +110,6 @@ RULE = Rule(
         "early_sum": blank,
     },
     causes=("numerical_instability",),
+    confirmed_by="sustained",
     higher_is_worse=False,
 )

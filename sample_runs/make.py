@@ -1,0 +1,105 @@
+"""Train every sample run for real and record it: ``python sample_runs/make.py [--only NAME] [--out DIR]``.
+
+Needs the extra ``sb3``. The trainings are seeded and use one thread: the same versions give the same numbers.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import lstm_loop
+import numpy as np
+import sb3_runs
+import torch
+
+HERE = Path(__file__).resolve().parent
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One run: how it is trained, what it shows, and its label for backtests (onset None: healthy)."""
+
+    train: Callable[[Path, Callable[[int], None]], None]
+    shows: str
+    onset: int | None = None
+    rules: tuple[str, ...] = ()
+
+
+SAMPLES = {
+    "masked_healthy": Sample(sb3_runs.masked_healthy, "MaskablePPO learns four masked heads; nothing is wrong"),
+    "kl_too_high": Sample(
+        sb3_runs.kl_too_high, "learning rate 3e-2 and ten epochs: KL too high again and again", 0, ("kl_spike",)
+    ),
+    "one_update_collapse": Sample(
+        sb3_runs.one_update_collapse,
+        "the learning rate jumps for one update: KL and ratio explode, entropy is gone, then all looks calm",
+        40,
+        ("kl_spike", "ratio_explosion", "entropy_collapse"),
+    ),
+    "mask_mismatch": Sample(
+        sb3_runs.mask_mismatch, "the update forgets the masks the rollout acted under", 30, ("first_ratio",)
+    ),
+    "nan_reward": Sample(
+        sb3_runs.nan_reward,
+        "one NaN reward; the training raises in that update and the run is whole up to there",
+        25,
+        ("numerical_instability",),
+    ),
+    "recurrent_healthy": Sample(sb3_runs.recurrent_healthy, "RecurrentPPO learns to remember a cue"),
+    "lstm_masks": Sample(
+        lstm_loop.lstm_masks,
+        "hand-written LSTM + masks loop: head slot never has a choice, head style collapses by itself",
+        0,
+        ("head_entropy_collapse",),
+    ),
+}
+
+
+def make(name: str, out: Path) -> None:
+    """Train and record one sample into ``out/name``, replacing what is there."""
+    sample = SAMPLES[name]
+    run_dir = out / name
+    if run_dir.exists():
+        shutil.rmtree(run_dir)
+    torch.set_num_threads(1)
+    torch.manual_seed(1)
+    np.random.seed(1)  # Stable-Baselines3 draws minibatches from the global generator
+    began = time.monotonic()
+
+    def tell(update: int) -> None:
+        if sys.stderr.isatty():
+            sys.stderr.write(f"\r{name}: update {update} ")
+            sys.stderr.flush()
+
+    sample.train(run_dir, tell)
+    (run_dir / "labels.toml").write_text(label(sample))
+    size = sum(file.stat().st_size for file in run_dir.rglob("*") if file.is_file())
+    sys.stderr.write(f"\r{name}: {time.monotonic() - began:.0f} s, {size / 1000:.0f} kB\n")
+
+
+def label(sample: Sample) -> str:
+    """Return labels.toml of a sample."""
+    if sample.onset is None:
+        return "healthy = true\n"
+    faults = [f'[[fault]]\nonset = {sample.onset}\nrule = "{rule}"\n' for rule in sample.rules]
+    return "healthy = false\n\n" + "\n".join(faults)
+
+
+def main() -> None:
+    """Make the samples that the command line asks for."""
+    parser = argparse.ArgumentParser(description="Train and record the sample runs.")
+    parser.add_argument("--only", action="append", choices=sorted(SAMPLES), metavar="NAME", help="make this one only")
+    parser.add_argument("--out", type=Path, default=HERE / "runs", metavar="DIR", help="where (default: %(default)s)")
+    chosen = parser.parse_args()
+    for name in chosen.only or SAMPLES:
+        make(name, chosen.out)
+
+
+if __name__ == "__main__":
+    main()
