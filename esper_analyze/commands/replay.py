@@ -79,10 +79,11 @@ def _print_json(run: Run, result: Replay, different: list[Difference] | None) ->
 
 
 def _print_words(run: Run, result: Replay, different: list[Difference] | None) -> None:
-    from esper_analyze.reports.story import number
+    from esper_analyze.reports.words import many, number
 
-    alarms = sum(finding.alarm for finding in result.findings)
-    sys.stdout.write(f"{run.path}: {result.updates} updates, {alarms} alarms, {len(result.incidents)} incidents\n")
+    alarms = many(sum(finding.alarm for finding in result.findings), "alarm")
+    incidents = many(len(result.incidents), "incident")
+    sys.stdout.write(f"{run.path}: {many(result.updates, 'update')}, {alarms}, {incidents}\n")
     rows = [
         [
             i.peak_verdict,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from esper_analyze.reports.draw import finish, line, scale
+from esper_analyze.reports.draw import finish, from_zero, line, scale
 from esper_analyze.reports.evidence import Evidence
 from esper_analyze.reports.question import Layout, Question
 from esper_analyze.reports.series import Series, all_series
@@ -46,8 +46,10 @@ def draw(data: CostFrame, axes: Sequence[Axes]) -> None:
     line(axes[0], data.milliseconds)
     scale(axes[0], data.milliseconds)
     finish(axes[0], "Recorder's time in the training thread, ms per update")
+    from_zero(axes[0], data.milliseconds)
     line(axes[1], data.fraction)
     scale(axes[1], data.fraction)
+    from_zero(axes[1], data.fraction)
     finish(axes[1], "Its share of the update's time", last=True)
 
 

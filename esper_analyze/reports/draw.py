@@ -90,23 +90,34 @@ def _at(series: Series, update: np.ndarray[tuple[int], np.dtype[np.int64]], *, l
     return np.where(np.isnan(here), np.nan, pair)
 
 
-def scale(axes: Axes, *many: Series, log: bool = False) -> None:
-    """Choose the y scale: logarithmic when asked for or when values spread widely; zero keeps a place of its own."""
+def scale(axes: Axes, *many: Series, log: bool = False, floor: float = 0.0) -> None:
+    """Choose the y scale: logarithmic when asked for or when values spread widely; zero keeps a place of its own.
+
+    Below ``floor`` differences mean nothing: that part of a logarithmic axis is linear.
+    """
     finite = np.concatenate([series.value[series.finite] for series in many] or [np.zeros(0)])
     size = np.abs(finite[finite != 0])
     if not len(size) or not (log or size.max() > _SPREAD * np.median(size)):
-        axes.ticklabel_format(axis="y", useOffset=False, style="plain")
         axes.yaxis.set_major_formatter(magnitude)
         return
-    if len(size) == len(finite) and (finite > 0).all():
+    if len(size) == len(finite) and (finite > floor).all():
         axes.set_yscale("log")
     else:
-        least = max(float(np.quantile(size, 0.01)), float(size.max()) * 1e-12)
+        least = max(float(np.quantile(size, 0.01)), float(size.max()) * 1e-12, floor)
         axes.set_yscale("symlog", linthresh=10.0 ** math.floor(math.log10(least)), linscale=0.5)
     axes.yaxis.set_major_formatter(magnitude)
     axes.yaxis.set_minor_formatter(magnitude if _narrow(size) else nothing)
     if _narrow(size):
         axes.yaxis.set_minor_locator(_between_decades())
+
+
+def from_zero(axes: Axes, *many: Series, least: float = 0.0) -> None:
+    """Let a linear y axis begin just below zero and reach at least ``least``, for numbers that are never negative."""
+    if axes.get_yscale() != "linear":
+        return
+    tops = [float(series.value[series.finite].max()) for series in many if series.finite.any()]
+    top = max(1.08 * max(tops, default=0.0), least) or 1.0
+    axes.set_ylim(-0.03 * top, top)
 
 
 def _narrow(size: Floats) -> bool:
@@ -147,11 +158,13 @@ def update_label(value: float, _position: object = None) -> str:
 
 
 def bounds(axes: Axes, warning: float | None, critical: float | None) -> None:
-    """Draw the detector's bounds where they fall inside or near the axes."""
+    """Draw the detector's bounds where they fall inside or near the axes, and can be told from zero."""
     low, high = axes.get_ylim()
-    room = (high - low) * (1.0 if axes.get_yscale() == "linear" else 100.0)
+    linear = axes.get_yscale() == "linear"
+    room = (high - low) * (1.0 if linear else 100.0)
+    least = 0.005 * (high - low) if linear else 0.0
     for bound, verdict in ((warning, "warning"), (critical, "critical")):
-        if bound is not None and low - room <= bound <= high + room:
+        if bound is not None and low - room <= bound <= high + room and abs(bound) >= least:
             axes.axhline(bound, color=VERDICTS[verdict], linewidth=1.0, linestyle=(0, (4, 3)), zorder=1.5)
 
 

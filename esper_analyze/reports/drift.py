@@ -6,11 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from esper_analyze.reports.draw import finish, incidents_behind, line, scale
+from esper_analyze.reports.draw import finish, from_zero, incidents_behind, line, scale
 from esper_analyze.reports.evidence import Evidence
 from esper_analyze.reports.question import Layout, Question
 from esper_analyze.reports.series import Series, by_subject
 from esper_analyze.reports.style import FIRST, SECOND, VERDICTS
+from esper_analyze.reports.words import many, times
 from esper_analyze.terminal import cleaned
 
 if TYPE_CHECKING:
@@ -77,14 +78,14 @@ def draw(data: DriftFrame, axes: Sequence[Axes]) -> None:
         line(value, group.value, FIRST, "norm" if row == 0 else "")
         line(value, group.baseline, SECOND, "baseline" if row == 0 else "")
         scale(value, group.value)
+        from_zero(value, group.value)
         finish(value, f"{cleaned(group.name, 24)}: gradient norm", last=last, legend=row == 0)
         line(drift, group.drift, FIRST)
         scale(drift, group.drift)
         _bands(drift, data.limits)
         finish(drift, "drift from the baseline", last=last)
         drift.set_xlim(value.get_xlim())
-        for axis in (value, drift):
-            incidents_behind(axis, group.incidents, (_RULE,))
+        incidents_behind(value, group.incidents, (_RULE,))
 
 
 def _bands(axes: Axes, limits: tuple[float | None, float | None]) -> None:
@@ -108,11 +109,11 @@ def words(data: DriftFrame) -> list[str]:
     """Say which groups drifted, or that none did."""
     moved = [group for group in data.groups if group.incidents]
     said = [
-        f"{cleaned(group.name, 40)} drifted {len(group.incidents)} times, first at update {group.incidents[0].start}."
+        f"{cleaned(group.name, 40)} drifted {times(len(group.incidents))}, first at update {group.incidents[0].start}."
         for group in moved
     ]
     if not moved:
-        said.append(f"None of {len(data.groups)} groups drifted beyond its bounds for long enough to be an alarm.")
+        said.append(f"Of {many(len(data.groups), 'group')} none drifted beyond its bounds long enough for an alarm.")
     if len(data.groups) > MOST_DRAWN:
         said.append(f"{len(data.groups) - MOST_DRAWN} of {len(data.groups)} groups are not drawn.")
     return said

@@ -13,7 +13,8 @@ from esper_analyze.reports.draw import finish, merged
 from esper_analyze.reports.evidence import Evidence
 from esper_analyze.reports.question import Layout, Question
 from esper_analyze.reports.series import PIXELS
-from esper_analyze.reports.style import FIRST, INK, MUTED, VERDICTS
+from esper_analyze.reports.style import FIRST, MUTED, VERDICTS
+from esper_analyze.reports.words import times
 from esper_analyze.schema.tables import LEVELS
 from esper_analyze.terminal import cleaned
 
@@ -65,7 +66,7 @@ def _lanes(evidence: Evidence) -> dict[str, tuple[Incident, ...]]:
 def layout(data: TimelineFrame) -> Layout:
     """Lanes of incidents above the level."""
     lanes = min(len(data.lanes), MOST_LANES)
-    return Layout((24 * lanes + 8, 84)) if lanes else Layout((84,))
+    return Layout((24 * lanes + 8, 84), left=166) if lanes else Layout((84,), left=166)
 
 
 def draw(data: TimelineFrame, axes: Sequence[Axes]) -> None:
@@ -92,19 +93,9 @@ def _draw_lanes(data: TimelineFrame, axes: Axes) -> None:
             spans = [(i.start, i.end) for i in data.lanes[name] if i.peak_verdict == verdict]
             bars = [(start - 0.5, max(end - start + 1, 4 * pixel)) for start, end in merged(spans, pixel)]
             axes.broken_barh(bars, (row - 0.3, 0.6), color=VERDICTS[verdict], linewidth=0)
-        start = data.lanes[name][0].start
-        late = start > 0.6 * data.update[-1]
-        axes.annotate(
-            cleaned(name, 40),
-            (start, row),
-            xytext=(-6 if late else 2, 0),
-            textcoords="offset points",
-            ha="right" if late else "left",
-            va="center",
-            color=INK,
-        )
     axes.set_ylim(len(names) - 0.4, -0.6)
-    axes.set_yticks([])
+    axes.set_yticks(range(len(names)), [cleaned(name, 26) for name in names])
+    axes.grid(visible=False, axis="y")
     finish(axes, "Incidents by rule, in the order in which they began")
 
 
@@ -113,7 +104,7 @@ def words(data: TimelineFrame) -> list[str]:
     if not data.triggers:
         return ["The telemetry level never rose."]
     rules = ", ".join(dict.fromkeys(rule for _, rule, _ in data.triggers))
-    said = [f"The level rose {len(data.triggers)} times, first after update {data.triggers[0][0]}; raised by {rules}."]
+    said = [f"The level rose {times(len(data.triggers))}, first after update {data.triggers[0][0]}; raised by {rules}."]
     if len(data.lanes) > MOST_LANES:
         said.append(f"{len(data.lanes) - MOST_LANES} further rules fired and are in the table only.")
     return said

@@ -19,8 +19,8 @@ from esper_analyze.runs.run import Run
 from esper_analyze.schema import BY_NAME, Kind
 
 _WATCHED = "gradient_drift"
-TABLE_OF = {rule.name: rule.table for rule in RULES}
-"""The table each rule watches."""
+_RULES = {rule.name: rule for rule in RULES}
+_WORDS = (Kind.TEXT, Kind.CHOICE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,13 +35,13 @@ class Judged:
 class Evidence:
     """A run and its replay. ``drift`` maps metric → subject → what the drift rule judged, and against what.
 
-    ``texts`` maps (table, column) → (subject, update) → what was written there, for columns of words that were judged.
+    ``texts`` maps rule → (subject, update) → what was written there, where a rule judged a column of words.
     """
 
     run: Run
     replay: Replay
     drift: Mapping[str, Mapping[str, Judged]]
-    texts: Mapping[tuple[str, str], Mapping[tuple[str, int], str]]
+    texts: Mapping[str, Mapping[tuple[str, int], str]]
 
     def bound(self, rule: str, name: str) -> float | None:
         """Return one threshold of the replay, None when there is no such rule or field."""
@@ -51,8 +51,9 @@ class Evidence:
 
     def said(self, incident: Incident) -> str | None:
         """Return what stood in a judged column of words when ``incident`` was at its worst, None for numbers."""
-        cells = self.texts.get((TABLE_OF[incident.rule], incident.metric), {})
-        return cells.get((incident.subject, incident.peak_update))
+        if not _is_word(incident):
+            return None
+        return self.texts.get(incident.rule, {}).get((incident.subject, incident.peak_update))
 
     def bounds(self, rule: str) -> tuple[float | None, float | None]:
         """Return the warning and critical bound of ``rule``."""
@@ -68,16 +69,23 @@ def gather(
     return Evidence(run, result, watch.traces(), _texts(run, result))
 
 
-def _texts(run: Run, result: Replay) -> dict[tuple[str, str], dict[tuple[str, int], str]]:
+def _texts(run: Run, result: Replay) -> dict[str, dict[tuple[str, int], str]]:
+    """Read the columns of words that stand behind incidents: what the judged number stands for."""
     found = {}
-    for metric, rule in {(incident.metric, incident.rule) for incident in result.incidents}:
-        table = BY_NAME[TABLE_OF[rule]]
-        if metric in table.names and table.column(metric).kind in (Kind.TEXT, Kind.CHOICE):
-            rows = rows_of(run, table.name, [metric]).drop_nulls(metric)
-            keys = rows[table.subject].to_list() if table.subject else [RUN] * rows.height
-            cells = zip(zip(keys, rows["update"].to_list(), strict=True), rows[metric].to_list(), strict=True)
-            found[table.name, metric] = dict(cells)
+    for name in {incident.rule for incident in result.incidents if _is_word(incident)}:
+        table = BY_NAME[_RULES[name].table]
+        words = [column for column in _RULES[name].columns if table.column(column).kind in _WORDS]
+        rows = rows_of(run, table.name, words)
+        subjects = rows[table.subject].to_list() if table.subject else [RUN] * rows.height
+        cells = [", ".join(cell for cell in row if cell) for row in rows.select(words).iter_rows()]
+        keys = zip(subjects, rows["update"].to_list(), strict=True)
+        found[name] = {key: cell for key, cell in zip(keys, cells, strict=True) if cell}
     return found
+
+
+def _is_word(incident: Incident) -> bool:
+    table = BY_NAME[_RULES[incident.rule].table]
+    return incident.metric in table.names and table.column(incident.metric).kind in _WORDS
 
 
 @dataclass(slots=True)

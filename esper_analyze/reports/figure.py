@@ -8,6 +8,8 @@ import warnings
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from esper_analyze.reports.question import Question
 from esper_analyze.reports.style import VARIABLES, house_style, sheet
 
@@ -36,7 +38,7 @@ def drawn(question: Question, data: Any) -> Drawn:
         warnings.filterwarnings("ignore", r"Glyph .* missing from")
         warnings.filterwarnings("ignore", r"Matplotlib currently does not support")
         layout = question.layout(data)
-        figure, axes = sheet(layout.heights, layout.columns)
+        figure, axes = sheet(layout.heights, layout.columns, layout.left)
         question.draw(data, axes)
         points = _points(figure)
         if points > MOST_POINTS:
@@ -45,7 +47,7 @@ def drawn(question: Question, data: Any) -> Drawn:
 
 
 def _points(figure: Figure) -> int:
-    return sum(len(line.get_path().vertices) for axes in figure.axes for line in axes.lines)
+    return sum(np.size(line.get_xdata()) for axes in figure.axes for line in axes.lines)
 
 
 def _rasterize_lines(figure: Figure) -> None:

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from esper_analyze.detector.signals import Bools
-from esper_analyze.reports.draw import finish, incidents_behind, line, scale
+from esper_analyze.reports.draw import finish, from_zero, incidents_behind, line, scale
 from esper_analyze.reports.evidence import Evidence
 from esper_analyze.reports.question import Layout, Question
 from esper_analyze.reports.series import Series, rows_of, series_of
+from esper_analyze.reports.words import many, number
 from esper_analyze.terminal import cleaned
 
 if TYPE_CHECKING:
@@ -60,7 +61,7 @@ class HeadFrame:
         last = self.grad_norm.last
         if self.grad_state == "missing":
             return "missing"
-        return "not measured" if last is None else f"{last:.3f}"
+        return "not measured" if last is None else f"{last:.3f}" if np.isfinite(last) else number(last)
 
     def _learnable(self) -> str:
         last = self.learnable.last
@@ -83,7 +84,7 @@ class HeadFrame:
 def _at(updates: np.ndarray[tuple[int], np.dtype[np.int64]]) -> str:
     if len(updates) == 1:
         return f"update {updates[0]}"
-    return f"{len(updates)} updates, first {updates[0]}"
+    return f"{many(len(updates), 'update')}, first {updates[0]}"
 
 
 def frame(evidence: Evidence) -> tuple[HeadFrame, ...] | None:
@@ -138,19 +139,13 @@ def draw(data: tuple[HeadFrame, ...], axes: Sequence[Axes]) -> None:
         _title(entropy, f"{name}: entropy", head.entropy_norm, "never had a choice", last=last)
         line(gradient, head.grad_norm)
         scale(gradient, head.grad_norm)
-        _from_zero(gradient, head.grad_norm)
+        from_zero(gradient, head.grad_norm)
         _title(gradient, "gradient norm", head.grad_norm, "not measured", last=last)
         line(learnable, head.learnable)
         learnable.set_ylim(-0.03, 1.03)
         _title(learnable, "learnable fraction", head.learnable, "no masks", last=last)
         for axis in (entropy, gradient, learnable):
             incidents_behind(axis, head.incidents, _RULES)
-
-
-def _from_zero(axes: Axes, series: Series) -> None:
-    if axes.get_yscale() == "linear" and series.finite.any():
-        top = float(series.value[series.finite].max())
-        axes.set_ylim(-0.03 * (top or 1.0), 1.1 * top or 1.0)
 
 
 def _title(axes: Axes, title: str, series: Series, empty: str, *, last: bool) -> None:

@@ -11,6 +11,7 @@ from esper_analyze.reports.evidence import Evidence
 from esper_analyze.reports.question import Layout, Question
 from esper_analyze.reports.series import Series, all_series
 from esper_analyze.reports.style import FIRST, SECOND, THIRD
+from esper_analyze.reports.words import many
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -76,7 +77,7 @@ def draw(data: LossFrame, axes: Sequence[Axes]) -> None:
 
 def _count_words(series: Series) -> str:
     count = int(series.nonfinite.sum())
-    return f" ({count} updates NaN or infinite)" if count else ""
+    return f" ({many(count, 'update')} NaN or infinite)" if count else ""
 
 
 def words(data: LossFrame) -> list[str]:
@@ -86,16 +87,16 @@ def words(data: LossFrame) -> list[str]:
         broken = data.columns[name].nonfinite
         if broken.any():
             first = data.columns[name].update[broken][0]
-            said.append(f"{name} was NaN or infinite at {int(broken.sum())} updates, first at {first}.")
+            said.append(f"{name} was NaN or infinite at {many(int(broken.sum()), 'update')}, first at {first}.")
     for name, what in (
-        ("nonfinite_minibatches", "minibatches had a NaN or infinite log-prob, value, entropy or loss"),
-        ("nan_grad_count", "gradient elements were NaN"),
-        ("inf_grad_count", "gradient elements were infinite"),
+        ("nonfinite_minibatches", "Minibatches with a NaN or infinite log-prob, value, entropy or loss"),
+        ("nan_grad_count", "Gradient elements that were NaN"),
+        ("inf_grad_count", "Gradient elements that were infinite"),
     ):
         series = data.columns[name]
         bad = series.finite & (series.value > 0)
         if bad.any():
-            said.append(f"{series.value[bad].sum():,.0f} {what}, first at update {series.update[bad][0]}.")
+            said.append(f"{what}: {series.value[bad].sum():,.0f}, first at update {series.update[bad][0]}.")
     clipped = data.columns["clip_active_fraction"]
     if not said and clipped.finite.any():
         mean = clipped.value[clipped.finite].mean()

@@ -6,11 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from esper_analyze.reports.draw import bounds, finish, incidents_behind, line, scale
+from esper_analyze.reports.draw import bounds, finish, from_zero, incidents_behind, line, scale
 from esper_analyze.reports.evidence import Evidence
 from esper_analyze.reports.question import Layout, Question
 from esper_analyze.reports.series import Series, by_subject
 from esper_analyze.reports.style import FIRST, SECOND, THIRD
+from esper_analyze.reports.words import many
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -60,7 +61,7 @@ def draw(data: LstmFrame, axes: Sequence[Axes]) -> None:
     for name, colour, width in zip(_SATURATIONS, (FIRST, SECOND, THIRD, THIRD), (1.3, 1.1, 1.1, 0.7), strict=True):
         if not shown[name].empty:
             line(last, shown[name], colour, name.removesuffix("_saturation"), width=width)
-    last.set_ylim(bottom=0)
+    from_zero(last, *(shown[name] for name in _SATURATIONS), least=0.05)
     finish(last, "Saturated share: |h| > 0.99, gates beyond 0.05 and 0.95", last=True, legend=True)
     incidents_behind(last, data.incidents, ("lstm_saturation",))
 
@@ -85,9 +86,8 @@ def words(data: LstmFrame) -> list[str]:
         broken = columns["c_env_rms_max"].nonfinite | columns["h_env_rms_max"].nonfinite
         if broken.any():
             first = columns["c_env_rms_max"].update[broken][0]
-            said.append(
-                f"In phase {phase} the state was NaN or infinite at {int(broken.sum())} updates, first at {first}."
-            )
+            count = many(int(broken.sum()), "update")
+            said.append(f"In phase {phase} the state was NaN or infinite at {count}, first at {first}.")
     return said
 
 

@@ -6,11 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from esper_analyze.reports.draw import bounds, finish, incidents_behind, line, scale
+from esper_analyze.reports.draw import bounds, finish, from_zero, incidents_behind, line, scale
 from esper_analyze.reports.evidence import Evidence
 from esper_analyze.reports.question import Layout, Question
 from esper_analyze.reports.series import Series, all_series
 from esper_analyze.reports.style import FIRST, SECOND, THIRD
+from esper_analyze.reports.words import many
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -70,6 +71,7 @@ def draw(data: PolicyFrame, axes: Sequence[Axes]) -> None:
     bounds(axes[3], *data.limits["entropy_collapse"])
     line(axes[4], error, FIRST)
     scale(axes[4], error, log=True)
+    from_zero(axes[4], error, least=0.02)
     finish(axes[4], "Ratio error in the first minibatch: rollout and update must agree", last=True)
     incidents_behind(axes[4], data.incidents, ("first_ratio",))
     bounds(axes[4], *data.limits["first_ratio"])
@@ -82,7 +84,7 @@ def _draw_kl(data: PolicyFrame, axes: Axes) -> None:
     line(axes, columns["kl_k3"], FIRST, "k3 (judged)")
     if columns["target_kl"].last is not None:
         line(axes, columns["target_kl"], THIRD, "target", width=0.8)
-    scale(axes, columns["kl_k3"], columns["kl_k2"])
+    scale(axes, columns["kl_k3"], columns["kl_k2"], floor=1e-3)
     finish(axes, "KL from old to new policy, nats", legend=True)
     incidents_behind(axes, data.incidents, _KL_RULES)
     bounds(axes, *data.limits["kl_spike"])
@@ -102,7 +104,7 @@ def _draw_clip(data: PolicyFrame, axes: Axes) -> None:
     line(axes, data.columns["clip_fraction"], FIRST, "outside the clip range")
     line(axes, data.columns["clip_fraction_positive"], SECOND, "above", width=0.9)
     line(axes, data.columns["clip_fraction_negative"], THIRD, "below", width=0.9)
-    axes.set_ylim(bottom=0)
+    from_zero(axes, data.columns["clip_fraction"], least=0.05)
     finish(axes, "Share of samples clipped", legend=True)
     incidents_behind(axes, data.incidents, ("clip_saturation",))
     bounds(axes, *data.limits["clip_saturation"])
@@ -117,8 +119,8 @@ def words(data: PolicyFrame) -> list[str]:
             place = series.largest
             said.append(f"{what} was largest at update {series.update[place]}: {series.value[place]:.3g}.")
         if series.nonfinite.any():
-            first = series.update[series.nonfinite][0]
-            said.append(f"{what} was NaN or infinite at {int(series.nonfinite.sum())} updates, first at {first}.")
+            first, count = series.update[series.nonfinite][0], many(int(series.nonfinite.sum()), "update")
+            said.append(f"{what} was NaN or infinite at {count}, first at {first}.")
     return said
 
 

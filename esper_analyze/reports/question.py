@@ -14,10 +14,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """Heights of a figure's rows in pixels, and how many axes stand in each."""
+    """Heights of a figure's rows in pixels, how many axes stand in each, and room at the left for labels."""
 
     heights: tuple[int, ...]
     columns: int = 1
+    left: int = 64
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ from esper_analyze.reports.evidence import Evidence
 from esper_analyze.reports.question import Layout, Question
 from esper_analyze.reports.series import Series, series_of
 from esper_analyze.reports.style import BAND, FIRST
+from esper_analyze.reports.words import many
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -75,11 +76,11 @@ def words(data: ReturnFrame) -> list[str]:
     """Say where the returns began and ended."""
     kept = data.mean.value[data.mean.finite]
     if not len(kept):
-        return [f"{data.episodes:,} episodes, none with a finite return."]
+        return [f"{many(data.episodes, 'episode')}, none with a finite return."]
     part = max(1, len(kept) // 10)
     begin, end = kept[:part].mean(), kept[-part:].mean()
     return [
-        f"{data.episodes:,} episodes. Mean return over the first tenth of the updates {begin:.4g}, "
+        f"{many(data.episodes, 'episode')}. Mean return over the first tenth of the updates {begin:.4g}, "
         f"over the last tenth {end:.4g}."
     ]
 

@@ -100,13 +100,13 @@ def thinned(series: Series, pixels: int = PIXELS) -> Series:
         return series
     width = -(-count // pixels)
     place = np.arange(pixels * width).reshape(pixels, width)
-    inside: Bools = place < count
+    inside = np.asarray(place < count)
     place = np.minimum(place, count - 1)
     usable = inside & series.finite[place]
     low = np.where(usable, series.value[place], np.inf).argmin(axis=1)
     high = np.where(usable, series.value[place], -np.inf).argmax(axis=1)
     row = np.arange(pixels)
-    some = usable.any(axis=1)
+    some: Bools = np.asarray(usable.any(axis=1))
     start = place[inside.any(axis=1), 0]
     picked = [place[row, low][some], place[row, high][some], start[~some[: len(start)]]]
     picked.append(_first_of_pixel(series, width))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING
 from esper_analyze.detector.rules import RULES
 from esper_analyze.reports.evidence import Evidence
 from esper_analyze.reports.listing import broken_words, status_words
+from esper_analyze.reports.words import many, number, on, times, title
 from esper_analyze.terminal import cleaned
 
 if TYPE_CHECKING:
@@ -48,27 +48,6 @@ def frame(evidence: Evidence) -> Story:
     return Story(worst, headline, " ".join(told), _RULES[lead.rule].look_first, caveats, lead)
 
 
-def title(rule: str) -> str:
-    """Return a rule's title, its name when it is not one of ours."""
-    return _RULES[rule].title if rule in _RULES else cleaned(rule)
-
-
-def number(value: float | None) -> str:
-    """Return a number as the page shows it."""
-    if value is None:
-        return "–"
-    if math.isnan(value):
-        return "NaN"
-    if math.isinf(value):
-        return "+Inf" if value > 0 else "−Inf"
-    return f"{value:.3g}"
-
-
-def on(subject: str) -> str:
-    """Return " on <subject>", empty for the run itself."""
-    return "" if subject == "run" else f" on {cleaned(subject, 40)}"
-
-
 def leading(incidents: Sequence[Incident]) -> int:
     """Return the position of the incident to tell first: the earliest critical one without a cause, else warning."""
     places = [place for place, incident in enumerate(incidents) if incident.cause is None] or [0]
@@ -89,39 +68,44 @@ def consequences(incidents: Sequence[Incident], root: int) -> list[int]:
 
 def _first_sentence(evidence: Evidence, lead: Incident) -> str:
     last = evidence.run.last_update
-    if lead.ended == "open":
-        lasting = f"and was still going on when the record ends at update {last}"
+    if lead.start == last:
+        lasting = f"at update {lead.start}, the last one recorded"
+    elif lead.ended == "open":
+        lasting = f"from update {lead.start} on, and still when the record ends at update {last}"
     elif lead.end == lead.start:
-        lasting = "for that update only"
+        lasting = f"at update {lead.start}, for that update only"
     else:
-        lasting = f"and lasted until update {lead.end}"
-    what = title(lead.rule)
-    return f"{what} ({lead.peak_verdict}){on(lead.subject)}: it began at update {lead.start} {lasting}."
+        lasting = f"from update {lead.start} until update {lead.end}"
+    return f"{title(lead.rule)} ({lead.peak_verdict}){on(lead.subject)} {lasting}."
 
 
 def _how_far(evidence: Evidence, lead: Incident) -> list[str]:
     written = evidence.said(lead)
     if written is not None:
         return [f"There {lead.metric} said: {cleaned(written)}."]
-    crossed = _crossing(evidence.replay.findings, lead)
+    alarms = _alarms(evidence.replay.findings, lead)
     metric = f"drift of {lead.metric}" if lead.rule == "gradient_drift" else lead.metric
-    said = []
-    if crossed is not None and crossed.reason:
-        said.append(f"There {metric} was {number(crossed.value)}.")
-    elif crossed is not None and crossed.threshold is not None:
-        against = "" if crossed.baseline is None else f", against its own earlier {number(crossed.baseline)}"
-        said.append(
-            f"There {metric} was {number(crossed.value)}, beyond the {crossed.verdict} bound of "
-            f"{number(crossed.threshold)}{against}."
-        )
+    said = [_crossed(metric, alarms[0])] if alarms else []
+    worse = next((f for f in alarms[1:] if f.verdict == "critical" and alarms[0].verdict != "critical"), None)
+    if worse is not None:
+        said.append(f"From update {worse.update} it was critical.")
     if lead.peak_update != lead.start:
         said.append(f"At its worst {metric} was {number(lead.peak)}, at update {lead.peak_update}.")
     return said
 
 
-def _crossing(findings: Iterable[Finding], lead: Incident) -> Finding | None:
-    where = (lead.rule, lead.subject, lead.metric, lead.start)
-    return next((f for f in findings if (f.rule, f.subject, f.metric, f.update) == where and f.alarm), None)
+def _crossed(metric: str, first: Finding) -> str:
+    if first.threshold is None:
+        return f"There {metric} was {number(first.value)}."
+    against = "" if first.baseline is None else f", against its own earlier {number(first.baseline)}"
+    bound = f"the {first.verdict} bound of {number(first.threshold)}"
+    return f"There {metric} was {number(first.value)}, beyond {bound}{against}."
+
+
+def _alarms(findings: Iterable[Finding], lead: Incident) -> list[Finding]:
+    where = (lead.rule, lead.subject, lead.metric)
+    inside = [f for f in findings if (f.rule, f.subject, f.metric) == where and lead.start <= f.update <= lead.end]
+    return [finding for finding in inside if finding.alarm]
 
 
 def _around(incidents: Sequence[Incident]) -> list[str]:
@@ -151,10 +135,10 @@ def _named(incidents: Sequence[Incident]) -> str:
     for rule, found in list(by_rule.items())[:_MOST_NAMED]:
         subjects = list(dict.fromkeys(incident.subject for incident in found))
         where = on(subjects[0]) if len(subjects) == 1 else f" on {len(subjects)} subjects"
-        many = f", {len(found)} times" if len(found) > 1 else ""
-        parts.append(f"{rule}{where} from update {found[0].start}{many}")
+        often = f", {times(len(found))}" if len(found) > 1 else ""
+        parts.append(f"{rule}{where} from update {found[0].start}{often}")
     if len(by_rule) > _MOST_NAMED:
-        parts.append(f"{len(by_rule) - _MOST_NAMED} more rules in the table below")
+        parts.append(f"and {many(len(by_rule) - _MOST_NAMED, 'further rule')} in the table below")
     return "; ".join(parts)
 
 
@@ -176,9 +160,9 @@ def _caveats(evidence: Evidence) -> Iterable[str]:
     if not run.closed:
         yield f"The run was {status_words(run)}: the training was killed, or is still going on."
     if run.broken:
-        yield f"{len(run.broken)} files are left out. {broken_words(run)}."
+        yield f"Left out: {many(len(run.broken), 'file')}, {broken_words(run)}."
     if run.lost_rows:
-        yield f"{run.lost_rows:,} rows could not be written while recording."
+        yield f"{many(run.lost_rows, 'row')} could not be written while recording."
     missing = dict.fromkeys(u.rule for u in evidence.replay.unjudged if u.verdict == "no_data")
     if missing:
         yield f"Data was missing for {', '.join(missing)}: missing is not healthy."

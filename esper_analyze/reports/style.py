@@ -46,7 +46,7 @@ VARIABLES = {
 }
 """Colours that become CSS variables in SVG."""
 
-_LEFT, _RIGHT, _TOP, _BOTTOM, _BETWEEN, _GUTTER = 64, 14, 30, 40, 34, 58
+_RIGHT, _TOP, _BOTTOM, _BETWEEN, _GUTTER = 14, 30, 40, 34, 58
 _RC: dict[str, object] = {
     "font.family": "DejaVu Sans",
     "font.size": 11,
@@ -92,7 +92,7 @@ def house_style() -> AbstractContextManager[None]:
     return mpl.rc_context(_RC)  # type: ignore[arg-type]
 
 
-def sheet(heights: Sequence[int], columns: int = 1) -> tuple[Figure, list[Axes]]:
+def sheet(heights: Sequence[int], columns: int = 1, left: int = 64) -> tuple[Figure, list[Axes]]:
     """Return a figure with one row of axes per height (in pixels) and its axes, row by row.
 
     One point is one pixel, so that text in the page's SVG has the page's size. Axes share their x axis by column.
@@ -102,14 +102,14 @@ def sheet(heights: Sequence[int], columns: int = 1) -> tuple[Figure, list[Axes]]
 
     height = _TOP + sum(heights) + _BETWEEN * (len(heights) - 1) + _BOTTOM
     figure = Figure(figsize=(PIXELS / 72, height / 72), dpi=72)
-    width = (PIXELS - _LEFT - _RIGHT - _GUTTER * (columns - 1)) / columns
+    width = (PIXELS - left - _RIGHT - _GUTTER * (columns - 1)) / columns
     axes: list[Axes] = []
     top = height - _TOP
     for row, tall in enumerate(heights):
         top -= tall
         for column in range(columns):
-            left = _LEFT + column * (width + _GUTTER)
-            box = (left / PIXELS, top / height, width / PIXELS, tall / height)
+            start = left + column * (width + _GUTTER)
+            box = (start / PIXELS, top / height, width / PIXELS, tall / height)
             axis = figure.add_axes(box, sharex=axes[column] if row else None)
             axis.xaxis.set_label_coords(0.5, -27 / tall)
             axis.yaxis.set_label_coords(-0.05, 0.5)

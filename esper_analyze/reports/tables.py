@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import fields
@@ -9,7 +10,8 @@ from typing import TYPE_CHECKING
 
 from esper_analyze.detector.rules import RULES
 from esper_analyze.reports import html
-from esper_analyze.reports.story import consequences, number, on, title
+from esper_analyze.reports.story import consequences
+from esper_analyze.reports.words import number, on, times, title
 from esper_analyze.runs.replay import stored_thresholds
 
 if TYPE_CHECKING:
@@ -19,36 +21,91 @@ if TYPE_CHECKING:
 
 MOST_ROWS = 200
 """Incidents shown on the page; report.json holds all."""
+_TITLES = ("verdict", "what", "updates", "in alarm", "worst", "ended")
 
 
 def incident_table(evidence: Evidence) -> str:
-    """Return all incidents, each consequence under its cause."""
+    """Return incidents with their consequences under them: repeats in one row, each by itself in a folded table."""
     incidents = evidence.replay.incidents
     if not incidents:
         return "<p>No incident: nothing reached a warning.</p>"
-    order = [
-        (place, depth)
-        for root, incident in enumerate(incidents)
-        if incident.cause is None
-        for place, depth in [(root, 0), *((child, 1) for child in consequences(incidents, root))]
+    groups = grouped(incidents)
+    shown = html.table(_TITLES, [_row(evidence, found, depth) for found, depth in groups[:MOST_ROWS]], kind="incidents")
+    if len(groups) == len(incidents) <= MOST_ROWS:
+        return shown
+    single = [_row(evidence, [one], depth) for found, depth in groups for one in found]
+    note = "" if len(single) <= MOST_ROWS else f"<p>The first {MOST_ROWS}; report.json holds all.</p>"
+    every = html.table(_TITLES, single[:MOST_ROWS], kind="incidents")
+    return f"{shown}<details><summary>Every incident by itself ({len(single):,})</summary>{every}{note}</details>"
+
+
+def grouped(incidents: Sequence[Incident]) -> list[tuple[list[Incident], int]]:
+    """Return (incidents of one rule and metric, depth): each root with its consequences under it.
+
+    Roots without consequences stand together with others of their kind.
+    """
+    groups: list[tuple[list[Incident], int]] = []
+    loose: dict[tuple[str, str], list[Incident]] = {}
+    for root, incident in enumerate(incidents):
+        if incident.cause is not None:
+            continue
+        after = [incidents[place] for place in consequences(incidents, root)]
+        kind = (incident.rule, incident.metric)
+        if not after and kind in loose:
+            loose[kind].append(incident)
+            continue
+        groups.append(([incident], 0))
+        groups += [(found, 1) for found in _by_kind(after)]
+        if not after:
+            loose[kind] = groups[-1][0]
+    return groups
+
+
+def _by_kind(incidents: Sequence[Incident]) -> list[list[Incident]]:
+    kinds: dict[tuple[str, str], list[Incident]] = defaultdict(list)
+    for incident in incidents:
+        kinds[incident.rule, incident.metric].append(incident)
+    return list(kinds.values())
+
+
+def _row(evidence: Evidence, found: list[Incident], depth: int) -> list[str]:
+    """Return one table row for incidents of the same rule and metric, in order of their start."""
+    first = found[0]
+    verdict = "critical" if any(one.peak_verdict == "critical" for one in found) else first.peak_verdict
+    start, end = first.start, max(one.end for one in found)
+    span = f"{start:,}" if start == end else f"{start:,} – {end:,}"
+    ended = "still open at the end" if any(one.ended == "open" for one in found) else "cleared"
+    worst = _worst(found)
+    value = html.text(evidence.said(worst) or number(worst.peak), 80)
+    return [
+        html.chip(verdict),
+        _what(found, depth),
+        span,
+        f"{sum(one.count for one in found):,}",
+        f"{value} <small>at {worst.peak_update:,}</small>",
+        ended,
     ]
-    rows = [_incident_row(evidence, incidents[place], depth) for place, depth in order[:MOST_ROWS]]
-    shown = html.table(("verdict", "what", "updates", "in alarm", "worst", "ended"), rows, kind="incidents")
-    if len(order) > MOST_ROWS:
-        shown += f"<p>{len(order) - MOST_ROWS} more of {len(order)} incidents are in report.json.</p>"
-    return shown
 
 
-def _incident_row(evidence: Evidence, incident: Incident, depth: int) -> list[str]:
-    what = f"<strong>{html.text(title(incident.rule))}</strong>{html.text(on(incident.subject))}"
-    what += f"<br><code>{html.text(incident.rule)}</code> · {html.text(incident.metric)}"
-    if depth:
-        what = f'<span class="under">consequence</span> {what}'
-    span = f"{incident.start:,}" if incident.start == incident.end else f"{incident.start:,} – {incident.end:,}"
-    ended = "still open at the end" if incident.ended == "open" else "cleared"
-    worst = evidence.said(incident) or number(incident.peak)
-    worst = f"{html.text(worst, 80)} <small>at {incident.peak_update:,}</small>"
-    return [html.chip(incident.peak_verdict), what, span, f"{incident.count:,}", worst, ended]
+def _what(found: list[Incident], depth: int) -> str:
+    first = found[0]
+    subjects = list(dict.fromkeys(one.subject for one in found))
+    where = on(subjects[0]) if len(subjects) == 1 else f" on {', '.join(subjects[:4])}"
+    where += f" and {len(subjects) - 4} more" if len(subjects) > 4 else ""
+    often = f" · {times(len(found))}" if len(found) > 1 else ""
+    under = '<span class="under">consequence</span> ' if depth else ""
+    return (
+        f"{under}<strong>{html.text(title(first.rule))}</strong>{html.text(where)}"
+        f"<br><code>{html.text(first.rule)}</code> · {html.text(first.metric)}{often}"
+    )
+
+
+def _worst(found: list[Incident]) -> Incident:
+    higher = next((rule.higher_is_worse for rule in RULES if rule.name == found[0].rule), True)
+    broken = [one for one in found if not math.isfinite(one.peak)]
+    if broken:
+        return broken[0]
+    return max(found, key=lambda one: one.peak if higher else -one.peak)
 
 
 def unjudged_table(unjudged: Sequence[Unjudged]) -> str:

@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from esper_analyze.detector.rules.value_collapse import _bound
-from esper_analyze.detector.signals import RUN, Frame, Signal
+from esper_analyze.detector.signals import RUN, Frame, Ints, Signal
 from esper_analyze.reports.draw import area, finish, incidents_behind, line, scale
 from esper_analyze.reports.evidence import Evidence
 from esper_analyze.reports.question import Layout, Question
 from esper_analyze.reports.series import Series, all_series
 from esper_analyze.reports.style import BAND, FIRST, SECOND, THIRD, VERDICTS
+from esper_analyze.reports.words import many, number
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -103,9 +104,11 @@ def _draw_explained(data: ValueFrame, axes: Axes) -> None:
             label=f"below {_LOWEST_EV:g} ({int(below.sum())})",
             clip_on=False,
         )
-    axes.plot(
-        data.bound.update,
-        data.bound.value,
+    steps = _steps(data.bound)
+    axes.step(
+        data.bound.update[steps],
+        data.bound.value[steps],
+        where="post",
         color=VERDICTS["warning"],
         linestyle=(0, (4, 3)),
         linewidth=1.0,
@@ -117,18 +120,24 @@ def _draw_explained(data: ValueFrame, axes: Axes) -> None:
     incidents_behind(axes, data.incidents, _EV_RULES)
 
 
+def _steps(series: Series) -> Ints:
+    """Positions at which a piecewise constant series begins, changes and ends."""
+    changes = np.flatnonzero(np.diff(series.value)) + 1
+    return np.unique(np.concatenate([[0], changes, [len(series.value) - 1]]))
+
+
 def words(data: ValueFrame) -> list[str]:
     """Say how explained variance ended and where it says nothing."""
     explained, low = data.columns["explained_variance"], data.columns["ev_low_variance"]
     said = []
     if explained.last is not None:
-        said.append(f"Explained variance ended at {explained.last:.3g}.")
+        said.append(f"Explained variance ended at {number(explained.last)}.")
     undefined = int((explained.null & ~data.columns["return_mean"].null).sum())
     if undefined:
-        said.append(f"It is empty at {undefined} updates (returns without variance, or values not handed over): gaps.")
+        said.append(f"It is empty, a gap, at {many(undefined, 'update')}: returns without variance, or no values.")
     weak = int((low.value == 1.0).sum())
     if weak:
-        said.append(f"At {weak} updates the returns vary too little for it to say anything; those are not judged.")
+        said.append(f"At {many(weak, 'update')} the returns hardly vary, so it says nothing and is not judged.")
     return said
 
 

@@ -1,0 +1,41 @@
+"""Numbers and counts as the page's sentences spell them."""
+
+from __future__ import annotations
+
+import math
+
+from esper_analyze.detector.rules import RULES
+from esper_analyze.terminal import cleaned
+
+TITLES = {rule.name: rule.title for rule in RULES}
+
+
+def title(rule: str) -> str:
+    """Return a rule's title, its name when it is not one of ours."""
+    return TITLES.get(rule, cleaned(rule))
+
+
+def number(value: float | None) -> str:
+    """Return a number, and in words what is not finite."""
+    if value is None:
+        return "–"
+    if math.isnan(value):
+        return "NaN"
+    if math.isinf(value):
+        return "+Inf" if value > 0 else "−Inf"
+    return f"{value:,.6g}" if abs(value) >= 1000 else f"{value:.3g}"
+
+
+def many(count: int, noun: str) -> str:
+    """Return a count with its noun, "1 update" or "12 updates"."""
+    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
+
+
+def times(count: int) -> str:
+    """Return how often: once, twice, 3 times."""
+    return {1: "once", 2: "twice"}.get(count, f"{count:,} times")
+
+
+def on(subject: str) -> str:
+    """Return " on <subject>", empty for the run itself."""
+    return "" if subject == "run" else f" on {cleaned(subject, 40)}"
