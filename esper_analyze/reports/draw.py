@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from esper_analyze.detector.signals import Bools, Floats
-from esper_analyze.reports.series import PIXELS, Series, thinned
+from esper_analyze.reports.series import PIXELS, Series, envelope, with_gaps
 from esper_analyze.reports.style import FIRST, INK, VERDICTS
 from esper_analyze.terminal import cleaned
 
@@ -21,19 +21,32 @@ if TYPE_CHECKING:
 
 _SPREAD = 1e3
 """A largest value this many times the median asks for a logarithmic axis."""
-_EDGES = (("NaN", "x", 1.0), ("+Inf", 6, 0.965), ("−Inf", 7, 0.035))
+_EDGES = (("x", 1.0), (6, 0.965), (7, 0.035))
+"""Marker and height of NaN, +Inf and −Inf: a cross, a triangle up, a triangle down."""
 
 
 def line(axes: Axes, series: Series, colour: str = FIRST, label: str = "", *, width: float = 1.3) -> None:
-    """Draw ``series``: gaps where nothing was measured, marks on the edge where NaN or ±Inf was."""
-    shown = thinned(series)
-    held = np.where(shown.finite, shown.value, np.nan)
-    label = _counted(series, cleaned(label, 40))
-    axes.plot(shown.update, held, color=colour, linewidth=width, label=label or None)
-    alone = _alone(shown.finite)
-    if alone.any():
-        axes.plot(shown.update[alone], held[alone], ".", color=colour, markersize=4)
-    _mark_edges(axes, shown, colour)
+    """Draw ``series``: gaps where nothing was measured, marks on the edge where NaN or ±Inf was.
+
+    With more updates than pixels: the mean of each pixel, inside a band from its least to its greatest value.
+    """
+    pixels, named = _pixels(axes), _counted(series, cleaned(label, 40)) or None
+    if len(series.update) > 2 * pixels:
+        cut = envelope(series, pixels)
+        axes.fill_between(cut.update, cut.low, cut.high, facecolor=colour, edgecolor=colour, alpha=0.3, linewidth=0.6)
+        axes.plot(cut.update, cut.mean, color=colour, linewidth=width, label=named)
+    else:
+        shown = with_gaps(series)
+        held = np.where(shown.finite, shown.value, np.nan)
+        axes.plot(shown.update, held, color=colour, linewidth=width, label=named)
+        alone = _alone(shown.finite)
+        if alone.any():
+            axes.plot(shown.update[alone], held[alone], ".", color=colour, markersize=4)
+    _mark_edges(axes, series, colour, pixels)
+
+
+def _pixels(axes: Axes) -> int:
+    return max(100, round(axes.get_position().width * PIXELS))
 
 
 def _alone(finite: Bools) -> Bools:
@@ -43,23 +56,27 @@ def _alone(finite: Bools) -> Bools:
     return alone
 
 
-def _mark_edges(axes: Axes, shown: Series, colour: str) -> None:
-    kinds = (np.isnan(shown.value), shown.value == np.inf, shown.value == -np.inf)
-    for (_, marker, height), kind in zip(_EDGES, kinds, strict=True):
-        where = shown.update[kind & ~shown.null]
-        if len(where):
-            axes.plot(
-                where,
-                np.full(len(where), height),
-                linestyle="none",
-                marker=marker,
-                markersize=6,
-                color=colour,
-                markeredgecolor=VERDICTS["critical"],
-                transform=axes.get_xaxis_transform(),
-                clip_on=False,
-                zorder=5,
-            )
+def _mark_edges(axes: Axes, series: Series, colour: str, pixels: int) -> None:
+    """Mark NaN and ±Inf, at most one mark of a kind per pixel."""
+    kinds = (np.isnan(series.value), series.value == np.inf, series.value == -np.inf)
+    for (marker, height), kind in zip(_EDGES, kinds, strict=True):
+        where = series.update[kind & ~series.null]
+        if not len(where):
+            continue
+        pixel = (where - where[0]) // max(1, (series.update[-1] - series.update[0]) // pixels)
+        where = where[np.unique(pixel, return_index=True)[1]]
+        axes.plot(
+            where,
+            np.full(len(where), height),
+            linestyle="none",
+            marker=marker,
+            markersize=6,
+            color=colour,
+            markeredgecolor=VERDICTS["critical"],
+            transform=axes.get_xaxis_transform(),
+            clip_on=False,
+            zorder=5,
+        )
 
 
 def _counted(series: Series, label: str) -> str:
@@ -72,22 +89,15 @@ def _counted(series: Series, label: str) -> str:
 
 def area(axes: Axes, low: Series, high: Series, colour: str, label: str = "") -> None:
     """Fill between two series over the same updates; gaps stay gaps."""
-    below, above = thinned(low, PIXELS // 2), thinned(high, PIXELS // 2)
-    update = np.union1d(below.update, above.update)
-    bottom, top = _at(below, update, least=True), _at(above, update, least=False)
+    pixels = _pixels(axes)
+    if len(low.update) > 2 * pixels:
+        below, above = envelope(low, pixels), envelope(high, pixels)
+        update, bottom, top = below.update, below.low, above.high
+    else:
+        lower, upper = with_gaps(low), with_gaps(high)
+        update = lower.update
+        bottom, top = (np.where(series.finite, series.value, np.nan) for series in (lower, upper))
     axes.fill_between(update, bottom, top, color=colour, linewidth=0, label=label or None, alpha=0.6)
-
-
-def _at(series: Series, update: np.ndarray[tuple[int], np.dtype[np.int64]], *, least: bool) -> Floats:
-    """Hold the extreme of each pixel's pair over both of its points."""
-    held = np.where(series.finite, series.value, np.nan)
-    place = np.searchsorted(series.update, update, side="right") - 1
-    here = held[np.maximum(place, 0)]
-    after = held[np.minimum(place + 1, len(held) - 1)]
-    if len(series.update) == len(update):
-        return here
-    pair = np.fmin(here, after) if least else np.fmax(here, after)
-    return np.where(np.isnan(here), np.nan, pair)
 
 
 def scale(axes: Axes, *many: Series, log: bool = False, floor: float = 0.0) -> None:
@@ -102,6 +112,8 @@ def scale(axes: Axes, *many: Series, log: bool = False, floor: float = 0.0) -> N
         return
     if len(size) == len(finite) and (finite > floor).all():
         axes.set_yscale("log")
+        if size.max() < 2 * size.min():
+            axes.set_ylim(size.min() / 3, 3 * size.max())
     else:
         least = max(float(np.quantile(size, 0.01)), float(size.max()) * 1e-12, floor)
         axes.set_yscale("symlog", linthresh=10.0 ** math.floor(math.log10(least)), linscale=0.5)
@@ -166,6 +178,9 @@ def bounds(axes: Axes, warning: float | None, critical: float | None) -> None:
     for bound, verdict in ((warning, "warning"), (critical, "critical")):
         if bound is not None and low - room <= bound <= high + room and abs(bound) >= least:
             axes.axhline(bound, color=VERDICTS[verdict], linewidth=1.0, linestyle=(0, (4, 3)), zorder=1.5)
+    low, high = axes.get_ylim()
+    if not linear and not 0 < high < 50 * low:
+        axes.yaxis.set_minor_formatter(nothing)
 
 
 def incidents_behind(axes: Axes, incidents: Iterable[Incident], rules: tuple[str, ...], subject: str = "") -> None:

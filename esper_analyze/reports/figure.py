@@ -47,7 +47,9 @@ def drawn(question: Question, data: Any) -> Drawn:
 
 
 def _points(figure: Figure) -> int:
-    return sum(np.size(line.get_xdata()) for axes in figure.axes for line in axes.lines)
+    lines = sum(np.size(line.get_xdata()) for axes in figure.axes for line in axes.lines)
+    areas = sum(len(path) for axes in figure.axes for drawn in axes.collections for path in drawn.get_paths())
+    return lines + areas
 
 
 def _rasterize_lines(figure: Figure) -> None:

@@ -33,7 +33,8 @@ _LISTED = ("heads",)
 _READING = (
     "A gap in a line: nothing was measured there. A cross on the upper edge: NaN was measured; a triangle on an edge: "
     "+Inf or −Inf. Zero is drawn as zero, on a logarithmic axis at a place of its own. Shaded: an incident was open. "
-    "Dashed: the detector's bounds. Where a pixel holds several updates, the line shows their least and greatest value."
+    "Dashed: the detector's bounds. Where a pixel holds several updates, the line is their mean and the band around it "
+    "reaches from their least to their greatest value."
 )
 
 

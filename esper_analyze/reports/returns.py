@@ -62,9 +62,9 @@ def layout(data: ReturnFrame) -> Layout:
 def draw(data: ReturnFrame, axes: Sequence[Axes]) -> None:
     """Draw returns with their spread, and lengths below."""
     area(axes[0], data.least, data.most, BAND, "least to most")
-    line(axes[0], data.mean, FIRST, "mean of the episodes that ended in the update")
+    line(axes[0], data.mean, FIRST, "mean")
     scale(axes[0], data.mean)
-    finish(axes[0], "Episode return", last=len(axes) == 1, legend=True)
+    finish(axes[0], "Return of the episodes that ended in each update", last=len(axes) == 1, legend=True)
     incidents_behind(axes[0], data.incidents, ("performance_degradation",))
     if len(axes) > 1:
         line(axes[1], data.length)

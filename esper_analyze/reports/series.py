@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import polars
 
 PIXELS = 900
-"""Widest figure in pixels: beyond twice as many updates a line shows the extremes of each pixel."""
+"""Widest figure in pixels: with more than twice as many updates, the extremes and mean of each pixel are drawn."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,41 +89,41 @@ def by_subject(run: Run, table: str, columns: Sequence[str]) -> dict[str, dict[s
     return {str(key[0]): {column: series_of(part, column) for column in columns} for key, part in parts.items()}
 
 
-def thinned(series: Series, pixels: int = PIXELS) -> Series:
-    """Return ``series`` with gaps as null points, and of each pixel only its extremes (and whatever is non-finite).
+@dataclass(frozen=True, slots=True)
+class Envelope:
+    """A series cut into as many pieces as there are pixels: least, mean and greatest finite value of each.
 
-    A run of updates without a row becomes one null point. Up to 2 × ``pixels`` points nothing is left out.
+    ``update`` is the first of each piece; the values are NaN where a piece has no finite value.
     """
-    series = _with_gaps(series)
-    count = len(series.update)
-    if count <= 2 * pixels:
-        return series
-    width = -(-count // pixels)
-    place = np.arange(pixels * width).reshape(pixels, width)
-    inside = np.asarray(place < count)
-    place = np.minimum(place, count - 1)
-    usable = inside & series.finite[place]
-    low = np.where(usable, series.value[place], np.inf).argmin(axis=1)
-    high = np.where(usable, series.value[place], -np.inf).argmax(axis=1)
-    row = np.arange(pixels)
-    some: Bools = np.asarray(usable.any(axis=1))
-    start = place[inside.any(axis=1), 0]
-    picked = [place[row, low][some], place[row, high][some], start[~some[: len(start)]]]
-    picked.append(_first_of_pixel(series, width))
-    kept = np.unique(np.concatenate(picked))
-    return Series(series.update[kept], series.value[kept], series.null[kept])
+
+    update: Ints
+    low: Floats
+    mean: Floats
+    high: Floats
 
 
-def _first_of_pixel(series: Series, width: int) -> Ints:
-    """Positions of the first NaN, first +Inf and first −Inf of each pixel."""
-    found = []
-    for kind in (np.isnan(series.value), series.value == np.inf, series.value == -np.inf):
-        places = np.flatnonzero(kind & ~series.null)
-        found.append(places[np.unique(places // width, return_index=True)[1]])
-    return np.concatenate(found)
+def envelope(series: Series, pixels: int = PIXELS) -> Envelope:
+    """Return the envelope of ``series`` over equal stretches of updates, stretches without rows included."""
+    first, last = (int(series.update[0]), int(series.update[-1])) if len(series.update) else (0, 0)
+    width = max(1, -(-(last - first + 1) // pixels))
+    count = (last - first) // width + 1
+    kept = series.finite
+    place = (series.update[kept] - first) // width
+    value = series.value[kept]
+    low, mean, high = (np.full(count, np.nan) for _ in range(3))
+    starts = np.flatnonzero(np.diff(place, prepend=-1))
+    if len(starts):
+        full = place[starts]
+        low[full], high[full] = np.minimum.reduceat(value, starts), np.maximum.reduceat(value, starts)
+        with np.errstate(over="ignore"):
+            mean[full] = np.add.reduceat(value, starts) / np.diff(starts, append=len(value))
+        # Rounding, or the overflow of a sum, must not carry a mean out of its band.
+        mean = np.clip(mean, low, high)
+    return Envelope(first + width * np.arange(count, dtype=np.int64), low, mean, high)
 
 
-def _with_gaps(series: Series) -> Series:
+def with_gaps(series: Series) -> Series:
+    """Return ``series`` with one null point in each run of updates that has no row."""
     holes = np.flatnonzero(np.diff(series.update) > 1) + 1
     if not len(holes):
         return series
