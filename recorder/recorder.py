@@ -110,7 +110,7 @@ class Recorder:
         exits.close_at_exit(self)
 
     def _create(self, facts: Mapping[str, object]) -> None:
-        names = [group.name for group in self.parameters.groups] if self.parameters else []
+        names = [group.name for group in self.parameters.groups if group.tensors] if self.parameters else []
         create_run(
             self.run_dir,
             {

@@ -67,7 +67,7 @@ class Workshop(gym.Env[Any, Any]):
 
 
 class RememberedCue(gym.Env[Any, Any]):
-    """A cue is shown at the first step only; every later step pays for naming it."""
+    """A cue is always shown at the first step, later only now and then; every step pays for naming it."""
 
     def __init__(self, seed: int = 0, length: int = 8) -> None:
         self.observation_space = spaces.Box(-1, 1, (3,), np.float32)
@@ -87,5 +87,8 @@ class RememberedCue(gym.Env[Any, Any]):
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
         """Pay for the remembered cue."""
         self._age += 1
-        reward = float(int(action) == self._cue) + 0.1 * float(self._random.normal())
-        return np.zeros(3, np.float32), reward, self._age >= self._length, False, {}
+        reward = float(int(action) == self._cue) + 0.5 * float(self._random.normal())
+        observation = np.zeros(3, np.float32)
+        if self._random.random() < 0.4:
+            observation[self._cue] = 1.0
+        return observation, reward, self._age >= self._length, False, {}

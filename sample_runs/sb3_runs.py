@@ -124,13 +124,13 @@ def recurrent_healthy(run_dir: Path, tell: Callable[[int], None]) -> None:
     model = RecurrentPPO(
         "MlpLstmPolicy",
         _envs(RememberedCue),
-        n_steps=STEPS,
-        batch_size=64,
+        n_steps=2 * STEPS,
+        batch_size=256,
         n_epochs=4,
-        learning_rate=2e-3,
-        ent_coef=0.01,
+        learning_rate=1e-3,
+        ent_coef=0.25,
         policy_kwargs={"lstm_hidden_size": 32},
         seed=1,
         device="cpu",
     )
-    _record(model, run_dir, 120, tell)
+    _record(model, run_dir, 80, tell)

@@ -30,5 +30,6 @@ class WriterLock:
         write_all(self._descriptor, f"pid {os.getpid()} on {socket.gethostname()}".encode())
 
     def release(self) -> None:
-        """Let go of the lock."""
+        """Let go of the lock; the file no longer names anybody."""
+        os.ftruncate(self._descriptor, 0)
         os.close(self._descriptor)

@@ -1,0 +1,106 @@
+"""The committed sample runs show what they say they show, live and in replay."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from esper_analyze.runs.replay import Replay, differences, recorded, replay
+from esper_analyze.runs.run import Run, find_runs, open_run
+
+RUNS = Path(__file__).parents[1] / "sample_runs" / "runs"
+NAMES = (
+    "kl_too_high",
+    "lstm_masks",
+    "mask_mismatch",
+    "masked_healthy",
+    "nan_reward",
+    "one_update_collapse",
+    "recurrent_healthy",
+)
+
+
+def replayed(name: str) -> tuple[Run, Replay]:
+    run = open_run(RUNS / name)
+    return run, replay(run)
+
+
+def alarms(found: Replay, verdict: str | None = None) -> list[tuple[str, str, int]]:
+    return [(i.rule, i.subject, i.start) for i in found.incidents if verdict in (None, i.peak_verdict)]
+
+
+def test_every_sample_is_there_and_all_are_small() -> None:
+    assert tuple(path.name for path in find_runs(RUNS)) == NAMES
+    assert sum(file.stat().st_size for file in RUNS.rglob("*") if file.is_file()) <= 5_000_000
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_replay_says_what_was_said_live(name: str) -> None:
+    run, found = replayed(name)
+    assert run.closed
+    assert run.lost_rows == 0
+    assert differences(found, recorded(run)) == []
+    assert found.updates == run.rows["updates"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_labelled_faults_are_found_within_ten_updates_and_healthy_runs_have_no_critical(name: str) -> None:
+    labels = tomllib.loads((RUNS / name / "labels.toml").read_text())
+    _, found = replayed(name)
+    if labels["healthy"]:
+        assert alarms(found, "critical") == []
+    for fault in labels.get("fault", []):
+        starts = [start for rule, _, start in alarms(found, "critical") if rule == fault["rule"]]
+        assert starts
+        delay = min(starts) - fault["onset"]
+        assert 0 <= delay <= (20 if fault["rule"] == "head_entropy_collapse" else 10)
+
+
+def test_a_sound_masked_run_raises_nothing() -> None:
+    assert alarms(replayed("masked_healthy")[1]) == []
+
+
+def test_hard_faults_are_found_in_the_very_update() -> None:
+    assert ("numerical_instability", "run", 25) in alarms(replayed("nan_reward")[1], "critical")
+    assert ("first_ratio", "run", 30) in alarms(replayed("mask_mismatch")[1], "critical")
+    assert ("kl_spike", "run", 40) in alarms(replayed("one_update_collapse")[1], "critical")
+
+
+def test_after_a_one_update_collapse_everything_but_entropy_is_shown_under_the_spike() -> None:
+    _, found = replayed("one_update_collapse")
+    roots = [incident for incident in found.incidents if incident.cause is None]
+    assert [(root.rule, root.start) for root in roots] == [("kl_spike", 40)]
+
+
+def test_a_run_broken_by_nan_is_whole_up_to_there() -> None:
+    run, _ = replayed("nan_reward")
+    statuses = run.frame("updates")["status"].to_list()
+    assert statuses == ["performed"] * 25 + ["interrupted"]
+    assert run.frame("updates")["nonfinite_sources"].drop_nulls().len() == 1
+
+
+def test_a_head_without_choice_is_explained_and_never_alarms() -> None:
+    run, found = replayed("lstm_masks")
+    collapsed = {subject for rule, subject, _ in alarms(found) if rule == "head_entropy_collapse"}
+    assert collapsed == {"style"}
+    assert not [subject for _, subject, _ in alarms(found) if subject in ("slot", "head:slot")]
+    slot = [row for row in run.frame("heads").to_dicts() if row["head"] == "slot"]
+    assert {(row["grad_norm"], row["zero_explained"], row["learnable_fraction"]) for row in slot} == {
+        (0.0, "masked", 0.0)
+    }
+
+
+def test_joint_entropy_hides_the_collapsed_head() -> None:
+    run, found = replayed("lstm_masks")
+    assert not [rule for rule, _, _ in alarms(found) if rule == "entropy_collapse"]
+    assert min(run.frame("updates")["entropy_norm"].to_list()) > 0.3
+
+
+def test_a_lower_bound_fires_where_the_recorded_one_did_not() -> None:
+    run = open_run(RUNS / "masked_healthy")
+    from esper_analyze.runs.replay import stored_thresholds
+
+    lowered = replay(run, stored_thresholds(run).assigned("kl_spike.critical=0.001"))
+    assert [rule for rule, _, _ in alarms(lowered, "critical")] == ["kl_spike"]
