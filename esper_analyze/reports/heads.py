@@ -61,11 +61,15 @@ class HeadFrame:
         last = self.grad_norm.last
         if self.grad_state == "missing":
             return "missing"
-        return "not measured" if last is None else f"{last:.3f}" if np.isfinite(last) else number(last)
+        if last is None:
+            return "not measured"
+        return f"{last:.3f}" if np.isfinite(last) else number(last)
 
     def _learnable(self) -> str:
         last = self.learnable.last
-        return "" if last is None else f" ({100 * last:.0f} % learnable)"
+        if last is None:
+            return ""
+        return f" ({100 * last:.0f} % learnable)" if np.isfinite(last) else f" (learnable fraction {number(last)})"
 
     def _state(self) -> str:
         if len(self.bad):

@@ -51,7 +51,7 @@ def frame(evidence: Evidence) -> Story:
 def leading(incidents: Sequence[Incident]) -> int:
     """Return the position of the incident to tell first: the earliest critical one without a cause, else warning."""
     places = [place for place, incident in enumerate(incidents) if incident.cause is None] or [0]
-    return min(places, key=lambda place: (incidents[place].peak_verdict != "critical", incidents[place].start, place))
+    return min(places, key=lambda place: (incidents[place].peak_verdict != "critical", incidents[place].onset, place))
 
 
 def consequences(incidents: Sequence[Incident], root: int) -> list[int]:
@@ -76,7 +76,8 @@ def _first_sentence(evidence: Evidence, lead: Incident) -> str:
         lasting = f"at update {lead.start}, for that update only"
     else:
         lasting = f"from update {lead.start} until update {lead.end}"
-    return f"{title(lead.rule)} ({lead.peak_verdict}){on(lead.subject)} {lasting}."
+    before = f" The streak that made it an alarm began at update {lead.onset}." if lead.onset < lead.start else ""
+    return f"{title(lead.rule)} ({lead.peak_verdict}){on(lead.subject)} {lasting}.{before}"
 
 
 def _how_far(evidence: Evidence, lead: Incident) -> list[str]:

@@ -1,0 +1,90 @@
+from pathlib import Path
+
+from esper_analyze.detector.incidents import Incident
+from esper_analyze.reports import story
+from esper_analyze.reports.evidence import Evidence, gather
+from esper_analyze.reports.story import consequences, leading
+from esper_analyze.runs.run import open_run
+from tests.reports.synthetic import Rows, write_run
+
+
+def incident(rule: str, start: int, worst: str = "warning", cause: int | None = None) -> Incident:
+    return Incident(
+        rule=rule,
+        subject="run",
+        metric="kl_k3",
+        onset=start,
+        start=start,
+        end=start + 3,
+        ended="cleared",
+        peak=1.0,
+        peak_update=start,
+        peak_verdict=worst,
+        count=4,
+        cause=cause,
+    )
+
+
+def test_the_story_tells_what_began_when_how_far_it_went_and_what_to_look_at(troubled: Evidence) -> None:
+    told = story.frame(troubled)
+    assert told.verdict == "critical"
+    assert told.headline == "KL divergence spiked at update 20"
+    assert "There kl_k3 was 0.7, beyond the critical bound of 0.5." in told.paragraph
+    assert "As its consequences: ratio_explosion from update 20" in told.paragraph
+    assert "Not tied to it:" in told.paragraph
+    assert "numerical_instability from update 30" in told.paragraph
+    assert told.look_first.startswith("Learning rate")
+
+
+def test_missing_data_is_a_caveat_and_never_healthy(troubled: Evidence) -> None:
+    assert any("value_collapse" in caveat and "missing" in caveat for caveat in story.frame(troubled).caveats)
+
+
+def test_a_healthy_run_says_what_was_judged_and_that_nothing_fired(healthy: Evidence) -> None:
+    told = story.frame(healthy)
+    assert (told.verdict, told.headline, told.lead) == ("ok", "Nothing fired", None)
+    assert "judged 60 updates and none reached a warning" in told.paragraph
+    assert "kl_spike" in told.paragraph
+
+
+def test_a_run_that_was_killed_says_so(tmp_path: Path) -> None:
+    told = story.frame(gather(open_run(write_run(tmp_path / "killed", 5, close=False))))
+    assert any("not closed, last complete update 4" in caveat for caveat in told.caveats)
+
+
+def test_a_run_without_updates_has_nothing_to_judge(tmp_path: Path) -> None:
+    told = story.frame(gather(open_run(write_run(tmp_path / "empty", 0))))
+    assert told.verdict == "no_data"
+    assert told.headline == "No complete update was recorded"
+
+
+def test_a_warning_that_turns_critical_tells_both(tmp_path: Path) -> None:
+    def worse(update: int, rows: Rows) -> None:
+        rows["updates"][0]["ratio_max"] = 2.0 if update < 10 else 7.0 if update < 15 else 90.0
+
+    told = story.frame(gather(open_run(write_run(tmp_path / "worse", 20, worse))))
+    assert "beyond the warning bound of 5." in told.paragraph
+    assert "From update 15 it was critical." in told.paragraph
+    assert "still when the record ends at update 19" in told.paragraph
+
+
+def test_what_words_said_is_quoted(tmp_path: Path) -> None:
+    def broken(update: int, rows: Rows) -> None:
+        if update == 7:
+            rows["updates"][0] |= {"value_loss": float("nan"), "nonfinite_sources": "value_loss: 3"}
+
+    told = story.frame(gather(open_run(write_run(tmp_path / "nan", 8, broken))))
+    assert "at update 7, the last one recorded" in told.paragraph
+    assert "nonfinite_sources said: value_loss: 3." in told.paragraph
+
+
+def test_the_earliest_critical_incident_without_a_cause_leads() -> None:
+    several = [incident("a", 1), incident("b", 5, "critical", cause=0), incident("c", 9, "critical")]
+    assert leading(several) == 2
+    assert leading(several[:2]) == 0
+
+
+def test_consequences_are_followed_to_their_end() -> None:
+    chain = [incident("a", 1), incident("b", 2, cause=0), incident("c", 3, cause=1), incident("d", 4)]
+    assert consequences(chain, 0) == [1, 2]
+    assert consequences(chain, 3) == []
