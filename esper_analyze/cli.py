@@ -48,8 +48,10 @@ def run(arguments: Sequence[str]) -> int:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")
     try:
-        code = app(args=list(arguments), prog_name="esper-analyze", standalone_mode=False)
+        _invoke(list(arguments))
         sys.stdout.flush()
+    except typer.Exit as done:
+        return done.exit_code
     except BrokenPipeError:
         # The reader of a pipe has had enough; Python would complain again when it flushes at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -58,7 +60,14 @@ def run(arguments: Sequence[str]) -> int:
         return INTERRUPTED
     except Exception as error:
         return _failed(error)
-    return code if isinstance(code, int) else OK
+    return OK
+
+
+def _invoke(arguments: list[str]) -> None:
+    """Run a command without typer's own main, which would turn a closed pipe into exit code 1."""
+    command = typer.main.get_command(app)
+    with command.make_context("esper-analyze", arguments) as context:
+        command.invoke(context)
 
 
 def _failed(error: Exception) -> int:

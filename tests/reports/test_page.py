@@ -56,7 +56,7 @@ def evil_page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_report(gather(run), folder / "out")
 
 
-def test_the_page_its_pictures_and_its_facts_lie_together(page: Path, troubled: Evidence) -> None:
+def test_the_page_its_pictures_and_its_facts_lie_together(page: Path) -> None:
     names = {file.name for file in page.parent.iterdir()}
     assert names == {"index.html", "report.json", *(f"{question.name}.png" for question in QUESTIONS)}
 
@@ -132,7 +132,7 @@ def test_a_page_that_cannot_be_finished_leaves_the_old_one(
 ) -> None:
     before = page.read_bytes()
 
-    def full(descriptor: int, mode: str) -> None:
+    def full(descriptor: int, _mode: str) -> None:
         os.close(descriptor)
         raise OSError(28, "No space left on device")
 

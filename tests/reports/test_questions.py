@@ -23,14 +23,14 @@ def bare(update: int, rows: Rows) -> None:
         rows[table] = []
 
 
-def all_nan(update: int, rows: Rows) -> None:
+def all_nan(_update: int, rows: Rows) -> None:
     """Every number measured, and every one of them NaN."""
     for cells in rows.values():
         for row in cells:
             row |= {name: NAN for name, cell in row.items() if isinstance(cell, float)}
 
 
-def all_zero(update: int, rows: Rows) -> None:
+def all_zero(_update: int, rows: Rows) -> None:
     """Every number measured, and zero."""
     for cells in rows.values():
         for row in cells:
@@ -146,7 +146,7 @@ def test_every_state_of_a_head_has_its_sentence(troubled: Evidence) -> None:
     ],
 )
 def test_head_sentences(cells: dict[str, object], sentence: str, tmp_path: Path) -> None:
-    def edit(update: int, rows: Rows) -> None:
+    def edit(_update: int, rows: Rows) -> None:
         rows["heads"][0] |= cells
 
     found = heads.frame(made(tmp_path / "run", edit, updates=4))
@@ -181,7 +181,7 @@ def test_updates_without_an_episode_are_gaps(tmp_path: Path) -> None:
 
 
 def test_a_figure_of_very_many_points_is_a_picture_inside_its_svg(tmp_path: Path) -> None:
-    def crowd(update: int, rows: Rows) -> None:
+    def crowd(_update: int, rows: Rows) -> None:
         head = rows["heads"][1]
         rows["heads"] = [{**head, "head": f"head {k}"} for k in range(8)]
 

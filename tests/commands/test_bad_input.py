@@ -1,0 +1,190 @@
+"""Whatever is wrong with what a user gives: one sentence on stderr, the right exit code, no traceback."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.commands.conftest import Command
+
+READERS = (("report", "--out", "OUT"), ("replay",), ("sql", "select 1"))
+IDS = [reader[0] for reader in READERS]
+
+
+def arguments(reader: tuple[str, ...], path: Path, tmp_path: Path) -> list[str]:
+    name, *rest = reader
+    return [name, str(path), *(str(tmp_path / "out") if word == "OUT" else word for word in rest)]
+
+
+def one_sentence(err: str) -> bool:
+    return err.startswith("esper-analyze: ") and err.count("\n") == 1 and "Traceback" not in err
+
+
+@pytest.mark.parametrize("reader", READERS, ids=IDS)
+def test_a_path_that_is_not_there_is_wrong_use(reader: tuple[str, ...], command: Command, tmp_path: Path) -> None:
+    said = command(*arguments(reader, tmp_path / "nothing", tmp_path))
+    assert (said.code, said.out) == (2, "")
+    assert one_sentence(said.err)
+    assert "nothing does not exist" in said.err
+
+
+@pytest.mark.parametrize("reader", READERS, ids=IDS)
+def test_a_directory_that_is_no_run_is_wrong_use(reader: tuple[str, ...], command: Command, tmp_path: Path) -> None:
+    said = command(*arguments(reader, tmp_path, tmp_path))
+    assert (said.code, said.out) == (2, "")
+    assert one_sentence(said.err)
+    assert "is not a recorded run" in said.err
+
+
+@pytest.mark.parametrize("reader", READERS, ids=IDS)
+def test_an_empty_run_is_read(reader: tuple[str, ...], command: Command, runs: Path, tmp_path: Path) -> None:
+    said = command(*arguments(reader, runs / "empty", tmp_path))
+    assert (said.code, said.err) == (0, "")
+    assert said.out
+
+
+@pytest.mark.parametrize("reader", READERS, ids=IDS)
+def test_a_truncated_shard_is_named(reader: tuple[str, ...], command: Command, truncated: Path, tmp_path: Path) -> None:
+    said = command(*arguments(reader, truncated, tmp_path))
+    assert (said.code, said.out) == (3, "")
+    assert one_sentence(said.err)
+    assert "heads-000001.parquet has" in said.err
+    assert "--skip-broken" in said.err
+
+
+@pytest.mark.parametrize("reader", READERS, ids=IDS)
+def test_skip_broken_reads_the_rest(reader: tuple[str, ...], command: Command, truncated: Path, tmp_path: Path) -> None:
+    said = command(*arguments(reader, truncated, tmp_path), "--skip-broken")
+    assert said.code == 0
+    assert said.out
+
+
+@pytest.mark.parametrize("reader", READERS, ids=IDS)
+def test_a_newer_schema_is_refused_by_name(
+    reader: tuple[str, ...], command: Command, runs: Path, tmp_path: Path
+) -> None:
+    file = runs / "healthy" / "run.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"schema_version": "99.0"}))
+    said = command(*arguments(reader, runs / "healthy", tmp_path))
+    assert said.code == 2
+    assert one_sentence(said.err)
+    assert "schema 99.0" in said.err
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"schema_version": "one"}', '{"schema_version": null}'])
+@pytest.mark.parametrize("reader", READERS, ids=IDS)
+def test_a_broken_identity_is_damage(
+    reader: tuple[str, ...], content: str, command: Command, runs: Path, tmp_path: Path
+) -> None:
+    (runs / "healthy" / "run.json").write_text(content)
+    said = command(*arguments(reader, runs / "healthy", tmp_path))
+    assert said.code == 3
+    assert one_sentence(said.err)
+
+
+@pytest.mark.parametrize(
+    "thresholds", ['"high"', "[1]", '{"kl_spike": {"warning": "NaN"}}', '{"no_such_rule": {"warning": 1}}']
+)
+@pytest.mark.parametrize("reader", READERS[:2], ids=IDS[:2])
+def test_stored_thresholds_that_make_no_sense_are_damage(
+    reader: tuple[str, ...], thresholds: str, command: Command, runs: Path, tmp_path: Path
+) -> None:
+    file = runs / "healthy" / "run.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"thresholds": json.loads(thresholds)}))
+    said = command(*arguments(reader, runs / "healthy", tmp_path))
+    assert said.code == 3
+    assert one_sentence(said.err)
+
+
+@pytest.mark.parametrize(
+    ("assignment", "answer"),
+    [
+        ("kl_spik.warning=1", "did you mean 'kl_spike'"),
+        ("kl_spike.warnin=1", "did you mean 'warning'"),
+        ("kl_spike.warning", "rule.field=value"),
+        ("kl_spike.warning=loud", "finite number"),
+        ("kl_spike.warning=nan", "finite number"),
+        ("=", "rule.field=value"),
+    ],
+)
+@pytest.mark.parametrize("name", ["report", "replay"])
+def test_a_misspelt_set_is_answered_with_the_nearest(
+    name: str, assignment: str, answer: str, command: Command, runs: Path, tmp_path: Path
+) -> None:
+    out = ["--out", tmp_path / "out"] if name == "report" else []
+    said = command(name, runs / "healthy", *out, "--set", assignment)
+    assert said.code == 2
+    assert one_sentence(said.err)
+    assert answer in said.err
+
+
+@pytest.mark.parametrize(
+    ("content", "answer"),
+    [
+        (None, "cannot be read"),
+        ("[kl_spike", "not TOML"),
+        ("[kl_spike]\nwarning = true", "finite number"),
+        ("[nope]\nwarning = 1", "there is no rule 'nope'"),
+        ("kl_spike = 3", "must be a table"),
+    ],
+)
+def test_a_bad_thresholds_file_is_wrong_use(
+    content: str | None, answer: str, command: Command, runs: Path, tmp_path: Path
+) -> None:
+    if content is not None:
+        (tmp_path / "t.toml").write_text(content)
+    said = command("replay", runs / "healthy", "--thresholds", tmp_path / "t.toml")
+    assert said.code == 2
+    assert one_sentence(said.err)
+    assert "t.toml" in said.err
+    assert answer in said.err
+
+
+@pytest.mark.parametrize(
+    ("query", "answer"),
+    [
+        ("selec 1", "syntax error"),
+        ("select nothing from updates", "nothing"),
+        ("select * from nowhere", "the tables are updates, steps"),
+        ("select * from read_csv('/etc/passwd')", "disabled"),
+        ("copy updates to '/tmp/stolen.csv'", "disabled"),
+        ("attach '/tmp/x.db'", "disabled"),
+        ("set enable_external_access = true", "locked"),
+        ("install httpfs", "disabled"),
+        ("", ""),
+    ],
+)
+def test_bad_sql_is_one_sentence(query: str, answer: str, command: Command, runs: Path) -> None:
+    said = command("sql", runs / "healthy", query)
+    assert said.code == (2 if query else 0)
+    assert "Traceback" not in said.err
+    assert answer in said.err
+    assert not query or one_sentence(said.err)
+    assert not Path("/tmp/stolen.csv").exists()
+
+
+def test_a_query_that_takes_too_long_is_stopped(command: Command, runs: Path) -> None:
+    endless = "select count(*) from range(100000000000) a, range(1000) b where a.range % 7 = b.range"
+    said = command("sql", runs / "healthy", endless, "--timeout", "0.3")
+    assert said.code == 2
+    assert "stopped after 0.3 s" in said.err
+
+
+@pytest.mark.parametrize(
+    "words", [["nonsense"], ["report"], ["report", "x", "--no-such"], ["sql", "x", "y", "--limit", "few"]]
+)
+def test_a_command_line_that_cannot_be_understood_is_wrong_use(words: list[str], command: Command) -> None:
+    said = command(*words)
+    assert (said.code, said.out) == (2, "")
+    assert one_sentence(said.err)
+    assert "--help" in said.err
+
+
+@pytest.mark.parametrize(
+    "words",
+    [["sql", "RUN", "select 1", "--json", "--csv"], ["rules", "--json", "--toml"]],
+)
+def test_formats_that_exclude_each_other_are_wrong_use(words: list[str], command: Command, runs: Path) -> None:
+    said = command(*(runs / "healthy" if word == "RUN" else word for word in words))
+    assert said.code == 2
+    assert "exclude each other" in said.err

@@ -1,0 +1,236 @@
+import csv
+import json
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from esper_analyze.detector.rules import RULES
+from esper_analyze.detector.thresholds import Thresholds
+from esper_analyze.schema import TABLES
+from tests.commands.conftest import Command
+from tests.reports.synthetic import Rows, write_run
+
+
+def strict(text: str) -> Any:
+    def refuse(token: str) -> None:
+        raise AssertionError(token)
+
+    return json.loads(text, parse_constant=refuse)
+
+
+def test_ls_tells_name_framework_updates_status_and_the_worst(command: Command, runs: Path) -> None:
+    said = command("ls", runs)
+    assert (said.code, said.err) == (0, "")
+    lines = {line.split()[0]: line for line in said.out.splitlines() if line.strip()}
+    assert "hand-written loop" in lines["healthy"]
+    assert "PPO" in lines["healthy"]
+    assert " 30 " in lines["healthy"]
+    assert lines["healthy"].split()[-2:] == ["closed", "none"]
+    assert "not closed, last complete update 59" in lines["troubled"]
+    assert "critical: kl_spike at update 20" in lines["troubled"]
+    assert "empty" in lines
+
+
+@pytest.mark.usefixtures("truncated")
+def test_one_bad_run_never_hides_the_others(command: Command, runs: Path) -> None:
+    (runs / "aaa").mkdir()
+    (runs / "aaa" / "run.json").write_text("{")
+    newer = json.loads((runs / "empty" / "run.json").read_text()) | {"schema_version": "99.0"}
+    (runs / "empty" / "run.json").write_text(json.dumps(newer))
+    said = command("ls", runs)
+    assert said.code == 3
+    lines = {line.split()[0]: line for line in said.out.splitlines() if line.strip()}
+    assert "cannot be read as a run's identity" in lines["aaa"]
+    assert "damaged: heads-000001.parquet" in lines["troubled"]
+    assert "critical: kl_spike at update 20" in lines["troubled"]
+    assert "schema 99.0" in lines["empty"]
+    assert lines["healthy"].split()[-2:] == ["closed", "none"]
+    assert said.err == "3 of 4 runs cannot be read in full\n"
+
+
+def test_ls_of_a_place_without_runs_says_so(command: Command, tmp_path: Path) -> None:
+    said = command("ls", tmp_path)
+    assert (said.code, said.out) == (0, "")
+    assert "no recorded run" in said.err
+    assert command("ls", tmp_path / "nothing").code == 2
+
+
+def test_ls_as_json_holds_every_fact(command: Command, runs: Path) -> None:
+    found = {Path(run["path"]).name: run for run in strict(command("ls", runs, "--json").out)}
+    assert found["troubled"]["worst"]["rule"] == "kl_spike"
+    assert found["healthy"]["worst"] is None
+    assert found["empty"]["updates"] == 0
+
+
+def test_report_writes_the_page_and_names_it_on_stdout(command: Command, runs: Path, tmp_path: Path) -> None:
+    said = command("report", runs / "troubled", "--out", tmp_path / "out")
+    assert (said.code, said.err) == (0, "")
+    assert Path(said.out.strip()) == tmp_path / "out" / "index.html"
+    assert "not closed, last complete update 59" in (tmp_path / "out" / "index.html").read_text()
+
+
+def test_report_goes_to_reports_by_default(
+    command: Command, runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert command("report", runs / "healthy").out == "reports/healthy/index.html\n"
+
+
+@pytest.mark.parametrize(
+    ("name", "fail_on", "code"),
+    [
+        ("healthy", "warning", 0),
+        ("healthy", "critical", 0),
+        ("troubled", "warning", 1),
+        ("troubled", "critical", 1),
+    ],
+)
+def test_fail_on_turns_findings_into_an_exit_code(
+    name: str, fail_on: str, code: int, command: Command, runs: Path, tmp_path: Path
+) -> None:
+    assert command("replay", runs / name, "--fail-on", fail_on).code == code
+    assert command("report", runs / name, "--out", tmp_path / "out", "--fail-on", fail_on).code == code
+
+
+def test_fail_on_critical_lets_warnings_pass(command: Command, tmp_path: Path) -> None:
+    def warn(_update: int, rows: Rows) -> None:
+        rows["updates"][0]["ratio_max"] = 7.0
+
+    path = write_run(tmp_path / "run", 6, warn)
+    assert command("replay", path, "--fail-on", "critical").code == 0
+    assert command("replay", path, "--fail-on", "warning").code == 1
+
+
+def test_replay_shows_incidents_and_what_could_not_be_judged(command: Command, runs: Path) -> None:
+    said = command("replay", runs / "troubled")
+    assert "60 updates" in said.out
+    assert "kl_spike" in said.out
+    assert "20 – 26" in said.out
+    assert "value_collapse (explained_variance is missing)" in said.out
+
+
+def test_replay_verify_agrees_with_what_was_recorded(command: Command, runs: Path) -> None:
+    for name in ("healthy", "troubled", "empty"):
+        said = command("replay", runs / name, "--verify")
+        assert said.code == 0
+        assert "replay says what was recorded" in said.out
+
+
+def test_replay_verify_exits_3_where_the_recording_differs(command: Command, runs: Path) -> None:
+    file = runs / "troubled" / "run.json"
+    info = json.loads(file.read_text())
+    info["thresholds"]["kl_spike"]["critical"] = 100.0
+    file.write_text(json.dumps(info))
+    said = command("replay", runs / "troubled", "--verify")
+    assert said.code == 3
+    assert "only recorded: update 20, kl_spike" in said.out
+    assert "differ in" in said.err
+
+
+def test_replay_verify_takes_no_other_thresholds(command: Command, runs: Path) -> None:
+    said = command("replay", runs / "healthy", "--verify", "--set", "kl_spike.warning=0.05")
+    assert said.code == 2
+
+
+def test_other_thresholds_find_something_else(command: Command, runs: Path, tmp_path: Path) -> None:
+    changed = strict(command("replay", runs / "healthy", "--set", "ratio_explosion.warning=1.2", "--json").out)
+    assert changed["thresholds"]["ratio_explosion"]["warning"] == 1.2
+    assert {finding["rule"] for finding in changed["findings"]} >= {"ratio_explosion"}
+    (tmp_path / "t.toml").write_text("[ratio_explosion]\nwarning = 1.2\n")
+    same = strict(command("replay", runs / "healthy", "--thresholds", tmp_path / "t.toml", "--json").out)
+    assert same["findings"] == changed["findings"]
+
+
+def test_set_goes_over_the_file(command: Command, runs: Path, tmp_path: Path) -> None:
+    (tmp_path / "t.toml").write_text("[kl_spike]\nwarning = 0.2\ncritical = 9.0\n")
+    said = command(
+        "replay", runs / "healthy", "--thresholds", tmp_path / "t.toml", "--set", "kl_spike.warning=0.3", "--json"
+    )
+    used = strict(said.out)["thresholds"]["kl_spike"]
+    assert (used["warning"], used["critical"]) == (0.3, 9.0)
+
+
+def test_replay_as_json_is_strict_and_keeps_infinity(command: Command, runs: Path) -> None:
+    said = strict(command("replay", runs / "troubled", "--json", "--verify").out)
+    assert said["differences"] == []
+    assert "Infinity" in {finding["value"] for finding in said["findings"]}
+    assert said["verdicts"]["kl_spike"]["critical"] == 4
+
+
+def test_sql_answers_as_table_json_and_csv(command: Command, runs: Path) -> None:
+    query = "select update, explained_variance, value_loss, ratio_max from updates where update in (29, 30, 33)"
+    table = command("sql", runs / "troubled", query)
+    assert table.code == 0
+    assert "NULL" in table.out
+    assert "nan" in table.out
+    rows = strict(command("sql", runs / "troubled", query, "--json").out)
+    assert rows[1]["value_loss"] == "NaN"
+    assert rows[1]["ratio_max"] == "Infinity"
+    assert rows[2]["explained_variance"] is None
+    lines = list(csv.reader(command("sql", runs / "troubled", query, "--csv").out.splitlines()))
+    assert lines[0] == ["update", "explained_variance", "value_loss", "ratio_max"]
+    assert lines[2][2] == "nan"
+    assert lines[3][1] == ""
+
+
+def test_sql_shows_no_more_rows_than_asked_and_says_so(command: Command, runs: Path) -> None:
+    said = command("sql", runs / "healthy", "select update from updates", "--limit", "5")
+    assert said.err == "25 of 30 rows are not shown: use --limit 0, --json or --csv\n"
+    assert command("sql", runs / "healthy", "select update from updates", "--limit", "0").err == ""
+
+
+def test_every_table_can_be_joined(command: Command, runs: Path) -> None:
+    query = "select count(*) as n from updates join heads using (update) join groups using (update)"
+    assert strict(command("sql", runs / "healthy", query, "--json").out) == [{"n": 30 * 2 * 3}]
+
+
+def test_text_from_runs_cannot_steer_the_terminal(command: Command, tmp_path: Path) -> None:
+    evil = "[bold red]x[/] \x1b[31mred\x07 \u202e"
+
+    def rename(_update: int, rows: Rows) -> None:
+        rows["heads"][1] |= {"head": evil, "entropy_norm": 0.01}
+
+    path = write_run(tmp_path / "run", 30, rename, facts={"name": evil, "framework": evil, "algorithm": evil})
+    for words in (["ls", path], ["replay", path], ["sql", path, "select head from heads limit 2"]):
+        said = command(*words)
+        assert said.code == 0
+        assert not {"\x1b", "\x07", "\u202e"} & set(said.out)
+        assert "[bold red]x[/]" in said.out
+
+
+def test_schema_prints_every_table(command: Command) -> None:
+    page = command("schema").out
+    facts = strict(command("schema", "--json").out)
+    for table, told in zip(TABLES, facts["tables"], strict=True):
+        assert f"## {table.name}" in page
+        assert [column["name"] for column in told["columns"]] == list(table.names)
+
+
+def test_rules_prints_every_rule_as_page_json_and_toml(command: Command) -> None:
+    page = command("rules").out
+    assert all(f"## {rule.name}" in page for rule in RULES)
+    assert [rule["rule"] for rule in strict(command("rules", "--json").out)] == [rule.name for rule in RULES]
+    defaults = Thresholds.defaults(RULES)
+    assert defaults.merged(tomllib.loads(command("rules", "--toml").out)) == defaults
+
+
+@pytest.mark.parametrize("name", ["ls", "report", "replay", "sql", "schema", "rules"])
+def test_help_teaches_with_an_example(name: str, command: Command) -> None:
+    said = command(name, "--help")
+    assert (said.code, said.err) == (0, "")
+    assert f"Example: esper-analyze {name}" in " ".join(said.out.split())
+
+
+def test_help_lists_every_command_and_the_exit_codes(command: Command) -> None:
+    said = command("--help")
+    assert said.code == 0
+    assert all(name in said.out for name in ("ls", "report", "replay", "sql", "schema", "rules"))
+    assert "3 data damaged" in " ".join(said.out.split())
+
+
+def test_no_command_shows_the_help_and_is_wrong_use(command: Command) -> None:
+    said = command()
+    assert (said.code, said.out) == (2, "")
+    assert "Usage:" in said.err

@@ -1,0 +1,91 @@
+"""What only a process of its own shows: what it imports, how it takes a closed pipe, what goes where."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+HEAVY = ("duckdb", "polars", "pyarrow", "matplotlib", "numpy", "torch", "pandas")
+
+
+def process(*arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "esper_analyze.cli", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, **environment},
+    )
+
+
+def imported(code: str) -> set[str]:
+    script = f"import sys\n{code}\nprint(*(name for name in {HEAVY!r} if name in sys.modules))"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    return set(done.stdout.splitlines()[-1].split())
+
+
+def test_help_imports_nothing_heavy() -> None:
+    assert imported("from esper_analyze.cli import run; run(['--help'])") == set()
+
+
+def test_schema_and_rules_open_no_database_and_draw_nothing() -> None:
+    assert not imported("from esper_analyze.cli import run; run(['rules'])") & {"duckdb", "polars", "matplotlib"}
+    assert not imported("from esper_analyze.cli import run; run(['schema'])") & {"duckdb", "polars", "matplotlib"}
+
+
+@pytest.mark.parametrize("name", ["report", "replay", "sql", "ls"])
+def test_no_command_imports_torch_or_pandas(name: str, runs: Path, tmp_path: Path) -> None:
+    rest = {"report": ["--out", str(tmp_path / "out")], "sql": ["select 1"]}.get(name, [])
+    words = [name, str(runs if name == "ls" else runs / "troubled"), *rest]
+    assert not imported(f"from esper_analyze.cli import run; assert run({words!r}) == 0") & {"torch", "pandas"}
+
+
+@pytest.mark.parametrize("name", ["rules", "schema"])
+def test_a_closed_pipe_is_no_error(name: str) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    with os.fdopen(writing, "w") as closed:
+        done = subprocess.run(
+            [sys.executable, "-m", "esper_analyze.cli", name],
+            stdout=closed,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_results_alone_go_to_stdout(runs: Path, tmp_path: Path) -> None:
+    done = process("report", runs / "healthy", "--out", tmp_path / "out")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == f"{tmp_path / 'out' / 'index.html'}\n"
+
+
+def test_no_color_codes_without_a_terminal_or_with_no_color(runs: Path) -> None:
+    assert "\x1b" not in process("ls", runs, NO_COLOR="1").stdout
+    assert "\x1b" not in process("ls", runs, NO_COLOR="1", FORCE_COLOR="1").stdout.replace("\x1b[1m", "").replace(
+        "\x1b[0m", ""
+    )
+
+
+def test_a_terminal_that_knows_no_unicode_is_no_error(runs: Path) -> None:
+    done = process("replay", runs / "troubled", PYTHONIOENCODING="ascii", LC_ALL="C")
+    assert done.returncode == 0
+    assert "Traceback" not in done.stderr
+
+
+def test_an_internal_error_is_one_sentence_and_code_70(runs: Path) -> None:
+    script = (
+        "import sys, esper_analyze.runs.run as run\n"
+        "def broken(*a, **k): raise RuntimeError('boom')\n"
+        "run.open_run = broken\n"
+        "from esper_analyze.cli import main\n"
+        f"sys.argv = ['esper-analyze', 'replay', {str(runs / 'healthy')!r}]\n"
+        "main()"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert done.returncode == 70
+    assert done.stderr.startswith("esper-analyze: internal error, RuntimeError: boom")
+    assert "Traceback" not in done.stderr
