@@ -13,7 +13,7 @@ from esper_analyze.reports.draw import finish, merged
 from esper_analyze.reports.evidence import Evidence
 from esper_analyze.reports.question import Layout, Question
 from esper_analyze.reports.series import PIXELS
-from esper_analyze.reports.style import FIRST, MUTED, VERDICTS
+from esper_analyze.reports.style import FIRST, VERDICTS
 from esper_analyze.reports.words import times
 from esper_analyze.schema.tables import LEVELS
 from esper_analyze.terminal import cleaned
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 MOST_LANES = 16
 """Rules drawn in the timeline, in the order in which they first fired."""
-_MOST_NAMED = 8
+_MOST_MARKED = 500
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,10 +78,8 @@ def draw(data: TimelineFrame, axes: Sequence[Axes]) -> None:
     level.set_yticks(range(len(LEVELS)), LEVELS)
     level.set_ylim(-0.3, len(LEVELS) - 0.3)
     level.set_xlim(-0.5, max(float(data.update[-1]) + 0.5, 1.0))
-    for update, rule, _ in data.triggers[:_MOST_NAMED]:
+    for update, _, _ in data.triggers[:_MOST_MARKED]:
         level.plot([update], [len(LEVELS) - 1], marker="v", color=VERDICTS["critical"], markersize=5, clip_on=False)
-        if len(data.triggers) == 1:
-            level.annotate(rule, (update, len(LEVELS) - 1), xytext=(6, -3), textcoords="offset points", color=MUTED)
     finish(level, "Telemetry level, and (▾) the findings that raised it", last=True)
 
 

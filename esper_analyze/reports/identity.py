@@ -115,6 +115,8 @@ def _size(size: object, kind: object) -> str:
 def _cell(value: object) -> str:
     if isinstance(value, list):
         return ", ".join(str(item) for item in value)
+    if isinstance(value, Mapping):
+        return ", ".join(f"{name} {item}" for name, item in value.items())
     return "–" if value is None else str(value)
 
 

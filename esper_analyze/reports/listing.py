@@ -9,6 +9,7 @@ from typing import Any
 
 from esper_analyze.errors import EsperError
 from esper_analyze.runs.run import Run, open_run
+from esper_analyze.terminal import cleaned
 
 _SEVERITY = ("info", "warning", "critical")
 
@@ -69,12 +70,21 @@ def _summary(run: Run) -> RunSummary:
 
 
 def status_words(run: Run) -> str:
-    """Return how the run ended: closed, or not and up to where it is whole."""
+    """Return how the run ended: closed, by what error, or not closed and up to where it is whole."""
     if run.closed:
-        return "closed"
+        reason = closing_reason(run)
+        if ":" in reason:
+            return f"closed after {cleaned(reason.split(':')[0], 40)}"
+        return "closed on SIGTERM" if reason == "SIGTERM" else "closed"
     if run.last_update is None:
         return "not closed, no complete update"
     return f"not closed, last complete update {run.last_update}"
+
+
+def closing_reason(run: Run) -> str:
+    """Return what the last writer noted when it closed: "closed", "exit", "SIGTERM", or an error with its kind."""
+    markers = [attempt.closed for attempt in run.attempts if attempt.closed is not None]
+    return str(markers[-1].get("reason", "closed")) if markers else ""
 
 
 def broken_words(run: Run) -> str | None:

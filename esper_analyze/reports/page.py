@@ -51,12 +51,11 @@ class Answer:
 def page(evidence: Evidence, answers: tuple[Answer, ...]) -> str:
     """Return the whole page as one HTML document that loads nothing."""
     identity, story = identities.frame(evidence.run), stories.frame(evidence)
-    replay = evidence.replay
     sections = [
         ("incidents", "Incidents", [incident_table(evidence)]),
         *((answer.question.name, answer.question.title, _answer(answer)) for answer in answers),
         ("run", "The run", _run(identity)),
-        ("unjudged", "What could not be judged", [unjudged_table(replay.unjudged)]),
+        ("unjudged", "What could not be judged", [unjudged_table(evidence)]),
         ("verdicts", "Verdicts by rule", [verdict_table(evidence)]),
         ("thresholds", "Thresholds used", [_folded("Every threshold", threshold_table(evidence))]),
         ("reading", "How to read the figures", [html.paragraphs([_READING])]),

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from esper_analyze.detector.rules import RULES
 from esper_analyze.reports.evidence import Evidence
-from esper_analyze.reports.listing import broken_words, status_words
+from esper_analyze.reports.listing import broken_words, closing_reason, status_words
 from esper_analyze.reports.words import many, number, on, times, title
 from esper_analyze.terminal import cleaned
 
@@ -113,12 +113,14 @@ def _around(incidents: Sequence[Incident]) -> list[str]:
     root = leading(incidents)
     after = consequences(incidents, root)
     rest = [place for place in range(len(incidents)) if place != root and place not in after]
-    roots = [place for place in rest if incidents[place].cause is None]
+    again = [place for place in rest if incidents[place].rule == incidents[root].rule]
+    roots = [place for place in rest if incidents[place].cause is None and place not in again]
     early = [place for place in roots if incidents[place].start < incidents[root].start]
     late = [place for place in roots if place not in early]
     said = []
     for places, words in (
         (after, "As its consequences"),
+        (again, "The same elsewhere or again"),
         (early, "Before it, milder and not tied to it"),
         (late, "Not tied to it"),
     ):
@@ -160,6 +162,8 @@ def _caveats(evidence: Evidence) -> Iterable[str]:
     run = evidence.run
     if not run.closed:
         yield f"The run was {status_words(run)}: the training was killed, or is still going on."
+    elif ":" in closing_reason(run):
+        yield f"The training ended with {cleaned(closing_reason(run), 160)}"
     if run.broken:
         yield f"Left out: {many(len(run.broken), 'file')}, {broken_words(run)}."
     if run.lost_rows:

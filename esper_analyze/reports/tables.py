@@ -108,9 +108,11 @@ def _worst(found: list[Incident]) -> Incident:
     return max(found, key=lambda one: one.peak if higher else -one.peak)
 
 
-def unjudged_table(unjudged: Sequence[Unjudged]) -> str:
-    """Return what could not be judged and why, subjects of one reason in one row."""
-    if not unjudged:
+def unjudged_table(evidence: Evidence) -> str:
+    """Return what could not be judged and why, subjects of one reason in one row; silent rules included."""
+    unjudged, counts = evidence.replay.unjudged, evidence.replay.verdict_counts
+    silent = [rule for rule in RULES if not counts.get(rule.name)]
+    if not unjudged and not silent:
         return "<p>Every rule could judge every update.</p>"
     grouped: dict[tuple[str, str, str], list[Unjudged]] = defaultdict(list)
     for one in unjudged:
@@ -123,6 +125,9 @@ def unjudged_table(unjudged: Sequence[Unjudged]) -> str:
         rows.append(
             [html.chip(verdict), f"<code>{html.text(rule)}</code>", html.text(named), html.text(reason), f"{most:,}"]
         )
+    for mute in silent:
+        why = html.text(f"table {mute.table} has no rows")
+        rows.append([html.chip("not_applicable"), f"<code>{html.text(mute.name)}</code>", "–", why, "all"])
     return html.table(("verdict", "rule", "on", "why", "updates"), rows)
 
 

@@ -1,6 +1,7 @@
 """Whatever is wrong with what a user gives: one sentence on stderr, the right exit code, no traceback."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -41,6 +42,15 @@ def test_an_empty_run_is_read(reader: tuple[str, ...], command: Command, runs: P
     said = command(*arguments(reader, runs / "empty", tmp_path))
     assert (said.code, said.err) == (0, "")
     assert said.out
+
+
+@pytest.mark.parametrize("reader", READERS, ids=IDS)
+def test_a_run_killed_before_its_first_shard_is_read(
+    reader: tuple[str, ...], command: Command, runs: Path, tmp_path: Path
+) -> None:
+    shutil.rmtree(runs / "healthy" / "rank00000")
+    said = command(*arguments(reader, runs / "healthy", tmp_path))
+    assert (said.code, said.err) == (0, "")
 
 
 @pytest.mark.parametrize("reader", READERS, ids=IDS)

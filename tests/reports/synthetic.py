@@ -188,6 +188,7 @@ def write_run(
     edit: Callable[[int, Rows], None] | None = None,
     *,
     close: bool = True,
+    reason: str = "closed",
     facts: Mapping[str, object] | None = None,
 ) -> Path:
     """Write a run of ``updates`` updates; ``edit`` may change the rows of each. Returns ``path``."""
@@ -214,7 +215,7 @@ def write_run(
             edit(update, rows)
         store.put(live.judge(update, rows))
     if close:
-        store.close("end")
+        store.close(reason)
     else:
         store.flush()
         store.inert = True

@@ -3,6 +3,7 @@ from pathlib import Path
 from esper_analyze.detector.incidents import Incident
 from esper_analyze.reports import story
 from esper_analyze.reports.evidence import Evidence, gather
+from esper_analyze.reports.listing import status_words
 from esper_analyze.reports.story import consequences, leading
 from esper_analyze.runs.run import open_run
 from tests.reports.synthetic import Rows, write_run
@@ -88,3 +89,20 @@ def test_consequences_are_followed_to_their_end() -> None:
     chain = [incident("a", 1), incident("b", 2, cause=0), incident("c", 3, cause=1), incident("d", 4)]
     assert consequences(chain, 0) == [1, 2]
     assert consequences(chain, 3) == []
+
+
+def test_a_training_that_raised_names_its_error(tmp_path: Path) -> None:
+    path = write_run(tmp_path / "raised", 5, reason="ValueError: Expected parameter logits\nof shape (64, 4)")
+    run = open_run(path)
+    assert status_words(run) == "closed after ValueError"
+    assert any("ended with ValueError: Expected parameter logits of" in one for one in story.frame(gather(run)).caveats)
+
+
+def test_the_same_rule_elsewhere_is_told_as_the_same(tmp_path: Path) -> None:
+    def both(update: int, rows: Rows) -> None:
+        if update >= 30:
+            rows["groups"][0]["grad_norm"] = rows["groups"][1]["grad_norm"] = 9.0
+
+    told = story.frame(gather(open_run(write_run(tmp_path / "both", 40, both))))
+    assert "The same elsewhere or again: gradient_drift on critic from update 32" in told.paragraph
+    assert "Not tied to it" not in told.paragraph

@@ -1,6 +1,10 @@
+from pathlib import Path
+
 from esper_analyze.detector.incidents import Incident
-from esper_analyze.reports.evidence import Evidence
+from esper_analyze.reports.evidence import Evidence, gather
 from esper_analyze.reports.tables import grouped, incident_table, threshold_table, unjudged_table
+from esper_analyze.runs.run import open_run
+from tests.reports.synthetic import Rows, write_run
 
 
 def incident(rule: str, start: int, cause: int | None = None, subject: str = "run") -> Incident:
@@ -55,7 +59,7 @@ def test_a_healthy_run_has_no_incident_table(healthy: Evidence) -> None:
 
 
 def test_what_could_not_be_judged_says_why(troubled: Evidence) -> None:
-    table = unjudged_table(troubled.replay.unjudged)
+    table = unjudged_table(troubled)
     assert "explained_variance is missing" in table
     assert "<td>3</td>" in table
 
@@ -68,3 +72,12 @@ def test_changed_thresholds_are_marked(troubled: Evidence) -> None:
         assert "recorded with 0.1; default 0.1" in threshold_table(troubled)
     finally:
         troubled.replay.thresholds = kept
+
+
+def test_a_rule_whose_table_has_no_rows_is_listed_as_silent(tmp_path: Path) -> None:
+    def without(_update: int, rows: Rows) -> None:
+        rows["lstm"] = []
+
+    table = unjudged_table(gather(open_run(write_run(tmp_path / "run", 3, without))))
+    assert "lstm_explosion" in table
+    assert "table lstm has no rows" in table
