@@ -36,7 +36,7 @@ def report(
 
     One self-contained index.html, its figures as PNG, and report.json beside it. The page's path goes to stdout.
 
-    Example: esper-analyze report sample_runs/runs/one_collapse --out page
+    Example: esper-analyze report sample_runs/runs/one_update_collapse --out page
     """
     from esper_analyze.reports.evidence import gather
     from esper_analyze.reports.page import QUESTIONS

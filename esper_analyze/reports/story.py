@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -54,15 +55,23 @@ def leading(incidents: Sequence[Incident]) -> int:
     return min(places, key=lambda place: (incidents[place].peak_verdict != "critical", incidents[place].onset, place))
 
 
-def consequences(incidents: Sequence[Incident], root: int) -> list[int]:
+def children_of(incidents: Sequence[Incident]) -> dict[int, list[int]]:
+    """Return position of a cause → positions of what it caused."""
+    children: dict[int, list[int]] = defaultdict(list)
+    for place, incident in enumerate(incidents):
+        if incident.cause is not None:
+            children[incident.cause].append(place)
+    return children
+
+
+def consequences(children: Mapping[int, Sequence[int]], root: int) -> list[int]:
     """Return the positions of incidents that lead back to ``root``, in order of their start."""
-    found: list[int] = []
+    found: set[int] = set()
     waiting = [root]
     while waiting:
-        parent = waiting.pop()
-        children = [p for p, incident in enumerate(incidents) if incident.cause == parent and p not in (root, *found)]
-        found += children
-        waiting += children
+        new = [place for place in children.get(waiting.pop(), ()) if place != root and place not in found]
+        found.update(new)
+        waiting += new
     return sorted(found)
 
 
@@ -111,12 +120,13 @@ def _alarms(findings: Iterable[Finding], lead: Incident) -> list[Finding]:
 
 def _around(incidents: Sequence[Incident]) -> list[str]:
     root = leading(incidents)
-    after = consequences(incidents, root)
-    rest = [place for place in range(len(incidents)) if place != root and place not in after]
+    after = consequences(children_of(incidents), root)
+    told = {root, *after}
+    rest = [place for place in range(len(incidents)) if place not in told]
     again = [place for place in rest if incidents[place].rule == incidents[root].rule]
-    roots = [place for place in rest if incidents[place].cause is None and place not in again]
+    roots = [p for p in rest if incidents[p].cause is None and incidents[p].rule != incidents[root].rule]
     early = [place for place in roots if incidents[place].start < incidents[root].start]
-    late = [place for place in roots if place not in early]
+    late = [place for place in roots if incidents[place].start >= incidents[root].start]
     said = []
     for places, words in (
         (after, "As its consequences"),

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from esper_analyze.detector.rules import RULES
 from esper_analyze.reports import html
-from esper_analyze.reports.story import consequences
+from esper_analyze.reports.story import children_of, consequences
 from esper_analyze.reports.words import number, on, times, title
 from esper_analyze.runs.replay import stored_thresholds
 
@@ -46,10 +46,11 @@ def grouped(incidents: Sequence[Incident]) -> list[tuple[list[Incident], int]]:
     """
     groups: list[tuple[list[Incident], int]] = []
     loose: dict[tuple[str, str], list[Incident]] = {}
+    children = children_of(incidents)
     for root, incident in enumerate(incidents):
         if incident.cause is not None:
             continue
-        after = [incidents[place] for place in consequences(incidents, root)]
+        after = [incidents[place] for place in consequences(children, root)]
         kind = (incident.rule, incident.metric)
         if not after and kind in loose:
             loose[kind].append(incident)

@@ -4,7 +4,7 @@ from esper_analyze.detector.incidents import Incident
 from esper_analyze.reports import story
 from esper_analyze.reports.evidence import Evidence, gather
 from esper_analyze.reports.listing import status_words
-from esper_analyze.reports.story import consequences, leading
+from esper_analyze.reports.story import children_of, consequences, leading
 from esper_analyze.runs.run import open_run
 from tests.reports.synthetic import Rows, write_run
 
@@ -87,8 +87,8 @@ def test_the_earliest_critical_incident_without_a_cause_leads() -> None:
 
 def test_consequences_are_followed_to_their_end() -> None:
     chain = [incident("a", 1), incident("b", 2, cause=0), incident("c", 3, cause=1), incident("d", 4)]
-    assert consequences(chain, 0) == [1, 2]
-    assert consequences(chain, 3) == []
+    assert consequences(children_of(chain), 0) == [1, 2]
+    assert consequences(children_of(chain), 3) == []
 
 
 def test_a_training_that_raised_names_its_error(tmp_path: Path) -> None:
