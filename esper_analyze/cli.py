@@ -24,7 +24,8 @@ TRACEBACK = "ESPER_ANALYZE_TRACEBACK"
 app = typer.Typer(
     name="esper-analyze",
     help="Reads PPO runs that `recorder` wrote: list them, report what went wrong and why, replay the anomaly "
-    "detector with other thresholds, query with SQL.\n\nExample: esper-analyze report sample_runs/runs/one_update_collapse",
+    "detector with other thresholds, query with SQL.\n\n"
+    "Example: esper-analyze report sample_runs/runs/one_update_collapse",
     epilog="Exit codes: 0 fine, 1 findings at or above --fail-on, 2 wrong use, 3 data damaged or incomplete, "
     "70 internal error.",
     add_completion=False,
