@@ -1,8 +1,8 @@
-"""One update's inner loop as it happens: device scalars per minibatch and per optimizer step, nothing waited for."""
+"""One update's inner loop as it happens: minibatches, and the gradients of the optimizer steps between them."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -10,29 +10,20 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from recorder.measure import entropy as entropies
-from recorder.measure import gradients, ratios
+from recorder.measure import gradients
+from recorder.minibatch import KEEP_ELEMENTS, Measurements, Sample, measure
 from recorder.parameters import ParameterMap
 
 Flags = npt.NDArray[np.bool_]
 
-LOSSES = ("policy_loss", "value_loss", "entropy_loss", "total_loss")
-
 
 @dataclass(slots=True)
 class Minibatch:
-    """Measurements of one minibatch, then of the gradients and the optimizer step that followed it."""
+    """What is known of one minibatch without measuring, then the gradients and the optimizer steps that followed."""
 
     epoch: int
     samples: int
-    packed: Tensor  # everything in ``layout``, one after the other, float64
-    layout: tuple[tuple[str, tuple[int, ...]], ...]
-    losses_given: tuple[bool, ...]
-    sources: tuple[str, ...]  # names of the counts under "nonfinite"
-    clip_range: float | Tensor | None
-    entropy_known: bool
-    choices_known: bool
-    joint_choices_known: bool
+    clip_range: float | None
     pre_clip: list[Tensor] = field(default_factory=list)
     clip_norm: float | None = None
     norms: Tensor | None = None  # [pieces]
@@ -43,117 +34,31 @@ class Minibatch:
     steps: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Sample:
-    """What one minibatch hands over; log-probs and entropies are [N] per head, masks [N, K]."""
-
-    heads: tuple[str, ...]
-    log_prob: Mapping[str, Tensor]
-    old_log_prob: Mapping[str, Tensor]
-    joint_log_ratio: Tensor | None = None
-    entropy: Mapping[str, Tensor] | None = None
-    joint_entropy: Tensor | None = None
-    valid_actions: Tensor | None = None  # [H, N], 0 for a head that is not categorical
-    all_categorical: bool = True
-    relevant: Mapping[str, Tensor] | None = None
-    values: Tensor | None = None
-    valid: Tensor | None = None  # [N] bool: samples that are no padding
-    clip_range: float | Tensor | None = None
-    losses: Mapping[str, Tensor | float | None] = field(default_factory=dict)
-    epoch: int = 0
-
-
-def measure(sample: Sample) -> Minibatch:
-    """Return the device scalars of one minibatch. Runs without gradient and does not wait."""
-    new, old = _stack(sample.log_prob, sample.heads), _stack(sample.old_log_prob, sample.heads)
-    joint = None if sample.joint_log_ratio is None else sample.joint_log_ratio.detach().float().reshape(-1)
-    entropy = None if sample.entropy is None else _stack(sample.entropy, sample.heads)
-    valid_actions = sample.valid_actions
-    total = _joint_entropy(sample.joint_entropy, entropy)
-    if sample.valid is not None:
-        keep = sample.valid.reshape(-1).nonzero(as_tuple=True)[0]
-        new, old = new[:, keep], old[:, keep]
-        joint, total = (None if x is None else x[keep] for x in (joint, total))
-        entropy, valid_actions = (None if x is None else x[:, keep] for x in (entropy, valid_actions))
-    held, raw = ratios.log_ratios(joint, new - old)
-    sources, nonfinite = _nonfinite(sample, new, old, entropy)
-    parts = {
-        "ratio": ratios.ratio_statistics(held, raw, sample.clip_range, _weight(sample, held)),
-        "heads": entropies.head_entropy(entropy, new, valid_actions),
-        "losses": torch.stack([_scalar(sample.losses.get(name), new) for name in LOSSES]),
-        "nonfinite": nonfinite,
-    }
-    if total is not None:
-        parts["joint"] = entropies.joint_entropy(total, valid_actions if sample.all_categorical else None)
-    return Minibatch(
-        epoch=sample.epoch,
-        samples=new.shape[1],
-        packed=torch.cat([part.reshape(-1).double() for part in parts.values()]),
-        layout=tuple((name, tuple(part.shape)) for name, part in parts.items()),
-        losses_given=tuple(sample.losses.get(name) is not None for name in LOSSES),
-        sources=sources,
-        clip_range=sample.clip_range,
-        entropy_known=entropy is not None,
-        choices_known=valid_actions is not None and entropy is not None,
-        joint_choices_known=valid_actions is not None and sample.all_categorical and total is not None,
-    )
-
-
-def _stack(tensors: Mapping[str, Tensor], heads: Sequence[str]) -> Tensor:
-    return torch.stack([tensors[head].detach().float().reshape(-1) for head in heads])
-
-
-def _joint_entropy(joint: Tensor | None, heads: Tensor | None) -> Tensor | None:
-    if joint is not None:
-        return joint.detach().float().reshape(-1)
-    return None if heads is None else heads.sum(0)
-
-
-def _weight(sample: Sample, held: Tensor) -> Tensor | None:
-    """Boolean [1 + H, N]: the joint counts every sample, a head those where it is relevant."""
-    if not sample.relevant:
-        return None
-    everywhere = torch.ones_like(held[0], dtype=torch.bool)
-    rows = [everywhere]
-    for head in sample.heads:
-        given = sample.relevant.get(head)
-        row = everywhere if given is None else given.detach().reshape(-1).bool()
-        if sample.valid is not None and given is not None:
-            row = row[sample.valid.reshape(-1)]
-        rows.append(row)
-    return torch.stack(rows)
-
-
-def _scalar(value: Tensor | float | None, like: Tensor) -> Tensor:
-    if isinstance(value, Tensor):
-        return value.detach().to(device=like.device, dtype=torch.float64).reshape(())
-    return torch.tensor(float("nan") if value is None else value, dtype=torch.float64, device=like.device)
-
-
-def _nonfinite(sample: Sample, new: Tensor, old: Tensor, entropy: Tensor | None) -> tuple[tuple[str, ...], Tensor]:
-    """Name what is looked at and count its NaN and ±Inf: the finiteness gate, read later."""
-    names = [f"log_prob[{head}]" for head in sample.heads] + [f"old_log_prob[{head}]" for head in sample.heads]
-    counts = [(~new.isfinite()).sum(1), (~old.isfinite()).sum(1)]
-    if entropy is not None:
-        names += [f"entropy[{head}]" for head in sample.heads]
-        counts.append((~entropy.isfinite()).sum(1))
-    if sample.values is not None:
-        names.append("values")
-        counts.append((~sample.values.detach().isfinite()).sum().reshape(1))
-    for name in LOSSES:
-        if sample.losses.get(name) is not None:
-            names.append(name)
-            counts.append((~_scalar(sample.losses[name], new).isfinite()).sum().reshape(1))
-    return tuple(names), torch.cat(counts).double()
-
-
 class InnerLoop:
     """The minibatches of the update in progress."""
 
     def __init__(self, parameters: ParameterMap | None) -> None:
         self.parameters = parameters
         self.minibatches: list[Minibatch] = []
+        self.measurements: list[Measurements] = []
+        self._waiting: list[Sample] = []
+        self._kept = 0
         self._elements = sum(p.numel() for p in parameters.parameters) if parameters else 0
+
+    def add(self, sample: Sample, epoch: int) -> None:
+        """Take up a minibatch; it is measured later, together with others of its shape."""
+        if self._waiting and self._waiting[0].shape() != sample.shape():
+            self._measure_waiting()
+        self.minibatches.append(Minibatch(epoch, sample.samples, sample.clip_range))
+        self._waiting.append(sample)
+        self._kept += sample.samples * len(sample.heads)
+        if self._kept >= KEEP_ELEMENTS:
+            self._measure_waiting()
+
+    def _measure_waiting(self) -> None:
+        waiting, self._waiting, self._kept = self._waiting, [], 0
+        if waiting:
+            self.measurements.append(measure(waiting))
 
     def see_gradients(self, clipped: Sequence[Tensor]) -> None:
         """Measure the gradients of ``clipped`` parameters, before anything changes them."""
@@ -199,10 +104,9 @@ class InnerLoop:
 
     def tensors(self) -> dict[str, Tensor]:
         """Return all measurements of the update under names that ``recorder.reduce`` reads."""
+        self._measure_waiting()
         found = self.minibatches
-        tensors = {}
-        if found:
-            tensors["packed"] = torch.cat([minibatch.packed for minibatch in found])
+        tensors = {f"packed {place}": one.packed for place, one in enumerate(self.measurements)}
         norms = [minibatch.norms for minibatch in found if minibatch.norms is not None]
         if norms:
             tensors["norms"] = torch.stack(norms)

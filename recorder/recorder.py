@@ -18,11 +18,12 @@ from torch.optim.optimizer import Optimizer
 from esper_analyze.detector.thresholds import Thresholds
 from recorder import clip, exits
 from recorder.heads import Heads
-from recorder.inner_loop import InnerLoop, Sample, measure
+from recorder.inner_loop import InnerLoop
 from recorder.live import Live
 from recorder.measure.lstm import lstm_statistics
 from recorder.measure.masks import mask_statistics
 from recorder.measure.values import advantage_statistics, value_statistics
+from recorder.minibatch import Sample
 from recorder.parameters import ParameterMap, Parts, groups_by_name
 from recorder.rows import Measured, rows_of
 from recorder.store.run_file import create_run
@@ -143,7 +144,7 @@ class Recorder:
         valid_actions: Tensor | None = None,
         relevant: Mapping[str, Tensor] | None = None,
         valid: Tensor | None = None,
-        clip_range: float | Tensor | None = None,
+        clip_range: float | None = None,
         policy_loss: Tensor | float | None = None,
         value_loss: Tensor | float | None = None,
         entropy_loss: Tensor | float | None = None,
@@ -173,30 +174,32 @@ class Recorder:
                 return
             new, old = self._by_head(log_prob), self._by_head(old_log_prob)
             first = next(iter(new.values())).reshape(-1)
+            counts = self.heads.valid_actions(masks, first, every=True) if valid_actions is None else valid_actions
+            losses = {
+                "policy_loss": policy_loss,
+                "value_loss": value_loss,
+                "entropy_loss": entropy_loss,
+                "total_loss": loss,
+            }
             sample = Sample(
                 heads=self.heads.names,
-                log_prob=new,
-                old_log_prob=old,
-                joint_log_ratio=joint_log_ratio,
-                entropy=None if entropy is None else self._by_head(entropy),
-                joint_entropy=joint_entropy,
-                valid_actions=(
-                    self.heads.valid_actions(masks, first, every=True) if valid_actions is None else valid_actions
-                ),
+                log_prob=_detached(new),
+                old_log_prob=_detached(old),
+                joint_log_ratio=None if joint_log_ratio is None else joint_log_ratio.detach(),
+                entropy=None if entropy is None else _detached(self._by_head(entropy)),
+                joint_entropy=None if joint_entropy is None else joint_entropy.detach(),
+                valid_actions=counts,
                 all_categorical=len(self.heads.categorical) == len(self.heads.names),
                 relevant=relevant,
-                values=values,
-                valid=valid,
-                clip_range=clip_range,
+                values=None if values is None else values.detach(),
+                clip_range=None if clip_range is None else float(clip_range),
                 losses={
-                    "policy_loss": policy_loss,
-                    "value_loss": value_loss,
-                    "entropy_loss": entropy_loss,
-                    "total_loss": loss,
+                    name: one.detach() if isinstance(one, Tensor) else one
+                    for name, one in losses.items()
+                    if one is not None
                 },
-                epoch=epoch,
             )
-            self._loop.minibatches.append(measure(sample))
+            self._loop.add(sample if valid is None else sample.kept(valid), epoch)
             if lstm is not None:
                 self._states["update"] = lstm
 
@@ -243,7 +246,14 @@ class Recorder:
                 tensors[f"lstm_{phase}"] = lstm_statistics(hidden.detach(), cell.detach())
             known = {"learning_rate": self._learning_rate, **self._clock(env_steps), **cells}
             self._pending = Measured(
-                self._update, self._loop.minibatches, Transfer(tensors), known, self._episodes, status, reason
+                self._update,
+                self._loop.minibatches,
+                self._loop.measurements,
+                Transfer(tensors),
+                known,
+                self._episodes,
+                status,
+                reason,
             )
             self._next_update()
             if not self._pending.transfer.waits:
@@ -405,6 +415,10 @@ class Recorder:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close("closed" if kind is None else f"{kind.__name__}: {error}"[:500])
+
+
+def _detached(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name: tensor.detach() for name, tensor in tensors.items()}
 
 
 def _any_row(masks: Mapping[str, Tensor], relevant: Mapping[str, Tensor], values: ArrayLike | None) -> Tensor | None:

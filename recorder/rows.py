@@ -9,6 +9,7 @@ import numpy as np
 
 from recorder.heads import Heads
 from recorder.inner_loop import Minibatch
+from recorder.minibatch import Measurements
 from recorder.parameters import ParameterMap
 from recorder.reduce.gradients import explain_zero, group_rows, head_gradient_cells, model_cells
 from recorder.reduce.policy import head_policy_cells, policy_cells, step_rows
@@ -26,6 +27,7 @@ class Measured:
 
     update: int
     minibatches: list[Minibatch]
+    measurements: list[Measurements]
     transfer: Transfer
     cells: Cells
     episodes: list[Cells]
@@ -40,7 +42,7 @@ def rows_of(
     arrays = measured.transfer.arrays()
     update = measured.update
     with np.errstate(all="ignore"):
-        steps = cut(measured.minibatches, arrays)
+        steps = cut(measured.minibatches, measured.measurements, arrays)
         row = {"update": update, **value_cells(arrays), **policy_cells(steps)}
         row |= model_cells(steps, arrays.get("elements")) | measured.cells
         if hooked:
@@ -78,7 +80,7 @@ def _head_rows(
 
 def _clip_range(minibatches: Sequence[Minibatch]) -> float | None:
     last = minibatches[-1].clip_range if minibatches else None
-    return None if last is None else float(last)
+    return last
 
 
 def _episode_cells(episodes: Sequence[Cells]) -> Cells:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from recorder.measure.ratios import row_count, row_extreme, row_mean, row_sum
+from recorder.measure.ratios import count_of, extreme_of, mean_of, sum_of
 
 JOINT_FIELDS = ("count", "entropy", "choices", "norm_sum")
 """What ``joint_entropy`` returns: samples, mean entropy, samples with a choice, Σ H / Σ_h ln n_valid over those."""
@@ -15,34 +15,33 @@ HEAD_FIELDS = ("count", "entropy", "choices", "conditional_sum", "norm_sum", "lo
 
 
 def joint_entropy(entropy: Tensor, valid_actions: Tensor | None) -> Tensor:
-    """Return ``JOINT_FIELDS`` for joint entropies [N] and valid actions per head [H, N] (None: not categorical)."""
-    rows = entropy.unsqueeze(0)
-    count, mean = row_count(rows, None), row_mean(rows, None)
+    """Return ``JOINT_FIELDS`` × [M] for joint entropies [M, N] and valid actions [H, M, N] (None: not categorical)."""
+    count, mean = count_of(entropy, None), mean_of(entropy, None)
     if valid_actions is None:
         nothing = torch.full_like(mean, torch.nan)
-        return torch.cat([count, mean, nothing, nothing])
+        return torch.stack([count, mean, nothing, nothing])
     room = valid_actions.clamp(min=1).to(entropy.dtype).log().sum(0)
     choice = (valid_actions > 1).any(0)
     share = torch.where(choice, entropy / torch.where(choice, room, 1.0), 0.0)
-    return torch.cat([count, mean, choice.sum().to(mean.dtype).unsqueeze(0), share.sum().unsqueeze(0)])
+    return torch.stack([count, mean, choice.sum(-1).to(mean.dtype), share.sum(-1)])
 
 
 def head_entropy(entropy: Tensor | None, log_prob: Tensor, valid_actions: Tensor | None) -> Tensor:
-    """Return ``HEAD_FIELDS`` × heads for entropies, new log-probs and valid actions, each [H, N].
+    """Return ``HEAD_FIELDS`` × [H, M] for entropies, new log-probs and valid actions, each [H, M, N].
 
     Missing inputs leave NaN, to be read as null.
     """
-    nothing = torch.full((log_prob.shape[0],), torch.nan, dtype=log_prob.dtype, device=log_prob.device)
-    extremes = [row_extreme(log_prob, None, largest=False), row_extreme(log_prob, None, largest=True)]
+    extremes = [extreme_of(log_prob, None, largest=False), extreme_of(log_prob, None, largest=True)]
+    nothing = torch.full_like(extremes[0], torch.nan)
     if entropy is None:
-        return torch.stack([row_count(log_prob, None), *([nothing] * 4), *extremes])
-    mean = row_mean(entropy, None)
+        return torch.stack([count_of(log_prob, None), *([nothing] * 4), *extremes])
+    mean = mean_of(entropy, None)
     if valid_actions is None:
-        return torch.stack([row_count(entropy, None), mean, *([nothing] * 3), *extremes])
+        return torch.stack([count_of(entropy, None), mean, *([nothing] * 3), *extremes])
     choice = valid_actions > 1
     room = torch.where(choice, valid_actions.to(entropy.dtype), torch.e).log()
-    held = [choice.sum(1).to(mean.dtype), row_sum(entropy, choice), row_sum(entropy / room, choice)]
-    return torch.stack([row_count(entropy, None), mean, *held, *extremes])
+    held = [choice.sum(-1).to(mean.dtype), sum_of(entropy, choice), sum_of(entropy / room, choice)]
+    return torch.stack([count_of(entropy, None), mean, *held, *extremes])
 
 
 def categorical_entropy(logits: Tensor) -> Tensor:

@@ -1,4 +1,5 @@
-"""Probability ratios and KL from old and new log-probs: rows (the joint, then each head) × samples.
+"""Probability ratios and KL from old and new log-probs: rows (the joint, then each head) × minibatches ×
+samples.
 
 With log r = log π_new − log π_old: k1 = −log r, k2 = ½ log² r, k3 = r − 1 − log r estimate KL(old‖new) from
 samples of the old policy (Schulman 2020, "Approximating KL divergence"). k3 is taken as expm1(log r) − log r.
@@ -34,9 +35,9 @@ FIELDS = (
 
 
 def log_ratios(joint: Tensor | None, heads: Tensor | None) -> tuple[Tensor, Tensor]:
-    """Return clamped and unclamped log-ratios, [1 + H, N], the joint first.
+    """Return clamped and unclamped log-ratios, [1 + H, ...], the joint first.
 
-    ``heads`` is [H, N]; ``joint`` [N] is the framework's own joint log-ratio where it has one. The joint is the
+    ``heads`` is [H, ...]; ``joint`` [...] is the framework's own joint log-ratio where it has one. The joint is the
     sum of the clamped heads; where no head met its clamp the framework's own number stands for that sum, so that
     it agrees with the framework to the last bit.
     """
@@ -54,59 +55,60 @@ def log_ratios(joint: Tensor | None, heads: Tensor | None) -> tuple[Tensor, Tens
 
 
 def ratio_statistics(held: Tensor, raw: Tensor, clip_range: float | Tensor | None, weight: Tensor | None) -> Tensor:
-    """Return ``FIELDS`` × rows for clamped (``held``) and unclamped (``raw``) log-ratios [R, N].
+    """Return ``FIELDS`` × [R, M] for clamped (``held``) and unclamped (``raw``) log-ratios [R, M, N].
 
-    ``weight`` is a boolean [R, N] of samples that count (None: all). A row with count 0 holds NaN, to be read as
-    null. Without a clip range the clip rows are NaN.
+    R rows are the joint, then each head; M minibatches of N samples. ``weight`` is a boolean [R, M, N] of samples
+    that count (None: all). A row with count 0 holds NaN, to be read as null. Without a clip range the clip rows are
+    NaN.
     """
     ratio = held.exp()
-    mean = row_mean(ratio, weight)
+    mean = mean_of(ratio, weight)
     if clip_range is None:
         clip = positive = negative = torch.full_like(mean, torch.nan)
     else:
-        clip = row_mean(((ratio - 1).abs() > clip_range).to(ratio.dtype), weight)
-        positive = row_mean((ratio - 1 > clip_range).to(ratio.dtype), weight)
-        negative = row_mean((1 - ratio > clip_range).to(ratio.dtype), weight)
+        above, below = ratio - 1 > clip_range, 1 - ratio > clip_range
+        positive, negative = mean_of(above.to(ratio.dtype), weight), mean_of(below.to(ratio.dtype), weight)
+        clip = mean_of((above | below).to(ratio.dtype), weight)
     met = (held != raw) & ~raw.isnan()
     met = torch.cat([met.any(0, keepdim=True), met[1:]])
     rows = [
-        row_count(held, weight),
-        -row_mean(held, weight),
-        row_mean(held.square(), weight) / 2,
-        row_mean(held.expm1() - held, weight),
+        count_of(held, weight),
+        -mean_of(held, weight),
+        mean_of(held.square(), weight) / 2,
+        mean_of(held.expm1() - held, weight),
         mean,
-        row_mean((ratio - mean.unsqueeze(1)).square(), weight),
-        row_extreme(ratio, weight, largest=True),
-        row_extreme(ratio, weight, largest=False),
+        mean_of((ratio - mean.unsqueeze(-1)).square(), weight),
+        extreme_of(ratio, weight, largest=True),
+        extreme_of(ratio, weight, largest=False),
         clip,
         positive,
         negative,
-        row_sum((~raw.isfinite()).to(held.dtype), weight),
-        row_sum(met.to(held.dtype), weight),
-        row_extreme(raw.abs(), weight, largest=True),
+        sum_of((~raw.isfinite()).to(held.dtype), weight),
+        sum_of(met.to(held.dtype), weight),
+        extreme_of(raw.abs(), weight, largest=True),
     ]
     return torch.stack(rows)
 
 
-def row_count(x: Tensor, weight: Tensor | None) -> Tensor:
-    """Return how many samples of each row count."""
+def count_of(x: Tensor, weight: Tensor | None) -> Tensor:
+    """Return how many samples (last axis) count."""
     if weight is None:
-        return torch.full((x.shape[0],), float(x.shape[1]), dtype=x.dtype, device=x.device)
-    return weight.sum(1).to(x.dtype)
+        return torch.full(x.shape[:-1], float(x.shape[-1]), dtype=x.dtype, device=x.device)
+    return weight.sum(-1).to(x.dtype)
 
 
-def row_sum(x: Tensor, weight: Tensor | None) -> Tensor:
-    """Return row sums over the samples that count."""
-    return x.sum(1) if weight is None else torch.where(weight, x, 0.0).sum(1)
+def sum_of(x: Tensor, weight: Tensor | None) -> Tensor:
+    """Return sums over the samples (last axis) that count."""
+    return x.sum(-1) if weight is None else torch.where(weight, x, 0.0).sum(-1)
 
 
-def row_mean(x: Tensor, weight: Tensor | None) -> Tensor:
-    """Return row means over the samples that count; NaN where none does."""
-    return x.mean(1) if weight is None else torch.where(weight, x, 0.0).sum(1) / weight.sum(1)
+def mean_of(x: Tensor, weight: Tensor | None) -> Tensor:
+    """Return means over the samples (last axis) that count; NaN where none does."""
+    return x.mean(-1) if weight is None else torch.where(weight, x, 0.0).sum(-1) / weight.sum(-1)
 
 
-def row_extreme(x: Tensor, weight: Tensor | None, *, largest: bool) -> Tensor:
-    """Return row maxima or minima over the samples that count; ∓Inf where none does. NaN wins over everything."""
+def extreme_of(x: Tensor, weight: Tensor | None, *, largest: bool) -> Tensor:
+    """Return maxima or minima over the samples (last axis) that count; ∓Inf where none does. NaN wins over all."""
     if weight is not None:
         x = torch.where(weight, x, -torch.inf if largest else torch.inf)
-    return x.amax(1) if largest else x.amin(1)
+    return x.amax(-1) if largest else x.amin(-1)

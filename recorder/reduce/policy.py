@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from recorder.inner_loop import LOSSES
+from recorder.minibatch import LOSSES
 from recorder.reduce.update import Cells, Numbers, Step, known_mean, weighted_mean
 
 

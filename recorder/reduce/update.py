@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,6 +11,7 @@ import numpy.typing as npt
 
 from recorder.inner_loop import Flags, Minibatch
 from recorder.measure import entropy, ratios
+from recorder.minibatch import LOSSES, Measurements
 
 Numbers = npt.NDArray[np.float64]
 Cells = dict[str, Any]
@@ -39,30 +41,26 @@ class Step:
     missing: Flags | None
 
 
-def cut(minibatches: list[Minibatch], arrays: dict[str, Numbers]) -> list[Step]:
+def cut(minibatches: list[Minibatch], measurements: list[Measurements], arrays: dict[str, Numbers]) -> list[Step]:
     """Return the minibatches with the numbers that ``InnerLoop.tensors`` sent."""
-    steps, start = [], 0
     rows = {name: iter(arrays.get(name, ())) for name in ("pre_clip", "post_clip", "norms")}
-    for minibatch in minibatches:
-        parts = {}
-        for name, shape in minibatch.layout:
-            size = int(np.prod(shape))
-            parts[name] = arrays["packed"][start : start + size].reshape(shape)
-            start += size
-        given = zip(parts["losses"], minibatch.losses_given, strict=True)
+    steps = []
+    for minibatch, (found, parts) in zip(minibatches, _columns(measurements, arrays), strict=True):
+        losses = dict(zip(found.losses, parts["losses"].tolist(), strict=True))
+        counts = zip(found.sources, parts["nonfinite"].tolist(), strict=True)
         steps.append(
             Step(
                 ratio=dict(zip(ratios.FIELDS, parts["ratio"], strict=True)),
                 heads=dict(zip(entropy.HEAD_FIELDS, parts["heads"], strict=True)),
                 joint=_named(entropy.JOINT_FIELDS, parts.get("joint")),
-                losses=tuple(float(loss) if known else None for loss, known in given),
-                nonfinite={name: int(n) for name, n in zip(minibatch.sources, parts["nonfinite"], strict=True) if n},
+                losses=tuple(losses.get(name) for name in LOSSES),
+                nonfinite={name: int(number) for name, number in counts if number},
                 epoch=minibatch.epoch,
                 samples=minibatch.samples,
                 clip_known=minibatch.clip_range is not None,
-                entropy_known=minibatch.entropy_known,
-                choices_known=minibatch.choices_known,
-                joint_choices_known=minibatch.joint_choices_known,
+                entropy_known=found.entropy_known,
+                choices_known=found.choices_known,
+                joint_choices_known=found.joint_choices_known,
                 steps=minibatch.steps,
                 pre_clip=float(next(rows["pre_clip"])) if minibatch.pre_clip else None,
                 post_clip=float(next(rows["post_clip"])) if minibatch.post_clip else None,
@@ -73,6 +71,21 @@ def cut(minibatches: list[Minibatch], arrays: dict[str, Numbers]) -> list[Step]:
             )
         )
     return steps
+
+
+def _columns(
+    measurements: list[Measurements], arrays: dict[str, Numbers]
+) -> Iterator[tuple[Measurements, dict[str, Numbers]]]:
+    """Yield each minibatch's named arrays, in the order the minibatches came."""
+    for place, found in enumerate(measurements):
+        packed = arrays[f"packed {place}"]
+        for m in range(found.count):
+            column, parts, start = packed[:, m], {}, 0
+            for name, shape in found.layout:
+                size = int(np.prod(shape))
+                parts[name] = column[start : start + size].reshape(shape)
+                start += size
+            yield found, parts
 
 
 def _named(fields: tuple[str, ...], values: Numbers | None) -> dict[str, float] | None:
