@@ -47,7 +47,7 @@ def rows_of(
         row |= model_cells(steps, arrays.get("elements")) | measured.cells
         if hooked:
             row["optimizer_steps"] = sum(step.steps > 0 for step in steps)
-        row["clip_range"] = _clip_range(measured.minibatches)
+        row["clip_range"] = measured.minibatches[-1].clip_range if measured.minibatches else None
         row |= _episode_cells(measured.episodes)
         row |= _status(measured, row, steps)
         return {
@@ -76,11 +76,6 @@ def _head_rows(
         row["zero_explained"] = explain_zero(row)
         rows.append(row)
     return rows
-
-
-def _clip_range(minibatches: Sequence[Minibatch]) -> float | None:
-    last = minibatches[-1].clip_range if minibatches else None
-    return last
 
 
 def _episode_cells(episodes: Sequence[Cells]) -> Cells:

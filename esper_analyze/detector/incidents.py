@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -117,7 +119,10 @@ class IncidentTracker:
             )
             for key, one, ended in found
         ]
-        return [replace(incident, cause=self._cause(place, listed)) for place, incident in enumerate(listed)]
+        by_rule: dict[str, list[int]] = {}
+        for place, incident in enumerate(listed):
+            by_rule.setdefault(incident.rule, []).append(place)
+        return [replace(incident, cause=self._cause(incident, listed, by_rule)) for incident in listed]
 
     def _onset(self, name: str, start: int) -> int:
         rule = self._rules[name]
@@ -126,13 +131,13 @@ class IncidentTracker:
         limits = rule.limits() if self._thresholds is None else self._thresholds[name]
         return max(start - int(getattr(limits, rule.confirmed_by)) + 1, 0)
 
-    def _cause(self, place: int, listed: list[Incident]) -> int | None:
+    def _cause(self, incident: Incident, listed: list[Incident], by_rule: Mapping[str, list[int]]) -> int | None:
         """Return the first incident, in the order of the rule's causes, that was open between onset and start."""
-        incident = listed[place]
         for name in self._rules[incident.rule].causes:
-            for other, candidate in enumerate(listed):
-                if candidate.rule == name and candidate.start <= incident.start and candidate.end >= incident.onset:
-                    return other
+            places = by_rule.get(name, [])
+            for place in places[: bisect_right(places, incident.start, key=lambda one: listed[one].start)]:
+                if listed[place].end >= incident.onset:
+                    return place
         return None
 
 

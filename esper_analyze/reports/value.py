@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from esper_analyze.detector.rules.value_collapse import _bound
+from esper_analyze.detector.rules.value_collapse import bound_of_phase
 from esper_analyze.detector.signals import RUN, Frame, Ints, Signal
 from esper_analyze.reports.draw import area, finish, incidents_behind, line, scale
 from esper_analyze.reports.evidence import Evidence
@@ -63,7 +63,7 @@ def phase_bound(evidence: Evidence, progress: Series) -> Series:
     present = np.ones(signal.null.shape, bool)
     frame = Frame((RUN,), present, {"progress": signal})
     limits = evidence.replay.thresholds["value_collapse"]
-    bound = _bound(frame, {"updates": np.zeros(1, np.int64)}, limits)[:, 0]  # type: ignore[arg-type]
+    bound = bound_of_phase(frame, {"updates": np.zeros(1, np.int64)}, limits)[:, 0]  # type: ignore[arg-type]
     return Series(progress.update, bound, np.isnan(bound))
 
 

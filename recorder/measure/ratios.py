@@ -1,5 +1,6 @@
-"""Probability ratios and KL from old and new log-probs: rows (the joint, then each head) × minibatches ×
-samples.
+"""Probability ratios and KL from old and new log-probs: rows × minibatches × samples.
+
+Rows are the joint, then each head.
 
 With log r = log π_new − log π_old: k1 = −log r, k2 = ½ log² r, k3 = r − 1 − log r estimate KL(old‖new) from
 samples of the old policy (Schulman 2020, "Approximating KL divergence"). k3 is taken as expm1(log r) − log r.

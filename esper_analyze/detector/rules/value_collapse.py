@@ -33,7 +33,7 @@ def judge(frame: Frame, memory: Memory, limits: ValueCollapseLimits) -> list[Jud
     ev = frame["explained_variance"]
     excuse = Excuse(frame["ev_low_variance"].equals(1.0), "the returns hardly vary: explained variance says nothing")
     usable = ev.finite & ~excuse.where
-    bound = _bound(frame, memory, limits)
+    bound = bound_of_phase(frame, memory, limits)
     early = _early_level(np.where(usable, ev.values, np.nan), memory, limits.early_updates)
     stuck = usable & ~(ev.values > early)
     low = stuck & (ev.values < bound)
@@ -47,7 +47,7 @@ def judge(frame: Frame, memory: Memory, limits: ValueCollapseLimits) -> list[Jud
     return [settle("explained_variance", ev, bounds, excuses=[excuse], baseline=early)]
 
 
-def _bound(frame: Frame, memory: Memory, limits: ValueCollapseLimits) -> Floats:
+def bound_of_phase(frame: Frame, memory: Memory, limits: ValueCollapseLimits) -> Floats:
     """Return the bound of each update's phase, [n, 1]."""
     progress = frame["progress"]
     known = progress.finite
