@@ -7,8 +7,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-COUNT_ELEMENTS_UP_TO = 1 << 20
-"""NaN and Inf elements are counted at every step in models up to this many parameters."""
+COUNT_ELEMENTS_UP_TO = 1 << 16
+"""NaN and Inf elements are counted at every step in models up to this many parameters: beyond, counting costs more
+than all norms together, and ``tensors_nonfinite`` still tells."""
 
 
 def gradient_norms(gradients: Sequence[Tensor | None], like: Tensor) -> Tensor:
