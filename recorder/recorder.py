@@ -372,6 +372,13 @@ class Recorder:
         measured, self._pending = self._pending, None
         rows = rows_of(measured, self.heads, self.parameters, hooked=self.parameters is not None)
         self._store.put(self._live.judge(measured.update, rows))
+        row = rows["updates"][0]
+        if row.get("optimizer_steps") and row.get("grad_norm_pre_clip") is None and "clip" not in self._told:
+            self._told.add("clip")
+            LOG.warning(
+                "recorder: optimizer steps but no clip call seen, so gradients before clipping are not recorded; call "
+                "it by its module (torch.nn.utils.clip_grad_norm_) or call rec.gradients() after backward"
+            )
 
     @contextmanager
     def guarded(self, what: str) -> Iterator[None]:

@@ -72,6 +72,11 @@ def test_without_a_clip_call_pre_clip_is_null_and_never_the_post_clip_value(tmp_
     assert all(row["grad_state"] is None for row in heads(run, "op"))
 
 
+def test_a_loop_whose_clip_call_is_not_seen_is_told_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    record(tmp_path / "run", Loop(clip=False))
+    assert len([one for one in caplog.records if "no clip call seen" in one.getMessage()]) == 1
+
+
 def test_an_explicit_gradient_call_stands_in_for_the_clip_call(tmp_path: Path) -> None:
     loop = Loop(clip=False)
     with loop.recorder(tmp_path / "run") as rec:
