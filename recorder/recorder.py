@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -31,6 +32,8 @@ from recorder.store.store import Store
 from recorder.transfer import Transfer
 
 LOG = logging.getLogger("recorder")
+MAX_MINIBATCHES = 100_000
+"""Minibatches of one update kept in memory; a loop that never calls ``update`` must not fill it."""
 ArrayLike = Tensor | np.ndarray[Any, Any]
 
 
@@ -106,6 +109,7 @@ class Recorder:
         self._optimising: float | None = None
         self._closed = False
         self._told: set[str] = set()
+        self._lost: Counter[str] = Counter()
         if self.parameters is not None:
             clip.watch(self)
         exits.close_at_exit(self)
@@ -199,6 +203,8 @@ class Recorder:
                     if one is not None
                 },
             )
+            if len(self._loop.minibatches) >= MAX_MINIBATCHES:
+                raise RuntimeError(f"{MAX_MINIBATCHES} minibatches without update(): call it after each inner loop")
             self._loop.add(sample if valid is None else sample.kept(valid), epoch)
             if lstm is not None:
                 self._states["update"] = lstm
@@ -372,6 +378,7 @@ class Recorder:
         measured, self._pending = self._pending, None
         rows = rows_of(measured, self.heads, self.parameters, hooked=self.parameters is not None)
         self._store.put(self._live.judge(measured.update, rows))
+        self._put_losses(measured.update)
         row = rows["updates"][0]
         if row.get("optimizer_steps") and row.get("grad_norm_pre_clip") is None and "clip" not in self._told:
             self._told.add("clip")
@@ -379,6 +386,16 @@ class Recorder:
                 "recorder: optimizer steps but no clip call seen, so gradients before clipping are not recorded; call "
                 "it by its module (torch.nn.utils.clip_grad_norm_) or call rec.gradients() after backward"
             )
+
+    def _put_losses(self, update: int) -> None:
+        """Write what was lost to the recorder's own errors, one row a kind."""
+        lost, self._lost = self._lost, Counter()
+        if lost:
+            rows = [
+                {"update": update, "kind": "recorder_error", "detail": detail, "rows": count}
+                for detail, count in lost.items()
+            ]
+            self._store.put({"losses_of_data": rows})
 
     @contextmanager
     def guarded(self, what: str) -> Iterator[None]:
@@ -394,8 +411,7 @@ class Recorder:
             if kind not in self._told:
                 self._told.add(kind)
                 LOG.exception("recorder: error in %s; training goes on, the loss is counted", what)
-            lost = {"update": self._update, "kind": "recorder_error", "detail": f"{kind}: {error}"[:500], "rows": 1}
-            self._store.put({"losses_of_data": [lost]})
+            self._lost[f"{kind}: {error}"[:500]] += 1
         finally:
             self._depth -= 1
             if self._depth == 0:
@@ -410,6 +426,7 @@ class Recorder:
                 self.update(status="interrupted", reason=reason)
             with self.guarded("close"):
                 self._finish_pending()
+            self._put_losses(self._update)
         self._closed = True
         clip.unwatch(self)
         exits.forget(self)

@@ -22,9 +22,9 @@ def blank(k: int) -> Floats:
     return np.zeros(k)
 
 
-def window(length: int) -> Callable[[int], Bools]:
-    """First value of a window over ``length`` updates: nothing seen for any of k subjects."""
-    return lambda k: np.zeros((length - 1, k), bool)
+def window(longest: int) -> Callable[[int], Bools]:
+    """First value of a window over up to ``longest`` updates: nothing seen for any of k subjects."""
+    return lambda k: np.zeros((longest - 1, k), bool)
 
 
 def streak(hit: Bools, reset: Bools, carried: Ints) -> Ints:
@@ -41,15 +41,17 @@ def streak(hit: Bools, reset: Bools, carried: Ints) -> Ints:
     return count
 
 
-def recent(hit: Bools, carried: Bools) -> Ints:
-    """Return how many of the last ``len(carried) + 1`` updates hit, the present one included, [n, k].
+def recent(hit: Bools, carried: Bools, length: int) -> Ints:
+    """Return how many of the last ``length`` updates hit, the present one included, [n, k].
 
-    ``carried`` [length − 1, k] holds the flags before the first update and is changed in place.
+    ``carried`` [longest − 1, k] holds the flags before the first update and is changed in place; ``length`` is at
+    most ``longest``.
     """
     back = len(carried)
     flags = np.concatenate([carried, hit])
     total = np.concatenate([np.zeros((1, hit.shape[1]), np.int64), np.cumsum(flags, axis=0, dtype=np.int64)])
     if back:
         carried[:] = flags[len(flags) - back :]
-    count: Ints = total[back + 1 :] - total[: len(hit)]
+    first = back + 1 - length
+    count: Ints = total[back + 1 :] - total[first : first + len(hit)]
     return count

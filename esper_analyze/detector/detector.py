@@ -152,7 +152,10 @@ class Detector:
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take up the state that ``state_dict`` gave; rules it does not know start afresh."""
+        """Take up the state that ``state_dict`` gave; rules it does not know start afresh.
+
+        Raises ``ValueError`` when a rule has another memory now than when the state was saved.
+        """
         self._last_update = int(state["last_update"])
         self.escalation.load_state_dict(state["escalation"])
         for mine in self._states:
@@ -162,7 +165,13 @@ class Detector:
             mine.subjects = tuple(theirs["subjects"])
             mine.seen = np.array(theirs["seen"], bool)
             for name, first in mine.rule.memory.items():
-                blank = first(len(mine.subjects))
-                mine.memory[name] = np.array(theirs["memory"][name], blank.dtype).reshape(blank.shape)
+                mine.memory[name] = _restored(mine.rule, name, theirs["memory"].get(name), first(len(mine.subjects)))
             for metric, said in theirs["announcers"].items():
                 mine.announcers.setdefault(metric, Announcer()).load_state_dict(said)
+
+
+def _restored(rule: Rule, name: str, saved: object, blank: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """Return carried state ``name`` as an array like ``blank``."""
+    if saved is None or (array := np.array(saved, blank.dtype)).size != blank.size:
+        raise ValueError(f"saved state of rule {rule.name} does not fit: {name!r} must hold {blank.shape} numbers")
+    return array.reshape(blank.shape)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from bisect import bisect_right
-from collections.abc import Mapping
+from bisect import bisect_left, bisect_right
+from itertools import accumulate
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -119,10 +120,8 @@ class IncidentTracker:
             )
             for key, one, ended in found
         ]
-        by_rule: dict[str, list[int]] = {}
-        for place, incident in enumerate(listed):
-            by_rule.setdefault(incident.rule, []).append(place)
-        return [replace(incident, cause=self._cause(incident, listed, by_rule)) for incident in listed]
+        causes = _Causes(listed)
+        return [replace(one, cause=causes.of(one, self._rules[one.rule].causes)) for one in listed]
 
     def _onset(self, name: str, start: int) -> int:
         rule = self._rules[name]
@@ -131,13 +130,27 @@ class IncidentTracker:
         limits = rule.limits() if self._thresholds is None else self._thresholds[name]
         return max(start - int(getattr(limits, rule.confirmed_by)) + 1, 0)
 
-    def _cause(self, incident: Incident, listed: list[Incident], by_rule: Mapping[str, list[int]]) -> int | None:
-        """Return the first incident, in the order of the rule's causes, that was open between onset and start."""
-        for name in self._rules[incident.rule].causes:
-            places = by_rule.get(name, [])
-            for place in places[: bisect_right(places, incident.start, key=lambda one: listed[one].start)]:
-                if listed[place].end >= incident.onset:
-                    return place
+
+class _Causes:
+    """Finds what an incident is shown under; each search halves, for a long run has many thousand incidents."""
+
+    def __init__(self, listed: Sequence[Incident]) -> None:
+        self._places: dict[str, list[int]] = {}
+        for place, incident in enumerate(listed):
+            self._places.setdefault(incident.rule, []).append(place)
+        self._starts = {name: [listed[place].start for place in found] for name, found in self._places.items()}
+        self._latest_end = {
+            name: list(accumulate((listed[place].end for place in found), max)) for name, found in self._places.items()
+        }
+
+    def of(self, incident: Incident, rules: Iterable[str]) -> int | None:
+        """Return the first incident, in the order of ``rules``, that was open between onset and start."""
+        for name in rules:
+            if name not in self._places:
+                continue
+            first = bisect_left(self._latest_end[name], incident.onset)
+            if first < bisect_right(self._starts[name], incident.start):
+                return self._places[name][first]
         return None
 
 

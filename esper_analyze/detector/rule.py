@@ -22,7 +22,9 @@ class Limits:
     ``escalate`` is how many updates after a warning or critical finding are recorded at DEBUG.
     """
 
-    escalate: int = field(default=5, metadata={"source": "detector specification: 5 unless the rule says more"})
+    escalate: int = field(
+        default=5, metadata={"source": "detector specification: 5 unless the rule says more", "at_least": 0}
+    )
 
     @classmethod
     def sources(cls) -> dict[str, str]:
@@ -30,11 +32,17 @@ class Limits:
         return {item.name: str(item.metadata.get("source", "")) for item in fields(cls)}
 
 
-def limit(default: Any, source: str) -> Any:
-    """Declare one threshold with its default and where that comes from."""
+def limit(default: Any, source: str, *, at_least: float | None = None, below: float | None = None) -> Any:
+    """Declare one threshold with its default, where that comes from, and the range a judge can work with.
+
+    A whole number is at least 0 unless ``at_least`` says more; a real one is free unless bounded.
+    """
+    if at_least is None and isinstance(default, int):
+        at_least = 0
+    facts = {"source": source, "at_least": at_least, "below": below}
     if isinstance(default, dict):
-        return field(default_factory=lambda: dict(default), metadata={"source": source})
-    return field(default=default, metadata={"source": source})
+        return field(default_factory=lambda: dict(default), metadata=facts)
+    return field(default=default, metadata=facts)
 
 
 @dataclass(frozen=True, slots=True)

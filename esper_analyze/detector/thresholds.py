@@ -35,10 +35,10 @@ class Thresholds:
         if rule not in self.by_rule:
             raise ThresholdError(f"there is no rule {rule!r}{_nearest(rule, self.by_rule)}")
         limits = self.by_rule[rule]
-        known = [item.name for item in fields(limits)]
-        if name not in known:
-            raise ThresholdError(f"rule {rule} has no threshold {name!r}{_nearest(name, known)}")
-        checked = _checked(f"{rule}.{name}", getattr(limits, name), value)
+        declared = {item.name: item.metadata for item in fields(limits)}
+        if name not in declared:
+            raise ThresholdError(f"rule {rule} has no threshold {name!r}{_nearest(name, declared)}")
+        checked = _checked(f"{rule}.{name}", getattr(limits, name), value, declared[name])
         return Thresholds(
             MappingProxyType({**self.by_rule, rule: replace(limits, **cast("dict[str, Any]", {name: checked}))})
         )
@@ -80,17 +80,24 @@ def _parsed(value: str) -> object:
     return value
 
 
-def _checked(where: str, present: object, value: object) -> object:
+def _checked(where: str, present: object, value: object, declared: Mapping[str, Any]) -> object:
     if isinstance(present, dict):
         if not isinstance(value, Mapping):
             raise ThresholdError(f"{where} must be a table of name = number, not {value!r}")
         return {str(name): _number(f"{where}.{name}", cell) for name, cell in value.items()}
-    if isinstance(present, int) and not isinstance(present, bool):
-        number = _number(where, value)
-        if number != int(number) or number < 0:
-            raise ThresholdError(f"{where} must be a whole number of at least 0, not {value!r}")
-        return int(number)
-    return _number(where, value)
+    number = _number(where, value)
+    whole = isinstance(present, int)
+    least, below = declared.get("at_least"), declared.get("below")
+    outside = (least is not None and number < least) or (below is not None and number >= below)
+    if outside or (whole and number != int(number)):
+        raise ThresholdError(f"{where} must be {_wanted(whole=whole, least=least, below=below)}, not {value!r}")
+    return int(number) if whole else number
+
+
+def _wanted(*, whole: bool, least: float | None, below: float | None) -> str:
+    bounds = [f"of at least {least:g}"] if least is not None else []
+    bounds += [f"below {below:g}"] if below is not None else []
+    return " ".join(["a whole number" if whole else "a number", " and ".join(bounds)])
 
 
 def _number(where: str, value: object) -> float:

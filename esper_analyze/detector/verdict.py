@@ -78,13 +78,15 @@ def settle(
     *,
     excuses: Sequence[Excuse] = (),
     missing: str | None = None,
+    needs: Sequence[Signal] = (),
     baseline: Floats | None = None,
     nonfinite: bool = True,
 ) -> Judgement:
     """Return the verdicts on ``signal``: not applicable, then missing, then non-finite, then ``bounds``.
 
-    ``missing`` names the column to blame where the signal is null (its own name by default). With
-    ``nonfinite=False`` the signal counts non-finite things itself and needs no check of its own.
+    ``missing`` names the column to blame where the signal is null (its own name by default); ``needs`` are other
+    columns without which it cannot be judged. With ``nonfinite=False`` the signal counts non-finite things itself
+    and needs no check of its own.
     """
     shape = signal.values.shape
     code = np.full(shape, Verdict.OK, np.int8)
@@ -103,6 +105,9 @@ def settle(
     quiet = set()
     if nonfinite:
         _overrule(code, threshold, reason, signal.nonfinite, Verdict.CRITICAL, 1)
+    for needed in needs:
+        reasons.append(f"{needed.name} is missing")
+        _overrule(code, threshold, reason, needed.null, Verdict.NO_DATA, len(reasons) - 1)
     _overrule(code, threshold, reason, signal.null, Verdict.NO_DATA, 2)
     for excuse in excuses:
         reasons.append(excuse.why)

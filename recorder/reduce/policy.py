@@ -37,8 +37,8 @@ def policy_cells(steps: Sequence[Step]) -> Cells:
         cells[f"kl_{name}"] = weighted_mean(joint[name], weights)
     if steps[0].clip_known:
         cells["clip_fraction"] = float(np.mean(joint["clip_fraction"]))
-        cells["clip_fraction_positive"] = weighted_mean(joint["clip_positive"], weights)
-        cells["clip_fraction_negative"] = weighted_mean(joint["clip_negative"], weights)
+        cells["clip_fraction_positive"] = float(np.mean(joint["clip_positive"]))
+        cells["clip_fraction_negative"] = float(np.mean(joint["clip_negative"]))
     for place, name in enumerate(LOSSES):
         cells[name] = known_mean([step.losses[place] for step in steps])
     return cells | _entropy_cells(steps)

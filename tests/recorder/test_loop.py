@@ -208,10 +208,35 @@ def test_a_recorder_error_never_reaches_the_training_and_is_counted(
         loop.update(rec)
     run = open_run(tmp_path / "run")
     losses = run.frame("losses_of_data").to_dicts()
-    assert [row["kind"] for row in losses] == ["recorder_error"] * 2
+    assert [(row["kind"], row["rows"]) for row in losses] == [("recorder_error", 2)]
     assert "no tensor for head 'slot'" in losses[0]["detail"]
     assert len([r for r in caplog.records if "error in minibatch" in r.message]) == 1
     assert len(run.frame("updates")) == 2
+
+
+def test_a_loop_that_never_calls_update_does_not_fill_the_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("recorder.recorder.MAX_MINIBATCHES", 5)
+    with Recorder(tmp_path / "run") as rec:
+        for _ in range(9):
+            rec.minibatch(log_prob=torch.zeros(2), old_log_prob=torch.zeros(2))
+        rec.update()
+    run = open_run(tmp_path / "run")
+    assert run.frame("updates")["minibatches"].to_list() == [5]
+    assert run.frame("losses_of_data")["rows"].to_list() == [4]
+    assert "call it after each inner loop" in caplog.text
+
+
+def test_shares_above_and_below_add_up_for_uneven_minibatches(tmp_path: Path) -> None:
+    with Recorder(tmp_path / "run", strict=True) as rec:
+        for log_prob in ([0.1, 0.2, 0.3], [-1.0]):
+            rec.minibatch(log_prob=torch.tensor(log_prob), old_log_prob=torch.zeros(len(log_prob)), clip_range=0.2)
+        rec.update()
+    row = open_run(tmp_path / "run").frame("updates").to_dicts()[0]
+    assert row["clip_fraction"] == pytest.approx((2 / 3 + 1) / 2)
+    assert row["clip_fraction_positive"] + row["clip_fraction_negative"] == pytest.approx(row["clip_fraction"])
+    assert row["kl_k1"] == pytest.approx(0.4 / 4)
 
 
 def test_a_directory_that_holds_a_run_is_refused(tmp_path: Path) -> None:

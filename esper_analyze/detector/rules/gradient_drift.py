@@ -14,6 +14,9 @@ from esper_analyze.detector.verdict import Bounds, Excuse, Judgement, settle
 EPSILON = 1e-8
 """Keeps the drift defined where the average is 0."""
 
+LARGEST = float(np.finfo(np.float64).max)
+"""Bound on the drift: a finite value after an average of 0 can overflow the quotient, and is not itself non-finite."""
+
 
 @dataclass(frozen=True, slots=True)
 class GradientDriftLimits(Limits):
@@ -21,9 +24,9 @@ class GradientDriftLimits(Limits):
 
     warning: float = limit(0.5, "subsystem review on the EMA tracker: 50 % deviation")
     critical: float = limit(2.0, "detector specification")
-    sustained: int = limit(3, "detector specification: sustained 3")
-    momentum: float = limit(0.99, "subsystem review on the EMA tracker")
-    warmup: int = limit(10, "subsystem review L4: no drift before 10 updates")
+    sustained: int = limit(3, "detector specification: sustained 3", at_least=1)
+    momentum: float = limit(0.99, "subsystem review on the EMA tracker", at_least=0.0, below=1.0)
+    warmup: int = limit(10, "subsystem review L4: no drift before 10 updates", at_least=1)
     escalate: int = limit(5, "detector specification: drift 5")
 
 
@@ -47,7 +50,7 @@ def _judge_one(
     short: str,
     limits: GradientDriftLimits,
 ) -> Judgement:
-    known = ~np.isnan(drift)
+    known = ~np.isnan(baseline)
     if metric == "health":  # health above its average is no trouble: it rose in sound runs by twice its average
         drift = np.where(signal.values > baseline, 0.0, drift)
     far, out = known & (drift > limits.warning), known & (drift > limits.critical)
@@ -75,35 +78,32 @@ def _drift(signal: Signal, memory: Memory, short: str, limits: GradientDriftLimi
     for k in range(signal.values.shape[1]):
         rows = np.flatnonzero(usable[:, k])
         average, count = float(memory[f"ema_{short}"][k]), int(memory[f"count_{short}"][k])
-        averages, average, count = _averages(signal.values[rows, k].tolist(), average, count, limits)
-        held = np.array(averages)
+        values = signal.values[rows, k]
+        held, average, count = _averages(values, average, count, limits)
         baseline[rows, k] = held
-        drift[rows, k] = np.abs(signal.values[rows, k] - held) / (held + EPSILON)
+        with np.errstate(all="ignore"):
+            drift[rows, k] = np.minimum(np.abs(values - held) / (held + EPSILON), LARGEST)
         memory[f"ema_{short}"][k], memory[f"count_{short}"][k] = average, count
     return drift, baseline
 
 
-def _averages(
-    values: list[float], average: float, count: int, limits: GradientDriftLimits
-) -> tuple[list[float], float, int]:
+def _averages(values: Floats, average: float, count: int, limits: GradientDriftLimits) -> tuple[Floats, float, int]:
     """Return the average before each value, then the carried state.
 
     The first ``warmup`` values make a bias-corrected mean (m / (1 − βᵗ), Kingma & Ba 2015) and are held against
     nothing (NaN); after them the plain recurrence goes on from that mean.
     """
-    keep, take = limits.momentum, 1.0 - limits.momentum
-    held: list[float] = []
-    place = 0
-    while place < len(values) and count < limits.warmup:
-        average = keep * average + take * values[place]
-        count, place = count + 1, place + 1
-        held.append(np.nan)
-        if count == limits.warmup:
-            average /= 1.0 - keep**count
-    for value in values[place:]:
-        held.append(average)
-        average = keep * average + take * value
-    return held, average, count
+    keep = limits.momentum
+    terms: list[float] = ((1.0 - keep) * values).tolist()
+    warming = min(max(limits.warmup - count, 0), len(terms))
+    for term in terms[:warming]:
+        average = keep * average + term
+    count += warming
+    if warming and count == limits.warmup:
+        average /= 1.0 - keep**count
+    held = [np.nan] * warming + [average]
+    held += [average := keep * average + term for term in terms[warming:]]
+    return np.array(held[:-1]), average, count
 
 
 def _cells(*values: float | None) -> dict[str, object]:

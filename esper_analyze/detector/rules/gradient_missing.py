@@ -27,8 +27,9 @@ def judge(frame: Frame, memory: Memory, limits: GradientMissingLimits) -> list[J
     bounds = Bounds(warning=unexplained, critical=unexplained & state.equals(_MISSING))
     frozen = Excuse(state.equals(_FROZEN), "frozen: nothing in this head is trainable")
     without = np.where(state.equals(_MISSING), 1.0, 0.0)
-    signal = Signal("grad_state", without, state.null | explained.null)
-    return [settle("grad_state", signal, bounds, excuses=[frozen])]
+    return [
+        settle("grad_state", Signal("grad_state", without, state.null), bounds, excuses=[frozen], needs=[explained])
+    ]
 
 
 def _cells(state: str | None, explained: str | None) -> dict[str, object]:
@@ -55,5 +56,6 @@ RULE = Rule(
         Example("no gradient, but masked all along", "ok", _cells("missing", "masked")),
         Example("frozen on purpose", "not_applicable", _cells("frozen", "frozen")),
         Example("not recorded", "no_data", _cells(None, None)),
+        Example("nobody looked why", "no_data", _cells("missing", None)),
     ),
 )

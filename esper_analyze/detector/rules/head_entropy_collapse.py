@@ -19,8 +19,8 @@ class HeadEntropyCollapseLimits(Limits):
 
     threshold: float = limit(0.1, "detector specification: per-head default")
     per_head: dict[str, float] = limit({}, "single heads in place of the default")  # noqa: RUF009
-    warning_updates: int = limit(3, "detector specification: 3 updates")
-    critical_updates: int = limit(20, "detector specification: 20 updates")
+    warning_updates: int = limit(3, "detector specification: 3 updates", at_least=1)
+    critical_updates: int = limit(20, "detector specification: 20 updates", at_least=1)
     clear_factor: float = limit(1.5, "detector specification: clears only above 1.5 × the threshold")
 
 

@@ -12,8 +12,8 @@ from esper_analyze.detector.rules.excuses import inner_loop_not_measurable
 from esper_analyze.detector.signals import Frame
 from esper_analyze.detector.verdict import Bounds, Judgement, settle
 
-WINDOW = 5
-"""Updates looked back on, the present one included."""
+LONGEST = 50
+"""Bound on ``window``: the flags of so many updates are carried, whatever the window is set to."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,10 +21,13 @@ class KlSpikeLimits(Limits):
     """Bounds on ``updates.kl_k3``, nats."""
 
     warning: float = limit(0.1, "subsystem review asks for 0.05–0.1; sound fast learners touch 0.12 once")
-    window_hits: int = limit(2, f"detector specification: crossings in the last {WINDOW} updates")
+    window_hits: int = limit(2, "detector specification: crossings within the window", at_least=1)
+    window: int = limit(
+        5, "detector specification: the last 5 updates, the present one included", at_least=1, below=LONGEST + 1
+    )
     critical: float = limit(0.5, "detector specification: at once")
     target_factor: float = limit(1.5, "Stable-Baselines3 stops an epoch above 1.5 × target_kl")
-    target_updates: int = limit(3, "detector specification: sustained 3")
+    target_updates: int = limit(3, "detector specification: sustained 3", at_least=1)
     escalate: int = limit(10, "detector specification: ratio and KL 10")
 
 
@@ -34,7 +37,7 @@ def judge(frame: Frame, memory: Memory, limits: KlSpikeLimits) -> list[Judgement
     excuse = inner_loop_not_measurable(frame)
     usable = kl.finite & ~excuse.where
     crossed = usable & (kl.values > limits.warning)
-    hits = recent(crossed, memory["crossed"])
+    hits = recent(crossed, memory["crossed"], limits.window)
     goal = np.where(target.finite, limits.target_factor * target.values, np.inf)
     over = usable & (kl.values > goal)
     sustained = streak(over, usable & ~over, memory["over"]) >= limits.target_updates
@@ -72,6 +75,6 @@ RULE = Rule(
         Example("over the target three times", "warning", _cells(0.02, 0.02, 0.02, target=0.01), updates=3),
         Example("not recorded", "no_data", _cells(None), updates=1),
     ),
-    memory={"crossed": window(WINDOW), "over": zeros},
+    memory={"crossed": window(LONGEST), "over": zeros},
     causes=("first_ratio", "numerical_instability"),
 )

@@ -17,7 +17,7 @@ _INTERRUPTED = choice_code("updates", "status", "interrupted")
 class UpdateSkippedLimits(Limits):
     """How many skipped updates running are critical."""
 
-    critical_updates: int = limit(3, "detector specification: 3 in a row")
+    critical_updates: int = limit(3, "detector specification: 3 in a row", at_least=1)
 
 
 def judge(frame: Frame, memory: Memory, limits: UpdateSkippedLimits) -> list[Judgement]:

@@ -23,7 +23,9 @@ class ValueCollapseLimits(Limits):
     mid: float = limit(0.0, _SOURCE)
     late: float = limit(0.1, _SOURCE)
     critical_below: float = limit(1.0, "detector specification: this far below the warning")
-    sustained: int = limit(5, "sound recurrent runs stay below 0 for dozens of updates, but not below their start")
+    sustained: int = limit(
+        5, "sound recurrent runs stay below 0 for dozens of updates, but not below their start", at_least=1
+    )
     early_updates: int = limit(10, "updates whose mean is the critic's own early level")
     warmup_updates: int = limit(50, "detector specification: warm-up where progress is unknown")
 
@@ -48,11 +50,11 @@ def judge(frame: Frame, memory: Memory, limits: ValueCollapseLimits) -> list[Jud
 
 
 def bound_of_phase(frame: Frame, memory: Memory, limits: ValueCollapseLimits) -> Floats:
-    """Return the bound of each update's phase, [n, 1]."""
+    """Return the bound of each update's phase, [n, k]; where progress is unknown the updates recorded are counted."""
     progress = frame["progress"]
     known = progress.finite
-    number = memory["updates"] + 1 + np.arange(len(known))[:, None]
-    memory["updates"] += len(known)
+    number = memory["updates"] + np.cumsum(frame.present, axis=0)
+    memory["updates"] += np.count_nonzero(frame.present, axis=0)
     unknown = np.where(number <= limits.warmup_updates, limits.warmup, limits.mid)
     at = np.where(known, progress.values, 0.0)
     late = np.where(at < 0.75, limits.mid, limits.late)

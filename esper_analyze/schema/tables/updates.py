@@ -83,14 +83,14 @@ _RATIO = (
         "clip_fraction_positive",
         "share with r > 1 + clip_range",
         "share",
-        _SAMPLES,
+        _MINIBATCHES,
         "no minibatch was seen, or no clip range is known",
     ),
     real(
         "clip_fraction_negative",
         "share with r < 1 − clip_range",
         "share",
-        _SAMPLES,
+        _MINIBATCHES,
         "no minibatch was seen, or no clip range is known",
     ),
 )
