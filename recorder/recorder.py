@@ -2,39 +2,37 @@
 
 from __future__ import annotations
 
-import logging
 import time
-from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.optim.optimizer import Optimizer
 
 from esper_analyze.detector.thresholds import Thresholds
 from recorder import clip, exits
+from recorder.guard import Guard
 from recorder.heads import Heads
 from recorder.inner_loop import InnerLoop
 from recorder.live import Live
 from recorder.measure.lstm import lstm_statistics
-from recorder.measure.masks import mask_statistics
-from recorder.measure.values import advantage_statistics, value_statistics
 from recorder.minibatch import Sample
 from recorder.parameters import ParameterMap, Parts, groups_by_name
+from recorder.rollout import ArrayLike, rollout_tensors
 from recorder.rows import Measured, rows_of
 from recorder.store.run_file import create_run
 from recorder.store.store import Store
 from recorder.transfer import Transfer
 
-LOG = logging.getLogger("recorder")
+UNSEEN_CLIP = (
+    "optimizer steps but no clip call seen, so gradients before clipping are not recorded; call it by its module "
+    "(torch.nn.utils.clip_grad_norm_) or call rec.gradients() after backward"
+)
 MAX_MINIBATCHES = 100_000
 """Minibatches of one update kept in memory; a loop that never calls ``update`` must not fill it."""
-ArrayLike = Tensor | np.ndarray[Any, Any]
 
 
 class Recorder:
@@ -86,7 +84,7 @@ class Recorder:
         **facts: object,
     ) -> None:
         self.run_dir = Path(run_dir)
-        self.strict = strict
+        self.guarded = Guard(strict=strict)
         self.heads = Heads(tuple(heads), sizes or {}, kinds or {})
         parts = heads if isinstance(heads, Mapping) else {}
         self.parameters: ParameterMap | None = None
@@ -104,12 +102,9 @@ class Recorder:
         self._episode_count = 0
         self._learning_rate: float | None = None
         self._optimizers: dict[int, bool] = {}
-        self._spent, self._depth = 0.0, 0
         self._began = time.perf_counter()
         self._optimising: float | None = None
         self._closed = False
-        self._told: set[str] = set()
-        self._lost: Counter[str] = Counter()
         if self.parameters is not None:
             clip.watch(self)
         exits.close_at_exit(self)
@@ -245,7 +240,7 @@ class Recorder:
             return
         with self.guarded("update"), torch.no_grad():
             self._finish_pending()
-            tensors = self._loop.tensors() | self._rollout_tensors(values, returns, advantages, masks, relevant)
+            tensors = self._loop.tensors() | rollout_tensors(self.heads, values, returns, advantages, masks, relevant)
             if lstm is not None:
                 self._states["rollout"] = lstm
             for phase, (hidden, cell) in self._states.items():
@@ -265,29 +260,6 @@ class Recorder:
             if not self._pending.transfer.waits:
                 self._finish_pending()
 
-    def _rollout_tensors(
-        self,
-        values: ArrayLike | None,
-        returns: ArrayLike | None,
-        advantages: ArrayLike | None,
-        masks: Mapping[str, ArrayLike] | None,
-        relevant: Mapping[str, ArrayLike] | None,
-    ) -> dict[str, Tensor]:
-        tensors = {}
-        if values is not None and returns is not None:
-            tensors["values"] = value_statistics(torch.as_tensor(values), torch.as_tensor(returns))
-        if advantages is not None:
-            tensors["advantages"] = advantage_statistics(torch.as_tensor(advantages))
-        given = {name: torch.as_tensor(mask) for name, mask in (masks or {}).items()}
-        matters = {name: torch.as_tensor(mask) for name, mask in (relevant or {}).items()}
-        like = _any_row(given, matters, values)
-        if like is not None:
-            counts = self.heads.valid_actions(given, like, every=False)
-            if counts is not None:
-                rows = self.heads.stacked(matters, self.heads.categorical, like)
-                tensors["masks"] = mask_statistics(counts, rows)
-        return tensors
-
     def _clock(self, env_steps: int | None) -> dict[str, object]:
         now = time.perf_counter()
         optimising = now if self._optimising is None else self._optimising
@@ -296,7 +268,7 @@ class Recorder:
             progress = min(env_steps / self._total_env_steps, 1.0)
         elif self._total_updates:
             progress = min((self._update + 1) / self._total_updates, 1.0)
-        spent, total = 1000 * self._spent, max(now - self._began, 1e-9)
+        spent, total = 1000 * self.guarded.spent, max(now - self._began, 1e-9)
         return {
             "env_steps": env_steps,
             "episodes": self._episode_count if self._episodes or self._episode_count else None,
@@ -315,7 +287,7 @@ class Recorder:
         self._update += 1
         self._loop = InnerLoop(self.parameters)
         self._states, self._episodes = {}, []
-        self._spent, self._began, self._optimising = 0.0, time.perf_counter(), None
+        self.guarded.spent, self._began, self._optimising = 0.0, time.perf_counter(), None
 
     def skip_update(self, reason: str, **given: Any) -> None:
         """End an update that made no optimizer step because of something non-finite; it gets its row."""
@@ -378,44 +350,10 @@ class Recorder:
         measured, self._pending = self._pending, None
         rows = rows_of(measured, self.heads, self.parameters, hooked=self.parameters is not None)
         self._store.put(self._live.judge(measured.update, rows))
-        self._put_losses(measured.update)
+        self._store.put({"losses_of_data": self.guarded.take_losses(measured.update)})
         row = rows["updates"][0]
-        if row.get("optimizer_steps") and row.get("grad_norm_pre_clip") is None and "clip" not in self._told:
-            self._told.add("clip")
-            LOG.warning(
-                "recorder: optimizer steps but no clip call seen, so gradients before clipping are not recorded; call "
-                "it by its module (torch.nn.utils.clip_grad_norm_) or call rec.gradients() after backward"
-            )
-
-    def _put_losses(self, update: int) -> None:
-        """Write what was lost to the recorder's own errors, one row a kind."""
-        lost, self._lost = self._lost, Counter()
-        if lost:
-            rows = [
-                {"update": update, "kind": "recorder_error", "detail": detail, "rows": count}
-                for detail, count in lost.items()
-            ]
-            self._store.put({"losses_of_data": rows})
-
-    @contextmanager
-    def guarded(self, what: str) -> Iterator[None]:
-        """Keep the recorder's errors from the training: count the loss, log each kind once with its traceback."""
-        start = time.perf_counter()
-        self._depth += 1
-        try:
-            yield
-        except Exception as error:
-            if self.strict:
-                raise
-            kind = f"{what}: {type(error).__name__}"
-            if kind not in self._told:
-                self._told.add(kind)
-                LOG.exception("recorder: error in %s; training goes on, the loss is counted", what)
-            self._lost[f"{kind}: {error}"[:500]] += 1
-        finally:
-            self._depth -= 1
-            if self._depth == 0:
-                self._spent += time.perf_counter() - start
+        if row.get("optimizer_steps") and row.get("grad_norm_pre_clip") is None:
+            self.guarded.tell_once("clip", UNSEEN_CLIP)
 
     def close(self, reason: str = "closed") -> None:
         """End the recording: the update in progress is kept as interrupted, everything is sealed. Idempotent."""
@@ -426,7 +364,7 @@ class Recorder:
                 self.update(status="interrupted", reason=reason)
             with self.guarded("close"):
                 self._finish_pending()
-            self._put_losses(self._update)
+            self._store.put({"losses_of_data": self.guarded.take_losses(self._update)})
         self._closed = True
         clip.unwatch(self)
         exits.forget(self)
@@ -443,12 +381,3 @@ class Recorder:
 
 def _detached(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {name: tensor.detach() for name, tensor in tensors.items()}
-
-
-def _any_row(masks: Mapping[str, Tensor], relevant: Mapping[str, Tensor], values: ArrayLike | None) -> Tensor | None:
-    """Return a tensor [N] with one entry per timestep of the rollout, None when nothing tells its length."""
-    for mask in masks.values():
-        return mask.reshape(-1, mask.shape[-1])[:, 0]
-    for mask in relevant.values():
-        return mask.reshape(-1)
-    return None if values is None else torch.as_tensor(values).reshape(-1)

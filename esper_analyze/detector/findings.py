@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 import numpy as np
 
 from esper_analyze.detector.signals import Ints
-from esper_analyze.detector.verdict import Codes, Judgement, Verdict
+from esper_analyze.detector.verdict import BY_WORD, WORDS, Codes, Judgement, Verdict
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,9 +37,8 @@ class Finding:
     @property
     def alarm(self) -> bool:
         """Whether the finding is a warning or critical that is worse than what came before."""
-        words = {verdict.word: verdict for verdict in Verdict}
-        before = Verdict.ABSENT if self.previous is None else words[self.previous]
-        return words[self.verdict] >= Verdict.WARNING and words[self.verdict] > before
+        before = Verdict.ABSENT if self.previous is None else BY_WORD[self.previous]
+        return BY_WORD[self.verdict] >= Verdict.WARNING and BY_WORD[self.verdict] > before
 
     def same_as(self, other: Finding) -> bool:
         """Whether both say the same of the same thing; numbers are compared bit by bit, NaN equals NaN."""
@@ -106,8 +105,8 @@ class Announcer:
             rule,
             subject,
             judgement.metric,
-            Verdict(code).word,
-            None if previous is None else Verdict(previous).word,
+            WORDS[code],
+            None if previous is None else WORDS[previous],
             float(judgement.value[i, k]) if judged else None,
             _or_none(judgement.threshold[i, k]),
             _or_none(judgement.baseline[i, k]),
@@ -125,4 +124,4 @@ class Announcer:
 
 
 def _or_none(number: float) -> float | None:
-    return None if np.isnan(number) else float(number)
+    return None if math.isnan(number) else float(number)

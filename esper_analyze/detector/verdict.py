@@ -28,8 +28,13 @@ class Verdict(IntEnum):
     @property
     def word(self) -> str:
         """The verdict as findings spell it."""
-        return self.name.lower()
+        return WORDS[self]
 
+
+WORDS = tuple(verdict.name.lower() for verdict in Verdict)
+"""Words of the verdicts, by code."""
+BY_WORD = {verdict.word: verdict for verdict in Verdict}
+"""Verdicts by the word findings spell them with."""
 
 NONFINITE = "non-finite"
 
