@@ -45,6 +45,8 @@ class Thresholds:
 
     def merged(self, values: Mapping[str, object]) -> Thresholds:
         """Return a copy with ``{rule: {field: value}}`` applied, as run.json and TOML hold them."""
+        if not isinstance(values, Mapping):
+            raise ThresholdError(f"thresholds must be a table of rules, not {values!r}")
         result = self
         for rule, table in values.items():
             if not isinstance(table, Mapping):

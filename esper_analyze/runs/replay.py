@@ -19,6 +19,7 @@ from esper_analyze.detector.verdict import Verdict
 from esper_analyze.errors import DamagedError
 from esper_analyze.runs.batches import read_batches
 from esper_analyze.runs.run import Run
+from esper_analyze.schema.tables import LEVELS
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +61,7 @@ def stored_thresholds(run: Run) -> Thresholds:
     stored = run.info.get("thresholds", {})
     try:
         return Thresholds.defaults(RULES).merged(stored)
-    except (ThresholdError, AttributeError) as error:
+    except ThresholdError as error:
         raise DamagedError(f"{run.path}: the thresholds in run.json cannot be used: {error}") from error
 
 
@@ -78,7 +79,10 @@ def replay(
     ``observe`` with each batch's outcome.
     """
     chosen = thresholds or stored_thresholds(run)
-    detector = Detector(chosen, level=str(run.info.get("level", "NORMAL")))
+    level = run.info.get("level", "NORMAL")
+    if level not in LEVELS:
+        raise DamagedError(f"{run.path}: run.json names the level {level!r}; levels are {', '.join(LEVELS)}")
+    detector = Detector(chosen, level=level)
     result = Replay(chosen)
     tracker, unjudged = IncidentTracker(chosen), _UnjudgedCounter()
     for batch in read_batches(run, detector.wanted, rank=rank):

@@ -10,6 +10,7 @@ import duckdb
 import pytest
 
 from esper_analyze.errors import DamagedError, UsageError
+from esper_analyze.runs.replay import replay
 from esper_analyze.runs.run import find_runs, open_run
 
 SAMPLES = Path(__file__).parents[2] / "sample_runs" / "runs"
@@ -45,6 +46,22 @@ def test_a_broken_run_json_is_damage(copied: Path, content: str) -> None:
     (copied / "run.json").write_text(content)
     with pytest.raises(DamagedError, match=r"run\.json"):
         open_run(copied)
+
+
+@pytest.mark.parametrize(
+    ("facts", "words"),
+    [
+        ({"thresholds": "x"}, "thresholds must be a table of rules, not 'x'"),
+        ({"thresholds": {"kl_spike": {"warning": "high"}}}, "kl_spike.warning must be a finite number"),
+        ({"level": "LOUD"}, "names the level 'LOUD'"),
+    ],
+)
+def test_what_replay_needs_of_run_json_is_damage_when_it_makes_no_sense(
+    copied: Path, facts: dict[str, object], words: str
+) -> None:
+    edit(copied, **facts)
+    with pytest.raises(DamagedError, match=words):
+        replay(open_run(copied))
 
 
 def test_one_bad_run_does_not_hide_the_others(tmp_path: Path) -> None:
