@@ -5,9 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+import hypothesis.strategies as st
+from hypothesis import given, settings
+
 from esper_analyze.detector.detector import Detector
 from esper_analyze.detector.incidents import Incident, IncidentTracker
+from esper_analyze.detector.rules import RULES
 from tests.detector.batches import batch, frame, run_cut
+from tests.detector.test_laws import random_batch, random_thresholds
 
 
 def incidents(cuts: Sequence[int] = (), **columns: Sequence[object]) -> list[Incident]:
@@ -65,3 +70,33 @@ def test_incidents_do_not_depend_on_how_updates_are_cut() -> None:
     for cut in range(1, len(ratio)):
         parts = incidents((cut,), ratio_max=ratio)
         assert [repr(one) for one in parts] == [repr(one) for one in whole]
+
+
+def test_information_ends_an_incident_as_ok_does() -> None:
+    kl = [0.6, *[0.01] * 5, 0.12, 0.9, 0.01, 0.01, 0.01, 0.01, 0.01]
+    found = incidents(kl_k3=kl)
+    assert [(one.start, one.end, one.ended) for one in found] == [(0, 0, "cleared"), (7, 10, "cleared")]
+
+
+def test_causes_stand_before_what_they_cause() -> None:
+    place = {rule.name: number for number, rule in enumerate(RULES)}
+    assert all(place[cause] < place[rule.name] for rule in RULES for cause in rule.causes)
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(0, 2**32))
+def test_a_cause_is_the_first_one_open_between_onset_and_start(seed: int) -> None:
+    thresholds = random_thresholds(seed)
+    tracker = IncidentTracker(thresholds)
+    tracker.take(Detector(thresholds).process(random_batch(seed, 60)))
+    listed = tracker.incidents()
+    causes = {rule.name: rule.causes for rule in RULES}
+    for place, one in enumerate(listed):
+        open_then = [
+            other
+            for name in causes[one.rule]
+            for other, cause in enumerate(listed)
+            if cause.rule == name and cause.start <= one.start and cause.end >= one.onset
+        ]
+        assert one.cause == (open_then[0] if open_then else None)
+        assert one.cause is None or one.cause < place

@@ -12,7 +12,9 @@ import pytest
 from hypothesis import given, settings
 
 from esper_analyze.detector.detector import Detector
+from esper_analyze.detector.rules import RULES
 from esper_analyze.detector.signals import Batch, Frame, Signal, batch_from_rows
+from esper_analyze.detector.thresholds import Thresholds
 from esper_analyze.schema import BY_NAME, Kind
 from tests.detector.batches import run_cut, said
 
@@ -55,14 +57,41 @@ def random_batch(seed: int, n: int) -> Batch:
     return Batch(update, {table: one for table, one in frames.items() if one.subjects})
 
 
+def random_thresholds(seed: int) -> Thresholds:
+    rng = np.random.default_rng(seed)
+    changes: dict[str, dict[str, object]] = {
+        "kl_spike": {"window": int(rng.integers(1, 51)), "window_hits": int(rng.integers(1, 4))},
+        "value_collapse": {"warmup_updates": int(rng.integers(0, 20)), "sustained": int(rng.integers(1, 6))},
+        "gradient_drift": {"warmup": int(rng.integers(1, 8)), "sustained": 1, "momentum": float(rng.random())},
+        "head_entropy_collapse": {"warning_updates": 1, "per_head": {"s0": 0.4}},
+    }
+    return Thresholds.defaults(RULES).merged(changes)
+
+
 @SETTINGS
-@given(st.integers(0, 2**32), st.integers(1, 60), st.data())
-def test_any_cut_into_batches_says_the_same_to_the_last_bit(seed: int, n: int, data: st.DataObject) -> None:
+@given(st.integers(0, 2**32), st.integers(1, 60), st.booleans(), st.data())
+def test_any_cut_into_batches_says_the_same_to_the_last_bit(
+    seed: int, n: int, defaults: bool, data: st.DataObject
+) -> None:
     whole = random_batch(seed, n)
+    thresholds = None if defaults else random_thresholds(seed)
     cuts = data.draw(st.lists(st.integers(0, n), max_size=6))
+    at_once = said(run_cut(Detector(thresholds), whole, []))
+    assert said(run_cut(Detector(thresholds), whole, cuts)) == at_once
+    assert said(run_cut(Detector(thresholds), whole, range(n))) == at_once
+
+
+def test_a_run_with_late_and_lost_rows_is_judged_the_same_however_it_is_cut() -> None:
+    present = (np.arange(60)[:, None] >= 3) & (np.arange(60)[:, None] != 10)
+    cells = {"explained_variance": -0.3, "progress": math.nan, "ev_low_variance": 0.0}
+    columns = {}
+    for name in WANTED["updates"]:
+        values = np.where(present, cells.get(name, math.nan), math.nan)
+        columns[name] = Signal(name, values, np.isnan(values))
+    whole = Batch(np.arange(60), {"updates": Frame(("run",), present, columns)})
     at_once = said(run_cut(Detector(), whole, []))
-    assert said(run_cut(Detector(), whole, cuts)) == at_once
-    assert said(run_cut(Detector(), whole, range(n))) == at_once
+    assert said(run_cut(Detector(), whole, range(60))) == at_once
+    assert [one[0] for one in at_once["findings"] if one[1] == "value_collapse" and one[4] == "warning"] == [58]
 
 
 @SETTINGS
@@ -118,6 +147,16 @@ def table_rows(table: str, one: Frame, i: int) -> list[dict[str, Any]]:
                 row[name] = None if signal.null[i, k] else cell
             rows.append(row)
     return rows
+
+
+def test_saved_state_of_another_memory_is_refused_by_name() -> None:
+    state = json.loads(json.dumps(Detector().state_dict()))
+    state["rules"]["kl_spike"]["memory"]["crossed"] = [[True]]
+    with pytest.raises(ValueError, match="saved state of rule kl_spike does not fit: 'crossed'"):
+        Detector().load_state_dict(state)
+    del state["rules"]["kl_spike"]["memory"]["crossed"]
+    with pytest.raises(ValueError, match="saved state of rule kl_spike does not fit: 'crossed'"):
+        Detector().load_state_dict(state)
 
 
 def test_updates_must_increase() -> None:

@@ -5,11 +5,14 @@ from __future__ import annotations
 import math
 from dataclasses import fields
 
+import numpy as np
 import pytest
 
 from esper_analyze.detector.detector import Detector, Outcome
 from esper_analyze.detector.rule import Example, Rule
 from esper_analyze.detector.rules import RULES
+from esper_analyze.detector.signals import Batch
+from esper_analyze.detector.thresholds import Thresholds
 from esper_analyze.detector.verdict import Verdict
 from esper_analyze.schema import BY_NAME, Kind
 from tests.detector.batches import judge_cells
@@ -83,6 +86,55 @@ def test_missing_is_never_healthy(rule: Rule, column: str) -> None:
     assert any(word == "no_data" and column in why for word, why in words.items())
 
 
+@pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.name)
+def test_a_subject_whose_row_stops_coming_is_never_healthy(rule: Rule) -> None:
+    detector = Detector(rules=[rule])
+    judge_cells(detector, rule.table, healthy(rule), 1)
+    (judged,) = detector.process(Batch(np.array([1, 2]))).judged
+    for judgement in judged.judgements:
+        assert judgement.code.tolist() == [[Verdict.NO_DATA], [Verdict.NO_DATA]]
+        assert all("is missing" in judgement.reasons[int(reason)] for reason in judgement.reason.ravel())
+
+
+def test_a_zero_gradient_nobody_looked_into_names_what_was_not_looked_at() -> None:
+    rule = next(one for one in RULES if one.name == "gradient_missing")
+    cells = {"grad_state": "missing", "zero_explained": None}
+    (finding,) = judge_cells(Detector(rules=[rule]), "heads", cells, 1).findings
+    assert (finding.verdict, finding.reason) == ("no_data", "zero_explained is missing")
+
+
+@pytest.mark.parametrize(("window", "verdict"), [(1, "info"), (3, "info"), (4, "warning"), (50, "warning")])
+def test_the_window_of_kl_spike_is_as_long_as_its_limit_says(window: int, verdict: str) -> None:
+    rule = next(one for one in RULES if one.name == "kl_spike")
+    thresholds = Thresholds.defaults([rule]).changed("kl_spike", "window", window)
+    cells = {"kl_k3": [0.12, 0.01, 0.01, 0.12], "inner_loop_measurable": True}
+    assert worst_last(rule, judge_cells(Detector(thresholds, rules=[rule]), "updates", cells, 4)) == verdict
+
+
+def test_an_update_without_kl_keeps_the_streak_over_the_target() -> None:
+    rule = next(one for one in RULES if one.name == "kl_spike")
+    cells = {"kl_k3": [0.02, 0.02, None, 0.02], "target_kl": 0.01, "inner_loop_measurable": True}
+    assert worst_last(rule, judge_cells(Detector(rules=[rule]), "updates", cells, 4)) == "warning"
+    cells["kl_k3"] = [0.02, 0.02, 0.001, 0.02]
+    assert worst_last(rule, judge_cells(Detector(rules=[rule]), "updates", cells, 4)) == "ok"
+
+
+def test_unknown_progress_has_the_warm_up_bound_for_fifty_updates_and_then_the_middle_one() -> None:
+    rule = next(one for one in RULES if one.name == "value_collapse")
+    cells = {"explained_variance": [-0.3] * 60, "progress": None, "ev_low_variance": False}
+    outcome = judge_cells(Detector(rules=[rule]), "updates", cells, 60)
+    codes = outcome.judged[0].judgements[0].code[:, 0]
+    assert np.flatnonzero(codes == Verdict.WARNING).tolist() == list(range(54, 60))
+
+
+@pytest.mark.parametrize(("progress", "bound"), [(0.0, -0.5), (0.1, -0.2), (0.25, 0.0), (0.75, 0.1), (1.0, 0.1)])
+def test_phases_are_half_open(progress: float, bound: float) -> None:
+    rule = next(one for one in RULES if one.name == "value_collapse")
+    cells = {"explained_variance": -9.0, "progress": progress, "ev_low_variance": False}
+    outcome = judge_cells(Detector(rules=[rule]), "updates", cells, 5)
+    assert outcome.judged[0].judgements[0].threshold[-1, 0] == bound - 1.0
+
+
 def test_bounds_are_strict() -> None:
     rule = next(one for one in RULES if one.name == "ratio_explosion")
     limits = rule.limits()
@@ -93,8 +145,6 @@ def test_bounds_are_strict() -> None:
 
 
 def test_per_head_threshold_overrules_the_default() -> None:
-    from esper_analyze.detector.thresholds import Thresholds
-
     rule = next(one for one in RULES if one.name == "head_entropy_collapse")
     thresholds = Thresholds.defaults([rule]).changed(rule.name, "per_head", {"s0": 0.5})
     cells = {"entropy_norm": 0.4, "learnable_fraction": 1.0, "kind": "categorical"}
@@ -123,3 +173,13 @@ def test_a_nonfinite_norm_does_not_enter_the_average() -> None:
         outcome = judge_cells(Detector(rules=[rule]), "groups", {"grad_norm": values, "health": 1.0}, len(values))
         last.append(float(outcome.filled["groups", "drift_norm"][1][-1, 0]))
     assert last[0] == last[1] == pytest.approx(0.0, abs=1e-7)
+
+
+def test_a_finite_norm_after_an_average_of_zero_is_far_off_and_not_infinite() -> None:
+    rule = next(one for one in RULES if one.name == "gradient_drift")
+    cells = {"grad_norm": [0.0] * 11 + [1e305], "health": 1.0}
+    outcome = judge_cells(Detector(rules=[rule]), "groups", cells, 12)
+    drift = outcome.filled["groups", "drift_norm"][1][:, 0]
+    assert drift[-2] == 0.0
+    assert 1e300 < drift[-1] < math.inf
+    assert worst_last(rule, outcome) == "ok"  # one update is no drift yet

@@ -8,6 +8,7 @@ import math
 import pytest
 
 from esper_analyze.detector.page import rule_facts, rules_page
+from esper_analyze.detector.rule import Rule
 from esper_analyze.detector.rules import RULES
 from esper_analyze.detector.thresholds import ThresholdError, Thresholds
 from esper_analyze.detector.toml import thresholds_from_toml, thresholds_to_toml
@@ -33,8 +34,14 @@ def test_an_assignment_changes_one_field_and_nothing_else(defaults: Thresholds) 
         ("kl_spike.warnin=1", "rule kl_spike has no threshold 'warnin'; did you mean 'warning'?"),
         ("kl_spike.warning=high", "kl_spike.warning must be a finite number, not 'high'"),
         ("kl_spike.warning=nan", "kl_spike.warning must be a finite number, not nan"),
-        ("kl_spike.window_hits=1.5", "kl_spike.window_hits must be a whole number of at least 0, not 1.5"),
-        ("kl_spike.window_hits=-1", "kl_spike.window_hits must be a whole number of at least 0, not -1"),
+        ("kl_spike.window_hits=1.5", "kl_spike.window_hits must be a whole number of at least 1, not 1.5"),
+        ("kl_spike.window_hits=-1", "kl_spike.window_hits must be a whole number of at least 1, not -1"),
+        ("kl_spike.window=0", "kl_spike.window must be a whole number of at least 1 and below 51, not 0"),
+        ("kl_spike.window=51", "kl_spike.window must be a whole number of at least 1 and below 51, not 51"),
+        ("kl_spike.escalate=-1", "kl_spike.escalate must be a whole number of at least 0, not -1"),
+        ("gradient_drift.momentum=1", "gradient_drift.momentum must be a number of at least 0 and below 1, not 1"),
+        ("gradient_drift.warmup=0", "gradient_drift.warmup must be a whole number of at least 1, not 0"),
+        ("kl_spike.warning=True", "kl_spike.warning must be a finite number, not 'True'"),
         ("kl_spike", "'kl_spike' is not of the form rule.field=value"),
         ("=1", "'=1' is not of the form rule.field=value"),
     ],
@@ -43,6 +50,23 @@ def test_a_bad_assignment_is_refused_in_words(defaults: Thresholds, assignment: 
     with pytest.raises(ThresholdError) as caught:
         defaults.assigned(assignment)
     assert str(caught.value) == message
+
+
+def test_a_flag_is_no_number(defaults: Thresholds) -> None:
+    with pytest.raises(ThresholdError, match="must be a finite number, not True"):
+        defaults.changed("kl_spike", "warning", True)
+
+
+@pytest.mark.parametrize("rule", [rule for rule in RULES if rule.confirmed_by], ids=lambda rule: rule.name)
+def test_a_trouble_cannot_be_confirmed_by_no_update_at_all(defaults: Thresholds, rule: Rule) -> None:
+    with pytest.raises(ThresholdError, match="at least 1"):
+        defaults.changed(rule.name, str(rule.confirmed_by), 0)
+
+
+def test_thresholds_stored_before_a_field_existed_take_its_default(defaults: Thresholds) -> None:
+    stored = changed = defaults.assigned("kl_spike.warning=0.07").as_dict()
+    del stored["kl_spike"]["window"]
+    assert defaults.merged(stored).as_dict() == {**changed, "kl_spike": {**changed["kl_spike"], "window": 5}}
 
 
 def test_thresholds_survive_json(defaults: Thresholds) -> None:

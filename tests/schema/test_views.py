@@ -1,0 +1,76 @@
+"""SQL over shards: typed when there are none, one exact file when a name holds wildcards or quotes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import duckdb
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from esper_analyze.schema import TABLES, Kind, Table
+from esper_analyze.schema.arrow import arrow_schema
+from esper_analyze.schema.page import schema_page, table_facts
+from esper_analyze.schema.views import literal_path, quote_identifier, quote_text, select_shards
+from tests.schema.test_arrow import SMALL
+
+SQL_TYPES = {Kind.FLOAT: "DOUBLE", Kind.INT: "BIGINT", Kind.BOOL: "BOOLEAN"}
+
+
+def described(statement: str) -> list[tuple[str, str]]:
+    with duckdb.connect() as connection:
+        return [(name, kind) for name, kind, *_ in connection.execute(f"describe {statement}").fetchall()]
+
+
+def write(path: Path, update: int) -> None:
+    rows = {"rank": [0], "update": [update], "head": ["op"], "kl": [None], "kind": ["gaussian"]}
+    pq.write_table(pa.table(rows, schema=arrow_schema(SMALL)), path)
+
+
+@pytest.mark.parametrize("table", TABLES, ids=lambda table: table.name)
+def test_a_view_without_shards_is_empty_and_typed(table: Table) -> None:
+    statement = select_shards(table, [])
+    expected = [(column.name, SQL_TYPES.get(column.kind, "VARCHAR")) for column in table.columns]
+    assert described(statement) == expected
+    with duckdb.connect() as connection:
+        assert connection.execute(statement).fetchall() == []
+
+
+def test_a_view_with_shards_has_the_same_columns_as_one_without(tmp_path: Path) -> None:
+    write(tmp_path / "small-000001.parquet", 3)
+    statement = select_shards(SMALL, [str(tmp_path / "small-000001.parquet")])
+    assert described(statement) == described(select_shards(SMALL, []))
+
+
+@pytest.mark.parametrize("name", ["a*.parquet", "a?.parquet", "a[bc].parquet", "it's.parquet"])
+def test_exactly_the_named_file_is_read(tmp_path: Path, name: str) -> None:
+    write(tmp_path / name, 1)
+    for other in ("ab.parquet", "ac.parquet", "axx.parquet"):
+        write(tmp_path / other, 2)
+    with duckdb.connect() as connection:
+        found = connection.execute(select_shards(SMALL, [str(tmp_path / name)])).fetchall()
+    assert found == [(0, 1, "op", None, "gaussian")]
+
+
+def test_quotes_cannot_be_closed_from_inside() -> None:
+    assert quote_identifier('a"; drop table b; --') == '"a""; drop table b; --"'
+    assert quote_text("it's") == "'it''s'"
+    assert literal_path("runs/[1]*.parquet") == "runs/[[]1][*].parquet"
+
+
+def test_the_page_names_every_table_column_and_choice() -> None:
+    page = schema_page(TABLES, "9.1")
+    assert page.startswith("# What is recorded (schema 9.1)")
+    for table in TABLES:
+        section = page.split(f"\n## {table.name}\n")[1].split("\n## ")[0]
+        for column in table.columns:
+            assert f"| {column.name} | {column.kind.value} |" in section
+            assert all(choice in section for choice in column.choices)
+        assert [found["name"] for found in table_facts(table)["columns"]] == list(table.names)  # type: ignore[attr-defined]
+
+
+def test_a_bar_in_a_meaning_does_not_break_the_pages_table() -> None:
+    for line in schema_page(TABLES, "1.0").splitlines():
+        if line.startswith("| "):
+            assert line.replace("\\|", "").count("|") == 7, line
