@@ -118,7 +118,7 @@ RULE = Rule(
     judge=judge,
     title="Gradients drifted",
     meaning="The group's gradient has been far from its own moving average for several updates: it grows, fades or "
-    "its tensors vanish or explode, without any single update being alarming.",
+    "its tensors vanish or explode, without any single update being alarming. Health counts only when it falls.",
     look_first="Learning-rate schedule, scale of advantages and returns, entropy; which group moved first.",
     reference="Gradient review C3; subsystem review on gradient_ema",
     examples=(
