@@ -40,6 +40,8 @@ def replay(
 ) -> None:
     """Run the detector again over RUN and show what it finds: as recorded, or what other thresholds would find.
 
+    With other thresholds, what was recorded live and is not found now, and the other way round, is listed too.
+
     Example: esper-analyze replay RUN --set kl_spike.warning=0.05
     """
     from esper_analyze.runs.replay import differences, recorded
@@ -52,9 +54,9 @@ def replay(
         raise UsageError("--verify compares with the recording, so it takes no other thresholds", hint="leave one out")
     with progress("judging", run.last_update) as step:
         result = run_replay(run, chosen, progress=step)
-    different = differences(result, recorded(run)) if verify else None
+    different = differences(result, recorded(run)) if verify or chosen is not None else None
     (_print_json if as_json else _print_words)(run, result, different)
-    if different:
+    if different and verify:
         say(f"replay and recording differ in {len(different)} places")
         raise typer.Exit(DAMAGED)
     fail_if(result.findings, fail_on)
@@ -101,6 +103,8 @@ def _print_words(run: Run, result: Replay, different: list[Difference] | None) -
     for rule in sorted({one.rule for one in result.unjudged if one.verdict == "no_data"}):
         reasons = {one.reason for one in result.unjudged if one.rule == rule and one.verdict == "no_data"}
         sys.stdout.write(f"not judged for lack of data: {rule} ({', '.join(sorted(reasons))})\n")
+    if different:
+        sys.stdout.write("what replay and the live recording do not share:\n")
     for difference in different or ():
         sys.stdout.write(f"only {difference.only}: update {difference.update}, {difference.text}\n")
     if different == []:

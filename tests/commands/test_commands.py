@@ -234,3 +234,11 @@ def test_no_command_shows_the_help_and_is_wrong_use(command: Command) -> None:
     said = command()
     assert (said.code, said.out) == (2, "")
     assert "Usage:" in said.err
+
+
+def test_other_thresholds_list_what_the_live_recording_did_not_say(command: Command) -> None:
+    sample = Path(__file__).parents[2] / "sample_runs" / "runs" / "masked_healthy"
+    said = command("replay", str(sample), "--set", "kl_spike.critical=0.001")
+    assert said.code == 0
+    assert "only replay: update" in said.out
+    assert "kl_spike on run (kl_k3): critical" in said.out
