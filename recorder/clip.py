@@ -15,10 +15,14 @@ from torch.utils.hooks import RemovableHandle
 class Watcher(Protocol):
     """Somebody who wants to see gradients. None of the calls may raise."""
 
-    def before_clip(self, parameters: list[Tensor], max_norm: float) -> bool:
-        """See gradients before clipping; return whether they are this watcher's."""
+    def before_clip(self, parameters: list[Tensor], *, plain: bool) -> Tensor | None:
+        """See gradients before clipping.
 
-    def after_clip(self, total: Tensor, norm_type: float) -> None:
+        ``plain``: an L2 clip without further wishes. May return the total norm that torch would compute, to the
+        last bit; torch then need not compute it again.
+        """
+
+    def after_clip(self, total: Tensor, max_norm: object, norm_type: float) -> None:
         """See the total norm that the clip call returned."""
 
     def before_step(self, optimizer: Optimizer) -> None:
@@ -57,19 +61,39 @@ def unwatch(watcher: Watcher) -> None:
 
 
 def _watched(original: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """Return ``original`` as seen by the watchers; only torch's own is ever left out, never somebody's wrapper."""
+    shares = getattr(getattr(original, "__code__", None), "co_filename", None) == clip_grad.__file__
+
     def clip_grad_norm_(
         parameters: Tensor | Iterable[Tensor], max_norm: float, norm_type: float = 2.0, *args: Any, **kwargs: Any
     ) -> Tensor:
         listed = [parameters] if isinstance(parameters, Tensor) else list(parameters)
-        concerned = [watcher for watcher in list(_watchers) if watcher.before_clip(listed, max_norm)]
-        total = original(listed, max_norm, norm_type, *args, **kwargs)
-        for watcher in concerned:
-            watcher.after_clip(total, float(norm_type))
+        if not listed:  # the original warns of an empty generator
+            return original(parameters, max_norm, norm_type, *args, **kwargs)
+        plain = shares and norm_type == 2.0 and not args and not kwargs and isinstance(max_norm, (int, float))
+        total = None
+        for watcher in tuple(_watchers):
+            known = watcher.before_clip(listed, plain=plain)
+            total = known if known is not None else total
+        if total is None:
+            total = original(listed, max_norm, norm_type, *args, **kwargs)
+        elif not _nothing_to_clip(total, max_norm):
+            torch.nn.utils.clip_grads_with_norm_(listed, max_norm, total)
+        for watcher in tuple(_watchers):
+            watcher.after_clip(total, max_norm, float(norm_type))
         return total
 
     clip_grad_norm_.__recorder__ = True  # type: ignore[attr-defined]
     clip_grad_norm_.__doc__ = original.__doc__
     return clip_grad_norm_
+
+
+def _nothing_to_clip(total: Tensor, max_norm: float) -> bool:
+    """Whether the clip coefficient is 1 for certain, so that multiplying by it changes no bit.
+
+    Only asked of norms on the host, which are there to be read: no device is waited for.
+    """
+    return bool(float(total.numpy()) * 1.000001 + 1e-5 < max_norm)
 
 
 def _on_step(optimizer: Optimizer, *_: Any) -> None:

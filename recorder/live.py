@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 from esper_analyze.detector.detector import Detector, Outcome
 from esper_analyze.detector.escalation import MINIMAL, OFF
@@ -12,8 +14,8 @@ from esper_analyze.detector.findings import Finding
 from esper_analyze.detector.signals import batch_from_rows
 from esper_analyze.detector.thresholds import Thresholds
 from esper_analyze.schema.tables import BY_NAME, LEVELS
-from recorder.reduce.update import Cells
 from recorder.rows import AT_MINIMAL
+from recorder.store.block import Block, Rows
 
 LOG = logging.getLogger("recorder")
 
@@ -31,27 +33,40 @@ class Live:
         """Return the telemetry level in effect for ``update``."""
         return self.detector.escalation.level_at(update)
 
-    def judge(self, update: int, rows: Mapping[str, list[Cells]]) -> dict[str, list[Cells]]:
+    def judge(self, update: int, rows: Mapping[str, Rows]) -> Judged:
         """Return the rows to store for ``update``: those its level asks for, findings, level changes, drift."""
         level = self.level(update)
         if level == OFF:
-            return {}
+            return Judged({}, None)
         kept = {name: cells for name, cells in rows.items() if level != MINIMAL or name in AT_MINIMAL}
-        outcome = self.detector.process(batch_from_rows(update, kept, self._wanted))
-        _fill(kept, outcome)
+        seen = {
+            name: cells.as_rows() if isinstance(cells, Block) else cells
+            for name, cells in kept.items()
+            if name in self._wanted
+        }
+        outcome = self.detector.process(batch_from_rows(update, seen, self._wanted))
+        _fill(seen, outcome)
         kept["findings"] = [finding.as_row() for finding in outcome.findings]
         kept["levels"] = [
             {name: getattr(change, name) for name in _LEVEL_COLUMNS if hasattr(change, name)}
             for change in outcome.levels
         ]
         _tell(outcome.findings)
-        return kept
+        return Judged(kept, outcome)
 
 
 _LEVEL_COLUMNS = BY_NAME["levels"].names
 
 
-def _fill(rows: Mapping[str, Sequence[Cells]], outcome: Outcome) -> None:
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """The rows to store for one update, and what the detector said of it (None at level OFF)."""
+
+    rows: dict[str, Rows]
+    outcome: Outcome | None
+
+
+def _fill(rows: Mapping[str, Sequence[Any]], outcome: Outcome) -> None:
     """Write the columns the detector fills into the rows it filled them for."""
     for (table, column), (subjects, values) in outcome.filled.items():
         subject = BY_NAME[table].subject

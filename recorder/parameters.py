@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
@@ -33,25 +32,11 @@ Parts = Part | Iterable[Part]
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """What one norm is taken of: a whole parameter (``rows`` None) or some of its rows."""
+    """What one norm stands for: a whole parameter (``rows`` None) or some of its rows."""
 
-    parameter: nn.Parameter
     tensor: int
     rows: tuple[int, int] | None
-
-    def gradient(self) -> Tensor | None:
-        """Return the gradient of the piece, None where the parameter has none."""
-        gradient = self.parameter.grad
-        if gradient is None or self.rows is None:
-            return gradient
-        return gradient[self.rows[0] : self.rows[1]]
-
-    @property
-    def elements(self) -> int:
-        """Number of parameters in the piece."""
-        if self.rows is None:
-            return self.parameter.numel()
-        return (self.rows[1] - self.rows[0]) * (self.parameter.numel() // max(len(self.parameter), 1))
+    elements: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,22 +56,35 @@ class Group:
 
 
 class ParameterMap:
-    """Cuts a model's parameters into pieces so that every group is a set of whole pieces."""
+    """A model's parameters, and groups of them down to rows.
+
+    ``pieces`` are all parameters whole, in the model's order, then the row ranges that some group wants; ``cut``
+    names the parameters of which such ranges exist.
+    """
 
     def __init__(self, model: nn.Module, groups: Mapping[str, Parts], heads: Mapping[str, Parts | None]) -> None:
-        self.parameters = list(dict.fromkeys(model.parameters()))
+        named = dict(model.named_parameters())
+        self.names = [name.removeprefix("_orig_mod.") for name in named]
+        self.parameters: list[nn.Parameter] = list(named.values())
         self._tensor = {id(parameter): index for index, parameter in enumerate(self.parameters)}
-        named = {name: list(_rows(parts)) for name, parts in groups.items()}
-        named |= {HEAD_PREFIX + name: list(_rows(parts)) for name, parts in heads.items() if parts is not None}
-        self._check(named)
-        self.pieces = self._cut([rows for members in named.values() for rows in members])
-        self.groups = [self._group(name, members) for name, members in named.items()]
+        members = {name: list(_rows(parts)) for name, parts in groups.items()}
+        members |= {HEAD_PREFIX + name: list(_rows(parts)) for name, parts in heads.items() if parts is not None}
+        self._check(members)
+        self.pieces = [Piece(index, None, p.numel()) for index, p in enumerate(self.parameters)]
+        self._places: dict[tuple[int, int, int], int] = {}
+        self.groups = [self._group(name, rows) for name, rows in members.items()]
         everything = [Rows(parameter, 0, _length(parameter)) for parameter in self.parameters]
         self.groups.append(self._group("all", everything))
+        self.cut = sorted({piece.tensor for piece in self.pieces if piece.rows is not None})
+        self.elements = sum(parameter.numel() for parameter in self.parameters)
 
     def owns(self, parameter: Tensor) -> bool:
         """Whether ``parameter`` belongs to the model."""
         return id(parameter) in self._tensor
+
+    def place(self, parameter: Tensor) -> int | None:
+        """Return the index of ``parameter`` in the model, None when it has no such parameter."""
+        return self._tensor.get(id(parameter))
 
     def _check(self, named: Mapping[str, list[Rows]]) -> None:
         for name, members in named.items():
@@ -95,40 +93,31 @@ class ParameterMap:
                     shape = tuple(rows.parameter.shape)
                     raise ValueError(f"group {name!r} names a parameter of shape {shape} that the model does not have")
 
-    def _cut(self, wanted: Iterable[Rows]) -> list[Piece]:
-        edges: dict[int, set[int]] = {}
-        for index, parameter in enumerate(self.parameters):
-            edges[index] = {0, _length(parameter)}
-        for rows in wanted:
-            edges[self._tensor[id(rows.parameter)]] |= {rows.start, rows.stop}
-        pieces = []
-        for index, parameter in enumerate(self.parameters):
-            cuts = sorted(edges[index])
-            if len(cuts) <= 2:
-                pieces.append(Piece(parameter, index, None))
-            else:
-                pieces += [Piece(parameter, index, pair) for pair in pairwise(cuts)]
-        return pieces
+    def _piece(self, rows: Rows) -> int:
+        tensor = self._tensor[id(rows.parameter)]
+        length = _length(rows.parameter)
+        if rows.start <= 0 and rows.stop >= length:
+            return tensor
+        key = (tensor, rows.start, rows.stop)
+        if key not in self._places:
+            self._places[key] = len(self.pieces)
+            elements = (rows.stop - rows.start) * (rows.parameter.numel() // max(length, 1))
+            self.pieces.append(Piece(tensor, (rows.start, rows.stop), elements))
+        return self._places[key]
 
     def _group(self, name: str, members: Iterable[Rows]) -> Group:
-        inside: set[int] = set()
-        for rows in members:
-            tensor = self._tensor[id(rows.parameter)]
-            inside |= {
-                place
-                for place, piece in enumerate(self.pieces)
-                if piece.tensor == tensor
-                and (piece.rows is None or (piece.rows[0] >= rows.start and piece.rows[1] <= rows.stop))
-            }
-        places = sorted(inside)
+        places = sorted({self._piece(rows) for rows in members}, key=lambda place: (self.pieces[place].tensor, place))
         tensors = [self.pieces[place].tensor for place in places]
+        whole = {tensor for place, tensor in zip(places, tensors, strict=True) if self.pieces[place].rows is None}
+        kept = [place for place, t in zip(places, tensors, strict=True) if t not in whole or place == t]
+        tensors = [self.pieces[place].tensor for place in kept]
         starts = [i for i, tensor in enumerate(tensors) if i == 0 or tensors[i - 1] != tensor]
         return Group(
             name,
-            np.array(places, np.int64),
+            np.array(kept, np.int64),
             np.array(starts, np.int64),
-            sum(self.pieces[place].elements for place in places),
-            not any(self.pieces[place].parameter.requires_grad for place in places),
+            sum(self.pieces[place].elements for place in kept),
+            not any(self.parameters[tensor].requires_grad for tensor in tensors),
         )
 
 

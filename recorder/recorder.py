@@ -14,15 +14,18 @@ from torch.optim.optimizer import Optimizer
 
 from esper_analyze.detector.thresholds import Thresholds
 from recorder import clip, exits
+from recorder.batch import Capture
+from recorder.gradients_seen import Reader, Seen
 from recorder.guard import Guard
 from recorder.heads import Heads
 from recorder.inner_loop import InnerLoop
 from recorder.live import Live
 from recorder.measure.lstm import lstm_statistics
-from recorder.minibatch import Sample
 from recorder.parameters import ParameterMap, Parts, groups_by_name
 from recorder.rollout import ArrayLike, rollout_tensors
 from recorder.rows import Measured, rows_of
+from recorder.sample import Sample
+from recorder.store.block import Block
 from recorder.store.run_file import create_run
 from recorder.store.store import Store
 from recorder.transfer import Transfer
@@ -90,18 +93,19 @@ class Recorder:
         self.parameters: ParameterMap | None = None
         if model is not None:
             self.parameters = ParameterMap(model, groups_by_name(model) if groups is None else groups, parts)
+        self._reader = None if self.parameters is None else Reader(self.parameters)
         self._total_updates, self._total_env_steps = total_updates, total_env_steps
         self._live = Live(thresholds, level)
         self._create(facts)
         self._store = Store(self.run_dir)
         self._update = 0
         self._pending: Measured | None = None
-        self._loop = InnerLoop(self.parameters)
+        self._loop = self._new_loop()
         self._states: dict[str, tuple[Tensor, Tensor]] = {}
         self._episodes: list[dict[str, object]] = []
         self._episode_count = 0
-        self._learning_rate: float | None = None
-        self._optimizers: dict[int, bool] = {}
+        self._learning_rate: float | Tensor | None = None
+        self._clip_seen: Seen | None = None
         self._began = time.perf_counter()
         self._optimising: float | None = None
         self._closed = False
@@ -127,6 +131,9 @@ class Recorder:
                 **facts,
             },
         )
+
+    def _new_loop(self) -> InnerLoop:
+        return InnerLoop(self.parameters, self._reader, len(self.heads.names))
 
     @property
     def level(self) -> str:
@@ -166,14 +173,10 @@ class Recorder:
         if self._closed or self._store.inert:
             return
         with self.guarded("minibatch"), torch.no_grad():
-            self._finish_pending()
-            if self._optimising is None:
-                self._optimising = time.perf_counter()
-            if self.level == "OFF":
+            if not self._begin_minibatch():
                 return
-            new, old = self._by_head(log_prob), self._by_head(old_log_prob)
-            first = next(iter(new.values())).reshape(-1)
-            counts = self.heads.valid_actions(masks, first, every=True) if valid_actions is None else valid_actions
+            new, old = self._rows(log_prob), self._rows(old_log_prob)
+            counts = self.heads.valid_actions(masks, new[0], every=True) if valid_actions is None else valid_actions
             losses = {
                 "policy_loss": policy_loss,
                 "value_loss": value_loss,
@@ -182,15 +185,16 @@ class Recorder:
             }
             sample = Sample(
                 heads=self.heads.names,
-                log_prob=_detached(new),
-                old_log_prob=_detached(old),
-                joint_log_ratio=None if joint_log_ratio is None else joint_log_ratio.detach(),
-                entropy=None if entropy is None else _detached(self._by_head(entropy)),
-                joint_entropy=None if joint_entropy is None else joint_entropy.detach(),
+                log_prob=new,
+                old_log_prob=old,
+                joint_log_ratio=_flat(joint_log_ratio),
+                entropy=None if entropy is None else self._rows(entropy),
+                joint_entropy=_flat(joint_entropy),
                 valid_actions=counts,
                 all_categorical=len(self.heads.categorical) == len(self.heads.names),
-                relevant=relevant,
-                values=None if values is None else values.detach(),
+                relevant=self.heads.stacked(relevant, self.heads.names, new[0]),
+                counted=None if valid is None else valid.reshape(-1).bool(),
+                values=_flat(values),
                 clip_range=None if clip_range is None else float(clip_range),
                 losses={
                     name: one.detach() if isinstance(one, Tensor) else one
@@ -198,11 +202,28 @@ class Recorder:
                     if one is not None
                 },
             )
-            if len(self._loop.minibatches) >= MAX_MINIBATCHES:
-                raise RuntimeError(f"{MAX_MINIBATCHES} minibatches without update(): call it after each inner loop")
-            self._loop.add(sample if valid is None else sample.kept(valid), epoch)
+            self._loop.add(sample, epoch)
             if lstm is not None:
-                self._states["update"] = lstm
+                self._states["update"] = (lstm[0].detach(), lstm[1].detach())
+
+    def captured(self, capture: Capture, epoch: int) -> None:
+        """Take up a minibatch that an adapter will measure when the update ends. Call it within ``guarded``."""
+        if not self._closed and not self._store.inert and self._begin_minibatch():
+            self._loop.add(capture, epoch)
+
+    def _begin_minibatch(self) -> bool:
+        """Finish the update before, note when optimisation began; return whether this one is to be recorded."""
+        self._finish_pending()
+        if self._optimising is None:
+            self._optimising = time.perf_counter()
+        if len(self._loop.minibatches) >= MAX_MINIBATCHES:
+            raise RuntimeError(f"{MAX_MINIBATCHES} minibatches without update(): call it after each inner loop")
+        return self.level != "OFF"
+
+    def _rows(self, given: Mapping[str, Tensor] | Tensor) -> Tensor:
+        """Return [H, N], copied."""
+        by_head = self._by_head(given)
+        return torch.stack([by_head[name] for name in self.heads.names]).reshape(len(self.heads.names), -1)
 
     def _by_head(self, given: Mapping[str, Tensor] | Tensor) -> Mapping[str, Tensor]:
         if isinstance(given, Tensor):
@@ -245,11 +266,16 @@ class Recorder:
                 self._states["rollout"] = lstm
             for phase, (hidden, cell) in self._states.items():
                 tensors[f"lstm_{phase}"] = lstm_statistics(hidden.detach(), cell.detach())
-            known = {"learning_rate": self._learning_rate, **self._clock(env_steps), **cells}
+            known = {**self._clock(env_steps), **cells}
+            if isinstance(self._learning_rate, Tensor):
+                tensors["learning_rate"] = self._learning_rate
+            elif "learning_rate" not in cells:
+                known["learning_rate"] = self._learning_rate
             self._pending = Measured(
                 self._update,
                 self._loop.minibatches,
                 self._loop.measurements,
+                self._loop.looks,
                 Transfer(tensors),
                 known,
                 self._episodes,
@@ -285,7 +311,7 @@ class Recorder:
 
     def _next_update(self) -> None:
         self._update += 1
-        self._loop = InnerLoop(self.parameters)
+        self._loop = self._new_loop()
         self._states, self._episodes = {}, []
         self.guarded.spent, self._began, self._optimising = 0.0, time.perf_counter(), None
 
@@ -312,36 +338,47 @@ class Recorder:
 
     def gradients(self, max_norm: float | None = None) -> None:
         """Measure the gradients now, in a loop that does not call ``torch.nn.utils.clip_grad_norm_``."""
-        if self.parameters is not None and self.before_clip(list(self.parameters.parameters), max_norm):
-            with self.guarded("gradients"):
+        if self.parameters is not None and self._watching:
+            with self.guarded("gradients"), torch.no_grad():
+                self._loop.see_gradients(self.parameters.parameters)
                 self._loop.see_clip(None, max_norm)
 
-    def before_clip(self, parameters: list[Tensor], max_norm: float | None) -> bool:
-        """See gradients before a clip call; return whether they are this model's."""
-        if self.parameters is None or self._closed or not self._loop.minibatches:
-            return False
-        if not any(self.parameters.owns(parameter) for parameter in parameters):
-            return False
-        with self.guarded("gradients"), torch.no_grad():
-            self._loop.see_gradients(parameters)
-            self._loop.minibatches[-1].clip_norm = None if max_norm is None else float(max_norm)
-        return True
+    @property
+    def _watching(self) -> bool:
+        return self._reader is not None and not self._closed and bool(self._loop.minibatches)
 
-    def after_clip(self, total: Tensor, norm_type: float) -> None:
+    def before_clip(self, parameters: list[Tensor], *, plain: bool) -> Tensor | None:
+        """See gradients before a clip call; return their total norm where it is torch's own to the last bit.
+
+        Then the clip need not compute it, and the time is not counted as the recorder's.
+        """
+        self._clip_seen = None
+        if not self._watching:
+            return None
+        spent = self.guarded.spent
+        with self.guarded("gradients"), torch.no_grad():
+            self._clip_seen = self._loop.see_gradients(parameters)
+        seen = self._clip_seen
+        if seen is None or not plain or not seen.plan.complete or seen.total is None:
+            return None
+        self.guarded.spent = spent
+        return seen.total
+
+    def after_clip(self, total: Tensor, max_norm: object, norm_type: float) -> None:
         """See the norm that the clip call returned."""
+        if self._clip_seen is None:
+            return
         with self.guarded("clip"), torch.no_grad():
-            self._loop.see_clip(total if norm_type == 2.0 else None, self._loop.minibatches[-1].clip_norm)
+            own = norm_type == 2.0 and self._clip_seen.plan.complete
+            self._loop.see_clip(total if own else None, float(max_norm) if isinstance(max_norm, (int, float)) else None)
 
     def before_step(self, optimizer: Optimizer) -> None:
         """See gradients as an optimizer takes them."""
-        if self.parameters is None or self._closed or not self._loop.minibatches:
+        if not self._watching:
             return
         with self.guarded("step"), torch.no_grad():
-            ours = [p for group in optimizer.param_groups for p in group["params"] if self.parameters.owns(p)]
-            if ours:
-                self._loop.see_step(ours)
-                rate = optimizer.param_groups[0].get("lr")
-                self._learning_rate = None if isinstance(rate, Tensor) else rate
+            if self._loop.see_step([one for group in optimizer.param_groups for one in group["params"]]):
+                self._learning_rate = optimizer.param_groups[0].get("lr")
 
     def _finish_pending(self) -> None:
         """Turn the update that ended before into rows: the one place that may wait for the device."""
@@ -349,9 +386,9 @@ class Recorder:
             return
         measured, self._pending = self._pending, None
         rows = rows_of(measured, self.heads, self.parameters, hooked=self.parameters is not None)
-        self._store.put(self._live.judge(measured.update, rows))
-        self._store.put({"losses_of_data": self.guarded.take_losses(measured.update)})
-        row = rows["updates"][0]
+        judged = self._live.judge(measured.update, rows)
+        self._store.put(judged.rows | {"losses_of_data": self.guarded.take_losses(measured.update)})
+        row = rows["updates"].as_rows()[0] if isinstance(rows["updates"], Block) else rows["updates"][0]
         if row.get("optimizer_steps") and row.get("grad_norm_pre_clip") is None:
             self.guarded.tell_once("clip", UNSEEN_CLIP)
 
@@ -379,5 +416,6 @@ class Recorder:
         self.close("closed" if kind is None else f"{kind.__name__}: {error}"[:500])
 
 
-def _detached(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {name: tensor.detach() for name, tensor in tensors.items()}
+def _flat(tensor: Tensor | None) -> Tensor | None:
+    """Return a copy [N]: the loop may reuse its buffer."""
+    return None if tensor is None else tensor.detach().reshape(-1).clone()

@@ -16,9 +16,8 @@ import torch
 from stable_baselines3.common.callbacks import BaseCallback
 from torch import Tensor
 
-from recorder.adapters.sb3_minibatch import losses_of, padding_index
+from recorder.adapters.sb3_minibatch import Hyperparameters, Sb3Capture
 from recorder.adapters.sb3_policy import PolicyLayout, policy_layout
-from recorder.measure.entropy import categorical_entropy
 from recorder.recorder import Recorder
 
 _HYPERPARAMETERS = (
@@ -120,7 +119,7 @@ class Attachment:
         self._sampled: tuple[Any, Any] | None = None
         self._visited = 0
         self._collected = False
-        self._step_logits: list[list[Tensor]] = []
+        self._step_heads: list[Sequence[Any]] = []
         self._step_actions: list[Tensor] = []
         self._old_heads: Tensor | None = None
         self._last_episode: Any = None
@@ -141,15 +140,15 @@ class Attachment:
         before: Callable[[], None] | None = None,
         after: Callable[[tuple[Any, ...], Any], None] | None = None,
     ) -> None:
-        original = getattr(owner, name)
+        original, block = getattr(owner, name), self.recorder.guarded(name)
 
         def wrapped(*args: Any, **kwargs: Any) -> Any:
             if before is not None:
-                with self.recorder.guarded(name):
+                with block:
                     before()
             result = original(*args, **kwargs)
             if after is not None:
-                with self.recorder.guarded(name), torch.no_grad():
+                with block:
                     after(args, result)
             return result
 
@@ -167,20 +166,22 @@ class Attachment:
 
     def _on_add(self, _: tuple[Any, ...], __: Any) -> None:
         """Take up episodes finished at this step; the model's own list of them is a ring of 100."""
+        ring = self.model.ep_info_buffer
+        if not ring or ring[-1] is self._last_episode:
+            return
         finished = []
-        for episode in reversed(self.model.ep_info_buffer or ()):
+        for episode in reversed(ring):
             if episode is self._last_episode:
                 break
             finished.append(episode)
-        if finished:
-            self._last_episode = finished[0]
+        self._last_episode = finished[0]
         for episode in reversed(finished):
             self.recorder.episode(float(episode["r"]), int(episode["l"]))
 
     def _on_forward(self, _: tuple[Any, ...], result: Any) -> None:
-        """Keep the logits the actions were drawn from: SB3 stores only the sum of the heads' log-probs."""
-        if not torch.is_grad_enabled() or not result[1].requires_grad:
-            self._step_logits.append([one.logits for one in self._distributions()])
+        """Keep the distributions the actions were drawn from: SB3 stores only the sum of the heads' log-probs."""
+        if not result[1].requires_grad:
+            self._step_heads.append(self._distributions())
             self._step_actions.append(result[0])
 
     def _distributions(self) -> Sequence[Any]:
@@ -199,68 +200,48 @@ class Attachment:
             return
         (indices, data), self._sampled = self._sampled, None
         values, log_prob, entropy = result
-        keep = padding_index(self.model.rollout_buffer, data, len(indices), log_prob.device)
-        heads = self._head_tensors(args[1], indices, keep)
-        losses = losses_of(self.model, data, values.flatten(), log_prob, entropy, keep)
-        total = len(self.model.rollout_buffer.actions)
-        new = losses.log_prob
-        names = self.layout.heads.names
-        single = not self.layout.factored
-        self.recorder.minibatch(
-            log_prob={names[0]: new} if single else heads["new"],
-            old_log_prob={names[0]: losses.old_log_prob} if single else heads["old"],
-            entropy=self._single_entropy(losses.entropy) if single else heads["entropy"],
-            joint_log_ratio=new - losses.old_log_prob,
-            joint_entropy=losses.entropy,
-            valid_actions=self._valid_actions(data, keep),
-            clip_range=losses.clip_range,
-            values=losses.values,
-            policy_loss=losses.policy_loss,
-            value_loss=losses.value_loss,
-            entropy_loss=losses.entropy_loss,
-            loss=losses.loss,
-            epoch=self._visited // max(total, 1),
+        model, buffer = self.model, self.model.rollout_buffer
+        padded = getattr(data, "mask", None) is not None
+        capture = Sb3Capture(
+            layout=self.layout,
+            settings=self._settings(),
+            indices=np.asarray(indices),
+            data=data,
+            starts=buffer.seq_start_indices if padded else None,
+            actions=args[1],
+            values=values.detach(),
+            log_prob=log_prob.detach(),
+            entropy=None if entropy is None else entropy.detach(),
+            logits=tuple(one.logits.detach() for one in self._distributions()) if self.layout.factored else (),
+            old_heads=self._old_log_probs,
+            steps=model.n_steps,
         )
+        self.recorder.captured(capture, self._visited // max(len(buffer.actions), 1))
         self._visited += len(indices)
 
-    def _single_entropy(self, entropy: Tensor | None) -> dict[str, Tensor] | None:
-        return None if entropy is None else {self.layout.heads.names[0]: entropy}
-
-    def _head_tensors(self, actions: Tensor, indices: Any, keep: Tensor | None) -> dict[str, dict[str, Tensor]]:
-        if not self.layout.factored:
-            return {}
-        if self._old_heads is None:
-            self._old_heads = self._old_log_probs()
-        chosen = actions.long() if keep is None else actions.long()[keep]
-        rows = torch.as_tensor(np.asarray(indices), device=self._old_heads.device)
-        found: dict[str, dict[str, Tensor]] = {"new": {}, "old": {}, "entropy": {}}
-        for place, (name, dist) in enumerate(zip(self.layout.heads.names, self._distributions(), strict=True)):
-            logits = dist.logits if keep is None else dist.logits[keep]
-            found["new"][name] = logits.gather(1, chosen[:, place : place + 1]).squeeze(1)
-            found["entropy"][name] = categorical_entropy(logits)
-            found["old"][name] = self._old_heads[place][rows]
-        return found
+    def _settings(self) -> Hyperparameters:
+        model = self.model
+        progress = model._current_progress_remaining
+        bound = None if model.clip_range_vf is None else float(model.clip_range_vf(progress))
+        return Hyperparameters(
+            float(model.clip_range(progress)), bound, model.normalize_advantage, model.ent_coef, model.vf_coef
+        )
 
     def _old_log_probs(self) -> Tensor:
         """Return log-probs per head [H, envs·steps] of the whole rollout, in the order of the flattened buffer."""
+        if self._old_heads is not None:
+            return self._old_heads
         steps = self.model.rollout_buffer.buffer_size
-        if len(self._step_logits) < steps:
-            raise RuntimeError(f"saw {len(self._step_logits)} of {steps} rollout steps: attached in their middle?")
+        if len(self._step_heads) < steps:
+            raise RuntimeError(f"saw {len(self._step_heads)} of {steps} rollout steps: attached in their middle?")
         actions = torch.stack(self._step_actions[-steps:]).long()
         heads = []
         for place in range(len(self.layout.factored)):
-            logits = torch.stack([step[place] for step in self._step_logits[-steps:]])
+            logits = torch.stack([step[place].logits for step in self._step_heads[-steps:]])
             taken = logits.gather(2, actions[:, :, place : place + 1]).squeeze(2)
             heads.append(taken.swapaxes(0, 1).reshape(-1))
-        return torch.stack(heads)
-
-    def _valid_actions(self, data: Any, keep: Tensor | None) -> Tensor | None:
-        masks = getattr(data, "action_masks", None)
-        if masks is None or not self.layout.heads.categorical:
-            return None
-        flat = masks if keep is None else masks[keep]
-        sizes = self.layout.factored or (flat.shape[1],)
-        return torch.stack([part.sum(1) for part in flat.bool().split(list(sizes), dim=1)])
+        self._old_heads = torch.stack(heads)
+        return self._old_heads
 
     def _boundary(self, interrupted: str | None = None) -> None:
         """End the update that the buffer still holds, if its rollout was complete."""
@@ -280,7 +261,7 @@ class Attachment:
                 reason=interrupted,
             )
         self._collected, self._visited, self._sampled, self._old_heads = False, 0, None, None
-        self._step_logits.clear()
+        self._step_heads.clear()
         self._step_actions.clear()
 
     def _rollout_masks(self, buffer: Any) -> dict[str, Any] | None:

@@ -14,34 +14,44 @@ HEAD_FIELDS = ("count", "entropy", "choices", "conditional_sum", "norm_sum", "lo
 """Rows of what ``head_entropy`` returns; the sums run over samples where the head has a choice."""
 
 
-def joint_entropy(entropy: Tensor, valid_actions: Tensor | None) -> Tensor:
-    """Return ``JOINT_FIELDS`` × [M] for joint entropies [M, N] and valid actions [H, M, N] (None: not categorical)."""
-    count, mean = count_of(entropy, None), mean_of(entropy, None)
+def joint_entropy(entropy: Tensor, valid_actions: Tensor | None, counted: Tensor | None) -> Tensor:
+    """Return ``JOINT_FIELDS`` × [M] for joint entropies [M, N] and valid actions [H, M, N] (None: not categorical).
+
+    ``counted``: boolean [M, N], False on padding; None counts all.
+    """
+    count, mean = count_of(entropy, counted), mean_of(entropy, counted)
     if valid_actions is None:
         nothing = torch.full_like(mean, torch.nan)
         return torch.stack([count, mean, nothing, nothing])
     room = valid_actions.clamp(min=1).to(entropy.dtype).log().sum(0)
-    choice = (valid_actions > 1).any(0)
+    choice = _counted((valid_actions > 1).any(0), counted)
     share = torch.where(choice, entropy / torch.where(choice, room, 1.0), 0.0)
     return torch.stack([count, mean, choice.sum(-1).to(mean.dtype), share.sum(-1)])
 
 
-def head_entropy(entropy: Tensor | None, log_prob: Tensor, valid_actions: Tensor | None) -> Tensor:
+def head_entropy(
+    entropy: Tensor | None, log_prob: Tensor, valid_actions: Tensor | None, counted: Tensor | None
+) -> Tensor:
     """Return ``HEAD_FIELDS`` × [H, M] for entropies, new log-probs and valid actions, each [H, M, N].
 
-    Missing inputs leave NaN, to be read as null.
+    ``counted``: boolean [M, N], False on padding; None counts all. Missing inputs leave NaN, to be read as null.
     """
-    extremes = [extreme_of(log_prob, None, largest=False), extreme_of(log_prob, None, largest=True)]
+    weight = None if counted is None else counted.expand(log_prob.shape)
+    extremes = [extreme_of(log_prob, weight, largest=False), extreme_of(log_prob, weight, largest=True)]
     nothing = torch.full_like(extremes[0], torch.nan)
     if entropy is None:
-        return torch.stack([count_of(log_prob, None), *([nothing] * 4), *extremes])
-    mean = mean_of(entropy, None)
+        return torch.stack([count_of(log_prob, weight), *([nothing] * 4), *extremes])
+    mean = mean_of(entropy, weight)
     if valid_actions is None:
-        return torch.stack([count_of(entropy, None), mean, *([nothing] * 3), *extremes])
-    choice = valid_actions > 1
+        return torch.stack([count_of(entropy, weight), mean, *([nothing] * 3), *extremes])
+    choice = _counted(valid_actions > 1, counted)
     room = torch.where(choice, valid_actions.to(entropy.dtype), torch.e).log()
     held = [choice.sum(-1).to(mean.dtype), sum_of(entropy, choice), sum_of(entropy / room, choice)]
-    return torch.stack([count_of(entropy, None), mean, *held, *extremes])
+    return torch.stack([count_of(entropy, weight), mean, *held, *extremes])
+
+
+def _counted(choice: Tensor, counted: Tensor | None) -> Tensor:
+    return choice if counted is None else choice & counted
 
 
 def categorical_entropy(logits: Tensor) -> Tensor:

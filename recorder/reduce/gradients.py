@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
-from recorder.inner_loop import Flags
 from recorder.parameters import HEAD_PREFIX, Group, ParameterMap
-from recorder.reduce.update import Cells, Numbers, Step, known_mean
+from recorder.reduce.update import Cells, Flags, GradientNorms, Inner, Numbers
 
 VANISHING = 1e-7
 """A tensor norm strictly below this counts as vanished (exact zeros too)."""
@@ -20,79 +20,81 @@ VANISHING_WEIGHT = 0.5
 EXPLODING_WEIGHT = 0.8
 
 
-def model_cells(steps: Sequence[Step], elements: Numbers | None) -> Cells:
+def model_cells(found: Inner, elements: Numbers | None) -> Cells:
     """Return the whole-model gradient cells of the ``updates`` row."""
     cells: Cells = {}
-    for name in ("pre_clip", "post_clip"):
-        norms = [getattr(step, name) for step in steps if getattr(step, name) is not None]
-        if norms:
-            cells[f"grad_norm_{name}"] = known_mean(norms)
-            cells[f"grad_norm_{name}_max"] = float(np.max(norms))
-            cells[f"grad_norm_{name}_last"] = norms[-1]
-    clipped = [(step.pre_clip, step.clip_norm) for step in steps if step.clip_norm is not None]
-    if clipped:
-        cells["max_grad_norm"] = clipped[-1][1]
-        active = [not norm <= bound for norm, bound in clipped if norm is not None and bound is not None]
-        cells["clip_active_fraction"] = float(np.mean(active)) if active else None
-        cells["clip_scale_mean"] = known_mean(
-            [step.post_clip / step.pre_clip if step.pre_clip and step.post_clip is not None else None for step in steps]
-        )
+    for name, norms in (
+        ("pre_clip", found.pre_clip[found.pre_clip_known]),
+        ("post_clip", found.post_clip[found.post_clip_known]),
+    ):
+        if len(norms):
+            cells[f"grad_norm_{name}"] = float(norms.mean())
+            cells[f"grad_norm_{name}_max"] = float(norms.max())
+            cells[f"grad_norm_{name}_last"] = float(norms[-1])
+    if found.clip_norm is not None and found.pre_clip_known.any():
+        cells["max_grad_norm"] = found.clip_norm
+        cells["clip_active_fraction"] = float((~(found.pre_clip[found.pre_clip_known] <= found.clip_norm)).mean())
+        both = found.pre_clip_known & found.post_clip_known & (found.pre_clip != 0)
+        cells["clip_scale_mean"] = float((found.post_clip[both] / found.pre_clip[both]).mean()) if both.any() else None
     if elements is not None:
         cells["nan_grad_count"], cells["inf_grad_count"] = int(elements[0]), int(elements[1])
-    measured = [step.norms for step in steps if step.norms is not None]
-    if measured:
-        cells["tensors_nonfinite"] = int(sum((~np.isfinite(norms)).sum() for norms in measured))
+    if found.norms is not None:
+        whole = found.norms.norms[:, : _tensors(found.norms)]
+        cells["tensors_nonfinite"] = int(np.count_nonzero(~np.isfinite(whole)))
     return cells
 
 
-class _Measured:
-    """Piece norms of the optimizer steps that were measured: [S, P] each."""
-
-    def __init__(self, steps: Sequence[Step]) -> None:
-        found = [step for step in steps if step.norms is not None]
-        self.count = len(found)
-        self.norms = np.array([step.norms for step in found], np.float64)
-        self.seen = np.array([step.seen for step in found], bool)
-        self.missing = np.array([step.missing for step in found], bool)
-        bounds = [step.clip_norm for step in found if step.clip_norm is not None]
-        self.exploding = EXPLODING_FACTOR * (bounds[-1] if bounds else DEFAULT_CLIP_NORM)
-
-    def tensor_norms(self, group: Group) -> tuple[Numbers, Flags]:
-        """Return the norms [S, T] of the group's tensors and which of them had a gradient."""
-        squares = np.square(self.norms[:, group.pieces])
-        squares = np.add.reduceat(squares, group.starts, axis=1)
-        seen = np.logical_or.reduceat(self.seen[:, group.pieces], group.starts, axis=1)
-        missing = np.logical_and.reduceat(self.missing[:, group.pieces], group.starts, axis=1)
-        return np.sqrt(squares), seen & ~missing
-
-    def without(self, group: Group) -> Flags:
-        """Return which tensors [S, T] of the group were seen with ``grad`` None."""
-        return np.logical_and.reduceat(self.missing[:, group.pieces], group.starts, axis=1)
+def _tensors(norms: GradientNorms) -> int:
+    return int(norms.norms.shape[1]) - norms.ranges
 
 
-def group_rows(parameters: ParameterMap | None, steps: Sequence[Step], update: int) -> list[Cells]:
-    """Return the rows of ``groups``; a group without any gradient has null norms, never health 1."""
-    if parameters is None:
-        return []
-    measured = _Measured(steps)
-    return [_group_row(group, measured, update) for group in parameters.groups if group.tensors]
+@dataclass(frozen=True, slots=True)
+class _Tensors:
+    """Norms [S, T] of a group's tensors, which of them had a gradient, and which were seen without one."""
+
+    norms: Numbers
+    there: Flags
+    without: Flags
 
 
-def _group_row(group: Group, measured: _Measured, update: int) -> Cells:
-    row: Cells = {"update": update, "group": group.name, "tensors": group.tensors, "elements": group.elements}
-    if not measured.count:
-        return row
-    row["tensors_without_grad"] = int(measured.without(group).sum(axis=1).max())
-    norms, there = measured.tensor_norms(group)
-    with_gradient = there.any(axis=1)
+def _tensors_of(group: Group, measured: GradientNorms) -> _Tensors:
+    pieces, starts = group.pieces, group.starts
+    norms, seen, missing = measured.norms[:, pieces], measured.seen[:, pieces], measured.missing[:, pieces]
+    if len(starts) < len(pieces):
+        norms = np.sqrt(np.add.reduceat(np.square(norms), starts, axis=1))
+        seen = np.logical_or.reduceat(seen, starts, axis=1)
+        missing = np.logical_and.reduceat(missing, starts, axis=1)
+    return _Tensors(norms, seen & ~missing, missing)
+
+
+def group_cells(parameters: ParameterMap, found: Inner | None) -> dict[str, Cells]:
+    """Return the norm cells of each row of ``groups`` by name.
+
+    A group without any gradient has null norms, never health 1.
+    """
+    measured = None if found is None else found.norms
+    bound = DEFAULT_CLIP_NORM if found is None or found.clip_norm is None else found.clip_norm
+    rows = {}
+    for group in parameters.groups:
+        if group.tensors:
+            row: Cells = {"group": group.name, "tensors": group.tensors, "elements": group.elements}
+            rows[group.name] = row if measured is None else row | _cells(_tensors_of(group, measured), bound)
+    return rows
+
+
+def _cells(tensors: _Tensors, bound: float) -> Cells:
+    cells: Cells = {"tensors_without_grad": int(tensors.without.sum(axis=1).max())}
+    with_gradient = tensors.there.any(axis=1)
     if not with_gradient.any():
-        return row
-    norms, there = norms[with_gradient], there[with_gradient]
-    return row | _norm_cells(norms, there) | _severity_cells(norms, there, measured.exploding)
+        return cells
+    norms, there = tensors.norms, tensors.there
+    if not with_gradient.all():
+        norms, there = norms[with_gradient], there[with_gradient]
+    return cells | _norm_cells(norms, there) | _severity_cells(norms, there, EXPLODING_FACTOR * bound)
 
 
 def _norm_cells(norms: Numbers, there: Flags) -> Cells:
-    present = norms[there]
+    present = norms if there.all() else norms[there]
     smallest, largest = float(present.min()), float(present.max())
     squares = np.where(there, np.square(norms), 0.0)
     return {
@@ -100,17 +102,19 @@ def _norm_cells(norms: Numbers, there: Flags) -> Cells:
         "min_tensor_norm": smallest,
         "max_tensor_norm": largest,
         "norm_ratio": None if smallest == 0 else largest / smallest,
-        "concentration": known_mean([_concentration(row[mask]) for row, mask in zip(squares, there, strict=True)]),
+        "concentration": _concentration(squares, there),
     }
 
 
-def _concentration(squares: Numbers) -> float | None:
-    """Entropy of the shares of n_i² over ln N (gradient review L1); None where undefined."""
-    total = squares.sum()
-    if len(squares) < 2 or not np.isfinite(total) or total == 0:
+def _concentration(squares: Numbers, there: Flags) -> float | None:
+    """Entropy of the shares of n_i² over ln N (gradient review L1), mean over steps; None where undefined at all."""
+    counts, totals = there.sum(axis=1), squares.sum(axis=1)
+    defined = (counts >= 2) & np.isfinite(totals) & (totals > 0)
+    if not defined.any():
         return None
-    shares = squares[squares > 0] / total
-    return float(abs(-(shares * np.log(shares)).sum()) / np.log(len(squares)))
+    shares = squares[defined] / totals[defined, None]
+    entropy = -(shares * np.log(np.where(shares > 0, shares, 1.0))).sum(axis=1)
+    return float(np.abs(entropy / np.log(counts[defined])).mean())
 
 
 def _severity_cells(norms: Numbers, there: Flags, exploding: float) -> Cells:
@@ -124,39 +128,39 @@ def _severity_cells(norms: Numbers, there: Flags, exploding: float) -> Cells:
     return {
         "vanishing_severity": vanishing_severity,
         "exploding_severity": exploding_severity,
-        "has_vanishing": bool(vanished.any()),
-        "has_exploding": bool(exploded.any()),
+        "has_vanishing": vanishing_severity > 0,
+        "has_exploding": exploding_severity > 0,
         "health": min(max(health, 0.0), 1.0) if finite else 0.0,
     }
 
 
-def head_gradient_cells(parameters: ParameterMap | None, steps: Sequence[Step], head: str) -> Cells:
+def head_gradient_cells(parameters: ParameterMap | None, found: Inner | None, head: str) -> Cells:
     """Return gradient norm, state and counts of one ``heads`` row."""
-    group = None
-    if parameters is not None:
-        group = next((group for group in parameters.groups if group.name == HEAD_PREFIX + head), None)
+    group = _head_group(parameters.groups if parameters is not None else (), head)
     if group is None or not group.tensors:
         return {}
     if group.frozen:
         return {"grad_state": "frozen", "params_without_grad": group.tensors, "params_nonfinite": 0, "params_finite": 0}
-    measured = _Measured(steps)
-    if not measured.count:
+    if found is None or found.norms is None:
         return {}
-    norms, there = measured.tensor_norms(group)
-    nonfinite = there & ~np.isfinite(norms)
-    worst = int(np.lexsort((measured.without(group).sum(axis=1), nonfinite.sum(axis=1)))[-1])
+    tensors = _tensors_of(group, found.norms)
+    nonfinite = tensors.there & ~np.isfinite(tensors.norms)
+    worst = int(np.lexsort((tensors.without.sum(axis=1), nonfinite.sum(axis=1)))[-1])
     cells: Cells = {
-        "params_without_grad": int(measured.without(group)[worst].sum()),
+        "params_without_grad": int(tensors.without[worst].sum()),
         "params_nonfinite": int(nonfinite[worst].sum()),
-        "params_finite": int((there & ~nonfinite)[worst].sum()),
+        "params_finite": int((tensors.there & ~nonfinite)[worst].sum()),
     }
-    if not there.any():
-        return cells | ({"grad_state": "missing"} if measured.without(group).any() else {})
-    with_gradient = there.any(axis=1)
-    squares = np.where(there, np.square(norms), 0.0)[with_gradient]
+    if not tensors.there.any():
+        return cells | ({"grad_state": "missing"} if tensors.without.any() else {})
+    squares = np.where(tensors.there, np.square(tensors.norms), 0.0)[tensors.there.any(axis=1)]
     cells["grad_norm"] = float(np.sqrt(squares.sum(axis=1)).mean())
     cells["grad_state"] = "nonfinite" if nonfinite.any() else "finite"
     return cells
+
+
+def _head_group(groups: Sequence[Group], head: str) -> Group | None:
+    return next((group for group in groups if group.name == HEAD_PREFIX + head), None)
 
 
 def explain_zero(cells: Cells) -> str | None:

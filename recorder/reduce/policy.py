@@ -2,122 +2,117 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 
-from recorder.minibatch import LOSSES
-from recorder.reduce.update import Cells, Numbers, Step, known_mean, weighted_mean
+from recorder.batch import LOSSES
+from recorder.reduce.update import Cells, Inner, Numbers, weighted_mean
+from recorder.store.block import Block, nullable
 
 
-def policy_cells(steps: Sequence[Step]) -> Cells:
-    """Return the policy cells of the ``updates`` row; every cell is null when no minibatch was seen."""
-    if not steps:
-        return {}
-    joint = _row(steps, 0)
+def policy_cells(found: Inner) -> Cells:
+    """Return the policy cells of the ``updates`` row."""
+    joint = {name: rows[0] for name, rows in found.ratio.items()}
     weights = joint["count"]
+    total = float(weights.sum())
     mean, std = _pooled(joint["ratio_mean"], joint["ratio_var"], weights)
-    last = [step for step in steps if step.epoch == steps[-1].epoch]
+    last = found.epoch == found.epoch[-1]
+    nonfinite = {name: int(counts.sum()) for name, counts in found.nonfinite.items()}
+    broken = np.add.reduce(list(found.nonfinite.values())) > 0
     cells: Cells = {
-        "minibatches": len(steps),
-        "inner_loop_measurable": len(steps) > 1,
+        "minibatches": found.count,
+        "inner_loop_measurable": found.count > 1,
         "ratio_max": _extreme(joint["ratio_max"], weights, largest=True),
         "ratio_min": _extreme(joint["ratio_min"], weights, largest=False),
         "ratio_mean": mean,
         "ratio_std": std,
         "ratio_nonfinite": int(joint["nonfinite"].sum()),
-        "clamped_fraction": float(joint["clamped"].sum() / weights.sum()) if weights.sum() else None,
-        "first_ratio_error": float(joint["log_ratio_abs_max"][0]),
+        "clamped_fraction": float(joint["clamped"].sum() / total) if total else None,
+        "first_ratio_error": _first(joint),
         "ess_fraction": None if mean is None or std is None else _ess(mean, std),
-        "kl_k3_last_epoch": known_mean([float(step.ratio["k3"][0]) for step in last]),
-        "nonfinite_minibatches": sum(bool(step.nonfinite) for step in steps),
-        "nonfinite_sources": _sources(steps),
+        "kl_k3_last_epoch": float(joint["k3"][last].mean()),
+        "nonfinite_minibatches": int(broken.sum()),
+        "nonfinite_sources": ", ".join(f"{name}: {count}" for name, count in nonfinite.items() if count) or None,
     }
     for name in ("k1", "k2", "k3"):
         cells[f"kl_{name}"] = weighted_mean(joint[name], weights)
-    if steps[0].clip_known:
-        cells["clip_fraction"] = float(np.mean(joint["clip_fraction"]))
-        cells["clip_fraction_positive"] = float(np.mean(joint["clip_positive"]))
-        cells["clip_fraction_negative"] = float(np.mean(joint["clip_negative"]))
-    for place, name in enumerate(LOSSES):
-        cells[name] = known_mean([step.losses[place] for step in steps])
-    return cells | _entropy_cells(steps)
+    if found.clip_known:
+        cells["clip_fraction"] = float(joint["clip_fraction"].mean())
+        cells["clip_fraction_positive"] = float(joint["clip_positive"].mean())
+        cells["clip_fraction_negative"] = float(joint["clip_negative"].mean())
+    for name in LOSSES:
+        cells[name] = float(found.losses[name].mean()) if name in found.losses else None
+    return cells | _entropy_cells(found)
 
 
-def step_rows(steps: Sequence[Step], update: int, *, hooked: bool) -> list[Cells]:
+def _first(joint: dict[str, Numbers]) -> float | None:
+    return float(joint["log_ratio_abs_max"][0]) if joint["count"][0] > 0 else None
+
+
+def step_block(found: Inner, update: int, *, hooked: bool) -> Block:
     """Return the rows of ``steps``; without an optimizer hook nobody knows whether a step was taken."""
-    rows = []
-    for place, step in enumerate(steps):
-        joint = {name: float(row[0]) for name, row in step.ratio.items()}
-        rows.append(
-            {
-                "update": update,
-                "epoch": step.epoch,
-                "minibatch": place,
-                "samples": step.samples,
-                "kl_k1": joint["k1"],
-                "kl_k2": joint["k2"],
-                "kl_k3": joint["k3"],
-                "ratio_max": joint["ratio_max"],
-                "ratio_min": joint["ratio_min"],
-                "clip_fraction": joint["clip_fraction"] if step.clip_known else None,
-                "entropy": None if step.joint is None else step.joint["entropy"],
-                "policy_loss": step.losses[0],
-                "value_loss": step.losses[1],
-                "grad_norm_pre_clip": step.pre_clip,
-                "grad_norm_post_clip": step.post_clip,
-                "stepped": step.steps > 0 if hooked else None,
-            }
-        )
-    return rows
+    joint = {name: rows[0] for name, rows in found.ratio.items()}
+    return Block(
+        found.count,
+        {
+            "update": update,
+            "epoch": found.epoch,
+            "minibatch": np.arange(found.count),
+            "samples": joint["count"].astype(np.int64),
+            "kl_k1": joint["k1"],
+            "kl_k2": joint["k2"],
+            "kl_k3": joint["k3"],
+            "ratio_max": joint["ratio_max"],
+            "ratio_min": joint["ratio_min"],
+            "clip_fraction": joint["clip_fraction"] if found.clip_known else None,
+            "entropy": None if found.joint is None else found.joint["entropy"],
+            "policy_loss": found.losses.get("policy_loss"),
+            "value_loss": found.losses.get("value_loss"),
+            "grad_norm_pre_clip": nullable(found.pre_clip, found.pre_clip_known),
+            "grad_norm_post_clip": nullable(found.post_clip, found.post_clip_known),
+            "stepped": found.steps > 0 if hooked else None,
+        },
+    )
 
 
-def head_policy_cells(steps: Sequence[Step], head: int) -> Cells:
+def head_policy_cells(found: Inner, head: int) -> Cells:
     """Return the ratio and entropy cells of one ``heads`` row; ``head`` is its place among the heads."""
-    if not steps:
-        return {}
-    own = _row(steps, 1 + head) if steps[0].ratio["count"].shape[0] > 1 + head else _row(steps, 0)
+    place = 1 + head if found.ratio["count"].shape[0] > 1 + head else 0
+    own = {name: rows[place] for name, rows in found.ratio.items()}
     weights = own["count"]
     cells: Cells = {
         "ratio_max": _extreme(own["ratio_max"], weights, largest=True),
         "ratio_min": _extreme(own["ratio_min"], weights, largest=False),
         "kl_k3": weighted_mean(own["k3"], weights),
-        "clip_fraction": weighted_mean(own["clip_fraction"], weights) if steps[0].clip_known else None,
+        "clip_fraction": weighted_mean(own["clip_fraction"], weights) if found.clip_known else None,
     }
-    entropy = {name: np.array([step.heads[name][head] for step in steps]) for name in steps[0].heads}
-    cells["log_prob_min"] = float(entropy["log_prob_min"].min())
-    cells["log_prob_max"] = float(entropy["log_prob_max"].max())
-    if steps[0].entropy_known:
-        cells["entropy"] = weighted_mean(entropy["entropy"], entropy["count"])
-    if steps[0].choices_known:
-        chances = entropy["choices"].sum()
+    counted = found.heads["count"][head]
+    cells["log_prob_min"] = _extreme(found.heads["log_prob_min"][head], counted, largest=False)
+    cells["log_prob_max"] = _extreme(found.heads["log_prob_max"][head], counted, largest=True)
+    if found.entropy_known:
+        cells["entropy"] = weighted_mean(found.heads["entropy"][head], counted)
+    if found.choices_known:
+        chances = found.heads["choices"][head].sum()
         if chances > 0:
-            cells["entropy_conditional"] = float(entropy["conditional_sum"].sum() / chances)
-            cells["entropy_norm"] = float(entropy["norm_sum"].sum() / chances)
+            cells["entropy_conditional"] = float(found.heads["conditional_sum"][head].sum() / chances)
+            cells["entropy_norm"] = float(found.heads["norm_sum"][head].sum() / chances)
     return cells
 
 
-def _entropy_cells(steps: Sequence[Step]) -> Cells:
-    joint = [step.joint for step in steps if step.joint is not None]
-    if not joint:
+def _entropy_cells(found: Inner) -> Cells:
+    if found.joint is None:
         return {}
-    columns = {name: np.array([row[name] for row in joint]) for name in joint[0]}
-    cells: Cells = {"entropy": weighted_mean(columns["entropy"], columns["count"])}
-    if steps[0].joint_choices_known:
-        choices = columns["choices"].sum()
-        cells["choice_fraction"] = float(choices / columns["count"].sum())
-        cells["entropy_norm"] = float(columns["norm_sum"].sum() / choices) if choices > 0 else None
+    cells: Cells = {"entropy": weighted_mean(found.joint["entropy"], found.joint["count"])}
+    if found.joint_choices_known:
+        choices, count = found.joint["choices"].sum(), found.joint["count"].sum()
+        cells["choice_fraction"] = float(choices / count) if count else None
+        cells["entropy_norm"] = float(found.joint["norm_sum"].sum() / choices) if choices > 0 else None
     return cells
-
-
-def _row(steps: Sequence[Step], place: int) -> dict[str, Numbers]:
-    return {name: np.array([step.ratio[name][place] for step in steps]) for name in steps[0].ratio}
 
 
 def _extreme(values: Numbers, weights: Numbers, *, largest: bool) -> float | None:
-    counted = values[weights > 0]
-    if not len(counted):
+    if not len(values) or not weights.max() > 0:
         return None
+    counted = values if weights.min() > 0 else values[weights > 0]
     return float(counted.max() if largest else counted.min())
 
 
@@ -132,11 +127,3 @@ def _pooled(means: Numbers, variances: Numbers, weights: Numbers) -> tuple[float
 
 def _ess(mean: float, std: float) -> float:
     return mean * mean / (mean * mean + std * std)
-
-
-def _sources(steps: Sequence[Step]) -> str | None:
-    total: dict[str, int] = {}
-    for step in steps:
-        for name, number in step.nonfinite.items():
-            total[name] = total.get(name, 0) + number
-    return ", ".join(f"{name}: {number}" for name, number in total.items()) or None

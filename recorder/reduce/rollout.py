@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from recorder.measure import lstm, masks, values
 from recorder.reduce.update import Cells, Numbers
 
@@ -17,7 +19,7 @@ _UNDEFINED = {
 _NOT_KEPT = ("value_skewness", "value_kurtosis", "return_kurtosis")
 
 
-def value_cells(arrays: dict[str, Numbers]) -> Cells:
+def value_cells(arrays: Mapping[str, Numbers]) -> Cells:
     """Return the value, return and advantage cells of the ``updates`` row; null where undefined."""
     measured: dict[str, float] = {}
     for name, fields in (("values", values.FIELDS), ("advantages", values.ADVANTAGE_FIELDS)):
@@ -33,7 +35,7 @@ def value_cells(arrays: dict[str, Numbers]) -> Cells:
     return cells
 
 
-def mask_cells(arrays: dict[str, Numbers], head: int) -> Cells:
+def mask_cells(arrays: Mapping[str, Numbers], head: int) -> Cells:
     """Return the mask cells of one ``heads`` row; ``head`` is its place among the categorical heads."""
     if "masks" not in arrays:
         return {}
@@ -51,7 +53,7 @@ def mask_cells(arrays: dict[str, Numbers], head: int) -> Cells:
     return cells
 
 
-def lstm_rows(arrays: dict[str, Numbers], update: int) -> list[Cells]:
+def lstm_rows(arrays: Mapping[str, Numbers], update: int) -> list[Cells]:
     """Return the rows of ``lstm`` for the phases that were handed over."""
     rows = []
     for phase in ("rollout", "update"):

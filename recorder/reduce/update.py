@@ -1,106 +1,170 @@
-"""What was measured in one update, arrived on the host, cut back into minibatches."""
+"""What was measured in one update, arrived on the host: one array a quantity, its last axis the minibatches."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from recorder.inner_loop import Flags, Minibatch
+from recorder.batch import LOSSES, Measurements
+from recorder.inner_loop import Looks, Minibatch
 from recorder.measure import entropy, ratios
-from recorder.minibatch import LOSSES, Measurements
 
 Numbers = npt.NDArray[np.float64]
+Flags = npt.NDArray[np.bool_]
 Cells = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
-    """One minibatch: named arrays, and what is known on the host without measuring."""
+class Inner:
+    """M minibatches: measured arrays, and what is known on the host without measuring.
 
-    ratio: dict[str, Numbers]  # ratios.FIELDS, each [1 + H]
-    heads: dict[str, Numbers]  # entropy.HEAD_FIELDS, each [H]
-    joint: dict[str, float] | None  # entropy.JOINT_FIELDS
-    losses: tuple[float | None, ...]
-    nonfinite: dict[str, int]
-    epoch: int
-    samples: int
+    ``known`` arrays say where a number exists; NaN in a number that exists is a measured NaN.
+    """
+
+    count: int
+    epoch: npt.NDArray[np.int64]
+    ratio: dict[str, Numbers]  # ratios.FIELDS, each [1 + H, M]
+    heads: dict[str, Numbers]  # entropy.HEAD_FIELDS, each [H, M]
+    joint: dict[str, Numbers] | None  # entropy.JOINT_FIELDS, each [M]
+    losses: dict[str, Numbers]  # those given, each [M]
+    nonfinite: dict[str, Numbers]  # counts by source, each [M]
     clip_known: bool
     entropy_known: bool
     choices_known: bool
     joint_choices_known: bool
-    steps: int
-    pre_clip: float | None
-    post_clip: float | None
+    steps: npt.NDArray[np.int64]
+    pre_clip: Numbers
+    pre_clip_known: Flags
+    post_clip: Numbers
+    post_clip_known: Flags
     clip_norm: float | None
-    norms: Numbers | None
-    seen: Flags | None
-    missing: Flags | None
+    norms: GradientNorms | None = field(default=None)
 
 
-def cut(minibatches: list[Minibatch], measurements: list[Measurements], arrays: dict[str, Numbers]) -> list[Step]:
-    """Return the minibatches with the numbers that ``InnerLoop.tensors`` sent."""
-    rows = {name: iter(arrays.get(name, ())) for name in ("pre_clip", "post_clip", "norms")}
-    steps = []
-    for minibatch, (found, parts) in zip(minibatches, _columns(measurements, arrays), strict=True):
-        losses = dict(zip(found.losses, parts["losses"].tolist(), strict=True))
-        counts = zip(found.sources, parts["nonfinite"].tolist(), strict=True)
-        steps.append(
-            Step(
-                ratio=dict(zip(ratios.FIELDS, parts["ratio"], strict=True)),
-                heads=dict(zip(entropy.HEAD_FIELDS, parts["heads"], strict=True)),
-                joint=_named(entropy.JOINT_FIELDS, parts.get("joint")),
-                losses=tuple(losses.get(name) for name in LOSSES),
-                nonfinite={name: int(number) for name, number in counts if number},
-                epoch=minibatch.epoch,
-                samples=minibatch.samples,
-                clip_known=minibatch.clip_range is not None,
-                entropy_known=found.entropy_known,
-                choices_known=found.choices_known,
-                joint_choices_known=found.joint_choices_known,
-                steps=minibatch.steps,
-                pre_clip=float(next(rows["pre_clip"])) if minibatch.pre_clip else None,
-                post_clip=float(next(rows["post_clip"])) if minibatch.post_clip else None,
-                clip_norm=minibatch.clip_norm,
-                norms=next(rows["norms"]) if minibatch.norms is not None else None,
-                seen=minibatch.seen,
-                missing=minibatch.missing,
-            )
-        )
-    return steps
+@dataclass(frozen=True, slots=True)
+class GradientNorms:
+    """Piece norms [S, P] of the optimizer steps at which gradients were seen; the last ``ranges`` are row ranges."""
+
+    norms: Numbers
+    seen: Flags
+    missing: Flags
+    ranges: int
 
 
-def _columns(
-    measurements: list[Measurements], arrays: dict[str, Numbers]
-) -> Iterator[tuple[Measurements, dict[str, Numbers]]]:
-    """Yield each minibatch's named arrays, in the order the minibatches came."""
-    for place, found in enumerate(measurements):
-        packed = arrays[f"packed {place}"]
-        for m in range(found.count):
-            column, parts, start = packed[:, m], {}, 0
-            for name, shape in found.layout:
-                size = int(np.prod(shape))
-                parts[name] = column[start : start + size].reshape(shape)
-                start += size
-            yield found, parts
+def inner(
+    minibatches: Sequence[Minibatch],
+    measurements: Sequence[Measurements],
+    looks: Sequence[Looks],
+    arrays: Mapping[str, Numbers],
+    pieces: Sequence[tuple[int, tuple[int, int] | None]],
+) -> Inner:
+    """Return the minibatches with the numbers that ``InnerLoop.tensors`` sent; there must be at least one.
+
+    ``pieces``: tensor and row range of each piece of the model.
+    """
+    count = len(minibatches)
+    parts = _parts(count, measurements, arrays)
+    pre, pre_known = _sparse(minibatches, "pre_clip", arrays)
+    post, post_known = _sparse(minibatches, "post_clip", arrays)
+    first = measurements[0]
+    bounds = [one.clip_norm for one in minibatches if one.clip_norm is not None]
+    return Inner(
+        count=count,
+        epoch=np.array([one.epoch for one in minibatches], np.int64),
+        ratio=_named(ratios.FIELDS, parts["ratio"]),
+        heads=_named(entropy.HEAD_FIELDS, parts["heads"]),
+        joint=_named(entropy.JOINT_FIELDS, parts["joint"]) if "joint" in parts else None,
+        losses={name: row for name, row in zip(first.losses, parts["losses"], strict=True) if name in LOSSES},
+        nonfinite=_named(first.sources, parts["nonfinite"]),
+        clip_known=minibatches[0].clip_range is not None,
+        entropy_known=first.entropy_known,
+        choices_known=first.choices_known,
+        joint_choices_known=first.joint_choices_known,
+        steps=np.array([one.steps for one in minibatches], np.int64),
+        pre_clip=pre,
+        pre_clip_known=pre_known,
+        post_clip=post,
+        post_clip_known=post_known,
+        clip_norm=bounds[-1] if bounds else None,
+        norms=_gradient_norms(looks, arrays, pieces),
+    )
 
 
-def _named(fields: tuple[str, ...], values: Numbers | None) -> dict[str, float] | None:
-    return None if values is None else {name: float(value) for name, value in zip(fields, values, strict=True)}
+def _parts(count: int, measurements: Sequence[Measurements], arrays: Mapping[str, Numbers]) -> dict[str, Numbers]:
+    """Put the minibatches of all measurements back in the order in which they came."""
+    parts: dict[str, Numbers] = {}
+    for number, found in enumerate(measurements):
+        packed, start, places = arrays[f"packed {number}"], 0, list(found.places)
+        for name, shape in found.layout:
+            size = int(np.prod(shape))
+            whole = parts.setdefault(name, np.full((*shape, count), np.nan))
+            whole[..., places] = packed[start : start + size].reshape(*shape, len(places))
+            start += size
+    return parts
+
+
+def _named(names: Sequence[str], rows: Numbers) -> dict[str, Numbers]:
+    return dict(zip(names, rows, strict=True))
+
+
+def _sparse(minibatches: Sequence[Minibatch], name: str, arrays: Mapping[str, Numbers]) -> tuple[Numbers, Flags]:
+    known = np.array([bool(getattr(one, name)) for one in minibatches], bool)
+    values = np.full(len(minibatches), np.nan)
+    if name in arrays:
+        values[known] = arrays[name]
+    return values, known
+
+
+def _gradient_norms(
+    looks: Sequence[Looks], arrays: Mapping[str, Numbers], pieces: Sequence[tuple[int, tuple[int, int] | None]]
+) -> GradientNorms | None:
+    """Join the looks at a minibatch's gradients: actor and critic may be clipped by calls of their own."""
+    steps = sorted({place for look in looks for place in look.places})
+    if not steps:
+        return None
+    row_of = {place: row for row, place in enumerate(steps)}
+    shape = (len(steps), len(pieces))
+    norms, seen, missing = np.zeros(shape), np.zeros(shape, bool), np.zeros(shape, bool)
+    for look in looks:
+        rows = np.array([row_of[place] for place in look.places])
+        tensors = np.array(look.like.plan.places)
+        positions = np.arange(len(tensors)) if look.like.present is None else np.array(look.like.present, np.int64)
+        seen[np.ix_(rows, tensors)] = True
+        missing[np.ix_(rows, tensors)] = True
+        missing[np.ix_(rows, tensors[positions])] = False
+        if len(positions):
+            norms[np.ix_(rows, tensors[positions])] = arrays[f"norms {look.name}"]
+        _cut(look, rows, arrays, pieces, norms)
+    whole = [tensor for tensor, _ in pieces]
+    return GradientNorms(norms, seen[:, whole], missing[:, whole], sum(span is not None for _, span in pieces))
+
+
+def _cut(
+    look: Looks,
+    rows: npt.NDArray[np.int64],
+    arrays: Mapping[str, Numbers],
+    pieces: Sequence[tuple[int, tuple[int, int] | None]],
+    norms: Numbers,
+) -> None:
+    """Fill the norms of row ranges from the norms of single rows."""
+    present = set(range(len(look.like.plan.places)) if look.like.present is None else look.like.present)
+    cut = [look.like.plan.places[position] for position in look.like.plan.cut if position in present]
+    squares = {tensor: np.square(arrays[f"rows {look.name} {k}"]) for k, tensor in enumerate(cut)}
+    for place, (tensor, span) in enumerate(pieces):
+        if span is not None and tensor in squares:
+            norms[rows, place] = np.sqrt(squares[tensor][:, span[0] : span[1]].sum(axis=1))
 
 
 def weighted_mean(values: Numbers, weights: Numbers) -> float | None:
     """Return Σ w·x / Σ w over entries of positive weight; None when there is none."""
-    counted = weights > 0
-    if not counted.any():
+    total = float(weights.sum())
+    if not total > 0:
         return None
-    return float((values[counted] * weights[counted]).sum() / weights[counted].sum())
-
-
-def known_mean(values: list[float | None]) -> float | None:
-    """Return the plain mean of the entries that are there; None when none is."""
-    there = [value for value in values if value is not None]
-    return float(np.mean(there)) if there else None
+    if weights.min() > 0:
+        return float(values @ weights) / total
+    counted = weights > 0
+    return float(values[counted] @ weights[counted]) / total

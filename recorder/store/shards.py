@@ -10,22 +10,51 @@ import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from esper_analyze.schema.arrow import arrow_schema, fingerprint, float_columns, integer_columns
 from esper_analyze.schema.column import Table
 from esper_analyze.schema.layout import ShardEntry, shard_name
+from recorder.store.block import Block, Rows
 from recorder.store.files import write_whole
 
-Row = Mapping[str, object]
+Entry = tuple[int, Rows]
+"""The first sequence number, and rows that follow one another from it."""
 
 
-def arrow_table(table: Table, rows: Sequence[Row]) -> pa.Table:
-    """Return ``rows`` as Arrow in the declared order. Raises ``pa.ArrowException`` for a cell of a wrong type."""
+def arrow_table(table: Table, entries: Sequence[Entry], rank: int = 0) -> pa.Table:
+    """Return ``entries`` as Arrow in the declared order, with rank and sequence numbers.
+
+    Raises ``pa.ArrowException``, ``TypeError`` or ``ValueError`` for a cell of a wrong type.
+    """
     schema = arrow_schema(table)
-    columns = [pa.array([row.get(field.name) for row in rows], field.type) for field in schema]
+    blocks = [rows if isinstance(rows, Block) else _block(table, rows) for _, rows in entries]
+    own = {
+        "rank": np.full(sum(map(len, blocks)), rank, np.int64),
+        "seq": np.concatenate([np.arange(first, first + len(rows)) for first, rows in entries] or [np.zeros(0, int)]),
+    }
+    columns = [
+        pa.array(own[field.name]) if field.name in own else _column(blocks, field.name, field.type) for field in schema
+    ]
     return pa.Table.from_arrays(columns, schema=schema)
+
+
+def _block(table: Table, rows: Sequence[Mapping[str, object]]) -> Block:
+    """Return rows as columns; a column that no row names is left out."""
+    named = {name for row in rows for name in row}
+    return Block(len(rows), {name: [row.get(name) for row in rows] for name in table.names if name in named})
+
+
+def _column(blocks: Sequence[Block], name: str, kind: pa.DataType) -> pa.Array:
+    """Return one column over all blocks; numbers are joined by numpy, so that many small blocks cost little."""
+    arrays = [block.numbers(name) for block in blocks]
+    numbers = [array for array in arrays if array is not None]
+    if numbers and len(numbers) == len(arrays):
+        return pa.array(np.concatenate(numbers), kind)
+    return pa.concat_arrays([block.column(name, kind) for block in blocks]) if blocks else pa.nulls(0, kind)
 
 
 def parquet_bytes(table: Table, data: pa.Table) -> bytes:
@@ -62,7 +91,7 @@ def seal(folder: Path, table: Table, number: int, data: pa.Table) -> ShardEntry:
         rows=data.num_rows,
         first_seq=seqs[0].as_py(),
         last_seq=seqs[-1].as_py(),
-        first_update=min(updates.to_pylist()),
-        last_update=max(updates.to_pylist()),
+        first_update=pc.min(updates).as_py(),
+        last_update=pc.max(updates).as_py(),
         schema=fingerprint(table),
     )

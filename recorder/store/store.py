@@ -20,9 +20,10 @@ import pyarrow as pa
 
 from esper_analyze.schema import layout
 from esper_analyze.schema.tables import BY_NAME
+from recorder.store.block import Block, Rows
 from recorder.store.files import append_line, sync_folder, write_whole
 from recorder.store.lock import WriterLock
-from recorder.store.shards import Row, arrow_table, seal
+from recorder.store.shards import Entry, arrow_table, seal
 
 LOG = logging.getLogger("recorder")
 
@@ -35,9 +36,8 @@ SEAL_SECONDS_AT_MOST = 300.0
 """… and at the latest after this time."""
 MAX_WAITING_ROWS = 500_000
 """Rows kept in memory while the disk fails; beyond, rows of ``DROP_ORDER`` go first, oldest first."""
-DROP_ORDER = ("steps", "groups", "lstm", "heads", "episodes")
+DROP_ORDER = ("layers", "tensors", "transitions", "steps", "groups", "lstm", "heads", "episodes")
 
-Rows = Mapping[str, Sequence[Row]]
 _LIVE: weakref.WeakSet[Store] = weakref.WeakSet()
 
 
@@ -63,7 +63,8 @@ class Store:
         self.lost_rows = 0
         self._seq = 0
         self._number = 0
-        self._waiting: dict[str, list[Row]] = {}
+        self._waiting: dict[str, list[Entry]] = {}
+        self._counts: dict[str, int] = {}
         self._since = 0.0
         self._updates_waiting = 0
         self._written: dict[str, dict[str, int]] = {}
@@ -77,34 +78,39 @@ class Store:
         self._thread = threading.Thread(target=self._work, name="recorder-writer", daemon=True)
         self._thread.start()
 
-    def put(self, rows: Rows) -> None:
-        """Hand over the rows of one update; they get their rank and sequence numbers here. Never waits for a disk."""
+    def put(self, rows: Mapping[str, Rows]) -> None:
+        """Hand over rows, row by row or as a ``Block``; they get rank and sequence numbers. Never waits for a disk.
+
+        What is handed over belongs to the store from here on: nothing is copied.
+        """
         if self.inert or self._closing:
             return
+        full = False
         with self._guard:
             if not self._waiting:
                 self._since = time.monotonic()
-            for table, cells in rows.items():
-                place = self._waiting.setdefault(table, [])
-                for row in cells:
-                    place.append({**row, "rank": self.rank, "seq": self._seq})
-                    self._seq += 1
+            for table, entry in rows.items():
+                count = len(entry)
+                if count:
+                    self._waiting.setdefault(table, []).append((self._seq, entry))
+                    self._seq += count
+                    total = self._counts[table] = self._counts.get(table, 0) + count
+                    full |= total >= SEAL_ROWS
             self._updates_waiting += len(rows.get("updates", ()))
-            self._drop_beyond_bound()
-            full = any(len(cells) >= SEAL_ROWS for cells in self._waiting.values())
+            if sum(self._counts.values()) > MAX_WAITING_ROWS:
+                self._drop_beyond_bound()
         if full:
             self._wake.set()
 
     def _drop_beyond_bound(self) -> None:
-        excess = sum(map(len, self._waiting.values())) - MAX_WAITING_ROWS
+        excess = sum(self._counts.values()) - MAX_WAITING_ROWS
         for table in DROP_ORDER:
-            if excess <= 0:
-                return
             place = self._waiting.get(table, [])
-            dropped = min(excess, len(place))
-            del place[:dropped]
-            excess -= dropped
-            self.lost_rows += dropped
+            while excess > 0 and place:
+                _, entry = place.pop(0)
+                excess -= len(entry)
+                self._counts[table] -= len(entry)
+                self.lost_rows += len(entry)
 
     def _due(self) -> bool:
         now = time.monotonic()
@@ -112,7 +118,7 @@ class Store:
             return False
         age = now - self._since
         return (
-            any(len(cells) >= SEAL_ROWS for cells in self._waiting.values())
+            any(count >= SEAL_ROWS for count in self._counts.values())
             or (age >= SEAL_SECONDS and self._updates_waiting >= SEAL_UPDATES)
             or age >= SEAL_SECONDS_AT_MOST
         )
@@ -126,23 +132,23 @@ class Store:
 
     def _seal_waiting(self) -> None:
         with self._guard:
-            waiting, self._waiting = self._waiting, {}
+            waiting, self._waiting, self._counts = self._waiting, {}, {}
             self._updates_waiting = 0
         self._number += 1
         left = {}
-        for table, rows in waiting.items():
+        for table, entries in waiting.items():
             try:
-                self._seal_table(table, rows)
+                self._seal_table(table, entries)
             except OSError as error:
-                left[table] = rows
+                left[table] = entries
                 self._disk_failed(table, error)
         if left:
             self._put_back(left)
         else:
             self._back_off, self._retry_at = 1.0, 0.0
 
-    def _seal_table(self, table: str, rows: Sequence[Row]) -> None:
-        data = self._arrow(table, rows)
+    def _seal_table(self, table: str, entries: Sequence[Entry]) -> None:
+        data = self._arrow(table, entries)
         if data.num_rows == 0:
             return
         entry = seal(self.folder, BY_NAME[table], self._number, data)
@@ -151,17 +157,18 @@ class Store:
         total["rows"] += entry.rows
         total["last_update"] = max(total["last_update"], entry.last_update)
 
-    def _arrow(self, table: str, rows: Sequence[Row]) -> pa.Table:
+    def _arrow(self, table: str, entries: Sequence[Entry]) -> pa.Table:
         declared = BY_NAME[table]
         try:
-            return arrow_table(declared, rows)
+            return arrow_table(declared, entries, self.rank)
         except (pa.ArrowException, TypeError, ValueError):
-            sound = [row for row in rows if _converts(table, row)]
-            self.lost_rows += len(rows) - len(sound)
+            single = [one for entry in entries for one in _one_by_one(entry)]
+            sound = [entry for entry in single if _converts(table, entry)]
+            self.lost_rows += len(single) - len(sound)
             LOG.warning(
-                "recorder: %d rows of %s have a cell of a wrong type and are lost", len(rows) - len(sound), table
+                "recorder: %d rows of %s have a cell of a wrong type and are lost", len(single) - len(sound), table
             )
-            return arrow_table(declared, sound)
+            return arrow_table(declared, sound, self.rank)
 
     def _disk_failed(self, table: str, error: OSError) -> None:
         if self._retry_at == 0.0:
@@ -169,11 +176,12 @@ class Store:
         self._retry_at = time.monotonic() + self._back_off
         self._back_off = min(self._back_off * 2, 60.0)
 
-    def _put_back(self, left: dict[str, list[Row]]) -> None:
+    def _put_back(self, left: dict[str, list[Entry]]) -> None:
         with self._guard:
-            for table, rows in left.items():
-                self._waiting[table] = rows + self._waiting.get(table, [])
-            self._updates_waiting = len(self._waiting.get("updates", ()))
+            for table, entries in left.items():
+                self._waiting[table] = entries + self._waiting.get(table, [])
+                self._counts[table] = self._counts.get(table, 0) + sum(len(rows) for _, rows in entries)
+            self._updates_waiting = self._counts.get("updates", 0)
             self._drop_beyond_bound()
 
     def take_losses(self) -> int:
@@ -195,7 +203,7 @@ class Store:
         if threading.current_thread() is not self._thread:
             self._thread.join(timeout=60.0)
         self.flush()
-        left = sum(map(len, self._waiting.values()))
+        left = sum(self._counts.values())
         self.lost_rows += left
         marker = {"reason": reason, "closed_at": time.time(), "lost_rows": self.lost_rows, "tables": self._written}
         try:
@@ -208,9 +216,19 @@ class Store:
         _LIVE.discard(self)
 
 
-def _converts(table: str, row: Row) -> bool:
+def _one_by_one(entry: Entry) -> list[Entry]:
+    """Return the rows of an entry as entries of their own."""
+    first, rows = entry
     try:
-        arrow_table(BY_NAME[table], [row])
+        listed: Sequence[Mapping[str, object]] = rows.as_rows() if isinstance(rows, Block) else rows
+    except (TypeError, ValueError):
+        return [entry]
+    return [(first + place, [row]) for place, row in enumerate(listed)]
+
+
+def _converts(table: str, entry: Entry) -> bool:
+    try:
+        arrow_table(BY_NAME[table], [entry])
     except (pa.ArrowException, TypeError, ValueError):
         return False
     return True

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis.extra import numpy as hnp
 
 from recorder.measure import entropy, lstm, masks, ratios, values
-from recorder.measure.gradients import gradient_norms, nonfinite_elements
+from recorder.measure.gradients import device_norms, host_norms, nonfinite_elements, row_norms, total_norm
 
 SETTINGS = settings(max_examples=80, deadline=None)
 Array = Any
@@ -95,7 +95,7 @@ def test_entropy_of_masked_categoricals_matches_numpy(size: int, n: int, random:
     counts = torch.from_numpy(mask.sum(1)[None, :])
     zeros = torch.zeros(1, n)
     row = dict(
-        zip(entropy.HEAD_FIELDS, entropy.head_entropy(found[None, :], zeros, counts)[:, 0].tolist(), strict=True)
+        zip(entropy.HEAD_FIELDS, entropy.head_entropy(found[None, :], zeros, counts, None)[:, 0].tolist(), strict=True)
     )
     choice = mask.sum(1) > 1
     assert row["choices"] == choice.sum()
@@ -107,7 +107,7 @@ def test_entropy_of_masked_categoricals_matches_numpy(size: int, n: int, random:
 def test_uniform_choice_has_normalised_entropy_one() -> None:
     h = torch.tensor([[math.log(4.0), 0.0, math.log(2.0)]])
     valid = torch.tensor([[4, 1, 2]])
-    row = dict(zip(entropy.JOINT_FIELDS, entropy.joint_entropy(h[0], valid).tolist(), strict=True))
+    row = dict(zip(entropy.JOINT_FIELDS, entropy.joint_entropy(h[0], valid, None).tolist(), strict=True))
     assert row["choices"] == 2
     assert row["norm_sum"] / row["choices"] == pytest.approx(1.0)
 
@@ -167,8 +167,23 @@ def test_a_nan_return_makes_explained_variance_nan_and_not_undefined() -> None:
 @SETTINGS
 @given(st.lists(arrays(-1e3, 1e3), min_size=1, max_size=5))
 def test_gradient_norms_match_numpy(gradients: list[Array]) -> None:
-    found = gradient_norms([torch.from_numpy(g) for g in gradients], torch.zeros(1))
-    np.testing.assert_allclose(found.numpy(), [np.linalg.norm(g.astype(np.float64)) for g in gradients], rtol=1e-12)
+    tensors = [torch.from_numpy(g) for g in gradients]
+    wanted = [np.linalg.norm(g.astype(np.float64)) for g in gradients]
+    np.testing.assert_allclose(device_norms(tensors).norms.numpy(), wanted, rtol=1e-12)
+    np.testing.assert_allclose(host_norms(tensors).norms.numpy(), wanted, rtol=1e-6)
+    for small in (True, False):
+        assert float(total_norm(tensors, small=small)) == pytest.approx(np.linalg.norm(wanted), rel=1e-12)
+
+
+@SETTINGS
+@given(st.lists(arrays(-1e3, 1e3), min_size=1, max_size=5))
+def test_the_shared_total_is_the_clip_calls_own_to_the_last_bit(gradients: list[Array]) -> None:
+    parameters = [torch.nn.Parameter(torch.zeros(len(g))) for g in gradients]
+    for parameter, gradient in zip(parameters, gradients, strict=True):
+        parameter.grad = torch.from_numpy(gradient)
+    total = host_norms([torch.from_numpy(g) for g in gradients]).total
+    assert total is not None
+    assert torch.equal(total, torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None]))
 
 
 @pytest.mark.parametrize(
@@ -179,21 +194,28 @@ def test_gradient_norms_match_numpy(gradients: list[Array]) -> None:
 def test_norms_neither_overflow_nor_vanish(size: float, dtype: torch.dtype) -> None:
     gradient = torch.full((3, 3), size, dtype=dtype)
     wanted = float(gradient.double().square().sum().sqrt())
-    assert float(gradient_norms([gradient], gradient)[0]) == pytest.approx(wanted, rel=1e-12)
+    assert float(device_norms([gradient]).norms[0]) == pytest.approx(wanted, rel=1e-12)
+    assert float(total_norm([gradient], small=True)) == pytest.approx(wanted, rel=1e-12)
+    assert row_norms(gradient).tolist() == pytest.approx([wanted / 3**0.5] * 3, rel=1e-12)
+    if dtype == torch.float32:
+        ordinary = torch.ones(2)
+        assert host_norms([ordinary, gradient]).norms.tolist() == pytest.approx([2**0.5, wanted], rel=1e-6)
 
 
-def test_missing_gradients_are_zero_here_and_nonfinite_ones_stay_nonfinite() -> None:
-    found = gradient_norms([None, torch.tensor([math.nan, 1.0]), torch.tensor([math.inf])], torch.zeros(1))
-    assert found[0] == 0
-    assert math.isnan(float(found[1]))
-    assert math.isinf(float(found[2]))
+def test_nonfinite_gradients_stay_nonfinite_and_sparse_ones_are_measured() -> None:
+    sparse = torch.sparse_coo_tensor(torch.tensor([[0, 0, 2]]), torch.tensor([1.0, 2.0, 4.0]), (3,), check_invariants=True)
+    broken = [torch.tensor([math.nan, 1.0]), torch.tensor([math.inf])]
+    for found in (device_norms([*broken, sparse]).norms, host_norms(broken).norms):
+        assert math.isnan(float(found[0]))
+        assert math.isinf(float(found[1]))
+    assert float(device_norms([sparse]).norms[0]) == 5.0
+    assert not host_norms(broken).sound
+    assert host_norms([torch.full((4,), 1e20)]).sound
 
 
 def test_nonfinite_elements_are_counted_apart() -> None:
-    counts = nonfinite_elements([torch.tensor([math.nan, 1.0, math.inf]), None, torch.tensor([[-math.inf, math.nan]])])
-    assert counts is not None
+    counts = nonfinite_elements([torch.tensor([math.nan, 1.0, math.inf]), torch.tensor([[-math.inf, math.nan]])])
     assert counts.tolist() == [2, 2]
-    assert nonfinite_elements([None]) is None
 
 
 @SETTINGS

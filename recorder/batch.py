@@ -1,0 +1,154 @@
+"""Minibatches measured many at a time, when the update ends: the cost of an operation is paid once for all of them.
+
+What a minibatch hands over is captured as it comes, without measuring. Captures of one shape become a ``Batch`` and
+are measured together. Nothing waits for the device.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from recorder.measure import entropy as entropies
+from recorder.measure import ratios
+
+LOSSES = ("policy_loss", "value_loss", "entropy_loss", "total_loss")
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """M minibatches of N samples each; H heads. What was not handed over is None."""
+
+    heads: tuple[str, ...]
+    log_prob: Tensor  # [H, M, N]
+    old_log_prob: Tensor  # [H, M, N]
+    joint_log_ratio: Tensor | None = None  # [M, N]
+    entropy: Tensor | None = None  # [H, M, N]
+    joint_entropy: Tensor | None = None  # [M, N]
+    valid_actions: Tensor | None = None  # [H, M, N], 0 for a head that is not categorical
+    all_categorical: bool = True
+    relevant: Tensor | None = None  # boolean [H, M, N]
+    counted: Tensor | None = None  # boolean [M, N], False on padding
+    values: Tensor | None = None  # [M, N]
+    clip_range: float | None = None
+    losses: Mapping[str, Tensor] = field(default_factory=dict)  # each [M]
+    actions: Tensor | None = None  # [H, M, N]
+    advantages: Tensor | None = None  # [M, N]
+    index: Tensor | None = None  # [M, N], position in the rollout
+    env: Tensor | None = None  # [M, N]
+    step: Tensor | None = None  # [M, N]
+
+
+class Capture(Protocol):
+    """What one minibatch handed over, not measured yet."""
+
+    @property
+    def samples(self) -> int:
+        """Samples, padding left out where that is known on the host."""
+
+    @property
+    def clip_range(self) -> float | None:
+        """Ratio clip range in effect."""
+
+    def shape(self) -> tuple[object, ...]:
+        """Return what captures must share to be measured together; the first entry is their class."""
+
+    @staticmethod
+    def together(captures: Sequence[Capture]) -> Batch:
+        """Return captures of one shape as a batch."""
+
+
+@dataclass(frozen=True, slots=True)
+class Measurements:
+    """A measured batch: ``packed`` [cells, M] holds what ``layout`` names, one after the other.
+
+    ``places`` says which minibatches of the update these are.
+    """
+
+    packed: Tensor
+    layout: tuple[tuple[str, tuple[int, ...]], ...]
+    places: tuple[int, ...]
+    sources: tuple[str, ...]  # names of the counts under "nonfinite"
+    losses: tuple[str, ...]  # names of the numbers under "losses"
+    entropy_known: bool
+    choices_known: bool
+    joint_choices_known: bool
+
+
+def measure(batch: Batch, places: Sequence[int]) -> Measurements:
+    """Return the device scalars of a batch."""
+    new, old = batch.log_prob, batch.old_log_prob
+    valid, entropy, total = batch.valid_actions, batch.entropy, batch.joint_entropy
+    if total is None and entropy is not None:
+        total = entropy.sum(0)
+    losses = _losses(batch)
+    held, raw = ratios.log_ratios(batch.joint_log_ratio, new - old)
+    sources, nonfinite = _nonfinite(batch, losses)
+    parts = {
+        "ratio": ratios.ratio_statistics(held, raw, batch.clip_range, _weight(batch)),
+        "heads": entropies.head_entropy(entropy, new, valid, batch.counted),
+        "losses": losses,
+        "nonfinite": nonfinite,
+    }
+    if total is not None:
+        room = valid if batch.all_categorical else None
+        parts["joint"] = entropies.joint_entropy(total, room, batch.counted)
+    return Measurements(
+        packed=torch.cat([part.reshape(-1, new.shape[1]).double() for part in parts.values()]),
+        layout=tuple((name, tuple(part.shape[:-1])) for name, part in parts.items()),
+        places=tuple(places),
+        sources=sources,
+        losses=tuple(batch.losses),
+        entropy_known=entropy is not None,
+        choices_known=valid is not None and entropy is not None,
+        joint_choices_known=valid is not None and batch.all_categorical and total is not None,
+    )
+
+
+def _losses(batch: Batch) -> Tensor:
+    """Return [losses given, M] in float64."""
+    if not batch.losses:
+        return batch.log_prob.new_zeros((0, batch.log_prob.shape[1]), dtype=torch.float64)
+    device = batch.log_prob.device
+    return torch.stack([loss.to(device=device, dtype=torch.float64) for loss in batch.losses.values()])
+
+
+def _weight(batch: Batch) -> Tensor | None:
+    """Return boolean [1 + H, M, N]: the joint counts every sample, a head those where it is relevant."""
+    if batch.relevant is None:
+        if batch.counted is None:
+            return None
+        return batch.counted.expand(1 + len(batch.heads), *batch.counted.shape)
+    joint = torch.ones_like(batch.relevant[:1]) if batch.counted is None else batch.counted.unsqueeze(0)
+    return torch.cat([joint, batch.relevant & joint])
+
+
+def _nonfinite(batch: Batch, losses: Tensor) -> tuple[tuple[str, ...], Tensor]:
+    """Name what is looked at and count its NaN and ±Inf per minibatch: the finiteness gate, read later."""
+    looked_at = {"log_prob": batch.log_prob, "old_log_prob": batch.old_log_prob, "entropy": batch.entropy}
+    names, counts = [], []
+    for what, tensor in looked_at.items():
+        if tensor is not None:
+            names += [f"{what}[{head}]" for head in batch.heads]
+            counts.append(_broken(tensor, batch.counted))
+    if batch.values is not None:
+        same = batch.counted is not None and batch.counted.shape == batch.values.shape
+        names.append("values")
+        counts.append(_broken(batch.values, batch.counted if same else None).unsqueeze(0))
+    names += list(batch.losses)
+    counts.append((~losses.isfinite()).long())
+    return tuple(names), torch.cat(counts)
+
+
+def _broken(tensor: Tensor, counted: Tensor | None) -> Tensor:
+    broken = ~tensor.isfinite()
+    return (broken if counted is None else broken & counted).sum(-1)
+
+
+def plain(tensor: Tensor) -> Tensor:
+    """Return ``tensor`` in float32, or float64 where the loop computes in it."""
+    return tensor if tensor.dtype in (torch.float32, torch.float64) else tensor.float()
