@@ -77,7 +77,7 @@ def _watched(original: Callable[..., Tensor]) -> Callable[..., Tensor]:
             total = known if known is not None else total
         if total is None:
             total = original(listed, max_norm, norm_type, *args, **kwargs)
-        elif not _nothing_to_clip(total, max_norm):
+        else:
             torch.nn.utils.clip_grads_with_norm_(listed, max_norm, total)
         for watcher in tuple(_watchers):
             watcher.after_clip(total, max_norm, float(norm_type))
@@ -86,14 +86,6 @@ def _watched(original: Callable[..., Tensor]) -> Callable[..., Tensor]:
     clip_grad_norm_.__recorder__ = True  # type: ignore[attr-defined]
     clip_grad_norm_.__doc__ = original.__doc__
     return clip_grad_norm_
-
-
-def _nothing_to_clip(total: Tensor, max_norm: float) -> bool:
-    """Whether the clip coefficient is 1 for certain, so that multiplying by it changes no bit.
-
-    Only asked of norms on the host, which are there to be read: no device is waited for.
-    """
-    return bool(float(total.numpy()) * 1.000001 + 1e-5 < max_norm)
 
 
 def _on_step(optimizer: Optimizer, *_: Any) -> None:

@@ -6,12 +6,14 @@ import operator
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from recorder.measure import gradients as measure
 from recorder.parameters import ParameterMap
 
+MOST_PLANS = 16
 _PLAIN_TYPES = (torch.float32, torch.float64)
 
 
@@ -34,14 +36,31 @@ class Plan:
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """The norms of one look at gradients; tensors stay where they are, nothing is awaited."""
+    """One look at gradients; tensors stay where they are, nothing is awaited.
+
+    Of a small model ``flat`` keeps a copy of all elements until the update ends; of a large one norms of rows and
+    counts are taken at once.
+    """
 
     plan: Plan
     present: tuple[int, ...] | None  # positions in ``plan.ours`` that had a gradient; None: all
-    norms: Tensor | None  # [present] float32 or float64; None when no gradient was there
-    rows: tuple[Tensor, ...]  # per cut parameter with a gradient
+    norms: Tensor | None  # [present] float32 or float64; None: still to be taken from ``flat``, or nothing there
+    flat: Tensor | None
+    rows: tuple[Tensor, ...]  # per cut parameter with a gradient; empty when ``flat`` is there
     total: Tensor | None
-    elements: Tensor | None  # [NaN, Inf]
+    elements: Tensor | None  # [NaN, Inf] where they were counted
+    scale: Tensor | None  # loss scale the gradients still carried
+
+    @property
+    def spans(self) -> list[tuple[int, int, int]]:
+        """Position in ``plan.ours``, start and stop of each gradient in ``flat``."""
+        spans, start = [], 0
+        positions = range(len(self.plan.ours)) if self.present is None else self.present
+        for position in positions:
+            stop = start + self.plan.ours[position].numel()
+            spans.append((position, start, stop))
+            start = stop
+        return spans
 
 
 @dataclass(slots=True)
@@ -49,7 +68,9 @@ class Reader:
     """Looks at gradients on behalf of one model."""
 
     parameters: ParameterMap
+    trusted: bool = False  # the optimizer has been seen to take gradients exactly as the clip left them
     _plans: list[Plan] = field(default_factory=list)
+    _covers: dict[tuple[int, int], bool] = field(default_factory=dict)
 
     def plan(self, listed: Sequence[Tensor]) -> Plan:
         """Return the plan for these parameters."""
@@ -57,7 +78,10 @@ class Reader:
             if plan.fits(listed):
                 return plan
         plan = self._new_plan(tuple(listed))
-        self._plans = [*self._plans[-7:], plan]
+        self._plans.append(plan)
+        if len(self._plans) > MOST_PLANS:  # some loop makes a new list of parameters each time
+            del self._plans[0]
+            self._covers.clear()
         return plan
 
     def _new_plan(self, listed: tuple[Tensor, ...]) -> Plan:
@@ -73,30 +97,45 @@ class Reader:
             places,
             tuple(position for position, place in enumerate(places) if place in self.parameters.cut),
             on_host=host,
-            small=alike and plain and elements <= measure.COUNT_ELEMENTS_UP_TO,
+            small=alike and plain and elements <= measure.SMALL,
             complete=len(ours) == len(listed),
         )
 
-    def see(self, plan: Plan, *, scale: Tensor | None = None) -> Seen:
-        """Measure the gradients of ``plan.ours`` as they are now, divided by ``scale`` where they are scaled."""
+    def covers(self, clipped: Plan, stepped: Plan) -> bool:
+        """Whether the parameters of ``stepped`` are just those of ``clipped``."""
+        key = (id(clipped), id(stepped))
+        if key not in self._covers:
+            self._covers[key] = clipped.complete and set(clipped.places) == set(stepped.places)
+        return self._covers[key]
+
+    def see(self, plan: Plan, scale: Tensor | None, *, keep: bool) -> Seen:
+        """Measure the gradients of ``plan.ours`` as they are now; ``scale`` is the loss scale they still carry.
+
+        ``keep``: there is room for another copy of them.
+        """
         there = [gradient for parameter in plan.ours if (gradient := parameter.grad) is not None]
         present = None
         if len(there) < len(plan.ours):
             present = tuple(position for position, one in enumerate(plan.ours) if one.grad is not None)
         if not there:
-            return Seen(plan, present, None, (), None, None)
-        dense = plan.on_host and all(gradient.layout is torch.strided for gradient in there)
-        found = measure.host_norms(there) if dense else measure.device_norms(there)
+            return Seen(plan, present, None, None, (), None, None, None)
+        if plan.small and keep and all(gradient.layout is torch.strided for gradient in there):
+            found = measure.plain_norms(there) if plan.on_host else None
+            flat = torch.cat([gradient.reshape(-1) for gradient in there])
+            norms, total = (None, None) if found is None else (found.norms, found.total)
+            return Seen(plan, present, norms, flat, (), total, None, scale)
+        found = measure.host_norms(there) if self._dense(plan, there) else measure.device_norms(there)
         cut = [plan.ours[position].grad for position in plan.cut]
         rows = tuple(measure.row_norms(gradient) for gradient in cut if gradient is not None)
-        norms = found.norms
-        if scale is not None:
-            norms, rows = norms / scale.double(), tuple(row / scale.double() for row in rows)
-        return Seen(plan, present, norms, rows, found.total, _elements(plan, there, found))
+        return Seen(plan, present, found.norms, None, rows, found.total, _elements(there, found), scale)
 
-    def post_clip(self, listed: Sequence[Tensor]) -> Tensor | None:
-        """Return the L2 norm over the model's gradients among ``listed``, None when there is none."""
-        plan = self.plan(listed)
+    @staticmethod
+    def _dense(plan: Plan, gradients: Sequence[Tensor]) -> bool:
+        """Whether the gradients may be looked at; sparse ones come only from embeddings made so."""
+        return plan.on_host and all(gradient.layout is torch.strided for gradient in gradients)
+
+    def post_clip(self, plan: Plan) -> Tensor | None:
+        """Return the L2 norm over the gradients of ``plan.ours``, None when there is none."""
         grads = [parameter.grad for parameter in plan.ours if parameter.grad is not None]
         if not grads:
             return None
@@ -104,14 +143,11 @@ class Reader:
         return measure.total_norm(grads, small=dense)
 
 
-def _elements(plan: Plan, there: Sequence[Tensor], found: measure.Norms) -> Tensor | None:
-    """Count NaN and Inf: on the host only where the norms say that there are some, on a device when it is cheap."""
+def _elements(there: Sequence[Tensor], found: measure.Norms) -> Tensor | None:
+    """Count NaN and Inf where the norms, in host memory, say that there are some; elsewhere it would cost too much."""
     if found.total is None:
-        return measure.nonfinite_elements(there) if plan.small else None
-    if found.sound:
-        return _NONE
-    finite = found.norms.isfinite().numpy()
-    concerned = [gradient for gradient, fine in zip(there, finite, strict=True) if not fine]
+        return None
+    concerned = [gradient for gradient, fine in zip(there, np.isfinite(found.norms.numpy()), strict=True) if not fine]
     return measure.nonfinite_elements(concerned) if concerned else _NONE
 
 

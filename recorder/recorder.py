@@ -133,7 +133,7 @@ class Recorder:
         )
 
     def _new_loop(self) -> InnerLoop:
-        return InnerLoop(self.parameters, self._reader, len(self.heads.names))
+        return InnerLoop(self._reader, len(self.heads.names), every_step=self.level == "DEBUG")
 
     @property
     def level(self) -> str:
@@ -385,7 +385,7 @@ class Recorder:
         if self._pending is None:
             return
         measured, self._pending = self._pending, None
-        rows = rows_of(measured, self.heads, self.parameters, hooked=self.parameters is not None)
+        rows = rows_of(measured, self.heads, self._reader)
         judged = self._live.judge(measured.update, rows)
         self._store.put(judged.rows | {"losses_of_data": self.guarded.take_losses(measured.update)})
         row = rows["updates"].as_rows()[0] if isinstance(rows["updates"], Block) else rows["updates"][0]

@@ -8,13 +8,16 @@ from dataclasses import dataclass
 import numpy as np
 
 from recorder.batch import Measurements
+from recorder.gradients_seen import Reader
 from recorder.heads import Heads
-from recorder.inner_loop import Looks, Minibatch
+from recorder.inner_loop import Minibatch
+from recorder.looks import Looks
 from recorder.parameters import ParameterMap
 from recorder.reduce.gradients import explain_zero, group_cells, head_gradient_cells, model_cells
+from recorder.reduce.norms import Numbers
 from recorder.reduce.policy import head_policy_cells, policy_cells, step_block
 from recorder.reduce.rollout import lstm_rows, mask_cells, value_cells
-from recorder.reduce.update import Cells, Inner, Numbers, inner
+from recorder.reduce.update import Cells, Inner, inner
 from recorder.store.block import Rows
 from recorder.transfer import Transfer
 
@@ -37,16 +40,22 @@ class Measured:
     reason: str | None
 
 
-def rows_of(measured: Measured, heads: Heads, parameters: ParameterMap | None, *, hooked: bool) -> dict[str, Rows]:
-    """Return the rows of one update, without findings and levels."""
+def rows_of(measured: Measured, heads: Heads, reader: Reader | None) -> dict[str, Rows]:
+    """Return the rows of one update, without findings and levels.
+
+    ``reader`` (None: no model is watched) learns whether the optimizer takes gradients as the clip leaves them.
+    """
     arrays = measured.transfer.arrays()
     update = measured.update
+    parameters, hooked = None if reader is None else reader.parameters, reader is not None
     with np.errstate(all="ignore"):
         found = None
         if measured.minibatches:
             pieces = [(piece.tensor, piece.rows) for piece in parameters.pieces] if parameters else []
             found = inner(measured.minibatches, measured.measurements, measured.looks, arrays, pieces)
-        row = {"update": update, **value_cells(arrays), **_inner_cells(found, arrays, hooked=hooked), **measured.cells}
+            if reader is not None and found.as_clipped is not None:
+                reader.trusted = found.as_clipped
+        row = {"update": update, **value_cells(arrays), **_inner_cells(found, hooked=hooked), **measured.cells}
         row["clip_range"] = measured.minibatches[-1].clip_range if measured.minibatches else None
         row |= _episode_cells(measured.episodes)
         row |= _status(measured, row, found)
@@ -61,11 +70,10 @@ def rows_of(measured: Measured, heads: Heads, parameters: ParameterMap | None, *
         }
 
 
-def _inner_cells(found: Inner | None, arrays: Mapping[str, Numbers], *, hooked: bool) -> Cells:
+def _inner_cells(found: Inner | None, *, hooked: bool) -> Cells:
     if found is None:
         return {"optimizer_steps": 0} if hooked else {}
-    counted = [counts for name, counts in arrays.items() if name.startswith("elements ")]
-    cells = policy_cells(found) | model_cells(found, np.add.reduce(counted) if counted else None)
+    cells = policy_cells(found) | model_cells(found)
     if hooked:
         cells["optimizer_steps"] = int((found.steps > 0).sum())
     return cells

@@ -52,6 +52,9 @@ def _same(one: object, other: object) -> bool:
     return one == other
 
 
+_ABSENT, _OK = int(Verdict.ABSENT), int(Verdict.OK)
+
+
 class Announcer:
     """Turns verdicts into findings for one rule and metric; remembers what was last said of each subject.
 
@@ -62,11 +65,16 @@ class Announcer:
     def __init__(self) -> None:
         self.said: dict[str, int] = {}
         self.told: dict[str, set[str]] = {}
+        self._last: object = None
 
     def findings(
         self, rule: str, update: Ints, subjects: tuple[str, ...], judgement: Judgement
     ) -> list[tuple[int, int, Finding]]:
         """Return (position in the batch, position of the subject, finding) for every change."""
+        if len(judgement.code) == 1 and not self._news(judgement):
+            return []
+        if len(judgement.code) != 1:
+            self._last = None
         found = []
         for k, subject in enumerate(subjects):
             for i in self._moments(judgement.code[:, k], judgement.reason[:, k], judgement):
@@ -74,6 +82,12 @@ class Announcer:
                 if finding is not None:
                     found.append((i, k, finding))
         return found
+
+    def _news(self, judgement: Judgement) -> bool:
+        """Whether verdicts or reasons of a single update differ from those of the single update before."""
+        state = (judgement.code.tobytes(), judgement.reason.tobytes(), judgement.reasons)
+        same, self._last = state == self._last, state
+        return not same
 
     def _moments(self, code: Codes, reason: Codes, judgement: Judgement) -> list[int]:
         """Positions where something new may be said: only there does Python look at single updates."""
@@ -86,20 +100,20 @@ class Announcer:
 
     def _announce(self, rule: str, update: int, subject: str, judgement: Judgement, i: int, k: int) -> Finding | None:
         code = int(judgement.code[i, k])
-        if code == Verdict.ABSENT:
+        if code == _ABSENT:
             return None
         previous = self.said.get(subject)
         reason = judgement.reasons[judgement.reason[i, k]]
-        if code in (Verdict.NOT_APPLICABLE, Verdict.NO_DATA):
+        if code < _OK:
             told = self.told.setdefault(subject, set())
             if reason in told or int(judgement.reason[i, k]) in judgement.quiet:
                 return None
             told.add(reason)
         else:
             self.said[subject] = code
-            if code == (Verdict.OK if previous is None else previous):
+            if code == (_OK if previous is None else previous):
                 return None
-        judged = code >= Verdict.OK
+        judged = code >= _OK
         return Finding(
             update,
             rule,
@@ -119,6 +133,7 @@ class Announcer:
 
     def load_state_dict(self, state: Mapping[str, Mapping[str, object]]) -> None:
         """Take up the state that ``state_dict`` gave."""
+        self._last = None
         self.said = {str(name): int(str(code)) for name, code in state["said"].items()}
         self.told = {str(name): set(told) for name, told in state["told"].items()}  # type: ignore[call-overload]
 

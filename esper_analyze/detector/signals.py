@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cache, partial
 
 import numpy as np
 import numpy.typing as npt
@@ -127,6 +127,11 @@ def cell_number(table: str, column: str, cell: object) -> float | None:
     return float(cell)  # type: ignore[arg-type]
 
 
+@cache
+def _kind(table: str, column: str) -> Kind:
+    return BY_NAME[table].column(column).kind
+
+
 def batch_from_rows(
     update: int, rows: Mapping[str, Sequence[Mapping[str, object]]], wanted: Mapping[str, Iterable[str]]
 ) -> Batch:
@@ -144,7 +149,10 @@ def batch_from_rows(
         present = np.ones((1, len(found)), bool)
         signals = {}
         for name in columns:
-            cells = [cell_number(table, name, row.get(name)) for row in found]
+            kind = _kind(table, name)
+            cells = [row.get(name) for row in found]
+            if kind is Kind.CHOICE or kind is Kind.TEXT:
+                cells = [cell_number(table, name, cell) for cell in cells]
             null = np.array([[cell is None for cell in cells]])
             values = np.array([[np.nan if cell is None else cell for cell in cells]], np.float64)
             signals[name] = Signal(name, values, null)

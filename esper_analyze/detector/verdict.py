@@ -37,6 +37,9 @@ BY_WORD = {verdict.word: verdict for verdict in Verdict}
 """Verdicts by the word findings spell them with."""
 
 NONFINITE = "non-finite"
+_OK, _INFO, _WARNING, _CRITICAL = map(int, (Verdict.OK, Verdict.INFO, Verdict.WARNING, Verdict.CRITICAL))
+_NOT_APPLICABLE, _NO_DATA = int(Verdict.NOT_APPLICABLE), int(Verdict.NO_DATA)
+# plain numbers: looking up a member of an enum costs as much as the array operation it is used in
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,39 +97,48 @@ def settle(
     and needs no check of its own.
     """
     shape = signal.values.shape
-    code = np.full(shape, Verdict.OK, np.int8)
+    code = np.full(shape, _OK, np.int8)
     threshold = np.full(shape, np.nan)
-    code[np.broadcast_to(bounds.info, shape)] = Verdict.INFO
-    code[np.broadcast_to(bounds.warning, shape)] = Verdict.WARNING
-    code[np.broadcast_to(bounds.critical, shape)] = Verdict.CRITICAL
-    for verdict, at in (
-        (Verdict.INFO, bounds.warning_at),
-        (Verdict.WARNING, bounds.warning_at),
-        (Verdict.CRITICAL, bounds.critical_at),
+    for verdict, where, at in (
+        (_INFO, bounds.info, bounds.warning_at),
+        (_WARNING, bounds.warning, bounds.warning_at),
+        (_CRITICAL, bounds.critical, bounds.critical_at),
     ):
-        threshold = np.where(code == verdict, at, threshold)
+        if where is not False:
+            _cross(code, threshold, where, verdict, at)
     reason = np.zeros(shape, np.int8)
     reasons = ["", NONFINITE, f"{missing or signal.name} is missing"]
     quiet = set()
     if nonfinite:
-        _overrule(code, threshold, reason, signal.nonfinite, Verdict.CRITICAL, 1)
+        _overrule(code, threshold, reason, signal.nonfinite, _CRITICAL, 1)
     for needed in needs:
         reasons.append(f"{needed.name} is missing")
-        _overrule(code, threshold, reason, needed.null, Verdict.NO_DATA, len(reasons) - 1)
-    _overrule(code, threshold, reason, signal.null, Verdict.NO_DATA, 2)
+        _overrule(code, threshold, reason, needed.null, _NO_DATA, len(reasons) - 1)
+    _overrule(code, threshold, reason, signal.null, _NO_DATA, 2)
     for excuse in excuses:
         reasons.append(excuse.why)
         if excuse.quiet:
             quiet.add(len(reasons) - 1)
-        where = np.broadcast_to(excuse.where, shape) & (code != Verdict.NOT_APPLICABLE)
-        _overrule(code, threshold, reason, where, Verdict.NOT_APPLICABLE, len(reasons) - 1)
-    silent = (code == Verdict.NOT_APPLICABLE) | (code == Verdict.NO_DATA)
+        if np.any(excuse.where):
+            where = np.broadcast_to(excuse.where, shape) & (code != _NOT_APPLICABLE)
+            _overrule(code, threshold, reason, where, _NOT_APPLICABLE, len(reasons) - 1)
+    silent = code <= _NO_DATA
     value = np.where(silent, np.nan, signal.values)
     held = np.full(shape, np.nan) if baseline is None else np.where(silent, np.nan, baseline)
     return Judgement(metric, code, value, threshold, held, reason, tuple(reasons), frozenset(quiet))
 
 
-def _overrule(code: Codes, threshold: Floats, reason: Codes, where: Bools, verdict: Verdict, why: int) -> None:
-    code[where] = verdict
-    threshold[where] = np.nan
-    reason[where] = why
+def _cross(code: Codes, threshold: Floats, where: Bools | bool, verdict: int, at: Floats | float) -> None:
+    """Give ``verdict`` where a bound was crossed, and note the bound."""
+    if not np.any(where):
+        return
+    crossed = np.broadcast_to(where, code.shape)
+    code[crossed] = verdict
+    threshold[crossed] = np.broadcast_to(at, code.shape)[crossed]
+
+
+def _overrule(code: Codes, threshold: Floats, reason: Codes, where: Bools, verdict: int, why: int) -> None:
+    if where.any():
+        code[where] = verdict
+        threshold[where] = np.nan
+        reason[where] = why

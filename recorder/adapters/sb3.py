@@ -119,9 +119,11 @@ class Attachment:
         self._sampled: tuple[Any, Any] | None = None
         self._visited = 0
         self._collected = False
-        self._step_heads: list[Sequence[Any]] = []
-        self._step_actions: list[Tensor] = []
+        # of full length from the start: growing it would cost more than everything else done at a step
+        self._step_logits: list[tuple[Tensor, ...]] = [()] * model.n_steps
+        self._steps_seen = 0
         self._old_heads: Tensor | None = None
+        self._train_settings: Hyperparameters | None = None
         self._last_episode: Any = None
         buffer, policy = model.rollout_buffer, model.policy
         self._wrap(buffer, "reset", before=self._boundary)
@@ -179,10 +181,15 @@ class Attachment:
             self.recorder.episode(float(episode["r"]), int(episode["l"]))
 
     def _on_forward(self, _: tuple[Any, ...], result: Any) -> None:
-        """Keep the distributions the actions were drawn from: SB3 stores only the sum of the heads' log-probs."""
+        """Keep the logits the actions were drawn from: SB3 stores only the sum of the heads' log-probs.
+
+        Nothing else of the distributions is kept: thousands of small objects make the garbage collector slow.
+        """
         if not result[1].requires_grad:
-            self._step_heads.append(self._distributions())
-            self._step_actions.append(result[0])
+            self._step_logits[self._steps_seen % len(self._step_logits)] = tuple(
+                [one.logits for one in self._distributions()]
+            )
+            self._steps_seen += 1
 
     def _distributions(self) -> Sequence[Any]:
         dist = self.model.policy.action_dist
@@ -220,26 +227,34 @@ class Attachment:
         self._visited += len(indices)
 
     def _settings(self) -> Hyperparameters:
-        model = self.model
-        progress = model._current_progress_remaining
-        bound = None if model.clip_range_vf is None else float(model.clip_range_vf(progress))
-        return Hyperparameters(
-            float(model.clip_range(progress)), bound, model.normalize_advantage, model.ent_coef, model.vf_coef
-        )
+        """Return what SB3's loss depends on; it computes its schedules once for each ``train``."""
+        if self._train_settings is None:
+            model = self.model
+            progress = model._current_progress_remaining
+            bound = None if model.clip_range_vf is None else float(model.clip_range_vf(progress))
+            self._train_settings = Hyperparameters(
+                float(model.clip_range(progress)), bound, model.normalize_advantage, model.ent_coef, model.vf_coef
+            )
+        return self._train_settings
 
     def _old_log_probs(self) -> Tensor:
         """Return log-probs per head [H, envs·steps] of the whole rollout, in the order of the flattened buffer."""
         if self._old_heads is not None:
             return self._old_heads
-        steps = self.model.rollout_buffer.buffer_size
-        if len(self._step_heads) < steps:
-            raise RuntimeError(f"saw {len(self._step_heads)} of {steps} rollout steps: attached in their middle?")
-        actions = torch.stack(self._step_actions[-steps:]).long()
+        buffer = self.model.rollout_buffer
+        steps, envs = buffer.buffer_size, buffer.n_envs
+        if self._steps_seen < steps or steps != len(self._step_logits):
+            raise RuntimeError(f"saw {self._steps_seen} of {steps} rollout steps: attached in their middle?")
+        first = self._steps_seen % steps
+        kept = self._step_logits[first:] + self._step_logits[:first]
+        actions = torch.as_tensor(buffer.actions).to(kept[0][0].device, non_blocking=True).long()
+        if len(actions) != steps * envs:  # not flattened yet
+            actions = actions.swapaxes(0, 1)
+        actions = actions.reshape(steps * envs, -1)
         heads = []
         for place in range(len(self.layout.factored)):
-            logits = torch.stack([step[place].logits for step in self._step_heads[-steps:]])
-            taken = logits.gather(2, actions[:, :, place : place + 1]).squeeze(2)
-            heads.append(taken.swapaxes(0, 1).reshape(-1))
+            logits = torch.stack([step[place] for step in kept], dim=1).reshape(steps * envs, -1)
+            heads.append(logits.gather(1, actions[:, place : place + 1]).squeeze(1))
         self._old_heads = torch.stack(heads)
         return self._old_heads
 
@@ -261,8 +276,8 @@ class Attachment:
                 reason=interrupted,
             )
         self._collected, self._visited, self._sampled, self._old_heads = False, 0, None, None
-        self._step_heads.clear()
-        self._step_actions.clear()
+        self._train_settings = None
+        self._steps_seen = 0
 
     def _rollout_masks(self, buffer: Any) -> dict[str, Any] | None:
         masks = getattr(buffer, "action_masks", None)

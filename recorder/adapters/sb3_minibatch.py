@@ -167,8 +167,7 @@ def losses_of(
     captures = stack.captures
     advantages, returns = stack([one.data.advantages for one in captures]), stack([c.data.returns for c in captures])
     if settings.normalize_advantage and advantages.shape[1] > 1:
-        spread = torch.stack([row.std() for row in advantages]).unsqueeze(1)
-        advantages = (advantages - _means(advantages).unsqueeze(1)) / (spread + 1e-8)
+        advantages = (advantages - _means(advantages).unsqueeze(1)) / (_stds(advantages).unsqueeze(1) + 1e-8)
     ratio = torch.exp(new - old)
     clipped = advantages * torch.clamp(ratio, 1 - settings.clip_range, 1 + settings.clip_range)
     policy_loss = -_means(torch.min(advantages * ratio, clipped))
@@ -189,3 +188,8 @@ def losses_of(
 def _means(rows: Tensor) -> Tensor:
     """Return the mean of each row as torch would take it of that row alone."""
     return rows.mean(-1) if rows.shape[1] <= ROWS_TOGETHER else torch.stack([row.mean() for row in rows])
+
+
+def _stds(rows: Tensor) -> Tensor:
+    """Return the standard deviation of each row as torch would take it of that row alone (not so for very short)."""
+    return rows.std(-1) if 8 <= rows.shape[1] <= ROWS_TOGETHER else torch.stack([row.std() for row in rows])

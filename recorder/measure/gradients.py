@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-COUNT_ELEMENTS_UP_TO = 1 << 16
-"""On a device, NaN and Inf elements are counted at every step in models up to this many parameters: beyond, counting
-costs more than all norms together, and non-finite norms still tell which tensors are concerned."""
+SMALL = 1 << 16
+"""Models up to this many parameters are measured from one flat copy of their gradients a step: for them operations
+cost, not elements."""
 TRUSTED = (1e-14, 1e18)
 """Between these a float32 L2 norm has neither over- nor underflowed in its squares."""
 
@@ -27,31 +27,35 @@ class Norms:
 
     norms: Tensor
     total: Tensor | None
-    sound: bool
+
+
+def plain_norms(gradients: Sequence[Tensor]) -> Norms:
+    """Return the norms of dense gradients in their own dtype, as torch's clipping computes them on the host."""
+    vector_norm = torch.linalg.vector_norm
+    norms = torch.stack([vector_norm(gradient) for gradient in gradients])
+    return Norms(norms, vector_norm(norms))
 
 
 def host_norms(gradients: Sequence[Tensor]) -> Norms:
-    """Return the norms of dense float32 or float64 gradients that lie in host memory.
+    """Return the norms of large float32 or float64 gradients in host memory, without over- or underflow.
 
-    They are computed once, as torch's clipping computes them, and looked at: what a float32 square cannot hold is
-    computed again in float64.
+    The numbers are there to be looked at: what a float32 square cannot hold is computed again in float64.
     """
-    vector_norm = torch.linalg.vector_norm
-    norms = torch.stack([vector_norm(gradient) for gradient in gradients])
-    total = vector_norm(norms)
-    seen = norms.numpy()
+    found = plain_norms(gradients)
+    seen = found.norms.numpy()
     low, high = TRUSTED
-    if seen.min() > low and seen.max() < high:
-        return Norms(norms, total, sound=True)
-    exact = norms.double()
-    for place in np.flatnonzero(~((seen > low) & (seen < high))).tolist():
-        exact[place] = vector_norm(gradients[place], dtype=torch.float64)
-    return Norms(exact, total, sound=bool(np.isfinite(exact.numpy()).all()))
+    doubtful = np.flatnonzero(~((seen > low) & (seen < high)))
+    if not len(doubtful):
+        return found
+    exact = found.norms.double()
+    for place in doubtful.tolist():
+        exact[place] = torch.linalg.vector_norm(gradients[place], dtype=torch.float64)
+    return Norms(exact, found.total)
 
 
 def device_norms(gradients: Sequence[Tensor]) -> Norms:
     """Return the norms of any gradients in float64, without looking at them."""
-    return Norms(torch.stack([_norm(gradient) for gradient in gradients]), None, sound=False)
+    return Norms(torch.stack([_norm(gradient) for gradient in gradients]), None)
 
 
 def _norm(gradient: Tensor) -> Tensor:

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from recorder.parameters import HEAD_PREFIX, Group, ParameterMap
-from recorder.reduce.update import Cells, Flags, GradientNorms, Inner, Numbers
+from recorder.reduce.norms import Flags, GradientNorms, Numbers
+from recorder.reduce.update import Cells, Inner
 
 VANISHING = 1e-7
 """A tensor norm strictly below this counts as vanished (exact zeros too)."""
@@ -20,7 +21,7 @@ VANISHING_WEIGHT = 0.5
 EXPLODING_WEIGHT = 0.8
 
 
-def model_cells(found: Inner, elements: Numbers | None) -> Cells:
+def model_cells(found: Inner) -> Cells:
     """Return the whole-model gradient cells of the ``updates`` row."""
     cells: Cells = {}
     for name, norms in (
@@ -36,9 +37,9 @@ def model_cells(found: Inner, elements: Numbers | None) -> Cells:
         cells["clip_active_fraction"] = float((~(found.pre_clip[found.pre_clip_known] <= found.clip_norm)).mean())
         both = found.pre_clip_known & found.post_clip_known & (found.pre_clip != 0)
         cells["clip_scale_mean"] = float((found.post_clip[both] / found.pre_clip[both]).mean()) if both.any() else None
-    if elements is not None:
-        cells["nan_grad_count"], cells["inf_grad_count"] = int(elements[0]), int(elements[1])
     if found.norms is not None:
+        if found.norms.elements is not None:
+            cells["nan_grad_count"], cells["inf_grad_count"] = map(int, found.norms.elements)
         whole = found.norms.norms[:, : _tensors(found.norms)]
         cells["tensors_nonfinite"] = int(np.count_nonzero(~np.isfinite(whole)))
     return cells

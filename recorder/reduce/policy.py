@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from recorder.batch import LOSSES
-from recorder.reduce.update import Cells, Inner, Numbers, weighted_mean
+from recorder.reduce.norms import Numbers
+from recorder.reduce.update import Cells, Inner, weighted_mean
 from recorder.store.block import Block, nullable
 
 

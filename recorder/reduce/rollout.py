@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from recorder.measure import lstm, masks, values
-from recorder.reduce.update import Cells, Numbers
+from recorder.reduce.norms import Numbers
+from recorder.reduce.update import Cells
 
 _UNDEFINED = {
     "explained_variance": "explained_variance_defined",

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from recorder.batch import LOSSES, Measurements
-from recorder.inner_loop import Looks, Minibatch
+from recorder.inner_loop import Minibatch
+from recorder.looks import Looks
 from recorder.measure import entropy, ratios
+from recorder.reduce.norms import Flags, GradientNorms, Numbers, gradient_norms
 
-Numbers = npt.NDArray[np.float64]
-Flags = npt.NDArray[np.bool_]
 Cells = dict[str, Any]
 
 
@@ -42,17 +42,8 @@ class Inner:
     post_clip: Numbers
     post_clip_known: Flags
     clip_norm: float | None
-    norms: GradientNorms | None = field(default=None)
-
-
-@dataclass(frozen=True, slots=True)
-class GradientNorms:
-    """Piece norms [S, P] of the optimizer steps at which gradients were seen; the last ``ranges`` are row ranges."""
-
-    norms: Numbers
-    seen: Flags
-    missing: Flags
-    ranges: int
+    norms: GradientNorms | None
+    as_clipped: bool | None  # the optimizer took gradients as the clip left them, wherever both were measured
 
 
 def inner(
@@ -70,6 +61,9 @@ def inner(
     parts = _parts(count, measurements, arrays)
     pre, pre_known = _sparse(minibatches, "pre_clip", arrays)
     post, post_known = _sparse(minibatches, "post_clip", arrays)
+    norms = gradient_norms(looks, arrays, pieces)
+    _follow_from_norms(minibatches, norms, pre, pre_known)
+    as_clipped = _follow_from_clip(minibatches, norms, pre, post, post_known)
     first = measurements[0]
     bounds = [one.clip_norm for one in minibatches if one.clip_norm is not None]
     return Inner(
@@ -90,7 +84,8 @@ def inner(
         post_clip=post,
         post_clip_known=post_known,
         clip_norm=bounds[-1] if bounds else None,
-        norms=_gradient_norms(looks, arrays, pieces),
+        norms=norms,
+        as_clipped=as_clipped,
     )
 
 
@@ -119,44 +114,42 @@ def _sparse(minibatches: Sequence[Minibatch], name: str, arrays: Mapping[str, Nu
     return values, known
 
 
-def _gradient_norms(
-    looks: Sequence[Looks], arrays: Mapping[str, Numbers], pieces: Sequence[tuple[int, tuple[int, int] | None]]
-) -> GradientNorms | None:
-    """Join the looks at a minibatch's gradients: actor and critic may be clipped by calls of their own."""
-    steps = sorted({place for look in looks for place in look.places})
-    if not steps:
+AGREES = 1e-4
+"""Relative difference up to which a measured post-clip norm counts as what the clip left."""
+
+
+def _follow_from_clip(
+    minibatches: Sequence[Minibatch], norms: GradientNorms | None, pre: Numbers, post: Numbers, known: Flags
+) -> bool | None:
+    """Fill the post-clip norms that were not measured from the clip's own coefficient min(1, max_norm / norm).
+
+    Return whether all that were measured agree with it; None when none can be compared.
+    """
+    places = [place for place, one in enumerate(minibatches) if one.as_clipped]
+    if norms is None or not places:
         return None
-    row_of = {place: row for row, place in enumerate(steps)}
-    shape = (len(steps), len(pieces))
-    norms, seen, missing = np.zeros(shape), np.zeros(shape, bool), np.zeros(shape, bool)
-    for look in looks:
-        rows = np.array([row_of[place] for place in look.places])
-        tensors = np.array(look.like.plan.places)
-        positions = np.arange(len(tensors)) if look.like.present is None else np.array(look.like.present, np.int64)
-        seen[np.ix_(rows, tensors)] = True
-        missing[np.ix_(rows, tensors)] = True
-        missing[np.ix_(rows, tensors[positions])] = False
-        if len(positions):
-            norms[np.ix_(rows, tensors[positions])] = arrays[f"norms {look.name}"]
-        _cut(look, rows, arrays, pieces, norms)
-    whole = [tensor for tensor, _ in pieces]
-    return GradientNorms(norms, seen[:, whole], missing[:, whole], sum(span is not None for _, span in pieces))
+    row_of = {place: row for row, place in enumerate(norms.steps)}
+    rows, at = [row_of[place] for place in places], np.array(places)
+    bound = np.array([minibatches[place].clip_norm for place in places], np.float64)
+    coefficient = np.minimum(bound / (pre[at] + 1e-6), 1.0)
+    tensors = norms.norms[rows][:, : norms.norms.shape[1] - norms.ranges]
+    left = np.sqrt(np.square(tensors * coefficient[:, None]).sum(axis=1))
+    both = known[at]
+    agree = np.isclose(post[at][both], left[both], rtol=AGREES, atol=1e-12, equal_nan=True)
+    post[at[~both]], known[at] = left[~both], True
+    return bool(agree.all()) if len(agree) else None
 
 
-def _cut(
-    look: Looks,
-    rows: npt.NDArray[np.int64],
-    arrays: Mapping[str, Numbers],
-    pieces: Sequence[tuple[int, tuple[int, int] | None]],
-    norms: Numbers,
+def _follow_from_norms(
+    minibatches: Sequence[Minibatch], norms: GradientNorms | None, pre: Numbers, known: Flags
 ) -> None:
-    """Fill the norms of row ranges from the norms of single rows."""
-    present = set(range(len(look.like.plan.places)) if look.like.present is None else look.like.present)
-    cut = [look.like.plan.places[position] for position in look.like.plan.cut if position in present]
-    squares = {tensor: np.square(arrays[f"rows {look.name} {k}"]) for k, tensor in enumerate(cut)}
-    for place, (tensor, span) in enumerate(pieces):
-        if span is not None and tensor in squares:
-            norms[rows, place] = np.sqrt(squares[tensor][:, span[0] : span[1]].sum(axis=1))
+    """Fill the pre-clip norms that no clip call returned."""
+    if norms is None:
+        return
+    for row, place in enumerate(norms.steps):
+        if minibatches[place].pre_from_norms and norms.there[row].any():
+            whole = slice(0, norms.norms.shape[1] - norms.ranges)
+            pre[place], known[place] = np.sqrt(np.square(norms.norms[row, whole]).sum()), True
 
 
 def weighted_mean(values: Numbers, weights: Numbers) -> float | None:

@@ -8,7 +8,7 @@ import numpy as np
 
 from esper_analyze.detector.carry import blank, streak, zeros
 from esper_analyze.detector.rule import Example, Limits, Memory, Rule, limit
-from esper_analyze.detector.signals import Floats, Frame, Signal
+from esper_analyze.detector.signals import Bools, Floats, Frame, Signal
 from esper_analyze.detector.verdict import Bounds, Excuse, Judgement, settle
 
 EPSILON = 1e-8
@@ -75,6 +75,8 @@ def _drift(signal: Signal, memory: Memory, short: str, limits: GradientDriftLimi
     """
     drift, baseline = np.full(signal.values.shape, np.nan), np.full(signal.values.shape, np.nan)
     usable = signal.finite
+    if len(usable) == 1:
+        return _drift_of_one(signal, usable[0], memory, short, limits)
     for k in range(signal.values.shape[1]):
         rows = np.flatnonzero(usable[:, k])
         average, count = float(memory[f"ema_{short}"][k]), int(memory[f"count_{short}"][k])
@@ -85,6 +87,25 @@ def _drift(signal: Signal, memory: Memory, short: str, limits: GradientDriftLimi
             drift[rows, k] = np.minimum(np.abs(values - held) / (held + EPSILON), LARGEST)
         memory[f"ema_{short}"][k], memory[f"count_{short}"][k] = average, count
     return drift, baseline
+
+
+def _drift_of_one(
+    signal: Signal, usable: Bools, memory: Memory, short: str, limits: GradientDriftLimits
+) -> tuple[Floats, Floats]:
+    """Return the same for a single update, all subjects at once: the same operations on the same numbers."""
+    keep, values = limits.momentum, signal.values[0]
+    average, count = memory[f"ema_{short}"], memory[f"count_{short}"]
+    warm = usable & (count >= limits.warmup)
+    held = np.where(warm, average, np.nan)
+    with np.errstate(all="ignore"):
+        drift = np.where(warm, np.minimum(np.abs(values - held) / (held + EPSILON), LARGEST), np.nan)
+        average[usable] = keep * average[usable] + (1.0 - keep) * values[usable]
+    warming = usable & ~warm
+    count[warming] += 1
+    done = warming & (count == limits.warmup)
+    if done.any():
+        average[done] /= 1.0 - keep**limits.warmup
+    return drift[None, :], held[None, :]
 
 
 def _averages(values: Floats, average: float, count: int, limits: GradientDriftLimits) -> tuple[Floats, float, int]:

@@ -1,0 +1,110 @@
+"""Gradient norms of one update, arrived on the host: looks joined, doubtful numbers measured again."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch.linalg import vector_norm
+
+from recorder.looks import Looks
+from recorder.measure.gradients import TRUSTED, nonfinite_elements
+
+Numbers = npt.NDArray[np.float64]
+Flags = npt.NDArray[np.bool_]
+Pieces = Sequence[tuple[int, tuple[int, int] | None]]
+"""Tensor and row range (None: whole) of each piece of a model."""
+
+
+@dataclass(frozen=True, slots=True)
+class GradientNorms:
+    """Piece norms [S, P] of the optimizer steps at which gradients were seen; the last ``ranges`` are row ranges."""
+
+    norms: Numbers
+    seen: Flags
+    missing: Flags
+    ranges: int
+    steps: Sequence[int]  # minibatch of each row
+    elements: Numbers | None  # NaN and Inf elements over all steps, None where not all could be counted
+
+    @property
+    def there(self) -> Flags:
+        """Where there was a gradient."""
+        return self.seen & ~self.missing
+
+
+def gradient_norms(looks: Sequence[Looks], arrays: Mapping[str, Numbers], pieces: Pieces) -> GradientNorms | None:
+    """Join the looks at a minibatch's gradients: actor and critic may be clipped by calls of their own.
+
+    None when no gradient was looked at.
+    """
+    steps = sorted({place for look in looks for place in look.places})
+    if not steps:
+        return None
+    row_of = {place: row for row, place in enumerate(steps)}
+    shape = (len(steps), len(pieces))
+    norms, seen, missing = np.zeros(shape), np.zeros(shape, bool), np.zeros(shape, bool)
+    elements: list[Numbers | None] = []
+    for look in looks:
+        rows = np.array([row_of[place] for place in look.places])
+        tensors = np.array(look.like.plan.places)
+        there = tensors if look.like.present is None else tensors[np.array(look.like.present, np.int64)]
+        seen[np.ix_(rows, tensors)] = True
+        missing[np.ix_(rows, tensors)] = True
+        missing[np.ix_(rows, there)] = False
+        if len(there):
+            scale = arrays.get(f"scale {look.name}", np.ones(1))[:, None]
+            found = np.array(arrays[f"norms {look.name}"], np.float64)
+            elements.append(_look_again(look, found, arrays.get(f"elements {look.name}")))
+            norms[np.ix_(rows, there)] = found / scale
+            _cut(look, rows, arrays, pieces, norms, scale)
+    whole = [tensor for tensor, _ in pieces]
+    counted = [counts for counts in elements if counts is not None]
+    return GradientNorms(
+        norms,
+        seen[:, whole],
+        missing[:, whole],
+        sum(span is not None for _, span in pieces),
+        steps,
+        np.add.reduce(counted) if counted and len(counted) == len(elements) else None,
+    )
+
+
+def _look_again(look: Looks, norms: Numbers, elements: Numbers | None) -> Numbers | None:
+    """Measure again, in float64, the norms that float32 cannot be trusted with; return counts of NaN and Inf.
+
+    Nearly always there is nothing to do. Where there is, the copies of the gradients are read: on a device this
+    waits, but only here, after the update, and only because something is wrong or exactly zero.
+    """
+    if look.flat is None:
+        return elements
+    low, high = TRUSTED
+    if look.flat.dtype == torch.float32:
+        for row, column in zip(*np.nonzero(~((norms > low) & (norms < high))), strict=True):
+            _, start, stop = look.like.spans[column]
+            norms[row, column] = float(vector_norm(look.flat[row, start:stop], dtype=torch.float64))
+    broken = np.flatnonzero(~np.isfinite(norms).all(axis=1))
+    counts = np.zeros(2)
+    for row in broken:
+        counts += nonfinite_elements([look.flat[row]]).cpu().numpy()
+    return counts
+
+
+def _cut(
+    look: Looks,
+    rows: npt.NDArray[np.int64],
+    arrays: Mapping[str, Numbers],
+    pieces: Pieces,
+    norms: Numbers,
+    scale: Numbers,
+) -> None:
+    """Fill the norms of row ranges from the norms of single rows."""
+    present = set(range(len(look.like.plan.places)) if look.like.present is None else look.like.present)
+    cut = [look.like.plan.places[position] for position in look.like.plan.cut if position in present]
+    squares = {tensor: np.square(arrays[f"rows {look.name} {k}"] / scale) for k, tensor in enumerate(cut)}
+    for place, (tensor, span) in enumerate(pieces):
+        if span is not None and tensor in squares:
+            norms[rows, place] = np.sqrt(squares[tensor][:, span[0] : span[1]].sum(axis=1))
