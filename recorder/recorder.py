@@ -23,7 +23,7 @@ from recorder.live import Live
 from recorder.measure.lstm import lstm_statistics
 from recorder.parameters import ParameterMap, Parts, groups_by_name
 from recorder.rollout import ArrayLike, rollout_tensors
-from recorder.rows import Measured, rows_of
+from recorder.rows import Episode, Measured, rows_of
 from recorder.sample import Sample
 from recorder.store.block import Block
 from recorder.store.run_file import create_run
@@ -102,7 +102,7 @@ class Recorder:
         self._pending: Measured | None = None
         self._loop = self._new_loop()
         self._states: dict[str, tuple[Tensor, Tensor]] = {}
-        self._episodes: list[dict[str, object]] = []
+        self._episodes: list[Episode] = []
         self._episode_count = 0
         self._learning_rate: float | Tensor | None = None
         self._clip_seen: Seen | None = None
@@ -328,12 +328,12 @@ class Recorder:
         with self.guarded("episode"):
             self._episode_count += 1
             self._episodes.append(
-                {
-                    "episode_return": float(episode_return),
-                    "length": None if length is None else int(length),
-                    "env": env,
-                    "success": None if success is None else bool(success),
-                }
+                (
+                    float(episode_return),
+                    None if length is None else int(length),
+                    env,
+                    None if success is None else bool(success),
+                )
             )
 
     def gradients(self, max_norm: float | None = None) -> None:

@@ -18,11 +18,15 @@ from recorder.reduce.norms import Numbers
 from recorder.reduce.policy import head_policy_cells, policy_cells, step_block
 from recorder.reduce.rollout import lstm_rows, mask_cells, value_cells
 from recorder.reduce.update import Cells, Inner, inner
-from recorder.store.block import Rows
+from recorder.store.block import Block, Rows
 from recorder.transfer import Transfer
 
 AT_MINIMAL = ("updates", "episodes")
 """Tables recorded at level MINIMAL, besides findings, levels and losses_of_data."""
+
+
+Episode = tuple[float, int | None, int | None, bool | None]
+"""Return, length, environment, success."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +39,7 @@ class Measured:
     looks: Sequence[Looks]
     transfer: Transfer
     cells: Cells
-    episodes: list[Cells]
+    episodes: Sequence[Episode]
     status: str | None
     reason: str | None
 
@@ -66,7 +70,7 @@ def rows_of(measured: Measured, heads: Heads, reader: Reader | None) -> dict[str
             "heads": _head_rows(update, heads, parameters, found, arrays),
             "groups": [{"update": update, **cells} for cells in groups.values()],
             "lstm": lstm_rows(arrays, update),
-            "episodes": [{"update": update, **episode} for episode in measured.episodes],
+            "episodes": _episode_block(measured.episodes, update),
         }
 
 
@@ -95,9 +99,17 @@ def _head_rows(
     return rows
 
 
-def _episode_cells(episodes: Sequence[Cells]) -> Cells:
-    returns = [episode["episode_return"] for episode in episodes if episode.get("episode_return") is not None]
-    lengths = [episode["length"] for episode in episodes if episode.get("length") is not None]
+def _episode_block(episodes: Sequence[Episode], update: int) -> Rows:
+    if not episodes:
+        return []
+    returns, lengths, envs, successes = zip(*episodes, strict=True)
+    cells = {"update": update, "episode_return": returns, "length": lengths, "env": envs, "success": successes}
+    return Block(len(episodes), cells)
+
+
+def _episode_cells(episodes: Sequence[Episode]) -> Cells:
+    returns = [episode[0] for episode in episodes]
+    lengths = [episode[1] for episode in episodes if episode[1] is not None]
     return {
         "episode_return_mean": sum(returns) / len(returns) if returns else None,
         "episode_length_mean": sum(lengths) / len(lengths) if lengths else None,

@@ -16,7 +16,7 @@ import torch
 from stable_baselines3.common.callbacks import BaseCallback
 from torch import Tensor
 
-from recorder.adapters.sb3_minibatch import Hyperparameters, Sb3Capture
+from recorder.adapters.sb3_minibatch import Hyperparameters, RolloutRows, Sb3Capture
 from recorder.adapters.sb3_policy import PolicyLayout, policy_layout
 from recorder.recorder import Recorder
 
@@ -116,14 +116,14 @@ class Attachment:
             **options,
         )
         self._undo: list[tuple[Any, str]] = []
-        self._sampled: tuple[Any, Any] | None = None
+        self._sampled: np.ndarray[Any, Any] | None = None
         self._visited = 0
         self._collected = False
-        # of full length from the start: growing it would cost more than everything else done at a step
-        self._step_logits: list[tuple[Tensor, ...]] = [()] * model.n_steps
+        self._step_logits: tuple[Tensor, ...] = ()  # [envs, Σ sizes] a step, views of one block that is used again
         self._steps_seen = 0
         self._old_heads: Tensor | None = None
         self._train_settings: Hyperparameters | None = None
+        self._rollout: RolloutRows | None = None
         self._last_episode: Any = None
         buffer, policy = model.rollout_buffer, model.policy
         self._wrap(buffer, "reset", before=self._boundary)
@@ -183,13 +183,18 @@ class Attachment:
     def _on_forward(self, _: tuple[Any, ...], result: Any) -> None:
         """Keep the logits the actions were drawn from: SB3 stores only the sum of the heads' log-probs.
 
-        Nothing else of the distributions is kept: thousands of small objects make the garbage collector slow.
+        They are copied into memory that was there before: keeping thousands of small new tensors alive would cost
+        the training more than the copy.
         """
-        if not result[1].requires_grad:
-            self._step_logits[self._steps_seen % len(self._step_logits)] = tuple(
-                [one.logits for one in self._distributions()]
-            )
-            self._steps_seen += 1
+        if result[1].requires_grad:
+            return
+        logits = [one.logits for one in self._distributions()]
+        if not self._step_logits:
+            width = sum(self.layout.factored)
+            block = logits[0].new_zeros((self.model.n_steps, len(logits[0]), width))
+            self._step_logits = block.unbind(0)
+        torch.cat(logits, dim=1, out=self._step_logits[self._steps_seen % len(self._step_logits)])
+        self._steps_seen += 1
 
     def _distributions(self) -> Sequence[Any]:
         dist = self.model.policy.action_dist
@@ -199,29 +204,27 @@ class Attachment:
     def _on_collected(self, _: tuple[Any, ...], __: Any) -> None:
         self._collected = True
 
-    def _on_samples(self, args: tuple[Any, ...], result: Any) -> None:
-        self._sampled = (args[0], result)
+    def _on_samples(self, args: tuple[Any, ...], _: Any) -> None:
+        self._sampled = np.asarray(args[0])
 
-    def _on_evaluated(self, args: tuple[Any, ...], result: Any) -> None:
+    def _on_evaluated(self, _: tuple[Any, ...], result: Any) -> None:
         if self._sampled is None:
             return
-        (indices, data), self._sampled = self._sampled, None
+        indices, self._sampled = self._sampled, None
         values, log_prob, entropy = result
-        model, buffer = self.model, self.model.rollout_buffer
-        padded = getattr(data, "mask", None) is not None
+        buffer = self.model.rollout_buffer
+        if self._rollout is None:
+            self._rollout = RolloutRows(buffer, self._old_log_probs, log_prob.device)
         capture = Sb3Capture(
-            layout=self.layout,
-            settings=self._settings(),
-            indices=np.asarray(indices),
-            data=data,
-            starts=buffer.seq_start_indices if padded else None,
-            actions=args[1],
-            values=values.detach(),
-            log_prob=log_prob.detach(),
-            entropy=None if entropy is None else entropy.detach(),
-            logits=tuple(one.logits.detach() for one in self._distributions()) if self.layout.factored else (),
-            old_heads=self._old_log_probs,
-            steps=model.n_steps,
+            self.layout,
+            self._settings(),
+            self._rollout,
+            indices,
+            getattr(buffer, "seq_start_indices", None),
+            values.detach(),
+            log_prob.detach(),
+            None if entropy is None else entropy.detach(),
+            tuple([one.logits.detach() for one in self._distributions()]) if self.layout.factored else (),
         )
         self.recorder.captured(capture, self._visited // max(len(buffer.actions), 1))
         self._visited += len(indices)
@@ -241,21 +244,17 @@ class Attachment:
         """Return log-probs per head [H, envs·steps] of the whole rollout, in the order of the flattened buffer."""
         if self._old_heads is not None:
             return self._old_heads
-        buffer = self.model.rollout_buffer
-        steps, envs = buffer.buffer_size, buffer.n_envs
-        if self._steps_seen < steps or steps != len(self._step_logits):
-            raise RuntimeError(f"saw {self._steps_seen} of {steps} rollout steps: attached in their middle?")
-        first = self._steps_seen % steps
+        rollout = self._rollout
+        if rollout is None or self._steps_seen < rollout.steps or rollout.steps != len(self._step_logits):
+            raise RuntimeError(f"saw {self._steps_seen} steps of a rollout: attached in its middle?")
+        first = self._steps_seen % rollout.steps
         kept = self._step_logits[first:] + self._step_logits[:first]
-        actions = torch.as_tensor(buffer.actions).to(kept[0][0].device, non_blocking=True).long()
-        if len(actions) != steps * envs:  # not flattened yet
-            actions = actions.swapaxes(0, 1)
-        actions = actions.reshape(steps * envs, -1)
-        heads = []
-        for place in range(len(self.layout.factored)):
-            logits = torch.stack([step[place] for step in kept], dim=1).reshape(steps * envs, -1)
-            heads.append(logits.gather(1, actions[:, place : place + 1]).squeeze(1))
-        self._old_heads = torch.stack(heads)
+        logits = torch.stack(kept, dim=1).reshape(rollout.steps * rollout.envs, -1)
+        actions = rollout("actions").long()
+        parts = torch.split(logits, list(self.layout.factored), dim=1)
+        self._old_heads = torch.stack(
+            [part.gather(1, actions[:, place : place + 1]).squeeze(1) for place, part in enumerate(parts)]
+        )
         return self._old_heads
 
     def _boundary(self, interrupted: str | None = None) -> None:
@@ -276,7 +275,7 @@ class Attachment:
                 reason=interrupted,
             )
         self._collected, self._visited, self._sampled, self._old_heads = False, 0, None, None
-        self._train_settings = None
+        self._train_settings = self._rollout = None
         self._steps_seen = 0
 
     def _rollout_masks(self, buffer: Any) -> dict[str, Any] | None:

@@ -33,22 +33,41 @@ class Hyperparameters:
     vf_coef: float
 
 
-@dataclass(frozen=True, slots=True)
+class RolloutRows:
+    """The rollout of one update as SB3's buffer holds it, one row a timestep: what minibatches index into.
+
+    Read when the update ends; ``old_heads`` gives the rollout's log-probs per head [H, envs·steps].
+    """
+
+    def __init__(self, buffer: Any, old_heads: Callable[[], Tensor], device: torch.device) -> None:
+        self.buffer, self.old_heads, self.device = buffer, old_heads, device
+        self.steps, self.envs = int(buffer.buffer_size), int(buffer.n_envs)
+
+    def __call__(self, name: str) -> Tensor:
+        """Return an array of the buffer as SB3's minibatches have it, [envs·steps] or [envs·steps, k]."""
+        rows = getattr(self.buffer, name)
+        if len(rows) != self.steps * self.envs:  # never sampled from, so never flattened
+            rows = rows.swapaxes(0, 1)
+        return torch.as_tensor(rows.reshape(self.steps * self.envs, -1)).to(self.device, non_blocking=True)
+
+    def scalars(self, name: str) -> Tensor:
+        """Return an array of the buffer that has one number a timestep."""
+        return self(name)[:, 0]
+
+
+@dataclass(slots=True)
 class Sb3Capture:
-    """One minibatch: what the buffer gave, and what ``evaluate_actions`` made of it (padding still in)."""
+    """One minibatch: which rows of the buffer, and what ``evaluate_actions`` made of them (padding still in)."""
 
     layout: PolicyLayout
     settings: Hyperparameters
+    rollout: RolloutRows
     indices: np.ndarray[Any, Any]
-    data: Any
     starts: np.ndarray[Any, Any] | None  # sequence starts among the indices, where sequences are padded
-    actions: Tensor
     values: Tensor
     log_prob: Tensor
     entropy: Tensor | None
     logits: tuple[Tensor, ...]  # per factored head
-    old_heads: Callable[[], Tensor]  # rollout log-probs per head, [H, envs·steps]
-    steps: int  # of one environment's rollout
 
     @property
     def samples(self) -> int:
@@ -62,7 +81,7 @@ class Sb3Capture:
 
     def shape(self) -> tuple[object, ...]:
         """Return what captures must share to be measured together."""
-        return (Sb3Capture, len(self.indices), self.settings, self.entropy is None, self.starts is None)
+        return (Sb3Capture, len(self.indices), id(self.settings), self.entropy is None, self.starts is None)
 
     @staticmethod
     def together(captures: Sequence[Capture]) -> Batch:
@@ -82,39 +101,39 @@ def padding_index(starts: np.ndarray[Any, Any], samples: int, padded: int, devic
 
 
 class _Stacker:
-    """Stacks the captures' tensors into rows [M, N], padding left out."""
+    """Stacks what the network gave for each capture into rows [M, N], padding left out."""
 
     def __init__(self, captures: Sequence[Sb3Capture]) -> None:
-        self.captures = captures
         self.keep = [_kept(capture) for capture in captures]
+        self.padded = any(keep is not None for keep in self.keep)
 
     def __call__(self, tensors: Sequence[Tensor]) -> Tensor:
-        rows = [one if keep is None else one[keep] for one, keep in zip(tensors, self.keep, strict=True)]
-        return torch.stack(rows)
+        if self.padded:
+            tensors = [one if keep is None else one[keep] for one, keep in zip(tensors, self.keep, strict=True)]
+        return torch.stack(list(tensors))
 
 
 def _kept(capture: Sb3Capture) -> Tensor | None:
     if capture.starts is None:
         return None
-    padded = len(capture.data.advantages)
-    return padding_index(capture.starts, len(capture.indices), padded, capture.log_prob.device)
+    return padding_index(capture.starts, len(capture.indices), len(capture.log_prob), capture.log_prob.device)
 
 
 def _batch(captures: Sequence[Sb3Capture]) -> Batch:
     first, stack = captures[0], _Stacker(captures)
-    heads = first.layout.heads
-    new, values = stack([one.log_prob for one in captures]), stack([one.values.flatten() for one in captures])
-    old = stack([one.data.old_log_prob for one in captures])
-    entropy = None if first.entropy is None else stack([one.entropy for one in captures if one.entropy is not None])
+    heads, rollout = first.layout.heads, first.rollout
+    new, values = stack([one.log_prob for one in captures]), stack([one.values for one in captures]).squeeze(-1)
     index = torch.as_tensor(np.stack([one.indices for one in captures])).to(new.device, non_blocking=True)
-    actions = stack([one.actions.reshape(len(one.actions), -1) for one in captures])
+    old, actions = rollout.scalars("log_probs")[index], rollout("actions")[index]
+    entropy = None if first.entropy is None else stack([one.entropy for one in captures if one.entropy is not None])
     heads_new, heads_old, heads_entropy = new.unsqueeze(0), old.unsqueeze(0), None
     if first.layout.factored:
         heads_new, heads_entropy = _head_tensors(captures, stack, actions)
-        heads_old = first.old_heads()[:, index]
+        heads_old = rollout.old_heads()[:, index]
     elif entropy is not None:
         heads_entropy = entropy.unsqueeze(0)
     discrete = bool(first.layout.factored) or heads.kind(heads.names[0]) == "categorical"
+    advantages = rollout.scalars("advantages")[index]
     return Batch(
         heads=heads.names,
         log_prob=heads_new,
@@ -122,16 +141,16 @@ def _batch(captures: Sequence[Sb3Capture]) -> Batch:
         joint_log_ratio=new - old,
         entropy=heads_entropy,
         joint_entropy=entropy,
-        valid_actions=_valid_actions(captures, stack),
+        valid_actions=_valid_actions(first.layout, rollout, index),
         all_categorical=len(heads.categorical) == len(heads.names),
         values=values,
         clip_range=first.clip_range,
-        losses=losses_of(first.settings, stack, new, old, entropy, values),
+        losses=losses_of(first, advantages, index, new, old, entropy, values),
         actions=actions.movedim(-1, 0) if discrete else None,
-        advantages=stack([one.data.advantages for one in captures]),
+        advantages=advantages,
         index=index,
-        env=index // first.steps,
-        step=index % first.steps,
+        env=index // rollout.steps,
+        step=index % rollout.steps,
     )
 
 
@@ -146,33 +165,36 @@ def _head_tensors(captures: Sequence[Sb3Capture], stack: _Stacker, actions: Tens
     return torch.stack(new), torch.stack(entropy)
 
 
-def _valid_actions(captures: Sequence[Sb3Capture], stack: _Stacker) -> Tensor | None:
-    layout, first = captures[0].layout, captures[0]
+def _valid_actions(layout: PolicyLayout, rollout: RolloutRows, index: Tensor) -> Tensor | None:
     if not layout.heads.categorical:
         return None
-    masks = getattr(first.data, "action_masks", None)
-    if masks is None:
-        shape = (len(captures), len(first.indices))
+    if getattr(rollout.buffer, "action_masks", None) is None:
         sizes = [layout.heads.sizes[name] for name in layout.heads.categorical]
-        return torch.stack([torch.full(shape, size, device=first.log_prob.device) for size in sizes])
-    together = stack([one.data.action_masks.reshape(len(one.data.action_masks), -1) for one in captures]).bool()
-    sizes = list(layout.factored or (together.shape[-1],))
-    return torch.stack([part.sum(-1) for part in torch.split(together, sizes, dim=-1)])
+        return torch.stack([torch.full(index.shape, size, device=index.device) for size in sizes])
+    masks = rollout("action_masks").bool()
+    parts = torch.split(masks, list(layout.factored or (masks.shape[-1],)), dim=-1)
+    return torch.stack([part.sum(-1) for part in parts])[:, index]
 
 
 def losses_of(
-    settings: Hyperparameters, stack: _Stacker, new: Tensor, old: Tensor, entropy: Tensor | None, values: Tensor
+    first: Sb3Capture,
+    advantages: Tensor,
+    index: Tensor,
+    new: Tensor,
+    old: Tensor,
+    entropy: Tensor | None,
+    values: Tensor,
 ) -> dict[str, Tensor]:
-    """Return the losses of each minibatch [M] by name."""
-    captures = stack.captures
-    advantages, returns = stack([one.data.advantages for one in captures]), stack([c.data.returns for c in captures])
+    """Return the losses of each minibatch [M] by name; all inputs are [M, N]."""
+    settings, rollout = first.settings, first.rollout
+    returns = rollout.scalars("returns")[index]
     if settings.normalize_advantage and advantages.shape[1] > 1:
         advantages = (advantages - _means(advantages).unsqueeze(1)) / (_stds(advantages).unsqueeze(1) + 1e-8)
     ratio = torch.exp(new - old)
     clipped = advantages * torch.clamp(ratio, 1 - settings.clip_range, 1 + settings.clip_range)
     policy_loss = -_means(torch.min(advantages * ratio, clipped))
     if settings.clip_range_vf is not None:
-        bound, before = settings.clip_range_vf, stack([one.data.old_values for one in captures])
+        bound, before = settings.clip_range_vf, rollout.scalars("values")[index]
         values = before + torch.clamp(values - before, -bound, bound)
     value_loss = _means((returns - values) ** 2)
     entropy_loss = _means(new) if entropy is None else -_means(entropy)
