@@ -38,32 +38,24 @@ class Heads:
         """Names of the categorical heads."""
         return tuple(name for name in self.names if self.kind(name) == "categorical")
 
-    def valid_actions(self, masks: Mapping[str, Tensor] | None, like: Tensor, *, every: bool) -> Tensor | None:
-        """Return valid actions [H, N] of the categorical heads, or of all with 0 for the others (``every``).
+    def valid_actions(self, masks: Mapping[str, Tensor], like: Tensor) -> Tensor | None:
+        """Return valid actions [H, N] of the categorical heads.
 
         ``masks`` are boolean [..., K] per head; a head without one may take all its actions. None when the size
         of some categorical head is not known. ``like`` [N] gives length and device.
         """
         rows = []
-        for name in self.names if every else self.categorical:
-            row = self._row(name, masks, like)
-            if row is None:
+        for name in self.categorical:
+            size = self.sizes.get(name)
+            if name in masks:
+                rows.append(masks[name].reshape(-1, masks[name].shape[-1]).bool().sum(-1))
+            elif size is not None:
+                rows.append(torch.full((len(like),), size, dtype=torch.int64, device=like.device))
+            else:
                 return None
-            rows.append(row)
         return torch.stack(rows) if rows else None
 
-    def _row(self, name: str, masks: Mapping[str, Tensor] | None, like: Tensor) -> Tensor | None:
-        if self.kind(name) != "categorical":
-            return torch.zeros(len(like), dtype=torch.int64, device=like.device)
-        if masks is not None and name in masks:
-            mask = masks[name]
-            return mask.reshape(-1, mask.shape[-1]).bool().sum(-1)
-        size = self.sizes.get(name)
-        if size is None:
-            return None
-        return torch.full((len(like),), size, dtype=torch.int64, device=like.device)
-
-    def stacked(self, tensors: Mapping[str, Tensor] | None, names: Sequence[str], like: Tensor) -> Tensor | None:
+    def stacked(self, tensors: Mapping[str, Tensor], names: Sequence[str], like: Tensor) -> Tensor | None:
         """Return boolean rows [H, N] of ``tensors`` (a head without one: True everywhere); None without any."""
         if not tensors:
             return None

@@ -6,7 +6,6 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 from torch import Tensor, nn
 
 HEAD_PREFIX = "head:"
@@ -30,36 +29,40 @@ Part = nn.Module | nn.Parameter | Rows
 Parts = Part | Iterable[Part]
 
 
+Spans = tuple[tuple[int, int], ...]
+"""Ranges of rows, in order, not touching each other."""
+
+
 @dataclass(frozen=True, slots=True)
 class Piece:
     """What one norm stands for: a whole parameter (``rows`` None) or some of its rows."""
 
     tensor: int
-    rows: tuple[int, int] | None
+    rows: Spans | None
     elements: int
 
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """A named set of pieces, sorted by tensor: ``starts`` says where each tensor's pieces begin."""
+    """A named set of pieces, one for each parameter tensor it has a share in."""
 
     name: str
-    pieces: npt.NDArray[np.int64]
-    starts: npt.NDArray[np.int64]
+    pieces: tuple[int, ...]
     elements: int
     frozen: bool
 
     @property
     def tensors(self) -> int:
         """Number of parameter tensors in the group."""
-        return len(self.starts)
+        return len(self.pieces)
 
 
 class ParameterMap:
     """A model's parameters, and groups of them down to rows.
 
     ``pieces`` are all parameters whole, in the model's order, then the row ranges that some group wants; ``cut``
-    names the parameters of which such ranges exist.
+    names the parameters of which such ranges exist. ``groups`` has no empty group but ``all``; ``members`` lists
+    the pieces of all groups one after the other, ``starts`` where each group begins.
     """
 
     def __init__(self, model: nn.Module, groups: Mapping[str, Parts], heads: Mapping[str, Parts | None]) -> None:
@@ -69,14 +72,16 @@ class ParameterMap:
         self._tensor = {id(parameter): index for index, parameter in enumerate(self.parameters)}
         members = {name: list(_rows(parts)) for name, parts in groups.items()}
         members |= {HEAD_PREFIX + name: list(_rows(parts)) for name, parts in heads.items() if parts is not None}
+        members["all"] = [Rows(parameter, 0, _length(parameter)) for parameter in self.parameters]
         self._check(members)
         self.pieces = [Piece(index, None, p.numel()) for index, p in enumerate(self.parameters)]
-        self._places: dict[tuple[int, int, int], int] = {}
-        self.groups = [self._group(name, rows) for name, rows in members.items()]
-        everything = [Rows(parameter, 0, _length(parameter)) for parameter in self.parameters]
-        self.groups.append(self._group("all", everything))
+        self._places: dict[tuple[int, Spans], int] = {}
+        self.groups = [self._group(name, rows) for name, rows in members.items() if rows]
+        self.place_of = {group.name: place for place, group in enumerate(self.groups)}
         self.cut = sorted({piece.tensor for piece in self.pieces if piece.rows is not None})
         self.elements = sum(parameter.numel() for parameter in self.parameters)
+        self.members = np.array([piece for group in self.groups for piece in group.pieces], np.int64)
+        self.starts = np.cumsum([0, *(group.tensors for group in self.groups)])[:-1]
 
     def owns(self, parameter: Tensor) -> bool:
         """Whether ``parameter`` belongs to the model."""
@@ -93,32 +98,39 @@ class ParameterMap:
                     shape = tuple(rows.parameter.shape)
                     raise ValueError(f"group {name!r} names a parameter of shape {shape} that the model does not have")
 
-    def _piece(self, rows: Rows) -> int:
-        tensor = self._tensor[id(rows.parameter)]
-        length = _length(rows.parameter)
-        if rows.start <= 0 and rows.stop >= length:
+    def _piece(self, tensor: int, spans: Spans) -> int:
+        length = _length(self.parameters[tensor])
+        if spans == ((0, length),):
             return tensor
-        key = (tensor, rows.start, rows.stop)
-        if key not in self._places:
-            self._places[key] = len(self.pieces)
-            elements = (rows.stop - rows.start) * (rows.parameter.numel() // max(length, 1))
-            self.pieces.append(Piece(tensor, (rows.start, rows.stop), elements))
-        return self._places[key]
+        if (tensor, spans) not in self._places:
+            self._places[tensor, spans] = len(self.pieces)
+            width = self.parameters[tensor].numel() // max(length, 1)
+            self.pieces.append(Piece(tensor, spans, sum(b - a for a, b in spans) * width))
+        return self._places[tensor, spans]
 
     def _group(self, name: str, members: Iterable[Rows]) -> Group:
-        places = sorted({self._piece(rows) for rows in members}, key=lambda place: (self.pieces[place].tensor, place))
-        tensors = [self.pieces[place].tensor for place in places]
-        whole = {tensor for place, tensor in zip(places, tensors, strict=True) if self.pieces[place].rows is None}
-        kept = [place for place, t in zip(places, tensors, strict=True) if t not in whole or place == t]
-        tensors = [self.pieces[place].tensor for place in kept]
-        starts = [i for i, tensor in enumerate(tensors) if i == 0 or tensors[i - 1] != tensor]
+        wanted: dict[int, list[tuple[int, int]]] = {}
+        for rows in members:
+            start, stop = max(rows.start, 0), min(rows.stop, _length(rows.parameter))
+            wanted.setdefault(self._tensor[id(rows.parameter)], []).append((start, stop))
+        places = tuple(self._piece(tensor, _union(spans)) for tensor, spans in sorted(wanted.items()))
         return Group(
             name,
-            np.array(kept, np.int64),
-            np.array(starts, np.int64),
-            sum(self.pieces[place].elements for place in kept),
-            not any(self.parameters[tensor].requires_grad for tensor in tensors),
+            places,
+            sum(self.pieces[place].elements for place in places),
+            not any(self.parameters[tensor].requires_grad for tensor in wanted),
         )
+
+
+def _union(spans: list[tuple[int, int]]) -> Spans:
+    """Return the ranges joined where they touch or overlap."""
+    joined: list[tuple[int, int]] = []
+    for start, stop in sorted(spans):
+        if joined and start <= joined[-1][1]:
+            joined[-1] = (joined[-1][0], max(stop, joined[-1][1]))
+        else:
+            joined.append((start, stop))
+    return tuple(joined)
 
 
 def _length(parameter: nn.Parameter) -> int:

@@ -24,7 +24,7 @@ from recorder.measure.lstm import lstm_statistics
 from recorder.parameters import ParameterMap, Parts, groups_by_name
 from recorder.rollout import ArrayLike, rollout_tensors
 from recorder.rows import Episode, Measured, rows_of
-from recorder.sample import Sample
+from recorder.sampler import Sampler
 from recorder.store.block import Block
 from recorder.store.run_file import create_run
 from recorder.store.store import Store
@@ -89,6 +89,7 @@ class Recorder:
         self.run_dir = Path(run_dir)
         self.guarded = Guard(strict=strict)
         self.heads = Heads(tuple(heads), sizes or {}, kinds or {})
+        self._sampler = Sampler(self.heads)
         parts = heads if isinstance(heads, Mapping) else {}
         self.parameters: ParameterMap | None = None
         if model is not None:
@@ -160,6 +161,11 @@ class Recorder:
         lstm: tuple[Tensor, Tensor] | None = None,
         joint_log_ratio: Tensor | None = None,
         joint_entropy: Tensor | None = None,
+        actions: Mapping[str, Tensor] | Tensor | None = None,
+        advantages: Tensor | None = None,
+        index: Tensor | None = None,
+        env: Tensor | None = None,
+        step: Tensor | None = None,
     ) -> None:
         """Record one minibatch, before its backward.
 
@@ -168,39 +174,37 @@ class Recorder:
         head, or ``valid_actions``: their counts [H, N]. ``relevant``: boolean [N] per head, where the head mattered
         for the action taken. ``valid``: boolean [N], False on padding. ``lstm``: (h, c) after this forward, layers ×
         environments × hidden.
-        ``joint_log_ratio`` and ``joint_entropy`` [N]: the framework's own, where it has them.
+        ``joint_log_ratio`` and ``joint_entropy`` [N]: the framework's own, where it has them. For the worst samples
+        of table ``transitions``: ``actions`` [N] per discrete head, ``advantages`` [N] as the loss uses them, and where
+        the samples come from: ``index`` in the flattened rollout, ``env``, ``step``, each [N].
         """
         if self._closed or self._store.inert:
             return
         with self.guarded("minibatch"), torch.no_grad():
             if not self._begin_minibatch():
                 return
-            new, old = self._rows(log_prob), self._rows(old_log_prob)
-            counts = self.heads.valid_actions(masks, new[0], every=True) if valid_actions is None else valid_actions
             losses = {
                 "policy_loss": policy_loss,
                 "value_loss": value_loss,
                 "entropy_loss": entropy_loss,
                 "total_loss": loss,
             }
-            sample = Sample(
-                heads=self.heads.names,
-                log_prob=new,
-                old_log_prob=old,
-                joint_log_ratio=_flat(joint_log_ratio),
-                entropy=None if entropy is None else self._rows(entropy),
-                joint_entropy=_flat(joint_entropy),
-                valid_actions=counts,
-                all_categorical=len(self.heads.categorical) == len(self.heads.names),
-                relevant=self.heads.stacked(relevant, self.heads.names, new[0]),
-                counted=None if valid is None else valid.reshape(-1).bool(),
-                values=_flat(values),
-                clip_range=None if clip_range is None else float(clip_range),
-                losses={
-                    name: one.detach() if isinstance(one, Tensor) else one
-                    for name, one in losses.items()
-                    if one is not None
+            sample = self._sampler.sample(
+                by_head={"log_prob": log_prob, "old_log_prob": old_log_prob, "entropy": entropy},
+                rows={
+                    "joint_log_ratio": joint_log_ratio,
+                    "joint_entropy": joint_entropy,
+                    "values": values,
+                    "advantages": advantages,
                 },
+                actions=actions,
+                places={"index": index, "env": env, "step": step},
+                masks=masks,
+                valid_actions=valid_actions,
+                relevant=relevant,
+                counted=valid,
+                losses=losses,
+                clip_range=clip_range,
             )
             self._loop.add(sample, epoch)
             if lstm is not None:
@@ -219,21 +223,6 @@ class Recorder:
         if len(self._loop.minibatches) >= MAX_MINIBATCHES:
             raise RuntimeError(f"{MAX_MINIBATCHES} minibatches without update(): call it after each inner loop")
         return self.level != "OFF"
-
-    def _rows(self, given: Mapping[str, Tensor] | Tensor) -> Tensor:
-        """Return [H, N], copied."""
-        by_head = self._by_head(given)
-        return torch.stack([by_head[name] for name in self.heads.names]).reshape(len(self.heads.names), -1)
-
-    def _by_head(self, given: Mapping[str, Tensor] | Tensor) -> Mapping[str, Tensor]:
-        if isinstance(given, Tensor):
-            if len(self.heads.names) != 1:
-                raise ValueError(f"give a mapping from head to tensor: heads are {', '.join(self.heads.names)}")
-            return {self.heads.names[0]: given}
-        missing = [name for name in self.heads.names if name not in given]
-        if missing:
-            raise ValueError(f"no tensor for head {missing[0]!r}: heads are {', '.join(self.heads.names)}")
-        return given
 
     def update(
         self,
@@ -414,8 +403,3 @@ class Recorder:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close("closed" if kind is None else f"{kind.__name__}: {error}"[:500])
-
-
-def _flat(tensor: Tensor | None) -> Tensor | None:
-    """Return a copy [N]: the loop may reuse its buffer."""
-    return None if tensor is None else tensor.detach().reshape(-1).clone()

@@ -34,7 +34,7 @@ def rollout_tensors(
     matters = {name: torch.as_tensor(mask) for name, mask in (relevant or {}).items()}
     like = _any_row(given, matters, values)
     if like is not None:
-        counts = heads.valid_actions(given, like, every=False)
+        counts = heads.valid_actions(given, like)
         if counts is not None:
             tensors["masks"] = mask_statistics(counts, heads.stacked(matters, heads.categorical, like))
     return tensors

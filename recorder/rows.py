@@ -13,9 +13,16 @@ from recorder.heads import Heads
 from recorder.inner_loop import Minibatch
 from recorder.looks import Looks
 from recorder.parameters import ParameterMap
-from recorder.reduce.gradients import explain_zero, group_cells, head_gradient_cells, model_cells
+from recorder.reduce.gradients import (
+    GroupNumbers,
+    explain_zero,
+    group_cells,
+    group_numbers,
+    head_gradient_cells,
+    model_cells,
+)
 from recorder.reduce.norms import Numbers
-from recorder.reduce.policy import head_policy_cells, policy_cells, step_block
+from recorder.reduce.policy import PolicyNumbers, step_block
 from recorder.reduce.rollout import lstm_rows, mask_cells, value_cells
 from recorder.reduce.update import Cells, Inner, inner
 from recorder.store.block import Block, Rows
@@ -55,43 +62,49 @@ def rows_of(measured: Measured, heads: Heads, reader: Reader | None) -> dict[str
     with np.errstate(all="ignore"):
         found = None
         if measured.minibatches:
-            pieces = [(piece.tensor, piece.rows) for piece in parameters.pieces] if parameters else []
+            pieces = parameters.pieces if parameters else ()
             found = inner(measured.minibatches, measured.measurements, measured.looks, arrays, pieces)
             if reader is not None and found.as_clipped is not None:
                 reader.trusted = found.as_clipped
-        row = {"update": update, **value_cells(arrays), **_inner_cells(found, hooked=hooked), **measured.cells}
+        policy = None if found is None else PolicyNumbers(found)
+        gradients = group_numbers(parameters, found)
+        row = {"update": update, **value_cells(arrays), **_inner_cells(found, policy, hooked=hooked), **measured.cells}
         row["clip_range"] = measured.minibatches[-1].clip_range if measured.minibatches else None
         row |= _episode_cells(measured.episodes)
         row |= _status(measured, row, found)
-        groups = group_cells(parameters, found) if parameters is not None else {}
+        groups = group_cells(parameters, gradients) if parameters is not None else []
         return {
             "updates": [row],
             "steps": [] if found is None else step_block(found, update, hooked=hooked),
-            "heads": _head_rows(update, heads, parameters, found, arrays),
-            "groups": [{"update": update, **cells} for cells in groups.values()],
+            "heads": [{"update": update, **row} for row in _head_rows(heads, parameters, policy, gradients, arrays)],
+            "groups": [{"update": update, **cells} for cells in groups],
             "lstm": lstm_rows(arrays, update),
             "episodes": _episode_block(measured.episodes, update),
         }
 
 
-def _inner_cells(found: Inner | None, *, hooked: bool) -> Cells:
-    if found is None:
+def _inner_cells(found: Inner | None, policy: PolicyNumbers | None, *, hooked: bool) -> Cells:
+    if found is None or policy is None:
         return {"optimizer_steps": 0} if hooked else {}
-    cells = policy_cells(found) | model_cells(found)
+    cells = policy.update_cells() | model_cells(found)
     if hooked:
         cells["optimizer_steps"] = int((found.steps > 0).sum())
     return cells
 
 
 def _head_rows(
-    update: int, heads: Heads, parameters: ParameterMap | None, found: Inner | None, arrays: Mapping[str, Numbers]
+    heads: Heads,
+    parameters: ParameterMap | None,
+    policy: PolicyNumbers | None,
+    gradients: GroupNumbers | None,
+    arrays: Mapping[str, Numbers],
 ) -> list[Cells]:
     rows = []
     for place, name in enumerate(heads.names):
-        row: Cells = {"update": update, "head": name, "kind": heads.kind(name)}
-        if found is not None:
-            row |= head_policy_cells(found, place)
-        row |= head_gradient_cells(parameters, found, name)
+        row: Cells = {"head": name, "kind": heads.kind(name)}
+        if policy is not None:
+            row |= policy.head_cells(place)
+        row |= head_gradient_cells(parameters, gradients, name)
         if name in heads.categorical:
             row |= mask_cells(arrays, heads.categorical.index(name))
         row["zero_explained"] = explain_zero(row)

@@ -3,90 +3,143 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from recorder.batch import Batch, Capture, plain
+from recorder.heads import Heads
+
+BY_HEAD = ("log_prob", "old_log_prob", "entropy")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Sample:
-    """One minibatch of N samples and H heads."""
+    """One minibatch of N samples. All numbers are copied by as few operations as possible.
 
-    heads: tuple[str, ...]
-    log_prob: Tensor  # [H, N]
-    old_log_prob: Tensor  # [H, N]
-    joint_log_ratio: Tensor | None = None
-    entropy: Tensor | None = None
-    joint_entropy: Tensor | None = None
-    valid_actions: Tensor | None = None
-    all_categorical: bool = True
-    relevant: Tensor | None = None
-    counted: Tensor | None = None
-    values: Tensor | None = None
-    clip_range: float | None = None
-    losses: Mapping[str, Tensor | float] = field(default_factory=dict)
-    actions: Tensor | None = None
-    advantages: Tensor | None = None
-    index: Tensor | None = None
-    env: Tensor | None = None
-    step: Tensor | None = None
+    ``names`` say what the rows of ``numbers`` are: H rows each of ``BY_HEAD`` as far as given, then one row each.
+    """
+
+    heads: Heads
+    names: tuple[str, ...]
+    numbers: Tensor  # [rows, N]
+    placed: tuple[str, ...]
+    acted: bool
+    whole: Tensor | None  # integers [rows, N]: the actions of all heads where given (``acted``), then ``placed``
+    masks: Tensor | None  # [N, Σ K] of the heads in ``masked``
+    masked: tuple[str, ...]
+    valid_actions: Tensor | None  # [H, N]
+    flags: Tensor | None  # boolean [rows, N]: causal masks of the heads in ``causal``, then what is no padding
+    causal: tuple[str, ...]
+    counted: bool
+    losses: Mapping[str, Tensor | float]
+    clip_range: float | None
+    widths: tuple[int, ...]
 
     @property
     def samples(self) -> int:
         """Samples, padding included: where it lies is known on the device only."""
-        return self.log_prob.shape[1]
+        return self.numbers.shape[1]
 
     def shape(self) -> tuple[object, ...]:
         """Return what samples must share to be measured together."""
-        there = tuple(getattr(self, name) is not None for name in _OPTIONAL)
-        losses = tuple((name, isinstance(loss, Tensor)) for name, loss in self.losses.items())
-        values = None if self.values is None else self.values.numel()
-        return (Sample, self.log_prob.shape, self.log_prob.device, there, values, losses, self.clip_range)
+        masks = None if self.valid_actions is None else self.valid_actions.shape
+        known = (
+            self.names,
+            self.placed,
+            self.acted,
+            self.masked,
+            self.widths,
+            masks,
+            self.causal,
+            self.counted,
+            tuple(self.losses),
+        )
+        return (Sample, self.numbers.shape, self.numbers.device, known, self.clip_range)
 
     @staticmethod
     def together(captures: Sequence[Capture]) -> Batch:
         """Return samples of one shape as a batch."""
         samples = [capture for capture in captures if isinstance(capture, Sample)]
         first = samples[0]
-        optional: dict[str, Any] = {}
-        for name in _OPTIONAL:
-            tensors = [getattr(sample, name) for sample in samples]
-            optional[name] = None if tensors[0] is None else torch.stack(tensors, dim=tensors[0].dim() - 1)
+        given = _named(first, plain(torch.stack([sample.numbers for sample in samples], dim=1)))
+        given |= _placed(first, _joined([sample.whole for sample in samples], dim=1))
+        flags = _joined([sample.flags for sample in samples], dim=1)
+        names = first.heads.names
         return Batch(
-            heads=first.heads,
-            log_prob=plain(torch.stack([sample.log_prob for sample in samples], dim=1)),
-            old_log_prob=plain(torch.stack([sample.old_log_prob for sample in samples], dim=1)),
-            all_categorical=first.all_categorical,
+            heads=names,
+            valid_actions=_valid_actions(samples),
+            all_categorical=len(first.heads.categorical) == len(names),
+            relevant=None if flags is None or not first.causal else _relevant(first, flags),
+            counted=None if flags is None or not first.counted else flags[-1],
             clip_range=first.clip_range,
             losses={name: _cells([sample.losses[name] for sample in samples]) for name in first.losses},
-            **{name: _plain_float(tensor) for name, tensor in optional.items()},
+            **given,
         )
 
 
-_OPTIONAL = (
-    "joint_log_ratio",
-    "entropy",
-    "joint_entropy",
-    "valid_actions",
-    "relevant",
-    "counted",
-    "values",
-    "actions",
-    "advantages",
-    "index",
-    "env",
-    "step",
-)
+def _named(first: Sample, numbers: Tensor) -> dict[str, Tensor]:
+    """Cut the rows [rows, M, N] into what they are."""
+    given, start, count = {}, 0, len(first.heads.names)
+    for name in first.names:
+        stop = start + (count if name in BY_HEAD else 1)
+        given[name] = numbers[start:stop] if name in BY_HEAD else numbers[start]
+        start = stop
+    return given
 
 
-def _plain_float(tensor: Tensor | None) -> Tensor | None:
-    return tensor if tensor is None or not tensor.is_floating_point() else plain(tensor)
+def _placed(first: Sample, whole: Tensor | None) -> dict[str, Tensor]:
+    """Cut the integers [rows, M, N] into what they are."""
+    if whole is None:
+        return {}
+    count = len(first.heads.names) if first.acted else 0
+    given = {"actions": whole[:count]} if first.acted else {}
+    return given | {name: whole[count + place] for place, name in enumerate(first.placed)}
+
+
+def _joined(tensors: Sequence[Tensor | None], dim: int) -> Tensor | None:
+    present = [tensor for tensor in tensors if tensor is not None]
+    return torch.stack(present, dim=dim) if present else None
+
+
+def _valid_actions(samples: Sequence[Sample]) -> Tensor | None:
+    """Return valid actions [H, M, N]: counted from masks, a head's size where it has none, 0 if not categorical."""
+    first = samples[0]
+    given = _joined([sample.valid_actions for sample in samples], dim=1)
+    if given is not None:
+        return given
+    masks = _joined([sample.masks for sample in samples], dim=0)
+    counts = {}
+    if masks is not None:
+        parts = torch.split(masks.bool(), list(first.widths), dim=-1)
+        counts = {name: part.sum(-1) for name, part in zip(first.masked, parts, strict=True)}
+    shape = (len(samples), first.samples)
+    rows = []
+    for name in first.heads.names:
+        size = first.heads.sizes.get(name) if first.heads.kind(name) == "categorical" else 0
+        if name not in counts and size is None:
+            return None
+        row = counts.get(name)
+        rows.append(torch.full(shape, size or 0, device=first.numbers.device) if row is None else row)
+    return torch.stack(rows)
+
+
+def _relevant(first: Sample, flags: Tensor) -> Tensor:
+    """Return boolean [H, M, N]; a head without a causal mask always matters."""
+    everywhere = torch.ones_like(flags[0])
+    rows = [flags[first.causal.index(name)] if name in first.causal else everywhere for name in first.heads.names]
+    return torch.stack(rows)
 
 
 def _cells(losses: Sequence[Tensor | float]) -> Tensor:
     tensors = [loss.reshape(()) for loss in losses if isinstance(loss, Tensor)]
     return torch.stack(tensors) if tensors else torch.tensor(losses, dtype=torch.float64)
+
+
+def copied(tensors: Sequence[Tensor]) -> Tensor:
+    """Return tensors of N elements each as one new tensor [rows, N]."""
+    first = tensors[0].shape
+    if all(tensor.shape == first for tensor in tensors):
+        return torch.stack(list(tensors)).reshape(len(tensors), -1)
+    return torch.stack([tensor.reshape(-1) for tensor in tensors])

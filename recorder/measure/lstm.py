@@ -19,16 +19,22 @@ FIELDS = (
 
 
 def lstm_statistics(hidden: Tensor, cell: Tensor) -> Tensor:
-    """Return ``FIELDS`` in float64 for h and c, each layers × environments × hidden."""
-    h, c = hidden.double(), cell.double()
+    """Return ``FIELDS`` in float64 for h and c, each layers × environments × hidden (c may have another width)."""
+    h = hidden.double()
+    if hidden.shape == cell.shape:
+        numbers, broken = _states(torch.stack([h, cell.double()]))
+    else:
+        parts = [_states(x.double().unsqueeze(0)) for x in (hidden, cell)]
+        numbers, broken = torch.cat([part[0] for part in parts]), torch.cat([part[1] for part in parts])
     saturation = (h.abs() > SATURATED).double().mean()
-    has_nan = (h.isnan().any() | c.isnan().any()).double()
-    has_inf = (h.isinf().any() | c.isinf().any()).double()
-    return torch.cat([_state(h), _state(c), torch.stack([saturation, has_nan, has_inf])])
+    return torch.cat([numbers.reshape(-1), saturation.reshape(1), broken.any(0).double()])
 
 
-def _state(x: Tensor) -> Tensor:
-    total = torch.linalg.vector_norm(x)
-    per_env = x.square().mean(dim=(0, 2)).sqrt()
-    rms = total / x.numel() ** 0.5
-    return torch.stack([total, rms, per_env.mean(), per_env.amax(), x.abs().amax(), x.mean()])
+def _states(states: Tensor) -> tuple[Tensor, Tensor]:
+    """Return ``_STATE`` of each state [states, layers, environments, hidden], and whether it has NaN, ±Inf."""
+    squares = states.square()
+    total = squares.sum(dim=(1, 2, 3)).sqrt()
+    per_env = squares.mean(dim=(1, 3)).sqrt()
+    largest, numel = states.abs().amax(dim=(1, 2, 3)), states[0].numel()
+    rows = [total, total / numel**0.5, per_env.mean(1), per_env.amax(1), largest, states.mean(dim=(1, 2, 3))]
+    return torch.stack(rows, dim=1), torch.stack([states.isnan(), states.isinf()], dim=1).flatten(2).any(-1)

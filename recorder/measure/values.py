@@ -37,53 +37,50 @@ ADVANTAGE_FIELDS = (
 
 def value_statistics(values: Tensor, returns: Tensor) -> Tensor:
     """Return ``FIELDS`` for values and returns [N]; a ``_defined`` field of 0 says that its number is null."""
-    values, returns = values.reshape(-1).double(), returns.reshape(-1).double()
-    error = returns - values
-    variance = returns.var(correction=0)
-    error_variance = error.var(correction=0)
-    value_std, return_std = values.std(correction=0), variance.sqrt()
-    together = ((values - values.mean()) * (returns - returns.mean())).mean()
-    varies = (variance != 0).double()
-    value_moments, value_defined = _moments(values)
-    return_moments, return_defined = _moments(returns)
-    both = value_std * return_std
-    return torch.cat(
-        [
-            torch.stack([1 - error_variance / variance, variance]),
-            torch.stack([error.square().mean().sqrt() / return_std, together / both]),
-            value_moments,
-            return_moments,
-            _quantiles(error, QUANTILES),
-            _quantiles(returns, (0.1, 0.5, 0.9)),
-            torch.stack([varies, (both != 0).double(), value_defined, return_defined]),
-        ]
-    )
+    both = torch.stack([values.reshape(-1), returns.reshape(-1)]).double()
+    error = both[1] - both[0]
+    moments, defined, centred = _moments(both)
+    value_std, return_std = moments[0, 1], moments[1, 1]
+    variance = centred[1].square().mean()
+    errors = torch.stack([error.var(correction=0), error.square().mean().sqrt()])
+    together, spread = (centred[0] * centred[1]).mean(), value_std * return_std
+    flags = torch.stack([variance != 0, spread != 0, *defined]).double()
+    head = torch.stack([1 - errors[0] / variance, variance, errors[1] / return_std, together / spread])
+    quantiles = _quantiles(torch.stack([error, both[1]]), QUANTILES)
+    return torch.cat([head, moments.reshape(-1), quantiles[0], quantiles[1, 1:4], flags])
 
 
 def advantage_statistics(advantages: Tensor) -> Tensor:
     """Return ``ADVANTAGE_FIELDS`` for advantages [N] before normalisation."""
-    advantages = advantages.reshape(-1).double()
-    moments, defined = _moments(advantages)
-    return torch.cat([moments, torch.stack([(advantages > 0).double().mean(), defined])])
+    rows = advantages.reshape(1, -1).double()
+    moments, defined, _ = _moments(rows)
+    return torch.cat([moments[0], torch.stack([(rows > 0).double().mean(), defined[0].double()])])
 
 
-def _moments(x: Tensor) -> tuple[Tensor, Tensor]:
-    """Return ``MOMENTS`` of x (population; kurtosis in excess of the normal's 3) and whether the last two exist."""
-    mean, std = x.mean(), x.std(correction=0)
-    scaled = (x - mean) / std
-    defined = ~(std <= TINY_STD * x.abs().amax())
-    third, fourth = scaled.pow(3).mean(), scaled.pow(4).mean() - 3
-    return torch.stack([mean, std, x.amin(), x.amax(), third, fourth]), defined.double()
+def _moments(rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return ``MOMENTS`` of each row, whether the last two exist, and the rows less their means.
+
+    Moments are the population's; kurtosis is in excess of the normal's 3.
+    """
+    mean = rows.mean(-1, keepdim=True)
+    centred = rows - mean
+    squares = centred.square()
+    std = squares.mean(-1, keepdim=True).sqrt()
+    scaled = centred / std
+    low, high = rows.aminmax(dim=-1, keepdim=True)
+    third = (scaled * scaled.square()).mean(-1, keepdim=True)
+    fourth = scaled.square().square().mean(-1, keepdim=True) - 3
+    defined = ~(std <= TINY_STD * torch.maximum(high, -low)).squeeze(-1)
+    return torch.cat([mean, std, low, high, third, fourth], dim=-1), defined, centred
 
 
-def _quantiles(x: Tensor, quantiles: tuple[float, ...]) -> Tensor:
-    """Return linearly interpolated quantiles; NaN when x holds a NaN."""
-    ordered = x.sort().values
-    broken = torch.where(x.isnan().any(), torch.nan, 0.0)
+def _quantiles(rows: Tensor, quantiles: tuple[float, ...]) -> Tensor:
+    """Return linearly interpolated quantiles of each row; NaN where it holds a NaN."""
+    ordered = rows.sort(dim=-1).values  # NaN comes last
     picked = []
     for q in quantiles:
-        place = q * (len(ordered) - 1)
+        place = q * (rows.shape[-1] - 1)
         low = int(place)
-        high = min(low + 1, len(ordered) - 1)
-        picked.append(torch.lerp(ordered[low], ordered[high], place - low))
-    return torch.stack(picked) + broken
+        high = min(low + 1, rows.shape[-1] - 1)
+        picked.append(torch.lerp(ordered[..., low], ordered[..., high], place - low))
+    return torch.stack(picked, dim=-1) + torch.where(ordered[..., -1:].isnan(), torch.nan, 0.0)

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import math
 
 import numpy as np
 
-from recorder.parameters import HEAD_PREFIX, Group, ParameterMap
+from recorder.parameters import HEAD_PREFIX, ParameterMap
 from recorder.reduce.norms import Flags, GradientNorms, Numbers
 from recorder.reduce.update import Cells, Inner
 
@@ -49,119 +48,112 @@ def _tensors(norms: GradientNorms) -> int:
     return int(norms.norms.shape[1]) - norms.ranges
 
 
-@dataclass(frozen=True, slots=True)
-class _Tensors:
-    """Norms [S, T] of a group's tensors, which of them had a gradient, and which were seen without one."""
+class GroupNumbers:
+    """Gradient numbers of all groups [S, G], taken together; S optimizer steps at which gradients were seen."""
 
-    norms: Numbers
-    there: Flags
-    without: Flags
+    def __init__(self, parameters: ParameterMap, measured: GradientNorms, clip_norm: float | None) -> None:
+        self._starts = parameters.starts
+        norms = measured.norms[:, parameters.members]
+        seen, missing = measured.seen[:, parameters.members], measured.missing[:, parameters.members]
+        there = seen & ~missing
+        exploding = EXPLODING_FACTOR * (DEFAULT_CLIP_NORM if clip_norm is None else clip_norm)
+        squares = np.where(there, np.square(norms), 0.0)
+        self.counts = self._sum(there)
+        self.without = self._sum(missing)
+        self.nonfinite = self._sum(there & ~np.isfinite(norms))
+        self.squares = self._sum(squares)
+        self.smallest = np.minimum.reduceat(np.where(there, norms, np.inf), self._starts, axis=1).min(axis=0)
+        self.largest = np.maximum.reduceat(np.where(there, norms, -np.inf), self._starts, axis=1).max(axis=0)
+        self.vanished = self._sum(there & (norms < VANISHING))
+        self.exploded = self._sum(there & ~(norms <= exploding))
+        self._logarithms = self._sum(squares * np.log(np.where(squares > 0, squares, 1.0)))
+        self._with = self.counts > 0
+        self._steps = self._with.sum(axis=0)
 
+    def _sum(self, cells: Numbers | Flags) -> Numbers:
+        return np.add.reduceat(cells, self._starts, axis=1, dtype=np.float64)
 
-def _tensors_of(group: Group, measured: GradientNorms) -> _Tensors:
-    pieces, starts = group.pieces, group.starts
-    norms, seen, missing = measured.norms[:, pieces], measured.seen[:, pieces], measured.missing[:, pieces]
-    if len(starts) < len(pieces):
-        norms = np.sqrt(np.add.reduceat(np.square(norms), starts, axis=1))
-        seen = np.logical_or.reduceat(seen, starts, axis=1)
-        missing = np.logical_and.reduceat(missing, starts, axis=1)
-    return _Tensors(norms, seen & ~missing, missing)
+    def _mean(self, cells: Numbers, where: Flags | None = None) -> list[float]:
+        """Mean over the steps at which the group had a gradient (or that ``where`` picks); NaN where none."""
+        chosen = self._with if where is None else where
+        means: list[float] = (np.where(chosen, cells, 0.0).sum(axis=0) / chosen.sum(axis=0)).tolist()
+        return means
 
+    def cells(self) -> list[Cells]:
+        """Return the norm cells of each group; a group without any gradient has null norms, never health 1."""
+        norm, vanishing = self._mean(np.sqrt(self.squares)), self._mean(self.vanished / self.counts)
+        exploding = self._mean(self.exploded / self.counts)
+        concentration = self._concentration()
+        without, finite = self.without.max(axis=0).tolist(), (self.nonfinite.sum(axis=0) == 0).tolist()
+        rows: list[Cells] = []
+        for g, steps in enumerate(self._steps.tolist()):
+            row: Cells = {"tensors_without_grad": int(without[g])}
+            if steps:
+                low, high = float(self.smallest[g]), float(self.largest[g])
+                health = 1 - VANISHING_WEIGHT * vanishing[g] - EXPLODING_WEIGHT * exploding[g]
+                row |= {
+                    "grad_norm": norm[g],
+                    "min_tensor_norm": low,
+                    "max_tensor_norm": high,
+                    "norm_ratio": None if low == 0 else high / low,
+                    "concentration": concentration[g],
+                    "vanishing_severity": vanishing[g],
+                    "exploding_severity": exploding[g],
+                    "has_vanishing": vanishing[g] > 0,
+                    "has_exploding": exploding[g] > 0,
+                    "health": min(max(health, 0.0), 1.0) if finite[g] else 0.0,
+                }
+            rows.append(row)
+        return rows
 
-def group_cells(parameters: ParameterMap, found: Inner | None) -> dict[str, Cells]:
-    """Return the norm cells of each row of ``groups`` by name.
+    def _concentration(self) -> list[float | None]:
+        """Entropy of the shares of n_i² over ln N (gradient review L1), mean over steps; None where undefined."""
+        defined = (self.counts >= 2) & np.isfinite(self.squares) & (self.squares > 0)
+        entropy = np.abs(np.log(self.squares) - self._logarithms / self.squares) / np.log(self.counts)
+        return [None if math.isnan(mean) else mean for mean in self._mean(entropy, defined)]
 
-    A group without any gradient has null norms, never health 1.
-    """
-    measured = None if found is None else found.norms
-    bound = DEFAULT_CLIP_NORM if found is None or found.clip_norm is None else found.clip_norm
-    rows = {}
-    for group in parameters.groups:
-        if group.tensors:
-            row: Cells = {"group": group.name, "tensors": group.tensors, "elements": group.elements}
-            rows[group.name] = row if measured is None else row | _cells(_tensors_of(group, measured), bound)
-    return rows
-
-
-def _cells(tensors: _Tensors, bound: float) -> Cells:
-    cells: Cells = {"tensors_without_grad": int(tensors.without.sum(axis=1).max())}
-    with_gradient = tensors.there.any(axis=1)
-    if not with_gradient.any():
+    def head_cells(self, g: int) -> Cells:
+        """Return gradient norm, state and counts of the ``heads`` row whose group is ``g``."""
+        counts, without, nonfinite = self.counts[:, g], self.without[:, g], self.nonfinite[:, g]
+        worst = int(np.lexsort((without, nonfinite))[-1])
+        cells: Cells = {
+            "params_without_grad": int(without[worst]),
+            "params_nonfinite": int(nonfinite[worst]),
+            "params_finite": int(counts[worst] - nonfinite[worst]),
+        }
+        if not counts.any():
+            return cells | ({"grad_state": "missing"} if without.any() else {})
+        cells["grad_norm"] = float(np.sqrt(self.squares[counts > 0, g]).mean())
+        cells["grad_state"] = "nonfinite" if nonfinite.any() else "finite"
         return cells
-    norms, there = tensors.norms, tensors.there
-    if not with_gradient.all():
-        norms, there = norms[with_gradient], there[with_gradient]
-    return cells | _norm_cells(norms, there) | _severity_cells(norms, there, EXPLODING_FACTOR * bound)
 
 
-def _norm_cells(norms: Numbers, there: Flags) -> Cells:
-    present = norms if there.all() else norms[there]
-    smallest, largest = float(present.min()), float(present.max())
-    squares = np.where(there, np.square(norms), 0.0)
-    return {
-        "grad_norm": float(np.sqrt(squares.sum(axis=1)).mean()),
-        "min_tensor_norm": smallest,
-        "max_tensor_norm": largest,
-        "norm_ratio": None if smallest == 0 else largest / smallest,
-        "concentration": _concentration(squares, there),
-    }
-
-
-def _concentration(squares: Numbers, there: Flags) -> float | None:
-    """Entropy of the shares of n_i² over ln N (gradient review L1), mean over steps; None where undefined at all."""
-    counts, totals = there.sum(axis=1), squares.sum(axis=1)
-    defined = (counts >= 2) & np.isfinite(totals) & (totals > 0)
-    if not defined.any():
+def group_numbers(parameters: ParameterMap | None, found: Inner | None) -> GroupNumbers | None:
+    """Return the gradient numbers of all groups, None when no gradient was seen."""
+    if parameters is None or found is None or found.norms is None:
         return None
-    shares = squares[defined] / totals[defined, None]
-    entropy = -(shares * np.log(np.where(shares > 0, shares, 1.0))).sum(axis=1)
-    return float(np.abs(entropy / np.log(counts[defined])).mean())
+    return GroupNumbers(parameters, found.norms, found.clip_norm)
 
 
-def _severity_cells(norms: Numbers, there: Flags, exploding: float) -> Cells:
-    counts = there.sum(axis=1)
-    vanished = there & (norms < VANISHING)
-    exploded = there & ~(norms <= exploding)
-    vanishing_severity = float((vanished.sum(axis=1) / counts).mean())
-    exploding_severity = float((exploded.sum(axis=1) / counts).mean())
-    health = 1 - VANISHING_WEIGHT * vanishing_severity - EXPLODING_WEIGHT * exploding_severity
-    finite = bool(np.isfinite(norms[there]).all())
-    return {
-        "vanishing_severity": vanishing_severity,
-        "exploding_severity": exploding_severity,
-        "has_vanishing": vanishing_severity > 0,
-        "has_exploding": exploding_severity > 0,
-        "health": min(max(health, 0.0), 1.0) if finite else 0.0,
-    }
+def group_cells(parameters: ParameterMap, numbers: GroupNumbers | None) -> list[Cells]:
+    """Return the rows of ``groups`` without their update."""
+    known: list[Cells] = [
+        {"group": group.name, "tensors": group.tensors, "elements": group.elements} for group in parameters.groups
+    ]
+    if numbers is None:
+        return known
+    return [one | measured for one, measured in zip(known, numbers.cells(), strict=True)]
 
 
-def head_gradient_cells(parameters: ParameterMap | None, found: Inner | None, head: str) -> Cells:
+def head_gradient_cells(parameters: ParameterMap | None, numbers: GroupNumbers | None, head: str) -> Cells:
     """Return gradient norm, state and counts of one ``heads`` row."""
-    group = _head_group(parameters.groups if parameters is not None else (), head)
-    if group is None or not group.tensors:
+    place = None if parameters is None else parameters.place_of.get(HEAD_PREFIX + head)
+    if parameters is None or place is None:
         return {}
+    group = parameters.groups[place]
     if group.frozen:
         return {"grad_state": "frozen", "params_without_grad": group.tensors, "params_nonfinite": 0, "params_finite": 0}
-    if found is None or found.norms is None:
-        return {}
-    tensors = _tensors_of(group, found.norms)
-    nonfinite = tensors.there & ~np.isfinite(tensors.norms)
-    worst = int(np.lexsort((tensors.without.sum(axis=1), nonfinite.sum(axis=1)))[-1])
-    cells: Cells = {
-        "params_without_grad": int(tensors.without[worst].sum()),
-        "params_nonfinite": int(nonfinite[worst].sum()),
-        "params_finite": int((tensors.there & ~nonfinite)[worst].sum()),
-    }
-    if not tensors.there.any():
-        return cells | ({"grad_state": "missing"} if tensors.without.any() else {})
-    squares = np.where(tensors.there, np.square(tensors.norms), 0.0)[tensors.there.any(axis=1)]
-    cells["grad_norm"] = float(np.sqrt(squares.sum(axis=1)).mean())
-    cells["grad_state"] = "nonfinite" if nonfinite.any() else "finite"
-    return cells
-
-
-def _head_group(groups: Sequence[Group], head: str) -> Group | None:
-    return next((group for group in groups if group.name == HEAD_PREFIX + head), None)
+    return {} if numbers is None else numbers.head_cells(place)
 
 
 def explain_zero(cells: Cells) -> str | None:

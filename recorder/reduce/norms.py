@@ -12,11 +12,10 @@ from torch.linalg import vector_norm
 
 from recorder.looks import Looks
 from recorder.measure.gradients import TRUSTED, nonfinite_elements
+from recorder.parameters import Piece
 
 Numbers = npt.NDArray[np.float64]
 Flags = npt.NDArray[np.bool_]
-Pieces = Sequence[tuple[int, tuple[int, int] | None]]
-"""Tensor and row range (None: whole) of each piece of a model."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +35,9 @@ class GradientNorms:
         return self.seen & ~self.missing
 
 
-def gradient_norms(looks: Sequence[Looks], arrays: Mapping[str, Numbers], pieces: Pieces) -> GradientNorms | None:
+def gradient_norms(
+    looks: Sequence[Looks], arrays: Mapping[str, Numbers], pieces: Sequence[Piece]
+) -> GradientNorms | None:
     """Join the looks at a minibatch's gradients: actor and critic may be clipped by calls of their own.
 
     None when no gradient was looked at.
@@ -44,33 +45,35 @@ def gradient_norms(looks: Sequence[Looks], arrays: Mapping[str, Numbers], pieces
     steps = sorted({place for look in looks for place in look.places})
     if not steps:
         return None
-    row_of = {place: row for row, place in enumerate(steps)}
     shape = (len(steps), len(pieces))
     norms, seen, missing = np.zeros(shape), np.zeros(shape, bool), np.zeros(shape, bool)
     elements: list[Numbers | None] = []
     for look in looks:
-        rows = np.array([row_of[place] for place in look.places])
+        rows = np.searchsorted(steps, look.places)[:, None]
         tensors = np.array(look.like.plan.places)
         there = tensors if look.like.present is None else tensors[np.array(look.like.present, np.int64)]
-        seen[np.ix_(rows, tensors)] = True
-        missing[np.ix_(rows, tensors)] = True
-        missing[np.ix_(rows, there)] = False
+        seen[rows, tensors] = True
+        missing[rows, tensors] = True
+        missing[rows, there] = False
         if len(there):
-            scale = arrays.get(f"scale {look.name}", np.ones(1))[:, None]
+            scale = arrays.get(f"scale {look.name}", _ONE)[:, None]
             found = np.array(arrays[f"norms {look.name}"], np.float64)
             elements.append(_look_again(look, found, arrays.get(f"elements {look.name}")))
-            norms[np.ix_(rows, there)] = found / scale
-            _cut(look, rows, arrays, pieces, norms, scale)
-    whole = [tensor for tensor, _ in pieces]
+            norms[rows, there] = found / scale
+            _cut(look, rows[:, 0], arrays, pieces, norms, scale)
+    whole = [piece.tensor for piece in pieces]
     counted = [counts for counts in elements if counts is not None]
     return GradientNorms(
         norms,
         seen[:, whole],
         missing[:, whole],
-        sum(span is not None for _, span in pieces),
+        sum(piece.rows is not None for piece in pieces),
         steps,
         np.add.reduce(counted) if counted and len(counted) == len(elements) else None,
     )
+
+
+_ONE = np.ones(1)
 
 
 def _look_again(look: Looks, norms: Numbers, elements: Numbers | None) -> Numbers | None:
@@ -82,10 +85,11 @@ def _look_again(look: Looks, norms: Numbers, elements: Numbers | None) -> Number
     if look.flat is None:
         return elements
     low, high = TRUSTED
-    if look.flat.dtype == torch.float32:
-        for row, column in zip(*np.nonzero(~((norms > low) & (norms < high))), strict=True):
+    if look.like.norms is not None and look.flat.dtype == torch.float32:
+        doubtful = ~((norms > low) & (norms < high))
+        for column in np.flatnonzero(doubtful.any(axis=0)).tolist():
             _, start, stop = look.like.spans[column]
-            norms[row, column] = float(vector_norm(look.flat[row, start:stop], dtype=torch.float64))
+            norms[:, column] = vector_norm(look.flat[:, start:stop], dim=1, dtype=torch.float64).cpu().numpy()
     broken = np.flatnonzero(~np.isfinite(norms).all(axis=1))
     counts = np.zeros(2)
     for row in broken:
@@ -97,14 +101,16 @@ def _cut(
     look: Looks,
     rows: npt.NDArray[np.int64],
     arrays: Mapping[str, Numbers],
-    pieces: Pieces,
+    pieces: Sequence[Piece],
     norms: Numbers,
     scale: Numbers,
 ) -> None:
     """Fill the norms of row ranges from the norms of single rows."""
+    if not look.like.plan.cut:
+        return
     present = set(range(len(look.like.plan.places)) if look.like.present is None else look.like.present)
     cut = [look.like.plan.places[position] for position in look.like.plan.cut if position in present]
     squares = {tensor: np.square(arrays[f"rows {look.name} {k}"] / scale) for k, tensor in enumerate(cut)}
-    for place, (tensor, span) in enumerate(pieces):
-        if span is not None and tensor in squares:
-            norms[rows, place] = np.sqrt(squares[tensor][:, span[0] : span[1]].sum(axis=1))
+    for place, piece in enumerate(pieces):
+        if piece.rows is not None and piece.tensor in squares:
+            norms[rows, place] = np.sqrt(sum(squares[piece.tensor][:, a:b].sum(axis=1) for a, b in piece.rows))

@@ -2,56 +2,119 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 from recorder.batch import LOSSES
-from recorder.reduce.norms import Numbers
-from recorder.reduce.update import Cells, Inner, weighted_mean
+from recorder.measure import entropy, ratios
+from recorder.reduce.update import Cells, Inner, summary
 from recorder.store.block import Block, nullable
 
-
-def policy_cells(found: Inner) -> Cells:
-    """Return the policy cells of the ``updates`` row."""
-    joint = {name: rows[0] for name, rows in found.ratio.items()}
-    weights = joint["count"]
-    total = float(weights.sum())
-    mean, std = _pooled(joint["ratio_mean"], joint["ratio_var"], weights)
-    last = found.epoch == found.epoch[-1]
-    nonfinite = {name: int(counts.sum()) for name, counts in found.nonfinite.items()}
-    broken = np.add.reduce(list(found.nonfinite.values())) > 0
-    cells: Cells = {
-        "minibatches": found.count,
-        "inner_loop_measurable": found.count > 1,
-        "ratio_max": _extreme(joint["ratio_max"], weights, largest=True),
-        "ratio_min": _extreme(joint["ratio_min"], weights, largest=False),
-        "ratio_mean": mean,
-        "ratio_std": std,
-        "ratio_nonfinite": int(joint["nonfinite"].sum()),
-        "clamped_fraction": float(joint["clamped"].sum() / total) if total else None,
-        "first_ratio_error": _first(joint),
-        "ess_fraction": None if mean is None or std is None else _ess(mean, std),
-        "kl_k3_last_epoch": float(joint["k3"][last].mean()),
-        "nonfinite_minibatches": int(broken.sum()),
-        "nonfinite_sources": ", ".join(f"{name}: {count}" for name, count in nonfinite.items() if count) or None,
-    }
-    for name in ("k1", "k2", "k3"):
-        cells[f"kl_{name}"] = weighted_mean(joint[name], weights)
-    if found.clip_known:
-        cells["clip_fraction"] = float(joint["clip_fraction"].mean())
-        cells["clip_fraction_positive"] = float(joint["clip_positive"].mean())
-        cells["clip_fraction_negative"] = float(joint["clip_negative"].mean())
-    for name in LOSSES:
-        cells[name] = float(found.losses[name].mean()) if name in found.losses else None
-    return cells | _entropy_cells(found)
+_RATIO = {name: place for place, name in enumerate(ratios.FIELDS)}
+_HEAD = {name: place for place, name in enumerate(entropy.HEAD_FIELDS)}
+_JOINT = {name: place for place, name in enumerate(entropy.JOINT_FIELDS)}
 
 
-def _first(joint: dict[str, Numbers]) -> float | None:
-    return float(joint["log_ratio_abs_max"][0]) if joint["count"][0] > 0 else None
+class PolicyNumbers:
+    """All policy numbers of an update, reduced over its minibatches at once."""
+
+    def __init__(self, found: Inner) -> None:
+        self.found = found
+        self.ratio = summary(found.ratio, found.ratio[_RATIO["count"]])
+        self.heads = summary(found.heads, found.heads[_HEAD["count"]])
+        self.joint = None if found.joint is None else summary(found.joint[:, None], found.joint[None, _JOINT["count"]])
+
+    def update_cells(self) -> Cells:
+        """Return the policy cells of the ``updates`` row."""
+        found, ratio = self.found, self.ratio
+        known = ratio.count[0] > 0
+        counts = found.nonfinite.sum(axis=1).tolist()
+        cells: Cells = {
+            "minibatches": found.count,
+            "inner_loop_measurable": found.count > 1,
+            "ratio_nonfinite": int(ratio.total[_RATIO["nonfinite"]][0]),
+            "nonfinite_minibatches": int(np.count_nonzero(found.nonfinite.sum(axis=0))),
+            "nonfinite_sources": ", ".join(
+                f"{name}: {int(count)}" for name, count in zip(found.sources, counts, strict=True) if count
+            )
+            or None,
+        }
+        for name in LOSSES:
+            cells[name] = float(found.losses[name].mean()) if name in found.losses else None
+        if known:
+            cells |= self._ratio_cells()
+        return cells | self._entropy_cells()
+
+    def _ratio_cells(self) -> Cells:
+        found, ratio = self.found, self.ratio
+        last = found.epoch == found.epoch[-1]
+        mean, std = self._pooled()
+        k1, k2, k3 = (ratio.weighted[_RATIO[name]][0] for name in ("k1", "k2", "k3"))
+        cells: Cells = {
+            "ratio_max": ratio.largest[_RATIO["ratio_max"]][0],
+            "ratio_min": ratio.smallest[_RATIO["ratio_min"]][0],
+            "ratio_mean": mean,
+            "ratio_std": std,
+            "ess_fraction": mean * mean / (mean * mean + std * std),
+            "clamped_fraction": ratio.total[_RATIO["clamped"]][0] / ratio.count[0],
+            "kl_k1": k1,
+            "kl_k2": k2,
+            "kl_k3": k3,
+            "kl_k3_last_epoch": float(found.ratio[_RATIO["k3"], 0, last].mean()),
+        }
+        if found.ratio[_RATIO["count"], 0, 0] > 0:
+            cells["first_ratio_error"] = float(found.ratio[_RATIO["log_ratio_abs_max"], 0, 0])
+        if found.clip_known:
+            cells["clip_fraction"] = ratio.mean[_RATIO["clip_fraction"]][0]
+            cells["clip_fraction_positive"] = ratio.mean[_RATIO["clip_positive"]][0]
+            cells["clip_fraction_negative"] = ratio.mean[_RATIO["clip_negative"]][0]
+        return cells
+
+    def _pooled(self) -> tuple[float, float]:
+        """Join the minibatches' means and variances of the joint ratio (Chan et al. 1983), population."""
+        counts, means, variances = (self.found.ratio[_RATIO[name], 0] for name in ("count", "ratio_mean", "ratio_var"))
+        mean = self.ratio.weighted[_RATIO["ratio_mean"]][0]
+        spread = np.where(counts > 0, (variances + (means - mean) ** 2) * counts, 0.0)
+        return mean, math.sqrt(variance) if (variance := float(spread.sum() / counts.sum())) >= 0 else math.nan
+
+    def _entropy_cells(self) -> Cells:
+        joint = self.joint
+        if joint is None or not joint.count[0] > 0:
+            return {}
+        cells: Cells = {"entropy": joint.weighted[_JOINT["entropy"]][0]}
+        if self.found.joint_choices_known:
+            choices = joint.total[_JOINT["choices"]][0]
+            cells["choice_fraction"] = choices / joint.count[0]
+            cells["entropy_norm"] = joint.total[_JOINT["norm_sum"]][0] / choices if choices > 0 else None
+        return cells
+
+    def head_cells(self, head: int) -> Cells:
+        """Return the ratio and entropy cells of one ``heads`` row; ``head`` is its place among the heads."""
+        ratio, heads = self.ratio, self.heads
+        place = 1 + head if len(ratio.count) > 1 + head else 0
+        cells: Cells = {}
+        if ratio.count[place] > 0:
+            cells["ratio_max"] = ratio.largest[_RATIO["ratio_max"]][place]
+            cells["ratio_min"] = ratio.smallest[_RATIO["ratio_min"]][place]
+            cells["kl_k3"] = ratio.weighted[_RATIO["k3"]][place]
+            cells["clip_fraction"] = ratio.weighted[_RATIO["clip_fraction"]][place] if self.found.clip_known else None
+        if not heads.count[head] > 0:
+            return cells
+        cells["log_prob_min"] = heads.smallest[_HEAD["log_prob_min"]][head]
+        cells["log_prob_max"] = heads.largest[_HEAD["log_prob_max"]][head]
+        if self.found.entropy_known:
+            cells["entropy"] = heads.weighted[_HEAD["entropy"]][head]
+        chances = heads.total[_HEAD["choices"]][head]
+        if self.found.choices_known and chances > 0:
+            cells["entropy_conditional"] = heads.total[_HEAD["conditional_sum"]][head] / chances
+            cells["entropy_norm"] = heads.total[_HEAD["norm_sum"]][head] / chances
+        return cells
 
 
 def step_block(found: Inner, update: int, *, hooked: bool) -> Block:
     """Return the rows of ``steps``; without an optimizer hook nobody knows whether a step was taken."""
-    joint = {name: rows[0] for name, rows in found.ratio.items()}
+    joint = dict(zip(ratios.FIELDS, found.ratio[:, 0], strict=True))
     return Block(
         found.count,
         {
@@ -65,7 +128,7 @@ def step_block(found: Inner, update: int, *, hooked: bool) -> Block:
             "ratio_max": joint["ratio_max"],
             "ratio_min": joint["ratio_min"],
             "clip_fraction": joint["clip_fraction"] if found.clip_known else None,
-            "entropy": None if found.joint is None else found.joint["entropy"],
+            "entropy": None if found.joint is None else found.joint[_JOINT["entropy"]],
             "policy_loss": found.losses.get("policy_loss"),
             "value_loss": found.losses.get("value_loss"),
             "grad_norm_pre_clip": nullable(found.pre_clip, found.pre_clip_known),
@@ -73,58 +136,3 @@ def step_block(found: Inner, update: int, *, hooked: bool) -> Block:
             "stepped": found.steps > 0 if hooked else None,
         },
     )
-
-
-def head_policy_cells(found: Inner, head: int) -> Cells:
-    """Return the ratio and entropy cells of one ``heads`` row; ``head`` is its place among the heads."""
-    place = 1 + head if found.ratio["count"].shape[0] > 1 + head else 0
-    own = {name: rows[place] for name, rows in found.ratio.items()}
-    weights = own["count"]
-    cells: Cells = {
-        "ratio_max": _extreme(own["ratio_max"], weights, largest=True),
-        "ratio_min": _extreme(own["ratio_min"], weights, largest=False),
-        "kl_k3": weighted_mean(own["k3"], weights),
-        "clip_fraction": weighted_mean(own["clip_fraction"], weights) if found.clip_known else None,
-    }
-    counted = found.heads["count"][head]
-    cells["log_prob_min"] = _extreme(found.heads["log_prob_min"][head], counted, largest=False)
-    cells["log_prob_max"] = _extreme(found.heads["log_prob_max"][head], counted, largest=True)
-    if found.entropy_known:
-        cells["entropy"] = weighted_mean(found.heads["entropy"][head], counted)
-    if found.choices_known:
-        chances = found.heads["choices"][head].sum()
-        if chances > 0:
-            cells["entropy_conditional"] = float(found.heads["conditional_sum"][head].sum() / chances)
-            cells["entropy_norm"] = float(found.heads["norm_sum"][head].sum() / chances)
-    return cells
-
-
-def _entropy_cells(found: Inner) -> Cells:
-    if found.joint is None:
-        return {}
-    cells: Cells = {"entropy": weighted_mean(found.joint["entropy"], found.joint["count"])}
-    if found.joint_choices_known:
-        choices, count = found.joint["choices"].sum(), found.joint["count"].sum()
-        cells["choice_fraction"] = float(choices / count) if count else None
-        cells["entropy_norm"] = float(found.joint["norm_sum"].sum() / choices) if choices > 0 else None
-    return cells
-
-
-def _extreme(values: Numbers, weights: Numbers, *, largest: bool) -> float | None:
-    if not len(values) or not weights.max() > 0:
-        return None
-    counted = values if weights.min() > 0 else values[weights > 0]
-    return float(counted.max() if largest else counted.min())
-
-
-def _pooled(means: Numbers, variances: Numbers, weights: Numbers) -> tuple[float | None, float | None]:
-    """Join minibatch means and variances (Chan et al. 1983), population."""
-    mean = weighted_mean(means, weights)
-    if mean is None:
-        return None, None
-    variance = weighted_mean(variances + (means - mean) ** 2, weights)
-    return mean, None if variance is None else float(np.sqrt(variance))
-
-
-def _ess(mean: float, std: float) -> float:
-    return mean * mean / (mean * mean + std * std)

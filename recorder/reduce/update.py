@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,7 +13,7 @@ import numpy.typing as npt
 from recorder.batch import LOSSES, Measurements
 from recorder.inner_loop import Minibatch
 from recorder.looks import Looks
-from recorder.measure import entropy, ratios
+from recorder.parameters import Piece
 from recorder.reduce.norms import Flags, GradientNorms, Numbers, gradient_norms
 
 Cells = dict[str, Any]
@@ -27,11 +28,12 @@ class Inner:
 
     count: int
     epoch: npt.NDArray[np.int64]
-    ratio: dict[str, Numbers]  # ratios.FIELDS, each [1 + H, M]
-    heads: dict[str, Numbers]  # entropy.HEAD_FIELDS, each [H, M]
-    joint: dict[str, Numbers] | None  # entropy.JOINT_FIELDS, each [M]
+    ratio: Numbers  # [ratios.FIELDS, 1 + H, M]
+    heads: Numbers  # [entropy.HEAD_FIELDS, H, M]
+    joint: Numbers | None  # [entropy.JOINT_FIELDS, M]
     losses: dict[str, Numbers]  # those given, each [M]
-    nonfinite: dict[str, Numbers]  # counts by source, each [M]
+    sources: tuple[str, ...]
+    nonfinite: Numbers  # counts [sources, M]
     clip_known: bool
     entropy_known: bool
     choices_known: bool
@@ -51,14 +53,10 @@ def inner(
     measurements: Sequence[Measurements],
     looks: Sequence[Looks],
     arrays: Mapping[str, Numbers],
-    pieces: Sequence[tuple[int, tuple[int, int] | None]],
+    pieces: Sequence[Piece],
 ) -> Inner:
-    """Return the minibatches with the numbers that ``InnerLoop.tensors`` sent; there must be at least one.
-
-    ``pieces``: tensor and row range of each piece of the model.
-    """
-    count = len(minibatches)
-    parts = _parts(count, measurements, arrays)
+    """Return the minibatches with the numbers that ``InnerLoop.tensors`` sent; there must be at least one."""
+    parts = _parts(len(minibatches), measurements, arrays)
     pre, pre_known = _sparse(minibatches, "pre_clip", arrays)
     post, post_known = _sparse(minibatches, "post_clip", arrays)
     norms = gradient_norms(looks, arrays, pieces)
@@ -67,13 +65,14 @@ def inner(
     first = measurements[0]
     bounds = [one.clip_norm for one in minibatches if one.clip_norm is not None]
     return Inner(
-        count=count,
+        count=len(minibatches),
         epoch=np.array([one.epoch for one in minibatches], np.int64),
-        ratio=_named(ratios.FIELDS, parts["ratio"]),
-        heads=_named(entropy.HEAD_FIELDS, parts["heads"]),
-        joint=_named(entropy.JOINT_FIELDS, parts["joint"]) if "joint" in parts else None,
+        ratio=parts["ratio"],
+        heads=parts["heads"],
+        joint=parts.get("joint"),
         losses={name: row for name, row in zip(first.losses, parts["losses"], strict=True) if name in LOSSES},
-        nonfinite=_named(first.sources, parts["nonfinite"]),
+        sources=first.sources,
+        nonfinite=parts["nonfinite"],
         clip_known=minibatches[0].clip_range is not None,
         entropy_known=first.entropy_known,
         choices_known=first.choices_known,
@@ -91,19 +90,23 @@ def inner(
 
 def _parts(count: int, measurements: Sequence[Measurements], arrays: Mapping[str, Numbers]) -> dict[str, Numbers]:
     """Put the minibatches of all measurements back in the order in which they came."""
+    if len(measurements) == 1:
+        return _cut(measurements[0], arrays["packed 0"])
     parts: dict[str, Numbers] = {}
     for number, found in enumerate(measurements):
-        packed, start, places = arrays[f"packed {number}"], 0, list(found.places)
-        for name, shape in found.layout:
-            size = int(np.prod(shape))
-            whole = parts.setdefault(name, np.full((*shape, count), np.nan))
-            whole[..., places] = packed[start : start + size].reshape(*shape, len(places))
-            start += size
+        for name, part in _cut(found, arrays[f"packed {number}"]).items():
+            whole = parts.setdefault(name, np.full((*part.shape[:-1], count), np.nan))
+            whole[..., list(found.places)] = part
     return parts
 
 
-def _named(names: Sequence[str], rows: Numbers) -> dict[str, Numbers]:
-    return dict(zip(names, rows, strict=True))
+def _cut(found: Measurements, packed: Numbers) -> dict[str, Numbers]:
+    parts, start = {}, 0
+    for name, shape in found.layout:
+        size = math.prod(shape)
+        parts[name] = packed[start : start + size].reshape(*shape, packed.shape[1])
+        start += size
+    return parts
 
 
 def _sparse(minibatches: Sequence[Minibatch], name: str, arrays: Mapping[str, Numbers]) -> tuple[Numbers, Flags]:
@@ -152,12 +155,34 @@ def _follow_from_norms(
             pre[place], known[place] = np.sqrt(np.square(norms.norms[row, whole]).sum()), True
 
 
-def weighted_mean(values: Numbers, weights: Numbers) -> float | None:
-    """Return Σ w·x / Σ w over entries of positive weight; None when there is none."""
-    total = float(weights.sum())
-    if not total > 0:
-        return None
-    if weights.min() > 0:
-        return float(values @ weights) / total
-    counted = weights > 0
-    return float(values[counted] @ weights[counted]) / total
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """Fields × rows over all minibatches, as plain lists: ``at(numbers, field, row)`` reads one.
+
+    Minibatches in which a row counts no sample are left out of that row; ``weighted`` weighs by samples.
+    """
+
+    count: list[float]
+    mean: list[list[float]]
+    weighted: list[list[float]]
+    total: list[list[float]]
+    largest: list[list[float]]
+    smallest: list[list[float]]
+
+
+def summary(numbers: Numbers, counts: Numbers) -> Summary:
+    """Return the reductions of ``numbers`` [F, R, M] with ``counts`` [R, M] of samples."""
+    held, high, low = numbers, numbers, numbers
+    if not counts.min(initial=1.0) > 0:
+        counted = counts > 0
+        held = np.where(counted, numbers, 0.0)
+        high, low = np.where(counted, numbers, -np.inf), np.where(counted, numbers, np.inf)
+    samples = counts.sum(axis=-1)
+    return Summary(
+        samples.tolist(),
+        numbers.mean(axis=-1).tolist(),
+        ((held * counts).sum(axis=-1) / samples).tolist(),
+        held.sum(axis=-1).tolist(),
+        high.max(axis=-1, initial=-np.inf).tolist(),
+        low.min(axis=-1, initial=np.inf).tolist(),
+    )

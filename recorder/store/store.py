@@ -13,6 +13,7 @@ import threading
 import time
 import uuid
 import weakref
+from collections import deque
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -27,13 +28,15 @@ from recorder.store.shards import Entry, arrow_table, seal
 
 LOG = logging.getLogger("recorder")
 
-SEAL_ROWS = 16_384
+SEAL_ROWS = 32_768
 """A table with this many waiting rows is sealed at once."""
 SEAL_SECONDS = 30.0
 """Older rows are sealed when at least ``SEAL_UPDATES`` updates wait …"""
 SEAL_UPDATES = 16
 SEAL_SECONDS_AT_MOST = 300.0
 """… and at the latest after this time."""
+MAX_INBOX = 10_000
+"""Hand-overs the writer has not taken up yet; beyond, the training thread takes them up itself, to bound them."""
 MAX_WAITING_ROWS = 500_000
 """Rows kept in memory while the disk fails; beyond, rows of ``DROP_ORDER`` go first, oldest first."""
 DROP_ORDER = ("layers", "tensors", "transitions", "steps", "groups", "lstm", "heads", "episodes")
@@ -66,7 +69,7 @@ class Store:
         self._waiting: dict[str, list[Entry]] = {}
         self._counts: dict[str, int] = {}
         self._since = 0.0
-        self._updates_waiting = 0
+        self._inbox: deque[Mapping[str, Rows]] = deque()
         self._written: dict[str, dict[str, int]] = {}
         self._losses_told = 0
         self._retry_at = 0.0
@@ -79,28 +82,30 @@ class Store:
         self._thread.start()
 
     def put(self, rows: Mapping[str, Rows]) -> None:
-        """Hand over rows, row by row or as a ``Block``; they get rank and sequence numbers. Never waits for a disk.
+        """Hand over rows, row by row or as a ``Block``. Never waits for a disk.
 
-        What is handed over belongs to the store from here on: nothing is copied.
+        What is handed over belongs to the store from here on: nothing is copied. Rank and sequence numbers are
+        given by the writer, in the order of the hand-overs.
         """
         if self.inert or self._closing:
             return
-        full = False
+        self._inbox.append(rows)
+        if len(self._inbox) > MAX_INBOX:
+            self._take_up()
+
+    def _take_up(self) -> None:
+        """Give what was handed over its sequence numbers and put it among what waits for sealing."""
         with self._guard:
-            if not self._waiting:
+            if self._inbox and not self._waiting:
                 self._since = time.monotonic()
-            for table, entry in rows.items():
-                count = len(entry)
-                if count:
-                    self._waiting.setdefault(table, []).append((self._seq, entry))
-                    self._seq += count
-                    total = self._counts[table] = self._counts.get(table, 0) + count
-                    full |= total >= SEAL_ROWS
-            self._updates_waiting += len(rows.get("updates", ()))
-            if sum(self._counts.values()) > MAX_WAITING_ROWS:
-                self._drop_beyond_bound()
-        if full:
-            self._wake.set()
+            while self._inbox:
+                for table, entry in self._inbox.popleft().items():
+                    count = len(entry)
+                    if count:
+                        self._waiting.setdefault(table, []).append((self._seq, entry))
+                        self._counts[table] = self._counts.get(table, 0) + count
+                        self._seq += count
+            self._drop_beyond_bound()
 
     def _drop_beyond_bound(self) -> None:
         excess = sum(self._counts.values()) - MAX_WAITING_ROWS
@@ -119,7 +124,7 @@ class Store:
         age = now - self._since
         return (
             any(count >= SEAL_ROWS for count in self._counts.values())
-            or (age >= SEAL_SECONDS and self._updates_waiting >= SEAL_UPDATES)
+            or (age >= SEAL_SECONDS and self._counts.get("updates", 0) >= SEAL_UPDATES)
             or age >= SEAL_SECONDS_AT_MOST
         )
 
@@ -127,13 +132,14 @@ class Store:
         while not self._closing:
             self._wake.wait(timeout=1.0)
             self._wake.clear()
-            if not self._closing and self._due():
-                self._seal_waiting()
+            if not self._closing:
+                self._take_up()
+                if self._due():
+                    self._seal_waiting()
 
     def _seal_waiting(self) -> None:
         with self._guard:
             waiting, self._waiting, self._counts = self._waiting, {}, {}
-            self._updates_waiting = 0
         self._number += 1
         left = {}
         for table, entries in waiting.items():
@@ -181,7 +187,6 @@ class Store:
             for table, entries in left.items():
                 self._waiting[table] = entries + self._waiting.get(table, [])
                 self._counts[table] = self._counts.get(table, 0) + sum(len(rows) for _, rows in entries)
-            self._updates_waiting = self._counts.get("updates", 0)
             self._drop_beyond_bound()
 
     def take_losses(self) -> int:
@@ -191,7 +196,10 @@ class Store:
 
     def flush(self) -> None:
         """Seal everything that waits, in the calling thread. For tests and for the end of a run."""
-        if not self.inert and self._waiting:
+        if self.inert:
+            return
+        self._take_up()
+        if self._waiting:
             self._seal_waiting()
 
     def close(self, reason: str) -> None:

@@ -171,6 +171,7 @@ def _no_space(*_: object) -> None:
 
 def test_memory_is_bounded_and_detail_goes_before_updates(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(store_module, "MAX_WAITING_ROWS", 10)
+    monkeypatch.setattr(store_module, "MAX_INBOX", 0)
     store = new_store(tmp_path)
     for number in range(8):
         store.put({"updates": [update_row(number)], "steps": [{"update": number, "epoch": 0, "minibatch": 0}] * 2})

@@ -1,0 +1,89 @@
+"""Takes up what the loop hands over for one minibatch: checks names, copies numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from recorder.heads import Heads
+from recorder.sample import Sample, copied
+
+ByHead = Mapping[str, Tensor] | Tensor | None
+
+
+@dataclass(frozen=True, slots=True)
+class Sampler:
+    """Makes samples for one set of heads."""
+
+    heads: Heads
+
+    def sample(
+        self,
+        *,
+        by_head: Mapping[str, ByHead],
+        rows: Mapping[str, Tensor | None],
+        actions: ByHead,
+        places: Mapping[str, Tensor | None],
+        masks: Mapping[str, Tensor] | None,
+        valid_actions: Tensor | None,
+        relevant: Mapping[str, Tensor] | None,
+        counted: Tensor | None,
+        losses: Mapping[str, Tensor | float | None],
+        clip_range: float | None,
+    ) -> Sample:
+        """Return one minibatch, copied. Raises ``ValueError`` when a head lacks its tensor or lengths differ."""
+        numbers: list[Tensor] = []
+        for given in by_head.values():
+            numbers += () if given is None else self._tensors(given)
+        numbers += [row for row in rows.values() if row is not None]
+        names = [name for group in (by_head, rows) for name, given in group.items() if given is not None]
+        whole = [] if actions is None else list(self._tensors(actions))
+        whole += [row for row in places.values() if row is not None]
+        masked = () if not masks else tuple(name for name in self.heads.categorical if name in masks)
+        causal = () if not relevant else tuple(name for name in self.heads.names if name in relevant)
+        flags = [relevant[name] for name in causal] if relevant else []
+        if counted is not None:
+            flags.append(counted)
+        together, widths = _masks(masks, masked)
+        return Sample(
+            self.heads,
+            tuple(names),
+            copied(numbers),
+            tuple(name for name, row in places.items() if row is not None),
+            actions is not None,
+            copied(whole).long() if whole else None,
+            together,
+            masked,
+            None if valid_actions is None else valid_actions.reshape(len(self.heads.names), -1).clone(),
+            copied(flags).bool() if flags else None,
+            causal,
+            counted is not None,
+            {name: one.detach() if isinstance(one, Tensor) else one for name, one in losses.items() if one is not None},
+            None if clip_range is None else float(clip_range),
+            widths,
+        )
+
+    def _tensors(self, given: Mapping[str, Tensor] | Tensor) -> Sequence[Tensor]:
+        """Return one tensor a head, in the order of the heads."""
+        names = self.heads.names
+        if isinstance(given, Tensor):
+            if len(names) != 1:
+                raise ValueError(f"give a mapping from head to tensor: heads are {', '.join(names)}")
+            return [given]
+        try:
+            return [given[name] for name in names]
+        except KeyError as missing:
+            raise ValueError(f"no tensor for head {missing}: heads are {', '.join(names)}") from None
+
+
+def _masks(masks: Mapping[str, Tensor] | None, masked: Sequence[str]) -> tuple[Tensor | None, tuple[int, ...]]:
+    """Return the masks side by side [N, Σ K], copied, and their widths."""
+    if not masks or not masked:
+        return None, ()
+    given = [masks[name] for name in masked]
+    widths = tuple(mask.shape[-1] for mask in given)
+    together = torch.cat(given, dim=-1)
+    return together.reshape(-1, together.shape[-1]), widths
