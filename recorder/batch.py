@@ -89,7 +89,7 @@ def measure(batch: Batch, places: Sequence[int]) -> Measurements:
     held, raw = ratios.log_ratios(batch.joint_log_ratio, new - old)
     sources, nonfinite = _nonfinite(batch, losses)
     parts = {
-        "ratio": ratios.ratio_statistics(held, raw, batch.clip_range, _weight(batch)),
+        "ratio": ratios.ratio_statistics(held, raw, batch.clip_range, weight_of(batch)),
         "heads": entropies.head_entropy(entropy, new, valid, batch.counted),
         "losses": losses,
         "nonfinite": nonfinite,
@@ -117,7 +117,7 @@ def _losses(batch: Batch) -> Tensor:
     return torch.stack([loss.to(device=device, dtype=torch.float64) for loss in batch.losses.values()])
 
 
-def _weight(batch: Batch) -> Tensor | None:
+def weight_of(batch: Batch) -> Tensor | None:
     """Return boolean [1 + H, M, N]: the joint counts every sample, a head those where it is relevant."""
     if batch.relevant is None:
         if batch.counted is None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -35,6 +35,18 @@ class Plan:
 
 
 @dataclass(frozen=True, slots=True)
+class LargeDetail:
+    """What one look at a large model's gradients keeps: ``statistics`` [atoms, FIELDS], ``vector`` [thinned]."""
+
+    statistics: Tensor
+    vector: Tensor
+
+
+Describe = Callable[[Plan, Sequence[int], Sequence[Tensor]], LargeDetail]
+"""Measures detail of a large model's gradients: plan, positions in it that have a gradient, these gradients."""
+
+
+@dataclass(frozen=True, slots=True)
 class Seen:
     """One look at gradients; tensors stay where they are, nothing is awaited.
 
@@ -50,6 +62,7 @@ class Seen:
     total: Tensor | None
     elements: Tensor | None  # [NaN, Inf] where they were counted
     scale: Tensor | None  # loss scale the gradients still carried
+    detail: LargeDetail | None = None
 
     @property
     def spans(self) -> list[tuple[int, int, int]]:
@@ -108,10 +121,10 @@ class Reader:
             self._covers[key] = clipped.complete and set(clipped.places) == set(stepped.places)
         return self._covers[key]
 
-    def see(self, plan: Plan, scale: Tensor | None, *, keep: bool) -> Seen:
+    def see(self, plan: Plan, scale: Tensor | None, *, keep: bool, describe: Describe | None) -> Seen:
         """Measure the gradients of ``plan.ours`` as they are now; ``scale`` is the loss scale they still carry.
 
-        ``keep``: there is room for another copy of them.
+        ``keep``: there is room for another copy of them. ``describe`` measures detail where there is none.
         """
         there = [gradient for parameter in plan.ours if (gradient := parameter.grad) is not None]
         present = None
@@ -127,7 +140,10 @@ class Reader:
         found = measure.host_norms(there) if self._dense(plan, there) else measure.device_norms(there)
         cut = [plan.ours[position].grad for position in plan.cut]
         rows = tuple(measure.row_norms(gradient) for gradient in cut if gradient is not None)
-        return Seen(plan, present, found.norms, None, rows, found.total, _elements(there, found), scale)
+        detail = None
+        if describe is not None:
+            detail = describe(plan, range(len(there)) if present is None else present, there)
+        return Seen(plan, present, found.norms, None, rows, found.total, _elements(there, found), scale, detail)
 
     @staticmethod
     def _dense(plan: Plan, gradients: Sequence[Tensor]) -> bool:

@@ -35,6 +35,14 @@ class Guard:
             block = self._blocks[what] = _Block(self, what)
         return block
 
+    def take(self) -> float:
+        """Return the seconds spent since the last call, those of the block in progress too."""
+        now = time.perf_counter()
+        spent, self.spent = self.spent, 0.0
+        if self.depth:
+            spent, self.start = spent + now - self.start, now
+        return spent
+
     def lose(self, what: str, error: Exception) -> None:
         """Count an error that was caught in ``what``; the first of a kind is logged with its traceback."""
         kind = f"{what}: {type(error).__name__}"

@@ -18,6 +18,7 @@ class Heads:
     names: tuple[str, ...]
     sizes: Mapping[str, int] = field(default_factory=dict)
     kinds: Mapping[str, str] = field(default_factory=dict)
+    coefficients: Mapping[str, float] = field(default_factory=dict)  # weight of a head in the loss
 
     def __post_init__(self) -> None:
         if len(set(self.names)) != len(self.names):
@@ -25,7 +26,7 @@ class Heads:
         for name, kind in self.kinds.items():
             if kind not in KINDS:
                 raise ValueError(f"head {name!r} has the kind {kind!r}; kinds are {', '.join(KINDS)}")
-        for name in (*self.sizes, *self.kinds):
+        for name in (*self.sizes, *self.kinds, *self.coefficients):
             if name not in self.names:
                 raise ValueError(f"{name!r} is no head; heads are {', '.join(self.names)}")
 

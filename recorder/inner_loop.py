@@ -9,8 +9,11 @@ from torch import Tensor
 from torch.linalg import vector_norm
 
 from recorder.batch import Batch, Capture, Measurements, measure
+from recorder.detail import Detail, DetailLook
 from recorder.gradients_seen import Reader, Seen
 from recorder.looks import Looks, looked, stacked
+from recorder.measure.worst import Worst
+from recorder.transitions import RatioBounds, worst_of
 
 KEEP_ELEMENTS = 1 << 22
 """Log-probs kept before they are measured, over all minibatches and heads."""
@@ -34,12 +37,18 @@ class Minibatch:
 class InnerLoop:
     """The minibatches of the update in progress."""
 
-    def __init__(self, reader: Reader | None, heads: int, *, every_step: bool) -> None:
+    def __init__(
+        self, reader: Reader | None, heads: int, detail: Detail | None, bounds: RatioBounds, *, every_step: bool
+    ) -> None:
         self.minibatches: list[Minibatch] = []
         self.measurements: list[Measurements] = []
-        self.batches: list[Batch] = []
+        self.batches: list[Batch] = []  # those of ``measurements`` that are not reduced to their worst samples yet
+        self.worst: list[Worst] = []
         self.looks: list[Looks] = []
         self.every_step = every_step
+        self.details: list[DetailLook] = []
+        self._detail = detail
+        self._bounds = bounds
         self._reader = reader
         self._heads = heads
         self._waiting: dict[tuple[object, ...], list[tuple[int, Capture]]] = {}
@@ -53,6 +62,7 @@ class InnerLoop:
         self._kept += capture.samples * self._heads
         if self._kept >= KEEP_ELEMENTS:
             self._measure_waiting()
+            self.find_worst()
 
     def _measure_waiting(self) -> None:
         waiting, self._waiting, self._kept = self._waiting, {}, 0
@@ -62,6 +72,13 @@ class InnerLoop:
             self.batches.append(batch)
             self.measurements.append(measure(batch, [place for place, _ in members]))
 
+    def find_worst(self) -> None:
+        """Reduce the batches held to their worst samples."""
+        done = len(self.measurements) - len(self.batches)
+        for batch, measured in zip(self.batches, self.measurements[done:], strict=True):
+            self.worst.append(worst_of(batch, measured.places, self._bounds))
+        self.batches.clear()
+
     def see_gradients(self, parameters: Sequence[Tensor], scale: Tensor | None = None) -> Seen | None:
         """Measure the gradients of ``parameters``, before anything changes them; None when they are not the model's."""
         if self._reader is None or not self.minibatches:
@@ -69,7 +86,10 @@ class InnerLoop:
         plan = self._reader.plan(parameters)
         if not plan.ours:
             return None
-        seen = self._reader.see(plan, scale, keep=self._copied <= KEEP_ELEMENTS)
+        detail = self._detail
+        now = detail is not None and detail.wanted and len(self.minibatches) - 1 in detail.steps
+        describe = detail.look if detail is not None and now else None
+        seen = self._reader.see(plan, scale, keep=self._copied <= KEEP_ELEMENTS, describe=describe)
         if seen.flat is not None:
             self._copied += seen.flat.numel()
         self.minibatches[-1].seen.append(seen)
@@ -110,6 +130,13 @@ class InnerLoop:
         """
         trusted = self._reader is not None and self._reader.trusted and not self.every_step
         return not (trusted and minibatch.as_clipped and len(self.minibatches) > 1)
+
+    def detail_tensors(self) -> dict[str, Tensor]:
+        """Return the detail of a sampled update under names that ``recorder.reduce`` reads; after ``tensors``."""
+        if self._detail is None:
+            return {}
+        self.details, tensors = self._detail.tensors(self.looks)
+        return tensors
 
     def tensors(self) -> dict[str, Tensor]:
         """Return all measurements of the update under names that ``recorder.reduce`` reads."""

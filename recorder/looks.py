@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.linalg import vector_norm
 
-from recorder.gradients_seen import Seen
+from recorder.gradients_seen import LargeDetail, Seen
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +24,7 @@ class Looks:
     like: Seen
     places: tuple[int, ...]  # minibatch of each look
     flat: Tensor | None
+    large: tuple[LargeDetail | None, ...]  # detail of each look at a large model's gradients
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +45,9 @@ def looked(seen: Sequence[Sequence[Seen]]) -> Iterator[Looked]:
     for number, members in enumerate(alike.values()):
         copies = [one.flat for _, one in members if one.flat is not None]
         flat = torch.stack(copies) if copies else None
-        looks = Looks(str(number), members[0][1], tuple(place for place, _ in members), flat)
+        looks = Looks(
+            str(number), members[0][1], tuple(place for place, _ in members), flat, tuple(o.detail for _, o in members)
+        )
         yield Looked(looks, _tensors(looks, [one for _, one in members]))
 
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
+import numpy.typing as npt
 from torch import Tensor, nn
 
 HEAD_PREFIX = "head:"
@@ -40,6 +42,15 @@ class Piece:
     tensor: int
     rows: Spans | None
     elements: int
+
+
+@dataclass(frozen=True, slots=True)
+class Atom:
+    """Consecutive rows of a parameter that every group has either wholly or not at all."""
+
+    tensor: int
+    start: int  # first element
+    stop: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +93,29 @@ class ParameterMap:
         self.elements = sum(parameter.numel() for parameter in self.parameters)
         self.members = np.array([piece for group in self.groups for piece in group.pieces], np.int64)
         self.starts = np.cumsum([0, *(group.tensors for group in self.groups)])[:-1]
+        self.atoms = [atom for tensor in range(len(self.parameters)) for atom in self._atoms_of(tensor)]
+        self.group_atoms = [self._group_atoms(group) for group in self.groups]
+
+    def _atoms_of(self, tensor: int) -> list[Atom]:
+        length, elements = _length(self.parameters[tensor]), self.parameters[tensor].numel()
+        ranges = [span for piece in self.pieces if piece.tensor == tensor for span in piece.rows or ()]
+        edges = sorted({0, length, *(edge for span in ranges for edge in span)})
+        width = elements // max(length, 1)
+        return [Atom(tensor, a * width, b * width) for a, b in pairwise(edges)] or [Atom(tensor, 0, elements)]
+
+    def _group_atoms(self, group: Group) -> npt.NDArray[np.int64]:
+        """Return the indices of the group's atoms."""
+        inside = []
+        pieces = {self.pieces[place].tensor: self.pieces[place] for place in group.pieces}
+        for index, atom in enumerate(self.atoms):
+            piece = pieces.get(atom.tensor)
+            if piece is None:
+                continue
+            width = self.parameters[atom.tensor].numel() // max(_length(self.parameters[atom.tensor]), 1)
+            ranges = piece.rows or ((0, atom.stop),)
+            if any(a * width <= atom.start and atom.stop <= b * width for a, b in ranges) or piece.rows is None:
+                inside.append(index)
+        return np.array(inside, np.int64)
 
     def owns(self, parameter: Tensor) -> bool:
         """Whether ``parameter`` belongs to the model."""

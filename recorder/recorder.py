@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -13,8 +14,11 @@ from torch import Tensor, nn
 from torch.optim.optimizer import Optimizer
 
 from esper_analyze.detector.thresholds import Thresholds
-from recorder import clip, exits
+from recorder import amp, clip, exits
 from recorder.batch import Capture
+from recorder.budget import Budget
+from recorder.detail import Detail
+from recorder.gates import Gates, lstms
 from recorder.gradients_seen import Reader, Seen
 from recorder.guard import Guard
 from recorder.heads import Heads
@@ -23,12 +27,14 @@ from recorder.live import Live
 from recorder.measure.lstm import lstm_statistics
 from recorder.parameters import ParameterMap, Parts, groups_by_name
 from recorder.rollout import ArrayLike, rollout_tensors
-from recorder.rows import Episode, Measured, rows_of
+from recorder.rows import Episode, Measured, UpdateRows, rows_of
 from recorder.sampler import Sampler
-from recorder.store.block import Block
+from recorder.stability import stability_rows
+from recorder.store.block import Rows
 from recorder.store.run_file import create_run
 from recorder.store.store import Store
 from recorder.transfer import Transfer
+from recorder.transitions import RatioBounds, transition_rows
 
 UNSEEN_CLIP = (
     "optimizer steps but no clip call seen, so gradients before clipping are not recorded; call it by its module "
@@ -66,6 +72,14 @@ class Recorder:
         Base telemetry level: OFF, MINIMAL, NORMAL or DEBUG.
     strict
         Raise errors of the recorder instead of counting them (for tests).
+    overhead_budget
+        Share of the training's time that recording may take: detail (layers, histogram, direction, gates) is
+        measured on as many updates as fit. Core statistics are never thinned. None: detail of every update.
+    separate_backward
+        On sampled updates differentiate policy, value and entropy loss once more, each alone, for
+        ``cosine_actor_critic`` and ``entropy_grad_norm``. Needs a backward that may be repeated.
+    coefficients
+        Weights of heads in the loss.
     facts
         More for run.json: name, framework, algorithm, hyperparameters, seeds, notes …
     """
@@ -84,11 +98,14 @@ class Recorder:
         thresholds: Thresholds | None = None,
         level: str = "NORMAL",
         strict: bool = False,
+        overhead_budget: float | None = 0.02,
+        separate_backward: bool = False,
+        coefficients: Mapping[str, float] | None = None,
         **facts: object,
     ) -> None:
         self.run_dir = Path(run_dir)
         self.guarded = Guard(strict=strict)
-        self.heads = Heads(tuple(heads), sizes or {}, kinds or {})
+        self.heads = Heads(tuple(heads), sizes or {}, kinds or {}, coefficients or {})
         self._sampler = Sampler(self.heads)
         parts = heads if isinstance(heads, Mapping) else {}
         self.parameters: ParameterMap | None = None
@@ -101,6 +118,16 @@ class Recorder:
         self._store = Store(self.run_dir)
         self._update = 0
         self._pending: Measured | None = None
+        self._detail = None if self.parameters is None else Detail(self.parameters)
+        self._budget = Budget(overhead_budget)
+        self._gates = Gates(() if model is None else lstms(model))
+        self._gate_numbers: Tensor | None = None
+        self._separate_backward = separate_backward
+        self._asked = self._unstable = False
+        limits = self._live.detector.thresholds.as_dict()
+        self._bounds = RatioBounds(limits["ratio_collapse"]["warning"], limits["ratio_explosion"]["warning"])
+        self._minibatches = 0
+        self._detail_s = self._spent = 0.0
         self._loop = self._new_loop()
         self._states: dict[str, tuple[Tensor, Tensor]] = {}
         self._episodes: list[Episode] = []
@@ -112,6 +139,7 @@ class Recorder:
         self._closed = False
         if self.parameters is not None:
             clip.watch(self)
+            amp.watch()
         exits.close_at_exit(self)
 
     def _create(self, facts: Mapping[str, object]) -> None:
@@ -134,7 +162,9 @@ class Recorder:
         )
 
     def _new_loop(self) -> InnerLoop:
-        return InnerLoop(self._reader, len(self.heads.names), every_step=self.level == "DEBUG")
+        return InnerLoop(
+            self._reader, len(self.heads.names), self._detail, self._bounds, every_step=self.level == "DEBUG"
+        )
 
     @property
     def level(self) -> str:
@@ -206,23 +236,70 @@ class Recorder:
                 losses=losses,
                 clip_range=clip_range,
             )
-            self._loop.add(sample, epoch)
+            self._add(sample, epoch)
             if lstm is not None:
                 self._states["update"] = (lstm[0].detach(), lstm[1].detach())
+            if self.separates and isinstance(policy_loss, Tensor) and isinstance(value_loss, Tensor):
+                self.separate(policy_loss, value_loss, entropy_loss if isinstance(entropy_loss, Tensor) else None)
 
     def captured(self, capture: Capture, epoch: int) -> None:
         """Take up a minibatch that an adapter will measure when the update ends. Call it within ``guarded``."""
         if not self._closed and not self._store.inert and self._begin_minibatch():
-            self._loop.add(capture, epoch)
+            self._add(capture, epoch)
+
+    def _add(self, capture: Capture, epoch: int) -> None:
+        self._loop.add(capture, epoch)
+        if self._gates.modules and self._detail is not None and self._detail.wanted:
+            with self._detailing():
+                if self._gates.watching:
+                    self._gate_numbers = self._gates.take()
+                elif len(self._loop.minibatches) == 1:
+                    self._gates.watch()
+
+    @property
+    def separates(self) -> bool:
+        """Whether ``separate`` wants the losses of the minibatch just taken up."""
+        wanted = self._separate_backward and self._detail is not None and self._detail.wanted
+        return wanted and len(self._loop.minibatches) == 1
+
+    def separate(self, policy_loss: Tensor, value_loss: Tensor, entropy_loss: Tensor | None) -> None:
+        """Differentiate the losses of a minibatch one by one, before its backward."""
+        if self._detail is not None and policy_loss.requires_grad and value_loss.requires_grad:
+            reaches = entropy_loss is not None and entropy_loss.requires_grad
+            with self._detailing():
+                self._detail.separate(policy_loss, value_loss, entropy_loss if reaches else None)
+
+    def stability_report(self) -> None:
+        """Ask for the rows of ``tensors`` of the update in progress."""
+        self._asked = True
 
     def _begin_minibatch(self) -> bool:
         """Finish the update before, note when optimisation began; return whether this one is to be recorded."""
         self._finish_pending()
         if self._optimising is None:
             self._optimising = time.perf_counter()
+            self._begin_detail()
         if len(self._loop.minibatches) >= MAX_MINIBATCHES:
             raise RuntimeError(f"{MAX_MINIBATCHES} minibatches without update(): call it after each inner loop")
         return self.level != "OFF"
+
+    def _begin_detail(self) -> None:
+        """Sample the update whose optimisation begins, when the budget allows it or the level asks for it."""
+        detail = self._detail
+        if detail is None or self.level in ("OFF", "MINIMAL"):
+            return
+        if self._budget.wants(self._update, every=self.level == "DEBUG"):
+            with self._detailing():
+                detail.begin(self._update, self._minibatches)
+
+    @contextmanager
+    def _detailing(self) -> Iterator[None]:
+        """Count the time inside as spent for detail."""
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self._detail_s += time.perf_counter() - start
 
     def update(
         self,
@@ -233,6 +310,8 @@ class Recorder:
         masks: Mapping[str, ArrayLike] | None = None,
         relevant: Mapping[str, ArrayLike] | None = None,
         lstm: tuple[Tensor, Tensor] | None = None,
+        td_errors: ArrayLike | None = None,
+        advantage_floor: float | None = None,
         env_steps: int | None = None,
         status: str | None = None,
         reason: str | None = None,
@@ -242,7 +321,9 @@ class Recorder:
 
         ``values``, ``returns``, ``advantages``: of the whole rollout, before the update, any shape, advantages not
         normalised. ``masks``, ``relevant``: of the whole rollout, each timestep once, [..., K] and [...] per head.
-        ``lstm``: (h, c) at the end of collection. ``env_steps``: since the start of the run. ``status`` and
+        ``lstm``: (h, c) at the end of collection. ``td_errors``: r + γV' − V of the rollout, any shape (see
+        ``recorder.measure.values.td_errors``). ``advantage_floor``: what the loop divides advantages by at least, or
+        its epsilon. ``env_steps``: since the start of the run. ``status`` and
         ``reason`` where the loop knows better than what was seen (see table ``updates``). ``cells``: further
         columns of ``updates`` known to the loop, such as learning_rate, entropy_coef, target_kl.
         """
@@ -250,9 +331,13 @@ class Recorder:
             return
         with self.guarded("update"), torch.no_grad():
             self._finish_pending()
-            tensors = self._loop.tensors() | rollout_tensors(self.heads, values, returns, advantages, masks, relevant)
+            tensors = self._loop.tensors()
+            tensors |= rollout_tensors(self.heads, values, returns, advantages, masks, relevant, td_errors)
             if lstm is not None:
                 self._states["rollout"] = lstm
+            self._take_gates(tensors)
+            with self._detailing():
+                tensors |= self._loop.detail_tensors()
             for phase, (hidden, cell) in self._states.items():
                 tensors[f"lstm_{phase}"] = lstm_statistics(hidden.detach(), cell.detach())
             known = {**self._clock(env_steps), **cells}
@@ -262,18 +347,29 @@ class Recorder:
                 known["learning_rate"] = self._learning_rate
             self._pending = Measured(
                 self._update,
-                self._loop.minibatches,
-                self._loop.measurements,
-                self._loop.looks,
+                self._loop,
                 Transfer(tensors),
                 known,
                 self._episodes,
                 status,
                 reason,
+                advantage_floor,
             )
             self._next_update()
             if not self._pending.transfer.waits:
                 self._finish_pending()
+
+    def _take_gates(self, tensors: dict[str, Tensor]) -> None:
+        """Add what the LSTMs and the loss scaler showed."""
+        self._gates.stop()
+        if self._gate_numbers is not None:
+            tensors["gates"] = self._gate_numbers
+        if self._gates.state is not None:
+            self._states.setdefault("update", self._gates.state)
+        self._gates.state = self._gate_numbers = None
+        scale = amp.loss_scale()
+        if scale is not None and self._reader is not None:
+            tensors["loss_scale"] = scale
 
     def _clock(self, env_steps: int | None) -> dict[str, object]:
         now = time.perf_counter()
@@ -283,7 +379,7 @@ class Recorder:
             progress = min(env_steps / self._total_env_steps, 1.0)
         elif self._total_updates:
             progress = min((self._update + 1) / self._total_updates, 1.0)
-        spent, total = 1000 * self.guarded.spent, max(now - self._began, 1e-9)
+        self._spent, total = self.guarded.take(), max(now - self._began, 1e-9)
         return {
             "env_steps": env_steps,
             "episodes": self._episode_count if self._episodes or self._episode_count else None,
@@ -292,17 +388,22 @@ class Recorder:
             "optimisation_s": now - optimising,
             "progress": progress,
             "level": self.level,
-            "recorder_ms": spent,
-            "recorder_fraction": spent / 1000 / total,
+            "recorder_ms": 1000 * self._spent,
+            "recorder_fraction": self._spent / total,
             "dropped_rows": self._store.take_losses(),
-            "sampled_steps": len(self._loop.minibatches),
+            "sampled_steps": len({place for look in self._loop.details for place in look.minibatches}),
         }
 
     def _next_update(self) -> None:
+        elapsed, core = time.perf_counter() - self._began, self._spent - self._detail_s
+        self._budget.settle(self._update, elapsed=elapsed, core=core, detail=self._detail_s)
+        self._minibatches, self._detail_s = len(self._loop.minibatches), 0.0
+        if self._detail is not None:
+            self._detail.end()
         self._update += 1
         self._loop = self._new_loop()
         self._states, self._episodes = {}, []
-        self.guarded.spent, self._began, self._optimising = 0.0, time.perf_counter(), None
+        self._began, self._optimising = time.perf_counter(), None
 
     def skip_update(self, reason: str, **given: Any) -> None:
         """End an update that made no optimizer step because of something non-finite; it gets its row."""
@@ -329,7 +430,7 @@ class Recorder:
         """Measure the gradients now, in a loop that does not call ``torch.nn.utils.clip_grad_norm_``."""
         if self.parameters is not None and self._watching:
             with self.guarded("gradients"), torch.no_grad():
-                self._loop.see_gradients(self.parameters.parameters)
+                self._loop.see_gradients(self.parameters.parameters, amp.carried())
                 self._loop.see_clip(None, max_norm)
 
     @property
@@ -346,7 +447,7 @@ class Recorder:
             return None
         spent = self.guarded.spent
         with self.guarded("gradients"), torch.no_grad():
-            self._clip_seen = self._loop.see_gradients(parameters)
+            self._clip_seen = self._loop.see_gradients(parameters, amp.carried())
         seen = self._clip_seen
         if seen is None or not plain or not seen.plan.complete or seen.total is None:
             return None
@@ -358,7 +459,8 @@ class Recorder:
         if self._clip_seen is None:
             return
         with self.guarded("clip"), torch.no_grad():
-            own = norm_type == 2.0 and self._clip_seen.plan.complete
+            seen = self._clip_seen
+            own = norm_type == 2.0 and seen.plan.complete and seen.scale is None
             self._loop.see_clip(total if own else None, float(max_norm) if isinstance(max_norm, (int, float)) else None)
 
     def before_step(self, optimizer: Optimizer) -> None:
@@ -375,11 +477,28 @@ class Recorder:
             return
         measured, self._pending = self._pending, None
         rows = rows_of(measured, self.heads, self._reader)
-        judged = self._live.judge(measured.update, rows)
+        judged = self._live.judge(measured.update, rows.tables | self._found(measured, rows))
         self._store.put(judged.rows | {"losses_of_data": self.guarded.take_losses(measured.update)})
-        row = rows["updates"].as_rows()[0] if isinstance(rows["updates"], Block) else rows["updates"][0]
-        if row.get("optimizer_steps") and row.get("grad_norm_pre_clip") is None:
+        if rows.update.get("optimizer_steps") and rows.update.get("grad_norm_pre_clip") is None:
             self.guarded.tell_once("clip", UNSEEN_CLIP)
+
+    def _found(self, measured: Measured, rows: UpdateRows) -> dict[str, Rows]:
+        """Return the rows that only an update in trouble has: its worst samples, its broken tensors."""
+        found: dict[str, Rows] = {}
+        concerned = {0: ""} if self._bounds.crossed(rows.update) else {}
+        if len(rows.heads) > 1:
+            concerned |= {1 + place: row["head"] for place, row in enumerate(rows.heads) if self._bounds.crossed(row)}
+        if concerned:
+            measured.loop.find_worst()
+            epochs = [minibatch.epoch for minibatch in measured.loop.minibatches]
+            found["transitions"] = transition_rows(measured.loop.worst, concerned, epochs, measured.update)
+        unstable = bool(rows.update.get("tensors_nonfinite") or rows.update.get("nonfinite_sources"))
+        if self._reader is not None and (self._asked or (unstable and not self._unstable)):
+            cause = "nonfinite" if unstable else "asked"
+            looks = measured.loop.looks
+            found["tensors"] = stability_rows(self._reader.parameters, rows.norms, looks, rows.update, cause=cause)
+        self._unstable, self._asked = unstable, False
+        return found
 
     def close(self, reason: str = "closed") -> None:
         """End the recording: the update in progress is kept as interrupted, everything is sealed. Idempotent."""
@@ -392,7 +511,10 @@ class Recorder:
                 self._finish_pending()
             self._store.put({"losses_of_data": self.guarded.take_losses(self._update)})
         self._closed = True
-        clip.unwatch(self)
+        self._gates.stop()
+        if self.parameters is not None:
+            clip.unwatch(self)
+            amp.unwatch()
         exits.forget(self)
         self._store.close(reason)
 

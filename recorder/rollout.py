@@ -11,7 +11,7 @@ from torch import Tensor
 
 from recorder.heads import Heads
 from recorder.measure.masks import mask_statistics
-from recorder.measure.values import advantage_statistics, value_statistics
+from recorder.measure.values import advantage_statistics, td_statistics, value_statistics
 
 ArrayLike = Tensor | np.ndarray[Any, Any]
 
@@ -23,6 +23,7 @@ def rollout_tensors(
     advantages: ArrayLike | None,
     masks: Mapping[str, ArrayLike] | None,
     relevant: Mapping[str, ArrayLike] | None,
+    td_errors: ArrayLike | None,
 ) -> dict[str, Tensor]:
     """Return device scalars under the names that ``recorder.reduce.rollout`` reads; what was not given is left out."""
     tensors = {}
@@ -30,6 +31,8 @@ def rollout_tensors(
         tensors["values"] = value_statistics(torch.as_tensor(values), torch.as_tensor(returns))
     if advantages is not None:
         tensors["advantages"] = advantage_statistics(torch.as_tensor(advantages))
+    if td_errors is not None:
+        tensors["td_errors"] = td_statistics(torch.as_tensor(td_errors))
     given = {name: torch.as_tensor(mask) for name, mask in (masks or {}).items()}
     matters = {name: torch.as_tensor(mask) for name, mask in (relevant or {}).items()}
     like = _any_row(given, matters, values)

@@ -7,12 +7,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from recorder.batch import Measurements
 from recorder.gradients_seen import Reader
 from recorder.heads import Heads
-from recorder.inner_loop import Minibatch
-from recorder.looks import Looks
+from recorder.inner_loop import InnerLoop
 from recorder.parameters import ParameterMap
+from recorder.reduce.detail import detail_numbers
 from recorder.reduce.gradients import (
     GroupNumbers,
     explain_zero,
@@ -21,9 +20,9 @@ from recorder.reduce.gradients import (
     head_gradient_cells,
     model_cells,
 )
-from recorder.reduce.norms import Numbers
+from recorder.reduce.norms import GradientNorms, Numbers
 from recorder.reduce.policy import PolicyNumbers, step_block
-from recorder.reduce.rollout import lstm_rows, mask_cells, value_cells
+from recorder.reduce.rollout import floored_cells, lstm_rows, mask_cells, scalar_cells, value_cells
 from recorder.reduce.update import Cells, Inner, inner
 from recorder.store.block import Block, Rows
 from recorder.transfer import Transfer
@@ -41,52 +40,71 @@ class Measured:
     """An update that has ended: its minibatches, the copy on its way, and the cells known without measuring."""
 
     update: int
-    minibatches: Sequence[Minibatch]
-    measurements: Sequence[Measurements]
-    looks: Sequence[Looks]
+    loop: InnerLoop
     transfer: Transfer
     cells: Cells
     episodes: Sequence[Episode]
     status: str | None
     reason: str | None
+    advantage_floor: float | None
 
 
-def rows_of(measured: Measured, heads: Heads, reader: Reader | None) -> dict[str, Rows]:
-    """Return the rows of one update, without findings and levels.
+@dataclass(frozen=True, slots=True)
+class UpdateRows:
+    """The rows of one update by table, without findings and levels, and its gradient norms."""
+
+    tables: dict[str, Rows]
+    update: Cells
+    heads: Sequence[Cells]
+    norms: GradientNorms | None
+
+
+def rows_of(measured: Measured, heads: Heads, reader: Reader | None) -> UpdateRows:
+    """Return the rows of one update.
 
     ``reader`` (None: no model is watched) learns whether the optimizer takes gradients as the clip leaves them.
     """
-    arrays = measured.transfer.arrays()
-    update = measured.update
+    arrays, loop, update = measured.transfer.arrays(), measured.loop, measured.update
     parameters, hooked = None if reader is None else reader.parameters, reader is not None
     with np.errstate(all="ignore"):
-        found = None
-        if measured.minibatches:
-            pieces = parameters.pieces if parameters else ()
-            found = inner(measured.minibatches, measured.measurements, measured.looks, arrays, pieces)
-            if reader is not None and found.as_clipped is not None:
-                reader.trusted = found.as_clipped
+        found = _inner(loop, arrays, reader)
         policy = None if found is None else PolicyNumbers(found)
         gradients = group_numbers(parameters, found)
-        row = {"update": update, **value_cells(arrays), **_inner_cells(found, policy, hooked=hooked), **measured.cells}
-        row["clip_range"] = measured.minibatches[-1].clip_range if measured.minibatches else None
-        row |= _episode_cells(measured.episodes)
-        row |= _status(measured, row, found)
+        row = {"update": update, **value_cells(arrays), **_inner_cells(found, policy, hooked=hooked)}
+        row |= scalar_cells(arrays) | measured.cells | _episode_cells(measured.episodes)
+        row |= floored_cells(row, measured.advantage_floor) | _status(measured, row, found)
         groups = group_cells(parameters, gradients) if parameters is not None else []
-        return {
+        detail = None if found is None else detail_numbers(parameters, loop.details, arrays, found.ratio[0, 0])
+        if detail is not None:
+            groups = [cells | detail.group_cells(place) for place, cells in enumerate(groups)]
+        head_rows = _head_rows(heads, parameters, policy, gradients, arrays)
+        tables: dict[str, Rows] = {
             "updates": [row],
             "steps": [] if found is None else step_block(found, update, hooked=hooked),
-            "heads": [{"update": update, **row} for row in _head_rows(heads, parameters, policy, gradients, arrays)],
+            "heads": [{"update": update, **cells} for cells in head_rows],
             "groups": [{"update": update, **cells} for cells in groups],
+            "layers": [] if detail is None else detail.layer_block(update),
             "lstm": lstm_rows(arrays, update),
             "episodes": _episode_block(measured.episodes, update),
         }
+        return UpdateRows(tables, row, head_rows, None if found is None else found.norms)
+
+
+def _inner(loop: InnerLoop, arrays: Mapping[str, Numbers], reader: Reader | None) -> Inner | None:
+    if not loop.minibatches:
+        return None
+    pieces = () if reader is None else reader.parameters.pieces
+    found = inner(loop.minibatches, loop.measurements, loop.looks, arrays, pieces)
+    if reader is not None and found.as_clipped is not None:
+        reader.trusted = found.as_clipped
+    return found
 
 
 def _inner_cells(found: Inner | None, policy: PolicyNumbers | None, *, hooked: bool) -> Cells:
     if found is None or policy is None:
         return {"optimizer_steps": 0} if hooked else {}
     cells = policy.update_cells() | model_cells(found)
+    cells["clip_range"] = found.clip_range
     if hooked:
         cells["optimizer_steps"] = int((found.steps > 0).sum())
     return cells
@@ -101,7 +119,7 @@ def _head_rows(
 ) -> list[Cells]:
     rows = []
     for place, name in enumerate(heads.names):
-        row: Cells = {"head": name, "kind": heads.kind(name)}
+        row: Cells = {"head": name, "kind": heads.kind(name), "coefficient": heads.coefficients.get(name)}
         if policy is not None:
             row |= policy.head_cells(place)
         row |= head_gradient_cells(parameters, gradients, name)

@@ -28,11 +28,11 @@ def _lines(tables: Iterable[Table], version: str) -> Iterator[str]:
 
 
 def _line(column: Column) -> str:
-    meaning = column.meaning.replace("|", "\\|")
+    meaning = column.meaning
     if column.choices:
         meaning += f" ({', '.join(column.choices)})"
     cells = (column.name, column.kind.value, column.unit, meaning, column.reducer, column.empty)
-    return "| " + " | ".join(cells) + " |"
+    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
 
 
 def table_facts(table: Table) -> dict[str, object]:

@@ -16,8 +16,9 @@ import torch
 from stable_baselines3.common.callbacks import BaseCallback
 from torch import Tensor
 
-from recorder.adapters.sb3_minibatch import Hyperparameters, RolloutRows, Sb3Capture
+from recorder.adapters.sb3_minibatch import Hyperparameters, RolloutRows, Sb3Capture, losses_apart
 from recorder.adapters.sb3_policy import PolicyLayout, policy_layout
+from recorder.measure.values import td_errors
 from recorder.recorder import Recorder
 
 _HYPERPARAMETERS = (
@@ -124,6 +125,7 @@ class Attachment:
         self._old_heads: Tensor | None = None
         self._train_settings: Hyperparameters | None = None
         self._rollout: RolloutRows | None = None
+        self._td_errors: Tensor | None = None
         self._last_episode: Any = None
         buffer, policy = model.rollout_buffer, model.policy
         self._wrap(buffer, "reset", before=self._boundary)
@@ -140,7 +142,7 @@ class Attachment:
         name: str,
         *,
         before: Callable[[], None] | None = None,
-        after: Callable[[tuple[Any, ...], Any], None] | None = None,
+        after: Callable[[tuple[Any, ...], dict[str, Any], Any], None] | None = None,
     ) -> None:
         original, block = getattr(owner, name), self.recorder.guarded(name)
 
@@ -151,7 +153,7 @@ class Attachment:
             result = original(*args, **kwargs)
             if after is not None:
                 with block:
-                    after(args, result)
+                    after(args, kwargs, result)
             return result
 
         setattr(owner, name, wrapped)
@@ -166,7 +168,7 @@ class Attachment:
             owner.__dict__.pop(name, None)
         self.recorder.close(reason)
 
-    def _on_add(self, _: tuple[Any, ...], __: Any) -> None:
+    def _on_add(self, *_: Any) -> None:
         """Take up episodes finished at this step; the model's own list of them is a ring of 100."""
         ring = self.model.ep_info_buffer
         if not ring or ring[-1] is self._last_episode:
@@ -180,7 +182,7 @@ class Attachment:
         for episode in reversed(finished):
             self.recorder.episode(float(episode["r"]), int(episode["l"]))
 
-    def _on_forward(self, _: tuple[Any, ...], result: Any) -> None:
+    def _on_forward(self, _: tuple[Any, ...], __: dict[str, Any], result: Any) -> None:
         """Keep the logits the actions were drawn from: SB3 stores only the sum of the heads' log-probs.
 
         They are copied into memory that was there before: keeping thousands of small new tensors alive would cost
@@ -201,13 +203,26 @@ class Attachment:
         found: Sequence[Any] = getattr(dist, "distributions", None) or dist.distribution
         return found
 
-    def _on_collected(self, _: tuple[Any, ...], __: Any) -> None:
+    def _on_collected(self, args: tuple[Any, ...], kwargs: dict[str, Any], _: Any) -> None:
+        """Take the TD errors while the buffer still has time and environments apart."""
         self._collected = True
+        given = dict(zip(("last_values", "dones"), args, strict=False)) | kwargs
+        buffer = self.model.rollout_buffer
+        last, dones = given.get("last_values"), given.get("dones")
+        if last is not None and dones is not None:
+            ends = np.concatenate([buffer.episode_starts[1:], np.asarray(dones)[None]]).astype(np.float32)
+            self._td_errors = td_errors(
+                torch.as_tensor(buffer.values),
+                torch.as_tensor(buffer.rewards),
+                torch.as_tensor(ends),
+                torch.as_tensor(last).detach().cpu().flatten(),
+                float(buffer.gamma),
+            )
 
-    def _on_samples(self, args: tuple[Any, ...], _: Any) -> None:
+    def _on_samples(self, args: tuple[Any, ...], *_: Any) -> None:
         self._sampled = np.asarray(args[0])
 
-    def _on_evaluated(self, _: tuple[Any, ...], result: Any) -> None:
+    def _on_evaluated(self, _: tuple[Any, ...], __: dict[str, Any], result: Any) -> None:
         if self._sampled is None:
             return
         indices, self._sampled = self._sampled, None
@@ -227,6 +242,9 @@ class Attachment:
             tuple([one.logits.detach() for one in self._distributions()]) if self.layout.factored else (),
         )
         self.recorder.captured(capture, self._visited // max(len(buffer.actions), 1))
+        if self.recorder.separates:
+            losses = losses_apart(capture, values, log_prob, entropy)
+            self.recorder.separate(losses["policy_loss"], losses["value_loss"], losses["entropy_loss"])
         self._visited += len(indices)
 
     def _settings(self) -> Hyperparameters:
@@ -267,6 +285,8 @@ class Attachment:
                 advantages=buffer.advantages,
                 masks=self._rollout_masks(buffer),
                 lstm=self._lstm_state(),
+                td_errors=self._td_errors,
+                advantage_floor=1e-8 if model.normalize_advantage else None,
                 env_steps=model.num_timesteps,
                 progress=1.0 - model._current_progress_remaining,
                 entropy_coef=model.ent_coef,
@@ -275,7 +295,7 @@ class Attachment:
                 reason=interrupted,
             )
         self._collected, self._visited, self._sampled, self._old_heads = False, 0, None, None
-        self._train_settings = self._rollout = None
+        self._train_settings = self._rollout = self._td_errors = None
         self._steps_seen = 0
 
     def _rollout_masks(self, buffer: Any) -> dict[str, Any] | None:

@@ -207,6 +207,20 @@ def losses_of(
     }
 
 
+def losses_apart(capture: Sb3Capture, values: Tensor, log_prob: Tensor, entropy: Tensor | None) -> dict[str, Tensor]:
+    """Return the losses of one minibatch by name, to be differentiated one by one."""
+    with torch.enable_grad():
+        stack = _Stacker([capture])
+        new, value = stack([log_prob]), stack([values]).squeeze(-1)
+        index = torch.as_tensor(capture.indices[None]).to(new.device, non_blocking=True)
+        rollout = capture.rollout
+        old, advantages = rollout.scalars("log_probs")[index], rollout.scalars("advantages")[index]
+        known = None if entropy is None else stack([entropy])
+        return {
+            name: loss.sum() for name, loss in losses_of(capture, advantages, index, new, old, known, value).items()
+        }
+
+
 def _means(rows: Tensor) -> Tensor:
     """Return the mean of each row as torch would take it of that row alone."""
     return rows.mean(-1) if rows.shape[1] <= ROWS_TOGETHER else torch.stack([row.mean() for row in rows])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
@@ -38,3 +40,36 @@ def _states(states: Tensor) -> tuple[Tensor, Tensor]:
     largest, numel = states.abs().amax(dim=(1, 2, 3)), states[0].numel()
     rows = [total, total / numel**0.5, per_env.mean(1), per_env.amax(1), largest, states.mean(dim=(1, 2, 3))]
     return torch.stack(rows, dim=1), torch.stack([states.isnan(), states.isinf()], dim=1).flatten(2).any(-1)
+
+
+GATE_FIELDS = ("forget", "input", "output", "candidate", "count")
+"""Saturated gate values by gate, sum of cell candidates, and how many values of each gate there were."""
+LOW, HIGH = 0.05, 0.95
+"""A gate value beyond these counts as saturated."""
+
+
+def gate_statistics(inputs: Tensor, hidden: Tensor, weights: GateWeights) -> Tensor:
+    """Return ``GATE_FIELDS`` in float64 for inputs [n, in] met with the hidden states before them [n, out].
+
+    The gates are i, f, g, o in torch's order: σ or tanh of W_ih x + b_ih + W_hh h + b_hh.
+    """
+    sums = torch.nn.functional.linear(inputs, weights.input, weights.input_bias)
+    sums = sums + torch.nn.functional.linear(hidden, weights.hidden, weights.hidden_bias)
+    let_in, forget, candidate, out = sums.chunk(4, dim=-1)
+    saturated = [_saturated(gate.sigmoid()) for gate in (forget, let_in, out)]
+    count = candidate.new_full((), float(candidate.numel()), dtype=torch.float64)
+    return torch.stack([*saturated, candidate.tanh().sum(dtype=torch.float64), count])
+
+
+def _saturated(gate: Tensor) -> Tensor:
+    return ((gate < LOW) | (gate > HIGH)).sum(dtype=torch.float64)
+
+
+@dataclass(frozen=True, slots=True)
+class GateWeights:
+    """Parameters of one LSTM layer: [4·hidden, in], [4·hidden, out], and biases [4·hidden] where it has them."""
+
+    input: Tensor
+    hidden: Tensor
+    input_bias: Tensor | None
+    hidden_bias: Tensor | None

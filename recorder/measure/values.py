@@ -35,6 +35,24 @@ ADVANTAGE_FIELDS = (
 )
 
 
+TD_FIELDS = ("td_error_mean", "td_error_std", "bellman_error")
+
+
+def td_errors(values: Tensor, rewards: Tensor, ends: Tensor, last_values: Tensor, gamma: float) -> Tensor:
+    """Return r + γ·V(s') − V(s) of a rollout [T, B]; V(s') is 0 where the episode ended with that step.
+
+    ``ends`` [T, B] is true there; ``last_values`` [B] are the values of the states after the last step.
+    """
+    ahead = torch.cat([values[1:], last_values.reshape(1, -1).to(values)])
+    return rewards + gamma * ahead * (1 - ends.to(values.dtype)) - values
+
+
+def td_statistics(errors: Tensor) -> Tensor:
+    """Return ``TD_FIELDS`` for TD errors of any shape: mean, standard deviation (population), mean |error|."""
+    errors = errors.reshape(-1).double()
+    return torch.stack([errors.mean(), errors.std(correction=0), errors.abs().mean()])
+
+
 def value_statistics(values: Tensor, returns: Tensor) -> Tensor:
     """Return ``FIELDS`` for values and returns [N]; a ``_defined`` field of 0 says that its number is null."""
     both = torch.stack([values.reshape(-1), returns.reshape(-1)]).double()

@@ -17,13 +17,18 @@ _UNDEFINED = {
     "advantage_skewness": "advantage_moments_defined",
     "advantage_kurtosis": "advantage_moments_defined",
 }
+_FIELDS = {
+    "values": values.FIELDS,
+    "advantages": values.ADVANTAGE_FIELDS,
+    "td_errors": values.TD_FIELDS,
+}
 _NOT_KEPT = ("value_skewness", "value_kurtosis", "return_kurtosis")
 
 
 def value_cells(arrays: Mapping[str, Numbers]) -> Cells:
     """Return the value, return and advantage cells of the ``updates`` row; null where undefined."""
     measured: dict[str, float] = {}
-    for name, fields in (("values", values.FIELDS), ("advantages", values.ADVANTAGE_FIELDS)):
+    for name, fields in _FIELDS.items():
         if name in arrays:
             measured |= {field: float(cell) for field, cell in zip(fields, arrays[name], strict=True)}
     cells: Cells = {
@@ -54,12 +59,34 @@ def mask_cells(arrays: Mapping[str, Numbers], head: int) -> Cells:
     return cells
 
 
+def scalar_cells(arrays: Mapping[str, Numbers]) -> Cells:
+    """Return cells of the ``updates`` row that came over as single numbers."""
+    return {name: float(arrays[name]) for name in ("learning_rate", "loss_scale") if name in arrays}
+
+
+def floored_cells(row: Cells, floor: float | None) -> Cells:
+    """Say whether the advantages' spread was below what the loop divides by at least."""
+    if floor is None or row.get("advantage_std") is None:
+        return {}
+    return {"advantage_std_floored": row["advantage_std"] < floor}
+
+
 def lstm_rows(arrays: Mapping[str, Numbers], update: int) -> list[Cells]:
     """Return the rows of ``lstm`` for the phases that were handed over."""
     rows = []
     for phase in ("rollout", "update"):
         if f"lstm_{phase}" in arrays:
-            cells = {name: float(cell) for name, cell in zip(lstm.FIELDS, arrays[f"lstm_{phase}"], strict=True)}
+            cells = dict(zip(lstm.FIELDS, arrays[f"lstm_{phase}"].tolist(), strict=True))
             flags = {name: bool(cells.pop(name)) for name in ("has_nan", "has_inf")}
-            rows.append({"update": update, "phase": phase, **cells, **flags})
+            gates = _gate_cells(arrays) if phase == "update" else {}
+            rows.append({"update": update, "phase": phase, **cells, **flags, **gates})
     return rows
+
+
+def _gate_cells(arrays: Mapping[str, Numbers]) -> Cells:
+    if "gates" not in arrays:
+        return {}
+    found = dict(zip(lstm.GATE_FIELDS, arrays["gates"].tolist(), strict=True))
+    count = found["count"]
+    cells = {f"{gate}_saturation": found[gate] / count for gate in ("forget", "input", "output")}
+    return cells | {"cell_mean": found["candidate"] / count}

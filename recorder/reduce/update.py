@@ -34,6 +34,7 @@ class Inner:
     losses: dict[str, Numbers]  # those given, each [M]
     sources: tuple[str, ...]
     nonfinite: Numbers  # counts [sources, M]
+    clip_range: float | None  # of the last minibatch
     clip_known: bool
     entropy_known: bool
     choices_known: bool
@@ -73,6 +74,7 @@ def inner(
         losses={name: row for name, row in zip(first.losses, parts["losses"], strict=True) if name in LOSSES},
         sources=first.sources,
         nonfinite=parts["nonfinite"],
+        clip_range=minibatches[-1].clip_range,
         clip_known=minibatches[0].clip_range is not None,
         entropy_known=first.entropy_known,
         choices_known=first.choices_known,

@@ -1,6 +1,7 @@
 """Every table of a run, written out."""
 
 from esper_analyze.schema.column import Table
+from esper_analyze.schema.tables.detail import LAYERS, TENSORS, TRANSITIONS
 from esper_analyze.schema.tables.events import (
     EPISODES,
     FINDINGS,
@@ -17,7 +18,10 @@ TABLES: tuple[Table, ...] = (
     STEPS,
     HEADS,
     GROUPS,
+    LAYERS,
     LSTM,
+    TRANSITIONS,
+    TENSORS,
     EPISODES,
     LEVEL_CHANGES,
     FINDINGS,
@@ -31,12 +35,15 @@ __all__ = [
     "FINDINGS",
     "GROUPS",
     "HEADS",
+    "LAYERS",
     "LEVELS",
     "LEVEL_CHANGES",
     "LOSSES_OF_DATA",
     "LSTM",
     "STEPS",
     "TABLES",
+    "TENSORS",
+    "TRANSITIONS",
     "UPDATES",
     "VERDICTS",
 ]

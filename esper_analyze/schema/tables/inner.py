@@ -8,6 +8,20 @@ _STEPS = "over the update's optimizer steps"
 _RELEVANT = "over samples where the head is relevant"
 _NO_RELEVANT = "the head was never relevant, or its log-probs were not handed over"
 
+_ONE_STEP = "one sampled optimizer step"
+_NO_DETAIL = "not a sampled update, or no gradient at the sampled step"
+
+HISTOGRAM = (
+    ("zero", "g = 0"),
+    ("below_1e_6", "0 < |g| < 1e-6"),
+    ("1e_6_to_1e_4", "1e-6 ≤ |g| < 1e-4"),
+    ("1e_4_to_1e_2", "1e-4 ≤ |g| < 1e-2"),
+    ("1e_2_to_1", "1e-2 ≤ |g| < 1"),
+    ("1_and_above", "1 ≤ |g| < ∞"),
+    ("nonfinite", "g NaN or ±Inf"),
+)
+"""Bins of the magnitude histogram: ending of the column's name, meaning."""
+
 STEPS = Table(
     "steps",
     "The un-reduced inner loop: one row per minibatch.",
@@ -203,6 +217,62 @@ GROUPS = Table(
             "share",
             f"mean {_STEPS}",
             "fewer than two tensors, or a zero or non-finite gradient",
+        ),
+        real(
+            "zero_fraction",
+            "share of gradient elements that are exactly 0",
+            "share",
+            _ONE_STEP,
+            _NO_DETAIL,
+        ),
+        *(
+            real(f"hist_{name}", f"share of gradient elements with {meaning}", "share", _ONE_STEP, _NO_DETAIL)
+            for name, meaning in HISTOGRAM
+        ),
+        real("sign_positive_fraction", "share of gradient elements > 0", "share", _ONE_STEP, _NO_DETAIL),
+        real(
+            "cosine_minibatches",
+            "pairwise cosine of the minibatches' gradients, weighted by their norms: "
+            "(‖Σg‖² − Σ‖g‖²) / ((Σ‖g‖)² − Σ‖g‖²)",
+            "1",
+            "over the sampled optimizer steps of the update",
+            "fewer than two sampled steps, a zero gradient, or not a sampled update",
+        ),
+        real(
+            "cosine_previous_update",
+            "cosine between the mean gradient of this update's sampled steps and that of the sampled update before",
+            "1",
+            "",
+            "no sampled update before with the same gradients, a zero gradient, or not a sampled update",
+        ),
+        real(
+            "cosine_actor_critic",
+            "cosine between the gradients of policy loss and value loss alone",
+            "1",
+            _ONE_STEP,
+            "no separate backward passes were asked for, or one of the losses does not reach the group",
+        ),
+        real(
+            "entropy_grad_norm",
+            "L2 norm of the gradient of the entropy loss alone, before its coefficient",
+            "1",
+            _ONE_STEP,
+            "no separate backward passes were asked for, or the entropy does not reach the group",
+        ),
+        real(
+            "noise_scale",
+            "simple gradient noise scale tr(Σ)/|G|² from minibatch gradients and their mean "
+            "(McCandlish et al. 2018, appendix A)",
+            "samples",
+            "over the sampled optimizer steps of the update",
+            "fewer than two sampled steps, an estimate of |G|² that is not positive, or not a sampled update",
+        ),
+        real(
+            "update_ratio",
+            "‖θ after the update − θ before‖ / ‖θ before‖",
+            "1",
+            "",
+            "not a sampled update, or the parameters were all 0",
         ),
         real(
             "drift_norm",

@@ -153,7 +153,11 @@ _VALUE = (
     real("advantage_skewness", "third standardised moment", "1", "over the rollout", _NO_SCALE),
     real("advantage_kurtosis", "excess fourth standardised moment", "1", "over the rollout", _NO_SCALE),
     real("advantage_positive_fraction", "share of advantages > 0", "share", "over the rollout", _NO_ROLLOUT),
-    flag("advantage_std_floored", "the loop replaced a tiny advantage std by a floor"),
+    flag(
+        "advantage_std_floored",
+        "the advantages' standard deviation is below the floor, or the epsilon, that the loop normalises with",
+        empty="the loop does not normalise, or its floor is not known",
+    ),
     real("return_mean", "value targets (returns)", "1", "mean over the rollout", _NO_ROLLOUT),
     real("return_std", "value targets (population)", "1", "over the rollout", _NO_ROLLOUT),
     real("return_min", "value targets", "1", "min over the rollout", _NO_ROLLOUT),
@@ -217,14 +221,14 @@ _GRADIENT = (
         "gradient elements that are NaN, before clipping",
         "elements",
         f"sum {_STEPS}",
-        "no clip call, or the model is too large to count at every step",
+        "no clip call, or a large model on a device, where counting costs too much",
     ),
     count(
         "inf_grad_count",
         "gradient elements that are ±Inf, before clipping",
         "elements",
         f"sum {_STEPS}",
-        "no clip call, or the model is too large to count at every step",
+        "no clip call, or a large model on a device, where counting costs too much",
     ),
     count(
         "tensors_nonfinite",
@@ -255,7 +259,11 @@ _RECORDER = (
     real("recorder_ms", "time the recorder took in the training thread", "ms", "sum over the update"),
     real("recorder_fraction", "recorder_ms / (rollout + optimisation time)", "share"),
     count("dropped_rows", "rows lost since the previous update", "rows"),
-    count("sampled_steps", "optimizer steps on which detail was measured", "steps"),
+    count(
+        "sampled_steps",
+        "optimizer steps on which detail was measured (layers, histogram, direction); 0: none, to keep to the budget",
+        "steps",
+    ),
 )
 
 UPDATES = Table(

@@ -1,0 +1,45 @@
+"""How often detail may be measured: the recorder's own account against its share of the training's time."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+AT_LEAST_EVERY = 50
+"""One update in this many is sampled even where the core statistics alone use up the budget."""
+SAVED_AT_MOST = 4
+"""What was left over in cheap updates pays for at most this many sampled ones later."""
+_FORGET = 0.7
+
+
+@dataclass(slots=True)
+class Budget:
+    """Decides which updates are sampled so that the recorder keeps to ``fraction`` of the time.
+
+    Every update pays in its share and pays out what recording took; one is sampled when the balance covers what a
+    sampled update took lately. Core statistics are never thinned. ``fraction`` None: every update is sampled.
+    """
+
+    fraction: float | None
+    balance: float = 0.0
+    cost: float = 0.0
+    last: int = -AT_LEAST_EVERY
+
+    def __post_init__(self) -> None:
+        if self.fraction is not None and not 0 < self.fraction <= 1:
+            raise ValueError(f"overhead_budget must be a share of the time in (0, 1], not {self.fraction}")
+
+    def wants(self, update: int, *, every: bool) -> bool:
+        """Whether ``update`` is to be sampled; ``every``: the telemetry level asks for all of them."""
+        due = every or self.fraction is None or update - self.last >= AT_LEAST_EVERY
+        return due or self.balance >= self.cost
+
+    def settle(self, update: int, *, elapsed: float, core: float, detail: float) -> None:
+        """Book one update: seconds it took, and of these what recording took without and for detail."""
+        if detail > 0:
+            self.last = update
+            self.cost = detail if self.cost == 0 else _FORGET * self.cost + (1 - _FORGET) * detail
+        if self.fraction is None:
+            return
+        room = self.fraction * elapsed
+        self.balance = min(self.balance + room - core - detail, SAVED_AT_MOST * max(self.cost, room))
+        self.balance = max(self.balance, -AT_LEAST_EVERY * room)

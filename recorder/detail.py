@@ -1,0 +1,199 @@
+"""Detail of sampled updates: element statistics, direction of gradients, how far parameters moved.
+
+A small model's gradients are kept until the update ends anyway, so detail costs nothing before that. A large model's
+are measured at two optimizer steps that are chosen beforehand.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from recorder.gradients_seen import LargeDetail, Plan, Seen
+from recorder.looks import Looks
+from recorder.measure.direction import dots_by_segment, mean_vector, spacing, squares_by_segment, thinned
+from recorder.measure.elements import element_statistics, element_statistics_of_one, segments
+from recorder.parameters import Atom, ParameterMap
+
+STEPS = 4
+"""Optimizer steps of a sampled update whose gradients' directions are compared (of a large model: 2)."""
+
+
+@dataclass(frozen=True, slots=True)
+class DetailLook:
+    """Which atoms and minibatches the tensors ``detail {name} …`` are about."""
+
+    name: str
+    atoms: tuple[int, ...]
+    minibatches: tuple[int, ...]
+    described: int  # minibatch of the element statistics
+    compared: bool  # there was a sampled update before with the same gradients
+
+
+@dataclass(slots=True)
+class Detail:
+    """Detail of one model's updates; ``wanted`` says whether the update in progress is sampled."""
+
+    parameters: ParameterMap
+    wanted: bool = False
+    steps: frozenset[int] = frozenset()  # minibatches a large model is measured at
+    _before: Tensor | None = None
+    _all: Tensor | None = None
+    _weight_norms: Tensor | None = None
+    _separate: Tensor | None = None
+    _previous: dict[tuple[int, tuple[int, ...] | None], Tensor] = field(default_factory=dict)
+    _segments: dict[tuple[int, tuple[int, ...] | None, bool], tuple[Tensor, tuple[int, ...]]] = field(
+        default_factory=dict
+    )
+
+    def begin(self, update: int, minibatches: int) -> None:
+        """Sample the update that begins; ``minibatches``: how many the last one had."""
+        self.wanted = True
+        first = (7 * update) % max(minibatches - 1, 1)
+        self.steps = frozenset((first, first + 1))
+        self._before = self._weights()
+        norms = [torch.linalg.vector_norm(p.detach(), dtype=torch.float64) for p in self.parameters.parameters]
+        self._weight_norms = torch.stack(norms)
+
+    def end(self) -> None:
+        """Forget the update that was sampled."""
+        self.wanted, self.steps = False, frozenset()
+        self._before = self._weight_norms = self._separate = None
+
+    def _weights(self) -> Tensor:
+        return torch.cat([thinned(parameter).float() for parameter in self.parameters.parameters])
+
+    def look(self, plan: Plan, present: Sequence[int], gradients: Sequence[Tensor]) -> LargeDetail:
+        """Measure a large model's gradients now."""
+        statistics, vectors = [], []
+        for position, gradient in zip(present, gradients, strict=True):
+            flat = gradient.detach()
+            flat = (flat.to_dense() if flat.layout is not torch.strided else flat).reshape(-1)
+            atoms = [atom for atom in self.parameters.atoms if atom.tensor == plan.places[position]]
+            statistics += [element_statistics_of_one(flat[atom.start : atom.stop]) for atom in atoms]
+            vectors.append(thinned(flat).float())
+        return LargeDetail(torch.stack(statistics), torch.cat(vectors))
+
+    def tensors(self, looks: Sequence[Looks]) -> tuple[list[DetailLook], dict[str, Tensor]]:
+        """Return what to send of the update: the looks measured, and their tensors by name."""
+        found: list[DetailLook] = []
+        tensors: dict[str, Tensor] = {}
+        if not self.wanted:
+            return found, tensors
+        for look in _fullest(looks):
+            measured = self._measured(look)
+            if measured is not None:
+                found.append(measured[0])
+                tensors |= measured[1]
+        if found:
+            tensors |= self._moved()
+            if self._separate is not None:
+                tensors["detail separate"] = self._separate
+        return found, tensors
+
+    def _measured(self, look: Looks) -> tuple[DetailLook, dict[str, Tensor]] | None:
+        vectors, statistics, places = self._sampled(look)
+        if vectors is None or look.like.scale is not None:
+            return None
+        like, name, count = look.like, look.name, len(places)
+        segment, atoms = self._segment(look.like, large=look.flat is None)
+        mean = mean_vector(vectors)
+        key = (id(like.plan), like.present)
+        previous = self._previous.get(key)
+        self._previous = {**self._previous, key: mean.float()} if len(self._previous) < 8 else {key: mean.float()}
+        described = count // 2
+        if statistics is None:
+            statistics = element_statistics(vectors[described], segment, len(atoms))
+        sums = [mean] if previous is None else [mean, previous.double()]
+        tensors = {
+            f"detail {name} statistics": statistics,
+            f"detail {name} squares": squares_by_segment(vectors, segment, len(atoms)),
+            f"detail {name} means": squares_by_segment(torch.stack(sums), segment, len(atoms)),
+        }
+        if previous is not None:
+            both = dots_by_segment(mean.unsqueeze(0), previous.unsqueeze(0), segment, len(atoms))
+            tensors[f"detail {name} dot"] = both[0]
+        return DetailLook(name, atoms, places, places[described], previous is not None), tensors
+
+    def _sampled(self, look: Looks) -> tuple[Tensor | None, Tensor | None, tuple[int, ...]]:
+        """Return the sampled gradients [K, P], element statistics where taken already, and their minibatches."""
+        if look.flat is not None:
+            chosen = np.unique(np.linspace(0, len(look.places) - 1, STEPS).round().astype(int)).tolist()
+            return look.flat[chosen], None, tuple(look.places[place] for place in chosen)
+        kept = [(place, one) for place, one in zip(look.places, look.large, strict=True) if one is not None]
+        if not kept:
+            return None, None, ()
+        vectors = torch.stack([one.vector for _, one in kept])
+        return vectors, kept[len(kept) // 2][1].statistics, tuple(place for place, _ in kept)
+
+    def _segment(self, like: Seen, *, large: bool) -> tuple[Tensor, tuple[int, ...]]:
+        """Return the atom of each element of a look's vectors, numbered from 0, and which atoms these are."""
+        key = (id(like.plan), like.present, large)
+        if key not in self._segments:
+            positions = range(len(like.plan.places)) if like.present is None else like.present
+            tensors = [like.plan.places[position] for position in positions]
+            atoms = [index for tensor in tensors for index in self._atoms_of(tensor)]
+            sizes = [self._size(self.parameters.atoms[index], large=large) for index in atoms]
+            self._segments = {key: (segments(sizes, like.plan.ours[0].device), tuple(atoms))}
+        return self._segments[key]
+
+    def _atoms_of(self, tensor: int) -> list[int]:
+        return [index for index, atom in enumerate(self.parameters.atoms) if atom.tensor == tensor]
+
+    def _size(self, atom: Atom, *, large: bool) -> int:
+        if not large:
+            return atom.stop - atom.start
+        every = spacing(self.parameters.parameters[atom.tensor].numel())
+        return -(-atom.stop // every) + (-atom.start // every)
+
+    def separate(self, policy_loss: Tensor, value_loss: Tensor, entropy_loss: Tensor | None) -> None:
+        """Differentiate the losses one by one; the training's own backward still finds its graph whole."""
+        policy, value = self._gradient(policy_loss), self._gradient(value_loss)
+        entropy = torch.zeros_like(policy) if entropy_loss is None else self._gradient(entropy_loss)
+        rows = torch.stack([policy, value, entropy])
+        segment, count = self._everything(policy.device), len(self.parameters.atoms)
+        squares = squares_by_segment(rows, segment, count)
+        both = dots_by_segment(rows[:1], rows[1:2], segment, count)
+        self._separate = torch.cat([both, squares])
+
+    def _gradient(self, loss: Tensor) -> Tensor:
+        """Return the thinned gradient of one loss, 0 where it does not reach."""
+        trained = [parameter for parameter in self.parameters.parameters if parameter.requires_grad]
+        found = torch.autograd.grad(loss, trained, retain_graph=True, allow_unused=True)
+        gradients = dict(zip(map(id, trained), found, strict=True))
+        rows = []
+        for parameter in self.parameters.parameters:
+            gradient = gradients.get(id(parameter))
+            rows.append(thinned(torch.zeros_like(parameter) if gradient is None else gradient).float())
+        return torch.cat(rows)
+
+    def _everything(self, device: torch.device) -> Tensor:
+        """Return the atom of each element of all parameters, thinned."""
+        if self._all is None:
+            self._all = segments([self._size(atom, large=True) for atom in self.parameters.atoms], device)
+        return self._all
+
+    def _moved(self) -> dict[str, Tensor]:
+        """Return Σ Δθ² and Σ θ² [2, atoms] of the update, and the norms of the parameters before it [T]."""
+        if self._before is None or self._weight_norms is None:
+            return {}
+        both = torch.stack([self._weights() - self._before, self._before])
+        segment = self._everything(self._before.device)
+        return {
+            "detail moved": squares_by_segment(both, segment, len(self.parameters.atoms)),
+            "detail weight norms": self._weight_norms,
+        }
+
+
+def _fullest(looks: Sequence[Looks]) -> list[Looks]:
+    """Return, for each plan, the looks that most steps share."""
+    best: dict[int, Looks] = {}
+    for look in looks:
+        key = id(look.like.plan)
+        if key not in best or len(look.places) > len(best[key].places):
+            best[key] = look
+    return list(best.values())

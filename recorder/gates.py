@@ -1,0 +1,124 @@
+"""Gates of LSTMs at one sampled minibatch, from what goes into the modules and comes out.
+
+Hooks are on the modules only while that minibatch is computed, so that no other step pays for them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
+
+from recorder.measure.lstm import GateWeights, gate_statistics
+
+MOST_CALLS = 4096
+"""Calls of one minibatch that are kept; a loop over timesteps makes one a step."""
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """Inputs [n, in] and the hidden states they met [n, out]."""
+
+    inputs: Tensor
+    hidden: Tensor
+
+
+@dataclass(slots=True)
+class Gates:
+    """Watches the LSTMs of a model for one minibatch.
+
+    ``state``: h and c as the last watched call left them, layers × environments × hidden.
+    """
+
+    modules: Sequence[nn.Module]
+    state: tuple[Tensor, Tensor] | None = None
+    _hooks: list[RemovableHandle] = field(default_factory=list)
+    _calls: dict[nn.Module, list[Call]] = field(default_factory=dict)
+    _states: dict[nn.Module, tuple[Tensor, Tensor]] = field(default_factory=dict)
+
+    def watch(self) -> None:
+        """Look at the calls from here on, those of a forward that will be differentiated."""
+        self._calls, self._states, self.state = {}, {}, None
+        self._hooks = [module.register_forward_hook(self._seen) for module in self.modules]
+
+    def stop(self) -> None:
+        """Take the hooks off."""
+        while self._hooks:
+            self._hooks.pop().remove()
+
+    @property
+    def watching(self) -> bool:
+        """Whether hooks are on."""
+        return bool(self._hooks)
+
+    def take(self) -> Tensor | None:
+        """Stop watching; return ``GATE_FIELDS`` over all calls, None when there were none that could be measured.
+
+        To be called before the optimizer changes the weights.
+        """
+        self.stop()
+        calls, self._calls = self._calls, {}
+        if self._states:
+            states = list(self._states.values())
+            if len({(h.shape[1:], c.shape[1:]) for h, c in states}) == 1:
+                self.state = torch.cat([h for h, _ in states]), torch.cat([c for _, c in states])
+        measured = []
+        for module, made in calls.items():
+            inputs, hidden = torch.cat([one.inputs for one in made]), torch.cat([one.hidden for one in made])
+            measured.append(gate_statistics(inputs, hidden, _weights(module)))
+        return torch.stack(measured).sum(0) if measured else None
+
+    def _seen(self, module: nn.Module, args: tuple[Any, ...], result: Any) -> None:
+        if not torch.is_grad_enabled():
+            return
+        with torch.no_grad():
+            if isinstance(module, nn.LSTMCell):
+                self._cell(module, args, result)
+            elif isinstance(module, nn.LSTM):
+                self._sequence(module, args, result)
+
+    def _cell(self, module: nn.LSTMCell, args: tuple[Any, ...], result: Any) -> None:
+        x = args[0].detach().reshape(-1, module.input_size)
+        before = args[1][0] if len(args) > 1 and args[1] is not None else x.new_zeros(len(x), module.hidden_size)
+        self._keep(module, x, before.detach().reshape(-1, module.hidden_size))
+        self._states[module] = tuple(one.detach().reshape(1, -1, module.hidden_size) for one in result)
+
+    def _sequence(self, module: nn.LSTM, args: tuple[Any, ...], result: Any) -> None:
+        """Pair each input with the hidden state before it; within one call nothing resets the state."""
+        output, (hidden, cell) = result
+        if not isinstance(output, Tensor) or output.dim() != 3:
+            return  # packed or unbatched
+        self._states[module] = hidden.detach(), cell.detach()
+        if module.num_layers != 1 or module.bidirectional:
+            return  # the inner layers' hidden states do not come out
+        x, output = args[0].detach(), output.detach()
+        if module.batch_first:
+            x, output = x.swapaxes(0, 1), output.swapaxes(0, 1)
+        given = args[1] if len(args) > 1 else None
+        first = output.new_zeros(output.shape[1:]) if given is None else given[0][0].detach()
+        before = torch.cat([first.unsqueeze(0), output[:-1]])
+        self._keep(module, x.reshape(-1, x.shape[-1]), before.reshape(-1, before.shape[-1]))
+
+    def _keep(self, module: nn.Module, inputs: Tensor, hidden: Tensor) -> None:
+        calls = self._calls.setdefault(module, [])
+        if len(calls) < MOST_CALLS:
+            calls.append(Call(inputs, hidden))
+
+
+def _weights(module: nn.Module) -> GateWeights:
+    ending = "" if isinstance(module, nn.LSTMCell) else "_l0"
+    names = [f"{name}{ending}" for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")]
+    weight_ih, weight_hh, bias_ih, bias_hh = (getattr(module, name, None) for name in names)
+    if not isinstance(weight_ih, Tensor) or not isinstance(weight_hh, Tensor):
+        raise TypeError(f"{type(module).__name__} has no LSTM weights")
+    biases = [one.detach() if isinstance(one, Tensor) else None for one in (bias_ih, bias_hh)]
+    return GateWeights(weight_ih.detach(), weight_hh.detach(), *biases)
+
+
+def lstms(model: nn.Module) -> list[nn.Module]:
+    """Return the LSTM modules of a model."""
+    return [module for module in model.modules() if isinstance(module, (nn.LSTM, nn.LSTMCell))]

@@ -1,0 +1,39 @@
+"""Direction of gradients: alignment of minibatches, of updates, of losses; and how far parameters moved.
+
+All are sums over the elements of an atom, so that any group of atoms can be put together on the host.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+MOST_ELEMENTS = 1 << 16
+"""Of a larger tensor, this many evenly spaced elements stand for all in directions and in ‖Δθ‖/‖θ‖."""
+
+
+def spacing(elements: int) -> int:
+    """Return which elements of a tensor with so many ``thinned`` takes: every n-th."""
+    return max(-(-elements // MOST_ELEMENTS), 1)
+
+
+def thinned(tensor: Tensor) -> Tensor:
+    """Return all elements [E], or evenly spaced ones of a tensor with more than ``MOST_ELEMENTS``; a copy."""
+    flat = tensor.detach().reshape(-1)
+    return flat[:: spacing(flat.numel())].clone()
+
+
+def squares_by_segment(vectors: Tensor, segment: Tensor, count: int) -> Tensor:
+    """Return Σ x² [K, count] over the segments of vectors [K, P], in float64."""
+    return dots_by_segment(vectors, vectors, segment, count)
+
+
+def dots_by_segment(a: Tensor, b: Tensor, segment: Tensor, count: int) -> Tensor:
+    """Return Σ a·b [K, count] over the segments of vectors [K, P], in float64."""
+    products = a.double() * b.double()
+    return products.new_zeros((len(products), count)).index_add_(1, segment, products)
+
+
+def mean_vector(vectors: Tensor) -> Tensor:
+    """Return the mean [P] of vectors [K, P] in float64."""
+    return vectors.mean(0, dtype=torch.float64)

@@ -1,0 +1,152 @@
+"""Detail cells: rows of ``layers``, and histogram, direction, noise scale and update ratio of ``groups``."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from recorder.detail import DetailLook
+from recorder.measure.elements import FIELDS
+from recorder.parameters import ParameterMap
+from recorder.reduce.norms import Numbers
+from recorder.reduce.update import Cells
+from recorder.store.block import Block, nullable
+
+_FIELD = {name: place for place, name in enumerate(FIELDS)}
+_BINS = ("zero", "below_1e_6", "1e_6_to_1e_4", "1e_4_to_1e_2", "1e_2_to_1", "1_and_above")
+_SUMS = [_FIELD[name] for name in (*_BINS, "nan", "inf", "large", "positive")]
+
+
+class DetailNumbers:
+    """The detail of one update by atom; an atom without a gradient at the sampled step is not ``there``."""
+
+    def __init__(
+        self, parameters: ParameterMap, looks: Sequence[DetailLook], arrays: Mapping[str, Numbers], samples: Numbers
+    ) -> None:
+        count = len(parameters.atoms)
+        self.parameters, self.looks = parameters, looks
+        self.sizes = np.array([atom.stop - atom.start for atom in parameters.atoms], np.float64)
+        self.tensor = np.array([atom.tensor for atom in parameters.atoms])
+        self.statistics = np.zeros((count, len(FIELDS)))
+        self.there = np.zeros(count, bool)
+        self.described = looks[0].described
+        self.places = looks[0].minibatches
+        self.squares = np.full((len(self.places), count), np.nan)
+        self.means, self.dot = np.full((2, count), np.nan), np.full(count, np.nan)
+        self.moved = arrays.get("detail moved", np.full((2, count), np.nan))
+        self.weight_norms = arrays.get("detail weight norms", np.full(len(parameters.parameters), np.nan))
+        self.separate = arrays.get("detail separate")
+        self.samples = float(samples[list(self.places)].mean())
+        for look in looks:
+            self._take(look, arrays)
+
+    def _take(self, look: DetailLook, arrays: Mapping[str, Numbers]) -> None:
+        atoms = list(look.atoms)
+        self.there[atoms] = True
+        self.statistics[atoms] = arrays[f"detail {look.name} statistics"]
+        if look.minibatches == self.places:
+            self.squares[:, atoms] = arrays[f"detail {look.name} squares"]
+            means = arrays[f"detail {look.name} means"]
+            self.means[: len(means), atoms] = means
+            if look.compared:
+                self.dot[atoms] = arrays[f"detail {look.name} dot"]
+
+    def group_cells(self, place: int) -> Cells:
+        """Return the detail cells of the ``groups`` row of a group; null where its atoms had no gradient."""
+        atoms = self.parameters.group_atoms[place]
+        moved, weights = self.moved[:, atoms].sum(axis=1).tolist()
+        cells: Cells = {"update_ratio": float(np.sqrt(moved / weights)) if weights else None}
+        if self.separate is not None:
+            both, policy, value, entropy = self.separate[:, atoms].sum(axis=1).tolist()
+            cells["cosine_actor_critic"] = both / math.sqrt(policy * value) if policy * value > 0 else None
+            cells["entropy_grad_norm"] = math.sqrt(entropy) if entropy > 0 else None
+        atoms = atoms[self.there[atoms]]
+        if not len(atoms):
+            return cells
+        elements = float(self.sizes[atoms].sum())
+        shares = dict(zip(FIELDS, (self.statistics[atoms].sum(axis=0) / elements).tolist(), strict=True))
+        cells["zero_fraction"] = shares["zero"]
+        cells |= {f"hist_{name}": shares[name] for name in _BINS}
+        cells["hist_nonfinite"] = shares["nan"] + shares["inf"]
+        cells["sign_positive_fraction"] = shares["positive"]
+        return cells | self._direction(atoms)
+
+    def _direction(self, atoms: np.ndarray[tuple[int], np.dtype[np.int64]]) -> Cells:
+        cells: Cells = {}
+        squares, means = self.squares[:, atoms].sum(axis=1), self.means[:, atoms].sum(axis=1)
+        norms, count = np.sqrt(squares), len(squares)
+        spread = norms.sum() ** 2 - squares.sum()
+        if count >= 2 and not np.isnan(squares).any():
+            if spread > 0 and norms.min() > 0:
+                cells["cosine_minibatches"] = float((count**2 * means[0] - squares.sum()) / spread)
+            cells["noise_scale"] = noise_scale(float(squares.mean()), float(means[0]), self.samples, count)
+        dot, product = float(self.dot[atoms].sum()), float(means[0] * means[1])
+        if product > 0:
+            cells["cosine_previous_update"] = dot / product**0.5
+        return cells
+
+    def layer_block(self, update: int) -> Block:
+        """Return the rows of ``layers``."""
+        tensors = len(self.parameters.parameters)
+        there = np.zeros(tensors, bool)
+        there[self.tensor[self.there]] = True
+        elements = self._by_tensor(self.sizes)
+        sums = self._by_tensor(self.statistics[:, _FIELD["sum"]])
+        mean = sums / elements
+        spread = self.statistics[:, _FIELD["sum"]] / self.sizes - mean[self.tensor]
+        squares = self._by_tensor(self.statistics[:, _FIELD["squares"]] + self.sizes * spread**2)
+        counts = {FIELDS[place]: self._by_tensor(self.statistics[:, place]) for place in _SUMS}
+        moved, weights = self._by_tensor(self.moved[0]), self._by_tensor(self.moved[1])
+        cells = {
+            "grad_norm": np.sqrt(squares + elements * mean**2),
+            "mean": mean,
+            "std": np.sqrt(squares / elements),
+            "min": self._extreme(np.minimum, "min"),
+            "max": self._extreme(np.maximum, "max"),
+            "zero_fraction": counts["zero"] / elements,
+            "small_fraction": (counts["zero"] + counts["below_1e_6"]) / elements,
+            "large_fraction": counts["large"] / elements,
+            "nan_count": counts["nan"].astype(np.int64),
+            "inf_count": counts["inf"].astype(np.int64),
+        }
+        return Block(
+            tensors,
+            {
+                "update": update,
+                "layer": self.parameters.names,
+                "minibatch": self.described,
+                "elements": elements.astype(np.int64),
+                **{name: nullable(cell, there) for name, cell in cells.items()},
+                "weight_norm": self.weight_norms,
+                "update_ratio": nullable(np.sqrt(moved / weights), weights != 0),
+            },
+        )
+
+    def _by_tensor(self, cells: Numbers) -> Numbers:
+        return np.bincount(self.tensor, cells, len(self.parameters.parameters)).astype(np.float64)
+
+    def _extreme(self, ufunc: np.ufunc, name: str) -> Numbers:
+        found = np.full(len(self.parameters.parameters), np.inf if name == "min" else -np.inf)
+        ufunc.at(found, self.tensor, self.statistics[:, _FIELD[name]])
+        return found
+
+
+def noise_scale(small: float, big: float, samples: float, count: int) -> float | None:
+    """Return tr(Σ)/|G|² from the mean squared norm of ``count`` minibatch gradients and that of their mean.
+
+    |G|² = (K·|G_big|² − |G_small|²) / (K − 1), tr(Σ) = (|G_small|² − |G_big|²) / (1/B − 1/(K·B)) for K minibatches
+    of B samples (McCandlish et al. 2018, appendix A.1). None when the estimate of |G|² is not positive.
+    """
+    signal = (count * big - small) / (count - 1)
+    if not signal > 0 or not np.isfinite(signal):
+        return None
+    return (small - big) / (1 / samples - 1 / (count * samples)) / signal
+
+
+def detail_numbers(
+    parameters: ParameterMap | None, looks: Sequence[DetailLook], arrays: Mapping[str, Numbers], samples: Numbers
+) -> DetailNumbers | None:
+    """Return the detail of an update, None when it was not sampled."""
+    return None if parameters is None or not looks else DetailNumbers(parameters, looks, arrays, samples)
