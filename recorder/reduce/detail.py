@@ -59,9 +59,7 @@ class DetailNumbers:
         moved, weights = self.moved[:, atoms].sum(axis=1).tolist()
         cells: Cells = {"update_ratio": float(np.sqrt(moved / weights)) if weights else None}
         if self.separate is not None:
-            both, policy, value, entropy = self.separate[:, atoms].sum(axis=1).tolist()
-            cells["cosine_actor_critic"] = both / math.sqrt(policy * value) if policy * value > 0 else None
-            cells["entropy_grad_norm"] = math.sqrt(entropy) if entropy > 0 else None
+            cells |= self._separate(self.separate[:, atoms])
         atoms = atoms[self.there[atoms]]
         if not len(atoms):
             return cells
@@ -72,6 +70,17 @@ class DetailNumbers:
         cells["hist_nonfinite"] = shares["nan"] + shares["inf"]
         cells["sign_positive_fraction"] = shares["positive"]
         return cells | self._direction(atoms)
+
+    @staticmethod
+    def _separate(sums: Numbers) -> Cells:
+        """Return the cells of separate backward passes; the cosine is over what both losses reach."""
+        shared = (sums[1] > 0) & (sums[2] > 0)
+        both, policy, value, _ = sums[:, shared].sum(axis=1).tolist()
+        entropy = float(sums[3].sum())
+        return {
+            "cosine_actor_critic": both / math.sqrt(policy * value) if shared.any() else None,
+            "entropy_grad_norm": math.sqrt(entropy) if entropy > 0 else None,
+        }
 
     def _direction(self, atoms: np.ndarray[tuple[int], np.dtype[np.int64]]) -> Cells:
         cells: Cells = {}
