@@ -78,7 +78,7 @@ def _watched(original: Callable[..., Tensor]) -> Callable[..., Tensor]:
         if total is None:
             total = original(listed, max_norm, norm_type, *args, **kwargs)
         else:
-            torch.nn.utils.clip_grads_with_norm_(listed, max_norm, total)
+            _scale(listed, float(max_norm), total)
         for watcher in tuple(_watchers):
             watcher.after_clip(total, max_norm, float(norm_type))
         return total
@@ -86,6 +86,18 @@ def _watched(original: Callable[..., Tensor]) -> Callable[..., Tensor]:
     clip_grad_norm_.__recorder__ = True  # type: ignore[attr-defined]
     clip_grad_norm_.__doc__ = original.__doc__
     return clip_grad_norm_
+
+
+def _scale(parameters: Iterable[Tensor], max_norm: float, total: Tensor) -> None:
+    """Scale gradients as ``torch.nn.utils.clip_grads_with_norm_`` does, operation by operation.
+
+    Torch sorts them by device and dtype first; these have one of each.
+    """
+    with torch.no_grad():
+        coefficient = torch.clamp(max_norm / (total + 1e-6), max=1.0)
+        for parameter in parameters:
+            if parameter.grad is not None:
+                parameter.grad.mul_(coefficient)
 
 
 def _on_step(optimizer: Optimizer, *_: Any) -> None:

@@ -14,6 +14,7 @@ from recorder.measure import gradients as measure
 from recorder.parameters import ParameterMap
 
 MOST_PLANS = 16
+ROWS_A_BLOCK = 16
 _PLAIN_TYPES = (torch.float32, torch.float64)
 
 
@@ -76,6 +77,26 @@ class Seen:
         return spans
 
 
+class Copies:
+    """Rows for copies of one plan's gradients, in blocks; a row is used again once the update is over."""
+
+    def __init__(self, parameters: Sequence[Tensor]) -> None:
+        self.used = 0
+        self._like = parameters[0].detach()
+        self._elements = sum(parameter.numel() for parameter in parameters)
+        self._rows: list[Tensor] = []
+
+    def take(self, parts: Sequence[Tensor]) -> Tensor:
+        """Copy the parts into the next row."""
+        if self.used == len(self._rows):
+            block = self._like.new_empty((ROWS_A_BLOCK, self._elements))
+            self._rows += block.unbind(0)
+        row = self._rows[self.used]
+        self.used += 1
+        torch.cat(list(parts), out=row)
+        return row
+
+
 @dataclass(slots=True)
 class Reader:
     """Looks at gradients on behalf of one model."""
@@ -84,6 +105,7 @@ class Reader:
     trusted: bool = False  # the optimizer has been seen to take gradients exactly as the clip left them
     _plans: list[Plan] = field(default_factory=list)
     _covers: dict[tuple[int, int], bool] = field(default_factory=dict)
+    _copies: dict[int, Copies] = field(default_factory=dict)
 
     def plan(self, listed: Sequence[Tensor]) -> Plan:
         """Return the plan for these parameters."""
@@ -95,6 +117,7 @@ class Reader:
         if len(self._plans) > MOST_PLANS:  # some loop makes a new list of parameters each time
             del self._plans[0]
             self._covers.clear()
+            self._copies.clear()
         return plan
 
     def _new_plan(self, listed: tuple[Tensor, ...]) -> Plan:
@@ -134,7 +157,7 @@ class Reader:
             return Seen(plan, present, None, None, (), None, None, None)
         if plan.small and keep and all(gradient.layout is torch.strided for gradient in there):
             found = measure.plain_norms(there) if plan.on_host else None
-            flat = torch.cat([gradient.reshape(-1) for gradient in there])
+            flat = self._copy(plan, there)
             norms, total = (None, None) if found is None else (found.norms, found.total)
             return Seen(plan, present, norms, flat, (), total, None, scale)
         found = measure.host_norms(there) if self._dense(plan, there) else measure.device_norms(there)
@@ -144,6 +167,21 @@ class Reader:
         if describe is not None:
             detail = describe(plan, range(len(there)) if present is None else present, there)
         return Seen(plan, present, found.norms, None, rows, found.total, _elements(there, found), scale, detail)
+
+    def _copy(self, plan: Plan, gradients: Sequence[Tensor]) -> Tensor:
+        """Copy gradients into one row, of memory that is used again in every update: fresh memory costs more."""
+        rows = [gradient.reshape(-1) for gradient in gradients]
+        if len(rows) < len(plan.ours):
+            return torch.cat(rows)
+        copies = self._copies.get(id(plan))
+        if copies is None:
+            copies = self._copies[id(plan)] = Copies(plan.ours)
+        return copies.take(rows)
+
+    def forget_copies(self) -> None:
+        """Let the copies' memory be used again."""
+        for copies in self._copies.values():
+            copies.used = 0
 
     @staticmethod
     def _dense(plan: Plan, gradients: Sequence[Tensor]) -> bool:

@@ -478,6 +478,8 @@ class Recorder:
         measured, self._pending = self._pending, None
         rows = rows_of(measured, self.heads, self._reader)
         judged = self._live.judge(measured.update, rows.tables | self._found(measured, rows))
+        if self._reader is not None:
+            self._reader.forget_copies()
         self._store.put(judged.rows | {"losses_of_data": self.guarded.take_losses(measured.update)})
         if rows.update.get("optimizer_steps") and rows.update.get("grad_norm_pre_clip") is None:
             self.guarded.tell_once("clip", UNSEEN_CLIP)

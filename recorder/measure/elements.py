@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -11,6 +12,13 @@ EDGES = (1e-6, 1e-4, 1e-2, 1.0)
 """Where the bins of the magnitude histogram meet; a value on an edge belongs to the bin above."""
 LARGE = 10.0
 """|g| above this counts as large."""
+
+_SINGLE = tuple(
+    float(np.float32(edge) if float(np.float32(edge)) >= edge else np.nextafter(np.float32(edge), np.float32(np.inf)))
+    for edge in EDGES
+)
+_EDGES = {torch.float32: _SINGLE, torch.float64: EDGES}
+"""The smallest number of each dtype that is not below the edge: float32 has no 0.01."""
 
 FIELDS = (
     "sum",
@@ -53,15 +61,17 @@ def element_statistics(flat: Tensor, segment: Tensor, count: int) -> Tensor:
 def element_statistics_of_one(gradient: Tensor) -> Tensor:
     """Return ``FIELDS`` [F] in float64 of one large tensor, without a copy of it in float64."""
     g = gradient.detach().reshape(-1)
+    if g.dtype not in _EDGES:
+        g = g.float()
     mean = g.mean(dtype=torch.float64)
     size = torch.abs(g)
-    below = [(size < edge).sum(dtype=torch.float64) for edge in EDGES]
+    below = [(size < edge).sum(dtype=torch.float64) for edge in _EDGES[g.dtype]]
     zero, inf, nan = (x.sum(dtype=torch.float64) for x in (size == 0, size == torch.inf, g.isnan()))
     finite = g.numel() - nan - inf
     bins = [zero, below[0] - zero, below[1] - below[0], below[2] - below[1], below[3] - below[2], finite - below[3]]
     counts = [nan, inf, (size > LARGE).sum(dtype=torch.float64), (g > 0).sum(dtype=torch.float64)]
     low, high = g.aminmax()
-    squares = (g - mean).square().sum(dtype=torch.float64)
+    squares = torch.linalg.vector_norm(g - mean.to(g.dtype), dtype=torch.float64).square()
     return torch.stack([mean * g.numel(), squares, *bins, *counts, low.double(), high.double()])
 
 
