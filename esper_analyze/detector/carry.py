@@ -27,17 +27,24 @@ def window(longest: int) -> Callable[[int], Bools]:
     return lambda k: np.zeros((longest - 1, k), bool)
 
 
+def tally(hit: Bools, carried: Ints) -> Ints:
+    """Return hits so far, [n, k]. ``carried`` [k] is the number before the first update; changed like a streak's."""
+    count = hit + carried if len(hit) == 1 else np.cumsum(hit, axis=0, dtype=np.int64) + carried
+    if len(count):
+        carried[:] = count[-1]
+    return count
+
+
 def streak(hit: Bools, reset: Bools, carried: Ints) -> Ints:
     """Return hits since the last reset, [n, k]; updates that neither hit nor reset keep the count.
 
     ``carried`` [k] is the count before the first update; it is changed in place to the count after the last.
     """
-    if not len(hit):
-        return np.zeros(hit.shape, np.int64)
-    total = np.cumsum(hit, axis=0, dtype=np.int64) + carried
-    cleared = np.maximum.accumulate(np.where(reset, total, 0), axis=0)
-    count = total - cleared
-    carried[:] = count[-1]
+    total = tally(hit, carried)
+    cleared = total * reset
+    count = total - (cleared if len(hit) == 1 else np.maximum.accumulate(cleared, axis=0))
+    if len(count):
+        carried[:] = count[-1]
     return count
 
 
@@ -49,6 +56,9 @@ def recent(hit: Bools, carried: Bools, length: int) -> Ints:
     """
     back = len(carried)
     flags = np.concatenate([carried, hit])
+    if len(hit) == 1:
+        carried[:] = flags[1:]
+        return np.add.reduce(flags[len(flags) - length :], axis=0, dtype=np.int64, keepdims=True)
     total = np.concatenate([np.zeros((1, hit.shape[1]), np.int64), np.cumsum(flags, axis=0, dtype=np.int64)])
     if back:
         carried[:] = flags[len(flags) - back :]
