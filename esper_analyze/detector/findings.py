@@ -65,7 +65,7 @@ class Announcer:
     def __init__(self) -> None:
         self.said: dict[str, int] = {}
         self.told: dict[str, set[str]] = {}
-        self._last: object = None
+        self._last: Judgement | None = None
 
     def findings(
         self, rule: str, update: Ints, subjects: tuple[str, ...], judgement: Judgement
@@ -85,16 +85,21 @@ class Announcer:
 
     def _news(self, judgement: Judgement) -> bool:
         """Whether verdicts or reasons of a single update differ from those of the single update before."""
-        state = (judgement.code.tobytes(), judgement.reason.tobytes(), judgement.reasons)
-        same, self._last = state == self._last, state
-        return not same
+        last, self._last = self._last, judgement
+        return (
+            last is None
+            or not _alike(judgement.code, last.code)
+            or not _alike(judgement.reason, last.reason)
+            or judgement.reasons != last.reasons
+        )
 
     def _moments(self, code: Codes, reason: Codes, judgement: Judgement) -> list[int]:
         """Positions where something new may be said: only there does Python look at single updates."""
         if len(code) == 1:
             return [0]
         state = code.astype(np.int16) * 128 + reason
-        state[np.isin(reason, list(judgement.quiet))] = 0
+        if judgement.quiet:
+            state[np.isin(reason, list(judgement.quiet))] = 0
         changed = np.flatnonzero(np.diff(state)) + 1
         return [0, *changed.tolist()]
 
@@ -136,6 +141,10 @@ class Announcer:
         self._last = None
         self.said = {str(name): int(str(code)) for name, code in state["said"].items()}
         self.told = {str(name): set(told) for name, told in state["told"].items()}  # type: ignore[call-overload]
+
+
+def _alike(one: Codes, other: Codes) -> bool:
+    return one is other or one.tobytes() == other.tobytes()
 
 
 def _or_none(number: float) -> float | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
+from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
@@ -96,49 +97,55 @@ def settle(
     columns without which it cannot be judged. With ``nonfinite=False`` the signal counts non-finite things itself
     and needs no check of its own.
     """
+    crossed = _crossed(bounds)
+    excused = [excuse for excuse in excuses if np.count_nonzero(excuse.where)]
+    if not crossed and not excused and signal.whole and (not needs or all(needed.whole for needed in needs)):
+        code, nothing, reason = _all_ok(signal.values.shape)
+        held = nothing if baseline is None else baseline
+        return Judgement(metric, code, signal.values, nothing, held, reason, ("",), frozenset())
     shape = signal.values.shape
-    code = np.full(shape, _OK, np.int8)
-    threshold = np.full(shape, np.nan)
-    for verdict, where, at in (
-        (_INFO, bounds.info, bounds.warning_at),
-        (_WARNING, bounds.warning, bounds.warning_at),
-        (_CRITICAL, bounds.critical, bounds.critical_at),
-    ):
-        if where is not False:
-            _cross(code, threshold, where, verdict, at)
-    reason = np.zeros(shape, np.int8)
+    code, threshold, reason = np.full(shape, _OK, np.int8), np.full(shape, np.nan), np.zeros(shape, np.int8)
+    for verdict, where, at in crossed:
+        np.copyto(code, verdict, where=where)
+        np.copyto(threshold, at, where=where)
     reasons = ["", NONFINITE, f"{missing or signal.name} is missing"]
-    quiet = set()
-    if nonfinite:
+    if nonfinite and not signal.whole:
         _overrule(code, threshold, reason, signal.nonfinite, _CRITICAL, 1)
     for needed in needs:
         reasons.append(f"{needed.name} is missing")
         _overrule(code, threshold, reason, needed.null, _NO_DATA, len(reasons) - 1)
     _overrule(code, threshold, reason, signal.null, _NO_DATA, 2)
-    for excuse in excuses:
+    quiet = set()
+    for excuse in excused:
         reasons.append(excuse.why)
         if excuse.quiet:
             quiet.add(len(reasons) - 1)
-        if np.any(excuse.where):
-            where = np.broadcast_to(excuse.where, shape) & (code != _NOT_APPLICABLE)
-            _overrule(code, threshold, reason, where, _NOT_APPLICABLE, len(reasons) - 1)
+        _overrule(code, threshold, reason, excuse.where & (code != _NOT_APPLICABLE), _NOT_APPLICABLE, len(reasons) - 1)
     silent = code <= _NO_DATA
     value = np.where(silent, np.nan, signal.values)
     held = np.full(shape, np.nan) if baseline is None else np.where(silent, np.nan, baseline)
     return Judgement(metric, code, value, threshold, held, reason, tuple(reasons), frozenset(quiet))
 
 
-def _cross(code: Codes, threshold: Floats, where: Bools | bool, verdict: int, at: Floats | float) -> None:
-    """Give ``verdict`` where a bound was crossed, and note the bound."""
-    if not np.any(where):
-        return
-    crossed = np.broadcast_to(where, code.shape)
-    code[crossed] = verdict
-    threshold[crossed] = np.broadcast_to(at, code.shape)[crossed]
+def _crossed(bounds: Bounds) -> list[tuple[int, Bools | bool, Floats | float]]:
+    """Return verdict, cells and bound of each bound that was crossed anywhere, the worst last."""
+    watched = (
+        (_INFO, bounds.info, bounds.warning_at),
+        (_WARNING, bounds.warning, bounds.warning_at),
+        (_CRITICAL, bounds.critical, bounds.critical_at),
+    )
+    return [one for one in watched if one[1] is not False and np.count_nonzero(one[1])]
+
+
+@lru_cache(maxsize=64)
+def _all_ok(shape: tuple[int, ...]) -> tuple[Codes, Floats, Codes]:
+    """Return code, threshold and reason where nothing is to be said: read-only, one cell each, whatever the shape."""
+    code, threshold, reason = np.int8(_OK), np.float64(np.nan), np.int8(0)
+    return np.broadcast_to(code, shape), np.broadcast_to(threshold, shape), np.broadcast_to(reason, shape)
 
 
 def _overrule(code: Codes, threshold: Floats, reason: Codes, where: Bools, verdict: int, why: int) -> None:
-    if where.any():
-        code[where] = verdict
-        threshold[where] = np.nan
-        reason[where] = why
+    if np.count_nonzero(where):
+        np.copyto(code, verdict, where=where)
+        np.copyto(threshold, np.nan, where=where)
+        np.copyto(reason, why, where=where)
