@@ -40,9 +40,11 @@ def streak(hit: Bools, reset: Bools, carried: Ints) -> Ints:
 
     ``carried`` [k] is the count before the first update; it is changed in place to the count after the last.
     """
-    total = tally(hit, carried)
-    cleared = total * reset
-    count = total - (cleared if len(hit) == 1 else np.maximum.accumulate(cleared, axis=0))
+    if len(hit) == 1:
+        count = (hit + carried) * ~reset
+    else:
+        total = np.cumsum(hit, axis=0, dtype=np.int64) + carried
+        count = total - np.maximum.accumulate(total * reset, axis=0)
     if len(count):
         carried[:] = count[-1]
     return count

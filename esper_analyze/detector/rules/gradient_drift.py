@@ -53,7 +53,7 @@ def _judge_one(
     known = ~np.isnan(baseline)
     if metric == "health":  # health above its average is no trouble: it rose in sound runs by twice its average
         drift = np.where(signal.values > baseline, 0.0, drift)
-    far, out = known & (drift > limits.warning), known & (drift > limits.critical)
+    far, out = drift > limits.warning, drift > limits.critical
     bounds = Bounds(
         warning=streak(far, known & ~far, memory[f"far_{short}"]) >= limits.sustained,
         critical=streak(out, known & ~out, memory[f"out_{short}"]) >= limits.sustained,
@@ -98,13 +98,12 @@ def _drift_of_one(
     warm = usable & (count >= limits.warmup)
     held = np.where(warm, average, np.nan)
     with np.errstate(all="ignore"):
-        drift = np.where(warm, np.minimum(np.abs(values - held) / (held + EPSILON), LARGEST), np.nan)
-        average[usable] = keep * average[usable] + (1.0 - keep) * values[usable]
+        drift = np.minimum(np.abs(values - held) / (held + EPSILON), LARGEST)
+        np.copyto(average, keep * average + (1.0 - keep) * values, where=usable)
     warming = usable & ~warm
-    count[warming] += 1
-    done = warming & (count == limits.warmup)
-    if done.any():
-        average[done] /= 1.0 - keep**limits.warmup
+    if np.count_nonzero(warming):
+        count += warming
+        average[warming & (count == limits.warmup)] /= 1.0 - keep**limits.warmup
     return drift[None, :], held[None, :]
 
 

@@ -24,11 +24,11 @@ class NumericalInstabilityLimits(Limits):
 
 def judge(frame: Frame, memory: Memory, limits: NumericalInstabilityLimits) -> list[Judgement]:  # noqa: ARG001
     """Judge how many of the watched columns speak of something non-finite; one is enough."""
-    speaking = [~frame[name].null & (frame[name].values > 0) for name in COUNTS]
-    speaking += [frame[name].nonfinite for name in (*COUNTS, *NUMBERS)]
-    speaking.append(~frame[SAID].null)
-    sources = np.sum(speaking, axis=0).astype(np.float64)
-    unknown = np.all([frame[name].null for name in (*COUNTS, *NUMBERS)], axis=0) & frame[SAID].null
+    watched, silent = [frame[name] for name in (*COUNTS, *NUMBERS)], frame[SAID].null
+    speaking = [~silent, *(frame[name].above(0.0) for name in COUNTS)]
+    speaking += [signal.nonfinite for signal in watched if not signal.whole]
+    sources = np.add.reduce(speaking, axis=0, dtype=np.float64)
+    unknown = np.logical_and.reduce([silent, *(signal.null for signal in watched)], axis=0)
     signal = Signal(SAID, sources, unknown)
     bounds = Bounds(critical=sources > 0, critical_at=0.0)
     return [settle(SAID, signal, bounds, missing="every finiteness count", nonfinite=False)]
