@@ -40,11 +40,14 @@ def streak(hit: Bools, reset: Bools, carried: Ints) -> Ints:
 
     ``carried`` [k] is the count before the first update; it is changed in place to the count after the last.
     """
+    if _calm(hit, carried):
+        return np.zeros(hit.shape, np.int64)
     if len(hit) == 1:
-        count = (hit + carried) * ~reset
+        count = hit.astype(np.int64) + carried
+        np.copyto(count, 0, where=reset)
     else:
         total = np.cumsum(hit, axis=0, dtype=np.int64) + carried
-        count = total - np.maximum.accumulate(total * reset, axis=0)
+        count = total - np.maximum.accumulate(np.where(reset, total, 0), axis=0)
     if len(count):
         carried[:] = count[-1]
     return count
@@ -57,6 +60,8 @@ def recent(hit: Bools, carried: Bools, length: int) -> Ints:
     most ``longest``.
     """
     back = len(carried)
+    if _calm(hit, carried):
+        return np.zeros(hit.shape, np.int64)
     flags = np.concatenate([carried, hit])
     if len(hit) == 1:
         carried[:] = flags[1:]
@@ -67,3 +72,8 @@ def recent(hit: Bools, carried: Bools, length: int) -> Ints:
     first = back + 1 - length
     count: Ints = total[back + 1 :] - total[first : first + len(hit)]
     return count
+
+
+def _calm(hit: Bools, carried: Ints | Bools) -> bool:
+    """Whether nothing hit and nothing is carried on: the usual case, in which everything stays at 0."""
+    return not np.count_nonzero(hit) and not np.count_nonzero(carried)

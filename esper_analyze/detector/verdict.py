@@ -43,7 +43,7 @@ _NOT_APPLICABLE, _NO_DATA = int(Verdict.NOT_APPLICABLE), int(Verdict.NO_DATA)
 # plain numbers: looking up a member of an enum costs as much as the array operation it is used in
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Excuse:
     """Where a rule does not apply, and why. A ``quiet`` excuse (a warm-up) is no finding of its own."""
 
@@ -52,7 +52,7 @@ class Excuse:
     quiet: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Bounds:
     """Which cells cross which bound. ``warning_at`` and ``critical_at`` are the numbers crossed.
 
@@ -66,7 +66,7 @@ class Bounds:
     critical_at: Floats | float = np.nan
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Judgement:
     """Verdicts of one rule on one metric: arrays [n, k], and ``reasons`` indexed by ``reason`` (0: none)."""
 
