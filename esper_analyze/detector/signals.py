@@ -44,12 +44,13 @@ class Signal:
     @property
     def finite(self) -> Bools:
         """Cells that were measured and are neither NaN nor ±Inf."""
-        return ~self.null & np.isfinite(self.values)
+        measured: Bools = ~self.null
+        return measured if self.whole else measured & np.isfinite(self.values)
 
     @property
     def nonfinite(self) -> Bools:
         """Cells that were measured and are NaN or ±Inf."""
-        return ~(self.null | np.isfinite(self.values))
+        return np.zeros(self.null.shape, bool) if self.whole else ~(self.null | np.isfinite(self.values))
 
     def equals(self, value: float) -> Bools:
         """Cells that were measured and equal ``value``."""

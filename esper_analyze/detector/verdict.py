@@ -66,6 +66,22 @@ class Bounds:
     critical_at: Floats | float = np.nan
 
 
+def above(signal: Signal, warning: float, critical: float) -> Bounds:
+    """Return the bounds that values greater than ``warning`` or ``critical`` cross."""
+    crossed = signal.values > warning
+    if critical >= warning and not np.count_nonzero(crossed):
+        return Bounds()
+    return Bounds(crossed, signal.values > critical, warning_at=warning, critical_at=critical)
+
+
+def below(signal: Signal, warning: float, critical: float) -> Bounds:
+    """Return the bounds that values less than ``warning`` or ``critical`` cross."""
+    crossed = signal.values < warning
+    if critical <= warning and not np.count_nonzero(crossed):
+        return Bounds()
+    return Bounds(crossed, signal.values < critical, warning_at=warning, critical_at=critical)
+
+
 @dataclass(slots=True)
 class Judgement:
     """Verdicts of one rule on one metric: arrays [n, k], and ``reasons`` indexed by ``reason`` (0: none)."""
@@ -94,17 +110,17 @@ def settle(
     """Return the verdicts on ``signal``: not applicable, then missing, then non-finite, then ``bounds``.
 
     ``missing`` names the column to blame where the signal is null (its own name by default); ``needs`` are other
-    columns without which it cannot be judged. With ``nonfinite=False`` the signal counts non-finite things itself
-    and needs no check of its own.
+    columns without which it cannot be judged. ``baseline`` [n, k] is what values were held against. With
+    ``nonfinite=False`` the signal counts non-finite things itself and needs no check of its own.
     """
+    value = signal.values
+    ok, nothing, unexplained = _all_ok(value.shape)
+    held = nothing if baseline is None else baseline
     crossed = _crossed(bounds)
     excused = [excuse for excuse in excuses if np.count_nonzero(excuse.where)]
     if not crossed and not excused and signal.whole and (not needs or all(needed.whole for needed in needs)):
-        code, nothing, reason = _all_ok(signal.values.shape)
-        held = nothing if baseline is None else baseline
-        return Judgement(metric, code, signal.values, nothing, held, reason, ("",), frozenset())
-    shape = signal.values.shape
-    code, threshold, reason = np.full(shape, _OK, np.int8), np.full(shape, np.nan), np.zeros(shape, np.int8)
+        return Judgement(metric, ok, value, nothing, held, unexplained, ("",), frozenset())
+    code, threshold, reason = ok.copy(), nothing.copy(), unexplained.copy()
     for verdict, where, at in crossed:
         np.copyto(code, verdict, where=where)
         np.copyto(threshold, at, where=where)
@@ -122,8 +138,8 @@ def settle(
             quiet.add(len(reasons) - 1)
         _overrule(code, threshold, reason, excuse.where & (code != _NOT_APPLICABLE), _NOT_APPLICABLE, len(reasons) - 1)
     silent = code <= _NO_DATA
-    value = np.where(silent, np.nan, signal.values)
-    held = np.full(shape, np.nan) if baseline is None else np.where(silent, np.nan, baseline)
+    if np.count_nonzero(silent):
+        value, held = np.where(silent, np.nan, value), np.where(silent, np.nan, held)
     return Judgement(metric, code, value, threshold, held, reason, tuple(reasons), frozenset(quiet))
 
 

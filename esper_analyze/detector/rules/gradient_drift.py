@@ -73,10 +73,10 @@ def _drift(signal: Signal, memory: Memory, short: str, limits: GradientDriftLimi
 
     The recurrence runs update by update in float64, so that any cut into batches gives the same bits.
     """
-    drift, baseline = np.full(signal.values.shape, np.nan), np.full(signal.values.shape, np.nan)
     usable = signal.finite
     if len(usable) == 1:
         return _drift_of_one(signal, usable[0], memory, short, limits)
+    drift, baseline = np.full(usable.shape, np.nan), np.full(usable.shape, np.nan)
     for k in range(signal.values.shape[1]):
         rows = np.flatnonzero(usable[:, k])
         average, count = float(memory[f"ema_{short}"][k]), int(memory[f"count_{short}"][k])
