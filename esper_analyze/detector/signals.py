@@ -57,11 +57,6 @@ class Signal:
         same: Bools = self.values == value
         return same if self.whole else ~self.null & same
 
-    def above(self, bound: float) -> Bools:
-        """Cells that were measured and are greater than ``bound``."""
-        above: Bools = self.values > bound
-        return above if self.whole else ~self.null & above
-
 
 @dataclass(frozen=True, slots=True)
 class Frame:
