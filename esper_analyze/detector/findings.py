@@ -86,12 +86,11 @@ class Announcer:
     def _news(self, judgement: Judgement) -> bool:
         """Whether verdicts or reasons of a single update differ from those of the single update before."""
         last, self._last = self._last, judgement
-        return (
-            last is None
-            or not _alike(judgement.code, last.code)
-            or not _alike(judgement.reason, last.reason)
-            or judgement.reasons != last.reasons
-        )
+        if last is None or judgement.reasons != last.reasons:
+            return True
+        if judgement.code is last.code and judgement.reason is last.reason:  # both say nothing, with shared arrays
+            return False
+        return judgement.code.tobytes() != last.code.tobytes() or judgement.reason.tobytes() != last.reason.tobytes()
 
     def _moments(self, code: Codes, reason: Codes, judgement: Judgement) -> list[int]:
         """Positions where something new may be said: only there does Python look at single updates."""
@@ -141,10 +140,6 @@ class Announcer:
         self._last = None
         self.said = {str(name): int(str(code)) for name, code in state["said"].items()}
         self.told = {str(name): set(told) for name, told in state["told"].items()}  # type: ignore[call-overload]
-
-
-def _alike(one: Codes, other: Codes) -> bool:
-    return one is other or one.tobytes() == other.tobytes()
 
 
 def _or_none(number: float) -> float | None:

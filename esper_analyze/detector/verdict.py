@@ -132,11 +132,11 @@ def settle(
         _overrule(code, threshold, reason, needed.null, _NO_DATA, len(reasons) - 1)
     _overrule(code, threshold, reason, signal.null, _NO_DATA, 2)
     quiet = set()
-    for excuse in excused:
+    for excuse in reversed(excused):  # the first one has the last word
         reasons.append(excuse.why)
         if excuse.quiet:
             quiet.add(len(reasons) - 1)
-        _overrule(code, threshold, reason, excuse.where & (code != _NOT_APPLICABLE), _NOT_APPLICABLE, len(reasons) - 1)
+        _overrule(code, threshold, reason, excuse.where, _NOT_APPLICABLE, len(reasons) - 1)
     silent = code <= _NO_DATA
     if np.count_nonzero(silent):
         value, held = np.where(silent, np.nan, value), np.where(silent, np.nan, held)

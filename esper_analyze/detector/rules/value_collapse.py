@@ -41,12 +41,13 @@ def judge(frame: Frame, memory: Memory, limits: ValueCollapseLimits) -> list[Jud
     early = _early_level(ev.values, usable, memory, limits.early_updates)
     stuck = usable & ~(ev.values > early)
     low = stuck & (ev.values < bound)
-    far = stuck & (ev.values < bound - limits.critical_below)
+    far_below = bound - limits.critical_below
+    far = stuck & (ev.values < far_below)
     bounds = Bounds(
         warning=streak(low, usable & ~low, memory["low"]) >= limits.sustained,
         critical=streak(far, usable & ~far, memory["far"]) >= limits.sustained,
         warning_at=bound,
-        critical_at=bound - limits.critical_below,
+        critical_at=far_below,
     )
     return [settle("explained_variance", ev, bounds, excuses=[excuse], baseline=early)]
 
