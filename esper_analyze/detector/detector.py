@@ -22,7 +22,7 @@ from esper_analyze.detector.verdict import Judgement, Verdict
 
 @dataclass(frozen=True, slots=True)
 class Judged:
-    """One rule's verdicts over a batch: subjects, and one judgement per metric."""
+    """One rule's verdicts over a batch: subjects, and one judgement per metric (none before the first subject)."""
 
     rule: Rule
     subjects: tuple[str, ...]
@@ -102,6 +102,8 @@ class _RuleState:
 
     def judge(self, frames: _Frames, limits: object) -> Judged:
         self.admit(frames.subjects(self.rule.table))
+        if not self.subjects:
+            return Judged(self.rule, (), ())
         frame = frames.aligned(self.rule.table, self.subjects)
         judgements = self.rule.judge(frame, self.memory, limits)
         return Judged(self.rule, self.subjects, tuple(self._met(frame.present, judgements)))
@@ -160,7 +162,7 @@ class Detector:
             judged.append(result)
             for i, k, finding in state.findings(batch.update, result):
                 numbered.append((i, order, k, finding, limits.escalate))
-            for column in state.rule.fills:
+            for column in state.rule.fills if result.subjects else ():
                 filled[state.rule.table, column] = (result.subjects, state.memory.pop(column))
         numbered.sort(key=lambda item: item[:3])
         findings = tuple(item[3] for item in numbered)
