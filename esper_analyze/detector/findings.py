@@ -97,8 +97,8 @@ class Announcer:
         if len(code) == 1:
             return [0]
         state = code.astype(np.int16) * 128 + reason
-        if judgement.quiet:
-            state[np.isin(reason, list(judgement.quiet))] = 0
+        for quiet in judgement.quiet:
+            state[reason == quiet] = 0
         changed = np.flatnonzero(np.diff(state)) + 1
         return [0, *changed.tolist()]
 
