@@ -27,17 +27,29 @@ def window(longest: int) -> Callable[[int], Bools]:
     return lambda k: np.zeros((longest - 1, k), bool)
 
 
+def tally(hit: Bools, carried: Ints) -> Ints:
+    """Return hits so far, [n, k]. ``carried`` [k] is the number before the first update; changed like a streak's."""
+    count = hit + carried if len(hit) == 1 else np.cumsum(hit, axis=0, dtype=np.int64) + carried
+    if len(count):
+        carried[:] = count[-1]
+    return count
+
+
 def streak(hit: Bools, reset: Bools, carried: Ints) -> Ints:
     """Return hits since the last reset, [n, k]; updates that neither hit nor reset keep the count.
 
     ``carried`` [k] is the count before the first update; it is changed in place to the count after the last.
     """
-    if not len(hit):
+    if _calm(hit, carried):
         return np.zeros(hit.shape, np.int64)
-    total = np.cumsum(hit, axis=0, dtype=np.int64) + carried
-    cleared = np.maximum.accumulate(np.where(reset, total, 0), axis=0)
-    count = total - cleared
-    carried[:] = count[-1]
+    if len(hit) == 1:
+        count = hit.astype(np.int64) + carried
+        np.copyto(count, 0, where=reset)
+    else:
+        total = np.cumsum(hit, axis=0, dtype=np.int64) + carried
+        count = total - np.maximum.accumulate(np.where(reset, total, 0), axis=0)
+    if len(count):
+        carried[:] = count[-1]
     return count
 
 
@@ -48,10 +60,20 @@ def recent(hit: Bools, carried: Bools, length: int) -> Ints:
     most ``longest``.
     """
     back = len(carried)
+    if _calm(hit, carried):
+        return np.zeros(hit.shape, np.int64)
     flags = np.concatenate([carried, hit])
+    if len(hit) == 1:
+        carried[:] = flags[1:]
+        return np.add.reduce(flags[len(flags) - length :], axis=0, dtype=np.int64, keepdims=True)
     total = np.concatenate([np.zeros((1, hit.shape[1]), np.int64), np.cumsum(flags, axis=0, dtype=np.int64)])
     if back:
         carried[:] = flags[len(flags) - back :]
     first = back + 1 - length
     count: Ints = total[back + 1 :] - total[first : first + len(hit)]
     return count
+
+
+def _calm(hit: Bools, carried: Ints | Bools) -> bool:
+    """Whether nothing hit and nothing is carried on: the usual case, in which everything stays at 0."""
+    return not np.count_nonzero(hit) and not np.count_nonzero(carried)

@@ -5,8 +5,8 @@ The recorder runs it live with one update a batch, replay runs it over whole sha
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -22,7 +22,7 @@ from esper_analyze.detector.verdict import Judgement, Verdict
 
 @dataclass(frozen=True, slots=True)
 class Judged:
-    """One rule's verdicts over a batch: subjects, and one judgement per metric."""
+    """One rule's verdicts over a batch: subjects, and one judgement per metric (none before the first subject)."""
 
     rule: Rule
     subjects: tuple[str, ...]
@@ -43,6 +43,41 @@ class Outcome:
     filled: Mapping[tuple[str, str], tuple[tuple[str, ...], Floats]]
 
 
+_ABSENT, _NO_REASON = np.int8(Verdict.ABSENT), np.int8(0)
+
+
+class _Frames:
+    """The frames of one batch as the rules want them; rules that have met the same subjects share one."""
+
+    def __init__(self, batch: Batch, wanted: Mapping[str, tuple[str, ...]]) -> None:
+        self._batch = batch
+        self._wanted = wanted
+        self._aligned: dict[tuple[str, tuple[str, ...]], Frame] = {}
+
+    def subjects(self, table: str) -> tuple[str, ...]:
+        """Return the subjects of which the batch has rows."""
+        frame = self._batch.frames.get(table)
+        return () if frame is None else frame.subjects
+
+    def aligned(self, table: str, subjects: tuple[str, ...]) -> Frame:
+        """Return the frame of ``table`` with exactly ``subjects`` in that order."""
+        frame = self._batch.frames.get(table)
+        if frame is not None and frame.subjects == subjects:
+            return frame
+        found = self._aligned.get((table, subjects))
+        if found is None:
+            found = self._empty(table, subjects) if frame is None else frame.aligned(subjects)
+            self._aligned[table, subjects] = found
+        return found
+
+    def _empty(self, table: str, subjects: tuple[str, ...]) -> Frame:
+        shape = (len(self._batch.update), len(subjects))
+        values, null = np.full(shape, np.nan), np.ones(shape, bool)
+        return Frame(
+            subjects, np.zeros(shape, bool), {name: Signal(name, values, null) for name in self._wanted[table]}
+        )
+
+
 class _RuleState:
     """Carried state of one rule: its subjects, which of them have been seen, its memory, what it said."""
 
@@ -55,6 +90,8 @@ class _RuleState:
 
     def admit(self, subjects: Sequence[str]) -> None:
         """Make room for subjects not met before, in order of appearance."""
+        if subjects == self.subjects:
+            return
         new = [name for name in subjects if name not in self.subjects]
         if not new:
             return
@@ -63,30 +100,34 @@ class _RuleState:
         for name, first in self.rule.memory.items():
             self.memory[name] = np.concatenate([self.memory[name], first(len(new))], axis=-1)
 
-    def judge(self, batch: Batch, limits: object) -> Judged:
-        frame = batch.frames.get(self.rule.table)
-        self.admit(frame.subjects if frame is not None else ())
-        aligned = self._frame(batch, frame)
-        judgements = self.rule.judge(aligned, self.memory, limits)
-        met = np.logical_or.accumulate(np.concatenate([self.seen[None, :], aligned.present]), axis=0)[1:]
+    def judge(self, frames: _Frames, limits: object) -> Judged:
+        self.admit(frames.subjects(self.rule.table))
+        if not self.subjects:
+            return Judged(self.rule, (), ())
+        frame = frames.aligned(self.rule.table, self.subjects)
+        judgements = self.rule.judge(frame, self.memory, limits)
+        return Judged(self.rule, self.subjects, tuple(self._met(frame.present, judgements)))
+
+    def _met(self, present: Bools, judgements: list[Judgement]) -> list[Judgement]:
+        """Take back what was said of subjects before their first row."""
+        if np.count_nonzero(self.seen) == len(self.seen):
+            return judgements
+        met = np.logical_or.accumulate(np.concatenate([self.seen[None, :], present]), axis=0)[1:]
         if len(met):
             self.seen = met[-1].copy()
-        for judgement in judgements:
-            judgement.code[~met] = Verdict.ABSENT
-            judgement.reason[~met] = 0
-        return Judged(self.rule, self.subjects, tuple(judgements))
-
-    def _frame(self, batch: Batch, frame: Frame | None) -> Frame:
-        if frame is not None:
-            return frame.aligned(self.subjects)
-        shape = (len(batch.update), len(self.subjects))
-        columns = {name: Signal(name, np.full(shape, np.nan), np.ones(shape, bool)) for name in self.rule.columns}
-        return Frame(self.subjects, np.zeros(shape, bool), columns)
+        if met.all():
+            return judgements
+        return [
+            replace(one, code=np.where(met, one.code, _ABSENT), reason=np.where(met, one.reason, _NO_REASON))
+            for one in judgements
+        ]
 
     def findings(self, update: Ints, judged: Judged) -> list[tuple[int, int, Finding]]:
         found = []
         for judgement in judged.judgements:
-            announcer = self.announcers.setdefault(judgement.metric, Announcer())
+            announcer = self.announcers.get(judgement.metric)
+            if announcer is None:
+                announcer = self.announcers[judgement.metric] = Announcer()
             found += announcer.findings(self.rule.name, update, judged.subjects, judgement)
         return found
 
@@ -94,7 +135,8 @@ class _RuleState:
 class Detector:
     """All rules over the updates of one rank, in order.
 
-    ``level`` is the base telemetry level that escalation starts from and returns to.
+    ``level`` is the base telemetry level that escalation starts from and returns to; ``wanted`` the columns the rules
+    read, by table.
     """
 
     def __init__(
@@ -103,36 +145,31 @@ class Detector:
         self.rules = tuple(rules)
         self.thresholds = thresholds or Thresholds.defaults(self.rules)
         self.escalation = Escalation(level)
+        self.wanted = _wanted(self.rules)
         self._states = [_RuleState(rule) for rule in self.rules]
         self._last_update = -1
 
-    @property
-    def wanted(self) -> dict[str, tuple[str, ...]]:
-        """The columns the rules read, by table."""
-        wanted: dict[str, dict[str, None]] = {}
-        for rule in self.rules:
-            wanted.setdefault(rule.table, {}).update(dict.fromkeys(rule.columns))
-        return {table: tuple(columns) for table, columns in wanted.items()}
-
     def process(self, batch: Batch) -> Outcome:
         """Judge the next updates. Raises ``ValueError`` when they do not follow those already seen."""
-        if len(batch.update) and (batch.update[0] <= self._last_update or (np.diff(batch.update) <= 0).any()):
-            raise ValueError(f"updates must increase: got {batch.update[0]} after {self._last_update}")
+        updates = batch.update.tolist()
+        if updates and (updates[0] <= self._last_update or (len(updates) > 1 and np.diff(batch.update).min() <= 0)):
+            raise ValueError(f"updates must increase: got {updates[0]} after {self._last_update}")
+        frames = _Frames(batch, self.wanted)
         judged, numbered, filled = [], [], {}
         for order, state in enumerate(self._states):
             limits = self.thresholds[state.rule.name]
-            result = state.judge(batch, limits)
+            result = state.judge(frames, limits)
             judged.append(result)
             for i, k, finding in state.findings(batch.update, result):
                 numbered.append((i, order, k, finding, limits.escalate))
-            for column in state.rule.fills:
+            for column in state.rule.fills if result.subjects else ():
                 filled[state.rule.table, column] = (result.subjects, state.memory.pop(column))
         numbered.sort(key=lambda item: item[:3])
         findings = tuple(item[3] for item in numbered)
         triggers = [(item[3], item[4]) for item in numbered if item[3].alarm]
-        levels = self.escalation.advance(batch.update.tolist(), triggers)
-        if len(batch.update):
-            self._last_update = int(batch.update[-1])
+        levels = self.escalation.advance(updates, triggers)
+        if updates:
+            self._last_update = updates[-1]
         return Outcome(batch.update, tuple(judged), findings, tuple(levels), filled)
 
     def state_dict(self) -> dict[str, Any]:
@@ -168,6 +205,14 @@ class Detector:
                 mine.memory[name] = _restored(mine.rule, name, theirs["memory"].get(name), first(len(mine.subjects)))
             for metric, said in theirs["announcers"].items():
                 mine.announcers.setdefault(metric, Announcer()).load_state_dict(said)
+
+
+def _wanted(rules: Iterable[Rule]) -> dict[str, tuple[str, ...]]:
+    """Return the columns that ``rules`` read, by table."""
+    wanted: dict[str, dict[str, None]] = {}
+    for rule in rules:
+        wanted.setdefault(rule.table, {}).update(dict.fromkeys(rule.columns))
+    return {table: tuple(columns) for table, columns in wanted.items()}
 
 
 def _restored(rule: Rule, name: str, saved: object, blank: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:

@@ -65,7 +65,7 @@ class Announcer:
     def __init__(self) -> None:
         self.said: dict[str, int] = {}
         self.told: dict[str, set[str]] = {}
-        self._last: object = None
+        self._last: Judgement | None = None
 
     def findings(
         self, rule: str, update: Ints, subjects: tuple[str, ...], judgement: Judgement
@@ -85,16 +85,20 @@ class Announcer:
 
     def _news(self, judgement: Judgement) -> bool:
         """Whether verdicts or reasons of a single update differ from those of the single update before."""
-        state = (judgement.code.tobytes(), judgement.reason.tobytes(), judgement.reasons)
-        same, self._last = state == self._last, state
-        return not same
+        last, self._last = self._last, judgement
+        if last is None or judgement.reasons != last.reasons:
+            return True
+        if judgement.code is last.code and judgement.reason is last.reason:  # both say nothing, with shared arrays
+            return False
+        return judgement.code.tobytes() != last.code.tobytes() or judgement.reason.tobytes() != last.reason.tobytes()
 
     def _moments(self, code: Codes, reason: Codes, judgement: Judgement) -> list[int]:
         """Positions where something new may be said: only there does Python look at single updates."""
         if len(code) == 1:
             return [0]
         state = code.astype(np.int16) * 128 + reason
-        state[np.isin(reason, list(judgement.quiet))] = 0
+        for quiet in judgement.quiet:
+            state[reason == quiet] = 0
         changed = np.flatnonzero(np.diff(state)) + 1
         return [0, *changed.tolist()]
 

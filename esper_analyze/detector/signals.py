@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cache, partial
+from functools import lru_cache, partial
 
 import numpy as np
 import numpy.typing as npt
@@ -20,9 +20,9 @@ RUN = "run"
 """Subject of a table that has one row per update."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Signal:
-    """One column: ``values`` [n, k] (NaN where null) and ``null`` [n, k].
+    """One column: ``values`` [n, k] (NaN where null) and ``null`` [n, k]; its cells never change.
 
     A CHOICE cell is the index of its value among the declared choices; a BOOL cell is 0.0 or 1.0; a TEXT cell
     is 1.0 when it says something. ``values`` at a null cell mean nothing.
@@ -31,21 +31,31 @@ class Signal:
     name: str
     values: Floats
     null: Bools
+    _whole: bool | None = None
+
+    @property
+    def whole(self) -> bool:
+        """Whether every cell was measured and is finite; looked at once."""
+        if self._whole is None:
+            unmeasured = np.count_nonzero(self.null)
+            self._whole = not unmeasured and np.count_nonzero(np.isfinite(self.values)) == self.values.size
+        return self._whole
 
     @property
     def finite(self) -> Bools:
         """Cells that were measured and are neither NaN nor ±Inf."""
-        return ~self.null & np.isfinite(self.values)
+        measured: Bools = ~self.null
+        return measured if self.whole else measured & np.isfinite(self.values)
 
     @property
     def nonfinite(self) -> Bools:
         """Cells that were measured and are NaN or ±Inf."""
-        return ~self.null & ~np.isfinite(self.values)
+        return np.zeros(self.null.shape, bool) if self.whole else ~(self.null | np.isfinite(self.values))
 
     def equals(self, value: float) -> Bools:
         """Cells that were measured and equal ``value``."""
-        same: Bools = ~self.null & (self.values == value)
-        return same
+        same: Bools = self.values == value
+        return same if self.whole else ~self.null & same
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,9 +137,32 @@ def cell_number(table: str, column: str, cell: object) -> float | None:
     return float(cell)  # type: ignore[arg-type]
 
 
-@cache
-def _kind(table: str, column: str) -> Kind:
-    return BY_NAME[table].column(column).kind
+class _Numbers(dict[object, float | None]):
+    """The numbers of one CHOICE or TEXT column by cell; ``cell_number`` judges a cell that is no declared choice."""
+
+    def __init__(self, table: str, column: str) -> None:
+        choices = BY_NAME[table].column(column).choices
+        super().__init__({None: None} | {choice: float(i) for i, choice in enumerate(choices)})
+        self._where = table, column
+
+    def __missing__(self, cell: object) -> float | None:
+        return cell_number(*self._where, cell)
+
+
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    """How to read one table's rows: its subject's column, and the columns (by position) whose cells are words."""
+
+    subject: str | None
+    columns: tuple[str, ...]
+    words: tuple[tuple[int, _Numbers], ...]
+
+
+@lru_cache
+def _plan(table: str, columns: tuple[str, ...]) -> _Plan:
+    declared = BY_NAME[table]
+    worded = [i for i, name in enumerate(columns) if declared.column(name).kind in (Kind.CHOICE, Kind.TEXT)]
+    return _Plan(declared.subject, columns, tuple((i, _Numbers(table, columns[i])) for i in worded))
 
 
 def batch_from_rows(
@@ -139,22 +172,29 @@ def batch_from_rows(
 
     ``wanted`` maps a table to the columns the rules read; a cell that a row lacks is null.
     """
-    frames = {}
-    for table, columns in wanted.items():
-        found = rows.get(table, ())
-        if not found:
-            continue
-        subject = BY_NAME[table].subject
-        subjects = tuple(RUN if subject is None else str(row[subject]) for row in found)
-        present = np.ones((1, len(found)), bool)
-        signals = {}
-        for name in columns:
-            kind = _kind(table, name)
-            cells = [row.get(name) for row in found]
-            if kind is Kind.CHOICE or kind is Kind.TEXT:
-                cells = [cell_number(table, name, cell) for cell in cells]
-            null = np.array([[cell is None for cell in cells]])
-            values = np.array([[np.nan if cell is None else cell for cell in cells]], np.float64)
-            signals[name] = Signal(name, values, null)
-        frames[table] = Frame(subjects, present, signals)
+    frames = {
+        table: _frame_from_rows(found, _plan(table, tuple(columns)))
+        for table, columns in wanted.items()
+        if (found := rows.get(table))
+    }
     return Batch(np.array([update], np.int64), frames)
+
+
+def _frame_from_rows(rows: Sequence[Mapping[str, object]], plan: _Plan) -> Frame:
+    """Return one update's rows as a frame whose columns are rows of one matrix."""
+    k = len(rows)
+    cells = [row.get(name) for name in plan.columns for row in rows]
+    for i, numbers in plan.words:
+        cells[i * k : (i + 1) * k] = [numbers[cell] for cell in cells[i * k : (i + 1) * k]]
+    shape = (len(plan.columns), 1, k)
+    values = np.array(cells, np.float64).reshape(shape)  # None becomes NaN
+    finite = np.isfinite(values)
+    whole = [True] * len(plan.columns)
+    null = np.zeros(shape, bool)
+    if np.count_nonzero(finite) < len(cells):
+        whole = np.logical_and.reduce(finite, axis=2).ravel().tolist()
+        null = np.array([cell is None for cell in cells]).reshape(shape)
+    columns = {parts[0]: Signal(*parts) for parts in zip(plan.columns, values, null, whole, strict=True)}
+    subject = plan.subject
+    subjects = (RUN,) * k if subject is None else tuple([str(row[subject]) for row in rows])
+    return Frame(subjects, np.ones((1, k), bool), columns)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
+from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
@@ -42,7 +43,7 @@ _NOT_APPLICABLE, _NO_DATA = int(Verdict.NOT_APPLICABLE), int(Verdict.NO_DATA)
 # plain numbers: looking up a member of an enum costs as much as the array operation it is used in
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Excuse:
     """Where a rule does not apply, and why. A ``quiet`` excuse (a warm-up) is no finding of its own."""
 
@@ -51,7 +52,7 @@ class Excuse:
     quiet: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Bounds:
     """Which cells cross which bound. ``warning_at`` and ``critical_at`` are the numbers crossed.
 
@@ -65,7 +66,23 @@ class Bounds:
     critical_at: Floats | float = np.nan
 
 
-@dataclass(frozen=True, slots=True)
+def above(signal: Signal, warning: float, critical: float) -> Bounds:
+    """Return the bounds that values greater than ``warning`` or ``critical`` cross."""
+    crossed = signal.values > warning
+    if critical >= warning and not np.count_nonzero(crossed):
+        return Bounds()
+    return Bounds(crossed, signal.values > critical, warning_at=warning, critical_at=critical)
+
+
+def below(signal: Signal, warning: float, critical: float) -> Bounds:
+    """Return the bounds that values less than ``warning`` or ``critical`` cross."""
+    crossed = signal.values < warning
+    if critical <= warning and not np.count_nonzero(crossed):
+        return Bounds()
+    return Bounds(crossed, signal.values < critical, warning_at=warning, critical_at=critical)
+
+
+@dataclass(slots=True)
 class Judgement:
     """Verdicts of one rule on one metric: arrays [n, k], and ``reasons`` indexed by ``reason`` (0: none)."""
 
@@ -93,52 +110,58 @@ def settle(
     """Return the verdicts on ``signal``: not applicable, then missing, then non-finite, then ``bounds``.
 
     ``missing`` names the column to blame where the signal is null (its own name by default); ``needs`` are other
-    columns without which it cannot be judged. With ``nonfinite=False`` the signal counts non-finite things itself
-    and needs no check of its own.
+    columns without which it cannot be judged. ``baseline`` [n, k] is what values were held against. With
+    ``nonfinite=False`` the signal counts non-finite things itself and needs no check of its own.
     """
-    shape = signal.values.shape
-    code = np.full(shape, _OK, np.int8)
-    threshold = np.full(shape, np.nan)
-    for verdict, where, at in (
-        (_INFO, bounds.info, bounds.warning_at),
-        (_WARNING, bounds.warning, bounds.warning_at),
-        (_CRITICAL, bounds.critical, bounds.critical_at),
-    ):
-        if where is not False:
-            _cross(code, threshold, where, verdict, at)
-    reason = np.zeros(shape, np.int8)
+    value = signal.values
+    ok, nothing, unexplained = _all_ok(value.shape)
+    held = nothing if baseline is None else baseline
+    crossed = _crossed(bounds)
+    excused = [excuse for excuse in excuses if np.count_nonzero(excuse.where)]
+    if not crossed and not excused and signal.whole and (not needs or all(needed.whole for needed in needs)):
+        return Judgement(metric, ok, value, nothing, held, unexplained, ("",), frozenset())
+    code, threshold, reason = ok.copy(), nothing.copy(), unexplained.copy()
+    for verdict, where, at in crossed:
+        np.copyto(code, verdict, where=where)
+        np.copyto(threshold, at, where=where)
     reasons = ["", NONFINITE, f"{missing or signal.name} is missing"]
-    quiet = set()
-    if nonfinite:
+    if nonfinite and not signal.whole:
         _overrule(code, threshold, reason, signal.nonfinite, _CRITICAL, 1)
     for needed in needs:
         reasons.append(f"{needed.name} is missing")
         _overrule(code, threshold, reason, needed.null, _NO_DATA, len(reasons) - 1)
     _overrule(code, threshold, reason, signal.null, _NO_DATA, 2)
-    for excuse in excuses:
+    quiet = set()
+    for excuse in reversed(excused):  # the first one has the last word
         reasons.append(excuse.why)
         if excuse.quiet:
             quiet.add(len(reasons) - 1)
-        if np.any(excuse.where):
-            where = np.broadcast_to(excuse.where, shape) & (code != _NOT_APPLICABLE)
-            _overrule(code, threshold, reason, where, _NOT_APPLICABLE, len(reasons) - 1)
+        _overrule(code, threshold, reason, excuse.where, _NOT_APPLICABLE, len(reasons) - 1)
     silent = code <= _NO_DATA
-    value = np.where(silent, np.nan, signal.values)
-    held = np.full(shape, np.nan) if baseline is None else np.where(silent, np.nan, baseline)
+    if np.count_nonzero(silent):
+        value, held = np.where(silent, np.nan, value), np.where(silent, np.nan, held)
     return Judgement(metric, code, value, threshold, held, reason, tuple(reasons), frozenset(quiet))
 
 
-def _cross(code: Codes, threshold: Floats, where: Bools | bool, verdict: int, at: Floats | float) -> None:
-    """Give ``verdict`` where a bound was crossed, and note the bound."""
-    if not np.any(where):
-        return
-    crossed = np.broadcast_to(where, code.shape)
-    code[crossed] = verdict
-    threshold[crossed] = np.broadcast_to(at, code.shape)[crossed]
+def _crossed(bounds: Bounds) -> list[tuple[int, Bools | bool, Floats | float]]:
+    """Return verdict, cells and bound of each bound that was crossed anywhere, the worst last."""
+    watched = (
+        (_INFO, bounds.info, bounds.warning_at),
+        (_WARNING, bounds.warning, bounds.warning_at),
+        (_CRITICAL, bounds.critical, bounds.critical_at),
+    )
+    return [one for one in watched if one[1] is not False and np.count_nonzero(one[1])]
+
+
+@lru_cache(maxsize=64)
+def _all_ok(shape: tuple[int, ...]) -> tuple[Codes, Floats, Codes]:
+    """Return code, threshold and reason where nothing is to be said: read-only, one cell each, whatever the shape."""
+    code, threshold, reason = np.int8(_OK), np.float64(np.nan), np.int8(0)
+    return np.broadcast_to(code, shape), np.broadcast_to(threshold, shape), np.broadcast_to(reason, shape)
 
 
 def _overrule(code: Codes, threshold: Floats, reason: Codes, where: Bools, verdict: int, why: int) -> None:
-    if where.any():
-        code[where] = verdict
-        threshold[where] = np.nan
-        reason[where] = why
+    if np.count_nonzero(where):
+        np.copyto(code, verdict, where=where)
+        np.copyto(threshold, np.nan, where=where)
+        np.copyto(reason, why, where=where)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from esper_analyze.detector.rule import Example, Limits, Memory, Rule, limit
 from esper_analyze.detector.signals import Frame
-from esper_analyze.detector.verdict import Bounds, Excuse, Judgement, settle
+from esper_analyze.detector.verdict import Excuse, Judgement, below, settle
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,12 +25,7 @@ def judge(frame: Frame, memory: Memory, limits: EntropyCollapseLimits) -> list[J
         entropy.null & frame["choice_fraction"].null & ~frame["entropy"].null,
         "continuous actions have no normalised entropy",
     )
-    bounds = Bounds(
-        warning=entropy.values < limits.warning,
-        critical=entropy.values < limits.critical,
-        warning_at=limits.warning,
-        critical_at=limits.critical,
-    )
+    bounds = below(entropy, limits.warning, limits.critical)
     return [settle("entropy_norm", entropy, bounds, excuses=[no_choice, continuous])]
 
 

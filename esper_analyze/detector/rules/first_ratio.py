@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from esper_analyze.detector.rule import Example, Limits, Memory, Rule, limit
 from esper_analyze.detector.signals import Frame
-from esper_analyze.detector.verdict import Bounds, Judgement, settle
+from esper_analyze.detector.verdict import Judgement, above, settle
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,12 +21,7 @@ class FirstRatioLimits(Limits):
 def judge(frame: Frame, memory: Memory, limits: FirstRatioLimits) -> list[Judgement]:  # noqa: ARG001
     """Judge the largest |log ratio| of the very first minibatch."""
     error = frame["first_ratio_error"]
-    bounds = Bounds(
-        warning=error.values > limits.warning,
-        critical=error.values > limits.critical,
-        warning_at=limits.warning,
-        critical_at=limits.critical,
-    )
+    bounds = above(error, limits.warning, limits.critical)
     return [settle("first_ratio_error", error, bounds)]
 
 

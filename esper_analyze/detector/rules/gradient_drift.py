@@ -53,7 +53,7 @@ def _judge_one(
     known = ~np.isnan(baseline)
     if metric == "health":  # health above its average is no trouble: it rose in sound runs by twice its average
         drift = np.where(signal.values > baseline, 0.0, drift)
-    far, out = known & (drift > limits.warning), known & (drift > limits.critical)
+    far, out = drift > limits.warning, drift > limits.critical
     bounds = Bounds(
         warning=streak(far, known & ~far, memory[f"far_{short}"]) >= limits.sustained,
         critical=streak(out, known & ~out, memory[f"out_{short}"]) >= limits.sustained,
@@ -73,10 +73,10 @@ def _drift(signal: Signal, memory: Memory, short: str, limits: GradientDriftLimi
 
     The recurrence runs update by update in float64, so that any cut into batches gives the same bits.
     """
-    drift, baseline = np.full(signal.values.shape, np.nan), np.full(signal.values.shape, np.nan)
     usable = signal.finite
     if len(usable) == 1:
         return _drift_of_one(signal, usable[0], memory, short, limits)
+    drift, baseline = np.full(usable.shape, np.nan), np.full(usable.shape, np.nan)
     for k in range(signal.values.shape[1]):
         rows = np.flatnonzero(usable[:, k])
         average, count = float(memory[f"ema_{short}"][k]), int(memory[f"count_{short}"][k])
@@ -98,13 +98,12 @@ def _drift_of_one(
     warm = usable & (count >= limits.warmup)
     held = np.where(warm, average, np.nan)
     with np.errstate(all="ignore"):
-        drift = np.where(warm, np.minimum(np.abs(values - held) / (held + EPSILON), LARGEST), np.nan)
-        average[usable] = keep * average[usable] + (1.0 - keep) * values[usable]
+        drift = np.minimum(np.abs(values - held) / (held + EPSILON), LARGEST)
+        np.copyto(average, keep * average + (1.0 - keep) * values, where=usable)
     warming = usable & ~warm
-    count[warming] += 1
-    done = warming & (count == limits.warmup)
-    if done.any():
-        average[done] /= 1.0 - keep**limits.warmup
+    if np.count_nonzero(warming):
+        count += warming
+        average[warming & (count == limits.warmup)] /= 1.0 - keep**limits.warmup
     return drift[None, :], held[None, :]
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from esper_analyze.detector.carry import streak, zeros
 from esper_analyze.detector.rule import Example, Limits, Memory, Rule, limit
 from esper_analyze.detector.rules.excuses import not_categorical, nothing_learnable
-from esper_analyze.detector.signals import Frame
+from esper_analyze.detector.signals import Floats, Frame
 from esper_analyze.detector.verdict import Bounds, Judgement, settle
 
 
@@ -29,7 +29,7 @@ def judge(frame: Frame, memory: Memory, limits: HeadEntropyCollapseLimits) -> li
     entropy = frame["entropy_norm"]
     excuses = [not_categorical(frame), nothing_learnable(frame)]
     usable = entropy.finite & ~excuses[0].where & ~excuses[1].where
-    threshold = np.array([[limits.per_head.get(name, limits.threshold) for name in frame.subjects]])
+    threshold = _thresholds(frame.subjects, limits) if limits.per_head else limits.threshold
     low = usable & (entropy.values < threshold)
     clear = usable & (entropy.values > limits.clear_factor * threshold)
     length = streak(low, clear, memory["low"])
@@ -40,6 +40,10 @@ def judge(frame: Frame, memory: Memory, limits: HeadEntropyCollapseLimits) -> li
         critical_at=threshold,
     )
     return [settle("entropy_norm", entropy, bounds, excuses=excuses)]
+
+
+def _thresholds(heads: tuple[str, ...], limits: HeadEntropyCollapseLimits) -> Floats:
+    return np.array([[limits.per_head.get(name, limits.threshold) for name in heads]])
 
 
 def _cells(*values: float | None, learnable: float = 1.0, kind: str = "categorical") -> dict[str, object]:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from esper_analyze.detector.rule import Example, Limits, Memory, Rule, limit
 from esper_analyze.detector.signals import Frame
-from esper_analyze.detector.verdict import Bounds, Judgement, settle
+from esper_analyze.detector.verdict import Judgement, above, settle
 
 METRICS = ("c_env_rms_max", "c_rms", "h_rms")
 
@@ -21,17 +21,8 @@ class LstmExplosionLimits(Limits):
 
 def judge(frame: Frame, memory: Memory, limits: LstmExplosionLimits) -> list[Judgement]:  # noqa: ARG001
     """Judge the cell state of the worst environment, of all, and the hidden state."""
-    judgements = []
-    for metric in METRICS:
-        signal = frame[metric]
-        bounds = Bounds(
-            warning=signal.values > limits.warning,
-            critical=signal.values > limits.critical,
-            warning_at=limits.warning,
-            critical_at=limits.critical,
-        )
-        judgements.append(settle(metric, signal, bounds))
-    return judgements
+    signals = [frame[metric] for metric in METRICS]
+    return [settle(signal.name, signal, above(signal, limits.warning, limits.critical)) for signal in signals]
 
 
 def _cells(worst: float | None, c: float | None = 0.8) -> dict[str, object]:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from esper_analyze.detector.rule import Example, Limits, Memory, Rule, limit
 from esper_analyze.detector.signals import Frame
-from esper_analyze.detector.verdict import Bounds, Judgement, settle
+from esper_analyze.detector.verdict import Judgement, below, settle
 
 METRICS = ("h_rms", "c_rms")
 
@@ -21,17 +21,8 @@ class LstmVanishingLimits(Limits):
 
 def judge(frame: Frame, memory: Memory, limits: LstmVanishingLimits) -> list[Judgement]:  # noqa: ARG001
     """Judge hidden and cell state."""
-    judgements = []
-    for metric in METRICS:
-        signal = frame[metric]
-        bounds = Bounds(
-            warning=signal.values < limits.warning,
-            critical=signal.values < limits.critical,
-            warning_at=limits.warning,
-            critical_at=limits.critical,
-        )
-        judgements.append(settle(metric, signal, bounds))
-    return judgements
+    signals = [frame[metric] for metric in METRICS]
+    return [settle(signal.name, signal, below(signal, limits.warning, limits.critical)) for signal in signals]
 
 
 RULE = Rule(

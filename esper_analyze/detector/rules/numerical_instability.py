@@ -12,6 +12,7 @@ from esper_analyze.detector.verdict import Bounds, Judgement, settle
 
 COUNTS = ("nan_grad_count", "inf_grad_count", "tensors_nonfinite", "ratio_nonfinite", "nonfinite_minibatches")
 NUMBERS = ("policy_loss", "value_loss", "entropy_loss", "total_loss", "grad_norm_pre_clip")
+WATCHED = (*COUNTS, *NUMBERS)
 SAID = "nonfinite_sources"
 
 
@@ -24,12 +25,13 @@ class NumericalInstabilityLimits(Limits):
 
 def judge(frame: Frame, memory: Memory, limits: NumericalInstabilityLimits) -> list[Judgement]:  # noqa: ARG001
     """Judge how many of the watched columns speak of something non-finite; one is enough."""
-    speaking = [~frame[name].null & (frame[name].values > 0) for name in COUNTS]
-    speaking += [frame[name].nonfinite for name in (*COUNTS, *NUMBERS)]
-    speaking.append(~frame[SAID].null)
-    sources = np.sum(speaking, axis=0).astype(np.float64)
-    unknown = np.all([frame[name].null for name in (*COUNTS, *NUMBERS)], axis=0) & frame[SAID].null
-    signal = Signal(SAID, sources, unknown)
+    watched, unsaid = [frame[name] for name in WATCHED], frame[SAID].null
+    values, null = np.array([signal.values for signal in watched]), np.array([signal.null for signal in watched])
+    counted = ~null[: len(COUNTS)] & (values[: len(COUNTS)] > 0)
+    nonfinite = ~(null | np.isfinite(values))
+    speaking = np.concatenate([counted, nonfinite, ~unsaid[None]])
+    sources = np.add.reduce(speaking, axis=0, dtype=np.float64)
+    signal = Signal(SAID, sources, np.logical_and.reduce(null, axis=0) & unsaid)
     bounds = Bounds(critical=sources > 0, critical_at=0.0)
     return [settle(SAID, signal, bounds, missing="every finiteness count", nonfinite=False)]
 
@@ -41,7 +43,7 @@ def _cells(**found: object) -> dict[str, object]:
 RULE = Rule(
     name="numerical_instability",
     table="updates",
-    columns=(*COUNTS, *NUMBERS, SAID),
+    columns=(*WATCHED, SAID),
     limits=NumericalInstabilityLimits,
     judge=judge,
     title="NaN or Inf",
@@ -55,6 +57,6 @@ RULE = Rule(
         Example("a NaN gradient", "critical", _cells(nan_grad_count=3)),
         Example("an infinite loss", "critical", _cells(policy_loss=float("inf"))),
         Example("a source was named", "critical", _cells(nonfinite_sources="values: 2")),
-        Example("nothing was looked at", "no_data", dict.fromkeys((*COUNTS, *NUMBERS, SAID))),
+        Example("nothing was looked at", "no_data", dict.fromkeys((*WATCHED, SAID))),
     ),
 )

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from esper_analyze.detector.rule import Example, Limits, Memory, Rule, limit
 from esper_analyze.detector.rules.excuses import inner_loop_not_measurable
 from esper_analyze.detector.signals import Frame
-from esper_analyze.detector.verdict import Bounds, Judgement, settle
+from esper_analyze.detector.verdict import Judgement, below, settle
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,12 +22,7 @@ class RatioCollapseLimits(Limits):
 def judge(frame: Frame, memory: Memory, limits: RatioCollapseLimits) -> list[Judgement]:  # noqa: ARG001
     """Judge the smallest joint ratio of each update."""
     ratio = frame["ratio_min"]
-    bounds = Bounds(
-        warning=ratio.values < limits.warning,
-        critical=ratio.values < limits.critical,
-        warning_at=limits.warning,
-        critical_at=limits.critical,
-    )
+    bounds = below(ratio, limits.warning, limits.critical)
     return [settle("ratio_min", ratio, bounds, excuses=[inner_loop_not_measurable(frame)])]
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from esper_analyze.detector.rule import Example, Limits, Memory, Rule, limit
 from esper_analyze.detector.rules.excuses import inner_loop_not_measurable
 from esper_analyze.detector.signals import Frame
-from esper_analyze.detector.verdict import Bounds, Judgement, settle
+from esper_analyze.detector.verdict import Judgement, above, settle
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,12 +22,7 @@ class RatioExplosionLimits(Limits):
 def judge(frame: Frame, memory: Memory, limits: RatioExplosionLimits) -> list[Judgement]:  # noqa: ARG001
     """Judge the largest joint ratio of each update."""
     ratio = frame["ratio_max"]
-    bounds = Bounds(
-        warning=ratio.values > limits.warning,
-        critical=ratio.values > limits.critical,
-        warning_at=limits.warning,
-        critical_at=limits.critical,
-    )
+    bounds = above(ratio, limits.warning, limits.critical)
     return [settle("ratio_max", ratio, bounds, excuses=[inner_loop_not_measurable(frame)])]
 
 

@@ -6,12 +6,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from esper_analyze.detector.carry import blank, streak, zeros
+from esper_analyze.detector.carry import blank, streak, tally, zeros
 from esper_analyze.detector.rule import Example, Limits, Memory, Rule, limit
-from esper_analyze.detector.signals import Floats, Frame
+from esper_analyze.detector.signals import Bools, Floats, Frame
 from esper_analyze.detector.verdict import Bounds, Excuse, Judgement, settle
 
 _SOURCE = "subsystem review: phase-dependent thresholds"
+
+_PHASES = np.array([0.10, 0.25, 0.75])
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,15 +38,16 @@ def judge(frame: Frame, memory: Memory, limits: ValueCollapseLimits) -> list[Jud
     excuse = Excuse(frame["ev_low_variance"].equals(1.0), "the returns hardly vary: explained variance says nothing")
     usable = ev.finite & ~excuse.where
     bound = bound_of_phase(frame, memory, limits)
-    early = _early_level(np.where(usable, ev.values, np.nan), memory, limits.early_updates)
+    early = _early_level(ev.values, usable, memory, limits.early_updates)
     stuck = usable & ~(ev.values > early)
     low = stuck & (ev.values < bound)
-    far = stuck & (ev.values < bound - limits.critical_below)
+    far_below = bound - limits.critical_below
+    far = stuck & (ev.values < far_below)
     bounds = Bounds(
         warning=streak(low, usable & ~low, memory["low"]) >= limits.sustained,
         critical=streak(far, usable & ~far, memory["far"]) >= limits.sustained,
         warning_at=bound,
-        critical_at=bound - limits.critical_below,
+        critical_at=far_below,
     )
     return [settle("explained_variance", ev, bounds, excuses=[excuse], baseline=early)]
 
@@ -52,25 +55,25 @@ def judge(frame: Frame, memory: Memory, limits: ValueCollapseLimits) -> list[Jud
 def bound_of_phase(frame: Frame, memory: Memory, limits: ValueCollapseLimits) -> Floats:
     """Return the bound of each update's phase, [n, k]; where progress is unknown the updates recorded are counted."""
     progress = frame["progress"]
-    known = progress.finite
-    number = memory["updates"] + np.cumsum(frame.present, axis=0)
-    memory["updates"] += np.count_nonzero(frame.present, axis=0)
+    number = tally(frame.present, memory["updates"])
+    bounds = np.array([limits.warmup, limits.early, limits.mid, limits.late])
+    phased: Floats = bounds[_PHASES.searchsorted(progress.values, side="right")]
+    if progress.whole:
+        return phased
     unknown = np.where(number <= limits.warmup_updates, limits.warmup, limits.mid)
-    at = np.where(known, progress.values, 0.0)
-    late = np.where(at < 0.75, limits.mid, limits.late)
-    phased = np.where(at < 0.10, limits.warmup, np.where(at < 0.25, limits.early, late))
-    bound: Floats = np.where(known, phased, unknown)
-    return bound
+    return np.where(progress.finite, phased, unknown)
 
 
-def _early_level(values: Floats, memory: Memory, length: int) -> Floats:
+def _early_level(values: Floats, usable: Bools, memory: Memory, length: int) -> Floats:
     """Return the mean of the first ``length`` usable values up to each update (NaN before the first)."""
+    if length and not np.count_nonzero(memory["early_count"] < length):
+        return np.full(values.shape, memory["early_sum"] / memory["early_count"])
     level = np.full(values.shape, np.nan)
     for k in range(values.shape[1]):
         count, total = int(memory["early_count"][k]), float(memory["early_sum"][k])
         start = 0
         while count < length and start < len(values):
-            if not np.isnan(values[start, k]):
+            if usable[start, k]:
                 count, total = count + 1, total + float(values[start, k])
             level[start, k] = total / count if count else np.nan
             start += 1
