@@ -322,7 +322,7 @@ class Recorder:
         ``values``, ``returns``, ``advantages``: of the whole rollout, before the update, any shape, advantages not
         normalised. ``masks``, ``relevant``: of the whole rollout, each timestep once, [..., K] and [...] per head.
         ``lstm``: (h, c) at the end of collection. ``td_errors``: r + γV' − V of the rollout, any shape (see
-        ``recorder.measure.values.td_errors``). ``advantage_floor``: what the loop divides advantages by at least, or
+        ``recorder.td_errors``). ``advantage_floor``: what the loop divides advantages by at least, or
         its epsilon. ``env_steps``: since the start of the run. ``status`` and
         ``reason`` where the loop knows better than what was seen (see table ``updates``). ``cells``: further
         columns of ``updates`` known to the loop, such as learning_rate, entropy_coef, target_kl.

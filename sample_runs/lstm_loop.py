@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from recorder import Recorder
+from recorder import Recorder, td_errors
 
 SIZES = {"op": 4, "slot": 3, "style": 3, "tempo": 3}
 ENTROPY_COEF = {"op": 0.05, "slot": 0.05, "style": 0.0, "tempo": 0.05}
@@ -104,6 +104,8 @@ def collect(agent: Agent, yards: Yards, state: Any, start: Tensor, rec: Recorder
         _, last, _ = agent(x.unsqueeze(0), start.unsqueeze(0), ahead, state)
     rollout = {name: _stacked(cells) for name, cells in kept.items()}
     rollout["advantages"] = _gae(rollout["reward"], rollout["value"], rollout["start"], last[0], start)
+    ends = torch.cat([rollout["start"][1:], start.unsqueeze(0)])
+    rollout["td_errors"] = td_errors(rollout["value"], rollout["reward"], ends, last[0], GAMMA)
     return rollout | {
         "returns": rollout["advantages"] + rollout["value"],
         "first": first,
@@ -159,6 +161,8 @@ def train(agent: Agent, optimizer: torch.optim.Optimizer, rollout: dict[str, Any
                 value_loss=value_loss,
                 loss=loss,
                 values=value,
+                actions=part["actions"],
+                advantages=advantages,
                 epoch=epoch,
                 lstm=end,
             )
@@ -180,7 +184,9 @@ def lstm_masks(run_dir: Path, tell: Callable[[int], None]) -> None:
         heads={name: agent.heads[name] for name in SIZES},
         sizes=SIZES,
         groups={"actor": agent.heads, "critic": agent.critic, "lstm": agent.lstm},
+        coefficients=ENTROPY_COEF,
         total_updates=UPDATES,
+        overhead_budget=None,
         framework="hand-written",
         algorithm="PPO with LSTM and masked heads",
         hyperparameters={"gamma": GAMMA, "gae_lambda": LAMBDA, "clip_range": CLIP, "learning_rate": 3e-3},
@@ -198,5 +204,6 @@ def lstm_masks(run_dir: Path, tell: Callable[[int], None]) -> None:
                 masks=rollout["masks"],
                 relevant={"style": rollout["actions"]["op"] != 0},
                 lstm=state,
+                td_errors=rollout["td_errors"],
                 env_steps=(update + 1) * STEPS * ENVS,
             )

@@ -41,7 +41,8 @@ def _envs(make: Callable[[int], Any]) -> DummyVecEnv:
 
 def _record(model: Any, run_dir: Path, updates: int, tell: Callable[[int], None], heads: Any = None) -> None:
     total = updates * model.n_steps * model.n_envs
-    with attach(model, run_dir, heads=heads, total_timesteps=total, name=run_dir.name, seeds={"model": 1}):
+    options = {"name": run_dir.name, "seeds": {"model": 1}, "overhead_budget": None}
+    with attach(model, run_dir, heads=heads, total_timesteps=total, **options):
         model.learn(total, callback=Progress(tell))
 
 

@@ -213,7 +213,7 @@ def write_run(
         rows = quiet(update, updates, noise)
         if edit is not None:
             edit(update, rows)
-        store.put(live.judge(update, rows))
+        store.put(live.judge(update, rows).rows)
     if close:
         store.close(reason)
     else:
