@@ -37,9 +37,12 @@ def arrow_table(table: Table, entries: Sequence[Entry], rank: int = 0) -> pa.Tab
         "rank": np.full(sum(map(len, blocks)), rank, np.int64),
         "seq": np.concatenate([np.arange(first, first + len(rows)) for first, rows in entries] or [np.zeros(0, int)]),
     }
-    columns = [
-        pa.array(own[field.name]) if field.name in own else _column(blocks, field.name, field.type) for field in schema
-    ]
+    columns = []
+    for field in schema:
+        column = pa.array(own[field.name]) if field.name in own else _column(blocks, field.name, field.type)
+        if column.null_count and not field.nullable:
+            raise ValueError(f"column {field.name!r} of {table.name} must not be empty")
+        columns.append(column)
     return pa.Table.from_arrays(columns, schema=schema)
 
 
@@ -70,7 +73,13 @@ def _column(blocks: Sequence[Block], name: str, kind: pa.DataType) -> pa.Array:
     numbers = [array for array in arrays if array is not None]
     if numbers and len(numbers) == len(arrays):
         return pa.array(np.concatenate(numbers), kind)
-    return pa.concat_arrays([block.column(name, kind) for block in blocks]) if blocks else pa.nulls(0, kind)
+    made: dict[tuple[int, int], pa.Array] = {}  # the same list of names comes with every update
+    for block in blocks:
+        key = (id(block.cells.get(name)), block.rows)
+        if key not in made:
+            made[key] = block.column(name, kind)
+    joined = [made[id(block.cells.get(name)), block.rows] for block in blocks]
+    return pa.concat_arrays(joined) if joined else pa.nulls(0, kind)
 
 
 def parquet_bytes(table: Table, data: pa.Table) -> bytes:
@@ -80,7 +89,7 @@ def parquet_bytes(table: Table, data: pa.Table) -> bytes:
         sink,
         data.schema,
         compression="zstd",
-        compression_level=3,
+        compression_level=1,
         use_dictionary=[name for name in integer_columns(table) if name != "seq"],
         column_encoding=dict.fromkeys(float_columns(table), "BYTE_STREAM_SPLIT") | {"seq": "DELTA_BINARY_PACKED"},
         write_statistics=integer_columns(table),

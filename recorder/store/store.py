@@ -148,6 +148,9 @@ class Store:
             except OSError as error:
                 left[table] = entries
                 self._disk_failed(table, error)
+            except Exception:
+                self.lost_rows += sum(len(rows) for _, rows in entries)
+                LOG.exception("recorder: rows of %s cannot be written and are lost; the others go on", table)
         if left:
             self._put_back(left)
         else:

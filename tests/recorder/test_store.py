@@ -10,6 +10,7 @@ from typing import Any
 
 import duckdb
 import hypothesis.strategies as st
+import numpy as np
 import polars as pl
 import pyarrow.parquet as pq
 import pytest
@@ -21,6 +22,7 @@ from esper_analyze.schema import BY_NAME, TABLES, Kind
 from esper_analyze.schema.arrow import arrow_schema
 from esper_analyze.schema.column import Column, Table
 from recorder.store import store as store_module
+from recorder.store.block import Block, nullable
 from recorder.store.files import write_whole
 from recorder.store.lock import LockedError, WriterLock
 from recorder.store.run_file import create_run, plain
@@ -190,6 +192,32 @@ def test_a_cell_of_a_wrong_type_loses_its_row_only(tmp_path: Path) -> None:
     run = open_run(tmp_path)
     assert run.frame("updates")["update"].to_list() == [0, 2]
     assert run.lost_rows == 1
+
+
+def test_a_row_without_a_required_cell_is_lost_alone_and_the_writer_lives(tmp_path: Path) -> None:
+    store = new_store(tmp_path)
+    layer = {"update": 0, "minibatch": 1}
+    broken = Block(2, {"update": 0, "layer": ["a", "b"]})  # no minibatch
+    store.put({"updates": [update_row(0)], "layers": Block(1, {**layer, "layer": ["c"]})})
+    store.put({"updates": [update_row(1)], "layers": broken})
+    store.close("closed")
+    run = open_run(tmp_path)
+    assert run.frame("layers")["layer"].to_list() == ["c"]
+    assert (run.rows["updates"], run.lost_rows) == (2, 2)
+
+
+def test_blocks_and_rows_of_one_table_keep_their_order(tmp_path: Path) -> None:
+    store = new_store(tmp_path)
+    store.put({"steps": [{"update": 0, "epoch": 0, "minibatch": 0, "kl_k1": math.nan}]})
+    cells = {"update": 0, "epoch": 1, "minibatch": np.arange(1, 4), "kl_k1": np.array([math.nan, 0.0, 1.0])}
+    store.put(
+        {"steps": Block(3, cells | {"kl_k2": nullable(np.array([1.0, 2.0, 3.0]), np.array([True, False, True]))})}
+    )
+    store.close("closed")
+    frame = open_run(tmp_path).frame("steps")
+    assert frame["minibatch"].to_list() == [0, 1, 2, 3]
+    assert frame["kl_k2"].to_list() == [None, 1.0, None, 3.0]
+    assert (frame["kl_k1"].is_nan().sum(), frame["kl_k1"].null_count()) == (2, 0)
 
 
 def test_close_is_idempotent_and_marks_the_run_closed(tmp_path: Path) -> None:
