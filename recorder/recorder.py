@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -16,9 +15,6 @@ from torch.optim.optimizer import Optimizer
 from esper_analyze.detector.thresholds import Thresholds
 from recorder import amp, clip, exits
 from recorder.batch import Capture
-from recorder.budget import Budget
-from recorder.detail import Detail
-from recorder.gates import Gates, lstms
 from recorder.gradients_seen import Reader, Seen
 from recorder.guard import Guard
 from recorder.heads import Heads
@@ -27,14 +23,13 @@ from recorder.live import Live
 from recorder.measure.lstm import lstm_statistics
 from recorder.parameters import ParameterMap, Parts, groups_by_name
 from recorder.rollout import ArrayLike, rollout_tensors
-from recorder.rows import Episode, Measured, UpdateRows, rows_of
+from recorder.rows import Episode, Measured, rows_of
 from recorder.sampler import Sampler
-from recorder.stability import stability_rows
-from recorder.store.block import Rows
+from recorder.sampling import Sampling
 from recorder.store.run_file import create_run
 from recorder.store.store import Store
 from recorder.transfer import Transfer
-from recorder.transitions import RatioBounds, transition_rows
+from recorder.troubles import Troubles
 
 UNSEEN_CLIP = (
     "optimizer steps but no clip call seen, so gradients before clipping are not recorded; call it by its module "
@@ -112,22 +107,15 @@ class Recorder:
         if model is not None:
             self.parameters = ParameterMap(model, groups_by_name(model) if groups is None else groups, parts)
         self._reader = None if self.parameters is None else Reader(self.parameters)
+        self._sampling = Sampling(model, self.parameters, overhead_budget, separate=separate_backward)
         self._total_updates, self._total_env_steps = total_updates, total_env_steps
         self._live = Live(thresholds, level)
         self._create(facts)
         self._store = Store(self.run_dir)
         self._update = 0
         self._pending: Measured | None = None
-        self._detail = None if self.parameters is None else Detail(self.parameters)
-        self._budget = Budget(overhead_budget)
-        self._gates = Gates(() if model is None else lstms(model))
-        self._gate_numbers: Tensor | None = None
-        self._separate_backward = separate_backward
-        self._asked = self._unstable = False
-        limits = self._live.detector.thresholds.as_dict()
-        self._bounds = RatioBounds(limits["ratio_collapse"]["warning"], limits["ratio_explosion"]["warning"])
-        self._minibatches = 0
-        self._detail_s = self._spent = 0.0
+        self._troubles = Troubles(self._live.detector.thresholds.as_dict(), self._reader)
+        self._spent = 0.0
         self._loop = self._new_loop()
         self._states: dict[str, tuple[Tensor, Tensor]] = {}
         self._episodes: list[Episode] = []
@@ -162,9 +150,8 @@ class Recorder:
         )
 
     def _new_loop(self) -> InnerLoop:
-        return InnerLoop(
-            self._reader, len(self.heads.names), self._detail, self._bounds, every_step=self.level == "DEBUG"
-        )
+        heads, bounds, every = len(self.heads.names), self._troubles.bounds, self.level == "DEBUG"
+        return InnerLoop(self._reader, heads, self._sampling.detail, bounds, every_step=every)
 
     @property
     def level(self) -> str:
@@ -249,57 +236,30 @@ class Recorder:
 
     def _add(self, capture: Capture, epoch: int) -> None:
         self._loop.add(capture, epoch)
-        if self._gates.modules and self._detail is not None and self._detail.wanted:
-            with self._detailing():
-                if self._gates.watching:
-                    self._gate_numbers = self._gates.take()
-                elif len(self._loop.minibatches) == 1:
-                    self._gates.watch()
+        self._sampling.minibatch_taken_up(len(self._loop.minibatches))
 
     @property
     def separates(self) -> bool:
         """Whether ``separate`` wants the losses of the minibatch just taken up."""
-        wanted = self._separate_backward and self._detail is not None and self._detail.wanted
-        return wanted and len(self._loop.minibatches) == 1
+        return self._sampling.wants_losses(len(self._loop.minibatches))
 
     def separate(self, policy_loss: Tensor, value_loss: Tensor, entropy_loss: Tensor | None) -> None:
         """Differentiate the losses of a minibatch one by one, before its backward."""
-        if self._detail is not None and policy_loss.requires_grad and value_loss.requires_grad:
-            reaches = entropy_loss is not None and entropy_loss.requires_grad
-            with self._detailing():
-                self._detail.separate(policy_loss, value_loss, entropy_loss if reaches else None)
+        self._sampling.losses(policy_loss, value_loss, entropy_loss)
 
     def stability_report(self) -> None:
         """Ask for the rows of ``tensors`` of the update in progress."""
-        self._asked = True
+        self._troubles.asked = True
 
     def _begin_minibatch(self) -> bool:
         """Finish the update before, note when optimisation began; return whether this one is to be recorded."""
         self._finish_pending()
         if self._optimising is None:
             self._optimising = time.perf_counter()
-            self._begin_detail()
+            self._sampling.begin(self._update, self.level)
         if len(self._loop.minibatches) >= MAX_MINIBATCHES:
             raise RuntimeError(f"{MAX_MINIBATCHES} minibatches without update(): call it after each inner loop")
         return self.level != "OFF"
-
-    def _begin_detail(self) -> None:
-        """Sample the update whose optimisation begins, when the budget allows it or the level asks for it."""
-        detail = self._detail
-        if detail is None or self.level in ("OFF", "MINIMAL"):
-            return
-        if self._budget.wants(self._update, every=self.level == "DEBUG"):
-            with self._detailing():
-                detail.begin(self._update, self._minibatches)
-
-    @contextmanager
-    def _detailing(self) -> Iterator[None]:
-        """Count the time inside as spent for detail."""
-        start = time.perf_counter()
-        try:
-            yield
-        finally:
-            self._detail_s += time.perf_counter() - start
 
     def update(
         self,
@@ -335,9 +295,10 @@ class Recorder:
             tensors |= rollout_tensors(self.heads, values, returns, advantages, masks, relevant, td_errors)
             if lstm is not None:
                 self._states["rollout"] = lstm
-            self._take_gates(tensors)
-            with self._detailing():
-                tensors |= self._loop.detail_tensors()
+            tensors |= self._sampling.tensors(self._loop, self._states)
+            scale = amp.loss_scale()
+            if scale is not None and self._reader is not None:
+                tensors["loss_scale"] = scale
             for phase, (hidden, cell) in self._states.items():
                 tensors[f"lstm_{phase}"] = lstm_statistics(hidden.detach(), cell.detach())
             known = {**self._clock(env_steps), **cells}
@@ -358,18 +319,6 @@ class Recorder:
             self._next_update()
             if not self._pending.transfer.waits:
                 self._finish_pending()
-
-    def _take_gates(self, tensors: dict[str, Tensor]) -> None:
-        """Add what the LSTMs and the loss scaler showed."""
-        self._gates.stop()
-        if self._gate_numbers is not None:
-            tensors["gates"] = self._gate_numbers
-        if self._gates.state is not None:
-            self._states.setdefault("update", self._gates.state)
-        self._gates.state = self._gate_numbers = None
-        scale = amp.loss_scale()
-        if scale is not None and self._reader is not None:
-            tensors["loss_scale"] = scale
 
     def _clock(self, env_steps: int | None) -> dict[str, object]:
         now = time.perf_counter()
@@ -395,11 +344,8 @@ class Recorder:
         }
 
     def _next_update(self) -> None:
-        elapsed, core = time.perf_counter() - self._began, self._spent - self._detail_s
-        self._budget.settle(self._update, elapsed=elapsed, core=core, detail=self._detail_s)
-        self._minibatches, self._detail_s = len(self._loop.minibatches), 0.0
-        if self._detail is not None:
-            self._detail.end()
+        elapsed = time.perf_counter() - self._began
+        self._sampling.end(self._update, self._loop, elapsed=elapsed, spent=self._spent)
         self._update += 1
         self._loop = self._new_loop()
         self._states, self._episodes = {}, []
@@ -477,30 +423,12 @@ class Recorder:
             return
         measured, self._pending = self._pending, None
         rows = rows_of(measured, self.heads, self._reader)
-        judged = self._live.judge(measured.update, rows.tables | self._found(measured, rows))
+        judged = self._live.judge(measured.update, rows.tables | self._troubles.rows(measured.loop, rows))
         if self._reader is not None:
             self._reader.forget_copies()
         self._store.put(judged.rows | {"losses_of_data": self.guarded.take_losses(measured.update)})
         if rows.update.get("optimizer_steps") and rows.update.get("grad_norm_pre_clip") is None:
             self.guarded.tell_once("clip", UNSEEN_CLIP)
-
-    def _found(self, measured: Measured, rows: UpdateRows) -> dict[str, Rows]:
-        """Return the rows that only an update in trouble has: its worst samples, its broken tensors."""
-        found: dict[str, Rows] = {}
-        concerned = {0: ""} if self._bounds.crossed(rows.update) else {}
-        if len(rows.heads) > 1:
-            concerned |= {1 + place: row["head"] for place, row in enumerate(rows.heads) if self._bounds.crossed(row)}
-        if concerned:
-            measured.loop.find_worst()
-            epochs = [minibatch.epoch for minibatch in measured.loop.minibatches]
-            found["transitions"] = transition_rows(measured.loop.worst, concerned, epochs, measured.update)
-        unstable = bool(rows.update.get("tensors_nonfinite") or rows.update.get("nonfinite_sources"))
-        if self._reader is not None and (self._asked or (unstable and not self._unstable)):
-            cause = "nonfinite" if unstable else "asked"
-            looks = measured.loop.looks
-            found["tensors"] = stability_rows(self._reader.parameters, rows.norms, looks, rows.update, cause=cause)
-        self._unstable, self._asked = unstable, False
-        return found
 
     def close(self, reason: str = "closed") -> None:
         """End the recording: the update in progress is kept as interrupted, everything is sealed. Idempotent."""
@@ -513,7 +441,7 @@ class Recorder:
                 self._finish_pending()
             self._store.put({"losses_of_data": self.guarded.take_losses(self._update)})
         self._closed = True
-        self._gates.stop()
+        self._sampling.close()
         if self.parameters is not None:
             clip.unwatch(self)
             amp.unwatch()

@@ -14,7 +14,7 @@ from sb3_contrib import MaskablePPO
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from recorder import Recorder, clip
+from recorder import Recorder, amp, clip
 from recorder.adapters.sb3 import attach
 from recorder.recorder import Recorder as Whole
 from tests.recorder.loop import SIZES, Loop
@@ -142,6 +142,7 @@ def test_tensors_of_a_device_without_numbers_go_through(tmp_path: Path, wide: in
         assert any(name.startswith("detail") for name in tensors)
         rec._loop.minibatches.clear()
     clip.unwatch(rec)
+    amp.unwatch()
 
 
 def test_a_waiting_operation_would_be_seen() -> None:
