@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -118,7 +119,7 @@ class Recorder:
         self._spent = 0.0
         self._loop = self._new_loop()
         self._states: dict[str, tuple[Tensor, Tensor]] = {}
-        self._episodes: list[Episode] = []
+        self._episodes: deque[Episode] = deque()  # a list that grows makes malloc tidy up in the middle of a rollout
         self._episode_count = 0
         self._learning_rate: float | Tensor | None = None
         self._clip_seen: Seen | None = None
@@ -348,7 +349,7 @@ class Recorder:
         self._sampling.end(self._update, self._loop, elapsed=elapsed, spent=self._spent)
         self._update += 1
         self._loop = self._new_loop()
-        self._states, self._episodes = {}, []
+        self._states, self._episodes = {}, deque()
         self._began, self._optimising = time.perf_counter(), None
 
     def skip_update(self, reason: str, **given: Any) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -43,7 +43,7 @@ class Measured:
     loop: InnerLoop
     transfer: Transfer
     cells: Cells
-    episodes: Sequence[Episode]
+    episodes: Collection[Episode]
     status: str | None
     reason: str | None
     advantage_floor: float | None
@@ -130,7 +130,7 @@ def _head_rows(
     return rows
 
 
-def _episode_block(episodes: Sequence[Episode], update: int) -> Rows:
+def _episode_block(episodes: Collection[Episode], update: int) -> Rows:
     if not episodes:
         return []
     returns, lengths, envs, successes = zip(*episodes, strict=True)
@@ -138,7 +138,7 @@ def _episode_block(episodes: Sequence[Episode], update: int) -> Rows:
     return Block(len(episodes), cells)
 
 
-def _episode_cells(episodes: Sequence[Episode]) -> Cells:
+def _episode_cells(episodes: Collection[Episode]) -> Cells:
     returns = [episode[0] for episode in episodes]
     lengths = [episode[1] for episode in episodes if episode[1] is not None]
     return {
