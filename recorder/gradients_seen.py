@@ -51,14 +51,15 @@ Describe = Callable[[Plan, Sequence[int], Sequence[Tensor]], LargeDetail]
 class Seen:
     """One look at gradients; tensors stay where they are, nothing is awaited.
 
-    Of a small model ``flat`` keeps a copy of all elements until the update ends; of a large one norms of rows and
-    counts are taken at once.
+    Of a small model ``flat`` keeps a copy of all elements until the update ends: one operation now, and norms of all
+    steps together later, cost less than norms now. Of a large one norms and counts are taken at once, and the norms
+    serve the clip as well.
     """
 
     plan: Plan
     present: tuple[int, ...] | None  # positions in ``plan.ours`` that had a gradient; None: all
     norms: Tensor | None  # [present] float32 or float64; None: still to be taken from ``flat``, or nothing there
-    flat: Tensor | None
+    flat: Row | None
     rows: tuple[Tensor, ...]  # per cut parameter with a gradient; empty when ``flat`` is there
     total: Tensor | None
     elements: Tensor | None  # [NaN, Inf] where they were counted
@@ -77,24 +78,46 @@ class Seen:
         return spans
 
 
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One row of a block of copies."""
+
+    block: Tensor
+    place: int
+
+
 class Copies:
-    """Rows for copies of one plan's gradients, in blocks; a row is used again once the update is over."""
+    """Rows for copies of one plan's gradients, used again in every update: fresh memory costs more than the copying.
+
+    All rows of an update lie in one block, from the second update on.
+    """
 
     def __init__(self, parameters: Sequence[Tensor]) -> None:
-        self.used = 0
         self._like = parameters[0].detach()
         self._elements = sum(parameter.numel() for parameter in parameters)
-        self._rows: list[Tensor] = []
+        self._used = self._total = 0
+        self._grow(ROWS_A_BLOCK)
 
-    def take(self, parts: Sequence[Tensor]) -> Tensor:
+    def _grow(self, rows: int) -> None:
+        self._block = self._like.new_empty((rows, self._elements))
+        self._rows = self._block.unbind(0)
+        self._used = 0
+
+    def take(self, parts: Sequence[Tensor]) -> Row:
         """Copy the parts into the next row."""
-        if self.used == len(self._rows):
-            block = self._like.new_empty((ROWS_A_BLOCK, self._elements))
-            self._rows += block.unbind(0)
-        row = self._rows[self.used]
-        self.used += 1
-        torch.cat(list(parts), out=row)
-        return row
+        if self._used == len(self._rows):
+            self._grow(2 * len(self._rows))
+        place = self._used
+        torch.cat(list(parts), out=self._rows[place])
+        self._used += 1
+        self._total += 1
+        return Row(self._block, place)
+
+    def forget(self) -> None:
+        """Let the rows be used again."""
+        if self._total > len(self._rows):
+            self._grow(self._total)
+        self._used = self._total = 0
 
 
 @dataclass(slots=True)
@@ -156,10 +179,7 @@ class Reader:
         if not there:
             return Seen(plan, present, None, None, (), None, None, None)
         if plan.small and keep and all(gradient.layout is torch.strided for gradient in there):
-            found = measure.plain_norms(there) if plan.on_host else None
-            flat = self._copy(plan, there)
-            norms, total = (None, None) if found is None else (found.norms, found.total)
-            return Seen(plan, present, norms, flat, (), total, None, scale)
+            return Seen(plan, present, None, self._copy(plan, there), (), None, None, scale)
         found = measure.host_norms(there) if self._dense(plan, there) else measure.device_norms(there)
         cut = [plan.ours[position].grad for position in plan.cut]
         rows = tuple(measure.row_norms(gradient) for gradient in cut if gradient is not None)
@@ -168,11 +188,10 @@ class Reader:
             detail = describe(plan, range(len(there)) if present is None else present, there)
         return Seen(plan, present, found.norms, None, rows, found.total, _elements(there, found), scale, detail)
 
-    def _copy(self, plan: Plan, gradients: Sequence[Tensor]) -> Tensor:
-        """Copy gradients into one row, of memory that is used again in every update: fresh memory costs more."""
+    def _copy(self, plan: Plan, gradients: Sequence[Tensor]) -> Row:
         rows = [gradient.reshape(-1) for gradient in gradients]
         if len(rows) < len(plan.ours):
-            return torch.cat(rows)
+            return Row(torch.cat(rows).unsqueeze(0), 0)
         copies = self._copies.get(id(plan))
         if copies is None:
             copies = self._copies[id(plan)] = Copies(plan.ours)
@@ -181,7 +200,7 @@ class Reader:
     def forget_copies(self) -> None:
         """Let the copies' memory be used again."""
         for copies in self._copies.values():
-            copies.used = 0
+            copies.forget()
 
     @staticmethod
     def _dense(plan: Plan, gradients: Sequence[Tensor]) -> bool:

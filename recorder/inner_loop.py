@@ -91,7 +91,7 @@ class InnerLoop:
         describe = detail.look if detail is not None and now else None
         seen = self._reader.see(plan, scale, keep=self._copied <= KEEP_ELEMENTS, describe=describe)
         if seen.flat is not None:
-            self._copied += seen.flat.numel()
+            self._copied += seen.flat.block.shape[1]
         self.minibatches[-1].seen.append(seen)
         return seen
 

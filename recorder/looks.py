@@ -9,15 +9,15 @@ import torch
 from torch import Tensor
 from torch.linalg import vector_norm
 
-from recorder.gradients_seen import LargeDetail, Seen
+from recorder.gradients_seen import LargeDetail, Row, Seen
 
 
 @dataclass(frozen=True, slots=True)
 class Looks:
     """Looks at the same gradients, stacked: ``norms {name}`` and ``rows {name} {k}`` of the transfer are theirs.
 
-    ``flat`` [looks, elements] keeps the gradients themselves until the update's numbers have arrived: what turns out
-    to be doubtful in float32, or not finite, is measured again from it.
+    ``flat`` [looks, elements] keeps the gradients themselves until the update's numbers have arrived: where something
+    turns out not to be finite, it is counted from them.
     """
 
     name: str
@@ -44,11 +44,19 @@ def looked(seen: Sequence[Sequence[Seen]]) -> Iterator[Looked]:
             alike.setdefault(key, []).append((place, one))
     for number, members in enumerate(alike.values()):
         copies = [one.flat for _, one in members if one.flat is not None]
-        flat = torch.stack(copies) if copies else None
+        flat = _joined(copies) if copies else None
         looks = Looks(
             str(number), members[0][1], tuple(place for place, _ in members), flat, tuple(o.detail for _, o in members)
         )
         yield Looked(looks, _tensors(looks, [one for _, one in members]))
+
+
+def _joined(rows: Sequence[Row]) -> Tensor:
+    """Return rows [n, elements]; without a copy where they follow one another in one block."""
+    first = rows[0]
+    if all(row.block is first.block and row.place == first.place + n for n, row in enumerate(rows)):
+        return first.block[first.place : first.place + len(rows)]
+    return torch.stack([row.block[row.place] for row in rows])
 
 
 def _tensors(looks: Looks, seen: Sequence[Seen]) -> dict[str, Tensor]:

@@ -1,4 +1,4 @@
-"""Gradient norms of one update, arrived on the host: looks joined, doubtful numbers measured again."""
+"""Gradient norms of one update, arrived on the host: looks joined, broken elements counted."""
 
 from __future__ import annotations
 
@@ -7,11 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-import torch
-from torch.linalg import vector_norm
 
 from recorder.looks import Looks
-from recorder.measure.gradients import TRUSTED, nonfinite_elements
+from recorder.measure.gradients import nonfinite_elements
 from recorder.parameters import Piece
 
 Numbers = npt.NDArray[np.float64]
@@ -58,7 +56,7 @@ def gradient_norms(
         if len(there):
             scale = arrays.get(f"scale {look.name}", _ONE)[:, None]
             found = np.array(arrays[f"norms {look.name}"], np.float64)
-            elements.append(_look_again(look, found, arrays.get(f"elements {look.name}")))
+            elements.append(_counted(look, found, arrays.get(f"elements {look.name}")))
             norms[rows, there] = found / scale
             _cut(look, rows[:, 0], arrays, pieces, norms, scale)
     whole = [piece.tensor for piece in pieces]
@@ -76,23 +74,15 @@ def gradient_norms(
 _ONE = np.ones(1)
 
 
-def _look_again(look: Looks, norms: Numbers, elements: Numbers | None) -> Numbers | None:
-    """Measure again, in float64, the norms that float32 cannot be trusted with; return counts of NaN and Inf.
+def _counted(look: Looks, norms: Numbers, elements: Numbers | None) -> Numbers | None:
+    """Return counts of NaN and Inf: read from the copies of the gradients where the norms say that there are some.
 
-    Nearly always there is nothing to do. Where there is, the copies of the gradients are read: on a device this
-    waits, but only here, after the update, and only because something is wrong or exactly zero.
+    On a device this waits, but only here, after the update, and only because something is broken.
     """
     if look.flat is None:
         return elements
-    low, high = TRUSTED
-    if look.like.norms is not None and look.flat.dtype == torch.float32:
-        doubtful = ~((norms > low) & (norms < high))
-        for column in np.flatnonzero(doubtful.any(axis=0)).tolist():
-            _, start, stop = look.like.spans[column]
-            norms[:, column] = vector_norm(look.flat[:, start:stop], dim=1, dtype=torch.float64).cpu().numpy()
-    broken = np.flatnonzero(~np.isfinite(norms).all(axis=1))
     counts = np.zeros(2)
-    for row in broken:
+    for row in np.flatnonzero(~np.isfinite(norms).all(axis=1)):
         counts += nonfinite_elements([look.flat[row]]).cpu().numpy()
     return counts
 
