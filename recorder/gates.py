@@ -36,14 +36,15 @@ class Gates:
 
     modules: Sequence[nn.Module]
     state: tuple[Tensor, Tensor] | None = None
+    error: Exception | None = None
     _hooks: list[RemovableHandle] = field(default_factory=list)
     _calls: dict[nn.Module, list[Call]] = field(default_factory=dict)
     _states: dict[nn.Module, tuple[Tensor, Tensor]] = field(default_factory=dict)
 
     def watch(self) -> None:
         """Look at the calls from here on, those of a forward that will be differentiated."""
-        self._calls, self._states, self.state = {}, {}, None
-        self._hooks = [module.register_forward_hook(self._seen) for module in self.modules]
+        self._calls, self._states, self.state, self.error = {}, {}, None, None
+        self._hooks = [module.register_forward_hook(self._seen, with_kwargs=True) for module in self.modules]
 
     def stop(self) -> None:
         """Take the hooks off."""
@@ -58,9 +59,11 @@ class Gates:
     def take(self) -> Tensor | None:
         """Stop watching; return ``GATE_FIELDS`` over all calls, None when there were none that could be measured.
 
-        To be called before the optimizer changes the weights.
+        To be called before the optimizer changes the weights. Raises what went wrong in the calls.
         """
         self.stop()
+        if self.error is not None:
+            raise self.error
         calls, self._calls = self._calls, {}
         if self._states:
             states = list(self._states.values())
@@ -72,22 +75,30 @@ class Gates:
             measured.append(gate_statistics(inputs, hidden, _weights(module)))
         return torch.stack(measured).sum(0) if measured else None
 
-    def _seen(self, module: nn.Module, args: tuple[Any, ...], result: Any) -> None:
+    def _seen(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any) -> None:
+        """Take up one call. An error ends the watching and goes no further: this runs inside the training's forward."""
         if not torch.is_grad_enabled():
             return
-        with torch.no_grad():
-            if isinstance(module, nn.LSTMCell):
-                self._cell(module, args, result)
-            elif isinstance(module, nn.LSTM):
-                self._sequence(module, args, result)
+        given = (*args, kwargs["input"]) if not args and "input" in kwargs else args
+        state = given[1] if len(given) > 1 else kwargs.get("hx")
+        try:
+            with torch.no_grad():
+                if isinstance(module, nn.LSTMCell):
+                    self._cell(module, given[0], state, result)
+                elif isinstance(module, nn.LSTM):
+                    self._sequence(module, given[0], state, result)
+        except Exception as error:
+            self.error = error
+            self._calls.clear()
+            self._states.clear()
 
-    def _cell(self, module: nn.LSTMCell, args: tuple[Any, ...], result: Any) -> None:
-        x = args[0].detach().reshape(-1, module.input_size)
-        before = args[1][0] if len(args) > 1 and args[1] is not None else x.new_zeros(len(x), module.hidden_size)
+    def _cell(self, module: nn.LSTMCell, given: Any, state: Any, result: Any) -> None:
+        x = given.detach().reshape(-1, module.input_size)
+        before = x.new_zeros(len(x), module.hidden_size) if state is None else state[0]
         self._keep(module, x, before.detach().reshape(-1, module.hidden_size))
         self._states[module] = tuple(one.detach().reshape(1, -1, module.hidden_size) for one in result)
 
-    def _sequence(self, module: nn.LSTM, args: tuple[Any, ...], result: Any) -> None:
+    def _sequence(self, module: nn.LSTM, given: Any, state: Any, result: Any) -> None:
         """Pair each input with the hidden state before it; within one call nothing resets the state."""
         output, (hidden, cell) = result
         if not isinstance(output, Tensor) or output.dim() != 3:
@@ -95,11 +106,10 @@ class Gates:
         self._states[module] = hidden.detach(), cell.detach()
         if module.num_layers != 1 or module.bidirectional:
             return  # the inner layers' hidden states do not come out
-        x, output = args[0].detach(), output.detach()
+        x, output = given.detach(), output.detach()
         if module.batch_first:
             x, output = x.swapaxes(0, 1), output.swapaxes(0, 1)
-        given = args[1] if len(args) > 1 else None
-        first = output.new_zeros(output.shape[1:]) if given is None else given[0][0].detach()
+        first = output.new_zeros(output.shape[1:]) if state is None else state[0][0].detach()
         before = torch.cat([first.unsqueeze(0), output[:-1]])
         self._keep(module, x.reshape(-1, x.shape[-1]), before.reshape(-1, before.shape[-1]))
 

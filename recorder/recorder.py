@@ -123,6 +123,7 @@ class Recorder:
         self._episode_count = 0
         self._learning_rate: float | Tensor | None = None
         self._clip_seen: Seen | None = None
+        self._lost_minibatch = False
         self._began = time.perf_counter()
         self._optimising: float | None = None
         self._closed = False
@@ -198,6 +199,7 @@ class Recorder:
         """
         if self._closed or self._store.inert:
             return
+        self.expect_minibatch()
         with self.guarded("minibatch"), torch.no_grad():
             if not self._begin_minibatch():
                 return
@@ -230,6 +232,10 @@ class Recorder:
             if self.separates and isinstance(policy_loss, Tensor) and isinstance(value_loss, Tensor):
                 self.separate(policy_loss, value_loss, entropy_loss if isinstance(entropy_loss, Tensor) else None)
 
+    def expect_minibatch(self) -> None:
+        """Say that a minibatch comes: should it be lost to an error, its gradients are not taken for another's."""
+        self._lost_minibatch = True
+
     def captured(self, capture: Capture, epoch: int) -> None:
         """Take up a minibatch that an adapter will measure when the update ends. Call it within ``guarded``."""
         if not self._closed and not self._store.inert and self._begin_minibatch():
@@ -237,6 +243,7 @@ class Recorder:
 
     def _add(self, capture: Capture, epoch: int) -> None:
         self._loop.add(capture, epoch)
+        self._lost_minibatch = False
         self._sampling.minibatch_taken_up(len(self._loop.minibatches))
 
     @property
@@ -382,7 +389,8 @@ class Recorder:
 
     @property
     def _watching(self) -> bool:
-        return self._reader is not None and not self._closed and bool(self._loop.minibatches)
+        lost = self._closed or self._lost_minibatch
+        return self._reader is not None and not lost and bool(self._loop.minibatches)
 
     def before_clip(self, parameters: list[Tensor], *, plain: bool) -> Tensor | None:
         """See gradients before a clip call; return their total norm where it is torch's own to the last bit.

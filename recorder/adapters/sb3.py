@@ -116,7 +116,7 @@ class Attachment:
             **_facts(model),
             **options,
         )
-        self._undo: list[tuple[Any, str]] = []
+        self._undo: list[tuple[Any, str, Any]] = []
         self._sampled: np.ndarray[Any, Any] | None = None
         self._visited = 0
         self._collected = False
@@ -145,6 +145,7 @@ class Attachment:
         after: Callable[[tuple[Any, ...], dict[str, Any], Any], None] | None = None,
     ) -> None:
         original, block = getattr(owner, name), self.recorder.guarded(name)
+        own = owner.__dict__.get(name)
 
         def wrapped(*args: Any, **kwargs: Any) -> Any:
             if before is not None:
@@ -157,15 +158,17 @@ class Attachment:
             return result
 
         setattr(owner, name, wrapped)
-        self._undo.append((owner, name))
+        self._undo.append((owner, name, own))
 
     def detach(self, reason: str) -> None:
         """Record the update in progress, take the wrappers off, close the run."""
         with self.recorder.guarded("detach"):
             self._boundary(None if reason == "closed" else reason)
         while self._undo:
-            owner, name = self._undo.pop()
+            owner, name, own = self._undo.pop()
             owner.__dict__.pop(name, None)
+            if own is not None:  # somebody had wrapped it before
+                setattr(owner, name, own)
         self.recorder.close(reason)
 
     def _on_add(self, *_: Any) -> None:
@@ -226,6 +229,7 @@ class Attachment:
         if self._sampled is None:
             return
         indices, self._sampled = self._sampled, None
+        self.recorder.expect_minibatch()
         values, log_prob, entropy = result
         buffer = self.model.rollout_buffer
         if self._rollout is None:

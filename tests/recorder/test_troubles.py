@@ -527,3 +527,52 @@ def test_separate_backwards_give_the_angle_between_the_losses_and_change_nothing
         if row["group"] == "critic"
     )
     assert all(row["entropy_grad_norm"] > 0 for row in rows if row["group"] == "shared")
+
+
+class Odd(nn.LSTM):
+    """An LSTM that is called in its own way."""
+
+    def forward(self, *, x: Tensor) -> Any:  # type: ignore[override]
+        return super().forward(x)
+
+
+def test_an_lstm_called_by_keywords_or_oddly_never_breaks_the_forward() -> None:
+    module = nn.LSTM(3, 5)
+    gates = Gates(lstms(nn.ModuleList([module])))
+    gates.watch()
+    module(input=torch.randn(2, 1, 3), hx=(torch.zeros(1, 1, 5), torch.zeros(1, 1, 5)))
+    found = gates.take()
+    assert found is not None
+    assert float(found[4]) == 10
+    gates.watch()
+    packed = nn.utils.rnn.pack_sequence([torch.randn(2, 3)])
+    module(packed)
+    assert gates.take() is None
+    odd = Odd(3, 5)
+    gates = Gates(lstms(nn.ModuleList([odd])))
+    gates.watch()
+    odd(x=torch.randn(2, 1, 3))
+    with pytest.raises(IndexError):
+        gates.take()
+    assert not odd._forward_hooks
+
+
+def test_gradients_of_a_lost_minibatch_are_not_taken_for_the_one_before(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model = Plain()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+    wanted = []
+    with Recorder(tmp_path / "run", model, heads={"op": model.op}) as rec:
+        for minibatch in range(3):
+            loss = model.op(torch.randn(4, 3)).square().mean()
+            wrong = {"op": torch.zeros(4)} if minibatch != 1 else {"no such head": torch.zeros(4)}
+            rec.minibatch(log_prob=wrong, old_log_prob={"op": torch.zeros(4)}, loss=loss)
+            optimizer.zero_grad()
+            loss.backward()
+            wanted.append(norm_of(p.grad for p in model.parameters()))
+            torch.nn.utils.clip_grad_norm_(model.parameters(), 0.5)
+            optimizer.step()
+        rec.update()
+    run = open_run(tmp_path / "run")
+    assert run.frame("steps")["grad_norm_pre_clip"].to_list() == pytest.approx([wanted[0], wanted[2]], rel=1e-6)
+    assert [row["rows"] for row in run.frame("losses_of_data").to_dicts()] == [1]
