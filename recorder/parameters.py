@@ -60,7 +60,6 @@ class Group:
     name: str
     pieces: tuple[int, ...]
     elements: int
-    frozen: bool
 
     @property
     def tensors(self) -> int:
@@ -152,8 +151,11 @@ class ParameterMap:
             name,
             places,
             sum(self.pieces[place].elements for place in places),
-            not any(self.parameters[tensor].requires_grad for tensor in wanted),
         )
+
+    def frozen(self, group: Group) -> bool:
+        """Whether nothing in the group is trainable now."""
+        return not any(self.parameters[self.pieces[place].tensor].requires_grad for place in group.pieces)
 
 
 def _union(spans: list[tuple[int, int]]) -> Spans:

@@ -9,11 +9,13 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.optim.optimizer import Optimizer
 
 from esper_analyze.detector.thresholds import Thresholds
+from esper_analyze.schema.tables.updates import STATUSES
 from recorder import amp, clip, exits
 from recorder.batch import Capture
 from recorder.gradients_seen import Reader, Seen
@@ -228,7 +230,7 @@ class Recorder:
             )
             self._add(sample, epoch)
             if lstm is not None:
-                self._states["update"] = (lstm[0].detach(), lstm[1].detach())
+                self._states["update"] = (lstm[0].detach().clone(), lstm[1].detach().clone())
             if self.separates and isinstance(policy_loss, Tensor) and isinstance(value_loss, Tensor):
                 self.separate(policy_loss, value_loss, entropy_loss if isinstance(entropy_loss, Tensor) else None)
 
@@ -299,21 +301,23 @@ class Recorder:
             return
         with self.guarded("update"), torch.no_grad():
             self._finish_pending()
-            tensors = self._loop.tensors()
-            tensors |= rollout_tensors(self.heads, values, returns, advantages, masks, relevant, td_errors)
+            tensors = self._inner_tensors()
+            given = (values, returns, advantages, masks, relevant, td_errors)
+            tensors |= rollout_tensors(self.heads, *given, self.guarded)
             if lstm is not None:
                 self._states["rollout"] = lstm
-            tensors |= self._sampling.tensors(self._loop, self._states)
-            scale = amp.loss_scale()
-            if scale is not None and self._reader is not None:
-                tensors["loss_scale"] = scale
-            for phase, (hidden, cell) in self._states.items():
-                tensors[f"lstm_{phase}"] = lstm_statistics(hidden.detach(), cell.detach())
-            known = {**self._clock(env_steps), **cells}
-            if isinstance(self._learning_rate, Tensor):
-                tensors["learning_rate"] = self._learning_rate
-            elif "learning_rate" not in cells:
-                known["learning_rate"] = self._learning_rate
+            with self.guarded("update: detail"):
+                tensors |= self._sampling.tensors(self._loop, self._states)
+            tensors |= self._state_tensors()
+            said, status = status, None
+            with self.guarded("update(status)"):
+                status = _known_status(said)
+            known = self._clock(env_steps)
+            for name, cell in ({"learning_rate": self._learning_rate} | cells).items():
+                if isinstance(cell, Tensor):
+                    tensors[f"cell {name}"] = cell.detach().reshape(-1)[:1]
+                else:
+                    known[name] = cell.item() if isinstance(cell, np.ndarray) and cell.size == 1 else cell
             self._pending = Measured(
                 self._update,
                 self._loop,
@@ -327,6 +331,28 @@ class Recorder:
             self._next_update()
             if not self._pending.transfer.waits:
                 self._finish_pending()
+
+    def _inner_tensors(self) -> dict[str, Tensor]:
+        """Return what the minibatches showed; when they cannot be measured, the update keeps its row without them."""
+        try:
+            return self._loop.tensors()
+        except Exception as error:
+            if self.guarded.strict:
+                raise
+            self.guarded.lose("update: minibatches", error)
+            self._loop = self._new_loop()
+            return {}
+
+    def _state_tensors(self) -> dict[str, Tensor]:
+        """Return the recurrent states' statistics, and the loss scale."""
+        tensors: dict[str, Tensor] = {}
+        for phase, (hidden, cell) in self._states.items():
+            with self.guarded(f"lstm ({phase})"):
+                tensors[f"lstm_{phase}"] = lstm_statistics(hidden.detach(), cell.detach())
+        scale = amp.loss_scale()
+        if scale is not None and self._reader is not None:
+            tensors["loss_scale"] = scale
+        return tensors
 
     def _clock(self, env_steps: int | None) -> dict[str, object]:
         now = time.perf_counter()
@@ -397,13 +423,13 @@ class Recorder:
 
         Then the clip need not compute it, and the time is not counted as the recorder's.
         """
-        self._clip_seen = None
+        self._clip_seen = seen = None
         if not self._watching:
             return None
         spent = self.guarded.spent
         with self.guarded("gradients"), torch.no_grad():
-            self._clip_seen = self._loop.see_gradients(parameters, amp.carried())
-        seen = self._clip_seen
+            seen = self._loop.see_gradients(parameters, amp.carried())
+        self._clip_seen = seen
         if seen is None or not plain or not seen.plan.complete or seen.total is None:
             return None
         self.guarded.spent = spent
@@ -411,12 +437,13 @@ class Recorder:
 
     def after_clip(self, total: Tensor, max_norm: object, norm_type: float) -> None:
         """See the norm that the clip call returned."""
-        if self._clip_seen is None:
+        seen = self._clip_seen
+        if seen is None:
             return
         with self.guarded("clip"), torch.no_grad():
-            seen = self._clip_seen
             own = norm_type == 2.0 and seen.plan.complete and seen.scale is None
-            self._loop.see_clip(total if own else None, float(max_norm) if isinstance(max_norm, (int, float)) else None)
+            bound = float(max_norm) if norm_type == 2.0 and isinstance(max_norm, (int, float)) else None
+            self._loop.see_clip(total if own else None, bound)
 
     def before_step(self, optimizer: Optimizer) -> None:
         """See gradients as an optimizer takes them."""
@@ -464,3 +491,9 @@ class Recorder:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close("closed" if kind is None else f"{kind.__name__}: {error}"[:500])
+
+
+def _known_status(status: str | None) -> str | None:
+    if status is not None and status not in STATUSES:
+        raise ValueError(f"status {status!r} is none of {', '.join(STATUSES)}; the row says what was seen instead")
+    return status

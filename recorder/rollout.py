@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from recorder.guard import Guard
 from recorder.heads import Heads
 from recorder.measure.masks import mask_statistics
 from recorder.measure.values import advantage_statistics, td_statistics, value_statistics
@@ -24,15 +25,34 @@ def rollout_tensors(
     masks: Mapping[str, ArrayLike] | None,
     relevant: Mapping[str, ArrayLike] | None,
     td_errors: ArrayLike | None,
+    guarded: Guard,
 ) -> dict[str, Tensor]:
-    """Return device scalars under the names that ``recorder.reduce.rollout`` reads; what was not given is left out."""
+    """Return device scalars under the names that ``recorder.reduce.rollout`` reads; what was not given is left out.
+
+    One thing that does not fit costs only its own columns.
+    """
     tensors = {}
     if values is not None and returns is not None:
-        tensors["values"] = value_statistics(torch.as_tensor(values), torch.as_tensor(returns))
+        with guarded("update(values, returns)"):
+            tensors["values"] = value_statistics(torch.as_tensor(values), torch.as_tensor(returns))
     if advantages is not None:
-        tensors["advantages"] = advantage_statistics(torch.as_tensor(advantages))
+        with guarded("update(advantages)"):
+            tensors["advantages"] = advantage_statistics(torch.as_tensor(advantages))
     if td_errors is not None:
-        tensors["td_errors"] = td_statistics(torch.as_tensor(td_errors))
+        with guarded("update(td_errors)"):
+            tensors["td_errors"] = td_statistics(torch.as_tensor(td_errors))
+    with guarded("update(masks, relevant)"):
+        tensors |= _mask_tensors(heads, masks, relevant, values)
+    return tensors
+
+
+def _mask_tensors(
+    heads: Heads,
+    masks: Mapping[str, ArrayLike] | None,
+    relevant: Mapping[str, ArrayLike] | None,
+    values: ArrayLike | None,
+) -> dict[str, Tensor]:
+    tensors: dict[str, Tensor] = {}
     given = {name: torch.as_tensor(mask) for name, mask in (masks or {}).items()}
     matters = {name: torch.as_tensor(mask) for name, mask in (relevant or {}).items()}
     like = _any_row(given, matters, values)

@@ -71,7 +71,7 @@ def rows_of(measured: Measured, heads: Heads, reader: Reader | None) -> UpdateRo
         policy = None if found is None else PolicyNumbers(found)
         gradients = group_numbers(parameters, found)
         row = {"update": update, **value_cells(arrays), **_inner_cells(found, policy, hooked=hooked)}
-        row |= scalar_cells(arrays) | measured.cells | _episode_cells(measured.episodes)
+        row |= measured.cells | scalar_cells(arrays) | _episode_cells(measured.episodes)
         row |= floored_cells(row, measured.advantage_floor) | _status(measured, row, found)
         groups = group_cells(parameters, gradients) if parameters is not None else []
         detail = None if found is None else detail_numbers(parameters, loop.details, arrays, found.ratio[0, 0])

@@ -133,8 +133,11 @@ def _relevant(first: Sample, flags: Tensor) -> Tensor:
 
 
 def _cells(losses: Sequence[Tensor | float]) -> Tensor:
-    tensors = [loss.reshape(()) for loss in losses if isinstance(loss, Tensor)]
-    return torch.stack(tensors) if tensors else torch.tensor(losses, dtype=torch.float64)
+    """Return one number a minibatch; some may have come as tensors and some as floats."""
+    device = next((loss.device for loss in losses if isinstance(loss, Tensor)), None)
+    if device is None:
+        return torch.tensor(losses, dtype=torch.float64)
+    return torch.stack([torch.as_tensor(loss).to(device).reshape(()).double() for loss in losses])
 
 
 def copied(tensors: Sequence[Tensor]) -> Tensor:

@@ -40,7 +40,7 @@ class Sampler:
             numbers += () if given is None else self._tensors(given)
         numbers += [row for row in rows.values() if row is not None]
         names = [name for group in (by_head, rows) for name, given in group.items() if given is not None]
-        whole = [] if actions is None else list(self._tensors(actions))
+        whole = [] if actions is None else self._actions(actions, numbers[0])
         whole += [row for row in places.values() if row is not None]
         masked = () if not masks else tuple(name for name in self.heads.categorical if name in masks)
         causal = () if not relevant else tuple(name for name in self.heads.names if name in relevant)
@@ -61,10 +61,17 @@ class Sampler:
             copied(flags).bool() if flags else None,
             causal,
             counted is not None,
-            {name: one.detach() if isinstance(one, Tensor) else one for name, one in losses.items() if one is not None},
+            {name: _number(one) for name, one in losses.items() if one is not None},
             None if clip_range is None else float(clip_range),
             widths,
         )
+
+    def _actions(self, given: Mapping[str, Tensor] | Tensor, like: Tensor) -> list[Tensor]:
+        """Return one tensor a head, −1 for heads (continuous ones) whose actions were not given."""
+        if isinstance(given, Tensor):
+            return list(self._tensors(given))
+        nothing = torch.full_like(like, -1, dtype=torch.int64)
+        return [given.get(name, nothing).reshape(like.shape) for name in self.heads.names]
 
     def _tensors(self, given: Mapping[str, Tensor] | Tensor) -> Sequence[Tensor]:
         """Return one tensor a head, in the order of the heads."""
@@ -85,5 +92,16 @@ def _masks(masks: Mapping[str, Tensor] | None, masked: Sequence[str]) -> tuple[T
         return None, ()
     given = [masks[name] for name in masked]
     widths = tuple(mask.shape[-1] for mask in given)
+    if len({mask.shape[:-1] for mask in given}) > 1:
+        given = [mask.reshape(-1, mask.shape[-1]) for mask in given]
     together = torch.cat(given, dim=-1)
     return together.reshape(-1, together.shape[-1]), widths
+
+
+def _number(loss: Tensor | float) -> Tensor | float:
+    """Return a loss as a single number, copied. Raises ``ValueError`` for one that is not reduced."""
+    if not isinstance(loss, Tensor):
+        return float(loss)
+    if loss.numel() != 1:
+        raise ValueError(f"a loss of shape {tuple(loss.shape)}: give its mean, one number a minibatch")
+    return loss.detach().clone()

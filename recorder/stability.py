@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from recorder.looks import Looks
 from recorder.parameters import ParameterMap
@@ -27,7 +28,7 @@ def stability_rows(
     Weights are looked at now: this waits for the device, and is done only because something is wrong or was asked.
     """
     count = len(parameters.parameters)
-    largest = torch.stack([parameter.detach().abs().amax().double() for parameter in parameters.parameters])
+    largest = torch.stack([_largest(parameter) for parameter in parameters.parameters])
     weights = largest.cpu().numpy()
     seen: Any = np.zeros(count, bool)
     broken: Any = np.zeros(count, bool)
@@ -58,6 +59,13 @@ def stability_rows(
     )
 
 
+def _largest(parameter: Tensor) -> Tensor:
+    """Return the largest |w|; 0 of a parameter without elements."""
+    return (
+        parameter.detach().abs().amax().double() if parameter.numel() else parameter.new_zeros((), dtype=torch.float64)
+    )
+
+
 def _largest_gradients(looks: Sequence[Looks], count: int) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
     """Return the largest |g| of each tensor over the steps whose gradients were kept, and where there are any."""
     largest, kept = np.zeros(count), np.zeros(count, bool)
@@ -65,6 +73,8 @@ def _largest_gradients(looks: Sequence[Looks], count: int) -> tuple[np.ndarray[A
         if look.flat is None:
             continue
         for position, start, stop in look.like.spans:
+            if start == stop:
+                continue
             tensor = look.like.plan.places[position]
             size = float(look.flat[:, start:stop].abs().amax())
             largest[tensor] = max(largest[tensor], size) if np.isfinite(size) else size

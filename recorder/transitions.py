@@ -44,7 +44,8 @@ def worst_of(batch: Batch, places: Sequence[int], bounds: RatioBounds) -> Worst:
     actions = None
     if batch.actions is not None:
         nothing = torch.full_like(batch.actions[:1], torch.nan, dtype=torch.float64)
-        actions = torch.cat([nothing, batch.actions.double()])
+        taken = batch.actions.double()
+        actions = torch.cat([nothing, torch.where(taken < 0, torch.nan, taken)])
     columns: dict[str, Tensor | None] = {
         "minibatch": minibatch[:, None],
         "index": batch.index,

@@ -6,8 +6,9 @@ on the instance while attached. ``train()`` is not replaced.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -89,6 +90,46 @@ class RecorderCallback(BaseCallback):
             self._attachment = None
 
 
+class Wrapped:
+    """A method of one object with the recorder around it. Copies and pickles of the object get their own method."""
+
+    def __init__(
+        self,
+        owner: Any,
+        name: str,
+        block: AbstractContextManager[None],
+        before: Callable[[], None] | None,
+        after: Callable[[tuple[Any, ...], dict[str, Any], Any], None] | None,
+    ) -> None:
+        self._owner, self._name, self._block = owner, name, block
+        self._own = owner.__dict__.get(name)
+        self._original, self._before, self._after = getattr(owner, name), before, after
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Call the method, with the recorder before or after it."""
+        if self._before is not None:
+            with self._block:
+                self._before()
+        result = self._original(*args, **kwargs)
+        if self._after is not None:
+            with self._block:
+                self._after(args, kwargs, result)
+        return result
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Any:
+        twin = memo.get(id(self._owner))
+        if self._own is not None or twin is None:
+            return copy.deepcopy(self._own, memo)
+        return getattr(type(twin), self._name).__get__(twin)
+
+    def __reduce__(self) -> Any:
+        return (getattr, (self._owner, self._name)) if self._own is None else (_itself, (self._own,))
+
+
+def _itself(thing: Any) -> Any:
+    return thing
+
+
 class Attachment:
     """The wrappers around one model, and what they have seen of the rollout and minibatch in progress."""
 
@@ -122,6 +163,7 @@ class Attachment:
         self._collected = False
         self._step_logits: tuple[Tensor, ...] = ()  # [envs, Σ sizes] a step, views of one block that is used again
         self._steps_seen = 0
+        self._acted: list[tuple[Any, list[Tensor]]] = []
         self._old_heads: Tensor | None = None
         self._train_settings: Hyperparameters | None = None
         self._rollout: RolloutRows | None = None
@@ -144,20 +186,8 @@ class Attachment:
         before: Callable[[], None] | None = None,
         after: Callable[[tuple[Any, ...], dict[str, Any], Any], None] | None = None,
     ) -> None:
-        original, block = getattr(owner, name), self.recorder.guarded(name)
         own = owner.__dict__.get(name)
-
-        def wrapped(*args: Any, **kwargs: Any) -> Any:
-            if before is not None:
-                with block:
-                    before()
-            result = original(*args, **kwargs)
-            if after is not None:
-                with block:
-                    after(args, kwargs, result)
-            return result
-
-        setattr(owner, name, wrapped)
+        setattr(owner, name, Wrapped(owner, name, self.recorder.guarded(name), before, after))
         self._undo.append((owner, name, own))
 
     def detach(self, reason: str) -> None:
@@ -171,8 +201,10 @@ class Attachment:
                 setattr(owner, name, own)
         self.recorder.close(reason)
 
-    def _on_add(self, *_: Any) -> None:
-        """Take up episodes finished at this step; the model's own list of them is a ring of 100."""
+    def _on_add(self, args: tuple[Any, ...], kwargs: dict[str, Any], _: Any) -> None:
+        """Take up the logits of the step, and episodes that it ended; the model's own list of them is a ring of 100."""
+        if self.layout.factored:
+            self._keep_logits(args[5] if len(args) > 5 else kwargs.get("log_prob"))
         ring = self.model.ep_info_buffer
         if not ring or ring[-1] is self._last_episode:
             return
@@ -191,15 +223,19 @@ class Attachment:
         They are copied into memory that was there before: keeping thousands of small new tensors alive would cost
         the training more than the copy.
         """
-        if result[1].requires_grad:
-            return
-        logits = [one.logits for one in self._distributions()]
-        if not self._step_logits:
-            width = sum(self.layout.factored)
-            block = logits[0].new_zeros((self.model.n_steps, len(logits[0]), width))
-            self._step_logits = block.unbind(0)
-        torch.cat(logits, dim=1, out=self._step_logits[self._steps_seen % len(self._step_logits)])
-        self._steps_seen += 1
+        if not result[1].requires_grad:
+            self._acted.append((result[2], [one.logits for one in self._distributions()]))
+
+    def _keep_logits(self, log_probs: Any) -> None:
+        """Copy the logits of the forward whose log-probs go into the buffer; a callback may have made others."""
+        for made, logits in self._acted:
+            if made is log_probs:
+                if not self._step_logits:
+                    block = logits[0].new_zeros((self.model.n_steps, len(logits[0]), sum(self.layout.factored)))
+                    self._step_logits = block.unbind(0)
+                torch.cat(logits, dim=1, out=self._step_logits[self._steps_seen % len(self._step_logits)])
+                self._steps_seen += 1
+        self._acted.clear()
 
     def _distributions(self) -> Sequence[Any]:
         dist = self.model.policy.action_dist

@@ -21,7 +21,12 @@ FIELDS = (
 
 
 def lstm_statistics(hidden: Tensor, cell: Tensor) -> Tensor:
-    """Return ``FIELDS`` in float64 for h and c, each layers × environments × hidden (c may have another width)."""
+    """Return ``FIELDS`` in float64 for h and c.
+
+    Each is layers × environments × hidden (c may have another width), or environments × hidden.
+    """
+    if hidden.dim() == 2:  # environments × hidden, as an LSTMCell gives them
+        hidden, cell = hidden.unsqueeze(0), cell.unsqueeze(0)
     h = hidden.double()
     if hidden.shape == cell.shape:
         numbers, broken = _states(torch.stack([h, cell.double()]))

@@ -149,7 +149,7 @@ def noise_scale(small: float, big: float, samples: float, count: int) -> float |
     of B samples (McCandlish et al. 2018, appendix A.1). None when the estimate of |G|² is not positive.
     """
     signal = (count * big - small) / (count - 1)
-    if not signal > 0 or not np.isfinite(signal):
+    if not signal > 0 or not np.isfinite(signal) or not samples > 0:
         return None
     return (small - big) / (1 / samples - 1 / (count * samples)) / signal
 

@@ -151,7 +151,7 @@ def head_gradient_cells(parameters: ParameterMap | None, numbers: GroupNumbers |
     if parameters is None or place is None:
         return {}
     group = parameters.groups[place]
-    if group.frozen:
+    if parameters.frozen(group):
         return {"grad_state": "frozen", "params_without_grad": group.tensors, "params_nonfinite": 0, "params_finite": 0}
     return {} if numbers is None else numbers.head_cells(place)
 

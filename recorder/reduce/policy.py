@@ -48,7 +48,7 @@ class PolicyNumbers:
 
     def _ratio_cells(self) -> Cells:
         found, ratio = self.found, self.ratio
-        last = found.epoch == found.epoch[-1]
+        last = (found.epoch == found.epoch[-1]) & (found.ratio[_RATIO["count"], 0] > 0)
         mean, std = self._pooled()
         k1, k2, k3 = (ratio.weighted[_RATIO[name]][0] for name in ("k1", "k2", "k3"))
         cells: Cells = {
@@ -61,7 +61,7 @@ class PolicyNumbers:
             "kl_k1": k1,
             "kl_k2": k2,
             "kl_k3": k3,
-            "kl_k3_last_epoch": float(found.ratio[_RATIO["k3"], 0, last].mean()),
+            "kl_k3_last_epoch": float(found.ratio[_RATIO["k3"], 0, last].mean()) if last.any() else None,
         }
         if found.ratio[_RATIO["count"], 0, 0] > 0:
             cells["first_ratio_error"] = float(found.ratio[_RATIO["log_ratio_abs_max"], 0, 0])
@@ -115,6 +115,8 @@ class PolicyNumbers:
 def step_block(found: Inner, update: int, *, hooked: bool) -> Block:
     """Return the rows of ``steps``; without an optimizer hook nobody knows whether a step was taken."""
     joint = dict(zip(ratios.FIELDS, found.ratio[:, 0], strict=True))
+    counted = joint["count"] > 0
+    entropy_rows = None if found.joint is None else found.joint[_JOINT["entropy"]]
     return Block(
         found.count,
         {
@@ -122,13 +124,13 @@ def step_block(found: Inner, update: int, *, hooked: bool) -> Block:
             "epoch": found.epoch,
             "minibatch": np.arange(found.count),
             "samples": joint["count"].astype(np.int64),
-            "kl_k1": joint["k1"],
-            "kl_k2": joint["k2"],
-            "kl_k3": joint["k3"],
-            "ratio_max": joint["ratio_max"],
-            "ratio_min": joint["ratio_min"],
-            "clip_fraction": joint["clip_fraction"] if found.clip_known else None,
-            "entropy": None if found.joint is None else found.joint[_JOINT["entropy"]],
+            "kl_k1": nullable(joint["k1"], counted),
+            "kl_k2": nullable(joint["k2"], counted),
+            "kl_k3": nullable(joint["k3"], counted),
+            "ratio_max": nullable(joint["ratio_max"], counted),
+            "ratio_min": nullable(joint["ratio_min"], counted),
+            "clip_fraction": nullable(joint["clip_fraction"], counted) if found.clip_known else None,
+            "entropy": None if entropy_rows is None else nullable(entropy_rows, counted),
             "policy_loss": found.losses.get("policy_loss"),
             "value_loss": found.losses.get("value_loss"),
             "grad_norm_pre_clip": nullable(found.pre_clip, found.pre_clip_known),

@@ -61,7 +61,11 @@ def mask_cells(arrays: Mapping[str, Numbers], head: int) -> Cells:
 
 def scalar_cells(arrays: Mapping[str, Numbers]) -> Cells:
     """Return cells of the ``updates`` row that came over as single numbers."""
-    return {name: float(arrays[name]) for name in ("learning_rate", "loss_scale") if name in arrays}
+    cells: Cells = {"loss_scale": float(arrays["loss_scale"])} if "loss_scale" in arrays else {}
+    for name, array in arrays.items():
+        if name.startswith("cell "):
+            cells[name.removeprefix("cell ")] = float(array[0]) if len(array) else None
+    return cells
 
 
 def floored_cells(row: Cells, floor: float | None) -> Cells:

@@ -63,7 +63,7 @@ def inner(
     norms = gradient_norms(looks, arrays, pieces)
     _follow_from_norms(minibatches, norms, pre, pre_known)
     as_clipped = _follow_from_clip(minibatches, norms, pre, post, post_known)
-    first = measurements[0]
+    losses = common_losses(measurements)
     bounds = [one.clip_norm for one in minibatches if one.clip_norm is not None]
     return Inner(
         count=len(minibatches),
@@ -71,14 +71,14 @@ def inner(
         ratio=parts["ratio"],
         heads=parts["heads"],
         joint=parts.get("joint"),
-        losses={name: row for name, row in zip(first.losses, parts["losses"], strict=True) if name in LOSSES},
-        sources=first.sources,
+        losses={name: row for name, row in zip(losses, parts["losses"], strict=True) if name in LOSSES},
+        sources=all_sources(measurements),
         nonfinite=parts["nonfinite"],
         clip_range=minibatches[-1].clip_range,
-        clip_known=minibatches[0].clip_range is not None,
-        entropy_known=first.entropy_known,
-        choices_known=first.choices_known,
-        joint_choices_known=first.joint_choices_known,
+        clip_known=all(one.clip_range is not None for one in minibatches),
+        entropy_known=all(found.entropy_known for found in measurements),
+        choices_known=all(found.choices_known for found in measurements),
+        joint_choices_known=all(found.joint_choices_known for found in measurements),
         steps=np.array([one.steps for one in minibatches], np.int64),
         pre_clip=pre,
         pre_clip_known=pre_known,
@@ -92,14 +92,40 @@ def inner(
 
 def _parts(count: int, measurements: Sequence[Measurements], arrays: Mapping[str, Numbers]) -> dict[str, Numbers]:
     """Put the minibatches of all measurements back in the order in which they came."""
+    cut = [_cut(found, arrays[f"packed {number}"]) for number, found in enumerate(measurements)]
     if len(measurements) == 1:
-        return _cut(measurements[0], arrays["packed 0"])
+        return cut[0]
+    common = [name for name in cut[0] if all(name in part for part in cut)]
     parts: dict[str, Numbers] = {}
-    for number, found in enumerate(measurements):
-        for name, part in _cut(found, arrays[f"packed {number}"]).items():
-            whole = parts.setdefault(name, np.full((*part.shape[:-1], count), np.nan))
-            whole[..., list(found.places)] = part
+    for found, part in zip(measurements, cut, strict=True):
+        for name in common:
+            rows = _rows_in_order(name, found, part[name], measurements)
+            whole = parts.setdefault(name, np.full((*rows.shape[:-1], count), np.nan))
+            whole[..., list(found.places)] = rows
     return parts
+
+
+def _rows_in_order(name: str, found: Measurements, rows: Numbers, measurements: Sequence[Measurements]) -> Numbers:
+    """Return the rows of a part that all measurements can give: losses that all have, counts of all sources."""
+    if name == "losses":
+        return np.array([rows[found.losses.index(loss)] for loss in common_losses(measurements)]).reshape(
+            -1, rows.shape[-1]
+        )
+    if name == "nonfinite":
+        nothing = np.zeros(rows.shape[-1])
+        sources = all_sources(measurements)
+        return np.array([rows[found.sources.index(one)] if one in found.sources else nothing for one in sources])
+    return rows
+
+
+def common_losses(measurements: Sequence[Measurements]) -> tuple[str, ...]:
+    """Return the losses that every minibatch has: an update's loss is null when some lack it."""
+    return tuple(name for name in measurements[0].losses if all(name in found.losses for found in measurements))
+
+
+def all_sources(measurements: Sequence[Measurements]) -> tuple[str, ...]:
+    """Return whatever was looked at for NaN and Inf in some minibatch."""
+    return tuple(dict.fromkeys(name for found in measurements for name in found.sources))
 
 
 def _cut(found: Measurements, packed: Numbers) -> dict[str, Numbers]:
@@ -174,15 +200,16 @@ class Summary:
 
 def summary(numbers: Numbers, counts: Numbers) -> Summary:
     """Return the reductions of ``numbers`` [F, R, M] with ``counts`` [R, M] of samples."""
-    held, high, low = numbers, numbers, numbers
+    held, high, low, steps = numbers, numbers, numbers, numbers.shape[-1]
     if not counts.min(initial=1.0) > 0:
         counted = counts > 0
+        steps = counted.sum(axis=-1)
         held = np.where(counted, numbers, 0.0)
         high, low = np.where(counted, numbers, -np.inf), np.where(counted, numbers, np.inf)
     samples = counts.sum(axis=-1)
     return Summary(
         samples.tolist(),
-        numbers.mean(axis=-1).tolist(),
+        (held.sum(axis=-1) / steps).tolist(),
         ((held * counts).sum(axis=-1) / samples).tolist(),
         held.sum(axis=-1).tolist(),
         high.max(axis=-1, initial=-np.inf).tolist(),

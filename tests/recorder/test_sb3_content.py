@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import copy
 import math
+import pickle
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import gymnasium as gym
 import numpy as np
 import pytest
 import torch
 from sb3_contrib import MaskablePPO
+from stable_baselines3 import PPO
+from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.vec_env import DummyVecEnv
 
 from esper_analyze.runs.run import Run, open_run
 from recorder.adapters.sb3 import attach
 from tests.recorder.environments import SIZES, MaskedEnv
-from tests.recorder.trainings import TRAININGS
+from tests.recorder.trainings import TRAININGS, Training
 
 
 @pytest.fixture(scope="module")
@@ -127,3 +133,62 @@ def test_a_nan_reward_raises_in_training_and_leaves_a_whole_run(tmp_path: Path) 
     assert rows[1]["nonfinite_sources"] is None
     critical = {row["rule"]: row["update"] for row in run.frame("findings").to_dicts() if row["verdict"] == "critical"}
     assert critical["numerical_instability"] == 2
+
+
+def test_copies_and_pickles_of_the_policy_are_their_own_while_attached(tmp_path: Path) -> None:
+    training = TRAININGS["masked"]
+    model = training.model()
+    with attach(model, tmp_path / "run", strict=True):
+        twin = copy.deepcopy(model.policy)
+        again = pickle.loads(pickle.dumps(model.policy))
+        for one in (twin, again):
+            assert one.evaluate_actions.__self__ is one
+            assert one.forward.__self__ is one
+        model.learn(training.steps(model))
+    assert model.policy.evaluate_actions.__self__ is model.policy
+
+
+def test_a_callback_that_acts_does_not_enter_the_rollouts_log_probs(tmp_path: Path) -> None:
+    class Acts(BaseCallback):
+        def _on_step(self) -> bool:
+            with torch.no_grad():
+                self.model.policy(torch.zeros(2, 4), deterministic=True)
+            return True
+
+    found = []
+    for callback in (None, Acts()):
+        training = Training(
+            PPO, env=lambda: DummyVecEnv([MultiEnv] * 2), updates=2, options={"n_steps": 32, "batch_size": 32}
+        )
+        model = training.model()
+        run_dir = tmp_path / str(len(found))
+        with attach(model, run_dir, strict=True):
+            model.learn(training.steps(model), callback=callback)
+        found.append(open_run(run_dir).frame("heads")["kl_k3"].to_list())
+    assert found[0] == found[1]
+
+
+class MultiEnv(gym.Env[Any, Any]):
+    """Noise in, two choices out."""
+
+    observation_space = gym.spaces.Box(-1, 1, (4,))
+    action_space = gym.spaces.MultiDiscrete([3, 4])
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        super().reset(seed=seed, options=options)
+        return np.zeros(4, np.float32), {}
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        seen = self.np_random.uniform(-1, 1, 4).astype(np.float32)
+        return seen, float(action[0]), bool(self.np_random.random() < 0.1), False, {}
+
+
+def test_a_method_wrapped_before_stays_wrapped_after(tmp_path: Path) -> None:
+    training = TRAININGS["masked"]
+    model = training.model()
+    mine = model.policy.evaluate_actions
+    model.policy.evaluate_actions = partial(mine)
+    before = model.policy.evaluate_actions
+    with attach(model, tmp_path / "run", strict=True):
+        model.learn(training.steps(model))
+    assert model.policy.evaluate_actions is before

@@ -576,3 +576,90 @@ def test_gradients_of_a_lost_minibatch_are_not_taken_for_the_one_before(tmp_path
     run = open_run(tmp_path / "run")
     assert run.frame("steps")["grad_norm_pre_clip"].to_list() == pytest.approx([wanted[0], wanted[2]], rel=1e-6)
     assert [row["rows"] for row in run.frame("losses_of_data").to_dicts()] == [1]
+
+
+def ordinary(rec: Recorder, **more: Any) -> None:
+    """One minibatch of one head, and whatever more."""
+    rec.minibatch(log_prob=torch.full((8,), -1.0), old_log_prob=torch.full((8,), -1.1), clip_range=0.2, **more)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"values": np.zeros(5), "returns": np.zeros(4)},
+        {"advantages": np.zeros(0)},
+        {"masks": {"action": np.ones((3, 2))}, "relevant": {"action": np.ones(4)}},
+        {"lstm": (torch.zeros(2), torch.zeros(2))},
+        {"status": "weird"},
+        {"td_errors": "nonsense"},
+    ],
+)
+def test_one_wrong_argument_costs_its_own_columns_and_no_row(tmp_path: Path, wrong: dict[str, Any]) -> None:
+    with Recorder(tmp_path / "run", sizes={"action": 2}) as rec:
+        for update in range(4):
+            ordinary(rec)
+            rec.update(**(wrong if update == 1 else {}), env_steps=8 * update)
+    run = open_run(tmp_path / "run")
+    frame = run.frame("updates")
+    assert frame["update"].to_list() == [0, 1, 2, 3]
+    assert frame["minibatches"].to_list() == [1, 1, 1, 1]
+    assert frame["kl_k1"].to_list() == pytest.approx([-0.1] * 4, rel=1e-5)
+    assert {row["update"] for row in run.frame("losses_of_data").to_dicts()} == {1}
+
+
+def test_inputs_that_come_with_some_minibatches_only_leave_the_update_its_row(tmp_path: Path) -> None:
+    with Recorder(tmp_path / "run", strict=True) as rec:
+        ordinary(rec, policy_loss=torch.tensor(1.0), value_loss=2.0, values=torch.zeros(8))
+        ordinary(rec, policy_loss=3.0)
+        ordinary(rec, policy_loss=torch.tensor(5.0), entropy=torch.tensor([math.nan] + [0.5] * 7))
+        rec.update()
+    row = open_run(tmp_path / "run").frame("updates").to_dicts()[0]
+    assert row["policy_loss"] == pytest.approx(3.0)
+    assert row["value_loss"] is None
+    assert row["entropy"] is None
+    assert row["nonfinite_sources"] == "entropy[action]: 1"
+    assert row["minibatches"] == 3
+
+
+def test_a_minibatch_of_padding_only_is_left_out_and_not_nan(tmp_path: Path) -> None:
+    with Recorder(tmp_path / "run", strict=True) as rec:
+        ordinary(rec, valid=torch.ones(8, dtype=torch.bool))
+        ordinary(rec, valid=torch.zeros(8, dtype=torch.bool))
+        rec.update()
+        ordinary(rec, valid=torch.zeros(8, dtype=torch.bool))
+        rec.update()
+    run = open_run(tmp_path / "run")
+    first, second = run.frame("updates").to_dicts()
+    assert first["clip_fraction"] == 0.0
+    assert first["kl_k3_last_epoch"] == pytest.approx(math.expm1(0.1) - 0.1, rel=1e-4)
+    assert second["kl_k3"] is None
+    assert second["clip_fraction"] is None
+    empty = run.frame("steps").to_dicts()[1]
+    assert empty["samples"] == 0
+    assert [empty[name] for name in ("kl_k1", "ratio_max", "ratio_min", "clip_fraction")] == [None] * 4
+
+
+def test_cells_may_be_tensors_and_losses_are_copied(tmp_path: Path) -> None:
+    with Recorder(tmp_path / "run", strict=True) as rec:
+        loss = torch.tensor(4.0)
+        ordinary(rec, policy_loss=loss)
+        loss.div_(4)
+        rec.update(entropy_coef=torch.tensor(0.25), target_kl=np.array(0.5), learning_rate=torch.tensor(0.125))
+    row = open_run(tmp_path / "run").frame("updates").to_dicts()[0]
+    assert (row["entropy_coef"], row["target_kl"], row["learning_rate"], row["policy_loss"]) == (0.25, 0.5, 0.125, 4.0)
+
+
+def test_a_head_thawed_in_mid_training_is_no_longer_called_frozen(tmp_path: Path) -> None:
+    model = Plain()
+    for parameter in model.parameters():
+        parameter.requires_grad = False
+    with Recorder(tmp_path / "run", model, heads={"op": model.op}, strict=True) as rec:
+        for update in range(2):
+            if update:
+                for parameter in model.parameters():
+                    parameter.requires_grad = True
+                    parameter.grad = torch.ones_like(parameter)
+            ordinary(rec)
+            torch.nn.utils.clip_grad_norm_(model.parameters(), 0.5)
+            rec.update()
+    assert open_run(tmp_path / "run").frame("heads")["grad_state"].to_list() == ["frozen", "finite"]
