@@ -28,6 +28,7 @@ class Minibatch:
     clip_norm: float | None = None
     pre_clip: list[Tensor] = field(default_factory=list)
     pre_from_norms: bool = False
+    clips: int = 0
     seen: list[Seen] = field(default_factory=list)
     post_clip: list[Tensor] = field(default_factory=list)
     steps: int = 0
@@ -103,6 +104,7 @@ class InnerLoop:
         else:
             minibatch.pre_clip.append(total.detach())
         minibatch.clip_norm = max_norm
+        minibatch.clips += 1
 
     def see_step(self, parameters: Sequence[Tensor]) -> bool:
         """Measure the gradients an optimizer step is about to take; return whether they are the model's."""

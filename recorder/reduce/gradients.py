@@ -33,7 +33,8 @@ def model_cells(found: Inner) -> Cells:
             cells[f"grad_norm_{name}_last"] = float(norms[-1])
     if found.clip_norm is not None and found.pre_clip_known.any():
         cells["max_grad_norm"] = found.clip_norm
-        cells["clip_active_fraction"] = float((~(found.pre_clip[found.pre_clip_known] <= found.clip_norm)).mean())
+        if found.clipped_whole:
+            cells["clip_active_fraction"] = float((~(found.pre_clip[found.pre_clip_known] <= found.clip_norm)).mean())
         both = found.pre_clip_known & found.post_clip_known & (found.pre_clip != 0)
         cells["clip_scale_mean"] = float((found.post_clip[both] / found.pre_clip[both]).mean()) if both.any() else None
     if found.norms is not None:

@@ -45,6 +45,7 @@ class Inner:
     post_clip: Numbers
     post_clip_known: Flags
     clip_norm: float | None
+    clipped_whole: bool  # never by several clip calls a step, each with a bound of its own
     norms: GradientNorms | None
     as_clipped: bool | None  # the optimizer took gradients as the clip left them, wherever both were measured
 
@@ -85,6 +86,7 @@ def inner(
         post_clip=post,
         post_clip_known=post_known,
         clip_norm=bounds[-1] if bounds else None,
+        clipped_whole=all(one.clips <= 1 for one in minibatches),
         norms=norms,
         as_clipped=as_clipped,
     )

@@ -255,6 +255,7 @@ def test_actor_and_critic_with_optimizers_of_their_own_are_joined(tmp_path: Path
     run = open_run(tmp_path / "run")
     assert run.frame("steps")["grad_norm_pre_clip"].to_list() == pytest.approx(wanted, rel=1e-6)
     assert run.frame("steps")["grad_norm_post_clip"].to_list() == pytest.approx([math.sqrt(0.5)] * 3, rel=1e-5)
+    assert run.frame("updates")["clip_active_fraction"].to_list() == [None]  # two bounds, one joint norm
     groups = {row["group"]: row for row in run.frame("groups").to_dicts()}
     assert groups["all"]["tensors_without_grad"] == 0
     assert groups["all"]["grad_norm"] == pytest.approx(np.mean(wanted), rel=1e-6)

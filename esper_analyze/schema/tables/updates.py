@@ -207,7 +207,7 @@ _GRADIENT = (
         "share of optimizer steps whose pre-clip norm was above the clip norm",
         "share",
         _STEPS,
-        "no clip call was seen",
+        "no clip call was seen, or several a step, each with a bound of its own",
     ),
     real(
         "clip_scale_mean",
