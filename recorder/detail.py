@@ -45,8 +45,8 @@ class Detail:
     _all: Tensor | None = None
     _weight_norms: Tensor | None = None
     _separate: Tensor | None = None
-    _previous: dict[tuple[int, tuple[int, ...] | None], Tensor] = field(default_factory=dict)
-    _segments: dict[tuple[int, tuple[int, ...] | None, bool], tuple[Tensor, tuple[int, ...]]] = field(
+    _previous: dict[tuple[Plan, tuple[int, ...] | None], Tensor] = field(default_factory=dict)
+    _segments: dict[tuple[Plan, tuple[int, ...] | None, bool], tuple[Tensor, tuple[int, ...]]] = field(
         default_factory=dict
     )
 
@@ -102,7 +102,7 @@ class Detail:
         like, name, count = look.like, look.name, len(places)
         segment, atoms = self._segment(look.like, large=look.flat is None)
         mean = mean_vector(vectors)
-        key = (id(like.plan), like.present)
+        key = (like.plan, like.present)
         previous = self._previous.get(key)
         self._previous = {**self._previous, key: mean.float()} if len(self._previous) < 8 else {key: mean.float()}
         described = count // 2
@@ -132,7 +132,7 @@ class Detail:
 
     def _segment(self, like: Seen, *, large: bool) -> tuple[Tensor, tuple[int, ...]]:
         """Return the atom of each element of a look's vectors, numbered from 0, and which atoms these are."""
-        key = (id(like.plan), like.present, large)
+        key = (like.plan, like.present, large)
         if key not in self._segments:
             positions = range(len(like.plan.places)) if like.present is None else like.present
             tensors = [like.plan.places[position] for position in positions]
@@ -191,9 +191,9 @@ class Detail:
 
 def _fullest(looks: Sequence[Looks]) -> list[Looks]:
     """Return, for each plan, the looks that most steps share."""
-    best: dict[int, Looks] = {}
+    best: dict[Plan, Looks] = {}
     for look in looks:
-        key = id(look.like.plan)
+        key = look.like.plan
         if key not in best or len(look.places) > len(best[key].places):
             best[key] = look
     return list(best.values())

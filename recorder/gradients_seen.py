@@ -18,9 +18,12 @@ ROWS_A_BLOCK = 16
 _PLAIN_TYPES = (torch.float32, torch.float64)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Plan:
-    """What is known of one list of parameters that gets clipped or stepped: worked out once, used at every step."""
+    """What is known of one list of parameters that gets clipped or stepped: worked out once, used at every step.
+
+    A plan is itself only: what is kept by plan can never be mistaken for another's.
+    """
 
     listed: tuple[Tensor, ...]
     ours: tuple[Tensor, ...]
@@ -127,8 +130,8 @@ class Reader:
     parameters: ParameterMap
     trusted: bool = False  # the optimizer has been seen to take gradients exactly as the clip left them
     _plans: list[Plan] = field(default_factory=list)
-    _covers: dict[tuple[int, int], bool] = field(default_factory=dict)
-    _copies: dict[int, Copies] = field(default_factory=dict)
+    _covers: dict[tuple[Plan, Plan], bool] = field(default_factory=dict)
+    _copies: dict[Plan, Copies] = field(default_factory=dict)
 
     def plan(self, listed: Sequence[Tensor]) -> Plan:
         """Return the plan for these parameters."""
@@ -162,7 +165,7 @@ class Reader:
 
     def covers(self, clipped: Plan, stepped: Plan) -> bool:
         """Whether the parameters of ``stepped`` are just those of ``clipped``."""
-        key = (id(clipped), id(stepped))
+        key = (clipped, stepped)
         if key not in self._covers:
             self._covers[key] = clipped.complete and set(clipped.places) == set(stepped.places)
         return self._covers[key]
@@ -192,9 +195,9 @@ class Reader:
         rows = [gradient.reshape(-1) for gradient in gradients]
         if len(rows) < len(plan.ours):
             return Row(torch.cat(rows).unsqueeze(0), 0)
-        copies = self._copies.get(id(plan))
+        copies = self._copies.get(plan)
         if copies is None:
-            copies = self._copies[id(plan)] = Copies(plan.ours)
+            copies = self._copies[plan] = Copies(plan.ours)
         return copies.take(rows)
 
     def forget_copies(self) -> None:

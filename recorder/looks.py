@@ -40,7 +40,7 @@ def looked(seen: Sequence[Sequence[Seen]]) -> Iterator[Looked]:
     alike: dict[tuple[object, ...], list[tuple[int, Seen]]] = {}
     for place, some in enumerate(seen):
         for one in some:
-            key = (id(one.plan), one.present, one.flat is None, one.scale is None)
+            key = (one.plan, one.present, one.flat is None, one.scale is None)
             alike.setdefault(key, []).append((place, one))
     for number, members in enumerate(alike.values()):
         copies = [one.flat for _, one in members if one.flat is not None]

@@ -30,6 +30,7 @@ def stability_rows(
     count = len(parameters.parameters)
     largest = torch.stack([_largest(parameter) for parameter in parameters.parameters])
     weights = largest.cpu().numpy()
+    filled = np.array([parameter.numel() > 0 for parameter in parameters.parameters])
     seen: Any = np.zeros(count, bool)
     broken: Any = np.zeros(count, bool)
     norm: Any = np.full(count, np.nan)
@@ -48,8 +49,8 @@ def stability_rows(
             "tensor": parameters.names,
             "cause": cause,
             "elements": np.array([parameter.numel() for parameter in parameters.parameters]),
-            "weight_nonfinite": ~np.isfinite(weights),
-            "weight_abs_max": weights,
+            "weight_nonfinite": nullable(~np.isfinite(weights), filled),
+            "weight_abs_max": nullable(weights, filled),
             "grad_nonfinite": nullable(broken, seen),
             "grad_abs_max": nullable(gradients, kept),
             "grad_norm_max": nullable(norm, seen),

@@ -281,11 +281,12 @@ class Attachment:
             None if entropy is None else entropy.detach(),
             tuple([one.logits.detach() for one in self._distributions()]) if self.layout.factored else (),
         )
-        self.recorder.captured(capture, self._visited // max(len(buffer.actions), 1))
+        epoch = self._visited // max(len(buffer.actions), 1)
+        self._visited += len(indices)  # whatever happens below
+        self.recorder.captured(capture, epoch)
         if self.recorder.separates:
             losses = losses_apart(capture, values, log_prob, entropy)
             self.recorder.separate(losses["policy_loss"], losses["value_loss"], losses["entropy_loss"])
-        self._visited += len(indices)
 
     def _settings(self) -> Hyperparameters:
         """Return what SB3's loss depends on; it computes its schedules once for each ``train``."""

@@ -2,18 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-
 import torch
 from torch import Tensor
 
 FIELDS = ("minimum", "mean", "maximum", "single", "learnable", "relevant", "effective")
 """Rows of what ``mask_statistics`` returns: valid actions per step, then shares of steps."""
-
-
-def valid_action_counts(masks: Mapping[str, Tensor], heads: Sequence[str]) -> Tensor:
-    """Return valid actions [H, N] from boolean masks [N, K_h] of each head."""
-    return torch.stack([masks[head].reshape(-1, masks[head].shape[-1]).sum(-1) for head in heads])
 
 
 def mask_statistics(valid_actions: Tensor, relevant: Tensor | None) -> Tensor:

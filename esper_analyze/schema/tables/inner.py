@@ -9,6 +9,7 @@ _RELEVANT = "over samples where the head is relevant"
 _NO_RELEVANT = "the head was never relevant, or its log-probs were not handed over"
 
 _ONE_STEP = "one sampled optimizer step"
+_THINNED = "; from up to 65,536 evenly spaced elements of each tensor of a large model"
 _NO_DETAIL = "not a sampled update, or no gradient at the sampled step"
 
 HISTOGRAM = (
@@ -43,7 +44,7 @@ STEPS = Table(
         real("policy_loss", "clipped surrogate loss", "1"),
         real("value_loss", "value loss", "1"),
         real("grad_norm_pre_clip", "whole-model norm as the clip call returned it", "1", "", _NO_CLIP),
-        real("grad_norm_post_clip", "whole-model norm as the optimizer saw it", "1", "", "no optimizer step"),
+        real("grad_norm_post_clip", "the same as the optimizer saw it, see ``updates``", "1", "", "no optimizer step"),
         flag("stepped", "an optimizer step followed this minibatch", empty="no optimizer hook"),
     ),
 )
@@ -233,28 +234,29 @@ GROUPS = Table(
         real(
             "cosine_minibatches",
             "pairwise cosine of the minibatches' gradients, weighted by their norms: "
-            "(‖Σg‖² − Σ‖g‖²) / ((Σ‖g‖)² − Σ‖g‖²)",
+            "(‖Σg‖² − Σ‖g‖²) / ((Σ‖g‖)² − Σ‖g‖²)" + _THINNED,
             "1",
             "over the sampled optimizer steps of the update",
             "fewer than two sampled steps, a zero gradient, or not a sampled update",
         ),
         real(
             "cosine_previous_update",
-            "cosine between the mean gradient of this update's sampled steps and that of the sampled update before",
+            "cosine between the mean gradient of this update's sampled steps and that of the sampled update before"
+            + _THINNED,
             "1",
             "",
             "no sampled update before with the same gradients, a zero gradient, or not a sampled update",
         ),
         real(
             "cosine_actor_critic",
-            "cosine between the gradients of policy loss and value loss alone",
+            "cosine between the gradients of policy loss and value loss alone" + _THINNED,
             "1",
             _ONE_STEP,
             "no separate backward passes were asked for, or one of the losses does not reach the group",
         ),
         real(
             "entropy_grad_norm",
-            "L2 norm of the gradient of the entropy loss alone, before its coefficient",
+            "L2 norm of the gradient of the entropy loss alone, before its coefficient" + _THINNED,
             "1",
             _ONE_STEP,
             "no separate backward passes were asked for, or the entropy does not reach the group",
@@ -262,14 +264,14 @@ GROUPS = Table(
         real(
             "noise_scale",
             "simple gradient noise scale tr(Σ)/|G|² from minibatch gradients and their mean "
-            "(McCandlish et al. 2018, appendix A)",
+            "(McCandlish et al. 2018, appendix A)" + _THINNED,
             "samples",
             "over the sampled optimizer steps of the update",
             "fewer than two sampled steps, an estimate of |G|² that is not positive, or not a sampled update",
         ),
         real(
             "update_ratio",
-            "‖θ after the update − θ before‖ / ‖θ before‖",
+            "‖θ after the update − θ before‖ / ‖θ before‖" + _THINNED,
             "1",
             "",
             "not a sampled update, or the parameters were all 0",

@@ -194,7 +194,8 @@ _GRADIENT = (
     real("grad_norm_pre_clip_last", "the same", "1", f"last {_STEPS}", _NO_CLIP),
     real(
         "grad_norm_post_clip",
-        "whole-model L2 norm as the optimizer saw it",
+        "whole-model L2 norm as the optimizer saw it: measured at the first step of each update; at the others, while "
+        "all measured ones agree with it, pre-clip norms times the clip's coefficient",
         "1",
         f"mean {_STEPS}",
         "no optimizer hook",
