@@ -147,8 +147,7 @@ class Detail:
     def _size(self, atom: Atom, *, large: bool) -> int:
         if not large:
             return atom.stop - atom.start
-        every = spacing(self.parameters.parameters[atom.tensor].numel())
-        return -(-atom.stop // every) + (-atom.start // every)
+        return atom.every(spacing(self.parameters.parameters[atom.tensor].numel()))
 
     def separate(self, policy_loss: Tensor, value_loss: Tensor, entropy_loss: Tensor | None) -> None:
         """Differentiate the losses one by one; the training's own backward still finds its graph whole."""

@@ -52,6 +52,10 @@ class Atom:
     start: int  # first element
     stop: int
 
+    def every(self, step: int) -> int:
+        """Return how many of its elements are left when every ``step``-th of the tensor is taken."""
+        return -(-self.stop // step) + (-self.start // step)
+
 
 @dataclass(frozen=True, slots=True)
 class Group:

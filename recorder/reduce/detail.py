@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from recorder.detail import DetailLook
+from recorder.measure.direction import spacing
 from recorder.measure.elements import FIELDS
 from recorder.parameters import ParameterMap
 from recorder.reduce.norms import Numbers
@@ -35,9 +36,11 @@ class DetailNumbers:
         self.places = looks[0].minibatches
         self.squares = np.full((len(self.places), count), np.nan)
         self.means, self.dot = np.full((2, count), np.nan), np.full(count, np.nan)
-        self.moved = arrays.get("detail moved", np.full((2, count), np.nan))
+        kept = [atom.every(spacing(parameters.parameters[atom.tensor].numel())) for atom in parameters.atoms]
+        self.stands_for = self.sizes / np.maximum(kept, 1)  # elements of the atom for one that was taken
+        self.moved = arrays.get("detail moved", np.full((2, count), np.nan)) * self.stands_for
         self.weight_norms = arrays.get("detail weight norms", np.full(len(parameters.parameters), np.nan))
-        self.separate = arrays.get("detail separate")
+        self.separate = arrays["detail separate"] * self.stands_for if "detail separate" in arrays else None
         self.samples = float(samples[list(self.places)].mean())
         for look in looks:
             self._take(look, arrays)
@@ -47,11 +50,12 @@ class DetailNumbers:
         self.there[atoms] = True
         self.statistics[atoms] = arrays[f"detail {look.name} statistics"]
         if look.minibatches == self.places:
-            self.squares[:, atoms] = arrays[f"detail {look.name} squares"]
+            stands_for = self.stands_for[atoms]
+            self.squares[:, atoms] = arrays[f"detail {look.name} squares"] * stands_for
             means = arrays[f"detail {look.name} means"]
-            self.means[: len(means), atoms] = means
+            self.means[: len(means), atoms] = means * stands_for
             if look.compared:
-                self.dot[atoms] = arrays[f"detail {look.name} dot"]
+                self.dot[atoms] = arrays[f"detail {look.name} dot"] * stands_for
 
     def group_cells(self, place: int) -> Cells:
         """Return the detail cells of the ``groups`` row of a group; null where its atoms had no gradient."""

@@ -289,3 +289,32 @@ def test_debug_samples_every_update_whatever_the_budget(tmp_path: Path) -> None:
         training.update(2)
     training.rec.close()
     assert set(open_run(tmp_path / "run").frame("layers")["update"]) == {0, 1, 2}
+
+
+def test_thinned_elements_stand_for_the_whole_tensor(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model = nn.ModuleDict({"wide": nn.Linear(4, 60_000), "op": nn.Linear(60_000, 2)})
+    rec = Recorder(
+        tmp_path / "run", model, heads={"op": model["op"]}, strict=True, overhead_budget=None, separate_backward=True
+    )
+    before = {name: p.detach().clone() for name, p in model.named_parameters()}
+    log_prob = model["op"](model["wide"](torch.randn(8, 4))).log_softmax(-1)
+    entropy = (log_prob.exp() * log_prob).sum(-1).mean()
+    wanted = np.sqrt(
+        sum(
+            float(g.double().square().sum())
+            for g in torch.autograd.grad(entropy, list(model.parameters()), retain_graph=True)
+        )
+    )
+    losses = {"policy_loss": log_prob[:, 0].mean(), "value_loss": log_prob[:, 1].mean(), "entropy_loss": entropy}
+    rec.minibatch(log_prob=log_prob[:, 0], old_log_prob=log_prob[:, 0].detach(), **losses)
+    losses["policy_loss"].backward()
+    torch.nn.utils.clip_grad_norm_(model.parameters(), 0.5)
+    torch.optim.SGD(model.parameters(), lr=0.1).step()
+    rec.update()
+    rec.close()
+    moved = sum(float((p.detach() - before[name]).double().square().sum()) for name, p in model.named_parameters())
+    row = {one["group"]: one for one in open_run(tmp_path / "run").frame("groups").to_dicts()}["all"]
+    assert row["entropy_grad_norm"] == pytest.approx(wanted, rel=0.05)
+    whole = sum(float(p.double().square().sum()) for p in before.values())
+    assert row["update_ratio"] == pytest.approx(np.sqrt(moved / whole), rel=0.05)
