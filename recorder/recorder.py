@@ -27,8 +27,8 @@ from recorder.measure.lstm import lstm_statistics
 from recorder.parameters import ParameterMap, Parts, groups_by_name
 from recorder.rollout import ArrayLike, rollout_tensors
 from recorder.rows import Episode, Measured, rows_of
+from recorder.sampled_updates import SampledUpdates
 from recorder.sampler import Sampler
-from recorder.sampling import Sampling
 from recorder.store.run_file import create_run
 from recorder.store.store import Store
 from recorder.transfer import Transfer
@@ -110,7 +110,7 @@ class Recorder:
         if model is not None:
             self.parameters = ParameterMap(model, groups_by_name(model) if groups is None else groups, parts)
         self._reader = None if self.parameters is None else Reader(self.parameters)
-        self._sampling = Sampling(model, self.parameters, overhead_budget, separate=separate_backward)
+        self._sampling = SampledUpdates(model, self.parameters, overhead_budget, separate=separate_backward)
         self._total_updates, self._total_env_steps = total_updates, total_env_steps
         self._live = Live(thresholds, level)
         self._create(facts)

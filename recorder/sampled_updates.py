@@ -17,7 +17,7 @@ from recorder.parameters import ParameterMap
 UNSAMPLED_LEVELS = ("OFF", "MINIMAL")
 
 
-class Sampling:
+class SampledUpdates:
     """Detail of one model's updates, kept within the budget. Raises ``ValueError`` for a budget that is no share."""
 
     def __init__(
