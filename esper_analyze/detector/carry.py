@@ -77,3 +77,24 @@ def recent(hit: Bools, carried: Bools, length: int) -> Ints:
 def _calm(hit: Bools, carried: Ints | Bools) -> bool:
     """Whether nothing hit and nothing is carried on: the usual case, in which everything stays at 0."""
     return not np.count_nonzero(hit) and not np.count_nonzero(carried)
+
+
+def nothing_yet(k: int) -> Floats:
+    """First value of what ``latest`` carries: NaN for any of k subjects."""
+    return np.full(k, np.nan)
+
+
+def latest(values: Floats, where: Bools, carried: Floats) -> Floats:
+    """Return the value at the last update that ``where`` marks, the present one included, [n, k].
+
+    ``carried`` [k] is the value before the first update; it is changed in place to the one after the last.
+    """
+    if len(where) == 1:
+        np.copyto(carried, values[0], where=where[0])
+        return carried[None, :].copy()
+    place = np.maximum.accumulate(np.where(where, np.arange(1, len(where) + 1)[:, None], 0), axis=0)
+    line = np.concatenate([carried[None, :], values])
+    found: Floats = np.take_along_axis(line, place, axis=0)
+    if len(found):
+        carried[:] = found[-1]
+    return found

@@ -7,17 +7,20 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
 
 from esper_analyze.detector.escalation import NORMAL, Escalation, LevelChange
 from esper_analyze.detector.findings import Announcer, Finding
-from esper_analyze.detector.rule import Memory, Rule
+from esper_analyze.detector.hold import Hold
+from esper_analyze.detector.rule import Limits, Memory, Rule
 from esper_analyze.detector.rules import RULES
-from esper_analyze.detector.signals import Batch, Bools, Floats, Frame, Ints, Signal
+from esper_analyze.detector.signals import RUN, Batch, Bools, Floats, Frame, Ints, Signal
 from esper_analyze.detector.thresholds import Thresholds
 from esper_analyze.detector.verdict import Judgement, Verdict
+from esper_analyze.schema.tables import BY_NAME
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +46,10 @@ class Outcome:
     filled: Mapping[tuple[str, str], tuple[tuple[str, ...], Floats]]
 
 
+HEAD_GROUP = "head:"
+"""What a head's own group of parameters is named with, before the head's name."""
+NOBODY = "\0"
+"""A subject no table has."""
 _ABSENT, _NO_REASON = np.int8(Verdict.ABSENT), np.int8(0)
 
 
@@ -70,12 +77,31 @@ class _Frames:
             self._aligned[table, subjects] = found
         return found
 
+    def beside(self, frame: Frame, rule: Rule) -> Frame:
+        """Return ``frame`` with the columns that ``rule`` reads of other tables."""
+        for table, columns in rule.beside.items():
+            theirs = self.aligned(table, _namesakes(rule.table, frame.subjects, table))
+            frame = frame.beside(table, theirs, columns)
+        return frame
+
     def _empty(self, table: str, subjects: tuple[str, ...]) -> Frame:
         shape = (len(self._batch.update), len(subjects))
         values, null = np.full(shape, np.nan), np.ones(shape, bool)
         return Frame(
             subjects, np.zeros(shape, bool), {name: Signal(name, values, null) for name in self._wanted[table]}
         )
+
+
+@lru_cache(maxsize=256)
+def _namesakes(table: str, subjects: tuple[str, ...], other: str) -> tuple[str, ...]:
+    """Return the subject of ``other`` that speaks for each of the ``subjects`` of ``table``."""
+    if BY_NAME[other].subject is None:
+        return (RUN,) * len(subjects)
+    if (table, other) == ("groups", "heads"):
+        return tuple(name.removeprefix(HEAD_GROUP) if name.startswith(HEAD_GROUP) else NOBODY for name in subjects)
+    if (table, other) == ("heads", "groups"):
+        return tuple(HEAD_GROUP + name for name in subjects)
+    return subjects
 
 
 class _RuleState:
@@ -87,6 +113,7 @@ class _RuleState:
         self.seen: Bools = np.zeros(0, bool)
         self.memory: Memory = {name: first(0) for name, first in rule.memory.items()}
         self.announcers: dict[str, Announcer] = {}
+        self.holds: dict[str, Hold] = {}
 
     def admit(self, subjects: Sequence[str]) -> None:
         """Make room for subjects not met before, in order of appearance."""
@@ -100,13 +127,23 @@ class _RuleState:
         for name, first in self.rule.memory.items():
             self.memory[name] = np.concatenate([self.memory[name], first(len(new))], axis=-1)
 
-    def judge(self, frames: _Frames, limits: object) -> Judged:
+    def judge(self, frames: _Frames, limits: Limits) -> Judged:
         self.admit(frames.subjects(self.rule.table))
         if not self.subjects:
             return Judged(self.rule, (), ())
         frame = frames.aligned(self.rule.table, self.subjects)
-        judgements = self.rule.judge(frame, self.memory, limits)
-        return Judged(self.rule, self.subjects, tuple(self._met(frame.present, judgements)))
+        if self.rule.beside:
+            frame = frames.beside(frame, self.rule)
+        judgements = self._met(frame.present, self.rule.judge(frame, self.memory, limits))
+        for judgement in judgements:
+            judgement.held = self._hold(judgement.metric, limits.clear_after).stand(judgement.code)
+        return Judged(self.rule, self.subjects, tuple(judgements))
+
+    def _hold(self, metric: str, length: int) -> Hold:
+        found = self.holds.get(metric)
+        if found is None:
+            found = self.holds[metric] = Hold(length)
+        return found
 
     def _met(self, present: Bools, judgements: list[Judgement]) -> list[Judgement]:
         """Take back what was said of subjects before their first row."""
@@ -183,6 +220,7 @@ class Detector:
                     "seen": state.seen.tolist(),
                     "memory": {name: array.tolist() for name, array in state.memory.items()},
                     "announcers": {name: said.state_dict() for name, said in state.announcers.items()},
+                    "holds": {name: hold.last.tolist() for name, hold in state.holds.items()},
                 }
                 for state in self._states
             },
@@ -205,13 +243,17 @@ class Detector:
                 mine.memory[name] = _restored(mine.rule, name, theirs["memory"].get(name), first(len(mine.subjects)))
             for metric, said in theirs["announcers"].items():
                 mine.announcers.setdefault(metric, Announcer()).load_state_dict(said)
+            for metric, last in theirs["holds"].items():
+                mine.holds[metric] = Hold(self.thresholds[mine.rule.name].clear_after)
+                mine.holds[metric].resume(last)
 
 
 def _wanted(rules: Iterable[Rule]) -> dict[str, tuple[str, ...]]:
     """Return the columns that ``rules`` read, by table."""
     wanted: dict[str, dict[str, None]] = {}
     for rule in rules:
-        wanted.setdefault(rule.table, {}).update(dict.fromkeys(rule.columns))
+        for table, columns in ((rule.table, rule.columns), *rule.beside.items()):
+            wanted.setdefault(table, {}).update(dict.fromkeys(columns))
     return {table: tuple(columns) for table, columns in wanted.items()}
 
 

@@ -58,8 +58,8 @@ _ABSENT, _OK = int(Verdict.ABSENT), int(Verdict.OK)
 class Announcer:
     """Turns verdicts into findings for one rule and metric; remembers what was last said of each subject.
 
-    Bounds (ok … critical) are compared with the last verdict by bounds: a stretch that could not be judged does
-    not clear an alarm. Each reason why something could not be judged is announced once per subject.
+    Bounds (ok … critical) that stand are compared with the last ones that stood: a stretch that could not be judged
+    does not clear an alarm. Each reason why something could not be judged is announced once per subject.
     """
 
     def __init__(self) -> None:
@@ -77,7 +77,7 @@ class Announcer:
             self._last = None
         found = []
         for k, subject in enumerate(subjects):
-            for i in self._moments(judgement.code[:, k], judgement.reason[:, k], judgement):
+            for i in self._moments(judgement.standing[:, k], judgement.reason[:, k], judgement):
                 finding = self._announce(rule, int(update[i]), subject, judgement, i, k)
                 if finding is not None:
                     found.append((i, k, finding))
@@ -88,9 +88,10 @@ class Announcer:
         last, self._last = self._last, judgement
         if last is None or judgement.reasons != last.reasons:
             return True
-        if judgement.code is last.code and judgement.reason is last.reason:  # both say nothing, with shared arrays
+        now, before = judgement.standing, last.standing
+        if now is before and judgement.reason is last.reason:  # both say nothing, with shared arrays
             return False
-        return judgement.code.tobytes() != last.code.tobytes() or judgement.reason.tobytes() != last.reason.tobytes()
+        return now.tobytes() != before.tobytes() or judgement.reason.tobytes() != last.reason.tobytes()
 
     def _moments(self, code: Codes, reason: Codes, judgement: Judgement) -> list[int]:
         """Positions where something new may be said: only there does Python look at single updates."""
@@ -103,7 +104,7 @@ class Announcer:
         return [0, *changed.tolist()]
 
     def _announce(self, rule: str, update: int, subject: str, judgement: Judgement, i: int, k: int) -> Finding | None:
-        code = int(judgement.code[i, k])
+        code = int(judgement.standing[i, k])
         if code == _ABSENT:
             return None
         previous = self.said.get(subject)

@@ -21,9 +21,10 @@ class Incident:
     """One trouble of one rule on one metric of one subject.
 
     ``start`` and ``end`` are its first and last update in alarm, ``onset`` the first one of the streak that made it
-    an alarm; ``ended`` is "cleared" or "open". ``peak`` is the worst value (non-finite beats all), ``peak_verdict``
-    the worst verdict, ``count`` the updates in alarm. Stretches that could not be judged neither end an incident nor
-    count. ``cause`` is the position, in ``IncidentTracker.incidents()``, of the incident this one is shown under.
+    an alarm; ``ended`` is "cleared" or "open". What comes back before it had cleared (``Limits.clear_after``) is the
+    same trouble. ``peak`` is the worst value (non-finite beats all), ``peak_verdict`` the worst verdict, ``count`` the
+    updates in alarm. Stretches that could not be judged neither end an incident nor count. ``cause`` is the position,
+    in ``IncidentTracker.incidents()``, of the incident this one is shown under.
     """
 
     rule: str
@@ -72,11 +73,12 @@ class IncidentTracker:
                 self._take_one(outcome.update, judged, judgement)
 
     def _take_one(self, update: Ints, judged: Judged, judgement: Judgement) -> None:
-        bounded = judgement.code >= Verdict.OK
-        alarm = judgement.code >= Verdict.WARNING
+        standing = judgement.standing
+        bounded, alarm = standing >= Verdict.OK, standing >= Verdict.WARNING
+        ringing = np.logical_or.reduce(alarm, axis=0)
         for k, subject in enumerate(judged.subjects):
             key = (judged.rule.name, subject, judgement.metric)
-            if not alarm[:, k].any() and key not in self._open:
+            if not ringing[k] and key not in self._open:
                 continue
             rows = np.flatnonzero(bounded[:, k])
             states = alarm[rows, k]
@@ -86,11 +88,14 @@ class IncidentTracker:
                     continue
                 if states[part[0]]:
                     here = rows[part]
+                    here = here[judgement.code[here, k] >= Verdict.WARNING]
                     self._alarm(key, update[here], judgement.value[here, k], judgement.code[here, k].astype(np.int64))
                 elif key in self._open:
                     self._ended.append((key, self._open.pop(key), "cleared"))
 
     def _alarm(self, key: _Key, update: Ints, value: Floats, code: Ints) -> None:
+        if not len(update):
+            return
         place = _worst(value, higher=self._rules[key[0]].higher_is_worse)
         peak, peak_update = float(value[place]), int(update[place])
         now = self._open.get(key)

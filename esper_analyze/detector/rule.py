@@ -15,15 +15,29 @@ Memory = dict[str, np.ndarray[Any, Any]]
 """A rule's carried state: arrays whose last axis is the k subjects."""
 
 
+LONGEST_HOLD = 50
+"""Bound on ``Limits.clear_after``: so many verdicts a subject are carried at most."""
+
+
 @dataclass(frozen=True, slots=True)
 class Limits:
     """Thresholds of one rule. Every field has a default whose ``source`` is in its metadata.
 
-    ``escalate`` is how many updates after a warning or critical finding are recorded at DEBUG.
+    ``escalate`` is how many updates after a warning or critical finding are recorded at DEBUG. ``clear_after`` is
+    how many judged updates running a verdict must be better before that is said: what comes back sooner is the same
+    trouble. 1 says so at once.
     """
 
     escalate: int = field(
         default=5, metadata={"source": "detector specification: 5 unless the rule says more", "at_least": 0}
+    )
+    clear_after: int = field(
+        default=5,
+        metadata={
+            "source": "recorded runs: most repeated incidents were one trouble flapping",
+            "at_least": 1,
+            "below": LONGEST_HOLD + 1,
+        },
     )
 
     @classmethod
@@ -70,6 +84,8 @@ class Rule:
     ``judge`` gets the frame of a batch (n updates × k subjects), the rule's memory (which it changes in place)
     and its limits, and returns one ``Judgement`` per metric. ``memory`` maps each name of carried state to a
     function from k to its first value; state must not depend on how updates are cut into batches.
+    ``beside`` maps other tables to columns the rule also reads, as ``frame["table.column"]``: a table with one row an
+    update speaks for every subject, heads for their groups (``head:NAME``), any other for the subject of that name.
     ``causes`` are rules whose open incident explains this one. ``fills`` are columns that ``judge`` leaves in
     the memory under the same name for the batch just judged: the recorder writes them. ``confirmed_by`` names the
     limit that says how many updates running the trouble must last before it is an alarm.
@@ -86,6 +102,7 @@ class Rule:
     reference: str
     examples: tuple[Example, ...]
     memory: Mapping[str, Callable[[int], np.ndarray[Any, Any]]] = field(default_factory=dict)
+    beside: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     causes: tuple[str, ...] = ()
     fills: tuple[str, ...] = ()
     confirmed_by: str | None = None

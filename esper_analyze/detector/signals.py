@@ -88,6 +88,11 @@ class Frame:
             columns[name] = Signal(name, values, null)
         return Frame(subjects, present, columns)
 
+    def beside(self, table: str, other: Frame, columns: Iterable[str]) -> Frame:
+        """Return the frame with ``columns`` of ``other`` beside its own, as ``table.column``."""
+        added = {f"{table}.{name}": other.columns[name] for name in columns}
+        return Frame(self.subjects, self.present, {**self.columns, **added})
+
 
 @dataclass(frozen=True, slots=True)
 class Batch:

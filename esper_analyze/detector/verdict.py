@@ -84,7 +84,10 @@ def below(signal: Signal, warning: float, critical: float) -> Bounds:
 
 @dataclass(slots=True)
 class Judgement:
-    """Verdicts of one rule on one metric: arrays [n, k], and ``reasons`` indexed by ``reason`` (0: none)."""
+    """Verdicts of one rule on one metric: arrays [n, k], and ``reasons`` indexed by ``reason`` (0: none).
+
+    ``code`` judges each update by itself; ``held`` is what stands, see ``Limits.clear_after`` (None: the same).
+    """
 
     metric: str
     code: Codes
@@ -94,6 +97,12 @@ class Judgement:
     reason: Codes
     reasons: tuple[str, ...]
     quiet: frozenset[int]
+    held: Codes | None = None
+
+    @property
+    def standing(self) -> Codes:
+        """The verdicts that stand: a better one only after it has lasted."""
+        return self.code if self.held is None else self.held
 
 
 def settle(

@@ -42,13 +42,20 @@ def batch(frames: Mapping[str, Frame]) -> Batch:
 
 
 def judge_cells(detector: Detector, table: str, cells: Mapping[str, object], updates: int) -> Outcome:
-    """Judge one subject; single values are repeated over ``updates``, columns not named are null."""
-    columns = {}
-    for name in detector.wanted[table]:
-        given = cells.get(name)
-        listed = list(given) if isinstance(given, list) else [given] * updates
-        columns[name] = [[cell] for cell in listed]
-    return detector.process(batch({table: frame(table, columns)}))
+    """Judge one subject; single values are repeated over ``updates``, columns not named are null.
+
+    Columns of other tables are named ``table.column``; a group is then the one of head ``s0``.
+    """
+    frames = {}
+    for other in dict.fromkeys([table, *(name.partition(".")[0] for name in cells if "." in name)]):
+        columns = {}
+        for name in detector.wanted[other]:
+            given = cells.get(name if other == table else f"{other}.{name}")
+            listed = list(given) if isinstance(given, list) else [given] * updates
+            columns[name] = [[cell] for cell in listed]
+        namesake = "head:s0" if table == "groups" and other == table and "heads" in detector.wanted else None
+        frames[other] = frame(other, columns, [namesake] if namesake else None)
+    return detector.process(batch(frames))
 
 
 def run_cut(detector: Detector, whole: Batch, cuts: Sequence[int]) -> list[Outcome]:

@@ -27,7 +27,7 @@ def incidents(cuts: Sequence[int] = (), **columns: Sequence[object]) -> list[Inc
 
 
 def test_an_incident_runs_from_first_to_last_update_in_alarm_with_its_peak() -> None:
-    (one,) = incidents(ratio_max=[1.0, 6.0, 30.0, 7.0, 1.0, 1.0])
+    (one,) = incidents(ratio_max=[1.0, 6.0, 30.0, 7.0, *[1.0] * 5])
     assert (one.rule, one.start, one.end, one.ended, one.count) == ("ratio_explosion", 1, 3, "cleared", 3)
     assert (one.peak, one.peak_update, one.peak_verdict) == (30.0, 2, "critical")
 
@@ -45,7 +45,13 @@ def test_the_peak_of_a_low_bound_is_the_lowest_and_nonfinite_beats_all() -> None
 
 
 def test_two_troubles_are_two_incidents() -> None:
-    assert [(one.start, one.end) for one in incidents(ratio_max=[6.0, 1.0, 6.0])] == [(0, 0), (2, 2)]
+    found = incidents(ratio_max=[6.0, *[1.0] * 5, 6.0])
+    assert [(one.start, one.end, one.ended) for one in found] == [(0, 0, "cleared"), (6, 6, "open")]
+
+
+def test_what_comes_back_before_it_had_cleared_is_the_same_trouble() -> None:
+    (one,) = incidents(ratio_max=[6.0, *[1.0] * 4, 9.0, *[1.0] * 5])
+    assert (one.start, one.end, one.count, one.peak, one.ended) == (0, 5, 2, 9.0, "cleared")
 
 
 def test_a_consequence_is_tied_to_the_cause_that_was_open_when_it_began() -> None:
@@ -73,9 +79,9 @@ def test_incidents_do_not_depend_on_how_updates_are_cut() -> None:
 
 
 def test_information_ends_an_incident_as_ok_does() -> None:
-    kl = [0.6, *[0.01] * 5, 0.12, 0.9, 0.01, 0.01, 0.01, 0.01, 0.01]
+    kl = [0.6, *[0.01] * 4, 0.12, 0.9, *[0.01] * 8]
     found = incidents(kl_k3=kl)
-    assert [(one.start, one.end, one.ended) for one in found] == [(0, 0, "cleared"), (7, 10, "cleared")]
+    assert [(one.start, one.end, one.ended) for one in found] == [(0, 0, "cleared"), (6, 9, "cleared")]
 
 
 def test_causes_stand_before_what_they_cause() -> None:

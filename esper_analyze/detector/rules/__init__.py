@@ -1,38 +1,68 @@
 """Every rule of the detector, written out in the order findings of one update are listed: causes first."""
 
 from esper_analyze.detector.rule import Rule
+from esper_analyze.detector.rules.advantage_collapse import RULE as ADVANTAGE_COLLAPSE
+from esper_analyze.detector.rules.advantage_outlier import RULE as ADVANTAGE_OUTLIER
+from esper_analyze.detector.rules.clip_saturation import RULE as CLIP_SATURATION
+from esper_analyze.detector.rules.clipping_always import RULE as CLIPPING_ALWAYS
+from esper_analyze.detector.rules.critic_constant import RULE as CRITIC_CONSTANT
+from esper_analyze.detector.rules.critic_not_learning import RULE as CRITIC_NOT_LEARNING
+from esper_analyze.detector.rules.data_lost import RULE as DATA_LOST
 from esper_analyze.detector.rules.entropy_collapse import RULE as ENTROPY_COLLAPSE
+from esper_analyze.detector.rules.entropy_low import RULE as ENTROPY_LOW
 from esper_analyze.detector.rules.first_ratio import RULE as FIRST_RATIO
+from esper_analyze.detector.rules.frozen_update import RULE as FROZEN_UPDATE
 from esper_analyze.detector.rules.gradient_drift import RULE as GRADIENT_DRIFT
+from esper_analyze.detector.rules.gradient_explosion import RULE as GRADIENT_EXPLOSION
 from esper_analyze.detector.rules.gradient_missing import RULE as GRADIENT_MISSING
+from esper_analyze.detector.rules.gradient_vanishing import RULE as GRADIENT_VANISHING
 from esper_analyze.detector.rules.head_entropy_collapse import RULE as HEAD_ENTROPY_COLLAPSE
 from esper_analyze.detector.rules.kl_spike import RULE as KL_SPIKE
 from esper_analyze.detector.rules.lstm_explosion import RULE as LSTM_EXPLOSION
 from esper_analyze.detector.rules.lstm_nonfinite import RULE as LSTM_NONFINITE
+from esper_analyze.detector.rules.lstm_saturation import RULE as LSTM_SATURATION
 from esper_analyze.detector.rules.lstm_vanishing import RULE as LSTM_VANISHING
 from esper_analyze.detector.rules.mask_collapse import RULE as MASK_COLLAPSE
 from esper_analyze.detector.rules.numerical_instability import RULE as NUMERICAL_INSTABILITY
+from esper_analyze.detector.rules.performance_degradation import RULE as PERFORMANCE_DEGRADATION
 from esper_analyze.detector.rules.ratio_collapse import RULE as RATIO_COLLAPSE
 from esper_analyze.detector.rules.ratio_explosion import RULE as RATIO_EXPLOSION
+from esper_analyze.detector.rules.spike_then_silence import RULE as SPIKE_THEN_SILENCE
 from esper_analyze.detector.rules.update_skipped import RULE as UPDATE_SKIPPED
 from esper_analyze.detector.rules.value_collapse import RULE as VALUE_COLLAPSE
+from esper_analyze.detector.rules.value_divergence import RULE as VALUE_DIVERGENCE
 
 RULES: tuple[Rule, ...] = (
     NUMERICAL_INSTABILITY,
+    DATA_LOST,
     FIRST_RATIO,
     KL_SPIKE,
+    SPIKE_THEN_SILENCE,
+    FROZEN_UPDATE,
+    ENTROPY_LOW,
     ENTROPY_COLLAPSE,
     RATIO_EXPLOSION,
     RATIO_COLLAPSE,
+    CLIP_SATURATION,
     MASK_COLLAPSE,
     HEAD_ENTROPY_COLLAPSE,
-    GRADIENT_MISSING,
-    GRADIENT_DRIFT,
+    ADVANTAGE_COLLAPSE,
+    ADVANTAGE_OUTLIER,
+    CRITIC_CONSTANT,
+    CRITIC_NOT_LEARNING,
     VALUE_COLLAPSE,
+    VALUE_DIVERGENCE,
+    GRADIENT_MISSING,
+    GRADIENT_EXPLOSION,
+    GRADIENT_VANISHING,
+    GRADIENT_DRIFT,
+    CLIPPING_ALWAYS,
     LSTM_NONFINITE,
     LSTM_EXPLOSION,
     LSTM_VANISHING,
+    LSTM_SATURATION,
     UPDATE_SKIPPED,
+    PERFORMANCE_DEGRADATION,
 )
 
 __all__ = ["RULES"]

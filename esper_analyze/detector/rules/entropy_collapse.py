@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from esper_analyze.detector.rule import Example, Limits, Memory, Rule, limit
+from esper_analyze.detector.rules.excuses import joint_entropy_undefined
 from esper_analyze.detector.signals import Frame
-from esper_analyze.detector.verdict import Excuse, Judgement, below, settle
+from esper_analyze.detector.verdict import Judgement, below, settle
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,13 +21,8 @@ class EntropyCollapseLimits(Limits):
 def judge(frame: Frame, memory: Memory, limits: EntropyCollapseLimits) -> list[Judgement]:  # noqa: ARG001
     """Judge normalised entropy, never raw nats."""
     entropy = frame["entropy_norm"]
-    no_choice = Excuse(frame["choice_fraction"].equals(0.0), "no head had a choice at any step")
-    continuous = Excuse(
-        entropy.null & frame["choice_fraction"].null & ~frame["entropy"].null,
-        "continuous actions have no normalised entropy",
-    )
     bounds = below(entropy, limits.warning, limits.critical)
-    return [settle("entropy_norm", entropy, bounds, excuses=[no_choice, continuous])]
+    return [settle("entropy_norm", entropy, bounds, excuses=joint_entropy_undefined(frame))]
 
 
 def _cells(norm: float | None, choice: float | None = 1.0, entropy: float | None = 1.0) -> dict[str, object]:

@@ -28,3 +28,14 @@ def not_categorical(frame: Frame) -> Excuse:
     """Excuse heads without a set of actions: they have neither masks nor normalised entropy."""
     kind = frame["kind"]
     return Excuse(~kind.null & ~kind.equals(_CATEGORICAL), "not a categorical head")
+
+
+def joint_entropy_undefined(frame: Frame) -> list[Excuse]:
+    """Excuse updates without a normalised joint entropy by nature: no choice at all, or a continuous head."""
+    return [
+        Excuse(frame["choice_fraction"].equals(0.0), "no head had a choice at any step"),
+        Excuse(
+            frame["entropy_norm"].null & frame["choice_fraction"].null & ~frame["entropy"].null,
+            "continuous actions have no normalised entropy",
+        ),
+    ]

@@ -6,10 +6,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from esper_analyze.detector.carry import blank, streak, zeros
+from esper_analyze.detector.carry import latest, nothing_yet, streak, zeros
+from esper_analyze.detector.moving import moving_average, moving_memory
 from esper_analyze.detector.rule import Example, Limits, Memory, Rule, limit
 from esper_analyze.detector.signals import Bools, Floats, Frame, Signal
 from esper_analyze.detector.verdict import Bounds, Excuse, Judgement, settle
+
+METRICS = (("grad_norm", "norm"), ("health", "health"))
 
 EPSILON = 1e-8
 """Keeps the drift defined where the average is 0."""
@@ -25,6 +28,7 @@ class GradientDriftLimits(Limits):
     warning: float = limit(0.5, "subsystem review on the EMA tracker: 50 % deviation")
     critical: float = limit(2.0, "detector specification")
     sustained: int = limit(3, "detector specification: sustained 3", at_least=1)
+    noise: float = limit(15.0, "sound runs drift by up to 13 × their own change from update to update", at_least=0.0)
     momentum: float = limit(0.99, "subsystem review on the EMA tracker", at_least=0.0, below=1.0)
     warmup: int = limit(10, "subsystem review L4: no drift before 10 updates", at_least=1)
     escalate: int = limit(5, "detector specification: drift 5")
@@ -32,28 +36,22 @@ class GradientDriftLimits(Limits):
 
 def judge(frame: Frame, memory: Memory, limits: GradientDriftLimits) -> list[Judgement]:
     """Judge the drift of norm (both ways) and health (downwards); leave both drifts for the recorder to write."""
-    judgements = []
-    for metric, short in (("grad_norm", "norm"), ("health", "health")):
-        signal = frame[metric]
-        drift, baseline = _drift(signal, memory, short, limits)
-        memory[f"drift_{short}"] = drift
-        judgements.append(_judge_one(metric, signal, drift, baseline, memory, short, limits))
-    return judgements
+    return [_judge_one(frame[metric], memory, short, limits) for metric, short in METRICS]
 
 
-def _judge_one(
-    metric: str,
-    signal: Signal,
-    drift: Floats,
-    baseline: Floats,
-    memory: Memory,
-    short: str,
-    limits: GradientDriftLimits,
-) -> Judgement:
-    known = ~np.isnan(baseline)
-    if metric == "health":  # health above its average is no trouble: it rose in sound runs by twice its average
-        drift = np.where(signal.values > baseline, 0.0, drift)
-    far, out = drift > limits.warning, drift > limits.critical
+def _judge_one(signal: Signal, memory: Memory, short: str, limits: GradientDriftLimits) -> Judgement:
+    usable, values = signal.finite, signal.values
+    average = moving_average(values, usable, memory, short, keep=limits.momentum, warmup=limits.warmup)
+    known = ~np.isnan(average)
+    with np.errstate(all="ignore"):
+        away = np.abs(values - average)
+        drift = np.minimum(away / (average + EPSILON), LARGEST)
+    memory[f"drift_{short}"] = drift
+    with np.errstate(all="ignore"):
+        beyond = known & (away > limits.noise * _step(values, usable, memory, short, limits))
+    if short == "health":  # health above its average is no trouble: it rose in sound runs by twice its average
+        beyond &= values < average
+    far, out = beyond & (drift > limits.warning), beyond & (drift > limits.critical)
     bounds = Bounds(
         warning=streak(far, known & ~far, memory[f"far_{short}"]) >= limits.sustained,
         critical=streak(out, known & ~out, memory[f"out_{short}"]) >= limits.sustained,
@@ -62,68 +60,21 @@ def _judge_one(
     )
     excuses = [
         Excuse(signal.nonfinite, "non-finite: judged by numerical_instability", quiet=True),
-        Excuse(signal.finite & ~known, "warming up", quiet=True),
+        Excuse(usable & ~known, "warming up", quiet=True),
     ]
-    judged = Signal(metric, drift, signal.null)
-    return settle(metric, judged, bounds, excuses=excuses, baseline=baseline)
+    return settle(signal.name, Signal(signal.name, drift, signal.null), bounds, excuses=excuses, baseline=average)
 
 
-def _drift(signal: Signal, memory: Memory, short: str, limits: GradientDriftLimits) -> tuple[Floats, Floats]:
-    """Return drift and the average it was held against, [n, k]; NaN while warming up, missing or non-finite.
-
-    The recurrence runs update by update in float64, so that any cut into batches gives the same bits.
-    """
-    usable = signal.finite
-    if len(usable) == 1:
-        return _drift_of_one(signal, usable[0], memory, short, limits)
-    drift, baseline = np.full(usable.shape, np.nan), np.full(usable.shape, np.nan)
-    for k in range(signal.values.shape[1]):
-        rows = np.flatnonzero(usable[:, k])
-        average, count = float(memory[f"ema_{short}"][k]), int(memory[f"count_{short}"][k])
-        values = signal.values[rows, k]
-        held, average, count = _averages(values, average, count, limits)
-        baseline[rows, k] = held
-        with np.errstate(all="ignore"):
-            drift[rows, k] = np.minimum(np.abs(values - held) / (held + EPSILON), LARGEST)
-        memory[f"ema_{short}"][k], memory[f"count_{short}"][k] = average, count
-    return drift, baseline
-
-
-def _drift_of_one(
-    signal: Signal, usable: Bools, memory: Memory, short: str, limits: GradientDriftLimits
-) -> tuple[Floats, Floats]:
-    """Return the same for a single update, all subjects at once: the same operations on the same numbers."""
-    keep, values = limits.momentum, signal.values[0]
-    average, count = memory[f"ema_{short}"], memory[f"count_{short}"]
-    warm = usable & (count >= limits.warmup)
-    held = np.where(warm, average, np.nan)
-    with np.errstate(all="ignore"):
-        drift = np.minimum(np.abs(values - held) / (held + EPSILON), LARGEST)
-        np.copyto(average, keep * average + (1.0 - keep) * values, where=usable)
-    warming = usable & ~warm
-    if np.count_nonzero(warming):
-        count += warming
-        average[warming & (count == limits.warmup)] /= 1.0 - keep**limits.warmup
-    return drift[None, :], held[None, :]
-
-
-def _averages(values: Floats, average: float, count: int, limits: GradientDriftLimits) -> tuple[Floats, float, int]:
-    """Return the average before each value, then the carried state.
-
-    The first ``warmup`` values make a bias-corrected mean (m / (1 − βᵗ), Kingma & Ba 2015) and are held against
-    nothing (NaN); after them the plain recurrence goes on from that mean.
-    """
-    keep = limits.momentum
-    terms: list[float] = ((1.0 - keep) * values).tolist()
-    warming = min(max(limits.warmup - count, 0), len(terms))
-    for term in terms[:warming]:
-        average = keep * average + term
-    count += warming
-    if warming and count == limits.warmup:
-        average /= 1.0 - keep**count
-    held = [np.nan] * warming + [average]
-    held += [average := keep * average + term for term in terms[warming:]]
-    return np.array(held[:-1]), average, count
+def _step(values: Floats, usable: Bools, memory: Memory, short: str, limits: GradientDriftLimits) -> Floats:
+    """Return the moving average of |x − the x before|, [n, k]: how much the metric changes of itself."""
+    carried = memory[f"last_{short}"]
+    first = carried.copy()
+    now = latest(values, usable, carried)
+    change = np.abs(values - np.concatenate([first[None, :], now[:-1]]))
+    counted = usable & np.isfinite(change)
+    return moving_average(
+        change, counted, memory, f"step_{short}", keep=limits.momentum, warmup=max(limits.warmup - 1, 1)
+    )
 
 
 def _cells(*values: float | None) -> dict[str, object]:
@@ -150,8 +101,15 @@ RULE = Rule(
         Example("no gradient", "no_data", _cells(None), updates=1),
     ),
     memory={
-        **{f"{name}_{short}": zeros for name in ("count", "far", "out") for short in ("norm", "health")},
-        **{f"ema_{short}": blank for short in ("norm", "health")},
+        name: first
+        for short in ("norm", "health")
+        for name, first in {
+            **moving_memory(short),
+            **moving_memory(f"step_{short}"),
+            f"last_{short}": nothing_yet,
+            f"far_{short}": zeros,
+            f"out_{short}": zeros,
+        }.items()
     },
     causes=("numerical_instability", "kl_spike", "entropy_collapse", "head_entropy_collapse"),
     confirmed_by="sustained",

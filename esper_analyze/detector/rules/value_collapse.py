@@ -6,9 +6,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from esper_analyze.detector.carry import blank, streak, tally, zeros
+from esper_analyze.detector.carry import streak, tally, zeros
 from esper_analyze.detector.rule import Example, Limits, Memory, Rule, limit
-from esper_analyze.detector.signals import Bools, Floats, Frame
+from esper_analyze.detector.signals import Floats, Frame
+from esper_analyze.detector.typical import EARLY_MEMORY, early_level
 from esper_analyze.detector.verdict import Bounds, Excuse, Judgement, settle
 
 _SOURCE = "subsystem review: phase-dependent thresholds"
@@ -38,7 +39,7 @@ def judge(frame: Frame, memory: Memory, limits: ValueCollapseLimits) -> list[Jud
     excuse = Excuse(frame["ev_low_variance"].equals(1.0), "the returns hardly vary: explained variance says nothing")
     usable = ev.finite & ~excuse.where
     bound = bound_of_phase(frame, memory, limits)
-    early = _early_level(ev.values, usable, memory, limits.early_updates)
+    early = early_level(ev.values, usable, memory, limits.early_updates)
     stuck = usable & ~(ev.values > early)
     low = stuck & (ev.values < bound)
     far_below = bound - limits.critical_below
@@ -62,24 +63,6 @@ def bound_of_phase(frame: Frame, memory: Memory, limits: ValueCollapseLimits) ->
         return phased
     unknown = np.where(number <= limits.warmup_updates, limits.warmup, limits.mid)
     return np.where(progress.finite, phased, unknown)
-
-
-def _early_level(values: Floats, usable: Bools, memory: Memory, length: int) -> Floats:
-    """Return the mean of the first ``length`` usable values up to each update (NaN before the first)."""
-    if length and not np.count_nonzero(memory["early_count"] < length):
-        return np.full(values.shape, memory["early_sum"] / memory["early_count"])
-    level = np.full(values.shape, np.nan)
-    for k in range(values.shape[1]):
-        count, total = int(memory["early_count"][k]), float(memory["early_sum"][k])
-        start = 0
-        while count < length and start < len(values):
-            if usable[start, k]:
-                count, total = count + 1, total + float(values[start, k])
-            level[start, k] = total / count if count else np.nan
-            start += 1
-        level[start:, k] = total / count if count else np.nan
-        memory["early_count"][k], memory["early_sum"][k] = count, total
-    return level
 
 
 def _cells(*values: float | None, progress: float | None = 0.5, low: bool = False) -> dict[str, object]:
@@ -111,8 +94,7 @@ RULE = Rule(
         "low": zeros,
         "far": zeros,
         "updates": zeros,
-        "early_count": zeros,
-        "early_sum": blank,
+        **EARLY_MEMORY,
     },
     causes=("numerical_instability",),
     confirmed_by="sustained",

@@ -1,0 +1,126 @@
+"""Exponential moving averages, vectorised, equal to the last bit however the updates are cut.
+
+With β the momentum, the average after j more values is βʲ·(a + Σᵢ (1 − β)·xᵢ·β⁻ⁱ). The sum is taken within blocks that
+are anchored to how many values came before, always in the same order; one by one or all at once gives the same bits.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from functools import lru_cache
+from itertools import accumulate
+from typing import Any
+
+import numpy as np
+
+from esper_analyze.detector.carry import blank, zeros
+from esper_analyze.detector.rule import Memory
+from esper_analyze.detector.signals import Bools, Floats
+
+LONGEST_BLOCK = 64
+SMALLEST_POWER = 1e-60
+"""Bound on β to the power of a block's length: its inverse multiplies values, which must not overflow by it."""
+
+
+def moving_memory(name: str) -> Mapping[str, Callable[[int], np.ndarray[Any, Any]]]:
+    """Return the memory that ``moving_average`` needs under ``name``."""
+    return {f"{name}_anchor": blank, f"{name}_sum": blank, f"{name}_count": zeros}
+
+
+@lru_cache(maxsize=64)
+def _powers(keep: float) -> tuple[Floats, Floats]:
+    """Return βʲ for j = 0 … length, and (1 − β)·β⁻ʲ for j = 1 … length."""
+    length = LONGEST_BLOCK
+    if keep**length < SMALLEST_POWER:
+        length = max(int(math.log(SMALLEST_POWER) / math.log(keep)), 1) if keep > SMALLEST_POWER else 0
+    decay = keep ** np.arange(length + 1, dtype=np.float64)
+    return decay, (1.0 - keep) / decay[1:]
+
+
+def moving_average(values: Floats, usable: Bools, memory: Memory, name: str, *, keep: float, warmup: int) -> Floats:
+    """Return the average each value is held against, that value left out, [n, k]; NaN for the first ``warmup``.
+
+    The first ``warmup`` values make a bias-corrected mean (m / (1 − βᵗ), Kingma & Ba 2015); the plain recurrence goes
+    on from it. Values that are not ``usable`` neither enter nor count. The memory under ``name`` is carried on.
+    """
+    state = memory[f"{name}_anchor"], memory[f"{name}_sum"], memory[f"{name}_count"]
+    if len(values) == 1:
+        return _one(values[0], usable[0], *state, keep, warmup)
+    held = np.full(values.shape, np.nan)
+    for k in range(values.shape[1]):
+        rows = np.flatnonzero(usable[:, k])
+        held[rows, k] = _many(values[rows, k], *state, k, keep, warmup)
+    return held
+
+
+def _one(
+    values: Floats, usable: Bools, anchor: Floats, total: Floats, count: Any, keep: float, warmup: int
+) -> Floats:
+    """Return what a single update is held against, all subjects at once."""
+    decay, weight = _powers(keep)
+    length = max(len(weight), 1)
+    warm = usable & (count >= warmup)
+    place = np.where(warm, (count - warmup) % length, 0)
+    held = np.where(warm, decay[place] * (anchor + total) if len(weight) else anchor, np.nan)
+    with np.errstate(all="ignore"):
+        if len(weight):
+            np.copyto(total, total + values * weight[place], where=warm)
+            full = warm & (place == length - 1)
+            np.copyto(anchor, decay[length] * (anchor + total), where=full)
+            np.copyto(total, 0.0, where=full)
+        else:
+            np.copyto(anchor, values, where=warm)
+        cold = usable & ~warm
+        if np.count_nonzero(cold):
+            np.copyto(anchor, keep * anchor + (1.0 - keep) * values, where=cold)
+            np.copyto(anchor, anchor / (1.0 - keep**warmup), where=cold & (count == warmup - 1))
+    count += usable
+    return np.asarray(held)[None, :]
+
+
+def _many(
+    values: Floats, anchors: Floats, totals: Floats, counts: Any, k: int, keep: float, warmup: int
+) -> Floats:
+    """Return the same for all usable values of one subject."""
+    decay, weight = _powers(keep)
+    anchor, total, count = float(anchors[k]), float(totals[k]), int(counts[k])
+    cold = min(max(warmup - count, 0), len(values))
+    for value in values[:cold].tolist():
+        anchor = keep * anchor + (1.0 - keep) * value
+    if cold and count + cold == warmup:
+        anchor /= 1.0 - keep**warmup
+    count += cold
+    warm = values[cold:]
+    held = np.full(len(values), np.nan)
+    if len(warm) and not len(weight):
+        held[cold:] = np.concatenate([[anchor], warm[:-1]])
+        anchor = float(warm[-1])
+    elif len(warm):
+        held[cold:], anchor, total = _blocks(warm, anchor, total, (count - warmup) % len(weight), decay, weight)
+    anchors[k], totals[k], counts[k] = anchor, total, count + len(warm)
+    return held
+
+
+def _blocks(
+    values: Floats, anchor: float, total: float, place: int, decay: Floats, weight: Floats
+) -> tuple[Floats, float, float]:
+    """Return what each value is held against, then anchor and sum after the last; ``place`` values are in the sum."""
+    length = len(weight)
+    blocks = -(-(place + len(values)) // length)
+    padded = np.zeros(blocks * length)
+    padded[place : place + len(values)] = values
+    with np.errstate(all="ignore"):
+        terms = padded.reshape(blocks, length) * weight
+        if place:
+            terms[0, place - 1] = total
+        sums = np.cumsum(terms, axis=1)
+        ends = sums[:, -1].tolist()
+        last = float(decay[length])
+        anchored = np.array(list(accumulate(ends, lambda held, end: last * (held + end), initial=anchor)))
+        before = np.concatenate([np.zeros((blocks, 1)), sums[:, :-1]], axis=1)
+        held = (decay[:length] * (anchored[:-1, None] + before)).reshape(-1)[place : place + len(values)]
+    stop = place + len(values)
+    if stop == blocks * length:
+        return held, float(anchored[-1]), 0.0
+    return held, float(anchored[-2]), float(sums[-1, stop % length - 1])

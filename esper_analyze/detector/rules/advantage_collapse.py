@@ -1,0 +1,66 @@
+"""Rule ``advantage_collapse``: the advantages hardly differ, so there is nothing to prefer."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from esper_analyze.detector.carry import streak, zeros
+from esper_analyze.detector.rule import Example, Limits, Memory, Rule, limit
+from esper_analyze.detector.signals import Frame
+from esper_analyze.detector.typical import EARLY_MEMORY, early_level
+from esper_analyze.detector.verdict import Bounds, Judgement, settle
+
+
+@dataclass(frozen=True, slots=True)
+class AdvantageCollapseLimits(Limits):
+    """Bounds on ``updates.advantage_std``."""
+
+    warning: float = limit(0.1, "detector specification: share of its own early level", at_least=0.0)
+    critical: float = limit(1e-6, "below the epsilon of 1e-8 … 1e-5 that loops normalise with", at_least=0.0)
+    sustained: int = limit(5, "a rollout without reward is none", at_least=1)
+    early_updates: int = limit(10, "updates whose mean is the early level", at_least=1)
+
+
+def judge(frame: Frame, memory: Memory, limits: AdvantageCollapseLimits) -> list[Judgement]:
+    """Judge the spread of advantages against its own early level, and against nothing at all."""
+    spread = frame["advantage_std"]
+    early = early_level(spread.values, spread.finite, memory, limits.early_updates)
+    low = spread.finite & (spread.values < limits.warning * early)
+    none = spread.finite & (spread.values < limits.critical)
+    bounds = Bounds(
+        warning=streak(low, spread.finite & ~low, memory["low"]) >= limits.sustained,
+        critical=streak(none, spread.finite & ~none, memory["none"]) >= limits.sustained,
+        warning_at=limits.warning * early,
+        critical_at=limits.critical,
+    )
+    return [settle(spread.name, spread, bounds, baseline=early)]
+
+
+def _cells(*values: float | None) -> dict[str, object]:
+    return {"advantage_std": list(values)}
+
+
+RULE = Rule(
+    name="advantage_collapse",
+    table="updates",
+    columns=("advantage_std",),
+    limits=AdvantageCollapseLimits,
+    judge=judge,
+    title="Advantages collapsed",
+    meaning="The advantages of a rollout hardly differ from each other. A loop that normalises them blows what is "
+    "left, noise, up to unit size and trains on that; one that does not learns nothing.",
+    look_first="Rewards of those rollouts; whether every episode ends alike; explained_variance near 1 with a "
+    "constant reward.",
+    reference="Detector specification; subsystem review M3 on the floor of the standard deviation",
+    examples=(
+        Example("a sound spread", "ok", _cells(1.0)),
+        Example("narrow for five updates", "warning", _cells(*[1.0] * 10, *[0.02] * 5), updates=15),
+        Example("no spread for five updates", "critical", _cells(*[1.0] * 10, *[0.0] * 5), updates=15),
+        Example("NaN never passes", "critical", _cells(float("nan"))),
+        Example("not recorded", "no_data", _cells(None)),
+    ),
+    memory={"low": zeros, "none": zeros, **EARLY_MEMORY},
+    causes=("numerical_instability",),
+    confirmed_by="sustained",
+    higher_is_worse=False,
+)

@@ -1,0 +1,62 @@
+"""Rule ``advantage_outlier``: a single sample's advantage outweighs the rest."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from esper_analyze.detector.rule import Example, Limits, Memory, Rule, limit
+from esper_analyze.detector.signals import Frame, Signal
+from esper_analyze.detector.verdict import Excuse, Judgement, above, settle
+
+TINY = 1e-12
+"""Bound under which a standard deviation is no scale to measure with."""
+
+
+@dataclass(frozen=True, slots=True)
+class AdvantageOutlierLimits(Limits):
+    """Bounds on the largest advantage in standard deviations from 0."""
+
+    warning: float = limit(10.0, "detector specification")
+    critical: float = limit(50.0, "detector specification")
+
+
+def judge(frame: Frame, memory: Memory, limits: AdvantageOutlierLimits) -> list[Judgement]:  # noqa: ARG001
+    """Judge max(|advantage|) / std."""
+    low, high, spread = frame["advantage_min"], frame["advantage_max"], frame["advantage_std"]
+    constant = Excuse(spread.finite & (spread.values < TINY), "the advantages do not differ: see advantage_collapse")
+    with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
+        size = np.maximum(np.abs(low.values), np.abs(high.values)) / spread.values
+    size = np.where(spread.nonfinite, np.nan, size)
+    outlier = Signal("advantage_max", size, high.null)
+    bounds = above(outlier, limits.warning, limits.critical)
+    return [settle("advantage_max", outlier, bounds, excuses=[constant], needs=[low, spread])]
+
+
+def _cells(low: float | None, high: float | None, spread: float | None = 1.0) -> dict[str, object]:
+    return {"advantage_min": low, "advantage_max": high, "advantage_std": spread}
+
+
+RULE = Rule(
+    name="advantage_outlier",
+    table="updates",
+    columns=("advantage_min", "advantage_max", "advantage_std"),
+    limits=AdvantageOutlierLimits,
+    judge=judge,
+    title="One advantage outweighs the rest",
+    meaning="After normalisation one sample has ten times the weight of a usual one, or more; the minibatch it is in "
+    "trains on that sample. The value is max(|advantage|) / standard deviation.",
+    look_first="The reward of that sample and whether the environment should give it; reward clipping or scaling; "
+    "the worst transitions of the update.",
+    reference="Detector specification; Engstrom et al. 2020, Implementation Matters in Deep RL",
+    examples=(
+        Example("a usual rollout", "ok", _cells(-3.0, 4.0)),
+        Example("one far out", "warning", _cells(-3.0, 14.0)),
+        Example("one that is everything", "critical", _cells(-80.0, 1.0)),
+        Example("all the same", "not_applicable", _cells(0.5, 0.5, 0.0)),
+        Example("NaN never passes", "critical", _cells(float("nan"), 1.0)),
+        Example("not recorded", "no_data", _cells(None, None, None)),
+    ),
+    causes=("numerical_instability", "advantage_collapse"),
+)

@@ -1,0 +1,64 @@
+"""Rule ``clip_saturation``: too many samples are at the clip, update after update."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from esper_analyze.detector.carry import streak, zeros
+from esper_analyze.detector.rule import Example, Limits, Memory, Rule, limit
+from esper_analyze.detector.rules.excuses import inner_loop_not_measurable
+from esper_analyze.detector.signals import Frame
+from esper_analyze.detector.verdict import Bounds, Judgement, settle
+
+
+@dataclass(frozen=True, slots=True)
+class ClipSaturationLimits(Limits):
+    """Bounds on ``updates.clip_fraction``."""
+
+    warning: float = limit(0.3, "subsystem review; sound runs lie at 0.05–0.25")
+    critical: float = limit(0.5, "detector specification: half of all samples")
+    sustained: int = limit(3, "detector specification: sustained 3", at_least=1)
+
+
+def judge(frame: Frame, memory: Memory, limits: ClipSaturationLimits) -> list[Judgement]:
+    """Judge the share of samples whose ratio was beyond the clip range."""
+    share = frame["clip_fraction"]
+    excuse = inner_loop_not_measurable(frame)
+    usable = share.finite & ~excuse.where
+    high, extreme = usable & (share.values > limits.warning), usable & (share.values > limits.critical)
+    bounds = Bounds(
+        warning=streak(high, usable & ~high, memory["high"]) >= limits.sustained,
+        critical=streak(extreme, usable & ~extreme, memory["extreme"]) >= limits.sustained,
+        warning_at=limits.warning,
+        critical_at=limits.critical,
+    )
+    return [settle(share.name, share, bounds, excuses=[excuse])]
+
+
+def _cells(*values: float | None, measurable: bool = True) -> dict[str, object]:
+    return {"clip_fraction": list(values), "inner_loop_measurable": measurable}
+
+
+RULE = Rule(
+    name="clip_saturation",
+    table="updates",
+    columns=("clip_fraction", "inner_loop_measurable"),
+    limits=ClipSaturationLimits,
+    judge=judge,
+    title="Most samples are at the clip",
+    meaning="A sample beyond the clip range whose advantage points outwards gives no gradient. When a third of the "
+    "rollout or more is there in every update, later epochs train on little, and the policy still drifts.",
+    look_first="Learning rate, number of epochs, minibatch size; kl_k3 of the same updates.",
+    reference="Schulman et al. 2017, section 3; Andrychowicz et al. 2021, section on the clip threshold",
+    examples=(
+        Example("a sound update", "ok", _cells(0.12)),
+        Example("high for two updates", "ok", _cells(0.1, 0.4, 0.4), updates=3),
+        Example("high for three updates", "warning", _cells(0.4, 0.35, 0.4), updates=3),
+        Example("most samples, for three updates", "critical", _cells(0.6, 0.7, 0.6), updates=3),
+        Example("one epoch of one minibatch", "not_applicable", _cells(0.0, measurable=False)),
+        Example("not recorded", "no_data", _cells(None)),
+    ),
+    memory={"high": zeros, "extreme": zeros},
+    causes=("first_ratio", "numerical_instability", "kl_spike"),
+    confirmed_by="sustained",
+)

@@ -1,0 +1,73 @@
+"""Rule ``clipping_always``: nearly every optimizer step is clipped, and the norm grows."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from esper_analyze.detector.carry import streak, zeros
+from esper_analyze.detector.rule import Example, Limits, Memory, Rule, limit
+from esper_analyze.detector.signals import Frame, Signal
+from esper_analyze.detector.typical import EARLY_MEMORY, early_level, typical, typical_memory
+from esper_analyze.detector.verdict import Bounds, Judgement, settle
+
+
+@dataclass(frozen=True, slots=True)
+class ClippingAlwaysLimits(Limits):
+    """Bounds on ``updates.clip_active_fraction``, and on how far the norm has risen."""
+
+    fraction: float = limit(0.9, "detector specification")
+    sustained: int = limit(20, "detector specification: sustained 20", at_least=1)
+    warning_rise: float = limit(10.0, "sound runs clip every step: only with a rising norm is it a trouble", at_least=1)
+    critical_rise: float = limit(100.0, "ten times the warning", at_least=1)
+    early_updates: int = limit(10, "updates whose mean is the norm's own early level", at_least=1)
+
+
+def judge(frame: Frame, memory: Memory, limits: ClippingAlwaysLimits) -> list[Judgement]:
+    """Judge how long clipping has been the rule: information by itself, an alarm with a norm that rose."""
+    share, norm = frame["clip_active_fraction"], frame["grad_norm_pre_clip"]
+    high = share.finite & (share.values > limits.fraction)
+    always = streak(high, share.finite & ~high, memory["high"]) >= limits.sustained
+    early = early_level(norm.values, norm.finite, memory, limits.early_updates)
+    level = typical(norm.values, norm.finite, memory, "norm")
+    with np.errstate(invalid="ignore", divide="ignore"):
+        rise = level / early
+    bounds = Bounds(
+        info=always,
+        warning=always & (rise > limits.warning_rise),
+        critical=always & (rise > limits.critical_rise),
+        warning_at=limits.fraction,
+        critical_at=limits.fraction,
+    )
+    watched = Signal(share.name, np.where(norm.nonfinite, np.nan, share.values), share.null)
+    return [settle(share.name, watched, bounds, needs=[norm], baseline=rise)]
+
+
+def _cells(share: object, norm: object = 3.0) -> dict[str, object]:
+    return {"clip_active_fraction": share, "grad_norm_pre_clip": norm}
+
+
+RULE = Rule(
+    name="clipping_always",
+    table="updates",
+    columns=("clip_active_fraction", "grad_norm_pre_clip"),
+    limits=ClippingAlwaysLimits,
+    judge=judge,
+    title="Every step is clipped",
+    meaning="Nearly every optimizer step has been clipped for many updates: the clip norm, not the gradient, sets the "
+    "length of the step. Most sound PPO runs do so, hence information only; it becomes an alarm when the norm before "
+    "clipping has risen far above its early level meanwhile (the baseline is how many times).",
+    look_first="grad_norm_pre_clip over time, scale of returns and vf_coef; then whether the clip norm is meant.",
+    reference="Detector specification; Andrychowicz et al. 2021, section on gradient clipping",
+    examples=(
+        Example("now and then", "ok", _cells(0.4)),
+        Example("always, at a steady norm", "info", _cells(1.0), updates=25),
+        Example("always, and thirty times the norm", "warning", _cells(1.0, [*[1.0] * 20, *[30.0] * 40]), updates=60),
+        Example("and a thousand times", "critical", _cells(1.0, [*[1.0] * 20, *[1000.0] * 40]), updates=60),
+        Example("not recorded", "no_data", _cells(None)),
+    ),
+    memory={"high": zeros, **EARLY_MEMORY, **typical_memory("norm")},
+    causes=("numerical_instability", "value_divergence", "gradient_explosion"),
+    confirmed_by="sustained",
+)

@@ -1,0 +1,67 @@
+"""Rule ``critic_constant``: the critic explains exactly nothing, for long."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from esper_analyze.detector.carry import streak, zeros
+from esper_analyze.detector.rule import Example, Limits, Memory, Rule, limit
+from esper_analyze.detector.signals import Frame
+from esper_analyze.detector.verdict import Bounds, Excuse, Judgement, settle
+
+
+@dataclass(frozen=True, slots=True)
+class CriticConstantLimits(Limits):
+    """Bounds on ``updates.explained_variance``."""
+
+    band: float = limit(1e-3, "detector specification: |EV| < 1e-3", at_least=0.0)
+    warning_updates: int = limit(20, "detector specification: sustained 20", at_least=1)
+    critical_updates: int = limit(100, "detector specification: sustained 100", at_least=1)
+
+
+def judge(frame: Frame, memory: Memory, limits: CriticConstantLimits) -> list[Judgement]:
+    """Judge how long explained variance has been indistinguishable from 0."""
+    ev = frame["explained_variance"]
+    excuse = Excuse(frame["ev_low_variance"].equals(1.0), "the returns hardly vary: explained variance says nothing")
+    usable = ev.finite & ~excuse.where
+    flat = usable & (np.abs(ev.values) < limits.band)
+    length = streak(flat, usable & ~flat, memory["flat"])
+    bounds = Bounds(
+        warning=length >= limits.warning_updates,
+        critical=length >= limits.critical_updates,
+        warning_at=limits.band,
+        critical_at=limits.band,
+    )
+    return [settle(ev.name, ev, bounds, excuses=[excuse])]
+
+
+def _cells(*values: float | None, low: bool = False) -> dict[str, object]:
+    return {"explained_variance": list(values), "ev_low_variance": low}
+
+
+RULE = Rule(
+    name="critic_constant",
+    table="updates",
+    columns=("explained_variance", "ev_low_variance"),
+    limits=CriticConstantLimits,
+    judge=judge,
+    title="The critic predicts a constant",
+    meaning="Explained variance has been 0 to three digits for many updates although the returns vary: the critic "
+    "says the same everywhere. It is not trained, or its targets are so large that it cannot reach them.",
+    look_first="vf_coef and whether the value loss reaches the critic; the critic's gradient norm; the scale of "
+    "returns against value_mean.",
+    reference="Detector specification; Andrychowicz et al. 2021, What Matters in On-Policy RL",
+    examples=(
+        Example("a sound critic", "ok", _cells(*[0.6] * 25), updates=25),
+        Example("constant for twenty updates", "warning", _cells(*[0.0002] * 20), updates=20),
+        Example("constant for a hundred updates", "critical", _cells(*[-0.0002] * 100), updates=100),
+        Example("constant returns", "not_applicable", _cells(None, low=True)),
+        Example("not recorded", "no_data", _cells(None)),
+    ),
+    memory={"flat": zeros},
+    causes=("numerical_instability",),
+    confirmed_by="warning_updates",
+    higher_is_worse=False,
+)

@@ -1,0 +1,66 @@
+"""Rule ``critic_not_learning``: explained variance is still low and no better than when training began."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from esper_analyze.detector.carry import tally, zeros
+from esper_analyze.detector.rule import Example, Limits, Memory, Rule, limit
+from esper_analyze.detector.signals import Frame
+from esper_analyze.detector.typical import EARLY_MEMORY, early_level, typical, typical_memory
+from esper_analyze.detector.verdict import Bounds, Excuse, Judgement, settle
+
+
+@dataclass(frozen=True, slots=True)
+class CriticNotLearningLimits(Limits):
+    """Bounds on the median of the last 50 values of ``updates.explained_variance``."""
+
+    low: float = limit(0.1, "a critic above this explains something, whatever it did at its start")
+    margin: float = limit(0.05, "must be above its own early level by so much")
+    early_updates: int = limit(10, "updates whose mean is the critic's own early level", at_least=1)
+    after: int = limit(60, "sound recurrent runs took up to 50 updates to leave their start", at_least=20)
+
+
+def judge(frame: Frame, memory: Memory, limits: CriticNotLearningLimits) -> list[Judgement]:
+    """Judge the recent level of explained variance against its own early level."""
+    ev = frame["explained_variance"]
+    constant = Excuse(frame["ev_low_variance"].equals(1.0), "the returns hardly vary: explained variance says nothing")
+    usable = ev.finite & ~constant.where
+    early = early_level(ev.values, usable, memory, limits.early_updates)
+    level = typical(ev.values, usable, memory, "recent")
+    number = tally(usable, memory["number"])
+    stuck = usable & (number >= limits.after) & (level < limits.low) & (level <= early + limits.margin)
+    young = Excuse(usable & (number < limits.after), "too early to expect a critic to have learnt", quiet=True)
+    bounds = Bounds(warning=stuck, warning_at=limits.low)
+    return [settle(ev.name, ev, bounds, excuses=[constant, young], baseline=early)]
+
+
+def _cells(*values: float | None, low: bool = False) -> dict[str, object]:
+    return {"explained_variance": list(values), "ev_low_variance": low}
+
+
+RULE = Rule(
+    name="critic_not_learning",
+    table="updates",
+    columns=("explained_variance", "ev_low_variance"),
+    limits=CriticNotLearningLimits,
+    judge=judge,
+    title="The critic does not learn",
+    meaning="Over the last 50 updates the critic explained next to nothing of the returns, and no more than in its "
+    "first ten updates (the baseline). The policy is trained on advantages that are mostly noise.",
+    look_first="Whether the value loss reaches the critic (its gradient norm and update_ratio), vf_coef, value "
+    "clipping with returns far larger than the clip, observations that do not hold what the return depends on.",
+    reference="Detector specification: explained variance beside its own early level; Engstrom et al. 2020, "
+    "Implementation Matters in Deep RL",
+    examples=(
+        Example("a critic that learns", "ok", _cells(*[0.0] * 10, *[0.5] * 60), updates=70),
+        Example("low, but better than at its start", "ok", _cells(*[-0.6] * 10, *[0.05] * 60), updates=70),
+        Example("no better than at its start", "warning", _cells(*[0.02, -0.03] * 35), updates=70),
+        Example("too early to say", "not_applicable", _cells(*[-0.1] * 30), updates=30),
+        Example("constant returns", "not_applicable", _cells(None, low=True)),
+        Example("not recorded", "no_data", _cells(None)),
+    ),
+    memory={"number": zeros, **EARLY_MEMORY, **typical_memory("recent")},
+    causes=("numerical_instability", "critic_constant"),
+    higher_is_worse=False,
+)

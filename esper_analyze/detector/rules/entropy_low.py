@@ -1,0 +1,52 @@
+"""Rule ``entropy_low``: the policy explores less than it may look like."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from esper_analyze.detector.rule import Example, Limits, Memory, Rule, limit
+from esper_analyze.detector.rules.excuses import joint_entropy_undefined
+from esper_analyze.detector.signals import Frame
+from esper_analyze.detector.verdict import Bounds, Judgement, settle
+
+
+@dataclass(frozen=True, slots=True)
+class EntropyLowLimits(Limits):
+    """Bound on ``updates.entropy_norm``."""
+
+    info: float = limit(0.3, "detector specification; a sound run that has learnt its task gets there too")
+    escalate: int = limit(0, "information never escalates")
+
+
+def judge(frame: Frame, memory: Memory, limits: EntropyLowLimits) -> list[Judgement]:  # noqa: ARG001
+    """Say where normalised entropy is low."""
+    entropy = frame["entropy_norm"]
+    bounds = Bounds(info=entropy.values < limits.info, warning_at=limits.info)
+    return [settle(entropy.name, entropy, bounds, excuses=joint_entropy_undefined(frame))]
+
+
+def _cells(norm: float | None, choice: float | None = 1.0, entropy: float | None = 1.0) -> dict[str, object]:
+    return {"entropy_norm": norm, "choice_fraction": choice, "entropy": entropy}
+
+
+RULE = Rule(
+    name="entropy_low",
+    table="updates",
+    columns=("entropy_norm", "choice_fraction", "entropy"),
+    limits=EntropyLowLimits,
+    judge=judge,
+    title="Entropy is low",
+    meaning="Where the masks left a choice, the policy uses less than a third of the entropy there is. Late in a run "
+    "that learns, this is success; early, it is the last sign before a collapse.",
+    look_first="Whether the return still rises; the entropy coefficient.",
+    reference="Detector specification; Andrychowicz et al. 2021, section on policy entropy",
+    examples=(
+        Example("exploring", "ok", _cells(0.7)),
+        Example("low", "info", _cells(0.2)),
+        Example("NaN never passes", "critical", _cells(float("nan"))),
+        Example("every head had one valid action", "not_applicable", _cells(None, choice=0.0)),
+        Example("Gaussian actions", "not_applicable", _cells(None, choice=None)),
+        Example("not recorded", "no_data", _cells(None, choice=None, entropy=None)),
+    ),
+    higher_is_worse=False,
+)

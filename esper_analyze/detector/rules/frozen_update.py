@@ -1,0 +1,88 @@
+"""Rule ``frozen_update``: optimizer steps are taken and change nothing."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from esper_analyze.detector.carry import streak, zeros
+from esper_analyze.detector.rule import Example, Limits, Memory, Rule, limit
+from esper_analyze.detector.rules.excuses import inner_loop_not_measurable
+from esper_analyze.detector.signals import Frame
+from esper_analyze.detector.verdict import Bounds, Excuse, Judgement, settle
+
+
+@dataclass(frozen=True, slots=True)
+class FrozenUpdateLimits(Limits):
+    """Bounds on what counts as no movement at all."""
+
+    still: float = limit(1e-12, "k3 of log-ratios at float32 noise (1e-6) is 5e-13; nats")
+    sustained: int = limit(3, "one still update may be a schedule that ended", at_least=1)
+    escalate: int = limit(20, "as numerical instability: the cause is mostly an overflow")
+
+
+def judge(frame: Frame, memory: Memory, limits: FrozenUpdateLimits) -> list[Judgement]:
+    """Judge the gradient left after clipping, and whether the policy moved at all."""
+    idle = Excuse(frame["optimizer_steps"].equals(0.0), "no optimizer step was taken")
+    return [_gradient(frame, limits, idle), _movement(frame, memory, limits, idle)]
+
+
+def _gradient(frame: Frame, limits: FrozenUpdateLimits, idle: Excuse) -> Judgement:
+    pre, post, kl = frame["grad_norm_pre_clip_max"], frame["grad_norm_post_clip_max"], frame["kl_k3"]
+    wiped = post.equals(0.0) & (pre.values > 0.0)
+    measurable = ~inner_loop_not_measurable(frame).where
+    still = measurable & kl.finite & (kl.values <= limits.still)
+    bounds = Bounds(warning=wiped, critical=pre.nonfinite | (wiped & still), warning_at=0.0, critical_at=0.0)
+    no_clip = frame["max_grad_norm"].null & pre.null & ~post.null
+    unclipped = Excuse(no_clip, "no clip call: nothing can take the gradient away")
+    return settle(post.name, post, bounds, excuses=[idle, unclipped], needs=[frame["optimizer_steps"], pre])
+
+
+def _movement(frame: Frame, memory: Memory, limits: FrozenUpdateLimits, idle: Excuse) -> Judgement:
+    kl, choice = frame["kl_k3"], frame["choice_fraction"]
+    excuses = [inner_loop_not_measurable(frame), Excuse(choice.equals(0.0), "no head had a choice at any step"), idle]
+    seen = kl.finite
+    for excuse in excuses:
+        seen = seen & ~excuse.where
+    still = seen & (kl.values <= limits.still)
+    stuck = streak(still, seen & ~still, memory["still"]) >= limits.sustained
+    return settle(kl.name, kl, Bounds(warning=stuck, warning_at=limits.still), excuses=excuses)
+
+
+def _cells(pre: float | None, post: float | None, kl: object, steps: int | None = 8) -> dict[str, object]:
+    return {
+        "grad_norm_pre_clip_max": pre,
+        "grad_norm_post_clip_max": post,
+        "kl_k3": kl,
+        "max_grad_norm": 0.5,
+        "optimizer_steps": steps,
+        "inner_loop_measurable": True,
+        "choice_fraction": 1.0,
+    }
+
+
+RULE = Rule(
+    name="frozen_update",
+    table="updates",
+    columns=tuple(_cells(None, None, None)),
+    limits=FrozenUpdateLimits,
+    judge=judge,
+    title="The optimizer steps, and nothing moves",
+    meaning="Every gradient the optimizer got was exactly zero although the loss had one: a norm that overflowed "
+    "float32 makes the clip's factor 0, and learning stops without an exception (critical; while an optimizer's "
+    "momentum still coasts, a warning). Or the policy has not moved by the least amount for several updates.",
+    look_first="grad_norm_pre_clip of the first such update; a loss or reward that became huge; the learning rate; "
+    "whether the optimizer holds the policy's parameters.",
+    reference="Detector specification; torch.nn.utils.clip_grad_norm_ multiplies by max_norm / (norm + 1e-6)",
+    examples=(
+        Example("a sound update", "ok", _cells(3.0, 0.5, 0.01)),
+        Example("overflow: the clip left nothing", "critical", _cells(float("inf"), 0.0, 0.0)),
+        Example("clipped away, momentum coasts", "warning", _cells(3.0, 0.0, 0.01)),
+        Example("clipped away, no movement", "critical", _cells(3.0, 0.0, 0.0)),
+        Example("nothing has moved for three updates", "warning", _cells(3.0, 0.5, [0.0] * 3), updates=3),
+        Example("no step was taken", "not_applicable", _cells(None, None, 0.0, steps=0)),
+        Example("not recorded", "no_data", _cells(None, None, None)),
+    ),
+    memory={"still": zeros},
+    causes=("numerical_instability", "spike_then_silence", "kl_spike"),
+    higher_is_worse=False,
+)

@@ -1,0 +1,113 @@
+"""Rule ``gradient_vanishing``: a group's gradients fade to nothing, and no mask explains it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from esper_analyze.detector.carry import streak, zeros
+from esper_analyze.detector.rule import Example, Limits, Memory, Rule, limit
+from esper_analyze.detector.signals import Bools, Frame, Signal, choice_code
+from esper_analyze.detector.typical import EARLY_MEMORY, early_level
+from esper_analyze.detector.verdict import Bounds, Excuse, Judgement, settle
+
+_EXPLAINED = tuple(choice_code("heads", "zero_explained", word) for word in ("masked", "irrelevant", "frozen"))
+
+
+@dataclass(frozen=True, slots=True)
+class GradientVanishingLimits(Limits):
+    """Bounds on ``groups.vanishing_severity``, and on the norm as a share of the group's own early mean."""
+
+    warning: float = limit(0.0, "detector specification: > 0", at_least=0.0)
+    critical: float = limit(0.5, "detector specification: half of the tensors", at_least=0.0)
+    faded: float = limit(1e-4, "relative to the group's own early scale: four orders of magnitude", at_least=0.0)
+    sustained: int = limit(3, "one quiet update is none", at_least=1)
+    early_updates: int = limit(10, "updates whose mean is the group's own early level", at_least=1)
+    choice: float = limit(0.05, "mask_collapse: below this a head has next to nothing to learn", at_least=0.0)
+
+
+def judge(frame: Frame, memory: Memory, limits: GradientVanishingLimits) -> list[Judgement]:
+    """Judge the share of vanished tensors, and the whole norm against what it was at the start."""
+    masked = Excuse(_explained(frame, limits), "its head is masked, irrelevant or frozen: nothing to learn from")
+    return [_severity(frame, memory, limits, masked), _norm(frame, memory, limits, masked)]
+
+
+def _explained(frame: Frame, limits: GradientVanishingLimits) -> Bools:
+    why, learnable = frame["heads.zero_explained"], frame["heads.learnable_fraction"]
+    found = ~learnable.null & (learnable.values < limits.choice)
+    for code in _EXPLAINED:
+        found = found | why.equals(code)
+    return found
+
+
+def _severity(frame: Frame, memory: Memory, limits: GradientVanishingLimits, masked: Excuse) -> Judgement:
+    share = frame["vanishing_severity"]
+    usable = share.finite & ~masked.where
+    some, half = usable & (share.values > limits.warning), usable & (share.values >= limits.critical)
+    bounds = Bounds(
+        warning=streak(some, usable & ~some, memory["some"]) >= limits.sustained,
+        critical=streak(half, usable & ~half, memory["half"]) >= limits.sustained,
+        warning_at=limits.warning,
+        critical_at=limits.critical,
+    )
+    return settle(share.name, share, bounds, excuses=[masked])
+
+
+def _norm(frame: Frame, memory: Memory, limits: GradientVanishingLimits, masked: Excuse) -> Judgement:
+    norm = frame["grad_norm"]
+    usable = norm.finite & ~masked.where
+    early = early_level(norm.values, usable, memory, limits.early_updates)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        share = Signal(norm.name, np.where(norm.null, np.nan, norm.values / early), norm.null)
+    usable = usable & (early > 0.0)
+    low = usable & (share.values < limits.faded)
+    bounds = Bounds(
+        warning=streak(low, usable & ~low, memory["low"]) >= limits.sustained, warning_at=limits.faded * early
+    )
+    unknown = Excuse(norm.finite & ~usable, "no gradient to begin with: nothing to hold it against", quiet=True)
+    broken = Excuse(norm.nonfinite, "non-finite: judged by numerical_instability", quiet=True)
+    return settle(norm.name, norm, bounds, excuses=[masked, broken, unknown], baseline=early)
+
+
+def _cells(*share: float | None, norm: object = 1.0, why: object = None, learnable: object = None) -> dict[str, object]:
+    return {
+        "vanishing_severity": list(share),
+        "grad_norm": norm,
+        "heads.zero_explained": why,
+        "heads.learnable_fraction": learnable,
+    }
+
+
+RULE = Rule(
+    name="gradient_vanishing",
+    table="groups",
+    columns=("vanishing_severity", "grad_norm"),
+    beside={"heads": ("zero_explained", "learnable_fraction")},
+    limits=GradientVanishingLimits,
+    judge=judge,
+    title="Gradients vanished",
+    meaning="Tensors of the group get gradients below 1e-7, or the whole group gets less than a ten-thousandth of "
+    "what it got in its first updates (the baseline). Nothing is learnt there any more.",
+    look_first="Whether the entropy collapsed before; saturated activations or gates; a loss term whose weight is 0; "
+    "for one head: its learnable fraction.",
+    reference="Detector specification; gradient review H2",
+    examples=(
+        Example("healthy", "ok", _cells(0.0)),
+        Example("one quiet update", "ok", _cells(0.0, 0.3, 0.0), updates=3),
+        Example("some tensors, for three updates", "warning", _cells(0.3, 0.3, 0.3), updates=3),
+        Example("most tensors", "critical", _cells(0.8, 0.8, 0.8), updates=3),
+        Example(
+            "faded from its early level",
+            "warning",
+            _cells(*[0.0] * 14, norm=[*[2.0] * 10, *[1e-5] * 4]),
+            updates=14,
+        ),
+        Example("a masked head", "not_applicable", _cells(*[1.0] * 3, norm=0.0, why="masked"), updates=3),
+        Example("a head that hardly ever has a choice", "not_applicable", _cells(0.5, learnable=0.01)),
+        Example("no gradient", "no_data", _cells(None, norm=None)),
+    ),
+    memory={"some": zeros, "half": zeros, "low": zeros, **EARLY_MEMORY},
+    causes=("numerical_instability", "spike_then_silence", "frozen_update", "entropy_collapse"),
+    confirmed_by="sustained",
+)

@@ -1,0 +1,59 @@
+"""Rule ``lstm_saturation``: gates or hidden units of the LSTM sit at the ends of their range."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from esper_analyze.detector.rule import Example, Limits, Memory, Rule, limit
+from esper_analyze.detector.signals import Frame
+from esper_analyze.detector.verdict import Excuse, Judgement, above, settle
+
+GATES = ("forget_saturation", "input_saturation", "output_saturation")
+
+
+@dataclass(frozen=True, slots=True)
+class LstmSaturationLimits(Limits):
+    """Bounds on shares of saturated units."""
+
+    warning: float = limit(0.5, "detector specification")
+    critical: float = limit(0.9, "detector specification")
+
+
+def judge(frame: Frame, memory: Memory, limits: LstmSaturationLimits) -> list[Judgement]:  # noqa: ARG001
+    """Judge the share of hidden units with |h| > 0.99, and of gate values within 0.05 of 0 or 1."""
+    hidden = frame["h_saturation"]
+    rollout = np.array([[name == "rollout" for name in frame.subjects]])
+    judged = [settle(hidden.name, hidden, above(hidden, limits.warning, limits.critical))]
+    for name in GATES:
+        gate = frame[name]
+        unlooked = Excuse(gate.null & rollout, "gates are looked at in minibatches, not in the rollout", quiet=True)
+        judged.append(settle(name, gate, above(gate, limits.warning, limits.critical), excuses=[unlooked]))
+    return judged
+
+
+def _cells(hidden: float | None, forget: float | None = 0.1) -> dict[str, object]:
+    return {"h_saturation": hidden, "forget_saturation": forget, "input_saturation": 0.1, "output_saturation": 0.1}
+
+
+RULE = Rule(
+    name="lstm_saturation",
+    table="lstm",
+    columns=("h_saturation", *GATES),
+    limits=LstmSaturationLimits,
+    judge=judge,
+    title="LSTM saturated",
+    meaning="Most units are at ±1, or most gates fully open or shut. Their derivatives are then near 0: the network "
+    "remembers, but cannot learn to remember otherwise.",
+    look_first="Scale of the LSTM's inputs (normalise observations), learning rate of the recurrent layer, c_rms.",
+    reference="Detector specification; Karpathy et al. 2015, Visualizing and Understanding Recurrent Networks",
+    examples=(
+        Example("in range", "ok", _cells(0.05)),
+        Example("most hidden units", "warning", _cells(0.6)),
+        Example("all forget gates", "critical", _cells(0.1, 0.95)),
+        Example("NaN never passes", "critical", _cells(float("nan"))),
+        Example("not recorded", "no_data", _cells(None)),
+    ),
+    causes=("numerical_instability", "lstm_nonfinite", "lstm_explosion"),
+)

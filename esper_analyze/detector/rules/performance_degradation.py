@@ -1,0 +1,88 @@
+"""Rule ``performance_degradation``: episodes return less than they did."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from esper_analyze.detector.carry import tally, zeros
+from esper_analyze.detector.rule import Example, Limits, Memory, Rule, limit
+from esper_analyze.detector.signals import Floats, Frame
+from esper_analyze.detector.typical import Rolling
+from esper_analyze.detector.verdict import Bounds, Excuse, Judgement, settle
+
+WINDOW = 20
+"""Updates with finished episodes in each of the two windows that are compared."""
+
+
+def _compared(windows: Floats) -> Floats:
+    """Return mean of the older half, drop to the newer half, standard error of that drop; [3, m]."""
+    older, newer = windows[:, :WINDOW], windows[:, WINDOW:]
+    before = older.mean(axis=1)
+    error = np.sqrt((older.var(axis=1) + newer.var(axis=1)) / (WINDOW - 1))
+    return np.stack([before, before - newer.mean(axis=1), error])
+
+
+_WINDOWS = Rolling(_compared, size=3, length=2 * WINDOW, every=5, first=2 * WINDOW, inclusive=True)
+
+
+@dataclass(frozen=True, slots=True)
+class PerformanceDegradationLimits(Limits):
+    """Bounds on the drop of the mean episode return from one window of 20 updates to the next."""
+
+    warning: float = limit(0.10, "detector specification: 10 % of the mean of the previous window", at_least=0.0)
+    critical: float = limit(0.30, "detector specification: 30 %", at_least=0.0)
+    noise: float = limit(4.0, "drops of sound runs stay below 4 standard errors of the two means", at_least=0.0)
+    after_progress: float = limit(0.1, "detector specification: after 10 % progress")
+    warmup_updates: int = limit(50, "where progress is unknown, as value_collapse", at_least=0)
+
+
+def judge(frame: Frame, memory: Memory, limits: PerformanceDegradationLimits) -> list[Judgement]:
+    """Judge the mean return of the last 20 updates against the 20 before, in shares of the latter."""
+    returns = frame["episode_return_mean"]
+    before, drop, error = _WINDOWS.held(returns.values, returns.finite, memory, "windows")
+    number = tally(frame.present, memory["updates"])
+    progress = frame["progress"]
+    early = np.where(progress.finite, progress.values < limits.after_progress, number <= limits.warmup_updates)
+    scale = np.abs(before)
+    clear = drop > limits.noise * error
+    bounds = Bounds(
+        warning=clear & (drop >= limits.warning * scale) & (drop > 0),
+        critical=clear & (drop >= limits.critical * scale) & (drop > 0),
+        warning_at=before - limits.warning * scale,
+        critical_at=before - limits.critical * scale,
+    )
+    young = Excuse(returns.finite & (early | np.isnan(before)), "too early to speak of a level", quiet=True)
+    return [settle(returns.name, returns, bounds, excuses=[young], baseline=before)]
+
+
+def _cells(*values: float | None, progress: float | None = 0.5) -> dict[str, object]:
+    return {"episode_return_mean": list(values), "progress": progress}
+
+
+RULE = Rule(
+    name="performance_degradation",
+    table="updates",
+    columns=("episode_return_mean", "progress"),
+    limits=PerformanceDegradationLimits,
+    judge=judge,
+    title="Returns fell",
+    meaning="The mean episode return of the last 20 updates (looked at after every fifth) is a tenth or more below "
+    "that of the 20 before (the baseline), by more than their own scatter explains.",
+    look_first="What the other rules said in the updates before the drop; whether the environment changed.",
+    reference="Detector specification; Henderson et al. 2018, Deep Reinforcement Learning that Matters (on scatter)",
+    examples=(
+        Example("steady", "ok", _cells(*[10.0, 11.0] * 25), updates=50),
+        Example("rising", "ok", _cells(*[10.0] * 20, *[20.0] * 20), updates=40),
+        Example("within its own scatter", "ok", _cells(*[10.0, 30.0] * 10, *[10.0, 25.0] * 10), updates=40),
+        Example("fell by a fifth", "warning", _cells(*[10.0, 11.0] * 10, *[8.0, 8.5] * 10), updates=40),
+        Example("fell by half", "critical", _cells(*[10.0, 11.0] * 10, *[5.0, 5.5] * 10), updates=40),
+        Example("negative returns, fell by half", "critical", _cells(*[-10.0] * 20, *[-15.0, -16.0] * 10), updates=40),
+        Example("too early to say", "not_applicable", _cells(*[10.0] * 5), updates=5),
+        Example("no episode finished", "no_data", _cells(None)),
+    ),
+    memory={"updates": zeros, **_WINDOWS.memory("windows")},
+    causes=("numerical_instability", "first_ratio", "kl_spike", "spike_then_silence", "entropy_collapse"),
+    higher_is_worse=False,
+)

@@ -1,0 +1,74 @@
+"""Rule ``spike_then_silence``: one update moved the policy by far, and since then nothing moves."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from esper_analyze.detector.carry import latest, nothing_yet, streak, tally, zeros
+from esper_analyze.detector.rule import Example, Limits, Memory, Rule, limit
+from esper_analyze.detector.rules.excuses import inner_loop_not_measurable
+from esper_analyze.detector.signals import Frame
+from esper_analyze.detector.verdict import Bounds, Judgement, settle
+
+
+@dataclass(frozen=True, slots=True)
+class SpikeThenSilenceLimits(Limits):
+    """Bounds on ``updates.kl_k3``, nats, before and after."""
+
+    spike: float = limit(1.0, "detector specification: KL > 1")
+    silence: float = limit(1e-6, "detector specification: KL < 1e-6")
+    updates: int = limit(2, "detector specification: 2 updates", at_least=1)
+    reach: int = limit(10, "recorded collapses fell silent within 2 updates; 10 leaves room to settle", at_least=1)
+    escalate: int = limit(10, "detector specification: ratio and KL 10")
+
+
+def judge(frame: Frame, memory: Memory, limits: SpikeThenSilenceLimits) -> list[Judgement]:
+    """Judge silent updates: critical when a spike, or a KL that is not finite, came shortly before the silence."""
+    kl = frame["kl_k3"]
+    excuse = inner_loop_not_measurable(frame)
+    seen = ~kl.null & ~excuse.where
+    silent = seen & kl.finite & (kl.values < limits.silence)
+    spike = seen & (kl.nonfinite | (kl.values > limits.spike))
+    number = tally(seen, memory["number"])
+    length = streak(silent, seen & ~silent, memory["silent"])
+    last_spike = latest(number.astype(np.float64), spike, memory["last_spike"])
+    size = latest(kl.values, spike, memory["size"])
+    hushed = (length >= limits.updates) & (number - length - last_spike < limits.reach)
+    bounds = Bounds(critical=hushed, critical_at=limits.silence)
+    return [settle("kl_k3", kl, bounds, excuses=[excuse], baseline=size)]
+
+
+def _cells(*values: float | None, measurable: bool = True) -> dict[str, object]:
+    return {"kl_k3": list(values), "inner_loop_measurable": measurable}
+
+
+RULE = Rule(
+    name="spike_then_silence",
+    table="updates",
+    columns=("kl_k3", "inner_loop_measurable"),
+    limits=SpikeThenSilenceLimits,
+    judge=judge,
+    title="One huge step, then silence",
+    meaning="A single update threw the policy into a corner in which every probability is 0 or 1. From then on ratio "
+    "is 1, KL is 0 and nothing moves: every other number looks calm because nothing is left to learn with. The "
+    "baseline is the KL of that update.",
+    look_first="What was different in the update of the spike: learning rate, advantages, a clip range or clip norm "
+    "that was off. Resume from a checkpoint before it; the policy will not come back by itself.",
+    reference="Detector specification; the one_update_collapse sample run re-enacts it",
+    examples=(
+        Example("a sound run", "ok", _cells(0.01, 0.02, 0.01), updates=3),
+        Example("a spike, and life after it", "ok", _cells(0.01, 3.0, 0.05, 0.02), updates=4),
+        Example("a spike, one silent update", "ok", _cells(0.01, 3.0, 0.0), updates=3),
+        Example("a spike, then silence", "critical", _cells(0.01, 3.0, 0.0, 0.0), updates=4),
+        Example("an infinite spike, then silence", "critical", _cells(0.01, float("inf"), 0.0, 0.0), updates=4),
+        Example("silence without a spike", "ok", _cells(0.01, 0.0, 0.0, 0.0), updates=4),
+        Example("one epoch of one minibatch", "not_applicable", _cells(0.0, measurable=False)),
+        Example("not recorded", "no_data", _cells(None)),
+    ),
+    memory={"number": zeros, "silent": zeros, "last_spike": lambda k: np.full(k, -np.inf), "size": nothing_yet},
+    causes=("numerical_instability", "kl_spike"),
+    confirmed_by="updates",
+    higher_is_worse=False,
+)

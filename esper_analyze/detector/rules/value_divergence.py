@@ -1,0 +1,94 @@
+"""Rule ``value_divergence``: the critic's predictions left the scale of the returns."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from esper_analyze.detector.carry import streak, zeros
+from esper_analyze.detector.rule import Example, Limits, Memory, Rule, limit
+from esper_analyze.detector.signals import Frame
+from esper_analyze.detector.typical import typical, typical_memory
+from esper_analyze.detector.verdict import Bounds, Excuse, Judgement, settle
+
+
+@dataclass(frozen=True, slots=True)
+class ValueDivergenceLimits(Limits):
+    """Factors over the column's own median, and floors under which nothing is said."""
+
+    nrmse_factor: float = limit(3.0, "recorded runs: sound ones stay below 3 × their own median", at_least=1.0)
+    nrmse_floor: float = limit(3.0, "an error of 3 standard deviations of the returns", at_least=0.0)
+    bellman_factor: float = limit(10.0, "as gradient_explosion: 10 × its own median", at_least=1.0)
+    critical_factor: float = limit(10.0, "ten times the warning", at_least=1.0)
+    sustained: int = limit(3, "one odd rollout is none", at_least=1)
+
+
+def judge(frame: Frame, memory: Memory, limits: ValueDivergenceLimits) -> list[Judgement]:
+    """Judge value error and Bellman error against their own typical level."""
+    floors = (("value_nrmse", limits.nrmse_factor, limits.nrmse_floor), ("bellman_error", limits.bellman_factor, 0.0))
+    return [_judge_one(frame, memory, limits, *one) for one in floors]
+
+
+def _judge_one(
+    frame: Frame, memory: Memory, limits: ValueDivergenceLimits, metric: str, factor: float, floor: float
+) -> Judgement:
+    signal = frame[metric]
+    level = typical(signal.values, signal.finite, memory, metric)
+    known = signal.finite & ~np.isnan(level)
+    bound = np.maximum(factor * level, floor)
+    far = np.maximum(limits.critical_factor * factor * level, limits.critical_factor * floor)
+    high, extreme = known & (signal.values > bound), known & (signal.values > far)
+    bounds = Bounds(
+        warning=streak(high, known & ~high, memory[f"{metric}_high"]) >= limits.sustained,
+        critical=streak(extreme, known & ~extreme, memory[f"{metric}_extreme"]) >= limits.sustained,
+        warning_at=bound,
+        critical_at=far,
+    )
+    young = Excuse(signal.finite & ~known, "too early to know its typical level", quiet=True)
+    return settle(metric, signal, bounds, excuses=[young], baseline=level)
+
+
+def _cells(*nrmse: float | None, bellman: object = 0.3) -> dict[str, object]:
+    return {"value_nrmse": list(nrmse), "bellman_error": bellman}
+
+
+RULE = Rule(
+    name="value_divergence",
+    table="updates",
+    columns=("value_nrmse", "bellman_error"),
+    limits=ValueDivergenceLimits,
+    judge=judge,
+    title="Value predictions left the scale of returns",
+    meaning="Explained variance is a ratio and says little of scale. This rule holds the critic's error, in standard "
+    "deviations of the returns, and the one-step error |r + γV' − V| against their own median (the baseline): a "
+    "critic that blows up, or rewards that changed their scale, show here.",
+    look_first="Rewards of those rollouts (scale, outliers, a wrapper that normalises); learning rate of the critic; "
+    "value clipping.",
+    reference="Detector specification; van Hasselt et al. 2018, Deep RL and the Deadly Triad (soft divergence)",
+    examples=(
+        Example("a sound critic", "ok", _cells(*[0.6] * 25), updates=25),
+        Example("large all along", "ok", _cells(*[7.0] * 25), updates=25),
+        Example("far above its own level", "warning", _cells(*[0.6] * 22, 9.0, 9.0, 9.0), updates=25),
+        Example("blown up", "critical", _cells(*[0.6] * 22, 90.0, 95.0, 99.0), updates=25),
+        Example(
+            "Bellman error at twelve times its level",
+            "warning",
+            _cells(*[0.6] * 25, bellman=[*[0.3] * 22, *[3.6] * 3]),
+            updates=25,
+        ),
+        Example("NaN never passes", "critical", _cells(float("nan"))),
+        Example("too early to say", "not_applicable", _cells(0.6)),
+        Example("not recorded", "no_data", _cells(None, bellman=None)),
+    ),
+    memory={
+        **typical_memory("value_nrmse"),
+        **typical_memory("bellman_error"),
+        "value_nrmse_high": zeros,
+        "value_nrmse_extreme": zeros,
+        "bellman_error_high": zeros,
+        "bellman_error_extreme": zeros,
+    },
+    causes=("numerical_instability",),
+    confirmed_by="sustained",
+)
