@@ -54,9 +54,7 @@ def moving_average(values: Floats, usable: Bools, memory: Memory, name: str, *, 
     return held
 
 
-def _one(
-    values: Floats, usable: Bools, anchor: Floats, total: Floats, count: Any, keep: float, warmup: int
-) -> Floats:
+def _one(values: Floats, usable: Bools, anchor: Floats, total: Floats, count: Any, keep: float, warmup: int) -> Floats:
     """Return what a single update is held against, all subjects at once."""
     decay, weight = _powers(keep)
     length = max(len(weight), 1)
@@ -79,9 +77,7 @@ def _one(
     return np.asarray(held)[None, :]
 
 
-def _many(
-    values: Floats, anchors: Floats, totals: Floats, counts: Any, k: int, keep: float, warmup: int
-) -> Floats:
+def _many(values: Floats, anchors: Floats, totals: Floats, counts: Any, k: int, keep: float, warmup: int) -> Floats:
     """Return the same for all usable values of one subject."""
     decay, weight = _powers(keep)
     anchor, total, count = float(anchors[k]), float(totals[k]), int(counts[k])

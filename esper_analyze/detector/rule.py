@@ -86,6 +86,7 @@ class Rule:
     function from k to its first value; state must not depend on how updates are cut into batches.
     ``beside`` maps other tables to columns the rule also reads, as ``frame["table.column"]``: a table with one row an
     update speaks for every subject, heads for their groups (``head:NAME``), any other for the subject of that name.
+    ``context`` are those of ``columns`` that only qualify a judgement: missing or non-finite, they excuse nothing.
     ``causes`` are rules whose open incident explains this one. ``fills`` are columns that ``judge`` leaves in
     the memory under the same name for the batch just judged: the recorder writes them. ``confirmed_by`` names the
     limit that says how many updates running the trouble must last before it is an alarm.
@@ -103,6 +104,7 @@ class Rule:
     examples: tuple[Example, ...]
     memory: Mapping[str, Callable[[int], np.ndarray[Any, Any]]] = field(default_factory=dict)
     beside: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    context: tuple[str, ...] = ()
     causes: tuple[str, ...] = ()
     fills: tuple[str, ...] = ()
     confirmed_by: str | None = None

@@ -89,8 +89,15 @@ class Frame:
         return Frame(subjects, present, columns)
 
     def beside(self, table: str, other: Frame, columns: Iterable[str]) -> Frame:
-        """Return the frame with ``columns`` of ``other`` beside its own, as ``table.column``."""
+        """Return the frame with ``columns`` of ``other`` beside its own, as ``table.column``.
+
+        They are null where the subject itself has no row: what came before its first one must not count.
+        """
         added = {f"{table}.{name}": other.columns[name] for name in columns}
+        if np.count_nonzero(self.present) != self.present.size:
+            for name, signal in added.items():
+                absent = signal.null | ~self.present
+                added[name] = Signal(signal.name, np.where(absent, np.nan, signal.values), absent)
         return Frame(self.subjects, self.present, {**self.columns, **added})
 
 

@@ -42,13 +42,13 @@ def test_the_worst_of_the_last_judged_verdicts_stands(seed: int, length: int, cu
 
 
 def test_an_alarm_is_cleared_after_so_many_calm_updates_and_said_again_only_then() -> None:
-    cells = {"ratio_max": [6.0, 1.0, 6.0, 1.0, 1.0, 1.0, 6.0], "inner_loop_measurable": True}
+    cells = {"first_ratio_error": [6e-4, 0.0, 6e-4, 0.0, 0.0, 0.0, 6e-4]}
     for after, expected in (
         (1, [(0, "warning"), (1, "ok"), (2, "warning"), (3, "ok"), (6, "warning")]),
         (3, [(0, "warning"), (5, "ok"), (6, "warning")]),
         (5, [(0, "warning")]),
     ):
         detector = Detector()
-        thresholds = Thresholds.defaults(detector.rules).changed("ratio_explosion", "clear_after", after)
+        thresholds = Thresholds.defaults(detector.rules).changed("first_ratio", "clear_after", after)
         found = judge_cells(Detector(thresholds), "updates", cells, 7).findings
-        assert [(one.update, one.verdict) for one in found if one.rule == "ratio_explosion"] == expected
+        assert [(one.update, one.verdict) for one in found if one.rule == "first_ratio"] == expected

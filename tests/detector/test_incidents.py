@@ -27,31 +27,31 @@ def incidents(cuts: Sequence[int] = (), **columns: Sequence[object]) -> list[Inc
 
 
 def test_an_incident_runs_from_first_to_last_update_in_alarm_with_its_peak() -> None:
-    (one,) = incidents(ratio_max=[1.0, 6.0, 30.0, 7.0, *[1.0] * 5])
-    assert (one.rule, one.start, one.end, one.ended, one.count) == ("ratio_explosion", 1, 3, "cleared", 3)
-    assert (one.peak, one.peak_update, one.peak_verdict) == (30.0, 2, "critical")
+    (one,) = incidents(first_ratio_error=[0.0, 6e-4, 0.03, 7e-4, *[0.0] * 5])
+    assert (one.rule, one.start, one.end, one.ended, one.count) == ("first_ratio", 1, 3, "cleared", 3)
+    assert (one.peak, one.peak_update, one.peak_verdict) == (0.03, 2, "critical")
 
 
 def test_an_unjudged_stretch_neither_ends_nor_counts() -> None:
-    (one,) = incidents(ratio_max=[6.0, None, None, 8.0])
+    (one,) = incidents(first_ratio_error=[6e-4, None, None, 8e-4])
     assert (one.start, one.end, one.count, one.ended) == (0, 3, 2, "open")
 
 
 def test_the_peak_of_a_low_bound_is_the_lowest_and_nonfinite_beats_all() -> None:
-    (one,) = incidents(ratio_min=[0.05, 0.001, 0.02])
+    (one,) = incidents(ratio_min=[0.05, 0.001, 0.02], choice_fraction=[1.0] * 3)
     assert one.peak == 0.001
-    (one,) = incidents(ratio_min=[0.05, 0.001, math.nan])
+    (one,) = incidents(ratio_min=[0.05, 0.001, math.nan], choice_fraction=[1.0] * 3)
     assert math.isnan(one.peak)
 
 
 def test_two_troubles_are_two_incidents() -> None:
-    found = incidents(ratio_max=[6.0, *[1.0] * 5, 6.0])
+    found = incidents(first_ratio_error=[6e-4, *[0.0] * 5, 6e-4])
     assert [(one.start, one.end, one.ended) for one in found] == [(0, 0, "cleared"), (6, 6, "open")]
 
 
 def test_what_comes_back_before_it_had_cleared_is_the_same_trouble() -> None:
-    (one,) = incidents(ratio_max=[6.0, *[1.0] * 4, 9.0, *[1.0] * 5])
-    assert (one.start, one.end, one.count, one.peak, one.ended) == (0, 5, 2, 9.0, "cleared")
+    (one,) = incidents(first_ratio_error=[6e-4, *[0.0] * 4, 9e-4, *[0.0] * 5])
+    assert (one.start, one.end, one.count, one.peak, one.ended) == (0, 5, 2, 9e-4, "cleared")
 
 
 def test_a_consequence_is_tied_to_the_cause_that_was_open_when_it_began() -> None:
@@ -71,10 +71,10 @@ def test_a_trouble_that_had_to_be_confirmed_is_tied_to_what_was_open_at_its_onse
 
 
 def test_incidents_do_not_depend_on_how_updates_are_cut() -> None:
-    ratio = [1.0, 6.0, 30.0, None, 7.0, 1.0, 6.0, math.nan, 6.0]
-    whole = incidents(ratio_max=ratio)
+    ratio = [0.0, 6e-4, 0.03, None, 7e-4, 0.0, 6e-4, math.nan, 6e-4]
+    whole = incidents(first_ratio_error=ratio)
     for cut in range(1, len(ratio)):
-        parts = incidents((cut,), ratio_max=ratio)
+        parts = incidents((cut,), first_ratio_error=ratio)
         assert [repr(one) for one in parts] == [repr(one) for one in whole]
 
 

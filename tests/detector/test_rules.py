@@ -43,6 +43,8 @@ def test_rule_is_declared_in_full(rule: Rule) -> None:
     for text in (rule.title, rule.meaning, rule.look_first, rule.reference):
         assert text
     assert set(rule.columns) <= set(BY_NAME[rule.table].names)
+    assert set(rule.context) < set(rule.columns)
+    assert all(set(columns) <= set(BY_NAME[table].names) for table, columns in rule.beside.items())
     assert all(rule.limits.sources().values())
     assert set(rule.causes) <= {other.name for other in RULES}
 
@@ -51,9 +53,7 @@ NUMERIC = [
     (rule, column)
     for rule in RULES
     for column in rule.columns
-    if BY_NAME[rule.table].column(column).kind is Kind.FLOAT
-    and column not in ("progress", "target_kl", "choice_fraction", "entropy", "max_grad_norm")
-    and not (column in ("learnable_fraction",) and rule.name == "head_entropy_collapse")
+    if BY_NAME[rule.table].column(column).kind is Kind.FLOAT and column not in rule.context
 ]
 
 
@@ -136,11 +136,11 @@ def test_phases_are_half_open(progress: float, bound: float) -> None:
 
 
 def test_bounds_are_strict() -> None:
-    rule = next(one for one in RULES if one.name == "ratio_explosion")
+    rule = next(one for one in RULES if one.name == "first_ratio")
     limits = rule.limits()
     at = {field.name: getattr(limits, field.name) for field in fields(limits)}
     for name, verdict in (("warning", "ok"), ("critical", "warning")):
-        cells = {"ratio_max": at[name], "inner_loop_measurable": True}
+        cells = {"first_ratio_error": at[name]}
         assert worst_last(rule, judge_cells(Detector(rules=[rule]), "updates", cells, 1)) == verdict
 
 

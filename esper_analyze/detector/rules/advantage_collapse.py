@@ -15,8 +15,11 @@ from esper_analyze.detector.verdict import Bounds, Judgement, settle
 class AdvantageCollapseLimits(Limits):
     """Bounds on ``updates.advantage_std``."""
 
-    warning: float = limit(0.1, "detector specification: share of its own early level", at_least=0.0)
-    critical: float = limit(1e-6, "below the epsilon of 1e-8 … 1e-5 that loops normalise with", at_least=0.0)
+    info: float = limit(
+        0.1, "detector specification: share of its own early level; solved runs get there", at_least=0.0
+    )
+    warning: float = limit(1e-4, "solved runs came down to 6e-4 of their early level", at_least=0.0)
+    critical: float = limit(1e-8, "the epsilon that loops normalise with", at_least=0.0)
     sustained: int = limit(5, "a rollout without reward is none", at_least=1)
     early_updates: int = limit(10, "updates whose mean is the early level", at_least=1)
 
@@ -25,9 +28,11 @@ def judge(frame: Frame, memory: Memory, limits: AdvantageCollapseLimits) -> list
     """Judge the spread of advantages against its own early level, and against nothing at all."""
     spread = frame["advantage_std"]
     early = early_level(spread.values, spread.finite, memory, limits.early_updates)
+    narrow = spread.finite & (spread.values < limits.info * early)
     low = spread.finite & (spread.values < limits.warning * early)
     none = spread.finite & (spread.values < limits.critical)
     bounds = Bounds(
+        info=streak(narrow, spread.finite & ~narrow, memory["narrow"]) >= limits.sustained,
         warning=streak(low, spread.finite & ~low, memory["low"]) >= limits.sustained,
         critical=streak(none, spread.finite & ~none, memory["none"]) >= limits.sustained,
         warning_at=limits.warning * early,
@@ -54,12 +59,13 @@ RULE = Rule(
     reference="Detector specification; subsystem review M3 on the floor of the standard deviation",
     examples=(
         Example("a sound spread", "ok", _cells(1.0)),
-        Example("narrow for five updates", "warning", _cells(*[1.0] * 10, *[0.02] * 5), updates=15),
+        Example("narrow for five updates", "info", _cells(*[1.0] * 10, *[0.02] * 5), updates=15),
+        Example("next to nothing for five updates", "warning", _cells(*[1.0] * 10, *[2e-5] * 5), updates=15),
         Example("no spread for five updates", "critical", _cells(*[1.0] * 10, *[0.0] * 5), updates=15),
         Example("NaN never passes", "critical", _cells(float("nan"))),
         Example("not recorded", "no_data", _cells(None)),
     ),
-    memory={"low": zeros, "none": zeros, **EARLY_MEMORY},
+    memory={"narrow": zeros, "low": zeros, "none": zeros, **EARLY_MEMORY},
     causes=("numerical_instability",),
     confirmed_by="sustained",
     higher_is_worse=False,

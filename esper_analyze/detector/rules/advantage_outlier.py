@@ -8,7 +8,7 @@ import numpy as np
 
 from esper_analyze.detector.rule import Example, Limits, Memory, Rule, limit
 from esper_analyze.detector.signals import Frame, Signal
-from esper_analyze.detector.verdict import Excuse, Judgement, above, settle
+from esper_analyze.detector.verdict import Bounds, Excuse, Judgement, settle
 
 TINY = 1e-12
 """Bound under which a standard deviation is no scale to measure with."""
@@ -18,8 +18,8 @@ TINY = 1e-12
 class AdvantageOutlierLimits(Limits):
     """Bounds on the largest advantage in standard deviations from 0."""
 
-    warning: float = limit(10.0, "detector specification")
-    critical: float = limit(50.0, "detector specification")
+    info: float = limit(10.0, "detector specification; sound runs with rare failures get there every 50 updates")
+    warning: float = limit(50.0, "detector specification; takes at least 2,500 samples")
 
 
 def judge(frame: Frame, memory: Memory, limits: AdvantageOutlierLimits) -> list[Judgement]:  # noqa: ARG001
@@ -30,7 +30,9 @@ def judge(frame: Frame, memory: Memory, limits: AdvantageOutlierLimits) -> list[
         size = np.maximum(np.abs(low.values), np.abs(high.values)) / spread.values
     size = np.where(spread.nonfinite, np.nan, size)
     outlier = Signal("advantage_max", size, high.null)
-    bounds = above(outlier, limits.warning, limits.critical)
+    bounds = Bounds(
+        info=outlier.values > limits.info, warning=outlier.values > limits.warning, warning_at=limits.warning
+    )
     return [settle("advantage_max", outlier, bounds, excuses=[constant], needs=[low, spread])]
 
 
@@ -52,8 +54,8 @@ RULE = Rule(
     reference="Detector specification; Engstrom et al. 2020, Implementation Matters in Deep RL",
     examples=(
         Example("a usual rollout", "ok", _cells(-3.0, 4.0)),
-        Example("one far out", "warning", _cells(-3.0, 14.0)),
-        Example("one that is everything", "critical", _cells(-80.0, 1.0)),
+        Example("one far out", "info", _cells(-3.0, 14.0)),
+        Example("one that is everything", "warning", _cells(-80.0, 1.0)),
         Example("all the same", "not_applicable", _cells(0.5, 0.5, 0.0)),
         Example("NaN never passes", "critical", _cells(float("nan"), 1.0)),
         Example("not recorded", "no_data", _cells(None, None, None)),

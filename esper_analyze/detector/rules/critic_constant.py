@@ -8,14 +8,16 @@ import numpy as np
 
 from esper_analyze.detector.carry import streak, zeros
 from esper_analyze.detector.rule import Example, Limits, Memory, Rule, limit
+from esper_analyze.detector.rules.excuses import RETURNS, returns_hardly_vary
 from esper_analyze.detector.signals import Frame
-from esper_analyze.detector.verdict import Bounds, Excuse, Judgement, settle
+from esper_analyze.detector.verdict import Bounds, Judgement, settle
 
 
 @dataclass(frozen=True, slots=True)
 class CriticConstantLimits(Limits):
     """Bounds on ``updates.explained_variance``."""
 
+    spread: float = limit(0.01, "solved runs: returns within 1 % of their mean", at_least=0.0)
     band: float = limit(1e-3, "detector specification: |EV| < 1e-3", at_least=0.0)
     warning_updates: int = limit(20, "detector specification: sustained 20", at_least=1)
     critical_updates: int = limit(100, "detector specification: sustained 100", at_least=1)
@@ -24,7 +26,7 @@ class CriticConstantLimits(Limits):
 def judge(frame: Frame, memory: Memory, limits: CriticConstantLimits) -> list[Judgement]:
     """Judge how long explained variance has been indistinguishable from 0."""
     ev = frame["explained_variance"]
-    excuse = Excuse(frame["ev_low_variance"].equals(1.0), "the returns hardly vary: explained variance says nothing")
+    excuse = returns_hardly_vary(frame, limits.spread)
     usable = ev.finite & ~excuse.where
     flat = usable & (np.abs(ev.values) < limits.band)
     length = streak(flat, usable & ~flat, memory["flat"])
@@ -38,13 +40,14 @@ def judge(frame: Frame, memory: Memory, limits: CriticConstantLimits) -> list[Ju
 
 
 def _cells(*values: float | None, low: bool = False) -> dict[str, object]:
-    return {"explained_variance": list(values), "ev_low_variance": low}
+    return {"explained_variance": list(values), "ev_low_variance": low, "return_variance": 4.0, "return_mean": 10.0}
 
 
 RULE = Rule(
     name="critic_constant",
     table="updates",
-    columns=("explained_variance", "ev_low_variance"),
+    columns=("explained_variance", *RETURNS),
+    context=RETURNS,
     limits=CriticConstantLimits,
     judge=judge,
     title="The critic predicts a constant",

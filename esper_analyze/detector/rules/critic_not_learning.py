@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from esper_analyze.detector.carry import tally, zeros
 from esper_analyze.detector.rule import Example, Limits, Memory, Rule, limit
+from esper_analyze.detector.rules.excuses import RETURNS, returns_hardly_vary
 from esper_analyze.detector.signals import Frame
 from esper_analyze.detector.typical import EARLY_MEMORY, early_level, typical, typical_memory
 from esper_analyze.detector.verdict import Bounds, Excuse, Judgement, settle
@@ -15,39 +16,47 @@ from esper_analyze.detector.verdict import Bounds, Excuse, Judgement, settle
 class CriticNotLearningLimits(Limits):
     """Bounds on the median of the last 50 values of ``updates.explained_variance``."""
 
+    spread: float = limit(0.01, "solved runs: returns within 1 % of their mean", at_least=0.0)
     low: float = limit(0.1, "a critic above this explains something, whatever it did at its start")
+    error: float = limit(
+        1.5, "a critic that knows the mean return is off by 1 standard deviation; sound runs are there", at_least=0.0
+    )
     margin: float = limit(0.05, "must be above its own early level by so much")
     early_updates: int = limit(10, "updates whose mean is the critic's own early level", at_least=1)
     after: int = limit(60, "sound recurrent runs took up to 50 updates to leave their start", at_least=20)
 
 
 def judge(frame: Frame, memory: Memory, limits: CriticNotLearningLimits) -> list[Judgement]:
-    """Judge the recent level of explained variance against its own early level."""
-    ev = frame["explained_variance"]
-    constant = Excuse(frame["ev_low_variance"].equals(1.0), "the returns hardly vary: explained variance says nothing")
+    """Judge the recent level of explained variance against its own early level; an alarm if it is far off as well."""
+    ev, nrmse = frame["explained_variance"], frame["value_nrmse"]
+    constant = returns_hardly_vary(frame, limits.spread)
     usable = ev.finite & ~constant.where
     early = early_level(ev.values, usable, memory, limits.early_updates)
     level = typical(ev.values, usable, memory, "recent")
+    off = typical(nrmse.values, usable & nrmse.finite, memory, "nrmse")
     number = tally(usable, memory["number"])
     stuck = usable & (number >= limits.after) & (level < limits.low) & (level <= early + limits.margin)
     young = Excuse(usable & (number < limits.after), "too early to expect a critic to have learnt", quiet=True)
-    bounds = Bounds(warning=stuck, warning_at=limits.low)
-    return [settle(ev.name, ev, bounds, excuses=[constant, young], baseline=early)]
+    bounds = Bounds(info=stuck, warning=stuck & ~(off <= limits.error), warning_at=limits.low)
+    return [settle(ev.name, ev, bounds, excuses=[constant, young], needs=[nrmse], baseline=early)]
 
 
-def _cells(*values: float | None, low: bool = False) -> dict[str, object]:
-    return {"explained_variance": list(values), "ev_low_variance": low}
+def _cells(*values: float | None, error: float | None = 1.0, low: bool = False) -> dict[str, object]:
+    scale = {"value_nrmse": error, "return_variance": 4.0, "return_mean": 10.0}
+    return {"explained_variance": list(values), "ev_low_variance": low, **scale}
 
 
 RULE = Rule(
     name="critic_not_learning",
     table="updates",
-    columns=("explained_variance", "ev_low_variance"),
+    columns=("explained_variance", "value_nrmse", *RETURNS),
+    context=("value_nrmse", *RETURNS),
     limits=CriticNotLearningLimits,
     judge=judge,
     title="The critic does not learn",
     meaning="Over the last 50 updates the critic explained next to nothing of the returns, and no more than in its "
-    "first ten updates (the baseline). The policy is trained on advantages that are mostly noise.",
+    "first ten updates (the baseline). If it at least knows the mean return, this is information: there may be "
+    "nothing to predict. If it is off by more, it does not learn, and the policy is trained on its errors.",
     look_first="Whether the value loss reaches the critic (its gradient norm and update_ratio), vf_coef, value "
     "clipping with returns far larger than the clip, observations that do not hold what the return depends on.",
     reference="Detector specification: explained variance beside its own early level; Engstrom et al. 2020, "
@@ -55,12 +64,13 @@ RULE = Rule(
     examples=(
         Example("a critic that learns", "ok", _cells(*[0.0] * 10, *[0.5] * 60), updates=70),
         Example("low, but better than at its start", "ok", _cells(*[-0.6] * 10, *[0.05] * 60), updates=70),
-        Example("no better than at its start", "warning", _cells(*[0.02, -0.03] * 35), updates=70),
+        Example("no better than at its start, but it knows the mean", "info", _cells(*[0.0] * 70), updates=70),
+        Example("no better, and off", "warning", _cells(*[0.02, -0.03] * 35, error=3.0), updates=70),
         Example("too early to say", "not_applicable", _cells(*[-0.1] * 30), updates=30),
         Example("constant returns", "not_applicable", _cells(None, low=True)),
         Example("not recorded", "no_data", _cells(None)),
     ),
-    memory={"number": zeros, **EARLY_MEMORY, **typical_memory("recent")},
+    memory={"number": zeros, **EARLY_MEMORY, **typical_memory("recent"), **typical_memory("nrmse")},
     causes=("numerical_instability", "critic_constant"),
     higher_is_worse=False,
 )

@@ -4,40 +4,62 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from esper_analyze.detector.rule import Example, Limits, Memory, Rule, limit
+from esper_analyze.detector.rule import Example, Memory, Rule, limit
+from esper_analyze.detector.rules.convergence import CONVERGENCE_MEMORY, ConvergenceLimits, descend
 from esper_analyze.detector.rules.excuses import joint_entropy_undefined
 from esper_analyze.detector.signals import Frame
-from esper_analyze.detector.verdict import Judgement, below, settle
+from esper_analyze.detector.verdict import Bounds, Judgement, settle
 
 
 @dataclass(frozen=True, slots=True)
-class EntropyCollapseLimits(Limits):
+class EntropyCollapseLimits(ConvergenceLimits):
     """Bounds on ``updates.entropy_norm``, a share of the entropy the masks leave room for."""
 
     warning: float = limit(0.1, "subsystem review: 0.1 of normalised entropy")
     critical: float = limit(0.02, "detector specification")
 
 
-def judge(frame: Frame, memory: Memory, limits: EntropyCollapseLimits) -> list[Judgement]:  # noqa: ARG001
+def judge(frame: Frame, memory: Memory, limits: EntropyCollapseLimits) -> list[Judgement]:
     """Judge normalised entropy, never raw nats."""
     entropy = frame["entropy_norm"]
-    bounds = below(entropy, limits.warning, limits.critical)
-    return [settle("entropy_norm", entropy, bounds, excuses=joint_entropy_undefined(frame))]
+    excuses = joint_entropy_undefined(frame)
+    usable = entropy.finite & ~excuses[0].where & ~excuses[1].where
+    low, none = usable & (entropy.values < limits.warning), usable & (entropy.values < limits.critical)
+    returns = frame["episode_return_mean"]
+    descent = descend(entropy, usable, low, usable & ~low, returns, memory, limits)
+    bounds = Bounds(
+        info=low,
+        warning=low & ~descent.learnt,
+        critical=none & ~descent.better,
+        warning_at=limits.warning,
+        critical_at=limits.critical,
+    )
+    return [settle(entropy.name, entropy, bounds, excuses=excuses)]
 
 
 def _cells(norm: float | None, choice: float | None = 1.0, entropy: float | None = 1.0) -> dict[str, object]:
     return {"entropy_norm": norm, "choice_fraction": choice, "entropy": entropy}
 
 
+def _slow(last: float) -> dict[str, object]:
+    falling = [0.9 - (0.9 - last) * i / 59 for i in range(60)]
+    rising = [1.0 + 0.1 * i for i in range(60)]
+    return _cells(None) | {"entropy_norm": falling, "episode_return_mean": rising}
+
+
 RULE = Rule(
     name="entropy_collapse",
     table="updates",
-    columns=("entropy_norm", "choice_fraction", "entropy"),
+    columns=("entropy_norm", "choice_fraction", "entropy", "episode_return_mean"),
+    context=("choice_fraction", "entropy", "episode_return_mean"),
+    memory=CONVERGENCE_MEMORY,
     limits=EntropyCollapseLimits,
     judge=judge,
     title="Entropy collapsed",
     meaning="Where the masks left a choice, the policy takes nearly always the same action. It no longer explores and "
-    "its gradient vanishes; after a collapse within one update everything else looks calm.",
+    "its gradient vanishes; after a collapse within one update everything else looks calm. Where it came about slowly "
+    "and returns rose, it is what learning comes to, and information; where it came fast, a warning; without better "
+    "returns, critical.",
     look_first="kl_k3 and ratio_max of the update before; entropy coefficient; learning rate; whether the return "
     "says that being deterministic is right.",
     reference="Subsystem review C1; Andrychowicz et al. 2021, section on policy entropy",
@@ -45,6 +67,8 @@ RULE = Rule(
         Example("exploring", "ok", _cells(0.7)),
         Example("nearly deterministic", "warning", _cells(0.05)),
         Example("collapsed", "critical", _cells(0.001)),
+        Example("low at last, and returns rose", "info", _slow(0.09), updates=60),
+        Example("nothing left at last, and returns rose", "info", _slow(0.0), updates=60),
         Example("NaN never passes", "critical", _cells(float("nan"))),
         Example("every head had one valid action", "not_applicable", _cells(None, choice=0.0)),
         Example("Gaussian actions", "not_applicable", _cells(None, choice=None)),

@@ -33,6 +33,7 @@ RULE = Rule(
     name="entropy_low",
     table="updates",
     columns=("entropy_norm", "choice_fraction", "entropy"),
+    context=("choice_fraction", "entropy"),
     limits=EntropyLowLimits,
     judge=judge,
     title="Entropy is low",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from esper_analyze.detector.signals import Frame, choice_code
 from esper_analyze.detector.verdict import Excuse
 
@@ -39,3 +41,17 @@ def joint_entropy_undefined(frame: Frame) -> list[Excuse]:
             "continuous actions have no normalised entropy",
         ),
     ]
+
+
+RETURNS = ("ev_low_variance", "return_variance", "return_mean")
+"""The columns ``returns_hardly_vary`` reads."""
+
+
+def returns_hardly_vary(frame: Frame, spread: float) -> Excuse:
+    """Excuse updates whose returns differ by less than ``spread`` of their mean: a task that is solved, mostly."""
+    variance, mean = frame["return_variance"], frame["return_mean"]
+    with np.errstate(over="ignore"):
+        narrow = variance.finite & mean.finite & (variance.values < np.square(spread * mean.values))
+    return Excuse(
+        frame["ev_low_variance"].equals(1.0) | narrow, "the returns hardly vary: explained variance says nothing"
+    )

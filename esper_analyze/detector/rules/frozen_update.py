@@ -64,6 +64,7 @@ RULE = Rule(
     name="frozen_update",
     table="updates",
     columns=tuple(_cells(None, None, None)),
+    context=("max_grad_norm", "choice_fraction"),
     limits=FrozenUpdateLimits,
     judge=judge,
     title="The optimizer steps, and nothing moves",

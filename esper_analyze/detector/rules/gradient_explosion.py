@@ -4,27 +4,39 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
+
+from esper_analyze.detector.carry import recent, window
 from esper_analyze.detector.rule import Example, Limits, Memory, Rule, limit
 from esper_analyze.detector.signals import Frame
-from esper_analyze.detector.typical import typical, typical_memory
+from esper_analyze.detector.typical import EARLY_MEMORY, early_level, typical, typical_memory
 from esper_analyze.detector.verdict import Bounds, Excuse, Judgement, settle
+
+LONGEST = 50
+"""Bound on ``window``: the flags of so many updates are carried, whatever the window is set to."""
 
 
 @dataclass(frozen=True, slots=True)
 class GradientExplosionLimits(Limits):
-    """Bounds on ``groups.grad_norm`` over the group's own rolling median."""
+    """Bounds on ``groups.grad_norm`` over the group's own level: its rolling median, or its early mean if larger."""
 
     warning: float = limit(10.0, "detector specification: 10 × own rolling median", at_least=1.0)
     critical: float = limit(100.0, "detector specification: 100 × own rolling median", at_least=1.0)
+    window_hits: int = limit(2, "a critic that has converged meets a rare failure in sound runs too", at_least=1)
+    window: int = limit(5, "as kl_spike: the present update included", at_least=1, below=LONGEST + 1)
+    early_updates: int = limit(10, "updates whose mean is the group's own early level", at_least=1)
 
 
 def judge(frame: Frame, memory: Memory, limits: GradientExplosionLimits) -> list[Judgement]:
-    """Judge the norm before clipping against the median of the group's last 50 updates."""
+    """Judge the norm before clipping against the group's own level; one crossing is information."""
     norm = frame["grad_norm"]
-    level = typical(norm.values, norm.finite, memory, "level")
+    early = early_level(norm.values, norm.finite, memory, limits.early_updates)
+    level = np.maximum(typical(norm.values, norm.finite, memory, "level"), early)
     known = norm.finite & (level > 0.0)
+    crossed = known & (norm.values > limits.warning * level)
     bounds = Bounds(
-        warning=known & (norm.values > limits.warning * level),
+        info=crossed,
+        warning=recent(crossed, memory["crossed"], limits.window) >= limits.window_hits,
         critical=known & (norm.values > limits.critical * level),
         warning_at=limits.warning * level,
         critical_at=limits.critical * level,
@@ -44,20 +56,22 @@ RULE = Rule(
     limits=GradientExplosionLimits,
     judge=judge,
     title="Gradients exploded",
-    meaning="The group's gradient norm before clipping is ten times its own median (the baseline) or more. Sound PPO "
-    "runs clip norms hundreds of times the clip norm for good, so it is the change that tells, not the size.",
+    meaning="The group's gradient norm before clipping is ten times what it usually is, again and again (the baseline: "
+    "the median of its last 50 updates, or the mean of its first ten if that is larger). Sound PPO runs clip norms "
+    "hundreds of times the clip norm for good, so it is the change that tells, not the size.",
     look_first="Which group came first; rewards and returns of that rollout; first_ratio_error and ratio_max.",
     reference="Detector specification; Pascanu et al. 2013, On the difficulty of training recurrent neural networks",
     examples=(
         Example("steady", "ok", _cells(*[1.0] * 25), updates=25),
         Example("large all along", "ok", _cells(*[700.0] * 25), updates=25),
-        Example("twenty times its level", "warning", _cells(*[1.0] * 24, 20.0), updates=25),
+        Example("twenty times its level, once", "info", _cells(*[1.0] * 24, 20.0), updates=25),
+        Example("twenty times its level, twice", "warning", _cells(*[1.0] * 23, 20.0, 20.0), updates=25),
         Example("two hundred times its level", "critical", _cells(*[1.0] * 24, 200.0), updates=25),
         Example("infinite", "critical", _cells(*[1.0] * 24, float("inf")), updates=25),
         Example("NaN in the first update", "critical", _cells(float("nan"))),
         Example("too early to say", "not_applicable", _cells(1.0)),
         Example("no gradient", "no_data", _cells(None)),
     ),
-    memory=typical_memory("level"),
+    memory={"crossed": window(LONGEST), **EARLY_MEMORY, **typical_memory("level")},
     causes=("numerical_instability", "first_ratio", "kl_spike", "value_divergence"),
 )

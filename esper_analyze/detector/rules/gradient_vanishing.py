@@ -12,6 +12,10 @@ from esper_analyze.detector.signals import Bools, Frame, Signal, choice_code
 from esper_analyze.detector.typical import EARLY_MEMORY, early_level
 from esper_analyze.detector.verdict import Bounds, Excuse, Judgement, settle
 
+HOLDERS = ("actor", "all")
+"""Groups in which the heads' own tensors are."""
+ROUNDING = 1e-9
+"""What is left of a share after an equal one was taken from it."""
 _EXPLAINED = tuple(choice_code("heads", "zero_explained", word) for word in ("masked", "irrelevant", "frozen"))
 
 
@@ -29,7 +33,7 @@ class GradientVanishingLimits(Limits):
 
 def judge(frame: Frame, memory: Memory, limits: GradientVanishingLimits) -> list[Judgement]:
     """Judge the share of vanished tensors, and the whole norm against what it was at the start."""
-    masked = Excuse(_explained(frame, limits), "its head is masked, irrelevant or frozen: nothing to learn from")
+    masked = Excuse(_explained(frame, limits), "masked, irrelevant or frozen: nothing to learn from")
     return [_severity(frame, memory, limits, masked), _norm(frame, memory, limits, masked)]
 
 
@@ -38,11 +42,26 @@ def _explained(frame: Frame, limits: GradientVanishingLimits) -> Bools:
     found = ~learnable.null & (learnable.values < limits.choice)
     for code in _EXPLAINED:
         found = found | why.equals(code)
-    return found
+    critic = np.array([name == "critic" for name in frame.subjects])
+    expected: Bools = found | (frame["updates.choice_fraction"].equals(0.0) & ~critic)
+    return expected
+
+
+def _unexplained_share(frame: Frame, masked: Bools) -> Signal:
+    """Return vanishing_severity less the tensors of masked heads, for the groups that hold the heads."""
+    share, tensors = frame["vanishing_severity"], frame["tensors"].values
+    heads = np.array([name.startswith("head:") for name in frame.subjects])
+    holders = np.array([name in HOLDERS for name in frame.subjects])
+    if not np.count_nonzero(masked[:, heads]) or not holders.any():
+        return share
+    gone = np.where(masked & heads, share.values * tensors, 0.0)
+    expected = np.nan_to_num(np.nansum(gone, axis=1, keepdims=True) / tensors)
+    left = np.where(holders, np.maximum(share.values - expected, 0.0), share.values)
+    return Signal(share.name, np.where(left < ROUNDING, 0.0, left), share.null)
 
 
 def _severity(frame: Frame, memory: Memory, limits: GradientVanishingLimits, masked: Excuse) -> Judgement:
-    share = frame["vanishing_severity"]
+    share = _unexplained_share(frame, masked.where)
     usable = share.finite & ~masked.where
     some, half = usable & (share.values > limits.warning), usable & (share.values >= limits.critical)
     bounds = Bounds(
@@ -62,9 +81,7 @@ def _norm(frame: Frame, memory: Memory, limits: GradientVanishingLimits, masked:
         share = Signal(norm.name, np.where(norm.null, np.nan, norm.values / early), norm.null)
     usable = usable & (early > 0.0)
     low = usable & (share.values < limits.faded)
-    bounds = Bounds(
-        warning=streak(low, usable & ~low, memory["low"]) >= limits.sustained, warning_at=limits.faded * early
-    )
+    bounds = Bounds(info=streak(low, usable & ~low, memory["low"]) >= limits.sustained, warning_at=limits.faded * early)
     unknown = Excuse(norm.finite & ~usable, "no gradient to begin with: nothing to hold it against", quiet=True)
     broken = Excuse(norm.nonfinite, "non-finite: judged by numerical_instability", quiet=True)
     return settle(norm.name, norm, bounds, excuses=[masked, broken, unknown], baseline=early)
@@ -74,6 +91,7 @@ def _cells(*share: float | None, norm: object = 1.0, why: object = None, learnab
     return {
         "vanishing_severity": list(share),
         "grad_norm": norm,
+        "tensors": 4,
         "heads.zero_explained": why,
         "heads.learnable_fraction": learnable,
     }
@@ -82,13 +100,15 @@ def _cells(*share: float | None, norm: object = 1.0, why: object = None, learnab
 RULE = Rule(
     name="gradient_vanishing",
     table="groups",
-    columns=("vanishing_severity", "grad_norm"),
-    beside={"heads": ("zero_explained", "learnable_fraction")},
+    columns=("vanishing_severity", "grad_norm", "tensors"),
+    context=("tensors",),
+    beside={"heads": ("zero_explained", "learnable_fraction"), "updates": ("choice_fraction",)},
     limits=GradientVanishingLimits,
     judge=judge,
     title="Gradients vanished",
     meaning="Tensors of the group get gradients below 1e-7, or the whole group gets less than a ten-thousandth of "
-    "what it got in its first updates (the baseline). Nothing is learnt there any more.",
+    "what it got in its first updates (the baseline; information only, for a critic that has "
+    "solved its task fades too). Nothing is learnt there any more.",
     look_first="Whether the entropy collapsed before; saturated activations or gates; a loss term whose weight is 0; "
     "for one head: its learnable fraction.",
     reference="Detector specification; gradient review H2",
@@ -99,12 +119,15 @@ RULE = Rule(
         Example("most tensors", "critical", _cells(0.8, 0.8, 0.8), updates=3),
         Example(
             "faded from its early level",
-            "warning",
+            "info",
             _cells(*[0.0] * 14, norm=[*[2.0] * 10, *[1e-5] * 4]),
             updates=14,
         ),
         Example("a masked head", "not_applicable", _cells(*[1.0] * 3, norm=0.0, why="masked"), updates=3),
         Example("a head that hardly ever has a choice", "not_applicable", _cells(0.5, learnable=0.01)),
+        Example(
+            "no head has a choice", "not_applicable", _cells(*[1.0] * 3, norm=0.0) | {"updates.choice_fraction": 0.0}
+        ),
         Example("no gradient", "no_data", _cells(None, norm=None)),
     ),
     memory={"some": zeros, "half": zeros, "low": zeros, **EARLY_MEMORY},

@@ -6,15 +6,15 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from esper_analyze.detector.carry import streak, zeros
-from esper_analyze.detector.rule import Example, Limits, Memory, Rule, limit
+from esper_analyze.detector.rule import Example, Memory, Rule, limit
+from esper_analyze.detector.rules.convergence import CONVERGENCE_MEMORY, ConvergenceLimits, descend
 from esper_analyze.detector.rules.excuses import not_categorical, nothing_learnable
 from esper_analyze.detector.signals import Floats, Frame
 from esper_analyze.detector.verdict import Bounds, Judgement, settle
 
 
 @dataclass(frozen=True, slots=True)
-class HeadEntropyCollapseLimits(Limits):
+class HeadEntropyCollapseLimits(ConvergenceLimits):
     """Bounds on ``heads.entropy_norm`` over steps with a choice."""
 
     threshold: float = limit(0.1, "detector specification: per-head default")
@@ -25,17 +25,19 @@ class HeadEntropyCollapseLimits(Limits):
 
 
 def judge(frame: Frame, memory: Memory, limits: HeadEntropyCollapseLimits) -> list[Judgement]:
-    """Judge each head's normalised entropy with a streak and hysteresis; between the bounds the streak is kept."""
+    """Judge each head's normalised entropy; between the bounds the streak is kept."""
     entropy = frame["entropy_norm"]
     excuses = [not_categorical(frame), nothing_learnable(frame)]
     usable = entropy.finite & ~excuses[0].where & ~excuses[1].where
     threshold = _thresholds(frame.subjects, limits) if limits.per_head else limits.threshold
     low = usable & (entropy.values < threshold)
     clear = usable & (entropy.values > limits.clear_factor * threshold)
-    length = streak(low, clear, memory["low"])
+    returns = frame["updates.episode_return_mean"]
+    descent = descend(entropy, usable, low, clear, returns, memory, limits)
     bounds = Bounds(
-        warning=length >= limits.warning_updates,
-        critical=length >= limits.critical_updates,
+        info=descent.length >= limits.warning_updates,
+        warning=(descent.length >= limits.warning_updates) & ~descent.learnt,
+        critical=(descent.length >= limits.critical_updates) & ~descent.better,
         warning_at=threshold,
         critical_at=threshold,
     )
@@ -46,19 +48,27 @@ def _thresholds(heads: tuple[str, ...], limits: HeadEntropyCollapseLimits) -> Fl
     return np.array([[limits.per_head.get(name, limits.threshold) for name in heads]])
 
 
-def _cells(*values: float | None, learnable: float = 1.0, kind: str = "categorical") -> dict[str, object]:
-    return {"entropy_norm": list(values), "learnable_fraction": learnable, "kind": kind}
+def _cells(
+    *values: float | None, learnable: float = 1.0, kind: str = "categorical", returns: object = None
+) -> dict[str, object]:
+    cells = {"entropy_norm": list(values), "learnable_fraction": learnable, "kind": kind}
+    return {**cells, "updates.episode_return_mean": returns}
+
+
+_RISING = [1.0 + 0.1 * i for i in range(60)]
 
 
 RULE = Rule(
     name="head_entropy_collapse",
     table="heads",
     columns=("entropy_norm", "learnable_fraction", "kind"),
+    context=("learnable_fraction",),
     limits=HeadEntropyCollapseLimits,
     judge=judge,
     title="A head collapsed",
     meaning="This head takes nearly always the same action where it had a choice. The joint entropy can hide it behind "
-    "the other heads.",
+    "the other heads. Where it came about slowly and returns rose, it is what learning comes to, and information; "
+    "where it came fast, a warning; without better returns, critical when it lasts.",
     look_first="The head's own entropy coefficient and learnable fraction; whether its best action really is always "
     "the same; its ratio and KL in the updates before.",
     reference="Detector specification; subsystem review C1 and M2",
@@ -69,11 +79,24 @@ RULE = Rule(
         Example("between the bounds the streak is kept", "warning", _cells(0.05, 0.05, 0.05, 0.12), updates=4),
         Example("clear again", "ok", _cells(0.05, 0.05, 0.05, 0.2), updates=4),
         Example("low for twenty updates", "critical", _cells(*[0.01] * 20), updates=20),
+        Example(
+            "low at last, and returns rose",
+            "info",
+            _cells(*[0.9 - 0.015 * i for i in range(60)], returns=_RISING),
+            updates=60,
+        ),
+        Example(
+            "low within ten updates, and returns rose",
+            "warning",
+            _cells(*[0.9] * 20, *[0.05] * 40, returns=_RISING),
+            updates=60,
+        ),
         Example("one valid action at every step", "not_applicable", _cells(None, learnable=0.0), updates=1),
         Example("a Gaussian head", "not_applicable", _cells(None, kind="gaussian"), updates=1),
         Example("not recorded", "no_data", _cells(None), updates=1),
     ),
-    memory={"low": zeros},
+    memory=CONVERGENCE_MEMORY,
+    beside={"updates": ("episode_return_mean",)},
     causes=("numerical_instability", "kl_spike", "entropy_collapse", "mask_collapse"),
     confirmed_by="warning_updates",
     higher_is_worse=False,

@@ -60,6 +60,7 @@ RULE = Rule(
     name="kl_spike",
     table="updates",
     columns=("kl_k3", "target_kl", "inner_loop_measurable"),
+    context=("target_kl",),
     limits=KlSpikeLimits,
     judge=judge,
     title="KL divergence spiked",

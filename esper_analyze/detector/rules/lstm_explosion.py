@@ -17,12 +17,18 @@ class LstmExplosionLimits(Limits):
 
     warning: float = limit(5.0, "TELE-340: rms above 5")
     critical: float = limit(10.0, "TELE-340: rms above 10")
+    one_environment: float = limit(
+        2.0, "so many times more for the worst environment: sound runs reach 7.3", at_least=1.0
+    )
 
 
 def judge(frame: Frame, memory: Memory, limits: LstmExplosionLimits) -> list[Judgement]:  # noqa: ARG001
     """Judge the cell state of the worst environment, of all, and the hidden state."""
-    signals = [frame[metric] for metric in METRICS]
-    return [settle(signal.name, signal, above(signal, limits.warning, limits.critical)) for signal in signals]
+    judgements = []
+    for metric in METRICS:
+        signal, factor = frame[metric], limits.one_environment if metric == METRICS[0] else 1.0
+        judgements.append(settle(metric, signal, above(signal, factor * limits.warning, factor * limits.critical)))
+    return judgements
 
 
 def _cells(worst: float | None, c: float | None = 0.8) -> dict[str, object]:
@@ -42,8 +48,10 @@ RULE = Rule(
     reference="TELE-340; Pascanu et al. 2013, On the difficulty of training recurrent neural networks",
     examples=(
         Example("in range", "ok", _cells(1.2)),
-        Example("one environment is out", "warning", _cells(6.0)),
-        Example("far out", "critical", _cells(12.0)),
+        Example("one environment is further out than the rest", "ok", _cells(7.0)),
+        Example("one environment is out", "warning", _cells(12.0)),
+        Example("all are out", "warning", _cells(8.0, 6.0)),
+        Example("far out", "critical", _cells(12.0, 11.0)),
         Example("NaN never passes", "critical", _cells(float("nan"))),
         Example("not recorded", "no_data", _cells(None)),
     ),

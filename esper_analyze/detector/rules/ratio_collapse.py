@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from esper_analyze.detector.carry import recent, window
 from esper_analyze.detector.rule import Example, Limits, Memory, Rule, limit
 from esper_analyze.detector.rules.excuses import inner_loop_not_measurable
 from esper_analyze.detector.signals import Frame
-from esper_analyze.detector.verdict import Judgement, below, settle
+from esper_analyze.detector.verdict import Bounds, Judgement, settle
+
+LONGEST = 50
+"""Bound on ``window``: the flags of so many updates are carried, whatever the window is set to."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,35 +20,61 @@ class RatioCollapseLimits(Limits):
 
     warning: float = limit(0.1, "subsystem review: 0.1 is a log-prob change of −2.3 nats")
     critical: float = limit(0.01, "detector specification: −4.6 nats")
+    moved: float = limit(0.3, "kl_k3 from which it counts with continuous actions; sound runs reach 0.28, nats")
+    at_once: float = limit(0.5, "kl_k3 at which one update is enough: kl_spike's critical bound, nats")
+    window_hits: int = limit(2, "as kl_spike: crossings within the window", at_least=1)
+    window: int = limit(5, "as kl_spike: the present update included", at_least=1, below=LONGEST + 1)
     escalate: int = limit(10, "detector specification: ratio and KL 10")
 
 
-def judge(frame: Frame, memory: Memory, limits: RatioCollapseLimits) -> list[Judgement]:  # noqa: ARG001
-    """Judge the smallest joint ratio of each update."""
-    ratio = frame["ratio_min"]
-    bounds = below(ratio, limits.warning, limits.critical)
-    return [settle("ratio_min", ratio, bounds, excuses=[inner_loop_not_measurable(frame)])]
+def judge(frame: Frame, memory: Memory, limits: RatioCollapseLimits) -> list[Judgement]:
+    """Judge the smallest joint ratio; with continuous actions only where the policy as a whole moved as well."""
+    ratio, kl = frame["ratio_min"], frame["kl_k3"]
+    excuse = inner_loop_not_measurable(frame)
+    counts = ratio.finite & ~excuse.where & (~frame["choice_fraction"].null | ~(kl.values <= limits.moved))
+    crossed, far = counts & (ratio.values < limits.warning), counts & (ratio.values < limits.critical)
+    again = recent(crossed, memory["crossed"], limits.window) >= limits.window_hits
+    again_far = recent(far, memory["far"], limits.window) >= limits.window_hits
+    bounds = Bounds(
+        info=ratio.values < limits.warning,
+        warning=again | far,
+        critical=again_far | (far & ~(kl.values <= limits.at_once)),
+        warning_at=limits.warning,
+        critical_at=limits.critical,
+    )
+    return [settle(ratio.name, ratio, bounds, excuses=[excuse])]
+
+
+def _cells(*ratio: float | None, kl: object = 0.05, choice: object = 1.0, measurable: bool = True) -> dict[str, object]:
+    return {"ratio_min": list(ratio), "kl_k3": kl, "choice_fraction": choice, "inner_loop_measurable": measurable}
 
 
 RULE = Rule(
     name="ratio_collapse",
     table="updates",
-    columns=("ratio_min", "inner_loop_measurable"),
+    columns=("ratio_min", "kl_k3", "choice_fraction", "inner_loop_measurable"),
+    context=("kl_k3", "choice_fraction"),
     limits=RatioCollapseLimits,
     judge=judge,
     title="Probability ratio collapsed",
     meaning="At least one action became many times less likely within one update than it was when it was taken: "
-    "the policy left what it had just tried.",
+    "the policy left what it had just tried. Samples in the tail of a shrinking Gaussian do so in sound runs; with "
+    "continuous actions it is an alarm only when the policy as a whole moved too.",
     look_first="Learning rate and number of epochs; kl_k3 and clip_fraction of the same update; advantages with "
     "outliers.",
     reference="Schulman et al. 2017, Proximal Policy Optimization Algorithms, section 3",
     examples=(
-        Example("a sound update", "ok", {"ratio_min": 0.7, "inner_loop_measurable": True}),
-        Example("drifting", "warning", {"ratio_min": 0.05, "inner_loop_measurable": True}),
-        Example("gone", "critical", {"ratio_min": 0.001, "inner_loop_measurable": True}),
-        Example("not recorded", "no_data", {"ratio_min": None, "inner_loop_measurable": True}),
-        Example("one epoch of one minibatch", "not_applicable", {"ratio_min": 1.0, "inner_loop_measurable": False}),
+        Example("a sound update", "ok", _cells(0.7)),
+        Example("beyond the bound once", "info", _cells(0.05)),
+        Example("twice in five updates", "warning", _cells(0.05, 0.6, 0.07), updates=3),
+        Example("gone", "warning", _cells(0.001)),
+        Example("gone, and a KL to match", "critical", _cells(0.001, kl=0.8)),
+        Example("gone again", "critical", _cells(0.001, 0.002), updates=2),
+        Example("a tail of a Gaussian", "info", _cells(0.001, 0.001, choice=None), updates=2),
+        Example("not recorded", "no_data", _cells(None)),
+        Example("one epoch of one minibatch", "not_applicable", _cells(1.0, measurable=False)),
     ),
+    memory={"crossed": window(LONGEST), "far": window(LONGEST)},
     causes=("first_ratio", "numerical_instability", "kl_spike", "entropy_collapse"),
     higher_is_worse=False,
 )

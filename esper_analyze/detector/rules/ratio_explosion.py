@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from esper_analyze.detector.carry import recent, window
 from esper_analyze.detector.rule import Example, Limits, Memory, Rule, limit
 from esper_analyze.detector.rules.excuses import inner_loop_not_measurable
 from esper_analyze.detector.signals import Frame
-from esper_analyze.detector.verdict import Judgement, above, settle
+from esper_analyze.detector.verdict import Bounds, Judgement, settle
+
+LONGEST = 50
+"""Bound on ``window``: the flags of so many updates are carried, whatever the window is set to."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,35 +20,68 @@ class RatioExplosionLimits(Limits):
 
     warning: float = limit(5.0, "subsystem review: 5 is a log-prob change of 1.6 nats")
     critical: float = limit(20.0, "detector specification: 3 nats")
+    weight: float = limit(0.8, "effective sample size below which such samples count; sound runs stay above 0.87")
+    critical_weight: float = limit(0.5, "half of the samples' worth is lost")
+    moved: float = limit(0.1, "or the policy moved: kl_spike's warning, nats (all ratios alike have full weight)")
+    at_once: float = limit(0.5, "kl_k3 at which one update is enough: kl_spike's critical bound, nats")
+    window_hits: int = limit(2, "as kl_spike: crossings within the window", at_least=1)
+    window: int = limit(5, "as kl_spike: the present update included", at_least=1, below=LONGEST + 1)
     escalate: int = limit(10, "detector specification: ratio and KL 10")
 
 
-def judge(frame: Frame, memory: Memory, limits: RatioExplosionLimits) -> list[Judgement]:  # noqa: ARG001
-    """Judge the largest joint ratio of each update."""
-    ratio = frame["ratio_max"]
-    bounds = above(ratio, limits.warning, limits.critical)
-    return [settle("ratio_max", ratio, bounds, excuses=[inner_loop_not_measurable(frame)])]
+def judge(frame: Frame, memory: Memory, limits: RatioExplosionLimits) -> list[Judgement]:
+    """Judge the largest joint ratio; one sample among thousands is information, many, or again and again, an alarm."""
+    ratio, ess, kl = frame["ratio_max"], frame["ess_fraction"], frame["kl_k3"]
+    excuse = inner_loop_not_measurable(frame)
+    usable = ratio.finite & ~excuse.where
+    crossed, far = usable & (ratio.values > limits.warning), usable & (ratio.values > limits.critical)
+    # an unknown weight is no excuse
+    heavy = crossed & (~(ess.values >= limits.weight) | ~(kl.values <= limits.moved))
+    extreme = far & (~(ess.values >= limits.critical_weight) | ~(kl.values <= limits.at_once))
+    again = recent(heavy, memory["heavy"], limits.window) >= limits.window_hits
+    again_extreme = recent(extreme, memory["extreme"], limits.window) >= limits.window_hits
+    bounds = Bounds(
+        info=crossed,
+        warning=again | extreme,
+        critical=again_extreme | (extreme & ~(kl.values <= limits.at_once)),
+        warning_at=limits.warning,
+        critical_at=limits.critical,
+    )
+    return [settle(ratio.name, ratio, bounds, excuses=[excuse])]
+
+
+def _cells(*ratio: float | None, ess: object = 0.3, kl: object = 0.2, measurable: bool = True) -> dict[str, object]:
+    return {"ratio_max": list(ratio), "ess_fraction": ess, "kl_k3": kl, "inner_loop_measurable": measurable}
 
 
 RULE = Rule(
     name="ratio_explosion",
     table="updates",
-    columns=("ratio_max", "inner_loop_measurable"),
+    columns=("ratio_max", "ess_fraction", "kl_k3", "inner_loop_measurable"),
+    context=("ess_fraction", "kl_k3"),
     limits=RatioExplosionLimits,
     judge=judge,
     title="Probability ratio exploded",
     meaning="At least one action became many times more likely within one update than it was when it was taken. "
-    "The clipped objective gives such samples no gradient back, so the policy cannot be pulled in again.",
+    "The clipped objective gives such samples no gradient back, so the policy cannot be pulled in again. Single ones "
+    "are usual with continuous actions; it is an alarm when such samples make up much of the weight (effective sample "
+    "size (Σr)²/(N Σr²)).",
     look_first="Learning rate and number of epochs; then kl_k3 and clip_fraction of the same update; then the "
     "worst transitions.",
     reference="Schulman et al. 2017, Proximal Policy Optimization Algorithms, section 3",
     examples=(
-        Example("a sound update", "ok", {"ratio_max": 1.4, "inner_loop_measurable": True}),
-        Example("drifting", "warning", {"ratio_max": 7.0, "inner_loop_measurable": True}),
-        Example("out of reach", "critical", {"ratio_max": 300.0, "inner_loop_measurable": True}),
-        Example("NaN never passes", "critical", {"ratio_max": float("nan"), "inner_loop_measurable": True}),
-        Example("not recorded", "no_data", {"ratio_max": None, "inner_loop_measurable": True}),
-        Example("one epoch of one minibatch", "not_applicable", {"ratio_max": 1.0, "inner_loop_measurable": False}),
+        Example("a sound update", "ok", _cells(1.4)),
+        Example("one sample among thousands", "info", _cells(30.0, ess=0.95)),
+        Example("beyond the bound once", "info", _cells(7.0)),
+        Example("twice in five updates", "warning", _cells(7.0, 1.2, 9.0), updates=3),
+        Example("far out, with weight", "warning", _cells(30.0)),
+        Example("far out, and a KL to match", "critical", _cells(30.0, kl=0.8)),
+        Example("far out again", "critical", _cells(30.0, 25.0), updates=2),
+        Example("far out, and nobody knows the weight", "critical", _cells(30.0, ess=None, kl=None)),
+        Example("NaN never passes", "critical", _cells(float("nan"))),
+        Example("not recorded", "no_data", _cells(None)),
+        Example("one epoch of one minibatch", "not_applicable", _cells(1.0, measurable=False)),
     ),
+    memory={"heavy": window(LONGEST), "extreme": window(LONGEST)},
     causes=("first_ratio", "numerical_instability", "kl_spike", "entropy_collapse"),
 )

@@ -8,9 +8,10 @@ import numpy as np
 
 from esper_analyze.detector.carry import streak, tally, zeros
 from esper_analyze.detector.rule import Example, Limits, Memory, Rule, limit
+from esper_analyze.detector.rules.excuses import RETURNS, returns_hardly_vary
 from esper_analyze.detector.signals import Floats, Frame
 from esper_analyze.detector.typical import EARLY_MEMORY, early_level
-from esper_analyze.detector.verdict import Bounds, Excuse, Judgement, settle
+from esper_analyze.detector.verdict import Bounds, Judgement, settle
 
 _SOURCE = "subsystem review: phase-dependent thresholds"
 
@@ -21,6 +22,7 @@ _PHASES = np.array([0.10, 0.25, 0.75])
 class ValueCollapseLimits(Limits):
     """Bounds on ``updates.explained_variance`` by phase of progress (half-open: < 10 %, < 25 %, < 75 %, rest)."""
 
+    spread: float = limit(0.01, "solved runs: returns within 1 % of their mean", at_least=0.0)
     warmup: float = limit(-0.5, _SOURCE)
     early: float = limit(-0.2, _SOURCE)
     mid: float = limit(0.0, _SOURCE)
@@ -36,7 +38,7 @@ class ValueCollapseLimits(Limits):
 def judge(frame: Frame, memory: Memory, limits: ValueCollapseLimits) -> list[Judgement]:
     """Judge explained variance against its phase's bound, while it is not above its own early level."""
     ev = frame["explained_variance"]
-    excuse = Excuse(frame["ev_low_variance"].equals(1.0), "the returns hardly vary: explained variance says nothing")
+    excuse = returns_hardly_vary(frame, limits.spread)
     usable = ev.finite & ~excuse.where
     bound = bound_of_phase(frame, memory, limits)
     early = early_level(ev.values, usable, memory, limits.early_updates)
@@ -66,13 +68,15 @@ def bound_of_phase(frame: Frame, memory: Memory, limits: ValueCollapseLimits) ->
 
 
 def _cells(*values: float | None, progress: float | None = 0.5, low: bool = False) -> dict[str, object]:
-    return {"explained_variance": list(values), "progress": progress, "ev_low_variance": low}
+    scale = {"return_variance": 4.0, "return_mean": 10.0}
+    return {"explained_variance": list(values), "progress": progress, "ev_low_variance": low, **scale}
 
 
 RULE = Rule(
     name="value_collapse",
     table="updates",
-    columns=("explained_variance", "progress", "ev_low_variance"),
+    columns=("explained_variance", "progress", *RETURNS),
+    context=("progress", *RETURNS),
     limits=ValueCollapseLimits,
     judge=judge,
     title="Value function collapsed",

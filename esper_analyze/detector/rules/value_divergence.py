@@ -9,18 +9,21 @@ import numpy as np
 from esper_analyze.detector.carry import streak, zeros
 from esper_analyze.detector.rule import Example, Limits, Memory, Rule, limit
 from esper_analyze.detector.signals import Frame
-from esper_analyze.detector.typical import typical, typical_memory
+from esper_analyze.detector.typical import EARLY_MEMORY, early_level, typical, typical_memory
 from esper_analyze.detector.verdict import Bounds, Excuse, Judgement, settle
+
+METRICS = ("value_nrmse", "bellman_error")
 
 
 @dataclass(frozen=True, slots=True)
 class ValueDivergenceLimits(Limits):
-    """Factors over the column's own median, and floors under which nothing is said."""
+    """Factors over the column's own level (rolling median, or early mean if larger), and a floor under it."""
 
     nrmse_factor: float = limit(3.0, "recorded runs: sound ones stay below 3 × their own median", at_least=1.0)
-    nrmse_floor: float = limit(3.0, "an error of 3 standard deviations of the returns", at_least=0.0)
+    nrmse_floor: float = limit(5.0, "sound runs reach errors of 4.8 standard deviations of the returns", at_least=0.0)
     bellman_factor: float = limit(10.0, "as gradient_explosion: 10 × its own median", at_least=1.0)
     critical_factor: float = limit(10.0, "ten times the warning", at_least=1.0)
+    early_updates: int = limit(10, "updates whose mean is the early level", at_least=1)
     sustained: int = limit(3, "one odd rollout is none", at_least=1)
 
 
@@ -34,7 +37,8 @@ def _judge_one(
     frame: Frame, memory: Memory, limits: ValueDivergenceLimits, metric: str, factor: float, floor: float
 ) -> Judgement:
     signal = frame[metric]
-    level = typical(signal.values, signal.finite, memory, metric)
+    early = early_level(signal.values, signal.finite, _of(memory, metric), limits.early_updates)
+    level = np.maximum(typical(signal.values, signal.finite, memory, metric), early)
     known = signal.finite & ~np.isnan(level)
     bound = np.maximum(factor * level, floor)
     far = np.maximum(limits.critical_factor * factor * level, limits.critical_factor * floor)
@@ -49,6 +53,11 @@ def _judge_one(
     return settle(metric, signal, bounds, excuses=[young], baseline=level)
 
 
+def _of(memory: Memory, metric: str) -> Memory:
+    """Return the part of the memory that ``early_level`` needs for ``metric``; the arrays are shared."""
+    return {name: memory[f"{metric}_{name}"] for name in EARLY_MEMORY}
+
+
 def _cells(*nrmse: float | None, bellman: object = 0.3) -> dict[str, object]:
     return {"value_nrmse": list(nrmse), "bellman_error": bellman}
 
@@ -56,13 +65,13 @@ def _cells(*nrmse: float | None, bellman: object = 0.3) -> dict[str, object]:
 RULE = Rule(
     name="value_divergence",
     table="updates",
-    columns=("value_nrmse", "bellman_error"),
+    columns=METRICS,
     limits=ValueDivergenceLimits,
     judge=judge,
     title="Value predictions left the scale of returns",
     meaning="Explained variance is a ratio and says little of scale. This rule holds the critic's error, in standard "
-    "deviations of the returns, and the one-step error |r + γV' − V| against their own median (the baseline): a "
-    "critic that blows up, or rewards that changed their scale, show here.",
+    "deviations of the returns, and the one-step error |r + γV' − V| against their own level (the baseline: rolling "
+    "median, or early mean if larger): a critic that blows up, or rewards that changed their scale, show here.",
     look_first="Rewards of those rollouts (scale, outliers, a wrapper that normalises); learning rate of the critic; "
     "value clipping.",
     reference="Detector specification; van Hasselt et al. 2018, Deep RL and the Deadly Triad (soft divergence)",
@@ -82,12 +91,14 @@ RULE = Rule(
         Example("not recorded", "no_data", _cells(None, bellman=None)),
     ),
     memory={
-        **typical_memory("value_nrmse"),
-        **typical_memory("bellman_error"),
-        "value_nrmse_high": zeros,
-        "value_nrmse_extreme": zeros,
-        "bellman_error_high": zeros,
-        "bellman_error_extreme": zeros,
+        name: first
+        for metric in METRICS
+        for name, first in {
+            **typical_memory(metric),
+            **{f"{metric}_{name}": first for name, first in EARLY_MEMORY.items()},
+            f"{metric}_high": zeros,
+            f"{metric}_extreme": zeros,
+        }.items()
     },
     causes=("numerical_instability",),
     confirmed_by="sustained",

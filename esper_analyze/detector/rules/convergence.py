@@ -1,0 +1,83 @@
+"""Low entropy as a success: it came slowly, or returns rose with it. Shared by the rules on entropy."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from esper_analyze.detector.carry import latest, nothing_yet, recent, streak, window, zeros
+from esper_analyze.detector.rule import Limits, Memory, limit
+from esper_analyze.detector.signals import Bools, Floats, Ints, Signal
+from esper_analyze.detector.typical import EARLY_MEMORY, Rolling, early_level
+
+LONGEST = 200
+"""Bound on ``fast_updates``: the flags of so many updates are carried, whatever it is set to."""
+
+
+def _medians(windows: Floats) -> Floats:
+    return np.asarray(np.median(windows, axis=1))[None, :]
+
+
+_RECENT = Rolling(_medians, length=10, every=5, first=10, inclusive=True)
+
+CONVERGENCE_MEMORY: Mapping[str, Callable[[int], np.ndarray[Any, Any]]] = {
+    "low": zeros,
+    "exploring": window(LONGEST),
+    "fast": nothing_yet,
+    **EARLY_MEMORY,
+    **_RECENT.memory("returns"),
+}
+"""The memory that ``descend`` needs."""
+
+
+@dataclass(frozen=True, slots=True)
+class ConvergenceLimits(Limits):
+    """What tells a policy that has learnt from one that has collapsed."""
+
+    exploring: float = limit(0.5, "an entropy that counts as exploring")
+    fast_updates: int = limit(
+        25,
+        "recorded collapses took 1 to 14 updates from exploring, sound runs 45 to 190",
+        at_least=1,
+        below=LONGEST + 1,
+    )
+    better: float = limit(0.1, "returns above their early mean by this share of it: sound runs rose by half or more")
+    early_updates: int = limit(10, "updates whose mean is the early level of returns", at_least=1)
+
+
+@dataclass(frozen=True, slots=True)
+class Descent:
+    """How long an entropy has been low [n, k], whether it fell there fast, and whether returns rose meanwhile."""
+
+    length: Ints
+    fast: Bools
+    better: Bools
+
+    @property
+    def learnt(self) -> Bools:
+        """Where low entropy is what a policy that learns comes to: slowly, and with better returns."""
+        return self.better & ~self.fast
+
+
+def descend(
+    entropy: Signal,
+    usable: Bools,
+    low: Bools,
+    clear: Bools,
+    returns: Signal,
+    memory: Memory,
+    limits: ConvergenceLimits,
+) -> Descent:
+    """Follow an entropy [n, k] down: ``low`` counts, ``clear`` starts anew.
+
+    ``returns`` are mean episode returns [n, k]; where none are known, nothing is called better.
+    """
+    length = streak(low, clear, memory["low"])
+    near = recent(usable & (entropy.values > limits.exploring), memory["exploring"], limits.fast_updates) > 0
+    fast = latest(near.astype(np.float64), low & (length == 1), memory["fast"]) > 0
+    early = early_level(returns.values, returns.finite, memory, limits.early_updates)
+    level = _RECENT.held(returns.values, returns.finite, memory, "returns")[0]
+    return Descent(length, fast, level > early + limits.better * np.abs(early))
