@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from esper_analyze.detector.carry import streak, zeros
 from esper_analyze.detector.rule import Example, Limits, Memory, Rule, limit
+from esper_analyze.detector.rules.convergence import RETURNS_MEMORY, rose
 from esper_analyze.detector.signals import Frame
 from esper_analyze.detector.typical import EARLY_MEMORY, early_level
 from esper_analyze.detector.verdict import Bounds, Judgement, settle
@@ -18,6 +19,7 @@ class AdvantageCollapseLimits(Limits):
     info: float = limit(
         0.1, "detector specification: share of its own early level; solved runs get there", at_least=0.0
     )
+    better: float = limit(0.1, "information where returns rose by this share of their early mean: a task solved")
     warning: float = limit(1e-4, "solved runs came down to 6e-4 of their early level", at_least=0.0)
     critical: float = limit(1e-8, "the epsilon that loops normalise with", at_least=0.0)
     sustained: int = limit(5, "a rollout without reward is none", at_least=1)
@@ -31,9 +33,11 @@ def judge(frame: Frame, memory: Memory, limits: AdvantageCollapseLimits) -> list
     narrow = spread.finite & (spread.values < limits.info * early)
     low = spread.finite & (spread.values < limits.warning * early)
     none = spread.finite & (spread.values < limits.critical)
+    long_narrow = streak(narrow, spread.finite & ~narrow, memory["narrow"]) >= limits.sustained
+    better = rose(frame["episode_return_mean"], memory, limits.better)
     bounds = Bounds(
-        info=streak(narrow, spread.finite & ~narrow, memory["narrow"]) >= limits.sustained,
-        warning=streak(low, spread.finite & ~low, memory["low"]) >= limits.sustained,
+        info=long_narrow,
+        warning=(streak(low, spread.finite & ~low, memory["low"]) >= limits.sustained) | (long_narrow & ~better),
         critical=streak(none, spread.finite & ~none, memory["none"]) >= limits.sustained,
         warning_at=limits.warning * early,
         critical_at=limits.critical,
@@ -48,24 +52,31 @@ def _cells(*values: float | None) -> dict[str, object]:
 RULE = Rule(
     name="advantage_collapse",
     table="updates",
-    columns=("advantage_std",),
+    columns=("advantage_std", "episode_return_mean"),
+    context=("episode_return_mean",),
     limits=AdvantageCollapseLimits,
     judge=judge,
     title="Advantages collapsed",
     meaning="The advantages of a rollout hardly differ from each other. A loop that normalises them blows what is "
-    "left, noise, up to unit size and trains on that; one that does not learns nothing.",
+    "left, noise, up to unit size and trains on that; one that does not learns nothing. Where returns rose before, the "
+    "task may be solved, and it is information.",
     look_first="Rewards of those rollouts; whether every episode ends alike; explained_variance near 1 with a "
     "constant reward.",
     reference="Detector specification; subsystem review M3 on the floor of the standard deviation",
     examples=(
         Example("a sound spread", "ok", _cells(1.0)),
-        Example("narrow for five updates", "info", _cells(*[1.0] * 10, *[0.02] * 5), updates=15),
-        Example("next to nothing for five updates", "warning", _cells(*[1.0] * 10, *[2e-5] * 5), updates=15),
+        Example("narrow for five updates", "warning", _cells(*[1.0] * 10, *[0.02] * 5), updates=15),
+        Example(
+            "narrow, and returns rose",
+            "info",
+            _cells(*[1.0] * 20, *[0.02] * 5) | {"episode_return_mean": [1.0 + 0.1 * i for i in range(25)]},
+            updates=25,
+        ),
         Example("no spread for five updates", "critical", _cells(*[1.0] * 10, *[0.0] * 5), updates=15),
         Example("NaN never passes", "critical", _cells(float("nan"))),
         Example("not recorded", "no_data", _cells(None)),
     ),
-    memory={"narrow": zeros, "low": zeros, "none": zeros, **EARLY_MEMORY},
+    memory={"narrow": zeros, "low": zeros, "none": zeros, **EARLY_MEMORY, **RETURNS_MEMORY},
     causes=("numerical_instability",),
     confirmed_by="sustained",
     higher_is_worse=False,

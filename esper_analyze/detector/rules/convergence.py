@@ -17,18 +17,26 @@ LONGEST = 200
 """Bound on ``fast_updates``: the flags of so many updates are carried, whatever it is set to."""
 
 
+EARLY_UPDATES = 10
+"""Updates whose mean is the early level of returns."""
+
+
 def _medians(windows: Floats) -> Floats:
     return np.asarray(np.median(windows, axis=1))[None, :]
 
 
 _RECENT = Rolling(_medians, length=10, every=5, first=10, inclusive=True)
 
+RETURNS_MEMORY: Mapping[str, Callable[[int], np.ndarray[Any, Any]]] = {
+    **{f"returns_{name}": first for name, first in EARLY_MEMORY.items()},
+    **_RECENT.memory("returns_recent"),
+}
+"""The memory that ``rose`` needs."""
 CONVERGENCE_MEMORY: Mapping[str, Callable[[int], np.ndarray[Any, Any]]] = {
     "low": zeros,
     "exploring": window(LONGEST),
     "fast": nothing_yet,
-    **EARLY_MEMORY,
-    **_RECENT.memory("returns"),
+    **RETURNS_MEMORY,
 }
 """The memory that ``descend`` needs."""
 
@@ -37,6 +45,7 @@ CONVERGENCE_MEMORY: Mapping[str, Callable[[int], np.ndarray[Any, Any]]] = {
 class ConvergenceLimits(Limits):
     """What tells a policy that has learnt from one that has collapsed."""
 
+    better: float = limit(0.1, "returns above their early mean by this share of it: sound runs rose by half or more")
     exploring: float = limit(0.5, "an entropy that counts as exploring")
     fast_updates: int = limit(
         25,
@@ -44,8 +53,6 @@ class ConvergenceLimits(Limits):
         at_least=1,
         below=LONGEST + 1,
     )
-    better: float = limit(0.1, "returns above their early mean by this share of it: sound runs rose by half or more")
-    early_updates: int = limit(10, "updates whose mean is the early level of returns", at_least=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +67,15 @@ class Descent:
     def learnt(self) -> Bools:
         """Where low entropy is what a policy that learns comes to: slowly, and with better returns."""
         return self.better & ~self.fast
+
+
+def rose(returns: Signal, memory: Memory, share: float) -> Bools:
+    """Return where mean episode returns [n, k] are above their early mean by ``share`` of it; False while unknown."""
+    named = {name: memory[f"returns_{name}"] for name in EARLY_MEMORY}
+    early = early_level(returns.values, returns.finite, named, EARLY_UPDATES)
+    level = _RECENT.held(returns.values, returns.finite, memory, "returns_recent")[0]
+    risen: Bools = level > early + share * np.abs(early)
+    return risen
 
 
 def descend(
@@ -78,6 +94,4 @@ def descend(
     length = streak(low, clear, memory["low"])
     near = recent(usable & (entropy.values > limits.exploring), memory["exploring"], limits.fast_updates) > 0
     fast = latest(near.astype(np.float64), low & (length == 1), memory["fast"]) > 0
-    early = early_level(returns.values, returns.finite, memory, limits.early_updates)
-    level = _RECENT.held(returns.values, returns.finite, memory, "returns")[0]
-    return Descent(length, fast, level > early + limits.better * np.abs(early))
+    return Descent(length, fast, rose(returns, memory, limits.better))

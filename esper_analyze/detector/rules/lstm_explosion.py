@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from esper_analyze.detector.carry import recent, window
 from esper_analyze.detector.rule import Example, Limits, Memory, Rule, limit
 from esper_analyze.detector.signals import Frame
-from esper_analyze.detector.verdict import Judgement, above, settle
+from esper_analyze.detector.verdict import Bounds, Judgement, settle
 
+LONGEST = 50
+"""Bound on ``window``: the flags of so many updates are carried, whatever the window is set to."""
 METRICS = ("c_env_rms_max", "c_rms", "h_rms")
 
 
@@ -17,17 +20,28 @@ class LstmExplosionLimits(Limits):
 
     warning: float = limit(5.0, "TELE-340: rms above 5")
     critical: float = limit(10.0, "TELE-340: rms above 10")
+    window_hits: int = limit(3, "a sound run crossed once", at_least=1)
+    window: int = limit(5, "as kl_spike: the present update included", at_least=1, below=LONGEST + 1)
     one_environment: float = limit(
         2.0, "so many times more for the worst environment: sound runs reach 7.3", at_least=1.0
     )
 
 
-def judge(frame: Frame, memory: Memory, limits: LstmExplosionLimits) -> list[Judgement]:  # noqa: ARG001
-    """Judge the cell state of the worst environment, of all, and the hidden state."""
+def judge(frame: Frame, memory: Memory, limits: LstmExplosionLimits) -> list[Judgement]:
+    """Judge the cell state of the worst environment, of all, and the hidden state; one crossing is information."""
     judgements = []
     for metric in METRICS:
         signal, factor = frame[metric], limits.one_environment if metric == METRICS[0] else 1.0
-        judgements.append(settle(metric, signal, above(signal, factor * limits.warning, factor * limits.critical)))
+        warning, critical = factor * limits.warning, factor * limits.critical
+        crossed = signal.finite & (signal.values > warning)
+        bounds = Bounds(
+            info=crossed,
+            warning=recent(crossed, memory[metric], limits.window) >= limits.window_hits,
+            critical=signal.values > critical,
+            warning_at=warning,
+            critical_at=critical,
+        )
+        judgements.append(settle(metric, signal, bounds))
     return judgements
 
 
@@ -49,11 +63,13 @@ RULE = Rule(
     examples=(
         Example("in range", "ok", _cells(1.2)),
         Example("one environment is further out than the rest", "ok", _cells(7.0)),
-        Example("one environment is out", "warning", _cells(12.0)),
-        Example("all are out", "warning", _cells(8.0, 6.0)),
+        Example("out once", "info", _cells(8.0, 6.0)),
+        Example("one environment is out", "warning", _cells(12.0), updates=3),
+        Example("all are out", "warning", _cells(8.0, 6.0), updates=3),
         Example("far out", "critical", _cells(12.0, 11.0)),
         Example("NaN never passes", "critical", _cells(float("nan"))),
         Example("not recorded", "no_data", _cells(None)),
     ),
+    memory=dict.fromkeys(METRICS, window(LONGEST)),
     causes=("numerical_instability", "lstm_nonfinite"),
 )

@@ -31,6 +31,7 @@ class ValueCollapseLimits(Limits):
     sustained: int = limit(
         5, "sound recurrent runs stay below 0 for dozens of updates, but not below their start", at_least=1
     )
+    error: float = limit(1.1, "value_nrmse of a critic that knows the mean return is 1: then it is information")
     early_updates: int = limit(10, "updates whose mean is the critic's own early level")
     warmup_updates: int = limit(50, "detector specification: warm-up where progress is unknown")
 
@@ -44,10 +45,12 @@ def judge(frame: Frame, memory: Memory, limits: ValueCollapseLimits) -> list[Jud
     early = early_level(ev.values, usable, memory, limits.early_updates)
     stuck = usable & ~(ev.values > early)
     low = stuck & (ev.values < bound)
+    off = low & ~(frame["value_nrmse"].values <= limits.error)
     far_below = bound - limits.critical_below
     far = stuck & (ev.values < far_below)
     bounds = Bounds(
-        warning=streak(low, usable & ~low, memory["low"]) >= limits.sustained,
+        info=streak(low, usable & ~low, memory["low"]) >= limits.sustained,
+        warning=streak(off, usable & ~off, memory["off"]) >= limits.sustained,
         critical=streak(far, usable & ~far, memory["far"]) >= limits.sustained,
         warning_at=bound,
         critical_at=far_below,
@@ -67,16 +70,18 @@ def bound_of_phase(frame: Frame, memory: Memory, limits: ValueCollapseLimits) ->
     return np.where(progress.finite, phased, unknown)
 
 
-def _cells(*values: float | None, progress: float | None = 0.5, low: bool = False) -> dict[str, object]:
-    scale = {"return_variance": 4.0, "return_mean": 10.0}
+def _cells(
+    *values: float | None, progress: float | None = 0.5, low: bool = False, error: float = 2.0
+) -> dict[str, object]:
+    scale = {"value_nrmse": error, "return_variance": 4.0, "return_mean": 10.0}
     return {"explained_variance": list(values), "progress": progress, "ev_low_variance": low, **scale}
 
 
 RULE = Rule(
     name="value_collapse",
     table="updates",
-    columns=("explained_variance", "progress", *RETURNS),
-    context=("progress", *RETURNS),
+    columns=("explained_variance", "progress", "value_nrmse", *RETURNS),
+    context=("progress", "value_nrmse", *RETURNS),
     limits=ValueCollapseLimits,
     judge=judge,
     title="Value function collapsed",
@@ -89,6 +94,7 @@ RULE = Rule(
         Example("a sound critic", "ok", _cells(*[0.6] * 6), updates=6),
         Example("below 0 in mid-training, five updates running", "warning", _cells(*[-0.3] * 5), updates=5),
         Example("below 0 but better than at its start", "ok", _cells(-0.9, *[-0.3] * 8), updates=9),
+        Example("below 0, but it knows the mean return", "info", _cells(*[-0.02] * 6, error=1.01), updates=6),
         Example("far below", "critical", _cells(*[-1.4] * 5), updates=5),
         Example("early training", "ok", _cells(*[-0.3] * 6, progress=0.05), updates=6),
         Example("constant returns", "not_applicable", _cells(None, low=True), updates=1),
@@ -96,6 +102,7 @@ RULE = Rule(
     ),
     memory={
         "low": zeros,
+        "off": zeros,
         "far": zeros,
         "updates": zeros,
         **EARLY_MEMORY,
