@@ -6,6 +6,7 @@ All of them work on integers or booleans, so any cut of the updates into batches
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import lru_cache
 
 import numpy as np
 
@@ -41,7 +42,7 @@ def streak(hit: Bools, reset: Bools, carried: Ints) -> Ints:
     ``carried`` [k] is the count before the first update; it is changed in place to the count after the last.
     """
     if _calm(hit, carried):
-        return np.zeros(hit.shape, np.int64)
+        return _nothing(hit.shape)
     if len(hit) == 1:
         count = hit.astype(np.int64) + carried
         np.copyto(count, 0, where=reset)
@@ -61,7 +62,7 @@ def recent(hit: Bools, carried: Bools, length: int) -> Ints:
     """
     back = len(carried)
     if _calm(hit, carried):
-        return np.zeros(hit.shape, np.int64)
+        return _nothing(hit.shape)
     flags = np.concatenate([carried, hit])
     if len(hit) == 1:
         carried[:] = flags[1:]
@@ -72,6 +73,12 @@ def recent(hit: Bools, carried: Bools, length: int) -> Ints:
     first = back + 1 - length
     count: Ints = total[back + 1 :] - total[first : first + len(hit)]
     return count
+
+
+@lru_cache(maxsize=64)
+def _nothing(shape: tuple[int, ...]) -> Ints:
+    """Return zeros: read-only, one cell, whatever the shape."""
+    return np.broadcast_to(np.int64(0), shape)
 
 
 def _calm(hit: Bools, carried: Ints | Bools) -> bool:
@@ -91,9 +98,11 @@ def latest(values: Floats, where: Bools, carried: Floats) -> Floats:
     """
     if len(where) == 1:
         np.copyto(carried, values[0], where=where[0])
-        return carried[None, :].copy()
-    place = np.maximum.accumulate(np.where(where, np.arange(1, len(where) + 1)[:, None], 0), axis=0)
-    line = np.concatenate([carried[None, :], values])
+        return carried[None].copy()
+    place = np.maximum.accumulate(
+        np.where(where, np.arange(1, len(where) + 1).reshape(-1, *(1,) * (where.ndim - 1)), 0), axis=0
+    )
+    line = np.concatenate([carried[None], values])
     found: Floats = np.take_along_axis(line, place, axis=0)
     if len(found):
         carried[:] = found[-1]

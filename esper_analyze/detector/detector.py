@@ -19,7 +19,7 @@ from esper_analyze.detector.rule import Limits, Memory, Rule
 from esper_analyze.detector.rules import RULES
 from esper_analyze.detector.signals import RUN, Batch, Bools, Floats, Frame, Ints, Signal
 from esper_analyze.detector.thresholds import Thresholds
-from esper_analyze.detector.verdict import Judgement, Verdict
+from esper_analyze.detector.verdict import Judgement, Verdict, is_all_ok
 from esper_analyze.schema.tables import BY_NAME
 
 
@@ -80,8 +80,8 @@ class _Frames:
     def beside(self, frame: Frame, rule: Rule) -> Frame:
         """Return ``frame`` with the columns that ``rule`` reads of other tables."""
         for table, columns in rule.beside.items():
-            theirs = self.aligned(table, _namesakes(rule.table, frame.subjects, table))
-            frame = frame.beside(table, theirs, columns)
+            names = _namesakes(rule.table, frame.subjects, table)
+            frame = frame.beside(table, self._batch.frames.get(table), columns, names)
         return frame
 
     def _empty(self, table: str, subjects: tuple[str, ...]) -> Frame:
@@ -96,7 +96,7 @@ class _Frames:
 def _namesakes(table: str, subjects: tuple[str, ...], other: str) -> tuple[str, ...]:
     """Return the subject of ``other`` that speaks for each of the ``subjects`` of ``table``."""
     if BY_NAME[other].subject is None:
-        return (RUN,) * len(subjects)
+        return (RUN,)
     if (table, other) == ("groups", "heads"):
         return tuple(name.removeprefix(HEAD_GROUP) if name.startswith(HEAD_GROUP) else NOBODY for name in subjects)
     if (table, other) == ("heads", "groups"):
@@ -136,14 +136,12 @@ class _RuleState:
             frame = frames.beside(frame, self.rule)
         judgements = self._met(frame.present, self.rule.judge(frame, self.memory, limits))
         for judgement in judgements:
-            judgement.held = self._hold(judgement.metric, limits.clear_after).stand(judgement.code)
+            hold = self.holds.get(judgement.metric)
+            if hold is None:
+                hold = self.holds[judgement.metric] = Hold(limits.clear_after)
+            if hold.busy or not is_all_ok(judgement.code):
+                judgement.held = hold.stand(judgement.code)
         return Judged(self.rule, self.subjects, tuple(judgements))
-
-    def _hold(self, metric: str, length: int) -> Hold:
-        found = self.holds.get(metric)
-        if found is None:
-            found = self.holds[metric] = Hold(length)
-        return found
 
     def _met(self, present: Bools, judgements: list[Judgement]) -> list[Judgement]:
         """Take back what was said of subjects before their first row."""

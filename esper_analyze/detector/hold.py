@@ -21,6 +21,8 @@ class Hold:
     def __init__(self, length: int) -> None:
         self.length = length
         self.last: Codes = np.zeros((length - 1, 0), np.int8)
+        self.busy = False
+        """Whether a verdict worse than OK is carried."""
 
     def resume(self, last: Sequence[Sequence[int]]) -> None:
         """Take up verdicts saved before; with another length than then, the newest that fit."""
@@ -29,14 +31,17 @@ class Hold:
             self.last = np.zeros((self.length - 1, saved.shape[1]), np.int8)
             kept = min(len(saved), len(self.last))
             self.last[len(self.last) - kept :] = saved[len(saved) - kept :]
+            self.busy = True
 
     def stand(self, code: Codes) -> Codes | None:
         """Return the verdicts that stand, [n, k]; None when they are the very ones given."""
         self._admit(code.shape[1])
         bad = code > _OK
         carried = self.last > _OK
-        if self.length == 1 or (not np.count_nonzero(bad) and not np.count_nonzero(carried)):
+        self.busy = bool(np.count_nonzero(carried))
+        if self.length == 1 or (not np.count_nonzero(bad) and not self.busy):
             return None
+        self.busy = True
         if len(code) == 1:
             return self._stand_one(code)
         held = code.copy()

@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 
-from esper_analyze.detector.carry import blank, zeros
 from esper_analyze.detector.rule import Memory
 from esper_analyze.detector.signals import Bools, Floats
 
@@ -23,9 +22,13 @@ SMALLEST_POWER = 1e-60
 """Bound on β to the power of a block's length: its inverse multiplies values, which must not overflow by it."""
 
 
-def moving_memory(name: str) -> Mapping[str, Callable[[int], np.ndarray[Any, Any]]]:
-    """Return the memory that ``moving_average`` needs under ``name``."""
-    return {f"{name}_anchor": blank, f"{name}_sum": blank, f"{name}_count": zeros}
+def moving_memory(name: str, rows: int) -> Mapping[str, Callable[[int], np.ndarray[Any, Any]]]:
+    """Return the memory that ``moving_average`` of ``rows`` metrics at once needs under ``name``."""
+    return {
+        f"{name}_anchor": lambda k: np.zeros((rows, k)),
+        f"{name}_sum": lambda k: np.zeros((rows, k)),
+        f"{name}_count": lambda k: np.zeros((rows, k), np.int64),
+    }
 
 
 @lru_cache(maxsize=64)
@@ -39,7 +42,7 @@ def _powers(keep: float) -> tuple[Floats, Floats]:
 
 
 def moving_average(values: Floats, usable: Bools, memory: Memory, name: str, *, keep: float, warmup: int) -> Floats:
-    """Return the average each value is held against, that value left out, [n, k]; NaN for the first ``warmup``.
+    """Return the average each value [n, r, k] is held against, that value left out; NaN for the first ``warmup``.
 
     The first ``warmup`` values make a bias-corrected mean (m / (1 − βᵗ), Kingma & Ba 2015); the plain recurrence goes
     on from it. Values that are not ``usable`` neither enter nor count. The memory under ``name`` is carried on.
@@ -48,9 +51,9 @@ def moving_average(values: Floats, usable: Bools, memory: Memory, name: str, *, 
     if len(values) == 1:
         return _one(values[0], usable[0], *state, keep, warmup)
     held = np.full(values.shape, np.nan)
-    for k in range(values.shape[1]):
-        rows = np.flatnonzero(usable[:, k])
-        held[rows, k] = _many(values[rows, k], *state, k, keep, warmup)
+    for r, k in np.ndindex(values.shape[1:]):
+        taken = np.flatnonzero(usable[:, r, k])
+        held[taken, r, k] = _many(values[taken, r, k], *state, (r, k), keep, warmup)
     return held
 
 
@@ -77,10 +80,12 @@ def _one(values: Floats, usable: Bools, anchor: Floats, total: Floats, count: An
     return np.asarray(held)[None, :]
 
 
-def _many(values: Floats, anchors: Floats, totals: Floats, counts: Any, k: int, keep: float, warmup: int) -> Floats:
+def _many(
+    values: Floats, anchors: Floats, totals: Floats, counts: Any, at: tuple[int, int], keep: float, warmup: int
+) -> Floats:
     """Return the same for all usable values of one subject."""
     decay, weight = _powers(keep)
-    anchor, total, count = float(anchors[k]), float(totals[k]), int(counts[k])
+    anchor, total, count = float(anchors[at]), float(totals[at]), int(counts[at])
     cold = min(max(warmup - count, 0), len(values))
     for value in values[:cold].tolist():
         anchor = keep * anchor + (1.0 - keep) * value
@@ -94,7 +99,7 @@ def _many(values: Floats, anchors: Floats, totals: Floats, counts: Any, k: int, 
         anchor = float(warm[-1])
     elif len(warm):
         held[cold:], anchor, total = _blocks(warm, anchor, total, (count - warmup) % len(weight), decay, weight)
-    anchors[k], totals[k], counts[k] = anchor, total, count + len(warm)
+    anchors[at], totals[at], counts[at] = anchor, total, count + len(warm)
     return held
 
 

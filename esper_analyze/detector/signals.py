@@ -88,17 +88,42 @@ class Frame:
             columns[name] = Signal(name, values, null)
         return Frame(subjects, present, columns)
 
-    def beside(self, table: str, other: Frame, columns: Iterable[str]) -> Frame:
+    def beside(self, table: str, other: Frame | None, columns: Iterable[str], names: tuple[str, ...]) -> Frame:
         """Return the frame with ``columns`` of ``other`` beside its own, as ``table.column``.
 
-        They are null where the subject itself has no row: what came before its first one must not count.
+        ``names`` are the subjects of ``other`` that speak for this frame's; one alone speaks for all. The columns are
+        null where there is no such subject, and where this frame's own has no row: what came before must not count.
         """
-        added = {f"{table}.{name}": other.columns[name] for name in columns}
-        if np.count_nonzero(self.present) != self.present.size:
-            for name, signal in added.items():
-                absent = signal.null | ~self.present
-                added[name] = Signal(signal.name, np.where(absent, np.nan, signal.values), absent)
+        whole = np.count_nonzero(self.present) == self.present.size
+        added = {}
+        for name in columns:
+            values, null = _spoken(None if other is None else other.columns[name], other, names, self.present.shape)
+            if not whole:
+                null = null | ~self.present
+                values = np.where(null, np.nan, values)
+            added[f"{table}.{name}"] = Signal(name, values, null)
         return Frame(self.subjects, self.present, {**self.columns, **added})
+
+
+@lru_cache(maxsize=256)
+def _places(names: tuple[str, ...], subjects: tuple[str, ...]) -> tuple[Ints, Bools]:
+    """Return where each of ``names`` stands among ``subjects`` (0 where it does not), and whether it does."""
+    found = {name: place for place, name in enumerate(subjects)}
+    places = np.array([found.get(name, 0) for name in names], np.int64)
+    return places, np.array([name in found for name in names], bool)
+
+
+def _spoken(
+    signal: Signal | None, other: Frame | None, names: tuple[str, ...], shape: tuple[int, ...]
+) -> tuple[Floats, Bools]:
+    """Return values and nulls of ``signal`` for the subjects ``names``, in ``shape`` [n, k]."""
+    if signal is None or other is None:
+        return np.full(shape, np.nan), np.ones(shape, bool)
+    if len(names) == 1 and signal.values.shape[1] == 1 and names == other.subjects:
+        return np.broadcast_to(signal.values, shape), np.broadcast_to(signal.null, shape)
+    places, known = _places(names, other.subjects)
+    null = signal.null[:, places] | ~known
+    return np.where(null, np.nan, signal.values[:, places]), null
 
 
 @dataclass(frozen=True, slots=True)

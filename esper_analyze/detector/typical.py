@@ -27,7 +27,7 @@ def early_level(values: Floats, usable: Bools, memory: Memory, length: int) -> F
     Needs ``EARLY_MEMORY``.
     """
     if length and not np.count_nonzero(memory["early_count"] < length):
-        return np.full(values.shape, memory["early_sum"] / memory["early_count"])
+        return np.broadcast_to(memory["early_sum"] / memory["early_count"], values.shape)
     level = np.full(values.shape, np.nan)
     for k in range(values.shape[1]):
         count, total = int(memory["early_count"][k]), float(memory["early_sum"][k])
@@ -70,9 +70,10 @@ class Rolling:
         """Return what each value is held against, [s, n, k]: NaN until enough usable values came."""
         ring, count, level = (memory[f"{name}_{part}"] for part in ("ring", "count", "level"))
         if len(values) == 1:
-            before = level[:, None, :].copy()
-            self._take_one(values[0], usable[0], ring, count, level)
-            return level[:, None, :].copy() if self.inclusive else before
+            after = self._take_one(values[0], usable[0], ring, count, level)
+            memory[f"{name}_level"] = after
+            return (after if self.inclusive else level)[:, None, :]
+        level = memory[f"{name}_level"] = level.copy()  # what was returned before must not change
         result = np.empty((self.size, *values.shape))
         every_row = np.arange(len(values))
         for k in range(values.shape[1]):
@@ -87,13 +88,20 @@ class Rolling:
             count[k] += len(rows)
         return result
 
-    def _take_one(self, values: Floats, usable: Bools, ring: Floats, count: Ints, level: Floats) -> None:
+    def _take_one(self, values: Floats, usable: Bools, ring: Floats, count: Ints, level: Floats) -> Floats:
+        """Take in a single update; return the levels after it, the array given where none changed."""
         taken = np.flatnonzero(usable)
-        ring[count[taken] % self.length, taken] = values[taken]
-        count[taken] += 1
-        for k in taken[(count[taken] % self.every == 0) & (count[taken] >= self.first)]:
+        before = count[taken]
+        ring[before % self.length, taken] = values[taken]
+        count += usable
+        due = taken[((before + 1) % self.every == 0) & (before + 1 >= self.first)]
+        if not len(due):
+            return level
+        after = level.copy()
+        for k in due:
             window = self._newest(ring[:, k], int(count[k]))
-            level[:, k] = self.statistics(window[None, :])[:, 0]
+            after[:, k] = self.statistics(window[None, :])[:, 0]
+        return after
 
     def _newest(self, ring: Floats, count: int) -> Floats:
         """Return the values kept of ``count``, oldest first."""

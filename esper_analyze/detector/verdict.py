@@ -169,6 +169,11 @@ def _all_ok(shape: tuple[int, ...]) -> tuple[Codes, Floats, Codes]:
     return np.broadcast_to(code, shape), np.broadcast_to(threshold, shape), np.broadcast_to(reason, shape)
 
 
+def is_all_ok(code: Codes) -> bool:
+    """Whether ``code`` is the shared array that says nothing of anything: the usual case, at no cost."""
+    return code is _all_ok(code.shape)[0]
+
+
 def _overrule(code: Codes, threshold: Floats, reason: Codes, where: Bools, verdict: int, why: int) -> None:
     if np.count_nonzero(where):
         np.copyto(code, verdict, where=where)

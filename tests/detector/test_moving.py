@@ -41,12 +41,12 @@ def test_the_average_is_the_recurrence_and_its_bits_do_not_depend_on_the_cut(
     usable[:, 0] = True
     found = []
     for edges in ({0, N}, {0, N, *(range(N) if singly else cuts)}):
-        memory = {name: first(2) for name, first in moving_memory("x").items()}
+        memory = {name: first(2) for name, first in moving_memory("x", 1).items()}
         parts = [
-            moving_average(values[a:b], usable[a:b], memory, "x", keep=keep, warmup=warmup)
+            moving_average(values[a:b, None], usable[a:b, None], memory, "x", keep=keep, warmup=warmup)
             for a, b in pairwise(sorted(edges))
         ]
-        found.append(np.concatenate(parts))
+        found.append(np.concatenate(parts)[:, 0])
     assert found[0].tobytes() == found[1].tobytes()
     for k in range(2):
         rows = np.flatnonzero(usable[:, k])

@@ -6,13 +6,15 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from esper_analyze.detector.carry import latest, nothing_yet, streak, zeros
+from esper_analyze.detector.carry import latest, streak
 from esper_analyze.detector.moving import moving_average, moving_memory
 from esper_analyze.detector.rule import Example, Limits, Memory, Rule, limit
 from esper_analyze.detector.signals import Bools, Floats, Frame, Signal
 from esper_analyze.detector.verdict import Bounds, Excuse, Judgement, settle
 
 METRICS = (("grad_norm", "norm"), ("health", "health"))
+HEALTH = 1
+"""Its place among them."""
 
 EPSILON = 1e-8
 """Keeps the drift defined where the average is 0."""
@@ -36,45 +38,43 @@ class GradientDriftLimits(Limits):
 
 def judge(frame: Frame, memory: Memory, limits: GradientDriftLimits) -> list[Judgement]:
     """Judge the drift of norm (both ways) and health (downwards); leave both drifts for the recorder to write."""
-    return [_judge_one(frame[metric], memory, short, limits) for metric, short in METRICS]
-
-
-def _judge_one(signal: Signal, memory: Memory, short: str, limits: GradientDriftLimits) -> Judgement:
-    usable, values = signal.finite, signal.values
-    average = moving_average(values, usable, memory, short, keep=limits.momentum, warmup=limits.warmup)
+    signals = [frame[metric] for metric, _ in METRICS]
+    values = np.stack([signal.values for signal in signals], axis=1)  # [n, 2, k]: both metrics in one go
+    usable = np.stack([signal.finite for signal in signals], axis=1)
+    average = moving_average(values, usable, memory, "ema", keep=limits.momentum, warmup=limits.warmup)
     known = ~np.isnan(average)
     with np.errstate(all="ignore"):
         away = np.abs(values - average)
         drift = np.minimum(away / (average + EPSILON), LARGEST)
-    memory[f"drift_{short}"] = drift
-    with np.errstate(all="ignore"):
-        beyond = known & (away > limits.noise * _step(values, usable, memory, short, limits))
-    if short == "health":  # health above its average is no trouble: it rose in sound runs by twice its average
-        beyond &= values < average
+        beyond = known & (away > limits.noise * _step(values, usable, memory, limits))
+    beyond[:, HEALTH] &= values[:, HEALTH] < average[:, HEALTH]  # it rose in sound runs by twice its average
     far, out = beyond & (drift > limits.warning), beyond & (drift > limits.critical)
-    bounds = Bounds(
-        warning=streak(far, known & ~far, memory[f"far_{short}"]) >= limits.sustained,
-        critical=streak(out, known & ~out, memory[f"out_{short}"]) >= limits.sustained,
-        warning_at=limits.warning,
-        critical_at=limits.critical,
-    )
+    long_far = streak(far, known & ~far, memory["far"]) >= limits.sustained
+    long_out = streak(out, known & ~out, memory["out"]) >= limits.sustained
+    judgements = []
+    for row, (metric, short) in enumerate(METRICS):
+        memory[f"drift_{short}"] = drift[:, row]
+        bounds = Bounds(long_far[:, row], long_out[:, row], warning_at=limits.warning, critical_at=limits.critical)
+        judgements.append(_settled(metric, signals[row], drift[:, row], average[:, row], known[:, row], bounds))
+    return judgements
+
+
+def _settled(metric: str, signal: Signal, drift: Floats, average: Floats, known: Bools, bounds: Bounds) -> Judgement:
     excuses = [
         Excuse(signal.nonfinite, "non-finite: judged by numerical_instability", quiet=True),
-        Excuse(usable & ~known, "warming up", quiet=True),
+        Excuse(signal.finite & ~known, "warming up", quiet=True),
     ]
-    return settle(signal.name, Signal(signal.name, drift, signal.null), bounds, excuses=excuses, baseline=average)
+    return settle(metric, Signal(metric, drift, signal.null), bounds, excuses=excuses, baseline=average)
 
 
-def _step(values: Floats, usable: Bools, memory: Memory, short: str, limits: GradientDriftLimits) -> Floats:
-    """Return the moving average of |x − the x before|, [n, k]: how much the metric changes of itself."""
-    carried = memory[f"last_{short}"]
+def _step(values: Floats, usable: Bools, memory: Memory, limits: GradientDriftLimits) -> Floats:
+    """Return the moving average of |x − the x before|, [n, 2, k]: how much a metric changes of itself."""
+    carried = memory["last"]
     first = carried.copy()
     now = latest(values, usable, carried)
-    change = np.abs(values - np.concatenate([first[None, :], now[:-1]]))
+    change = np.abs(values - np.concatenate([first[None], now[:-1]]))
     counted = usable & np.isfinite(change)
-    return moving_average(
-        change, counted, memory, f"step_{short}", keep=limits.momentum, warmup=max(limits.warmup - 1, 1)
-    )
+    return moving_average(change, counted, memory, "step", keep=limits.momentum, warmup=max(limits.warmup - 1, 1))
 
 
 def _cells(*values: float | None) -> dict[str, object]:
@@ -101,15 +101,11 @@ RULE = Rule(
         Example("no gradient", "no_data", _cells(None), updates=1),
     ),
     memory={
-        name: first
-        for short in ("norm", "health")
-        for name, first in {
-            **moving_memory(short),
-            **moving_memory(f"step_{short}"),
-            f"last_{short}": nothing_yet,
-            f"far_{short}": zeros,
-            f"out_{short}": zeros,
-        }.items()
+        **moving_memory("ema", 2),
+        **moving_memory("step", 2),
+        "last": lambda k: np.full((2, k), np.nan),
+        "far": lambda k: np.zeros((2, k), np.int64),
+        "out": lambda k: np.zeros((2, k), np.int64),
     },
     causes=("numerical_instability", "kl_spike", "entropy_collapse", "head_entropy_collapse"),
     confirmed_by="sustained",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 
@@ -16,7 +17,7 @@ HOLDERS = ("actor", "all")
 """Groups in which the heads' own tensors are."""
 ROUNDING = 1e-9
 """What is left of a share after an equal one was taken from it."""
-_EXPLAINED = tuple(choice_code("heads", "zero_explained", word) for word in ("masked", "irrelevant", "frozen"))
+_EXPLAINED = np.array([choice_code("heads", "zero_explained", word) for word in ("masked", "irrelevant", "frozen")])
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,12 +38,21 @@ def judge(frame: Frame, memory: Memory, limits: GradientVanishingLimits) -> list
     return [_severity(frame, memory, limits, masked), _norm(frame, memory, limits, masked)]
 
 
+@lru_cache(maxsize=64)
+def _roles(groups: tuple[str, ...]) -> tuple[Bools, Bools, Bools]:
+    """Return which groups are a head's own, which hold the heads, and which is the critic."""
+    return (
+        np.array([name.startswith("head:") for name in groups], bool),
+        np.array([name in HOLDERS for name in groups], bool),
+        np.array([name == "critic" for name in groups], bool),
+    )
+
+
 def _explained(frame: Frame, limits: GradientVanishingLimits) -> Bools:
     why, learnable = frame["heads.zero_explained"], frame["heads.learnable_fraction"]
     found = ~learnable.null & (learnable.values < limits.choice)
-    for code in _EXPLAINED:
-        found = found | why.equals(code)
-    critic = np.array([name == "critic" for name in frame.subjects])
+    found |= ~why.null & np.isin(why.values, _EXPLAINED)
+    critic = _roles(frame.subjects)[2]
     expected: Bools = found | (frame["updates.choice_fraction"].equals(0.0) & ~critic)
     return expected
 
@@ -50,9 +60,8 @@ def _explained(frame: Frame, limits: GradientVanishingLimits) -> Bools:
 def _unexplained_share(frame: Frame, masked: Bools) -> Signal:
     """Return vanishing_severity less the tensors of masked heads, for the groups that hold the heads."""
     share, tensors = frame["vanishing_severity"], frame["tensors"].values
-    heads = np.array([name.startswith("head:") for name in frame.subjects])
-    holders = np.array([name in HOLDERS for name in frame.subjects])
-    if not np.count_nonzero(masked[:, heads]) or not holders.any():
+    heads, holders, _ = _roles(frame.subjects)
+    if not np.count_nonzero(masked & heads) or not np.count_nonzero(holders):
         return share
     gone = np.where(masked & heads, share.values * tensors, 0.0)
     expected = np.nan_to_num(np.nansum(gone, axis=1, keepdims=True) / tensors)
@@ -126,7 +135,10 @@ RULE = Rule(
         Example("a masked head", "not_applicable", _cells(*[1.0] * 3, norm=0.0, why="masked"), updates=3),
         Example("a head that hardly ever has a choice", "not_applicable", _cells(0.5, learnable=0.01)),
         Example(
-            "no head has a choice", "not_applicable", _cells(*[1.0] * 3, norm=0.0) | {"updates.choice_fraction": 0.0}
+            "no head has a choice",
+            "not_applicable",
+            _cells(*[1.0] * 3, norm=0.0) | {"updates.choice_fraction": 0.0},
+            updates=3,
         ),
         Example("no gradient", "no_data", _cells(None, norm=None)),
     ),
