@@ -8,9 +8,10 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from esper_analyze.schema.layout import CLOSED_FILE
 from tests.bench.zoo.faulty import FAULTY
 from tests.bench.zoo.healthy import HARD_TO_LOOK_AT, HEALTHY, Train
-from tests.bench.zoo.label import write_label
+from tests.bench.zoo.label import has_label, write_label
 
 FAMILIES: dict[str, Train] = HEALTHY | HARD_TO_LOOK_AT | FAULTY
 TELL_EVERY_S = 2.0
@@ -32,7 +33,7 @@ class Order:
     @property
     def made(self) -> bool:
         """Return whether it is there: the label is written last, after the run's closed marker."""
-        return (self.run_dir / "labels.toml").exists() and any(self.run_dir.glob("rank*/attempt-*/closed.json"))
+        return has_label(self.run_dir) and any(self.run_dir.glob(f"rank*/attempt-*/{CLOSED_FILE}"))
 
 
 def seeds_of(family: str) -> int:

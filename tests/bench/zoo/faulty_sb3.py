@@ -150,6 +150,11 @@ def rate(factor: float) -> Change:
     return change
 
 
+def steady(seed: int) -> Any:
+    """Return PPO on CartPole whose learning rate does not fall: a falling one soon takes a leap back."""
+    return cartpole(seed, learning_rate=1e-3, clip_range=0.2)
+
+
 def collapsing(seed: int) -> Any:
     """Return MaskablePPO with nothing to hold an update back."""
     return maskable(seed, ent_coef=0.0, max_grad_norm=1e9, clip_range=1e9)
@@ -204,7 +209,7 @@ FAULTY_SB3: dict[str, Train] = {
     "mask-mismatch": faulty(forgetful, called("mask_mismatch", "first_ratio", hard=True), forget_masks),
     "dropout": faulty(with_features, called("dropout_in_update", "first_ratio", hard=True), drop_in_update),
     "normalised-late": normalised_late,
-    "rate-x30-cartpole": faulty(cartpole, _RATE, rate(30.0)),
+    "rate-x30-cartpole": faulty(steady, _RATE, rate(30.0)),
     "rate-x30-maskable": faulty(maskable, _RATE, rate(30.0)),
     "one-update-collapse": faulty(collapsing, _COLLAPSE, leap_once),
     "critic-untrained-cartpole": untrained_critic(cartpole),

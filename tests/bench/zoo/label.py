@@ -40,6 +40,11 @@ def write_label(run_dir: Path, faults: Sequence[Fault]) -> None:
     (run_dir / LABELS_FILE).write_text(text)
 
 
+def has_label(run_dir: Path) -> bool:
+    """Return whether the run in ``run_dir`` is made: the label is written last."""
+    return (run_dir / LABELS_FILE).exists()
+
+
 def read_label(run_dir: Path) -> tuple[Fault, ...]:
     """Return the faults of the run in ``run_dir``, none for a healthy one."""
     found = tomllib.loads((run_dir / LABELS_FILE).read_text())
