@@ -199,7 +199,9 @@ def untrained_critic(make: Callable[..., Any]) -> Train:
 _NAN = called("nan_reward", "numerical_instability", "update_skipped", hard=True)
 _RATE = called("learning_rate_x30", "kl_spike", "ratio_explosion", "ratio_collapse")
 _COLLAPSE = called("one_update_collapse", "kl_spike", "ratio_explosion", "spike_then_silence", "entropy_collapse")
-_SCALE = called("reward_x1000", "value_divergence", "value_collapse", "gradient_explosion", "gradient_drift")
+_SCALE = called(
+    "reward_x1000", "value_divergence", "critic_constant", "value_collapse", "gradient_explosion", "gradient_drift"
+)
 _ENTROPY = called("entropy_bonus_negative", "entropy_collapse", "entropy_low", "head_entropy_collapse")
 _STOP = called("learning_rate_0", "frozen_update", "update_skipped")
 _CONSTANT = called("reward_constant", "advantage_collapse")
