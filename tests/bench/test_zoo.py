@@ -64,9 +64,9 @@ def test_a_hard_fault_is_late_unless_found_in_the_very_update() -> None:
 
 def test_alarms_of_sound_runs_are_counted_by_thousand_updates_and_hard_families_apart() -> None:
     scores = [
-        Score("cartpole", 1, 400, (alarm("kl_spike", 3), alarm("kl_spike", 9, "critical")), ()),
-        Score("maskable", 1, 100, (alarm("gradient_drift", 3),), ()),
-        Score("acrobot", 1, 100, (alarm("value_collapse", 3),), ()),
+        Score("cartpole", 1, 400, (20.0, 500.0), (alarm("kl_spike", 3), alarm("kl_spike", 9, "critical")), ()),
+        Score("maskable", 1, 100, (1.0, 2.0), (alarm("gradient_drift", 3),), ()),
+        Score("acrobot", 1, 100, (1.0, 2.0), (alarm("value_collapse", 3),), ()),
     ]
     table = {one["family"]: one for one in summaries(scores, faulty=False)}
     assert list(table) == ["cartpole", "maskable", "all of these", "acrobot (apart)"]
@@ -77,7 +77,7 @@ def test_alarms_of_sound_runs_are_counted_by_thousand_updates_and_hard_families_
 
 def test_alarms_of_faulty_runs_are_false_only_before_the_onset() -> None:
     alarms = (alarm("gradient_drift", 4), alarm("kl_spike", 10), alarm("gradient_drift", 20))
-    score = Score("rate-x30-maskable", 1, 60, alarms, (Hit(FAULT, "kl_spike", 10),))
+    score = Score("rate-x30-maskable", 1, 60, (1.0, 2.0), alarms, (Hit(FAULT, "kl_spike", 10),))
     (row,) = summaries([score], faulty=True)
     assert (row["found"], row["faults"], row["median_delay"], row["late"]) == (1, 1, 0, 0)
     assert row["before_onset"]["warnings_by_rule"] == {"gradient_drift": 1}

@@ -218,7 +218,7 @@ FAULTY_SB3: dict[str, Train] = {
     "critic-untrained-maskable": untrained_critic(maskable),
     "reward-x1000-cartpole": faulty(cartpole, _SCALE, rewards(lambda reward: 1000.0 * reward)),
     "reward-x1000-pendulum": faulty(pendulum, _SCALE, rewards(lambda reward: 1000.0 * reward)),
-    "entropy-negative-cartpole": faulty(cartpole, _ENTROPY, entropy_bonus(-0.5)),
+    "entropy-negative-cartpole": faulty(steady, _ENTROPY, entropy_bonus(-0.5)),
     "entropy-negative-maskable": faulty(maskable, _ENTROPY, entropy_bonus(-0.5)),
     "rate-0-cartpole": faulty(cartpole, _STOP, rate(0.0)),
     "rate-0-maskable": faulty(maskable, _STOP, rate(0.0)),

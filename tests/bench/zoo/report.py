@@ -5,7 +5,6 @@ from __future__ import annotations
 import statistics
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,8 @@ from tests.bench.zoo.healthy import HEALTHY
 from tests.bench.zoo.label import has_label
 from tests.bench.zoo.score import Alarm, Score, score
 
-HEALTHY_TITLES = ("healthy family", "runs", "updates", "critical", "warnings", "per 1,000", "by rule")
+HEALTHY_TITLES = ("healthy family", "runs", "updates", "return", "critical", "warnings", "per 1,000", "by rule")
+ALL = "all of these"
 FAULTY_TITLES = (
     "faulty family",
     "runs",
@@ -34,7 +34,7 @@ def report(out: Path, only: Sequence[str] | None, json: Path | None) -> None:
     """Replay the runs in ``out``, print the tables, and write everything to ``json``."""
     scores = scored(out, only or list(FAMILIES))
     healthy, faulty = summaries(scores, faulty=False), summaries(scores, faulty=True)
-    show_table(HEALTHY_TITLES, [_healthy_row(one) for one in healthy], right=HEALTHY_TITLES[1:6])
+    show_table(HEALTHY_TITLES, [_healthy_row(one) for one in healthy], right=HEALTHY_TITLES[1:7])
     show_table(FAULTY_TITLES, [_faulty_row(one) for one in faulty], right=FAULTY_TITLES[1:3])
     if json is not None:
         runs = [_run(one) for one in scores]
@@ -64,14 +64,15 @@ def summaries(scores: Sequence[Score], *, faulty: bool) -> list[dict[str, Any]]:
         return [_faulty(name, runs) for name, runs in found.items()]
     known = [one for one in chosen if one.family in HEALTHY]
     listed = [_healthy(name, runs) for name, runs in found.items() if name in HEALTHY]
-    listed += [_healthy("all of these", known)] if known else []
+    listed += [_healthy(ALL, known)] if known else []
     return listed + [_healthy(f"{name} (apart)", runs) for name, runs in found.items() if name not in HEALTHY]
 
 
 def _healthy(name: str, runs: Sequence[Score]) -> dict[str, Any]:
     alarms = [alarm for one in runs for alarm in one.alarms]
     updates = sum(one.updates for one in runs)
-    return {"family": name, "runs": len(runs), "updates": updates, **_counts(alarms, updates)}
+    learnt = [one.learnt for one in runs]
+    return {"family": name, "runs": len(runs), "updates": updates, "learnt": learnt, **_counts(alarms, updates)}
 
 
 def _counts(alarms: Sequence[Alarm], updates: int) -> dict[str, Any]:
@@ -114,7 +115,9 @@ def _faulty(name: str, runs: Sequence[Score]) -> dict[str, Any]:
 def _healthy_row(one: dict[str, Any]) -> tuple[str, ...]:
     rules = [f"{rule} {count} critical" for rule, count in one["critical_by_rule"].items()]
     rules += [f"{rule} {count}" for rule, count in one["warnings_by_rule"].items()]
-    counts = (str(one["runs"]), str(one["updates"]), str(one["critical"]), str(one["warnings"]))
+    first, last = (statistics.fmean(ends) for ends in zip(*one["learnt"], strict=True))
+    learnt = "" if one["family"] == ALL else f"{first:.1f} → {last:.1f}"
+    counts = (str(one["runs"]), str(one["updates"]), learnt, str(one["critical"]), str(one["warnings"]))
     return (one["family"], *counts, f"{one['warnings_per_1000']:.1f}", ", ".join(rules))
 
 
@@ -135,5 +138,14 @@ def _faulty_row(one: dict[str, Any]) -> tuple[str, ...]:
 
 
 def _run(one: Score) -> dict[str, Any]:
-    hits = [{**asdict(hit), "delay": hit.delay, "late": hit.late} for hit in one.hits]
-    return {**asdict(one), "hits": hits, "sound_updates": one.sound_updates}
+    hits = [
+        {"fault": hit.fault.name, "onset": hit.fault.onset, "rule": hit.rule, "delay": hit.delay} for hit in one.hits
+    ]
+    run = {"run": f"{one.family}-{one.seed}", "updates": one.updates, "learnt": one.learnt}
+    return {**run, "hits": hits, "alarms": [_line(alarm) for alarm in one.alarms]}
+
+
+def _line(alarm: Alarm) -> str:
+    under = "" if alarm.under is None else f", under {alarm.under}"
+    what = f"{alarm.rule} on {alarm.subject} ({alarm.metric})"
+    return f"{alarm.start}-{alarm.end} {alarm.verdict} {what} {alarm.peak:.4g}{under}"

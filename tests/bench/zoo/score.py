@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from esper_analyze.detector.rules import RULES
 from esper_analyze.detector.thresholds import Thresholds
 from esper_analyze.detector.verdict import BY_WORD, Verdict
 from esper_analyze.runs.replay import Replay, replay
-from esper_analyze.runs.run import open_run
+from esper_analyze.runs.run import Run, open_run
 from tests.bench.zoo.label import Fault, read_label
 
 
@@ -49,11 +50,15 @@ class Hit:
 
 @dataclass(frozen=True)
 class Score:
-    """One run: its alarms, and its faults found or not. A healthy run has no faults."""
+    """One run: its alarms, and its faults found or not. A healthy run has no faults.
+
+    ``learnt``: mean return of the first and of the last tenth of its episodes.
+    """
 
     family: str
     seed: int
     updates: int
+    learnt: tuple[float, float]
     alarms: tuple[Alarm, ...]
     hits: tuple[Hit, ...]
 
@@ -71,11 +76,16 @@ class Score:
 def score(run_dir: Path) -> Score:
     """Replay the run through the detector as it is now, whatever thresholds were stored, and compare."""
     family, _, seed = run_dir.name.rpartition("-")
-    found = replay(open_run(run_dir), Thresholds.defaults(RULES))
-    faults = read_label(run_dir)
-    return Score(
-        family, int(seed), found.updates, _alarms(found), tuple(hit(fault, found.findings) for fault in faults)
-    )
+    run = open_run(run_dir)
+    found = replay(run, Thresholds.defaults(RULES))
+    hits = tuple(hit(fault, found.findings) for fault in read_label(run_dir))
+    return Score(family, int(seed), found.updates, _learnt(run), _alarms(found), hits)
+
+
+def _learnt(run: Run) -> tuple[float, float]:
+    returns = run.frame("episodes", ["episode_return"])["episode_return"].to_numpy()
+    tenth = max(len(returns) // 10, 1)
+    return (float(returns[:tenth].mean()), float(returns[-tenth:].mean())) if len(returns) else (math.nan, math.nan)
 
 
 def _alarms(found: Replay) -> tuple[Alarm, ...]:
