@@ -131,7 +131,13 @@ def _gae(reward: Tensor, value: Tensor, start: Tensor, last: Tensor, done: Tenso
     return advantages
 
 
-def train(agent: Agent, optimizer: torch.optim.Optimizer, rollout: dict[str, Any], rec: Recorder) -> None:
+def train(
+    agent: Agent,
+    optimizer: torch.optim.Optimizer,
+    rollout: dict[str, Any],
+    rec: Recorder,
+    entropy_coef: dict[str, float] = ENTROPY_COEF,
+) -> None:
     """One update: epochs over minibatches of whole environments, so that the state can be followed."""
     for epoch in range(EPOCHS):
         for envs in torch.randperm(ENVS).split(ENVS // MINIBATCHES):
@@ -148,7 +154,7 @@ def train(agent: Agent, optimizer: torch.optim.Optimizer, rollout: dict[str, Any
             ratio = log_ratio.exp()
             policy_loss = -torch.min(ratio * advantages, ratio.clamp(1 - CLIP, 1 + CLIP) * advantages).mean()
             value_loss = (value - rollout["returns"][:, envs]).square().mean()
-            bonus = torch.stack([ENTROPY_COEF[name] * one.mean() for name, one in entropy.items()]).sum()
+            bonus = torch.stack([entropy_coef[name] * one.mean() for name, one in entropy.items()]).sum()
             loss = policy_loss + 0.5 * value_loss - bonus
             rec.minibatch(
                 log_prob=new,
