@@ -16,7 +16,7 @@ from torch import Tensor
 from recorder.gradients_seen import LargeDetail, Plan, Seen
 from recorder.looks import Looks
 from recorder.measure.direction import dots_by_segment, mean_vector, spacing, squares_by_segment, thinned
-from recorder.measure.elements import element_statistics, element_statistics_of_one, segments
+from recorder.measure.elements import Segments, element_statistics, element_statistics_of_one
 from recorder.parameters import Atom, ParameterMap
 
 STEPS = 4
@@ -42,11 +42,11 @@ class Detail:
     wanted: bool = False
     steps: frozenset[int] = frozenset()  # minibatches a large model is measured at
     _before: Tensor | None = None
-    _all: Tensor | None = None
+    _all: Segments | None = None
     _weight_norms: Tensor | None = None
     _separate: Tensor | None = None
     _previous: dict[tuple[Plan, tuple[int, ...] | None], Tensor] = field(default_factory=dict)
-    _segments: dict[tuple[Plan, tuple[int, ...] | None, bool], tuple[Tensor, tuple[int, ...]]] = field(
+    _segments: dict[tuple[Plan, tuple[int, ...] | None, bool], tuple[Segments, tuple[int, ...]]] = field(
         default_factory=dict
     )
 
@@ -100,22 +100,22 @@ class Detail:
         if vectors is None or look.like.scale is not None:
             return None
         like, name, count = look.like, look.name, len(places)
-        segment, atoms = self._segment(look.like, large=look.flat is None)
+        segments, atoms = self._segments_of(look.like, large=look.flat is None)
         mean = mean_vector(vectors)
         key = (like.plan, like.present)
         previous = self._previous.get(key)
         self._previous = {**self._previous, key: mean.float()} if len(self._previous) < 8 else {key: mean.float()}
         described = count // 2
         if statistics is None:
-            statistics = element_statistics(vectors[described], segment, len(atoms))
+            statistics = element_statistics(vectors[described], segments)
         sums = [mean] if previous is None else [mean, previous.double()]
         tensors = {
             f"detail {name} statistics": statistics,
-            f"detail {name} squares": squares_by_segment(vectors, segment, len(atoms)),
-            f"detail {name} means": squares_by_segment(torch.stack(sums), segment, len(atoms)),
+            f"detail {name} squares": squares_by_segment(vectors, segments),
+            f"detail {name} means": squares_by_segment(torch.stack(sums), segments),
         }
         if previous is not None:
-            both = dots_by_segment(mean.unsqueeze(0), previous.unsqueeze(0), segment, len(atoms))
+            both = dots_by_segment(mean.unsqueeze(0), previous.unsqueeze(0), segments)
             tensors[f"detail {name} dot"] = both[0]
         return DetailLook(name, atoms, places, places[described], previous is not None), tensors
 
@@ -130,15 +130,15 @@ class Detail:
         vectors = torch.stack([one.vector for _, one in kept])
         return vectors, kept[len(kept) // 2][1].statistics, tuple(place for place, _ in kept)
 
-    def _segment(self, like: Seen, *, large: bool) -> tuple[Tensor, tuple[int, ...]]:
-        """Return the atom of each element of a look's vectors, numbered from 0, and which atoms these are."""
+    def _segments_of(self, like: Seen, *, large: bool) -> tuple[Segments, tuple[int, ...]]:
+        """Return the atoms of a look's vectors as segments of these, and which atoms they are."""
         key = (like.plan, like.present, large)
         if key not in self._segments:
             positions = range(len(like.plan.places)) if like.present is None else like.present
             tensors = [like.plan.places[position] for position in positions]
             atoms = [index for tensor in tensors for index in self._atoms_of(tensor)]
             sizes = [self._size(self.parameters.atoms[index], large=large) for index in atoms]
-            self._segments = {key: (segments(sizes, like.plan.ours[0].device), tuple(atoms))}
+            self._segments = {key: (Segments(sizes, like.plan.ours[0].device), tuple(atoms))}
         return self._segments[key]
 
     def _atoms_of(self, tensor: int) -> list[int]:
@@ -154,9 +154,9 @@ class Detail:
         policy, value = self._gradient(policy_loss), self._gradient(value_loss)
         entropy = torch.zeros_like(policy) if entropy_loss is None else self._gradient(entropy_loss)
         rows = torch.stack([policy, value, entropy])
-        segment, count = self._everything(policy.device), len(self.parameters.atoms)
-        squares = squares_by_segment(rows, segment, count)
-        both = dots_by_segment(rows[:1], rows[1:2], segment, count)
+        segments = self._everything(policy.device)
+        squares = squares_by_segment(rows, segments)
+        both = dots_by_segment(rows[:1], rows[1:2], segments)
         self._separate = torch.cat([both, squares])
 
     def _gradient(self, loss: Tensor) -> Tensor:
@@ -170,10 +170,10 @@ class Detail:
             rows.append(thinned(torch.zeros_like(parameter) if gradient is None else gradient).float())
         return torch.cat(rows)
 
-    def _everything(self, device: torch.device) -> Tensor:
-        """Return the atom of each element of all parameters, thinned."""
+    def _everything(self, device: torch.device) -> Segments:
+        """Return the atoms of all parameters, thinned."""
         if self._all is None:
-            self._all = segments([self._size(atom, large=True) for atom in self.parameters.atoms], device)
+            self._all = Segments([self._size(atom, large=True) for atom in self.parameters.atoms], device)
         return self._all
 
     def _moved(self) -> dict[str, Tensor]:
@@ -181,9 +181,8 @@ class Detail:
         if self._before is None or self._weight_norms is None:
             return {}
         both = torch.stack([self._weights() - self._before, self._before])
-        segment = self._everything(self._before.device)
         return {
-            "detail moved": squares_by_segment(both, segment, len(self.parameters.atoms)),
+            "detail moved": squares_by_segment(both, self._everything(self._before.device)),
             "detail weight norms": self._weight_norms,
         }
 

@@ -215,8 +215,8 @@ class Reader:
         grads = [parameter.grad for parameter in plan.ours if parameter.grad is not None]
         if not grads:
             return None
-        dense = plan.small and all(gradient.layout is torch.strided for gradient in grads)
-        return measure.total_norm(grads, small=dense)
+        dense = all(gradient.layout is torch.strided for gradient in grads)
+        return measure.total_norm(grads, small=dense and plan.small, on_host=dense and plan.on_host)
 
 
 def _elements(there: Sequence[Tensor], found: measure.Norms) -> Tensor | None:

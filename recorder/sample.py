@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -27,13 +27,14 @@ class Sample:
     placed: tuple[str, ...]
     acted: bool
     whole: Tensor | None  # integers [rows, N]: the actions of all heads where given (``acted``), then ``placed``
-    masks: Tensor | None  # [N, Σ K] of the heads in ``masked``
+    masks: Tensor | None  # [Σ N·K] of the heads in ``masked``, one after the other
     masked: tuple[str, ...]
     valid_actions: Tensor | None  # [H, N]
     flags: Tensor | None  # boolean [rows, N]: causal masks of the heads in ``causal``, then what is no padding
     causal: tuple[str, ...]
     counted: bool
-    losses: Mapping[str, Tensor | float]
+    losses: tuple[str, ...]  # names of those given
+    amounts: Tensor | tuple[Tensor | float, ...]  # of the losses: in one tensor where they came as alike ones
     clip_range: float | None
     widths: tuple[int, ...]
 
@@ -54,7 +55,7 @@ class Sample:
             masks,
             self.causal,
             self.counted,
-            tuple(self.losses),
+            self.losses,
         )
         return (Sample, self.numbers.shape, self.numbers.device, known, self.clip_range)
 
@@ -74,7 +75,7 @@ class Sample:
             relevant=None if flags is None or not first.causal else _relevant(first, flags),
             counted=None if flags is None or not first.counted else flags[-1],
             clip_range=first.clip_range,
-            losses={name: _cells([sample.losses[name] for sample in samples]) for name in first.losses},
+            losses=_losses(samples),
             **given,
         )
 
@@ -112,8 +113,11 @@ def _valid_actions(samples: Sequence[Sample]) -> Tensor | None:
     masks = _joined([sample.masks for sample in samples], dim=0)
     counts = {}
     if masks is not None:
-        parts = torch.split(masks.bool(), list(first.widths), dim=-1)
-        counts = {name: part.sum(-1) for name, part in zip(first.masked, parts, strict=True)}
+        parts = torch.split(masks.bool(), [width * first.samples for width in first.widths], dim=1)
+        counts = {
+            name: part.reshape(len(samples), -1, width).sum(-1)
+            for name, part, width in zip(first.masked, parts, first.widths, strict=True)
+        }
     shape = (len(samples), first.samples)
     rows = []
     for name in first.heads.names:
@@ -132,6 +136,15 @@ def _relevant(first: Sample, flags: Tensor) -> Tensor:
     return torch.stack(rows)
 
 
+def _losses(samples: Sequence[Sample]) -> dict[str, Tensor]:
+    """Return the losses [M] by name."""
+    given = [sample.amounts for sample in samples]
+    together = [amounts for amounts in given if isinstance(amounts, Tensor)]
+    if len(together) == len(given):
+        return dict(zip(samples[0].losses, torch.stack(together, dim=1).double(), strict=True))
+    return {name: _cells([one[place] for one in given]) for place, name in enumerate(samples[0].losses)}
+
+
 def _cells(losses: Sequence[Tensor | float]) -> Tensor:
     """Return one number a minibatch; some may have come as tensors and some as floats."""
     device = next((loss.device for loss in losses if isinstance(loss, Tensor)), None)
@@ -141,8 +154,11 @@ def _cells(losses: Sequence[Tensor | float]) -> Tensor:
 
 
 def copied(tensors: Sequence[Tensor]) -> Tensor:
-    """Return tensors of N elements each as one new tensor [rows, N]."""
-    first = tensors[0].shape
-    if all(tensor.shape == first for tensor in tensors):
+    """Return tensors of N elements each as one new tensor [rows, N]. Raises ``ValueError`` when lengths differ."""
+    try:
         return torch.stack(list(tensors)).reshape(len(tensors), -1)
-    return torch.stack([tensor.reshape(-1) for tensor in tensors])
+    except RuntimeError:  # of different shapes; looking at all of them beforehand costs more than the copy
+        rows = [tensor.reshape(-1) for tensor in tensors]
+    if len({len(row) for row in rows}) > 1:
+        raise ValueError(f"tensors of {', '.join(str(len(row)) for row in rows)} samples in one minibatch")
+    return torch.stack(rows)

@@ -7,6 +7,7 @@ on the instance while attached. ``train()`` is not replaced.
 from __future__ import annotations
 
 import copy
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -22,6 +23,8 @@ from recorder.adapters.sb3_policy import PolicyLayout, policy_layout
 from recorder.measure.values import td_errors
 from recorder.recorder import Recorder
 
+STEPS_TOGETHER = 16
+"""Rollout steps whose logits are copied by one operation."""
 _HYPERPARAMETERS = (
     "n_steps",
     "batch_size",
@@ -161,7 +164,8 @@ class Attachment:
         self._sampled: np.ndarray[Any, Any] | None = None
         self._visited = 0
         self._collected = False
-        self._step_logits: tuple[Tensor, ...] = ()  # [envs, Σ sizes] a step, views of one block that is used again
+        self._step_logits: list[Tensor] = []  # per head [envs, size], of the last steps, head after head
+        self._kept_logits: deque[Tensor] = deque(maxlen=-(-int(model.n_steps) // STEPS_TOGETHER) + 1)
         self._steps_seen = 0
         self._acted: list[tuple[Any, list[Tensor]]] = []
         self._old_heads: Tensor | None = None
@@ -218,23 +222,23 @@ class Attachment:
             self.recorder.episode(float(episode["r"]), int(episode["l"]))
 
     def _on_forward(self, _: tuple[Any, ...], __: dict[str, Any], result: Any) -> None:
-        """Keep the logits the actions were drawn from: SB3 stores only the sum of the heads' log-probs.
-
-        They are copied into memory that was there before: keeping thousands of small new tensors alive would cost
-        the training more than the copy.
-        """
+        """Keep the logits the actions were drawn from: SB3 stores only the sum of the heads' log-probs."""
         if not result[1].requires_grad:
             self._acted.append((result[2], [one.logits for one in self._distributions()]))
 
     def _keep_logits(self, log_probs: Any) -> None:
-        """Copy the logits of the forward whose log-probs go into the buffer; a callback may have made others."""
+        """Keep the logits of the forward whose log-probs go into the buffer; a callback may have made others.
+
+        They are copied together every few steps: a copy of each step costs more, and so does keeping thousands of
+        small tensors alive.
+        """
         for made, logits in self._acted:
             if made is log_probs:
-                if not self._step_logits:
-                    block = logits[0].new_zeros((self.model.n_steps, len(logits[0]), sum(self.layout.factored)))
-                    self._step_logits = block.unbind(0)
-                torch.cat(logits, dim=1, out=self._step_logits[self._steps_seen % len(self._step_logits)])
+                self._step_logits += logits
                 self._steps_seen += 1
+                if self._steps_seen % STEPS_TOGETHER == 0:
+                    self._kept_logits.append(torch.cat(self._step_logits, dim=1))
+                    self._step_logits.clear()
         self._acted.clear()
 
     def _distributions(self) -> Sequence[Any]:
@@ -304,11 +308,11 @@ class Attachment:
         if self._old_heads is not None:
             return self._old_heads
         rollout = self._rollout
-        if rollout is None or self._steps_seen < rollout.steps or rollout.steps != len(self._step_logits):
+        if rollout is None or self._steps_seen < rollout.steps or rollout.steps != self.model.n_steps:
             raise RuntimeError(f"saw {self._steps_seen} steps of a rollout: attached in its middle?")
-        first = self._steps_seen % rollout.steps
-        kept = self._step_logits[first:] + self._step_logits[:first]
-        logits = torch.stack(kept, dim=1).reshape(rollout.steps * rollout.envs, -1)
+        width = rollout.steps * sum(self.layout.factored)
+        kept = torch.cat([*self._kept_logits, *self._step_logits], dim=1)[:, -width:]
+        logits = kept.reshape(rollout.steps * rollout.envs, -1)
         actions = rollout("actions").long()
         parts = torch.split(logits, list(self.layout.factored), dim=1)
         self._old_heads = torch.stack(
@@ -338,6 +342,8 @@ class Attachment:
         self._collected, self._visited, self._sampled, self._old_heads = False, 0, None, None
         self._train_settings = self._rollout = self._td_errors = None
         self._steps_seen = 0
+        self._step_logits.clear()
+        self._kept_logits.clear()
 
     def _rollout_masks(self, buffer: Any) -> dict[str, Any] | None:
         masks = getattr(buffer, "action_masks", None)

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
 
 import numpy as np
 import torch
@@ -39,15 +42,29 @@ FIELDS = (
 """Columns of what ``element_statistics`` returns: sum, Σ (g − mean)², counts, extremes."""
 
 
-def segments(sizes: Sequence[int], device: torch.device) -> Tensor:
-    """Return which segment each element of a flat tensor belongs to, for segments of these sizes."""
-    index = torch.arange(len(sizes), device=device)
-    return index.repeat_interleave(torch.tensor(sizes).to(device, non_blocking=True), output_size=sum(sizes))
+_Numbers = np.ndarray[Any, Any]
+CHUNK = 1 << 14
+"""Elements of a large tensor looked at together: they and what is made of them stay in the processor's caches."""
 
 
-def element_statistics(flat: Tensor, segment: Tensor, count: int) -> Tensor:
-    """Return ``FIELDS`` [count, F] in float64 for the segments of a flat tensor [P]; ``segment`` [P] numbers them."""
-    g = flat.double()
+@dataclass(frozen=True)
+class Segments:
+    """Consecutive segments of a flat tensor."""
+
+    sizes: Sequence[int]
+    device: torch.device
+
+    @cached_property
+    def index(self) -> Tensor:
+        """Which segment each element belongs to."""
+        index = torch.arange(len(self.sizes), device=self.device)
+        sizes = torch.tensor(self.sizes).to(self.device, non_blocking=True)
+        return index.repeat_interleave(sizes, output_size=sum(self.sizes))
+
+
+def element_statistics(flat: Tensor, segments: Segments) -> Tensor:
+    """Return ``FIELDS`` [segments, F] in float64 for the segments of a flat tensor [P]."""
+    g, segment, count = flat.double(), segments.index, len(segments.sizes)
     sizes = g.new_zeros(count).index_add_(0, segment, torch.ones_like(g))
     total = g.new_zeros(count).index_add_(0, segment, g)
     centred = g - (total / sizes)[segment]
@@ -63,6 +80,11 @@ def element_statistics_of_one(gradient: Tensor) -> Tensor:
     g = gradient.detach().reshape(-1)
     if g.dtype not in _EDGES:
         g = g.float()
+    return host_statistics(g) if g.device.type == "cpu" else device_statistics(g)
+
+
+def device_statistics(g: Tensor) -> Tensor:
+    """Return ``FIELDS`` of a flat float32 or float64 tensor, without looking at its numbers."""
     mean = g.mean(dtype=torch.float64)
     size = torch.abs(g)
     below = [(size < edge).sum(dtype=torch.float64) for edge in _EDGES[g.dtype]]
@@ -73,6 +95,44 @@ def element_statistics_of_one(gradient: Tensor) -> Tensor:
     low, high = g.aminmax()
     squares = torch.linalg.vector_norm(g - mean.to(g.dtype), dtype=torch.float64).square()
     return torch.stack([mean * g.numel(), squares, *bins, *counts, low.double(), high.double()])
+
+
+def host_statistics(g: Tensor) -> Tensor:
+    """Return ``FIELDS`` of a flat float32 or float64 tensor in host memory, a few elements at a time.
+
+    Whole-tensor operations would take fresh memory for each result, which costs more than the looking.
+    """
+    kind = g.numpy().dtype.type
+    bounds = [kind(edge) for edge in (*_EDGES[g.dtype], np.inf, LARGE, 0)]
+    room = torch.empty(min(CHUNK, g.numel()), dtype=g.dtype)
+    counts, extremes = np.zeros(9), []
+    with np.errstate(all="ignore"):
+        mean, squares = float(g.mean(dtype=torch.float64)), 0.0
+        for part in torch.split(g, CHUNK):
+            numbers, free = part.numpy(), room[: len(part)]
+            counts += _counts(numbers, free.numpy(), bounds)
+            np.subtract(numbers, kind(mean), out=free.numpy())
+            squares += float(torch.linalg.vector_norm(free, dtype=torch.float64)) ** 2
+            extremes += [numbers.min(), numbers.max()]
+        zero, *below, inf, large, positive, nan = counts.tolist()
+        bins = [zero, below[0] - zero, *np.diff(below), g.numel() - nan - inf - below[3]]
+        found = [mean * g.numel(), squares, *bins, nan, inf, large, positive, np.min(extremes), np.max(extremes)]
+        return torch.tensor(np.array(found, np.float64))
+
+
+def _counts(g: _Numbers, size: _Numbers, bounds: Sequence[Any]) -> list[int]:
+    """Count zeros, those below each edge, Inf, large, positive, NaN; ``size`` is overwritten with the magnitudes."""
+    *edges, infinite, large, zero = bounds
+    np.abs(g, out=size)
+    flags = [
+        size == zero,
+        *(size < edge for edge in edges),
+        size == infinite,
+        size > large,
+        g > zero,
+        np.isnan(g),
+    ]
+    return [int(np.count_nonzero(one)) for one in flags]
 
 
 def _indicators(g: Tensor) -> Tensor:

@@ -76,17 +76,18 @@ def row_norms(gradient: Tensor) -> Tensor:
     return norms
 
 
-def total_norm(gradients: Sequence[Tensor], *, small: bool) -> Tensor:
+def total_norm(gradients: Sequence[Tensor], *, small: bool, on_host: bool) -> Tensor:
     """Return the L2 norm over all gradients together in float64.
 
     ``small``: dense gradients of one dtype and device with few elements; they are measured as one, because the
-    operation costs more than its elements.
+    operation costs more than its elements. ``on_host``: dense ones in host memory, see ``host_norms``.
     """
     if small:
         flat = torch.cat([gradient.reshape(-1) for gradient in gradients])
         norm: Tensor = torch.linalg.vector_norm(flat, dtype=torch.float64)
     else:
-        norm = torch.linalg.vector_norm(device_norms(gradients).norms)
+        found = host_norms(gradients) if on_host else device_norms(gradients)
+        norm = torch.linalg.vector_norm(found.norms, dtype=torch.float64)
     return norm
 
 

@@ -57,17 +57,41 @@ NUMBERS = st.one_of(
 def test_element_statistics_match_numpy_tensor_by_tensor(gradients: list[list[float]]) -> None:
     arrays = [np.array(g, np.float32) for g in gradients]
     flat = torch.from_numpy(np.concatenate(arrays))
-    segment = elements.segments([len(g) for g in arrays], torch.device("cpu"))
-    together = elements.element_statistics(flat, segment, len(arrays)).numpy()
+    segments = elements.Segments([len(g) for g in arrays], torch.device("cpu"))
+    together = elements.element_statistics(flat, segments).numpy()
     for found, g in zip(together, arrays, strict=True):
         with np.errstate(all="ignore"):
             wanted = np.array(list(described(g).values()))
         np.testing.assert_allclose(found, wanted, rtol=1e-9, atol=1e-12)
-        alone = elements.element_statistics_of_one(torch.from_numpy(g)).numpy()
         counts = slice(2, None)
-        np.testing.assert_allclose(alone[counts], wanted[counts], rtol=1e-6)
         spread = max(float(np.abs(g[np.isfinite(g)]).max(initial=0)), 1.0)
-        np.testing.assert_allclose(alone, wanted, rtol=2e-5, atol=1e-5 * spread**2)
+        for of_one in (elements.host_statistics, elements.device_statistics):
+            alone = of_one(torch.from_numpy(g)).numpy()
+            np.testing.assert_allclose(alone[counts], wanted[counts], rtol=1e-6)
+            np.testing.assert_allclose(alone, wanted, rtol=2e-5, atol=1e-5 * spread**2)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("broken", [None, np.nan, np.inf])
+def test_element_statistics_of_a_tensor_of_several_chunks(dtype: type, broken: float | None) -> None:
+    rng = np.random.default_rng(3)
+    g = (10.0 ** rng.uniform(-8, 2, 2 * elements.CHUNK + 5) * rng.choice([-1, 0, 1], 2 * elements.CHUNK + 5)).astype(
+        dtype
+    )
+    if broken is not None:
+        g[elements.CHUNK + 7] = broken
+    with np.errstate(all="ignore"):
+        wanted = list(described(g).values())
+    np.testing.assert_allclose(elements.element_statistics_of_one(torch.from_numpy(g)).numpy(), wanted, rtol=1e-5)
+
+
+@pytest.mark.parametrize("sizes", [[3, 0, 5], [8], [0]])
+def test_sums_by_segment_are_those_of_its_elements(sizes: list[int]) -> None:
+    segments = elements.Segments(sizes, torch.device("cpu"))
+    x = torch.arange(2.0 * sum(sizes)).reshape(2, -1)
+    ends = np.cumsum([0, *sizes])
+    wanted = [[float((row[a:b] ** 2).sum()) for a, b in pairwise(ends)] for row in x.numpy()]
+    assert direction.squares_by_segment(x, segments).tolist() == wanted
 
 
 @pytest.mark.parametrize("count", [5, 65_536, 65_537, 200_000])

@@ -172,7 +172,10 @@ def test_gradient_norms_match_numpy(gradients: list[Array]) -> None:
     np.testing.assert_allclose(device_norms(tensors).norms.numpy(), wanted, rtol=1e-12)
     np.testing.assert_allclose(host_norms(tensors).norms.numpy(), wanted, rtol=1e-6)
     for small in (True, False):
-        assert float(total_norm(tensors, small=small)) == pytest.approx(np.linalg.norm(wanted), rel=1e-12)
+        assert float(total_norm(tensors, small=small, on_host=False)) == pytest.approx(
+            np.linalg.norm(wanted), rel=1e-12
+        )
+    assert float(total_norm(tensors, small=False, on_host=True)) == pytest.approx(np.linalg.norm(wanted), rel=1e-6)
 
 
 @SETTINGS
@@ -195,7 +198,7 @@ def test_norms_neither_overflow_nor_vanish(size: float, dtype: torch.dtype) -> N
     gradient = torch.full((3, 3), size, dtype=dtype)
     wanted = float(gradient.double().square().sum().sqrt())
     assert float(device_norms([gradient]).norms[0]) == pytest.approx(wanted, rel=1e-12)
-    assert float(total_norm([gradient], small=True)) == pytest.approx(wanted, rel=1e-12)
+    assert float(total_norm([gradient], small=True, on_host=False)) == pytest.approx(wanted, rel=1e-12)
     assert row_norms(gradient).tolist() == pytest.approx([wanted / 3**0.5] * 3, rel=1e-12)
     if dtype == torch.float32:
         ordinary = torch.ones(2)
