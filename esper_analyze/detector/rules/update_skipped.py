@@ -10,6 +10,7 @@ from esper_analyze.detector.signals import Frame, choice_code
 from esper_analyze.detector.verdict import Bounds, Judgement, settle
 
 _SKIPPED = choice_code("updates", "status", "nonfinite_skipped")
+_UNUSABLE = choice_code("updates", "status", "no_usable_steps")
 _INTERRUPTED = choice_code("updates", "status", "interrupted")
 
 
@@ -23,7 +24,7 @@ class UpdateSkippedLimits(Limits):
 def judge(frame: Frame, memory: Memory, limits: UpdateSkippedLimits) -> list[Judgement]:
     """Judge the status of each update. An interrupted one is a warning: it may have been stopped on purpose."""
     status = frame["status"]
-    skipped = status.equals(_SKIPPED)
+    skipped = status.equals(_SKIPPED) | status.equals(_UNUSABLE)
     length = streak(skipped, ~skipped & ~status.null, memory["skipped"])
     bounds = Bounds(
         warning=skipped | status.equals(_INTERRUPTED),
@@ -40,14 +41,16 @@ RULE = Rule(
     limits=UpdateSkippedLimits,
     judge=judge,
     title="Update skipped",
-    meaning="The update made no step because something was NaN or infinite, or was cut short by an exception or the "
-    "end of the process. The value is the position of its status among the declared ones.",
+    meaning="The update made no step because something was NaN or infinite or because the optimizer was not called, or "
+    "was cut short by an exception or the end of the process. The value is the position of its status among the "
+    "declared ones.",
     look_first="skip_reason of that row.",
     reference="Detector specification",
     examples=(
         Example("performed", "ok", {"status": "performed"}),
         Example("stopped by target_kl", "ok", {"status": "kl_stopped"}),
         Example("skipped", "warning", {"status": "nonfinite_skipped"}),
+        Example("minibatches, and not one optimizer step", "warning", {"status": "no_usable_steps"}),
         Example("cut short", "warning", {"status": "interrupted"}),
         Example("three in a row", "critical", {"status": "nonfinite_skipped"}, updates=3),
         Example("no row", "no_data", {"status": None}),
