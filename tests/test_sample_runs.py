@@ -110,7 +110,7 @@ def test_joint_entropy_hides_the_collapsed_head() -> None:
 
 def test_a_lower_bound_fires_where_the_recorded_one_did_not() -> None:
     run = open_run(RUNS / "masked_healthy")
-    from esper_analyze.runs.replay import stored_thresholds
+    from esper_analyze.runs.recorded_rules import stored_thresholds
 
     lowered = replay(run, stored_thresholds(run).assigned("kl_spike.critical=0.001"))
     assert [rule for rule, _, _ in alarms(lowered, "critical")] == ["kl_spike"]

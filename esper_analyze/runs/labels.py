@@ -77,16 +77,15 @@ def read_labels(run_dir: Path, rules: Iterable[str]) -> Labels | None:
 
 def _labels(content: Mapping[str, Any], rules: Sequence[str]) -> Labels:
     _known(content, _KEYS, "")
-    healthy, tables = content.get("healthy"), content.get("fault")
-    if healthy is not None and not isinstance(healthy, bool):
-        raise ValueError(f"healthy must be true or false, not {healthy!r}")
-    if tables is not None and not (isinstance(tables, list) and tables and all(isinstance(one, dict) for one in tables)):
+    healthy = _flag(content.get("healthy", False), "healthy")
+    tables = content.get("fault", [])
+    if not isinstance(tables, list) or not all(isinstance(one, dict) for one in tables):
         raise ValueError("fault must be one or more tables [[fault]]")
     if healthy and tables:
         raise ValueError("healthy = true and [[fault]] exclude each other")
     if not healthy and not tables:
         raise ValueError("it says neither healthy = true nor any [[fault]]")
-    faults = tuple(_fault(table, f"fault {place}: ", rules) for place, table in enumerate(tables or (), start=1))
+    faults = tuple(_fault(table, f"fault {place}: ", rules) for place, table in enumerate(tables, start=1))
     names = [fault.name for fault in faults]
     for name in names:
         if names.count(name) > 1:
@@ -104,9 +103,7 @@ def _fault(table: Mapping[str, Any], where: str, rules: Sequence[str]) -> Fault:
     where = f"fault {table['name']!r}: "
     onset = _update(table["onset"], f"{where}onset", 0)
     until = None if table.get("until") is None else _update(table["until"], f"{where}until", onset)
-    hard = table.get("hard", False)
-    if not isinstance(hard, bool):
-        raise ValueError(f"{where}hard must be true or false, not {hard!r}")
+    hard = _flag(table.get("hard", False), f"{where}hard")
     return Fault(table["name"], onset, _rules(table["rules"], where, rules), until, hard)
 
 
@@ -114,6 +111,12 @@ def _known(table: Mapping[str, Any], names: Sequence[str], where: str) -> None:
     for name in table:
         if name not in names:
             raise ValueError(f"{where}there is no key {name!r}{did_you_mean(name, names)}")
+
+
+def _flag(value: object, where: str) -> bool:
+    if not isinstance(value, bool):
+        raise ValueError(f"{where} must be true or false, not {value!r}")
+    return value
 
 
 def _update(value: object, where: str, least: int) -> int:
