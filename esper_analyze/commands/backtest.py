@@ -45,7 +45,7 @@ Defaults = Annotated[
     bool,
     typer.Option("--defaults", help="Start from the default thresholds, not from those each run was recorded with."),
 ]
-_TITLES = ("rule", "setting", "recall", "found", "false", "per 1,000", "delay")
+_TITLES = ("recall", "found", "false\nalarms", "per\n1,000", "delay")
 _MOST_MISSED = 20
 
 
@@ -184,16 +184,23 @@ def _print_words(result: Backtest, found: Sequence[Score], when: Sequence[Detect
         f"{many(len(result.tested), 'labelled run')} ({healthy} healthy), {many(faults, 'fault')}, "
         f"{many(updates, 'healthy update')}\n"
     )
-    titles = _TITLES if any(score.setting for score in found) else tuple(one for one in _TITLES if one != "setting")
-    rows = [dict(zip(_TITLES, _cells(score), strict=True)) for score in found]
-    show_table(titles, [[row[title] for title in titles] for row in rows], right=_TITLES[2:])
+    swept = bool(found and found[0].values)
+    for rule in dict.fromkeys(score.rule for score in found) if swept else ():
+        sys.stdout.write(f"\n{rule}:\n")
+        _show("setting", [score for score in found if score.rule == rule])
+    if not swept:
+        _show("rule", found)
     _print_missed(when)
 
 
+def _show(first: str, found: Sequence[Score]) -> None:
+    show_table((first, *_TITLES), [_cells(score) for score in found], right=_TITLES)
+
+
 def _cells(score: Score) -> list[str]:
+    """Return the cells of one row; the thresholds of a setting stand one below the other."""
     return [
-        escaped(score.rule),
-        escaped(score.setting),
+        "\n".join(escaped(part) for part in score.setting.split(", ")) or escaped(score.rule),
         "–" if score.recall is None else f"{score.recall:.2f}",
         f"{score.found}/{score.faults}" if score.faults else "–",
         f"{score.false_alarms:,}",

@@ -55,9 +55,8 @@ def scores(result: Backtest) -> list[Score]:
     each = variants or [Variant(rule) for rule in result.rules]
     found = [_score(result, one.rule, one.label, one.values, [one]) for one in each]
     for setting in result.sweep.settings:
-        together = [one.label if len(result.sweep.variants) == 1 else f"{one.rule} {one.label}" for one in setting]
         values = tuple((f"{one.rule}.{name}", value) for one in setting for name, value in one.values)
-        found.append(_score(result, ALL_RULES, "; ".join(together), values, _in_force(result, setting)))
+        found.append(_score(result, ALL_RULES, _label(setting), values, _in_force(result, setting)))
     return found
 
 
@@ -65,7 +64,7 @@ def detections(result: Backtest) -> list[Detection]:
     """Return when each setting found each labelled fault, by any of the rules its label lists."""
     told = []
     for setting in result.sweep.settings:
-        label = "; ".join(f"{one.rule} {one.label}" for one in setting)
+        label = _label(setting)
         variants = _in_force(result, setting)
         for run, place, fault in labelled_faults(result):
             first = _first(run, place, variants)
@@ -73,6 +72,11 @@ def detections(result: Backtest) -> list[Detection]:
             delay = None if update is None else update - fault.onset
             told.append(Detection(str(run.path), fault.name, fault.onset, fault.hard, label, rule, update, delay))
     return told
+
+
+def _label(setting: Sequence[Variant]) -> str:
+    """Return the setting in words, with the rules' names."""
+    return ", ".join(f"{one.rule}.{name}={value:g}" for one in setting for name, value in one.values)
 
 
 def _in_force(result: Backtest, setting: Sequence[Variant]) -> list[Variant]:
