@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import Field, fields, replace
+from dataclasses import Field, fields
 
-from esper_analyze.detector.detector import Detector
 from esper_analyze.detector.examples import Ending, ending
 from esper_analyze.detector.rule import Example, Limits, Rule
 from esper_analyze.detector.verdict import WORDS
@@ -67,8 +66,9 @@ def _check_columns(rule: Rule) -> None:
         raise Refusal(f"there is no table {rule.table!r}{did_you_mean(rule.table, BY_NAME)}")
     if not rule.columns:
         raise Refusal("columns names no column to judge")
-    bare = replace(rule, limits=Limits)  # its own limits are looked at later
-    for table, columns in Detector(rules=[bare]).wanted.items():
+    if not isinstance(rule.beside, Mapping):
+        raise Refusal(f"beside must map tables to their columns, not {rule.beside!r:.80}")
+    for table, columns in {rule.table: rule.columns, **rule.beside}.items():
         if table not in BY_NAME:
             raise Refusal(f"there is no table {table!r}{did_you_mean(table, BY_NAME)}")
         for column in columns:
@@ -113,7 +113,7 @@ def _check_confirmed(rule: Rule) -> None:
 def _check_examples(rule: Rule) -> None:
     if not rule.examples:
         raise Refusal("it has no example", "a rule brings its evidence: at least what is ok and what is not")
-    columns = {name for wanted in Detector(rules=[rule]).wanted.items() for name in _spelled(*wanted)}
+    columns = {*rule.columns, *(f"{table}.{name}" for table, names in rule.beside.items() for name in names)}
     for example in rule.examples:
         if not isinstance(example, Example) or not isinstance(example.title, str):
             raise Refusal(f"examples must hold Example(title, verdict, cells), not {example!r:.80}")
@@ -123,10 +123,6 @@ def _check_examples(rule: Rule) -> None:
         except Refusal as refusal:
             raise Refusal(f"example {example.title!r}: {refusal}", refusal.hint, example.title) from None
     _check_missing(rule)
-
-
-def _spelled(table: str, columns: Sequence[str]) -> list[str]:
-    return [*columns, *(f"{table}.{column}" for column in columns)]
 
 
 def _check_cells(example: Example, columns: set[str]) -> None:

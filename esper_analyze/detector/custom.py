@@ -11,11 +11,13 @@ from pathlib import Path
 from types import CodeType, ModuleType
 from typing import Any
 
+import numpy as np
+
 from esper_analyze.detector.checks import Refusal, check_rule
 from esper_analyze.detector.rule import Memory, Rule
 from esper_analyze.detector.rules import RULES
 from esper_analyze.detector.signals import Frame
-from esper_analyze.detector.verdict import Judgement
+from esper_analyze.detector.verdict import Judgement, Verdict
 from esper_analyze.errors import UsageError
 
 NAME = "RULES"
@@ -168,6 +170,12 @@ class _Guarded:
 
     def _error(self, words: str, line: str) -> CustomRulesError:
         return CustomRulesError(f"{self.file or 'rules'}{line}: rule {self.rule.name!r}: {words}")
+
+
+def unjudged(metric: str, shape: tuple[int, ...], why: str) -> Judgement:
+    """Return ``no_data`` on ``metric`` everywhere: what is said where a rule could not judge."""
+    nothing, codes = np.full(shape, np.nan), np.ones(shape, np.int8)
+    return Judgement(metric, codes * np.int8(Verdict.NO_DATA), nothing, nothing, nothing, codes, ("", why), frozenset())
 
 
 def _line_in(error: BaseException, file: str) -> str:

@@ -35,7 +35,7 @@ class Ending:
 def ending(rule: Rule, example: Example) -> Ending:
     """Return what ``rule`` with its default thresholds says of ``example``."""
     one_by_one, at_once = Detector(rules=[rule]), Detector(rules=[rule])
-    batches = [_batch(example, update, one_by_one.wanted) for update in range(example.updates)]
+    batches = [_batch(rule, example, update, one_by_one.wanted) for update in range(example.updates)]
     course, last = [], None
     for batch in batches:
         (last,) = one_by_one.process(batch).judged
@@ -46,18 +46,21 @@ def ending(rule: Rule, example: Example) -> Ending:
     return Ending(verdict.word, reason, tuple(one.word for one in course), whole)
 
 
-def _batch(example: Example, update: int, wanted: Mapping[str, Sequence[str]]) -> Batch:
+def _batch(rule: Rule, example: Example, update: int, wanted: Mapping[str, Sequence[str]]) -> Batch:
+    """Return one update's rows: of the rule's table, and of other tables that a cell is given for."""
     rows = {}
     for table, columns in wanted.items():
-        cells = {name: _cell(example, table, name, update) for name in columns}
+        prefix = "" if table == rule.table else f"{table}."
+        if prefix and not any(name.startswith(prefix) for name in example.cells):
+            continue
+        cells = {name: _cell(example.cells.get(prefix + name), update) for name in columns}
         subject = BY_NAME[table].subject
-        rows[table] = [cells if subject is None else {**cells, subject: _SUBJECT}]
+        named = f"head:{_SUBJECT}" if table == rule.table == "groups" and "heads" in wanted else _SUBJECT
+        rows[table] = [cells if subject is None else {**cells, subject: named}]
     return batch_from_rows(update, rows, wanted)
 
 
-def _cell(example: Example, table: str, column: str, update: int) -> object:
-    """Return one cell; a column of a second table is called ``table.column``."""
-    given = example.cells.get(f"{table}.{column}", example.cells.get(column))
+def _cell(given: object, update: int) -> object:
     return given[update] if isinstance(given, list) else given
 
 
