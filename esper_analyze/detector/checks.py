@@ -141,11 +141,6 @@ def _check_cells(example: Example, columns: set[str]) -> None:
 
 def _check_ending(rule: Rule, example: Example) -> None:
     got = _judged(rule, example)
-    if got.verdict != example.verdict:
-        why = f" ({got.reason})" if got.reason else ""
-        raise Refusal(f"expected {example.verdict}, got {got.verdict}{why}")
-    if example.reason and example.reason != got.reason:
-        raise Refusal(f"expected the reason {example.reason!r}, got {got.reason!r}")
     if got.course != got.whole:
         place = next(i for i, pair in enumerate(zip(got.course, got.whole, strict=True)) if pair[0] != pair[1])
         raise Refusal(
@@ -153,6 +148,11 @@ def _check_ending(rule: Rule, example: Example) -> None:
             f"and {got.whole[place]} when they come together",
             "what is carried from update to update belongs into the memory",
         )
+    if got.verdict != example.verdict:
+        why = f" ({got.reason})" if got.reason else ""
+        raise Refusal(f"expected {example.verdict}, got {got.verdict}{why}")
+    if example.reason and example.reason != got.reason:
+        raise Refusal(f"expected the reason {example.reason!r}, got {got.reason!r}")
 
 
 def _check_missing(rule: Rule) -> None:
