@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 MOST_LINES = 20
 """Findings and levels listed on a terminal; --json has all."""
-_TITLES = ("change", "verdict", "incident", "live", "now")
+_TITLES = ("change", "verdict", "incident", "alarm live", "alarm now")
 
 
 def print_comparison(found: WhatIf) -> None:

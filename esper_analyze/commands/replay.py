@@ -48,7 +48,8 @@ def replay(
     """Run the detector again over RUN and show what it finds: as recorded, or what other thresholds would find.
 
     With other thresholds or rules, what is new, gone or moved against the live recording is listed too: incidents as a
-    table, findings and levels one a line.
+    table, findings and levels one a line. There an alarm lasts until its end is said, which is `clear_after` updates
+    after the last bad one.
 
     Example: esper-analyze replay RUN --set kl_spike.warning=0.05
     """
