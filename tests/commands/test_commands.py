@@ -263,9 +263,9 @@ def test_without_other_thresholds_nothing_is_compared(command: Command, runs: Pa
 
 
 def test_many_lines_of_findings_are_cut_and_the_rest_is_counted(command: Command, runs: Path) -> None:
-    said = command(
-        "replay", runs / "healthy", "--set", "ratio_explosion.warning=1.45", "--set", "ratio_explosion.clear_after=1"
-    )
+    many = [f"{rule}.clear_after=1" for rule in ("kl_spike", "ratio_explosion")]
+    many += ["kl_spike.warning=0.01", "ratio_explosion.warning=1.45"]
+    said = command("replay", runs / "healthy", *(word for setting in many for word in ("--set", setting)))
     lines = [line for line in said.out.splitlines() if line.startswith(("+ ", "- "))]
     assert len(lines) == 20
     assert "lines are not shown: --json has all" in said.err

@@ -14,7 +14,7 @@ from esper_analyze.detector.thresholds import Thresholds
 from tests.commands.conftest import Command
 from tests.reports.synthetic import Rows, write_run
 
-OWN = Path(__file__).parents[1] / "detector" / "own_rules.py"
+OWN = Path(__file__).parents[2] / "sample_runs" / "own_rules.py"
 
 
 @pytest.fixture

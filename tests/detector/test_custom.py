@@ -17,7 +17,7 @@ from esper_analyze.detector.rules import RULES
 from esper_analyze.detector.verdict import Verdict
 from tests.detector.batches import judge_cells
 
-OWN = Path(__file__).parent / "own_rules.py"
+OWN = Path(__file__).parents[2] / "sample_runs" / "own_rules.py"
 Broken = Callable[[str, str], Path]
 
 

@@ -21,7 +21,7 @@ from esper_analyze.runs.replay import differences, recorded, replay
 from esper_analyze.runs.run import Run, open_run
 from tests.recorder.loop import Loop
 
-OWN = Path(__file__).parents[1] / "detector" / "own_rules.py"
+OWN = Path(__file__).parents[2] / "sample_runs" / "own_rules.py"
 
 
 def record(path: Path, rules: Any, updates: int = 6, **options: Any) -> Run:

@@ -1,4 +1,4 @@
-"""A module with a rule of one's own, as a user writes it; tests load it by its path and break copies of it."""
+"""A rule of one's own: for ``esper-analyze replay RUN --rules`` and ``Recorder(..., rules=...)``."""
 
 from __future__ import annotations
 
