@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import Field, fields
 
-from esper_analyze.detector.examples import Ending, ending
+from esper_analyze.detector.examples import Ending, ending, length
 from esper_analyze.detector.rule import Example, Limits, Rule
 from esper_analyze.detector.verdict import WORDS
 from esper_analyze.errors import EsperError, did_you_mean
@@ -135,8 +135,9 @@ def _check_cells(example: Example, columns: set[str]) -> None:
     for name, cells in example.cells.items():
         if name not in columns:
             raise Refusal(f"the rule reads no column {name!r}{did_you_mean(str(name), sorted(columns))}")
-        if isinstance(cells, list) and len(cells) != example.updates:
-            raise Refusal(f"{name} has {len(cells)} values for {example.updates} updates")
+        wanted = length(example) if example.updates == 1 else example.updates
+        if isinstance(cells, list) and (len(cells) != wanted or not cells):
+            raise Refusal(f"{name} has {len(cells)} values for {wanted} updates")
 
 
 def _check_ending(rule: Rule, example: Example) -> None:

@@ -32,17 +32,22 @@ class Ending:
     whole: tuple[str, ...]
 
 
+def length(example: Example) -> int:
+    """Return how many updates an example has: as many as its lists have cells, else what it says."""
+    return next((len(cells) for cells in example.cells.values() if isinstance(cells, list)), example.updates)
+
+
 def ending(rule: Rule, example: Example) -> Ending:
     """Return what ``rule`` with its default thresholds says of ``example``."""
     one_by_one, at_once = Detector(rules=[rule]), Detector(rules=[rule])
-    batches = [_batch(rule, example, update, one_by_one.wanted) for update in range(example.updates)]
+    batches = [_batch(rule, example, update, one_by_one.wanted) for update in range(length(example))]
     course, last = [], None
     for batch in batches:
         (last,) = one_by_one.process(batch).judged
         course.append(_worst(last, 0)[0])
     (together,) = at_once.process(_joined(batches)).judged
     verdict, reason = (Verdict.ABSENT, "") if last is None else _worst(last, 0)
-    whole = tuple(_worst(together, i)[0].word for i in range(example.updates))
+    whole = tuple(_worst(together, i)[0].word for i in range(length(example)))
     return Ending(verdict.word, reason, tuple(one.word for one in course), whole)
 
 

@@ -3,22 +3,57 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
-from esper_analyze.detector.rules import RULES
+from esper_analyze.detector.carry import streak, zeros
+from esper_analyze.detector.rule import Limits, Memory, Rule, limit
+from esper_analyze.detector.signals import Frame
 from esper_analyze.detector.thresholds import Thresholds
+from esper_analyze.detector.verdict import Bounds, Judgement, settle
 from esper_analyze.runs import backtest as module
 from esper_analyze.runs.backtest import Backtest, backtest
-from esper_analyze.runs.recorded_rules import stored_thresholds
 from esper_analyze.runs.replay import replay
 from esper_analyze.runs.run import open_run
 from esper_analyze.runs.scores import ALL_RULES, Score, detections, scores
 from esper_analyze.runs.sweep import parse_sweep
 from tests.reports.synthetic import Rows, write_run
 
-SWEEPS = ("kl_spike.critical=0.005,0.02,0.5,3", "kl_spike.window_hits=1,3", "ratio_explosion.warning=1.5,5,50")
+SWEEPS = ("far.critical=0.005,0.02,0.5,3", "far.times=1,3", "loud.warning=1.5,5,50")
+
+
+@dataclass(frozen=True, slots=True)
+class Bound(Limits):
+    """Bounds on one column, the lower one ``times`` running."""
+
+    warning: float = limit(0.1, "made up")
+    critical: float = limit(0.5, "made up")
+    times: int = limit(2, "made up", at_least=1)
+
+
+def bounded(name: str, column: str, limits: type[Limits] = Bound) -> Rule:
+    """Return a rule on one column of ``updates`` that no change of the built-in rules touches."""
+
+    def judge(frame: Frame, memory: Memory, limits: Bound) -> list[Judgement]:
+        seen = frame[column]
+        often = streak(seen.values > limits.warning, seen.values <= limits.warning, memory["often"]) >= limits.times
+        return [settle(column, seen, Bounds(warning=often, critical=seen.values > limits.critical))]
+
+    return Rule(name, "updates", (column,), limits, judge, name, name, name, name, (), memory={"often": zeros})
+
+
+@dataclass(frozen=True, slots=True)
+class Loud(Bound):
+    """Bounds for ratios."""
+
+    warning: float = limit(5.0, "made up")
+    critical: float = limit(20.0, "made up")
+    times: int = limit(1, "made up", at_least=1)
+
+
+RULES = (bounded("far", "kl_k3"), bounded("silent", "first_ratio_error"), bounded("loud", "ratio_max", Loud))
 
 
 def spike(at: int, kl: float = 0.7) -> Callable[[int, Rows], None]:
@@ -42,28 +77,32 @@ def labelled(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     folder = tmp_path_factory.mktemp("labelled")
     return [
         label(write_run(folder / "healthy", 50)),
-        label(write_run(folder / "early", 40, spike(10)), ("early", 10, '"kl_spike"')),
-        label(write_run(folder / "milder", 40, spike(10, 0.3)), ("milder", 8, '"kl_spike", "ratio_explosion"')),
-        label(write_run(folder / "overlooked", 30), ("nothing to see", 20, '"kl_spike"')),
+        label(write_run(folder / "early", 40, spike(10)), ("early", 10, '"far"')),
+        label(write_run(folder / "milder", 40, spike(10, 0.3)), ("milder", 8, '"far", "loud"')),
+        label(write_run(folder / "overlooked", 30), ("nothing to see", 20, '"far"')),
     ]
 
 
+def defaults(_run: module.Run) -> Thresholds:
+    return Thresholds.defaults(RULES)
+
+
 def judged(paths: list[Path], *asked: str) -> Backtest:
-    return backtest(paths, RULES, parse_sweep(asked, RULES), stored_thresholds)
+    return backtest(paths, RULES, parse_sweep(asked, RULES), defaults)
 
 
 def alarm_starts(path: Path, thresholds: Thresholds, rules: set[str]) -> list[int]:
-    return [i.start for i in replay(open_run(path), thresholds).incidents if i.rule in rules]
+    return [i.start for i in replay(open_run(path), thresholds, rules=RULES).incidents if i.rule in rules]
 
 
 def expected(paths: list[Path], score: Score) -> tuple[int, list[int]]:
     """Return false alarms and delays of one setting from a full replay of every run."""
     onsets = {"healthy": 50, "early": 10, "milder": 8, "overlooked": 20}
-    listed = {"early": {"kl_spike"}, "milder": {"kl_spike", "ratio_explosion"}, "overlooked": {"kl_spike"}}
+    listed = {"early": {"far"}, "milder": {"far", "loud"}, "overlooked": {"far"}}
     rules = {rule.name for rule in RULES} if score.rule == ALL_RULES else {score.rule}
     false, delays = 0, []
     for path in paths:
-        thresholds = stored_thresholds(open_run(path))
+        thresholds = Thresholds.defaults(RULES)
         for name, value in score.values:
             thresholds = thresholds.assigned(f"{name if '.' in name else f'{score.rule}.{name}'}={value}")
         false += sum(start < onsets[path.name] for start in alarm_starts(path, thresholds, rules))
@@ -86,15 +125,15 @@ def test_without_a_sweep_every_rule_is_scored_as_recorded(labelled: list[Path]) 
     found = scores(judged(labelled))
     assert [score.rule for score in found] == [*(rule.name for rule in RULES), ALL_RULES]
     by_rule = {score.rule: score for score in found}
-    assert (by_rule["kl_spike"].found, by_rule["kl_spike"].faults) == (2, 3)
-    assert by_rule["kl_spike"].recall == pytest.approx(2 / 3)
-    assert by_rule["kl_spike"].healthy_updates == 50 + 10 + 8 + 20
-    assert by_rule["first_ratio"].recall is None
+    assert (by_rule["far"].found, by_rule["far"].faults) == (2, 3)
+    assert by_rule["far"].recall == pytest.approx(2 / 3)
+    assert by_rule["far"].healthy_updates == 50 + 10 + 8 + 20
+    assert by_rule["silent"].recall is None
     assert by_rule[ALL_RULES].faults == 3
 
 
 def test_rates_are_per_thousand_healthy_updates(labelled: list[Path]) -> None:
-    score = scores(judged(labelled, "ratio_explosion.warning=1.2"))[0]
+    score = scores(judged(labelled, "loud.warning=1.2"))[0]
     assert score.false_alarms > 0
     assert score.per_1000 == pytest.approx(1000 * score.false_alarms / 88)
 
@@ -114,15 +153,15 @@ def test_each_run_is_read_once_however_many_settings(labelled: list[Path], monke
 
 def test_detections_say_which_rule_found_each_fault_and_when(labelled: list[Path]) -> None:
     found = {one.fault: one for one in detections(judged(labelled))}
-    assert (found["early"].rule, found["early"].update, found["early"].delay) == ("kl_spike", 10, 0)
-    assert (found["milder"].rule, found["milder"].delay) == ("ratio_explosion", 2)
+    assert (found["early"].rule, found["early"].update, found["early"].delay) == ("far", 10, 0)
+    assert (found["milder"].rule, found["milder"].delay) == ("loud", 2)
     assert (found["nothing to see"].rule, found["nothing to see"].update) == (None, None)
 
 
 def test_an_alarm_after_the_fault_is_over_does_not_find_it(tmp_path: Path) -> None:
-    path = label(write_run(tmp_path / "run", 40, spike(10)), ("over", 5, '"kl_spike"'))
+    path = label(write_run(tmp_path / "run", 40, spike(10)), ("over", 5, '"far"'))
     (path / "labels.toml").write_text((path / "labels.toml").read_text() + "until = 9\n")
-    score = next(score for score in scores(judged([path])) if score.rule == "kl_spike")
+    score = next(score for score in scores(judged([path])) if score.rule == "far")
     assert (score.found, score.false_alarms) == (0, 0)
 
 
@@ -130,8 +169,8 @@ def test_a_verdict_that_gets_worse_in_a_fault_finds_it_though_the_incident_began
     def worsening(update: int, rows: Rows) -> None:
         rows["updates"][0]["ratio_max"] = 7.0 if update < 20 else 90.0
 
-    path = label(write_run(tmp_path / "run", 30, worsening), ("worse", 20, '"ratio_explosion"'))
-    score = next(score for score in scores(judged([path])) if score.rule == "ratio_explosion")
+    path = label(write_run(tmp_path / "run", 30, worsening), ("worse", 20, '"loud"'))
+    score = next(score for score in scores(judged([path])) if score.rule == "loud")
     assert (score.found, score.median_delay, score.false_alarms) == (1, 0, 1)
 
 
@@ -139,7 +178,7 @@ def test_unlabelled_and_broken_runs_are_named_and_stop_no_other(labelled: list[P
     bare = write_run(tmp_path / "bare", 5)
     damaged = label(write_run(tmp_path / "damaged", 5))
     next(damaged.rglob("updates-*.parquet")).write_bytes(b"")
-    late = label(write_run(tmp_path / "late", 5), ("never came", 5, '"kl_spike"'))
+    late = label(write_run(tmp_path / "late", 5), ("never came", 5, '"far"'))
     wrong = write_run(tmp_path / "wrong", 5)
     (wrong / "labels.toml").write_text("healty = true")
     result = judged([bare, damaged, late, wrong, *labelled])
@@ -154,6 +193,6 @@ def test_unlabelled_and_broken_runs_are_named_and_stop_no_other(labelled: list[P
 
 def test_progress_is_told_in_thousandths_of_runs(labelled: list[Path]) -> None:
     told: list[int] = []
-    backtest(labelled, RULES, parse_sweep((), RULES), stored_thresholds, progress=told.append)
+    backtest(labelled, RULES, parse_sweep((), RULES), defaults, progress=told.append)
     assert told == sorted(told)
     assert told[-1] == len(labelled) * module.STEPS
