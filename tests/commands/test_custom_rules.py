@@ -119,6 +119,11 @@ def test_without_the_file_a_run_recorded_with_it_is_not_judged(
     assert command(name, own_run, *out, "--rules", OWN).code == 0
 
 
+def test_the_report_names_the_rules_a_run_was_recorded_with(command: Command, own_run: Path, tmp_path: Path) -> None:
+    command("report", own_run, "--rules", OWN, "--out", tmp_path / "out")
+    assert "rules of its own" in (tmp_path / "out" / "index.html").read_text()
+
+
 def test_another_version_of_the_file_is_warned_about(command: Command, own_run: Path, tmp_path: Path) -> None:
     (tmp_path / "own.py").write_text(OWN.read_text() + "\n")
     said = command("replay", own_run, "--rules", tmp_path / "own.py")
