@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 import typer
 
+from esper_analyze.commands.backtest import backtest
 from esper_analyze.commands.ls import ls
 from esper_analyze.commands.replay import replay
 from esper_analyze.commands.report import report
@@ -34,7 +35,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (ls, report, replay, sql, schema, rules):
+for command in (ls, report, replay, backtest, sql, schema, rules):
     app.command()(command)
 
 

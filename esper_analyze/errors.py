@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Iterable
+
 OK = 0
 FINDINGS = 1
 USAGE = 2
@@ -30,3 +33,10 @@ class DamagedError(EsperError):
     """The data asked for is damaged or incomplete."""
 
     exit_code = DAMAGED
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """Return the end of a sentence that refuses ``name``: the nearest of ``known``, or all when none is near."""
+    listed = list(known)
+    close = difflib.get_close_matches(name, listed, n=1, cutoff=0.4)
+    return f"; did you mean {close[0]!r}?" if close else f"; there are {', '.join(listed)}"

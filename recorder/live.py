@@ -5,14 +5,19 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
+from esper_analyze.detector.custom import custom_rules, unjudged
 from esper_analyze.detector.detector import Detector, Outcome
 from esper_analyze.detector.escalation import MINIMAL, OFF
 from esper_analyze.detector.findings import Finding
-from esper_analyze.detector.signals import batch_from_rows
+from esper_analyze.detector.rule import Memory, Rule
+from esper_analyze.detector.rules import RULES
+from esper_analyze.detector.signals import Frame, batch_from_rows
 from esper_analyze.detector.thresholds import Thresholds
+from esper_analyze.detector.verdict import Judgement
 from esper_analyze.schema.tables import BY_NAME, LEVELS
 from recorder.rows import AT_MINIMAL
 from recorder.store.block import Block, Rows
@@ -23,10 +28,15 @@ LOG = logging.getLogger("recorder")
 class Live:
     """Judges each update as it ends, on exactly the rows that will be stored."""
 
-    def __init__(self, thresholds: Thresholds | None, level: str) -> None:
+    def __init__(
+        self, thresholds: Thresholds | None, level: str, rules: Path | str | Sequence[Rule] | None = None
+    ) -> None:
         if level not in LEVELS:
             raise ValueError(f"level must be one of {', '.join(LEVELS)}, not {level!r}")
-        self.detector = Detector(thresholds, level=level)
+        self.custom = custom_rules(rules)
+        every = (*RULES, *(replace(rule, judge=_Forgiving(rule)) for rule in self.custom.rules))
+        chosen = Thresholds.defaults(every) if thresholds is None else thresholds.completed(every)
+        self.detector = Detector(chosen, level=level, rules=every)
         self._wanted = self.detector.wanted
 
     def level(self, update: int) -> str:
@@ -53,6 +63,25 @@ class Live:
         ]
         _tell(outcome.findings)
         return Judged(kept, outcome)
+
+
+class _Forgiving:
+    """A user's judge inside a training: what it raises costs its own verdict of that update and nothing else."""
+
+    def __init__(self, rule: Rule) -> None:
+        self.rule = rule
+        self.told = False
+
+    def __call__(self, frame: Frame, memory: Memory, limits: Any) -> list[Judgement]:
+        before = {name: array.copy() for name, array in memory.items()}
+        try:
+            return self.rule.judge(frame, memory, limits)
+        except Exception as error:
+            if not self.told:
+                LOG.error("%s (told once; the rule says no_data where it cannot judge)", error)
+            self.told = True
+            memory.update(before)
+            return [unjudged(self.rule.columns[0], frame.present.shape, str(error))]
 
 
 _LEVEL_COLUMNS = BY_NAME["levels"].names

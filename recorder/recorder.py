@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim.optimizer import Optimizer
 
+from esper_analyze.detector.rule import Rule
 from esper_analyze.detector.thresholds import Thresholds
 from esper_analyze.schema.tables.updates import STATUSES
 from recorder import amp, clip, exits
@@ -66,6 +67,9 @@ class Recorder:
         Planned length, for ``progress``; None: unknown.
     thresholds
         Detector thresholds in place of the defaults; stored in run.json.
+    rules
+        Rules of your own beside the built-in ones: a Python file that defines ``RULES``, or a sequence of ``Rule``.
+        Checked here (``UsageError``); names and SHA-256 of the file are stored in run.json.
     level
         Base telemetry level: OFF, MINIMAL, NORMAL or DEBUG.
     strict
@@ -94,6 +98,7 @@ class Recorder:
         total_updates: int | None = None,
         total_env_steps: int | None = None,
         thresholds: Thresholds | None = None,
+        rules: Path | str | Sequence[Rule] | None = None,
         level: str = "NORMAL",
         strict: bool = False,
         overhead_budget: float | None = 0.02,
@@ -112,7 +117,7 @@ class Recorder:
         self._reader = None if self.parameters is None else Reader(self.parameters)
         self._sampling = SampledUpdates(model, self.parameters, overhead_budget, separate=separate_backward)
         self._total_updates, self._total_env_steps = total_updates, total_env_steps
-        self._live = Live(thresholds, level)
+        self._live = Live(thresholds, level, rules)
         self._create(facts)
         self._store = Store(self.run_dir)
         self._update = 0
@@ -147,6 +152,7 @@ class Recorder:
                 "total_updates": self._total_updates,
                 "total_env_steps": self._total_env_steps,
                 "thresholds": self._live.detector.thresholds.as_dict(),
+                "custom_rules": self._live.custom.facts(),
                 "level": self._live.level(0),
                 "attach_points": ["clip_grad_norm_", "optimizer step"] if self.parameters else [],
                 **facts,

@@ -22,41 +22,54 @@ HERE = Path(__file__).resolve().parent
 
 
 @dataclass(frozen=True)
+class Fault:
+    """What is wrong with a run from update ``onset`` on; any of ``rules`` counts as finding it.
+
+    A ``hard`` fault is seen in the very update.
+    """
+
+    name: str
+    onset: int
+    rules: tuple[str, ...]
+    hard: bool = False
+
+
+@dataclass(frozen=True)
 class Sample:
-    """One run: how it is trained, what it shows, and its label for backtests (onset None: healthy)."""
+    """One run: how it is trained, what it shows, and its label for backtests (no fault: healthy)."""
 
     train: Callable[[Path, Callable[[int], None]], None]
     shows: str
-    onset: int | None = None
-    rules: tuple[str, ...] = ()
+    fault: Fault | None = None
 
 
 SAMPLES = {
     "masked_healthy": Sample(sb3_runs.masked_healthy, "MaskablePPO learns four masked heads; nothing is wrong"),
     "kl_too_high": Sample(
-        sb3_runs.kl_too_high, "learning rate 3e-2 and ten epochs: KL too high again and again", 0, ("kl_spike",)
+        sb3_runs.kl_too_high,
+        "learning rate 3e-2 and ten epochs: KL too high again and again",
+        Fault("learning rate thirty times too high", 0, ("kl_spike",)),
     ),
     "one_update_collapse": Sample(
         sb3_runs.one_update_collapse,
         "the learning rate jumps for one update: KL and ratio explode, entropy is gone, then all looks calm",
-        40,
-        ("kl_spike", "ratio_explosion", "entropy_collapse"),
+        Fault("policy gone in one update", 40, ("kl_spike", "ratio_explosion", "entropy_collapse"), hard=True),
     ),
     "mask_mismatch": Sample(
-        sb3_runs.mask_mismatch, "the update forgets the masks the rollout acted under", 30, ("first_ratio",)
+        sb3_runs.mask_mismatch,
+        "the update forgets the masks the rollout acted under",
+        Fault("masks forgotten in the update", 30, ("first_ratio",), hard=True),
     ),
     "nan_reward": Sample(
         sb3_runs.nan_reward,
         "one NaN reward; the training raises in that update and the run is whole up to there",
-        25,
-        ("numerical_instability",),
+        Fault("NaN reward", 25, ("numerical_instability",), hard=True),
     ),
     "recurrent_healthy": Sample(sb3_runs.recurrent_healthy, "RecurrentPPO learns to remember a cue"),
     "lstm_masks": Sample(
         lstm_loop.lstm_masks,
         "hand-written LSTM + masks loop: head slot never has a choice, head style collapses by itself",
-        0,
-        ("head_entropy_collapse",),
+        Fault("head style collapses", 0, ("head_entropy_collapse",)),
     ),
 }
 
@@ -85,10 +98,12 @@ def make(name: str, out: Path) -> None:
 
 def label(sample: Sample) -> str:
     """Return labels.toml of a sample."""
-    if sample.onset is None:
+    fault = sample.fault
+    if fault is None:
         return "healthy = true\n"
-    faults = [f'[[fault]]\nonset = {sample.onset}\nrule = "{rule}"\n' for rule in sample.rules]
-    return "healthy = false\n\n" + "\n".join(faults)
+    rules = ", ".join(f'"{rule}"' for rule in fault.rules)
+    hard = "hard = true\n" if fault.hard else ""
+    return f'[[fault]]\nname = "{fault.name}"\nonset = {fault.onset}\nrules = [{rules}]\n{hard}'
 
 
 def main() -> None:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import tomllib
 from pathlib import Path
 
 import pytest
 
+from esper_analyze.detector.rules import RULES
+from esper_analyze.runs.labels import read_labels
 from esper_analyze.runs.replay import Replay, differences, recorded, replay
 from esper_analyze.runs.run import Run, find_runs, open_run
 
@@ -47,15 +48,24 @@ def test_replay_says_what_was_said_live(name: str) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_labelled_faults_are_found_within_ten_updates_and_healthy_runs_have_no_critical(name: str) -> None:
-    labels = tomllib.loads((RUNS / name / "labels.toml").read_text())
-    _, found = replayed(name)
-    if labels["healthy"]:
+    run, found = replayed(name)
+    labels = read_labels(run.path, [rule.name for rule in RULES])
+    assert labels is not None
+    if not labels.faults:
         assert alarms(found, "critical") == []
-    for fault in labels.get("fault", []):
-        starts = [start for rule, _, start in alarms(found, "critical") if rule == fault["rule"]]
+    for fault in labels.faults:
+        starts = {rule: start for rule, _, start in reversed(alarms(found, "critical")) if rule in fault.rules}
         assert starts
-        delay = min(starts) - fault["onset"]
-        assert 0 <= delay <= (20 if fault["rule"] == "head_entropy_collapse" else 10)
+        delay = min(starts.values()) - fault.onset
+        assert 0 <= delay <= (0 if fault.hard else 20 if "head_entropy_collapse" in fault.rules else 10)
+
+
+def test_every_rule_a_label_lists_finds_the_fault() -> None:
+    run, found = replayed("one_update_collapse")
+    labels = read_labels(run.path, [rule.name for rule in RULES])
+    assert labels is not None
+    for rule in labels.faults[0].rules:
+        assert min(start for name, _, start in alarms(found, "critical") if name == rule) - 40 in range(11)
 
 
 def test_a_sound_masked_run_raises_nothing() -> None:
@@ -100,7 +110,7 @@ def test_joint_entropy_hides_the_collapsed_head() -> None:
 
 def test_a_lower_bound_fires_where_the_recorded_one_did_not() -> None:
     run = open_run(RUNS / "masked_healthy")
-    from esper_analyze.runs.replay import stored_thresholds
+    from esper_analyze.runs.recorded_rules import stored_thresholds
 
     lowered = replay(run, stored_thresholds(run).assigned("kl_spike.critical=0.001"))
     assert [rule for rule, _, _ in alarms(lowered, "critical")] == ["kl_spike"]

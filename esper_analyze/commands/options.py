@@ -9,11 +9,14 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from esper_analyze.errors import UsageError
+from esper_analyze.terminal import say
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
+    from esper_analyze.detector.custom import CustomRules
     from esper_analyze.detector.findings import Finding
+    from esper_analyze.detector.rule import Rule
     from esper_analyze.detector.thresholds import Thresholds
     from esper_analyze.runs.run import Run
 
@@ -39,23 +42,56 @@ ThresholdsFile = Annotated[
     Path | None,
     typer.Option("--thresholds", metavar="FILE", help="TOML file with thresholds, as `rules --toml` prints."),
 ]
+RulesFiles = Annotated[
+    list[Path] | None,
+    typer.Option("--rules", metavar="FILE", help="Python file with rules of your own; may be given again."),
+]
 _NEXT = "`esper-analyze rules --toml` prints every threshold"
 Fail = Annotated[FailOn | None, typer.Option("--fail-on", help="Exit 1 when a finding is at least this bad.")]
 
 
-def chosen_thresholds(run: Run, file: Path | None, assignments: Iterable[str] | None) -> Thresholds | None:
-    """Return the run's thresholds with ``file`` and then ``assignments`` applied; None when nothing is changed.
+def given_rules(files: Iterable[Path] | None) -> list[CustomRules]:
+    """Return the checked rules of each file. Raises ``UsageError`` for a file that cannot be used."""
+    from esper_analyze.detector.custom import load_rules
+    from esper_analyze.detector.rules import RULES
+
+    found: list[CustomRules] = []
+    for file in files or ():
+        found.append(load_rules(file, joined(RULES, found)))
+    return found
+
+
+def joined(rules: Sequence[Rule], given: Iterable[CustomRules]) -> tuple[Rule, ...]:
+    """Return ``rules`` and the ``given`` ones after them."""
+    return (*rules, *(rule for one in given for rule in one.rules))
+
+
+def chosen_rules(run: Run, given: Sequence[CustomRules]) -> tuple[Rule, ...]:
+    """Return the built-in rules and the ``given`` ones; warns when the run was recorded with another file of them."""
+    from esper_analyze.detector.rules import RULES
+    from esper_analyze.runs.recorded_rules import other_file
+
+    warning = other_file(run, given)
+    if warning is not None:
+        say(f"esper-analyze: warning: {warning}")
+    return joined(RULES, given)
+
+
+def new_rules(run: Run, given: Iterable[CustomRules]) -> bool:
+    """Return whether ``given`` holds rules that did not judge the run live."""
+    from esper_analyze.runs.recorded_rules import recorded_rules
+
+    return not {rule.name for one in given for rule in one.rules} <= set(recorded_rules(run).names)
+
+
+def changed_thresholds(base: Thresholds, file: Path | None, assignments: Iterable[str] | None) -> Thresholds:
+    """Return ``base`` with ``file`` and then ``assignments`` applied.
 
     Raises ``UsageError`` for a file or an assignment that makes no sense.
     """
     from esper_analyze.detector.thresholds import ThresholdError
-    from esper_analyze.runs.replay import stored_thresholds
 
-    if file is None and not assignments:
-        return None
-    chosen = stored_thresholds(run)
-    if file is not None:
-        chosen = _from_file(file, chosen)
+    chosen = base if file is None else _from_file(file, base)
     try:
         for assignment in assignments or ():
             chosen = chosen.assigned(assignment)

@@ -11,11 +11,14 @@ import typer
 from esper_analyze.commands.options import (
     Assignments,
     Fail,
+    RulesFiles,
     RunPath,
     SkipBroken,
     ThresholdsFile,
-    chosen_thresholds,
+    changed_thresholds,
+    chosen_rules,
     fail_if,
+    given_rules,
 )
 from esper_analyze.terminal import progress
 
@@ -29,6 +32,7 @@ def report(
     out: Out = None,
     assignments: Assignments = None,
     thresholds: ThresholdsFile = None,
+    rules_files: RulesFiles = None,
     fail_on: Fail = None,
     skip_broken: SkipBroken = False,
 ) -> None:
@@ -41,12 +45,15 @@ def report(
     from esper_analyze.reports.evidence import gather
     from esper_analyze.reports.page import QUESTIONS
     from esper_analyze.reports.write import write_report
+    from esper_analyze.runs.recorded_rules import stored_thresholds
     from esper_analyze.runs.run import open_run
 
+    given = given_rules(rules_files)
     run = open_run(run_path, skip_broken=skip_broken)
-    chosen = chosen_thresholds(run, thresholds, assignments)
+    rules = chosen_rules(run, given)
+    chosen = changed_thresholds(stored_thresholds(run, rules), thresholds, assignments)
     with progress("judging", run.last_update) as step:
-        evidence = gather(run, chosen, progress=step)
+        evidence = gather(run, chosen, rules=rules, progress=step)
     with progress("drawing", len(QUESTIONS)) as step:
         page = write_report(evidence, out or Path("reports") / run.path.resolve().name, progress=step)
     sys.stdout.write(f"{page}\n")

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from esper_analyze.commands.options import Json
+from esper_analyze.commands.options import Json, given_rules, joined
 from esper_analyze.errors import UsageError
 
 
 def rules(
     as_json: Json = False,
     as_toml: Annotated[bool, typer.Option("--toml", help="Every threshold as TOML, to edit for --thresholds.")] = False,
+    rules_files: Annotated[
+        list[Path] | None,
+        typer.Option("--rules", metavar="FILE", help="Check the rules in this Python file, and print them alone."),
+    ] = None,
 ) -> None:
     """Print every rule of the detector: what it means, what to look at first, its thresholds and examples.
 
@@ -27,9 +32,10 @@ def rules(
 
     if as_json and as_toml:
         raise UsageError("--json and --toml exclude each other", hint="give one of them")
+    shown = joined((), given_rules(rules_files)) if rules_files else RULES
     if as_json:
-        sys.stdout.write(strict_json([rule_facts(rule) for rule in RULES]))
+        sys.stdout.write(strict_json([rule_facts(rule) for rule in shown]))
     elif as_toml:
-        sys.stdout.write(thresholds_to_toml(Thresholds.defaults(RULES), RULES))
+        sys.stdout.write(thresholds_to_toml(Thresholds.defaults(shown), shown))
     else:
-        sys.stdout.write(rules_page(RULES))
+        sys.stdout.write(rules_page(shown))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, fields, replace
@@ -10,6 +9,7 @@ from types import MappingProxyType
 from typing import Any, cast
 
 from esper_analyze.detector.rule import Limits, Rule
+from esper_analyze.errors import did_you_mean
 
 
 class ThresholdError(ValueError):
@@ -27,17 +27,21 @@ class Thresholds:
         """Return the defaults of ``rules``."""
         return cls(MappingProxyType({rule.name: rule.limits() for rule in rules}))
 
+    def completed(self, rules: Iterable[Rule]) -> Thresholds:
+        """Return a copy that has the defaults of those ``rules`` it does not know."""
+        return Thresholds(MappingProxyType({**Thresholds.defaults(rules).by_rule, **self.by_rule}))
+
     def __getitem__(self, rule: str) -> Limits:
         return self.by_rule[rule]
 
     def changed(self, rule: str, name: str, value: object) -> Thresholds:
         """Return a copy with one field set. Raises ``ThresholdError`` with the nearest valid name."""
         if rule not in self.by_rule:
-            raise ThresholdError(f"there is no rule {rule!r}{_nearest(rule, self.by_rule)}")
+            raise ThresholdError(f"there is no rule {rule!r}{did_you_mean(rule, self.by_rule)}")
         limits = self.by_rule[rule]
         declared = {item.name: item.metadata for item in fields(limits)}
         if name not in declared:
-            raise ThresholdError(f"rule {rule} has no threshold {name!r}{_nearest(name, declared)}")
+            raise ThresholdError(f"rule {rule} has no threshold {name!r}{did_you_mean(name, declared)}")
         checked = _checked(f"{rule}.{name}", getattr(limits, name), value, declared[name])
         return Thresholds(
             MappingProxyType({**self.by_rule, rule: replace(limits, **cast("dict[str, Any]", {name: checked}))})
@@ -66,11 +70,6 @@ class Thresholds:
     def as_dict(self) -> dict[str, dict[str, Any]]:
         """Return ``{rule: {field: value}}``, ready for JSON or TOML."""
         return {rule: asdict(limits) for rule, limits in self.by_rule.items()}
-
-
-def _nearest(name: str, known: Iterable[str]) -> str:
-    close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.4)
-    return f"; did you mean {close[0]!r}?" if close else f"; there are {', '.join(known)}"
 
 
 def _parsed(value: str) -> object:

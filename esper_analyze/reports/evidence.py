@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from esper_analyze.detector.detector import Outcome
 from esper_analyze.detector.incidents import Incident
+from esper_analyze.detector.rule import Rule
 from esper_analyze.detector.rules import RULES
 from esper_analyze.detector.signals import RUN
 from esper_analyze.detector.thresholds import Thresholds
@@ -17,9 +18,9 @@ from esper_analyze.reports.series import Series, rows_of
 from esper_analyze.runs.replay import Replay, replay
 from esper_analyze.runs.run import Run
 from esper_analyze.schema import BY_NAME, Kind
+from esper_analyze.terminal import cleaned
 
 _WATCHED = "gradient_drift"
-_RULES = {rule.name: rule for rule in RULES}
 _WORDS = (Kind.TEXT, Kind.CHOICE)
 
 
@@ -43,6 +44,15 @@ class Evidence:
     drift: Mapping[str, Mapping[str, Judged]]
     texts: Mapping[str, Mapping[tuple[str, int], str]]
 
+    @property
+    def rules(self) -> dict[str, Rule]:
+        """The rules that judged, by name."""
+        return {rule.name: rule for rule in self.replay.rules}
+
+    def title(self, rule: str) -> str:
+        """Return a rule's title."""
+        return cleaned(self.rules[rule].title)
+
     def bound(self, rule: str, name: str) -> float | None:
         """Return one threshold of the replay, None when there is no such rule or field."""
         limits = self.replay.thresholds.by_rule.get(rule)
@@ -51,7 +61,7 @@ class Evidence:
 
     def said(self, incident: Incident) -> str | None:
         """Return what stood in a judged column of words when ``incident`` was at its worst, None for numbers."""
-        if not _is_word(incident):
+        if not _is_word(self.replay, incident):
             return None
         return self.texts.get(incident.rule, {}).get((incident.subject, incident.peak_update))
 
@@ -61,20 +71,25 @@ class Evidence:
 
 
 def gather(
-    run: Run, thresholds: Thresholds | None = None, *, progress: Callable[[int], None] | None = None
+    run: Run,
+    thresholds: Thresholds | None = None,
+    *,
+    rules: Sequence[Rule] = RULES,
+    progress: Callable[[int], None] | None = None,
 ) -> Evidence:
     """Replay ``run`` once (thresholds default to those it was recorded with) and keep what reports need."""
     watch = _DriftWatch()
-    result = replay(run, thresholds, progress=progress, observe=watch.take)
+    result = replay(run, thresholds, rules=rules, progress=progress, observe=watch.take)
     return Evidence(run, result, watch.traces(), _texts(run, result))
 
 
 def _texts(run: Run, result: Replay) -> dict[str, dict[tuple[str, int], str]]:
     """Read the columns of words that stand behind incidents: what the judged number stands for."""
     found = {}
-    for name in {incident.rule for incident in result.incidents if _is_word(incident)}:
-        table = BY_NAME[_RULES[name].table]
-        words = [column for column in _RULES[name].columns if table.column(column).kind in _WORDS]
+    rules = {rule.name: rule for rule in result.rules}
+    for name in {incident.rule for incident in result.incidents if _is_word(result, incident)}:
+        table = BY_NAME[rules[name].table]
+        words = [column for column in rules[name].columns if table.column(column).kind in _WORDS]
         rows = rows_of(run, table.name, words)
         subjects = rows[table.subject].to_list() if table.subject else [RUN] * rows.height
         cells = [", ".join(cell for cell in row if cell) for row in rows.select(words).iter_rows()]
@@ -83,8 +98,8 @@ def _texts(run: Run, result: Replay) -> dict[str, dict[tuple[str, int], str]]:
     return found
 
 
-def _is_word(incident: Incident) -> bool:
-    table = BY_NAME[_RULES[incident.rule].table]
+def _is_word(result: Replay, incident: Incident) -> bool:
+    table = BY_NAME[next(rule.table for rule in result.rules if rule.name == incident.rule)]
     return incident.metric in table.names and table.column(incident.metric).kind in _WORDS
 
 

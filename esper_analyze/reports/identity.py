@@ -100,6 +100,9 @@ def _described(info: Mapping[str, Any]) -> list[tuple[str, str]]:
         named = [f"{name} ({_size(size, kinds.get(name))})" for name, size in heads.items()]
         facts.append(("heads", ", ".join(named)))
     facts += [(key.replace("_", " "), _cell(info[key])) for key in _PLAIN if info.get(key) not in (None, [], {}, "")]
+    custom = info.get("custom_rules")
+    if isinstance(custom, Mapping):
+        facts.append(("rules of its own", _cell(custom.get("rules"))))
     versions = info.get("versions")
     if isinstance(versions, Mapping):
         facts.append(("versions", ", ".join(f"{package} {version}" for package, version in versions.items())))

@@ -7,10 +7,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from esper_analyze.detector.rules import RULES
 from esper_analyze.reports.evidence import Evidence
 from esper_analyze.reports.listing import broken_words, closing_reason, status_words
-from esper_analyze.reports.words import many, number, on, times, title
+from esper_analyze.reports.words import many, number, on, times
 from esper_analyze.terminal import cleaned
 
 if TYPE_CHECKING:
@@ -18,7 +17,6 @@ if TYPE_CHECKING:
     from esper_analyze.detector.incidents import Incident
     from esper_analyze.runs.replay import Replay
 
-_RULES = {rule.name: rule for rule in RULES}
 _MOST_NAMED = 4
 
 
@@ -45,8 +43,8 @@ def frame(evidence: Evidence) -> Story:
     lead = replay.incidents[leading(replay.incidents)]
     told = [_first_sentence(evidence, lead), *_how_far(evidence, lead), *_around(replay.incidents)]
     worst = "critical" if any(incident.peak_verdict == "critical" for incident in replay.incidents) else "warning"
-    headline = f"{title(lead.rule)} at update {lead.start}"
-    return Story(worst, headline, " ".join(told), _RULES[lead.rule].look_first, caveats, lead)
+    headline = f"{evidence.title(lead.rule)} at update {lead.start}"
+    return Story(worst, headline, " ".join(told), evidence.rules[lead.rule].look_first, caveats, lead)
 
 
 def leading(incidents: Sequence[Incident]) -> int:
@@ -86,7 +84,7 @@ def _first_sentence(evidence: Evidence, lead: Incident) -> str:
     else:
         lasting = f"from update {lead.start} until update {lead.end}"
     before = f" The streak that made it an alarm began at update {lead.onset}." if lead.onset < lead.start else ""
-    return f"{title(lead.rule)} ({lead.peak_verdict}){on(lead.subject)} {lasting}.{before}"
+    return f"{evidence.title(lead.rule)} ({lead.peak_verdict}){on(lead.subject)} {lasting}.{before}"
 
 
 def _how_far(evidence: Evidence, lead: Incident) -> list[str]:

@@ -8,11 +8,10 @@ from collections.abc import Sequence
 from dataclasses import fields
 from typing import TYPE_CHECKING
 
-from esper_analyze.detector.rules import RULES
 from esper_analyze.reports import html
 from esper_analyze.reports.story import children_of, consequences
-from esper_analyze.reports.words import number, on, times, title
-from esper_analyze.runs.replay import stored_thresholds
+from esper_analyze.reports.words import number, on, times
+from esper_analyze.runs.recorded_rules import stored_thresholds
 
 if TYPE_CHECKING:
     from esper_analyze.detector.incidents import Incident
@@ -76,11 +75,11 @@ def _row(evidence: Evidence, found: list[Incident], depth: int) -> list[str]:
     start, end = first.start, max(one.end for one in found)
     span = f"{start:,}" if start == end else f"{start:,} – {end:,}"
     ended = "still open at the end" if any(one.ended == "open" for one in found) else "cleared"
-    worst = _worst(found)
+    worst = _worst(found, higher=evidence.rules[first.rule].higher_is_worse)
     value = html.text(evidence.said(worst) or number(worst.peak), 80)
     return [
         html.chip(verdict),
-        _what(found, depth),
+        _what(found, depth, evidence.title(first.rule)),
         span,
         f"{sum(one.count for one in found):,}",
         f"{value} <small>at {worst.peak_update:,}</small>",
@@ -88,7 +87,7 @@ def _row(evidence: Evidence, found: list[Incident], depth: int) -> list[str]:
     ]
 
 
-def _what(found: list[Incident], depth: int) -> str:
+def _what(found: list[Incident], depth: int, title: str) -> str:
     first = found[0]
     subjects = list(dict.fromkeys(one.subject for one in found))
     where = on(subjects[0]) if len(subjects) == 1 else f" on {', '.join(subjects[:4])}"
@@ -96,13 +95,12 @@ def _what(found: list[Incident], depth: int) -> str:
     often = f" · {times(len(found))}" if len(found) > 1 else ""
     under = '<span class="under">consequence</span> ' if depth else ""
     return (
-        f"{under}<strong>{html.text(title(first.rule))}</strong>{html.text(where)}"
+        f"{under}<strong>{html.text(title)}</strong>{html.text(where)}"
         f"<br><code>{html.text(first.rule)}</code> · {html.text(first.metric)}{often}"
     )
 
 
-def _worst(found: list[Incident]) -> Incident:
-    higher = next((rule.higher_is_worse for rule in RULES if rule.name == found[0].rule), True)
+def _worst(found: list[Incident], *, higher: bool) -> Incident:
     broken = [one for one in found if not math.isfinite(one.peak)]
     if broken:
         return broken[0]
@@ -112,7 +110,7 @@ def _worst(found: list[Incident]) -> Incident:
 def unjudged_table(evidence: Evidence) -> str:
     """Return what could not be judged and why, subjects of one reason in one row; silent rules included."""
     unjudged, counts = evidence.replay.unjudged, evidence.replay.verdict_counts
-    silent = [rule for rule in RULES if not counts.get(rule.name)]
+    silent = [rule for rule in evidence.replay.rules if not counts.get(rule.name)]
     if not unjudged and not silent:
         return "<p>Every rule could judge every update.</p>"
     grouped: dict[tuple[str, str, str], list[Unjudged]] = defaultdict(list)
@@ -137,7 +135,7 @@ def verdict_table(evidence: Evidence) -> str:
     words = ("ok", "info", "warning", "critical", "no_data", "not_applicable")
     counts = evidence.replay.verdict_counts
     rows = []
-    for rule in RULES:
+    for rule in evidence.replay.rules:
         said = counts.get(rule.name, {})
         cells = [f"{said[word]:,}" if said.get(word) else '<span class="none">–</span>' for word in words]
         rows.append([f"<code>{html.text(rule.name)}</code>", *cells])
@@ -146,9 +144,9 @@ def verdict_table(evidence: Evidence) -> str:
 
 def threshold_table(evidence: Evidence) -> str:
     """Return every threshold used, marking what differs from the run's own and from the default."""
-    used, stored = evidence.replay.thresholds, stored_thresholds(evidence.run)
+    used, stored = evidence.replay.thresholds, stored_thresholds(evidence.run, evidence.replay.rules)
     rows = []
-    for rule in RULES:
+    for rule in evidence.replay.rules:
         sources, defaults = rule.limits.sources(), rule.limits()
         for item in fields(rule.limits):
             value = getattr(used[rule.name], item.name)

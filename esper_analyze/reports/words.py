@@ -4,15 +4,7 @@ from __future__ import annotations
 
 import math
 
-from esper_analyze.detector.rules import RULES
 from esper_analyze.terminal import cleaned
-
-TITLES = {rule.name: rule.title for rule in RULES}
-
-
-def title(rule: str) -> str:
-    """Return a rule's title, its name when it is not one of ours."""
-    return TITLES.get(rule, cleaned(rule))
 
 
 def number(value: float | None) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any
 
@@ -13,11 +13,13 @@ from esper_analyze.detector.detector import Detector, Judged, Outcome
 from esper_analyze.detector.escalation import LevelChange
 from esper_analyze.detector.findings import Finding
 from esper_analyze.detector.incidents import Incident, IncidentTracker
+from esper_analyze.detector.rule import Rule
 from esper_analyze.detector.rules import RULES
-from esper_analyze.detector.thresholds import ThresholdError, Thresholds
+from esper_analyze.detector.thresholds import Thresholds
 from esper_analyze.detector.verdict import Verdict
 from esper_analyze.errors import DamagedError
 from esper_analyze.runs.batches import read_batches
+from esper_analyze.runs.recorded_rules import stored_thresholds
 from esper_analyze.runs.run import Run
 from esper_analyze.schema.tables import LEVELS
 
@@ -39,6 +41,7 @@ class Replay:
     """What the detector says of a whole run."""
 
     thresholds: Thresholds
+    rules: tuple[Rule, ...] = RULES
     updates: int = 0
     findings: list[Finding] = field(default_factory=list)
     levels: list[LevelChange] = field(default_factory=list)
@@ -56,34 +59,26 @@ class Difference:
     text: str
 
 
-def stored_thresholds(run: Run) -> Thresholds:
-    """Return the thresholds the run was recorded with. Raises ``DamagedError`` when they cannot be read."""
-    stored = run.info.get("thresholds", {})
-    try:
-        return Thresholds.defaults(RULES).merged(stored)
-    except ThresholdError as error:
-        raise DamagedError(f"{run.path}: the thresholds in run.json cannot be used: {error}") from error
-
-
 def replay(
     run: Run,
     thresholds: Thresholds | None = None,
     *,
+    rules: Sequence[Rule] = RULES,
     rank: int = 0,
     progress: Callable[[int], None] | None = None,
     observe: Callable[[Outcome], None] | None = None,
 ) -> Replay:
     """Replay ``run`` through the detector, streaming shard by shard.
 
-    ``thresholds`` default to those stored in the run. ``progress`` is called with the last update done,
-    ``observe`` with each batch's outcome.
+    ``thresholds`` default to those stored in the run; of ``rules`` they do not know, the defaults are taken.
+    ``progress`` is called with the last update done, ``observe`` with each batch's outcome.
     """
-    chosen = thresholds or stored_thresholds(run)
+    chosen = stored_thresholds(run, rules) if thresholds is None else thresholds.completed(rules)
     level = run.info.get("level", "NORMAL")
     if level not in LEVELS:
         raise DamagedError(f"{run.path}: run.json names the level {level!r}; levels are {', '.join(LEVELS)}")
-    detector = Detector(chosen, level=level)
-    result = Replay(chosen)
+    detector = Detector(chosen, level=level, rules=rules)
+    result = Replay(chosen, tuple(rules))
     tracker, unjudged = IncidentTracker(chosen), _UnjudgedCounter()
     for batch in read_batches(run, detector.wanted, rank=rank):
         outcome = detector.process(batch)
@@ -153,12 +148,12 @@ def differences(replayed: Replay, live: tuple[list[Finding], list[LevelChange]])
     found = _unmatched(
         {finding_key(finding): finding for finding in replayed.findings},
         {finding_key(finding): finding for finding in findings},
-        _finding_text,
+        finding_text,
     )
     found += _unmatched(
         {_level_key(change): change for change in replayed.levels},
         {_level_key(change): change for change in levels},
-        _level_text,
+        level_text,
     )
     return sorted(found, key=lambda difference: (difference.update, difference.only, difference.text))
 
@@ -180,11 +175,13 @@ def _unmatched(ours: dict[Any, Any], theirs: dict[Any, Any], text: Callable[[Any
     return only_replay + only_live
 
 
-def _finding_text(finding: Finding) -> str:
+def finding_text(finding: Finding) -> str:
+    """Return what a finding says in one line, without its update."""
     value = "" if finding.value is None else f" at {finding.value:.6g}"
     return f"{finding.rule} on {finding.subject} ({finding.metric}): {finding.verdict}{value}"
 
 
-def _level_text(change: LevelChange) -> str:
+def level_text(change: LevelChange) -> str:
+    """Return what a change of level says in one line, without its update."""
     cause = f" because of {change.rule} on {change.subject}" if change.rule else ""
     return f"level {change.previous} to {change.level}{cause}"

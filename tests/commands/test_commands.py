@@ -216,7 +216,7 @@ def test_rules_prints_every_rule_as_page_json_and_toml(command: Command) -> None
     assert defaults.merged(tomllib.loads(command("rules", "--toml").out)) == defaults
 
 
-@pytest.mark.parametrize("name", ["ls", "report", "replay", "sql", "schema", "rules"])
+@pytest.mark.parametrize("name", ["ls", "report", "replay", "backtest", "sql", "schema", "rules"])
 def test_help_teaches_with_an_example(name: str, command: Command) -> None:
     said = command(name, "--help")
     assert (said.code, said.err) == (0, "")
@@ -226,7 +226,7 @@ def test_help_teaches_with_an_example(name: str, command: Command) -> None:
 def test_help_lists_every_command_and_the_exit_codes(command: Command) -> None:
     said = command("--help")
     assert said.code == 0
-    assert all(name in said.out for name in ("ls", "report", "replay", "sql", "schema", "rules"))
+    assert all(name in said.out for name in ("ls", "report", "replay", "backtest", "sql", "schema", "rules"))
     assert "3 data damaged" in " ".join(said.out.split())
 
 
@@ -236,9 +236,38 @@ def test_no_command_shows_the_help_and_is_wrong_use(command: Command) -> None:
     assert "Usage:" in said.err
 
 
-def test_other_thresholds_list_what_the_live_recording_did_not_say(command: Command) -> None:
-    sample = Path(__file__).parents[2] / "sample_runs" / "runs" / "masked_healthy"
-    said = command("replay", str(sample), "--set", "kl_spike.critical=0.001")
+def test_other_thresholds_list_what_the_live_recording_did_not_say(command: Command, runs: Path) -> None:
+    said = command("replay", runs / "healthy", "--set", "kl_spike.critical=0.001")
     assert said.code == 0
-    assert "only replay: update" in said.out
-    assert "kl_spike on run (kl_k3): critical" in said.out
+    assert "kl_spike.critical: recorded with 0.5, now 0.001" in said.out
+    assert "against the recording: 1 new" in said.out
+    assert "+ update 0: kl_spike on run (kl_k3): critical" in said.out
+
+
+def test_other_thresholds_tell_what_is_gone_and_what_moved_and_when(command: Command, runs: Path) -> None:
+    setting = ("--set", "kl_spike.critical=9", "--set", "kl_spike.window_hits=3")
+    said = command("replay", runs / "troubled", *setting)
+    (row,) = [line.split() for line in said.out.splitlines() if line.strip().startswith("later")]
+    assert row[1:5] == ["warning", "kl_spike", "20", "–"]
+    assert row[-3] == "22"
+    assert "- update 20: kl_spike on run (kl_k3): critical" in said.out
+    told = strict(command("replay", runs / "troubled", *setting, "--json").out)["what_if"]
+    (moved,) = [one for one in told["alarms"] if one["what"] == "later"]
+    assert (moved["live"]["start"], moved["now"]["start"]) == (20, 22)
+    assert sorted(told["thresholds"]) == [["kl_spike.critical", 0.5, 9.0], ["kl_spike.window_hits", 2, 3]]
+
+
+def test_without_other_thresholds_nothing_is_compared(command: Command, runs: Path) -> None:
+    assert "against the recording" not in command("replay", runs / "troubled").out
+    assert "what_if" not in strict(command("replay", runs / "troubled", "--json").out)
+
+
+def test_many_lines_of_findings_are_cut_and_the_rest_is_counted(command: Command, tmp_path: Path) -> None:
+    def flap(update: int, rows: Rows) -> None:
+        rows["updates"][0]["kl_k3"] = 0.09 if update % 2 else 0.001
+
+    path = write_run(tmp_path / "run", 30, flap)
+    said = command("replay", path, "--set", "kl_spike.critical=0.05", "--set", "kl_spike.clear_after=1")
+    lines = [line for line in said.out.splitlines() if line.startswith(("+ ", "- "))]
+    assert len(lines) == 20
+    assert "lines are not shown: --json has all" in said.err

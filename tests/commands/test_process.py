@@ -35,9 +35,10 @@ def test_schema_and_rules_open_no_database_and_draw_nothing() -> None:
     assert not imported("from esper_analyze.cli import run; run(['schema'])") & {"duckdb", "polars", "matplotlib"}
 
 
-@pytest.mark.parametrize("name", ["report", "replay", "sql", "ls"])
+@pytest.mark.parametrize("name", ["report", "replay", "backtest", "sql", "ls"])
 def test_no_command_imports_torch_or_pandas(name: str, runs: Path, tmp_path: Path) -> None:
     rest = {"report": ["--out", str(tmp_path / "out")], "sql": ["select 1"]}.get(name, [])
+    (runs / "troubled" / "labels.toml").write_text("healthy = true")
     words = [name, str(runs if name == "ls" else runs / "troubled"), *rest]
     assert not imported(f"from esper_analyze.cli import run; assert run({words!r}) == 0") & {"torch", "pandas"}
 

@@ -9,7 +9,8 @@ import pytest
 
 from esper_analyze.detector.findings import Finding
 from esper_analyze.runs.batches import read_batches
-from esper_analyze.runs.replay import differences, recorded, replay, stored_thresholds
+from esper_analyze.runs.recorded_rules import stored_thresholds
+from esper_analyze.runs.replay import differences, recorded, replay
 from esper_analyze.runs.run import Run, open_run
 from tests.recorder.loop import Loop
 

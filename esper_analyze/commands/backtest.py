@@ -1,0 +1,228 @@
+"""``esper-analyze backtest``: how well rules find labelled faults, and how often they cry wolf, for many settings."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from esper_analyze.commands.options import (
+    Assignments,
+    Json,
+    RulesFiles,
+    SkipBroken,
+    ThresholdsFile,
+    changed_thresholds,
+    chosen_rules,
+    given_rules,
+    joined,
+)
+from esper_analyze.errors import DAMAGED, UsageError
+from esper_analyze.terminal import cleaned, escaped, progress, say, show_table
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from esper_analyze.detector.thresholds import Thresholds
+    from esper_analyze.runs.backtest import Backtest
+    from esper_analyze.runs.run import Run
+    from esper_analyze.runs.scores import Detection, Score
+
+Runs = Annotated[list[Path], typer.Argument(metavar="RUNS...", help="Labelled runs, or directories with runs below.")]
+Sweeps = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--sweep", metavar="RULE.FIELD=A,B,C", help="Try these values; given again, every combination is tried."
+    ),
+]
+Figure = Annotated[
+    Path | None,
+    typer.Option("--figure", "-o", metavar="FILE", help="Draw recall and delay against false alarms (PNG)."),
+]
+Defaults = Annotated[
+    bool,
+    typer.Option("--defaults", help="Start from the default thresholds, not from those each run was recorded with."),
+]
+_TITLES = ("recall", "found", "false\nalarms", "per\n1,000", "delay")
+_MOST_MISSED = 20
+
+
+def backtest(
+    run_paths: Runs,
+    sweeps: Sweeps = None,
+    assignments: Assignments = None,
+    thresholds: ThresholdsFile = None,
+    defaults: Defaults = False,
+    rules_files: RulesFiles = None,
+    figure: Figure = None,
+    as_json: Json = False,
+    skip_broken: SkipBroken = False,
+) -> None:
+    """Judge labelled RUNS and count, for each rule and setting: recall, false alarms, and delay in updates.
+
+    A run's labels.toml says `healthy = true`, or has [[fault]] tables with name, onset and rules (and until, hard).
+    A fault is found when a rule it lists begins to alarm at or after its onset; an incident that begins in a healthy
+    run or before the first onset is a false alarm, counted per 1,000 healthy updates. Each run is read once for all
+    settings.
+
+    Example: esper-analyze backtest sample_runs/runs --sweep kl_spike.critical=0.2,0.5,1,2 -o tradeoff.png
+    """
+    from esper_analyze.detector.rules import RULES
+    from esper_analyze.detector.thresholds import ThresholdError, Thresholds
+    from esper_analyze.runs.backtest import STEPS
+    from esper_analyze.runs.backtest import backtest as run_backtest
+    from esper_analyze.runs.recorded_rules import stored_thresholds
+    from esper_analyze.runs.scores import detections, scores
+    from esper_analyze.runs.sweep import parse_sweep
+
+    given = given_rules(rules_files)
+    rules = joined(RULES, given)
+    try:
+        sweep = parse_sweep(sweeps or (), rules)
+    except ThresholdError as error:
+        raise UsageError(f"--sweep: {error}", hint="`esper-analyze rules --toml` prints every threshold") from error
+    _check_figure(figure)
+    changed_thresholds(Thresholds.defaults(rules), thresholds, assignments)  # refused before long work
+
+    def base(run: Run) -> Thresholds:
+        chosen_rules(run, given)
+        start = Thresholds.defaults(rules) if defaults else stored_thresholds(run, rules)
+        return changed_thresholds(start, thresholds, assignments)
+
+    paths = _found(run_paths)
+    with progress("judging", len(paths) * STEPS) as step:
+        result = run_backtest(paths, rules, sweep, base, skip_broken=skip_broken, progress=step)
+    _tell_left_out(result)
+    if result.tested:
+        found, when = scores(result), detections(result)
+        (_print_json if as_json else _print_words)(result, found, when)
+        _write_figure(figure, found)
+    if result.broken:
+        raise typer.Exit(DAMAGED)
+    if not result.tested:
+        raise UsageError(
+            "no run has labels", hint="write labels.toml beside its run.json: healthy = true, or [[fault]]"
+        )
+
+
+def _found(run_paths: Sequence[Path]) -> list[Path]:
+    """Return the runs at or below each path, each once. Raises ``UsageError`` for a path without runs."""
+    from esper_analyze.runs.run import find_runs
+
+    found: dict[Path, Path] = {}
+    for path in run_paths:
+        if not path.is_dir():
+            raise UsageError(f"{path} is not a directory", hint="give runs, or directories with runs below them")
+        below = find_runs(path)
+        if not below:
+            raise UsageError(f"no recorded run at or below {path}", hint="`esper-analyze ls DIR` lists runs")
+        for run in below:
+            found.setdefault(run.resolve(), run)
+    return list(found.values())
+
+
+def _check_figure(figure: Path | None) -> None:
+    if figure is not None and (figure.suffix.lower() != ".png" or not figure.absolute().parent.is_dir()):
+        raise UsageError(f"--figure: {figure} is not a file name ending in .png in a directory that exists")
+
+
+def _write_figure(figure: Path | None, found: Sequence[Score]) -> None:
+    if figure is None:
+        return
+    from esper_analyze.reports.tradeoff import tradeoff_png
+
+    picture = tradeoff_png(found)
+    try:
+        figure.write_bytes(picture)
+    except OSError as error:
+        raise UsageError(f"{figure} cannot be written: {error.strerror}", hint="choose another --figure") from error
+
+
+def _tell_left_out(result: Backtest) -> None:
+    for path, why in result.broken:
+        say(f"left out, cannot be judged: {why if str(path) in why else f'{path}: {why}'}")
+    for path in result.unlabelled:
+        say(f"left out, no labels.toml: {path}")
+    left = len(result.broken) + len(result.unlabelled)
+    if left:
+        say(f"{left} of {left + len(result.tested)} runs are left out")
+
+
+def _print_json(result: Backtest, found: Sequence[Score], when: Sequence[Detection]) -> None:
+    from esper_analyze.strict_json import strict_json
+
+    runs = [
+        {
+            "run": str(run.path),
+            "healthy": not run.labels.faults,
+            "faults": run.labels.faults,
+            "updates": run.updates,
+            "healthy_updates": run.healthy_updates,
+        }
+        for run in result.tested
+    ]
+    broken = [{"run": str(path), "reason": why} for path, why in result.broken]
+    facts = {
+        "runs": runs,
+        "unlabelled": [str(path) for path in result.unlabelled],
+        "broken": broken,
+        "scores": found,
+        "detections": when,
+    }
+    sys.stdout.write(strict_json(facts))
+
+
+def _print_words(result: Backtest, found: Sequence[Score], when: Sequence[Detection]) -> None:
+    from esper_analyze.reports.words import many
+
+    healthy = sum(not run.labels.faults for run in result.tested)
+    faults = sum(len(run.labels.faults) for run in result.tested)
+    updates = sum(run.healthy_updates for run in result.tested)
+    sys.stdout.write(
+        f"{many(len(result.tested), 'labelled run')} ({healthy} healthy), {many(faults, 'fault')}, "
+        f"{many(updates, 'healthy update')}\n"
+    )
+    swept = bool(found and found[0].values)
+    for rule in dict.fromkeys(score.rule for score in found) if swept else ():
+        sys.stdout.write(f"\n{rule}:\n")
+        _show("setting", [score for score in found if score.rule == rule])
+    if not swept:
+        _show("rule", found)
+    _print_missed(when)
+
+
+def _show(first: str, found: Sequence[Score]) -> None:
+    show_table((first, *_TITLES), [_cells(score) for score in found], right=_TITLES)
+
+
+def _cells(score: Score) -> list[str]:
+    """Return the cells of one row; the thresholds of a setting stand one below the other."""
+    return [
+        "\n".join(escaped(part) for part in score.setting.split(", ")) or escaped(score.rule),
+        "–" if score.recall is None else f"{score.recall:.2f}",
+        f"{score.found}/{score.faults}" if score.faults else "–",
+        f"{score.false_alarms:,}",
+        "–" if score.per_1000 is None else f"{score.per_1000:.3g}",
+        "–" if score.median_delay is None else f"{score.median_delay:g}",
+    ]
+
+
+def _print_missed(when: Sequence[Detection]) -> None:
+    """Name the faults that no setting finds, and hard ones that no setting finds at once."""
+    best: dict[tuple[str, str], Detection] = {}
+    for one in when:
+        known = best.get((one.run, one.fault))
+        if known is None or (one.delay is not None and (known.delay is None or one.delay < known.delay)):
+            best[one.run, one.fault] = one
+    lines = []
+    for one in best.values():
+        if one.delay is None:
+            lines.append(f"missed: {one.run}, {one.fault!r} from update {one.onset}")
+        elif one.hard and one.delay > 0:
+            lines.append(f"late: {one.run}, {one.fault!r} is hard, from update {one.onset}, found at {one.update}")
+    for line in lines[:_MOST_MISSED]:
+        sys.stdout.write(cleaned(line, longest=500) + "\n")
+    if len(lines) > _MOST_MISSED:
+        say(f"{len(lines) - _MOST_MISSED} more faults are missed or late: --json has all")

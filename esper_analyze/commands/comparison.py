@@ -1,0 +1,75 @@
+"""Print what other thresholds or rules would have said, beside what was said live."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+from esper_analyze.terminal import escaped, say, show_table
+
+if TYPE_CHECKING:
+    from collections.abc import Container, Sequence
+
+    from esper_analyze.runs.whatif import Alarm, Change, WhatIf
+
+MOST_LINES = 20
+"""Findings and levels listed on a terminal; --json has all."""
+_TITLES = ("change", "verdict", "incident", "alarm live", "alarm now")
+
+
+def print_comparison(found: WhatIf) -> None:
+    """Write to stdout which thresholds differ, what became of every alarm, and findings of one side only."""
+    for name, live, now in found.thresholds:
+        sys.stdout.write(f"{name}: recorded with {live}, now {now}\n")
+    if not found.thresholds:
+        sys.stdout.write("no threshold differs from those recorded\n")
+    if found.not_live:
+        sys.stdout.write(f"did not judge live: {', '.join(found.not_live)}\n")
+    kinds = [change.what for change in found.alarms]
+    told = ", ".join(f"{kinds.count(kind)} {kind}" for kind in dict.fromkeys(kinds))
+    sys.stdout.write(f"against the recording: {told or 'no incident then, none now'}\n")
+    changed = [change for change in found.alarms if change.what != "same"]
+    if changed:
+        several = {rule for rule in {one.about.rule for one in changed} if _metrics(changed, rule) > 1}
+        show_table(_TITLES, [_row(change, several) for change in changed], right=_TITLES[-2:])
+    _print_lines(found)
+
+
+def _metrics(changes: Sequence[Change], rule: str) -> int:
+    return len({change.about.metric for change in changes if change.about.rule == rule})
+
+
+def _row(change: Change, several: Container[str]) -> list[str]:
+    """Return one row; the metric is named where a rule in ``several`` judges more than one."""
+    about = change.about
+    subject = "" if about.subject == "run" else f" on {about.subject}"
+    metric = f" ({about.metric})" if about.rule in several else ""
+    return [change.what, about.verdict, escaped(about.rule + subject + metric), _span(change.live), _span(change.now)]
+
+
+def _span(alarm: Alarm | None) -> str:
+    if alarm is None:
+        return "–"
+    if alarm.end is None:
+        return f"{alarm.start} – open"
+    return f"{alarm.start}" if alarm.end == alarm.start else f"{alarm.start} – {alarm.end}"
+
+
+def _print_lines(found: WhatIf) -> None:
+    """Write a line for each finding and level change of one side: + now, - recorded live."""
+    from esper_analyze.runs.replay import finding_text, level_text
+
+    sides: Sequence[tuple[str, Sequence[tuple[int, str]]]] = (
+        ("-", [(one.update, finding_text(one)) for one in found.findings_live]),
+        ("-", [(one.update, level_text(one)) for one in found.levels_live]),
+        ("+", [(one.update, finding_text(one)) for one in found.findings_now]),
+        ("+", [(one.update, level_text(one)) for one in found.levels_now]),
+    )
+    lines = [(update, sign, text) for sign, side in sides for update, text in side]
+    lines.sort(key=lambda line: line[0])
+    if lines:
+        sys.stdout.write("findings and levels, + now, - live:\n")
+    for update, sign, text in lines[:MOST_LINES]:
+        sys.stdout.write(f"{sign} update {update}: {text}\n")
+    if len(lines) > MOST_LINES:
+        say(f"{len(lines) - MOST_LINES} of {len(lines)} lines are not shown: --json has all")

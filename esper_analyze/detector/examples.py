@@ -1,0 +1,99 @@
+"""Run a rule over one of its examples, update by update and in one batch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from esper_analyze.detector.detector import Detector, Judged
+from esper_analyze.detector.rule import Example, Rule
+from esper_analyze.detector.signals import Batch, Frame, Signal, batch_from_rows
+from esper_analyze.detector.verdict import Judgement, Verdict
+from esper_analyze.schema.tables import BY_NAME
+
+_SUBJECT = "example"
+_SILENT = (Verdict.ABSENT, Verdict.OK, Verdict.NOT_APPLICABLE, Verdict.NO_DATA)
+"""From what says least to what says most, where nothing reached its bounds."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """The verdict the last update ends on, the worst over metrics, and why; ``course`` holds all verdicts.
+
+    ``whole`` is the course when all updates are judged in one batch: a rule that keeps its state in its memory says
+    the same both ways.
+    """
+
+    verdict: str
+    reason: str
+    course: tuple[str, ...]
+    whole: tuple[str, ...]
+
+
+def length(example: Example) -> int:
+    """Return how many updates an example has: as many as its lists have cells, else what it says."""
+    return next((len(cells) for cells in example.cells.values() if isinstance(cells, list)), example.updates)
+
+
+def ending(rule: Rule, example: Example) -> Ending:
+    """Return what ``rule`` with its default thresholds says of ``example``."""
+    one_by_one, at_once = Detector(rules=[rule]), Detector(rules=[rule])
+    batches = [_batch(rule, example, update, one_by_one.wanted) for update in range(length(example))]
+    course, last = [], None
+    for batch in batches:
+        (last,) = one_by_one.process(batch).judged
+        course.append(_worst(last, 0)[0])
+    (together,) = at_once.process(_joined(batches)).judged
+    verdict, reason = (Verdict.ABSENT, "") if last is None else _worst(last, 0)
+    whole = tuple(_worst(together, i)[0].word for i in range(length(example)))
+    return Ending(verdict.word, reason, tuple(one.word for one in course), whole)
+
+
+def _batch(rule: Rule, example: Example, update: int, wanted: Mapping[str, Sequence[str]]) -> Batch:
+    """Return one update's rows: of the rule's table, and of other tables that a cell is given for."""
+    rows = {}
+    for table, columns in wanted.items():
+        prefix = "" if table == rule.table else f"{table}."
+        if prefix and not any(name.startswith(prefix) for name in example.cells):
+            continue
+        cells = {name: _cell(example.cells.get(prefix + name), update) for name in columns}
+        subject = BY_NAME[table].subject
+        named = f"head:{_SUBJECT}" if table == rule.table == "groups" and "heads" in wanted else _SUBJECT
+        rows[table] = [cells if subject is None else {**cells, subject: named}]
+    return batch_from_rows(update, rows, wanted)
+
+
+def _cell(given: object, update: int) -> object:
+    return given[update] if isinstance(given, list) else given
+
+
+def _joined(batches: Sequence[Batch]) -> Batch:
+    frames = {}
+    for table, first in batches[0].frames.items():
+        parts = [batch.frames[table] for batch in batches]
+        columns = {
+            name: Signal(
+                name,
+                np.concatenate([part[name].values for part in parts]),
+                np.concatenate([part[name].null for part in parts]),
+            )
+            for name in first.columns
+        }
+        frames[table] = Frame(first.subjects, np.concatenate([part.present for part in parts]), columns)
+    return Batch(np.concatenate([batch.update for batch in batches]), frames)
+
+
+def _worst(judged: Judged, i: int) -> tuple[Verdict, str]:
+    """Return the verdict at position ``i`` with its reason: the worst by bounds, else missing data before ok."""
+    found = [(Verdict(int(one.code[i, 0])), _reason(one, i)) for one in judged.judgements]
+    return max(found, key=lambda item: _rank(item[0]), default=(Verdict.ABSENT, ""))
+
+
+def _rank(verdict: Verdict) -> int:
+    return _SILENT.index(verdict) if verdict in _SILENT else len(_SILENT) + int(verdict)
+
+
+def _reason(judgement: Judgement, i: int) -> str:
+    return judgement.reasons[int(judgement.reason[i, 0])]

@@ -1,0 +1,81 @@
+"""The rules a run was recorded with: the built-in ones, and a user's own that are not in this program."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from esper_analyze.detector.custom import CustomRules
+from esper_analyze.detector.rule import Rule
+from esper_analyze.detector.rules import RULES
+from esper_analyze.detector.thresholds import ThresholdError, Thresholds
+from esper_analyze.errors import DamagedError, UsageError
+from esper_analyze.runs.run import Run
+
+
+@dataclass(frozen=True, slots=True)
+class RecordedRules:
+    """Names of the custom rules that judged the run live, and the file they came from (None: no file)."""
+
+    names: tuple[str, ...] = ()
+    file: str | None = None
+    sha256: str | None = None
+
+
+def recorded_rules(run: Run) -> RecordedRules:
+    """Return what run.json says of custom rules. Raises ``DamagedError`` when that makes no sense."""
+    said = run.info.get("custom_rules")
+    if said is None:
+        return RecordedRules()
+    if isinstance(said, Mapping):
+        names, file, digest = said.get("rules"), said.get("file"), said.get("sha256")
+        texts = all(one is None or isinstance(one, str) for one in (file, digest))
+        if texts and isinstance(names, list) and all(isinstance(name, str) for name in names):
+            return RecordedRules(tuple(names), file, digest)
+    raise DamagedError(f"{run.path}: custom_rules in run.json cannot be used: {said!r:.80}")
+
+
+def stored_thresholds(run: Run, rules: Sequence[Rule] = RULES) -> Thresholds:
+    """Return the thresholds the run was recorded with, and defaults of those ``rules`` it did not know.
+
+    Raises ``UsageError`` when custom rules it was recorded with are not among ``rules``, ``DamagedError`` when the
+    thresholds cannot be read.
+    """
+    missing = [name for name in recorded_rules(run).names if name not in {rule.name for rule in rules}]
+    if missing:
+        raise UsageError(f"{run.path} was recorded with rules of its own: {', '.join(missing)}", hint=_advice(run))
+    try:
+        return Thresholds.defaults(rules).merged(run.info.get("thresholds", {}))
+    except ThresholdError as error:
+        raise DamagedError(f"{run.path}: the thresholds in run.json cannot be used: {error}") from error
+
+
+def _advice(run: Run) -> str:
+    recorded = recorded_rules(run)
+    if recorded.file is None:
+        return "pass a file that defines them in a list RULES: --rules FILE"
+    digest = f", SHA-256 {recorded.sha256[:12]}…" if recorded.sha256 else ""
+    return f"pass the file they came from: --rules {recorded.file}{digest}"
+
+
+def other_file(run: Run, given: Iterable[CustomRules]) -> str | None:
+    """Return a sentence when the run's custom rules come from another file than it was recorded with, else None."""
+    recorded = recorded_rules(run)
+    files = [one for one in given if {rule.name for rule in one.rules} & set(recorded.names)]
+    if recorded.sha256 is None or not files or any(one.sha256 == recorded.sha256 for one in files):
+        return None
+    now = files[0]
+    was = "" if recorded.file is None else f" ({Path(recorded.file).name})"
+    return (
+        f"{now.file} is not the file that {run.path} was recorded with{was}: SHA-256 was {recorded.sha256[:12]}…, "
+        f"is {str(now.sha256)[:12]}…; its rules may judge differently"
+    )
+
+
+def judged_live(run: Run, rules: Sequence[Rule]) -> tuple[Rule, ...]:
+    """Return those of ``rules`` that judged the run live; all of them where run.json does not say."""
+    thresholds = run.info.get("thresholds")
+    if not isinstance(thresholds, Mapping) or not thresholds:
+        return tuple(rules)
+    return tuple(rule for rule in rules if rule.name in thresholds)
