@@ -81,6 +81,12 @@ def _nothing(shape: tuple[int, ...]) -> Ints:
     return np.broadcast_to(np.int64(0), shape)
 
 
+def remember(hit: Bools, carried: Bools) -> None:
+    """Carry a window on as ``recent`` does, without counting."""
+    flags = np.concatenate([carried, hit[-len(carried) :]]) if len(hit) < len(carried) else hit
+    carried[:] = flags[len(flags) - len(carried) :]
+
+
 def _calm(hit: Bools, carried: Ints | Bools) -> bool:
     """Whether nothing hit and nothing is carried on: the usual case, in which everything stays at 0."""
     return not np.count_nonzero(hit) and not np.count_nonzero(carried)
@@ -99,6 +105,8 @@ def latest(values: Floats, where: Bools, carried: Floats) -> Floats:
     if len(where) == 1:
         np.copyto(carried, values[0], where=where[0])
         return carried[None].copy()
+    if not np.count_nonzero(where):
+        return np.broadcast_to(carried.copy(), values.shape)
     place = np.maximum.accumulate(
         np.where(where, np.arange(1, len(where) + 1).reshape(-1, *(1,) * (where.ndim - 1)), 0), axis=0
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -41,15 +42,19 @@ class Escalation:
         """Return the changes over consecutive ``updates``; ``triggers`` are findings with their duration k."""
         changes: list[LevelChange] = []
         pending = sorted(triggers, key=lambda trigger: trigger[0].update)
-        moments = {finding.update for finding, _ in pending}
-        if not moments and self.level == self.base and (not updates or updates[0] > self.until):
+        if not pending and self.level == self.base and (not updates or updates[0] > self.until):
             return changes
-        place = 0
-        for update in updates:
-            changes += self._step(update)
-            while place < len(pending) and pending[place][0].update == update:
+        place = at = 0
+        while at < len(updates):  # only where something can change: a finding, the update after it, the end of a rise
+            changes += self._step(updates[at])
+            found = place < len(pending) and pending[place][0].update == updates[at]
+            while place < len(pending) and pending[place][0].update == updates[at]:
                 self._extend(*pending[place])
                 place += 1
+            coming = [at + 1] if found else []
+            coming += [bisect_left(updates, pending[place][0].update, at + 1)] if place < len(pending) else []
+            coming += [bisect_right(updates, self.until, at + 1)] if self.until >= updates[at] else []
+            at = min(coming, default=len(updates))
         return changes
 
     def _extend(self, finding: Finding, duration: int) -> None:

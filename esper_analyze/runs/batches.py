@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 
 from esper_analyze.detector.signals import RUN, Batch, Bools, Floats, Frame, Ints, Signal
 from esper_analyze.runs.run import Run
+from esper_analyze.schema.arrow import word_columns
 from esper_analyze.schema.column import Kind, Table
 from esper_analyze.schema.layout import ShardEntry
 from esper_analyze.schema.tables import BY_NAME
@@ -44,7 +45,7 @@ def read_batches(run: Run, wanted: Mapping[str, Sequence[str]], *, rank: int = 0
             name: _read([path for path, entry in group if entry.table == name], BY_NAME[name], columns)
             for name, columns in wanted.items()
         }
-        updates = np.unique(np.concatenate([_integers(table["update"]) for table in tables.values() if len(table)]))
+        updates = _updates([_integers(table["update"]) for table in tables.values() if len(table)])
         frames = {
             name: pivot(BY_NAME[name], table, updates, wanted[name]) for name, table in tables.items() if len(table)
         }
@@ -53,13 +54,14 @@ def read_batches(run: Run, wanted: Mapping[str, Sequence[str]], *, rank: int = 0
 
 def _read(paths: Sequence[Path], table: Table, columns: Sequence[str]) -> pa.Table:
     needed = [*dict.fromkeys(["update", *([table.subject] if table.subject else []), *columns])]
+    words = [name for name in needed if name in word_columns(table)]  # taken as codes, never made into strings
     parts = []
     for path in paths:
-        with pq.ParquetFile(path) as file:
+        with pq.ParquetFile(path, read_dictionary=words) as file:
             parts.append(file.read(columns=needed, use_threads=False))
     if not parts:
         return pa.table({})
-    return pa.concat_tables(parts).combine_chunks()
+    return pa.concat_tables(parts).unify_dictionaries().combine_chunks()
 
 
 def pivot(table: Table, data: pa.Table, updates: Ints, columns: Sequence[str]) -> Frame:
@@ -67,25 +69,49 @@ def pivot(table: Table, data: pa.Table, updates: Ints, columns: Sequence[str]) -
 
     When an update has two rows for one subject the later one stands.
     """
-    row = np.searchsorted(updates, _integers(data["update"]))
+    own = _integers(data["update"])
     if table.subject is None:
         subjects: tuple[str, ...] = (RUN,)
-        place = np.zeros(len(row), np.int64)
+        place = np.zeros(len(own), np.int64)
     else:
-        coded = data[table.subject].combine_chunks().dictionary_encode()
-        subjects = tuple(coded.dictionary.to_pylist())
-        place = _integers(coded.indices)
+        subjects, place = _in_order(_coded(data[table.subject]))
     shape = (len(updates), len(subjects))
+    cells = {name: numbers(table, name, data[name]) for name in columns}
+    if _regular(own, place, updates, len(subjects)):
+        signals = {name: Signal(name, one.reshape(shape), null.reshape(shape)) for name, (one, null) in cells.items()}
+        return Frame(subjects, np.ones(shape, bool), signals)
+    row = np.searchsorted(updates, own)
     present = np.zeros(shape, bool)
     present[row, place] = True
     signals = {}
-    for name in columns:
-        cells, cells_null = numbers(table, name, data[name])
+    for name, (found, missing) in cells.items():
         values, null = np.full(shape, np.nan), np.ones(shape, bool)
-        values[row, place] = cells
-        null[row, place] = cells_null
+        values[row, place] = found
+        null[row, place] = missing
         signals[name] = Signal(name, values, null)
     return Frame(subjects, present, signals)
+
+
+def _updates(tables: Sequence[Ints]) -> Ints:
+    """Return all updates that have a row in any table, in order."""
+    found = np.zeros(0, np.int64)
+    for updates in tables:
+        step = np.diff(updates)
+        ordered = not np.count_nonzero(step < 0)
+        distinct = updates[np.concatenate([[True], step > 0])] if ordered else np.unique(updates)
+        if not len(found):
+            found = distinct
+        elif not np.array_equal(found, distinct):
+            found = np.union1d(found, distinct)
+    return found
+
+
+def _regular(own: Ints, place: Ints, updates: Ints, k: int) -> bool:
+    """Whether every update has one row of every subject, always in the same order: then cells need no sorting."""
+    if len(own) != len(updates) * k:
+        return False
+    same_order = not np.count_nonzero(place.reshape(-1, k) != np.arange(k))
+    return same_order and not np.count_nonzero(own.reshape(-1, k) != updates[:, None])
 
 
 def numbers(table: Table, name: str, cells: pa.ChunkedArray) -> tuple[Floats, Bools]:
@@ -94,15 +120,35 @@ def numbers(table: Table, name: str, cells: pa.ChunkedArray) -> tuple[Floats, Bo
     Raises ``ValueError`` for a CHOICE value that is not declared.
     """
     column = table.column(name)
-    null = _flags(cells.is_null())
+    null = _flags(cells.is_null()) if cells.null_count else np.zeros(len(cells), bool)
     if column.kind is Kind.CHOICE:
-        coded = cells.combine_chunks().dictionary_encode()
+        coded = _coded(cells)
         codes = np.array([column.choices.index(word) for word in coded.dictionary.to_pylist()] or [0], np.float64)
+        if not coded.null_count:
+            return codes[_integers(coded.indices)], null
         values: Floats = np.where(null, np.nan, codes[_integers(pc.fill_null(coded.indices, 0))])
         return values, null
     if column.kind is Kind.TEXT:
         return np.where(null, np.nan, 1.0), null
-    return _floats(pc.fill_null(cells.cast(pa.float64()), np.nan)), null
+    floats = cells.cast(pa.float64())
+    return _floats(pc.fill_null(floats, np.nan) if cells.null_count else floats), null
+
+
+def _coded(cells: pa.ChunkedArray) -> pa.DictionaryArray:
+    """Return a column of words as one dictionary array."""
+    whole = cells.combine_chunks()
+    return whole if isinstance(whole, pa.DictionaryArray) else whole.dictionary_encode()
+
+
+def _in_order(coded: pa.DictionaryArray) -> tuple[tuple[str, ...], Ints]:
+    """Return the words that occur, in order of first appearance, and the position of each cell's word among them."""
+    places, words = _integers(coded.indices), coded.dictionary.to_pylist()
+    first = np.full(len(words), len(places))
+    first[places[::-1]] = np.arange(len(places))[::-1]  # of equal places the last one written stands: the first cell
+    order = np.argsort(first, kind="stable")[: np.count_nonzero(first < len(places))]
+    rank = np.zeros(len(words), np.int64)
+    rank[order] = np.arange(len(order))
+    return tuple(words[place] for place in order.tolist()), rank[places]
 
 
 def _floats(cells: Any) -> Floats:
@@ -114,7 +160,7 @@ def _integers(cells: Any) -> Ints:
 
 
 def _flags(cells: Any) -> Bools:
-    flags: Bools = _buffer(cells, pa.uint8(), np.dtype(np.uint8)).astype(bool)
+    flags: Bools = _buffer(cells, pa.uint8(), np.dtype(np.uint8)).view(bool)
     return flags
 
 

@@ -16,7 +16,7 @@ from esper_analyze.detector.incidents import Incident, IncidentTracker
 from esper_analyze.detector.rule import Rule
 from esper_analyze.detector.rules import RULES
 from esper_analyze.detector.thresholds import Thresholds
-from esper_analyze.detector.verdict import Verdict
+from esper_analyze.detector.verdict import Verdict, is_all_ok
 from esper_analyze.errors import DamagedError
 from esper_analyze.runs.batches import read_batches
 from esper_analyze.runs.recorded_rules import stored_thresholds
@@ -100,10 +100,13 @@ def replay(
 
 def _count(counts: dict[str, int], judged: Judged) -> None:
     for judgement in judged.judgements:
-        for code, number in zip(*np.unique(judgement.code, return_counts=True), strict=True):
-            if code != Verdict.ABSENT:
-                word = Verdict(int(code)).word
-                counts[word] = counts.get(word, 0) + int(number)
+        if is_all_ok(judgement.code):
+            counts[Verdict.OK.word] = counts.get(Verdict.OK.word, 0) + judgement.code.size
+            continue
+        for code, number in enumerate(np.bincount(judgement.code.ravel(), minlength=len(Verdict)).tolist()):
+            if number and code != Verdict.ABSENT:
+                word = Verdict(code).word
+                counts[word] = counts.get(word, 0) + number
 
 
 class _UnjudgedCounter:
@@ -112,6 +115,8 @@ class _UnjudgedCounter:
 
     def take(self, judged: Judged) -> None:
         for judgement in judged.judgements:
+            if is_all_ok(judgement.code):
+                continue
             for verdict in (Verdict.NOT_APPLICABLE, Verdict.NO_DATA):
                 where = judgement.code == verdict
                 if not where.any():

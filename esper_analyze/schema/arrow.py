@@ -51,5 +51,10 @@ def float_columns(table: Table) -> list[str]:
 
 
 def integer_columns(table: Table) -> list[str]:
-    """Return the names of the integer columns: the only ones with dictionary and statistics."""
+    """Return the names of the integer columns: the only ones with statistics."""
     return [column.name for column in table.columns if column.kind is Kind.INT]
+
+
+def word_columns(table: Table) -> list[str]:
+    """Return the names of the columns that hold text: few different ones, written through a dictionary."""
+    return [column.name for column in table.columns if column.kind in (Kind.CHOICE, Kind.TEXT)]

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from esper_analyze.detector.carry import latest, nothing_yet
 from esper_analyze.detector.typical import Rolling, typical, typical_memory
 
-N, LENGTH, EVERY, FIRST = 140, 50, 10, 20
+N, LENGTH, EVERY, FIRST = 140, 50, 20, 20
 
 
 def by_hand(values: np.ndarray, usable: np.ndarray) -> list[float]:

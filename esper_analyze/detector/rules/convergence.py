@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from esper_analyze.detector.carry import latest, nothing_yet, recent, streak, window, zeros
+from esper_analyze.detector.carry import latest, nothing_yet, recent, remember, streak, window, zeros
 from esper_analyze.detector.rule import Limits, Memory, limit
 from esper_analyze.detector.signals import Bools, Floats, Ints, Signal
 from esper_analyze.detector.typical import EARLY_MEMORY, Rolling, early_level
@@ -21,11 +21,11 @@ EARLY_UPDATES = 10
 """Updates whose mean is the early level of returns."""
 
 
-def _medians(windows: Floats) -> Floats:
-    return np.asarray(np.median(windows, axis=1))[None, :]
+def _means(windows: Floats) -> Floats:
+    return np.asarray(windows.mean(axis=1))[None, :]
 
 
-_RECENT = Rolling(_medians, length=10, every=5, first=10, inclusive=True)
+_RECENT = Rolling(_means, length=10, every=5, first=10, inclusive=True)
 
 RETURNS_MEMORY: Mapping[str, Callable[[int], np.ndarray[Any, Any]]] = {
     **{f"returns_{name}": first for name, first in EARLY_MEMORY.items()},
@@ -92,6 +92,11 @@ def descend(
     ``returns`` are mean episode returns [n, k]; where none are known, nothing is called better.
     """
     length = streak(low, clear, memory["low"])
-    near = recent(usable & (entropy.values > limits.exploring), memory["exploring"], limits.fast_updates) > 0
-    fast = latest(near.astype(np.float64), low & (length == 1), memory["fast"]) > 0
+    exploring, start = usable & (entropy.values > limits.exploring), low & (length == 1)
+    if np.count_nonzero(start):
+        near = recent(exploring, memory["exploring"], limits.fast_updates) > 0
+        fast = latest(near.astype(np.float64), start, memory["fast"]) > 0
+    else:
+        remember(exploring, memory["exploring"])
+        fast = np.broadcast_to(memory["fast"] > 0, low.shape)
     return Descent(length, fast, rose(returns, memory, limits.better))

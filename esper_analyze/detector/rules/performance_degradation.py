@@ -24,7 +24,7 @@ def _compared(windows: Floats) -> Floats:
     return np.stack([before, before - newer.mean(axis=1), error])
 
 
-_WINDOWS = Rolling(_compared, size=3, length=2 * WINDOW, every=5, first=2 * WINDOW, inclusive=True)
+_WINDOWS = Rolling(_compared, size=3, length=2 * WINDOW, every=10, first=2 * WINDOW, inclusive=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +71,7 @@ RULE = Rule(
     limits=PerformanceDegradationLimits,
     judge=judge,
     title="Returns fell",
-    meaning="The mean episode return of the last 20 updates (looked at after every fifth) is a tenth or more below "
+    meaning="The mean episode return of the last 20 updates (looked at after every tenth) is a tenth or more below "
     "that of the 20 before (the baseline), by more than their own scatter explains.",
     look_first="What the other rules said in the updates before the drop; whether the environment changed.",
     reference="Detector specification; Henderson et al. 2018, Deep Reinforcement Learning that Matters (on scatter)",
