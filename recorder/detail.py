@@ -84,7 +84,7 @@ class Detail:
         tensors: dict[str, Tensor] = {}
         if not self.wanted:
             return found, tensors
-        for look in _fullest(looks):
+        for look in fullest(looks):
             measured = self._measured(look)
             if measured is not None:
                 found.append(measured[0])
@@ -100,7 +100,7 @@ class Detail:
         if vectors is None or look.like.scale is not None:
             return None
         like, name, count = look.like, look.name, len(places)
-        segments, atoms = self._segments_of(look.like, large=look.flat is None)
+        segments, atoms = self.segments_of(look.like, large=look.flat is None)
         mean = mean_vector(vectors)
         key = (like.plan, like.present)
         previous = self._previous.get(key)
@@ -130,7 +130,7 @@ class Detail:
         vectors = torch.stack([one.vector for _, one in kept])
         return vectors, kept[len(kept) // 2][1].statistics, tuple(place for place, _ in kept)
 
-    def _segments_of(self, like: Seen, *, large: bool) -> tuple[Segments, tuple[int, ...]]:
+    def segments_of(self, like: Seen, *, large: bool) -> tuple[Segments, tuple[int, ...]]:
         """Return the atoms of a look's vectors as segments of these, and which atoms they are."""
         key = (like.plan, like.present, large)
         if key not in self._segments:
@@ -187,7 +187,7 @@ class Detail:
         }
 
 
-def _fullest(looks: Sequence[Looks]) -> list[Looks]:
+def fullest(looks: Sequence[Looks]) -> list[Looks]:
     """Return, for each plan, the looks that most steps share."""
     best: dict[Plan, Looks] = {}
     for look in looks:

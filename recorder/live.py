@@ -11,7 +11,7 @@ from typing import Any
 
 from esper_analyze.detector.custom import custom_rules, unjudged
 from esper_analyze.detector.detector import Detector, Outcome
-from esper_analyze.detector.escalation import MINIMAL, OFF
+from esper_analyze.detector.escalation import DEBUG, MINIMAL, OFF
 from esper_analyze.detector.findings import Finding
 from esper_analyze.detector.rule import Memory, Rule
 from esper_analyze.detector.rules import RULES
@@ -61,8 +61,8 @@ class Live:
             {name: getattr(change, name) for name in _LEVEL_COLUMNS if hasattr(change, name)}
             for change in outcome.levels
         ]
-        _tell(outcome.findings)
-        return Judged(kept, outcome)
+        _tell(outcome.findings, self.detector.rules)
+        return Judged(kept, outcome, level != DEBUG and self.level(update + 1) == DEBUG)
 
 
 class _Forgiving:
@@ -93,6 +93,8 @@ class Judged:
 
     rows: dict[str, Rows]
     outcome: Outcome | None
+    escalates: bool = False
+    """Whether the next update is at DEBUG and this one was not."""
 
 
 def _fill(rows: Mapping[str, Sequence[Any]], outcome: Outcome) -> None:
@@ -105,10 +107,14 @@ def _fill(rows: Mapping[str, Sequence[Any]], outcome: Outcome) -> None:
             row[column] = None if math.isnan(value) else value
 
 
-def _tell(findings: Sequence[Finding]) -> None:
-    for finding in findings:
-        if finding.alarm and finding.verdict == "critical":
-            value = "" if finding.value is None else f" = {finding.value:.4g}"
-            LOG.warning(
-                "update %d: %s on %s: %s%s", finding.update, finding.rule, finding.subject, finding.metric, value
-            )
+def _tell(findings: Sequence[Finding], rules: Sequence[Rule]) -> None:
+    """Log what is critical; of an update that is broken, the causes, and how much else follows from them."""
+    alarms = [finding for finding in findings if finding.alarm and finding.verdict == "critical"]
+    rung, causes = {finding.rule for finding in alarms}, {rule.name: set(rule.causes) for rule in rules}
+    roots = [finding for finding in alarms if not causes[finding.rule] & rung]
+    follow = f" (and {len(alarms) - len(roots)} consequences)" if len(alarms) > len(roots) else ""
+    for finding in roots:
+        value = "" if finding.value is None else f" = {finding.value:.4g}"
+        LOG.warning(
+            "update %d: %s on %s: %s%s%s", finding.update, finding.rule, finding.subject, finding.metric, value, follow
+        )

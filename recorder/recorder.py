@@ -313,7 +313,7 @@ class Recorder:
             if lstm is not None:
                 self._states["rollout"] = lstm
             with self.guarded("update: detail"):
-                tensors |= self._sampling.tensors(self._loop, self._states)
+                tensors |= self._sampling.tensors(self._update, self.level, self._loop, self._states)
             tensors |= self._state_tensors()
             said, status = status, None
             with self.guarded("update(status)"):
@@ -469,8 +469,30 @@ class Recorder:
         if self._reader is not None:
             self._reader.forget_copies()
         self._store.put(judged.rows | {"losses_of_data": self.guarded.take_losses(measured.update)})
+        if judged.escalates and self._sampling.onset is not None:
+            for block in self._sampling.onset.take():
+                self._store.put({"layers": block})
         if rows.update.get("optimizer_steps") and rows.update.get("grad_norm_pre_clip") is None:
             self.guarded.tell_once("clip", UNSEEN_CLIP)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the number of the next update and the detector's state as plain data, to be saved with a checkpoint.
+
+        Call it between updates. Waits for the numbers of the update that ended, should they still be on their way.
+        """
+        with self.guarded("state_dict"):
+            self._finish_pending()
+        return {"update": self._update, "episodes": self._episode_count, "detector": self._live.detector.state_dict()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from a checkpoint: number updates from there, and judge them as if there had been no interruption.
+
+        Raises ``RuntimeError`` once an update was recorded, ``ValueError`` when the state does not fit the rules.
+        """
+        if self._update or self._loop.minibatches:
+            raise RuntimeError("load_state_dict() must come before the first update of this recording")
+        self._live.detector.load_state_dict(state["detector"])
+        self._update, self._episode_count = int(state["update"]), int(state["episodes"])
 
     def close(self, reason: str = "closed") -> None:
         """End the recording: the update in progress is kept as interrupted, everything is sealed. Idempotent."""

@@ -12,6 +12,7 @@ from recorder.budget import Budget
 from recorder.detail import Detail
 from recorder.gates import Gates, lstms
 from recorder.inner_loop import InnerLoop
+from recorder.onset import Onset
 from recorder.parameters import ParameterMap
 
 UNSAMPLED_LEVELS = ("OFF", "MINIMAL")
@@ -24,6 +25,7 @@ class SampledUpdates:
         self, model: nn.Module | None, parameters: ParameterMap | None, fraction: float | None, *, separate: bool
     ) -> None:
         self.detail = None if parameters is None else Detail(parameters)
+        self.onset = None if self.detail is None else Onset(self.detail)
         self._budget = Budget(fraction)
         self._gates = Gates(() if model is None else lstms(model))
         self._gate_numbers: Tensor | None = None
@@ -73,8 +75,12 @@ class SampledUpdates:
             with self._timed():
                 self.detail.separate(policy_loss, value_loss, entropy_loss if reaches else None)
 
-    def tensors(self, loop: InnerLoop, states: dict[str, tuple[Tensor, Tensor]]) -> dict[str, Tensor]:
+    def tensors(
+        self, update: int, level: str, loop: InnerLoop, states: dict[str, tuple[Tensor, Tensor]]
+    ) -> dict[str, Tensor]:
         """Return what to send of the update that ends; the LSTMs' state goes into ``states`` where it is not known."""
+        if self.onset is not None and not self.wanted and level not in UNSAMPLED_LEVELS:
+            self.onset.keep(update, loop.looks)
         self._gates.stop()
         if self._gates.state is not None:
             states.setdefault("update", self._gates.state)

@@ -40,6 +40,7 @@ class DetailNumbers:
         self.stands_for = self.sizes / np.maximum(kept, 1)  # elements of the atom for one that was taken
         self.moved = arrays.get("detail moved", np.full((2, count), np.nan)) * self.stands_for
         self.weight_norms = arrays.get("detail weight norms", np.full(len(parameters.parameters), np.nan))
+        self.weighed = "detail weight norms" in arrays  # parameters were looked at before and after the update
         self.separate = arrays["detail separate"] * self.stands_for if "detail separate" in arrays else None
         self.samples = float(samples[list(self.places)].mean())
         for look in looks:
@@ -132,8 +133,8 @@ class DetailNumbers:
                 "minibatch": self.described,
                 "elements": elements.astype(np.int64),
                 **{name: nullable(cell, there) for name, cell in cells.items()},
-                "weight_norm": self.weight_norms,
-                "update_ratio": nullable(np.sqrt(moved / weights), weights != 0),
+                "weight_norm": self.weight_norms if self.weighed else None,
+                "update_ratio": nullable(np.sqrt(moved / weights), weights != 0) if self.weighed else None,
             },
         )
 
@@ -142,7 +143,8 @@ class DetailNumbers:
 
     def _extreme(self, ufunc: np.ufunc, name: str) -> Numbers:
         found = np.full(len(self.parameters.parameters), np.inf if name == "min" else -np.inf)
-        ufunc.at(found, self.tensor, self.statistics[:, _FIELD[name]])
+        with np.errstate(invalid="ignore"):  # a NaN is meant to come through
+            ufunc.at(found, self.tensor, self.statistics[:, _FIELD[name]])
         return found
 
 

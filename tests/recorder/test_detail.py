@@ -13,6 +13,8 @@ import torch
 from hypothesis import given, settings
 from torch import nn
 
+from esper_analyze.detector.rules import RULES
+from esper_analyze.detector.thresholds import Thresholds
 from esper_analyze.runs.run import Run, open_run
 from recorder import Recorder
 from recorder.measure import direction, elements
@@ -295,7 +297,8 @@ def test_a_layer_without_gradient_has_nulls_and_not_zeros(tmp_path: Path) -> Non
 
 
 def test_an_update_that_was_not_sampled_has_no_detail_and_says_so(tmp_path: Path) -> None:
-    training = Known(tmp_path / "run", 6, overhead_budget=1e-9)
+    calm = Thresholds.defaults(RULES).merged({rule.name: {"escalate": 0} for rule in RULES})
+    training = Known(tmp_path / "run", 6, overhead_budget=1e-9, thresholds=calm)
     for _ in range(5):
         training.update(3)
     training.rec.close()

@@ -5,9 +5,12 @@ from esper_analyze.schema.column import RANK, SEQ, UPDATE, Table, choice, count,
 _NO_GRADIENT = "the tensor had no gradient at the sampled step"
 _SAMPLE = "the loop does not say"
 
+_UNSAMPLED = "an update before an escalation, which was not sampled when it came"
+
 LAYERS = Table(
     "layers",
-    "Gradients of single parameter tensors before clipping, at one optimizer step of a sampled update.",
+    "Gradients of single parameter tensors before clipping, at one optimizer step of a sampled update, and of the last "
+    "updates before an escalation.",
     ("rank", "update", "layer"),
     (
         RANK,
@@ -26,13 +29,13 @@ LAYERS = Table(
         real("large_fraction", "share of elements with |g| > 10, Inf included", "share", "", _NO_GRADIENT),
         count("nan_count", "elements that are NaN", "elements", "", _NO_GRADIENT),
         count("inf_count", "elements that are ±Inf", "elements", "", _NO_GRADIENT),
-        real("weight_norm", "L2 norm of the parameter before the update", "1"),
+        real("weight_norm", "L2 norm of the parameter before the update", "1", "", _UNSAMPLED),
         real(
             "update_ratio",
             "‖θ after the update − θ before‖ / ‖θ before‖; from up to 65,536 evenly spaced elements of the tensor",
             "1",
             "",
-            "the parameter was all 0",
+            f"the parameter was all 0, or {_UNSAMPLED}",
         ),
     ),
 )
