@@ -18,9 +18,9 @@ from esper_analyze.detector.rules import RULES
 from esper_analyze.detector.signals import Frame, batch_from_rows
 from esper_analyze.detector.thresholds import Thresholds
 from esper_analyze.detector.verdict import Judgement
+from esper_analyze.schema.block import Block, Rows
 from esper_analyze.schema.tables import BY_NAME, LEVELS
 from recorder.rows import AT_MINIMAL
-from recorder.store.block import Block, Rows
 
 LOG = logging.getLogger("recorder")
 

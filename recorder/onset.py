@@ -13,11 +13,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from esper_analyze.schema.block import Block, nullable
 from recorder.detail import Detail, DetailLook, fullest
 from recorder.looks import Looks
 from recorder.measure.elements import element_statistics
 from recorder.reduce.detail import DetailNumbers
-from recorder.store.block import Block, nullable
 
 UPDATES = 3
 """Unsampled updates kept: bounds the memory to that many copies of a small model's gradients."""

@@ -472,6 +472,7 @@ class Recorder:
         if judged.escalates and self._sampling.onset is not None:
             for block in self._sampling.onset.take():
                 self._store.put({"layers": block})
+        self._store.settle()
         if rows.update.get("optimizer_steps") and rows.update.get("grad_norm_pre_clip") is None:
             self.guarded.tell_once("clip", UNSEEN_CLIP)
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from esper_analyze.schema.block import Block, Rows
 from recorder.gradients_seen import Reader
 from recorder.heads import Heads
 from recorder.inner_loop import InnerLoop
@@ -24,7 +25,6 @@ from recorder.reduce.norms import GradientNorms, Numbers
 from recorder.reduce.policy import PolicyNumbers, step_block
 from recorder.reduce.rollout import floored_cells, lstm_rows, mask_cells, scalar_cells, value_cells
 from recorder.reduce.update import Cells, Inner, inner
-from recorder.store.block import Block, Rows
 from recorder.transfer import Transfer
 
 AT_MINIMAL = ("updates", "episodes")

@@ -9,10 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from esper_analyze.schema.block import Block, nullable
 from recorder.looks import Looks
 from recorder.parameters import ParameterMap
 from recorder.reduce.norms import GradientNorms
-from recorder.store.block import Block, nullable
 
 
 def stability_rows(

@@ -11,11 +11,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from esper_analyze.schema.block import Block, Rows, nullable
 from recorder.batch import Batch, weight_of
 from recorder.measure.ratios import log_ratios
 from recorder.measure.worst import FIELDS, Worst, worst_samples
 from recorder.reduce.norms import Numbers
-from recorder.store.block import Block, Rows, nullable
 
 WORST = 100
 """Samples kept of the joint action and of each head concerned."""

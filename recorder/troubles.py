@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from esper_analyze.schema.block import Rows
 from recorder.gradients_seen import Reader
 from recorder.inner_loop import InnerLoop
 from recorder.rows import UpdateRows
 from recorder.stability import stability_rows
-from recorder.store.block import Rows
 from recorder.transitions import RatioBounds, transition_rows
 
 

@@ -6,35 +6,30 @@ Nulls and NaN are taken apart in Arrow, before any conversion could mix them.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from esper_analyze.detector.signals import RUN, Batch, Bools, Floats, Frame, Ints, Signal
-from esper_analyze.runs.run import Run
+from esper_analyze.runs.run import Part, Run
 from esper_analyze.schema.arrow import word_columns
 from esper_analyze.schema.column import Kind, Table
-from esper_analyze.schema.layout import ShardEntry
 from esper_analyze.schema.tables import BY_NAME
 
-Shard = tuple[Path, ShardEntry]
 
-
-def stretches(run: Run, tables: Iterable[str], rank: int) -> list[list[Shard]]:
-    """Return the shards of ``tables`` grouped so that no update is in two groups, in order of updates."""
-    shards = [shard for table in tables for shard in run.shards(table, rank)]
-    shards.sort(key=lambda shard: (shard[1].first_update, shard[1].last_update))
-    groups: list[list[Shard]] = []
+def stretches(run: Run, tables: Iterable[str], rank: int) -> list[list[tuple[str, Part]]]:
+    """Return the parts of ``tables`` grouped so that no update is in two groups, in order of updates."""
+    parts = [(table, part) for table in tables for part in run.parts(table, rank)]
+    parts.sort(key=lambda one: (one[1].first_update, one[1].last_update))
+    groups: list[list[tuple[str, Part]]] = []
     end = -1
-    for shard in shards:
-        if not groups or shard[1].first_update > end:
+    for table, part in parts:
+        if not groups or part.first_update > end:
             groups.append([])
-        groups[-1].append(shard)
-        end = max(end, shard[1].last_update)
+        groups[-1].append((table, part))
+        end = max(end, part.last_update if part.until is None else part.until - 1)
     return groups
 
 
@@ -42,7 +37,7 @@ def read_batches(run: Run, wanted: Mapping[str, Sequence[str]], *, rank: int = 0
     """Yield the run's updates in order, with the ``wanted`` columns of each table."""
     for group in stretches(run, wanted, rank):
         tables = {
-            name: _read([path for path, entry in group if entry.table == name], BY_NAME[name], columns)
+            name: _read([part for table, part in group if table == name], BY_NAME[name], columns)
             for name, columns in wanted.items()
         }
         updates = _updates([_integers(table["update"]) for table in tables.values() if len(table)])
@@ -52,16 +47,25 @@ def read_batches(run: Run, wanted: Mapping[str, Sequence[str]], *, rank: int = 0
         yield Batch(updates, frames)
 
 
-def _read(paths: Sequence[Path], table: Table, columns: Sequence[str]) -> pa.Table:
+def _read(parts: Sequence[Part], table: Table, columns: Sequence[str]) -> pa.Table:
     needed = [*dict.fromkeys(["update", *([table.subject] if table.subject else []), *columns])]
     words = [name for name in needed if name in word_columns(table)]  # taken as codes, never made into strings
-    parts = []
-    for path in paths:
-        with pq.ParquetFile(path, read_dictionary=words) as file:
-            parts.append(file.read(columns=needed, use_threads=False))
-    if not parts:
+    found = [part.read(needed, words) for part in parts]
+    if not found:
         return pa.table({})
-    return pa.concat_tables(parts).unify_dictionaries().combine_chunks()
+    if len({one.schema for one in found}) > 1:  # what is only logged has its words as they are
+        found = [_as_codes(one, words) for one in found]
+    return pa.concat_tables(found).unify_dictionaries().combine_chunks()
+
+
+def _as_codes(data: pa.Table, words: Sequence[str]) -> pa.Table:
+    for name in words:
+        place = data.schema.get_field_index(name)
+        if not pa.types.is_dictionary(data.schema.field(place).type):
+            data = data.set_column(place, name, data[name].dictionary_encode())
+    return data.replace_schema_metadata(None).cast(
+        pa.schema([pa.field(field.name, field.type) for field in data.schema])
+    )
 
 
 def pivot(table: Table, data: pa.Table, updates: Ints, columns: Sequence[str]) -> Frame:

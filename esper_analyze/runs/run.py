@@ -12,14 +12,71 @@ from typing import TYPE_CHECKING, Any
 from esper_analyze.errors import DamagedError, UsageError
 from esper_analyze.runs.shards import Attempt, Broken, find_attempts
 from esper_analyze.schema import BY_NAME, TABLES, VERSION
-from esper_analyze.schema.layout import RUN_FILE, ShardEntry
-from esper_analyze.schema.views import quote_identifier, select_shards
+from esper_analyze.schema.column import Table
+from esper_analyze.schema.layout import RUN_FILE
+from esper_analyze.schema.views import quote_identifier, select_rows
 
 if TYPE_CHECKING:
     import duckdb
     import polars
+    import pyarrow as pa
 
 _MAJOR = int(VERSION.split(".")[0])
+
+
+ATTEMPT = "attempt number"
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Rows of one table that were written one after the other: a shard (``path``) or what is only in the log."""
+
+    path: Path | None
+    logged: pa.Table | None
+    first_update: int
+    last_update: int
+    attempt: Attempt
+
+    @property
+    def until(self) -> int | None:
+        """The update from which on the rows are superseded; None: none is."""
+        until = self.attempt.until
+        return until if until is not None and self.last_update >= until else None
+
+    def read(self, columns: Sequence[str], dictionaries: Sequence[str] = ()) -> pa.Table:
+        """Return ``columns`` of the rows that stand; columns named in ``dictionaries`` may come as dictionaries."""
+        import pyarrow.parquet as pq
+
+        if self.logged is not None:
+            data = self.logged.select(list(columns))
+        else:
+            with pq.ParquetFile(self.path, read_dictionary=list(dictionaries)) as file:
+                data = file.read(columns=list(columns), use_threads=False)
+        if self.until is None:
+            return data
+        import pyarrow.compute as pc
+
+        return data.filter(pc.less(data["update"], self.until))
+
+    def count(self) -> int:
+        """Return the number of rows that stand."""
+        if self.until is not None:
+            return len(self.read(["update"]))
+        if self.logged is not None:
+            return len(self.logged)
+        return next(entry.rows for path, entry in self.attempt.shards if path == self.path)
+
+    def frame(self, columns: Sequence[str]) -> polars.DataFrame:
+        """Return ``columns`` of the rows that stand as a polars frame, with the number of their attempt."""
+        import polars
+
+        if self.logged is not None:
+            found = polars.DataFrame(self.logged.select(list(columns)))
+        else:
+            found = polars.read_parquet(str(self.path), columns=list(columns), glob=False, hive_partitioning=False)
+        if self.until is not None:
+            found = found.filter(polars.col("update") < self.until)
+        return found.with_columns(polars.lit(self.attempt.number).alias(ATTEMPT))
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,27 +106,56 @@ class Run:
     @property
     def last_update(self) -> int | None:
         """The last complete update, None when there is none."""
-        return max((entry.last_update for _, entry in self.shards("updates")), default=None)
+        return max((part.last_update for part in self.parts("updates")), default=None)
 
     @property
     def rows(self) -> dict[str, int]:
-        """Rows per table in sound shards."""
-        return {table.name: sum(entry.rows for _, entry in self.shards(table.name)) for table in TABLES}
+        """Rows per table that readers see: sealed and logged, without those an attempt after a resume replaced."""
+        return {table.name: sum(part.count() for part in self.parts(table.name)) for table in TABLES}
 
-    def shards(self, table: str, rank: int | None = None) -> list[tuple[Path, ShardEntry]]:
-        """Return the sound shards of ``table`` in the order they were written."""
-        found = [
-            shard
-            for attempt in self.attempts
-            if rank is None or attempt.rank == rank
-            for shard in attempt.shards
-            if shard[1].table == table
-        ]
-        return sorted(found, key=lambda shard: (shard[0].parent, shard[1].number))
+    @property
+    def torn(self) -> list[str]:
+        """Where a writer was stopped in the middle of a frame: no damage, the update in progress is missing."""
+        faults = [fault for attempt in self.attempts for fault in attempt.tail.faults if fault.fault.torn]
+        return [f"{fault.file.name} {fault.text}" for fault in faults]
+
+    @property
+    def written(self) -> bool:
+        """Whether a process is writing the run right now."""
+        return any(attempt.alive() for attempt in self.attempts)
+
+    def parts(self, table: str, rank: int | None = None) -> list[Part]:
+        """Return the rows of ``table`` in the order they were written: sound shards, then what is only logged."""
+        found: list[Part] = []
+        for attempt in sorted(self.attempts, key=lambda one: (one.rank, one.number)):
+            if rank is not None and attempt.rank != rank:
+                continue
+            shards = [shard for shard in attempt.shards if shard[1].table == table]
+            shards.sort(key=lambda shard: shard[1].first_seq)
+            own = [Part(path, None, e.first_update, e.last_update, attempt) for path, e in shards]
+            logged = attempt.tail.tables.get(table)
+            if logged is not None and len(logged):
+                updates = logged["update"].to_pylist()
+                own.append(Part(None, logged, min(updates), max(updates), attempt))
+            found += [part for part in own if part.until is None or part.first_update < part.until]
+        return found
 
     def files(self, table: str) -> list[str]:
-        """Return the paths of the sound shards of ``table``."""
-        return [str(path) for path, _ in self.shards(table)]
+        """Return the paths of the sound shards of ``table`` that readers see."""
+        return [str(part.path) for part in self.parts(table) if part.path is not None]
+
+    def _select(self, connection: duckdb.DuckDBPyConnection, table: Table) -> str:
+        """Return a SELECT over all rows of ``table``; what is only logged is registered with ``connection``."""
+        shards: dict[int | None, list[str]] = {}
+        tails = []
+        for number, part in enumerate(self.parts(table.name)):
+            if part.path is not None:
+                shards.setdefault(part.until, []).append(str(part.path))
+            else:
+                name = _logged_name(table, number)
+                connection.register(name, part.logged)
+                tails.append((name, part.until))
+        return select_rows(table, [(files, until) for until, files in shards.items()], tails)
 
     def connection(self) -> duckdb.DuckDBPyConnection:
         """Return an in-memory DuckDB connection with one view per declared table."""
@@ -77,8 +163,7 @@ class Run:
 
         connection = duckdb.connect(":memory:")
         for table in TABLES:
-            query = select_shards(table, self.files(table.name))
-            connection.execute(f"create view {quote_identifier(table.name)} as {query}")
+            connection.execute(f"create view {quote_identifier(table.name)} as {self._select(connection, table)}")
         return connection
 
     def sandbox(
@@ -101,8 +186,11 @@ class Run:
         connection = duckdb.connect(":memory:", config=settings)
         for table in TABLES:
             if tables is None or table.name in tables:
-                query = select_shards(table, self.files(table.name))
+                query = self._select(connection, table)
                 connection.execute(f"create table {quote_identifier(table.name)} as {query}")
+                for number, part in enumerate(self.parts(table.name)):
+                    if part.path is None:
+                        connection.unregister(_logged_name(table, number))
         connection.execute("set enable_external_access = false")
         connection.execute("set lock_configuration = true")
         return connection
@@ -118,12 +206,17 @@ class Run:
 
         declared = BY_NAME[table]
         wanted = list(declared.names if columns is None else columns)
-        files = self.files(table)
-        if not files:
+        parts = self.parts(table)
+        if not parts:
             return polars.DataFrame(arrow_schema(declared).empty_table()).select(wanted)
-        needed = list(dict.fromkeys([*wanted, "rank", "seq"]))
-        read = polars.read_parquet(files, columns=needed, glob=False, hive_partitioning=False)
-        return read.sort("rank", "seq").select(wanted)
+        needed = list(dict.fromkeys([*wanted, "rank", "seq", "update"]))
+        frames = [part.frame(needed) for part in parts]
+        return polars.concat(frames).sort("rank", ATTEMPT, "seq").select(wanted)
+
+
+def _logged_name(table: Table, number: int) -> str:
+    """Return the name under which rows that are only logged are registered with a connection."""
+    return f"logged rows of {table.name}, part {number}"
 
 
 def open_run(path: Path | str, *, skip_broken: bool = False) -> Run:

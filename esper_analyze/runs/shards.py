@@ -5,12 +5,14 @@ A glob hides damage (a zero-length shard is skipped, a foreign column is cast), 
 
 from __future__ import annotations
 
+import fcntl
 import json
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from esper_analyze.runs.tail import Tail, read_logs, tail_of
 from esper_analyze.schema import layout
 from esper_analyze.schema.arrow import fingerprint
 from esper_analyze.schema.layout import ManifestError, ShardEntry
@@ -29,7 +31,10 @@ class Broken:
 
 @dataclass(slots=True)
 class Attempt:
-    """One writer's folder: its sound shards, what is broken, and its clean-close marker if there is one."""
+    """One writer's folder: sound shards, what is logged beyond them, what is broken, the clean-close marker if any.
+
+    ``until``: the first update that a later attempt recorded anew; rows from there on are superseded.
+    """
 
     folder: Path
     rank: int
@@ -37,6 +42,26 @@ class Attempt:
     shards: list[tuple[Path, ShardEntry]] = field(default_factory=list)
     broken: list[Broken] = field(default_factory=list)
     closed: dict[str, object] | None = None
+    tail: Tail = field(default_factory=Tail)
+    until: int | None = None
+
+    @property
+    def first_update(self) -> int | None:
+        """The first update with a row in ``updates``, None when there is none."""
+        sealed = [entry.first_update for _, entry in self.shards if entry.table == "updates"]
+        logged = self.tail.tables.get("updates")
+        return min([*sealed, *(logged["update"].to_pylist() if logged is not None else [])], default=None)
+
+    def alive(self) -> bool:
+        """Whether a process holds the writer's lock right now."""
+        try:
+            with (self.folder / layout.LOCK_FILE).open("rb") as file:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except FileNotFoundError:
+            return False
+        except OSError:
+            return True
+        return False
 
 
 def find_attempts(run_dir: Path) -> list[Attempt]:
@@ -50,11 +75,23 @@ def find_attempts(run_dir: Path) -> list[Attempt]:
             number = layout.attempt_of(folder)
             if number is not None and folder.is_dir():
                 attempts.append(_read_attempt(folder, rank, number))
+    _supersede(attempts)
     return attempts
+
+
+def _supersede(attempts: list[Attempt]) -> None:
+    """Note where each attempt was resumed by a later one of its rank."""
+    first: dict[int, int] = {}
+    for attempt in sorted(attempts, key=lambda one: one.number, reverse=True):
+        attempt.until = first.get(attempt.rank)
+        began = attempt.first_update
+        if began is not None:
+            first[attempt.rank] = min(began, first.get(attempt.rank, began))
 
 
 def _read_attempt(folder: Path, rank: int, number: int) -> Attempt:
     attempt = Attempt(folder, rank, number)
+    logs = read_logs(folder)
     for entry in _manifest(attempt):
         path = folder / entry.shard
         reason = shard_fault(path, entry)
@@ -62,6 +99,12 @@ def _read_attempt(folder: Path, rank: int, number: int) -> Attempt:
             attempt.shards.append((path, entry))
         else:
             attempt.broken.append(Broken(path, reason))
+    spans: dict[str, list[tuple[int, int]]] = {}
+    for _, entry in attempt.shards:
+        spans.setdefault(entry.table, []).append((entry.first_seq, entry.last_seq))
+    attempt.tail = tail_of(logs, rank, spans)
+    attempt.broken += [Broken(path, reason) for path, reason in attempt.tail.unusable]
+    attempt.broken += [Broken(one.file, one.text) for one in attempt.tail.faults if not one.fault.torn]
     _read_marker(attempt)
     return attempt
 
@@ -126,5 +169,6 @@ def _read_marker(attempt: Attempt) -> None:
     attempt.closed = marker
     for table, rows in tables.items():
         listed = sum(entry.rows for _, entry in attempt.shards if entry.table == table)
+        listed += len(attempt.tail.tables.get(table, ()))
         if listed != rows and not attempt.broken:
             attempt.broken.append(Broken(path, f"counts {rows} rows of {table}, the sound shards hold {listed}"))

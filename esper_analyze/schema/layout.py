@@ -19,6 +19,7 @@ LABELS_FILE = "labels.toml"
 
 _RANK = re.compile(r"rank(\d{5})\Z")
 _ATTEMPT = re.compile(r"attempt-(\d{4})-[0-9a-f]{8}\Z")
+_LOG = re.compile(r"\.wal-(\d{6,})\Z")
 _SHARD = re.compile(r"([a-z_]+)-(\d{6,})\.parquet\Z")
 
 
@@ -35,6 +36,17 @@ def attempt_folder(attempt: int, token: str) -> str:
 def shard_name(table: str, number: int) -> str:
     """Return the file name of a sealed shard; shards sealed together share their number."""
     return f"{table}-{number:06d}.parquet"
+
+
+def log_name(number: int) -> str:
+    """Return the file name of a write-ahead log."""
+    return f".wal-{number:06d}"
+
+
+def log_of(name: str) -> int | None:
+    """Return the number of a write-ahead log's file name, None when it is no such name."""
+    match = _LOG.match(name)
+    return int(match[1]) if match else None
 
 
 def rank_of(folder: Path) -> int | None:

@@ -31,6 +31,20 @@ def literal_path(path: str) -> str:
     return re.sub(r"([*?\[])", r"[\1]", path)
 
 
+def select_rows(
+    table: Table, shards: Sequence[tuple[Sequence[str], int | None]], tails: Sequence[tuple[str, int | None]]
+) -> str:
+    """Return a SELECT over explicit shard files and registered Arrow tables, each only before its ``until`` update."""
+    parts = [_before(select_shards(table, files), until) for files, until in shards if files]
+    names = ", ".join(quote_identifier(column.name) for column in table.columns)
+    parts += [_before(f"select {names} from {quote_identifier(name)}", until) for name, until in tails]
+    return " union all ".join(parts) if parts else select_shards(table, [])
+
+
+def _before(query: str, until: int | None) -> str:
+    return query if until is None else f"{query} where update < {until}"
+
+
 def select_shards(table: Table, files: Sequence[str]) -> str:
     """Return a SELECT over an explicit list of shard files; typed and empty when there are none."""
     if not files:

@@ -7,13 +7,13 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from esper_analyze.schema.block import Block, nullable
 from recorder.detail import DetailLook
 from recorder.measure.direction import spacing
 from recorder.measure.elements import FIELDS
 from recorder.parameters import ParameterMap
 from recorder.reduce.norms import Numbers
 from recorder.reduce.update import Cells
-from recorder.store.block import Block, nullable
 
 _FIELD = {name: place for place, name in enumerate(FIELDS)}
 _BINS = ("zero", "below_1e_6", "1e_6_to_1e_4", "1e_4_to_1e_2", "1e_2_to_1", "1_and_above")

@@ -6,10 +6,10 @@ import math
 
 import numpy as np
 
+from esper_analyze.schema.block import Block, nullable
 from recorder.batch import LOSSES
 from recorder.measure import entropy, ratios
 from recorder.reduce.update import Cells, Inner, summary
-from recorder.store.block import Block, nullable
 
 _RATIO = {name: place for place, name in enumerate(ratios.FIELDS)}
 _HEAD = {name: place for place, name in enumerate(entropy.HEAD_FIELDS)}

@@ -20,11 +20,14 @@ from pathlib import Path
 import pyarrow as pa
 
 from esper_analyze.schema import layout
+from esper_analyze.schema.block import Block, Rows
+from esper_analyze.schema.entries import Entry, arrow_table
+from esper_analyze.schema.frames import encode
 from esper_analyze.schema.tables import BY_NAME
-from recorder.store.block import Block, Rows
 from recorder.store.files import append_line, sync_folder, write_whole
 from recorder.store.lock import WriterLock
-from recorder.store.shards import Entry, arrow_table, seal
+from recorder.store.log import Log
+from recorder.store.shards import seal
 
 LOG = logging.getLogger("recorder")
 
@@ -36,9 +39,13 @@ SEAL_UPDATES = 16
 SEAL_SECONDS_AT_MOST = 300.0
 """… and at the latest after this time."""
 MAX_INBOX = 10_000
-"""Hand-overs the writer has not taken up yet; beyond, the training thread takes them up itself, to bound them."""
+"""Hand-overs the writer has not taken up yet; beyond, only tables that are never dropped are taken in."""
 MAX_WAITING_ROWS = 500_000
 """Rows kept in memory while the disk fails; beyond, rows of ``DROP_ORDER`` go first, oldest first."""
+SETTLE_SECONDS = 0.002
+"""The training waits at most so long for an update to reach the log, and not again while the disk stalls."""
+LOG_BACK_OFF = 5.0
+"""A log that could not be written to is tried again after so long."""
 DROP_ORDER = ("layers", "tensors", "transitions", "steps", "groups", "lstm", "heads", "episodes")
 
 _LIVE: weakref.WeakSet[Store] = weakref.WeakSet()
@@ -64,6 +71,11 @@ class Store:
         self.lock = WriterLock(self.folder / layout.LOCK_FILE)
         self.inert = False
         self.lost_rows = 0
+        self._log = Log(self.folder)
+        self._log_fails_until = 0.0
+        self._unlogged: dict[str, int] = {}  # rows that wait for sealing and are in no log
+        self._logged = threading.Event()
+        self._stalled = False
         self._seq = 0
         self._number = 0
         self._waiting: dict[str, list[Entry]] = {}
@@ -89,23 +101,67 @@ class Store:
         """
         if self.inert or self._closing:
             return
-        self._inbox.append(rows)
-        if len(self._inbox) > MAX_INBOX:
-            self._take_up()
+        self._logged.clear()
+        self._inbox.append(rows if len(self._inbox) < MAX_INBOX else self._stripped(rows))
+        self._wake.set()
+
+    def _stripped(self, rows: Mapping[str, Rows]) -> Mapping[str, Rows]:
+        """Return what is still taken in when the writer has not come to its work for very long; count the rest."""
+        kept = {table: some for table, some in rows.items() if table not in DROP_ORDER}
+        if len(self._inbox) >= 10 * MAX_INBOX:
+            kept = {}
+        self.lost_rows += sum(len(some) for table, some in rows.items() if table not in kept)
+        return kept
+
+    def settle(self, seconds: float = SETTLE_SECONDS) -> None:
+        """Let the writer put what was handed over into the log; never longer than ``seconds``.
+
+        A writer that did not come to it, because its disk stalls, is not waited for again until it has caught up.
+        """
+        if self.inert or self._stalled or self._closing:
+            return
+        self._stalled = not self._logged.wait(seconds)
 
     def _take_up(self) -> None:
-        """Give what was handed over its sequence numbers and put it among what waits for sealing."""
+        """Give what was handed over its sequence numbers, log it, and put it among what waits for sealing."""
         with self._guard:
             if self._inbox and not self._waiting:
                 self._since = time.monotonic()
             while self._inbox:
-                for table, entry in self._inbox.popleft().items():
-                    count = len(entry)
+                entries = {}
+                for table, rows in self._inbox.popleft().items():
+                    count = len(rows)
                     if count:
-                        self._waiting.setdefault(table, []).append((self._seq, entry))
+                        entries[table] = (self._seq, rows)
+                        self._waiting.setdefault(table, []).append((self._seq, rows))
                         self._counts[table] = self._counts.get(table, 0) + count
                         self._seq += count
+                if entries and not self._append(entries):
+                    for table, (_, rows) in entries.items():
+                        self._unlogged[table] = self._unlogged.get(table, 0) + len(rows)
             self._drop_beyond_bound()
+            if not self._inbox:
+                self._logged.set()
+                self._stalled = False
+
+    def _append(self, entries: Mapping[str, Entry]) -> bool:
+        """Put one hand-over into the log; return whether it is there. A log that fails is left alone for a while."""
+        if time.monotonic() < self._log_fails_until:
+            return False
+        try:
+            self._log.append(encode(entries))
+        except OSError as error:
+            self._log_failed(error)
+        except (TypeError, ValueError):  # a cell that cannot be logged cannot be sealed either: told there
+            return False
+        else:
+            return True
+        return False
+
+    def _log_failed(self, error: OSError) -> None:
+        if self._log_fails_until == 0.0:
+            LOG.warning("recorder: cannot log to %s (%s); training goes on, retrying", self.folder, error)
+        self._log_fails_until = time.monotonic() + LOG_BACK_OFF
 
     def _drop_beyond_bound(self) -> None:
         excess = sum(self._counts.values()) - MAX_WAITING_ROWS
@@ -134,12 +190,21 @@ class Store:
             self._wake.clear()
             if not self._closing:
                 self._take_up()
+                self._sync()
                 if self._due():
                     self._seal_waiting()
+
+    def _sync(self) -> None:
+        try:
+            self._log.sync()
+        except OSError as error:
+            self._log_failed(error)
 
     def _seal_waiting(self) -> None:
         with self._guard:
             waiting, self._waiting, self._counts = self._waiting, {}, {}
+            unlogged, self._unlogged = self._unlogged, {}
+            ended = self._log.rotate()
         self._number += 1
         left = {}
         for table, entries in waiting.items():
@@ -152,9 +217,10 @@ class Store:
                 self.lost_rows += sum(len(rows) for _, rows in entries)
                 LOG.exception("recorder: rows of %s cannot be written and are lost; the others go on", table)
         if left:
-            self._put_back(left)
+            self._put_back(left, unlogged)
         else:
-            self._back_off, self._retry_at = 1.0, 0.0
+            self._back_off, self._retry_at, self._log_fails_until = 1.0, 0.0, 0.0
+            self._log.forget(ended)
 
     def _seal_table(self, table: str, entries: Sequence[Entry]) -> None:
         data = self._arrow(table, entries)
@@ -185,8 +251,10 @@ class Store:
         self._retry_at = time.monotonic() + self._back_off
         self._back_off = min(self._back_off * 2, 60.0)
 
-    def _put_back(self, left: dict[str, list[Entry]]) -> None:
+    def _put_back(self, left: dict[str, list[Entry]], unlogged: Mapping[str, int]) -> None:
         with self._guard:
+            for table in left:
+                self._unlogged[table] = self._unlogged.get(table, 0) + unlogged.get(table, 0)
             for table, entries in left.items():
                 self._waiting[table] = entries + self._waiting.get(table, [])
                 self._counts[table] = self._counts.get(table, 0) + sum(len(rows) for _, rows in entries)
@@ -214,8 +282,12 @@ class Store:
         if threading.current_thread() is not self._thread:
             self._thread.join(timeout=60.0)
         self.flush()
-        left = sum(self._counts.values())
-        self.lost_rows += left
+        if not self._waiting:
+            self._log.forget(self._log.rotate())
+        for table, count in self._counts.items():  # what could not be sealed is in the log, or lost
+            lost = min(count, self._unlogged.get(table, 0))
+            self.lost_rows += lost
+            self._written.setdefault(table, {"rows": 0, "last_update": -1})["rows"] += count - lost
         marker = {"reason": reason, "closed_at": time.time(), "lost_rows": self.lost_rows, "tables": self._written}
         try:
             write_whole(self.folder / layout.CLOSED_FILE, json.dumps(marker, indent=1).encode())

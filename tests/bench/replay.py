@@ -50,7 +50,7 @@ def columns() -> dict[str, list[str]]:
 def decode(run: Run) -> None:
     """Decode the columns shard by shard with pyarrow on one thread, and do nothing with them."""
     for table, names in columns().items():
-        for path, _ in run.shards(table, 0):
+        for path in run.files(table):
             with pq.ParquetFile(path) as file:
                 file.read(columns=names, use_threads=False)
 
@@ -65,7 +65,7 @@ def per_row(run: Run) -> int:
     """Judge the first updates row by row in plain Python, decoding included; return how many."""
     detector, taken = PerRow(), 0
     named = columns()
-    files = {table: pq.ParquetFile(run.shards(table, 0)[0][0]) for table in named}
+    files = {table: pq.ParquetFile(run.files(table)[0]) for table in named}
     heads = files["heads"].read(columns=named["heads"], use_threads=False).slice(0, 8 * PER_ROW_UPDATES).to_pylist()
     rows = files["updates"].read(columns=named["updates"], use_threads=False).slice(0, PER_ROW_UPDATES).to_pylist()
     for taken, row in enumerate(rows, 1):

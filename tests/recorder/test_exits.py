@@ -74,5 +74,5 @@ def test_a_killed_process_leaves_a_run_that_opens_and_says_it_is_not_closed(tmp_
     assert run_process(script, tmp_path / "run") == -signal.SIGKILL
     run = open_run(tmp_path / "run")
     assert not run.closed
-    assert run.last_update == 2
+    assert run.last_update == 3
     assert os.listdir(run.attempts[0].folder)  # noqa: PTH208

@@ -20,9 +20,9 @@ from esper_analyze.errors import DamagedError
 from esper_analyze.runs.run import open_run
 from esper_analyze.schema import BY_NAME, TABLES, Kind
 from esper_analyze.schema.arrow import arrow_schema
+from esper_analyze.schema.block import Block, nullable
 from esper_analyze.schema.column import Column, Table
 from recorder.store import store as store_module
-from recorder.store.block import Block, nullable
 from recorder.store.files import write_whole
 from recorder.store.lock import LockedError, WriterLock
 from recorder.store.run_file import create_run, plain
@@ -160,11 +160,31 @@ def test_a_full_disk_never_raises_and_nothing_is_lost_once_it_recovers(
 
 
 def test_what_can_never_be_written_is_counted_exactly(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("recorder.store.log.write_all", _no_space)
     store = new_store(tmp_path)
     store.put({"updates": [update_row(0)], "episodes": [{"update": 0}] * 3})
     monkeypatch.setattr("recorder.store.shards.write_whole", _no_space)
     store.close("closed")
     assert store.lost_rows == 4
+    assert open_run(tmp_path).rows["updates"] == 0
+
+
+def test_what_cannot_be_sealed_is_read_from_the_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = new_store(tmp_path)
+    block = Block(2, {"update": 0, "layer": ["a", "b"], "minibatch": 1, "std": nullable(np.ones(2), np.eye(2)[0] > 0)})
+    store.put({"updates": [update_row(0, kl_k3=math.nan)], "layers": block, "episodes": [{"update": 0}] * 3})
+    with monkeypatch.context() as broken:
+        broken.setattr("recorder.store.shards.write_whole", _no_space)
+        store.close("closed")
+    assert store.lost_rows == 0
+    run = open_run(tmp_path)
+    assert (run.closed, run.rows["episodes"], run.last_update) == (True, 3, 0)
+    assert math.isnan(run.frame("updates")["kl_k3"][0])
+    assert run.frame("layers")["std"].to_list() == [1.0, None]
+    assert run.frame("layers")["seq"].to_list() == [1, 2]
+    for connection in (run.connection(), run.sandbox()):
+        assert connection.execute("select count(*), count(std) from layers").fetchall() == [(2, 1)]
+        assert connection.execute("select isnan(kl_k3) from updates").fetchall() == [(True,)]
 
 
 def _no_space(*_: object) -> None:
@@ -173,10 +193,10 @@ def _no_space(*_: object) -> None:
 
 def test_memory_is_bounded_and_detail_goes_before_updates(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(store_module, "MAX_WAITING_ROWS", 10)
-    monkeypatch.setattr(store_module, "MAX_INBOX", 0)
     store = new_store(tmp_path)
     for number in range(8):
         store.put({"updates": [update_row(number)], "steps": [{"update": number, "epoch": 0, "minibatch": 0}] * 2})
+    store.settle(10.0)
     assert store.take_losses() == 14
     assert store.take_losses() == 0
     store.close("closed")

@@ -1,0 +1,85 @@
+"""What a writer had logged and not sealed: the tail of a run that is still written, or whose writer was killed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pyarrow as pa
+
+from esper_analyze.schema import layout
+from esper_analyze.schema.entries import Entry, arrow_table
+from esper_analyze.schema.frames import Fault, frames
+from esper_analyze.schema.tables import BY_NAME
+
+
+@dataclass(frozen=True, slots=True)
+class LogFault:
+    """Bytes of a log file that hold no sound frame. A torn tail is where the writer was stopped, and no damage."""
+
+    file: Path
+    fault: Fault
+
+    @property
+    def text(self) -> str:
+        """The fault in words: position and reason."""
+        where = f"bytes {self.fault.start:,}–{self.fault.stop:,}"
+        return f"{where}: {'torn tail, ' if self.fault.torn else ''}{self.fault.reason}"
+
+
+@dataclass(slots=True)
+class Tail:
+    """Rows by table that are in no shard, in the order they were written; and what of the log could not be read."""
+
+    tables: dict[str, pa.Table] = field(default_factory=dict)
+    faults: list[LogFault] = field(default_factory=list)
+    unusable: list[tuple[Path, str]] = field(default_factory=list)
+
+
+Spans = Mapping[str, Sequence[tuple[int, int]]]
+"""First and last sequence number of each sound shard, by table."""
+
+
+def read_logs(folder: Path) -> list[tuple[Path, bytes | OSError]]:
+    """Return the log files in ``folder`` in order, each as bytes or as why it cannot be read.
+
+    Read them before the manifest: what a living writer seals meanwhile is then seen twice, and never not at all.
+    """
+    numbered = [(number, path) for path in folder.iterdir() if (number := layout.log_of(path.name)) is not None]
+    found: list[tuple[Path, bytes | OSError]] = []
+    for _, path in sorted(numbered):
+        try:
+            found.append((path, path.read_bytes()))
+        except FileNotFoundError:
+            continue
+        except OSError as error:
+            found.append((path, error))
+    return found
+
+
+def tail_of(logs: Sequence[tuple[Path, bytes | OSError]], rank: int, sealed: Spans) -> Tail:
+    """Return what the logs hold and no shard has."""
+    tail = Tail()
+    entries: dict[str, list[Entry]] = {}
+    for path, data in logs:
+        if isinstance(data, OSError):
+            tail.unusable.append((path, f"cannot be read ({data.strerror})"))
+            continue
+        found, faults = frames(data)
+        tail.faults += [LogFault(path, fault) for fault in faults]
+        for frame in found:
+            for table, entry in frame.items():
+                if not any(first <= entry[0] <= last for first, last in sealed.get(table, ())):
+                    entries.setdefault(table, []).append(entry)
+    for table, some in entries.items():
+        try:
+            tail.tables[table] = arrow_table(BY_NAME[table], _once(some), rank)
+        except (pa.ArrowException, TypeError, ValueError) as error:
+            tail.unusable.append((logs[0][0], f"logged rows of {table} do not fit its schema ({error})"[:300]))
+    return tail
+
+
+def _once(entries: list[Entry]) -> list[Entry]:
+    """Return entries in order of their sequence numbers, each once."""
+    return [entry for _, entry in sorted({entry[0]: entry for entry in entries}.items())]

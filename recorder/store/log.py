@@ -1,0 +1,94 @@
+"""The write-ahead log: what waits for sealing, in files that a kill of the process cannot take back.
+
+A frame is one ``write`` at the end of the file; once it returned, the kernel has it, whatever becomes of the process.
+A file is deleted only after everything in it is sealed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from pathlib import Path
+
+from esper_analyze.schema.frames import MAGIC
+from esper_analyze.schema.layout import log_name
+from recorder.store.files import write_all
+
+SYNC_SECONDS = 2.0
+"""How much a power failure may cost: the log is synced this often."""
+
+
+class Log:
+    """The log files of one attempt; one is open for writing, older ones wait for their rows to be sealed."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.number = 0
+        self._descriptor: int | None = None
+        self._end = 0
+        self._dirty = False
+        self._synced = time.monotonic()
+        self._kept: list[int] = []
+
+    def append(self, frame: bytes) -> None:
+        """Write one frame. Raises ``OSError``; then nothing of it stands, or the file is not written to again."""
+        if self._descriptor is None:
+            self._open()
+        assert self._descriptor is not None
+        try:
+            write_all(self._descriptor, frame)
+        except OSError:
+            self._take_back()
+            raise
+        self._end += len(frame)
+        self._dirty = True
+
+    def _open(self) -> None:
+        self.number += 1
+        path = self.folder / log_name(self.number)
+        self._descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC, 0o644)
+        self._kept.append(self.number)
+        self._end = 0
+        try:
+            write_all(self._descriptor, MAGIC)
+        except OSError:
+            self.rotate()
+            raise
+        self._end = len(MAGIC)
+
+    def _take_back(self) -> None:
+        """Cut off what a failed write left behind; a file where that fails is not written to again."""
+        assert self._descriptor is not None
+        try:
+            os.ftruncate(self._descriptor, self._end)
+        except OSError:
+            self.rotate()
+
+    def rotate(self) -> int:
+        """Go on in a new file; return the number of the one that ends here."""
+        if self._descriptor is not None:
+            with contextlib.suppress(OSError):  # what close could complain of, sync has seen or will not help
+                os.close(self._descriptor)
+            self._descriptor = None
+        return self.number
+
+    def forget(self, number: int) -> None:
+        """Delete the files up to ``number``: everything in them is sealed."""
+        for old in [one for one in self._kept if one <= number]:
+            with contextlib.suppress(OSError):  # readers skip what a shard has too
+                (self.folder / log_name(old)).unlink()
+            self._kept.remove(old)
+
+    def sync(self, *, now: bool = False) -> None:
+        """Make what was written safe from a power failure, when that is due. Raises ``OSError``, once for a file."""
+        if self._descriptor is None or not self._dirty:
+            return
+        if not now and time.monotonic() - self._synced < SYNC_SECONDS:
+            return
+        self._dirty, self._synced = False, time.monotonic()
+        try:
+            os.fdatasync(self._descriptor)
+        except OSError:  # its pages may be gone: never sync the same file again
+            self.rotate()
+            raise
