@@ -1,0 +1,331 @@
+"""For every rule, runs that are sound, then ill: which fault begins when, and what the rule is to say of it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+import torch
+
+from tests.recorder.sick_loop import Loop, Rollout, unlike
+
+Stage = Callable[[Loop], None]
+RUN, INFO, WARNING, CRITICAL = "run", "info", "warning", "critical"
+
+
+@dataclass(frozen=True)
+class Drive:
+    """A run that is sound until its first fault.
+
+    Of ``sound`` and ``faults`` (by update) the latest one reached is applied before every update's collection.
+    ``says`` maps (subject, metric) to every verdict worse than ok that the rule is to announce, by update.
+    """
+
+    faults: Mapping[int, Stage]
+    says: Mapping[tuple[str, str], Mapping[int, str]]
+    sound: Mapping[int, Stage] = field(default_factory=dict)
+    loop: Mapping[str, Any] = field(default_factory=dict)
+    recorder: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def begins(self) -> int:
+        """The first update that is not sound."""
+        return min(self.faults)
+
+    @property
+    def verdicts(self) -> set[str]:
+        """What the rule is to say, at some time."""
+        return {verdict for said in self.says.values() for verdict in said.values()}
+
+    def record(self, run_dir: Path) -> None:
+        """Record the run, up to the update after the last thing the rule is to say: there the level has changed."""
+        loop, stages = Loop(**self.loop), {**self.sound, **self.faults}
+        with loop.recorder(run_dir, **self.recorder):
+            for number in range(max(update for said in self.says.values() for update in said) + 2):
+                reached = [start for start in stages if start <= number]
+                if reached:
+                    stages[max(reached)](loop)
+                loop.update(number)
+
+
+def have(**symptoms: Any) -> Stage:
+    """Set fields of the loop."""
+
+    def stage(loop: Loop) -> None:
+        for name, value in symptoms.items():
+            assert hasattr(loop, name)
+            setattr(loop, name, value)
+
+    return stage
+
+
+def prefer(**heads: Sequence[float]) -> Stage:
+    return lambda loop: loop.prefer(**heads)
+
+
+def leap(*op: float, after: int = 1) -> Stage:
+    """Let one optimizer step move the logits of ``op`` by so much."""
+    return have(leap={"op": op}, leap_after=after)
+
+
+def gates(gate: float, *candidate: float) -> Stage:
+    return lambda loop: loop.set_gates(gate, candidate)
+
+
+def miss(size: float) -> Stage:
+    """Let the critic be off by ``size`` deviations of the returns: explained variance 1 − size², nrmse 1.04 size."""
+
+    def spoil(rollout: Rollout) -> None:
+        error = unlike(rollout.returns, torch.Generator().manual_seed(0))
+        rollout.values = rollout.returns - size * rollout.returns.std(correction=0) * error
+
+    return have(spoil=spoil)
+
+
+def shrink(share: float) -> Stage:
+    """Leave only a share of the advantages."""
+
+    def spoil(rollout: Rollout) -> None:
+        rollout.values = rollout.returns - share * rollout.advantages
+
+    return have(spoil=spoil)
+
+
+def say_the_mean(rollout: Rollout) -> None:
+    rollout.values = torch.full_like(rollout.values, rollout.returns.mean().item())
+
+
+def one_reward(size: float) -> Stage:
+    def spoil(rollout: Rollout) -> None:
+        rollout.returns[0] += size
+
+    return have(spoil=spoil)
+
+
+def stale_log_probs(rollout: Rollout) -> None:
+    rollout.old["op"] = rollout.old["op"] + 1e-3
+
+
+def forgotten_masks(rollout: Rollout) -> None:
+    rollout.masks = {name: torch.ones_like(mask) for name, mask in rollout.masks.items()}
+
+
+def broken_state(number: float) -> Stage:
+    def spoil(rollout: Rollout) -> None:
+        assert rollout.state is not None
+        rollout.state = (rollout.state[0] * number, rollout.state[1])
+
+    return have(spoil=spoil)
+
+
+def no_learning(loop: Loop) -> None:
+    loop.optimizer.param_groups[0]["lr"] = 0.0
+
+
+def refuse_writing(loop: Loop) -> None:
+    """Let the store try to write what waits, on a full disk, with room for little in memory."""
+    full = OSError(28, "No space left on device")
+    with (
+        patch("recorder.store.shards.write_whole", side_effect=full),
+        patch("recorder.store.store.MAX_WAITING_ROWS", 50),
+    ):
+        loop.rec._store.flush()
+
+
+RECURRENT: Mapping[str, Any] = {"recurrent": True}
+UNMASKED: Mapping[str, Any] = {"masked": False}
+
+POLICY: dict[str, tuple[Drive, ...]] = {
+    "first_ratio": (
+        Drive(
+            {3: have(spoil=stale_log_probs), 5: have(spoil=forgotten_masks)},
+            {(RUN, "first_ratio_error"): {3: WARNING, 5: CRITICAL}},
+        ),
+    ),
+    "kl_spike": (
+        Drive({3: leap(1.5, 0, 0, 0), 5: leap(4, 0, 0, 0)}, {(RUN, "kl_k3"): {3: INFO, 4: WARNING, 5: CRITICAL}}),
+        Drive(
+            {3: leap(0.8, 0, 0, 0)},
+            {(RUN, "kl_k3"): {5: WARNING}},
+            loop={"target_kl": 0.02},
+        ),
+    ),
+    "spike_then_silence": (
+        Drive(
+            {3: have(leap={"op": (60, 0, 0, 0), "slot": (60, 0)}, stays=True), 4: have(leap={})},
+            {(RUN, "kl_k3"): {5: CRITICAL}},
+        ),
+    ),
+    "frozen_update": (
+        Drive(
+            {3: no_learning, 6: have(loss_scale=1e25)},
+            {(RUN, "kl_k3"): {5: WARNING}, (RUN, "grad_norm_post_clip_max"): {6: CRITICAL}},
+        ),
+    ),
+    "entropy_low": (
+        Drive({3: prefer(op=(4, 0, 0, 0), slot=(1.6, -1.6))}, {(RUN, "entropy_norm"): {3: INFO}}, loop=UNMASKED),
+    ),
+    "entropy_collapse": (
+        Drive(
+            {3: prefer(op=(5.5, 0, 0, 0), slot=(2.5, -2.5)), 5: prefer(op=(9, 0, 0, 0), slot=(5, -5))},
+            {(RUN, "entropy_norm"): {3: WARNING, 5: CRITICAL}},
+            loop=UNMASKED,
+        ),
+        Drive(
+            {36: prefer(op=(5.5, 0, 0, 0), slot=(2.5, -2.5))},
+            {(RUN, "entropy_norm"): {36: INFO}},
+            sound={10: prefer(op=(2.2, 0, 0, 0), slot=(2, -2))},
+            loop={"masked": False, "episode_growth": 5.0},
+        ),
+    ),
+    "head_entropy_collapse": (
+        Drive({3: prefer(slot=(4, -4))}, {("slot", "entropy_norm"): {5: WARNING, 22: CRITICAL}}),
+        Drive(
+            {36: prefer(slot=(4, -4))},
+            {("slot", "entropy_norm"): {38: INFO}},
+            sound={10: prefer(slot=(1.1, -1.1))},
+            loop={"episode_growth": 5.0},
+        ),
+    ),
+    "mask_collapse": (Drive({3: have(single=("slot",))}, {("slot", "learnable_fraction"): {3: INFO}}),),
+    "ratio_explosion": (
+        Drive(
+            {3: leap(0, 0, 0, 2.1), 5: leap(0, 0, 0, 5)},
+            {(RUN, "ratio_max"): {3: INFO, 4: WARNING, 5: CRITICAL}},
+            sound={0: prefer(op=(0, 0, 0, -4))},
+            loop={"masked": False, "forced": {"op": 3}},
+        ),
+    ),
+    "ratio_collapse": (
+        Drive(
+            {3: leap(-3.2, 0, 0, 0), 5: leap(-6, 0, 0, 0)},
+            {(RUN, "ratio_min"): {3: INFO, 4: WARNING, 5: CRITICAL}},
+            loop={"masked": False, "forced": {"op": 0}},
+        ),
+    ),
+    "clip_saturation": (
+        Drive(
+            {3: leap(1.5, 0, 0, 0, after=2), 6: leap(1.5, 0, 0, 0, after=1)},
+            {(RUN, "clip_fraction"): {5: WARNING, 8: CRITICAL}},
+            loop=UNMASKED,
+        ),
+    ),
+}
+
+VALUE: dict[str, tuple[Drive, ...]] = {
+    "advantage_collapse": (
+        Drive({10: shrink(0.02), 15: shrink(0.0)}, {(RUN, "advantage_std"): {14: WARNING, 19: CRITICAL}}),
+        Drive({25: shrink(0.02)}, {(RUN, "advantage_std"): {29: INFO}}, loop={"episode_growth": 5.0}),
+    ),
+    "advantage_outlier": (
+        Drive(
+            {3: one_reward(15.0), 4: one_reward(1e5)},
+            {(RUN, "advantage_max"): {3: INFO, 4: WARNING}},
+            loop={"samples": 4000},
+        ),
+    ),
+    "critic_constant": (
+        Drive({3: have(spoil=say_the_mean)}, {(RUN, "explained_variance"): {22: WARNING, 102: CRITICAL}}),
+    ),
+    "critic_not_learning": (
+        Drive({10: miss(1.0), 60: miss(2.0)}, {(RUN, "explained_variance"): {59: INFO, 90: WARNING}}),
+    ),
+    "value_collapse": (
+        Drive(
+            {10: miss(1.0), 15: miss(1.2), 20: miss(1.6)},
+            {(RUN, "explained_variance"): {14: INFO, 19: WARNING, 24: CRITICAL}},
+            recorder={"total_updates": 10},  # late: explained variance is to be above 0.1
+        ),
+    ),
+    "value_divergence": (
+        Drive(
+            {22: miss(20.0), 25: miss(400.0)},
+            {(RUN, metric): {24: WARNING, 27: CRITICAL} for metric in ("value_nrmse", "bellman_error")},
+        ),
+    ),
+    "performance_degradation": (
+        Drive(
+            {40: have(episode_return=85.0), 60: have(episode_return=50.0), 80: have(episode_return=5.0)},
+            {(RUN, "episode_return_mean"): {54: INFO, 74: WARNING, 99: CRITICAL}},
+            recorder={"total_updates": 100},
+        ),
+    ),
+}
+
+GRADIENTS: dict[str, tuple[Drive, ...]] = {
+    "numerical_instability": (Drive({3: one_reward(math.nan)}, {(RUN, "nonfinite_sources"): {3: CRITICAL}}),),
+    "gradient_missing": (
+        Drive(
+            {3: have(weights={"slot": 0.0}), 5: have(detached=("slot",))},
+            {("slot", "grad_state"): {3: WARNING, 5: CRITICAL}},
+        ),
+    ),
+    "gradient_explosion": (
+        Drive(
+            {22: have(loss_scale=30.0), 24: have(loss_scale=1000.0)},
+            {(group, "grad_norm"): {22: INFO, 23: WARNING, 24: CRITICAL} for group in ("critic", "head:op", "all")},
+            loop={"same_data": True},
+        ),
+    ),
+    "gradient_vanishing": (
+        Drive(
+            {10: have(weights={"slot": 0.0}), 13: have(loss_scale=1e-9)},
+            {("all", "vanishing_severity"): {12: WARNING, 15: CRITICAL}, ("all", "grad_norm"): {15: INFO}},
+        ),
+    ),
+    "gradient_drift": (
+        Drive(
+            {15: have(loss_scale=2.2), 18: have(loss_scale=8.0)},
+            {(group, "grad_norm"): {17: WARNING, 20: CRITICAL} for group in ("critic", "shared", "all")},
+            loop={"same_data": True},
+        ),
+    ),
+    "clipping_always": (
+        Drive(
+            {10: have(loss_scale=6.0), 30: have(loss_scale=30.0), 61: have(loss_scale=3000.0)},
+            {(RUN, "clip_active_fraction"): {29: INFO, 60: WARNING, 90: CRITICAL}},
+            loop={"same_data": True},
+        ),
+    ),
+}
+
+REST: dict[str, tuple[Drive, ...]] = {
+    "data_lost": (Drive({3: refuse_writing, 4: have()}, {(RUN, "dropped_rows"): {3: WARNING}}),),
+    "update_skipped": (
+        Drive({3: one_reward(math.nan)}, {(RUN, "status"): {3: WARNING, 5: CRITICAL}}, loop={"guard": True}),
+    ),
+    "lstm_nonfinite": (
+        Drive(
+            {3: broken_state(math.nan), 4: broken_state(math.inf)},
+            {("rollout", "has_nan"): {3: CRITICAL}, ("rollout", "has_inf"): {4: CRITICAL}},
+            loop=RECURRENT,
+        ),
+    ),
+    "lstm_explosion": (
+        Drive(
+            {3: gates(50, *[0.469] * 4), 6: gates(50, *[50] * 4)},  # cells of 7, then 16, after sixteen steps
+            {(phase, "c_rms"): {3: INFO, 5: WARNING, 6: CRITICAL} for phase in ("rollout", "update")},
+            loop=RECURRENT,
+        ),
+    ),
+    "lstm_vanishing": (
+        Drive(
+            {3: gates(0, *[2e-5] * 4), 5: gates(0, *[1e-8] * 4)},
+            {("rollout", metric): {3: WARNING, 5: CRITICAL} for metric in ("h_rms", "c_rms")},
+            loop=RECURRENT,
+        ),
+    ),
+    "lstm_saturation": (
+        Drive(
+            {3: gates(50, 50, 50, 50, 0), 5: gates(50, *[50] * 4)},
+            {("rollout", "h_saturation"): {3: WARNING, 5: CRITICAL}, ("update", "forget_saturation"): {3: CRITICAL}},
+            loop=RECURRENT,
+        ),
+    ),
+}
+
+DRIVES = POLICY | VALUE | GRADIENTS | REST

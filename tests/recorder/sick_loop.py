@@ -1,0 +1,216 @@
+"""A tiny PPO loop with real gradients and steps that can be made ill: every field but the first few is a symptom.
+
+A sound update of it gives no rule anything to say, neither an alarm nor a missing number.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from recorder import Recorder
+
+SIZES = {"op": 4, "slot": 2}
+EPOCHS = 4
+MAX_NORM = 2.0
+
+State = tuple[Tensor, Tensor]
+
+
+class Net(nn.Module):
+    """Body, LSTM where wanted, two heads and a critic, four wide; samples in a row are steps of one environment."""
+
+    def __init__(self, *, recurrent: bool) -> None:
+        super().__init__()
+        self.body = nn.Linear(3, 4)
+        self.lstm = nn.LSTM(4, 4) if recurrent else None
+        self.heads = nn.ModuleDict({name: nn.Linear(4, size) for name, size in SIZES.items()})
+        self.critic = nn.Linear(4, 1)
+        self.critic.weight.data.mul_(5.0)  # values about as far apart as 1
+
+    def head(self, name: str) -> nn.Linear:
+        head = self.heads[name]
+        assert isinstance(head, nn.Linear)
+        return head
+
+    def forward(self, x: Tensor, masks: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], Tensor, State | None]:
+        hidden, state = torch.tanh(self.body(x)), None
+        if self.lstm is not None:
+            hidden, state = self.lstm(hidden.unsqueeze(1))
+            hidden = hidden.squeeze(1)
+        raw = {name: torch.where(masks[name], head(hidden), torch.tensor(-1e8)) for name, head in self.heads.items()}
+        return {name: one.log_softmax(-1) for name, one in raw.items()}, self.critic(hidden).squeeze(-1), state
+
+
+@dataclass
+class Rollout:
+    """What one collection gave. ``advantages``, one step ahead, are the TD errors as well."""
+
+    x: Tensor
+    masks: dict[str, Tensor]
+    actions: dict[str, Tensor]
+    old: dict[str, Tensor]
+    values: Tensor
+    returns: Tensor
+    state: State | None
+
+    @property
+    def advantages(self) -> Tensor:
+        return self.returns - self.values
+
+
+def unlike(like: Tensor, random: torch.Generator) -> Tensor:
+    """Return noise of deviation 1, uncorrelated with ``like``: errors of known size."""
+    noise, held = torch.randn(len(like), generator=random), like - like.mean()
+    noise = noise - noise.mean()
+    noise = noise - held * (noise @ held) / (held @ held)
+    return 0.3 + noise / noise.std(correction=0)
+
+
+@dataclass
+class Loop:
+    """One training; what follows ``net`` is sound by default, and what a fault changes."""
+
+    samples: int = 16
+    recurrent: bool = False
+    same_data: bool = False
+    net: Net = field(init=False)
+    rec: Recorder = field(init=False)
+    masked: bool = True
+    single: tuple[str, ...] = ()  # heads whose masks leave one action
+    episode_return: float = 100.0
+    episode_growth: float = 0.0  # of the return, per update
+    forced: dict[str, int] = field(default_factory=dict)  # action the first two samples take, by head
+    spoil: Callable[[Rollout], None] | None = None  # what happens to the rollout between collection and update
+    leap: dict[str, Sequence[float]] = field(default_factory=dict)  # what an optimizer step adds to biases of heads …
+    leap_after: int = 1  # … after so many minibatches
+    stays: bool = False  # whether the leap outlives its update
+    loss_scale: float = 1.0
+    weights: dict[str, float] = field(default_factory=dict)  # of heads in the loss
+    detached: tuple[str, ...] = ()
+    target_kl: float | None = None
+    guard: bool = False  # whether the loop itself leaves out minibatches whose loss is not finite
+
+    def __post_init__(self) -> None:
+        torch.manual_seed(0)
+        self.net = Net(recurrent=self.recurrent)
+        self.optimizer = torch.optim.SGD(self.net.parameters(), lr=2e-3)
+        self.random = torch.Generator().manual_seed(0)
+
+    def recorder(self, run_dir: Path, **options: Any) -> Recorder:
+        groups = {"actor": self.net.heads, "critic": self.net.critic, "shared": self.net.body}
+        if self.net.lstm is not None:
+            groups["lstm"] = self.net.lstm
+            options["overhead_budget"] = None  # gates are seen on sampled updates
+        heads = {name: self.net.heads[name] for name in SIZES}
+        self.rec = Recorder(run_dir, self.net, heads=heads, sizes=SIZES, groups=groups, strict=True, **options)
+        return self.rec
+
+    @torch.no_grad()
+    def prefer(self, **heads: Sequence[float]) -> None:
+        """Make a policy that prefers some actions whatever it sees: these logits, no weights."""
+        for name, bias in heads.items():
+            self.net.head(name).weight.zero_()
+            self.net.head(name).bias.copy_(torch.tensor(bias))
+
+    @torch.no_grad()
+    def set_gates(self, gates: float, candidate: Sequence[float]) -> None:
+        """Make an LSTM that does not listen: all gates at sigmoid(``gates``), candidates of units at their tanh."""
+        assert self.net.lstm is not None
+        for name, parameter in self.net.lstm.named_parameters():
+            parameter.zero_()
+            if name == "bias_ih_l0":
+                parameter.fill_(gates)
+                parameter[8:12] = torch.tensor(candidate)  # torch's order: i, f, g, o
+
+    def update(self, number: int) -> None:
+        """Collect, train, end the update."""
+        rollout = self._rollout()
+        if self.spoil is not None:
+            self.spoil(rollout)
+        self._train(rollout)
+        for nudge in (-1.0, 1.0):
+            self.rec.episode(self.episode_return + self.episode_growth * number + nudge, 8)
+        self.rec.update(
+            values=rollout.values,
+            returns=rollout.returns,
+            advantages=rollout.advantages,
+            td_errors=rollout.advantages,
+            masks=rollout.masks,
+            lstm=rollout.state,
+            env_steps=(number + 1) * self.samples,
+            target_kl=self.target_kl,
+        )
+
+    @torch.no_grad()
+    def _rollout(self) -> Rollout:
+        if self.same_data:
+            self.random.manual_seed(0)
+        x = torch.randn(self.samples, 3, generator=self.random)
+        masks = {name: self._mask(name, size) for name, size in SIZES.items()}
+        logits, values, state = self.net(x, masks)
+        actions = {}
+        for name, one in logits.items():
+            actions[name] = torch.multinomial(one.exp().nan_to_num(1.0), 1, generator=self.random).squeeze(1)
+            if name in self.forced:
+                actions[name][:2] = self.forced[name]
+        old = {name: one.gather(1, actions[name][:, None]).squeeze(1) for name, one in logits.items()}
+        returns = values + values.std(correction=0) * unlike(values, self.random)
+        return Rollout(x, masks, actions, old, values, returns, state)
+
+    def _mask(self, name: str, size: int) -> Tensor:
+        mask = torch.rand(self.samples, size, generator=self.random) < (0.0 if name in self.single else 0.7)
+        mask[:, 0] = True
+        return mask if self.masked else torch.ones_like(mask)
+
+    def _train(self, rollout: Rollout) -> None:
+        for epoch in range(EPOCHS):
+            if epoch == self.leap_after:
+                self._leap(1.0)
+            self._minibatch(rollout, epoch)
+        if not self.stays:
+            self._leap(-1.0)
+
+    @torch.no_grad()
+    def _leap(self, sign: float) -> None:
+        for name, bias in self.leap.items():
+            self.net.head(name).bias.add_(torch.tensor(bias), alpha=sign)
+
+    def _minibatch(self, rollout: Rollout, epoch: int) -> None:
+        logits, values, _ = self.net(rollout.x, rollout.masks)
+        new = {name: one.gather(1, rollout.actions[name][:, None]).squeeze(1) for name, one in logits.items()}
+        entropy = {name: -(one.exp() * one).sum(-1) for name, one in logits.items()}
+        for name in self.detached:
+            new[name], entropy[name] = new[name].detach(), entropy[name].detach()
+        weights = {name: self.weights.get(name, 1.0) for name in SIZES}
+        log_ratio = torch.stack([weights[name] * (new[name] - rollout.old[name]) for name in SIZES]).sum(0)
+        ratio, advantages = log_ratio.exp(), rollout.advantages
+        policy_loss = -torch.min(ratio * advantages, ratio.clamp(0.8, 1.2) * advantages).mean()
+        value_loss = (values - rollout.returns).square().mean()
+        entropy_loss = -torch.stack([weights[name] * entropy[name] for name in SIZES]).sum(0).mean()
+        loss = self.loss_scale * (policy_loss + 0.5 * value_loss + 0.01 * entropy_loss)
+        self.rec.minibatch(
+            log_prob=new,
+            old_log_prob=rollout.old,
+            entropy=entropy,
+            masks=rollout.masks,
+            clip_range=0.2,
+            policy_loss=policy_loss,
+            value_loss=value_loss,
+            entropy_loss=entropy_loss,
+            loss=loss,
+            values=values,
+            advantages=advantages,
+            epoch=epoch,
+        )
+        if self.guard and not loss.isfinite():
+            return
+        self.optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(self.net.parameters(), MAX_NORM)
+        self.optimizer.step()
