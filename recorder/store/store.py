@@ -6,6 +6,7 @@ training; what could not be written is counted.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
@@ -74,7 +75,9 @@ class Store:
         self._log = Log(self.folder)
         self._log_fails_until = 0.0
         self._unlogged: dict[str, int] = {}  # rows that wait for sealing and are in no log
-        self._logged = threading.Event()
+        self._handed = self._taken = 0  # hand-overs so far; those of them that are in the log, or never will be
+        self._done = threading.Lock()  # released when the writer has taken everything up
+        self._done.acquire()
         self._stalled = False
         self._seq = 0
         self._number = 0
@@ -87,7 +90,8 @@ class Store:
         self._retry_at = 0.0
         self._back_off = 1.0
         self._guard = threading.RLock()  # a signal handler may come while the same thread holds it
-        self._wake = threading.Event()
+        self._bell = threading.Lock()  # released to wake the writer: cheaper than an Event, and no lock to wait for
+        self._bell.acquire()
         self._closing = False
         _LIVE.add(self)
         self._thread = threading.Thread(target=self._work, name="recorder-writer", daemon=True)
@@ -101,9 +105,8 @@ class Store:
         """
         if self.inert or self._closing:
             return
-        self._logged.clear()
         self._inbox.append(rows if len(self._inbox) < MAX_INBOX else self._stripped(rows))
-        self._wake.set()
+        self._handed += 1
 
     def _stripped(self, rows: Mapping[str, Rows]) -> Mapping[str, Rows]:
         """Return what is still taken in when the writer has not come to its work for very long; count the rest."""
@@ -118,16 +121,25 @@ class Store:
 
         A writer that did not come to it, because its disk stalls, is not waited for again until it has caught up.
         """
-        if self.inert or self._stalled or self._closing:
+        if self.inert or self._closing:
             return
-        self._stalled = not self._logged.wait(seconds)
+        _ring(self._bell)
+        until = time.monotonic() + (0.0 if self._stalled else seconds)
+        while self._taken < self._handed:
+            left = until - time.monotonic()
+            if left <= 0:
+                self._stalled = True
+                return
+            self._done.acquire(timeout=left)
 
     def _take_up(self) -> None:
         """Give what was handed over its sequence numbers, log it, and put it among what waits for sealing."""
+        taken = 0
         with self._guard:
             if self._inbox and not self._waiting:
                 self._since = time.monotonic()
             while self._inbox:
+                taken += 1
                 entries = {}
                 for table, rows in self._inbox.popleft().items():
                     count = len(rows)
@@ -140,9 +152,9 @@ class Store:
                     for table, (_, rows) in entries.items():
                         self._unlogged[table] = self._unlogged.get(table, 0) + len(rows)
             self._drop_beyond_bound()
-            if not self._inbox:
-                self._logged.set()
-                self._stalled = False
+            self._taken += taken
+        self._stalled = False
+        _ring(self._done)
 
     def _append(self, entries: Mapping[str, Entry]) -> bool:
         """Put one hand-over into the log; return whether it is there. A log that fails is left alone for a while."""
@@ -186,8 +198,7 @@ class Store:
 
     def _work(self) -> None:
         while not self._closing:
-            self._wake.wait(timeout=1.0)
-            self._wake.clear()
+            self._bell.acquire(timeout=1.0)
             if not self._closing:
                 self._take_up()
                 self._sync()
@@ -278,7 +289,7 @@ class Store:
         if self.inert or self._closing:
             return
         self._closing = True
-        self._wake.set()
+        _ring(self._bell)
         if threading.current_thread() is not self._thread:
             self._thread.join(timeout=60.0)
         self.flush()
@@ -297,6 +308,12 @@ class Store:
             LOG.warning("recorder: %d rows were lost in %s", self.lost_rows, self.folder)
         self.lock.release()
         _LIVE.discard(self)
+
+
+def _ring(bell: threading.Lock) -> None:
+    """Let whoever waits for ``bell`` go on; ringing twice is ringing once."""
+    with contextlib.suppress(RuntimeError):
+        bell.release()
 
 
 def _one_by_one(entry: Entry) -> list[Entry]:
