@@ -232,7 +232,7 @@ VALUE: dict[str, tuple[Drive, ...]] = {
         Drive({3: have(spoil=say_the_mean)}, {(RUN, "explained_variance"): {22: WARNING, 102: CRITICAL}}),
     ),
     "critic_not_learning": (
-        Drive({10: miss(1.0), 60: miss(2.0)}, {(RUN, "explained_variance"): {59: INFO, 90: WARNING}}),
+        Drive({10: miss(1.0), 60: miss(2.0)}, {(RUN, "explained_variance"): {59: INFO, 100: WARNING}}),
     ),
     "value_collapse": (
         Drive(
@@ -250,7 +250,7 @@ VALUE: dict[str, tuple[Drive, ...]] = {
     "performance_degradation": (
         Drive(
             {40: have(episode_return=85.0), 60: have(episode_return=50.0), 80: have(episode_return=5.0)},
-            {(RUN, "episode_return_mean"): {54: INFO, 74: WARNING, 99: CRITICAL}},
+            {(RUN, "episode_return_mean"): {59: INFO, 79: WARNING, 99: CRITICAL}},
             recorder={"total_updates": 100},
         ),
     ),
@@ -287,7 +287,7 @@ GRADIENTS: dict[str, tuple[Drive, ...]] = {
     "clipping_always": (
         Drive(
             {10: have(loss_scale=6.0), 30: have(loss_scale=30.0), 61: have(loss_scale=3000.0)},
-            {(RUN, "clip_active_fraction"): {29: INFO, 60: WARNING, 90: CRITICAL}},
+            {(RUN, "clip_active_fraction"): {29: INFO, 60: WARNING, 100: CRITICAL}},
             loop={"same_data": True},
         ),
     ),
