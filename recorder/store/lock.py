@@ -7,7 +7,7 @@ import os
 import socket
 from pathlib import Path
 
-from recorder.store.files import write_all
+from esper_analyze.schema.files import write_all
 
 
 class LockedError(RuntimeError):

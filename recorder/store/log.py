@@ -11,9 +11,9 @@ import os
 import time
 from pathlib import Path
 
+from esper_analyze.schema.files import write_all
 from esper_analyze.schema.frames import MAGIC
 from esper_analyze.schema.layout import log_name
-from recorder.store.files import write_all
 
 SYNC_SECONDS = 2.0
 """How much a power failure may cost: the log is synced this often."""

@@ -23,12 +23,12 @@ import pyarrow as pa
 from esper_analyze.schema import layout
 from esper_analyze.schema.block import Block, Rows
 from esper_analyze.schema.entries import Entry, arrow_table
+from esper_analyze.schema.files import append_line, sync_folder, write_whole
 from esper_analyze.schema.frames import encode
+from esper_analyze.schema.shards import seal
 from esper_analyze.schema.tables import BY_NAME
-from recorder.store.files import append_line, sync_folder, write_whole
 from recorder.store.lock import WriterLock
 from recorder.store.log import Log
-from recorder.store.shards import seal
 
 LOG = logging.getLogger("recorder")
 

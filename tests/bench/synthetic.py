@@ -16,10 +16,10 @@ from esper_analyze.detector.detector import Detector
 from esper_analyze.detector.rules import RULES
 from esper_analyze.schema.arrow import arrow_schema
 from esper_analyze.schema.column import Table
+from esper_analyze.schema.files import append_line
+from esper_analyze.schema.shards import seal
 from esper_analyze.schema.tables import HEADS, UPDATES
-from recorder.store.files import append_line
 from recorder.store.run_file import create_run
-from recorder.store.shards import seal
 
 TIMED = tuple(rule for rule in RULES if rule.table in ("updates", "heads"))
 """The rules that are timed: those of the run as a whole, and those of heads."""

@@ -17,8 +17,8 @@ import pyarrow.parquet as pq
 
 from esper_analyze.schema.arrow import fingerprint, float_columns, integer_columns, word_columns
 from esper_analyze.schema.column import Table
+from esper_analyze.schema.files import write_whole
 from esper_analyze.schema.layout import ShardEntry, shard_name
-from recorder.store.files import write_whole
 
 
 def parquet_bytes(table: Table, data: pa.Table) -> bytes:
