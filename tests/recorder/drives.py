@@ -22,7 +22,8 @@ class Drive:
     """A run that is sound until its first fault.
 
     Of ``sound`` and ``faults`` (by update) the latest one reached is applied before every update's collection.
-    ``says`` maps (subject, metric) to every verdict worse than ok that the rule is to announce, by update.
+    ``says`` maps (subject, metric) to every verdict worse than ok that the rule is to announce, by update. Where a rule
+    looks at a level of its own only now and then, faults begin so that looking twice as often would not tell it sooner.
     """
 
     faults: Mapping[int, Stage]
@@ -100,8 +101,10 @@ def say_the_mean(rollout: Rollout) -> None:
 
 
 def one_reward(size: float) -> Stage:
+    """Let one return be off by ``size`` deviations of all."""
+
     def spoil(rollout: Rollout) -> None:
-        rollout.returns[0] += size
+        rollout.returns[0] += size * rollout.returns.std(correction=0)
 
     return have(spoil=spoil)
 
@@ -130,7 +133,7 @@ def refuse_writing(loop: Loop) -> None:
     """Let the store try to write what waits, on a full disk, with room for little in memory."""
     full = OSError(28, "No space left on device")
     with (
-        patch("esper_analyze.schema.shards.write_whole", side_effect=full),
+        patch("recorder.store.shards.write_whole", side_effect=full),
         patch("recorder.store.store.MAX_WAITING_ROWS", 50),
     ):
         loop.rec._store.flush()
@@ -151,7 +154,7 @@ POLICY: dict[str, tuple[Drive, ...]] = {
         Drive(
             {3: leap(0.8, 0, 0, 0)},
             {(RUN, "kl_k3"): {5: WARNING}},
-            loop={"target_kl": 0.02},
+            loop={"target_kl": 0.01},
         ),
     ),
     "spike_then_silence": (
@@ -202,7 +205,7 @@ POLICY: dict[str, tuple[Drive, ...]] = {
     ),
     "ratio_collapse": (
         Drive(
-            {3: leap(-3.2, 0, 0, 0), 5: leap(-6, 0, 0, 0)},
+            {3: leap(-3.2, 0, 0, 0), 5: leap(-10, 0, 0, 0)},
             {(RUN, "ratio_min"): {3: INFO, 4: WARNING, 5: CRITICAL}},
             loop={"masked": False, "forced": {"op": 0}},
         ),
@@ -223,7 +226,7 @@ VALUE: dict[str, tuple[Drive, ...]] = {
     ),
     "advantage_outlier": (
         Drive(
-            {3: one_reward(15.0), 4: one_reward(1e5)},
+            {3: one_reward(20.0), 4: one_reward(1e5)},
             {(RUN, "advantage_max"): {3: INFO, 4: WARNING}},
             loop={"samples": 4000},
         ),
@@ -232,7 +235,7 @@ VALUE: dict[str, tuple[Drive, ...]] = {
         Drive({3: have(spoil=say_the_mean)}, {(RUN, "explained_variance"): {22: WARNING, 102: CRITICAL}}),
     ),
     "critic_not_learning": (
-        Drive({10: miss(1.0), 60: miss(2.0)}, {(RUN, "explained_variance"): {59: INFO, 100: WARNING}}),
+        Drive({10: miss(1.0), 72: miss(2.0)}, {(RUN, "explained_variance"): {59: INFO, 100: WARNING}}),
     ),
     "value_collapse": (
         Drive(
@@ -249,8 +252,8 @@ VALUE: dict[str, tuple[Drive, ...]] = {
     ),
     "performance_degradation": (
         Drive(
-            {40: have(episode_return=85.0), 60: have(episode_return=50.0), 80: have(episode_return=5.0)},
-            {(RUN, "episode_return_mean"): {59: INFO, 79: WARNING, 99: CRITICAL}},
+            {45: have(episode_return=85.0), 65: have(episode_return=50.0), 90: have(episode_return=5.0)},
+            {(RUN, "episode_return_mean"): {59: INFO, 79: WARNING, 109: CRITICAL}},
             recorder={"total_updates": 100},
         ),
     ),
@@ -266,9 +269,8 @@ GRADIENTS: dict[str, tuple[Drive, ...]] = {
     ),
     "gradient_explosion": (
         Drive(
-            {22: have(loss_scale=30.0), 24: have(loss_scale=1000.0)},
-            {(group, "grad_norm"): {22: INFO, 23: WARNING, 24: CRITICAL} for group in ("critic", "head:op", "all")},
-            loop={"same_data": True},
+            {22: have(loss_scale=40.0), 24: have(loss_scale=2000.0)},
+            {(group, "grad_norm"): {22: INFO, 23: WARNING, 24: CRITICAL} for group in ("critic", "all")},
         ),
     ),
     "gradient_vanishing": (
@@ -286,7 +288,7 @@ GRADIENTS: dict[str, tuple[Drive, ...]] = {
     ),
     "clipping_always": (
         Drive(
-            {10: have(loss_scale=6.0), 30: have(loss_scale=30.0), 61: have(loss_scale=3000.0)},
+            {10: have(max_norm=1e-3), 30: have(loss_scale=30.0), 72: have(loss_scale=3000.0)},
             {(RUN, "clip_active_fraction"): {29: INFO, 60: WARNING, 100: CRITICAL}},
             loop={"same_data": True},
         ),

@@ -17,7 +17,6 @@ from recorder import Recorder
 
 SIZES = {"op": 4, "slot": 2}
 EPOCHS = 4
-MAX_NORM = 2.0
 
 State = tuple[Tensor, Tensor]
 
@@ -91,6 +90,7 @@ class Loop:
     leap_after: int = 1  # … after so many minibatches
     stays: bool = False  # whether the leap outlives its update
     loss_scale: float = 1.0
+    max_norm: float = 10.0
     weights: dict[str, float] = field(default_factory=dict)  # of heads in the loss
     detached: tuple[str, ...] = ()
     target_kl: float | None = None
@@ -212,5 +212,5 @@ class Loop:
             return
         self.optimizer.zero_grad()
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(self.net.parameters(), MAX_NORM)
+        torch.nn.utils.clip_grad_norm_(self.net.parameters(), self.max_norm)
         self.optimizer.step()
