@@ -30,6 +30,7 @@ from recorder.rollout import ArrayLike, rollout_tensors
 from recorder.rows import Episode, Measured, rows_of
 from recorder.sampled_updates import SampledUpdates
 from recorder.sampler import Sampler
+from recorder.store.resume import Before, before, check_identity
 from recorder.store.run_file import create_run
 from recorder.store.store import Store
 from recorder.transfer import Transfer
@@ -82,6 +83,12 @@ class Recorder:
         ``cosine_actor_critic`` and ``entropy_grad_norm``. Needs a backward that may be repeated.
     coefficients
         Weights of heads in the loss.
+    resume
+        Go on with the run that ``run_dir`` holds, as a new attempt; a new directory is begun as usual. Pass what
+        ``state_dict`` gave to ``load_state_dict``: updates are numbered and judged on from that checkpoint, and what
+        was recorded after it is kept, but superseded. Without it, numbering goes on after the last update recorded
+        and the detector begins afresh. ``ResumeError`` when heads, groups, thresholds or level differ from before,
+        ``LockedError`` while another process writes the run.
     facts
         More for run.json: name, framework, algorithm, hyperparameters, seeds, notes …
     """
@@ -104,6 +111,7 @@ class Recorder:
         overhead_budget: float | None = 0.02,
         separate_backward: bool = False,
         coefficients: Mapping[str, float] | None = None,
+        resume: bool = False,
         **facts: object,
     ) -> None:
         self.run_dir = Path(run_dir)
@@ -118,9 +126,15 @@ class Recorder:
         self._sampling = SampledUpdates(model, self.parameters, overhead_budget, separate=separate_backward)
         self._total_updates, self._total_env_steps = total_updates, total_env_steps
         self._live = Live(thresholds, level, rules)
-        self._create(facts)
-        self._store = Store(self.run_dir)
-        self._update = 0
+        identity = self._identity(facts)
+        earlier = before(self.run_dir, 0) if resume else Before(0, -1)
+        if earlier.attempt:
+            check_identity(self.run_dir, identity)
+        else:
+            create_run(self.run_dir, identity)
+        self._store = Store(self.run_dir, attempt=earlier.attempt)
+        self._update = self._first_update = earlier.last_update + 1
+        self._resumed = "resumed_fresh" if earlier.attempt else None
         self._pending: Measured | None = None
         self._troubles = Troubles(self._live.detector.thresholds.as_dict(), self._reader)
         self._spent = 0.0
@@ -139,25 +153,23 @@ class Recorder:
             amp.watch()
         exits.close_at_exit(self)
 
-    def _create(self, facts: Mapping[str, object]) -> None:
+    def _identity(self, facts: Mapping[str, object]) -> dict[str, object]:
+        """Return what run.json says of the run."""
         names = [group.name for group in self.parameters.groups if group.tensors] if self.parameters else []
-        create_run(
-            self.run_dir,
-            {
-                "name": self.run_dir.name,
-                "heads": {name: self.heads.sizes.get(name) for name in self.heads.names},
-                "head_kinds": {name: self.heads.kind(name) for name in self.heads.names},
-                "groups": names,
-                "parameters": sum(p.numel() for p in self.parameters.parameters) if self.parameters else None,
-                "total_updates": self._total_updates,
-                "total_env_steps": self._total_env_steps,
-                "thresholds": self._live.detector.thresholds.as_dict(),
-                "custom_rules": self._live.custom.facts(),
-                "level": self._live.level(0),
-                "attach_points": ["clip_grad_norm_", "optimizer step"] if self.parameters else [],
-                **facts,
-            },
-        )
+        return {
+            "name": self.run_dir.name,
+            "heads": {name: self.heads.sizes.get(name) for name in self.heads.names},
+            "head_kinds": {name: self.heads.kind(name) for name in self.heads.names},
+            "groups": names,
+            "parameters": sum(p.numel() for p in self.parameters.parameters) if self.parameters else None,
+            "total_updates": self._total_updates,
+            "total_env_steps": self._total_env_steps,
+            "thresholds": self._live.detector.thresholds.as_dict(),
+            "custom_rules": self._live.custom.facts(),
+            "level": self._live.level(0),
+            "attach_points": ["clip_grad_norm_", "optimizer step"] if self.parameters else [],
+            **facts,
+        }
 
     def _new_loop(self) -> InnerLoop:
         heads, bounds, every = len(self.heads.names), self._troubles.bounds, self.level == "DEBUG"
@@ -468,7 +480,12 @@ class Recorder:
         judged = self._live.judge(measured.update, rows.tables | self._troubles.rows(measured.loop, rows))
         if self._reader is not None:
             self._reader.forget_copies()
-        self._store.put(judged.rows | {"losses_of_data": self.guarded.take_losses(measured.update)})
+        losses = self.guarded.take_losses(measured.update)
+        if self._resumed is not None:
+            detail = f"attempt {self._store.attempt} goes on at update {measured.update}"
+            losses.append({"update": measured.update, "kind": self._resumed, "detail": detail, "rows": 0})
+            self._resumed = None
+        self._store.put(judged.rows | {"losses_of_data": losses})
         if judged.escalates and self._sampling.onset is not None:
             for block in self._sampling.onset.take():
                 self._store.put({"layers": block})
@@ -488,12 +505,17 @@ class Recorder:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from a checkpoint: number updates from there, and judge them as if there had been no interruption.
 
+        ``state["detector"]`` None: only the numbering goes on, the detector begins afresh.
         Raises ``RuntimeError`` once an update was recorded, ``ValueError`` when the state does not fit the rules.
         """
-        if self._update or self._loop.minibatches:
+        if self._update != self._first_update or self._loop.minibatches:
             raise RuntimeError("load_state_dict() must come before the first update of this recording")
-        self._live.detector.load_state_dict(state["detector"])
-        self._update, self._episode_count = int(state["update"]), int(state["episodes"])
+        if state["detector"] is not None:
+            self._live.detector.load_state_dict(state["detector"])
+        self._update = self._first_update = int(state["update"])
+        self._episode_count = int(state["episodes"])
+        if self._resumed is not None and state["detector"] is not None:
+            self._resumed = "resumed"
 
     def close(self, reason: str = "closed") -> None:
         """End the recording: the update in progress is kept as interrupted, everything is sealed. Idempotent."""

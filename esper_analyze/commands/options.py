@@ -33,6 +33,9 @@ Json = Annotated[
     bool,
     typer.Option("--json", help='Strict JSON on stdout; NaN and ±Inf are the texts "NaN", "Infinity", "-Infinity".'),
 ]
+AllAttempts = Annotated[
+    bool, typer.Option("--all-attempts", help="Keep rows, too, that were recorded anew after a resume.")
+]
 SkipBroken = Annotated[bool, typer.Option("--skip-broken", help="Leave damaged files out, and say how many.")]
 Assignments = Annotated[
     list[str] | None,

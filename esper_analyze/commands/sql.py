@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from esper_analyze.commands.options import Json, RunPath, SkipBroken
+from esper_analyze.commands.options import AllAttempts, Json, RunPath, SkipBroken
 from esper_analyze.errors import UsageError
 from esper_analyze.terminal import escaped, say, show_table
 
@@ -24,6 +24,7 @@ def sql(
     limit: Annotated[int, typer.Option(min=0, help="Rows shown in the table, 0 for all.")] = 100,
     timeout: Annotated[float, typer.Option(min=0.1, help="Seconds after which the query is stopped.")] = 60.0,
     skip_broken: SkipBroken = False,
+    all_attempts: AllAttempts = False,
 ) -> None:
     """Query a run with SQL: each recorded table is a table. The query can read and write nothing else.
 
@@ -37,7 +38,7 @@ def sql(
 
     if as_json and as_csv:
         raise UsageError("--json and --csv exclude each other", hint="give one of them")
-    result = answer(open_run(run_path, skip_broken=skip_broken), query, timeout=timeout)
+    result = answer(open_run(run_path, skip_broken=skip_broken, all_attempts=all_attempts), query, timeout=timeout)
     if as_json:
         sys.stdout.write(strict_json([dict(zip(result.columns, row, strict=True)) for row in result.rows]))
     elif as_csv:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, fields
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from esper_analyze.detector.findings import Finding
 from esper_analyze.detector.incidents import Incident, IncidentTracker
 from esper_analyze.detector.rule import Rule
 from esper_analyze.detector.rules import RULES
+from esper_analyze.detector.signals import Batch
 from esper_analyze.detector.thresholds import Thresholds
 from esper_analyze.detector.verdict import Verdict, is_all_ok
 from esper_analyze.errors import DamagedError
@@ -22,6 +24,9 @@ from esper_analyze.runs.batches import read_batches
 from esper_analyze.runs.recorded_rules import stored_thresholds
 from esper_analyze.runs.run import Run
 from esper_analyze.schema.tables import LEVELS
+
+RESUMED_FRESH = "resumed_fresh"
+"""Kind of loss of a resume without the detector's state."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +85,9 @@ def replay(
     detector = Detector(chosen, level=level, rules=rules)
     result = Replay(chosen, tuple(rules))
     tracker, unjudged = IncidentTracker(chosen), _UnjudgedCounter()
-    for batch in read_batches(run, detector.wanted, rank=rank):
+    for batch in _between(read_batches(run, detector.wanted, rank=rank), fresh := fresh_starts(run, rank)):
+        if len(batch.update) and int(batch.update[0]) in fresh:
+            detector = Detector(chosen, level=level, rules=rules)
         outcome = detector.process(batch)
         result.updates += len(batch.update)
         result.findings += outcome.findings
@@ -96,6 +103,21 @@ def replay(
     result.incidents = tracker.incidents()
     result.unjudged = unjudged.listed()
     return result
+
+
+def fresh_starts(run: Run, rank: int) -> list[int]:
+    """Return the updates at which a resumed recording began with a detector that knew nothing of what came before."""
+    rows = run.frame("losses_of_data", ["rank", "update", "kind"]).to_dicts()
+    return sorted({row["update"] for row in rows if row["rank"] == rank and row["kind"] == RESUMED_FRESH})
+
+
+def _between(batches: Iterable[Batch], edges: Sequence[int]) -> Iterator[Batch]:
+    """Yield batches so that each of ``edges`` begins one."""
+    for batch in batches:
+        places = [0, *np.searchsorted(batch.update, edges).tolist(), len(batch.update)]
+        for start, stop in pairwise(places):
+            if stop > start:
+                yield batch if stop - start == len(batch.update) else batch.part(start, stop)
 
 
 def _count(counts: dict[str, int], judged: Judged) -> None:

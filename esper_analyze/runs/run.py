@@ -94,8 +94,9 @@ class Run:
 
     @property
     def closed(self) -> bool:
-        """Whether every writer left its clean-close marker."""
-        return bool(self.attempts) and all(attempt.closed is not None for attempt in self.attempts)
+        """Whether the last writer of every rank left its clean-close marker."""
+        last = {attempt.rank: attempt for attempt in sorted(self.attempts, key=lambda one: one.number)}
+        return bool(last) and all(attempt.closed is not None for attempt in last.values())
 
     @property
     def lost_rows(self) -> int:
@@ -219,8 +220,10 @@ def _logged_name(table: Table, number: int) -> str:
     return f"logged rows of {table.name}, part {number}"
 
 
-def open_run(path: Path | str, *, skip_broken: bool = False) -> Run:
+def open_run(path: Path | str, *, skip_broken: bool = False, all_attempts: bool = False) -> Run:
     """Open the run in directory ``path``; every shard is checked against its manifest first.
+
+    ``all_attempts``: keep the rows, too, that a later attempt recorded anew after a resume.
 
     Raises ``UsageError`` when it is no run or of a newer schema, ``DamagedError`` when run.json or a shard is
     damaged. With ``skip_broken`` damaged shards are left out and listed in ``Run.broken``.
@@ -228,6 +231,8 @@ def open_run(path: Path | str, *, skip_broken: bool = False) -> Run:
     path = Path(path)
     info = _identity(path)
     run = Run(path, info, tuple(find_attempts(path)))
+    for attempt in run.attempts if all_attempts else ():
+        attempt.until = None
     if run.broken and not skip_broken:
         first = run.broken[0]
         more = f" (and {len(run.broken) - 1} more)" if len(run.broken) > 1 else ""

@@ -65,7 +65,10 @@ class Store:
 
     def __init__(self, run_dir: Path, *, rank: int = 0, attempt: int = 0) -> None:
         token = uuid.uuid4().hex[:8]
-        self.rank = rank
+        self.rank, self.attempt = rank, attempt
+        rank_folder = run_dir / layout.rank_folder(rank)
+        rank_folder.mkdir(parents=True, exist_ok=True)
+        self._rank_lock = WriterLock(rank_folder / layout.LOCK_FILE)
         self.folder = run_dir / layout.rank_folder(rank) / layout.attempt_folder(attempt, token)
         self.folder.mkdir(parents=True)
         sync_folder(self.folder.parent)
@@ -307,6 +310,7 @@ class Store:
         if self.lost_rows:
             LOG.warning("recorder: %d rows were lost in %s", self.lost_rows, self.folder)
         self.lock.release()
+        self._rank_lock.release()
         _LIVE.discard(self)
 
 

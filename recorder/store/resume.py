@@ -1,0 +1,89 @@
+"""Going on with a run: what was recorded before, and the number of the attempt that follows."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from esper_analyze.schema import VERSION, layout
+from esper_analyze.schema.frames import frames
+from esper_analyze.schema.layout import ManifestError, ShardEntry
+
+MUST_AGREE = ("heads", "head_kinds", "groups", "parameters", "thresholds", "custom_rules", "level")
+"""What run.json says once for the whole run, and what a later attempt cannot change."""
+
+
+class ResumeError(ValueError):
+    """The run cannot be gone on with as asked; the message says what differs."""
+
+
+@dataclass(frozen=True, slots=True)
+class Before:
+    """What a rank recorded so far: the number of the next attempt, and the last complete update (−1: none)."""
+
+    attempt: int
+    last_update: int
+
+
+def check_identity(run_dir: Path, facts: Mapping[str, Any]) -> dict[str, Any]:
+    """Return run.json where it agrees with ``facts``. Raises ``ResumeError``, naming all that differs."""
+    path = run_dir / layout.RUN_FILE
+    try:
+        info = dict(json.loads(path.read_bytes()))
+    except (OSError, ValueError, TypeError) as error:
+        raise ResumeError(f"{path} cannot be read, so the run cannot be gone on with ({error})") from error
+    if info.get("schema_version") != VERSION:
+        raise ResumeError(
+            f"{path} has schema {info.get('schema_version')}, this recorder writes {VERSION}: record anew"
+        )
+    now = json.loads(json.dumps(facts))
+    other = [name for name in MUST_AGREE if name in now and info.get(name) != now[name]]
+    if other:
+        said = "; ".join(f"{name}: {_short(info.get(name))} before, {_short(now[name])} now" for name in other)
+        raise ResumeError(f"{run_dir} was recorded otherwise ({said}): record into a new directory")
+    return info
+
+
+def _short(value: object) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 80 else text[:77] + "…"
+
+
+def before(run_dir: Path, rank: int) -> Before:
+    """Return what ``rank`` has recorded in ``run_dir``; damaged shards and frames count as far as they are named."""
+    attempt, last = -1, -1
+    folder = run_dir / layout.rank_folder(rank)
+    for child in sorted(folder.iterdir()) if folder.is_dir() else ():
+        number = layout.attempt_of(child)
+        if number is None:
+            continue
+        attempt = max(attempt, number)
+        last = max(last, _last_sealed(child), _last_logged(child))
+    return Before(attempt + 1, last)
+
+
+def _last_sealed(folder: Path) -> int:
+    path, last = folder / layout.MANIFEST_FILE, -1
+    for line in path.read_bytes().split(b"\n") if path.is_file() else ():
+        try:
+            entry = ShardEntry.from_line(line) if line else None
+        except ManifestError:
+            continue
+        if entry is not None and entry.table == "updates":
+            last = max(last, entry.last_update)
+    return last
+
+
+def _last_logged(folder: Path) -> int:
+    last = -1
+    for path in folder.iterdir():
+        if layout.log_of(path.name) is None:
+            continue
+        for frame in frames(path.read_bytes())[0]:
+            _, rows = frame.get("updates", (0, []))
+            listed = rows if isinstance(rows, list) else []
+            last = max([last, *(int(row["update"]) for row in listed if "update" in row)])
+    return last
