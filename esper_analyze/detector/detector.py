@@ -8,13 +8,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from esper_analyze.detector.escalation import NORMAL, Escalation, LevelChange
 from esper_analyze.detector.findings import Announcer, Finding
+from esper_analyze.detector.guard import Guard
 from esper_analyze.detector.hold import Hold
+from esper_analyze.detector.put_off import PutOff
 from esper_analyze.detector.rule import Limits, Memory, Rule
 from esper_analyze.detector.rules import RULES
 from esper_analyze.detector.signals import RUN, Batch, Bools, Floats, Frame, Ints, Signal
@@ -36,7 +38,8 @@ class Judged:
 class Outcome:
     """What the detector says of one batch.
 
-    ``filled`` maps (table, column) to subjects and values [n, k], NaN where nothing is to be filled.
+    ``judged`` is empty where the detector may put updates off: not every rule has looked at the batch then. ``filled``
+    maps (table, column) to subjects and values [n, k], NaN where nothing is to be filled.
     """
 
     update: Ints
@@ -44,6 +47,20 @@ class Outcome:
     findings: tuple[Finding, ...]
     levels: tuple[LevelChange, ...]
     filled: Mapping[tuple[str, str], tuple[tuple[str, ...], Floats]]
+
+
+_Filled = dict[tuple[str, str], tuple[tuple[str, ...], Floats]]
+
+
+class _Found(NamedTuple):
+    """A finding, with the places of its rule and of its subject, by which findings of one update are listed."""
+
+    order: int
+    k: int
+    finding: Finding
+
+    def place(self) -> tuple[int, int, int]:
+        return self.finding.update, self.order, self.k
 
 
 HEAD_GROUP = "head:"
@@ -57,6 +74,7 @@ class _Frames:
     """The frames of one batch as the rules want them; rules that have met the same subjects share one."""
 
     def __init__(self, batch: Batch, wanted: Mapping[str, tuple[str, ...]]) -> None:
+        self.update = batch.update
         self._batch = batch
         self._wanted = wanted
         self._aligned: dict[tuple[str, tuple[str, ...]], Frame] = {}
@@ -114,6 +132,7 @@ class _RuleState:
         self.memory: Memory = {name: first(0) for name, first in rule.memory.items()}
         self.announcers: dict[str, Announcer] = {}
         self.holds: dict[str, Hold] = {}
+        self._frame: Frame | None = None
 
     def admit(self, subjects: Sequence[str]) -> None:
         """Make room for subjects not met before, in order of appearance."""
@@ -134,6 +153,7 @@ class _RuleState:
         frame = frames.aligned(self.rule.table, self.subjects)
         if self.rule.beside:
             frame = frames.beside(frame, self.rule)
+        self._frame = frame
         judgements = self._met(frame.present, self.rule.judge(frame, self.memory, limits))
         for judgement in judgements:
             hold = self.holds.get(judgement.metric)
@@ -142,6 +162,16 @@ class _RuleState:
             if hold.busy or not is_all_ok(judgement.code):
                 judgement.held = hold.stand(judgement.code)
         return Judged(self.rule, self.subjects, tuple(judgements))
+
+    def guard(self, judged: Judged, limits: Limits) -> tuple[Guard, Frame] | None:
+        """Return the rule's promise after what it has just judged, and the last update of that, if it gives one."""
+        rule, frame = self.rule, self._frame
+        if rule.guard is None or rule.fills or frame is None or not all(map(_settled, judged.judgements)):
+            return None
+        if len(frame.present) > 1:
+            frame = frame.last((*rule.columns, *rule.columns_beside))
+        guard = rule.guard(frame, self.memory, limits)
+        return None if guard is None else (guard, frame)
 
     def _met(self, present: Bools, judgements: list[Judgement]) -> list[Judgement]:
         """Take back what was said of subjects before their first row."""
@@ -167,21 +197,37 @@ class _RuleState:
         return found
 
 
+def _settled(judgement: Judgement) -> bool:
+    """Whether what stands is what was last judged: no hold is about to let go."""
+    held = judgement.held
+    return held is None or held[-1].tobytes() == judgement.code[-1].tobytes()
+
+
 class Detector:
     """All rules over the updates of one rank, in order.
 
     ``level`` is the base telemetry level that escalation starts from and returns to; ``wanted`` the columns the rules
-    read, by table.
+    read, by table. With ``put_off``, rules whose guard says that there is no news look at updates that come one by one
+    later, several at once: findings, levels and filled columns are the same at the same updates, at a fraction of the
+    cost, but single verdicts are not told.
     """
 
     def __init__(
-        self, thresholds: Thresholds | None = None, *, level: str = NORMAL, rules: Sequence[Rule] = RULES
+        self,
+        thresholds: Thresholds | None = None,
+        *,
+        level: str = NORMAL,
+        rules: Sequence[Rule] = RULES,
+        put_off: bool = False,
     ) -> None:
         self.rules = tuple(rules)
         self.thresholds = thresholds or Thresholds.defaults(self.rules)
         self.escalation = Escalation(level)
         self.wanted = _wanted(self.rules)
         self._states = [_RuleState(rule) for rule in self.rules]
+        self._limits = [self.thresholds[rule.name] for rule in self.rules]
+        self._put_off = PutOff(self.rules, _namesakes) if put_off else None
+        self._late: list[_Found] = []
         self._last_update = -1
 
     def process(self, batch: Batch) -> Outcome:
@@ -189,26 +235,71 @@ class Detector:
         updates = batch.update.tolist()
         if updates and (updates[0] <= self._last_update or (len(updates) > 1 and np.diff(batch.update).min() <= 0)):
             raise ValueError(f"updates must increase: got {updates[0]} after {self._last_update}")
-        frames = _Frames(batch, self.wanted)
-        judged, numbered, filled = [], [], {}
-        for order, state in enumerate(self._states):
-            limits = self.thresholds[state.rule.name]
-            result = state.judge(frames, limits)
-            judged.append(result)
-            for i, k, finding in state.findings(batch.update, result):
-                numbered.append((i, order, k, finding, limits.escalate))
-            for column in state.rule.fills if result.subjects else ():
-                filled[state.rule.table, column] = (result.subjects, state.memory.pop(column))
-        numbered.sort(key=lambda item: item[:3])
-        findings = tuple(item[3] for item in numbered)
-        triggers = [(item[3], item[4]) for item in numbered if item[3].alarm]
+        filled: _Filled = {}
+        look = self._look_at_all if self._put_off is None else self._look_where_due
+        judged, found = look(batch, filled)
+        found.sort(key=_Found.place)
+        triggers = [(one.finding, self._limits[one.order].escalate) for one in found if one.finding.alarm]
         levels = self.escalation.advance(updates, triggers)
         if updates:
             self._last_update = updates[-1]
-        return Outcome(batch.update, tuple(judged), findings, tuple(levels), filled)
+        return Outcome(batch.update, tuple(judged), tuple([one.finding for one in found]), tuple(levels), filled)
+
+    def _look_at_all(self, batch: Batch, filled: _Filled) -> tuple[list[Judged], list[_Found]]:
+        """Let every rule judge every update of ``batch``."""
+        frames = _Frames(batch, self.wanted)
+        judged, found = [], []
+        for order in range(len(self._states)):
+            result, news = self._look(order, frames, filled)
+            judged.append(result)
+            found += news
+        return judged, found
+
+    def _look_where_due(self, batch: Batch, filled: _Filled) -> tuple[list[Judged], list[_Found]]:
+        """Let those rules that may not put ``batch`` off judge it, and before it what they have put off."""
+        waiting = self._put_off
+        assert waiting is not None
+        if not waiting.follows(batch):
+            self._catch_up()
+        found, self._late = self._late, []
+        frames: dict[int, _Frames] = {}
+        for order in waiting.take(batch):
+            number = waiting.updates(order)
+            if number not in frames:
+                frames[number] = _Frames(waiting.last(number), self.wanted)
+            result, news = self._look(order, frames[number], filled)
+            found += news
+            if not result.subjects:
+                waiting.looked(order)
+                waiting.rest(order)
+            elif waiting.looked(order):
+                given = self._states[order].guard(result, self._limits[order])
+                if given is not None:
+                    waiting.spare(order, *given)
+        return [], found
+
+    def _look(self, order: int, frames: _Frames, filled: _Filled) -> tuple[Judged, list[_Found]]:
+        """Let the rule at ``order`` judge ``frames``; what it fills goes to ``filled``."""
+        state = self._states[order]
+        result = state.judge(frames, self._limits[order])
+        found = [_Found(order, k, finding) for _, k, finding in state.findings(frames.update, result)]
+        for column in state.rule.fills if result.subjects else ():
+            filled[state.rule.table, column] = (result.subjects, state.memory.pop(column))
+        return result, found
+
+    def _catch_up(self) -> None:
+        """Judge all that was put off. There can be no findings; ones that come all the same are given, late."""
+        if self._put_off is None:
+            return
+        for order in range(len(self._states)):
+            number = self._put_off.updates(order)
+            if number:
+                self._late += self._look(order, _Frames(self._put_off.last(number), self.wanted), {})[1]
+        self._put_off.forget()
 
     def state_dict(self) -> dict[str, Any]:
         """Return all carried state as plain data, to be saved with a checkpoint."""
+        self._catch_up()
         return {
             "last_update": self._last_update,
             "escalation": self.escalation.state_dict(),
@@ -229,6 +320,8 @@ class Detector:
 
         Raises ``ValueError`` when a rule has another memory now than when the state was saved.
         """
+        if self._put_off is not None:
+            self._put_off.forget()
         self._last_update = int(state["last_update"])
         self.escalation.load_state_dict(state["escalation"])
         for mine in self._states:

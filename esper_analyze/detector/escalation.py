@@ -47,8 +47,8 @@ class Escalation:
         place = at = 0
         while at < len(updates):  # only where something can change: a finding, the update after it, the end of a rise
             changes += self._step(updates[at])
-            found = place < len(pending) and pending[place][0].update == updates[at]
-            while place < len(pending) and pending[place][0].update == updates[at]:
+            found = place < len(pending) and pending[place][0].update <= updates[at]
+            while place < len(pending) and pending[place][0].update <= updates[at]:
                 self._extend(*pending[place])
                 place += 1
             coming = [at + 1] if found else []

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 import numpy as np
 
 from esper_analyze.detector.signals import Ints
-from esper_analyze.detector.verdict import BY_WORD, WORDS, Codes, Judgement, Verdict
+from esper_analyze.detector.verdict import BY_WORD, WORDS, Judgement, Verdict, is_all_ok
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,43 +65,35 @@ class Announcer:
     def __init__(self) -> None:
         self.said: dict[str, int] = {}
         self.told: dict[str, set[str]] = {}
-        self._last: Judgement | None = None
+        self._last: tuple[tuple[str, ...], bytes, bytes] | None = None
+        """Reasons, verdicts and reasons by number of the last update."""
 
     def findings(
         self, rule: str, update: Ints, subjects: tuple[str, ...], judgement: Judgement
     ) -> list[tuple[int, int, Finding]]:
         """Return (position in the batch, position of the subject, finding) for every change."""
-        if len(judgement.code) == 1 and not self._news(judgement):
-            return []
-        if len(judgement.code) != 1:
-            self._last = None
         found = []
-        for k, subject in enumerate(subjects):
-            for i in self._moments(judgement.standing[:, k], judgement.reason[:, k], judgement):
-                finding = self._announce(rule, int(update[i]), subject, judgement, i, k)
-                if finding is not None:
-                    found.append((i, k, finding))
+        for i, k in self._moments(judgement):
+            finding = self._announce(rule, int(update[i]), subjects[k], judgement, i, k)
+            if finding is not None:
+                found.append((i, k, finding))
         return found
 
-    def _news(self, judgement: Judgement) -> bool:
-        """Whether verdicts or reasons of a single update differ from those of the single update before."""
-        last, self._last = self._last, judgement
-        if last is None or judgement.reasons != last.reasons:
-            return True
-        now, before = judgement.standing, last.standing
-        if now is before and judgement.reason is last.reason:  # both say nothing, with shared arrays
-            return False
-        return now.tobytes() != before.tobytes() or judgement.reason.tobytes() != last.reason.tobytes()
-
-    def _moments(self, code: Codes, reason: Codes, judgement: Judgement) -> list[int]:
-        """Positions where something new may be said: only there does Python look at single updates."""
-        if len(code) == 1:
-            return [0]
+    def _moments(self, judgement: Judgement) -> list[tuple[int, int]]:
+        """Where verdict or reason is not that of the update before: only there does Python look at single cells."""
+        code, reason, reasons = judgement.standing, judgement.reason, judgement.reasons
+        if not len(code):
+            return []
+        before, self._last = self._last, (reasons, code[-1].tobytes(), reason[-1].tobytes())
+        first = (reasons, code[0].tobytes(), reason[0].tobytes()) if len(code) > 1 else self._last
+        moments = [] if first == before else [(0, k) for k in range(code.shape[1])]
+        if len(code) == 1 or is_all_ok(code):
+            return moments
         state = code.astype(np.int16) * 128 + reason
         for quiet in judgement.quiet:
             state[reason == quiet] = 0
-        changed = np.flatnonzero(np.diff(state)) + 1
-        return [0, *changed.tolist()]
+        rows, subjects = np.nonzero(state[1:] != state[:-1])
+        return moments + list(zip((rows + 1).tolist(), subjects.tolist(), strict=True))
 
     def _announce(self, rule: str, update: int, subject: str, judgement: Judgement, i: int, k: int) -> Finding | None:
         code = int(judgement.standing[i, k])

@@ -60,6 +60,9 @@ def moving_average(values: Floats, usable: Bools, memory: Memory, name: str, *, 
 def _one(values: Floats, usable: Bools, anchor: Floats, total: Floats, count: Any, keep: float, warmup: int) -> Floats:
     """Return what a single update is held against, all subjects at once."""
     decay, weight = _powers(keep)
+    number = int(count.flat[0]) if count.size else 0
+    if len(weight) and number >= warmup and np.count_nonzero(usable & (count == number)) == count.size:
+        return _in_step(values, anchor, total, count, (number - warmup) % len(weight), decay, weight)
     length = max(len(weight), 1)
     warm = usable & (count >= warmup)
     place = np.where(warm, (count - warmup) % length, 0)
@@ -78,6 +81,20 @@ def _one(values: Floats, usable: Bools, anchor: Floats, total: Floats, count: An
             np.copyto(anchor, anchor / (1.0 - keep**warmup), where=cold & (count == warmup - 1))
     count += usable
     return np.asarray(held)[None, :]
+
+
+def _in_step(
+    values: Floats, anchor: Floats, total: Floats, count: Any, place: int, decay: Floats, weight: Floats
+) -> Floats:
+    """Return the same where all subjects have as many values before, ``place`` of them in the sum."""
+    held: Floats = decay[place] * (anchor + total)
+    with np.errstate(all="ignore"):
+        total += values * weight[place]
+        if place == len(weight) - 1:
+            anchor[:] = decay[-1] * (anchor + total)
+            total[:] = 0.0
+    count += 1
+    return held[None, :]
 
 
 def _many(

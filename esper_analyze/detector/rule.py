@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from esper_analyze.detector.guard import Guard
 from esper_analyze.detector.signals import Frame
 from esper_analyze.detector.verdict import Judgement
 
@@ -75,6 +76,7 @@ class Example:
 
 
 Judge = Callable[[Frame, Memory, Any], list[Judgement]]
+Watch = Callable[[Frame, Memory, Any], Guard | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +92,8 @@ class Rule:
     ``causes`` are rules whose open incident explains this one. ``fills`` are columns that ``judge`` leaves in
     the memory under the same name for the batch just judged: the recorder writes them. ``confirmed_by`` names the
     limit that says how many updates running the trouble must last before it is an alarm.
+    ``guard`` gets the frame of the last update alone, the memory after it and the limits, and promises for how long
+    there will be no news (None: no promise), so that updates that come one by one can be judged later, several at once.
     """
 
     name: str
@@ -109,3 +113,9 @@ class Rule:
     fills: tuple[str, ...] = ()
     confirmed_by: str | None = None
     higher_is_worse: bool = True
+    guard: Watch | None = None
+
+    @property
+    def columns_beside(self) -> tuple[str, ...]:
+        """The columns of other tables, by the names they have in the rule's frame."""
+        return tuple(f"{table}.{name}" for table, names in self.beside.items() for name in names)

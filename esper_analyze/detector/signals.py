@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache, partial
+from operator import itemgetter
 
 import numpy as np
 import numpy.typing as npt
@@ -69,6 +70,11 @@ class Frame:
     def __getitem__(self, name: str) -> Signal:
         return self.columns[name]
 
+    def last(self, names: Iterable[str]) -> Frame:
+        """Return the columns ``names`` of the last update alone."""
+        columns = {name: Signal(name, self[name].values[-1:], self[name].null[-1:]) for name in names}
+        return Frame(self.subjects, self.present[-1:], columns)
+
     def aligned(self, subjects: tuple[str, ...]) -> Frame:
         """Return the frame with exactly ``subjects`` in that order; new ones have no rows and are all null."""
         if subjects == self.subjects:
@@ -126,12 +132,78 @@ def _spoken(
     return np.where(null, np.nan, signal.values[:, places]), null
 
 
+class Columns(Mapping[str, Signal]):
+    """Columns of one table that lie in one array [n, k, columns]; each becomes a signal when it is asked for."""
+
+    def __init__(self, places: Mapping[str, int], values: Floats, null: Bools, *, whole: bool) -> None:
+        self._places = places
+        self._values = values
+        self._null = null
+        self._whole = whole or None
+        self._made: dict[str, Signal] = {}
+
+    def __getitem__(self, name: str) -> Signal:
+        signal = self._made.get(name)
+        if signal is None:
+            i = self._places[name]
+            signal = Signal(name, self._values[:, :, i], self._null[:, :, i], self._whole)
+            self._made[name] = signal
+        return signal
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._places)
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+
+@dataclass(frozen=True, slots=True)
+class Sheet:
+    """All cells of n updates that have rows of the same subjects in the same order.
+
+    ``tables`` holds name, subjects and columns of each; ``values`` (NaN where null) and ``null`` are [n, cells]: table
+    after table, subject after subject, column after column. ``whole`` says that every cell is measured and finite.
+    """
+
+    tables: tuple[tuple[str, tuple[str, ...], tuple[str, ...]], ...]
+    values: Floats
+    null: Bools
+    whole: bool
+
+    def frames(self) -> dict[str, Frame]:
+        """Return one frame for each table."""
+        frames, stop, n = {}, 0, len(self.values)
+        for table, subjects, names in self.tables:
+            start, stop = stop, stop + len(subjects) * len(names)
+            shape = n, len(subjects), len(names)
+            values, null = self.values[:, start:stop].reshape(shape), self.null[:, start:stop].reshape(shape)
+            present = _everywhere(shape[:2])
+            frames[table] = Frame(subjects, present, Columns(places_of(names), values, null, whole=self.whole))
+        return frames
+
+
+@lru_cache(maxsize=64)
+def places_of(names: tuple[str, ...]) -> Mapping[str, int]:
+    """Return where each of ``names`` stands among them."""
+    return {name: i for i, name in enumerate(names)}
+
+
+@lru_cache(maxsize=64)
+def _everywhere(shape: tuple[int, int]) -> Bools:
+    """Return True in every cell: read-only."""
+    return np.broadcast_to(np.True_, shape)
+
+
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Consecutive updates (strictly increasing) of one rank, and one frame for each table that has rows."""
+    """Consecutive updates (strictly increasing) of one rank, and one frame for each table that has rows.
+
+    ``sheet`` holds the same cells where every subject has a row in every update and they came as rows.
+    """
 
     update: Ints
     frames: Mapping[str, Frame] = field(default_factory=dict)
+    sheet: Sheet | None = None
 
     def part(self, start: int, stop: int) -> Batch:
         """Return updates ``start`` to ``stop`` (positions, not numbers) as a batch of their own."""
@@ -188,18 +260,37 @@ class _Numbers(dict[object, float | None]):
 
 @dataclass(frozen=True, slots=True)
 class _Plan:
-    """How to read one table's rows: its subject's column, and the columns (by position) whose cells are words."""
+    """How to read one table's rows: its subject's column, all columns, and (by position) those of words."""
 
     subject: str | None
     columns: tuple[str, ...]
+    pick: Callable[[Mapping[str, object]], tuple[object, ...]]
     words: tuple[tuple[int, _Numbers], ...]
+
+    def cells(self, rows: Sequence[Mapping[str, object]]) -> list[object]:
+        """Return the cells of ``rows``, row after row, words as numbers."""
+        found: list[object] = []
+        for row in rows:
+            try:
+                found += self.pick(row)
+            except KeyError:
+                found += [row.get(name) for name in self.columns]
+        for i, numbers in self.words:
+            for place in range(i, len(found), len(self.columns)):
+                found[place] = numbers[found[place]]
+        return found
+
+    def subjects(self, rows: Sequence[Mapping[str, object]]) -> tuple[str, ...]:
+        """Return whom each of ``rows`` speaks of."""
+        return (RUN,) * len(rows) if self.subject is None else tuple([str(row[self.subject]) for row in rows])
 
 
 @lru_cache
 def _plan(table: str, columns: tuple[str, ...]) -> _Plan:
     declared = BY_NAME[table]
     worded = [i for i, name in enumerate(columns) if declared.column(name).kind in (Kind.CHOICE, Kind.TEXT)]
-    return _Plan(declared.subject, columns, tuple((i, _Numbers(table, columns[i])) for i in worded))
+    pick = itemgetter(*columns) if len(columns) > 1 else lambda row: (row[columns[0]],)
+    return _Plan(declared.subject, columns, pick, tuple((i, _Numbers(table, columns[i])) for i in worded))
 
 
 def batch_from_rows(
@@ -209,29 +300,21 @@ def batch_from_rows(
 
     ``wanted`` maps a table to the columns the rules read; a cell that a row lacks is null.
     """
-    frames = {
-        table: _frame_from_rows(found, _plan(table, tuple(columns)))
-        for table, columns in wanted.items()
-        if (found := rows.get(table))
-    }
-    return Batch(np.array([update], np.int64), frames)
+    tables, cells = [], []
+    for table, columns in wanted.items():
+        found = rows.get(table)
+        if found:
+            plan = _plan(table, tuple(columns))
+            cells += plan.cells(found)
+            tables.append((table, plan.subjects(found), plan.columns))
+    values = np.array(cells, np.float64)[None]  # None becomes NaN
+    whole = np.count_nonzero(np.isfinite(values)) == len(cells)
+    null = _nowhere(len(cells)) if whole else np.array([[cell is None for cell in cells]])
+    sheet = Sheet(tuple(tables), values, null, whole)
+    return Batch(np.array([update], np.int64), sheet.frames(), sheet)
 
 
-def _frame_from_rows(rows: Sequence[Mapping[str, object]], plan: _Plan) -> Frame:
-    """Return one update's rows as a frame whose columns are rows of one matrix."""
-    k = len(rows)
-    cells = [row.get(name) for name in plan.columns for row in rows]
-    for i, numbers in plan.words:
-        cells[i * k : (i + 1) * k] = [numbers[cell] for cell in cells[i * k : (i + 1) * k]]
-    shape = (len(plan.columns), 1, k)
-    values = np.array(cells, np.float64).reshape(shape)  # None becomes NaN
-    finite = np.isfinite(values)
-    whole = [True] * len(plan.columns)
-    null = np.zeros(shape, bool)
-    if np.count_nonzero(finite) < len(cells):
-        whole = np.logical_and.reduce(finite, axis=2).ravel().tolist()
-        null = np.array([cell is None for cell in cells]).reshape(shape)
-    columns = {parts[0]: Signal(*parts) for parts in zip(plan.columns, values, null, whole, strict=True)}
-    subject = plan.subject
-    subjects = (RUN,) * k if subject is None else tuple([str(row[subject]) for row in rows])
-    return Frame(subjects, np.ones((1, k), bool), columns)
+@lru_cache(maxsize=64)
+def _nowhere(cells: int) -> Bools:
+    """Return False in each of ``cells`` of one update: read-only."""
+    return np.broadcast_to(np.False_, (1, cells))

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from esper_analyze.detector.carry import blank, zeros
+from esper_analyze.detector.guard import LASTING
 from esper_analyze.detector.rule import Memory
 from esper_analyze.detector.signals import Bools, Floats, Ints
 
@@ -26,11 +27,17 @@ def early_level(values: Floats, usable: Bools, memory: Memory, length: int) -> F
 
     Needs ``EARLY_MEMORY``.
     """
-    if length and not np.count_nonzero(memory["early_count"] < length):
-        return np.broadcast_to(memory["early_sum"] / memory["early_count"], values.shape)
-    level = np.full(values.shape, np.nan)
-    for k in range(values.shape[1]):
-        count, total = int(memory["early_count"][k]), float(memory["early_sum"][k])
+    counts, totals = memory["early_count"], memory["early_sum"]
+    growing = _growing(usable, counts, length)
+    if len(values) == 1 and growing is not None:
+        np.add(totals, values[0], out=totals, where=growing)
+        counts += growing
+    before = _means(totals, counts)
+    if len(values) == 1 or growing is None:
+        return np.broadcast_to(before, values.shape)
+    level = np.broadcast_to(before, values.shape).copy()
+    for k in np.flatnonzero(growing).tolist():
+        count, total = int(counts[k]), float(totals[k])
         start = 0
         while count < length and start < len(values):
             if usable[start, k]:
@@ -38,8 +45,30 @@ def early_level(values: Floats, usable: Bools, memory: Memory, length: int) -> F
             level[start, k] = total / count if count else np.nan
             start += 1
         level[start:, k] = total / count if count else np.nan
-        memory["early_count"][k], memory["early_sum"][k] = count, total
+        counts[k], totals[k] = count, total
     return level
+
+
+def _growing(usable: Bools, counts: Ints, length: int) -> Bools | None:
+    """Return whose early level changes with ``usable`` values [n, k]; None when no one's does."""
+    few = counts < length
+    if not np.count_nonzero(few):
+        return None
+    growing: Bools = few & (usable[0] if len(usable) == 1 else np.logical_or.reduce(usable, axis=0))
+    return growing if np.count_nonzero(growing) else None
+
+
+def _means(totals: Floats, counts: Ints) -> Floats:
+    """Return totals / counts, NaN where nothing was counted."""
+    if np.count_nonzero(counts) == len(counts):
+        return totals / counts
+    with np.errstate(invalid="ignore"):
+        return totals / counts
+
+
+def early_known(usable: Bools, memory: Memory, length: int, prefix: str = "") -> bool:
+    """Whether the early level changes no more, as long as the same values stay ``usable`` as in the last update."""
+    return _growing(usable[-1:], memory[f"{prefix}early_count"], length) is None
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,16 +110,12 @@ class Rolling:
             for part in ("ring", "count", "level"):
                 memory[f"{name}_{part}"][:] = first[f"{name}_{part}"]
             return result
+        if _in_step(usable, count):
+            self._take_many(values, slice(None), np.arange(len(values)), ring, count, level, result)
+            return result
         for k in range(values.shape[1]):
             rows = np.flatnonzero(usable[:, k])
-            line = values[:, k] if len(rows) == len(values) else values[rows, k]
-            taken, found = self._refreshed(line, ring[:, k], int(count[k]))
-            levels = np.concatenate([level[:, k : k + 1], found], axis=1)
-            edges = rows[taken - 1] + (0 if self.inclusive else 1)  # the update from which a level holds
-            result[:, :, k] = np.repeat(levels, np.diff(edges, prepend=0, append=len(values)), axis=1)
-            level[:, k] = levels[:, -1]
-            self._keep(line, ring[:, k], int(count[k]))
-            count[k] += len(rows)
+            self._take_many(values, slice(k, k + 1), rows, ring, count, level, result)
         return result
 
     @staticmethod
@@ -102,46 +127,95 @@ class Rolling:
             and bool((usable == usable[:, :1]).all() and (count == count[0]).all() and (ring == ring[:, :1]).all())
         )
 
+    def steady(self, memory: Memory, name: str, usable: Bools) -> int:
+        """Return how many more updates are held against what the last one was, if the same values stay ``usable``."""
+        counts = memory[f"{name}_count"][usable[-1]]
+        if not len(counts):
+            return LASTING
+        if not self.inclusive and np.count_nonzero((counts % self.every == 0) & (counts >= self.first)):
+            return 0
+        due = np.maximum((counts // self.every + 1) * self.every, -(-self.first // self.every) * self.every)
+        return int(np.minimum.reduce(due - counts)) - self.inclusive
+
     def _take_one(self, values: Floats, usable: Bools, ring: Floats, count: Ints, level: Floats) -> Floats:
         """Take in a single update; return the levels after it, the array given where none changed."""
-        taken = np.flatnonzero(usable)
+        if len(values) == 1:
+            if not usable[0]:
+                return level
+            taken = _ALONE
+        else:
+            taken = np.flatnonzero(usable)
         before = count[taken]
         ring[before % self.length, taken] = values[taken]
         count += usable
-        due = taken[((before + 1) % self.every == 0) & (before + 1 >= self.first)]
+        after = before + 1
+        due = taken[(after % self.every == 0) & (after >= self.first)]
         if not len(due):
             return level
-        after = level.copy()
-        for k in due:
-            window = self._newest(ring[:, k], int(count[k]))
-            after[:, k] = self.statistics(window[None, :])[:, 0]
-        return after
+        refreshed = level.copy()
+        for number in set(count[due].tolist()):
+            alike = due[count[due] == number]
+            refreshed[:, alike] = self.statistics(_by_row(self._newest(ring[:, alike], number)))
+        return refreshed
+
+    def _take_many(
+        self, values: Floats, own: slice, rows: Ints, ring: Floats, count: Ints, level: Floats, result: Floats
+    ) -> None:
+        """Take in the usable ``rows`` of subjects that are in step: write what their updates are held against."""
+        number = int(count[own][0])
+        usable = values[:, own] if len(rows) == len(values) else values[rows, own]
+        taken, found = self._refreshed(usable, ring[:, own], number)
+        levels = np.concatenate([level[:, None, own], found], axis=1)
+        edges = rows[taken - 1] + (0 if self.inclusive else 1)  # the update from which a level holds
+        result[:, :, own] = np.repeat(levels, np.diff(edges, prepend=0, append=len(values)), axis=1)
+        level[:, own] = levels[:, -1]
+        self._keep(usable, ring[:, own], number)
+        count[own] += len(rows)
 
     def _newest(self, ring: Floats, count: int) -> Floats:
         """Return the values kept of ``count``, oldest first."""
         if count < self.length:
             return ring[:count].copy()
-        return np.roll(ring, -(count % self.length))
+        start = count % self.length
+        return np.concatenate([ring[start:], ring[:start]])
 
     def _refreshed(self, values: Floats, ring: Floats, count: int) -> tuple[Ints, Floats]:
-        """Return after how many of ``values`` (``count`` others came before) statistics are taken, and them [s, m]."""
+        """Return after how many ``values`` [n, k] (``count`` came before) statistics are taken, and them [s, m, k]."""
         start = max((count // self.every + 1) * self.every, -(-self.first // self.every) * self.every)
         due = np.arange(start, count + len(values) + 1, self.every)
+        k = values.shape[1]
         if not len(due):
-            return due, np.zeros((self.size, 0))
+            return due, np.zeros((self.size, 0, k))
         before = self._newest(ring, count)
         line, offset = np.concatenate([before, values]), count - len(before)
-        short = [line[None, : stop - offset] for stop in due[due < self.length]]
-        parts = [self.statistics(window) for window in short]
+        short = [line[: stop - offset] for stop in due[due < self.length]]
+        parts = [self.statistics(_by_row(window))[:, None] for window in short]
         if len(short) < len(due):
-            windows = np.lib.stride_tricks.sliding_window_view(line, self.length)
+            windows = np.lib.stride_tricks.sliding_window_view(line, self.length, axis=0)  # [places, k, w]
             chosen = windows[due[len(short)] - self.length - offset :: self.every][: len(due) - len(short)]
-            parts.append(self.statistics(np.ascontiguousarray(chosen)))
+            found = self.statistics(np.ascontiguousarray(chosen).reshape(-1, self.length))
+            parts.append(found.reshape(self.size, -1, k))
         return due - count, np.concatenate(parts, axis=1)
 
     def _keep(self, values: Floats, ring: Floats, count: int) -> None:
         newest = values[-self.length :]
         ring[(count + len(values) - len(newest) + np.arange(len(newest))) % self.length] = newest
+
+
+_ALONE = np.zeros(1, np.int64)
+"""The only subject there is, by position."""
+
+
+def _in_step(usable: Bools, count: Ints) -> bool:
+    """Whether every value is usable and every subject has as many before."""
+    if len(count) == 1:
+        return bool(np.count_nonzero(usable) == usable.size)
+    return bool(len(count)) and np.count_nonzero(usable) == usable.size and not np.count_nonzero(count != count[0])
+
+
+def _by_row(windows: Floats) -> Floats:
+    """Return windows [w, k] as rows [k, w] that lie one after the other, as sums in one order need them."""
+    return np.ascontiguousarray(windows.T)
 
 
 def _median(windows: Floats) -> Floats:
@@ -168,3 +242,8 @@ def typical(values: Floats, usable: Bools, memory: Memory, name: str) -> Floats:
     """
     found: Floats = _TYPICAL.held(values, usable, memory, name)[0]
     return found
+
+
+def typical_steady(memory: Memory, name: str, usable: Bools) -> int:
+    """Return how many more updates are held against the median that the last one was; see ``Rolling.steady``."""
+    return _TYPICAL.steady(memory, name, usable)

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
+
 from esper_analyze.detector.carry import streak, zeros
+from esper_analyze.detector.guard import FREE, Guard, until
 from esper_analyze.detector.rule import Example, Limits, Memory, Rule, limit
-from esper_analyze.detector.rules.convergence import RETURNS_MEMORY, rose
+from esper_analyze.detector.rules.convergence import RETURNS_MEMORY, rise_steady, rose
 from esper_analyze.detector.signals import Frame
-from esper_analyze.detector.typical import EARLY_MEMORY, early_level
+from esper_analyze.detector.typical import EARLY_MEMORY, early_known, early_level
 from esper_analyze.detector.verdict import Bounds, Judgement, settle
+
+RETURNS = "episode_return_mean"
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +50,19 @@ def judge(frame: Frame, memory: Memory, limits: AdvantageCollapseLimits) -> list
     return [settle(spread.name, spread, bounds, baseline=early)]
 
 
+def guard(frame: Frame, memory: Memory, limits: AdvantageCollapseLimits) -> Guard | None:
+    """Hold the spread to its side of every bound; returns matter once it is narrow."""
+    spread = frame["advantage_std"]
+    if not early_known(spread.finite, memory, limits.early_updates):
+        return None
+    early = early_level(spread.values, spread.finite, memory, limits.early_updates)
+    lasting = min(until(memory[name], limits.sustained) for name in ("narrow", "low", "none"))
+    sides = {spread.name: (limits.info * early, limits.warning * early, limits.critical), RETURNS: FREE}
+    if not np.count_nonzero(memory["narrow"]):
+        return Guard(lasting, sides)
+    return Guard(min(lasting, rise_steady(frame[RETURNS], memory)), {**sides, RETURNS: ()})
+
+
 def _cells(*values: float | None) -> dict[str, object]:
     return {"advantage_std": list(values)}
 
@@ -56,6 +74,7 @@ RULE = Rule(
     context=("episode_return_mean",),
     limits=AdvantageCollapseLimits,
     judge=judge,
+    guard=guard,
     title="Advantages collapsed",
     meaning="The advantages of a rollout hardly differ from each other. A loop that normalises them blows what is "
     "left, noise, up to unit size and trains on that; one that does not learns nothing. Where returns rose before, the "

@@ -6,12 +6,18 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from esper_analyze.detector.guard import LASTING, Guard
 from esper_analyze.detector.rule import Example, Limits, Memory, Rule, limit
 from esper_analyze.detector.signals import Frame, Signal
 from esper_analyze.detector.verdict import Bounds, Excuse, Judgement, settle
 
 TINY = 1e-12
 """Bound under which a standard deviation is no scale to measure with."""
+
+NARROWER = 0.7
+"""Share of a spread that the next ones may come down to before they are looked at again."""
+SAFE = 0.999
+"""Share of a bound up to which rounding cannot carry a quotient over it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +42,19 @@ def judge(frame: Frame, memory: Memory, limits: AdvantageOutlierLimits) -> list[
     return [settle("advantage_max", outlier, bounds, excuses=[constant], needs=[low, spread])]
 
 
+def guard(frame: Frame, memory: Memory, limits: AdvantageOutlierLimits) -> Guard | None:  # noqa: ARG001
+    """Hold advantages and their spread where no quotient of them is near a bound."""
+    low, high, spread = frame["advantage_min"], frame["advantage_max"], frame["advantage_std"]
+    if np.count_nonzero(low.null & high.null & spread.null) == low.null.size:
+        return Guard(LASTING, dict.fromkeys((low.name, high.name, spread.name), ()))
+    narrowest = NARROWER * spread.values
+    widest = SAFE * min(limits.info, limits.warning) * narrowest
+    calm = (narrowest > TINY) & (np.abs(low.values) < widest) & (np.abs(high.values) < widest) & (widest < np.inf)
+    if np.count_nonzero(calm) < calm.size:
+        return None
+    return Guard(LASTING, {low.name: (-widest, widest), high.name: (-widest, widest), spread.name: (narrowest,)})
+
+
 def _cells(low: float | None, high: float | None, spread: float | None = 1.0) -> dict[str, object]:
     return {"advantage_min": low, "advantage_max": high, "advantage_std": spread}
 
@@ -46,6 +65,7 @@ RULE = Rule(
     columns=("advantage_min", "advantage_max", "advantage_std"),
     limits=AdvantageOutlierLimits,
     judge=judge,
+    guard=guard,
     title="One advantage outweighs the rest",
     meaning="After normalisation one sample has ten times the weight of a usual one, or more; the minibatch it is in "
     "trains on that sample. The value is max(|advantage|) / standard deviation.",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from esper_analyze.detector.carry import streak, zeros
+from esper_analyze.detector.guard import Guard, same, until
 from esper_analyze.detector.rule import Example, Limits, Memory, Rule, limit
 from esper_analyze.detector.rules.excuses import inner_loop_not_measurable
 from esper_analyze.detector.signals import Frame
@@ -35,6 +36,13 @@ def judge(frame: Frame, memory: Memory, limits: ClipSaturationLimits) -> list[Ju
     return [settle(share.name, share, bounds, excuses=[excuse])]
 
 
+def guard(frame: Frame, memory: Memory, limits: ClipSaturationLimits) -> Guard:
+    """Hold the share to its side of both bounds."""
+    lasting = min(until(memory[name], limits.sustained) for name in ("high", "extreme"))
+    measurable = same(frame["inner_loop_measurable"])
+    return Guard(lasting, {"clip_fraction": (limits.warning, limits.critical), "inner_loop_measurable": measurable})
+
+
 def _cells(*values: float | None, measurable: bool = True) -> dict[str, object]:
     return {"clip_fraction": list(values), "inner_loop_measurable": measurable}
 
@@ -45,6 +53,7 @@ RULE = Rule(
     columns=("clip_fraction", "inner_loop_measurable"),
     limits=ClipSaturationLimits,
     judge=judge,
+    guard=guard,
     title="Most samples are at the clip",
     meaning="A sample beyond the clip range whose advantage points outwards gives no gradient. When a third of the "
     "rollout or more is there in every update, later epochs train on little, and the policy still drifts.",

@@ -7,9 +7,17 @@ from dataclasses import dataclass
 import numpy as np
 
 from esper_analyze.detector.carry import streak, zeros
+from esper_analyze.detector.guard import Guard
 from esper_analyze.detector.rule import Example, Limits, Memory, Rule, limit
 from esper_analyze.detector.signals import Frame, Signal
-from esper_analyze.detector.typical import EARLY_MEMORY, early_level, typical, typical_memory
+from esper_analyze.detector.typical import (
+    EARLY_MEMORY,
+    early_known,
+    early_level,
+    typical,
+    typical_memory,
+    typical_steady,
+)
 from esper_analyze.detector.verdict import Bounds, Judgement, settle
 
 
@@ -44,6 +52,18 @@ def judge(frame: Frame, memory: Memory, limits: ClippingAlwaysLimits) -> list[Ju
     return [settle(share.name, watched, bounds, needs=[norm], baseline=rise)]
 
 
+def guard(frame: Frame, memory: Memory, limits: ClippingAlwaysLimits) -> Guard | None:
+    """Hold the share to its side of the bound; how far the norm rose matters once that has lasted."""
+    norm = frame["grad_norm_pre_clip"]
+    soonest = limits.sustained - int(memory["high"].max()) - 1
+    if soonest >= 0:  # shares that come and go cannot have lasted before that
+        return Guard(soonest, {"clip_active_fraction": (), norm.name: ()})
+    sides = {"clip_active_fraction": (limits.fraction,), norm.name: ()}
+    if not early_known(norm.finite, memory, limits.early_updates):
+        return None
+    return Guard(typical_steady(memory, "norm", norm.finite), sides)
+
+
 def _cells(share: object, norm: object = 3.0) -> dict[str, object]:
     return {"clip_active_fraction": share, "grad_norm_pre_clip": norm}
 
@@ -54,6 +74,7 @@ RULE = Rule(
     columns=("clip_active_fraction", "grad_norm_pre_clip"),
     limits=ClippingAlwaysLimits,
     judge=judge,
+    guard=guard,
     title="Every step is clipped",
     meaning="Nearly every optimizer step has been clipped for many updates: the clip norm, not the gradient, sets the "
     "length of the step. Most sound PPO runs do so, hence information only; it becomes an alarm when the norm before "

@@ -11,7 +11,7 @@ import numpy as np
 from esper_analyze.detector.carry import latest, nothing_yet, recent, remember, streak, window, zeros
 from esper_analyze.detector.rule import Limits, Memory, limit
 from esper_analyze.detector.signals import Bools, Floats, Ints, Signal
-from esper_analyze.detector.typical import EARLY_MEMORY, Rolling, early_level
+from esper_analyze.detector.typical import EARLY_MEMORY, Rolling, early_known, early_level
 
 LONGEST = 200
 """Bound on ``fast_updates``: the flags of so many updates are carried, whatever it is set to."""
@@ -76,6 +76,14 @@ def rose(returns: Signal, memory: Memory, share: float) -> Bools:
     level = _RECENT.held(returns.values, returns.finite, memory, "returns_recent")[0]
     risen: Bools = level > early + share * np.abs(early)
     return risen
+
+
+def rise_steady(returns: Signal, memory: Memory) -> int:
+    """Return how many more updates leave what ``rose`` says as it is, if the same returns stay finite."""
+    usable = returns.finite
+    if not early_known(usable, memory, EARLY_UPDATES, "returns_"):
+        return 0
+    return _RECENT.steady(memory, "returns_recent", usable)
 
 
 def descend(

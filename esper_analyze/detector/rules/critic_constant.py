@@ -7,8 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from esper_analyze.detector.carry import streak, zeros
+from esper_analyze.detector.guard import Guard, until
 from esper_analyze.detector.rule import Example, Limits, Memory, Rule, limit
-from esper_analyze.detector.rules.excuses import RETURNS, returns_hardly_vary
+from esper_analyze.detector.rules.excuses import RETURNS, returns_hardly_vary, returns_held
 from esper_analyze.detector.signals import Frame
 from esper_analyze.detector.verdict import Bounds, Judgement, settle
 
@@ -39,6 +40,15 @@ def judge(frame: Frame, memory: Memory, limits: CriticConstantLimits) -> list[Ju
     return [settle(ev.name, ev, bounds, excuses=[excuse])]
 
 
+def guard(frame: Frame, memory: Memory, limits: CriticConstantLimits) -> Guard | None:
+    """Hold explained variance inside or outside of the band."""
+    returns = returns_held(frame, limits.spread)
+    if returns is None:
+        return None
+    lasting = until(memory["flat"], limits.warning_updates, limits.critical_updates)
+    return Guard(lasting, {"explained_variance": (-limits.band, limits.band), **returns})
+
+
 def _cells(*values: float | None, low: bool = False) -> dict[str, object]:
     return {"explained_variance": list(values), "ev_low_variance": low, "return_variance": 4.0, "return_mean": 10.0}
 
@@ -50,6 +60,7 @@ RULE = Rule(
     context=RETURNS,
     limits=CriticConstantLimits,
     judge=judge,
+    guard=guard,
     title="The critic predicts a constant",
     meaning="Explained variance has been 0 to three digits for many updates although the returns vary: the critic "
     "says the same everywhere. It is not trained, or its targets are so large that it cannot reach them.",

@@ -4,11 +4,21 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
+
 from esper_analyze.detector.carry import tally, zeros
+from esper_analyze.detector.guard import Guard, before
 from esper_analyze.detector.rule import Example, Limits, Memory, Rule, limit
-from esper_analyze.detector.rules.excuses import RETURNS, returns_hardly_vary
+from esper_analyze.detector.rules.excuses import RETURNS, returns_hardly_vary, returns_held
 from esper_analyze.detector.signals import Frame
-from esper_analyze.detector.typical import EARLY_MEMORY, early_level, typical, typical_memory
+from esper_analyze.detector.typical import (
+    EARLY_MEMORY,
+    early_known,
+    early_level,
+    typical,
+    typical_memory,
+    typical_steady,
+)
 from esper_analyze.detector.verdict import Bounds, Excuse, Judgement, settle
 
 
@@ -41,6 +51,21 @@ def judge(frame: Frame, memory: Memory, limits: CriticNotLearningLimits) -> list
     return [settle(ev.name, ev, bounds, excuses=[constant, young], needs=[nrmse], baseline=early)]
 
 
+def guard(frame: Frame, memory: Memory, limits: CriticNotLearningLimits) -> Guard | None:
+    """Wait until the levels are taken anew."""
+    returns = returns_held(frame, limits.spread)
+    ev, nrmse = frame["explained_variance"], frame["value_nrmse"]
+    if returns is None:
+        return None
+    usable = ev.finite & ~returns_hardly_vary(frame, limits.spread).where
+    lasting = before(memory["number"], usable[-1], limits.after)
+    if np.count_nonzero(usable & (memory["number"] >= limits.after)):
+        if not early_known(usable, memory, limits.early_updates):
+            return None
+        lasting = min(typical_steady(memory, "recent", usable), typical_steady(memory, "nrmse", usable & nrmse.finite))
+    return Guard(lasting, {ev.name: (), nrmse.name: (), **returns})
+
+
 def _cells(*values: float | None, error: float | None = 1.0, low: bool = False) -> dict[str, object]:
     scale = {"value_nrmse": error, "return_variance": 4.0, "return_mean": 10.0}
     return {"explained_variance": list(values), "ev_low_variance": low, **scale}
@@ -53,6 +78,7 @@ RULE = Rule(
     context=("value_nrmse", *RETURNS),
     limits=CriticNotLearningLimits,
     judge=judge,
+    guard=guard,
     title="The critic does not learn",
     meaning="Over the last 50 updates the critic explained next to nothing of the returns, and no more than in its "
     "first ten updates (the baseline). If it at least knows the mean return, this is information: there may be "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from esper_analyze.detector.guard import LASTING, Guard
 from esper_analyze.detector.rule import Example, Limits, Memory, Rule, limit
 from esper_analyze.detector.signals import Frame
 from esper_analyze.detector.verdict import Bounds, Judgement, settle
@@ -22,12 +23,18 @@ def judge(frame: Frame, memory: Memory, limits: DataLostLimits) -> list[Judgemen
     return [settle(lost.name, lost, Bounds(warning=lost.values > 0, warning_at=0.0))]
 
 
+def guard(frame: Frame, memory: Memory, limits: DataLostLimits) -> Guard:  # noqa: ARG001
+    """Hold the number of lost rows at or above 0."""
+    return Guard(LASTING, {"dropped_rows": (0.0,)})
+
+
 RULE = Rule(
     name="data_lost",
     table="updates",
     columns=("dropped_rows",),
     limits=DataLostLimits,
     judge=judge,
+    guard=guard,
     title="Recorded rows were lost",
     meaning="Rows could not be written since the update before: the queue was full, or the disk refused. What is "
     "missing is counted in losses_of_data; the training itself was not touched.",

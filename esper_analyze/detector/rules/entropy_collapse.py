@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
+from esper_analyze.detector.guard import FREE, LASTING, Guard, Side
 from esper_analyze.detector.rule import Example, Memory, Rule, limit
-from esper_analyze.detector.rules.convergence import CONVERGENCE_MEMORY, ConvergenceLimits, descend
+from esper_analyze.detector.rules.convergence import CONVERGENCE_MEMORY, ConvergenceLimits, descend, rise_steady
 from esper_analyze.detector.rules.excuses import joint_entropy_undefined
 from esper_analyze.detector.signals import Frame
 from esper_analyze.detector.verdict import Bounds, Judgement, settle
@@ -37,6 +41,16 @@ def judge(frame: Frame, memory: Memory, limits: EntropyCollapseLimits) -> list[J
     return [settle(entropy.name, entropy, bounds, excuses=excuses)]
 
 
+def guard(frame: Frame, memory: Memory, limits: EntropyCollapseLimits) -> Guard:
+    """Hold entropy to its side of both bounds; returns matter while it is low."""
+    returns = frame["episode_return_mean"]
+    sides: dict[str, Sequence[Side] | None] = {"entropy_norm": (limits.warning, limits.critical), returns.name: FREE}
+    sides |= {"choice_fraction": (0.0,), "entropy": ()}
+    if not np.count_nonzero(memory["low"]):
+        return Guard(LASTING, sides)
+    return Guard(rise_steady(returns, memory), {**sides, returns.name: ()})
+
+
 def _cells(norm: float | None, choice: float | None = 1.0, entropy: float | None = 1.0) -> dict[str, object]:
     return {"entropy_norm": norm, "choice_fraction": choice, "entropy": entropy}
 
@@ -55,6 +69,7 @@ RULE = Rule(
     memory=CONVERGENCE_MEMORY,
     limits=EntropyCollapseLimits,
     judge=judge,
+    guard=guard,
     title="Entropy collapsed",
     meaning="Where the masks left a choice, the policy takes nearly always the same action. It no longer explores and "
     "its gradient vanishes; after a collapse within one update everything else looks calm. Where it came about slowly "

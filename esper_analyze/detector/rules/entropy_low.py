@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from esper_analyze.detector.guard import LASTING, Guard
 from esper_analyze.detector.rule import Example, Limits, Memory, Rule, limit
 from esper_analyze.detector.rules.excuses import joint_entropy_undefined
 from esper_analyze.detector.signals import Frame
@@ -25,6 +26,11 @@ def judge(frame: Frame, memory: Memory, limits: EntropyLowLimits) -> list[Judgem
     return [settle(entropy.name, entropy, bounds, excuses=joint_entropy_undefined(frame))]
 
 
+def guard(frame: Frame, memory: Memory, limits: EntropyLowLimits) -> Guard:  # noqa: ARG001
+    """Hold entropy to its side of the bound."""
+    return Guard(LASTING, {"entropy_norm": (limits.info,), "choice_fraction": (0.0,), "entropy": ()})
+
+
 def _cells(norm: float | None, choice: float | None = 1.0, entropy: float | None = 1.0) -> dict[str, object]:
     return {"entropy_norm": norm, "choice_fraction": choice, "entropy": entropy}
 
@@ -36,6 +42,7 @@ RULE = Rule(
     context=("choice_fraction", "entropy"),
     limits=EntropyLowLimits,
     judge=judge,
+    guard=guard,
     title="Entropy is low",
     meaning="Where the masks left a choice, the policy uses less than a third of the entropy there is. Late in a run "
     "that learns, this is success; early, it is the last sign before a collapse.",

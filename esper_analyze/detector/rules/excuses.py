@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
+from esper_analyze.detector.guard import Side, same
 from esper_analyze.detector.signals import Frame, choice_code
 from esper_analyze.detector.verdict import Excuse
 
@@ -47,6 +50,16 @@ RETURNS = ("ev_low_variance", "return_variance", "return_mean")
 """The columns ``returns_hardly_vary`` reads."""
 
 
+CLOSE = 1.1
+"""Factor within which a variance is too close to its bound for a promise."""
+FARTHEST = 1e-6
+"""Share of the larger of a variance and its bound that the smaller one counts as at least."""
+SMALLEST = 1e-280
+"""Bound below which products lose digits."""
+SLACK = 1.001
+"""Factor that rounding cannot bridge."""
+
+
 def returns_hardly_vary(frame: Frame, spread: float) -> Excuse:
     """Excuse updates whose returns differ by less than ``spread`` of their mean: a task that is solved, mostly."""
     variance, mean = frame["return_variance"], frame["return_mean"]
@@ -55,3 +68,22 @@ def returns_hardly_vary(frame: Frame, spread: float) -> Excuse:
     return Excuse(
         frame["ev_low_variance"].equals(1.0) | narrow, "the returns hardly vary: explained variance says nothing"
     )
+
+
+def returns_held(frame: Frame, spread: float) -> dict[str, Sequence[Side]] | None:
+    """Return the sides of ``RETURNS`` on which ``returns_hardly_vary`` stays as it is, None where that is too close."""
+    variance, mean = frame["return_variance"], frame["return_mean"]
+    held: dict[str, Sequence[Side]] = {"ev_low_variance": same(frame["ev_low_variance"])}
+    if not spread > 0.0:
+        return held | {"return_variance": (0.0,), "return_mean": ()}
+    with np.errstate(all="ignore"):
+        spot, square = variance.values, np.square(spread * mean.values)
+        middle = np.sqrt(np.maximum(spot, FARTHEST * square) * np.maximum(square, FARTHEST * spot))
+        narrow, wide = spot * CLOSE < square, spot > CLOSE * square
+    sure = (narrow | wide) & np.isfinite(middle) & (middle > SMALLEST)
+    none = (variance.values == 0.0) & (mean.values == 0.0)
+    if np.count_nonzero(~(sure | none | variance.null | mean.null)):
+        return None
+    bound = np.sqrt(np.where(none, 0.0, middle)) / spread
+    side = np.where(none, 0.0, np.where(narrow, middle / SLACK, middle * SLACK))
+    return held | {"return_variance": (side,), "return_mean": (bound, -bound)}

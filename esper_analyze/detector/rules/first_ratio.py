@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from esper_analyze.detector.guard import LASTING, Guard
 from esper_analyze.detector.rule import Example, Limits, Memory, Rule, limit
 from esper_analyze.detector.signals import Frame
 from esper_analyze.detector.verdict import Judgement, above, settle
@@ -25,12 +26,18 @@ def judge(frame: Frame, memory: Memory, limits: FirstRatioLimits) -> list[Judgem
     return [settle("first_ratio_error", error, bounds)]
 
 
+def guard(frame: Frame, memory: Memory, limits: FirstRatioLimits) -> Guard:  # noqa: ARG001
+    """Hold the error to its side of both bounds."""
+    return Guard(LASTING, {"first_ratio_error": (limits.warning, limits.critical)})
+
+
 RULE = Rule(
     name="first_ratio",
     table="updates",
     columns=("first_ratio_error",),
     limits=FirstRatioLimits,
     judge=judge,
+    guard=guard,
     title="Rollout and update disagree",
     meaning="In the first minibatch no step has been taken yet, so every probability ratio must be 1. It is not: the "
     "update evaluates another policy than the one that acted.",

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from esper_analyze.detector.carry import streak, zeros
+from esper_analyze.detector.guard import Guard, Side, same, until
 from esper_analyze.detector.rule import Example, Limits, Memory, Rule, limit
 from esper_analyze.detector.rules.excuses import inner_loop_not_measurable
 from esper_analyze.detector.signals import Frame
@@ -48,6 +50,14 @@ def _movement(frame: Frame, memory: Memory, limits: FrozenUpdateLimits, idle: Ex
     return settle(kl.name, kl, Bounds(warning=stuck, warning_at=limits.still), excuses=excuses)
 
 
+def guard(frame: Frame, memory: Memory, limits: FrozenUpdateLimits) -> Guard:
+    """Hold norms, KL and steps to their sides of nothing."""
+    sides: dict[str, Sequence[Side]] = dict.fromkeys(_cells(None, None, None), (0.0,))
+    measurable = same(frame["inner_loop_measurable"])
+    held = sides | {"kl_k3": (limits.still,), "inner_loop_measurable": measurable, "max_grad_norm": ()}
+    return Guard(until(memory["still"], limits.sustained), held)
+
+
 def _cells(pre: float | None, post: float | None, kl: object, steps: int | None = 8) -> dict[str, object]:
     return {
         "grad_norm_pre_clip_max": pre,
@@ -67,6 +77,7 @@ RULE = Rule(
     context=("max_grad_norm", "choice_fraction"),
     limits=FrozenUpdateLimits,
     judge=judge,
+    guard=guard,
     title="The optimizer steps, and nothing moves",
     meaning="Every gradient the optimizer got was exactly zero although the loss had one: a norm that overflowed "
     "float32 makes the clip's factor 0, and learning stops without an exception (critical; while an optimizer's "

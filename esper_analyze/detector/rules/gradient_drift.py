@@ -60,9 +60,12 @@ def judge(frame: Frame, memory: Memory, limits: GradientDriftLimits) -> list[Jud
 
 
 def _settled(metric: str, signal: Signal, drift: Floats, average: Floats, known: Bools, bounds: Bounds) -> Judgement:
+    young = signal.finite & ~known
+    if signal.whole and not np.count_nonzero(young):
+        return settle(metric, Signal(metric, drift, signal.null), bounds, baseline=average)
     excuses = [
         Excuse(signal.nonfinite, "non-finite: judged by numerical_instability", quiet=True),
-        Excuse(signal.finite & ~known, "warming up", quiet=True),
+        Excuse(young, "warming up", quiet=True),
     ]
     return settle(metric, Signal(metric, drift, signal.null), bounds, excuses=excuses, baseline=average)
 
@@ -70,11 +73,17 @@ def _settled(metric: str, signal: Signal, drift: Floats, average: Floats, known:
 def _step(values: Floats, usable: Bools, memory: Memory, limits: GradientDriftLimits) -> Floats:
     """Return the moving average of |x − the x before|, [n, 2, k]: how much a metric changes of itself."""
     carried = memory["last"]
+    warmup = max(limits.warmup - 1, 1)
+    if len(values) == 1:
+        change = np.abs(values - carried)
+        np.copyto(carried, values[0], where=usable[0])
+        counted = usable & np.isfinite(change)
+        return moving_average(change, counted, memory, "step", keep=limits.momentum, warmup=warmup)
     first = carried.copy()
     now = latest(values, usable, carried)
     change = np.abs(values - np.concatenate([first[None], now[:-1]]))
     counted = usable & np.isfinite(change)
-    return moving_average(change, counted, memory, "step", keep=limits.momentum, warmup=max(limits.warmup - 1, 1))
+    return moving_average(change, counted, memory, "step", keep=limits.momentum, warmup=warmup)
 
 
 def _cells(*values: float | None) -> dict[str, object]:

@@ -7,9 +7,17 @@ from dataclasses import dataclass
 import numpy as np
 
 from esper_analyze.detector.carry import recent, window
+from esper_analyze.detector.guard import LASTING, Guard, steady
 from esper_analyze.detector.rule import Example, Limits, Memory, Rule, limit
 from esper_analyze.detector.signals import Frame
-from esper_analyze.detector.typical import EARLY_MEMORY, early_level, typical, typical_memory
+from esper_analyze.detector.typical import (
+    EARLY_MEMORY,
+    early_known,
+    early_level,
+    typical,
+    typical_memory,
+    typical_steady,
+)
 from esper_analyze.detector.verdict import Bounds, Excuse, Judgement, settle
 
 LONGEST = 50
@@ -45,6 +53,21 @@ def judge(frame: Frame, memory: Memory, limits: GradientExplosionLimits) -> list
     return [settle(norm.name, norm, bounds, excuses=[young], baseline=level)]
 
 
+def guard(frame: Frame, memory: Memory, limits: GradientExplosionLimits) -> Guard | None:
+    """Hold norms to their side of the bounds: of those by early levels for long, else until levels are taken anew."""
+    norm = frame["grad_norm"]
+    if not early_known(norm.finite, memory, limits.early_updates) or not steady(memory["crossed"], limits.window):
+        return None
+    early = early_level(norm.values, norm.finite, memory, limits.early_updates)
+    level = np.maximum(memory["level_level"], early)
+    lowest = min(limits.warning, limits.critical)
+    lasting = typical_steady(memory, "level", norm.finite)
+    low = norm.null | ((level > 0.0) & (early > 0.0) & (norm.values < lowest * early))
+    if lasting and np.count_nonzero(low) == low.size:
+        return Guard(LASTING, {norm.name: (lowest * early,)})  # the level is never below the early one
+    return Guard(lasting, {norm.name: (limits.warning * level, limits.critical * level)})
+
+
 def _cells(*values: float | None) -> dict[str, object]:
     return {"grad_norm": list(values)}
 
@@ -55,6 +78,7 @@ RULE = Rule(
     columns=("grad_norm",),
     limits=GradientExplosionLimits,
     judge=judge,
+    guard=guard,
     title="Gradients exploded",
     meaning="The group's gradient norm before clipping is ten times what it usually is, again and again (the baseline: "
     "the median of its last 50 updates, or the mean of its first ten if that is larger). Sound PPO runs clip norms "

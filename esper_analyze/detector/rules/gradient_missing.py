@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from esper_analyze.detector.guard import LASTING, Guard, same
 from esper_analyze.detector.rule import Example, Limits, Memory, Rule
 from esper_analyze.detector.signals import Frame, Signal, choice_code
 from esper_analyze.detector.verdict import Bounds, Excuse, Judgement, settle
@@ -32,6 +33,11 @@ def judge(frame: Frame, memory: Memory, limits: GradientMissingLimits) -> list[J
     ]
 
 
+def guard(frame: Frame, memory: Memory, limits: GradientMissingLimits) -> Guard:  # noqa: ARG001
+    """Hold both words."""
+    return Guard(LASTING, {name: same(frame[name]) for name in ("grad_state", "zero_explained")})
+
+
 def _cells(state: str | None, explained: str | None) -> dict[str, object]:
     return {"grad_state": state, "zero_explained": explained}
 
@@ -42,6 +48,7 @@ RULE = Rule(
     columns=("grad_state", "zero_explained"),
     limits=GradientMissingLimits,
     judge=judge,
+    guard=guard,
     title="A head gets no gradient",
     meaning="The head's parameters have no gradient at all (critical) or exactly zero (warning), although its masks "
     "gave it a choice that mattered. It cannot learn.",

@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
 
 from esper_analyze.detector.carry import streak, zeros
+from esper_analyze.detector.guard import FREE, Guard, Side, same, until
 from esper_analyze.detector.rule import Example, Limits, Memory, Rule, limit
 from esper_analyze.detector.signals import Bools, Frame, Signal, choice_code
-from esper_analyze.detector.typical import EARLY_MEMORY, early_level
+from esper_analyze.detector.typical import EARLY_MEMORY, early_known, early_level
 from esper_analyze.detector.verdict import Bounds, Excuse, Judgement, settle
 
 HOLDERS = ("actor", "all")
 """Groups in which the heads' own tensors are."""
 ROUNDING = 1e-9
 """What is left of a share after an equal one was taken from it."""
+NEAR = 2.0
+"""Factor within which a norm is too near to its bound for a promise."""
+SMALLEST = 1e-290
+"""Bound on early levels whose shares can be told apart."""
 _EXPLAINED = np.array([choice_code("heads", "zero_explained", word) for word in ("masked", "irrelevant", "frozen")])
 
 
@@ -63,10 +69,12 @@ def _unexplained_share(frame: Frame, masked: Bools) -> Signal:
     heads, holders, _ = _roles(frame.subjects)
     if not np.count_nonzero(masked & heads) or not np.count_nonzero(holders):
         return share
-    gone = np.where(masked & heads, share.values * tensors, 0.0)
-    expected = np.nan_to_num(np.nansum(gone, axis=1, keepdims=True) / tensors)
-    left = np.where(holders, np.maximum(share.values - expected, 0.0), share.values)
-    return Signal(share.name, np.where(left < ROUNDING, 0.0, left), share.null)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        gone = np.where(masked & heads, share.values * tensors, 0.0)
+        expected = np.nan_to_num(np.nansum(gone, axis=1, keepdims=True) / tensors)
+        left = share.values - expected
+    shared = holders & (expected > 0.0) & np.isfinite(share.values)  # an update without masked heads is left alone
+    return Signal(share.name, np.where(shared, np.where(left < ROUNDING, 0.0, left), share.values), share.null)
 
 
 def _severity(frame: Frame, memory: Memory, limits: GradientVanishingLimits, masked: Excuse) -> Judgement:
@@ -96,6 +104,25 @@ def _norm(frame: Frame, memory: Memory, limits: GradientVanishingLimits, masked:
     return settle(norm.name, norm, bounds, excuses=[masked, broken, unknown], baseline=early)
 
 
+def guard(frame: Frame, memory: Memory, limits: GradientVanishingLimits) -> Guard | None:
+    """Hold shares and norms to their sides of the bounds, and heads to the reasons they have for none."""
+    share, norm, why = frame["vanishing_severity"], frame["grad_norm"], "heads.zero_explained"
+    usable = norm.finite & ~_explained(frame, limits)
+    if not early_known(usable, memory, limits.early_updates):
+        return None
+    early = early_level(norm.values, usable, memory, limits.early_updates)
+    far, near = NEAR * limits.faded * early, limits.faded * early / NEAR
+    unsure = (norm.values <= far) & (norm.values >= near) | (early < SMALLEST)
+    if np.count_nonzero(usable & (early > 0.0) & unsure):
+        return None
+    sides: dict[str, Sequence[Side] | None] = {share.name: (0.0, limits.warning, limits.critical), "tensors": FREE}
+    if np.count_nonzero(share.values > 0.0):  # what is left of shares depends on others'
+        sides = {share.name: same(share), "tensors": same(frame["tensors"])}
+    sides |= {norm.name: (far, near), why: same(frame[why])}
+    sides |= {"heads.learnable_fraction": (limits.choice,), "updates.choice_fraction": (0.0,)}
+    return Guard(min(until(memory[name], limits.sustained) for name in ("some", "half", "low")), sides)
+
+
 def _cells(*share: float | None, norm: object = 1.0, why: object = None, learnable: object = None) -> dict[str, object]:
     return {
         "vanishing_severity": list(share),
@@ -114,6 +141,7 @@ RULE = Rule(
     beside={"heads": ("zero_explained", "learnable_fraction"), "updates": ("choice_fraction",)},
     limits=GradientVanishingLimits,
     judge=judge,
+    guard=guard,
     title="Gradients vanished",
     meaning="Tensors of the group get gradients below 1e-7, or the whole group gets less than a ten-thousandth of "
     "what it got in its first updates (the baseline; information only, for a critic that has "

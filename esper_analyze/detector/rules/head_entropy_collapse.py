@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from esper_analyze.detector.guard import FREE, Guard, Side, same, until
 from esper_analyze.detector.rule import Example, Memory, Rule, limit
-from esper_analyze.detector.rules.convergence import CONVERGENCE_MEMORY, ConvergenceLimits, descend
+from esper_analyze.detector.rules.convergence import CONVERGENCE_MEMORY, ConvergenceLimits, descend, rise_steady
 from esper_analyze.detector.rules.excuses import not_categorical, nothing_learnable
 from esper_analyze.detector.signals import Floats, Frame
 from esper_analyze.detector.verdict import Bounds, Judgement, settle
+
+RETURNS = "updates.episode_return_mean"
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +36,7 @@ def judge(frame: Frame, memory: Memory, limits: HeadEntropyCollapseLimits) -> li
     threshold = _thresholds(frame.subjects, limits) if limits.per_head else limits.threshold
     low = usable & (entropy.values < threshold)
     clear = usable & (entropy.values > limits.clear_factor * threshold)
-    returns = frame["updates.episode_return_mean"]
+    returns = frame[RETURNS]
     descent = descend(entropy, usable, low, clear, returns, memory, limits)
     bounds = Bounds(
         info=descent.length >= limits.warning_updates,
@@ -46,6 +50,17 @@ def judge(frame: Frame, memory: Memory, limits: HeadEntropyCollapseLimits) -> li
 
 def _thresholds(heads: tuple[str, ...], limits: HeadEntropyCollapseLimits) -> Floats:
     return np.array([[limits.per_head.get(name, limits.threshold) for name in heads]])
+
+
+def guard(frame: Frame, memory: Memory, limits: HeadEntropyCollapseLimits) -> Guard:
+    """Hold each head to its side of both bounds; returns matter once one has been low for long."""
+    threshold = _thresholds(frame.subjects, limits) if limits.per_head else limits.threshold
+    lasting = until(memory["low"], limits.warning_updates, limits.critical_updates)
+    sides: dict[str, Sequence[Side] | None] = {"entropy_norm": (threshold, limits.clear_factor * threshold)}
+    sides |= {"learnable_fraction": (0.0,), "kind": same(frame["kind"]), RETURNS: FREE}
+    if not np.count_nonzero(memory["low"] >= min(limits.warning_updates, limits.critical_updates)):
+        return Guard(lasting, sides)
+    return Guard(min(lasting, rise_steady(frame[RETURNS], memory)), {**sides, RETURNS: ()})
 
 
 def _cells(
@@ -65,6 +80,7 @@ RULE = Rule(
     context=("learnable_fraction",),
     limits=HeadEntropyCollapseLimits,
     judge=judge,
+    guard=guard,
     title="A head collapsed",
     meaning="This head takes nearly always the same action where it had a choice. The joint entropy can hide it behind "
     "the other heads. Where it came about slowly and returns rose, it is what learning comes to, and information; "

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from esper_analyze.detector.carry import recent, streak, window, zeros
+from esper_analyze.detector.guard import Guard, same, steady, until
 from esper_analyze.detector.rule import Example, Limits, Memory, Rule, limit
 from esper_analyze.detector.rules.excuses import inner_loop_not_measurable
 from esper_analyze.detector.signals import Frame
@@ -52,6 +53,16 @@ def judge(frame: Frame, memory: Memory, limits: KlSpikeLimits) -> list[Judgement
     return [settle("kl_k3", kl, bounds, excuses=[excuse])]
 
 
+def guard(frame: Frame, memory: Memory, limits: KlSpikeLimits) -> Guard | None:
+    """Hold KL to its side of all three bounds."""
+    target = frame["target_kl"]
+    if not steady(memory["crossed"], limits.window):
+        return None
+    sides = (limits.warning, limits.critical, limits.target_factor * target.values)
+    held = {"inner_loop_measurable": same(frame["inner_loop_measurable"]), target.name: same(target)}
+    return Guard(until(memory["over"], limits.target_updates), {"kl_k3": sides, **held})
+
+
 def _cells(*values: float | None, target: float | None = None) -> dict[str, object]:
     return {"kl_k3": list(values), "target_kl": target, "inner_loop_measurable": True}
 
@@ -63,6 +74,7 @@ RULE = Rule(
     context=("target_kl",),
     limits=KlSpikeLimits,
     judge=judge,
+    guard=guard,
     title="KL divergence spiked",
     meaning="The policy moved further in one update than the clipped surrogate is good for. Large steps precede "
     "exploding ratios and collapsed entropy.",

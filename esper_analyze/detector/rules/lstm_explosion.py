@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from esper_analyze.detector.carry import recent, window
+from esper_analyze.detector.guard import LASTING, Guard, steady
 from esper_analyze.detector.rule import Example, Limits, Memory, Rule, limit
 from esper_analyze.detector.signals import Frame
 from esper_analyze.detector.verdict import Bounds, Judgement, settle
@@ -45,6 +46,14 @@ def judge(frame: Frame, memory: Memory, limits: LstmExplosionLimits) -> list[Jud
     return judgements
 
 
+def guard(frame: Frame, memory: Memory, limits: LstmExplosionLimits) -> Guard | None:  # noqa: ARG001
+    """Hold each metric to its side of its bounds."""
+    if not all(steady(memory[metric], limits.window) for metric in METRICS):
+        return None
+    factors = {metric: limits.one_environment if metric == METRICS[0] else 1.0 for metric in METRICS}
+    return Guard(LASTING, {name: (by * limits.warning, by * limits.critical) for name, by in factors.items()})
+
+
 def _cells(worst: float | None, c: float | None = 0.8) -> dict[str, object]:
     return {"c_env_rms_max": worst, "c_rms": c, "h_rms": 0.3}
 
@@ -55,6 +64,7 @@ RULE = Rule(
     columns=METRICS,
     limits=LstmExplosionLimits,
     judge=judge,
+    guard=guard,
     title="LSTM state exploded",
     meaning="The cell state integrates without forgetting and leaves the range its gates can work in. |h| ≤ 1 always "
     "holds for an nn.LSTM without projection, so the bound on h can only fire on something else.",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from esper_analyze.detector.guard import LASTING, Guard, same
 from esper_analyze.detector.rule import Example, Limits, Memory, Rule, limit
 from esper_analyze.detector.signals import Frame
 from esper_analyze.detector.verdict import Bounds, Judgement, settle
@@ -25,12 +26,18 @@ def judge(frame: Frame, memory: Memory, limits: LstmNonfiniteLimits) -> list[Jud
     ]
 
 
+def guard(frame: Frame, memory: Memory, limits: LstmNonfiniteLimits) -> Guard:  # noqa: ARG001
+    """Hold both flags."""
+    return Guard(LASTING, {metric: same(frame[metric]) for metric in METRICS})
+
+
 RULE = Rule(
     name="lstm_nonfinite",
     table="lstm",
     columns=METRICS,
     limits=LstmNonfiniteLimits,
     judge=judge,
+    guard=guard,
     title="LSTM state is NaN or Inf",
     meaning="The recurrent state is NaN or infinite and will stay so until it is reset; every action after it is "
     "drawn from garbage.",

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from esper_analyze.detector.guard import LASTING, Guard
 from esper_analyze.detector.rule import Example, Limits, Memory, Rule, limit
 from esper_analyze.detector.signals import Frame
 from esper_analyze.detector.verdict import Excuse, Judgement, above, settle
@@ -33,6 +34,11 @@ def judge(frame: Frame, memory: Memory, limits: LstmSaturationLimits) -> list[Ju
     return judged
 
 
+def guard(frame: Frame, memory: Memory, limits: LstmSaturationLimits) -> Guard:  # noqa: ARG001
+    """Hold every share to its side of both bounds."""
+    return Guard(LASTING, dict.fromkeys(("h_saturation", *GATES), (limits.warning, limits.critical)))
+
+
 def _cells(hidden: float | None, forget: float | None = 0.1) -> dict[str, object]:
     return {"h_saturation": hidden, "forget_saturation": forget, "input_saturation": 0.1, "output_saturation": 0.1}
 
@@ -43,6 +49,7 @@ RULE = Rule(
     columns=("h_saturation", *GATES),
     limits=LstmSaturationLimits,
     judge=judge,
+    guard=guard,
     title="LSTM saturated",
     meaning="Most units are at ±1, or most gates fully open or shut. Their derivatives are then near 0: the network "
     "remembers, but cannot learn to remember otherwise.",

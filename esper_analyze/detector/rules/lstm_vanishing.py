@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from esper_analyze.detector.guard import LASTING, Guard
 from esper_analyze.detector.rule import Example, Limits, Memory, Rule, limit
 from esper_analyze.detector.signals import Frame
 from esper_analyze.detector.verdict import Judgement, below, settle
@@ -25,12 +26,18 @@ def judge(frame: Frame, memory: Memory, limits: LstmVanishingLimits) -> list[Jud
     return [settle(signal.name, signal, below(signal, limits.warning, limits.critical)) for signal in signals]
 
 
+def guard(frame: Frame, memory: Memory, limits: LstmVanishingLimits) -> Guard:  # noqa: ARG001
+    """Hold both metrics to their side of both bounds."""
+    return Guard(LASTING, dict.fromkeys(METRICS, (limits.warning, limits.critical)))
+
+
 RULE = Rule(
     name="lstm_vanishing",
     table="lstm",
     columns=METRICS,
     limits=LstmVanishingLimits,
     judge=judge,
+    guard=guard,
     title="LSTM state vanished",
     meaning="Hidden or cell state is next to zero everywhere: the policy has no memory to act on.",
     look_first="Whether the state is carried from step to step at all, or reset at every one; input scale.",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from esper_analyze.detector.guard import LASTING, Guard, same
 from esper_analyze.detector.rule import Example, Limits, Memory, Rule, limit
 from esper_analyze.detector.rules.excuses import not_categorical
 from esper_analyze.detector.signals import Frame
@@ -25,12 +26,18 @@ def judge(frame: Frame, memory: Memory, limits: MaskCollapseLimits) -> list[Judg
     return [settle("learnable_fraction", learnable, bounds, excuses=[not_categorical(frame)])]
 
 
+def guard(frame: Frame, memory: Memory, limits: MaskCollapseLimits) -> Guard:  # noqa: ARG001
+    """Hold the share to its side of the bound."""
+    return Guard(LASTING, {"learnable_fraction": (limits.info,), "kind": same(frame["kind"])})
+
+
 RULE = Rule(
     name="mask_collapse",
     table="heads",
     columns=("learnable_fraction", "kind"),
     limits=MaskCollapseLimits,
     judge=judge,
+    guard=guard,
     title="The masks leave no choice",
     meaning="At nearly every step the masks left this head one valid action. Its log-prob is then constant and its "
     "gradient zero: expected, not a bug.",

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from esper_analyze.detector.guard import LASTING, Guard
 from esper_analyze.detector.rule import Example, Limits, Memory, Rule, limit
 from esper_analyze.detector.signals import Frame, Signal
 from esper_analyze.detector.verdict import Bounds, Judgement, settle
@@ -36,6 +37,12 @@ def judge(frame: Frame, memory: Memory, limits: NumericalInstabilityLimits) -> l
     return [settle(SAID, signal, bounds, missing="every finiteness count", nonfinite=False)]
 
 
+def guard(frame: Frame, memory: Memory, limits: NumericalInstabilityLimits) -> Guard:  # noqa: ARG001
+    """Hold counts to their side of 0, and all else to being finite."""
+    counts = dict.fromkeys(COUNTS, (0.0,))
+    return Guard(LASTING, {**dict.fromkeys((*NUMBERS, SAID), ()), **counts})
+
+
 def _cells(**found: object) -> dict[str, object]:
     return {"nan_grad_count": 0, "inf_grad_count": 0, "tensors_nonfinite": 0, "policy_loss": 0.1, **found}
 
@@ -46,6 +53,7 @@ RULE = Rule(
     columns=(*WATCHED, SAID),
     limits=NumericalInstabilityLimits,
     judge=judge,
+    guard=guard,
     title="NaN or Inf",
     meaning="A gradient, loss, log-prob or ratio is NaN or infinite. One such step makes every parameter NaN, and "
     "everything after it is a consequence. The value is the number of watched columns that say so.",

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from esper_analyze.detector.carry import tally, zeros
+from esper_analyze.detector.guard import Guard, before
 from esper_analyze.detector.rule import Example, Limits, Memory, Rule, limit
 from esper_analyze.detector.signals import Floats, Frame
 from esper_analyze.detector.typical import Rolling
@@ -59,6 +60,14 @@ def judge(frame: Frame, memory: Memory, limits: PerformanceDegradationLimits) ->
     return [settle(returns.name, returns, bounds, excuses=[young], baseline=before)]
 
 
+def guard(frame: Frame, memory: Memory, limits: PerformanceDegradationLimits) -> Guard:
+    """Wait until the windows are compared anew."""
+    returns, progress = frame["episode_return_mean"], frame["progress"]
+    lasting = _WINDOWS.steady(memory, "windows", returns.finite)
+    young = before(memory["updates"], frame.present[-1], limits.warmup_updates + 1)
+    return Guard(min(lasting, young), {returns.name: (), progress.name: (limits.after_progress,)})
+
+
 def _cells(*values: float | None, progress: float | None = 0.5) -> dict[str, object]:
     return {"episode_return_mean": list(values), "progress": progress}
 
@@ -70,6 +79,7 @@ RULE = Rule(
     context=("progress",),
     limits=PerformanceDegradationLimits,
     judge=judge,
+    guard=guard,
     title="Returns fell",
     meaning="The mean episode return of the last 20 updates (looked at after every tenth) is a tenth or more below "
     "that of the 20 before (the baseline), by more than their own scatter explains.",

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from esper_analyze.detector.carry import recent, window
+from esper_analyze.detector.guard import FREE, LASTING, Guard, Side, same, steady
 from esper_analyze.detector.rule import Example, Limits, Memory, Rule, limit
 from esper_analyze.detector.rules.excuses import inner_loop_not_measurable
 from esper_analyze.detector.signals import Frame
@@ -45,6 +49,18 @@ def judge(frame: Frame, memory: Memory, limits: RatioCollapseLimits) -> list[Jud
     return [settle(ratio.name, ratio, bounds, excuses=[excuse])]
 
 
+def guard(frame: Frame, memory: Memory, limits: RatioCollapseLimits) -> Guard | None:
+    """Hold the ratio to its side of both bounds; KL matters beyond them."""
+    ratio = frame["ratio_min"]
+    if not steady(memory["crossed"], limits.window) or not steady(memory["far"], limits.window):
+        return None
+    sides: dict[str, Sequence[Side] | None] = {ratio.name: (limits.warning, limits.critical)}
+    sides |= {"inner_loop_measurable": same(frame["inner_loop_measurable"]), "choice_fraction": FREE, "kl_k3": FREE}
+    if np.count_nonzero(ratio.values < max(limits.warning, limits.critical)):
+        sides |= {"choice_fraction": (), "kl_k3": (limits.moved, limits.at_once)}
+    return Guard(LASTING, sides)
+
+
 def _cells(*ratio: float | None, kl: object = 0.05, choice: object = 1.0, measurable: bool = True) -> dict[str, object]:
     return {"ratio_min": list(ratio), "kl_k3": kl, "choice_fraction": choice, "inner_loop_measurable": measurable}
 
@@ -56,6 +72,7 @@ RULE = Rule(
     context=("kl_k3", "choice_fraction"),
     limits=RatioCollapseLimits,
     judge=judge,
+    guard=guard,
     title="Probability ratio collapsed",
     meaning="At least one action became many times less likely within one update than it was when it was taken: "
     "the policy left what it had just tried. Samples in the tail of a shrinking Gaussian do so in sound runs; with "

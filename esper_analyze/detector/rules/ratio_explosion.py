@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from esper_analyze.detector.carry import recent, window
+from esper_analyze.detector.guard import FREE, LASTING, Guard, Side, same, steady
 from esper_analyze.detector.rule import Example, Limits, Memory, Rule, limit
 from esper_analyze.detector.rules.excuses import inner_loop_not_measurable
 from esper_analyze.detector.signals import Frame
@@ -50,6 +54,19 @@ def judge(frame: Frame, memory: Memory, limits: RatioExplosionLimits) -> list[Ju
     return [settle(ratio.name, ratio, bounds, excuses=[excuse])]
 
 
+def guard(frame: Frame, memory: Memory, limits: RatioExplosionLimits) -> Guard | None:
+    """Hold the ratio to its side of both bounds; weight and KL matter beyond them."""
+    ratio = frame["ratio_max"]
+    if not steady(memory["heavy"], limits.window) or not steady(memory["extreme"], limits.window):
+        return None
+    sides: dict[str, Sequence[Side] | None] = {ratio.name: (limits.warning, limits.critical)}
+    sides |= {"inner_loop_measurable": same(frame["inner_loop_measurable"]), "ess_fraction": FREE, "kl_k3": FREE}
+    if np.count_nonzero(ratio.values > min(limits.warning, limits.critical)):
+        weights, moves = (limits.weight, limits.critical_weight), (limits.moved, limits.at_once)
+        sides |= {"ess_fraction": weights, "kl_k3": moves}
+    return Guard(LASTING, sides)
+
+
 def _cells(*ratio: float | None, ess: object = 0.3, kl: object = 0.2, measurable: bool = True) -> dict[str, object]:
     return {"ratio_max": list(ratio), "ess_fraction": ess, "kl_k3": kl, "inner_loop_measurable": measurable}
 
@@ -61,6 +78,7 @@ RULE = Rule(
     context=("ess_fraction", "kl_k3"),
     limits=RatioExplosionLimits,
     judge=judge,
+    guard=guard,
     title="Probability ratio exploded",
     meaning="At least one action became many times more likely within one update than it was when it was taken. "
     "The clipped objective gives such samples no gradient back, so the policy cannot be pulled in again. Single ones "

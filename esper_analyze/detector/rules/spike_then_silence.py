@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from esper_analyze.detector.carry import latest, nothing_yet, streak, tally, zeros
+from esper_analyze.detector.guard import Guard, same, until
 from esper_analyze.detector.rule import Example, Limits, Memory, Rule, limit
 from esper_analyze.detector.rules.excuses import inner_loop_not_measurable
 from esper_analyze.detector.signals import Frame
@@ -40,6 +41,13 @@ def judge(frame: Frame, memory: Memory, limits: SpikeThenSilenceLimits) -> list[
     return [settle("kl_k3", kl, bounds, excuses=[excuse], baseline=size)]
 
 
+def guard(frame: Frame, memory: Memory, limits: SpikeThenSilenceLimits) -> Guard:
+    """Hold KL to its side of silence and of a spike: while it is silent, the spike stays as far away."""
+    measurable = same(frame["inner_loop_measurable"])
+    lasting = until(memory["silent"], limits.updates)
+    return Guard(lasting, {"kl_k3": (limits.silence, limits.spike), "inner_loop_measurable": measurable})
+
+
 def _cells(*values: float | None, measurable: bool = True) -> dict[str, object]:
     return {"kl_k3": list(values), "inner_loop_measurable": measurable}
 
@@ -50,6 +58,7 @@ RULE = Rule(
     columns=("kl_k3", "inner_loop_measurable"),
     limits=SpikeThenSilenceLimits,
     judge=judge,
+    guard=guard,
     title="One huge step, then silence",
     meaning="A single update threw the policy into a corner in which every probability is 0 or 1. From then on ratio "
     "is 1, KL is 0 and nothing moves: every other number looks calm because nothing is left to learn with. The "

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from esper_analyze.detector.carry import streak, zeros
+from esper_analyze.detector.guard import Guard, same, until
 from esper_analyze.detector.rule import Example, Limits, Memory, Rule, limit
 from esper_analyze.detector.signals import Frame, choice_code
 from esper_analyze.detector.verdict import Bounds, Judgement, settle
@@ -34,12 +35,18 @@ def judge(frame: Frame, memory: Memory, limits: UpdateSkippedLimits) -> list[Jud
     return [settle("status", status, bounds)]
 
 
+def guard(frame: Frame, memory: Memory, limits: UpdateSkippedLimits) -> Guard:
+    """Hold the status."""
+    return Guard(until(memory["skipped"], limits.critical_updates), {"status": same(frame["status"])})
+
+
 RULE = Rule(
     name="update_skipped",
     table="updates",
     columns=("status",),
     limits=UpdateSkippedLimits,
     judge=judge,
+    guard=guard,
     title="Update skipped",
     meaning="The update made no step because something was NaN or infinite or because the optimizer was not called, or "
     "was cut short by an exception or the end of the process. The value is the position of its status among the "

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from esper_analyze.detector.carry import streak, tally, zeros
+from esper_analyze.detector.guard import FREE, Guard, Side, before, until
 from esper_analyze.detector.rule import Example, Limits, Memory, Rule, limit
-from esper_analyze.detector.rules.excuses import RETURNS, returns_hardly_vary
-from esper_analyze.detector.signals import Floats, Frame
-from esper_analyze.detector.typical import EARLY_MEMORY, early_level
+from esper_analyze.detector.rules.excuses import RETURNS, returns_hardly_vary, returns_held
+from esper_analyze.detector.signals import Floats, Frame, Ints, Signal
+from esper_analyze.detector.typical import EARLY_MEMORY, early_known, early_level
 from esper_analyze.detector.verdict import Bounds, Judgement, settle
 
 _SOURCE = "subsystem review: phase-dependent thresholds"
@@ -60,14 +62,36 @@ def judge(frame: Frame, memory: Memory, limits: ValueCollapseLimits) -> list[Jud
 
 def bound_of_phase(frame: Frame, memory: Memory, limits: ValueCollapseLimits) -> Floats:
     """Return the bound of each update's phase, [n, k]; where progress is unknown the updates recorded are counted."""
-    progress = frame["progress"]
-    number = tally(frame.present, memory["updates"])
+    return _bound(frame["progress"], tally(frame.present, memory["updates"]), limits)
+
+
+def _bound(progress: Signal, number: Ints, limits: ValueCollapseLimits) -> Floats:
     bounds = np.array([limits.warmup, limits.early, limits.mid, limits.late])
     phased: Floats = bounds[_PHASES.searchsorted(progress.values, side="right")]
     if progress.whole:
         return phased
     unknown = np.where(number <= limits.warmup_updates, limits.warmup, limits.mid)
     return np.where(progress.finite, phased, unknown)
+
+
+def guard(frame: Frame, memory: Memory, limits: ValueCollapseLimits) -> Guard | None:
+    """Hold explained variance above its phase's bound or its early level, else to its side of everything."""
+    ev, progress = frame["explained_variance"], frame["progress"]
+    returns = returns_held(frame, limits.spread)
+    if returns is None:
+        return None
+    usable = ev.finite & ~returns_hardly_vary(frame, limits.spread).where
+    if not early_known(usable, memory, limits.early_updates):
+        return None
+    early = early_level(ev.values, usable, memory, limits.early_updates)
+    bound = _bound(progress, memory["updates"], limits)
+    lasting = min(until(memory[name], limits.sustained) for name in ("low", "off", "far"))
+    lasting = min(lasting, before(memory["updates"], frame.present[-1], limits.warmup_updates + 1))
+    enough = np.fmin(early, np.maximum(bound, bound - limits.critical_below))
+    sides: dict[str, Sequence[Side] | None] = {ev.name: (enough,), progress.name: tuple(_PHASES), "value_nrmse": FREE}
+    if np.count_nonzero(usable & ~(ev.values > enough)):
+        sides |= {ev.name: (early, bound, bound - limits.critical_below), "value_nrmse": (limits.error,)}
+    return Guard(lasting, {**sides, **returns})
 
 
 def _cells(
@@ -84,6 +108,7 @@ RULE = Rule(
     context=("progress", "value_nrmse", *RETURNS),
     limits=ValueCollapseLimits,
     judge=judge,
+    guard=guard,
     title="Value function collapsed",
     meaning="The critic predicts returns worse than their mean would, later in training than it may, and is no "
     "better than when it started. Advantages are then mostly the critic's own error.",

@@ -7,9 +7,17 @@ from dataclasses import dataclass
 import numpy as np
 
 from esper_analyze.detector.carry import streak, zeros
+from esper_analyze.detector.guard import Guard, Side, until
 from esper_analyze.detector.rule import Example, Limits, Memory, Rule, limit
 from esper_analyze.detector.signals import Frame
-from esper_analyze.detector.typical import EARLY_MEMORY, early_level, typical, typical_memory
+from esper_analyze.detector.typical import (
+    EARLY_MEMORY,
+    early_known,
+    early_level,
+    typical,
+    typical_memory,
+    typical_steady,
+)
 from esper_analyze.detector.verdict import Bounds, Excuse, Judgement, settle
 
 METRICS = ("value_nrmse", "bellman_error")
@@ -29,8 +37,12 @@ class ValueDivergenceLimits(Limits):
 
 def judge(frame: Frame, memory: Memory, limits: ValueDivergenceLimits) -> list[Judgement]:
     """Judge value error and Bellman error against their own typical level."""
-    floors = (("value_nrmse", limits.nrmse_factor, limits.nrmse_floor), ("bellman_error", limits.bellman_factor, 0.0))
-    return [_judge_one(frame, memory, limits, *one) for one in floors]
+    return [_judge_one(frame, memory, limits, *one) for one in _floors(limits)]
+
+
+def _floors(limits: ValueDivergenceLimits) -> tuple[tuple[str, float, float], ...]:
+    """Return metric, factor and floor of each."""
+    return (METRICS[0], limits.nrmse_factor, limits.nrmse_floor), (METRICS[1], limits.bellman_factor, 0.0)
 
 
 def _judge_one(
@@ -58,6 +70,33 @@ def _of(memory: Memory, metric: str) -> Memory:
     return {name: memory[f"{metric}_{name}"] for name in EARLY_MEMORY}
 
 
+def guard(frame: Frame, memory: Memory, limits: ValueDivergenceLimits) -> Guard | None:
+    """Hold both errors to their sides of the bounds: of those by early levels for long, else until levels change."""
+    held = [_held_one(frame, memory, limits, *one) for one in _floors(limits)]
+    if None in held:
+        return None
+    found = [one for one in held if one is not None]
+    return Guard(min(one[0] for one in found), {metric: one[1] for metric, one in zip(METRICS, found, strict=True)})
+
+
+def _held_one(
+    frame: Frame, memory: Memory, limits: ValueDivergenceLimits, metric: str, factor: float, floor: float
+) -> tuple[int, tuple[Side, ...]] | None:
+    """Return for how long ``metric`` is held against the same bounds, and these."""
+    signal = frame[metric]
+    if not early_known(signal.finite, memory, limits.early_updates, f"{metric}_"):
+        return None
+    lasting = min(until(memory[f"{metric}_{name}"], limits.sustained) for name in ("high", "extreme"))
+    early = early_level(signal.values, signal.finite, _of(memory, metric), limits.early_updates)
+    level = np.maximum(memory[f"{metric}_level"], early)
+    lowest = np.maximum(factor * early, floor)  # the level is never below the early one
+    steady = typical_steady(memory, metric, signal.finite)
+    if steady and np.count_nonzero((signal.values < lowest) & ~np.isnan(level)) == level.size:
+        return lasting, (lowest,)
+    far = np.maximum(limits.critical_factor * factor * level, limits.critical_factor * floor)
+    return min(lasting, steady), (np.maximum(factor * level, floor), far)
+
+
 def _cells(*nrmse: float | None, bellman: object = 0.3) -> dict[str, object]:
     return {"value_nrmse": list(nrmse), "bellman_error": bellman}
 
@@ -68,6 +107,7 @@ RULE = Rule(
     columns=METRICS,
     limits=ValueDivergenceLimits,
     judge=judge,
+    guard=guard,
     title="Value predictions left the scale of returns",
     meaning="Explained variance is a ratio and says little of scale. This rule holds the critic's error, in standard "
     "deviations of the returns, and the one-step error |r + γV' − V| against their own level (the baseline: rolling "
