@@ -7,11 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
-from typing import Any, NamedTuple
+from operator import itemgetter
+from typing import Any
 
 import numpy as np
 
+from esper_analyze.detector.aligned import Frames, namesakes
 from esper_analyze.detector.escalation import NORMAL, Escalation, LevelChange
 from esper_analyze.detector.findings import Announcer, Finding
 from esper_analyze.detector.guard import Guard
@@ -19,10 +20,9 @@ from esper_analyze.detector.hold import Hold
 from esper_analyze.detector.put_off import PutOff
 from esper_analyze.detector.rule import Limits, Memory, Rule
 from esper_analyze.detector.rules import RULES
-from esper_analyze.detector.signals import RUN, Batch, Bools, Floats, Frame, Ints, Signal
+from esper_analyze.detector.signals import Batch, Bools, Floats, Frame, Ints
 from esper_analyze.detector.thresholds import Thresholds
 from esper_analyze.detector.verdict import Judgement, Verdict, is_all_ok
-from esper_analyze.schema.tables import BY_NAME
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,76 +50,9 @@ class Outcome:
 
 
 _Filled = dict[tuple[str, str], tuple[tuple[str, ...], Floats]]
-
-
-class _Found(NamedTuple):
-    """A finding, with the places of its rule and of its subject, by which findings of one update are listed."""
-
-    order: int
-    k: int
-    finding: Finding
-
-    def place(self) -> tuple[int, int, int]:
-        return self.finding.update, self.order, self.k
-
-
-HEAD_GROUP = "head:"
-"""What a head's own group of parameters is named with, before the head's name."""
-NOBODY = "\0"
-"""A subject no table has."""
+_Found = tuple[int, int, int, Finding]
+"""A finding after its update and the places of its rule and its subject, by which findings are listed."""
 _ABSENT, _NO_REASON = np.int8(Verdict.ABSENT), np.int8(0)
-
-
-class _Frames:
-    """The frames of one batch as the rules want them; rules that have met the same subjects share one."""
-
-    def __init__(self, batch: Batch, wanted: Mapping[str, tuple[str, ...]]) -> None:
-        self.update = batch.update
-        self._batch = batch
-        self._wanted = wanted
-        self._aligned: dict[tuple[str, tuple[str, ...]], Frame] = {}
-
-    def subjects(self, table: str) -> tuple[str, ...]:
-        """Return the subjects of which the batch has rows."""
-        frame = self._batch.frames.get(table)
-        return () if frame is None else frame.subjects
-
-    def aligned(self, table: str, subjects: tuple[str, ...]) -> Frame:
-        """Return the frame of ``table`` with exactly ``subjects`` in that order."""
-        frame = self._batch.frames.get(table)
-        if frame is not None and frame.subjects == subjects:
-            return frame
-        found = self._aligned.get((table, subjects))
-        if found is None:
-            found = self._empty(table, subjects) if frame is None else frame.aligned(subjects)
-            self._aligned[table, subjects] = found
-        return found
-
-    def beside(self, frame: Frame, rule: Rule) -> Frame:
-        """Return ``frame`` with the columns that ``rule`` reads of other tables."""
-        for table, columns in rule.beside.items():
-            names = _namesakes(rule.table, frame.subjects, table)
-            frame = frame.beside(table, self._batch.frames.get(table), columns, names)
-        return frame
-
-    def _empty(self, table: str, subjects: tuple[str, ...]) -> Frame:
-        shape = (len(self._batch.update), len(subjects))
-        values, null = np.full(shape, np.nan), np.ones(shape, bool)
-        return Frame(
-            subjects, np.zeros(shape, bool), {name: Signal(name, values, null) for name in self._wanted[table]}
-        )
-
-
-@lru_cache(maxsize=256)
-def _namesakes(table: str, subjects: tuple[str, ...], other: str) -> tuple[str, ...]:
-    """Return the subject of ``other`` that speaks for each of the ``subjects`` of ``table``."""
-    if BY_NAME[other].subject is None:
-        return (RUN,)
-    if (table, other) == ("groups", "heads"):
-        return tuple(name.removeprefix(HEAD_GROUP) if name.startswith(HEAD_GROUP) else NOBODY for name in subjects)
-    if (table, other) == ("heads", "groups"):
-        return tuple(HEAD_GROUP + name for name in subjects)
-    return subjects
 
 
 class _RuleState:
@@ -146,7 +79,7 @@ class _RuleState:
         for name, first in self.rule.memory.items():
             self.memory[name] = np.concatenate([self.memory[name], first(len(new))], axis=-1)
 
-    def judge(self, frames: _Frames, limits: Limits) -> Judged:
+    def judge(self, frames: Frames, limits: Limits) -> Judged:
         self.admit(frames.subjects(self.rule.table))
         if not self.subjects:
             return Judged(self.rule, (), ())
@@ -226,7 +159,7 @@ class Detector:
         self.wanted = _wanted(self.rules)
         self._states = [_RuleState(rule) for rule in self.rules]
         self._limits = [self.thresholds[rule.name] for rule in self.rules]
-        self._put_off = PutOff(self.rules, _namesakes) if put_off else None
+        self._put_off = PutOff(self.rules, namesakes) if put_off else None
         self._late: list[_Found] = []
         self._last_update = -1
 
@@ -238,16 +171,16 @@ class Detector:
         filled: _Filled = {}
         look = self._look_at_all if self._put_off is None else self._look_where_due
         judged, found = look(batch, filled)
-        found.sort(key=_Found.place)
-        triggers = [(one.finding, self._limits[one.order].escalate) for one in found if one.finding.alarm]
+        found.sort(key=itemgetter(0, 1, 2))
+        triggers = [(one[3], self._limits[one[1]].escalate) for one in found if one[3].alarm]
         levels = self.escalation.advance(updates, triggers)
         if updates:
             self._last_update = updates[-1]
-        return Outcome(batch.update, tuple(judged), tuple([one.finding for one in found]), tuple(levels), filled)
+        return Outcome(batch.update, tuple(judged), tuple([one[3] for one in found]), tuple(levels), filled)
 
     def _look_at_all(self, batch: Batch, filled: _Filled) -> tuple[list[Judged], list[_Found]]:
         """Let every rule judge every update of ``batch``."""
-        frames = _Frames(batch, self.wanted)
+        frames = Frames(batch, self.wanted)
         judged, found = [], []
         for order in range(len(self._states)):
             result, news = self._look(order, frames, filled)
@@ -262,11 +195,11 @@ class Detector:
         if not waiting.follows(batch):
             self._catch_up()
         found, self._late = self._late, []
-        frames: dict[int, _Frames] = {}
+        frames: dict[int, Frames] = {}
         for order in waiting.take(batch):
             number = waiting.updates(order)
             if number not in frames:
-                frames[number] = _Frames(waiting.last(number), self.wanted)
+                frames[number] = Frames(waiting.last(number), self.wanted)
             result, news = self._look(order, frames[number], filled)
             found += news
             if not result.subjects:
@@ -278,11 +211,11 @@ class Detector:
                     waiting.spare(order, *given)
         return [], found
 
-    def _look(self, order: int, frames: _Frames, filled: _Filled) -> tuple[Judged, list[_Found]]:
+    def _look(self, order: int, frames: Frames, filled: _Filled) -> tuple[Judged, list[_Found]]:
         """Let the rule at ``order`` judge ``frames``; what it fills goes to ``filled``."""
         state = self._states[order]
         result = state.judge(frames, self._limits[order])
-        found = [_Found(order, k, finding) for _, k, finding in state.findings(frames.update, result)]
+        found = [(finding.update, order, k, finding) for _, k, finding in state.findings(frames.update, result)]
         for column in state.rule.fills if result.subjects else ():
             filled[state.rule.table, column] = (result.subjects, state.memory.pop(column))
         return result, found
@@ -294,7 +227,7 @@ class Detector:
         for order in range(len(self._states)):
             number = self._put_off.updates(order)
             if number:
-                self._late += self._look(order, _Frames(self._put_off.last(number), self.wanted), {})[1]
+                self._late += self._look(order, Frames(self._put_off.last(number), self.wanted), {})[1]
         self._put_off.forget()
 
     def state_dict(self) -> dict[str, Any]:
