@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from esper_analyze.detector.carry import streak, zeros
-from esper_analyze.detector.guard import Guard, until
+from esper_analyze.detector.guard import FREE, Guard, until
 from esper_analyze.detector.rule import Example, Limits, Memory, Rule, limit
 from esper_analyze.detector.rules.excuses import RETURNS, returns_hardly_vary, returns_held
 from esper_analyze.detector.signals import Frame
@@ -20,6 +20,7 @@ class CriticConstantLimits(Limits):
 
     spread: float = limit(0.01, "solved runs: returns within 1 % of their mean", at_least=0.0)
     band: float = limit(1e-3, "detector specification: |EV| < 1e-3", at_least=0.0)
+    error: float = limit(1.1, "value_nrmse of a critic that knows the mean return is 1: then it is information")
     warning_updates: int = limit(20, "detector specification: sustained 20", at_least=1)
     critical_updates: int = limit(100, "detector specification: sustained 100", at_least=1)
 
@@ -31,9 +32,11 @@ def judge(frame: Frame, memory: Memory, limits: CriticConstantLimits) -> list[Ju
     usable = ev.finite & ~excuse.where
     flat = usable & (np.abs(ev.values) < limits.band)
     length = streak(flat, usable & ~flat, memory["flat"])
+    off = ~(frame["value_nrmse"].values <= limits.error)
     bounds = Bounds(
-        warning=length >= limits.warning_updates,
-        critical=length >= limits.critical_updates,
+        info=length >= limits.warning_updates,
+        warning=(length >= limits.warning_updates) & off,
+        critical=(length >= limits.critical_updates) & off,
         warning_at=limits.band,
         critical_at=limits.band,
     )
@@ -45,37 +48,42 @@ def guard(frame: Frame, memory: Memory, limits: CriticConstantLimits) -> Guard |
     returns = returns_held(frame, limits.spread)
     if returns is None:
         return None
+    long = np.count_nonzero(memory["flat"] >= min(limits.warning_updates, limits.critical_updates))
     lasting = until(memory["flat"], limits.warning_updates, limits.critical_updates)
-    return Guard(lasting, {"explained_variance": (-limits.band, limits.band), **returns})
+    error = (limits.error,) if long else FREE
+    return Guard(lasting, {"explained_variance": (-limits.band, limits.band), "value_nrmse": error, **returns})
 
 
-def _cells(*values: float | None, low: bool = False) -> dict[str, object]:
-    return {"explained_variance": list(values), "ev_low_variance": low, "return_variance": 4.0, "return_mean": 10.0}
+def _cells(*values: float | None, low: bool = False, error: float | None = 3.0) -> dict[str, object]:
+    scale = {"value_nrmse": error, "return_variance": 4.0, "return_mean": 10.0}
+    return {"explained_variance": list(values), "ev_low_variance": low, **scale}
 
 
 RULE = Rule(
     name="critic_constant",
     table="updates",
-    columns=("explained_variance", *RETURNS),
-    context=RETURNS,
+    columns=("explained_variance", "value_nrmse", *RETURNS),
+    context=("value_nrmse", *RETURNS),
     limits=CriticConstantLimits,
     judge=judge,
     guard=guard,
     title="The critic predicts a constant",
     meaning="Explained variance has been 0 to three digits for many updates although the returns vary: the critic "
-    "says the same everywhere. It is not trained, or its targets are so large that it cannot reach them.",
+    "says the same everywhere. It is not trained, or its targets are so large that it cannot reach them. Where it "
+    "knows the mean return, there may be nothing to predict, and it is information.",
     look_first="vf_coef and whether the value loss reaches the critic; the critic's gradient norm; the scale of "
     "returns against value_mean.",
     reference="Detector specification; Andrychowicz et al. 2021, What Matters in On-Policy RL",
     examples=(
         Example("a sound critic", "ok", _cells(*[0.6] * 25), updates=25),
+        Example("constant, and it knows the mean return", "info", _cells(*[0.0002] * 20, error=1.0), updates=20),
         Example("constant for twenty updates", "warning", _cells(*[0.0002] * 20), updates=20),
         Example("constant for a hundred updates", "critical", _cells(*[-0.0002] * 100), updates=100),
         Example("constant returns", "not_applicable", _cells(None, low=True)),
         Example("not recorded", "no_data", _cells(None)),
     ),
     memory={"flat": zeros},
-    causes=("numerical_instability",),
+    causes=("numerical_instability", "kl_spike", "spike_then_silence", "entropy_collapse"),
     confirmed_by="warning_updates",
     higher_is_worse=False,
 )

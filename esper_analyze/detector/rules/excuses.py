@@ -26,6 +26,7 @@ def nothing_learnable(frame: Frame) -> Excuse:
     return Excuse(
         frame["learnable_fraction"].equals(0.0),
         "0 % learnable: no step offered this head more than one valid action",
+        quiet=True,  # mask_collapse says so, once
     )
 
 

@@ -40,7 +40,7 @@ class GradientVanishingLimits(Limits):
 
 def judge(frame: Frame, memory: Memory, limits: GradientVanishingLimits) -> list[Judgement]:
     """Judge the share of vanished tensors, and the whole norm against what it was at the start."""
-    masked = Excuse(_explained(frame, limits), "masked, irrelevant or frozen: nothing to learn from")
+    masked = Excuse(_explained(frame, limits), "masked, irrelevant or frozen: nothing to learn from", quiet=True)
     return [_severity(frame, memory, limits, masked), _norm(frame, memory, limits, masked)]
 
 

@@ -24,7 +24,9 @@ class RatioCollapseLimits(Limits):
 
     warning: float = limit(0.1, "subsystem review: 0.1 is a log-prob change of −2.3 nats")
     critical: float = limit(0.01, "detector specification: −4.6 nats")
-    moved: float = limit(0.3, "kl_k3 from which it counts with continuous actions; sound runs reach 0.28, nats")
+    weight: float = limit(0.8, "as ratio_explosion: effective sample size below which such samples count")
+    moved: float = limit(0.1, "as ratio_explosion: or kl_k3 above which they do, nats")
+    moved_continuous: float = limit(0.3, "kl_k3 from which it counts with continuous actions; sound runs reach 0.28")
     at_once: float = limit(0.5, "kl_k3 at which one update is enough: kl_spike's critical bound, nats")
     window_hits: int = limit(2, "as kl_spike: crossings within the window", at_least=1)
     window: int = limit(5, "as kl_spike: the present update included", at_least=1, below=LONGEST + 1)
@@ -33,10 +35,12 @@ class RatioCollapseLimits(Limits):
 
 def judge(frame: Frame, memory: Memory, limits: RatioCollapseLimits) -> list[Judgement]:
     """Judge the smallest joint ratio; with continuous actions only where the policy as a whole moved as well."""
-    ratio, kl = frame["ratio_min"], frame["kl_k3"]
+    ratio, kl, ess = frame["ratio_min"], frame["kl_k3"], frame["ess_fraction"]
     excuse = inner_loop_not_measurable(frame)
-    counts = ratio.finite & ~excuse.where & (~frame["choice_fraction"].null | ~(kl.values <= limits.moved))
-    crossed, far = counts & (ratio.values < limits.warning), counts & (ratio.values < limits.critical)
+    counts = ratio.finite & ~excuse.where
+    counts &= ~frame["choice_fraction"].null | ~(kl.values <= limits.moved_continuous)
+    weighs = ~(ess.values >= limits.weight) | ~(kl.values <= limits.moved)  # an unknown weight is no excuse
+    crossed, far = counts & weighs & (ratio.values < limits.warning), counts & (ratio.values < limits.critical)
     again = recent(crossed, memory["crossed"], limits.window) >= limits.window_hits
     again_far = recent(far, memory["far"], limits.window) >= limits.window_hits
     bounds = Bounds(
@@ -55,21 +59,30 @@ def guard(frame: Frame, memory: Memory, limits: RatioCollapseLimits) -> Guard | 
     if not steady(memory["crossed"], limits.window) or not steady(memory["far"], limits.window):
         return None
     sides: dict[str, Sequence[Side] | None] = {ratio.name: (limits.warning, limits.critical)}
-    sides |= {"inner_loop_measurable": same(frame["inner_loop_measurable"]), "choice_fraction": FREE, "kl_k3": FREE}
+    sides |= {
+        "inner_loop_measurable": same(frame["inner_loop_measurable"]),
+        "choice_fraction": FREE,
+        "kl_k3": FREE,
+        "ess_fraction": FREE,
+    }
     if np.count_nonzero(ratio.values < max(limits.warning, limits.critical)):
-        sides |= {"choice_fraction": (), "kl_k3": (limits.moved, limits.at_once)}
+        moves = (limits.moved, limits.moved_continuous, limits.at_once)
+        sides |= {"choice_fraction": (), "kl_k3": moves, "ess_fraction": (limits.weight,)}
     return Guard(LASTING, sides)
 
 
-def _cells(*ratio: float | None, kl: object = 0.05, choice: object = 1.0, measurable: bool = True) -> dict[str, object]:
-    return {"ratio_min": list(ratio), "kl_k3": kl, "choice_fraction": choice, "inner_loop_measurable": measurable}
+def _cells(
+    *ratio: float | None, kl: object = 0.2, ess: object = 0.9, choice: object = 1.0, measurable: bool = True
+) -> dict[str, object]:
+    cells = {"ratio_min": list(ratio), "kl_k3": kl, "ess_fraction": ess, "choice_fraction": choice}
+    return {**cells, "inner_loop_measurable": measurable}
 
 
 RULE = Rule(
     name="ratio_collapse",
     table="updates",
-    columns=("ratio_min", "kl_k3", "choice_fraction", "inner_loop_measurable"),
-    context=("kl_k3", "choice_fraction"),
+    columns=("ratio_min", "kl_k3", "ess_fraction", "choice_fraction", "inner_loop_measurable"),
+    context=("kl_k3", "ess_fraction", "choice_fraction"),
     limits=RatioCollapseLimits,
     judge=judge,
     guard=guard,
@@ -84,6 +97,7 @@ RULE = Rule(
         Example("a sound update", "ok", _cells(0.7)),
         Example("beyond the bound once", "info", _cells(0.05)),
         Example("twice in five updates", "warning", _cells(0.05, 0.6, 0.07), updates=3),
+        Example("twice, while the policy hardly moves", "info", _cells(0.05, 0.05, kl=0.02), updates=2),
         Example("gone", "warning", _cells(0.001)),
         Example("gone, and a KL to match", "critical", _cells(0.001, kl=0.8)),
         Example("gone again", "critical", _cells(0.001, 0.002), updates=2),
