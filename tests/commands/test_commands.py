@@ -96,7 +96,7 @@ def test_fail_on_turns_findings_into_an_exit_code(
 
 def test_fail_on_critical_lets_warnings_pass(command: Command, tmp_path: Path) -> None:
     def warn(_update: int, rows: Rows) -> None:
-        rows["updates"][0]["ratio_max"] = 7.0
+        rows["updates"][0]["first_ratio_error"] = 1e-3
 
     path = write_run(tmp_path / "run", 6, warn)
     assert command("replay", path, "--fail-on", "critical").code == 0
@@ -155,7 +155,7 @@ def test_set_goes_over_the_file(command: Command, runs: Path, tmp_path: Path) ->
 def test_replay_as_json_is_strict_and_keeps_infinity(command: Command, runs: Path) -> None:
     said = strict(command("replay", runs / "troubled", "--json", "--verify").out)
     assert said["differences"] == []
-    assert "Infinity" in {finding["value"] for finding in said["findings"]}
+    assert "Infinity" in {incident["peak"] for incident in said["incidents"]}
     assert said["verdicts"]["kl_spike"]["critical"] == 4
 
 

@@ -61,10 +61,10 @@ def test_a_run_without_updates_has_nothing_to_judge(tmp_path: Path) -> None:
 
 def test_a_warning_that_turns_critical_tells_both(tmp_path: Path) -> None:
     def worse(update: int, rows: Rows) -> None:
-        rows["updates"][0]["ratio_max"] = 2.0 if update < 10 else 7.0 if update < 15 else 90.0
+        rows["updates"][0]["first_ratio_error"] = 0.0 if update < 10 else 5e-4 if update < 15 else 0.5
 
     told = story.frame(gather(open_run(write_run(tmp_path / "worse", 20, worse))))
-    assert "beyond the warning bound of 5." in told.paragraph
+    assert "beyond the warning bound of 0.0001." in told.paragraph
     assert "From update 15 it was critical." in told.paragraph
     assert "still when the record ends at update 19" in told.paragraph
 
