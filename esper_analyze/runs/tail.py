@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,6 +12,7 @@ import pyarrow as pa
 from esper_analyze.schema import layout
 from esper_analyze.schema.entries import Entry, arrow_table
 from esper_analyze.schema.frames import Fault, frames
+from esper_analyze.schema.limits import LARGEST_LOG
 from esper_analyze.schema.tables import BY_NAME
 
 
@@ -50,6 +52,9 @@ def read_logs(folder: Path) -> list[tuple[Path, bytes | OSError]]:
     found: list[tuple[Path, bytes | OSError]] = []
     for _, path in sorted(numbered):
         try:
+            size = path.stat().st_size
+            if size > LARGEST_LOG:
+                raise OSError(errno.EFBIG, f"{size:,} bytes, {LARGEST_LOG:,} are the most")
             found.append((path, path.read_bytes()))
         except FileNotFoundError:
             continue
