@@ -16,6 +16,7 @@ from esper_analyze.commands.report import report
 from esper_analyze.commands.rules import rules
 from esper_analyze.commands.schema import schema
 from esper_analyze.commands.sql import sql
+from esper_analyze.commands.verify import verify
 from esper_analyze.errors import INTERNAL, OK, USAGE, EsperError
 from esper_analyze.terminal import say, tell
 
@@ -35,7 +36,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (ls, report, replay, backtest, sql, schema, rules):
+for command in (ls, report, replay, backtest, sql, verify, schema, rules):
     app.command()(command)
 
 

@@ -30,11 +30,12 @@ _READ_AGAIN = 5
 
 @dataclass(frozen=True, slots=True)
 class Broken:
-    """A file that cannot be trusted, and why; ``entry`` is what the manifest says of it, if that is known."""
+    """A file that cannot be trusted, and why; the manifest's ``entry`` of it and the ``rows`` missing, where known."""
 
     file: Path
     reason: str
     entry: ShardEntry | None = None
+    rows: int | None = None
 
 
 Check = Callable[[Path, ShardEntry], str | None]
@@ -138,15 +139,16 @@ def _read_once(folder: Path, rank: int, number: int, check: Check | None) -> Att
         spans.setdefault(entry.table, []).append((entry.first_seq, entry.last_seq))
     attempt.tail = tail_of(logs, rank, spans)
     attempt.broken += [Broken(path, reason) for path, reason in attempt.tail.unusable]
-    attempt.broken += [Broken(one.file, one.text) for one in attempt.tail.faults if not one.fault.torn]
-    _look_for_unlisted(attempt, spans, {entry.shard for entry in entries})
+    attempt.broken += [
+        Broken(one.file, one.text, rows=one.missing) for one in attempt.tail.faults if not one.fault.torn
+    ]
     _read_marker(attempt)
+    _look_for_unlisted(attempt, spans, {entry.shard for entry in entries})
     return attempt
 
 
 def _written_again(entries: list[ShardEntry]) -> list[ShardEntry]:
     """Return ``entries`` without those whose rows were written once more: a disk that failed late was not trusted."""
-
     newest: dict[tuple[str, int], ShardEntry] = {}
     for entry in sorted(entries, key=lambda one: one.number):
         newest[entry.table, entry.first_seq] = entry
@@ -164,8 +166,9 @@ def _look_for_unlisted(attempt: Attempt, spans: Spans, listed: set[str]) -> None
     unlisted = [path for path in unlisted if path.name not in listed]
     if not unlisted or attempt.alive():
         return
+    complete = attempt.closed is not None and not attempt.broken
     for path in unlisted:
-        reason = unlisted_fault(path, spans, attempt.tail)
+        reason = None if complete else unlisted_fault(path, spans, attempt.tail)
         if reason is None:
             attempt.leftover.append(path)
         else:
@@ -226,16 +229,18 @@ def shard_fault(path: Path, entry: ShardEntry) -> str | None:
     if entry.schema != fingerprint(table):
         return f"schema {entry.schema} is not the one this version declares for {entry.table}"
     try:
-        size = path.stat().st_size
-        if size != entry.size:
-            return f"has {size} bytes, the manifest says {entry.size}"
-        if _file_crc(path) != entry.crc32:
-            return "does not match the checksum in the manifest"
-        return footer_fault(path, table, entry.rows)
+        return _file_fault(path, entry) or footer_fault(path, table, entry.rows)
     except FileNotFoundError:
         return "is missing, the manifest lists it"
     except OSError as error:
         return f"cannot be read ({error.strerror})"
+
+
+def _file_fault(path: Path, entry: ShardEntry) -> str | None:
+    size = path.stat().st_size
+    if size != entry.size:
+        return f"has {size} bytes, the manifest says {entry.size}"
+    return None if _file_crc(path) == entry.crc32 else "does not match the checksum in the manifest"
 
 
 def _file_crc(path: Path) -> int:
@@ -251,9 +256,10 @@ def _read_marker(attempt: Attempt) -> None:
     if not path.is_file():
         return
     try:
-        marker = json.loads(path.read_bytes())
+        marker = json.loads(path.read_bytes() if path.stat().st_size <= LARGEST_TEXT else b"")
         tables = {str(name): int(facts["rows"]) for name, facts in marker["tables"].items()}
-    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+        marker["lost_rows"] = int(marker.get("lost_rows", 0))
+    except (OSError, ArithmeticError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
         attempt.broken.append(Broken(path, "is not a clean-close marker"))
         return
     attempt.closed = marker

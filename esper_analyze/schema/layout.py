@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import re
 import zlib
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 RUN_FILE = "run.json"
@@ -112,13 +112,19 @@ class ShardEntry:
             facts = json.loads(line)
             crc = facts.pop("crc")
             entry = cls(**facts)
-        except (ValueError, TypeError, AttributeError, KeyError) as error:
+        except (ValueError, TypeError, AttributeError, KeyError, RecursionError) as error:
             raise ManifestError(f"torn or malformed line ({type(error).__name__})") from error
         if crc != _crc(facts):
             raise ManifestError("line does not match its own checksum")
+        if not all(type(facts[name]) is kind for name, kind in _KINDS.items()):
+            raise ManifestError("line has a word where a number belongs, or the other way round")
         if shard_of(entry.shard) != (entry.table, entry.number):
             raise ManifestError(f"line names the impossible shard {entry.shard!r}")
         return entry
+
+
+_WORDS = ("shard", "table", "schema")
+_KINDS = {item.name: str if item.name in _WORDS else int for item in fields(ShardEntry) if item.name != "rebuilt"}
 
 
 def _crc(facts: dict[str, object]) -> int:

@@ -20,7 +20,6 @@ from esper_analyze.schema.column import Table
 from esper_analyze.schema.files import write_whole
 from esper_analyze.schema.layout import ShardEntry, shard_name
 
-
 GROUP_ROWS = 100_000
 """Rows in a row group: what a reader that streams has in memory at once."""
 
