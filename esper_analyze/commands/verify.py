@@ -10,7 +10,7 @@ import typer
 
 from esper_analyze.commands.options import Json
 from esper_analyze.errors import DAMAGED, UsageError
-from esper_analyze.terminal import escaped, progress, say, show_table, tell
+from esper_analyze.terminal import counted, escaped, say, show_table, tell
 
 if TYPE_CHECKING:
     from esper_analyze.runs.verify import Verified
@@ -54,14 +54,7 @@ def _checked(path: Path) -> Verified:
     from esper_analyze.runs.verify import shard_count
     from esper_analyze.runs.verify import verify as check
 
-    done = 0
-    with progress(f"checking {escaped(path.name)}", shard_count(path)) as bar:
-
-        def step() -> None:
-            nonlocal done
-            done += 1
-            bar(done)
-
+    with counted(f"checking {escaped(path.name)}", shard_count(path)) as step:
         return check(path, step)
 
 
