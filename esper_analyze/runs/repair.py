@@ -54,6 +54,8 @@ class Plan:
     removed: list[str] = field(default_factory=list)
     marker: dict[str, Any] | None = None
     new_manifest: bool = False
+    old_manifest: bool = False
+    """Whether the manifest so far is to be kept aside: it listed what is not there, or was damaged."""
     acts: list[Act] = field(default_factory=list)
 
     def tell(self, what: str, file: str, reason: str, table: str | None = None, rows: int | None = None) -> None:
@@ -117,6 +119,7 @@ def plan_repair(place: Place, step: Step = lambda: None) -> Plan:
     _end_logs(plan, found)
     for name, reason in plan.aside.items():
         plan.tell("set aside", name, reason, (layout.shard_of(name) or (None,))[0])
+    plan.old_manifest = plan.new_manifest
     plan.new_manifest = bool(plan.sealed) or plan.new_manifest
     spoilt = any(broken.file.name == layout.CLOSED_FILE for broken in attempt.broken)
     if plan.new_manifest or spoilt or attempt.closed is None:
@@ -202,7 +205,7 @@ def _stretches(data: pa.Table, spans: Sequence[tuple[int, int]]) -> Iterator[pa.
 
 
 def _end_logs(plan: Plan, found: Inspection) -> None:
-    """Plan the end of every log: it goes where all its rows are sealed, and is kept aside where it could not be read."""
+    """Plan the end of every log: removed when all its rows are sealed, kept aside where some of it is unreadable."""
     odd = {fault.file.name: fault.text for fault in found.attempt.tail.faults}
     for path in sorted(plan.place.folder.iterdir()):
         if layout.log_of(path.name) is None or path.name in plan.aside:
@@ -221,7 +224,7 @@ def _mark(plan: Plan, found: Inspection) -> None:
         _count(tables, entry.table, entry.rows, entry.last_update)
     for _, table, data in plan.sealed:
         _count(tables, table, len(data), pc.max(data["update"]).as_py())
-    lost, before = _lost(plan, found, tables), found.attempt.closed or {}
+    lost, before = _lost(found, tables), found.attempt.closed or {}
     plan.marker = {
         "reason": REPAIRED, "closed_at": time.time(), "lost_rows": lost, "tables": tables,
         "before": None if not before else before.get("before", before.get("reason")),
@@ -236,7 +239,7 @@ def _count(tables: dict[str, dict[str, int]], table: str, rows: int, last_update
     total["last_update"] = max(total["last_update"], last_update)
 
 
-def _lost(plan: Plan, found: Inspection, tables: dict[str, dict[str, int]]) -> int:
+def _lost(found: Inspection, tables: dict[str, dict[str, int]]) -> int:
     """Return how many rows are gone: against the marker where there is one, else by the sequence numbers known of."""
     marker: Any = found.attempt.closed
     if marker is not None:
@@ -257,7 +260,7 @@ def carry_out(plan: Plan) -> None:
         content = parquet_bytes(BY_NAME[table], data)
         entries.append(shard_entry(BY_NAME[table], number, data, content))
         change.stage(entries[-1].shard, content)
-    anew = {layout.MANIFEST_FILE: plan.new_manifest, layout.CLOSED_FILE: plan.marker is not None}
+    anew = {layout.MANIFEST_FILE: plan.old_manifest, layout.CLOSED_FILE: plan.marker is not None}
     old = [name for name, replaced in anew.items() if replaced and (folder / name).is_file()]
     for name in old:
         change.stage(_free(folder, name, taken), (folder / name).read_bytes())
