@@ -15,7 +15,7 @@ from esper_analyze.terminal import counted, escaped, say, show_table, tell
 if TYPE_CHECKING:
     from esper_analyze.runs.verify import Verified
 
-Runs = Annotated[list[Path], typer.Argument(metavar="RUN...", help="Recorded runs, or directories with runs below.")]
+Runs = Annotated[list[Path], typer.Argument(metavar="RUN", help="Recorded runs, or directories with runs below.")]
 
 
 def verify(runs: Runs, as_json: Json = False) -> None:
@@ -76,10 +76,16 @@ def _cells(one: Verified) -> list[list[str]]:
             fault.kind,
             "–" if fault.rank is None else str(fault.rank),
             "–" if fault.attempt is None else str(fault.attempt),
-            escaped(fault.file.rsplit("/", maxsplit=1)[-1]),
+            _file(fault.file),
             "–" if fault.table is None else escaped(fault.table),
             "–" if fault.rows is None else f"{fault.rows:,}",
             escaped(fault.reason),
         ]
         for fault in sorted(one.faults, key=lambda fault: fault.kind)
     ]
+
+
+def _file(name: str) -> str:
+    """Return a file's own name; what is about all files of a writer has none."""
+    own = name.rsplit("/", maxsplit=1)[-1]
+    return "–" if own.startswith("attempt-") else escaped(own)

@@ -74,8 +74,8 @@ def _missing(attempt: Attempt, runs: Ints, counted: int, *, excused: bool) -> It
     if rows == 0 or rows <= counted:
         return
     where = ", ".join(f"{start:,}–{stop - 1:,}" for start, stop in missing[:_NAMED].tolist())
-    more = f" and {len(missing) - _NAMED:,} more stretches" if len(missing) > _NAMED else ""
-    yield not excused, f"rows are in no sound shard and no log: sequence {where}{more}", None, rows
+    more = " …" if len(missing) > _NAMED else ""
+    yield not excused, f"rows are in no sound shard and no log: numbers {where}{more}", None, rows
 
 
 def _updates(contents: Sequence[Contents], *, excused: bool) -> Iterator[Found]:
@@ -89,5 +89,5 @@ def _updates(contents: Sequence[Contents], *, excused: bool) -> Iterator[Found]:
         theirs = np.unique(joined([one.updates for one in contents if one.table == table]))
         alone = theirs[~np.isin(theirs, own)]
         if len(alone):
-            words = f"has rows of {len(alone):,} updates that are not in table updates, first {alone[0]:,}"
+            words = f"has rows of updates that table updates does not have: {len(alone):,}, the first is {alone[0]:,}"
             yield not excused, words, table, None
