@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -120,9 +121,9 @@ def test_stopped_at_any_step_readers_see_the_same_rows(
 ) -> None:
     whole = copied(closed, tmp_path / "whole")
     compact(whole)
-    wanted, seen, run = files(whole), frames(closed), tmp_path / "run"
+    wanted, seen = files(whole), frames(closed)
     step = 1 if finish is compact else 2
-    while stopped_at(step, lambda: compact(copied(closed, run))):
+    while stopped_at(step, partial(compact, run := copied(closed, tmp_path / "run"))):
         assert same(frames(run), seen), step
         assert not verify(run).damage, step
         finish(run)

@@ -6,7 +6,9 @@ import json
 import random
 import shutil
 import time
+import zlib
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import polars as pl
@@ -221,10 +223,7 @@ def test_stopped_at_any_step_and_run_again_it_comes_to_the_same(
     repair(whole)
     wanted, seen = files(whole), frames(given, skip_broken=True)["updates"]
     step = 1
-    while True:
-        run = copied(given, tmp_path / "run")
-        if not stopped_at(step, lambda run=run: repair(run)):  # type: ignore[misc]
-            break
+    while stopped_at(step, partial(repair, run := copied(given, tmp_path / "run"))):
         assert frames(run, skip_broken=True)["updates"].equals(seen, null_equal=True), step
         if name == "killed":
             assert same(frames(run), frames(given)), step
@@ -263,8 +262,6 @@ def test_killed_at_any_system_call_and_run_again_it_comes_to_the_same(call: str,
 def test_a_journal_of_a_stranger_reaches_nothing_outside(
     facts: dict[str, object], killed: Path, tmp_path: Path
 ) -> None:
-    import zlib
-
     run = copied(killed, tmp_path / "run")
     journal = folder(run) / ".journal.json"
     journal.write_text(json.dumps(facts | {"crc": zlib.crc32(json.dumps(facts).encode())}))
