@@ -10,12 +10,15 @@ from collections.abc import Sequence
 import typer
 
 from esper_analyze.commands.backtest import backtest
+from esper_analyze.commands.compact import compact
 from esper_analyze.commands.ls import ls
+from esper_analyze.commands.repair import repair
 from esper_analyze.commands.replay import replay
 from esper_analyze.commands.report import report
 from esper_analyze.commands.rules import rules
 from esper_analyze.commands.schema import schema
 from esper_analyze.commands.sql import sql
+from esper_analyze.commands.verify import verify
 from esper_analyze.errors import INTERNAL, OK, USAGE, EsperError
 from esper_analyze.terminal import say, tell
 
@@ -35,7 +38,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (ls, report, replay, backtest, sql, schema, rules):
+for command in (ls, report, replay, backtest, sql, verify, repair, compact, schema, rules):
     app.command()(command)
 
 

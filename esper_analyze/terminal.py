@@ -75,3 +75,17 @@ def progress(what: str, total: int | None) -> Iterator[Callable[[int], None]]:
     with Progress(console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task(what, total=total)
         yield lambda done: bar.update(task, completed=done)
+
+
+@contextmanager
+def counted(what: str, total: int) -> Iterator[Callable[[], None]]:
+    """Show a bar as ``progress`` does; yields a function to call once for each piece of work that is done."""
+    done = 0
+    with progress(what, total) as bar:
+
+        def step() -> None:
+            nonlocal done
+            done += 1
+            bar(done)
+
+        yield step

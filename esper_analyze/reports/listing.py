@@ -73,6 +73,8 @@ def status_words(run: Run) -> str:
     """Return how the run ended: closed, by what error, or not closed and up to where it is whole."""
     if run.closed:
         reason = closing_reason(run)
+        if reason == "repaired":
+            return "repaired" + (f", {len(run.unverified)} shards unverified" if run.unverified else "")
         if ":" in reason:
             return f"closed after {cleaned(reason.split(':')[0], 40)}"
         return "closed on SIGTERM" if reason == "SIGTERM" else "closed"

@@ -14,6 +14,7 @@ from esper_analyze.runs.shards import Attempt, Broken, find_attempts
 from esper_analyze.schema import BY_NAME, TABLES, VERSION
 from esper_analyze.schema.column import Table
 from esper_analyze.schema.layout import RUN_FILE
+from esper_analyze.schema.limits import LARGEST_TEXT
 from esper_analyze.schema.views import quote_identifier, select_rows
 
 if TYPE_CHECKING:
@@ -119,6 +120,11 @@ class Run:
         """Where a writer was stopped in the middle of a frame: no damage, the update in progress is missing."""
         faults = [fault for attempt in self.attempts for fault in attempt.tail.faults if fault.fault.torn]
         return [f"{fault.file.name} {fault.text}" for fault in faults]
+
+    @property
+    def unverified(self) -> list[Path]:
+        """Shards whose manifest line was lost and made anew from the shard itself."""
+        return [path for attempt in self.attempts for path, entry in attempt.shards if entry.rebuilt]
 
     @property
     def written(self) -> bool:
@@ -229,7 +235,7 @@ def open_run(path: Path | str, *, skip_broken: bool = False, all_attempts: bool 
     damaged. With ``skip_broken`` damaged shards are left out and listed in ``Run.broken``.
     """
     path = Path(path)
-    info = _identity(path)
+    info = identity(path)
     run = Run(path, info, tuple(find_attempts(path)))
     for attempt in run.attempts if all_attempts else ():
         attempt.until = None
@@ -255,7 +261,8 @@ def find_runs(directory: Path | str) -> list[Path]:
     return found
 
 
-def _identity(path: Path) -> dict[str, Any]:
+def identity(path: Path) -> dict[str, Any]:
+    """Return run.json of the run at ``path``. Raises ``UsageError`` or ``DamagedError`` as ``open_run`` does."""
     file = path / RUN_FILE
     if not path.exists():
         raise UsageError(f"{path} does not exist", hint="give the directory a recorder wrote: it holds run.json")
@@ -265,9 +272,9 @@ def _identity(path: Path) -> dict[str, Any]:
             hint="give the directory a recorder wrote; `esper-analyze ls DIR` lists the runs below a directory",
         )
     try:
-        info = json.loads(file.read_bytes())
+        info = json.loads(file.read_bytes() if file.stat().st_size <= LARGEST_TEXT else b"")
         version = str(info["schema_version"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise DamagedError(f"{file} cannot be read as a run's identity ({type(error).__name__})") from error
     match = re.match(r"(\d+)\.\d+\Z", version)
     if match is None:

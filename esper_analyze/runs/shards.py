@@ -8,25 +8,38 @@ from __future__ import annotations
 import fcntl
 import json
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from esper_analyze.runs.tail import Tail, read_logs, tail_of
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from esper_analyze.runs.footer import footer_fault
+from esper_analyze.runs.tail import Spans, Tail, read_logs, tail_of
 from esper_analyze.schema import layout
 from esper_analyze.schema.arrow import fingerprint
 from esper_analyze.schema.layout import ManifestError, ShardEntry
+from esper_analyze.schema.limits import LARGEST_TEXT
 from esper_analyze.schema.tables import BY_NAME
 
 _BLOCK = 1 << 20
+_READ_AGAIN = 5
 
 
 @dataclass(frozen=True, slots=True)
 class Broken:
-    """A file that cannot be trusted, and why."""
+    """A file that cannot be trusted, and why; the manifest's ``entry`` of it and the ``rows`` missing, where known."""
 
     file: Path
     reason: str
+    entry: ShardEntry | None = None
+    rows: int | None = None
+
+
+Check = Callable[[Path, ShardEntry], str | None]
+"""Returns why a shard that its checksum vouches for is unusable all the same, None when it is not."""
 
 
 @dataclass(slots=True)
@@ -44,6 +57,8 @@ class Attempt:
     closed: dict[str, object] | None = None
     tail: Tail = field(default_factory=Tail)
     until: int | None = None
+    leftover: list[Path] = field(default_factory=list)
+    """Shards that no manifest lists and whose rows are elsewhere: what was stopped in its middle leaves them."""
 
     @property
     def first_update(self) -> int | None:
@@ -74,12 +89,12 @@ def find_attempts(run_dir: Path) -> list[Attempt]:
         for folder in sorted(rank_dir.iterdir()):
             number = layout.attempt_of(folder)
             if number is not None and folder.is_dir():
-                attempts.append(_read_attempt(folder, rank, number))
-    _supersede(attempts)
+                attempts.append(read_attempt(folder, rank, number))
+    supersede(attempts)
     return attempts
 
 
-def _supersede(attempts: list[Attempt]) -> None:
+def supersede(attempts: list[Attempt]) -> None:
     """Note where each attempt was resumed by a later one of its rank."""
     first: dict[int, int] = {}
     for attempt in sorted(attempts, key=lambda one: one.number, reverse=True):
@@ -89,29 +104,105 @@ def _supersede(attempts: list[Attempt]) -> None:
             first[attempt.rank] = min(began, first.get(attempt.rank, began))
 
 
-def _read_attempt(folder: Path, rank: int, number: int) -> Attempt:
+def read_attempt(folder: Path, rank: int, number: int, check: Check | None = None) -> Attempt:
+    """Return what is in the folder of one writer. ``check`` may look further into each shard that is sound so far.
+
+    What seems broken because a writer went on meanwhile is read again.
+    """
+    for _ in range(_READ_AGAIN):
+        before = _stamp(folder)
+        attempt = _read_once(folder, rank, number, check)
+        if not attempt.broken or _stamp(folder) == before:
+            break
+    return attempt
+
+
+def _stamp(folder: Path) -> tuple[bytes, bool]:
+    """Return what changes in a folder that is written to or compacted while it is read."""
+    manifest = folder / layout.MANIFEST_FILE
+    return manifest.read_bytes() if manifest.is_file() else b"", (folder / layout.CLOSED_FILE).is_file()
+
+
+def _read_once(folder: Path, rank: int, number: int, check: Check | None) -> Attempt:
     attempt = Attempt(folder, rank, number)
     logs = read_logs(folder)
-    for entry in _manifest(attempt):
+    entries = list(_manifest(attempt))
+    for entry in _written_again(entries):
         path = folder / entry.shard
-        reason = shard_fault(path, entry)
+        reason = shard_fault(path, entry) or (check(path, entry) if check else None)
         if reason is None:
             attempt.shards.append((path, entry))
         else:
-            attempt.broken.append(Broken(path, reason))
+            attempt.broken.append(Broken(path, reason, entry))
     spans: dict[str, list[tuple[int, int]]] = {}
     for _, entry in attempt.shards:
         spans.setdefault(entry.table, []).append((entry.first_seq, entry.last_seq))
     attempt.tail = tail_of(logs, rank, spans)
     attempt.broken += [Broken(path, reason) for path, reason in attempt.tail.unusable]
-    attempt.broken += [Broken(one.file, one.text) for one in attempt.tail.faults if not one.fault.torn]
+    attempt.broken += [
+        Broken(one.file, one.text, rows=one.missing) for one in attempt.tail.faults if not one.fault.torn
+    ]
     _read_marker(attempt)
+    _look_for_unlisted(attempt, spans, {entry.shard for entry in entries})
     return attempt
+
+
+def _written_again(entries: list[ShardEntry]) -> list[ShardEntry]:
+    """Return ``entries`` without those whose rows were written once more: a disk that failed late was not trusted."""
+    newest: dict[tuple[str, int], ShardEntry] = {}
+    for entry in sorted(entries, key=lambda one: one.number):
+        newest[entry.table, entry.first_seq] = entry
+    return [
+        entry
+        for entry in entries
+        if newest[entry.table, entry.first_seq].last_seq < entry.last_seq
+        or newest[entry.table, entry.first_seq] is entry
+    ]
+
+
+def _look_for_unlisted(attempt: Attempt, spans: Spans, listed: set[str]) -> None:
+    """Find shards that the manifest does not list: rows that are nowhere else must not go missing in silence."""
+    unlisted = [path for path in sorted(attempt.folder.iterdir()) if layout.shard_of(path.name)]
+    unlisted = [path for path in unlisted if path.name not in listed]
+    if not unlisted or attempt.alive():
+        return
+    complete = attempt.closed is not None and not attempt.broken
+    for path in unlisted:
+        reason = None if complete else unlisted_fault(path, spans, attempt.tail)
+        if reason is None:
+            attempt.leftover.append(path)
+        else:
+            attempt.broken.append(Broken(path, f"is listed by no manifest and {reason}"))
+
+
+def unlisted_fault(path: Path, spans: Spans, tail: Tail) -> str | None:
+    """Return why a shard that no manifest lists cannot be passed over, None when all its rows are elsewhere."""
+    name, _ = layout.shard_of(path.name) or ("", 0)
+    table = BY_NAME.get(name)
+    if table is None:
+        return f"its table {name} is not known to this version"
+    try:
+        reason = footer_fault(path, table)
+        if reason is not None:
+            return reason
+        with pq.ParquetFile(path) as file:
+            own = file.read(columns=["seq"], use_threads=False)["seq"]
+    except (OSError, pa.ArrowException) as error:
+        return f"cannot be read ({type(error).__name__})"
+    logged = tail.tables[name]["seq"] if name in tail.tables else pa.chunked_array([], pa.int64())
+    elsewhere = pc.is_in(own, value_set=logged.combine_chunks())
+    for first, last in spans.get(name, ()):
+        elsewhere = pc.or_(elsewhere, pc.and_(pc.greater_equal(own, first), pc.less_equal(own, last)))
+    missing = len(own) - (pc.sum(elsewhere).as_py() or 0)
+    return f"holds {missing:,} rows that are nowhere else" if missing else None
 
 
 def _manifest(attempt: Attempt) -> Iterator[ShardEntry]:
     path = attempt.folder / layout.MANIFEST_FILE
     if not path.is_file():
+        return
+    if path.stat().st_size > LARGEST_TEXT:
+        attempt.broken.append(Broken(path, f"has {path.stat().st_size:,} bytes, {LARGEST_TEXT:,} are the most"))
         return
     seen = set()
     lines = path.read_bytes().split(b"\n")
@@ -138,14 +229,18 @@ def shard_fault(path: Path, entry: ShardEntry) -> str | None:
     if entry.schema != fingerprint(table):
         return f"schema {entry.schema} is not the one this version declares for {entry.table}"
     try:
-        size = path.stat().st_size
-        if size != entry.size:
-            return f"has {size} bytes, the manifest says {entry.size}"
-        return None if _file_crc(path) == entry.crc32 else "does not match the checksum in the manifest"
+        return _file_fault(path, entry) or footer_fault(path, table, entry.rows)
     except FileNotFoundError:
         return "is missing, the manifest lists it"
     except OSError as error:
         return f"cannot be read ({error.strerror})"
+
+
+def _file_fault(path: Path, entry: ShardEntry) -> str | None:
+    size = path.stat().st_size
+    if size != entry.size:
+        return f"has {size} bytes, the manifest says {entry.size}"
+    return None if _file_crc(path) == entry.crc32 else "does not match the checksum in the manifest"
 
 
 def _file_crc(path: Path) -> int:
@@ -161,9 +256,10 @@ def _read_marker(attempt: Attempt) -> None:
     if not path.is_file():
         return
     try:
-        marker = json.loads(path.read_bytes())
+        marker = json.loads(path.read_bytes() if path.stat().st_size <= LARGEST_TEXT else b"")
         tables = {str(name): int(facts["rows"]) for name, facts in marker["tables"].items()}
-    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+        marker["lost_rows"] = int(marker.get("lost_rows", 0))
+    except (OSError, ArithmeticError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
         attempt.broken.append(Broken(path, "is not a clean-close marker"))
         return
     attempt.closed = marker

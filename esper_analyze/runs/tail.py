@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,6 +12,7 @@ import pyarrow as pa
 from esper_analyze.schema import layout
 from esper_analyze.schema.entries import Entry, arrow_table
 from esper_analyze.schema.frames import Fault, frames
+from esper_analyze.schema.limits import LARGEST_LOG
 from esper_analyze.schema.tables import BY_NAME
 
 
@@ -20,6 +22,8 @@ class LogFault:
 
     file: Path
     fault: Fault
+    missing: int | None = None
+    """Rows that the log's frames before and after leave out; None when that is not known."""
 
     @property
     def text(self) -> str:
@@ -50,6 +54,9 @@ def read_logs(folder: Path) -> list[tuple[Path, bytes | OSError]]:
     found: list[tuple[Path, bytes | OSError]] = []
     for _, path in sorted(numbered):
         try:
+            size = path.stat().st_size
+            if size > LARGEST_LOG:
+                raise OSError(errno.EFBIG, f"{size:,} bytes, {LARGEST_LOG:,} are the most")
             found.append((path, path.read_bytes()))
         except FileNotFoundError:
             continue
@@ -67,19 +74,39 @@ def tail_of(logs: Sequence[tuple[Path, bytes | OSError]], rank: int, sealed: Spa
             tail.unusable.append((path, f"cannot be read ({data.strerror})"))
             continue
         found, faults = frames(data)
-        tail.faults += [LogFault(path, fault) for fault in faults]
+        missing = _left_out(found) if len(faults) == 1 else None
+        tail.faults += [LogFault(path, fault, None if fault.torn else missing) for fault in faults]
         for frame in found:
             for table, entry in frame.items():
                 if not any(first <= entry[0] <= last for first, last in sealed.get(table, ())):
                     entries.setdefault(table, []).append(entry)
     for table, some in entries.items():
+        ordered = _once(some)
         try:
-            tail.tables[table] = arrow_table(BY_NAME[table], _once(some), rank)
-        except (pa.ArrowException, TypeError, ValueError) as error:
-            tail.unusable.append((logs[0][0], f"logged rows of {table} do not fit its schema ({error})"[:300]))
+            tail.tables[table] = arrow_table(BY_NAME[table], ordered, rank)
+        except (pa.ArrowException, TypeError, ValueError, OverflowError) as error:
+            sound = [entry for entry in ordered if _fits(table, entry)]
+            rows = sum(len(rows) for _, rows in ordered) - sum(len(rows) for _, rows in sound)
+            tail.unusable.append((logs[0][0], f"{rows:,} logged rows of {table} do not fit its schema ({error})"[:300]))
+            tail.tables[table] = arrow_table(BY_NAME[table], sound, rank)
     return tail
+
+
+def _left_out(found: Sequence[Mapping[str, Entry]]) -> int:
+    """Return how many sequence numbers between the first and the last row of a log are not in it."""
+    entries = [(seq, len(rows)) for frame in found for seq, rows in frame.values()]
+    first, last = min((seq for seq, _ in entries), default=0), max((seq + n for seq, n in entries), default=0)
+    return max(last - first - sum(n for _, n in entries), 0)
 
 
 def _once(entries: list[Entry]) -> list[Entry]:
     """Return entries in order of their sequence numbers, each once."""
     return [entry for _, entry in sorted({entry[0]: entry for entry in entries}.items())]
+
+
+def _fits(table: str, entry: Entry) -> bool:
+    try:
+        arrow_table(BY_NAME[table], [entry])
+    except (pa.ArrowException, TypeError, ValueError, OverflowError):
+        return False
+    return True

@@ -18,14 +18,13 @@ import numpy as np
 
 from esper_analyze.schema.block import Block, Rows
 from esper_analyze.schema.entries import Entry
+from esper_analyze.schema.limits import LARGEST_FRAME, LARGEST_FRAME_ROWS
 from esper_analyze.schema.tables import BY_NAME
 
 MAGIC = b"ESPERLOG1\n"
 MARKER = b"\xf5ES\xfa"
 _HEADER = struct.Struct("<4sII")
 _HEAD = struct.Struct("<I")
-LARGEST = 1 << 28
-"""Bound on a payload: one update is a few thousand bytes, some millions at DEBUG."""
 _DTYPES = ("<f8", "<f4", "<i8", "<i4", "|b1")
 _ARRAY, _MASKED = "@array", "@masked"
 
@@ -45,8 +44,10 @@ def encode(entries: Mapping[str, Entry]) -> bytes:
     ]
     text = json.dumps(head, separators=(",", ":"), default=_plain).encode()
     payload = b"".join((_HEAD.pack(len(text)), text, *arrays))
-    if len(payload) > LARGEST:
+    if len(payload) > LARGEST_FRAME:
         raise ValueError(f"{len(payload):,} bytes at once are more than a frame holds")
+    if sum(one["n"] for one in head if "n" in one) > LARGEST_FRAME_ROWS:
+        raise ValueError("more rows at once than a frame holds")
     return _HEADER.pack(MARKER, len(payload), zlib.crc32(payload)) + payload
 
 
@@ -101,8 +102,8 @@ def _decoded(one: Mapping[str, Any], arrays: _Arrays) -> Rows:
             raise FrameError("rows are no rows")
         return rows
     count = int(one["n"])
-    if not 0 <= count <= LARGEST:
-        raise FrameError(f"a block of {count} rows")
+    if not 0 <= count <= LARGEST_FRAME_ROWS:
+        raise FrameError(f"a block of {count:,} rows, {LARGEST_FRAME_ROWS:,} are the most")
     return Block(count, {str(name): _decoded_cell(cell, count, arrays) for name, cell in one["cells"].items()})
 
 
@@ -175,7 +176,7 @@ def _frame_at(data: bytes, at: int) -> tuple[dict[str, Entry] | None, int, str]:
         return None, at, "ends within a frame"
     marker, length, crc = _HEADER.unpack_from(data, at)
     start, stop = at + _HEADER.size, at + _HEADER.size + length
-    if marker != MARKER or length > LARGEST:
+    if marker != MARKER or length > LARGEST_FRAME:
         return None, at, "no frame begins here"
     if stop > len(data):
         return None, at, "ends within a frame"

@@ -8,13 +8,19 @@ from __future__ import annotations
 import json
 import re
 import zlib
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 RUN_FILE = "run.json"
 MANIFEST_FILE = "manifest.jsonl"
 CLOSED_FILE = "closed.json"
 LOCK_FILE = ".lock"
+JOURNAL_FILE = ".journal.json"
+"""What an interrupted repair or compaction had decided; see ``esper_analyze.runs.journal``."""
+STAGED = ".staged-"
+"""Begins the names of files that repair and compaction have made ready and not yet put in place."""
+ASIDE = "set-aside"
+"""Folder within an attempt for files that repair took out of the run: nothing is deleted."""
 LABELS_FILE = "labels.toml"
 
 _RANK = re.compile(r"rank(\d{5})\Z")
@@ -73,7 +79,11 @@ class ManifestError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class ShardEntry:
-    """One line of the manifest: a sealed shard, its length, CRC-32 and what is in it."""
+    """One line of the manifest: a sealed shard, its length, CRC-32 and what is in it.
+
+    ``rebuilt``: the line was made from the shard itself after the first one was lost, so its checksum proves nothing
+    about what the recorder had written.
+    """
 
     shard: str
     table: str
@@ -86,10 +96,13 @@ class ShardEntry:
     first_update: int
     last_update: int
     schema: str
+    rebuilt: bool = False
 
     def as_line(self) -> bytes:
         """Return the line, newline included; its own CRC-32 is its last field."""
         facts = asdict(self)
+        if not self.rebuilt:
+            del facts["rebuilt"]
         return json.dumps({**facts, "crc": _crc(facts)}).encode() + b"\n"
 
     @classmethod
@@ -99,13 +112,19 @@ class ShardEntry:
             facts = json.loads(line)
             crc = facts.pop("crc")
             entry = cls(**facts)
-        except (ValueError, TypeError, AttributeError, KeyError) as error:
+        except (ValueError, TypeError, AttributeError, KeyError, RecursionError) as error:
             raise ManifestError(f"torn or malformed line ({type(error).__name__})") from error
         if crc != _crc(facts):
             raise ManifestError("line does not match its own checksum")
+        if not all(type(facts[name]) is kind for name, kind in _KINDS.items()):
+            raise ManifestError("line has a word where a number belongs, or the other way round")
         if shard_of(entry.shard) != (entry.table, entry.number):
             raise ManifestError(f"line names the impossible shard {entry.shard!r}")
         return entry
+
+
+_WORDS = ("shard", "table", "schema")
+_KINDS = {item.name: str if item.name in _WORDS else int for item in fields(ShardEntry) if item.name != "rebuilt"}
 
 
 def _crc(facts: dict[str, object]) -> int:

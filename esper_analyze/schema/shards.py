@@ -20,6 +20,9 @@ from esper_analyze.schema.column import Table
 from esper_analyze.schema.files import write_whole
 from esper_analyze.schema.layout import ShardEntry, shard_name
 
+GROUP_ROWS = 100_000
+"""Rows in a row group: what a reader that streams has in memory at once."""
+
 
 def parquet_bytes(table: Table, data: pa.Table) -> bytes:
     """Return ``data`` as one Parquet file in memory."""
@@ -35,7 +38,7 @@ def parquet_bytes(table: Table, data: pa.Table) -> bytes:
         store_schema=True,
     )
     with writer:
-        writer.write_table(data)
+        writer.write_table(data, row_group_size=GROUP_ROWS)
     result: bytes = sink.getvalue().to_pybytes()
     return result
 
@@ -43,11 +46,16 @@ def parquet_bytes(table: Table, data: pa.Table) -> bytes:
 def seal(folder: Path, table: Table, number: int, data: pa.Table) -> ShardEntry:
     """Write ``data`` as shard ``number`` of ``table`` and return its manifest entry. Raises ``OSError``."""
     content = parquet_bytes(table, data)
-    name = shard_name(table.name, number)
-    write_whole(folder / name, content)
+    entry = shard_entry(table, number, data, content)
+    write_whole(folder / entry.shard, content)
+    return entry
+
+
+def shard_entry(table: Table, number: int, data: pa.Table, content: bytes, *, rebuilt: bool = False) -> ShardEntry:
+    """Return the manifest entry of ``data`` written as ``content``."""
     seqs, updates = data.column("seq"), data.column("update")
     return ShardEntry(
-        shard=name,
+        shard=shard_name(table.name, number),
         table=table.name,
         number=number,
         size=len(content),
@@ -58,4 +66,5 @@ def seal(folder: Path, table: Table, number: int, data: pa.Table) -> ShardEntry:
         first_update=pc.min(updates).as_py(),
         last_update=pc.max(updates).as_py(),
         schema=fingerprint(table),
+        rebuilt=rebuilt,
     )

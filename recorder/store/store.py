@@ -25,9 +25,9 @@ from esper_analyze.schema.block import Block, Rows
 from esper_analyze.schema.entries import Entry, arrow_table
 from esper_analyze.schema.files import append_line, sync_folder, write_whole
 from esper_analyze.schema.frames import encode
+from esper_analyze.schema.lock import WriterLock
 from esper_analyze.schema.shards import seal
 from esper_analyze.schema.tables import BY_NAME
-from recorder.store.lock import WriterLock
 from recorder.store.log import Log
 
 LOG = logging.getLogger("recorder")

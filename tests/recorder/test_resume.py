@@ -17,8 +17,8 @@ from torch import nn
 
 from esper_analyze.runs.replay import differences, recorded, replay
 from esper_analyze.runs.run import open_run
+from esper_analyze.schema.lock import LockedError
 from recorder import Recorder
-from recorder.store.lock import LockedError
 from recorder.store.resume import ResumeError
 from recorder.store.run_file import RunExistsError
 

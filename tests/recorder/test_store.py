@@ -23,8 +23,8 @@ from esper_analyze.schema.arrow import arrow_schema
 from esper_analyze.schema.block import Block, nullable
 from esper_analyze.schema.column import Column, Table
 from esper_analyze.schema.files import write_whole
+from esper_analyze.schema.lock import LockedError, WriterLock
 from recorder.store import store as store_module
-from recorder.store.lock import LockedError, WriterLock
 from recorder.store.run_file import create_run, plain
 from recorder.store.store import Store
 

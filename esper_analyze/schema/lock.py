@@ -8,6 +8,9 @@ import socket
 from pathlib import Path
 
 from esper_analyze.schema.files import write_all
+from esper_analyze.schema.layout import LOCK_FILE
+
+UNKNOWN = "an unknown process"
 
 
 class LockedError(RuntimeError):
@@ -23,7 +26,7 @@ class WriterLock:
         try:
             fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
-            holder = os.read(self._descriptor, 200).decode(errors="replace").strip() or "an unknown process"
+            holder = os.read(self._descriptor, 200).decode(errors="replace").strip() or UNKNOWN
             os.close(self._descriptor)
             raise LockedError(f"{path.parent} is being written by {holder}") from error
         os.ftruncate(self._descriptor, 0)
@@ -33,3 +36,11 @@ class WriterLock:
         """Let go of the lock; the file no longer names anybody."""
         os.ftruncate(self._descriptor, 0)
         os.close(self._descriptor)
+
+
+def holder(folder: Path) -> str:
+    """Return who holds, or held, the lock in ``folder``, as the lock file says."""
+    try:
+        return (folder / LOCK_FILE).read_bytes()[:200].decode(errors="replace").strip() or UNKNOWN
+    except OSError:
+        return UNKNOWN

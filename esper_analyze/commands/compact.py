@@ -1,0 +1,41 @@
+"""``esper-analyze compact``: many small shards become few, with the same rows."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import asdict
+
+from esper_analyze.commands.options import Json, RunPath
+from esper_analyze.terminal import counted, escaped
+
+
+def compact(run_path: RunPath, as_json: Json = False) -> None:
+    """Join the many small shards of RUN into few: the same rows in the same order, faster to open and to query.
+
+    Only a sound run that nobody writes to is compacted. May be killed at any time: readers see the old shards or the
+    new ones, and the next run of `compact` or `repair` finishes. Programs that have the run open must open it anew.
+
+    Example: esper-analyze compact RUN
+    """
+    from esper_analyze.reports.words import many
+    from esper_analyze.runs.compact import compact as join
+    from esper_analyze.runs.held import held
+    from esper_analyze.runs.journal import cannot_write
+    from esper_analyze.runs.run import identity
+    from esper_analyze.runs.verify import shard_count
+    from esper_analyze.strict_json import strict_json
+
+    identity(run_path)
+    try:
+        with held(run_path), counted(f"compacting {escaped(run_path.name)}", shard_count(run_path)) as step:
+            done = join(run_path, step)
+    except OSError as error:
+        raise cannot_write(error) from error
+    if as_json:
+        sys.stdout.write(strict_json({"run": str(run_path), **asdict(done)}))
+        return
+    (shards, shards_now), (size, size_now), (rows, rows_now) = done.shards, done.bytes, done.rows
+    sys.stdout.write(
+        f"{run_path}: {many(shards, 'shard')}, {size:,} bytes, {many(rows, 'row')} before; "
+        f"{many(shards_now, 'shard')}, {size_now:,} bytes, {many(rows_now, 'row')} now\n"
+    )

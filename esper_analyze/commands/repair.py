@@ -1,0 +1,64 @@
+"""``esper-analyze repair``: a run whose writer died becomes one that is closed, and nothing recorded is deleted."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from esper_analyze.commands.options import Json, RunPath
+from esper_analyze.terminal import counted, escaped, show_table
+
+if TYPE_CHECKING:
+    from esper_analyze.runs.repair import Act
+
+Dry = Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and change nothing.")]
+
+
+def repair(run_path: RunPath, dry_run: Dry = False, as_json: Json = False) -> None:
+    """Repair RUN after a crash: seal the complete rows of its log, and take files that are damaged out of it.
+
+    Nothing that was recorded is deleted: damaged files go to the folder `set-aside` beside the sound ones, with a note
+    why. A lost manifest is made anew from the shards, which are then called unverified. May be killed at any time and
+    run again.
+
+    Example: esper-analyze repair RUN --dry-run
+    """
+    from esper_analyze.runs.held import held
+    from esper_analyze.runs.journal import cannot_write
+    from esper_analyze.runs.repair import repair as mend
+    from esper_analyze.runs.run import identity
+    from esper_analyze.runs.verify import shard_count
+    from esper_analyze.strict_json import strict_json
+
+    identity(run_path)
+    try:
+        with held(run_path), counted(f"repairing {escaped(run_path.name)}", shard_count(run_path)) as step:
+            acts = mend(run_path, dry=dry_run, step=step)
+    except OSError as error:
+        raise cannot_write(error) from error
+    if as_json:
+        facts = {"run": str(run_path), "dry_run": dry_run, "acts": [asdict(act) for act in acts]}
+        sys.stdout.write(strict_json(facts))
+    else:
+        _print(str(run_path), acts, dry=dry_run)
+
+
+def _print(run: str, acts: list[Act], *, dry: bool) -> None:
+    if not acts:
+        sys.stdout.write(f"{run}: nothing to repair\n")
+        return
+    sys.stdout.write(f"{run}: would be repaired\n" if dry else f"{run}: repaired\n")
+    rows = [
+        [
+            act.what,
+            escaped(act.file),
+            "–" if act.table is None else escaped(act.table),
+            "–" if act.rows is None else f"{act.rows:,}",
+            escaped(act.reason),
+        ]
+        for act in acts
+    ]
+    show_table(("do" if dry else "done", "file", "table", "rows", "why"), rows, right=("rows",))

@@ -1,0 +1,32 @@
+"""Hold a run so that nobody writes to it: as long as it is repaired or compacted no writer can begin."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+
+from esper_analyze.errors import UsageError
+from esper_analyze.runs.shards import Attempt
+from esper_analyze.runs.verify import places
+from esper_analyze.schema import layout
+from esper_analyze.schema.lock import LockedError, WriterLock, holder
+
+_NEXT = "wait until it has ended, or end it"
+
+
+@contextlib.contextmanager
+def held(run_dir: Path) -> Iterator[None]:
+    """Hold the lock of every rank. Raises ``UsageError`` naming who writes to the run."""
+    found = places(run_dir)
+    with contextlib.ExitStack() as stack:
+        for folder in dict.fromkeys(one.folder.parent for one in found):
+            try:
+                lock = WriterLock(folder / layout.LOCK_FILE)
+            except LockedError as error:
+                raise UsageError(str(error), hint=_NEXT) from error
+            stack.callback(lock.release)
+        for one in found:
+            if Attempt(one.folder, one.rank, one.number).alive():
+                raise UsageError(f"{one.folder} is being written by {holder(one.folder)}", hint=_NEXT)
+        yield

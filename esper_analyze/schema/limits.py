@@ -1,0 +1,21 @@
+"""How large a file of a run may be: checked before anything is decoded, so that a bomb is refused by name.
+
+Each bound is far above what the recorder writes and far below what a machine cannot hold.
+"""
+
+from __future__ import annotations
+
+LARGEST_FRAME = 1 << 28
+"""Bytes of one frame of the log: an update is a few thousand, at DEBUG some millions."""
+LARGEST_FRAME_ROWS = 1 << 22
+"""Rows that one frame may say to hold: a column of one value takes no room in a frame, and eight bytes a row here."""
+LARGEST_LOG = 1 << 30
+"""Bytes of a log file: it is read as a whole, and ends when its rows are sealed (32,768 of a table, five minutes)."""
+LARGEST_TEXT = 1 << 26
+"""Bytes of run.json, a manifest, a marker: a manifest of 100,000 shards is half of that."""
+LARGEST_FOOTER = 1 << 24
+"""Bytes of a Parquet footer: 150 columns in 100 row groups are 2 MB."""
+LARGEST_SHARD_ROWS = 1 << 24
+"""Rows of a shard: the recorder seals at most half a million, ``compact`` joins up to some millions."""
+LARGEST_COLUMN = 1 << 28
+"""Bytes of one column of one row group before compression: 100,000 rows are 800 kB of numbers, long names more."""
