@@ -96,5 +96,6 @@ def test_the_sandbox_reaches_nothing_outside(statement: str) -> None:
 
 def test_sandbox_and_views_answer_alike() -> None:
     run = open_run(SAMPLES / "lstm_masks")
-    query = "select head, count(*), avg(grad_norm), max(entropy_norm) from heads group by head order by head"
+    # Sums are left out: their last digit depends on the order in which threads finish.
+    query = "select head, count(*), max(grad_norm), median(entropy_norm) from heads group by head order by head"
     assert run.sandbox().execute(query).fetchall() == run.connection().execute(query).fetchall()
