@@ -81,14 +81,14 @@ class Log:
             self._kept.remove(old)
 
     def sync(self, *, now: bool = False) -> None:
-        """Make what was written safe from a power failure, when that is due. Raises ``OSError``, once for a file."""
-        if self._descriptor is None or not self._dirty:
+        """Make what was written safe from a power failure, when that is due. Raises ``OSError``: then rotate.
+
+        May be called while another thread appends.
+        """
+        descriptor = self._descriptor
+        if descriptor is None or not self._dirty:
             return
         if not now and time.monotonic() - self._synced < SYNC_SECONDS:
             return
         self._dirty, self._synced = False, time.monotonic()
-        try:
-            os.fdatasync(self._descriptor)
-        except OSError:  # its pages may be gone: never sync the same file again
-            self.rotate()
-            raise
+        os.fdatasync(descriptor)

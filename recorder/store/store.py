@@ -96,9 +96,14 @@ class Store:
         self._bell = threading.Lock()  # released to wake the writer: cheaper than an Event, and no lock to wait for
         self._bell.acquire()
         self._closing = False
+        self._sealing: list[int] = []  # the last log file of each sealing in progress
+        self._due_bell = threading.Lock()  # released to wake the sealer
+        self._due_bell.acquire()
         _LIVE.add(self)
         self._thread = threading.Thread(target=self._work, name="recorder-writer", daemon=True)
+        self._sealer = threading.Thread(target=self._seal_on, name="recorder-sealer", daemon=True)
         self._thread.start()
+        self._sealer.start()
 
     def put(self, rows: Mapping[str, Rows]) -> None:
         """Hand over rows, row by row or as a ``Block``. Never waits for a disk.
@@ -200,10 +205,19 @@ class Store:
         )
 
     def _work(self) -> None:
+        """Log what is handed over, and nothing else: no fsync may keep an update from the log."""
         while not self._closing:
             self._bell.acquire(timeout=1.0)
             if not self._closing:
                 self._take_up()
+                if self._due():
+                    _ring(self._due_bell)
+
+    def _seal_on(self) -> None:
+        """Sync and seal: all that may take a disk long."""
+        while not self._closing:
+            self._due_bell.acquire(timeout=1.0)
+            if not self._closing:
                 self._sync()
                 if self._due():
                     self._seal_waiting()
@@ -212,6 +226,8 @@ class Store:
         try:
             self._log.sync()
         except OSError as error:
+            with self._guard:
+                self._log.rotate()  # its pages may be gone: never sync the same file again
             self._log_failed(error)
 
     def _seal_waiting(self) -> None:
@@ -219,28 +235,33 @@ class Store:
             waiting, self._waiting, self._counts = self._waiting, {}, {}
             unlogged, self._unlogged = self._unlogged, {}
             ended = self._log.rotate()
-        self._number += 1
+            self._sealing.append(ended)
+            self._number += 1
+            number = self._number
         left = {}
         for table, entries in waiting.items():
             try:
-                self._seal_table(table, entries)
+                self._seal_table(table, entries, number)
             except OSError as error:
                 left[table] = entries
                 self._disk_failed(table, error)
             except Exception:
                 self.lost_rows += sum(len(rows) for _, rows in entries)
                 LOG.exception("recorder: rows of %s cannot be written and are lost; the others go on", table)
-        if left:
-            self._put_back(left, unlogged)
-        else:
-            self._back_off, self._retry_at, self._log_fails_until = 1.0, 0.0, 0.0
-            self._log.forget(ended)
+        with self._guard:
+            self._sealing.remove(ended)
+            if left:
+                self._put_back(left, unlogged)
+            else:
+                self._back_off, self._retry_at, self._log_fails_until = 1.0, 0.0, 0.0
+                if not self._sealing:  # a sealing that takes longer still needs its log files
+                    self._log.forget(ended)
 
-    def _seal_table(self, table: str, entries: Sequence[Entry]) -> None:
+    def _seal_table(self, table: str, entries: Sequence[Entry], number: int) -> None:
         data = self._arrow(table, entries)
         if data.num_rows == 0:
             return
-        entry = seal(self.folder, BY_NAME[table], self._number, data)
+        entry = seal(self.folder, BY_NAME[table], number, data)
         append_line(self.folder / layout.MANIFEST_FILE, entry.as_line())
         total = self._written.setdefault(table, {"rows": 0, "last_update": -1})
         total["rows"] += entry.rows
@@ -266,13 +287,11 @@ class Store:
         self._back_off = min(self._back_off * 2, 60.0)
 
     def _put_back(self, left: dict[str, list[Entry]], unlogged: Mapping[str, int]) -> None:
-        with self._guard:
-            for table in left:
-                self._unlogged[table] = self._unlogged.get(table, 0) + unlogged.get(table, 0)
-            for table, entries in left.items():
-                self._waiting[table] = entries + self._waiting.get(table, [])
-                self._counts[table] = self._counts.get(table, 0) + sum(len(rows) for _, rows in entries)
-            self._drop_beyond_bound()
+        for table, entries in left.items():
+            self._unlogged[table] = self._unlogged.get(table, 0) + unlogged.get(table, 0)
+            self._waiting[table] = entries + self._waiting.get(table, [])
+            self._counts[table] = self._counts.get(table, 0) + sum(len(rows) for _, rows in entries)
+        self._drop_beyond_bound()
 
     def take_losses(self) -> int:
         """Return the rows lost since the last call."""
@@ -292,9 +311,10 @@ class Store:
         if self.inert or self._closing:
             return
         self._closing = True
-        _ring(self._bell)
-        if threading.current_thread() is not self._thread:
-            self._thread.join(timeout=60.0)
+        for bell, thread in ((self._bell, self._thread), (self._due_bell, self._sealer)):
+            _ring(bell)
+            if threading.current_thread() is not thread:
+                thread.join(timeout=60.0)
         self.flush()
         if not self._waiting:
             self._log.forget(self._log.rotate())
