@@ -44,7 +44,9 @@ MAX_INBOX = 10_000
 MAX_WAITING_ROWS = 500_000
 """Rows kept in memory while the disk fails; beyond, rows of ``DROP_ORDER`` go first, oldest first."""
 SETTLE_SECONDS = 0.002
-"""The training waits at most so long for an update to reach the log, and not again while the disk stalls."""
+"""The training waits at most so long for an update to reach the log, and not again while the disk stalls …"""
+SETTLE_AT_MOST = 0.05
+"""… or so long where no disk is waited for, but the writer has not had the processor yet."""
 LOG_BACK_OFF = 5.0
 """A log that could not be written to is tried again after so long."""
 DROP_ORDER = ("layers", "tensors", "transitions", "steps", "groups", "lstm", "heads", "episodes")
@@ -81,7 +83,7 @@ class Store:
         self._handed = self._taken = 0  # hand-overs so far; those of them that are in the log, or never will be
         self._done = threading.Lock()  # released when the writer has taken everything up
         self._done.acquire()
-        self._stalled = False
+        self._stalled = self._logging = False
         self._seq = 0
         self._number = 0
         self._waiting: dict[str, list[Entry]] = {}
@@ -132,13 +134,13 @@ class Store:
         if self.inert or self._closing:
             return
         _ring(self._bell)
-        until = time.monotonic() + (0.0 if self._stalled else seconds)
+        began = time.monotonic()
         while self._taken < self._handed:
-            left = until - time.monotonic()
-            if left <= 0:
+            bound = seconds if self._logging else max(seconds, SETTLE_AT_MOST)
+            if self._stalled or time.monotonic() - began >= bound:
                 self._stalled = True
                 return
-            self._done.acquire(timeout=left)
+            self._done.acquire(timeout=seconds)
 
     def _take_up(self) -> None:
         """Give what was handed over its sequence numbers, log it, and put it among what waits for sealing."""
@@ -169,13 +171,17 @@ class Store:
         if time.monotonic() < self._log_fails_until:
             return False
         try:
-            self._log.append(encode(entries))
+            frame = encode(entries)
+            self._logging = True
+            self._log.append(frame)
         except OSError as error:
             self._log_failed(error)
         except (TypeError, ValueError):  # a cell that cannot be logged cannot be sealed either: told there
             return False
         else:
             return True
+        finally:
+            self._logging = False
         return False
 
     def _log_failed(self, error: OSError) -> None:
