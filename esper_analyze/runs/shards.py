@@ -12,9 +12,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from esper_analyze.runs.tail import Tail, read_logs, tail_of
+from esper_analyze.runs.tail import LogFault, Tail, read_logs, tail_of
 from esper_analyze.schema import layout
 from esper_analyze.schema.arrow import fingerprint
+from esper_analyze.schema.frames import Fault
 from esper_analyze.schema.layout import ManifestError, ShardEntry
 from esper_analyze.schema.tables import BY_NAME
 
@@ -92,24 +93,44 @@ def _supersede(attempts: list[Attempt]) -> None:
 def _read_attempt(folder: Path, rank: int, number: int) -> Attempt:
     attempt = Attempt(folder, rank, number)
     logs = read_logs(folder)
-    for entry in _manifest(attempt):
+    torn: list[LogFault] = []
+    for entry in _manifest(attempt, torn if logs else None):
         path = folder / entry.shard
         reason = shard_fault(path, entry)
         if reason is None:
             attempt.shards.append((path, entry))
         else:
             attempt.broken.append(Broken(path, reason))
+    attempt.shards = _sealed_once(attempt.shards)
     spans: dict[str, list[tuple[int, int]]] = {}
     for _, entry in attempt.shards:
         spans.setdefault(entry.table, []).append((entry.first_seq, entry.last_seq))
     attempt.tail = tail_of(logs, rank, spans)
+    attempt.tail.faults += torn
     attempt.broken += [Broken(path, reason) for path, reason in attempt.tail.unusable]
     attempt.broken += [Broken(one.file, one.text) for one in attempt.tail.faults if not one.fault.torn]
     _read_marker(attempt)
     return attempt
 
 
-def _manifest(attempt: Attempt) -> Iterator[ShardEntry]:
+def _sealed_once(shards: list[tuple[Path, ShardEntry]]) -> list[tuple[Path, ShardEntry]]:
+    """Leave out shards that a later one holds as well: sealed again, because the disk failed in between."""
+    kept: list[tuple[Path, ShardEntry]] = []
+    for path, one in reversed(shards):
+        again = (
+            other.table == one.table and other.first_seq <= one.first_seq and one.last_seq <= other.last_seq
+            for _, other in kept
+        )
+        if not any(again):
+            kept.append((path, one))
+    return kept[::-1]
+
+
+def _manifest(attempt: Attempt, torn: list[LogFault] | None) -> Iterator[ShardEntry]:
+    """Yield the manifest's lines; note in ``torn`` where writing stopped within the last one.
+
+    Without ``torn`` that is damage: a writer deletes its logs only after the line is whole.
+    """
     path = attempt.folder / layout.MANIFEST_FILE
     if not path.is_file():
         return
@@ -117,6 +138,10 @@ def _manifest(attempt: Attempt) -> Iterator[ShardEntry]:
     lines = path.read_bytes().split(b"\n")
     for number, line in enumerate(lines, start=1):
         if not line:
+            continue
+        if torn is not None and number == len(lines):
+            end = sum(map(len, lines)) + len(lines) - 1
+            torn.append(LogFault(path, Fault(end - len(line), end, torn=True, reason="ends within a line")))
             continue
         try:
             entry = ShardEntry.from_line(line)

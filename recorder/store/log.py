@@ -7,6 +7,7 @@ A file is deleted only after everything in it is sealed.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import time
 from pathlib import Path
@@ -91,4 +92,17 @@ class Log:
         if not now and time.monotonic() - self._synced < SYNC_SECONDS:
             return
         self._dirty, self._synced = False, time.monotonic()
+        if os.fstat(descriptor).st_nlink == 0:
+            raise FileNotFoundError(errno.ENOENT, "the log was deleted")
         os.fdatasync(descriptor)
+
+    def stands(self) -> bool:
+        """Return whether no file that holds unsealed rows was deleted; one that may not be looked at stands."""
+        for number in self._kept:
+            try:
+                os.stat(self.folder / log_name(number))
+            except FileNotFoundError:
+                return False
+            except OSError:
+                continue
+        return True

@@ -49,6 +49,8 @@ SETTLE_AT_MOST = 0.05
 """… or so long where no disk is waited for, but the writer has not had the processor yet."""
 LOG_BACK_OFF = 5.0
 """A log that could not be written to is tried again after so long."""
+FIRST_BACK_OFF = 1.0
+"""Sealing that failed is tried again after so long, then after twice that, and so on up to a minute."""
 DROP_ORDER = ("layers", "tensors", "transitions", "steps", "groups", "lstm", "heads", "episodes")
 
 _LIVE: weakref.WeakSet[Store] = weakref.WeakSet()
@@ -79,7 +81,8 @@ class Store:
         self.lost_rows = 0
         self._log = Log(self.folder)
         self._log_fails_until = 0.0
-        self._unlogged: dict[str, int] = {}  # rows that wait for sealing and are in no log
+        self._unlogged: set[int] = set()  # first sequence numbers of what waits for sealing and is in no log
+        self._given_up: dict[str, int] = {}  # rows counted as lost that are in a log file still kept
         self._handed = self._taken = 0  # hand-overs so far; those of them that are in the log, or never will be
         self._done = threading.Lock()  # released when the writer has taken everything up
         self._done.acquire()
@@ -93,7 +96,7 @@ class Store:
         self._written: dict[str, dict[str, int]] = {}
         self._losses_told = 0
         self._retry_at = 0.0
-        self._back_off = 1.0
+        self._back_off = FIRST_BACK_OFF
         self._guard = threading.RLock()  # a signal handler may come while the same thread holds it
         self._bell = threading.Lock()  # released to wake the writer: cheaper than an Event, and no lock to wait for
         self._bell.acquire()
@@ -126,15 +129,15 @@ class Store:
         self.lost_rows += sum(len(some) for table, some in rows.items() if table not in kept)
         return kept
 
-    def settle(self, seconds: float = SETTLE_SECONDS) -> None:
-        """Let the writer put what was handed over into the log; never longer than ``seconds``.
+    def settle(self, seconds: float | None = None) -> None:
+        """Let the writer put what was handed over into the log; never longer than ``seconds``, by default SETTLE_SECONDS.
 
         A writer that did not come to it, because its disk stalls, is not waited for again until it has caught up.
         """
         if self.inert or self._closing:
             return
         _ring(self._bell)
-        began = time.monotonic()
+        began, seconds = time.monotonic(), SETTLE_SECONDS if seconds is None else seconds
         while self._taken < self._handed:
             bound = seconds if self._logging else max(seconds, SETTLE_AT_MOST)
             if self._stalled or time.monotonic() - began >= bound:
@@ -159,8 +162,7 @@ class Store:
                         self._counts[table] = self._counts.get(table, 0) + count
                         self._seq += count
                 if entries and not self._append(entries):
-                    for table, (_, rows) in entries.items():
-                        self._unlogged[table] = self._unlogged.get(table, 0) + len(rows)
+                    self._unlogged.update(first for first, _ in entries.values())
             self._drop_beyond_bound()
             self._taken += taken
         self._stalled = False
@@ -194,10 +196,17 @@ class Store:
         for table in DROP_ORDER:
             place = self._waiting.get(table, [])
             while excess > 0 and place:
-                _, entry = place.pop(0)
-                excess -= len(entry)
-                self._counts[table] -= len(entry)
-                self.lost_rows += len(entry)
+                entry = place.pop(0)
+                excess -= len(entry[1])
+                self._counts[table] -= len(entry[1])
+                self._give_up(table, [entry])
+
+    def _give_up(self, table: str, entries: Sequence[Entry]) -> None:
+        """Count ``entries`` as lost, which they are once the log files that hold them are deleted."""
+        logged = sum(len(rows) for first, rows in entries if first not in self._unlogged)
+        self.lost_rows += sum(len(rows) for _, rows in entries)
+        self._given_up[table] = self._given_up.get(table, 0) + logged
+        self._unlogged.difference_update(first for first, _ in entries)
 
     def _due(self) -> bool:
         now = time.monotonic()
@@ -239,7 +248,6 @@ class Store:
     def _seal_waiting(self) -> None:
         with self._guard:
             waiting, self._waiting, self._counts = self._waiting, {}, {}
-            unlogged, self._unlogged = self._unlogged, {}
             ended = self._log.rotate()
             self._sealing.append(ended)
             self._number += 1
@@ -252,16 +260,17 @@ class Store:
                 left[table] = entries
                 self._disk_failed(table, error)
             except Exception:
-                self.lost_rows += sum(len(rows) for _, rows in entries)
+                self._give_up(table, entries)
                 LOG.exception("recorder: rows of %s cannot be written and are lost; the others go on", table)
         with self._guard:
             self._sealing.remove(ended)
             if left:
-                self._put_back(left, unlogged)
+                self._put_back(left)
             else:
-                self._back_off, self._retry_at, self._log_fails_until = 1.0, 0.0, 0.0
+                self._back_off, self._retry_at, self._log_fails_until = FIRST_BACK_OFF, 0.0, 0.0
                 if not self._sealing:  # a sealing that takes longer still needs its log files
                     self._log.forget(ended)
+                    self._given_up.clear()
 
     def _seal_table(self, table: str, entries: Sequence[Entry], number: int) -> None:
         data = self._arrow(table, entries)
@@ -272,6 +281,7 @@ class Store:
         total = self._written.setdefault(table, {"rows": 0, "last_update": -1})
         total["rows"] += entry.rows
         total["last_update"] = max(total["last_update"], entry.last_update)
+        self._unlogged.difference_update(first for first, _ in entries)
 
     def _arrow(self, table: str, entries: Sequence[Entry]) -> pa.Table:
         declared = BY_NAME[table]
@@ -292,9 +302,8 @@ class Store:
         self._retry_at = time.monotonic() + self._back_off
         self._back_off = min(self._back_off * 2, 60.0)
 
-    def _put_back(self, left: dict[str, list[Entry]], unlogged: Mapping[str, int]) -> None:
+    def _put_back(self, left: dict[str, list[Entry]]) -> None:
         for table, entries in left.items():
-            self._unlogged[table] = self._unlogged.get(table, 0) + unlogged.get(table, 0)
             self._waiting[table] = entries + self._waiting.get(table, [])
             self._counts[table] = self._counts.get(table, 0) + sum(len(rows) for _, rows in entries)
         self._drop_beyond_bound()
@@ -324,10 +333,8 @@ class Store:
         self.flush()
         if not self._waiting:
             self._log.forget(self._log.rotate())
-        for table, count in self._counts.items():  # what could not be sealed is in the log, or lost
-            lost = min(count, self._unlogged.get(table, 0))
-            self.lost_rows += lost
-            self._written.setdefault(table, {"rows": 0, "last_update": -1})["rows"] += count - lost
+            self._given_up.clear()
+        self._count_unsealed()
         marker = {"reason": reason, "closed_at": time.time(), "lost_rows": self.lost_rows, "tables": self._written}
         try:
             write_whole(self.folder / layout.CLOSED_FILE, json.dumps(marker, indent=1).encode())
@@ -338,6 +345,22 @@ class Store:
         self.lock.release()
         self._rank_lock.release()
         _LIVE.discard(self)
+
+
+    def _count_unsealed(self) -> None:
+        """Count what could not be sealed: it is in the log, or lost."""
+        stands = self._log.stands()
+        for table, entries in self._waiting.items():
+            logged = sum(len(rows) for first, rows in entries if stands and first not in self._unlogged)
+            self.lost_rows += sum(len(rows) for _, rows in entries) - logged
+            self._found(table, logged)
+        for table, count in self._given_up.items() if stands else ():
+            self.lost_rows -= count
+            self._found(table, count)
+
+    def _found(self, table: str, rows: int) -> None:
+        if rows:
+            self._written.setdefault(table, {"rows": 0, "last_update": -1})["rows"] += rows
 
 
 def _ring(bell: threading.Lock) -> None:
