@@ -533,7 +533,8 @@ class Recorder:
             clip.unwatch(self)
             amp.unwatch()
         exits.forget(self)
-        self._store.close(reason)
+        with self.guarded("close"):
+            self._store.close(reason)
 
     def __enter__(self) -> Self:
         return self

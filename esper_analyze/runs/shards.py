@@ -17,9 +17,10 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from esper_analyze.runs.footer import footer_fault
-from esper_analyze.runs.tail import Spans, Tail, read_logs, tail_of
+from esper_analyze.runs.tail import LogFault, Spans, Tail, read_logs, tail_of
 from esper_analyze.schema import layout
 from esper_analyze.schema.arrow import fingerprint
+from esper_analyze.schema.frames import Fault
 from esper_analyze.schema.layout import ManifestError, ShardEntry
 from esper_analyze.schema.limits import LARGEST_TEXT
 from esper_analyze.schema.tables import BY_NAME
@@ -126,7 +127,8 @@ def _stamp(folder: Path) -> tuple[bytes, bool]:
 def _read_once(folder: Path, rank: int, number: int, check: Check | None) -> Attempt:
     attempt = Attempt(folder, rank, number)
     logs = read_logs(folder)
-    entries = list(_manifest(attempt))
+    torn: list[LogFault] = []
+    entries = list(_manifest(attempt, torn if logs else None))
     for entry in _written_again(entries):
         path = folder / entry.shard
         reason = shard_fault(path, entry) or (check(path, entry) if check else None)
@@ -138,6 +140,7 @@ def _read_once(folder: Path, rank: int, number: int, check: Check | None) -> Att
     for _, entry in attempt.shards:
         spans.setdefault(entry.table, []).append((entry.first_seq, entry.last_seq))
     attempt.tail = tail_of(logs, rank, spans)
+    attempt.tail.faults += torn
     attempt.broken += [Broken(path, reason) for path, reason in attempt.tail.unusable]
     attempt.broken += [
         Broken(one.file, one.text, rows=one.missing) for one in attempt.tail.faults if not one.fault.torn
@@ -197,7 +200,11 @@ def unlisted_fault(path: Path, spans: Spans, tail: Tail) -> str | None:
     return f"holds {missing:,} rows that are nowhere else" if missing else None
 
 
-def _manifest(attempt: Attempt) -> Iterator[ShardEntry]:
+def _manifest(attempt: Attempt, torn: list[LogFault] | None) -> Iterator[ShardEntry]:
+    """Yield the manifest's lines; note in ``torn`` where writing stopped within the last one.
+
+    Without ``torn`` that is damage: a writer deletes its logs only after the line is whole.
+    """
     path = attempt.folder / layout.MANIFEST_FILE
     if not path.is_file():
         return
@@ -208,6 +215,10 @@ def _manifest(attempt: Attempt) -> Iterator[ShardEntry]:
     lines = path.read_bytes().split(b"\n")
     for number, line in enumerate(lines, start=1):
         if not line:
+            continue
+        if torn is not None and number == len(lines):
+            end = sum(map(len, lines)) + len(lines) - 1
+            torn.append(LogFault(path, Fault(end - len(line), end, torn=True, reason="ends within a line")))
             continue
         try:
             entry = ShardEntry.from_line(line)

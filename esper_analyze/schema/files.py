@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from pathlib import Path
 
@@ -40,10 +41,20 @@ def write_whole(path: Path, data: bytes) -> None:
 
 
 def append_line(path: Path, line: bytes) -> None:
-    """Append one line with a single write and make it durable."""
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
+    """Append one line with a single write and make it durable. Raises ``OSError``; then ``path`` is as before.
+
+    Where even that fails, what stands of the line is closed by a line break before the next one.
+    """
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
+    end = os.fstat(descriptor).st_size
     try:
-        write_all(descriptor, line)
+        torn = end > 0 and os.pread(descriptor, 1, end - 1) != b"\n"
+        write_all(descriptor, b"\n" + line if torn else line)
         os.fsync(descriptor)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.ftruncate(descriptor, end)
+        raise
     finally:
-        os.close(descriptor)
+        with contextlib.suppress(OSError):  # what close could complain of, fsync has seen
+            os.close(descriptor)

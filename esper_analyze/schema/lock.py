@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import socket
@@ -34,8 +35,9 @@ class WriterLock:
 
     def release(self) -> None:
         """Let go of the lock; the file no longer names anybody."""
-        os.ftruncate(self._descriptor, 0)
-        os.close(self._descriptor)
+        for let_go in (lambda: os.ftruncate(self._descriptor, 0), lambda: os.close(self._descriptor)):
+            with contextlib.suppress(OSError):  # the lock goes with the process at the latest
+                let_go()
 
 
 def holder(folder: Path) -> str:

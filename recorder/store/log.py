@@ -7,6 +7,7 @@ A file is deleted only after everything in it is sealed.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import time
 from pathlib import Path
@@ -81,14 +82,27 @@ class Log:
             self._kept.remove(old)
 
     def sync(self, *, now: bool = False) -> None:
-        """Make what was written safe from a power failure, when that is due. Raises ``OSError``, once for a file."""
-        if self._descriptor is None or not self._dirty:
+        """Make what was written safe from a power failure, when that is due. Raises ``OSError``: then rotate.
+
+        May be called while another thread appends.
+        """
+        descriptor = self._descriptor
+        if descriptor is None or not self._dirty:
             return
         if not now and time.monotonic() - self._synced < SYNC_SECONDS:
             return
         self._dirty, self._synced = False, time.monotonic()
-        try:
-            os.fdatasync(self._descriptor)
-        except OSError:  # its pages may be gone: never sync the same file again
-            self.rotate()
-            raise
+        if os.fstat(descriptor).st_nlink == 0:
+            raise FileNotFoundError(errno.ENOENT, "the log was deleted")
+        os.fdatasync(descriptor)
+
+    def stands(self) -> bool:
+        """Return whether no file that holds unsealed rows was deleted; one that may not be looked at stands."""
+        for number in self._kept:
+            try:
+                os.stat(self.folder / log_name(number))
+            except FileNotFoundError:
+                return False
+            except OSError:
+                continue
+        return True

@@ -44,9 +44,13 @@ MAX_INBOX = 10_000
 MAX_WAITING_ROWS = 500_000
 """Rows kept in memory while the disk fails; beyond, rows of ``DROP_ORDER`` go first, oldest first."""
 SETTLE_SECONDS = 0.002
-"""The training waits at most so long for an update to reach the log, and not again while the disk stalls."""
+"""The training waits at most so long for an update to reach the log, and not again while the disk stalls …"""
+SETTLE_AT_MOST = 0.05
+"""… or so long where no disk is waited for, but the writer has not had the processor yet."""
 LOG_BACK_OFF = 5.0
 """A log that could not be written to is tried again after so long."""
+FIRST_BACK_OFF = 1.0
+"""Sealing that failed is tried again after so long, then after twice that, and so on up to a minute."""
 DROP_ORDER = ("layers", "tensors", "transitions", "steps", "groups", "lstm", "heads", "episodes")
 
 _LIVE: weakref.WeakSet[Store] = weakref.WeakSet()
@@ -77,11 +81,12 @@ class Store:
         self.lost_rows = 0
         self._log = Log(self.folder)
         self._log_fails_until = 0.0
-        self._unlogged: dict[str, int] = {}  # rows that wait for sealing and are in no log
+        self._unlogged: set[int] = set()  # first sequence numbers of what waits for sealing and is in no log
+        self._given_up: dict[str, int] = {}  # rows counted as lost that are in a log file still kept
         self._handed = self._taken = 0  # hand-overs so far; those of them that are in the log, or never will be
         self._done = threading.Lock()  # released when the writer has taken everything up
         self._done.acquire()
-        self._stalled = False
+        self._stalled = self._logging = False
         self._seq = 0
         self._number = 0
         self._waiting: dict[str, list[Entry]] = {}
@@ -91,14 +96,19 @@ class Store:
         self._written: dict[str, dict[str, int]] = {}
         self._losses_told = 0
         self._retry_at = 0.0
-        self._back_off = 1.0
+        self._back_off = FIRST_BACK_OFF
         self._guard = threading.RLock()  # a signal handler may come while the same thread holds it
         self._bell = threading.Lock()  # released to wake the writer: cheaper than an Event, and no lock to wait for
         self._bell.acquire()
         self._closing = False
+        self._sealing: list[int] = []  # the last log file of each sealing in progress
+        self._due_bell = threading.Lock()  # released to wake the sealer
+        self._due_bell.acquire()
         _LIVE.add(self)
         self._thread = threading.Thread(target=self._work, name="recorder-writer", daemon=True)
+        self._sealer = threading.Thread(target=self._seal_on, name="recorder-sealer", daemon=True)
         self._thread.start()
+        self._sealer.start()
 
     def put(self, rows: Mapping[str, Rows]) -> None:
         """Hand over rows, row by row or as a ``Block``. Never waits for a disk.
@@ -119,21 +129,21 @@ class Store:
         self.lost_rows += sum(len(some) for table, some in rows.items() if table not in kept)
         return kept
 
-    def settle(self, seconds: float = SETTLE_SECONDS) -> None:
-        """Let the writer put what was handed over into the log; never longer than ``seconds``.
+    def settle(self, seconds: float | None = None) -> None:
+        """Let the writer put what was handed over into the log; never longer than ``seconds``, by default SETTLE_SECONDS.
 
         A writer that did not come to it, because its disk stalls, is not waited for again until it has caught up.
         """
         if self.inert or self._closing:
             return
         _ring(self._bell)
-        until = time.monotonic() + (0.0 if self._stalled else seconds)
+        began, seconds = time.monotonic(), SETTLE_SECONDS if seconds is None else seconds
         while self._taken < self._handed:
-            left = until - time.monotonic()
-            if left <= 0:
+            bound = seconds if self._logging else max(seconds, SETTLE_AT_MOST)
+            if self._stalled or time.monotonic() - began >= bound:
                 self._stalled = True
                 return
-            self._done.acquire(timeout=left)
+            self._done.acquire(timeout=seconds)
 
     def _take_up(self) -> None:
         """Give what was handed over its sequence numbers, log it, and put it among what waits for sealing."""
@@ -152,8 +162,7 @@ class Store:
                         self._counts[table] = self._counts.get(table, 0) + count
                         self._seq += count
                 if entries and not self._append(entries):
-                    for table, (_, rows) in entries.items():
-                        self._unlogged[table] = self._unlogged.get(table, 0) + len(rows)
+                    self._unlogged.update(first for first, _ in entries.values())
             self._drop_beyond_bound()
             self._taken += taken
         self._stalled = False
@@ -164,13 +173,17 @@ class Store:
         if time.monotonic() < self._log_fails_until:
             return False
         try:
-            self._log.append(encode(entries))
+            frame = encode(entries)
+            self._logging = True
+            self._log.append(frame)
         except OSError as error:
             self._log_failed(error)
         except (TypeError, ValueError):  # a cell that cannot be logged cannot be sealed either: told there
             return False
         else:
             return True
+        finally:
+            self._logging = False
         return False
 
     def _log_failed(self, error: OSError) -> None:
@@ -183,10 +196,17 @@ class Store:
         for table in DROP_ORDER:
             place = self._waiting.get(table, [])
             while excess > 0 and place:
-                _, entry = place.pop(0)
-                excess -= len(entry)
-                self._counts[table] -= len(entry)
-                self.lost_rows += len(entry)
+                entry = place.pop(0)
+                excess -= len(entry[1])
+                self._counts[table] -= len(entry[1])
+                self._give_up(table, [entry])
+
+    def _give_up(self, table: str, entries: Sequence[Entry]) -> None:
+        """Count ``entries`` as lost, which they are once the log files that hold them are deleted."""
+        logged = sum(len(rows) for first, rows in entries if first not in self._unlogged)
+        self.lost_rows += sum(len(rows) for _, rows in entries)
+        self._given_up[table] = self._given_up.get(table, 0) + logged
+        self._unlogged.difference_update(first for first, _ in entries)
 
     def _due(self) -> bool:
         now = time.monotonic()
@@ -200,10 +220,19 @@ class Store:
         )
 
     def _work(self) -> None:
+        """Log what is handed over, and nothing else: no fsync may keep an update from the log."""
         while not self._closing:
             self._bell.acquire(timeout=1.0)
             if not self._closing:
                 self._take_up()
+                if self._due():
+                    _ring(self._due_bell)
+
+    def _seal_on(self) -> None:
+        """Sync and seal: all that may take a disk long."""
+        while not self._closing:
+            self._due_bell.acquire(timeout=1.0)
+            if not self._closing:
                 self._sync()
                 if self._due():
                     self._seal_waiting()
@@ -212,39 +241,47 @@ class Store:
         try:
             self._log.sync()
         except OSError as error:
+            with self._guard:
+                self._log.rotate()  # its pages may be gone: never sync the same file again
             self._log_failed(error)
 
     def _seal_waiting(self) -> None:
         with self._guard:
             waiting, self._waiting, self._counts = self._waiting, {}, {}
-            unlogged, self._unlogged = self._unlogged, {}
             ended = self._log.rotate()
-        self._number += 1
+            self._sealing.append(ended)
+            self._number += 1
+            number = self._number
         left = {}
         for table, entries in waiting.items():
             try:
-                self._seal_table(table, entries)
+                self._seal_table(table, entries, number)
             except OSError as error:
                 left[table] = entries
                 self._disk_failed(table, error)
             except Exception:
-                self.lost_rows += sum(len(rows) for _, rows in entries)
+                self._give_up(table, entries)
                 LOG.exception("recorder: rows of %s cannot be written and are lost; the others go on", table)
-        if left:
-            self._put_back(left, unlogged)
-        else:
-            self._back_off, self._retry_at, self._log_fails_until = 1.0, 0.0, 0.0
-            self._log.forget(ended)
+        with self._guard:
+            self._sealing.remove(ended)
+            if left:
+                self._put_back(left)
+            else:
+                self._back_off, self._retry_at, self._log_fails_until = FIRST_BACK_OFF, 0.0, 0.0
+                if not self._sealing:  # a sealing that takes longer still needs its log files
+                    self._log.forget(ended)
+                    self._given_up.clear()
 
-    def _seal_table(self, table: str, entries: Sequence[Entry]) -> None:
+    def _seal_table(self, table: str, entries: Sequence[Entry], number: int) -> None:
         data = self._arrow(table, entries)
         if data.num_rows == 0:
             return
-        entry = seal(self.folder, BY_NAME[table], self._number, data)
+        entry = seal(self.folder, BY_NAME[table], number, data)
         append_line(self.folder / layout.MANIFEST_FILE, entry.as_line())
         total = self._written.setdefault(table, {"rows": 0, "last_update": -1})
         total["rows"] += entry.rows
         total["last_update"] = max(total["last_update"], entry.last_update)
+        self._unlogged.difference_update(first for first, _ in entries)
 
     def _arrow(self, table: str, entries: Sequence[Entry]) -> pa.Table:
         declared = BY_NAME[table]
@@ -265,14 +302,11 @@ class Store:
         self._retry_at = time.monotonic() + self._back_off
         self._back_off = min(self._back_off * 2, 60.0)
 
-    def _put_back(self, left: dict[str, list[Entry]], unlogged: Mapping[str, int]) -> None:
-        with self._guard:
-            for table in left:
-                self._unlogged[table] = self._unlogged.get(table, 0) + unlogged.get(table, 0)
-            for table, entries in left.items():
-                self._waiting[table] = entries + self._waiting.get(table, [])
-                self._counts[table] = self._counts.get(table, 0) + sum(len(rows) for _, rows in entries)
-            self._drop_beyond_bound()
+    def _put_back(self, left: dict[str, list[Entry]]) -> None:
+        for table, entries in left.items():
+            self._waiting[table] = entries + self._waiting.get(table, [])
+            self._counts[table] = self._counts.get(table, 0) + sum(len(rows) for _, rows in entries)
+        self._drop_beyond_bound()
 
     def take_losses(self) -> int:
         """Return the rows lost since the last call."""
@@ -292,16 +326,15 @@ class Store:
         if self.inert or self._closing:
             return
         self._closing = True
-        _ring(self._bell)
-        if threading.current_thread() is not self._thread:
-            self._thread.join(timeout=60.0)
+        for bell, thread in ((self._bell, self._thread), (self._due_bell, self._sealer)):
+            _ring(bell)
+            if threading.current_thread() is not thread:
+                thread.join(timeout=60.0)
         self.flush()
         if not self._waiting:
             self._log.forget(self._log.rotate())
-        for table, count in self._counts.items():  # what could not be sealed is in the log, or lost
-            lost = min(count, self._unlogged.get(table, 0))
-            self.lost_rows += lost
-            self._written.setdefault(table, {"rows": 0, "last_update": -1})["rows"] += count - lost
+            self._given_up.clear()
+        self._count_unsealed()
         marker = {"reason": reason, "closed_at": time.time(), "lost_rows": self.lost_rows, "tables": self._written}
         try:
             write_whole(self.folder / layout.CLOSED_FILE, json.dumps(marker, indent=1).encode())
@@ -312,6 +345,21 @@ class Store:
         self.lock.release()
         self._rank_lock.release()
         _LIVE.discard(self)
+
+    def _count_unsealed(self) -> None:
+        """Count what could not be sealed: it is in the log, or lost."""
+        stands = self._log.stands()
+        for table, entries in self._waiting.items():
+            logged = sum(len(rows) for first, rows in entries if stands and first not in self._unlogged)
+            self.lost_rows += sum(len(rows) for _, rows in entries) - logged
+            self._found(table, logged)
+        for table, count in self._given_up.items() if stands else ():
+            self.lost_rows -= count
+            self._found(table, count)
+
+    def _found(self, table: str, rows: int) -> None:
+        if rows:
+            self._written.setdefault(table, {"rows": 0, "last_update": -1})["rows"] += rows
 
 
 def _ring(bell: threading.Lock) -> None:

@@ -1,0 +1,189 @@
+"""Rows 23 to 25, 28, 29, 38: forks, threads, a second process, a wrong clock, readers, the recorder's own errors."""
+
+from __future__ import annotations
+
+from esper_analyze.runs.run import open_run
+from tests.faults.children import SEAL_OFTEN
+from tests.faults.outcome import UPDATES, Bench, Outcome, facts
+
+WHERE = (
+    "recorder.sampler:Sampler.sample",
+    "recorder.inner_loop:InnerLoop.add",
+    "recorder.inner_loop:InnerLoop.tensors",
+    "recorder.inner_loop:InnerLoop.see_gradients",
+    "recorder.inner_loop:InnerLoop.see_clip",
+    "recorder.inner_loop:InnerLoop.see_step",
+    "recorder.recorder:rollout_tensors",
+    "recorder.recorder:rows_of",
+    "recorder.recorder:Transfer",
+    "recorder.live:Live.judge",
+    "recorder.troubles:Troubles.rows",
+    "recorder.sampled_updates:SampledUpdates.begin",
+    "recorder.sampled_updates:SampledUpdates.tensors",
+    "recorder.sampled_updates:SampledUpdates.minibatch_taken_up",
+    "recorder.sampled_updates:SampledUpdates.end",
+    "recorder.guard:Guard.take_losses",
+    "recorder.store.store:Store.put",
+    "recorder.store.store:Store.settle",
+    "recorder.store.store:Store.take_losses",
+    "recorder.store.store:Store.close",
+    "recorder.store.store:Store._take_up",
+    "recorder.store.store:Store._append",
+    "recorder.store.store:Store._due",
+    "recorder.store.store:Store._seal_waiting",
+    "recorder.store.store:Store._seal_table",
+    "recorder.store.store:arrow_table",
+    "recorder.store.store:encode",
+    "recorder.store.store:seal",
+    "recorder.store.log:Log.append",
+    "recorder.store.log:Log.sync",
+    "recorder.store.log:Log.rotate",
+    "recorder.store.log:Log.forget",
+)
+"""Functions of the recorder that are made to raise: in the training thread, in the writer's, in the sealer's."""
+ODD = ("text for a number", "object", "item() raises", "huge integer", "surrogate", "unknown column", "list", "knot")
+
+
+def forks(bench: Bench) -> Outcome:
+    """DataLoader workers, and a child that goes on with a copy of the training: no hang, no row of a child."""
+    outcome = Outcome()
+    for workers, context in ((0, None), (2, "fork"), (8, "fork"), *([(2, "spawn")] if bench.long else [])):
+        harm = {"name": "load_data", "workers": workers, "context": context}
+        child = bench.nursery.run(UPDATES, harm=harm, constants=SEAL_OFTEN)
+        bench.judge_trained(child, outcome, UPDATES, f"{workers} workers, {context}", complete=True)
+    for how in ("_exit", "exit"):
+        for _ in range(bench.trials(1, 10)):
+            harm = {"name": "fork", "every": bench.random.randrange(3, 9), "how": how}
+            child = bench.nursery.run(UPDATES, harm=harm, constants=SEAL_OFTEN)
+            bench.judge_trained(child, outcome, UPDATES, f"forked, {how}", complete=True)
+    return outcome
+
+
+def threads(bench: Bench) -> Outcome:
+    """Eight threads hand over 10,000 rows each: every row once, every sequence number once."""
+    outcome, rows = Outcome(trials=1), 10_000 if bench.long else 1_000
+    harm = {"name": "threads", "threads": 8, "rows": rows, "at": 4}
+    child = bench.nursery.run(UPDATES, harm=harm, constants=SEAL_OFTEN)
+    run = open_run(child.run_dir)
+    found = run.frame("episodes").filter(run.frame("episodes")["episode_return"] < 50)
+    seqs = [seq for name, count in run.rows.items() if count for seq in run.frame(name)["seq"].to_list()]
+    outcome.lost = 8 * rows - len(found.select("episode_return", "length").unique())
+    if len(seqs) != len(set(seqs)):
+        outcome.wrong[f"{len(seqs) - len(set(seqs))} sequence numbers are there twice"] += 1
+    if child.sha != bench.sha(UPDATES) or child.status:
+        outcome.harmed += 1
+    outcome.notes.append(facts(rows=len(found), sequence_numbers=len(set(seqs))))
+    return outcome
+
+
+def two_processes(bench: Bench) -> Outcome:
+    """A second process on a run that is being written is refused by the first one's pid; the first does not notice."""
+    outcome = Outcome()
+    for _ in range(bench.trials(1, 5)):
+        first = bench.nursery.start(UPDATES, constants=SEAL_OFTEN, pace=0.01)
+        first.listen(lambda one: one.done >= 3)
+        for resume, words in ((True, f"pid {first.pid} on "), (False, "already holds a run")):
+            second = bench.nursery.run(3, run_dir=first.run_dir, resume=resume)
+            if second.status != 1 or not any(words in line for line in second.warnings):
+                outcome.wrong[f"second process, {resume=}: status {second.status}, {second.warnings[-1:]}"] += 1
+        first.ended()
+        bench.judge_trained(first, outcome, UPDATES, "first of two", complete=True)
+    return outcome
+
+
+def clock(bench: Bench) -> Outcome:
+    """The wall clock jumps an hour back and forth while training: same rows in the same order, and the jump is told."""
+    outcome = Outcome()
+    for seconds in (-3600, 3600, 7200, -7200):
+        harm = {"name": "clock_jumps", "at": 8, "seconds": seconds}
+        child = bench.nursery.run(UPDATES, harm=harm, constants=SEAL_OFTEN)
+        told = open_run(child.run_dir).frame("losses_of_data")
+        if not any("clock" in kind for kind in told["kind"].to_list()):
+            outcome.wrong["the jump is not recorded as an event"] += 1
+        if not open_run(child.run_dir).frame("updates")["update"].is_sorted():
+            outcome.wrong["updates are out of order"] += 1
+        bench.judge_trained(child, outcome, UPDATES, f"clock {seconds:+} s", complete=True)
+    return outcome
+
+
+def live_reads(bench: Bench) -> Outcome:
+    """The run is opened again and again while it is written: no error, and never fewer rows than before."""
+    outcome, reads, rows = Outcome(), bench.trials(100, 1000), 0
+    child = bench.nursery.start(100_000, constants=SEAL_OFTEN | {"SEAL_UPDATES": 40})
+    child.listen(lambda one: one.done >= 0)
+    for _ in range(reads):
+        outcome.trials += 1
+        try:
+            run = open_run(child.run_dir)
+            found = sum(run.rows.values())
+        except Exception as error:
+            outcome.wrong[f"{type(error).__name__}: {error}"] += 1
+            continue
+        if found < rows:
+            outcome.wrong[f"{found} rows after {rows}"] += 1
+        outcome.wrong.update(["said not to be written"] if not run.written else [])
+        rows = max(rows, found)
+    child.signal(9)
+    child.ended()
+    outcome.notes.append(facts(updates_meanwhile=child.done + 1, rows_at_last=rows))
+    return outcome
+
+
+def own_errors(bench: Bench) -> Outcome:
+    """A function of the recorder raises, for some updates or for good: the parameters are those without recorder."""
+    outcome = Outcome()
+    errors = ("RuntimeError", "MemoryError", "OSError") if bench.long else ("RuntimeError",)
+    for where in WHERE:
+        for error in errors:
+            for until in (9, 10**9):
+                harm = {"name": "recorder_raises", "at": 5, "until": until, "where": where, "error": error}
+                child = bench.nursery.run(12, harm=harm, constants=SEAL_OFTEN | {"FIRST_BACK_OFF": 0.01})
+                outcome.trials += 1
+                if child.status != 0 or child.sha != bench.sha(12):
+                    outcome.harmed += 1
+                    outcome.wrong[f"{where} {error}: {(child.warnings or ['?'])[-1]}"] += 1
+                if until == 9:
+                    _goes_on(bench, outcome, child, f"{where} {error}")
+    for cell in ODD:
+        child = bench.nursery.run(12, harm={"name": "odd_cell", "at": 5, "cell": cell}, constants={})
+        outcome.trials += 1
+        if child.status != 0 or child.sha != bench.sha(12):
+            outcome.harmed += 1
+            outcome.wrong[f"{cell}: {(child.warnings or ['?'])[-1]}"] += 1
+        _goes_on(bench, outcome, child, cell)
+        killed = bench.nursery.run(13, harm={"name": "odd_cell", "at": 5, "cell": cell, "die": 10}, constants={})
+        _goes_on(bench, outcome, killed, f"{cell}, killed at 10")
+    return outcome
+
+
+def _goes_on(bench: Bench, outcome: Outcome, child: object, label: str) -> None:
+    """The run can be opened, and updates before and after the trouble are there."""
+    from tests.faults.children import Child
+
+    assert isinstance(child, Child)
+    try:
+        updates = open_run(child.run_dir).frame("updates")["update"].to_list()
+    except Exception as error:
+        outcome.wrong[f"{label}: {type(error).__name__}: {str(error)[-120:]}"] += 1
+        return
+    missing = [number for number in (0, 1, 2, 3, 9) if number not in updates]
+    if missing and "Store.close" not in label:
+        outcome.wrong[f"{label}: updates {missing} are missing"] += 1
+    bench.discard(child, keep=bool(missing))
+
+
+def writer_dies(bench: Bench) -> Outcome:
+    """The writer thread, or the sealer, dies of an exception from outside: training goes on and nothing is lost."""
+    outcome = Outcome()
+    for thread in ("writer", "sealer"):
+        for kill in (False, True):
+            for _ in range(bench.trials(1, 5)):
+                harm = {"name": "writer_dies", "at": 5, "thread": thread, "die": 18 if kill else None}
+                child = bench.nursery.run(UPDATES, harm=harm, constants=SEAL_OFTEN)
+                if not any("writer" in line for line in child.warnings) and not kill:
+                    outcome.wrong[f"{thread} died in silence"] += 1
+                if kill:
+                    bench.judge(child, outcome, f"{thread} died, then killed")
+                else:
+                    bench.judge_trained(child, outcome, UPDATES, f"{thread} died", complete=True)
+    return outcome

@@ -1,0 +1,139 @@
+"""A process that has everything imported and forks a training for each order: a trial costs no start of torch.
+
+Orders come as lines of JSON on stdin; on stdout it says ``exit PID STATUS`` for each child that ended.
+A child speaks through a Unix socket, so that what is done to its files does not concern what it says:
+``ready PID``, ``made WRITER SEALER`` (thread ids), ``u NUMBER SECONDS`` after each update, ``end …``; it waits for a line where told to.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import os
+import select
+import socket
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from recorder.store import log as log_module
+from recorder.store import store as store_module
+from recorder.store.store import Store
+from tests.faults.harms import HARMS
+from tests.faults.training import digest, recorded, train, unrecorded
+
+
+def main() -> None:
+    """Fork for every order until stdin ends."""
+    torch.set_num_threads(1)
+    train(unrecorded(), 1, pace=0.0, after=lambda *_: None)  # what is imported on first use, for all
+    gc.freeze()
+    sys.stdout.write("up\n")
+    sys.stdout.flush()
+    pending = b""
+    while True:
+        if select.select([0], [], [], 0.005)[0]:
+            piece = os.read(0, 65536)
+            if not piece:
+                return None
+            pending += piece
+        while b"\n" in pending:
+            line, pending = pending.split(b"\n", 1)
+            if os.fork() == 0:
+                return child(json.loads(line))
+        _reap()
+
+
+def _reap() -> None:
+    while True:
+        try:
+            pid, status = os.waitpid(-1, os.WNOHANG)
+        except ChildProcessError:
+            return
+        if pid == 0:
+            return
+        sys.stdout.write(f"exit {pid} {os.waitstatus_to_exitcode(status)}\n")
+        sys.stdout.flush()
+
+
+class Voice:
+    """The child's end of its socket."""
+
+    def __init__(self, path: str) -> None:
+        self._socket = socket.socket(socket.AF_UNIX)
+        self._socket.connect(path)
+
+    def say(self, *words: object) -> None:
+        """Send one line."""
+        self._socket.sendall((" ".join(map(str, words)) + "\n").encode())
+
+    def wait(self) -> None:
+        """Wait to be told to go on."""
+        self._socket.recv(1)
+
+
+def child(order: dict[str, Any]) -> None:
+    """Train as ordered, in this process, which ends afterwards as any Python process does."""
+    _redirect(order["stderr"])
+    for name, value in order.get("constants", {}).items():
+        setattr(log_module if hasattr(log_module, name) else store_module, name, value)
+    if order.get("uid"):
+        os.setgroups([])
+        os.setresgid(order["uid"], order["uid"], order["uid"])
+        os.setresuid(order["uid"], order["uid"], order["uid"])
+    voice = Voice(order["socket"])
+    voice.say("ready", os.getpid())
+    if "ready" in order["hold"]:
+        voice.wait()
+    handed = _counted() if order["record"] else [0]
+    loop = recorded(Path(order["run_dir"]), resume=order.get("resume", False)) if order["record"] else unrecorded()
+    if order["record"]:
+        voice.say("made", loop.rec._store._thread.native_id, loop.rec._store._sealer.native_id)
+        if "made" in order["hold"]:
+            voice.wait()
+    harm, facts = HARMS[order.get("harm", {}).get("name", "none")], order.get("harm", {})
+    lengths = [order["updates"]]
+
+    def after(number: int, seconds: float) -> None:
+        voice.say("u", number, seconds)
+        if number + 1 < lengths[0]:
+            harm(loop, number + 1, facts)
+
+    harm(loop, 0, facts)
+    train(loop, order["updates"], pace=order["pace"], after=after)
+    if not order["record"]:
+        return voice.say("end", digest(loop.net))
+    voice.say("trained", digest(loop.net))
+    if "trained" in order["hold"]:
+        voice.wait()
+    loop.rec.close()
+    return voice.say("end", digest(loop.net), loop.rec._store.lost_rows, handed[0], threading.active_count())
+
+
+def _redirect(path: str) -> None:
+    null, errors = os.open(os.devnull, os.O_RDWR), os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
+    os.dup2(null, 0)
+    os.dup2(null, 1)
+    os.dup2(errors, 2)
+    os.close(null)
+    os.close(errors)
+
+
+def _counted() -> list[int]:
+    """Count the rows handed to the store of this process."""
+    handed, plain = [0], Store.put
+
+    def put(store: Store, rows: Any) -> None:
+        if not store.inert and not store._closing:
+            handed[0] += sum(len(some) for some in rows.values())
+        plain(store, rows)
+
+    Store.put = put  # type: ignore[method-assign]
+    return handed
+
+
+if __name__ == "__main__":
+    main()
