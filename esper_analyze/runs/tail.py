@@ -9,7 +9,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from esper_analyze.schema import layout
-from esper_analyze.schema.entries import Entry, arrow_table
+from esper_analyze.schema.entries import Entry, fitting
 from esper_analyze.schema.frames import Fault, frames
 from esper_analyze.schema.tables import BY_NAME
 
@@ -34,6 +34,8 @@ class Tail:
 
     tables: dict[str, pa.Table] = field(default_factory=dict)
     faults: list[LogFault] = field(default_factory=list)
+    misfits: int = 0
+    """Rows with a cell of a wrong type: the writer would have counted them as lost when sealing."""
     unusable: list[tuple[Path, str]] = field(default_factory=list)
 
 
@@ -73,10 +75,8 @@ def tail_of(logs: Sequence[tuple[Path, bytes | OSError]], rank: int, sealed: Spa
                 if not any(first <= entry[0] <= last for first, last in sealed.get(table, ())):
                     entries.setdefault(table, []).append(entry)
     for table, some in entries.items():
-        try:
-            tail.tables[table] = arrow_table(BY_NAME[table], _once(some), rank)
-        except (pa.ArrowException, TypeError, ValueError) as error:
-            tail.unusable.append((logs[0][0], f"logged rows of {table} do not fit its schema ({error})"[:300]))
+        tail.tables[table], misfits = fitting(BY_NAME[table], _once(some), rank)
+        tail.misfits += misfits
     return tail
 
 

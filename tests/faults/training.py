@@ -30,9 +30,7 @@ def recorded(run_dir: Path, *, resume: bool = False) -> Loop:
     loop = Loop()
     groups = {"actor": loop.net.heads, "critic": loop.net.critic, "shared": loop.net.body}
     heads = {name: loop.net.heads[name] for name in SIZES}
-    loop.rec = Recorder(
-        run_dir, loop.net, heads=heads, sizes=SIZES, groups=groups, overhead_budget=None, resume=resume
-    )
+    loop.rec = Recorder(run_dir, loop.net, heads=heads, sizes=SIZES, groups=groups, overhead_budget=None, resume=resume)
     return loop
 
 
@@ -44,7 +42,7 @@ def unrecorded() -> Loop:
 
 
 def train(loop: Loop, updates: int, *, pace: float, after: Callable[[int, float], None]) -> None:
-    """Train; ``after`` is called with each update that is complete and the seconds it took. ``pace``: rest after each."""
+    """Train; ``after`` is called with each complete update and the seconds it took. ``pace``: rest after each."""
     for number in range(updates):
         began = time.perf_counter()
         loop.update(number)
