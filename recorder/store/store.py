@@ -289,18 +289,19 @@ class Store:
                 except Exception as error:  # the rows stay in the log, and in memory as long as there is room
                     self._disk_failed(table, error)
         finally:
-            with self._guard:
-                self._sealing.remove(ended)
-                self._end_sealing(left, ended)
+            self._end_sealing(left, ended)
 
     def _end_sealing(self, left: dict[str, list[Entry]], ended: int) -> None:
-        if left:
-            self._put_back(left)
-            return
-        self._back_off, self._retry_at, self._log_fails_until = FIRST_BACK_OFF, 0.0, 0.0
-        if not self._sealing:  # a sealing that takes longer still needs its log files
-            self._log.forget(ended)
+        with self._guard:
+            self._sealing.remove(ended)
+            if left:
+                self._put_back(left)
+                return
+            self._back_off, self._retry_at, self._log_fails_until = FIRST_BACK_OFF, 0.0, 0.0
+            if self._sealing:  # a sealing that takes longer still needs its log files
+                return
             self._given_up.clear()
+        self._log.forget(ended)  # to delete a file may take long, and nothing may keep the writer from the log
 
     def _seal_table(self, table: str, entries: Sequence[Entry], number: int) -> None:
         data, misfits = fitting(BY_NAME[table], entries, self.rank)
