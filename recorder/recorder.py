@@ -43,6 +43,9 @@ UNSEEN_CLIP = (
 MAX_MINIBATCHES = 100_000
 """Minibatches of one update kept in memory; a loop that never calls ``update`` must not fill it."""
 
+CLOCK_STEP = 5.0
+"""Seconds between two updates by which the wall clock may differ from the time that went by."""
+
 
 class Recorder:
     """Records one PPO training into ``run_dir``.
@@ -148,6 +151,8 @@ class Recorder:
         self._began = time.perf_counter()
         self._optimising: float | None = None
         self._closed = False
+        self._wall_offset = time.time() - self._began
+        self._clock_steps: dict[int, float] = {}
         if self.parameters is not None:
             clip.watch(self)
             amp.watch()
@@ -317,6 +322,7 @@ class Recorder:
         """
         if self._closed or self._store.inert:
             return
+        number = self._update
         with self.guarded("update"), torch.no_grad():
             self._finish_pending()
             tensors = self._inner_tensors()
@@ -349,6 +355,9 @@ class Recorder:
             self._next_update()
             if not self._pending.transfer.waits:
                 self._finish_pending()
+        if self._update == number:  # an error came before: its rows are lost, the next update has its own number
+            with self.guarded("update: end"):
+                self._next_update()
 
     def _inner_tensors(self) -> dict[str, Tensor]:
         """Return what the minibatches showed; when they cannot be measured, the update keeps its row without them."""
@@ -384,7 +393,7 @@ class Recorder:
         return {
             "env_steps": env_steps,
             "episodes": self._episode_count if self._episodes or self._episode_count else None,
-            "wall_time": time.time(),
+            "wall_time": self._wall_time(now),
             "rollout_s": optimising - self._began,
             "optimisation_s": now - optimising,
             "progress": progress,
@@ -395,13 +404,22 @@ class Recorder:
             "sampled_steps": len({place for look in self._loop.details for place in look.minibatches}),
         }
 
+    def _wall_time(self, now: float) -> float:
+        """Return the time of day; note where it was set since the update before. Order never comes from it."""
+        wall = time.time()
+        before, self._wall_offset = self._wall_offset, wall - now
+        if abs(self._wall_offset - before) > CLOCK_STEP:
+            self._clock_steps[self._update] = self._wall_offset - before
+        return wall
+
     def _next_update(self) -> None:
-        elapsed = time.perf_counter() - self._began
-        self._sampling.end(self._update, self._loop, elapsed=elapsed, spent=self._spent)
+        elapsed, ended, loop = time.perf_counter() - self._began, self._update, self._loop
         self._update += 1
         self._loop = self._new_loop()
         self._states, self._episodes = {}, deque()
         self._began, self._optimising = time.perf_counter(), None
+        with self.guarded("update: budget"):
+            self._sampling.end(ended, loop, elapsed=elapsed, spent=self._spent)
 
     def skip_update(self, reason: str, **given: Any) -> None:
         """End an update that made no optimizer step because of something non-finite; it gets its row."""
@@ -481,6 +499,10 @@ class Recorder:
         if self._reader is not None:
             self._reader.forget_copies()
         losses = self.guarded.take_losses(measured.update)
+        if measured.update in self._clock_steps:
+            step = self._clock_steps.pop(measured.update)
+            detail = f"the wall clock moved {step:+.1f} s beside the time that went by"
+            losses.append({"update": measured.update, "kind": "clock_step", "detail": detail, "rows": 0})
         if self._resumed is not None:
             detail = f"attempt {self._store.attempt} goes on at update {measured.update}"
             losses.append({"update": measured.update, "kind": self._resumed, "detail": detail, "rows": 0})
@@ -526,7 +548,8 @@ class Recorder:
                 self.update(status="interrupted", reason=reason)
             with self.guarded("close"):
                 self._finish_pending()
-            self._store.put({"losses_of_data": self.guarded.take_losses(self._update)})
+            with self.guarded("close"):
+                self._store.put({"losses_of_data": self.guarded.take_losses(self._update)})
         self._closed = True
         self._sampling.close()
         if self.parameters is not None:

@@ -101,9 +101,10 @@ class Run:
 
     @property
     def lost_rows(self) -> int:
-        """Rows the writers counted as lost."""
+        """Rows the writers counted as lost, and logged rows of a killed run with a cell of a wrong type."""
         markers = [attempt.closed for attempt in self.attempts if attempt.closed is not None]
-        return sum(int(str(marker.get("lost_rows", 0))) for marker in markers)
+        counted = sum(int(str(marker.get("lost_rows", 0))) for marker in markers)
+        return counted + sum(attempt.tail.misfits for attempt in self.attempts)
 
     @property
     def last_update(self) -> int | None:

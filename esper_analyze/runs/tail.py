@@ -10,7 +10,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from esper_analyze.schema import layout
-from esper_analyze.schema.entries import Entry, arrow_table
+from esper_analyze.schema.entries import Entry, fitting
 from esper_analyze.schema.frames import Fault, frames
 from esper_analyze.schema.limits import LARGEST_LOG
 from esper_analyze.schema.tables import BY_NAME
@@ -38,6 +38,8 @@ class Tail:
 
     tables: dict[str, pa.Table] = field(default_factory=dict)
     faults: list[LogFault] = field(default_factory=list)
+    misfits: int = 0
+    """Rows with a cell of a wrong type: the writer would have counted them as lost when sealing."""
     unusable: list[tuple[Path, str]] = field(default_factory=list)
 
 
@@ -81,14 +83,8 @@ def tail_of(logs: Sequence[tuple[Path, bytes | OSError]], rank: int, sealed: Spa
                 if not any(first <= entry[0] <= last for first, last in sealed.get(table, ())):
                     entries.setdefault(table, []).append(entry)
     for table, some in entries.items():
-        ordered = _once(some)
-        try:
-            tail.tables[table] = arrow_table(BY_NAME[table], ordered, rank)
-        except (pa.ArrowException, TypeError, ValueError, OverflowError) as error:
-            sound = [entry for entry in ordered if _fits(table, entry)]
-            rows = sum(len(rows) for _, rows in ordered) - sum(len(rows) for _, rows in sound)
-            tail.unusable.append((logs[0][0], f"{rows:,} logged rows of {table} do not fit its schema ({error})"[:300]))
-            tail.tables[table] = arrow_table(BY_NAME[table], sound, rank)
+        tail.tables[table], misfits = fitting(BY_NAME[table], _once(some), rank)
+        tail.misfits += misfits
     return tail
 
 
@@ -102,11 +98,3 @@ def _left_out(found: Sequence[Mapping[str, Entry]]) -> int:
 def _once(entries: list[Entry]) -> list[Entry]:
     """Return entries in order of their sequence numbers, each once."""
     return [entry for _, entry in sorted({entry[0]: entry for entry in entries}.items())]
-
-
-def _fits(table: str, entry: Entry) -> bool:
-    try:
-        arrow_table(BY_NAME[table], [entry])
-    except (pa.ArrowException, TypeError, ValueError, OverflowError):
-        return False
-    return True

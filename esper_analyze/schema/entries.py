@@ -35,6 +35,34 @@ def arrow_table(table: Table, entries: Sequence[Entry], rank: int = 0) -> pa.Tab
     return pa.Table.from_arrays(columns, schema=schema)
 
 
+def fitting(table: Table, entries: Sequence[Entry], rank: int = 0) -> tuple[pa.Table, int]:
+    """Return as Arrow the rows of ``entries`` whose cells fit ``table``, and the number of those that do not."""
+    whole = _fit(table, entries, rank)
+    if whole is not None:
+        return whole, 0
+    single = [one for entry in entries for one in _one_by_one(entry)]
+    sound = [entry for entry in single if _fit(table, [entry], rank) is not None]
+    found = arrow_table(table, sound, rank)
+    return found, sum(len(rows) for _, rows in entries) - len(found)
+
+
+def _fit(table: Table, entries: Sequence[Entry], rank: int) -> pa.Table | None:
+    try:
+        return arrow_table(table, entries, rank)
+    except (pa.ArrowException, TypeError, ValueError, OverflowError):
+        return None
+
+
+def _one_by_one(entry: Entry) -> list[Entry]:
+    """Return the rows of an entry as entries of their own."""
+    first, rows = entry
+    try:
+        listed: Sequence[Mapping[str, object]] = rows.as_rows() if isinstance(rows, Block) else rows
+    except (TypeError, ValueError):
+        return [entry]
+    return [(first + place, [row]) for place, row in enumerate(listed)]
+
+
 def _blocks(table: Table, entries: Iterable[Rows]) -> Iterator[Block]:
     """Yield blocks; rows handed over one by one are gathered, so that each column is converted once for many."""
     gathered: list[Mapping[str, object]] = []

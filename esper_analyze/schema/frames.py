@@ -156,8 +156,9 @@ def frames(data: bytes | memoryview) -> tuple[list[dict[str, Entry]], list[Fault
     if not data.startswith(MAGIC):
         if MAGIC.startswith(data):  # the writer was stopped before its first frame
             return found, [Fault(0, len(data), torn=True, reason="ends within its first bytes")] if data else []
-        return found, [Fault(0, len(data), torn=False, reason="does not begin as a log does")]
-    at = len(MAGIC)
+        first = _next_sound(data, 0) or len(data)
+        faults.append(Fault(0, first, torn=False, reason="does not begin as a log does"))
+    at = faults[0].stop if faults else len(MAGIC)
     while at < len(data):
         entry, stop, reason = _frame_at(data, at)
         if entry is not None:

@@ -35,9 +35,10 @@ class WriterLock:
 
     def release(self) -> None:
         """Let go of the lock; the file no longer names anybody."""
-        for let_go in (lambda: os.ftruncate(self._descriptor, 0), lambda: os.close(self._descriptor)):
-            with contextlib.suppress(OSError):  # the lock goes with the process at the latest
-                let_go()
+        with contextlib.suppress(OSError):  # the lock goes with the process at the latest
+            os.ftruncate(self._descriptor, 0)
+        with contextlib.suppress(OSError):
+            os.close(self._descriptor)
 
 
 def holder(folder: Path) -> str:

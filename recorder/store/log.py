@@ -100,7 +100,7 @@ class Log:
         """Return whether no file that holds unsealed rows was deleted; one that may not be looked at stands."""
         for number in self._kept:
             try:
-                os.stat(self.folder / log_name(number))
+                (self.folder / log_name(number)).stat()
             except FileNotFoundError:
                 return False
             except OSError:

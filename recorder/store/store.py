@@ -15,14 +15,14 @@ import time
 import uuid
 import weakref
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import pyarrow as pa
 
 from esper_analyze.schema import layout
-from esper_analyze.schema.block import Block, Rows
-from esper_analyze.schema.entries import Entry, arrow_table
+from esper_analyze.schema.block import Rows
+from esper_analyze.schema.entries import Entry, fitting
 from esper_analyze.schema.files import append_line, sync_folder, write_whole
 from esper_analyze.schema.frames import encode
 from esper_analyze.schema.lock import WriterLock
@@ -101,6 +101,7 @@ class Store:
         self._bell = threading.Lock()  # released to wake the writer: cheaper than an Event, and no lock to wait for
         self._bell.acquire()
         self._closing = False
+        self._told: set[str] = set()
         self._sealing: list[int] = []  # the last log file of each sealing in progress
         self._due_bell = threading.Lock()  # released to wake the sealer
         self._due_bell.acquire()
@@ -130,12 +131,13 @@ class Store:
         return kept
 
     def settle(self, seconds: float | None = None) -> None:
-        """Let the writer put what was handed over into the log; never longer than ``seconds``, by default SETTLE_SECONDS.
+        """Let the writer put what was handed over into the log; never longer than ``seconds`` (SETTLE_SECONDS).
 
         A writer that did not come to it, because its disk stalls, is not waited for again until it has caught up.
         """
         if self.inert or self._closing:
             return
+        self._revive()
         _ring(self._bell)
         began, seconds = time.monotonic(), SETTLE_SECONDS if seconds is None else seconds
         while self._taken < self._handed:
@@ -147,26 +149,29 @@ class Store:
 
     def _take_up(self) -> None:
         """Give what was handed over its sequence numbers, log it, and put it among what waits for sealing."""
-        taken = 0
         with self._guard:
             if self._inbox and not self._waiting:
                 self._since = time.monotonic()
             while self._inbox:
-                taken += 1
-                entries = {}
-                for table, rows in self._inbox.popleft().items():
-                    count = len(rows)
-                    if count:
-                        entries[table] = (self._seq, rows)
-                        self._waiting.setdefault(table, []).append((self._seq, rows))
-                        self._counts[table] = self._counts.get(table, 0) + count
-                        self._seq += count
-                if entries and not self._append(entries):
-                    self._unlogged.update(first for first, _ in entries.values())
+                try:
+                    self._take(self._inbox.popleft())
+                finally:
+                    self._taken += 1
             self._drop_beyond_bound()
-            self._taken += taken
         self._stalled = False
         _ring(self._done)
+
+    def _take(self, handed: Mapping[str, Rows]) -> None:
+        entries = {}
+        for table, rows in handed.items():
+            count = len(rows)
+            if count:
+                entries[table] = (self._seq, rows)
+                self._waiting.setdefault(table, []).append((self._seq, rows))
+                self._counts[table] = self._counts.get(table, 0) + count
+                self._seq += count
+        if entries and not self._append(entries):
+            self._unlogged.update(first for first, _ in entries.values())
 
     def _append(self, entries: Mapping[str, Entry]) -> bool:
         """Put one hand-over into the log; return whether it is there. A log that fails is left alone for a while."""
@@ -178,7 +183,7 @@ class Store:
             self._log.append(frame)
         except OSError as error:
             self._log_failed(error)
-        except (TypeError, ValueError):  # a cell that cannot be logged cannot be sealed either: told there
+        except Exception:  # a cell that cannot be logged cannot be sealed either: told there
             return False
         else:
             return True
@@ -223,8 +228,9 @@ class Store:
         """Log what is handed over, and nothing else: no fsync may keep an update from the log."""
         while not self._closing:
             self._bell.acquire(timeout=1.0)
-            if not self._closing:
-                self._take_up()
+            with self._forgiving():
+                if not self._closing:
+                    self._take_up()
                 if self._due():
                     _ring(self._due_bell)
 
@@ -232,10 +238,32 @@ class Store:
         """Sync and seal: all that may take a disk long."""
         while not self._closing:
             self._due_bell.acquire(timeout=1.0)
-            if not self._closing:
-                self._sync()
-                if self._due():
+            with self._forgiving():
+                if not self._closing:
+                    self._sync()
+                if not self._closing and self._due():
                     self._seal_waiting()
+
+    @contextlib.contextmanager
+    def _forgiving(self) -> Iterator[None]:
+        """Let no error end a thread; each kind is told once."""
+        try:
+            yield
+        except Exception as error:
+            if type(error).__name__ not in self._told:
+                self._told.add(type(error).__name__)
+                LOG.exception("recorder: error in the thread that writes %s; it goes on", self.folder)
+
+    def _revive(self) -> None:
+        """Start the threads again should one have died. What a thread may raise is caught: this is for the rest."""
+        if not self._thread.is_alive():
+            self._thread = threading.Thread(target=self._work, name="recorder-writer", daemon=True)
+            self._thread.start()
+            LOG.warning("recorder: the thread that writes %s died; a new writer goes on", self.folder)
+        if not self._sealer.is_alive():
+            self._sealer = threading.Thread(target=self._seal_on, name="recorder-sealer", daemon=True)
+            self._sealer.start()
+            LOG.warning("recorder: the thread that seals %s died; a new writer goes on", self.folder)
 
     def _sync(self) -> None:
         try:
@@ -247,56 +275,51 @@ class Store:
 
     def _seal_waiting(self) -> None:
         with self._guard:
-            waiting, self._waiting, self._counts = self._waiting, {}, {}
             ended = self._log.rotate()
+            waiting, self._waiting, self._counts = self._waiting, {}, {}
             self._sealing.append(ended)
             self._number += 1
             number = self._number
-        left = {}
-        for table, entries in waiting.items():
-            try:
-                self._seal_table(table, entries, number)
-            except OSError as error:
-                left[table] = entries
-                self._disk_failed(table, error)
-            except Exception:
-                self._give_up(table, entries)
-                LOG.exception("recorder: rows of %s cannot be written and are lost; the others go on", table)
+        left = dict(waiting)
+        try:
+            for table, entries in waiting.items():
+                try:
+                    self._seal_table(table, entries, number)
+                    del left[table]
+                except Exception as error:  # the rows stay in the log, and in memory as long as there is room
+                    self._disk_failed(table, error)
+        finally:
+            self._end_sealing(left, ended)
+
+    def _end_sealing(self, left: dict[str, list[Entry]], ended: int) -> None:
         with self._guard:
             self._sealing.remove(ended)
             if left:
                 self._put_back(left)
-            else:
-                self._back_off, self._retry_at, self._log_fails_until = FIRST_BACK_OFF, 0.0, 0.0
-                if not self._sealing:  # a sealing that takes longer still needs its log files
-                    self._log.forget(ended)
-                    self._given_up.clear()
+                return
+            self._back_off, self._retry_at, self._log_fails_until = FIRST_BACK_OFF, 0.0, 0.0
+            if self._sealing:  # a sealing that takes longer still needs its log files
+                return
+            self._given_up.clear()
+        self._log.forget(ended)  # to delete a file may take long, and nothing may keep the writer from the log
 
     def _seal_table(self, table: str, entries: Sequence[Entry], number: int) -> None:
-        data = self._arrow(table, entries)
-        if data.num_rows == 0:
-            return
+        data, misfits = fitting(BY_NAME[table], entries, self.rank)
+        if data.num_rows:
+            self._write_shard(table, number, data)
+        self._unlogged.difference_update(first for first, _ in entries)
+        if misfits:
+            self.lost_rows += misfits
+            LOG.warning("recorder: %d rows of %s have a cell of a wrong type and are lost", misfits, table)
+
+    def _write_shard(self, table: str, number: int, data: pa.Table) -> None:
         entry = seal(self.folder, BY_NAME[table], number, data)
         append_line(self.folder / layout.MANIFEST_FILE, entry.as_line())
         total = self._written.setdefault(table, {"rows": 0, "last_update": -1})
         total["rows"] += entry.rows
         total["last_update"] = max(total["last_update"], entry.last_update)
-        self._unlogged.difference_update(first for first, _ in entries)
 
-    def _arrow(self, table: str, entries: Sequence[Entry]) -> pa.Table:
-        declared = BY_NAME[table]
-        try:
-            return arrow_table(declared, entries, self.rank)
-        except (pa.ArrowException, TypeError, ValueError):
-            single = [one for entry in entries for one in _one_by_one(entry)]
-            sound = [entry for entry in single if _converts(table, entry)]
-            self.lost_rows += len(single) - len(sound)
-            LOG.warning(
-                "recorder: %d rows of %s have a cell of a wrong type and are lost", len(single) - len(sound), table
-            )
-            return arrow_table(declared, sound, self.rank)
-
-    def _disk_failed(self, table: str, error: OSError) -> None:
+    def _disk_failed(self, table: str, error: Exception) -> None:
         if self._retry_at == 0.0:
             LOG.warning("recorder: cannot write %s to %s (%s); training goes on, retrying", table, self.folder, error)
         self._retry_at = time.monotonic() + self._back_off
@@ -331,7 +354,7 @@ class Store:
             if threading.current_thread() is not thread:
                 thread.join(timeout=60.0)
         self.flush()
-        if not self._waiting:
+        if not self._waiting and not self._sealing:
             self._log.forget(self._log.rotate())
             self._given_up.clear()
         self._count_unsealed()
@@ -366,21 +389,3 @@ def _ring(bell: threading.Lock) -> None:
     """Let whoever waits for ``bell`` go on; ringing twice is ringing once."""
     with contextlib.suppress(RuntimeError):
         bell.release()
-
-
-def _one_by_one(entry: Entry) -> list[Entry]:
-    """Return the rows of an entry as entries of their own."""
-    first, rows = entry
-    try:
-        listed: Sequence[Mapping[str, object]] = rows.as_rows() if isinstance(rows, Block) else rows
-    except (TypeError, ValueError):
-        return [entry]
-    return [(first + place, [row]) for place, row in enumerate(listed)]
-
-
-def _converts(table: str, entry: Entry) -> bool:
-    try:
-        arrow_table(BY_NAME[table], [entry])
-    except (pa.ArrowException, TypeError, ValueError):
-        return False
-    return True

@@ -1,1 +1,1 @@
-"""Harm done for real to real recordings: what is lost, and whether the training notices (``python -m tests.faults``)."""
+"""Harm done for real to real recordings: what is lost, and does the training notice (``python -m tests.faults``)."""

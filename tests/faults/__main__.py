@@ -6,15 +6,17 @@ import argparse
 import random
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from esper_analyze.strict_json import strict_json
 from esper_analyze.terminal import escaped, say, show_table
 from tests.faults.children import Nursery
 from tests.faults.matrix import LATER, MATRIX
-from tests.faults.outcome import Bench, Outcome
+from tests.faults.outcome import Bench, Outcome, Row
 
 TITLES = ("row", "fault", "trials", "rows lost", "training harmed", "verdict", "what was seen")
 
@@ -27,14 +29,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         scratch = options.scratch or Path(fresh)
         scratch.mkdir(parents=True, exist_ok=True)
         scratch.chmod(0o755)
-        nursery = Nursery(scratch)
-        bench = Bench(nursery, scratch, options.long, random.Random(options.seed))
-        try:
-            for numbers, fault, row in MATRIX:
-                if not options.only or set(numbers.split("+")) & set(options.only):
-                    found.append(_done(bench, numbers, fault, row))
-        finally:
-            nursery.close()
+        asked = [row for row in MATRIX if not options.only or set(row[0].split("+")) & set(options.only)]
+        with ThreadPoolExecutor(options.workers) as workers:
+            done = workers.map(lambda row: _done(scratch, options, *row), asked)
+            found += list(done)
     found += [
         {"row": row, "fault": fault, "verdict": f"not yet: {why}"} for row, fault, why in LATER if not options.only
     ]
@@ -44,11 +42,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return int(any(one["verdict"] == "FAILED" for one in found))
 
 
-def _done(bench: Bench, numbers: str, fault: str, row: object) -> dict[str, object]:
-    assert callable(row)
+_own = threading.local()
+
+
+def _bench(scratch: Path, options: argparse.Namespace) -> Bench:
+    """Return the bench of this thread: each has children of its own."""
+    if not hasattr(_own, "bench"):
+        place = scratch / f"worker{threading.get_native_id()}"
+        place.mkdir(mode=0o755)
+        _own.bench = Bench(Nursery(place), place, options.long, random.Random(options.seed))
+    bench: Bench = _own.bench
+    return bench
+
+
+def _done(scratch: Path, options: argparse.Namespace, numbers: str, fault: str, row: Row) -> dict[str, object]:
     began = time.monotonic()
     try:
-        outcome: Outcome = row(bench)
+        outcome = row(_bench(scratch, options))
     except Exception as error:
         outcome = Outcome()
         outcome.wrong[f"the trial itself failed: {type(error).__name__}: {error}"] += 1
@@ -75,6 +85,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--only", nargs="+", metavar="ROW", default=[], help="numbers of rows")
     parser.add_argument("--json", type=Path, help="write the figures here")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--workers", type=int, default=2, help="rows done at a time")
     parser.add_argument("--scratch", type=Path, help="where runs are made; those that showed something wrong stay")
     return parser.parse_args(arguments)
 

@@ -11,7 +11,6 @@ import subprocess
 import sys
 import tempfile
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -199,20 +198,3 @@ def traced(thread: int, syscall: str, inject: str, log: Path, *, follow: bool = 
         tracer.send_signal(signal.SIGTERM)
         tracer.wait(30)
         tracer.stderr.close()
-
-
-def fired(log: Path) -> bool:
-    """Return whether the trace says that something was injected."""
-    return log.exists() and (
-        "INJECTED" in log.read_text(errors="replace") or "SIGKILL" in log.read_text(errors="replace")
-    )
-
-
-def pause_until(condition: Callable[[], bool], seconds: float) -> bool:
-    """Wait until ``condition`` holds, at most ``seconds``; return whether it does."""
-    end = time.monotonic() + seconds
-    while not condition():
-        if time.monotonic() > end:
-            return False
-        time.sleep(0.001)
-    return True

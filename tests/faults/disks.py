@@ -16,6 +16,7 @@ from tests.faults.outcome import UPDATES, Bench, Outcome, facts
 
 RECOVER_SOON = SEAL_OFTEN | {"LOG_BACK_OFF": 0.01, "FIRST_BACK_OFF": 0.01}
 NOBODY = 65534
+WHERE = ("writer", "sealer", "trained", "all")
 
 
 def full_disk(bench: Bench) -> Outcome:
@@ -80,9 +81,11 @@ def _injected(bench: Bench, calls: tuple[str, ...], error: str) -> Outcome:
         return Outcome(skipped=NO_STRACE)
     outcome, fired = Outcome(), 0
     for call in calls:
-        for where in ("writer", "sealer", "trained", "all"):
-            for lasting in ("", "+"):
+        for where in WHERE if bench.long else bench.random.sample(WHERE, 2):
+            for lasting in ("", "+") if bench.long else bench.random.sample(("", "+"), 1):
                 for nth in (1, 2, 3, 4, 5, 7, 11, 17, 26) if bench.long else (bench.random.randrange(1, 6),):
+                    if (call, where) == ("openat", "all"):
+                        break  # that would fail imports of the training, too
                     child = _failing(bench, call, where, f"error={error}:when={nth}{lasting}")
                     if "INJECTED" not in child.errors.with_name("trace").read_text():
                         bench.discard(child, keep=False)
@@ -178,8 +181,9 @@ def slow_disk(bench: Bench) -> Outcome:
     if shutil.which("strace") is None:
         return Outcome(skipped=NO_STRACE)
     outcome, seconds = Outcome(), 5.0 if bench.long else 1.0
-    updates = 100 if bench.long else 60
-    for call, where in (("fsync", "sealer"), ("fdatasync", "sealer"), ("write", "writer")):
+    updates = 100 if bench.long else 30
+    stalls = (("fsync", "sealer"), ("fdatasync", "sealer"), ("write", "writer"))
+    for call, where in stalls if bench.long else stalls[:1]:
         times = {}
         for delay in (0.0, seconds):
             child = bench.nursery.start(updates, constants=SEAL_OFTEN | {"SYNC_SECONDS": 0.1}, hold=["made"], pace=0.02)
@@ -191,10 +195,10 @@ def slow_disk(bench: Bench) -> Outcome:
                 child.ended()
             times[delay] = child.seconds[1:]
             bench.judge_trained(child, outcome, updates, f"{call} {delay} s", complete=True)
-        shown = {
-            f"p{share}": f"{1e3 * percentile(times[0.0], share / 100):.1f} → {1e3 * percentile(times[seconds], share / 100):.1f} ms"
-            for share in (50, 99)
-        }
+        shown = {}
+        for share in (50, 99):
+            before, with_delay = (1e3 * percentile(times[delay], share / 100) for delay in (0.0, seconds))
+            shown[f"p{share}"] = f"{before:.1f} → {with_delay:.1f} ms"
         longest = f"{1e3 * max(times[0.0]):.1f} → {1e3 * max(times[seconds]):.1f} ms"
         outcome.notes.append(f"{call} {seconds:.0f} s: " + facts(**shown, longest=longest))
         if max(times[seconds]) > max(times[0.0]) + seconds / 4:

@@ -52,7 +52,7 @@ def cut_logs(bench: Bench) -> Outcome:
         outcome.trials += 1
         if len(found) != expected or [fault.torn for fault in faults] != [True] * (cut not in starts):
             outcome.wrong[f"cut at {cut}: {len(found)} of {expected} frames, {faults}"] += 1
-    opened = [cut for cut in starts[-4:]] + bench.random.sample(range(starts[-4], len(whole)), bench.trials(20, 300))
+    opened = starts[-4:] + bench.random.sample(range(starts[-4], len(whole)), bench.trials(20, 300))
     for cut in opened:
         log.write_bytes(whole[:cut])
         expected = sum(start <= cut for start in starts[1:])
@@ -72,7 +72,7 @@ def flipped_logs(bench: Bench) -> Outcome:
     whole = log.read_bytes()
     starts, sound = _starts(whole), len(frames(whole)[0])
     for trial in range(bench.trials(200, 1000)):
-        at = bench.random.randrange(len(whole))
+        at = trial if trial < len(MAGIC) else bench.random.randrange(len(whole))
         harmed = bytearray(whole)
         harmed[at] ^= 1 << bench.random.randrange(8)
         found, faults = frames(harmed)
@@ -80,7 +80,7 @@ def flipped_logs(bench: Bench) -> Outcome:
         if not any(fault.start <= at < fault.stop for fault in faults):
             outcome.wrong[f"a flip at {at} not told"] += 1
         lost = sound - len(found)
-        if lost > (at >= len(MAGIC)):
+        if lost > (at >= len(MAGIC)):  # a flip in the file's first bytes costs no frame
             outcome.wrong[f"a flip of byte {'of the magic' if at < len(MAGIC) else at} cost {lost} frames"] += 1
         torn += any(fault.torn for fault in faults)
         if trial % 20 == 0:

@@ -109,9 +109,8 @@ def load_data(_: Loop, number: int, order: dict[str, Any]) -> None:
     """Read an epoch through a DataLoader with ``workers`` forked workers."""
     if number % 10 == 1:
         data = torch.utils.data.TensorDataset(torch.arange(64.0))
-        loader = torch.utils.data.DataLoader(
-            data, 8, num_workers=order["workers"], multiprocessing_context=order["context"]
-        )
+        how = {"num_workers": order["workers"], "multiprocessing_context": order["context"]}
+        loader = torch.utils.data.DataLoader(data, 8, **how)
         total = sum(float(batch[0].sum()) for batch in loader)
         assert total == 2016.0
 
@@ -140,9 +139,7 @@ def _place(_: Loop, where: str) -> tuple[Any, str]:
 
 
 def _raiser(kind: str) -> Callable[..., Any]:
-    error = {"RuntimeError": RuntimeError, "MemoryError": MemoryError, "OSError": OSError, "SystemExit": SystemExit}[
-        kind
-    ]
+    error = {"RuntimeError": RuntimeError, "MemoryError": MemoryError, "OSError": OSError}[kind]
 
     def raiser(*_: Any, **__: Any) -> Any:
         raise error("injected into the recorder")
@@ -195,7 +192,7 @@ def _knot() -> list[object]:
     return knot
 
 
-def own_id(_: Loop, __: int, ___: dict[str, Any]) -> None:
+def nothing(_: Loop, __: int, ___: dict[str, Any]) -> None:
     """Do nothing."""
 
 
@@ -230,5 +227,5 @@ HARMS: dict[str, Harm] = {
     "writer_dies": writer_dies,
     "odd_cell": odd_cell,
     "threads": eight_threads,
-    "none": own_id,
+    "none": nothing,
 }

@@ -66,7 +66,7 @@ def judged(run_dir: Path, twin: Twin, finished: int, *, interrupted: bool = Fals
     try:
         run = open_run(run_dir)
     except EsperError as error:
-        if (finished == 0 and "has no run.json" in error.message) or "does not exist" in error.message:
+        if finished == 0 and ("has no run.json" in error.message or "does not exist" in error.message):
             return Verdict(lost=twin.rows(finished))
         return Verdict(lost=twin.rows(finished), wrong=[f"refused: {error.message}"])
     except Exception as error:
@@ -89,9 +89,8 @@ def judged(run_dir: Path, twin: Twin, finished: int, *, interrupted: bool = Fals
 def _compare(verdict: Verdict, name: str, found: pl.DataFrame, whole: pl.DataFrame, finished: int) -> None:
     """Compare one table up to the last update found; what is missing of finished updates is lost."""
     expected = whole.filter(pl.col("update") <= verdict.last)
-    verdict.lost += max(
-        len(whole.filter(pl.col("update") < finished)) - len(found.filter(pl.col("update") < finished)), 0
-    )
+    before = pl.col("update") < finished
+    verdict.lost += max(len(whole.filter(before)) - len(found.filter(before)), 0)
     if len(found) != len(expected):
         verdict.wrong.append(f"{name}: {len(found)} rows where the twin has {len(expected)}")
         return

@@ -11,6 +11,8 @@ from tests.faults.children import SEAL_OFTEN, Child, traced
 from tests.faults.outcome import UPDATES, Bench, Outcome, facts
 
 SYSCALLS = ("rename", "fsync", "fdatasync", "unlink", "ftruncate", "mkdir", "flock", "write", "openat", "close")
+WHERE = ("ready", "writer", "sealer", "trained")
+"""The main thread as it begins a run, the two of the store, the main thread as it closes."""
 NO_STRACE = "strace is not installed"
 
 
@@ -21,7 +23,7 @@ def random_kills(bench: Bench) -> Outcome:
         constants = SEAL_OFTEN if bench.random.random() < 0.8 else {}
         pace = bench.random.choice([0.0, 0.0, 0.002, 0.05])
         child = bench.nursery.start(10_000, pace=pace, constants=constants)
-        last = bench.random.randrange(8 if pace > 0.01 else 60)
+        last = bench.random.randrange(8 if pace > 0.01 else bench.trials(25, 60))
         child.listen(lambda one, last=last: one.done >= last)  # type: ignore[misc]
         time.sleep(bench.random.random() * 0.02)
         child.signal(signal.SIGKILL)
@@ -40,7 +42,7 @@ def kills_at_calls(bench: Bench) -> Outcome:
         return Outcome(skipped=NO_STRACE)
     fired: dict[str, int] = {}
     for syscall in SYSCALLS:
-        for where in ("ready", "writer", "sealer", "trained"):
+        for where in WHERE if bench.long else bench.random.sample(WHERE, 1):
             for nth in _numbers(bench):
                 child = _killed_at(bench, syscall, where, nth)
                 if child.status != -signal.SIGKILL:

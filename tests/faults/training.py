@@ -42,7 +42,7 @@ def unrecorded() -> Loop:
 
 
 def train(loop: Loop, updates: int, *, pace: float, after: Callable[[int, float], None]) -> None:
-    """Train; ``after`` is called with each update that is complete and the seconds it took. ``pace``: rest after each."""
+    """Train; ``after`` is called with each complete update and the seconds it took. ``pace``: rest after each."""
     for number in range(updates):
         began = time.perf_counter()
         loop.update(number)

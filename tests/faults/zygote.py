@@ -1,8 +1,8 @@
 """A process that has everything imported and forks a training for each order: a trial costs no start of torch.
 
 Orders come as lines of JSON on stdin; on stdout it says ``exit PID STATUS`` for each child that ended.
-A child speaks through a Unix socket, so that what is done to its files does not concern what it says:
-``ready PID``, ``made WRITER SEALER`` (thread ids), ``u NUMBER SECONDS`` after each update, ``end …``; it waits for a line where told to.
+A child speaks through a Unix socket, so that what is done to its files does not concern what it says: ``ready PID``,
+``made WRITER SEALER`` (thread ids), ``u NUMBER SECONDS`` after each update, ``trained SHA``, ``end SHA LOST HANDED``.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ import os
 import select
 import socket
 import sys
-import threading
 from pathlib import Path
 from typing import Any
 
@@ -38,12 +37,13 @@ def main() -> None:
         if select.select([0], [], [], 0.005)[0]:
             piece = os.read(0, 65536)
             if not piece:
-                return None
+                return
             pending += piece
         while b"\n" in pending:
             line, pending = pending.split(b"\n", 1)
             if os.fork() == 0:
-                return child(json.loads(line))
+                child(json.loads(line))
+                return
         _reap()
 
 
@@ -60,57 +60,54 @@ def _reap() -> None:
 
 
 class Voice:
-    """The child's end of its socket."""
+    """The child's end of its socket; after the words in ``hold`` it waits to be told to go on."""
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, hold: list[str]) -> None:
+        self._hold = hold
         self._socket = socket.socket(socket.AF_UNIX)
         self._socket.connect(path)
 
-    def say(self, *words: object) -> None:
+    def say(self, word: str, *more: object) -> None:
         """Send one line."""
-        self._socket.sendall((" ".join(map(str, words)) + "\n").encode())
-
-    def wait(self) -> None:
-        """Wait to be told to go on."""
-        self._socket.recv(1)
+        self._socket.sendall((" ".join(map(str, (word, *more))) + "\n").encode())
+        if word in self._hold:
+            self._socket.recv(1)
 
 
 def child(order: dict[str, Any]) -> None:
     """Train as ordered, in this process, which ends afterwards as any Python process does."""
+    _prepare(order)
+    voice = Voice(order["socket"], order["hold"])
+    voice.say("ready", os.getpid())
+    handed = _counted()
+    loop = recorded(Path(order["run_dir"]), resume=order.get("resume", False)) if order["record"] else unrecorded()
+    if order["record"]:
+        voice.say("made", loop.rec._store._thread.native_id, loop.rec._store._sealer.native_id)
+    facts = order.get("harm", {"name": "none"})
+    harm = HARMS[facts["name"]]
+
+    def after(number: int, seconds: float) -> None:
+        voice.say("u", number, seconds)
+        if number + 1 < order["updates"]:
+            harm(loop, number + 1, facts)
+
+    harm(loop, 0, facts)
+    train(loop, order["updates"], pace=order["pace"], after=after)
+    voice.say("trained", digest(loop.net))
+    if order["record"]:
+        loop.rec.close()
+        voice.say("end", digest(loop.net), loop.rec._store.lost_rows, handed[0])
+
+
+def _prepare(order: dict[str, Any]) -> None:
+    """Set the constants ordered, and become the user ordered."""
     _redirect(order["stderr"])
-    for name, value in order.get("constants", {}).items():
+    for name, value in order["constants"].items():
         setattr(log_module if hasattr(log_module, name) else store_module, name, value)
     if order.get("uid"):
         os.setgroups([])
         os.setresgid(order["uid"], order["uid"], order["uid"])
         os.setresuid(order["uid"], order["uid"], order["uid"])
-    voice = Voice(order["socket"])
-    voice.say("ready", os.getpid())
-    if "ready" in order["hold"]:
-        voice.wait()
-    handed = _counted() if order["record"] else [0]
-    loop = recorded(Path(order["run_dir"]), resume=order.get("resume", False)) if order["record"] else unrecorded()
-    if order["record"]:
-        voice.say("made", loop.rec._store._thread.native_id, loop.rec._store._sealer.native_id)
-        if "made" in order["hold"]:
-            voice.wait()
-    harm, facts = HARMS[order.get("harm", {}).get("name", "none")], order.get("harm", {})
-    lengths = [order["updates"]]
-
-    def after(number: int, seconds: float) -> None:
-        voice.say("u", number, seconds)
-        if number + 1 < lengths[0]:
-            harm(loop, number + 1, facts)
-
-    harm(loop, 0, facts)
-    train(loop, order["updates"], pace=order["pace"], after=after)
-    if not order["record"]:
-        return voice.say("end", digest(loop.net))
-    voice.say("trained", digest(loop.net))
-    if "trained" in order["hold"]:
-        voice.wait()
-    loop.rec.close()
-    return voice.say("end", digest(loop.net), loop.rec._store.lost_rows, handed[0], threading.active_count())
 
 
 def _redirect(path: str) -> None:

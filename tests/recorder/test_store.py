@@ -160,10 +160,10 @@ def test_a_full_disk_never_raises_and_nothing_is_lost_once_it_recovers(
 
 
 def test_what_can_never_be_written_is_counted_exactly(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("recorder.store.log.write_all", _no_space)
+    monkeypatch.setattr("recorder.store.log.write_all", no_space)
     store = new_store(tmp_path)
     store.put({"updates": [update_row(0)], "episodes": [{"update": 0}] * 3})
-    monkeypatch.setattr("esper_analyze.schema.shards.write_whole", _no_space)
+    monkeypatch.setattr("esper_analyze.schema.shards.write_whole", no_space)
     store.close("closed")
     assert store.lost_rows == 4
     assert open_run(tmp_path).rows["updates"] == 0
@@ -174,7 +174,7 @@ def test_what_cannot_be_sealed_is_read_from_the_log(tmp_path: Path, monkeypatch:
     block = Block(2, {"update": 0, "layer": ["a", "b"], "minibatch": 1, "std": nullable(np.ones(2), np.eye(2)[0] > 0)})
     store.put({"updates": [update_row(0, kl_k3=math.nan)], "layers": block, "episodes": [{"update": 0}] * 3})
     with monkeypatch.context() as broken:
-        broken.setattr("esper_analyze.schema.shards.write_whole", _no_space)
+        broken.setattr("esper_analyze.schema.shards.write_whole", no_space)
         store.close("closed")
     assert store.lost_rows == 0
     run = open_run(tmp_path)
@@ -187,7 +187,7 @@ def test_what_cannot_be_sealed_is_read_from_the_log(tmp_path: Path, monkeypatch:
         assert connection.execute("select isnan(kl_k3) from updates").fetchall() == [(True,)]
 
 
-def _no_space(*_: object) -> None:
+def no_space(*_: object) -> None:
     raise OSError(28, "No space left on device")
 
 
@@ -263,7 +263,7 @@ def test_a_second_writer_is_refused_and_told_who_is_first(tmp_path: Path) -> Non
 def test_a_failed_write_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "file"
     write_whole(path, b"old")
-    monkeypatch.setattr(os, "fsync", _no_space)
+    monkeypatch.setattr(os, "fsync", no_space)
     with pytest.raises(OSError, match="No space"):
         write_whole(path, b"new")
     assert path.read_bytes() == b"old"

@@ -1,0 +1,182 @@
+"""What the store does when its disk, its threads or its rows fail: each loss counted, none beyond it."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import shutil
+import threading
+from pathlib import Path
+
+import pytest
+
+from esper_analyze.errors import DamagedError
+from esper_analyze.runs.run import open_run
+from esper_analyze.schema.files import append_line
+from esper_analyze.schema.frames import MAGIC, frames
+from recorder.store import store as store_module
+from recorder.store.store import Store
+from tests.recorder.test_store import new_store, no_space, update_row
+
+
+def test_what_is_handed_over_while_a_shard_is_written_is_in_the_log_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = new_store(tmp_path)
+    began, go_on = threading.Event(), threading.Event()
+
+    def stalled(*_: object) -> None:
+        began.set()
+        go_on.wait(30.0)
+        no_space()
+
+    monkeypatch.setattr("esper_analyze.schema.shards.write_whole", stalled)
+    monkeypatch.setattr(store_module, "SEAL_ROWS", 1)
+    store.put({"updates": [update_row(0)]})
+    store.settle(10.0)
+    assert began.wait(10.0)
+    store.put({"updates": [update_row(1)]})
+    store.settle(10.0)
+    seen = open_run(tmp_path).frame("updates")["update"].to_list()
+    go_on.set()
+    monkeypatch.undo()
+    store.close("closed")
+    assert seen == [0, 1]
+
+
+def test_a_manifest_line_that_failed_is_taken_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "file"
+    append_line(path, b"one\n")
+    with monkeypatch.context() as broken:
+        broken.setattr(os, "fsync", no_space)
+        with pytest.raises(OSError, match="No space"):
+            append_line(path, b"two\n")
+    assert path.read_bytes() == b"one\n"
+    with path.open("ab") as file:
+        file.write(b"tor")  # what stands where even taking back failed
+    append_line(path, b"three\n")
+    assert path.read_bytes() == b"one\ntor\nthree\n"
+
+
+def test_a_shard_sealed_again_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = new_store(tmp_path)
+    store.put({"updates": [update_row(0)]})
+    with monkeypatch.context() as broken:  # the line stands, and the writer does not know
+        broken.setattr(os, "fdatasync", no_space)
+        broken.setattr(store_module, "append_line", _append_and_fail)
+        store.flush()
+    store.put({"updates": [update_row(1)]})
+    store.close("closed")
+    run = open_run(tmp_path)
+    assert len(list(store.folder.glob("updates-*.parquet"))) == 2
+    assert run.frame("updates")["update"].to_list() == [0, 1]
+    assert run.lost_rows == 0
+
+
+def _append_and_fail(path: Path, line: bytes) -> None:
+    append_line(path, line)
+    no_space()
+
+
+def test_a_last_manifest_line_that_is_torn_is_no_damage_while_the_log_has_its_rows(tmp_path: Path) -> None:
+    store = new_store(tmp_path)
+    store.put({"updates": [update_row(0)]})
+    store.flush()
+    store.put({"updates": [update_row(1)]})
+    store.settle(10.0)
+    with (store.folder / "manifest.jsonl").open("ab") as file:
+        file.write(b'{"shard": "upd')
+    run = open_run(tmp_path)
+    assert run.frame("updates")["update"].to_list() == [0, 1]
+    assert [text for text in run.torn if text.startswith("manifest.jsonl")]
+    store.close("closed")
+    with pytest.raises(DamagedError, match=r"manifest.jsonl line 2"):
+        open_run(tmp_path)
+
+
+def test_all_that_was_only_logged_is_lost_with_a_deleted_directory_and_counted(tmp_path: Path) -> None:
+    store = new_store(tmp_path / "run")
+    store.put({"updates": [update_row(0)], "episodes": [{"update": 0}] * 3})
+    store.settle(10.0)
+    shutil.rmtree(tmp_path / "run")
+    store.close("closed")
+    assert store.lost_rows == 4
+
+
+def test_rows_dropped_for_want_of_memory_are_found_again_while_the_log_is_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(store_module, "MAX_WAITING_ROWS", 10)
+    store = new_store(tmp_path)
+    for number in range(8):
+        store.put({"updates": [update_row(number)], "episodes": [{"update": number}] * 2})
+        store.settle(10.0)
+    assert store.lost_rows == 14
+    with monkeypatch.context() as broken:
+        broken.setattr("esper_analyze.schema.shards.write_whole", no_space)
+        store.close("closed")
+    run = open_run(tmp_path)
+    assert (run.rows["updates"], run.rows["episodes"], run.lost_rows) == (8, 16, 0)
+
+
+def test_a_wrong_cell_in_the_log_of_a_killed_run_costs_its_row_only(tmp_path: Path) -> None:
+    store = new_store(tmp_path)
+    store.put({"updates": [update_row(0), update_row(1, kl_k3="no number"), update_row(2)]})
+    store.settle(10.0)
+    run = open_run(tmp_path)
+    assert run.frame("updates")["update"].to_list() == [0, 2]
+    assert run.lost_rows == 1
+    store.close("closed")
+    assert open_run(tmp_path).lost_rows == 1
+
+
+class Sly:
+    """A cell that raises what nobody expects."""
+
+    def item(self) -> float:
+        raise RuntimeError("no item")
+
+
+def test_a_cell_that_raises_does_not_end_the_writer(tmp_path: Path) -> None:
+    store = new_store(tmp_path)
+    store.put({"updates": [update_row(0, kl_k3=Sly())]})
+    store.put({"updates": [update_row(1)]})
+    store.settle(10.0)
+    assert open_run(tmp_path).frame("updates")["update"].to_list() == [1]
+    store.close("closed")
+    assert (open_run(tmp_path).rows["updates"], store.lost_rows) == (1, 1)
+
+
+@pytest.mark.filterwarnings("ignore:Exception in thread")  # that is the harm
+@pytest.mark.parametrize("name", ["_thread", "_sealer"])
+def test_a_thread_that_died_is_replaced_and_told(tmp_path: Path, name: str, caplog: pytest.LogCaptureFixture) -> None:
+    store = new_store(tmp_path)
+    store.put({"updates": [update_row(0)]})
+    store.settle(10.0)
+    _kill(store, name)
+    store.put({"updates": [update_row(1)]})
+    store.settle(10.0)
+    assert getattr(store, name).is_alive()
+    assert open_run(tmp_path).frame("updates")["update"].to_list() == [0, 1]
+    assert [record for record in caplog.records if "died" in record.getMessage()]
+    store.close("closed")
+    assert open_run(tmp_path).rows["updates"] == 2
+
+
+def _kill(store: Store, name: str) -> None:
+    thread = getattr(store, name)
+    ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread.ident), ctypes.py_object(SystemExit))
+    thread.join(10.0)
+    assert not thread.is_alive()
+
+
+def test_a_log_whose_first_bytes_are_wrong_is_told_and_costs_no_frame(tmp_path: Path) -> None:
+    store = new_store(tmp_path)
+    store.put({"updates": [update_row(0)]})
+    store.settle(10.0)
+    data = bytearray(next(store.folder.glob(".wal-*")).read_bytes())
+    store.close("closed")
+    data[0] ^= 1
+    found, faults = frames(data)
+    assert len(found) == 1
+    assert [(fault.start, fault.stop, fault.torn) for fault in faults] == [(0, len(MAGIC), False)]
