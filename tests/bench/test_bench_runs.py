@@ -45,3 +45,9 @@ def test_handing_over_is_measured_for_the_store_and_for_a_peer_that_is_always_th
     assert writers["nothing"]["disk_bytes"] == 0
     assert writers["rerun"]["state"] in ("measured", "not installed")
     assert len(found["targets"]) == 6
+
+
+def test_the_live_detector_is_measured_on_as_many_heads_and_groups_as_promised(tmp_path: Path) -> None:
+    found = figures("live", tmp_path)
+    assert (found["heads"], found["groups"], found["updates"]) == (8, 20, 120)
+    assert 0 < found["least_median_us"] <= found["median_us"] <= found["most_median_us"] <= found["p99_us"]
