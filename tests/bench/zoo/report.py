@@ -17,7 +17,17 @@ from tests.bench.zoo.healthy import HEALTHY
 from tests.bench.zoo.label import has_label
 from tests.bench.zoo.score import Alarm, Score, score
 
-HEALTHY_TITLES = ("healthy family", "runs", "updates", "return", "critical", "warnings", "per 1,000", "by rule")
+HEALTHY_TITLES = (
+    "healthy family",
+    "runs",
+    "updates",
+    "return",
+    "critical",
+    "warnings",
+    "per 1,000",
+    "causes",
+    "by rule",
+)
 ALL = "all of these"
 FAULTY_TITLES = (
     "faulty family",
@@ -34,7 +44,7 @@ def report(out: Path, only: Sequence[str] | None, json: Path | None) -> None:
     """Replay the runs in ``out``, print the tables, and write everything to ``json``."""
     scores = scored(out, only or list(FAMILIES))
     healthy, faulty = summaries(scores, faulty=False), summaries(scores, faulty=True)
-    show_table(HEALTHY_TITLES, [_healthy_row(one) for one in healthy], right=HEALTHY_TITLES[1:7])
+    show_table(HEALTHY_TITLES, [_healthy_row(one) for one in healthy], right=HEALTHY_TITLES[1:8])
     show_table(FAULTY_TITLES, [_faulty_row(one) for one in faulty], right=FAULTY_TITLES[1:3])
     if json is not None:
         runs = [_run(one) for one in scores]
@@ -76,12 +86,14 @@ def _healthy(name: str, runs: Sequence[Score]) -> dict[str, Any]:
 
 
 def _counts(alarms: Sequence[Alarm], updates: int) -> dict[str, Any]:
+    """Count alarms; those without a cause are the troubles, the others are shown under theirs."""
     critical = [alarm for alarm in alarms if alarm.verdict == "critical"]
     warnings = [alarm for alarm in alarms if alarm.verdict == "warning"]
     return {
         "critical": len(critical),
         "warnings": len(warnings),
         "warnings_per_1000": 1000 * len(warnings) / max(updates, 1),
+        "warnings_without_cause": sum(alarm.under is None for alarm in warnings),
         "critical_by_rule": _by_rule(critical),
         "warnings_by_rule": _by_rule(warnings),
     }
@@ -118,7 +130,8 @@ def _healthy_row(one: dict[str, Any]) -> tuple[str, ...]:
     first, last = (statistics.fmean(ends) for ends in zip(*one["learnt"], strict=True))
     learnt = "" if one["family"] == ALL else f"{first:.1f} → {last:.1f}"
     counts = (str(one["runs"]), str(one["updates"]), learnt, str(one["critical"]), str(one["warnings"]))
-    return (one["family"], *counts, f"{one['warnings_per_1000']:.1f}", ", ".join(rules))
+    causes = str(one["warnings_without_cause"])
+    return (one["family"], *counts, f"{one['warnings_per_1000']:.2f}", causes, ", ".join(rules))
 
 
 def _faulty_row(one: dict[str, Any]) -> tuple[str, ...]:
