@@ -17,7 +17,7 @@ from torch.optim.optimizer import Optimizer
 from esper_analyze.detector.rule import Rule
 from esper_analyze.detector.thresholds import Thresholds
 from esper_analyze.schema.tables.updates import STATUSES
-from recorder import amp, clip, exits
+from recorder import amp, clip, exits, ranks
 from recorder.batch import Capture
 from recorder.gradients_seen import Reader, Seen
 from recorder.guard import Guard
@@ -30,8 +30,7 @@ from recorder.rollout import ArrayLike, rollout_tensors
 from recorder.rows import Episode, Measured, rows_of
 from recorder.sampled_updates import SampledUpdates
 from recorder.sampler import Sampler
-from recorder.store.resume import Before, before, check_identity
-from recorder.store.run_file import create_run
+from recorder.store.resume import begin
 from recorder.store.store import Store
 from recorder.transfer import Transfer
 from recorder.troubles import Troubles
@@ -86,6 +85,12 @@ class Recorder:
         ``cosine_actor_critic`` and ``entropy_grad_norm``. Needs a backward that may be repeated.
     coefficients
         Weights of heads in the loss.
+    rank, world_size
+        This process's place in a distributed training; default: what ``torch.distributed``, or its launcher's
+        environment, says. Every rank makes a ``Recorder`` with the same ``run_dir``.
+    all_ranks
+        Let every rank write ``groups``, ``layers`` and ``tensors``, to check them against each other. Else the first
+        rank does: after the all-reduce they are the same on all.
     resume
         Go on with the run that ``run_dir`` holds, as a new attempt; a new directory is begun as usual. Pass what
         ``state_dict`` gave to ``load_state_dict``: updates are numbered and judged on from that checkpoint, and what
@@ -114,10 +119,15 @@ class Recorder:
         overhead_budget: float | None = 0.02,
         separate_backward: bool = False,
         coefficients: Mapping[str, float] | None = None,
+        rank: int | None = None,
+        world_size: int | None = None,
+        all_ranks: bool = False,
         resume: bool = False,
         **facts: object,
     ) -> None:
         self.run_dir = Path(run_dir)
+        self.place = ranks.place(rank, world_size, all_ranks=all_ranks)
+        model = ranks.seen_whole(model)
         self.guarded = Guard(strict=strict)
         self.heads = Heads(tuple(heads), sizes or {}, kinds or {}, coefficients or {})
         self._sampler = Sampler(self.heads)
@@ -126,16 +136,13 @@ class Recorder:
         if model is not None:
             self.parameters = ParameterMap(model, groups_by_name(model) if groups is None else groups, parts)
         self._reader = None if self.parameters is None else Reader(self.parameters)
-        self._sampling = SampledUpdates(model, self.parameters, overhead_budget, separate=separate_backward)
+        self._sampling = SampledUpdates(
+            model, self.parameters if self.place.whole else None, overhead_budget, separate=separate_backward
+        )
         self._total_updates, self._total_env_steps = total_updates, total_env_steps
         self._live = Live(thresholds, level, rules)
-        identity = self._identity(facts)
-        earlier = before(self.run_dir, 0) if resume else Before(0, -1)
-        if earlier.attempt:
-            check_identity(self.run_dir, identity)
-        else:
-            create_run(self.run_dir, identity)
-        self._store = Store(self.run_dir, attempt=earlier.attempt)
+        earlier = begin(self.run_dir, self.place.rank, self._identity(facts), resume=resume)
+        self._store = Store(self.run_dir, rank=self.place.rank, attempt=earlier.attempt)
         self._update = self._first_update = earlier.last_update + 1
         self._resumed = "resumed_fresh" if earlier.attempt else None
         self._pending: Measured | None = None
@@ -163,6 +170,7 @@ class Recorder:
         names = [group.name for group in self.parameters.groups if group.tensors] if self.parameters else []
         return {
             "name": self.run_dir.name,
+            "ranks": self.place.ranks,
             "heads": {name: self.heads.sizes.get(name) for name in self.heads.names},
             "head_kinds": {name: self.heads.kind(name) for name in self.heads.names},
             "groups": names,
@@ -495,25 +503,31 @@ class Recorder:
             return
         measured, self._pending = self._pending, None
         rows = rows_of(measured, self.heads, self._reader)
-        judged = self._live.judge(measured.update, rows.tables | self._troubles.rows(measured.loop, rows))
+        tables = rows.tables | self._troubles.rows(measured.loop, rows)
+        if not self.place.whole:
+            tables = {name: some for name, some in tables.items() if name not in ranks.BY_FIRST}
+        judged = self._live.judge(measured.update, tables)
         if self._reader is not None:
             self._reader.forget_copies()
-        losses = self.guarded.take_losses(measured.update)
-        if measured.update in self._clock_steps:
-            step = self._clock_steps.pop(measured.update)
-            detail = f"the wall clock moved {step:+.1f} s beside the time that went by"
-            losses.append({"update": measured.update, "kind": "clock_step", "detail": detail, "rows": 0})
-        if self._resumed is not None:
-            detail = f"attempt {self._store.attempt} goes on at update {measured.update}"
-            losses.append({"update": measured.update, "kind": self._resumed, "detail": detail, "rows": 0})
-            self._resumed = None
-        self._store.put(judged.rows | {"losses_of_data": losses})
+        self._store.put(judged.rows | {"losses_of_data": self._losses(measured.update)})
         if judged.escalates and self._sampling.onset is not None:
             for block in self._sampling.onset.take():
                 self._store.put({"layers": block})
         self._store.settle()
         if rows.update.get("optimizer_steps") and rows.update.get("grad_norm_pre_clip") is None:
             self.guarded.tell_once("clip", UNSEEN_CLIP)
+
+    def _losses(self, update: int) -> list[dict[str, object]]:
+        """Return the rows of ``losses_of_data`` for an update: errors, a clock that was set, a resume."""
+        losses = self.guarded.take_losses(update)
+        if update in self._clock_steps:
+            detail = f"the wall clock moved {self._clock_steps.pop(update):+.1f} s beside the time that went by"
+            losses.append({"update": update, "kind": "clock_step", "detail": detail, "rows": 0})
+        if self._resumed is not None:
+            detail = f"attempt {self._store.attempt} goes on at update {update}"
+            losses.append({"update": update, "kind": self._resumed, "detail": detail, "rows": 0})
+            self._resumed = None
+        return losses
 
     def state_dict(self) -> dict[str, Any]:
         """Return the number of the next update and the detector's state as plain data, to be saved with a checkpoint.

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from esper_analyze.schema.block import Block, Rows
+from esper_analyze.schema.zero import explain_zero
 from recorder.gradients_seen import Reader
 from recorder.heads import Heads
 from recorder.inner_loop import InnerLoop
@@ -15,7 +16,6 @@ from recorder.parameters import ParameterMap
 from recorder.reduce.detail import detail_numbers
 from recorder.reduce.gradients import (
     GroupNumbers,
-    explain_zero,
     group_cells,
     group_numbers,
     head_gradient_cells,
@@ -71,7 +71,7 @@ def rows_of(measured: Measured, heads: Heads, reader: Reader | None) -> UpdateRo
         policy = None if found is None else PolicyNumbers(found)
         gradients = group_numbers(parameters, found)
         row = {"update": update, **value_cells(arrays), **_inner_cells(found, policy, hooked=hooked)}
-        row |= measured.cells | scalar_cells(arrays) | _episode_cells(measured.episodes)
+        row |= measured.cells | scalar_cells(arrays) | _episode_cells(measured)
         row |= floored_cells(row, measured.advantage_floor) | _status(measured, row, found)
         groups = group_cells(parameters, gradients) if parameters is not None else []
         detail = None if found is None else detail_numbers(parameters, loop.details, arrays, found.ratio[0, 0])
@@ -125,6 +125,8 @@ def _head_rows(
         row |= head_gradient_cells(parameters, gradients, name)
         if name in heads.categorical:
             row |= mask_cells(arrays, heads.categorical.index(name))
+        else:
+            row["choice_samples"] = None
         row["zero_explained"] = explain_zero(row)
         rows.append(row)
     return rows
@@ -138,10 +140,11 @@ def _episode_block(episodes: Collection[Episode], update: int) -> Rows:
     return Block(len(episodes), cells)
 
 
-def _episode_cells(episodes: Collection[Episode]) -> Cells:
-    returns = [episode[0] for episode in episodes]
-    lengths = [episode[1] for episode in episodes if episode[1] is not None]
+def _episode_cells(measured: Measured) -> Cells:
+    returns = [episode[0] for episode in measured.episodes]
+    lengths = [episode[1] for episode in measured.episodes if episode[1] is not None]
     return {
+        "episodes_finished": None if measured.cells.get("episodes") is None else len(returns),
         "episode_return_mean": sum(returns) / len(returns) if returns else None,
         "episode_length_mean": sum(lengths) / len(lengths) if lengths else None,
     }

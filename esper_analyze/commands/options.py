@@ -36,6 +36,10 @@ Json = Annotated[
 AllAttempts = Annotated[
     bool, typer.Option("--all-attempts", help="Keep rows, too, that were recorded anew after a resume.")
 ]
+Rank = Annotated[
+    int | None,
+    typer.Option("--rank", metavar="N", help="Only what this rank of a distributed training recorded.", min=0),
+]
 SkipBroken = Annotated[bool, typer.Option("--skip-broken", help="Leave damaged files out, and say how many.")]
 Assignments = Annotated[
     list[str] | None,

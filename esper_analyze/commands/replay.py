@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -12,6 +13,7 @@ from esper_analyze.commands.options import (
     Assignments,
     Fail,
     Json,
+    Rank,
     RulesFiles,
     RunPath,
     SkipBroken,
@@ -26,6 +28,10 @@ from esper_analyze.errors import DAMAGED, UsageError
 from esper_analyze.terminal import escaped, progress, say, show_table
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from esper_analyze.detector.rule import Rule
+    from esper_analyze.detector.thresholds import Thresholds
     from esper_analyze.runs.replay import Difference, Replay
     from esper_analyze.runs.run import Run
     from esper_analyze.runs.whatif import WhatIf
@@ -41,6 +47,7 @@ def replay(
     thresholds: ThresholdsFile = None,
     rules_files: RulesFiles = None,
     verify: Verify = False,
+    rank: Rank = None,
     as_json: Json = False,
     fail_on: Fail = None,
     skip_broken: SkipBroken = False,
@@ -51,10 +58,11 @@ def replay(
     table, findings and levels one a line. There an alarm lasts until its end is said, which is `clear_after` updates
     after the last bad one.
 
+    The ranks of a distributed training are joined and judged as one; --verify takes each by itself, as they were live.
+
     Example: esper-analyze replay RUN --set kl_spike.warning=0.05
     """
     from esper_analyze.runs.recorded_rules import judged_live, stored_thresholds
-    from esper_analyze.runs.replay import differences, recorded
     from esper_analyze.runs.replay import replay as run_replay
     from esper_analyze.runs.run import open_run
     from esper_analyze.runs.whatif import what_if
@@ -63,6 +71,7 @@ def replay(
         raise UsageError("--verify compares with the recording, so it takes no other thresholds", hint="leave one out")
     given = given_rules(rules_files)
     run = open_run(run_path, skip_broken=skip_broken)
+    run = run if rank is None else run.only(rank)
     rules = chosen_rules(run, given)
     stored = stored_thresholds(run, rules)
     chosen = changed_thresholds(stored, thresholds, assignments)
@@ -70,7 +79,7 @@ def replay(
         rules = judged_live(run, rules)
     with progress("judging", run.last_update) as step:
         result = run_replay(run, chosen, rules=rules, progress=step)
-    different = differences(result, recorded(run)) if verify else None
+    different = _verified(run, result, chosen, rules) if verify else None
     asked = thresholds or assignments or new_rules(run, given)
     compared = what_if(run, result, stored) if asked and not verify else None
     (_print_json if as_json else _print_words)(run, result, different, compared)
@@ -78,6 +87,21 @@ def replay(
         say(f"replay and recording differ in {len(different)} places")
         raise typer.Exit(DAMAGED)
     fail_if(result.findings, fail_on)
+
+
+def _verified(run: Run, result: Replay, thresholds: Thresholds, rules: Sequence[Rule]) -> list[Difference]:
+    """Compare with what each rank said live; of one rank, ``result`` is its replay."""
+    from esper_analyze.runs.replay import differences, recorded
+    from esper_analyze.runs.replay import replay as run_replay
+
+    if len(run.ranks) < 2:
+        return differences(result, recorded(run))
+    found = []
+    for rank in run.ranks:
+        own = run.only(rank)
+        apart = differences(run_replay(own, thresholds, rules=rules), recorded(own))
+        found += [replace(one, text=f"rank {rank}: {one.text}") for one in apart]
+    return found
 
 
 def _print_json(run: Run, result: Replay, different: list[Difference] | None, compared: WhatIf | None) -> None:
@@ -114,7 +138,7 @@ def _print_words(run: Run, result: Replay, different: list[Difference] | None, c
     if compared is not None:
         print_comparison(compared)
     if different is not None:
-        _print_verified(result, different)
+        _print_verified(run, result, different)
 
 
 def _print_incidents(result: Replay) -> None:
@@ -135,12 +159,14 @@ def _print_incidents(result: Replay) -> None:
     show_table(("verdict", "rule", "on", "metric", "updates", "worst", "consequence of"), rows)
 
 
-def _print_verified(result: Replay, different: list[Difference]) -> None:
+def _print_verified(run: Run, result: Replay, different: list[Difference]) -> None:
     if different:
         sys.stdout.write("what replay and the live recording do not share:\n")
     for difference in different:
         sys.stdout.write(f"only {difference.only}: update {difference.update}, {difference.text}\n")
-    if not different:
+    if not different and len(run.ranks) > 1:
+        sys.stdout.write(f"replay says what was recorded on each of {len(run.ranks)} ranks\n")
+    elif not different:
         sys.stdout.write(
             f"replay says what was recorded: {len(result.findings)} findings, {len(result.levels)} levels\n"
         )

@@ -11,6 +11,7 @@ import typer
 from esper_analyze.commands.options import (
     Assignments,
     Fail,
+    Rank,
     RulesFiles,
     RunPath,
     SkipBroken,
@@ -33,10 +34,13 @@ def report(
     assignments: Assignments = None,
     thresholds: ThresholdsFile = None,
     rules_files: RulesFiles = None,
+    rank: Rank = None,
     fail_on: Fail = None,
     skip_broken: SkipBroken = False,
 ) -> None:
     """Write a page that tells what the run was, what went wrong first, when, and what to look at.
+
+    The ranks of a distributed training are joined: gradients of the first, samples of all.
 
     One self-contained index.html, its figures as PNG, and report.json beside it. The page's path goes to stdout.
 
@@ -50,6 +54,7 @@ def report(
 
     given = given_rules(rules_files)
     run = open_run(run_path, skip_broken=skip_broken)
+    run = run if rank is None else run.only(rank)
     rules = chosen_rules(run, given)
     chosen = changed_thresholds(stored_thresholds(run, rules), thresholds, assignments)
     with progress("judging", run.last_update) as step:

@@ -15,7 +15,7 @@ from esper_analyze.detector.signals import RUN
 from esper_analyze.detector.thresholds import Thresholds
 from esper_analyze.detector.verdict import Verdict
 from esper_analyze.reports.series import Series, rows_of
-from esper_analyze.runs.replay import Replay, replay
+from esper_analyze.runs.replay import Replay, replay, together
 from esper_analyze.runs.run import Run
 from esper_analyze.schema import BY_NAME, Kind
 from esper_analyze.terminal import cleaned
@@ -78,7 +78,7 @@ def gather(
     progress: Callable[[int], None] | None = None,
 ) -> Evidence:
     """Replay ``run`` once (thresholds default to those it was recorded with) and keep what reports need."""
-    watch = _DriftWatch()
+    watch, run = _DriftWatch(), together(run)
     result = replay(run, thresholds, rules=rules, progress=progress, observe=watch.take)
     return Evidence(run, result, watch.traces(), _texts(run, result))
 

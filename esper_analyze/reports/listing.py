@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -63,14 +64,37 @@ def _summary(run: Run) -> RunSummary:
         name=str(info.get("name") or run.path.name),
         framework=None if framework is None else str(framework),
         algorithm=None if info.get("algorithm") is None else str(info["algorithm"]),
-        updates=run.rows["updates"],
+        updates=max((run.only(rank).rows["updates"] for rank in run.ranks), default=0),
         status=status_words(run),
         worst=worst_finding(run.frame("findings", ["update", "rule", "subject", "verdict"]).to_dicts()),
     )
 
 
 def status_words(run: Run) -> str:
-    """Return how the run ended: closed, by what error, or not closed and up to where it is whole."""
+    """Return how the run ended: closed, by what error, or not closed and up to where it is whole; odd ranks by name."""
+    ranks, planned = run.ranks, run.info.get("ranks", 1)
+    if run.joined is None and len(ranks) < 2 and planned == 1:
+        return _status(run)
+    ended = {rank: (_status(run.only(rank)), run.only(rank).last_update) for rank in ranks}
+    usual, _ = max(Counter(ended.values()).items(), key=lambda one: one[1], default=(("nothing recorded", None), 0))
+    odd = [f"rank {rank} {_until(words, last)}" for rank, (words, last) in ended.items() if (words, last) != usual]
+    missing = [rank for rank in range(planned) if rank not in ended] if isinstance(planned, int) else []
+    odd += [f"rank {rank} recorded nothing" for rank in missing]
+    return "; ".join(
+        [
+            f"{len(ranks) - len(odd) + len(missing)} ranks {_until(*usual)}"
+            if odd
+            else f"{len(ranks)} ranks {usual[0]}",
+            *odd,
+        ]
+    )
+
+
+def _until(words: str, last: int | None) -> str:
+    return words if last is None or "update" in words else f"{words} at update {last}"
+
+
+def _status(run: Run) -> str:
     if run.closed:
         reason = closing_reason(run)
         if reason == "repaired":

@@ -35,8 +35,7 @@ def frame(evidence: Evidence) -> ReturnFrame | None:
     """Return mean, least and most return of the episodes that ended in each update, None without episodes."""
     import polars
 
-    rows = evidence.run.frame("episodes", ["rank", "update", "episode_return", "length"])
-    rows = rows.filter(polars.col("rank") == 0)
+    rows = evidence.run.frame("episodes", ["update", "episode_return", "length"])
     if rows.is_empty():
         return None
     returns = polars.col("episode_return")

@@ -55,13 +55,10 @@ class Series:
 
 
 def rows_of(run: Run, table: str, columns: Sequence[str]) -> polars.DataFrame:
-    """Return ``columns`` of rank 0 in order of updates, with update and subject; the last row of a key stands."""
-    import polars
-
+    """Return ``columns`` in order of updates, with update and subject; the last row of a key stands."""
     subject = BY_NAME[table].subject
     key = ["update", *([subject] if subject else [])]
-    rows = run.frame(table, list(dict.fromkeys([*key, *columns, "rank"])))
-    rows = rows.filter(polars.col("rank") == 0).drop("rank")
+    rows = run.frame(table, list(dict.fromkeys([*key, *columns])))
     return rows.unique(subset=key, keep="last", maintain_order=True).sort("update", maintain_order=True)
 
 

@@ -19,9 +19,9 @@ from esper_analyze.schema.column import Kind, Table
 from esper_analyze.schema.tables import BY_NAME
 
 
-def stretches(run: Run, tables: Iterable[str], rank: int) -> list[list[tuple[str, Part]]]:
+def stretches(run: Run, tables: Iterable[str]) -> list[list[tuple[str, Part]]]:
     """Return the parts of ``tables`` grouped so that no update is in two groups, in order of updates."""
-    parts = [(table, part) for table in tables for part in run.parts(table, rank)]
+    parts = [(table, part) for table in tables for part in run.parts(table)]
     parts.sort(key=lambda one: (one[1].first_update, one[1].last_update))
     groups: list[list[tuple[str, Part]]] = []
     end = -1
@@ -33,9 +33,9 @@ def stretches(run: Run, tables: Iterable[str], rank: int) -> list[list[tuple[str
     return groups
 
 
-def read_batches(run: Run, wanted: Mapping[str, Sequence[str]], *, rank: int = 0) -> Iterator[Batch]:
-    """Yield the run's updates in order, with the ``wanted`` columns of each table."""
-    for group in stretches(run, wanted, rank):
+def read_batches(run: Run, wanted: Mapping[str, Sequence[str]]) -> Iterator[Batch]:
+    """Yield the updates of a run of one rank in order, with the ``wanted`` columns of each table."""
+    for group in stretches(run, wanted):
         tables = {
             name: _read([part for table, part in group if table == name], BY_NAME[name], columns)
             for name, columns in wanted.items()

@@ -69,15 +69,16 @@ def replay(
     thresholds: Thresholds | None = None,
     *,
     rules: Sequence[Rule] = RULES,
-    rank: int = 0,
     progress: Callable[[int], None] | None = None,
     observe: Callable[[Outcome], None] | None = None,
 ) -> Replay:
-    """Replay ``run`` through the detector, streaming shard by shard.
+    """Replay ``run`` through the detector, streaming shard by shard; of several ranks, what they make together.
 
-    ``thresholds`` default to those stored in the run; of ``rules`` they do not know, the defaults are taken.
-    ``progress`` is called with the last update done, ``observe`` with each batch's outcome.
+    What one rank's own detector said comes from ``run.only(rank)``. ``thresholds`` default to those stored in the run;
+    of ``rules`` they do not know, the defaults are taken. ``progress`` is called with the last update done, ``observe``
+    with each batch's outcome.
     """
+    run = together(run)
     chosen = stored_thresholds(run, rules) if thresholds is None else thresholds.completed(rules)
     level = run.info.get("level", "NORMAL")
     if level not in LEVELS:
@@ -85,7 +86,7 @@ def replay(
     detector = Detector(chosen, level=level, rules=rules)
     result = Replay(chosen, tuple(rules))
     tracker, unjudged = IncidentTracker(chosen), _UnjudgedCounter()
-    for batch in _between(read_batches(run, detector.wanted, rank=rank), fresh := fresh_starts(run, rank)):
+    for batch in _between(read_batches(run, detector.wanted), fresh := fresh_starts(run)):
         if len(batch.update) and int(batch.update[0]) in fresh:
             detector = Detector(chosen, level=level, rules=rules)
         outcome = detector.process(batch)
@@ -105,10 +106,19 @@ def replay(
     return result
 
 
-def fresh_starts(run: Run, rank: int) -> list[int]:
+def together(run: Run) -> Run:
+    """Return ``run`` with its ranks joined, should it have several."""
+    if run.joined is not None or len(run.ranks) < 2:
+        return run
+    from esper_analyze.runs.joined import joined
+
+    return joined(run)
+
+
+def fresh_starts(run: Run) -> list[int]:
     """Return the updates at which a resumed recording began with a detector that knew nothing of what came before."""
-    rows = run.frame("losses_of_data", ["rank", "update", "kind"]).to_dicts()
-    return sorted({row["update"] for row in rows if row["rank"] == rank and row["kind"] == RESUMED_FRESH})
+    rows = run.frame("losses_of_data", ["update", "kind"]).to_dicts()
+    return sorted({row["update"] for row in rows if row["kind"] == RESUMED_FRESH})
 
 
 def _between(batches: Iterable[Batch], edges: Sequence[int]) -> Iterator[Batch]:
@@ -155,18 +165,16 @@ class _UnjudgedCounter:
         return [Unjudged(*key, number) for key, number in self.counts.items()]
 
 
-def recorded(run: Run, *, rank: int = 0) -> tuple[list[Finding], list[LevelChange]]:
-    """Return the findings and level changes that were written live."""
+def recorded(run: Run) -> tuple[list[Finding], list[LevelChange]]:
+    """Return the findings and level changes that were written live, of all ranks that ``run`` has."""
     return (
-        [Finding(**row) for row in _rows(run, "findings", Finding, rank)],
-        [LevelChange(**row) for row in _rows(run, "levels", LevelChange, rank)],
+        [Finding(**row) for row in _rows(run, "findings", Finding)],
+        [LevelChange(**row) for row in _rows(run, "levels", LevelChange)],
     )
 
 
-def _rows(run: Run, table: str, kind: type, rank: int) -> list[dict[str, Any]]:
-    names = [item.name for item in fields(kind)]
-    frame = run.frame(table, [*names, "rank"])
-    return [{name: row[name] for name in names} for row in frame.to_dicts() if row["rank"] == rank]
+def _rows(run: Run, table: str, kind: type) -> list[dict[str, Any]]:
+    return run.frame(table, [item.name for item in fields(kind)]).to_dicts()
 
 
 def differences(replayed: Replay, live: tuple[list[Finding], list[LevelChange]]) -> list[Difference]:

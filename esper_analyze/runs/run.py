@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -87,6 +87,21 @@ class Run:
     path: Path
     info: dict[str, Any]
     attempts: tuple[Attempt, ...]
+    joined: Mapping[str, pa.Table] | None = None
+    """The rows of all ranks joined, see ``esper_analyze.runs.joined``."""
+
+    @property
+    def ranks(self) -> list[int]:
+        """The ranks that recorded anything."""
+        return sorted({attempt.rank for attempt in self.attempts})
+
+    def only(self, rank: int) -> Run:
+        """Return what one rank recorded. Raises ``UsageError`` when it recorded nothing."""
+        if rank not in self.ranks:
+            raise UsageError(
+                f"{self.path} has no rank {rank}", hint=f"ranks: {', '.join(map(str, self.ranks)) or 'none'}"
+            )
+        return replace(self, attempts=tuple(attempt for attempt in self.attempts if attempt.rank == rank))
 
     @property
     def broken(self) -> list[Broken]:
@@ -135,6 +150,10 @@ class Run:
     def parts(self, table: str, rank: int | None = None) -> list[Part]:
         """Return the rows of ``table`` in the order they were written: sound shards, then what is only logged."""
         found: list[Part] = []
+        if self.joined is not None:
+            rows = self.joined.get(table)
+            whole = Attempt(self.path, 0, 0)
+            return [_in_memory(rows, whole)] if rows is not None and len(rows) else []
         for attempt in sorted(self.attempts, key=lambda one: (one.rank, one.number)):
             if rank is not None and attempt.rank != rank:
                 continue
@@ -143,8 +162,7 @@ class Run:
             own = [Part(path, None, e.first_update, e.last_update, attempt) for path, e in shards]
             logged = attempt.tail.tables.get(table)
             if logged is not None and len(logged):
-                updates = logged["update"].to_pylist()
-                own.append(Part(None, logged, min(updates), max(updates), attempt))
+                own.append(_in_memory(logged, attempt))
             found += [part for part in own if part.until is None or part.first_update < part.until]
         return found
 
@@ -220,6 +238,11 @@ class Run:
         needed = list(dict.fromkeys([*wanted, "rank", "seq", "update"]))
         frames = [part.frame(needed) for part in parts]
         return polars.concat(frames).sort("rank", ATTEMPT, "seq").select(wanted)
+
+
+def _in_memory(rows: pa.Table, attempt: Attempt) -> Part:
+    updates = rows["update"].to_pylist()
+    return Part(None, rows, min(updates), max(updates), attempt)
 
 
 def _logged_name(table: Table, number: int) -> str:

@@ -13,7 +13,7 @@ from esper_analyze.detector.findings import Finding
 from esper_analyze.detector.thresholds import Thresholds
 from esper_analyze.detector.verdict import BY_WORD, Verdict
 from esper_analyze.runs.recorded_rules import judged_live
-from esper_analyze.runs.replay import Replay, recorded
+from esper_analyze.runs.replay import Replay, recorded, replay
 from esper_analyze.runs.run import Run
 
 CHANGES = (
@@ -91,6 +91,9 @@ class WhatIf:
 def what_if(run: Run, result: Replay, stored: Thresholds) -> WhatIf:
     """Hold ``result``, a replay of ``run``, against what was recorded live under the thresholds ``stored``."""
     findings, levels = recorded(run)
+    if len(run.ranks) > 1:  # nobody judged the ranks together live
+        base = replay(run, stored, rules=result.rules)
+        findings, levels = base.findings, base.levels
     known = {rule.name for rule in judged_live(run, result.rules)}
     not_live = tuple(rule.name for rule in result.rules if rule.name not in known)
     changes = compared(alarms_of(findings), alarms_of(result.findings))

@@ -12,6 +12,7 @@ SATURATED = 0.99
 
 _STATE = ("l2_total", "rms", "env_rms_mean", "env_rms_max", "max", "mean")
 FIELDS = (
+    "elements",
     *(f"h_{name}" for name in _STATE),
     *(f"c_{name}" for name in _STATE),
     "h_saturation",
@@ -34,7 +35,8 @@ def lstm_statistics(hidden: Tensor, cell: Tensor) -> Tensor:
         parts = [_states(x.double().unsqueeze(0)) for x in (hidden, cell)]
         numbers, broken = torch.cat([part[0] for part in parts]), torch.cat([part[1] for part in parts])
     saturation = (h.abs() > SATURATED).double().mean()
-    return torch.cat([numbers.reshape(-1), saturation.reshape(1), broken.any(0).double()])
+    elements = saturation.new_full((1,), hidden.numel())
+    return torch.cat([elements, numbers.reshape(-1), saturation.reshape(1), broken.any(0).double()])
 
 
 def _states(states: Tensor) -> tuple[Tensor, Tensor]:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-FIELDS = ("minimum", "mean", "maximum", "single", "learnable", "relevant", "effective")
-"""Rows of what ``mask_statistics`` returns: valid actions per step, then shares of steps."""
+FIELDS = ("steps", "minimum", "mean", "maximum", "single", "learnable", "relevant", "effective")
+"""Rows of what ``mask_statistics`` returns: steps, valid actions per step, then shares of steps."""
 
 
 def mask_statistics(valid_actions: Tensor, relevant: Tensor | None) -> Tensor:
@@ -15,6 +15,7 @@ def mask_statistics(valid_actions: Tensor, relevant: Tensor | None) -> Tensor:
     choice = (valid_actions > 1).to(torch.float64)
     nothing = torch.full_like(counts[:, 0], torch.nan)
     rows = [
+        torch.full_like(nothing, counts.shape[1]),
         counts.amin(1),
         counts.mean(1),
         counts.amax(1),

@@ -5,14 +5,13 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-LOW_VARIANCE = 1e-8
-"""Below this Var(R) explained variance says nothing."""
 TINY_STD = 1e-12
 """Below this standard deviation, relative to the largest magnitude, skewness and kurtosis are undefined."""
 
 QUANTILES = (0.01, 0.1, 0.5, 0.9, 0.99)
 MOMENTS = ("mean", "std", "min", "max", "skewness", "kurtosis")
 FIELDS = (
+    "rollout_samples",
     "explained_variance",
     "return_variance",
     "value_nrmse",
@@ -29,6 +28,7 @@ FIELDS = (
     "return_moments_defined",
 )
 ADVANTAGE_FIELDS = (
+    "rollout_samples",
     *(f"advantage_{name}" for name in MOMENTS),
     "advantage_positive_fraction",
     "advantage_moments_defined",
@@ -63,7 +63,8 @@ def value_statistics(values: Tensor, returns: Tensor) -> Tensor:
     errors = torch.stack([error.var(correction=0), error.square().mean().sqrt()])
     together, spread = (centred[0] * centred[1]).mean(), value_std * return_std
     flags = torch.stack([variance != 0, spread != 0, *defined]).double()
-    head = torch.stack([1 - errors[0] / variance, variance, errors[1] / return_std, together / spread])
+    samples = variance.new_full((), values.numel())
+    head = torch.stack([samples, 1 - errors[0] / variance, variance, errors[1] / return_std, together / spread])
     quantiles = _quantiles(torch.stack([error, both[1]]), QUANTILES)
     return torch.cat([head, moments.reshape(-1), quantiles[0], quantiles[1, 1:4], flags])
 
@@ -72,7 +73,8 @@ def advantage_statistics(advantages: Tensor) -> Tensor:
     """Return ``ADVANTAGE_FIELDS`` for advantages [N] before normalisation."""
     rows = advantages.reshape(1, -1).double()
     moments, defined, _ = _moments(rows)
-    return torch.cat([moments[0], torch.stack([(rows > 0).double().mean(), defined[0].double()])])
+    samples = rows.new_full((1,), rows.shape[1])
+    return torch.cat([samples, moments[0], torch.stack([(rows > 0).double().mean(), defined[0].double()])])
 
 
 def _moments(rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -155,19 +155,3 @@ def head_gradient_cells(parameters: ParameterMap | None, numbers: GroupNumbers |
     if parameters.frozen(group):
         return {"grad_state": "frozen", "params_without_grad": group.tensors, "params_nonfinite": 0, "params_finite": 0}
     return {} if numbers is None else numbers.head_cells(place)
-
-
-def explain_zero(cells: Cells) -> str | None:
-    """Return why a zero or missing gradient is expected, or that it is not; None when no gradient was measured."""
-    state = cells.get("grad_state")
-    if state is None:
-        return None
-    if state == "frozen":
-        return "frozen"
-    if state == "nonfinite" or (state == "finite" and cells.get("grad_norm") != 0):
-        return "not_zero"
-    if cells.get("learnable_fraction") == 0:
-        return "masked"
-    if cells.get("relevant_fraction") == 0 or cells.get("effective_fraction") == 0:
-        return "irrelevant"
-    return "unexplained"

@@ -52,6 +52,7 @@ class PolicyNumbers:
         mean, std = self._pooled()
         k1, k2, k3 = (ratio.weighted[_RATIO[name]][0] for name in ("k1", "k2", "k3"))
         cells: Cells = {
+            "samples": int(ratio.count[0]),
             "ratio_max": ratio.largest[_RATIO["ratio_max"]][0],
             "ratio_min": ratio.smallest[_RATIO["ratio_min"]][0],
             "ratio_mean": mean,
@@ -85,6 +86,7 @@ class PolicyNumbers:
         cells: Cells = {"entropy": joint.weighted[_JOINT["entropy"]][0]}
         if self.found.joint_choices_known:
             choices = joint.total[_JOINT["choices"]][0]
+            cells["choice_samples"] = int(choices)
             cells["choice_fraction"] = choices / joint.count[0]
             cells["entropy_norm"] = joint.total[_JOINT["norm_sum"]][0] / choices if choices > 0 else None
         return cells
@@ -93,7 +95,7 @@ class PolicyNumbers:
         """Return the ratio and entropy cells of one ``heads`` row; ``head`` is its place among the heads."""
         ratio, heads = self.ratio, self.heads
         place = 1 + head if len(ratio.count) > 1 + head else 0
-        cells: Cells = {}
+        cells: Cells = {"relevant_samples": int(ratio.count[place]), "samples": int(heads.count[head])}
         if ratio.count[place] > 0:
             cells["ratio_max"] = ratio.largest[_RATIO["ratio_max"]][place]
             cells["ratio_min"] = ratio.smallest[_RATIO["ratio_min"]][place]
@@ -106,6 +108,8 @@ class PolicyNumbers:
         if self.found.entropy_known:
             cells["entropy"] = heads.weighted[_HEAD["entropy"]][head]
         chances = heads.total[_HEAD["choices"]][head]
+        if self.found.choices_known:
+            cells["choice_samples"] = int(chances)
         if self.found.choices_known and chances > 0:
             cells["entropy_conditional"] = heads.total[_HEAD["conditional_sum"]][head] / chances
             cells["entropy_norm"] = heads.total[_HEAD["norm_sum"]][head] / chances

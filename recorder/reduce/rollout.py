@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from esper_analyze.schema.tables.updates import LOW_VARIANCE
 from recorder.measure import lstm, masks, values
 from recorder.reduce.norms import Numbers
 from recorder.reduce.update import Cells
@@ -36,8 +37,10 @@ def value_cells(arrays: Mapping[str, Numbers]) -> Cells:
         for name, cell in measured.items()
         if not name.endswith("_defined") and measured.get(_UNDEFINED.get(name, ""), 1.0) != 0 and name not in _NOT_KEPT
     }
+    if "rollout_samples" in cells:
+        cells["rollout_samples"] = int(cells["rollout_samples"])
     if "return_variance" in cells:
-        cells["ev_low_variance"] = cells["return_variance"] < values.LOW_VARIANCE
+        cells["ev_low_variance"] = cells["return_variance"] < LOW_VARIANCE
     return cells
 
 
@@ -47,6 +50,7 @@ def mask_cells(arrays: Mapping[str, Numbers], head: int) -> Cells:
         return {}
     measured = {name: float(row[head]) for name, row in zip(masks.FIELDS, arrays["masks"], strict=True)}
     cells: Cells = {
+        "rollout_samples": int(measured["steps"]),
         "valid_actions_min": measured["minimum"],
         "valid_actions_mean": measured["mean"],
         "valid_actions_max": measured["maximum"],
@@ -83,6 +87,7 @@ def lstm_rows(arrays: Mapping[str, Numbers], update: int) -> list[Cells]:
             cells = dict(zip(lstm.FIELDS, arrays[f"lstm_{phase}"].tolist(), strict=True))
             flags = {name: bool(cells.pop(name)) for name in ("has_nan", "has_inf")}
             gates = _gate_cells(arrays) if phase == "update" else {}
+            cells["elements"] = int(cells["elements"])
             rows.append({"update": update, "phase": phase, **cells, **flags, **gates})
     return rows
 
@@ -93,4 +98,4 @@ def _gate_cells(arrays: Mapping[str, Numbers]) -> Cells:
     found = dict(zip(lstm.GATE_FIELDS, arrays["gates"].tolist(), strict=True))
     count = found["count"]
     cells = {f"{gate}_saturation": found[gate] / count for gate in ("forget", "input", "output")}
-    return cells | {"cell_mean": found["candidate"] / count}
+    return cells | {"gate_values": int(count), "cell_mean": found["candidate"] / count}

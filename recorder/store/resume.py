@@ -11,8 +11,9 @@ from typing import Any
 from esper_analyze.schema import VERSION, layout
 from esper_analyze.schema.frames import frames
 from esper_analyze.schema.layout import ManifestError, ShardEntry
+from recorder.store.run_file import RunExistsError, create_run, plain
 
-MUST_AGREE = ("heads", "head_kinds", "groups", "parameters", "thresholds", "custom_rules", "level")
+MUST_AGREE = ("ranks", "heads", "head_kinds", "groups", "parameters", "thresholds", "custom_rules", "level")
 """What run.json says once for the whole run, and what a later attempt cannot change."""
 
 
@@ -28,6 +29,25 @@ class Before:
     last_update: int
 
 
+def begin(run_dir: Path, rank: int, facts: Mapping[str, object], *, resume: bool) -> Before:
+    """Make the run, join one that another rank has just made, or go on with it; return what ``rank`` recorded before.
+
+    ``facts`` is what run.json says, with the number of ``ranks``. Raises ``RunExistsError`` when the directory holds
+    a run that is not to be gone on with, ``ResumeError`` when it is another one.
+    """
+    earlier = before(run_dir, rank)
+    if earlier.attempt == 0 or not resume:
+        try:
+            create_run(run_dir, facts)
+        except RunExistsError:
+            if not resume and (facts["ranks"] == 1 or earlier.attempt):
+                raise
+        else:
+            return Before(0, -1)
+    check_identity(run_dir, facts)
+    return earlier
+
+
 def check_identity(run_dir: Path, facts: Mapping[str, Any]) -> dict[str, Any]:
     """Return run.json where it agrees with ``facts``. Raises ``ResumeError``, naming all that differs."""
     path = run_dir / layout.RUN_FILE
@@ -39,7 +59,7 @@ def check_identity(run_dir: Path, facts: Mapping[str, Any]) -> dict[str, Any]:
         raise ResumeError(
             f"{path} has schema {info.get('schema_version')}, this recorder writes {VERSION}: record anew"
         )
-    now = json.loads(json.dumps(facts))
+    now = json.loads(json.dumps(plain(facts)))
     other = [name for name in MUST_AGREE if name in now and info.get(name) != now[name]]
     if other:
         said = "; ".join(f"{name}: {_short(info.get(name))} before, {_short(now[name])} now" for name in other)

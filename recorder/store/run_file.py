@@ -12,7 +12,7 @@ from importlib import metadata
 from pathlib import Path
 
 from esper_analyze.schema import VERSION
-from esper_analyze.schema.files import write_whole
+from esper_analyze.schema.files import write_once
 from esper_analyze.schema.layout import RUN_FILE
 
 _PACKAGES = ("esper-analyze", "torch", "numpy", "stable-baselines3", "sb3-contrib", "gymnasium")
@@ -29,8 +29,9 @@ def create_run(run_dir: Path, facts: Mapping[str, object]) -> dict[str, object]:
     """
     run_dir.mkdir(parents=True, exist_ok=True)
     path = run_dir / RUN_FILE
+    taken = RunExistsError(f"{run_dir} already holds a run: record into a new directory")
     if path.exists():
-        raise RunExistsError(f"{run_dir} already holds a run: record into a new directory")
+        raise taken
     info = {
         "schema_version": VERSION,
         "run_id": uuid.uuid4().hex,
@@ -41,7 +42,8 @@ def create_run(run_dir: Path, facts: Mapping[str, object]) -> dict[str, object]:
         "git_commit": _git_commit(Path.cwd()),
         **facts,
     }
-    write_whole(path, json.dumps(plain(info), indent=1, allow_nan=False).encode())
+    if not write_once(path, json.dumps(plain(info), indent=1, allow_nan=False).encode()):
+        raise taken
     return info
 
 

@@ -25,6 +25,7 @@ from esper_analyze.detector.rules.lstm_vanishing import RULE as LSTM_VANISHING
 from esper_analyze.detector.rules.mask_collapse import RULE as MASK_COLLAPSE
 from esper_analyze.detector.rules.numerical_instability import RULE as NUMERICAL_INSTABILITY
 from esper_analyze.detector.rules.performance_degradation import RULE as PERFORMANCE_DEGRADATION
+from esper_analyze.detector.rules.rank_desync import RULE as RANK_DESYNC
 from esper_analyze.detector.rules.ratio_collapse import RULE as RATIO_COLLAPSE
 from esper_analyze.detector.rules.ratio_explosion import RULE as RATIO_EXPLOSION
 from esper_analyze.detector.rules.spike_then_silence import RULE as SPIKE_THEN_SILENCE
@@ -35,6 +36,7 @@ from esper_analyze.detector.rules.value_divergence import RULE as VALUE_DIVERGEN
 RULES: tuple[Rule, ...] = (
     NUMERICAL_INSTABILITY,
     DATA_LOST,
+    RANK_DESYNC,
     FIRST_RATIO,
     KL_SPIKE,
     SPIKE_THEN_SILENCE,

@@ -8,6 +8,7 @@ from esper_analyze.schema.tables.events import (
     LEVEL_CHANGES,
     LEVELS,
     LOSSES_OF_DATA,
+    RANKS,
     VERDICTS,
 )
 from esper_analyze.schema.tables.inner import GROUPS, HEADS, LSTM, STEPS
@@ -26,6 +27,7 @@ TABLES: tuple[Table, ...] = (
     LEVEL_CHANGES,
     FINDINGS,
     LOSSES_OF_DATA,
+    RANKS,
 )
 BY_NAME: dict[str, Table] = {table.name: table for table in TABLES}
 
@@ -40,6 +42,7 @@ __all__ = [
     "LEVEL_CHANGES",
     "LOSSES_OF_DATA",
     "LSTM",
+    "RANKS",
     "STEPS",
     "TABLES",
     "TENSORS",

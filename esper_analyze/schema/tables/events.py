@@ -70,3 +70,26 @@ LOSSES_OF_DATA = Table(
         key("rows", "rows lost"),
     ),
 )
+
+RANKS = Table(
+    "ranks",
+    "What must be the same on every rank of a distributed training, side by side. No rank writes it: readers make it "
+    "when they join a run's ranks.",
+    ("rank", "update", "metric"),
+    (
+        RANK,
+        UPDATE,
+        SEQ,
+        text("metric", "column of updates that is compared; of groups as group.column", required=True),
+        count("ranks", "ranks that have it", "ranks"),
+        real("least", "its smallest value", "1", "min over ranks", "NaN or ±Inf on some rank only"),
+        real("most", "its largest value", "1", "max over ranks", "NaN or ±Inf on some rank only"),
+        real(
+            "spread",
+            "(most − least) / larger magnitude of the two; Inf where it is non-finite on some ranks only",
+            "share",
+            "",
+            "fewer than two ranks have it",
+        ),
+    ),
+)

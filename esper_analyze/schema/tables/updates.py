@@ -11,6 +11,8 @@ _NO_ROLLOUT = "rollout values were not handed over"
 _CONSTANT = "undefined: the values are constant"
 _NO_SCALE = "not measured, or undefined because the standard deviation is ~0"
 
+LOW_VARIANCE = 1e-8
+"""Below this Var(R) explained variance says nothing."""
 STATUSES = ("performed", "kl_stopped", "nonfinite_skipped", "no_usable_steps", "interrupted")
 
 _CLOCK = (
@@ -32,6 +34,7 @@ _CLOCK = (
     ),
     text("skip_reason", "why the update was skipped or interrupted", "the update was performed"),
     count("minibatches", "minibatches evaluated", "minibatches"),
+    count("samples", "samples evaluated, padding left out, each once an epoch", "samples", "sum", _NO_LOOP),
     count("optimizer_steps", "optimizer steps taken", "steps", empty="no optimizer hook and no clip call"),
 )
 
@@ -117,6 +120,13 @@ _POLICY = (
         _SAMPLES,
         "no categorical head, or no minibatch was seen",
     ),
+    count(
+        "choice_samples",
+        "samples where some head had more than one valid action",
+        "samples",
+        "sum",
+        "no categorical head, or no minibatch was seen",
+    ),
     real("policy_loss", "clipped surrogate loss", "1", _MINIBATCHES, _NO_LOOP),
     real("value_loss", "value loss on the targets the loop trains on", "1", _MINIBATCHES, _NO_LOOP),
     real("entropy_loss", "−entropy, before its coefficient", "nats", _MINIBATCHES, _NO_LOOP),
@@ -124,6 +134,7 @@ _POLICY = (
 )
 
 _VALUE = (
+    count("rollout_samples", "timesteps of the rollout handed over", "steps", "", _NO_ROLLOUT),
     real(
         "explained_variance",
         "1 − Var(R − V)/Var(R) of the rollout, before the update",
@@ -166,6 +177,7 @@ _VALUE = (
     real("return_p10", "value targets", "1", "quantile 0.1 over the rollout", _NO_ROLLOUT),
     real("return_p50", "value targets", "1", "quantile 0.5 over the rollout", _NO_ROLLOUT),
     real("return_p90", "value targets", "1", "quantile 0.9 over the rollout", _NO_ROLLOUT),
+    count("episodes_finished", "episodes finished in this update", "episodes", "", "no episode was ever told of"),
     real(
         "episode_return_mean",
         "undiscounted return of episodes finished in this update",

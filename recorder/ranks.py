@@ -1,0 +1,76 @@
+"""Which process of a distributed training this is, and what of the model it can see whole.
+
+Each rank writes a folder of its own: no collective operation, no lock and no waiting between ranks.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from dataclasses import dataclass
+
+import torch.distributed as dist
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+LOG = logging.getLogger("recorder")
+
+BY_FIRST = ("groups", "layers", "tensors")
+"""Tables of gradients, which are the same on every rank once they are averaged: the first rank writes them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Rank ``rank`` of ``ranks``; ``whole``: it records gradients and parameters, too."""
+
+    rank: int
+    ranks: int
+    whole: bool
+
+
+def place(rank: int | None, ranks: int | None, *, all_ranks: bool) -> Place:
+    """Return this process's place: as given, else as ``torch.distributed`` or its launcher's environment has it.
+
+    Raises ``ValueError`` for a rank that is none of the ranks.
+    """
+    found, size = _found()
+    if rank is None and ranks is None:
+        rank, ranks = found, size
+    rank = found if rank is None else rank
+    ranks = max(size, rank + 1) if ranks is None else ranks
+    if not 0 <= rank < ranks:
+        raise ValueError(f"rank {rank} of {ranks}: ranks are counted from 0")
+    return Place(rank, ranks, all_ranks or rank == 0)
+
+
+def _found() -> tuple[int, int]:
+    if dist.is_available() and dist.is_initialized():
+        return dist.get_rank(), dist.get_world_size()
+    try:
+        rank, ranks = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+    except (KeyError, ValueError):
+        return 0, 1
+    return (rank, ranks) if 0 <= rank < ranks else (0, 1)
+
+
+def seen_whole(model: nn.Module | None) -> nn.Module | None:
+    """Return the module whose gradients can be measured on this rank: that inside a ``DistributedDataParallel``.
+
+    None, with a warning, when this rank holds parts of parameters only: their norms would be nobody's norms.
+    """
+    inner = model.module if isinstance(model, DistributedDataParallel) else model
+    if inner is not None and sharded(inner):
+        LOG.warning("recorder: the model's parameters are sharded over ranks, so no gradient is recorded")
+        return None
+    return inner
+
+
+def sharded(model: nn.Module) -> bool:
+    """Whether this rank holds only parts of parameters (FSDP, DTensor). By name: importing DTensor takes seconds."""
+    return any(_is_called(parameter, "DTensor") for parameter in model.parameters()) or any(
+        _is_called(module, "FullyShardedDataParallel") for module in model.modules()
+    )
+
+
+def _is_called(thing: object, name: str) -> bool:
+    return any(kind.__name__ == name for kind in type(thing).__mro__)
