@@ -16,8 +16,8 @@ def schema_page(tables: Iterable[Table], versions: Sequence[Version]) -> str:
 def _history(versions: Sequence[Version]) -> Iterator[str]:
     yield ""
     yield "## Versions"
-    yield "Runs of every version below are read as they lie: what was not recorded yet is null. The number after the dot"
-    yield "grows with new columns and tables, the one before it when an older reader would understand a column wrongly."
+    yield "Runs of every version below are read as they lie: what was not recorded yet is null. The number behind the"
+    yield "dot grows with new columns and tables, the one before it when an older reader would misunderstand a column."
     yield "What is newer than its reader is refused by name (exit code 2)."
     yield ""
     yield "| version | meaning | new tables | new columns | other names |"

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from tests.faults import company, disks, files, kills
+from tests.faults import company, disks, files, kills, tools
 from tests.faults.outcome import Row
 
 MATRIX: tuple[tuple[str, str, Row], ...] = (
     ("1", "SIGKILL at random points", kills.random_kills),
     ("2+3", "SIGKILL at each system call", kills.kills_at_calls),
+    ("4", "SIGKILL during repair and compact", tools.killed_tools),
     ("5", "SIGTERM, SIGINT, sys.exit, exception", kills.orderly_endings),
     ("6", "os._exit, segfault, abort", kills.crashes),
     ("7", "ENOSPC", disks.full_disk),
@@ -32,7 +33,6 @@ MATRIX: tuple[tuple[str, str, Row], ...] = (
 TOOLS = "verify, repair and compact have trials of their own"
 BENCH = "tested in pytest, no trial here"
 LATER: tuple[tuple[str, str, str], ...] = (
-    ("4", "SIGKILL during repair, then repair", TOOLS),
     ("15", "manifest lost, torn, edited", TOOLS),
     ("17", "NaN/Inf rows, 4 engines, 3 writers", BENCH),
     ("18", "value round trip", BENCH),
