@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from esper_analyze.errors import DamagedError, UsageError
-from esper_analyze.runs.footer import newer_schema
+from esper_analyze.runs.footer import has_float_statistics, newer_schema
 from esper_analyze.runs.shards import Attempt, Broken, find_attempts
 from esper_analyze.schema import BY_NAME, TABLES, VERSION, VERSIONS
 from esper_analyze.schema.column import Table
@@ -166,17 +166,20 @@ class Run:
         """Return the paths of the sound shards of ``table`` that readers see."""
         return [str(part.path) for part in self.parts(table) if part.path is not None]
 
-    def _select(self, connection: duckdb.DuckDBPyConnection, table: Table) -> str:
-        """Return a SELECT over all rows of ``table``; what is only logged is registered with ``connection``."""
+    def _select(self, connection: duckdb.DuckDBPyConnection, table: Table, *, view: bool) -> str:
+        """Return a SELECT over all rows of ``table``; what is only logged is registered with ``connection``.
+
+        So are, for a ``view``, the rows of a foreign shard that DuckDB would filter wrongly.
+        """
         shards: dict[tuple[int | None, str], list[str]] = {}
         tails = []
         for number, part in enumerate(self.parts(table.name)):
-            if part.path is not None:
-                shards.setdefault((part.until, part.mark), []).append(str(part.path))
+            if part.path is None or (view and has_float_statistics(part.path)):
+                name = _held_name(table, number)
+                connection.register(name, part.read(table.names))
+                tails.append((name, None))
             else:
-                name = _logged_name(table, number)
-                connection.register(name, part.logged)
-                tails.append((name, part.until))
+                shards.setdefault((part.until, part.mark), []).append(str(part.path))
         listed = [(files, until, shapes(table)[mark].sources) for (until, mark), files in shards.items()]
         return select_rows(table, listed, tails)
 
@@ -186,7 +189,9 @@ class Run:
 
         connection = duckdb.connect(":memory:")
         for table in TABLES:
-            connection.execute(f"create view {quote_identifier(table.name)} as {self._select(connection, table)}")
+            connection.execute(
+                f"create view {quote_identifier(table.name)} as {self._select(connection, table, view=True)}"
+            )
         return connection
 
     def sandbox(
@@ -209,11 +214,11 @@ class Run:
         connection = duckdb.connect(":memory:", config=settings)
         for table in TABLES:
             if tables is None or table.name in tables:
-                query = self._select(connection, table)
+                query = self._select(connection, table, view=False)
                 connection.execute(f"create table {quote_identifier(table.name)} as {query}")
                 for number, part in enumerate(self.parts(table.name)):
                     if part.path is None:
-                        connection.unregister(_logged_name(table, number))
+                        connection.unregister(_held_name(table, number))
         connection.execute("set enable_external_access = false")
         connection.execute("set lock_configuration = true")
         return connection
@@ -237,9 +242,9 @@ class Run:
         return polars.concat(frames).sort("rank", ATTEMPT, "seq").select(wanted)
 
 
-def _logged_name(table: Table, number: int) -> str:
-    """Return the name under which rows that are only logged are registered with a connection."""
-    return f"logged rows of {table.name}, part {number}"
+def _held_name(table: Table, number: int) -> str:
+    """Return the name under which rows in memory are registered with a connection."""
+    return f"rows of {table.name} in memory, part {number}"
 
 
 def open_run(path: Path | str, *, skip_broken: bool = False, all_attempts: bool = False) -> Run:

@@ -146,6 +146,7 @@ def _read_once(folder: Path, rank: int, number: int, check: Check | None) -> Att
     ]
     _read_marker(attempt)
     _look_for_unlisted(attempt, spans, {entry.shard for entry in entries})
+    attempt.broken.sort(key=lambda one: one.file.name == layout.CLOSED_FILE)  # what it counts follows from the others
     return attempt
 
 
@@ -169,12 +170,17 @@ def _look_for_unlisted(attempt: Attempt, spans: Spans, listed: set[str]) -> None
     if not unlisted or attempt.alive():
         return
     complete = attempt.closed is not None and not attempt.broken
+    before = len(attempt.broken)
     for path in unlisted:
         reason = None if complete else unlisted_fault(path, spans, attempt.tail)
         if reason is None:
             attempt.leftover.append(path)
         else:
             attempt.broken.append(Broken(path, f"is listed by no manifest and {reason}"))
+    if not listed and len(attempt.broken) > before:
+        manifest = attempt.folder / layout.MANIFEST_FILE
+        words = "lists no shard, and there are some" if manifest.is_file() else "is missing, and there are shards"
+        attempt.broken.insert(0, Broken(manifest, words))
 
 
 def unlisted_fault(path: Path, spans: Spans, tail: Tail) -> str | None:
