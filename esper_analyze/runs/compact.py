@@ -63,7 +63,7 @@ def _sound(place: Place, step: Step) -> Inspection:
     for fault in found.faults:
         if fault.kind == DAMAGE:
             raise DamagedError(
-                f"{place.folder / Path(fault.file).name}: {fault.reason}",
+                f"{place.folder.parent.parent / fault.file}: {fault.reason}",
                 hint="only a sound run is compacted: `verify` says more, `repair` sets it right",
             )
     if any(len(data) for data in found.attempt.tail.tables.values()):
