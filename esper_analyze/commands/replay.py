@@ -62,7 +62,7 @@ def replay(
 
     Example: esper-analyze replay RUN --set kl_spike.warning=0.05
     """
-    from esper_analyze.runs.recorded_rules import judged_live, stored_thresholds
+    from esper_analyze.runs.recorded_rules import grown_since, judged_live, stored_thresholds
     from esper_analyze.runs.replay import replay as run_replay
     from esper_analyze.runs.run import open_run
     from esper_analyze.runs.whatif import what_if
@@ -85,6 +85,9 @@ def replay(
     (_print_json if as_json else _print_words)(run, result, different, compared)
     if different:
         say(f"replay and recording differ in {len(different)} places")
+        grown = grown_since(run)
+        if grown is not None:
+            say(grown)
         raise typer.Exit(DAMAGED)
     fail_if(result.findings, fail_on)
 

@@ -8,15 +8,16 @@ from esper_analyze.commands.options import Json
 
 
 def schema(as_json: Json = False) -> None:
-    """Print every table and column: meaning, unit, how it was reduced, and what an empty cell means.
+    """Print every table and column: meaning, unit, how it was reduced, what an empty cell means; and all versions.
 
     Example: esper-analyze schema | less
     """
-    from esper_analyze.schema import TABLES, VERSION
-    from esper_analyze.schema.page import schema_page, table_facts
+    from esper_analyze.schema import TABLES, VERSION, VERSIONS
+    from esper_analyze.schema.page import schema_page, table_facts, version_facts
     from esper_analyze.strict_json import strict_json
 
     if as_json:
-        sys.stdout.write(strict_json({"schema_version": VERSION, "tables": [table_facts(table) for table in TABLES]}))
+        facts = {"tables": [table_facts(table) for table in TABLES], "versions": [version_facts(v) for v in VERSIONS]}
+        sys.stdout.write(strict_json({"schema_version": VERSION, **facts}))
     else:
-        sys.stdout.write(schema_page(TABLES, VERSION))
+        sys.stdout.write(schema_page(TABLES, VERSIONS))

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from esper_analyze.errors import DamagedError
 from esper_analyze.runs.inspection import DAMAGE, Inspection, Step, inspect_attempt
@@ -20,6 +19,7 @@ from esper_analyze.runs.verify import Place, places
 from esper_analyze.schema import layout
 from esper_analyze.schema.arrow import arrow_schema
 from esper_analyze.schema.layout import ShardEntry
+from esper_analyze.schema.shapes import read_shard
 from esper_analyze.schema.shards import parquet_bytes, shard_entry
 from esper_analyze.schema.tables import BY_NAME
 
@@ -63,7 +63,7 @@ def _sound(place: Place, step: Step) -> Inspection:
     for fault in found.faults:
         if fault.kind == DAMAGE:
             raise DamagedError(
-                f"{place.folder / Path(fault.file).name}: {fault.reason}",
+                f"{place.folder.parent.parent / fault.file}: {fault.reason}",
                 hint="only a sound run is compacted: `verify` says more, `repair` sets it right",
             )
     if any(len(data) for data in found.attempt.tail.tables.values()):
@@ -116,12 +116,9 @@ def _cells(entries: Sequence[ShardEntry]) -> int:
 def _joined(change: Change, folder: Path, entries: Sequence[ShardEntry], number: int) -> ShardEntry:
     """Stage one shard with the rows of several."""
     table = BY_NAME[entries[0].table]
-    parts = []
-    for entry in entries:
-        with pq.ParquetFile(folder / entry.shard) as file:
-            parts.append(file.read(use_threads=False))
-    whole = pa.concat_tables(parts)
-    data = pa.Table.from_arrays(whole.columns, schema=arrow_schema(table))
+    parts = [read_shard(table, folder / entry.shard, entry.schema) for entry in entries]
+    columns = [pa.chunked_array([chunk for part in parts for chunk in part[name].chunks]) for name in table.names]
+    data = pa.Table.from_arrays(columns, schema=arrow_schema(table))
     content = parquet_bytes(table, data)
     made = shard_entry(table, number, data, content, rebuilt=any(entry.rebuilt for entry in entries))
     change.stage(made.shard, content)

@@ -38,7 +38,10 @@ class Contents:
 
 
 def shard_contents(path: Path, table: Table, rank: int) -> Contents:
-    """Decode every column of a shard whose footer is sound, one row group and one column at a time."""
+    """Decode every column of a shard whose footer is sound, one row group and one column at a time.
+
+    ``table``: as the shard's version declared it.
+    """
     found = _Gathered(table, rank)
     try:
         with pq.ParquetFile(path, read_dictionary=word_columns(table)) as file:

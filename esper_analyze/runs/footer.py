@@ -2,25 +2,30 @@
 
 from __future__ import annotations
 
+import contextlib
 import struct
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from esper_analyze.schema.arrow import arrow_schema, fingerprint, schema_fingerprint
+from esper_analyze.errors import UsageError
+from esper_analyze.schema.arrow import arrow_schema, schema_fingerprint
 from esper_analyze.schema.column import Table
+from esper_analyze.schema.history import VERSION, VERSION_KEY, is_newer, is_newer_major
 from esper_analyze.schema.limits import LARGEST_COLUMN, LARGEST_FOOTER, LARGEST_SHARD_ROWS
+from esper_analyze.schema.shapes import shapes
 from esper_analyze.schema.validate import schema_faults
 
 _MAGIC = b"PAR1"
 _END = struct.Struct("<I4s")
 
 
-def footer_fault(path: Path, table: Table, rows: int | None = None) -> str | None:
-    """Return why the file at ``path`` is no shard of ``table`` (with ``rows`` rows, if given), None when it is one.
+def footer_fault(path: Path, table: Table, rows: int | None = None, mark: str | None = None) -> str | None:
+    """Return why the file at ``path`` is no shard of ``table``, as some version declared it; None when it is one.
 
-    Raises ``OSError`` when the file cannot be read.
+    ``rows`` and ``mark``: how many it must hold and the fingerprint its columns must have, where that is known.
+    Raises ``OSError`` when the file cannot be read, ``UsageError`` when it says to be of a newer version.
     """
     reason = _end_fault(path)
     if reason is not None:
@@ -30,7 +35,49 @@ def footer_fault(path: Path, table: Table, rows: int | None = None) -> str | Non
         schema = found.schema.to_arrow_schema()
     except (pa.ArrowException, ValueError, RecursionError) as error:
         return f"has a footer that cannot be read ({type(error).__name__})"
-    return _schema_fault(table, schema) or _size_fault(found) or _rows_fault(found.num_rows, rows)
+    reason = _schema_fault(table, schema, mark)
+    _refuse_newer(path, found, unknown=reason is not None)
+    return reason or _size_fault(found) or _rows_fault(found.num_rows, rows)
+
+
+def footer_mark(path: Path) -> str:
+    """Return the fingerprint of a shard's columns; its footer must be sound."""
+    return schema_fingerprint(pq.read_metadata(path).schema.to_arrow_schema())
+
+
+def has_float_statistics(path: Path) -> bool:
+    """Return whether any float column of a sound shard has statistics: the recorder never writes them.
+
+    DuckDB 2.0 prunes by min and max, which leave NaN out, and then answers wrongly about NaN.
+    """
+    found = pq.read_metadata(path)
+    for number in range(found.num_row_groups):
+        group = found.row_group(number)
+        columns = [group.column(place) for place in range(group.num_columns)]
+        if any(one.physical_type in ("DOUBLE", "FLOAT") and one.is_stats_set for one in columns):
+            return True
+    return False
+
+
+def unknown_table(path: Path, name: str) -> str:
+    """Return why a shard of a table that is not declared is unusable. Raises as ``footer_fault`` does."""
+    if _end_fault(path) is None:
+        with contextlib.suppress(pa.ArrowException, ValueError, RecursionError):
+            _refuse_newer(path, pq.read_metadata(path), unknown=True)
+    return f"holds rows of {name[:60]!r}, a table this version does not know"
+
+
+def _refuse_newer(path: Path, found: pq.FileMetaData, *, unknown: bool) -> None:
+    """Raise ``UsageError`` for a shard of a newer major version, or a newer minor one with ``unknown`` columns."""
+    number = ((found.metadata or {}).get(VERSION_KEY.encode()) or b"").decode(errors="replace")
+    if is_newer_major(number) or (unknown and is_newer(number)):
+        raise newer_schema(path, number)
+
+
+def newer_schema(path: Path, number: str) -> UsageError:
+    """Return the refusal of a run or shard that this program is too old for."""
+    words = f"{path} was recorded with schema {number}, this version reads up to {VERSION}"
+    return UsageError(words, hint="install a newer esper-analyze")
 
 
 def _end_fault(path: Path) -> str | None:
@@ -47,12 +94,16 @@ def _end_fault(path: Path) -> str | None:
     return None
 
 
-def _schema_fault(table: Table, found: pa.Schema) -> str | None:
-    if schema_fingerprint(found) == fingerprint(table):
-        return None
-    faults = schema_faults(table, found)
+def _schema_fault(table: Table, found: pa.Schema, mark: str | None) -> str | None:
+    own, known = schema_fingerprint(found), shapes(table)
+    if own in known:
+        if mark in (None, own):
+            return None
+        return f"has the columns of schema {known[own].version}, the manifest says it has others ({mark[:16]!r})"
+    then = known[mark].table if mark in known else table
+    faults = schema_faults(then, found)
     if not faults:
-        wanted = arrow_schema(table)
+        wanted = arrow_schema(then)
         other = [field.name for field in found if field.nullable != wanted.field(field.name).nullable]
         faults = [f"column {name} differs in whether it may be empty" for name in other]
     more = f" (and {len(faults) - 1} more)" if len(faults) > 1 else ""

@@ -12,6 +12,7 @@ from esper_analyze.runs.coverage import coverage_faults
 from esper_analyze.runs.shards import Attempt, Broken, read_attempt
 from esper_analyze.schema import layout
 from esper_analyze.schema.layout import ShardEntry
+from esper_analyze.schema.shapes import shapes
 from esper_analyze.schema.tables import BY_NAME
 
 DAMAGE, NOTE = "damage", "note"
@@ -61,7 +62,7 @@ def inspect_attempt(folder: Path, rank: int, number: int, step: Step = lambda: N
 
     def check(path: Path, entry: ShardEntry) -> str | None:
         step()
-        seen[entry.shard] = shard_contents(path, BY_NAME[entry.table], rank)
+        seen[entry.shard] = shard_contents(path, shapes(BY_NAME[entry.table])[entry.schema].table, rank)
         return next(iter([*seen[entry.shard].faults, *entry_faults(entry, seen[entry.shard])]), None)
 
     attempt = read_attempt(folder, rank, number, check)

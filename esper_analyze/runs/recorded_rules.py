@@ -79,3 +79,15 @@ def judged_live(run: Run, rules: Sequence[Rule]) -> tuple[Rule, ...]:
     if not isinstance(thresholds, Mapping) or not thresholds:
         return tuple(rules)
     return tuple(rule for rule in rules if rule.name in thresholds)
+
+
+def grown_since(run: Run) -> str | None:
+    """Return a sentence when the schema or the rules have grown since ``run`` was recorded, else None."""
+    older, known = run.older_schema, len(judged_live(run, RULES))
+    if known == len(RULES) and older is None:
+        return None
+    schema = "" if older is None else f"schema {older} and "
+    return (
+        f"{run.path} was recorded with {schema}{known} of today's {len(RULES)} rules; they may judge otherwise since, "
+        "so a difference is no damage"
+    )

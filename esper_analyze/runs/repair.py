@@ -16,14 +16,14 @@ import pyarrow.compute as pc
 from esper_analyze.errors import DamagedError
 from esper_analyze.runs.contents import Contents, as_runs, integers, shard_contents
 from esper_analyze.runs.coverage import all_runs, expected_end, gaps
-from esper_analyze.runs.footer import footer_fault
+from esper_analyze.runs.footer import footer_fault, footer_mark
 from esper_analyze.runs.inspection import Inspection, Step, inspect_attempt
 from esper_analyze.runs.journal import Change, forget_staged, pending
 from esper_analyze.runs.shards import Broken
 from esper_analyze.runs.verify import Place, places
 from esper_analyze.schema import layout
-from esper_analyze.schema.arrow import fingerprint
 from esper_analyze.schema.layout import ShardEntry
+from esper_analyze.schema.shapes import shapes
 from esper_analyze.schema.shards import parquet_bytes, shard_entry
 from esper_analyze.schema.tables import BY_NAME
 
@@ -155,13 +155,14 @@ def _adopt(plan: Plan, found: Inspection) -> None:
         table = BY_NAME.get(name)
         if path.name in kept or table is None or footer_fault(path, table) is not None:
             continue
-        own = shard_contents(path, table, plan.place.rank)
+        mark = footer_mark(path)
+        own = shard_contents(path, shapes(table)[mark].table, plan.place.rank)
         if own.faults or not own.rows or _shares(own, there.get(name, [])):
             continue
         content = path.read_bytes()
         entry = ShardEntry(
             path.name, name, number, len(content), zlib.crc32(content), own.rows, int(own.runs[0, 0]),
-            int(own.runs[-1, 1]) - 1, int(own.updates[0]), int(own.updates[-1]), fingerprint(table), rebuilt=True,
+            int(own.runs[-1, 1]) - 1, int(own.updates[0]), int(own.updates[-1]), mark, rebuilt=True,
         )  # fmt: skip
         del plan.aside[path.name], content
         plan.kept.append(entry)

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from esper_analyze.errors import DamagedError, UsageError
+from esper_analyze.runs.footer import has_float_statistics, newer_schema
 from esper_analyze.runs.shards import Attempt, Broken, find_attempts
-from esper_analyze.schema import BY_NAME, TABLES, VERSION
+from esper_analyze.schema import BY_NAME, TABLES, VERSION, VERSIONS
 from esper_analyze.schema.column import Table
+from esper_analyze.schema.history import VERSION_KEY, is_newer, is_newer_major, was_declared
 from esper_analyze.schema.layout import RUN_FILE
 from esper_analyze.schema.limits import LARGEST_TEXT
+from esper_analyze.schema.shapes import Shape, read_shard, shapes
 from esper_analyze.schema.views import quote_identifier, select_rows
 
 if TYPE_CHECKING:
@@ -22,21 +24,28 @@ if TYPE_CHECKING:
     import polars
     import pyarrow as pa
 
-_MAJOR = int(VERSION.split(".")[0])
-
-
 ATTEMPT = "attempt number"
 
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """Rows of one table that were written one after the other: a shard (``path``) or what is only in the log."""
+    """Rows of one table that were written one after the other: a shard (``path``) or what is only in the log.
 
+    ``mark``: the fingerprint of the columns that the shard was written with; see ``esper_analyze.schema.shapes``.
+    """
+
+    table: Table
     path: Path | None
     logged: pa.Table | None
     first_update: int
     last_update: int
     attempt: Attempt
+    mark: str = ""
+
+    @property
+    def shape(self) -> Shape:
+        """The columns of the shard."""
+        return shapes(self.table)[self.mark]
 
     @property
     def until(self) -> int | None:
@@ -46,18 +55,13 @@ class Part:
 
     def read(self, columns: Sequence[str], dictionaries: Sequence[str] = ()) -> pa.Table:
         """Return ``columns`` of the rows that stand; columns named in ``dictionaries`` may come as dictionaries."""
-        import pyarrow.parquet as pq
+        import pyarrow.compute as pc
 
         if self.logged is not None:
             data = self.logged.select(list(columns))
         else:
-            with pq.ParquetFile(self.path, read_dictionary=list(dictionaries)) as file:
-                data = file.read(columns=list(columns), use_threads=False)
-        if self.until is None:
-            return data
-        import pyarrow.compute as pc
-
-        return data.filter(pc.less(data["update"], self.until))
+            data = read_shard(self.table, str(self.path), self.mark, columns, dictionaries)
+        return data if self.until is None else data.filter(pc.less(data["update"], self.until))
 
     def count(self) -> int:
         """Return the number of rows that stand."""
@@ -73,8 +77,10 @@ class Part:
 
         if self.logged is not None:
             found = polars.DataFrame(self.logged.select(list(columns)))
-        else:
+        elif self.shape.current:
             found = polars.read_parquet(str(self.path), columns=list(columns), glob=False, hive_partitioning=False)
+        else:
+            found = polars.DataFrame(read_shard(self.table, str(self.path), self.mark, columns))
         if self.until is not None:
             found = found.filter(polars.col("update") < self.until)
         return found.with_columns(polars.lit(self.attempt.number).alias(ATTEMPT))
@@ -143,6 +149,13 @@ class Run:
         return [path for attempt in self.attempts for path, entry in attempt.shards if entry.rebuilt]
 
     @property
+    def older_schema(self) -> str | None:
+        """The oldest version whose columns, other than today's, some shard has; None when all are as today."""
+        entries = [entry for attempt in self.attempts for _, entry in attempt.shards]
+        found = [shapes(BY_NAME[entry.table])[entry.schema] for entry in entries]
+        return next((v.number for v in VERSIONS for one in found if one.version == v.number != VERSION), None)
+
+    @property
     def written(self) -> bool:
         """Whether a process is writing the run right now."""
         return any(attempt.alive() for attempt in self.attempts)
@@ -153,16 +166,17 @@ class Run:
         if self.joined is not None:
             rows = self.joined.get(table)
             whole = Attempt(self.path, 0, 0)
-            return [_in_memory(rows, whole)] if rows is not None and len(rows) else []
+            return [_in_memory(BY_NAME[table], rows, whole)] if rows is not None and len(rows) else []
         for attempt in sorted(self.attempts, key=lambda one: (one.rank, one.number)):
             if rank is not None and attempt.rank != rank:
                 continue
             shards = [shard for shard in attempt.shards if shard[1].table == table]
             shards.sort(key=lambda shard: shard[1].first_seq)
-            own = [Part(path, None, e.first_update, e.last_update, attempt) for path, e in shards]
+            declared = BY_NAME[table]
+            own = [Part(declared, path, None, e.first_update, e.last_update, attempt, e.schema) for path, e in shards]
             logged = attempt.tail.tables.get(table)
             if logged is not None and len(logged):
-                own.append(_in_memory(logged, attempt))
+                own.append(_in_memory(declared, logged, attempt))
             found += [part for part in own if part.until is None or part.first_update < part.until]
         return found
 
@@ -170,18 +184,22 @@ class Run:
         """Return the paths of the sound shards of ``table`` that readers see."""
         return [str(part.path) for part in self.parts(table) if part.path is not None]
 
-    def _select(self, connection: duckdb.DuckDBPyConnection, table: Table) -> str:
-        """Return a SELECT over all rows of ``table``; what is only logged is registered with ``connection``."""
-        shards: dict[int | None, list[str]] = {}
+    def _select(self, connection: duckdb.DuckDBPyConnection, table: Table, *, view: bool) -> str:
+        """Return a SELECT over all rows of ``table``; what is only logged is registered with ``connection``.
+
+        So are, for a ``view``, the rows of a foreign shard that DuckDB would filter wrongly.
+        """
+        shards: dict[tuple[int | None, str], list[str]] = {}
         tails = []
         for number, part in enumerate(self.parts(table.name)):
-            if part.path is not None:
-                shards.setdefault(part.until, []).append(str(part.path))
+            if part.path is None or (view and has_float_statistics(part.path)):
+                name = _held_name(table, number)
+                connection.register(name, part.read(table.names))
+                tails.append((name, None))
             else:
-                name = _logged_name(table, number)
-                connection.register(name, part.logged)
-                tails.append((name, part.until))
-        return select_rows(table, [(files, until) for until, files in shards.items()], tails)
+                shards.setdefault((part.until, part.mark), []).append(str(part.path))
+        listed = [(files, until, shapes(table)[mark].sources) for (until, mark), files in shards.items()]
+        return select_rows(table, listed, tails)
 
     def connection(self) -> duckdb.DuckDBPyConnection:
         """Return an in-memory DuckDB connection with one view per declared table."""
@@ -189,7 +207,9 @@ class Run:
 
         connection = duckdb.connect(":memory:")
         for table in TABLES:
-            connection.execute(f"create view {quote_identifier(table.name)} as {self._select(connection, table)}")
+            connection.execute(
+                f"create view {quote_identifier(table.name)} as {self._select(connection, table, view=True)}"
+            )
         return connection
 
     def sandbox(
@@ -212,11 +232,11 @@ class Run:
         connection = duckdb.connect(":memory:", config=settings)
         for table in TABLES:
             if tables is None or table.name in tables:
-                query = self._select(connection, table)
+                query = self._select(connection, table, view=False)
                 connection.execute(f"create table {quote_identifier(table.name)} as {query}")
                 for number, part in enumerate(self.parts(table.name)):
                     if part.path is None:
-                        connection.unregister(_logged_name(table, number))
+                        connection.unregister(_held_name(table, number))
         connection.execute("set enable_external_access = false")
         connection.execute("set lock_configuration = true")
         return connection
@@ -240,14 +260,14 @@ class Run:
         return polars.concat(frames).sort("rank", ATTEMPT, "seq").select(wanted)
 
 
-def _in_memory(rows: pa.Table, attempt: Attempt) -> Part:
+def _in_memory(table: Table, rows: pa.Table, attempt: Attempt) -> Part:
     updates = rows["update"].to_pylist()
-    return Part(None, rows, min(updates), max(updates), attempt)
+    return Part(table, None, rows, min(updates), max(updates), attempt)
 
 
-def _logged_name(table: Table, number: int) -> str:
-    """Return the name under which rows that are only logged are registered with a connection."""
-    return f"logged rows of {table.name}, part {number}"
+def _held_name(table: Table, number: int) -> str:
+    """Return the name under which rows in memory are registered with a connection."""
+    return f"rows of {table.name} in memory, part {number}"
 
 
 def open_run(path: Path | str, *, skip_broken: bool = False, all_attempts: bool = False) -> Run:
@@ -265,6 +285,8 @@ def open_run(path: Path | str, *, skip_broken: bool = False, all_attempts: bool 
         attempt.until = None
     if run.broken and not skip_broken:
         first = run.broken[0]
+        if is_newer(str(info[VERSION_KEY])):
+            raise newer_schema(first.file, str(info[VERSION_KEY]))
         more = f" (and {len(run.broken) - 1} more)" if len(run.broken) > 1 else ""
         raise DamagedError(
             f"{first.file} {first.reason}{more}",
@@ -297,15 +319,11 @@ def identity(path: Path) -> dict[str, Any]:
         )
     try:
         info = json.loads(file.read_bytes() if file.stat().st_size <= LARGEST_TEXT else b"")
-        version = str(info["schema_version"])
+        version = str(info[VERSION_KEY])
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise DamagedError(f"{file} cannot be read as a run's identity ({type(error).__name__})") from error
-    match = re.match(r"(\d+)\.\d+\Z", version)
-    if match is None:
-        raise DamagedError(f"{file} names the impossible schema version {version!r}")
-    if int(match[1]) > _MAJOR:
-        raise UsageError(
-            f"{path} was recorded with schema {version}, this version reads up to {_MAJOR}.x",
-            hint="install a newer esper-analyze",
-        )
+    if is_newer_major(version):
+        raise newer_schema(path, version)
+    if not was_declared(version) and not is_newer(version):
+        raise DamagedError(f"{file} names the impossible schema version {version[:40]!r}")
     return dict(info)

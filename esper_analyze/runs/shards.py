@@ -16,10 +16,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from esper_analyze.runs.footer import footer_fault
+from esper_analyze.runs.footer import footer_fault, unknown_table
 from esper_analyze.runs.tail import LogFault, Spans, Tail, read_logs, tail_of
 from esper_analyze.schema import layout
-from esper_analyze.schema.arrow import fingerprint
 from esper_analyze.schema.frames import Fault
 from esper_analyze.schema.layout import ManifestError, ShardEntry
 from esper_analyze.schema.limits import LARGEST_TEXT
@@ -147,6 +146,7 @@ def _read_once(folder: Path, rank: int, number: int, check: Check | None) -> Att
     ]
     _read_marker(attempt)
     _look_for_unlisted(attempt, spans, {entry.shard for entry in entries})
+    attempt.broken.sort(key=lambda one: one.file.name == layout.CLOSED_FILE)  # what it counts follows from the others
     return attempt
 
 
@@ -170,12 +170,17 @@ def _look_for_unlisted(attempt: Attempt, spans: Spans, listed: set[str]) -> None
     if not unlisted or attempt.alive():
         return
     complete = attempt.closed is not None and not attempt.broken
+    before = len(attempt.broken)
     for path in unlisted:
         reason = None if complete else unlisted_fault(path, spans, attempt.tail)
         if reason is None:
             attempt.leftover.append(path)
         else:
             attempt.broken.append(Broken(path, f"is listed by no manifest and {reason}"))
+    if not listed and len(attempt.broken) > before:
+        manifest = attempt.folder / layout.MANIFEST_FILE
+        words = "lists no shard, and there are some" if manifest.is_file() else "is missing, and there are shards"
+        attempt.broken.insert(0, Broken(manifest, words))
 
 
 def unlisted_fault(path: Path, spans: Spans, tail: Tail) -> str | None:
@@ -183,7 +188,7 @@ def unlisted_fault(path: Path, spans: Spans, tail: Tail) -> str | None:
     name, _ = layout.shard_of(path.name) or ("", 0)
     table = BY_NAME.get(name)
     if table is None:
-        return f"its table {name} is not known to this version"
+        return unknown_table(path, name)
     try:
         reason = footer_fault(path, table)
         if reason is not None:
@@ -233,14 +238,16 @@ def _manifest(attempt: Attempt, torn: list[LogFault] | None) -> Iterator[ShardEn
 
 
 def shard_fault(path: Path, entry: ShardEntry) -> str | None:
-    """Return why the shard at ``path`` is not the one ``entry`` describes, None when it is."""
+    """Return why the shard at ``path`` is not the one ``entry`` describes, None when it is.
+
+    Raises ``UsageError`` when it is of a newer schema.
+    """
     table = BY_NAME.get(entry.table)
-    if table is None:
-        return f"table {entry.table} is not known to this version"
-    if entry.schema != fingerprint(table):
-        return f"schema {entry.schema} is not the one this version declares for {entry.table}"
     try:
-        return _file_fault(path, entry) or footer_fault(path, table, entry.rows)
+        reason = _file_fault(path, entry)
+        if reason is None and table is None:
+            return unknown_table(path, entry.table)
+        return reason or footer_fault(path, BY_NAME[entry.table], entry.rows, entry.schema)
     except FileNotFoundError:
         return "is missing, the manifest lists it"
     except OSError as error:

@@ -2,14 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 from esper_analyze.schema.column import Column, Table
+from esper_analyze.schema.history import Version
 
 
-def schema_page(tables: Iterable[Table], version: str) -> str:
-    """Return the page for ``tables`` as Markdown."""
-    return "\n".join(_lines(tables, version)) + "\n"
+def schema_page(tables: Iterable[Table], versions: Sequence[Version]) -> str:
+    """Return the page for ``tables`` as Markdown, with what each of ``versions`` changed."""
+    return "\n".join([*_lines(tables, versions[-1].number), *_history(versions)]) + "\n"
+
+
+def _history(versions: Sequence[Version]) -> Iterator[str]:
+    yield ""
+    yield "## Versions"
+    yield "Runs of every version below are read as they lie: what was not recorded yet is null. The number behind the"
+    yield "dot grows with new columns and tables, the one before it when an older reader would misunderstand a column."
+    yield "What is newer than its reader is refused by name (exit code 2)."
+    yield ""
+    yield "| version | meaning | new tables | new columns | other names |"
+    yield "|---|---|---|---|---|"
+    for version in reversed(versions):
+        columns = [f"{table}: {', '.join(names)}" for table, names in version.columns.items()]
+        names = [f"{table}: {then} → {now}" for table, pairs in version.renamed.items() for now, then in pairs.items()]
+        cells = (version.number, version.meaning, ", ".join(version.tables), "; ".join(columns), "; ".join(names))
+        yield "| " + " | ".join(cells) + " |"
 
 
 def _lines(tables: Iterable[Table], version: str) -> Iterator[str]:
@@ -33,6 +50,17 @@ def _line(column: Column) -> str:
         meaning += f" ({', '.join(column.choices)})"
     cells = (column.name, column.kind.value, column.unit, meaning, column.reducer, column.empty)
     return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+
+
+def version_facts(version: Version) -> dict[str, object]:
+    """Return what ``version`` changed as plain data for ``--json``."""
+    return {
+        "version": version.number,
+        "meaning": version.meaning,
+        "tables": list(version.tables),
+        "columns": {table: list(names) for table, names in version.columns.items()},
+        "renamed": {table: dict(names) for table, names in version.renamed.items()},
+    }
 
 
 def table_facts(table: Table) -> dict[str, object]:

@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 from esper_analyze.schema.arrow import fingerprint, float_columns, integer_columns, word_columns
 from esper_analyze.schema.column import Table
 from esper_analyze.schema.files import write_whole
+from esper_analyze.schema.history import VERSION, VERSION_KEY
 from esper_analyze.schema.layout import ShardEntry, shard_name
 
 GROUP_ROWS = 100_000
@@ -26,7 +27,8 @@ GROUP_ROWS = 100_000
 
 def parquet_bytes(table: Table, data: pa.Table) -> bytes:
     """Return ``data`` as one Parquet file in memory."""
-    sink = pa.BufferOutputStream()
+    sink, facts = pa.BufferOutputStream(), {"meaning": table.meaning, VERSION_KEY: VERSION}
+    data = data.replace_schema_metadata(facts)
     writer = pq.ParquetWriter(
         sink,
         data.schema,

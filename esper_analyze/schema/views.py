@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
-from esper_analyze.schema.column import Kind, Table
+from esper_analyze.schema.column import Column, Kind, Table
 
 _SQL_TYPES = {
     Kind.FLOAT: "DOUBLE",
@@ -32,10 +32,15 @@ def literal_path(path: str) -> str:
 
 
 def select_rows(
-    table: Table, shards: Sequence[tuple[Sequence[str], int | None]], tails: Sequence[tuple[str, int | None]]
+    table: Table,
+    shards: Sequence[tuple[Sequence[str], int | None, Mapping[str, str | None] | None]],
+    tails: Sequence[tuple[str, int | None]],
 ) -> str:
-    """Return a SELECT over explicit shard files and registered Arrow tables, each only before its ``until`` update."""
-    parts = [_before(select_shards(table, files), until) for files, until in shards if files]
+    """Return a SELECT over explicit shard files and registered Arrow tables, each only before its ``until`` update.
+
+    Of shards, the third says what they call today's columns, see ``select_shards``.
+    """
+    parts = [_before(select_shards(table, files, sources), until) for files, until, sources in shards if files]
     names = ", ".join(quote_identifier(column.name) for column in table.columns)
     parts += [_before(f"select {names} from {quote_identifier(name)}", until) for name, until in tails]
     return " union all ".join(parts) if parts else select_shards(table, [])
@@ -45,13 +50,25 @@ def _before(query: str, until: int | None) -> str:
     return query if until is None else f"{query} where update < {until}"
 
 
-def select_shards(table: Table, files: Sequence[str]) -> str:
-    """Return a SELECT over an explicit list of shard files; typed and empty when there are none."""
+def select_shards(table: Table, files: Sequence[str], sources: Mapping[str, str | None] | None = None) -> str:
+    """Return a SELECT over an explicit list of shard files; typed and empty when there are none.
+
+    ``sources``: what the files call each of today's columns, None: they have none of it. Default: as today.
+    """
     if not files:
-        cells = ", ".join(
-            f"cast(null as {_SQL_TYPES[column.kind]}) as {quote_identifier(column.name)}" for column in table.columns
-        )
-        return f"select {cells} where false"
-    names = ", ".join(quote_identifier(column.name) for column in table.columns)
+        return f"select {', '.join(_null(column) for column in table.columns)} where false"
+    found = {column.name: column.name for column in table.columns} if sources is None else sources
+    names = ", ".join(_cell(column, found[column.name]) for column in table.columns)
     listed = ", ".join(quote_text(literal_path(file)) for file in files)
     return f"select {names} from read_parquet([{listed}])"
+
+
+def _cell(column: Column, source: str | None) -> str:
+    if source is None:
+        return _null(column)
+    name = quote_identifier(column.name)
+    return name if source == column.name else f"{quote_identifier(source)} as {name}"
+
+
+def _null(column: Column) -> str:
+    return f"cast(null as {_SQL_TYPES[column.kind]}) as {quote_identifier(column.name)}"

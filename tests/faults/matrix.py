@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from tests.faults import company, disks, files, kills
+from tests.faults import company, disks, files, kills, manifests, numbers, tools, values
 from tests.faults.outcome import Row
 
 MATRIX: tuple[tuple[str, str, Row], ...] = (
     ("1", "SIGKILL at random points", kills.random_kills),
     ("2+3", "SIGKILL at each system call", kills.kills_at_calls),
+    ("4", "SIGKILL during repair and compact", tools.killed_tools),
     ("5", "SIGTERM, SIGINT, sys.exit, exception", kills.orderly_endings),
     ("6", "os._exit, segfault, abort", kills.crashes),
     ("7", "ENOSPC", disks.full_disk),
@@ -18,7 +19,10 @@ MATRIX: tuple[tuple[str, str, Row], ...] = (
     ("12", "log bit flips", files.flipped_logs),
     ("13", "shard bit flips, data and footer", files.flipped_shards),
     ("14", "shard empty, cut, missing, swapped, twice", files.broken_shards),
+    ("15", "manifest lost, cut, edited, forged", manifests.manifests),
     ("16", "one bad run among 100", files.one_bad_run),
+    ("17", "NaN, Inf and null, 4 engines, 4 writers", numbers.counts_of_nan),
+    ("18", "value round trip: log, shard, repair, compact", values.round_trips),
     ("23", "fork: DataLoader workers, os.fork", company.forks),
     ("24", "8 threads hand over rows", company.threads),
     ("25", "two processes, one run", company.two_processes),
@@ -29,13 +33,7 @@ MATRIX: tuple[tuple[str, str, Row], ...] = (
     ("stop", "SIGSTOP, then SIGCONT", kills.stopped),
     ("writer", "writer or sealer thread dies", company.writer_dies),
 )
-TOOLS = "verify, repair and compact have trials of their own"
-BENCH = "tested in pytest, no trial here"
 LATER: tuple[tuple[str, str, str], ...] = (
-    ("4", "SIGKILL during repair, then repair", TOOLS),
-    ("15", "manifest lost, torn, edited", TOOLS),
-    ("17", "NaN/Inf rows, 4 engines, 3 writers", BENCH),
-    ("18", "value round trip", BENCH),
     ("19", "integer overflow in aggregates", "no trial written"),
     ("20", "columns extra, missing, retyped, reordered", "no trial written"),
     ("21", "shard of a newer major version", "no trial written"),

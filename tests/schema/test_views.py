@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from esper_analyze.schema import TABLES, Kind, Table
+from esper_analyze.schema import TABLES, VERSIONS, Kind, Table
 from esper_analyze.schema.arrow import arrow_schema
 from esper_analyze.schema.page import schema_page, table_facts
 from esper_analyze.schema.views import literal_path, quote_identifier, quote_text, select_shards
@@ -60,8 +60,11 @@ def test_quotes_cannot_be_closed_from_inside() -> None:
 
 
 def test_the_page_names_every_table_column_and_choice() -> None:
-    page = schema_page(TABLES, "9.1")
-    assert page.startswith("# What is recorded (schema 9.1)")
+    page = schema_page(TABLES, VERSIONS)
+    assert page.startswith(f"# What is recorded (schema {VERSIONS[-1].number})")
+    history = page.split("\n## Versions\n")[1]
+    assert all(f"| {version.number} | {version.meaning} |" in history for version in VERSIONS)
+    assert "groups: zero_fraction, hist_zero" in history
     for table in TABLES:
         section = page.split(f"\n## {table.name}\n")[1].split("\n## ")[0]
         for column in table.columns:
@@ -71,6 +74,6 @@ def test_the_page_names_every_table_column_and_choice() -> None:
 
 
 def test_a_bar_in_a_meaning_does_not_break_the_pages_table() -> None:
-    for line in schema_page(TABLES, "1.0").splitlines():
+    for line in schema_page(TABLES, VERSIONS).split("\n## Versions\n")[0].splitlines():
         if line.startswith("| "):
             assert line.replace("\\|", "").count("|") == 7, line
