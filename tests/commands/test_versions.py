@@ -45,7 +45,7 @@ def test_a_shard_of_a_newer_major_version_is_refused_in_one_sentence(
     before = {path: path.read_bytes() for path in run_dir.rglob("*") if path.is_file() and path.name != ".lock"}
     said = command(line[0], run_dir, *line[1:])
     assert said.code == 2
-    assert f"{shard} was recorded with schema 2.0, this version reads up to 1.1" in said.err
+    assert f"{shard} was recorded with schema 2.0, this version reads up to 1.2" in said.err
     assert "install a newer esper-analyze" in said.err
     assert {path: path.read_bytes() for path in before} == before
 
@@ -61,7 +61,7 @@ def test_a_run_of_a_newer_major_version_is_refused_in_one_sentence(
     (run_dir / "run.json").write_text(json.dumps(info))
     said = command(line[0], run_dir, *line[1:])
     assert said.code == 2
-    assert "was recorded with schema 2.0, this version reads up to 1.1 (install a newer esper-analyze)" in said.err
+    assert "was recorded with schema 2.0, this version reads up to 1.2 (install a newer esper-analyze)" in said.err
 
 
 def test_ls_names_the_newer_run_and_lists_the_others(command: Command, tmp_path: Path) -> None:
@@ -70,7 +70,7 @@ def test_ls_names_the_newer_run_and_lists_the_others(command: Command, tmp_path:
     said = command("ls", tmp_path, "--json")
     listed = {Path(one["path"]).name: one["fault"] for one in json.loads(said.out)}
     assert listed["a"] is None
-    assert listed["b"] == f"{shard} was recorded with schema 3.7, this version reads up to 1.1"
+    assert listed["b"] == f"{shard} was recorded with schema 3.7, this version reads up to 1.2"
 
 
 def test_a_newer_minor_version_is_read_as_far_as_its_columns_are_known(command: Command, tmp_path: Path) -> None:
