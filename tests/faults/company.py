@@ -1,9 +1,13 @@
-"""Rows 23 to 25, 28, 29, 38: forks, threads, a second process, a wrong clock, readers, the recorder's own errors."""
+"""Rows 23 to 26, 28, 29, 38: forks, threads, two processes, ranks, clocks, readers, the recorder's own errors."""
 
 from __future__ import annotations
 
+import signal
+
+from esper_analyze.reports.listing import status_words
 from esper_analyze.runs.run import open_run
 from tests.faults.children import SEAL_OFTEN
+from tests.faults.judge import judged
 from tests.faults.outcome import UPDATES, Bench, Outcome, facts
 
 WHERE = (
@@ -89,6 +93,38 @@ def two_processes(bench: Bench) -> Outcome:
         first.ended()
         bench.judge_trained(first, outcome, UPDATES, "first of two", complete=True)
     return outcome
+
+
+def ranks(bench: Bench) -> Outcome:
+    """Eight ranks start at once, one is killed: seven are complete, one is whole up to there, and is named."""
+    outcome, count = Outcome(), 8
+    for _ in range(bench.trials(2, 25)):
+        first = bench.nursery.start(UPDATES, constants=SEAL_OFTEN, pace=0.01, place=_place(0, count))
+        others = [
+            bench.nursery.start(UPDATES, constants=SEAL_OFTEN, pace=0.01, place=_place(r, count), run_dir=first.run_dir)
+            for r in range(1, count)
+        ]
+        children, dead = [first, *others], bench.random.randrange(count)
+        until = bench.random.randrange(2, UPDATES - 4)
+        children[dead].listen(lambda one, until=until: one.done >= until)  # type: ignore[misc]
+        children[dead].signal(signal.SIGKILL)
+        for child in children:
+            child.ended()
+        words = status_words(open_run(first.run_dir))
+        if f"rank {dead} not closed, last complete update" not in words or "7 ranks closed" not in words:
+            outcome.wrong[f"rank {dead} was killed, the run says: {words}"] += 1
+        for rank, child in enumerate(children):
+            verdict = judged(first.run_dir, bench.twin, child.done + 1, rank=rank)
+            if rank != dead and verdict.last + 1 != UPDATES:
+                verdict.wrong.append(f"rank {rank} of {count} has updates up to {verdict.last}")
+            outcome.add(verdict, f"rank {rank}, {dead} killed")
+        for child in children:
+            bench.discard(child, keep=bool(outcome.wrong))
+    return outcome
+
+
+def _place(rank: int, count: int) -> dict[str, int]:
+    return {"rank": rank, "world_size": count}
 
 
 def clock(bench: Bench) -> Outcome:

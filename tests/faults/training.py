@@ -25,12 +25,13 @@ class Unrecorded:
         """Take an update."""
 
 
-def recorded(run_dir: Path, *, resume: bool = False) -> Loop:
+def recorded(run_dir: Path, *, resume: bool = False, **place: int) -> Loop:
     """Return a loop that records every detail of every update: what is measured does not depend on the clock."""
     loop = Loop()
     groups = {"actor": loop.net.heads, "critic": loop.net.critic, "shared": loop.net.body}
     heads = {name: loop.net.heads[name] for name in SIZES}
-    loop.rec = Recorder(run_dir, loop.net, heads=heads, sizes=SIZES, groups=groups, overhead_budget=None, resume=resume)
+    options: dict[str, Any] = {"overhead_budget": None, "resume": resume, "all_ranks": True, **place}
+    loop.rec = Recorder(run_dir, loop.net, heads=heads, sizes=SIZES, groups=groups, **options)
     return loop
 
 

@@ -80,7 +80,8 @@ def child(order: dict[str, Any]) -> None:
     voice = Voice(order["socket"], order["hold"])
     voice.say("ready", os.getpid())
     handed = _counted()
-    loop = recorded(Path(order["run_dir"]), resume=order.get("resume", False)) if order["record"] else unrecorded()
+    how = {"resume": order.get("resume", False), **order.get("place", {})}
+    loop = recorded(Path(order["run_dir"]), **how) if order["record"] else unrecorded()
     if order["record"]:
         voice.say("made", loop.rec._store._thread.native_id, loop.rec._store._sealer.native_id)
     facts = order.get("harm", {"name": "none"})
