@@ -72,10 +72,10 @@ class Attempt:
         try:
             with (self.folder / layout.LOCK_FILE).open("rb") as file:
                 fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except FileNotFoundError:
-            return False
-        except OSError:
+        except BlockingIOError:
             return True
+        except OSError:  # no lock file, or a file system without locks
+            return False
         return False
 
 

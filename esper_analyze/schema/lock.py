@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import logging
 import os
 import socket
+import time
 from pathlib import Path
 
 from esper_analyze.schema.files import write_all
 from esper_analyze.schema.layout import LOCK_FILE
 
+LOG = logging.getLogger("recorder")
 UNKNOWN = "an unknown process"
+ATTEMPTS, PAUSE = 6, 0.02
 
 
 class LockedError(RuntimeError):
@@ -25,13 +29,23 @@ class WriterLock:
         self.path = path
         self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         try:
-            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
+            self._take()
+        except BlockingIOError as error:
             holder = os.read(self._descriptor, 200).decode(errors="replace").strip() or UNKNOWN
             os.close(self._descriptor)
             raise LockedError(f"{path.parent} is being written by {holder}") from error
+        except OSError as error:  # some network file systems have no locks
+            LOG.warning("recorder: %s cannot be locked (%s); nothing keeps a second writer away", path, error)
         os.ftruncate(self._descriptor, 0)
         write_all(self._descriptor, f"pid {os.getpid()} on {socket.gethostname()}".encode())
+
+    def _take(self) -> None:
+        """Lock the file. A reader that looks whether somebody writes holds it for an instant: that is no writer."""
+        for _ in range(ATTEMPTS - 1):
+            with contextlib.suppress(BlockingIOError):
+                return fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            time.sleep(PAUSE)
+        return fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
     def release(self) -> None:
         """Let go of the lock; the file no longer names anybody."""

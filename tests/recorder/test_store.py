@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import json
 import math
 import os
+import threading
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -258,6 +262,28 @@ def test_a_second_writer_is_refused_and_told_who_is_first(tmp_path: Path) -> Non
         WriterLock(tmp_path / ".lock")
     lock.release()
     WriterLock(tmp_path / ".lock").release()
+
+
+def test_a_reader_that_looks_whether_somebody_writes_keeps_no_writer_away(tmp_path: Path) -> None:
+    path = tmp_path / ".lock"
+    path.touch()
+    with path.open("rb") as reader:
+        fcntl.flock(reader, fcntl.LOCK_SH)
+        release = threading.Timer(0.03, partial(fcntl.flock, reader, fcntl.LOCK_UN))
+        release.start()
+        WriterLock(path).release()
+        release.join()
+
+
+def test_a_file_system_without_locks_is_no_reason_not_to_record(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def unsupported(*_: object) -> None:
+        raise OSError(errno.EOPNOTSUPP, "Operation not supported")
+
+    monkeypatch.setattr(fcntl, "flock", unsupported)
+    WriterLock(tmp_path / ".lock").release()
+    assert "cannot be locked" in caplog.text
 
 
 def test_a_failed_write_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -37,7 +37,7 @@ def test_a_directory_that_is_no_run_is_wrong_use(tmp_path: Path) -> None:
 
 def test_a_newer_schema_is_refused_by_name(copied: Path) -> None:
     edit(copied, schema_version="2.0")
-    with pytest.raises(UsageError, match=r"was recorded with schema 2\.0, this version reads up to 1\.1"):
+    with pytest.raises(UsageError, match=r"was recorded with schema 2\.0, this version reads up to 1\.2"):
         open_run(copied)
 
 

@@ -50,6 +50,7 @@ RULE = Rule(
         Example("a little apart", "warning", {"spread": 1e-3, "ranks": 2}),
         Example("each its own gradient", "critical", {"spread": 0.4, "ranks": 2}),
         Example("NaN on one rank only", "critical", {"spread": float("inf"), "ranks": 2}),
+        Example("compared with nothing", "no_data", {"spread": None, "ranks": 2}),
         Example("one rank", "not_applicable", {"spread": None, "ranks": 1}),
     ),
 )

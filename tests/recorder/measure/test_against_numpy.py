@@ -253,6 +253,6 @@ def test_mask_statistics_match_numpy(size: int, n: int, seed: int) -> None:
     rng = np.random.default_rng(seed)
     valid, relevant = rng.integers(1, size + 1, (2, n)), rng.random((2, n)) < 0.5
     found = masks.mask_statistics(torch.from_numpy(valid), torch.from_numpy(relevant)).numpy()
-    wanted = [valid.min(1), valid.mean(1), valid.max(1), (valid == 1).mean(1), (valid > 1).mean(1)]
+    wanted = [np.full(2, n), valid.min(1), valid.mean(1), valid.max(1), (valid == 1).mean(1), (valid > 1).mean(1)]
     wanted += [relevant.mean(1), (relevant & (valid > 1)).mean(1)]
     np.testing.assert_allclose(found, np.stack(wanted), atol=1e-12)
