@@ -134,7 +134,7 @@ def numbers(table: Table, name: str, cells: pa.ChunkedArray) -> tuple[Floats, Bo
         return values, null
     if column.kind is Kind.TEXT:
         return np.where(null, np.nan, 1.0), null
-    floats = cells.cast(pa.float64())
+    floats = cells.cast(pa.float64(), safe=False)  # integers beyond 2^53 are rounded
     return _floats(pc.fill_null(floats, np.nan) if cells.null_count else floats), null
 
 

@@ -15,7 +15,7 @@ import pyarrow as pa
 from esper_analyze.errors import DamagedError
 from esper_analyze.runs.inspection import DAMAGE, Inspection, Step, inspect_attempt
 from esper_analyze.runs.journal import Change, forget_staged, pending
-from esper_analyze.runs.verify import Place, places
+from esper_analyze.runs.verify import Place, places, twins
 from esper_analyze.schema import layout
 from esper_analyze.schema.arrow import arrow_schema
 from esper_analyze.schema.layout import ShardEntry
@@ -49,6 +49,8 @@ def compact(run_dir: Path, step: Step = lambda: None, *, cells: int = STRETCH_CE
             change.carry_out()
         forget_staged(place.folder)
         found.append((place, _sound(place, step)))
+    for fault in twins([one for _, one in found]):
+        raise DamagedError(f"{run_dir / fault.file} {fault.reason}")
     before = [entry for _, one in found for _, entry in one.attempt.shards]
     after = [entry for place, one in found for entry in _compact(place, one, cells)]
     return Compacted(

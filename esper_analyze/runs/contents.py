@@ -103,7 +103,7 @@ class _Gathered:
         if column.name == "update":
             self._updates.append(np.unique(integers(cells)))
         if LOST_IN.get(self.table.name) == column.name:
-            self._lost += max(int(pc.sum(cells).as_py() or 0), 0)
+            self._lost += sum(one for one in cells.to_pylist() if one and one > 0)  # Arrow's sum wraps beyond 2^63
 
     def _tell(self, fault: str) -> None:
         if fault not in self.faults:

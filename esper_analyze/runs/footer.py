@@ -10,22 +10,25 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from esper_analyze.errors import UsageError
+from esper_analyze.schema import layout
 from esper_analyze.schema.arrow import arrow_schema, schema_fingerprint
 from esper_analyze.schema.column import Table
 from esper_analyze.schema.history import VERSION, VERSION_KEY, is_newer, is_newer_major
+from esper_analyze.schema.layout import ShardEntry
 from esper_analyze.schema.limits import LARGEST_COLUMN, LARGEST_FOOTER, LARGEST_SHARD_ROWS
 from esper_analyze.schema.shapes import shapes
 from esper_analyze.schema.validate import schema_faults
 
 _MAGIC = b"PAR1"
 _END = struct.Struct("<I4s")
+_NUMBERS = {"seq": "sequence numbers", "update": "updates"}
 
 
-def footer_fault(path: Path, table: Table, rows: int | None = None, mark: str | None = None) -> str | None:
+def footer_fault(path: Path, table: Table, entry: ShardEntry | None = None) -> str | None:
     """Return why the file at ``path`` is no shard of ``table``, as some version declared it; None when it is one.
 
-    ``rows`` and ``mark``: how many it must hold and the fingerprint its columns must have, where that is known.
-    Raises ``OSError`` when the file cannot be read, ``UsageError`` when it says to be of a newer version.
+    ``entry``: what the manifest says of it, where it does. Raises ``OSError`` when the file cannot be read,
+    ``UsageError`` when it says to be of a newer version.
     """
     reason = _end_fault(path)
     if reason is not None:
@@ -35,9 +38,9 @@ def footer_fault(path: Path, table: Table, rows: int | None = None, mark: str | 
         schema = found.schema.to_arrow_schema()
     except (pa.ArrowException, ValueError, RecursionError) as error:
         return f"has a footer that cannot be read ({type(error).__name__})"
-    reason = _schema_fault(table, schema, mark)
+    reason = _schema_fault(table, schema, entry.schema if entry else None)
     _refuse_newer(path, found, unknown=reason is not None)
-    return reason or _size_fault(found) or _rows_fault(found.num_rows, rows)
+    return reason or _size_fault(found) or (_entry_fault(found, entry) if entry else None) or _rank_fault(path, found)
 
 
 def footer_mark(path: Path) -> str:
@@ -127,7 +130,40 @@ def _size_fault(found: pq.FileMetaData) -> str | None:
     return None
 
 
-def _rows_fault(found: int, wanted: int | None) -> str | None:
-    if wanted is None or found == wanted:
+def _rank_fault(path: Path, found: pq.FileMetaData) -> str | None:
+    """Return why rows are not of the rank whose folder they lie in: by the column's statistics, or by its cells."""
+    own = layout.rank_of(path.parent.parent)
+    if own is None or not found.num_rows:
         return None
-    return f"holds {found:,} rows, the manifest says {wanted:,}"
+    strange = [rank for rank in _ranks(path, found) if rank != own]
+    return f"holds rows of rank {strange[0]}, its folder is of rank {own}" if strange else None
+
+
+def _ranks(path: Path, found: pq.FileMetaData) -> set[int]:
+    edges = _edges(found, "rank")
+    if edges is not None:
+        return set(edges)
+    with pq.ParquetFile(path) as file:
+        return set(file.read(columns=["rank"], use_threads=False)["rank"].unique().to_pylist())
+
+
+def _edges(found: pq.FileMetaData, name: str) -> tuple[int, int] | None:
+    """Return the least and the largest cell of an integer column, None where the statistics do not say."""
+    place = found.schema.names.index(name)
+    groups = [found.row_group(number).column(place).statistics for number in range(found.num_row_groups)]
+    if not groups or not all(one is not None and one.has_min_max for one in groups):
+        return None
+    return min(one.min for one in groups), max(one.max for one in groups)
+
+
+def _entry_fault(found: pq.FileMetaData, entry: ShardEntry) -> str | None:
+    """Return what the manifest says otherwise than the footer: readers go by both."""
+    if found.num_rows != entry.rows:
+        return f"holds {found.num_rows:,} rows, the manifest says {entry.rows:,}"
+    said = {"seq": (entry.first_seq, entry.last_seq), "update": (entry.first_update, entry.last_update)}
+    for name, (first, last) in said.items():
+        edges = _edges(found, name)
+        if edges is not None and edges != (first, last):
+            own = f"{edges[0]:,}–{edges[1]:,}"
+            return f"holds the {_NUMBERS[name]} {own}, the manifest says {first:,}–{last:,}"
+    return None

@@ -90,8 +90,25 @@ def find_attempts(run_dir: Path) -> list[Attempt]:
             number = layout.attempt_of(folder)
             if number is not None and folder.is_dir():
                 attempts.append(read_attempt(folder, rank, number))
+    _leave_out_twins(attempts)
     supersede(attempts)
     return attempts
+
+
+def _leave_out_twins(attempts: list[Attempt]) -> None:
+    """Leave out attempts with a number that another of the rank has: a recorder never numbers two alike."""
+    first: dict[tuple[int, int], Attempt] = {}
+    for attempt in attempts:
+        other = first.setdefault((attempt.rank, attempt.number), attempt)
+        if other is not attempt:
+            attempt.shards, attempt.tail = [], Tail()
+            attempt.broken.insert(0, Broken(attempt.folder, twin_fault(attempt, other)))
+
+
+def twin_fault(attempt: Attempt, other: Attempt) -> str:
+    """Return what is wrong with two attempts of the same number."""
+    words = f"is attempt {attempt.number} of rank {attempt.rank}, and so is {other.folder.name}"
+    return f"{words}: one of them is of another run, move it away"
 
 
 def supersede(attempts: list[Attempt]) -> None:
@@ -135,6 +152,7 @@ def _read_once(folder: Path, rank: int, number: int, check: Check | None) -> Att
             attempt.shards.append((path, entry))
         else:
             attempt.broken.append(Broken(path, reason, entry))
+    _leave_out_overlaps(attempt)
     spans: dict[str, list[tuple[int, int]]] = {}
     for _, entry in attempt.shards:
         spans.setdefault(entry.table, []).append((entry.first_seq, entry.last_seq))
@@ -161,6 +179,19 @@ def _written_again(entries: list[ShardEntry]) -> list[ShardEntry]:
         if newest[entry.table, entry.first_seq].last_seq < entry.last_seq
         or newest[entry.table, entry.first_seq] is entry
     ]
+
+
+def _leave_out_overlaps(attempt: Attempt) -> None:
+    """Leave out shards with rows that are, by their numbers, in another sound shard of the table too."""
+    last: dict[str, ShardEntry] = {}
+    for path, entry in sorted(attempt.shards, key=lambda one: (one[1].first_seq, one[1].number)):
+        other = last.get(entry.table)
+        if other is None or other.last_seq < entry.first_seq:
+            last[entry.table] = entry
+        else:
+            attempt.shards.remove((path, entry))
+            reason = f"holds rows {entry.first_seq:,}–{entry.last_seq:,}, and so does {other.shard} in part"
+            attempt.broken.append(Broken(path, reason, entry))
 
 
 def _look_for_unlisted(attempt: Attempt, spans: Spans, listed: set[str]) -> None:
@@ -247,7 +278,7 @@ def shard_fault(path: Path, entry: ShardEntry) -> str | None:
         reason = _file_fault(path, entry)
         if reason is None and table is None:
             return unknown_table(path, entry.table)
-        return reason or footer_fault(path, BY_NAME[entry.table], entry.rows, entry.schema)
+        return reason or footer_fault(path, BY_NAME[entry.table], entry)
     except FileNotFoundError:
         return "is missing, the manifest lists it"
     except OSError as error:

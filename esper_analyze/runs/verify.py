@@ -12,7 +12,7 @@ import numpy as np
 from esper_analyze.errors import DamagedError, UsageError
 from esper_analyze.runs.inspection import DAMAGE, NOTE, Fault, Inspection, Step, inspect_attempt
 from esper_analyze.runs.run import Run, find_runs, identity
-from esper_analyze.runs.shards import supersede
+from esper_analyze.runs.shards import supersede, twin_fault
 from esper_analyze.schema import layout
 from esper_analyze.schema.lock import holder
 
@@ -107,7 +107,7 @@ def verify(path: Path, step: Step = lambda: None) -> Verified:
     inspected = [inspect_attempt(one.folder, one.rank, one.number, step, level=level) for one in places(path)]
     supersede([one.attempt for one in inspected])
     faults += [fault for one in inspected for fault in one.faults]
-    faults += list(_between_attempts(inspected)) + list(_run_notes(path, info))
+    faults += [*twins(inspected), *_between_attempts(inspected), *_run_notes(path, info)]
     return _verified(path, info, inspected, faults)
 
 
@@ -135,6 +135,17 @@ def _status(run: Run) -> str:
         return f"not closed, {whole}"
     reasons = {str((attempt.closed or {}).get("reason")) for attempt in run.attempts}
     return ("repaired, " if "repaired" in reasons else "closed, ") + whole
+
+
+def twins(inspected: Sequence[Inspection]) -> Iterator[Fault]:
+    """Yield attempts with a number that another of the rank has."""
+    first: dict[tuple[int, int], Inspection] = {}
+    for one in inspected:
+        own = one.attempt
+        other = first.setdefault((own.rank, own.number), one).attempt
+        if other is not own:
+            where = f"{own.folder.parent.name}/{own.folder.name}"
+            yield Fault(DAMAGE, where, twin_fault(own, other), None, None, own.rank, own.number)
 
 
 def _between_attempts(inspected: Sequence[Inspection]) -> Iterator[Fault]:

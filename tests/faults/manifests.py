@@ -34,7 +34,7 @@ def manifests(bench: Bench) -> Outcome:
     outcome, told = Outcome(), {"named": 0, "harmless": 0, "by_verify_only": 0}
     ended = {"name": "end", "at": UPDATES, "how": "os._exit"}
     for name, order in (("closed", {}), ("killed", {"harm": ended})):
-        child = bench.nursery.run(UPDATES + len(order), constants=SEAL_OFTEN | {"SEAL_UPDATES": 4}, **order)
+        child = bench.nursery.run(UPDATES + len(order), pace=0.05, constants=SEAL_OFTEN | {"SEAL_UPDATES": 4}, **order)
         clean = _frames(child.run_dir)
         path = next(child.run_dir.rglob(MANIFEST_FILE))
         for label, content, forged in _harms(bench, path.read_bytes()):

@@ -2,7 +2,20 @@
 
 from __future__ import annotations
 
-from tests.faults import company, disks, files, kills, manifests, numbers, tools, values
+from tests.faults import (
+    columns,
+    company,
+    disks,
+    files,
+    foreign,
+    kills,
+    manifests,
+    numbers,
+    sums,
+    tools,
+    values,
+    versions,
+)
 from tests.faults.outcome import Row
 
 MATRIX: tuple[tuple[str, str, Row], ...] = (
@@ -23,6 +36,10 @@ MATRIX: tuple[tuple[str, str, Row], ...] = (
     ("16", "one bad run among 100", files.one_bad_run),
     ("17", "NaN, Inf and null, 4 engines, 4 writers", numbers.counts_of_nan),
     ("18", "value round trip: log, shard, repair, compact", values.round_trips),
+    ("19", "integer overflow in aggregates", sums.sums),
+    ("20", "columns that are not the declared ones", columns.odd_columns),
+    ("21", "runs and shards of newer versions", versions.newer_versions),
+    ("22", "runs of every past version", versions.past_versions),
     ("23", "fork: DataLoader workers, os.fork", company.forks),
     ("24", "8 threads hand over rows", company.threads),
     ("25", "two processes, one run", company.two_processes),
@@ -31,14 +48,11 @@ MATRIX: tuple[tuple[str, str, Row], ...] = (
     ("29", "live reads while writing", company.live_reads),
     ("38", "the recorder's own errors", company.own_errors),
     ("39", "disk stalls seconds", disks.slow_disk),
+    ("foreign", "foreign files, wrong rank, shards twice", foreign.foreign_files),
     ("stop", "SIGSTOP, then SIGCONT", kills.stopped),
     ("writer", "writer or sealer thread dies", company.writer_dies),
 )
 LATER: tuple[tuple[str, str, str], ...] = (
-    ("19", "integer overflow in aggregates", "no trial written"),
-    ("20", "columns extra, missing, retyped, reordered", "no trial written"),
-    ("21", "shard of a newer major version", "no trial written"),
-    ("22", "files of every past version", "there is one version so far"),
     ("27", "resume with the step counter rewound", "resume has trials of its own"),
     ("30", "hostile names", "no trial written"),
     ("31", "hostile SQL", "no trial written"),

@@ -19,6 +19,7 @@ from esper_analyze.runs.run import Run, open_run
 from esper_analyze.schema import TABLES
 from esper_analyze.schema.block import Block, Rows
 from esper_analyze.schema.column import Column, Kind, Table
+from recorder.store import store as store_module
 from recorder.store.run_file import create_run
 from recorder.store.store import Store
 from tests.faults.outcome import Bench, Outcome, facts
@@ -93,15 +94,23 @@ def _pass_through(outcome: Outcome, run_dir: Path, table: Table, cells: Cells) -
     store.put({table.name: rows[half : half + half // 2]})
     store.put({table.name: _block(cells, half + half // 2, AT_ONCE)})
     store.settle(10.0)
-    store.inert = True  # as if it had been killed: half of the rows are in a shard, half in the log
-    store.lock.release()
-    store._rank_lock.release()
+    _killed(store)
     for stage, work in STAGES.items():
         work(run_dir)
         run = open_run(run_dir)
         for reader, read in READERS.items():
             _compare(outcome, f"{table.name} after {stage} by {reader}", read(run, table), cells)
     shutil.rmtree(run_dir)
+
+
+def _killed(store: Store) -> None:
+    """Leave the store as a kill leaves it: half of the rows are in a shard, half in the log."""
+    store.inert = store._closing = True
+    for bell, thread in ((store._bell, store._thread), (store._due_bell, store._sealer)):
+        store_module._ring(bell)
+        thread.join()
+    store.lock.release()
+    store._rank_lock.release()
 
 
 def _block(cells: Cells, start: int, stop: int) -> Rows:

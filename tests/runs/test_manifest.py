@@ -9,7 +9,7 @@ import pytest
 from esper_analyze.errors import DamagedError
 from esper_analyze.runs.repair import repair
 from esper_analyze.runs.run import open_run
-from tests.runs.stored import copied, folder, frames, same, write
+from tests.runs.stored import copied, folder, frames, relist, same, write
 
 
 @pytest.fixture(scope="module")
@@ -45,3 +45,13 @@ def test_a_run_without_any_shard_needs_no_manifest(tmp_path: Path) -> None:
     run = write(tmp_path / "run", close=False, updates=2)
     assert not (folder(run) / "manifest.jsonl").exists()
     assert open_run(run).last_update == 1
+
+
+@pytest.mark.parametrize("field", ["first_seq", "last_seq", "first_update", "last_update"])
+def test_a_line_that_vouches_for_other_numbers_than_the_footer_s_is_no_cover(
+    closed: Path, tmp_path: Path, field: str
+) -> None:
+    run = copied(closed, tmp_path / "run")
+    relist(run, "heads-000002.parquet", **{field: 2**63})
+    with pytest.raises(DamagedError, match=r"heads-000002\.parquet holds the (updates|sequence numbers) .* says"):
+        open_run(run)

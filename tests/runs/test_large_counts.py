@@ -1,0 +1,49 @@
+"""Integers near 2^63 are added up and judged without wrapping."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from esper_analyze.runs.batches import numbers
+from esper_analyze.runs.replay import replay
+from esper_analyze.runs.run import open_run
+from esper_analyze.runs.verify import verify
+from esper_analyze.schema.block import Block
+from esper_analyze.schema.tables import UPDATES
+from recorder.store.run_file import create_run
+from recorder.store.store import Store
+
+LARGEST = 2**63 - 1
+
+
+@pytest.fixture
+def run_dir(tmp_path: Path) -> Path:
+    create_run(tmp_path, {"name": "counts", "level": "NORMAL"})
+    store = Store(tmp_path)
+    cells = {"update": np.arange(4), "status": "performed", "level": "NORMAL", "kl_k3": 0.01}
+    store.put({"updates": Block(4, {**cells, "dropped_rows": np.full(4, LARGEST)})})
+    store.close("closed")
+    return tmp_path
+
+
+def test_rows_counted_as_lost_do_not_wrap(run_dir: Path) -> None:
+    found = verify(run_dir)
+    assert [fault.rows for fault in found.faults] == [4 * LARGEST]
+
+
+def test_counts_beyond_2_to_the_53_are_judged(run_dir: Path) -> None:
+    judged = replay(open_run(run_dir))
+    assert [(incident.rule, incident.peak) for incident in judged.incidents if incident.rule == "data_lost"] == [
+        ("data_lost", 2.0**63)
+    ]
+
+
+@pytest.mark.parametrize("cell", [LARGEST, -(2**63), 2**53 + 1, -1, 0])
+def test_the_detector_gets_the_nearest_float(cell: int) -> None:
+    values, null = numbers(UPDATES, "dropped_rows", pa.chunked_array([pa.array([cell, None], pa.int64())]))
+    assert values[0] == float(cell)
+    assert null.tolist() == [False, True]
