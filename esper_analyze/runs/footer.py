@@ -38,6 +38,10 @@ def footer_fault(path: Path, table: Table, entry: ShardEntry | None = None) -> s
         schema = found.schema.to_arrow_schema()
     except (pa.ArrowException, ValueError, RecursionError) as error:
         return f"has a footer that cannot be read ({type(error).__name__})"
+    except OSError as error:
+        if error.errno is not None:
+            raise
+        return f"has a footer that cannot be read ({error})"  # what Arrow raises for a schema that is no flatbuffer
     reason = _schema_fault(table, schema, entry.schema if entry else None)
     _refuse_newer(path, found, unknown=reason is not None)
     return reason or _size_fault(found) or (_entry_fault(found, entry) if entry else None) or _rank_fault(path, found)
