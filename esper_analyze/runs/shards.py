@@ -208,8 +208,9 @@ def _look_for_unlisted(attempt: Attempt, spans: Spans, listed: set[str]) -> None
             attempt.leftover.append(path)
         else:
             attempt.broken.append(Broken(path, f"is listed by no manifest and {reason}"))
-    if not listed and len(attempt.broken) > before:
-        manifest = attempt.folder / layout.MANIFEST_FILE
+    manifest = attempt.folder / layout.MANIFEST_FILE
+    told = any(one.file == manifest for one in attempt.broken)
+    if not listed and not told and len(attempt.broken) > before:
         words = "lists no shard, and there are some" if manifest.is_file() else "is missing, and there are shards"
         attempt.broken.insert(0, Broken(manifest, words))
 
