@@ -11,7 +11,7 @@ import polars as pl
 from esper_analyze.runs.run import Run
 from esper_analyze.schema import merging
 from esper_analyze.schema.arrow import arrow_schema
-from esper_analyze.schema.column import Table
+from esper_analyze.schema.column import Column, Kind, Table
 from esper_analyze.schema.tables import BY_NAME, TABLES
 from esper_analyze.schema.tables.updates import LOW_VARIANCE, STATUSES
 from esper_analyze.schema.zero import explain_zero
@@ -47,7 +47,7 @@ def _one_row(table: Table, rows: pl.DataFrame, rules: Mapping[str, merging.How])
     """Return one row for each key of ``table``."""
     keys = [name for name in table.key if name != "rank"]
     plain = {name: how for name, how in rules.items() if not isinstance(how, merging.Derived)}
-    made = [_expression(name, how).alias(name) for name, how in plain.items()]
+    made = [_expression(table.column(name), how).alias(name) for name, how in plain.items()]
     made += [one.alias(name) for name, one in _DERIVED.get(table.name, {}).items()]
     found = rows.sort("rank", "seq").group_by(keys, maintain_order=True).agg(*made).sort("update", maintain_order=True)
     if table.name == "heads":
@@ -60,14 +60,14 @@ def _one_row(table: Table, rows: pl.DataFrame, rules: Mapping[str, merging.How])
     )
 
 
-def _expression(name: str, how: merging.How) -> pl.Expr:
-    column = pl.col(name)
+def _expression(declared: Column, how: merging.How) -> pl.Expr:
+    column = pl.col(declared.name)
     if isinstance(how, merging.Mean):
         return _mean(column, pl.col(how.weight))
     known = column.is_not_null().any()
     made: dict[str, pl.Expr] = {
         merging.FIRST: column.drop_nulls().first(),
-        merging.SUM: pl.when(known).then(column.sum()),
+        merging.SUM: pl.when(known).then(_total(column) if declared.kind is Kind.INT else column.sum()),
         merging.MAX: column.nan_max(),
         merging.MIN: column.nan_min(),
         merging.ANY: pl.when(known).then(column.any()),
@@ -75,6 +75,11 @@ def _expression(name: str, how: merging.How) -> pl.Expr:
         merging.TOLD: pl.when(known).then(pl.format("rank {}: {}", pl.col("rank"), column).drop_nulls().str.join("; ")),
     }
     return made[str(how)]
+
+
+def _total(column: pl.Expr) -> pl.Expr:
+    """Return the sum of integers, at most what a column holds: polars' own sum wraps."""
+    return column.cast(pl.Int128).sum().clip(-(2**63), 2**63 - 1)
 
 
 def _weight(value: pl.Expr, weight: pl.Expr) -> pl.Expr:

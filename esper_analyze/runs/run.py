@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 ATTEMPT = "attempt number"
+_LOGS = "rank*/attempt-*/.wal-*"
+"""Logs do not say what columns they hold: those of a newer version, even a minor one, are left to its own program."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -322,7 +324,7 @@ def identity(path: Path) -> dict[str, Any]:
         version = str(info[VERSION_KEY])
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise DamagedError(f"{file} cannot be read as a run's identity ({type(error).__name__})") from error
-    if is_newer_major(version):
+    if is_newer_major(version) or (is_newer(version) and any(path.glob(_LOGS))):
         raise newer_schema(path, version)
     if not was_declared(version) and not is_newer(version):
         raise DamagedError(f"{file} names the impossible schema version {version[:40]!r}")

@@ -13,6 +13,7 @@ from esper_analyze.schema import layout
 from esper_analyze.schema.entries import Entry, fitting
 from esper_analyze.schema.frames import Fault, frames
 from esper_analyze.schema.limits import LARGEST_LOG
+from esper_analyze.schema.shapes import former_names, with_names
 from esper_analyze.schema.tables import BY_NAME
 
 
@@ -81,7 +82,8 @@ def tail_of(logs: Sequence[tuple[Path, bytes | OSError]], rank: int, sealed: Spa
         for frame in found:
             for table, entry in frame.items():
                 if not any(first <= entry[0] <= last for first, last in sealed.get(table, ())):
-                    entries.setdefault(table, []).append(entry)
+                    rows = with_names(entry[1], former_names(BY_NAME[table]))
+                    entries.setdefault(table, []).append((entry[0], rows))
     for table, some in entries.items():
         tail.tables[table], misfits = fitting(BY_NAME[table], _once(some), rank)
         tail.misfits += misfits

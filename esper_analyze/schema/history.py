@@ -4,9 +4,9 @@ A run is not rewritten when the schema changes. Each shard carries the fingerpri
 by it the reader finds the shard's version, and reads today's columns out of it: those that were called otherwise under
 their name of then, those that were not recorded yet as null. Shards of several versions may lie in one run.
 
-Whoever changes a table adds a ``Version`` here. Adding columns (which may be empty) or tables, and giving a column
-another name, is a minor version. Anything that an older reader would understand wrongly (another type, unit or
-meaning, a column left out) is a major one: older readers refuse the run by its number.
+Whoever changes a table adds a ``Version`` here, and a run of it to ``tests/golden``. Adding columns (which may be
+empty) or tables, and giving a column another name, is a minor version. Anything that an older reader would understand
+wrongly (another type, unit or meaning, a column left out) is a major one: older readers refuse the run by its number.
 """
 
 from __future__ import annotations

@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from esper_analyze.schema.arrow import arrow_schema, fingerprint
+from esper_analyze.schema.block import Block, Rows
 from esper_analyze.schema.column import Table
 from esper_analyze.schema.history import VERSIONS, Version
 
@@ -71,14 +72,27 @@ def shape_of(table: Table, mark: str) -> Shape | None:
     return shapes(table).get(mark)
 
 
+@cache
 def former_names(table: Table) -> dict[str, str]:
-    """Return today's name of each column by the names it had before; a name that is today's of another is left out."""
+    """Return today's name of each column by the names it had before; a name that is another's today is left out."""
     return {
         then: today
         for shape in shapes(table).values()
         for today, then in shape.sources.items()
         if then is not None and then not in table.names
     }
+
+
+def with_names(rows: Rows, names: Mapping[str, str]) -> Rows:
+    """Return ``rows`` with their columns called as ``names`` says, those it does not say as they are.
+
+    A log does not say which version wrote it: its rows are read under the names of all versions.
+    """
+    if not names:
+        return rows
+    if isinstance(rows, Block):
+        return Block(len(rows), {names.get(name, name): cell for name, cell in rows.cells.items()})
+    return [{names.get(name, name): cell for name, cell in row.items()} for row in rows]
 
 
 def read_shard(

@@ -81,3 +81,18 @@ def test_a_newer_minor_version_is_read_as_far_as_its_columns_are_known(command: 
     said = command("verify", run_dir)
     assert said.code == 2
     assert "groups-000001.parquet was recorded with schema 1.9" in said.err
+
+
+@pytest.mark.parametrize("line", LINES)
+def test_a_killed_run_of_a_newer_minor_version_is_refused_for_its_log(
+    line: tuple[str, ...], command: Command, tmp_path: Path
+) -> None:
+    run_dir = Path(shutil.copytree(TODAY, tmp_path / "run"))
+    info = json.loads((run_dir / "run.json").read_text()) | {"schema_version": "1.999"}
+    (run_dir / "run.json").write_text(json.dumps(info))
+    if line[0] != "report":
+        assert command(line[0], run_dir, *line[1:]).code == 0
+    next(run_dir.rglob("closed.json")).with_name(".wal-000009").write_bytes(b"ESPERLOG1\n")
+    said = command(line[0], run_dir, *line[1:])
+    assert said.code == 2
+    assert "was recorded with schema 1.999" in said.err

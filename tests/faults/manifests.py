@@ -18,6 +18,7 @@ from esper_analyze.schema import TABLES
 from esper_analyze.schema.layout import MANIFEST_FILE, ShardEntry
 from tests.faults.children import SEAL_OFTEN
 from tests.faults.outcome import Bench, Outcome, facts
+from tests.faults.tools import sealed_and_killed
 
 UPDATES = 7
 BYTES = (b"0", b"9", b"-", b".", b"a", b"_", b'"', b"\\", b"{", b"}", b"[", b":", b",", b" ", b"\n", b"\0", b"\xff")
@@ -32,9 +33,9 @@ Harm = tuple[str, bytes | None, bool]
 def manifests(bench: Bench) -> Outcome:
     """Lost, cut, edited, forged: named, or harmless; after ``repair`` every row is there and the run unverified."""
     outcome, told = Outcome(), {"named": 0, "harmless": 0, "by_verify_only": 0}
-    ended = {"name": "end", "at": UPDATES, "how": "os._exit"}
-    for name, order in (("closed", {}), ("killed", {"harm": ended})):
-        child = bench.nursery.run(UPDATES + len(order), pace=0.05, constants=SEAL_OFTEN | {"SEAL_UPDATES": 4}, **order)
+    often = SEAL_OFTEN | {"SEAL_UPDATES": 4}
+    closed = bench.nursery.run(UPDATES, constants=often, pace=0.05)
+    for name, child in (("closed", closed), ("killed", sealed_and_killed(bench, UPDATES))):
         clean = _frames(child.run_dir)
         path = next(child.run_dir.rglob(MANIFEST_FILE))
         for label, content, forged in _harms(bench, path.read_bytes()):

@@ -11,6 +11,7 @@ from tests.faults import (
     kills,
     manifests,
     numbers,
+    resumed,
     sums,
     tools,
     values,
@@ -44,6 +45,7 @@ MATRIX: tuple[tuple[str, str, Row], ...] = (
     ("24", "8 threads hand over rows", company.threads),
     ("25", "two processes, one run", company.two_processes),
     ("26", "8 ranks, one killed", company.ranks),
+    ("27", "resume with the step counter rewound", resumed.rewound),
     ("28", "clock jumps", company.clock),
     ("29", "live reads while writing", company.live_reads),
     ("38", "the recorder's own errors", company.own_errors),
@@ -53,7 +55,6 @@ MATRIX: tuple[tuple[str, str, Row], ...] = (
     ("writer", "writer or sealer thread dies", company.writer_dies),
 )
 LATER: tuple[tuple[str, str, str], ...] = (
-    ("27", "resume with the step counter rewound", "resume has trials of its own"),
     ("30", "hostile names", "no trial written"),
     ("31", "hostile SQL", "no trial written"),
     ("32", "SQL resource bombs", "no trial written"),

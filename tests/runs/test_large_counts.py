@@ -9,7 +9,7 @@ import pyarrow as pa
 import pytest
 
 from esper_analyze.runs.batches import numbers
-from esper_analyze.runs.replay import replay
+from esper_analyze.runs.replay import replay, together
 from esper_analyze.runs.run import open_run
 from esper_analyze.runs.verify import verify
 from esper_analyze.schema.block import Block
@@ -47,3 +47,13 @@ def test_the_detector_gets_the_nearest_float(cell: int) -> None:
     values, null = numbers(UPDATES, "dropped_rows", pa.chunked_array([pa.array([cell, None], pa.int64())]))
     assert values[0] == float(cell)
     assert null.tolist() == [False, True]
+
+
+def test_counts_of_several_ranks_are_added_up_without_wrapping(tmp_path: Path) -> None:
+    create_run(tmp_path, {"name": "counts", "level": "NORMAL", "ranks": 2})
+    for rank in range(2):
+        store = Store(tmp_path, rank=rank)
+        cells = {"update": np.arange(3), "status": "performed", "level": "NORMAL"}
+        store.put({"updates": Block(3, {**cells, "dropped_rows": np.array([LARGEST, 5, 2**62])})})
+        store.close("closed")
+    assert together(open_run(tmp_path)).frame("updates")["dropped_rows"].to_list() == [LARGEST, 10, LARGEST]

@@ -14,9 +14,10 @@ from hypothesis import strategies as st
 
 from esper_analyze.schema import TABLES, VERSION, VERSIONS
 from esper_analyze.schema.arrow import arrow_schema, fingerprint
+from esper_analyze.schema.block import Block
 from esper_analyze.schema.column import real
 from esper_analyze.schema.history import Version, is_newer, is_newer_major, parsed
-from esper_analyze.schema.shapes import history, shapes, upgraded
+from esper_analyze.schema.shapes import former_names, history, shapes, upgraded, with_names
 from esper_analyze.schema.views import select_shards
 from tests.schema.test_arrow import SMALL
 
@@ -116,3 +117,11 @@ def test_no_text_breaks_the_reading_of_a_number(text: str) -> None:
 def test_wording_is_no_new_version() -> None:
     said_better = replace(SMALL, columns=tuple(replace(column, meaning="said better") for column in SMALL.columns))
     assert fingerprint(said_better) == fingerprint(SMALL)
+
+
+def test_a_logged_row_has_today_s_names(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("esper_analyze.schema.shapes.VERSIONS", LATER)
+    names = former_names(SMALL_TODAY)
+    assert names == {"kl_k3": "kl", "spread": "breadth"}
+    assert with_names([{"kl_k3": 0.5, "head": "op"}], names) == [{"kl": 0.5, "head": "op"}]
+    assert with_names(Block(1, {"spread": [2.0]}), names).as_rows() == [{"breadth": 2.0}]  # type: ignore[union-attr]
