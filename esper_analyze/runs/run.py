@@ -175,18 +175,25 @@ class Run:
         return connection
 
     def sandbox(
-        self, tables: Sequence[str] | None = None, *, memory_limit: str = "2GB", threads: int = 2
+        self,
+        tables: Sequence[str] | None = None,
+        *,
+        memory: int = 2 * 10**9,
+        threads: int = 2,
+        spill: Path | None = None,
     ) -> duckdb.DuckDBPyConnection:
         """Return a locked DuckDB connection with the run's tables loaded, that can touch nothing else.
 
         ``tables`` are the ones to load (default: all). Loading comes first, then external access, extensions
-        and settings are shut for good.
+        and settings are shut for good. ``memory`` are the bytes that DuckDB may take; ``spill`` is a directory for
+        what does not fit in them, without one such a query fails.
         """
         import duckdb
 
         settings: dict[str, str | bool | int | float | list[str]] = {
-            "memory_limit": memory_limit,
+            "memory_limit": f"{memory * 9 // 10 // 10**6}MB",  # the rest is for what DuckDB does not count
             "threads": threads,
+            "temp_directory": "" if spill is None else str(spill),
             "python_enable_replacements": False,
             "autoinstall_known_extensions": False,
             "autoload_known_extensions": False,
