@@ -8,9 +8,10 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from esper_analyze.runs.pages import pages_fault
 from esper_analyze.schema.arrow import arrow_schema, fingerprint, schema_fingerprint
 from esper_analyze.schema.column import Table
-from esper_analyze.schema.limits import LARGEST_COLUMN, LARGEST_FOOTER, LARGEST_SHARD_ROWS
+from esper_analyze.schema.limits import LARGEST_COLUMN, LARGEST_FOOTER, LARGEST_SHARD_CELLS
 from esper_analyze.schema.validate import schema_faults
 
 _MAGIC = b"PAR1"
@@ -30,7 +31,8 @@ def footer_fault(path: Path, table: Table, rows: int | None = None) -> str | Non
         schema = found.schema.to_arrow_schema()
     except (pa.ArrowException, ValueError, RecursionError) as error:
         return f"has a footer that cannot be read ({type(error).__name__})"
-    return _schema_fault(table, schema) or _size_fault(found) or _rows_fault(found.num_rows, rows)
+    reason = _schema_fault(table, schema) or _size_fault(found) or _rows_fault(found.num_rows, rows)
+    return reason or pages_fault(path, table, found)
 
 
 def _end_fault(path: Path) -> str | None:
@@ -60,8 +62,9 @@ def _schema_fault(table: Table, found: pa.Schema) -> str | None:
 
 
 def _size_fault(found: pq.FileMetaData) -> str | None:
-    if not 0 <= found.num_rows <= LARGEST_SHARD_ROWS:
-        return f"says to hold {found.num_rows:,} rows, {LARGEST_SHARD_ROWS:,} are the most"
+    most = LARGEST_SHARD_CELLS // max(found.num_columns, 1)
+    if not 0 <= found.num_rows <= most:
+        return f"says to hold {found.num_rows:,} rows, {most:,} are the most"
     groups = [found.row_group(number) for number in range(found.num_row_groups)]
     if sum(group.num_rows for group in groups) != found.num_rows:
         return f"says to hold {found.num_rows:,} rows, its row groups hold another number"

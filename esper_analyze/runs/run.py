@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from esper_analyze.errors import DamagedError, UsageError
+from esper_analyze.runs.blame import decoding, undecodable
 from esper_analyze.runs.shards import Attempt, Broken, find_attempts
 from esper_analyze.schema import BY_NAME, TABLES, VERSION
 from esper_analyze.schema.column import Table
@@ -51,8 +52,10 @@ class Part:
         if self.logged is not None:
             data = self.logged.select(list(columns))
         else:
-            with pq.ParquetFile(self.path, read_dictionary=list(dictionaries)) as file:
+            with decoding(self.path), pq.ParquetFile(self.path, read_dictionary=list(dictionaries)) as file:
                 data = file.read(columns=list(columns), use_threads=False)
+                for name in dictionaries:
+                    data[name].validate(full=True)  # a code beyond its dictionary is read without complaint
         if self.until is None:
             return data
         import pyarrow.compute as pc
@@ -74,7 +77,8 @@ class Part:
         if self.logged is not None:
             found = polars.DataFrame(self.logged.select(list(columns)))
         else:
-            found = polars.read_parquet(str(self.path), columns=list(columns), glob=False, hive_partitioning=False)
+            with decoding(self.path):
+                found = polars.read_parquet(str(self.path), columns=list(columns), glob=False, hive_partitioning=False)
         if self.until is not None:
             found = found.filter(polars.col("update") < self.until)
         return found.with_columns(polars.lit(self.attempt.number).alias(ATTEMPT))
@@ -202,7 +206,8 @@ class Run:
         for table in TABLES:
             if tables is None or table.name in tables:
                 query = self._select(connection, table)
-                connection.execute(f"create table {quote_identifier(table.name)} as {query}")
+                with undecodable(connection, table, self.files(table.name)):
+                    connection.execute(f"create table {quote_identifier(table.name)} as {query}")
                 for number, part in enumerate(self.parts(table.name)):
                     if part.path is None:
                         connection.unregister(_logged_name(table, number))
