@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.faults import bombs, company, disks, files, kills, queries
+from tests.faults import bombs, company, decoders, disks, files, kills, queries, writing
 from tests.faults.outcome import Row
 
 MATRIX: tuple[tuple[str, str, Row], ...] = (
@@ -27,8 +27,10 @@ MATRIX: tuple[tuple[str, str, Row], ...] = (
     ("31", "hostile SQL", queries.hostile_sql),
     ("32", "SQL resource bombs", queries.sql_bombs),
     ("33", "Parquet bomb", bombs.parquet_bombs),
+    ("34", "cells that break decoders, panics", decoders.bad_cells),
     ("38", "the recorder's own errors", company.own_errors),
     ("39", "disk stalls seconds", disks.slow_disk),
+    ("40", "crash while writing a report", writing.report_kills),
     ("stop", "SIGSTOP, then SIGCONT", kills.stopped),
     ("writer", "writer or sealer thread dies", company.writer_dies),
 )
@@ -46,7 +48,5 @@ LATER: tuple[tuple[str, str, str], ...] = (
     ("26", "8 ranks, one killed", "ranks are not recorded yet"),
     ("27", "resume with the step counter rewound", "resume has trials of its own"),
     ("30", "hostile names", "no trial written"),
-    ("34", "polars panic in a reader", "no trial written"),
     ("35", "data 5x memory_limit", "no trial written"),
-    ("40", "crash while writing a report", "no trial written"),
 )
