@@ -24,6 +24,8 @@ from esper_analyze.terminal import say, tell
 
 INTERRUPTED = 130
 TRACEBACK = "ESPER_ANALYZE_TRACEBACK"
+PANIC = "PanicException"
+"""What polars raises when it finds itself at fault; it is no ``Exception``, and polars may not be imported here."""
 
 app = typer.Typer(
     name="esper-analyze",
@@ -63,7 +65,7 @@ def run(arguments: Sequence[str]) -> int:
         return OK
     except KeyboardInterrupt:
         return INTERRUPTED
-    except Exception as error:
+    except BaseException as error:
         return _failed(error)
     return OK
 
@@ -75,8 +77,9 @@ def _invoke(arguments: list[str]) -> None:
         command.invoke(context)
 
 
-def _failed(error: Exception) -> int:
-    if os.environ.get(TRACEBACK):
+def _failed(error: BaseException) -> int:
+    foreign = not isinstance(error, Exception) and type(error).__name__ != PANIC
+    if foreign or os.environ.get(TRACEBACK):
         raise error
     if isinstance(error, EsperError):
         tell(error)
@@ -89,7 +92,7 @@ def _failed(error: Exception) -> int:
     return INTERNAL
 
 
-def _misused(error: Exception, words: str) -> int:
+def _misused(error: BaseException, words: str) -> int:
     context = getattr(error, "ctx", None)
     if type(error).__name__ == "NoArgsIsHelpError":
         sys.stderr.write(words + "\n")

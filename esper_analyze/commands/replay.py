@@ -62,6 +62,7 @@ def replay(
 
     Example: esper-analyze replay RUN --set kl_spike.warning=0.05
     """
+    from esper_analyze.runs.blame import blamed
     from esper_analyze.runs.recorded_rules import grown_since, judged_live, stored_thresholds
     from esper_analyze.runs.replay import replay as run_replay
     from esper_analyze.runs.run import open_run
@@ -77,11 +78,11 @@ def replay(
     chosen = changed_thresholds(stored, thresholds, assignments)
     if verify:
         rules = judged_live(run, rules)
-    with progress("judging", run.last_update) as step:
-        result = run_replay(run, chosen, rules=rules, progress=step)
-    different = _verified(run, result, chosen, rules) if verify else None
     asked = thresholds or assignments or new_rules(run, given)
-    compared = what_if(run, result, stored) if asked and not verify else None
+    with blamed(run), progress("judging", run.last_update) as step:
+        result = run_replay(run, chosen, rules=rules, progress=step)
+        different = _verified(run, result, chosen, rules) if verify else None
+        compared = what_if(run, result, stored) if asked and not verify else None
     (_print_json if as_json else _print_words)(run, result, different, compared)
     if different:
         say(f"replay and recording differ in {len(different)} places")

@@ -49,6 +49,7 @@ def report(
     from esper_analyze.reports.evidence import gather
     from esper_analyze.reports.page import QUESTIONS
     from esper_analyze.reports.write import write_report
+    from esper_analyze.runs.blame import blamed
     from esper_analyze.runs.recorded_rules import stored_thresholds
     from esper_analyze.runs.run import open_run
 
@@ -57,9 +58,9 @@ def report(
     run = run if rank is None else run.only(rank)
     rules = chosen_rules(run, given)
     chosen = changed_thresholds(stored_thresholds(run, rules), thresholds, assignments)
-    with progress("judging", run.last_update) as step:
+    with blamed(run), progress("judging", run.last_update) as step:
         evidence = gather(run, chosen, rules=rules, progress=step)
-    with progress("drawing", len(QUESTIONS)) as step:
+    with blamed(run), progress("drawing", len(QUESTIONS)) as step:
         page = write_report(evidence, out or Path("reports") / run.path.resolve().name, progress=step)
     sys.stdout.write(f"{page}\n")
     fail_if(evidence.replay.findings, fail_on)

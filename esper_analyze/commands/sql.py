@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import csv
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain, islice
 from typing import Annotated
 
 import typer
@@ -23,6 +24,7 @@ def sql(
     as_csv: Annotated[bool, typer.Option("--csv", help="CSV on stdout; null is an empty cell, NaN is nan.")] = False,
     limit: Annotated[int, typer.Option(min=0, help="Rows shown in the table, 0 for all.")] = 100,
     timeout: Annotated[float, typer.Option(min=0.1, help="Seconds after which the query is stopped.")] = 60.0,
+    memory: Annotated[float, typer.Option(min=0.1, help="Gigabytes of memory for the query; more goes to disk.")] = 2.0,
     skip_broken: SkipBroken = False,
     all_attempts: AllAttempts = False,
 ) -> None:
@@ -34,25 +36,37 @@ def sql(
     """
     from esper_analyze.commands.query import answer
     from esper_analyze.runs.run import open_run
-    from esper_analyze.strict_json import strict_json
 
     if as_json and as_csv:
         raise UsageError("--json and --csv exclude each other", hint="give one of them")
-    result = answer(open_run(run_path, skip_broken=skip_broken, all_attempts=all_attempts), query, timeout=timeout)
-    if as_json:
-        sys.stdout.write(strict_json([dict(zip(result.columns, row, strict=True)) for row in result.rows]))
-    elif as_csv:
-        csv.writer(sys.stdout, lineterminator="\n").writerows([result.columns, *result.rows])
-    else:
-        _show(result.columns, result.rows, limit or len(result.rows))
+    run = open_run(run_path, skip_broken=skip_broken, all_attempts=all_attempts)
+    with answer(run, query, timeout=timeout, memory=int(memory * 1e9)) as result:
+        if as_json:
+            _write_json(result.columns, result.rows)
+        elif as_csv:
+            csv.writer(sys.stdout, lineterminator="\n").writerows(chain([result.columns], result.rows))
+        else:
+            _show(result.columns, result.rows, limit)
 
 
-def _show(columns: Sequence[str], rows: Sequence[tuple[object, ...]], limit: int) -> None:
-    numbers = [name for k, name in enumerate(columns) if rows and isinstance(rows[0][k], (int, float))]
-    cells = [[_cell(value) for value in row] for row in rows[:limit]]
-    show_table([escaped(name) for name in columns], cells, right=numbers)
-    if len(rows) > limit:
-        say(f"{len(rows) - limit} of {len(rows)} rows are not shown: use --limit 0, --json or --csv")
+def _write_json(columns: Sequence[str], rows: Iterable[tuple[object, ...]]) -> None:
+    """Write an array of objects, one row after the other: what does not fit in memory may yet fit down a pipe."""
+    from esper_analyze.strict_json import strict_json
+
+    before = "[\n "
+    for row in rows:
+        sys.stdout.write(before + strict_json(dict(zip(columns, row, strict=True))).rstrip("\n").replace("\n", "\n "))
+        before = ",\n "
+    sys.stdout.write("[]\n" if before.startswith("[") else "\n]\n")
+
+
+def _show(columns: Sequence[str], rows: Iterator[tuple[object, ...]], limit: int) -> None:
+    shown = list(islice(rows, limit or None))
+    more = sum(1 for _ in rows)
+    numbers = [name for k, name in enumerate(columns) if shown and isinstance(shown[0][k], (int, float))]
+    show_table([escaped(name) for name in columns], [[_cell(value) for value in row] for row in shown], right=numbers)
+    if more:
+        say(f"{more} of {len(shown) + more} rows are not shown: use --limit 0, --json or --csv")
 
 
 def _cell(value: object) -> str:

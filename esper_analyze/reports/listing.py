@@ -50,7 +50,7 @@ def summarise(path: Path) -> RunSummary:
     try:
         return _summary(open_run(path, skip_broken=True))
     except EsperError as error:
-        return RunSummary(path, fault=error.message)
+        return RunSummary(path, fault=error.message.replace(f"{path}/", ""))  # the line says which run it is
     except (Exception, PanicException) as error:
         return RunSummary(path, fault=f"cannot be read: {type(error).__name__}: {error}")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from esper_analyze.errors import UsageError
@@ -35,8 +35,7 @@ def write_report(evidence: Evidence, out: Path, *, progress: Callable[[int], Non
     files[PAGE_FILE] = page(evidence, tuple(answers)).encode()
     try:
         out.mkdir(parents=True, exist_ok=True)
-        for name, content in files.items():
-            _write_whole(out / name, content)
+        _write_whole(out, files)
     except OSError as error:
         raise UsageError(f"{out} cannot be written: {error.strerror}", hint="choose another --out") from error
     return out / PAGE_FILE
@@ -77,14 +76,19 @@ def facts(evidence: Evidence, answers: list[Answer]) -> dict[str, object]:
     }
 
 
-def _write_whole(path: Path, content: bytes) -> None:
-    """Write to a hidden name beside ``path``, then rename: a reader sees the old file or the new one."""
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+def _write_whole(out: Path, files: Mapping[str, bytes]) -> None:
+    """Write all files under hidden names, then rename them: what fails before leaves the old report as it was."""
+    staged: dict[Path, str] = {}
     try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(content)
-        Path(temporary).chmod(0o644)
-        Path(temporary).replace(path)
+        for name, content in files.items():
+            descriptor, temporary = tempfile.mkstemp(dir=out, prefix=f".{name}.")
+            staged[Path(temporary)] = name
+            with os.fdopen(descriptor, "wb") as file:
+                file.write(content)
+            Path(temporary).chmod(0o644)
+        for ready, name in staged.items():
+            ready.replace(out / name)
     except BaseException:
-        Path(temporary).unlink(missing_ok=True)
+        for ready in staged:
+            ready.unlink(missing_ok=True)
         raise

@@ -10,12 +10,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from esper_analyze.errors import UsageError
+from esper_analyze.runs.pages import pages_fault
 from esper_analyze.schema import layout
 from esper_analyze.schema.arrow import arrow_schema, schema_fingerprint
 from esper_analyze.schema.column import Table
 from esper_analyze.schema.history import VERSION, VERSION_KEY, is_newer, is_newer_major
 from esper_analyze.schema.layout import ShardEntry
-from esper_analyze.schema.limits import LARGEST_COLUMN, LARGEST_FOOTER, LARGEST_SHARD_ROWS
+from esper_analyze.schema.limits import LARGEST_COLUMN, LARGEST_FOOTER, LARGEST_SHARD_CELLS
 from esper_analyze.schema.shapes import shapes
 from esper_analyze.schema.validate import schema_faults
 
@@ -44,7 +45,8 @@ def footer_fault(path: Path, table: Table, entry: ShardEntry | None = None) -> s
         return f"has a footer that cannot be read ({error})"  # what Arrow raises for a schema that is no flatbuffer
     reason = _schema_fault(table, schema, entry.schema if entry else None)
     _refuse_newer(path, found, unknown=reason is not None)
-    return reason or _size_fault(found) or (_entry_fault(found, entry) if entry else None) or _rank_fault(path, found)
+    reason = reason or _size_fault(found) or (_entry_fault(found, entry) if entry else None)
+    return reason or pages_fault(path, table, found) or _rank_fault(path, found)
 
 
 def footer_mark(path: Path) -> str:
@@ -118,8 +120,9 @@ def _schema_fault(table: Table, found: pa.Schema, mark: str | None) -> str | Non
 
 
 def _size_fault(found: pq.FileMetaData) -> str | None:
-    if not 0 <= found.num_rows <= LARGEST_SHARD_ROWS:
-        return f"says to hold {found.num_rows:,} rows, {LARGEST_SHARD_ROWS:,} are the most"
+    most = LARGEST_SHARD_CELLS // max(found.num_columns, 1)
+    if not 0 <= found.num_rows <= most:
+        return f"says to hold {found.num_rows:,} rows, {most:,} are the most"
     groups = [found.row_group(number) for number in range(found.num_row_groups)]
     if sum(group.num_rows for group in groups) != found.num_rows:
         return f"says to hold {found.num_rows:,} rows, its row groups hold another number"

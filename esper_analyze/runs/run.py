@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from esper_analyze.errors import DamagedError, UsageError
+from esper_analyze.runs.blame import decoding, undecodable
 from esper_analyze.runs.footer import has_float_statistics, newer_schema
 from esper_analyze.runs.shards import Attempt, Broken, find_attempts
 from esper_analyze.schema import BY_NAME, TABLES, VERSION, VERSIONS
@@ -62,7 +63,10 @@ class Part:
         if self.logged is not None:
             data = self.logged.select(list(columns))
         else:
-            data = read_shard(self.table, str(self.path), self.mark, columns, dictionaries)
+            with decoding(self.path):
+                data = read_shard(self.table, str(self.path), self.mark, columns, dictionaries)
+                for name in dictionaries:
+                    data[name].validate(full=True)  # a code beyond its dictionary is read without complaint
         return data if self.until is None else data.filter(pc.less(data["update"], self.until))
 
     def count(self) -> int:
@@ -80,9 +84,11 @@ class Part:
         if self.logged is not None:
             found = polars.DataFrame(self.logged.select(list(columns)))
         elif self.shape.current:
-            found = polars.read_parquet(str(self.path), columns=list(columns), glob=False, hive_partitioning=False)
+            with decoding(self.path):
+                found = polars.read_parquet(str(self.path), columns=list(columns), glob=False, hive_partitioning=False)
         else:
-            found = polars.DataFrame(read_shard(self.table, str(self.path), self.mark, columns))
+            with decoding(self.path):
+                found = polars.DataFrame(read_shard(self.table, str(self.path), self.mark, columns))
         if self.until is not None:
             found = found.filter(polars.col("update") < self.until)
         return found.with_columns(polars.lit(self.attempt.number).alias(ATTEMPT))
@@ -215,18 +221,25 @@ class Run:
         return connection
 
     def sandbox(
-        self, tables: Sequence[str] | None = None, *, memory_limit: str = "2GB", threads: int = 2
+        self,
+        tables: Sequence[str] | None = None,
+        *,
+        memory: int = 2 * 10**9,
+        threads: int = 2,
+        spill: Path | None = None,
     ) -> duckdb.DuckDBPyConnection:
         """Return a locked DuckDB connection with the run's tables loaded, that can touch nothing else.
 
         ``tables`` are the ones to load (default: all). Loading comes first, then external access, extensions
-        and settings are shut for good.
+        and settings are shut for good. ``memory`` are the bytes that DuckDB may take; ``spill`` is a directory for
+        what does not fit in them, without one such a query fails.
         """
         import duckdb
 
         settings: dict[str, str | bool | int | float | list[str]] = {
-            "memory_limit": memory_limit,
+            "memory_limit": f"{memory * 9 // 10 // 10**6}MB",  # the rest is for what DuckDB does not count
             "threads": threads,
+            "temp_directory": "" if spill is None else str(spill),
             "python_enable_replacements": False,
             "autoinstall_known_extensions": False,
             "autoload_known_extensions": False,
@@ -235,7 +248,8 @@ class Run:
         for table in TABLES:
             if tables is None or table.name in tables:
                 query = self._select(connection, table, view=False)
-                connection.execute(f"create table {quote_identifier(table.name)} as {query}")
+                with undecodable(connection, self.files(table.name)):
+                    connection.execute(f"create table {quote_identifier(table.name)} as {query}")
                 for number, part in enumerate(self.parts(table.name)):
                     if part.path is None:
                         connection.unregister(_held_name(table, number))

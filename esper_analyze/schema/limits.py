@@ -15,7 +15,10 @@ LARGEST_TEXT = 1 << 26
 """Bytes of run.json, a manifest, a marker: a manifest of 100,000 shards is half of that."""
 LARGEST_FOOTER = 1 << 24
 """Bytes of a Parquet footer: 150 columns in 100 row groups are 2 MB."""
-LARGEST_SHARD_ROWS = 1 << 24
-"""Rows of a shard: the recorder seals at most half a million, ``compact`` joins up to some millions."""
+LARGEST_SHARD_CELLS = 1 << 26
+"""Cells of a shard, rows times columns: the recorder keeps at most 500,000 rows waiting, the widest table has 95
+columns; ``compact`` joins shards up to a quarter of this."""
+LARGEST_SHARD = 1 << 29
+"""Bytes of a shard once all its pages are unpacked: as many cells, of eight bytes each."""
 LARGEST_COLUMN = 1 << 28
 """Bytes of one column of one row group before compression: 100,000 rows are 800 kB of numbers, long names more."""

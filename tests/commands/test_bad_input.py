@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.commands.conftest import Command
+from tests.commands.test_process import process
 
 READERS = (("report", "--out", "OUT"), ("replay",), ("sql", "select 1"))
 IDS = [reader[0] for reader in READERS]
@@ -157,10 +158,16 @@ def test_a_bad_thresholds_file_is_wrong_use(
         ("select nothing from updates", "nothing"),
         ("select * from nowhere", "the tables are updates, steps"),
         ("select * from read_csv('/etc/passwd')", "disabled"),
-        ("copy updates to '/tmp/stolen.csv'", "disabled"),
-        ("attach '/tmp/x.db'", "disabled"),
-        ("set enable_external_access = true", "locked"),
-        ("install httpfs", "disabled"),
+        ("explain analyze copy updates to '/tmp/stolen.csv'", "disabled"),
+        ("copy updates to '/tmp/stolen.csv'", "only answers queries, and this is COPY"),
+        ("attach '/tmp/x.db'", "this is ATTACH"),
+        ("set enable_external_access = true", "this is SET"),
+        ("install httpfs", "this is LOAD"),
+        ("update extensions", "a statement of another kind"),
+        ("delete from updates", "this is DELETE"),
+        ("select 1; drop table updates", "these are 2 statements"),
+        ("select interval '100000000 years'", "cast it to text"),
+        ("select timestamptz '2020-01-01'", "pytz"),
         ("", ""),
     ],
 )
@@ -178,6 +185,44 @@ def test_a_query_that_takes_too_long_is_stopped(command: Command, runs: Path) ->
     said = command("sql", runs / "healthy", endless, "--timeout", "0.3")
     assert said.code == 2
     assert "stopped after 0.3 s" in said.err
+
+
+ENDLESS = {
+    "one call of a function": "select levenshtein(repeat('ab', 10000000), repeat('ba', 10000000))",
+    "a result without end": "select range from range(100000000000)",
+}
+
+
+@pytest.mark.parametrize("query", ENDLESS.values(), ids=ENDLESS)
+def test_what_no_interrupt_reaches_is_stopped_all_the_same(query: str, runs: Path) -> None:
+    done = process("sql", runs / "healthy", query, "--csv", "--timeout", "0.3")
+    assert done.returncode == 2
+    assert one_sentence(done.stderr)
+    assert "stopped after 0.3 s" in done.stderr
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "select list(range) from range(10000000000)",
+        "select max(length(repeat(repeat('x', 100000), range::int))) from range(100000)",
+    ],
+    ids=["memory that DuckDB counts", "memory that it does not count"],
+)
+def test_a_query_that_needs_too_much_memory_is_stopped(query: str, runs: Path) -> None:
+    done = process("sql", runs / "healthy", query, "--memory", "0.2")
+    assert done.returncode == 2
+    assert one_sentence(done.stderr)
+    assert "more than 0.2 GB of memory" in done.stderr
+
+
+def test_what_a_query_spills_leaves_nothing_behind(runs: Path, tmp_path: Path) -> None:
+    place = tmp_path / "temporary"
+    place.mkdir()
+    query = "select max(x) from (select hash(range) x, range from range(20000000) order by x, range desc)"
+    done = process("sql", runs / "healthy", f"{query} where x > 0", "--memory", "0.1", TMPDIR=str(place))
+    assert (done.returncode, done.stderr) == (0, "")
+    assert not list(place.iterdir())
 
 
 @pytest.mark.parametrize(

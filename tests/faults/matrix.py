@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 from tests.faults import (
+    bombs,
     columns,
     company,
+    decoders,
     disks,
     files,
     foreign,
     kills,
     manifests,
     numbers,
+    queries,
     resumed,
     sums,
     tools,
     values,
     versions,
+    writing,
 )
 from tests.faults.outcome import Row
 
@@ -48,18 +52,18 @@ MATRIX: tuple[tuple[str, str, Row], ...] = (
     ("27", "resume with the step counter rewound", resumed.rewound),
     ("28", "clock jumps", company.clock),
     ("29", "live reads while writing", company.live_reads),
+    ("31", "hostile SQL", queries.hostile_sql),
+    ("32", "SQL resource bombs", queries.sql_bombs),
+    ("33", "Parquet bomb", bombs.parquet_bombs),
+    ("34", "cells that break decoders, panics", decoders.bad_cells),
     ("38", "the recorder's own errors", company.own_errors),
     ("39", "disk stalls seconds", disks.slow_disk),
     ("foreign", "foreign files, wrong rank, shards twice", foreign.foreign_files),
+    ("40", "crash while writing a report", writing.report_kills),
     ("stop", "SIGSTOP, then SIGCONT", kills.stopped),
     ("writer", "writer or sealer thread dies", company.writer_dies),
 )
 LATER: tuple[tuple[str, str, str], ...] = (
     ("30", "hostile names", "no trial written"),
-    ("31", "hostile SQL", "no trial written"),
-    ("32", "SQL resource bombs", "no trial written"),
-    ("33", "Parquet bomb", "no trial written"),
-    ("34", "polars panic in a reader", "no trial written"),
     ("35", "data 5x memory_limit", "no trial written"),
-    ("40", "crash while writing a report", "no trial written"),
 )

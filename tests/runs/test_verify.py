@@ -217,7 +217,7 @@ def test_a_column_that_would_take_too_much_memory_is_refused_before_it_is_decode
     closed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = copied(closed, tmp_path / "run")
-    rows = limits.LARGEST_SHARD_ROWS + 1
+    rows = limits.LARGEST_SHARD_CELLS // len(BY_NAME["levels"].columns) + 1
     schema = arrow_schema(BY_NAME["levels"])
     cells = {pa.int64(): 0, pa.string(): "NORMAL", pa.float64(): 0.0}
     path = folder(run) / SHARD.replace("heads", "levels")

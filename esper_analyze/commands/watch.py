@@ -1,0 +1,108 @@
+"""Stop a query that takes too long or too much memory, also where DuckDB itself does not stop.
+
+An interrupt is heard between two pieces of work only, and one call of a function over one text is a single piece;
+nor does DuckDB count what such a call takes against its memory limit. The process is then ended from here.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+
+from esper_analyze.errors import UsageError
+from esper_analyze.terminal import tell
+
+GRACE = 1.0
+"""Seconds an interrupted query has to give up by itself."""
+PROGRAM = 150 << 20
+"""Bytes that Python and its libraries take beside the query."""
+_TICK = 0.01
+_STATM = Path("/proc/self/statm")
+
+
+class Watch:
+    """Watches the whole process from ``__enter__`` on: its memory always, its time within ``timed``.
+
+    ``spill`` is an empty directory for what does not fit in memory; it goes whatever happens.
+    """
+
+    def __init__(self, seconds: float, memory: int) -> None:
+        self.seconds, self.memory = seconds, memory
+        self.spill = Path()
+        self.late = False
+        self._used = 0.0
+        self._interrupt: Callable[[], None] | None = None
+        self._done = threading.Event()
+
+    def __enter__(self) -> Watch:
+        self.spill = Path(tempfile.mkdtemp(prefix="esper-analyze-"))
+        threading.Thread(target=self._run, daemon=True).start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._done.set()
+        shutil.rmtree(self.spill, ignore_errors=True)
+
+    @contextmanager
+    def timed(self, interrupt: Callable[[], None]) -> Iterator[None]:
+        """Count the time of the body; ``interrupt`` is called once all time is used up."""
+        self._interrupt = interrupt
+        try:
+            yield
+        finally:
+            self._interrupt = None
+
+    def use(self, seconds: float) -> None:
+        """Count time spent on the result elsewhere. Raises ``UsageError`` once all is used up."""
+        self._used += seconds
+        if self._used > self.seconds:
+            raise self.too_long()
+
+    def too_long(self) -> UsageError:
+        """Return what to say of a query that used up its time."""
+        return UsageError(f"the query was stopped after {self.seconds:g} s", hint="ask for less, or use --timeout")
+
+    def too_large(self) -> UsageError:
+        """Return what to say of a query that does not fit."""
+        return UsageError(
+            f"the query was stopped: it needs more than {self.memory / 1e9:g} GB of memory",
+            hint="ask for less, or use --memory",
+        )
+
+    def _run(self) -> None:
+        before = time.monotonic()
+        while not self._done.wait(_TICK):
+            now = time.monotonic()
+            interrupt = self._interrupt
+            self._used += now - before if interrupt is not None else 0.0
+            before = now
+            if _resident() > self.memory + PROGRAM:
+                self._end(self.too_large())
+            if interrupt is None or self._used < self.seconds:
+                continue
+            if self._used > self.seconds + GRACE:
+                self._end(self.too_long())
+            self.late = True
+            interrupt()
+
+    def _end(self, error: UsageError) -> None:
+        tell(error)
+        shutil.rmtree(self.spill, ignore_errors=True)
+        os._exit(error.exit_code)
+
+
+def _resident() -> int:
+    """Return the bytes of memory that the process has, 0 where the system does not tell."""
+    try:
+        return int(_STATM.read_text(encoding="ascii").split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except OSError:
+        return 0
