@@ -32,6 +32,8 @@ OWN = ("seq", "wall_time", "rollout_s", "optimisation_s", "recorder_ms", "record
 """Columns in which two recordings of the same training differ."""
 LOOKS_BACK = "cosine_previous_update"
 """Of the first update after a checkpoint it is not known: the gradient of the one before is not part of it."""
+DERIVED = ("grad_norm_post_clip", "grad_norm_post_clip_max", "clip_scale_mean")
+"""Follow from the clip's coefficient once measurements have agreed with it, and are measured until then: 1e-8 apart."""
 HISTORY = "losses_of_data"
 """Tells of the resume itself."""
 
@@ -106,7 +108,8 @@ def _judge(outcome: Outcome, label: str, run_dir: Path, clean: dict[str, pl.Data
 
 
 def _plain(frame: pl.DataFrame) -> pl.DataFrame:
-    return frame.drop(LOOKS_BACK, strict=False)
+    derived = [pl.col(name).round_sig_figs(5) for name in DERIVED if name in frame.columns]
+    return frame.drop(LOOKS_BACK, strict=False).with_columns(derived)
 
 
 class _Trainer:

@@ -30,7 +30,9 @@ def newer_versions(bench: Bench) -> Outcome:
             )
             (copy / "run.json").write_text(info)
         before = _contents(copy)
-        for line in (*LINES, ("repair",), ("ls",)) if bench.long else bench.random.sample([*LINES, ("repair",)], 2):
+        for line in (
+            (*LINES, ("repair",), ("ls", "--json")) if bench.long else bench.random.sample([*LINES, ("repair",)], 2)
+        ):
             said = clerk(line[0], copy, *line[1:])
             outcome.trials += 1
             code = 3 if line[0] == "ls" else 2
