@@ -314,7 +314,12 @@ class Store:
 
     def _write_shard(self, table: str, number: int, data: pa.Table) -> None:
         entry = seal(self.folder, BY_NAME[table], number, data)
-        append_line(self.folder / layout.MANIFEST_FILE, entry.as_line())
+        try:
+            append_line(self.folder / layout.MANIFEST_FILE, entry.as_line())
+        except OSError:  # its rows will be sealed once more: a shard that no manifest lists would look like damage
+            with contextlib.suppress(OSError):
+                (self.folder / entry.shard).unlink()
+            raise
         total = self._written.setdefault(table, {"rows": 0, "last_update": -1})
         total["rows"] += entry.rows
         total["last_update"] = max(total["last_update"], entry.last_update)
