@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.faults import bombs, company, decoders, disks, files, kills, queries, writing
+from tests.faults import bombs, company, decoders, disks, files, kills, names, queries, writing
 from tests.faults.outcome import Row
 
 MATRIX: tuple[tuple[str, str, Row], ...] = (
@@ -24,6 +24,7 @@ MATRIX: tuple[tuple[str, str, Row], ...] = (
     ("25", "two processes, one run", company.two_processes),
     ("28", "clock jumps", company.clock),
     ("29", "live reads while writing", company.live_reads),
+    ("30", "hostile names", names.hostile_names),
     ("31", "hostile SQL", queries.hostile_sql),
     ("32", "SQL resource bombs", queries.sql_bombs),
     ("33", "Parquet bomb", bombs.parquet_bombs),
@@ -47,6 +48,5 @@ LATER: tuple[tuple[str, str, str], ...] = (
     ("22", "files of every past version", "there is one version so far"),
     ("26", "8 ranks, one killed", "ranks are not recorded yet"),
     ("27", "resume with the step counter rewound", "resume has trials of its own"),
-    ("30", "hostile names", "no trial written"),
     ("35", "data 5x memory_limit", "no trial written"),
 )
