@@ -195,7 +195,7 @@ class Run:
         import duckdb
 
         settings: dict[str, str | bool | int | float | list[str]] = {
-            "memory_limit": f"{memory * 9 // 10 // 10**6}MB",  # the rest is for what DuckDB does not count
+            "memory_limit": f"{memory * 4 // 5 // 10**6}MB",  # the rest is for what DuckDB does not count
             "threads": threads,
             "temp_directory": "" if spill is None else str(spill),
             "python_enable_replacements": False,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.faults import bombs, company, decoders, disks, files, kills, names, queries, writing
+from tests.faults import bombs, bulk, company, decoders, disks, files, kills, names, queries, writing
 from tests.faults.outcome import Row
 
 MATRIX: tuple[tuple[str, str, Row], ...] = (
@@ -29,6 +29,7 @@ MATRIX: tuple[tuple[str, str, Row], ...] = (
     ("32", "SQL resource bombs", queries.sql_bombs),
     ("33", "Parquet bomb", bombs.parquet_bombs),
     ("34", "cells that break decoders, panics", decoders.bad_cells),
+    ("35", "more data than memory", bulk.more_than_memory),
     ("38", "the recorder's own errors", company.own_errors),
     ("39", "disk stalls seconds", disks.slow_disk),
     ("40", "crash while writing a report", writing.report_kills),
@@ -48,5 +49,4 @@ LATER: tuple[tuple[str, str, str], ...] = (
     ("22", "files of every past version", "there is one version so far"),
     ("26", "8 ranks, one killed", "ranks are not recorded yet"),
     ("27", "resume with the step counter rewound", "resume has trials of its own"),
-    ("35", "data 5x memory_limit", "no trial written"),
 )
