@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 LONGEST = 120
 """Characters shown of a text from a run."""
+_LONGEST_PATH = 4_096
 _PIPE_WIDTH = 10_000
 _INVISIBLE = ("Cc", "Cf", "Cs", "Co", "Zl", "Zp")
 
@@ -24,6 +25,11 @@ def cleaned(text: object, longest: int = LONGEST) -> str:
     shown = "".join(" " if character in "\n\t" else character for character in str(text))
     shown = "".join(character for character in shown if unicodedata.category(character) not in _INVISIBLE)
     return shown if len(shown) <= longest else shown[: longest - 1] + "…"
+
+
+def path_words(path: object) -> str:
+    """Return a path as a line of results has it: whole, and harmless to a terminal."""
+    return cleaned(path, _LONGEST_PATH)
 
 
 def escaped(text: object) -> str:

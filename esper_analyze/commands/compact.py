@@ -6,7 +6,7 @@ import sys
 from dataclasses import asdict
 
 from esper_analyze.commands.options import Json, RunPath
-from esper_analyze.terminal import counted, escaped
+from esper_analyze.terminal import counted, escaped, path_words
 
 
 def compact(run_path: RunPath, as_json: Json = False) -> None:
@@ -36,6 +36,6 @@ def compact(run_path: RunPath, as_json: Json = False) -> None:
         return
     (shards, shards_now), (size, size_now), (rows, rows_now) = done.shards, done.bytes, done.rows
     sys.stdout.write(
-        f"{run_path}: {many(shards, 'shard')}, {size:,} bytes, {many(rows, 'row')} before; "
+        f"{path_words(run_path)}: {many(shards, 'shard')}, {size:,} bytes, {many(rows, 'row')} before; "
         f"{many(shards_now, 'shard')}, {size_now:,} bytes, {many(rows_now, 'row')} now\n"
     )

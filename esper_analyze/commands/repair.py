@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from esper_analyze.commands.options import Json, RunPath
-from esper_analyze.terminal import counted, escaped, show_table
+from esper_analyze.terminal import counted, escaped, path_words, show_table
 
 if TYPE_CHECKING:
     from esper_analyze.runs.repair import Act
@@ -43,7 +43,7 @@ def repair(run_path: RunPath, dry_run: Dry = False, as_json: Json = False) -> No
         facts = {"run": str(run_path), "dry_run": dry_run, "acts": [asdict(act) for act in acts]}
         sys.stdout.write(strict_json(facts))
     else:
-        _print(str(run_path), acts, dry=dry_run)
+        _print(path_words(run_path), acts, dry=dry_run)
 
 
 def _print(run: str, acts: list[Act], *, dry: bool) -> None:

@@ -25,7 +25,7 @@ from esper_analyze.commands.options import (
     new_rules,
 )
 from esper_analyze.errors import DAMAGED, UsageError
-from esper_analyze.terminal import escaped, progress, say, show_table
+from esper_analyze.terminal import escaped, path_words, progress, say, show_table
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -133,7 +133,7 @@ def _print_words(run: Run, result: Replay, different: list[Difference] | None, c
 
     alarms = many(sum(finding.alarm for finding in result.findings), "alarm")
     incidents = many(len(result.incidents), "incident")
-    sys.stdout.write(f"{run.path}: {many(result.updates, 'update')}, {alarms}, {incidents}\n")
+    sys.stdout.write(f"{path_words(run.path)}: {many(result.updates, 'update')}, {alarms}, {incidents}\n")
     if result.incidents:
         _print_incidents(result)
     for rule in sorted({one.rule for one in result.unjudged if one.verdict == "no_data"}):

@@ -21,7 +21,7 @@ from esper_analyze.commands.options import (
     fail_if,
     given_rules,
 )
-from esper_analyze.terminal import progress
+from esper_analyze.terminal import path_words, progress
 
 Out = Annotated[
     Path | None, typer.Option("--out", metavar="DIR", help="Where to write it; default: reports/<name of RUN>.")
@@ -62,5 +62,5 @@ def report(
         evidence = gather(run, chosen, rules=rules, progress=step)
     with blamed(run), progress("drawing", len(QUESTIONS)) as step:
         page = write_report(evidence, out or Path("reports") / run.path.resolve().name, progress=step)
-    sys.stdout.write(f"{page}\n")
+    sys.stdout.write(f"{path_words(page)}\n")
     fail_if(evidence.replay.findings, fail_on)

@@ -10,7 +10,7 @@ import typer
 
 from esper_analyze.commands.options import Json
 from esper_analyze.errors import DAMAGED, UsageError
-from esper_analyze.terminal import counted, escaped, say, show_table, tell
+from esper_analyze.terminal import counted, escaped, path_words, say, show_table, tell
 
 if TYPE_CHECKING:
     from esper_analyze.runs.verify import Verified
@@ -65,7 +65,7 @@ def _print(one: Verified) -> None:
     size = (
         f"{many(one.files, 'file')}, {one.bytes:,} bytes, {many(one.rows, 'row')}, {many(one.updates or 0, 'update')}"
     )
-    sys.stdout.write(f"{one.path}: {verdict}; {one.status}; {size}\n")
+    sys.stdout.write(f"{path_words(one.path)}: {verdict}; {one.status}; {size}\n")
     if one.faults:
         show_table(("", "rank", "try", "file", "table", "rows", "reason"), _cells(one), right=("rank", "try", "rows"))
 

@@ -21,7 +21,7 @@ from esper_analyze.terminal import tell
 
 GRACE = 1.0
 """Seconds an interrupted query has to give up by itself."""
-PROGRAM = 150 << 20
+PROGRAM = 175 << 20
 """Bytes that Python and its libraries take beside the query."""
 _TICK = 0.01
 _STATM = Path("/proc/self/statm")

@@ -237,7 +237,7 @@ class Run:
         import duckdb
 
         settings: dict[str, str | bool | int | float | list[str]] = {
-            "memory_limit": f"{memory * 9 // 10 // 10**6}MB",  # the rest is for what DuckDB does not count
+            "memory_limit": f"{memory * 4 // 5 // 10**6}MB",  # the rest is for what DuckDB does not count
             "threads": threads,
             "temp_directory": "" if spill is None else str(spill),
             "python_enable_replacements": False,
@@ -323,9 +323,19 @@ def find_runs(directory: Path | str) -> list[Path]:
     return found
 
 
+def _no_text(path: Path) -> bool:
+    try:
+        str(path.absolute()).encode()
+    except UnicodeEncodeError:
+        return True
+    return False
+
+
 def identity(path: Path) -> dict[str, Any]:
     """Return run.json of the run at ``path``. Raises ``UsageError`` or ``DamagedError`` as ``open_run`` does."""
     file = path / RUN_FILE
+    if _no_text(path):
+        raise UsageError(f"{path} is a name that is no UTF-8 text", hint="rename the directory: DuckDB cannot open it")
     if not path.exists():
         raise UsageError(f"{path} does not exist", hint="give the directory a recorder wrote: it holds run.json")
     if not file.is_file():

@@ -314,11 +314,13 @@ class Store:
 
     def _write_shard(self, table: str, number: int, data: pa.Table) -> None:
         entry = seal(self.folder, BY_NAME[table], number, data)
+        manifest = self.folder / layout.MANIFEST_FILE
         try:
-            append_line(self.folder / layout.MANIFEST_FILE, entry.as_line())
+            append_line(manifest, entry.as_line())
         except OSError:  # its rows will be sealed once more: a shard that no manifest lists would look like damage
             with contextlib.suppress(OSError):
-                (self.folder / entry.shard).unlink()
+                if entry.as_line() not in manifest.read_bytes():
+                    (self.folder / entry.shard).unlink()
             raise
         total = self._written.setdefault(table, {"rows": 0, "last_update": -1})
         total["rows"] += entry.rows

@@ -243,3 +243,26 @@ def test_formats_that_exclude_each_other_are_wrong_use(words: list[str], command
     said = command(*(runs / "healthy" if word == "RUN" else word for word in words))
     assert said.code == 2
     assert "exclude each other" in said.err
+
+
+@pytest.mark.parametrize("name", ["replay", "verify", "repair", "compact", "report", "ls"])
+def test_a_directory_cannot_speak_to_the_terminal(
+    name: str, command: Command, runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    run = tmp_path / "runs" / "\x1b[31mred\u202e\nline"
+    (runs / "healthy").rename(run)
+    said = command(name, run)
+    assert said.code == 0
+    assert "[31mred line" in said.out
+    assert not set("\x1b\u202e") & set(said.out + said.err)
+
+
+@pytest.mark.parametrize("name", ["replay", "verify", "report"])
+def test_a_directory_whose_name_is_no_text_is_wrong_use_and_no_damage(name: str, command: Command, runs: Path) -> None:
+    run = runs / b"bad \xff name".decode("utf-8", "surrogateescape")
+    (runs / "healthy").rename(run)
+    said = command(name, run)
+    assert said.code == 2
+    assert one_sentence(said.err)
+    assert "no UTF-8 text" in said.err

@@ -92,7 +92,7 @@ def large_run(to: Path, rows: int, fill: Callable[[int, int], dict[str, pa.Table
     info = json.loads((SAMPLE / "run.json").read_text())
     (to / "run.json").write_text(json.dumps(info | {"name": to.name, "level": "DEBUG"}))
     lines, counts = [], dict.fromkeys(BY_NAME, 0)
-    piece = 1 << 19
+    piece = 500_000
     for number, start in enumerate(range(0, rows, piece), start=1):
         for name, data in fill(start, min(start + piece, rows)).items():
             lines.append(seal(folder, BY_NAME[name], number, data).as_line())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from tests.faults import (
     bombs,
+    bulk,
     columns,
     company,
     decoders,
@@ -12,6 +13,7 @@ from tests.faults import (
     foreign,
     kills,
     manifests,
+    names,
     numbers,
     queries,
     resumed,
@@ -52,10 +54,12 @@ MATRIX: tuple[tuple[str, str, Row], ...] = (
     ("27", "resume with the step counter rewound", resumed.rewound),
     ("28", "clock jumps", company.clock),
     ("29", "live reads while writing", company.live_reads),
+    ("30", "hostile names", names.hostile_names),
     ("31", "hostile SQL", queries.hostile_sql),
     ("32", "SQL resource bombs", queries.sql_bombs),
     ("33", "Parquet bomb", bombs.parquet_bombs),
     ("34", "cells that break decoders, panics", decoders.bad_cells),
+    ("35", "more data than memory", bulk.more_than_memory),
     ("38", "the recorder's own errors", company.own_errors),
     ("39", "disk stalls seconds", disks.slow_disk),
     ("foreign", "foreign files, wrong rank, shards twice", foreign.foreign_files),
@@ -64,6 +68,14 @@ MATRIX: tuple[tuple[str, str, Row], ...] = (
     ("writer", "writer or sealer thread dies", company.writer_dies),
 )
 LATER: tuple[tuple[str, str, str], ...] = (
-    ("30", "hostile names", "no trial written"),
-    ("35", "data 5x memory_limit", "no trial written"),
+    ("4", "SIGKILL during repair, then repair", TOOLS),
+    ("15", "manifest lost, torn, edited", TOOLS),
+    ("17", "NaN/Inf rows, 4 engines, 3 writers", BENCH),
+    ("18", "value round trip", BENCH),
+    ("19", "integer overflow in aggregates", "no trial written"),
+    ("20", "columns extra, missing, retyped, reordered", "no trial written"),
+    ("21", "shard of a newer major version", "no trial written"),
+    ("22", "files of every past version", "there is one version so far"),
+    ("26", "8 ranks, one killed", "ranks are not recorded yet"),
+    ("27", "resume with the step counter rewound", "resume has trials of its own"),
 )

@@ -1,3 +1,4 @@
+import errno
 import json
 import os
 import re
@@ -156,3 +157,22 @@ def test_what_was_left_out_is_counted_on_the_page(tmp_path: Path) -> None:
     text = write_report(gather(open_run(path, skip_broken=True)), tmp_path / "out").read_text()
     assert "Left out: 1 file, damaged: heads-000001.parquet has" in text
     assert "No head was recorded." in text
+
+
+def test_a_report_that_cannot_be_written_whole_leaves_the_old_one(
+    healthy: Evidence, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_report(healthy, tmp_path)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    known, count = os.fdopen, iter(range(100))
+
+    def failing(descriptor: int, mode: str) -> object:
+        if next(count) == 7:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return known(descriptor, mode)
+
+    monkeypatch.setattr(os, "fdopen", failing)
+    monkeypatch.setattr(Path, "replace", lambda *_: pytest.fail("a file of the new report is in its place"))
+    with pytest.raises(UsageError, match="cannot be written: No space left"):
+        write_report(healthy, tmp_path)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
