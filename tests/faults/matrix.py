@@ -68,14 +68,6 @@ MATRIX: tuple[tuple[str, str, Row], ...] = (
     ("writer", "writer or sealer thread dies", company.writer_dies),
 )
 LATER: tuple[tuple[str, str, str], ...] = (
-    ("4", "SIGKILL during repair, then repair", TOOLS),
-    ("15", "manifest lost, torn, edited", TOOLS),
-    ("17", "NaN/Inf rows, 4 engines, 3 writers", BENCH),
-    ("18", "value round trip", BENCH),
-    ("19", "integer overflow in aggregates", "no trial written"),
-    ("20", "columns extra, missing, retyped, reordered", "no trial written"),
-    ("21", "shard of a newer major version", "no trial written"),
-    ("22", "files of every past version", "there is one version so far"),
-    ("26", "8 ranks, one killed", "ranks are not recorded yet"),
-    ("27", "resume with the step counter rewound", "resume has trials of its own"),
+    ("36", "object store: 503, timeout, dropped connection", "runs are read and written as files"),
+    ("37", "object store: two committers", "runs are read and written as files"),
 )
