@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import struct
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import pyarrow.parquet as pq
 
 from esper_analyze.errors import UsageError
 from esper_analyze.runs.pages import pages_fault
+from esper_analyze.runs.probe import ends_its_reader
 from esper_analyze.schema import layout
 from esper_analyze.schema.arrow import arrow_schema, schema_fingerprint
 from esper_analyze.schema.column import Table
@@ -32,17 +34,23 @@ def footer_fault(path: Path, table: Table, entry: ShardEntry | None = None) -> s
     ``UsageError`` when it says to be of a newer version.
     """
     reason = _end_fault(path)
+    if reason is None and entry is None and ends_its_reader(path):
+        reason = "has a footer that ends the process that reads it"
     if reason is not None:
         return reason
     try:
-        found = pq.read_metadata(path)
-        schema = found.schema.to_arrow_schema()
-    except (pa.ArrowException, ValueError, RecursionError) as error:
+        return _looked_at(path, table, entry)
+    except (pa.ArrowException, ValueError, RecursionError, IndexError, OverflowError) as error:
         return f"has a footer that cannot be read ({type(error).__name__})"
     except OSError as error:
-        if error.errno is not None:
+        if error.errno not in (None, errno.EINVAL):
             raise
-        return f"has a footer that cannot be read ({error})"  # what Arrow raises for a schema that is no flatbuffer
+        return f"has a footer that cannot be read ({error})"  # Arrow's own, or a place that no file has
+
+
+def _looked_at(path: Path, table: Table, entry: ShardEntry | None) -> str | None:
+    found = pq.read_metadata(path)
+    schema = found.schema.to_arrow_schema()
     reason = _schema_fault(table, schema, entry.schema if entry else None)
     _refuse_newer(path, found, unknown=reason is not None)
     reason = reason or _size_fault(found) or (_entry_fault(found, entry) if entry else None)

@@ -17,6 +17,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from esper_analyze.runs.footer import footer_fault, unknown_table
+from esper_analyze.runs.probe import look_into
 from esper_analyze.runs.tail import LogFault, Spans, Tail, read_logs, tail_of
 from esper_analyze.schema import layout
 from esper_analyze.schema.frames import Fault
@@ -202,6 +203,8 @@ def _look_for_unlisted(attempt: Attempt, spans: Spans, listed: set[str]) -> None
         return
     complete = attempt.closed is not None and not attempt.broken
     before = len(attempt.broken)
+    if not complete:
+        look_into(unlisted)
     for path in unlisted:
         reason = None if complete else unlisted_fault(path, spans, attempt.tail)
         if reason is None:
