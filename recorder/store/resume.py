@@ -10,6 +10,7 @@ from typing import Any
 
 from esper_analyze.schema import VERSION, layout
 from esper_analyze.schema.frames import frames
+from esper_analyze.schema.history import is_newer, was_declared
 from esper_analyze.schema.layout import ManifestError, ShardEntry
 from recorder.store.run_file import RunExistsError, create_run, plain
 
@@ -55,7 +56,8 @@ def check_identity(run_dir: Path, facts: Mapping[str, Any]) -> dict[str, Any]:
         info = dict(json.loads(path.read_bytes()))
     except (OSError, ValueError, TypeError) as error:
         raise ResumeError(f"{path} cannot be read, so the run cannot be gone on with ({error})") from error
-    if info.get("schema_version") != VERSION:
+    recorded = str(info.get("schema_version"))
+    if not was_declared(recorded) or is_newer(recorded):  # rows of older versions are read beside today's
         raise ResumeError(
             f"{path} has schema {info.get('schema_version')}, this recorder writes {VERSION}: record anew"
         )
