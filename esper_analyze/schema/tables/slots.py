@@ -21,7 +21,7 @@ SLOTS = Table(
         RANK,
         UPDATE,
         SEQ,
-        text("place", "environment and slot together: env 0, r0c1; of joined ranks: rank 1, env 0, r0c1", required=True),
+        text("place", "environment and slot: env 0, r0c1; of joined ranks: rank 1, env 0, r0c1", required=True),
         key("env", "index of the environment"),
         text("slot", "name of the slot in its environment's host", required=True),
         count("calls", "backward passes of the update that were looked at", "calls", "sum"),
@@ -35,7 +35,7 @@ SLOTS = Table(
             "last call",
             "never",
         ),
-        count("tensors", "parameter tensors of the seed that require a gradient", "tensors", "max over calls", _NO_SEED),
+        count("tensors", "parameter tensors of the seed that are to be trained", "tensors", "max over calls", _NO_SEED),
         count("tensors_without_grad", "of these, whose gradient was None", "tensors", "worst call", _NO_SEED),
         count("tensors_nonfinite", "of these, with NaN or ±Inf in the gradient", "tensors", "worst call", _NO_GRADIENT),
         real(
@@ -106,7 +106,7 @@ SLOTS = Table(
         ),
         real(
             "ratio_ema",
-            "moving average of normalized_ratio over updates, decay 0.9, this one taken in; begins with the seed's first",
+            "moving average of normalized_ratio over updates, decay 0.9, this one taken in; begins with the first",
             "1",
             "",
             "the update has no ratio, or one that is not finite (which never enters)",
