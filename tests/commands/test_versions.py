@@ -70,7 +70,9 @@ def test_ls_names_the_newer_run_and_lists_the_others(command: Command, tmp_path:
     said = command("ls", tmp_path, "--json")
     listed = {Path(one["path"]).name: one["fault"] for one in json.loads(said.out)}
     assert listed["a"] is None
-    assert listed["b"] == f"{shard.relative_to(tmp_path / 'b')} was recorded with schema 3.7, this version reads up to 1.2"
+    assert (
+        listed["b"] == f"{shard.relative_to(tmp_path / 'b')} was recorded with schema 3.7, this version reads up to 1.2"
+    )
 
 
 def test_a_newer_minor_version_is_read_as_far_as_its_columns_are_known(command: Command, tmp_path: Path) -> None:
