@@ -84,7 +84,7 @@ class Slots:
 
     def rows(self, done: SlotCalls, arrays: Mapping[str, Numbers], update: int) -> list[Cells]:
         """Return the rows of an update whose numbers have arrived; updates come in order."""
-        if sum(map(len, done.numbers)) != done.looks.count:  # they could not be measured: that loss is counted
+        if not done.calls or sum(map(len, done.numbers)) != done.looks.count:  # not measured: that loss is counted
             return []
         for place in done.alphas:
             done.slots[place].alpha = float(arrays[f"{_ALPHA} {place}"][0])

@@ -120,7 +120,10 @@ def slot_rows(
     history: SlotHistory,
     update: int,
 ) -> list[Cells]:
-    """Return the rows of one update; ``slots`` are the last call's words by place, ``parts`` the measured looks."""
+    """Return the rows of one update, which had at least one call.
+
+    ``slots`` are the last call's words by place, ``parts`` the measured looks.
+    """
     for place in slots:
         history.places.setdefault(place, Past())
     order = [place for place in history.places if place in slots]
@@ -152,7 +155,7 @@ class SlotNumbers:
         numbers = {place: number for number, place in enumerate(order)}
         self.places = len(order)
         self.place = np.array([numbers[call.place] for call in calls], np.int64)
-        known = np.array([call[1:] for call in calls], np.int64).reshape(len(calls), -1)
+        known = np.array([call[1:] for call in calls], np.int64)
         seed, host, self.tensors, self.without, self.seed_elements, self.host_elements = known.T
         measured = np.full((1 + max([NOTHING, *(one for some, _ in parts for one in some)]), len(FIELDS)), np.nan)
         for some, found in parts:

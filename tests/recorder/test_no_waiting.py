@@ -17,6 +17,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from recorder import Recorder, amp, clip
 from recorder.adapters.sb3 import attach
 from recorder.recorder import Recorder as Whole
+from recorder.slots import Slots
+from tests.recorder.growing import Growing
 from tests.recorder.loop import SIZES, Loop
 from tests.recorder.trainings import Training
 
@@ -74,7 +76,7 @@ def guarded(method: Any) -> Any:
     return inside
 
 
-HOT = ("minibatch", "before_clip", "after_clip", "before_step", "gradients")
+HOT = ("minibatch", "before_clip", "after_clip", "before_step", "gradients", "slot")
 
 
 @pytest.mark.parametrize("level", ["NORMAL", "DEBUG"])
@@ -83,9 +85,11 @@ def test_the_hot_path_of_a_hand_written_loop_never_waits(
 ) -> None:
     for name in HOT:
         monkeypatch.setattr(Whole, name, guarded(getattr(Whole, name)))
-    loop = Loop()
+    monkeypatch.setattr(Slots, "tensors", guarded(Slots.tensors))
+    loop, growing = Loop(), Growing()
     with loop.recorder(tmp_path / "run", level=level, overhead_budget=None) as rec:
         for _ in range(3):
+            growing.backward(rec)
             rollout = loop.rollout()
             loop.train(rec, rollout)
             rec.update(values=rollout["values"], returns=rollout["returns"], masks=rollout["masks"])
@@ -143,6 +147,21 @@ def test_tensors_of_a_device_without_numbers_go_through(tmp_path: Path, wide: in
         rec._loop.minibatches.clear()
     clip.unwatch(rec)
     amp.unwatch()
+
+
+@pytest.mark.parametrize("wide", [8, 300])
+def test_slots_of_a_device_without_numbers_go_through(tmp_path: Path, wide: int) -> None:
+    with torch.device("meta"):
+        host, seed = nn.Linear(wide, wide), nn.Linear(wide, wide)
+        with Recorder(tmp_path / "run", strict=True) as rec:
+            for alpha in (torch.ones(()), 0.5):
+                host.zero_grad()
+                (host(torch.randn(4, wide)) + seed(torch.randn(4, wide))).sum().backward()
+                rec.slot(0, "r0c0", seed=seed.half() if wide > 8 else seed, host=host, alpha=alpha)
+            sent = rec._slots.tensors()
+            assert {tensor.device.type for tensor in sent.values()} == {"meta"}
+            assert sum(len(numbers) for numbers in rec._slots.now.numbers) == 4
+            rec._slots.forget_calls()
 
 
 def test_a_waiting_operation_would_be_seen() -> None:
