@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from enum import Enum
 from typing import NamedTuple
 
 import torch
@@ -70,8 +71,8 @@ class _Measured:
 class ModuleLooks:
     """The looks of one update at modules' gradients, numbered as they come.
 
-    Of small gradients a copy of all elements is kept: one operation now, and norms of many looks together later, cost
-    less than norms now. Of large ones the norms are taken at once.
+    Of small gradients on a device a copy of all elements is kept: one operation now, and norms of many looks together
+    later, cost less than norms now. In host memory, and of large ones, the norms are taken at once.
     """
 
     def __init__(self) -> None:
@@ -88,12 +89,10 @@ class ModuleLooks:
         """
         if self.count >= MOST_LOOKS:
             raise RuntimeError(f"{MOST_LOOKS} looks without update(): call it after each inner loop")
-        gradients, number = found.gradients, self.count
-        if not _plain(gradients):
-            raise TypeError("a gradient is spread over ranks (DTensor): the norm of its part would be nobody's")
-        sizes, dtypes = tuple([one.numel() for one in gradients]), {(one.dtype, one.device) for one in gradients}
-        small = found.elements <= SMALL and len(dtypes) == 1 and _dense(gradients)
-        kept = torch.cat([one.reshape(-1) for one in gradients]) if small else _norms(gradients)
+        gradients, number, nature = found.gradients, self.count, nature_of(found.gradients)
+        small = found.elements <= SMALL and nature is Nature.ALIKE
+        kept = torch.cat([one.reshape(-1) for one in gradients]) if small else _norms(gradients, nature)
+        sizes = tuple([one.numel() for one in gradients])
         kind = _Kind(small, sizes, kept.dtype, kept.device, exploding, scale is not None)
         self._note_stream(kept)
         self._waiting.setdefault(kind, []).append(_Look(number, kept, scale))
@@ -136,17 +135,27 @@ class ModuleLooks:
         return [one.numbers for one in self._measured], [one.statistics for one in self._measured]
 
 
-def _dense(gradients: Sequence[Tensor]) -> bool:
-    return all(gradient.layout is torch.strided for gradient in gradients)
+class Nature(Enum):
+    """How gradients may be measured: as one, being dense and of one kind; so and in host memory; or one by one."""
+
+    ALIKE = 1
+    ON_HOST = 2
+    MIXED = 3
 
 
-def _plain(gradients: Sequence[Tensor]) -> bool:
-    return all(type(gradient) is Tensor or type(gradient).__name__ != "DTensor" for gradient in gradients)
+def nature_of(gradients: Sequence[Tensor]) -> Nature:
+    """Return how ``gradients`` may be measured. Raises ``TypeError`` for parts of gradients, spread over ranks."""
+    kinds = {(one.dtype, one.device, one.layout, type(one)) for one in gradients}
+    if any(kind is not Tensor and kind.__name__ == "DTensor" for *_, kind in kinds):
+        raise TypeError("a gradient is spread over ranks (DTensor): the norm of its part would be nobody's")
+    if len(kinds) > 1 or gradients[0].layout is not torch.strided:
+        return Nature.MIXED
+    return Nature.ON_HOST if gradients[0].device.type == "cpu" else Nature.ALIKE
 
 
-def _norms(gradients: Sequence[Tensor]) -> Tensor:
+def _norms(gradients: Sequence[Tensor], nature: Nature) -> Tensor:
     """Return L2 norms [T] without over- or underflow: on the host by way of float32, which is many times faster."""
-    on_host = all(gradient.device.type == "cpu" for gradient in gradients) and _dense(gradients)
-    if not on_host or any(gradient.dtype == torch.float64 for gradient in gradients):
+    if nature is not Nature.ON_HOST:
         return device_norms(gradients).norms
-    return host_norms([gradient.float() for gradient in gradients]).norms
+    exact = gradients[0].dtype in (torch.float32, torch.float64)
+    return host_norms(gradients if exact else [gradient.float() for gradient in gradients]).norms

@@ -40,7 +40,7 @@ SLOTS = Table(
         count("tensors_nonfinite", "of these, with NaN or ±Inf in the gradient", "tensors", "worst call", _NO_GRADIENT),
         real(
             "grad_norm",
-            "sqrt(Σ n_i²) with n_i the L2 norms of the seed's tensors, in float64",
+            "sqrt(Σ n_i²) with n_i the L2 norms of the seed's tensors",
             "1",
             f"mean {_CALLS}",
             _NO_GRADIENT,

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from typing import Any
 from unittest.mock import patch
 
@@ -15,6 +16,7 @@ from hypothesis import given, settings
 from torch import nn
 
 from recorder import module_gradients
+from recorder.module_gradients import Nature
 from recorder.reduce.slots import normalized_ratio
 from recorder.slots import Slots
 from recorder.transfer import Transfer
@@ -140,11 +142,29 @@ def same(one: object, other: object) -> bool:
     return type(one) is type(other) and one == other
 
 
-@pytest.mark.parametrize("small", [module_gradients.SMALL, 0])
+@contextmanager
+def measured(how: str) -> Iterator[None]:
+    """Measure as gradients in host memory are, as small ones on a device are, or as large ones."""
+    nature = module_gradients.nature_of
+
+    def elsewhere(gradients: Sequence[torch.Tensor]) -> Nature:
+        return Nature.ALIKE if nature(gradients) is Nature.ON_HOST else Nature.MIXED
+
+    with ExitStack() as stack:
+        if how != "host":
+            stack.enter_context(patch.object(module_gradients, "nature_of", elsewhere))
+            stack.enter_context(patch.object(module_gradients, "SMALL", 1 << 16 if how == "small" else 0))
+        yield
+
+
+HOW = pytest.mark.parametrize("how", ["host", "small", "large"])
+
+
+@HOW
 @SETTINGS
 @given(calls=st.lists(CALL, min_size=1, max_size=8))
-def test_every_cell_follows_from_the_gradients_of_all_calls(small: int, calls: list[Any]) -> None:
-    with patch.object(module_gradients, "SMALL", small):
+def test_every_cell_follows_from_the_gradients_of_all_calls(how: str, calls: list[Any]) -> None:
+    with measured(how):
         rows = rows_of(calls)
     assert set(rows) == {f"env {env}, {slot}" for (env, slot), *_ in calls}
     for (env, slot), *_ in calls:
@@ -154,18 +174,20 @@ def test_every_cell_follows_from_the_gradients_of_all_calls(small: int, calls: l
         assert {name: (row[name], cell) for name, cell in wanted.items() if not same(row[name], cell)} == {}
 
 
+@HOW
 @SETTINGS
-@given(st.lists(CALL, min_size=1, max_size=8), st.integers(0, 30))
-def test_measuring_in_between_changes_nothing(calls: list[Any], kept: int) -> None:
-    at_once = rows_of(calls)
-    with patch.object(module_gradients, "KEEP_ELEMENTS", kept):
-        assert repr(rows_of(calls)) == repr(at_once)
+@given(calls=st.lists(CALL, min_size=1, max_size=8), kept=st.integers(0, 30))
+def test_measuring_in_between_changes_nothing(how: str, calls: list[Any], kept: int) -> None:
+    with measured(how):
+        at_once = rows_of(calls)
+        with patch.object(module_gradients, "KEEP_ELEMENTS", kept):
+            assert repr(rows_of(calls)) == repr(at_once)
 
 
 @pytest.mark.parametrize("size", [1e20, 1e-30])
-@pytest.mark.parametrize("small", [module_gradients.SMALL, 0])
-def test_norms_neither_over_nor_underflow(size: float, small: int) -> None:
-    with patch.object(module_gradients, "SMALL", small):
+@HOW
+def test_norms_neither_over_nor_underflow(size: float, how: str) -> None:
+    with measured(how):
         (row,) = rows_of([((0, "a"), [torch.full((4,), size)] * 4, [torch.full((1,), size)], None)]).values()
     assert row["grad_norm"] == pytest.approx(4 * size, rel=1e-6)
     assert row["host_grad_norm"] == pytest.approx(size, rel=1e-6)
