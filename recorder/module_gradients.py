@@ -94,29 +94,32 @@ class ModuleLooks:
         kept = torch.cat([one.reshape(-1) for one in gradients]) if small else _norms(gradients, nature)
         sizes = tuple([one.numel() for one in gradients])
         kind = _Kind(small, sizes, kept.dtype, kept.device, exploding, scale is not None)
-        self._note_stream(kept)
+        self.note(kept)
         self._waiting.setdefault(kind, []).append(_Look(number, kept, scale))
         self.count, self._kept = number + 1, self._kept + kept.numel()
         if self._kept >= KEEP_ELEMENTS:
             self._measure_waiting()
         return number
 
-    def _note_stream(self, kept: Tensor) -> None:
+    def note(self, kept: Tensor) -> None:
+        """Remember which stream writes a tensor that is read later: environments may have streams of their own."""
         if kept.device.type == "cuda":
             self._streams.add(torch.cuda.current_stream(kept.device))
 
-    def _join_streams(self, tensors: Sequence[Tensor]) -> None:
-        """Let the present stream read what others wrote: environments may have streams of their own. No host waits."""
-        for tensor in tensors if len(self._streams) > 1 else ():
+    def join(self, tensors: Iterable[Tensor]) -> None:
+        """Let the present stream read tensors that others write. No host waits."""
+        for tensor in (one for one in tensors if self._streams and one.device.type == "cuda"):
             now = torch.cuda.current_stream(tensor.device)
-            for stream in self._streams:
+            others = self._streams - {now}
+            for stream in others:
                 now.wait_stream(stream)
-            tensor.record_stream(now)
+            if others:
+                tensor.record_stream(now)
 
     def _measure_waiting(self) -> None:
         waiting, self._waiting, self._kept = self._waiting, {}, 0
         for kind, looks in waiting.items():
-            self._join_streams([look.kept for look in looks])
+            self.join([look.kept for look in looks])
             norms = torch.stack([look.kept for look in looks])
             if kind.small:
                 spans = torch.split(norms, list(kind.sizes), dim=1)
@@ -125,13 +128,13 @@ class ModuleLooks:
             if scales:
                 norms = norms.double() / torch.stack(scales).to(norms.device).double()[:, None]
             statistics = module_statistics(norms, VANISHING, kind.exploding)
-            self._note_stream(statistics)
+            self.note(statistics)
             self._measured.append(_Measured(tuple([look.number for look in looks]), statistics))
 
     def tensors(self) -> tuple[list[tuple[int, ...]], list[Tensor]]:
         """Return numbers of looks, and the ``FIELDS`` of each [looks, fields]: what was looked at alike, together."""
         self._measure_waiting()
-        self._join_streams([one.statistics for one in self._measured])
+        self.join([one.statistics for one in self._measured])
         return [one.numbers for one in self._measured], [one.statistics for one in self._measured]
 
 

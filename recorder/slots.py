@@ -69,12 +69,14 @@ class Slots:
         now.alphas.pop(place, None)
         if isinstance(alpha, Tensor):
             now.alphas[place] = alpha.detach().reshape(-1)[:1].clone()
+            now.looks.note(now.alphas[place])
         now.calls.append(_call(place, numbers, growing, around))
 
     def tensors(self) -> dict[str, Tensor]:
         """Return what is to be sent of the update's calls."""
         now = self.now
         now.numbers, statistics = now.looks.tensors()
+        now.looks.join(now.alphas.values())
         sent = {f"{_TENSORS} {k}": one for k, one in enumerate(statistics)}
         return sent | {f"{_ALPHA} {place}": alpha for place, alpha in now.alphas.items()}
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from enum import IntEnum
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -16,6 +17,7 @@ from esper_analyze.runs.joined import joined
 from esper_analyze.runs.replay import differences, recorded, replay
 from esper_analyze.runs.run import Run, open_run
 from recorder import Recorder, amp
+from recorder.module_gradients import ModuleLooks
 from tests.recorder.growing import Growing
 from tests.recorder.loop import Loop
 from tests.recorder.plain import Plain, ordinary
@@ -182,6 +184,23 @@ def test_a_loop_that_never_ends_its_update_does_not_fill_the_memory(
     assert row["calls"] == 5
     (lost,) = open_run(tmp_path / "run").frame("losses_of_data").to_dicts()
     assert (lost["rows"], "without update()" in lost["detail"]) == (3, True)
+
+
+def test_what_another_stream_writes_is_waited_for_on_the_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With tensors and streams that only note what is asked of them: no device is at hand."""
+    own, other = Mock(name="own"), Mock(name="other")
+    written, looks = Mock(device=torch.device("cuda", 0)), ModuleLooks()
+    for writer in (own, other):
+        monkeypatch.setattr(torch.cuda, "current_stream", lambda _, stream=writer: stream)
+        looks.note(written)
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda _: own)
+    looks.join([written])
+    assert [own.wait_stream.call_args.args, own.wait_stream.call_count] == [(other,), 1]
+    assert written.record_stream.call_args.args == (own,)
+    alone = ModuleLooks()
+    alone.note(written)
+    alone.join([written])
+    assert (own.wait_stream.call_count, written.record_stream.call_count) == (1, 1)
 
 
 class Network(nn.Module):
