@@ -30,6 +30,7 @@ from recorder.rollout import ArrayLike, rollout_tensors
 from recorder.rows import Episode, Measured, rows_of
 from recorder.sampled_updates import SampledUpdates
 from recorder.sampler import Sampler
+from recorder.slots import Parameters, Slots
 from recorder.store.resume import begin
 from recorder.store.store import Store
 from recorder.transfer import Transfer
@@ -148,7 +149,7 @@ class Recorder:
         self._pending: Measured | None = None
         self._troubles = Troubles(self._live.detector.thresholds.as_dict(), self._reader)
         self._spent = 0.0
-        self._loop = self._new_loop()
+        self._loop, self._slots = self._new_loop(), Slots()
         self._states: dict[str, tuple[Tensor, Tensor]] = {}
         self._episodes: deque[Episode] = deque()  # a list that grows makes malloc tidy up in the middle of a rollout
         self._episode_count = 0
@@ -341,6 +342,8 @@ class Recorder:
             with self.guarded("update: detail"):
                 tensors |= self._sampling.tensors(self._update, self.level, self._loop, self._states)
             tensors |= self._state_tensors()
+            with self.guarded("update: slots"):
+                tensors |= self._slots.tensors()
             said, status = status, None
             with self.guarded("update(status)"):
                 status = _known_status(said)
@@ -359,6 +362,7 @@ class Recorder:
                 status,
                 reason,
                 advantage_floor,
+                self._slots.now,
             )
             self._next_update()
             if not self._pending.transfer.waits:
@@ -425,6 +429,7 @@ class Recorder:
         self._update += 1
         self._loop = self._new_loop()
         self._states, self._episodes = {}, deque()
+        self._slots.forget_calls()
         self._began, self._optimising = time.perf_counter(), None
         with self.guarded("update: budget"):
             self._sampling.end(ended, loop, elapsed=elapsed, spent=self._spent)
@@ -449,6 +454,31 @@ class Recorder:
                     None if success is None else bool(success),
                 )
             )
+
+    def slot(
+        self,
+        env: int,
+        slot: str,
+        *,
+        seed: Parameters | None,
+        host: Parameters | None,
+        stage: object = None,
+        blueprint: object = None,
+        alpha: float | Tensor | None = None,
+        max_grad_norm: float | None = None,
+    ) -> None:
+        """Record the gradients of a seed and its host for table ``slots``, after a backward and before any clipping.
+
+        At any time and as often as wanted: while collecting, between minibatches, for many environments and slots.
+        ``seed``, ``host``: module or parameters (None: an empty slot, no host); those of the seed are left out of the
+        host. ``stage``, ``blueprint``: words or members of an enum. ``max_grad_norm``: ten times it is an explosion.
+        Nothing is recorded at level MINIMAL.
+        """
+        if self._closed or self._store.inert or self.level in ("OFF", "MINIMAL"):
+            return
+        with self.guarded("slot"), torch.no_grad():
+            given = {"stage": stage, "blueprint": blueprint, "alpha": alpha}
+            self._slots.look(env, slot, seed, host, given, max_grad_norm)
 
     def gradients(self, max_norm: float | None = None) -> None:
         """Measure the gradients now, in a loop that does not call ``torch.nn.utils.clip_grad_norm_``."""
@@ -504,6 +534,8 @@ class Recorder:
         measured, self._pending = self._pending, None
         rows = rows_of(measured, self.heads, self._reader)
         tables = rows.tables | self._troubles.rows(measured.loop, rows)
+        with self.guarded("slot: rows"):
+            tables["slots"] = self._slots.rows(measured.slots, rows.arrays, measured.update)
         if not self.place.whole:
             tables = {name: some for name, some in tables.items() if name not in ranks.BY_FIRST}
         judged = self._live.judge(measured.update, tables)
@@ -530,13 +562,14 @@ class Recorder:
         return losses
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the number of the next update and the detector's state as plain data, to be saved with a checkpoint.
+        """Return the number of the next update and what detector and slots remember, as plain data for a checkpoint.
 
         Call it between updates. Waits for the numbers of the update that ended, should they still be on their way.
         """
         with self.guarded("state_dict"):
             self._finish_pending()
-        return {"update": self._update, "episodes": self._episode_count, "detector": self._live.detector.state_dict()}
+        kept = {"update": self._update, "episodes": self._episode_count, "slots": self._slots.history.state_dict()}
+        return kept | {"detector": self._live.detector.state_dict()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from a checkpoint: number updates from there, and judge them as if there had been no interruption.
@@ -550,6 +583,7 @@ class Recorder:
             self._live.detector.load_state_dict(state["detector"])
         self._update = self._first_update = int(state["update"])
         self._episode_count = int(state["episodes"])
+        self._slots.history.load_state_dict(state.get("slots", {}))
         if self._resumed is not None and state["detector"] is not None:
             self._resumed = "resumed"
 
@@ -558,7 +592,7 @@ class Recorder:
         if self._closed:
             return
         if not self._store.inert:
-            if self._loop.minibatches:
+            if self._loop.minibatches or self._slots.now.calls:
                 self.update(status="interrupted", reason=reason)
             with self.guarded("close"):
                 self._finish_pending()

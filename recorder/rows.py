@@ -25,6 +25,7 @@ from recorder.reduce.norms import GradientNorms, Numbers
 from recorder.reduce.policy import PolicyNumbers, step_block
 from recorder.reduce.rollout import floored_cells, lstm_rows, mask_cells, scalar_cells, value_cells
 from recorder.reduce.update import Cells, Inner, inner
+from recorder.slots import SlotCalls
 from recorder.transfer import Transfer
 
 AT_MINIMAL = ("updates", "episodes")
@@ -47,16 +48,18 @@ class Measured:
     status: str | None
     reason: str | None
     advantage_floor: float | None
+    slots: SlotCalls
 
 
 @dataclass(frozen=True, slots=True)
 class UpdateRows:
-    """The rows of one update by table, without findings and levels, and its gradient norms."""
+    """The rows of one update by table, without findings and levels, its gradient norms, and all numbers as sent."""
 
     tables: dict[str, Rows]
     update: Cells
     heads: Sequence[Cells]
     norms: GradientNorms | None
+    arrays: Mapping[str, Numbers]
 
 
 def rows_of(measured: Measured, heads: Heads, reader: Reader | None) -> UpdateRows:
@@ -87,7 +90,7 @@ def rows_of(measured: Measured, heads: Heads, reader: Reader | None) -> UpdateRo
             "lstm": lstm_rows(arrays, update),
             "episodes": _episode_block(measured.episodes, update),
         }
-        return UpdateRows(tables, row, head_rows, None if found is None else found.norms)
+        return UpdateRows(tables, row, head_rows, None if found is None else found.norms, arrays)
 
 
 def _inner(loop: InnerLoop, arrays: Mapping[str, Numbers], reader: Reader | None) -> Inner | None:

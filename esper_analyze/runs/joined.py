@@ -24,8 +24,9 @@ _RANKED = ("rank", "seq")
 def joined(run: Run) -> Run:
     """Return ``run`` with one row where each rank wrote its own, all of rank 0; a run of one rank as it is.
 
-    An update that only some ranks recorded is joined of these. Events (episodes, findings, levels, losses) and the
-    worst transitions are all ranks' rows, each with its rank. All is held in memory.
+    An update that only some ranks recorded is joined of these. Slots are all ranks' rows, each a place of its own: the
+    environments of ranks are different ones. Events (episodes, findings, levels, losses) and the worst transitions are
+    all ranks' rows, each with its rank. All is held in memory.
     """
     if len(run.ranks) < 2:
         return run
@@ -36,11 +37,21 @@ def joined(run: Run) -> Run:
         elif table.name in merging.OF_FIRST:
             rows = run.frame(table.name)
             frames[table.name] = rows.filter(pl.col("rank") == pl.col("rank").min()).with_columns(rank=pl.lit(0))
+        elif table.name in merging.OF_PLACES:
+            frames[table.name] = _places(run.frame(table.name))
         elif table.name != "ranks":
             frames[table.name] = run.frame(table.name)
     frames["ranks"] = side_by_side(run)
     tables = {name: frame.to_arrow().cast(arrow_schema(BY_NAME[name])) for name, frame in frames.items()}
     return replace(run, joined=tables)
+
+
+def _places(rows: pl.DataFrame) -> pl.DataFrame:
+    """Return the rows of all ranks as those of rank 0, their places named with the rank they are of."""
+    named = rows.with_columns(place=pl.format("rank {}, {}", pl.col("rank"), pl.col("place")))
+    return named.sort("update", "rank", "seq", maintain_order=True).with_columns(
+        rank=pl.lit(0, pl.Int64), seq=pl.int_range(pl.len(), dtype=pl.Int64)
+    )
 
 
 def _one_row(table: Table, rows: pl.DataFrame, rules: Mapping[str, merging.How]) -> pl.DataFrame:

@@ -62,8 +62,9 @@ VERSIONS: tuple[Version, ...] = (
     ),
     Version(
         "1.2",
-        "How many samples each mean is of, so that ranks can be joined as sums; what must agree between ranks.",
-        tables=("ranks",),
+        "How many samples each mean is of, so that ranks can be joined as sums; what must agree between ranks; host "
+        "and seeds of a growing network.",
+        tables=("ranks", "slots"),
         columns={
             "updates": ("samples", "choice_samples", "rollout_samples", "episodes_finished"),
             "heads": ("samples", "relevant_samples", "choice_samples", "rollout_samples"),

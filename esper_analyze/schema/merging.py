@@ -101,6 +101,8 @@ MERGED: Mapping[str, Mapping[str, How]] = {"updates": UPDATES, "steps": STEPS, "
 """Tables of which one row is made for each key; the others are the first rank's, or all ranks' rows."""
 OF_FIRST = ("groups", "layers", "tensors")
 """Tables of gradients: the first rank's rows stand."""
+OF_PLACES = ("slots",)
+"""Tables of what each rank has of its own: all ranks' rows stand, their place named with the rank."""
 MUST_AGREE = (
     "grad_norm_pre_clip", "grad_norm_post_clip", "optimizer_steps", "learning_rate", "clip_range", "entropy_coef",
     "target_kl", "max_grad_norm", "loss_scale",

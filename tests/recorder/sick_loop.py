@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from recorder import Recorder
+from tests.recorder.growing import Growing
 
 SIZES = {"op": 4, "slot": 2}
 EPOCHS = 4
@@ -95,6 +96,7 @@ class Loop:
     detached: tuple[str, ...] = ()
     target_kl: float | None = None
     guard: bool = False  # whether the loop itself leaves out minibatches whose loss is not finite
+    growing: Growing | None = None  # a host with a seed that is trained while collecting
 
     def __post_init__(self) -> None:
         torch.manual_seed(0)
@@ -130,6 +132,8 @@ class Loop:
 
     def update(self, number: int) -> None:
         """Collect, train, end the update."""
+        if self.growing is not None:
+            self.growing.backward(self.rec)
         rollout = self._rollout()
         if self.spoil is not None:
             self.spoil(rollout)

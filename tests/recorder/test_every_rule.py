@@ -11,8 +11,11 @@ from esper_analyze.detector.rule import Example, Rule
 from esper_analyze.detector.rules import RULES
 from esper_analyze.runs.replay import differences, recorded, replay
 from esper_analyze.runs.run import open_run
-from tests.recorder.drives import DRIVES, Drive
+from tests.recorder.drives import DRIVES as OF_THE_POLICY
+from tests.recorder.drives import Drive
+from tests.recorder.slot_drives import SLOTS
 
+DRIVES = OF_THE_POLICY | SLOTS
 WORSE = ("info", "warning", "critical")
 ALL = [pytest.param(name, drive, id=f"{name}-{place}") for name in DRIVES for place, drive in enumerate(DRIVES[name])]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -14,9 +14,12 @@ from sb3_contrib import MaskablePPO
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from recorder import Recorder, amp, clip
+from recorder import Recorder, amp, clip, module_gradients
 from recorder.adapters.sb3 import attach
+from recorder.module_gradients import Nature
 from recorder.recorder import Recorder as Whole
+from recorder.slots import Slots
+from tests.recorder.growing import Growing
 from tests.recorder.loop import SIZES, Loop
 from tests.recorder.trainings import Training
 
@@ -57,10 +60,13 @@ def _refuses(name: str) -> Any:
     return refuse
 
 
+ASKS = ("item", "cpu", "tolist", "__bool__", "__float__", "__int__", "numpy")
+
+
 @contextmanager
-def no_waiting() -> Iterator[None]:
+def no_waiting(asks: Sequence[str] = ASKS) -> Iterator[None]:
     with ExitStack() as stack:
-        for name in ("item", "cpu", "tolist", "numpy", "__bool__", "__float__", "__int__"):
+        for name in asks:
             stack.enter_context(patch.object(Tensor, name, _refuses(name)))
         stack.enter_context(NoWaiting())
         yield
@@ -74,7 +80,7 @@ def guarded(method: Any) -> Any:
     return inside
 
 
-HOT = ("minibatch", "before_clip", "after_clip", "before_step", "gradients")
+HOT = ("minibatch", "before_clip", "after_clip", "before_step", "gradients", "slot")
 
 
 @pytest.mark.parametrize("level", ["NORMAL", "DEBUG"])
@@ -83,9 +89,12 @@ def test_the_hot_path_of_a_hand_written_loop_never_waits(
 ) -> None:
     for name in HOT:
         monkeypatch.setattr(Whole, name, guarded(getattr(Whole, name)))
-    loop = Loop()
+    monkeypatch.setattr(Slots, "tensors", guarded(Slots.tensors))
+    monkeypatch.setattr(module_gradients, "nature_of", lambda _: Nature.ALIKE)  # host memory may be looked at
+    loop, growing = Loop(), Growing()
     with loop.recorder(tmp_path / "run", level=level, overhead_budget=None) as rec:
         for _ in range(3):
+            growing.backward(rec)
             rollout = loop.rollout()
             loop.train(rec, rollout)
             rec.update(values=rollout["values"], returns=rollout["returns"], masks=rollout["masks"])
@@ -143,6 +152,30 @@ def test_tensors_of_a_device_without_numbers_go_through(tmp_path: Path, wide: in
         rec._loop.minibatches.clear()
     clip.unwatch(rec)
     amp.unwatch()
+
+
+def test_slots_in_host_memory_ask_for_no_more_than_their_norms(tmp_path: Path) -> None:
+    growing = Growing()
+    growing.loss().backward()
+    with Recorder(tmp_path / "run", strict=True) as rec, no_waiting(ASKS[:-1]):
+        rec.slot(0, "r0c0", seed=growing.seed, host=growing.host)
+        rec._slots.tensors()
+        rec._slots.forget_calls()
+
+
+@pytest.mark.parametrize("wide", [8, 300])
+def test_slots_of_a_device_without_numbers_go_through(tmp_path: Path, wide: int) -> None:
+    with torch.device("meta"):
+        host, seed = nn.Linear(wide, wide), nn.Linear(wide, wide)
+        with Recorder(tmp_path / "run", strict=True) as rec:
+            for alpha in (torch.ones(()), 0.5):
+                host.zero_grad()
+                (host(torch.randn(4, wide)) + seed(torch.randn(4, wide))).sum().backward()
+                rec.slot(0, "r0c0", seed=seed.half() if wide > 8 else seed, host=host, alpha=alpha)
+            sent = rec._slots.tensors()
+            assert {tensor.device.type for tensor in sent.values()} == {"meta"}
+            assert sum(len(numbers) for numbers in rec._slots.now.numbers) == 4
+            rec._slots.forget_calls()
 
 
 def test_a_waiting_operation_would_be_seen() -> None:

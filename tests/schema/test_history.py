@@ -28,6 +28,7 @@ MARKS = {
     "groups": ["9329bf899c840629", "4eef6d9c94e1412f"],
     "layers": ["55cfe7818cb84c97"],
     "lstm": ["e9c7875d96548f30", "400178935395f08f"],
+    "slots": ["f5d1f11a26eae70a"],
     "transitions": ["09afb4b664842aac"],
     "tensors": ["38bca644b70dd1e3"],
     "episodes": ["da53add39dc106fc"],

@@ -17,6 +17,7 @@ from esper_analyze.detector.rules.gradient_explosion import RULE as GRADIENT_EXP
 from esper_analyze.detector.rules.gradient_missing import RULE as GRADIENT_MISSING
 from esper_analyze.detector.rules.gradient_vanishing import RULE as GRADIENT_VANISHING
 from esper_analyze.detector.rules.head_entropy_collapse import RULE as HEAD_ENTROPY_COLLAPSE
+from esper_analyze.detector.rules.host_dominating import RULE as HOST_DOMINATING
 from esper_analyze.detector.rules.kl_spike import RULE as KL_SPIKE
 from esper_analyze.detector.rules.lstm_explosion import RULE as LSTM_EXPLOSION
 from esper_analyze.detector.rules.lstm_nonfinite import RULE as LSTM_NONFINITE
@@ -28,6 +29,9 @@ from esper_analyze.detector.rules.performance_degradation import RULE as PERFORM
 from esper_analyze.detector.rules.rank_desync import RULE as RANK_DESYNC
 from esper_analyze.detector.rules.ratio_collapse import RULE as RATIO_COLLAPSE
 from esper_analyze.detector.rules.ratio_explosion import RULE as RATIO_EXPLOSION
+from esper_analyze.detector.rules.seed_dormant import RULE as SEED_DORMANT
+from esper_analyze.detector.rules.slot_gradient_explosion import RULE as SLOT_GRADIENT_EXPLOSION
+from esper_analyze.detector.rules.slot_gradient_vanishing import RULE as SLOT_GRADIENT_VANISHING
 from esper_analyze.detector.rules.spike_then_silence import RULE as SPIKE_THEN_SILENCE
 from esper_analyze.detector.rules.update_skipped import RULE as UPDATE_SKIPPED
 from esper_analyze.detector.rules.value_collapse import RULE as VALUE_COLLAPSE
@@ -63,6 +67,10 @@ RULES: tuple[Rule, ...] = (
     LSTM_EXPLOSION,
     LSTM_VANISHING,
     LSTM_SATURATION,
+    SLOT_GRADIENT_EXPLOSION,
+    SLOT_GRADIENT_VANISHING,
+    SEED_DORMANT,
+    HOST_DOMINATING,
     UPDATE_SKIPPED,
     PERFORMANCE_DEGRADATION,
 )

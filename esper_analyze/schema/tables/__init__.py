@@ -12,6 +12,7 @@ from esper_analyze.schema.tables.events import (
     VERDICTS,
 )
 from esper_analyze.schema.tables.inner import GROUPS, HEADS, LSTM, STEPS
+from esper_analyze.schema.tables.slots import SLOTS
 from esper_analyze.schema.tables.updates import UPDATES
 
 TABLES: tuple[Table, ...] = (
@@ -21,6 +22,7 @@ TABLES: tuple[Table, ...] = (
     GROUPS,
     LAYERS,
     LSTM,
+    SLOTS,
     TRANSITIONS,
     TENSORS,
     EPISODES,
@@ -43,6 +45,7 @@ __all__ = [
     "LOSSES_OF_DATA",
     "LSTM",
     "RANKS",
+    "SLOTS",
     "STEPS",
     "TABLES",
     "TENSORS",

@@ -46,7 +46,7 @@ FINDINGS = Table(
         UPDATE,
         SEQ,
         text("rule", "name of the rule", required=True),
-        text("subject", "head, group, phase, or run", required=True),
+        text("subject", "head, group, phase, place, or run", required=True),
         text("metric", "column that was judged", required=True),
         choice("verdict", "verdict from this update on", VERDICTS, required=True),
         choice("previous", "last verdict by bounds before", VERDICTS, "never judged by its bounds before"),

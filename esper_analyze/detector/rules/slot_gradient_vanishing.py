@@ -1,0 +1,83 @@
+"""Rule ``slot_gradient_vanishing``: tensors of a seed that should train get next to no gradient."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from esper_analyze.detector.carry import streak, zeros
+from esper_analyze.detector.guard import Guard, until
+from esper_analyze.detector.rule import Example, Limits, Memory, Rule, limit
+from esper_analyze.detector.rules.seeds import CONTEXT, judged, known_sides, not_training, unreached
+from esper_analyze.detector.signals import Frame
+from esper_analyze.detector.verdict import Bounds, Judgement, settle
+
+
+@dataclass(frozen=True, slots=True)
+class SlotGradientVanishingLimits(Limits):
+    """Bounds on ``slots.vanishing_severity``, the mean over an update's calls."""
+
+    warning: float = limit(
+        0.25, "one tensor of a small sound seed gets none: a bias before a normalisation", at_least=0.0
+    )
+    critical: float = limit(0.5, "as gradient_vanishing: half of the tensors, that many included", at_least=0.0)
+    sustained: int = limit(3, "as gradient_vanishing: one quiet update is none", at_least=1)
+
+
+def judge(frame: Frame, memory: Memory, limits: SlotGradientVanishingLimits) -> list[Judgement]:
+    """Judge the share of vanished tensors in stages in which a seed should train."""
+    share, excuses = frame["vanishing_severity"], [*not_training(frame), unreached(frame)]
+    usable = share.finite & judged(frame, excuses)
+    some, half = usable & (share.values > limits.warning), usable & (share.values >= limits.critical)
+    bounds = Bounds(
+        warning=streak(some, usable & ~some, memory["some"]) >= limits.sustained,
+        critical=streak(half, usable & ~half, memory["half"]) >= limits.sustained,
+        warning_at=limits.warning,
+        critical_at=limits.critical,
+    )
+    return [settle(share.name, share, bounds, excuses=excuses)]
+
+
+def guard(frame: Frame, memory: Memory, limits: SlotGradientVanishingLimits) -> Guard:
+    """Hold shares to their side of both bounds, and what else is known of the seed."""
+    sides = known_sides(frame) | {"normalized_ratio": (), "vanishing_severity": (limits.warning, limits.critical)}
+    return Guard(min(until(memory[name], limits.sustained) for name in ("some", "half")), sides)
+
+
+def _cells(*shares: float | None, trains: bool = True) -> dict[str, object]:
+    return {
+        "vanishing_severity": list(shares),
+        "normalized_ratio": 0.8,
+        "low_ratio_cause": None,
+        "should_train": trains,
+        "tensors": 4,
+    }
+
+
+RULE = Rule(
+    name="slot_gradient_vanishing",
+    table="slots",
+    columns=("vanishing_severity", "normalized_ratio", *CONTEXT),
+    context=("normalized_ratio", *CONTEXT),
+    limits=SlotGradientVanishingLimits,
+    judge=judge,
+    guard=guard,
+    title="A seed's gradients vanished",
+    meaning="More than a quarter of the tensors of a seed that should train get gradients below 1e-7: these layers do "
+    "not learn.",
+    look_first="Layers that begin at 0 (everything before them gets none at first); saturated activations in the seed; "
+    "alpha at 0 in a blend that lets no gradient through.",
+    reference="Detector specification; gradient review H1",
+    examples=(
+        Example("in range", "ok", _cells(0.0)),
+        Example("one bias of six tensors", "ok", _cells(*[1 / 6] * 5), updates=5),
+        Example("two quiet updates", "ok", _cells(0.3, 0.3), updates=2),
+        Example("some tensors, for three updates", "warning", _cells(0.3, 0.3, 0.3), updates=3),
+        Example("most tensors", "critical", _cells(0.8, 0.8, 0.8), updates=3),
+        Example("dormant", "not_applicable", _cells(1.0, trains=False)),
+        Example("NaN never passes", "critical", _cells(float("nan"))),
+        Example("not recorded", "no_data", _cells(None)),
+    ),
+    memory={"some": zeros, "half": zeros},
+    causes=("numerical_instability",),
+    confirmed_by="sustained",
+)

@@ -1,0 +1,164 @@
+"""Gradients of whole modules, looked at whenever somebody says so; alike looks are measured together, later."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from enum import Enum
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.linalg import vector_norm
+
+from recorder.inner_loop import KEEP_ELEMENTS
+from recorder.measure.gradients import SMALL, device_norms, host_norms
+from recorder.measure.slots import module_statistics
+from recorder.reduce.gradients import VANISHING
+
+MOST_LOOKS = 100_000
+"""Looks kept in one update: a loop that never calls ``update`` must not fill the memory."""
+
+
+@dataclass(frozen=True, slots=True)
+class Module:
+    """What of a module's gradients is known without asking the device.
+
+    ``tensors``: parameters to be trained; ``gradients``: those there are; ``elements``: parameters in these.
+    """
+
+    tensors: int
+    gradients: tuple[Tensor, ...]
+    elements: int
+
+
+def module(parts: nn.Module | Iterable[Tensor], leave: Iterable[Tensor] = ()) -> Module:
+    """Return the parameters of ``parts`` that are to be trained, each once, without those in ``leave``.
+
+    Parameters without elements count for nothing.
+    """
+    listed = parts.parameters() if isinstance(parts, nn.Module) else parts
+    out = {id(parameter) for parameter in leave}
+    trained = [one for one in dict.fromkeys(listed) if one.requires_grad and id(one) not in out and one.numel()]
+    gradients = tuple([gradient for one in trained if (gradient := one.grad) is not None])
+    return Module(len(trained), gradients, sum([gradient.numel() for gradient in gradients]))
+
+
+class _Kind(NamedTuple):
+    """What looks must share to be measured together."""
+
+    small: bool
+    sizes: tuple[int, ...]  # elements of each gradient
+    dtype: torch.dtype
+    device: torch.device
+    exploding: float
+    scaled: bool
+
+
+@dataclass(frozen=True, slots=True)
+class _Look:
+    number: int
+    kept: Tensor  # all elements [E] of small gradients, else the norms [T]
+    scale: Tensor | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Measured:
+    numbers: tuple[int, ...]
+    statistics: Tensor
+
+
+class ModuleLooks:
+    """The looks of one update at modules' gradients, numbered as they come.
+
+    Of small gradients on a device a copy of all elements is kept: one operation now, and norms of many looks together
+    later, cost less than norms now. In host memory, and of large ones, the norms are taken at once.
+    """
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._waiting: dict[_Kind, list[_Look]] = {}
+        self._measured: list[_Measured] = []
+        self._kept = 0
+        self._streams: set[torch.cuda.Stream] = set()
+
+    def look(self, found: Module, exploding: float, scale: Tensor | None) -> int:
+        """Look at the gradients of ``found``, of which there is at least one; return the number of the look.
+
+        ``exploding`` is the norm above which a tensor counts as exploded, ``scale`` the loss scale they still carry.
+        """
+        if self.count >= MOST_LOOKS:
+            raise RuntimeError(f"{MOST_LOOKS} looks without update(): call it after each inner loop")
+        gradients, number, nature = found.gradients, self.count, nature_of(found.gradients)
+        small = found.elements <= SMALL and nature is Nature.ALIKE
+        kept = torch.cat([one.reshape(-1) for one in gradients]) if small else _norms(gradients, nature)
+        sizes = tuple([one.numel() for one in gradients])
+        kind = _Kind(small, sizes, kept.dtype, kept.device, exploding, scale is not None)
+        self.note(kept)
+        self._waiting.setdefault(kind, []).append(_Look(number, kept, scale))
+        self.count, self._kept = number + 1, self._kept + kept.numel()
+        if self._kept >= KEEP_ELEMENTS:
+            self._measure_waiting()
+        return number
+
+    def note(self, kept: Tensor) -> None:
+        """Remember which stream writes a tensor that is read later: environments may have streams of their own."""
+        if kept.device.type == "cuda":
+            self._streams.add(torch.cuda.current_stream(kept.device))
+
+    def join(self, tensors: Iterable[Tensor]) -> None:
+        """Let the present stream read tensors that others write. No host waits."""
+        for tensor in (one for one in tensors if self._streams and one.device.type == "cuda"):
+            now = torch.cuda.current_stream(tensor.device)
+            others = self._streams - {now}
+            for stream in others:
+                now.wait_stream(stream)
+            if others:
+                tensor.record_stream(now)
+
+    def _measure_waiting(self) -> None:
+        waiting, self._waiting, self._kept = self._waiting, {}, 0
+        for kind, looks in waiting.items():
+            self.join([look.kept for look in looks])
+            norms = torch.stack([look.kept for look in looks])
+            if kind.small:
+                spans = torch.split(norms, list(kind.sizes), dim=1)
+                norms = torch.stack([vector_norm(span, dim=1, dtype=torch.float64) for span in spans], dim=1)
+            scales = [look.scale.reshape(()) for look in looks if look.scale is not None]
+            if scales:
+                norms = norms.double() / torch.stack(scales).to(norms.device).double()[:, None]
+            statistics = module_statistics(norms, VANISHING, kind.exploding)
+            self.note(statistics)
+            self._measured.append(_Measured(tuple([look.number for look in looks]), statistics))
+
+    def tensors(self) -> tuple[list[tuple[int, ...]], list[Tensor]]:
+        """Return numbers of looks, and the ``FIELDS`` of each [looks, fields]: what was looked at alike, together."""
+        self._measure_waiting()
+        self.join([one.statistics for one in self._measured])
+        return [one.numbers for one in self._measured], [one.statistics for one in self._measured]
+
+
+class Nature(Enum):
+    """How gradients may be measured: as one, being dense and of one kind; so and in host memory; or one by one."""
+
+    ALIKE = 1
+    ON_HOST = 2
+    MIXED = 3
+
+
+def nature_of(gradients: Sequence[Tensor]) -> Nature:
+    """Return how ``gradients`` may be measured. Raises ``TypeError`` for parts of gradients, spread over ranks."""
+    kinds = {(one.dtype, one.device, one.layout, type(one)) for one in gradients}
+    if any(kind is not Tensor and kind.__name__ == "DTensor" for *_, kind in kinds):
+        raise TypeError("a gradient is spread over ranks (DTensor): the norm of its part would be nobody's")
+    if len(kinds) > 1 or gradients[0].layout is not torch.strided:
+        return Nature.MIXED
+    return Nature.ON_HOST if gradients[0].device.type == "cpu" else Nature.ALIKE
+
+
+def _norms(gradients: Sequence[Tensor], nature: Nature) -> Tensor:
+    """Return L2 norms [T] without over- or underflow: on the host by way of float32, which is many times faster."""
+    if nature is not Nature.ON_HOST:
+        return device_norms(gradients).norms
+    exact = gradients[0].dtype in (torch.float32, torch.float64)
+    return host_norms(gradients if exact else [gradient.float() for gradient in gradients]).norms

@@ -1,0 +1,261 @@
+"""Rows of ``slots``: the calls of one update reduced by place, and why a seed's gradient is low beside its host's."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from esper_analyze.schema.tables.slots import LOW_RATIO
+from recorder.measure.slots import FIELDS
+from recorder.reduce.gradients import EXPLODING_WEIGHT, VANISHING_WEIGHT
+from recorder.reduce.norms import Flags, Numbers
+from recorder.reduce.update import Cells
+
+TRAINING_STAGES = ("training", "blending")
+"""Stages in which a seed should train; any other, once given, is none."""
+FLOOR = 1e-8
+"""A norm below this makes the ratio 0; and what is added to the host's so that 0 does not divide."""
+DECAY = 0.9
+"""Of the moving averages, per update."""
+ACTIVE_UPDATES = 3
+"""Updates in which a seed's ratio was not low, from which on a low one means that it has faded."""
+NOTHING = -1
+"""Of a call: there was no module, or nothing to look at."""
+
+Ints = npt.NDArray[np.int64]
+Part = tuple[Sequence[int], Numbers]
+"""Numbers of looks, and their ``FIELDS`` [looks, fields]."""
+
+
+class Call(NamedTuple):
+    """One call: numbers of its looks at seed and host, and what was known without asking a device."""
+
+    place: str
+    seed: int
+    host: int
+    tensors: int
+    without: int
+    seed_elements: int
+    host_elements: int
+
+
+@dataclass(slots=True)
+class Slot:
+    """A slot as it was given in the last call of an update; ``tensors`` of the seed to be trained, None: empty."""
+
+    env: int
+    slot: str
+    stage: str | None
+    blueprint: str | None
+    alpha: float | None
+    tensors: int | None
+
+    @property
+    def should_train(self) -> bool:
+        """Whether the stage is one in which a seed trains; without a stage, whether there is anything to train."""
+        return bool(self.tensors) if self.stage is None else self.stage.lower() in TRAINING_STAGES
+
+
+def normalized_ratio(seed: Numbers, n_seed: Numbers, host: Numbers, n_host: Numbers) -> Numbers:
+    """Return (seed / √n_seed) / (host / √n_host + 1e-8) of gradient norms over so many elements, any shape.
+
+    0 where one norm is below 1e-8. What is not finite stays so and comes first: an infinite host makes NaN, for a
+    quotient of 0 would say that the seed sleeps.
+    """
+    with np.errstate(all="ignore"):
+        ratio = (seed / np.sqrt(n_seed)) / (host / np.sqrt(n_host) + FLOOR)
+    ratio = np.where((seed < FLOOR) | (host < FLOOR), 0.0, ratio)
+    broken = ~np.isfinite(seed) | ~np.isfinite(host)
+    return np.where(broken, np.where(np.isfinite(host), seed, np.nan), ratio)
+
+
+@dataclass(slots=True)
+class Past:
+    """What is remembered of one place.
+
+    ``ratio``: moving average of the seed's ratio; ``host``: of norm / √elements of the host, over updates in which no
+    seed that should train had a low ratio; ``active``: in how many updates of this seed it was not low. Another
+    blueprint, or a stage in which a seed trains after one in which none does, is another seed.
+    """
+
+    ratio: float | None = None
+    host: float | None = None
+    active: int = 0
+    blueprint: str | None = None
+    trained: bool = False
+
+    def meet(self, slot: Slot) -> None:
+        """Forget the seed of before where this is another."""
+        if slot.blueprint != self.blueprint or (slot.should_train and not self.trained):
+            self.ratio, self.active = None, 0
+        self.blueprint, self.trained = slot.blueprint, slot.should_train
+
+
+class SlotHistory:
+    """What is remembered of each place from update to update, in order of first appearance."""
+
+    def __init__(self) -> None:
+        self.places: dict[str, Past] = {}
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return it as plain data."""
+        return {
+            place: [past.ratio, past.host, past.active, past.blueprint, past.trained]
+            for place, past in self.places.items()
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take up what ``state_dict`` gave."""
+        self.places = {place: Past(*cells) for place, cells in state.items()}
+
+
+def slot_rows(
+    calls: Sequence[Call],
+    slots: Mapping[str, Slot],
+    parts: Sequence[Part],
+    history: SlotHistory,
+    update: int,
+) -> list[Cells]:
+    """Return the rows of one update, which had at least one call.
+
+    ``slots`` are the last call's words by place, ``parts`` the measured looks.
+    """
+    for place in slots:
+        history.places.setdefault(place, Past())
+    order = [place for place in history.places if place in slots]
+    cells = SlotNumbers(calls, order, parts).cells()
+    rows = []
+    for place, measured in zip(order, cells, strict=True):
+        slot, past = slots[place], history.places[place]
+        row: Cells = {
+            "update": update,
+            "place": place,
+            "env": slot.env,
+            "slot": slot.slot,
+            "stage": slot.stage,
+            "blueprint": slot.blueprint,
+            "alpha": slot.alpha,
+            "should_train": slot.should_train,
+            **measured,
+        }
+        past.meet(slot)
+        row["ratio_ema"], row["low_ratio_cause"] = _remember(past, row)
+        rows.append(row)
+    return rows
+
+
+class SlotNumbers:
+    """The calls of one update [C] as arrays, and their numbers by place [P]."""
+
+    def __init__(self, calls: Sequence[Call], order: Sequence[str], parts: Sequence[Part]) -> None:
+        numbers = {place: number for number, place in enumerate(order)}
+        self.places = len(order)
+        self.place = np.array([numbers[call.place] for call in calls], np.int64)
+        known = np.array([call[1:] for call in calls], np.int64)
+        seed, host, self.tensors, self.without, self.seed_elements, self.host_elements = known.T
+        measured = np.full((1 + max([NOTHING, *(one for some, _ in parts for one in some)]), len(FIELDS)), np.nan)
+        for some, found in parts:
+            measured[list(some)] = found
+        measured = np.concatenate([measured, np.full((1, len(FIELDS)), np.nan)])  # NOTHING picks this one
+        self.grown, self.around = seed != NOTHING, host != NOTHING
+        self.norm, self.vanished, self.exploded, self.nonfinite = measured[seed].T
+        self.host_norm = measured[host, 0]
+
+    def _mean(self, cells: Numbers, where: Flags) -> list[float | None]:
+        """Return the mean over the calls ``where`` by place, None where there is none; NaN stays NaN."""
+        place = self.place[where]
+        number = np.bincount(place, minlength=self.places)
+        total = np.bincount(place, cells[where], minlength=self.places)
+        pairs = zip(total.tolist(), number.tolist(), strict=True)
+        return [one / calls if calls else None for one, calls in pairs]
+
+    def _most(self, cells: Ints | Numbers, where: Flags | None = None) -> list[int | None]:
+        """Return the most over the calls ``where`` by place, None where there is none."""
+        most = np.full(self.places, NOTHING)
+        picked = slice(None) if where is None else where
+        np.maximum.at(most, self.place[picked], cells[picked].astype(np.int64))
+        return [None if one == NOTHING else one for one in most.tolist()]
+
+    def cells(self) -> list[Cells]:
+        """Return the measured cells of each place."""
+        present, both = (self.tensors - self.without).astype(np.float64), self.grown & self.around
+        found = [one.astype(np.float64) for one in (self.seed_elements, self.host_elements)]
+        with np.errstate(all="ignore"):
+            shares = {"vanishing": self.vanished / present, "exploding": self.exploded / present}
+            ratio = normalized_ratio(self.norm, found[0], self.host_norm, found[1])
+        columns: dict[str, list[Any]] = {
+            "calls": np.bincount(self.place, minlength=self.places).tolist(),
+            "tensors": self._most(self.tensors),
+            "tensors_without_grad": self._most(self.without),
+            "tensors_nonfinite": self._most(self.nonfinite, self.grown),
+            "grad_norm": self._mean(self.norm, self.grown),
+            **{f"{what}_severity": self._mean(share, self.grown) for what, share in shares.items()},
+            "host_grad_norm": self._mean(self.host_norm, self.around),
+            "seed_grad_norm": self._mean(self.norm, both),
+            "seed_elements": self._most(self.seed_elements),
+            "host_elements": self._most(self.host_elements),
+            "normalized_ratio": self._mean(ratio, both),
+        }
+        rows: list[Cells] = [dict(zip(columns, cells, strict=True)) for cells in zip(*columns.values(), strict=True)]
+        return [row | _health(row) for row in rows]
+
+
+def _health(row: Cells) -> Cells:
+    vanishing, exploding = row["vanishing_severity"], row["exploding_severity"]
+    if vanishing is None:
+        return {"health": None, "has_vanishing": None, "has_exploding": None}
+    health = min(max(1 - VANISHING_WEIGHT * vanishing - EXPLODING_WEIGHT * exploding, 0.0), 1.0)
+    return {
+        "health": 0.0 if row["tensors_nonfinite"] else health,
+        "has_vanishing": vanishing > 0,
+        "has_exploding": exploding > 0,
+    }
+
+
+def _remember(past: Past, row: Cells) -> tuple[float | None, str | None]:
+    """Return ``ratio_ema`` and ``low_ratio_cause``, and take the update into the ``past``."""
+    ratio = row["normalized_ratio"]
+    cause = low_ratio_cause(past, row)
+    if ratio is not None and not np.isfinite(ratio):
+        return None, cause
+    low = ratio is not None and ratio < LOW_RATIO
+    host = row["host_grad_norm"]
+    if host is not None and np.isfinite(host) and not (low and row["should_train"]):
+        past.host = _moved(past.host, host / row["host_elements"] ** 0.5)
+    if ratio is None:
+        return None, cause
+    past.active += not low
+    past.ratio = _moved(past.ratio, ratio)
+    return past.ratio, cause
+
+
+def _moved(average: float | None, value: float) -> float:
+    return value if average is None else DECAY * average + (1 - DECAY) * value
+
+
+def low_ratio_cause(past: Past, row: Cells) -> str | None:
+    """Return why the ratio is low, or not there though the seed should train; see the column's meaning."""
+    ratio, trains = row["normalized_ratio"], row["should_train"]
+    if ratio is None:
+        missing = trains and bool(row["tensors"]) and row["grad_norm"] is None
+        return "disconnected" if missing else None
+    if not ratio < LOW_RATIO:
+        return None
+    if not trains:
+        return "dormant"
+    if row["tensors_without_grad"]:
+        return "disconnected"
+    if past.host is not None and _against(past.host, row) >= LOW_RATIO:
+        return "host_learning_fast"
+    return "saturated" if past.active >= ACTIVE_UPDATES else "dormant"
+
+
+def _against(host: float, row: Cells) -> float:
+    """Return the ratio that the seed would have with a host whose norm / √elements is ``host``."""
+    norms = np.array([row["seed_grad_norm"], host * row["host_elements"] ** 0.5])
+    elements = np.array([row["seed_elements"], row["host_elements"]], np.float64)
+    return float(normalized_ratio(norms[:1], elements[:1], norms[1:], elements[1:])[0])

@@ -1,0 +1,123 @@
+"""Host and seeds of a growing network: looked at after their backward passes, rows when the update ends."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Any
+
+from torch import Tensor, nn
+
+from recorder import amp
+from recorder.module_gradients import Module, ModuleLooks, module
+from recorder.reduce.gradients import DEFAULT_CLIP_NORM, EXPLODING_FACTOR
+from recorder.reduce.norms import Numbers
+from recorder.reduce.slots import NOTHING, Call, Slot, SlotHistory, slot_rows
+from recorder.reduce.update import Cells
+
+Parameters = nn.Module | Iterable[Tensor]
+_TENSORS, _ALPHA = "slot looks", "slot alpha"
+
+
+@dataclass(slots=True)
+class SlotCalls:
+    """The calls of one update, in order; ``slots`` are those called, by place, as they were last given."""
+
+    calls: list[Call] = field(default_factory=list)
+    slots: dict[str, Slot] = field(default_factory=dict)
+    looks: ModuleLooks = field(default_factory=ModuleLooks)
+    alphas: dict[str, Tensor] = field(default_factory=dict)
+    numbers: list[tuple[int, ...]] = field(default_factory=list)
+    """Numbers of the looks in each of the tensors sent."""
+
+
+class Slots:
+    """The slots of one recording."""
+
+    def __init__(self) -> None:
+        self.now = SlotCalls()
+        self.history = SlotHistory()
+
+    def look(
+        self,
+        env: int,
+        slot: str,
+        seed: Parameters | None,
+        host: Parameters | None,
+        given: Mapping[str, Any],
+        max_grad_norm: float | None,
+    ) -> None:
+        """Look at the gradients of a seed and its host as they are now; ``given``: stage, blueprint, alpha."""
+        env, slot, now = int(env), str(slot), self.now
+        seeds = None if seed is None else tuple(seed.parameters() if isinstance(seed, nn.Module) else seed)
+        growing = None if seeds is None else module(seeds)
+        around = None if host is None else module(host, seeds or ())
+        exploding = _exploding(max_grad_norm)
+        scale = amp.carried()
+        numbers = [NOTHING if one is None else _look(now.looks, one, exploding, scale) for one in (growing, around)]
+        place = f"env {env}, {slot}"
+        alpha = given["alpha"]
+        now.slots[place] = Slot(
+            env,
+            slot,
+            _text(given["stage"]),
+            _text(given["blueprint"]),
+            None if alpha is None or isinstance(alpha, Tensor) else float(alpha),
+            None if growing is None else growing.tensors,
+        )
+        now.alphas.pop(place, None)
+        if isinstance(alpha, Tensor):
+            now.alphas[place] = alpha.detach().reshape(-1)[:1].clone()
+            now.looks.note(now.alphas[place])
+        now.calls.append(_call(place, numbers, growing, around))
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Return what is to be sent of the update's calls."""
+        now = self.now
+        now.numbers, statistics = now.looks.tensors()
+        now.looks.join(now.alphas.values())
+        sent = {f"{_TENSORS} {k}": one for k, one in enumerate(statistics)}
+        return sent | {f"{_ALPHA} {place}": alpha for place, alpha in now.alphas.items()}
+
+    def forget_calls(self) -> None:
+        """Begin an update without calls."""
+        self.now = SlotCalls()
+
+    def rows(self, done: SlotCalls, arrays: Mapping[str, Numbers], update: int) -> list[Cells]:
+        """Return the rows of an update whose numbers have arrived; updates come in order."""
+        if not done.calls or sum(map(len, done.numbers)) != done.looks.count:  # not measured: that loss is counted
+            return []
+        for place in done.alphas:
+            done.slots[place].alpha = float(arrays[f"{_ALPHA} {place}"][0])
+        parts = [(numbers, arrays[f"{_TENSORS} {k}"]) for k, numbers in enumerate(done.numbers)]
+        return slot_rows(done.calls, done.slots, parts, self.history, update)
+
+
+def _look(looks: ModuleLooks, found: Module, exploding: float, scale: Tensor | None) -> int:
+    return looks.look(found, exploding, scale) if found.gradients else NOTHING
+
+
+def _call(place: str, numbers: Sequence[int], seed: Module | None, host: Module | None) -> Call:
+    return Call(
+        place,
+        seed=numbers[0],
+        host=numbers[1],
+        tensors=NOTHING if seed is None else seed.tensors,
+        without=NOTHING if seed is None else seed.tensors - len(seed.gradients),
+        seed_elements=NOTHING if seed is None else seed.elements,
+        host_elements=NOTHING if host is None else host.elements,
+    )
+
+
+def _exploding(max_grad_norm: float | None) -> float:
+    """Return the norm above which a tensor counts as exploded."""
+    if isinstance(max_grad_norm, Tensor):
+        raise TypeError("max_grad_norm must be a number: asking a tensor for its value would wait for its device")
+    return EXPLODING_FACTOR * (DEFAULT_CLIP_NORM if max_grad_norm is None else float(max_grad_norm))
+
+
+def _text(word: object) -> str | None:
+    if isinstance(word, Enum):
+        return word.name
+    return None if word is None else str(word)
