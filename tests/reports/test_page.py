@@ -183,9 +183,9 @@ def test_hundreds_of_heads_are_listed_in_part_and_told_in_full(tmp_path: Path) -
         rows["heads"] = [rows["heads"][1] | {"head": f"head {k}"} for k in range(MOST_LISTED + 50)]
 
     write_report(gather(open_run(write_run(tmp_path / "run", 3, many))), tmp_path)
-    page = Tags((tmp_path / "index.html").read_text()).words
+    page = (tmp_path / "index.html").read_text()
     told = json.loads((tmp_path / "report.json").read_text())["questions"]
     words = next(one["words"] for one in told if one["name"] == "heads")
-    assert page.count(": gradient ") == MOST_LISTED
+    assert len(re.findall(r"<li>head \d+: gradient", page)) == MOST_LISTED
     assert f"{len(words) - MOST_LISTED} more are in report.json." in page
     assert sum(": gradient " in sentence for sentence in words) == MOST_LISTED + 50
