@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -17,6 +17,8 @@ from esper_analyze.runs.run import Run
 from esper_analyze.schema import TABLES
 
 _PIECE = 2048
+LONGEST_TEXT = 1 << 24
+"""Characters of one cell: written as CSV or JSON it takes many times as much, and meanwhile nobody watches."""
 _ASKING = ("SELECT", "EXPLAIN", "MULTI")
 """Kinds of statements that only ask; DuckDB takes a PIVOT apart into several and calls it MULTI."""
 
@@ -53,9 +55,19 @@ def _rows(connection: duckdb.DuckDBPyConnection, watch: Watch) -> Iterator[tuple
             piece = connection.fetchmany(_PIECE)
         if not piece:
             return
+        _check_lengths(piece)
         began = time.thread_time()
         yield from piece
         watch.use(time.thread_time() - began)  # who reads the output slowly uses nothing up
+
+
+def _check_lengths(rows: Iterable[tuple[Any, ...]]) -> None:
+    longest = max((len(cell) for row in rows for cell in row if isinstance(cell, (str, bytes))), default=0)
+    if longest > LONGEST_TEXT:
+        raise UsageError(
+            f"the result has a text of {longest:,} characters, {LONGEST_TEXT:,} are the most",
+            hint="ask for a part of it: left(x, 1000)",
+        )
 
 
 def _only_query(query: str) -> bool:

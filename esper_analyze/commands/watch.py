@@ -21,9 +21,9 @@ from esper_analyze.terminal import tell
 
 GRACE = 1.0
 """Seconds an interrupted query has to give up by itself."""
-PROGRAM = 175 << 20
+PROGRAM = 160 << 20
 """Bytes that Python and its libraries take beside the query."""
-_TICK = 0.01
+_TICK = 0.005
 _STATM = Path("/proc/self/statm")
 
 
@@ -79,13 +79,14 @@ class Watch:
         )
 
     def _run(self) -> None:
-        before = time.monotonic()
+        before, held = time.monotonic(), _resident()
         while not self._done.wait(_TICK):
             now = time.monotonic()
             interrupt = self._interrupt
             self._used += now - before if interrupt is not None else 0.0
             before = now
-            if _resident() > self.memory + PROGRAM:
+            last, held = held, _resident()
+            if held + max(held - last, 0) > self.memory + PROGRAM:  # by the next look it would be there
                 self._end(self.too_large())
             if interrupt is None or self._used < self.seconds:
                 continue

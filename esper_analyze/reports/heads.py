@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -97,11 +97,15 @@ def frame(evidence: Evidence) -> tuple[HeadFrame, ...] | None:
     if rows.is_empty():
         return None
     parts = rows.partition_by("head", as_dict=True, maintain_order=True)
-    heads = [_head(str(key[0]), part, evidence) for key, part in parts.items()]
+    incidents: dict[str, list[Incident]] = {}
+    for incident in evidence.replay.incidents:
+        if incident.rule in _RULES:
+            incidents.setdefault(incident.subject, []).append(incident)
+    heads = [_head(str(key[0]), part, incidents.get(str(key[0]), ())) for key, part in parts.items()]
     return tuple(sorted(heads, key=lambda head: not (len(head.bad) or len(head.nonfinite) or head.incidents)))
 
 
-def _head(name: str, rows: polars.DataFrame, evidence: Evidence) -> HeadFrame:
+def _head(name: str, rows: polars.DataFrame, incidents: Iterable[Incident]) -> HeadFrame:
     entropy, gradient, learnable = (series_of(rows, column) for column in _NUMBERS)
     update = gradient.update
     broken = gradient.nonfinite | _equals(rows, "grad_state", "nonfinite")
@@ -113,7 +117,7 @@ def _head(name: str, rows: polars.DataFrame, evidence: Evidence) -> HeadFrame:
         **{column: _last_word(rows, column) for column in _WORDS},
         bad=update[_equals(rows, "zero_explained", "unexplained")],
         nonfinite=update[broken],
-        incidents=tuple(i for i in evidence.replay.incidents if i.subject == name and i.rule in _RULES),
+        incidents=tuple(incidents),
     )
 
 

@@ -30,6 +30,8 @@ QUESTIONS: tuple[Question, ...] = (
 
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'"
 _LISTED = ("heads",)
+MOST_LISTED = 200
+"""Sentences in a list, one a head."""
 _READING = (
     "A gap in a line: nothing was measured there. A cross on the upper edge: NaN was measured; a triangle on an edge: "
     "+Inf or −Inf. Zero is drawn as zero, on a logarithmic axis at a place of its own. Shaded: an incident was open. "
@@ -95,8 +97,11 @@ def _answer(answer: Answer) -> list[str]:
         return [asks, html.paragraphs([answer.question.without])]
     label = html.text(f"{answer.question.title}: {' '.join(answer.words)}", 300)
     figure = f'<figure role="img" aria-label="{label}">{answer.figure.svg}</figure>'
-    words = html.bullets(answer.words) if answer.question.name in _LISTED else html.paragraphs([" ".join(answer.words)])
-    return [asks, words, figure]
+    if answer.question.name not in _LISTED:
+        return [asks, html.paragraphs([" ".join(answer.words)]), figure]
+    more = len(answer.words) - MOST_LISTED
+    rest = [f"{more:,} more are in report.json."] if more > 0 else []
+    return [asks, html.bullets([*answer.words[:MOST_LISTED], *rest]), figure]
 
 
 def _run(identity: identities.Identity) -> list[str]:

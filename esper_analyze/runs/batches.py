@@ -13,7 +13,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from esper_analyze.detector.signals import RUN, Batch, Bools, Floats, Frame, Ints, Signal
-from esper_analyze.runs.run import Part, Run
+from esper_analyze.runs.part import Part
+from esper_analyze.runs.run import Run
 from esper_analyze.schema.arrow import word_columns
 from esper_analyze.schema.column import Kind, Table
 from esper_analyze.schema.tables import BY_NAME

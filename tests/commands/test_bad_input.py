@@ -167,6 +167,7 @@ def test_a_bad_thresholds_file_is_wrong_use(
         ("delete from updates", "this is DELETE"),
         ("select 1; drop table updates", "these are 2 statements"),
         ("select interval '100000000 years'", "cast it to text"),
+        ("select repeat('x', 20000000)", "a text of 20,000,000 characters"),
         ("select timestamptz '2020-01-01'", "pytz"),
         ("", ""),
     ],

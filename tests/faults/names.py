@@ -235,7 +235,7 @@ def _directories(bench: Bench, outcome: Outcome, inner: Path) -> Iterator[str]:
     names = list(DIRECTORIES)
     for name in names:
         shutil.copytree(sample, place / name)
-    names = names if bench.long else bench.random.sample(names, 8)
+    names = names if bench.long else bench.random.sample(names, 4)
     readers = (("replay",), ("sql", "select count(*) from heads"), ("report",))
     lines = [(words[0], place / name, *words[1:]) for name in names for words in readers[: bench.trials(2, 3)]]
     lines.append(("report", place / names[0]))
@@ -269,7 +269,7 @@ def _many(bench: Bench, outcome: Outcome, path: Path) -> Iterator[str]:
     write_run(path, 3, many)
     out = path.with_name("many-page")
     lines = [("report", path, "--out", out), ("replay", path), ("replay", path, "--json"), ("ls", path)]
-    lines = lines if bench.long else lines[:2]
+    lines = lines if bench.long else lines[:1]
     for words, done in zip(lines, batch(*lines, cwd=path.parent), strict=True):
         outcome.trials += 1
         if words[-1] != "--json":

@@ -10,7 +10,7 @@ import pytest
 from esper_analyze.errors import UsageError
 from esper_analyze.reports import write
 from esper_analyze.reports.evidence import Evidence, gather
-from esper_analyze.reports.page import QUESTIONS
+from esper_analyze.reports.page import MOST_LISTED, QUESTIONS
 from esper_analyze.reports.write import write_report
 from esper_analyze.runs.run import open_run
 from tests.reports.synthetic import Rows, write_run
@@ -176,3 +176,16 @@ def test_a_report_that_cannot_be_written_whole_leaves_the_old_one(
     with pytest.raises(UsageError, match="cannot be written: No space left"):
         write_report(healthy, tmp_path)
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_hundreds_of_heads_are_listed_in_part_and_told_in_full(tmp_path: Path) -> None:
+    def many(_: int, rows: Rows) -> None:
+        rows["heads"] = [rows["heads"][1] | {"head": f"head {k}"} for k in range(MOST_LISTED + 50)]
+
+    write_report(gather(open_run(write_run(tmp_path / "run", 3, many))), tmp_path)
+    page = (tmp_path / "index.html").read_text()
+    told = json.loads((tmp_path / "report.json").read_text())["questions"]
+    words = next(one["words"] for one in told if one["name"] == "heads")
+    assert len(re.findall(r"<li>head \d+: gradient", page)) == MOST_LISTED
+    assert f"{len(words) - MOST_LISTED} more are in report.json." in page
+    assert sum(": gradient " in sentence for sentence in words) == MOST_LISTED + 50
