@@ -38,10 +38,12 @@ class Watch:
         self.spill = Path()
         self.late = False
         self._used = 0.0
+        self._most = 0
         self._interrupt: Callable[[], None] | None = None
         self._done = threading.Event()
 
     def __enter__(self) -> Watch:
+        self._most = self.memory + max(PROGRAM, _resident())
         self.spill = Path(tempfile.mkdtemp(prefix="esper-analyze-"))
         threading.Thread(target=self._run, daemon=True).start()
         return self
@@ -86,7 +88,7 @@ class Watch:
             self._used += now - before if interrupt is not None else 0.0
             before = now
             last, held = held, _resident()
-            if held + max(held - last, 0) > self.memory + PROGRAM:  # by the next look it would be there
+            if held + max(held - last, 0) > self._most:  # by the next look it would be there
                 self._end(self.too_large())
             if interrupt is None or self._used < self.seconds:
                 continue
