@@ -219,12 +219,15 @@ def _by_row(windows: Floats) -> Floats:
 
 
 def _median(windows: Floats) -> Floats:
-    """Return the median of each window; ``np.median`` would look for NaN as well, which never enters one."""
+    """Return the median of each window; ``np.median`` would look for NaN as well, which never enters one.
+
+    To sort 50 numbers takes a tenth of the time of a partition at two places, which numpy has no vector code for.
+    """
     upper = windows.shape[1] // 2
-    middle = np.partition(windows, (upper - 1, upper), axis=1)
+    ordered = np.sort(windows, axis=1)
     if windows.shape[1] % 2:
-        return middle[None, :, upper]
-    return (middle[None, :, upper - 1] + middle[None, :, upper]) / 2
+        return ordered[None, :, upper]
+    return (ordered[None, :, upper - 1] + ordered[None, :, upper]) / 2
 
 
 _TYPICAL = Rolling(_median)

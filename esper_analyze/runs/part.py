@@ -55,7 +55,7 @@ class Part:
             with decoding(self.path):
                 data = read_shard(self.table, str(self.path), self.mark, columns, dictionaries)
                 for name in dictionaries:
-                    data[name].validate(full=True)  # a code beyond its dictionary is read without complaint
+                    _validate_codes(data[name])
         return data if self.until is None else data.filter(pc.less(data["update"], self.until))
 
     def count(self) -> int:
@@ -81,3 +81,21 @@ class Part:
         if self.until is not None:
             found = found.filter(polars.col("update") < self.until)
         return found.with_columns(polars.lit(self.attempt.number).alias(ATTEMPT))
+
+
+def _validate_codes(column: pa.ChunkedArray) -> None:
+    """Raise ``ArrowInvalid`` for a code beyond its dictionary, which is read without complaint, or a word that is none.
+
+    ``validate(full=True)`` of the column would look at the word behind every code.
+    """
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    for chunk in column.chunks:
+        if not isinstance(chunk, pa.DictionaryArray):
+            chunk.validate(full=True)
+            continue
+        chunk.dictionary.validate(full=True)
+        bounds = pc.min_max(chunk.indices).as_py()
+        if bounds["max"] is not None and not 0 <= bounds["min"] <= bounds["max"] < len(chunk.dictionary):
+            raise pa.ArrowInvalid(f"code {bounds['max']} in a dictionary of {len(chunk.dictionary)} words")
