@@ -57,6 +57,19 @@ _NEXT = "`esper-analyze rules --toml` prints every threshold"
 Fail = Annotated[FailOn | None, typer.Option("--fail-on", help="Exit 1 when a finding is at least this bad.")]
 
 
+def tell_left_out(run: Run) -> None:
+    """Say on stderr what of ``run`` is left out: damaged files, and ranks that are not there."""
+    from esper_analyze.reports.words import many
+
+    if run.broken:
+        first = run.broken[0]
+        more = f" (and {len(run.broken) - 1:,} more)" if len(run.broken) > 1 else ""
+        left = f"{many(len(run.broken), 'damaged file')} left out, so this is not the whole run"
+        say(f"esper-analyze: warning: {left}: {first.file} {first.reason}{more}")
+    for rank in run.missing_ranks:
+        say(f"esper-analyze: warning: rank {rank} is missing: it recorded nothing, or its folder was taken away")
+
+
 def given_rules(files: Iterable[Path] | None) -> list[CustomRules]:
     """Return the checked rules of each file. Raises ``UsageError`` for a file that cannot be used."""
     from esper_analyze.detector.custom import load_rules

@@ -23,6 +23,7 @@ from esper_analyze.commands.options import (
     fail_if,
     given_rules,
     new_rules,
+    tell_left_out,
 )
 from esper_analyze.errors import DAMAGED, UsageError
 from esper_analyze.terminal import escaped, path_words, progress, say, show_table
@@ -72,6 +73,7 @@ def replay(
         raise UsageError("--verify compares with the recording, so it takes no other thresholds", hint="leave one out")
     given = given_rules(rules_files)
     run = open_run(run_path, skip_broken=skip_broken)
+    tell_left_out(run)
     run = run if rank is None else run.only(rank)
     rules = chosen_rules(run, given)
     stored = stored_thresholds(run, rules)
@@ -87,7 +89,7 @@ def replay(
     if different:
         say(f"replay and recording differ in {len(different)} places")
         grown = grown_since(run)
-        if grown is not None:
+        if grown is not None and not run.broken and not run.repaired:
             say(grown)
         raise typer.Exit(DAMAGED)
     fail_if(result.findings, fail_on)
@@ -114,6 +116,7 @@ def _print_json(run: Run, result: Replay, different: list[Difference] | None, co
     facts = {
         "run": str(run.path),
         "updates": result.updates,
+        "left_out": [{"file": str(one.file), "reason": one.reason} for one in run.broken],
         "incidents": result.incidents,
         "findings": result.findings,
         "levels": result.levels,

@@ -20,6 +20,7 @@ from esper_analyze.commands.options import (
     chosen_rules,
     fail_if,
     given_rules,
+    tell_left_out,
 )
 from esper_analyze.terminal import path_words, progress
 
@@ -55,6 +56,7 @@ def report(
 
     given = given_rules(rules_files)
     run = open_run(run_path, skip_broken=skip_broken)
+    tell_left_out(run)
     run = run if rank is None else run.only(rank)
     rules = chosen_rules(run, given)
     chosen = changed_thresholds(stored_thresholds(run, rules), thresholds, assignments)

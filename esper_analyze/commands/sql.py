@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from esper_analyze.commands.options import AllAttempts, Json, RunPath, SkipBroken
+from esper_analyze.commands.options import AllAttempts, Json, RunPath, SkipBroken, tell_left_out
 from esper_analyze.errors import UsageError
 from esper_analyze.terminal import escaped, say, show_table
 
@@ -40,6 +40,7 @@ def sql(
     if as_json and as_csv:
         raise UsageError("--json and --csv exclude each other", hint="give one of them")
     run = open_run(run_path, skip_broken=skip_broken, all_attempts=all_attempts)
+    tell_left_out(run)
     with answer(run, query, timeout=timeout, memory=int(memory * 1e9)) as result:
         if as_json:
             _write_json(result.columns, result.rows)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from esper_analyze.errors import EsperError
+from esper_analyze.reports.words import many
 from esper_analyze.runs.run import Run, open_run
 from esper_analyze.terminal import cleaned
 
@@ -80,14 +81,8 @@ def status_words(run: Run) -> str:
     odd = [f"rank {rank} {_until(words, last)}" for rank, (words, last) in ended.items() if (words, last) != usual]
     missing = [rank for rank in range(planned) if rank not in ended] if isinstance(planned, int) else []
     odd += [f"rank {rank} recorded nothing" for rank in missing]
-    return "; ".join(
-        [
-            f"{len(ranks) - len(odd) + len(missing)} ranks {_until(*usual)}"
-            if odd
-            else f"{len(ranks)} ranks {usual[0]}",
-            *odd,
-        ]
-    )
+    alike = many(len(ranks) - len(odd) + len(missing), "rank")
+    return "; ".join([f"{alike} {_until(*usual) if odd else usual[0]}", *odd])
 
 
 def _until(words: str, last: int | None) -> str:

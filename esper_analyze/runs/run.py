@@ -45,6 +45,19 @@ class Run:
         """The ranks that recorded anything."""
         return sorted({attempt.rank for attempt in self.attempts})
 
+    @property
+    def missing_ranks(self) -> list[int]:
+        """Ranks that the training had and that have no folder here."""
+        planned = self.info.get("ranks", 1)
+        return [rank for rank in range(planned) if rank not in self.ranks] if isinstance(planned, int) else []
+
+    @property
+    def repaired(self) -> bool:
+        """Whether ``repair`` closed any of it: rows may be gone."""
+        return any(
+            attempt.closed is not None and attempt.closed.get("reason") == "repaired" for attempt in self.attempts
+        )
+
     def only(self, rank: int) -> Run:
         """Return what one rank recorded. Raises ``UsageError`` when it recorded nothing."""
         if rank not in self.ranks:

@@ -175,7 +175,12 @@ def _run_notes(path: Path, info: dict[str, Any]) -> Iterator[Fault]:
     there = {one.rank for one in places(path)}
     if isinstance(ranks, int) and there:
         for rank in [rank for rank in range(min(ranks, 100_000)) if rank not in there]:
-            yield Fault(NOTE, layout.rank_folder(rank), "is missing: this rank recorded nothing", rank=rank)
+            yield Fault(
+                NOTE,
+                layout.rank_folder(rank),
+                "is missing: this rank recorded nothing, or its folder was taken away",
+                rank=rank,
+            )
     for child in sorted(path.iterdir()):
         if child.name in (layout.RUN_FILE, layout.LABELS_FILE):
             continue

@@ -29,7 +29,7 @@ def create_run(run_dir: Path, facts: Mapping[str, object]) -> dict[str, object]:
     """
     run_dir.mkdir(parents=True, exist_ok=True)
     path = run_dir / RUN_FILE
-    taken = RunExistsError(f"{run_dir} already holds a run: record into a new directory")
+    taken = RunExistsError(f"{run_dir} already holds a run: record into a new directory, or go on with resume=True")
     if path.exists():
         raise taken
     info = {

@@ -9,6 +9,7 @@ import pytest
 from tests.commands.conftest import Command
 from tests.commands.test_process import process
 
+SAMPLES = Path(__file__).parents[2] / "sample_runs" / "runs"
 READERS = (("report", "--out", "OUT"), ("replay",), ("sql", "select 1"))
 IDS = [reader[0] for reader in READERS]
 
@@ -51,7 +52,8 @@ def test_a_run_killed_before_its_first_shard_is_read(
 ) -> None:
     shutil.rmtree(runs / "healthy" / "rank00000")
     said = command(*arguments(reader, runs / "healthy", tmp_path))
-    assert (said.code, said.err) == (0, "")
+    assert said.code == 0
+    assert "rank 0 is missing: it recorded nothing" in said.err
 
 
 @pytest.mark.parametrize("reader", READERS, ids=IDS)
@@ -267,3 +269,26 @@ def test_a_directory_whose_name_is_no_text_is_wrong_use_and_no_damage(name: str,
     assert said.code == 2
     assert one_sentence(said.err)
     assert "no UTF-8 text" in said.err
+
+
+@pytest.mark.parametrize("arguments", [("replay",), ("sql", "select count(*) from heads")])
+def test_what_is_left_out_is_said(command: Command, tmp_path: Path, arguments: tuple[str, ...]) -> None:
+    run = Path(shutil.copytree(SAMPLES / "one_update_collapse", tmp_path / "run"))
+    shard = next(run.rglob("heads-*.parquet"))
+    shard.write_bytes(shard.read_bytes()[:5000])
+    said = command(arguments[0], run, *arguments[1:], "--skip-broken")
+    assert said.code == 0
+    assert f"1 damaged file left out, so this is not the whole run: {shard}" in said.err
+    if arguments[0] == "replay":
+        verified = command("replay", run, "--skip-broken", "--verify")
+        assert verified.code == 3
+        assert "no damage" not in verified.err
+        facts = json.loads(command("replay", run, "--skip-broken", "--json").out)
+        assert [Path(one["file"]).name for one in facts["left_out"]] == [shard.name]
+
+
+def test_a_rank_that_is_gone_is_said(command: Command, tmp_path: Path) -> None:
+    run = Path(shutil.copytree(SAMPLES / "nan_reward", tmp_path / "run"))
+    info = json.loads((run / "run.json").read_text())
+    (run / "run.json").write_text(json.dumps(info | {"ranks": 2}))
+    assert "rank 1 is missing" in command("replay", run).err
