@@ -76,6 +76,11 @@ def failing_calls(bench: Bench) -> Outcome:
     return _injected(bench, calls, "EIO")
 
 
+def read_only(bench: Bench) -> Outcome:
+    """EROFS, as a file system answers that was remounted read-only: writes, new files, renames and deletions fail."""
+    return _injected(bench, ("write", "rename", "unlink", "openat"), "EROFS")
+
+
 def _injected(bench: Bench, calls: tuple[str, ...], error: str) -> Outcome:
     if shutil.which("strace") is None:
         return Outcome(skipped=NO_STRACE)

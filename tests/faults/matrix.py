@@ -64,6 +64,7 @@ MATRIX: tuple[tuple[str, str, Row], ...] = (
     ("39", "disk stalls seconds", disks.slow_disk),
     ("foreign", "foreign files, wrong rank, shards twice", foreign.foreign_files),
     ("40", "crash while writing a report", writing.report_kills),
+    ("readonly", "remounted read-only", disks.read_only),
     ("stop", "SIGSTOP, then SIGCONT", kills.stopped),
     ("writer", "writer or sealer thread dies", company.writer_dies),
 )
