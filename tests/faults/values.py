@@ -77,7 +77,7 @@ def _drawn(data: st.DataObject, table: Table) -> Cells:
 def _column(rng: np.random.Generator, column: Column, pools: dict[Kind, list[Any]]) -> list[Any]:
     pool = list(column.choices) if column.kind is Kind.CHOICE else pools[column.kind]
     pool = pool if column.required else [*pool, None]
-    if column.name in ("dropped_rows", "rows", "place"):
+    if column.kind is Kind.INT and column.name in ("dropped_rows", "rows", "place"):
         pool = [one for one in pool if one is None or 0 <= one < 2**40] or [0]
     return [pool[place] for place in rng.integers(len(pool), size=AT_ONCE)]
 
