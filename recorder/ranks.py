@@ -15,12 +15,6 @@ from torch.nn.parallel import DistributedDataParallel
 
 LOG = logging.getLogger("recorder")
 
-BY_FIRST = ("groups", "layers", "tensors")
-"""Tables of gradients, which are the same on every rank once they are averaged: the first rank writes them.
-
-Not ``slots``: each rank has environments of its own, and hosts and seeds in them.
-"""
-
 
 @dataclass(frozen=True, slots=True)
 class Place:

@@ -16,6 +16,7 @@ from torch.optim.optimizer import Optimizer
 
 from esper_analyze.detector.rule import Rule
 from esper_analyze.detector.thresholds import Thresholds
+from esper_analyze.schema.merging import OF_FIRST
 from esper_analyze.schema.tables.updates import STATUSES
 from recorder import amp, clip, exits, ranks
 from recorder.batch import Capture
@@ -537,7 +538,7 @@ class Recorder:
         with self.guarded("slot: rows"):
             tables["slots"] = self._slots.rows(measured.slots, rows.arrays, measured.update)
         if not self.place.whole:
-            tables = {name: some for name, some in tables.items() if name not in ranks.BY_FIRST}
+            tables = {name: some for name, some in tables.items() if name not in OF_FIRST}
         judged = self._live.judge(measured.update, tables)
         if self._reader is not None:
             self._reader.forget_copies()

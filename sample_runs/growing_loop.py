@@ -12,13 +12,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import hosts
 import numpy as np
 import torch
-from hosts import EPISODE, FEATURES, SIZES, Digits, Harm, Plot, Slot, matters
 from torch import Tensor, nn
 
 from recorder import Recorder, td_errors
+from sample_runs import hosts
+from sample_runs.hosts import EPISODE, FEATURES, SIZES, Digits, Harm, Plot, Slot, matters
 
 PLOTS, UPDATES, EPOCHS, MINIBATCHES, HIDDEN = 8, 40, 4, 2, 32
 GAMMA, LAMBDA, CLIP, MAX_GRAD_NORM, RATE, ENTROPY = 0.97, 0.95, 0.2, 0.5, 1e-3, 0.01

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import pytest
@@ -10,11 +9,7 @@ import torch
 
 from esper_analyze.runs.replay import differences, recorded, replay
 from esper_analyze.runs.run import Run, open_run
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "sample_runs"))
-
-import growing_loop
-import hosts
+from sample_runs import growing_loop, hosts
 
 
 @pytest.fixture

@@ -57,7 +57,7 @@ def _places(rows: pl.DataFrame) -> pl.DataFrame:
 def _one_row(table: Table, rows: pl.DataFrame, rules: Mapping[str, merging.How]) -> pl.DataFrame:
     """Return one row for each key of ``table``."""
     keys = [name for name in table.key if name != "rank"]
-    plain = {name: how for name, how in rules.items() if not isinstance(how, merging.Derived)}
+    plain = {name: how for name, how in rules.items() if how != merging.DERIVED}
     made = [_expression(table.column(name), how).alias(name) for name, how in plain.items()]
     made += [one.alias(name) for name, one in _DERIVED.get(table.name, {}).items()]
     found = rows.sort("rank", "seq").group_by(keys, maintain_order=True).agg(*made).sort("update", maintain_order=True)

@@ -7,7 +7,7 @@ Quantiles cannot be joined, and are null where more than one rank has them.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 FIRST, SUM, MAX, MIN, ANY = "first", "sum", "max", "min", "any"
@@ -15,6 +15,8 @@ ALONE = "alone"
 """The one rank's that has it, null where several have: there is no way to join them."""
 TOLD = "told"
 """What each rank says, with its number."""
+DERIVED = "derived"
+"""Worked out from several columns at once, in ``esper_analyze.runs.joined``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,14 +26,7 @@ class Mean:
     weight: str
 
 
-@dataclass(frozen=True, slots=True)
-class Derived:
-    """Worked out from several columns at once, in ``esper_analyze.runs.joined``."""
-
-    weight: str
-
-
-How = str | Mean | Derived
+How = str | Mean
 
 
 def _each(how: How, names: str) -> dict[str, How]:
@@ -63,11 +58,11 @@ UPDATES: Mapping[str, How] = {
     **_each(_EPISODES, "episode_return_mean episode_length_mean"),
     **_each(ALONE, "value_error_p01 value_error_p10 value_error_p50 value_error_p90 value_error_p99"),
     **_each(ALONE, "return_p10 return_p50 return_p90"),
-    **_each(Derived("samples"), "ratio_std ess_fraction"),
-    **_each(Derived("rollout_samples"), "explained_variance return_variance ev_low_variance value_nrmse"),
-    **_each(Derived("rollout_samples"), "value_return_correlation value_std td_error_std advantage_std return_std"),
-    **_each(Derived("rollout_samples"), "advantage_skewness advantage_kurtosis return_skewness"),
-    "status": Derived("samples"),
+    **_each(DERIVED, "ratio_std ess_fraction"),
+    **_each(DERIVED, "explained_variance return_variance ev_low_variance value_nrmse"),
+    **_each(DERIVED, "value_return_correlation value_std td_error_std advantage_std return_std"),
+    **_each(DERIVED, "advantage_skewness advantage_kurtosis return_skewness"),
+    "status": DERIVED,
 }
 STEPS: Mapping[str, How] = {
     **_each(SUM, "samples"),
@@ -86,11 +81,11 @@ HEADS: Mapping[str, How] = {
     **_each(_CHOICES, "entropy_conditional entropy_norm"),
     **_each(_ROLLOUT, "valid_actions_mean single_action_fraction learnable_fraction"),
     **_each(_ROLLOUT, "relevant_fraction effective_fraction"),
-    "zero_explained": Derived("rollout_samples"),
+    "zero_explained": DERIVED,
 }
 LSTM: Mapping[str, How] = {
     **_each(SUM, "elements gate_values"),
-    **_each(Derived("elements"), "h_l2_total h_rms c_l2_total c_rms"),
+    **_each(DERIVED, "h_l2_total h_rms c_l2_total c_rms"),
     **_each(_ELEMENTS, "h_env_rms_mean c_env_rms_mean h_mean c_mean h_saturation"),
     **_each(MAX, "h_env_rms_max c_env_rms_max h_max c_max"),
     **_each(ANY, "has_nan has_inf"),
@@ -100,7 +95,7 @@ LSTM: Mapping[str, How] = {
 MERGED: Mapping[str, Mapping[str, How]] = {"updates": UPDATES, "steps": STEPS, "heads": HEADS, "lstm": LSTM}
 """Tables of which one row is made for each key; the others are the first rank's, or all ranks' rows."""
 OF_FIRST = ("groups", "layers", "tensors")
-"""Tables of gradients: the first rank's rows stand."""
+"""Tables of gradients, the same on every rank once they are averaged: the first rank writes them, its rows stand."""
 OF_PLACES = ("slots",)
 """Tables of what each rank has of its own: all ranks' rows stand, their place named with the rank."""
 MUST_AGREE = (
@@ -108,8 +103,3 @@ MUST_AGREE = (
     "target_kl", "max_grad_norm", "loss_scale",
 )  # fmt: skip
 """Columns of ``updates`` that are the same on every rank of a training in step."""
-
-
-def weights(rules: Iterable[How]) -> set[str]:
-    """Return the columns that say how much a rank counts."""
-    return {how.weight for how in rules if isinstance(how, (Mean, Derived))}

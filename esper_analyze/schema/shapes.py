@@ -67,12 +67,6 @@ def shapes(table: Table) -> dict[str, Shape]:
     return {fingerprint(shape.table): shape for shape in history(table, VERSIONS)}
 
 
-def shape_of(table: Table, mark: str) -> Shape | None:
-    """Return the shape of ``table`` with the fingerprint ``mark``, None when no version declared it so."""
-    return shapes(table).get(mark)
-
-
-@cache
 def former_names(table: Table) -> dict[str, str]:
     """Return today's name of each column by the names it had before; a name that is another's today is left out."""
     return {
