@@ -17,6 +17,7 @@ from torch.optim.optimizer import Optimizer
 from esper_analyze.detector.rule import Rule
 from esper_analyze.detector.thresholds import Thresholds
 from esper_analyze.schema.merging import OF_FIRST
+from esper_analyze.schema.tables.events import CONTINUED, RESUMED_FRESH
 from esper_analyze.schema.tables.updates import STATUSES
 from recorder import amp, clip, exits, ranks
 from recorder.batch import Capture
@@ -43,6 +44,13 @@ UNSEEN_CLIP = (
 )
 MAX_MINIBATCHES = 100_000
 """Minibatches of one update kept in memory; a loop that never calls ``update`` must not fill it."""
+
+RESUMES = {
+    "resumed": ", and so does the detector",
+    RESUMED_FRESH: "; the detector begins afresh",
+    CONTINUED: "; the detector goes on from another recording, which a replay of this one does not know",
+}
+"""Kinds of going on from a checkpoint, in table ``losses_of_data``, and what that means for verdicts."""
 
 CLOCK_STEP = 5.0
 """Seconds between two updates by which the wall clock may differ from the time that went by."""
@@ -146,7 +154,7 @@ class Recorder:
         earlier = begin(self.run_dir, self.place.rank, self._identity(facts), resume=resume)
         self._store = Store(self.run_dir, rank=self.place.rank, attempt=earlier.attempt)
         self._update = self._first_update = earlier.last_update + 1
-        self._resumed = "resumed_fresh" if earlier.attempt else None
+        self._resumed = RESUMED_FRESH if earlier.attempt else None
         self._pending: Measured | None = None
         self._troubles = Troubles(self._live.detector.thresholds.as_dict(), self._reader)
         self._spent = 0.0
@@ -557,7 +565,7 @@ class Recorder:
             detail = f"the wall clock moved {self._clock_steps.pop(update):+.1f} s beside the time that went by"
             losses.append({"update": update, "kind": "clock_step", "detail": detail, "rows": 0})
         if self._resumed is not None:
-            detail = f"attempt {self._store.attempt} goes on at update {update}"
+            detail = f"attempt {self._store.attempt} goes on at update {update}{RESUMES[self._resumed]}"
             losses.append({"update": update, "kind": self._resumed, "detail": detail, "rows": 0})
             self._resumed = None
         return losses
@@ -585,8 +593,8 @@ class Recorder:
         self._update = self._first_update = int(state["update"])
         self._episode_count = int(state["episodes"])
         self._slots.history.load_state_dict(state.get("slots", {}))
-        if self._resumed is not None and state["detector"] is not None:
-            self._resumed = "resumed"
+        if state["detector"] is not None:
+            self._resumed = CONTINUED if self._resumed is None else "resumed"
 
     def close(self, reason: str = "closed") -> None:
         """End the recording: the update in progress is kept as interrupted, everything is sealed. Idempotent."""

@@ -11,7 +11,7 @@ from typing import Any
 
 import duckdb
 
-from esper_analyze.commands.watch import Watch
+from esper_analyze.commands.sql_limits import Watch
 from esper_analyze.errors import UsageError
 from esper_analyze.runs.run import Run
 from esper_analyze.schema import TABLES

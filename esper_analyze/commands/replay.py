@@ -65,6 +65,7 @@ def replay(
     """
     from esper_analyze.runs.blame import blamed
     from esper_analyze.runs.recorded_rules import grown_since, judged_live, stored_thresholds
+    from esper_analyze.runs.replay import continued
     from esper_analyze.runs.replay import replay as run_replay
     from esper_analyze.runs.run import open_run
     from esper_analyze.runs.whatif import what_if
@@ -88,6 +89,8 @@ def replay(
     (_print_json if as_json else _print_words)(run, result, different, compared)
     if different:
         say(f"replay and recording differ in {len(different)} places")
+        if continued(run):
+            say("the live detector went on from another recording, which replay of this one does not know")
         grown = grown_since(run)
         if grown is not None and not run.broken and not run.repaired:
             say(grown)

@@ -24,9 +24,7 @@ from esper_analyze.runs.batches import read_batches
 from esper_analyze.runs.recorded_rules import stored_thresholds
 from esper_analyze.runs.run import Run
 from esper_analyze.schema.tables import LEVELS
-
-RESUMED_FRESH = "resumed_fresh"
-"""Kind of loss of a resume without the detector's state."""
+from esper_analyze.schema.tables.events import CONTINUED, RESUMED_FRESH
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +117,11 @@ def fresh_starts(run: Run) -> list[int]:
     """Return the updates at which a resumed recording began with a detector that knew nothing of what came before."""
     rows = run.frame("losses_of_data", ["update", "kind"]).to_dicts()
     return sorted({row["update"] for row in rows if row["kind"] == RESUMED_FRESH})
+
+
+def continued(run: Run) -> bool:
+    """Whether the live detector began with what it remembered of another recording."""
+    return CONTINUED in run.frame("losses_of_data", ["kind"])["kind"].to_list()
 
 
 def _between(batches: Iterable[Batch], edges: Sequence[int]) -> Iterator[Batch]:

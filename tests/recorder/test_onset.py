@@ -110,6 +110,9 @@ def test_a_checkpoint_carries_the_detector_on(tmp_path: Path, at: int) -> None:
     assert [[one[name] for name in told] for one in split] == [
         [one[name] for name in told] for one in findings(tmp_path / "whole")
     ]
+    (loss,) = open_run(tmp_path / "second").frame("losses_of_data").to_dicts()
+    assert (loss["kind"], loss["rows"]) == ("continued", 0)
+    assert "another recording" in loss["detail"]
     levels = [
         row["level"] for part in ("first", "second") for row in open_run(tmp_path / part).frame("updates").to_dicts()
     ]

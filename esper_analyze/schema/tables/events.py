@@ -5,6 +5,11 @@ from esper_analyze.schema.column import RANK, SEQ, UPDATE, Table, choice, count,
 LEVELS = ("OFF", "MINIMAL", "NORMAL", "DEBUG")
 VERDICTS = ("not_applicable", "no_data", "ok", "info", "warning", "critical")
 
+RESUMED_FRESH = "resumed_fresh"
+"""Kind of loss of a resume without the detector's state."""
+CONTINUED = "continued"
+"""Kind of loss where a recording begins with the state of another one's detector."""
+
 EPISODES = Table(
     "episodes",
     "One row per finished episode.",
