@@ -18,8 +18,7 @@ import torch.distributed as dist
 from torch import multiprocessing
 from torch.nn.parallel import DistributedDataParallel
 
-from recorder import Recorder
-from sample_runs.lstm_loop import ENTROPY_COEF, ENVS, SIZES, STEPS, Agent, Yards, collect, train
+from sample_runs.lstm_loop import ENVS, Agent, Yards, collect, end_update, recorder, train
 
 Harm = Callable[[DistributedDataParallel, int, int], None]
 """Called before each update with model, rank and update: what tests break on purpose."""
@@ -36,16 +35,8 @@ def worker(rank: int, ranks: int, meeting: str, run_dir: Path, updates: int, har
     yards = Yards(100 + rank)
     optimizer = torch.optim.Adam(model.parameters(), lr=3e-3)
     state, start = (torch.zeros(1, ENVS, 32), torch.zeros(1, ENVS, 32)), torch.ones(ENVS)
-    with Recorder(
-        run_dir,
-        model,
-        heads={name: agent.heads[name] for name in SIZES},
-        sizes=SIZES,
-        groups={"actor": agent.heads, "critic": agent.critic, "lstm": agent.lstm},
-        coefficients=ENTROPY_COEF,
-        total_updates=updates,
-        framework="hand-written, DistributedDataParallel",
-        algorithm="PPO with LSTM and masked heads",
+    with recorder(
+        run_dir, agent, model=model, total_updates=updates, framework="hand-written, DistributedDataParallel"
     ) as rec:
         for update in range(updates):
             if harm is not None:
@@ -53,17 +44,14 @@ def worker(rank: int, ranks: int, meeting: str, run_dir: Path, updates: int, har
             rollout = collect(agent, yards, state, start, rec)
             state, start = rollout["state"], rollout["next"]
             train(model, optimizer, rollout, rec)
-            rec.update(
-                values=rollout["value"],
-                returns=rollout["returns"],
-                advantages=rollout["advantages"],
-                masks=rollout["masks"],
-                relevant={"style": rollout["actions"]["op"] != 0},
-                lstm=state,
-                td_errors=rollout["td_errors"],
-                env_steps=(update + 1) * STEPS * ENVS,
-            )
+            end_update(rec, rollout, update)
     dist.destroy_process_group()
+
+
+def two_ranks(run_dir: Path, tell: Callable[[int], None]) -> None:
+    """Two processes, nothing wrong."""
+    tell(0)
+    record(run_dir)
 
 
 def record(run_dir: Path, ranks: int = 2, updates: int = 20, harm: Harm | None = None) -> None:

@@ -21,6 +21,8 @@ from sample_runs import hosts
 from sample_runs.hosts import EPISODE, FEATURES, SIZES, Digits, Harm, Plot, Slot, matters
 
 PLOTS, UPDATES, EPOCHS, MINIBATCHES, HIDDEN = 8, 40, 4, 2, 32
+ONSET = 20
+"""Update from which on a faulty sample is broken."""
 GAMMA, LAMBDA, CLIP, MAX_GRAD_NORM, RATE, ENTROPY = 0.97, 0.95, 0.2, 0.5, 1e-3, 0.01
 
 Heads = dict[str, Tensor]
@@ -218,12 +220,12 @@ def growing_waits(run_dir: Path, tell: Callable[[int], None]) -> None:
 
 
 def growing_exploding(run_dir: Path, tell: Callable[[int], None]) -> None:
-    """From update 20 on the seed in plot 3's late slot is scaled up a thousandfold."""
+    """From ``ONSET`` on the seed in plot 3's late slot is scaled up a thousandfold."""
     grow(run_dir, tell, harm=_explode)
 
 
 def growing_disconnected(run_dir: Path, tell: Callable[[int], None]) -> None:
-    """From update 20 on no gradient reaches the seed in plot 5's early slot."""
+    """From ``ONSET`` on no gradient reaches the seed in plot 5's early slot."""
     grow(run_dir, tell, harm=_disconnect)
 
 
@@ -241,7 +243,7 @@ def _planted(plot: Plot, name: str) -> Slot:
 
 
 def _explode(plot: Plot, update: int) -> None:
-    if (plot.number, update >= 20) == (3, True):
+    if (plot.number, update >= ONSET) == (3, True):
         seed = _planted(plot, "late").seed
         assert seed is not None
         with torch.no_grad():
@@ -263,7 +265,7 @@ class _Detached(nn.Module):
 
 
 def _disconnect(plot: Plot, update: int) -> None:
-    if (plot.number, update >= 20) == (5, True):
+    if (plot.number, update >= ONSET) == (5, True):
         slot = _planted(plot, "early")
         if not isinstance(slot.seed, _Detached) and slot.seed is not None:
             slot.seed = _Detached(slot.seed)

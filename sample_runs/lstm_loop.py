@@ -178,23 +178,45 @@ def train(
             optimizer.step()
 
 
+def recorder(run_dir: Path, agent: Agent, **more: Any) -> Recorder:
+    """Return a recorder of an agent; ``more`` is what differs between the scripts that use this loop."""
+    return Recorder(
+        run_dir,
+        **({"model": agent} | more),
+        heads={name: agent.heads[name] for name in SIZES},
+        sizes=SIZES,
+        groups={"actor": agent.heads, "critic": agent.critic, "lstm": agent.lstm},
+        coefficients=ENTROPY_COEF,
+        algorithm="PPO with LSTM and masked heads",
+    )
+
+
+def end_update(rec: Recorder, rollout: dict[str, Any], update: int) -> None:
+    """Give the recorder what is known once an update is over."""
+    rec.update(
+        values=rollout["value"],
+        returns=rollout["returns"],
+        advantages=rollout["advantages"],
+        masks=rollout["masks"],
+        relevant={"style": rollout["actions"]["op"] != 0},
+        lstm=rollout["state"],
+        td_errors=rollout["td_errors"],
+        env_steps=(update + 1) * STEPS * ENVS,
+    )
+
+
 def lstm_masks(run_dir: Path, tell: Callable[[int], None]) -> None:
     """Train and record it."""
     torch.manual_seed(1)
     agent, yards = Agent(), Yards(1)
     optimizer = torch.optim.Adam(agent.parameters(), lr=3e-3)
     state, start = (torch.zeros(1, ENVS, 32), torch.zeros(1, ENVS, 32)), torch.ones(ENVS)
-    with Recorder(
+    with recorder(
         run_dir,
         agent,
-        heads={name: agent.heads[name] for name in SIZES},
-        sizes=SIZES,
-        groups={"actor": agent.heads, "critic": agent.critic, "lstm": agent.lstm},
-        coefficients=ENTROPY_COEF,
         total_updates=UPDATES,
         overhead_budget=None,
         framework="hand-written",
-        algorithm="PPO with LSTM and masked heads",
         hyperparameters={"gamma": GAMMA, "gae_lambda": LAMBDA, "clip_range": CLIP, "learning_rate": 3e-3},
         seeds={"torch": 1, "environments": 1},
     ) as rec:
@@ -203,13 +225,4 @@ def lstm_masks(run_dir: Path, tell: Callable[[int], None]) -> None:
             rollout = collect(agent, yards, state, start, rec)
             state, start = rollout["state"], rollout["next"]
             train(agent, optimizer, rollout, rec)
-            rec.update(
-                values=rollout["value"],
-                returns=rollout["returns"],
-                advantages=rollout["advantages"],
-                masks=rollout["masks"],
-                relevant={"style": rollout["actions"]["op"] != 0},
-                lstm=state,
-                td_errors=rollout["td_errors"],
-                env_steps=(update + 1) * STEPS * ENVS,
-            )
+            end_update(rec, rollout, update)

@@ -1,6 +1,6 @@
-"""Train every sample run for real and record it: ``python sample_runs/make.py [--only NAME] [--out DIR]``.
+"""Train every sample run for real and record it: ``python -m sample_runs.make [--only NAME] [--out DIR]``.
 
-Needs the extra ``sb3``. The trainings are seeded and use one thread: the same versions give the same numbers.
+Needs the extra ``samples``. The trainings are seeded and use one thread: the same versions give the same numbers.
 """
 
 from __future__ import annotations
@@ -13,10 +13,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-import lstm_loop
 import numpy as np
-import sb3_runs
 import torch
+
+from esper_analyze.runs.compact import compact
+from sample_runs import ddp_loop, growing_loop, lstm_loop, sb3_runs
 
 HERE = Path(__file__).resolve().parent
 
@@ -71,6 +72,27 @@ SAMPLES = {
         "hand-written LSTM + masks loop: head slot never has a choice, head style collapses by itself",
         Fault("head style collapses", 0, ("head_entropy_collapse",)),
     ),
+    "two_ranks": Sample(
+        ddp_loop.two_ranks,
+        "the same loop on two processes that average their gradients",
+        Fault("head style collapses", 0, ("head_entropy_collapse",)),
+    ),
+    "growing_healthy": Sample(
+        growing_loop.growing_healthy, "LSTM and eight masked heads grow seeds in hosts that learn digits"
+    ),
+    "growing_exploding": Sample(
+        growing_loop.growing_exploding,
+        "a seed is scaled up a thousandfold in every update from 20 on",
+        Fault("exploding seed in env 3, late", growing_loop.ONSET, ("slot_gradient_explosion",)),
+    ),
+    "growing_disconnected": Sample(
+        growing_loop.growing_disconnected,
+        "no gradient reaches a seed any more from update 20 on",
+        Fault("seed of env 5, early, is detached", growing_loop.ONSET, ("seed_dormant",)),
+    ),
+    "growing_waits": Sample(
+        growing_loop.growing_waits, "WAIT is all that is allowed: no head has a choice, there is nothing to learn"
+    ),
 }
 
 
@@ -91,6 +113,7 @@ def make(name: str, out: Path) -> None:
             sys.stderr.flush()
 
     sample.train(run_dir, tell)
+    compact(run_dir)
     (run_dir / "labels.toml").write_text(label(sample))
     size = sum(file.stat().st_size for file in run_dir.rglob("*") if file.is_file())
     sys.stderr.write(f"\r{name}: {time.monotonic() - began:.0f} s, {size / 1000:.0f} kB\n")

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from environments import HEADS, RememberedCue, Workshop
 from sb3_contrib import MaskablePPO, RecurrentPPO
 from sb3_contrib.common.maskable.buffers import MaskableRolloutBuffer
 from stable_baselines3.common.callbacks import BaseCallback
@@ -15,6 +14,7 @@ from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import DummyVecEnv
 
 from recorder.adapters.sb3 import attach
+from sample_runs.environments import HEADS, RememberedCue, Workshop
 
 ENVS = 4
 STEPS = 64

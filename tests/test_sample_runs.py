@@ -13,6 +13,10 @@ from esper_analyze.runs.run import Run, find_runs, open_run
 
 RUNS = Path(__file__).parents[1] / "sample_runs" / "runs"
 NAMES = (
+    "growing_disconnected",
+    "growing_exploding",
+    "growing_healthy",
+    "growing_waits",
     "kl_too_high",
     "lstm_masks",
     "mask_mismatch",
@@ -20,6 +24,7 @@ NAMES = (
     "nan_reward",
     "one_update_collapse",
     "recurrent_healthy",
+    "two_ranks",
 )
 
 
@@ -39,11 +44,14 @@ def test_every_sample_is_there_and_all_are_small() -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_replay_says_what_was_said_live(name: str) -> None:
-    run, found = replayed(name)
+    run, _ = replayed(name)
     assert run.closed
     assert run.lost_rows == 0
-    assert differences(found, recorded(run)) == []
-    assert found.updates == run.rows["updates"]
+    for rank in run.ranks:
+        own = run.only(rank)
+        found = replay(own)
+        assert differences(found, recorded(own)) == []
+        assert found.updates == own.rows["updates"]
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -115,3 +123,41 @@ def test_a_lower_bound_fires_where_the_recorded_one_did_not() -> None:
 
     lowered = replay(run, stored_thresholds(run).assigned("kl_spike.critical=0.001"))
     assert [rule for rule, _, _ in alarms(lowered, "critical")] == ["kl_spike"]
+
+
+@pytest.mark.parametrize("name", ["growing_healthy", "growing_waits"])
+def test_hosts_that_grow_soundly_raise_nothing(name: str) -> None:
+    assert alarms(replayed(name)[1]) == []
+
+
+def test_where_waiting_is_all_there_is_every_head_says_that_nothing_is_to_be_learnt() -> None:
+    heads = replayed("growing_waits")[0].frame("heads")
+    assert set(heads["learnable_fraction"].to_list()) == {0.0}
+    assert set(heads["zero_explained"].to_list()) == {"masked"}
+    assert heads["grad_norm"].max() == 0.0
+
+
+def test_an_exploding_seed_is_named_with_slot_update_and_severity() -> None:
+    run, found = replayed("growing_exploding")
+    assert ("slot_gradient_explosion", "env 3, late", 21) in alarms(found, "critical")
+    assert {subject.split(",")[0] for _, subject, _ in alarms(found)} == {"env 3"}
+    slots = run.frame("slots")
+    severe = slots.filter(slots["exploding_severity"] > 0.5)
+    assert set(severe["place"].to_list()) <= {"env 3, late", "env 3, early"}
+    assert severe["update"].min() >= 20  # type: ignore[operator]
+
+
+def test_a_disconnected_seed_is_told_from_a_dormant_one() -> None:
+    run, found = replayed("growing_disconnected")
+    assert alarms(found) == [("seed_dormant", "env 5, early", 22)]
+    causes = run.frame("slots").filter(run.frame("slots")["low_ratio_cause"] == "disconnected")
+    assert set(causes["place"].to_list()) == {"env 5, early"}
+    assert causes["update"].min() == 20
+
+
+def test_two_ranks_are_one_run() -> None:
+    run, found = replayed("two_ranks")
+    assert run.ranks == [0, 1]
+    assert found.updates == run.only(0).rows["updates"] == run.only(1).rows["updates"]
+    assert found.verdict_counts["rank_desync"]["ok"] > 0
+    assert not [rule for rule, _, _ in alarms(found) if rule == "rank_desync"]
