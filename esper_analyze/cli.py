@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import sys
 from collections.abc import Sequence
+from typing import Annotated
 
 import typer
 
@@ -27,6 +29,8 @@ TRACEBACK = "ESPER_ANALYZE_TRACEBACK"
 PANIC = "PanicException"
 """What polars raises when it finds itself at fault; it is no ``Exception``, and polars may not be imported here."""
 
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS)
+
 app = typer.Typer(
     name="esper-analyze",
     help="Reads PPO runs that `recorder` wrote: list them, report what went wrong and why, replay the anomaly "
@@ -40,6 +44,25 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        from importlib.metadata import version
+
+        sys.stdout.write(f"esper-analyze {version('esper-analyze')}\n")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    _: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    pass
+
+
 for command in (ls, report, replay, backtest, sql, verify, repair, compact, schema, rules):
     app.command()(command)
 
@@ -88,6 +111,10 @@ def _failed(error: BaseException) -> int:
     words = getattr(error, "format_message", None)
     if callable(words):
         return _misused(error, str(words()))
+    if isinstance(error, OSError) and error.errno in _FULL:
+        where = f" {error.filename}" if error.filename else " the result"
+        say(f"esper-analyze: cannot write{where}: {error.strerror} (make room, or write elsewhere)")
+        return INTERNAL
     say(f"esper-analyze: internal error, {type(error).__name__}: {error} (set {TRACEBACK}=1 to see where)")
     return INTERNAL
 

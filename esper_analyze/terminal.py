@@ -57,16 +57,13 @@ def tell(error: EsperError) -> None:
 
 
 def show_table(titles: Sequence[str], rows: Sequence[Sequence[str]], *, right: Sequence[str] = ()) -> None:
-    """Print a table to stdout. Cells are taken as rich markup: escape what comes from runs."""
-    from rich.box import SIMPLE_HEAD
-    from rich.table import Table
+    """Print a table to stdout. Cells are taken as rich markup: escape what comes from runs.
 
-    table = Table(box=SIMPLE_HEAD, pad_edge=False)
-    for title in titles:
-        table.add_column(title, justify="right" if title in right else "left", overflow="fold")
-    for row in rows:
-        table.add_row(*row)
-    stdout().print(table)
+    On a narrow terminal cells break at their joints; where that is not enough, each row becomes a list.
+    """
+    from esper_analyze.narrow import print_table
+
+    print_table(stdout(), titles, rows, right=right)
 
 
 @contextmanager

@@ -34,6 +34,9 @@ def compact(run_path: RunPath, as_json: Json = False) -> None:
     if as_json:
         sys.stdout.write(strict_json({"run": str(run_path), **asdict(done)}))
         return
+    if done.shards[0] == done.shards[1]:
+        sys.stdout.write(f"{path_words(run_path)}: nothing to join, {many(done.shards[0], 'shard')} as before\n")
+        return
     (shards, shards_now), (size, size_now), (rows, rows_now) = done.shards, done.bytes, done.rows
     sys.stdout.write(
         f"{path_words(run_path)}: {many(shards, 'shard')}, {size:,} bytes, {many(rows, 'row')} before; "

@@ -27,11 +27,13 @@ def ls(
     """
     from esper_analyze.reports.listing import summarise
     from esper_analyze.runs.run import find_runs
+    from esper_analyze.runs.verify import orphans
     from esper_analyze.strict_json import strict_json
 
     if not directory.is_dir():
         raise UsageError(f"{directory} is not a directory", hint="give a directory with recorded runs below it")
-    found = [summarise(path) for path in find_runs(directory)]
+    runs = find_runs(directory)
+    found = [summarise(path) for path in sorted([*runs, *orphans(directory, runs)])]
     if as_json:
         sys.stdout.write(strict_json(found))
     elif found:

@@ -117,6 +117,9 @@ def changed_thresholds(base: Thresholds, file: Path | None, assignments: Iterabl
             chosen = chosen.assigned(assignment)
     except ThresholdError as error:
         raise UsageError(f"--set: {error}", hint=_NEXT) from error
+    for sentence in chosen.crossed():
+        if sentence not in base.crossed():
+            say(f"esper-analyze: warning: {sentence}: it goes from ok to critical and never warns")
     return chosen
 
 

@@ -30,12 +30,12 @@ def verify(runs: Runs, as_json: Json = False) -> None:
     from esper_analyze.strict_json import strict_json
 
     found = []
-    refused = None
+    refused: list[UsageError] = []
     for path in [path for given in runs for path in runs_at(given)]:
         try:
             found.append(_checked(path))
         except UsageError as error:  # a newer schema: the other runs are checked all the same
-            refused = error
+            refused.append(error)
             tell(error)
     if as_json:
         sys.stdout.write(strict_json([one.as_dict() for one in found]))
@@ -43,11 +43,14 @@ def verify(runs: Runs, as_json: Json = False) -> None:
         for one in found:
             _print(one)
     bad = sum(bool(one.damage) for one in found)
+    looked_at = len(found) + len(refused)
+    if refused and looked_at > 1:
+        say(f"{len(refused)} of {looked_at} runs not checked")
     if bad:
-        say(f"{bad} of {len(found)} runs damaged" if len(found) > 1 else "the run is damaged")
+        say(f"{bad} of {looked_at} runs damaged" if looked_at > 1 else "the run is damaged")
         raise typer.Exit(DAMAGED)
-    if refused is not None:
-        raise typer.Exit(refused.exit_code)
+    if refused:
+        raise typer.Exit(refused[-1].exit_code)
 
 
 def _checked(path: Path) -> Verified:

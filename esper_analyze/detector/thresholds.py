@@ -67,6 +67,19 @@ class Thresholds:
             raise ThresholdError(f"{assignment!r} is not of the form rule.field=value")
         return self.changed(rule, name, _parsed(value.strip()))
 
+    def crossed(self) -> list[str]:
+        """Return a sentence for each rule whose warning lies beyond its critical: it never warns."""
+        sentences = []
+        for rule, limits in self.by_rule.items():
+            warning, critical = (getattr(limits, name, None) for name in ("warning", "critical"))
+            if warning is None or critical is None:
+                continue
+            usual = type(limits)()
+            upwards = usual.critical >= usual.warning  # type: ignore[attr-defined]
+            if warning != critical and (critical > warning) != upwards:
+                sentences.append(f"{rule}.warning = {warning:g} lies beyond {rule}.critical = {critical:g}")
+        return sentences
+
     def as_dict(self) -> dict[str, dict[str, Any]]:
         """Return ``{rule: {field: value}}``, ready for JSON or TOML."""
         return {rule: asdict(limits) for rule, limits in self.by_rule.items()}

@@ -16,7 +16,7 @@ from esper_analyze.runs.shards import Attempt, Broken, find_attempts
 from esper_analyze.schema import BY_NAME, TABLES, VERSION, VERSIONS
 from esper_analyze.schema.column import Table
 from esper_analyze.schema.history import VERSION_KEY, is_newer, is_newer_major, was_declared
-from esper_analyze.schema.layout import RUN_FILE
+from esper_analyze.schema.layout import RUN_FILE, rank_of
 from esper_analyze.schema.limits import LARGEST_TEXT
 from esper_analyze.schema.shapes import shapes
 from esper_analyze.schema.views import quote_identifier, select_rows
@@ -287,6 +287,10 @@ def identity(path: Path) -> dict[str, Any]:
         raise UsageError(f"{path} is a name that is no UTF-8 text", hint="rename the directory: DuckDB cannot open it")
     if not path.exists():
         raise UsageError(f"{path} does not exist", hint="give the directory a recorder wrote: it holds run.json")
+    if not file.is_file() and any(rank_of(child) is not None for child in path.glob("rank*")):
+        raise DamagedError(
+            f"{file} is missing, though what was recorded lies beside it", hint="bring it back from where it was made"
+        )
     if not file.is_file():
         raise UsageError(
             f"{path} is not a recorded run: it has no {RUN_FILE}",

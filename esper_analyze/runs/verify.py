@@ -63,6 +63,12 @@ def places(run_dir: Path) -> list[Place]:
     return found
 
 
+def orphans(path: Path, found: Sequence[Path]) -> list[Path]:
+    """Return the folders below ``path`` that hold ranks and have no run.json, besides the runs ``found`` there."""
+    holding = {child.parent for child in path.rglob("rank?????") if layout.rank_of(child) is not None}
+    return sorted(one for one in holding if one not in found and not _inside(one, found))
+
+
 def runs_at(path: Path) -> list[Path]:
     """Return the runs at or below ``path``; a folder with ranks is a run though its run.json be missing.
 
@@ -73,8 +79,7 @@ def runs_at(path: Path) -> list[Path]:
     if any(layout.rank_of(child) is not None for child in path.iterdir()):
         return [path]
     found = find_runs(path)
-    orphaned = {child.parent for child in path.rglob("rank?????") if layout.rank_of(child) is not None}
-    found += sorted(orphan for orphan in orphaned if orphan not in found and not _inside(orphan, found))
+    found += orphans(path, found)
     if not found:
         raise UsageError(
             f"{path} is not a recorded run, and there is none below it", hint="a run is a directory with run.json"

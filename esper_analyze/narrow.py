@@ -1,0 +1,103 @@
+"""Tables that fit a terminal: cells break between words and inside names at their joints, never within a word."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.text import Text
+
+BETWEEN = 2
+"""Columns of the terminal between two columns of a table."""
+LONGEST_PIECE = 24
+"""Letters without a joint that are kept together; longer ones, such as hashes, are broken anywhere."""
+_PIECE = re.compile(r"[^\s_/:]*[\s_/:]+|[^\s_/:]+")  # no joint within a number
+
+
+def print_table(
+    console: Console, titles: Sequence[str], rows: Sequence[Sequence[str]], *, right: Sequence[str] = ()
+) -> None:
+    """Print a table; where not even broken cells fit side by side, each row as a list, title by title."""
+    from rich.text import Text
+
+    cells = [[Text.from_markup(cell) for cell in row] for row in rows]
+    columns = list(zip([Text(title) for title in titles], *cells, strict=True))
+    widths = _widths(columns, console.width - BETWEEN * len(titles))
+    if widths is None:
+        _print_lists(console, titles, cells)
+    else:
+        _print_columns(console, titles, cells, widths, right)
+
+
+def _widths(columns: Sequence[Sequence[Text]], room: int) -> list[int] | None:
+    """Return the width of each column, None when there is no room."""
+    wanted = [max(cell.cell_len for cell in column) for column in columns]
+    if sum(wanted) <= room:
+        return wanted
+    least = [max(_longest_piece(cell.plain) for cell in column) for column in columns]
+    if sum(least) > room:
+        return None
+    short = [most - few for most, few in zip(wanted, least, strict=True)]
+    share = (room - sum(least)) / max(sum(short), 1)
+    return [few + int(share * missing) for few, missing in zip(least, short, strict=True)]
+
+
+def _longest_piece(text: str) -> int:
+    return min(max((len(piece.rstrip()) for piece in _PIECE.findall(text)), default=0), LONGEST_PIECE)
+
+
+def broken(text: Text, width: int) -> Text:
+    """Return ``text`` in lines of at most ``width``, broken at its joints where it has any."""
+    from rich.text import Text
+
+    edges, begin, end = [], 0, 0
+    for piece in _PIECE.finditer(text.plain):
+        if piece.end() - begin - _blank(piece[0]) > width and piece.start() > begin:
+            edges.append(piece.start())
+            begin = piece.start()
+        end = piece.end()
+    lines = text.divide(edges) if end else [text]
+    for line in lines:
+        line.rstrip()
+    return Text("\n").join(lines)
+
+
+def _blank(piece: str) -> int:
+    return len(piece) - len(piece.rstrip())
+
+
+def _print_columns(
+    console: Console,
+    titles: Sequence[str],
+    cells: Sequence[Sequence[Text]],
+    widths: Sequence[int],
+    right: Sequence[str],
+) -> None:
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
+
+    table = Table(box=SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, BETWEEN - 1, 0, 0), min_width=1)
+    for title, width in zip(titles, widths, strict=True):
+        justify: Literal["right", "left"] = "right" if title in right else "left"
+        table.add_column(title, justify=justify, overflow="fold", width=width)
+    for row in cells:
+        table.add_row(*(broken(cell, width) for cell, width in zip(row, widths, strict=True)))
+    console.print(table)
+
+
+def _print_lists(console: Console, titles: Sequence[str], cells: Sequence[Sequence[Text]]) -> None:
+    from rich.table import Table
+
+    longest = max(map(len, titles))
+    room = max(console.width - longest - BETWEEN, 1)
+    for row in cells:
+        table = Table.grid(padding=(0, BETWEEN))
+        table.add_column(style="dim", min_width=longest)
+        table.add_column(overflow="fold")
+        for title, cell in zip(titles, row, strict=True):
+            table.add_row(title, broken(cell, room))
+        console.print(table)
+        console.print()
