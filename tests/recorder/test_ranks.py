@@ -247,16 +247,3 @@ def test_a_rank_that_is_not_there_is_named(tmp_path: Path, in_step: Path) -> Non
         open_run(in_step).only(7)
     Recorder(tmp_path, heads=("a",), rank=1, world_size=3).close()
     assert "rank 0 recorded nothing; rank 2 recorded nothing" in status_words(open_run(tmp_path))
-
-
-def test_parts_of_parameters_are_not_taken_for_gradients(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    class DTensor(nn.Parameter):
-        """As one of torch.distributed.tensor is called."""
-
-    model = nn.Linear(2, 2)
-    monkeypatch.setattr(nn.Module, "parameters", lambda _: iter([DTensor(torch.zeros(2))]))
-    with Recorder(tmp_path, model) as rec:
-        assert rec.parameters is None
-    assert "sharded" in caplog.text
