@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate
 
 import numpy as np
 
+from esper_analyze.detector.aligned import HEAD_GROUP
 from esper_analyze.detector.detector import Judged, Outcome
 from esper_analyze.detector.rule import Rule
 from esper_analyze.detector.signals import Floats, Ints
@@ -125,8 +126,8 @@ class IncidentTracker:
             )
             for key, one, ended in found
         ]
-        causes = _Causes(listed)
-        return [replace(one, cause=causes.of(one, self._rules[one.rule].causes)) for one in listed]
+        causes = _Causes(listed, self._rules)
+        return [replace(one, cause=causes.of(one)) for one in listed]
 
     def _onset(self, name: str, start: int) -> int:
         rule = self._rules[name]
@@ -137,26 +138,49 @@ class IncidentTracker:
 
 
 class _Causes:
-    """Finds what an incident is shown under; each search halves, for a long run has many thousand incidents."""
+    """Finds what an incident is shown under; each search halves, for a long run has many thousand incidents.
 
-    def __init__(self, listed: Sequence[Incident]) -> None:
-        self._places: dict[str, list[int]] = {}
+    What is about one head or slot is a consequence of what is about the same, or about the whole.
+    """
+
+    def __init__(self, listed: Sequence[Incident], rules: Mapping[str, Rule]) -> None:
+        self._rules = rules
+        self._places: dict[tuple[str, str | None], list[int]] = {}
         for place, incident in enumerate(listed):
-            self._places.setdefault(incident.rule, []).append(place)
-        self._starts = {name: [listed[place].start for place in found] for name, found in self._places.items()}
+            name, part = incident.rule, _part(rules[incident.rule], incident.subject)
+            for key in {(name, part), (name, _ANY)}:
+                self._places.setdefault(key, []).append(place)
+        self._starts = {key: [listed[place].start for place in found] for key, found in self._places.items()}
         self._latest_end = {
-            name: list(accumulate((listed[place].end for place in found), max)) for name, found in self._places.items()
+            key: list(accumulate((listed[place].end for place in found), max)) for key, found in self._places.items()
         }
 
-    def of(self, incident: Incident, rules: Iterable[str]) -> int | None:
-        """Return the first incident, in the order of ``rules``, that was open between onset and start."""
-        for name in rules:
-            if name not in self._places:
-                continue
-            first = bisect_left(self._latest_end[name], incident.onset)
-            if first < bisect_right(self._starts[name], incident.start):
-                return self._places[name][first]
+    def of(self, incident: Incident) -> int | None:
+        """Return the first incident, in the order of the rule's causes, that was open between onset and start."""
+        rule = self._rules[incident.rule]
+        part = _part(rule, incident.subject)
+        parts = (_ANY,) if part is None else (None, part)
+        for name in rule.causes:
+            found = [place for one in parts if (place := self._first((name, one), incident)) is not None]
+            if found:
+                return min(found)
         return None
+
+    def _first(self, key: tuple[str, str | None], incident: Incident) -> int | None:
+        if key not in self._places:
+            return None
+        first = bisect_left(self._latest_end[key], incident.onset)
+        return self._places[key][first] if first < bisect_right(self._starts[key], incident.start) else None
+
+
+_ANY = "\0any"
+
+
+def _part(rule: Rule, subject: str) -> str | None:
+    """Return the head or slot that an incident is about, None when it is about the whole."""
+    if rule.table in ("heads", "slots"):
+        return subject
+    return subject.removeprefix(HEAD_GROUP) if subject.startswith(HEAD_GROUP) else None
 
 
 def _worst(values: Floats, *, higher: bool) -> int:

@@ -96,13 +96,42 @@ def test_a_cause_is_the_first_one_open_between_onset_and_start(seed: int) -> Non
     tracker = IncidentTracker(thresholds)
     tracker.take(Detector(thresholds).process(random_batch(seed, 60)))
     listed = tracker.incidents()
-    causes = {rule.name: rule.causes for rule in RULES}
+    causes, tables = {rule.name: rule.causes for rule in RULES}, {rule.name: rule.table for rule in RULES}
+
+    def part(one: Incident) -> str | None:
+        named = tables[one.rule] in ("heads", "slots") or one.subject.startswith("head:")
+        return one.subject.removeprefix("head:") if named else None
+
     for place, one in enumerate(listed):
         open_then = [
             other
             for name in causes[one.rule]
             for other, cause in enumerate(listed)
-            if cause.rule == name and cause.start <= one.start and cause.end >= one.onset
+            if cause.rule == name
+            and cause.start <= one.start
+            and cause.end >= one.onset
+            and (part(one) is None or part(cause) in (None, part(one)))
         ]
         assert one.cause == (open_then[0] if open_then else None)
         assert one.cause is None or one.cause < place
+
+
+def test_one_head_is_no_cause_of_what_happens_to_another() -> None:
+    n = 60
+    sound, sunk = [0.8] * n, [0.8] * 2 + [1e-4] * (n - 2)
+    cells = {"entropy_norm": list(zip(sunk, sound, strict=True)), "choice_samples": [[64, 64]] * n}
+    norms = [[1.0 + 0.01 * (update % 3)] * 3 for update in range(n - 5)] + [[30.0] * 3] * 5
+    detector = Detector()
+    tracker = IncidentTracker()
+    heads = frame("heads", {name: cells.get(name, [[None, None]] * n) for name in detector.wanted["heads"]}, ["a", "b"])
+    groups = frame(
+        "groups",
+        {name: norms if name == "grad_norm" else [[None] * 3] * n for name in detector.wanted["groups"]},
+        ["all", "head:a", "head:b"],
+    )
+    tracker.take(detector.process(batch({"heads": heads, "groups": groups})))
+    found = tracker.incidents()
+    collapse = next(place for place, one in enumerate(found) if one.rule == "head_entropy_collapse")
+    assert found[collapse].subject == "a"
+    drifts = {one.subject: one.cause for one in found if one.rule == "gradient_drift"}
+    assert drifts == {"all": collapse, "head:a": collapse, "head:b": None}

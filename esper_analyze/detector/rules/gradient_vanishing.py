@@ -8,6 +8,7 @@ from functools import lru_cache
 
 import numpy as np
 
+from esper_analyze.detector.aligned import HEAD_GROUP
 from esper_analyze.detector.carry import streak, zeros
 from esper_analyze.detector.guard import FREE, Guard, Side, same, until
 from esper_analyze.detector.rule import Example, Limits, Memory, Rule, limit
@@ -48,7 +49,7 @@ def judge(frame: Frame, memory: Memory, limits: GradientVanishingLimits) -> list
 def _roles(groups: tuple[str, ...]) -> tuple[Bools, Bools, Bools]:
     """Return which groups are a head's own, which hold the heads, and which is the critic."""
     return (
-        np.array([name.startswith("head:") for name in groups], bool),
+        np.array([name.startswith(HEAD_GROUP) for name in groups], bool),
         np.array([name in HOLDERS for name in groups], bool),
         np.array([name == "critic" for name in groups], bool),
     )
