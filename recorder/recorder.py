@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections import deque
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -21,6 +20,7 @@ from esper_analyze.schema.tables.events import CONTINUED, RESUMED_FRESH
 from esper_analyze.schema.tables.updates import STATUSES
 from recorder import amp, clip, exits, ranks
 from recorder.batch import Capture
+from recorder.clock import Clock
 from recorder.gradients_seen import Reader, Seen
 from recorder.guard import Guard
 from recorder.heads import Heads
@@ -51,9 +51,6 @@ RESUMES = {
     CONTINUED: "; the detector goes on from another recording, which a replay of this one does not know",
 }
 """Kinds of going on from a checkpoint, in table ``losses_of_data``, and what that means for verdicts."""
-
-CLOCK_STEP = 5.0
-"""Seconds between two updates by which the wall clock may differ from the time that went by."""
 
 
 class Recorder:
@@ -165,11 +162,8 @@ class Recorder:
         self._learning_rate: float | Tensor | None = None
         self._clip_seen: Seen | None = None
         self._lost_minibatch = False
-        self._began = time.perf_counter()
-        self._optimising: float | None = None
+        self._clock = Clock()
         self._closed = False
-        self._wall_offset = time.time() - self._began
-        self._clock_steps: dict[int, float] = {}
         if self.parameters is not None:
             clip.watch(self)
             amp.watch()
@@ -305,8 +299,7 @@ class Recorder:
     def _begin_minibatch(self) -> bool:
         """Finish the update before, note when optimisation began; return whether this one is to be recorded."""
         self._finish_pending()
-        if self._optimising is None:
-            self._optimising = time.perf_counter()
+        if self._clock.optimise():
             self._sampling.begin(self._update, self.level)
         if len(self._loop.minibatches) >= MAX_MINIBATCHES:
             raise RuntimeError(f"{MAX_MINIBATCHES} minibatches without update(): call it after each inner loop")
@@ -356,7 +349,7 @@ class Recorder:
             said, status = status, None
             with self.guarded("update(status)"):
                 status = _known_status(said)
-            known = self._clock(env_steps)
+            known = self._known(env_steps)
             for name, cell in ({"learning_rate": self._learning_rate} | cells).items():
                 if isinstance(cell, Tensor):
                     tensors[f"cell {name}"] = cell.detach().reshape(-1)[:1]
@@ -402,44 +395,30 @@ class Recorder:
             tensors["loss_scale"] = scale
         return tensors
 
-    def _clock(self, env_steps: int | None) -> dict[str, object]:
-        now = time.perf_counter()
-        optimising = now if self._optimising is None else self._optimising
+    def _known(self, env_steps: int | None) -> dict[str, object]:
+        """Return the columns of ``updates`` that no tensor tells."""
         progress = None
         if self._total_env_steps and env_steps is not None:
             progress = min(env_steps / self._total_env_steps, 1.0)
         elif self._total_updates:
             progress = min((self._update + 1) / self._total_updates, 1.0)
-        self._spent, total = self.guarded.take(), max(now - self._began, 1e-9)
-        return {
+        self._spent = self.guarded.take()
+        return self._clock.cells(self._update, self._spent) | {
             "env_steps": env_steps,
             "episodes": self._episode_count if self._episodes or self._episode_count else None,
-            "wall_time": self._wall_time(now),
-            "rollout_s": optimising - self._began,
-            "optimisation_s": now - optimising,
             "progress": progress,
             "level": self.level,
-            "recorder_ms": 1000 * self._spent,
-            "recorder_fraction": self._spent / total,
             "dropped_rows": self._store.take_losses(),
             "sampled_steps": len({place for look in self._loop.details for place in look.minibatches}),
         }
 
-    def _wall_time(self, now: float) -> float:
-        """Return the time of day; note where it was set since the update before. Order never comes from it."""
-        wall = time.time()
-        before, self._wall_offset = self._wall_offset, wall - now
-        if abs(self._wall_offset - before) > CLOCK_STEP:
-            self._clock_steps[self._update] = self._wall_offset - before
-        return wall
-
     def _next_update(self) -> None:
-        elapsed, ended, loop = time.perf_counter() - self._began, self._update, self._loop
+        elapsed, ended, loop = self._clock.elapsed, self._update, self._loop
         self._update += 1
         self._loop = self._new_loop()
         self._states, self._episodes = {}, deque()
         self._slots.forget_calls()
-        self._began, self._optimising = time.perf_counter(), None
+        self._clock.next()
         with self.guarded("update: budget"):
             self._sampling.end(ended, loop, elapsed=elapsed, spent=self._spent)
 
@@ -561,8 +540,9 @@ class Recorder:
     def _losses(self, update: int) -> list[dict[str, object]]:
         """Return the rows of ``losses_of_data`` for an update: errors, a clock that was set, a resume."""
         losses = self.guarded.take_losses(update)
-        if update in self._clock_steps:
-            detail = f"the wall clock moved {self._clock_steps.pop(update):+.1f} s beside the time that went by"
+        moved = self._clock.step(update)
+        if moved is not None:
+            detail = f"the wall clock moved {moved:+.1f} s beside the time that went by"
             losses.append({"update": update, "kind": "clock_step", "detail": detail, "rows": 0})
         if self._resumed is not None:
             detail = f"attempt {self._store.attempt} goes on at update {update}{RESUMES[self._resumed]}"
