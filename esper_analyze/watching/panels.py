@@ -13,7 +13,7 @@ from esper_analyze.reports.style import VERDICTS
 from esper_analyze.reports.words import many, number
 from esper_analyze.terminal import cleaned
 from esper_analyze.watching.alarms import OpenIncident
-from esper_analyze.watching.snapshot import HeadRow, RecurrentRow, Snapshot
+from esper_analyze.watching.snapshot import HeadRow, RecurrentRow, Snapshot, Trend
 from esper_analyze.watching.sparkline import sparkline
 from esper_analyze.watching.writer import CRASHED, DELETED, ENDED, RUNNING, WAITING
 
@@ -21,6 +21,8 @@ MUTED = "dim"
 WIDE = 108
 """Columns from which on reasons stand beside states."""
 _COLOURS = {RUNNING: "ok", ENDED: "info", CRASHED: "critical", DELETED: "warning", WAITING: "no_data"}
+LEAST_BARS = 6
+"""Cells below which a line of bars says nothing."""
 _NAMED = 5
 
 
@@ -90,6 +92,8 @@ def _header(shot: Snapshot, width: int) -> Section:
     first.append(f" {word} ", f"bold reverse {VERDICTS[_COLOURS[shot.status.state]]}")
     bad = shot.status.late or shot.status.state in (CRASHED, DELETED)
     said = [_wrapped(headline(shot), width, VERDICTS["warning"] if bad else "")]
+    if shot.status.state == RUNNING and width >= WIDE:
+        said.append(_wrapped(shot.status.why, width, MUTED))
     said.append(_listed(_facts(shot), width))
     if shot.replaced:
         said.append(_wrapped("another run took the place of the one before", width, VERDICTS["warning"]))
@@ -170,8 +174,10 @@ def _grouped(incidents: Sequence[OpenIncident]) -> list[list[OpenIncident]]:
 
 def _incident(group: Sequence[OpenIncident], width: int) -> list[Text]:
     worst = next((one for one in group if one.verdict == "critical"), group[0])
-    subjects = list(dict.fromkeys(cleaned(one.subject, 40) for one in group if one.subject != "run"))
-    named = ", ".join(subjects[:_NAMED]) + (f" and {len(subjects) - _NAMED} more" if len(subjects) > _NAMED else "")
+    subjects = list(dict.fromkeys(one.subject for one in group if one.subject != "run"))
+    named = ", ".join(cleaned(subject, 40) for subject in subjects[:_NAMED]) + (
+        f" and {len(subjects) - _NAMED} more" if len(subjects) > _NAMED else ""
+    )
     words = f"{'↳ ' if worst.depth else ''}{cleaned(worst.title)}" + (f" on {named}" if named else "")
     words += f" since update {min(one.start for one in group):,}"
     if worst.said is not None:
@@ -192,10 +198,11 @@ def _heads(shot: Snapshot, width: int) -> Section:
     title = Text(f"{many(len(shot.heads), 'head')}" if shot.heads else "no head was recorded", "bold")
     if not shot.heads:
         return Section("heads", title)
-    names = min(max(10, *(len(cleaned(head.name, 60)) for head in shot.heads)), 28 if width >= WIDE else 20)
+    longest = max(10, *(len(cleaned(head.name, 60)) for head in shot.heads))
+    names = min(longest, 28 if width >= WIDE else min(20, max(10, width - 51)))
     room = width - names - 51
-    trend = max(20, min(40, room - 40)) if width >= WIDE else max(6, room)
-    heads = f"{'':{names}} {'gradient norm':{trend}} {'now':>9} {'entropy':>8} {'learnable':>10}  state"
+    trend = max(20, min(40, room - 40)) if width >= WIDE else room if room >= LEAST_BARS else 0
+    heads = f"{'':{names}} {'gradient norm'[:trend]:{trend}} {'now':>9} {'entropy':>8} {'learnable':>10}  state"
     ordered = sorted(shot.heads, key=lambda head: _RANK.get(head.state.verdict, 3))
     lines = [_head(head, shot, names, trend, width) for head in ordered]
     return Section("heads", title, Text(_cut(heads, width), MUTED), lines)
@@ -205,25 +212,27 @@ _RANK = {"critical": 0, "warning": 1, "no_data": 2}
 
 
 def _head(head: HeadRow, shot: Snapshot, names: int, trend: int, width: int) -> Text:
-    drawn = sparkline(head.trend, trend)
-    drawn.pad_right(trend - drawn.cell_len)
     cells = f" {number(head.grad_norm):>9} {number(head.entropy_norm):>8} {_share(head.learnable_fraction):>10}  "
-    line = Text.assemble(_padded(head.name, names), " ", drawn, cells)
+    line = Text.assemble(_padded(head.name, names), " ", _bars(head.trend, trend), cells)
     return _with_state(line, head, shot, width)
+
+
+def _bars(values: Trend, width: int) -> Text:
+    drawn = sparkline(values, width) if width else Text()
+    drawn.pad_right(width - drawn.cell_len)
+    return drawn
 
 
 def _recurrent(shot: Snapshot, width: int) -> Section | None:
     if not shot.recurrent:
         return None
-    trend = max(6, width - 14 - 1 - 33 - 18 - 4)
-    trend = min(trend, 30) if width >= WIDE else trend
-    heads = f"{'':14} {'size of c':{trend}} {'c':>9} {'h':>8} {'saturated':>14}  state"
+    room = width - 70
+    trend = min(room, 30) if room >= LEAST_BARS else 0
+    heads = f"{'':14} {'size of c'[:trend]:{trend}} {'c':>9} {'h':>8} {'saturated':>14}  state"
     lines = []
     for row in shot.recurrent:
-        drawn = sparkline(row.trend, trend)
-        drawn.pad_right(trend - drawn.cell_len)
         cells = f" {number(row.c_rms):>9} {number(row.h_rms):>8} {_share(row.h_saturation):>14}  "
-        line = Text.assemble(_padded(row.phase, 14), " ", drawn, cells)
+        line = Text.assemble(_padded(row.phase, 14), " ", _bars(row.trend, trend), cells)
         lines.append(_with_state(line, row, shot, width))
     gates = next((row.gates for row in shot.recurrent if any(gate is not None for gate in row.gates)), None)
     if gates is not None:
