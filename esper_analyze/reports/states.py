@@ -64,7 +64,7 @@ def head_state(row: Mapping[str, Any], open_rules: Collection[str]) -> State:
     return PARTLY if learnable is not None and learnable < 1 else OK
 
 
-BROKEN_STATE = State("▲", "NaN or Inf", "critical", "the recurrent state is NaN or infinite")
+BROKEN_STATE = State("▲", "NaN or Inf", "critical", "h or c is NaN or infinite")
 BOUNDED = State("●", "ok", "ok", "alive and bounded")
 NO_STATE = State("·", "not measured", "no_data", "no recurrent state was handed over")
 _STATE_ALARMS = (

@@ -141,7 +141,7 @@ def snapshot(seen: Follower) -> Snapshot:
         env_steps=last.get("env_steps"),
         episode_return=_last(kept.column("updates", "episode_return_mean")),
         level=last.get("level") or (None if info.get("level") is None else str(info["level"])),
-        level_because=_because(seen),
+        level_because=_because(seen, last.get("level")),
         grad_norm=last.get("grad_norm_pre_clip"),
         incidents=tuple(open_now),
         ended_incidents=kept.alarms.ended,
@@ -172,10 +172,10 @@ def _status(seen: Follower, now: float) -> Status:
     return Status(seen.state, why, silent, median(took) if took else None)
 
 
-def _because(seen: Follower) -> str | None:
+def _because(seen: Follower, level: str | None) -> str | None:
     """Return why the level in effect is another than usual."""
     change, last = seen.kept.level, seen.kept.last_update
-    if change is None or change["rule"] is None or last is None or change["until"] < last:
+    if change is None or last is None or change["rule"] is None or change["level"] != level or change["until"] < last:
         return None
     return f"until update {change['until']}, because of {change['rule']} on {change['subject']}"
 

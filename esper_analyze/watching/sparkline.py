@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from itertools import pairwise
 
 from rich.text import Text
 
@@ -29,11 +30,9 @@ def sparkline(values: Sequence[float | None], width: int) -> Text:
 
 
 def _cells(values: Sequence[float | None], width: int) -> list[float | None]:
-    each = max(1, -(-len(values) // max(width, 1)))
-    short = len(values) % each
-    parts = [values[:short]] if short else []
-    parts += [values[start : start + each] for start in range(short, len(values), each)]
-    return [_largest(part) for part in parts]
+    count = min(len(values), width)
+    edges = [len(values) * place // count for place in range(count + 1)] if count else []
+    return [_largest(values[start:stop]) for start, stop in pairwise(edges)]
 
 
 def _largest(values: Sequence[float | None]) -> float | None:

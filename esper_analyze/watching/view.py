@@ -27,7 +27,7 @@ tab, shift+tab next part, part before; also → and ←
 ?  esc         this help, and back
 
 ▲ exploding, or NaN or Inf     ▼ vanishing
-○ dead: no gradient            ◇ deterministic, or masked
+○ dead: no gradient            ◇ deterministic, masked
 ◐ partly masked: a choice at some steps only     ● ok
 
 In a line of bars each cell shows its largest value,
