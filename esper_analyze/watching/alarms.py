@@ -21,7 +21,7 @@ _OWN = {rule.name: rule for rule in RULES}
 
 
 @dataclass(frozen=True, slots=True)
-class Alarm:
+class Ringing:
     """One trouble: the finding it stands at, when it began, and when it ended (None: it is open)."""
 
     finding: Finding
@@ -58,8 +58,8 @@ class Alarms:
     """Takes findings in order. ``without_data`` are rules that lacked data at some update."""
 
     limits: dict[str, Limits] = field(default_factory=dict)
-    now: dict[_Key, Alarm] = field(default_factory=dict)
-    past: list[Alarm] = field(default_factory=list)
+    now: dict[_Key, Ringing] = field(default_factory=dict)
+    past: list[Ringing] = field(default_factory=list)
     ended: int = 0
     without_data: set[str] = field(default_factory=set)
 
@@ -83,7 +83,7 @@ class Alarms:
         open_now = self.now.get(key)
         if code >= Verdict.WARNING:
             start, worst = (finding.update, code) if open_now is None else (open_now.start, BY_WORD[open_now.worst])
-            self.now[key] = Alarm(finding, start, max(code, worst).word)
+            self.now[key] = Ringing(finding, start, max(code, worst).word)
         elif code >= Verdict.OK and open_now is not None:
             self._end(key, finding.update)
         elif code == Verdict.NO_DATA:
@@ -120,7 +120,7 @@ class Alarms:
             show(place, 0)
         return shown
 
-    def _incident(self, alarm: Alarm, last_update: int) -> Incident:
+    def _incident(self, alarm: Ringing, last_update: int) -> Incident:
         """Return an alarm as the detector's own search for causes takes it; its peak is not known live."""
         said, limits = alarm.finding, self.limits.get(alarm.finding.rule, Limits())
         end = last_update if alarm.ended is None else max(alarm.start, alarm.ended - limits.clear_after)
@@ -141,7 +141,7 @@ def _in_words(rule: Rule, metric: str) -> bool:
     return rule.name in _OWN and metric in table.names and table.column(metric).kind in (Kind.TEXT, Kind.CHOICE)
 
 
-def _shown(alarm: Alarm, listed: list[Incident], cause: int | None, depth: int) -> OpenIncident:
+def _shown(alarm: Ringing, listed: list[Incident], cause: int | None, depth: int) -> OpenIncident:
     said, rule = alarm.finding, _rule(alarm.finding.rule)
     because = None if cause is None else listed[cause]
     return OpenIncident(
