@@ -108,14 +108,16 @@ class Alarms:
         rules = {alarm.finding.rule: _rule(alarm.finding.rule) for alarm in listed}
         found = with_causes([self._incident(one, last_update) for one in listed], rules)
         shown: list[OpenIncident] = []
+        below: dict[int | None, list[int]] = {}
+        for place in alarms:
+            below.setdefault(found[place].cause, []).append(place)
 
         def show(place: int, depth: int) -> None:
             shown.append(_shown(alarms[place], found, found[place].cause, depth))
-            for below in alarms:
-                if found[below].cause == place and below != place:
-                    show(below, depth + 1)
+            for one in below.get(place, ()):
+                show(one, depth + 1)
 
-        roots = [place for place in alarms if found[place].cause not in alarms or found[place].cause == place]
+        roots = [place for place in alarms if found[place].cause not in alarms]
         for place in sorted(roots, key=lambda one: (-BY_WORD[alarms[one].finding.verdict], found[one].start)):
             show(place, 0)
         return shown

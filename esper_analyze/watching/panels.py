@@ -248,7 +248,7 @@ def _with_state(line: Text, row: HeadRow | RecurrentRow, shot: Snapshot, width: 
     if shot.update is not None and row.update < shot.update:
         said += f", update {row.update:,}"
     if width >= WIDE:
-        said += f": {row.state.why}"
+        said += f": {row.state.because}"
     return line.append(_cut(said, width - line.cell_len), VERDICTS[row.state.verdict])
 
 

@@ -7,9 +7,9 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 from statistics import median
 
-from esper_analyze.reports.states import State, head_state, recurrent_state
 from esper_analyze.watching.alarms import OpenIncident
 from esper_analyze.watching.follow import Follower
+from esper_analyze.watching.states import State, head_state, recurrent_state
 from esper_analyze.watching.writer import RUNNING
 
 Trend = tuple[float | None, ...]
@@ -180,8 +180,9 @@ def _because(seen: Follower, level: str | None) -> str | None:
     return f"until update {change['until']}, because of {change['rule']} on {change['subject']}"
 
 
-def _rules_about(incidents: Sequence[OpenIncident], *subjects: str) -> set[str]:
-    return {one.rule for one in incidents if one.subject in subjects}
+def _alarms_about(incidents: Sequence[OpenIncident], *subjects: str) -> dict[str, str]:
+    """Return the rules in alarm about any of ``subjects``, with their verdicts."""
+    return {one.rule: one.verdict for one in incidents if one.subject in subjects}
 
 
 def _heads(seen: Follower, incidents: Sequence[OpenIncident]) -> list[HeadRow]:
@@ -190,10 +191,10 @@ def _heads(seen: Follower, incidents: Sequence[OpenIncident]) -> list[HeadRow]:
         rows = seen.kept.rows("heads", name)
         if not rows:
             continue
-        last, rules = rows[-1], _rules_about(incidents, name, f"head:{name}")
+        last, alarms = rows[-1], _alarms_about(incidents, name, f"head:{name}")
         numbers = (last["grad_norm"], last["entropy_norm"], last["learnable_fraction"])
         trend = tuple(row["grad_norm"] for row in rows)
-        found.append(HeadRow(name, last["update"], head_state(last, rules), *numbers, trend))
+        found.append(HeadRow(name, last["update"], head_state(last, alarms), *numbers, trend))
     return found
 
 
@@ -204,7 +205,7 @@ def _recurrent(seen: Follower, incidents: Sequence[OpenIncident]) -> list[Recurr
         if not rows:
             continue
         last = rows[-1]
-        state = recurrent_state(last, _rules_about(incidents, phase))
+        state = recurrent_state(last, _alarms_about(incidents, phase))
         gates = (last["forget_saturation"], last["input_saturation"], last["output_saturation"])
         numbers = (last["c_env_rms_max"], last["h_env_rms_max"], last["h_saturation"])
         trend = tuple(row["c_env_rms_max"] for row in rows)

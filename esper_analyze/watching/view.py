@@ -13,6 +13,7 @@ from textual.screen import ModalScreen
 from textual.widgets import Static
 from textual.worker import Worker, WorkerState
 
+from esper_analyze.terminal import path_words
 from esper_analyze.watching.follow import Follower
 from esper_analyze.watching.panels import Section, sections
 from esper_analyze.watching.snapshot import Snapshot, snapshot
@@ -26,8 +27,8 @@ tab, shift+tab next part, part before; also → and ←
 ↑ ↓ page keys  scroll in the part
 ?  esc         this help, and back
 
-▲ exploding, or NaN or Inf     ▼ vanishing
-○ dead: no gradient            ◇ deterministic, masked
+▲ exploding, NaN, infinite     ▼ vanishing
+○ dead: no gradient; frozen    ◇ deterministic: one action
 ◐ partly masked: a choice at some steps only     ● ok
 
 In a line of bars each cell shows its largest value,
@@ -41,25 +42,26 @@ judges the whole run again.
 class Part(Vertical):
     """One part of the screen: a title, fixed heads of columns, and lines that scroll."""
 
+    def __init__(self, name: str) -> None:
+        super().__init__(id=name)
+        self._title, self._rule, self._columns, self._lines = (
+            Static(classes=place, markup=False) for place in ("title", "rule", "columns", "lines")
+        )
+
     def compose(self) -> ComposeResult:
         """Make the title, the heads and the scrolling lines."""
-        with Horizontal():
-            yield Static(classes="title", markup=False)
-            yield Static(classes="rule", markup=False)
-        yield Static(classes="columns", markup=False)
-        with VerticalScroll():
-            yield Static(classes="lines", markup=False)
+        yield Horizontal(self._title, self._rule)
+        yield self._columns
+        yield VerticalScroll(self._lines)
 
     def show(self, section: Section) -> None:
         """Show the lines of ``section``."""
-        self.query_one(".title", Static).update(section.title)
-        self.query_one(".rule", Static).update("─" * self.size.width)
-        columns = self.query_one(".columns", Static)
-        columns.display = section.heads is not None
-        columns.update(section.heads or "")
-        lines = self.query_one(".lines", Static)
-        lines.display = bool(section.lines)
-        lines.update(Text("\n").join(section.lines))
+        self._title.update(section.title)
+        self._rule.update("─" * self.size.width)
+        self._columns.display = section.heads is not None
+        self._columns.update(section.heads or "")
+        self._lines.display = bool(section.lines)
+        self._lines.update(Text("\n").join(section.lines))
 
 
 class Help(ModalScreen[None]):
@@ -108,13 +110,16 @@ class WatchApp(App[BaseException]):
         self.shot: Snapshot | None = None
         self.paused = False
         self._looking = False
+        # kept, because a look may end while the help stands before them, or while they are taken down
+        self._header = Static(f"reading {path_words(follower.path)} …", id="header", markup=False)
+        self._parts = {name: Part(name) for name in PARTS}
+        self._keys = Static(KEYS, id="keys", markup=False)
 
     def compose(self) -> ComposeResult:
         """Make the parts, empty."""
-        yield Static(f"reading {self.follower.path} …", id="header", markup=False)
-        for name in PARTS:
-            yield Part(id=name)
-        yield Static(KEYS, id="keys", markup=False)
+        yield self._header
+        yield from self._parts.values()
+        yield self._keys
 
     def on_mount(self) -> None:
         """Begin to look."""
@@ -149,17 +154,15 @@ class WatchApp(App[BaseException]):
 
     def show(self) -> None:
         """Show the last snapshot; one column is kept for scroll bars."""
-        if self.shot is None:
+        if self.shot is None or not self.is_running:
             return
         found = {section.name: section for section in sections(self.shot, max(self.size.width - 1, 40))}
-        header = Text("\n").join(found["header"].lines)
-        self.query_one("#header", Static).update(header)
-        for name in PARTS:
-            part = self.query_one(f"#{name}", Part)
+        self._header.update(Text("\n").join(found["header"].lines))
+        for name, part in self._parts.items():
             part.display = name in found
             if name in found:
                 part.show(found[name])
-        self.query_one("#keys", Static).update(("  PAUSED " if self.paused else "") + KEYS)
+        self._keys.update(("  PAUSED " if self.paused else "") + KEYS)
 
     def action_pause(self) -> None:
         """Stop looking, or go on."""

@@ -33,7 +33,10 @@ def test_json_has_the_snapshot_with_nan_as_a_word(command: Command, runs: Path) 
     shot = json.loads(command("watch", runs / "troubled", "--json").out)
     assert (shot["update"], shot["status"]["state"]) == (59, "crashed")
     assert shot["incidents"][0]["rule"] == "head_entropy_collapse"
-    assert {head["name"]: head["state"]["word"] for head in shot["heads"]} == {"slot": "masked", "op": "deterministic"}
+    assert {head["name"]: head["state"]["verdict"] for head in shot["heads"]} == {
+        "slot": "not_applicable",
+        "op": "warning",
+    }
 
 
 @pytest.mark.parametrize(

@@ -145,6 +145,7 @@ def test_help_explains_the_signs_and_goes_away_again() -> None:
     async def play(app: WatchApp, pilot: Pilot[BaseException]) -> None:
         await pilot.press("question_mark")
         assert all(sign in str(app.screen.query_one(Static).render()) for sign in "▲▼○◇◐●·×")
+        await look(app, pilot)
         await pilot.press("escape")
         assert "heads" in "\n".join(lines_of(app))
         await pilot.press("q")
