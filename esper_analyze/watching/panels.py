@@ -11,7 +11,7 @@ from rich.text import Text
 
 from esper_analyze.reports.style import VERDICTS
 from esper_analyze.reports.words import many, number
-from esper_analyze.terminal import cleaned
+from esper_analyze.terminal import cleaned, path_words
 from esper_analyze.watching.alarms import OpenIncident
 from esper_analyze.watching.snapshot import HeadRow, RecurrentRow, Snapshot, Trend
 from esper_analyze.watching.sparkline import sparkline
@@ -38,6 +38,8 @@ class Section:
 
 def sections(shot: Snapshot, width: int) -> list[Section]:
     """Return every part that has something to say, in order."""
+    if shot.status.state == WAITING:
+        return [_header(shot, width)]
     parts = [_header(shot, width), _incidents(shot, width), _heads(shot, width), _recurrent(shot, width)]
     return [part for part in [*parts, _data(shot, width)] if part is not None]
 
@@ -68,7 +70,7 @@ def headline(shot: Snapshot) -> str:
     status = shot.status
     since = "" if status.silent_s is None else lasting(status.silent_s)
     if status.state == WAITING:
-        return "it is not there yet"
+        return f"waiting for {path_words(shot.path)}: there is no run yet"
     if status.state == DELETED:
         return "its directory is gone; this is what was last seen"
     if status.state == RUNNING:
@@ -94,7 +96,8 @@ def _header(shot: Snapshot, width: int) -> Section:
     said = [_wrapped(headline(shot), width, VERDICTS["warning"] if bad else "")]
     if shot.status.state == RUNNING and width >= WIDE:
         said.append(_wrapped(shot.status.why, width, MUTED))
-    said.append(_listed(_facts(shot), width))
+    if shot.status.state != WAITING:
+        said.append(_listed(_facts(shot), width))
     if shot.replaced:
         said.append(_wrapped("another run took the place of the one before", width, VERDICTS["warning"]))
     if shot.trouble:

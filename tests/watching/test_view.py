@@ -105,7 +105,9 @@ def test_a_growing_run_is_followed_until_it_is_killed(tmp_path: Path) -> None:
 
 def test_a_run_that_is_not_there_yet_is_waited_for(tmp_path: Path) -> None:
     async def play(app: WatchApp, pilot: Pilot[BaseException]) -> None:
-        assert "it is not there yet" in "\n".join(lines_of(app))
+        said = "\n".join(lines_of(app))
+        assert "there is no run yet" in said
+        assert "no open incidents" not in said
         write_run(tmp_path / "run", 3)
         await look(app, pilot)
         assert "update 2 of 3" in "\n".join(lines_of(app))
