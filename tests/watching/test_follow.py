@@ -51,7 +51,7 @@ def test_what_is_handed_over_is_there_at_the_next_look(growing: Growing) -> None
     assert [head.name for head in shot.heads] == ["slot", "op"]
 
 
-@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     steps=st.lists(st.sampled_from(["add", "add", "seal", "look", "look", "resume", "compact"]), max_size=14),
     back=st.integers(0, 9),
