@@ -21,6 +21,7 @@ from esper_analyze.commands.rules import rules
 from esper_analyze.commands.schema import schema
 from esper_analyze.commands.sql import sql
 from esper_analyze.commands.verify import verify
+from esper_analyze.commands.watch import watch
 from esper_analyze.errors import INTERNAL, OK, USAGE, EsperError
 from esper_analyze.terminal import say, tell
 
@@ -63,7 +64,7 @@ def _options(
     pass
 
 
-for command in (ls, report, replay, backtest, sql, verify, repair, compact, schema, rules):
+for command in (ls, report, replay, backtest, sql, verify, repair, compact, schema, rules, watch):
     app.command()(command)
 
 

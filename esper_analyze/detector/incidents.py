@@ -11,7 +11,7 @@ import numpy as np
 
 from esper_analyze.detector.aligned import HEAD_GROUP
 from esper_analyze.detector.detector import Judged, Outcome
-from esper_analyze.detector.rule import Rule
+from esper_analyze.detector.rule import Limits, Rule
 from esper_analyze.detector.signals import Floats, Ints
 from esper_analyze.detector.thresholds import Thresholds
 from esper_analyze.detector.verdict import Judgement, Verdict
@@ -126,15 +126,24 @@ class IncidentTracker:
             )
             for key, one, ended in found
         ]
-        causes = _Causes(listed, self._rules)
-        return [replace(one, cause=causes.of(one)) for one in listed]
+        return with_causes(listed, self._rules)
 
     def _onset(self, name: str, start: int) -> int:
         rule = self._rules[name]
-        if rule.confirmed_by is None:
-            return start
-        limits = rule.limits() if self._thresholds is None else self._thresholds[name]
-        return max(start - int(getattr(limits, rule.confirmed_by)) + 1, 0)
+        return onset(rule, rule.limits() if self._thresholds is None else self._thresholds[name], start)
+
+
+def onset(rule: Rule, limits: Limits, start: int) -> int:
+    """Return the first update of the streak that made an alarm of ``rule`` at ``start``."""
+    if rule.confirmed_by is None:
+        return start
+    return max(start - int(getattr(limits, rule.confirmed_by)) + 1, 0)
+
+
+def with_causes(listed: Sequence[Incident], rules: Mapping[str, Rule]) -> list[Incident]:
+    """Return the incidents, which are in order of their start, each with the one it is shown under."""
+    causes = _Causes(listed, rules)
+    return [replace(one, cause=causes.of(one)) for one in listed]
 
 
 class _Causes:

@@ -5,7 +5,6 @@ A glob hides damage (a zero-length shard is skipped, a foreign column is cast), 
 
 from __future__ import annotations
 
-import fcntl
 import json
 import zlib
 from collections.abc import Callable, Iterator
@@ -23,6 +22,7 @@ from esper_analyze.schema import layout
 from esper_analyze.schema.frames import Fault
 from esper_analyze.schema.layout import ManifestError, ShardEntry
 from esper_analyze.schema.limits import LARGEST_TEXT
+from esper_analyze.schema.lock import is_held
 from esper_analyze.schema.tables import BY_NAME
 
 _BLOCK = 1 << 20
@@ -70,14 +70,7 @@ class Attempt:
 
     def alive(self) -> bool:
         """Whether a process holds the writer's lock right now."""
-        try:
-            with (self.folder / layout.LOCK_FILE).open("rb") as file:
-                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return True
-        except OSError:  # no lock file, or a file system without locks
-            return False
-        return False
+        return is_held(self.folder / layout.LOCK_FILE) or False
 
 
 def find_attempts(run_dir: Path) -> list[Attempt]:

@@ -61,3 +61,18 @@ def holder(folder: Path) -> str:
         return (folder / LOCK_FILE).read_bytes()[:200].decode(errors="replace").strip() or UNKNOWN
     except OSError:
         return UNKNOWN
+
+
+def is_held(path: Path) -> bool | None:
+    """Return whether a process holds the lock file ``path`` right now; None where that cannot be known.
+
+    A shared lock is asked for and let go at once: of a lock that is held nothing is taken.
+    """
+    try:
+        with path.open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:  # no lock file, or a file system without locks
+        return None
+    return False

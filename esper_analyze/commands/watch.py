@@ -1,0 +1,80 @@
+"""``esper-analyze watch``: a live view of a run that is being written."""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from esper_analyze.commands.options import Json, Rank
+from esper_analyze.terminal import path_words, say
+
+if TYPE_CHECKING:
+    from esper_analyze.watching.follow import Follower
+
+_PIPE_WIDTH = 100
+
+
+def watch(
+    run_path: Annotated[Path, typer.Argument(metavar="RUN", help="Directory of one run, recorded or to be recorded.")],
+    once: Annotated[
+        bool, typer.Option("--once", help="Print one snapshot; so it is, too, without a terminal.")
+    ] = False,
+    as_json: Json = False,
+    wait: Annotated[bool, typer.Option("--wait", help="Wait for a run that is not there yet.")] = False,
+    interval: Annotated[
+        float, typer.Option("--interval", metavar="SECONDS", help="Time between two looks.", min=0.1, max=3600.0)
+    ] = 1.0,
+    rank: Rank = None,
+) -> None:
+    """Follow a run while it is written: how it stands, open incidents, heads, recurrent state, losses of data.
+
+    Nothing is written to the run, and its training does not notice. Each look reads only what is new, so a long run
+    costs no more than a short one. Incidents are those that the detector in the training found; of several ranks,
+    those of the first one, or of the one that --rank names.
+
+    Example: esper-analyze watch sample_runs/runs/one_update_collapse --once
+    """
+    from esper_analyze.runs.run import identity
+    from esper_analyze.watching.follow import Follower
+
+    seen = Follower(run_path, rank)
+    shown_once = once or as_json or not (sys.stdout.isatty() and sys.stdin.isatty())
+    if not wait:
+        identity(run_path)
+    if shown_once:
+        _print_once(seen, interval, as_json=as_json)
+        return
+    from esper_analyze.watching.view import WatchApp
+
+    error = WatchApp(seen, interval).run(mouse=False)
+    if error is not None:
+        raise error
+
+
+def _print_once(seen: Follower, interval: float, *, as_json: bool) -> None:
+    """Print one snapshot, after the run has come to be."""
+    import shutil
+
+    from esper_analyze.strict_json import strict_json
+    from esper_analyze.terminal import stdout
+    from esper_analyze.watching.panels import plain
+    from esper_analyze.watching.snapshot import snapshot
+    from esper_analyze.watching.writer import WAITING
+
+    seen.look()
+    if seen.state == WAITING and not seen.looks:
+        say(f"waiting for {path_words(seen.path)}: there is no run yet")
+    while not seen.looks:
+        time.sleep(interval)
+        seen.look()
+    shot = snapshot(seen)
+    if as_json:
+        sys.stdout.write(strict_json(shot))
+        return
+    console = stdout()
+    for line in plain(shot, shutil.get_terminal_size((_PIPE_WIDTH, 24)).columns):
+        console.print(line, soft_wrap=True)

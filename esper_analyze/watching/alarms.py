@@ -1,0 +1,156 @@
+"""Troubles that are open, made from the live detector's findings as they come."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from esper_analyze.detector.findings import Finding
+from esper_analyze.detector.incidents import Incident, onset, with_causes
+from esper_analyze.detector.rule import Limits, Rule
+from esper_analyze.detector.rules import RULES
+from esper_analyze.detector.thresholds import ThresholdError, Thresholds
+from esper_analyze.detector.verdict import BY_WORD, Verdict
+from esper_analyze.schema import BY_NAME, Kind
+
+MOST_KEPT = 1_000
+"""Incidents that have ended and are kept: they may be the cause of an open one."""
+_Key = tuple[str, str, str]
+_OWN = {rule.name: rule for rule in RULES}
+
+
+@dataclass(frozen=True, slots=True)
+class Ringing:
+    """One trouble: the finding it stands at, when it began, and when it ended (None: it is open)."""
+
+    finding: Finding
+    start: int
+    worst: str
+    ended: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class OpenIncident:
+    """An open trouble as it is shown. ``cause`` names what it is shown under, ``depth`` how far below.
+
+    ``said`` is what stood in a judged column of words, which has no ``value``.
+    """
+
+    verdict: str
+    rule: str
+    title: str
+    subject: str
+    metric: str
+    start: int
+    value: float | None
+    threshold: float | None
+    baseline: float | None
+    look_first: str
+    said: str | None = None
+    cause: str | None = None
+    cause_update: int | None = None
+    depth: int = 0
+
+
+@dataclass(slots=True)
+class Alarms:
+    """Takes findings in order. ``without_data`` are rules that lacked data at some update."""
+
+    limits: dict[str, Limits] = field(default_factory=dict)
+    now: dict[_Key, Ringing] = field(default_factory=dict)
+    past: list[Ringing] = field(default_factory=list)
+    ended: int = 0
+    without_data: set[str] = field(default_factory=set)
+
+    @classmethod
+    def judged_with(cls, thresholds: object) -> Alarms:
+        """Return an empty memory that knows how long a streak had to be; what cannot be read is the default."""
+        found = dict(Thresholds.defaults(RULES).by_rule)
+        for name, values in thresholds.items() if isinstance(thresholds, Mapping) else ():
+            if name in found:
+                try:
+                    found[name] = Thresholds.defaults(RULES).merged({name: values})[name]
+                except ThresholdError:
+                    continue
+        return cls(found)
+
+    def take(self, row: Mapping[str, Any]) -> None:
+        """Take up one row of table ``findings``."""
+        columns = ("update", "rule", "subject", "metric", "verdict", "value", "threshold", "baseline")
+        finding = Finding(**{name: row[name] for name in columns}, previous=None, reason=None)
+        code, key = BY_WORD.get(finding.verdict, Verdict.NO_DATA), (finding.rule, finding.subject, finding.metric)
+        open_now = self.now.get(key)
+        if code >= Verdict.WARNING:
+            start, worst = (finding.update, code) if open_now is None else (open_now.start, BY_WORD[open_now.worst])
+            self.now[key] = Ringing(finding, start, max(code, worst).word)
+        elif code >= Verdict.OK and open_now is not None:
+            self._end(key, finding.update)
+        elif code == Verdict.NO_DATA:
+            self.without_data.add(finding.rule)
+
+    def _end(self, key: _Key, update: int) -> None:
+        alarm = self.now.pop(key)
+        self.past.append(replace(alarm, ended=update))
+        self.ended += 1
+        if len(self.past) > 2 * MOST_KEPT:
+            del self.past[:-MOST_KEPT]
+
+    def begin_anew(self, update: int) -> None:
+        """End what is open: from ``update`` on a detector judges that knows nothing of it."""
+        for key in list(self.now):
+            self._end(key, update)
+
+    def open_incidents(self, last_update: int) -> list[OpenIncident]:
+        """Return what is open now, worst causes first, each consequence below its cause."""
+        listed = sorted((*self.past[-MOST_KEPT:], *self.now.values()), key=lambda one: one.start) if self.now else []
+        alarms = {place: alarm for place, alarm in enumerate(listed) if alarm.ended is None}
+        rules = {alarm.finding.rule: _rule(alarm.finding.rule) for alarm in listed}
+        found = with_causes([self._incident(one, last_update) for one in listed], rules)
+        shown: list[OpenIncident] = []
+        below: dict[int | None, list[int]] = {}
+        for place in alarms:
+            below.setdefault(found[place].cause, []).append(place)
+
+        def show(place: int, depth: int) -> None:
+            shown.append(_shown(alarms[place], found, found[place].cause, depth))
+            for one in below.get(place, ()):
+                show(one, depth + 1)
+
+        roots = [place for place in alarms if found[place].cause not in alarms]
+        for place in sorted(roots, key=lambda one: (-BY_WORD[alarms[one].finding.verdict], found[one].start)):
+            show(place, 0)
+        return shown
+
+    def _incident(self, alarm: Ringing, last_update: int) -> Incident:
+        """Return an alarm as the detector's own search for causes takes it; its peak is not known live."""
+        said, limits = alarm.finding, self.limits.get(alarm.finding.rule, Limits())
+        end = last_update if alarm.ended is None else max(alarm.start, alarm.ended - limits.clear_after)
+        first = onset(_rule(said.rule), limits, alarm.start)
+        word, peak = "open" if alarm.ended is None else "cleared", said.value or 0.0
+        place = (said.rule, said.subject, said.metric, first, alarm.start, end, word)
+        return Incident(*place, peak, said.update, alarm.worst, 1)
+
+
+def _rule(name: str) -> Rule:
+    """Return a rule by its name; one of the user's own is known by its name alone."""
+    return _OWN.get(name) or replace(RULES[0], name=name, title=name, look_first="", causes=(), confirmed_by=None)
+
+
+def _in_words(rule: Rule, metric: str) -> bool:
+    """Whether a rule of the program judged a column of words: the value is then a number for them."""
+    table = BY_NAME[rule.table]
+    return rule.name in _OWN and metric in table.names and table.column(metric).kind in (Kind.TEXT, Kind.CHOICE)
+
+
+def _shown(alarm: Ringing, listed: list[Incident], cause: int | None, depth: int) -> OpenIncident:
+    said, rule = alarm.finding, _rule(alarm.finding.rule)
+    because = None if cause is None else listed[cause]
+    return OpenIncident(
+        *(said.verdict, said.rule, rule.title, said.subject, said.metric, alarm.start),
+        *(None, None, None) if _in_words(rule, said.metric) else (said.value, said.threshold, said.baseline),
+        look_first=rule.look_first,
+        cause=None if because is None else because.rule,
+        cause_update=None if because is None else because.start,
+        depth=depth,
+    )

@@ -1,0 +1,66 @@
+"""Whether somebody still writes, and if not, how it ended."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from esper_analyze.schema import layout
+from esper_analyze.schema.limits import LARGEST_TEXT
+from esper_analyze.schema.lock import holder, is_held
+from esper_analyze.terminal import cleaned
+
+WAITING, RUNNING, ENDED, CRASHED, DELETED = "waiting", "running", "ended", "crashed", "deleted"
+SEALED_AT_LEAST = 600.0
+"""Seconds without a new file after which a run without locks counts as crashed: a writer seals twice as often."""
+
+
+@dataclass(frozen=True, slots=True)
+class Writer:
+    """How one writer stands: the word of its ``state``, and ``why`` in words."""
+
+    state: str
+    why: str
+
+
+def writer_of(folder: Path, now: float) -> Writer:
+    """Return how the writer of an attempt's ``folder`` stands at ``now`` (seconds of the epoch).
+
+    Asks for a shared lock of that writer's own file, never for one that another writer would need to begin.
+    """
+    marker = _marker(folder)
+    if marker is not None:
+        return Writer(*_ending(str(marker.get("reason", "closed"))))
+    held = is_held(folder / layout.LOCK_FILE)
+    if held:
+        return Writer(RUNNING, f"written by {cleaned(holder(folder), 60)}")
+    if held is None:
+        silent = now - folder.stat().st_mtime
+        told = "no lock tells whether its writer lives"
+        return (
+            Writer(RUNNING, told) if silent < SEALED_AT_LEAST else Writer(CRASHED, f"{told}; nothing was sealed lately")
+        )
+    return Writer(CRASHED, "its writer is gone and did not close it")
+
+
+def _ending(reason: str) -> tuple[str, str]:
+    """Return state and words for the reason that the writer noted when it closed."""
+    if reason in ("closed", "exit"):
+        return ENDED, "closed"
+    if reason == "SIGTERM":
+        return ENDED, "closed on SIGTERM"
+    if reason == "repaired":
+        return CRASHED, "its writer was gone; repaired since"
+    return CRASHED, f"closed after {cleaned(reason, 80)}"
+
+
+def _marker(folder: Path) -> dict[str, object] | None:
+    path = folder / layout.CLOSED_FILE
+    try:
+        marker = json.loads(path.read_bytes() if path.stat().st_size <= LARGEST_TEXT else b"")
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, RecursionError):
+        return {"reason": "a mark that cannot be read"}
+    return marker if isinstance(marker, dict) else {}

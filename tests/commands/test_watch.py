@@ -1,0 +1,88 @@
+"""``watch`` without a terminal: one snapshot as text or JSON, and a clear sentence where there is no run."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.commands.conftest import Command
+from tests.reports.synthetic import write_run
+
+
+def test_without_a_terminal_one_snapshot_is_printed(command: Command, runs: Path) -> None:
+    said = command("watch", runs / "troubled")
+    assert said.code == 0
+    assert said.err == ""
+    assert "CRASHED" in said.out
+    assert "A head collapsed on op" in said.out
+    assert "\x1b" not in said.out
+
+
+def test_once_and_no_terminal_print_the_same(command: Command, runs: Path) -> None:
+    once, piped = command("watch", runs / "healthy", "--once").out, command("watch", runs / "healthy").out
+    assert once.splitlines()[2:] == piped.splitlines()[2:]
+
+
+def test_json_has_the_snapshot_with_nan_as_a_word(command: Command, runs: Path) -> None:
+    shot = json.loads(command("watch", runs / "troubled", "--json").out)
+    assert (shot["update"], shot["status"]["state"]) == (59, "crashed")
+    assert shot["incidents"][0]["rule"] == "head_entropy_collapse"
+    assert {head["name"]: head["state"]["verdict"] for head in shot["heads"]} == {
+        "slot": "not_applicable",
+        "op": "warning",
+    }
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["nowhere"], "does not exist"),
+        (["."], "is not a recorded run"),
+        (["RUN", "--rank", "3"], "has no rank 3"),
+        (["RUN", "--interval", "0"], "interval"),
+        (["RUN", "--interval", "soon"], "interval"),
+    ],
+)
+def test_what_makes_no_sense_is_one_sentence_and_code_2(
+    words: list[str], told: str, command: Command, runs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(runs)
+    said = command("watch", *("healthy" if word == "RUN" else word for word in words))
+    assert (said.code, said.out) == (2, "")
+    assert told in said.err
+    assert said.err.count("\n") == 1
+
+
+def test_a_damaged_identity_is_code_3(command: Command, runs: Path) -> None:
+    (runs / "healthy" / "run.json").write_text("{")
+    said = command("watch", runs / "healthy")
+    assert (said.code, said.out) == (3, "")
+
+
+def test_with_wait_a_run_that_comes_later_is_shown(command: Command, tmp_path: Path) -> None:
+    def come() -> None:
+        time.sleep(0.1)
+        write_run(tmp_path / "late", 3)
+
+    thread = threading.Thread(target=come)
+    thread.start()
+    said = command("watch", tmp_path / "late", "--wait", "--once", "--interval", "0.1")
+    thread.join()
+    assert said.code == 0
+    assert "no run yet" in said.err
+
+
+def test_neither_help_nor_a_snapshot_needs_what_draws_the_live_screen(runs: Path) -> None:
+    script = (
+        "import sys\nfrom esper_analyze.cli import run\n"
+        f"assert run(['watch', {str(runs / 'healthy')!r}]) == 0\n"
+        "print(sorted({'textual', 'torch', 'recorder', 'duckdb', 'matplotlib'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"
