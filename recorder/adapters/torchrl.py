@@ -18,7 +18,8 @@ from tensordict import is_tensor_collection
 from torch import Tensor
 from torchrl.objectives import PPOLoss
 
-from recorder.adapters.torchrl_policy import chosen, entropy_key, groups_of, heads_of, masks_of, model_of, rows
+from recorder.adapters.roles import actor_and_critic
+from recorder.adapters.torchrl_policy import chosen, entropy_key, heads_of, masks_of, model_of, rows
 from recorder.adapters.wrapped import Wrappers, recorded
 from recorder.parameters import Parts
 from recorder.recorder import Recorder
@@ -87,7 +88,7 @@ class Attachment:
             model,
             heads={name: parts.get(name) for name in names},
             kinds={head.name: head.kind for head in self.heads},
-            groups=groups_of(loss, model),
+            groups=None if model is loss else actor_and_critic(loss.actor_network, loss.critic_network),
             **(_facts(loss, collector) | options),
         )
         self._apart = bool(options.get("separate_backward"))

@@ -104,17 +104,3 @@ def model_of(loss: PPOLoss) -> nn.Module:
     networks = {"actor": loss.actor_network, "critic": loss.critic_network}
     model = nn.ModuleDict({name: network for name, network in networks.items() if network is not None})
     return model if {id(p) for p in model.parameters()} == {id(p) for p in loss.parameters()} else loss
-
-
-def groups_of(loss: PPOLoss, model: nn.Module) -> dict[str, Parts] | None:
-    """Return the parameters of actor and critic, and those that both use; None where names must tell."""
-    if model is loss:
-        return None
-    found = {name: {id(p): p for p in network.parameters()} for name, network in model.named_children()}
-    actor, critic = found["actor"], found.get("critic", {})
-    both = actor.keys() & critic.keys()
-    return {
-        "actor": [p for key, p in actor.items() if key not in both],
-        "critic": [p for key, p in critic.items() if key not in both],
-        "shared": [actor[key] for key in both],
-    }
