@@ -158,12 +158,14 @@ def test_under_a_loss_scale_gradients_are_those_without_it(tmp_path: Path, monke
 
 
 def test_a_step_that_the_scaler_skips_is_no_step(tmp_path: Path) -> None:
-    trained = train(tmp_path / "run", updates=1, options=STRICT, loss_scale=1e38, mixed_precision=True)
+    overflowing = {"loss_scale": 1e38, "mixed_precision": True, "value_loss_scale": 50.0}
+    trained = train(tmp_path / "run", updates=1, options=STRICT, **overflowing)
     run = open_run(tmp_path / "run")
     taken = [step["stepped"] for step in run.frame("steps").to_dicts()]
     assert taken[0] is False
+    assert any(taken)
     assert run.frame("updates")["optimizer_steps"].to_list() == [sum(taken)]
-    assert same(trained, train(None, updates=1, loss_scale=1e38, mixed_precision=True))
+    assert same(trained, train(None, updates=1, **overflowing))
 
 
 def test_a_minibatch_beyond_the_kl_threshold_is_recorded_without_a_step(tmp_path: Path) -> None:
