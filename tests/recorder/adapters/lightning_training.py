@@ -56,7 +56,8 @@ class Bandit(LightningModule):
             action = dist.sample()
             returns, values = (action == (x[:, 0] > 0).long()).float(), self.critic(x)[:, 0]
         self.rollout = {"x": x, "mask": mask, "action": action, "old": dist.log_prob(action), "returns": returns}
-        self.rollout |= {"values": values, "advantages": returns - values}
+        self.values, self.returns, self.advantages = values, returns, returns - values
+        self.rollout |= {"values": values, "advantages": self.advantages}
         minibatches = [
             {name: one[part] for name, one in self.rollout.items()} | {"pass": turn}
             for turn in range(PASSES)

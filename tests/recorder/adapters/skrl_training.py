@@ -64,7 +64,7 @@ class Trained:
     norms: list[float] = field(default_factory=list)
 
 
-def make(env_id: str, **cfg: Any) -> tuple[PPO, Any]:
+def make(env_id: str, *, updates: int = 1, **cfg: Any) -> tuple[PPO, SequentialTrainer]:
     """Return an agent and its trainer."""
     set_seed(0)
     env = wrap_env(gym.make_vec(env_id, num_envs=ENVS, vectorization_mode="sync"), verbose=False)
@@ -88,7 +88,8 @@ def make(env_id: str, **cfg: Any) -> tuple[PPO, Any]:
         device="cpu",
         **spaces,
     )
-    return agent, env
+    timesteps = {"timesteps": ROLLOUTS * updates, "headless": True, "disable_progressbar": True}
+    return agent, SequentialTrainer(env=env, agents=agent, cfg=timesteps)
 
 
 def train(
@@ -101,7 +102,7 @@ def train(
     **cfg: Any,
 ) -> Trained:
     """Train, recorded into ``run_dir`` unless that is None."""
-    agent, env = make(env_id, **cfg)
+    agent, trainer = make(env_id, updates=updates, **cfg)
     if loss_scale is not None:
         agent.scaler = torch.amp.GradScaler("cpu", init_scale=loss_scale)
     trained, tracks, updates_made = Trained(agent), agent.track_data, agent.update
@@ -117,9 +118,6 @@ def train(
         trained.tracked.append(dict(tracked))
 
     agent.track_data, agent.update = track, update
-    trainer = SequentialTrainer(
-        env=env, agents=agent, cfg={"timesteps": ROLLOUTS * updates, "headless": True, "disable_progressbar": True}
-    )
     with nullcontext() if run_dir is None else attach(agent, run_dir, **(options or {})):
         trainer.train()
     return trained

@@ -206,10 +206,10 @@ def test_an_update_that_raises_is_interrupted_and_everything_is_undone(tmp_path:
     gae, clip = ppo.compute_gae, torch.nn.utils.clip_grad_norm_
     attachment = Attachment(agent, tmp_path / "run")
     assert not isinstance(copy.deepcopy(agent.policy).act, Wrapped)
-    with pytest.raises(AttributeError):
+    with pytest.raises(TypeError):
         agent.update(timestep=0, timesteps=1)  # nothing was collected
     assert ppo.compute_gae is not gae
-    attachment.detach("AttributeError: nothing")
+    attachment.detach("TypeError: nothing")
     assert open_run(tmp_path / "run").frame("updates")["status"].to_list() == ["interrupted"]
     assert (ppo.compute_gae, torch.nn.utils.clip_grad_norm_) == (gae, clip)
     for owner in (agent, agent.memory, agent.policy, agent.value):

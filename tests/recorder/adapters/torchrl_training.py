@@ -132,35 +132,41 @@ class Trained:
         return sum(one[name] for one in self.returned[update]) / len(self.returned[update])
 
 
-def train(run_dir: Path | None, *, factored: bool, updates: int = 4, **options: Any) -> Trained:
-    """Train, recorded into ``run_dir`` unless that is None."""
+def make(*, factored: bool, updates: int) -> dict[str, Any]:
+    """Return what a loop needs, by the names that the README uses."""
     torch.manual_seed(0)
     policy = actor(factored=factored)
     value = ValueOperator(nn.Sequential(nn.Linear(4, 16), nn.Tanh(), nn.Linear(16, 1)), in_keys=["observation"])
     env = TransformedEnv(Yard(1, factored=factored), RewardSum()).append_transform(StepCounter())
-    collector = Collector(
-        env, policy, frames_per_batch=FRAMES, total_frames=updates * FRAMES, auto_register_policy_transforms=True
-    )
+    frames = {"frames_per_batch": FRAMES, "total_frames": updates * FRAMES}
     loss = ClipPPOLoss(policy, value, clip_epsilon=0.1, entropy_coeff=0.02, critic_coeff=0.5, loss_critic_type="l2")
-    advantage = GAE(gamma=0.9, lmbda=0.9, value_network=value)
+    return {
+        "loss_module": loss,
+        "collector": Collector(env, policy, auto_register_policy_transforms=True, **frames),
+        "advantage": GAE(gamma=0.9, lmbda=0.9, value_network=value),
+        "optimizer": torch.optim.Adam(loss.parameters(), lr=3e-2),
+    }
+
+
+def train(run_dir: Path | None, *, factored: bool, updates: int = 4, **options: Any) -> Trained:
+    """Train, recorded into ``run_dir`` unless that is None."""
+    made = make(factored=factored, updates=updates)
+    loss, collector, optimizer = made["loss_module"], made["collector"], made["optimizer"]
     buffer = ReplayBuffer(storage=LazyTensorStorage(FRAMES), sampler=SamplerWithoutReplacement(), batch_size=BATCH)
-    optimizer = torch.optim.Adam(loss.parameters(), lr=3e-2)
     trained = Trained(loss)
-    recording = nullcontext() if run_dir is None else attach(loss, run_dir, collector=collector, **options)
-    with recording:
+    with nullcontext() if run_dir is None else attach(loss, run_dir, collector=collector, **options):
         for data in collector:
             trained.returned.append([])
             for epoch in range(EPOCHS):
                 with torch.no_grad():
-                    advantage(data)
+                    made["advantage"](data)
                 if epoch == 0:
                     trained.rollouts.append(data.clone())
                 buffer.extend(data.reshape(-1))
                 for _ in range(FRAMES // BATCH):
                     result = loss(buffer.sample())
-                    trained.returned[-1].append(
-                        {k: float(v.detach().mean()) for k, v in result.items() if k != "composite_entropy"}
-                    )
+                    numbers = {name: float(one.detach().mean()) for name, one in result.items() if one.numel() == 1}
+                    trained.returned[-1].append(numbers)
                     sum(result[name] for name in ("loss_objective", "loss_critic", "loss_entropy")).backward()
                     trained.norms.append(float(torch.nn.utils.clip_grad_norm_(loss.parameters(), 0.5)))
                     optimizer.step()
