@@ -50,7 +50,8 @@ _HYPERPARAMETERS = (
 def attach(agent: PPO, run_dir: Path | str, **options: Any) -> Iterator[Recorder]:
     """Record the training of ``agent`` inside the ``with`` into ``run_dir``.
 
-    The joint action is one head, named ``action``: skrl keeps one log-prob a sample. ``options`` go to ``Recorder``.
+    The joint action is one head, named ``action``, and all that only the policy uses is its own: skrl keeps one
+    log-prob a sample. ``options`` go to ``Recorder``.
     Raises ``TypeError`` for another agent; an exception of the training passes through, after the update it
     interrupted has been recorded.
     """
@@ -78,13 +79,14 @@ class Attachment:
         self.agent = agent
         model = nn.ModuleDict({"policy": agent.policy, "value": agent.value})
         kind, size = _head(agent.action_space)
+        groups = actor_and_critic(agent.policy, agent.value)
         self.recorder = Recorder(
             run_dir,
             model,
-            heads={"action": None},
+            heads={"action": groups["actor"]},
             sizes={} if size is None else {"action": size},
             kinds={"action": kind},
-            groups=actor_and_critic(agent.policy, agent.value),
+            groups=groups,
             **(_facts(agent) | options),
         )
         self._grad = bool(options.get("separate_backward"))
@@ -95,8 +97,7 @@ class Attachment:
         self._visited = self._env_steps = 0
         self._rollout: dict[str, Any] = {}
         self._steps: list[tuple[Tensor, Tensor]] = []
-        self._returns: np.ndarray[Any, Any] | None = None
-        self._lengths: np.ndarray[Any, Any] | None = None
+        self._before: np.ndarray[Any, Any] | None = None
         self._progress: float | None = None
         self._hook: RemovableHandle | None = None
         self._wrappers.wrap(agent, "record_transition", before=self._on_transition)
@@ -121,7 +122,7 @@ class Attachment:
     def _on_transition(self, _: Any, given: dict[str, Any]) -> None:
         """Keep rewards as the environment gave them (skrl may change them in place) and which episodes ended."""
         if self.agent.training:
-            self._env_steps += len(given["rewards"])
+            self._env_steps += given["rewards"].shape[0]
             self._steps.append((given["rewards"].detach().clone(), given["terminated"] | given["truncated"]))
 
     def _episodes(self) -> None:
@@ -130,14 +131,15 @@ class Attachment:
         if not steps:
             return
         rewards, ends = (torch.stack(one).flatten(1).cpu().numpy() for one in zip(*steps, strict=True))
-        if self._returns is None or self._lengths is None:
-            self._returns, self._lengths = np.zeros(rewards.shape[1]), np.zeros(rewards.shape[1], np.int64)
-        for reward, ended in zip(rewards, ends, strict=True):
-            self._returns += reward
-            self._lengths += 1
-            for env in np.flatnonzero(ended):
-                self.recorder.episode(float(self._returns[env]), int(self._lengths[env]), env=int(env))
-            self._returns[ended], self._lengths[ended] = 0.0, 0
+        sums = np.cumsum(rewards, axis=0, dtype=np.float64)
+        self._before = np.zeros((2, sums.shape[1])) if self._before is None else self._before
+        for env in range(sums.shape[1]):
+            before = self._before[:, env]  # return and length of the episode in progress
+            for step in np.flatnonzero(ends[:, env]):
+                now = np.array([sums[step, env], step + 1])
+                self.recorder.episode(*(before + now).tolist(), env=env)
+                before = -now
+            self._before[:, env] = before + np.array([sums[-1, env], len(sums)])
 
     def _on_update(self, _: Any, given: dict[str, Any]) -> None:
         if self._updating:  # the last one raised, and somebody goes on
@@ -186,9 +188,10 @@ class Attachment:
         sampled, index = self._batches[id(actions)]
         with torch.set_grad_enabled(self._grad):
             entropy = self.agent.policy.get_entropy(role="policy")
-        known = entropy.numel() > 0 and len(entropy.reshape(-1)) % len(log_prob) == 0
+        samples = log_prob.shape[0]
+        known = entropy.dim() > 0 and entropy.shape[0] == samples
         epoch = self._visited // max(len(self.agent.memory), 1)
-        self._visited += len(log_prob)
+        self._visited += samples
         self._minibatch = _Minibatch(log_prob, entropy if known else None, sampled, index, epoch)
 
     def _flush(self) -> None:
@@ -200,7 +203,7 @@ class Attachment:
         minibatch, self._minibatch = self._minibatch, None
         if minibatch is None:
             return
-        sampled, rows, index = minibatch.sampled, len(minibatch.log_prob), minibatch.index
+        sampled, rows, index = minibatch.sampled, minibatch.log_prob.shape[0], minibatch.index
         envs = self.agent.memory.num_envs
         discrete = self.recorder.heads.sizes
         self.recorder.minibatch(

@@ -47,9 +47,10 @@ def attach(
 
     ``collector``: what the loop (or TorchRL's ``Trainer``) iterates over; each batch begins an update. A loop
     without one makes an ``Attachment`` and hands its batches to ``rollout``. ``heads`` names the factors of a
-    ``CompositeDistribution``, in its order, with their own modules where given as a mapping. ``options`` go to
-    ``Recorder``. Raises ``TypeError`` for another loss, ``ValueError`` for heads that do not fit. The loss must be
-    called with a tensordict.
+    ``CompositeDistribution``, in its order, with their own modules where given as a mapping; a head that is the only
+    one has all that only the actor uses. ``options`` go to ``Recorder``. Ratios are those to the stored log-probs,
+    also with a delayed actor. The loss must be called with a tensordict. Raises ``TypeError`` for another loss,
+    ``ValueError`` for heads that do not fit.
     """
     with recorded(Attachment(loss, run_dir, collector=collector, heads=heads, **options)) as recorder:
         yield recorder
@@ -80,15 +81,18 @@ class Attachment:
         if not isinstance(loss, PPOLoss):
             raise TypeError(f"{type(loss).__name__} is no PPO loss of TorchRL")
         self.loss, self.heads = loss, heads_of(loss, heads)
-        parts = dict(heads) if isinstance(heads, Mapping) else {}
         names = [head.name for head in self.heads]
         model = model_of(loss)
+        groups = None if model is loss else actor_and_critic(loss.actor_network, loss.critic_network)
+        parts: dict[str, Parts | None] = dict(heads) if isinstance(heads, Mapping) else {}
+        if len(names) == 1 and groups is not None:
+            parts.setdefault(names[0], groups["actor"])
         self.recorder = Recorder(
             run_dir,
             model,
             heads={name: parts.get(name) for name in names},
             kinds={head.name: head.kind for head in self.heads},
-            groups=None if model is loss else actor_and_critic(loss.actor_network, loss.critic_network),
+            groups=groups,
             **(_facts(loss, collector) | options),
         )
         self._apart = bool(options.get("separate_backward"))

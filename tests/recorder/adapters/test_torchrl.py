@@ -15,8 +15,8 @@ import torch
 pytest.importorskip("torchrl", reason="TorchRL is not installed (extra: torchrl)")
 
 from tensordict import TensorDict
-from tensordict.nn import set_composite_lp_aggregate
-from torchrl.modules import ValueOperator
+from tensordict.nn import TensorDictModule, set_composite_lp_aggregate
+from torchrl.modules import NormalParamExtractor, ProbabilisticActor, TanhNormal, ValueOperator
 from torchrl.objectives import ClipPPOLoss
 
 from esper_analyze.runs.run import Run, open_run
@@ -91,7 +91,9 @@ def test_gradients_are_those_of_the_clip_call_and_of_the_step(case: Case) -> Non
     assert all(step["stepped"] for step in steps)
     for step in steps:
         assert step["grad_norm_post_clip"] == pytest.approx(min(step["grad_norm_pre_clip"], 0.5), rel=1e-4)
-    assert {row["group"] for row in run.frame("groups").to_dicts()} == {"actor", "critic", "all"}
+    groups = {row["group"]: row["grad_norm"] for row in run.frame("groups").to_dicts()}
+    assert {"actor", "critic", "all"} <= groups.keys()
+    assert groups["actor"] == groups.get("head:action", groups["actor"])  # the only head has all that acts
 
 
 def test_values_returns_and_advantages_are_those_before_the_update(case: Case) -> None:
@@ -138,6 +140,23 @@ def test_a_continuous_head_has_no_masks(tmp_path: Path) -> None:
     train(tmp_path / "run", factored=False, updates=1, strict=True)
     (row,) = open_run(tmp_path / "run").frame("heads").to_dicts()
     assert (row["head"], row["kind"], row["valid_actions_max"]) == ("action", "gaussian", None)
+
+
+def test_an_entropy_that_the_loss_draws_is_null_and_its_loss_is_not(tmp_path: Path) -> None:
+    net = torch.nn.Sequential(torch.nn.Linear(4, 4), NormalParamExtractor())
+    module = TensorDictModule(net, ["observation"], ["loc", "scale"])
+    policy = ProbabilisticActor(module, ["loc", "scale"], distribution_class=TanhNormal, return_log_prob=True)
+    with torch.no_grad():
+        data = policy(TensorDict({"observation": torch.rand(8, 4)}, [8]))
+    loss = ClipPPOLoss(policy, critic_coeff=0.0)
+    attachment = Attachment(loss, tmp_path / "run", strict=True)
+    attachment.rollout(data)
+    data["advantage"] = torch.randn(8, 1)
+    returned = loss(data)
+    attachment.detach("closed")
+    (row,) = open_run(tmp_path / "run").frame("updates").to_dicts()
+    assert (row["entropy"], row["value_loss"]) == (None, None)
+    assert row["entropy_loss"] == pytest.approx(-float(returned["entropy"]))
 
 
 def test_heads_can_be_named_with_their_modules(tmp_path: Path) -> None:
