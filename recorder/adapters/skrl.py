@@ -157,8 +157,7 @@ class Attachment:
         values, returns = given["values"].detach().clone(), result[0].detach().clone()
         ends = given["terminated"] | given["truncated"] if given.get("time_limit_bootstrap") else given["terminated"]
         rewards, gamma = given["rewards"].squeeze(-1), given["discount_factor"]
-        last = given["last_values"] if "last_values" in given else given["next_values"]  # called so before skrl 2.1
-        errors = td_errors(values.squeeze(-1), rewards, ends.squeeze(-1), last.detach(), gamma)
+        errors = td_errors(values.squeeze(-1), rewards, ends.squeeze(-1), given["last_values"].detach(), gamma)
         self._rollout = {"values": values, "returns": returns, "advantages": returns - values, "td_errors": errors}
 
     def _on_sample(self, _: Any, given: dict[str, Any], batches: Any) -> None:
