@@ -18,8 +18,11 @@ from skrl.resources.preprocessors.torch import RunningStandardScaler
 from skrl.trainers.torch import SequentialTrainer
 from skrl.utils import set_seed
 from torch import nn
+from torch.distributions import Distribution
 
 from recorder.adapters.skrl import attach
+
+Distribution.set_default_validate_args(True)  # switched off by what was imported; conftest.py says when it is off
 
 ENVS, ROLLOUTS, EPOCHS, MINIBATCHES = 4, 32, 3, 2
 

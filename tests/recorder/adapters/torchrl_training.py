@@ -12,6 +12,7 @@ import torch
 from tensordict import TensorDict
 from tensordict.nn import CompositeDistribution, TensorDictModule
 from torch import Tensor, nn
+from torch.distributions import Distribution
 from torchrl.data import Binary, Bounded, Categorical, Composite, LazyTensorStorage, ReplayBuffer, Unbounded
 from torchrl.data.replay_buffers import SamplerWithoutReplacement
 from torchrl.envs import EnvBase, RewardSum, StepCounter, TransformedEnv
@@ -30,6 +31,8 @@ from recorder.adapters.torchrl import attach
 with warnings.catch_warnings():  # TorchRL uses what it calls deprecated
     warnings.simplefilter("ignore", DeprecationWarning)
     from torchrl.collectors import Collector
+
+Distribution.set_default_validate_args(True)  # switched off by what was imported; conftest.py says when it is off
 
 SIZES = {"op": 4, "slot": 3}
 ENVS, FRAMES, BATCH, EPOCHS = 4, 128, 32, 2
