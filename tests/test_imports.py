@@ -7,7 +7,19 @@ import sys
 
 import pytest
 
-HEAVY = ("torch", "polars", "duckdb", "matplotlib", "pandas", "typer", "rich", "stable_baselines3")
+HEAVY = (
+    "torch",
+    "polars",
+    "duckdb",
+    "matplotlib",
+    "pandas",
+    "typer",
+    "rich",
+    "stable_baselines3",
+    "torchrl",
+    "skrl",
+    "lightning",
+)
 BLOCK_TORCH = "import sys; sys.modules['torch'] = None; sys.modules['recorder'] = None\n"
 ALL_OF = """
 import importlib, pkgutil
@@ -40,7 +52,17 @@ def test_schema_and_detector_need_only_numpy_and_pyarrow(package: str) -> None:
 def test_the_recorder_loads_neither_polars_nor_duckdb_nor_matplotlib() -> None:
     loaded = loaded_after(ALL_OF.format(package="recorder"))
     assert "torch" in loaded
-    assert not loaded & {"polars", "duckdb", "matplotlib", "typer", "stable_baselines3", "pandas"}
+    assert not loaded & {
+        "polars",
+        "duckdb",
+        "matplotlib",
+        "typer",
+        "stable_baselines3",
+        "pandas",
+        "torchrl",
+        "skrl",
+        "lightning",
+    }
 
 
 def test_help_loads_nothing_heavy() -> None:

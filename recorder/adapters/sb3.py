@@ -6,10 +6,9 @@ on the instance while attached. ``train()`` is not replaced.
 
 from __future__ import annotations
 
-import copy
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,7 @@ from torch import Tensor
 
 from recorder.adapters.sb3_minibatch import Hyperparameters, RolloutRows, Sb3Capture, losses_apart
 from recorder.adapters.sb3_policy import PolicyLayout, policy_layout
+from recorder.adapters.wrapped import Wrappers, recorded
 from recorder.measure.values import td_errors
 from recorder.recorder import Recorder
 
@@ -59,13 +59,8 @@ def attach(
     Raises ``TypeError`` for a model that is no PPO; an exception of the training passes through, after the update
     it interrupted has been recorded.
     """
-    attachment = Attachment(model, run_dir, heads=heads, total_timesteps=total_timesteps, **options)
-    try:
-        yield attachment.recorder
-    except BaseException as error:
-        attachment.detach(f"{type(error).__name__}: {error}"[:500])
-        raise
-    attachment.detach("closed")
+    with recorded(Attachment(model, run_dir, heads=heads, total_timesteps=total_timesteps, **options)) as recorder:
+        yield recorder
 
 
 class RecorderCallback(BaseCallback):
@@ -91,46 +86,6 @@ class RecorderCallback(BaseCallback):
         if self._attachment is not None:
             self._attachment.detach("closed")
             self._attachment = None
-
-
-class Wrapped:
-    """A method of one object with the recorder around it. Copies and pickles of the object get their own method."""
-
-    def __init__(
-        self,
-        owner: Any,
-        name: str,
-        block: AbstractContextManager[None],
-        before: Callable[[], None] | None,
-        after: Callable[[tuple[Any, ...], dict[str, Any], Any], None] | None,
-    ) -> None:
-        self._owner, self._name, self._block = owner, name, block
-        self._own = owner.__dict__.get(name)
-        self._original, self._before, self._after = getattr(owner, name), before, after
-
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """Call the method, with the recorder before or after it."""
-        if self._before is not None:
-            with self._block:
-                self._before()
-        result = self._original(*args, **kwargs)
-        if self._after is not None:
-            with self._block:
-                self._after(args, kwargs, result)
-        return result
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> Any:
-        twin = memo.get(id(self._owner))
-        if self._own is not None or twin is None:
-            return copy.deepcopy(self._own, memo)
-        return getattr(type(twin), self._name).__get__(twin)
-
-    def __reduce__(self) -> Any:
-        return (getattr, (self._owner, self._name)) if self._own is None else (_itself, (self._own,))
-
-
-def _itself(thing: Any) -> Any:
-    return thing
 
 
 class Attachment:
@@ -160,7 +115,7 @@ class Attachment:
             **_facts(model),
             **options,
         )
-        self._undo: list[tuple[Any, str, Any]] = []
+        self._wrappers = Wrappers(self.recorder.guarded)
         self._sampled: np.ndarray[Any, Any] | None = None
         self._visited = 0
         self._collected = False
@@ -174,35 +129,19 @@ class Attachment:
         self._td_errors: Tensor | None = None
         self._last_episode: Any = None
         buffer, policy = model.rollout_buffer, model.policy
-        self._wrap(buffer, "reset", before=self._boundary)
-        self._wrap(buffer, "add", after=self._on_add)
-        self._wrap(buffer, "compute_returns_and_advantage", after=self._on_collected)
-        self._wrap(buffer, "_get_samples", after=self._on_samples)
-        self._wrap(policy, "evaluate_actions", after=self._on_evaluated)
+        self._wrappers.wrap(buffer, "reset", before=lambda *_: self._boundary())
+        self._wrappers.wrap(buffer, "add", after=self._on_add)
+        self._wrappers.wrap(buffer, "compute_returns_and_advantage", after=self._on_collected)
+        self._wrappers.wrap(buffer, "_get_samples", after=self._on_samples)
+        self._wrappers.wrap(policy, "evaluate_actions", after=self._on_evaluated)
         if self.layout.factored:
-            self._wrap(policy, "forward", after=self._on_forward)
-
-    def _wrap(
-        self,
-        owner: Any,
-        name: str,
-        *,
-        before: Callable[[], None] | None = None,
-        after: Callable[[tuple[Any, ...], dict[str, Any], Any], None] | None = None,
-    ) -> None:
-        own = owner.__dict__.get(name)
-        setattr(owner, name, Wrapped(owner, name, self.recorder.guarded(name), before, after))
-        self._undo.append((owner, name, own))
+            self._wrappers.wrap(policy, "forward", after=self._on_forward)
 
     def detach(self, reason: str) -> None:
         """Record the update in progress, take the wrappers off, close the run."""
         with self.recorder.guarded("detach"):
             self._boundary(None if reason == "closed" else reason)
-        while self._undo:
-            owner, name, own = self._undo.pop()
-            owner.__dict__.pop(name, None)
-            if own is not None:  # somebody had wrapped it before
-                setattr(owner, name, own)
+        self._wrappers.undo()
         self.recorder.close(reason)
 
     def _on_add(self, args: tuple[Any, ...], kwargs: dict[str, Any], _: Any) -> None:

@@ -1,0 +1,216 @@
+"""Attach to a PPO written as a ``LightningModule``: its gradients are seen, the rest is what ``training_step`` returns.
+
+Under Lightning's automatic optimisation an optimizer's step begins with the closure that runs ``training_step`` and
+``backward``; what a hook at its beginning sees are gradients of the minibatch before. So it is seen at its end.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+from torch import Tensor
+from torch.optim.optimizer import Optimizer
+from torch.utils.hooks import RemovableHandle
+
+from recorder.adapters.wrapped import Wrappers, recorded
+from recorder.recorder import Recorder
+
+Rollout = Callable[[Any], Mapping[str, Any]]
+"""Given the module when an update ends, returns arguments of ``Recorder.update``."""
+NOTHING_RETURNED = (
+    "training_step returns no mapping with log_prob and old_log_prob, so its minibatches are not recorded; "
+    "return them beside the loss, or call recorder_of(self.trainer).minibatch() before backward"
+)
+STEPPED_BEFORE = (
+    "under manual optimisation training_step returns after its steps, when it is too late to tell whose gradients "
+    "they were; call recorder_of(self.trainer).minibatch() before each backward"
+)
+_ARGUMENTS = tuple(inspect.signature(Recorder.minibatch).parameters)[1:]
+
+
+@contextmanager
+def attach(
+    trainer: Trainer,
+    module: LightningModule,
+    run_dir: Path | str,
+    *,
+    updates: Literal["epoch", "batch"] = "epoch",
+    rollout: Rollout | None = None,
+    **options: Any,
+) -> Iterator[Recorder]:
+    """Record ``trainer.fit(module)`` inside the ``with`` into ``run_dir``.
+
+    ``training_step`` returns a mapping with ``loss``, ``log_prob``, ``old_log_prob`` and whatever else
+    ``Recorder.minibatch`` takes, by its names; under manual optimisation it calls that itself, see ``recorder_of``.
+    ``updates`` says what one update is: an epoch of the trainer, or a batch. ``rollout`` gives what
+    ``Recorder.update`` takes (values, returns, advantages, masks, env_steps …) when an update ends. ``options`` go
+    to ``Recorder`` (heads, sizes, groups, thresholds …).
+    """
+    callback = RecorderCallback(run_dir, updates=updates, rollout=rollout, **options)
+    callback.begin(module)
+    callback.stays = True
+    trainer.callbacks.insert(0, callback)  # type: ignore[attr-defined]
+    try:
+        with recorded(callback) as recorder:
+            yield recorder
+    finally:
+        if callback in trainer.callbacks:  # type: ignore[attr-defined]
+            trainer.callbacks.remove(callback)  # type: ignore[attr-defined]
+
+
+class ClosureRecorder(Recorder):
+    """A recorder of optimizers whose steps run a closure: told of a step when it ends."""
+
+    expected = clipped = False
+    """Whether there ever was a minibatch, and whether the gradients of the last one were clipped by norm."""
+
+    def expect_minibatch(self) -> None:
+        """Say that a minibatch comes."""
+        self.expected, self.clipped = True, False
+        super().expect_minibatch()
+
+    def before_clip(self, parameters: list[Tensor], *, plain: bool) -> Tensor | None:
+        """See gradients before a clip call."""
+        if self.parameters is not None and any(self.parameters.owns(one) for one in parameters[:1]):
+            self.clipped = True
+        return super().before_clip(parameters, plain=plain)
+
+    def before_step(self, optimizer: Optimizer) -> None:
+        """See nothing: the closure has not run, these are no gradients of this step."""
+
+    def after_step(self, optimizer: Optimizer) -> None:
+        """See gradients as the optimizer took them; a step leaves them as they are."""
+        super().before_step(optimizer)
+
+
+class RecorderCallback(Callback):
+    """Record the ``fit`` this callback is given to. Takes what ``attach`` takes, without trainer and module."""
+
+    stays = False
+    """Whether the recording goes on after the training, for the next one."""
+
+    def __init__(
+        self,
+        run_dir: Path | str,
+        *,
+        updates: Literal["epoch", "batch"] = "epoch",
+        rollout: Rollout | None = None,
+        **options: Any,
+    ) -> None:
+        super().__init__()
+        if updates not in ("epoch", "batch"):
+            raise ValueError(f"updates={updates!r}: one update is an 'epoch' or a 'batch'")
+        self._run_dir, self._options = run_dir, options
+        self._updates, self._rollout = updates, rollout
+        self._recorder: ClosureRecorder | None = None
+        self._wrappers: Wrappers | None = None
+        self._hooks: list[RemovableHandle] = []
+        self._module: LightningModule | None = None
+
+    @property
+    def recorder(self) -> ClosureRecorder:
+        """The recorder, from the start of the training on. Raises ``RuntimeError`` before."""
+        if self._recorder is None:
+            raise RuntimeError("the recorder is made when the training starts")
+        return self._recorder
+
+    def begin(self, module: LightningModule) -> None:
+        """Make the recorder, unless it is there."""
+        if self._recorder is None:
+            self._recorder = ClosureRecorder(self._run_dir, module, **(_facts(module) | self._options))
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Put the recorder around ``training_step`` and the optimizers' steps."""
+        self.begin(pl_module)
+        self._unhook()
+        with self.recorder.guarded("on_train_start"):
+            self._module, self._wrappers = pl_module, Wrappers(self.recorder.guarded)
+            self._wrappers.wrap(pl_module, "training_step", after=self._on_minibatch)
+            for optimizer in trainer.optimizers:
+                self._hooks.append(optimizer.register_step_post_hook(lambda one, *_: self.recorder.after_step(one)))
+
+    def _on_minibatch(self, _: tuple[Any, ...], __: dict[str, Any], result: Any) -> None:
+        returned = isinstance(result, Mapping) and "log_prob" in result and "old_log_prob" in result
+        if self._module is None or self._module.automatic_optimization:
+            if returned:
+                self.recorder.minibatch(**{name: result[name] for name in _ARGUMENTS if name in result})
+            elif not self.recorder.expected:
+                self.recorder.guarded.tell_once("training_step", NOTHING_RETURNED)
+        elif not self.recorder.expected:
+            self.recorder.guarded.tell_once("training_step", STEPPED_BEFORE)
+
+    def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:  # noqa: ARG002
+        """See gradients where no clip call by norm was seen or follows."""
+        with self.recorder.guarded("on_before_optimizer_step"):
+            if not self.recorder.clipped and not _clips(trainer, pl_module):
+                self.recorder.gradients()
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:  # noqa: ARG002
+        """End the update where a batch is one."""
+        if self._updates == "batch":
+            self._end_update(pl_module)
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002
+        """End the update where an epoch is one."""
+        if self._updates == "epoch":
+            self._end_update(pl_module)
+
+    def _end_update(self, module: LightningModule) -> None:
+        given: Mapping[str, Any] = {}
+        with self.recorder.guarded("rollout"):
+            given = {} if self._rollout is None else dict(self._rollout(module))
+        with self.recorder.guarded("update"):
+            self.recorder.update(**given)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002
+        """Close the run, unless ``attach`` does."""
+        self._unhook()
+        if not self.stays:
+            self.detach("closed")
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:  # noqa: ARG002
+        """Close the run with the update that the exception interrupted."""
+        if self._recorder is not None:
+            self.detach(f"{type(exception).__name__}: {exception}"[:500])
+
+    def detach(self, reason: str) -> None:
+        """Take wrapper and hooks off, close the run. Idempotent."""
+        self._unhook()
+        self.recorder.close(reason)
+
+    def _unhook(self) -> None:
+        if self._wrappers is not None:
+            self._wrappers.undo()
+        while self._hooks:
+            self._hooks.pop().remove()
+
+
+def recorder_of(trainer: Trainer) -> Recorder | None:
+    """Return the recorder of a training in progress, for a ``training_step`` that calls ``minibatch`` itself."""
+    attached = [one for one in trainer.callbacks if isinstance(one, RecorderCallback)]  # type: ignore[attr-defined]
+    return attached[0].recorder if attached else None
+
+
+def _clips(trainer: Trainer, module: LightningModule) -> bool:
+    """Whether a clip call by norm follows, or may follow, ``on_before_optimizer_step``."""
+    if not module.automatic_optimization:
+        return False
+    if type(module).configure_gradient_clipping is not LightningModule.configure_gradient_clipping:
+        return True
+    return bool(trainer.gradient_clip_val) and trainer.gradient_clip_algorithm in (None, "norm")
+
+
+def _facts(module: LightningModule) -> dict[str, Any]:
+    plain = (bool, int, float, str, type(None))
+    hyperparameters = {name: one if isinstance(one, plain) else str(one) for name, one in module.hparams.items()}
+    return {
+        "framework": "lightning",
+        "algorithm": type(module).__name__,
+        "hyperparameters": hyperparameters,
+        "attach_points": ["training_step", "clip_grad_norm_", "on_before_optimizer_step", "optimizer step"],
+    }

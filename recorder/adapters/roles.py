@@ -1,0 +1,19 @@
+"""Groups of parameters by the role of the network that uses them."""
+
+from __future__ import annotations
+
+from torch import nn
+
+from recorder.parameters import Parts
+
+
+def actor_and_critic(actor: nn.Module, critic: nn.Module | None) -> dict[str, Parts]:
+    """Return the parameters that only the actor uses, those that only the critic uses, and those that both use."""
+    acting = {id(parameter): parameter for parameter in actor.parameters()}
+    judging = {} if critic is None else {id(parameter): parameter for parameter in critic.parameters()}
+    both = acting.keys() & judging.keys()
+    return {
+        "actor": [parameter for key, parameter in acting.items() if key not in both],
+        "critic": [parameter for key, parameter in judging.items() if key not in both],
+        "shared": [acting[key] for key in both],
+    }

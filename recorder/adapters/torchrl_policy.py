@@ -1,0 +1,106 @@
+"""What TorchRL's PPO loss trains: heads of its action, their masks, its networks as groups of parameters."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from tensordict.nn import ProbabilisticTensorDictModule
+from torch import Tensor, nn
+from torchrl.objectives import PPOLoss
+
+from recorder.parameters import Parts
+
+KINDS = {"Categorical": "categorical", "Ordinal": "categorical", "Normal": "gaussian", "Bernoulli": "bernoulli"}
+"""Kind of a head by how the name of its distribution ends."""
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """One factor of the action: its name, where data holds its action and stored log-prob, and its kind."""
+
+    name: str
+    action: Any
+    log_prob: Any
+    kind: str
+
+
+def rows(tensor: Tensor, samples: int) -> Tensor:
+    """Return one number a sample [N]: log-probs of independent dimensions add up, and so do entropies."""
+    found = tensor.detach().reshape(samples, -1)
+    return found[:, 0] if found.shape[1] == 1 else found.sum(-1)
+
+
+def chosen(action: Tensor, samples: int) -> Tensor:
+    """Return the index of the action taken [N]; of a one-hot action where its one is."""
+    if action.numel() == samples:
+        return action.reshape(samples)
+    return action.reshape(samples, -1).long().argmax(-1)
+
+
+def masks_of(distribution: Any, heads: Sequence[Head], samples: int) -> dict[str, Tensor]:
+    """Return which actions were valid, boolean [N, K], by categorical head; all of them where nothing masks."""
+    factors = getattr(distribution, "dists", None)
+    made = [distribution] if factors is None else list(factors.values())
+    masks = {}
+    for head, one in zip(heads, made, strict=False):
+        logits, mask = getattr(one, "logits", None), getattr(one, "mask", None)
+        if head.kind != "categorical" or logits is None:
+            continue
+        if mask is not None and mask.shape[-1] == logits.shape[-1]:
+            masks[head.name] = mask.detach().bool().expand(logits.shape).reshape(samples, -1)
+        else:
+            masks[head.name] = torch.ones(1, 1, dtype=torch.bool, device=logits.device).expand(
+                samples, logits.shape[-1]
+            )
+    return masks
+
+
+def entropy_key(log_prob: Any) -> Any:
+    """Return the key of a head's entropy, as a ``CompositeDistribution`` makes it, from that of its log-prob."""
+    if isinstance(log_prob, str):
+        return log_prob.removesuffix("_log_prob") + "_entropy"
+    return (*log_prob[:-1], entropy_key(log_prob[-1]))
+
+
+def heads_of(loss: PPOLoss, given: Sequence[str] | Mapping[str, Parts | None] | None) -> list[Head]:
+    """Return the factors of the action; one head where log-probs are stored as a sum only."""
+    actions, log_probs = loss.tensor_keys.action, loss.tensor_keys.sample_log_prob
+    factored = isinstance(log_probs, list) and isinstance(actions, list) and len(log_probs) == len(actions) > 1
+    keys = list(zip(actions, log_probs, strict=True)) if factored else [(actions, log_probs)]
+    names = _names([key for key, _ in keys]) if factored else ["action"]
+    if given is not None:
+        if len(given) != len(names):
+            raise ValueError(f"{len(given)} head names for an action of {len(names)} heads: {', '.join(names)}")
+        names = list(given)
+    kinds = _kinds(loss, [key for key, _ in keys])
+    return [Head(name, *key, kind) for name, key, kind in zip(names, keys, kinds, strict=True)]
+
+
+def _names(keys: Sequence[Any]) -> list[str]:
+    """Return the last part of each key where these differ, else all its parts."""
+    paths = [(key,) if isinstance(key, str) else tuple(key) for key in keys]
+    last = [path[-1] for path in paths]
+    return last if len(set(last)) == len(last) else [".".join(path) for path in paths]
+
+
+def _kinds(loss: PPOLoss, keys: Sequence[Any]) -> list[str]:
+    made = [one for one in loss.actor_network.modules() if isinstance(one, ProbabilisticTensorDictModule)]
+    classes = made[-1].distribution_kwargs.get("distribution_map") if made else None
+    if classes is None:
+        return [_kind(made[-1].distribution_class if made else None)] * len(keys)
+    return [_kind(one) for one in classes.values()] if len(classes) == len(keys) else ["other"] * len(keys)
+
+
+def _kind(made: Any) -> str:
+    name = getattr(made, "__name__", "")
+    return next((kind for ending, kind in KINDS.items() if name.endswith(ending)), "other")
+
+
+def model_of(loss: PPOLoss) -> nn.Module:
+    """Return the networks by role; the loss itself where it trains copies of their parameters."""
+    networks = {"actor": loss.actor_network, "critic": loss.critic_network}
+    model = nn.ModuleDict({name: network for name, network in networks.items() if network is not None})
+    return model if {id(p) for p in model.parameters()} == {id(p) for p in loss.parameters()} else loss

@@ -1,0 +1,102 @@
+"""Methods of a framework's objects with the recorder around them, while it is attached."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any, Protocol
+
+from recorder.guard import Guard
+from recorder.recorder import Recorder
+
+Before = Callable[[tuple[Any, ...], dict[str, Any]], None]
+"""Called with the arguments of the method."""
+After = Callable[[tuple[Any, ...], dict[str, Any], Any], Any]
+"""Called with the arguments of the method and its result; what it returns, unless None, takes the result's place."""
+
+
+class Attached(Protocol):
+    """What an adapter made of a training while it is recorded."""
+
+    @property
+    def recorder(self) -> Recorder:
+        """The recorder of the training."""
+
+    def detach(self, reason: str) -> None:
+        """Record the update in progress, undo everything, close the run."""
+
+
+@contextmanager
+def recorded(attachment: Attached) -> Iterator[Recorder]:
+    """Detach when the block ends, with the exception that ended it as the reason; the exception passes through."""
+    try:
+        yield attachment.recorder
+    except BaseException as error:
+        attachment.detach(f"{type(error).__name__}: {error}"[:500])
+        raise
+    attachment.detach("closed")
+
+
+class Wrapped:
+    """A method of one object with the recorder around it. Copies and pickles of the object get their own method."""
+
+    def __init__(
+        self,
+        owner: Any,
+        name: str,
+        block: AbstractContextManager[None],
+        before: Before | None,
+        after: After | None,
+    ) -> None:
+        self._owner, self._name, self._block = owner, name, block
+        self._own = owner.__dict__.get(name)
+        self.__wrapped__ = self._original = getattr(owner, name)  # frameworks look at the arguments a method takes
+        self._before, self._after = before, after
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Call the method, with the recorder before or after it."""
+        if self._before is not None:
+            with self._block:
+                self._before(args, kwargs)
+        result = self._original(*args, **kwargs)
+        if self._after is not None:
+            with self._block:
+                replaced = self._after(args, kwargs, result)
+                result = result if replaced is None else replaced
+        return result
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Any:
+        twin = memo.get(id(self._owner))
+        if self._own is not None or twin is None:
+            return copy.deepcopy(self._own, memo)
+        return getattr(type(twin), self._name).__get__(twin)
+
+    def __reduce__(self) -> Any:
+        return (getattr, (self._owner, self._name)) if self._own is None else (_itself, (self._own,))
+
+
+def _itself(thing: Any) -> Any:
+    return thing
+
+
+class Wrappers:
+    """The wrapped methods of one attachment."""
+
+    def __init__(self, guarded: Guard) -> None:
+        self._guarded = guarded
+        self._undo: list[tuple[Any, str, Any]] = []
+
+    def wrap(self, owner: Any, name: str, *, before: Before | None = None, after: After | None = None) -> None:
+        """Put the recorder around ``owner.name``; an error in ``before`` or ``after`` is counted, no more."""
+        own = owner.__dict__.get(name)
+        setattr(owner, name, Wrapped(owner, name, self._guarded(name), before, after))
+        self._undo.append((owner, name, own))
+
+    def undo(self) -> None:
+        """Take all wrappers off, the last one first; what an object had of its own before, it has again."""
+        while self._undo:
+            owner, name, own = self._undo.pop()
+            owner.__dict__.pop(name, None)
+            if own is not None:
+                setattr(owner, name, own)
