@@ -101,12 +101,14 @@ def words(data: TensorFrame) -> list[str]:
     rows = data.rows
     why = "because something was not finite" if rows["cause"][0] == "nonfinite" else "because it was asked for"
     said = [f"Taken at update {data.update} {why}; {many(data.reports, 'report')} in all."]
-    for column, what in (("weight_nonfinite", "after it"), ("grad_nonfinite", "its gradient")):
+    for column, what in (("weight_nonfinite", "weights"), ("grad_nonfinite", "gradients")):
         named = rows.filter(rows[column].fill_null(value=False))["tensor"].to_list()
         if named:
-            said.append(_named(named, len(rows), "weights" if what == "after it" else "gradients"))
+            said.append(_named(named, len(rows), what))
     if len(said) == 1:
-        said.append(f"Weights and gradients of all {many(len(rows), 'tensor')} were finite.")
+        weights, gradients = (len(rows) - rows[name].null_count() for name in ("weight_nonfinite", "grad_nonfinite"))
+        of = many(len(rows), "tensor")
+        said.append(f"Nothing was NaN or infinite in the weights of {weights} and the gradients of {gradients} of {of}.")
     norm, losses = rows["grad_norm_pre_clip"][0], rows["loss_finite"][0]
     if norm is not None:
         said.append(f"The largest norm of the whole gradient before clipping was {number(norm)}.")
