@@ -10,7 +10,7 @@ import numpy as np
 from esper_analyze.detector.signals import Bools, Floats
 from esper_analyze.reports.draw import finish, magnitude
 from esper_analyze.reports.series import PIXELS
-from esper_analyze.reports.style import INK, VERDICTS
+from esper_analyze.reports.style import INK, PAPER, VERDICTS
 from esper_analyze.reports.words import tail
 
 if TYPE_CHECKING:
@@ -81,7 +81,16 @@ def _crosses(axes: Axes, heat: Heat) -> None:
     _, kept = np.unique(np.stack([rows, columns // apart]), axis=1, return_index=True)
     kept = np.sort(kept)[:_MOST_CROSSES]
     across = heat.first + heat.width * (columns[kept] + 0.5) - 0.5
-    axes.plot(across, rows[kept], "x", color=INK, markersize=4, markeredgewidth=1.0, linestyle="none")
+    axes.plot(
+        across,
+        rows[kept],
+        "X",
+        color=_BROKEN,
+        markersize=7,
+        markeredgecolor=PAPER,
+        markeredgewidth=0.7,
+        linestyle="none",
+    )
 
 
 def _key(axes: Axes, low: float, high: float) -> None:

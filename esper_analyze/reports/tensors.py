@@ -108,7 +108,7 @@ def words(data: TensorFrame) -> list[str]:
     if len(said) == 1:
         weights, gradients = (len(rows) - rows[name].null_count() for name in ("weight_nonfinite", "grad_nonfinite"))
         of = many(len(rows), "tensor")
-        said.append(f"Nothing was NaN or infinite in the weights of {weights} and the gradients of {gradients} of {of}.")
+        said.append(f"Nothing was NaN or infinite in weights of {weights} and gradients of {gradients} of {of}.")
     norm, losses = rows["grad_norm_pre_clip"][0], rows["loss_finite"][0]
     if norm is not None:
         said.append(f"The largest norm of the whole gradient before clipping was {number(norm)}.")

@@ -140,7 +140,7 @@ def test_a_report_that_found_nothing_says_what_it_looked_at(tmp_path: Path) -> N
     data = tensors.frame(made(tmp_path / "run", edit, 3))
     assert tensors.words(data)[:2] == [
         "Taken at update 1 because it was asked for; 1 report in all.",
-        "Nothing was NaN or infinite in the weights of 1 and the gradients of 0 of 1 tensor.",
+        "Nothing was NaN or infinite in weights of 1 and gradients of 0 of 1 tensor.",
     ]
     assert tensors.table(data) is None
     drawn(tensors.QUESTION, data)
