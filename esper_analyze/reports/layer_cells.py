@@ -80,12 +80,10 @@ class Cells:
         return usual
 
 
-def read_layers(run: Run, vanishing: float, exploding: float) -> tuple[tuple[Layer, ...], Cells] | None:
+def read_layers(run: Run, vanishing: float, exploding: float) -> tuple[tuple[Layer, ...], Cells]:
     """Return every layer in the order in which the recorder met them, which is the network's, and their cells."""
     connection = run.connection()
     found = queried(connection, _LAYERS, {"vanishing": vanishing, "exploding": exploding})
-    if found.is_empty():
-        return None
     cells = _read_cells(connection, found["name"].to_list())
     usual = np.where(found["zeros"].to_numpy() == found["known"].to_numpy(), 0.0, 10.0**cells.usual)
     usual = np.where(found["known"].to_numpy() == 0, np.nan, usual)

@@ -53,11 +53,10 @@ class LayerFrame:
 
 def frame(evidence: Evidence) -> LayerFrame | None:
     """Return the layers' gradients, None when no layer was sampled."""
-    exploding = EXPLODING_FACTOR * _clip_norm(evidence)
-    found = read_layers(evidence.run, VANISHING, exploding)
-    if found is None:
+    if not evidence.run.parts("layers"):
         return None
-    layers, cells = found
+    exploding = EXPLODING_FACTOR * _clip_norm(evidence)
+    layers, cells = read_layers(evidence.run, VANISHING, exploding)
     return LayerFrame(layers, heat_of(layers, cells), exploding, cells.sampled, evidence.replay.updates)
 
 

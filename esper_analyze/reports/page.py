@@ -135,8 +135,9 @@ def _answer(answer: Answer, drawn: Drawn) -> list[str]:
 
 def _silent(answers: tuple[Answer, ...]) -> list[tuple[str, str, list[str]]]:
     """Return one section for all questions about which nothing was recorded, and what records it; none without any."""
-    silent = [f"{answer.question.title}. {answer.question.without}" for answer in answers if answer.figure is None]
-    return [("unrecorded", "Not recorded in this run", [html.bullets(silent)])] if silent else []
+    silent = [answer.question for answer in answers if answer.figure is None]
+    told = "".join(f"<li><strong>{html.text(one.title)}</strong>: {html.text(one.without)}</li>" for one in silent)
+    return [("unrecorded", "Not recorded in this run", [f"<ul>{told}</ul>"])] if silent else []
 
 
 def _run(identity: identities.Identity) -> list[str]:

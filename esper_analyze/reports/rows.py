@@ -11,7 +11,7 @@ from esper_analyze.terminal import LONGEST, cleaned
 
 Cell = object
 """None where nothing was measured, a number as it was (NaN and ±Inf too), a word, or a ``Mark``."""
-_SHORT = 24
+_SHORT = 40
 """Characters of a cell that the page does not break."""
 
 

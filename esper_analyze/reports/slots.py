@@ -64,10 +64,10 @@ class SlotFrame:
 
 def frame(evidence: Evidence) -> SlotFrame | None:
     """Return what became of each place, None when no slot was looked at."""
+    if not evidence.run.parts("slots"):
+        return None
     connection = evidence.run.connection()
     places = read_places(connection)
-    if not places:
-        return None
     trouble = trouble_of(evidence, connection)
     worst = {one.place: order for order, one in reversed(list(enumerate(trouble)))}
     places.sort(key=lambda place: (worst.get(place.name, len(worst)), _rank(place), not place.seeded))

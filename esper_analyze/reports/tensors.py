@@ -38,12 +38,12 @@ class TensorFrame:
 
 def frame(evidence: Evidence) -> TensorFrame | None:
     """Return the first report taken because something broke, else the last one asked for; None without any."""
+    if not evidence.run.parts("tensors"):
+        return None
     connection = evidence.run.connection()
     taken = queried(
         connection, "select update, min(cause = 'asked') as asked from tensors group by update order by update"
     )
-    if taken.is_empty():
-        return None
     broken = taken.filter(~taken["asked"])
     update = int(broken["update"][0] if len(broken) else taken["update"][-1])
     query = "select * exclude (rank, seq, update) from tensors where update = $update order by rank, seq"

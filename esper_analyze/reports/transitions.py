@@ -72,10 +72,10 @@ def frame(evidence: Evidence, update: int | None = None) -> TransitionFrame | No
 
     Raises ``UsageError`` when that update has none.
     """
+    if not evidence.run.parts("transitions"):
+        return None
     connection = evidence.run.connection()
     summary = queried(connection, _SUMMARY)
-    if summary.is_empty():
-        return None
     chosen = _worst(summary) if update is None else update
     of_chosen = summary.filter(summary["update"] == chosen)
     if of_chosen.is_empty():
