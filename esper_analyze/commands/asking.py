@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 
 MOST_LINES = 40
 """Rows of a table on stdout; CSV and JSON have all."""
+_OTHERS = "ranks but the first record groups and layers with Recorder(..., all_ranks=True) only"
 _PIPED = 120
 """Characters in a line of sentences that do not go to a terminal."""
 
@@ -106,7 +107,7 @@ def answer(asked: Asked, question: Question, rows: Callable[[Evidence, Any], Row
         evidence = _evidence(asked, run, rules)
         data = question.frame(evidence)
         if data is None:
-            raise UsageError(f"{run.path} cannot answer this: {question.without}")
+            raise UsageError(f"{run.path} cannot answer this: {question.without}", hint=_OTHERS if asked.rank else "")
         content = _content(form, question, evidence, data, rows)
     _write(content, asked.out)
     named = set(about)

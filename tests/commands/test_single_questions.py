@@ -65,6 +65,7 @@ def test_a_terminal_gets_no_picture(command: Command, monkeypatch: pytest.Monkey
         ),
         (("drift", SAMPLES / "lstm_masks", "--out", "nowhere/drift.png"), "nowhere/drift.png cannot be written"),
         (("drift", SAMPLES / "lstm_masks", "--rank", "3"), "has no rank 3"),
+        (("layers", SAMPLES / "two_ranks", "--rank", "1"), "with Recorder(..., all_ranks=True) only"),
         (("heads", SAMPLES / "lstm_masks", "--set", "kl_spike.nothing=1"), "--set:"),
         (("heads", "nowhere"), "nowhere does not exist"),
         (("timeline", SAMPLES / "lstm_masks", "--format", "pdf"), "Invalid value for '--format'"),

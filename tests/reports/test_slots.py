@@ -1,12 +1,13 @@
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import pytest
 
 from esper_analyze.reports import slots
 from esper_analyze.reports.evidence import gather
 from esper_analyze.reports.figure import drawn
-from esper_analyze.reports.places import Lane, Place, Stay
+from esper_analyze.reports.places import Lane, Place, Stay, read_lanes
 from esper_analyze.runs.run import open_run
 from tests.reports.synthetic import Rows, write_run
 
@@ -154,6 +155,19 @@ def test_a_seed_that_left_its_stage_is_judged_by_its_last_update_in_training(tmp
     assert (data.places[0].update, str(data.places[0].gate)) == (3, "● passes")
     assert data.lanes["env 1, a"].stays == (Stay(0, 3, "training"), Stay(4, 7, "fossilised"))
     assert data.lanes["env 1, a"].low == ()
+
+
+def test_in_very_long_runs_a_stretch_of_updates_keeps_its_last_stage_and_all_its_trouble() -> None:
+    held = duckdb.connect(":memory:")
+    held.execute(
+        "create table slots as select u as update, u as seq, 'env 0, a' as place, 4 as tensors, true as should_train, "
+        "case when u = 1000 then 'training' else 'blending' end as stage, 0 as tensors_nonfinite, "
+        "case when u = 777 then 0.5 else 0.0 end as exploding_severity, null::varchar as low_ratio_cause, "
+        "case when u = 500 then 0.01 else 0.8 end as normalized_ratio from range(1200) t(u)"
+    )
+    lane = read_lanes(held, ["env 0, a"])["env 0, a"]
+    assert lane.stays == (Stay(0, 1199, "blending"),)
+    assert (lane.exploding, lane.low, lane.cut, lane.broken) == ((776,), (500,), (), ())
 
 
 def test_all_null_slots_and_unknown_stages_are_drawn(tmp_path: Path) -> None:
