@@ -9,6 +9,7 @@ import numpy as np
 from esper_analyze.reports.evidence import Evidence
 from esper_analyze.reports.rows import Mark, Rows
 from esper_analyze.reports.series import Series, rows_of, series_of
+from esper_analyze.watching.states import head_state
 
 if TYPE_CHECKING:
     import polars
@@ -17,8 +18,8 @@ if TYPE_CHECKING:
 
 DRIFT_RULES = ("gradient_drift",)
 HEAD_RULES = ("head_entropy_collapse", "mask_collapse", "gradient_missing")
+"""Rules that judge table ``heads``; those on gradients judge the group of its parameters, head:<name>."""
 _HEAD_NUMBERS = ("grad_norm", "learnable_fraction", "entropy_norm")
-_EXPECTED = ("masked", "irrelevant", "frozen")
 
 
 def timeline_rows(evidence: Evidence, _data: object = None) -> Rows:
@@ -133,10 +134,10 @@ def head_rows(evidence: Evidence, _data: object = None) -> Rows:
     rows = rows_of(evidence.run, "heads", [*_HEAD_NUMBERS, "grad_state", "zero_explained"])
     alarms: dict[str, list[Incident]] = {}
     for incident in evidence.replay.incidents:
-        if incident.rule in HEAD_RULES:
-            alarms.setdefault(incident.subject, []).append(incident)
+        alarms.setdefault(incident.subject, []).append(incident)
     parts = rows.partition_by("head", as_dict=True, maintain_order=True)
-    cells = [_head(str(key[0]), part, alarms.get(str(key[0]), [])) for key, part in parts.items()]
+    about = {str(key[0]): [*alarms.get(str(key[0]), []), *alarms.get(f"head:{key[0]}", [])] for key in parts}
+    cells = [_head(str(key[0]), part, about[str(key[0])]) for key, part in parts.items()]
     cells.sort(key=lambda row: _order(row[1]))
     brief = (
         ("head", "head"),
@@ -155,25 +156,11 @@ def _head(name: str, rows: polars.DataFrame, alarms: list[Incident]) -> tuple[ob
     broken = norm.update[norm.nonfinite | (rows["grad_state"] == "nonfinite").fill_null(value=False).to_numpy()]
     last = rows.row(-1, named=True)
     least = float(entropy.value[entropy.finite].min()) if entropy.finite.any() else None
-    state = _head_state(last["zero_explained"], alarms, unexplained=len(unexplained) > 0, broken=len(broken) > 0)
-    now = (state, norm.last, learnable.last, entropy.last, last["grad_state"], last["zero_explained"], least)
-    return (name, *now, *_counted(unexplained), *_counted(broken), len(alarms))
+    now = head_state(last, {one.rule: one.peak_verdict for one in alarms if one.ended == "open"})
+    state = Mark(now.verdict, str(now))
+    ends = (state, norm.last, learnable.last, entropy.last, last["grad_state"], last["zero_explained"], least)
+    return (name, *ends, *_counted(unexplained), *_counted(broken), len(alarms))
 
 
 def _counted(updates: np.ndarray[tuple[int], np.dtype[np.int64]]) -> tuple[int, int | None]:
     return len(updates), int(updates[0]) if len(updates) else None
-
-
-def _head_state(explained: str | None, alarms: list[Incident], *, unexplained: bool, broken: bool) -> Mark:
-    if broken:
-        return Mark("critical", "✕ NaN")
-    if unexplained:
-        return Mark("critical", "○ unexplained")
-    if any(one.rule == "head_entropy_collapse" for one in alarms):
-        worst = "critical" if any(one.peak_verdict == "critical" for one in alarms) else "warning"
-        return Mark(worst, "◇ collapsed")
-    if alarms:
-        return Mark("warning", "▼ in alarm")
-    if explained in _EXPECTED:
-        return Mark("not_applicable", f"○ {explained}")
-    return Mark("ok", "● learning") if explained == "not_zero" else Mark("no_data", "– unknown")

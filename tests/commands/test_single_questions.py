@@ -116,7 +116,7 @@ def test_a_long_table_is_cut_and_a_file_has_it_all(command: Command, tmp_path: P
     said = command("heads", run)
     assert said.err == "20 of 60 rows are not shown: --format csv has all\n"
     command("heads", run, "--out", tmp_path / "heads.txt")
-    assert (tmp_path / "heads.txt").read_text().count("● learning") == 60
+    assert (tmp_path / "heads.txt").read_text().count("◐ partly masked") == 60
 
 
 @pytest.mark.parametrize("name", ASKED)
