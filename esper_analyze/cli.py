@@ -13,13 +13,20 @@ import typer
 
 from esper_analyze.commands.backtest import backtest
 from esper_analyze.commands.compact import compact
+from esper_analyze.commands.drift import drift
+from esper_analyze.commands.heads import heads
+from esper_analyze.commands.layers import layers
 from esper_analyze.commands.ls import ls
+from esper_analyze.commands.lstm import lstm
 from esper_analyze.commands.repair import repair
 from esper_analyze.commands.replay import replay
 from esper_analyze.commands.report import report
 from esper_analyze.commands.rules import rules
 from esper_analyze.commands.schema import schema
+from esper_analyze.commands.seeds import seeds
 from esper_analyze.commands.sql import sql
+from esper_analyze.commands.timeline import timeline
+from esper_analyze.commands.transitions import transitions
 from esper_analyze.commands.verify import verify
 from esper_analyze.commands.watch import watch
 from esper_analyze.errors import INTERNAL, OK, USAGE, EsperError
@@ -66,6 +73,8 @@ def _options(
 
 for command in (ls, report, replay, backtest, sql, verify, repair, compact, schema, rules, watch):
     app.command()(command)
+for question in (timeline, drift, heads, layers, lstm, seeds, transitions):
+    app.command()(question)
 
 
 def main() -> None:

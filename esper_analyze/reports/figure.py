@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import re
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -33,6 +35,22 @@ class Drawn:
 
 def drawn(question: Question, data: Any) -> Drawn:
     """Draw ``data`` and return both pictures."""
+    with _figure(question, data) as figure:
+        points = _thinned(figure)
+        return Drawn(inline(_svg(figure, question.name)), _png(figure), points)
+
+
+def picture(question: Question, data: Any, form: str) -> bytes:
+    """Draw ``data`` and return it as a file of its own, "png" or "svg", in the light style."""
+    with _figure(question, data) as figure:
+        if form == "png":
+            return _png(figure)
+        _thinned(figure)
+        return _svg(figure, question.name, transparent=False).encode()
+
+
+@contextmanager
+def _figure(question: Question, data: Any) -> Iterator[Figure]:
     with house_style(), warnings.catch_warnings():
         # A name in a script without glyphs here: the browser has them, the PNG shows boxes.
         warnings.filterwarnings("ignore", r"Glyph .* missing from")
@@ -40,10 +58,15 @@ def drawn(question: Question, data: Any) -> Drawn:
         layout = question.layout(data)
         figure, axes = sheet(layout.heights, layout.columns, layout.left)
         question.draw(data, axes)
-        points = _points(figure)
-        if points > MOST_POINTS:
-            _rasterize_lines(figure)
-        return Drawn(_svg(figure, question.name), _png(figure), points)
+        yield figure
+
+
+def _thinned(figure: Figure) -> int:
+    """Return how many points are drawn; too many become a picture inside the SVG."""
+    points = _points(figure)
+    if points > MOST_POINTS:
+        _rasterize_lines(figure)
+    return points
 
 
 def _points(figure: Figure) -> int:
@@ -58,13 +81,13 @@ def _rasterize_lines(figure: Figure) -> None:
             artist.set_rasterized(True)
 
 
-def _svg(figure: Figure, name: str) -> str:
+def _svg(figure: Figure, name: str, *, transparent: bool = True) -> str:
     import matplotlib as mpl
 
     sink = io.StringIO()
     with mpl.rc_context({"svg.hashsalt": name}):
-        figure.savefig(sink, format="svg", dpi=2 * _PIXELS_A_POINT, metadata={"Date": None}, transparent=True)
-    return inline(sink.getvalue())
+        figure.savefig(sink, format="svg", dpi=2 * _PIXELS_A_POINT, metadata={"Date": None}, transparent=transparent)
+    return sink.getvalue()
 
 
 def _png(figure: Figure) -> bytes:

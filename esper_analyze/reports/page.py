@@ -7,31 +7,59 @@ from importlib import resources
 from typing import Any
 
 from esper_analyze import reports
-from esper_analyze.reports import cost, drift, escalation, heads, html, losses, lstm, policy, returns, value
+from esper_analyze.reports import (
+    clipping,
+    cost,
+    direction,
+    drift,
+    escalation,
+    heads,
+    html,
+    layers,
+    losses,
+    lstm,
+    policy,
+    ranks,
+    returns,
+    slots,
+    tensors,
+    transitions,
+    value,
+)
 from esper_analyze.reports import identity as identities
 from esper_analyze.reports import story as stories
 from esper_analyze.reports.evidence import Evidence
 from esper_analyze.reports.figure import Drawn
 from esper_analyze.reports.question import Question
+from esper_analyze.reports.rows import markup
 from esper_analyze.reports.tables import incident_table, threshold_table, unjudged_table, verdict_table
 
 QUESTIONS: tuple[Question, ...] = (
     escalation.QUESTION,
     policy.QUESTION,
+    transitions.QUESTION,
     heads.QUESTION,
     value.QUESTION,
     drift.QUESTION,
+    layers.QUESTION,
+    direction.QUESTION,
+    clipping.QUESTION,
+    tensors.QUESTION,
     lstm.QUESTION,
+    slots.QUESTION,
     losses.QUESTION,
     returns.QUESTION,
+    ranks.QUESTION,
     cost.QUESTION,
 )
 """Every figure of the page, in order."""
 
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'"
-_LISTED = ("heads",)
+_LISTED = ("heads", "layers", "slots", "transitions")
 MOST_LISTED = 200
-"""Sentences in a list, one a head."""
+"""Sentences in a list, such as one a head."""
+MOST_ROWS = 24
+"""Rows of a table under a figure."""
 _READING = (
     "A gap in a line: nothing was measured there. A cross on the upper edge: NaN was measured; a triangle on an edge: "
     "+Inf or −Inf. Zero is drawn as zero, on a logarithmic axis at a place of its own. Shaded: an incident was open. "
@@ -55,7 +83,8 @@ def page(evidence: Evidence, answers: tuple[Answer, ...]) -> str:
     identity, story = identities.frame(evidence.run), stories.frame(evidence)
     sections = [
         ("incidents", "Incidents", [incident_table(evidence)]),
-        *((answer.question.name, answer.question.title, _answer(answer)) for answer in answers),
+        *((a.question.name, a.question.title, _answer(a, a.figure)) for a in answers if a.figure is not None),
+        *_silent(answers),
         ("run", "The run", _run(identity)),
         ("unjudged", "What could not be judged", [unjudged_table(evidence)]),
         ("verdicts", "Verdicts by rule", [verdict_table(evidence)]),
@@ -91,17 +120,24 @@ def _story(story: stories.Story) -> str:
     )
 
 
-def _answer(answer: Answer) -> list[str]:
+def _answer(answer: Answer, drawn: Drawn) -> list[str]:
     asks = f'<p class="asks">{html.text(answer.question.asks)}</p>'
-    if answer.figure is None:
-        return [asks, html.paragraphs([answer.question.without])]
     label = html.text(f"{answer.question.title}: {' '.join(answer.words)}", 300)
-    figure = f'<figure role="img" aria-label="{label}">{answer.figure.svg}</figure>'
+    figure = f'<figure role="img" aria-label="{label}">{drawn.svg}</figure>'
+    listed = None if answer.question.table is None else answer.question.table(answer.data)
+    table = "" if listed is None else markup(listed, MOST_ROWS)
     if answer.question.name not in _LISTED:
-        return [asks, html.paragraphs([" ".join(answer.words)]), figure]
+        return [asks, html.paragraphs([" ".join(answer.words)]), figure, table]
     more = len(answer.words) - MOST_LISTED
     rest = [f"{more:,} more are in report.json."] if more > 0 else []
-    return [asks, html.bullets([*answer.words[:MOST_LISTED], *rest]), figure]
+    return [asks, html.bullets([*answer.words[:MOST_LISTED], *rest]), figure, table]
+
+
+def _silent(answers: tuple[Answer, ...]) -> list[tuple[str, str, list[str]]]:
+    """Return one section for all questions about which nothing was recorded, and what records it; none without any."""
+    silent = [answer.question for answer in answers if answer.figure is None]
+    told = "".join(f"<li><strong>{html.text(one.title)}</strong>: {html.text(one.without)}</li>" for one in silent)
+    return [("unrecorded", "Not recorded in this run", [f"<ul>{told}</ul>"])] if silent else []
 
 
 def _run(identity: identities.Identity) -> list[str]:

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from esper_analyze.reports.draw import bounds, finish, from_zero, incidents_behind, line, scale
 from esper_analyze.reports.evidence import Evidence
 from esper_analyze.reports.question import Layout, Question
@@ -30,6 +32,10 @@ _COLUMNS = (
     "entropy_norm",
     "first_ratio_error",
     "target_kl",
+    "ess_fraction",
+    "ratio_nonfinite",
+    "clamped_fraction",
+    "inner_loop_measurable",
 )
 _BOUND_RULES = ("kl_spike", "ratio_explosion", "ratio_collapse", "first_ratio", "entropy_collapse", "clip_saturation")
 _KL_RULES = ("kl_spike", "spike_then_silence", "frozen_update")
@@ -54,27 +60,30 @@ def frame(evidence: Evidence) -> PolicyFrame | None:
 
 
 def layout(data: PolicyFrame) -> Layout:  # noqa: ARG001
-    """Five panels under each other."""
-    return Layout((150, 150, 120, 120, 90))
+    """Six panels under each other."""
+    return Layout((150, 150, 120, 90, 120, 90))
 
 
 def draw(data: PolicyFrame, axes: Sequence[Axes]) -> None:
-    """Draw KL, ratio, clip fraction, entropy and the first minibatch's ratio error."""
+    """Draw KL, ratio, clip fraction, effective samples, entropy and the first minibatch's ratio error."""
     _draw_kl(data, axes[0])
     _draw_ratio(data, axes[1])
     _draw_clip(data, axes[2])
+    line(axes[3], data.columns["ess_fraction"])
+    axes[3].set_ylim(-0.03, 1.03)
+    finish(axes[3], "Effective sample size: the share of the samples that still count")
     entropy, error = data.columns["entropy_norm"], data.columns["first_ratio_error"]
-    line(axes[3], entropy, FIRST)
-    finish(axes[3], "Entropy, as a share of the most there could be (valid actions only)")
-    axes[3].set_ylim(0, max(1.0, axes[3].get_ylim()[1]))
-    incidents_behind(axes[3], data.incidents, ("entropy_collapse", "entropy_low"))
-    bounds(axes[3], *data.limits["entropy_collapse"])
-    line(axes[4], error, FIRST)
-    scale(axes[4], error, log=True)
-    from_zero(axes[4], error, least=0.02)
-    finish(axes[4], "Ratio error in the first minibatch: rollout and update must agree", last=True)
-    incidents_behind(axes[4], data.incidents, ("first_ratio",))
-    bounds(axes[4], *data.limits["first_ratio"])
+    line(axes[4], entropy, FIRST)
+    finish(axes[4], "Entropy, as a share of the most there could be (valid actions only)")
+    axes[4].set_ylim(0, max(1.0, axes[4].get_ylim()[1]))
+    incidents_behind(axes[4], data.incidents, ("entropy_collapse", "entropy_low"))
+    bounds(axes[4], *data.limits["entropy_collapse"])
+    line(axes[5], error, FIRST)
+    scale(axes[5], error, log=True)
+    from_zero(axes[5], error, least=0.02)
+    finish(axes[5], "Ratio error in the first minibatch: rollout and update must agree", last=True)
+    incidents_behind(axes[5], data.incidents, ("first_ratio",))
+    bounds(axes[5], *data.limits["first_ratio"])
 
 
 def _draw_kl(data: PolicyFrame, axes: Axes) -> None:
@@ -111,8 +120,8 @@ def _draw_clip(data: PolicyFrame, axes: Axes) -> None:
 
 
 def words(data: PolicyFrame) -> list[str]:
-    """Say where KL and ratio were largest."""
-    said = []
+    """Say where KL and ratio were largest and samples fewest, and what the numbers cannot tell."""
+    said = _caveats(data)
     for name, what in (("kl_k3", "KL (k3)"), ("ratio_max", "The joint ratio")):
         series = data.columns[name]
         if series.finite.any():
@@ -121,6 +130,32 @@ def words(data: PolicyFrame) -> list[str]:
         if series.nonfinite.any():
             first, count = series.update[series.nonfinite][0], many(int(series.nonfinite.sum()), "update")
             said.append(f"{what} was NaN or infinite at {count}, first at {first}.")
+    return said + _samples(data)
+
+
+def _caveats(data: PolicyFrame) -> list[str]:
+    blind = data.columns["inner_loop_measurable"].value == 0.0
+    if not blind.any():
+        return []
+    return [
+        f"In {many(int(blind.sum()), 'update')} there was one epoch of one minibatch: ratio 1, KL 0 and nothing "
+        "clipped come out by construction and say nothing."
+    ]
+
+
+def _samples(data: PolicyFrame) -> list[str]:
+    said = []
+    ess, clamped, broken = (data.columns[name] for name in ("ess_fraction", "clamped_fraction", "ratio_nonfinite"))
+    if ess.finite.any():
+        least = int(np.where(ess.finite, ess.value, np.inf).argmin())
+        said.append(f"Fewest samples counted at update {ess.update[least]}: {ess.value[least]:.0%} of them.")
+    for series, what in (
+        (clamped, "Log-ratios were clamped"),
+        (broken, "Single samples had a NaN or infinite log-ratio"),
+    ):
+        some = series.finite & (series.value > 0)
+        if some.any():
+            said.append(f"{what} in {many(int(some.sum()), 'update')}, first {series.update[some][0]}.")
     return said
 
 
@@ -128,7 +163,8 @@ QUESTION = Question(
     name="policy",
     title="Policy change",
     asks="How far did each update move the policy, and did rollout and update agree to begin with?",
-    without="No minibatch of an inner loop was seen, so there is no ratio, KL or entropy.",
+    without="No minibatch of an inner loop was seen, so there is no ratio, KL or entropy: rec.minibatch() records "
+    "them.",
     frame=frame,
     layout=layout,
     draw=draw,

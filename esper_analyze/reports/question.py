@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
     from esper_analyze.reports.evidence import Evidence
+    from esper_analyze.reports.rows import Rows
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,8 +26,9 @@ class Layout:
 class Question:
     """One report.
 
-    ``frame`` computes arrays (None: nothing was recorded, ``without`` says what to record), ``layout`` says which
-    axes they need, ``draw`` draws them, ``words`` puts them into sentences.
+    ``frame`` computes arrays (None: nothing was recorded, ``without`` says so and what records it), ``layout`` says
+    which axes they need, ``draw`` draws them, ``words`` puts them into sentences, ``table`` lists what the page shows
+    under the figure (None: nothing is worth listing).
     """
 
     name: str
@@ -37,3 +39,4 @@ class Question:
     layout: Callable[[Any], Layout]
     draw: Callable[[Any, Sequence[Axes]], None]
     words: Callable[[Any], list[str]]
+    table: Callable[[Any], Rows | None] | None = None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -13,6 +13,7 @@ from esper_analyze.runs.run import Run
 from esper_analyze.schema import BY_NAME
 
 if TYPE_CHECKING:
+    import duckdb
     import polars
 
 PIXELS = 900
@@ -60,6 +61,15 @@ def rows_of(run: Run, table: str, columns: Sequence[str]) -> polars.DataFrame:
     key = ["update", *([subject] if subject else [])]
     rows = run.frame(table, list(dict.fromkeys([*key, *columns])))
     return rows.unique(subset=key, keep="last", maintain_order=True).sort("update", maintain_order=True)
+
+
+def queried(
+    connection: duckdb.DuckDBPyConnection, query: str, values: Mapping[str, object] | None = None
+) -> polars.DataFrame:
+    """Return what ``query`` finds over a run's ``connection()``: for tables too large to be read whole."""
+    import polars
+
+    return polars.DataFrame(connection.sql(query, params=dict(values or {})).to_arrow_table())
 
 
 def series_of(rows: polars.DataFrame, column: str) -> Series:

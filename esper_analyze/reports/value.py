@@ -145,7 +145,8 @@ QUESTION = Question(
     name="value",
     title="Value and advantage",
     asks="Does the value function predict the returns, and what do the advantages look like?",
-    without="No rollout values were handed over, so there is no explained variance, return or advantage.",
+    without="No rollout values were handed over, so there is no explained variance, return or advantage: "
+    "rec.update(values=…, returns=…, advantages=…) records them.",
     frame=frame,
     layout=layout,
     draw=draw,

@@ -31,3 +31,9 @@ def times(count: int) -> str:
 def on(subject: str) -> str:
     """Return " on <subject>", empty for the run itself."""
     return "" if subject == "run" else f" on {cleaned(subject, 40)}"
+
+
+def tail(name: str, longest: int = 30) -> str:
+    """Return the end of a qualified name, which tells more than its beginning."""
+    shown = cleaned(name, 200)
+    return shown if len(shown) <= longest else "…" + shown[1 - longest :]

@@ -165,6 +165,9 @@ def _group(update: int, name: str, norm: float) -> dict[str, object]:
         "min_tensor_norm": 0.01,
         "max_tensor_norm": norm,
         "norm_ratio": norm * 100,
+        "cosine_previous_update": 0.3 if update else None,
+        "cosine_minibatches": 0.2,
+        "noise_scale": 500.0 * norm,
     }
 
 

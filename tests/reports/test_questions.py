@@ -4,7 +4,20 @@ from typing import Any
 import numpy as np
 import pytest
 
-from esper_analyze.reports import drift, escalation, heads, lstm, policy, returns, value
+from esper_analyze.reports import (
+    drift,
+    escalation,
+    heads,
+    layers,
+    lstm,
+    policy,
+    ranks,
+    returns,
+    slots,
+    tensors,
+    transitions,
+    value,
+)
 from esper_analyze.reports.evidence import Evidence, gather
 from esper_analyze.reports.figure import MOST_POINTS, drawn
 from esper_analyze.reports.page import QUESTIONS
@@ -13,7 +26,10 @@ from esper_analyze.runs.run import open_run
 from tests.reports.synthetic import Rows, write_run
 
 NAN = float("nan")
-NAMES = [question.name for question in QUESTIONS]
+ELSEWHERE = (layers.QUESTION, ranks.QUESTION, slots.QUESTION, tensors.QUESTION, transitions.QUESTION)
+"""Questions about what the sound run does not hold; each has a file of tests of its own."""
+SOUND = [question for question in QUESTIONS if question not in ELSEWHERE]
+NAMES = [question.name for question in SOUND]
 
 
 def bare(update: int, rows: Rows) -> None:
@@ -41,7 +57,7 @@ def made(path: Path, edit: Any, updates: int = 6) -> Evidence:
     return gather(open_run(write_run(path, updates, edit)))
 
 
-@pytest.mark.parametrize("question", QUESTIONS, ids=NAMES)
+@pytest.mark.parametrize("question", SOUND, ids=NAMES)
 def test_every_question_is_answered_on_a_sound_run(question: Question, healthy: Evidence) -> None:
     data = question.frame(healthy)
     assert data is not None
@@ -51,7 +67,7 @@ def test_every_question_is_answered_on_a_sound_run(question: Question, healthy: 
     assert question.words(data)
 
 
-@pytest.mark.parametrize("question", QUESTIONS, ids=NAMES)
+@pytest.mark.parametrize("question", SOUND, ids=NAMES)
 @pytest.mark.parametrize("edit", [bare, all_nan, all_zero])
 def test_nothing_measured_all_nan_and_all_zero_can_be_answered(question: Question, edit: Any, tmp_path: Path) -> None:
     evidence = made(tmp_path / "run", edit)
@@ -62,7 +78,7 @@ def test_nothing_measured_all_nan_and_all_zero_can_be_answered(question: Questio
         assert all("nan" not in sentence for sentence in question.words(data))
 
 
-@pytest.mark.parametrize("question", QUESTIONS, ids=NAMES)
+@pytest.mark.parametrize("question", SOUND, ids=NAMES)
 def test_an_empty_run_and_a_run_of_one_update_can_be_answered(question: Question, tmp_path: Path) -> None:
     assert question.frame(made(tmp_path / "none", None, updates=0)) is None
     drawn(question, question.frame(made(tmp_path / "one", None, updates=1)))

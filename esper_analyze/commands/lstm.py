@@ -1,0 +1,29 @@
+"""``esper-analyze lstm``: whether the recurrent state is alive, bounded and unsaturated."""
+
+from __future__ import annotations
+
+from esper_analyze.commands.asking import AsForm, Asked, OutFile, answer
+from esper_analyze.commands.options import Assignments, Fail, Rank, RulesFiles, RunPath, SkipBroken, ThresholdsFile
+
+
+def lstm(
+    run_path: RunPath,
+    form: AsForm = None,
+    out: OutFile = None,
+    assignments: Assignments = None,
+    thresholds: ThresholdsFile = None,
+    rules_files: RulesFiles = None,
+    rank: Rank = None,
+    fail_on: Fail = None,
+    skip_broken: SkipBroken = False,
+) -> None:
+    """Show size and saturation of the recurrent state, its gates, and how far one environment stands out.
+
+    --fail-on goes by the rules whose names begin with lstm.
+
+    Example: esper-analyze lstm RUN --format json
+    """
+    from esper_analyze.reports.lstm import QUESTION, RULES, rows
+
+    asked = Asked(run_path, form, out, rank, skip_broken, assignments, thresholds, rules_files, fail_on)
+    answer(asked, QUESTION, lambda _, data: rows(data), RULES)

@@ -1,0 +1,28 @@
+"""``esper-analyze timeline``: when there was trouble, and when the recorder looked closer."""
+
+from __future__ import annotations
+
+from esper_analyze.commands.asking import AsForm, Asked, OutFile, answer
+from esper_analyze.commands.options import Assignments, Fail, Rank, RulesFiles, RunPath, SkipBroken, ThresholdsFile
+
+
+def timeline(
+    run_path: RunPath,
+    form: AsForm = None,
+    out: OutFile = None,
+    assignments: Assignments = None,
+    thresholds: ThresholdsFile = None,
+    rules_files: RulesFiles = None,
+    rank: Rank = None,
+    fail_on: Fail = None,
+    skip_broken: SkipBroken = False,
+) -> None:
+    """List every incident in the order in which they began, with its cause; as a picture, with the telemetry level.
+
+    Example: esper-analyze timeline RUN --format csv
+    """
+    from esper_analyze.reports.escalation import QUESTION
+    from esper_analyze.reports.singly import timeline_rows
+
+    asked = Asked(run_path, form, out, rank, skip_broken, assignments, thresholds, rules_files, fail_on)
+    answer(asked, QUESTION, timeline_rows)

@@ -1,0 +1,35 @@
+import pytest
+
+from esper_analyze.reports.rows import Mark, Rows, bare, markup, spelled
+
+NAN, INF = float("nan"), float("inf")
+
+
+@pytest.mark.parametrize(
+    ("cell", "said"),
+    [(None, "–"), (NAN, "NaN"), (-INF, "−Inf"), (0.0, "0"), (0, "0"), (12345, "12,345"), (True, "yes"), ("a\x1b", "a")],
+)
+def test_null_nan_and_zero_are_spelled_apart(cell: object, said: str) -> None:
+    assert spelled(cell) == said
+
+
+def test_csv_leaves_null_empty_and_writes_nan() -> None:
+    assert bare([None, NAN, 0.0, Mark("ok", "● fine")]) == ["", NAN, 0.0, "● fine"]
+
+
+def test_the_narrow_table_has_its_own_headings_and_the_records_all_columns() -> None:
+    rows = Rows(("name", "grad_norm", "other"), (("a", 1.0, None),), (("name", "name"), ("grad_norm", "norm")))
+    assert rows.narrow.columns == ("name", "norm")
+    assert rows.narrow.cells == (("a", 1.0),)
+    assert rows.narrow.numbers == ("norm",)
+    assert list(rows.records()) == [{"name": "a", "grad_norm": 1.0, "other": None}]
+    assert Rows(("grad_norm",), ()).narrow.columns == ("grad norm",)
+
+
+def test_no_cell_becomes_markup_and_what_is_left_out_is_counted() -> None:
+    page = markup(Rows(("<i>",), (("<b>x</b>",), (Mark("ok", "<u>"),), ("c",))), 2)
+    assert "<b>" not in page
+    assert "<u>" not in page
+    assert "<i>" not in page
+    assert 'class="chip ok"' in page
+    assert "1 more of 3 rows are not shown." in page
