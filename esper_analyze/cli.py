@@ -13,6 +13,8 @@ import typer
 
 from esper_analyze.commands.backtest import backtest
 from esper_analyze.commands.compact import compact
+from esper_analyze.commands.export import export
+from esper_analyze.commands.import_run import import_run
 from esper_analyze.commands.ls import ls
 from esper_analyze.commands.repair import repair
 from esper_analyze.commands.replay import replay
@@ -64,8 +66,9 @@ def _options(
     pass
 
 
-for command in (ls, report, replay, backtest, sql, verify, repair, compact, schema, rules, watch):
+for command in (ls, report, replay, backtest, sql, verify, repair, compact, export, schema, rules, watch):
     app.command()(command)
+app.command("import")(import_run)  # the word is taken in Python
 
 
 def main() -> None:

@@ -19,6 +19,7 @@ import pyarrow.parquet as pq
 from esper_analyze.schema.arrow import word_columns
 from esper_analyze.schema.column import Table
 from esper_analyze.schema.limits import LARGEST_COLUMN, LARGEST_SHARD
+from esper_analyze.schema.varint import VarintError, varint
 
 _HEADER = 512
 _LARGEST_HEADER = 1 << 16
@@ -54,7 +55,7 @@ def pages_fault(path: Path, table: Table, found: pq.FileMetaData) -> str | None:
             for column in map(found.row_group(group).column, range(found.num_columns)):
                 try:
                     pages = list(_pages(file.fileno(), column))
-                except (PageError, IndexError) as error:
+                except (PageError, VarintError, IndexError) as error:
                     return f"has a page of column {column.path_in_schema} that cannot be read ({error})"
                 total += sum(page.size for page in pages)
                 spelled = sum(page.size for page in pages if page.dictionary)
@@ -143,23 +144,11 @@ def _value(data: bytes, place: int, kind: int, depth: int) -> tuple[Any, int]:
     if kind in (_BYTE, _DOUBLE):
         return None, place + (1 if kind == _BYTE else 8)
     if kind == _BINARY:
-        length, place = _varint(data, place)
+        length, place = varint(data, place)
         return None, place + length
     raise PageError("its header has a list")  # no field of it is one
 
 
 def _integer(data: bytes, place: int) -> tuple[int, int]:
-    coded, place = _varint(data, place)
+    coded, place = varint(data, place)
     return (coded >> 1) ^ -(coded & 1), place
-
-
-def _varint(data: bytes, place: int) -> tuple[int, int]:
-    value = shift = 0
-    while True:
-        byte = data[place]
-        value |= (byte & 127) << shift
-        place, shift = place + 1, shift + 7
-        if byte < 128:
-            return value, place
-        if shift > 63:
-            raise PageError("its header has a number that is too long")
