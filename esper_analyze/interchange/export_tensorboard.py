@@ -6,7 +6,6 @@ their position in it, free text is left out.
 
 from __future__ import annotations
 
-import socket
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -27,7 +26,7 @@ def write_events(run: Run, tables: Sequence[Table], folder: Path) -> int:
     """Write an event file into ``folder`` and return the number of updates."""
     found = wide(run, tables)
     created = _number(run.info.get("created"))
-    name = f"events.out.tfevents.{int(created):010d}.{socket.gethostname()}.0"
+    name = f"events.out.tfevents.{int(created):010d}.export.0"
     (folder / name).write_bytes(event_file(_events(found, created), created))
     return found.height
 

@@ -22,7 +22,7 @@ _ENV_STEPS = _STEPS[:2]
 _CHART = " - "
 """In the CSV of a chart, a column is called "run - name", with the least and most of each point beside it."""
 _EXTREMES = ("__MIN", "__MAX")
-_PLACED = ("_runtime", "_timestamp")
+_PLACED = ("_runtime", "_timestamp", "_step")
 
 
 def recognises(path: Path) -> Path | None:

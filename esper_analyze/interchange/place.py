@@ -36,4 +36,5 @@ def staged(out: Path) -> Iterator[Path]:
     finally:
         if staging.is_dir():
             shutil.rmtree(staging, ignore_errors=True)
-        staging.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            staging.unlink(missing_ok=True)
