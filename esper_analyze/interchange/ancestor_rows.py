@@ -25,12 +25,16 @@ class Payload:
     cells: dict[str, Any]
     losses: Losses
     where: str
+    told: set[str] = field(default_factory=set)
 
     def _read(self, kind: Any, name: str) -> Any:
         cell = self.cells.get(name)
         try:
             return kind(cell)
         except CellError:
+            if name in self.told:
+                return None
+            self.told.add(name)
             self.losses.count("unreadable_value", "value that cannot be read, taken as null", f"{name}, {self.where}")
             return None
 

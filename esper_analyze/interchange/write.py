@@ -32,6 +32,9 @@ if TYPE_CHECKING:
 SHARD_ROWS = 250_000
 """Rows of a shard: a quarter of what a reader takes of the widest table."""
 
+LAST_UPDATE = 1 << 53
+"""No training has so many."""
+
 
 @dataclass(frozen=True, slots=True)
 class Written:
@@ -50,8 +53,6 @@ def write_imported(out: Path, found: Imported) -> Written:
     ``out`` must not exist. Until all is there it is made under another name beside it.
     """
     refuse_existing(out)
-    if not found.rows.get("updates"):
-        raise DamagedError("the source holds no update: nothing is imported", hint="; ".join(found.losses.sentences()))
     tables = _in_order(found)
     facts = _facts(out, found)
     replayed = _judged(out, facts, tables)
@@ -68,9 +69,19 @@ def write_imported(out: Path, found: Imported) -> Written:
 
 
 def _in_order(found: Imported) -> dict[str, list[Row]]:
-    """Return the rows of every table by update, losses included."""
-    tables = {name: sorted(rows, key=_update) for name, rows in found.rows.items()}
+    """Return the rows of every table by update, losses included; of updates that cannot be there is none."""
+    tables = {}
+    for name, rows in found.rows.items():
+        sound = [row for row in rows if 0 <= _update(row) < LAST_UPDATE]
+        if len(sound) < len(rows):
+            lost = len(rows) - len(sound)
+            found.losses.count("impossible_update", f"row of {name} of no possible update", times=lost, lost=lost)
+        if sound:
+            tables[name] = sorted(sound, key=_update)
+    if "updates" not in tables:
+        raise DamagedError("the source holds no update: nothing is imported", hint="; ".join(found.losses.sentences()))
     tables["losses_of_data"] = [*tables.get("losses_of_data", []), *found.losses.rows()]
+    found.foreign = [finding for finding in found.foreign if 0 <= finding.update < LAST_UPDATE]
     return tables
 
 

@@ -229,3 +229,17 @@ def test_events_without_any_update_are_refused(lines: list[str], tmp_path: Path)
     file.write_text(lines[0] + "\n")
     with pytest.raises(DamagedError, match="holds no PPO update"):
         read_source(file)
+
+
+@pytest.mark.parametrize("batch", [0, -3, 2**60])
+def test_an_update_that_cannot_be_is_counted_and_left_out(
+    taken: Taken, lines: list[str], tmp_path: Path, batch: int
+) -> None:
+    def renumber(event: dict[str, Any]) -> None:
+        if ppo(event) and event["data"]["batch"] == 2:
+            event["data"]["batch"] = batch
+
+    run = taken(edited(lines, tmp_path / "events.jsonl", renumber))
+    assert run.frame("updates")["update"].to_list() == [0, 8]
+    assert losses(run)["impossible_update"] > 0
+    assert verify(run.path).damage == []
