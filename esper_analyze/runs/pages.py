@@ -7,10 +7,9 @@ Thrift's compact protocol: https://github.com/apache/parquet-format/blob/master/
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -37,8 +36,7 @@ class PageError(ValueError):
     """A page's header that cannot be what the recorder wrote; the message says why."""
 
 
-@dataclass(frozen=True, slots=True)
-class Page:
+class Page(NamedTuple):
     """One page: bytes in the file with its header, bytes unpacked, whether it is a dictionary."""
 
     stored: int
@@ -110,7 +108,7 @@ def _page(file: int, place: int) -> Page:
 
 
 def _encoding(fields: object, at: int) -> object:
-    return fields.get(at) if isinstance(fields, Mapping) else None
+    return fields.get(at) if isinstance(fields, dict) else None
 
 
 def _fields(data: bytes, place: int, depth: int) -> tuple[dict[int, Any], int]:
@@ -119,16 +117,20 @@ def _fields(data: bytes, place: int, depth: int) -> tuple[dict[int, Any], int]:
         raise PageError("its header is nested too deep")
     found: dict[int, Any] = {}
     number = 0
-    while data[place]:
-        kind, step = data[place] & 15, data[place] >> 4
+    while head := data[place]:
+        kind, step = head & 15, head >> 4
         place += 1
         if step:
             number += step
         else:
             number, place = _integer(data, place)
-        if kind == _INT and data[place] < 128:  # what most fields are, without two calls
-            found[number] = (data[place] >> 1) ^ -(data[place] & 1)
+        if kind == _INT and (low := data[place]) < 128:  # what most fields are, without two calls
+            found[number] = (low >> 1) ^ -(low & 1)
             place += 1
+        elif kind == _INT and (high := data[place + 1]) < 128:
+            coded = low & 127 | high << 7
+            found[number] = (coded >> 1) ^ -(coded & 1)
+            place += 2
         else:
             found[number], place = _value(data, place, kind, depth)
     return found, place + 1
