@@ -45,7 +45,7 @@ def export(
     skip_broken: SkipBroken = False,
     all_attempts: AllAttempts = False,
 ) -> None:
-    """Write RUN for other tools. `import` reads all of it back.
+    """Write RUN for other tools. `import` reads it back, where table updates is in it.
 
     csv and jsonl: each table's rows; PATH is a file for one table, else a directory with a file a table. In CSV null is
     an empty cell, NaN is NaN, infinities are inf and -inf; in JSON lines these are the texts "NaN", "Infinity" and
