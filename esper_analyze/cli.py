@@ -14,7 +14,9 @@ import typer
 from esper_analyze.commands.backtest import backtest
 from esper_analyze.commands.compact import compact
 from esper_analyze.commands.drift import drift
+from esper_analyze.commands.export import export
 from esper_analyze.commands.heads import heads
+from esper_analyze.commands.import_run import import_run
 from esper_analyze.commands.layers import layers
 from esper_analyze.commands.ls import ls
 from esper_analyze.commands.lstm import lstm
@@ -71,10 +73,11 @@ def _options(
     pass
 
 
-for command in (ls, report, replay, backtest, sql, verify, repair, compact, schema, rules, watch):
+for command in (ls, report, replay, backtest, sql, verify, repair, compact, export, schema, rules, watch):
     app.command()(command)
 for question in (timeline, drift, heads, layers, lstm, seeds, transitions):
     app.command()(question)
+app.command("import")(import_run)  # the word is taken in Python
 
 
 def main() -> None:

@@ -7,10 +7,9 @@ Thrift's compact protocol: https://github.com/apache/parquet-format/blob/master/
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -19,6 +18,7 @@ import pyarrow.parquet as pq
 from esper_analyze.schema.arrow import word_columns
 from esper_analyze.schema.column import Table
 from esper_analyze.schema.limits import LARGEST_COLUMN, LARGEST_SHARD
+from esper_analyze.schema.varint import VarintError, varint
 
 _HEADER = 512
 _LARGEST_HEADER = 1 << 16
@@ -36,8 +36,7 @@ class PageError(ValueError):
     """A page's header that cannot be what the recorder wrote; the message says why."""
 
 
-@dataclass(frozen=True, slots=True)
-class Page:
+class Page(NamedTuple):
     """One page: bytes in the file with its header, bytes unpacked, whether it is a dictionary."""
 
     stored: int
@@ -54,7 +53,7 @@ def pages_fault(path: Path, table: Table, found: pq.FileMetaData) -> str | None:
             for column in map(found.row_group(group).column, range(found.num_columns)):
                 try:
                     pages = list(_pages(file.fileno(), column))
-                except (PageError, IndexError) as error:
+                except (PageError, VarintError, IndexError) as error:
                     return f"has a page of column {column.path_in_schema} that cannot be read ({error})"
                 total += sum(page.size for page in pages)
                 spelled = sum(page.size for page in pages if page.dictionary)
@@ -109,7 +108,7 @@ def _page(file: int, place: int) -> Page:
 
 
 def _encoding(fields: object, at: int) -> object:
-    return fields.get(at) if isinstance(fields, Mapping) else None
+    return fields.get(at) if isinstance(fields, dict) else None
 
 
 def _fields(data: bytes, place: int, depth: int) -> tuple[dict[int, Any], int]:
@@ -118,16 +117,20 @@ def _fields(data: bytes, place: int, depth: int) -> tuple[dict[int, Any], int]:
         raise PageError("its header is nested too deep")
     found: dict[int, Any] = {}
     number = 0
-    while data[place]:
-        kind, step = data[place] & 15, data[place] >> 4
+    while head := data[place]:
+        kind, step = head & 15, head >> 4
         place += 1
         if step:
             number += step
         else:
             number, place = _integer(data, place)
-        if kind == _INT and data[place] < 128:  # what most fields are, without two calls
-            found[number] = (data[place] >> 1) ^ -(data[place] & 1)
+        if kind == _INT and (low := data[place]) < 128:  # what most fields are, without two calls
+            found[number] = (low >> 1) ^ -(low & 1)
             place += 1
+        elif kind == _INT and (high := data[place + 1]) < 128:
+            coded = low & 127 | high << 7
+            found[number] = (coded >> 1) ^ -(coded & 1)
+            place += 2
         else:
             found[number], place = _value(data, place, kind, depth)
     return found, place + 1
@@ -143,23 +146,11 @@ def _value(data: bytes, place: int, kind: int, depth: int) -> tuple[Any, int]:
     if kind in (_BYTE, _DOUBLE):
         return None, place + (1 if kind == _BYTE else 8)
     if kind == _BINARY:
-        length, place = _varint(data, place)
+        length, place = varint(data, place)
         return None, place + length
     raise PageError("its header has a list")  # no field of it is one
 
 
 def _integer(data: bytes, place: int) -> tuple[int, int]:
-    coded, place = _varint(data, place)
+    coded, place = varint(data, place)
     return (coded >> 1) ^ -(coded & 1), place
-
-
-def _varint(data: bytes, place: int) -> tuple[int, int]:
-    value = shift = 0
-    while True:
-        byte = data[place]
-        value |= (byte & 127) << shift
-        place, shift = place + 1, shift + 7
-        if byte < 128:
-            return value, place
-        if shift > 63:
-            raise PageError("its header has a number that is too long")

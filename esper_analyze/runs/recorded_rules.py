@@ -36,6 +36,12 @@ def recorded_rules(run: Run) -> RecordedRules:
     raise DamagedError(f"{run.path}: custom_rules in run.json cannot be used: {said!r:.80}")
 
 
+def foreign_rules(run: Run) -> frozenset[str]:
+    """Return the names under which an imported run holds the alarms of its source's own detector."""
+    said = run.info.get("foreign_rules")
+    return frozenset(map(str, said)) if isinstance(said, list) else frozenset()
+
+
 def stored_thresholds(run: Run, rules: Sequence[Rule] = RULES) -> Thresholds:
     """Return the thresholds the run was recorded with, and defaults of those ``rules`` it did not know.
 

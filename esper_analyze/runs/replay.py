@@ -21,7 +21,7 @@ from esper_analyze.detector.thresholds import Thresholds
 from esper_analyze.detector.verdict import Verdict, is_all_ok
 from esper_analyze.errors import DamagedError
 from esper_analyze.runs.batches import read_batches
-from esper_analyze.runs.recorded_rules import stored_thresholds
+from esper_analyze.runs.recorded_rules import foreign_rules, stored_thresholds
 from esper_analyze.runs.run import Run
 from esper_analyze.schema.tables import LEVELS
 from esper_analyze.schema.tables.events import CONTINUED, RESUMED_FRESH
@@ -169,9 +169,13 @@ class _UnjudgedCounter:
 
 
 def recorded(run: Run) -> tuple[list[Finding], list[LevelChange]]:
-    """Return the findings and level changes that were written live, of all ranks that ``run`` has."""
+    """Return the findings and level changes that were written live, of all ranks that ``run`` has.
+
+    What another tool's detector said of an imported run is left out: no replay of ours can say the same.
+    """
+    foreign = foreign_rules(run)
     return (
-        [Finding(**row) for row in _rows(run, "findings", Finding)],
+        [Finding(**row) for row in _rows(run, "findings", Finding) if row["rule"] not in foreign],
         [LevelChange(**row) for row in _rows(run, "levels", LevelChange)],
     )
 

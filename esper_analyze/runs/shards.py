@@ -9,12 +9,14 @@ import json
 import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from esper_analyze.runs import settled
 from esper_analyze.runs.footer import footer_fault, unknown_table
 from esper_analyze.runs.probe import look_into
 from esper_analyze.runs.tail import LogFault, Spans, Tail, read_logs, tail_of
@@ -141,7 +143,7 @@ def _read_once(folder: Path, rank: int, number: int, check: Check | None) -> Att
     entries = list(_manifest(attempt, torn if logs else None))
     for entry in _written_again(entries):
         path = folder / entry.shard
-        reason = shard_fault(path, entry) or (check(path, entry) if check else None)
+        reason = _remembered_fault(path, entry) if check is None else shard_fault(path, entry) or check(path, entry)
         if reason is None:
             attempt.shards.append((path, entry))
         else:
@@ -160,6 +162,17 @@ def _read_once(folder: Path, rank: int, number: int, check: Check | None) -> Att
     _look_for_unlisted(attempt, spans, {entry.shard for entry in entries})
     attempt.broken.sort(key=lambda one: one.file.name == layout.CLOSED_FILE)  # what it counts follows from the others
     return attempt
+
+
+def _remembered_fault(path: Path, entry: ShardEntry) -> str | None:
+    """Return the shard's fault; one that was sound and was not touched since is not looked at again."""
+    mark = settled.mark_of(path, entry)
+    if settled.is_sound(path, mark):
+        return None
+    reason = shard_fault(path, entry)
+    if reason is None:
+        settled.remember(path, mark)
+    return reason
 
 
 def _written_again(entries: list[ShardEntry]) -> list[ShardEntry]:
@@ -254,7 +267,7 @@ def _manifest(attempt: Attempt, torn: list[LogFault] | None) -> Iterator[ShardEn
             torn.append(LogFault(path, Fault(end - len(line), end, torn=True, reason="ends within a line")))
             continue
         try:
-            entry = ShardEntry.from_line(line)
+            entry = _entry_of(line)
         except ManifestError as error:
             attempt.broken.append(Broken(path, f"line {number}: {error}"))
             continue
@@ -263,6 +276,12 @@ def _manifest(attempt: Attempt, torn: list[LogFault] | None) -> Iterator[ShardEn
             continue
         seen.add(entry.shard)
         yield entry
+
+
+@lru_cache(maxsize=16_384)
+def _entry_of(line: bytes) -> ShardEntry:
+    """Return what a line says; a run that is opened again and again has the same ones."""
+    return ShardEntry.from_line(line)
 
 
 def shard_fault(path: Path, entry: ShardEntry) -> str | None:

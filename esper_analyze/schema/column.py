@@ -44,6 +44,9 @@ class Table:
     key: tuple[str, ...]
     columns: tuple[Column, ...]
 
+    def __hash__(self) -> int:
+        return hash(self.name)  # caches ask for it at every turn, and some tables have a hundred columns
+
     def column(self, name: str) -> Column:
         """Return the column called ``name``; ``KeyError`` when the table has none."""
         for column in self.columns:

@@ -51,3 +51,9 @@ def test_the_live_detector_is_measured_on_as_many_heads_and_groups_as_promised(t
     found = figures("live", tmp_path)
     assert (found["heads"], found["groups"], found["updates"]) == (8, 20, 120)
     assert 0 < found["least_median_us"] <= found["median_us"] <= found["most_median_us"] <= found["p99_us"]
+
+
+def test_reading_opening_and_asking_are_measured_and_tensorboard_reads_the_same_numbers(tmp_path: Path) -> None:
+    found = figures("load", tmp_path)["figures"]
+    assert all(math.isfinite(one["value"]) and one["value"] > 0 for one in found)
+    assert sum(one["what"].startswith(("open", "3-column", "p99")) for one in found) == 4

@@ -1,0 +1,122 @@
+"""``esper-analyze export``: a run for tools that know nothing of it."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from esper_analyze.commands.options import AllAttempts, Rank, RunPath, SkipBroken, tell_left_out
+from esper_analyze.errors import UsageError, did_you_mean
+from esper_analyze.terminal import path_words, say
+
+if TYPE_CHECKING:
+    from esper_analyze.runs.run import Run
+    from esper_analyze.schema.column import Table
+
+
+class Target(StrEnum):
+    """What a run is exported to."""
+
+    TENSORBOARD = "tensorboard"
+    CSV = "csv"
+    JSONL = "jsonl"
+    PARQUET = "parquet"
+
+
+To = Annotated[Target, typer.Option("--to", help="What to write.")]
+Out = Annotated[Path, typer.Option("--out", metavar="PATH", help="New file or directory; must not exist.")]
+Chosen = Annotated[
+    list[str] | None,
+    typer.Option("--table", metavar="NAME", help="Only this table; may be given again. Default: all that fit."),
+]
+
+
+def export(
+    run_path: RunPath,
+    to: To,
+    out: Out,
+    chosen: Chosen = None,
+    rank: Rank = None,
+    skip_broken: SkipBroken = False,
+    all_attempts: AllAttempts = False,
+) -> None:
+    """Write RUN for other tools. `import` reads it back, where table updates is in it.
+
+    csv and jsonl: each table's rows; PATH is a file for one table, else a directory with a file a table. In CSV null is
+    an empty cell, NaN is NaN, infinities are inf and -inf; in JSON lines these are the texts "NaN", "Infinity" and
+    "-Infinity".
+
+    parquet: one file; one table, or without --table a row an update with columns like updates/kl_k3 and
+    heads/op/grad_norm. tensorboard: a directory with an event file of the same names as scalars (float32; null is no
+    point, free text is left out).
+
+    Example: esper-analyze export RUN --to tensorboard --out tb
+    """
+    from esper_analyze.interchange.place import refuse_existing, staged
+    from esper_analyze.runs.blame import blamed
+    from esper_analyze.runs.run import open_run
+
+    tables = _tables(chosen)
+    refuse_existing(out)
+    run = open_run(run_path, skip_broken=skip_broken, all_attempts=all_attempts)
+    tell_left_out(run)
+    run = run if rank is None else run.only(rank)
+    with blamed(run), staged(out) as place:
+        said = _series(run, to, tables, place) if _is_series(to, tables) else _rows(run, to, tables, place)
+    sys.stdout.write(f"{path_words(out)}: {said}\n")
+
+
+def _tables(chosen: Sequence[str] | None) -> list[Table]:
+    from esper_analyze.schema.tables import BY_NAME
+
+    for name in chosen or ():
+        if name not in BY_NAME:
+            raise UsageError(f"there is no table {name!r}{did_you_mean(name, BY_NAME)}", hint="--table NAME")
+    return [BY_NAME[name] for name in dict.fromkeys(chosen or ())]
+
+
+def _is_series(to: Target, tables: Sequence[Table]) -> bool:
+    return to is Target.TENSORBOARD or (to is Target.PARQUET and len(tables) != 1)
+
+
+def _series(run: Run, to: Target, tables: Sequence[Table], place: Path) -> str:
+    """Write one row an update, or one event."""
+    from esper_analyze.interchange.export_tensorboard import write_events
+    from esper_analyze.interchange.export_wide import write_wide
+    from esper_analyze.interchange.names_own import TABLES, USUAL
+    from esper_analyze.reports.words import many
+    from esper_analyze.runs.replay import together
+
+    misfit = next((table.name for table in tables if table not in TABLES), None)
+    if misfit is not None:
+        named = ", ".join(table.name for table in TABLES)
+        raise UsageError(
+            f"table {misfit} has many rows an update and does not fit one row", hint=f"tables that do: {named}"
+        )
+    whole = together(run)
+    if to is Target.PARQUET:
+        return f"{many(write_wide(whole, tables or USUAL, place), 'row')}, one an update"
+    place.mkdir()
+    return f"{many(write_events(whole, tables or USUAL, place), 'update')}"
+
+
+def _rows(run: Run, to: Target, tables: Sequence[Table], place: Path) -> str:
+    """Write tables row by row."""
+    from esper_analyze.interchange.export_rows import write_csv, write_jsonl
+    from esper_analyze.interchange.export_wide import write_table
+    from esper_analyze.reports.words import many
+    from esper_analyze.schema.tables import TABLES
+
+    write = {Target.CSV: write_csv, Target.JSONL: write_jsonl, Target.PARQUET: write_table}[to]
+    if len(tables) == 1:
+        return f"{many(write(run, tables[0], place), 'row')} of {tables[0].name}"
+    place.mkdir()
+    held = [table for table in tables or TABLES if run.parts(table.name)]
+    if not held:
+        say("esper-analyze: the run holds no row of these tables")
+    return ", ".join(f"{table.name} {write(run, table, place / f'{table.name}.{to}'):,}" for table in held)

@@ -1,0 +1,62 @@
+"""Export to a TensorBoard event file: a scalar for every number of every update, its step the update.
+
+TensorBoard's scalars are float32. Null is no event; NaN and infinities are events. Words out of a declared set stand as
+their position in it, free text is left out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from esper_analyze.interchange.event_file import event_file
+from esper_analyze.interchange.export_wide import wall_times, wide
+from esper_analyze.interchange.names_own import split
+from esper_analyze.runs.run import Run
+from esper_analyze.schema.column import Column, Kind, Table
+
+if TYPE_CHECKING:
+    import polars
+
+Event = tuple[int, float, list[tuple[str, float]]]
+
+
+def write_events(run: Run, tables: Sequence[Table], folder: Path) -> int:
+    """Write an event file into ``folder`` and return the number of updates."""
+    found = wide(run, tables)
+    created = _number(run.info.get("created"))
+    name = f"events.out.tfevents.{int(created):010d}.export.0"
+    (folder / name).write_bytes(event_file(_events(found, created), created))
+    return found.height
+
+
+def _number(created: object) -> float:
+    return float(created) if isinstance(created, (int, float)) else 0.0
+
+
+def _events(found: polars.DataFrame, created: float) -> Iterator[Event]:
+    tags = [(name, column) for name in found.columns if (column := _exported(name)) is not None]
+    clock = wall_times(found)
+    walls = found[clock].to_list() if clock else [None] * found.height
+    codes = [_codes(column) for _, column in tags]
+    rows = found.select(["update", *(name for name, _ in tags)]).iter_rows()
+    last = created
+    for (update, *cells), wall in zip(rows, walls, strict=True):
+        last = wall if wall is not None else last
+        values = [
+            (name, float(cell if code is None else code[cell]))
+            for (name, _), code, cell in zip(tags, codes, cells, strict=True)
+            if cell is not None
+        ]
+        yield update, last, values
+
+
+def _exported(name: str) -> Column | None:
+    parts = split(name)
+    column = None if parts is None else parts[0].column(parts[2])
+    return None if column is None or column.kind is Kind.TEXT else column
+
+
+def _codes(column: Column) -> dict[str, int] | None:
+    return {word: place for place, word in enumerate(column.choices)} if column.kind is Kind.CHOICE else None

@@ -1,0 +1,105 @@
+"""What an importer hands over: rows of declared tables, facts of the run, and what of the source is not in them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from itertools import pairwise
+
+from esper_analyze.detector.findings import Finding
+
+Row = dict[str, object]
+_NAMED = 5
+
+
+@dataclass(slots=True)
+class _Loss:
+    """``counted``: how often. ``lost``: rows that are not there because of it."""
+
+    what: str
+    update: int
+    counted: int = 0
+    lost: int = 0
+    where: list[str] = field(default_factory=list)
+
+
+class Losses:
+    """What a source holds broken, twice or not at all: each kind is counted, and its first places are named."""
+
+    def __init__(self) -> None:
+        self._kinds: dict[str, _Loss] = {}
+
+    def count(self, kind: str, what: str, where: str = "", *, update: int = 0, times: int = 1, lost: int = 0) -> None:
+        """Count ``times`` of ``kind``, of which ``lost`` rows are missing; ``what`` says in words what it is."""
+        loss = self._kinds.setdefault(kind, _Loss(what, update))
+        loss.counted += times
+        loss.lost += lost
+        if where and len(loss.where) <= _NAMED:
+            loss.where.append(where)
+
+    @property
+    def lost(self) -> int:
+        """Rows that the source lacks."""
+        return sum(loss.lost for loss in self._kinds.values())
+
+    def sentences(self) -> list[str]:
+        """Return one sentence for each kind."""
+        return [_sentence(loss) for loss in self._kinds.values()]
+
+    def rows(self) -> list[Row]:
+        """Return one row of ``losses_of_data`` for each kind."""
+        return [
+            {"update": loss.update, "kind": kind, "detail": _sentence(loss), "rows": loss.lost}
+            for kind, loss in self._kinds.items()
+        ]
+
+
+def _sentence(loss: _Loss) -> str:
+    places = ", ".join(loss.where[:_NAMED]) + (" …" if len(loss.where) > _NAMED else "")
+    return f"{loss.counted:,} × {loss.what}" + (f": {places}" if places else "")
+
+
+@dataclass(slots=True)
+class Imported:
+    """One source, read.
+
+    ``facts`` go into run.json. ``rows`` are by table, without rank and seq. ``columns`` maps our columns to the name in
+    the source and, after a semicolon, how its number differs from what the column declares. ``left_out`` maps names in
+    the source to why they are in no column. ``foreign`` is what the source's own detector said.
+    """
+
+    format: str
+    facts: Row = field(default_factory=dict)
+    rows: dict[str, list[Row]] = field(default_factory=dict)
+    columns: dict[str, str] = field(default_factory=dict)
+    left_out: dict[str, str] = field(default_factory=dict)
+    losses: Losses = field(default_factory=Losses)
+    foreign: list[Finding] = field(default_factory=list)
+
+    def add(self, table: str, row: Row) -> Row:
+        """Add one row and return it."""
+        self.rows.setdefault(table, []).append(row)
+        return row
+
+    def count_gaps(self, numbers: Iterable[int], why: str) -> None:
+        """Count updates between the first and the last that have no row as lost."""
+        known = sorted(set(numbers))
+        for before, after in pairwise(known):
+            if after > before + 1:
+                self._gap(before + 1, after - 1, why)
+
+    def _gap(self, first: int, last: int, why: str) -> None:
+        missing = last - first + 1
+        where = str(first) if missing == 1 else f"{first}–{last}"
+        self.losses.count("missing_updates", f"update {why}", where, update=first, times=missing, lost=missing)
+
+
+def own_finding(update: int, rule: str, subject: str, metric: str, verdict: str, reason: str) -> Finding:
+    """Return an alarm of a source's own detector; its words are the reason."""
+    return Finding(update, rule, subject, metric, verdict, None, None, None, None, reason)
+
+
+def named_columns(columns: Mapping[str, str], rows: Iterable[Row], table: str) -> dict[str, str]:
+    """Return those of ``columns`` that some row fills, as ``table.column``."""
+    filled = {name for row in rows for name, cell in row.items() if cell is not None}
+    return {f"{table}.{name}": source for name, source in columns.items() if name in filled}

@@ -1,0 +1,95 @@
+"""What CleanRL's PPO scripts log: one row of ``losses/`` after each update, and each finished episode as it ends.
+
+Losses, entropy and KL are those of the last minibatch. Steps are environment steps: an update is as many as its batch.
+"""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_left
+from collections.abc import Sequence
+from itertools import pairwise
+
+from esper_analyze.interchange.imported import Imported, Row
+from esper_analyze.interchange.series import Log, LogRow, Named, cell, leave_out, taken
+
+_LAST = "last minibatch, not the mean"
+
+UPDATES = {
+    "losses/value_loss": Named("value_loss", _LAST),
+    "losses/policy_loss": Named("policy_loss", _LAST),
+    "losses/entropy": Named("entropy", _LAST),
+    "losses/old_approx_kl": Named("kl_k1", _LAST),
+    "losses/approx_kl": Named("kl_k3_last_epoch", "last minibatch, not the mean over its epoch"),
+    "losses/clipfrac": Named("clip_fraction"),
+    "losses/explained_variance": Named("explained_variance"),
+    "charts/learning_rate": Named("learning_rate"),
+}
+RETURN, LENGTH = "charts/episodic_return", "charts/episodic_length"
+
+
+def speaks(log: Log) -> bool:
+    """Whether the log is one of a CleanRL script."""
+    return any(name in log.series for name in UPDATES)
+
+
+def take(log: Log, found: Imported) -> None:
+    """Add the updates and episodes of ``log`` to ``found``."""
+    found.facts |= {"framework": "CleanRL", "algorithm": "PPO"}
+    rows = [row for row in log.rows(lambda name: name in UPDATES, found) if row.begins("losses/")]
+    numbers = _numbers(rows, counted=log.timesteps)
+    episodes = _episodes(log, found, [row.step for row in rows])
+    for row, number in zip(rows, numbers, strict=True):
+        mine = episodes.get(row.step, [])
+        for episode in mine:
+            found.add("episodes", {"update": number, **episode})
+        clock: Row = {"wall_time": row.wall, "env_steps": row.step if log.timesteps else None}
+        head = {"update": number, "level": "NORMAL", "status": "performed"}
+        found.add("updates", head | clock | taken(found, row, UPDATES) | _means(mine))
+    found.count_gaps(numbers, "was not logged")
+    leave_out(found, log.series, (*UPDATES, RETURN, LENGTH))
+
+
+def _numbers(rows: Sequence[LogRow], *, counted: bool) -> list[int]:
+    """Return the update of each row: by the steps of a batch when all rows are whole batches apart, else in order."""
+    steps = [row.step for row in rows]
+    batch = math.gcd(*steps) if counted and steps else 0
+    if batch < 1 or steps[0] < 1 or len(steps) < 2:
+        return list(range(len(steps)))
+    between = [after - before for before, after in pairwise(steps)]
+    if min(between) != batch:  # the steps of a batch are never seen
+        return list(range(len(steps)))
+    return [step // batch - 1 for step in steps]
+
+
+def _episodes(log: Log, found: Imported, ends: Sequence[int]) -> dict[int, list[Row]]:
+    """Return the episodes by the step of the row of losses that comes at or after their end."""
+    returns, lengths = log.series.get(RETURN), log.series.get(LENGTH)
+    if returns is None:
+        return {}
+    known = lengths if lengths is not None and lengths.steps == returns.steps else None
+    ended: dict[int, list[Row]] = {}
+    for place, step in enumerate(returns.steps):
+        row: Row = {
+            "episode_return": cell(found, "episodes", "episode_return", returns.values[place], f"{RETURN} at {step}")
+        }
+        if known is not None:
+            row["length"] = cell(found, "episodes", "length", known.values[place], f"{LENGTH} at {step}")
+        end = bisect_left(ends, step)
+        if end < len(ends):
+            ended.setdefault(ends[end], []).append(row)
+        else:
+            found.losses.count("unfinished_update", "episode after the last update logged", f"step {step}", lost=1)
+    return ended
+
+
+def _means(episodes: Sequence[Row]) -> Row:
+    def mean(name: str) -> float | None:
+        cells = [value for episode in episodes if isinstance(value := episode.get(name), (int, float))]
+        return sum(cells) / len(cells) if cells else None
+
+    return {
+        "episodes_finished": len(episodes) or None,
+        "episode_return_mean": mean("episode_return"),
+        "episode_length_mean": mean("length"),
+    }

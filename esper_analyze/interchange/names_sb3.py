@@ -1,0 +1,112 @@
+"""What Stable-Baselines3's PPO logs, in progress.csv and in TensorBoard files alike, and which update it is of.
+
+A row is dumped after a rollout and before the training on it: its ``rollout/`` and ``time/`` are of that update, its
+``train/`` of the update before. The last training is never dumped. With ``log_interval`` above 1 only some are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from esper_analyze.interchange.cells import CellError, whole
+from esper_analyze.interchange.imported import Imported, Row
+from esper_analyze.interchange.series import Log, LogRow, Named, leave_out, taken
+
+_WINDOW = "mean over the last 100 episodes, not those of the update"
+
+ROLLOUT = {
+    "rollout/ep_rew_mean": Named("episode_return_mean", _WINDOW),
+    "rollout/ep_len_mean": Named("episode_length_mean", _WINDOW),
+    "time/total_timesteps": Named("env_steps"),
+}
+TRAIN = {
+    "train/approx_kl": Named("kl_k3_last_epoch"),
+    "train/clip_fraction": Named("clip_fraction"),
+    "train/clip_range": Named("clip_range"),
+    "train/entropy_loss": Named("entropy_loss"),
+    "train/explained_variance": Named("explained_variance"),
+    "train/learning_rate": Named("learning_rate"),
+    "train/loss": Named("total_loss", "last minibatch, not the mean"),
+    "train/policy_gradient_loss": Named("policy_loss"),
+    "train/value_loss": Named("value_loss"),
+}
+PREFIXES = ("rollout/", "time/", "train/")
+_ITERATION, _EPOCHS = "time/iterations", "train/n_updates"
+_SPARSE = (
+    "logged with a log_interval above 1, and not said which: updates are numbered in the order of their rows, in which "
+    "what was trained is of the update before the one whose rollout it is"
+)
+
+
+def speaks(log: Log) -> bool:
+    """Whether the log is one of a training by Stable-Baselines3."""
+    return any(name in log.series for name in (*TRAIN, "rollout/ep_rew_mean"))
+
+
+def take(log: Log, found: Imported) -> None:
+    """Add the updates of ``log`` to ``found``."""
+    found.facts |= {"framework": "Stable-Baselines3", "algorithm": "PPO"}
+    rows = log.rows(lambda name: name.startswith(PREFIXES), found)
+    numbers, behind = _iterations(rows), 1
+    if _sparse(rows):
+        behind = 0
+        found.facts["notes"] = _SPARSE
+    updates: dict[int, Row] = {}
+    for row, iteration in zip(rows, numbers, strict=True):
+        dumped = _dumped(row)
+        trained = taken(found, row, TRAIN)
+        if trained:
+            updates.setdefault(iteration - 1 - behind if dumped else iteration - 1, {}).update(trained)
+        if dumped:
+            steps: Row = {"env_steps": row.step} if log.timesteps else {}
+            updates.setdefault(iteration - 1, {}).update(steps | taken(found, row, ROLLOUT))
+    _finish(found, updates)
+    leave_out(found, log.series, (*TRAIN, *ROLLOUT, _ITERATION, _EPOCHS))
+
+
+def _sparse(rows: Sequence[LogRow]) -> bool:
+    """Whether not every iteration was dumped and nothing says which: the first dump then tells of a training before."""
+    first = next((row for row in rows if _dumped(row)), None)
+    return first is not None and _ITERATION not in first.cells and first.begins("train/")
+
+
+def _dumped(row: LogRow) -> bool:
+    """Whether the training itself dumped the row: an evaluation dumps within a rollout, and knows no speed."""
+    return row.begins("rollout/", "time/fps", _ITERATION)
+
+
+def _finish(found: Imported, updates: dict[int, Row]) -> None:
+    """Keep the updates that were trained on for sure: all but the last, unless its training was dumped."""
+    last = max(updates, default=0)
+    if last in updates and not updates[last].keys() & {named.column for named in TRAIN.values()}:
+        what = "last rollout, whose training Stable-Baselines3 never logs"
+        found.losses.count("unfinished_update", what, f"update {last}", update=last)
+        del updates[last]
+    for number in sorted(number for number in updates if number >= 0):
+        found.add("updates", {"update": number, "level": "NORMAL", "status": "performed", **updates[number]})
+    found.count_gaps(updates, "was not logged")
+
+
+def _iterations(rows: Sequence[LogRow]) -> list[int]:
+    """Return for each row the iterations done when it was dumped: as it says, else by counting.
+
+    A row that something else dumped in the middle of a rollout, an evaluation for one, has the number before it. Where
+    ``learn`` was called again, iterations begin anew at 1.
+    """
+    found, last, before, said_last = [], 0, 0, 0
+    for row in rows:
+        if _dumped(row):
+            said = _whole(row.cells.get(_ITERATION))
+            if said is not None and said <= said_last:
+                before = last
+            last = last + 1 if said is None else before + said
+            said_last = said_last if said is None else said
+        found.append(last)
+    return found
+
+
+def _whole(cell: object) -> int | None:
+    try:
+        return whole(cell)
+    except CellError:
+        return None

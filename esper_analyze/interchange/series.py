@@ -1,0 +1,105 @@
+"""Named series of numbers, as TensorBoard files, progress.csv and W&B histories hold them, and their rows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+
+from esper_analyze.interchange.cells import CellError, fitted
+from esper_analyze.interchange.imported import Imported, Row
+from esper_analyze.schema.tables import BY_NAME
+
+
+@dataclass(slots=True)
+class Series:
+    """The points of one name in the order they were logged; ``walls`` are UTC epochs, None where not known."""
+
+    steps: list[int] = field(default_factory=list)
+    values: list[object] = field(default_factory=list)
+    walls: list[float | None] = field(default_factory=list)
+
+    def add(self, step: int, value: object, wall: float | None) -> None:
+        """Add one point."""
+        self.steps.append(step)
+        self.values.append(value)
+        self.walls.append(wall)
+
+
+@dataclass(frozen=True, slots=True)
+class LogRow:
+    """What was logged at one step, by name. ``wall`` is the last time something was."""
+
+    step: int
+    wall: float | None
+    cells: Mapping[str, object]
+
+    def begins(self, *prefixes: str) -> bool:
+        """Whether a name begins with one of ``prefixes``."""
+        return any(name.startswith(prefixes) for name in self.cells)
+
+
+@dataclass(slots=True)
+class Log:
+    """All series of a source. ``timesteps``: steps are environment steps, else positions of rows or updates."""
+
+    series: dict[str, Series] = field(default_factory=dict)
+    timesteps: bool = True
+
+    def add(self, name: str, step: int, value: object, wall: float | None = None) -> None:
+        """Add one point."""
+        self.series.setdefault(name, Series()).add(step, value, wall)
+
+    def rows(self, wanted: Callable[[str], bool], found: Imported) -> list[LogRow]:
+        """Return the points of the ``wanted`` names by step; of two at one step the later stands, and is counted."""
+        cells: dict[int, dict[str, object]] = {}
+        walls: dict[int, float] = {}
+        for name in filter(wanted, self.series):
+            series = self.series[name]
+            for step, value, wall in zip(series.steps, series.values, series.walls, strict=True):
+                row = cells.setdefault(step, {})
+                if name in row:
+                    found.losses.count("logged_twice", "value logged twice at one step, the later stands", name)
+                row[name] = value
+                if wall is not None:
+                    walls[step] = max(wall, walls.get(step, wall))
+        return [LogRow(step, walls.get(step), cells[step]) for step in sorted(cells)]
+
+
+@dataclass(frozen=True, slots=True)
+class Named:
+    """The column of ``updates`` that holds what a source calls otherwise; ``caveat`` says how its number differs."""
+
+    column: str
+    caveat: str = ""
+
+    def words(self, name: str) -> str:
+        """Return what run.json says of where the column came from."""
+        return "; ".join(filter(None, (name, self.caveat)))
+
+
+def taken(found: Imported, row: LogRow, names: Mapping[str, Named]) -> Row:
+    """Return those cells of ``row`` that ``names`` knows; one that cannot be read is null, and counted."""
+    cells: Row = {}
+    for name, named in names.items():
+        if name not in row.cells:
+            continue
+        cells[named.column] = cell(found, "updates", named.column, row.cells[name], f"{name} at {row.step}")
+        if cells[named.column] is not None:
+            found.columns.setdefault(f"updates.{named.column}", named.words(name))
+    return cells
+
+
+def cell(found: Imported, table: str, column: str, value: object, where: str) -> object:
+    """Return ``value`` as ``column`` of ``table`` holds it, None and counted when it cannot be."""
+    try:
+        return fitted(BY_NAME[table].column(column), value)
+    except CellError:
+        found.losses.count("unreadable_value", "value that cannot be read, taken as null", where)
+        return None
+
+
+def leave_out(found: Imported, names: Iterable[str], known: Iterable[str]) -> None:
+    """Note the ``names`` of a source that no column holds."""
+    taken_up = set(known)
+    for name in sorted(set(names) - taken_up):
+        found.left_out[name] = "no column holds it"

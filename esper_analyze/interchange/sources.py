@@ -1,0 +1,65 @@
+"""Every source that can be imported, written out, and which of them a path is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from esper_analyze.errors import UsageError
+from esper_analyze.interchange import (
+    import_ancestor,
+    import_own,
+    import_rlprobe,
+    import_sb3,
+    import_tensorboard,
+    import_wandb,
+)
+from esper_analyze.interchange.imported import Imported
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """One kind of source: ``recognises`` returns the file or directory to read that a path is or holds, or None."""
+
+    name: str
+    what: str
+    recognises: Callable[[Path], Path | None]
+    read: Callable[[Path], Imported]
+
+
+SOURCES = (
+    Source("rlprobe", "a directory that rlprobe wrote", import_rlprobe.recognises, import_rlprobe.read),
+    Source("ancestor", "the ancestor's events.jsonl", import_ancestor.recognises, import_ancestor.read),
+    Source("tensorboard", "TensorBoard event files", import_tensorboard.recognises, import_tensorboard.read),
+    Source("sb3", "Stable-Baselines3's progress.csv", import_sb3.recognises, import_sb3.read),
+    Source("own", "what `export` wrote as CSV, JSON lines or Parquet", import_own.recognises, import_own.read),
+    Source("wandb", "a W&B history as .csv, .jsonl or .parquet", import_wandb.recognises, import_wandb.read),
+)
+"""In the order they are tried: a more particular one before one that takes any file of its ending."""
+_DIRECTORY = ("tensorboard", "sb3", "ancestor")
+"""Sources that may lie beside one another in a directory that a training logged to."""
+
+
+def read_source(path: Path, kind: str | None = None) -> Imported:
+    """Read ``path`` as the source called ``kind``, or as what it is. Raises ``UsageError`` or ``DamagedError``."""
+    if not path.exists():
+        raise UsageError(f"{path} does not exist", hint="give the file or directory to import")
+    places = [(one, place) for one in SOURCES if kind in (None, one.name) and (place := one.recognises(path))]
+    if not places:
+        wanted = next((one.what for one in SOURCES if one.name == kind), None)
+        kinds = "; ".join(f"{one.name}: {one.what}" for one in SOURCES)
+        if wanted is None:
+            raise UsageError(f"{path} is nothing that can be imported", hint=kinds)
+        raise UsageError(f"{path} is not, and does not hold, {wanted}", hint="--format auto looks what it is")
+    if path.is_dir() and len(places) > 1 and all(one.name in _DIRECTORY for one, _ in places):
+        named = ", ".join(f"{place.name} ({one.name})" for one, place in places)
+        raise UsageError(f"{path} holds several logs: {named}", hint="give one of them, or --format")
+    source, place = places[0]
+    found = source.read(place)
+    found.facts["source"] = {"path": place.name} | _mapping(found.facts.get("source"))
+    return found
+
+
+def _mapping(value: object) -> dict[str, object]:
+    return dict(value) if isinstance(value, dict) else {}

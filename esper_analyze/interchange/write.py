@@ -1,0 +1,166 @@
+"""An imported source becomes a run directory like any other: written aside, judged, and put in place by one rename."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from esper_analyze.errors import DamagedError
+from esper_analyze.interchange.imported import Imported, Row
+from esper_analyze.interchange.place import refuse_existing, staged
+from esper_analyze.schema import VERSION, layout
+from esper_analyze.schema.entries import arrow_table
+from esper_analyze.schema.files import append_line, write_whole
+from esper_analyze.schema.shards import seal
+from esper_analyze.schema.tables import BY_NAME, TABLES
+from esper_analyze.schema.validate import table_faults
+from esper_analyze.strict_json import plain
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from esper_analyze.detector.detector import Outcome
+    from esper_analyze.runs.replay import Replay
+
+SHARD_ROWS = 250_000
+"""Rows of a shard: a quarter of what a reader takes of the widest table."""
+
+LAST_UPDATE = 1 << 53
+"""No training has so many."""
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """A run that was made: rows by table, and how many findings our detector made over it."""
+
+    path: Path
+    rows: Mapping[str, int]
+    updates: int
+    alarms: int
+    foreign: int
+
+
+def write_imported(out: Path, found: Imported) -> Written:
+    """Write ``found`` as a run at ``out``, with what our detector says of it. Raises ``UsageError``.
+
+    ``out`` must not exist. Until all is there it is made under another name beside it.
+    """
+    refuse_existing(out)
+    tables = _in_order(found)
+    facts = _facts(out, found)
+    replayed = _judged(out, facts, tables)
+    tables["findings"] = [finding.as_row() for finding in (*replayed.findings, *found.foreign)]
+    tables["levels"] = [
+        {name: getattr(change, name) for name in BY_NAME["levels"].names if hasattr(change, name)}
+        for change in replayed.levels
+    ]
+    with staged(out) as folder:
+        folder.mkdir()
+        rows = _write(folder, facts, tables)
+    alarms = sum(finding.alarm for finding in replayed.findings)
+    return Written(out, rows, len(tables["updates"]), alarms, len(found.foreign))
+
+
+def _in_order(found: Imported) -> dict[str, list[Row]]:
+    """Return the rows of every table by update, losses included; of updates that cannot be there is none."""
+    tables = {}
+    for name, rows in found.rows.items():
+        sound = [row for row in rows if 0 <= _update(row) < LAST_UPDATE]
+        if len(sound) < len(rows):
+            lost = len(rows) - len(sound)
+            found.losses.count("impossible_update", f"row of {name} of no possible update", times=lost, lost=lost)
+        if sound:
+            tables[name] = sorted(sound, key=_update)
+    if "updates" not in tables:
+        raise DamagedError("the source holds no update: nothing is imported", hint="; ".join(found.losses.sentences()))
+    tables["losses_of_data"] = [*tables.get("losses_of_data", []), *found.losses.rows()]
+    found.foreign = [finding for finding in found.foreign if 0 <= finding.update < LAST_UPDATE]
+    return tables
+
+
+def _update(row: Row) -> int:
+    return int(str(row["update"]))
+
+
+def _facts(out: Path, found: Imported) -> Row:
+    """Return run.json."""
+    from esper_analyze.detector.rules import RULES
+    from esper_analyze.detector.thresholds import Thresholds
+
+    versions = {"esper-analyze": metadata.version("esper-analyze")}
+    given = {name: fact for name, fact in found.facts.items() if fact is not None}
+    source = {"format": found.format, "columns": found.columns, "left_out": found.left_out}
+    return {
+        "schema_version": VERSION,
+        "run_id": uuid.uuid4().hex,
+        "created": time.time(),
+        "name": out.name,
+        "level": "NORMAL",
+        "ranks": 1,
+        "versions": versions,
+        "heads": {},
+        "thresholds": Thresholds.defaults(RULES).as_dict(),
+        "imported_from": found.format,
+        "foreign_rules": sorted({finding.rule for finding in found.foreign}),
+        **given,
+        "source": source | _mapping(given.get("source")),
+    }
+
+
+def _mapping(value: object) -> Row:
+    return {str(name): cell for name, cell in value.items()} if isinstance(value, Mapping) else {}
+
+
+def _judged(out: Path, facts: Row, tables: Mapping[str, list[Row]]) -> Replay:
+    """Run our detector over the rows, and fill the columns that it fills."""
+    from esper_analyze.runs.replay import replay
+    from esper_analyze.runs.run import Run
+
+    data = {name: _arrow(name, rows, 0) for name, rows in tables.items() if rows}
+    filled: dict[tuple[str, str], Row] = {}
+
+    def observe(outcome: Outcome) -> None:
+        for (table, column), (subjects, values) in outcome.filled.items():
+            for place, update in enumerate(outcome.update.tolist()):
+                for subject, value in zip(subjects, values[place].tolist(), strict=True):
+                    if not math.isnan(value):
+                        filled.setdefault((table, f"{update} {subject}"), {})[column] = value
+
+    result = replay(Run(out, facts, (), data), observe=observe)
+    for table in {table for table, _ in filled}:
+        for row in tables[table]:
+            row.update(filled.get((table, f"{row['update']} {row[str(BY_NAME[table].subject)]}"), {}))
+    return result
+
+
+def _arrow(name: str, rows: Sequence[Row], first: int) -> pa.Table:
+    data = arrow_table(BY_NAME[name], [(first, rows)])
+    faults = table_faults(BY_NAME[name], data)
+    if faults:
+        raise DamagedError(f"the source's {name} cannot be held: {faults[0]}")
+    return data
+
+
+def _write(folder: Path, facts: Row, tables: Mapping[str, list[Row]]) -> dict[str, int]:
+    attempt = folder / layout.rank_folder(0) / layout.attempt_folder(0, uuid.uuid4().hex[:8])
+    attempt.mkdir(parents=True)
+    write_whole(folder / layout.RUN_FILE, json.dumps(plain(facts), indent=1, allow_nan=False).encode())
+    seq, written = 0, {}
+    for table in TABLES:
+        rows = tables.get(table.name, [])
+        for number, start in enumerate(range(0, len(rows), SHARD_ROWS), start=1):
+            data = _arrow(table.name, rows[start : start + SHARD_ROWS], seq)
+            append_line(attempt / layout.MANIFEST_FILE, seal(attempt, table, number, data).as_line())
+            seq += data.num_rows
+        if rows:
+            written[table.name] = {"rows": len(rows), "last_update": max(map(_update, rows))}
+    marker = {"reason": "imported", "closed_at": time.time(), "lost_rows": 0, "tables": written}
+    write_whole(attempt / layout.CLOSED_FILE, json.dumps(marker, indent=1).encode())
+    return {name: facts["rows"] for name, facts in written.items()}
