@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from esper_analyze.detector.incidents import Incident
 
-MOST_DRAWN = 8
+MOST_DRAWN = 6
 """Groups drawn, those with alarms first."""
 _RULE = "gradient_drift"
 _METRIC = "grad_norm"
