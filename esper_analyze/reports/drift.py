@@ -65,7 +65,7 @@ def frame(evidence: Evidence) -> DriftFrame | None:
             change_points(columns[_METRIC]),
         )
         for name, columns in values.items()
-        if name in judged
+        if name in judged and not columns[_METRIC].empty
     ]
     if not groups:
         return None

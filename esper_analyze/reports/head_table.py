@@ -15,7 +15,10 @@ from esper_analyze.terminal import cleaned
 if TYPE_CHECKING:
     from esper_analyze.reports.heads import HeadFrame
 
+MOST_SHOWN = 24
+"""Heads on sight, the troubled ones first; …"""
 MOST_ROWS = 200
+"""… and in a folded table under them."""
 _TITLES = ("head", "state", "gradient norm", "entropy", "learnable", "zero gradients")
 
 
@@ -33,7 +36,10 @@ def table(data: Sequence[HeadFrame]) -> Rows:
 
 def markup(data: Sequence[HeadFrame]) -> str:
     """Return the table of the page, and what the signs mean."""
-    shown = html.table(_TITLES, [_row(head) for head in data[:MOST_ROWS]], kind="heads")
+    shown = html.table(_TITLES, [_row(head) for head in data[:MOST_SHOWN]], kind="heads")
+    if len(data) > MOST_SHOWN:
+        folded = html.table(_TITLES, [_row(head) for head in data[MOST_SHOWN:MOST_ROWS]], kind="heads")
+        shown += f"<details><summary>{many(len(data) - MOST_SHOWN, 'more head')}</summary>{folded}</details>"
     left = len(data) - MOST_ROWS
     more = html.paragraphs([f"{many(left, 'more head')} in report.json."]) if left > 0 else ""
     signs = "".join(

@@ -89,7 +89,7 @@ def frame(evidence: Evidence) -> Story:
             None,
         )
     if not replay.incidents:
-        return Story("ok", "Nothing fired", tuple(_sound(evidence)), tuple(_nearest(evidence)), (), caveats, None)
+        return _quiet(evidence, caveats)
     lead = replay.incidents[leading(replay.incidents)]
     began = onset.frame(evidence.run, lead)
     worst = "critical" if any(incident.peak_verdict == "critical" for incident in replay.incidents) else "warning"
@@ -103,6 +103,22 @@ def frame(evidence: Evidence) -> Story:
         lead=lead,
         look_first=cleaned(evidence.rules[lead.rule].look_first, 600),
     )
+
+
+def _quiet(evidence: Evidence, caveats: tuple[str, ...]) -> Story:
+    """Return the story of a run in which nothing fired; where most rules had no data that is no good news."""
+    judged, without = _judged(evidence)
+    verdict = "ok" if len(judged) > len(without) else "no_data"
+    headline = f"Nothing fired; {many(len(without), 'rule')} had no data" if without else "Nothing fired"
+    return Story(verdict, headline, tuple(_sound(evidence)), tuple(_nearest(evidence)), (), caveats, None)
+
+
+def _judged(evidence: Evidence) -> tuple[list[str], list[str]]:
+    """Return the rules that judged some update, and those that never did because data was missing."""
+    counts = evidence.replay.verdict_counts
+    bounded = ("ok", "info", "warning", "critical")
+    judged = [rule for rule, said in counts.items() if any(said.get(word) for word in bounded)]
+    return judged, [rule for rule, said in counts.items() if rule not in judged and said.get("no_data")]
 
 
 def _now(evidence: Evidence, lead: Incident) -> Iterator[Point]:
@@ -208,10 +224,14 @@ def _nearest(evidence: Evidence) -> Iterator[Point]:
 
 def _sound(evidence: Evidence) -> Iterator[Point]:
     """Say what was judged, and how the returns went."""
-    replay, counted = evidence.replay, ("ok", "info")
+    replay, (judged, without) = evidence.replay, _judged(evidence)
     yield from _ended(evidence.run)
-    judged = [rule for rule, counts in replay.verdict_counts.items() if any(counts.get(word) for word in counted)]
-    yield Point(f"{len(judged)} rules judged {replay.updates:,} updates and none reached a warning.", ("verdicts",))
+    updates = many(replay.updates, "update")
+    yield Point(f"{many(len(judged), 'rule')} judged {updates} and none reached a warning.", ("verdicts",))
+    if without:
+        yield Point(
+            f"{many(len(without), 'rule')} could judge nothing: what they need was not recorded.", ("unjudged",)
+        )
     series = all_series(evidence.run, "updates", ["episode_return_mean"])["episode_return_mean"]
     known = series.value[series.finite]
     if len(known) > _COMPARED:

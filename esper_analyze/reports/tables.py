@@ -76,7 +76,7 @@ def _row(evidence: Evidence, found: list[Incident], depth: int) -> list[str]:
     verdict = "critical" if any(one.peak_verdict == "critical" for one in found) else first.peak_verdict
     start, end = first.start, max(one.end for one in found)
     span = f"{start:,}" if start == end else f"{start:,} – {end:,}"
-    ended = "still open at the end" if any(one.ended == "open" for one in found) else "cleared"
+    ended = "still open" if any(one.ended == "open" for one in found) else "cleared"
     worst = _worst(found, higher=evidence.rules[first.rule].higher_is_worse)
     value = html.text(evidence.said(worst) or number(worst.peak), 80)
     return [

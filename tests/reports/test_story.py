@@ -1,3 +1,4 @@
+import re
 from pathlib import Path
 
 from esper_analyze.detector.incidents import Incident
@@ -108,3 +109,19 @@ def test_the_same_rule_elsewhere_is_told_as_the_same(tmp_path: Path) -> None:
     told = story.frame(gather(open_run(write_run(tmp_path / "both", 40, both))))
     assert "The same elsewhere or again: gradient_drift on critic from update 32" in told.paragraph
     assert "Not tied to it" not in told.paragraph
+
+
+def test_a_run_of_which_hardly_anything_was_recorded_is_not_called_healthy(tmp_path: Path) -> None:
+    def bare(update: int, rows: Rows) -> None:
+        rows["updates"] = [{"update": update, "status": "performed", "level": "NORMAL"}]
+
+    told = story.frame(gather(open_run(write_run(tmp_path / "bare", 10, bare))))
+    assert told.verdict == "no_data"
+    assert re.fullmatch(r"Nothing fired; \d+ rules had no data", told.headline)
+
+
+def test_the_story_is_told_in_three_parts_with_figures(troubled: Evidence) -> None:
+    told = story.frame(troubled)
+    assert [title for title, _ in told.parts] == ["Now", "Why", "Next"]
+    assert told.why[0].figures == ("policy",)
+    assert told.after[-1].words.startswith("The recorder looked closer in updates 21 to")
