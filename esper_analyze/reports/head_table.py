@@ -19,6 +19,10 @@ MOST_SHOWN = 24
 """Heads on sight, the troubled ones first; …"""
 MOST_ROWS = 200
 """… and in a folded table under them."""
+_FIGURE = (
+    "In the figure, behind the entropy: the share of steps at which the masks left the head a choice (learnable). "
+    "On the lower edge of the gradient: │ a zero that is explained, ✕ one that is not."
+)
 _TITLES = ("head", "state", "gradient norm", "entropy", "learnable", "zero gradients")
 
 
@@ -46,7 +50,8 @@ def markup(data: Sequence[HeadFrame]) -> str:
         f'<li><span class="state">{_sign(sign, verdict or "not_applicable")}{word}</span>: {meaning}</li>'
         for sign, word, verdict, meaning in SIGNS
     )
-    return f'{shown}{more}<details><summary>What the signs mean</summary><ul class="signs">{signs}</ul></details>'
+    legend = f'<ul class="signs">{signs}</ul>{html.paragraphs([_FIGURE])}'
+    return f"{shown}{more}<details><summary>What the signs mean</summary>{legend}</details>"
 
 
 def _row(head: HeadFrame) -> list[str]:

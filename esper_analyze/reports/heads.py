@@ -213,10 +213,6 @@ def _title(axes: Axes, title: str, series: Series, empty: str, *, last: bool) ->
 def words(data: tuple[HeadFrame, ...]) -> list[str]:
     """Say one sentence per head."""
     said = [head.sentence + "." for head in data]
-    if any(not head.learnable.empty for head in data):
-        said.append("Behind the entropy: the share of steps at which the masks left the head a choice (learnable).")
-    if any(head.zeros for head in data):
-        said.append("On the lower edge of the gradient: │ a zero that is explained, ✕ one that is not.")
     if len(data) > MOST_DRAWN:
         said.append(f"{len(data) - MOST_DRAWN} of {len(data)} heads are not drawn; troubled ones come first.")
     return said
