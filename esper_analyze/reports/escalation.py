@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 
 MOST_LANES = 16
 """Rules drawn in the timeline, in the order in which they first fired."""
-_MOST_MARKED = 500
 _KEPT = {
     "sampled_steps": "steps in detail",
     "layers": "rows of layers",
@@ -164,8 +163,11 @@ def draw(data: TimelineFrame, axes: Sequence[Axes]) -> None:
     level.set_yticks(range(len(LEVELS)), LEVELS)
     level.set_ylim(-0.3, len(LEVELS) - 0.3)
     level.set_xlim(-0.5, max(float(data.update[-1]) + 0.5, 1.0))
-    for update, _, _ in data.triggers[:_MOST_MARKED]:
-        level.plot([update], [len(LEVELS) - 1], marker="v", color=VERDICTS["critical"], markersize=5, clip_on=False)
+    update = np.array([update for update, _, _ in data.triggers], np.int64)
+    pixel = update // max(1, -(-int(data.update[-1] + 1) // PIXELS))
+    marked = update[np.unique(pixel, return_index=True)[1]]
+    top = np.full(len(marked), len(LEVELS) - 1)
+    level.plot(marked, top, "v", color=VERDICTS["critical"], markersize=5, clip_on=False)
     finish(level, "Telemetry level, and (▾) the findings that raised it", last=True)
 
 

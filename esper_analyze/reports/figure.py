@@ -23,7 +23,7 @@ MOST_POINTS = 60_000
 _PNG_SCALE = 1.6
 _PIXELS_A_POINT = 72
 _PATH = re.compile(r' d="[^"]*"')
-_FINE = re.compile(r"(\.\d\d)\d+")
+_FINE = re.compile(r"(?<=\.\d\d)\d+")
 """What of a coordinate is finer than a hundredth of a pixel."""
 
 
@@ -92,7 +92,7 @@ def _svg(figure: Figure, name: str) -> str:
     sink = io.StringIO()
     with mpl.rc_context({"svg.hashsalt": name}):
         figure.savefig(sink, format="svg", dpi=2 * _PIXELS_A_POINT, metadata={"Date": None})
-    return _PATH.sub(lambda found: _FINE.sub(r"\1", found[0]), sink.getvalue())
+    return _PATH.sub(lambda found: _FINE.sub("", found[0]), sink.getvalue())
 
 
 def _png(figure: Figure) -> bytes:

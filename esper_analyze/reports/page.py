@@ -161,7 +161,7 @@ def _run(identity: identities.Identity) -> list[str]:
 
 
 def _folded(title: str, content: str) -> str:
-    return f"<details><summary>{html.text(title)}</summary>{content}</details>"
+    return f'<details class="more"><summary>{html.text(title)}</summary>{content}</details>'
 
 
 def _foot(identity: identities.Identity) -> str:

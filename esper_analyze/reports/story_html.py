@@ -36,7 +36,7 @@ def _point(point: Point, sections: Mapping[str, str]) -> str:
 def links(names: Iterable[str], sections: Mapping[str, str]) -> str:
     """Return a link to each of ``names`` that is on the page."""
     found = [f'<a href="#{html.text(name)}">{html.text(sections[name])}</a>' for name in names if name in sections]
-    return f' <span class="see">→ {" · ".join(found)}</span>' if found else ""
+    return f' <span class="see">→\u00a0{" · ".join(found)}</span>' if found else ""
 
 
 def findings_part(evidence: Evidence, sections: Mapping[str, str]) -> str:

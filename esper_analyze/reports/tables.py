@@ -37,7 +37,8 @@ def incident_table(evidence: Evidence) -> str:
     single = [_row(evidence, [one], depth) for found, depth in groups for one in found]
     note = "" if len(single) <= MOST_ROWS else f"<p>The first {MOST_ROWS}; report.json holds all.</p>"
     every = html.table(_TITLES, single[:MOST_ROWS], kind="incidents")
-    return f"{shown}<details><summary>Every incident by itself ({len(single):,})</summary>{every}{note}</details>"
+    summary = f"<summary>Every incident by itself ({len(single):,})</summary>"
+    return f'{shown}<details class="more">{summary}{every}{note}</details>'
 
 
 def grouped(incidents: Sequence[Incident]) -> list[tuple[list[Incident], int]]:

@@ -1,4 +1,5 @@
 import re
+import shlex
 from pathlib import Path
 
 from esper_analyze.detector.incidents import Incident
@@ -125,3 +126,20 @@ def test_the_story_is_told_in_three_parts_with_figures(troubled: Evidence) -> No
     assert [title for title, _ in told.parts] == ["Now", "Why", "Next"]
     assert told.why[0].figures == ("policy",)
     assert told.after[-1].words.startswith("The recorder looked closer in updates 21 to")
+
+
+def test_the_command_it_gives_can_be_run(tmp_path: Path) -> None:
+    def stepped(update: int, rows: Rows) -> None:
+        high = update == 8
+        rows["updates"][0]["kl_k3"] = 2.0 if high else 0.01
+        rows["steps"] = [
+            {"update": update, "epoch": k // 4, "minibatch": k % 4, "kl_k3": 3.0 if high and k >= 5 else 0.01}
+            for k in range(8)
+        ]
+
+    evidence = gather(open_run(write_run(tmp_path / "a run's", 10, stepped)))
+    told = story.frame(evidence)
+    assert "first passed the bound in minibatch 6 of 8 (epoch 1, minibatch 1): 3." in told.paragraph
+    name, command, path, query = shlex.split(told.after[-1].command)
+    assert (name, command, path) == ("esper-analyze", "sql", str(evidence.run.path))
+    assert len(evidence.run.connection().sql(query).fetchall()) == 8
