@@ -78,7 +78,7 @@ def frame(evidence: Evidence) -> TimelineFrame | None:
     words = [base, *(change.level for change in changes)]
     update = [0, *(change.update for change in changes), last]
     level = [LEVELS.index(word) if word in LEVELS else 0 for word in [*words, words[-1]]]
-    triggers = tuple((c.finding_update or c.update, c.rule, c.subject or "run") for c in changes if c.rule is not None)
+    triggers = tuple((_found_at(c), c.rule, c.subject or RUN) for c in changes if c.rule is not None)
     rises = tuple(rises_of(evidence))
     return TimelineFrame(np.array(update, np.int64), np.array(level, np.int64), triggers, rises, _lanes(evidence))
 
@@ -99,8 +99,12 @@ def rises_of(evidence: Evidence, first: int = 0) -> list[Rise]:
 
 
 def _rise(change: LevelChange, until: int, kept: dict[str, int], worst: Mapping[tuple[str, str, int], str]) -> Rise:
-    rule, subject, finding = str(change.rule), change.subject or RUN, change.finding_update or change.update
+    rule, subject, finding = str(change.rule), change.subject or RUN, _found_at(change)
     return Rise(change.update, until, rule, subject, finding, worst.get((rule, subject, finding), "warning"), kept)
+
+
+def _found_at(change: LevelChange) -> int:
+    return change.update if change.finding_update is None else change.finding_update
 
 
 def _kept(evidence: Evidence, what: str, start: Ints, until: Ints) -> Ints:

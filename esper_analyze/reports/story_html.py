@@ -17,15 +17,16 @@ _LONGEST = 4_000
 
 def story_part(story: Story, sections: Mapping[str, str]) -> str:
     """Return the verdict with NOW, WHY and NEXT. ``sections`` maps the names on the page to their titles."""
-    parts = "".join(
-        f'<div class="part"><h3>{title}</h3><ul>{"".join(_point(point, sections) for point in points)}</ul></div>'
-        for title, points in story.parts
-    )
+    parts = "".join(_part(title, "".join(_point(point, sections) for point in points)) for title, points in story.parts)
     caveats = "".join(f'<p class="caveat">{html.text(caveat)}</p>' for caveat in story.caveats)
     return (
         f'<div class="story {story.verdict}" id="story">{html.chip(story.verdict)}<h2>{html.text(story.headline)}</h2>'
         f"{parts}{caveats}</div>"
     )
+
+
+def _part(title: str, points: str) -> str:
+    return f'<div class="part {title.lower()}"><h3>{title}</h3><ul>{points}</ul></div>'
 
 
 def _point(point: Point, sections: Mapping[str, str]) -> str:

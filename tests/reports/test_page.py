@@ -170,7 +170,7 @@ def test_what_was_left_out_is_counted_on_the_page(tmp_path: Path) -> None:
     shard.write_bytes(shard.read_bytes()[:-10])
     text = write_report(gather(open_run(path, skip_broken=True)), tmp_path / "out").read_text()
     assert "Left out: 1 file, damaged: heads-000001.parquet has" in text
-    assert "Heads. No head was recorded." in text
+    assert "<strong>Heads</strong>: No head was recorded." in text
 
 
 @pytest.mark.usefixtures("one_figure")
