@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from esper_analyze.detector.rule import Rule
 
 _BY_RULE = {
-    "numerical_instability": ("losses", "heads"),
+    "numerical_instability": ("losses", "tensors"),
     "data_lost": ("run",),
     "rank_desync": ("ranks",),
     "advantage_collapse": ("value",),

@@ -11,8 +11,7 @@ from esper_analyze.reports.page import QUESTIONS
 
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.name)
 def test_every_rule_has_a_figure_that_shows_what_it_judges(rule: Rule) -> None:
-    later = {"slots", "ranks", "layers", "clipping"}  # questions that not every version of the page asks
-    names = {question.name for question in QUESTIONS} | {"run"} | later
+    names = {question.name for question in QUESTIONS} | {"run"}
     assert set(figures_of(rule)) <= names
 
 
