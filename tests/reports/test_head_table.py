@@ -63,6 +63,14 @@ def test_every_zero_is_counted_with_its_explanation(troubled: Evidence) -> None:
     assert listed["op"]["zero_gradients"] == "never zero"
 
 
+def test_every_sign_that_a_head_can_have_is_explained() -> None:
+    from esper_analyze.watching import states
+
+    made = [states._NONFINITE, states._UNEXPLAINED, states._PARTLY, states._OK]
+    made += [*states._ALARMS.values(), *states._EXPLAINED.values()]
+    assert {state.sign for state in made} == {sign for sign, *_ in SIGNS}
+
+
 def test_signs_have_the_colours_of_verdicts() -> None:
     assert {verdict for _, _, verdict, _ in SIGNS} - {""} <= VERDICTS.keys()
     assert len({sign for sign, *_ in SIGNS}) == len(SIGNS)
