@@ -11,6 +11,7 @@ import typer
 from esper_analyze.commands.options import (
     Assignments,
     Fail,
+    Json,
     Rank,
     RulesFiles,
     RunPath,
@@ -38,18 +39,20 @@ def report(
     rank: Rank = None,
     fail_on: Fail = None,
     skip_broken: SkipBroken = False,
+    as_json: Json = False,
 ) -> None:
     """Write a page that tells what the run was, what went wrong first, when, and what to look at.
 
     The ranks of a distributed training are joined: gradients of the first, samples of all.
 
-    One self-contained index.html, its figures as PNG, and report.json beside it. The page's path goes to stdout.
+    One self-contained index.html, report.md, the figures as PNG and SVG, and report.json with everything. The page's
+    path goes to stdout; with --json what report.json holds goes there, and nothing is drawn or written without --out.
 
     Example: esper-analyze report sample_runs/runs/one_update_collapse --out page
     """
     from esper_analyze.reports.evidence import gather
     from esper_analyze.reports.page import QUESTIONS
-    from esper_analyze.reports.write import write_report
+    from esper_analyze.reports.write import report_json, write_report
     from esper_analyze.runs.blame import blamed
     from esper_analyze.runs.recorded_rules import stored_thresholds
     from esper_analyze.runs.run import open_run
@@ -62,7 +65,10 @@ def report(
     chosen = changed_thresholds(stored_thresholds(run, rules), thresholds, assignments)
     with blamed(run), progress("judging", run.last_update) as step:
         evidence = gather(run, chosen, rules=rules, progress=step)
-    with blamed(run), progress("drawing", len(QUESTIONS)) as step:
-        page = write_report(evidence, out or Path("reports") / run.path.resolve().name, progress=step)
-    sys.stdout.write(f"{path_words(page)}\n")
+    page = None
+    if out is not None or not as_json:
+        with blamed(run), progress("drawing", len(QUESTIONS)) as step:
+            page = write_report(evidence, out or Path("reports") / run.path.resolve().name, progress=step)
+    with blamed(run):
+        sys.stdout.write(report_json(evidence) if as_json else f"{path_words(page)}\n")
     fail_if(evidence.replay.findings, fail_on)

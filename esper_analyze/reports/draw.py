@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from esper_analyze.detector.signals import Bools, Floats
-from esper_analyze.reports.series import PIXELS, Series, envelope, with_gaps
+from esper_analyze.reports.series import PIXELS, Series, corners, envelope, with_gaps
 from esper_analyze.reports.style import FIRST, INK, VERDICTS
 from esper_analyze.terminal import cleaned
 
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 _SPREAD = 1e3
 """A largest value this many times the median asks for a logarithmic axis."""
+_DENSE = 2.5
+"""Updates a pixel above which they are not drawn one by one."""
 _EDGES = (("x", 1.0), (6, 0.965), (7, 0.035))
 """Marker and height of NaN, +Inf and −Inf: a cross, a triangle up, a triangle down."""
 
@@ -28,21 +30,27 @@ _EDGES = (("x", 1.0), (6, 0.965), (7, 0.035))
 def line(axes: Axes, series: Series, colour: str = FIRST, label: str = "", *, width: float = 1.3) -> None:
     """Draw ``series``: gaps where nothing was measured, marks on the edge where NaN or ±Inf was.
 
-    With more updates than pixels: the mean of each pixel, inside a band from its least to its greatest value.
+    With many more updates than pixels: the corners of every two pixels (no spike is lost), and their mean over them.
     """
     pixels, named = _pixels(axes), _counted(series, cleaned(label, 40)) or None
-    if len(series.update) > 2 * pixels:
-        cut = envelope(series, pixels)
-        axes.fill_between(cut.update, cut.low, cut.high, facecolor=colour, edgecolor=colour, alpha=0.3, linewidth=0.6)
-        axes.plot(cut.update, cut.mean, color=colour, linewidth=width, label=named)
+    if len(series.update) > _DENSE * pixels:
+        coarse = max(100, pixels // 2)
+        every, mean = corners(series, coarse), envelope(series, coarse)
+        axes.plot(every.update, _held(every), color=colour, linewidth=0.7, alpha=0.5)
+        axes.plot(mean.update, mean.mean, color=colour, linewidth=width, label=named)
     else:
         shown = with_gaps(series)
-        held = np.where(shown.finite, shown.value, np.nan)
-        axes.plot(shown.update, held, color=colour, linewidth=width, label=named)
+        axes.plot(shown.update, _held(shown), color=colour, linewidth=width, label=named)
         alone = _alone(shown.finite)
         if alone.any():
-            axes.plot(shown.update[alone], held[alone], ".", color=colour, markersize=4)
+            axes.plot(shown.update[alone], shown.value[alone], ".", color=colour, markersize=4)
     _mark_edges(axes, series, colour, pixels)
+
+
+def _held(series: Series) -> Floats:
+    """Return the values to draw, NaN where there is nothing finite."""
+    held: Floats = np.where(series.finite, series.value, np.nan)
+    return held
 
 
 def _pixels(axes: Axes) -> int:
@@ -87,7 +95,7 @@ def _counted(series: Series, label: str) -> str:
     return f"{label} ({', '.join(told)})" if told else label
 
 
-def area(axes: Axes, low: Series, high: Series, colour: str, label: str = "") -> None:
+def area(axes: Axes, low: Series, high: Series, colour: str, label: str = "", *, strength: float = 0.6) -> None:
     """Fill between two series over the same updates; gaps stay gaps."""
     pixels = _pixels(axes)
     if len(low.update) > 2 * pixels:
@@ -97,7 +105,7 @@ def area(axes: Axes, low: Series, high: Series, colour: str, label: str = "") ->
         lower, upper = with_gaps(low), with_gaps(high)
         update = lower.update
         bottom, top = (np.where(series.finite, series.value, np.nan) for series in (lower, upper))
-    axes.fill_between(update, bottom, top, color=colour, linewidth=0, label=label or None, alpha=0.6)
+    axes.fill_between(update, bottom, top, color=colour, linewidth=0, label=label or None, alpha=strength)
 
 
 def scale(axes: Axes, *many: Series, log: bool = False, floor: float = 0.0) -> None:

@@ -1,4 +1,4 @@
-"""Whether a group's gradient drifted away from its own past."""
+"""Whether a group's gradient drifted away from its own past, and where its level changed."""
 
 from __future__ import annotations
 
@@ -6,11 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from esper_analyze.reports.change_points import ChangePoint, change_points, levels_of
 from esper_analyze.reports.draw import finish, from_zero, incidents_behind, line, scale
 from esper_analyze.reports.evidence import Evidence
 from esper_analyze.reports.question import Layout, Question
+from esper_analyze.reports.rows import Cell, Mark, Rows
 from esper_analyze.reports.series import Series, by_subject
-from esper_analyze.reports.style import FIRST, SECOND, VERDICTS
+from esper_analyze.reports.style import FIRST, INK, SECOND, VERDICTS
 from esper_analyze.reports.words import many, times
 from esper_analyze.terminal import cleaned
 
@@ -19,21 +21,26 @@ if TYPE_CHECKING:
 
     from esper_analyze.detector.incidents import Incident
 
-MOST_DRAWN = 8
+MOST_DRAWN = 6
 """Groups drawn, those with alarms first."""
 _RULE = "gradient_drift"
 _METRIC = "grad_norm"
+_MOST_CHANGES = 4
 
 
 @dataclass(frozen=True, slots=True)
 class GroupDrift:
-    """One group: the gradient norm, the baseline the detector held it against, and the drift it judged."""
+    """One group: the gradient norm, the baseline the detector held it against, and the drift it judged.
+
+    ``changes``: where the norm's level moved, found afterwards; None: too short to tell.
+    """
 
     name: str
     value: Series
     baseline: Series
     drift: Series
     incidents: tuple[Incident, ...]
+    changes: tuple[ChangePoint, ...] | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,9 +62,10 @@ def frame(evidence: Evidence) -> DriftFrame | None:
             judged[name].baseline,
             judged[name].value,
             tuple(i for i in evidence.replay.incidents if i.rule == _RULE and i.subject == name),
+            change_points(columns[_METRIC]),
         )
         for name, columns in values.items()
-        if name in judged
+        if name in judged and not columns[_METRIC].empty
     ]
     if not groups:
         return None
@@ -79,6 +87,7 @@ def draw(data: DriftFrame, axes: Sequence[Axes]) -> None:
         line(value, group.baseline, SECOND, "baseline" if row == 0 else "")
         scale(value, group.value)
         from_zero(value, group.value)
+        _mark_changes(value, group, named=row == 0)
         finish(value, f"{cleaned(group.name, 24)}: gradient norm", last=last, legend=row == 0)
         line(drift, group.drift, FIRST)
         scale(drift, group.drift)
@@ -86,6 +95,15 @@ def draw(data: DriftFrame, axes: Sequence[Axes]) -> None:
         finish(drift, "drift from the baseline", last=last)
         drift.set_xlim(value.get_xlim())
         incidents_behind(value, group.incidents, (_RULE,))
+
+
+def _mark_changes(axes: Axes, group: GroupDrift, *, named: bool) -> None:
+    if not group.changes:
+        return
+    update, level = levels_of(group.changes, int(group.value.update[0]), int(group.value.update[-1]))
+    axes.plot(update, level, color=INK, linewidth=1.0, linestyle=(0, (1, 1.5)), label="level" if named else None)
+    for one in group.changes:
+        axes.plot([one.update], [0.04], marker="^", color=INK, markersize=5, transform=axes.get_xaxis_transform())
 
 
 def _bands(axes: Axes, limits: tuple[float | None, float | None]) -> None:
@@ -106,7 +124,7 @@ def _bands(axes: Axes, limits: tuple[float | None, float | None]) -> None:
 
 
 def words(data: DriftFrame) -> list[str]:
-    """Say which groups drifted, or that none did."""
+    """Say which groups drifted, or that none did, and where a level changed."""
     moved = [group for group in data.groups if group.incidents]
     said = [
         f"{cleaned(group.name, 40)} drifted {times(len(group.incidents))}, first at update {group.incidents[0].start}."
@@ -114,18 +132,57 @@ def words(data: DriftFrame) -> list[str]:
     ]
     if not moved:
         said.append(f"Of {many(len(data.groups), 'group')} none drifted beyond its bounds long enough for an alarm.")
+    said += _changed(data)
     if len(data.groups) > MOST_DRAWN:
         said.append(f"{len(data.groups) - MOST_DRAWN} of {len(data.groups)} groups are not drawn.")
     return said
 
 
+def _changed(data: DriftFrame) -> list[str]:
+    """Say where levels moved, looked at afterwards (▴ in the figure)."""
+    changed = [group for group in data.groups if group.changes]
+    told = [f"{cleaned(group.name, 40)} {one.told}" for group in changed for one in group.changes or ()]
+    if told:
+        left = f"; {len(told) - _MOST_CHANGES} more are in the table" if len(told) > _MOST_CHANGES else ""
+        return [f"Looked at afterwards, the level of the norm changed (▴): {'; '.join(told[:_MOST_CHANGES])}{left}."]
+    short = sum(group.changes is None for group in data.groups)
+    if short == len(data.groups):
+        return ["Too few updates against the norms' own memory to tell afterwards whether a level moved."]
+    return ["Looked at afterwards, no group's level changed."]
+
+
+def table(data: DriftFrame) -> Rows:
+    """List every group with its largest drift and each change of its level."""
+    columns = ("group", "verdict", "alarms", "first_alarm", "largest_drift", "at_update", "baseline", "change_points")
+    return Rows(columns, tuple(_row(group) for group in data.groups))
+
+
+def _row(group: GroupDrift) -> tuple[Cell, ...]:
+    judged = bool(group.drift.finite.any())
+    place = group.drift.largest
+    worst = "critical" if any(one.peak_verdict == "critical" for one in group.incidents) else "warning"
+    verdict = worst if group.incidents else "ok" if judged else "no_data"
+    changes = "too short to tell" if group.changes is None else "; ".join(one.told for one in group.changes) or "none"
+    return (
+        cleaned(group.name, 60),
+        Mark(verdict, verdict.replace("_", " ")),
+        len(group.incidents),
+        group.incidents[0].start if group.incidents else None,
+        float(group.drift.value[place]) if judged else None,
+        int(group.drift.update[place]) if judged else None,
+        float(group.baseline.value[place]) if judged else None,
+        changes,
+    )
+
+
 QUESTION = Question(
     name="drift",
     title="Gradient drift",
-    asks="Did a group's gradient drift away from its own past?",
+    asks="Did a group's gradient drift away from its own past, and did its level change?",
     without="No group's gradient was recorded for long enough to have a baseline.",
     frame=frame,
     layout=layout,
     draw=draw,
     words=words,
+    table=table,
 )

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from esper_analyze.detector.signals import Ints
+from esper_analyze.detector.signals import RUN, Ints
 from esper_analyze.reports.draw import finish, merged
 from esper_analyze.reports.evidence import Evidence
 from esper_analyze.reports.question import Layout, Question
+from esper_analyze.reports.rows import Mark, Rows
 from esper_analyze.reports.series import PIXELS
 from esper_analyze.reports.style import FIRST, VERDICTS
 from esper_analyze.reports.words import times
@@ -21,11 +22,36 @@ from esper_analyze.terminal import cleaned
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+    from esper_analyze.detector.escalation import LevelChange
     from esper_analyze.detector.incidents import Incident
 
 MOST_LANES = 16
 """Rules drawn in the timeline, in the order in which they first fired."""
-_MOST_MARKED = 500
+_KEPT = {
+    "sampled_steps": "steps in detail",
+    "layers": "rows of layers",
+    "transitions": "worst samples",
+    "tensors": "rows of tensors",
+}
+"""What a raised level records more of."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rise:
+    """One stretch of updates at a raised level: the finding that raised it, and the rows of detail recorded in it."""
+
+    start: int
+    until: int
+    rule: str
+    subject: str
+    finding: int
+    verdict: str
+    kept: dict[str, int]
+
+    @property
+    def told(self) -> str:
+        """Name what was recorded."""
+        return ", ".join(f"{number:,} {_KEPT[what]}" for what, number in self.kept.items() if number) or "nothing more"
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +64,7 @@ class TimelineFrame:
     update: Ints
     level: Ints
     triggers: tuple[tuple[int, str, str], ...]
+    rises: tuple[Rise, ...]
     lanes: dict[str, tuple[Incident, ...]]
 
 
@@ -51,8 +78,70 @@ def frame(evidence: Evidence) -> TimelineFrame | None:
     words = [base, *(change.level for change in changes)]
     update = [0, *(change.update for change in changes), last]
     level = [LEVELS.index(word) if word in LEVELS else 0 for word in [*words, words[-1]]]
-    triggers = tuple((c.finding_update or c.update, c.rule, c.subject or "run") for c in changes if c.rule is not None)
-    return TimelineFrame(np.array(update, np.int64), np.array(level, np.int64), triggers, _lanes(evidence))
+    triggers = tuple((_found_at(c), c.rule, c.subject or RUN) for c in changes if c.rule is not None)
+    rises = tuple(rises_of(evidence))
+    return TimelineFrame(np.array(update, np.int64), np.array(level, np.int64), triggers, rises, _lanes(evidence))
+
+
+def rises_of(evidence: Evidence, first: int = 0) -> list[Rise]:
+    """Return the stretches at a raised level from update ``first`` on, with what was recorded in them."""
+    last = evidence.run.last_update or 0
+    changes = evidence.replay.levels
+    ends = [change.update - 1 for change in changes[1:]] + [last]
+    spans = [(c, until) for c, until in zip(changes, ends, strict=False) if c.rule is not None and until >= first]
+    start, until = (np.array(edge, np.int64) for edge in ([c.update for c, _ in spans], [u for _, u in spans]))
+    kept = {what: _kept(evidence, what, start, until) for what in _KEPT} if spans else {}
+    worst = {(f.rule, f.subject, f.update): f.verdict for f in evidence.replay.findings if f.alarm} if spans else {}
+    return [
+        _rise(change, int(end), {what: int(found[k]) for what, found in kept.items()}, worst)
+        for k, (change, end) in enumerate(spans)
+    ]
+
+
+def _rise(change: LevelChange, until: int, kept: dict[str, int], worst: Mapping[tuple[str, str, int], str]) -> Rise:
+    rule, subject, finding = str(change.rule), change.subject or RUN, _found_at(change)
+    return Rise(change.update, until, rule, subject, finding, worst.get((rule, subject, finding), "warning"), kept)
+
+
+def _found_at(change: LevelChange) -> int:
+    return change.update if change.finding_update is None else change.finding_update
+
+
+def _kept(evidence: Evidence, what: str, start: Ints, until: Ints) -> Ints:
+    """Return how much of ``what`` was recorded in each span of updates."""
+    count = np.zeros(len(start), np.int64)
+    table, column = ("updates", "sampled_steps") if what == "sampled_steps" else (what, None)
+    for part in evidence.run.parts(table):
+        if not ((start <= part.last_update) & (until >= part.first_update)).any():
+            continue
+        rows = part.frame(["update", *([column] if column else [])]).sort("update")
+        update = rows["update"].to_numpy()
+        weight = np.ones(len(update), np.int64) if column is None else rows[column].fill_null(0).to_numpy()
+        total = np.concatenate([[0], np.cumsum(weight)])
+        count += total[np.searchsorted(update, until, "right")] - total[np.searchsorted(update, start, "left")]
+    return count
+
+
+def captured_since(evidence: Evidence, update: int) -> str:
+    """Say what the recorder kept when it looked closer after ``update``, empty when it did not."""
+    rises = rises_of(evidence, update)
+    if not rises:
+        return ""
+    rise = rises[0]
+    span = f"update {rise.start:,}" if rise.start == rise.until else f"updates {rise.start:,} to {rise.until:,}"
+    return f"The recorder looked closer in {span} and kept {rise.told}."
+
+
+def table(data: TimelineFrame) -> Rows | None:
+    """List every rise of the level, what raised it, and what was captured."""
+    if not data.rises:
+        return None
+    columns = ("from", "until", "raised_by", "on", "verdict", "finding_at", *_KEPT)
+    cells = tuple(
+        (r.start, r.until, r.rule, r.subject, Mark(r.verdict, r.verdict), r.finding, *r.kept.values())
+        for r in data.rises
+    )
+    return Rows(columns, cells)
 
 
 def _lanes(evidence: Evidence) -> dict[str, tuple[Incident, ...]]:
@@ -78,8 +167,11 @@ def draw(data: TimelineFrame, axes: Sequence[Axes]) -> None:
     level.set_yticks(range(len(LEVELS)), LEVELS)
     level.set_ylim(-0.3, len(LEVELS) - 0.3)
     level.set_xlim(-0.5, max(float(data.update[-1]) + 0.5, 1.0))
-    for update, _, _ in data.triggers[:_MOST_MARKED]:
-        level.plot([update], [len(LEVELS) - 1], marker="v", color=VERDICTS["critical"], markersize=5, clip_on=False)
+    update = np.array([update for update, _, _ in data.triggers], np.int64)
+    pixel = update // max(1, -(-int(data.update[-1] + 1) // PIXELS))
+    marked = update[np.unique(pixel, return_index=True)[1]]
+    top = np.full(len(marked), len(LEVELS) - 1)
+    level.plot(marked, top, "v", color=VERDICTS["critical"], markersize=5, clip_on=False)
     finish(level, "Telemetry level, and (▾) the findings that raised it", last=True)
 
 
@@ -117,4 +209,5 @@ QUESTION = Question(
     layout=layout,
     draw=draw,
     words=words,
+    table=table,
 )

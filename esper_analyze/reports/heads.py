@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from esper_analyze.detector.signals import Bools
-from esper_analyze.reports.draw import finish, from_zero, incidents_behind, line, scale
+from esper_analyze.reports import head_table
+from esper_analyze.reports.draw import area, finish, from_zero, incidents_behind, line, scale
 from esper_analyze.reports.evidence import Evidence
 from esper_analyze.reports.question import Layout, Question
-from esper_analyze.reports.series import Series, rows_of, series_of
+from esper_analyze.reports.series import Series, rows_by_subject, series_of
+from esper_analyze.reports.style import BAND, MUTED, VERDICTS
 from esper_analyze.reports.words import many, number
 from esper_analyze.terminal import cleaned
 
@@ -27,6 +29,10 @@ MOST_DRAWN = 10
 _NUMBERS = ("entropy_norm", "grad_norm", "learnable_fraction")
 _WORDS = ("kind", "grad_state", "zero_explained")
 _RULES = ("head_entropy_collapse", "mask_collapse", "gradient_missing", "entropy_collapse")
+_OF_GROUP = ("gradient_explosion", "gradient_vanishing")
+"""Rules that judge the gradient of a head as the group ``head:NAME``."""
+_MARKS = 150
+"""Most marks for zero gradients in one panel."""
 _EXPECTED = {
     "masked": "masked, expected",
     "irrelevant": "never relevant to the action taken, expected",
@@ -38,7 +44,8 @@ _EXPECTED = {
 class HeadFrame:
     """One head: its numbers over updates, its last state in words, and when something was unexplained.
 
-    ``bad`` are the updates with an unexplained zero or missing gradient, ``nonfinite`` those with a NaN or ±Inf one.
+    ``bad`` are the updates with an unexplained zero or missing gradient, ``nonfinite`` those with a NaN or ±Inf one,
+    ``expected`` those with one that is explained; ``zeros`` counts both by explanation.
     """
 
     name: str
@@ -50,6 +57,8 @@ class HeadFrame:
     zero_explained: str | None
     bad: np.ndarray[tuple[int], np.dtype[np.int64]]
     nonfinite: np.ndarray[tuple[int], np.dtype[np.int64]]
+    expected: np.ndarray[tuple[int], np.dtype[np.int64]]
+    zeros: dict[str, int]
     incidents: tuple[Incident, ...]
 
     @property
@@ -93,15 +102,16 @@ def _at(updates: np.ndarray[tuple[int], np.dtype[np.int64]]) -> str:
 
 def frame(evidence: Evidence) -> tuple[HeadFrame, ...] | None:
     """Return every head, the troubled ones first, None when no head was recorded."""
-    rows = rows_of(evidence.run, "heads", [*_NUMBERS, *_WORDS])
-    if rows.is_empty():
+    parts = rows_by_subject(evidence.run, "heads", [*_NUMBERS, *_WORDS])
+    if not parts:
         return None
-    parts = rows.partition_by("head", as_dict=True, maintain_order=True)
     incidents: dict[str, list[Incident]] = {}
     for incident in evidence.replay.incidents:
         if incident.rule in _RULES:
             incidents.setdefault(incident.subject, []).append(incident)
-    heads = [_head(str(key[0]), part, incidents.get(str(key[0]), ())) for key, part in parts.items()]
+        elif incident.rule in _OF_GROUP and incident.subject.startswith("head:"):
+            incidents.setdefault(incident.subject.removeprefix("head:"), []).append(incident)
+    heads = [_head(name, rows, incidents.get(name, ())) for name, rows in parts.items()]
     return tuple(sorted(heads, key=lambda head: not (len(head.bad) or len(head.nonfinite) or head.incidents)))
 
 
@@ -117,6 +127,8 @@ def _head(name: str, rows: polars.DataFrame, incidents: Iterable[Incident]) -> H
         **{column: _last_word(rows, column) for column in _WORDS},
         bad=update[_equals(rows, "zero_explained", "unexplained")],
         nonfinite=update[broken],
+        expected=update[_expected(rows)],
+        zeros=_zeros(rows),
         incidents=tuple(incidents),
     )
 
@@ -124,6 +136,17 @@ def _head(name: str, rows: polars.DataFrame, incidents: Iterable[Incident]) -> H
 def _equals(rows: polars.DataFrame, column: str, word: str) -> Bools:
     same: Bools = (rows[column] == word).fill_null(value=False).to_numpy()
     return same
+
+
+def _expected(rows: polars.DataFrame) -> Bools:
+    said: Bools = rows["zero_explained"].is_in(list(_EXPECTED)).fill_null(value=False).to_numpy()
+    return said
+
+
+def _zeros(rows: polars.DataFrame) -> dict[str, int]:
+    """Count the updates with a zero or missing gradient by explanation, the most frequent first."""
+    counted = rows["zero_explained"].drop_nulls().value_counts(sort=True)
+    return {str(word): int(count) for word, count in counted.iter_rows() if word != "not_zero"}
 
 
 def _last_word(rows: polars.DataFrame, column: str) -> str | None:
@@ -142,18 +165,42 @@ def draw(data: tuple[HeadFrame, ...], axes: Sequence[Axes]) -> None:
     for row, head in enumerate(drawn):
         entropy, gradient, learnable = axes[3 * row : 3 * row + 3]
         name, last = cleaned(head.name, 24), row == len(drawn) - 1
+        _shade_learnable(entropy, head.learnable)
         line(entropy, head.entropy_norm)
         entropy.set_ylim(-0.03, 1.03)
         _title(entropy, f"{name}: entropy", head.entropy_norm, "never had a choice", last=last)
         line(gradient, head.grad_norm)
         scale(gradient, head.grad_norm)
         from_zero(gradient, head.grad_norm)
+        _mark_zeros(gradient, head)
         _title(gradient, "gradient norm", head.grad_norm, "not measured", last=last)
         line(learnable, head.learnable)
         learnable.set_ylim(-0.03, 1.03)
         _title(learnable, "learnable fraction", head.learnable, "no masks", last=last)
         for axis in (entropy, gradient, learnable):
-            incidents_behind(axis, head.incidents, _RULES)
+            incidents_behind(axis, head.incidents, (*_RULES, *_OF_GROUP))
+
+
+def _shade_learnable(axes: Axes, learnable: Series) -> None:
+    """Fill the share of steps at which the head had a choice: entropy is over those only."""
+    zero = Series(learnable.update, np.where(learnable.finite, 0.0, np.nan), learnable.null)
+    if not learnable.empty:
+        area(axes, zero, learnable, BAND, strength=0.35)
+
+
+def _mark_zeros(axes: Axes, head: HeadFrame) -> None:
+    """Mark zero and missing gradients on the lower edge: grey where explained, a cross where not."""
+    whole = int(head.grad_norm.update[-1] - head.grad_norm.update[0]) + 1
+    for update, marker, colour, high in (
+        (head.expected, "|", MUTED, 0.04),
+        (head.bad, "x", VERDICTS["critical"], 0.06),
+    ):
+        if not len(update):
+            continue
+        pixel = update // max(1, whole // _MARKS)
+        where = update[np.unique(pixel, return_index=True)[1]]
+        place = axes.get_xaxis_transform()
+        axes.plot(where, np.full(len(where), high), marker, color=colour, markersize=5, transform=place, zorder=4)
 
 
 def _title(axes: Axes, title: str, series: Series, empty: str, *, last: bool) -> None:
@@ -180,4 +227,6 @@ QUESTION = Question(
     layout=layout,
     draw=draw,
     words=words,
+    table=head_table.table,
+    markup=head_table.markup,
 )

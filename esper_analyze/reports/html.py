@@ -17,8 +17,14 @@ def text(value: object, longest: int = _LONGEST_CELL) -> str:
 
 def table(titles: Sequence[str], rows: Iterable[Sequence[str]], *, kind: str = "") -> str:
     """Return a table; titles are escaped here, cells are HTML already."""
-    head = "".join(f"<th>{text(title)}</th>" for title in titles)
-    body = "".join("<tr>" + "".join(f"<td>{cell}</td>" for cell in row) + "</tr>" for row in rows)
+    named = [text(title) for title in titles]
+    head = "".join(f'<th scope="col">{title}</th>' for title in named)
+    body = "".join(
+        "<tr>"
+        + "".join(f'<td data-label="{title}">{cell}</td>' for title, cell in zip(named, row, strict=True))
+        + "</tr>"
+        for row in rows
+    )
     name = f' class="{kind}"' if kind else ""
     return f'<div class="wide"><table{name}><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import resources
-from typing import Any
 
 from esper_analyze import reports
 from esper_analyze.reports import (
@@ -31,7 +31,8 @@ from esper_analyze.reports import story as stories
 from esper_analyze.reports.evidence import Evidence
 from esper_analyze.reports.figure import Drawn
 from esper_analyze.reports.question import Question
-from esper_analyze.reports.rows import markup
+from esper_analyze.reports.rows import Rows, markup
+from esper_analyze.reports.story_html import findings_part, story_part
 from esper_analyze.reports.tables import incident_table, threshold_table, unjudged_table, verdict_table
 
 QUESTIONS: tuple[Question, ...] = (
@@ -55,44 +56,55 @@ QUESTIONS: tuple[Question, ...] = (
 """Every figure of the page, in order."""
 
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'"
-_LISTED = ("heads", "layers", "slots", "transitions")
+_LAST = {
+    "unrecorded": "Not recorded in this run",
+    "unjudged": "What could not be judged",
+    "run": "The run",
+    "verdicts": "Verdicts by rule",
+    "thresholds": "Thresholds used",
+    "reading": "How to read the figures",
+}
+_LISTED = ("layers", "slots", "transitions")
 MOST_LISTED = 200
 """Sentences in a list, such as one a head."""
 MOST_ROWS = 24
-"""Rows of a table under a figure."""
+"""Rows of a table under a figure; report.json holds all."""
 _READING = (
     "A gap in a line: nothing was measured there. A cross on the upper edge: NaN was measured; a triangle on an edge: "
     "+Inf or −Inf. Zero is drawn as zero, on a logarithmic axis at a place of its own. Shaded: an incident was open. "
-    "Dashed: the detector's bounds. Where a pixel holds several updates, the line is their mean and the band around it "
-    "reaches from their least to their greatest value."
+    "Dashed: the detector's bounds. Where a pixel holds several updates, the strong line is their mean, and the thin "
+    "one goes through the first, least, greatest and last of them, so that no spike is lost."
 )
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """One question answered: its frame, the figure (None when nothing was recorded) and words."""
+    """One question answered: the figure (None when nothing was recorded), words, rows, and a table of its own."""
 
     question: Question
-    data: Any
     figure: Drawn | None
     words: tuple[str, ...]
+    rows: Rows | None = None
+    markup: str = ""
 
 
-def page(evidence: Evidence, answers: tuple[Answer, ...]) -> str:
+def page(evidence: Evidence, answers: Sequence[Answer]) -> str:
     """Return the whole page as one HTML document that loads nothing."""
     identity, story = identities.frame(evidence.run), stories.frame(evidence)
-    sections = [
-        ("incidents", "Incidents", [incident_table(evidence)]),
-        *((a.question.name, a.question.title, _answer(a, a.figure)) for a in answers if a.figure is not None),
-        *_silent(answers),
-        ("run", "The run", _run(identity)),
-        ("unjudged", "What could not be judged", [unjudged_table(evidence)]),
-        ("verdicts", "Verdicts by rule", [verdict_table(evidence)]),
-        ("thresholds", "Thresholds used", [_folded("Every threshold", threshold_table(evidence))]),
-        ("reading", "How to read the figures", [html.paragraphs([_READING])]),
-    ]
-    body = "".join(html.section(name, title, *content) for name, title, content in sections)
-    links = "".join(f'<li><a href="#{name}">{html.text(title)}</a></li>' for name, title, _ in sections)
+    titles = {"incidents": "Incidents", **{a.question.name: a.question.title for a in answers if a.figure}, **_LAST}
+    known = titles | {f"rule-{name}": "what to do, and why" for name in {i.rule for i in evidence.replay.incidents}}
+    content = {
+        "incidents": [incident_table(evidence), findings_part(evidence, known)],
+        **{answer.question.name: _answer(answer, answer.figure) for answer in answers if answer.figure},
+        "unrecorded": [_unrecorded(answers)],
+        "unjudged": [unjudged_table(evidence)],
+        "run": _run(identity),
+        "verdicts": [_folded("How often each rule gave each verdict", verdict_table(evidence))],
+        "thresholds": [_folded("Every threshold", threshold_table(evidence))],
+        "reading": [html.paragraphs([_READING])],
+    }
+    body = "".join(html.section(name, titles[name], *parts) for name, parts in content.items())
+    links = "".join(f'<li><a href="#{name}">{html.text(titles[name])}</a></li>' for name in content)
     style = resources.files(reports).joinpath("page.css").read_text(encoding="utf-8")
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
@@ -100,8 +112,9 @@ def page(evidence: Evidence, answers: tuple[Answer, ...]) -> str:
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         '<meta name="color-scheme" content="light dark">'
         f"<title>{html.text(identity.name, 80)} · {html.text(story.headline)}</title><style>{style}</style></head>"
-        f'<body><div class="page"><nav><ol><li><a href="#story">Verdict</a></li>{links}</ol></nav>'
-        f"<main>{_head(identity)}{_story(story)}{body}{_foot(identity)}</main></div></body></html>\n"
+        '<body><div class="page"><nav aria-label="Contents"><ol>'
+        f'<li><a href="#story">Verdict</a></li>{links}</ol></nav>'
+        f"<main>{_head(identity)}{story_part(story, known)}{body}{_foot(identity)}</main></div></body></html>\n"
     )
 
 
@@ -111,33 +124,28 @@ def _head(identity: identities.Identity) -> str:
     return f"<header><h1>{html.text(identity.name)}</h1><p>{html.text(line)}</p></header>"
 
 
-def _story(story: stories.Story) -> str:
-    look = f"<p><strong>Look first at:</strong> {html.text(story.look_first)}</p>" if story.look_first else ""
-    caveats = "".join(f'<p class="caveat">{html.text(caveat)}</p>' for caveat in story.caveats)
-    return (
-        f'<div class="story {story.verdict}" id="story">{html.chip(story.verdict)}<h2>{html.text(story.headline)}</h2>'
-        f"<p>{html.text(story.paragraph, 4_000)}</p>{look}{caveats}</div>"
-    )
-
-
 def _answer(answer: Answer, drawn: Drawn) -> list[str]:
     asks = f'<p class="asks">{html.text(answer.question.asks)}</p>'
     label = html.text(f"{answer.question.title}: {' '.join(answer.words)}", 300)
     figure = f'<figure role="img" aria-label="{label}">{drawn.svg}</figure>'
-    listed = None if answer.question.table is None else answer.question.table(answer.data)
-    table = "" if listed is None else markup(listed, MOST_ROWS)
-    if answer.question.name not in _LISTED:
-        return [asks, html.paragraphs([" ".join(answer.words)]), figure, table]
-    more = len(answer.words) - MOST_LISTED
+    if answer.markup:
+        return [asks, answer.markup, figure, _folded("In words", _listed(answer.words))]
+    table = "" if answer.rows is None else markup(answer.rows, MOST_ROWS)
+    listed = answer.question.name in _LISTED
+    return [asks, _listed(answer.words) if listed else html.paragraphs([" ".join(answer.words)]), figure, table]
+
+
+def _listed(words: Sequence[str]) -> str:
+    more = len(words) - MOST_LISTED
     rest = [f"{more:,} more are in report.json."] if more > 0 else []
-    return [asks, html.bullets([*answer.words[:MOST_LISTED], *rest]), figure, table]
+    return html.bullets([*words[:MOST_LISTED], *rest])
 
 
-def _silent(answers: tuple[Answer, ...]) -> list[tuple[str, str, list[str]]]:
-    """Return one section for all questions about which nothing was recorded, and what records it; none without any."""
+def _unrecorded(answers: Sequence[Answer]) -> str:
+    """Name every question about which nothing was recorded, and what records it."""
     silent = [answer.question for answer in answers if answer.figure is None]
     told = "".join(f"<li><strong>{html.text(one.title)}</strong>: {html.text(one.without)}</li>" for one in silent)
-    return [("unrecorded", "Not recorded in this run", [f"<ul>{told}</ul>"])] if silent else []
+    return f"<ul>{told}</ul>" if silent else "<p>Something was recorded for every figure of this page.</p>"
 
 
 def _run(identity: identities.Identity) -> list[str]:
@@ -153,7 +161,7 @@ def _run(identity: identities.Identity) -> list[str]:
 
 
 def _folded(title: str, content: str) -> str:
-    return f"<details><summary>{html.text(title)}</summary>{content}</details>"
+    return f'<details class="more"><summary>{html.text(title)}</summary>{content}</details>'
 
 
 def _foot(identity: identities.Identity) -> str:

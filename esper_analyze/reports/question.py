@@ -28,7 +28,7 @@ class Question:
 
     ``frame`` computes arrays (None: nothing was recorded, ``without`` says so and what records it), ``layout`` says
     which axes they need, ``draw`` draws them, ``words`` puts them into sentences, ``table`` lists what the page shows
-    under the figure (None: nothing is worth listing).
+    under the figure (None: nothing is worth listing), ``markup`` is a table of the page that needs more than words.
     """
 
     name: str
@@ -40,3 +40,4 @@ class Question:
     draw: Callable[[Any, Sequence[Axes]], None]
     words: Callable[[Any], list[str]]
     table: Callable[[Any], Rows | None] | None = None
+    markup: Callable[[Any], str] | None = None

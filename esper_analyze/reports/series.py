@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -17,7 +17,9 @@ if TYPE_CHECKING:
     import polars
 
 PIXELS = 900
-"""Widest figure in pixels: with more than twice as many updates, the extremes and mean of each pixel are drawn."""
+"""Widest figure in pixels: with many more updates, only the corners and the mean of each pixel are drawn."""
+_CHUNK = 400_000
+"""Rows that are taken apart by subject at once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +51,11 @@ class Series:
         return int(np.where(self.finite, self.value, -np.inf).argmax())
 
     @property
+    def smallest(self) -> int:
+        """Position of the smallest finite value."""
+        return int(np.where(self.finite, self.value, np.inf).argmin())
+
+    @property
     def last(self) -> float | None:
         """The last measured value, None when there is none."""
         places = np.flatnonzero(~self.null)
@@ -57,10 +64,68 @@ class Series:
 
 def rows_of(run: Run, table: str, columns: Sequence[str]) -> polars.DataFrame:
     """Return ``columns`` in order of updates, with update and subject; the last row of a key stands."""
+    import polars
+
     subject = BY_NAME[table].subject
     key = ["update", *([subject] if subject else [])]
-    rows = run.frame(table, list(dict.fromkeys([*key, *columns])))
-    return rows.unique(subset=key, keep="last", maintain_order=True).sort("update", maintain_order=True)
+    wanted = list(dict.fromkeys([*key, *columns]))
+    rows = [part.select(wanted) for part in _chunks(run, table, wanted)]
+    return _one_a_key(polars.concat(rows), key) if rows else run.frame(table, wanted)
+
+
+def rows_by_subject(run: Run, table: str, columns: Sequence[str]) -> dict[str, polars.DataFrame]:
+    """Return subject (in order of appearance) → its rows as ``rows_of`` has them, without the subject's column.
+
+    Reads a few shards at a time: a table of many million rows is never there as a whole. Declared words come as codes.
+    """
+    import polars
+
+    subject = _subject(table)
+    wanted = list(dict.fromkeys(["update", *columns]))
+    words = [polars.col(name).cast(polars.Enum(choices), strict=False) for name, choices in _choices(table, wanted)]
+    pieces: dict[str, list[polars.DataFrame]] = {}
+    for rows in _chunks(run, table, [*wanted, subject]):
+        parts = rows.with_columns(words).partition_by(subject, as_dict=True, maintain_order=True)
+        for key, part in parts.items():
+            pieces.setdefault(str(key[0]), []).append(part.select(wanted))
+    return {name: _one_a_key(polars.concat(found), ["update"]) for name, found in pieces.items()}
+
+
+def _subject(table: str) -> str:
+    subject = BY_NAME[table].subject
+    if subject is None:
+        raise ValueError(f"table {table} has one row per update, use all_series")
+    return subject
+
+
+def _choices(table: str, names: Sequence[str]) -> Iterator[tuple[str, list[str]]]:
+    for name in names:
+        column = BY_NAME[table].column(name)
+        if column.choices:
+            yield name, list(column.choices)
+
+
+def _chunks(run: Run, table: str, columns: Sequence[str]) -> Iterator[polars.DataFrame]:
+    """Yield the table's rows in the order they were written, shards joined until there are ``_CHUNK`` rows."""
+    import polars
+
+    waiting: list[polars.DataFrame] = []
+    for part in run.parts(table):
+        rows = part.frame(list(dict.fromkeys([*columns, "seq"])))
+        waiting.append(rows if rows["seq"].is_sorted() else rows.sort("seq"))
+        if sum(rows.height for rows in waiting) >= _CHUNK:
+            yield polars.concat(waiting)
+            waiting = []
+    if waiting:
+        yield polars.concat(waiting)
+
+
+def _one_a_key(rows: polars.DataFrame, key: Sequence[str]) -> polars.DataFrame:
+    """Return ``rows`` by update, the last of each key; what is so already (the usual case) is not touched."""
+    update = rows["update"].to_numpy()
+    if len(key) == 1 and bool((np.diff(update) > 0).all()):
+        return rows
+    return rows.unique(subset=list(key), keep="last", maintain_order=True).sort("update", maintain_order=True)
 
 
 def queried(
@@ -89,11 +154,8 @@ def all_series(run: Run, table: str, columns: Sequence[str]) -> dict[str, Series
 
 def by_subject(run: Run, table: str, columns: Sequence[str]) -> dict[str, dict[str, Series]]:
     """Return columns of a table with subjects: subject (in order of appearance) → column → series."""
-    subject = BY_NAME[table].subject
-    if subject is None:
-        raise ValueError(f"table {table} has one row per update, use all_series")
-    parts = rows_of(run, table, columns).partition_by(subject, as_dict=True, maintain_order=True)
-    return {str(key[0]): {column: series_of(part, column) for column in columns} for key, part in parts.items()}
+    parts = rows_by_subject(run, table, columns)
+    return {name: {column: series_of(part, column) for column in columns} for name, part in parts.items()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,9 +191,41 @@ def envelope(series: Series, pixels: int = PIXELS) -> Envelope:
     return Envelope(first + width * np.arange(count, dtype=np.int64), low, mean, high)
 
 
+def corners(series: Series, pixels: int = PIXELS) -> Series:
+    """Return the first, least, greatest and last finite value of each of ``pixels`` stretches, gaps as null points.
+
+    A line through them covers the pixels that a line through everything covers (M4, Jugel et al. 2014), so that a spike
+    of a single update is there at its full height.
+    """
+    first, last = (int(series.update[0]), int(series.update[-1])) if len(series.update) else (0, 0)
+    width = max(1, -(-(last - first + 1) // pixels))
+    kept = np.flatnonzero(series.finite)
+    place = (series.update[kept] - first) // width
+    starts = np.flatnonzero(np.diff(place, prepend=-1))
+    if not len(starts):
+        return Series(series.update[:0], series.value[:0], series.null[:0])
+    value, ends = series.value[kept], np.append(starts[1:], len(kept))
+    piece = np.repeat(np.arange(len(starts)), ends - starts)
+    chosen = [starts, ends - 1]
+    for pick in (np.minimum, np.maximum):
+        at = np.flatnonzero(value == pick.reduceat(value, starts)[piece])
+        chosen.append(at[np.unique(piece[at], return_index=True)[1]])
+    places = kept[np.unique(np.concatenate(chosen))]
+    return _with_breaks(Series(series.update[places], series.value[places], series.null[places]), width)
+
+
+def _with_breaks(series: Series, width: int) -> Series:
+    """Return ``series`` with a null point where a whole stretch of ``width`` updates has no value."""
+    holes = np.flatnonzero(np.diff(series.update) > 2 * width) + 1
+    return _with_nulls(series, holes)
+
+
 def with_gaps(series: Series) -> Series:
     """Return ``series`` with one null point in each run of updates that has no row."""
-    holes = np.flatnonzero(np.diff(series.update) > 1) + 1
+    return _with_nulls(series, np.flatnonzero(np.diff(series.update) > 1) + 1)
+
+
+def _with_nulls(series: Series, holes: Ints) -> Series:
     if not len(holes):
         return series
     return Series(

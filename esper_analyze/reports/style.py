@@ -47,6 +47,7 @@ VARIABLES = {
 """Colours that become CSS variables in SVG."""
 
 _RIGHT, _TOP, _BOTTOM, _BETWEEN, _GUTTER = 14, 30, 40, 34, 58
+_TICKS, _STEPS = 4, (1, 2, 2.5, 5, 10)
 _RC: dict[str, object] = {
     "font.family": "DejaVu Sans",
     "font.size": 11,
@@ -99,6 +100,7 @@ def sheet(heights: Sequence[int], columns: int = 1, left: int = 64) -> tuple[Fig
     Nothing is laid out by measuring (tight layouts double the drawing time): places are given, labels included.
     """
     from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
 
     height = _TOP + sum(heights) + _BETWEEN * (len(heights) - 1) + _BOTTOM
     figure = Figure(figsize=(PIXELS / 72, height / 72), dpi=72)
@@ -111,6 +113,10 @@ def sheet(heights: Sequence[int], columns: int = 1, left: int = 64) -> tuple[Fig
             start = left + column * (width + _GUTTER)
             box = (start / PIXELS, top / height, width / PIXELS, tall / height)
             axis = figure.add_axes(box, sharex=axes[column] if row else None)
+            # Few ticks: making and placing them is half of what a figure costs.
+            axis.yaxis.set_major_locator(MaxNLocator(_TICKS, steps=_STEPS))
+            if not row:
+                axis.xaxis.set_major_locator(MaxNLocator(2 + _TICKS // columns, steps=_STEPS, integer=True))
             axis.xaxis.set_label_coords(0.5, -27 / tall)
             axis.yaxis.set_label_coords(-0.05, 0.5)
             axes.append(axis)

@@ -9,9 +9,11 @@ from dataclasses import fields
 from typing import TYPE_CHECKING
 
 from esper_analyze.reports import html
-from esper_analyze.reports.story import children_of, consequences
+from esper_analyze.reports.lead import children_of, consequences
+from esper_analyze.reports.rows import Cell, Mark, Rows
 from esper_analyze.reports.words import number, on, times
 from esper_analyze.runs.recorded_rules import stored_thresholds
+from esper_analyze.terminal import cleaned
 
 if TYPE_CHECKING:
     from esper_analyze.detector.incidents import Incident
@@ -35,7 +37,8 @@ def incident_table(evidence: Evidence) -> str:
     single = [_row(evidence, [one], depth) for found, depth in groups for one in found]
     note = "" if len(single) <= MOST_ROWS else f"<p>The first {MOST_ROWS}; report.json holds all.</p>"
     every = html.table(_TITLES, single[:MOST_ROWS], kind="incidents")
-    return f"{shown}<details><summary>Every incident by itself ({len(single):,})</summary>{every}{note}</details>"
+    summary = f"<summary>Every incident by itself ({len(single):,})</summary>"
+    return f'{shown}<details class="more">{summary}{every}{note}</details>'
 
 
 def grouped(incidents: Sequence[Incident]) -> list[tuple[list[Incident], int]]:
@@ -74,7 +77,7 @@ def _row(evidence: Evidence, found: list[Incident], depth: int) -> list[str]:
     verdict = "critical" if any(one.peak_verdict == "critical" for one in found) else first.peak_verdict
     start, end = first.start, max(one.end for one in found)
     span = f"{start:,}" if start == end else f"{start:,} – {end:,}"
-    ended = "still open at the end" if any(one.ended == "open" for one in found) else "cleared"
+    ended = "still open" if any(one.ended == "open" for one in found) else "cleared"
     worst = _worst(found, higher=evidence.rules[first.rule].higher_is_worse)
     value = html.text(evidence.said(worst) or number(worst.peak), 80)
     return [
@@ -95,8 +98,34 @@ def _what(found: list[Incident], depth: int, title: str) -> str:
     often = f" · {times(len(found))}" if len(found) > 1 else ""
     under = '<span class="under">consequence</span> ' if depth else ""
     return (
-        f"{under}<strong>{html.text(title)}</strong>{html.text(where)}"
+        f'{under}<a href="#rule-{html.text(first.rule)}"><strong>{html.text(title)}</strong></a>{html.text(where)}'
         f"<br><code>{html.text(first.rule)}</code> · {html.text(first.metric)}{often}"
+    )
+
+
+def incident_rows(evidence: Evidence) -> Rows:
+    """Return the same rows in plain, what followed from another one behind an arrow."""
+    columns = ("verdict", "what", "rule", "metric", "from", "until", "in_alarm", "worst", "at", "ended")
+    return Rows(columns, tuple(_plain(evidence, found, depth) for found, depth in grouped(evidence.replay.incidents)))
+
+
+def _plain(evidence: Evidence, found: list[Incident], depth: int) -> tuple[Cell, ...]:
+    first, worst = found[0], _worst(found, higher=evidence.rules[found[0].rule].higher_is_worse)
+    subjects = list(dict.fromkeys(one.subject for one in found))
+    where = on(subjects[0]) if len(subjects) == 1 else f" on {len(subjects)} subjects"
+    often = f", {times(len(found))}" if len(found) > 1 else ""
+    verdict = "critical" if any(one.peak_verdict == "critical" for one in found) else first.peak_verdict
+    return (
+        Mark(verdict, verdict),
+        f"{'↳ ' if depth else ''}{evidence.title(first.rule)}{where}{often}",
+        first.rule,
+        first.metric,
+        first.start,
+        max(one.end for one in found),
+        sum(one.count for one in found),
+        cleaned(evidence.said(worst), 80) if evidence.said(worst) else worst.peak,
+        worst.peak_update,
+        "open" if any(one.ended == "open" for one in found) else "cleared",
     )
 
 

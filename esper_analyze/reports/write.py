@@ -1,21 +1,27 @@
-"""Write a report: index.html, its figures as PNG and report.json, each complete or not there at all."""
+"""Write a report: index.html, report.md, its figures and report.json, each complete or not there at all."""
 
 from __future__ import annotations
 
+import gc
 import os
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from esper_analyze.errors import UsageError
 from esper_analyze.reports import identity, story
 from esper_analyze.reports.evidence import Evidence
+from esper_analyze.reports.explained import explained
 from esper_analyze.reports.figure import drawn
+from esper_analyze.reports.markdown import markdown
 from esper_analyze.reports.page import QUESTIONS, Answer, page
+from esper_analyze.reports.question import Question
 from esper_analyze.strict_json import strict_json
 
 PAGE_FILE = "index.html"
 FACTS_FILE = "report.json"
+MARKDOWN_FILE = "report.md"
 
 
 def write_report(evidence: Evidence, out: Path, *, progress: Callable[[int], None] | None = None) -> Path:
@@ -24,15 +30,19 @@ def write_report(evidence: Evidence, out: Path, *, progress: Callable[[int], Non
     ``progress`` is called with the number of questions answered. Raises ``UsageError`` when ``out`` cannot be written.
     """
     answers = []
-    for done, question in enumerate(QUESTIONS, start=1):
-        data = question.frame(evidence)
-        figure = None if data is None else drawn(question, data)
-        answers.append(Answer(question, data, figure, () if data is None else tuple(question.words(data))))
-        if progress is not None:
-            progress(done)
-    files = {f"{a.question.name}.png": a.figure.png for a in answers if a.figure is not None}
+    with _uncollected():
+        for done, question in enumerate(QUESTIONS, start=1):
+            answers.append(answered(evidence, question, figures=True))
+            if progress is not None:
+                progress(done)
+    files: dict[str, bytes] = {}
+    for answer in answers:
+        if answer.figure is not None:
+            name = answer.question.name
+            files |= {f"{name}.png": answer.figure.png, f"{name}.svg": answer.figure.file.encode()}
     files[FACTS_FILE] = strict_json(facts(evidence, answers)).encode()
-    files[PAGE_FILE] = page(evidence, tuple(answers)).encode()
+    files[MARKDOWN_FILE] = markdown(evidence, answers).encode()
+    files[PAGE_FILE] = page(evidence, answers).encode()
     try:
         out.mkdir(parents=True, exist_ok=True)
         _write_whole(out, files)
@@ -41,7 +51,38 @@ def write_report(evidence: Evidence, out: Path, *, progress: Callable[[int], Non
     return out / PAGE_FILE
 
 
-def facts(evidence: Evidence, answers: list[Answer]) -> dict[str, object]:
+@contextmanager
+def _uncollected() -> Iterator[None]:
+    """Pause the collector of cycles: walking over matplotlib's many small objects takes a third of the drawing."""
+    was = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was:
+            gc.enable()
+
+
+def answered(evidence: Evidence, question: Question, *, figures: bool) -> Answer:
+    """Return the answer to ``question``, drawn if ``figures``; its frame, which may be large, is let go."""
+    data = question.frame(evidence)
+    if data is None:
+        return Answer(question, None, ())
+    return Answer(
+        question,
+        drawn(question, data) if figures else None,
+        tuple(question.words(data)),
+        None if question.table is None else question.table(data),
+        question.markup(data) if figures and question.markup is not None else "",
+    )
+
+
+def report_json(evidence: Evidence) -> str:
+    """Return what report.json holds, without drawing anything."""
+    return strict_json(facts(evidence, [answered(evidence, question, figures=False) for question in QUESTIONS]))
+
+
+def facts(evidence: Evidence, answers: Sequence[Answer]) -> dict[str, object]:
     """Return everything the page says as plain data."""
     run, replay = evidence.run, evidence.replay
     told, known = story.frame(evidence), identity.frame(run)
@@ -51,28 +92,34 @@ def facts(evidence: Evidence, answers: list[Answer]) -> dict[str, object]:
         "closed": run.closed,
         "last_update": run.last_update,
         "broken": [{"file": str(broken.file), "reason": broken.reason} for broken in run.broken],
+        "losses_of_data": known.losses,
         "rows": run.rows,
         "verdict": told.verdict,
         "headline": told.headline,
+        **{title.lower(): points for title, points in (("Now", told.now), ("Why", told.why), ("Next", told.after))},
         "paragraph": told.paragraph,
         "look_first": told.look_first,
         "caveats": told.caveats,
         "incidents": replay.incidents,
+        "explained": explained(evidence),
         "findings": replay.findings,
         "levels": replay.levels,
         "verdicts": replay.verdict_counts,
         "unjudged": replay.unjudged,
         "thresholds": replay.thresholds.as_dict(),
-        "questions": [
-            {
-                "name": answer.question.name,
-                "asks": answer.question.asks,
-                "answered": answer.figure is not None,
-                "words": answer.words or (answer.question.without,),
-                "figure": f"{answer.question.name}.png" if answer.figure else None,
-            }
-            for answer in answers
-        ],
+        "questions": [_question(answer) for answer in answers],
+    }
+
+
+def _question(answer: Answer) -> dict[str, object]:
+    question = answer.question
+    return {
+        "name": question.name,
+        "asks": question.asks,
+        "answered": bool(answer.words),
+        "words": answer.words or (question.without,),
+        "figure": f"{question.name}.png" if answer.words else None,
+        "rows": None if answer.rows is None else list(answer.rows.records()),
     }
 
 

@@ -30,8 +30,9 @@ def found(version: str, scratch: Path) -> dict[str, Any]:
     run_dir = GOLDEN / version / "run"
     checked = verify(run_dir).as_dict()
     write_report(gather(open_run(run_dir)), scratch)
-    report = json.loads((scratch / FACTS_FILE).read_text())
-    for facts, own in ((checked, "run"), (checked, "path"), (report["run"], "path")):
+    report = json.loads((scratch / FACTS_FILE).read_text().replace(str(run_dir), "RUN"))
+    # What "explained" adds to the incidents are the rules' own words.
+    for facts, own in ((checked, "run"), (checked, "path"), (report["run"], "path"), (report, "explained")):
         del facts[own]
     facts = {"cells": cells(run_dir), "verify": checked, "report": report}
     return dict(json.loads(strict_json(facts)))

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from esper_analyze.reports.evidence import Evidence, gather
+from esper_analyze.reports.write import write_report
 from esper_analyze.runs.run import open_run
 from tests.reports.synthetic import Rows, write_run
 
@@ -36,3 +37,9 @@ def healthy(tmp_path_factory: pytest.TempPathFactory) -> Evidence:
 def troubled(tmp_path_factory: pytest.TempPathFactory) -> Evidence:
     path: Path = write_run(tmp_path_factory.mktemp("runs") / "troubled", 60, trouble)
     return gather(open_run(path))
+
+
+@pytest.fixture(scope="session")
+def page(troubled: Evidence, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The written report of the troubled run; tests only read it."""
+    return write_report(troubled, tmp_path_factory.mktemp("page"))

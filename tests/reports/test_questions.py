@@ -206,3 +206,15 @@ def test_a_figure_of_very_many_points_is_a_picture_inside_its_svg(tmp_path: Path
     assert few.points <= MOST_POINTS
     assert "<image" not in few.svg
     assert ("<image" in many.svg) == (many.points > MOST_POINTS)
+
+
+def test_what_was_found_in_update_0_raises_the_level_from_update_1(tmp_path: Path) -> None:
+    def at_once(update: int, rows: Rows) -> None:
+        if update == 0:
+            rows["updates"][0]["kl_k3"] = 2.0
+
+    data = escalation.frame(made(tmp_path / "run", at_once, updates=20))
+    assert data.triggers == ((0, "kl_spike", "run"),)
+    (rise,) = data.rises
+    assert (rise.start, rise.until, rise.finding, rise.verdict) == (1, 10, 0, "critical")
+    assert rise.kept["sampled_steps"] == 10 * 32

@@ -1,10 +1,22 @@
+from pathlib import Path
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from esper_analyze.reports.evidence import Evidence
-from esper_analyze.reports.series import Series, all_series, by_subject, envelope, with_gaps
+from esper_analyze.reports.series import (
+    Series,
+    all_series,
+    by_subject,
+    corners,
+    envelope,
+    rows_by_subject,
+    with_gaps,
+)
+from esper_analyze.runs.run import open_run
+from tests.reports.synthetic import Rows, write_run
 
 NAN, INF = float("nan"), float("inf")
 
@@ -85,3 +97,57 @@ def test_subjects_come_apart_in_order_of_appearance(healthy: Evidence) -> None:
 def test_a_table_without_subjects_is_refused(healthy: Evidence) -> None:
     with pytest.raises(ValueError, match="all_series"):
         by_subject(healthy.run, "updates", ["kl_k3"])
+
+
+@given(st.lists(cell, min_size=1, max_size=200), st.integers(1, 40))
+def test_corners_hold_the_first_last_least_and_greatest_of_each_stretch(cells: list[float | None], pixels: int) -> None:
+    whole = series(*cells, start=3)
+    thin = corners(whole, pixels)
+    width = max(1, -(-len(cells) // pixels))
+    points = dict(zip(thin.update[~thin.null].tolist(), thin.value[~thin.null].tolist(), strict=True))
+    for start in range(0, len(cells), width):
+        piece = slice(start, start + width)
+        here = np.flatnonzero(whole.finite[piece]) + start
+        kept = [value for update, value in points.items() if start <= update - 3 < start + width]
+        assert len(kept) <= 4
+        assert bool(kept) == bool(len(here))
+        if len(here):
+            assert (min(kept), max(kept)) == (whole.value[here].min(), whole.value[here].max())
+            assert {3 + here[0], 3 + here[-1]} <= points.keys()
+
+
+def test_a_spike_of_one_update_in_a_million_is_drawn_at_its_full_height() -> None:
+    value = np.random.default_rng(0).normal(size=1_000_000)
+    value[654_321] = 1e6
+    thin = corners(Series(np.arange(len(value)), value, np.zeros(len(value), bool)), 400)
+    assert thin.value[thin.update == 654_321].tolist() == [1e6]
+    assert len(thin.update) <= 1_600
+
+
+def test_a_stretch_without_values_is_a_gap_in_the_corners() -> None:
+    value = np.ones(1_000)
+    value[300:700] = NAN
+    thin = corners(Series(np.arange(1_000), value, np.isnan(value)), 50)
+    assert thin.null.sum() == 1
+    assert 299 < int(thin.update[thin.null][0]) < 700
+
+
+def test_rows_of_a_subject_are_the_same_however_many_are_read_at_once(
+    troubled: Evidence, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    columns = ["grad_norm", "zero_explained"]
+    whole = rows_by_subject(troubled.run, "heads", columns)
+    monkeypatch.setattr("esper_analyze.reports.series._CHUNK", 1)
+    for name, rows in rows_by_subject(troubled.run, "heads", columns).items():
+        assert rows.equals(whole[name])
+    assert whole["slot"]["zero_explained"].to_list().count("unexplained") == 1
+
+
+def test_the_last_of_two_rows_of_an_update_stands(tmp_path: Path) -> None:
+    def twice(update: int, rows: Rows) -> None:
+        if update == 2:
+            rows["heads"].append({**rows["heads"][1], "grad_norm": 7.0})
+
+    rows = rows_by_subject(open_run(write_run(tmp_path / "run", 4, twice)), "heads", ["grad_norm"])["op"]
+    assert rows["update"].to_list() == [0, 1, 2, 3]
+    assert rows["grad_norm"][2] == 7.0

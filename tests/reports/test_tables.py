@@ -61,7 +61,7 @@ def test_a_healthy_run_has_no_incident_table(healthy: Evidence) -> None:
 def test_what_could_not_be_judged_says_why(troubled: Evidence) -> None:
     table = unjudged_table(troubled)
     assert "explained_variance is missing" in table
-    assert "<td>3</td>" in table
+    assert '<td data-label="updates">3</td>' in table
 
 
 def test_changed_thresholds_are_marked(troubled: Evidence) -> None:

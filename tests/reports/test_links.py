@@ -1,0 +1,23 @@
+from pathlib import Path
+
+import pytest
+
+from esper_analyze.detector.rule import Rule
+from esper_analyze.detector.rules import RULES
+from esper_analyze.reports.evidence import Evidence
+from esper_analyze.reports.links import figures_of
+from esper_analyze.reports.page import QUESTIONS
+
+
+@pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.name)
+def test_every_rule_has_a_figure_that_shows_what_it_judges(rule: Rule) -> None:
+    names = {question.name for question in QUESTIONS} | {"run"}
+    assert set(figures_of(rule)) <= names
+
+
+def test_each_finding_leads_to_its_figure_and_each_incident_to_its_finding(troubled: Evidence, page: Path) -> None:
+    text = page.read_text()
+    for rule in {incident.rule for incident in troubled.replay.incidents}:
+        finding = text[text.index(f'id="rule-{rule}"') :]
+        assert '<a href="#' in finding[: finding.index("</dl>")]
+        assert f'href="#rule-{rule}"' in text

@@ -1,0 +1,71 @@
+from pathlib import Path
+
+from esper_analyze.reports import onset, story
+from esper_analyze.reports.evidence import Evidence, gather
+from esper_analyze.runs.run import open_run
+from tests.reports.synthetic import Rows, write_run
+
+NAN = float("nan")
+
+
+def told(path: Path, edit: object, updates: int = 60) -> tuple[Evidence, onset.Onset]:
+    evidence = gather(open_run(write_run(path, updates, edit)))  # type: ignore[arg-type]
+    lead = story.frame(evidence).lead
+    assert lead is not None
+    return evidence, onset.frame(evidence.run, lead)
+
+
+def spiked(update: int, rows: Rows) -> None:
+    if update == 40:
+        rows["updates"][0] |= {"kl_k3": 2.0}
+
+
+def test_a_setting_that_changed_with_the_trouble_is_named(tmp_path: Path) -> None:
+    def changed(update: int, rows: Rows) -> None:
+        spiked(update, rows)
+        rows["updates"][0]["learning_rate"] = 0.3 if update == 40 else 1e-3
+
+    evidence, began = told(tmp_path / "run", changed)
+    assert "learning_rate went from 0.001 to 0.3 at update 40, and 0.001 again in the next." in began.told[0]
+    assert story.frame(evidence).after[0].words == "Find out what set learning_rate to 0.3 at update 40."
+
+
+def test_a_schedule_is_no_change(tmp_path: Path) -> None:
+    assert told(tmp_path / "run", spiked)[1].settings == ()
+
+
+def test_what_left_its_range_before_the_trouble_is_named_with_that_range(tmp_path: Path) -> None:
+    def ahead(update: int, rows: Rows) -> None:
+        spiked(update, rows)
+        if update >= 38:
+            rows["updates"][0]["advantage_std"] = 40.0
+
+    (one,) = told(tmp_path / "run", ahead)[1].departures
+    assert one.told == "advantage_std 40 at update 38 (1 before)"
+
+
+def test_when_nothing_left_its_range_that_is_said(tmp_path: Path) -> None:
+    began = told(tmp_path / "run", spiked)[1]
+    assert began.told == ["In the 5 updates before it nothing recorded left its usual range."]
+    assert began.usual is not None
+    assert began.usual[1] < 0.05
+
+
+def test_where_nan_came_in_is_told_in_the_order_of_an_update(tmp_path: Path) -> None:
+    def broken(update: int, rows: Rows) -> None:
+        if update == 30:
+            names = ("episode_return_mean", "return_mean", "advantage_mean", "value_loss")
+            rows["updates"][0] |= dict.fromkeys(names, NAN) | {"nonfinite_sources": "value_loss: 1"}
+
+    began = told(tmp_path / "run", broken)[1]
+    assert began.broken == ("episode returns", "returns", "advantages", "value loss")
+    assert "predicted values" in began.sound
+
+
+def test_a_trouble_in_the_first_update_has_no_past(tmp_path: Path) -> None:
+    def at_once(update: int, rows: Rows) -> None:
+        if update == 0:
+            rows["updates"][0] |= {"kl_k3": 2.0}
+
+    began = told(tmp_path / "run", at_once, 3)[1]
+    assert (began.searched, began.usual, began.told) == (0, None, [])
