@@ -13,6 +13,7 @@ import typer
 
 from esper_analyze.commands.backtest import backtest
 from esper_analyze.commands.compact import compact
+from esper_analyze.commands.compare import compare
 from esper_analyze.commands.drift import drift
 from esper_analyze.commands.heads import heads
 from esper_analyze.commands.layers import layers
@@ -42,7 +43,7 @@ _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS)
 app = typer.Typer(
     name="esper-analyze",
     help="Reads PPO runs that `recorder` wrote: list them, report what went wrong and why, replay the anomaly "
-    "detector with other thresholds, query with SQL.\n\n"
+    "detector with other thresholds, compare runs, query with SQL.\n\n"
     "Example: esper-analyze report sample_runs/runs/one_update_collapse",
     epilog="Exit codes: 0 fine, 1 findings at or above --fail-on, 2 wrong use, 3 data damaged or incomplete, "
     "70 internal error.",
@@ -71,7 +72,7 @@ def _options(
     pass
 
 
-for command in (ls, report, replay, backtest, sql, verify, repair, compact, schema, rules, watch):
+for command in (ls, report, compare, replay, backtest, sql, verify, repair, compact, schema, rules, watch):
     app.command()(command)
 for question in (timeline, drift, heads, layers, lstm, seeds, transitions):
     app.command()(question)
