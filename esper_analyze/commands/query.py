@@ -202,6 +202,10 @@ def _explained(watch: Watch, query: str) -> Iterator[None]:
         raise UsageError(
             f"the result holds a value that Python cannot hold ({error})", hint="cast it to text: x::varchar"
         ) from error
+    except RuntimeError as error:
+        if "interrupted" not in str(error).lower():
+            raise
+        raise KeyboardInterrupt from error  # what DuckDB makes of Ctrl-C
     except (duckdb.Error, UnicodeDecodeError, UnicodeEncodeError) as error:
         if watch.late:
             raise watch.too_long() from error
