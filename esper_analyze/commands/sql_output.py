@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
 from esper_analyze.errors import UsageError
-from esper_analyze.terminal import escaped, say, show_table
+from esper_analyze.terminal import escaped, path_words, say, show_table
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -44,7 +44,7 @@ class Format(StrEnum):
 
 
 def write_answer(session: Session, query: str, shape: Format, *, out: Path | None = None, limit: int = 100) -> None:
-    """Write what ``query`` finds to stdout, or to the file ``out``, which is complete or not there at all.
+    """Write what ``query`` finds to stdout; or to the file ``out``, whole or not at all, and its name to stdout.
 
     ``limit`` rows of a table are shown, 0: all. Raises ``UsageError`` for a query or a file that cannot be.
     """
@@ -53,13 +53,14 @@ def write_answer(session: Session, query: str, shape: Format, *, out: Path | Non
             raise UsageError("Parquet is no text for a terminal or a pipe", hint="add --out FILE")
         with _whole(out) as path:
             _write_parquet(session, query, path)
-        return
-    with session.answer(query) as found:
-        if out is None:
-            _write_text(found, shape, sys.stdout, limit)
-            return
-        with _whole(out) as path, path.open("w", encoding="utf-8", newline="") as sink:
-            _write_text(found, Format.CSV if shape is Format.TABLE else shape, sink, limit)
+    else:
+        with session.answer(query) as found:
+            if out is None:
+                _write_text(found, shape, sys.stdout, limit)
+                return
+            with _whole(out) as path, path.open("w", encoding="utf-8", newline="") as sink:
+                _write_text(found, Format.CSV if shape is Format.TABLE else shape, sink, limit)
+    sys.stdout.write(f"{path_words(out)}\n")
 
 
 def _write_text(found: Answer, shape: Format, sink: TextIO, limit: int) -> None:

@@ -144,7 +144,10 @@ def partings(found: SideBySide) -> tuple[tuple[str, ...], list[tuple[str, ...]]]
 
 def _once(leavings: Sequence[Left]) -> list[Left]:
     """Return one parting for each metric: of two runs both lie beyond the other."""
-    return list({one.compared.name: one for one in reversed(leavings)}.values())[::-1]
+    found: dict[str, Left] = {}
+    for one in leavings:
+        found.setdefault(one.compared.name, one)
+    return list(found.values())
 
 
 def _row(found: SideBySide, left: Left) -> tuple[str, ...]:

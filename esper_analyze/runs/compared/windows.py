@@ -22,6 +22,8 @@ def reach(updates: int) -> tuple[Ints, Ints]:
 def windowed_least(values: Floats) -> Floats:
     """Return the least finite value of each row [runs, updates] within ``reach``; +Inf where there is none.
 
+    Before a row's first finite value and after its last there is none either.
+
     Every window is covered by two stretches whose lengths are powers of two (a sparse table, one level at a time).
     """
     first, last = reach(values.shape[1])
@@ -32,7 +34,9 @@ def windowed_least(values: Floats) -> Floats:
         at = level == step
         found[:, at] = np.minimum(table[:, first[at]], table[:, last[at] - (1 << step) + 1])
         table = np.minimum(table[:, : -(1 << step)], table[:, 1 << step :])
-    return found
+    finite = np.isfinite(values)
+    going_on = np.logical_or.accumulate(finite, axis=1) & np.logical_or.accumulate(finite[:, ::-1], axis=1)[:, ::-1]
+    return np.where(going_on, found, np.inf)
 
 
 def of_others(values: Floats, place: Ints) -> Floats:
