@@ -6,13 +6,14 @@ import errno
 import io
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Annotated
 
 import typer
 
 from esper_analyze.commands.backtest import backtest
 from esper_analyze.commands.compact import compact
+from esper_analyze.commands.compare import compare
 from esper_analyze.commands.drift import drift
 from esper_analyze.commands.export import export
 from esper_analyze.commands.heads import heads
@@ -44,7 +45,7 @@ _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS)
 app = typer.Typer(
     name="esper-analyze",
     help="Reads PPO runs that `recorder` wrote: list them, report what went wrong and why, replay the anomaly "
-    "detector with other thresholds, query with SQL.\n\n"
+    "detector with other thresholds, compare runs, query with SQL.\n\n"
     "Example: esper-analyze report sample_runs/runs/one_update_collapse",
     epilog="Exit codes: 0 fine, 1 findings at or above --fail-on, 2 wrong use, 3 data damaged or incomplete, "
     "70 internal error.",
@@ -73,11 +74,31 @@ def _options(
     pass
 
 
-for command in (ls, report, replay, backtest, sql, verify, repair, compact, export, schema, rules, watch):
-    app.command()(command)
-for question in (timeline, drift, heads, layers, lstm, seeds, transitions):
-    app.command()(question)
-app.command("import")(import_run)  # the word is taken in Python
+_COMMANDS: tuple[tuple[Callable[..., None], str], ...] = (
+    (ls, "List the runs below a directory."),
+    (report, "Write a page: what went wrong first, when, why, what next."),
+    (watch, "Follow a run in the terminal while it grows."),
+    (compare, "Say where runs part, in which metric, and how settings differ."),
+    (replay, "Run the detector again, as recorded or with other thresholds."),
+    (backtest, "Score rules and settings on labelled runs."),
+    (timeline, "When was there trouble, when did the recorder look closer?"),
+    (drift, "Which gradients moved away from what they were used to?"),
+    (heads, "What does each head learn, and is its zero explained?"),
+    (layers, "Which layer went bad first, and how do gradients flow?"),
+    (lstm, "Is the recurrent state sound?"),
+    (seeds, "Which seeds pass the quality gate, which are in trouble?"),
+    (transitions, "Which samples moved furthest from the old policy?"),
+    (sql, "Ask runs with SQL: one query, a pipe of them, or a prompt."),
+    (import_run, "Make a run of what another tool recorded."),
+    (export, "Write a run for other tools: TensorBoard, CSV, JSON, Parquet."),
+    (verify, "Check runs down to the last cell."),
+    (repair, "Repair a run after a crash; nothing is deleted."),
+    (compact, "Join many small shards into few."),
+    (schema, "Print every table and column, with unit and meaning."),
+    (rules, "Print every rule: meaning, thresholds, examples."),
+)
+for _command, _short in _COMMANDS:
+    app.command(_command.__name__.removesuffix("_run"), short_help=_short)(_command)  # "import" is taken in Python
 
 
 def main() -> None:

@@ -1,20 +1,30 @@
-"""Run one SQL query over a run, locked in and stopped after a time."""
+"""Run SQL queries over runs, one after the other, each locked in and stopped after a time."""
 
 from __future__ import annotations
 
 import re
+import shutil
+import tempfile
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
 
 import duckdb
 
-from esper_analyze.commands.sql_limits import Watch
+from esper_analyze.commands.sql_limits import Watch, resident
 from esper_analyze.errors import UsageError
-from esper_analyze.runs.run import Run
+from esper_analyze.runs.sandbox import sandbox
 from esper_analyze.schema import TABLES
+from esper_analyze.schema.macros import MACROS
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from esper_analyze.runs.run import Run
 
 _PIECE = 2048
 LONGEST_TEXT = 1 << 24
@@ -31,22 +41,96 @@ class Answer:
     rows: Iterator[tuple[Any, ...]]
 
 
-@contextmanager
-def answer(run: Run, query: str, *, timeout: float, memory: int) -> Iterator[Answer]:
-    """Give what ``query`` finds in the tables of ``run``, within ``timeout`` seconds and ``memory`` bytes.
+class Session:
+    """Queries over the same labelled ``runs``; tables are loaded when a query first names them.
 
-    Only tables whose name occurs in the query are loaded (all, when none does). Raises ``UsageError`` for what is no
-    query and for whatever DuckDB objects to, in the body too; what cannot be stopped otherwise ends the process.
+    Each query has ``timeout`` seconds and ``memory`` bytes, and what it changes in its copy of the tables is undone.
     """
-    named = [table.name for table in TABLES if re.search(rf"\b{table.name}\b", query, re.IGNORECASE)]
-    with Watch(timeout, memory) as watch, _explained(watch):
-        asked = _only_query(query)
-        with run.sandbox(named or None, memory=memory, spill=watch.spill) as connection:
-            if asked:
-                with watch.timed(connection.interrupt):
-                    connection.execute(query)
-            columns = tuple(str(column[0]) for column in (connection.description or ()) if asked)
-            yield Answer(columns, _rows(connection, watch) if columns else iter(()))
+
+    def __init__(self, runs: Sequence[tuple[str, Run]], *, timeout: float, memory: int, attempts: bool) -> None:
+        self.runs, self.timeout, self.memory, self.attempts = runs, timeout, memory, attempts
+        self._held = resident()
+        self._spill = Path()
+        self._loaded: frozenset[str] = frozenset()
+        self._connection: duckdb.DuckDBPyConnection | None = None
+
+    def __enter__(self) -> Session:
+        self._spill = Path(tempfile.mkdtemp(prefix="esper-analyze-"))
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._connection is not None:
+            self._connection.close()
+        shutil.rmtree(self._spill, ignore_errors=True)
+
+    @contextmanager
+    def answer(self, query: str) -> Iterator[Answer]:
+        """Give what ``query`` finds, row by row.
+
+        Raises ``UsageError`` for what is no query and for whatever DuckDB objects to, in the body too; what cannot be
+        stopped otherwise ends the process.
+        """
+        with self._asked(query) as (connection, watch):
+            with watch.timed(connection.interrupt):
+                connection.execute(query)
+            columns = tuple(str(column[0]) for column in connection.description or ())
+            yield Answer(columns, _rows(connection, watch))
+
+    @contextmanager
+    def arrow(self, query: str) -> Iterator[tuple[pa.Schema, Iterator[pa.RecordBatch]]]:
+        """Give what ``query`` finds as Arrow batches, as ``answer`` does."""
+        with self._asked(query) as (connection, watch):
+            with watch.timed(connection.interrupt):
+                found = connection.sql(query)
+                reader = None if found is None else found.to_arrow_reader(_PIECE)
+            if reader is None:
+                raise UsageError("this query has no rows to write", hint="begin with SELECT, FROM or WITH")
+            yield reader.schema, _batches(reader, connection, watch)
+
+    @contextmanager
+    def _asked(self, query: str) -> Iterator[tuple[duckdb.DuckDBPyConnection, Watch]]:
+        with (
+            Watch(self.timeout, self.memory, held=self._held, spill=self._spill) as watch,
+            _explained(watch, query),
+        ):
+            _check_statement(query)
+            connection = self._connected(query)
+            connection.begin()
+            try:
+                yield connection, watch
+            finally:
+                _undo(connection)
+
+    def _connected(self, query: str) -> duckdb.DuckDBPyConnection:
+        """Return a connection that has every table ``query`` names; a locked one can load no more."""
+        needed = tables_of(query)
+        if self._connection is None or not needed <= self._loaded:
+            if self._connection is not None:
+                self._connection.close()
+                self._connection = None
+            needed |= self._loaded
+            self._connection = sandbox(
+                self.runs, sorted(needed), memory=self.memory, spill=self._spill, attempts=self.attempts
+            )
+            self._loaded = needed
+        return self._connection
+
+
+def tables_of(query: str) -> frozenset[str]:
+    """Return the tables that ``query`` may need: those it names, itself or by a macro; all when it names none."""
+    words = set(re.findall(r"\w+", query.lower()))
+    named = {table.name for table in TABLES if table.name in words}
+    named |= {table for macro in MACROS if macro.name in words for table in macro.tables}
+    return frozenset(named or (table.name for table in TABLES))
+
+
+def _undo(connection: duckdb.DuckDBPyConnection) -> None:
+    try:
+        connection.rollback()
+    except duckdb.Error:  # what failed may have ended its transaction already
+        return
 
 
 def _rows(connection: duckdb.DuckDBPyConnection, watch: Watch) -> Iterator[tuple[Any, ...]]:
@@ -61,6 +145,20 @@ def _rows(connection: duckdb.DuckDBPyConnection, watch: Watch) -> Iterator[tuple
         watch.use(time.thread_time() - began)  # who reads the output slowly uses nothing up
 
 
+def _batches(
+    reader: pa.RecordBatchReader, connection: duckdb.DuckDBPyConnection, watch: Watch
+) -> Iterator[pa.RecordBatch]:
+    while True:
+        try:
+            with watch.timed(connection.interrupt):
+                batch = reader.read_next_batch()
+        except StopIteration:
+            return
+        began = time.thread_time()
+        yield batch
+        watch.use(time.thread_time() - began)
+
+
 def _check_lengths(rows: Iterable[tuple[Any, ...]]) -> None:
     longest = max((len(cell) for row in rows for cell in row if isinstance(cell, (str, bytes))), default=0)
     if longest > LONGEST_TEXT:
@@ -70,17 +168,18 @@ def _check_lengths(rows: Iterable[tuple[Any, ...]]) -> None:
         )
 
 
-def _only_query(query: str) -> bool:
-    """Return whether there is a statement at all. Raises ``UsageError`` for several, or one that changes something."""
+def _check_statement(query: str) -> None:
+    """Raise ``UsageError`` for no statement, for several, and for one that changes something."""
     kinds = [_kind(statement) for statement in duckdb.extract_statements(query)]
+    if not kinds:
+        raise UsageError("the query is empty", hint='write one: "from by_phase()" is a beginning')
     if len(kinds) > 1:
         raise UsageError(f"sql answers one query, these are {len(kinds)} statements", hint="give one after the other")
-    if kinds and kinds[0] not in _ASKING:
+    if kinds[0] not in _ASKING:
         raise UsageError(
             f"sql only answers queries, and this is {kinds[0]}",
             hint="begin with SELECT, FROM, WITH, PIVOT, DESCRIBE, SUMMARIZE, SHOW or EXPLAIN",
         )
-    return bool(kinds)
 
 
 def _kind(statement: duckdb.Statement) -> str:
@@ -91,7 +190,7 @@ def _kind(statement: duckdb.Statement) -> str:
 
 
 @contextmanager
-def _explained(watch: Watch) -> Iterator[None]:
+def _explained(watch: Watch, query: str) -> Iterator[None]:
     """Turn what DuckDB raises into one sentence."""
     try:
         yield
@@ -103,10 +202,14 @@ def _explained(watch: Watch) -> Iterator[None]:
         raise UsageError(
             f"the result holds a value that Python cannot hold ({error})", hint="cast it to text: x::varchar"
         ) from error
+    except RuntimeError as error:
+        if "interrupted" not in str(error).lower():
+            raise
+        raise KeyboardInterrupt from error  # what DuckDB makes of Ctrl-C
     except (duckdb.Error, UnicodeDecodeError, UnicodeEncodeError) as error:
         if watch.late:
             raise watch.too_long() from error
-        raise UsageError(f"the query failed: {_sentence(error)}", hint=_hint(error)) from error
+        raise UsageError(f"the query failed: {_sentence(error)}", hint=_hint(error, query)) from error
 
 
 def _sentence(error: Exception) -> str:
@@ -116,7 +219,10 @@ def _sentence(error: Exception) -> str:
     return " ".join(told[:3]).rstrip(".")
 
 
-def _hint(error: Exception) -> str:
+def _hint(error: Exception, query: str) -> str:
     if isinstance(error, duckdb.CatalogException):
         return f"the tables are {', '.join(table.name for table in TABLES)}"
+    first = query.split(maxsplit=1)[0]
+    if isinstance(error, duckdb.ParserException) and "/" in first:
+        return f"is {first} meant to be a run? there is no such directory"
     return "`esper-analyze schema` names every table and column"

@@ -1,25 +1,45 @@
-"""``esper-analyze sql``: one query over a run's tables, in a database that can touch nothing else."""
+"""``esper-analyze sql``: queries over the tables of runs, in a database that can touch nothing else."""
 
 from __future__ import annotations
 
-import csv
+import os
 import sys
-from collections.abc import Iterable, Iterator, Sequence
-from itertools import chain, islice
-from typing import Annotated
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from esper_analyze.commands.options import AllAttempts, Json, RunPath, SkipBroken, tell_left_out
-from esper_analyze.errors import UsageError
-from esper_analyze.terminal import escaped, say, show_table
+from esper_analyze.commands.options import AllAttempts, Json, SkipBroken, tell_left_out
+from esper_analyze.commands.sql_output import Format, write_answer
+from esper_analyze.commands.sql_statements import statements, told
+from esper_analyze.errors import EsperError, UsageError
+from esper_analyze.terminal import say, tell
 
-Query = Annotated[str, typer.Argument(metavar="QUERY", help="DuckDB SQL; `esper-analyze schema` names the columns.")]
+if TYPE_CHECKING:
+    from esper_analyze.commands.query import Session
+    from esper_analyze.runs.run import Run
+
+Given = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="RUN… [QUERY]",
+        help="Runs, directories that hold runs, or patterns; then DuckDB SQL. Without a query: a prompt, or what a "
+        "pipe says.",
+    ),
+]
+_QUERY_SIGNS = " \t\n\r;("
 
 
 def sql(
-    run_path: RunPath,
-    query: Query,
+    given: Given,
+    shape: Annotated[
+        Format | None,
+        typer.Option("--format", help="How to write it; default: a table, or what FILE ends with."),
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", metavar="FILE", help="Write to this file, whole or not at all.")
+    ] = None,
     as_json: Json = False,
     as_csv: Annotated[bool, typer.Option("--csv", help="CSV on stdout; null is an empty cell, NaN is nan.")] = False,
     limit: Annotated[int, typer.Option(min=0, help="Rows shown in the table, 0 for all.")] = 100,
@@ -28,49 +48,112 @@ def sql(
     skip_broken: SkipBroken = False,
     all_attempts: AllAttempts = False,
 ) -> None:
-    """Query a run with SQL: each recorded table is a table. The query can read and write nothing else.
+    """Query runs with SQL: each recorded table is a table, with the run's name in its first column, run.
 
-    In SQL, NaN is larger than every number: write `where isfinite(x)`.
+    Beside the tables there are macros for the usual questions: `from first_fired()`; without a query, in a terminal,
+    there is a prompt that lists them (.examples), completes names and remembers. Queries from a pipe run one by one.
+    The query can read and write nothing else.
+
+    In SQL, NaN is larger than every number: write `where isfinite(x)`. Null is what was not measured: NULL in a table,
+    an empty cell in CSV, null in JSON and Parquet; NaN is nan, in JSON the text "NaN". Join tables of several runs
+    by (run, rank, update). With --all-attempts each table has a column attempt, too.
 
     Example: esper-analyze sql RUN "SELECT update, kl_k3 FROM updates WHERE kl_k3 > 0.1"
+
+    Example: esper-analyze sql runs/ "from learnable_by_phase()" --out phases.parquet
     """
-    from esper_analyze.commands.query import answer
-    from esper_analyze.runs.run import open_run
+    paths, query = split(given)
+    chosen = _format(shape, out, as_json=as_json, as_csv=as_csv)
+    runs = _opened(paths, skip_broken=skip_broken, all_attempts=all_attempts)
+    from esper_analyze.commands.query import Session
 
-    if as_json and as_csv:
-        raise UsageError("--json and --csv exclude each other", hint="give one of them")
-    run = open_run(run_path, skip_broken=skip_broken, all_attempts=all_attempts)
-    tell_left_out(run)
-    with answer(run, query, timeout=timeout, memory=int(memory * 1e9)) as result:
-        if as_json:
-            _write_json(result.columns, result.rows)
-        elif as_csv:
-            csv.writer(sys.stdout, lineterminator="\n").writerows(chain([result.columns], result.rows))
+    with Session(runs, timeout=timeout, memory=int(memory * 1e9), attempts=all_attempts) as session:
+        if query is not None:
+            write_answer(session, query, chosen, out=out, limit=limit)
+        elif sys.stdin.isatty():
+            _refuse_out(out)
+            from esper_analyze.commands.sql_prompt import prompt
+
+            prompt(session, chosen, limit)
         else:
-            _show(result.columns, result.rows, limit)
+            _piped(session, chosen, out, limit)
 
 
-def _write_json(columns: Sequence[str], rows: Iterable[tuple[object, ...]]) -> None:
-    """Write an array of objects, one row after the other: what does not fit in memory may yet fit down a pipe."""
-    from esper_analyze.strict_json import strict_json
-
-    before = "[\n "
-    for row in rows:
-        sys.stdout.write(before + strict_json(dict(zip(columns, row, strict=True))).rstrip("\n").replace("\n", "\n "))
-        before = ",\n "
-    sys.stdout.write("[]\n" if before.startswith("[") else "\n]\n")
-
-
-def _show(columns: Sequence[str], rows: Iterator[tuple[object, ...]], limit: int) -> None:
-    shown = list(islice(rows, limit or None))
-    more = sum(1 for _ in rows)
-    numbers = [name for k, name in enumerate(columns) if shown and isinstance(shown[0][k], (int, float))]
-    show_table([escaped(name) for name in columns], [[_cell(value) for value in row] for row in shown], right=numbers)
-    if more:
-        say(f"{more} of {len(shown) + more} rows are not shown: use --limit 0, --json or --csv")
+def split(given: Sequence[str]) -> tuple[list[Path], str | None]:
+    """Return the runs and the query: the last argument, when it is no path and reads like one."""
+    last = given[-1]
+    reads = not last.strip() or any(sign in last for sign in _QUERY_SIGNS)
+    if os.path.exists(last) or not reads:  # noqa: PTH110 - a text too long for a path is no error here
+        return [Path(one) for one in given], None
+    if len(given) == 1:
+        raise UsageError("no run is given, only a query", hint='esper-analyze sql RUN "QUERY"')
+    return [Path(one) for one in given[:-1]], last
 
 
-def _cell(value: object) -> str:
-    if value is None:
-        return "NULL"
-    return f"{value:.6g}" if isinstance(value, float) else escaped(value)
+def _format(shape: Format | None, out: Path | None, *, as_json: bool, as_csv: bool) -> Format:
+    named = {"--json": as_json, "--csv": as_csv, "--format": shape is not None}
+    chosen = [name for name, is_given in named.items() if is_given]
+    if len(chosen) > 1:
+        raise UsageError(f"{' and '.join(chosen)} exclude each other", hint="give one of them")
+    if shape is not None:
+        return shape
+    if as_json or as_csv:
+        return Format.JSON if as_json else Format.CSV
+    if out is None:
+        return Format.TABLE
+    ending = out.suffix[1:].lower()
+    if ending not in tuple(Format) or ending == Format.TABLE:
+        raise UsageError(
+            f"{out} does not say by its ending how to write it", hint="add --format csv|json|jsonl|parquet"
+        )
+    return Format(ending)
+
+
+def _opened(paths: Sequence[Path], *, skip_broken: bool, all_attempts: bool) -> tuple[tuple[str, Run], ...]:
+    from esper_analyze.runs.fleet import open_fleet
+
+    fleet = open_fleet(paths, skip_broken=skip_broken, all_attempts=all_attempts)
+    for error in fleet.unopened:
+        say(f"esper-analyze: warning: left out: {error.message}")
+    for _, run in fleet.runs:
+        tell_left_out(run)
+    if not fleet.runs:
+        raise UsageError("none of these runs can be opened", hint="`esper-analyze verify` says what is wrong with them")
+    return fleet.runs
+
+
+def _refuse_out(out: Path | None) -> None:
+    if out is not None:
+        raise UsageError("--out needs a query", hint='give it as the last argument: sql RUN "QUERY" --out FILE')
+
+
+def _piped(session: Session, shape: Format, out: Path | None, limit: int) -> None:
+    """Run what a pipe says, one after the other; what fails is told and hides no other, exit 2 in the end."""
+    asked = list(statements(sys.stdin.read()))
+    if not asked:
+        raise UsageError("no query is given, and stdin says nothing", hint='esper-analyze sql RUN "QUERY"')
+    if out is not None and len(asked) > 1:
+        raise UsageError(f"--out takes one query, these are {len(asked)}", hint="give one after the other")
+    worst = 0
+    for place, one in enumerate(asked):
+        try:
+            if place and shape is not Format.JSONL:
+                sys.stdout.write("\n")
+            if not run_one(session, one, shape, out, limit):
+                return
+            sys.stdout.flush()
+        except EsperError as error:
+            tell(error)
+            worst = max(worst, error.exit_code)
+    if worst:
+        raise typer.Exit(worst)
+
+
+def run_one(session: Session, text: str, shape: Format, out: Path | None, limit: int) -> bool:
+    """Run one statement or dot command and write what comes of it; return whether to go on."""
+    if not text.startswith("."):
+        write_answer(session, text, shape, out=out, limit=limit)
+        return True
+    said = told(text)
+    sys.stdout.write(said or "")
+    return said is not None

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -30,21 +29,20 @@ _STATM = Path("/proc/self/statm")
 class Watch:
     """Watches the whole process from ``__enter__`` on: its memory always, its time within ``timed``.
 
-    ``spill`` is an empty directory for what does not fit in memory; it goes whatever happens.
+    ``held`` are the bytes that the process had before all queries. Before the process is ended from here, ``spill``,
+    the directory of what does not fit in memory, is taken away.
     """
 
-    def __init__(self, seconds: float, memory: int) -> None:
+    def __init__(self, seconds: float, memory: int, *, held: int, spill: Path) -> None:
         self.seconds, self.memory = seconds, memory
-        self.spill = Path()
+        self.spill = spill
         self.late = False
         self._used = 0.0
-        self._most = 0
+        self._most = memory + max(PROGRAM, held)
         self._interrupt: Callable[[], None] | None = None
         self._done = threading.Event()
 
     def __enter__(self) -> Watch:
-        self._most = self.memory + max(PROGRAM, _resident())
-        self.spill = Path(tempfile.mkdtemp(prefix="esper-analyze-"))
         threading.Thread(target=self._run, daemon=True).start()
         return self
 
@@ -52,7 +50,6 @@ class Watch:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._done.set()
-        shutil.rmtree(self.spill, ignore_errors=True)
 
     @contextmanager
     def timed(self, interrupt: Callable[[], None]) -> Iterator[None]:
@@ -81,13 +78,13 @@ class Watch:
         )
 
     def _run(self) -> None:
-        before, held = time.monotonic(), _resident()
+        before, held = time.monotonic(), resident()
         while not self._done.wait(_TICK):
             now = time.monotonic()
             interrupt = self._interrupt
             self._used += now - before if interrupt is not None else 0.0
             before = now
-            last, held = held, _resident()
+            last, held = held, resident()
             if held + max(held - last, 0) > self._most:  # by the next look it would be there
                 self._end(self.too_large())
             if interrupt is None or self._used < self.seconds:
@@ -103,7 +100,7 @@ class Watch:
         os._exit(error.exit_code)
 
 
-def _resident() -> int:
+def resident() -> int:
     """Return the bytes of memory that the process has, 0 where the system does not tell."""
     try:
         return int(_STATM.read_text(encoding="ascii").split()[1]) * os.sysconf("SC_PAGE_SIZE")

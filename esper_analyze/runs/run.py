@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from esper_analyze.errors import DamagedError, UsageError
-from esper_analyze.runs.blame import undecodable
 from esper_analyze.runs.footer import has_float_statistics, newer_schema
 from esper_analyze.runs.part import ATTEMPT, Part
 from esper_analyze.runs.shards import Attempt, Broken, find_attempts
@@ -141,22 +140,25 @@ class Run:
         """Return the paths of the sound shards of ``table`` that readers see."""
         return [str(part.path) for part in self.parts(table) if part.path is not None]
 
-    def _select(self, connection: duckdb.DuckDBPyConnection, table: Table, *, view: bool) -> str:
-        """Return a SELECT over all rows of ``table``; what is only logged is registered with ``connection``.
+    def rows_query(
+        self, connection: duckdb.DuckDBPyConnection, table: Table, *, view: bool = False, held_as: str = ""
+    ) -> tuple[str, list[str]]:
+        """Return a SELECT over all rows of ``table``, and what was registered with ``connection`` for it.
 
-        So are, for a ``view``, the rows of a foreign shard that DuckDB would filter wrongly.
+        What is only logged is registered, and for a ``view`` the rows of a foreign shard that DuckDB would filter
+        wrongly. ``held_as`` begins their names.
         """
         shards: dict[tuple[int | None, str], list[str]] = {}
         tails = []
         for number, part in enumerate(self.parts(table.name)):
             if part.path is None or (view and has_float_statistics(part.path)):
-                name = _held_name(table, number)
+                name = f"{held_as}rows of {table.name} in memory, part {number}"
                 connection.register(name, part.read(table.names))
                 tails.append((name, None))
             else:
                 shards.setdefault((part.until, part.mark), []).append(str(part.path))
         listed = [(files, until, shapes(table)[mark].sources) for (until, mark), files in shards.items()]
-        return select_rows(table, listed, tails)
+        return select_rows(table, listed, tails), [name for name, _ in tails]
 
     def connection(self) -> duckdb.DuckDBPyConnection:
         """Return an in-memory DuckDB connection with one view per declared table."""
@@ -164,9 +166,8 @@ class Run:
 
         connection = duckdb.connect(":memory:")
         for table in TABLES:
-            connection.execute(
-                f"create view {quote_identifier(table.name)} as {self._select(connection, table, view=True)}"
-            )
+            query, _ = self.rows_query(connection, table, view=True)
+            connection.execute(f"create view {quote_identifier(table.name)} as {query}")
         return connection
 
     def sandbox(
@@ -177,34 +178,10 @@ class Run:
         threads: int = 2,
         spill: Path | None = None,
     ) -> duckdb.DuckDBPyConnection:
-        """Return a locked DuckDB connection with the run's tables loaded, that can touch nothing else.
+        """Return a locked DuckDB connection with the run's tables loaded, see ``esper_analyze.runs.sandbox``."""
+        from esper_analyze.runs.sandbox import sandbox
 
-        ``tables`` are the ones to load (default: all). Loading comes first, then external access, extensions
-        and settings are shut for good. ``memory`` are the bytes that DuckDB may take; ``spill`` is a directory for
-        what does not fit in them, without one such a query fails.
-        """
-        import duckdb
-
-        settings: dict[str, str | bool | int | float | list[str]] = {
-            "memory_limit": f"{memory * 4 // 5 // 10**6}MB",  # the rest is for what DuckDB does not count
-            "threads": threads,
-            "temp_directory": "" if spill is None else str(spill),
-            "python_enable_replacements": False,
-            "autoinstall_known_extensions": False,
-            "autoload_known_extensions": False,
-        }
-        connection = duckdb.connect(":memory:", config=settings)
-        for table in TABLES:
-            if tables is None or table.name in tables:
-                query = self._select(connection, table, view=False)
-                with undecodable(connection, self.files(table.name)):
-                    connection.execute(f"create table {quote_identifier(table.name)} as {query}")
-                for number, part in enumerate(self.parts(table.name)):
-                    if part.path is None:
-                        connection.unregister(_held_name(table, number))
-        connection.execute("set enable_external_access = false")
-        connection.execute("set lock_configuration = true")
-        return connection
+        return sandbox([(self.path.name, self)], tables, memory=memory, threads=threads, spill=spill)
 
     def frame(self, table: str, columns: Sequence[str] | None = None) -> polars.DataFrame:
         """Return ``table`` as a polars frame ordered by rank and sequence; typed and empty when nothing is recorded.
@@ -232,11 +209,6 @@ class Run:
 def _in_memory(table: Table, rows: pa.Table, attempt: Attempt) -> Part:
     updates = rows["update"].to_pylist()
     return Part(table, None, rows, min(updates), max(updates), attempt)
-
-
-def _held_name(table: Table, number: int) -> str:
-    """Return the name under which rows in memory are registered with a connection."""
-    return f"rows of {table.name} in memory, part {number}"
 
 
 def open_run(path: Path | str, *, skip_broken: bool = False, all_attempts: bool = False) -> Run:

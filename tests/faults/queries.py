@@ -71,6 +71,7 @@ HOSTILE = (
     "pragma memory_limit = '1TB'",
     "call enable_logging(storage = 'file', storage_config = {{'path': '{here}/logs'}})",
     "pragma profiling_output = '{here}/profile'",
+    "/* nothing */",
 )
 """Each is to be refused."""
 HARMLESS = (
@@ -80,7 +81,7 @@ HARMLESS = (
     "with gone as (delete from updates returning *) select count(*) from gone",
     "pivot updates on status using count(*)",
     "summarize updates",
-    "/* nothing */",
+    "from first_fired()",
     "show tables",
 )
 """Each may be answered: it touches nothing but the query's own copy."""

@@ -1,0 +1,128 @@
+"""SQL text cut into statements, and the dot commands beside them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from esper_analyze.errors import UsageError, did_you_mean
+from esper_analyze.schema import BY_NAME as TABLES_BY_NAME
+from esper_analyze.schema import TABLES
+from esper_analyze.schema.column import Column, Kind
+from esper_analyze.schema.macros import BY_NAME as MACROS_BY_NAME
+from esper_analyze.schema.macros import MACROS
+
+_TOKEN = re.compile(
+    r"'(?:[^']|'')*'|\"(?:[^\"]|\"\")*\"|--[^\n]*|/\*.*?\*/|\$(\w*)\$.*?\$\1\$|;|[^;'\"$/-]+|.", re.DOTALL
+)
+_COMMENT = re.compile(r"\s+|--[^\n]*|/\*.*?\*/", re.DOTALL)
+COMMANDS = {
+    ".tables": "the tables and macros",
+    ".schema": "the columns of a table, or what a macro asks: .schema heads",
+    ".examples": "queries to begin with",
+    ".help": "this",
+    ".quit": "leave, as Ctrl-D does",
+}
+_HELP = "A query ends with ; and may go over several lines. NaN is larger than every number: where isfinite(x)."
+_TYPES = {Kind.FLOAT: "double", Kind.INT: "bigint", Kind.BOOL: "boolean", Kind.TEXT: "text", Kind.CHOICE: "text"}
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """A query and what it asks."""
+
+    asks: str
+    query: str
+
+
+EXAMPLES: tuple[Example, ...] = (
+    *(Example(macro.asks, macro.example) for macro in MACROS),
+    Example(
+        "where did KL pass 0.1?",
+        "select run, update, kl_k3, clip_fraction from updates where isfinite(kl_k3) and kl_k3 > 0.1 order by kl_k3",
+    ),
+    Example(
+        "which metrics are null, and which NaN?",
+        "select run, count(*) - count(kl_k3) as kl_null, count(*) filter (isnan(kl_k3)) as kl_nan, "
+        "count(*) - count(explained_variance) as ev_null from updates group by run",
+    ),
+    Example(
+        "how do two heads move together?",
+        "select run, a.head, b.head as other, corr(a.entropy_norm, b.entropy_norm) as correlation from heads a "
+        "join heads b using (run, rank, update) where a.head < b.head and isfinite(a.entropy_norm) "
+        "and isfinite(b.entropy_norm) group by run, a.head, b.head order by correlation desc",
+    ),
+)
+
+
+def statements(text: str) -> Iterator[str]:
+    """Give the statements of ``text``, without their semicolons; a line that begins with a dot is one of its own."""
+    rest = text
+    while rest.strip():
+        begin = rest.lstrip()
+        if begin.startswith("."):
+            line, _, rest = begin.partition("\n")
+            yield line.strip().rstrip(";").strip()
+            continue
+        end = _end(rest)
+        statement = rest[:end].strip()
+        rest = rest[end + 1 :]
+        if _COMMENT.sub("", statement):
+            yield statement
+
+
+def _end(text: str) -> int:
+    """Return where the first semicolon stands that is no part of a text, a name or a comment."""
+    return next((found.start() for found in _TOKEN.finditer(text) if found[0] == ";"), len(text))
+
+
+def complete(text: str) -> bool:
+    """Return whether ``text`` can be run as it is: it ends a statement, is a dot command, or says nothing."""
+    said = text.strip()
+    return not said or said.startswith(".") or _end(said) < len(said)
+
+
+def told(command: str) -> str | None:
+    """Return what a dot command prints, None for the one that leaves. Raises ``UsageError`` for one that is none."""
+    name, _, about = command.partition(" ")
+    if name in (".quit", ".exit"):
+        return None
+    if name == ".tables":
+        return _tables()
+    if name == ".schema":
+        return _schema(about.strip().rstrip(";"))
+    if name == ".examples":
+        return "\n".join(f"-- {one.asks}\n{one.query};\n" for one in EXAMPLES)
+    if name == ".help":
+        own = "\n".join(f"{command:<10} {what}" for command, what in COMMANDS.items())
+        return (
+            f"{own}\nA query ends with ; and may go over several lines. NaN is larger than every number: isfinite(x).\n"
+        )
+    raise UsageError(f"there is no command {name}{did_you_mean(name, COMMANDS)}")
+
+
+def _tables() -> str:
+    wide = max(len(name) for name in (*TABLES_BY_NAME, *MACROS_BY_NAME)) + 4
+    listed = [f"{table.name:<{wide}} {table.meaning}" for table in TABLES]
+    asked = [f"{macro.name + '()':<{wide}} {macro.asks}" for macro in MACROS]
+    return "\n".join([*listed, "", *asked]) + "\n"
+
+
+def _schema(about: str) -> str:
+    if not about:
+        return "\n".join(f"{table.name}({', '.join(('run', *table.names))})" for table in TABLES) + "\n"
+    name = about.removesuffix("()")
+    if name in MACROS_BY_NAME:
+        macro = MACROS_BY_NAME[name]
+        return f"{macro.name}({macro.parameters}): {macro.asks}\n{macro.select}\n"
+    if name not in TABLES_BY_NAME:
+        raise UsageError(f"there is no table {name}{did_you_mean(name, [*TABLES_BY_NAME, *MACROS_BY_NAME])}")
+    lines = ["run text: the run's name", *(_column(column) for column in TABLES_BY_NAME[name].columns)]
+    return "\n".join(lines) + "\n"
+
+
+def _column(column: Column) -> str:
+    unit = f", {column.unit}" if column.unit not in ("", "1") else ""
+    choices = f" ({', '.join(column.choices)})" if column.choices else ""
+    return f"{column.name} {_TYPES[column.kind]}: {column.meaning}{choices}{unit}; null: {column.empty}"

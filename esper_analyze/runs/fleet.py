@@ -1,0 +1,70 @@
+"""Several runs at once: found by directory or pattern, each with a name of its own."""
+
+from __future__ import annotations
+
+import glob
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from esper_analyze.errors import EsperError, UsageError
+from esper_analyze.runs.run import Run, find_runs, identity, open_run
+
+_MAGIC = ("*", "?", "[")
+
+
+@dataclass(frozen=True, slots=True)
+class Fleet:
+    """Opened runs by their labels, and why others could not be opened."""
+
+    runs: tuple[tuple[str, Run], ...]
+    unopened: tuple[EsperError, ...] = ()
+
+
+def open_fleet(paths: Sequence[Path], *, skip_broken: bool = False, all_attempts: bool = False) -> Fleet:
+    """Open every run that ``paths`` name: runs, directories of runs, patterns.
+
+    Raises what ``open_run`` raises; with ``skip_broken`` a run that cannot be opened hides no other.
+    """
+    found = run_paths(paths)
+    opened: list[tuple[str, Run]] = []
+    unopened: list[EsperError] = []
+    for label, path in zip(labels(found), found, strict=True):
+        try:
+            opened.append((label, open_run(path, skip_broken=skip_broken, all_attempts=all_attempts)))
+        except EsperError as error:
+            if not skip_broken or len(found) == 1:
+                raise
+            unopened.append(error)
+    return Fleet(tuple(opened), tuple(unopened))
+
+
+def run_paths(paths: Iterable[Path]) -> list[Path]:
+    """Return the runs that ``paths`` name, each once, in order. Raises ``UsageError`` for one that names none."""
+    found: dict[Path, Path] = {}
+    for path in paths:
+        for one in _runs_of(path):
+            found.setdefault(one.resolve(), one)
+    return list(found.values())
+
+
+def _runs_of(path: Path) -> list[Path]:
+    if not path.exists() and any(sign in str(path) for sign in _MAGIC):
+        matched = [Path(name) for name in sorted(glob.glob(str(path), recursive=True))]  # noqa: PTH207
+        runs = [run for one in matched if one.is_dir() for run in find_runs(one)]
+        if not runs:
+            raise UsageError(f"no recorded run matches {path}", hint="`esper-analyze ls DIR` lists the runs below DIR")
+        return runs
+    runs = find_runs(path) if path.is_dir() else []
+    if not runs:
+        identity(path)  # says what is wrong with it
+    return runs
+
+
+def labels(paths: Sequence[Path]) -> list[str]:
+    """Return a name for each run: its directory's, and as much of what is above as tells it from the others."""
+    parts = [path.resolve().parts for path in paths]
+    depth = 1
+    while depth < max(map(len, parts), default=1) and len({one[-depth:] for one in parts}) < len(parts):
+        depth += 1
+    return ["/".join(one[-depth:]) for one in parts]

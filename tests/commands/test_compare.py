@@ -1,0 +1,190 @@
+"""``compare``: two runs, groups, settings, and input that makes no sense."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.commands.conftest import Command
+from tests.reports.synthetic import Rows, write_run
+
+UPDATES = 40
+Edit = Callable[[int, Rows], None]
+
+
+def other_seed(seed: int, then: Edit | None = None) -> Edit:
+    """Shake what moves, as another seed would; then edit."""
+    noise = np.random.default_rng(seed)
+
+    def edit(update: int, rows: Rows) -> None:
+        for row in (*rows["updates"], *rows["heads"], *rows["groups"]):
+            for name in ("kl_k3", "grad_norm_pre_clip", "grad_norm", "value_loss"):
+                if isinstance(row.get(name), float):
+                    row[name] *= math.exp(0.1 * noise.normal())  # type: ignore[operator]
+        if then is not None:
+            then(update, rows)
+
+    return edit
+
+
+def loud_from(update: int) -> Edit:
+    def edit(now: int, rows: Rows) -> None:
+        if now >= update:
+            rows["updates"][0]["value_loss"] = 1000.0
+
+    return edit
+
+
+@pytest.fixture(scope="session")
+def _seeds(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("seeds")
+    for seed in range(5):
+        write_run(folder / f"seed-{seed}", UPDATES, other_seed(seed), facts={"seeds": {"torch": seed}})
+    write_run(folder / "loud", UPDATES, other_seed(7, loud_from(25)), facts={"seeds": {"torch": 7}})
+    return folder
+
+
+@pytest.fixture
+def seeds(_seeds: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return _seeds
+
+
+def one_sentence(text: str) -> bool:
+    return text.count("\n") == 1 and "Traceback" not in text
+
+
+def test_a_run_and_its_copy_are_the_same_to_the_last_bit(seeds: Path, command: Command, tmp_path: Path) -> None:
+    shutil.copytree(seeds / "seed-0", tmp_path / "copy")
+    said = command("compare", seeds / "seed-0", tmp_path / "copy", "--fail-on-parting", "--no-page")
+    assert (said.code, said.err) == (0, "")
+    assert "the same to the last bit" in said.out
+
+
+def test_a_change_in_one_run_is_found_in_its_update_and_named(command: Command, tmp_path: Path) -> None:
+    for name, edit in (("before", None), ("after", loud_from(25))):
+        write_run(tmp_path / name, UPDATES, edit)
+    said = command("compare", tmp_path / "before", tmp_path / "after", "--no-page")
+    assert said.code == 0
+    assert "before and after part at update 25: Value loss is 1,000 in after" in said.out
+    assert "Up to update 24 they are the same to the last bit" in said.out
+
+
+def test_of_a_group_only_the_faulty_run_leaves_and_the_page_has_all(
+    seeds: Path, command: Command, tmp_path: Path
+) -> None:
+    out = tmp_path / "page"
+    said = command("compare", seeds, "--json", "--out", out, "--fail-on-parting")
+    assert said.code == 1
+    told = json.loads(said.out)
+    assert {run["run"]: run["parts_at"] for run in told["runs"] if run["parts_at"] is not None} == {"loud": 25}
+    assert told["settings"][0]["name"] == "seeds.torch"
+    assert told == json.loads((out / "compare.json").read_text())
+    page = (out / "index.html").read_text()
+    assert not re.search(r"<script|src=|url\((?!#)|https?://(?!www\.w3\.org)", page)
+    assert page.count("<figure") == len(list(out.glob("*.png"))) >= 5
+    assert "1 of 6 runs leaves the others: loud at update 25" in page
+
+
+def test_a_pattern_a_directory_and_a_run_twice_are_each_run_once(seeds: Path, command: Command) -> None:
+    said = command("compare", f"{seeds}/seed-[01]", seeds, seeds / "loud", "--json", "--no-page")
+    assert [run["run"] for run in json.loads(said.out)["runs"]][:3] == ["seed-0", "seed-1", "loud"]
+    assert len(json.loads(said.out)["runs"]) == 6
+
+
+def test_names_that_occur_twice_are_told_apart(seeds: Path, command: Command, tmp_path: Path) -> None:
+    shutil.copytree(seeds / "seed-1", tmp_path / "again" / "seed-0")
+    said = command("compare", seeds / "seed-0", tmp_path / "again" / "seed-0", "--json", "--no-page")
+    assert [run["run"] for run in json.loads(said.out)["runs"]] == [f"{seeds.name}/seed-0", "again/seed-0"]
+
+
+@pytest.mark.parametrize(
+    ("paths", "answer"),
+    [
+        (["SEEDS/seed-0"], "seed-0 is the only run given"),
+        (["SEEDS/seed-0", "SEEDS/seed-0"], "seed-0 is the only run given"),
+        (["SEEDS/seed-0", "EMPTY"], "only seed-0 has a complete update"),
+        (["EMPTY", "OTHER"], "only other has a complete update"),
+        (["SEEDS/seed-0", "OTHER"], "no metric in common"),
+        (["SEEDS/seed-0", "nowhere"], "nowhere does not exist"),
+        (["SEEDS/seed-0", "none-*"], "no recorded run matches none-*"),
+        (["SEEDS/seed-0", "."], ". is not a recorded run"),
+    ],
+)
+def test_odd_input_is_one_sentence(
+    paths: list[str], answer: str, seeds: Path, command: Command, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    folder = tmp_path_factory.mktemp("odd")
+    write_run(folder / "empty", 0)
+    write_run(folder / "other", 5, _nothing_known)
+    given = [
+        path.replace("SEEDS", str(seeds))
+        .replace("EMPTY", str(folder / "empty"))
+        .replace("OTHER", str(folder / "other"))
+        for path in paths
+    ]
+    said = command("compare", *given)
+    assert (said.code, said.out) == (2, "")
+    assert one_sentence(said.err)
+    assert answer in said.err
+
+
+def _nothing_known(_update: int, rows: Rows) -> None:
+    kept = ("update", "status", "level")
+    rows["updates"] = [{name: row[name] for name in kept} for row in rows["updates"]]
+    rows["heads"] = rows["groups"] = rows["lstm"] = rows["episodes"] = []
+
+
+def test_a_damaged_run_is_refused_or_left_out(seeds: Path, command: Command, tmp_path: Path) -> None:
+    shutil.copytree(seeds, tmp_path / "runs")
+    (tmp_path / "runs" / "seed-4" / "run.json").write_text("{")
+    refused = command("compare", tmp_path / "runs")
+    assert refused.code == 3
+    assert one_sentence(refused.err)
+    said = command("compare", tmp_path / "runs", "--skip-broken", "--json", "--no-page")
+    assert said.code == 0
+    assert "left out" in said.err
+    assert len(json.loads(said.out)["runs"]) == 5
+
+
+def test_a_run_of_another_kind_is_compared_in_what_is_common_and_said_to_be_so(
+    seeds: Path, command: Command, tmp_path: Path
+) -> None:
+    def without_heads(_update: int, rows: Rows) -> None:
+        rows["heads"] = rows["lstm"] = []
+
+    write_run(tmp_path / "other", UPDATES, without_heads, facts={"algorithm": "A2C", "heads": {}})
+    said = command("compare", seeds / "seed-0", tmp_path / "other", "--no-page")
+    assert said.code == 0
+    assert "different algorithms or heads" in said.out
+    assert "Not measured in every run" in said.out
+    assert "algorithm: PPO | A2C" in said.out
+
+
+def test_text_from_runs_cannot_steer_terminal_or_page(command: Command, tmp_path: Path) -> None:
+    evil = "<script>x</script>[bold red]x[/] \x1b[31mred\x07 \u202e"
+
+    def rename(_update: int, rows: Rows) -> None:
+        rows["heads"][1] |= {"head": evil}
+
+    write_run(tmp_path / "one", 30, rename, facts={"name": evil, "hyperparameters": {evil: evil}})
+    write_run(tmp_path / "two", 30, rename, facts={"name": evil})
+    said = command("compare", tmp_path / "one", tmp_path / "two", "--out", tmp_path / "page")
+    assert said.code == 0
+    assert said.out.endswith(f"{tmp_path / 'page' / 'index.html'}\n")
+    page = (tmp_path / "page" / "index.html").read_text()
+    assert not {"\x1b", "\x07", "\u202e"} & set(said.out + page)
+    assert "<script" not in page
+
+
+def test_help_teaches(command: Command) -> None:
+    said = command("compare", "--help")
+    assert said.code == 0
+    assert "Example: esper-analyze compare runs/before runs/after" in " ".join(said.out.split())
