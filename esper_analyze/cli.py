@@ -117,14 +117,18 @@ def run(arguments: Sequence[str]) -> int:
     except typer.Exit as done:
         return done.exit_code
     except BrokenPipeError:
-        # The reader of a pipe has had enough; Python would complain again when it flushes at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _let_go_of_stdout()  # the reader of a pipe has had enough
         return OK
     except KeyboardInterrupt:
         return INTERRUPTED
     except BaseException as error:
         return _failed(error)
     return OK
+
+
+def _let_go_of_stdout() -> None:
+    """Let what is left go nowhere: Python would complain again when it flushes at exit."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _invoke(arguments: list[str]) -> None:
@@ -146,6 +150,8 @@ def _failed(error: BaseException) -> int:
     if callable(words):
         return _misused(error, str(words()))
     if isinstance(error, OSError) and error.errno in _FULL:
+        if not error.filename:
+            _let_go_of_stdout()
         where = f" {error.filename}" if error.filename else " the result"
         say(f"esper-analyze: cannot write{where}: {error.strerror} (make room, or write elsewhere)")
         return INTERNAL

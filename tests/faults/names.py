@@ -155,17 +155,22 @@ def _clean(done: Done, what: object) -> Iterator[str]:
         yield f"{what} writes a very long line"
 
 
+_ANCHOR = re.compile(r"#[a-z][a-z0-9_-]*")
+
+
 class _Tags(HTMLParser):
     def __init__(self, page: str) -> None:
         super().__init__()
         self.found: list[str] = []
         self.on: list[str] = []
+        self.outward: list[str] = []
         self.words = ""
         self.feed(page)
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.found.append(tag)
         self.on += [name for name, _ in attrs if name.startswith("on")]
+        self.outward += [f"{value}" for name, value in attrs if name == "href" and not _ANCHOR.fullmatch(value or "")]
         self.on += [name for name, value in attrs if value and "javascript:" in value and name in ("href", "src")]
 
     def handle_data(self, data: str) -> None:
@@ -179,15 +184,17 @@ def _page(outcome: Outcome, run_dir: Path, out: Path) -> Iterator[str]:
     yield from _clean(done, "report")
     if done.code:
         return
-    pictures = {f"{question.name}.png" for question in QUESTIONS}
+    pictures = {f"{question.name}.{form}" for question in QUESTIONS for form in ("png", "svg")}
     files = {path.name for path in out.iterdir()}
-    if strange := files - pictures - {"index.html", "report.json"}:
+    if strange := files - pictures - {"index.html", "report.json", "report.md"}:
         yield f"strange files {strange}"
     told = json.loads((out / "report.json").read_text(encoding="ascii"))
     if missing := set(NAMES) - {finding["subject"] for finding in told["findings"]}:
         yield f"report.json lacks {sorted(name[:40] for name in missing)}"
     if told["info"]["name"] != NAMES[0] + _SURROGATE:
         yield "report.json has another name"
+    if raw := re.findall(r"(?<!\\)<[a-z/!][^>]*>", (out / "report.md").read_text(encoding="utf-8"), re.IGNORECASE):
+        yield f"report.md has {raw[:3]}"
     text = (out / "index.html").read_text(encoding="utf-8")
     yield from _markup(text, "index.html")
     dom = _in_browser(out)
@@ -202,11 +209,10 @@ def _page(outcome: Outcome, run_dir: Path, out: Path) -> Iterator[str]:
 
 def _markup(text: str, what: str) -> Iterator[str]:
     parsed = _Tags(text)
-    allowed = parsed.found.count("a") - len(re.findall(r'<li><a href="#', text))
     if raw := [tag for tag in parsed.found if tag in _TAGS and tag != "a"]:
         yield f"{what} has tags {sorted(set(raw))}"
-    if allowed or parsed.on:
-        yield f"{what} has {allowed} links, handlers {parsed.on[:3]}"
+    if parsed.outward or parsed.on:
+        yield f"{what} has links {parsed.outward[:3]}, handlers {parsed.on[:3]}"
     bad = {f"U+{ord(c):04X}" for c in text if unicodedata.category(c) in _BAD and c not in "\n\t"}
     if bad:
         yield f"{what} has {sorted(bad)}"
