@@ -28,14 +28,14 @@ def text(value: object) -> str:
     return _SPECIAL.sub(r"\\\1", cleaned(value, _LONGEST))
 
 
-def markdown(evidence: Evidence, answers: Sequence[Answer]) -> str:
+def markdown(evidence: Evidence, answers: Sequence[Answer], story: stories.Story) -> str:
     """Return the whole report: narrative, incidents, findings, every figure with its words, the run."""
     identity = identities.frame(evidence.run)
     known = dict(identity.facts)
     blocks = [
         f"# {text(identity.name)}",
         text(f"{identity.subtitle} · {known['updates']} updates · {known['ended']}"),
-        *_story(stories.frame(evidence)),
+        *_story(story),
         *_incidents(evidence),
         *(block for answer in answers for block in _answer(answer)),
         "## The run",

@@ -88,9 +88,9 @@ class Answer:
     markup: str = ""
 
 
-def page(evidence: Evidence, answers: Sequence[Answer]) -> str:
+def page(evidence: Evidence, answers: Sequence[Answer], story: stories.Story) -> str:
     """Return the whole page as one HTML document that loads nothing."""
-    identity, story = identities.frame(evidence.run), stories.frame(evidence)
+    identity = identities.frame(evidence.run)
     titles = {"incidents": "Incidents", **{a.question.name: a.question.title for a in answers if a.figure}, **_LAST}
     known = titles | {f"rule-{name}": "what to do, and why" for name in {i.rule for i in evidence.replay.incidents}}
     content = {

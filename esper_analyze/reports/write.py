@@ -40,9 +40,10 @@ def write_report(evidence: Evidence, out: Path, *, progress: Callable[[int], Non
         if answer.figure is not None:
             name = answer.question.name
             files |= {f"{name}.png": answer.figure.png, f"{name}.svg": answer.figure.file.encode()}
-    files[FACTS_FILE] = strict_json(facts(evidence, answers)).encode()
-    files[MARKDOWN_FILE] = markdown(evidence, answers).encode()
-    files[PAGE_FILE] = page(evidence, answers).encode()
+    told = story.frame(evidence)
+    files[FACTS_FILE] = strict_json(facts(evidence, answers, told)).encode()
+    files[MARKDOWN_FILE] = markdown(evidence, answers, told).encode()
+    files[PAGE_FILE] = page(evidence, answers, told).encode()
     try:
         out.mkdir(parents=True, exist_ok=True)
         _write_whole(out, files)
@@ -79,13 +80,14 @@ def answered(evidence: Evidence, question: Question, *, figures: bool) -> Answer
 
 def report_json(evidence: Evidence) -> str:
     """Return what report.json holds, without drawing anything."""
-    return strict_json(facts(evidence, [answered(evidence, question, figures=False) for question in QUESTIONS]))
+    answers = [answered(evidence, question, figures=False) for question in QUESTIONS]
+    return strict_json(facts(evidence, answers, story.frame(evidence)))
 
 
-def facts(evidence: Evidence, answers: Sequence[Answer]) -> dict[str, object]:
+def facts(evidence: Evidence, answers: Sequence[Answer], told: story.Story) -> dict[str, object]:
     """Return everything the page says as plain data."""
     run, replay = evidence.run, evidence.replay
-    told, known = story.frame(evidence), identity.frame(run)
+    known = identity.frame(run)
     return {
         "run": {"path": str(run.path), "name": known.name, **dict(known.facts)},
         "info": run.info,
