@@ -168,7 +168,9 @@ def draw(data: tuple[HeadFrame, ...], axes: Sequence[Axes]) -> None:
         _shade_learnable(entropy, head.learnable)
         line(entropy, head.entropy_norm)
         entropy.set_ylim(-0.03, 1.03)
-        _title(entropy, f"{name}: entropy", head.entropy_norm, "never had a choice", last=last)
+        choice = bool(np.any(head.learnable.value[head.learnable.finite] > 0)) or head.learnable.empty
+        without = "not measured" if choice else "never had a choice"
+        _title(entropy, f"{name}: entropy", head.entropy_norm, without, last=last)
         line(gradient, head.grad_norm)
         scale(gradient, head.grad_norm)
         from_zero(gradient, head.grad_norm)

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
+from esper_analyze.reports import foreign
 from esper_analyze.reports import identity as identities
 from esper_analyze.reports import story as stories
 from esper_analyze.reports.explained import explained
@@ -37,6 +38,7 @@ def markdown(evidence: Evidence, answers: Sequence[Answer], story: stories.Story
         text(f"{identity.subtitle} · {known['updates']} updates · {known['ended']}"),
         *_story(story),
         *_incidents(evidence),
+        *_foreign(evidence),
         *(block for answer in answers for block in _answer(answer)),
         "## The run",
         _listed(f"{what}: {value}" for what, value in (*identity.facts, *identity.hyperparameters)),
@@ -75,6 +77,11 @@ def _answer(answer: Answer) -> list[str]:
     image = f"![{text(answer.question.title)}]({answer.question.name}.png)"
     rows = table(answer.rows) if answer.rows is not None else ""
     return [*title, text(" ".join(answer.words[:MOST_ROWS])), image, rows]
+
+
+def _foreign(evidence: Evidence) -> list[str]:
+    theirs = foreign.alarms(evidence.run)
+    return [] if theirs is None else [f"## {foreign.TITLE}", table(theirs)]
 
 
 def _unjudged(evidence: Evidence) -> list[str]:

@@ -13,6 +13,7 @@ from esper_analyze.reports import (
     direction,
     drift,
     escalation,
+    foreign,
     heads,
     html,
     layers,
@@ -91,10 +92,17 @@ class Answer:
 def page(evidence: Evidence, answers: Sequence[Answer], story: stories.Story) -> str:
     """Return the whole page as one HTML document that loads nothing."""
     identity = identities.frame(evidence.run)
-    titles = {"incidents": "Incidents", **{a.question.name: a.question.title for a in answers if a.figure}, **_LAST}
+    titles = {
+        "incidents": "Incidents",
+        "foreign": foreign.TITLE,
+        **{a.question.name: a.question.title for a in answers if a.figure},
+        **_LAST,
+    }
     known = titles | {f"rule-{name}": "what to do, and why" for name in {i.rule for i in evidence.replay.incidents}}
+    theirs = foreign.alarms(evidence.run)
     content = {
         "incidents": [incident_table(evidence), findings_part(evidence, known)],
+        **({} if theirs is None else {"foreign": [markup(theirs, MOST_ROWS)]}),
         **{answer.question.name: _answer(answer, answer.figure) for answer in answers if answer.figure},
         "unrecorded": [_unrecorded(answers)],
         "unjudged": [unjudged_table(evidence)],

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from esper_analyze.errors import UsageError
-from esper_analyze.reports import identity, story
+from esper_analyze.reports import foreign, identity, story
 from esper_analyze.reports.evidence import Evidence
 from esper_analyze.reports.explained import explained
 from esper_analyze.reports.figure import drawn
@@ -87,7 +87,7 @@ def report_json(evidence: Evidence) -> str:
 def facts(evidence: Evidence, answers: Sequence[Answer], told: story.Story) -> dict[str, object]:
     """Return everything the page says as plain data."""
     run, replay = evidence.run, evidence.replay
-    known = identity.frame(run)
+    known, theirs = identity.frame(run), foreign.alarms(run)
     return {
         "run": {"path": str(run.path), "name": known.name, **dict(known.facts)},
         "info": run.info,
@@ -105,6 +105,7 @@ def facts(evidence: Evidence, answers: Sequence[Answer], told: story.Story) -> d
         "incidents": replay.incidents,
         "explained": explained(evidence),
         "findings": replay.findings,
+        "foreign_alarms": None if theirs is None else list(theirs.records()),
         "levels": replay.levels,
         "verdicts": replay.verdict_counts,
         "unjudged": replay.unjudged,

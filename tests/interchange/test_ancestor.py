@@ -13,6 +13,8 @@ import pytest
 
 from esper_analyze.errors import DamagedError
 from esper_analyze.interchange.sources import read_source
+from esper_analyze.reports.evidence import gather
+from esper_analyze.reports.write import write_report
 from esper_analyze.runs.replay import differences, recorded, replay
 from esper_analyze.runs.run import Run
 from esper_analyze.runs.verify import verify
@@ -243,3 +245,19 @@ def test_an_update_that_cannot_be_is_counted_and_left_out(
     assert run.frame("updates")["update"].to_list() == [0, 8]
     assert losses(run)["impossible_update"] > 0
     assert verify(run.path).damage == []
+
+
+def test_reports_show_its_alarms_apart_from_ours(taken: Taken, tmp_path: Path) -> None:
+    run = taken(EXCERPT)
+    found = replay(run)
+    assert found.incidents == []
+    write_report(gather(run), tmp_path / "page")
+    told = json.loads((tmp_path / "page" / "report.json").read_text())
+    assert {one["alarm"].split(":")[0] for one in told["foreign_alarms"]} == {"ancestor"}
+    stored = run.frame("findings").filter(run.frame("findings")["rule"].str.starts_with("ancestor:"))
+    assert sum(one["times"] for one in told["foreign_alarms"]) == len(stored) > 0
+    assert told["incidents"] == []
+    for name in ("index.html", "report.md"):
+        text = (tmp_path / "page" / name).read_text()
+        assert "Alarms of the source" in text
+        assert "gradient" in text
