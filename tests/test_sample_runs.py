@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 
 from esper_analyze.detector.rules import RULES
+from esper_analyze.reports import story as stories
+from esper_analyze.reports.evidence import gather
 from esper_analyze.runs.labels import read_labels
 from esper_analyze.runs.replay import Replay, differences, recorded, replay
 from esper_analyze.runs.run import Run, find_runs, open_run
@@ -161,3 +163,22 @@ def test_two_ranks_are_one_run() -> None:
     assert found.updates == run.only(0).rows["updates"] == run.only(1).rows["updates"]
     assert found.verdict_counts["rank_desync"]["ok"] > 0
     assert not [rule for rule, _, _ in alarms(found) if rule == "rank_desync"]
+
+
+def told(name: str) -> tuple[str, str]:
+    """Return headline and paragraph of a run's story."""
+    story = stories.frame(gather(open_run(RUNS / name)))
+    return story.headline, story.paragraph
+
+
+def test_reports_of_growing_hosts_read_right() -> None:
+    headline, paragraph = told("growing_exploding")
+    assert headline == "A seed's gradients exploded on env 3, late at update 21"
+    assert "exploding_severity was 0.75" in paragraph
+    headline, paragraph = told("growing_disconnected")
+    assert headline == "A seed does not learn on env 5, early at update 22"
+    assert "low_ratio_cause said: disconnected" in paragraph
+    headline, paragraph = told("growing_waits")
+    assert headline == "Nothing fired: there was nothing to learn here"
+    assert "no head ever had a choice" in paragraph
+    assert told("growing_healthy")[0] == "Nothing fired"

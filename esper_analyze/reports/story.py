@@ -110,7 +110,15 @@ def _quiet(evidence: Evidence, caveats: tuple[str, ...]) -> Story:
     judged, without = _judged(evidence)
     verdict = "ok" if len(judged) > len(without) else "no_data"
     headline = f"Nothing fired; {many(len(without), 'rule')} had no data" if without else "Nothing fired"
+    if _without_choice(evidence.run):
+        headline += ": there was nothing to learn here"
     return Story(verdict, headline, tuple(_sound(evidence)), tuple(_nearest(evidence)), (), caveats, None)
+
+
+def _without_choice(run: Run) -> bool:
+    """Whether in no update of the run any head ever had more than one valid action."""
+    choice = all_series(run, "updates", ["choice_fraction"])["choice_fraction"]
+    return not choice.empty and bool(choice.finite.all()) and not choice.value.any()
 
 
 def _judged(evidence: Evidence) -> tuple[list[str], list[str]]:
@@ -227,6 +235,12 @@ def _sound(evidence: Evidence) -> Iterator[Point]:
     replay, (judged, without) = evidence.replay, _judged(evidence)
     yield from _ended(evidence.run)
     updates = many(replay.updates, "update")
+    if _without_choice(evidence.run):
+        yield Point(
+            "Nothing to learn here: no head ever had a choice, for the masks left one valid action at every step. "
+            "Zero gradients of heads, a KL of 0 and a ratio of 1 follow from that; only the critic can learn, and what it shares with the policy.",
+            ("heads",),
+        )
     yield Point(f"{many(len(judged), 'rule')} judged {updates} and none reached a warning.", ("verdicts",))
     if without:
         yield Point(
