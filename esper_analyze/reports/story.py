@@ -238,7 +238,8 @@ def _sound(evidence: Evidence) -> Iterator[Point]:
     if _without_choice(evidence.run):
         yield Point(
             "Nothing to learn here: no head ever had a choice, for the masks left one valid action at every step. "
-            "Zero gradients of heads, a KL of 0 and a ratio of 1 follow from that; only the critic can learn, and what it shares with the policy.",
+            "Zero gradients of heads, a KL of 0 and a ratio of 1 follow from that; only the critic can learn, "
+            "and what it shares with the policy.",
             ("heads",),
         )
     yield Point(f"{many(len(judged), 'rule')} judged {updates} and none reached a warning.", ("verdicts",))
