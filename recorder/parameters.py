@@ -189,11 +189,15 @@ def _rows(parts: Parts) -> Iterable[Rows]:
             yield from _rows(part)
 
 
-def groups_by_name(model: nn.Module) -> dict[str, list[nn.Parameter]]:
-    """Return actor, critic, lstm and shared by the words in the parameters' names; empty ones are left out."""
+def groups_by_name(model: nn.Module, heads: Mapping[str, Parts | None] | None = None) -> dict[str, list[nn.Parameter]]:
+    """Return actor, critic, lstm and shared by the words in the parameters' names; empty ones are left out.
+
+    What is a head's own belongs to the actor, whatever it is called.
+    """
+    own = {id(rows.parameter) for parts in (heads or {}).values() if parts is not None for rows in _rows(parts)}
     groups: dict[str, list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
-        groups.setdefault(_group_of(name), []).append(parameter)
+        groups.setdefault("actor" if id(parameter) in own else _group_of(name), []).append(parameter)
     return groups
 
 

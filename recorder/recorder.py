@@ -72,7 +72,8 @@ class Recorder:
     sizes, kinds
         Number of actions, and kind (categorical, gaussian, bernoulli, other; default categorical) by head.
     groups
-        Groups of parameters by name; default: actor, critic, lstm, shared by the words in parameter names.
+        Groups of parameters by name; default: ``actor`` (the heads' own, and names with actor, policy, pi, action or
+        head), ``critic`` (critic, value, vf, v_net), ``lstm`` (lstm, gru, rnn), ``shared`` (the rest).
     total_updates, total_env_steps
         Planned length, for ``progress``; None: unknown.
     thresholds
@@ -141,7 +142,7 @@ class Recorder:
         parts = heads if isinstance(heads, Mapping) else {}
         self.parameters: ParameterMap | None = None
         if model is not None:
-            self.parameters = ParameterMap(model, groups_by_name(model) if groups is None else groups, parts)
+            self.parameters = ParameterMap(model, groups_by_name(model, parts) if groups is None else groups, parts)
         self._reader = None if self.parameters is None else Reader(self.parameters)
         self._sampling = SampledUpdates(
             model, self.parameters if self.place.whole else None, overhead_budget, separate=separate_backward

@@ -127,9 +127,9 @@ def slot_rows(
     for place in slots:
         history.places.setdefault(place, Past())
     order = [place for place in history.places if place in slots]
-    cells = SlotNumbers(calls, order, parts).cells()
+    numbers = SlotNumbers(calls, order, parts)
     rows = []
-    for place, measured in zip(order, cells, strict=True):
+    for place, measured, unreached in zip(order, numbers.cells(), numbers.unreached(), strict=True):
         slot, past = slots[place], history.places[place]
         row: Cells = {
             "update": update,
@@ -143,7 +143,7 @@ def slot_rows(
             **measured,
         }
         past.meet(slot)
-        row["ratio_ema"], row["low_ratio_cause"] = _remember(past, row)
+        row["ratio_ema"], row["low_ratio_cause"] = _remember(past, row, unreached)
         rows.append(row)
     return rows
 
@@ -179,6 +179,14 @@ class SlotNumbers:
         picked = slice(None) if where is None else where
         np.maximum.at(most, self.place[picked], cells[picked].astype(np.int64))
         return [None if one == NOTHING else one for one in most.tolist()]
+
+    def unreached(self) -> list[int]:
+        """Return by place how many of the seed's tensors had no gradient in every call; one may come late."""
+        with_seed = self.tensors > 0
+        least = np.full(self.places, np.iinfo(np.int64).max)
+        np.minimum.at(least, self.place[with_seed], self.without[with_seed])
+        found: list[int] = np.where(least == np.iinfo(np.int64).max, 0, least).tolist()
+        return found
 
     def cells(self) -> list[Cells]:
         """Return the measured cells of each place."""
@@ -216,10 +224,10 @@ def _health(row: Cells) -> Cells:
     }
 
 
-def _remember(past: Past, row: Cells) -> tuple[float | None, str | None]:
+def _remember(past: Past, row: Cells, unreached: int) -> tuple[float | None, str | None]:
     """Return ``ratio_ema`` and ``low_ratio_cause``, and take the update into the ``past``."""
     ratio = row["normalized_ratio"]
-    cause = low_ratio_cause(past, row)
+    cause = low_ratio_cause(past, row, unreached)
     if ratio is not None and not np.isfinite(ratio):
         return None, cause
     low = ratio is not None and ratio < LOW_RATIO
@@ -237,8 +245,11 @@ def _moved(average: float | None, value: float) -> float:
     return value if average is None else DECAY * average + (1 - DECAY) * value
 
 
-def low_ratio_cause(past: Past, row: Cells) -> str | None:
-    """Return why the ratio is low, or not there though the seed should train; see the column's meaning."""
+def low_ratio_cause(past: Past, row: Cells, unreached: int) -> str | None:
+    """Return why the ratio is low, or not there though the seed should train; see the column's meaning.
+
+    ``unreached``: tensors of the seed without gradient in every call of the update.
+    """
     ratio, trains = row["normalized_ratio"], row["should_train"]
     if ratio is None:
         missing = trains and bool(row["tensors"]) and row["grad_norm"] is None
@@ -247,7 +258,7 @@ def low_ratio_cause(past: Past, row: Cells) -> str | None:
         return None
     if not trains:
         return "dormant"
-    if row["tensors_without_grad"]:
+    if unreached:
         return "disconnected"
     if past.host is not None and _against(past.host, row) >= LOW_RATIO:
         return "host_learning_fast"

@@ -54,8 +54,8 @@ class Loop:
     def recorder(self, run_dir: Any, **options: Any) -> Recorder:
         heads = {name: self.agent.heads[name] for name in SIZES}
         groups = {"actor": self.agent.heads, "critic": self.agent.critic, "shared": self.agent.body}
-        options = {"strict": True, "total_updates": 20} | options
-        return Recorder(run_dir, self.agent, heads=heads, groups=groups, **options)
+        options = {"strict": True, "total_updates": 20, "groups": groups} | options
+        return Recorder(run_dir, self.agent, heads=heads, **options)
 
     def rollout(self) -> dict[str, Any]:
         x = torch.randn(self.samples, 5, generator=self.random)

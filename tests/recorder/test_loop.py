@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 
+from esper_analyze.runs.replay import replay
 from esper_analyze.runs.run import Run, open_run
 from recorder import Recorder
 from recorder.store.run_file import RunExistsError
@@ -262,6 +263,22 @@ def test_groups_by_name_put_heads_of_a_plain_model_in_the_actor() -> None:
     sizes = {name: len(parts) for name, parts in groups_by_name(loop.agent).items()}
     assert sizes["critic"] == 2
     assert sum(sizes.values()) == len(list(loop.agent.parameters()))
+
+
+def test_heads_of_any_name_belong_to_the_actor_and_a_masked_one_raises_no_alarm(tmp_path: Path) -> None:
+    loop = Loop(only_choice=("style",))
+    names = {"op": "alpha", "slot": "beta", "style": "gamma"}  # no word in them says what they are
+    for head, name in names.items():
+        loop.agent.add_module(name, loop.agent.heads[head])
+    del loop.agent.heads
+    loop.agent.heads = {head: getattr(loop.agent, name) for head, name in names.items()}  # type: ignore[assignment]
+    with loop.recorder(tmp_path / "run", groups=None) as rec:
+        for _ in range(6):
+            loop.update(rec)
+    run = open_run(tmp_path / "run")
+    tensors = {row["group"]: row["tensors"] for row in run.frame("groups").to_dicts()}
+    assert (tensors["actor"], tensors["shared"], tensors["critic"]) == (6, 2, 2)
+    assert [one for one in replay(run).incidents if one.rule == "gradient_vanishing"] == []
 
 
 def test_two_clip_calls_for_two_parts_join_into_one_norm(tmp_path: Path) -> None:

@@ -112,6 +112,18 @@ def test_a_tensor_without_gradient_and_a_low_ratio_are_disconnected() -> None:
         assert (row["tensors"], row["tensors_without_grad"], row["low_ratio_cause"]) == (2, 1, cause)
 
 
+def test_a_seed_whose_gradient_comes_within_the_update_is_not_disconnected() -> None:
+    slots, linear = Slots(), nn.Linear(4, 4)
+    host = nn.Parameter(torch.zeros(4))
+    host.grad = torch.ones(4)
+    for gradient in (None, torch.full((4, 4), 0.01), None):
+        for parameter in linear.parameters():
+            parameter.grad = None if gradient is None else torch.full_like(parameter, 0.01)
+        slots.look(0, "a", linear, [host], GIVEN, None)
+    (row,) = slots.rows(slots.now, Transfer(slots.tensors()).arrays(), 0)
+    assert (row["tensors_without_grad"], row["low_ratio_cause"]) == (2, "dormant")
+
+
 def test_the_moving_average_takes_in_what_is_finite() -> None:
     course, ema = Course(), None
     for seed in (1.0, 0.5, None, float("nan"), 2.0):

@@ -87,7 +87,7 @@ RULE = Rule(
         Example("not recorded", "no_data", _cells(None, host=None)),
     ),
     memory={"low": zeros, "own": zeros},
-    causes=("numerical_instability",),
+    causes=("numerical_instability", "slot_gradient_explosion"),
     confirmed_by="sustained",
     higher_is_worse=False,
 )

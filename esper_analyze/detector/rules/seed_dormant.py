@@ -84,7 +84,7 @@ RULE = Rule(
     meaning="The seed is in a stage in which it should train, and its gradient is a tenth of its host's or less, both "
     "by the root of their number of parameters; or none of its tensors has a gradient at all (low_ratio_cause "
     "disconnected, critical). low_ratio_cause tells a seed that never woke (dormant) from one that has faded "
-    "(saturated), and from a host that learns faster than usual, which is information: the seed is fine.",
+    "(saturated), and from a host that learns faster than usual, which is information: the seed gets what it got.",
     look_first="low_ratio_cause and tensors_without_grad; disconnected: a detach() between seed and loss; dormant: "
     "alpha, and layers that begin at 0; saturated: activations of the seed, its learning rate.",
     reference="Gradient review H3, L4",

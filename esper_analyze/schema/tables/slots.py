@@ -114,9 +114,9 @@ SLOTS = Table(
         choice(
             "low_ratio_cause",
             "why the ratio is below 0.10 or not there. disconnected: the seed should train, and some of its tensors "
-            "(without a ratio: all) had no gradient; host_learning_fast: against the host's usual gradient the seed's "
-            "would not be low; saturated: the seed's ratio was not low before, in at least three updates; dormant: it "
-            "never was, or the stage is none in which a seed trains",
+            "(without a ratio: all) had no gradient in any call; host_learning_fast: against the host's usual "
+            "gradient the seed's would not be low; saturated: the seed's ratio was not low before, in at least three "
+            "updates; dormant: it never was, or the stage is none in which a seed trains",
             LOW_RATIO_CAUSES,
             "the ratio is not low, not finite, or there is nothing to explain: no seed that should train and no ratio",
         ),
