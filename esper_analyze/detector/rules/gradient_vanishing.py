@@ -78,9 +78,22 @@ def _unexplained_share(frame: Frame, masked: Bools) -> Signal:
     return Signal(share.name, np.where(shared, np.where(left < ROUNDING, 0.0, left), share.values), share.null)
 
 
+def _reasons(frame: Frame, share: Signal) -> Signal:
+    """Return what says whether a head's vanished tensors are masked: null where the head's row is not there.
+
+    Where a head is unknown, so is a group that holds it.
+    """
+    why, learnable = frame["heads.zero_explained"], frame["heads.learnable_fraction"]
+    heads, holders, _ = _roles(frame.subjects)
+    unknown = heads & why.null & learnable.null & share.finite & (share.values > 0.0)
+    unknown |= holders & unknown.any(axis=1, keepdims=True) & share.finite & (share.values > 0.0)
+    return Signal(why.name, np.where(unknown, np.nan, 0.0), unknown)
+
+
 def _severity(frame: Frame, memory: Memory, limits: GradientVanishingLimits, masked: Excuse) -> Judgement:
     share = _unexplained_share(frame, masked.where)
-    usable = share.finite & ~masked.where
+    reasons = _reasons(frame, share)
+    usable = share.finite & ~masked.where & ~reasons.null
     some, half = usable & (share.values > limits.warning), usable & (share.values >= limits.critical)
     bounds = Bounds(
         warning=streak(some, usable & ~some, memory["some"]) >= limits.sustained,
@@ -88,7 +101,7 @@ def _severity(frame: Frame, memory: Memory, limits: GradientVanishingLimits, mas
         warning_at=limits.warning,
         critical_at=limits.critical,
     )
-    return settle(share.name, share, bounds, excuses=[masked])
+    return settle(share.name, share, bounds, excuses=[masked], needs=[reasons])
 
 
 def _norm(frame: Frame, memory: Memory, limits: GradientVanishingLimits, masked: Excuse) -> Judgement:
@@ -124,7 +137,9 @@ def guard(frame: Frame, memory: Memory, limits: GradientVanishingLimits) -> Guar
     return Guard(min(until(memory[name], limits.sustained) for name in ("some", "half", "low")), sides)
 
 
-def _cells(*share: float | None, norm: object = 1.0, why: object = None, learnable: object = None) -> dict[str, object]:
+def _cells(
+    *share: float | None, norm: object = 1.0, why: object = "not_zero", learnable: object = None
+) -> dict[str, object]:
     return {
         "vanishing_severity": list(share),
         "grad_norm": norm,
@@ -170,6 +185,9 @@ RULE = Rule(
             updates=3,
         ),
         Example("no gradient", "no_data", _cells(None, norm=None)),
+        Example(
+            "nobody knows whether the head was masked", "no_data", _cells(*[1.0] * 3, norm=0.0, why=None), updates=3
+        ),
     ),
     memory={"some": zeros, "half": zeros, "low": zeros, **EARLY_MEMORY},
     causes=("numerical_instability", "spike_then_silence", "frozen_update", "entropy_collapse"),
