@@ -130,6 +130,8 @@ def words(data: DriftFrame) -> list[str]:
         f"{cleaned(group.name, 40)} drifted {times(len(group.incidents))}, first at update {group.incidents[0].start}."
         for group in moved
     ]
+    if not any(bool(group.drift.finite.any()) for group in data.groups):
+        return [f"Of {many(len(data.groups), 'group')} none could be judged: too few finite norms for a baseline."]
     if not moved:
         said.append(f"Of {many(len(data.groups), 'group')} none drifted beyond its bounds long enough for an alarm.")
     said += _changed(data)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -11,11 +11,12 @@ import numpy as np
 from esper_analyze.detector.signals import RUN, Ints
 from esper_analyze.reports.draw import finish, merged
 from esper_analyze.reports.evidence import Evidence
+from esper_analyze.reports.lead import judged_rules, lasted, leading
 from esper_analyze.reports.question import Layout, Question
 from esper_analyze.reports.rows import Mark, Rows
 from esper_analyze.reports.series import PIXELS
 from esper_analyze.reports.style import FIRST, VERDICTS
-from esper_analyze.reports.words import times
+from esper_analyze.reports.words import many, times
 from esper_analyze.schema.tables import LEVELS
 from esper_analyze.terminal import cleaned
 
@@ -66,6 +67,7 @@ class TimelineFrame:
     triggers: tuple[tuple[int, str, str], ...]
     rises: tuple[Rise, ...]
     lanes: dict[str, tuple[Incident, ...]]
+    troubles: tuple[str, ...] = ()
 
 
 def frame(evidence: Evidence) -> TimelineFrame | None:
@@ -80,7 +82,22 @@ def frame(evidence: Evidence) -> TimelineFrame | None:
     level = [LEVELS.index(word) if word in LEVELS else 0 for word in [*words, words[-1]]]
     triggers = tuple((_found_at(c), c.rule, c.subject or RUN) for c in changes if c.rule is not None)
     rises = tuple(rises_of(evidence))
-    return TimelineFrame(np.array(update, np.int64), np.array(level, np.int64), triggers, rises, _lanes(evidence))
+    steps = np.array(update, np.int64), np.array(level, np.int64)
+    return TimelineFrame(*steps, triggers, rises, _lanes(evidence), tuple(_troubles(evidence)))
+
+
+def _troubles(evidence: Evidence) -> Iterator[str]:
+    """Say which trouble to look at first, and how many others there are."""
+    incidents = evidence.replay.incidents
+    if not incidents:
+        judged, lacking = map(len, judged_rules(evidence))
+        without = f"; {many(lacking, 'rule')} had no data" if lacking else ""
+        yield f"No incident; {many(judged, 'rule')} could judge{without}."
+        return
+    yield lasted(evidence, incidents[leading(incidents)])
+    after = sum(one.cause is not None for one in incidents)
+    if len(incidents) > 1:
+        yield f"{many(len(incidents), 'incident')} in all, {after} of them shown under their causes."
 
 
 def rises_of(evidence: Evidence, first: int = 0) -> list[Rise]:
@@ -190,7 +207,11 @@ def _draw_lanes(data: TimelineFrame, axes: Axes) -> None:
 
 
 def words(data: TimelineFrame) -> list[str]:
-    """Say how often and why the level rose."""
+    """Say what began first and how much else there was, and how often and why the level rose."""
+    return [*data.troubles, *_levels_told(data)]
+
+
+def _levels_told(data: TimelineFrame) -> list[str]:
     if not data.triggers:
         return ["The telemetry level never rose."]
     rules = ", ".join(dict.fromkeys(rule for _, rule, _ in data.triggers))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
@@ -21,6 +22,14 @@ def leading(incidents: Sequence[Incident]) -> int:
     """Return the position of the incident to tell first: the earliest critical one without a cause, else warning."""
     places = [place for place, incident in enumerate(incidents) if incident.cause is None] or [0]
     return min(places, key=lambda place: (incidents[place].peak_verdict != "critical", incidents[place].onset, place))
+
+
+def judged_rules(evidence: Evidence) -> tuple[list[str], list[str]]:
+    """Return the rules that judged some update, and those that never did because data was missing."""
+    counts = evidence.replay.verdict_counts
+    bounded = ("ok", "info", "warning", "critical")
+    judged = [rule for rule, said in counts.items() if any(said.get(word) for word in bounded)]
+    return judged, [rule for rule, said in counts.items() if rule not in judged and said.get("no_data")]
 
 
 def children_of(incidents: Sequence[Incident]) -> dict[int, list[int]]:
@@ -45,7 +54,7 @@ def consequences(children: Mapping[int, Sequence[int]], root: int) -> list[int]:
 
 def lasted(evidence: Evidence, lead: Incident) -> str:
     """Say which trouble it was, how bad, and from when to when."""
-    last = evidence.run.last_update
+    last = last_update(evidence)
     if lead.start == last:
         lasting = f"at update {lead.start}, the last one recorded"
     elif lead.ended == "open":
@@ -55,7 +64,20 @@ def lasted(evidence: Evidence, lead: Incident) -> str:
     else:
         lasting = f"from update {lead.start} until update {lead.end}"
     before = f" The streak that made it an alarm began at update {lead.onset}." if lead.onset < lead.start else ""
-    return f"{evidence.title(lead.rule)} ({lead.peak_verdict}){on(lead.subject)} {lasting}.{before}"
+    return f"{title_of(evidence, lead)} ({lead.peak_verdict}){on(lead.subject)} {lasting}.{before}"
+
+
+def title_of(evidence: Evidence, lead: Incident) -> str:
+    """Return what a trouble is called; of a number that is none, no rule but one on NaN says more than that."""
+    if math.isfinite(lead.peak) or lead.rule in ("numerical_instability", "lstm_nonfinite"):
+        return evidence.title(lead.rule)
+    return f"{lead.metric} was {number(lead.peak)}"
+
+
+def last_update(evidence: Evidence) -> int:
+    """Return the last update there is anything of; rows of ``updates`` may be gone."""
+    known = evidence.run.last_update
+    return known if known is not None else max((one.end for one in evidence.replay.incidents), default=0)
 
 
 def crossed(evidence: Evidence, lead: Incident) -> list[str]:

@@ -85,7 +85,7 @@ class Departure:
 
 @dataclass(frozen=True, slots=True)
 class Onset:
-    """What was different around ``update``, where a trouble began.
+    """What was different around ``update``, where a trouble began; its streak began at ``onset``.
 
     ``usual``: least and greatest of the judged number in the updates before, None when there were too few.
     ``searched``: the updates before it that had a past to be held against. ``broken`` and ``sound``: stages of the
@@ -93,6 +93,7 @@ class Onset:
     """
 
     update: int
+    onset: int
     metric: str
     usual: tuple[float, float] | None
     searched: int
@@ -118,7 +119,8 @@ class Onset:
         for one in self.settings:
             back = f", and {number(one.after)} again in the next" if one.after == one.before else ""
             changed = f"{one.name} went from {number(one.before)} to {number(one.at)} at update {one.update}"
-            yield f"A setting changed with it: {changed}{back}."
+            when = "before it" if one.update < self.onset else "with it"
+            yield f"A setting changed {when}: {changed}{back}."
 
     def _told_flow(self) -> Iterator[str]:
         if self.broken:
@@ -144,6 +146,7 @@ def frame(run: Run, lead: Incident) -> Onset:
     broken, sound = _flow(rows, lead.start)
     return Onset(
         update=lead.start,
+        onset=lead.onset,
         metric=lead.metric,
         usual=_usual(run, rows, lead),
         searched=max(0, min(AHEAD, lead.onset - int(rows["update"][0]) - _LEAST_KNOWN)) if rows.height else 0,
@@ -187,7 +190,7 @@ def _changed_settings(rows: polars.DataFrame, lead: Incident) -> Iterator[Settin
     update = rows["update"].to_numpy()
     for name in _SETTINGS:
         value = rows[name].cast(float).fill_null(float("nan")).to_numpy()
-        for place in np.flatnonzero((update[1:] >= lead.onset - 1) & (update[1:] <= lead.start)) + 1:
+        for place in np.flatnonzero((update[1:] >= lead.onset - AHEAD) & (update[1:] <= lead.start)) + 1:
             before, now = float(value[place - 1]), float(value[place])
             if np.isfinite([before, now]).all() and abs(now - before) > _STEP * max(abs(before), abs(now)):
                 after = float(value[place + 1]) if place + 1 < len(value) else None

@@ -12,9 +12,10 @@ import numpy as np
 from esper_analyze.reports import onset
 from esper_analyze.reports.escalation import captured_since
 from esper_analyze.reports.evidence import Evidence
-from esper_analyze.reports.lead import alarms_of, around, crossed, lasted, leading
+from esper_analyze.reports.lead import alarms_of, around, crossed, judged_rules, last_update, lasted, leading, title_of
 from esper_analyze.reports.links import figures_of
 from esper_analyze.reports.listing import broken_words, closing_reason, status_words
+from esper_analyze.reports.rejudged import lost_alarms
 from esper_analyze.reports.series import all_series
 from esper_analyze.reports.words import many, number, on
 from esper_analyze.schema import BY_NAME
@@ -35,6 +36,11 @@ _BOUNDED = (
     ("first_ratio", "first_ratio_error"),
 )
 """Rules with plain bounds and what they judge: how near a sound run came to them."""
+_OF_SEED = {
+    "host_grad_norm": "The host's gradient norm",
+    "seed_grad_norm": "The seed's",
+    "normalized_ratio": "Their ratio, by the root of their sizes,",
+}
 _INNER = ("kl_k3", "ratio_max", "ratio_min", "clip_fraction", "entropy", "grad_norm_pre_clip")
 
 
@@ -95,7 +101,7 @@ def frame(evidence: Evidence) -> Story:
     worst = "critical" if any(incident.peak_verdict == "critical" for incident in replay.incidents) else "warning"
     return Story(
         verdict=worst,
-        headline=f"{evidence.title(lead.rule)}{on(lead.subject)} at update {lead.start:,}",
+        headline=f"{title_of(evidence, lead)}{on(lead.subject)} at update {lead.start:,}",
         now=tuple(_now(evidence, lead)),
         why=tuple(_why(evidence, lead, began)),
         after=tuple(_next(evidence, lead, began)),
@@ -107,11 +113,14 @@ def frame(evidence: Evidence) -> Story:
 
 def _quiet(evidence: Evidence, caveats: tuple[str, ...]) -> Story:
     """Return the story of a run in which nothing fired; where most rules had no data that is no good news."""
-    judged, without = _judged(evidence)
+    judged, without = judged_rules(evidence)
     verdict = "ok" if len(judged) > len(without) else "no_data"
     headline = f"Nothing fired; {many(len(without), 'rule')} had no data" if without else "Nothing fired"
     if _without_choice(evidence.run):
         headline += ": there was nothing to learn here"
+    lost = lost_alarms(evidence)
+    if lost:
+        verdict, headline = "no_data", f"What alarmed live cannot be judged again: {lost[0].told}"
     return Story(verdict, headline, tuple(_sound(evidence)), tuple(_nearest(evidence)), (), caveats, None)
 
 
@@ -121,20 +130,12 @@ def _without_choice(run: Run) -> bool:
     return not choice.empty and bool(choice.finite.all()) and not choice.value.any()
 
 
-def _judged(evidence: Evidence) -> tuple[list[str], list[str]]:
-    """Return the rules that judged some update, and those that never did because data was missing."""
-    counts = evidence.replay.verdict_counts
-    bounded = ("ok", "info", "warning", "critical")
-    judged = [rule for rule, said in counts.items() if any(said.get(word) for word in bounded)]
-    return judged, [rule for rule, said in counts.items() if rule not in judged and said.get("no_data")]
-
-
 def _now(evidence: Evidence, lead: Incident) -> Iterator[Point]:
     run, incidents = evidence.run, evidence.replay.incidents
     yield Point(lasted(evidence, lead), ("incidents",))
     yield from _ended(run)
     still = [incident for incident in incidents if incident.ended == "open"]
-    last = f"when the record ends at update {run.last_update:,}"
+    last = f"when the record ends at update {last_update(evidence):,}"
     if still:
         rules = list(dict.fromkeys(incident.rule for incident in still))
         more = f" and {len(rules) - _MOST_OPEN} more" if len(rules) > _MOST_OPEN else ""
@@ -163,13 +164,16 @@ def _returns(evidence: Evidence, lead: Incident) -> Iterator[Point]:
     if not len(before) or not len(after):
         return
     last = after[-_COMPARED:]
+    ends = f"in the last {many(len(last), 'update')}"
     was = f"{number(float(before.mean()))} in the {many(len(before), 'update')} before update {lead.onset:,}"
-    yield Point(f"Episodes return {number(float(last.mean()))} at the end; it was {was}.", ("returns",))
+    yield Point(f"Episodes returned {number(float(last.mean()))} {ends}; it was {was}.", ("returns",))
 
 
 def _why(evidence: Evidence, lead: Incident, began: onset.Onset) -> Iterator[Point]:
     rule = evidence.rules[lead.rule]
     yield Point(" ".join([*crossed(evidence, lead), *began.told_usual]), figures_of(rule))
+    if rule.table == "slots":
+        yield from _seed_course(evidence.run, lead)
     for sentence in began.told:
         yield Point(sentence)
     yield from _inside(evidence, lead)
@@ -197,6 +201,18 @@ def _inside(evidence: Evidence, lead: Incident) -> Iterator[Point]:
         )
 
 
+def _seed_course(run: Run, lead: Incident) -> Iterator[Point]:
+    """Say how the gradients of seed and host, and their ratio, went over the update a seed's trouble began in."""
+    rows = onset.around(run, "slots", ["place", *_OF_SEED], lead.onset - onset.BEFORE, lead.start)
+    for name, what in _OF_SEED.items():
+        own = rows.filter((rows["place"] == lead.subject) & rows[name].is_not_null())
+        before, now = own.filter(own["update"] < lead.onset)[name], own.filter(own["update"] >= lead.onset)
+        if before.len() and now.height:
+            at = f"{number(now[name][0])} at update {now['update'][0]:,}"
+            usual = f"{number(before.median())} in {many(before.len(), 'update')} before"  # type: ignore[arg-type]
+            yield Point(f"{what} was {at}, against {usual}.", ("slots",))
+
+
 def _next(evidence: Evidence, lead: Incident, began: onset.Onset) -> Iterator[Point]:
     for one in began.settings:
         yield Point(f"Find out what set {one.name} to {number(one.at)} at update {one.update:,}.")
@@ -209,10 +225,18 @@ def _next(evidence: Evidence, lead: Incident, began: onset.Onset) -> Iterator[Po
     if kept:
         yield Point(kept, ("timeline",))
     columns = [name for name in _INNER if name in BY_NAME["steps"].names]
-    if evidence.run.rows["steps"] and lead.rule != "data_lost":
+    path = shlex.quote(str(evidence.run.path))
+    if evidence.rules[lead.rule].table == "slots":
+        what = "update, stage, calls, seed_grad_norm, host_grad_norm, normalized_ratio, low_ratio_cause"
+        where = (
+            f"place = '{cleaned(lead.subject, 80)}' and update between {max(lead.onset - 3, 0)} and {lead.start + 3}"
+        )
+        words = "The seed's updates around it:"
+        yield Point(words, command=f'esper-analyze sql {path} "select {what} from slots where {where}"')
+    elif evidence.run.rows["steps"] and lead.rule != "data_lost":
         query = f"select epoch, minibatch, {', '.join(columns)} from steps where update = {lead.start}"
         words = f"Update {lead.start:,} minibatch by minibatch:"
-        yield Point(words, command=f'esper-analyze sql {shlex.quote(str(evidence.run.path))} "{query}"')
+        yield Point(words, command=f'esper-analyze sql {path} "{query}"')
 
 
 def _nearest(evidence: Evidence) -> Iterator[Point]:
@@ -226,13 +250,18 @@ def _nearest(evidence: Evidence) -> Iterator[Point]:
         higher = evidence.rules[name].higher_is_worse
         place = series.largest if higher else series.smallest
         most, beyond = ("at most", "beyond") if higher else ("at least", "below")
-        found = f"{metric} was {most} {number(float(series.value[place]))}, at update {series.update[place]:,}"
-        yield Point(f"{found}; {name} begins {beyond} {number(bound)}.", figures_of(evidence.rules[name]))
+        worst = float(series.value[place])
+        found = f"{metric} was {most} {number(worst)}, at update {series.update[place]:,}"
+        if (worst > bound) == higher and worst != bound:
+            told = f"{found}, {beyond} {number(bound)}, but not so long or so often that {name} warns"
+        else:
+            told = f"{found}; {name} begins {beyond} {number(bound)}"
+        yield Point(f"{told}.", figures_of(evidence.rules[name]))
 
 
 def _sound(evidence: Evidence) -> Iterator[Point]:
     """Say what was judged, and how the returns went."""
-    replay, (judged, without) = evidence.replay, _judged(evidence)
+    replay, (judged, without) = evidence.replay, judged_rules(evidence)
     yield from _ended(evidence.run)
     updates = many(replay.updates, "update")
     if _without_choice(evidence.run):
@@ -252,7 +281,8 @@ def _sound(evidence: Evidence) -> Iterator[Point]:
     if len(known) > _COMPARED:
         first, last = (number(float(part.mean())) for part in (known[:_COMPARED], known[-_COMPARED:]))
         yield Point(
-            f"Episodes return {last} at the end; it was {first} in the first {_COMPARED} updates.", ("returns",)
+            f"Episodes returned {last} in the last {_COMPARED} updates; it was {first} in the first {_COMPARED}.",
+            ("returns",),
         )
     informed = sum(counts.get("info", 0) for counts in replay.verdict_counts.values())
     if informed:
@@ -264,7 +294,13 @@ def _caveats(evidence: Evidence) -> Iterable[str]:
     if run.broken:
         yield f"Left out: {many(len(run.broken), 'file')}, {broken_words(run)}."
     if run.lost_rows:
-        yield f"{many(run.lost_rows, 'row')} could not be written while recording."
+        how = "are gone: damaged files were taken out by a repair" if run.repaired else "were lost while recording"
+        yield f"{many(run.lost_rows, 'row')} {how}; see Losses of data."
+    lost = lost_alarms(evidence)
+    if lost:
+        more = f" and {len(lost) - _MOST_OPEN:,} more" if len(lost) > _MOST_OPEN else ""
+        named = "; ".join(one.told for one in lost[:_MOST_OPEN])
+        yield f"Alarmed live, and not to be judged again, for what it was judged by is not there: {named}{more}."
     missing = dict.fromkeys(u.rule for u in evidence.replay.unjudged if u.verdict == "no_data")
     if missing:
         yield f"Data was missing for {', '.join(missing)}: missing is not healthy."
