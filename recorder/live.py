@@ -61,7 +61,7 @@ class Live:
             {name: getattr(change, name) for name in _LEVEL_COLUMNS if hasattr(change, name)}
             for change in outcome.levels
         ]
-        _tell(outcome.findings, self.detector.rules)
+        _tell(outcome.findings, self.detector.rules, kept)
         return Judged(kept, outcome, level != DEBUG and self.level(update + 1) == DEBUG)
 
 
@@ -107,14 +107,27 @@ def _fill(rows: Mapping[str, Sequence[Any]], outcome: Outcome) -> None:
             row[column] = None if math.isnan(value) else value
 
 
-def _tell(findings: Sequence[Finding], rules: Sequence[Rule]) -> None:
+def _tell(findings: Sequence[Finding], rules: Sequence[Rule], rows: Mapping[str, Rows]) -> None:
     """Log what is critical; of an update that is broken, the causes, and how much else follows from them."""
     alarms = [finding for finding in findings if finding.alarm and finding.verdict == "critical"]
     rung, causes = {finding.rule for finding in alarms}, {rule.name: set(rule.causes) for rule in rules}
     roots = [finding for finding in alarms if not causes[finding.rule] & rung]
     follow = f" (and {len(alarms) - len(roots)} consequences)" if len(alarms) > len(roots) else ""
+    tables = {rule.name: rule.table for rule in rules}
     for finding in roots:
-        value = "" if finding.value is None else f" = {finding.value:.4g}"
+        said = _said(finding, tables[finding.rule], rows)
+        value = "" if said is None else f" = {said}"
         LOG.warning(
             "update %d: %s on %s: %s%s%s", finding.update, finding.rule, finding.subject, finding.metric, value, follow
         )
+
+
+def _said(finding: Finding, table: str, rows: Mapping[str, Rows]) -> str | None:
+    """Return what was judged: the word, where a number only stands for it."""
+    named = BY_NAME[table].subject
+    listed = rows.get(table, ())
+    for row in () if isinstance(listed, Block) else listed:
+        word = row.get(finding.metric)
+        if isinstance(word, str) and (named is None or row[named] == finding.subject):
+            return word
+    return None if finding.value is None else f"{finding.value:.4g}"

@@ -141,7 +141,7 @@ def _print_words(run: Run, result: Replay, different: list[Difference] | None, c
     incidents = many(len(result.incidents), "incident")
     sys.stdout.write(f"{path_words(run.path)}: {many(result.updates, 'update')}, {alarms}, {incidents}\n")
     if result.incidents:
-        _print_incidents(result)
+        _print_incidents(run, result)
     for rule in sorted({one.rule for one in result.unjudged if one.verdict == "no_data"}):
         reasons = {one.reason for one in result.unjudged if one.rule == rule and one.verdict == "no_data"}
         sys.stdout.write(f"not judged for lack of data: {rule} ({', '.join(sorted(reasons))})\n")
@@ -151,9 +151,12 @@ def _print_words(run: Run, result: Replay, different: list[Difference] | None, c
         _print_verified(run, result, different)
 
 
-def _print_incidents(result: Replay) -> None:
+def _print_incidents(run: Run, result: Replay) -> None:
+    from esper_analyze.reports.evidence import texts_of
     from esper_analyze.reports.words import number
+    from esper_analyze.runs.replay import together
 
+    texts = texts_of(together(run), result)
     rows = [
         [
             i.peak_verdict,
@@ -161,7 +164,7 @@ def _print_incidents(result: Replay) -> None:
             escaped(i.subject),
             escaped(i.metric),
             f"{i.start} – {i.end}" + (" (open)" if i.ended == "open" else ""),
-            f"{number(i.peak)} at {i.peak_update}",
+            f"{escaped(texts.get(i.rule, {}).get((i.subject, i.peak_update)) or number(i.peak))} at {i.peak_update}",
             "–" if i.cause is None else escaped(result.incidents[i.cause].rule),
         ]
         for i in result.incidents

@@ -80,11 +80,11 @@ def gather(
     """Replay ``run`` once (thresholds default to those it was recorded with) and keep what reports need."""
     watch, run = _DriftWatch(), together(run)
     result = replay(run, thresholds, rules=rules, progress=progress, observe=watch.take)
-    return Evidence(run, result, watch.traces(), _texts(run, result))
+    return Evidence(run, result, watch.traces(), texts_of(run, result))
 
 
-def _texts(run: Run, result: Replay) -> dict[str, dict[tuple[str, int], str]]:
-    """Read the columns of words that stand behind incidents: what the judged number stands for."""
+def texts_of(run: Run, result: Replay) -> dict[str, dict[tuple[str, int], str]]:
+    """Read the columns of words that stand behind incidents: rule → (subject, update) → what stood there."""
     found = {}
     rules = {rule.name: rule for rule in result.rules}
     for name in {incident.rule for incident in result.incidents if _is_word(result, incident)}:

@@ -36,10 +36,14 @@ def timeline_rows(evidence: Evidence, _data: object = None) -> Rows:
         "peak_update",
         "in_alarm",
         "ended",
+        "worst",
     )
     incidents = evidence.replay.incidents
-    cells = [(*_incident(one), _cause(incidents, one)) for one in sorted(incidents, key=lambda one: one.start)]
-    shown = ("start", "end", "verdict", "rule", "subject", "peak", "cause")
+    cells = [
+        (*_incident(one), evidence.said(one) or one.peak, _cause(incidents, one))
+        for one in sorted(incidents, key=lambda one: one.start)
+    ]
+    shown = ("start", "end", "verdict", "rule", "subject", "worst", "cause")
     return Rows((*columns, "cause"), tuple(cells), tuple((name, name) for name in shown))
 
 
