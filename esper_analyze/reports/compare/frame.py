@@ -178,7 +178,7 @@ def _cells(many: Sequence[Series | None], updates: Ints) -> Cells:
         if series is None:
             continue
         place = np.searchsorted(updates, series.update)
-        cells.value[run, place] = np.where(series.finite, series.value, np.nan)
+        cells.value[run, place] = np.where(series.null, np.nan, series.value)
         cells.nonfinite[run, place], cells.null[run, place] = series.nonfinite, series.null
     return cells
 

@@ -17,7 +17,7 @@ READING = (
     "parting), by more than 6 standard deviations of the noise that the runs themselves show from update to update "
     "over their first 20. KL, losses, norms and spreads are judged by their logarithms. Of five or more others the "
     "fifth part at each end is left out, and the band reaches at least 1.5 interquartile ranges beyond the quartiles. "
-    "NaN or ±Inf where the others have numbers parts at once.",
+    "NaN, +Inf or −Inf where the others have something else parts at once.",
     "How often that is wrong (python -m tests.bench.parting): of 45 pairs of sound seeds of each of five kinds of "
     "training, none to five parted before update 50 and none to 27 at all within 200 to 390 updates, for learning "
     "differs from seed to seed; of sound runs in groups of five or ten 1 in 50 left, late. Noise alone parts less than "
@@ -73,13 +73,14 @@ def _rest(found: SideBySide) -> str:
 def values_at(left: Left) -> tuple[str, str]:
     """Return the run's own value at its parting, and the median of the others' there."""
     cells, place = left.compared.cells, left.parting.place
-    others = np.delete(cells.value[:, place], left.run)
-    others = others[np.isfinite(others)]
-    if cells.null[left.run, place]:
-        own = "not measured"
-    else:
-        own = number(float(cells.value[left.run, place])) if cells.finite[left.run, place] else "NaN or infinite"
-    return own, number(float(np.median(others))) if len(others) else "not measured"
+    measured = cells.measured[:, place]
+    own = number(float(cells.value[left.run, place])) if measured[left.run] else "not measured"
+    there = np.delete(measured, left.run)
+    others = np.delete(cells.value[:, place], left.run)[there]
+    numbers = others[np.isfinite(others)]
+    if len(numbers):
+        return own, number(float(np.median(numbers)))
+    return own, " or ".join(dict.fromkeys(number(float(one)) for one in others)) or "not measured"
 
 
 def sentences(found: SideBySide) -> list[str]:
@@ -158,7 +159,7 @@ def _row(found: SideBySide, left: Left) -> tuple[str, ...]:
 def beyond(left: Left) -> str:
     """Return how far a value lies beyond the band, or which fact it is."""
     kind = left.parting.kind
-    return f"{left.parting.size:.3g} σ" if kind == "beyond" else {"nonfinite": "NaN", "missing": "missing"}[kind]
+    return f"{left.parting.size:.3g} σ" if kind == "beyond" else {"nonfinite": "not finite", "missing": "missing"}[kind]
 
 
 def _order(found: SideBySide) -> list[int]:

@@ -58,8 +58,8 @@ class Judged:
 def judge(cells: Cells, *, log: bool = False, least: float = 0.0, sparse: bool = False) -> Judged:
     """Return where each run leaves the others.
 
-    ``least`` is a difference, on the scale judged, that never counts. Facts come first: a run with NaN or ±Inf where
-    others have numbers parts at once; one that ceases to measure what others go on measuring when it stays so, unless
+    ``least`` is a difference, on the scale judged, that never counts. Facts come first: a run with NaN, +Inf or -Inf
+    where others have something else parts at once; one that ceases to measure what others go on measuring when it stays so, unless
     the metric is ``sparse``: null now and then in sound runs.
     """
     values = cells.scaled(log=log)
@@ -149,16 +149,18 @@ def _lasting(beyond: Bools) -> Bools:
 
 
 def _nonfinite(cells: Cells) -> Bools:
-    """Where a run has NaN or ±Inf, and most of the others that measured anything have numbers."""
-    numbers = cells.finite.sum(axis=0) - cells.finite
-    broken = cells.nonfinite.sum(axis=0) - cells.nonfinite
-    found: Bools = cells.nonfinite & (numbers > broken)
+    """Where a run has NaN, +Inf or -Inf, and most of the others that measured anything have something else."""
+    found = np.zeros(cells.value.shape, bool)
+    for own in cells.kinds:
+        same = own.sum(axis=0) - own
+        measured = cells.measured.sum(axis=0) - cells.measured
+        found |= own & (measured - same > same)
     return found
 
 
 def _missing(cells: Cells) -> Bools:
     """Where a run begins to have rows without a measurement, and most of the others with rows have one."""
-    measured = cells.finite | cells.nonfinite
+    measured = cells.measured
     with_it = measured.sum(axis=0) - measured
     without = cells.null.sum(axis=0) - cells.null
     found: Bools = _lasting(cells.null & (with_it > without)) & cells.known[:, None]
