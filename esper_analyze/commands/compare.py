@@ -42,9 +42,9 @@ def compare(
 ) -> None:
     """Find the first update where runs part, in which metric, and how their settings differ.
 
-    Two runs: the update up to which they are the same to the last bit, then the first at which one lies beyond what the
-    other does at about that time by more than their own early noise, and stays there. That two seeds part some day
-    is no fault: of sound pairs some do, mostly late; the page says how many.
+    Two runs: the update up to which they are equal in all columns compared, then the first at which one lies beyond
+    what the other does at about that time by more than their own early noise, and stays there. That two seeds part
+    some day is no fault: of sound pairs some do, mostly late; the page says how many.
 
     Three and more: the first update where each run leaves what the others do. Give five sound seeds or more, and the
     one with a fault stands out within a few updates.

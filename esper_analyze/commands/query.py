@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import re
 import shutil
+import signal
+import socket
 import tempfile
+import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -66,8 +69,8 @@ class Session:
         shutil.rmtree(self._spill, ignore_errors=True)
 
     @contextmanager
-    def answer(self, query: str) -> Iterator[Answer]:
-        """Give what ``query`` finds, row by row.
+    def answer(self, query: str, *, distinct: bool = False) -> Iterator[Answer]:
+        """Give what ``query`` finds, row by row; ``distinct``: refuse columns of equal names.
 
         Raises ``UsageError`` for what is no query and for whatever DuckDB objects to, in the body too; what cannot be
         stopped otherwise ends the process.
@@ -76,6 +79,9 @@ class Session:
             with watch.timed(connection.interrupt):
                 connection.execute(query)
             columns = tuple(str(column[0]) for column in connection.description or ())
+            if distinct and len(set(columns)) < len(columns):
+                twice = next(name for name in columns if columns.count(name) > 1)
+                raise UsageError(f"the result has two columns named {twice}", hint="name one: x AS other, or use --csv")
             yield Answer(columns, _rows(connection, watch))
 
     @contextmanager
@@ -97,9 +103,11 @@ class Session:
         ):
             _check_statement(query)
             connection = self._connected(query)
+            _undo(connection)  # what a Ctrl-C came between may have left a transaction open
             connection.begin()
             try:
-                yield connection, watch
+                with _heard(connection):
+                    yield connection, watch
             finally:
                 _undo(connection)
 
@@ -169,7 +177,9 @@ def _check_lengths(rows: Iterable[tuple[Any, ...]]) -> None:
 
 
 def _check_statement(query: str) -> None:
-    """Raise ``UsageError`` for no statement, for several, and for one that changes something."""
+    """Raise ``UsageError`` for no text, for no statement, for several, and for one that changes something."""
+    if any("\ud800" <= sign <= "\udfff" for sign in query):  # how Python holds bytes that it cannot read
+        raise UsageError("the query is not UTF-8", hint="save or type it as UTF-8")
     kinds = [_kind(statement) for statement in duckdb.extract_statements(query)]
     if not kinds:
         raise UsageError("the query is empty", hint='write one: "from by_phase()" is a beginning')
@@ -190,12 +200,38 @@ def _kind(statement: duckdb.Statement) -> str:
 
 
 @contextmanager
+def _heard(connection: duckdb.DuckDBPyConnection) -> Iterator[None]:
+    """Stop the query as soon as a signal comes: Python's own handler runs only once DuckDB has come back."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    own, other = socket.socketpair()
+    other.setblocking(False)
+    before = signal.set_wakeup_fd(other.fileno(), warn_on_full_buffer=False)
+    listening = threading.Thread(target=_listen, args=(own, connection), daemon=True)
+    listening.start()
+    try:
+        yield
+    finally:
+        signal.set_wakeup_fd(before)
+        other.close()
+        listening.join()
+        own.close()
+
+
+def _listen(signals: socket.socket, connection: duckdb.DuckDBPyConnection) -> None:
+    while received := signals.recv(1):
+        if received[0] == signal.SIGINT:
+            connection.interrupt()
+
+
+@contextmanager
 def _explained(watch: Watch, query: str) -> Iterator[None]:
     """Turn what DuckDB raises into one sentence."""
     try:
         yield
     except duckdb.InterruptException as error:
-        raise watch.too_long() from error
+        raise (watch.too_long() if watch.late else KeyboardInterrupt()) from error
     except (duckdb.OutOfMemoryException, MemoryError) as error:
         raise watch.too_large() from error
     except OverflowError as error:

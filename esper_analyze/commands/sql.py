@@ -28,6 +28,8 @@ Given = Annotated[
         "pipe says.",
     ),
 ]
+_MOST_MEMORY = 1_000_000
+"""Gigabytes; what is more overflows what DuckDB counts in."""
 _QUERY_SIGNS = " \t\n\r;("
 
 
@@ -63,6 +65,7 @@ def sql(
     Example: esper-analyze sql runs/ "from learnable_by_phase()" --out phases.parquet
     """
     paths, query = split(given)
+    _check_memory(memory)
     chosen = _format(shape, out, as_json=as_json, as_csv=as_csv)
     runs = _opened(paths, skip_broken=skip_broken, all_attempts=all_attempts)
     from esper_analyze.commands.query import Session
@@ -77,6 +80,11 @@ def sql(
             prompt(session, chosen, limit)
         else:
             _piped(session, chosen, out, limit)
+
+
+def _check_memory(gigabytes: float) -> None:
+    if not gigabytes <= _MOST_MEMORY:
+        raise UsageError(f"--memory {gigabytes:g} is no amount of gigabytes", hint=f"{_MOST_MEMORY:,} are the most")
 
 
 def split(given: Sequence[str]) -> tuple[list[Path], str | None]:
@@ -129,7 +137,7 @@ def _refuse_out(out: Path | None) -> None:
 
 def _piped(session: Session, shape: Format, out: Path | None, limit: int) -> None:
     """Run what a pipe says, one after the other; what fails is told and hides no other, exit 2 in the end."""
-    asked = list(statements(sys.stdin.read()))
+    asked = list(statements(_said()))
     if not asked:
         raise UsageError("no query is given, and stdin says nothing", hint='esper-analyze sql RUN "QUERY"')
     if out is not None and len(asked) > 1:
@@ -147,6 +155,14 @@ def _piped(session: Session, shape: Format, out: Path | None, limit: int) -> Non
             worst = max(worst, error.exit_code)
     if worst:
         raise typer.Exit(worst)
+
+
+def _said() -> str:
+    """Return what stdin says."""
+    try:
+        return sys.stdin.read()
+    except UnicodeDecodeError as error:
+        raise UsageError("what stdin says is not UTF-8", hint="save the queries as UTF-8") from error
 
 
 def run_one(session: Session, text: str, shape: Format, out: Path | None, limit: int) -> bool:

@@ -54,7 +54,7 @@ def write_answer(session: Session, query: str, shape: Format, *, out: Path | Non
         with _whole(out) as path:
             _write_parquet(session, query, path)
     else:
-        with session.answer(query) as found:
+        with session.answer(query, distinct=shape in _WRITERS) as found:
             if out is None:
                 _write_text(found, shape, sys.stdout, limit)
                 return

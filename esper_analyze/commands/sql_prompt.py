@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import sys
@@ -90,7 +91,17 @@ def history() -> History:
         file.read_bytes()
     except OSError:
         return InMemoryHistory()
-    return FileHistory(str(file))
+    return _Kept(str(file))
+
+
+class _Kept(FileHistory):
+    """A history that keeps only what can be written: bytes that are no UTF-8 cannot."""
+
+    def store_string(self, string: str) -> None:
+        """Append ``string`` to the file."""
+        with contextlib.suppress(UnicodeEncodeError):
+            string.encode()
+            super().store_string(string)
 
 
 def _keys() -> KeyBindings:

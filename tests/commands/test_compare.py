@@ -61,11 +61,12 @@ def one_sentence(text: str) -> bool:
     return text.count("\n") == 1 and "Traceback" not in text
 
 
-def test_a_run_and_its_copy_are_the_same_to_the_last_bit(seeds: Path, command: Command, tmp_path: Path) -> None:
+def test_a_run_and_its_copy_are_equal_in_all_columns(seeds: Path, command: Command, tmp_path: Path) -> None:
     shutil.copytree(seeds / "seed-0", tmp_path / "copy")
     said = command("compare", seeds / "seed-0", tmp_path / "copy", "--fail-on-parting", "--no-page")
     assert (said.code, said.err) == (0, "")
-    assert "the same to the last bit" in said.out
+    assert "copy are equal in all" in said.out
+    assert "Not compared: what tables episodes hold" in said.out
 
 
 def test_a_change_in_one_run_is_found_in_its_update_and_named(command: Command, tmp_path: Path) -> None:
@@ -74,7 +75,47 @@ def test_a_change_in_one_run_is_found_in_its_update_and_named(command: Command, 
     said = command("compare", tmp_path / "before", tmp_path / "after", "--no-page")
     assert said.code == 0
     assert "before and after part at update 25: Value loss is 1,000 in after" in said.out
-    assert "Up to update 24 they are the same to the last bit" in said.out
+    assert "Up to update 24 they are equal in all" in said.out
+
+
+def test_a_jump_in_the_last_updates_may_be_a_parting_and_a_short_run_is_too_short(
+    command: Command, tmp_path: Path
+) -> None:
+    write_run(tmp_path / "before", UPDATES)
+    write_run(tmp_path / "jump", UPDATES, loud_from(UPDATES - 2))
+    write_run(tmp_path / "short", 2)
+    said = command("compare", tmp_path / "before", tmp_path / "jump", "--no-page")
+    assert "before and jump may be parting: at update 38 Value loss is 1,000 in jump" in said.out
+    assert "The last 3 updates cannot be judged" in said.out
+    told = json.loads(command("compare", tmp_path / "before", tmp_path / "short", "--no-page", "--json").out)
+    assert told["too_short"] == ["before", "short"]
+    assert "do not part" not in told["headline"]
+
+
+def test_a_column_that_is_not_judged_counts_as_a_difference(command: Command, tmp_path: Path) -> None:
+    write_run(tmp_path / "one", UPDATES)
+    write_run(tmp_path / "two", UPDATES, lambda now, rows: rows["updates"][0].update(kl_k1=7.0 + now))
+    told = json.loads(command("compare", tmp_path / "one", tmp_path / "two", "--no-page", "--json").out)
+    assert told["first_difference"] == {"update": 0, "metrics": ["kl_k1"]}
+
+
+def test_a_sparse_metric_that_is_measured_no_more_is_named(command: Command, tmp_path: Path) -> None:
+    def silent(now: int, rows: Rows) -> None:
+        rows["updates"][0]["episode_return_mean"] = None if now >= 20 else 1.0
+
+    write_run(tmp_path / "one", UPDATES)
+    write_run(tmp_path / "two", UPDATES, silent)
+    said = command("compare", tmp_path / "one", tmp_path / "two", "--no-page")
+    assert "episode_return_mean in two (last at update 19)" in said.out
+
+
+def test_an_exploding_host_is_found_in_the_slots(command: Command) -> None:
+    samples = Path(__file__).parents[2] / "sample_runs" / "runs"
+    told = json.loads(
+        command("compare", samples / "growing_healthy", samples / "growing_exploding", "--no-page", "--json").out
+    )
+    assert "part at update 20" in told["headline"]
+    assert told["runs"][1]["parts_first_in"] == "normalized_ratio_min"
 
 
 def test_of_a_group_only_the_faulty_run_leaves_and_the_page_has_all(

@@ -6,6 +6,9 @@ import csv
 import io
 import json
 import math
+import os
+import signal
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -99,6 +102,10 @@ def test_a_directory_with_a_blank_in_its_name_is_a_run(command: Command, runs: P
         (["RUN", "select 1", "--out", "nowhere/x.csv"], "cannot be written"),
         (["RUN", "select interval 3 days", "--out", "x.parquet"], "Parquet cannot hold the result"),
         (["RUN", "select 1", "--csv", "--format", "csv"], "exclude each other"),
+        (["RUN", "select 1 a, 2 a", "--json"], "two columns named a"),
+        (["RUN", "select 1 a, 2 a", "--format", "jsonl"], "two columns named a"),
+        (["RUN", "select '\udcff'"], "not UTF-8"),
+        (["RUN", "select 1", "--memory", "inf"], "no amount of gigabytes"),
     ],
 )
 def test_wrong_use_is_one_sentence_and_leaves_no_file(
@@ -161,6 +168,22 @@ def test_queries_from_a_pipe_run_one_by_one_and_an_error_hides_no_other(
     assert said.err.count("\n") == 1
 
 
+def test_a_pipe_of_other_bytes_is_one_sentence(command: Command, runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"select '\xff'"), encoding="utf-8"))
+    said = command("sql", runs / "healthy")
+    assert (said.code, said.err.count("\n")) == (2, 1)
+    assert "not UTF-8" in said.err
+
+
+def test_ctrl_c_stops_a_query_that_never_looks_up_and_the_next_one_runs(session: Session) -> None:
+    cross = "select count(*) from range(1000000) a, range(1000000) b where sin(a.range * b.range) > 2"
+    threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT)).start()
+    with pytest.raises(KeyboardInterrupt), session.answer(cross):
+        pass
+    with session.answer("select 1 as n") as found:
+        assert list(found.rows) == [(1,)]
+
+
 @pytest.mark.parametrize("text", ["", "  \n -- nothing\n"])
 def test_a_pipe_that_says_nothing_is_wrong_use(
     text: str, command: Command, runs: Path, monkeypatch: pytest.MonkeyPatch
@@ -204,6 +227,18 @@ def test_the_prompt_goes_on_after_an_error_and_keeps_what_was_asked(
     assert "there is no command .nothing" in said.err
     kept = (tmp_path / "state" / "esper-analyze" / "sql_history").read_text()
     assert "+from updates;" in kept
+
+
+def test_bytes_that_are_no_text_are_refused_at_the_prompt_and_it_goes_on(
+    session: Session, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    with create_pipe_input() as keys:
+        keys.send_bytes(b"select '\xff';\rselect 3 as n;\r.quit\r")
+        prompt(session, Format.CSV, 100, typed=keys, shown=DummyOutput())
+    said = capsys.readouterr()
+    assert said.out.split() == ["n", "3"]
+    assert "not UTF-8" in said.err
 
 
 def test_the_prompt_ends_with_its_input(

@@ -142,11 +142,15 @@ def _marks(data: Overlay, one: Compared) -> list[tuple[int, str]]:
 def _band(data: Overlay, one: Compared, axes: Axes) -> None:
     """Draw least to most and the quartiles of all runs that have no line of their own, and their median."""
     rest = [run for run in range(one.cells.runs) if run not in data.lines]
-    least, low, middle, high, most = (_over(data.found, cut) for cut in quartiles(one.cells.value[rest]))
+    least, low, middle, high, most = (_over(data.found, cut) for cut in quartiles(_numbers(one)[rest]))
     area(axes, least, most, BAND, "least to most")
     area(axes, low, high, FIRST, "middle half")
     axes.collections[-1].set_alpha(0.3)
     line(axes, middle, FIRST, f"median of {len(rest)}")
+
+
+def _numbers(one: Compared) -> Floats:
+    return np.where(one.cells.finite, one.cells.value, np.nan)
 
 
 def quartiles(values: Floats) -> Floats:
@@ -166,9 +170,7 @@ def series(found: SideBySide, one: Compared, run: int) -> Series:
     """Return what one run has, over the updates it recorded."""
     own = found.rows[run]
     cells = one.cells
-    value = np.where(cells.nonfinite[run], np.nan, cells.value[run])
-    measured = cells.finite[run] | cells.nonfinite[run]
-    return Series(found.updates[own], value[own], ~measured[own])
+    return Series(found.updates[own], cells.value[run][own], ~cells.measured[run][own])
 
 
 def words(data: Overlay) -> list[str]:

@@ -10,15 +10,16 @@ from typing import Any
 import numpy as np
 
 from esper_analyze.detector.signals import Bools, Ints
-from esper_analyze.reports.series import Series, all_series, by_subject
+from esper_analyze.reports.series import Series, all_series, by_subject, rows_of, series_of
 from esper_analyze.runs.blame import blamed
 from esper_analyze.runs.compared.cells import Cells
-from esper_analyze.runs.compared.metrics import METRICS, Metric
-from esper_analyze.runs.compared.parting import Judged, Parting, judge
+from esper_analyze.runs.compared.metrics import CLOCKS, METRICS, SLOTS, Metric
+from esper_analyze.runs.compared.parting import HITS, Judged, Parting, judge
 from esper_analyze.runs.compared.settings import Difference, differences, opaque
 from esper_analyze.runs.joined import joined
 from esper_analyze.runs.run import Run
-from esper_analyze.schema import BY_NAME
+from esper_analyze.schema import BY_NAME, TABLES
+from esper_analyze.schema.column import Kind
 from esper_analyze.terminal import cleaned
 
 MOST_SUBJECTS = 64
@@ -29,7 +30,7 @@ Key = tuple[Metric, str]
 """A metric and its subject."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Compared:
     """One metric of one subject (empty: of the run) in all runs."""
 
@@ -68,7 +69,8 @@ class Left:
 class SideBySide:
     """Runs compared. ``updates`` are those that any run recorded, ``rows`` [runs, updates] who recorded which.
 
-    ``metrics`` were measured by two runs at least, ``not_common`` not by all.
+    ``metrics`` were measured by two runs at least, ``not_common`` not by all. ``exact`` are the other numbers of table
+    updates, looked at for equality only; ``tables`` have rows and were not looked at.
     """
 
     labels: tuple[str, ...]
@@ -79,17 +81,48 @@ class SideBySide:
     not_common: tuple[Compared, ...]
     settings: tuple[Difference, ...]
     functions: tuple[str, ...]
+    exact: tuple[tuple[str, Cells], ...] = ()
+    tables: tuple[str, ...] = ()
 
     @cached_property
     def leavings(self) -> list[Left]:
         """Every metric in which a run parts, in order of updates."""
+        return self._listed({one: one.judged.partings for one in self.metrics})
+
+    @cached_property
+    def pending(self) -> list[Left]:
+        """Every metric in which the last values of a run lie beyond, too few to know whether it parts."""
+        return self._listed({one: one.judged.pending for one in self.metrics})
+
+    def _listed(self, partings: Mapping[Compared, Sequence[Parting | None]]) -> list[Left]:
         found = [
             Left(run, int(self.updates[parting.place]), parting, one)
-            for one in self.metrics
-            for run, parting in enumerate(one.judged.partings)
+            for one, own in partings.items()
+            for run, parting in enumerate(own)
             if parting is not None
         ]
         return sorted(found, key=lambda one: one.order)
+
+    @cached_property
+    def too_short(self) -> tuple[int, ...]:
+        """Runs of which no metric can be judged: too few updates beside others, or nobody's noise is known."""
+        shared = (self.rows & (self.rows.sum(axis=0) > 1)).sum(axis=1)
+        unknown = len(self.unjudged) == len(self.metrics)
+        return tuple(run for run, updates in enumerate(shared) if updates < HITS or unknown)
+
+    @cached_property
+    def ceased(self) -> list[tuple[str, int, int]]:
+        """Metrics that a run ceases to measure while another goes on, with the run and the last update that has it."""
+        found = []
+        for one in self.metrics:
+            measured = one.cells.measured
+            for run in np.flatnonzero(one.cells.known).tolist():
+                places = np.flatnonzero(measured[run])
+                widest = int(np.diff(places).max(initial=1))
+                after = measured[:, places[-1] + 1 :][:, self.rows[run, places[-1] + 1 :]]
+                if after.shape[1] >= max(HITS, 2 * widest) and after.any():
+                    found.append((one.name, run, int(self.updates[places[-1]])))
+        return found
 
     def first(self, run: int) -> Left | None:
         """Return where ``run`` parts from the others first, None when it stays."""
@@ -107,7 +140,8 @@ class SideBySide:
     @cached_property
     def first_difference(self) -> tuple[int, tuple[str, ...]] | None:
         """The first update in which two runs differ at all, and in which metrics; None: they are the same."""
-        places = {one.name: place for one in self.metrics if (place := _differing(one.cells, self.rows)) is not None}
+        every = [*((one.name, one.cells) for one in self.metrics), *self.exact]
+        places = {name: place for name, cells in every if (place := _differing(cells, self.rows)) is not None}
         first = min(places.values(), default=None)
         if first is None:
             return None
@@ -120,9 +154,12 @@ def side_by_side(runs: Sequence[tuple[str, Run]], *, progress: Callable[[int], N
     ``progress`` is called with the number of runs read.
     """
     columns: list[dict[Key, Series]] = []
+    others: list[dict[str, Series]] = []
     for done, (_, run) in enumerate(runs, start=1):
         with blamed(run):
-            columns.append(_columns(joined(run)))
+            whole = joined(run)
+            columns.append(_columns(whole))
+            others += [all_series(whole, "updates", _others())] if len(runs) == 2 else []
         if progress is not None:
             progress(done)
     own = [next(iter(one.values())).update for one in columns]
@@ -139,6 +176,8 @@ def side_by_side(runs: Sequence[tuple[str, Run]], *, progress: Callable[[int], N
         not_common=tuple(one for one in known if not one.cells.known.all()),
         settings=tuple(differences(infos)),
         functions=tuple(opaque(infos)),
+        exact=tuple((name, _cells([one[name] for one in others], updates)) for name in _others() if others),
+        tables=tuple(table.name for table in TABLES if _unseen(table.name, [run for _, run in runs])),
     )
 
 
@@ -155,7 +194,33 @@ def _columns(run: Run) -> dict[Key, Series]:
         every = by_subject(run, table, names).items()
         subjects = [(subject, own) for subject, own in every if not _twice(table, subject)][:MOST_SUBJECTS]
         found |= {(metric, subject): own[metric.column] for metric in metrics for subject, own in subjects}
-    return found
+    return found | _slots(run)
+
+
+def _slots(run: Run) -> dict[Key, Series]:
+    """Return what table slots says over all places of an update, where the run has slots; NaN counts as NaN."""
+    import polars
+
+    if not run.parts("slots"):
+        return {}
+    rows = rows_of(run, "slots", ["host_grad_norm", "normalized_ratio"])
+    least = polars.col("normalized_ratio").nan_min().alias("normalized_ratio_min")
+    most = polars.col("host_grad_norm").nan_max().alias("host_grad_norm_max")
+    merged = rows.group_by("update").agg(most, least).sort("update")
+    return {(metric, ""): series_of(merged, metric.column) for metric in SLOTS}
+
+
+def _others() -> list[str]:
+    """Return the numbers of table updates that are no metric and no clock."""
+    skipped = {*CLOCKS, *(metric.column for metric in METRICS if metric.table == "updates")}
+    numbers = (Kind.FLOAT, Kind.INT, Kind.BOOL)
+    return [one.name for one in BY_NAME["updates"].columns if one.kind in numbers and one.name not in skipped]
+
+
+def _unseen(table: str, runs: Sequence[Run]) -> bool:
+    """Whether ``table`` holds measurements that were not looked at."""
+    seen = {"findings", "levels", "ranks", "losses_of_data", *(metric.table for metric in (*METRICS, *SLOTS))}
+    return table not in seen and any(run.parts(table) for run in runs)
 
 
 def _twice(table: str, subject: str) -> bool:
@@ -178,7 +243,7 @@ def _cells(many: Sequence[Series | None], updates: Ints) -> Cells:
         if series is None:
             continue
         place = np.searchsorted(updates, series.update)
-        cells.value[run, place] = np.where(series.finite, series.value, np.nan)
+        cells.value[run, place] = np.where(series.null, np.nan, series.value)
         cells.nonfinite[run, place], cells.null[run, place] = series.nonfinite, series.null
     return cells
 

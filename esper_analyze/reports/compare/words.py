@@ -8,6 +8,7 @@ import numpy as np
 
 from esper_analyze.reports.compare.frame import Compared, Left, SideBySide
 from esper_analyze.reports.words import many, number
+from esper_analyze.runs.compared.parting import HITS, LEAST_EARLY, STRETCH
 
 MOST_NAMED = 4
 """Metrics or runs named in a sentence."""
@@ -17,7 +18,7 @@ READING = (
     "parting), by more than 6 standard deviations of the noise that the runs themselves show from update to update "
     "over their first 20. KL, losses, norms and spreads are judged by their logarithms. Of five or more others the "
     "fifth part at each end is left out, and the band reaches at least 1.5 interquartile ranges beyond the quartiles. "
-    "NaN or ±Inf where the others have numbers parts at once.",
+    "NaN, +Inf or −Inf where the others have something else parts at once.",
     "How often that is wrong (python -m tests.bench.parting): of 45 pairs of sound seeds of each of five kinds of "
     "training, none to five parted before update 50 and none to 27 at all within 200 to 390 updates, for learning "
     "differs from seed to seed; of sound runs in groups of five or ten 1 in 50 left, late. Noise alone parts less than "
@@ -32,7 +33,10 @@ def headline(found: SideBySide) -> str:
         return _of_two(found)
     left = runs_that_left(found)
     if not left:
-        return f"No run leaves the others: {many(len(found.labels), 'run')}, {many(len(found.metrics), 'metric')}."
+        if len(found.too_short) == len(found.labels):
+            return f"{many(len(found.labels), 'run')}, too short to tell whether one leaves the others."
+        maybe = "; " + _maybe(found) if found.pending else ""
+        return f"No run leaves the others: {many(len(found.labels), 'run')}, {_judged(found)} metrics judged{maybe}."
     first = left[0]
     rest = f", then {_listed([found.labels[one.run] for one in left[1:]])}" if len(left) > 1 else ""
     verb = "leaves" if len(left) == 1 else "leave"
@@ -45,10 +49,32 @@ def headline(found: SideBySide) -> str:
 def _of_two(found: SideBySide) -> str:
     one, other = found.labels
     if not found.leavings:
-        same = found.first_difference is None
-        return f"{one} and {other} are the same to the last bit." if same else f"{one} and {other} do not part."
+        return f"{one} and {other} {_not_parted(found)}."
     first = found.leavings[0]
     return f"{one} and {other} part at update {first.update:,}: {first.compared.title} {what(found, first)}."
+
+
+def _not_parted(found: SideBySide) -> str:
+    if found.first_difference is None and not found.not_common:
+        return f"are equal in all {_looked_at(found)} columns compared"
+    if found.pending:
+        return f"may be parting: {_maybe(found)}"
+    if found.too_short:
+        return "are too short to tell whether they part"
+    return "do not part" + (" in what both measured" if found.not_common or found.ceased else "")
+
+
+def _maybe(found: SideBySide) -> str:
+    first = found.pending[0]
+    return f"at update {first.update:,} {first.compared.title} {what(found, first)}, too near the end to be sure"
+
+
+def _looked_at(found: SideBySide) -> int:
+    return len(found.metrics) + sum(bool(cells.known.any()) for _, cells in found.exact)
+
+
+def _judged(found: SideBySide) -> int:
+    return 0 if len(found.labels) == 2 and found.too_short else len(found.metrics) - len(found.unjudged)
 
 
 def runs_that_left(found: SideBySide) -> list[Left]:
@@ -73,21 +99,46 @@ def _rest(found: SideBySide) -> str:
 def values_at(left: Left) -> tuple[str, str]:
     """Return the run's own value at its parting, and the median of the others' there."""
     cells, place = left.compared.cells, left.parting.place
-    others = np.delete(cells.value[:, place], left.run)
-    others = others[np.isfinite(others)]
-    if cells.null[left.run, place]:
-        own = "not measured"
-    else:
-        own = number(float(cells.value[left.run, place])) if cells.finite[left.run, place] else "NaN or infinite"
-    return own, number(float(np.median(others))) if len(others) else "not measured"
+    measured = cells.measured[:, place]
+    own = number(float(cells.value[left.run, place])) if measured[left.run] else "not measured"
+    there = np.delete(measured, left.run)
+    others = np.delete(cells.value[:, place], left.run)[there]
+    numbers = others[np.isfinite(others)]
+    if len(numbers):
+        return own, number(float(np.median(numbers)))
+    return own, " or ".join(dict.fromkeys(number(float(one)) for one in others)) or "not measured"
 
 
 def sentences(found: SideBySide) -> list[str]:
     """Return what stands below the headline: exact sameness, ends, and what was judged."""
     said = [_exactness(found)] if len(found.labels) == 2 else []
-    together = sum(not any(one.judged.partings) for one in found.metrics)
-    said.append(f"{together} of {many(len(found.metrics), 'metric')} stay together over {_updates(found)}.")
-    return [*said, *_ends(found)]
+    if found.first_difference is None and len(found.labels) == 2:
+        return [*said, *_ends(found)]
+    unknown = set(found.unjudged)
+    together = sum(one.name not in unknown and not any((*one.judged.partings, *one.judged.pending))
+                   for one in found.metrics)  # fmt: skip
+    if _judged(found):
+        said.append(f"{together} of {many(len(found.metrics), 'metric')} stay together over {_updates(found)}.")
+    return [*said, *_near_the_end(found), *_ends(found)]
+
+
+def _near_the_end(found: SideBySide) -> list[str]:
+    """Return what cannot be judged: the last updates of a run, and a run that has no others."""
+    said = []
+    if found.too_short:
+        names = _listed([found.labels[run] for run in found.too_short])
+        said.append(
+            f"Too short to tell: it takes {HITS} updates in common, and {LEAST_EARLY} values for the noise: {names}."
+        )
+    elif not found.pending:
+        said.append(f"What begins in the last {HITS - 1} updates cannot be judged; no last value lies beyond.")
+    if found.pending:
+        named = [f"{one.compared.name} of {found.labels[one.run]} from {one.update:,} on" for one in found.pending]
+        said.append(
+            f"The last {HITS - 1} updates cannot be judged: a parting takes {HITS} of {STRETCH}. The last values lie "
+            f"beyond, so may be parting: {_listed(named)}."
+        )
+    return said
 
 
 def _updates(found: SideBySide) -> str:
@@ -97,13 +148,13 @@ def _updates(found: SideBySide) -> str:
 def _exactness(found: SideBySide) -> str:
     first = found.first_difference
     if first is None:
-        return f"All {len(found.metrics)} metrics are the same to the last bit at every common update."
+        return f"All {_looked_at(found)} columns compared are equal at every common update."
     update, names = first
     if update == int(found.updates[0]):
         return f"They differ from their first common update on, as two seeds do ({_listed(names)})."
     return (
-        f"Up to update {update - 1:,} they are the same to the last bit; what first differs, at update {update:,}, "
-        f"is {_listed(names)}."
+        f"Up to update {update - 1:,} they are equal in all {_looked_at(found)} columns compared; what first "
+        f"differs, at update {update:,}, is {_listed(names)}."
     )
 
 
@@ -124,6 +175,11 @@ def caveats(found: SideBySide) -> list[str]:
         said.append(f"Not measured in every run, so compared only where it was: {names}.")
     if found.unjudged:
         said.append(f"Too few values to know their noise, so only NaN was looked for: {_listed(found.unjudged)}.")
+    if found.ceased:
+        told = [f"{name} in {found.labels[run]} (last at update {update:,})" for name, run, update in found.ceased]
+        said.append(f"No longer measured, while others go on: {_listed(told)}.")
+    if found.tables:
+        said.append(f"Not compared: what tables {', '.join(found.tables)} hold.")
     kinds = {(str(info.get("algorithm")), tuple(info.get("heads") or ())) for info in found.infos}
     if len(kinds) > 1:
         said.append("These runs are of different algorithms or heads: what parts may be their kind, not a fault.")
@@ -158,7 +214,7 @@ def _row(found: SideBySide, left: Left) -> tuple[str, ...]:
 def beyond(left: Left) -> str:
     """Return how far a value lies beyond the band, or which fact it is."""
     kind = left.parting.kind
-    return f"{left.parting.size:.3g} σ" if kind == "beyond" else {"nonfinite": "NaN", "missing": "missing"}[kind]
+    return f"{left.parting.size:.3g} σ" if kind == "beyond" else {"nonfinite": "not finite", "missing": "missing"}[kind]
 
 
 def _order(found: SideBySide) -> list[int]:

@@ -51,6 +51,11 @@ def facts(found: SideBySide) -> dict[str, object]:
         "first_difference": None if exact is None else {"update": exact[0], "metrics": exact[1]},
         "runs": [_run(found, run) for run in range(len(found.labels))],
         "metrics": [_metric(found, one) for one in found.metrics],
+        "may_be_parting": [
+            {"run": found.labels[one.run], "update": one.update, "metric": one.compared.name} for one in found.pending
+        ],
+        "too_short": [found.labels[run] for run in found.too_short],
+        "tables_not_compared": found.tables,
         "not_common": [one.name for one in found.not_common],
         "unjudged": found.unjudged,
         "settings": [

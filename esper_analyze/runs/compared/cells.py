@@ -17,7 +17,7 @@ FLOOR = 1e-6
 
 @dataclass(frozen=True)
 class Cells:
-    """A metric: ``value`` [runs, updates], NaN unless finite; ``nonfinite`` and ``null`` say why it is not.
+    """A metric: ``value`` [runs, updates] as measured, ±Inf too; ``nonfinite`` and ``null`` say why it is no number.
 
     Where a run has no row, a cell is neither finite, nor non-finite, nor null.
     """
@@ -32,6 +32,17 @@ class Cells:
         return np.isfinite(self.value)
 
     @property
+    def measured(self) -> Bools:
+        """Where anything was measured, NaN and ±Inf too."""
+        return self.finite | self.nonfinite
+
+    @property
+    def kinds(self) -> tuple[Bools, Bools, Bools]:
+        """Where NaN, where +Inf and where -Inf was measured: three facts."""
+        infinite = self.nonfinite & np.isinf(self.value)
+        return self.nonfinite & ~infinite, infinite & (self.value > 0), infinite & (self.value < 0)
+
+    @property
     def runs(self) -> int:
         """How many runs there are."""
         return len(self.value)
@@ -39,19 +50,20 @@ class Cells:
     @property
     def known(self) -> Bools:
         """Runs that measured anything at all."""
-        found: Bools = np.any(self.finite | self.nonfinite, axis=1)
+        found: Bools = np.any(self.measured, axis=1)
         return found
 
     def scaled(self, *, log: bool) -> Floats:
         """Return the values to be judged: as they are, or their natural logarithm."""
+        numbers = np.where(self.finite, self.value, np.nan)
         if not log:
-            return self.value
+            return numbers
         early = np.concatenate([early_values(row) for row in self.value])
         positive = early[early > 0]
         if not len(positive):
             positive = self.value[self.finite & (self.value > 0)]
         least = FLOOR * float(np.median(positive)) if len(positive) else 1.0
-        return np.log(np.maximum(self.value, least))
+        return np.log(np.maximum(numbers, least))
 
 
 def early_values(values: Floats) -> Floats:

@@ -57,3 +57,23 @@ METRICS: tuple[Metric, ...] = (
     Metric("lstm", "h_rms", "Hidden state (h), {}", "lstm", log=True),
     Metric("lstm", "c_rms", "Cell state (c), {}", "lstm", log=True),
 )
+
+SLOTS: tuple[Metric, ...] = (
+    Metric("slots", "host_grad_norm_max", "Largest host gradient of all slots", "gradients", log=True, sparse=True),
+    Metric(
+        "slots", "normalized_ratio_min", "Least seed to host ratio of all slots", "gradients", log=True, sparse=True
+    ),
+)
+"""Of table slots, over all places of an update: places come and go, and seeds differ in what grows where."""
+CLOCKS = (
+    "rank",
+    "update",
+    "seq",
+    "wall_time",
+    "progress",
+    "rollout_s",
+    "optimisation_s",
+    "recorder_ms",
+    "recorder_fraction",
+)
+"""Columns of updates that say when or how fast: no two runs have the same, or none that goes on longer."""

@@ -49,18 +49,22 @@ class Parting:
 
 @dataclass(frozen=True, slots=True)
 class Judged:
-    """What became of one metric: the first parting of each run (None: it stays), and the noise (NaN: unknown)."""
+    """What became of one metric: the first parting of each run (None: it stays), and the noise (NaN: unknown).
+
+    ``pending`` are runs that do not part, but whose last values lie beyond: too few of them to know whether it lasts.
+    """
 
     partings: tuple[Parting | None, ...]
     noise: float
+    pending: tuple[Parting | None, ...]
 
 
 def judge(cells: Cells, *, log: bool = False, least: float = 0.0, sparse: bool = False) -> Judged:
     """Return where each run leaves the others.
 
-    ``least`` is a difference, on the scale judged, that never counts. Facts come first: a run with NaN or ±Inf where
-    others have numbers parts at once; one that ceases to measure what others go on measuring when it stays so, unless
-    the metric is ``sparse``: null now and then in sound runs.
+    ``least`` is a difference, on the scale judged, that never counts. Facts come first: a run with NaN, +Inf or -Inf
+    where others have something else parts at once; one that ceases to measure what others go on measuring when it stays
+    so, unless the metric is ``sparse``: null now and then in sound runs.
     """
     values = cells.scaled(log=log)
     noise = _noise(values, log=log, least=least)
@@ -69,10 +73,14 @@ def judge(cells: Cells, *, log: bool = False, least: float = 0.0, sparse: bool =
     for kind, where in facts.items():
         for run in np.flatnonzero(where.any(axis=1)).tolist():
             found[run].append(Parting(int(where[run].argmax()), kind))
+    pending: list[Parting | None] = [None] * cells.runs
     if np.isfinite(noise):
+        pending = _pending(values, noise)
         for run, parting in enumerate(_beyond(values, noise)):
             found[run] += [parting] if parting else []
-    return Judged(tuple(min(one, key=lambda p: p.place, default=None) for one in found), noise)
+    partings = tuple(min(one, key=lambda p: p.place, default=None) for one in found)
+    waiting = (own if parting is None else None for own, parting in zip(pending, partings, strict=True))
+    return Judged(partings, noise, tuple(waiting))
 
 
 def run_noise(values: Floats, *, level: bool = False) -> float:
@@ -118,6 +126,20 @@ def _beyond(values: Floats, noise: float) -> list[Parting | None]:
     return found
 
 
+def _pending(values: Floats, noise: float) -> list[Parting | None]:
+    """Return where each run's last values begin to lie beyond, all on the same side and to its very end."""
+    low, high = bands(values, noise)
+    found: list[Parting | None] = [None] * len(values)
+    for run, own in enumerate(values):
+        places = np.flatnonzero(np.isfinite(own))
+        for excess in (low[run] - own, own - high[run]):
+            inside = np.flatnonzero(~(excess[places] > 0))
+            ending = places[inside[-1] + 1 :] if len(inside) else places
+            if len(ending):
+                found[run] = Parting(int(ending[0]), "beyond", float(excess[ending[0]] / noise))
+    return found
+
+
 def bands(values: Floats, noise: float) -> tuple[Floats, Floats]:
     """Return lower and upper edge of what the other runs do [runs, updates]; ∓Inf where too few of them go on."""
     least, most = windowed_least(values), windowed_least(-values)
@@ -149,16 +171,18 @@ def _lasting(beyond: Bools) -> Bools:
 
 
 def _nonfinite(cells: Cells) -> Bools:
-    """Where a run has NaN or ±Inf, and most of the others that measured anything have numbers."""
-    numbers = cells.finite.sum(axis=0) - cells.finite
-    broken = cells.nonfinite.sum(axis=0) - cells.nonfinite
-    found: Bools = cells.nonfinite & (numbers > broken)
+    """Where a run has NaN, +Inf or -Inf, and most of the others that measured anything have something else."""
+    found = np.zeros(cells.value.shape, bool)
+    for own in cells.kinds:
+        same = own.sum(axis=0) - own
+        measured = cells.measured.sum(axis=0) - cells.measured
+        found |= own & (measured - same > same)
     return found
 
 
 def _missing(cells: Cells) -> Bools:
     """Where a run begins to have rows without a measurement, and most of the others with rows have one."""
-    measured = cells.finite | cells.nonfinite
+    measured = cells.measured
     with_it = measured.sum(axis=0) - measured
     without = cells.null.sum(axis=0) - cells.null
     found: Bools = _lasting(cells.null & (with_it > without)) & cells.known[:, None]

@@ -19,7 +19,7 @@ def cells(*rows: Floats) -> Cells:
     """Cells of which NaN is NaN: nothing is missing."""
     values = np.array(rows, dtype=float)
     broken = ~np.isfinite(values)
-    return Cells(np.where(broken, np.nan, values), broken, np.zeros(values.shape, bool))
+    return Cells(values, broken, np.zeros(values.shape, bool))
 
 
 def noisy(runs: int, seed: int, *, updates: int = UPDATES, memory: float = 0.0) -> Floats:
@@ -93,6 +93,15 @@ def test_nan_in_all_runs_parts_nobody() -> None:
     values = noisy(3, 2)
     values[:, 20:] = np.nan
     assert not any(judge(cells(*values)).partings)
+
+
+@pytest.mark.parametrize("one", [np.nan, np.inf, -np.inf, 10.0])
+@pytest.mark.parametrize("other", [np.nan, np.inf, -np.inf])
+def test_nan_and_both_infinities_are_three_facts(one: float, other: float) -> None:
+    values = np.repeat(noisy(1, 9), 2, axis=0)
+    values[0, 30:], values[1, 30:] = one, other
+    same = str(one) == str(other)
+    assert firsts(judge(cells(*values))) == ([None, None] if same else [None if np.isfinite(one) else 30, 30])
 
 
 @pytest.mark.parametrize("sparse", [False, True])
