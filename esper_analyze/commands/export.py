@@ -62,8 +62,8 @@ def export(
     from esper_analyze.runs.run import open_run
 
     tables = _tables(chosen)
-    _check_ending(to, tables, out)
     refuse_existing(out)
+    _check_ending(to, tables, out)
     run = open_run(run_path, skip_broken=skip_broken, all_attempts=all_attempts)
     tell_left_out(run)
     run = run if rank is None else run.only(rank)
