@@ -25,6 +25,7 @@ from esper_analyze.commands.options import (
     tell_left_out,
 )
 from esper_analyze.errors import UsageError
+from esper_analyze.outlet import refuse_file
 from esper_analyze.terminal import cleaned, escaped, path_words, progress, say, show_table
 
 if TYPE_CHECKING:
@@ -98,6 +99,8 @@ def answer(asked: Asked, question: Question, rows: Callable[[Evidence, Any], Row
     from esper_analyze.runs.run import open_run
 
     form = asked.resolved
+    if asked.out is not None:
+        refuse_file(asked.out)
     given = given_rules(asked.rules_files)
     run = open_run(asked.run_path, skip_broken=asked.skip_broken)
     tell_left_out(run)
@@ -158,8 +161,10 @@ def _write(content: Answer, out: Path | None) -> None:
         with redirect_stdout(io.StringIO()) as sink:
             _print(*content, most=None)
         content = sink.getvalue()
+    from esper_analyze.schema.files import write_whole
+
     try:
-        out.write_bytes(content if isinstance(content, bytes) else content.encode(errors="replace"))
+        write_whole(out, content if isinstance(content, bytes) else content.encode(errors="replace"))
     except OSError as error:
         raise UsageError(f"{out} cannot be written: {error.strerror}", hint="choose another --out") from error
     sys.stdout.write(f"{path_words(out)}\n")

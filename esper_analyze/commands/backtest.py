@@ -20,6 +20,7 @@ from esper_analyze.commands.options import (
     joined,
 )
 from esper_analyze.errors import DAMAGED, UsageError
+from esper_analyze.outlet import refuse_file
 from esper_analyze.terminal import cleaned, escaped, progress, say, show_table
 
 if TYPE_CHECKING:
@@ -124,18 +125,22 @@ def _found(run_paths: Sequence[Path]) -> list[Path]:
 
 
 def _check_figure(figure: Path | None) -> None:
-    if figure is not None and (figure.suffix.lower() != ".png" or not figure.absolute().parent.is_dir()):
+    if figure is None:
+        return
+    if figure.suffix.lower() != ".png" or not figure.absolute().parent.is_dir():
         raise UsageError(f"--figure: {figure} is not a file name ending in .png in a directory that exists")
+    refuse_file(figure)
 
 
 def _write_figure(figure: Path | None, found: Sequence[Score]) -> None:
     if figure is None:
         return
     from esper_analyze.reports.tradeoff import tradeoff_png
+    from esper_analyze.schema.files import write_whole
 
     picture = tradeoff_png(found)
     try:
-        figure.write_bytes(picture)
+        write_whole(figure, picture)
     except OSError as error:
         raise UsageError(f"{figure} cannot be written: {error.strerror}", hint="choose another --figure") from error
 

@@ -10,6 +10,7 @@ import typer
 
 from esper_analyze.commands.options import Json, SkipBroken, tell_left_out
 from esper_analyze.errors import FINDINGS, UsageError
+from esper_analyze.outlet import refuse_folder
 from esper_analyze.terminal import cleaned, escaped, path_words, progress, say, show_table
 
 if TYPE_CHECKING:
@@ -63,6 +64,8 @@ def compare(
     from esper_analyze.runs.fleet import open_fleet
     from esper_analyze.strict_json import strict_json
 
+    if not no_page:
+        refuse_folder(out)
     runs = _usable(open_fleet(paths, skip_broken=skip_broken))
     with progress("reading", len(runs)) as step:
         found = side_by_side(runs, progress=step)

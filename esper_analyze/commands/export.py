@@ -52,8 +52,8 @@ def export(
     "-Infinity".
 
     parquet: one file; one table, or without --table a row an update with columns like updates/kl_k3 and
-    heads/op/grad_norm. tensorboard: a directory with an event file of the same names as scalars (float32; null is no
-    point, free text is left out).
+    heads/op/grad_norm. tensorboard: a directory with an event file of the same names as scalars (float32: larger is
+    infinite, and counted; null is no point, free text is left out).
 
     Example: esper-analyze export RUN --to tensorboard --out tb
     """
@@ -63,6 +63,7 @@ def export(
 
     tables = _tables(chosen)
     refuse_existing(out)
+    _check_ending(to, tables, out)
     run = open_run(run_path, skip_broken=skip_broken, all_attempts=all_attempts)
     tell_left_out(run)
     run = run if rank is None else run.only(rank)
@@ -78,6 +79,13 @@ def _tables(chosen: Sequence[str] | None) -> list[Table]:
         if name not in BY_NAME:
             raise UsageError(f"there is no table {name!r}{did_you_mean(name, BY_NAME)}", hint="--table NAME")
     return [BY_NAME[name] for name in dict.fromkeys(chosen or ())]
+
+
+def _check_ending(to: Target, tables: Sequence[Table], out: Path) -> None:
+    """Raise ``UsageError`` for a file whose name does not say what it is: `import` goes by its ending."""
+    is_file = to is Target.PARQUET or (to is not Target.TENSORBOARD and len(tables) == 1)
+    if is_file and out.suffix != f".{to}":
+        raise UsageError(f"--out {out} does not end in .{to}, by which `import` knows it", hint=f"--out {out}.{to}")
 
 
 def _is_series(to: Target, tables: Sequence[Table]) -> bool:
@@ -102,7 +110,10 @@ def _series(run: Run, to: Target, tables: Sequence[Table], place: Path) -> str:
     if to is Target.PARQUET:
         return f"{many(write_wide(whole, tables or USUAL, place), 'row')}, one an update"
     place.mkdir()
-    return f"{many(write_events(whole, tables or USUAL, place), 'update')}"
+    updates, too_large = write_events(whole, tables or USUAL, place)
+    if too_large:
+        say(f"esper-analyze: warning: {many(too_large, 'value')} too large for float32, written as infinity")
+    return many(updates, "update")
 
 
 def _rows(run: Run, to: Target, tables: Sequence[Table], place: Path) -> str:

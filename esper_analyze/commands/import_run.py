@@ -43,9 +43,11 @@ def import_run(source: Source, out: Out, kind: Kind = Format.AUTO, as_json: Json
 
     Example: esper-analyze import logs/progress.csv --out runs/imported
     """
+    from esper_analyze.interchange.place import refuse_existing
     from esper_analyze.interchange.sources import read_source
     from esper_analyze.interchange.write import write_imported
 
+    refuse_existing(out)
     found = read_source(source, None if kind is Format.AUTO else kind.value)
     written = write_imported(out, found)
     for sentence in found.losses.sentences():

@@ -23,6 +23,7 @@ from esper_analyze.commands.options import (
     given_rules,
     tell_left_out,
 )
+from esper_analyze.outlet import refuse_folder
 from esper_analyze.terminal import path_words, progress
 
 Out = Annotated[
@@ -58,6 +59,9 @@ def report(
     from esper_analyze.runs.run import open_run
 
     given = given_rules(rules_files)
+    target = out or Path("reports") / run_path.resolve().name
+    if out is not None or not as_json:
+        refuse_folder(target)
     run = open_run(run_path, skip_broken=skip_broken)
     tell_left_out(run)
     run = run if rank is None else run.only(rank)
@@ -68,7 +72,7 @@ def report(
     page = None
     if out is not None or not as_json:
         with blamed(run), progress("drawing", len(QUESTIONS)) as step:
-            page = write_report(evidence, out or Path("reports") / run.path.resolve().name, progress=step)
+            page = write_report(evidence, target, progress=step)
     with blamed(run):
         sys.stdout.write(report_json(evidence) if as_json else f"{path_words(page)}\n")
     fail_if(evidence.replay.findings, fail_on)

@@ -14,6 +14,7 @@ from esper_analyze.commands.options import AllAttempts, Json, SkipBroken, tell_l
 from esper_analyze.commands.sql_output import Format, write_answer
 from esper_analyze.commands.sql_statements import statements, told
 from esper_analyze.errors import EsperError, UsageError
+from esper_analyze.outlet import refuse_file
 from esper_analyze.terminal import say, tell
 
 if TYPE_CHECKING:
@@ -67,6 +68,8 @@ def sql(
     paths, query = split(given)
     _check_memory(memory)
     chosen = _format(shape, out, as_json=as_json, as_csv=as_csv)
+    if out is not None:
+        refuse_file(out)
     runs = _opened(paths, skip_broken=skip_broken, all_attempts=all_attempts)
     from esper_analyze.commands.query import Session
 

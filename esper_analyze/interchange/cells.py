@@ -40,6 +40,13 @@ def whole(cell: object) -> int | None:
     """Return ``cell`` as a whole number, None when it is empty; a fraction, NaN or Inf is none."""
     if isinstance(cell, int) and not isinstance(cell, bool):
         return _bounded(cell)
+    if isinstance(cell, str):
+        try:
+            cell = int(cell)  # a float holds no whole number beyond 2**53 exactly
+        except ValueError:
+            pass
+        else:
+            return _bounded(cell)
     number = real(cell)
     if number is None:
         return None

@@ -7,6 +7,7 @@ Records are those of TensorFlow's ``record_writer``; field numbers those of ``ev
 
 from __future__ import annotations
 
+import math
 import struct
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -199,6 +200,11 @@ def single(number: float) -> bytes:
         return _FLOAT.pack(number)
     except OverflowError:
         return _FLOAT.pack(float("inf") if number > 0 else float("-inf"))
+
+
+def too_large(number: float) -> bool:
+    """Whether ``number`` is finite and float32 has no finite one for it."""
+    return math.isfinite(number) and not math.isfinite(_FLOAT.unpack(single(number))[0])
 
 
 def _field(number: int, kind: int, value: bytes) -> bytes:

@@ -1,7 +1,7 @@
 """Export to a TensorBoard event file: a scalar for every number of every update, its step the update.
 
-TensorBoard's scalars are float32. Null is no event; NaN and infinities are events. Words out of a declared set stand as
-their position in it, free text is left out.
+TensorBoard's scalars are float32: what is finite and too large for one is infinite there, and counted. Null is no
+event; NaN and infinities are events. Words out of a declared set stand as their position in it, free text is left out.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from esper_analyze.interchange.event_file import event_file
+from esper_analyze.interchange.event_file import event_file, too_large
 from esper_analyze.interchange.export_wide import wall_times, wide
 from esper_analyze.interchange.names_own import split
 from esper_analyze.runs.run import Run
@@ -22,13 +22,14 @@ if TYPE_CHECKING:
 Event = tuple[int, float, list[tuple[str, float]]]
 
 
-def write_events(run: Run, tables: Sequence[Table], folder: Path) -> int:
-    """Write an event file into ``folder`` and return the number of updates."""
+def write_events(run: Run, tables: Sequence[Table], folder: Path) -> tuple[int, int]:
+    """Write an event file into ``folder``; return the number of updates, and of values too large for float32."""
     found = wide(run, tables)
     created = _number(run.info.get("created"))
     name = f"events.out.tfevents.{int(created):010d}.export.0"
-    (folder / name).write_bytes(event_file(_events(found, created), created))
-    return found.height
+    events = list(_events(found, created))
+    (folder / name).write_bytes(event_file(events, created))
+    return found.height, sum(too_large(value) for _, _, values in events for _, value in values)
 
 
 def _number(created: object) -> float:

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from esper_analyze.interchange.cells import CellError, whole
 from esper_analyze.interchange.imported import Imported, Row
+from esper_analyze.interchange.sb3_order import EPOCHS, ITERATION, counted, in_order
 from esper_analyze.interchange.series import Log, LogRow, Named, leave_out, taken
 
 _WINDOW = "mean over the last 100 episodes, not those of the update"
@@ -31,7 +31,6 @@ TRAIN = {
     "train/value_loss": Named("value_loss"),
 }
 PREFIXES = ("rollout/", "time/", "train/")
-_ITERATION, _EPOCHS = "time/iterations", "train/n_updates"
 _SPARSE = (
     "logged with a log_interval above 1, and not said which: updates are numbered in the order of their rows, in which "
     "what was trained is of the update before the one whose rollout it is"
@@ -46,7 +45,7 @@ def speaks(log: Log) -> bool:
 def take(log: Log, found: Imported) -> None:
     """Add the updates of ``log`` to ``found``."""
     found.facts |= {"framework": "Stable-Baselines3", "algorithm": "PPO"}
-    rows = log.rows(lambda name: name.startswith(PREFIXES), found)
+    rows = in_order(log.rows(lambda name: name.startswith(PREFIXES), found), _dumped, found)
     numbers, behind = _iterations(rows), 1
     if _sparse(rows):
         behind = 0
@@ -61,18 +60,18 @@ def take(log: Log, found: Imported) -> None:
             steps: Row = {"env_steps": row.step} if log.timesteps else {}
             updates.setdefault(iteration - 1, {}).update(steps | taken(found, row, ROLLOUT))
     _finish(found, updates)
-    leave_out(found, log.series, (*TRAIN, *ROLLOUT, _ITERATION, _EPOCHS))
+    leave_out(found, log.series, (*TRAIN, *ROLLOUT, ITERATION, EPOCHS))
 
 
 def _sparse(rows: Sequence[LogRow]) -> bool:
     """Whether not every iteration was dumped and nothing says which: the first dump then tells of a training before."""
     first = next((row for row in rows if _dumped(row)), None)
-    return first is not None and _ITERATION not in first.cells and first.begins("train/")
+    return first is not None and ITERATION not in first.cells and first.begins("train/")
 
 
 def _dumped(row: LogRow) -> bool:
     """Whether the training itself dumped the row: an evaluation dumps within a rollout, and knows no speed."""
-    return row.begins("rollout/", "time/fps", _ITERATION)
+    return row.begins("rollout/", "time/fps", ITERATION)
 
 
 def _finish(found: Imported, updates: dict[int, Row]) -> None:
@@ -94,19 +93,13 @@ def _iterations(rows: Sequence[LogRow]) -> list[int]:
     ``learn`` was called again, iterations begin anew at 1.
     """
     found, last, before, said_last = [], 0, 0, 0
+    first = min((said for row in rows if (said := counted(row, ITERATION)) is not None), default=0)
     for row in rows:
         if _dumped(row):
-            said = _whole(row.cells.get(_ITERATION))
-            if said is not None and said <= said_last:
+            said = counted(row, ITERATION)
+            if said is not None and said_last >= said == first:
                 before = last
             last = last + 1 if said is None else before + said
             said_last = said_last if said is None else said
         found.append(last)
     return found
-
-
-def _whole(cell: object) -> int | None:
-    try:
-        return whole(cell)
-    except CellError:
-        return None

@@ -9,13 +9,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from esper_analyze.errors import UsageError
+from esper_analyze.outlet import refuse_inside_run
 from esper_analyze.schema.files import sync_folder
 
 
 def refuse_existing(out: Path) -> None:
-    """Raise ``UsageError`` when there is anything at ``out``."""
+    """Raise ``UsageError`` when there is anything at ``out``, or when it lies inside a run."""
     if out.exists() or out.is_symlink():
         raise UsageError(f"{out} exists, and nothing is ever written over", hint="give another --out")
+    refuse_inside_run(out)
 
 
 @contextlib.contextmanager

@@ -98,6 +98,8 @@ def _header(shot: Snapshot, width: int) -> Section:
         said.append(_wrapped(shot.status.why, width, MUTED))
     if shot.status.state != WAITING:
         said.append(_listed(_facts(shot), width))
+    if shot.without_choice:
+        said.append(_wrapped("nothing to learn: no head has a choice", width, VERDICTS["warning"]))
     if shot.replaced:
         said.append(_wrapped("another run took the place of the one before", width, VERDICTS["warning"]))
     if shot.trouble:
@@ -270,7 +272,8 @@ def _data(shot: Snapshot, width: int) -> Section:
     lost = f"{many(losses.rows, 'row')} lost" if losses.rows else "no loss of data"
     if losses.events and not losses.rows:
         lost = f"{many(losses.events, 'event')} noted, no row lost"
-    title = lost + (f", {many(len(losses.files), 'damaged file')}" if losses.files else "")
+    damaged = f"{many(len(losses.files), 'damaged file')} left out" if losses.files else ""
+    title = ", ".join(filter(None, (lost if losses.events or losses.rows or not damaged else "", damaged)))
     return Section(
         "data", Text(title, "bold" if not (losses.rows or losses.files) else f"bold {VERDICTS['warning']}"), None, lines
     )
@@ -282,6 +285,8 @@ def _share(value: float | None) -> str:
         return number(value)
     if 0 < value < 0.005:
         return "<1 %"
+    if abs(value) >= 10:
+        return f"{number(100 * value)} %"
     return ">99 %" if 0.995 < value < 1 else f"{100 * value:.0f} %"
 
 

@@ -108,6 +108,7 @@ class Snapshot:
     incidents: tuple[OpenIncident, ...]
     ended_incidents: int
     rules_without_data: tuple[str, ...]
+    without_choice: bool
     last_ended: tuple[str, str, int, int] | None
     heads: tuple[HeadRow, ...]
     recurrent: tuple[RecurrentRow, ...]
@@ -145,6 +146,7 @@ def snapshot(seen: Follower) -> Snapshot:
         grad_norm=last.get("grad_norm_pre_clip"),
         incidents=tuple(open_now),
         ended_incidents=kept.alarms.ended,
+        without_choice=_without_choice(seen),
         rules_without_data=tuple(sorted(kept.alarms.without_data)),
         last_ended=next(((one.worst, one.finding.rule, one.start, one.ended or 0) for one in ended), None),
         heads=tuple(_heads(seen, open_now)),
@@ -164,7 +166,8 @@ def _said(seen: Follower, incident: OpenIncident) -> OpenIncident:
 
 def _status(seen: Follower, now: float) -> Status:
     writer = seen.writers.get(seen.shown_rank)
-    touched = seen.news_at or seen.touched
+    closed = None if writer is None or writer.state != seen.state else writer.closed_at
+    touched = closed or seen.news_at or seen.touched
     times = seen.kept.column("updates", "wall_time")
     took = [later - one for one, later in pairwise(times) if one is not None and later is not None and later > one]
     silent = None if touched is None else max(0.0, now - touched)
@@ -196,6 +199,12 @@ def _heads(seen: Follower, incidents: Sequence[OpenIncident]) -> list[HeadRow]:
         trend = tuple(row["grad_norm"] for row in rows)
         found.append(HeadRow(name, last["update"], head_state(last, alarms), *numbers, trend))
     return found
+
+
+def _without_choice(seen: Follower) -> bool:
+    """Whether, as far as is looked back, no head ever had more than one valid action."""
+    rows = [row for name in seen.kept.subjects("heads") for row in seen.kept.rows("heads", name)]
+    return bool(rows) and all(row["learnable_fraction"] == 0 for row in rows)
 
 
 def _recurrent(seen: Follower, incidents: Sequence[OpenIncident]) -> list[RecurrentRow]:

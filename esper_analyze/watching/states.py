@@ -34,7 +34,7 @@ _ALARMS = {
 _EXPLAINED = {
     "frozen": State("○", "frozen", "not_applicable", "nothing of it is trainable"),
     "irrelevant": State("◇", "irrelevant", "not_applicable", "never mattered for the action taken"),
-    "masked": State("◇", "deterministic", "not_applicable", "the masks leave it no choice"),
+    "masked": State("◇", "no choice", "not_applicable", "the masks leave it one action"),
 }
 _PARTLY = State("◐", "partly masked", "ok", "has a choice at some steps only")
 _OK = State("●", "ok", "ok", "learning")

@@ -28,7 +28,7 @@ tab, shift+tab next part, part before; also → and ←
 ?  esc         this help, and back
 
 ▲ exploding, NaN, infinite     ▼ vanishing
-○ dead: no gradient; frozen    ◇ deterministic: one action
+○ dead: no gradient; frozen    ◇ deterministic; no choice
 ◐ partly masked: a choice at some steps only     ● ok
 
 In a line of bars each cell shows its largest value,

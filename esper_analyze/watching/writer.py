@@ -12,16 +12,21 @@ from esper_analyze.schema.lock import holder, is_held
 from esper_analyze.terminal import cleaned
 
 WAITING, RUNNING, ENDED, CRASHED, DELETED = "waiting", "running", "ended", "crashed", "deleted"
+_LATEST = 1e11
+"""Seconds of the epoch that no clock of a training shows."""
 SEALED_AT_LEAST = 600.0
 """Seconds without a new file after which a run without locks counts as crashed: a writer seals twice as often."""
+_REPAIRED = "repaired"
+"""The reason in a mark that a repair made: it tells when that was, not when the writer ended."""
 
 
 @dataclass(frozen=True, slots=True)
 class Writer:
-    """How one writer stands: the word of its ``state``, and ``why`` in words."""
+    """How one writer stands: the word of its ``state``, and ``why`` in words; when it closed, where it noted that."""
 
     state: str
     why: str
+    closed_at: float | None = None
 
 
 def writer_of(folder: Path, now: float) -> Writer:
@@ -31,7 +36,8 @@ def writer_of(folder: Path, now: float) -> Writer:
     """
     marker = _marker(folder)
     if marker is not None:
-        return Writer(*_ending(str(marker.get("reason", "closed"))))
+        reason = str(marker.get("reason", "closed"))
+        return Writer(*_ending(reason), None if reason == _REPAIRED else _time(marker.get("closed_at")))
     held = is_held(folder / layout.LOCK_FILE)
     if held:
         return Writer(RUNNING, f"written by {cleaned(holder(folder), 60)}")
@@ -44,13 +50,22 @@ def writer_of(folder: Path, now: float) -> Writer:
     return Writer(CRASHED, "its writer is gone and did not close it")
 
 
+def _time(noted: object) -> float | None:
+    """Return a noted time (seconds of the epoch), None for what is none."""
+    if isinstance(noted, bool) or not isinstance(noted, (int, float)):
+        return None
+    return float(noted) if 0 < noted < _LATEST else None
+
+
 def _ending(reason: str) -> tuple[str, str]:
     """Return state and words for the reason that the writer noted when it closed."""
     if reason in ("closed", "exit"):
         return ENDED, "closed"
     if reason == "SIGTERM":
         return ENDED, "closed on SIGTERM"
-    if reason == "repaired":
+    if reason == "imported":
+        return ENDED, "imported"
+    if reason == _REPAIRED:
         return CRASHED, "its writer was gone; repaired since"
     return CRASHED, f"closed after {cleaned(reason, 80)}"
 

@@ -51,7 +51,8 @@ class Wrapped:
     ) -> None:
         self._owner, self._name, self._block = owner, name, block
         self._own = owner.__dict__.get(name)
-        self.__wrapped__ = self._original = getattr(owner, name)  # frameworks look at the arguments a method takes
+        self._original = getattr(owner, name)
+        self.__wrapped__ = getattr(self._original, "__wrapped__", self._original)  # frameworks look at its arguments
         self._before, self._after = before, after
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
@@ -65,6 +66,24 @@ class Wrapped:
                 replaced = self._after(args, kwargs, result)
                 result = result if replaced is None else replaced
         return result
+
+    def __getattr__(self, name: str) -> Any:
+        """Return what the method has and its wrapper has not: its name, its code, a framework's marks."""
+        if name == "_original":  # not there yet, and not to be looked for in itself
+            raise AttributeError(name)
+        return getattr(self._original, name)
+
+    def take_off(self) -> None:
+        """Leave the object, also from below another wrapper; what it had of its own before, it has again."""
+        above = self._owner.__dict__.get(self._name)
+        while isinstance(above, Wrapped) and above is not self:
+            if above._original is self:
+                above._original, above._own = self._original, self._own
+                return
+            above = above._original
+        self._owner.__dict__.pop(self._name, None)
+        if self._own is not None:
+            setattr(self._owner, self._name, self._own)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Any:
         twin = memo.get(id(self._owner))
@@ -85,18 +104,15 @@ class Wrappers:
 
     def __init__(self, guarded: Guard) -> None:
         self._guarded = guarded
-        self._undo: list[tuple[Any, str, Any]] = []
+        self._wrapped: list[Wrapped] = []
 
     def wrap(self, owner: Any, name: str, *, before: Before | None = None, after: After | None = None) -> None:
         """Put the recorder around ``owner.name``; an error in ``before`` or ``after`` is counted, no more."""
-        own = owner.__dict__.get(name)
-        setattr(owner, name, Wrapped(owner, name, self._guarded(name), before, after))
-        self._undo.append((owner, name, own))
+        wrapped = Wrapped(owner, name, self._guarded(name), before, after)
+        setattr(owner, name, wrapped)
+        self._wrapped.append(wrapped)
 
     def undo(self) -> None:
-        """Take all wrappers off, the last one first; what an object had of its own before, it has again."""
-        while self._undo:
-            owner, name, own = self._undo.pop()
-            owner.__dict__.pop(name, None)
-            if own is not None:
-                setattr(owner, name, own)
+        """Take all wrappers off, the last one first."""
+        while self._wrapped:
+            self._wrapped.pop().take_off()

@@ -112,6 +112,33 @@ def test_one_table_becomes_one_file(command: Command, tmp_path: Path, to: str, s
     assert out.is_file()
 
 
+@pytest.mark.parametrize("name", ["updates", "updates.csv"])
+def test_a_file_that_import_would_not_know_is_refused(command: Command, tmp_path: Path, name: str) -> None:
+    said = command("export", SAMPLE, "--to", "parquet", "--out", tmp_path / name)
+    assert (said.code, "does not end in .parquet" in said.err) == (2, True)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("to", ["csv", "jsonl", "parquet"])
+def test_whole_numbers_beyond_those_of_a_float_come_back_exactly(command: Command, tmp_path: Path, to: str) -> None:
+    numbers = [2**53 + 1, 2**63 - 1]
+    made = [{"update": k, "env_steps": steps, "status": "performed"} for k, steps in enumerate(numbers)]
+    write_imported(
+        tmp_path / "run", Imported("made up", rows={"updates": [{"level": "NORMAL", **row} for row in made]})
+    )
+    command("export", tmp_path / "run", "--to", to, "--table", "updates", "--out", tmp_path / f"updates.{to}")
+    assert command("import", tmp_path / f"updates.{to}", "--out", tmp_path / "back").code == 0
+    assert open_run(tmp_path / "back").frame("updates")["env_steps"].to_list() == numbers
+
+
+def test_what_tensorboard_cannot_hold_is_counted(command: Command, tmp_path: Path) -> None:
+    head = {"status": "performed", "level": "NORMAL"}
+    made = [{"update": k, "kl_k3": number, **head} for k, number in enumerate([1e300, -1e39, 3e38, math.inf])]
+    write_imported(tmp_path / "run", Imported("made up", rows={"updates": made}))
+    said = command("export", tmp_path / "run", "--to", "tensorboard", "--out", tmp_path / "tb")
+    assert (said.code, "2 values too large for float32" in said.err) == (0, True)
+
+
 def test_null_nan_and_infinity_are_three_things_in_csv_and_json_lines(command: Command, tmp_path: Path) -> None:
     numbers = [None, math.nan, math.inf, -math.inf, 0.0]
     head = {"status": "performed", "level": "NORMAL"}

@@ -69,6 +69,43 @@ def test_a_second_call_of_learn_goes_on_where_the_first_ended(taken: Taken, tmp_
     assert [row["update"] for row in rows] == [0, 1, 2, 3, 4]
 
 
+def counted_rows(updates: int) -> list[dict[str, float]]:
+    """Rows of a progress.csv that say how many epochs were trained, 10 in each update."""
+    return [{**row, **({"train/n_updates": 10 * k} if k else {})} for k, (_, row) in enumerate(sb3_rows(updates))]
+
+
+@pytest.mark.parametrize("order", [(0, 1, 1, 2, 3, 3, 4, 5), (5, 0, 2, 1, 4, 3), (0, 1, 2, 3, 4, 5, 0, 1, 2, 3, 4, 5)])
+@pytest.mark.parametrize("kind", ["sb3", "wandb"])
+def test_repeated_and_unordered_rows_are_no_trainings(
+    taken: Taken, tmp_path: Path, order: tuple[int, ...], kind: str
+) -> None:
+    rows = counted_rows(6)
+    rows = [{"_step": place, **rows[k]} if kind == "wandb" else rows[k] for place, k in enumerate(order)]
+    run = taken(write_csv(tmp_path / ("progress.csv" if kind == "sb3" else "history.csv"), rows), kind)
+    found = [(row["update"], row["total_loss"], row["env_steps"]) for row in run.frame("updates").to_dicts()]
+    assert found == [(k, 10.0 + k, STEPS * (k + 1)) for k in range(5)]
+    kinds = set(run.frame("losses_of_data")["kind"])
+    assert kinds & {"repeated_row", "unordered_row"}
+
+
+def test_of_a_row_logged_again_the_last_stands_and_a_training_told_twice_is_one(taken: Taken, tmp_path: Path) -> None:
+    rows = counted_rows(5)
+    rows.insert(2, {**rows[1], "train/loss": 99.0})
+    rows[4] |= {name: cell for name, cell in rows[3].items() if name.startswith("train/")}
+    run = taken(write_csv(tmp_path / "progress.csv", rows))
+    assert [row["total_loss"] for row in run.frame("updates").to_dicts()] == [99.0, 11.0, None, 13.0]
+    assert run.frame("losses_of_data").filter(kind="repeated_row")["detail"][0].startswith("2 ×")
+
+
+def test_a_second_call_of_learn_that_counts_its_epochs_goes_on(taken: Taken, tmp_path: Path) -> None:
+    first, second = counted_rows(3), counted_rows(3)
+    second[0] |= trained(2)
+    second = [{**row, "train/n_updates": 30 + 10 * k} for k, row in enumerate(second)]
+    run = taken(write_csv(tmp_path / "progress.csv", [*first, *second]))
+    assert [row["total_loss"] for row in run.frame("updates").to_dicts()] == [10.0, 11.0, 12.0, 10.0, 11.0]
+    assert "repeated_row" not in set(run.frame("losses_of_data")["kind"])
+
+
 def test_event_files_of_both_libraries_give_what_was_logged(taken: Taken, tmp_path: Path) -> None:
     sb3 = taken(write_events(tmp_path / "sb3", sb3_rows(6))).frame("updates").to_dicts()
     assert [row["total_loss"] for row in sb3] == [10.0, 11.0, 12.0, 13.0, 14.0]

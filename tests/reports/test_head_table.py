@@ -21,7 +21,7 @@ LEARNING = {"grad_norm": 0.02, "entropy_norm": 0.6, "learnable_fraction": 1.0, "
     [
         (LEARNING, "● ok", "ok"),
         (LEARNING | {"learnable_fraction": 0.7}, "◐ partly masked", "ok"),
-        ({}, "◇ deterministic", "not_applicable"),
+        ({}, "◇ no choice", "not_applicable"),
         ({"zero_explained": "irrelevant"}, "◇ irrelevant", "not_applicable"),
         ({"zero_explained": "frozen", "grad_state": "frozen", "grad_norm": None}, "○ frozen", "not_applicable"),
         ({"zero_explained": "unexplained", "learnable_fraction": 0.5}, "○ dead", "critical"),

@@ -167,12 +167,25 @@ def test_a_killed_training_is_seen_to_its_last_update_and_called_crashed(tmp_pat
         ("closed", "ended", "closed"),
         ("exit", "ended", "closed"),
         ("SIGTERM", "ended", "closed on SIGTERM"),
+        ("imported", "ended", "imported"),
         ("ValueError: no", "crashed", "closed after ValueError: no"),
     ],
 )
 def test_how_a_training_ended_is_told(reason: str, state: str, words: str, tmp_path: Path) -> None:
     status = looked(Follower(write_run(tmp_path / "run", 3, reason=reason))).status
     assert (status.state, status.why) == (state, words)
+
+
+def test_a_closed_run_is_as_old_as_its_mark_says_whatever_its_files_say(tmp_path: Path) -> None:
+    mark = next(write_run(tmp_path / "run", 3).rglob("closed.json"))
+    noted = json.loads(mark.read_text())
+    mark.write_text(json.dumps({**noted, "closed_at": 1e9}))
+    assert looked(Follower(tmp_path / "run", clock=lambda: 1e9 + 7200)).status.silent_s == 7200
+    for nonsense in ("soon", None, True, -1, 1e300):
+        mark.write_text(json.dumps({**noted, "closed_at": nonsense}))
+        silent = looked(Follower(tmp_path / "run")).status.silent_s
+        assert silent is not None
+        assert silent < 600
 
 
 def test_a_run_that_is_deleted_is_shown_as_it_was_last_seen(growing: Growing) -> None:

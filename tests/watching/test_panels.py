@@ -98,7 +98,7 @@ def test_troubled_heads_come_first(odd_runs: dict[str, Path]) -> None:
     [
         ("masked_healthy", ["no open incidents", "◐ partly masked"]),
         ("nan_reward", ["CRASHED", "closed after ValueError", "interrupted", "▲ exploding", "CRITICAL"]),
-        ("lstm_masks", ["◇ deterministic", "recurrent state", "gates at their ends"]),
+        ("lstm_masks", ["◇ no choice", "recurrent state", "gates at their ends"]),
         ("recurrent_healthy", ["● ok", "recurrent state"]),
         ("one_update_collapse", ["↳ Gradients vanished", "because of kl_spike at 40"]),
     ],
@@ -127,7 +127,7 @@ ROW = {"grad_norm": 0.1, "grad_state": "finite", "zero_explained": "not_zero", "
         ({}, [], "ok"),
         ({"learnable_fraction": None}, [], "ok"),
         ({"learnable_fraction": 0.5}, [], "partly masked"),
-        ({"grad_norm": 0.0, "zero_explained": "masked", "learnable_fraction": 0.0}, [], "deterministic"),
+        ({"grad_norm": 0.0, "zero_explained": "masked", "learnable_fraction": 0.0}, [], "no choice"),
         ({"grad_norm": 0.0, "zero_explained": "unexplained"}, [], "dead"),
         ({"grad_norm": None, "grad_state": "missing", "zero_explained": "unexplained"}, [], "dead"),
         ({"grad_norm": None, "grad_state": None, "zero_explained": None}, [], "not measured"),
@@ -142,6 +142,28 @@ def test_a_head_s_state_follows_from_what_was_measured_and_judged(
     cells: dict[str, object], rules: list[str], word: str
 ) -> None:
     assert head_state({**ROW, **cells}, dict.fromkeys(rules, "warning")).word == word
+
+
+def test_a_run_in_which_no_head_has_a_choice_says_that_there_is_nothing_to_learn() -> None:
+    told = "nothing to learn: no head has a choice"
+    assert told in text_of(SAMPLES / "growing_waits", 80)
+    assert told not in text_of(SAMPLES / "lstm_masks", 80)
+
+
+def test_a_number_beyond_reason_is_short(tmp_path: Path) -> None:
+    def huge(_: int, rows: Rows) -> None:
+        rows["heads"][0] |= {"learnable_fraction": 1e300, "grad_norm": 1e300, "zero_explained": "not_zero"}
+
+    assert "1e+302 %" in text_of(write_run(tmp_path / "run", 3, huge), 120)
+
+
+def test_a_damaged_run_is_not_said_to_have_lost_nothing(tmp_path: Path) -> None:
+    path = write_run(tmp_path / "run", 6)
+    assert "no loss of data" in text_of(path, 80)
+    shard = next(path.rglob("heads-*.parquet"))
+    shard.write_bytes(shard.read_bytes()[:-20])
+    said = text_of(path, 80)
+    assert ("no loss of data" in said, "1 damaged file left out" in said) == (False, True)
 
 
 def test_missing_broken_and_zero_are_three_signs() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import warnings
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -140,6 +141,28 @@ def test_the_callback_alone_records_the_same_rows_as_attach(tmp_path: Path) -> N
     assert closed is not None
     assert closed["reason"] == "closed"
     assert "training_step" not in vars(module)
+
+
+@pytest.mark.parametrize("nested", [True, False])
+def test_recording_twice_harms_no_training_and_is_undone_in_any_order(nested: bool, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    module, fit = Bandit(), trainer(EPOCHS)
+    callbacks = fit.callbacks  # type: ignore[attr-defined]
+    with ExitStack() as stack, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        if nested:
+            stack.enter_context(attach(fit, module, tmp_path / "0"))
+            stack.enter_context(attach(fit, module, tmp_path / "1"))
+        else:
+            callbacks[:0] = [RecorderCallback(tmp_path / "0"), RecorderCallback(tmp_path / "1")]
+        fit.fit(module)
+    assert same(Trained(module), train(None))
+    assert "training_step" not in vars(module)
+    first, second = (open_run(tmp_path / name).frame("updates") for name in "01")
+    assert first["status"].to_list() == ["performed"] * EPOCHS
+    for name in ("minibatches", "optimizer_steps", "grad_norm_pre_clip", "policy_loss"):
+        assert first[name].to_list() == second[name].to_list()
+        assert None not in first[name]
 
 
 def test_a_manual_step_that_hands_nothing_over_is_told_so(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
