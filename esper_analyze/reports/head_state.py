@@ -17,7 +17,8 @@ SIGNS = (
     ("▲", "exploding", "critical", "its gradient is NaN, infinite, or far above its own past"),
     ("▼", "vanishing", "warning", "its gradient has all but gone"),
     ("○", "dead", "critical", "its gradient is zero or missing, and nothing explains it"),
-    ("◇", "deterministic", "", "it always takes the same action: collapsed, or the masks leave no choice"),
+    ("◇", "deterministic", "", "it always takes the same action: its entropy collapsed"),
+    ("◇", "no choice", "", "the masks leave it one valid action"),
     ("◐", "partly masked", "ok", "it learns at the steps where the masks leave it a choice"),
     ("●", "ok", "ok", "it learns"),
 )

@@ -72,13 +72,13 @@ class HeadFrame:
             return "missing"
         if last is None:
             return "not measured"
-        return f"{last:.3f}" if np.isfinite(last) else number(last)
+        return f"{last:.3f}" if 1e-3 <= abs(last) < 1e4 or last == 0 else number(last)
 
     def _learnable(self) -> str:
         last = self.learnable.last
         if last is None:
             return ""
-        return f" ({100 * last:.0f} % learnable)" if np.isfinite(last) else f" (learnable fraction {number(last)})"
+        return f" ({100 * last:.0f} % learnable)" if 0 <= last <= 1 else f" (learnable fraction {number(last)})"
 
     def _state(self) -> str:
         if len(self.bad):
