@@ -73,7 +73,7 @@ def test_every_sign_that_a_head_can_have_is_explained() -> None:
 
 def test_signs_have_the_colours_of_verdicts() -> None:
     assert {verdict for _, _, verdict, _ in SIGNS} - {""} <= VERDICTS.keys()
-    assert len({sign for sign, *_ in SIGNS}) == len(SIGNS)
+    assert len({(sign, word) for sign, word, *_ in SIGNS}) == len(SIGNS)
 
 
 def test_a_sparkline_is_named_and_marks_what_was_not_finite() -> None:
