@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -41,6 +42,8 @@ _OF_SEED = {
     "seed_grad_norm": "The seed's",
     "normalized_ratio": "Their ratio, by the root of their sizes,",
 }
+_PLAIN = re.compile(r"[A-Za-z0-9_ ,.:-]+")
+"""A name that means nothing to a shell or to SQL: a command is there to be copied."""
 _INNER = ("kl_k3", "ratio_max", "ratio_min", "clip_fraction", "entropy", "grad_norm_pre_clip")
 
 
@@ -228,9 +231,8 @@ def _next(evidence: Evidence, lead: Incident, began: onset.Onset) -> Iterator[Po
     path = shlex.quote(str(evidence.run.path))
     if evidence.rules[lead.rule].table == "slots":
         what = "update, stage, calls, seed_grad_norm, host_grad_norm, normalized_ratio, low_ratio_cause"
-        where = (
-            f"place = '{cleaned(lead.subject, 80)}' and update between {max(lead.onset - 3, 0)} and {lead.start + 3}"
-        )
+        near = f"update between {max(lead.onset - 3, 0)} and {lead.start + 3}"
+        where = f"place = '{lead.subject}' and {near}" if _PLAIN.fullmatch(lead.subject) else near
         words = "The seed's updates around it:"
         yield Point(words, command=f'esper-analyze sql {path} "select {what} from slots where {where}"')
     elif evidence.run.rows["steps"] and lead.rule != "data_lost":

@@ -1,14 +1,19 @@
 import re
 import shlex
+from dataclasses import replace
 from pathlib import Path
 
+import pytest
+
 from esper_analyze.detector.incidents import Incident
-from esper_analyze.reports import story
+from esper_analyze.reports import onset, story
 from esper_analyze.reports.evidence import Evidence, gather
 from esper_analyze.reports.lead import children_of, consequences, leading
 from esper_analyze.reports.listing import status_words
 from esper_analyze.runs.run import open_run
 from tests.reports.synthetic import Rows, write_run
+
+SEEDS = Path(__file__).parents[2] / "sample_runs" / "runs" / "growing_exploding"
 
 
 def incident(rule: str, start: int, worst: str = "warning", cause: int | None = None) -> Incident:
@@ -143,3 +148,15 @@ def test_the_command_it_gives_can_be_run(tmp_path: Path) -> None:
     name, command, path, query = shlex.split(told.after[-1].command)
     assert (name, command, path) == ("esper-analyze", "sql", str(evidence.run.path))
     assert len(evidence.run.connection().sql(query).fetchall()) == 8
+
+
+@pytest.mark.parametrize("place", ["env 0, $(touch harm)", "env 0, `touch harm`", "env 0, r'c", 'env 0, "'])
+def test_a_command_to_copy_holds_no_name_that_means_something_to_a_shell(place: str) -> None:
+    evidence = gather(open_run(SEEDS))
+    lead = next(one for one in evidence.replay.incidents if one.rule == "slot_gradient_explosion")
+    began = onset.frame(evidence.run, lead)
+    commands = [one.command for one in story._next(evidence, replace(lead, subject=place), began)]
+    assert not any(place in command for command in commands)
+    assert any("from slots where update between" in command for command in commands)
+    named = [one.command for one in story._next(evidence, lead, began)]
+    assert any("place = 'env 3, late'" in command for command in named)
