@@ -86,7 +86,7 @@ def measure(batch: Batch, places: Sequence[int]) -> Measurements:
     if total is None and entropy is not None:
         total = entropy.sum(0)
     losses = _losses(batch)
-    held, raw = ratios.log_ratios(batch.joint_log_ratio, new - old)
+    held, raw = ratios.log_ratios(batch.joint_log_ratio, new - old, batch.relevant)
     sources, nonfinite = _nonfinite(batch, losses)
     parts = {
         "ratio": ratios.ratio_statistics(held, raw, batch.clip_range, weight_of(batch)),

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from esper_analyze.schema.block import Block, Rows, nullable
 from recorder.batch import Batch, weight_of
-from recorder.measure.ratios import log_ratios
+from recorder.measure.ratios import joint_sum, log_ratios
 from recorder.measure.worst import FIELDS, Worst, worst_samples
 from recorder.reduce.norms import Numbers
 
@@ -39,7 +39,7 @@ class RatioBounds:
 
 def worst_of(batch: Batch, places: Sequence[int], bounds: RatioBounds) -> Worst:
     """Return the worst samples of a batch; ``places`` are the minibatches of the update that it holds."""
-    _, raw = log_ratios(batch.joint_log_ratio, batch.log_prob - batch.old_log_prob)
+    _, raw = log_ratios(batch.joint_log_ratio, batch.log_prob - batch.old_log_prob, batch.relevant)
     minibatch = torch.tensor(list(places), dtype=torch.float64).to(raw.device, non_blocking=True)
     actions = None
     if batch.actions is not None:
@@ -52,16 +52,16 @@ def worst_of(batch: Batch, places: Sequence[int], bounds: RatioBounds) -> Worst:
         "env": batch.env,
         "step": batch.step,
         "joint_log_ratio": raw[0],
-        "log_prob": _with_joint(batch.log_prob),
-        "old_log_prob": _with_joint(batch.old_log_prob),
+        "log_prob": _with_joint(batch.log_prob, batch.relevant),
+        "old_log_prob": _with_joint(batch.old_log_prob, batch.relevant),
         "action": actions,
         "advantage": batch.advantages,
     }
     return worst_samples(raw, weight_of(batch), columns, (math.log(bounds.low), math.log(bounds.high)), WORST)
 
 
-def _with_joint(log_prob: Tensor) -> Tensor:
-    return torch.cat([log_prob.sum(0, keepdim=True), log_prob])
+def _with_joint(log_prob: Tensor, relevant: Tensor | None) -> Tensor:
+    return torch.cat([joint_sum(log_prob, relevant).unsqueeze(0), log_prob])
 
 
 def transition_rows(worst: Sequence[Worst], concerned: Mapping[int, str], epochs: Sequence[int], update: int) -> Rows:

@@ -35,12 +35,13 @@ FIELDS = (
 """Rows of what ``ratio_statistics`` returns, each over the counted samples of one minibatch."""
 
 
-def log_ratios(joint: Tensor | None, heads: Tensor | None) -> tuple[Tensor, Tensor]:
+def log_ratios(joint: Tensor | None, heads: Tensor | None, relevant: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """Return clamped and unclamped log-ratios, [1 + H, ...], the joint first.
 
-    ``heads`` is [H, ...]; ``joint`` [...] is the framework's own joint log-ratio where it has one. The joint is the
-    sum of the clamped heads; where no head met its clamp the framework's own number stands for that sum, so that
-    it agrees with the framework to the last bit.
+    ``heads`` is [H, ...]; ``joint`` [...] is the framework's own joint log-ratio where it has one; ``relevant`` is
+    boolean [H, ...] (None: every head matters everywhere). The joint is the sum of the clamped heads that matter at
+    that sample, 0 where none does; where none of these met its clamp the framework's own number stands for that sum,
+    so that it agrees with the framework to the last bit.
     """
     if heads is None:
         if joint is None:
@@ -48,19 +49,24 @@ def log_ratios(joint: Tensor | None, heads: Tensor | None) -> tuple[Tensor, Tens
         raw = joint.unsqueeze(0)
         return raw.clamp(-JOINT_CLAMP, JOINT_CLAMP), raw
     held = heads.clamp(-HEAD_CLAMP, HEAD_CLAMP)
-    total = held.sum(0)
-    own = heads.sum(0) if joint is None else joint
-    free = (held == heads).all(0)
-    joined = torch.where(free, own, total).clamp(-JOINT_CLAMP, JOINT_CLAMP)
+    total = joint_sum(held, relevant)
+    own = joint_sum(heads, relevant) if joint is None else joint
+    free = held == heads if relevant is None else (held == heads) | ~relevant
+    joined = torch.where(free.all(0), own, total).clamp(-JOINT_CLAMP, JOINT_CLAMP)
     return torch.cat([joined.unsqueeze(0), held]), torch.cat([own.unsqueeze(0), heads])
+
+
+def joint_sum(heads: Tensor, relevant: Tensor | None) -> Tensor:
+    """Return the sum [...] of ``heads`` [H, ...] over the heads that are ``relevant`` (None: all)."""
+    return heads.sum(0) if relevant is None else torch.where(relevant, heads, 0.0).sum(0)
 
 
 def ratio_statistics(held: Tensor, raw: Tensor, clip_range: float | Tensor | None, weight: Tensor | None) -> Tensor:
     """Return ``FIELDS`` × [R, M] for clamped (``held``) and unclamped (``raw``) log-ratios [R, M, N].
 
     R rows are the joint, then each head; M minibatches of N samples. ``weight`` is a boolean [R, M, N] of samples
-    that count (None: all). A row with count 0 holds NaN, to be read as null. Without a clip range the clip rows are
-    NaN.
+    that count (None: all); a head that met its clamp counts in the joint row only where that head counts. A row with
+    count 0 holds NaN, to be read as null. Without a clip range the clip rows are NaN.
     """
     ratio = held.exp()
     mean = mean_of(ratio, weight)
@@ -71,6 +77,8 @@ def ratio_statistics(held: Tensor, raw: Tensor, clip_range: float | Tensor | Non
         positive, negative = mean_of(above.to(ratio.dtype), weight), mean_of(below.to(ratio.dtype), weight)
         clip = mean_of((above | below).to(ratio.dtype), weight)
     met = (held != raw) & ~raw.isnan()
+    if weight is not None:
+        met = met & weight
     met = torch.cat([met.any(0, keepdim=True), met[1:]])
     rows = [
         count_of(held, weight),

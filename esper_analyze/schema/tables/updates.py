@@ -44,14 +44,21 @@ _RATIO = (
         "false when one epoch of one minibatch makes ratio 1, KL 0 and clip 0 by construction",
         empty=_NO_LOOP,
     ),
-    real("ratio_max", "largest joint ratio π_new/π_old", "1", "max over every sample", _NO_LOOP),
+    real(
+        "ratio_max",
+        "largest joint ratio π_new/π_old; the joint log-ratio is the loop's own, or the sum over the heads that are "
+        "relevant at the sample",
+        "1",
+        "max over every sample",
+        _NO_LOOP,
+    ),
     real("ratio_min", "smallest joint ratio", "1", "min over every sample", _NO_LOOP),
     real("ratio_mean", "joint ratio", "1", _SAMPLES, _NO_LOOP),
     real("ratio_std", "standard deviation of the joint ratio (population)", "1", "over every sample", _NO_LOOP),
     count("ratio_nonfinite", "samples whose unclamped log-ratio is NaN or ±Inf", "samples", "sum", _NO_LOOP),
     real(
         "clamped_fraction",
-        "share of samples where a log-ratio met its clamp (head ±20, joint ±30)",
+        "share of samples where the joint log-ratio met its clamp (±30) or that of a relevant head did (±20)",
         "share",
         _SAMPLES,
         _NO_LOOP,
@@ -101,7 +108,8 @@ _RATIO = (
 _POLICY = (
     real(
         "entropy",
-        "entropy of the joint action distribution",
+        "entropy of the joint action distribution: the loop's own, or the sum over all heads, relevant or not "
+        "(a distribution has its entropy before an action makes a head irrelevant)",
         "nats",
         _SAMPLES,
         "no minibatch was seen, or the distribution has no closed-form entropy",
