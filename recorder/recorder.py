@@ -63,7 +63,8 @@ class Recorder:
     Parameters
     ----------
     run_dir
-        New directory for the run. ``RunExistsError`` when it already holds one.
+        New directory for the run, relative to the working directory of now. ``RunExistsError`` when it already holds
+        one.
     model
         The network(s) trained; without it no gradient is recorded.
     heads
@@ -133,7 +134,7 @@ class Recorder:
         resume: bool = False,
         **facts: object,
     ) -> None:
-        self.run_dir = Path(run_dir)
+        self.run_dir = Path(run_dir).absolute()  # the training may change its working directory
         self.place = ranks.place(rank, world_size, all_ranks=all_ranks)
         model = ranks.seen_whole(model)
         self.guarded = Guard(strict=strict)

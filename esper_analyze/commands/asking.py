@@ -18,6 +18,7 @@ import typer
 
 from esper_analyze.commands.options import (
     FailOn,
+    absolute,
     changed_thresholds,
     chosen_rules,
     fail_if,
@@ -58,7 +59,10 @@ AsForm = Annotated[
     Form | None,
     typer.Option("--format", help="How to answer; default: by the ending of --out, else a table."),
 ]
-OutFile = Annotated[Path | None, typer.Option("--out", metavar="FILE", help="Write it there instead of to stdout.")]
+OutFile = Annotated[
+    Path | None,
+    typer.Option("--out", metavar="FILE", help="Write it there instead of to stdout.", callback=absolute),
+]
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,7 @@ from esper_analyze.commands.options import (
     RulesFiles,
     SkipBroken,
     ThresholdsFile,
+    absolute,
     changed_thresholds,
     chosen_rules,
     given_rules,
@@ -40,7 +41,9 @@ Sweeps = Annotated[
 ]
 Figure = Annotated[
     Path | None,
-    typer.Option("--figure", "-o", metavar="FILE", help="Draw recall and delay against false alarms (PNG)."),
+    typer.Option(
+        "--figure", "-o", metavar="FILE", help="Draw recall and delay against false alarms (PNG).", callback=absolute
+    ),
 ]
 Defaults = Annotated[
     bool,

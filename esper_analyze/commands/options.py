@@ -53,6 +53,13 @@ RulesFiles = Annotated[
     list[Path] | None,
     typer.Option("--rules", metavar="FILE", help="Python file with rules of your own; may be given again."),
 ]
+
+
+def absolute(path: Path | None) -> Path | None:
+    """Return where an output goes, whatever becomes of the working directory until it is written."""
+    return None if path is None else path.absolute()
+
+
 _NEXT = "`esper-analyze rules --toml` prints every threshold"
 Fail = Annotated[FailOn | None, typer.Option("--fail-on", help="Exit 1 when a finding is at least this bad.")]
 

@@ -17,6 +17,7 @@ from esper_analyze.commands.options import (
     RunPath,
     SkipBroken,
     ThresholdsFile,
+    absolute,
     changed_thresholds,
     chosen_rules,
     fail_if,
@@ -27,7 +28,8 @@ from esper_analyze.outlet import refuse_folder
 from esper_analyze.terminal import path_words, progress
 
 Out = Annotated[
-    Path | None, typer.Option("--out", metavar="DIR", help="Where to write it; default: reports/<name of RUN>.")
+    Path | None,
+    typer.Option("--out", metavar="DIR", help="Where to write it; default: reports/<name of RUN>.", callback=absolute),
 ]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import contextlib
 import hashlib
 import sys
 from collections.abc import Callable, Sequence
@@ -49,7 +50,7 @@ def custom_rules(given: Path | str | Sequence[Rule] | None) -> CustomRules:
     if given is None:
         return CustomRules()
     if isinstance(given, (str, Path)):
-        return load_rules(Path(given))
+        return load_rules(Path(given).absolute())
     return CustomRules(_checked(list(given), _Source("rules"), RULES))
 
 
@@ -83,10 +84,11 @@ def _compiled(path: Path, content: bytes) -> tuple[_Source, CodeType]:
 def _executed(path: Path, code: CodeType, name: str) -> ModuleType:
     """Run ``code`` as a module of its own; what it raises is told with file and line."""
     module = ModuleType(name)
-    module.__file__ = str(path)
+    module.__file__ = str(path.absolute())
     sys.modules[name] = module  # dataclasses and pickle look modules up by name
     try:
-        exec(code, module.__dict__)
+        with contextlib.chdir("."):  # a module that changes the working directory does not move relative paths
+            exec(code, module.__dict__)
     except (Exception, SystemExit) as error:
         del sys.modules[name]
         raise CustomRulesError(f"{path}{_line_in(error, str(path))}: {_told(error)}", hint=_NEXT) from error

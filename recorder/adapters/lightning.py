@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.optim.optimizer import Optimizer
 from torch.utils.hooks import RemovableHandle
 
-from recorder.adapters.wrapped import Wrappers, recorded
+from recorder.adapters.wrapped import Wrappers, absolute_rules, recorded
 from recorder.recorder import Recorder
 
 Rollout = Callable[[Any], Mapping[str, Any]]
@@ -105,7 +105,8 @@ class RecorderCallback(Callback):
         super().__init__()
         if updates not in ("epoch", "batch"):
             raise ValueError(f"updates={updates!r}: one update is an 'epoch' or a 'batch'")
-        self._run_dir, self._options = run_dir, options
+        self._run_dir = Path(run_dir).absolute()  # the working directory may be another one when training starts
+        self._options = absolute_rules(options)
         self._updates, self._rollout = updates, rollout
         self._recorder: ClosureRecorder | None = None
         self._wrappers: Wrappers | None = None

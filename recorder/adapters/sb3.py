@@ -19,7 +19,7 @@ from torch import Tensor
 
 from recorder.adapters.sb3_minibatch import Hyperparameters, RolloutRows, Sb3Capture, losses_apart
 from recorder.adapters.sb3_policy import PolicyLayout, policy_layout
-from recorder.adapters.wrapped import Wrappers, recorded
+from recorder.adapters.wrapped import Wrappers, absolute_rules, recorded
 from recorder.measure.values import td_errors
 from recorder.recorder import Recorder
 
@@ -71,8 +71,8 @@ class RecorderCallback(BaseCallback):
 
     def __init__(self, run_dir: Path | str, **options: Any) -> None:
         super().__init__()
-        self._run_dir = run_dir
-        self._options = options
+        self._run_dir = Path(run_dir).absolute()  # the working directory may be another one when training starts
+        self._options = absolute_rules(options)
         self._attachment: Attachment | None = None
 
     def _on_training_start(self) -> None:

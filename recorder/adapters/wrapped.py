@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
 from typing import Any, Protocol
 
 from recorder.guard import Guard
@@ -36,6 +37,12 @@ def recorded(attachment: Attached) -> Iterator[Recorder]:
         attachment.detach(f"{type(error).__name__}: {error}"[:500])
         raise
     attachment.detach("closed")
+
+
+def absolute_rules(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return options of a ``Recorder`` that is made later: a file of rules stays that of the working directory now."""
+    rules = options.get("rules")
+    return {**options, "rules": Path(rules).absolute()} if isinstance(rules, (str, Path)) else dict(options)
 
 
 class Wrapped:

@@ -62,11 +62,20 @@ def check_identity(run_dir: Path, facts: Mapping[str, Any]) -> dict[str, Any]:
             f"{path} has schema {info.get('schema_version')}, this recorder writes {VERSION}: record anew"
         )
     now = json.loads(json.dumps(plain(facts)))
-    other = [name for name in MUST_AGREE if name in now and info.get(name) != now[name]]
+    other = [
+        name for name in MUST_AGREE if name in now and _compared(name, info.get(name)) != _compared(name, now[name])
+    ]
     if other:
         said = "; ".join(f"{name}: {_short(info.get(name))} before, {_short(now[name])} now" for name in other)
         raise ResumeError(f"{run_dir} was recorded otherwise ({said}): record into a new directory")
     return info
+
+
+def _compared(name: str, value: object) -> object:
+    """Return what must agree of a fact of run.json: of custom rules what they say, not the path of their file."""
+    if name == "custom_rules" and isinstance(value, dict):
+        return {key: cell for key, cell in value.items() if key != "file"}
+    return value
 
 
 def _short(value: object) -> str:

@@ -192,6 +192,12 @@ def _knot() -> list[object]:
     return knot
 
 
+def change_folder(_: Loop, number: int, order: dict[str, Any]) -> None:
+    """Change the working directory at update ``at``."""
+    if number == order["at"]:
+        os.chdir(order["to"])
+
+
 def nothing(_: Loop, __: int, ___: dict[str, Any]) -> None:
     """Do nothing."""
 
@@ -227,5 +233,6 @@ HARMS: dict[str, Harm] = {
     "writer_dies": writer_dies,
     "odd_cell": odd_cell,
     "threads": eight_threads,
+    "chdir": change_folder,
     "none": nothing,
 }

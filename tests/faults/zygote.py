@@ -81,7 +81,11 @@ def child(order: dict[str, Any]) -> None:
     voice.say("ready", os.getpid())
     handed = _counted()
     how = {"resume": order.get("resume", False), **order.get("place", {})}
-    loop = recorded(Path(order["run_dir"]), **how) if order["record"] else unrecorded()
+    run_dir = Path(order["run_dir"])
+    if "cwd" in order:
+        os.chdir(order["cwd"])
+        run_dir = Path(os.path.relpath(run_dir))
+    loop = recorded(run_dir, **how) if order["record"] else unrecorded()
     if order["record"]:
         voice.say("made", loop.rec._store._thread.native_id, loop.rec._store._sealer.native_id)
     facts = order.get("harm", {"name": "none"})
