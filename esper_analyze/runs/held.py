@@ -12,7 +12,7 @@ from esper_analyze.runs.verify import places
 from esper_analyze.schema import layout
 from esper_analyze.schema.lock import LockedError, WriterLock, holder
 
-_NEXT = "wait until it has ended, or end it"
+_NEXT = "wait until that process has ended, or end it"
 
 
 @contextlib.contextmanager

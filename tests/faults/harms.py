@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import errno
 import os
 import resource
 import signal
+import stat
 import sys
 import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -198,6 +201,27 @@ def change_folder(_: Loop, number: int, order: dict[str, Any]) -> None:
         os.chdir(order["to"])
 
 
+def fork_and_stay(_: Loop, number: int, order: dict[str, Any]) -> None:
+    """Fork a child at update ``at`` that stays until it is killed; its id goes into ``file``. ``die`` at an update."""
+    if number == order["at"]:
+        child = os.fork()
+        if child == 0:
+            _close_sockets()
+            time.sleep(600)
+            os._exit(0)
+        Path(order["file"]).write_text(str(child))
+    if number == order["die"]:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _close_sockets() -> None:
+    """Close what the harness listens to: it takes the end of the training from its socket."""
+    for one in Path("/proc/self/fd").iterdir():
+        with contextlib.suppress(OSError):
+            if stat.S_ISSOCK(one.stat().st_mode):
+                os.close(int(one.name))
+
+
 def nothing(_: Loop, __: int, ___: dict[str, Any]) -> None:
     """Do nothing."""
 
@@ -234,5 +258,6 @@ HARMS: dict[str, Harm] = {
     "odd_cell": odd_cell,
     "threads": eight_threads,
     "chdir": change_folder,
+    "fork_and_stay": fork_and_stay,
     "none": nothing,
 }

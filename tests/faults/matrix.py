@@ -64,6 +64,7 @@ MATRIX: tuple[tuple[str, str, Row], ...] = (
     ("38", "the recorder's own errors", company.own_errors),
     ("39", "disk stalls seconds", disks.slow_disk),
     ("43", "os.chdir after a relative run_dir", process.changed_folder),
+    ("44", "forked child outlives the trainer", process.outliving_children),
     ("foreign", "foreign files, wrong rank, shards twice", foreign.foreign_files),
     ("40", "crash while writing a report", writing.report_kills),
     ("readonly", "remounted read-only", disks.read_only),

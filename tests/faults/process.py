@@ -2,6 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import signal
+from pathlib import Path
+
+from esper_analyze.errors import EsperError
+from esper_analyze.runs.compact import compact
+from esper_analyze.runs.held import held
+from esper_analyze.runs.repair import repair
+from esper_analyze.runs.run import open_run
 from tests.faults.children import SEAL_OFTEN
 from tests.faults.outcome import UPDATES, Bench, Outcome
 
@@ -19,3 +28,36 @@ def changed_folder(bench: Bench) -> Outcome:
     if any(other.iterdir()):
         outcome.wrong["files were written into the new working directory"] += 1
     return outcome
+
+
+def outliving_children(bench: Bench) -> Outcome:
+    """A forked child outlives a trainer that closed, or was killed: readers, repair, compact and resume all work."""
+    outcome = Outcome()
+    for die in (-1, UPDATES - 1):
+        for at in bench.random.sample(range(UPDATES - 1), bench.trials(1, 10)):
+            note = bench.scratch / "child"
+            harm = {"name": "fork_and_stay", "at": at, "file": str(note), "die": die}
+            child = bench.nursery.run(UPDATES, harm=harm, constants=SEAL_OFTEN)
+            label = f"forked at {at}, {'closed' if die < 0 else 'killed'}"
+            if child.status != (0 if die < 0 else -signal.SIGKILL):
+                outcome.wrong[f"{label}: exit status {child.status}"] += 1
+            try:
+                _used(bench, outcome, child.run_dir, label)
+            finally:
+                os.kill(int(note.read_text()), signal.SIGKILL)
+            bench.judge(child, outcome, label)
+    return outcome
+
+
+def _used(bench: Bench, outcome: Outcome, run_dir: Path, label: str) -> None:
+    if open_run(run_dir).written:
+        outcome.wrong[f"{label}: readers take the run for running"] += 1
+    try:
+        with held(run_dir):
+            repair(run_dir)
+            compact(run_dir)
+    except EsperError as error:
+        outcome.wrong[f"{label}: repair and compact are refused: {error.message}"] += 1
+    resumed = bench.nursery.run(0, run_dir=run_dir, resume=True)
+    if resumed.status != 0:
+        outcome.wrong[f"{label}: resume is refused: {resumed.warnings[-1:]}"] += 1
