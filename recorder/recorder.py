@@ -195,6 +195,11 @@ class Recorder:
         return InnerLoop(self._reader, heads, self._sampling.detail, bounds, every_step=every)
 
     @property
+    def planned(self) -> bool:
+        """Whether the run's planned length was given, so that ``progress`` follows from it."""
+        return bool(self._total_updates or self._total_env_steps)
+
+    @property
     def level(self) -> str:
         """The telemetry level in effect for the update in progress."""
         return self._live.level(self._update)

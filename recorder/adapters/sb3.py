@@ -21,6 +21,7 @@ from recorder.adapters.sb3_minibatch import Hyperparameters, RolloutRows, Sb3Cap
 from recorder.adapters.sb3_policy import PolicyLayout, policy_layout
 from recorder.adapters.wrapped import Wrappers, absolute_rules, recorded
 from recorder.measure.values import td_errors
+from recorder.plan import Plan
 from recorder.recorder import Recorder
 
 STEPS_TOGETHER = 16
@@ -54,8 +55,9 @@ def attach(
 ) -> Iterator[Recorder]:
     """Record ``model.learn(...)`` inside the ``with`` into ``run_dir``.
 
-    ``heads`` names the factors of a MultiDiscrete action space. ``total_timesteps`` is only noted in run.json;
-    progress comes from the model. ``options`` go to ``Recorder`` (level, thresholds, strict, name, notes …).
+    ``heads`` names the factors of a MultiDiscrete action space. ``total_timesteps``: planned length of the run over
+    all its calls of ``learn``, for ``progress``; without it the plan is that of the first ``learn``, and progress is
+    unknown (null) once another one changes it. ``options`` go to ``Recorder`` (level, thresholds, strict, name …).
     Raises ``TypeError`` for a model that is no PPO; an exception of the training passes through, after the update
     it interrupted has been recorded.
     """
@@ -66,6 +68,8 @@ def attach(
 class RecorderCallback(BaseCallback):
     """Record the ``learn`` this callback is given to. Takes what ``attach`` takes, without the model.
 
+    Given to several calls of ``learn``, it needs ``resume=True`` and makes each an attempt of the same run.
+
     SB3 does not tell callbacks when ``learn`` raises; the run is then closed at exit. ``attach`` knows at once.
     """
 
@@ -73,11 +77,12 @@ class RecorderCallback(BaseCallback):
         super().__init__()
         self._run_dir = Path(run_dir).absolute()  # the working directory may be another one when training starts
         self._options = absolute_rules(options)
+        self._plan = Plan()
         self._attachment: Attachment | None = None
 
     def _on_training_start(self) -> None:
         if self._attachment is None:
-            self._attachment = Attachment(self.model, self._run_dir, **self._options)
+            self._attachment = Attachment(self.model, self._run_dir, plan=self._plan, **self._options)
 
     def _on_step(self) -> bool:
         return True
@@ -98,6 +103,7 @@ class Attachment:
         *,
         heads: Sequence[str] | None = None,
         total_timesteps: int | None = None,
+        plan: Plan | None = None,
         **options: Any,
     ) -> None:
         if not (hasattr(model, "rollout_buffer") and hasattr(model, "clip_range") and hasattr(model, "policy")):
@@ -116,6 +122,7 @@ class Attachment:
             **options,
         )
         self._wrappers = Wrappers(self.recorder.guarded)
+        self._plan = plan or Plan()
         self._sampled: np.ndarray[Any, Any] | None = None
         self._visited = 0
         self._collected = False
@@ -186,8 +193,9 @@ class Attachment:
         return found
 
     def _on_collected(self, args: tuple[Any, ...], kwargs: dict[str, Any], _: Any) -> None:
-        """Take the TD errors while the buffer still has time and environments apart."""
+        """Take the TD errors while the buffer still has time and environments apart; count what is collected."""
         self._collected = True
+        self._plan.reach(int(self.model.num_timesteps), getattr(self.model, "_total_timesteps", None))
         given = dict(zip(("last_values", "dones"), args, strict=False)) | kwargs
         buffer = self.model.rollout_buffer
         last, dones = given.get("last_values"), given.get("dones")
@@ -271,8 +279,8 @@ class Attachment:
                 lstm=self._lstm_state(),
                 td_errors=self._td_errors,
                 advantage_floor=1e-8 if model.normalize_advantage else None,
-                env_steps=model.num_timesteps,
-                progress=1.0 - model._current_progress_remaining,
+                env_steps=self._plan.done,
+                **self._plan.cells(planned=self.recorder.planned),
                 entropy_coef=model.ent_coef,
                 target_kl=model.target_kl,
                 status=None if interrupted is None else "interrupted",

@@ -25,6 +25,7 @@ from torch.utils.hooks import RemovableHandle
 from recorder.adapters.roles import actor_and_critic
 from recorder.adapters.wrapped import Wrappers, recorded
 from recorder.measure.values import td_errors
+from recorder.plan import Plan
 from recorder.recorder import Recorder
 
 ADVANTAGE_FLOOR = 1e-8
@@ -98,7 +99,7 @@ class Attachment:
         self._rollout: dict[str, Any] = {}
         self._steps: list[tuple[Tensor, Tensor]] = []
         self._before: np.ndarray[Any, Any] | None = None
-        self._progress: float | None = None
+        self._plan = Plan()
         self._hook: RemovableHandle | None = None
         self._wrappers.wrap(agent, "record_transition", before=self._on_transition)
         self._wrappers.wrap(agent, "update", before=self._on_update, after=lambda *_: self._end_update(None))
@@ -145,8 +146,8 @@ class Attachment:
         if self._updating:  # the last one raised, and somebody goes on
             self._end_update("the update did not finish")
         self._updating, self._rollout, self._visited = True, {}, 0
-        if given.get("timesteps"):
-            self._progress = min((given["timestep"] + 1) / given["timesteps"], 1.0)
+        if given.get("timestep") is not None:
+            self._plan.reach(given["timestep"] + 1, given.get("timesteps"))
         module = _home_of(type(self.agent), "compute_gae")
         if module is not None:
             self._gae.wrap(module, "compute_gae", after=self._on_gae)
@@ -256,7 +257,7 @@ class Attachment:
             **self._rollout,
             advantage_floor=ADVANTAGE_FLOOR,
             env_steps=self._env_steps,
-            progress=self._progress,
+            **self._plan.cells(planned=self.recorder.planned),
             entropy_coef=cfg.entropy_loss_scale,
             target_kl=cfg.kl_threshold or None,
             status=None if interrupted is None else "interrupted",

@@ -21,7 +21,13 @@ _CLOCK = (
     real("wall_time", "when the update ended, UTC epoch", "s"),
     real("rollout_s", "time spent collecting the rollout", "s"),
     real("optimisation_s", "time spent in the inner loop", "s"),
-    real("progress", "share of the planned training done, in [0, 1]", "share", empty="the total is unknown"),
+    real(
+        "progress",
+        "share of the planned training done, in [0, 1]; 1 as well beyond the plan. The plan is the one given to the "
+        "recorder, else that of the framework's first call (learn, train)",
+        "share",
+        empty="the total is unknown, or a later call has changed it",
+    ),
     real("learning_rate", "learning rate in effect", "1", "last optimizer step"),
     real("clip_range", "ratio clip range in effect", "1", "last minibatch"),
     real("entropy_coef", "entropy bonus coefficient in effect", "1", "last minibatch"),

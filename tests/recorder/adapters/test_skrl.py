@@ -17,7 +17,7 @@ from skrl.agents.torch.ppo import ppo
 from skrl.resources.schedulers.torch import KLAdaptiveLR
 
 from esper_analyze.runs.run import Run, open_run
-from recorder.adapters.skrl import Attachment
+from recorder.adapters.skrl import Attachment, attach
 from recorder.adapters.wrapped import Wrapped
 from tests.recorder.adapters.skrl_training import ENVS, EPOCHS, MINIBATCHES, ROLLOUTS, Trained, make, train
 
@@ -81,6 +81,16 @@ def test_losses_that_skrl_tracks_are_recorded_exactly(case: Case) -> None:
         assert row["env_steps"] == (row["update"] + 1) * ENVS * ROLLOUTS
         assert row["progress"] == (row["update"] + 1) / UPDATES
         assert row["first_ratio_error"] < 1e-6
+
+
+def test_progress_is_unknown_once_a_second_training_follows(tmp_path: Path) -> None:
+    agent, trainer = make("CartPole-v1", updates=2)
+    with attach(agent, tmp_path / "run", **STRICT):
+        trainer.train()
+        trainer.train()
+    rows = open_run(tmp_path / "run").frame("updates").to_dicts()
+    assert [row["progress"] for row in rows] == [0.5, 1.0, None, None]
+    assert [row["env_steps"] for row in rows] == [ENVS * ROLLOUTS * (number + 1) for number in range(4)]
 
 
 def test_the_kl_that_skrl_hands_to_its_scheduler_is_recorded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

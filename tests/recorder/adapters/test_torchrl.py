@@ -82,6 +82,7 @@ def test_numbers_that_the_loss_returns_are_recorded(case: Case) -> None:
         assert row["ratio_max"] == max(one["max_ratio"] for one in trained.returned[update])
         assert row["first_ratio_error"] < 1e-5
         assert (row["clip_range"], row["entropy_coef"], row["env_steps"]) == (0.1, 0.02, (update + 1) * FRAMES)
+        assert row["progress"] == (update + 1) / UPDATES
 
 
 def test_gradients_are_those_of_the_clip_call_and_of_the_step(case: Case) -> None:
