@@ -100,11 +100,15 @@ def one_by_one(whole: Batch) -> Iterable[Batch]:
 
 
 def told(outcomes: Sequence[Outcome]) -> dict[str, Any]:
-    """Return what is recorded of outcomes, to the last bit, and at which update it came."""
+    """Return what is recorded of outcomes, to the last bit, and at which update it came.
+
+    Findings of one rule in one update come in the order of its subjects, see ``state_of``.
+    """
     for outcome in outcomes:
         assert {one.update for one in outcome.findings} <= set(outcome.update.tolist()), "a finding came late"
     found = said(outcomes)
     del found["verdicts"]
+    found["findings"].sort(key=lambda one: (one[0], one[1], one[3], one[2]))  # update, rule, metric, subject
     return found
 
 
@@ -121,9 +125,25 @@ class Counting:
 
 
 def state_of(detector: Detector) -> str:
-    """Return what the rules carry; holds and announcers may write one state in more than one way."""
-    rules = detector.state_dict()["rules"]
-    return json.dumps({name: (rule["subjects"], rule["seen"], rule["memory"]) for name, rule in rules.items()})
+    """Return what the rules carry, subject by subject; holds and announcers may write one state in more than one way.
+
+    Subjects come in the order they first had a row in, which one update at a time need not be that of the whole table.
+    """
+    return json.dumps({name: _by_subject(rule) for name, rule in detector.state_dict()["rules"].items()})
+
+
+def _by_subject(rule: dict[str, Any]) -> dict[str, Any]:
+    """Return which subjects were seen and their memory; its last axis is subjects."""
+    carried = {"seen": rule["seen"], **rule["memory"]}
+    return {
+        subject: {name: np.asarray(cells)[..., k].tolist() for name, cells in carried.items()}
+        for k, subject in sorted(enumerate(rule["subjects"]), key=lambda one: one[1])
+    }
+
+
+@pytest.mark.parametrize(("seed", "n", "bad"), [(122, 122, 0.005), (1983, 76, 0.0005)])
+def test_a_subject_without_a_row_in_the_first_update_changes_only_the_order(seed: int, n: int, bad: float) -> None:
+    check(calm_batch(seed, n, bad))
 
 
 def check(whole: Batch, thresholds: Thresholds | None = None, stop: int | None = None) -> dict[str, int]:
