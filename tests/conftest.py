@@ -1,0 +1,20 @@
+"""What every test starts from, whatever shell started it."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator
+
+import pytest
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _interruptible() -> Iterator[None]:
+    """Let Ctrl-C interrupt, here and in every child.
+
+    Shells start ``nohup`` and ``&`` with SIGINT ignored. Python leaves it so, and children inherit it; a signal with a
+    handler is reset to its default in a child that calls ``exec``.
+    """
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before or signal.SIG_DFL)  # None: not set by Python
