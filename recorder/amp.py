@@ -1,74 +1,200 @@
-"""Automatic mixed precision: which gradients still carry a loss scale, and how large it is, without asking a device."""
+"""Automatic mixed precision: which gradients still carry a loss scale, and how large it is, without asking a device.
+
+A process may hold several trainings, in threads or by turns in one, each with a ``GradScaler`` of its own. A scaler is
+known by the parameters that a loss it scaled reaches (its graph tells), and by those of optimizers it unscaled. Where
+two scalers reach the same parameter, as with a trunk shared by an actor's loss and a critic's, the later one counts.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import logging
+import threading
+import weakref
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from itertools import count
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.optim.optimizer import Optimizer
+
+LOG = logging.getLogger("recorder")
+
+
+@dataclass(slots=True)
+class _Scaler:
+    """What one ``GradScaler`` did. ``reached``: parameters by identity, weakly, as identities are used again."""
+
+    scale: Tensor | None = None
+    number: int = 0  # of its last scaled loss among all scalers'
+    pending: bool = False  # a loss was scaled since the last ``update()`` of the scaler
+    unscaled: list[Optimizer] = field(default_factory=list)  # since then
+    reached: dict[int, weakref.ref[Tensor]] = field(default_factory=dict)
+
+    def reaches(self, parameter: Tensor) -> bool:
+        """Whether a loss of this scaler is known to reach the parameter."""
+        known = self.reached.get(id(parameter))
+        return known is not None and known() is parameter
+
+    def reach(self, parameters: Iterable[Tensor]) -> None:
+        """Note parameters as the scaler's."""
+        self.reached |= {id(one): weakref.ref(one) for one in parameters if not self.reaches(one)}
+
+    def first_of(self, parameters: Iterable[Tensor]) -> Tensor | None:
+        """Return the first of the parameters that a loss of this scaler reaches."""
+        return next((one for one in parameters if self.reaches(one)), None)
+
 
 _users = 0
+_lock = threading.RLock()
 _replaced: dict[str, Callable[..., Any]] = {}
-_scale: Tensor | None = None
-_pending = False
+_scalers: weakref.WeakKeyDictionary[torch.amp.GradScaler, _Scaler] = weakref.WeakKeyDictionary()
+_numbers = count(1)
 
 
 def watch() -> None:
-    """Look at every ``torch.amp.GradScaler`` until ``unwatch``; calls nest."""
+    """Look at every ``torch.amp.GradScaler`` until ``unwatch``; calls nest, from any thread."""
     global _users  # noqa: PLW0603
-    _users += 1
-    if _users > 1:
-        return
-    for name, method in (("scale", _scaled), ("unscale_", _unscaled)):
-        original = getattr(torch.amp.GradScaler, name)
-        _replaced[name] = original
-        setattr(torch.amp.GradScaler, name, method(original))
+    with _lock:
+        _users += 1
+        if _users > 1:
+            return
+        for name, method in (("scale", _scaled), ("unscale_", _unscaled), ("update", _updated)):
+            original = getattr(torch.amp.GradScaler, name)
+            _replaced[name] = original
+            setattr(torch.amp.GradScaler, name, method(original))
 
 
 def unwatch() -> None:
     """Undo ``watch``; what somebody else put over our replacement stays theirs."""
-    global _users, _scale, _pending  # noqa: PLW0603
-    _users -= 1
-    if _users > 0:
-        return
-    for name, original in _replaced.items():
-        if getattr(getattr(torch.amp.GradScaler, name), "__recorder__", False):
-            setattr(torch.amp.GradScaler, name, original)
-    _replaced.clear()
-    _scale, _pending = None, False
+    global _users  # noqa: PLW0603
+    with _lock:
+        _users -= 1
+        if _users > 0:
+            return
+        for name, original in _replaced.items():
+            if getattr(getattr(torch.amp.GradScaler, name), "__recorder__", False):
+                setattr(torch.amp.GradScaler, name, original)
+        _replaced.clear()
+        _scalers.clear()
 
 
-def loss_scale() -> Tensor | None:
-    """Return the scale the last loss was multiplied with, on its device; None when none was scaled."""
-    return _scale
+def loss_scale(parameters: Sequence[Tensor]) -> Tensor | None:
+    """Return the scale of the last scaled loss that reaches one of the parameters, on its device; None: none did."""
+    found = _last(parameters, pending=False)
+    return None if found is None else found[0].scale
 
 
-def carried() -> Tensor | None:
-    """Return the loss scale that gradients carry now: scaled, and not unscaled since; else None."""
-    return _scale if _pending else None
+def carried(parameters: Sequence[Tensor]) -> Tensor | None:
+    """Return the loss scale that the gradients of ``parameters`` carry now: scaled, and not unscaled since; else None.
+
+    All of them carry the same: the first one that a scaled loss reaches speaks for the others.
+    """
+    found = _last(parameters, pending=True)
+    if found is None:
+        return None
+    scaler, parameter = found
+    done = any(one is parameter for optimizer in scaler.unscaled for one in _parameters(optimizer))
+    return None if done else scaler.scale
+
+
+def _last(parameters: Sequence[Tensor], *, pending: bool) -> tuple[_Scaler, Tensor] | None:
+    """Return the scaler that was last to scale a loss of the parameters, and one that the loss reaches."""
+    if not _scalers:
+        return None
+    with _lock:
+        scalers = [one for one in _scalers.values() if one.scale is not None and (one.pending or not pending)]
+    for scaler in sorted(scalers, key=lambda one: -one.number):
+        parameter = scaler.first_of(parameters)
+        if parameter is not None:
+            return scaler, parameter
+    return None
+
+
+def _known(scaler: torch.amp.GradScaler) -> _Scaler:
+    with _lock:
+        return _scalers.setdefault(scaler, _Scaler())
+
+
+def _parameters(optimizer: Optimizer) -> Iterable[Tensor]:
+    return (parameter for group in optimizer.param_groups for parameter in group["params"])
 
 
 def _scaled(original: Callable[..., Any]) -> Callable[..., Any]:
     def scale(self: torch.amp.GradScaler, outputs: Any) -> Any:
         result = original(self, outputs)
-        global _scale, _pending  # noqa: PLW0603
-        if self.is_enabled() and isinstance(outputs, Tensor):
-            with torch.no_grad():
-                _scale = original(self, torch.ones((), device=outputs.device))
-            _pending = True
+        if self.is_enabled() and _users:
+            losses = [one for one in (outputs if isinstance(outputs, (list, tuple)) else [outputs]) if _is_tensor(one)]
+            if losses:
+                known = _known(self)
+                with torch.no_grad():
+                    known.scale = original(self, torch.ones((), device=losses[0].device))
+                known.pending, known.number = True, next(_numbers)
+                _reach(known, losses)
         return result
 
     scale.__recorder__ = True  # type: ignore[attr-defined]
     return scale
 
 
+def _is_tensor(thing: object) -> bool:
+    return isinstance(thing, Tensor)
+
+
+def _reach(known: _Scaler, losses: Iterable[Tensor]) -> None:
+    """Note the parameters that the losses reach, unless the first one found is known: then so are the others."""
+    try:
+        for root in (loss.grad_fn for loss in losses):
+            first = _first_leaf(root)
+            if first is not None and not known.reaches(first):
+                known.reach(_leaves(root))
+    except Exception as error:  # a kind of graph that is not known; this runs inside the training's own call
+        LOG.warning("recorder: whose parameters a scaled loss reaches could not be found out (%s)", error)
+
+
+def _first_leaf(node: Any) -> Tensor | None:
+    """Return one leaf of a graph: each node leads to at least one."""
+    while node is not None and not hasattr(node, "variable"):
+        node = next((after for after, _ in node.next_functions if after is not None), None)
+    return None if node is None else node.variable
+
+
+def _leaves(root: Any) -> list[Tensor]:
+    """Return all leaves of a graph."""
+    leaves, waiting, seen = [], [root], {root}
+    while waiting:
+        node = waiting.pop()
+        if hasattr(node, "variable"):
+            leaves.append(node.variable)
+        for after, _ in node.next_functions:
+            if after is not None and after not in seen:
+                seen.add(after)
+                waiting.append(after)
+    return leaves
+
+
 def _unscaled(original: Callable[..., Any]) -> Callable[..., Any]:
-    def unscale_(self: torch.amp.GradScaler, optimizer: torch.optim.Optimizer) -> Any:
+    def unscale_(self: torch.amp.GradScaler, optimizer: Optimizer) -> Any:
         result = original(self, optimizer)
-        global _pending  # noqa: PLW0603
-        _pending = False
+        if self.is_enabled() and _users:
+            known = _known(self)
+            known.unscaled.append(optimizer)
+            known.reach(_parameters(optimizer))
         return result
 
     unscale_.__recorder__ = True  # type: ignore[attr-defined]
     return unscale_
+
+
+def _updated(original: Callable[..., Any]) -> Callable[..., Any]:
+    def update(self: torch.amp.GradScaler, *args: Any, **kwargs: Any) -> Any:
+        result = original(self, *args, **kwargs)
+        if self.is_enabled() and _users:
+            known = _known(self)
+            known.pending = False
+            known.unscaled.clear()
+        return result
+
+    update.__recorder__ = True  # type: ignore[attr-defined]
+    return update

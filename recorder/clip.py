@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
@@ -11,53 +13,76 @@ from torch.nn.utils import clip_grad
 from torch.optim.optimizer import Optimizer, register_optimizer_step_pre_hook
 from torch.utils.hooks import RemovableHandle
 
+from recorder.gradients_seen import Seen
+from recorder.inner_loop import Minibatch
+
+
+@dataclass(frozen=True, slots=True)
+class Clipped:
+    """One clip call of a watcher's own parameters, between its two halves; kept by the call, never by the watcher.
+
+    ``total``: their norm where it is torch's own to the last bit; torch then need not compute it again.
+    """
+
+    minibatch: Minibatch
+    seen: Seen
+    total: Tensor | None
+
 
 class Watcher(Protocol):
-    """Somebody who wants to see gradients. None of the calls may raise."""
+    """Somebody who wants to see the gradients of one model. None of the calls may raise.
 
-    def before_clip(self, parameters: list[Tensor], *, plain: bool) -> Tensor | None:
-        """See gradients before clipping.
+    Trainings in other threads clip and step at the same time: a call that concerns none of the watcher's parameters
+    must leave its state alone.
+    """
 
-        ``plain``: an L2 clip without further wishes. May return the total norm that torch would compute, to the
-        last bit; torch then need not compute it again.
+    def before_clip(self, parameters: list[Tensor], *, plain: bool) -> Clipped | None:
+        """See gradients before clipping; None when none of ``parameters`` is the watcher's.
+
+        ``plain``: an L2 clip without further wishes.
         """
 
-    def after_clip(self, total: Tensor, max_norm: object, norm_type: float) -> None:
-        """See the total norm that the clip call returned."""
+    def after_clip(self, clipped: Clipped, total: Tensor, max_norm: object, norm_type: float) -> None:
+        """See the total norm that the clip call returned; ``clipped`` is what ``before_clip`` returned."""
 
     def before_step(self, optimizer: Optimizer) -> None:
         """See gradients as the optimizer takes them."""
 
 
-_watchers: list[Watcher] = []
+_watchers: tuple[Watcher, ...] = ()  # replaced, never changed: a call in another thread iterates over the old one
+_lock = threading.RLock()
 _replaced: dict[str, Callable[..., Tensor]] = {}
 _hook: list[RemovableHandle] = []
+_calls = threading.local()
 _PLACES = {"torch.nn.utils": torch.nn.utils, "torch.nn.utils.clip_grad": clip_grad}
 
 
 def watch(watcher: Watcher) -> None:
-    """Let ``watcher`` see clip calls and optimizer steps, until ``unwatch``."""
-    if not _watchers:
-        for name, module in _PLACES.items():
-            _replaced[name] = module.clip_grad_norm_
-            module.clip_grad_norm_ = _watched(module.clip_grad_norm_)  # type: ignore[attr-defined]
-        _hook.append(register_optimizer_step_pre_hook(_on_step))
-    _watchers.append(watcher)
+    """Let ``watcher`` see clip calls and optimizer steps, until ``unwatch``. Any thread may call either."""
+    global _watchers  # noqa: PLW0603
+    with _lock:
+        if not _watchers:
+            for name, module in _PLACES.items():
+                _replaced[name] = module.clip_grad_norm_
+                module.clip_grad_norm_ = _watched(module.clip_grad_norm_)  # type: ignore[attr-defined]
+        if not _hook:  # stays: torch iterates over its hooks, and removing one would break a step in another thread
+            _hook.append(register_optimizer_step_pre_hook(_on_step))
+        _watchers = (*_watchers, watcher)
 
 
 def unwatch(watcher: Watcher) -> None:
     """Undo ``watch``. What somebody else put over our replacement stays theirs."""
-    if watcher not in _watchers:
-        return
-    _watchers.remove(watcher)
-    if _watchers:
-        return
-    for name, module in _PLACES.items():
-        original = _replaced.pop(name)
-        if getattr(module.clip_grad_norm_, "__recorder__", False):
-            module.clip_grad_norm_ = original  # type: ignore[attr-defined]
-    while _hook:
-        _hook.pop().remove()
+    global _watchers  # noqa: PLW0603
+    with _lock:
+        if watcher not in _watchers:
+            return
+        _watchers = tuple(one for one in _watchers if one is not watcher)
+        if _watchers:
+            return
+        for name, module in _PLACES.items():
+            original = _replaced.pop(name)
+            if getattr(module.clip_grad_norm_, "__recorder__", False):
+                module.clip_grad_norm_ = original  # type: ignore[attr-defined]
 
 
 def _watched(original: Callable[..., Tensor]) -> Callable[..., Tensor]:
@@ -70,17 +95,26 @@ def _watched(original: Callable[..., Tensor]) -> Callable[..., Tensor]:
         listed = [parameters] if isinstance(parameters, Tensor) else list(parameters)
         if not listed:  # the original warns of an empty generator
             return original(parameters, max_norm, norm_type, *args, **kwargs)
+        if getattr(_calls, "inside", False):  # somebody's wrapper around an earlier replacement: one call, seen once
+            return original(listed, max_norm, norm_type, *args, **kwargs)
         plain = shares and norm_type == 2.0 and not args and not kwargs and isinstance(max_norm, (int, float))
-        total = None
-        for watcher in tuple(_watchers):
-            known = watcher.before_clip(listed, plain=plain)
-            total = known if known is not None else total
-        if total is None:
-            total = original(listed, max_norm, norm_type, *args, **kwargs)
-        else:
+        seen = []
+        for watcher in _watchers:
+            clipped = watcher.before_clip(listed, plain=plain)
+            if clipped is not None:
+                seen.append((watcher, clipped))
+        totals = [clipped.total for _, clipped in seen if clipped.total is not None]
+        if totals:
+            total = totals[-1]
             _scale(listed, float(max_norm), total)
-        for watcher in tuple(_watchers):
-            watcher.after_clip(total, max_norm, float(norm_type))
+        else:
+            _calls.inside = True
+            try:
+                total = original(listed, max_norm, norm_type, *args, **kwargs)
+            finally:
+                _calls.inside = False
+        for watcher, clipped in seen:
+            watcher.after_clip(clipped, total, max_norm, float(norm_type))
         return total
 
     clip_grad_norm_.__recorder__ = True  # type: ignore[attr-defined]
@@ -101,5 +135,5 @@ def _scale(parameters: Iterable[Tensor], max_norm: float, total: Tensor) -> None
 
 
 def _on_step(optimizer: Optimizer, *_: Any) -> None:
-    for watcher in tuple(_watchers):
+    for watcher in _watchers:
         watcher.before_step(optimizer)

@@ -34,6 +34,15 @@ class Minibatch:
     steps: int = 0
     as_clipped: bool = False  # one clip by the recorder's own norms, then one step of just those parameters
 
+    def see_clip(self, total: Tensor | None, max_norm: float | None) -> None:
+        """Note the norm before clipping (None: it follows from the tensors' norms) and the bound it was held to."""
+        if total is None:
+            self.pre_from_norms = True
+        else:
+            self.pre_clip.append(total.detach())
+        self.clip_norm = max_norm
+        self.clips += 1
+
 
 class InnerLoop:
     """The minibatches of the update in progress."""
@@ -81,12 +90,10 @@ class InnerLoop:
         self.batches.clear()
 
     def see_gradients(self, parameters: Sequence[Tensor], scale: Tensor | None = None) -> Seen | None:
-        """Measure the gradients of ``parameters``, before anything changes them; None when they are not the model's."""
+        """Measure the gradients of ``parameters``, some of them the model's, before anything changes them."""
         if self._reader is None or not self.minibatches:
             return None
         plan = self._reader.plan(parameters)
-        if not plan.ours:
-            return None
         detail = self._detail
         now = detail is not None and detail.wanted and len(self.minibatches) - 1 in detail.steps
         describe = detail.look if detail is not None and now else None
@@ -96,23 +103,11 @@ class InnerLoop:
         self.minibatches[-1].seen.append(seen)
         return seen
 
-    def see_clip(self, total: Tensor | None, max_norm: float | None) -> None:
-        """Note the norm before clipping (None: it follows from the tensors' norms) and the bound it was held to."""
-        minibatch = self.minibatches[-1]
-        if total is None:
-            minibatch.pre_from_norms = True
-        else:
-            minibatch.pre_clip.append(total.detach())
-        minibatch.clip_norm = max_norm
-        minibatch.clips += 1
-
-    def see_step(self, parameters: Sequence[Tensor]) -> bool:
-        """Measure the gradients an optimizer step is about to take; return whether they are the model's."""
+    def see_step(self, parameters: Sequence[Tensor], scale: Tensor | None = None) -> None:
+        """Measure the gradients an optimizer step is about to take; ``scale`` is the loss scale they still carry."""
         if self._reader is None or not self.minibatches:
-            return False
+            return
         plan = self._reader.plan(parameters)
-        if not plan.ours:
-            return False
         minibatch = self.minibatches[-1]
         minibatch.steps += 1
         clip = minibatch.seen[0] if len(minibatch.seen) == 1 and minibatch.clip_norm is not None else None
@@ -121,8 +116,7 @@ class InnerLoop:
         if self._measures_post_clip(minibatch):
             norm = self._reader.post_clip(plan)
             if norm is not None:
-                minibatch.post_clip.append(norm)
-        return True
+                minibatch.post_clip.append(norm if scale is None else norm / scale)
 
     def _measures_post_clip(self, minibatch: Minibatch) -> bool:
         """Whether to measure what the optimizer takes, or to go by what the clip left.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -20,8 +20,9 @@ from esper_analyze.schema.tables.events import CONTINUED, RESUMED_FRESH
 from esper_analyze.schema.tables.updates import STATUSES
 from recorder import amp, clip, exits, ranks
 from recorder.batch import Capture
+from recorder.clip import Clipped
 from recorder.clock import Clock
-from recorder.gradients_seen import Reader, Seen
+from recorder.gradients_seen import Reader
 from recorder.guard import Guard
 from recorder.heads import Heads
 from recorder.inner_loop import InnerLoop
@@ -162,7 +163,6 @@ class Recorder:
         self._episodes: deque[Episode] = deque()  # a list that grows makes malloc tidy up in the middle of a rollout
         self._episode_count = 0
         self._learning_rate: float | Tensor | None = None
-        self._clip_seen: Seen | None = None
         self._lost_minibatch = False
         self._clock = Clock()
         self._closed = False
@@ -397,8 +397,8 @@ class Recorder:
         for phase, (hidden, cell) in self._states.items():
             with self.guarded(f"lstm ({phase})"):
                 tensors[f"lstm_{phase}"] = lstm_statistics(hidden.detach(), cell.detach())
-        scale = amp.loss_scale()
-        if scale is not None and self._reader is not None:
+        scale = None if self.parameters is None else amp.loss_scale(self.parameters.parameters)
+        if scale is not None:
             tensors["loss_scale"] = scale
         return tensors
 
@@ -479,48 +479,54 @@ class Recorder:
         """Measure the gradients now, in a loop that does not call ``torch.nn.utils.clip_grad_norm_``."""
         if self.parameters is not None and self._watching:
             with self.guarded("gradients"), torch.no_grad():
-                self._loop.see_gradients(self.parameters.parameters, amp.carried())
-                self._loop.see_clip(None, max_norm)
+                parameters = self.parameters.parameters
+                self._loop.see_gradients(parameters, amp.carried(parameters))
+                self._loop.minibatches[-1].see_clip(None, max_norm)
 
     @property
     def _watching(self) -> bool:
         lost = self._closed or self._lost_minibatch
         return self._reader is not None and not lost and bool(self._loop.minibatches)
 
-    def before_clip(self, parameters: list[Tensor], *, plain: bool) -> Tensor | None:
-        """See gradients before a clip call; return their total norm where it is torch's own to the last bit.
+    def _owns(self, parameters: Iterable[Tensor]) -> bool:
+        """Whether some of the parameters are the model's. Another training's may come at any time, in any thread."""
+        return self.parameters is not None and any(map(self.parameters.owns, parameters))
+
+    def before_clip(self, parameters: list[Tensor], *, plain: bool) -> Clipped | None:
+        """See gradients before a clip call; with their total norm where it is torch's own to the last bit.
 
         Then the clip need not compute it, and the time is not counted as the recorder's.
         """
-        self._clip_seen = seen = None
-        if not self._watching:
+        if not self._watching or not self._owns(parameters):
             return None
-        spent = self.guarded.spent
+        spent, seen = self.guarded.spent, None
         with self.guarded("gradients"), torch.no_grad():
-            seen = self._loop.see_gradients(parameters, amp.carried())
-        self._clip_seen = seen
-        if seen is None or not plain or not seen.plan.complete or seen.total is None:
-            return None
-        self.guarded.spent = spent
-        return seen.total
-
-    def after_clip(self, total: Tensor, max_norm: object, norm_type: float) -> None:
-        """See the norm that the clip call returned."""
-        seen = self._clip_seen
+            seen = self._loop.see_gradients(parameters, amp.carried(parameters))
         if seen is None:
-            return
+            return None
+        total = seen.total if plain and seen.plan.complete else None
+        if total is not None:
+            self.guarded.spent = spent
+        return Clipped(self._loop.minibatches[-1], seen, total)
+
+    def after_clip(self, clipped: Clipped, total: Tensor, max_norm: object, norm_type: float) -> None:
+        """See the norm that the clip call returned."""
         with self.guarded("clip"), torch.no_grad():
+            seen = clipped.seen
             own = norm_type == 2.0 and seen.plan.complete and seen.scale is None
             bound = float(max_norm) if norm_type == 2.0 and isinstance(max_norm, (int, float)) else None
-            self._loop.see_clip(total if own else None, bound)
+            clipped.minibatch.see_clip(total if own else None, bound)
 
     def before_step(self, optimizer: Optimizer) -> None:
         """See gradients as an optimizer takes them."""
         if not self._watching:
             return
+        parameters = [one for group in optimizer.param_groups for one in group["params"]]
+        if not self._owns(parameters):
+            return
         with self.guarded("step"), torch.no_grad():
-            if self._loop.see_step([one for group in optimizer.param_groups for one in group["params"]]):
-                self._learning_rate = optimizer.param_groups[0].get("lr")
+            self._loop.see_step(parameters, amp.carried(parameters))
+            self._learning_rate = optimizer.param_groups[0].get("lr")
 
     def _finish_pending(self) -> None:
         """Turn the update that ended before into rows: the one place that may wait for the device."""

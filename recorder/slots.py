@@ -50,11 +50,12 @@ class Slots:
     ) -> None:
         """Look at the gradients of a seed and its host as they are now; ``given``: stage, blueprint, alpha."""
         env, slot, now = int(env), str(slot), self.now
-        seeds = None if seed is None else tuple(seed.parameters() if isinstance(seed, nn.Module) else seed)
+        seeds = None if seed is None else tuple(_listed(seed))
+        hosts = None if host is None else tuple(_listed(host))
         growing = None if seeds is None else module(seeds)
-        around = None if host is None else module(host, seeds or ())
+        around = None if hosts is None else module(hosts, seeds or ())
         exploding = _exploding(max_grad_norm)
-        scale = amp.carried()
+        scale = amp.carried([*(seeds or ()), *(hosts or ())])
         numbers = [NOTHING if one is None else _look(now.looks, one, exploding, scale) for one in (growing, around)]
         place = f"env {env}, {slot}"
         alpha = given["alpha"]
@@ -92,6 +93,10 @@ class Slots:
             done.slots[place].alpha = float(arrays[f"{_ALPHA} {place}"][0])
         parts = [(numbers, arrays[f"{_TENSORS} {k}"]) for k, numbers in enumerate(done.numbers)]
         return slot_rows(done.calls, done.slots, parts, self.history, update)
+
+
+def _listed(parts: Parameters | None) -> Iterable[Tensor]:
+    return () if parts is None else parts.parameters() if isinstance(parts, nn.Module) else parts
 
 
 def _look(looks: ModuleLooks, found: Module, exploding: float, scale: Tensor | None) -> int:

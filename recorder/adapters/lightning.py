@@ -18,6 +18,7 @@ from torch.optim.optimizer import Optimizer
 from torch.utils.hooks import RemovableHandle
 
 from recorder.adapters.wrapped import Wrappers, absolute_rules, recorded
+from recorder.clip import Clipped
 from recorder.recorder import Recorder
 
 Rollout = Callable[[Any], Mapping[str, Any]]
@@ -74,11 +75,11 @@ class ClosureRecorder(Recorder):
         self.expected, self.clipped = True, False
         super().expect_minibatch()
 
-    def before_clip(self, parameters: list[Tensor], *, plain: bool) -> Tensor | None:
+    def before_clip(self, parameters: list[Tensor], *, plain: bool) -> Clipped | None:
         """See gradients before a clip call."""
-        if self.parameters is not None and any(self.parameters.owns(one) for one in parameters[:1]):
-            self.clipped = True
-        return super().before_clip(parameters, plain=plain)
+        clipped = super().before_clip(parameters, plain=plain)
+        self.clipped = self.clipped or clipped is not None
+        return clipped
 
     def before_step(self, optimizer: Optimizer) -> None:
         """See nothing: the closure has not run, these are no gradients of this step."""

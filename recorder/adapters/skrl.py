@@ -7,6 +7,7 @@ variables. Values and returns are recorded as they are before a value preprocess
 from __future__ import annotations
 
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -150,7 +151,8 @@ class Attachment:
             self._plan.reach(given["timestep"] + 1, given.get("timesteps"))
         module = _home_of(type(self.agent), "compute_gae")
         if module is not None:
-            self._gae.wrap(module, "compute_gae", after=self._on_gae)
+            mine = threading.get_ident()  # agents in other threads call the same function
+            self._gae.wrap(module, "compute_gae", after=self._on_gae, when=lambda: threading.get_ident() == mine)
 
     def _on_gae(self, _: Any, given: dict[str, Any], result: Any) -> None:
         """Take values and returns before they are preprocessed, and advantages before they are normalised."""

@@ -7,6 +7,7 @@ twice that costs more than a sum, and nothing is drawn at random.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -64,6 +65,7 @@ class _Heard:
     log_probs: list[Any] = field(default_factory=list)
     entropies: list[Any] = field(default_factory=list)
     values: Tensor | None = None
+    thread: int = field(default_factory=threading.get_ident)
 
 
 class Attachment:
@@ -104,9 +106,9 @@ class Attachment:
         self._visited = self._frames = 0
         self._coefficients: dict[str, float] = {}
         self._wrappers.wrap(loss, "forward", before=self._on_call, after=self._on_loss)
-        self._wrappers.wrap(loss.actor_network, "get_dist", after=self._on_distribution)
+        self._wrappers.wrap(loss.actor_network, "get_dist", after=self._on_distribution, when=self._listening)
         if loss.critic_network is not None:
-            self._wrappers.wrap(loss.critic_network, "forward", after=self._on_values)
+            self._wrappers.wrap(loss.critic_network, "forward", after=self._on_values, when=self._listening)
         if collector is not None:
             self._wrappers.wrap(collector, "iterator", after=lambda _, __, iterator: self._rollouts(iterator))
 
@@ -148,6 +150,11 @@ class Attachment:
 
     def _on_call(self, *_: Any) -> None:
         self._heard = _Heard() if torch.is_grad_enabled() else None
+
+    def _listening(self) -> bool:
+        """Whether the loss runs in this thread; a collector may act with the same modules in another one."""
+        heard = self._heard
+        return heard is not None and heard.thread == threading.get_ident()
 
     def _on_distribution(self, _: Any, __: Any, distribution: Any) -> None:
         """Listen to the first distribution that the loss makes: a second one is that of a delayed actor."""

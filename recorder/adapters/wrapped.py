@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -15,6 +16,8 @@ Before = Callable[[tuple[Any, ...], dict[str, Any]], None]
 """Called with the arguments of the method."""
 After = Callable[[tuple[Any, ...], dict[str, Any], Any], Any]
 """Called with the arguments of the method and its result; what it returns, unless None, takes the result's place."""
+When = Callable[[], bool]
+"""Whether a call is this training's own: what it wraps may be called by others too, at the same time."""
 
 
 class Attached(Protocol):
@@ -55,15 +58,18 @@ class Wrapped:
         block: AbstractContextManager[None],
         before: Before | None,
         after: After | None,
+        when: When | None,
     ) -> None:
         self._owner, self._name, self._block = owner, name, block
         self._own = owner.__dict__.get(name)
         self._original = getattr(owner, name)
         self.__wrapped__ = getattr(self._original, "__wrapped__", self._original)  # frameworks look at its arguments
-        self._before, self._after = before, after
+        self._before, self._after, self._when = before, after, when
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Call the method, with the recorder before or after it."""
+        if self._when is not None and not self._when():
+            return self._original(*args, **kwargs)
         if self._before is not None:
             with self._block:
                 self._before(args, kwargs)
@@ -82,6 +88,10 @@ class Wrapped:
 
     def take_off(self) -> None:
         """Leave the object, also from below another wrapper; what it had of its own before, it has again."""
+        with _lock:
+            self._take_off()
+
+    def _take_off(self) -> None:
         above = self._owner.__dict__.get(self._name)
         while isinstance(above, Wrapped) and above is not self:
             if above._original is self:
@@ -102,6 +112,10 @@ class Wrapped:
         return (getattr, (self._owner, self._name)) if self._own is None else (_itself, (self._own,))
 
 
+_lock = threading.RLock()
+"""For what trainings in several threads wrap at the same time: a module's function."""
+
+
 def _itself(thing: Any) -> Any:
     return thing
 
@@ -113,10 +127,19 @@ class Wrappers:
         self._guarded = guarded
         self._wrapped: list[Wrapped] = []
 
-    def wrap(self, owner: Any, name: str, *, before: Before | None = None, after: After | None = None) -> None:
+    def wrap(
+        self,
+        owner: Any,
+        name: str,
+        *,
+        before: Before | None = None,
+        after: After | None = None,
+        when: When | None = None,
+    ) -> None:
         """Put the recorder around ``owner.name``; an error in ``before`` or ``after`` is counted, no more."""
-        wrapped = Wrapped(owner, name, self._guarded(name), before, after)
-        setattr(owner, name, wrapped)
+        with _lock:
+            wrapped = Wrapped(owner, name, self._guarded(name), before, after, when)
+            setattr(owner, name, wrapped)
         self._wrapped.append(wrapped)
 
     def undo(self) -> None:

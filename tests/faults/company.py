@@ -1,7 +1,8 @@
-"""Rows 23 to 26, 28, 29, 38: forks, threads, two processes, ranks, clocks, readers, the recorder's own errors."""
+"""Rows 23 to 26, 28, 29, 38, 41: forks, threads, two processes, ranks, clocks, readers, the recorder's own errors."""
 
 from __future__ import annotations
 
+import shutil
 import signal
 
 from esper_analyze.reports.listing import status_words
@@ -9,13 +10,14 @@ from esper_analyze.runs.run import open_run
 from tests.faults.children import SEAL_OFTEN
 from tests.faults.judge import judged
 from tests.faults.outcome import UPDATES, Bench, Outcome, facts
+from tests.recorder.threads import TRAININGS, differences
 
 WHERE = (
     "recorder.sampler:Sampler.sample",
     "recorder.inner_loop:InnerLoop.add",
     "recorder.inner_loop:InnerLoop.tensors",
     "recorder.inner_loop:InnerLoop.see_gradients",
-    "recorder.inner_loop:InnerLoop.see_clip",
+    "recorder.inner_loop:Minibatch.see_clip",
     "recorder.inner_loop:InnerLoop.see_step",
     "recorder.recorder:rollout_tensors",
     "recorder.recorder:rows_of",
@@ -77,6 +79,24 @@ def threads(bench: Bench) -> Outcome:
     if child.sha != bench.sha(UPDATES) or child.status:
         outcome.harmed += 1
     outcome.notes.append(facts(rows=len(found), sequence_numbers=len(set(seqs))))
+    return outcome
+
+
+def trainings(bench: Bench) -> Outcome:
+    """Trainings in threads of one process: each record is that of the same training alone, cell by cell."""
+    outcome = Outcome()
+    count, updates = (8, 40) if bench.long else (4, 6)
+    for kind, training in TRAININGS.items():
+        for trial in range(bench.trials(1, 10)):
+            folder = bench.scratch / f"trainings-{kind}-{trial}"
+            found = differences(training, folder, threads=count, updates=updates)
+            outcome.trials += count
+            outcome.harmed += sum("was changed" in one for one in found)
+            for one in found:
+                outcome.wrong[f"{kind}: {one}"] += 1
+            if not found:
+                shutil.rmtree(folder)
+    outcome.notes.append(facts(kinds=", ".join(TRAININGS), threads=count, updates=updates))
     return outcome
 
 

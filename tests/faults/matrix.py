@@ -67,6 +67,7 @@ MATRIX: tuple[tuple[str, str, Row], ...] = (
     ("44", "forked child outlives the trainer", process.outliving_children),
     ("foreign", "foreign files, wrong rank, shards twice", foreign.foreign_files),
     ("40", "crash while writing a report", writing.report_kills),
+    ("41", "n trainings in n threads", company.trainings),
     ("readonly", "remounted read-only", disks.read_only),
     ("stop", "SIGSTOP, then SIGCONT", kills.stopped),
     ("writer", "writer or sealer thread dies", company.writer_dies),

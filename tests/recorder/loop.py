@@ -43,6 +43,8 @@ class Loop:
     step: bool = True
     detach_head: str | None = None
     only_choice: tuple[str, ...] = ("style",)
+    scaler: torch.amp.GradScaler | None = None
+    unscale: bool = True  # before the clip
     agent: Agent = field(init=False)
 
     def __post_init__(self) -> None:
@@ -110,11 +112,24 @@ class Loop:
                 epoch=epoch,
             )
         self.optimizer.zero_grad()
-        loss.backward()
+        self._backward(loss)
         if self.clip:
             torch.nn.utils.clip_grad_norm_(self.agent.parameters(), 0.5)
-        if self.step:
+        if self.step and self.scaler is None:
             self.optimizer.step()
+        elif self.step and self.scaler is not None:
+            self.scaler.step(self.optimizer)
+            self.scaler.update()
+
+    def _backward(self, loss: Tensor) -> None:
+        if self.scaler is None:
+            loss.backward()
+            return
+        scaled = self.scaler.scale(loss)
+        assert isinstance(scaled, Tensor)
+        scaled.backward()
+        if self.unscale:
+            self.scaler.unscale_(self.optimizer)
 
     def update(self, rec: Recorder | None, **given: Any) -> dict[str, Any]:
         """Roll out, train, end the update; return the rollout."""

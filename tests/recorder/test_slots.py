@@ -123,7 +123,7 @@ def test_the_clip_norm_sets_what_explodes(tmp_path: Path) -> None:
 def test_a_loss_scale_is_taken_out_of_the_norms(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seed, host = grown(nn.Linear(2, 2), 1024.0), grown(nn.Linear(2, 2), 2048.0)
     with Recorder(tmp_path / "run", strict=True) as rec:
-        monkeypatch.setattr(amp, "carried", lambda: torch.tensor(1024.0))
+        monkeypatch.setattr(amp, "carried", lambda _: torch.tensor(1024.0))
         rec.slot(0, "a", seed=seed, host=host)
         monkeypatch.undo()
         rec.slot(0, "a", seed=grown(seed, 1.0), host=grown(host, 2.0))
