@@ -17,7 +17,7 @@ def refuse_inside_run(path: Path) -> None:
     """Raise ``UsageError`` when ``path`` is a recorded run or lies inside one, links followed."""
     whole = Path(os.path.realpath(path))
     for folder in (whole, *whole.parents):
-        if os.path.isfile(folder / RUN_FILE):  # noqa: PTH113 - what cannot be looked at is no run here
+        if os.path.lexists(folder / RUN_FILE):
             where = "is" if folder == whole else "lies inside"
             raise UsageError(f"{path} {where} a recorded run, which is only read", hint="write to another place")
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from esper_analyze.commands.options import Json, Rank
+from esper_analyze.errors import DAMAGED
 from esper_analyze.terminal import path_words, say
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ def watch(
 
     Nothing is written to the run, and its training does not notice. Each look reads only what is new, so a long run
     costs no more than a short one. Incidents are those that the detector in the training found; of several ranks,
-    those of the first one, or of the one that --rank names.
+    those of the first one, or of the one that --rank names. A snapshot of a run with damaged files exits 3.
 
     Example: esper-analyze watch sample_runs/runs/one_update_collapse --once
     """
@@ -74,7 +75,9 @@ def _print_once(seen: Follower, interval: float, *, as_json: bool) -> None:
     shot = snapshot(seen)
     if as_json:
         sys.stdout.write(strict_json(shot))
-        return
-    console = stdout()
-    for line in plain(shot, shutil.get_terminal_size((_PIPE_WIDTH, 24)).columns):
-        console.print(line, soft_wrap=True)
+    else:
+        console = stdout()
+        for line in plain(shot, shutil.get_terminal_size((_PIPE_WIDTH, 24)).columns):
+            console.print(line, soft_wrap=True)
+    if seen.trouble or seen.file_troubles:
+        raise typer.Exit(DAMAGED)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -86,7 +87,7 @@ def backtest(
     for place, path in enumerate(paths):
         tell = _Progress(progress, place * STEPS)
         try:
-            if not (path / LABELS_FILE).exists():
+            if not os.path.lexists(path / LABELS_FILE):
                 result.unlabelled.append(path)
                 continue
             run = open_run(path, skip_broken=skip_broken)

@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 from esper_analyze.schema.arrow import word_columns
 from esper_analyze.schema.column import Column, Kind, Table
 from esper_analyze.schema.layout import ShardEntry
+from esper_analyze.schema.run_files import open_file
 
 Ints = np.ndarray[Any, np.dtype[np.int64]]
 LOST_IN = {"updates": "dropped_rows", "losses_of_data": "rows"}
@@ -44,7 +45,7 @@ def shard_contents(path: Path, table: Table, rank: int) -> Contents:
     """
     found = _Gathered(table, rank)
     try:
-        with pq.ParquetFile(path, read_dictionary=word_columns(table)) as file:
+        with open_file(path) as opened, pq.ParquetFile(opened, read_dictionary=word_columns(table)) as file:
             for group in range(file.num_row_groups):
                 for column in table.columns:
                     cells = file.read_row_group(group, columns=[column.name], use_threads=False).column(0)

@@ -6,6 +6,7 @@ import contextlib
 import errno
 import struct
 from pathlib import Path
+from typing import BinaryIO
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -19,6 +20,7 @@ from esper_analyze.schema.column import Table
 from esper_analyze.schema.history import VERSION, VERSION_KEY, is_newer, is_newer_major
 from esper_analyze.schema.layout import ShardEntry
 from esper_analyze.schema.limits import LARGEST_COLUMN, LARGEST_FOOTER, LARGEST_SHARD_CELLS
+from esper_analyze.schema.run_files import open_file
 from esper_analyze.schema.shapes import shapes
 from esper_analyze.schema.validate import schema_faults
 
@@ -33,13 +35,16 @@ def footer_fault(path: Path, table: Table, entry: ShardEntry | None = None) -> s
     ``entry``: what the manifest says of it, where it does. Raises ``OSError`` when the file cannot be read,
     ``UsageError`` when it says to be of a newer version.
     """
-    reason = _end_fault(path)
-    if reason is None and entry is None and ends_its_reader(path):
-        reason = "has a footer that ends the process that reads it"
-    if reason is not None:
-        return reason
+    with open_file(path) as file:
+        reason = _end_fault(file)
+        if reason is None and entry is None and ends_its_reader(path):
+            reason = "has a footer that ends the process that reads it"
+        return reason or _footer_fault(file, path, table, entry)
+
+
+def _footer_fault(file: BinaryIO, path: Path, table: Table, entry: ShardEntry | None) -> str | None:
     try:
-        return _looked_at(path, table, entry)
+        return _looked_at(file, path, table, entry)
     except (pa.ArrowException, ValueError, RecursionError, IndexError, OverflowError) as error:
         return f"has a footer that cannot be read ({type(error).__name__})"
     except OSError as error:
@@ -48,18 +53,23 @@ def footer_fault(path: Path, table: Table, entry: ShardEntry | None = None) -> s
         return f"has a footer that cannot be read ({error})"  # Arrow's own, or a place that no file has
 
 
-def _looked_at(path: Path, table: Table, entry: ShardEntry | None) -> str | None:
-    found = pq.read_metadata(path)
+def _looked_at(file: BinaryIO, path: Path, table: Table, entry: ShardEntry | None) -> str | None:
+    found = pq.read_metadata(file)
     schema = found.schema.to_arrow_schema()
     reason = _schema_fault(table, schema, entry.schema if entry else None)
     _refuse_newer(path, found, unknown=reason is not None)
     reason = reason or _size_fault(found) or (_entry_fault(found, entry) if entry else None)
-    return reason or pages_fault(path, table, found) or _rank_fault(path, found)
+    return reason or pages_fault(file, table, found) or _rank_fault(file, path, found)
 
 
 def footer_mark(path: Path) -> str:
     """Return the fingerprint of a shard's columns; its footer must be sound."""
-    return schema_fingerprint(pq.read_metadata(path).schema.to_arrow_schema())
+    return schema_fingerprint(_metadata(path).schema.to_arrow_schema())
+
+
+def _metadata(path: Path) -> pq.FileMetaData:
+    with open_file(path) as file:
+        return pq.read_metadata(file)
 
 
 def has_float_statistics(path: Path) -> bool:
@@ -67,7 +77,7 @@ def has_float_statistics(path: Path) -> bool:
 
     DuckDB 2.0 prunes by min and max, which leave NaN out, and then answers wrongly about NaN.
     """
-    found = pq.read_metadata(path)
+    found = _metadata(path)
     for number in range(found.num_row_groups):
         group = found.row_group(number)
         columns = [group.column(place) for place in range(group.num_columns)]
@@ -78,9 +88,10 @@ def has_float_statistics(path: Path) -> bool:
 
 def unknown_table(path: Path, name: str) -> str:
     """Return why a shard of a table that is not declared is unusable. Raises as ``footer_fault`` does."""
-    if _end_fault(path) is None:
-        with contextlib.suppress(pa.ArrowException, ValueError, RecursionError):
-            _refuse_newer(path, pq.read_metadata(path), unknown=True)
+    with open_file(path) as file:
+        if _end_fault(file) is None:
+            with contextlib.suppress(pa.ArrowException, ValueError, RecursionError):
+                _refuse_newer(path, pq.read_metadata(file), unknown=True)
     return f"holds rows of {name[:60]!r}, a table this version does not know"
 
 
@@ -97,13 +108,12 @@ def newer_schema(path: Path, number: str) -> UsageError:
     return UsageError(words, hint="install a newer esper-analyze")
 
 
-def _end_fault(path: Path) -> str | None:
-    with path.open("rb") as file:
-        size = file.seek(0, 2)
-        if size < len(_MAGIC) + _END.size:
-            return "is empty" if size == 0 else f"is no Parquet file: {size} bytes are too few"
-        file.seek(size - _END.size)
-        length, magic = _END.unpack(file.read(_END.size))
+def _end_fault(file: BinaryIO) -> str | None:
+    size = file.seek(0, 2)
+    if size < len(_MAGIC) + _END.size:
+        return "is empty" if size == 0 else f"is no Parquet file: {size} bytes are too few"
+    file.seek(size - _END.size)
+    length, magic = _END.unpack(file.read(_END.size))
     if magic != _MAGIC:
         return "is no Parquet file: it does not end as one"
     if length > LARGEST_FOOTER:
@@ -145,21 +155,21 @@ def _size_fault(found: pq.FileMetaData) -> str | None:
     return None
 
 
-def _rank_fault(path: Path, found: pq.FileMetaData) -> str | None:
+def _rank_fault(file: BinaryIO, path: Path, found: pq.FileMetaData) -> str | None:
     """Return why rows are not of the rank whose folder they lie in: by the column's statistics, or by its cells."""
     own = layout.rank_of(path.parent.parent)
     if own is None or not found.num_rows:
         return None
-    strange = [rank for rank in _ranks(path, found) if rank != own]
+    strange = [rank for rank in _ranks(file, found) if rank != own]
     return f"holds rows of rank {strange[0]}, its folder is of rank {own}" if strange else None
 
 
-def _ranks(path: Path, found: pq.FileMetaData) -> set[int]:
+def _ranks(file: BinaryIO, found: pq.FileMetaData) -> set[int]:
     edges = _edges(found, "rank")
     if edges is not None:
         return set(edges)
-    with pq.ParquetFile(path) as file:
-        return set(file.read(columns=["rank"], use_threads=False)["rank"].unique().to_pylist())
+    with pq.ParquetFile(file) as shard:
+        return set(shard.read(columns=["rank"], use_threads=False)["rank"].unique().to_pylist())
 
 
 def _edges(found: pq.FileMetaData, name: str) -> tuple[int, int] | None:

@@ -12,6 +12,7 @@ from esper_analyze.runs.coverage import coverage_faults
 from esper_analyze.runs.shards import Attempt, Broken, read_attempt
 from esper_analyze.schema import layout
 from esper_analyze.schema.layout import ShardEntry
+from esper_analyze.schema.run_files import refusal
 from esper_analyze.schema.shapes import shapes
 from esper_analyze.schema.tables import BY_NAME
 
@@ -74,6 +75,7 @@ def inspect_attempt(folder: Path, rank: int, number: int, step: Step = lambda: N
         _fault(attempt, DAMAGE if bad else NOTE, text, table=table, rows=rows)
         for bad, text, table, rows in coverage_faults(attempt, found.contents, level)
     ]
+    found.faults += _special_files(attempt)
     found.faults += _notes(attempt)
     return found
 
@@ -104,6 +106,14 @@ def _logged_faults(found: Inspection) -> Iterator[Fault]:
             yield _fault(found.attempt, DAMAGE, f"in the log: {reason}", None, table, contents.rows)
 
 
+def _special_files(attempt: Attempt) -> Iterator[Fault]:
+    """Yield a lock or a journal that is not a regular file: only who writes to the run needs them."""
+    for path in (attempt.folder / layout.LOCK_FILE, attempt.folder / layout.JOURNAL_FILE):
+        reason = refusal(path)
+        if reason is not None:
+            yield _fault(attempt, DAMAGE, reason, path)
+
+
 def _notes(attempt: Attempt) -> Iterator[Fault]:
     """Yield what is no damage: how the writer ended, what it or a repair left behind, files of somebody else."""
     for torn in attempt.tail.faults:
@@ -127,7 +137,7 @@ def _stray(path: Path, attempt: Attempt, *, alive: bool) -> str | None:
     if name in known or layout.log_of(name) is not None:
         return None
     if name == layout.JOURNAL_FILE:
-        return "a repair or compaction was interrupted: `repair` finishes it"
+        return None if refusal(path) else "a repair or compaction was interrupted: `repair` finishes it"
     if name.startswith(layout.STAGED) or _LEFT.match(name):
         return None if alive else "left by a process that was stopped; readers pass over it"
     if name == layout.ASIDE and path.is_dir():

@@ -20,8 +20,10 @@ from esper_analyze.errors import DamagedError, UsageError
 from esper_analyze.schema import layout
 from esper_analyze.schema.files import sync_folder, write_all
 from esper_analyze.schema.limits import LARGEST_TEXT
+from esper_analyze.schema.run_files import RefusedFileError, open_regular, read_file
 
 _ASIDE = re.compile(re.escape(layout.ASIDE) + r"/[A-Za-z0-9._-]{1,120}\Z")
+_AGAIN = "move it away and repair again"
 _STAGED = re.compile(re.escape(layout.STAGED) + r"[A-Za-z0-9._-]{1,160}\Z")
 
 
@@ -38,7 +40,7 @@ class Change:
     def stage(self, name: str, content: bytes) -> None:
         """Write ``content`` so that it will be ``name`` once the change is decided. Raises ``OSError``."""
         staged = layout.STAGED + name.replace("/", "-")
-        descriptor = os.open(self.folder / staged, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
+        descriptor = open_regular(self.folder / staged, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
         try:
             write_all(descriptor, content)
             os.fsync(descriptor)
@@ -84,19 +86,21 @@ def pending(folder: Path) -> Change | None:
     Raises ``DamagedError`` when the journal is not what ``decide`` writes: nothing it says is then done.
     """
     path = folder / layout.JOURNAL_FILE
-    if not path.is_file():
-        return None
     try:
-        facts = json.loads(path.read_bytes() if path.stat().st_size <= LARGEST_TEXT else b"")
+        facts = json.loads(read_file(path, LARGEST_TEXT))
         crc = facts.pop("crc")
         puts = [(str(come), str(go)) for come, go in facts["puts"]]
         moves = [(str(come), str(go)) for come, go in facts["moves"]]
         change = Change(folder, str(facts["what"]), puts, moves, [str(name) for name in facts["removes"]])
         sound = crc == zlib.crc32(json.dumps(facts).encode()) and _harmless(change)
+    except FileNotFoundError:
+        return None
+    except RefusedFileError as error:
+        raise DamagedError(f"{path} {error.strerror}", hint=_AGAIN) from error
     except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
         sound = False
     if not sound:
-        raise DamagedError(f"{path} is no journal of an interrupted change", hint="move it away and repair again")
+        raise DamagedError(f"{path} is no journal of an interrupted change", hint=_AGAIN)
     return change
 
 

@@ -15,6 +15,8 @@ from typing import Any
 
 from esper_analyze.errors import DamagedError, did_you_mean
 from esper_analyze.schema.layout import LABELS_FILE
+from esper_analyze.schema.limits import LARGEST_TEXT
+from esper_analyze.schema.run_files import read_file, why_unreadable
 
 _KEYS = ("healthy", "fault")
 _FAULT_KEYS = ("name", "onset", "until", "rules", "hard")
@@ -62,11 +64,11 @@ def read_labels(run_dir: Path, rules: Iterable[str]) -> Labels | None:
     """
     file = run_dir / LABELS_FILE
     try:
-        content = tomllib.loads(file.read_text(encoding="utf-8"))
+        content = tomllib.loads(read_file(file, LARGEST_TEXT).decode())
     except FileNotFoundError:
         return None
     except OSError as error:
-        raise LabelsError(f"{file} cannot be read: {error.strerror}") from error
+        raise LabelsError(f"{file} {why_unreadable(error)}") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise LabelsError(f"{file} is not TOML: {error}", hint=_NEXT) from error
     try:

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -44,32 +43,31 @@ class Page(NamedTuple):
     dictionary: bool
 
 
-def pages_fault(path: Path, table: Table, found: pq.FileMetaData) -> str | None:
-    """Return why the pages of a shard with the footer ``found`` must not be unpacked, None when they may."""
+def pages_fault(file: BinaryIO, table: Table, found: pq.FileMetaData) -> str | None:
+    """Return why the pages of the shard ``file`` with the footer ``found`` must not be unpacked, None when they may."""
     total, words = 0, set(word_columns(table))
     suspected = []
-    with path.open("rb", buffering=0) as file:
-        for group in range(found.num_row_groups):
-            for column in map(found.row_group(group).column, range(found.num_columns)):
-                try:
-                    pages = list(_pages(file.fileno(), column))
-                except (PageError, VarintError, IndexError) as error:
-                    return f"has a page of column {column.path_in_schema} that cannot be read ({error})"
-                total += sum(page.size for page in pages)
-                spelled = sum(page.size for page in pages if page.dictionary)
-                if column.path_in_schema in words and spelled * column.num_values > LARGEST_COLUMN:
-                    suspected.append((group, column.path_in_schema))
+    for group in range(found.num_row_groups):
+        for column in map(found.row_group(group).column, range(found.num_columns)):
+            try:
+                pages = list(_pages(file.fileno(), column))
+            except (PageError, VarintError, IndexError) as error:
+                return f"has a page of column {column.path_in_schema} that cannot be read ({error})"
+            total += sum(page.size for page in pages)
+            spelled = sum(page.size for page in pages if page.dictionary)
+            if column.path_in_schema in words and spelled * column.num_values > LARGEST_COLUMN:
+                suspected.append((group, column.path_in_schema))
     if total > LARGEST_SHARD:
         return f"unpacks to {total:,} bytes, {LARGEST_SHARD:,} are the most"
-    return next(filter(None, (_text_fault(path, *one) for one in suspected)), None)
+    return next(filter(None, (_text_fault(file, *one) for one in suspected)), None)
 
 
-def _text_fault(path: Path, group: int, column: str) -> str | None:
+def _text_fault(file: BinaryIO, group: int, column: str) -> str | None:
     """Return whether few words, repeated, make up more text than fits: they are counted, not spelled out."""
     size = 0
     try:
-        with pq.ParquetFile(path, read_dictionary=[column]) as file:
-            cells = file.read_row_group(group, columns=[column], use_threads=False).column(0)
+        with pq.ParquetFile(file, read_dictionary=[column]) as shard:
+            cells = shard.read_row_group(group, columns=[column], use_threads=False).column(0)
         for chunk in cells.chunks:
             lengths = pc.binary_length(chunk.dictionary).cast(pa.int64())
             size += pc.sum(pc.take(lengths, chunk.indices)).as_py() or 0

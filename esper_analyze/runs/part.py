@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from esper_analyze.runs.blame import decoding
 from esper_analyze.runs.shards import Attempt
 from esper_analyze.schema.column import Table
+from esper_analyze.schema.run_files import open_file
 from esper_analyze.schema.shapes import Shape, read_shard, shapes
 
 if TYPE_CHECKING:
@@ -70,11 +71,12 @@ class Part:
         """Return ``columns`` of the rows that stand as a polars frame, with the number of their attempt."""
         import polars
 
-        if self.logged is not None:
+        if self.path is None or self.logged is not None:
+            assert self.logged is not None
             found = polars.DataFrame(self.logged.select(list(columns)))
         elif self.shape.current:
-            with decoding(self.path):
-                found = polars.read_parquet(str(self.path), columns=list(columns), glob=False, hive_partitioning=False)
+            with decoding(self.path), open_file(self.path) as file:
+                found = polars.read_parquet(file, columns=list(columns), hive_partitioning=False)
         else:
             with decoding(self.path):
                 found = polars.DataFrame(read_shard(self.table, str(self.path), self.mark, columns))

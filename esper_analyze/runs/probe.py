@@ -11,6 +11,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from esper_analyze.schema.run_files import is_regular
+
 _PATIENCE = 60.0
 _CODE = """
 import os
@@ -19,7 +21,7 @@ import pyarrow.parquet as pq
 for number, path in enumerate(sys.stdin.buffer.read().split(b"\\0")):
     print(number, flush=True)
     try:
-        found = pq.read_metadata(os.fsdecode(path))
+        found = pq.read_metadata(open(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK), "rb"))
         for group in range(found.num_row_groups):
             for column in range(found.num_columns):
                 found.row_group(group).column(column).statistics
@@ -33,7 +35,7 @@ _known: dict[tuple[str, int, int], bool] = {}
 
 def look_into(paths: Sequence[Path]) -> None:
     """Look into all of ``paths`` in one process, so that ``ends_its_reader`` knows of them."""
-    left = [path for path in paths if path.is_file() and _key(path) not in _known]
+    left = [path for path in paths if is_regular(path) and _key(path) not in _known]
     while left:
         done = _last_seen(left)
         for path in left[: done + 1]:
@@ -46,11 +48,11 @@ def look_into(paths: Sequence[Path]) -> None:
 def ends_its_reader(path: Path) -> bool:
     """Return whether a process that looks into the footer of ``path`` dies of it."""
     look_into([path])
-    return path.is_file() and _known.get(_key(path), False)
+    return is_regular(path) and _known.get(_key(path), False)
 
 
 def _key(path: Path) -> tuple[str, int, int]:
-    facts = path.stat()
+    facts = path.lstat()
     return str(path.absolute()), facts.st_size, facts.st_mtime_ns
 
 

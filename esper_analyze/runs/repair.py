@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 import zlib
 from collections.abc import Iterator, Sequence
@@ -23,6 +24,8 @@ from esper_analyze.runs.shards import Broken
 from esper_analyze.runs.verify import Place, places
 from esper_analyze.schema import layout
 from esper_analyze.schema.layout import ShardEntry
+from esper_analyze.schema.limits import LARGEST_SHARD
+from esper_analyze.schema.run_files import is_regular, read_file
 from esper_analyze.schema.shapes import shapes
 from esper_analyze.schema.shards import parquet_bytes, shard_entry
 from esper_analyze.schema.tables import BY_NAME
@@ -134,7 +137,7 @@ def _set_aside(plan: Plan, broken: Broken) -> None:
         plan.new_manifest = True
     if name in (layout.MANIFEST_FILE, layout.CLOSED_FILE):
         plan.tell("write anew", name, broken.reason)
-    elif broken.file.is_file():
+    elif os.path.lexists(broken.file):
         plan.aside[name] = broken.reason
     else:
         entry = broken.entry
@@ -153,13 +156,13 @@ def _adopt(plan: Plan, found: Inspection) -> None:
     for path in sorted(unlisted, key=lambda path: layout.shard_of(path.name) or ("", 0), reverse=True):
         name, number = layout.shard_of(path.name) or ("", 0)
         table = BY_NAME.get(name)
-        if path.name in kept or table is None or footer_fault(path, table) is not None:
+        if path.name in kept or table is None or not is_regular(path) or footer_fault(path, table) is not None:
             continue
         mark = footer_mark(path)
         own = shard_contents(path, shapes(table)[mark].table, plan.place.rank)
         if own.faults or not own.rows or _shares(own, there.get(name, [])):
             continue
-        content = path.read_bytes()
+        content = read_file(path, LARGEST_SHARD)
         entry = ShardEntry(
             path.name, name, number, len(content), zlib.crc32(content), own.rows, int(own.runs[0, 0]),
             int(own.runs[-1, 1]) - 1, int(own.updates[0]), int(own.updates[-1]), mark, rebuilt=True,
@@ -262,13 +265,18 @@ def carry_out(plan: Plan) -> None:
         entries.append(shard_entry(BY_NAME[table], number, data, content))
         change.stage(entries[-1].shard, content)
     anew = {layout.MANIFEST_FILE: plan.old_manifest, layout.CLOSED_FILE: plan.marker is not None}
-    old = [name for name, replaced in anew.items() if replaced and (folder / name).is_file()]
-    for name in old:
-        change.stage(_free(folder, name, taken), (folder / name).read_bytes())
+    replaced = [name for name, is_replaced in anew.items() if is_replaced and os.path.lexists(folder / name)]
+    old = [name for name in replaced if is_regular(folder / name)]
+    for name in replaced:
+        if name in old:
+            change.stage(_free(folder, name, taken), read_file(folder / name, LARGEST_SHARD))
+        else:  # nothing can be read from it, and a directory would be in the way: to be without it is the same
+            (folder / layout.ASIDE).mkdir(exist_ok=True)
+            (folder / name).rename(folder / _free(folder, name, taken))
     for name in plan.aside:
         change.moves.append((name, _free(folder, name.removeprefix("."), taken)))
     note = {"at": time.time(), "acts": [asdict(act) for act in plan.acts]}
-    if plan.aside or old:
+    if plan.aside or replaced:
         change.stage(_free(folder, "repair-1.json", taken), json.dumps(note, indent=1).encode())
     if plan.new_manifest:
         change.stage(layout.MANIFEST_FILE, b"".join(entry.as_line() for entry in entries))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,6 +18,7 @@ from esper_analyze.schema.column import Table
 from esper_analyze.schema.history import VERSION_KEY, is_newer, is_newer_major, was_declared
 from esper_analyze.schema.layout import RUN_FILE, rank_of
 from esper_analyze.schema.limits import LARGEST_TEXT
+from esper_analyze.schema.run_files import read_file, why_unreadable
 from esper_analyze.schema.shapes import shapes
 from esper_analyze.schema.views import quote_identifier, select_rows
 
@@ -239,7 +241,7 @@ def open_run(path: Path | str, *, skip_broken: bool = False, all_attempts: bool 
 def find_runs(directory: Path | str) -> list[Path]:
     """Return the run directories at or below ``directory``, sorted; a run inside a run is not looked for."""
     directory = Path(directory)
-    if (directory / RUN_FILE).is_file():
+    if os.path.lexists(directory / RUN_FILE):
         return [directory]
     found: list[Path] = []
     for child in sorted(directory.iterdir()):
@@ -263,22 +265,31 @@ def identity(path: Path) -> dict[str, Any]:
         raise UsageError(f"{path} is a name that is no UTF-8 text", hint="rename the directory: DuckDB cannot open it")
     if not path.exists():
         raise UsageError(f"{path} does not exist", hint="give the directory a recorder wrote: it holds run.json")
-    if not file.is_file() and any(rank_of(child) is not None for child in path.glob("rank*")):
+    there = os.path.lexists(file)
+    if not there and any(rank_of(child) is not None for child in path.glob("rank*")):
         raise DamagedError(
             f"{file} is missing, though what was recorded lies beside it", hint="bring it back from where it was made"
         )
-    if not file.is_file():
+    if not there:
         raise UsageError(
             f"{path} is not a recorded run: it has no {RUN_FILE}",
             hint="give the directory a recorder wrote; `esper-analyze ls DIR` lists the runs below a directory",
         )
-    try:
-        info = json.loads(file.read_bytes() if file.stat().st_size <= LARGEST_TEXT else b"")
-        version = str(info[VERSION_KEY])
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-        raise DamagedError(f"{file} cannot be read as a run's identity ({type(error).__name__})") from error
+    info = _facts(file)
+    version = str(info[VERSION_KEY])
     if is_newer_major(version) or (is_newer(version) and any(path.glob(_LOGS))):
         raise newer_schema(path, version)
     if not was_declared(version) and not is_newer(version):
         raise DamagedError(f"{file} names the impossible schema version {version[:40]!r}")
-    return dict(info)
+    return info
+
+
+def _facts(file: Path) -> dict[str, Any]:
+    try:
+        info = dict(json.loads(read_file(file, LARGEST_TEXT)))
+        info[VERSION_KEY]
+    except OSError as error:
+        raise DamagedError(f"{file} {why_unreadable(error)}") from error
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise DamagedError(f"{file} cannot be read as a run's identity ({type(error).__name__})") from error
+    return info

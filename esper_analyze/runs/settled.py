@@ -24,7 +24,7 @@ _sound: dict[str, _Mark] = {}
 def mark_of(path: Path, entry: ShardEntry) -> _Mark | None:
     """Return what says that the shard at ``path`` was not touched since, None when it cannot be looked at."""
     try:
-        facts = path.stat()
+        facts = path.lstat()
     except OSError:
         return None
     return facts.st_dev, facts.st_ino, facts.st_size, facts.st_mtime_ns, facts.st_ctime_ns, entry

@@ -6,11 +6,13 @@ A glob hides damage (a zero-length shard is skipped, a foreign column is cast), 
 from __future__ import annotations
 
 import json
+import os
 import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
+from typing import BinaryIO
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -25,6 +27,7 @@ from esper_analyze.schema.frames import Fault
 from esper_analyze.schema.layout import ManifestError, ShardEntry
 from esper_analyze.schema.limits import LARGEST_TEXT
 from esper_analyze.schema.lock import is_held
+from esper_analyze.schema.run_files import RefusedFileError, is_regular, open_file, read_file, why_unreadable
 from esper_analyze.schema.tables import BY_NAME
 
 _BLOCK = 1 << 20
@@ -132,8 +135,11 @@ def read_attempt(folder: Path, rank: int, number: int, check: Check | None = Non
 
 def _stamp(folder: Path) -> tuple[bytes, bool]:
     """Return what changes in a folder that is written to or compacted while it is read."""
-    manifest = folder / layout.MANIFEST_FILE
-    return manifest.read_bytes() if manifest.is_file() else b"", (folder / layout.CLOSED_FILE).is_file()
+    try:
+        lines = read_file(folder / layout.MANIFEST_FILE, LARGEST_TEXT)
+    except OSError:
+        lines = b""
+    return lines, is_regular(folder / layout.CLOSED_FILE)
 
 
 def _read_once(folder: Path, rank: int, number: int, check: Check | None) -> Attempt:
@@ -220,7 +226,7 @@ def _look_for_unlisted(attempt: Attempt, spans: Spans, listed: set[str]) -> None
     manifest = attempt.folder / layout.MANIFEST_FILE
     told = any(one.file == manifest for one in attempt.broken)
     if not listed and not told and len(attempt.broken) > before:
-        words = "lists no shard, and there are some" if manifest.is_file() else "is missing, and there are shards"
+        words = "lists no shard, and there are some" if is_regular(manifest) else "is missing, and there are shards"
         attempt.broken.insert(0, Broken(manifest, words))
 
 
@@ -234,8 +240,10 @@ def unlisted_fault(path: Path, spans: Spans, tail: Tail) -> str | None:
         reason = footer_fault(path, table)
         if reason is not None:
             return reason
-        with pq.ParquetFile(path) as file:
+        with open_file(path) as opened, pq.ParquetFile(opened) as file:
             own = file.read(columns=["seq"], use_threads=False)["seq"]
+    except RefusedFileError as error:
+        return why_unreadable(error)
     except (OSError, pa.ArrowException) as error:
         return f"cannot be read ({type(error).__name__})"
     logged = tail.tables[name]["seq"] if name in tail.tables else pa.chunked_array([], pa.int64())
@@ -252,13 +260,14 @@ def _manifest(attempt: Attempt, torn: list[LogFault] | None) -> Iterator[ShardEn
     Without ``torn`` that is damage: a writer deletes its logs only after the line is whole.
     """
     path = attempt.folder / layout.MANIFEST_FILE
-    if not path.is_file():
+    try:
+        lines = read_file(path, LARGEST_TEXT).split(b"\n")
+    except FileNotFoundError:
         return
-    if path.stat().st_size > LARGEST_TEXT:
-        attempt.broken.append(Broken(path, f"has {path.stat().st_size:,} bytes, {LARGEST_TEXT:,} are the most"))
+    except OSError as error:
+        attempt.broken.append(Broken(path, why_unreadable(error)))
         return
     seen = set()
-    lines = path.read_bytes().split(b"\n")
     for number, line in enumerate(lines, start=1):
         if not line:
             continue
@@ -298,33 +307,38 @@ def shard_fault(path: Path, entry: ShardEntry) -> str | None:
     except FileNotFoundError:
         return "is missing, the manifest lists it"
     except OSError as error:
-        return f"cannot be read ({error.strerror})"
+        return why_unreadable(error)
 
 
 def _file_fault(path: Path, entry: ShardEntry) -> str | None:
-    size = path.stat().st_size
-    if size != entry.size:
-        return f"has {size} bytes, the manifest says {entry.size}"
-    return None if _file_crc(path) == entry.crc32 else "does not match the checksum in the manifest"
+    with open_file(path) as file:
+        size = os.fstat(file.fileno()).st_size
+        if size != entry.size:
+            return f"has {size} bytes, the manifest says {entry.size}"
+        return None if _file_crc(file, size) == entry.crc32 else "does not match the checksum in the manifest"
 
 
-def _file_crc(path: Path) -> int:
+def _file_crc(file: BinaryIO, size: int) -> int:
+    """Return the CRC-32 of the file's first ``size`` bytes; one that grows meanwhile is not followed."""
     crc = 0
-    with path.open("rb") as file:
-        while block := file.read(_BLOCK):
-            crc = zlib.crc32(block, crc)
+    while size > 0 and (block := file.read(min(_BLOCK, size))):
+        crc = zlib.crc32(block, crc)
+        size -= len(block)
     return crc
 
 
 def _read_marker(attempt: Attempt) -> None:
     path = attempt.folder / layout.CLOSED_FILE
-    if not path.is_file():
-        return
     try:
-        marker = json.loads(path.read_bytes() if path.stat().st_size <= LARGEST_TEXT else b"")
+        marker = json.loads(read_file(path, LARGEST_TEXT))
         tables = {str(name): int(facts["rows"]) for name, facts in marker["tables"].items()}
         marker["lost_rows"] = int(marker.get("lost_rows", 0))
-    except (OSError, ArithmeticError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        attempt.broken.append(Broken(path, why_unreadable(error)))
+        return
+    except (ArithmeticError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
         attempt.broken.append(Broken(path, "is not a clean-close marker"))
         return
     attempt.closed = marker

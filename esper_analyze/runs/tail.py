@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,6 +12,7 @@ from esper_analyze.schema import layout
 from esper_analyze.schema.entries import Entry, fitting
 from esper_analyze.schema.frames import Fault, frames
 from esper_analyze.schema.limits import LARGEST_LOG
+from esper_analyze.schema.run_files import read_file, why_unreadable
 from esper_analyze.schema.shapes import former_names, with_names
 from esper_analyze.schema.tables import BY_NAME
 
@@ -57,10 +57,7 @@ def read_logs(folder: Path) -> list[tuple[Path, bytes | OSError]]:
     found: list[tuple[Path, bytes | OSError]] = []
     for _, path in sorted(numbered):
         try:
-            size = path.stat().st_size
-            if size > LARGEST_LOG:
-                raise OSError(errno.EFBIG, f"{size:,} bytes, {LARGEST_LOG:,} are the most")
-            found.append((path, path.read_bytes()))
+            found.append((path, read_file(path, LARGEST_LOG)))
         except FileNotFoundError:
             continue
         except OSError as error:
@@ -74,7 +71,7 @@ def tail_of(logs: Sequence[tuple[Path, bytes | OSError]], rank: int, sealed: Spa
     entries: dict[str, list[Entry]] = {}
     for path, data in logs:
         if isinstance(data, OSError):
-            tail.unusable.append((path, f"cannot be read ({data.strerror})"))
+            tail.unusable.append((path, why_unreadable(data)))
             continue
         found, faults = frames(data)
         missing = _left_out(found) if len(faults) == 1 else None

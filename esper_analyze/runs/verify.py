@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -15,6 +16,7 @@ from esper_analyze.runs.run import Run, find_runs, identity
 from esper_analyze.runs.shards import supersede, twin_fault
 from esper_analyze.schema import layout
 from esper_analyze.schema.lock import holder
+from esper_analyze.schema.run_files import is_regular
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +107,7 @@ def verify(path: Path, step: Step = lambda: None) -> Verified:
     except DamagedError as error:
         faults.append(Fault(DAMAGE, layout.RUN_FILE, error.message.removeprefix(f"{path / layout.RUN_FILE} ")))
     except UsageError:
-        if (path / layout.RUN_FILE).is_file():
+        if os.path.lexists(path / layout.RUN_FILE):
             raise
         faults.append(Fault(DAMAGE, layout.RUN_FILE, "is missing: nothing says what was recorded"))
     level = str(info.get("level", ""))
@@ -119,7 +121,7 @@ def verify(path: Path, step: Step = lambda: None) -> Verified:
 def _verified(path: Path, info: dict[str, Any], inspected: Sequence[Inspection], faults: list[Fault]) -> Verified:
     run = Run(path, info, tuple(one.attempt for one in inspected))
     updates = [one.updates for attempt in inspected for one in attempt.contents if one.table == "updates"]
-    files = [child for place in places(path) for child in place.folder.iterdir() if child.is_file()]
+    files = [child for place in places(path) for child in place.folder.iterdir() if is_regular(child)]
     return Verified(
         path=path,
         status=_status(run),

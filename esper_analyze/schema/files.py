@@ -27,7 +27,7 @@ def write_all(descriptor: int, data: bytes) -> None:
 def write_whole(path: Path, data: bytes) -> None:
     """Put ``data`` at ``path``: temporary name, fsync, rename. Raises ``OSError``; then ``path`` is as before."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
     try:
         try:
             write_all(descriptor, data)

@@ -17,6 +17,7 @@ from pathlib import Path
 
 from esper_analyze.schema.files import write_all
 from esper_analyze.schema.layout import LOCK_FILE
+from esper_analyze.schema.run_files import open_file, open_regular
 
 LOG = logging.getLogger("recorder")
 UNKNOWN = "an unknown process"
@@ -39,11 +40,14 @@ class LockedError(RuntimeError):
 
 
 class WriterLock:
-    """Holds ``path`` locked until ``release``. Raises ``LockedError`` when somebody else holds it."""
+    """Holds ``path`` locked until ``release``.
+
+    Raises ``LockedError`` when somebody else holds it, ``RefusedFileError`` when it is not a regular file.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        self._descriptor = open_regular(path, os.O_RDWR | os.O_CREAT)
         try:
             self._take()
         except BlockingIOError as error:
@@ -89,7 +93,8 @@ def holder(folder: Path) -> str:
 def _written_in(path: Path) -> tuple[str, str]:
     """Return what a lock file says: the holder, and the namespace of its process id; empty where it does not."""
     try:
-        lines = path.read_bytes()[:200].decode(errors="replace").strip().split("\n")
+        with open_file(path) as file:
+            lines = file.read(200).decode(errors="replace").strip().split("\n")
     except OSError:
         return "", ""
     return lines[0].strip(), lines[1].strip() if len(lines) > 1 else ""
@@ -166,7 +171,7 @@ def is_held(path: Path) -> bool | None:
     forked by a dead writer keeps is nobody's.
     """
     try:
-        with path.open("rb") as file:
+        with open_file(path) as file:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
         return not is_orphaned(path)

@@ -14,6 +14,7 @@ from esper_analyze.schema.arrow import arrow_schema, fingerprint
 from esper_analyze.schema.block import Block, Rows
 from esper_analyze.schema.column import Table
 from esper_analyze.schema.history import VERSIONS, Version
+from esper_analyze.schema.run_files import open_file
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +100,7 @@ def read_shard(
     """
     shape, wanted = shapes(table)[mark], table.names if columns is None else columns
     words = [source for name in dictionaries if (source := shape.sources[name]) is not None]
-    with pq.ParquetFile(path, read_dictionary=words) as file:
+    with open_file(path) as opened, pq.ParquetFile(opened, read_dictionary=words) as file:
         named = [source for name in wanted if (source := shape.sources[name]) is not None]
         data = file.read(columns=named or ["seq"], use_threads=False)
     return data if list(named) == list(wanted) else upgraded(table, shape, data, wanted)

@@ -48,7 +48,8 @@ class Follower:
     @property
     def file_troubles(self) -> list[str]:
         """Files that cannot be used, in words."""
-        return [one for own in self.attempts for one in own.troubles]
+        marks = [one.trouble for one in self.writers.values() if one.trouble is not None]
+        return [*(one for own in self.attempts for one in own.troubles), *marks]
 
     def look(self) -> None:
         """Take up what is new. Raises ``EsperError`` when the run cannot be read and never could."""

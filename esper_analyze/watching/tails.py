@@ -13,6 +13,7 @@ from esper_analyze.schema.entries import Entry
 from esper_analyze.schema.frames import MAGIC, frames
 from esper_analyze.schema.layout import ManifestError, ShardEntry
 from esper_analyze.schema.limits import LARGEST_LOG, LARGEST_TEXT
+from esper_analyze.schema.run_files import is_regular, open_file, why_unreadable
 
 _GRAIN = 2.0
 """Seconds within which two changes of a folder may have the same time."""
@@ -68,20 +69,20 @@ class LogTail:
             self._numbers.discard(number)
             return []
         except OSError as error:
-            self.troubles[path.name] = f"{path.name} cannot be read ({error.strerror})"
+            self.troubles[path.name] = f"{path.name} {why_unreadable(error)}"
             return []
         return self._parsed(path.name, data) if data else []
 
     def _added(self, path: Path) -> bytes:
         """Return what stands beyond the last sound frame; nothing while the file has not grown."""
-        size, at = path.stat().st_size, self._at.get(path.name, 0)
-        if size == self._sizes.get(path.name) or size <= at:
+        size, at = path.lstat().st_size, self._at.get(path.name, 0)
+        if is_regular(path) and (size == self._sizes.get(path.name) or size <= at):
             return b""
         if size > LARGEST_LOG:
             self.troubles[path.name] = f"{path.name} has {size:,} bytes, {LARGEST_LOG:,} are the most"
             return b""
         self._sizes[path.name] = size
-        with path.open("rb") as file:
+        with open_file(path) as file:
             file.seek(at)
             return file.read(size - at)
 
@@ -112,7 +113,7 @@ class ManifestTail:
     def replaced(self) -> bool:
         """Whether another file stands where the lines came from."""
         try:
-            return self._file not in (None, self.path.stat().st_ino)
+            return self._file not in (None, self.path.lstat().st_ino)
         except FileNotFoundError:
             return self._file is not None
 
@@ -121,11 +122,16 @@ class ManifestTail:
         if self.replaced():
             raise RewrittenError(str(self.path))
         try:
-            with self.path.open("rb") as file:
+            with open_file(self.path) as file:
                 self._file = os.fstat(file.fileno()).st_ino
                 file.seek(self._at)
                 data = file.read(LARGEST_TEXT)
         except FileNotFoundError:
+            return []
+        except OSError as error:
+            trouble = f"{self.path.name} {why_unreadable(error)}"
+            if trouble not in self.troubles:
+                self.troubles.append(trouble)
             return []
         whole = data[: data.rfind(b"\n") + 1]
         self._at += len(whole)

@@ -9,6 +9,7 @@ from pathlib import Path
 from esper_analyze.schema import layout
 from esper_analyze.schema.limits import LARGEST_TEXT
 from esper_analyze.schema.lock import holder, is_held
+from esper_analyze.schema.run_files import read_file, why_unreadable
 from esper_analyze.terminal import cleaned
 
 WAITING, RUNNING, ENDED, CRASHED, DELETED = "waiting", "running", "ended", "crashed", "deleted"
@@ -27,6 +28,8 @@ class Writer:
     state: str
     why: str
     closed_at: float | None = None
+    trouble: str | None = None
+    """What is wrong with its mark, None when nothing is or there is none."""
 
 
 def writer_of(folder: Path, now: float) -> Writer:
@@ -34,7 +37,11 @@ def writer_of(folder: Path, now: float) -> Writer:
 
     Asks for a shared lock of that writer's own file, never for one that another writer would need to begin.
     """
-    marker = _marker(folder)
+    try:
+        marker = _marker(folder)
+    except (OSError, ValueError, RecursionError) as error:
+        reason = why_unreadable(error) if isinstance(error, OSError) else "is not a clean-close marker"
+        return Writer(*_ending("a mark that cannot be read"), trouble=f"{layout.CLOSED_FILE} {reason}")
     if marker is not None:
         reason = str(marker.get("reason", "closed"))
         return Writer(*_ending(reason), None if reason == _REPAIRED else _time(marker.get("closed_at")))
@@ -73,9 +80,7 @@ def _ending(reason: str) -> tuple[str, str]:
 def _marker(folder: Path) -> dict[str, object] | None:
     path = folder / layout.CLOSED_FILE
     try:
-        marker = json.loads(path.read_bytes() if path.stat().st_size <= LARGEST_TEXT else b"")
+        marker = json.loads(read_file(path, LARGEST_TEXT))
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, RecursionError):
-        return {"reason": "a mark that cannot be read"}
     return marker if isinstance(marker, dict) else {}

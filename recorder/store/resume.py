@@ -12,6 +12,8 @@ from esper_analyze.schema import VERSION, layout
 from esper_analyze.schema.frames import frames
 from esper_analyze.schema.history import is_newer, was_declared
 from esper_analyze.schema.layout import ManifestError, ShardEntry
+from esper_analyze.schema.limits import LARGEST_LOG, LARGEST_TEXT
+from esper_analyze.schema.run_files import RefusedFileError, read_file
 from recorder.store.run_file import RunExistsError, create_run, plain
 
 MUST_AGREE = ("ranks", "heads", "head_kinds", "groups", "parameters", "thresholds", "custom_rules", "level")
@@ -53,7 +55,7 @@ def check_identity(run_dir: Path, facts: Mapping[str, Any]) -> dict[str, Any]:
     """Return run.json where it agrees with ``facts``. Raises ``ResumeError``, naming all that differs."""
     path = run_dir / layout.RUN_FILE
     try:
-        info = dict(json.loads(path.read_bytes()))
+        info = dict(json.loads(read_file(path, LARGEST_TEXT)))
     except (OSError, ValueError, TypeError) as error:
         raise ResumeError(f"{path} cannot be read, so the run cannot be gone on with ({error})") from error
     recorded = str(info.get("schema_version"))
@@ -84,7 +86,10 @@ def _short(value: object) -> str:
 
 
 def before(run_dir: Path, rank: int) -> Before:
-    """Return what ``rank`` has recorded in ``run_dir``; damaged shards and frames count as far as they are named."""
+    """Return what ``rank`` has recorded in ``run_dir``; damaged shards and frames count as far as they are named.
+
+    Raises ``ResumeError`` for a file that is not a regular one or too large to be the recorder's.
+    """
     attempt, last = -1, -1
     folder = run_dir / layout.rank_folder(rank)
     for child in sorted(folder.iterdir()) if folder.is_dir() else ():
@@ -92,13 +97,20 @@ def before(run_dir: Path, rank: int) -> Before:
         if number is None:
             continue
         attempt = max(attempt, number)
-        last = max(last, _last_sealed(child), _last_logged(child))
+        try:
+            last = max(last, _last_sealed(child), _last_logged(child))
+        except RefusedFileError as error:
+            raise ResumeError(f"{error}: move it away, or record into a new directory") from error
     return Before(attempt + 1, last)
 
 
 def _last_sealed(folder: Path) -> int:
-    path, last = folder / layout.MANIFEST_FILE, -1
-    for line in path.read_bytes().split(b"\n") if path.is_file() else ():
+    try:
+        lines = read_file(folder / layout.MANIFEST_FILE, LARGEST_TEXT).split(b"\n")
+    except FileNotFoundError:
+        return -1
+    last = -1
+    for line in lines:
         try:
             entry = ShardEntry.from_line(line) if line else None
         except ManifestError:
@@ -113,7 +125,7 @@ def _last_logged(folder: Path) -> int:
     for path in folder.iterdir():
         if layout.log_of(path.name) is None:
             continue
-        for frame in frames(path.read_bytes())[0]:
+        for frame in frames(read_file(path, LARGEST_LOG))[0]:
             _, rows = frame.get("updates", (0, []))
             listed = rows if isinstance(rows, list) else []
             last = max([last, *(int(row["update"]) for row in listed if "update" in row)])

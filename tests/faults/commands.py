@@ -65,7 +65,10 @@ def watched(line: list[str], limit: float, cwd: Path = ROOT, environment: Mappin
 
 
 def batch(*lines: tuple[object, ...], cwd: Path, limit: float = 600.0) -> list[Done]:
-    """Run many commands one after the other in one process, which spares all but the first the imports."""
+    """Run many commands one after the other in one process, which spares all but the first the imports.
+
+    ``peak`` is then the most that the process had up to the end of the command. Raises ``subprocess.TimeoutExpired``.
+    """
     own = os.environ | {"PYTHONPATH": str(ROOT), "NO_COLOR": "1", "OMP_NUM_THREADS": "1"}
     asked = json.dumps([[str(word) for word in words] for words in lines])
     done = subprocess.run(
@@ -88,7 +91,7 @@ def child() -> None:
         with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
             code = run(words)
         said = {"code": code, "out": out.getvalue(), "err": err.getvalue()}
-        found.append(said | {"seconds": time.monotonic() - began, "peak": 0})
+        found.append(said | {"seconds": time.monotonic() - began, "peak": _peak(os.getpid())})
     sys.stdout.write(json.dumps(found))
 
 
