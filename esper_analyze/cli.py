@@ -33,9 +33,9 @@ from esper_analyze.commands.transitions import transitions
 from esper_analyze.commands.verify import verify
 from esper_analyze.commands.watch import watch
 from esper_analyze.errors import INTERNAL, OK, USAGE, EsperError
+from esper_analyze.shutdown import end_cleanly, exit_code
 from esper_analyze.terminal import say, tell
 
-INTERRUPTED = 130
 TRACEBACK = "ESPER_ANALYZE_TRACEBACK"
 PANIC = "PanicException"
 """What polars raises when it finds itself at fault; it is no ``Exception``, and polars may not be imported here."""
@@ -103,6 +103,7 @@ for _command, _short in _COMMANDS:
 
 def main() -> None:
     """Run the command line and exit with its code."""
+    end_cleanly()
     sys.exit(run(sys.argv[1:]))
 
 
@@ -120,7 +121,7 @@ def run(arguments: Sequence[str]) -> int:
         _let_go_of_stdout()  # the reader of a pipe has had enough
         return OK
     except KeyboardInterrupt:
-        return INTERRUPTED
+        return exit_code()
     except BaseException as error:
         return _failed(error)
     return OK

@@ -3,26 +3,25 @@
 from __future__ import annotations
 
 import re
-import shutil
 import signal
 import socket
-import tempfile
 import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 import duckdb
 
-from esper_analyze.commands.sql_limits import Watch, resident
+from esper_analyze.commands.sql_limits import GRACE, Watch, resident
+from esper_analyze.commands.temporary import Spill
 from esper_analyze.errors import UsageError
 from esper_analyze.runs.sandbox import sandbox
 from esper_analyze.schema import TABLES
 from esper_analyze.schema.macros import MACROS
+from esper_analyze.shutdown import ENDING, exit_code
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -53,20 +52,23 @@ class Session:
     def __init__(self, runs: Sequence[tuple[str, Run]], *, timeout: float, memory: int, attempts: bool) -> None:
         self.runs, self.timeout, self.memory, self.attempts = runs, timeout, memory, attempts
         self._held = resident()
-        self._spill = Path()
+        self._spill: Spill | None = None
         self._loaded: frozenset[str] = frozenset()
         self._connection: duckdb.DuckDBPyConnection | None = None
 
     def __enter__(self) -> Session:
-        self._spill = Path(tempfile.mkdtemp(prefix="esper-analyze-"))
+        self._spill = Spill()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._connection is not None:
-            self._connection.close()
-        shutil.rmtree(self._spill, ignore_errors=True)
+        try:
+            if self._connection is not None:
+                self._connection.close()
+        finally:
+            if self._spill is not None:
+                self._spill.remove()
 
     @contextmanager
     def answer(self, query: str, *, distinct: bool = False) -> Iterator[Answer]:
@@ -98,7 +100,7 @@ class Session:
     @contextmanager
     def _asked(self, query: str) -> Iterator[tuple[duckdb.DuckDBPyConnection, Watch]]:
         with (
-            Watch(self.timeout, self.memory, held=self._held, spill=self._spill) as watch,
+            Watch(self.timeout, self.memory, held=self._held) as watch,
             _explained(watch, query),
         ):
             _check_statement(query)
@@ -106,7 +108,7 @@ class Session:
             _undo(connection)  # what a Ctrl-C came between may have left a transaction open
             connection.begin()
             try:
-                with _heard(connection):
+                with _heard(connection, watch):
                     yield connection, watch
             finally:
                 _undo(connection)
@@ -119,8 +121,9 @@ class Session:
                 self._connection.close()
                 self._connection = None
             needed |= self._loaded
+            assert self._spill is not None
             self._connection = sandbox(
-                self.runs, sorted(needed), memory=self.memory, spill=self._spill, attempts=self.attempts
+                self.runs, sorted(needed), memory=self.memory, spill=self._spill.path, attempts=self.attempts
             )
             self._loaded = needed
         return self._connection
@@ -200,15 +203,18 @@ def _kind(statement: duckdb.Statement) -> str:
 
 
 @contextmanager
-def _heard(connection: duckdb.DuckDBPyConnection) -> Iterator[None]:
-    """Stop the query as soon as a signal comes: Python's own handler runs only once DuckDB has come back."""
+def _heard(connection: duckdb.DuckDBPyConnection, watch: Watch) -> Iterator[None]:
+    """Stop the query as soon as a signal comes: Python's own handler runs only once DuckDB has come back.
+
+    When DuckDB does not come back after a signal that is to end the process, ``watch`` ends it.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
     own, other = socket.socketpair()
     other.setblocking(False)
     before = signal.set_wakeup_fd(other.fileno(), warn_on_full_buffer=False)
-    listening = threading.Thread(target=_listen, args=(own, connection), daemon=True)
+    listening = threading.Thread(target=_listen, args=(own, connection, watch), daemon=True)
     listening.start()
     try:
         yield
@@ -219,10 +225,15 @@ def _heard(connection: duckdb.DuckDBPyConnection) -> Iterator[None]:
         own.close()
 
 
-def _listen(signals: socket.socket, connection: duckdb.DuckDBPyConnection) -> None:
-    while received := signals.recv(1):
-        if received[0] == signal.SIGINT:
-            connection.interrupt()
+def _listen(signals: socket.socket, connection: duckdb.DuckDBPyConnection, watch: Watch) -> None:
+    try:
+        while number := signals.recv(1):
+            if number[0] in (signal.SIGINT, *ENDING):
+                connection.interrupt()
+            if number[0] in ENDING:
+                signals.settimeout(GRACE)
+    except TimeoutError:
+        watch.end(exit_code())
 
 
 @contextmanager

@@ -7,7 +7,6 @@ nor does DuckDB count what such a call takes against its memory limit. The proce
 from __future__ import annotations
 
 import os
-import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -15,6 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 
+from esper_analyze.commands.temporary import remove_all
 from esper_analyze.errors import UsageError
 from esper_analyze.terminal import tell
 
@@ -29,13 +29,12 @@ _STATM = Path("/proc/self/statm")
 class Watch:
     """Watches the whole process from ``__enter__`` on: its memory always, its time within ``timed``.
 
-    ``held`` are the bytes that the process had before all queries. Before the process is ended from here, ``spill``,
-    the directory of what does not fit in memory, is taken away.
+    ``held`` are the bytes that the process had before all queries. Before the process is ended from here, what is
+    temporary is removed.
     """
 
-    def __init__(self, seconds: float, memory: int, *, held: int, spill: Path) -> None:
+    def __init__(self, seconds: float, memory: int, *, held: int) -> None:
         self.seconds, self.memory = seconds, memory
-        self.spill = spill
         self.late = False
         self._used = 0.0
         self._most = memory + max(PROGRAM, held)
@@ -96,8 +95,12 @@ class Watch:
 
     def _end(self, error: UsageError) -> None:
         tell(error)
-        shutil.rmtree(self.spill, ignore_errors=True)
-        os._exit(error.exit_code)
+        self.end(error.exit_code)
+
+    def end(self, code: int) -> None:
+        """End the process from any thread, whatever the main one does."""
+        remove_all()
+        os._exit(code)
 
 
 def resident() -> int:

@@ -14,9 +14,8 @@ from __future__ import annotations
 
 import csv
 import json
-import os
 import sys
-import tempfile
+import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from enum import StrEnum
@@ -24,6 +23,7 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
+from esper_analyze.commands.temporary import remember, remove
 from esper_analyze.errors import UsageError
 from esper_analyze.terminal import escaped, path_words, say, show_table
 
@@ -143,16 +143,13 @@ def _nested(kind: pa.DataType) -> bool:
 def _whole(out: Path) -> Iterator[Path]:
     """Give a hidden path beside ``out`` that takes its name at the end, if all goes well."""
     try:
-        descriptor, temporary = tempfile.mkstemp(dir=out.parent, prefix=f".{out.name[:80]}.")
-        os.close(descriptor)
-    except OSError as error:
-        raise UsageError(f"{out} cannot be written: {error.strerror}", hint="choose another --out") from error
-    path = Path(temporary)
-    try:
+        path = out.parent / f".{out.name[:80]}.{uuid.uuid4().hex[:8]}"
+        remember(path)
+        path.touch(mode=0o600, exist_ok=False)
         yield path
         path.chmod(0o644)
         path.replace(out)
     except OSError as error:
         raise UsageError(f"{out} cannot be written: {error.strerror}", hint="choose another --out") from error
     finally:
-        path.unlink(missing_ok=True)
+        remove(path)

@@ -23,6 +23,7 @@ from esper_analyze.errors import EsperError
 from esper_analyze.runs.sandbox import ATTEMPT_COLUMN, RUN_COLUMN
 from esper_analyze.schema import TABLES
 from esper_analyze.schema.macros import MACROS
+from esper_analyze.shutdown import received
 from esper_analyze.terminal import say, tell
 
 if TYPE_CHECKING:
@@ -59,6 +60,8 @@ def prompt(
         try:
             text = asking.prompt("sql> ")
         except KeyboardInterrupt:
+            if received() is not None:
+                raise
             continue
         except EOFError:
             return
@@ -75,6 +78,8 @@ def _answered(session: Session, text: str, shape: Format, limit: int) -> bool:
         tell(error)
         return True
     except KeyboardInterrupt:
+        if received() is not None:
+            raise
         say("stopped")
         return True
     return going_on

@@ -80,19 +80,20 @@ def _compact(place: Place, found: Inspection, cells: int) -> list[ShardEntry]:
     entries = [entry for _, entry in found.attempt.shards]
     number = 1 + max((named[1] for path in place.folder.iterdir() if (named := layout.shard_of(path.name))), default=0)
     change, kept = Change(place.folder, "compact"), []
-    for group in _stretches(entries, cells):
-        for table in dict.fromkeys(entry.table for entry in group):
-            own = sorted((entry for entry in group if entry.table == table), key=lambda one: one.first_seq)
-            if len(own) == 1:
-                kept += own
-                continue
-            kept.append(_joined(change, place.folder, own, number))
-            change.removes += [entry.shard for entry in own]
-        number += 1
-    if change.puts:
-        change.stage(layout.MANIFEST_FILE, b"".join(entry.as_line() for entry in kept))
-        change.decide()
-        change.carry_out()
+    with change.prepared():
+        for group in _stretches(entries, cells):
+            for table in dict.fromkeys(entry.table for entry in group):
+                own = sorted((entry for entry in group if entry.table == table), key=lambda one: one.first_seq)
+                if len(own) == 1:
+                    kept += own
+                    continue
+                kept.append(_joined(change, place.folder, own, number))
+                change.removes += [entry.shard for entry in own]
+            number += 1
+        if change.puts:
+            change.stage(layout.MANIFEST_FILE, b"".join(entry.as_line() for entry in kept))
+            change.decide()
+            change.carry_out()
     return kept
 
 

@@ -12,6 +12,7 @@ import json
 import os
 import re
 import zlib
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -47,6 +48,17 @@ class Change:
         finally:
             os.close(descriptor)
         self.puts.append((staged, name))
+
+    @contextlib.contextmanager
+    def prepared(self) -> Iterator[None]:
+        """Within it files are staged; when it is left by an exception before ``decide``, they are deleted."""
+        try:
+            yield
+        except BaseException:
+            if not os.path.lexists(self.folder / layout.JOURNAL_FILE):
+                with contextlib.suppress(OSError):
+                    forget_staged(self.folder)
+            raise
 
     def decide(self) -> None:
         """Put the journal in place: from here on the change will happen. Raises ``OSError``; then it will not."""

@@ -258,7 +258,15 @@ def _lost(found: Inspection, tables: dict[str, dict[str, int]]) -> int:
 
 def carry_out(plan: Plan) -> None:
     """Do what is planned: stage all of it, decide, put it in place. Raises ``OSError``."""
-    folder, change, taken = plan.place.folder, Change(plan.place.folder, "repair"), set[str]()
+    change = Change(plan.place.folder, "repair")
+    with change.prepared():
+        _stage(plan, change)
+        change.decide()
+    change.carry_out()
+
+
+def _stage(plan: Plan, change: Change) -> None:
+    folder, taken = plan.place.folder, set[str]()
     entries = list(plan.kept)
     for number, table, data in plan.sealed:
         content = parquet_bytes(BY_NAME[table], data)
@@ -283,8 +291,6 @@ def carry_out(plan: Plan) -> None:
     if plan.marker is not None:
         change.stage(layout.CLOSED_FILE, json.dumps(plan.marker, indent=1).encode())
     change.removes = plan.removed
-    change.decide()
-    change.carry_out()
 
 
 def _free(folder: Path, name: str, taken: set[str]) -> str:

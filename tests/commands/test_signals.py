@@ -1,0 +1,47 @@
+"""A command that is told to end removes what is temporary, says nothing and exits with 128 and the signal."""
+
+from __future__ import annotations
+
+import signal
+from pathlib import Path
+
+import pytest
+
+from esper_analyze.commands.temporary import Spill, sweep
+from tests.faults.signals import DEAF, SPILLS, WRITERS, ended_query, ended_writer, killed_query
+
+
+@pytest.mark.parametrize("query", [SPILLS, DEAF], ids=["spilling", "deaf"])
+def test_a_query_leaves_no_spill(query: str, tmp_path: Path) -> None:
+    assert [*ended_query(tmp_path, query, signal.SIGTERM)] == []
+
+
+def test_the_spill_of_a_hang_up_is_removed(tmp_path: Path) -> None:
+    assert [*ended_query(tmp_path, SPILLS, signal.SIGHUP)] == []
+
+
+def test_the_next_query_removes_what_a_killed_one_left(tmp_path: Path) -> None:
+    assert [*killed_query(tmp_path)] == []
+
+
+@pytest.mark.parametrize("name", WRITERS)
+def test_nothing_hidden_stays_beside_a_result(name: str, tmp_path: Path) -> None:
+    assert [*ended_writer(tmp_path / "here", name, signal.SIGTERM)] == []
+
+
+def test_only_directories_of_dead_processes_are_swept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setattr("tempfile.tempdir", None)
+    (tmp_path / "esper-analyze-abcd_123").mkdir()
+    (tmp_path / "esper-analyze-abcd_123" / "spill").write_bytes(b"left")
+    others = [tmp_path / "esper-analyze-mine", tmp_path / "esper-analyze-abcd_1234"]
+    for one in others:
+        one.mkdir()
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "esper-analyze-abcd_999").symlink_to(tmp_path / "elsewhere")
+    spill = Spill()
+    sweep(tmp_path)
+    left = {path.name for path in tmp_path.iterdir()}
+    assert left == {spill.path.name, "elsewhere", "esper-analyze-abcd_999", *(one.name for one in others)}
+    spill.remove()
+    assert not spill.path.exists()
