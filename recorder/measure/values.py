@@ -82,12 +82,12 @@ def _moments(rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
     Moments are the population's; kurtosis is in excess of the normal's 3.
     """
-    mean = rows.mean(-1, keepdim=True)
+    low, high = rows.aminmax(dim=-1, keepdim=True)
+    mean = rows.mean(-1, keepdim=True).clamp(low, high)  # rounding must not give equal numbers a spread
     centred = rows - mean
     squares = centred.square()
     std = squares.mean(-1, keepdim=True).sqrt()
     scaled = centred / std
-    low, high = rows.aminmax(dim=-1, keepdim=True)
     third = (scaled * scaled.square()).mean(-1, keepdim=True)
     fourth = scaled.square().square().mean(-1, keepdim=True) - 3
     defined = ~(std <= TINY_STD * torch.maximum(high, -low)).squeeze(-1)

@@ -113,8 +113,9 @@ class DetailNumbers:
         squares = self._by_tensor(self.statistics[:, _FIELD["squares"]] + self.sizes * spread**2)
         counts = {FIELDS[place]: self._by_tensor(self.statistics[:, place]) for place in _SUMS}
         moved, weights = self._by_tensor(self.moved[0]), self._by_tensor(self.moved[1])
+        infinite = (counts["inf"] > 0) & (counts["nan"] == 0)  # a spread about an infinite mean is NaN, the norm is not
         cells = {
-            "grad_norm": np.sqrt(squares + elements * mean**2),
+            "grad_norm": np.where(infinite, np.inf, np.sqrt(squares + elements * mean**2)),
             "mean": mean,
             "std": np.sqrt(squares / elements),
             "min": self._extreme(np.minimum, "min"),
