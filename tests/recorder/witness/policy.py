@@ -1,0 +1,233 @@
+"""What ratio, KL, clip fractions, entropy and losses are, from their definitions, in float64."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from tests.recorder.witness.drawn import Array, Drawn, Minibatch, Update
+
+Cells = dict[str, Any]
+
+
+@dataclass
+class Ratios:
+    """Log-ratios of one minibatch, of the joint or of one head, over the samples that count."""
+
+    raw: Array
+    held: Array
+    clamped: Array
+    clip_range: float | None
+
+    @property
+    def ratio(self) -> Array:
+        return np.exp(self.held)
+
+    @property
+    def k3(self) -> Array:
+        return self.ratio - 1 - self.held
+
+    def outside(self) -> tuple[float, float, float] | None:
+        """Return the shares of |r − 1|, r − 1 and 1 − r above the clip range."""
+        if self.clip_range is None:
+            return None
+        away = self.ratio - 1
+        shares = np.abs(away) > self.clip_range, away > self.clip_range, -away > self.clip_range
+        return float(shares[0].mean()), float(shares[1].mean()), float(shares[2].mean())
+
+
+def clamp(x: Array, bound: float) -> Array:
+    return np.where(np.isnan(x), np.nan, np.clip(x, -bound, bound))
+
+
+def ratios(drawn: Drawn, one: Minibatch) -> dict[str, Ratios]:
+    """Return the log-ratios of the joint ('') and of each head."""
+    raw = {h: one.by_head["log_prob"][h] - one.by_head["old_log_prob"][h] for h in drawn.heads}
+    matters = {h: one.relevant.get(h, np.ones(one.samples, bool)) for h in drawn.heads}
+    held = {h: clamp(raw[h], 20.0) for h in drawn.heads}
+    met = {h: (held[h] != raw[h]) & ~np.isnan(raw[h]) & matters[h] for h in drawn.heads}
+    joint = np.sum([np.where(matters[h], raw[h], 0.0) for h in drawn.heads], axis=0)
+    total = np.sum([np.where(matters[h], held[h], 0.0) for h in drawn.heads], axis=0)
+    if "joint_log_ratio" in one.rows:
+        joint = one.rows["joint_log_ratio"]
+        total = np.where(np.any(list(met.values()), axis=0) | np.isnan(total), total, joint)
+    bounded = clamp(total, 30.0)
+    any_met = np.any([*met.values(), (np.abs(total) > 30.0)], axis=0)
+    if "joint_log_ratio" in one.rows:
+        any_met |= (bounded != joint) & ~np.isnan(joint)
+    found = {"": Ratios(joint[one.counted], bounded[one.counted], any_met[one.counted], one.clip_range)}
+    for h in drawn.heads:
+        inside = one.counted & matters[h]
+        found[h] = Ratios(raw[h][inside], held[h][inside], met[h][inside], one.clip_range)
+    return found
+
+
+def joined(parts: Sequence[Array]) -> Array:
+    return np.concatenate([np.zeros(0), *parts])
+
+
+def choices(drawn: Drawn, one: Minibatch) -> dict[str, Array] | None:
+    """Return the number of valid actions of each categorical head; None when some head's is not known."""
+    found = {}
+    for h in drawn.heads:
+        if h == drawn.gaussian:
+            continue
+        if h in one.masks:
+            found[h] = one.masks[h].sum(1)
+        elif drawn.sized:
+            found[h] = np.full(one.samples, drawn.sizes[h])
+        else:
+            return None
+    return found
+
+
+def joint_entropy(drawn: Drawn, one: Minibatch) -> Array | None:
+    if "joint_entropy" in one.rows:
+        return one.rows["joint_entropy"]
+    heads = one.by_head["entropy"]
+    return np.sum([heads[h] for h in drawn.heads], axis=0) if heads else None
+
+
+def broken(drawn: Drawn, one: Minibatch) -> dict[str, int]:
+    """Return by source how many numbers are NaN or ±Inf."""
+    counts = {
+        f"{what}[{h}]": int((~np.isfinite(one.by_head[what][h][one.counted])).sum())
+        for what in ("log_prob", "old_log_prob", "entropy")
+        if one.by_head[what]
+        for h in drawn.heads
+    }
+    counts["values"] = int((~np.isfinite(one.rows["values"][one.counted])).sum())
+    counts |= {
+        name.replace("loss", "total_loss") if name == "loss" else name: int(not np.isfinite(x))
+        for name, x in one.losses.items()
+    }
+    return {name: count for name, count in counts.items() if count}
+
+
+def mean(x: Array | Sequence[float]) -> float | None:
+    return float(np.mean(x)) if len(x) else None
+
+
+def update_cells(drawn: Drawn, now: Update) -> Cells:
+    """Return the policy cells of a row of ``updates``."""
+    found = [ratios(drawn, one)[""] for one in now.minibatches]
+    held, r = joined([f.held for f in found]), joined([f.ratio for f in found])
+    some = [f for f in found if len(f.held)]
+    begun = now.minibatches[-1].epoch
+    last = [f for f, one in zip(found, now.minibatches, strict=True) if one.epoch == begun and len(f.held)]
+    sources: dict[str, int] = {}
+    for one in now.minibatches:
+        for name, count in broken(drawn, one).items():
+            sources[name] = sources.get(name, 0) + count
+    cells: Cells = {
+        "minibatches": len(now.minibatches),
+        "samples": len(r) if len(r) else None,
+        "clip_range": now.minibatches[-1].clip_range,
+        "ratio_nonfinite": int((~np.isfinite(joined([f.raw for f in found]))).sum()),
+        "nonfinite_minibatches": sum(bool(broken(drawn, one)) for one in now.minibatches),
+        "nonfinite_sources": sources or None,
+        "ratio_max": float(r.max()) if len(r) else None,
+        "ratio_min": float(r.min()) if len(r) else None,
+        "ratio_mean": mean(r),
+        "ratio_std": float(r.std()) if len(r) else None,
+        "ess_fraction": float(r.sum() ** 2 / (len(r) * (r**2).sum())) if len(r) else None,
+        "clamped_fraction": mean(joined([f.clamped for f in found])),
+        "first_ratio_error": float(np.abs(found[0].raw).max()) if len(found[0].raw) else None,
+        "kl_k1": mean(-held),
+        "kl_k2": mean(held**2 / 2),
+        "kl_k3": mean(r - 1 - held),
+        "kl_k3_last_epoch": mean([float(f.k3.mean()) for f in last]),
+    }
+    shares = [f.outside() for f in some]
+    for place, name in enumerate(("clip_fraction", "clip_fraction_positive", "clip_fraction_negative")):
+        known = [share[place] for share in shares if share is not None]
+        cells[name] = mean(known) if len(known) == len(some) else None
+    for name in ("policy_loss", "value_loss", "entropy_loss", "total_loss"):
+        given = [one.losses.get("loss" if name == "total_loss" else name) for one in now.minibatches]
+        known = [loss for loss in given if loss is not None]
+        cells[name] = mean(known) if len(known) == len(given) else None
+    return cells | entropy_cells(drawn, now)
+
+
+def entropy_cells(drawn: Drawn, now: Update) -> Cells:
+    whole, shares, chosen, count = [], [], 0, 0
+    known = True
+    for one in now.minibatches:
+        entropy, valid = joint_entropy(drawn, one), choices(drawn, one)
+        if entropy is None:
+            return dict.fromkeys(("entropy", "entropy_norm", "choice_fraction", "choice_samples"))
+        whole.append(entropy[one.counted])
+        count += int(one.counted.sum())
+        if valid is None or drawn.gaussian is not None:
+            known = False
+            continue
+        some = np.any([n > 1 for n in valid.values()], axis=0) & one.counted
+        room = np.sum([np.log(n) for n in valid.values()], axis=0)
+        shares.append(entropy[some] / room[some])
+        chosen += int(some.sum())
+    total = joined(whole)
+    cells: Cells = {"entropy": mean(total), "entropy_norm": None, "choice_fraction": None, "choice_samples": None}
+    if known and len(total):
+        cells |= {"choice_samples": chosen, "choice_fraction": chosen / count, "entropy_norm": mean(joined(shares))}
+    return cells
+
+
+def step_cells(drawn: Drawn, one: Minibatch, place: int, *, clip_known: bool) -> Cells:
+    """Return the policy cells of a row of ``steps``."""
+    f, entropy = ratios(drawn, one)[""], joint_entropy(drawn, one)
+    outside = f.outside() if len(f.held) else None
+    return {
+        "epoch": one.epoch,
+        "minibatch": place,
+        "samples": int(one.counted.sum()),
+        "kl_k1": mean(-f.held),
+        "kl_k2": mean(f.held**2 / 2),
+        "kl_k3": mean(f.k3),
+        "ratio_max": float(f.ratio.max()) if len(f.held) else None,
+        "ratio_min": float(f.ratio.min()) if len(f.held) else None,
+        "clip_fraction": outside[0] if outside is not None and clip_known else None,
+        "entropy": mean(entropy[one.counted]) if entropy is not None else None,
+        "value_loss": one.losses["value_loss"],
+    }
+
+
+def head_cells(drawn: Drawn, now: Update, head: str) -> Cells:
+    """Return the policy cells of a row of ``heads``."""
+    found = [ratios(drawn, one)[head] for one in now.minibatches]
+    held, r = joined([f.held for f in found]), joined([f.ratio for f in found])
+    log_prob = joined([one.by_head["log_prob"][head][one.counted] for one in now.minibatches])
+    clip_known = all(one.clip_range is not None for one in now.minibatches)
+    away = joined([np.abs(f.ratio - 1) > (f.clip_range or 0.0) for f in found])
+    cells: Cells = {
+        "head": head,
+        "kind": "gaussian" if head == drawn.gaussian else "categorical",
+        "coefficient": drawn.coefficients.get(head),
+        "samples": len(log_prob),
+        "relevant_samples": len(r),
+        "ratio_max": float(r.max()) if len(r) else None,
+        "ratio_min": float(r.min()) if len(r) else None,
+        "kl_k3": mean(r - 1 - held),
+        "clip_fraction": mean(away) if clip_known else None,
+        "log_prob_min": float(log_prob.min()) if len(log_prob) else None,
+        "log_prob_max": float(log_prob.max()) if len(log_prob) else None,
+    }
+    cells |= dict.fromkeys(("entropy", "entropy_conditional", "entropy_norm", "choice_samples"))
+    if not now.minibatches[0].by_head["entropy"] or not len(log_prob):
+        return cells
+    entropies = [one.by_head["entropy"][head] for one in now.minibatches]
+    cells["entropy"] = mean(joined([h[one.counted] for h, one in zip(entropies, now.minibatches, strict=True)]))
+    valid = [choices(drawn, one) for one in now.minibatches]
+    if head == drawn.gaussian or any(one is None for one in valid):
+        return cells
+    counts = [one[head] for one in valid if one is not None]
+    inside = [one.counted & (n > 1) for one, n in zip(now.minibatches, counts, strict=True)]
+    conditional = joined([h[some] for h, some in zip(entropies, inside, strict=True)])
+    room = joined([np.log(n[some]) for n, some in zip(counts, inside, strict=True)])
+    return cells | {
+        "choice_samples": len(conditional),
+        "entropy_conditional": mean(conditional),
+        "entropy_norm": mean(conditional / room),
+    }

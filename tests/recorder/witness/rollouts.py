@@ -1,0 +1,153 @@
+"""What values, returns, advantages, masks and recurrent states are, from their definitions, in float64."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from tests.recorder.witness.drawn import Array, Drawn, Update
+
+Cells = dict[str, Any]
+
+
+def var(x: Array) -> float:
+    """Return the population variance, exactly 0 of equal numbers."""
+    return 0.0 if x.min() == x.max() else float(((x - x.mean()) ** 2).mean())
+
+
+def moments(name: str, x: Array) -> Cells:
+    return {
+        f"{name}_mean": float(x.mean()),
+        f"{name}_std": math.sqrt(var(x)),
+        f"{name}_min": float(x.min()),
+        f"{name}_max": float(x.max()),
+    }
+
+
+def standardised(x: Array, order: int) -> float | None:
+    """Return a standardised moment, None where the spread is nothing but rounding."""
+    if math.sqrt(var(x)) <= 1e-12 * np.abs(x).max():
+        return None
+    return float((((x - x.mean()) / x.std()) ** order).mean())
+
+
+def value_cells(now: Update) -> Cells:
+    """Return the value, return and advantage cells of a row of ``updates``."""
+    if not now.rollout:
+        return {}
+    with np.errstate(all="ignore"):
+        return _value_cells(now)
+
+
+def _value_cells(now: Update) -> Cells:
+    v, r, a = (now.rollout[name] for name in ("values", "returns", "advantages"))
+    td, error = now.rollout["td_errors"], r - v
+    constant = var(r) == 0
+    kurtosis = standardised(a, 4)
+    cells: Cells = {
+        "rollout_samples": len(v),
+        "explained_variance": None if constant else float(1 - error.var() / var(r)),
+        "return_variance": var(r),
+        "ev_low_variance": var(r) < 1e-8,
+        "value_nrmse": None if constant else float(np.sqrt((error**2).mean()) / math.sqrt(var(r))),
+        "value_return_correlation": None
+        if (constant or var(v) == 0) and not np.isnan([*v, *r]).any()
+        else float(((v - v.mean()) * (r - r.mean())).mean() / (v.std() * r.std())),
+        **moments("value", v),
+        **moments("return", r),
+        **moments("advantage", a),
+        "return_skewness": standardised(r, 3),
+        "advantage_skewness": standardised(a, 3),
+        "advantage_kurtosis": None if kurtosis is None else kurtosis - 3,
+        "advantage_positive_fraction": float((a > 0).mean()),
+        "advantage_std_floored": None if now.floor is None else math.sqrt(var(a)) < now.floor,
+        "td_error_mean": float(td.mean()),
+        "td_error_std": float(td.std()),
+        "bellman_error": float(np.abs(td).mean()),
+    }
+    for p in (1, 10, 50, 90, 99):
+        cells[f"value_error_p{p:02d}"] = quantile(error, p / 100)
+    for p in (10, 50, 90):
+        cells[f"return_p{p}"] = quantile(r, p / 100)
+    return cells
+
+
+def quantile(x: Array, q: float) -> float:
+    return float(np.nan) if np.isnan(x).any() else float(np.quantile(x, q))
+
+
+def mask_cells(drawn: Drawn, now: Update, head: str) -> Cells:
+    """Return the mask cells of a row of ``heads``."""
+    names = ("valid_actions_min", "valid_actions_mean", "valid_actions_max", "single_action_fraction")
+    empty: Cells = dict.fromkeys((*names, "rollout_samples", "learnable_fraction"))
+    empty |= dict.fromkeys(("relevant_fraction", "effective_fraction"))
+    steps = [len(mask) for mask in (*now.masks.values(), *now.relevant.values(), *now.rollout.values())]
+    categorical = [h for h in drawn.heads if h != drawn.gaussian]
+    unknown = [h for h in categorical if h not in now.masks and not drawn.sized]
+    if head == drawn.gaussian or not steps or unknown:
+        return empty
+    n = now.masks[head].sum(1) if head in now.masks else np.full(steps[0], drawn.sizes[head])
+    cells = empty | {
+        "rollout_samples": steps[0],
+        "valid_actions_min": float(n.min()),
+        "valid_actions_mean": float(n.mean()),
+        "valid_actions_max": float(n.max()),
+        "single_action_fraction": float((n == 1).mean()),
+        "learnable_fraction": float((n > 1).mean()),
+    }
+    if now.relevant:
+        matters = now.relevant.get(head, np.ones(steps[0], bool))
+        cells["relevant_fraction"] = float(matters.mean())
+        cells["effective_fraction"] = float((matters & (n > 1)).mean())
+    return cells
+
+
+def state_cells(hidden: Array, cell: Array) -> Cells:
+    """Return the state cells of a row of ``lstm``."""
+    cells: Cells = {"elements": hidden.size}
+    with np.errstate(all="ignore"):
+        for letter, x in (("h", hidden), ("c", cell)):
+            whole = x if x.ndim == 3 else x[None]  # layers × environments × hidden
+            per_env = np.sqrt((whole**2).mean(axis=(0, 2)))
+            cells |= {
+                f"{letter}_l2_total": float(np.sqrt((x**2).sum())),
+                f"{letter}_rms": float(np.sqrt((x**2).mean())),
+                f"{letter}_env_rms_mean": float(per_env.mean()),
+                f"{letter}_env_rms_max": float(per_env.max()),
+                f"{letter}_max": float(np.abs(x).max()),
+                f"{letter}_mean": float(x.mean()),
+            }
+        cells["h_saturation"] = float((np.abs(hidden) > 0.99).mean())
+    cells["has_nan"] = bool(np.isnan(hidden).any() or np.isnan(cell).any())
+    cells["has_inf"] = bool(np.isinf(hidden).any() or np.isinf(cell).any())
+    return cells
+
+
+def gate_cells(now: Update) -> Cells:
+    """Return the gate cells: an LSTM computed step by step over the second minibatch."""
+    names = ("gate_values", "forget_saturation", "input_saturation", "output_saturation", "cell_mean")
+    if len(now.minibatches) < 2:
+        return dict.fromkeys(names)
+    x, w = now.minibatches[1].inputs, now.memory
+    assert x is not None
+    size = w["memory.weight_hh_l0"].shape[1]
+    h = c = np.zeros((x.shape[1], size))
+    gates: dict[str, list[Array]] = {name: [] for name in ("i", "f", "g", "o")}
+    with np.errstate(all="ignore"):
+        for step in x:
+            sums = step @ w["memory.weight_ih_l0"].T + w["memory.bias_ih_l0"]
+            sums = sums + h @ w["memory.weight_hh_l0"].T + w["memory.bias_hh_l0"]
+            i, f, g, o = (sums[:, k * size : (k + 1) * size] for k in range(4))
+            i, f, o, g = 1 / (1 + np.exp(-i)), 1 / (1 + np.exp(-f)), 1 / (1 + np.exp(-o)), np.tanh(g)
+            c = f * c + i * g
+            h = o * np.tanh(c)
+            for name, gate in (("i", i), ("f", f), ("g", g), ("o", o)):
+                gates[name].append(gate)
+    whole = {name: np.stack(some) for name, some in gates.items()}
+    cells: Cells = {"gate_values": whole["f"].size, "cell_mean": float(whole["g"].mean())}
+    for name, letter in (("forget", "f"), ("input", "i"), ("output", "o")):
+        gate = whole[letter]
+        cells[f"{name}_saturation"] = float(((gate < 0.05) | (gate > 0.95)).mean())
+    return cells
