@@ -14,6 +14,7 @@ class Clock:
     def __init__(self) -> None:
         self._began = time.perf_counter()
         self._optimising: float | None = None
+        self._ended: float | None = None
         self._offset = time.time() - self._began
         self._steps: dict[int, float] = {}
 
@@ -31,7 +32,7 @@ class Clock:
 
     def cells(self, update: int, spent: float) -> dict[str, object]:
         """Return the columns of ``updates`` about time; ``spent`` are the recorder's own seconds."""
-        now = time.perf_counter()
+        now = self._ended = time.perf_counter()
         optimising = now if self._optimising is None else self._optimising
         return {
             "wall_time": self._time_of_day(now, update),
@@ -54,5 +55,6 @@ class Clock:
         return self._steps.pop(update, None)
 
     def next(self) -> None:
-        """Begin the next update."""
-        self._began, self._optimising = time.perf_counter(), None
+        """Begin the next update where the one before ended: the time in between, the recorder's own, counts too."""
+        self._began = time.perf_counter() if self._ended is None else self._ended
+        self._optimising = self._ended = None
