@@ -7,6 +7,7 @@ seed also chooses what is handed over (masks, padding, causal masks, the framewo
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -109,7 +110,10 @@ class Drawn:
         self.model = Model(self.sizes, common=self.common).to(self.dtype)
         self.updates: list[Update] = []
         self.coefficients = {names[0]: 0.25} if seed % 2 else {}
-        self._record(run_dir, updates)
+        self.began, start = time.time(), time.perf_counter()
+        with np.errstate(all="ignore"):
+            self._record(run_dir, updates)
+        self.ended, self.took = time.time(), time.perf_counter() - start
         self.run: Run = open_run(run_dir)
 
     @property
