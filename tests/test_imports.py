@@ -7,6 +7,8 @@ import sys
 
 import pytest
 
+from tests.patience import PATIENCE
+
 HEAVY = (
     "torch",
     "polars",
@@ -24,6 +26,7 @@ BLOCK_TORCH = "import sys; sys.modules['torch'] = None; sys.modules['recorder'] 
 ALL_OF = """
 import importlib, pkgutil
 import {package}
+from tests.patience import PATIENCE
 for found in pkgutil.walk_packages({package}.__path__, '{package}.'):
     if not found.name.startswith('recorder.adapters.'):  # an adapter loads its framework, and what that loads
         importlib.import_module(found.name)
@@ -33,7 +36,7 @@ for found in pkgutil.walk_packages({package}.__path__, '{package}.'):
 def loaded_after(code: str) -> set[str]:
     """Run ``code`` in a fresh process; return the top-level modules it has loaded."""
     script = code + "\nimport sys; print(','.join(sorted({name.partition('.')[0] for name in sys.modules})))"
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=PATIENCE, check=False)
     assert done.returncode == 0, done.stderr
     return set(done.stdout.strip().split(","))
 

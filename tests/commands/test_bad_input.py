@@ -8,6 +8,7 @@ import pytest
 
 from tests.commands.conftest import Command
 from tests.commands.test_process import process
+from tests.patience import PATIENCE
 
 SAMPLES = Path(__file__).parents[2] / "sample_runs" / "runs"
 READERS = (("report", "--out", "OUT"), ("replay",), ("sql", "select 1"))
@@ -228,7 +229,7 @@ def test_what_no_interrupt_reaches_is_stopped_all_the_same(query: str, runs: Pat
     ids=["memory that DuckDB counts", "memory that it does not count"],
 )
 def test_a_query_that_needs_too_much_memory_is_stopped(query: str, runs: Path) -> None:
-    done = process("sql", runs / "healthy", query, "--memory", "0.2")
+    done = process("sql", runs / "healthy", query, "--memory", "0.2", "--timeout", PATIENCE)
     assert done.returncode == 2
     assert one_sentence(done.stderr)
     assert "more than 0.2 GB of memory" in done.stderr
@@ -238,7 +239,16 @@ def test_what_a_query_spills_leaves_nothing_behind(runs: Path, tmp_path: Path) -
     place = tmp_path / "temporary"
     place.mkdir()
     query = "select max(x) from (select hash(range) x, range from range(20000000) order by x, range desc)"
-    done = process("sql", runs / "healthy", f"{query} where x > 0", "--memory", "0.1", TMPDIR=str(place))
+    done = process(
+        "sql",
+        runs / "healthy",
+        f"{query} where x > 0",
+        "--memory",
+        "0.1",
+        "--timeout",
+        str(PATIENCE),
+        TMPDIR=str(place),
+    )
     assert (done.returncode, done.stderr) == (0, "")
     assert not list(place.iterdir())
 

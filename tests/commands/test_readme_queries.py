@@ -12,6 +12,7 @@ from esper_analyze.commands.query import Session
 from esper_analyze.commands.sql_statements import statements
 from esper_analyze.runs.fleet import open_fleet
 from tests.commands.test_readme import ROOT
+from tests.patience import PATIENCE
 
 BLOCK = re.search(r"^```sql\n(.*?)^```", (ROOT / "README.md").read_text(), re.MULTILINE | re.DOTALL)
 QUERIES = list(statements(BLOCK[1] if BLOCK else ""))
@@ -32,7 +33,7 @@ COLUMNS = (
 @pytest.fixture(scope="module")
 def session() -> Iterator[Session]:
     fleet = open_fleet([ROOT / "sample_runs" / "runs"])
-    with Session(fleet.runs, timeout=60.0, memory=2 * 10**9, attempts=False) as made:
+    with Session(fleet.runs, timeout=PATIENCE, memory=2 * 10**9, attempts=False) as made:
         yield made
 
 

@@ -32,6 +32,7 @@ from esper_analyze.schema.macros import MACROS
 from recorder.store.run_file import create_run
 from recorder.store.store import Store
 from tests.commands.conftest import Command
+from tests.patience import PATIENCE
 
 SAMPLES = Path(__file__).parents[2] / "sample_runs" / "runs"
 
@@ -39,7 +40,7 @@ SAMPLES = Path(__file__).parents[2] / "sample_runs" / "runs"
 @pytest.fixture
 def session(runs: Path) -> Iterator[Session]:
     fleet = open_fleet([runs / "healthy", runs / "troubled"])
-    with Session(fleet.runs, timeout=30.0, memory=10**9, attempts=False) as made:
+    with Session(fleet.runs, timeout=PATIENCE, memory=10**9, attempts=False) as made:
         yield made
 
 

@@ -6,12 +6,13 @@ import json
 import subprocess
 import sys
 import threading
-import time
 from pathlib import Path
 
 import pytest
 
+from esper_analyze.terminal import say
 from tests.commands.conftest import Command
+from tests.patience import PATIENCE
 from tests.reports.synthetic import write_run
 
 
@@ -65,9 +66,14 @@ def test_a_damaged_identity_is_code_3(command: Command, runs: Path) -> None:
     assert (said.code, said.out) == (3, "")
 
 
-def test_with_wait_a_run_that_comes_later_is_shown(command: Command, tmp_path: Path) -> None:
+def test_with_wait_a_run_that_comes_later_is_shown(
+    command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waiting = threading.Event()
+    monkeypatch.setattr("esper_analyze.commands.watch.say", lambda text: (say(text), waiting.set()))
+
     def come() -> None:
-        time.sleep(0.1)
+        assert waiting.wait(PATIENCE)
         write_run(tmp_path / "late", 3)
 
     thread = threading.Thread(target=come)

@@ -17,10 +17,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
+from tests.patience import PATIENCE
+
 ROOT = Path(__file__).parents[2]
-PATIENCE = 120.0
-"""Seconds a child may take before the trial counts as hung."""
 SEAL_OFTEN = {"SEAL_SECONDS": 0.0, "SEAL_UPDATES": 3}
+LOG_FIRST = {"SETTLE_SECONDS": PATIENCE}
+"""An update is in the log before it counts as finished, however late the writer gets the processor."""
 
 
 class HungError(RuntimeError):
@@ -130,7 +132,10 @@ class Nursery:
             return self._statuses.pop(pid)
 
     def start(self, updates: int, **order: Any) -> Child:
-        """Start a training; it waits at the points in ``hold`` until ``go``. Returns once it is ready."""
+        """Start a training; it waits at the points in ``hold`` until ``go``. Returns once it is ready.
+
+        Held at ``trained``, it is alive for whatever is done to it meanwhile, however fast it trains.
+        """
         self._count += 1
         folder = self.scratch / f"{self._count:05d}"
         folder.mkdir(exist_ok=True)
@@ -143,7 +148,8 @@ class Nursery:
             Path(f"{place}/s").chmod(0o777)
             listener.listen(1)
             listener.settimeout(PATIENCE)
-            defaults = {"record": True, "pace": 0.0, "hold": [], "constants": {}, "updates": updates}
+            defaults = {"record": True, "pace": 0.0, "hold": [], "updates": updates}
+            order["constants"] = LOG_FIRST | order.get("constants", {})
             told = {"run_dir": str(child.run_dir), "stderr": str(child.errors), "socket": f"{place}/s"}
             assert self._zygote.stdin is not None
             self._zygote.stdin.write(json.dumps(defaults | order | told) + "\n")
@@ -164,7 +170,7 @@ class Nursery:
         """End the process that forks."""
         assert self._zygote.stdin is not None
         self._zygote.stdin.close()
-        self._zygote.wait(30)
+        self._zygote.wait(PATIENCE)
 
 
 def _hear(connection: socket.socket, lines: queue.Queue[list[str] | None]) -> None:
@@ -196,5 +202,5 @@ def traced(thread: int, syscall: str, inject: str, log: Path, *, follow: bool = 
         yield
     finally:
         tracer.send_signal(signal.SIGTERM)
-        tracer.wait(30)
+        tracer.wait(PATIENCE)
         tracer.stderr.close()

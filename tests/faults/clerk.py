@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.faults.children import ROOT
+from tests.patience import PATIENCE
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,7 @@ class Clerk:
         line = self._process.stdout.readline()
         if line:
             return Said(**json.loads(line))
-        dead = Said(self._process.wait(30), "", "the interpreter died")
+        dead = Said(self._process.wait(PATIENCE), "", "the interpreter died")
         self._process = self._new()
         return dead
 
@@ -63,7 +64,7 @@ class Clerk:
         """End the process."""
         assert self._process.stdin is not None
         self._process.stdin.close()
-        self._process.wait(30)
+        self._process.wait(PATIENCE)
 
 
 def main() -> None:

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.faults.children import ROOT
+from tests.patience import PATIENCE
 
 COMMAND = (sys.executable, "-m", "esper_analyze.cli")
 
@@ -42,7 +43,7 @@ class Done:
 
 
 def measured(
-    *words: object, limit: float = 120.0, cwd: Path = ROOT, environment: Mapping[str, str] | None = None
+    *words: object, limit: float = PATIENCE, cwd: Path = ROOT, environment: Mapping[str, str] | None = None
 ) -> Done:
     """Run ``esper-analyze`` with ``words`` and look at its memory while it runs; after ``limit`` seconds kill it."""
     return watched([*COMMAND, *map(str, words)], limit, cwd, environment)
@@ -64,7 +65,7 @@ def watched(line: list[str], limit: float, cwd: Path = ROOT, environment: Mappin
         return Done(process.returncode, _text(out), _text(err), seconds, peak)
 
 
-def batch(*lines: tuple[object, ...], cwd: Path, limit: float = 600.0) -> list[Done]:
+def batch(*lines: tuple[object, ...], cwd: Path, limit: float = PATIENCE) -> list[Done]:
     """Run many commands one after the other in one process, which spares all but the first the imports.
 
     ``peak`` is then the most that the process had up to the end of the command. Raises ``subprocess.TimeoutExpired``.

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import shutil
 import signal
+from typing import Any
 
 from esper_analyze.reports.listing import status_words
 from esper_analyze.runs.run import open_run
-from tests.faults.children import SEAL_OFTEN
+from tests.faults.children import SEAL_OFTEN, Child
 from tests.faults.judge import judged
 from tests.faults.outcome import UPDATES, Bench, Outcome, facts
 from tests.recorder.threads import TRAININGS, differences
@@ -104,12 +105,13 @@ def two_processes(bench: Bench) -> Outcome:
     """A second process on a run that is being written is refused by the first one's pid; the first does not notice."""
     outcome = Outcome()
     for _ in range(bench.trials(1, 5)):
-        first = bench.nursery.start(UPDATES, constants=SEAL_OFTEN, pace=0.01)
+        first = bench.nursery.start(UPDATES, constants=SEAL_OFTEN, hold=["trained"])
         first.listen(lambda one: one.done >= 3)
         for resume, words in ((True, f"pid {first.pid} on "), (False, "already holds a run")):
             second = bench.nursery.run(3, run_dir=first.run_dir, resume=resume)
             if second.status != 1 or not any(words in line for line in second.warnings):
                 outcome.wrong[f"second process, {resume=}: status {second.status}, {second.warnings[-1:]}"] += 1
+        first.go()
         first.ended()
         bench.judge_trained(first, outcome, UPDATES, "first of two", complete=True)
     return outcome
@@ -119,12 +121,15 @@ def ranks(bench: Bench) -> Outcome:
     """Eight ranks start at once, one is killed: seven are complete, one is whole up to there, and is named."""
     outcome, count = Outcome(), 8
     for _ in range(bench.trials(2, 25)):
-        first = bench.nursery.start(UPDATES, constants=SEAL_OFTEN, pace=0.01, place=_place(0, count))
-        others = [
-            bench.nursery.start(UPDATES, constants=SEAL_OFTEN, pace=0.01, place=_place(r, count), run_dir=first.run_dir)
-            for r in range(1, count)
-        ]
-        children, dead = [first, *others], bench.random.randrange(count)
+        dead = bench.random.randrange(count)
+        children: list[Child] = []
+        for rank in range(count):
+            where: dict[str, Any] = {"run_dir": children[0].run_dir} if children else {}
+            hold = ["trained"] if rank == dead else []  # so that it cannot have ended before it is killed
+            place = _place(rank, count)
+            order = {"constants": SEAL_OFTEN, "pace": 0.01, "place": place, "hold": hold, **where}
+            children.append(bench.nursery.start(UPDATES, **order))
+        first = children[0]
         until = bench.random.randrange(2, UPDATES - 4)
         children[dead].listen(lambda one, until=until: one.done >= until)  # type: ignore[misc]
         children[dead].signal(signal.SIGKILL)

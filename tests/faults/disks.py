@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from recorder.store.store import SETTLE_SECONDS
 from tests.faults.children import SEAL_OFTEN, Child, traced
 from tests.faults.judge import percentile
 from tests.faults.kills import NO_STRACE
@@ -195,7 +196,8 @@ def slow_disk(bench: Bench) -> Outcome:
     for call, where in stalls if bench.long else stalls[:1]:
         times = {}
         for delay in (0.0, seconds):
-            child = bench.nursery.start(updates, constants=SEAL_OFTEN | {"SYNC_SECONDS": 0.1}, hold=["made"], pace=0.02)
+            constants = SEAL_OFTEN | {"SYNC_SECONDS": 0.1, "SETTLE_SECONDS": SETTLE_SECONDS}
+            child = bench.nursery.start(updates, constants=constants, hold=["made"], pace=0.02)
             child.listen(lambda one: one.writer > 0)
             thread = {"writer": child.writer, "sealer": child.sealer}[where]
             inject = f"delay_exit={round(1e6 * delay)}:when={'1..2' if call == 'fsync' else '1'}"

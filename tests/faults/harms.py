@@ -18,6 +18,7 @@ from typing import Any
 
 import torch
 
+from tests.patience import PATIENCE
 from tests.recorder.sick_loop import Loop
 
 Harm = Callable[[Loop, int, "dict[str, Any]"], None]
@@ -158,7 +159,7 @@ def writer_dies(loop: Loop, number: int, order: dict[str, Any]) -> None:
         store = loop.rec._store
         thread = store._thread if order["thread"] == "writer" else store._sealer
         ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread.ident or 0), ctypes.py_object(SystemExit))
-        thread.join(5.0)
+        thread.join(PATIENCE)
 
 
 def odd_cell(loop: Loop, number: int, order: dict[str, Any]) -> None:

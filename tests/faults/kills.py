@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterator
 
 from tests.faults.children import SEAL_OFTEN, Child, traced
-from tests.faults.outcome import UPDATES, Bench, Outcome, facts
+from tests.faults.outcome import LONGEST, UPDATES, Bench, Outcome, facts
 
 SYSCALLS = ("rename", "fsync", "fdatasync", "unlink", "ftruncate", "mkdir", "flock", "write", "openat", "close")
 WHERE = ("ready", "writer", "sealer", "trained")
@@ -22,7 +22,7 @@ def random_kills(bench: Bench) -> Outcome:
     for _ in range(bench.trials(20, 200)):
         constants = SEAL_OFTEN if bench.random.random() < 0.8 else {}
         pace = bench.random.choice([0.0, 0.0, 0.002, 0.05])
-        child = bench.nursery.start(10_000, pace=pace, constants=constants)
+        child = bench.nursery.start(LONGEST, pace=pace, constants=constants, hold=["trained"])
         last = bench.random.randrange(8 if pace > 0.01 else bench.trials(25, 60))
         child.listen(lambda one, last=last: one.done >= last)  # type: ignore[misc]
         time.sleep(bench.random.random() * 0.02)
@@ -64,8 +64,7 @@ def _numbers(bench: Bench) -> Iterator[int]:
 
 def _killed_at(bench: Bench, syscall: str, where: str, nth: int) -> Child:
     hold = where if where in ("ready", "trained") else "made"
-    patient = SEAL_OFTEN | {"SETTLE_SECONDS": 5.0}  # to be traced makes a write slow; see SETTLE_SECONDS
-    child = bench.nursery.start(8, constants=patient, hold=[hold])
+    child = bench.nursery.start(8, constants=SEAL_OFTEN, hold=[hold])
     if hold == "made":
         child.listen(lambda one: one.writer > 0)
     if hold == "trained":
@@ -94,7 +93,8 @@ def orderly_endings(bench: Bench) -> Outcome:
             _judge_ended(bench, child, outcome, how, status)
     for number in (signal.SIGTERM, signal.SIGINT):
         for _ in range(bench.trials(3, 50)):
-            child = bench.nursery.start(10_000, constants=bench.random.choice([SEAL_OFTEN, {}]))
+            often = bench.random.choice([SEAL_OFTEN, {}])
+            child = bench.nursery.start(LONGEST, constants=often, hold=["trained"])
             child.listen(lambda one: one.done >= bench.random.randrange(12))
             time.sleep(bench.random.random() * 0.02)
             child.signal(number)
@@ -133,11 +133,12 @@ def stopped(bench: Bench) -> Outcome:
     """SIGSTOP, and SIGCONT seconds later: nothing is lost, and the training goes on to the same parameters."""
     outcome, seconds = Outcome(), 10.0 if bench.long else 1.0
     for _ in range(bench.trials(1, 2)):
-        child = bench.nursery.start(UPDATES, constants=SEAL_OFTEN)
+        child = bench.nursery.start(UPDATES, constants=SEAL_OFTEN, hold=["trained"])
         child.listen(lambda one: one.done >= 6)
         child.signal(signal.SIGSTOP)
         time.sleep(seconds)
         child.signal(signal.SIGCONT)
+        child.go()
         child.ended()
         bench.judge_trained(child, outcome, UPDATES, "stopped", complete=True)
     outcome.notes.append(facts(seconds=seconds))

@@ -20,6 +20,7 @@ from esper_analyze.runs.compact import compact
 from esper_analyze.runs.held import held
 from esper_analyze.runs.repair import repair
 from tests.faults.children import ROOT, traced
+from tests.patience import PATIENCE
 
 WORK: dict[str, Callable[[Path], object]] = {"repair": repair, "compact": compact}
 
@@ -98,7 +99,7 @@ class Mender:
         """End the process."""
         assert self._process.stdin is not None
         self._process.stdin.close()
-        self._process.wait(30)
+        self._process.wait(PATIENCE)
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from tests.faults.commands import Done, batch, measured
 from tests.faults.outcome import Bench, Outcome, facts
+from tests.patience import PATIENCE
 
 if TYPE_CHECKING:
     from tests.reports.synthetic import Rows
@@ -227,7 +228,7 @@ def _in_browser(out: Path) -> str | None:
         return None
     line = [browser, "--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run",
             f"--user-data-dir={out.parent / 'profile'}", "--dump-dom", (out / "index.html").as_uri()]  # fmt: skip
-    done = subprocess.run(line, capture_output=True, timeout=120, check=False)
+    done = subprocess.run(line, capture_output=True, timeout=PATIENCE, check=False)
     return done.stdout.decode("utf-8", errors="replace")
 
 

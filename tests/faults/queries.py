@@ -19,6 +19,7 @@ from esper_analyze.runs.run import open_run
 from tests.faults.children import ROOT
 from tests.faults.commands import Done, measured, watched
 from tests.faults.outcome import Bench, Outcome, facts
+from tests.patience import PATIENCE
 
 SAMPLE = ROOT / "sample_runs" / "runs" / "nan_reward"
 SECRET = "the-secret-word"
@@ -123,7 +124,7 @@ def _told(here: Path, statements: list[str]) -> list[dict[str, Any]]:
     (here / "statements").write_text(json.dumps(statements))
     line = [sys.executable, "-m", "tests.faults.queries", str(here / "run"), str(here / "statements")]
     environment = {"FAULTS_SECRET": SECRET, "HOME": str(here), "PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path])}
-    done = watched(line, 120.0, here, environment)
+    done = watched(line, PATIENCE, here, environment)
     (here / "statements").unlink()
     if done.code:
         raise RuntimeError(f"the child ended with {done.code}: {done.err[-300:]}")
@@ -202,7 +203,7 @@ def sql_bombs(bench: Bench) -> Outcome:
     for name, query in (BOMBS | MORE_BOMBS if bench.long else BOMBS).items():
         limits = ("--timeout", timeout, "--memory", memory)
         for _ in range(2):  # a machine with other work to do may be late once
-            done = measured("sql", SAMPLE, query, "--csv", *limits, limit=timeout + 30, cwd=bench.scratch)
+            done = measured("sql", SAMPLE, query, "--csv", *limits, limit=PATIENCE, cwd=bench.scratch)
             over, late = done.peak - int(memory * 1e9), done.seconds - start - timeout
             if late <= LATE and over <= OVER:
                 break

@@ -25,6 +25,7 @@ from esper_analyze.runs.verify import verify
 from esper_analyze.schema import TABLES
 from tests.faults.children import ROOT
 from tests.faults.outcome import Bench, Outcome, facts
+from tests.patience import PATIENCE
 
 UPDATES = 20
 ENDS = ("SIGKILL", "close", "os._exit")
@@ -143,7 +144,7 @@ class _Trainer:
         """End the process."""
         assert self._process.stdin is not None
         self._process.stdin.close()
-        self._process.wait(30)
+        self._process.wait(PATIENCE)
 
 
 def main() -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.faults.matrix import MATRIX
+from tests.patience import PATIENCE
 
 ROOT = Path(__file__).parents[2]
 MEASURED = {"32", "35", "39"}
@@ -21,7 +22,7 @@ ROWS = [numbers.split("+")[0] for numbers, _, _ in MATRIX if numbers not in MEAS
 def test_no_fault_loses_a_finished_update_or_harms_a_training(tmp_path: Path) -> None:
     found = tmp_path / "figures.json"
     line = [sys.executable, "-m", "tests.faults", "--json", str(found), "--only", *ROWS]
-    done = subprocess.run(line, cwd=ROOT, capture_output=True, text=True, timeout=600, check=False)
+    done = subprocess.run(line, cwd=ROOT, capture_output=True, text=True, timeout=6 * PATIENCE, check=False)
     rows = json.loads(found.read_text())["rows"] if found.exists() else []
     failed = {row["fault"]: row["what_was_seen"] for row in rows if row["verdict"] == "FAILED"}
     assert not failed

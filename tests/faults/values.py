@@ -23,6 +23,7 @@ from recorder.store import store as store_module
 from recorder.store.run_file import create_run
 from recorder.store.store import Store
 from tests.faults.outcome import Bench, Outcome, facts
+from tests.patience import PATIENCE
 
 AT_ONCE = 125
 """Rows of one example, half handed over one by one and half as a block."""
@@ -93,7 +94,7 @@ def _pass_through(outcome: Outcome, run_dir: Path, table: Table, cells: Cells) -
     store.flush()
     store.put({table.name: rows[half : half + half // 2]})
     store.put({table.name: _block(cells, half + half // 2, AT_ONCE)})
-    store.settle(10.0)
+    store.settle(PATIENCE)
     _killed(store)
     for stage, work in STAGES.items():
         work(run_dir)

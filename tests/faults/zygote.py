@@ -11,6 +11,7 @@ import gc
 import json
 import os
 import select
+import signal
 import socket
 import sys
 from pathlib import Path
@@ -27,6 +28,7 @@ from tests.faults.training import digest, recorded, train, unrecorded
 
 def main() -> None:
     """Fork for every order until stdin ends."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # ``nohup`` and ``&`` start programs that ignore it
     torch.set_num_threads(1)
     train(unrecorded(), 1, pace=0.0, after=lambda *_: None)  # what is imported on first use, for all
     gc.freeze()

@@ -10,6 +10,8 @@ import pytest
 from jupyter_client.manager import KernelManager
 from nbclient import NotebookClient
 
+from tests.patience import PATIENCE
+
 FOLDER = Path(__file__).parents[2] / "notebooks"
 SHOWS = {
     "explore": {
@@ -72,7 +74,7 @@ def test_a_notebook_is_committed_without_outputs(name: str) -> None:
 def test_a_notebook_runs_and_shows_what_it_says(name: str, kernel: KernelManager) -> None:
     notebook = read(name)
     notebook.cells.insert(0, nbformat.v4.new_code_cell("%reset -f", id="fresh"))
-    client = NotebookClient(notebook, km=kernel, timeout=120)
+    client = NotebookClient(notebook, km=kernel, timeout=PATIENCE)
     with client.setup_kernel(cleanup_kc=False):
         for place, cell in enumerate(notebook.cells):
             client.execute_cell(cell, place)

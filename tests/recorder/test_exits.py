@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from esper_analyze.runs.run import open_run
+from tests.patience import PATIENCE
 
 PROLOGUE = """
 import os, signal, sys, time
@@ -36,7 +37,9 @@ ENDINGS = {
 
 def run_process(script: str, run_dir: Path) -> int:
     code = PROLOGUE + textwrap.dedent(script)
-    done = subprocess.run([sys.executable, "-c", code, str(run_dir)], capture_output=True, timeout=120, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(run_dir)], capture_output=True, timeout=PATIENCE, check=False
+    )
     return done.returncode
 
 
@@ -65,7 +68,7 @@ def test_a_sigterm_handler_of_the_training_is_still_called(tmp_path: Path) -> No
     code = "import signal, sys\nsignal.signal(signal.SIGTERM, lambda *_: sys.exit(7))\n" + PROLOGUE
     code += "os.kill(os.getpid(), signal.SIGTERM); time.sleep(5)"
     command = [sys.executable, "-c", code, str(tmp_path / "run")]
-    assert subprocess.run(command, capture_output=True, timeout=120, check=False).returncode == 7
+    assert subprocess.run(command, capture_output=True, timeout=PATIENCE, check=False).returncode == 7
     assert open_run(tmp_path / "run").closed
 
 

@@ -21,6 +21,7 @@ from esper_analyze.schema.lock import LockedError
 from recorder import Recorder
 from recorder.store.resume import ResumeError
 from recorder.store.run_file import RunExistsError
+from tests.patience import PATIENCE
 
 OWN = ("seq", "wall_time", "rollout_s", "optimisation_s", "recorder_ms", "recorder_fraction")
 """Columns that differ between two recordings of the same training."""
@@ -143,7 +144,7 @@ os.kill(os.getpid(), signal.SIGKILL)
 """
     root = Path(__file__).parents[2]
     environment = os.environ | {"PYTHONPATH": str(root)}
-    subprocess.run([sys.executable, "-c", code, str(tmp_path / "run")], env=environment, timeout=120, check=False)
+    subprocess.run([sys.executable, "-c", code, str(tmp_path / "run")], env=environment, timeout=PATIENCE, check=False)
     training = Training()
     with training.record(tmp_path / "run", resume=True) as rec:
         training.updates(rec, range(4, 6))

@@ -31,6 +31,7 @@ from esper_analyze.schema.lock import LockedError, WriterLock
 from recorder.store import store as store_module
 from recorder.store.run_file import create_run, plain
 from recorder.store.store import Store
+from tests.patience import PATIENCE
 
 SPECIAL = [None, math.nan, math.inf, -math.inf, 0.0, -0.0, 5e-324, 1.7e308, 1e20]
 
@@ -200,7 +201,7 @@ def test_memory_is_bounded_and_detail_goes_before_updates(tmp_path: Path, monkey
     store = new_store(tmp_path)
     for number in range(8):
         store.put({"updates": [update_row(number)], "steps": [{"update": number, "epoch": 0, "minibatch": 0}] * 2})
-    store.settle(10.0)
+    store.settle(PATIENCE)
     assert store.take_losses() == 14
     assert store.take_losses() == 0
     store.close("closed")

@@ -16,6 +16,7 @@ from esper_analyze.schema.files import append_line
 from esper_analyze.schema.frames import MAGIC, frames
 from recorder.store import store as store_module
 from recorder.store.store import Store
+from tests.patience import PATIENCE
 from tests.recorder.test_store import new_store, no_space, update_row
 
 
@@ -27,16 +28,16 @@ def test_what_is_handed_over_while_a_shard_is_written_is_in_the_log_at_once(
 
     def stalled(*_: object) -> None:
         began.set()
-        go_on.wait(30.0)
+        go_on.wait(PATIENCE)
         no_space()
 
     monkeypatch.setattr("esper_analyze.schema.shards.write_whole", stalled)
     monkeypatch.setattr(store_module, "SEAL_ROWS", 1)
     store.put({"updates": [update_row(0)]})
-    store.settle(10.0)
-    assert began.wait(10.0)
+    store.settle(PATIENCE)
+    assert began.wait(PATIENCE)
     store.put({"updates": [update_row(1)]})
-    store.settle(10.0)
+    store.settle(PATIENCE)
     seen = open_run(tmp_path).frame("updates")["update"].to_list()
     go_on.set()
     monkeypatch.undo()
@@ -83,7 +84,7 @@ def test_a_last_manifest_line_that_is_torn_is_no_damage_while_the_log_has_its_ro
     store.put({"updates": [update_row(0)]})
     store.flush()
     store.put({"updates": [update_row(1)]})
-    store.settle(10.0)
+    store.settle(PATIENCE)
     with (store.folder / "manifest.jsonl").open("ab") as file:
         file.write(b'{"shard": "upd')
     run = open_run(tmp_path)
@@ -97,7 +98,7 @@ def test_a_last_manifest_line_that_is_torn_is_no_damage_while_the_log_has_its_ro
 def test_all_that_was_only_logged_is_lost_with_a_deleted_directory_and_counted(tmp_path: Path) -> None:
     store = new_store(tmp_path / "run")
     store.put({"updates": [update_row(0)], "episodes": [{"update": 0}] * 3})
-    store.settle(10.0)
+    store.settle(PATIENCE)
     shutil.rmtree(tmp_path / "run")
     store.close("closed")
     assert store.lost_rows == 4
@@ -110,7 +111,7 @@ def test_rows_dropped_for_want_of_memory_are_found_again_while_the_log_is_kept(
     store = new_store(tmp_path)
     for number in range(8):
         store.put({"updates": [update_row(number)], "episodes": [{"update": number}] * 2})
-        store.settle(10.0)
+        store.settle(PATIENCE)
     assert store.lost_rows == 14
     with monkeypatch.context() as broken:
         broken.setattr("esper_analyze.schema.shards.write_whole", no_space)
@@ -122,7 +123,7 @@ def test_rows_dropped_for_want_of_memory_are_found_again_while_the_log_is_kept(
 def test_a_wrong_cell_in_the_log_of_a_killed_run_costs_its_row_only(tmp_path: Path) -> None:
     store = new_store(tmp_path)
     store.put({"updates": [update_row(0), update_row(1, kl_k3="no number"), update_row(2)]})
-    store.settle(10.0)
+    store.settle(PATIENCE)
     run = open_run(tmp_path)
     assert run.frame("updates")["update"].to_list() == [0, 2]
     assert run.lost_rows == 1
@@ -141,7 +142,7 @@ def test_a_cell_that_raises_does_not_end_the_writer(tmp_path: Path) -> None:
     store = new_store(tmp_path)
     store.put({"updates": [update_row(0, kl_k3=Sly())]})
     store.put({"updates": [update_row(1)]})
-    store.settle(10.0)
+    store.settle(PATIENCE)
     assert open_run(tmp_path).frame("updates")["update"].to_list() == [1]
     store.close("closed")
     assert (open_run(tmp_path).rows["updates"], store.lost_rows) == (1, 1)
@@ -152,10 +153,10 @@ def test_a_cell_that_raises_does_not_end_the_writer(tmp_path: Path) -> None:
 def test_a_thread_that_died_is_replaced_and_told(tmp_path: Path, name: str, caplog: pytest.LogCaptureFixture) -> None:
     store = new_store(tmp_path)
     store.put({"updates": [update_row(0)]})
-    store.settle(10.0)
+    store.settle(PATIENCE)
     _kill(store, name)
     store.put({"updates": [update_row(1)]})
-    store.settle(10.0)
+    store.settle(PATIENCE)
     assert getattr(store, name).is_alive()
     assert open_run(tmp_path).frame("updates")["update"].to_list() == [0, 1]
     assert [record for record in caplog.records if "died" in record.getMessage()]
@@ -166,14 +167,14 @@ def test_a_thread_that_died_is_replaced_and_told(tmp_path: Path, name: str, capl
 def _kill(store: Store, name: str) -> None:
     thread = getattr(store, name)
     ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread.ident), ctypes.py_object(SystemExit))
-    thread.join(10.0)
+    thread.join(PATIENCE)
     assert not thread.is_alive()
 
 
 def test_a_log_whose_first_bytes_are_wrong_is_told_and_costs_no_frame(tmp_path: Path) -> None:
     store = new_store(tmp_path)
     store.put({"updates": [update_row(0)]})
-    store.settle(10.0)
+    store.settle(PATIENCE)
     data = bytearray(next(store.folder.glob(".wal-*")).read_bytes())
     store.close("closed")
     data[0] ^= 1

@@ -11,6 +11,8 @@ from threading import Thread
 
 import pytest
 
+from tests.patience import PATIENCE
+
 NAMES = ("chromium", "chromium-browser", "google-chrome", "chrome")
 BROWSER = next((found for found in map(shutil.which, NAMES) if found), None)
 QUIET = ("--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking")
@@ -39,7 +41,7 @@ def origin(folder: Path) -> Iterator[str]:
 
 def browse(scratch: Path, *arguments: str) -> None:
     command = [str(BROWSER), *QUIET, NOWHERE, f"--user-data-dir={scratch / 'profile'}", *arguments]
-    ended = subprocess.run(command, capture_output=True, timeout=120, check=False)
+    ended = subprocess.run(command, capture_output=True, timeout=PATIENCE, check=False)
     if ended.returncode:
         pytest.skip(f"the browser does not run here: {ended.stderr.decode(errors='replace')[-200:]}")
 

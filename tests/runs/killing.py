@@ -14,6 +14,8 @@ from typing import Any
 
 import pytest
 
+from tests.patience import PATIENCE
+
 CALLS = ("open", "write", "fsync", "replace", "unlink", "mkdir")
 SYSTEM_CALLS = ("rename", "unlink", "mkdir", "fsync")
 ROOT = Path(__file__).parents[2]
@@ -67,7 +69,7 @@ def killed_by_strace(call: str, number: int, code: str, *arguments: Path) -> boo
     inject = ["-e", f"trace={call}", "-e", f"inject={call}:signal=KILL:when={number}"]
     command = [strace, "-f", "-qq", "-o", os.devnull, *inject, sys.executable, "-B", "-c", code, *map(str, arguments)]
     done = subprocess.run(
-        command, env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, timeout=120, check=False
+        command, env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, timeout=PATIENCE, check=False
     )
     dead = done.returncode in (-signal.SIGKILL, 128 + signal.SIGKILL)
     assert dead or done.returncode == 0, done.stderr.decode()

@@ -13,6 +13,7 @@ from esper_analyze.schema.tables.events import RESUMED_FRESH
 from recorder.live import Live
 from recorder.store.run_file import create_run
 from recorder.store.store import Store
+from tests.patience import PATIENCE
 from tests.reports.synthetic import Rows, quiet
 
 ROOT = Path(__file__).parents[2]
@@ -89,7 +90,7 @@ class Child:
     def kill(self) -> None:
         """End it by SIGKILL."""
         self.process.kill()
-        self.process.wait(30)
+        self.process.wait(PATIENCE)
         for pipe in (self.process.stdin, self.process.stdout):
             assert pipe is not None
             pipe.close()
