@@ -6,6 +6,7 @@ import errno
 import io
 import os
 import sys
+import traceback
 from collections.abc import Callable, Sequence
 from typing import Annotated
 
@@ -33,6 +34,7 @@ from esper_analyze.commands.transitions import transitions
 from esper_analyze.commands.verify import verify
 from esper_analyze.commands.watch import watch
 from esper_analyze.errors import INTERNAL, OK, USAGE, EsperError
+from esper_analyze.schema.printable import printable
 from esper_analyze.shutdown import end_cleanly, exit_code
 from esper_analyze.terminal import say, tell
 
@@ -141,8 +143,11 @@ def _invoke(arguments: list[str]) -> None:
 
 def _failed(error: BaseException) -> int:
     foreign = not isinstance(error, Exception) and type(error).__name__ != PANIC
-    if foreign or os.environ.get(TRACEBACK):
+    if foreign:
         raise error
+    if os.environ.get(TRACEBACK):
+        sys.stderr.write(printable("".join(traceback.format_exception(error)), "\n\t"))
+        return INTERNAL
     if isinstance(error, EsperError):
         tell(error)
         return error.exit_code

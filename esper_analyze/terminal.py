@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import sys
-import unicodedata
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
+
+from esper_analyze.schema.printable import invisible, printable
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -17,13 +18,12 @@ LONGEST = 120
 """Characters shown of a text from a run."""
 _LONGEST_PATH = 4_096
 _PIPE_WIDTH = 10_000
-_INVISIBLE = ("Cc", "Cf", "Cs", "Co", "Zl", "Zp")
 
 
 def cleaned(text: object, longest: int = LONGEST) -> str:
     """Return ``text`` without control, direction and surrogate characters, cut to ``longest`` characters."""
     shown = "".join(" " if character in "\n\t" else character for character in str(text))
-    shown = "".join(character for character in shown if unicodedata.category(character) not in _INVISIBLE)
+    shown = "".join(character for character in shown if not invisible(character))
     return shown if len(shown) <= longest else shown[: longest - 1] + "…"
 
 
@@ -44,6 +44,31 @@ def stdout() -> Console:
     from rich.console import Console
 
     return Console(width=None if sys.stdout.isatty() else _PIPE_WIDTH, highlight=False, emoji=False)
+
+
+class Sink(Protocol):
+    """What text is written to."""
+
+    def write(self, text: str, /) -> int:
+        """Write ``text`` and return its length."""
+
+
+class _Results:
+    def write(self, text: str, /) -> int:
+        put(text)
+        return len(text)
+
+
+RESULTS: Sink = _Results()
+"""Stdout as ``put`` writes to it."""
+
+
+def put(text: str) -> None:
+    r"""Write results to stdout: exact to a file or a pipe; on a terminal, what it would obey or hide is an escape.
+
+    Line breaks and tabs stay; a ``\x1b`` in the name of a head is shown as these four characters.
+    """
+    sys.stdout.write(printable(text, "\n\t") if sys.stdout.isatty() else text)
 
 
 def say(message: str) -> None:

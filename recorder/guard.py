@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import logging
 import time
 from collections import Counter
 from types import TracebackType
 
+from esper_analyze.schema.printable import LOG
 from recorder.reduce.update import Cells
-
-LOG = logging.getLogger("recorder")
 
 
 class Guard:

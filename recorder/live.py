@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -19,10 +18,9 @@ from esper_analyze.detector.signals import Frame, batch_from_rows
 from esper_analyze.detector.thresholds import Thresholds
 from esper_analyze.detector.verdict import Judgement
 from esper_analyze.schema.block import Block, Rows
+from esper_analyze.schema.printable import LOG
 from esper_analyze.schema.tables import BY_NAME, LEVELS
 from recorder.rows import AT_MINIMAL
-
-LOG = logging.getLogger("recorder")
 
 
 class Live:

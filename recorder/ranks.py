@@ -5,7 +5,6 @@ Each rank writes a folder of its own: no collective operation, no lock and no wa
 
 from __future__ import annotations
 
-import logging
 import os
 from dataclasses import dataclass
 
@@ -13,7 +12,7 @@ import torch.distributed as dist
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-LOG = logging.getLogger("recorder")
+from esper_analyze.schema.printable import LOG
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,7 +27,7 @@ from esper_analyze.commands.options import (
 )
 from esper_analyze.errors import UsageError
 from esper_analyze.outlet import refuse_file
-from esper_analyze.terminal import cleaned, escaped, path_words, progress, say, show_table
+from esper_analyze.terminal import cleaned, escaped, path_words, progress, put, say, show_table
 
 if TYPE_CHECKING:
     from esper_analyze.detector.rule import Rule
@@ -157,7 +157,7 @@ def _write(content: Answer, out: Path | None) -> None:
         if isinstance(content, bytes):
             sys.stdout.buffer.write(content)
         elif isinstance(content, str):
-            sys.stdout.write(content)
+            put(content)
         else:
             _print(*content, most=MOST_LINES)
         return
@@ -171,7 +171,7 @@ def _write(content: Answer, out: Path | None) -> None:
         write_whole(out, content if isinstance(content, bytes) else content.encode(errors="replace"))
     except OSError as error:
         raise UsageError(f"{out} cannot be written: {error.strerror}", hint="choose another --out") from error
-    sys.stdout.write(f"{path_words(out)}\n")
+    put(f"{path_words(out)}\n")
 
 
 def _print(said: Iterable[str], found: Rows, most: int | None) -> None:
@@ -179,7 +179,7 @@ def _print(said: Iterable[str], found: Rows, most: int | None) -> None:
     from esper_analyze.reports.rows import spelled
 
     for sentence in said:
-        sys.stdout.write(f"{fill(cleaned(sentence, 2_000), _width())}\n")
+        put(f"{fill(cleaned(sentence, 2_000), _width())}\n")
     shown = found.narrow.first(len(found.cells) if most is None else most)
     if shown.cells:
         cells = [[escaped(spelled(cell)) for cell in row] for row in shown.cells]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -22,7 +21,7 @@ from esper_analyze.commands.options import (
 )
 from esper_analyze.errors import DAMAGED, UsageError
 from esper_analyze.outlet import refuse_file
-from esper_analyze.terminal import cleaned, escaped, progress, say, show_table
+from esper_analyze.terminal import cleaned, escaped, progress, put, say, show_table
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -179,7 +178,7 @@ def _print_json(result: Backtest, found: Sequence[Score], when: Sequence[Detecti
         "scores": found,
         "detections": when,
     }
-    sys.stdout.write(strict_json(facts))
+    put(strict_json(facts))
 
 
 def _print_words(result: Backtest, found: Sequence[Score], when: Sequence[Detection]) -> None:
@@ -188,13 +187,13 @@ def _print_words(result: Backtest, found: Sequence[Score], when: Sequence[Detect
     healthy = sum(not run.labels.faults for run in result.tested)
     faults = sum(len(run.labels.faults) for run in result.tested)
     updates = sum(run.healthy_updates for run in result.tested)
-    sys.stdout.write(
+    put(
         f"{many(len(result.tested), 'labelled run')} ({healthy} healthy), {many(faults, 'fault')}, "
         f"{many(updates, 'healthy update')}\n"
     )
     swept = bool(found and found[0].values)
     for rule in dict.fromkeys(score.rule for score in found) if swept else ():
-        sys.stdout.write(f"\n{rule}:\n")
+        put(f"\n{rule}:\n")
         _show("setting", [score for score in found if score.rule == rule])
     if not swept:
         _show("rule", found)
@@ -231,6 +230,6 @@ def _print_missed(when: Sequence[Detection]) -> None:
         elif one.hard and one.delay > 0:
             lines.append(f"late: {one.run}, {one.fault!r} is hard, from update {one.onset}, found at {one.update}")
     for line in lines[:_MOST_MISSED]:
-        sys.stdout.write(cleaned(line, longest=500) + "\n")
+        put(cleaned(line, longest=500) + "\n")
     if len(lines) > _MOST_MISSED:
         say(f"{len(lines) - _MOST_MISSED} more faults are missed or late: --json has all")

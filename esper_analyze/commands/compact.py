@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import asdict
 
 from esper_analyze.commands.options import Json, RunPath
-from esper_analyze.terminal import counted, escaped, path_words
+from esper_analyze.terminal import counted, escaped, path_words, put
 
 
 def compact(run_path: RunPath, as_json: Json = False) -> None:
@@ -32,13 +31,13 @@ def compact(run_path: RunPath, as_json: Json = False) -> None:
     except OSError as error:
         raise cannot_write(error) from error
     if as_json:
-        sys.stdout.write(strict_json({"run": str(run_path), **asdict(done)}))
+        put(strict_json({"run": str(run_path), **asdict(done)}))
         return
     if done.shards[0] == done.shards[1]:
-        sys.stdout.write(f"{path_words(run_path)}: nothing to join, {many(done.shards[0], 'shard')} as before\n")
+        put(f"{path_words(run_path)}: nothing to join, {many(done.shards[0], 'shard')} as before\n")
         return
     (shards, shards_now), (size, size_now), (rows, rows_now) = done.shards, done.bytes, done.rows
-    sys.stdout.write(
+    put(
         f"{path_words(run_path)}: {many(shards, 'shard')}, {size:,} bytes, {many(rows, 'row')} before; "
         f"{many(shards_now, 'shard')}, {size_now:,} bytes, {many(rows_now, 'row')} now\n"
     )

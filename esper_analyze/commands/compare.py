@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,7 +10,7 @@ import typer
 from esper_analyze.commands.options import Json, SkipBroken, tell_left_out
 from esper_analyze.errors import FINDINGS, UsageError
 from esper_analyze.outlet import refuse_folder
-from esper_analyze.terminal import cleaned, escaped, path_words, progress, say, show_table
+from esper_analyze.terminal import cleaned, escaped, path_words, progress, put, say, show_table
 
 if TYPE_CHECKING:
     from esper_analyze.reports.compare.frame import SideBySide
@@ -76,10 +75,10 @@ def compare(
         with progress("drawing", len(TOPICS)) as step:
             page = write_comparison(found, out, progress=step)
     if as_json:
-        sys.stdout.write(strict_json(facts(found)))
+        put(strict_json(facts(found)))
     else:
         _show(found)
-        sys.stdout.write("" if page is None else f"\n{path_words(page)}\n")
+        put("" if page is None else f"\n{path_words(page)}\n")
     if fail_on_parting and found.leavings:
         raise typer.Exit(FINDINGS)
 
@@ -105,12 +104,12 @@ def _usable(fleet: Fleet) -> list[tuple[str, Run]]:
 def _show(found: SideBySide) -> None:
     from esper_analyze.reports.compare.words import caveats, headline, partings, sentences
 
-    sys.stdout.write(cleaned(headline(found), 1_000) + "\n")
+    put(cleaned(headline(found), 1_000) + "\n")
     for told in (*sentences(found), *caveats(found)):
-        sys.stdout.write(cleaned(told, 1_000) + "\n")
+        put(cleaned(told, 1_000) + "\n")
     titles, rows = partings(found)
     if rows:
-        sys.stdout.write("\n")
+        put("\n")
         show_table(titles, [[escaped(cell) for cell in row] for row in rows], right=_NUMBERS)
     _show_settings(found)
 
@@ -118,10 +117,10 @@ def _show(found: SideBySide) -> None:
 def _show_settings(found: SideBySide) -> None:
     listed = [one for one in found.settings if not one[0].startswith("thresholds.")]
     if listed:
-        sys.stdout.write("\nsettings that differ:\n")
+        put("\nsettings that differ:\n")
     for name, values in listed[:MOST_SETTINGS]:
         told = " | ".join(dict.fromkeys(cleaned(value, 40) for value in values))
-        sys.stdout.write(f"  {cleaned(name)}: {cleaned(told, 160)}\n")
+        put(f"  {cleaned(name)}: {cleaned(told, 160)}\n")
     more = len(found.settings) - len(listed[:MOST_SETTINGS])
     if more:
-        sys.stdout.write(f"  and {more:,} more, thresholds of the detector among them: the page lists all\n")
+        put(f"  and {more:,} more, thresholds of the detector among them: the page lists all\n")

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import sys
 from typing import TYPE_CHECKING
 
-from esper_analyze.terminal import escaped, say, show_table
+from esper_analyze.terminal import escaped, put, say, show_table
 
 if TYPE_CHECKING:
     from collections.abc import Container, Sequence
@@ -20,14 +19,14 @@ _TITLES = ("change", "verdict", "incident", "alarm live", "alarm now")
 def print_comparison(found: WhatIf) -> None:
     """Write to stdout which thresholds differ, what became of every alarm, and findings of one side only."""
     for name, live, now in found.thresholds:
-        sys.stdout.write(f"{name}: recorded with {live}, now {now}\n")
+        put(f"{name}: recorded with {live}, now {now}\n")
     if not found.thresholds:
-        sys.stdout.write("no threshold differs from those recorded\n")
+        put("no threshold differs from those recorded\n")
     if found.not_live:
-        sys.stdout.write(f"did not judge live: {', '.join(found.not_live)}\n")
+        put(f"did not judge live: {', '.join(found.not_live)}\n")
     kinds = [change.what for change in found.alarms]
     told = ", ".join(f"{kinds.count(kind)} {kind}" for kind in dict.fromkeys(kinds))
-    sys.stdout.write(f"against the recording: {told or 'no incident then, none now'}\n")
+    put(f"against the recording: {told or 'no incident then, none now'}\n")
     changed = [change for change in found.alarms if change.what != "same"]
     if changed:
         several = {rule for rule in {one.about.rule for one in changed} if _metrics(changed, rule) > 1}
@@ -68,8 +67,8 @@ def _print_lines(found: WhatIf) -> None:
     lines = [(update, sign, text) for sign, side in sides for update, text in side]
     lines.sort(key=lambda line: line[0])
     if lines:
-        sys.stdout.write("findings and levels, + now, - live:\n")
+        put("findings and levels, + now, - live:\n")
     for update, sign, text in lines[:MOST_LINES]:
-        sys.stdout.write(f"{sign} update {update}: {text}\n")
+        put(f"{sign} update {update}: {text}\n")
     if len(lines) > MOST_LINES:
         say(f"{len(lines) - MOST_LINES} of {len(lines)} lines are not shown: --json has all")

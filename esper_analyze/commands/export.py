@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
@@ -12,7 +11,7 @@ import typer
 
 from esper_analyze.commands.options import AllAttempts, Rank, RunPath, SkipBroken, tell_left_out
 from esper_analyze.errors import UsageError, did_you_mean
-from esper_analyze.terminal import path_words, say
+from esper_analyze.terminal import path_words, put, say
 
 if TYPE_CHECKING:
     from esper_analyze.runs.run import Run
@@ -69,7 +68,7 @@ def export(
     run = run if rank is None else run.only(rank)
     with blamed(run), staged(out) as place:
         said = _series(run, to, tables, place) if _is_series(to, tables) else _rows(run, to, tables, place)
-    sys.stdout.write(f"{path_words(out)}: {said}\n")
+    put(f"{path_words(out)}: {said}\n")
 
 
 def _tables(chosen: Sequence[str] | None) -> list[Table]:

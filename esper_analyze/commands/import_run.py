@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from esper_analyze.commands.options import Json
-from esper_analyze.terminal import path_words, say
+from esper_analyze.terminal import path_words, put, say
 
 if TYPE_CHECKING:
     from esper_analyze.interchange.imported import Imported
@@ -72,7 +71,7 @@ def _print_json(found: Imported, written: Written) -> None:
         "columns": found.columns,
         "left_out": found.left_out,
     }
-    sys.stdout.write(strict_json(facts))
+    put(strict_json(facts))
 
 
 def _print_words(found: Imported, written: Written) -> None:
@@ -81,11 +80,11 @@ def _print_words(found: Imported, written: Written) -> None:
     framework = found.facts.get("framework")
     known = f", {framework}" if framework and str(framework) != found.format else ""
     theirs = f", {many(written.foreign, 'alarm')} of its own detector" if written.foreign else ""
-    sys.stdout.write(
+    put(
         f"{path_words(written.path)}: {many(written.updates, 'update')} from {found.format}{known}; "
         f"{many(written.alarms, 'alarm')} of ours{theirs}\n"
     )
     tables = ", ".join(f"{name} {rows:,}" for name, rows in written.rows.items())
-    sys.stdout.write(f"rows: {tables}\n")
+    put(f"rows: {tables}\n")
     if found.left_out:
         say(f"not imported, no column holds it (why is in run.json): {', '.join(found.left_out)}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -10,7 +9,7 @@ import typer
 
 from esper_analyze.commands.options import Json
 from esper_analyze.errors import DAMAGED, UsageError
-from esper_analyze.terminal import escaped, say, show_table
+from esper_analyze.terminal import escaped, put, say, show_table
 
 _TITLES = ("run", "name", "framework", "algorithm", "updates", "status", "worst live finding")
 
@@ -35,7 +34,7 @@ def ls(
     runs = find_runs(directory)
     found = [summarise(path) for path in sorted([*runs, *orphans(directory, runs)])]
     if as_json:
-        sys.stdout.write(strict_json(found))
+        put(strict_json(found))
     elif found:
         rows = [[escaped(cell) for cell in summary.cells(directory)] for summary in found]
         show_table(_TITLES, rows, right=("updates",))

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from esper_analyze.commands.options import Json, RunPath
-from esper_analyze.terminal import counted, escaped, path_words, show_table
+from esper_analyze.terminal import counted, escaped, path_words, put, show_table
 
 if TYPE_CHECKING:
     from esper_analyze.runs.repair import Act
@@ -41,16 +40,16 @@ def repair(run_path: RunPath, dry_run: Dry = False, as_json: Json = False) -> No
         raise cannot_write(error) from error
     if as_json:
         facts = {"run": str(run_path), "dry_run": dry_run, "acts": [asdict(act) for act in acts]}
-        sys.stdout.write(strict_json(facts))
+        put(strict_json(facts))
     else:
         _print(path_words(run_path), acts, dry=dry_run)
 
 
 def _print(run: str, acts: list[Act], *, dry: bool) -> None:
     if not acts:
-        sys.stdout.write(f"{run}: nothing to repair\n")
+        put(f"{run}: nothing to repair\n")
         return
-    sys.stdout.write(f"{run}: would be repaired\n" if dry else f"{run}: repaired\n")
+    put(f"{run}: would be repaired\n" if dry else f"{run}: repaired\n")
     rows = [
         [
             act.what,

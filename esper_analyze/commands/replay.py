@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated
 
@@ -26,7 +25,7 @@ from esper_analyze.commands.options import (
     tell_left_out,
 )
 from esper_analyze.errors import DAMAGED, UsageError
-from esper_analyze.terminal import escaped, path_words, progress, say, show_table
+from esper_analyze.terminal import escaped, path_words, progress, put, say, show_table
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -131,7 +130,7 @@ def _print_json(run: Run, result: Replay, different: list[Difference] | None, co
         facts["differences"] = different
     if compared is not None:
         facts["what_if"] = compared
-    sys.stdout.write(strict_json(facts))
+    put(strict_json(facts))
 
 
 def _print_words(run: Run, result: Replay, different: list[Difference] | None, compared: WhatIf | None) -> None:
@@ -139,12 +138,12 @@ def _print_words(run: Run, result: Replay, different: list[Difference] | None, c
 
     alarms = many(sum(finding.alarm for finding in result.findings), "alarm")
     incidents = many(len(result.incidents), "incident")
-    sys.stdout.write(f"{path_words(run.path)}: {many(result.updates, 'update')}, {alarms}, {incidents}\n")
+    put(f"{path_words(run.path)}: {many(result.updates, 'update')}, {alarms}, {incidents}\n")
     if result.incidents:
         _print_incidents(run, result)
     for rule in sorted({one.rule for one in result.unjudged if one.verdict == "no_data"}):
         reasons = {one.reason for one in result.unjudged if one.rule == rule and one.verdict == "no_data"}
-        sys.stdout.write(f"not judged for lack of data: {rule} ({', '.join(sorted(reasons))})\n")
+        put(f"not judged for lack of data: {rule} ({', '.join(sorted(reasons))})\n")
     if compared is not None:
         print_comparison(compared)
     if different is not None:
@@ -174,12 +173,10 @@ def _print_incidents(run: Run, result: Replay) -> None:
 
 def _print_verified(run: Run, result: Replay, different: list[Difference]) -> None:
     if different:
-        sys.stdout.write("what replay and the live recording do not share:\n")
+        put("what replay and the live recording do not share:\n")
     for difference in different:
-        sys.stdout.write(f"only {difference.only}: update {difference.update}, {difference.text}\n")
+        put(f"only {difference.only}: update {difference.update}, {difference.text}\n")
     if not different and len(run.ranks) > 1:
-        sys.stdout.write(f"replay says what was recorded on each of {len(run.ranks)} ranks\n")
+        put(f"replay says what was recorded on each of {len(run.ranks)} ranks\n")
     elif not different:
-        sys.stdout.write(
-            f"replay says what was recorded: {len(result.findings)} findings, {len(result.levels)} levels\n"
-        )
+        put(f"replay says what was recorded: {len(result.findings)} findings, {len(result.levels)} levels\n")

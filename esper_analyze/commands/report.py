@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -25,7 +24,7 @@ from esper_analyze.commands.options import (
     tell_left_out,
 )
 from esper_analyze.outlet import refuse_folder
-from esper_analyze.terminal import path_words, progress
+from esper_analyze.terminal import path_words, progress, put
 
 Out = Annotated[
     Path | None,
@@ -76,5 +75,5 @@ def report(
         with blamed(run), progress("drawing", len(QUESTIONS)) as step:
             page = write_report(evidence, target, progress=step)
     with blamed(run):
-        sys.stdout.write(report_json(evidence) if as_json else f"{path_words(page)}\n")
+        put(report_json(evidence) if as_json else f"{path_words(page)}\n")
     fail_if(evidence.replay.findings, fail_on)

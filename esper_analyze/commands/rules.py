@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -10,6 +9,7 @@ import typer
 
 from esper_analyze.commands.options import Json, given_rules, joined
 from esper_analyze.errors import UsageError
+from esper_analyze.terminal import put
 
 
 def rules(
@@ -34,8 +34,8 @@ def rules(
         raise UsageError("--json and --toml exclude each other", hint="give one of them")
     shown = joined((), given_rules(rules_files)) if rules_files else RULES
     if as_json:
-        sys.stdout.write(strict_json([rule_facts(rule) for rule in shown]))
+        put(strict_json([rule_facts(rule) for rule in shown]))
     elif as_toml:
-        sys.stdout.write(thresholds_to_toml(Thresholds.defaults(shown), shown))
+        put(thresholds_to_toml(Thresholds.defaults(shown), shown))
     else:
-        sys.stdout.write(rules_page(shown))
+        put(rules_page(shown))

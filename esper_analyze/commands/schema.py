@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import sys
-
 from esper_analyze.commands.options import Json
+from esper_analyze.terminal import put
 
 
 def schema(as_json: Json = False) -> None:
@@ -18,6 +17,6 @@ def schema(as_json: Json = False) -> None:
 
     if as_json:
         facts = {"tables": [table_facts(table) for table in TABLES], "versions": [version_facts(v) for v in VERSIONS]}
-        sys.stdout.write(strict_json({"schema_version": VERSION, **facts}))
+        put(strict_json({"schema_version": VERSION, **facts}))
     else:
-        sys.stdout.write(schema_page(TABLES, VERSIONS))
+        put(schema_page(TABLES, VERSIONS))

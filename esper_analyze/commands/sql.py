@@ -15,7 +15,7 @@ from esper_analyze.commands.sql_output import Format, write_answer
 from esper_analyze.commands.sql_statements import statements, told
 from esper_analyze.errors import EsperError, UsageError
 from esper_analyze.outlet import refuse_file
-from esper_analyze.terminal import say, tell
+from esper_analyze.terminal import put, say, tell
 
 if TYPE_CHECKING:
     from esper_analyze.commands.query import Session
@@ -149,7 +149,7 @@ def _piped(session: Session, shape: Format, out: Path | None, limit: int) -> Non
     for place, one in enumerate(asked):
         try:
             if place and shape is not Format.JSONL:
-                sys.stdout.write("\n")
+                put("\n")
             if not run_one(session, one, shape, out, limit):
                 return
             sys.stdout.flush()
@@ -174,5 +174,5 @@ def run_one(session: Session, text: str, shape: Format, out: Path | None, limit:
         write_answer(session, text, shape, out=out, limit=limit)
         return True
     said = told(text)
-    sys.stdout.write(said or "")
+    put(said or "")
     return said is not None

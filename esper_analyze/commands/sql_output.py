@@ -14,18 +14,17 @@ from __future__ import annotations
 
 import csv
 import json
-import sys
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from enum import StrEnum
 from itertools import chain, islice
 from pathlib import Path
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING
 
 from esper_analyze.commands.temporary import remember, remove
 from esper_analyze.errors import UsageError
-from esper_analyze.terminal import escaped, path_words, say, show_table
+from esper_analyze.terminal import RESULTS, Sink, escaped, path_words, put, say, show_table
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -56,14 +55,14 @@ def write_answer(session: Session, query: str, shape: Format, *, out: Path | Non
     else:
         with session.answer(query, distinct=shape in _WRITERS) as found:
             if out is None:
-                _write_text(found, shape, sys.stdout, limit)
+                _write_text(found, shape, RESULTS, limit)
                 return
             with _whole(out) as path, path.open("w", encoding="utf-8", newline="") as sink:
                 _write_text(found, Format.CSV if shape is Format.TABLE else shape, sink, limit)
-    sys.stdout.write(f"{path_words(out)}\n")
+    put(f"{path_words(out)}\n")
 
 
-def _write_text(found: Answer, shape: Format, sink: TextIO, limit: int) -> None:
+def _write_text(found: Answer, shape: Format, sink: Sink, limit: int) -> None:
     if shape is Format.CSV:
         csv.writer(sink, lineterminator="\n").writerows(chain([found.columns], found.rows))
     elif shape is Format.TABLE:
@@ -72,7 +71,7 @@ def _write_text(found: Answer, shape: Format, sink: TextIO, limit: int) -> None:
         _WRITERS[shape](found.columns, found.rows, sink)
 
 
-def _write_json(columns: Sequence[str], rows: Iterable[tuple[object, ...]], sink: TextIO) -> None:
+def _write_json(columns: Sequence[str], rows: Iterable[tuple[object, ...]], sink: Sink) -> None:
     """Write an array of objects, one row after the other: what does not fit in memory may yet fit down a pipe."""
     from esper_analyze.strict_json import strict_json
 
@@ -83,14 +82,14 @@ def _write_json(columns: Sequence[str], rows: Iterable[tuple[object, ...]], sink
     sink.write("[]\n" if before.startswith("[") else "\n]\n")
 
 
-def _write_lines(columns: Sequence[str], rows: Iterable[tuple[object, ...]], sink: TextIO) -> None:
+def _write_lines(columns: Sequence[str], rows: Iterable[tuple[object, ...]], sink: Sink) -> None:
     from esper_analyze.strict_json import plain
 
     for row in rows:
         sink.write(json.dumps(plain(dict(zip(columns, row, strict=True))), allow_nan=False) + "\n")
 
 
-_WRITERS: dict[Format, Callable[[Sequence[str], Iterable[tuple[object, ...]], TextIO], None]] = {
+_WRITERS: dict[Format, Callable[[Sequence[str], Iterable[tuple[object, ...]], Sink], None]] = {
     Format.JSON: _write_json,
     Format.JSONL: _write_lines,
 }

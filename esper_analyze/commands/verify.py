@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,7 +9,7 @@ import typer
 
 from esper_analyze.commands.options import Json
 from esper_analyze.errors import DAMAGED, UsageError
-from esper_analyze.terminal import counted, escaped, path_words, say, show_table, tell
+from esper_analyze.terminal import counted, escaped, path_words, put, say, show_table, tell
 
 if TYPE_CHECKING:
     from esper_analyze.runs.verify import Verified
@@ -38,7 +37,7 @@ def verify(runs: Runs, as_json: Json = False) -> None:
             refused.append(error)
             tell(error)
     if as_json:
-        sys.stdout.write(strict_json([one.as_dict() for one in found]))
+        put(strict_json([one.as_dict() for one in found]))
     else:
         for one in found:
             _print(one)
@@ -68,7 +67,7 @@ def _print(one: Verified) -> None:
     size = (
         f"{many(one.files, 'file')}, {one.bytes:,} bytes, {many(one.rows, 'row')}, {many(one.updates or 0, 'update')}"
     )
-    sys.stdout.write(f"{path_words(one.path)}: {verdict}; {one.status}; {size}\n")
+    put(f"{path_words(one.path)}: {verdict}; {one.status}; {size}\n")
     if one.faults:
         show_table(("", "rank", "try", "file", "table", "rows", "reason"), _cells(one), right=("rank", "try", "rows"))
 

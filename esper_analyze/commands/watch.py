@@ -11,7 +11,7 @@ import typer
 
 from esper_analyze.commands.options import Json, Rank
 from esper_analyze.errors import DAMAGED
-from esper_analyze.terminal import path_words, say
+from esper_analyze.terminal import path_words, put, say
 
 if TYPE_CHECKING:
     from esper_analyze.watching.follow import Follower
@@ -74,7 +74,7 @@ def _print_once(seen: Follower, interval: float, *, as_json: bool) -> None:
         seen.look()
     shot = snapshot(seen)
     if as_json:
-        sys.stdout.write(strict_json(shot))
+        put(strict_json(shot))
     else:
         console = stdout()
         for line in plain(shot, shutil.get_terminal_size((_PIPE_WIDTH, 24)).columns):

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import logging
 import os
 import socket
 import time
@@ -17,9 +16,9 @@ from pathlib import Path
 
 from esper_analyze.schema.files import write_all
 from esper_analyze.schema.layout import LOCK_FILE
+from esper_analyze.schema.printable import LOG
 from esper_analyze.schema.run_files import open_file, open_regular
 
-LOG = logging.getLogger("recorder")
 UNKNOWN = "an unknown process"
 ATTEMPTS, PAUSE = 6, 0.02
 _CLOSED = -1

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import logging
 import os
 import threading
 import time
@@ -26,11 +25,10 @@ from esper_analyze.schema.entries import Entry, fitting
 from esper_analyze.schema.files import append_line, sync_folder, write_whole
 from esper_analyze.schema.frames import encode
 from esper_analyze.schema.lock import WriterLock
+from esper_analyze.schema.printable import LOG
 from esper_analyze.schema.shards import seal
 from esper_analyze.schema.tables import BY_NAME
 from recorder.store.log import Log
-
-LOG = logging.getLogger("recorder")
 
 SEAL_ROWS = 32_768
 """A table with this many waiting rows is sealed at once."""

@@ -65,7 +65,7 @@ def hostile_names(bench: Bench) -> Outcome:
     here = bench.scratch / "names"
     shutil.rmtree(here, ignore_errors=True)
     (here / "inner").mkdir(parents=True)
-    run_dir = _written(here / "inner" / "run")
+    run_dir = hostile_run(here / "inner" / "run")
     before = _tree(here)
     for label, faults in (
         ("JSON and CSV", _round_trips(run_dir, here)),
@@ -87,7 +87,7 @@ def _tree(here: Path) -> set[str]:
     return {str(path.relative_to(here)) for path in here.rglob("*")}
 
 
-def _written(path: Path) -> Path:
+def hostile_run(path: Path) -> Path:
     """Write a run in which everything that has a name has a hostile one."""
     from tests.reports.synthetic import write_run
 
