@@ -81,7 +81,7 @@ class Recorder:
     thresholds
         Detector thresholds in place of the defaults; stored in run.json.
     rules
-        Rules of your own beside the built-in ones: a Python file that defines ``RULES``, or a sequence of ``Rule``.
+        Rules of your own beside the built-in ones: a Python file that defines ``RULES`` and is executed, or ``Rule``s.
         Checked here (``UsageError``); names and SHA-256 of the file are stored in run.json.
     level
         Base telemetry level: OFF, MINIMAL, NORMAL or DEBUG.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import io
 import sys
 from collections.abc import Callable, Iterable, Sequence
@@ -25,6 +24,7 @@ from esper_analyze.commands.options import (
     given_rules,
     tell_left_out,
 )
+from esper_analyze.csv_text import csv_line, refuse_unless_csv
 from esper_analyze.errors import UsageError
 from esper_analyze.outlet import refuse_file
 from esper_analyze.terminal import cleaned, escaped, path_words, progress, put, say, show_table
@@ -78,6 +78,7 @@ class Asked:
     thresholds: Path | None = None
     rules_files: list[Path] | None = None
     fail_on: FailOn | None = None
+    safe: bool = False
 
     @property
     def resolved(self) -> Form:
@@ -103,6 +104,7 @@ def answer(asked: Asked, question: Question, rows: Callable[[Evidence, Any], Row
     from esper_analyze.runs.run import open_run
 
     form = asked.resolved
+    refuse_unless_csv(safe=asked.safe, is_csv=form is Form.CSV)
     if asked.out is not None:
         refuse_file(asked.out)
     given = given_rules(asked.rules_files)
@@ -115,7 +117,7 @@ def answer(asked: Asked, question: Question, rows: Callable[[Evidence, Any], Row
         data = question.frame(evidence)
         if data is None:
             raise UsageError(f"{run.path} cannot answer this: {question.without}", hint=_OTHERS if asked.rank else "")
-        content = _content(form, question, evidence, data, rows)
+        content = _content(asked, question, evidence, data, rows)
     _write(content, asked.out)
     named = set(about)
     fail_if((one for one in evidence.replay.findings if not named or one.rule in named), asked.fail_on)
@@ -131,13 +133,14 @@ def _evidence(asked: Asked, run: Run, rules: Sequence[Rule]) -> Evidence:
 
 
 def _content(
-    form: Form, question: Question, evidence: Evidence, data: Any, rows: Callable[[Evidence, Any], Rows]
+    asked: Asked, question: Question, evidence: Evidence, data: Any, rows: Callable[[Evidence, Any], Rows]
 ) -> Answer:
     """Return the whole answer: bytes of a picture, text, or sentences and rows for a table."""
     from esper_analyze.reports.figure import picture
     from esper_analyze.reports.rows import bare
     from esper_analyze.strict_json import strict_json
 
+    form = asked.resolved
     if form in (Form.PNG, Form.SVG):
         return picture(question, data, form)
     said, found = question.words(data), rows(evidence, data)
@@ -146,9 +149,8 @@ def _content(
     if form is Form.JSON:
         facts = {"question": question.name, "asks": question.asks, "words": said, "rows": list(found.records())}
         return strict_json(facts)
-    sink = io.StringIO()
-    csv.writer(sink, lineterminator="\n").writerows([found.columns, *(bare(row) for row in found.cells)])
-    return sink.getvalue()
+    lines = [found.columns, *(bare(row) for row in found.cells)]
+    return "".join(csv_line(line, safe=asked.safe) for line in lines)
 
 
 def _write(content: Answer, out: Path | None) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from esper_analyze.commands.asking import AsForm, Asked, OutFile, answer
 from esper_analyze.commands.options import Assignments, Fail, Rank, RulesFiles, RunPath, SkipBroken, ThresholdsFile
+from esper_analyze.csv_text import SpreadsheetSafe
 
 
 def drift(
@@ -16,6 +17,7 @@ def drift(
     rank: Rank = None,
     fail_on: Fail = None,
     skip_broken: SkipBroken = False,
+    safe: SpreadsheetSafe = False,
 ) -> None:
     """Show how far each group's gradient norm is from its own earlier level, and which groups alarmed for it.
 
@@ -26,5 +28,5 @@ def drift(
     from esper_analyze.reports.drift import QUESTION
     from esper_analyze.reports.singly import DRIFT_RULES, drift_rows
 
-    asked = Asked(run_path, form, out, rank, skip_broken, assignments, thresholds, rules_files, fail_on)
+    asked = Asked(run_path, form, out, rank, skip_broken, assignments, thresholds, rules_files, fail_on, safe)
     answer(asked, QUESTION, drift_rows, DRIFT_RULES)

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from esper_analyze.commands.options import AllAttempts, Rank, RunPath, SkipBroken, tell_left_out
+from esper_analyze.csv_text import SpreadsheetSafe, refuse_unless_csv
 from esper_analyze.errors import UsageError, did_you_mean
 from esper_analyze.terminal import path_words, put, say
 
@@ -43,12 +45,13 @@ def export(
     rank: Rank = None,
     skip_broken: SkipBroken = False,
     all_attempts: AllAttempts = False,
+    safe: SpreadsheetSafe = False,
 ) -> None:
     """Write RUN for other tools. `import` reads it back, where table updates is in it.
 
     csv and jsonl: each table's rows; PATH is a file for one table, else a directory with a file a table. In CSV null is
     an empty cell, NaN is NaN, infinities are inf and -inf; in JSON lines these are the texts "NaN", "Infinity" and
-    "-Infinity".
+    "-Infinity". Text is exact in both: see --spreadsheet-safe.
 
     parquet: one file; one table, or without --table a row an update with columns like updates/kl_k3 and
     heads/op/grad_norm. tensorboard: a directory with an event file of the same names as scalars (float32: larger is
@@ -61,13 +64,14 @@ def export(
     from esper_analyze.runs.run import open_run
 
     tables = _tables(chosen)
+    refuse_unless_csv(safe=safe, is_csv=to is Target.CSV)
     refuse_existing(out)
     _check_ending(to, tables, out)
     run = open_run(run_path, skip_broken=skip_broken, all_attempts=all_attempts)
     tell_left_out(run)
     run = run if rank is None else run.only(rank)
     with blamed(run), staged(out) as place:
-        said = _series(run, to, tables, place) if _is_series(to, tables) else _rows(run, to, tables, place)
+        said = _series(run, to, tables, place) if _is_series(to, tables) else _rows(run, to, tables, place, safe=safe)
     put(f"{path_words(out)}: {said}\n")
 
 
@@ -115,14 +119,15 @@ def _series(run: Run, to: Target, tables: Sequence[Table], place: Path) -> str:
     return many(updates, "update")
 
 
-def _rows(run: Run, to: Target, tables: Sequence[Table], place: Path) -> str:
+def _rows(run: Run, to: Target, tables: Sequence[Table], place: Path, *, safe: bool) -> str:
     """Write tables row by row."""
     from esper_analyze.interchange.export_rows import write_csv, write_jsonl
     from esper_analyze.interchange.export_wide import write_table
     from esper_analyze.reports.words import many
     from esper_analyze.schema.tables import TABLES
 
-    write = {Target.CSV: write_csv, Target.JSONL: write_jsonl, Target.PARQUET: write_table}[to]
+    csv: Callable[[Run, Table, Path], int] = partial(write_csv, safe=safe)
+    write = {Target.CSV: csv, Target.JSONL: write_jsonl, Target.PARQUET: write_table}[to]
     if len(tables) == 1:
         return f"{many(write(run, tables[0], place), 'row')} of {tables[0].name}"
     place.mkdir()

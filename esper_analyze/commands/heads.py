@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from esper_analyze.commands.asking import AsForm, Asked, OutFile, answer
 from esper_analyze.commands.options import Assignments, Fail, Rank, RulesFiles, RunPath, SkipBroken, ThresholdsFile
+from esper_analyze.csv_text import SpreadsheetSafe
 
 
 def heads(
@@ -16,6 +17,7 @@ def heads(
     rank: Rank = None,
     fail_on: Fail = None,
     skip_broken: SkipBroken = False,
+    safe: SpreadsheetSafe = False,
 ) -> None:
     """Show of each head its gradient, how often it had a choice, its entropy, and whether a zero is expected.
 
@@ -26,5 +28,5 @@ def heads(
     from esper_analyze.reports.heads import QUESTION
     from esper_analyze.reports.singly import HEAD_RULES, head_rows
 
-    asked = Asked(run_path, form, out, rank, skip_broken, assignments, thresholds, rules_files, fail_on)
+    asked = Asked(run_path, form, out, rank, skip_broken, assignments, thresholds, rules_files, fail_on, safe)
     answer(asked, QUESTION, head_rows, HEAD_RULES)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from esper_analyze.commands.asking import AsForm, Asked, OutFile, answer
 from esper_analyze.commands.options import Rank, RunPath, SkipBroken
+from esper_analyze.csv_text import SpreadsheetSafe
 
 
 def layers(
@@ -12,6 +13,7 @@ def layers(
     out: OutFile = None,
     rank: Rank = None,
     skip_broken: SkipBroken = False,
+    safe: SpreadsheetSafe = False,
 ) -> None:
     """Show the gradient of each layer, the worst first: NaN, exploding, vanishing, never reached, or flowing.
 
@@ -21,4 +23,8 @@ def layers(
     """
     from esper_analyze.reports.layers import QUESTION, rows
 
-    answer(Asked(run_path, form, out, rank, skip_broken), QUESTION, lambda _, data: rows(data))
+    answer(
+        Asked(run_path, form, out, rank, skip_broken, safe=safe),
+        QUESTION,
+        lambda _, data: rows(data),
+    )

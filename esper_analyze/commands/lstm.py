@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from esper_analyze.commands.asking import AsForm, Asked, OutFile, answer
 from esper_analyze.commands.options import Assignments, Fail, Rank, RulesFiles, RunPath, SkipBroken, ThresholdsFile
+from esper_analyze.csv_text import SpreadsheetSafe
 
 
 def lstm(
@@ -16,6 +17,7 @@ def lstm(
     rank: Rank = None,
     fail_on: Fail = None,
     skip_broken: SkipBroken = False,
+    safe: SpreadsheetSafe = False,
 ) -> None:
     """Show size and saturation of the recurrent state, its gates, and how far one environment stands out.
 
@@ -25,5 +27,5 @@ def lstm(
     """
     from esper_analyze.reports.lstm import QUESTION, RULES, rows
 
-    asked = Asked(run_path, form, out, rank, skip_broken, assignments, thresholds, rules_files, fail_on)
+    asked = Asked(run_path, form, out, rank, skip_broken, assignments, thresholds, rules_files, fail_on, safe)
     answer(asked, QUESTION, lambda _, data: rows(data), RULES)

@@ -51,7 +51,7 @@ ThresholdsFile = Annotated[
 ]
 RulesFiles = Annotated[
     list[Path] | None,
-    typer.Option("--rules", metavar="FILE", help="Python file with rules of your own; may be given again."),
+    typer.Option("--rules", metavar="FILE", help="Python file with your rules; it is executed. May be given again."),
 ]
 
 

@@ -51,6 +51,8 @@ class Session:
 
     def __init__(self, runs: Sequence[tuple[str, Run]], *, timeout: float, memory: int, attempts: bool) -> None:
         self.runs, self.timeout, self.memory, self.attempts = runs, timeout, memory, attempts
+        self.spreadsheet_safe = False
+        """Whether text in CSV is written so that no spreadsheet runs it."""
         self._held = resident()
         self._spill: Spill | None = None
         self._loaded: frozenset[str] = frozenset()

@@ -17,7 +17,7 @@ def rules(
     as_toml: Annotated[bool, typer.Option("--toml", help="Every threshold as TOML, to edit for --thresholds.")] = False,
     rules_files: Annotated[
         list[Path] | None,
-        typer.Option("--rules", metavar="FILE", help="Check the rules in this Python file, and print them alone."),
+        typer.Option("--rules", metavar="FILE", help="Execute this Python file, check its rules, print them alone."),
     ] = None,
 ) -> None:
     """Print every rule of the detector: what it means, what to look at first, its thresholds and examples.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from esper_analyze.commands.asking import AsForm, Asked, OutFile, answer
 from esper_analyze.commands.options import Assignments, Fail, Rank, RulesFiles, RunPath, SkipBroken, ThresholdsFile
+from esper_analyze.csv_text import SpreadsheetSafe
 
 
 def seeds(
@@ -16,6 +17,7 @@ def seeds(
     rank: Rank = None,
     fail_on: Fail = None,
     skip_broken: SkipBroken = False,
+    safe: SpreadsheetSafe = False,
 ) -> None:
     """Show the seed of each environment and slot: ratio of its gradient to the host's, health, and what stops it.
 
@@ -27,5 +29,5 @@ def seeds(
     from esper_analyze.reports.seed_words import RULES
     from esper_analyze.reports.slots import QUESTION, rows
 
-    asked = Asked(run_path, form, out, rank, skip_broken, assignments, thresholds, rules_files, fail_on)
+    asked = Asked(run_path, form, out, rank, skip_broken, assignments, thresholds, rules_files, fail_on, safe)
     answer(asked, QUESTION, lambda _, data: rows(data), RULES)

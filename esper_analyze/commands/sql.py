@@ -13,6 +13,7 @@ import typer
 from esper_analyze.commands.options import AllAttempts, Json, SkipBroken, tell_left_out
 from esper_analyze.commands.sql_output import Format, write_answer
 from esper_analyze.commands.sql_statements import statements, told
+from esper_analyze.csv_text import SpreadsheetSafe, refuse_unless_csv
 from esper_analyze.errors import EsperError, UsageError
 from esper_analyze.outlet import refuse_file
 from esper_analyze.terminal import put, say, tell
@@ -50,6 +51,7 @@ def sql(
     memory: Annotated[float, typer.Option(min=0.1, help="Gigabytes of memory for the query; more goes to disk.")] = 2.0,
     skip_broken: SkipBroken = False,
     all_attempts: AllAttempts = False,
+    spreadsheet_safe: SpreadsheetSafe = False,
 ) -> None:
     """Query runs with SQL: each recorded table is a table, with the run's name in its first column, run.
 
@@ -68,12 +70,14 @@ def sql(
     paths, query = split(given)
     _check_memory(memory)
     chosen = _format(shape, out, as_json=as_json, as_csv=as_csv)
+    refuse_unless_csv(safe=spreadsheet_safe, is_csv=chosen is Format.CSV)
     if out is not None:
         refuse_file(out)
     runs = _opened(paths, skip_broken=skip_broken, all_attempts=all_attempts)
     from esper_analyze.commands.query import Session
 
     with Session(runs, timeout=timeout, memory=int(memory * 1e9), attempts=all_attempts) as session:
+        session.spreadsheet_safe = spreadsheet_safe
         if query is not None:
             write_answer(session, query, chosen, out=out, limit=limit)
         elif sys.stdin.isatty():

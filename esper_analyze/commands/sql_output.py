@@ -4,7 +4,7 @@
 format   null             NaN, ±Inf
 ======== ================ ===========================
 table    NULL             nan, inf, -inf
-csv      an empty cell    nan, inf, -inf
+csv      an empty cell    nan, inf, -inf (text without letters is ``""``)
 json(l)  null             "NaN", "Infinity", "-Infinity"
 parquet  null             as they are
 ======== ================ ===========================
@@ -12,7 +12,6 @@ parquet  null             as they are
 
 from __future__ import annotations
 
-import csv
 import json
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -23,6 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from esper_analyze.commands.temporary import remember, remove
+from esper_analyze.csv_text import csv_line
 from esper_analyze.errors import UsageError
 from esper_analyze.terminal import RESULTS, Sink, escaped, path_words, put, say, show_table
 
@@ -55,16 +55,19 @@ def write_answer(session: Session, query: str, shape: Format, *, out: Path | Non
     else:
         with session.answer(query, distinct=shape in _WRITERS) as found:
             if out is None:
-                _write_text(found, shape, RESULTS, limit)
+                _write_text(found, shape, RESULTS, limit, safe=session.spreadsheet_safe)
                 return
             with _whole(out) as path, path.open("w", encoding="utf-8", newline="") as sink:
-                _write_text(found, Format.CSV if shape is Format.TABLE else shape, sink, limit)
+                form = Format.CSV if shape is Format.TABLE else shape
+                _write_text(found, form, sink, limit, safe=session.spreadsheet_safe)
     put(f"{path_words(out)}\n")
 
 
-def _write_text(found: Answer, shape: Format, sink: Sink, limit: int) -> None:
+def _write_text(found: Answer, shape: Format, sink: Sink, limit: int, *, safe: bool) -> None:
     if shape is Format.CSV:
-        csv.writer(sink, lineterminator="\n").writerows(chain([found.columns], found.rows))
+        lines: Iterable[Iterable[object]] = chain([found.columns], found.rows)
+        for line in lines:
+            sink.write(csv_line(line, safe=safe))
     elif shape is Format.TABLE:
         _show(found.columns, found.rows, limit)
     else:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from esper_analyze.commands.asking import AsForm, Asked, OutFile, answer
 from esper_analyze.commands.options import Assignments, Fail, Rank, RulesFiles, RunPath, SkipBroken, ThresholdsFile
+from esper_analyze.csv_text import SpreadsheetSafe
 
 
 def timeline(
@@ -16,6 +17,7 @@ def timeline(
     rank: Rank = None,
     fail_on: Fail = None,
     skip_broken: SkipBroken = False,
+    safe: SpreadsheetSafe = False,
 ) -> None:
     """List every incident in the order in which they began, with its cause; as a picture, with the telemetry level.
 
@@ -24,5 +26,5 @@ def timeline(
     from esper_analyze.reports.escalation import QUESTION
     from esper_analyze.reports.singly import timeline_rows
 
-    asked = Asked(run_path, form, out, rank, skip_broken, assignments, thresholds, rules_files, fail_on)
+    asked = Asked(run_path, form, out, rank, skip_broken, assignments, thresholds, rules_files, fail_on, safe)
     answer(asked, QUESTION, timeline_rows)

@@ -10,6 +10,7 @@ import typer
 
 from esper_analyze.commands.asking import AsForm, Asked, Form, OutFile, answer
 from esper_analyze.commands.options import Rank, RunPath, SkipBroken
+from esper_analyze.csv_text import SpreadsheetSafe
 
 Update = Annotated[
     int | None, typer.Option("--update", metavar="T", min=0, help="Of which update; default: the worst one.")
@@ -23,6 +24,7 @@ def transitions(
     out: OutFile = None,
     rank: Rank = None,
     skip_broken: SkipBroken = False,
+    safe: SpreadsheetSafe = False,
 ) -> None:
     """Show the samples with the largest log-ratios of one update, of the joint action and of each head concerned.
 
@@ -32,6 +34,6 @@ def transitions(
     """
     from esper_analyze.reports.transitions import QUESTION, frame, rows, table
 
-    asked = Asked(run_path, form, out, rank, skip_broken)
+    asked = Asked(run_path, form, out, rank, skip_broken, safe=safe)
     listed = table if asked.resolved is Form.TABLE else rows
     answer(asked, replace(QUESTION, frame=partial(frame, update=update)), lambda _, data: listed(data))

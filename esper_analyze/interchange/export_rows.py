@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
+from esper_analyze.csv_text import safe_frame
 from esper_analyze.runs.part import Part
 from esper_analyze.runs.run import Run
 from esper_analyze.schema.column import Table
@@ -30,13 +31,14 @@ def frames(run: Run, table: Table) -> Iterator[polars.DataFrame]:
         yield from whole.iter_slices(_SLICE)
 
 
-def write_csv(run: Run, table: Table, path: Path) -> int:
-    """Write ``table`` to ``path`` and return its rows."""
+def write_csv(run: Run, table: Table, path: Path, *, safe: bool = False) -> int:
+    """Write ``table`` to ``path`` and return its rows; ``safe``: no text is one that a spreadsheet runs."""
     rows = 0
     with path.open("wb") as file:
         file.write((",".join(table.names) + "\n").encode())
         for frame in frames(run, table):
-            frame.write_csv(file, include_header=False, null_value="", quote_style="necessary")
+            exported = safe_frame(frame) if safe else frame
+            exported.write_csv(file, include_header=False, null_value="", quote_style="necessary")
             rows += frame.height
     return rows
 

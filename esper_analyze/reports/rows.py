@@ -96,5 +96,5 @@ def _marked(cell: Cell) -> str:
 
 
 def bare(cells: Sequence[Cell]) -> list[Cell]:
-    """Return a row as CSV holds it: an empty cell for null, nan and inf as Python writes them, marks as words."""
-    return ["" if cell is None else str(cell) if isinstance(cell, Mark) else cell for cell in cells]
+    """Return a row as CSV holds it: nan and inf as Python writes them, marks as words."""
+    return [str(cell) if isinstance(cell, Mark) else cell for cell in cells]

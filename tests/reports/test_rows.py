@@ -14,7 +14,7 @@ def test_null_nan_and_zero_are_spelled_apart(cell: object, said: str) -> None:
 
 
 def test_csv_leaves_null_empty_and_writes_nan() -> None:
-    assert bare([None, NAN, 0.0, Mark("ok", "● fine")]) == ["", NAN, 0.0, "● fine"]
+    assert bare([None, NAN, 0.0, Mark("ok", "● fine")]) == [None, NAN, 0.0, "● fine"]
 
 
 def test_the_narrow_table_has_its_own_headings_and_the_records_all_columns() -> None:
