@@ -106,8 +106,9 @@ def _mean(value: pl.Expr, weight: pl.Expr) -> pl.Expr:
 
 
 def _variance(mean: pl.Expr, variance: pl.Expr, weight: pl.Expr) -> pl.Expr:
-    """Return the population variance of all ranks' samples together."""
-    return _mean(variance + (mean - _mean(mean, weight)).pow(2), weight)
+    """Return the population variance of all ranks' samples together; exactly 0 where all are equal."""
+    center = _mean(mean, weight).clip(mean.min(), mean.max())  # rounding must not give equal numbers a spread
+    return _mean(variance + (mean - center).pow(2), weight)
 
 
 def _std(name: str, mean: str, weight: str) -> pl.Expr:

@@ -154,6 +154,17 @@ def test_what_one_rank_lacks_is_joined_of_the_others(tmp_path: Path) -> None:
     assert all_of["episode_return_mean"] is None
 
 
+@pytest.mark.parametrize("number", [0.7, 0.1, 1.1, -0.3])
+def test_equal_numbers_on_all_ranks_have_no_spread(tmp_path: Path, number: float) -> None:
+    for rank in range(2):
+        with Recorder(tmp_path, rank=rank, world_size=2, strict=True) as rec:
+            equal = torch.full((1 + rank,), number, dtype=torch.float64)
+            rec.update(values=equal, returns=equal, advantages=equal)
+    (row,) = joined(open_run(tmp_path)).frame("updates").to_dicts()
+    assert (row["return_variance"], row["value_std"], row["advantage_std"]) == (0.0, 0.0, 0.0)
+    assert (row["explained_variance"], row["value_nrmse"], row["value_return_correlation"]) == (None, None, None)
+
+
 def out_of_step(model: DistributedDataParallel, rank: int, update: int) -> None:  # noqa: ARG001
     model.require_backward_grad_sync = update < 2
 
