@@ -49,6 +49,12 @@ class Guard:
             self._told.add(kind)
             LOG.error("recorder: error in %s; training goes on, the loss is counted", what, exc_info=error)
 
+    def refuse(self, what: str, error: Exception) -> None:
+        """Count ``error``, found in ``what`` without having stopped it; with ``strict`` it is raised."""
+        if self.strict:
+            raise error
+        self.lose(what, error)
+
     def tell_once(self, kind: str, message: str) -> None:
         """Log ``message`` as a warning unless this ``kind`` was told before."""
         if kind not in self._told:

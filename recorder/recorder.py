@@ -18,7 +18,8 @@ from esper_analyze.detector.thresholds import Thresholds
 from esper_analyze.schema.merging import OF_FIRST
 from esper_analyze.schema.tables.events import CONTINUED, RESUMED_FRESH
 from esper_analyze.schema.tables.updates import STATUSES
-from recorder import amp, clip, exits, ranks
+from recorder import amp, arguments, clip, exits, ranks
+from recorder.arguments import ArrayLike, PerHead, State
 from recorder.batch import Capture
 from recorder.clip import Clipped
 from recorder.clock import Clock
@@ -29,7 +30,7 @@ from recorder.inner_loop import InnerLoop
 from recorder.live import Live
 from recorder.measure.lstm import lstm_statistics
 from recorder.parameters import ParameterMap, Parts, groups_by_name
-from recorder.rollout import ArrayLike, rollout_tensors
+from recorder.rollout import rollout_arrays, rollout_tensors
 from recorder.rows import Episode, Measured, rows_of
 from recorder.sampled_updates import SampledUpdates
 from recorder.sampler import Sampler
@@ -140,7 +141,7 @@ class Recorder:
         model = ranks.seen_whole(model)
         self.guarded = Guard(strict=strict)
         self.heads = Heads(tuple(heads), sizes or {}, kinds or {}, coefficients or {})
-        self._sampler = Sampler(self.heads)
+        self._sampler = Sampler(self.heads, self.guarded)
         parts = heads if isinstance(heads, Mapping) else {}
         self.parameters: ParameterMap | None = None
         if model is not None:
@@ -159,7 +160,7 @@ class Recorder:
         self._troubles = Troubles(self._live.detector.thresholds.as_dict(), self._reader)
         self._spent = 0.0
         self._loop, self._slots = self._new_loop(), Slots()
-        self._states: dict[str, tuple[Tensor, Tensor]] = {}
+        self._states: dict[str, State] = {}
         self._episodes: deque[Episode] = deque()  # a list that grows makes malloc tidy up in the middle of a rollout
         self._episode_count = 0
         self._learning_rate: float | Tensor | None = None
@@ -207,36 +208,40 @@ class Recorder:
     def minibatch(
         self,
         *,
-        log_prob: Mapping[str, Tensor] | Tensor,
-        old_log_prob: Mapping[str, Tensor] | Tensor,
-        entropy: Mapping[str, Tensor] | Tensor | None = None,
-        masks: Mapping[str, Tensor] | None = None,
-        valid_actions: Tensor | None = None,
-        relevant: Mapping[str, Tensor] | None = None,
-        valid: Tensor | None = None,
+        log_prob: PerHead,
+        old_log_prob: PerHead,
+        entropy: PerHead | None = None,
+        masks: PerHead | None = None,
+        valid_actions: ArrayLike | None = None,
+        relevant: PerHead | None = None,
+        valid: ArrayLike | None = None,
         clip_range: float | None = None,
         policy_loss: Tensor | float | None = None,
         value_loss: Tensor | float | None = None,
         entropy_loss: Tensor | float | None = None,
         loss: Tensor | float | None = None,
-        values: Tensor | None = None,
+        values: ArrayLike | None = None,
         epoch: int = 0,
-        lstm: tuple[Tensor, Tensor] | None = None,
-        joint_log_ratio: Tensor | None = None,
-        joint_entropy: Tensor | None = None,
-        actions: Mapping[str, Tensor] | Tensor | None = None,
-        advantages: Tensor | None = None,
-        index: Tensor | None = None,
-        env: Tensor | None = None,
-        step: Tensor | None = None,
+        lstm: tuple[ArrayLike, ArrayLike] | ArrayLike | None = None,
+        joint_log_ratio: ArrayLike | None = None,
+        joint_entropy: ArrayLike | None = None,
+        actions: PerHead | None = None,
+        advantages: ArrayLike | None = None,
+        index: ArrayLike | None = None,
+        env: ArrayLike | None = None,
+        step: ArrayLike | None = None,
     ) -> None:
         """Record one minibatch, before its backward.
 
-        Log-probs and entropies are [N] per head (a plain tensor when there is one head), new ones from this
-        minibatch's forward, old ones as stored at collection. ``masks``: the **stored** boolean masks [N, K] per
-        head, or ``valid_actions``: their counts [H, N]. ``relevant``: boolean [N] per head, where the head mattered
-        for the action taken. ``valid``: boolean [N], False on padding. ``lstm``: (h, c) after this forward, layers ×
-        environments × hidden.
+        Tensors, numpy arrays and lists are taken, of any shape with one number a sample ([N], or time × environments
+        [T, B]); what is given by head may come without a mapping when there is one head. An optional argument that
+        cannot be used is left out, counted in ``losses_of_data`` and logged once.
+
+        Log-probs and entropies are [N] per head, one number a sample (of an action of several dimensions their sum),
+        new ones from this minibatch's forward, old ones as stored at collection. ``masks``: the **stored** boolean
+        masks [N, K] per head, or ``valid_actions``: their counts [H, N]. ``relevant``: boolean [N] per head, where
+        the head mattered for the action taken. ``valid``: boolean [N], False on padding. ``lstm``: (h, c) after this
+        forward, or h alone (GRU), each layers × environments × hidden.
         ``joint_log_ratio`` and ``joint_entropy`` [N]: the framework's own, where it has them. For the worst samples
         of table ``transitions``: ``actions`` [N] per discrete head, ``advantages`` [N] as the loss uses them, and where
         the samples come from: ``index`` in the flattened rollout, ``env``, ``step``, each [N].
@@ -247,32 +252,38 @@ class Recorder:
         with self.guarded("minibatch"), torch.no_grad():
             if not self._begin_minibatch():
                 return
-            losses = {
-                "policy_loss": policy_loss,
-                "value_loss": value_loss,
-                "entropy_loss": entropy_loss,
-                "total_loss": loss,
-            }
+            number = 0 if type(epoch) is not int else epoch
+            if number is not epoch:
+                number = arguments.take(self.guarded, "minibatch(epoch)", arguments.integer, epoch) or 0
             sample = self._sampler.sample(
-                by_head={"log_prob": log_prob, "old_log_prob": old_log_prob, "entropy": entropy},
-                rows={
+                {
+                    "log_prob": log_prob,
+                    "old_log_prob": old_log_prob,
+                    "entropy": entropy,
                     "joint_log_ratio": joint_log_ratio,
                     "joint_entropy": joint_entropy,
                     "values": values,
                     "advantages": advantages,
+                    "actions": actions,
+                    "index": index,
+                    "env": env,
+                    "step": step,
+                    "masks": masks,
+                    "valid_actions": valid_actions,
+                    "relevant": relevant,
+                    "valid": valid,
+                    "policy_loss": policy_loss,
+                    "value_loss": value_loss,
+                    "entropy_loss": entropy_loss,
+                    "loss": loss,
+                    "clip_range": clip_range,
                 },
-                actions=actions,
-                places={"index": index, "env": env, "step": step},
-                masks=masks,
-                valid_actions=valid_actions,
-                relevant=relevant,
-                counted=valid,
-                losses=losses,
-                clip_range=clip_range,
+                number,
             )
-            self._add(sample, epoch)
-            if lstm is not None:
-                self._states["update"] = (lstm[0].detach().clone(), lstm[1].detach().clone())
+            self._add(sample, number)
+            state = arguments.take(self.guarded, "minibatch(lstm)", arguments.recurrent_state, lstm)
+            if state is not None:
+                self._states["update"] = (state[0].clone(), None if state[1] is None else state[1].clone())
             if self.separates and isinstance(policy_loss, Tensor) and isinstance(value_loss, Tensor):
                 self.separate(policy_loss, value_loss, entropy_loss if isinstance(entropy_loss, Tensor) else None)
 
@@ -318,9 +329,9 @@ class Recorder:
         values: ArrayLike | None = None,
         returns: ArrayLike | None = None,
         advantages: ArrayLike | None = None,
-        masks: Mapping[str, ArrayLike] | None = None,
-        relevant: Mapping[str, ArrayLike] | None = None,
-        lstm: tuple[Tensor, Tensor] | None = None,
+        masks: PerHead | None = None,
+        relevant: PerHead | None = None,
+        lstm: tuple[ArrayLike, ArrayLike] | ArrayLike | None = None,
         td_errors: ArrayLike | None = None,
         advantage_floor: float | None = None,
         env_steps: int | None = None,
@@ -332,8 +343,8 @@ class Recorder:
 
         ``values``, ``returns``, ``advantages``: of the whole rollout, before the update, any shape, advantages not
         normalised. ``masks``, ``relevant``: of the whole rollout, each timestep once, [..., K] and [...] per head.
-        ``lstm``: (h, c) at the end of collection. ``td_errors``: r + γV' − V of the rollout, any shape (see
-        ``recorder.td_errors``). ``advantage_floor``: what the loop divides advantages by at least, or
+        ``lstm``: (h, c), or h alone, at the end of collection. ``td_errors``: r + γV' − V of the rollout, any shape
+        (see ``recorder.td_errors``). ``advantage_floor``: what the loop divides advantages by at least, or
         its epsilon. ``env_steps``: since the start of the run. ``status`` and
         ``reason`` where the loop knows better than what was seen (see table ``updates``). ``cells``: further
         columns of ``updates`` known to the loop, such as learning_rate, entropy_coef, target_kl.
@@ -343,11 +354,20 @@ class Recorder:
         number = self._update
         with self.guarded("update"), torch.no_grad():
             self._finish_pending()
-            tensors = self._inner_tensors()
-            given = (values, returns, advantages, masks, relevant, td_errors)
-            tensors |= rollout_tensors(self.heads, *given, self.guarded)
-            if lstm is not None:
-                self._states["rollout"] = lstm
+            given = {
+                "values": values,
+                "returns": returns,
+                "advantages": advantages,
+                "td_errors": td_errors,
+                "masks": masks,
+                "relevant": relevant,
+            }
+            arrays = rollout_arrays(given, self.guarded)
+            tensors = self._inner_tensors(max((one.numel() for one in arrays.values()), default=None))
+            tensors |= rollout_tensors(self.heads, arrays, given, self.guarded)
+            state = arguments.take(self.guarded, "update(lstm)", arguments.recurrent_state, lstm)
+            if state is not None:
+                self._states["rollout"] = state
             with self.guarded("update: detail"):
                 tensors |= self._sampling.tensors(self._update, self.level, self._loop, self._states)
             tensors |= self._state_tensors()
@@ -380,14 +400,13 @@ class Recorder:
             with self.guarded("update: end"):
                 self._next_update()
 
-    def _inner_tensors(self) -> dict[str, Tensor]:
+    def _inner_tensors(self, rollout: int | None) -> dict[str, Tensor]:
         """Return what the minibatches showed; when they cannot be measured, the update keeps its row without them."""
         try:
+            self._sampler.judge_matrices(len(self._loop.minibatches), rollout)
             return self._loop.tensors()
         except Exception as error:
-            if self.guarded.strict:
-                raise
-            self.guarded.lose("update: minibatches", error)
+            self.guarded.refuse("update: minibatches", error)
             self._loop = self._new_loop()
             return {}
 
@@ -396,7 +415,7 @@ class Recorder:
         tensors: dict[str, Tensor] = {}
         for phase, (hidden, cell) in self._states.items():
             with self.guarded(f"lstm ({phase})"):
-                tensors[f"lstm_{phase}"] = lstm_statistics(hidden.detach(), cell.detach())
+                tensors[f"lstm_{phase}"] = lstm_statistics(hidden.detach(), None if cell is None else cell.detach())
         scale = None if self.parameters is None else amp.loss_scale(self.parameters.parameters)
         if scale is not None:
             tensors["loss_scale"] = scale

@@ -2,71 +2,102 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
+from recorder import arguments
 from recorder.guard import Guard
 from recorder.heads import Heads
 from recorder.measure.masks import mask_statistics
 from recorder.measure.values import advantage_statistics, td_statistics, value_statistics
 
-ArrayLike = Tensor | np.ndarray[Any, Any]
+ARRAYS = ("values", "returns", "advantages", "td_errors")
+"""Arguments of one number a timestep."""
+
+
+def rollout_arrays(given: Mapping[str, Any], guarded: Guard) -> dict[str, Tensor]:
+    """Return those of ``ARRAYS`` that were given and can be used."""
+    taken = {name: arguments.take(guarded, f"update({name})", arguments.tensor, given[name]) for name in ARRAYS}
+    return {name: one for name, one in taken.items() if one is not None}
 
 
 def rollout_tensors(
-    heads: Heads,
-    values: ArrayLike | None,
-    returns: ArrayLike | None,
-    advantages: ArrayLike | None,
-    masks: Mapping[str, ArrayLike] | None,
-    relevant: Mapping[str, ArrayLike] | None,
-    td_errors: ArrayLike | None,
-    guarded: Guard,
+    heads: Heads, arrays: Mapping[str, Tensor], given: Mapping[str, Any], guarded: Guard
 ) -> dict[str, Tensor]:
     """Return device scalars under the names that ``recorder.reduce.rollout`` reads; what was not given is left out.
 
-    One thing that does not fit costs only its own columns.
+    ``arrays`` are what ``rollout_arrays`` took of ``given``. One thing that does not fit costs only its own columns.
     """
     tensors = {}
-    if values is not None and returns is not None:
+    if "values" in arrays and "returns" in arrays:
         with guarded("update(values, returns)"):
-            tensors["values"] = value_statistics(torch.as_tensor(values), torch.as_tensor(returns))
-    if advantages is not None:
+            tensors["values"] = value_statistics(*arguments.together((arrays["values"], arrays["returns"])))
+    elif given["returns"] is not None and given["values"] is None:
+        missing = "returns without values: both are needed for what is recorded of them"
+        guarded.refuse("update(returns)", ValueError(missing))
+    if "advantages" in arrays:
         with guarded("update(advantages)"):
-            tensors["advantages"] = advantage_statistics(torch.as_tensor(advantages))
-    if td_errors is not None:
+            tensors["advantages"] = advantage_statistics(arrays["advantages"])
+    if "td_errors" in arrays:
         with guarded("update(td_errors)"):
-            tensors["td_errors"] = td_statistics(torch.as_tensor(td_errors))
+            tensors["td_errors"] = td_statistics(arrays["td_errors"])
     with guarded("update(masks, relevant)"):
-        tensors |= _mask_tensors(heads, masks, relevant, values)
+        tensors |= _mask_tensors(heads, arrays, given, guarded)
     return tensors
 
 
 def _mask_tensors(
-    heads: Heads,
-    masks: Mapping[str, ArrayLike] | None,
-    relevant: Mapping[str, ArrayLike] | None,
-    values: ArrayLike | None,
+    heads: Heads, arrays: Mapping[str, Tensor], given: Mapping[str, Any], guarded: Guard
 ) -> dict[str, Tensor]:
-    tensors: dict[str, Tensor] = {}
-    given = {name: torch.as_tensor(mask) for name, mask in (masks or {}).items()}
-    matters = {name: torch.as_tensor(mask) for name, mask in (relevant or {}).items()}
-    like = _any_row(given, matters, values)
-    if like is not None:
-        counts = heads.valid_actions(given, like)
-        if counts is not None:
-            tensors["masks"] = mask_statistics(counts, heads.stacked(matters, heads.categorical, like))
-    return tensors
+    """Return statistics [FIELDS, categorical heads] of masks and causal masks; NaN where nothing is known."""
+    masks, lost_masks = _of_heads(heads, given["masks"], "masks", guarded)
+    relevant, lost_relevant = _of_heads(heads, given["relevant"], "relevant", guarded)
+    choices = {name: mask.reshape(-1, mask.shape[-1]).bool().sum(-1) for name, mask in masks.items() if mask.dim()}
+    matters = {name: mask.reshape(-1).bool() for name, mask in relevant.items()}
+    lengths = Counter(map(len, (*choices.values(), *matters.values())))
+    lengths = lengths or Counter(array.numel() for array in arrays.values())
+    if not lengths or not heads.categorical:
+        return {}
+    steps = lengths.most_common(1)[0][0]
+    for argument, rows in (("masks", choices), ("relevant", matters)):
+        for name in [name for name, row in rows.items() if len(row) != steps]:
+            error = ValueError(f"{len(rows.pop(name))} timesteps in a rollout of {steps}")
+            guarded.refuse(f"update({argument}[{name}])", error)
+            (lost_masks if argument == "masks" else lost_relevant).add(name)
+    device = arguments.common_device((*arrays.values(), *choices.values(), *matters.values()))
+    full = torch.ones(steps, dtype=torch.int64, device=device)
+    known = [name for name in heads.categorical if name in choices or (name in heads.sizes and name not in lost_masks)]
+    if not known:
+        return {}
+    counts = [
+        arguments.on_device(choices[name], device) if name in choices else full * heads.sizes.get(name, 0)
+        for name in heads.categorical
+    ]
+    causal = [
+        arguments.on_device(matters[name], device) if name in matters else full.bool() for name in heads.categorical
+    ]
+    statistics = mask_statistics(torch.stack(counts), torch.stack(causal) if matters else None)
+    for place, name in enumerate(heads.categorical):
+        if name not in known:
+            statistics[:, place] = torch.nan
+        elif name in lost_relevant:
+            statistics[-2:, place] = torch.nan
+    return {"masks": statistics}
 
 
-def _any_row(masks: Mapping[str, Tensor], relevant: Mapping[str, Tensor], values: ArrayLike | None) -> Tensor | None:
-    """Return a tensor [N] with one entry per timestep of the rollout, None when nothing tells its length."""
-    for mask in masks.values():
-        return mask.reshape(-1, mask.shape[-1])[:, 0]
-    for mask in relevant.values():
-        return mask.reshape(-1)
-    return None if values is None else torch.as_tensor(values).reshape(-1)
+def _of_heads(heads: Heads, given: Any, argument: str, guarded: Guard) -> tuple[dict[str, Tensor], set[str]]:
+    """Return the tensors of ``argument`` by head, and the heads whose tensor cannot be used."""
+    taken: dict[str, Tensor] = {}
+    by_head = arguments.take(guarded, f"update({argument})", lambda one: arguments.by_head(one, heads.names), given)
+    if by_head is None:
+        return taken, set() if given is None else set(heads.names)
+    for name, one in by_head.items():
+        if name not in heads.names:
+            guarded.refuse(f"update({argument})", arguments.unknown(name, heads.names, "head"))
+        elif (found := arguments.take(guarded, f"update({argument}[{name}])", arguments.tensor, one)) is not None:
+            taken[name] = found
+    return taken, {name for name in by_head if name not in taken}

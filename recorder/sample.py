@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from recorder import arguments
 from recorder.batch import Batch, Capture, plain
 from recorder.heads import Heads
 
@@ -37,6 +39,7 @@ class Sample:
     amounts: Tensor | tuple[Tensor | float, ...]  # of the losses: in one tensor where they came as alike ones
     clip_range: float | None
     widths: tuple[int, ...]
+    sized: bool = True  # a head without masks may take all its actions; else (masks that were lost) nobody knows
 
     @property
     def samples(self) -> int:
@@ -56,6 +59,7 @@ class Sample:
             self.causal,
             self.counted,
             self.losses,
+            self.sized,
         )
         return (Sample, self.numbers.shape, self.numbers.device, known, self.clip_range)
 
@@ -122,7 +126,7 @@ def _valid_actions(samples: Sequence[Sample]) -> Tensor | None:
     rows = []
     for name in first.heads.names:
         size = first.heads.sizes.get(name) if first.heads.kind(name) == "categorical" else 0
-        if name not in counts and size is None:
+        if name not in counts and (size is None or not first.sized):
             return None
         row = counts.get(name)
         rows.append(torch.full(shape, size or 0, device=first.numbers.device) if row is None else row)
@@ -153,12 +157,25 @@ def _cells(losses: Sequence[Tensor | float]) -> Tensor:
     return torch.stack([torch.as_tensor(loss).to(device).reshape(()).double() for loss in losses])
 
 
-def copied(tensors: Sequence[Tensor]) -> Tensor:
-    """Return tensors of N elements each as one new tensor [rows, N]. Raises ``ValueError`` when lengths differ."""
+def copied(tensors: Sequence[Any], model: Tensor | None = None) -> Tensor:
+    """Return numbers of N samples each as one new tensor [rows, N].
+
+    Those that are not tensors, or on the host, come to the device of ``model`` (by default to that of the others).
+    Raises ``ValueError`` when lengths differ, or are not that of ``model`` [rows, N].
+    """
     try:
-        return torch.stack(list(tensors)).reshape(len(tensors), -1)
-    except RuntimeError:  # of different shapes; looking at all of them beforehand costs more than the copy
-        rows = [tensor.reshape(-1) for tensor in tensors]
-    if len({len(row) for row in rows}) > 1:
-        raise ValueError(f"tensors of {', '.join(str(len(row)) for row in rows)} samples in one minibatch")
-    return torch.stack(rows)
+        rows = torch.stack(list(tensors)).reshape(len(tensors), -1)
+    except (RuntimeError, TypeError):  # of different shapes or devices, or no tensors: checking first costs more
+        taken = [arguments.tensor(one) for one in tensors]
+        first = taken[0].to(arguments.common_device(taken)) if model is None else model
+        flat = [arguments.like(one, first).reshape(-1) for one in tensors]
+        if len({len(row) for row in flat}) > 1:
+            raise ValueError(
+                f"tensors of {', '.join(str(len(row)) for row in flat)} samples in one minibatch"
+            ) from None
+        rows = torch.stack(flat)
+    if model is None:
+        return arguments.tensor(rows)
+    if rows.shape[1] != model.shape[-1]:
+        raise ValueError(f"{rows.shape[1]} samples in a minibatch of {model.shape[-1]}")
+    return arguments.on_device(arguments.tensor(rows), model.device)

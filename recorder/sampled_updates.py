@@ -8,6 +8,7 @@ from contextlib import contextmanager
 
 from torch import Tensor, nn
 
+from recorder.arguments import State
 from recorder.budget import Budget
 from recorder.detail import Detail
 from recorder.gates import Gates, lstms
@@ -75,9 +76,7 @@ class SampledUpdates:
             with self._timed():
                 self.detail.separate(policy_loss, value_loss, entropy_loss if reaches else None)
 
-    def tensors(
-        self, update: int, level: str, loop: InnerLoop, states: dict[str, tuple[Tensor, Tensor]]
-    ) -> dict[str, Tensor]:
+    def tensors(self, update: int, level: str, loop: InnerLoop, states: dict[str, State]) -> dict[str, Tensor]:
         """Return what to send of the update that ends; the LSTMs' state goes into ``states`` where it is not known."""
         if self.onset is not None and not self.wanted and level not in UNSAMPLED_LEVELS:
             self.onset.keep(update, loop.looks)

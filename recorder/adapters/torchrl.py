@@ -191,6 +191,8 @@ class Attachment:
         keys = self.loss.tensor_keys
         given = {"values": keys.value, "returns": keys.value_target, "advantages": keys.advantage}
         found = {name: self._data.get(key, None) for name, key in given.items()}
+        if found["values"] is None:  # a batch that no value network has seen: nothing to hold returns against
+            found["returns"] = None
         return {name: None if one is None else one.detach().clone() for name, one in found.items()}
 
     def _minibatch(self, data: Any, result: Any, heard: _Heard) -> None:

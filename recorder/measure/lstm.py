@@ -19,20 +19,21 @@ FIELDS = (
     "has_nan",
     "has_inf",
 )
+HIDDEN_FIELDS = tuple(name for name in FIELDS if not name.startswith("c_"))
+"""What is left for a network with a single state."""
 
 
-def lstm_statistics(hidden: Tensor, cell: Tensor) -> Tensor:
-    """Return ``FIELDS`` in float64 for h and c.
+def lstm_statistics(hidden: Tensor, cell: Tensor | None) -> Tensor:
+    """Return ``FIELDS`` in float64 for h and c, ``HIDDEN_FIELDS`` without c.
 
     Each is layers × environments × hidden (c may have another width), or environments × hidden.
     """
-    if hidden.dim() == 2:  # environments × hidden, as an LSTMCell gives them
-        hidden, cell = hidden.unsqueeze(0), cell.unsqueeze(0)
-    h = hidden.double()
-    if hidden.shape == cell.shape:
-        numbers, broken = _states(torch.stack([h, cell.double()]))
+    states = [state if state.dim() == 3 else state.unsqueeze(0) for state in (hidden, cell) if state is not None]
+    h = states[0].double()  # environments × hidden, as an LSTMCell gives them, are one layer
+    if len(states) == 2 and states[0].shape == states[1].shape:
+        numbers, broken = _states(torch.stack([h, states[1].double()]))
     else:
-        parts = [_states(x.double().unsqueeze(0)) for x in (hidden, cell)]
+        parts = [_states(state.double().unsqueeze(0)) for state in states]
         numbers, broken = torch.cat([part[0] for part in parts]), torch.cat([part[1] for part in parts])
     saturation = (h.abs() > SATURATED).double().mean()
     elements = saturation.new_full((1,), hidden.numel())

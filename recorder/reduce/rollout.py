@@ -84,7 +84,9 @@ def lstm_rows(arrays: Mapping[str, Numbers], update: int) -> list[Cells]:
     rows = []
     for phase in ("rollout", "update"):
         if f"lstm_{phase}" in arrays:
-            cells = dict(zip(lstm.FIELDS, arrays[f"lstm_{phase}"].tolist(), strict=True))
+            numbers = arrays[f"lstm_{phase}"].tolist()
+            fields = lstm.FIELDS if len(numbers) == len(lstm.FIELDS) else lstm.HIDDEN_FIELDS
+            cells = dict(zip(fields, numbers, strict=True))
             flags = {name: bool(cells.pop(name)) for name in ("has_nan", "has_inf")}
             gates = _gate_cells(arrays) if phase == "update" else {}
             cells["elements"] = int(cells["elements"])
