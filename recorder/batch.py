@@ -31,6 +31,7 @@ class Batch:
     joint_entropy: Tensor | None = None  # [M, N]
     valid_actions: Tensor | None = None  # [H, M, N], 0 for a head that is not categorical
     all_categorical: bool = True
+    unsized: tuple[str, ...] = ()  # categorical heads of which nobody knows the valid actions
     relevant: Tensor | None = None  # boolean [H, M, N]
     counted: Tensor | None = None  # boolean [M, N], False on padding
     values: Tensor | None = None  # [M, N]
@@ -75,8 +76,9 @@ class Measurements:
     sources: tuple[str, ...]  # names of the counts under "nonfinite"
     losses: tuple[str, ...]  # names of the numbers under "losses"
     entropy_known: bool
-    choices_known: bool
+    choices_known: tuple[bool, ...]  # by head
     joint_choices_known: bool
+    unsized: bool  # a joint entropy of categorical heads that cannot be normalised: valid actions are not known
 
 
 def measure(batch: Batch, places: Sequence[int]) -> Measurements:
@@ -94,8 +96,8 @@ def measure(batch: Batch, places: Sequence[int]) -> Measurements:
         "losses": losses,
         "nonfinite": nonfinite,
     }
+    room = valid if batch.all_categorical and not batch.unsized else None
     if total is not None:
-        room = valid if batch.all_categorical else None
         parts["joint"] = entropies.joint_entropy(total, room, batch.counted)
     return Measurements(
         packed=torch.cat([part.reshape(-1, new.shape[1]).double() for part in parts.values()]),
@@ -104,8 +106,11 @@ def measure(batch: Batch, places: Sequence[int]) -> Measurements:
         sources=sources,
         losses=tuple(batch.losses),
         entropy_known=entropy is not None,
-        choices_known=valid is not None and entropy is not None,
-        joint_choices_known=valid is not None and batch.all_categorical and total is not None,
+        choices_known=tuple(
+            valid is not None and entropy is not None and name not in batch.unsized for name in batch.heads
+        ),
+        joint_choices_known=room is not None and total is not None,
+        unsized=bool(batch.unsized) and batch.all_categorical and total is not None,
     )
 
 

@@ -17,6 +17,9 @@ class Heads:
     kinds: Mapping[str, str] = field(default_factory=dict)
     coefficients: Mapping[str, float] = field(default_factory=dict)  # weight of a head in the loss
     widths: Mapping[str, int] = field(default_factory=dict)  # outputs of a head's last layer, where it is known
+    inferred: dict[str, int] = field(
+        default_factory=dict, init=False
+    )  # sizes that are those widths, as none were given
 
     def __post_init__(self) -> None:
         if len(set(self.names)) != len(self.names):
@@ -27,6 +30,14 @@ class Heads:
         for name in (*self.sizes, *self.kinds, *self.coefficients):
             if name not in self.names:
                 raise ValueError(f"{name!r} is no head; heads are {', '.join(self.names)}")
+
+        for name in self.categorical:
+            if name not in self.sizes and self.widths.get(name, 0) > 1:
+                self.inferred[name] = self.widths[name]
+
+    def size(self, name: str) -> int | None:
+        """Return the number of actions of a head, as given or as its last layer says; None where nobody knows."""
+        return self.sizes.get(name, self.inferred.get(name))
 
     def kind(self, name: str) -> str:
         """Return the kind of a head, categorical unless said otherwise."""

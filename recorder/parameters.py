@@ -189,6 +189,19 @@ def _rows(parts: Parts) -> Iterable[Rows]:
             yield from _rows(part)
 
 
+def outputs(parts: Parts | None) -> int | None:
+    """Return how many numbers a head's last layer gives: its rows, as far as that can be told; None where it cannot."""
+    if isinstance(parts, Rows):
+        return max(min(parts.stop, _length(parts.parameter)) - max(parts.start, 0), 0)
+    if isinstance(parts, nn.Parameter):
+        return _length(parts)
+    if isinstance(parts, nn.Module):
+        layers = [layer.out_features for layer in parts.modules() if isinstance(layer, nn.Linear)]
+        return layers[-1] if layers else None
+    widths = [outputs(part) for part in parts or ()]
+    return next((width for width in reversed(widths) if width is not None), None)
+
+
 def groups_by_name(model: nn.Module, heads: Mapping[str, Parts | None] | None = None) -> dict[str, list[nn.Parameter]]:
     """Return actor, critic, lstm and shared by the words in the parameters' names; empty ones are left out.
 

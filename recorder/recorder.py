@@ -29,7 +29,7 @@ from recorder.heads import Heads
 from recorder.inner_loop import InnerLoop
 from recorder.live import Live
 from recorder.measure.lstm import lstm_statistics
-from recorder.parameters import ParameterMap, Parts, groups_by_name
+from recorder.parameters import ParameterMap, Parts, Rows, groups_by_name, outputs
 from recorder.rollout import rollout_arrays, rollout_tensors
 from recorder.rows import Episode, Measured, rows_of
 from recorder.sampled_updates import SampledUpdates
@@ -73,7 +73,9 @@ class Recorder:
         Action heads in order: name → its own modules, parameters or ``Rows`` of a shared layer (None: not known),
         or just the names.
     sizes, kinds
-        Number of actions, and kind (categorical, gaussian, bernoulli, other; default categorical) by head.
+        Number of actions, and kind (categorical, gaussian, bernoulli, other; default categorical) by head. A
+        categorical head without a size has as many actions as its last linear layer has outputs, unless its entropy
+        shows otherwise; without that layer its entropy cannot be normalised, and that is logged once.
     groups
         Groups of parameters by name; default: ``actor`` (the heads' own, and names with actor, policy, pi, action or
         head), ``critic`` (critic, value, vf, v_net), ``lstm`` (lstm, gru, rnn), ``shared`` (the rest).
@@ -140,9 +142,10 @@ class Recorder:
         self.place = ranks.place(rank, world_size, all_ranks=all_ranks)
         model = ranks.seen_whole(model)
         self.guarded = Guard(strict=strict)
-        self.heads = Heads(tuple(heads), sizes or {}, kinds or {}, coefficients or {})
+        parts = {name: _parts(one) for name, one in heads.items()} if isinstance(heads, Mapping) else {}
+        widths = {name: width for name, one in parts.items() if (width := outputs(one)) is not None}
+        self.heads = Heads(tuple(heads), sizes or {}, kinds or {}, coefficients or {}, widths)
         self._sampler = Sampler(self.heads, self.guarded)
-        parts = heads if isinstance(heads, Mapping) else {}
         self.parameters: ParameterMap | None = None
         if model is not None:
             self.parameters = ParameterMap(model, groups_by_name(model, parts) if groups is None else groups, parts)
@@ -178,7 +181,8 @@ class Recorder:
         return {
             "name": self.run_dir.name,
             "ranks": self.place.ranks,
-            "heads": {name: self.heads.sizes.get(name) for name in self.heads.names},
+            "heads": {name: self.heads.size(name) for name in self.heads.names},
+            "sizes_inferred": list(self.heads.inferred),
             "head_kinds": {name: self.heads.kind(name) for name in self.heads.names},
             "groups": names,
             "parameters": sum(p.numel() for p in self.parameters.parameters) if self.parameters else None,
@@ -553,6 +557,8 @@ class Recorder:
             return
         measured, self._pending = self._pending, None
         rows = rows_of(measured, self.heads, self._reader)
+        for name in rows.contradicted:
+            self._forget_size(name)
         tables = rows.tables | self._troubles.rows(measured.loop, rows)
         with self.guarded("slot: rows"):
             tables["slots"] = self._slots.rows(measured.slots, rows.arrays, measured.update)
@@ -568,6 +574,11 @@ class Recorder:
         self._store.settle()
         if rows.update.get("optimizer_steps") and rows.update.get("grad_norm_pre_clip") is None:
             self.guarded.tell_once("clip", UNSEEN_CLIP)
+
+    def _forget_size(self, head: str) -> None:
+        size = self.heads.inferred.pop(head, None)
+        wrong = f"head {head!r}: its entropies do not fit {size} actions, the outputs of its last layer: give sizes="
+        self.guarded.lose("minibatch(entropy)", ValueError(wrong))
 
     def _losses(self, update: int) -> list[dict[str, object]]:
         """Return the rows of ``losses_of_data`` for an update: errors, a clock that was set, a resume."""
@@ -635,6 +646,11 @@ class Recorder:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close("closed" if kind is None else f"{kind.__name__}: {error}"[:500])
+
+
+def _parts(given: Parts | None) -> Parts | None:
+    """Return a head's parts so that they can be gone through more than once."""
+    return given if given is None or isinstance(given, (nn.Module, nn.Parameter, Rows)) else list(given)
 
 
 def _known_status(status: str | None) -> str | None:

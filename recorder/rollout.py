@@ -70,11 +70,11 @@ def _mask_tensors(
             (lost_masks if argument == "masks" else lost_relevant).add(name)
     device = arguments.common_device((*arrays.values(), *choices.values(), *matters.values()))
     full = torch.ones(steps, dtype=torch.int64, device=device)
-    known = [name for name in heads.categorical if name in choices or (name in heads.sizes and name not in lost_masks)]
+    known = [name for name in heads.categorical if name in choices or (heads.size(name) and name not in lost_masks)]
     if not known:
         return {}
     counts = [
-        arguments.on_device(choices[name], device) if name in choices else full * heads.sizes.get(name, 0)
+        arguments.on_device(choices[name], device) if name in choices else full * (heads.size(name) or 0)
         for name in heads.categorical
     ]
     causal = [

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -60,6 +60,7 @@ class UpdateRows:
     heads: Sequence[Cells]
     norms: GradientNorms | None
     arrays: Mapping[str, Numbers]
+    contradicted: Sequence[str]  # heads whose entropy shows that their inferred size is wrong
 
 
 def rows_of(measured: Measured, heads: Heads, reader: Reader | None) -> UpdateRows:
@@ -72,6 +73,18 @@ def rows_of(measured: Measured, heads: Heads, reader: Reader | None) -> UpdateRo
     with np.errstate(all="ignore"):
         found = _inner(loop, arrays, reader)
         policy = None if found is None else PolicyNumbers(found)
+        contradicted = _contradicted(heads, policy)
+        if found is not None and contradicted:
+            known = [
+                one and name not in contradicted for name, one in zip(heads.names, found.choices_known, strict=True)
+            ]
+            found = replace(
+                found,
+                choices_known=tuple(known),
+                joint_choices_known=False,
+                unsized=found.unsized or found.joint_choices_known,
+            )
+            policy = PolicyNumbers(found)
         gradients = group_numbers(parameters, found)
         row = {"update": update, **value_cells(arrays), **_inner_cells(found, policy, hooked=hooked)}
         row |= measured.cells | scalar_cells(arrays) | _episode_cells(measured)
@@ -80,7 +93,7 @@ def rows_of(measured: Measured, heads: Heads, reader: Reader | None) -> UpdateRo
         detail = None if found is None else detail_numbers(parameters, loop.details, arrays, found.ratio[0, 0])
         if detail is not None:
             groups = [cells | detail.group_cells(place) for place, cells in enumerate(groups)]
-        head_rows = _head_rows(heads, parameters, policy, gradients, arrays)
+        head_rows = _head_rows(heads, parameters, policy, gradients, arrays, contradicted)
         tables: dict[str, Rows] = {
             "updates": [row],
             "steps": [] if found is None else step_block(found, update, hooked=hooked),
@@ -90,7 +103,12 @@ def rows_of(measured: Measured, heads: Heads, reader: Reader | None) -> UpdateRo
             "lstm": lstm_rows(arrays, update),
             "episodes": _episode_block(measured.episodes, update),
         }
-        return UpdateRows(tables, row, head_rows, None if found is None else found.norms, arrays)
+        return UpdateRows(tables, row, head_rows, None if found is None else found.norms, arrays, contradicted)
+
+
+def _contradicted(heads: Heads, policy: PolicyNumbers | None) -> list[str]:
+    places = {heads.names.index(name): size for name, size in heads.inferred.items()}
+    return [] if policy is None or not places else [heads.names[place] for place in policy.contradicted(places)]
 
 
 def _inner(loop: InnerLoop, arrays: Mapping[str, Numbers], reader: Reader | None) -> Inner | None:
@@ -119,6 +137,7 @@ def _head_rows(
     policy: PolicyNumbers | None,
     gradients: GroupNumbers | None,
     arrays: Mapping[str, Numbers],
+    contradicted: Sequence[str],
 ) -> list[Cells]:
     rows = []
     for place, name in enumerate(heads.names):
@@ -126,9 +145,9 @@ def _head_rows(
         if policy is not None:
             row |= policy.head_cells(place)
         row |= head_gradient_cells(parameters, gradients, name)
-        if name in heads.categorical:
+        if name in heads.categorical and name not in contradicted:
             row |= mask_cells(arrays, heads.categorical.index(name))
-        else:
+        elif name not in heads.categorical:
             row["choice_samples"] = None
         row["zero_explained"] = explain_zero(row)
         rows.append(row)

@@ -72,9 +72,11 @@ class Sample:
         given |= _placed(first, _joined([sample.whole for sample in samples], dim=1))
         flags = _joined([sample.flags for sample in samples], dim=1)
         names = first.heads.names
+        valid_actions, unsized = _valid_actions(samples)
         return Batch(
             heads=names,
-            valid_actions=_valid_actions(samples),
+            valid_actions=valid_actions,
+            unsized=unsized,
             all_categorical=len(first.heads.categorical) == len(names),
             relevant=None if flags is None or not first.causal else _relevant(first, flags),
             counted=None if flags is None or not first.counted else flags[-1],
@@ -108,12 +110,15 @@ def _joined(tensors: Sequence[Tensor | None], dim: int) -> Tensor | None:
     return torch.stack(present, dim=dim) if present else None
 
 
-def _valid_actions(samples: Sequence[Sample]) -> Tensor | None:
-    """Return valid actions [H, M, N]: counted from masks, a head's size where it has none, 0 if not categorical."""
+def _valid_actions(samples: Sequence[Sample]) -> tuple[Tensor | None, tuple[str, ...]]:
+    """Return valid actions [H, M, N], and the categorical heads of which nobody knows them.
+
+    They are counted from masks; a head without masks has its size, one that is not categorical, or not known, 0.
+    """
     first = samples[0]
     given = _joined([sample.valid_actions for sample in samples], dim=1)
     if given is not None:
-        return given
+        return given, ()
     masks = _joined([sample.masks for sample in samples], dim=0)
     counts = {}
     if masks is not None:
@@ -122,15 +127,16 @@ def _valid_actions(samples: Sequence[Sample]) -> Tensor | None:
             name: part.reshape(len(samples), -1, width).sum(-1)
             for name, part, width in zip(first.masked, parts, first.widths, strict=True)
         }
-    shape = (len(samples), first.samples)
-    rows = []
-    for name in first.heads.names:
-        size = first.heads.sizes.get(name) if first.heads.kind(name) == "categorical" else 0
-        if name not in counts and (size is None or not first.sized):
-            return None
-        row = counts.get(name)
-        rows.append(torch.full(shape, size or 0, device=first.numbers.device) if row is None else row)
-    return torch.stack(rows)
+    heads, shape = first.heads, (len(samples), first.samples)
+    sizes = {name: heads.size(name) for name in heads.categorical if first.sized}
+    unsized = tuple(name for name in heads.categorical if name not in counts and sizes.get(name) is None)
+    if len(unsized) == len(heads.names):
+        return None, unsized
+    rows = [
+        counts[name] if name in counts else torch.full(shape, sizes.get(name) or 0, device=first.numbers.device)
+        for name in heads.names
+    ]
+    return torch.stack(rows), unsized
 
 
 def _relevant(first: Sample, flags: Tensor) -> Tensor:

@@ -72,7 +72,19 @@ class Sampler:
         for name in PER_HEAD:
             self._count_unknown(name, given.get(name))
         self._note_matrix(given, sample, epoch)
+        if "entropy" in sample.names and sample.valid_actions is None:
+            self._tell_unsized(sample)
         return sample
+
+    def _tell_unsized(self, sample: Sample) -> None:
+        unsized = [name for name in self.heads.categorical if name not in sample.masked and not self.heads.size(name)]
+        if unsized:
+            self.guarded.tell_once(
+                "sizes",
+                f"the number of actions of {', '.join(unsized)} is not known, so their entropy cannot be judged for "
+                f"collapse: give sizes={{{unsized[0]!r}: …}} to Recorder, or masks= to minibatch(); where the actions "
+                f"are continuous, kinds={{{unsized[0]!r}: 'gaussian'}}",
+            )
 
     def _count_unknown(self, argument: str, given: Any) -> None:
         if isinstance(given, Mapping) and not given.keys() <= set(self.heads.names):

@@ -113,13 +113,15 @@ def settle(
     excuses: Sequence[Excuse] = (),
     missing: str | None = None,
     needs: Sequence[Signal] = (),
+    unknown: Sequence[Excuse] = (),
     baseline: Floats | None = None,
     nonfinite: bool = True,
 ) -> Judgement:
     """Return the verdicts on ``signal``: not applicable, then missing, then non-finite, then ``bounds``.
 
     ``missing`` names the column to blame where the signal is null (its own name by default); ``needs`` are other
-    columns without which it cannot be judged. ``baseline`` [n, k] is what values were held against. With
+    columns without which it cannot be judged; ``unknown`` says why the signal is null where there is more to say.
+    ``baseline`` [n, k] is what values were held against. With
     ``nonfinite=False`` the signal counts non-finite things itself and needs no check of its own.
     """
     value = signal.values
@@ -133,13 +135,14 @@ def settle(
     for verdict, where, at in crossed:
         np.copyto(code, verdict, where=where)
         np.copyto(threshold, at, where=where)
-    reasons = ["", NONFINITE, f"{missing or signal.name} is missing"]
+    reasons = ["", NONFINITE]
     if nonfinite and not signal.whole:
         _overrule(code, threshold, reason, signal.nonfinite, _CRITICAL, 1)
-    for needed in needs:
-        reasons.append(f"{needed.name} is missing")
-        _overrule(code, threshold, reason, needed.null, _NO_DATA, len(reasons) - 1)
-    _overrule(code, threshold, reason, signal.null, _NO_DATA, 2)
+    absent = [(needed.null, f"{needed.name} is missing") for needed in needs]
+    absent += [(signal.null, f"{missing or signal.name} is missing"), *((one.where, one.why) for one in unknown)]
+    for where, why in absent:
+        reasons.append(why)
+        _overrule(code, threshold, reason, where, _NO_DATA, len(reasons) - 1)
     quiet = set()
     for excuse in reversed(excused):  # the first one has the last word
         reasons.append(excuse.why)

@@ -71,6 +71,11 @@ VERSIONS: tuple[Version, ...] = (
             "lstm": ("elements", "gate_values"),
         },
     ),
+    Version(
+        "1.3",
+        "Whether the valid actions of categorical heads are known.",
+        columns={"updates": ("choices_unknown",)},
+    ),
 )
 VERSION = VERSIONS[-1].number
 """Schema version written to run.json and into the footer of every shard."""

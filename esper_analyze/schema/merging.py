@@ -43,7 +43,7 @@ UPDATES: Mapping[str, How] = {
     **_each(MAX, "wall_time rollout_s optimisation_s minibatches optimizer_steps recorder_ms recorder_fraction"),
     **_each(MAX, "ratio_max first_ratio_error value_max advantage_max return_max sampled_steps"),
     **_each(MIN, "progress ratio_min value_min advantage_min return_min"),
-    **_each(ANY, "inner_loop_measurable advantage_std_floored"),
+    **_each(ANY, "inner_loop_measurable advantage_std_floored choices_unknown"),
     **_each(FIRST, "learning_rate clip_range entropy_coef target_kl max_grad_norm loss_scale level"),
     **_each(FIRST, "clip_active_fraction"),
     **_each(FIRST, "grad_norm_pre_clip grad_norm_pre_clip_max grad_norm_pre_clip_last clip_scale_mean"),

@@ -10,7 +10,17 @@ from recorder.measure.ratios import count_of, extreme_of, mean_of, sum_of
 JOINT_FIELDS = ("count", "entropy", "choices", "norm_sum")
 """What ``joint_entropy`` returns: samples, mean entropy, samples with a choice, Σ H / Σ_h ln n_valid over those."""
 
-HEAD_FIELDS = ("count", "entropy", "choices", "conditional_sum", "norm_sum", "log_prob_min", "log_prob_max")
+HEAD_FIELDS = (
+    "count",
+    "entropy",
+    "choices",
+    "conditional_sum",
+    "norm_sum",
+    "log_prob_min",
+    "log_prob_max",
+    "entropy_min",
+    "entropy_max",
+)
 """Rows of what ``head_entropy`` returns; the sums run over samples where the head has a choice."""
 
 
@@ -40,7 +50,8 @@ def head_entropy(
     extremes = [extreme_of(log_prob, weight, largest=False), extreme_of(log_prob, weight, largest=True)]
     nothing = torch.full_like(extremes[0], torch.nan)
     if entropy is None:
-        return torch.stack([count_of(log_prob, weight), *([nothing] * 4), *extremes])
+        return torch.stack([count_of(log_prob, weight), *([nothing] * 4), *extremes, nothing, nothing])
+    extremes += [extreme_of(entropy, weight, largest=False), extreme_of(entropy, weight, largest=True)]
     mean = mean_of(entropy, weight)
     if valid_actions is None:
         return torch.stack([count_of(entropy, weight), mean, *([nothing] * 3), *extremes])

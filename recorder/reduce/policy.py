@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
 import numpy as np
 
@@ -15,6 +16,9 @@ _RATIO = {name: place for place, name in enumerate(ratios.FIELDS)}
 _HEAD = {name: place for place, name in enumerate(entropy.HEAD_FIELDS)}
 _JOINT = {name: place for place, name in enumerate(entropy.JOINT_FIELDS)}
 
+SLACK = 0.01
+"""Half precision may put an entropy this much, and this share, beyond its bounds."""
+
 
 class PolicyNumbers:
     """All policy numbers of an update, reduced over its minibatches at once."""
@@ -24,6 +28,18 @@ class PolicyNumbers:
         self.ratio = summary(found.ratio, found.ratio[_RATIO["count"]])
         self.heads = summary(found.heads, found.heads[_HEAD["count"]])
         self.joint = None if found.joint is None else summary(found.joint[:, None], found.joint[None, _JOINT["count"]])
+
+    def contradicted(self, sizes: Mapping[int, int]) -> list[int]:
+        """Return the heads whose entropy does not lie within 0 … ln(size), for sizes by place among the heads."""
+        if not self.found.entropy_known:
+            return []
+        least, most = self.heads.smallest[_HEAD["entropy_min"]], self.heads.largest[_HEAD["entropy_max"]]
+        return [
+            head
+            for head, size in sizes.items()
+            if self.heads.count[head] > 0
+            and (least[head] < -SLACK or most[head] > math.log(size) * (1 + SLACK) + SLACK)
+        ]
 
     def update_cells(self) -> Cells:
         """Return the policy cells of the ``updates`` row."""
@@ -83,7 +99,7 @@ class PolicyNumbers:
         joint = self.joint
         if joint is None or not joint.count[0] > 0:
             return {}
-        cells: Cells = {"entropy": joint.weighted[_JOINT["entropy"]][0]}
+        cells: Cells = {"entropy": joint.weighted[_JOINT["entropy"]][0], "choices_unknown": self.found.unsized}
         if self.found.joint_choices_known:
             choices = joint.total[_JOINT["choices"]][0]
             cells["choice_samples"] = int(choices)
@@ -108,9 +124,9 @@ class PolicyNumbers:
         if self.found.entropy_known:
             cells["entropy"] = heads.weighted[_HEAD["entropy"]][head]
         chances = heads.total[_HEAD["choices"]][head]
-        if self.found.choices_known:
+        if self.found.choices_known[head]:
             cells["choice_samples"] = int(chances)
-        if self.found.choices_known and chances > 0:
+        if self.found.choices_known[head] and chances > 0:
             cells["entropy_conditional"] = heads.total[_HEAD["conditional_sum"]][head] / chances
             cells["entropy_norm"] = heads.total[_HEAD["norm_sum"]][head] / chances
         return cells

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 from esper_analyze.schema.tables.updates import LOW_VARIANCE
@@ -49,6 +50,8 @@ def mask_cells(arrays: Mapping[str, Numbers], head: int) -> Cells:
     if "masks" not in arrays:
         return {}
     measured = {name: float(row[head]) for name, row in zip(masks.FIELDS, arrays["masks"], strict=True)}
+    if math.isnan(measured["steps"]):  # of this head nobody knows which actions were valid
+        return {}
     cells: Cells = {
         "rollout_samples": int(measured["steps"]),
         "valid_actions_min": measured["minimum"],

@@ -37,8 +37,9 @@ class Inner:
     clip_range: float | None  # of the last minibatch
     clip_known: bool
     entropy_known: bool
-    choices_known: bool
+    choices_known: tuple[bool, ...]  # by head
     joint_choices_known: bool
+    unsized: bool  # categorical heads, and nobody knows the valid actions of all of them
     steps: npt.NDArray[np.int64]
     pre_clip: Numbers
     pre_clip_known: Flags
@@ -78,8 +79,9 @@ def inner(
         clip_range=minibatches[-1].clip_range,
         clip_known=all(one.clip_range is not None for one in minibatches),
         entropy_known=all(found.entropy_known for found in measurements),
-        choices_known=all(found.choices_known for found in measurements),
+        choices_known=tuple(all(known) for known in zip(*(found.choices_known for found in measurements), strict=True)),
         joint_choices_known=all(found.joint_choices_known for found in measurements),
+        unsized=any(found.unsized for found in measurements),
         steps=np.array([one.steps for one in minibatches], np.int64),
         pre_clip=pre,
         pre_clip_known=pre_known,

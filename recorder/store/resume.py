@@ -64,13 +64,18 @@ def check_identity(run_dir: Path, facts: Mapping[str, Any]) -> dict[str, Any]:
             f"{path} has schema {info.get('schema_version')}, this recorder writes {VERSION}: record anew"
         )
     now = json.loads(json.dumps(plain(facts)))
-    other = [
-        name for name in MUST_AGREE if name in now and _compared(name, info.get(name)) != _compared(name, now[name])
-    ]
+    other = [name for name in MUST_AGREE if name in now and not _agree(name, info.get(name), now[name])]
     if other:
         said = "; ".join(f"{name}: {_short(info.get(name))} before, {_short(now[name])} now" for name in other)
         raise ResumeError(f"{run_dir} was recorded otherwise ({said}): record into a new directory")
     return info
+
+
+def _agree(name: str, earlier: Any, now: Any) -> bool:
+    """Whether two facts say the same; a head's size that one of them does not know agrees with any."""
+    if name == "heads" and isinstance(earlier, dict) and list(earlier) == list(now):
+        return all(size == now[head] or None in (size, now[head]) for head, size in earlier.items())
+    return _compared(name, earlier) == _compared(name, now)
 
 
 def _compared(name: str, value: object) -> object:

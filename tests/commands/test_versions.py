@@ -10,6 +10,7 @@ import pytest
 
 from esper_analyze.runs.replay import differences, recorded, replay
 from esper_analyze.runs.run import open_run
+from esper_analyze.schema import VERSION
 from tests.commands.conftest import Command
 from tests.golden.facts import GOLDEN
 from tests.schema.newer import rewrite
@@ -45,7 +46,7 @@ def test_a_shard_of_a_newer_major_version_is_refused_in_one_sentence(
     before = {path: path.read_bytes() for path in run_dir.rglob("*") if path.is_file() and path.name != ".lock"}
     said = command(line[0], run_dir, *line[1:])
     assert said.code == 2
-    assert f"{shard} was recorded with schema 2.0, this version reads up to 1.2" in said.err
+    assert f"{shard} was recorded with schema 2.0, this version reads up to {VERSION}" in said.err
     assert "install a newer esper-analyze" in said.err
     assert {path: path.read_bytes() for path in before} == before
 
@@ -61,7 +62,9 @@ def test_a_run_of_a_newer_major_version_is_refused_in_one_sentence(
     (run_dir / "run.json").write_text(json.dumps(info))
     said = command(line[0], run_dir, *line[1:])
     assert said.code == 2
-    assert "was recorded with schema 2.0, this version reads up to 1.2 (install a newer esper-analyze)" in said.err
+    assert (
+        f"was recorded with schema 2.0, this version reads up to {VERSION} (install a newer esper-analyze)" in said.err
+    )
 
 
 def test_ls_names_the_newer_run_and_lists_the_others(command: Command, tmp_path: Path) -> None:
@@ -71,7 +74,8 @@ def test_ls_names_the_newer_run_and_lists_the_others(command: Command, tmp_path:
     listed = {Path(one["path"]).name: one["fault"] for one in json.loads(said.out)}
     assert listed["a"] is None
     assert (
-        listed["b"] == f"{shard.relative_to(tmp_path / 'b')} was recorded with schema 3.7, this version reads up to 1.2"
+        listed["b"]
+        == f"{shard.relative_to(tmp_path / 'b')} was recorded with schema 3.7, this version reads up to {VERSION}"
     )
 
 

@@ -22,7 +22,7 @@ from esper_analyze.schema.views import select_shards
 from tests.schema.test_arrow import SMALL
 
 MARKS = {
-    "updates": ["badb85ac1381d356", "06a2ac09bb7a2f99"],
+    "updates": ["301ffb8947384fa9", "badb85ac1381d356", "06a2ac09bb7a2f99"],
     "steps": ["8a884208a56b14b4"],
     "heads": ["f1850514cbeef1f0", "f3f264a3db8ec9b1"],
     "groups": ["9329bf899c840629", "4eef6d9c94e1412f"],

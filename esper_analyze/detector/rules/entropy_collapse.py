@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from esper_analyze.detector.guard import FREE, LASTING, Guard, Side
+from esper_analyze.detector.guard import FREE, LASTING, Guard, Side, same
 from esper_analyze.detector.rule import Example, Memory, Rule, limit
 from esper_analyze.detector.rules.convergence import CONVERGENCE_MEMORY, ConvergenceLimits, descend, rise_steady
-from esper_analyze.detector.rules.excuses import joint_entropy_undefined
+from esper_analyze.detector.rules.excuses import joint_actions_unknown, joint_entropy_undefined
 from esper_analyze.detector.signals import Frame
 from esper_analyze.detector.verdict import Bounds, Judgement, settle
 
@@ -38,21 +38,23 @@ def judge(frame: Frame, memory: Memory, limits: EntropyCollapseLimits) -> list[J
         warning_at=limits.warning,
         critical_at=limits.critical,
     )
-    return [settle(entropy.name, entropy, bounds, excuses=excuses)]
+    return [settle(entropy.name, entropy, bounds, excuses=excuses, unknown=[joint_actions_unknown(frame)])]
 
 
 def guard(frame: Frame, memory: Memory, limits: EntropyCollapseLimits) -> Guard:
     """Hold entropy to its side of both bounds; returns matter while it is low."""
     returns = frame["episode_return_mean"]
     sides: dict[str, Sequence[Side] | None] = {"entropy_norm": (limits.warning, limits.critical), returns.name: FREE}
-    sides |= {"choice_fraction": (0.0,), "entropy": ()}
+    sides |= {"choice_fraction": (0.0,), "entropy": (), "choices_unknown": same(frame["choices_unknown"])}
     if not np.count_nonzero(memory["low"]):
         return Guard(LASTING, sides)
     return Guard(rise_steady(returns, memory), {**sides, returns.name: ()})
 
 
-def _cells(norm: float | None, choice: float | None = 1.0, entropy: float | None = 1.0) -> dict[str, object]:
-    return {"entropy_norm": norm, "choice_fraction": choice, "entropy": entropy}
+def _cells(
+    norm: float | None, choice: float | None = 1.0, entropy: float | None = 1.0, *, unknown: bool | None = False
+) -> dict[str, object]:
+    return {"entropy_norm": norm, "choice_fraction": choice, "entropy": entropy, "choices_unknown": unknown}
 
 
 def _slow(last: float) -> dict[str, object]:
@@ -64,8 +66,8 @@ def _slow(last: float) -> dict[str, object]:
 RULE = Rule(
     name="entropy_collapse",
     table="updates",
-    columns=("entropy_norm", "choice_fraction", "entropy", "episode_return_mean"),
-    context=("choice_fraction", "entropy", "episode_return_mean"),
+    columns=("entropy_norm", "choice_fraction", "entropy", "choices_unknown", "episode_return_mean"),
+    context=("choice_fraction", "entropy", "choices_unknown", "episode_return_mean"),
     memory=CONVERGENCE_MEMORY,
     limits=EntropyCollapseLimits,
     judge=judge,
@@ -87,6 +89,8 @@ RULE = Rule(
         Example("NaN never passes", "critical", _cells(float("nan"))),
         Example("every head had one valid action", "not_applicable", _cells(None, choice=0.0)),
         Example("Gaussian actions", "not_applicable", _cells(None, choice=None)),
+        Example("the number of actions is not known", "no_data", _cells(None, choice=None, unknown=True)),
+        Example("recorded before anybody said so", "not_applicable", _cells(None, choice=None, unknown=None)),
         Example("not recorded", "no_data", _cells(None, choice=None, entropy=None)),
     ),
     causes=("numerical_instability", "kl_spike"),

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from esper_analyze.detector.guard import LASTING, Guard
+from esper_analyze.detector.guard import LASTING, Guard, same
 from esper_analyze.detector.rule import Example, Limits, Memory, Rule, limit
-from esper_analyze.detector.rules.excuses import joint_entropy_undefined
+from esper_analyze.detector.rules.excuses import joint_actions_unknown, joint_entropy_undefined
 from esper_analyze.detector.signals import Frame
 from esper_analyze.detector.verdict import Bounds, Judgement, settle
 
@@ -23,23 +23,41 @@ def judge(frame: Frame, memory: Memory, limits: EntropyLowLimits) -> list[Judgem
     """Say where normalised entropy is low."""
     entropy = frame["entropy_norm"]
     bounds = Bounds(info=entropy.values < limits.info, warning_at=limits.info)
-    return [settle(entropy.name, entropy, bounds, excuses=joint_entropy_undefined(frame))]
+    return [
+        settle(
+            entropy.name,
+            entropy,
+            bounds,
+            excuses=joint_entropy_undefined(frame),
+            unknown=[joint_actions_unknown(frame)],
+        )
+    ]
 
 
 def guard(frame: Frame, memory: Memory, limits: EntropyLowLimits) -> Guard:  # noqa: ARG001
     """Hold entropy to its side of the bound."""
-    return Guard(LASTING, {"entropy_norm": (limits.info,), "choice_fraction": (0.0,), "entropy": ()})
+    return Guard(
+        LASTING,
+        {
+            "entropy_norm": (limits.info,),
+            "choice_fraction": (0.0,),
+            "entropy": (),
+            "choices_unknown": same(frame["choices_unknown"]),
+        },
+    )
 
 
-def _cells(norm: float | None, choice: float | None = 1.0, entropy: float | None = 1.0) -> dict[str, object]:
-    return {"entropy_norm": norm, "choice_fraction": choice, "entropy": entropy}
+def _cells(
+    norm: float | None, choice: float | None = 1.0, entropy: float | None = 1.0, *, unknown: bool | None = False
+) -> dict[str, object]:
+    return {"entropy_norm": norm, "choice_fraction": choice, "entropy": entropy, "choices_unknown": unknown}
 
 
 RULE = Rule(
     name="entropy_low",
     table="updates",
-    columns=("entropy_norm", "choice_fraction", "entropy"),
-    context=("choice_fraction", "entropy"),
+    columns=("entropy_norm", "choice_fraction", "entropy", "choices_unknown"),
+    context=("choice_fraction", "entropy", "choices_unknown"),
     limits=EntropyLowLimits,
     judge=judge,
     guard=guard,
@@ -54,6 +72,8 @@ RULE = Rule(
         Example("NaN never passes", "critical", _cells(float("nan"))),
         Example("every head had one valid action", "not_applicable", _cells(None, choice=0.0)),
         Example("Gaussian actions", "not_applicable", _cells(None, choice=None)),
+        Example("the number of actions is not known", "no_data", _cells(None, choice=None, unknown=True)),
+        Example("recorded before anybody said so", "not_applicable", _cells(None, choice=None, unknown=None)),
         Example("not recorded", "no_data", _cells(None, choice=None, entropy=None)),
     ),
     higher_is_worse=False,

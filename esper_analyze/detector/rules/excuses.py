@@ -41,10 +41,26 @@ def joint_entropy_undefined(frame: Frame) -> list[Excuse]:
     return [
         Excuse(frame["choice_fraction"].equals(0.0), "no head had a choice at any step"),
         Excuse(
-            frame["entropy_norm"].null & frame["choice_fraction"].null & ~frame["entropy"].null,
+            frame["entropy_norm"].null
+            & frame["choice_fraction"].null
+            & ~frame["entropy"].null
+            & ~frame["choices_unknown"].equals(1.0),
             "continuous actions have no normalised entropy",
         ),
     ]
+
+
+ACTIONS_UNKNOWN = "the number of actions is not known: give sizes= or masks="
+
+
+def joint_actions_unknown(frame: Frame) -> Excuse:
+    """Say that the joint entropy of categorical heads could not be normalised."""
+    return Excuse(frame["entropy_norm"].null & frame["choices_unknown"].equals(1.0), ACTIONS_UNKNOWN)
+
+
+def actions_unknown(frame: Frame) -> Excuse:
+    """Say that the entropy of a head could not be normalised."""
+    return Excuse(frame["entropy_norm"].null & frame["choice_samples"].null & ~frame["entropy"].null, ACTIONS_UNKNOWN)
 
 
 RETURNS = ("ev_low_variance", "return_variance", "return_mean")

@@ -10,7 +10,7 @@ import numpy as np
 from esper_analyze.detector.guard import FREE, Guard, Side, same, until
 from esper_analyze.detector.rule import Example, Memory, Rule, limit
 from esper_analyze.detector.rules.convergence import CONVERGENCE_MEMORY, ConvergenceLimits, descend, rise_steady
-from esper_analyze.detector.rules.excuses import not_categorical, nothing_learnable
+from esper_analyze.detector.rules.excuses import actions_unknown, not_categorical, nothing_learnable
 from esper_analyze.detector.signals import Floats, Frame
 from esper_analyze.detector.verdict import Bounds, Judgement, settle
 
@@ -45,7 +45,7 @@ def judge(frame: Frame, memory: Memory, limits: HeadEntropyCollapseLimits) -> li
         warning_at=threshold,
         critical_at=threshold,
     )
-    return [settle("entropy_norm", entropy, bounds, excuses=excuses)]
+    return [settle("entropy_norm", entropy, bounds, excuses=excuses, unknown=[actions_unknown(frame)])]
 
 
 def _thresholds(heads: tuple[str, ...], limits: HeadEntropyCollapseLimits) -> Floats:
@@ -58,6 +58,7 @@ def guard(frame: Frame, memory: Memory, limits: HeadEntropyCollapseLimits) -> Gu
     lasting = until(memory["low"], limits.warning_updates, limits.critical_updates)
     sides: dict[str, Sequence[Side] | None] = {"entropy_norm": (threshold, limits.clear_factor * threshold)}
     sides |= {"learnable_fraction": (0.0,), "kind": same(frame["kind"]), RETURNS: FREE}
+    sides |= {"entropy": (), "choice_samples": ()}
     if not np.count_nonzero(memory["low"] >= min(limits.warning_updates, limits.critical_updates)):
         return Guard(lasting, sides)
     return Guard(min(lasting, rise_steady(frame[RETURNS], memory)), {**sides, RETURNS: ()})
@@ -76,8 +77,8 @@ _RISING = [1.0 + 0.1 * i for i in range(60)]
 RULE = Rule(
     name="head_entropy_collapse",
     table="heads",
-    columns=("entropy_norm", "learnable_fraction", "kind"),
-    context=("learnable_fraction",),
+    columns=("entropy_norm", "learnable_fraction", "kind", "entropy", "choice_samples"),
+    context=("learnable_fraction", "entropy", "choice_samples"),
     limits=HeadEntropyCollapseLimits,
     judge=judge,
     guard=guard,
@@ -109,6 +110,7 @@ RULE = Rule(
         ),
         Example("one valid action at every step", "not_applicable", _cells(None, learnable=0.0), updates=1),
         Example("a Gaussian head", "not_applicable", _cells(None, kind="gaussian"), updates=1),
+        Example("the number of actions is not known", "no_data", _cells(None) | {"entropy": 1.0}, updates=1),
         Example("not recorded", "no_data", _cells(None), updates=1),
     ),
     memory=CONVERGENCE_MEMORY,

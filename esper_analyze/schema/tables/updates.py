@@ -134,6 +134,12 @@ _POLICY = (
         _SAMPLES,
         "no categorical head, or no minibatch was seen",
     ),
+    flag(
+        "choices_unknown",
+        "all heads are categorical, and of some nobody knows how many actions were valid (no masks, no size): their "
+        "entropy cannot be normalised",
+        empty="no joint entropy is known",
+    ),
     count(
         "choice_samples",
         "samples where some head had more than one valid action",

@@ -69,18 +69,13 @@ def joined(parts: Sequence[Array]) -> Array:
     return np.concatenate([np.zeros(0), *parts])
 
 
-def choices(drawn: Drawn, one: Minibatch) -> dict[str, Array] | None:
-    """Return the number of valid actions of each categorical head; None when some head's is not known."""
+def choices(drawn: Drawn, one: Minibatch) -> dict[str, Array]:
+    """Return the number of valid actions of each categorical head; without masks its size, or its last layer's."""
     found = {}
     for h in drawn.heads:
         if h == drawn.gaussian:
             continue
-        if h in one.masks:
-            found[h] = one.masks[h].sum(1)
-        elif drawn.sized:
-            found[h] = np.full(one.samples, drawn.sizes[h])
-        else:
-            return None
+        found[h] = one.masks[h].sum(1) if h in one.masks else np.full(one.samples, drawn.sizes[h])
     return found
 
 
@@ -152,16 +147,19 @@ def update_cells(drawn: Drawn, now: Update) -> Cells:
     return cells | entropy_cells(drawn, now)
 
 
+ENTROPY = ("entropy", "entropy_norm", "choice_fraction", "choice_samples", "choices_unknown")
+
+
 def entropy_cells(drawn: Drawn, now: Update) -> Cells:
     whole, shares, chosen, count = [], [], 0, 0
     known = True
     for one in now.minibatches:
         entropy, valid = joint_entropy(drawn, one), choices(drawn, one)
         if entropy is None:
-            return dict.fromkeys(("entropy", "entropy_norm", "choice_fraction", "choice_samples"))
+            return dict.fromkeys(ENTROPY)
         whole.append(entropy[one.counted])
         count += int(one.counted.sum())
-        if valid is None or drawn.gaussian is not None:
+        if drawn.gaussian is not None:
             known = False
             continue
         some = np.any([n > 1 for n in valid.values()], axis=0) & one.counted
@@ -169,7 +167,7 @@ def entropy_cells(drawn: Drawn, now: Update) -> Cells:
         shares.append(entropy[some] / room[some])
         chosen += int(some.sum())
     total = joined(whole)
-    cells: Cells = {"entropy": mean(total), "entropy_norm": None, "choice_fraction": None, "choice_samples": None}
+    cells: Cells = dict.fromkeys(ENTROPY) | {"entropy": mean(total), "choices_unknown": False if len(total) else None}
     if known and len(total):
         cells |= {"choice_samples": chosen, "choice_fraction": chosen / count, "entropy_norm": mean(joined(shares))}
     return cells
@@ -220,9 +218,9 @@ def head_cells(drawn: Drawn, now: Update, head: str) -> Cells:
     entropies = [one.by_head["entropy"][head] for one in now.minibatches]
     cells["entropy"] = mean(joined([h[one.counted] for h, one in zip(entropies, now.minibatches, strict=True)]))
     valid = [choices(drawn, one) for one in now.minibatches]
-    if head == drawn.gaussian or any(one is None for one in valid):
+    if head == drawn.gaussian:
         return cells
-    counts = [one[head] for one in valid if one is not None]
+    counts = [one[head] for one in valid]
     inside = [one.counted & (n > 1) for one, n in zip(now.minibatches, counts, strict=True)]
     conditional = joined([h[some] for h, some in zip(entropies, inside, strict=True)])
     room = joined([np.log(n[some]) for n, some in zip(counts, inside, strict=True)])

@@ -84,9 +84,7 @@ def mask_cells(drawn: Drawn, now: Update, head: str) -> Cells:
     empty: Cells = dict.fromkeys((*names, "rollout_samples", "learnable_fraction"))
     empty |= dict.fromkeys(("relevant_fraction", "effective_fraction"))
     steps = [len(mask) for mask in (*now.masks.values(), *now.relevant.values(), *now.rollout.values())]
-    categorical = [h for h in drawn.heads if h != drawn.gaussian]
-    unknown = [h for h in categorical if h not in now.masks and not drawn.sized]
-    if head == drawn.gaussian or not steps or unknown:
+    if head == drawn.gaussian or not steps:
         return empty
     n = now.masks[head].sum(1) if head in now.masks else np.full(steps[0], drawn.sizes[head])
     cells = empty | {
