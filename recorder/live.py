@@ -111,13 +111,12 @@ def _tell(findings: Sequence[Finding], rules: Sequence[Rule], rows: Mapping[str,
     rung, causes = {finding.rule for finding in alarms}, {rule.name: set(rule.causes) for rule in rules}
     roots = [finding for finding in alarms if not causes[finding.rule] & rung]
     follow = f" (and {len(alarms) - len(roots)} consequences)" if len(alarms) > len(roots) else ""
-    tables = {rule.name: rule.table for rule in rules}
+    by_name = {rule.name: rule for rule in rules}
     for finding in roots:
-        said = _said(finding, tables[finding.rule], rows)
+        rule = by_name[finding.rule]
+        said, judged = _said(finding, rule.table, rows), rule.statistic(finding.metric).name
         value = "" if said is None else f" = {said}"
-        LOG.warning(
-            "update %d: %s on %s: %s%s%s", finding.update, finding.rule, finding.subject, finding.metric, value, follow
-        )
+        LOG.warning("update %d: %s on %s: %s%s%s", finding.update, finding.rule, finding.subject, judged, value, follow)
 
 
 def _said(finding: Finding, table: str, rows: Mapping[str, Rows]) -> str | None:

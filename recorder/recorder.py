@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim.optimizer import Optimizer
 
-from esper_analyze.detector.rule import Rule
+from esper_analyze.detector.rule import Rule, revisions
 from esper_analyze.detector.thresholds import Thresholds
 from esper_analyze.schema.merging import OF_FIRST
 from esper_analyze.schema.tables.events import CONTINUED, RESUMED_FRESH
@@ -189,6 +189,7 @@ class Recorder:
             "total_updates": self._total_updates,
             "total_env_steps": self._total_env_steps,
             "thresholds": self._live.detector.thresholds.as_dict(),
+            "rule_revisions": revisions(self._live.detector.rules),
             "custom_rules": self._live.custom.facts(),
             "level": self._live.level(0),
             "attach_points": ["clip_grad_norm_", "optimizer step"] if self.parameters else [],

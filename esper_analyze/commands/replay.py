@@ -99,15 +99,17 @@ def replay(
 
 def _verified(run: Run, result: Replay, thresholds: Thresholds, rules: Sequence[Rule]) -> list[Difference]:
     """Compare with what each rank said live; of one rank, ``result`` is its replay."""
+    from esper_analyze.runs.recorded_rules import restated_since
     from esper_analyze.runs.replay import differences, recorded
     from esper_analyze.runs.replay import replay as run_replay
 
+    restated = restated_since(run.info, rules)
     if len(run.ranks) < 2:
-        return differences(result, recorded(run))
+        return differences(result, recorded(run), restated)
     found = []
     for rank in run.ranks:
         own = run.only(rank)
-        apart = differences(run_replay(own, thresholds, rules=rules), recorded(own))
+        apart = differences(run_replay(own, thresholds, rules=rules), recorded(own), restated)
         found += [replace(one, text=f"rank {rank}: {one.text}") for one in apart]
     return found
 
@@ -172,6 +174,8 @@ def _print_incidents(run: Run, result: Replay) -> None:
 
 
 def _print_verified(run: Run, result: Replay, different: list[Difference]) -> None:
+    from esper_analyze.runs.recorded_rules import restated_since
+
     if different:
         put("what replay and the live recording do not share:\n")
     for difference in different:
@@ -180,3 +184,7 @@ def _print_verified(run: Run, result: Replay, different: list[Difference]) -> No
         put(f"replay says what was recorded on each of {len(run.ranks)} ranks\n")
     elif not different:
         put(f"replay says what was recorded: {len(result.findings)} findings, {len(result.levels)} levels\n")
+    found = {finding.rule for finding in result.findings}
+    for name, numbers in restated_since(run.info, result.rules).items():
+        if name in found:
+            put(f"not compared: {' and '.join(numbers)} of {escaped(name)}, changed since it was recorded\n")

@@ -9,14 +9,15 @@ from dataclasses import asdict, dataclass
 import numpy as np
 
 from esper_analyze.detector.signals import Ints
-from esper_analyze.detector.verdict import BY_WORD, WORDS, Judgement, Verdict, is_all_ok
+from esper_analyze.detector.verdict import BY_WORD, NONFINITE, WORDS, Judgement, Verdict, is_all_ok
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
     """One change of verdict of one rule on one metric of one subject.
 
-    ``value`` is None where the metric was missing or did not apply, NaN where it was measured as NaN.
+    ``value`` is the statistic that was compared with ``threshold`` (``Rule.statistic`` names it): None where the
+    metric was missing, did not apply, or is not known yet, NaN where it was measured as NaN.
     """
 
     update: int
@@ -110,7 +111,6 @@ class Announcer:
             self.said[subject] = code
             if code == (_OK if previous is None else previous):
                 return None
-        judged = code >= _OK
         return Finding(
             update,
             rule,
@@ -118,7 +118,7 @@ class Announcer:
             judgement.metric,
             WORDS[code],
             None if previous is None else WORDS[previous],
-            float(judgement.value[i, k]) if judged else None,
+            known_value(judgement, i, k) if code >= _OK else None,
             _or_none(judgement.threshold[i, k]),
             _or_none(judgement.baseline[i, k]),
             reason or None,
@@ -133,6 +133,13 @@ class Announcer:
         self._last = None
         self.said = {str(name): int(str(code)) for name, code in state["said"].items()}
         self.told = {str(name): set(told) for name, told in state["told"].items()}  # type: ignore[call-overload]
+
+
+def known_value(judgement: Judgement, i: int, k: int) -> float | None:
+    """Return what was judged; None where the statistic is not known yet, NaN where NaN was measured."""
+    value = float(judgement.value[i, k])
+    unknown = math.isnan(value) and judgement.reasons[judgement.reason[i, k]] != NONFINITE
+    return None if unknown else value
 
 
 def _or_none(number: float) -> float | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from bisect import bisect_left, bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -11,8 +12,9 @@ import numpy as np
 
 from esper_analyze.detector.aligned import HEAD_GROUP
 from esper_analyze.detector.detector import Judged, Outcome
+from esper_analyze.detector.findings import known_value
 from esper_analyze.detector.rule import Limits, Rule
-from esper_analyze.detector.signals import Floats, Ints
+from esper_analyze.detector.signals import Bools, Floats, Ints
 from esper_analyze.detector.thresholds import Thresholds
 from esper_analyze.detector.verdict import Judgement, Verdict
 
@@ -25,7 +27,9 @@ class Incident:
     an alarm; ``ended`` is "cleared" or "open". What comes back before it had cleared (``Limits.clear_after``) is the
     same trouble. ``peak`` is the worst value (non-finite beats all), ``peak_verdict`` the worst verdict, ``count`` the
     updates in alarm. Stretches that could not be judged neither end an incident nor count. ``cause`` is the position,
-    in ``IncidentTracker.incidents()``, of the incident this one is shown under.
+    in ``IncidentTracker.incidents()``, of the incident this one is shown under. ``statistic`` names what ``peak``,
+    ``threshold`` and ``now`` are values of: the bound of the worst verdict when it was first crossed (None: it came of
+    a value that was not finite), and the value at ``now_update``, the last update that could be judged.
     """
 
     rule: str
@@ -40,6 +44,10 @@ class Incident:
     peak_verdict: str
     count: int
     cause: int | None = None
+    statistic: str = ""
+    threshold: float | None = None
+    now: float | None = None
+    now_update: int | None = None
 
 
 @dataclass(slots=True)
@@ -48,6 +56,7 @@ class _Open:
     end: int
     peak: float
     peak_update: int
+    threshold: float
     worst: int
     count: int
 
@@ -62,6 +71,7 @@ class IncidentTracker:
         self._thresholds = thresholds
         self._open: dict[_Key, _Open] = {}
         self._ended: list[tuple[_Key, _Open, str]] = []
+        self._now: dict[_Key, tuple[float | None, int]] = {}
         self._rules: dict[str, Rule] = {}
         self._order: dict[str, int] = {}
 
@@ -79,54 +89,68 @@ class IncidentTracker:
         ringing = np.logical_or.reduce(alarm, axis=0)
         for k, subject in enumerate(judged.subjects):
             key = (judged.rule.name, subject, judgement.metric)
-            if not ringing[k] and key not in self._open:
+            if not ringing[k] and key not in self._now:
                 continue
             rows = np.flatnonzero(bounded[:, k])
-            states = alarm[rows, k]
-            edges = np.flatnonzero(np.diff(states)) + 1
-            for part in np.split(np.arange(len(rows)), edges):
-                if not len(part):
-                    continue
-                if states[part[0]]:
-                    here = rows[part]
-                    here = here[judgement.code[here, k] >= Verdict.WARNING]
-                    self._alarm(key, update[here], judgement.value[here, k], judgement.code[here, k].astype(np.int64))
-                elif key in self._open:
-                    self._ended.append((key, self._open.pop(key), "cleared"))
+            if len(rows):
+                self._now[key] = known_value(judgement, int(rows[-1]), k), int(update[rows[-1]])
+            self._follow(key, update, judgement, rows, alarm[rows, k], k)
 
-    def _alarm(self, key: _Key, update: Ints, value: Floats, code: Ints) -> None:
+    def _follow(self, key: _Key, update: Ints, judgement: Judgement, rows: Ints, states: Bools, k: int) -> None:
+        """Follow one subject through its judged ``rows``; ``states`` says in which of them an alarm stands."""
+        edges = np.flatnonzero(np.diff(states)) + 1
+        for part in np.split(np.arange(len(rows)), edges):
+            if not len(part):
+                continue
+            if states[part[0]]:
+                here = rows[part]
+                here = here[judgement.code[here, k] >= Verdict.WARNING]
+                self._alarm(key, update[here], judgement, here, k)
+            elif key in self._open:
+                self._ended.append((key, self._open.pop(key), "cleared"))
+
+    def _alarm(self, key: _Key, update: Ints, judgement: Judgement, here: Ints, k: int) -> None:
         if not len(update):
             return
-        place = _worst(value, higher=self._rules[key[0]].higher_is_worse)
+        value, code = judgement.value[here, k], judgement.code[here, k]
+        place = worst_of(value, higher=self._rules[key[0]].higher_is_worse)
         peak, peak_update = float(value[place]), int(update[place])
+        first_worst = int(np.argmax(code))
+        bound, worst = float(judgement.threshold[here[first_worst], k]), int(code[first_worst])
         now = self._open.get(key)
         if now is None:
-            self._open[key] = _Open(int(update[0]), int(update[-1]), peak, peak_update, int(code.max()), len(update))
+            self._open[key] = _Open(int(update[0]), int(update[-1]), peak, peak_update, bound, worst, len(update))
             return
         both = np.array([now.peak, peak])
-        if _worst(both, higher=self._rules[key[0]].higher_is_worse) == 1:
+        if worst_of(both, higher=self._rules[key[0]].higher_is_worse) == 1:
             now.peak, now.peak_update = peak, peak_update
-        now.end, now.worst, now.count = int(update[-1]), max(now.worst, int(code.max())), now.count + len(update)
+        if worst > now.worst:
+            now.worst, now.threshold = worst, bound
+        now.end, now.count = int(update[-1]), now.count + len(update)
 
     def incidents(self) -> list[Incident]:
         """Return all incidents so far, by start, causes before what they cause."""
         found = [*self._ended, *((key, one, "open") for key, one in self._open.items())]
         found.sort(key=lambda item: (item[1].start, self._order[item[0][0]], item[0]))
-        listed = [
-            Incident(
-                *key,
-                self._onset(key[0], one.start),
-                one.start,
-                one.end,
-                ended,
-                one.peak,
-                one.peak_update,
-                Verdict(one.worst).word,
-                one.count,
-            )
-            for key, one, ended in found
-        ]
-        return with_causes(listed, self._rules)
+        return with_causes([self._incident(*item) for item in found], self._rules)
+
+    def _incident(self, key: _Key, one: _Open, ended: str) -> Incident:
+        now, now_update = self._now[key]
+        return Incident(
+            *key,
+            self._onset(key[0], one.start),
+            one.start,
+            one.end,
+            ended,
+            one.peak,
+            one.peak_update,
+            Verdict(one.worst).word,
+            one.count,
+            statistic=self._rules[key[0]].statistic(key[2]).name,
+            threshold=None if math.isnan(one.threshold) else one.threshold,
+            now=now,
+            now_update=now_update,
+        )
 
     def _onset(self, name: str, start: int) -> int:
         rule = self._rules[name]
@@ -192,7 +216,7 @@ def _part(rule: Rule, subject: str) -> str | None:
     return subject.removeprefix(HEAD_GROUP) if subject.startswith(HEAD_GROUP) else None
 
 
-def _worst(values: Floats, *, higher: bool) -> int:
+def worst_of(values: Floats, *, higher: bool) -> int:
     """Return the position of the worst value, the first of equals; NaN and ±Inf beat every number."""
     broken = np.flatnonzero(~np.isfinite(values))
     if len(broken):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
 
@@ -75,6 +75,20 @@ class Example:
     reason: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class Statistic:
+    """What the ``value`` of a rule's verdicts on one metric is, by the name that sentences give it.
+
+    ``unit`` is empty for a plain number. ``baseline`` names what the baseline is. ``column`` is the recorded column
+    that holds the same number at every update; None when the value is computed from several cells.
+    """
+
+    name: str
+    unit: str = ""
+    baseline: str = "its own earlier level"
+    column: str | None = None
+
+
 Judge = Callable[[Frame, Memory, Any], list[Judgement]]
 Watch = Callable[[Frame, Memory, Any], Guard | None]
 
@@ -94,6 +108,9 @@ class Rule:
     limit that says how many updates running the trouble must last before it is an alarm.
     ``guard`` gets the frame of the last update alone, the memory after it and the limits, and promises for how long
     there will be no news (None: no promise), so that updates that come one by one can be judged later, several at once.
+    ``statistics`` maps each metric whose verdicts have another ``value`` than its own cell to what it is. ``revision``
+    grows when numbers of the rule's findings become others, those that ``restated`` names (value, threshold,
+    baseline): ``replay --verify`` compares findings recorded under an older one by everything else.
     """
 
     name: str
@@ -114,8 +131,20 @@ class Rule:
     confirmed_by: str | None = None
     higher_is_worse: bool = True
     guard: Watch | None = None
+    statistics: Mapping[str, Statistic] = field(default_factory=dict)
+    revision: int = 1
+    restated: tuple[str, ...] = ()
 
     @property
     def columns_beside(self) -> tuple[str, ...]:
         """The columns of other tables, by the names they have in the rule's frame."""
         return tuple(f"{table}.{name}" for table, names in self.beside.items() for name in names)
+
+    def statistic(self, metric: str) -> Statistic:
+        """Return what the value of a verdict on ``metric`` is: the metric itself unless declared otherwise."""
+        return self.statistics.get(metric) or Statistic(metric, column=metric)
+
+
+def revisions(rules: Iterable[Rule]) -> dict[str, int]:
+    """Return what run.json keeps of ``rules`` beside their thresholds: the revision of each that has changed."""
+    return {rule.name: rule.revision for rule in rules if rule.revision > 1}

@@ -54,9 +54,9 @@ class Excuse:
 
 @dataclass(slots=True)
 class Bounds:
-    """Which cells cross which bound. ``warning_at`` and ``critical_at`` are the numbers crossed.
+    """Which cells cross which bound. ``info_at``, ``warning_at`` and ``critical_at`` are the numbers crossed.
 
-    They are scalars or arrays that broadcast to [n, k].
+    They are scalars or arrays that broadcast to [n, k]. ``info_at`` is ``warning_at`` where it is None.
     """
 
     warning: Bools | bool = False
@@ -64,6 +64,7 @@ class Bounds:
     info: Bools | bool = False
     warning_at: Floats | float = np.nan
     critical_at: Floats | float = np.nan
+    info_at: Floats | float | None = None
 
 
 def above(signal: Signal, warning: float, critical: float) -> Bounds:
@@ -116,15 +117,17 @@ def settle(
     unknown: Sequence[Excuse] = (),
     baseline: Floats | None = None,
     nonfinite: bool = True,
+    judged: Floats | None = None,
 ) -> Judgement:
     """Return the verdicts on ``signal``: not applicable, then missing, then non-finite, then ``bounds``.
 
     ``missing`` names the column to blame where the signal is null (its own name by default); ``needs`` are other
     columns without which it cannot be judged; ``unknown`` says why the signal is null where there is more to say.
-    ``baseline`` [n, k] is what values were held against. With
-    ``nonfinite=False`` the signal counts non-finite things itself and needs no check of its own.
+    ``baseline`` [n, k] is what values were held against. With ``nonfinite=False`` the signal counts non-finite things
+    itself and needs no check of its own. ``judged`` [n, k] is the statistic of the signal that ``bounds`` compare (NaN
+    while it is not known), None: the signal itself.
     """
-    value = signal.values
+    value = _judged(signal, judged)
     ok, nothing, unexplained = _all_ok(value.shape)
     held = nothing if baseline is None else baseline
     crossed = _crossed(bounds)
@@ -155,10 +158,17 @@ def settle(
     return Judgement(metric, code, value, threshold, held, reason, tuple(reasons), frozenset(quiet))
 
 
+def _judged(signal: Signal, judged: Floats | None) -> Floats:
+    """Return what is compared: ``judged`` where the signal is finite."""
+    if judged is None:
+        return signal.values
+    return judged if signal.whole else np.where(signal.nonfinite, signal.values, judged)
+
+
 def _crossed(bounds: Bounds) -> list[tuple[int, Bools | bool, Floats | float]]:
     """Return verdict, cells and bound of each bound that was crossed anywhere, the worst last."""
     watched = (
-        (_INFO, bounds.info, bounds.warning_at),
+        (_INFO, bounds.info, bounds.warning_at if bounds.info_at is None else bounds.info_at),
         (_WARNING, bounds.warning, bounds.warning_at),
         (_CRITICAL, bounds.critical, bounds.critical_at),
     )

@@ -91,6 +91,7 @@ def _update(row: Row) -> int:
 
 def _facts(out: Path, found: Imported) -> Row:
     """Return run.json."""
+    from esper_analyze.detector.rule import revisions
     from esper_analyze.detector.rules import RULES
     from esper_analyze.detector.thresholds import Thresholds
 
@@ -107,6 +108,7 @@ def _facts(out: Path, found: Imported) -> Row:
         "versions": versions,
         "heads": {},
         "thresholds": Thresholds.defaults(RULES).as_dict(),
+        "rule_revisions": revisions(RULES),
         "imported_from": found.format,
         "foreign_rules": sorted({finding.rule for finding in found.foreign}),
         **given,

@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING
 
 from esper_analyze.detector.signals import RUN
-from esper_analyze.reports.lead import crossed, leading
+from esper_analyze.reports.lead import crossed, leading, worst_and_now
 from esper_analyze.reports.links import figures_of
 from esper_analyze.reports.words import many, number, on, times
 from esper_analyze.terminal import cleaned
@@ -68,6 +68,7 @@ def _evidence(evidence: Evidence, found: list[Incident]) -> Iterable[str]:
     if first.start != first.end or first.subject != RUN:
         yield f"First{on(first.subject)} in {_span(first)}."
     yield from crossed(evidence, first)
+    yield from worst_and_now(evidence, first)
     if len(found) > 1:
         subjects = list(dict.fromkeys(one.subject for one in found))
         named = ", ".join(cleaned(name, 40) for name in subjects[:_MOST_SUBJECTS])

@@ -24,6 +24,7 @@ _TOLD = (
     "hyperparameters",
     "versions",
     "thresholds",
+    "rule_revisions",
 )
 _PLAIN = (
     "attach_points",

@@ -13,6 +13,7 @@ from esper_analyze.terminal import cleaned
 if TYPE_CHECKING:
     from esper_analyze.detector.findings import Finding
     from esper_analyze.detector.incidents import Incident
+    from esper_analyze.detector.rule import Statistic
     from esper_analyze.reports.evidence import Evidence
 
 _MOST_NAMED = 4
@@ -58,13 +59,22 @@ def lasted(evidence: Evidence, lead: Incident) -> str:
     if lead.start == last:
         lasting = f"at update {lead.start}, the last one recorded"
     elif lead.ended == "open":
-        lasting = f"from update {lead.start} on, and still when the record ends at update {last}"
+        lasting = f"from update {lead.start} {_not_cleared(lead, last)}"
     elif lead.end == lead.start:
         lasting = f"at update {lead.start}, for that update only"
     else:
         lasting = f"from update {lead.start} until update {lead.end}"
     before = f" The streak that made it an alarm began at update {lead.onset}." if lead.onset < lead.start else ""
     return f"{title_of(evidence, lead)} ({lead.peak_verdict}){on(lead.subject)} {lasting}.{before}"
+
+
+def _not_cleared(one: Incident, last: int) -> str:
+    """Say until when an incident that never cleared was in alarm, the record ending at update ``last``."""
+    if one.end == last:
+        return f"on, and still when the record ends at update {last}"
+    if one.now_update is None or one.now_update == one.end:
+        return f"on; after update {one.end} it could not be judged, and the record ends at update {last}"
+    return f"until update {one.end}; better since, but not for long enough to clear when the record ends at {last}"
 
 
 def title_of(evidence: Evidence, lead: Incident) -> str:
@@ -81,27 +91,36 @@ def last_update(evidence: Evidence) -> int:
 
 
 def crossed(evidence: Evidence, lead: Incident) -> list[str]:
-    """Say what was measured, against which bound, when it became critical, and the worst of it."""
+    """Say what was judged, against which bound, and when it became critical; words are quoted from its worst."""
     written = evidence.said(lead)
     if written is not None:
         return [f"At update {lead.peak_update:,} {lead.metric} said: {cleaned(written)}."]
-    alarms = alarms_of(evidence.replay.findings, lead)
-    metric = f"drift of {lead.metric}" if lead.rule == "gradient_drift" else lead.metric
-    said = [_crossed(metric, alarms[0])] if alarms else []
+    alarms, statistic = alarms_of(evidence.replay.findings, lead), evidence.rules[lead.rule].statistic(lead.metric)
+    said = [f"At update {alarms[0].update:,} {statistic.name} was {_beyond(alarms[0], statistic)}."] if alarms else []
     worse = next((f for f in alarms[1:] if f.verdict == "critical" and alarms[0].verdict != "critical"), None)
     if worse is not None:
-        said.append(f"From update {worse.update:,} it was critical.")
-    if lead.peak_update != lead.start:
-        said.append(f"At its worst {metric} was {number(lead.peak)}, at update {lead.peak_update:,}.")
+        said.append(f"From update {worse.update:,} it was critical. There it was {_beyond(worse, statistic)}.")
     return said
 
 
-def _crossed(metric: str, first: Finding) -> str:
-    if first.threshold is None:
-        return f"At update {first.update:,} {metric} was {number(first.value)}."
-    against = "" if first.baseline is None else f", against its own earlier {number(first.baseline)}"
-    bound = f"the {first.verdict} bound of {number(first.threshold)}"
-    return f"At update {first.update:,} {metric} was {number(first.value)}, beyond {bound}{against}."
+def worst_and_now(evidence: Evidence, one: Incident) -> list[str]:
+    """Say what the judged statistic was at its worst, and at the last update that could be judged; no words."""
+    if evidence.said(one) is not None:
+        return []
+    at_worst = f"At its worst it was {number(one.peak)}, at update {one.peak_update:,}"
+    if one.now is None or one.now_update is None or one.now_update == one.peak_update:
+        return [f"{at_worst}."]
+    return [f"{at_worst}; at update {one.now_update:,}, the last that was judged, it was {number(one.now)}."]
+
+
+def _beyond(found: Finding, statistic: Statistic) -> str:
+    """Return the judged value with its unit, the bound it crossed, and what it was held against."""
+    value = f"{number(found.value)} {statistic.unit}".rstrip()
+    if found.threshold is None or found.value is None:
+        return value
+    side = "at" if found.value == found.threshold else "beyond"
+    against = "" if found.baseline is None else f", against {statistic.baseline}, {number(found.baseline)}"
+    return f"{value}, {side} the {found.verdict} bound of {number(found.threshold)}{against}"
 
 
 def alarms_of(findings: Iterable[Finding], lead: Incident) -> list[Finding]:

@@ -171,7 +171,12 @@ def around(run: Run, table: str, columns: Sequence[str], first: int, last: int) 
 
 
 def _usual(run: Run, rows: polars.DataFrame, lead: Incident) -> tuple[float, float] | None:
-    """Return least and greatest of the judged number before its streak; None for words and where little is known."""
+    """Return least and greatest of the judged number before its streak.
+
+    None for words, where the recording does not hold the judged statistic itself, and where little is known.
+    """
+    if lead.statistic not in ("", lead.metric):
+        return None
     if lead.subject != RUN:
         own = [table for table in _PARTS if lead.metric in _PARTS[table]]
         if not own:

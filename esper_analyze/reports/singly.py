@@ -34,6 +34,10 @@ def timeline_rows(evidence: Evidence, _data: object = None) -> Rows:
         "onset",
         "peak",
         "peak_update",
+        "judged",
+        "bound",
+        "now",
+        "now_update",
         "in_alarm",
         "ended",
         "worst",
@@ -43,14 +47,15 @@ def timeline_rows(evidence: Evidence, _data: object = None) -> Rows:
         (*_incident(one), evidence.said(one) or one.peak, _cause(incidents, one))
         for one in sorted(incidents, key=lambda one: one.start)
     ]
-    shown = ("start", "end", "verdict", "rule", "subject", "worst", "cause")
+    shown = ("start", "end", "verdict", "rule", "subject", "judged", "bound", "worst", "now", "cause")
     return Rows((*columns, "cause"), tuple(cells), tuple((name, name) for name in shown))
 
 
 def _incident(one: Incident) -> tuple[object, ...]:
     verdict = Mark(one.peak_verdict, one.peak_verdict)
     where = (one.start, one.end, verdict, one.rule, one.subject, one.metric)
-    return (*where, one.onset, one.peak, one.peak_update, one.count, one.ended)
+    judged = (one.statistic, one.threshold, one.now, one.now_update)
+    return (*where, one.onset, one.peak, one.peak_update, *judged, one.count, one.ended)
 
 
 def _cause(incidents: list[Incident], one: Incident) -> str | None:

@@ -13,7 +13,17 @@ import numpy as np
 from esper_analyze.reports import onset
 from esper_analyze.reports.escalation import captured_since
 from esper_analyze.reports.evidence import Evidence
-from esper_analyze.reports.lead import alarms_of, around, crossed, judged_rules, last_update, lasted, leading, title_of
+from esper_analyze.reports.lead import (
+    alarms_of,
+    around,
+    crossed,
+    judged_rules,
+    last_update,
+    lasted,
+    leading,
+    title_of,
+    worst_and_now,
+)
 from esper_analyze.reports.links import figures_of
 from esper_analyze.reports.listing import broken_words, closing_reason, status_words
 from esper_analyze.reports.rejudged import lost_alarms
@@ -174,7 +184,8 @@ def _returns(evidence: Evidence, lead: Incident) -> Iterator[Point]:
 
 def _why(evidence: Evidence, lead: Incident, began: onset.Onset) -> Iterator[Point]:
     rule = evidence.rules[lead.rule]
-    yield Point(" ".join([*crossed(evidence, lead), *began.told_usual]), figures_of(rule))
+    judged = [*crossed(evidence, lead), *began.told_usual, *worst_and_now(evidence, lead)]
+    yield Point(" ".join(judged), figures_of(rule))
     if rule.table == "slots":
         yield from _seed_course(evidence.run, lead)
     for sentence in began.told:

@@ -87,6 +87,13 @@ def judged_live(run: Run, rules: Sequence[Rule]) -> tuple[Rule, ...]:
     return tuple(rule for rule in rules if rule.name in thresholds)
 
 
+def restated_since(info: Mapping[str, object], rules: Iterable[Rule]) -> dict[str, tuple[str, ...]]:
+    """Return those ``rules`` whose findings held other numbers when the run of ``info`` was recorded, and which."""
+    recorded = info.get("rule_revisions")
+    known = recorded if isinstance(recorded, Mapping) else {}
+    return {rule.name: rule.restated for rule in rules if known.get(rule.name, 1) != rule.revision}
+
+
 def grown_since(run: Run) -> str | None:
     """Return a sentence when the schema or the rules have grown since ``run`` was recorded, else None."""
     older, known = run.older_schema, len(judged_live(run, RULES))

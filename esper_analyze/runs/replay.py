@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from itertools import pairwise
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -25,6 +26,9 @@ from esper_analyze.runs.recorded_rules import foreign_rules, stored_thresholds
 from esper_analyze.runs.run import Run
 from esper_analyze.schema.tables import LEVELS
 from esper_analyze.schema.tables.events import CONTINUED, RESUMED_FRESH
+
+Restated = Mapping[str, tuple[str, ...]]
+"""Rule → the numbers of its findings that were others when a run was recorded, see ``restated_since``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,12 +188,17 @@ def _rows(run: Run, table: str, kind: type) -> list[dict[str, Any]]:
     return run.frame(table, [item.name for item in fields(kind)]).to_dicts()
 
 
-def differences(replayed: Replay, live: tuple[list[Finding], list[LevelChange]]) -> list[Difference]:
-    """Return what replay and the live recording do not share; numbers are compared bit by bit."""
+def differences(
+    replayed: Replay, live: tuple[list[Finding], list[LevelChange]], restated: Restated = MappingProxyType({})
+) -> list[Difference]:
+    """Return what replay and the live recording do not share; numbers are compared bit by bit.
+
+    ``restated`` names, by rule, numbers that were others when the run was recorded; everything else is compared.
+    """
     findings, levels = live
     found = _unmatched(
-        {finding_key(finding): finding for finding in replayed.findings},
-        {finding_key(finding): finding for finding in findings},
+        {finding_key(finding, restated): finding for finding in replayed.findings},
+        {finding_key(finding, restated): finding for finding in findings},
         finding_text,
     )
     found += _unmatched(
@@ -200,9 +209,10 @@ def differences(replayed: Replay, live: tuple[list[Finding], list[LevelChange]])
     return sorted(found, key=lambda difference: (difference.update, difference.only, difference.text))
 
 
-def finding_key(finding: Finding) -> tuple[object, ...]:
-    """Return what makes two findings the same, numbers by their exact bits."""
-    numbers = tuple(None if x is None else float(x).hex() for x in (finding.value, finding.threshold, finding.baseline))
+def finding_key(finding: Finding, restated: Restated = MappingProxyType({})) -> tuple[object, ...]:
+    """Return what makes two findings the same, numbers by their exact bits but those that ``restated`` names."""
+    compared = [name for name in ("value", "threshold", "baseline") if name not in restated.get(finding.rule, ())]
+    numbers = tuple(None if x is None else float(x).hex() for x in (getattr(finding, name) for name in compared))
     words = (finding.update, finding.rule, finding.subject, finding.metric, finding.verdict, finding.previous)
     return (*words, finding.reason, *numbers)
 

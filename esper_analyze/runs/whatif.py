@@ -12,8 +12,8 @@ from esper_analyze.detector.escalation import LevelChange
 from esper_analyze.detector.findings import Finding
 from esper_analyze.detector.thresholds import Thresholds
 from esper_analyze.detector.verdict import BY_WORD, Verdict
-from esper_analyze.runs.recorded_rules import judged_live
-from esper_analyze.runs.replay import Replay, recorded, replay
+from esper_analyze.runs.recorded_rules import judged_live, restated_since
+from esper_analyze.runs.replay import Replay, Restated, recorded, replay
 from esper_analyze.runs.run import Run
 
 CHANGES = (
@@ -101,7 +101,7 @@ def what_if(run: Run, result: Replay, stored: Thresholds) -> WhatIf:
     return WhatIf(
         tuple(_moved(stored.as_dict(), result.thresholds.as_dict())),
         tuple(marked),
-        *_apart(result.findings, findings),
+        *_apart(result.findings, findings, restated_since(run.info, result.rules)),
         tuple(change for change in result.levels if change not in levels),
         tuple(change for change in levels if change not in result.levels),
         not_live,
@@ -200,14 +200,16 @@ def _until(alarm: Alarm) -> float:
     return math.inf if alarm.end is None else alarm.end
 
 
-def _apart(now: Sequence[Finding], live: Sequence[Finding]) -> tuple[tuple[Finding, ...], tuple[Finding, ...]]:
-    ours, theirs = {_key(finding): finding for finding in now}, {_key(finding): finding for finding in live}
+def _apart(
+    now: Sequence[Finding], live: Sequence[Finding], restated: Restated
+) -> tuple[tuple[Finding, ...], tuple[Finding, ...]]:
+    ours, theirs = ({_key(finding, restated): finding for finding in side} for side in (now, live))
     return (
         tuple(finding for key, finding in ours.items() if key not in theirs),
         tuple(finding for key, finding in theirs.items() if key not in ours),
     )
 
 
-def _key(finding: Finding) -> tuple[object, ...]:
-    value = None if finding.value is None else float(finding.value).hex()
+def _key(finding: Finding, restated: Restated) -> tuple[object, ...]:
+    value = None if finding.value is None or "value" in restated.get(finding.rule, ()) else float(finding.value).hex()
     return finding.update, finding.rule, finding.subject, finding.metric, finding.verdict, finding.reason, value

@@ -12,6 +12,7 @@ from esper_analyze.detector.rule import Limits, Rule
 from esper_analyze.detector.rules import RULES
 from esper_analyze.detector.thresholds import ThresholdError, Thresholds
 from esper_analyze.detector.verdict import BY_WORD, Verdict
+from esper_analyze.runs.recorded_rules import restated_since
 from esper_analyze.schema import BY_NAME, Kind
 
 MOST_KEPT = 1_000
@@ -22,11 +23,12 @@ _OWN = {rule.name: rule for rule in RULES}
 
 @dataclass(frozen=True, slots=True)
 class Ringing:
-    """One trouble: the finding it stands at, when it began, and when it ended (None: it is open)."""
+    """One trouble: its last finding, the one that made it as bad as it was, when it began and ended (None: open)."""
 
     finding: Finding
     start: int
     worst: str
+    alarm: Finding
     ended: int | None = None
 
 
@@ -34,7 +36,10 @@ class Ringing:
 class OpenIncident:
     """An open trouble as it is shown. ``cause`` names what it is shown under, ``depth`` how far below.
 
-    ``said`` is what stood in a judged column of words, which has no ``value``.
+    ``statistic`` names what was judged, ``value`` is what it was at ``value_update``, where it crossed ``threshold``.
+    ``worst`` and ``now`` are known where the recording holds that number at every update: the worst since
+    ``worst_since``, the beginning or the first update that is looked back on. ``said`` is what stood in a judged column
+    of words, which has no ``value``.
     """
 
     verdict: str
@@ -47,6 +52,13 @@ class OpenIncident:
     threshold: float | None
     baseline: float | None
     look_first: str
+    statistic: str = ""
+    value_update: int | None = None
+    worst: float | None = None
+    worst_update: int | None = None
+    worst_since: int | None = None
+    now: float | None = None
+    now_update: int | None = None
     said: str | None = None
     cause: str | None = None
     cause_update: int | None = None
@@ -58,14 +70,16 @@ class Alarms:
     """Takes findings in order. ``without_data`` are rules that lacked data at some update."""
 
     limits: dict[str, Limits] = field(default_factory=dict)
+    restated: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     now: dict[_Key, Ringing] = field(default_factory=dict)
     past: list[Ringing] = field(default_factory=list)
     ended: int = 0
     without_data: set[str] = field(default_factory=set)
 
     @classmethod
-    def judged_with(cls, thresholds: object) -> Alarms:
+    def judged_with(cls, info: Mapping[str, object]) -> Alarms:
         """Return an empty memory that knows how long a streak had to be; what cannot be read is the default."""
+        thresholds = info.get("thresholds")
         found = dict(Thresholds.defaults(RULES).by_rule)
         for name, values in thresholds.items() if isinstance(thresholds, Mapping) else ():
             if name in found:
@@ -73,7 +87,7 @@ class Alarms:
                     found[name] = Thresholds.defaults(RULES).merged({name: values})[name]
                 except ThresholdError:
                     continue
-        return cls(found)
+        return cls(found, restated_since(info, RULES))
 
     def take(self, row: Mapping[str, Any]) -> None:
         """Take up one row of table ``findings``."""
@@ -82,8 +96,12 @@ class Alarms:
         code, key = BY_WORD.get(finding.verdict, Verdict.NO_DATA), (finding.rule, finding.subject, finding.metric)
         open_now = self.now.get(key)
         if code >= Verdict.WARNING:
-            start, worst = (finding.update, code) if open_now is None else (open_now.start, BY_WORD[open_now.worst])
-            self.now[key] = Ringing(finding, start, max(code, worst).word)
+            if open_now is None:
+                self.now[key] = Ringing(finding, finding.update, code.word, finding)
+            else:
+                worse = code > BY_WORD[open_now.worst]
+                worst, alarm = (code.word, finding) if worse else (open_now.worst, open_now.alarm)
+                self.now[key] = Ringing(finding, open_now.start, worst, alarm)
         elif code >= Verdict.OK and open_now is not None:
             self._end(key, finding.update)
         elif code == Verdict.NO_DATA:
@@ -105,7 +123,7 @@ class Alarms:
         """Return what is open now, worst causes first, each consequence below its cause."""
         listed = sorted((*self.past[-MOST_KEPT:], *self.now.values()), key=lambda one: one.start) if self.now else []
         alarms = {place: alarm for place, alarm in enumerate(listed) if alarm.ended is None}
-        rules = {alarm.finding.rule: _rule(alarm.finding.rule) for alarm in listed}
+        rules = {alarm.finding.rule: rule_named(alarm.finding.rule) for alarm in listed}
         found = with_causes([self._incident(one, last_update) for one in listed], rules)
         shown: list[OpenIncident] = []
         below: dict[int | None, list[int]] = {}
@@ -113,7 +131,7 @@ class Alarms:
             below.setdefault(found[place].cause, []).append(place)
 
         def show(place: int, depth: int) -> None:
-            shown.append(_shown(alarms[place], found, found[place].cause, depth))
+            shown.append(self._shown(alarms[place], found, found[place].cause, depth))
             for one in below.get(place, ()):
                 show(one, depth + 1)
 
@@ -122,17 +140,44 @@ class Alarms:
             show(place, 0)
         return shown
 
+    def _shown(self, alarm: Ringing, listed: list[Incident], cause: int | None, depth: int) -> OpenIncident:
+        said, rule = alarm.alarm, rule_named(alarm.finding.rule)
+        because = None if cause is None else listed[cause]
+        numbers = {name: getattr(said, name) for name in ("value", "threshold", "baseline")}
+        restated = self.restated.get(rule.name, ())
+        if _in_words(rule, said.metric):
+            numbers = dict.fromkeys(numbers)
+        elif "value" in restated or ("threshold" in restated and not _beyond(said, rule)):
+            numbers |= {"threshold": None, "baseline": None}
+        return OpenIncident(
+            *(alarm.finding.verdict, said.rule, rule.title, said.subject, said.metric, alarm.start),
+            **numbers,
+            look_first=rule.look_first,
+            statistic=said.metric if "value" in restated else rule.statistic(said.metric).name,
+            value_update=said.update,
+            cause=None if because is None else because.rule,
+            cause_update=None if because is None else because.start,
+            depth=depth,
+        )
+
     def _incident(self, alarm: Ringing, last_update: int) -> Incident:
         """Return an alarm as the detector's own search for causes takes it; its peak is not known live."""
         said, limits = alarm.finding, self.limits.get(alarm.finding.rule, Limits())
         end = last_update if alarm.ended is None else max(alarm.start, alarm.ended - limits.clear_after)
-        first = onset(_rule(said.rule), limits, alarm.start)
+        first = onset(rule_named(said.rule), limits, alarm.start)
         word, peak = "open" if alarm.ended is None else "cleared", said.value or 0.0
         place = (said.rule, said.subject, said.metric, first, alarm.start, end, word)
         return Incident(*place, peak, said.update, alarm.worst, 1)
 
 
-def _rule(name: str) -> Rule:
+def _beyond(said: Finding, rule: Rule) -> bool:
+    """Whether a recorded value is at or beyond the bound recorded with it."""
+    if said.value is None or said.threshold is None:
+        return False
+    return said.value >= said.threshold if rule.higher_is_worse else said.value <= said.threshold
+
+
+def rule_named(name: str) -> Rule:
     """Return a rule by its name; one of the user's own is known by its name alone."""
     return _OWN.get(name) or replace(RULES[0], name=name, title=name, look_first="", causes=(), confirmed_by=None)
 
@@ -141,16 +186,3 @@ def _in_words(rule: Rule, metric: str) -> bool:
     """Whether a rule of the program judged a column of words: the value is then a number for them."""
     table = BY_NAME[rule.table]
     return rule.name in _OWN and metric in table.names and table.column(metric).kind in (Kind.TEXT, Kind.CHOICE)
-
-
-def _shown(alarm: Ringing, listed: list[Incident], cause: int | None, depth: int) -> OpenIncident:
-    said, rule = alarm.finding, _rule(alarm.finding.rule)
-    because = None if cause is None else listed[cause]
-    return OpenIncident(
-        *(said.verdict, said.rule, rule.title, said.subject, said.metric, alarm.start),
-        *(None, None, None) if _in_words(rule, said.metric) else (said.value, said.threshold, said.baseline),
-        look_first=rule.look_first,
-        cause=None if because is None else because.rule,
-        cause_update=None if because is None else because.start,
-        depth=depth,
-    )

@@ -10,6 +10,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from esper_analyze.detector.rules import RULES
 from esper_analyze.errors import DamagedError
 from esper_analyze.runs.blame import decoding
 from esper_analyze.runs.shards import shard_fault
@@ -23,7 +24,7 @@ from esper_analyze.watching.tails import LogTail, ManifestTail, RewrittenError
 Row = dict[str, Any]
 WINDOW = 120
 """Updates that are looked back on; older rows of tables that grow with every update are never read."""
-GROWING: Mapping[str, tuple[str, ...]] = {
+_SHOWN: Mapping[str, tuple[str, ...]] = {
     "updates": (
         *(
             "env_steps",
@@ -36,12 +37,26 @@ GROWING: Mapping[str, tuple[str, ...]] = {
         ),
         *("recorder_ms", "recorder_fraction", "dropped_rows", "optimizer_steps", "sampled_steps"),
     ),
-    "heads": ("head", "kind", "grad_norm", "grad_state", "entropy_norm", "learnable_fraction", "zero_explained"),
+    "heads": ("kind", "grad_norm", "grad_state", "entropy_norm", "learnable_fraction", "zero_explained"),
     "lstm": (
-        *("phase", "c_env_rms_max", "h_env_rms_max", "c_max", "h_saturation", "has_nan", "has_inf"),
+        *("c_env_rms_max", "h_env_rms_max", "c_max", "h_saturation", "has_nan", "has_inf"),
         *("forget_saturation", "input_saturation", "output_saturation"),
     ),
+    "groups": (),
+    "slots": (),
 }
+
+
+def _read(table: str) -> tuple[str, ...]:
+    """Return the columns of ``table`` that are shown, and those that rules judge: open incidents follow them."""
+    declared = BY_NAME[table]
+    judged = (name for rule in RULES if rule.table == table for name in (*rule.columns, *rule.fills))
+    subject = () if declared.subject is None else (declared.subject,)
+    return tuple(dict.fromkeys((*subject, *_SHOWN[table], *judged)))
+
+
+GROWING: Mapping[str, tuple[str, ...]] = {table: _read(table) for table in _SHOWN}
+"""Tables with rows at every update, and the columns of them that are read."""
 RARE: Mapping[str, tuple[str, ...]] = {
     "losses_of_data": ("kind", "detail", "rows"),
     "levels": ("level", "previous", "rule", "subject", "until"),

@@ -120,7 +120,7 @@ class Follower:
         return self.rank
 
     def _forget(self) -> None:
-        self.attempts, self.kept = [], Kept(Alarms.judged_with(self.info.get("thresholds")))
+        self.attempts, self.kept = [], Kept(Alarms.judged_with(self.info))
 
     def _follow(self, folders: list[Path]) -> None:
         """Take up the news of every attempt. Raises ``RewrittenError`` when all must be read anew."""

@@ -188,8 +188,7 @@ def _incident(group: Sequence[OpenIncident], width: int) -> list[Text]:
     if worst.said is not None:
         words += f": {cleaned(worst.metric)} said {cleaned(worst.said)}"
     elif worst.value is not None:
-        bound = "" if worst.threshold is None else f", bound {number(worst.threshold)}"
-        words += f": {cleaned(worst.metric)} {number(worst.value)}{bound}"
+        words += f": {_judged(worst)}"
     if worst.cause is not None and not worst.depth:
         words += f"; because of {worst.cause} at {worst.cause_update:,}"
     indent = 9 + 2 * max(0, worst.depth - 1)
@@ -197,6 +196,20 @@ def _incident(group: Sequence[OpenIncident], width: int) -> list[Text]:
     label = worst.verdict.upper() if worst.verdict == "critical" else worst.verdict
     lines[0] = Text.assemble((label.ljust(indent)[:indent], f"bold {VERDICTS[worst.verdict]}"), lines[0][indent:])
     return lines
+
+
+def _judged(one: OpenIncident) -> str:
+    """Return what was judged with its bound, its worst, and its value now."""
+    bound = "" if one.threshold is None else f", bound {number(one.threshold)}"
+    at = "" if one.value_update in (None, one.start) else f" at {one.value_update:,}"
+    told = f"{cleaned(one.statistic, 80)} {number(one.value)}{at}{bound}"
+    if one.now is None or one.worst_update is None or one.worst_since is None:
+        return told
+    since = "" if one.worst_since <= one.start else f" since {one.worst_since:,}"
+    worst = f", worst{since} {number(one.worst)} at {one.worst_update:,}"
+    if one.worst_update == one.value_update:
+        worst = ""
+    return f"{told}{worst}" if one.now_update == one.worst_update else f"{told}{worst}, now {number(one.now)}"
 
 
 def _heads(shot: Snapshot, width: int) -> Section:

@@ -7,7 +7,12 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 from statistics import median
 
-from esper_analyze.watching.alarms import OpenIncident
+import numpy as np
+
+from esper_analyze.detector.incidents import worst_of
+from esper_analyze.schema import BY_NAME
+from esper_analyze.watching.alarms import OpenIncident, rule_named
+from esper_analyze.watching.attempt import GROWING
 from esper_analyze.watching.follow import Follower
 from esper_analyze.watching.states import State, head_state, recurrent_state
 from esper_analyze.watching.writer import RUNNING
@@ -122,7 +127,7 @@ def snapshot(seen: Follower) -> Snapshot:
     info, kept, now = seen.info, seen.kept, seen.clock()
     updates = kept.rows("updates")
     last = updates[-1] if updates else {}
-    open_now = [_said(seen, one) for one in kept.alarms.open_incidents(kept.last_update or 0)]
+    open_now = [_followed(seen, _said(seen, one)) for one in kept.alarms.open_incidents(kept.last_update or 0)]
     planned, ended = info.get("total_updates"), kept.alarms.past[-1:]
     return Snapshot(
         path=str(seen.path),
@@ -162,6 +167,25 @@ def _said(seen: Follower, incident: OpenIncident) -> OpenIncident:
     row = next((row for row in seen.kept.rows("updates") if row["update"] == incident.start), {})
     said = row.get(incident.metric)
     return replace(incident, said=said) if isinstance(said, str) else incident
+
+
+def _followed(seen: Follower, one: OpenIncident) -> OpenIncident:
+    """Return the incident with the worst and the last of what was judged, where the kept rows hold that number."""
+    rule = rule_named(one.rule)
+    column = rule.statistic(one.metric).column
+    if one.value is None or column is None or column not in GROWING.get(rule.table, ()):
+        return one
+    subject = None if BY_NAME[rule.table].subject is None else one.subject
+    rows = [row for row in seen.kept.rows(rule.table, subject) if row["update"] >= one.start]
+    known = [(row["update"], float(row[column])) for row in rows if row.get(column) is not None]
+    if not known:
+        return one
+    at, now = known[-1]
+    since = known[0][0]
+    if one.value_update is not None and one.value_update < since:
+        known.insert(0, (one.value_update, one.value))
+    worst_update, worst = known[worst_of(np.array([value for _, value in known]), higher=rule.higher_is_worse)]
+    return replace(one, worst=worst, worst_update=worst_update, worst_since=since, now=now, now_update=at)
 
 
 def _status(seen: Follower, now: float) -> Status:

@@ -8,7 +8,7 @@ import numpy as np
 
 from esper_analyze.detector.carry import streak, zeros
 from esper_analyze.detector.guard import FREE, Guard, until
-from esper_analyze.detector.rule import Example, Limits, Memory, Rule, limit
+from esper_analyze.detector.rule import Example, Limits, Memory, Rule, Statistic, limit
 from esper_analyze.detector.rules.convergence import RETURNS_MEMORY, rise_steady, rose
 from esper_analyze.detector.signals import Frame
 from esper_analyze.detector.typical import EARLY_MEMORY, early_known, early_level
@@ -39,12 +39,14 @@ def judge(frame: Frame, memory: Memory, limits: AdvantageCollapseLimits) -> list
     low = spread.finite & (spread.values < limits.warning * early)
     none = spread.finite & (spread.values < limits.critical)
     long_narrow = streak(narrow, spread.finite & ~narrow, memory["narrow"]) >= limits.sustained
+    long_low = streak(low, spread.finite & ~low, memory["low"]) >= limits.sustained
     better = rose(frame["episode_return_mean"], memory, limits.better)
     bounds = Bounds(
         info=long_narrow,
-        warning=(streak(low, spread.finite & ~low, memory["low"]) >= limits.sustained) | (long_narrow & ~better),
+        warning=long_low | (long_narrow & ~better),
         critical=streak(none, spread.finite & ~none, memory["none"]) >= limits.sustained,
-        warning_at=limits.warning * early,
+        info_at=limits.info * early,
+        warning_at=np.where(long_low, limits.warning, limits.info) * early,
         critical_at=limits.critical,
     )
     return [settle(spread.name, spread, bounds, baseline=early)]
@@ -99,4 +101,9 @@ RULE = Rule(
     causes=("numerical_instability",),
     confirmed_by="sustained",
     higher_is_worse=False,
+    statistics={
+        "advantage_std": Statistic("advantage_std", baseline="its mean over the first updates", column="advantage_std")
+    },
+    revision=2,
+    restated=("threshold",),
 )

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from esper_analyze.detector.guard import LASTING, Guard
-from esper_analyze.detector.rule import Example, Limits, Memory, Rule, limit
+from esper_analyze.detector.rule import Example, Limits, Memory, Rule, Statistic, limit
 from esper_analyze.detector.signals import Frame, Signal
 from esper_analyze.detector.verdict import Bounds, Excuse, Judgement, settle
 
@@ -37,7 +37,10 @@ def judge(frame: Frame, memory: Memory, limits: AdvantageOutlierLimits) -> list[
     size = np.where(spread.nonfinite, np.nan, size)
     outlier = Signal("advantage_max", size, high.null)
     bounds = Bounds(
-        info=outlier.values > limits.info, warning=outlier.values > limits.warning, warning_at=limits.warning
+        info=outlier.values > limits.info,
+        warning=outlier.values > limits.warning,
+        info_at=limits.info,
+        warning_at=limits.warning,
     )
     return [settle("advantage_max", outlier, bounds, excuses=[constant], needs=[low, spread])]
 
@@ -81,4 +84,7 @@ RULE = Rule(
         Example("not recorded", "no_data", _cells(None, None, None)),
     ),
     causes=("numerical_instability", "advantage_collapse"),
+    statistics={"advantage_max": Statistic("largest |advantage|", "standard deviations")},
+    revision=2,
+    restated=("threshold",),
 )

@@ -8,7 +8,7 @@ import numpy as np
 
 from esper_analyze.detector.carry import streak, zeros
 from esper_analyze.detector.guard import Guard
-from esper_analyze.detector.rule import Example, Limits, Memory, Rule, limit
+from esper_analyze.detector.rule import Example, Limits, Memory, Rule, Statistic, limit
 from esper_analyze.detector.signals import Frame, Signal
 from esper_analyze.detector.typical import (
     EARLY_MEMORY,
@@ -45,11 +45,12 @@ def judge(frame: Frame, memory: Memory, limits: ClippingAlwaysLimits) -> list[Ju
         info=always,
         warning=always & (rise > limits.warning_rise),
         critical=always & (rise > limits.critical_rise),
-        warning_at=limits.fraction,
-        critical_at=limits.fraction,
+        info_at=np.nan,
+        warning_at=limits.warning_rise,
+        critical_at=limits.critical_rise,
     )
     watched = Signal(share.name, np.where(norm.nonfinite, np.nan, share.values), share.null)
-    return [settle(share.name, watched, bounds, needs=[norm], baseline=rise)]
+    return [settle(share.name, watched, bounds, needs=[norm], baseline=early, judged=rise)]
 
 
 def guard(frame: Frame, memory: Memory, limits: ClippingAlwaysLimits) -> Guard | None:
@@ -78,7 +79,7 @@ RULE = Rule(
     title="Every step is clipped",
     meaning="Nearly every optimizer step has been clipped for many updates: the clip norm, not the gradient, sets the "
     "length of the step. Most sound PPO runs do so, hence information only; it becomes an alarm when the norm before "
-    "clipping has risen far above its early level meanwhile (the baseline is how many times).",
+    "clipping has risen far above its early level meanwhile (the value is how many times, the baseline that level).",
     look_first="grad_norm_pre_clip over time, scale of returns and vf_coef; then whether the clip norm is meant.",
     reference="Detector specification; Andrychowicz et al. 2021, section on gradient clipping",
     examples=(
@@ -91,4 +92,12 @@ RULE = Rule(
     memory={"high": zeros, **EARLY_MEMORY, **typical_memory("norm")},
     causes=("numerical_instability", "value_divergence", "gradient_explosion"),
     confirmed_by="sustained",
+    statistics={
+        "clip_active_fraction": Statistic(
+            "median of grad_norm_pre_clip over up to 50 updates, as a multiple of its early mean",
+            baseline="an early mean",
+        )
+    },
+    revision=2,
+    restated=("value", "threshold", "baseline"),
 )

@@ -8,7 +8,7 @@ import numpy as np
 
 from esper_analyze.detector.carry import streak, zeros
 from esper_analyze.detector.guard import FREE, Guard, until
-from esper_analyze.detector.rule import Example, Limits, Memory, Rule, limit
+from esper_analyze.detector.rule import Example, Limits, Memory, Rule, Statistic, limit
 from esper_analyze.detector.rules.excuses import RETURNS, returns_hardly_vary, returns_held
 from esper_analyze.detector.signals import Frame
 from esper_analyze.detector.verdict import Bounds, Judgement, settle
@@ -40,7 +40,7 @@ def judge(frame: Frame, memory: Memory, limits: CriticConstantLimits) -> list[Ju
         warning_at=limits.band,
         critical_at=limits.band,
     )
-    return [settle(ev.name, ev, bounds, excuses=[excuse])]
+    return [settle(ev.name, ev, bounds, excuses=[excuse], judged=np.abs(ev.values))]
 
 
 def guard(frame: Frame, memory: Memory, limits: CriticConstantLimits) -> Guard | None:
@@ -86,4 +86,7 @@ RULE = Rule(
     causes=("numerical_instability", "kl_spike", "spike_then_silence", "entropy_collapse"),
     confirmed_by="warning_updates",
     higher_is_worse=False,
+    statistics={"explained_variance": Statistic("|explained_variance|")},
+    revision=2,
+    restated=("value",),
 )

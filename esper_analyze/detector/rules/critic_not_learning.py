@@ -8,7 +8,7 @@ import numpy as np
 
 from esper_analyze.detector.carry import tally, zeros
 from esper_analyze.detector.guard import Guard, before
-from esper_analyze.detector.rule import Example, Limits, Memory, Rule, limit
+from esper_analyze.detector.rule import Example, Limits, Memory, Rule, Statistic, limit
 from esper_analyze.detector.rules.excuses import RETURNS, returns_hardly_vary, returns_held
 from esper_analyze.detector.signals import Frame
 from esper_analyze.detector.typical import (
@@ -48,7 +48,7 @@ def judge(frame: Frame, memory: Memory, limits: CriticNotLearningLimits) -> list
     stuck = usable & (number >= limits.after) & (level < limits.low) & (level <= early + limits.margin)
     young = Excuse(usable & (number < limits.after), "too early to expect a critic to have learnt", quiet=True)
     bounds = Bounds(info=stuck, warning=stuck & ~(off <= limits.error), warning_at=limits.low)
-    return [settle(ev.name, ev, bounds, excuses=[constant, young], needs=[nrmse], baseline=early)]
+    return [settle(ev.name, ev, bounds, excuses=[constant, young], needs=[nrmse], baseline=early, judged=level)]
 
 
 def guard(frame: Frame, memory: Memory, limits: CriticNotLearningLimits) -> Guard | None:
@@ -99,4 +99,11 @@ RULE = Rule(
     memory={"number": zeros, **EARLY_MEMORY, **typical_memory("recent"), **typical_memory("nrmse")},
     causes=("numerical_instability", "critic_constant"),
     higher_is_worse=False,
+    statistics={
+        "explained_variance": Statistic(
+            "median of explained_variance over up to 50 updates", baseline="its mean over the first updates"
+        )
+    },
+    revision=2,
+    restated=("value",),
 )

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from esper_analyze.detector.carry import streak, zeros
 from esper_analyze.detector.guard import Guard, Side, same, until
-from esper_analyze.detector.rule import Example, Limits, Memory, Rule, limit
+from esper_analyze.detector.rule import Example, Limits, Memory, Rule, Statistic, limit
 from esper_analyze.detector.rules.excuses import inner_loop_not_measurable
 from esper_analyze.detector.signals import Frame
 from esper_analyze.detector.verdict import Bounds, Excuse, Judgement, settle
@@ -33,10 +35,18 @@ def _gradient(frame: Frame, limits: FrozenUpdateLimits, idle: Excuse) -> Judgeme
     wiped = post.equals(0.0) & (pre.values > 0.0)
     measurable = ~inner_loop_not_measurable(frame).where
     still = measurable & kl.finite & (kl.values <= limits.still)
-    bounds = Bounds(warning=wiped, critical=pre.nonfinite | (wiped & still), warning_at=0.0, critical_at=0.0)
+    broken = pre.nonfinite & ~post.equals(0.0)
+    bounds = Bounds(
+        warning=wiped,
+        critical=pre.nonfinite | (wiped & still),
+        warning_at=0.0,
+        critical_at=np.where(broken, np.nan, 0.0),
+    )
     no_clip = frame["max_grad_norm"].null & pre.null & ~post.null
     unclipped = Excuse(no_clip, "no clip call: nothing can take the gradient away")
-    return settle(post.name, post, bounds, excuses=[idle, unclipped], needs=[frame["optimizer_steps"], pre])
+    left = np.where(broken, pre.values, post.values)
+    needs = [frame["optimizer_steps"], pre]
+    return settle(post.name, post, bounds, excuses=[idle, unclipped], needs=needs, judged=left)
 
 
 def _movement(frame: Frame, memory: Memory, limits: FrozenUpdateLimits, idle: Excuse) -> Judgement:
@@ -97,4 +107,11 @@ RULE = Rule(
     memory={"still": zeros},
     causes=("numerical_instability", "spike_then_silence", "kl_spike"),
     higher_is_worse=False,
+    statistics={
+        "grad_norm_post_clip_max": Statistic(
+            "largest gradient norm after clipping (before it, where only that is not finite)"
+        )
+    },
+    revision=2,
+    restated=("value", "threshold"),
 )

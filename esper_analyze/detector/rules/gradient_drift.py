@@ -8,7 +8,7 @@ import numpy as np
 
 from esper_analyze.detector.carry import latest, streak
 from esper_analyze.detector.moving import moving_average, moving_memory
-from esper_analyze.detector.rule import Example, Limits, Memory, Rule, limit
+from esper_analyze.detector.rule import Example, Limits, Memory, Rule, Statistic, limit
 from esper_analyze.detector.signals import Bools, Floats, Frame, Signal
 from esper_analyze.detector.verdict import Bounds, Excuse, Judgement, settle
 
@@ -119,4 +119,8 @@ RULE = Rule(
     causes=("numerical_instability", "kl_spike", "entropy_collapse", "head_entropy_collapse"),
     confirmed_by="sustained",
     fills=("drift_norm", "drift_health"),
+    statistics={
+        metric: Statistic(f"drift of {metric}", baseline=f"the moving average of {metric}", column=f"drift_{short}")
+        for metric, short in METRICS
+    },
 )

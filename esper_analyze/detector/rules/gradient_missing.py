@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from esper_analyze.detector.guard import LASTING, Guard, same
-from esper_analyze.detector.rule import Example, Limits, Memory, Rule
+from esper_analyze.detector.rule import Example, Limits, Memory, Rule, Statistic
 from esper_analyze.detector.signals import Frame, Signal, choice_code
 from esper_analyze.detector.verdict import Bounds, Excuse, Judgement, settle
 
@@ -65,4 +65,5 @@ RULE = Rule(
         Example("not recorded", "no_data", _cells(None, None)),
         Example("nobody looked why", "no_data", _cells("missing", None)),
     ),
+    statistics={"grad_state": Statistic("grad_state (1: missing, 0: zero)")},
 )

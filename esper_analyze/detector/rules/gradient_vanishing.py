@@ -11,7 +11,7 @@ import numpy as np
 from esper_analyze.detector.aligned import HEAD_GROUP
 from esper_analyze.detector.carry import streak, zeros
 from esper_analyze.detector.guard import FREE, Guard, Side, same, until
-from esper_analyze.detector.rule import Example, Limits, Memory, Rule, limit
+from esper_analyze.detector.rule import Example, Limits, Memory, Rule, Statistic, limit
 from esper_analyze.detector.signals import Bools, Frame, Signal, choice_code
 from esper_analyze.detector.typical import EARLY_MEMORY, early_known, early_level
 from esper_analyze.detector.verdict import Bounds, Excuse, Judgement, settle
@@ -112,7 +112,7 @@ def _norm(frame: Frame, memory: Memory, limits: GradientVanishingLimits, masked:
         share = Signal(norm.name, np.where(norm.null, np.nan, norm.values / early), norm.null)
     usable = usable & (early > 0.0)
     low = usable & (share.values < limits.faded)
-    bounds = Bounds(info=streak(low, usable & ~low, memory["low"]) >= limits.sustained, warning_at=limits.faded * early)
+    bounds = Bounds(info=streak(low, usable & ~low, memory["low"]) >= limits.sustained, warning_at=limits.faded)
     unknown = Excuse(norm.finite & ~usable, "no gradient to begin with: nothing to hold it against", quiet=True)
     broken = Excuse(norm.nonfinite, "non-finite: judged by numerical_instability", quiet=True)
     return settle(norm.name, norm, bounds, excuses=[masked, broken, unknown], baseline=early)
@@ -192,4 +192,10 @@ RULE = Rule(
     memory={"some": zeros, "half": zeros, "low": zeros, **EARLY_MEMORY},
     causes=("numerical_instability", "spike_then_silence", "frozen_update", "entropy_collapse"),
     confirmed_by="sustained",
+    statistics={
+        "vanishing_severity": Statistic("vanishing_severity without the tensors of masked heads"),
+        "grad_norm": Statistic("grad_norm as a share of its early mean", baseline="that mean"),
+    },
+    revision=2,
+    restated=("threshold",),
 )

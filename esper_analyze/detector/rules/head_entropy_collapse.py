@@ -38,12 +38,13 @@ def judge(frame: Frame, memory: Memory, limits: HeadEntropyCollapseLimits) -> li
     clear = usable & (entropy.values > limits.clear_factor * threshold)
     returns = frame[RETURNS]
     descent = descend(entropy, usable, low, clear, returns, memory, limits)
+    held = np.where(low, threshold, limits.clear_factor * threshold)  # between the bounds it stands for want of more
     bounds = Bounds(
         info=descent.length >= limits.warning_updates,
         warning=(descent.length >= limits.warning_updates) & ~descent.learnt,
         critical=(descent.length >= limits.critical_updates) & ~descent.better,
-        warning_at=threshold,
-        critical_at=threshold,
+        warning_at=held,
+        critical_at=held,
     )
     return [settle("entropy_norm", entropy, bounds, excuses=excuses, unknown=[actions_unknown(frame)])]
 
@@ -118,4 +119,6 @@ RULE = Rule(
     causes=("numerical_instability", "kl_spike", "entropy_collapse", "mask_collapse"),
     confirmed_by="warning_updates",
     higher_is_worse=False,
+    revision=2,
+    restated=("threshold",),
 )

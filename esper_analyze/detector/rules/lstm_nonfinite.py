@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from esper_analyze.detector.guard import LASTING, Guard, same
-from esper_analyze.detector.rule import Example, Limits, Memory, Rule, limit
+from esper_analyze.detector.rule import Example, Limits, Memory, Rule, Statistic, limit
 from esper_analyze.detector.signals import Frame
 from esper_analyze.detector.verdict import Bounds, Judgement, settle
 
@@ -49,4 +49,5 @@ RULE = Rule(
         Example("not recorded", "no_data", {"has_nan": None, "has_inf": False}),
     ),
     causes=("numerical_instability",),
+    statistics={metric: Statistic(f"{metric} (1: yes)", column=metric) for metric in METRICS},
 )

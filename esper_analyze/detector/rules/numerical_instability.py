@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from esper_analyze.detector.guard import LASTING, Guard
-from esper_analyze.detector.rule import Example, Limits, Memory, Rule, limit
+from esper_analyze.detector.rule import Example, Limits, Memory, Rule, Statistic, limit
 from esper_analyze.detector.signals import Frame, Signal
 from esper_analyze.detector.verdict import Bounds, Judgement, settle
 
@@ -67,4 +67,5 @@ RULE = Rule(
         Example("a source was named", "critical", _cells(nonfinite_sources="values: 2")),
         Example("nothing was looked at", "no_data", dict.fromkeys((*WATCHED, SAID))),
     ),
+    statistics={SAID: Statistic("watched columns that are not finite or count what is not", "columns")},
 )

@@ -8,7 +8,7 @@ import numpy as np
 
 from esper_analyze.detector.carry import tally, zeros
 from esper_analyze.detector.guard import Guard, before
-from esper_analyze.detector.rule import Example, Limits, Memory, Rule, limit
+from esper_analyze.detector.rule import Example, Limits, Memory, Rule, Statistic, limit
 from esper_analyze.detector.signals import Floats, Frame
 from esper_analyze.detector.typical import Rolling
 from esper_analyze.detector.verdict import Bounds, Excuse, Judgement, settle
@@ -53,11 +53,12 @@ def judge(frame: Frame, memory: Memory, limits: PerformanceDegradationLimits) ->
         info=clear & (drop >= limits.info * scale) & (drop > 0),
         warning=clear & (drop >= limits.warning * scale) & (drop > 0),
         critical=clear & (drop >= limits.critical * scale) & (drop > 0),
+        info_at=before - limits.info * scale,
         warning_at=before - limits.warning * scale,
         critical_at=before - limits.critical * scale,
     )
     young = Excuse(returns.finite & (early | np.isnan(before)), "too early to speak of a level", quiet=True)
-    return [settle(returns.name, returns, bounds, excuses=[young], baseline=before)]
+    return [settle(returns.name, returns, bounds, excuses=[young], baseline=before, judged=before - drop)]
 
 
 def guard(frame: Frame, memory: Memory, limits: PerformanceDegradationLimits) -> Guard:
@@ -99,4 +100,11 @@ RULE = Rule(
     memory={"updates": zeros, **_WINDOWS.memory("windows")},
     causes=("numerical_instability", "first_ratio", "kl_spike", "spike_then_silence", "entropy_collapse"),
     higher_is_worse=False,
+    statistics={
+        "episode_return_mean": Statistic(
+            f"mean of episode_return_mean over {WINDOW} updates", baseline=f"its mean over the {WINDOW} before"
+        )
+    },
+    revision=2,
+    restated=("value", "threshold"),
 )

@@ -9,7 +9,7 @@ import numpy as np
 
 from esper_analyze.detector.carry import streak, zeros
 from esper_analyze.detector.guard import Guard, until
-from esper_analyze.detector.rule import Example, Limits, Memory, Rule, limit
+from esper_analyze.detector.rule import Example, Limits, Memory, Rule, Statistic, limit
 from esper_analyze.detector.rules.seeds import CONTEXT, FAST, RATIO, disconnected, judged, known_sides, not_training
 from esper_analyze.detector.signals import Frame, Signal
 from esper_analyze.detector.verdict import Bounds, Excuse, Judgement, settle
@@ -110,4 +110,5 @@ RULE = Rule(
     causes=("slot_gradient_vanishing",),
     confirmed_by="sustained",
     higher_is_worse=False,
+    statistics={"low_ratio_cause": Statistic("low_ratio_cause (1: no tensor has a gradient)")},
 )

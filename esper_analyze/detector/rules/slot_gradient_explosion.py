@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
+
 from esper_analyze.detector.carry import recent, window
 from esper_analyze.detector.guard import LASTING, Guard, steady
-from esper_analyze.detector.rule import Example, Limits, Memory, Rule, limit
+from esper_analyze.detector.rule import Example, Limits, Memory, Rule, Statistic, limit
 from esper_analyze.detector.rules.seeds import CONTEXT, known_sides, not_training, unreached
 from esper_analyze.detector.signals import Frame
 from esper_analyze.detector.verdict import Bounds, Excuse, Judgement, settle
@@ -29,17 +31,19 @@ def judge(frame: Frame, memory: Memory, limits: SlotGradientExplosionLimits) -> 
     """Judge the share of tensors above ten times the clip norm, in every stage in which there is a gradient."""
     share, broken = frame["exploding_severity"], frame["tensors_nonfinite"]
     some, half = share.finite & (share.values > limits.warning), share.finite & (share.values >= limits.critical)
+    halves = recent(half, memory["half"], limits.window) >= limits.window_hits
+    nonfinite = ~broken.null & (broken.values > 0.0)
     bounds = Bounds(
         info=some,
         warning=recent(some, memory["some"], limits.window) >= limits.window_hits,
-        critical=(recent(half, memory["half"], limits.window) >= limits.window_hits)
-        | (~broken.null & (broken.values > 0.0)),
+        critical=halves | nonfinite,
         warning_at=limits.warning,
         critical_at=limits.critical,
     )
     nothing = [*not_training(frame), unreached(frame)]
     excuses = [Excuse(one.where & share.null, f"no gradient: {one.why}", one.quiet) for one in nothing]
-    return [settle(share.name, share, bounds, excuses=excuses)]
+    severity = np.where(nonfinite & ~halves, np.inf, share.values)
+    return [settle(share.name, share, bounds, excuses=excuses, judged=severity)]
 
 
 def guard(frame: Frame, memory: Memory, limits: SlotGradientExplosionLimits) -> Guard | None:
@@ -88,4 +92,7 @@ RULE = Rule(
     ),
     memory={"some": window(LONGEST), "half": window(LONGEST)},
     causes=("numerical_instability",),
+    statistics={"exploding_severity": Statistic("exploding_severity (Inf: a tensor is not finite)")},
+    revision=2,
+    restated=("value",),
 )

@@ -8,7 +8,7 @@ import numpy as np
 
 from esper_analyze.detector.carry import latest, nothing_yet, streak, tally, zeros
 from esper_analyze.detector.guard import Guard, same, until
-from esper_analyze.detector.rule import Example, Limits, Memory, Rule, limit
+from esper_analyze.detector.rule import Example, Limits, Memory, Rule, Statistic, limit
 from esper_analyze.detector.rules.excuses import inner_loop_not_measurable
 from esper_analyze.detector.signals import Frame
 from esper_analyze.detector.verdict import Bounds, Judgement, settle
@@ -80,4 +80,5 @@ RULE = Rule(
     causes=("numerical_instability", "kl_spike"),
     confirmed_by="updates",
     higher_is_worse=False,
+    statistics={"kl_k3": Statistic("kl_k3", "nats", baseline="the spike before it", column="kl_k3")},
 )

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
+
 from esper_analyze.detector.carry import streak, zeros
 from esper_analyze.detector.guard import Guard, same, until
-from esper_analyze.detector.rule import Example, Limits, Memory, Rule, limit
+from esper_analyze.detector.rule import Example, Limits, Memory, Rule, Statistic, limit
 from esper_analyze.detector.signals import Frame, choice_code
 from esper_analyze.detector.verdict import Bounds, Judgement, settle
 
@@ -32,7 +34,7 @@ def judge(frame: Frame, memory: Memory, limits: UpdateSkippedLimits) -> list[Jud
         critical=length >= limits.critical_updates,
         critical_at=float(limits.critical_updates),
     )
-    return [settle("status", status, bounds)]
+    return [settle("status", status, bounds, judged=length.astype(np.float64))]
 
 
 def guard(frame: Frame, memory: Memory, limits: UpdateSkippedLimits) -> Guard:
@@ -49,8 +51,7 @@ RULE = Rule(
     guard=guard,
     title="Update skipped",
     meaning="The update made no step because something was NaN or infinite or because the optimizer was not called, or "
-    "was cut short by an exception or the end of the process. The value is the position of its status among the "
-    "declared ones.",
+    "was cut short by an exception or the end of the process. The value is how many were skipped running.",
     look_first="skip_reason of that row.",
     reference="Detector specification",
     examples=(
@@ -64,4 +65,7 @@ RULE = Rule(
     ),
     memory={"skipped": zeros},
     causes=("numerical_instability",),
+    statistics={"status": Statistic("number of skipped updates running")},
+    revision=2,
+    restated=("value",),
 )

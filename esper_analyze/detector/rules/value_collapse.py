@@ -9,7 +9,7 @@ import numpy as np
 
 from esper_analyze.detector.carry import streak, tally, zeros
 from esper_analyze.detector.guard import FREE, Guard, Side, before, until
-from esper_analyze.detector.rule import Example, Limits, Memory, Rule, limit
+from esper_analyze.detector.rule import Example, Limits, Memory, Rule, Statistic, limit
 from esper_analyze.detector.rules.excuses import RETURNS, returns_hardly_vary, returns_held
 from esper_analyze.detector.signals import Floats, Frame, Ints, Signal
 from esper_analyze.detector.typical import EARLY_MEMORY, early_known, early_level
@@ -135,4 +135,9 @@ RULE = Rule(
     causes=("numerical_instability",),
     confirmed_by="sustained",
     higher_is_worse=False,
+    statistics={
+        "explained_variance": Statistic(
+            "explained_variance", baseline="its mean over the first updates", column="explained_variance"
+        )
+    },
 )

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-NAMING = ("run_id", "created", "name", "schema_version", "notes")
+NAMING = ("run_id", "created", "name", "schema_version", "rule_revisions", "notes")
 """Keys that tell runs apart without being a setting."""
 _ADDRESS = re.compile(r" at 0x[0-9a-f]+")
 Difference = tuple[str, tuple[str, ...]]
