@@ -8,11 +8,15 @@ import numpy as np
 import pytest
 
 from esper_analyze.detector.findings import Finding
+from esper_analyze.detector.rule import revisions
+from esper_analyze.detector.rules import RULES
 from esper_analyze.runs.batches import read_batches
-from esper_analyze.runs.recorded_rules import stored_thresholds
+from esper_analyze.runs.recorded_rules import restated_since, stored_thresholds
 from esper_analyze.runs.replay import differences, recorded, replay
 from esper_analyze.runs.run import Run, open_run
 from tests.recorder.loop import Loop
+
+SAMPLES = Path(__file__).parents[2] / "sample_runs" / "runs"
 
 
 @pytest.fixture
@@ -74,3 +78,13 @@ def test_drift_that_was_written_live_is_what_replay_fills(in_parts: Run) -> None
     rows = [row for row in in_parts.frame("groups").to_dicts() if row["drift_norm"] is not None]
     assert len(rows) > 20
     assert all(filled[row["group"], row["update"]] == row["drift_norm"] for row in rows)
+
+
+def test_a_rule_whose_findings_held_other_numbers_is_compared_by_all_else() -> None:
+    run = open_run(SAMPLES / "one_update_collapse")  # recorded before critic_not_learning's value was its median
+    restated, rules = restated_since(run.info, RULES), replay(run)
+    assert restated["critic_not_learning"] == ("value",)
+    assert differences(rules, recorded(run), restated) == []
+    assert {one.text.split(" ")[0] for one in differences(rules, recorded(run))} <= set(restated)
+    assert differences(rules, recorded(run))
+    assert restated_since({"rule_revisions": revisions(RULES)}, RULES) == {}
