@@ -114,17 +114,19 @@ def _tell(findings: Sequence[Finding], rules: Sequence[Rule], rows: Mapping[str,
     by_name = {rule.name: rule for rule in rules}
     for finding in roots:
         rule = by_name[finding.rule]
-        said, judged = _said(finding, rule.table, rows), rule.statistic(finding.metric).name
+        word = _word(finding, rule.table, rows)
+        judged = rule.statistic(finding.metric).name if word is None else finding.metric
+        said = word or (None if finding.value is None else f"{finding.value:.4g}")
         value = "" if said is None else f" = {said}"
         LOG.warning("update %d: %s on %s: %s%s%s", finding.update, finding.rule, finding.subject, judged, value, follow)
 
 
-def _said(finding: Finding, table: str, rows: Mapping[str, Rows]) -> str | None:
-    """Return what was judged: the word, where a number only stands for it."""
+def _word(finding: Finding, table: str, rows: Mapping[str, Rows]) -> str | None:
+    """Return the word that was judged, None where a number was."""
     named = BY_NAME[table].subject
     listed = rows.get(table, ())
     for row in () if isinstance(listed, Block) else listed:
         word = row.get(finding.metric)
         if isinstance(word, str) and (named is None or row[named] == finding.subject):
             return word
-    return None if finding.value is None else f"{finding.value:.4g}"
+    return None

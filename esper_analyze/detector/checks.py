@@ -13,7 +13,7 @@ from esper_analyze.errors import EsperError, did_you_mean
 from esper_analyze.schema.tables import BY_NAME
 
 _TEXTS = ("name", "table", "title", "meaning", "look_first", "reference")
-_TUPLES = ("columns", "examples", "causes", "fills")
+_TUPLES = ("columns", "examples", "causes", "follows", "fills")
 _NAME = re.compile(r"[a-z][a-z0-9_]*\Z")
 _DATACLASS = "put @dataclass(frozen=True, slots=True) above it"
 
@@ -36,7 +36,7 @@ def check_rule(rule: Rule, names: Sequence[str]) -> None:
     _check_columns(rule)
     _check_limits(rule.limits)
     _check_confirmed(rule)
-    for cause in rule.causes:
+    for cause in (*rule.causes, *rule.follows):
         if cause not in names:
             raise Refusal(f"causes: there is no rule {cause!r}{did_you_mean(str(cause), names)}")
     if rule.fills:

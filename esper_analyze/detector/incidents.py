@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_left, bisect_right
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate
 
@@ -16,7 +16,7 @@ from esper_analyze.detector.findings import known_value
 from esper_analyze.detector.rule import Limits, Rule
 from esper_analyze.detector.signals import Bools, Floats, Ints
 from esper_analyze.detector.thresholds import Thresholds
-from esper_analyze.detector.verdict import Judgement, Verdict
+from esper_analyze.detector.verdict import NONFINITE, Judgement, Verdict
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +30,10 @@ class Incident:
     in ``IncidentTracker.incidents()``, of the incident this one is shown under. ``statistic`` names what ``peak``,
     ``threshold`` and ``now`` are values of: the bound of the worst verdict when it was first crossed (None: it came of
     a value that was not finite), and the value at ``now_update``, the last update that could be judged.
+
+    What begins in one update because something is not finite is one incident, whatever rules and subjects see it:
+    ``parts`` are those incidents one by one, empty where there is but one. It bears the name of the first of them in
+    the order of the rules, lasts from the first to the last update of any, and is open while one is.
     """
 
     rule: str
@@ -48,6 +52,17 @@ class Incident:
     threshold: float | None = None
     now: float | None = None
     now_update: int | None = None
+    parts: tuple[Incident, ...] = ()
+
+    @property
+    def seen_by(self) -> tuple[str, ...]:
+        """The rules that see this trouble, the one it is named after first."""
+        return tuple(dict.fromkeys([self.rule, *(part.rule for part in self.parts)]))
+
+
+def one_by_one(incidents: Iterable[Incident]) -> list[Incident]:
+    """Return the incidents as each rule and subject sees them, for what asks about one of these."""
+    return [part for incident in incidents for part in incident.parts or (incident,)]
 
 
 @dataclass(slots=True)
@@ -59,6 +74,8 @@ class _Open:
     threshold: float
     worst: int
     count: int
+    nonfinite: bool
+    """Whether it began because something was not finite."""
 
 
 _Key = tuple[str, str, str]
@@ -119,7 +136,10 @@ class IncidentTracker:
         bound, worst = float(judgement.threshold[here[first_worst], k]), int(code[first_worst])
         now = self._open.get(key)
         if now is None:
-            self._open[key] = _Open(int(update[0]), int(update[-1]), peak, peak_update, bound, worst, len(update))
+            reason = judgement.reasons[judgement.reason[here[0], k]]
+            nonfinite = self._rules[key[0]].finiteness or reason == NONFINITE
+            span = int(update[0]), int(update[-1])
+            self._open[key] = _Open(*span, peak, peak_update, bound, worst, len(update), nonfinite)
             return
         both = np.array([now.peak, peak])
         if worst_of(both, higher=self._rules[key[0]].higher_is_worse) == 1:
@@ -132,13 +152,14 @@ class IncidentTracker:
         """Return all incidents so far, by start, causes before what they cause."""
         found = [*self._ended, *((key, one, "open") for key, one in self._open.items())]
         found.sort(key=lambda item: (item[1].start, self._order[item[0][0]], item[0]))
-        return with_causes([self._incident(*item) for item in found], self._rules)
+        nonfinite = {place for place, (_, one, _) in enumerate(found) if one.nonfinite}
+        return with_causes(merged([self._incident(*item) for item in found], nonfinite), self._rules)
 
     def _incident(self, key: _Key, one: _Open, ended: str) -> Incident:
         now, now_update = self._now[key]
         return Incident(
             *key,
-            self._onset(key[0], one.start),
+            one.start if one.nonfinite else self._onset(key[0], one.start),
             one.start,
             one.end,
             ended,
@@ -162,6 +183,24 @@ def onset(rule: Rule, limits: Limits, start: int) -> int:
     if rule.confirmed_by is None:
         return start
     return max(start - int(getattr(limits, rule.confirmed_by)) + 1, 0)
+
+
+def merged(listed: Sequence[Incident], nonfinite: Container[int]) -> list[Incident]:
+    """Return the incidents with those at the positions ``nonfinite`` that began in the same update as one."""
+    together: dict[int, list[Incident]] = {}
+    for place, incident in enumerate(listed):
+        if place in nonfinite:
+            together.setdefault(incident.start, []).append(incident)
+    found = []
+    for place, incident in enumerate(listed):
+        several = together.get(incident.start, []) if place in nonfinite else []
+        if len(several) < 2:
+            found.append(incident)
+        elif incident is several[0]:
+            ended = "open" if any(one.ended == "open" for one in several) else "cleared"
+            end, count = max(one.end for one in several), max(one.count for one in several)
+            found.append(replace(incident, end=end, ended=ended, count=count, parts=tuple(several)))
+    return found
 
 
 def with_causes(listed: Sequence[Incident], rules: Mapping[str, Rule]) -> list[Incident]:

@@ -23,6 +23,10 @@ def _section(rule: Rule) -> Iterator[str]:
     yield f"Watches {', '.join(f'`{rule.table}.{column}`' for column in rule.columns)}."
     if rule.causes:
         yield f"Shown as a consequence of: {', '.join(rule.causes)}."
+    if rule.follows:
+        yield f"Can follow from: {', '.join(rule.follows)}."
+    for metric, statistic in rule.statistics.items():
+        yield f"Judges of `{metric}`: {statistic.name}."
     yield f"Reference: {rule.reference}."
     yield ""
     yield "| threshold | default | source |"
@@ -64,6 +68,8 @@ def rule_facts(rule: Rule) -> dict[str, object]:
         "table": rule.table,
         "columns": list(rule.columns),
         "causes": list(rule.causes),
+        "follows": list(rule.follows),
+        "statistics": {metric: asdict(statistic) for metric, statistic in rule.statistics.items()},
         "thresholds": asdict(rule.limits()),
         "sources": rule.limits.sources(),
         "examples": [asdict(example) for example in rule.examples],

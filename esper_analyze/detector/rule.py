@@ -103,11 +103,14 @@ class Rule:
     ``beside`` maps other tables to columns the rule also reads, as ``frame["table.column"]``: a table with one row an
     update speaks for every subject, heads for their groups (``head:NAME``), any other for the subject of that name.
     ``context`` are those of ``columns`` that only qualify a judgement: missing or non-finite, they excuse nothing.
-    ``causes`` are rules whose open incident explains this one. ``fills`` are columns that ``judge`` leaves in
+    ``causes`` are rules whose open incident explains this one; ``follows`` are further ones that can have led to it if
+    they began earlier, open or not: a report tells the first. ``fills`` are columns that ``judge`` leaves in
     the memory under the same name for the batch just judged: the recorder writes them. ``confirmed_by`` names the
     limit that says how many updates running the trouble must last before it is an alarm.
     ``guard`` gets the frame of the last update alone, the memory after it and the limits, and promises for how long
     there will be no news (None: no promise), so that updates that come one by one can be judged later, several at once.
+    ``finiteness`` marks a rule that judges whether something is finite: what it finds is the same NaN that others see.
+    ``reach`` is how many updates before its onset the rule's statistic looks at: its trouble may be as old.
     ``statistics`` maps each metric whose verdicts have another ``value`` than its own cell to what it is. ``revision``
     grows when numbers of the rule's findings become others, those that ``restated`` names (value, threshold,
     baseline): ``replay --verify`` compares findings recorded under an older one by everything else.
@@ -127,11 +130,14 @@ class Rule:
     beside: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     context: tuple[str, ...] = ()
     causes: tuple[str, ...] = ()
+    follows: tuple[str, ...] = ()
     fills: tuple[str, ...] = ()
     confirmed_by: str | None = None
     higher_is_worse: bool = True
     guard: Watch | None = None
     statistics: Mapping[str, Statistic] = field(default_factory=dict)
+    reach: int = 0
+    finiteness: bool = False
     revision: int = 1
     restated: tuple[str, ...] = ()
 

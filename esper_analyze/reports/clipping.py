@@ -45,7 +45,7 @@ def frame(evidence: Evidence) -> ClipFrame | None:
     columns = all_series(evidence.run, "updates", _COLUMNS)
     if all(columns[name].empty for name in ("grad_norm_pre_clip", "grad_norm_post_clip", "clip_active_fraction")):
         return None
-    return ClipFrame(columns, evidence.bounds("clipping_always"), tuple(evidence.replay.incidents))
+    return ClipFrame(columns, evidence.bounds("clipping_always"), tuple(evidence.replay.single_incidents))
 
 
 def layout(data: ClipFrame) -> Layout:  # noqa: ARG001

@@ -61,7 +61,7 @@ def frame(evidence: Evidence) -> DriftFrame | None:
             columns[_METRIC],
             judged[name].baseline,
             judged[name].value,
-            tuple(i for i in evidence.replay.incidents if i.rule == _RULE and i.subject == name),
+            tuple(i for i in evidence.replay.single_incidents if i.rule == _RULE and i.subject == name),
             change_points(columns[_METRIC]),
         )
         for name, columns in values.items()

@@ -94,7 +94,7 @@ def _troubles(evidence: Evidence) -> Iterator[str]:
         without = f"; {many(lacking, 'rule')} had no data" if lacking else ""
         yield f"No incident; {many(judged, 'rule')} could judge{without}."
         return
-    yield lasted(evidence, incidents[leading(incidents)])
+    yield lasted(evidence, incidents[leading(incidents, evidence.replay.rules)])
     after = sum(one.cause is not None for one in incidents)
     if len(incidents) > 1:
         yield f"{many(len(incidents), 'incident')} in all, {after} of them shown under their causes."

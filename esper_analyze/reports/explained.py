@@ -42,7 +42,7 @@ def explained(evidence: Evidence) -> tuple[Explained, ...]:
     """Return every rule with an incident: the one told first, then by the start of its first incident."""
     incidents = evidence.replay.incidents
     by_rule: dict[str, list[Incident]] = {}
-    order = [leading(incidents), *range(len(incidents))] if incidents else []
+    order = [leading(incidents, evidence.replay.rules), *range(len(incidents))] if incidents else []
     for place in dict.fromkeys(order):
         by_rule.setdefault(incidents[place].rule, []).append(incidents[place])
     return tuple(_explained(evidence, evidence.rules[name], found) for name, found in by_rule.items())
@@ -69,6 +69,8 @@ def _evidence(evidence: Evidence, found: list[Incident]) -> Iterable[str]:
         yield f"First{on(first.subject)} in {_span(first)}."
     yield from crossed(evidence, first)
     yield from worst_and_now(evidence, first)
+    if len(first.seen_by) > 1:
+        yield f"{len(first.seen_by)} rules see the same NaN: {', '.join(cleaned(name, 40) for name in first.seen_by)}."
     if len(found) > 1:
         subjects = list(dict.fromkeys(one.subject for one in found))
         named = ", ".join(cleaned(name, 40) for name in subjects[:_MOST_SUBJECTS])

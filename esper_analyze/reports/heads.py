@@ -106,7 +106,7 @@ def frame(evidence: Evidence) -> tuple[HeadFrame, ...] | None:
     if not parts:
         return None
     incidents: dict[str, list[Incident]] = {}
-    for incident in evidence.replay.incidents:
+    for incident in evidence.replay.single_incidents:
         if incident.rule in _RULES:
             incidents.setdefault(incident.subject, []).append(incident)
         elif incident.rule in _OF_GROUP and incident.subject.startswith("head:"):

@@ -5,24 +5,131 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
+from esper_analyze.detector.rules import RULES
 from esper_analyze.reports.words import many, number, on, times
 from esper_analyze.terminal import cleaned
 
 if TYPE_CHECKING:
     from esper_analyze.detector.findings import Finding
     from esper_analyze.detector.incidents import Incident
-    from esper_analyze.detector.rule import Statistic
+    from esper_analyze.detector.rule import Rule, Statistic
     from esper_analyze.reports.evidence import Evidence
 
 _MOST_NAMED = 4
+NEAR = 10
+"""Updates within which what begins, or ends, before a trouble can belong to it: as long as DEBUG lasts after KL."""
 
 
-def leading(incidents: Sequence[Incident]) -> int:
-    """Return the position of the incident to tell first: the earliest critical one without a cause, else warning."""
-    places = [place for place, incident in enumerate(incidents) if incident.cause is None] or [0]
-    return min(places, key=lambda place: (incidents[place].peak_verdict != "critical", incidents[place].onset, place))
+def leading(incidents: Sequence[Incident], rules: Iterable[Rule] = RULES) -> int:
+    """Return the position of the incident to tell first: by time and cause, not by severity.
+
+    Incidents whose onsets are at most ``NEAR`` updates apart, or that are shown under each other, are one trouble. The
+    trouble told is the one in which most rules became critical (else: in which most rules found something), the
+    earliest of equals. Its first critical incident (else its first) is what has to be explained. What leads is the
+    earliest incident that can have caused that: of a rule declared as its cause (or as what it follows), and
+    in alarm until at most ``NEAR`` updates before; or of any rule that can cause something, begun at most ``NEAR``
+    updates before. Of several that began in one update the declared cause leads, then the worst. So a mild incident
+    that had ended long before, or that nothing declares a cause, never leads.
+    """
+    graph = _Graph(incidents, rules)
+    trouble = max(graph.troubles(), key=graph.weight)
+    return graph.first_cause(graph.first_worst(trouble))
+
+
+class _Graph:
+    """Incidents in time, and which of them can have caused which."""
+
+    def __init__(self, incidents: Sequence[Incident], rules: Iterable[Rule]) -> None:
+        self.incidents = incidents
+        self._rules = {rule.name: rule for rule in rules}
+        self._behind = {name: _all_causes(name, self._rules) for name in self._rules}
+        self._can_cause = {cause for rule in self._rules.values() for cause in (*rule.causes, *rule.follows)}
+        self._order = sorted(range(len(incidents)), key=lambda place: (incidents[place].onset, place))
+
+    def troubles(self) -> list[list[int]]:
+        """Return positions by trouble, each in order of onset."""
+        trouble = list(range(len(self.incidents)))
+
+        def root(place: int) -> int:
+            while trouble[place] != place:
+                trouble[place] = trouble[trouble[place]]
+                place = trouble[place]
+            return place
+
+        for before, place in pairwise(self._order):
+            if self.incidents[place].onset - self.incidents[before].onset <= NEAR:
+                trouble[root(place)] = root(before)
+        for place, incident in enumerate(self.incidents):
+            if incident.cause is not None:
+                trouble[root(place)] = root(incident.cause)
+        found: dict[int, list[int]] = {}
+        for place in self._order:
+            found.setdefault(root(place), []).append(place)
+        return list(found.values())
+
+    def weight(self, trouble: Sequence[int]) -> tuple[int, int, int]:
+        """Return how many rules became critical, how many found something, and how early."""
+        several = [self.incidents[place] for place in trouble]
+        critical = {rule for one in several if one.peak_verdict == "critical" for rule in one.seen_by}
+        return len(critical), len({rule for one in several for rule in one.seen_by}), -several[0].onset
+
+    def first_worst(self, trouble: Sequence[int]) -> int:
+        """Return the first critical incident of a trouble, else its first."""
+        critical = [place for place in trouble if self.incidents[place].peak_verdict == "critical"]
+        return self._first(critical or trouble)
+
+    def first_cause(self, place: int) -> int:
+        """Return the earliest incident that can have caused the one at ``place``, itself when there is none."""
+        near = [one for one in self._order if self._near(one, place)]
+        place = self._first([place, *near])
+        while True:
+            earlier = self._first([place, *(one for one in self._order if self._declared(one, place))])
+            if earlier == place:
+                return place
+            place = earlier
+
+    def _first(self, places: Sequence[int]) -> int:
+        """Return the first by onset; of those that began together, declared causes before what follows, worst first."""
+        onset = min(self.incidents[place].onset for place in places)
+        together = {place for place in places if self.incidents[place].onset == onset}
+        roots = [one for one in together if not any(self._can_lead(other, one) for other in together)]
+        return min(roots or together, key=lambda one: (self.incidents[one].peak_verdict != "critical", one))
+
+    def _can_lead(self, one: int, other: int) -> bool:
+        """Whether the incident at ``one`` is of a rule that can lead to the other, which began no earlier."""
+        before, after = self.incidents[one], self.incidents[other]
+        if one == other or before.onset > after.onset or after.rule not in self._rules:
+            return False
+        if not self._behind[after.rule].isdisjoint(before.seen_by):
+            return True
+        follows = not set(self._rules[after.rule].follows).isdisjoint(before.seen_by)
+        return follows and (before.onset < after.onset or after.rule not in self._behind.get(before.rule, ()))
+
+    def _near(self, one: int, other: int) -> bool:
+        before, after = self.incidents[one], self.incidents[other]
+        return not self._can_cause.isdisjoint(before.seen_by) and after.onset - NEAR <= before.onset < after.onset
+
+    def _declared(self, one: int, other: int) -> bool:
+        before, after = self.incidents[one], self.incidents[other]
+        if one == after.cause:
+            return True
+        reach = self._rules[after.rule].reach if after.rule in self._rules else 0
+        return before.end >= after.onset - NEAR - reach and self._can_lead(one, other)
+
+
+def _all_causes(name: str, rules: Mapping[str, Rule]) -> frozenset[str]:
+    """Return every rule that is declared a cause of rule ``name``, directly or through others."""
+    found: set[str] = set()
+    waiting = [name]
+    while waiting:
+        rule = rules.get(waiting.pop())
+        new = set() if rule is None else set(rule.causes) - found
+        found |= new
+        waiting += new
+    return frozenset(found)
 
 
 def judged_rules(evidence: Evidence) -> tuple[list[str], list[str]]:
@@ -64,7 +171,10 @@ def lasted(evidence: Evidence, lead: Incident) -> str:
         lasting = f"at update {lead.start}, for that update only"
     else:
         lasting = f"from update {lead.start} until update {lead.end}"
-    before = f" The streak that made it an alarm began at update {lead.onset}." if lead.onset < lead.start else ""
+    several = len(lead.seen_by)
+    same = f" {several} rules see the same NaN: {', '.join(cleaned(rule, 40) for rule in lead.seen_by)}."
+    before = same if several > 1 else ""
+    before += f" The streak that made it an alarm began at update {lead.onset}." if lead.onset < lead.start else ""
     return f"{title_of(evidence, lead)} ({lead.peak_verdict}){on(lead.subject)} {lasting}.{before}"
 
 
@@ -130,21 +240,23 @@ def alarms_of(findings: Iterable[Finding], lead: Incident) -> list[Finding]:
     return [finding for finding in inside if finding.alarm]
 
 
-def around(incidents: Sequence[Incident]) -> list[str]:
+def around(incidents: Sequence[Incident], rules: Iterable[Rule] = RULES) -> list[str]:
     """Say what followed from the incident told first, and what else there was."""
-    root = leading(incidents)
-    after = consequences(children_of(incidents), root)
+    root = leading(incidents, rules)
+    lead, after = incidents[root], consequences(children_of(incidents), root)
     told = {root, *after}
     rest = [place for place in range(len(incidents)) if place not in told]
-    again = [place for place in rest if incidents[place].rule == incidents[root].rule]
-    roots = [p for p in rest if incidents[p].cause is None and incidents[p].rule != incidents[root].rule]
-    early = [place for place in roots if incidents[place].start < incidents[root].start]
-    late = [place for place in roots if incidents[place].start >= incidents[root].start]
+    again = [place for place in rest if incidents[place].rule == lead.rule]
+    roots = [place for place in rest if incidents[place].rule != lead.rule and incidents[place].cause in (None, *told)]
+    early = [place for place in roots if incidents[place].onset < lead.onset]
+    soon = [place for place in roots if 0 <= incidents[place].onset - lead.onset <= NEAR]
+    late = [place for place in roots if incidents[place].onset - lead.onset > NEAR]
     said = []
     for places, words in (
         (after, "As its consequences"),
         (again, "The same elsewhere or again"),
-        (early, "Before it, milder and not tied to it"),
+        (soon, f"Begun within {NEAR} updates of it"),
+        (early, "Before it and not tied to it"),
         (late, "Not tied to it"),
     ):
         if places:

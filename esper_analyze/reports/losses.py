@@ -39,7 +39,7 @@ def frame(evidence: Evidence) -> LossFrame | None:
     columns = all_series(evidence.run, "updates", [*(name for name, _ in _LOSSES), *_COUNTS])
     if all(columns[name].empty for name, _ in _LOSSES):
         return None
-    return LossFrame(columns, tuple(evidence.replay.incidents))
+    return LossFrame(columns, tuple(evidence.replay.single_incidents))
 
 
 def layout(data: LossFrame) -> Layout:

@@ -57,7 +57,7 @@ def frame(evidence: Evidence) -> LstmFrame | None:
     if not phases:
         return None
     limits = evidence.bounds("lstm_explosion"), evidence.bounds("lstm_vanishing")
-    return LstmFrame(phases, *limits, tuple(evidence.replay.incidents))
+    return LstmFrame(phases, *limits, tuple(evidence.replay.single_incidents))
 
 
 def layout(data: LstmFrame) -> Layout:

@@ -31,6 +31,7 @@ from esper_analyze.reports import identity as identities
 from esper_analyze.reports import story as stories
 from esper_analyze.reports.evidence import Evidence
 from esper_analyze.reports.figure import Drawn
+from esper_analyze.reports.lead import NEAR
 from esper_analyze.reports.question import Question
 from esper_analyze.reports.rows import Rows, markup
 from esper_analyze.reports.story_html import findings_part, story_part
@@ -74,7 +75,9 @@ _READING = (
     "A gap in a line: nothing was measured there. A cross on the upper edge: NaN was measured; a triangle on an edge: "
     "+Inf or −Inf. Zero is drawn as zero, on a logarithmic axis at a place of its own. Shaded: an incident was open. "
     "Dashed: the detector's bounds. Where a pixel holds several updates, the strong line is their mean, and the thin "
-    "one goes through the first, least, greatest and last of them, so that no spike is lost."
+    "one goes through the first, least, greatest and last of them, so that no spike is lost. Told first: of the "
+    "trouble in which most rules became critical, the earliest incident that can have caused it (declared as its "
+    f"cause, or begun at most {NEAR} updates before), not the worst one."
 )
 
 

@@ -56,7 +56,7 @@ def frame(evidence: Evidence) -> PolicyFrame | None:
     if all(columns[name].empty for name in ("kl_k3", "ratio_max", "entropy_norm", "clip_fraction")):
         return None
     limits = {rule: evidence.bounds(rule) for rule in _BOUND_RULES}
-    return PolicyFrame(columns, limits, tuple(evidence.replay.incidents))
+    return PolicyFrame(columns, limits, tuple(evidence.replay.single_incidents))
 
 
 def layout(data: PolicyFrame) -> Layout:  # noqa: ARG001

@@ -47,7 +47,7 @@ def frame(evidence: Evidence) -> RankFrame | None:
     if len(run.ranks) < 2:
         return None
     ranks = {rank: all_series(run.only(rank), "updates", _COLUMNS) for rank in run.ranks}
-    incidents = tuple(incident for incident in evidence.replay.incidents if incident.rule == RULE)
+    incidents = tuple(incident for incident in evidence.replay.single_incidents if incident.rule == RULE)
     return RankFrame(ranks, _spread(evidence), evidence.bounds(RULE), incidents, tuple(run.missing_ranks))
 
 

@@ -50,7 +50,7 @@ def frame(evidence: Evidence) -> ReturnFrame | None:
         .sort("update")
     )
     mean, least, most, length = (series_of(by_update, name) for name in ("mean", "least", "most", "length"))
-    return ReturnFrame(mean, least, most, length, rows.height, tuple(evidence.replay.incidents))
+    return ReturnFrame(mean, least, most, length, rows.height, tuple(evidence.replay.single_incidents))
 
 
 def layout(data: ReturnFrame) -> Layout:

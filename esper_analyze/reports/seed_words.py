@@ -36,7 +36,7 @@ class Trouble:
 
 def trouble_of(evidence: Evidence, connection: duckdb.DuckDBPyConnection) -> list[Trouble]:
     """Return what was found on places, critical before warning, each in order of its beginning."""
-    found = [incident for incident in evidence.replay.incidents if incident.rule in RULES]
+    found = [incident for incident in evidence.replay.single_incidents if incident.rule in RULES]
     found.sort(key=lambda one: (one.peak_verdict != "critical", one.start, one.subject))
     return [_told(incident, _cause(incident, connection)) for incident in found]
 

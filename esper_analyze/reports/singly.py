@@ -40,6 +40,7 @@ def timeline_rows(evidence: Evidence, _data: object = None) -> Rows:
         "now_update",
         "in_alarm",
         "ended",
+        "seen_by",
         "worst",
     )
     incidents = evidence.replay.incidents
@@ -55,7 +56,7 @@ def _incident(one: Incident) -> tuple[object, ...]:
     verdict = Mark(one.peak_verdict, one.peak_verdict)
     where = (one.start, one.end, verdict, one.rule, one.subject, one.metric)
     judged = (one.statistic, one.threshold, one.now, one.now_update)
-    return (*where, one.onset, one.peak, one.peak_update, *judged, one.count, one.ended)
+    return (*where, one.onset, one.peak, one.peak_update, *judged, one.count, one.ended, ", ".join(one.seen_by))
 
 
 def _cause(incidents: list[Incident], one: Incident) -> str | None:
@@ -82,7 +83,7 @@ def drift_rows(evidence: Evidence, _data: object = None) -> Rows:
         for group, judged in groups.items():
             found = [
                 i
-                for i in evidence.replay.incidents
+                for i in evidence.replay.single_incidents
                 if (i.rule, i.subject, i.metric) == ("gradient_drift", group, metric)
             ]
             value = series_of(values[group,], metric).last if (group,) in values else None
@@ -142,7 +143,7 @@ def head_rows(evidence: Evidence, _data: object = None) -> Rows:
     )
     rows = rows_of(evidence.run, "heads", [*_HEAD_NUMBERS, "grad_state", "zero_explained"])
     alarms: dict[str, list[Incident]] = {}
-    for incident in evidence.replay.incidents:
+    for incident in evidence.replay.single_incidents:
         alarms.setdefault(incident.subject, []).append(incident)
     parts = rows.partition_by("head", as_dict=True, maintain_order=True)
     about = {str(key[0]): [*alarms.get(str(key[0]), []), *alarms.get(f"head:{key[0]}", [])] for key in parts}

@@ -109,12 +109,12 @@ def frame(evidence: Evidence) -> Story:
         )
     if not replay.incidents:
         return _quiet(evidence, caveats)
-    lead = replay.incidents[leading(replay.incidents)]
+    lead = replay.incidents[leading(replay.incidents, replay.rules)]
     began = onset.frame(evidence.run, lead)
     worst = "critical" if any(incident.peak_verdict == "critical" for incident in replay.incidents) else "warning"
     return Story(
         verdict=worst,
-        headline=f"{title_of(evidence, lead)}{on(lead.subject)} at update {lead.start:,}",
+        headline=f"{_began(evidence, lead)}{_became_critical(evidence, lead)}",
         now=tuple(_now(evidence, lead)),
         why=tuple(_why(evidence, lead, began)),
         after=tuple(_next(evidence, lead, began)),
@@ -122,6 +122,18 @@ def frame(evidence: Evidence) -> Story:
         lead=lead,
         look_first=cleaned(evidence.rules[lead.rule].look_first, 600),
     )
+
+
+def _began(evidence: Evidence, one: Incident) -> str:
+    return f"{title_of(evidence, one)}{on(one.subject)} at update {one.start:,}"
+
+
+def _became_critical(evidence: Evidence, lead: Incident) -> str:
+    """Say what first became critical, where that is not the incident told first: the badge says critical then."""
+    worse = [one for one in evidence.replay.incidents if one.peak_verdict == "critical"]
+    if lead.peak_verdict == "critical" or not worse:
+        return ""
+    return f"; critical since: {_began(evidence, min(worse, key=lambda one: one.start))}"
 
 
 def _quiet(evidence: Evidence, caveats: tuple[str, ...]) -> Story:
@@ -192,7 +204,7 @@ def _why(evidence: Evidence, lead: Incident, began: onset.Onset) -> Iterator[Poi
         yield Point(sentence)
     yield from _inside(evidence, lead)
     yield Point(cleaned(rule.meaning, 600))
-    for sentence in around(evidence.replay.incidents):
+    for sentence in around(evidence.replay.incidents, evidence.replay.rules):
         yield Point(sentence, ("incidents",))
 
 

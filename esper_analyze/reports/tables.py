@@ -96,6 +96,7 @@ def _what(found: list[Incident], depth: int, title: str) -> str:
     where = on(subjects[0]) if len(subjects) == 1 else f" on {', '.join(subjects[:4])}"
     where += f" and {len(subjects) - 4} more" if len(subjects) > 4 else ""
     often = f" · {times(len(found))}" if len(found) > 1 else ""
+    often += f" · {len(first.seen_by)} rules see the same NaN" if len(first.seen_by) > 1 else ""
     under = '<span class="under">consequence</span> ' if depth else ""
     return (
         f'{under}<a href="#rule-{html.text(first.rule)}"><strong>{html.text(title)}</strong></a>{html.text(where)}'
@@ -114,6 +115,7 @@ def _plain(evidence: Evidence, found: list[Incident], depth: int) -> tuple[Cell,
     subjects = list(dict.fromkeys(one.subject for one in found))
     where = on(subjects[0]) if len(subjects) == 1 else f" on {len(subjects)} subjects"
     often = f", {times(len(found))}" if len(found) > 1 else ""
+    often += f" ({len(first.seen_by)} rules see the same NaN)" if len(first.seen_by) > 1 else ""
     verdict = "critical" if any(one.peak_verdict == "critical" for one in found) else first.peak_verdict
     return (
         Mark(verdict, verdict),

@@ -54,7 +54,7 @@ def frame(evidence: Evidence) -> ValueFrame | None:
     columns = all_series(evidence.run, "updates", _COLUMNS)
     if all(columns[name].empty for name in ("value_mean", "return_mean", "advantage_std")):
         return None
-    return ValueFrame(columns, phase_bound(evidence, columns["progress"]), tuple(evidence.replay.incidents))
+    return ValueFrame(columns, phase_bound(evidence, columns["progress"]), tuple(evidence.replay.single_incidents))
 
 
 def phase_bound(evidence: Evidence, progress: Series) -> Series:

@@ -14,7 +14,7 @@ import numpy as np
 from esper_analyze.detector.detector import Detector, Judged, Outcome
 from esper_analyze.detector.escalation import LevelChange
 from esper_analyze.detector.findings import Finding
-from esper_analyze.detector.incidents import Incident, IncidentTracker
+from esper_analyze.detector.incidents import Incident, IncidentTracker, one_by_one
 from esper_analyze.detector.rule import Rule
 from esper_analyze.detector.rules import RULES
 from esper_analyze.detector.signals import Batch
@@ -55,6 +55,11 @@ class Replay:
     incidents: list[Incident] = field(default_factory=list)
     verdict_counts: dict[str, dict[str, int]] = field(default_factory=dict)
     unjudged: list[Unjudged] = field(default_factory=list)
+
+    @property
+    def single_incidents(self) -> list[Incident]:
+        """The incidents as each rule and subject sees them: a NaN that several see is several."""
+        return one_by_one(self.incidents)
 
 
 @dataclass(frozen=True, slots=True)

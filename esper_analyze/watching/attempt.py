@@ -60,7 +60,7 @@ GROWING: Mapping[str, tuple[str, ...]] = {table: _read(table) for table in _SHOW
 RARE: Mapping[str, tuple[str, ...]] = {
     "losses_of_data": ("kind", "detail", "rows"),
     "levels": ("level", "previous", "rule", "subject", "until"),
-    "findings": ("rule", "subject", "metric", "verdict", "value", "threshold", "baseline"),
+    "findings": ("rule", "subject", "metric", "verdict", "value", "threshold", "baseline", "reason"),
 }
 """Tables that are read whole: they have rows only when something happens."""
 

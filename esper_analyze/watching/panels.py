@@ -185,6 +185,8 @@ def _incident(group: Sequence[OpenIncident], width: int) -> list[Text]:
     )
     words = f"{'↳ ' if worst.depth else ''}{cleaned(worst.title)}" + (f" on {named}" if named else "")
     words += f" since update {min(one.start for one in group):,}"
+    if len(worst.seen_by) > 1:
+        words += f", {len(worst.seen_by)} rules see the same NaN"
     if worst.said is not None:
         words += f": {cleaned(worst.metric)} said {cleaned(worst.said)}"
     elif worst.value is not None:

@@ -150,7 +150,7 @@ def snapshot(seen: Follower) -> Snapshot:
         level_because=_because(seen, last.get("level")),
         grad_norm=last.get("grad_norm_pre_clip"),
         incidents=tuple(open_now),
-        ended_incidents=kept.alarms.ended,
+        ended_incidents=kept.alarms.number_ended,
         without_choice=_without_choice(seen),
         rules_without_data=tuple(sorted(kept.alarms.without_data)),
         last_ended=next(((one.worst, one.finding.rule, one.start, one.ended or 0) for one in ended), None),
@@ -209,7 +209,7 @@ def _because(seen: Follower, level: str | None) -> str | None:
 
 def _alarms_about(incidents: Sequence[OpenIncident], *subjects: str) -> dict[str, str]:
     """Return the rules in alarm about any of ``subjects``, with their verdicts."""
-    return {one.rule: one.verdict for one in incidents if one.subject in subjects}
+    return {rule: one.verdict for one in incidents for rule, subject, _ in one.about if subject in subjects}
 
 
 def _heads(seen: Follower, incidents: Sequence[OpenIncident]) -> list[HeadRow]:

@@ -1,3 +1,4 @@
+import math
 import re
 import shlex
 from dataclasses import replace
@@ -11,6 +12,8 @@ from esper_analyze.reports.evidence import Evidence, gather
 from esper_analyze.reports.lead import children_of, consequences, leading
 from esper_analyze.reports.listing import status_words
 from esper_analyze.runs.run import open_run
+from esper_analyze.watching.follow import Follower
+from esper_analyze.watching.snapshot import snapshot
 from tests.reports.synthetic import Rows, write_run
 
 SEEDS = Path(__file__).parents[2] / "sample_runs" / "runs" / "growing_exploding"
@@ -88,10 +91,92 @@ def test_what_words_said_is_quoted(tmp_path: Path) -> None:
     assert "nonfinite_sources said: value_loss: 3." in told.paragraph
 
 
-def test_the_earliest_critical_incident_without_a_cause_leads() -> None:
+def test_the_first_cause_of_the_first_critical_incident_leads() -> None:
     several = [incident("a", 1), incident("b", 5, "critical", cause=0), incident("c", 9, "critical")]
-    assert leading(several) == 2
+    assert leading(several) == 0
     assert leading(several[:2]) == 0
+
+
+def named(rule: str, start: int, end: int, worst: str = "warning", onset: int | None = None) -> Incident:
+    one = incident(rule, start, worst)
+    return replace(one, onset=start if onset is None else onset, end=end, ended="open" if end > 90 else "cleared")
+
+
+@pytest.mark.parametrize(
+    ("several", "lead"),
+    [
+        # pushed to determinism: the entropy went first, and the critic after it
+        ([named("entropy_collapse", 36, 99), named("value_collapse", 43, 99, "critical", 39)], 0),
+        # value coefficient × 100: one explosion, over when the gradient has drifted
+        ([named("gradient_explosion", 40, 40), named("gradient_drift", 44, 99, "critical", 42)], 0),
+        # an old wobble, mild or critical and over, explains no late collapse
+        ([named("kl_spike", 10, 12), named("entropy_collapse", 80, 99, "critical")], 1),
+        (
+            [
+                named("kl_spike", 10, 12, "critical"),
+                named("entropy_collapse", 80, 99, "critical"),
+                named("frozen_update", 82, 99, "critical"),
+            ],
+            1,
+        ),
+        # open since long ago and declared a cause
+        ([named("kl_spike", 10, 99), named("entropy_collapse", 80, 99, "critical")], 0),
+        # open since long ago, and nothing says that it could
+        ([named("clip_saturation", 10, 99), named("numerical_instability", 80, 99, "critical")], 1),
+        # NaN comes of what went before it
+        ([named("gradient_explosion", 40, 44), named("numerical_instability", 42, 99, "critical")], 0),
+        # begun together: the declared cause
+        ([named("kl_spike", 40, 99, "critical"), named("first_ratio", 40, 99)], 1),
+        # what explains nothing never leads
+        ([named("data_lost", 38, 38), named("kl_spike", 40, 99, "critical")], 1),
+        ([named("performance_degradation", 38, 38), named("kl_spike", 40, 99, "critical")], 1),
+    ],
+)
+def test_the_headline_goes_by_time_and_cause(several: list[Incident], lead: int) -> None:
+    assert leading(several) == lead
+
+
+def test_badge_and_headline_agree_where_a_warning_leads(tmp_path: Path) -> None:
+    def pushed(update: int, rows: Rows) -> None:
+        if update >= 30:
+            rows["updates"][0] |= {"entropy_norm": 0.05, "episode_return_mean": 1.0}
+            rows["updates"][0] |= {"explained_variance": -3.0, "value_nrmse": 2.0}
+
+    told = story.frame(gather(open_run(write_run(tmp_path / "pushed", 50, pushed))))
+    assert told.verdict == "critical"
+    assert told.headline.startswith("Entropy collapsed at update 30; critical since: Value function collapsed")
+
+
+def test_what_several_rules_see_of_one_nan_is_one_incident(tmp_path: Path) -> None:
+    def broken(update: int, rows: Rows) -> None:
+        if update >= 30:
+            nan = dict.fromkeys(("explained_variance", "value_nrmse", "advantage_std", "value_loss"), math.nan)
+            rows["updates"][0] |= {**nan, "nonfinite_sources": "value_loss: 1"}
+        if update >= 33:
+            rows["updates"][0]["entropy_norm"] = math.nan
+
+    path = write_run(tmp_path / "nan", 40, broken)
+    evidence = gather(open_run(path))
+    first, later = evidence.replay.incidents
+    assert (first.rule, first.start, first.ended, later.start, later.cause) == (
+        "numerical_instability",
+        30,
+        "open",
+        33,
+        0,
+    )
+    alarms = [one for one in evidence.replay.findings if one.alarm and one.update == 30]
+    assert {(one.rule, one.subject, one.metric) for one in alarms} == {
+        (one.rule, one.subject, one.metric) for one in first.parts
+    }
+    assert len(first.seen_by) == len({one.rule for one in alarms}) >= 5
+    assert f"{len(first.seen_by)} rules see the same NaN: numerical_instability" in story.frame(evidence).paragraph
+    seen = Follower(path)
+    seen.look()
+    shown = snapshot(seen).incidents
+    assert [(one.rule, one.start, one.seen_by) for one in shown] == [
+        (one.rule, one.start, one.seen_by) for one in evidence.replay.incidents
+    ]
 
 
 def test_consequences_are_followed_to_their_end() -> None:

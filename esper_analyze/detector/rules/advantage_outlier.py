@@ -84,6 +84,7 @@ RULE = Rule(
         Example("not recorded", "no_data", _cells(None, None, None)),
     ),
     causes=("numerical_instability", "advantage_collapse"),
+    follows=("value_divergence",),
     statistics={"advantage_max": Statistic("largest |advantage|", "standard deviations")},
     revision=2,
     restated=("threshold",),

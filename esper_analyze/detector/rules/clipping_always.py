@@ -98,6 +98,7 @@ RULE = Rule(
             baseline="an early mean",
         )
     },
+    reach=70,  # the median of 50, refreshed after every twentieth
     revision=2,
     restated=("value", "threshold", "baseline"),
 )

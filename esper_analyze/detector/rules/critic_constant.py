@@ -84,6 +84,10 @@ RULE = Rule(
     ),
     memory={"flat": zeros},
     causes=("numerical_instability", "kl_spike", "spike_then_silence", "entropy_collapse"),
+    follows=(
+        "value_divergence",
+        "gradient_explosion",
+    ),
     confirmed_by="warning_updates",
     higher_is_worse=False,
     statistics={"explained_variance": Statistic("|explained_variance|")},

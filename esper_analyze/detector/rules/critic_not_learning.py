@@ -98,12 +98,19 @@ RULE = Rule(
     ),
     memory={"number": zeros, **EARLY_MEMORY, **typical_memory("recent"), **typical_memory("nrmse")},
     causes=("numerical_instability", "critic_constant"),
+    follows=(
+        "value_collapse",
+        "value_divergence",
+        "kl_spike",
+        "entropy_collapse",
+    ),
     higher_is_worse=False,
     statistics={
         "explained_variance": Statistic(
             "median of explained_variance over up to 50 updates", baseline="its mean over the first updates"
         )
     },
+    reach=70,  # 50 values, refreshed after every twentieth
     revision=2,
     restated=("value",),
 )

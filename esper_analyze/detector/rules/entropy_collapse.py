@@ -94,5 +94,9 @@ RULE = Rule(
         Example("not recorded", "no_data", _cells(None, choice=None, entropy=None)),
     ),
     causes=("numerical_instability", "kl_spike"),
+    follows=(
+        "first_ratio",
+        "gradient_explosion",
+    ),
     higher_is_worse=False,
 )

@@ -76,5 +76,6 @@ RULE = Rule(
         Example("recorded before anybody said so", "not_applicable", _cells(None, choice=None, unknown=None)),
         Example("not recorded", "no_data", _cells(None, choice=None, entropy=None)),
     ),
+    causes=("numerical_instability",),
     higher_is_worse=False,
 )

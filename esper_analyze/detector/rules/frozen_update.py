@@ -106,6 +106,7 @@ RULE = Rule(
     ),
     memory={"still": zeros},
     causes=("numerical_instability", "spike_then_silence", "kl_spike"),
+    follows=("gradient_explosion",),
     higher_is_worse=False,
     statistics={
         "grad_norm_post_clip_max": Statistic(

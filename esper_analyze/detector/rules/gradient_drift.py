@@ -117,6 +117,11 @@ RULE = Rule(
         "out": lambda k: np.zeros((2, k), np.int64),
     },
     causes=("numerical_instability", "kl_spike", "entropy_collapse", "head_entropy_collapse"),
+    follows=(
+        "gradient_explosion",
+        "value_divergence",
+        "value_collapse",
+    ),
     confirmed_by="sustained",
     fills=("drift_norm", "drift_health"),
     statistics={

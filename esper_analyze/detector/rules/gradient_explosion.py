@@ -98,4 +98,8 @@ RULE = Rule(
     ),
     memory={"crossed": window(LONGEST), **EARLY_MEMORY, **typical_memory("level")},
     causes=("numerical_instability", "first_ratio", "kl_spike", "value_divergence"),
+    follows=(
+        "ratio_explosion",
+        "advantage_outlier",
+    ),
 )

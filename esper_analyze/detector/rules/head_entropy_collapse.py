@@ -117,6 +117,7 @@ RULE = Rule(
     memory=CONVERGENCE_MEMORY,
     beside={"updates": ("episode_return_mean",)},
     causes=("numerical_instability", "kl_spike", "entropy_collapse", "mask_collapse"),
+    follows=("gradient_explosion",),
     confirmed_by="warning_updates",
     higher_is_worse=False,
     revision=2,

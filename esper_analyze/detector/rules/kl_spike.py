@@ -90,4 +90,5 @@ RULE = Rule(
     ),
     memory={"crossed": window(LONGEST), "over": zeros},
     causes=("first_ratio", "numerical_instability"),
+    follows=("advantage_outlier",),
 )

@@ -82,4 +82,8 @@ RULE = Rule(
     ),
     memory=dict.fromkeys(METRICS, window(LONGEST)),
     causes=("numerical_instability", "lstm_nonfinite"),
+    follows=(
+        "kl_spike",
+        "gradient_explosion",
+    ),
 )

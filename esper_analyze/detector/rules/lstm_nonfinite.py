@@ -49,5 +49,6 @@ RULE = Rule(
         Example("not recorded", "no_data", {"has_nan": None, "has_inf": False}),
     ),
     causes=("numerical_instability",),
+    finiteness=True,
     statistics={metric: Statistic(f"{metric} (1: yes)", column=metric) for metric in METRICS},
 )

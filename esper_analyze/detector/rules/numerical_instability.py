@@ -67,5 +67,16 @@ RULE = Rule(
         Example("a source was named", "critical", _cells(nonfinite_sources="values: 2")),
         Example("nothing was looked at", "no_data", dict.fromkeys((*WATCHED, SAID))),
     ),
+    follows=(
+        "first_ratio",
+        "kl_spike",
+        "ratio_explosion",
+        "gradient_explosion",
+        "value_divergence",
+        "advantage_outlier",
+        "lstm_explosion",
+        "slot_gradient_explosion",
+    ),
+    finiteness=True,
     statistics={SAID: Statistic("watched columns that are not finite or count what is not", "columns")},
 )

@@ -99,12 +99,19 @@ RULE = Rule(
     ),
     memory={"updates": zeros, **_WINDOWS.memory("windows")},
     causes=("numerical_instability", "first_ratio", "kl_spike", "spike_then_silence", "entropy_collapse"),
+    follows=(
+        "head_entropy_collapse",
+        "value_divergence",
+        "value_collapse",
+        "gradient_explosion",
+    ),
     higher_is_worse=False,
     statistics={
         "episode_return_mean": Statistic(
             f"mean of episode_return_mean over {WINDOW} updates", baseline=f"its mean over the {WINDOW} before"
         )
     },
+    reach=2 * WINDOW,
     revision=2,
     restated=("value", "threshold"),
 )

@@ -107,5 +107,6 @@ RULE = Rule(
     ),
     memory={"crossed": window(LONGEST), "far": window(LONGEST)},
     causes=("first_ratio", "numerical_instability", "kl_spike", "entropy_collapse"),
+    follows=("ratio_explosion",),
     higher_is_worse=False,
 )

@@ -92,6 +92,7 @@ RULE = Rule(
     ),
     memory={"some": window(LONGEST), "half": window(LONGEST)},
     causes=("numerical_instability",),
+    follows=("gradient_explosion",),
     statistics={"exploding_severity": Statistic("exploding_severity (Inf: a tensor is not finite)")},
     revision=2,
     restated=("value",),

@@ -133,6 +133,14 @@ RULE = Rule(
         **EARLY_MEMORY,
     },
     causes=("numerical_instability",),
+    follows=(
+        "value_divergence",
+        "gradient_explosion",
+        "first_ratio",
+        "kl_spike",
+        "spike_then_silence",
+        "entropy_collapse",
+    ),
     confirmed_by="sustained",
     higher_is_worse=False,
     statistics={
