@@ -129,7 +129,7 @@ def _scaled(original: Callable[..., Any]) -> Callable[..., Any]:
             if losses:
                 known = _known(self)
                 with torch.no_grad():
-                    known.scale = original(self, torch.ones((), device=losses[0].device))
+                    known.scale = original(self, torch.ones((), dtype=torch.float32, device=losses[0].device))
                 known.pending, known.number = True, next(_numbers)
                 _reach(known, losses)
         return result

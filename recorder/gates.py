@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from recorder.measure.lstm import GateWeights, gate_statistics
+from recorder.process_state import as_by_default
 
 MOST_CALLS = 4096
 """Calls of one minibatch that are kept; a loop over timesteps makes one a step."""
@@ -82,7 +83,7 @@ class Gates:
         given = (*args, kwargs["input"]) if not args and "input" in kwargs else args
         state = given[1] if len(given) > 1 else kwargs.get("hx")
         try:
-            with torch.no_grad():
+            with as_by_default(), torch.no_grad():
                 if isinstance(module, nn.LSTMCell):
                     self._cell(module, given[0], state, result)
                 elif isinstance(module, nn.LSTM):

@@ -229,4 +229,4 @@ def _elements(there: Sequence[Tensor], found: measure.Norms) -> Tensor | None:
     return measure.nonfinite_elements(concerned) if concerned else _NONE
 
 
-_NONE = torch.zeros(2, dtype=torch.float64)
+_NONE = torch.zeros(2, dtype=torch.float64, device="cpu")

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
+import threading
 import time
 from collections import Counter
 from types import TracebackType
 
 from esper_analyze.schema.printable import LOG
+from recorder.process_state import as_by_default, is_altered
 from recorder.reduce.update import Cells
 
 
 class Guard:
     """Runs the recorder's work in ``with guarded(name):``. With ``strict`` errors are raised instead (for tests).
 
-    ``spent`` adds up the seconds inside; blocks may nest. Entered some thousand times an update, so it is written
-    for speed: one reusable context manager a name.
+    Within a block torch computes as it does by default, see ``recorder.process_state``. ``spent`` adds up the seconds
+    inside; blocks may nest. Entered some thousand times an update, so it is written for speed: one reusable context
+    manager a name.
     """
 
     def __init__(self, *, strict: bool) -> None:
@@ -22,6 +26,7 @@ class Guard:
         self.spent = 0.0
         self.depth = 0
         self.start = 0.0
+        self.entered = _Entered()
         self._blocks: dict[str, _Block] = {}
         self._told: set[str] = set()
         self._lost: Counter[str] = Counter()
@@ -70,6 +75,13 @@ class Guard:
         ]
 
 
+class _Entered(threading.local):
+    """The contexts of this thread's blocks in progress; None where torch computes by default already."""
+
+    def __init__(self) -> None:
+        self.contexts: list[contextlib.ExitStack | None] = []
+
+
 class _Block:
     """The context manager of one name."""
 
@@ -83,11 +95,15 @@ class _Block:
         if guard.depth == 0:
             guard.start = time.perf_counter()
         guard.depth += 1
+        guard.entered.contexts.append(as_by_default() if is_altered() else None)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> bool:
         guard = self.guard
+        context = guard.entered.contexts.pop()
+        if context is not None:
+            context.close()
         guard.depth -= 1
         if guard.depth == 0:
             guard.spent += time.perf_counter() - guard.start

@@ -30,6 +30,7 @@ from recorder.inner_loop import InnerLoop
 from recorder.live import Live
 from recorder.measure.lstm import lstm_statistics
 from recorder.parameters import ParameterMap, Parts, Rows, groups_by_name, outputs
+from recorder.process_state import by_default, ignored_errors
 from recorder.rollout import rollout_arrays, rollout_tensors
 from recorder.rows import Episode, Measured, rows_of
 from recorder.sampled_updates import SampledUpdates
@@ -114,6 +115,7 @@ class Recorder:
         More for run.json: name, framework, algorithm, hyperparameters, seeds, notes …
     """
 
+    @by_default
     def __init__(
         self,
         run_dir: Path | str,
@@ -557,6 +559,10 @@ class Recorder:
         if self._pending is None:
             return
         measured, self._pending = self._pending, None
+        with ignored_errors():
+            self._store_rows(measured)
+
+    def _store_rows(self, measured: Measured) -> None:
         rows = rows_of(measured, self.heads, self._reader)
         for name in rows.contradicted:
             self._forget_size(name)

@@ -160,7 +160,7 @@ def _cells(losses: Sequence[Tensor | float]) -> Tensor:
     device = next((loss.device for loss in losses if isinstance(loss, Tensor)), None)
     if device is None:
         return torch.tensor(losses, dtype=torch.float64)
-    return torch.stack([torch.as_tensor(loss).to(device).reshape(()).double() for loss in losses])
+    return torch.stack([torch.as_tensor(loss, dtype=torch.float64).to(device).reshape(()) for loss in losses])
 
 
 def copied(tensors: Sequence[Any], model: Tensor | None = None) -> Tensor:

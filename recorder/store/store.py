@@ -17,6 +17,7 @@ from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 
 from esper_analyze.schema import layout
@@ -246,7 +247,8 @@ class Store:
     def _forgiving(self) -> Iterator[None]:
         """Let no error end a thread; each kind is told once."""
         try:
-            yield
+            with np.errstate(all="ignore"):  # what the training sets may hold for new threads, too
+                yield
         except Exception as error:
             if type(error).__name__ not in self._told:
                 self._told.add(type(error).__name__)
@@ -345,9 +347,10 @@ class Store:
         """Seal everything that waits, in the calling thread. For tests and for the end of a run."""
         if self.inert:
             return
-        self._take_up()
-        if self._waiting:
-            self._seal_waiting()
+        with np.errstate(all="ignore"):
+            self._take_up()
+            if self._waiting:
+                self._seal_waiting()
 
     def close(self, reason: str) -> None:
         """Seal what waits, write closed.json with ``reason``, free the lock. Idempotent; never raises ``OSError``."""

@@ -19,6 +19,7 @@ from typing import Any
 import torch
 
 from tests.patience import PATIENCE
+from tests.recorder.process_states import STATES, enter_within
 from tests.recorder.sick_loop import Loop
 
 Harm = Callable[[Loop, int, "dict[str, Any]"], None]
@@ -223,6 +224,12 @@ def _close_sockets() -> None:
                 os.close(int(one.name))
 
 
+def process_state(loop: Loop, number: int, order: dict[str, Any]) -> None:
+    """Call the recorder within a state of the process from the beginning on."""
+    if number == 0:
+        enter_within(loop.rec, STATES[order["state"]])
+
+
 def nothing(_: Loop, __: int, ___: dict[str, Any]) -> None:
     """Do nothing."""
 
@@ -260,5 +267,6 @@ HARMS: dict[str, Harm] = {
     "threads": eight_threads,
     "chdir": change_folder,
     "fork_and_stay": fork_and_stay,
+    "process_state": process_state,
     "none": nothing,
 }

@@ -96,11 +96,12 @@ def _compare(verdict: Verdict, name: str, found: pl.DataFrame, whole: pl.DataFra
         verdict.wrong.append(f"{name}: {len(found)} rows where the twin has {len(expected)}")
         return
     for column in found.columns:
-        if column not in CLOCK and column != "rank" and not _same(found[column], expected[column]):
+        if column not in CLOCK and column != "rank" and not same_bits(found[column], expected[column]):
             verdict.wrong.append(f"{name}.{column} differs from the twin")
 
 
-def _same(one: pl.Series, other: pl.Series) -> bool:
+def same_bits(one: pl.Series, other: pl.Series) -> bool:
+    """Whether two columns hold the same, null apart from NaN, floats bit by bit."""
     if one.dtype != other.dtype or one.is_null().to_list() != other.is_null().to_list():
         return False
     if one.dtype == pl.Float64:

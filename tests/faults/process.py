@@ -13,6 +13,7 @@ from esper_analyze.runs.repair import repair
 from esper_analyze.runs.run import open_run
 from tests.faults.children import SEAL_OFTEN
 from tests.faults.outcome import UPDATES, Bench, Outcome
+from tests.recorder.process_states import STATES
 
 
 def changed_folder(bench: Bench) -> Outcome:
@@ -61,3 +62,12 @@ def _used(bench: Bench, outcome: Outcome, run_dir: Path, label: str) -> None:
     resumed = bench.nursery.run(0, run_dir=run_dir, resume=True)
     if resumed.status != 0:
         outcome.wrong[f"{label}: resume is refused: {resumed.warnings[-1:]}"] += 1
+
+
+def process_states(bench: Bench) -> Outcome:
+    """numpy's errors, default device and dtype, modes, warnings as errors and others in effect: the twin's rows."""
+    outcome = Outcome()
+    for state in bench.random.sample(sorted(STATES), bench.trials(4, len(STATES))):
+        child = bench.nursery.run(UPDATES, harm={"name": "process_state", "state": state}, constants=SEAL_OFTEN)
+        bench.judge_trained(child, outcome, UPDATES, state, complete=True)
+    return outcome
