@@ -18,12 +18,10 @@ class Clock:
         self._offset = time.time() - self._began
         self._steps: dict[int, float] = {}
 
-    def optimise(self) -> bool:
-        """Note that optimisation goes on; return whether it begins."""
-        begins = self._optimising is None
-        if begins:
+    def optimise(self) -> None:
+        """Note when optimisation begins; once it has begun this does nothing."""
+        if self._optimising is None:
             self._optimising = time.perf_counter()
-        return begins
 
     @property
     def elapsed(self) -> float:

@@ -21,6 +21,8 @@ from recorder.parameters import Atom, ParameterMap
 
 STEPS = 4
 """Optimizer steps of a sampled update whose gradients' directions are compared (of a large model: 2)."""
+MOST_MEANS = 8
+"""Mean gradients kept to compare the next sampled update with, one for each list of parameters."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +47,7 @@ class Detail:
     _all: Segments | None = None
     _weight_norms: Tensor | None = None
     _separate: Tensor | None = None
+    _means: dict[tuple[Plan, tuple[int, ...] | None], Tensor] = field(default_factory=dict)  # of the update in progress
     _previous: dict[tuple[Plan, tuple[int, ...] | None], Tensor] = field(default_factory=dict)
     _segments: dict[tuple[Plan, tuple[int, ...] | None, bool], tuple[Segments, tuple[int, ...]]] = field(
         default_factory=dict
@@ -52,15 +55,19 @@ class Detail:
 
     def begin(self, update: int, minibatches: int) -> None:
         """Sample the update that begins; ``minibatches``: how many the last one had."""
-        self.wanted = True
         first = (7 * update) % max(minibatches - 1, 1)
         self.steps = frozenset((first, first + 1))
         self._before = self._weights()
         norms = [torch.linalg.vector_norm(p.detach(), dtype=torch.float64) for p in self.parameters.parameters]
         self._weight_norms = torch.stack(norms)
+        self.wanted = True
 
     def end(self) -> None:
         """Forget the update that was sampled."""
+        if len(self._previous) + len(self._means) > MOST_MEANS:
+            self._previous = {}
+        self._previous |= self._means
+        self._means = {}
         self.wanted, self.steps = False, frozenset()
         self._before = self._weight_norms = self._separate = None
 
@@ -104,7 +111,7 @@ class Detail:
         mean = mean_vector(vectors)
         key = (like.plan, like.present)
         previous = self._previous.get(key)
-        self._previous = {**self._previous, key: mean.float()} if len(self._previous) < 8 else {key: mean.float()}
+        self._means[key] = mean.float()
         described = count // 2
         if statistics is None:
             statistics = element_statistics(vectors[described], segments)

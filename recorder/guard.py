@@ -46,6 +46,19 @@ class Guard:
             spent, self.start = spent + now - self.start, now
         return spent
 
+    def mark(self) -> tuple[int, int]:
+        """Return how deep this thread is in blocks, for ``leave``."""
+        return self.depth, len(self.entered.contexts)
+
+    def leave(self, mark: tuple[int, int]) -> None:
+        """Leave the blocks entered since ``mark`` that Ctrl-C kept from ending."""
+        depth, contexts = mark
+        while len(self.entered.contexts) > contexts:
+            context = self.entered.contexts.pop()
+            if context is not None:
+                context.close()
+        self.depth = depth
+
     def lose(self, what: str, error: Exception) -> None:
         """Count an error that was caught in ``what``; the first of a kind is logged with its traceback."""
         kind = f"{what}: {type(error).__name__}"

@@ -32,6 +32,7 @@ class Minibatch:
     seen: list[Seen] = field(default_factory=list)
     post_clip: list[Tensor] = field(default_factory=list)
     steps: int = 0
+    capture: Capture | None = None  # what it handed over, until that is measured
     as_clipped: bool = False  # one clip by the recorder's own norms, then one step of just those parameters
 
     def see_clip(self, total: Tensor | None, max_norm: float | None) -> None:
@@ -51,9 +52,9 @@ class InnerLoop:
         self, reader: Reader | None, heads: int, detail: Detail | None, bounds: RatioBounds, *, every_step: bool
     ) -> None:
         self.minibatches: list[Minibatch] = []
-        self.measurements: list[Measurements] = []
-        self.batches: list[Batch] = []  # those of ``measurements`` that are not reduced to their worst samples yet
-        self.worst: list[Worst] = []
+        self._measured: dict[tuple[int, ...], Measurements] = {}  # by the minibatches that were measured together
+        self._batches: dict[tuple[int, ...], Batch] = {}  # those that are not reduced to their worst samples yet
+        self._worst: dict[tuple[int, ...], Worst] = {}
         self.looks: list[Looks] = []
         self.every_step = every_step
         self.details: list[DetailLook] = []
@@ -61,33 +62,47 @@ class InnerLoop:
         self._bounds = bounds
         self._reader = reader
         self._heads = heads
-        self._waiting: dict[tuple[object, ...], list[tuple[int, Capture]]] = {}
         self._kept = 0
         self._copied = 0
 
     def add(self, capture: Capture, epoch: int) -> None:
         """Take up a minibatch; it is measured later, together with others of its shape."""
-        self._waiting.setdefault(capture.shape(), []).append((len(self.minibatches), capture))
-        self.minibatches.append(Minibatch(epoch, capture.clip_range))
+        self.minibatches.append(Minibatch(epoch, capture.clip_range, capture=capture))
         self._kept += capture.samples * self._heads
         if self._kept >= KEEP_ELEMENTS:
             self._measure_waiting()
             self.find_worst()
 
+    @property
+    def measurements(self) -> list[Measurements]:
+        """What was measured, in the order in which it was."""
+        return list(self._measured.values())
+
+    @property
+    def worst(self) -> list[Worst]:
+        """The worst samples of what ``find_worst`` has reduced."""
+        return list(self._worst.values())
+
     def _measure_waiting(self) -> None:
-        waiting, self._waiting, self._kept = self._waiting, {}, 0
+        """Measure what waits. Ctrl-C may come anywhere: what was not measured then is measured the next time."""
+        done = {place for places in self._measured for place in places}
+        waiting: dict[tuple[object, ...], list[tuple[int, Capture]]] = {}
+        for place, minibatch in enumerate(self.minibatches):
+            if minibatch.capture is not None and place not in done:
+                waiting.setdefault(minibatch.capture.shape(), []).append((place, minibatch.capture))
         for members in waiting.values():
-            captures = [capture for _, capture in members]
-            batch = captures[0].together(captures)
-            self.batches.append(batch)
-            self.measurements.append(measure(batch, [place for place, _ in members]))
+            captures, places = [capture for _, capture in members], tuple(place for place, _ in members)
+            self._batches[places] = captures[0].together(captures)
+            self._measured[places] = measure(self._batches[places], places)
+        for minibatch in self.minibatches:
+            minibatch.capture = None
+        self._kept = 0
 
     def find_worst(self) -> None:
         """Reduce the batches held to their worst samples."""
-        done = len(self.measurements) - len(self.batches)
-        for batch, measured in zip(self.batches, self.measurements[done:], strict=True):
-            self.worst.append(worst_of(batch, measured.places, self._bounds))
-        self.batches.clear()
+        for places in list(self._batches):
+            self._worst[places] = worst_of(self._batches[places], places, self._bounds)
+            del self._batches[places]
 
     def see_gradients(self, parameters: Sequence[Tensor], scale: Tensor | None = None) -> Seen | None:
         """Measure the gradients of ``parameters``, some of them the model's, before anything changes them."""
@@ -138,8 +153,9 @@ class InnerLoop:
         """Return all measurements of the update under names that ``recorder.reduce`` reads."""
         self._measure_waiting()
         tensors = {f"packed {place}": one.packed for place, one in enumerate(self.measurements)}
-        for looks in looked([minibatch.seen for minibatch in self.minibatches]):
-            self.looks.append(looks.looks)
+        found = list(looked([minibatch.seen for minibatch in self.minibatches]))
+        self.looks = [looks.looks for looks in found]
+        for looks in found:
             tensors |= looks.tensors
         for name in ("pre_clip", "post_clip"):
             norms = [_together(getattr(one, name)) for one in self.minibatches if getattr(one, name)]

@@ -78,7 +78,7 @@ class ModuleLooks:
     def __init__(self) -> None:
         self.count = 0
         self._waiting: dict[_Kind, list[_Look]] = {}
-        self._measured: list[_Measured] = []
+        self._measured: dict[tuple[int, ...], _Measured] = {}
         self._kept = 0
         self._streams: set[torch.cuda.Stream] = set()
 
@@ -117,8 +117,8 @@ class ModuleLooks:
                 tensor.record_stream(now)
 
     def _measure_waiting(self) -> None:
-        waiting, self._waiting, self._kept = self._waiting, {}, 0
-        for kind, looks in waiting.items():
+        """Measure what waits. Ctrl-C may come anywhere: what was not measured then is measured the next time."""
+        for kind, looks in list(self._waiting.items()):
             self.join([look.kept for look in looks])
             norms = torch.stack([look.kept for look in looks])
             if kind.small:
@@ -129,13 +129,17 @@ class ModuleLooks:
                 norms = norms.double() / torch.stack(scales).to(norms.device).double()[:, None]
             statistics = module_statistics(norms, VANISHING, kind.exploding)
             self.note(statistics)
-            self._measured.append(_Measured(tuple([look.number for look in looks]), statistics))
+            numbers = tuple([look.number for look in looks])
+            self._measured[numbers] = _Measured(numbers, statistics)
+            del self._waiting[kind]
+        self._kept = 0
 
     def tensors(self) -> tuple[list[tuple[int, ...]], list[Tensor]]:
         """Return numbers of looks, and the ``FIELDS`` of each [looks, fields]: what was looked at alike, together."""
         self._measure_waiting()
-        self.join([one.statistics for one in self._measured])
-        return [one.numbers for one in self._measured], [one.statistics for one in self._measured]
+        measured = list(self._measured.values())
+        self.join([one.statistics for one in measured])
+        return [one.numbers for one in measured], [one.statistics for one in measured]
 
 
 class Nature(Enum):

@@ -43,6 +43,8 @@ class Onset:
 
     def keep(self, update: int, looks: Sequence[Looks]) -> None:
         """Keep a step of an update that was not sampled; of several lists of parameters, the largest."""
+        if self._kept and self._kept[-1].update == update:  # kept before Ctrl-C came
+            return
         chosen = max(fullest(looks), key=lambda look: len(look.like.plan.ours), default=None)
         if chosen is None or chosen.like.scale is not None:
             return

@@ -18,7 +18,8 @@ import numpy as np
 import torch
 from torch.utils._python_dispatch import _disable_current_modes
 
-P, R = ParamSpec("P"), TypeVar("R")
+P = ParamSpec("P")
+R = TypeVar("R")
 _functions, _operations = torch._C._len_torch_function_stack, torch._C._len_torch_dispatch_stack
 _autocast, _inference = torch._C._is_any_autocast_enabled, torch.is_inference_mode_enabled
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import wraps
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Concatenate, ParamSpec, Self, TypeVar
 
 import numpy as np
 import torch
@@ -30,7 +31,7 @@ from recorder.inner_loop import InnerLoop
 from recorder.live import Live
 from recorder.measure.lstm import lstm_statistics
 from recorder.parameters import ParameterMap, Parts, Rows, groups_by_name, outputs
-from recorder.process_state import by_default, ignored_errors
+from recorder.process_state import by_default
 from recorder.rollout import rollout_arrays, rollout_tensors
 from recorder.rows import Episode, Measured, rows_of
 from recorder.sampled_updates import SampledUpdates
@@ -40,6 +41,7 @@ from recorder.store.resume import begin
 from recorder.store.store import Store
 from recorder.transfer import Transfer
 from recorder.troubles import Troubles
+from recorder.uninterrupted import Uninterrupted
 
 UNSEEN_CLIP = (
     "optimizer steps but no clip call seen, so gradients before clipping are not recorded; call it by its module "
@@ -54,6 +56,36 @@ RESUMES = {
     CONTINUED: "; the detector goes on from another recording, which a replay of this one does not know",
 }
 """Kinds of going on from a checkpoint, in table ``losses_of_data``, and what that means for verdicts."""
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def whole(
+    progress: Callable[[Recorder], object],
+) -> Callable[[Callable[Concatenate[Recorder, P], R]], Callable[Concatenate[Recorder, P], R]]:
+    """Do a method to its end though Ctrl-C comes within: again, unless ``progress`` shows that it was done.
+
+    Every step of such a method may be repeated. The interruption then passes through.
+    """
+
+    def decorate(method: Callable[Concatenate[Recorder, P], R]) -> Callable[Concatenate[Recorder, P], R]:
+        @wraps(method)
+        def entered(self: Recorder, /, *args: P.args, **kwargs: P.kwargs) -> R:
+            mark, before = self.guarded.mark(), progress(self)
+            try:
+                return method(self, *args, **kwargs)
+            except Exception:
+                raise
+            except BaseException:
+                self.guarded.leave(mark)
+                if progress(self) == before:
+                    method(self, *args, **kwargs)
+                raise
+
+        return entered
+
+    return decorate
 
 
 class Recorder:
@@ -162,6 +194,7 @@ class Recorder:
         self._update = self._first_update = earlier.last_update + 1
         self._resumed = RESUMED_FRESH if earlier.attempt else None
         self._pending: Measured | None = None
+        self._uninterrupted = Uninterrupted()
         self._troubles = Troubles(self._live.detector.thresholds.as_dict(), self._reader)
         self._spent = 0.0
         self._loop, self._slots = self._new_loop(), Slots()
@@ -212,6 +245,7 @@ class Recorder:
         """The telemetry level in effect for the update in progress."""
         return self._live.level(self._update)
 
+    @whole(lambda self: (self._update, len(self._loop.minibatches)))
     def minibatch(
         self,
         *,
@@ -324,12 +358,13 @@ class Recorder:
     def _begin_minibatch(self) -> bool:
         """Finish the update before, note when optimisation began; return whether this one is to be recorded."""
         self._finish_pending()
-        if self._clock.optimise():
-            self._sampling.begin(self._update, self.level)
+        self._clock.optimise()
+        self._sampling.begin(self._update, self.level)
         if len(self._loop.minibatches) >= MAX_MINIBATCHES:
             raise RuntimeError(f"{MAX_MINIBATCHES} minibatches without update(): call it after each inner loop")
         return self.level != "OFF"
 
+    @whole(lambda self: self._update)  # type: ignore[arg-type]  # nobody names self beside its keywords
     def update(
         self,
         *,
@@ -383,26 +418,24 @@ class Recorder:
             said, status = status, None
             with self.guarded("update(status)"):
                 status = _known_status(said)
-            known = self._known(env_steps)
+            known: dict[str, object] = {}
             for name, cell in ({"learning_rate": self._learning_rate} | cells).items():
                 if isinstance(cell, Tensor):
                     tensors[f"cell {name}"] = cell.detach().reshape(-1)[:1]
                 else:
                     known[name] = cell.item() if isinstance(cell, np.ndarray) and cell.size == 1 else cell
-            self._pending = Measured(
-                self._update,
-                self._loop,
-                Transfer(tensors),
-                known,
-                self._episodes,
-                status,
-                reason,
-                advantage_floor,
-                self._slots.now,
-            )
-            self._next_update()
-            if not self._pending.transfer.waits:
-                self._finish_pending()
+            sent = Transfer(tensors)
+
+            def end() -> None:
+                cells = self._known(env_steps) | known
+                self._pending = Measured(
+                    number, self._loop, sent, cells, self._episodes, status, reason, advantage_floor, self._slots.now
+                )
+                self._next_update()
+                if not sent.waits:
+                    self._finish()
+
+            self._uninterrupted.run(end)
         if self._update == number:  # an error came before: its rows are lost, the next update has its own number
             with self.guarded("update: end"):
                 self._next_update()
@@ -558,8 +591,16 @@ class Recorder:
         """Turn the update that ended before into rows: the one place that may wait for the device."""
         if self._pending is None:
             return
-        measured, self._pending = self._pending, None
-        with ignored_errors():
+        try:
+            self._pending.transfer.arrays()  # waits here, in the thread whose device it is
+        except Exception:
+            self._pending = None
+            raise
+        self._uninterrupted.run(self._finish)
+
+    def _finish(self) -> None:
+        if self._pending is not None:
+            measured, self._pending = self._pending, None
             self._store_rows(measured)
 
     def _store_rows(self, measured: Measured) -> None:
@@ -626,18 +667,26 @@ class Recorder:
         if state["detector"] is not None:
             self._resumed = CONTINUED if self._resumed is None else "resumed"
 
+    @whole(lambda self: self._closed)
     def close(self, reason: str = "closed") -> None:
         """End the recording: the update in progress is kept as interrupted, everything is sealed. Idempotent."""
         if self._closed:
             return
         if not self._store.inert:
-            if self._loop.minibatches or self._slots.now.calls:
+            if self._loop.minibatches:
                 self.update(status="interrupted", reason=reason)
             with self.guarded("close"):
                 self._finish_pending()
-            with self.guarded("close"):
-                self._store.put({"losses_of_data": self.guarded.take_losses(self._update)})
+        self._uninterrupted.run(lambda: self._end_recording(reason))
+
+    def _end_recording(self, reason: str) -> None:
+        if self._closed:
+            return
         self._closed = True
+        with self.guarded("close"):
+            if not self._store.inert:
+                losses = self.guarded.take_losses(self._update) + self._slots.left_out(self._update)
+                self._store.put({"losses_of_data": losses})
         self._sampling.close()
         if self.parameters is not None:
             clip.unwatch(self)

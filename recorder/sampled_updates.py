@@ -32,6 +32,7 @@ class SampledUpdates:
         self._gate_numbers: Tensor | None = None
         self._separate = separate
         self._minibatches = 0
+        self._begun = -1
         self._seconds = 0.0
 
     @property
@@ -40,12 +41,19 @@ class SampledUpdates:
         return self.detail is not None and self.detail.wanted
 
     def begin(self, update: int, level: str) -> None:
-        """Sample the update whose optimisation begins, when the budget allows it or the level asks for it."""
+        """Sample the update whose optimisation begins, when the budget allows it or the level asks for it.
+
+        Called with each minibatch; the first call of an update decides.
+        """
+        if self._begun == update:
+            return
         if self.detail is None or level in UNSAMPLED_LEVELS:
+            self._begun = update
             return
         if self._budget.wants(update, every=level == "DEBUG"):
             with self._timed():
                 self.detail.begin(update, self._minibatches)
+        self._begun = update
 
     @contextmanager
     def _timed(self) -> Iterator[None]:

@@ -85,6 +85,12 @@ class Slots:
         """Begin an update without calls."""
         self.now = SlotCalls()
 
+    def left_out(self, update: int) -> list[Cells]:
+        """Return a row of ``losses_of_data`` when calls came after the last update: no update has them."""
+        calls = len(self.now.calls)
+        detail = f"calls of slot() after the last update, which are part of no update: {calls}"
+        return [{"update": update, "kind": "slot_calls_left_out", "detail": detail, "rows": 0}] if calls else []
+
     def rows(self, done: SlotCalls, arrays: Mapping[str, Numbers], update: int) -> list[Cells]:
         """Return the rows of an update whose numbers have arrived; updates come in order."""
         if not done.calls or sum(map(len, done.numbers)) != done.looks.count:  # not measured: that loss is counted

@@ -19,6 +19,7 @@ from typing import Any
 import torch
 
 from tests.patience import PATIENCE
+from tests.recorder.interruption import Interruption
 from tests.recorder.process_states import STATES, enter_within
 from tests.recorder.sick_loop import Loop
 
@@ -230,6 +231,25 @@ def process_state(loop: Loop, number: int, order: dict[str, Any]) -> None:
         enter_within(loop.rec, STATES[order["state"]])
 
 
+def interrupted(loop: Loop, number: int, order: dict[str, Any]) -> None:
+    """Raise KeyboardInterrupt at event ``nth`` of ``method`` at update ``at``; the training catches it and goes on."""
+    if number == order["at"] - 1:
+        harm = Interruption(order["nth"])
+        plain = getattr(loop.rec, order["method"])
+        traced = harm.around(plain)
+
+        def caught(*args: Any, **kwargs: Any) -> None:
+            setattr(loop.rec, order["method"], plain)
+            try:
+                traced(*args, **kwargs)
+            except KeyboardInterrupt:
+                Path(order["file"]).write_text(f"came {harm.events}")
+            else:
+                Path(order["file"]).write_text(f"missed {harm.events}")
+
+        setattr(loop.rec, order["method"], caught)
+
+
 def nothing(_: Loop, __: int, ___: dict[str, Any]) -> None:
     """Do nothing."""
 
@@ -268,5 +288,6 @@ HARMS: dict[str, Harm] = {
     "chdir": change_folder,
     "fork_and_stay": fork_and_stay,
     "process_state": process_state,
+    "interrupted": interrupted,
     "none": nothing,
 }

@@ -68,6 +68,7 @@ MATRIX: tuple[tuple[str, str, Row], ...] = (
     ("43", "os.chdir after a relative run_dir", process.changed_folder),
     ("44", "forked child outlives the trainer", process.outliving_children),
     ("45", "numpy's and torch's process-wide state", process.process_states),
+    ("49", "Ctrl-C at each line of the recorder", process.interruptions),
     ("foreign", "foreign files, wrong rank, shards twice", foreign.foreign_files),
     ("40", "crash while writing a report", writing.report_kills),
     ("41", "n trainings in n threads", company.trainings),

@@ -12,7 +12,7 @@ from esper_analyze.runs.held import held
 from esper_analyze.runs.repair import repair
 from esper_analyze.runs.run import open_run
 from tests.faults.children import SEAL_OFTEN
-from tests.faults.outcome import UPDATES, Bench, Outcome
+from tests.faults.outcome import UPDATES, Bench, Outcome, facts
 from tests.recorder.process_states import STATES
 
 
@@ -70,4 +70,27 @@ def process_states(bench: Bench) -> Outcome:
     for state in bench.random.sample(sorted(STATES), bench.trials(4, len(STATES))):
         child = bench.nursery.run(UPDATES, harm={"name": "process_state", "state": state}, constants=SEAL_OFTEN)
         bench.judge_trained(child, outcome, UPDATES, state, complete=True)
+    return outcome
+
+
+def interruptions(bench: Bench) -> Outcome:
+    """Ctrl-C at each line of ``minibatch``, ``update`` and ``close``, and the training goes on: the twin's rows."""
+    outcome, points = Outcome(), 0
+    note = bench.scratch / "interrupted"
+    for method in ("minibatch", "update", "close"):
+        order = {"name": "interrupted", "method": method, "at": UPDATES if method == "close" else 8, "file": str(note)}
+        child = bench.nursery.run(UPDATES, harm=order | {"nth": -1})
+        bench.discard(child, keep=False)
+        events = int(note.read_text().split()[1])
+        points += events
+        for nth in sorted(bench.random.sample(range(1, events + 1), bench.trials(2, events))):
+            child = bench.nursery.run(UPDATES, harm=order | {"nth": nth})
+            label = f"{method} at {nth}"
+            if note.read_text() != f"came {nth}":
+                outcome.wrong[f"{label}: {note.read_text()}"] += 1
+            told = [line for line in child.warnings if line.startswith(("Traceback", "recorder: error"))]
+            if told:
+                outcome.wrong[f"{label}: {told[0]}"] += 1
+            bench.judge_trained(child, outcome, UPDATES, label, complete=True)
+    outcome.notes.append(facts(points=points))
     return outcome
