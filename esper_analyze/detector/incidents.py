@@ -55,6 +55,14 @@ class Incident:
     parts: tuple[Incident, ...] = ()
 
     @property
+    def how_it_ended(self) -> str:
+        """How it ended: cleared, still open, or better at the last judged update but not for long enough to clear."""
+        if self.ended != "open":
+            return self.ended
+        quiet = self.now_update is not None and self.now_update > self.end
+        return "better, not cleared yet" if quiet else "still open"
+
+    @property
     def seen_by(self) -> tuple[str, ...]:
         """The rules that see this trouble, the one it is named after first."""
         return tuple(dict.fromkeys([self.rule, *(part.rule for part in self.parts)]))

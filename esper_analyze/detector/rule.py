@@ -109,6 +109,7 @@ class Rule:
     limit that says how many updates running the trouble must last before it is an alarm.
     ``guard`` gets the frame of the last update alone, the memory after it and the limits, and promises for how long
     there will be no news (None: no promise), so that updates that come one by one can be judged later, several at once.
+    ``meanings`` maps each metric that has a meaning of its own to it.
     ``finiteness`` marks a rule that judges whether something is finite: what it finds is the same NaN that others see.
     ``reach`` is how many updates before its onset the rule's statistic looks at: its trouble may be as old.
     ``statistics`` maps each metric whose verdicts have another ``value`` than its own cell to what it is. ``revision``
@@ -136,6 +137,7 @@ class Rule:
     higher_is_worse: bool = True
     guard: Watch | None = None
     statistics: Mapping[str, Statistic] = field(default_factory=dict)
+    meanings: Mapping[str, str] = field(default_factory=dict)
     reach: int = 0
     finiteness: bool = False
     revision: int = 1
@@ -145,6 +147,10 @@ class Rule:
     def columns_beside(self) -> tuple[str, ...]:
         """The columns of other tables, by the names they have in the rule's frame."""
         return tuple(f"{table}.{name}" for table, names in self.beside.items() for name in names)
+
+    def meaning_of(self, metric: str) -> str:
+        """Return what a finding on ``metric`` means."""
+        return self.meanings.get(metric, self.meaning)
 
     def statistic(self, metric: str) -> Statistic:
         """Return what the value of a verdict on ``metric`` is: the metric itself unless declared otherwise."""

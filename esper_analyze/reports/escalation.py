@@ -52,7 +52,7 @@ class Rise:
     @property
     def told(self) -> str:
         """Name what was recorded."""
-        return ", ".join(f"{number:,} {_KEPT[what]}" for what, number in self.kept.items() if number) or "nothing more"
+        return ", ".join(f"{number:,} {_KEPT[what]}" for what, number in self.kept.items() if number)
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +75,7 @@ def frame(evidence: Evidence) -> TimelineFrame | None:
     last = evidence.run.last_update
     if last is None:
         return None
-    changes = evidence.replay.levels
+    changes = _level_changes(evidence)
     base = str(evidence.run.info.get("level", "NORMAL"))
     words = [base, *(change.level for change in changes)]
     update = [0, *(change.update for change in changes), last]
@@ -84,6 +84,11 @@ def frame(evidence: Evidence) -> TimelineFrame | None:
     rises = tuple(rises_of(evidence))
     steps = np.array(update, np.int64), np.array(level, np.int64)
     return TimelineFrame(*steps, triggers, rises, _lanes(evidence), tuple(_troubles(evidence)))
+
+
+def _level_changes(evidence: Evidence) -> Sequence[LevelChange]:
+    """Return the changes of the telemetry level; none of an imported run, for which nothing looked closer."""
+    return () if evidence.run.info.get("imported_from") else evidence.replay.levels
 
 
 def _troubles(evidence: Evidence) -> Iterator[str]:
@@ -103,7 +108,7 @@ def _troubles(evidence: Evidence) -> Iterator[str]:
 def rises_of(evidence: Evidence, first: int = 0) -> list[Rise]:
     """Return the stretches at a raised level from update ``first`` on, with what was recorded in them."""
     last = evidence.run.last_update or 0
-    changes = evidence.replay.levels
+    changes = _level_changes(evidence)
     ends = [change.update - 1 for change in changes[1:]] + [last]
     spans = [(c, until) for c, until in zip(changes, ends, strict=False) if c.rule is not None and until >= first]
     start, until = (np.array(edge, np.int64) for edge in ([c.update for c, _ in spans], [u for _, u in spans]))
@@ -142,7 +147,7 @@ def _kept(evidence: Evidence, what: str, start: Ints, until: Ints) -> Ints:
 def captured_since(evidence: Evidence, update: int) -> str:
     """Say what the recorder kept when it looked closer after ``update``, empty when it did not."""
     rises = rises_of(evidence, update)
-    if not rises:
+    if not rises or not any(rises[0].kept.values()):
         return ""
     rise = rises[0]
     span = f"update {rise.start:,}" if rise.start == rise.until else f"updates {rise.start:,} to {rise.until:,}"

@@ -55,7 +55,7 @@ def _explained(evidence: Evidence, rule: Rule, found: list[Incident]) -> Explain
         verdict="critical" if any(one.peak_verdict == "critical" for one in found) else found[0].peak_verdict,
         root=any(one.cause is None for one in found),
         evidence=tuple(_evidence(evidence, found)),
-        meaning=cleaned(rule.meaning, _LONGEST),
+        meaning=cleaned(" ".join(dict.fromkeys(rule.meaning_of(one.metric) for one in found)), _LONGEST),
         do=cleaned(rule.look_first, _LONGEST),
         source=cleaned(rule.reference, _LONGEST),
         bounds=tuple(_bounds(evidence, rule)),

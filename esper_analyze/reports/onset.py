@@ -19,13 +19,15 @@ if TYPE_CHECKING:
     from esper_analyze.runs.run import Run
 
 AHEAD = 5
-"""Updates before the trouble that are searched for what went first."""
+"""Updates before the trouble that are searched for what went first, more where the rule looks back farther."""
 BEFORE = 30
 """Updates before those that say what was usual."""
 _LEAST_KNOWN = 15
 """Fewer finite values than this say nothing about what is usual."""
 _RANGES = 2.0
 """So many times its usual range beyond it, a number has left it: 1 in 25,000 for exponentially distributed noise."""
+_MATTERS = 0.1
+"""A number that changed by a smaller share of its level explains nothing, however steady it was."""
 _MOST_TOLD = 4
 _SETTINGS = ("learning_rate", "clip_range", "entropy_coef", "target_kl", "max_grad_norm", "loss_scale")
 _STEP = 0.25
@@ -52,6 +54,10 @@ _FLOW = (
     ("gradients", "grad_norm_pre_clip_max"),
 )
 """The way of a number through an update: rewards, rollout, losses, gradients."""
+_BEFORE_ALL = "observations and single rewards"
+"""What comes before all of them and has no column."""
+_DRIVING = ("learning_rate", "clip_range", "max_grad_norm")
+"""Settings that stop all learning when they are 0."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +96,8 @@ class Onset:
     ``usual``: least and greatest of the judged number in the updates before, None when there were too few.
     ``searched``: the updates before it that had a past to be held against. ``broken`` and ``sound``: stages of the
     update that were NaN or infinite, and not, in the order in which a number passes them; both empty when none was.
+    ``unrecorded``: the stages before the first broken one that have no number. ``ahead``: how many updates before the
+    trouble were searched. ``zero``: settings that were 0 in ``update`` and stop learning when they are.
     """
 
     update: int
@@ -101,6 +109,9 @@ class Onset:
     departures: tuple[Departure, ...]
     broken: tuple[str, ...]
     sound: tuple[str, ...]
+    unrecorded: tuple[str, ...] = ()
+    ahead: int = AHEAD
+    zero: tuple[str, ...] = ()
 
     @property
     def told(self) -> list[str]:
@@ -121,39 +132,63 @@ class Onset:
             changed = f"{one.name} went from {number(one.before)} to {number(one.at)} at update {one.update}"
             when = "before it" if one.update < self.onset else "with it"
             yield f"A setting changed {when}: {changed}{back}."
+        for name in self.zero:
+            yield f"{name} was 0 in update {self.update}: nothing can move."
 
     def _told_flow(self) -> Iterator[str]:
         if self.broken:
             sound = f" Finite: {', '.join(self.sound)}." if self.sound else ""
             yield f"NaN or infinite in update {self.update}: {', '.join(self.broken)}.{sound}"
-            yield f"In the order of an update, {self.broken[0]} come first: that is where to look."
+            yield (
+                f"In the order of an update, {self.broken[0]} come first of what is recorded: that is where to look. "
+                f"Not recorded: {', '.join((_BEFORE_ALL, *self.unrecorded))}."
+            )
+
+    @property
+    def told_next(self) -> str:
+        """Say where to look for what was NaN or infinite first; empty when nothing was."""
+        if not self.broken:
+            return ""
+        finite = [what for what, _ in _FLOW[: [name for name, _ in _FLOW].index(self.broken[0])] if what in self.sound]
+        known = f"; finite before them: {', '.join(finite)}" if finite else ""
+        return (
+            f"Look at the {self.broken[0]} of update {self.update:,}{known}. "
+            f"Look also at what is not recorded: {', '.join((_BEFORE_ALL, *self.unrecorded))}."
+        )
 
     def _told_departures(self) -> Iterator[str]:
         if self.departures:
             told = "; ".join(one.told for one in self.departures[:_MOST_TOLD])
             more = len(self.departures) - _MOST_TOLD
             left = f"; and {many(more, 'number')} more" if more > 0 else ""
-            yield f"In the {AHEAD} updates before it these left the range they had had until then: {told}{left}."
+            yield f"In the {self.ahead} updates before it these left the range they had had until then: {told}{left}."
         elif self.searched:
             yield f"In the {many(self.searched, 'update')} before it nothing recorded left its usual range."
 
 
-def frame(run: Run, lead: Incident) -> Onset:
-    """Return what was different around the onset of ``lead``. Reads only the rows around it."""
-    first = lead.onset - AHEAD - BEFORE
+def frame(run: Run, lead: Incident, reach: int = 0) -> Onset:
+    """Return what was different around the onset of ``lead``. Reads only the rows around it.
+
+    ``reach`` is how many updates before its onset the rule's statistic looks at, see ``Rule.reach``.
+    """
+    ahead = max(AHEAD, reach)
+    first = lead.onset - ahead - BEFORE
     update = [column.name for column in BY_NAME["updates"].columns if column.kind in (Kind.FLOAT, Kind.INT)]
     rows = around(run, "updates", update, first, lead.start + 1)
-    broken, sound = _flow(rows, lead.start)
+    broken, sound, unrecorded = _flow(rows, lead.start)
     return Onset(
         update=lead.start,
         onset=lead.onset,
         metric=lead.metric,
         usual=_usual(run, rows, lead),
-        searched=max(0, min(AHEAD, lead.onset - int(rows["update"][0]) - _LEAST_KNOWN)) if rows.height else 0,
-        settings=tuple(_changed_settings(rows, lead)),
-        departures=tuple(_departures(run, rows, lead.onset)),
+        searched=max(0, min(ahead, lead.onset - int(rows["update"][0]) - _LEAST_KNOWN)) if rows.height else 0,
+        settings=tuple(_changed_settings(rows, lead, ahead)),
+        departures=tuple(_departures(run, rows, lead.onset, ahead)),
         broken=broken,
         sound=sound,
+        unrecorded=unrecorded,
+        ahead=ahead,
+        zero=tuple(name for name in _DRIVING if 0.0 in rows.filter(rows["update"] == lead.start)[name].to_list()),
     )
 
 
@@ -191,46 +226,56 @@ def _usual(run: Run, rows: polars.DataFrame, lead: Incident) -> tuple[float, flo
     return (float(known.min()), float(known.max())) if len(known) >= AHEAD else None
 
 
-def _changed_settings(rows: polars.DataFrame, lead: Incident) -> Iterator[Setting]:
+def _changed_settings(rows: polars.DataFrame, lead: Incident, ahead: int) -> Iterator[Setting]:
     update = rows["update"].to_numpy()
     for name in _SETTINGS:
         value = rows[name].cast(float).fill_null(float("nan")).to_numpy()
-        for place in np.flatnonzero((update[1:] >= lead.onset - AHEAD) & (update[1:] <= lead.start)) + 1:
+        for place in np.flatnonzero((update[1:] >= lead.onset - ahead) & (update[1:] <= lead.start)) + 1:
             before, now = float(value[place - 1]), float(value[place])
             if np.isfinite([before, now]).all() and abs(now - before) > _STEP * max(abs(before), abs(now)):
                 after = float(value[place + 1]) if place + 1 < len(value) else None
                 yield Setting(name, int(update[place]), before, now, after)
 
 
-def _flow(rows: polars.DataFrame, update: int) -> tuple[tuple[str, ...], tuple[str, ...]]:
+def _flow(rows: polars.DataFrame, update: int) -> tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]:
+    """Return the stages of an update that were not finite, those that were, and those before the first without number.
+
+    All empty when none was not finite.
+    """
     here = rows.filter(rows["update"] == update)
     cells = {what: here[name][-1] for what, name in _FLOW if here.height and here[name][-1] is not None}
     broken = tuple(what for what, cell in cells.items() if not np.isfinite(cell))
-    return (broken, tuple(what for what in cells if what not in broken)) if broken else ((), ())
+    if not broken:
+        return (), (), ()
+    stages = [what for what, _ in _FLOW]
+    unrecorded = tuple(what for what in stages[: stages.index(broken[0])] if what not in cells)
+    return broken, tuple(what for what in cells if what not in broken), unrecorded
 
 
-def _departures(run: Run, rows: polars.DataFrame, onset: int) -> list[Departure]:
+def _departures(run: Run, rows: polars.DataFrame, onset: int, ahead: int) -> list[Departure]:
     names = [name for name in rows.columns if name not in _UNTOLD]
-    found = list(_departed(rows, names, RUN, onset))
+    found = list(_departed(rows, names, RUN, onset, ahead))
     for table, columns in _PARTS.items():
         subject = str(BY_NAME[table].subject)
-        own = around(run, table, [subject, *columns], onset - AHEAD - BEFORE, onset)
+        own = around(run, table, [subject, *columns], onset - ahead - BEFORE, onset)
         for key, part in own.partition_by(subject, as_dict=True, maintain_order=True).items():
-            found += _departed(part, columns, str(key[0]), onset)
+            found += _departed(part, columns, str(key[0]), onset, ahead)
     return sorted(found, key=lambda one: one.update)
 
 
-def _departed(rows: polars.DataFrame, columns: Sequence[str], subject: str, onset: int) -> Iterator[Departure]:
+def _departed(
+    rows: polars.DataFrame, columns: Sequence[str], subject: str, onset: int, ahead: int
+) -> Iterator[Departure]:
     update = rows["update"].to_numpy()
-    past, ahead = update < onset - AHEAD, (update >= onset - AHEAD) & (update < onset)
+    past, near = update < onset - ahead, (update >= onset - ahead) & (update < onset)
     for name in columns:
         value = rows[name].cast(float).fill_null(float("nan")).to_numpy()
         known = value[past & np.isfinite(value)]
         if len(known) < _LEAST_KNOWN:
             continue
         low, high = float(known.min()), float(known.max())
-        room = max(_RANGES * (high - low), 0.01 * max(abs(low), abs(high)))
-        measured = ahead & ~rows[name].is_null().to_numpy()
+        room = max(_RANGES * (high - low), _MATTERS * max(abs(low), abs(high)))
+        measured = near & ~rows[name].is_null().to_numpy()
         away = np.flatnonzero(measured & ~((value >= low - room) & (value <= high + room)))
         if len(away):
             yield Departure(name, subject, int(update[away[0]]), float(value[away[0]]), low, high)

@@ -6,12 +6,20 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from esper_analyze.reports.draw import area, finish, incidents_behind, line, scale
 from esper_analyze.reports.evidence import Evidence
 from esper_analyze.reports.question import Layout, Question
 from esper_analyze.reports.series import Series, series_of
 from esper_analyze.reports.style import BAND, FIRST
-from esper_analyze.reports.words import many
+from esper_analyze.reports.words import many, number
+
+_LEAST_KNOWN = 10
+_SCATTERS = 6.0
+"""A fall by fewer times the median change between neighbours is scatter."""
+_SHARE = 0.2
+"""A fall by a smaller share of the best level is not told."""
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -80,8 +88,24 @@ def words(data: ReturnFrame) -> list[str]:
     begin, end = kept[:part].mean(), kept[-part:].mean()
     return [
         f"{many(data.episodes, 'episode')}. Mean return over the first tenth of the updates {begin:.4g}, "
-        f"over the last tenth {end:.4g}."
+        f"over the last tenth {end:.4g}.{fall_of(data.mean)}"
     ]
+
+
+def fall_of(mean: Series) -> str:
+    """Say how far mean returns fell from their best level to the last one, empty when by no more than their scatter.
+
+    A level is the median of three updates, so that one lucky update is none; scatter is that between neighbours.
+    """
+    value, update = mean.value[mean.finite], mean.update[mean.finite]
+    if len(value) < _LEAST_KNOWN:
+        return ""
+    level = np.median(np.lib.stride_tricks.sliding_window_view(value, 3), axis=1)
+    best, last = float(level.max()), float(value[-1])
+    if best - last <= max(_SCATTERS * float(np.median(np.abs(np.diff(value)))), _SHARE * abs(best)):
+        return ""
+    at = int(update[int(level.argmax()) + 1])
+    return f" The best level was {number(best)}, about update {at:,}; at the end it was {number(last)}."
 
 
 QUESTION = Question(

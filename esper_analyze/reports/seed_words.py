@@ -78,5 +78,5 @@ def _when(incident: Incident) -> str:
     begun = f", begun at {incident.onset}" if incident.onset < incident.start else ""
     if incident.start == incident.end:
         return f"update {incident.start}{begun}"
-    still = ", still open" if incident.ended == "open" else ""
+    still = f", {incident.how_it_ended}" if incident.ended == "open" else ""
     return f"updates {incident.start}–{incident.end}{begun}{still}"

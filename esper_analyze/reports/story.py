@@ -27,6 +27,7 @@ from esper_analyze.reports.lead import (
 from esper_analyze.reports.links import figures_of
 from esper_analyze.reports.listing import broken_words, closing_reason, status_words
 from esper_analyze.reports.rejudged import lost_alarms
+from esper_analyze.reports.returns import fall_of
 from esper_analyze.reports.series import all_series
 from esper_analyze.reports.words import many, number, on
 from esper_analyze.schema import BY_NAME
@@ -110,7 +111,7 @@ def frame(evidence: Evidence) -> Story:
     if not replay.incidents:
         return _quiet(evidence, caveats)
     lead = replay.incidents[leading(replay.incidents, replay.rules)]
-    began = onset.frame(evidence.run, lead)
+    began = onset.frame(evidence.run, lead, evidence.rules[lead.rule].reach)
     worst = "critical" if any(incident.peak_verdict == "critical" for incident in replay.incidents) else "warning"
     return Story(
         verdict=worst,
@@ -191,7 +192,8 @@ def _returns(evidence: Evidence, lead: Incident) -> Iterator[Point]:
     last = after[-_COMPARED:]
     ends = f"in the last {many(len(last), 'update')}"
     was = f"{number(float(before.mean()))} in the {many(len(before), 'update')} before update {lead.onset:,}"
-    yield Point(f"Episodes returned {number(float(last.mean()))} {ends}; it was {was}.", ("returns",))
+    told = f"Episodes returned {number(float(last.mean()))} {ends}; it was {was}."
+    yield Point(f"{told}{fall_of(series)}", ("returns",))
 
 
 def _why(evidence: Evidence, lead: Incident, began: onset.Onset) -> Iterator[Point]:
@@ -203,7 +205,7 @@ def _why(evidence: Evidence, lead: Incident, began: onset.Onset) -> Iterator[Poi
     for sentence in began.told:
         yield Point(sentence)
     yield from _inside(evidence, lead)
-    yield Point(cleaned(rule.meaning, 600))
+    yield Point(cleaned(rule.meaning_of(lead.metric), 600))
     for sentence in around(evidence.replay.incidents, evidence.replay.rules):
         yield Point(sentence, ("incidents",))
 
@@ -242,10 +244,8 @@ def _seed_course(run: Run, lead: Incident) -> Iterator[Point]:
 def _next(evidence: Evidence, lead: Incident, began: onset.Onset) -> Iterator[Point]:
     for one in began.settings:
         yield Point(f"Find out what set {one.name} to {number(one.at)} at update {one.update:,}.")
-    if began.broken:
-        yield Point(
-            f"Look at the {began.broken[0]} of update {began.update:,}: nothing before them was NaN or infinite."
-        )
+    if began.told_next:
+        yield Point(began.told_next)
     yield Point(cleaned(evidence.rules[lead.rule].look_first, 600), (f"rule-{lead.rule}",))
     kept = captured_since(evidence, lead.start)
     if kept:
@@ -306,7 +306,8 @@ def _sound(evidence: Evidence) -> Iterator[Point]:
     if len(known) > _COMPARED:
         first, last = (number(float(part.mean())) for part in (known[:_COMPARED], known[-_COMPARED:]))
         yield Point(
-            f"Episodes returned {last} in the last {_COMPARED} updates; it was {first} in the first {_COMPARED}.",
+            f"Episodes returned {last} in the last {_COMPARED} updates; it was {first} in the first {_COMPARED}."
+            f"{fall_of(series)}",
             ("returns",),
         )
     informed = sum(counts.get("info", 0) for counts in replay.verdict_counts.values())
@@ -326,9 +327,12 @@ def _caveats(evidence: Evidence) -> Iterable[str]:
         more = f" and {len(lost) - _MOST_OPEN:,} more" if len(lost) > _MOST_OPEN else ""
         named = "; ".join(one.told for one in lost[:_MOST_OPEN])
         yield f"Alarmed live, and not to be judged again, for what it was judged by is not there: {named}{more}."
-    missing = dict.fromkeys(u.rule for u in evidence.replay.unjudged if u.verdict == "no_data")
-    if missing:
-        yield f"Data was missing for {', '.join(missing)}: missing is not healthy."
+    never = judged_rules(evidence)[1]
+    partly = dict.fromkeys(u.rule for u in evidence.replay.unjudged if u.verdict == "no_data" and u.rule not in never)
+    if never:
+        yield f"Data was missing for {', '.join(never)}, which could judge nothing: missing is not healthy."
+    if partly:
+        yield f"Data was missing at some updates or subjects for {', '.join(partly)}: missing is not healthy."
     silent = [rule.name for rule in evidence.replay.rules if not evidence.replay.verdict_counts.get(rule.name)]
     if silent:
         yield f"Not checked, for the run has no rows of what they judge: {', '.join(silent)}."

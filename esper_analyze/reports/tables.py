@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 MOST_ROWS = 200
 """Incidents shown on the page; report.json holds all."""
+_ENDINGS = ("still open", "better, not cleared yet", "cleared")
 _TITLES = ("verdict", "what", "updates", "in alarm", "worst", "ended")
 
 
@@ -77,7 +78,7 @@ def _row(evidence: Evidence, found: list[Incident], depth: int) -> list[str]:
     verdict = "critical" if any(one.peak_verdict == "critical" for one in found) else first.peak_verdict
     start, end = first.start, max(one.end for one in found)
     span = f"{start:,}" if start == end else f"{start:,} – {end:,}"
-    ended = "still open" if any(one.ended == "open" for one in found) else "cleared"
+    ended = min((one.how_it_ended for one in found), key=_ENDINGS.index)
     worst = _worst(found, higher=evidence.rules[first.rule].higher_is_worse)
     value = html.text(evidence.said(worst) or number(worst.peak), 80)
     return [
@@ -127,7 +128,7 @@ def _plain(evidence: Evidence, found: list[Incident], depth: int) -> tuple[Cell,
         sum(one.count for one in found),
         cleaned(evidence.said(worst), 80) if evidence.said(worst) else worst.peak,
         worst.peak_update,
-        "open" if any(one.ended == "open" for one in found) else "cleared",
+        min((one.how_it_ended for one in found), key=_ENDINGS.index),
     )
 
 

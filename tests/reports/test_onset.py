@@ -62,6 +62,53 @@ def test_where_nan_came_in_is_told_in_the_order_of_an_update(tmp_path: Path) -> 
     assert "predicted values" in began.sound
 
 
+def test_what_is_not_recorded_before_the_first_nan_is_named_and_not_called_finite(tmp_path: Path) -> None:
+    def broken(update: int, rows: Rows) -> None:
+        rows["updates"][0]["value_mean"] = None
+        if update == 30:
+            rows["updates"][0] |= {"return_mean": NAN, "nonfinite_sources": "returns: 1"}
+
+    evidence, began = told(tmp_path / "run", broken)
+    assert began.unrecorded == ("predicted values",)
+    assert began.told_next == (
+        "Look at the returns of update 30; finite before them: episode returns. "
+        "Look also at what is not recorded: observations and single rewards, predicted values."
+    )
+    assert began.told_next in [point.words for point in story.frame(evidence).after]
+
+
+def test_a_change_too_small_to_matter_is_no_cause_however_steady_the_number_was(tmp_path: Path) -> None:
+    def ahead(update: int, rows: Rows) -> None:
+        spiked(update, rows)
+        rows["updates"][0]["advantage_std"] = 1.015 if update >= 38 else 1.0
+
+    assert told(tmp_path / "run", ahead)[1].departures == ()
+
+
+def test_what_went_first_is_searched_for_as_far_back_as_the_rule_looks(tmp_path: Path) -> None:
+    def fell(update: int, rows: Rows) -> None:
+        wave = 0.1 * (update % 2)
+        rows["updates"][0]["episode_return_mean"] = 20.0 + wave if update < 80 else 3.0 + wave
+        rows["updates"][0]["learning_rate"] = 1e-3 if update < 78 else 1e-2
+
+    evidence = gather(open_run(write_run(tmp_path / "run", 110, fell)))
+    lead = next(one for one in evidence.replay.incidents if one.rule == "performance_degradation")
+    assert lead.start - 78 > onset.AHEAD
+    reach = evidence.rules[lead.rule].reach
+    assert [one.update for one in onset.frame(evidence.run, lead, reach).settings] == [78]
+    assert "learning_rate went from 0.001 to 0.01 at update 78" in story.frame(evidence).paragraph
+
+
+def test_a_learning_rate_of_0_is_told_as_that_and_not_as_an_overflow(tmp_path: Path) -> None:
+    def still(_: int, rows: Rows) -> None:
+        rows["updates"][0] |= {"learning_rate": 0.0, "kl_k3": 0.0}
+
+    paragraph = story.frame(gather(open_run(write_run(tmp_path / "run", 20, still)))).paragraph
+    assert "learning_rate was 0 in update 2: nothing can move." in paragraph
+    assert "a learning rate of 0" in paragraph
+    assert "overflow" not in paragraph
+
+
 def test_a_trouble_in_the_first_update_has_no_past(tmp_path: Path) -> None:
     def at_once(update: int, rows: Rows) -> None:
         if update == 0:

@@ -7,13 +7,15 @@ from pathlib import Path
 import pytest
 
 from esper_analyze.detector.incidents import Incident
-from esper_analyze.reports import onset, story
+from esper_analyze.reports import escalation, onset, story
 from esper_analyze.reports.evidence import Evidence, gather
-from esper_analyze.reports.lead import children_of, consequences, leading
+from esper_analyze.reports.lead import children_of, consequences, judged_rules, leading
 from esper_analyze.reports.listing import status_words
+from esper_analyze.reports.tables import incident_table
 from esper_analyze.runs.run import open_run
 from esper_analyze.watching.follow import Follower
 from esper_analyze.watching.snapshot import snapshot
+from tests.reports.conftest import trouble
 from tests.reports.synthetic import Rows, write_run
 
 SEEDS = Path(__file__).parents[2] / "sample_runs" / "runs" / "growing_exploding"
@@ -47,6 +49,52 @@ def test_the_story_tells_what_began_when_how_far_it_went_and_what_to_look_at(tro
     assert "Not tied to it:" in told.paragraph
     assert "numerical_instability from update 30" in told.paragraph
     assert told.look_first.startswith("Learning rate")
+
+
+def test_a_fall_from_the_best_returns_is_told(tmp_path: Path) -> None:
+    def fell(update: int, rows: Rows) -> None:
+        returns = 42.0 if update < 20 else 298.0 if update < 58 else 25.0
+        rows["updates"][0]["episode_return_mean"] = returns + 0.5 * (update % 3)
+
+    told = story.frame(gather(open_run(write_run(tmp_path / "fell", 60, fell)))).paragraph
+    assert "it was 42.5 in the first 10. The best level was 298, about update 21; at the end it was 26." in told
+
+
+def test_returns_that_scatter_fall_from_nothing(healthy: Evidence) -> None:
+    assert "best level" not in story.frame(healthy).paragraph
+
+
+def test_what_stopped_before_the_end_is_not_told_as_still_in_alarm(tmp_path: Path) -> None:
+    def short(update: int, rows: Rows) -> None:
+        if update in (7, 8):
+            rows["updates"][0]["first_ratio_error"] = 0.7
+
+    evidence = gather(open_run(write_run(tmp_path / "short", 12, short)))
+    told, end = story.frame(evidence).paragraph, "when the record ends at 11"
+    assert f"from update 7 until update 8; better since, but not for long enough to clear {end}" in told
+    assert "still when" not in told
+    assert "better, not cleared yet" in incident_table(evidence)
+
+
+def test_rules_without_data_are_counted_as_they_are_listed(troubled: Evidence, tmp_path: Path) -> None:
+    def bare(update: int, rows: Rows) -> None:
+        rows["updates"] = [{"update": update, "status": "performed", "level": "NORMAL"}]
+
+    for evidence in (troubled, gather(open_run(write_run(tmp_path / "bare", 10, bare)))):
+        never = judged_rules(evidence)[1]
+        (listed,) = [one for one in story.frame(evidence).caveats if "could judge nothing" in one] or [""]
+        assert [name for name in never if name in listed] == never
+        assert listed.count(",") == len(never) if never else not listed
+
+
+def test_nothing_looked_closer_at_an_imported_run(tmp_path: Path) -> None:
+    run = open_run(write_run(tmp_path / "imported", 60, trouble, facts={"imported_from": "a log"}))
+    evidence = gather(run)
+    assert evidence.replay.levels
+    assert not any("looked closer" in point.words for point in story.frame(evidence).after)
+    data = escalation.frame(evidence)
+    assert data is not None
+    assert (data.triggers, data.rises) == ((), ())
 
 
 def test_missing_data_is_a_caveat_and_never_healthy(troubled: Evidence) -> None:

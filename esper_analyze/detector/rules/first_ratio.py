@@ -41,8 +41,9 @@ RULE = Rule(
     title="Rollout and update disagree",
     meaning="In the first minibatch no step has been taken yet, so every probability ratio must be 1. It is not: the "
     "update evaluates another policy than the one that acted.",
-    look_first="Action masks stored at collection against those used in the update; then dropout or batch norm in "
-    "training mode, observation normalisation that moved on, hidden state at sequence starts.",
+    look_first="Action masks stored at collection against those used in the update; log-probs that are stale, stored "
+    "from an older policy or before the last step; actions shifted by a step against observations or log-probs; then "
+    "dropout or batch norm in training mode, observation normalisation that moved on, hidden state at sequence starts.",
     reference="Huang et al. 2022, The 37 Implementation Details of PPO (debugging: the first ratio is 1)",
     examples=(
         Example("float noise", "ok", {"first_ratio_error": 2e-6}),

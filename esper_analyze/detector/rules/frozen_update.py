@@ -108,6 +108,12 @@ RULE = Rule(
     causes=("numerical_instability", "spike_then_silence", "kl_spike"),
     follows=("gradient_explosion",),
     higher_is_worse=False,
+    meanings={
+        "grad_norm_post_clip_max": "Every gradient that the optimizer got was exactly zero although the loss had one: "
+        "a norm that overflowed float32 makes the clip's factor 0, and learning stops without an exception.",
+        "kl_k3": "Optimizer steps were taken, and for several updates the policy has not moved by the least amount: a "
+        "learning rate of 0, an optimizer that does not hold the policy's parameters, or gradients of 0.",
+    },
     statistics={
         "grad_norm_post_clip_max": Statistic(
             "largest gradient norm after clipping (before it, where only that is not finite)"
