@@ -90,7 +90,7 @@ def rows_of(measured: Measured, heads: Heads, reader: Reader | None) -> UpdateRo
         row |= measured.cells | scalar_cells(arrays) | _episode_cells(measured)
         row |= floored_cells(row, measured.advantage_floor) | _status(measured, row, found)
         groups = group_cells(parameters, gradients) if parameters is not None else []
-        detail = None if found is None else detail_numbers(parameters, loop.details, arrays, found.ratio[0, 0])
+        detail = None if found is None else detail_numbers(parameters, loop.details, arrays, found.step_samples)
         if detail is not None:
             groups = [cells | detail.group_cells(place) for place, cells in enumerate(groups)]
         head_rows = _head_rows(heads, parameters, policy, gradients, arrays, contradicted)
@@ -124,7 +124,7 @@ def _inner(loop: InnerLoop, arrays: Mapping[str, Numbers], reader: Reader | None
 def _inner_cells(found: Inner | None, policy: PolicyNumbers | None, *, hooked: bool) -> Cells:
     if found is None or policy is None:
         return {"optimizer_steps": 0} if hooked else {}
-    cells = policy.update_cells() | model_cells(found)
+    cells = policy.update_cells(hooked=hooked) | model_cells(found)
     cells["clip_range"] = found.clip_range
     if hooked:
         cells["optimizer_steps"] = int((found.steps > 0).sum())

@@ -138,7 +138,7 @@ def _caveats(data: PolicyFrame) -> list[str]:
     if not blind.any():
         return []
     return [
-        f"In {many(int(blind.sum()), 'update')} there was one epoch of one minibatch: ratio 1, KL 0 and nothing "
+        f"In {many(int(blind.sum()), 'update')} no minibatch came after an optimizer step: ratio 1, KL 0 and nothing "
         "clipped come out by construction and say nothing."
     ]
 

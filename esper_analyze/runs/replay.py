@@ -17,6 +17,7 @@ from esper_analyze.detector.findings import Finding
 from esper_analyze.detector.incidents import Incident, IncidentTracker, one_by_one
 from esper_analyze.detector.rule import Rule
 from esper_analyze.detector.rules import RULES
+from esper_analyze.detector.rules.excuses import FORMER_REASONS
 from esper_analyze.detector.signals import Batch
 from esper_analyze.detector.thresholds import Thresholds
 from esper_analyze.detector.verdict import Verdict, is_all_ok
@@ -219,7 +220,7 @@ def finding_key(finding: Finding, restated: Restated = MappingProxyType({})) -> 
     compared = [name for name in ("value", "threshold", "baseline") if name not in restated.get(finding.rule, ())]
     numbers = tuple(None if x is None else float(x).hex() for x in (getattr(finding, name) for name in compared))
     words = (finding.update, finding.rule, finding.subject, finding.metric, finding.verdict, finding.previous)
-    return (*words, finding.reason, *numbers)
+    return (*words, FORMER_REASONS.get(finding.reason or "", finding.reason), *numbers)
 
 
 def _level_key(change: LevelChange) -> tuple[object, ...]:

@@ -41,14 +41,14 @@ class PolicyNumbers:
             and (least[head] < -SLACK or most[head] > math.log(size) * (1 + SLACK) + SLACK)
         ]
 
-    def update_cells(self) -> Cells:
-        """Return the policy cells of the ``updates`` row."""
+    def update_cells(self, *, hooked: bool) -> Cells:
+        """Return the policy cells of the ``updates`` row. ``hooked``: optimizer steps are seen."""
         found, ratio = self.found, self.ratio
         known = ratio.count[0] > 0
         counts = found.nonfinite.sum(axis=1).tolist()
         cells: Cells = {
             "minibatches": found.count,
-            "inner_loop_measurable": found.count > 1,
+            "inner_loop_measurable": bool(found.steps[:-1].any()) if hooked else found.count > 1,
             "ratio_nonfinite": int(ratio.total[_RATIO["nonfinite"]][0]),
             "nonfinite_minibatches": int(np.count_nonzero(found.nonfinite.sum(axis=0))),
             "nonfinite_sources": ", ".join(

@@ -41,6 +41,7 @@ class Inner:
     joint_choices_known: bool
     unsized: bool  # categorical heads, and nobody knows the valid actions of all of them
     steps: npt.NDArray[np.int64]
+    step_samples: Numbers  # [M] samples behind the gradients at each minibatch: those accumulated since the last step
     pre_clip: Numbers
     pre_clip_known: Flags
     post_clip: Numbers
@@ -83,6 +84,7 @@ def inner(
         joint_choices_known=all(found.joint_choices_known for found in measurements),
         unsized=any(found.unsized for found in measurements),
         steps=np.array([one.steps for one in minibatches], np.int64),
+        step_samples=_accumulated(minibatches, parts["ratio"][0, 0]),
         pre_clip=pre,
         pre_clip_known=pre_known,
         post_clip=post,
@@ -92,6 +94,19 @@ def inner(
         norms=norms,
         as_clipped=as_clipped,
     )
+
+
+def _accumulated(minibatches: Sequence[Minibatch], samples: Numbers) -> Numbers:
+    """Return the samples of each minibatch, with those before it whose gradients it adds to.
+
+    Gradients end where a step was taken, or where they were measured for one that was not (left out by a loss scaler).
+    """
+    found, since = samples.copy(), 0.0
+    for place, one in enumerate(minibatches):
+        found[place] = since = since + samples[place]
+        if one.steps or one.seen:
+            since = 0.0
+    return found
 
 
 def _parts(count: int, measurements: Sequence[Measurements], arrays: Mapping[str, Numbers]) -> dict[str, Numbers]:

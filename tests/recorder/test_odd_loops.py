@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from esper_analyze.runs.run import open_run
+from esper_analyze.runs.run import Run, open_run
 from recorder import Recorder
 from tests.recorder.plain import Plain, ordinary
 
@@ -261,3 +261,70 @@ def test_a_head_thawed_in_mid_training_is_no_longer_called_frozen(tmp_path: Path
             torch.nn.utils.clip_grad_norm_(model.parameters(), 0.5)
             rec.update()
     assert open_run(tmp_path / "run").frame("heads")["grad_state"].to_list() == ["frozen", "finite"]
+
+
+def accumulated(run_dir: Path, *, every: int, updates: int = 6, minibatches: int = 4) -> Run:
+    """Record a policy of which an optimizer step is taken after each ``every`` minibatches; actions never change."""
+    torch.manual_seed(0)
+    model = Plain()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.5)
+    x = torch.randn(8, 3)
+    with Recorder(run_dir, model, heads={"op": model.op}, strict=True, overhead_budget=None) as rec:
+        for _ in range(updates):
+            old = model.op(x).log_softmax(-1)[:, 0].detach()
+            for minibatch in range(minibatches):
+                new = model.op(x).log_softmax(-1)[:, 0]
+                loss = -new.mean() / every
+                rec.minibatch(log_prob=new, old_log_prob=old, clip_range=0.2, loss=loss, entropy=-new, epoch=minibatch)
+                loss.backward()
+                if minibatch % every == every - 1:
+                    torch.nn.utils.clip_grad_norm_(model.parameters(), 0.5)
+                    optimizer.step()
+                    optimizer.zero_grad()
+            rec.update()
+    return open_run(run_dir)
+
+
+def test_minibatches_before_the_first_optimizer_step_say_nothing_about_the_policy(tmp_path: Path) -> None:
+    one_step = accumulated(tmp_path / "one", every=4)
+    assert one_step.frame("updates")["kl_k3"].to_list() == [0.0] * 6  # by construction
+    assert one_step.frame("updates")["inner_loop_measurable"].to_list() == [False] * 6
+    findings = one_step.frame("findings").to_dicts()
+    judged = {row["rule"]: row["verdict"] for row in findings if row["metric"] in ("kl_k3", "ratio_min", "ratio_max")}
+    assert set(judged.values()) == {"not_applicable"}
+    assert not [row for row in findings if row["verdict"] in ("warning", "critical")]
+    two_steps = accumulated(tmp_path / "two", every=2)
+    assert two_steps.frame("updates")["inner_loop_measurable"].to_list() == [True] * 6
+    assert min(two_steps.frame("updates")["kl_k3"].to_list()) > 0.0
+
+
+def test_where_steps_cannot_be_seen_minibatches_are_counted(tmp_path: Path) -> None:
+    with Recorder(tmp_path / "run", heads=("op",), strict=True) as rec:
+        for minibatches in (1, 2):
+            for _ in range(minibatches):
+                ordinary(rec)
+            rec.update()
+    assert open_run(tmp_path / "run").frame("updates")["inner_loop_measurable"].to_list() == [False, True]
+
+
+def test_the_noise_scale_counts_the_samples_of_all_minibatches_behind_a_step(tmp_path: Path) -> None:
+    """Gradients of 2 minibatches of 8 samples are means over 16; closed form by the two-batch estimator."""
+    torch.manual_seed(0)
+    model, gradients = Plain(), []
+    with Recorder(tmp_path / "run", model, heads={"op": model.op}, strict=True, overhead_budget=None) as rec:
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.0)
+        for minibatch in range(8):
+            ordinary(rec)
+            if minibatch % 2:
+                for parameter in model.parameters():
+                    parameter.grad = 1.0 + 0.1 * torch.randn_like(parameter)
+                gradients.append(np.concatenate([p.grad.numpy().ravel() for p in model.parameters()]))  # type: ignore[union-attr]
+                torch.nn.utils.clip_grad_norm_(model.parameters(), 1e9)
+                optimizer.step()
+        rec.update()
+    all_of = np.array(gradients, np.float64)
+    small, big = np.square(all_of).sum(1).mean(), np.square(all_of.mean(0)).sum()
+    signal = (4 * big - small) / 3
+    wanted = (small - big) / (1 / 16 - 1 / 64) / signal
+    rows = {row["group"]: row for row in open_run(tmp_path / "run").frame("groups").to_dicts()}
+    assert rows["all"]["noise_scale"] == pytest.approx(wanted, rel=1e-4)

@@ -107,5 +107,5 @@ def test_an_inner_loop_that_says_nothing_is_told_before_its_numbers(tmp_path: Pa
         rows["updates"][0] |= {"inner_loop_measurable": False, "ess_fraction": 0.25}
 
     said = policy.words(made(policy, tmp_path / "run", edit))
-    assert said[0].startswith("In 6 updates there was one epoch of one minibatch")
+    assert said[0].startswith("In 6 updates no minibatch came after an optimizer step")
     assert "Fewest samples counted at update 0: 25% of them." in said

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,9 +11,10 @@ import pytest
 from esper_analyze.detector.findings import Finding
 from esper_analyze.detector.rule import revisions
 from esper_analyze.detector.rules import RULES
+from esper_analyze.detector.rules.excuses import FORMER_REASONS
 from esper_analyze.runs.batches import read_batches
 from esper_analyze.runs.recorded_rules import restated_since, stored_thresholds
-from esper_analyze.runs.replay import differences, recorded, replay
+from esper_analyze.runs.replay import differences, finding_key, recorded, replay
 from esper_analyze.runs.run import Run, open_run
 from tests.recorder.loop import Loop
 
@@ -88,3 +90,21 @@ def test_a_rule_whose_findings_held_other_numbers_is_compared_by_all_else() -> N
     assert {one.text.split(" ")[0] for one in differences(rules, recorded(run))} <= set(restated)
     assert differences(rules, recorded(run))
     assert restated_since({"rule_revisions": revisions(RULES)}, RULES) == {}
+
+
+def test_a_reason_that_an_earlier_detector_gave_in_other_words_is_the_same_finding() -> None:
+    then, now = next(iter(FORMER_REASONS.items()))
+    finding = Finding(
+        update=0,
+        rule="kl_spike",
+        subject="run",
+        metric="kl_k3",
+        verdict="not_applicable",
+        previous="no_data",
+        value=None,
+        threshold=None,
+        baseline=None,
+        reason=now,
+    )
+    assert finding_key(replace(finding, reason=then)) == finding_key(finding)
+    assert finding_key(replace(finding, reason="another")) != finding_key(finding)

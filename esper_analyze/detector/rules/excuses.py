@@ -10,15 +10,16 @@ from esper_analyze.detector.guard import Side, same
 from esper_analyze.detector.signals import Frame, choice_code
 from esper_analyze.detector.verdict import Excuse
 
+_BY_CONSTRUCTION = "ratio, KL and clip fraction are 1, 0 and 0 by construction"
+_NOT_MEASURABLE = f"no minibatch after the first optimizer step: {_BY_CONSTRUCTION}"
+FORMER_REASONS = {f"one epoch of one minibatch: {_BY_CONSTRUCTION}": _NOT_MEASURABLE}
+"""Reasons that earlier detectors gave, in today's words: the findings of a run recorded then are still the same."""
 _CATEGORICAL = choice_code("heads", "kind", "categorical")
 
 
 def inner_loop_not_measurable(frame: Frame) -> Excuse:
-    """One epoch of one minibatch makes ratio 1, KL 0 and clip 0 by construction."""
-    return Excuse(
-        frame["inner_loop_measurable"].equals(0.0),
-        "one epoch of one minibatch: ratio, KL and clip fraction are 1, 0 and 0 by construction",
-    )
+    """Without a minibatch after the update's first optimizer step ratio is 1, KL 0 and clip 0 by construction."""
+    return Excuse(frame["inner_loop_measurable"].equals(0.0), _NOT_MEASURABLE)
 
 
 def nothing_learnable(frame: Frame) -> Excuse:

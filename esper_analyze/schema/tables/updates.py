@@ -47,7 +47,9 @@ _CLOCK = (
 _RATIO = (
     flag(
         "inner_loop_measurable",
-        "false when one epoch of one minibatch makes ratio 1, KL 0 and clip 0 by construction",
+        "whether a minibatch came after an optimizer step of its update; else ratio 1, KL 0 and clip 0 come out by "
+        "construction (one epoch of one minibatch, or minibatches whose gradients add up to one step). Where steps "
+        "cannot be seen, as without a model: whether there was a second minibatch",
         empty=_NO_LOOP,
     ),
     real(
