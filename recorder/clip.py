@@ -21,12 +21,14 @@ from recorder.inner_loop import Minibatch
 class Clipped:
     """One clip call of a watcher's own parameters, between its two halves; kept by the call, never by the watcher.
 
-    ``total``: their norm where it is torch's own to the last bit; torch then need not compute it again.
+    ``total``: their norm where it is torch's own to the last bit; torch then need not compute it again. ``wider``: the
+    L2 norm over all gradients clipped, where some are not in the map yet and the call may return another.
     """
 
     minibatch: Minibatch
     seen: Seen
     total: Tensor | None
+    wider: Tensor | None = None
 
 
 class Watcher(Protocol):

@@ -71,6 +71,10 @@ class Detail:
         self.wanted, self.steps = False, frozenset()
         self._before = self._weight_norms = self._separate = None
 
+    def forget_before(self) -> None:
+        """Leave out how far parameters moved: the model has others than when the update began."""
+        self._before = self._weight_norms = None
+
     def _weights(self) -> Tensor:
         return torch.cat([thinned(parameter).float() for parameter in self.parameters.parameters])
 

@@ -167,7 +167,7 @@ class Reader:
         """Whether the parameters of ``stepped`` are just those of ``clipped``."""
         key = (clipped, stepped)
         if key not in self._covers:
-            self._covers[key] = clipped.complete and set(clipped.places) == set(stepped.places)
+            self._covers[key] = clipped.complete and stepped.complete and set(clipped.places) == set(stepped.places)
         return self._covers[key]
 
     def see(self, plan: Plan, scale: Tensor | None, *, keep: bool, describe: Describe | None) -> Seen:
@@ -210,11 +210,17 @@ class Reader:
         """Whether the gradients may be looked at; sparse ones come only from embeddings made so."""
         return plan.on_host and all(gradient.layout is torch.strided for gradient in gradients)
 
-    def post_clip(self, plan: Plan) -> Tensor | None:
-        """Return the L2 norm over the gradients of ``plan.ours``, None when there is none."""
-        grads = [parameter.grad for parameter in plan.ours if parameter.grad is not None]
+    def total(self, plan: Plan, *, unknown: bool) -> Tensor | None:
+        """Return the L2 norm over the gradients of ``plan.ours``, None when there is none.
+
+        ``unknown``: over all that are listed, those that the map does not have yet too.
+        """
+        wider = unknown and not plan.complete
+        grads = [one.grad for one in (plan.listed if wider else plan.ours) if one.grad is not None]
         if not grads:
             return None
+        if wider:
+            return measure.total_norm(grads, small=False, on_host=False)
         dense = all(gradient.layout is torch.strided for gradient in grads)
         return measure.total_norm(grads, small=dense and plan.small, on_host=dense and plan.on_host)
 

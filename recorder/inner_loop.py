@@ -33,6 +33,7 @@ class Minibatch:
     post_clip: list[Tensor] = field(default_factory=list)
     steps: int = 0
     capture: Capture | None = None  # what it handed over, until that is measured
+    unknown: bool = False  # a clip call had parameters that the map does not have yet
     as_clipped: bool = False  # one clip by the recorder's own norms, then one step of just those parameters
 
     def see_clip(self, total: Tensor | None, max_norm: float | None) -> None:
@@ -60,7 +61,7 @@ class InnerLoop:
         self.details: list[DetailLook] = []
         self._detail = detail
         self._bounds = bounds
-        self._reader = reader
+        self.reader = reader
         self._heads = heads
         self._kept = 0
         self._copied = 0
@@ -106,30 +107,33 @@ class InnerLoop:
 
     def see_gradients(self, parameters: Sequence[Tensor], scale: Tensor | None = None) -> Seen | None:
         """Measure the gradients of ``parameters``, some of them the model's, before anything changes them."""
-        if self._reader is None or not self.minibatches:
+        if self.reader is None or not self.minibatches:
             return None
-        plan = self._reader.plan(parameters)
+        plan = self.reader.plan(parameters)
         detail = self._detail
         now = detail is not None and detail.wanted and len(self.minibatches) - 1 in detail.steps
         describe = detail.look if detail is not None and now else None
-        seen = self._reader.see(plan, scale, keep=self._copied <= KEEP_ELEMENTS, describe=describe)
+        seen = self.reader.see(plan, scale, keep=self._copied <= KEEP_ELEMENTS, describe=describe)
         if seen.flat is not None:
             self._copied += seen.flat.block.shape[1]
-        self.minibatches[-1].seen.append(seen)
+        minibatch = self.minibatches[-1]
+        minibatch.unknown = minibatch.unknown or not plan.complete
+        if plan.ours:
+            minibatch.seen.append(seen)
         return seen
 
     def see_step(self, parameters: Sequence[Tensor], scale: Tensor | None = None) -> None:
         """Measure the gradients an optimizer step is about to take; ``scale`` is the loss scale they still carry."""
-        if self._reader is None or not self.minibatches:
+        if self.reader is None or not self.minibatches:
             return
-        plan = self._reader.plan(parameters)
+        plan = self.reader.plan(parameters)
         minibatch = self.minibatches[-1]
         minibatch.steps += 1
         clip = minibatch.seen[0] if len(minibatch.seen) == 1 and minibatch.clip_norm is not None else None
         alone = minibatch.steps == 1 and clip is not None and clip.scale is None
-        minibatch.as_clipped = alone and clip is not None and self._reader.covers(clip.plan, plan)
+        minibatch.as_clipped = alone and clip is not None and self.reader.covers(clip.plan, plan)
         if self._measures_post_clip(minibatch):
-            norm = self._reader.post_clip(plan)
+            norm = self.reader.total(plan, unknown=minibatch.unknown or not minibatch.clips)
             if norm is not None:
                 minibatch.post_clip.append(norm if scale is None else norm / scale)
 
@@ -139,7 +143,7 @@ class InnerLoop:
         The first step of each update is always measured; while all measured ones agree with the clip, the others
         follow from the norms before it.
         """
-        trusted = self._reader is not None and self._reader.trusted and not self.every_step
+        trusted = self.reader is not None and self.reader.trusted and not self.every_step
         return not (trusted and minibatch.as_clipped and len(self.minibatches) > 1)
 
     def detail_tensors(self) -> dict[str, Tensor]:

@@ -28,6 +28,7 @@ class _Kept:
     """One optimizer step of an update: all gradients of a small model, the norms of a large one's tensors."""
 
     update: int
+    detail: Detail  # of the parameters there were then
     look: Looks
     minibatch: int
     gradients: Tensor | None
@@ -38,7 +39,7 @@ class Onset:
     """Keeps one step of each of the last ``UPDATES`` unsampled updates where its tensors are; nothing is awaited."""
 
     def __init__(self, detail: Detail) -> None:
-        self._detail = detail
+        self.detail = detail
         self._kept: deque[_Kept] = deque(maxlen=UPDATES)
 
     def keep(self, update: int, looks: Sequence[Looks]) -> None:
@@ -50,9 +51,10 @@ class Onset:
             return
         if chosen.flat is not None:
             place = len(chosen.places) // 2
-            self._kept.append(_Kept(update, chosen, chosen.places[place], chosen.flat[place].clone(), None))
+            gradients = chosen.flat[place].clone()
+            self._kept.append(_Kept(update, self.detail, chosen, chosen.places[place], gradients, None))
         elif chosen.like.norms is not None:
-            self._kept.append(_Kept(update, chosen, chosen.places[0], None, chosen.like.norms.clone()))
+            self._kept.append(_Kept(update, self.detail, chosen, chosen.places[0], None, chosen.like.norms.clone()))
 
     def take(self) -> list[Block]:
         """Return rows of ``layers`` for the updates kept, and forget them. Waits for the device, once an escalation."""
@@ -60,8 +62,9 @@ class Onset:
         self._kept.clear()
         return blocks
 
-    def _described(self, kept: _Kept) -> Block:
-        segments, atoms = self._detail.segments_of(kept.look.like, large=False)
+    @staticmethod
+    def _described(kept: _Kept) -> Block:
+        segments, atoms = kept.detail.segments_of(kept.look.like, large=False)
         assert kept.gradients is not None
         with torch.no_grad():
             statistics = element_statistics(kept.gradients, segments).cpu().numpy()
@@ -69,10 +72,11 @@ class Onset:
         arrays = {"detail kept statistics": statistics, "detail kept squares": unknown, "detail kept means": unknown}
         look = DetailLook("kept", atoms, (kept.minibatch,), kept.minibatch, compared=False)
         samples = np.full(kept.minibatch + 1, np.nan)
-        return DetailNumbers(self._detail.parameters, [look], arrays, samples).layer_block(kept.update)
+        return DetailNumbers(kept.detail.parameters, [look], arrays, samples).layer_block(kept.update)
 
-    def _normed(self, kept: _Kept) -> Block:
-        parameters, like = self._detail.parameters, kept.look.like
+    @staticmethod
+    def _normed(kept: _Kept) -> Block:
+        parameters, like = kept.detail.parameters, kept.look.like
         assert kept.norms is not None
         positions = range(len(like.plan.places)) if like.present is None else like.present
         norms, there = np.full(len(parameters.parameters), np.nan), np.zeros(len(parameters.parameters), bool)

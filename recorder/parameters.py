@@ -76,17 +76,26 @@ class ParameterMap:
 
     ``pieces`` are all parameters whole, in the model's order, then the row ranges that some group wants; ``cut``
     names the parameters of which such ranges exist. ``groups`` has no empty group but ``all``; ``members`` lists
-    the pieces of all groups one after the other, ``starts`` where each group begins.
+    the pieces of all groups one after the other, ``starts`` where each group begins. ``shapes`` are those of the
+    parameters when the map was made, ``removed`` the heads that had parameters before and have none now.
     """
 
-    def __init__(self, model: nn.Module, groups: Mapping[str, Parts], heads: Mapping[str, Parts | None]) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        groups: Mapping[str, Parts],
+        heads: Mapping[str, Parts | None],
+        removed: frozenset[str] = frozenset(),
+    ) -> None:
         named = dict(model.named_parameters())
         self.names = [name.removeprefix("_orig_mod.") for name in named]
         self.parameters: list[nn.Parameter] = list(named.values())
+        self.shapes = [tuple(parameter.shape) for parameter in self.parameters]
+        self.removed = removed
         self._tensor = {id(parameter): index for index, parameter in enumerate(self.parameters)}
         members = {name: list(_rows(parts)) for name, parts in groups.items()}
         members |= {HEAD_PREFIX + name: list(_rows(parts)) for name, parts in heads.items() if parts is not None}
-        members["all"] = [Rows(parameter, 0, _length(parameter)) for parameter in self.parameters]
+        members["all"] = [Rows(parameter, 0, length_of(parameter)) for parameter in self.parameters]
         self._check(members)
         self.pieces = [Piece(index, None, p.numel()) for index, p in enumerate(self.parameters)]
         self._places: dict[tuple[int, Spans], int] = {}
@@ -100,7 +109,7 @@ class ParameterMap:
         self.group_atoms = [self._group_atoms(group) for group in self.groups]
 
     def _atoms_of(self, tensor: int) -> list[Atom]:
-        length, elements = _length(self.parameters[tensor]), self.parameters[tensor].numel()
+        length, elements = length_of(self.parameters[tensor]), self.parameters[tensor].numel()
         ranges = [span for piece in self.pieces if piece.tensor == tensor for span in piece.rows or ()]
         edges = sorted({0, length, *(edge for span in ranges for edge in span)})
         width = elements // max(length, 1)
@@ -114,7 +123,7 @@ class ParameterMap:
             piece = pieces.get(atom.tensor)
             if piece is None:
                 continue
-            width = self.parameters[atom.tensor].numel() // max(_length(self.parameters[atom.tensor]), 1)
+            width = self.parameters[atom.tensor].numel() // max(length_of(self.parameters[atom.tensor]), 1)
             ranges = piece.rows or ((0, atom.stop),)
             if any(a * width <= atom.start and atom.stop <= b * width for a, b in ranges) or piece.rows is None:
                 inside.append(index)
@@ -128,6 +137,12 @@ class ParameterMap:
         """Return the index of ``parameter`` in the model, None when it has no such parameter."""
         return self._tensor.get(id(parameter))
 
+    def members_of(self, name: str) -> list[tuple[nn.Parameter, int]]:
+        """Return the parameters of a group and how many elements of each are in it; none of an unknown group."""
+        place = self.place_of.get(name)
+        pieces = [] if place is None else [self.pieces[piece] for piece in self.groups[place].pieces]
+        return [(self.parameters[piece.tensor], piece.elements) for piece in pieces]
+
     def _check(self, named: Mapping[str, list[Rows]]) -> None:
         for name, members in named.items():
             for rows in members:
@@ -136,7 +151,7 @@ class ParameterMap:
                     raise ValueError(f"group {name!r} names a parameter of shape {shape} that the model does not have")
 
     def _piece(self, tensor: int, spans: Spans) -> int:
-        length = _length(self.parameters[tensor])
+        length = length_of(self.parameters[tensor])
         if spans == ((0, length),):
             return tensor
         if (tensor, spans) not in self._places:
@@ -148,7 +163,7 @@ class ParameterMap:
     def _group(self, name: str, members: Iterable[Rows]) -> Group:
         wanted: dict[int, list[tuple[int, int]]] = {}
         for rows in members:
-            start, stop = max(rows.start, 0), min(rows.stop, _length(rows.parameter))
+            start, stop = max(rows.start, 0), min(rows.stop, length_of(rows.parameter))
             wanted.setdefault(self._tensor[id(rows.parameter)], []).append((start, stop))
         places = tuple(self._piece(tensor, _union(spans)) for tensor, spans in sorted(wanted.items()))
         return Group(
@@ -173,7 +188,8 @@ def _union(spans: list[tuple[int, int]]) -> Spans:
     return tuple(joined)
 
 
-def _length(parameter: nn.Parameter) -> int:
+def length_of(parameter: nn.Parameter) -> int:
+    """Return the number of rows; a parameter without dimensions is one row."""
     return len(parameter) if parameter.dim() else 1
 
 
@@ -181,9 +197,9 @@ def _rows(parts: Parts) -> Iterable[Rows]:
     if isinstance(parts, Rows):
         yield parts
     elif isinstance(parts, nn.Parameter):
-        yield Rows(parts, 0, _length(parts))
+        yield Rows(parts, 0, length_of(parts))
     elif isinstance(parts, nn.Module):
-        yield from (Rows(parameter, 0, _length(parameter)) for parameter in parts.parameters())
+        yield from (Rows(parameter, 0, length_of(parameter)) for parameter in parts.parameters())
     else:
         for part in parts:
             yield from _rows(part)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import wraps
 from pathlib import Path
 from types import TracebackType
@@ -24,14 +25,17 @@ from recorder.arguments import ArrayLike, PerHead, State
 from recorder.batch import Capture
 from recorder.clip import Clipped
 from recorder.clock import Clock
-from recorder.gradients_seen import Reader
+from recorder.gradients_seen import Reader, Seen
 from recorder.guard import Guard
 from recorder.heads import Heads
 from recorder.inner_loop import InnerLoop
 from recorder.live import Live
+from recorder.live_model import LiveModel
+from recorder.measure.gradients import total_norm
 from recorder.measure.lstm import lstm_statistics
-from recorder.parameters import ParameterMap, Parts, Rows, groups_by_name, outputs
+from recorder.parameters import ParameterMap, Parts, Rows, outputs
 from recorder.process_state import by_default
+from recorder.reduce.update import Cells
 from recorder.rollout import rollout_arrays, rollout_tensors
 from recorder.rows import Episode, Measured, rows_of
 from recorder.sampled_updates import SampledUpdates
@@ -180,9 +184,10 @@ class Recorder:
         widths = {name: width for name, one in parts.items() if (width := outputs(one)) is not None}
         self.heads = Heads(tuple(heads), sizes or {}, kinds or {}, coefficients or {}, widths)
         self._sampler = Sampler(self.heads, self.guarded)
-        self.parameters: ParameterMap | None = None
-        if model is not None:
-            self.parameters = ParameterMap(model, groups_by_name(model, parts) if groups is None else groups, parts)
+        self._model = None if model is None else LiveModel(model, groups, parts)
+        self.parameters: ParameterMap | None = None if self._model is None else self._model.parameters
+        self._events: list[Cells] = []
+        self._thread = threading.get_ident()  # that of the last minibatch
         self._reader = None if self.parameters is None else Reader(self.parameters)
         self._sampling = SampledUpdates(
             model, self.parameters if self.place.whole else None, overhead_budget, separate=separate_backward
@@ -358,11 +363,27 @@ class Recorder:
     def _begin_minibatch(self) -> bool:
         """Finish the update before, note when optimisation began; return whether this one is to be recorded."""
         self._finish_pending()
+        self._thread = threading.get_ident()
+        if not self._loop.minibatches:
+            with self.guarded("parameters"):
+                self._follow_model()
         self._clock.optimise()
         self._sampling.begin(self._update, self.level)
         if len(self._loop.minibatches) >= MAX_MINIBATCHES:
             raise RuntimeError(f"{MAX_MINIBATCHES} minibatches without update(): call it after each inner loop")
         return self.level != "OFF"
+
+    def _follow_model(self) -> None:
+        """Begin the update with the parameters that the model has now, should it have others than before."""
+        if self._model is None or not self._model.changed:
+            return
+        events = self._model.follow()
+        self.parameters = self._model.parameters
+        self._reader = self._troubles.reader = Reader(self.parameters)
+        self._sampling.follow(self._model.model, self.parameters if self.place.whole else None)
+        self._loop = self._new_loop()
+        if self.place.whole:
+            self._events += [{"update": self._update, **cells} for cells in events]
 
     @whole(lambda self: self._update)  # type: ignore[arg-type]  # nobody names self beside its keywords
     def update(
@@ -411,6 +432,8 @@ class Recorder:
             if state is not None:
                 self._states["rollout"] = state
             with self.guarded("update: detail"):
+                if self._sampling.wanted and self._model is not None and self._model.changed:
+                    self._sampling.forget_before()
                 tensors |= self._sampling.tensors(self._update, self.level, self._loop, self._states)
             tensors |= self._state_tensors()
             with self.guarded("update: slots"):
@@ -536,20 +559,41 @@ class Recorder:
 
     def gradients(self, max_norm: float | None = None) -> None:
         """Measure the gradients now, in a loop that does not call ``torch.nn.utils.clip_grad_norm_``."""
-        if self.parameters is not None and self._watching:
+        if self._model is not None and self._watching:
             with self.guarded("gradients"), torch.no_grad():
-                parameters = self.parameters.parameters
-                self._loop.see_gradients(parameters, amp.carried(parameters))
-                self._loop.minibatches[-1].see_clip(None, max_norm)
+                seen = self._see_gradients(list(self._model.model.parameters()))
+                self._loop.minibatches[-1].see_clip(None if seen is None else self._wider(seen), max_norm)
 
     @property
     def _watching(self) -> bool:
         lost = self._closed or self._lost_minibatch
         return self._reader is not None and not lost and bool(self._loop.minibatches)
 
-    def _owns(self, parameters: Iterable[Tensor]) -> bool:
-        """Whether some of the parameters are the model's. Another training's may come at any time, in any thread."""
-        return self.parameters is not None and any(map(self.parameters.owns, parameters))
+    def _owns(self, parameters: Sequence[Tensor]) -> bool:
+        """Whether some of the parameters are the model's. Another training's may come at any time, in any thread.
+
+        Those that the model got in the middle of an update are looked for in the training's own thread only: nobody
+        else may walk through a model that is being changed.
+        """
+        if self.parameters is None or self._model is None:
+            return False
+        if any(map(self.parameters.owns, parameters)):
+            return True
+        return threading.get_ident() == self._thread and self._model.has(parameters)
+
+    def _see_gradients(self, parameters: Sequence[Tensor]) -> Seen | None:
+        return self._loop.see_gradients(parameters, amp.carried(parameters))
+
+    @staticmethod
+    def _wider(seen: Seen) -> Tensor | None:
+        """Return the norm over all gradients listed where the map does not have them all yet, else None."""
+        if seen.plan.complete:
+            return None
+        gradients = [one.grad for one in seen.plan.listed if one.grad is not None]
+        if not gradients:
+            return None
+        total = total_norm(gradients, small=False, on_host=False)
+        return total if seen.scale is None else total / seen.scale
 
     def before_clip(self, parameters: list[Tensor], *, plain: bool) -> Clipped | None:
         """See gradients before a clip call; with their total norm where it is torch's own to the last bit.
@@ -558,23 +602,27 @@ class Recorder:
         """
         if not self._watching or not self._owns(parameters):
             return None
-        spent, seen = self.guarded.spent, None
+        spent, seen, wider = self.guarded.spent, None, None
         with self.guarded("gradients"), torch.no_grad():
-            seen = self._loop.see_gradients(parameters, amp.carried(parameters))
+            seen = self._see_gradients(parameters)
+            wider = None if seen is None or plain else self._wider(seen)
         if seen is None:
             return None
         total = seen.total if plain and seen.plan.complete else None
         if total is not None:
             self.guarded.spent = spent
-        return Clipped(self._loop.minibatches[-1], seen, total)
+        return Clipped(self._loop.minibatches[-1], seen, total, wider)
 
     def after_clip(self, clipped: Clipped, total: Tensor, max_norm: object, norm_type: float) -> None:
         """See the norm that the clip call returned."""
         with self.guarded("clip"), torch.no_grad():
-            seen = clipped.seen
-            own = norm_type == 2.0 and seen.plan.complete and seen.scale is None
+            seen, norm = clipped.seen, clipped.wider
+            if norm_type == 2.0 and seen.scale is None:
+                norm = total
+            elif norm_type == 2.0 and seen.scale is not None and not seen.plan.complete:
+                norm = total / seen.scale
             bound = float(max_norm) if norm_type == 2.0 and isinstance(max_norm, (int, float)) else None
-            clipped.minibatch.see_clip(total if own else None, bound)
+            clipped.minibatch.see_clip(norm, bound)
 
     def before_step(self, optimizer: Optimizer) -> None:
         """See gradients as an optimizer takes them."""
@@ -615,7 +663,8 @@ class Recorder:
         judged = self._live.judge(measured.update, tables)
         if self._reader is not None:
             self._reader.forget_copies()
-        self._store.put(judged.rows | {"losses_of_data": self._losses(measured.update)})
+        events, self._events = self._events, []
+        self._store.put(judged.rows | {"events": events, "losses_of_data": self._losses(measured.update)})
         if judged.escalates and self._sampling.onset is not None:
             for block in self._sampling.onset.take():
                 self._store.put({"layers": block})

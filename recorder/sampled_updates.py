@@ -35,6 +35,18 @@ class SampledUpdates:
         self._begun = -1
         self._seconds = 0.0
 
+    def forget_before(self) -> None:
+        """Leave out how far parameters moved in this update: the model has others than when it began."""
+        if self.detail is not None:
+            self.detail.forget_before()
+
+    def follow(self, model: nn.Module, parameters: ParameterMap | None) -> None:
+        """Go on with other parameters: nothing is compared with what was measured of those before."""
+        self._gates.stop()
+        self._gates = Gates(lstms(model))
+        if parameters is not None and self.onset is not None:
+            self.detail = self.onset.detail = Detail(parameters)
+
     @property
     def wanted(self) -> bool:
         """Whether the update in progress is sampled."""

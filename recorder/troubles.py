@@ -21,7 +21,7 @@ class Troubles:
             float(thresholds["ratio_collapse"]["warning"]), float(thresholds["ratio_explosion"]["warning"])
         )
         self.asked = False
-        self._reader = reader
+        self.reader = reader
         self._unstable = False
 
     def rows(self, loop: InnerLoop, rows: UpdateRows) -> dict[str, Rows]:
@@ -33,9 +33,9 @@ class Troubles:
             epochs = [minibatch.epoch for minibatch in loop.minibatches]
             found["transitions"] = transition_rows(loop.worst, concerned, epochs, rows.update["update"])
         unstable = bool(rows.update.get("tensors_nonfinite") or rows.update.get("nonfinite_sources"))
-        if self._reader is not None and (self.asked or (unstable and not self._unstable)):
+        if self.reader is not None and (self.asked or (unstable and not self._unstable)):
             cause = "nonfinite" if unstable else "asked"
-            parameters = self._reader.parameters
+            parameters = self.reader.parameters
             found["tensors"] = stability_rows(parameters, rows.norms, loop.looks, rows.update, cause=cause)
         self._unstable, self.asked = unstable, False
         return found

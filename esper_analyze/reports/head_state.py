@@ -1,4 +1,4 @@
-"""The state of a head over a whole run, in the signs that every view has: ▲ ▼ ○ ◇ ◐ ●."""
+"""The state of a head over a whole run, in the signs that every view has: ▲ ▼ ○ ◇ ⊘ ◐ ●."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from esper_analyze.reports.words import many, number
-from esper_analyze.watching.states import State, head_state
+from esper_analyze.watching.states import UNMEASURED, State, head_state
 
 if TYPE_CHECKING:
     from esper_analyze.reports.heads import HeadFrame
@@ -19,6 +19,7 @@ SIGNS = (
     ("○", "dead", "critical", "its gradient is zero or missing, and nothing explains it"),
     ("◇", "deterministic", "", "it always takes the same action: its entropy collapsed"),
     ("◇", "no choice", "", "the masks leave it one valid action"),
+    ("⊘", "removed", "", "the model has none of its parameters any more"),
     ("◐", "partly masked", "ok", "it learns at the steps where the masks leave it a choice"),
     ("●", "ok", "ok", "it learns"),
 )
@@ -27,15 +28,19 @@ SIGNS = (
 
 def state_of(head: HeadFrame) -> State:
     """Return how ``head`` stands at the end of the run; what was wrong on the way is told by its sentence."""
+    if head.ended is not None and head.grad_state != "removed":
+        return replace(UNMEASURED, because=head.ending)
     standing = {incident.rule: incident for incident in head.incidents if incident.ended == "open"}
     last = {
-        "grad_norm": head.grad_norm.last,
+        "grad_norm": head.last_norm,
         "learnable_fraction": head.learnable.last,
         "grad_state": head.grad_state,
         "zero_explained": head.zero_explained,
     }
     state = head_state(last, {rule: incident.peak_verdict for rule, incident in standing.items()})
     since = min((incident.start for incident in standing.values()), default=None)
+    if head.ended is not None:
+        return replace(state, because=head.ending)
     if state.verdict in ("warning", "critical") and since is not None:
         return replace(state, because=f"{state.because}, since update {since:,}")
     share = head.learnable.last

@@ -32,7 +32,7 @@ def table(data: Sequence[HeadFrame]) -> Rows:
     cells = []
     for head in data:
         state = state_of(head)
-        numbers = (head.grad_norm.last, head.entropy_norm.last, head.learnable.last)
+        numbers = (head.last_norm, head.entropy_norm.last, head.learnable.last)
         mark = Mark(state.verdict, state.word)
         cells.append((cleaned(head.name, 60), state.sign, mark, state.because, *numbers, zeros_told(head)))
     return Rows(columns, tuple(cells))
@@ -61,7 +61,7 @@ def _row(head: HeadFrame) -> list[str]:
     return [
         f"<strong>{html.text(head.name, 40)}</strong>",
         told,
-        _cell(sparkline(head.grad_norm), brief(head.grad_norm.last)),
+        _cell(sparkline(head.grad_norm), brief(head.last_norm)),
         _cell(sparkline(head.entropy_norm, high=1.0), brief(head.entropy_norm.last)),
         _cell(sparkline(head.learnable, high=1.0), brief(head.learnable.last, share=True)),
         html.text(zeros_told(head)),

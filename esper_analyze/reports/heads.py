@@ -44,6 +44,8 @@ _EXPECTED = {
 class HeadFrame:
     """One head: its numbers over updates, its last state in words, and when something was unexplained.
 
+    ``ended``: the first update since which its parameters are gone, or its gradient is not measured any more while
+    that of others is; None: it is measured to the end.
     ``bad`` are the updates with an unexplained zero or missing gradient, ``nonfinite`` those with a NaN or ±Inf one,
     ``expected`` those with one that is explained; ``zeros`` counts both by explanation.
     """
@@ -55,6 +57,7 @@ class HeadFrame:
     kind: str | None
     grad_state: str | None
     zero_explained: str | None
+    ended: int | None
     bad: np.ndarray[tuple[int], np.dtype[np.int64]]
     nonfinite: np.ndarray[tuple[int], np.dtype[np.int64]]
     expected: np.ndarray[tuple[int], np.dtype[np.int64]]
@@ -63,11 +66,27 @@ class HeadFrame:
 
     @property
     def sentence(self) -> str:
-        """Say in one sentence whether the head learns, and why not if not."""
+        """Say in one sentence whether the head learns, and why not if not; of one that ended, only that it did."""
+        if self.ended is not None:
+            return f"{cleaned(self.name, 40)}: {self.ending}"
         return f"{cleaned(self.name, 40)}: gradient {self._gradient()}{self._learnable()}: {self._state()}"
 
+    @property
+    def ending(self) -> str:
+        """Say since when the head is gone or not measured, empty while it is measured."""
+        if self.ended is None:
+            return ""
+        if self.grad_state == "removed":
+            return f"removed, the model has none of its parameters from update {self.ended:,} on"
+        return f"its gradient is not measured from update {self.ended:,} on"
+
+    @property
+    def last_norm(self) -> float | None:
+        """The last gradient norm, None where the head's past has ended."""
+        return None if self.ended is not None else self.grad_norm.last
+
     def _gradient(self) -> str:
-        last = self.grad_norm.last
+        last = self.last_norm
         if self.grad_state == "missing":
             return "missing"
         if last is None:
@@ -111,11 +130,29 @@ def frame(evidence: Evidence) -> tuple[HeadFrame, ...] | None:
             incidents.setdefault(incident.subject, []).append(incident)
         elif incident.rule in _OF_GROUP and incident.subject.startswith("head:"):
             incidents.setdefault(incident.subject.removeprefix("head:"), []).append(incident)
-    heads = [_head(name, rows, incidents.get(name, ())) for name, rows in parts.items()]
+    latest = max(map(_last_measured, parts.values()))
+    heads = [_head(name, rows, incidents.get(name, ()), latest) for name, rows in parts.items()]
     return tuple(sorted(heads, key=lambda head: not (len(head.bad) or len(head.nonfinite) or head.incidents)))
 
 
-def _head(name: str, rows: polars.DataFrame, incidents: Iterable[Incident]) -> HeadFrame:
+def _last_measured(rows: polars.DataFrame) -> int:
+    """Return the last update at which the state of the gradient is known, −1 where there is none."""
+    known = rows["update"].to_numpy()[rows["grad_state"].is_not_null().to_numpy()]
+    return int(known[-1]) if len(known) else -1
+
+
+def _ended(rows: polars.DataFrame, latest: int) -> int | None:
+    """Return the first update of the stretch at the end in which the head is gone, or not measured as others are."""
+    last, update = _last_measured(rows), rows["update"].to_numpy()
+    if last < 0:
+        return None
+    there = rows["grad_state"].is_not_null().to_numpy() & ~_equals(rows, "grad_state", "removed")
+    after = update[update > update[there][-1]] if there.any() else update
+    gone = _equals(rows, "grad_state", "removed")[update == last].any()
+    return int(after[0]) if len(after) and (gone or last < latest) else None
+
+
+def _head(name: str, rows: polars.DataFrame, incidents: Iterable[Incident], latest: int) -> HeadFrame:
     entropy, gradient, learnable = (series_of(rows, column) for column in _NUMBERS)
     update = gradient.update
     broken = gradient.nonfinite | _equals(rows, "grad_state", "nonfinite")
@@ -125,6 +162,7 @@ def _head(name: str, rows: polars.DataFrame, incidents: Iterable[Incident]) -> H
         grad_norm=gradient,
         learnable=learnable,
         **{column: _last_word(rows, column) for column in _WORDS},
+        ended=_ended(rows, latest),
         bad=update[_equals(rows, "zero_explained", "unexplained")],
         nonfinite=update[broken],
         expected=update[_expected(rows)],

@@ -168,7 +168,8 @@ def _head(name: str, rows: polars.DataFrame, alarms: list[Incident]) -> tuple[ob
     least = float(entropy.value[entropy.finite].min()) if entropy.finite.any() else None
     now = head_state(last, {one.rule: one.peak_verdict for one in alarms if one.ended == "open"})
     state = Mark(now.verdict, str(now))
-    ends = (state, norm.last, learnable.last, entropy.last, last["grad_state"], last["zero_explained"], least)
+    gradient = None if last["grad_state"] in (None, "removed") else norm.last
+    ends = (state, gradient, learnable.last, entropy.last, last["grad_state"], last["zero_explained"], least)
     return (name, *ends, *_counted(unexplained), *_counted(broken), len(alarms))
 
 

@@ -12,7 +12,7 @@ from esper_analyze.runs.shards import Attempt
 Found = tuple[bool, str, str | None, int | None]
 """Whether it is damage, the words, the table, the rows."""
 _NAMED = 3
-_MAY_STAND_ALONE = ("updates", "losses_of_data")
+_MAY_STAND_ALONE = ("updates", "events", "losses_of_data")
 
 
 def coverage_faults(attempt: Attempt, contents: Sequence[Contents], level: str) -> Iterator[Found]:

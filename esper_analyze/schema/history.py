@@ -73,7 +73,9 @@ VERSIONS: tuple[Version, ...] = (
     ),
     Version(
         "1.3",
-        "Whether the valid actions of categorical heads are known.",
+        "Whether the valid actions of categorical heads are known. What of the training itself changed: parameters "
+        "added, removed or replaced; a head whose parameters are gone has grad_state removed.",
+        tables=("events",),
         columns={"updates": ("choices_unknown",)},
     ),
 )

@@ -9,7 +9,7 @@ from typing import Any
 def explain_zero(cells: Mapping[str, Any]) -> str | None:
     """Return ``zero_explained`` of a row of ``heads``; None when no gradient was measured."""
     state = cells.get("grad_state")
-    if state is None:
+    if state is None or state == "removed":
         return None
     if state == "frozen":
         return "frozen"

@@ -23,6 +23,7 @@ class State:
 
 
 UNMEASURED = State("–", "not measured", "no_data", "no gradient was measured")
+_REMOVED = State("⊘", "removed", "not_applicable", "the model has none of its parameters any more")
 _NONFINITE = State("▲", "exploding", "critical", "its gradient is NaN or infinite")
 _UNEXPLAINED = State("○", "dead", "critical", "its gradient is {}, and nothing explains it")
 _ALARMS = {
@@ -48,12 +49,7 @@ def head_state(row: Mapping[str, Any], alarms: Mapping[str, str]) -> State:
     Bounds are the detector's alone: here only what was measured is told apart.
     """
     norm, explained, learnable = row["grad_norm"], row["zero_explained"], row["learnable_fraction"]
-    if row["grad_state"] == "nonfinite" or (norm is not None and not math.isfinite(norm)):
-        return _NONFINITE
-    if explained == "unexplained":
-        what = "missing" if row["grad_state"] == "missing" else "zero"
-        return replace(_UNEXPLAINED, because=_UNEXPLAINED.because.format(what))
-    standing = _first(_ALARMS, alarms)
+    standing = _measured(row) or _first(_ALARMS, alarms)
     if standing is not None:
         return standing
     if explained in _EXPLAINED or learnable == 0:
@@ -61,6 +57,19 @@ def head_state(row: Mapping[str, Any], alarms: Mapping[str, str]) -> State:
     if norm is None:
         return UNMEASURED
     return _PARTLY if learnable is not None and learnable < _ALL else _OK
+
+
+def _measured(row: Mapping[str, Any]) -> State | None:
+    """Return the state that the row alone tells, before any alarm."""
+    state, norm = row["grad_state"], row["grad_norm"]
+    if state == "removed":
+        return _REMOVED
+    if state == "nonfinite" or (norm is not None and not math.isfinite(norm)):
+        return _NONFINITE
+    if row["zero_explained"] == "unexplained":
+        what = "missing" if state == "missing" else "zero"
+        return replace(_UNEXPLAINED, because=_UNEXPLAINED.because.format(what))
+    return None
 
 
 _BROKEN = State("▲", "exploding", "critical", "h or c is NaN or infinite")

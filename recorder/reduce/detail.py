@@ -62,7 +62,7 @@ class DetailNumbers:
         """Return the detail cells of the ``groups`` row of a group; null where its atoms had no gradient."""
         atoms = self.parameters.group_atoms[place]
         moved, weights = self.moved[:, atoms].sum(axis=1).tolist()
-        cells: Cells = {"update_ratio": float(np.sqrt(moved / weights)) if weights else None}
+        cells: Cells = {"update_ratio": float(np.sqrt(moved / weights)) if self.weighed and weights else None}
         if self.separate is not None:
             cells |= self._separate(self.separate[:, atoms])
         atoms = atoms[self.there[atoms]]

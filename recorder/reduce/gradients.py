@@ -149,6 +149,8 @@ def group_cells(parameters: ParameterMap, numbers: GroupNumbers | None) -> list[
 def head_gradient_cells(parameters: ParameterMap | None, numbers: GroupNumbers | None, head: str) -> Cells:
     """Return gradient norm, state and counts of one ``heads`` row."""
     place = None if parameters is None else parameters.place_of.get(HEAD_PREFIX + head)
+    if parameters is not None and head in parameters.removed:
+        return {"grad_state": "removed"}
     if parameters is None or place is None:
         return {}
     group = parameters.groups[place]

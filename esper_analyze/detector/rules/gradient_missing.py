@@ -14,6 +14,7 @@ from esper_analyze.detector.verdict import Bounds, Excuse, Judgement, settle
 _UNEXPLAINED = choice_code("heads", "zero_explained", "unexplained")
 _MISSING = choice_code("heads", "grad_state", "missing")
 _FROZEN = choice_code("heads", "grad_state", "frozen")
+_REMOVED = choice_code("heads", "grad_state", "removed")
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,10 +28,10 @@ def judge(frame: Frame, memory: Memory, limits: GradientMissingLimits) -> list[J
     unexplained = explained.equals(_UNEXPLAINED)
     bounds = Bounds(warning=unexplained, critical=unexplained & state.equals(_MISSING))
     frozen = Excuse(state.equals(_FROZEN), "frozen: nothing in this head is trainable")
+    removed = Excuse(state.equals(_REMOVED), "removed: the model has no parameters of this head any more")
     without = np.where(state.equals(_MISSING), 1.0, 0.0)
-    return [
-        settle("grad_state", Signal("grad_state", without, state.null), bounds, excuses=[frozen], needs=[explained])
-    ]
+    signal = Signal("grad_state", without, state.null)
+    return [settle(signal.name, signal, bounds, excuses=[frozen, removed], needs=[explained])]
 
 
 def guard(frame: Frame, memory: Memory, limits: GradientMissingLimits) -> Guard:  # noqa: ARG001
@@ -62,6 +63,7 @@ RULE = Rule(
         Example("no gradient", "critical", _cells("missing", "unexplained")),
         Example("no gradient, but masked all along", "ok", _cells("missing", "masked")),
         Example("frozen on purpose", "not_applicable", _cells("frozen", "frozen")),
+        Example("its parameters are gone", "not_applicable", _cells("removed", None)),
         Example("not recorded", "no_data", _cells(None, None)),
         Example("nobody looked why", "no_data", _cells("missing", None)),
     ),

@@ -219,7 +219,7 @@ def _others() -> list[str]:
 
 def _unseen(table: str, runs: Sequence[Run]) -> bool:
     """Whether ``table`` holds measurements that were not looked at."""
-    seen = {"findings", "levels", "ranks", "losses_of_data", *(metric.table for metric in (*METRICS, *SLOTS))}
+    seen = {"findings", "levels", "ranks", "events", "losses_of_data", *(metric.table for metric in (*METRICS, *SLOTS))}
     return table not in seen and any(run.parts(table) for run in runs)
 
 

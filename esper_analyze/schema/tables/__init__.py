@@ -4,6 +4,7 @@ from esper_analyze.schema.column import Table
 from esper_analyze.schema.tables.detail import LAYERS, TENSORS, TRANSITIONS
 from esper_analyze.schema.tables.events import (
     EPISODES,
+    EVENTS,
     FINDINGS,
     LEVEL_CHANGES,
     LEVELS,
@@ -28,6 +29,7 @@ TABLES: tuple[Table, ...] = (
     EPISODES,
     LEVEL_CHANGES,
     FINDINGS,
+    EVENTS,
     LOSSES_OF_DATA,
     RANKS,
 )
@@ -36,6 +38,7 @@ BY_NAME: dict[str, Table] = {table.name: table for table in TABLES}
 __all__ = [
     "BY_NAME",
     "EPISODES",
+    "EVENTS",
     "FINDINGS",
     "GROUPS",
     "HEADS",

@@ -1,4 +1,4 @@
-"""Tables of things that happen: ``episodes``, ``levels``, ``findings``, ``losses_of_data``."""
+"""Tables of things that happen: ``episodes``, ``levels``, ``findings``, ``events``, ``losses_of_data``."""
 
 from esper_analyze.schema.column import RANK, SEQ, UPDATE, Table, choice, count, flag, key, real, text
 
@@ -73,6 +73,22 @@ LOSSES_OF_DATA = Table(
         text("kind", "what happened", required=True),
         text("detail", "where and why"),
         key("rows", "rows lost"),
+    ),
+)
+
+EVENT_KINDS = ("parameters_added", "parameters_removed", "parameters_replaced")
+
+EVENTS = Table(
+    "events",
+    "One row per change of the training itself: parameters added, removed or replaced.",
+    ("rank", "seq"),
+    (
+        RANK,
+        UPDATE,
+        SEQ,
+        choice("kind", "what changed; holds from this update on", EVENT_KINDS, required=True),
+        text("subject", "parameter by its qualified name, or head:NAME", required=True),
+        text("detail", "what it was before and is now"),
     ),
 )
 

@@ -49,7 +49,7 @@ STEPS = Table(
     ),
 )
 
-GRAD_STATES = ("finite", "nonfinite", "missing", "frozen")
+GRAD_STATES = ("finite", "nonfinite", "missing", "frozen", "removed")
 ZERO_EXPLANATIONS = ("not_zero", "masked", "irrelevant", "frozen", "unexplained")
 HEAD_KINDS = ("categorical", "gaussian", "bernoulli", "other")
 
@@ -73,7 +73,7 @@ HEADS = Table(
         choice(
             "grad_state",
             "finite; nonfinite: NaN or ±Inf somewhere; missing: trainable, every gradient None; "
-            "frozen: nothing trainable",
+            "frozen: nothing trainable; removed: the model has none of its parameters any more",
             GRAD_STATES,
             "no clip call was seen, or the head's parameters are not known",
         ),

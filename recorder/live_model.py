@@ -1,0 +1,153 @@
+"""The model as it is now: its parameter map, read again by the same rules when parameters come, go or are replaced."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+from recorder.parameters import HEAD_PREFIX, ParameterMap, Part, Parts, Rows, groups_by_name, length_of
+from recorder.reduce.update import Cells
+
+MOST_EVENTS = 1_000
+"""Rows of one kind for one change; the others are one more row with their number."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Named:
+    """A part of the model as it was given, and its qualified name there (None: it has none)."""
+
+    part: Part
+    name: str | None
+
+
+class LiveModel:
+    """A model, and the groups and heads as they were given.
+
+    A module or parameter is followed as long as the model has it, afterwards whatever the model has under its name.
+    """
+
+    def __init__(self, model: nn.Module, groups: Mapping[str, Parts] | None, heads: Mapping[str, Parts | None]) -> None:
+        self.model = model
+        modules = {id(module): name for name, module in model.named_modules()}
+        parameters = {id(parameter): name for name, parameter in model.named_parameters()}
+        names = modules | parameters
+        self._heads = {name: None if parts is None else list(_named(parts, names)) for name, parts in heads.items()}
+        self._groups = None if groups is None else {name: list(_named(parts, names)) for name, parts in groups.items()}
+        self._foreign: dict[int, weakref.ref[Tensor]] = {}
+        given = {name: None if parts is None else [one.part for one in parts] for name, parts in self._heads.items()}
+        if self._groups is None:
+            groups = groups_by_name(model, given)
+        else:
+            groups = {name: [one.part for one in parts] for name, parts in self._groups.items()}
+        self.parameters = ParameterMap(model, groups, given)
+        self._known_heads = {name for name in given if HEAD_PREFIX + name in self.parameters.place_of}
+
+    @property
+    def changed(self) -> bool:
+        """Whether the model has other parameters than the map."""
+        now, then = dict(self.model.named_parameters()), self.parameters
+        if len(now) != len(then.parameters):
+            return True
+        return any(
+            one is not before or tuple(one.shape) != shape
+            for one, before, shape in zip(now.values(), then.parameters, then.shapes, strict=True)
+        )
+
+    def has(self, parameters: Iterable[Tensor]) -> bool:
+        """Whether some of the parameters are the model's now. Others are remembered until the map is read again."""
+        unknown = [one for one in parameters if (known := self._foreign.get(id(one))) is None or known() is not one]
+        if not unknown:
+            return False
+        live = {id(parameter) for parameter in self.model.parameters()}
+        self._foreign |= {id(one): weakref.ref(one) for one in unknown if id(one) not in live}
+        return any(id(one) in live for one in unknown)
+
+    def follow(self) -> list[Cells]:
+        """Read the map again; return what changed as rows of ``events`` without their update."""
+        before = self.parameters
+        resolve = _Resolver(self.model)
+        heads = {name: None if parts is None else resolve(parts) for name, parts in self._heads.items()}
+        if self._groups is None:
+            groups: Mapping[str, Parts] = groups_by_name(self.model, heads)
+        else:
+            groups = {name: resolve(parts) for name, parts in self._groups.items()}
+        self._known_heads |= {name for name, parts in heads.items() if parts}
+        removed = frozenset(name for name in self._known_heads if not heads[name])
+        self.parameters = ParameterMap(self.model, groups, heads, removed)
+        self._foreign.clear()
+        return [*_parameter_events(before, self.parameters), *_head_events(before, self.parameters, heads)]
+
+
+def _named(parts: Parts, names: Mapping[int, str]) -> Iterator[_Named]:
+    """Yield the parts one by one; an iterator is read here, once."""
+    if isinstance(parts, Rows):
+        yield _Named(parts, names.get(id(parts.parameter)))
+    elif isinstance(parts, (nn.Module, nn.Parameter)):
+        yield _Named(parts, names.get(id(parts)))
+    else:
+        for part in parts:
+            yield from _named(part, names)
+
+
+class _Resolver:
+    """Finds parts that were given in the model as it is now."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self._parameters = dict(model.named_parameters())
+        self._modules = dict(model.named_modules())
+        self._owned = {id(parameter) for parameter in self._parameters.values()}
+        self._inside = {id(module) for module in self._modules.values()}
+
+    def __call__(self, parts: Iterable[_Named]) -> list[Part]:
+        """Return rows and parameters that the model has."""
+        return [found for named in parts for found in self._found(named)]
+
+    def _found(self, named: _Named) -> Iterator[Part]:
+        part = named.part
+        if isinstance(part, nn.Module):
+            module = part
+            if id(part) not in self._inside and named.name is not None:
+                module = self._modules.get(named.name, part)
+            yield from (one for one in module.parameters() if id(one) in self._owned)
+            return
+        parameter = part.parameter if isinstance(part, Rows) else part
+        now = parameter if id(parameter) in self._owned else self._parameters.get(named.name or "")
+        if now is not None and isinstance(part, Rows):
+            stop = min(part.stop, length_of(now))
+            if part.start < stop:
+                yield Rows(now, part.start, stop)
+        elif now is not None:
+            yield now
+
+
+def _parameter_events(before: ParameterMap, now: ParameterMap) -> list[Cells]:
+    old = dict(zip(before.names, zip(before.parameters, before.shapes, strict=True), strict=True))
+    new = dict(zip(now.names, zip(now.parameters, now.shapes, strict=True), strict=True))
+    both = [name for name in new if name in old and (new[name][0] is not old[name][0] or new[name][1] != old[name][1])]
+    kinds = {
+        "parameters_added": [(name, f"shape {new[name][1]}") for name in new if name not in old],
+        "parameters_removed": [(name, f"shape {old[name][1]} before") for name in old if name not in new],
+        "parameters_replaced": [(name, f"shape {old[name][1]} before, {new[name][1]} now") for name in both],
+    }
+    events: list[Cells] = []
+    for kind, found in kinds.items():
+        events += [{"kind": kind, "subject": name, "detail": detail} for name, detail in found[:MOST_EVENTS]]
+        if len(found) > MOST_EVENTS:
+            events.append({"kind": kind, "subject": "others", "detail": f"{len(found) - MOST_EVENTS:,} parameters"})
+    return events
+
+
+def _head_events(before: ParameterMap, now: ParameterMap, heads: Iterable[str]) -> list[Cells]:
+    """Return one row for each head whose parameters changed."""
+    events: list[Cells] = []
+    for subject in (HEAD_PREFIX + name for name in heads):
+        then, after = before.members_of(subject), now.members_of(subject)
+        if [(id(one), size) for one, size in then] == [(id(one), size) for one, size in after]:
+            continue
+        kind = "parameters_added" if not then else "parameters_replaced" if after else "parameters_removed"
+        counts = [f"{len(members)} tensors of {sum(size for _, size in members):,}" for members in (then, after)]
+        events.append({"kind": kind, "subject": subject, "detail": f"{counts[0]} elements before, {counts[1]} now"})
+    return events
