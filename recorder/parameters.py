@@ -208,9 +208,9 @@ def _rows(parts: Parts) -> Iterable[Rows]:
 def outputs(parts: Parts | None) -> int | None:
     """Return how many numbers a head's last layer gives: its rows, as far as that can be told; None where it cannot."""
     if isinstance(parts, Rows):
-        return max(min(parts.stop, _length(parts.parameter)) - max(parts.start, 0), 0)
+        return max(min(parts.stop, length_of(parts.parameter)) - max(parts.start, 0), 0)
     if isinstance(parts, nn.Parameter):
-        return _length(parts)
+        return length_of(parts)
     if isinstance(parts, nn.Module):
         layers = [layer.out_features for layer in parts.modules() if isinstance(layer, nn.Linear)]
         return layers[-1] if layers else None

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from esper_analyze.schema import VERSION, layout
 from esper_analyze.schema.frames import frames
@@ -18,6 +21,8 @@ from recorder.store.run_file import RunExistsError, create_run, plain
 
 MUST_AGREE = ("ranks", "heads", "head_kinds", "groups", "parameters", "thresholds", "custom_rules", "level")
 """What run.json says once for the whole run, and what a later attempt cannot change."""
+OF_PARAMETERS = ("groups", "parameters")
+"""Of these, what is another once parameters came or went in the training: table ``events`` says so."""
 
 
 class ResumeError(ValueError):
@@ -64,7 +69,9 @@ def check_identity(run_dir: Path, facts: Mapping[str, Any]) -> dict[str, Any]:
             f"{path} has schema {info.get('schema_version')}, this recorder writes {VERSION}: record anew"
         )
     now = json.loads(json.dumps(plain(facts)))
-    other = [name for name in MUST_AGREE if name in now and not _agree(name, info.get(name), now[name])]
+    changed = OF_PARAMETERS if _parameters_changed(run_dir) else ()
+    fixed = [name for name in MUST_AGREE if name in now and name not in changed]
+    other = [name for name in fixed if not _agree(name, info.get(name), now[name])]
     if other:
         said = "; ".join(f"{name}: {_short(info.get(name))} before, {_short(now[name])} now" for name in other)
         raise ResumeError(f"{run_dir} was recorded otherwise ({said}): record into a new directory")
@@ -110,28 +117,50 @@ def before(run_dir: Path, rank: int) -> Before:
 
 
 def _last_sealed(folder: Path) -> int:
+    return max((entry.last_update for entry in _sealed(folder, "updates")), default=-1)
+
+
+def _last_logged(folder: Path) -> int:
+    return max((int(row["update"]) for row in _logged(folder, "updates") if "update" in row), default=-1)
+
+
+def _sealed(folder: Path, table: str) -> Iterator[ShardEntry]:
+    """Yield the shards of ``table`` in an attempt's folder, as far as the manifest names them."""
     try:
         lines = read_file(folder / layout.MANIFEST_FILE, LARGEST_TEXT).split(b"\n")
     except FileNotFoundError:
-        return -1
-    last = -1
+        return
     for line in lines:
         try:
             entry = ShardEntry.from_line(line) if line else None
         except ManifestError:
             continue
-        if entry is not None and entry.table == "updates":
-            last = max(last, entry.last_update)
-    return last
+        if entry is not None and entry.table == table:
+            yield entry
 
 
-def _last_logged(folder: Path) -> int:
-    last = -1
+def _logged(folder: Path, table: str) -> Iterator[Mapping[str, Any]]:
+    """Yield the rows of ``table`` in an attempt's logs."""
     for path in folder.iterdir():
         if layout.log_of(path.name) is None:
             continue
         for frame in frames(read_file(path, LARGEST_LOG))[0]:
-            _, rows = frame.get("updates", (0, []))
-            listed = rows if isinstance(rows, list) else []
-            last = max([last, *(int(row["update"]) for row in listed if "update" in row)])
-    return last
+            _, rows = frame.get(table, (0, []))
+            yield from rows if isinstance(rows, list) else ()
+
+
+def _parameters_changed(run_dir: Path) -> bool:
+    """Whether parameters came, went or were replaced in an earlier attempt of any rank."""
+    ranks = [folder for folder in run_dir.iterdir() if layout.rank_of(folder) is not None]
+    attempts = [one for folder in ranks for one in folder.iterdir() if layout.attempt_of(one) is not None]
+    return any(str(kind).startswith("parameters_") for folder in attempts for kind in _event_kinds(folder))
+
+
+def _event_kinds(folder: Path) -> Iterator[object]:
+    for entry in _sealed(folder, "events"):
+        try:
+            with pq.ParquetFile(folder / entry.shard) as file:
+                yield from file.read(columns=["kind"], use_threads=False)["kind"].to_pylist()
+        except (OSError, KeyError, pa.ArrowException):  # a damaged shard says nothing; ``verify`` names it
+            continue
+    yield from (row.get("kind") for row in _logged(folder, "events"))

@@ -168,7 +168,7 @@ def test_groups_and_layers_are_of_the_parameters_there_are(case: tuple[Run, Trai
     first = 3 if place == "before" else 4  # with the new map
     assert [row["cosine_previous_update"] is None for row in whole[1:]] == [n == first for n in range(1, 6)]
     if place == "between":
-        assert whole[3]["update_ratio"] is None  # the update in whose middle it was
+        assert whole[3]["update_ratio"] is None  # in whose middle it was
     assert whole[5]["update_ratio"] is not None
 
 

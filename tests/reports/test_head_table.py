@@ -66,7 +66,7 @@ def test_every_zero_is_counted_with_its_explanation(troubled: Evidence) -> None:
 def test_every_sign_that_a_head_can_have_is_explained() -> None:
     from esper_analyze.watching import states
 
-    made = [states._NONFINITE, states._UNEXPLAINED, states._PARTLY, states._OK]
+    made = [states._NONFINITE, states._UNEXPLAINED, states._REMOVED, states._PARTLY, states._OK]
     made += [*states._ALARMS.values(), *states._EXPLAINED.values()]
     assert {state.sign for state in made} == {sign for sign, *_ in SIGNS}
 

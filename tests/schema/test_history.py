@@ -34,6 +34,7 @@ MARKS = {
     "episodes": ["da53add39dc106fc"],
     "levels": ["189eeb6d5f8123fa"],
     "findings": ["3c23ca76d01f0429"],
+    "events": ["e82fdfd49018d045"],
     "losses_of_data": ["4b607612c757da65"],
     "ranks": ["0f45190e7c5fde91"],
 }
