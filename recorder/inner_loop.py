@@ -61,6 +61,7 @@ class InnerLoop:
         self.details: list[DetailLook] = []
         self._detail = detail
         self._bounds = bounds
+        self.changed_groups: frozenset[str] = frozenset()  # with other parameters than in the update before
         self.reader = reader
         self._heads = heads
         self._kept = 0

@@ -43,6 +43,7 @@ class LiveModel:
         else:
             groups = {name: [one.part for one in parts] for name, parts in self._groups.items()}
         self.parameters = ParameterMap(model, groups, given)
+        self.changed_groups: frozenset[str] = frozenset()  # whose parameters the last ``follow`` found others
         self._known_heads = {name for name in given if HEAD_PREFIX + name in self.parameters.place_of}
 
     @property
@@ -78,6 +79,11 @@ class LiveModel:
         removed = frozenset(name for name in self._known_heads if not heads[name])
         self.parameters = ParameterMap(self.model, groups, heads, removed)
         self._foreign.clear()
+        self.changed_groups = frozenset(
+            group.name
+            for group in self.parameters.groups
+            if _identities(before, group.name) != _identities(self.parameters, group.name)
+        )
         return [*_parameter_events(before, self.parameters), *_head_events(before, self.parameters, heads)]
 
 
@@ -123,6 +129,10 @@ class _Resolver:
             yield now
 
 
+def _identities(parameters: ParameterMap, group: str) -> list[tuple[int, int]]:
+    return [(id(one), size) for one, size in parameters.members_of(group)]
+
+
 def _parameter_events(before: ParameterMap, now: ParameterMap) -> list[Cells]:
     old = dict(zip(before.names, zip(before.parameters, before.shapes, strict=True), strict=True))
     new = dict(zip(now.names, zip(now.parameters, now.shapes, strict=True), strict=True))
@@ -145,7 +155,7 @@ def _head_events(before: ParameterMap, now: ParameterMap, heads: Iterable[str]) 
     events: list[Cells] = []
     for subject in (HEAD_PREFIX + name for name in heads):
         then, after = before.members_of(subject), now.members_of(subject)
-        if [(id(one), size) for one, size in then] == [(id(one), size) for one, size in after]:
+        if _identities(before, subject) == _identities(now, subject):
             continue
         kind = "parameters_added" if not then else "parameters_replaced" if after else "parameters_removed"
         counts = [f"{len(members)} tensors of {sum(size for _, size in members):,}" for members in (then, after)]

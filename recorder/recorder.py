@@ -187,6 +187,7 @@ class Recorder:
         self._model = None if model is None else LiveModel(model, groups, parts)
         self.parameters: ParameterMap | None = None if self._model is None else self._model.parameters
         self._events: list[Cells] = []
+        self._changed_groups: frozenset[str] = frozenset()  # in the update in progress
         self._thread = threading.get_ident()  # that of the last minibatch
         self._reader = None if self.parameters is None else Reader(self.parameters)
         self._sampling = SampledUpdates(
@@ -238,7 +239,9 @@ class Recorder:
 
     def _new_loop(self) -> InnerLoop:
         heads, bounds, every = len(self.heads.names), self._troubles.bounds, self.level == "DEBUG"
-        return InnerLoop(self._reader, heads, self._sampling.detail, bounds, every_step=every)
+        loop = InnerLoop(self._reader, heads, self._sampling.detail, bounds, every_step=every)
+        loop.changed_groups = self._changed_groups
+        return loop
 
     @property
     def planned(self) -> bool:
@@ -381,9 +384,15 @@ class Recorder:
         self.parameters = self._model.parameters
         self._reader = self._troubles.reader = Reader(self.parameters)
         self._sampling.follow(self._model.model, self.parameters if self.place.whole else None)
+        self._changed_groups = self._model.changed_groups
         self._loop = self._new_loop()
         if self.place.whole:
             self._events += [{"update": self._update, **cells} for cells in events]
+
+    def _forget_weights(self) -> None:
+        """Leave out how far parameters moved in a sampled update in whose middle the model got others."""
+        if self._sampling.wanted and self._model is not None and self._model.changed:
+            self._sampling.forget_before()
 
     @whole(lambda self: self._update)  # type: ignore[arg-type]  # nobody names self beside its keywords
     def update(
@@ -432,8 +441,7 @@ class Recorder:
             if state is not None:
                 self._states["rollout"] = state
             with self.guarded("update: detail"):
-                if self._sampling.wanted and self._model is not None and self._model.changed:
-                    self._sampling.forget_before()
+                self._forget_weights()
                 tensors |= self._sampling.tensors(self._update, self.level, self._loop, self._states)
             tensors |= self._state_tensors()
             with self.guarded("update: slots"):
@@ -504,6 +512,7 @@ class Recorder:
     def _next_update(self) -> None:
         elapsed, ended, loop = self._clock.elapsed, self._update, self._loop
         self._update += 1
+        self._changed_groups = frozenset()
         self._loop = self._new_loop()
         self._states, self._episodes = {}, deque()
         self._slots.forget_calls()

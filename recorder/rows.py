@@ -89,7 +89,7 @@ def rows_of(measured: Measured, heads: Heads, reader: Reader | None) -> UpdateRo
         row = {"update": update, **value_cells(arrays), **_inner_cells(found, policy, hooked=hooked)}
         row |= measured.cells | scalar_cells(arrays) | _episode_cells(measured)
         row |= floored_cells(row, measured.advantage_floor) | _status(measured, row, found)
-        groups = group_cells(parameters, gradients) if parameters is not None else []
+        groups = group_cells(parameters, gradients, loop.changed_groups) if parameters is not None else []
         detail = None if found is None else detail_numbers(parameters, loop.details, arrays, found.step_samples)
         if detail is not None:
             groups = [cells | detail.group_cells(place) for place, cells in enumerate(groups)]

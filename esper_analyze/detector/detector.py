@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from operator import itemgetter
 from typing import Any
 
@@ -52,6 +53,8 @@ class Outcome:
 _Filled = dict[tuple[str, str], tuple[tuple[str, ...], Floats]]
 _Found = tuple[int, int, int, Finding]
 """A finding after its update and the places of its rule and its subject, by which findings are listed."""
+AFRESH = ("groups", "parameters_changed")
+"""Table and column that say where a subject has other parameters than before: what it was is no measure of it."""
 _ABSENT, _NO_REASON = np.int8(Verdict.ABSENT), np.int8(0)
 
 
@@ -87,7 +90,7 @@ class _RuleState:
         if self.rule.beside:
             frame = frames.beside(frame, self.rule)
         self._frame = frame
-        judgements = self._met(frame.present, self.rule.judge(frame, self.memory, limits))
+        judgements = self._met(frame.present, self._judge(frame, limits))
         for judgement in judgements:
             hold = self.holds.get(judgement.metric)
             if hold is None:
@@ -95,6 +98,26 @@ class _RuleState:
             if hold.busy or not is_all_ok(judgement.code):
                 judgement.held = hold.stand(judgement.code)
         return Judged(self.rule, self.subjects, tuple(judgements))
+
+    def _judge(self, frame: Frame, limits: Limits) -> list[Judgement]:
+        """Judge ``frame``; a subject's memory is blank again from an update on that says so."""
+        afresh = frame.columns.get(AFRESH[1]) if self.rule.table == AFRESH[0] else None
+        flags = None if afresh is None else afresh.equals(1.0)
+        if flags is None or not np.count_nonzero(flags):
+            return self.rule.judge(frame, self.memory, limits)
+        parts: list[list[Judgement]] = []
+        filled: dict[str, list[Floats]] = {column: [] for column in self.rule.fills}
+        edges = [0, *np.flatnonzero(flags.any(axis=1)).tolist(), len(flags)]
+        for start, stop in pairwise(edges):
+            if start == stop:
+                continue
+            for name, first in self.rule.memory.items():
+                self.memory[name] = np.where(flags[start], first(len(self.subjects)), self.memory[name])
+            parts.append(self.rule.judge(frame.rows(start, stop), self.memory, limits))
+            for column, values in filled.items():
+                values.append(self.memory.pop(column))
+        self.memory |= {column: np.concatenate(values) for column, values in filled.items()}
+        return [Judgement.joined(ones) for ones in zip(*parts, strict=True)]
 
     def guard(self, judged: Judged, limits: Limits) -> tuple[Guard, Frame] | None:
         """Return the rule's promise after what it has just judged, and the last update of that, if it gives one."""
@@ -192,7 +215,7 @@ class Detector:
         """Let those rules that may not put ``batch`` off judge it, and before it what they have put off."""
         waiting = self._put_off
         assert waiting is not None
-        if not waiting.follows(batch):
+        if not waiting.follows(batch) or _begins_afresh(batch):
             self._catch_up()
         found, self._late = self._late, []
         frames: dict[int, Frames] = {}
@@ -272,12 +295,20 @@ class Detector:
                 mine.holds[metric].resume(last)
 
 
+def _begins_afresh(batch: Batch) -> bool:
+    """Whether a subject has other parameters from some update of ``batch`` on."""
+    frame = batch.frames.get(AFRESH[0])
+    return frame is not None and bool(np.count_nonzero(frame[AFRESH[1]].equals(1.0)))
+
+
 def _wanted(rules: Iterable[Rule]) -> dict[str, tuple[str, ...]]:
     """Return the columns that ``rules`` read, by table."""
     wanted: dict[str, dict[str, None]] = {}
     for rule in rules:
         for table, columns in ((rule.table, rule.columns), *rule.beside.items()):
             wanted.setdefault(table, {}).update(dict.fromkeys(columns))
+    if AFRESH[0] in wanted:
+        wanted[AFRESH[0]][AFRESH[1]] = None
     return {table: tuple(columns) for table, columns in wanted.items()}
 
 

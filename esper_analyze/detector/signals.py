@@ -75,6 +75,14 @@ class Frame:
         columns = {name: Signal(name, self[name].values[-1:], self[name].null[-1:]) for name in names}
         return Frame(self.subjects, self.present[-1:], columns)
 
+    def rows(self, start: int, stop: int) -> Frame:
+        """Return updates ``start`` to ``stop`` (positions) alone, with the same subjects."""
+        columns = {
+            name: Signal(name, signal.values[start:stop], signal.null[start:stop])
+            for name, signal in self.columns.items()
+        }
+        return Frame(self.subjects, self.present[start:stop], columns)
+
     def aligned(self, subjects: tuple[str, ...]) -> Frame:
         """Return the frame with exactly ``subjects`` in that order; new ones have no rows and are all null."""
         if subjects == self.subjects:

@@ -100,6 +100,23 @@ class Judgement:
     quiet: frozenset[int]
     held: Codes | None = None
 
+    @classmethod
+    def joined(cls, parts: Sequence[Judgement]) -> Judgement:
+        """Return judgements of one metric over consecutive updates as one."""
+        reasons = [*dict.fromkeys(word for part in parts for word in part.reasons)]
+        places = {word: place for place, word in enumerate(reasons)}
+        renamed = [np.array([places[word] for word in part.reasons], np.int8)[part.reason] for part in parts]
+        return cls(
+            parts[0].metric,
+            np.concatenate([part.code for part in parts]),
+            np.concatenate([part.value for part in parts]),
+            np.concatenate([part.threshold for part in parts]),
+            np.concatenate([part.baseline for part in parts]),
+            np.concatenate(renamed),
+            tuple(reasons),
+            frozenset(places[part.reasons[k]] for part in parts for k in part.quiet),
+        )
+
     @property
     def standing(self) -> Codes:
         """The verdicts that stand: a better one only after it has lasted."""

@@ -74,9 +74,10 @@ VERSIONS: tuple[Version, ...] = (
     Version(
         "1.3",
         "Whether the valid actions of categorical heads are known. What of the training itself changed: parameters "
-        "added, removed or replaced; a head whose parameters are gone has grad_state removed.",
+        "added, removed or replaced, and the groups whose parameters are others from then on; a head whose parameters "
+        "are gone has grad_state removed.",
         tables=("events",),
-        columns={"updates": ("choices_unknown",)},
+        columns={"updates": ("choices_unknown",), "groups": ("parameters_changed",)},
     ),
 )
 VERSION = VERSIONS[-1].number

@@ -136,10 +136,16 @@ def group_numbers(parameters: ParameterMap | None, found: Inner | None) -> Group
     return GroupNumbers(parameters, found.norms, found.clip_norm)
 
 
-def group_cells(parameters: ParameterMap, numbers: GroupNumbers | None) -> list[Cells]:
-    """Return the rows of ``groups`` without their update."""
+def group_cells(parameters: ParameterMap, numbers: GroupNumbers | None, changed: frozenset[str]) -> list[Cells]:
+    """Return the rows of ``groups`` without their update; ``changed``: those with other parameters than before."""
     known: list[Cells] = [
-        {"group": group.name, "tensors": group.tensors, "elements": group.elements} for group in parameters.groups
+        {
+            "group": group.name,
+            "tensors": group.tensors,
+            "elements": group.elements,
+            "parameters_changed": group.name in changed,
+        }
+        for group in parameters.groups
     ]
     if numbers is None:
         return known

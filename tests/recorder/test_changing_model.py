@@ -303,3 +303,30 @@ def test_the_training_is_the_same_to_the_bit(tmp_path: Path, change: str) -> Non
         if training.rec is not None:
             training.rec.close()
     assert all(torch.equal(a, b) for a, b in zip(*ends, strict=True))
+
+
+def test_a_group_with_other_parameters_is_compared_with_nothing_that_was_before(tmp_path: Path) -> None:
+    """Else a new head whose gradient is 1,000 times the old one's would be an explosion, and a drift."""
+    torch.manual_seed(0)
+    net = Net()
+    with Recorder(tmp_path / "run", net, heads=dict(net.heads.items()), strict=True) as rec:
+        for update in range(40):
+            if update == 25:
+                net.heads["slot"] = nn.Linear(4, 2)
+            zeros = {name: torch.zeros(4) for name in ("op", "slot")}
+            rec.minibatch(log_prob=zeros, old_log_prob=zeros)
+            for name, parameter in net.named_parameters():
+                size = 1e3 if "slot" in name and update >= 25 else 1.0
+                parameter.grad = torch.full_like(parameter, size)
+            torch.nn.utils.clip_grad_norm_(net.parameters(), 1e9)
+            rec.update()
+    run = open_run(tmp_path / "run")
+    groups = run.frame("groups").to_dicts()
+    changed = {(row["update"], row["group"]) for row in groups if row["parameters_changed"]}
+    assert changed == {(25, name) for name in ("actor", "head:slot", "all")}
+    slot = [row for row in groups if row["group"] == "head:slot"]
+    assert [row["drift_norm"] is None for row in slot] == [n < 10 or 25 <= n < 35 for n in range(40)]
+    said = {(row["rule"], row["subject"]) for row in run.frame("findings").to_dicts() if row["verdict"] == "critical"}
+    assert ("gradient_explosion", "head:slot") not in said
+    assert not [row for row in slot if (row["drift_norm"] or 0.0) > 1e-6]
+    assert differences(replay(run), recorded(run)) == []

@@ -25,7 +25,7 @@ MARKS = {
     "updates": ["301ffb8947384fa9", "badb85ac1381d356", "06a2ac09bb7a2f99"],
     "steps": ["8a884208a56b14b4"],
     "heads": ["f1850514cbeef1f0", "f3f264a3db8ec9b1"],
-    "groups": ["9329bf899c840629", "4eef6d9c94e1412f"],
+    "groups": ["96773964349a7aa8", "9329bf899c840629", "4eef6d9c94e1412f"],
     "layers": ["55cfe7818cb84c97"],
     "lstm": ["e9c7875d96548f30", "400178935395f08f"],
     "slots": ["f5d1f11a26eae70a"],

@@ -182,6 +182,11 @@ GROUPS = Table(
         text("group", "name of the group; heads are head:<name>", required=True),
         count("tensors", "parameter tensors in the group", "tensors"),
         count("elements", "parameters in the group", "elements"),
+        flag(
+            "parameters_changed",
+            "parameters of the group were added, removed or replaced since the update before; what it was compared "
+            "with begins afresh here",
+        ),
         count(
             "tensors_without_grad",
             "tensors whose gradient was None",
