@@ -158,6 +158,6 @@ def _head_events(before: ParameterMap, now: ParameterMap, heads: Iterable[str]) 
         if _identities(before, subject) == _identities(now, subject):
             continue
         kind = "parameters_added" if not then else "parameters_replaced" if after else "parameters_removed"
-        counts = [f"{len(members)} tensors of {sum(size for _, size in members):,}" for members in (then, after)]
-        events.append({"kind": kind, "subject": subject, "detail": f"{counts[0]} elements before, {counts[1]} now"})
+        sizes = [f"{len(members)} tensors, {sum(size for _, size in members):,} elements" for members in (then, after)]
+        events.append({"kind": kind, "subject": subject, "detail": f"{sizes[0]} before; {sizes[1]} now"})
     return events

@@ -112,9 +112,6 @@ def clock_cells(drawn: Drawn, number: int, now: Update, row: Mapping[str, Any], 
     earlier = [one.stepped for before in drawn.updates[: number + 1] for one in before.minibatches]
     status = how_it_ended(now, row)
     reason = Law("given unless performed", lambda cell: (cell is None) == (status in ("performed", "kl_stopped")))
-    measurable: Any = len(stepped) > 1
-    if len(stepped) > 1 and not any(stepped[:-1]):  # no step in between: nothing could have changed
-        measurable = Law("a flag", lambda cell: cell in (True, False))
     return {
         "rank": 0,
         "update": number,
@@ -132,7 +129,7 @@ def clock_cells(drawn: Drawn, number: int, now: Update, row: Mapping[str, Any], 
         "target_kl": now.said["target_kl"],
         "status": status,
         "skip_reason": reason,
-        "inner_loop_measurable": measurable,
+        "inner_loop_measurable": any(stepped[:-1]),  # a step in between: else nothing could have changed
         "episodes_finished": len(returns) if finished else None,
         "episode_return_mean": float(np.mean(returns)) if returns else None,
         "episode_length_mean": float(np.mean(lengths)) if lengths else None,

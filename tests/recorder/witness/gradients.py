@@ -89,6 +89,7 @@ def group_cells(drawn: Drawn, now: Update, group: str) -> Cells:
     members, seen = drawn.members()[group], looked_at(now)
     sizes = {name: rows_of(now.weights[name], rows).size for name, rows in members}
     cells: Cells = {"group": group, "tensors": len(members), "elements": sum(sizes.values())}
+    cells["parameters_changed"] = False
     names = ("grad_norm", "health", "vanishing_severity", "exploding_severity", "has_vanishing", "has_exploding")
     cells |= dict.fromkeys((*names, "min_tensor_norm", "max_tensor_norm", "norm_ratio", "concentration"))
     cells["tensors_without_grad"] = None

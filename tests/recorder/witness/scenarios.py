@@ -271,7 +271,37 @@ def scaled(run_dir: Path) -> Iterator[Expected]:
     yield Expected("updates", row, {"loss_scale": 1024.0, "grad_norm_pre_clip": 4.0}, SINGLE)
 
 
+def changes(run_dir: Path) -> Iterator[Expected]:
+    """A head that is replaced, one that goes and a layer that comes, before the second of two updates."""
+    model = nn.ModuleDict({"op": nn.Linear(3, 2), "old": nn.Linear(3, 1), "stays": nn.Linear(3, 1, bias=False)})
+    zeros = {name: torch.zeros(4) for name in ("op", "old")}
+    with Recorder(run_dir, model, heads={name: model[name] for name in zeros}, strict=True) as rec:
+        for update in range(2):
+            if update:
+                del model["old"]
+                model["op"], model["new"] = nn.Linear(3, 5, bias=False), nn.Linear(1, 1, bias=False)
+            rec.minibatch(log_prob=zeros, old_log_prob=zeros)
+            rec.update()
+    run = open_run(run_dir)
+    wanted = [
+        ("parameters_added", "new.weight", "shape (1, 1)"),
+        ("parameters_removed", "op.bias", "shape (2,) before"),
+        ("parameters_removed", "old.weight", "shape (1, 3) before"),
+        ("parameters_removed", "old.bias", "shape (1,) before"),
+        ("parameters_replaced", "op.weight", "shape (2, 3) before, (5, 3) now"),
+        ("parameters_replaced", "head:op", "2 tensors, 8 elements before; 1 tensors, 15 elements now"),
+        ("parameters_removed", "head:old", "2 tensors, 4 elements before; 0 tensors, 0 elements now"),
+    ]
+    found = rows_of(run, "events")
+    assert len(found) == len(wanted)
+    for row, cells in zip(found, wanted, strict=True):
+        named = dict(zip(("kind", "subject", "detail"), cells, strict=True))
+        yield Expected("events", row, {"rank": 0, "update": 1, "seq": Law("a position", lambda x: x >= 0), **named}, {})
+    for row in rows_of(run, "groups"):
+        yield Expected("groups", row, {"parameters_changed": row["update"] == 1}, {})
+
+
 SCENARIOS: dict[str, Callable[[Path], Iterator[Expected]]] = {
     scenario.__name__: scenario
-    for scenario in (clock, losses, escalation, spike, baseline, ranks, seeds, drift, scaled)
+    for scenario in (clock, losses, escalation, spike, baseline, ranks, seeds, drift, scaled, changes)
 }
