@@ -5,11 +5,14 @@ from __future__ import annotations
 from functools import cache
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 
 from esper_analyze.schema.column import Table
 from esper_analyze.schema.tables import TABLES
-from tests.recorder.witness.drawn import Drawn
+from recorder import td_errors
+from tests.recorder.witness.drawn import Array, Drawn
 from tests.recorder.witness.expected import Expected, expectations
 from tests.recorder.witness.scenarios import SCENARIOS
 
@@ -49,3 +52,18 @@ def test_every_declared_column_has_a_value_that_is_computed_independently(table:
         name for one in every if one.table == table.name for name, cell in one.cells.items() if cell is not None
     }
     assert set(table.names) - witnessed == set()
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_td_errors_are_those_of_each_step(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    steps, envs, gamma = int(rng.integers(1, 6)), int(rng.integers(1, 4)), float(rng.uniform(0.5, 1))
+    values, rewards = rng.normal(size=(steps, envs)), rng.normal(size=(steps, envs))
+    ends, last = rng.random((steps, envs)) < 0.4, rng.normal(size=envs)
+    wanted: Array = np.zeros((steps, envs))
+    for t in range(steps):
+        for e in range(envs):
+            following = last[e] if t == steps - 1 else values[t + 1, e]
+            wanted[t, e] = rewards[t, e] + (0.0 if ends[t, e] else gamma * following) - values[t, e]
+    v, r, ended, v_last = (torch.from_numpy(x) for x in (values, rewards, ends, last))
+    np.testing.assert_allclose(td_errors(v, r, ended, v_last, gamma).numpy(), wanted, rtol=1e-12, atol=1e-14)
