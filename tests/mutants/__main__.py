@@ -9,7 +9,9 @@ process that has torch imported, with the changed module in memory, takes about 
 from __future__ import annotations
 
 import argparse
+import ast
 import json
+import math
 import random
 import sys
 import tempfile
@@ -26,6 +28,10 @@ from tests.mutants.packages import PACKAGES, ROOT
 from tests.mutants.process import Test, ended, preload, start, unchanged, wait
 
 EQUIVALENT = Path(__file__).with_name("equivalent.toml")
+LIMIT = 10.0
+"""Times the processor time of the tests without a change, from which on a change counts as endless, and as noticed."""
+STUCK = 900.0
+"""Seconds after which a fork that waits for nothing is ended; so large because other work may slow it down."""
 NOTICED, SURVIVED, ENDLESS = "noticed", "survived", "endless"
 
 
@@ -57,7 +63,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--count", type=int, default=200, help="changes drawn from each package")
     parser.add_argument("--seed", type=int, help="of the draw; default: a new one, printed")
     parser.add_argument("--file", help="only changes of files whose path contains this")
-    parser.add_argument("--budget", type=float, default=20.0, help="seconds of tests a change, as they take without it")
+    parser.add_argument("--budget", type=float, default=10.0, help="processor seconds of tests a change, without it")
     parser.add_argument("--jobs", type=int, default=1, help="changes tested side by side")
     parser.add_argument("--least", type=float, default=0.0, help="share that must be noticed")
     parser.add_argument("--json", type=Path, help="a line a change is added here; those already there are not repeated")
@@ -75,6 +81,7 @@ def _measure(name: str, seed: int, options: argparse.Namespace) -> float:
             print(f"{name}: left out, because they fail without a change: {', '.join(failed) or 'all'}", flush=True)
             print(log.read_text()[-2000:] if not tests else "", flush=True)
         tests = {test: result for test, result in tests.items() if result.passed}
+        _control(package.files()[-1], tests, log, options.budget)
         files = [file for file in package.files() if not options.file or options.file in file]
         sources = {file: (ROOT / file).read_text() for file in files}
         possible = [change for file, source in sources.items() for change in changes(file, source)]
@@ -82,6 +89,20 @@ def _measure(name: str, seed: int, options: argparse.Namespace) -> float:
         results = _earlier(options.json)
         _run([one for one in drawn if one.key not in results], sources, tests, results, log, options)
     return _report(name, drawn, len(possible), results, time.monotonic() - began)
+
+
+def _control(file: str, tests: dict[str, Test], log: Path, budget: float) -> None:
+    """Run the tests as for a change, but without one. Raises ``RuntimeError`` when they fail all the same."""
+    source = (ROOT / file).read_text()
+    order = _order(Change(file, 0, 0, "", 0, "", ""), tests, budget)
+    child, scratch = start(file, ast.parse(source), order, math.inf, log)
+    code = None
+    while code is None:
+        time.sleep(0.01)
+        code = wait(child, math.inf)
+    ended(child, scratch)
+    if code:
+        raise RuntimeError(f"the tests fail in a fork without a change (exit code {code}):\n{log.read_text()[-4000:]}")
 
 
 def _run(
@@ -102,15 +123,15 @@ def _run(
                 continue
             seconds = sum(tests[test].seconds for test in order)
             tree = changed(sources[change.file], change.number)
-            child, scratch = start(change.file, tree, order, log.with_suffix(f".{len(results)}"))
-            running.append(Job(change, child, scratch, time.monotonic() + 30 + 10 * seconds))
+            child, scratch = start(change.file, tree, order, LIMIT * (5 + seconds), log.with_suffix(f".{len(results)}"))
+            running.append(Job(change, child, scratch, time.monotonic() + STUCK))
         time.sleep(0.01)
         for job in list(running):
             code = wait(job.child, job.deadline)
             if code is not None:
                 running.remove(job)
                 ended(job.child, job.scratch)
-                outcome = ENDLESS if code == -1 else NOTICED if code else SURVIVED
+                outcome = ENDLESS if code < 0 else NOTICED if code else SURVIVED
                 _settle(job.change, outcome, results, options.json)
 
 

@@ -26,7 +26,7 @@ class Package:
 
 
 _NUMBERS = (
-    "tests/recorder/witness",
+    "tests/recorder/witness/test_witness.py",
     "tests/recorder/measure",
     "tests/recorder/test_loop.py",
     "tests/recorder/test_detail.py",

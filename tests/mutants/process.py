@@ -9,7 +9,9 @@ import contextlib
 import importlib
 import importlib.util
 import json
+import math
 import os
+import resource
 import shutil
 import signal
 import sys
@@ -84,7 +86,7 @@ class Changed:
 
 @dataclass
 class Test:
-    """One test as it is without a change: seconds, and the functions of the package that it calls."""
+    """One test as it is without a change: seconds of the processor, and the functions of the package that it calls."""
 
     seconds: float = 0.0
     passed: bool = True
@@ -123,21 +125,21 @@ class Watch:
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_protocol(self, item: pytest.Item) -> Iterator[None]:
-        """Note the calls of one test, set-up included."""
+        """Note calls and processor time of one test, set-up included."""
         self._calls.clear()
+        start = sum(os.times()[:4])
         try:
             return (yield)
         finally:
-            self.tests[item.nodeid].calls = set(self._calls)
+            test = self.tests[item.nodeid]
+            test.calls, test.seconds = set(self._calls), sum(os.times()[:4]) - start
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        """Add up the time of all phases."""
-        test = self.tests[report.nodeid]
-        test.seconds += report.duration
-        test.passed &= not report.failed
+        """Note whether a phase failed."""
+        self.tests[report.nodeid].passed &= not report.failed
 
 
-@dataclass
+@dataclass(eq=False)  # pytest puts plugins into sets
 class Chosen:
     """Plugin that runs only some tests, in their order."""
 
@@ -223,10 +225,15 @@ def unchanged(files: Sequence[str], tests: Sequence[str], log: Path) -> dict[str
     return {name: Test(one[0], one[1], {(file, line) for file, line in one[2]}) for name, one in found.items()}
 
 
-def start(file: str, tree: ast.Module, order: Sequence[str], log: Path) -> tuple[int, Path]:
-    """Start the tests in ``order`` with a module changed, up to the first that fails."""
+def start(file: str, tree: ast.Module, order: Sequence[str], seconds: float, log: Path) -> tuple[int, Path]:
+    """Start the tests in ``order`` with a module changed, up to the first that fails.
+
+    Beyond ``seconds`` of the processor the kernel ends it: a loop has become endless.
+    """
 
     def task(scratch: Path) -> int:
+        if math.isfinite(seconds):
+            resource.setrlimit(resource.RLIMIT_CPU, (math.ceil(seconds), math.ceil(seconds)))
         sys.meta_path.insert(0, Changed(file, tree))
         places = {name: place for place, name in enumerate(order)}
         paths = list(dict.fromkeys(name.split("::")[0] for name in order))
@@ -236,12 +243,11 @@ def start(file: str, tree: ast.Module, order: Sequence[str], log: Path) -> tuple
 
 
 def wait(child: int, deadline: float) -> int | None:
-    """Return the exit code of a fork, −1 when it is past its time, None while it runs."""
+    """Return the exit code of a fork, negative when it was killed for its time, None while it runs."""
     done, status = os.waitpid(child, os.WNOHANG)
     if done:
         return os.waitstatus_to_exitcode(status)
     if time.monotonic() > deadline:
         os.killpg(child, signal.SIGKILL)
-        os.waitpid(child, 0)
-        return -1
+        return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
     return None
