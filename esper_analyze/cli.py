@@ -33,7 +33,7 @@ from esper_analyze.commands.timeline import timeline
 from esper_analyze.commands.transitions import transitions
 from esper_analyze.commands.verify import verify
 from esper_analyze.commands.watch import watch
-from esper_analyze.errors import INTERNAL, OK, USAGE, EsperError
+from esper_analyze.errors import DAMAGED, INTERNAL, OK, USAGE, EsperError
 from esper_analyze.schema.printable import printable
 from esper_analyze.shutdown import end_cleanly, exit_code
 from esper_analyze.terminal import say, tell
@@ -42,6 +42,7 @@ TRACEBACK = "ESPER_ANALYZE_TRACEBACK"
 PANIC = "PanicException"
 """What polars raises when it finds itself at fault; it is no ``Exception``, and polars may not be imported here."""
 
+_UNREADABLE = (errno.EACCES, errno.EPERM, errno.ESTALE)
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS)
 
 app = typer.Typer(
@@ -105,8 +106,23 @@ for _command, _short in _COMMANDS:
 
 def main() -> None:
     """Run the command line and exit with its code."""
+    open_standard_streams()
     end_cleanly()
     sys.exit(run(sys.argv[1:]))
+
+
+def open_standard_streams() -> None:
+    """Open what of stdin, stdout and stderr is closed as nothing: else the next file would take its number.
+
+    What is written to a closed stdout goes nowhere, as it does down a closed pipe.
+    """
+    for number, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
+        if getattr(sys, name) is None:
+            descriptor = os.open(os.devnull, os.O_RDWR)
+            if descriptor != number:
+                os.dup2(descriptor, number)
+                os.close(descriptor)
+            setattr(sys, name, open(number, mode, encoding="utf-8", closefd=False))  # noqa: SIM115
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -155,14 +171,34 @@ def _failed(error: BaseException) -> int:
     words = getattr(error, "format_message", None)
     if callable(words):
         return _misused(error, str(words()))
-    if isinstance(error, OSError) and error.errno in _FULL:
-        if not error.filename:
-            _let_go_of_stdout()
-        where = f" {error.filename}" if error.filename else " the result"
-        say(f"esper-analyze: cannot write{where}: {error.strerror} (make room, or write elsewhere)")
-        return INTERNAL
+    if isinstance(error, OSError) and (known := _system_error(error)) is not None:
+        words, code = known
+        say(f"esper-analyze: {words}")
+        return code
     say(f"esper-analyze: internal error, {type(error).__name__}: {error} (set {TRACEBACK}=1 to see where)")
     return INTERNAL
+
+
+def _system_error(error: OSError) -> tuple[str, int] | None:
+    """Return what to say of an error of the file system and the exit code, None for one that nobody foresaw."""
+    if error.errno in _FULL:
+        if not error.filename:
+            _let_go_of_stdout()
+        where = error.filename or "the result"
+        return f"cannot write {where}: {error.strerror} (make room, or write elsewhere)", INTERNAL
+    if error.errno in _UNREADABLE and error.filename:
+        return f"{error.filename} cannot be read: {error.strerror}", DAMAGED
+    if isinstance(error, FileNotFoundError) and not _in_a_directory():
+        return "the current directory was deleted (change to another one, or give whole paths)", USAGE
+    return None
+
+
+def _in_a_directory() -> bool:
+    try:
+        os.getcwd()  # noqa: PTH109 - Path.cwd() is the same
+    except FileNotFoundError:
+        return False
+    return True
 
 
 def _misused(error: BaseException, words: str) -> int:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from esper_analyze.commands.options import Json
-from esper_analyze.errors import DAMAGED, UsageError
+from esper_analyze.errors import DAMAGED, DamagedError, UsageError
 from esper_analyze.terminal import counted, escaped, path_words, put, say, show_table, tell
 
 if TYPE_CHECKING:
@@ -29,11 +29,14 @@ def verify(runs: Runs, as_json: Json = False) -> None:
     from esper_analyze.strict_json import strict_json
 
     found = []
-    refused: list[UsageError] = []
+    refused: list[UsageError | DamagedError] = []
     for path in [path for given in runs for path in runs_at(given)]:
         try:
             found.append(_checked(path))
-        except UsageError as error:  # a newer schema: the other runs are checked all the same
+        except (
+            UsageError,
+            DamagedError,
+        ) as error:  # a newer schema, no permission: others are checked
             refused.append(error)
             tell(error)
     if as_json:
@@ -49,7 +52,7 @@ def verify(runs: Runs, as_json: Json = False) -> None:
         say(f"{bad} of {looked_at} runs damaged" if looked_at > 1 else "the run is damaged")
         raise typer.Exit(DAMAGED)
     if refused:
-        raise typer.Exit(refused[-1].exit_code)
+        raise typer.Exit(max(error.exit_code for error in refused))
 
 
 def _checked(path: Path) -> Verified:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from esper_analyze.errors import DamagedError, UsageError
+from esper_analyze.runs.folders import listed
 from esper_analyze.runs.footer import has_float_statistics, newer_schema
 from esper_analyze.runs.part import ATTEMPT, Part
 from esper_analyze.runs.shards import Attempt, Broken, find_attempts
@@ -239,12 +240,19 @@ def open_run(path: Path | str, *, skip_broken: bool = False, all_attempts: bool 
 
 
 def find_runs(directory: Path | str) -> list[Path]:
-    """Return the run directories at or below ``directory``, sorted; a run inside a run is not looked for."""
+    """Return the run directories at or below ``directory``, sorted; a run inside a run is not looked for.
+
+    A directory that cannot be read is returned as if it were a run: there may be one in it.
+    """
     directory = Path(directory)
     if os.path.lexists(directory / RUN_FILE):
         return [directory]
     found: list[Path] = []
-    for child in sorted(directory.iterdir()):
+    try:
+        children = listed(directory)
+    except DamagedError:
+        return [directory]  # whoever opens it learns why it cannot be read
+    for child in children:
         if child.is_dir() and not child.is_symlink() and not child.name.startswith("."):
             found += find_runs(child)
     return found
@@ -258,13 +266,26 @@ def _no_text(path: Path) -> bool:
     return False
 
 
+def _exists(path: Path) -> bool:
+    """Return whether ``path`` exists. Raises ``DamagedError`` when a folder above it may not be entered."""
+    try:
+        path.stat()
+    except PermissionError as error:
+        raise DamagedError(f"{path} {why_unreadable(error)}", hint="make what is above it readable") from error
+    except (OSError, ValueError):
+        return False
+    return True
+
+
 def identity(path: Path) -> dict[str, Any]:
     """Return run.json of the run at ``path``. Raises ``UsageError`` or ``DamagedError`` as ``open_run`` does."""
     file = path / RUN_FILE
     if _no_text(path):
         raise UsageError(f"{path} is a name that is no UTF-8 text", hint="rename the directory: DuckDB cannot open it")
-    if not path.exists():
+    if not _exists(path):
         raise UsageError(f"{path} does not exist", hint="give the directory a recorder wrote: it holds run.json")
+    if path.is_dir():
+        listed(path)
     there = os.path.lexists(file)
     if not there and any(rank_of(child) is not None for child in path.glob("rank*")):
         raise DamagedError(

@@ -19,6 +19,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from esper_analyze.runs import settled
+from esper_analyze.runs.folders import listed
 from esper_analyze.runs.footer import footer_fault, unknown_table
 from esper_analyze.runs.probe import look_into
 from esper_analyze.runs.tail import LogFault, Spans, Tail, read_logs, tail_of
@@ -81,11 +82,11 @@ class Attempt:
 def find_attempts(run_dir: Path) -> list[Attempt]:
     """Return every attempt of every rank under ``run_dir``, each shard checked against the manifest."""
     attempts = []
-    for rank_dir in sorted(run_dir.iterdir()):
+    for rank_dir in listed(run_dir):
         rank = layout.rank_of(rank_dir)
         if rank is None or not rank_dir.is_dir():
             continue
-        for folder in sorted(rank_dir.iterdir()):
+        for folder in listed(rank_dir):
             number = layout.attempt_of(folder)
             if number is not None and folder.is_dir():
                 attempts.append(read_attempt(folder, rank, number))
@@ -144,6 +145,7 @@ def _stamp(folder: Path) -> tuple[bytes, bool]:
 
 def _read_once(folder: Path, rank: int, number: int, check: Check | None) -> Attempt:
     attempt = Attempt(folder, rank, number)
+    listed(folder)
     logs = read_logs(folder)
     torn: list[LogFault] = []
     entries = list(_manifest(attempt, torn if logs else None))

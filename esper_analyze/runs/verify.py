@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from esper_analyze.errors import DamagedError, UsageError
+from esper_analyze.runs.folders import listed
 from esper_analyze.runs.inspection import DAMAGE, NOTE, Fault, Inspection, Step, inspect_attempt
 from esper_analyze.runs.run import Run, find_runs, identity
 from esper_analyze.runs.shards import supersede, twin_fault
@@ -54,11 +55,11 @@ class Place:
 def places(run_dir: Path) -> list[Place]:
     """Return the folder of every writer of a run, by rank and attempt."""
     found = []
-    for rank_dir in sorted(run_dir.iterdir()):
+    for rank_dir in listed(run_dir):
         rank = layout.rank_of(rank_dir)
         if rank is None or not rank_dir.is_dir():
             continue
-        for folder in sorted(rank_dir.iterdir()):
+        for folder in listed(rank_dir):
             number = layout.attempt_of(folder)
             if number is not None and folder.is_dir():
                 found.append(Place(folder, rank, number))
@@ -78,7 +79,7 @@ def runs_at(path: Path) -> list[Path]:
     """
     if not path.is_dir():
         raise UsageError(f"{path} is not a directory", hint="give the directory a recorder wrote: it holds run.json")
-    if any(layout.rank_of(child) is not None for child in path.iterdir()):
+    if any(layout.rank_of(child) is not None for child in listed(path)):
         return [path]
     found = find_runs(path)
     found += orphans(path, found)
@@ -95,7 +96,7 @@ def _inside(path: Path, runs: Sequence[Path]) -> bool:
 
 def shard_count(run_dir: Path) -> int:
     """Return how many shards ``verify`` will look at, for a progress bar."""
-    return sum(1 for place in places(run_dir) for file in place.folder.iterdir() if layout.shard_of(file.name))
+    return sum(1 for place in places(run_dir) for file in listed(place.folder) if layout.shard_of(file.name))
 
 
 def verify(path: Path, step: Step = lambda: None) -> Verified:

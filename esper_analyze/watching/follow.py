@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from esper_analyze.errors import EsperError, UsageError
+from esper_analyze.runs.folders import listed
 from esper_analyze.runs.run import identity
 from esper_analyze.schema import layout
 from esper_analyze.watching.alarms import Alarms
@@ -104,10 +105,10 @@ class Follower:
     def _folders(self) -> dict[int, list[Path]]:
         """Return the attempts' folders of each rank in order."""
         found: dict[int, list[Path]] = {}
-        for place in sorted(self.path.iterdir()):
+        for place in listed(self.path):
             rank = layout.rank_of(place)
             if rank is not None and place.is_dir():
-                inside = [one for one in sorted(place.iterdir()) if layout.attempt_of(one) is not None and one.is_dir()]
+                inside = [one for one in listed(place) if layout.attempt_of(one) is not None and one.is_dir()]
                 if inside:
                     found[rank] = inside
         return found

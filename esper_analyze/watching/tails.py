@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from esper_analyze.runs.folders import listed
 from esper_analyze.schema import layout
 from esper_analyze.schema.entries import Entry
 from esper_analyze.schema.frames import MAGIC, frames
@@ -58,7 +59,7 @@ class LogTail:
             return
         # a change within the clock's grain of the listing would not show in the folder's time
         self._listed_at = changed if time.time() - changed > _GRAIN else None
-        self._numbers = {n for path in self.folder.iterdir() if (n := layout.log_of(path.name)) is not None}
+        self._numbers = {n for path in listed(self.folder) if (n := layout.log_of(path.name)) is not None}
         self._last = max(self._numbers, default=0)
 
     def _of(self, number: int) -> list[dict[str, Entry]]:
