@@ -13,6 +13,8 @@ from esper_analyze.runs.labels import read_labels
 from esper_analyze.runs.replay import Replay, differences, recorded, replay
 from esper_analyze.runs.run import Run, find_runs, open_run
 
+pytestmark = pytest.mark.processor
+
 RUNS = Path(__file__).parents[1] / "sample_runs" / "runs"
 NAMES = (
     "growing_disconnected",

@@ -176,6 +176,7 @@ def test_a_pipe_of_other_bytes_is_one_sentence(command: Command, runs: Path, mon
     assert "not UTF-8" in said.err
 
 
+@pytest.mark.signals
 def test_ctrl_c_stops_a_query_that_never_looks_up_and_the_next_one_runs(session: Session) -> None:
     cross = "select count(*) from range(1000000) a, range(1000000) b where sin(a.range * b.range) > 2"
     threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT)).start()

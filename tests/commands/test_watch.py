@@ -15,6 +15,8 @@ from tests.commands.conftest import Command
 from tests.patience import PATIENCE
 from tests.reports.synthetic import write_run
 
+pytestmark = pytest.mark.clock
+
 
 def test_without_a_terminal_one_snapshot_is_printed(command: Command, runs: Path) -> None:
     said = command("watch", runs / "troubled")

@@ -18,6 +18,8 @@ from esper_analyze.detector.thresholds import Thresholds
 from esper_analyze.schema import BY_NAME, Kind
 from tests.detector.batches import run_cut, said
 
+pytestmark = pytest.mark.processor
+
 WANTED = Detector().wanted
 SPECIAL = [math.nan, math.inf, -math.inf, 0.0, 1e-9, 0.01, 0.05, 0.12, 0.3, 0.6, 1.0, 6.0, 30.0, -0.4, -2.0]
 SETTINGS = settings(max_examples=60, deadline=None)

@@ -12,6 +12,8 @@ from hypothesis import given, settings
 
 from esper_analyze.detector.moving import moving_average, moving_memory
 
+pytestmark = pytest.mark.processor
+
 N = 300
 
 

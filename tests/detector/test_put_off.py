@@ -26,6 +26,8 @@ from recorder.live import Live
 from tests.detector.batches import said
 from tests.detector.test_laws import SPECIAL, WANTED, random_batch, random_thresholds, table_rows
 
+pytestmark = pytest.mark.processor
+
 RUNS = sorted((Path(__file__).parents[2] / "sample_runs" / "runs").iterdir())
 SETTINGS = settings(max_examples=15, deadline=None)
 HEALTHY = {

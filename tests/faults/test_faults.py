@@ -18,6 +18,8 @@ MEASURED = {"32", "35", "39"}
 ROWS = [numbers.split("+")[0] for numbers, _, _ in MATRIX if numbers not in MEASURED]
 
 
+@pytest.mark.slow
+@pytest.mark.clock
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="harm is done by Linux's means")
 def test_no_fault_loses_a_finished_update_or_harms_a_training(tmp_path: Path) -> None:
     found = tmp_path / "figures.json"

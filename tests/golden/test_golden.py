@@ -24,6 +24,8 @@ from esper_analyze.schema.shards import seal
 from tests.golden.facts import GOLDEN, cells, found, stored
 from tests.tolerance import differences
 
+pytestmark = pytest.mark.processor
+
 NUMBERS = [version.number for version in VERSIONS]
 
 

@@ -14,6 +14,8 @@ import pytest
 from esper_analyze.runs.run import open_run
 from tests.patience import PATIENCE
 
+pytestmark = pytest.mark.signals
+
 PROLOGUE = """
 import os, signal, sys, time
 import torch

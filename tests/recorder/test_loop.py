@@ -15,6 +15,8 @@ from recorder import Recorder
 from recorder.store.run_file import RunExistsError
 from tests.recorder.loop import SIZES, Loop
 
+pytestmark = pytest.mark.processor
+
 
 def record(path: Path, loop: Loop, updates: int = 3, **options: Any) -> Run:
     with loop.recorder(path, **options) as rec:

@@ -23,6 +23,8 @@ from tests.recorder.growing import Growing
 from tests.recorder.loop import SIZES, Loop
 from tests.recorder.trainings import Training
 
+pytestmark = pytest.mark.clock
+
 WAITS = (
     "_local_scalar_dense",
     "item",

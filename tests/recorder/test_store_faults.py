@@ -19,6 +19,8 @@ from recorder.store.store import Store
 from tests.patience import PATIENCE
 from tests.recorder.test_store import new_store, no_space, update_row
 
+pytestmark = pytest.mark.clock
+
 
 def test_what_is_handed_over_while_a_shard_is_written_is_in_the_log_at_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch

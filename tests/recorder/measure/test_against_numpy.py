@@ -15,6 +15,8 @@ from hypothesis.extra import numpy as hnp
 from recorder.measure import entropy, lstm, masks, ratios, values
 from recorder.measure.gradients import device_norms, host_norms, nonfinite_elements, row_norms, total_norm
 
+pytestmark = pytest.mark.processor
+
 SETTINGS = settings(max_examples=80, deadline=None)
 Array = Any
 
