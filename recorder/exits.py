@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import atexit
+import functools
 import os
 import signal
+import sys
 import threading
 import weakref
 from types import FrameType
-from typing import Protocol
+from typing import Any, Protocol
 
 
 class Closable(Protocol):
@@ -23,6 +25,23 @@ _open: weakref.WeakSet[Closable] = weakref.WeakSet()
 _owner: list[int] = []
 _before: list[object] = []
 _hooked: list[int] = []
+_threads: weakref.WeakKeyDictionary[Closable, threading.Thread] = weakref.WeakKeyDictionary()
+"""The thread that last recorded with each."""
+_died: weakref.WeakKeyDictionary[Closable, str] = weakref.WeakKeyDictionary()
+"""What ended that thread."""
+_exit_reason: list[str] = []
+"""What the last ``sys.exit`` of the main thread said, as long as nothing was recorded after it."""
+
+
+def reason_of(error: BaseException) -> str:
+    """Return how an exception that ends a training is noted: "ValueError: …"; "closed" for an exit that is none."""
+    if isinstance(error, SystemExit) and error.code in (None, 0):
+        return "closed"
+    try:
+        said = str(error)
+    except Exception:
+        said = "its message cannot be read"
+    return f"{type(error).__name__}: {said}"[:500]
 
 
 def close_at_exit(thing: Closable) -> None:
@@ -30,16 +49,29 @@ def close_at_exit(thing: Closable) -> None:
     with _lock:
         if _owner != [os.getpid()]:
             _owner[:] = [os.getpid()]
-            atexit.register(_close_all, "exit")
+            atexit.register(_close_at_exit)
+            _hook_exit()
+            _hook_threads()
         if _hooked != [os.getpid()]:
             _hook_sigterm()
         _open.add(thing)
+        recording(thing)
+
+
+def recording(thing: Closable) -> None:
+    """Note that ``thing`` is in use in this thread: an exception or exit noted before has not ended its training."""
+    with _lock:
+        _threads[thing] = threading.current_thread()
+        _died.pop(thing, None)
+        _exit_reason.clear()
 
 
 def forget(thing: Closable) -> None:
     """Undo ``close_at_exit``."""
     with _lock:
         _open.discard(thing)
+        _threads.pop(thing, None)
+        _died.pop(thing, None)
 
 
 def _close_all(reason: str) -> None:
@@ -48,6 +80,54 @@ def _close_all(reason: str) -> None:
             things = list(_open)
         for thing in things:
             thing.close(reason)
+
+
+def _close_at_exit() -> None:
+    """Close everything; an exception in an interactive session (``sys.ps1``) has ended no training."""
+    if _owner == [os.getpid()]:
+        reason = "exit" if hasattr(sys, "ps1") else _uncaught() or (_exit_reason[0] if _exit_reason else "exit")
+        for thing in list(_open):
+            thing.close(_died.get(thing, reason))
+
+
+def _uncaught() -> str | None:
+    """Return what ended the process: an exception that left the outermost frame, which the interpreter keeps.
+
+    Test runners and notebooks keep what they have caught in the same place: such an exception has frames below it.
+    """
+    error = getattr(sys, "last_exc", None) or getattr(sys, "last_value", None)
+    if not isinstance(error, BaseException):
+        return None
+    trace = error.__traceback__
+    return reason_of(error) if trace is not None and trace.tb_frame.f_back is None else None
+
+
+def _hook_exit() -> None:
+    """Listen to ``sys.exit``: the interpreter keeps nothing of a ``SystemExit`` that ends it."""
+    before = sys.exit
+
+    @functools.wraps(before)
+    def noted(*args: Any) -> Any:
+        if threading.current_thread() is threading.main_thread():
+            _exit_reason[:] = [reason_of(SystemExit(*args))]
+        return before(*args)
+
+    sys.exit = noted
+
+
+def _hook_threads() -> None:
+    """Listen to exceptions that end a thread; what was there before is called as it was."""
+    before = threading.excepthook
+
+    @functools.wraps(before)
+    def noted(args: threading.ExceptHookArgs) -> Any:
+        if args.exc_value is not None:
+            with _lock:
+                for thing in [one for one, thread in _threads.items() if thread is args.thread]:
+                    _died[thing] = reason_of(args.exc_value)
+        return before(args)
+
+    threading.excepthook = noted
 
 
 def _hook_sigterm() -> None:

@@ -423,6 +423,7 @@ class Recorder:
         """
         if self._closed or self._store.inert:
             return
+        exits.recording(self)
         number = self._update
         with self.guarded("update"), torch.no_grad():
             self._finish_pending()
@@ -759,7 +760,7 @@ class Recorder:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.close("closed" if kind is None else f"{kind.__name__}: {error}"[:500])
+        self.close("closed" if error is None else exits.reason_of(error))
 
 
 def _parts(given: Parts | None) -> Parts | None:

@@ -19,6 +19,7 @@ from torch.utils.hooks import RemovableHandle
 
 from recorder.adapters.wrapped import Wrappers, absolute_rules, recorded
 from recorder.clip import Clipped
+from recorder.exits import reason_of
 from recorder.recorder import Recorder
 
 Rollout = Callable[[Any], Mapping[str, Any]]
@@ -178,7 +179,7 @@ class RecorderCallback(Callback):
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:  # noqa: ARG002
         """Close the run with the update that the exception interrupted."""
         if self._recorder is not None:
-            self.detach(f"{type(exception).__name__}: {exception}"[:500])
+            self.detach(reason_of(exception))
 
     def detach(self, reason: str) -> None:
         """Take wrapper and hooks off, close the run. Idempotent."""

@@ -9,6 +9,7 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
+from recorder.exits import reason_of
 from recorder.guard import Guard
 from recorder.recorder import Recorder
 
@@ -37,7 +38,7 @@ def recorded(attachment: Attached) -> Iterator[Recorder]:
     try:
         yield attachment.recorder
     except BaseException as error:
-        attachment.detach(f"{type(error).__name__}: {error}"[:500])
+        attachment.detach(reason_of(error))
         raise
     attachment.detach("closed")
 

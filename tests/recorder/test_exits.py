@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -28,30 +29,107 @@ for _ in range(3):
     update()
 """
 
-ENDINGS = {
-    "falls off its end": ("", 0),
-    "sys.exit": ("sys.exit(3)", 3),
-    "unhandled exception": ("raise RuntimeError('no')", 1),
-    "keyboard interrupt": ("os.kill(os.getpid(), signal.SIGINT); time.sleep(5)", -signal.SIGINT),
-    "sigterm": ("os.kill(os.getpid(), signal.SIGTERM); time.sleep(5)", -signal.SIGTERM),
+IN_A_THREAD = """
+import threading
+def work():
+    update()
+    {}
+thread = threading.Thread(target=work)
+thread.start()
+thread.join()
+"""
+EXCEPTHOOK = """
+def own(kind, error, trace):
+    print("own hook:", kind.__name__, error, flush=True)
+sys.excepthook = own
+raise RuntimeError("no")
+"""
+PRESSED = "os.kill(os.getpid(), signal.SIGINT); time.sleep(5)"
+CAUGHT = """
+try:
+    {}
+except BaseException:
+    pass
+"""
+FAILED_TEST = """
+def runner(test):
+    try:
+        test()
+    except Exception as error:
+        sys.last_exc = sys.last_value = error
+def test():
+    raise RuntimeError("no")
+def main():
+    runner(test)
+main()
+"""
+
+ENDINGS: dict[str, tuple[str, int, str]] = {
+    "falls off its end": ("", 0, "exit"),
+    "is left by sys.exit": ("sys.exit(3)", 3, "SystemExit: 3"),
+    "is left by sys.exit with words": ("sys.exit('no')", 1, "SystemExit: no"),
+    "is left by sys.exit without fault": ("sys.exit()", 0, "closed"),
+    "meets an unhandled exception": ("raise RuntimeError('no')", 1, "RuntimeError: no"),
+    "meets an unhandled exception in a function": ("def work():\n    1 / 0\nwork()", 1, "ZeroDivisionError: "),
+    "has an excepthook of its own": (EXCEPTHOOK, 1, "RuntimeError: no"),
+    "is stopped by Ctrl-C": (PRESSED, -signal.SIGINT, "KeyboardInterrupt: "),
+    "gets SIGTERM": ("os.kill(os.getpid(), signal.SIGTERM); time.sleep(5)", -signal.SIGTERM, "SIGTERM"),
+    "loses the thread that trains": (IN_A_THREAD.format("raise RuntimeError('no')"), 0, "RuntimeError: no"),
+    "has a thread that ends well": (IN_A_THREAD.format(""), 0, "exit"),
+    "goes on after the thread that trained": (
+        IN_A_THREAD.format("raise RuntimeError('no')") + "\nupdate()",
+        0,
+        "exit",
+    ),
+    "loses a thread that records nothing": (
+        IN_A_THREAD.format("raise RuntimeError('no')").replace("    update()\n", ""),
+        0,
+        "exit",
+    ),
+    "catches an exception": (CAUGHT.format("raise RuntimeError('no')"), 0, "exit"),
+    "trains on after an exit that was caught": (CAUGHT.format("sys.exit(3)") + "update()", 0, "exit"),
+    "runs tests that fail": (FAILED_TEST, 0, "exit"),
+    "is a session that goes on after an exception": ("sys.ps1 = '>>> '\nraise RuntimeError('no')", 1, "exit"),
 }
 
 
 def run_process(script: str, run_dir: Path) -> int:
     code = PROLOGUE + textwrap.dedent(script)
     done = subprocess.run(
-        [sys.executable, "-c", code, str(run_dir)], capture_output=True, timeout=PATIENCE, check=False
+        [sys.executable, "-c", code, str(run_dir)],
+        capture_output=True,
+        timeout=PATIENCE,
+        check=False,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )
+    if "own hook" in script:
+        assert done.stdout.decode() == "own hook: RuntimeError no\n"
+        assert not done.stderr
     return done.returncode
 
 
 @pytest.mark.parametrize("ending", sorted(ENDINGS))
-def test_the_run_is_closed_and_whole_when_the_process(tmp_path: Path, ending: str) -> None:
-    script, code = ENDINGS[ending]
+def test_the_run_is_closed_and_whole_and_says_why_when_the_process(tmp_path: Path, ending: str) -> None:
+    script, code, reason = ENDINGS[ending]
     assert run_process(script, tmp_path / "run") == code
     run = open_run(tmp_path / "run")
     assert run.closed
-    assert run.frame("updates")["update"].to_list() == [0, 1, 2]
+    updates = run.frame("updates")["update"].to_list()
+    assert updates[:3] == [0, 1, 2]
+    marker = json.loads((run.attempts[0].folder / "closed.json").read_bytes())
+    assert marker["reason"].startswith(reason) if reason.endswith(": ") else marker["reason"] == reason
+
+
+def test_an_exception_in_a_message_does_not_keep_the_run_open(tmp_path: Path) -> None:
+    script = """
+    class Odd(Exception):
+        def __str__(self):
+            raise ValueError("no message")
+    raise Odd()
+    """
+    assert run_process(script, tmp_path / "run") == 1
+    run = open_run(tmp_path / "run")
+    assert json.loads((run.attempts[0].folder / "closed.json").read_bytes())["reason"].startswith("Odd: ")
 
 
 def test_sigterm_in_the_middle_keeps_the_update_in_progress_as_interrupted(tmp_path: Path) -> None:
