@@ -120,7 +120,7 @@ def answer(asked: Asked, question: Question, rows: Callable[[Evidence, Any], Row
         content = _content(asked, question, evidence, data, rows)
     _write(content, asked.out)
     named = set(about)
-    fail_if((one for one in evidence.replay.findings if not named or one.rule in named), asked.fail_on)
+    fail_if(run, (one for one in evidence.replay.findings if not named or one.rule in named), asked.fail_on)
 
 
 def _evidence(asked: Asked, run: Run, rules: Sequence[Rule]) -> Evidence:

@@ -11,14 +11,14 @@ from esper_analyze.commands.options import Json
 from esper_analyze.errors import DAMAGED, UsageError
 from esper_analyze.terminal import escaped, put, say, show_table
 
-_TITLES = ("run", "name", "framework", "algorithm", "updates", "status", "worst live finding")
+_TITLES = ("run", "name", "framework", "algorithm", "updates", "status", "verdict")
 
 
 def ls(
     directory: Annotated[Path, typer.Argument(metavar="DIR", help="Directory to look in, at any depth.")],
     as_json: Json = False,
 ) -> None:
-    """List the runs below DIR: what they are, whether they ended well, and the worst the live detector said.
+    """List the runs below DIR: what they are, how they ended, and their verdict by what the live detector said.
 
     A run that cannot be read is listed with its reason and hides no other; the exit code is then 3.
 

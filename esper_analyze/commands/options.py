@@ -61,7 +61,14 @@ def absolute(path: Path | None) -> Path | None:
 
 
 _NEXT = "`esper-analyze rules --toml` prints every threshold"
-Fail = Annotated[FailOn | None, typer.Option("--fail-on", help="Exit 1 when a finding is at least this bad.")]
+Fail = Annotated[
+    FailOn | None,
+    typer.Option(
+        "--fail-on",
+        help="Exit 1 when a finding is at least this bad. A training that died of an exception is critical, "
+        "one that was killed a warning.",
+    ),
+]
 
 
 def tell_left_out(run: Run) -> None:
@@ -142,10 +149,13 @@ def _from_file(file: Path, base: Thresholds) -> Thresholds:
         raise UsageError(f"{file}: {error}", hint=_NEXT) from error
 
 
-def fail_if(findings: Iterable[Finding], fail_on: FailOn | None) -> None:
-    """Exit 1 when a finding is at least as bad as ``fail_on``."""
+def fail_if(run: Run, findings: Iterable[Finding], fail_on: FailOn | None) -> None:
+    """Exit 1 when a finding, or how the training ended, is at least as bad as ``fail_on``."""
+    from esper_analyze.runs.ending import end_of_run
+    from esper_analyze.runs.standing import verdict_of_end
+
     if fail_on is None:
         return
     bad = {"critical"} if fail_on is FailOn.CRITICAL else {"warning", "critical"}
-    if any(finding.verdict in bad for finding in findings):
+    if verdict_of_end(end_of_run(run)) in bad or any(finding.verdict in bad for finding in findings):
         raise typer.Exit(1)

@@ -94,7 +94,7 @@ def replay(
         if grown is not None and not run.broken and not run.repaired:
             say(grown)
         raise typer.Exit(DAMAGED)
-    fail_if(result.findings, fail_on)
+    fail_if(run, result.findings, fail_on)
 
 
 def _verified(run: Run, result: Replay, thresholds: Thresholds, rules: Sequence[Rule]) -> list[Difference]:

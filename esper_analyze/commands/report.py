@@ -76,4 +76,4 @@ def report(
             page = write_report(evidence, target, progress=step)
     with blamed(run):
         put(report_json(evidence) if as_json else f"{path_words(page)}\n")
-    fail_if(evidence.replay.findings, fail_on)
+    fail_if(run, evidence.replay.findings, fail_on)

@@ -46,9 +46,9 @@ def bullets(sentences: Iterable[str]) -> str:
     return "<ul>" + "".join(f"<li>{text(sentence, 2_000)}</li>" for sentence in sentences) + "</ul>"
 
 
-def chip(verdict: str) -> str:
-    """Return a verdict as a word with its colour."""
-    return f'<span class="chip {text(verdict)}">{text(verdict.replace("_", " "))}</span>'
+def chip(verdict: str, label: str = "") -> str:
+    """Return a verdict as a word with its colour; ``label`` is another word for it."""
+    return f'<span class="chip {text(verdict)}">{text(label or verdict.replace("_", " "))}</span>'
 
 
 def section(name: str, title: str, *content: str) -> str:

@@ -1,4 +1,4 @@
-"""Which runs there are, how they ended, and the worst the live detector said."""
+"""Which runs there are, how they ended, and their verdict by what the live detector said."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ from typing import Any
 
 from esper_analyze.errors import EsperError
 from esper_analyze.reports.words import many
+from esper_analyze.runs.ending import REPAIRED, End, end_of_run
 from esper_analyze.runs.run import Run, open_run
-from esper_analyze.terminal import cleaned
+from esper_analyze.runs.standing import live_coverage, standing
 
 _SEVERITY = ("info", "warning", "critical")
 
@@ -28,6 +29,11 @@ class RunSummary:
     updates: int | None = None
     status: str | None = None
     worst: dict[str, Any] | None = None
+    verdict: str | None = None
+    label: str | None = None
+    rules_judged: int | None = None
+    rules_applicable: int | None = None
+    rules_without_data: str | None = None
 
     def cells(self, directory: Path) -> list[str]:
         """Return the summary as words for a table, the path relative to ``directory``."""
@@ -35,13 +41,19 @@ class RunSummary:
         where = str(self.path) if str(inside) == "." else str(inside)
         facts = [self.name, self.framework, self.algorithm, self.updates]
         status = f"{self.status}; {self.fault}" if self.status and self.fault else self.status or self.fault
-        return [where, *("–" if fact is None else str(fact) for fact in facts), str(status), self._worst_words()]
+        return [where, *("–" if fact is None else str(fact) for fact in facts), str(status), self._verdict_words()]
 
-    def _worst_words(self) -> str:
-        if self.worst is None:
-            return "–" if self.status is None else "none"
-        about = "" if self.worst["subject"] == "run" else f" on {self.worst['subject']}"
-        return f"{self.worst['verdict']}: {self.worst['rule']}{about} at update {self.worst['update']}"
+    def _verdict_words(self) -> str:
+        if self.label is None:
+            return "–"
+        parts = [] if self.worst is not None and self.label == self.worst["verdict"] else [self.label]
+        if self.worst is not None:
+            about = "" if self.worst["subject"] == "run" else f" on {self.worst['subject']}"
+            parts.append(f"{self.worst['verdict']}: {self.worst['rule']}{about} at update {self.worst['update']}")
+        if self.rules_without_data:
+            counted = f"{self.rules_judged} of {self.rules_applicable} rules could judge"
+            parts.append(f"{counted}: {self.rules_without_data}")
+        return "; ".join(parts)
 
 
 def summarise(path: Path) -> RunSummary:
@@ -59,6 +71,8 @@ def summarise(path: Path) -> RunSummary:
 def _summary(run: Run) -> RunSummary:
     info = run.info
     framework = info.get("framework")
+    worst = worst_finding(run.frame("findings", ["update", "rule", "subject", "verdict"]).to_dicts())
+    overall = standing(end_of_run(run), None if worst is None else worst["verdict"], live_coverage(run))
     return RunSummary(
         path=run.path,
         fault=broken_words(run),
@@ -67,7 +81,12 @@ def _summary(run: Run) -> RunSummary:
         algorithm=None if info.get("algorithm") is None else str(info["algorithm"]),
         updates=max((run.only(rank).rows["updates"] for rank in run.ranks), default=0),
         status=status_words(run),
-        worst=worst_finding(run.frame("findings", ["update", "rule", "subject", "verdict"]).to_dicts()),
+        worst=worst,
+        verdict=overall.verdict,
+        label=overall.label,
+        rules_judged=overall.coverage.judged,
+        rules_applicable=overall.coverage.applicable,
+        rules_without_data=overall.coverage.why or None,
     )
 
 
@@ -90,16 +109,10 @@ def _until(words: str, last: int | None) -> str:
 
 
 def _status(run: Run) -> str:
-    if run.closed:
-        reason = closing_reason(run)
-        if reason == "repaired":
-            return "repaired" + (f", {len(run.unverified)} shards unverified" if run.unverified else "")
-        if ":" in reason:
-            return f"closed after {cleaned(reason.split(':')[0], 40)}"
-        return "closed on SIGTERM" if reason == "SIGTERM" else "closed"
-    if run.last_update is None:
-        return "not closed, no complete update"
-    return f"not closed, last complete update {run.last_update}"
+    end = end_of_run(run)
+    if end.end is End.UNCLOSED and run.closed and closing_reason(run) == REPAIRED:
+        return "repaired" + (f", {len(run.unverified)} shards unverified" if run.unverified else "")
+    return end.status
 
 
 def closing_reason(run: Run) -> str:

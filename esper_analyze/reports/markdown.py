@@ -48,7 +48,7 @@ def markdown(evidence: Evidence, answers: Sequence[Answer], story: stories.Story
 
 
 def _story(story: stories.Story) -> list[str]:
-    blocks = [f"## {text(story.headline)}", f"**{story.verdict.replace('_', ' ')}**"]
+    blocks = [f"## {text(story.headline)}", f"**{story.standing.label}**"]
     for title, points in story.parts:
         told = [text(one.words) + (f" `{cleaned(one.command, _LONGEST)}`" if one.command else "") for one in points]
         blocks += [f"**{title}**", "\n".join(f"- {line}" for line in told)]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -17,7 +17,6 @@ from esper_analyze.reports.lead import (
     alarms_of,
     around,
     crossed,
-    judged_rules,
     last_update,
     lasted,
     leading,
@@ -25,17 +24,21 @@ from esper_analyze.reports.lead import (
     worst_and_now,
 )
 from esper_analyze.reports.links import figures_of
-from esper_analyze.reports.listing import broken_words, closing_reason, status_words
+from esper_analyze.reports.listing import broken_words
 from esper_analyze.reports.rejudged import lost_alarms
 from esper_analyze.reports.returns import fall_of
 from esper_analyze.reports.series import all_series
 from esper_analyze.reports.words import many, number, on
+from esper_analyze.runs.ending import End
+from esper_analyze.runs.standing import of_replay
 from esper_analyze.schema import BY_NAME
 from esper_analyze.terminal import cleaned
 
 if TYPE_CHECKING:
     from esper_analyze.detector.incidents import Incident
+    from esper_analyze.runs.ending import TrainingEnd
     from esper_analyze.runs.run import Run
+    from esper_analyze.runs.standing import Standing
 
 _MOST_OPEN = 5
 _COMPARED = 10
@@ -69,12 +72,12 @@ class Point:
 
 @dataclass(frozen=True, slots=True)
 class Story:
-    """The verdict in words. ``verdict`` is the worst one (ok when nothing fired), ``lead`` the incident told first.
+    """The verdict in words. ``standing`` is the run's overall verdict, ``lead`` the incident told first.
 
     ``now``: how the run stands at its end; ``why``: the evidence, the strongest first; ``after``: what to do next.
     """
 
-    verdict: str
+    standing: Standing
     headline: str
     now: tuple[Point, ...]
     why: tuple[Point, ...]
@@ -82,6 +85,11 @@ class Story:
     caveats: tuple[str, ...]
     lead: Incident | None
     look_first: str = ""
+
+    @property
+    def verdict(self) -> str:
+        """The overall verdict: ok, info, no_data, warning or critical."""
+        return self.standing.verdict
 
     @property
     def parts(self) -> tuple[tuple[str, tuple[Point, ...]], ...]:
@@ -98,25 +106,26 @@ def frame(evidence: Evidence) -> Story:
     """Return the story of the run."""
     replay = evidence.replay
     caveats = tuple(_caveats(evidence))
+    overall = of_replay(evidence.run, replay)
     if not replay.updates:
         return Story(
-            "no_data",
-            "No complete update was recorded",
-            (*_ended(evidence.run), Point("There is nothing to judge.")),
+            overall,
+            overall.end.headline or "No complete update was recorded",
+            (*_ended(overall.end), Point("There is nothing to judge.")),
             (),
             (),
             caveats,
             None,
         )
     if not replay.incidents:
-        return _quiet(evidence, caveats)
+        return _quiet(evidence, overall, caveats)
     lead = replay.incidents[leading(replay.incidents, replay.rules)]
     began = onset.frame(evidence.run, lead, evidence.rules[lead.rule].reach)
-    worst = "critical" if any(incident.peak_verdict == "critical" for incident in replay.incidents) else "warning"
+    headline = f"{_began(evidence, lead)}{_became_critical(evidence, lead)}"
     return Story(
-        verdict=worst,
-        headline=f"{_began(evidence, lead)}{_became_critical(evidence, lead)}",
-        now=tuple(_now(evidence, lead)),
+        standing=overall,
+        headline=f"{overall.end.headline}; before: {headline}" if overall.label == "died" else headline,
+        now=tuple(_now(evidence, lead, overall)),
         why=tuple(_why(evidence, lead, began)),
         after=tuple(_next(evidence, lead, began)),
         caveats=caveats,
@@ -137,17 +146,21 @@ def _became_critical(evidence: Evidence, lead: Incident) -> str:
     return f"; critical since: {_began(evidence, min(worse, key=lambda one: one.start))}"
 
 
-def _quiet(evidence: Evidence, caveats: tuple[str, ...]) -> Story:
-    """Return the story of a run in which nothing fired; where most rules had no data that is no good news."""
-    judged, without = judged_rules(evidence)
-    verdict = "ok" if len(judged) > len(without) else "no_data"
-    headline = f"Nothing fired; {many(len(without), 'rule')} had no data" if without else "Nothing fired"
+def _quiet(evidence: Evidence, overall: Standing, caveats: tuple[str, ...]) -> Story:
+    """Return the story of a run in which nothing fired: good news only of one that ended well and could be judged."""
+    headline = "Nothing fired"
+    if overall.end.headline:
+        headline = f"{overall.end.headline}; no rule had fired"
+    if overall.coverage.lacking:
+        headline += f", but only {overall.coverage.words}"
     if _without_choice(evidence.run):
         headline += ": there was nothing to learn here"
     lost = lost_alarms(evidence)
-    if lost:
-        verdict, headline = "no_data", f"What alarmed live cannot be judged again: {lost[0].told}"
-    return Story(verdict, headline, tuple(_sound(evidence)), tuple(_nearest(evidence)), (), caveats, None)
+    if lost and overall.verdict != "critical":
+        overall = replace(overall, verdict="no_data", label="partly judged")
+        headline = f"What alarmed live cannot be judged again: {lost[0].told}"
+    now = tuple(_sound(evidence, overall))
+    return Story(overall, headline, now, tuple(_nearest(evidence)), (), caveats, None)
 
 
 def _without_choice(run: Run) -> bool:
@@ -156,10 +169,12 @@ def _without_choice(run: Run) -> bool:
     return not choice.empty and bool(choice.finite.all()) and not choice.value.any()
 
 
-def _now(evidence: Evidence, lead: Incident) -> Iterator[Point]:
-    run, incidents = evidence.run, evidence.replay.incidents
+def _now(evidence: Evidence, lead: Incident, overall: Standing) -> Iterator[Point]:
+    incidents = evidence.replay.incidents
     yield Point(lasted(evidence, lead), ("incidents",))
-    yield from _ended(run)
+    yield from _ended(overall.end)
+    if overall.coverage.lacking:
+        yield Point(f"{overall.coverage.words}.", ("unjudged",))
     still = [incident for incident in incidents if incident.ended == "open"]
     last = f"when the record ends at update {last_update(evidence):,}"
     if still:
@@ -173,12 +188,16 @@ def _now(evidence: Evidence, lead: Incident) -> Iterator[Point]:
     yield from _returns(evidence, lead)
 
 
-def _ended(run: Run) -> Iterator[Point]:
-    """Say how the run ended, should it not have ended well."""
-    if not run.closed:
-        yield Point(f"The run was {status_words(run)}: the training was killed, or is still going on.", ("run",))
-    elif ":" in closing_reason(run):
-        yield Point(f"The training ended with {cleaned(closing_reason(run), 160)}", ("run",))
+def _ended(end: TrainingEnd) -> Iterator[Point]:
+    """Say how the training ended, unless it ended as it should."""
+    if end.end is End.DIED:
+        yield Point(f"{end.headline}: {cleaned(end.error, 160)}", ("run",))
+    elif end.end is End.UNCLOSED:
+        yield Point(f"{end.headline}: it was killed, or its machine went down ({end.status}).", ("run",))
+    elif end.end is End.RUNNING:
+        yield Point(f"The training is still {end.status}.", ("run",))
+    elif end.headline:
+        yield Point(f"{end.headline}.", ("run",))
 
 
 def _returns(evidence: Evidence, lead: Incident) -> Iterator[Point]:
@@ -284,10 +303,10 @@ def _nearest(evidence: Evidence) -> Iterator[Point]:
         yield Point(f"{told}.", figures_of(evidence.rules[name]))
 
 
-def _sound(evidence: Evidence) -> Iterator[Point]:
+def _sound(evidence: Evidence, overall: Standing) -> Iterator[Point]:
     """Say what was judged, and how the returns went."""
-    replay, (judged, without) = evidence.replay, judged_rules(evidence)
-    yield from _ended(evidence.run)
+    replay = evidence.replay
+    yield from _ended(overall.end)
     updates = many(replay.updates, "update")
     if _without_choice(evidence.run):
         yield Point(
@@ -296,11 +315,10 @@ def _sound(evidence: Evidence) -> Iterator[Point]:
             "and what it shares with the policy.",
             ("heads",),
         )
-    yield Point(f"{many(len(judged), 'rule')} judged {updates} and none reached a warning.", ("verdicts",))
-    if without:
-        yield Point(
-            f"{many(len(without), 'rule')} could judge nothing: what they need was not recorded.", ("unjudged",)
-        )
+    judged = many(overall.coverage.judged, "rule")
+    yield Point(f"{judged} judged {updates} and none reached a warning.", ("verdicts",))
+    if overall.coverage.lacking:
+        yield Point(f"{overall.coverage.words}.", ("unjudged",))
     series = all_series(evidence.run, "updates", ["episode_return_mean"])["episode_return_mean"]
     known = series.value[series.finite]
     if len(known) > _COMPARED:

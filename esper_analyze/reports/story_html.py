@@ -19,8 +19,9 @@ def story_part(story: Story, sections: Mapping[str, str]) -> str:
     """Return the verdict with NOW, WHY and NEXT. ``sections`` maps the names on the page to their titles."""
     parts = "".join(_part(title, "".join(_point(point, sections) for point in points)) for title, points in story.parts)
     caveats = "".join(f'<p class="caveat">{html.text(caveat)}</p>' for caveat in story.caveats)
+    chip = html.chip(story.verdict, story.standing.label)
     return (
-        f'<div class="story {story.verdict}" id="story">{html.chip(story.verdict)}<h2>{html.text(story.headline)}</h2>'
+        f'<div class="story {story.verdict}" id="story">{chip}<h2>{html.text(story.headline)}</h2>'
         f"{parts}{caveats}</div>"
     )
 

@@ -97,6 +97,9 @@ def facts(evidence: Evidence, answers: Sequence[Answer], told: story.Story) -> d
         "losses_of_data": known.losses,
         "rows": run.rows,
         "verdict": told.verdict,
+        "label": told.standing.label,
+        "ended": _ended(told),
+        "judged": told.standing.coverage,
         "headline": told.headline,
         **{title.lower(): points for title, points in (("Now", told.now), ("Why", told.why), ("Next", told.after))},
         "paragraph": told.paragraph,
@@ -112,6 +115,11 @@ def facts(evidence: Evidence, answers: Sequence[Answer], told: story.Story) -> d
         "thresholds": replay.thresholds.as_dict(),
         "questions": [_question(answer) for answer in answers],
     }
+
+
+def _ended(told: story.Story) -> dict[str, object]:
+    end = told.standing.end
+    return {"how": end.end.name.lower(), "error": end.error or None, "update": end.update, "words": end.status}
 
 
 def _question(answer: Answer) -> dict[str, object]:

@@ -6,6 +6,7 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
+from esper_analyze.runs.ending import REPAIRED, End, end_of
 from esper_analyze.schema import layout
 from esper_analyze.schema.limits import LARGEST_TEXT
 from esper_analyze.schema.lock import holder, is_held
@@ -17,8 +18,7 @@ _LATEST = 1e11
 """Seconds of the epoch that no clock of a training shows."""
 SEALED_AT_LEAST = 600.0
 """Seconds without a new file after which a run without locks counts as crashed: a writer seals twice as often."""
-_REPAIRED = "repaired"
-"""The reason in a mark that a repair made: it tells when that was, not when the writer ended."""
+_WORDS = {End.CLOSED: "closed", End.STOPPED: "stopped by Ctrl-C", End.PREEMPTED: "stopped by SIGTERM"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +44,7 @@ def writer_of(folder: Path, now: float) -> Writer:
         return Writer(*_ending("a mark that cannot be read"), trouble=f"{layout.CLOSED_FILE} {reason}")
     if marker is not None:
         reason = str(marker.get("reason", "closed"))
-        return Writer(*_ending(reason), None if reason == _REPAIRED else _time(marker.get("closed_at")))
+        return Writer(*_ending(reason), None if reason == REPAIRED else _time(marker.get("closed_at")))
     held = is_held(folder / layout.LOCK_FILE)
     if held:
         return Writer(RUNNING, f"written by {cleaned(holder(folder), 60)}")
@@ -66,15 +66,12 @@ def _time(noted: object) -> float | None:
 
 def _ending(reason: str) -> tuple[str, str]:
     """Return state and words for the reason that the writer noted when it closed."""
-    if reason in ("closed", "exit"):
-        return ENDED, "closed"
-    if reason == "SIGTERM":
-        return ENDED, "closed on SIGTERM"
-    if reason == "imported":
-        return ENDED, "imported"
-    if reason == _REPAIRED:
+    if reason == REPAIRED:
         return CRASHED, "its writer was gone; repaired since"
-    return CRASHED, f"closed after {cleaned(reason, 80)}"
+    end, error = end_of(reason)
+    if end is End.DIED:
+        return CRASHED, f"died: {cleaned(error, 80)}"
+    return ENDED, "imported" if reason == "imported" else _WORDS[end]
 
 
 def _marker(folder: Path) -> dict[str, object] | None:

@@ -1,0 +1,122 @@
+"""How a training ended: what its writers noted when they closed, or that they did not close."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import TYPE_CHECKING
+
+from esper_analyze.terminal import cleaned
+
+if TYPE_CHECKING:
+    from esper_analyze.runs.run import Run
+    from esper_analyze.runs.shards import Attempt
+
+REPAIRED = "repaired"
+"""The reason in a mark that ``repair`` made of a run whose writer was gone."""
+_EXCEPTION = re.compile(r"([^\W\d][\w.]*):(?: (.*))?\Z", re.DOTALL)
+"""The recorder's note of an exception: its class, a colon, its message."""
+
+
+class End(IntEnum):
+    """How a writer ended; of several ranks the largest counts."""
+
+    CLOSED = 0
+    """Closed in order, or imported."""
+    STOPPED = 1
+    """Ctrl-C: the user wanted it so."""
+    PREEMPTED = 2
+    """SIGTERM, as schedulers send it."""
+    RUNNING = 3
+    UNCLOSED = 4
+    """Killed: gone without closing, repaired since or not."""
+    DIED = 5
+    """An exception, or an exit with another code than 0."""
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingEnd:
+    """How the training ended, the error it died of ("ValueError: …", else empty), the last update recorded.
+
+    ``interrupted``: it ended in the middle of that update.
+    """
+
+    end: End
+    error: str = ""
+    update: int | None = None
+    interrupted: bool = False
+
+    @property
+    def kind(self) -> str:
+        """What it died of, without the message."""
+        kind, _, message = self.error.partition(":")
+        return f"exit code {cleaned(message.strip(), 40)}" if kind == "SystemExit" else cleaned(kind, 40)
+
+    @property
+    def status(self) -> str:
+        """How it ended, for a table."""
+        if self.end is End.DIED:
+            return f"died: {self.kind} {self.when}"
+        if self.end in (End.STOPPED, End.PREEMPTED):
+            return f"{_STOPPED[self.end]} {self.when}"
+        if self.end is End.CLOSED:
+            return "closed"
+        whole = "no complete update" if self.update is None else f"last complete update {self.update}"
+        return f"{'running' if self.end is End.RUNNING else 'not closed'}, {whole}"
+
+    @property
+    def headline(self) -> str:
+        """The same as a title; empty where a training ended as it should, or still runs."""
+        if self.end is End.DIED:
+            return f"The training died of {self.kind} {self.when}"
+        if self.end is End.UNCLOSED:
+            return f"The training ended without closing {self.when}"
+        return f"The training was {self.status}" if self.end in (End.STOPPED, End.PREEMPTED) else ""
+
+    @property
+    def when(self) -> str:
+        """Between or in which updates that was."""
+        if self.update is None:
+            return "before its first update was complete"
+        return f"{'in' if self.interrupted else 'after'} update {self.update:,}"
+
+
+_STOPPED = {End.STOPPED: "stopped by Ctrl-C", End.PREEMPTED: "stopped by SIGTERM"}
+
+
+def end_of(reason: str) -> tuple[End, str]:
+    """Return what the ``reason`` in a writer's closing mark says, and the error that it names."""
+    if reason == "SIGTERM":
+        return End.PREEMPTED, ""
+    if reason == REPAIRED:
+        return End.UNCLOSED, ""
+    exception = _EXCEPTION.match(reason)
+    if exception is None:
+        return End.CLOSED, ""
+    if exception[1] == "KeyboardInterrupt":
+        return End.STOPPED, ""
+    if exception[1] == "SystemExit" and exception[2] in (None, "", "0", "None"):
+        return End.CLOSED, ""
+    return End.DIED, reason
+
+
+def end_of_run(run: Run) -> TrainingEnd:
+    """Return how ``run`` ended, by the last writer of each rank; the worst one counts."""
+    last = {attempt.rank: attempt for attempt in sorted(run.attempts, key=lambda one: one.number)}
+    ends = [_end_of_attempt(attempt) for attempt in last.values()]
+    end, error = max(ends, key=lambda one: one[0], default=(End.UNCLOSED, ""))
+    return TrainingEnd(end, error, run.last_update, interrupted=_interrupted(run))
+
+
+def _end_of_attempt(attempt: Attempt) -> tuple[End, str]:
+    if attempt.closed is None:
+        return (End.RUNNING if attempt.alive() else End.UNCLOSED), ""
+    reason = attempt.closed.get("reason", "closed")
+    before = attempt.closed.get("before") if reason == REPAIRED else None
+    return end_of(str(before or reason))
+
+
+def _interrupted(run: Run) -> bool:
+    rows = run.frame("updates", ["update", "status"])
+    return bool(((rows["update"] == run.last_update) & (rows["status"] == "interrupted")).any())

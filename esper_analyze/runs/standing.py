@@ -1,0 +1,180 @@
+"""How a run stands as a whole: the one verdict that every page, list and command gives.
+
+In order, the first that fits: the training died of an exception, or an incident was critical: **critical**. An
+incident was a warning, or the training was killed: **warning**. Some rule that applies could not judge a single
+update: **no_data** ("partly judged", "not judged"). The user or the scheduler stopped it: **info**. Else **ok**.
+
+Rules that apply are all rules but those that were not applicable in every update, and those over tables that only
+some trainings have (``OPTIONAL``) where the run has none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from esper_analyze.detector.rules import RULES
+from esper_analyze.runs.ending import End, TrainingEnd, end_of_run
+from esper_analyze.schema.tables import BY_NAME
+
+if TYPE_CHECKING:
+    from esper_analyze.detector.rule import Rule
+    from esper_analyze.runs.replay import Replay
+    from esper_analyze.runs.run import Run
+
+OPTIONAL = ("lstm", "slots", "ranks")
+"""Tables of recurrent, growing and distributed trainings only."""
+_MISSING = " is missing"
+_MOST_CAUSES = 3
+_JUDGED = ("ok", "info", "warning", "critical")
+
+
+@dataclass(frozen=True, slots=True)
+class Coverage:
+    """How many of the rules that apply could judge at least one update, and why the others could not."""
+
+    judged: int
+    applicable: int
+    lacking: Mapping[str, str]
+    """Rule that could not judge → the reason."""
+    why: str
+    """The reasons in one sentence, empty when every rule could judge."""
+
+    @property
+    def words(self) -> str:
+        """Return "n of m rules could judge", with the reasons."""
+        counted = f"{self.judged} of {self.applicable} rules could judge"
+        return f"{counted}: {self.why}" if self.why else counted
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """The overall verdict (ok, info, no_data, warning, critical), a label for it, and what it rests on."""
+
+    verdict: str
+    label: str
+    end: TrainingEnd
+    coverage: Coverage
+
+
+def standing(end: TrainingEnd, worst: str | None, coverage: Coverage) -> Standing:
+    """Return how a run stands that ended as ``end``; ``worst`` is the worst verdict of its incidents, if any."""
+    partly = "partly judged" if coverage.judged else "not judged"
+    ended = verdict_of_end(end)
+    if worst == "critical":
+        verdict, label = worst, worst
+    elif ended == "critical":
+        verdict, label = ended, "died"
+    elif worst == "warning":
+        verdict, label = worst, worst
+    elif ended == "warning":
+        verdict, label = ended, "not closed"
+    elif end.update is None:
+        verdict, label = "no_data", "not judged"
+    elif coverage.lacking:
+        verdict, label = "no_data", partly
+    else:
+        verdict, label = ended, "stopped" if ended == "info" else ended
+    return Standing(verdict, label, end, coverage)
+
+
+def verdict_of_end(end: TrainingEnd) -> str:
+    """Return what the end of a training alone says: a death is critical, a kill a warning, a stop information."""
+    verdicts = {End.DIED: "critical", End.UNCLOSED: "warning", End.STOPPED: "info", End.PREEMPTED: "info"}
+    return verdicts.get(end.end, "ok")
+
+
+def of_replay(run: Run, replay: Replay) -> Standing:
+    """Return how ``run`` stands by a replay of it."""
+    verdicts = {incident.peak_verdict for incident in replay.incidents}
+    worst = next((word for word in ("critical", "warning") if word in verdicts), None)
+    return standing(end_of_run(run), worst, replay_coverage(run, replay))
+
+
+def replay_coverage(run: Run, replay: Replay) -> Coverage:
+    """Return which rules judged something in a replay."""
+    reasons: dict[str, str] = {}
+    for one in replay.unjudged:
+        if one.verdict == "no_data":
+            reasons.setdefault(one.rule, one.reason)
+    judged, lacking = 0, {}
+    for rule in replay.rules:
+        verdicts = replay.verdict_counts.get(rule.name, {})
+        if any(verdicts.get(word) for word in _JUDGED):
+            judged += 1
+        elif verdicts.get("no_data"):
+            lacking[rule.name] = reasons.get(rule.name, "data is missing")
+        elif not verdicts and _expected(rule, run):
+            lacking[rule.name] = _no_rows(rule)
+    return _coverage(judged, lacking, replay.rules)
+
+
+def live_coverage(run: Run) -> Coverage:
+    """Return which of the built-in rules could judge, by what the live detector noted; nothing is replayed.
+
+    A rule that lacked a column counts as judging when the column has a number anywhere in the run.
+    """
+    rows = run.frame("findings", ["rule", "verdict", "reason"])
+    noted: dict[str, list[tuple[str, str]]] = {}
+    for name, verdict, reason in rows.iter_rows():
+        noted.setdefault(name, []).append((verdict, reason or ""))
+    counts, judged, lacking = run.rows, 0, {}
+    for rule in RULES:
+        events = noted.get(rule.name, [])
+        verdicts = {verdict for verdict, _ in events}
+        missing = [reason for verdict, reason in events if verdict == "no_data"]
+        if not counts.get(rule.table):
+            if _expected(rule, run):
+                lacking[rule.name] = _no_rows(rule)
+        elif verdicts.isdisjoint(_JUDGED) and missing and all(_empty(run, rule, reason) for reason in missing):
+            lacking[rule.name] = missing[0]
+        elif verdicts != {"not_applicable"}:
+            judged += 1
+    return _coverage(judged, lacking, RULES)
+
+
+def _expected(rule: Rule, run: Run) -> bool:
+    """Whether a run of which there are updates must have rows of the rule's table."""
+    return rule.table not in OPTIONAL and rule.table != "losses_of_data" and run.last_update is not None
+
+
+def _no_rows(rule: Rule) -> str:
+    return f"table {rule.table} has no rows"
+
+
+def _column(rule: Rule, reason: str) -> tuple[str, str] | None:
+    """Return table and column that ``reason`` names as missing, None where it names none."""
+    name = reason.removesuffix(_MISSING)
+    table, _, column = name.rpartition(".")
+    table = table or rule.table
+    known = reason.endswith(_MISSING) and table in BY_NAME and column in BY_NAME[table].names
+    return (table, column) if known else None
+
+
+def _empty(run: Run, rule: Rule, reason: str) -> bool:
+    place = _column(rule, reason)
+    if place is None:
+        return True
+    cells = run.frame(place[0], [place[1]])[place[1]]
+    return cells.null_count() == len(cells)
+
+
+def _coverage(judged: int, lacking: Mapping[str, str], rules: Iterable[Rule]) -> Coverage:
+    by_name = {rule.name: rule for rule in rules}
+    causes: dict[str, int] = {}
+    for name, reason in lacking.items():
+        cause = _cause(by_name[name], reason)
+        causes[cause] = causes.get(cause, 0) + 1
+    ordered = sorted(causes, key=lambda cause: -causes[cause])
+    more = f" and {len(ordered) - _MOST_CAUSES} more reasons" if len(ordered) > _MOST_CAUSES else ""
+    return Coverage(judged, judged + len(lacking), dict(lacking), "; ".join(ordered[:_MOST_CAUSES]) + more)
+
+
+def _cause(rule: Rule, reason: str) -> str:
+    """Return why a column is missing, in the words of its declaration."""
+    place = _column(rule, reason)
+    if place is None:
+        return "no gradients were recorded" if reason == "table groups has no rows" else reason
+    declared = BY_NAME[place[0]].column(place[1])
+    return f"{reason} ({declared.empty})"
