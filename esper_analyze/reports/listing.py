@@ -19,7 +19,10 @@ _SEVERITY = ("info", "warning", "critical")
 
 @dataclass(frozen=True, slots=True)
 class RunSummary:
-    """One line of ``ls``. ``fault`` says why a run cannot be read in full; what is not known is None."""
+    """One line of ``ls``. ``fault`` says why a run cannot be read in full; what is not known is None.
+
+    ``unjudged``: how many rules could judge and why the others could not, None when all could.
+    """
 
     path: Path
     fault: str | None = None
@@ -31,9 +34,7 @@ class RunSummary:
     worst: dict[str, Any] | None = None
     verdict: str | None = None
     label: str | None = None
-    rules_judged: int | None = None
-    rules_applicable: int | None = None
-    rules_without_data: str | None = None
+    unjudged: str | None = None
 
     def cells(self, directory: Path) -> list[str]:
         """Return the summary as words for a table, the path relative to ``directory``."""
@@ -50,9 +51,8 @@ class RunSummary:
         if self.worst is not None:
             about = "" if self.worst["subject"] == "run" else f" on {self.worst['subject']}"
             parts.append(f"{self.worst['verdict']}: {self.worst['rule']}{about} at update {self.worst['update']}")
-        if self.rules_without_data:
-            counted = f"{self.rules_judged} of {self.rules_applicable} rules could judge"
-            parts.append(f"{counted}: {self.rules_without_data}")
+        if self.unjudged:
+            parts.append(self.unjudged)
         return "; ".join(parts)
 
 
@@ -84,9 +84,7 @@ def _summary(run: Run) -> RunSummary:
         worst=worst,
         verdict=overall.verdict,
         label=overall.label,
-        rules_judged=overall.coverage.judged,
-        rules_applicable=overall.coverage.applicable,
-        rules_without_data=overall.coverage.why or None,
+        unjudged=overall.coverage.words if overall.coverage.lacking else None,
     )
 
 

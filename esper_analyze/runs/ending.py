@@ -118,5 +118,7 @@ def _end_of_attempt(attempt: Attempt) -> tuple[End, str]:
 
 
 def _interrupted(run: Run) -> bool:
+    if run.last_update is None:
+        return False
     rows = run.frame("updates", ["update", "status"])
     return bool(((rows["update"] == run.last_update) & (rows["status"] == "interrupted")).any())

@@ -10,12 +10,14 @@ some trainings have (``OPTIONAL``) where the run has none.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from esper_analyze.detector.rules import RULES
 from esper_analyze.runs.ending import End, TrainingEnd, end_of_run
+from esper_analyze.runs.replay import replay
 from esper_analyze.schema.tables import BY_NAME
 
 if TYPE_CHECKING:
@@ -111,27 +113,16 @@ def replay_coverage(run: Run, replay: Replay) -> Coverage:
 
 
 def live_coverage(run: Run) -> Coverage:
-    """Return which of the built-in rules could judge, by what the live detector noted; nothing is replayed.
+    """Return which rules could judge, by what the live detector noted; ``run`` is replayed only where it lacked data.
 
-    A rule that lacked a column counts as judging when the column has a number anywhere in the run.
+    A rule that has noted nothing counts as judging.
     """
-    rows = run.frame("findings", ["rule", "verdict", "reason"])
-    noted: dict[str, list[tuple[str, str]]] = {}
-    for name, verdict, reason in rows.iter_rows():
-        noted.setdefault(name, []).append((verdict, reason or ""))
-    counts, judged, lacking = run.rows, 0, {}
-    for rule in RULES:
-        events = noted.get(rule.name, [])
-        verdicts = {verdict for verdict, _ in events}
-        missing = [reason for verdict, reason in events if verdict == "no_data"]
-        if not counts.get(rule.table):
-            if _expected(rule, run):
-                lacking[rule.name] = _no_rows(rule)
-        elif verdicts.isdisjoint(_JUDGED) and missing and all(_empty(run, rule, reason) for reason in missing):
-            lacking[rule.name] = missing[0]
-        elif verdicts != {"not_applicable"}:
-            judged += 1
-    return _coverage(judged, lacking, RULES)
+    noted = set(run.frame("findings", ["verdict"])["verdict"])
+    present = run.rows
+    if "no_data" in noted or any(not present[rule.table] and _expected(rule, run) for rule in RULES):
+        return replay_coverage(run, replay(run))
+    judged = sum(bool(present[rule.table]) for rule in RULES)
+    return Coverage(judged, judged, {}, "")
 
 
 def _expected(rule: Rule, run: Run) -> bool:
@@ -152,29 +143,23 @@ def _column(rule: Rule, reason: str) -> tuple[str, str] | None:
     return (table, column) if known else None
 
 
-def _empty(run: Run, rule: Rule, reason: str) -> bool:
-    place = _column(rule, reason)
-    if place is None:
-        return True
-    cells = run.frame(place[0], [place[1]])[place[1]]
-    return cells.null_count() == len(cells)
-
-
 def _coverage(judged: int, lacking: Mapping[str, str], rules: Iterable[Rule]) -> Coverage:
     by_name = {rule.name: rule for rule in rules}
-    causes: dict[str, int] = {}
-    for name, reason in lacking.items():
-        cause = _cause(by_name[name], reason)
-        causes[cause] = causes.get(cause, 0) + 1
-    ordered = sorted(causes, key=lambda cause: -causes[cause])
-    more = f" and {len(ordered) - _MOST_CAUSES} more reasons" if len(ordered) > _MOST_CAUSES else ""
-    return Coverage(judged, judged + len(lacking), dict(lacking), "; ".join(ordered[:_MOST_CAUSES]) + more)
+    return Coverage(judged, judged + len(lacking), dict(lacking), reasons_in_words(by_name, lacking))
 
 
-def _cause(rule: Rule, reason: str) -> str:
-    """Return why a column is missing, in the words of its declaration."""
-    place = _column(rule, reason)
-    if place is None:
-        return "no gradients were recorded" if reason == "table groups has no rows" else reason
-    declared = BY_NAME[place[0]].column(place[1])
-    return f"{reason} ({declared.empty})"
+def reasons_in_words(rules: Mapping[str, Rule], lacking: Mapping[str, str]) -> str:
+    """Return why rules could not judge (rule → reason), the reason of most rules first, in one sentence."""
+    causes = Counter(_cause(rules.get(name), reason) for name, reason in lacking.items())
+    ordered = [cause for cause, _ in causes.most_common()]
+    more = len(ordered) - _MOST_CAUSES
+    return "; ".join(ordered[:_MOST_CAUSES]) + (f" (and {more} more reasons)" if more > 0 else "")
+
+
+def _cause(rule: Rule | None, reason: str) -> str:
+    """Return why a column is missing, in the words of its declaration; of several the last, the most general."""
+    if reason == "table groups has no rows":
+        return "no gradients were recorded"
+    place = None if rule is None else _column(rule, reason)
+    empty = "" if place is None else BY_NAME[place[0]].column(place[1]).empty
+    return reason if empty in ("", "not measured") else empty.rpartition("; or ")[2].removeprefix("undefined: ")

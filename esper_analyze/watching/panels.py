@@ -147,8 +147,6 @@ def _incidents(shot: Snapshot, width: int) -> Section:
     title = f"{count or 'no'} open {'incident' if count == 1 else 'incidents'}" + (f", {bad} critical" if bad else "")
     if shot.ended_incidents:
         title += f"; {shot.ended_incidents:,} ended"
-    if shot.rules_without_data:
-        title += f"; {many(len(shot.rules_without_data), 'rule')} lacked data"
     lines: list[Text] = []
     for place, group in enumerate(_grouped(shot.incidents)):
         lines += _incident(group, width)
@@ -157,6 +155,9 @@ def _incidents(shot: Snapshot, width: int) -> Section:
     if not lines and shot.last_ended is not None:
         worst, rule, start, end = shot.last_ended
         lines = _wrapped(f"the last one was {rule} ({worst}), from update {start:,}, over at {end:,}", width, MUTED)
+    if shot.rules_without_data:
+        lacked = many(len(shot.rules_without_data), "rule")
+        lines += _wrapped(f"{lacked} lacked data: {shot.without_data_because}", width, VERDICTS["no_data"])
     return Section("incidents", Text(title, "bold"), None, lines)
 
 

@@ -113,6 +113,7 @@ class Snapshot:
     incidents: tuple[OpenIncident, ...]
     ended_incidents: int
     rules_without_data: tuple[str, ...]
+    without_data_because: str
     without_choice: bool
     last_ended: tuple[str, str, int, int] | None
     heads: tuple[HeadRow, ...]
@@ -153,6 +154,7 @@ def snapshot(seen: Follower) -> Snapshot:
         ended_incidents=kept.alarms.number_ended,
         without_choice=_without_choice(seen),
         rules_without_data=tuple(sorted(kept.alarms.without_data)),
+        without_data_because=kept.alarms.lacking,
         last_ended=next(((one.worst, one.finding.rule, one.start, one.ended or 0) for one in ended), None),
         heads=tuple(_heads(seen, open_now)),
         recurrent=tuple(_recurrent(seen, open_now)),

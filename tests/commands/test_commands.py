@@ -27,7 +27,7 @@ def test_ls_tells_name_framework_updates_status_and_the_worst(command: Command, 
     assert "hand-written loop" in lines["healthy"]
     assert "PPO" in lines["healthy"]
     assert " 30 " in lines["healthy"]
-    assert lines["healthy"].split()[-2:] == ["closed", "none"]
+    assert lines["healthy"].split()[-2:] == ["closed", "ok"]
     assert "not closed, last complete update 59" in lines["troubled"]
     assert "critical: kl_spike at update 20" in lines["troubled"]
     assert "empty" in lines
@@ -46,7 +46,7 @@ def test_one_bad_run_never_hides_the_others(command: Command, runs: Path) -> Non
     assert "damaged: heads-000001.parquet" in lines["troubled"]
     assert "critical: kl_spike at update 20" in lines["troubled"]
     assert "schema 99.0" in lines["empty"]
-    assert lines["healthy"].split()[-2:] == ["closed", "none"]
+    assert lines["healthy"].split()[-2:] == ["closed", "ok"]
     assert said.err == "3 of 4 runs cannot be read in full\n"
 
 
@@ -61,6 +61,7 @@ def test_ls_as_json_holds_every_fact(command: Command, runs: Path) -> None:
     found = {Path(run["path"]).name: run for run in strict(command("ls", runs, "--json").out)}
     assert found["troubled"]["worst"]["rule"] == "kl_spike"
     assert found["healthy"]["worst"] is None
+    assert (found["healthy"]["verdict"], found["troubled"]["verdict"]) == ("ok", "critical")
     assert found["empty"]["updates"] == 0
 
 

@@ -29,7 +29,7 @@ SHOWS = {
         "toml": "threshold = 0.5",
     },
     "seeds": {
-        "open": "closed after ValueError",
+        "open": "died: ValueError",
         "settings": "max_grad_norm",
         "part": "mask_mismatch       ┆ masked_healthy ┆ 70             ┆ 30",
         "band": "mask_mismatch       ┆ 70             ┆ 30",

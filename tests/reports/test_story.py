@@ -236,8 +236,13 @@ def test_consequences_are_followed_to_their_end() -> None:
 def test_a_training_that_raised_names_its_error(tmp_path: Path) -> None:
     path = write_run(tmp_path / "raised", 5, reason="ValueError: Expected parameter logits\nof shape (64, 4)")
     run = open_run(path)
-    assert status_words(run) == "closed after ValueError"
-    assert "ended with ValueError: Expected parameter logits of" in story.frame(gather(run)).paragraph
+    assert status_words(run) == "died: ValueError after update 4"
+    told = story.frame(gather(run))
+    assert (told.verdict, told.headline) == (
+        "critical",
+        "The training died of ValueError after update 4; no rule had fired",
+    )
+    assert "after update 4: ValueError: Expected parameter logits of" in told.paragraph
 
 
 def test_the_same_rule_elsewhere_is_told_as_the_same(tmp_path: Path) -> None:
@@ -256,7 +261,9 @@ def test_a_run_of_which_hardly_anything_was_recorded_is_not_called_healthy(tmp_p
 
     told = story.frame(gather(open_run(write_run(tmp_path / "bare", 10, bare))))
     assert told.verdict == "no_data"
-    assert re.fullmatch(r"Nothing fired; \d+ rules had no data", told.headline)
+    assert re.fullmatch(
+        r"Nothing fired, but only \d+ of \d+ rules could judge: no minibatch was seen; .*", told.headline
+    )
 
 
 def test_the_story_is_told_in_three_parts_with_figures(troubled: Evidence) -> None:

@@ -166,9 +166,9 @@ def test_a_killed_training_is_seen_to_its_last_update_and_called_crashed(tmp_pat
     [
         ("closed", "ended", "closed"),
         ("exit", "ended", "closed"),
-        ("SIGTERM", "ended", "closed on SIGTERM"),
+        ("SIGTERM", "ended", "stopped by SIGTERM"),
         ("imported", "ended", "imported"),
-        ("ValueError: no", "crashed", "closed after ValueError: no"),
+        ("ValueError: no", "crashed", "died: ValueError: no"),
     ],
 )
 def test_how_a_training_ended_is_told(reason: str, state: str, words: str, tmp_path: Path) -> None:

@@ -97,7 +97,7 @@ def test_troubled_heads_come_first(odd_runs: dict[str, Path]) -> None:
     ("name", "words"),
     [
         ("masked_healthy", ["no open incidents", "◐ partly masked"]),
-        ("nan_reward", ["CRASHED", "closed after ValueError", "interrupted", "▲ exploding", "CRITICAL"]),
+        ("nan_reward", ["CRASHED", "died: ValueError", "interrupted", "▲ exploding", "CRITICAL"]),
         ("lstm_masks", ["◇ no choice", "recurrent state", "gates at their ends"]),
         ("recurrent_healthy", ["● ok", "recurrent state"]),
         ("one_update_collapse", ["↳ Gradients vanished", "because of kl_spike at 40"]),

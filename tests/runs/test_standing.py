@@ -1,0 +1,253 @@
+"""The overall verdict: a training that died, was killed or stopped, or could not be judged is never ok."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from esper_analyze.cli import run as command
+from esper_analyze.reports.evidence import gather
+from esper_analyze.reports.listing import summarise
+from esper_analyze.reports.story import frame
+from esper_analyze.runs.ending import End, TrainingEnd, end_of, end_of_run
+from esper_analyze.runs.run import open_run
+from esper_analyze.runs.standing import Coverage, live_coverage, of_replay, standing
+from esper_analyze.watching.follow import Follower
+from esper_analyze.watching.snapshot import snapshot
+from recorder import Recorder
+from tests.reports.conftest import trouble
+from tests.reports.synthetic import Rows, write_run
+
+ENDS: dict[str, tuple[str, str, str, str, int, int]] = {
+    # reason → verdict, label, headline, status, exit codes with --fail-on critical and warning
+    "closed": ("ok", "ok", "Nothing fired", "closed", 0, 0),
+    "exit": ("ok", "ok", "Nothing fired", "closed", 0, 0),
+    "imported": ("ok", "ok", "Nothing fired", "closed", 0, 0),
+    "early stop: solved": ("ok", "ok", "Nothing fired", "closed", 0, 0),
+    "SystemExit: 0": ("ok", "ok", "Nothing fired", "closed", 0, 0),
+    "SystemExit: 3": (
+        "critical",
+        "died",
+        "The training died of exit code 3 after update 29; no rule had fired",
+        "died: exit code 3 after update 29",
+        1,
+        1,
+    ),
+    "ValueError: nan in logits": (
+        "critical",
+        "died",
+        "The training died of ValueError after update 29; no rule had fired",
+        "died: ValueError after update 29",
+        1,
+        1,
+    ),
+    "torch.OutOfMemoryError: ": (
+        "critical",
+        "died",
+        "The training died of torch.OutOfMemoryError after update 29; no rule had fired",
+        "died: torch.OutOfMemoryError after update 29",
+        1,
+        1,
+    ),
+    "KeyboardInterrupt: ": (
+        "info",
+        "stopped",
+        "The training was stopped by Ctrl-C after update 29; no rule had fired",
+        "stopped by Ctrl-C after update 29",
+        0,
+        0,
+    ),
+    "SIGTERM": (
+        "info",
+        "stopped",
+        "The training was stopped by SIGTERM after update 29; no rule had fired",
+        "stopped by SIGTERM after update 29",
+        0,
+        0,
+    ),
+    "": (
+        "warning",
+        "not closed",
+        "The training ended without closing after update 29; no rule had fired",
+        "not closed, last complete update 29",
+        0,
+        1,
+    ),
+}
+
+
+@pytest.mark.parametrize("reason", sorted(ENDS))
+def test_every_view_gives_the_verdict_of_how_a_sound_training_ended(tmp_path: Path, reason: str) -> None:
+    verdict, label, headline, status, critical, warning = ENDS[reason]
+    path = write_run(tmp_path / "run", 30, close=bool(reason), reason=reason)
+    told = frame(gather(open_run(path)))
+    assert (told.verdict, told.standing.label, told.headline) == (verdict, label, headline)
+    listed = summarise(path)
+    assert (listed.verdict, listed.label, listed.status) == (verdict, label, status)
+    assert command(["report", str(path), "--out", str(tmp_path / "page"), "--fail-on", "critical"]) == critical
+    assert command(["replay", str(path), "--fail-on", "warning"]) == warning
+    assert command(["heads", str(path), "--fail-on", "critical"]) == critical
+    facts = json.loads((tmp_path / "page" / "report.json").read_text())
+    assert (facts["verdict"], facts["label"], facts["ended"]["words"]) == (verdict, label, status)
+    page = (tmp_path / "page" / "index.html").read_text()
+    assert f'<span class="chip {verdict}">{label}</span><h2>{headline}' in page
+    assert f"## {headline}\n\n**{label}**" in (tmp_path / "page" / "report.md").read_text()
+
+
+def test_a_training_that_still_runs_is_not_called_dead(tmp_path: Path) -> None:
+    def step(rec: Recorder) -> None:
+        rec.minibatch(log_prob=torch.zeros(4), old_log_prob=torch.zeros(4), clip_range=0.2)
+        rec.update()
+
+    with Recorder(tmp_path / "run", strict=True) as rec:
+        step(rec)
+        step(rec)
+        rec._store.flush()
+        end = end_of_run(open_run(tmp_path / "run"))
+        assert (end.end, end.status, end.headline) == (End.RUNNING, "running, last complete update 1", "")
+
+
+def test_an_incident_before_the_death_is_told_after_it(tmp_path: Path) -> None:
+    def fast(update: int, rows: Rows) -> None:
+        if 20 <= update < 25:
+            rows["updates"][0]["clip_fraction"] = 0.4
+
+    path = write_run(tmp_path / "run", 30, fast, reason="ValueError: no")
+    told = frame(gather(open_run(path)))
+    assert told.lead is not None
+    assert told.lead.peak_verdict == "warning"
+    assert (told.verdict, told.standing.label) == ("critical", "died")
+    assert told.headline.startswith("The training died of ValueError after update 29; before: ")
+
+
+def test_the_worst_of_incident_and_end_is_the_verdict(tmp_path: Path) -> None:
+    path = write_run(tmp_path / "run", 60, trouble, reason="KeyboardInterrupt: ")
+    told = frame(gather(open_run(path)))
+    assert (told.verdict, told.standing.label) == ("critical", "critical")
+    assert "The training was stopped by Ctrl-C after update 59." in told.paragraph
+    assert summarise(path).status == "stopped by Ctrl-C after update 59"
+
+
+@pytest.mark.parametrize(
+    ("end", "worst", "lacking", "expected"),
+    [
+        (End.CLOSED, None, {}, ("ok", "ok")),
+        (End.RUNNING, None, {}, ("ok", "ok")),
+        (End.CLOSED, None, {"a": "x is missing"}, ("no_data", "partly judged")),
+        (End.STOPPED, None, {"a": "x is missing"}, ("no_data", "partly judged")),
+        (End.DIED, None, {"a": "x is missing"}, ("critical", "died")),
+        (End.UNCLOSED, "warning", {}, ("warning", "warning")),
+        (End.DIED, "warning", {}, ("critical", "died")),
+        (End.DIED, "critical", {}, ("critical", "critical")),
+    ],
+)
+def test_what_counts_first(end: End, worst: str | None, lacking: dict[str, str], expected: tuple[str, str]) -> None:
+    coverage = Coverage(3, 3 + len(lacking), lacking, "x")
+    overall = standing(TrainingEnd(end, "ValueError: no", 4), worst, coverage)
+    assert (overall.verdict, overall.label) == expected
+
+
+@pytest.mark.parametrize(
+    ("reason", "expected"),
+    [
+        ("a sentence: with a colon", End.CLOSED),
+        ("done", End.CLOSED),
+        ("StopIteration: ", End.DIED),
+        ("SystemExit: None", End.CLOSED),
+        ("SystemExit: no such file", End.DIED),
+        ("repaired", End.UNCLOSED),
+        ("ValueError: two\nlines", End.DIED),
+    ],
+)
+def test_what_a_reason_says(reason: str, expected: End) -> None:
+    assert end_of(reason)[0] is expected
+
+
+DEATH = """
+import sys, torch
+from torch.distributions import Categorical
+from recorder import Recorder
+policy = torch.nn.Linear(3, 4)
+optimizer = torch.optim.Adam(policy.parameters(), lr=1e-2)
+rec = Recorder(sys.argv[1], policy, strict=True)
+x = torch.randn(64, 3)
+for update in range(3):
+    with torch.no_grad():
+        dist = Categorical(logits=policy(x)); action = dist.sample(); old = dist.log_prob(action)
+    new = Categorical(logits=policy(x))
+    rec.minibatch(log_prob=new.log_prob(action), old_log_prob=old, entropy=new.entropy(), clip_range=0.2)
+    optimizer.zero_grad(); (-(new.log_prob(action) - old).exp().mean()).backward()
+    torch.nn.utils.clip_grad_norm_(policy.parameters(), 0.5)
+    optimizer.step()
+    rec.update()
+Categorical(logits=policy(x * float("nan")))
+"""
+
+
+def test_nan_logits_in_the_rollout_after_a_sound_update_are_a_death(tmp_path: Path) -> None:
+    path = tmp_path / "run"
+    done = subprocess.run([sys.executable, "-c", DEATH, str(path)], capture_output=True, check=False, timeout=120)
+    assert done.returncode == 1
+    told = frame(gather(open_run(path)))
+    assert (told.verdict, told.standing.label) == ("critical", "died")
+    assert "died of ValueError after update 2" in told.headline
+    assert summarise(path).status == "died: ValueError after update 2"
+    assert command(["report", str(path), "--out", str(tmp_path / "page"), "--fail-on", "critical"]) == 1
+    seen = Follower(path)
+    seen.look()
+    shot = snapshot(seen)
+    assert shot.status.state == "crashed"
+    assert shot.status.why.startswith("died: ValueError: Expected parameter logits")
+
+
+def recorded(path: Path, updates: int = 3, **given: Any) -> Path:
+    """Record a small loop that hands over ``given`` as well."""
+    policy = nn.Linear(3, 4)
+    optimizer = torch.optim.Adam(policy.parameters(), lr=1e-2)
+    with Recorder(path, policy if given.pop("model", True) else None, strict=True) as rec:
+        for _ in range(updates):
+            x = torch.randn(64, 3)
+            new = torch.distributions.Categorical(logits=policy(x))
+            action = new.sample()
+            log_prob = new.log_prob(action)
+            rec.minibatch(log_prob=log_prob, old_log_prob=log_prob.detach(), entropy=new.entropy(), clip_range=0.2)
+            optimizer.zero_grad()
+            log_prob.mean().backward()
+            optimizer.step()
+            rec.update()
+    return path
+
+
+def test_a_run_without_gradients_is_partly_judged_and_says_why(tmp_path: Path) -> None:
+    path = recorded(tmp_path / "run", model=False)
+    told = frame(gather(open_run(path)))
+    coverage = told.standing.coverage
+    assert (told.verdict, told.standing.label) == ("no_data", "partly judged")
+    assert 0 < coverage.judged < coverage.applicable
+    assert coverage.lacking["gradient_explosion"] == "table groups has no rows"
+    words = f"{coverage.judged} of {coverage.applicable} rules could judge: "
+    assert told.headline.startswith(f"Nothing fired, but only {words}")
+    assert "no gradients were recorded" in coverage.why
+    assert "rollout values were not handed over" in coverage.why
+    listed = summarise(path)
+    assert (listed.verdict, listed.label) == ("no_data", "partly judged")
+    assert listed.unjudged == coverage.words
+    seen = Follower(path)
+    seen.look()
+    assert "rollout values were not handed over" in snapshot(seen).without_data_because
+
+
+def test_all_samples_could_be_judged_by_every_rule_that_applies() -> None:
+    samples = sorted((Path(__file__).parents[2] / "sample_runs" / "runs").iterdir())
+    assert samples
+    for path in samples:
+        evidence = gather(open_run(path))
+        assert of_replay(evidence.run, evidence.replay).coverage.lacking == {}, path.name
+        assert live_coverage(open_run(path)).lacking == {}, path.name
