@@ -100,7 +100,6 @@ def run_process(script: str, run_dir: Path) -> int:
         capture_output=True,
         timeout=PATIENCE,
         check=False,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )
     if "own hook" in script:
         assert done.stdout.decode() == "own hook: RuntimeError no\n"
