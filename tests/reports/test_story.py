@@ -238,10 +238,8 @@ def test_a_training_that_raised_names_its_error(tmp_path: Path) -> None:
     run = open_run(path)
     assert status_words(run) == "died: ValueError after update 4"
     told = story.frame(gather(run))
-    assert (told.verdict, told.headline) == (
-        "critical",
-        "The training died of ValueError after update 4; no rule had fired",
-    )
+    assert told.verdict == "critical"
+    assert told.headline.startswith("The training died of ValueError after update 4; no rule had fired")
     assert "after update 4: ValueError: Expected parameter logits of" in told.paragraph
 
 
