@@ -17,6 +17,7 @@ from esper_analyze.reports.lead import (
     alarms_of,
     around,
     crossed,
+    judged_rules,
     last_update,
     lasted,
     leading,
