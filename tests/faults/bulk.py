@@ -1,15 +1,19 @@
-"""Row 35: more data than memory, for ``report``, ``replay`` and ``sql``."""
+"""Rows 35 and 50: more data than memory, and a live run of very many shards."""
 
 from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 
 from esper_analyze.schema import BY_NAME
 from esper_analyze.schema.column import Kind, Table
+from esper_analyze.schema.layout import LOCK_FILE, MANIFEST_FILE
+from esper_analyze.schema.lock import WriterLock
+from esper_analyze.schema.shards import seal
 from tests.faults.commands import Done, measured
 from tests.faults.forged import filled, large_run
 from tests.faults.outcome import Bench, Outcome, facts
@@ -43,6 +47,48 @@ def more_than_memory(bench: Bench) -> Outcome:
     shutil.rmtree(run_dir)
     outcome.notes.append(facts(rows=f"{rows:,}", sql_limit=f"{memory:.3g} GB", **peaks))
     return outcome
+
+
+def many_shards(bench: Bench) -> Outcome:
+    """A run that is still written, of very many small shards: every reader works within its memory."""
+    outcome, peaks = Outcome(), {}
+    updates = bench.trials(100, 5_000)
+    here = bench.scratch / "shards"
+    shutil.rmtree(here, ignore_errors=True)
+    run_dir = _sharded(here / "run", updates)
+    folder = next(run_dir.glob("rank*/attempt-*"))
+    lock = WriterLock(folder / LOCK_FILE)
+    try:
+        lines: tuple[tuple[object, ...], ...] = (
+            ("ls", here), ("watch", run_dir, "--once"), ("verify", run_dir), ("replay", run_dir), ("heads", run_dir),
+            ("report", run_dir, "--out", here / "page"), ("export", run_dir, "--to", "csv", "--out", here / "csv"),
+        )  # fmt: skip
+        for words in lines:
+            peaks[str(words[0])] = _judged(outcome, words[0], measured(*words, limit=3600), MOST)
+        done = measured("sql", run_dir, "select count(*) n from heads", "--csv", "--memory", 0.5, limit=3600)
+        peaks["sql"] = _judged(outcome, "sql", done, 5 * 10**8 + OVER)
+        if done.out.split() != ["n", str(updates)]:
+            outcome.wrong[f"sql counts {done.out.split()}"] += 1
+    finally:
+        lock.release()
+    shutil.rmtree(here)
+    outcome.notes.append(facts(shards=f"{2 * updates:,}", **peaks))
+    return outcome
+
+
+def _sharded(to: Path, updates: int) -> Path:
+    """Write a run that was not closed, each update in shards of its own."""
+    run_dir = large_run(to, 0, _piece)
+    folder = next(run_dir.glob("rank*/attempt-*"))
+    (folder / "closed.json").unlink()
+    lines = []
+    for update in range(updates):
+        for place, name in enumerate(("updates", "heads")):
+            own = {"seq": pa.array([2 * update + place]), "update": pa.array([update])}
+            cells = dict(_numbers(BY_NAME[name], 1, np.random.default_rng(update)))
+            lines.append(seal(folder, BY_NAME[name], update + 1, filled(BY_NAME[name], 1, **(cells | own))).as_line())
+    (folder / MANIFEST_FILE).write_bytes(b"".join(lines))
+    return run_dir
 
 
 def _judged(outcome: Outcome, name: object, done: Done, most: int) -> str:

@@ -74,6 +74,7 @@ MATRIX: tuple[tuple[str, str, Row], ...] = (
     ("41", "n trainings in n threads", company.trainings),
     ("47", "FIFO, link, device, socket, directory as a file", special.special_files),
     ("48", "SIGTERM, SIGHUP, SIGINT: temporary files", signals.left_behind),
+    ("50", "a live run of 10,000 shards", bulk.many_shards),
     ("readonly", "remounted read-only", disks.read_only),
     ("stop", "SIGSTOP, then SIGCONT", kills.stopped),
     ("writer", "writer or sealer thread dies", company.writer_dies),

@@ -12,6 +12,7 @@ import pytest
 from esper_analyze.errors import DamagedError, UsageError
 from esper_analyze.runs.replay import replay
 from esper_analyze.runs.run import find_runs, open_run
+from esper_analyze.schema.history import VERSION
 
 SAMPLES = Path(__file__).parents[2] / "sample_runs" / "runs"
 
@@ -37,7 +38,7 @@ def test_a_directory_that_is_no_run_is_wrong_use(tmp_path: Path) -> None:
 
 def test_a_newer_schema_is_refused_by_name(copied: Path) -> None:
     edit(copied, schema_version="2.0")
-    with pytest.raises(UsageError, match=r"was recorded with schema 2\.0, this version reads up to 1\.2"):
+    with pytest.raises(UsageError, match=rf"was recorded with schema 2\.0, this version reads up to {VERSION}"):
         open_run(copied)
 
 
