@@ -85,11 +85,13 @@ class _Graph:
         """Return the earliest incident that can have caused the one at ``place``, itself when there is none."""
         near = [one for one in self._order if self._near(one, place)]
         place = self._first([place, *near])
+        known = {place}
         while True:
-            earlier = self._first([place, *(one for one in self._order if self._declared(one, place))])
-            if earlier == place:
+            earlier = [one for one in self._order if one not in known and self._declared(one, place)]
+            if not earlier:
                 return place
-            place = earlier
+            place = self._first(earlier)
+            known.add(place)
 
     def _first(self, places: Sequence[int]) -> int:
         """Return the first by onset; of those that began together, declared causes before what follows, worst first."""
@@ -99,9 +101,15 @@ class _Graph:
         return min(roots or together, key=lambda one: (self.incidents[one].peak_verdict != "critical", one))
 
     def _can_lead(self, one: int, other: int) -> bool:
-        """Whether the incident at ``one`` is of a rule that can lead to the other, which began no earlier."""
+        """Whether the incident at ``one`` is of a rule that can lead to the other, and was first in onset or in alarm.
+
+        The onset of a streak is only the earliest update it can have begun in: what a declared cause of it did at once
+        is no later for that.
+        """
         before, after = self.incidents[one], self.incidents[other]
-        if one == other or before.onset > after.onset or after.rule not in self._rules:
+        if one == other or after.rule not in self._rules:
+            return False
+        if before.onset > after.onset and before.start >= after.start:
             return False
         if not self._behind[after.rule].isdisjoint(before.seen_by):
             return True
@@ -248,9 +256,9 @@ def around(incidents: Sequence[Incident], rules: Iterable[Rule] = RULES) -> list
     rest = [place for place in range(len(incidents)) if place not in told]
     again = [place for place in rest if incidents[place].rule == lead.rule]
     roots = [place for place in rest if incidents[place].rule != lead.rule and incidents[place].cause in (None, *told)]
-    early = [place for place in roots if incidents[place].onset < lead.onset]
-    soon = [place for place in roots if 0 <= incidents[place].onset - lead.onset <= NEAR]
-    late = [place for place in roots if incidents[place].onset - lead.onset > NEAR]
+    early = [place for place in roots if incidents[place].start < lead.onset]
+    late = [place for place in roots if incidents[place].start - lead.start > NEAR]
+    soon = [place for place in roots if place not in (*early, *late)]
     said = []
     for places, words in (
         (after, "As its consequences"),

@@ -157,6 +157,12 @@ def named(rule: str, start: int, end: int, worst: str = "warning", onset: int | 
         ([named("entropy_collapse", 36, 99), named("value_collapse", 43, 99, "critical", 39)], 0),
         # value coefficient × 100: one explosion, over when the gradient has drifted
         ([named("gradient_explosion", 40, 40), named("gradient_drift", 44, 99, "critical", 42)], 0),
+        # the same, found at once, while the drift's streak may have begun an update earlier
+        (
+            [named("gradient_explosion", 41, 99, "critical"), named("gradient_drift", 42, 47, "critical", 40)],
+            0,
+        ),
+        ([named("entropy_collapse", 43, 99, "critical"), named("head_entropy_collapse", 44, 99, "critical", 42)], 0),
         # an old wobble, mild or critical and over, explains no late collapse
         ([named("kl_spike", 10, 12), named("entropy_collapse", 80, 99, "critical")], 1),
         (
@@ -246,7 +252,7 @@ def test_a_training_that_raised_names_its_error(tmp_path: Path) -> None:
 def test_the_same_rule_elsewhere_is_told_as_the_same(tmp_path: Path) -> None:
     def both(update: int, rows: Rows) -> None:
         if update >= 30:
-            rows["groups"][0]["grad_norm"] = rows["groups"][1]["grad_norm"] = 9.0
+            rows["groups"][0]["grad_norm"] = rows["groups"][1]["grad_norm"] = 5.0
 
     told = story.frame(gather(open_run(write_run(tmp_path / "both", 40, both))))
     assert "The same elsewhere or again: gradient_drift on critic from update 32" in told.paragraph
