@@ -33,7 +33,8 @@ def compare(
     ] = Path("reports/compare"),
     as_json: Json = False,
     fail_on_parting: Annotated[
-        bool, typer.Option("--fail-on-parting", help="Exit 1 when a run parts from the others.")
+        bool,
+        typer.Option("--fail-on-parting", help="Exit 1 when a run parts from the others, or its returns end apart."),
     ] = False,
     no_page: Annotated[
         bool, typer.Option("--no-page", help="Draw and write nothing: the table, or JSON, is all.")
@@ -48,6 +49,9 @@ def compare(
 
     Three and more: the first update where each run leaves what the others do. Give five sound seeds or more, and the
     one with a fault stands out within a few updates.
+
+    Where the last tenths of runs do not overlap they are different at the end, also when no update can be named at
+    which they part. Settings, also those that follow a schedule, are listed and never part.
 
     Writes a page with the metrics over each other, its figures as PNG, and compare.json; the table goes to stdout.
 
@@ -79,7 +83,7 @@ def compare(
     else:
         _show(found)
         put("" if page is None else f"\n{path_words(page)}\n")
-    if fail_on_parting and found.leavings:
+    if fail_on_parting and (found.leavings or found.outcome_apart):
         raise typer.Exit(FINDINGS)
 
 

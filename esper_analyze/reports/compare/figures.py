@@ -57,7 +57,11 @@ def overlays(found: SideBySide) -> list[tuple[Question, Overlay]]:
     lines, band = _lines(found)
     made = []
     for topic, (title, asks) in _TITLES.items():
-        own = [one for one in found.metrics if one.metric.topic == topic and (one.metric.drawn or _parts(one))]
+        own = [
+            one
+            for one in found.metrics
+            if one.metric.topic == topic and (one.metric.drawn or _parts(one) or any(one.ends))
+        ]
         own = sorted(sorted(own, key=_parts, reverse=True)[:MOST_PANELS], key=found.metrics.index)
         if own:
             question = Question(topic, title, asks, "", _elsewhere, layout, draw, words)
@@ -174,8 +178,10 @@ def series(found: SideBySide, one: Compared, run: int) -> Series:
 
 
 def words(data: Overlay) -> list[str]:
-    """Say which of the panels part."""
+    """Say which of the panels part, and which end apart."""
     parting = [one.title for one in data.panels if _parts(one)]
+    apart = [one.title for one in data.panels if any(one.ends)]
+    ends = [f"Different at the end: {', '.join(apart)}."] if apart else []
     if not parting:
-        return ["None of these parts."]
-    return [f"Parts: {', '.join(parting)}. Dashed: the update from which on."]
+        return ends or ["None of these parts."]
+    return [f"Parts: {', '.join(parting)}. Dashed: the update from which on.", *ends]

@@ -13,13 +13,15 @@ from esper_analyze.detector.signals import Bools, Ints
 from esper_analyze.reports.series import Series, all_series, by_subject, rows_of, series_of
 from esper_analyze.runs.blame import blamed
 from esper_analyze.runs.compared.cells import Cells
+from esper_analyze.runs.compared.ends import Apart, apart
 from esper_analyze.runs.compared.metrics import CLOCKS, METRICS, SLOTS, Metric
 from esper_analyze.runs.compared.parting import HITS, Judged, Parting, judge
-from esper_analyze.runs.compared.settings import Difference, differences, opaque
+from esper_analyze.runs.compared.settings import Difference, differences, opaque, used
 from esper_analyze.runs.joined import joined
 from esper_analyze.runs.run import Run
 from esper_analyze.schema import BY_NAME, TABLES
 from esper_analyze.schema.column import Kind
+from esper_analyze.schema.tables.updates import SETTINGS
 from esper_analyze.terminal import cleaned
 
 MOST_SUBJECTS = 64
@@ -38,6 +40,7 @@ class Compared:
     subject: str
     cells: Cells
     judged: Judged
+    ends: tuple[Apart | None, ...] = ()
 
     @property
     def name(self) -> str:
@@ -93,6 +96,17 @@ class SideBySide:
     def pending(self) -> list[Left]:
         """Every metric in which the last values of a run lie beyond, too few to know whether it parts."""
         return self._listed({one: one.judged.pending for one in self.metrics})
+
+    @cached_property
+    def ends_apart(self) -> list[tuple[Compared, int, Apart]]:
+        """Every metric and run whose last tenth does not overlap the others'; a pair is listed once."""
+        found = [(one, run, end) for one in self.metrics for run, end in enumerate(one.ends) if end is not None]
+        return [one for one in found if len(self.labels) > 2 or one[1] == 0]
+
+    @property
+    def outcome_apart(self) -> bool:
+        """Whether the returns of some run end apart from the others'."""
+        return any(one.metric.topic == "returns" for one, _, _ in self.ends_apart)
 
     def _listed(self, partings: Mapping[Compared, Sequence[Parting | None]]) -> list[Left]:
         found = [
@@ -155,11 +169,13 @@ def side_by_side(runs: Sequence[tuple[str, Run]], *, progress: Callable[[int], N
     """
     columns: list[dict[Key, Series]] = []
     others: list[dict[str, Series]] = []
+    settings: list[dict[str, Series]] = []
     for done, (_, run) in enumerate(runs, start=1):
         with blamed(run):
             whole = joined(run)
             columns.append(_columns(whole))
             others += [all_series(whole, "updates", _others())] if len(runs) == 2 else []
+            settings.append(all_series(whole, "updates", list(SETTINGS)))
         if progress is not None:
             progress(done)
     own = [next(iter(one.values())).update for one in columns]
@@ -167,14 +183,16 @@ def side_by_side(runs: Sequence[tuple[str, Run]], *, progress: Callable[[int], N
     found = [_compared(key, columns, updates) for key in dict.fromkeys(key for one in columns for key in one)]
     known = [one for one in found if one.cells.known.any()]
     infos = tuple(run.info for _, run in runs)
+    rows = np.array([np.isin(updates, one) for one in own])
+    as_used = (used(name, _cells([one[name] for one in settings], updates), rows, updates) for name in SETTINGS)
     return SideBySide(
         labels=tuple(label for label, _ in runs),
         infos=infos,
         updates=updates,
-        rows=np.array([np.isin(updates, one) for one in own]),
+        rows=rows,
         metrics=tuple(one for one in known if one.cells.known.sum() > 1),
         not_common=tuple(one for one in known if not one.cells.known.all()),
-        settings=tuple(differences(infos)),
+        settings=(*(one for one in as_used if one is not None), *differences(infos)),
         functions=tuple(opaque(infos)),
         exact=tuple((name, _cells([one[name] for one in others], updates)) for name in _others() if others),
         tables=tuple(table.name for table in TABLES if _unseen(table.name, [run for _, run in runs])),
@@ -211,8 +229,8 @@ def _slots(run: Run) -> dict[Key, Series]:
 
 
 def _others() -> list[str]:
-    """Return the numbers of table updates that are no metric and no clock."""
-    skipped = {*CLOCKS, *(metric.column for metric in METRICS if metric.table == "updates")}
+    """Return the numbers of table updates that are no metric, no setting and no clock."""
+    skipped = {*CLOCKS, *SETTINGS, *(metric.column for metric in METRICS if metric.table == "updates")}
     numbers = (Kind.FLOAT, Kind.INT, Kind.BOOL)
     return [one.name for one in BY_NAME["updates"].columns if one.kind in numbers and one.name not in skipped]
 
@@ -232,7 +250,7 @@ def _compared(key: Key, columns: Sequence[Mapping[Key, Series]], updates: Ints) 
     metric, subject = key
     cells = _cells([one.get(key) for one in columns], updates)
     judged = judge(cells, log=metric.log, least=metric.least, sparse=metric.sparse)
-    return Compared(metric, subject, cells, judged)
+    return Compared(metric, subject, cells, judged, apart(cells, log=metric.log, least=metric.least))
 
 
 def _cells(many: Sequence[Series | None], updates: Ints) -> Cells:

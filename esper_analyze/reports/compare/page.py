@@ -58,8 +58,8 @@ def _head(found: SideBySide) -> str:
 def _story(found: SideBySide) -> str:
     told = "".join(f'<p class="caveat">{html.text(one)}</p>' for one in caveats(found))
     unsure = bool(found.pending or found.too_short) and found.first_difference is not None
-    kind = "warning" if found.leavings or unsure else "ok"
-    word = "part" if found.leavings else "cannot tell" if unsure else "together"
+    kind = "warning" if found.leavings or found.ends_apart or unsure else "ok"
+    word = "part" if found.leavings else "different" if found.ends_apart else "cannot tell" if unsure else "together"
     return (
         f'<div class="story {kind}" id="story"><span class="chip {kind}">{word}</span>'
         f"<h2>{html.text(headline(found))}</h2>{html.paragraphs(sentences(found))}{told}</div>"

@@ -18,7 +18,9 @@ READING = (
     "parting), by more than 6 standard deviations of the noise that the runs themselves show from update to update "
     "over their first 20. KL, losses, norms and spreads are judged by their logarithms. Of five or more others the "
     "fifth part at each end is left out, and the band reaches at least 1.5 interquartile ranges beyond the quartiles. "
-    "NaN, +Inf or −Inf where the others have something else parts at once.",
+    "NaN, +Inf or −Inf where the others have something else parts at once. Different at the end: the last tenth of a "
+    "run (5 values at least; from the 10 % to the 90 % quantile) does not overlap those of the others, of whom one in "
+    "five is left out at each end, by more than 1 % of its size. Settings, as used in every update, are no metrics.",
     "How often that is wrong (python -m tests.bench.parting): of 45 pairs of sound seeds of each of five kinds of "
     "training, none to five parted before update 50 and none to 27 at all within 200 to 390 updates, for learning "
     "differs from seed to seed; of sound runs in groups of five or ten 1 in 50 left, late. Noise alone parts less than "
@@ -36,7 +38,10 @@ def headline(found: SideBySide) -> str:
         if len(found.too_short) == len(found.labels):
             return f"{many(len(found.labels), 'run')}, too short to tell whether one leaves the others."
         maybe = "; " + _maybe(found) if found.pending else ""
-        return f"No run leaves the others: {many(len(found.labels), 'run')}, {_judged(found)} metrics judged{maybe}."
+        judged = f"{many(len(found.labels), 'run')}, {_judged(found)} metrics judged{maybe}"
+        if found.ends_apart:
+            return f"No run leaves the others at an update that can be named, but {_apart(found)} ({judged})."
+        return f"No run leaves the others: {judged}."
     first = left[0]
     rest = f", then {_listed([found.labels[one.run] for one in left[1:]])}" if len(left) > 1 else ""
     verb = "leaves" if len(left) == 1 else "leave"
@@ -57,11 +62,22 @@ def _of_two(found: SideBySide) -> str:
 def _not_parted(found: SideBySide) -> str:
     if found.first_difference is None and not found.not_common:
         return f"are equal in all {_looked_at(found)} columns compared"
+    if found.ends_apart:
+        return f"do not part at an update that can be named, but {_apart(found)}"
     if found.pending:
         return f"may be parting: {_maybe(found)}"
     if found.too_short:
         return "are too short to tell whether they part"
     return "do not part" + (" in what both measured" if found.not_common or found.ceased else "")
+
+
+def _apart(found: SideBySide) -> str:
+    """Say which metric's last tenths do not overlap, the first in the order of the metrics: returns come first."""
+    one, run, end = found.ends_apart[0]
+    rest = len({other.name for other, _, _ in found.ends_apart}) - 1
+    more = f", and {many(rest, 'further metric')}" if rest else ""
+    values = f"{number(end.own)} in {found.labels[run]}, {number(end.others)} in {_rest(found)}"
+    return f"are different at the end: {one.title} is {values} over the last {many(end.values, 'value')}{more}"
 
 
 def _maybe(found: SideBySide) -> str:
@@ -115,10 +131,13 @@ def sentences(found: SideBySide) -> list[str]:
     if found.first_difference is None and len(found.labels) == 2:
         return [*said, *_ends(found)]
     unknown = set(found.unjudged)
-    together = sum(one.name not in unknown and not any((*one.judged.partings, *one.judged.pending))
+    together = sum(one.name not in unknown and not any((*one.judged.partings, *one.judged.pending, *one.ends))
                    for one in found.metrics)  # fmt: skip
     if _judged(found):
         said.append(f"{together} of {many(len(found.metrics), 'metric')} stay together over {_updates(found)}.")
+    if found.ends_apart:
+        names = _listed(list(dict.fromkeys(one.name for one, _, _ in found.ends_apart)))
+        said.append(f"Different at the end, where last tenths do not overlap: {names}.")
     return [*said, *_near_the_end(found), *_ends(found)]
 
 
@@ -232,8 +251,8 @@ def _run_row(found: SideBySide, run: int) -> tuple[str, ...]:
 
 
 def silent(found: SideBySide) -> list[Compared]:
-    """Return the metrics in which no run parts."""
-    return [one for one in found.metrics if not any(one.judged.partings)]
+    """Return the metrics in which no run parts or ends apart."""
+    return [one for one in found.metrics if not any((*one.judged.partings, *one.ends))]
 
 
 def _listed(names: Sequence[str]) -> str:

@@ -54,6 +54,10 @@ def facts(found: SideBySide) -> dict[str, object]:
         "may_be_parting": [
             {"run": found.labels[one.run], "update": one.update, "metric": one.compared.name} for one in found.pending
         ],
+        "different_at_end": [
+            {"run": found.labels[run], "metric": one.name, "has": end.own, "others_have": end.others}
+            for one, run, end in found.ends_apart
+        ],
         "too_short": [found.labels[run] for run in found.too_short],
         "tables_not_compared": found.tables,
         "not_common": [one.name for one in found.not_common],

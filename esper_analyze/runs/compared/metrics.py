@@ -41,7 +41,6 @@ METRICS: tuple[Metric, ...] = (
     Metric("updates", "entropy", "Entropy, nats", "policy", least=_SHARE),
     Metric("updates", "policy_loss", "Policy loss", "policy"),
     Metric("updates", "first_ratio_error", "Ratio error in the first minibatch", "policy", least=1e-4),
-    Metric("updates", "learning_rate", "Learning rate", "policy", drawn=False),
     Metric("updates", "value_loss", "Value loss", "value", log=True),
     Metric("updates", "explained_variance", "Explained variance", "value", least=_SHARE),
     Metric("updates", "value_mean", "Mean predicted value", "value"),

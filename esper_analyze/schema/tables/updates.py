@@ -13,6 +13,8 @@ _NO_SCALE = "not measured, or undefined because the standard deviation is ~0"
 
 LOW_VARIANCE = 1e-8
 """Below this Var(R) explained variance says nothing."""
+SETTINGS = ("learning_rate", "clip_range", "entropy_coef", "target_kl", "max_grad_norm")
+"""Columns that the training was set to, constant or by a schedule: not what came of it."""
 STATUSES = ("performed", "kl_stopped", "nonfinite_skipped", "no_usable_steps", "interrupted")
 
 _CLOCK = (
