@@ -62,7 +62,7 @@ class Update:
     relevant: Arrays = field(default_factory=dict)
     state: tuple[Array, Array] | None = None
     floor: float | None = None
-    said: dict[str, Any] = field(default_factory=dict)
+    settings: dict[str, Any] = field(default_factory=dict)
     episodes: list[dict[str, Any]] = field(default_factory=list)
     weights: Arrays = field(default_factory=dict)  # before the update
     weights_after: Arrays = field(default_factory=dict)
@@ -147,15 +147,15 @@ class Drawn:
             "still": ["frozen"],
             "all": list(whole),
         }
-        found = {name: [(layer, whole[layer]) for layer in layers] for name, layers in groups.items()}
+        result = {name: [(layer, whole[layer]) for layer in layers] for name, layers in groups.items()}
         start = 0
         for name, size in self.sizes.items():
             if self.common:
-                found[f"head:{name}"] = [(f"out.{what}", slice(start, start + size)) for what in ("weight", "bias")]
+                result[f"head:{name}"] = [(f"out.{what}", slice(start, start + size)) for what in ("weight", "bias")]
             else:
-                found[f"head:{name}"] = [(f"out.{name}.{what}", slice(None)) for what in ("weight", "bias")]
+                result[f"head:{name}"] = [(f"out.{name}.{what}", slice(None)) for what in ("weight", "bias")]
             start += size
-        return found
+        return result
 
     def _record(self, run_dir: Path, updates: int) -> None:
         model = self.model
@@ -298,7 +298,7 @@ class Drawn:
             kinds: list[Any] = [float, torch.tensor] if self.seed % 2 else [torch.tensor]
             return {name: kinds[i % len(kinds)](loss) for i, (name, loss) in enumerate(minibatch.losses.items())}
         reached = {"policy_loss": ("body", "out"), "value_loss": ("body", "critic"), "entropy_loss": ("out", "scale")}
-        found: dict[str, Any] = {}
+        result: dict[str, Any] = {}
         for loss, parts in reached.items():
             pulls = {
                 n: self._float(self.rng.normal(size=p.shape))
@@ -306,10 +306,10 @@ class Drawn:
                 if n.startswith(parts)
             }
             terms = [(self._tensor(pulls[n]) * p).sum() for n, p in self.model.named_parameters() if n in pulls]
-            found[loss] = torch.stack(terms).sum()
+            result[loss] = torch.stack(terms).sum()
             now.separate[loss] = pulls
-            minibatch.losses[loss] = found[loss].item()
-        return found | {"loss": torch.tensor(minibatch.losses["loss"])}
+            minibatch.losses[loss] = result[loss].item()
+        return result | {"loss": torch.tensor(minibatch.losses["loss"])}
 
     def _gradients(self, minibatch: Minibatch) -> None:
         scale = 10.0 ** self.rng.uniform(-9, 1.5)
@@ -380,7 +380,7 @@ class Drawn:
             (hidden, cell)[number % 2].reshape(-1)[1] = (np.nan, -np.inf, np.inf)[number % 3]
         now.state = (hidden, cell) if self.seed % 5 else (hidden[0], cell[0])
         now.floor = [None, 1e-8, 1.0][self.seed % 3]
-        now.said = {"entropy_coef": 0.01 * number, "target_kl": None if self.seed % 2 else 0.02}
+        now.settings = {"entropy_coef": 0.01 * number, "target_kl": None if self.seed % 2 else 0.02}
         now.asked = self.seed % 4 == 0
 
     def _end(self, now: Update) -> None:
@@ -400,7 +400,7 @@ class Drawn:
         given["masks"], given["relevant"] = now.masks or None, now.relevant or None
         assert now.state is not None
         given["lstm"] = tuple(self._tensor(x) for x in now.state)
-        self.rec.update(env_steps=130 * (number + 1), advantage_floor=now.floor, **given, **now.said)
+        self.rec.update(env_steps=130 * (number + 1), advantage_floor=now.floor, **given, **now.settings)
 
 
 def numbered(drawn: Drawn) -> Iterator[tuple[int, Update]]:
@@ -408,14 +408,14 @@ def numbered(drawn: Drawn) -> Iterator[tuple[int, Update]]:
     yield from enumerate(drawn.updates)
 
 
-def close(found: object, wanted: object, *, rtol: float = 1e-9, atol: float = 1e-12) -> bool:
+def close(result: object, wanted: object, *, rtol: float = 1e-9, atol: float = 1e-12) -> bool:
     """Whether a cell is what it should be: null, NaN and numbers are different things, and so are their kinds."""
-    if wanted is None or found is None or isinstance(wanted, (bool, str)):
-        return found == wanted and type(found) is type(wanted)
+    if wanted is None or result is None or isinstance(wanted, (bool, str)):
+        return result == wanted and type(result) is type(wanted)
     if isinstance(wanted, int):
-        return found == wanted and isinstance(found, int)
+        return result == wanted and isinstance(result, int)
     assert isinstance(wanted, float)
-    assert isinstance(found, (int, float))
+    assert isinstance(result, (int, float))
     if math.isnan(wanted) or math.isinf(wanted):
-        return (math.isnan(found) and math.isnan(wanted)) or found == wanted
-    return math.isfinite(found) and abs(found - wanted) <= atol + rtol * abs(wanted)
+        return (math.isnan(result) and math.isnan(wanted)) or result == wanted
+    return math.isfinite(result) and abs(result - wanted) <= atol + rtol * abs(wanted)

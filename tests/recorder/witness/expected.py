@@ -125,8 +125,8 @@ def clock_cells(drawn: Drawn, number: int, now: Update, row: Mapping[str, Any], 
         "recorder_fraction": row["recorder_ms"] / 1000 / seconds,
         "progress": min(steps / 500, 1.0) if drawn.seed % 2 else (number + 1) / 4,
         "learning_rate": 0.05 + drawn.seed / 1e3 if any(earlier) else None,
-        "entropy_coef": now.said["entropy_coef"],
-        "target_kl": now.said["target_kl"],
+        "entropy_coef": now.settings["entropy_coef"],
+        "target_kl": now.settings["target_kl"],
         "status": status,
         "skip_reason": reason,
         "inner_loop_measurable": any(stepped[:-1]),  # a step in between: else nothing could have changed
@@ -143,7 +143,7 @@ def how_it_ended(now: Update, row: Mapping[str, Any]) -> str:
     taken = sum(one.stepped for one in now.minibatches)
     if not taken and row["nonfinite_sources"]:
         return "nonfinite_skipped"
-    if now.said["target_kl"] and not now.minibatches[-1].stepped:
+    if now.settings["target_kl"] and not now.minibatches[-1].stepped:
         return "kl_stopped"
     return "performed" if taken else "no_usable_steps"
 
@@ -279,6 +279,6 @@ def _tensors(drawn: Drawn) -> Iterator[Expected]:
 
 
 def _episodes(drawn: Drawn) -> Iterator[Expected]:
-    said = [(number, episode) for number, now in numbered(drawn) for episode in now.episodes]
-    for (number, episode), row in zip(said, identity(drawn, "episodes"), strict=True):
+    episodes = [(number, episode) for number, now in numbered(drawn) for episode in now.episodes]
+    for (number, episode), row in zip(episodes, identity(drawn, "episodes"), strict=True):
         yield Expected("episodes", row, {"rank": 0, "update": number, "seq": row["seq"]} | episode, PRECISE)

@@ -41,32 +41,32 @@ def rows_of(x: Array, rows: slice) -> Array:
     return x[rows] if x.ndim else x
 
 
-def looked_at(now: Update) -> list[Minibatch]:
-    """Return the minibatches whose gradients before clipping were seen."""
+def clipped_minibatches(now: Update) -> list[Minibatch]:
+    """Return the minibatches whose gradients before clipping were clipped."""
     return [one for one in now.minibatches if one.clipped]
 
 
 def model_cells(now: Update) -> Cells:
     """Return the whole-model gradient cells of a row of ``updates``."""
-    seen = looked_at(now)
-    pre = [whole(one.before) for one in seen]
+    clipped = clipped_minibatches(now)
+    pre = [whole(one.before) for one in clipped]
     post = [whole(one.after) for one in now.minibatches if one.stepped]
-    active = [not n <= (one.clip_norm or 0.0) for n, one in zip(pre, seen, strict=True)]  # NaN is clipped, too
-    both = [(whole(one.after), whole(one.before)) for one in seen if one.stepped]
-    elements = np.concatenate([np.zeros(0), *(g.reshape(-1) for one in seen for g in one.before.values())])
+    active = [not n <= (one.clip_norm or 0.0) for n, one in zip(pre, clipped, strict=True)]  # NaN is clipped, too
+    both = [(whole(one.after), whole(one.before)) for one in clipped if one.stepped]
+    elements = np.concatenate([np.zeros(0), *(g.reshape(-1) for one in clipped for g in one.before.values())])
     cells: Cells = {"optimizer_steps": sum(one.stepped for one in now.minibatches)}
     for name, norms in (("pre", pre), ("post", post)):
         cells[f"grad_norm_{name}_clip"] = mean(norms)
         cells[f"grad_norm_{name}_clip_max"] = float(np.max(norms)) if norms else None
         cells[f"grad_norm_{name}_clip_last"] = norms[-1] if norms else None
     return cells | {
-        "max_grad_norm": seen[-1].clip_norm if seen else None,
+        "max_grad_norm": clipped[-1].clip_norm if clipped else None,
         "clip_active_fraction": mean(active),
         "clip_scale_mean": mean([after / before for after, before in both if before != 0]),
-        "nan_grad_count": int(np.isnan(elements).sum()) if seen else None,
-        "inf_grad_count": int(np.isinf(elements).sum()) if seen else None,
-        "tensors_nonfinite": sum(not math.isfinite(norm(g)) for one in seen for g in one.before.values())
-        if seen
+        "nan_grad_count": int(np.isnan(elements).sum()) if clipped else None,
+        "inf_grad_count": int(np.isinf(elements).sum()) if clipped else None,
+        "tensors_nonfinite": sum(not math.isfinite(norm(g)) for one in clipped for g in one.before.values())
+        if clipped
         else None,
     }
 
@@ -86,21 +86,21 @@ def tensor_norms(one: Minibatch, members: Sequence[tuple[str, slice]]) -> Array:
 
 def group_cells(drawn: Drawn, now: Update, group: str) -> Cells:
     """Return the norm cells of a row of ``groups``."""
-    members, seen = drawn.members()[group], looked_at(now)
+    members, clipped = drawn.members()[group], clipped_minibatches(now)
     sizes = {name: rows_of(now.weights[name], rows).size for name, rows in members}
     cells: Cells = {"group": group, "tensors": len(members), "elements": sum(sizes.values())}
     cells["parameters_changed"] = False
     names = ("grad_norm", "health", "vanishing_severity", "exploding_severity", "has_vanishing", "has_exploding")
     cells |= dict.fromkeys((*names, "min_tensor_norm", "max_tensor_norm", "norm_ratio", "concentration"))
     cells["tensors_without_grad"] = None
-    if not seen:
+    if not clipped:
         return cells
-    norms = [tensor_norms(one, members) for one in seen]
+    norms = [tensor_norms(one, members) for one in clipped]
     cells["tensors_without_grad"] = max(len(members) - len(n) for n in norms)
     norms = [n for n in norms if len(n)]
     if not norms:
         return cells
-    bound = 10 * (seen[-1].clip_norm or 0.5)
+    bound = 10 * (clipped[-1].clip_norm or 0.5)
     with np.errstate(all="ignore"):
         vanishing = float(np.mean([(n < 1e-7).mean() for n in norms]))
         exploding = float(np.mean([((n > bound) | ~np.isfinite(n)).mean() for n in norms]))
@@ -133,12 +133,12 @@ def concentration(norms: Array) -> float | None:
 
 def head_cells(drawn: Drawn, now: Update, head: str) -> Cells:
     """Return the gradient cells of a row of ``heads``."""
-    members, seen = drawn.members()[f"head:{head}"], looked_at(now)
+    members, clipped = drawn.members()[f"head:{head}"], clipped_minibatches(now)
     names = ("grad_norm", "grad_state", "params_without_grad", "params_nonfinite", "params_finite")
     cells: Cells = dict.fromkeys(names)
-    if not seen:
+    if not clipped:
         return cells
-    norms = [tensor_norms(one, members) for one in seen]
+    norms = [tensor_norms(one, members) for one in clipped]
     counts = [(int((~np.isfinite(n)).sum()), len(members) - len(n), int(np.isfinite(n).sum())) for n in norms]
     cells["params_nonfinite"], cells["params_without_grad"], cells["params_finite"] = max(
         counts, key=lambda worst: worst[:2]
@@ -280,7 +280,7 @@ def layer_cells(now: Update, layer: str, described: int) -> Cells:
 
 def tensor_cells(now: Update, tensor: str, *, cause: str, losses: Sequence[float | None]) -> Cells:
     """Return a row of ``tensors``."""
-    gradients = [one.before[tensor] for one in looked_at(now) if tensor in one.before]
+    gradients = [one.before[tensor] for one in clipped_minibatches(now) if tensor in one.before]
     w, g = now.weights_after[tensor], np.concatenate([np.zeros(0), *(g.reshape(-1) for g in gradients)])
     known = [loss for loss in losses if loss is not None]
     return {

@@ -18,17 +18,17 @@ class Ratios:
     """Log-ratios of one minibatch, of the joint or of one head, over the samples that count."""
 
     raw: Array
-    held: Array
+    bounded: Array
     clamped: Array
     clip_range: float | None
 
     @property
     def ratio(self) -> Array:
-        return np.exp(self.held)
+        return np.exp(self.bounded)
 
     @property
     def k3(self) -> Array:
-        return self.ratio - 1 - self.held
+        return self.ratio - 1 - self.bounded
 
     def outside(self) -> tuple[float, float, float] | None:
         """Return the shares of |r − 1|, r − 1 and 1 − r above the clip range."""
@@ -47,22 +47,22 @@ def ratios(drawn: Drawn, one: Minibatch) -> dict[str, Ratios]:
     """Return the log-ratios of the joint ('') and of each head."""
     raw = {h: one.by_head["log_prob"][h] - one.by_head["old_log_prob"][h] for h in drawn.heads}
     matters = {h: one.relevant.get(h, np.ones(one.samples, bool)) for h in drawn.heads}
-    held = {h: clamp(raw[h], 20.0) for h in drawn.heads}
-    met = {h: (held[h] != raw[h]) & ~np.isnan(raw[h]) & matters[h] for h in drawn.heads}
+    bounded = {h: clamp(raw[h], 20.0) for h in drawn.heads}
+    met = {h: (bounded[h] != raw[h]) & ~np.isnan(raw[h]) & matters[h] for h in drawn.heads}
     joint = np.sum([np.where(matters[h], raw[h], 0.0) for h in drawn.heads], axis=0)
-    total = np.sum([np.where(matters[h], held[h], 0.0) for h in drawn.heads], axis=0)
+    total = np.sum([np.where(matters[h], bounded[h], 0.0) for h in drawn.heads], axis=0)
     if "joint_log_ratio" in one.rows:
         joint = one.rows["joint_log_ratio"]
         total = np.where(np.any(list(met.values()), axis=0) | np.isnan(total), total, joint)
-    bounded = clamp(total, 30.0)
+    joint_bounded = clamp(total, 30.0)
     any_met = np.any([*met.values(), (np.abs(total) > 30.0)], axis=0)
     if "joint_log_ratio" in one.rows:
-        any_met |= (bounded != joint) & ~np.isnan(joint)
-    found = {"": Ratios(joint[one.counted], bounded[one.counted], any_met[one.counted], one.clip_range)}
+        any_met |= (joint_bounded != joint) & ~np.isnan(joint)
+    parts = {"": Ratios(joint[one.counted], joint_bounded[one.counted], any_met[one.counted], one.clip_range)}
     for h in drawn.heads:
         inside = one.counted & matters[h]
-        found[h] = Ratios(raw[h][inside], held[h][inside], met[h][inside], one.clip_range)
-    return found
+        parts[h] = Ratios(raw[h][inside], bounded[h][inside], met[h][inside], one.clip_range)
+    return parts
 
 
 def joined(parts: Sequence[Array]) -> Array:
@@ -71,12 +71,12 @@ def joined(parts: Sequence[Array]) -> Array:
 
 def choices(drawn: Drawn, one: Minibatch) -> dict[str, Array]:
     """Return the number of valid actions of each categorical head; without masks its size, or its last layer's."""
-    found = {}
+    counts = {}
     for h in drawn.heads:
         if h == drawn.gaussian:
             continue
-        found[h] = one.masks[h].sum(1) if h in one.masks else np.full(one.samples, drawn.sizes[h])
-    return found
+        counts[h] = one.masks[h].sum(1) if h in one.masks else np.full(one.samples, drawn.sizes[h])
+    return counts
 
 
 def joint_entropy(drawn: Drawn, one: Minibatch) -> Array | None:
@@ -108,11 +108,11 @@ def mean(x: Array | Sequence[float]) -> float | None:
 
 def update_cells(drawn: Drawn, now: Update) -> Cells:
     """Return the policy cells of a row of ``updates``."""
-    found = [ratios(drawn, one)[""] for one in now.minibatches]
-    held, r = joined([f.held for f in found]), joined([f.ratio for f in found])
-    some = [f for f in found if len(f.held)]
+    parts = [ratios(drawn, one)[""] for one in now.minibatches]
+    bounded, r = joined([f.bounded for f in parts]), joined([f.ratio for f in parts])
+    some = [f for f in parts if len(f.bounded)]
     begun = now.minibatches[-1].epoch
-    last = [f for f, one in zip(found, now.minibatches, strict=True) if one.epoch == begun and len(f.held)]
+    last = [f for f, one in zip(parts, now.minibatches, strict=True) if one.epoch == begun and len(f.bounded)]
     sources: dict[str, int] = {}
     for one in now.minibatches:
         for name, count in broken(drawn, one).items():
@@ -121,7 +121,7 @@ def update_cells(drawn: Drawn, now: Update) -> Cells:
         "minibatches": len(now.minibatches),
         "samples": len(r) if len(r) else None,
         "clip_range": now.minibatches[-1].clip_range,
-        "ratio_nonfinite": int((~np.isfinite(joined([f.raw for f in found]))).sum()),
+        "ratio_nonfinite": int((~np.isfinite(joined([f.raw for f in parts]))).sum()),
         "nonfinite_minibatches": sum(bool(broken(drawn, one)) for one in now.minibatches),
         "nonfinite_sources": sources or None,
         "ratio_max": float(r.max()) if len(r) else None,
@@ -129,11 +129,11 @@ def update_cells(drawn: Drawn, now: Update) -> Cells:
         "ratio_mean": mean(r),
         "ratio_std": float(r.std()) if len(r) else None,
         "ess_fraction": float(r.sum() ** 2 / (len(r) * (r**2).sum())) if len(r) else None,
-        "clamped_fraction": mean(joined([f.clamped for f in found])),
-        "first_ratio_error": float(np.abs(found[0].raw).max()) if len(found[0].raw) else None,
-        "kl_k1": mean(-held),
-        "kl_k2": mean(held**2 / 2),
-        "kl_k3": mean(r - 1 - held),
+        "clamped_fraction": mean(joined([f.clamped for f in parts])),
+        "first_ratio_error": float(np.abs(parts[0].raw).max()) if len(parts[0].raw) else None,
+        "kl_k1": mean(-bounded),
+        "kl_k2": mean(bounded**2 / 2),
+        "kl_k3": mean(r - 1 - bounded),
         "kl_k3_last_epoch": mean([float(f.k3.mean()) for f in last]),
     }
     shares = [f.outside() for f in some]
@@ -176,16 +176,16 @@ def entropy_cells(drawn: Drawn, now: Update) -> Cells:
 def step_cells(drawn: Drawn, one: Minibatch, place: int, *, clip_known: bool) -> Cells:
     """Return the policy cells of a row of ``steps``."""
     f, entropy = ratios(drawn, one)[""], joint_entropy(drawn, one)
-    outside = f.outside() if len(f.held) else None
+    outside = f.outside() if len(f.bounded) else None
     return {
         "epoch": one.epoch,
         "minibatch": place,
         "samples": int(one.counted.sum()),
-        "kl_k1": mean(-f.held),
-        "kl_k2": mean(f.held**2 / 2),
+        "kl_k1": mean(-f.bounded),
+        "kl_k2": mean(f.bounded**2 / 2),
         "kl_k3": mean(f.k3),
-        "ratio_max": float(f.ratio.max()) if len(f.held) else None,
-        "ratio_min": float(f.ratio.min()) if len(f.held) else None,
+        "ratio_max": float(f.ratio.max()) if len(f.bounded) else None,
+        "ratio_min": float(f.ratio.min()) if len(f.bounded) else None,
         "clip_fraction": outside[0] if outside is not None and clip_known else None,
         "entropy": mean(entropy[one.counted]) if entropy is not None else None,
         "value_loss": one.losses["value_loss"],
@@ -194,11 +194,11 @@ def step_cells(drawn: Drawn, one: Minibatch, place: int, *, clip_known: bool) ->
 
 def head_cells(drawn: Drawn, now: Update, head: str) -> Cells:
     """Return the policy cells of a row of ``heads``."""
-    found = [ratios(drawn, one)[head] for one in now.minibatches]
-    held, r = joined([f.held for f in found]), joined([f.ratio for f in found])
+    parts = [ratios(drawn, one)[head] for one in now.minibatches]
+    bounded, r = joined([f.bounded for f in parts]), joined([f.ratio for f in parts])
     log_prob = joined([one.by_head["log_prob"][head][one.counted] for one in now.minibatches])
     clip_known = all(one.clip_range is not None for one in now.minibatches)
-    away = joined([np.abs(f.ratio - 1) > (f.clip_range or 0.0) for f in found])
+    away = joined([np.abs(f.ratio - 1) > (f.clip_range or 0.0) for f in parts])
     cells: Cells = {
         "head": head,
         "kind": "gaussian" if head == drawn.gaussian else "categorical",
@@ -207,7 +207,7 @@ def head_cells(drawn: Drawn, now: Update, head: str) -> Cells:
         "relevant_samples": len(r),
         "ratio_max": float(r.max()) if len(r) else None,
         "ratio_min": float(r.min()) if len(r) else None,
-        "kl_k3": mean(r - 1 - held),
+        "kl_k3": mean(r - 1 - bounded),
         "clip_fraction": mean(away) if clip_known else None,
         "log_prob_min": float(log_prob.min()) if len(log_prob) else None,
         "log_prob_max": float(log_prob.max()) if len(log_prob) else None,

@@ -16,7 +16,6 @@ from torch import nn
 from esper_analyze.runs.joined import joined
 from esper_analyze.runs.run import Run, open_run
 from recorder import Recorder
-from recorder.transfer import Transfer
 from tests.recorder.measure.test_slots import expected as slot_cells
 from tests.recorder.plain import Plain, ordinary
 from tests.recorder.witness.expected import PRECISE, SINGLE, Expected, Law
@@ -53,12 +52,14 @@ def clock(run_dir: Path) -> Iterator[Expected]:
         time.now += 0.5
         return {}
 
-    def transferred(tensors: dict[str, torch.Tensor]) -> Transfer:
+    next_update = Recorder._next_update
+
+    def late(rec: Recorder) -> None:
         time.now += 0.25
-        return Transfer(tensors)
+        next_update(rec)
 
     with (
-        patch("recorder.recorder.Transfer", transferred),
+        patch.object(Recorder, "_next_update", late),
         patch("recorder.clock.time", time),
         patch("recorder.guard.time", time),
         patch("recorder.recorder.rollout_tensors", slow),
