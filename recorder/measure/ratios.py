@@ -35,7 +35,7 @@ FIELDS = (
 """Rows of what ``ratio_statistics`` returns, each over the counted samples of one minibatch."""
 
 
-def log_ratios(joint: Tensor | None, heads: Tensor | None, relevant: Tensor | None = None) -> tuple[Tensor, Tensor]:
+def log_ratios(joint: Tensor | None, heads: Tensor, relevant: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """Return clamped and unclamped log-ratios, [1 + H, ...], the joint first.
 
     ``heads`` is [H, ...]; ``joint`` [...] is the framework's own joint log-ratio where it has one; ``relevant`` is
@@ -43,11 +43,6 @@ def log_ratios(joint: Tensor | None, heads: Tensor | None, relevant: Tensor | No
     that sample, 0 where none does; where none of these met its clamp the framework's own number stands for that sum,
     so that it agrees with the framework to the last bit.
     """
-    if heads is None:
-        if joint is None:
-            raise ValueError("either the joint log-ratio or the heads' must be given")
-        raw = joint.unsqueeze(0)
-        return raw.clamp(-JOINT_CLAMP, JOINT_CLAMP), raw
     held = heads.clamp(-HEAD_CLAMP, HEAD_CLAMP)
     total = joint_sum(held, relevant)
     own = joint_sum(heads, relevant) if joint is None else joint

@@ -106,6 +106,10 @@ def test_thinned_tensors_keep_evenly_spaced_elements(count: int) -> None:
     assert thin.data_ptr() != x.data_ptr()
 
 
+def test_a_tensor_without_elements_is_thinned_to_none() -> None:
+    assert direction.thinned(torch.zeros(0, 3)).shape == (0,)
+
+
 @settings(max_examples=40, deadline=None)
 @given(st.integers(2, 6), st.integers(1, 64), st.integers(0, 2**31))
 def test_noise_scale_of_known_gradients(count: int, samples: int, seed: int) -> None:
