@@ -15,6 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from esper_analyze.schema.column import Kind
+from esper_analyze.schema.tables.updates import UPDATES
 from recorder.guard import Guard
 
 ArrayLike = Tensor | np.ndarray[Any, Any] | np.generic | Sequence[Any] | float
@@ -40,9 +42,9 @@ def take(guarded: Guard, argument: str, convert: Callable[[Any], Taken], given: 
 
 def unknown(name: object, known: Collection[str], what: str) -> UnknownNameError:
     """Return the error for a name that is not among the ``known`` ones."""
-    near = difflib.get_close_matches(str(name), known, 1, 0.5)
-    hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(sorted(known)[:20])}"
-    return UnknownNameError(f"no {what} is called {name!r}; {hint}")
+    short = [one for one in known if "".join(word[:1] for word in one.split("_")) == name]
+    near = short or difflib.get_close_matches(str(name), known, 1, 0.0)
+    return UnknownNameError(f"no {what} is called {name!r}" + (f"; the nearest is {near[0]!r}" if near else ""))
 
 
 def tensor(given: Any) -> Tensor:
@@ -137,6 +139,39 @@ def words(given: Any) -> str:
     if not isinstance(given, str):
         raise TypeError(f"{_short(given)} is not text")
     return given
+
+
+_COLUMNS = {column.name: column for column in UPDATES.columns}
+_KEPT = ("rank", "update", "seq", "level", "recorder_ms", "recorder_fraction", "dropped_rows", "sampled_steps")
+"""Columns of ``updates`` that only the recorder knows."""
+
+
+def cell(name: str, given: Any) -> Any:
+    """Return the cell of column ``name`` of ``updates``; a number on a device stays a tensor of one element.
+
+    Raises ``UnknownNameError`` for a name that the loop cannot set, ``TypeError`` or ``ValueError`` for what the column
+    does not hold.
+    """
+    if name not in _COLUMNS or name in _KEPT:
+        raise unknown(name, [one for one in _COLUMNS if one not in _KEPT], "column of updates that a loop can set")
+    column = _COLUMNS[name]
+    if given is None:
+        return None
+    if column.kind is Kind.FLOAT and isinstance(given, Tensor) and tensor(given).numel() == 1:
+        return given.detach().reshape(1)
+    taken = _CELLS[column.kind](given)
+    if column.choices and taken not in column.choices:
+        raise ValueError(f"{name} {_short(given)} is none of {', '.join(column.choices)}")
+    return taken
+
+
+_CELLS: dict[Kind, Callable[[Any], Any]] = {
+    Kind.FLOAT: number,
+    Kind.INT: integer,
+    Kind.BOOL: truth,
+    Kind.TEXT: words,
+    Kind.CHOICE: words,
+}
 
 
 def recurrent_state(given: Any) -> State:

@@ -53,6 +53,8 @@ class InnerLoop:
         self, reader: Reader | None, heads: int, detail: Detail | None, bounds: RatioBounds, *, every_step: bool
     ) -> None:
         self.minibatches: list[Minibatch] = []
+        self.came = False  # whether a minibatch came, recorded or not
+        self.other_steps = 0  # optimizer steps that followed no recorded minibatch
         self._measured: dict[tuple[int, ...], Measurements] = {}  # by the minibatches that were measured together
         self._batches: dict[tuple[int, ...], Batch] = {}  # those that are not reduced to their worst samples yet
         self._worst: dict[tuple[int, ...], Worst] = {}

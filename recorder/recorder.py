@@ -10,7 +10,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Concatenate, ParamSpec, Self, TypeVar
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.optim.optimizer import Optimizer
@@ -20,7 +19,7 @@ from esper_analyze.detector.thresholds import Thresholds
 from esper_analyze.schema.merging import OF_FIRST
 from esper_analyze.schema.tables.events import CONTINUED, RESUMED_FRESH
 from esper_analyze.schema.tables.updates import STATUSES
-from recorder import amp, arguments, clip, exits, ranks
+from recorder import amp, arguments, clip, exits, ranks, slots
 from recorder.arguments import ArrayLike, PerHead, State
 from recorder.batch import Capture
 from recorder.clip import Clipped
@@ -303,7 +302,7 @@ class Recorder:
                 return
             number = 0 if type(epoch) is not int else epoch
             if number is not epoch:
-                number = arguments.take(self.guarded, "minibatch(epoch)", arguments.integer, epoch) or 0
+                number = self._taken("minibatch(epoch)", arguments.integer, epoch) or 0
             sample = self._sampler.sample(
                 {
                     "log_prob": log_prob,
@@ -330,7 +329,7 @@ class Recorder:
                 number,
             )
             self._add(sample, number)
-            state = arguments.take(self.guarded, "minibatch(lstm)", arguments.recurrent_state, lstm)
+            state = self._taken("minibatch(lstm)", arguments.recurrent_state, lstm)
             if state is not None:
                 self._states["update"] = (state[0].clone(), None if state[1] is None else state[1].clone())
             if self.separates and isinstance(policy_loss, Tensor) and isinstance(value_loss, Tensor):
@@ -338,7 +337,7 @@ class Recorder:
 
     def expect_minibatch(self) -> None:
         """Say that a minibatch comes: should it be lost to an error, its gradients are not taken for another's."""
-        self._lost_minibatch = True
+        self._lost_minibatch = self._loop.came = True
 
     def captured(self, capture: Capture, epoch: int) -> None:
         """Take up a minibatch that an adapter will measure when the update ends. Call it within ``guarded``."""
@@ -438,7 +437,7 @@ class Recorder:
             arrays = rollout_arrays(given, self.guarded)
             tensors = self._inner_tensors(max((one.numel() for one in arrays.values()), default=None))
             tensors |= rollout_tensors(self.heads, arrays, given, self.guarded)
-            state = arguments.take(self.guarded, "update(lstm)", arguments.recurrent_state, lstm)
+            state = self._taken("update(lstm)", arguments.recurrent_state, lstm)
             if state is not None:
                 self._states["rollout"] = state
             with self.guarded("update: detail"):
@@ -447,21 +446,20 @@ class Recorder:
             tensors |= self._state_tensors()
             with self.guarded("update: slots"):
                 tensors |= self._slots.tensors()
-            said, status = status, None
-            with self.guarded("update(status)"):
-                status = _known_status(said)
-            known: dict[str, object] = {}
-            for name, cell in ({"learning_rate": self._learning_rate} | cells).items():
-                if isinstance(cell, Tensor):
-                    tensors[f"cell {name}"] = cell.detach().reshape(-1)[:1]
-                else:
-                    known[name] = cell.item() if isinstance(cell, np.ndarray) and cell.size == 1 else cell
-            sent = Transfer(tensors)
+            status = self._taken("update(status)", _known_status, status)
+            if status not in ("interrupted", "nonfinite_skipped"):
+                self._check_relevant(relevant)
+            reason = self._taken("update(reason)", arguments.words, reason)
+            floor = self._taken("update(advantage_floor)", arguments.number, advantage_floor)
+            steps = self._taken("update(env_steps)", arguments.integer, env_steps)
+            said = self._cells(cells)
+            numbers = {name: cell for name, cell in said.items() if isinstance(cell, Tensor)}
+            sent = Transfer(tensors | {f"cell {name}": cell for name, cell in numbers.items()})
 
             def end() -> None:
-                cells = self._known(env_steps) | known
+                known = self._known(steps) | {name: cell for name, cell in said.items() if name not in numbers}
                 self._pending = Measured(
-                    number, self._loop, sent, cells, self._episodes, status, reason, advantage_floor, self._slots.now
+                    number, self._loop, sent, known, self._episodes, status, reason, floor, self._slots.now
                 )
                 self._next_update()
                 if not sent.waits:
@@ -479,8 +477,30 @@ class Recorder:
             return self._loop.tensors()
         except Exception as error:
             self.guarded.refuse("update: minibatches", error)
-            self._loop = self._new_loop()
+            lost, self._loop = self._loop, self._new_loop()
+            self._loop.came = True
+            self._loop.other_steps = lost.other_steps + sum(one.steps > 0 for one in lost.minibatches)
             return {}
+
+    def _taken(self, argument: str, convert: Callable[[Any], Any], given: Any) -> Any:
+        return arguments.take(self.guarded, argument, convert, given)
+
+    def _cells(self, given: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the cells of ``updates`` that the loop or its optimizer knows; numbers on a device as tensors."""
+        cells: dict[str, Any] = {"learning_rate": None}
+        for name, cell in (("learning_rate", self._learning_rate), *given.items()):
+            with self.guarded(f"update({name})"):
+                cells[name] = arguments.cell(name, cell)
+        return cells
+
+    def _check_relevant(self, of_rollout: object) -> None:
+        """Count causal masks that only one of ``minibatch`` and ``update`` was given."""
+        if self._sampler.causal and of_rollout is None:
+            missing = "given to minibatch() and not to update(): nobody knows the heads' relevant_fraction"
+            self.guarded.refuse("update(relevant)", ValueError(missing))
+        elif of_rollout is not None and self._loop.minibatches and not self._sampler.causal:
+            missing = "given to update() and not to minibatch(): ratio and KL count the heads at every sample"
+            self.guarded.refuse("update(relevant)", ValueError(missing))
 
     def _state_tensors(self) -> dict[str, Tensor]:
         """Return the recurrent states' statistics, and the loss scale."""
@@ -514,7 +534,8 @@ class Recorder:
         elapsed, ended, loop = self._clock.elapsed, self._update, self._loop
         self._update += 1
         self._changed_groups = frozenset()
-        self._loop = self._new_loop()
+        self._loop, self._lost_minibatch = self._new_loop(), False
+        self._sampler.begin()
         self._states, self._episodes = {}, deque()
         self._slots.forget_calls()
         self._clock.next()
@@ -532,15 +553,12 @@ class Recorder:
         if self._closed or self._store.inert:
             return
         with self.guarded("episode"):
+            total = float(episode_return)
+            steps = self._taken("episode(length)", arguments.integer, length)
+            where = self._taken("episode(env)", arguments.integer, env)
+            won = self._taken("episode(success)", arguments.truth, success)
             self._episode_count += 1
-            self._episodes.append(
-                (
-                    float(episode_return),
-                    None if length is None else int(length),
-                    env,
-                    None if success is None else bool(success),
-                )
-            )
+            self._episodes.append((total, steps, where, won))
 
     def slot(
         self,
@@ -564,15 +582,22 @@ class Recorder:
         if self._closed or self._store.inert or self.level in ("OFF", "MINIMAL"):
             return
         with self.guarded("slot"), torch.no_grad():
-            given = {"stage": stage, "blueprint": blueprint, "alpha": alpha}
-            self._slots.look(env, slot, seed, host, given, max_grad_norm)
+            given = {
+                "stage": self._taken("slot(stage)", slots.word, stage),
+                "blueprint": self._taken("slot(blueprint)", slots.word, blueprint),
+                "alpha": self._taken("slot(alpha)", slots.amount, alpha),
+            }
+            around = self._taken("slot(host)", slots.parameters, host)
+            bound = self._taken("slot(max_grad_norm)", arguments.number, max_grad_norm)
+            self._slots.look(env, slot, seed, around, given, bound)
 
     def gradients(self, max_norm: float | None = None) -> None:
         """Measure the gradients now, in a loop that does not call ``torch.nn.utils.clip_grad_norm_``."""
         if self._model is not None and self._watching:
             with self.guarded("gradients"), torch.no_grad():
+                bound = self._taken("gradients(max_norm)", arguments.number, max_norm)
                 seen = self._see_gradients(list(self._model.model.parameters()))
-                self._loop.minibatches[-1].see_clip(None if seen is None else self._wider(seen), max_norm)
+                self._loop.minibatches[-1].see_clip(None if seen is None else self._wider(seen), bound)
 
     @property
     def _watching(self) -> bool:
@@ -636,10 +661,13 @@ class Recorder:
 
     def before_step(self, optimizer: Optimizer) -> None:
         """See gradients as an optimizer takes them."""
-        if not self._watching:
+        if self._reader is None or self._closed:
             return
         parameters = [one for group in optimizer.param_groups for one in group["params"]]
         if not self._owns(parameters):
+            return
+        if not self._watching:
+            self._loop.other_steps += 1
             return
         with self.guarded("step"), torch.no_grad():
             self._loop.see_step(parameters, amp.carried(parameters))
@@ -679,7 +707,7 @@ class Recorder:
             for block in self._sampling.onset.take():
                 self._store.put({"layers": block})
         self._store.settle()
-        if rows.update.get("optimizer_steps") and rows.update.get("grad_norm_pre_clip") is None:
+        if rows.update.get("grad_norm_pre_clip") is None and any(one.steps for one in measured.loop.minibatches):
             self.guarded.tell_once("clip", UNSEEN_CLIP)
 
     def _forget_size(self, head: str) -> None:
@@ -768,7 +796,7 @@ def _parts(given: Parts | None) -> Parts | None:
     return given if given is None or isinstance(given, (nn.Module, nn.Parameter, Rows)) else list(given)
 
 
-def _known_status(status: str | None) -> str | None:
-    if status is not None and status not in STATUSES:
+def _known_status(status: str) -> str:
+    if status not in STATUSES:
         raise ValueError(f"status {status!r} is none of {', '.join(STATUSES)}; the row says what was seen instead")
     return status

@@ -12,17 +12,25 @@ from torch import Tensor
 from recorder import arguments
 from recorder.guard import Guard
 from recorder.heads import Heads
-from recorder.measure.masks import mask_statistics
+from recorder.measure.masks import FIELDS, mask_statistics
 from recorder.measure.values import advantage_statistics, td_statistics, value_statistics
 
 ARRAYS = ("values", "returns", "advantages", "td_errors")
 """Arguments of one number a timestep."""
+UNKNOWN = [place for place, name in enumerate(FIELDS) if name not in ("steps", "relevant")]
+"""What nobody knows of a head whose valid actions are not known."""
 
 
 def rollout_arrays(given: Mapping[str, Any], guarded: Guard) -> dict[str, Tensor]:
     """Return those of ``ARRAYS`` that were given and can be used."""
     taken = {name: arguments.take(guarded, f"update({name})", arguments.tensor, given[name]) for name in ARRAYS}
-    return {name: one for name, one in taken.items() if one is not None}
+    arrays = {name: one for name, one in taken.items() if one is not None}
+    steps = {arrays[name].numel() for name in ("values", "returns") if name in arrays}
+    for name in ("advantages", "td_errors"):
+        if name in arrays and len(steps) == 1 and arrays[name].numel() not in steps:
+            error = ValueError(f"{arrays.pop(name).numel()} timesteps in a rollout of {max(steps)}")
+            guarded.refuse(f"update({name})", error)
+    return arrays
 
 
 def rollout_tensors(
@@ -71,7 +79,7 @@ def _mask_tensors(
     device = arguments.common_device((*arrays.values(), *choices.values(), *matters.values()))
     full = torch.ones(steps, dtype=torch.int64, device=device)
     known = [name for name in heads.categorical if name in choices or (heads.size(name) and name not in lost_masks)]
-    if not known:
+    if not known and not matters:
         return {}
     counts = [
         arguments.on_device(choices[name], device) if name in choices else full * (heads.size(name) or 0)
@@ -83,8 +91,8 @@ def _mask_tensors(
     statistics = mask_statistics(torch.stack(counts), torch.stack(causal) if matters else None)
     for place, name in enumerate(heads.categorical):
         if name not in known:
-            statistics[:, place] = torch.nan
-        elif name in lost_relevant:
+            statistics[UNKNOWN, place] = torch.nan
+        if name in lost_relevant:
             statistics[-2:, place] = torch.nan
     return {"masks": statistics}
 

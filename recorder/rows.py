@@ -86,7 +86,7 @@ def rows_of(measured: Measured, heads: Heads, reader: Reader | None) -> UpdateRo
             )
             policy = PolicyNumbers(found)
         gradients = group_numbers(parameters, found)
-        row = {"update": update, **value_cells(arrays), **_inner_cells(found, policy, hooked=hooked)}
+        row = {"update": update, **value_cells(arrays), **_inner_cells(found, policy, loop, hooked=hooked)}
         row |= measured.cells | scalar_cells(arrays) | _episode_cells(measured)
         row |= floored_cells(row, measured.advantage_floor) | _status(measured, row, found)
         groups = group_cells(parameters, gradients, loop.changed_groups) if parameters is not None else []
@@ -121,13 +121,13 @@ def _inner(loop: InnerLoop, arrays: Mapping[str, Numbers], reader: Reader | None
     return found
 
 
-def _inner_cells(found: Inner | None, policy: PolicyNumbers | None, *, hooked: bool) -> Cells:
+def _inner_cells(found: Inner | None, policy: PolicyNumbers | None, loop: InnerLoop, *, hooked: bool) -> Cells:
     if found is None or policy is None:
-        return {"optimizer_steps": 0} if hooked else {}
+        return {"optimizer_steps": loop.other_steps} if hooked else {}
     cells = policy.update_cells(hooked=hooked) | model_cells(found)
     cells["clip_range"] = found.clip_range
     if hooked:
-        cells["optimizer_steps"] = int((found.steps > 0).sum())
+        cells["optimizer_steps"] = int((found.steps > 0).sum()) + loop.other_steps
     return cells
 
 
@@ -177,12 +177,14 @@ def _status(measured: Measured, row: Cells, found: Inner | None) -> Cells:
     if measured.status is not None:
         return {"status": measured.status, "skip_reason": measured.reason}
     taken = row.get("optimizer_steps")
-    if found is None:
-        return {"status": "no_usable_steps", "skip_reason": measured.reason or "no minibatch was seen"}
+    if found is None and not taken and (taken is not None or not measured.loop.came):
+        why = "no optimizer step was taken" if measured.loop.came else "no minibatch was seen"
+        return {"status": "no_usable_steps", "skip_reason": measured.reason or why}
     if taken == 0 and row.get("nonfinite_sources"):
         return {"status": "nonfinite_skipped", "skip_reason": measured.reason or row["nonfinite_sources"]}
-    if taken is not None and row.get("target_kl") is not None and found.steps[-1] == 0:
+    if found is not None and taken is not None and row.get("target_kl") is not None and found.steps[-1] == 0:
         return {"status": "kl_stopped", "skip_reason": measured.reason}
     if taken == 0:
         return {"status": "no_usable_steps", "skip_reason": measured.reason or "no optimizer step was taken"}
+    # also without minibatches: the training went on, and what the recorder lost of it is in losses_of_data
     return {"status": "performed", "skip_reason": measured.reason}

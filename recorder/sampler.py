@@ -56,12 +56,19 @@ class Sampler:
     guarded: Guard
     matrices: list[Matrix] = field(default_factory=list)
     unsummed: bool = False
+    causal: bool = False  # whether a minibatch of the update in progress came with causal masks
+
+    def begin(self) -> None:
+        """Begin an update."""
+        self.causal = False
+        self.matrices.clear()
 
     def sample(self, given: Given, epoch: int = 0) -> Sample:
         """Return one minibatch, copied, without the optional arguments that cannot be used: these are counted.
 
         Raises ``ValueError`` when the log-probs cannot be used.
         """
+        self.causal = self.causal or given.get("relevant") is not None
         try:
             sample = self._sample(given)
         except Exception as error:

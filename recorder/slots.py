@@ -7,9 +7,10 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
 
+import numpy as np
 from torch import Tensor, nn
 
-from recorder import amp
+from recorder import amp, arguments
 from recorder.module_gradients import Module, ModuleLooks, module
 from recorder.reduce.gradients import DEFAULT_CLIP_NORM, EXPLODING_FACTOR
 from recorder.reduce.norms import Numbers
@@ -62,14 +63,14 @@ class Slots:
         now.slots[place] = Slot(
             env,
             slot,
-            _text(given["stage"]),
-            _text(given["blueprint"]),
-            None if alpha is None or isinstance(alpha, Tensor) else float(alpha),
+            given["stage"],
+            given["blueprint"],
+            None if isinstance(alpha, Tensor) else alpha,
             None if growing is None else growing.tensors,
         )
         now.alphas.pop(place, None)
         if isinstance(alpha, Tensor):
-            now.alphas[place] = alpha.detach().reshape(-1)[:1].clone()
+            now.alphas[place] = alpha.clone()
             now.looks.note(now.alphas[place])
         now.calls.append(_call(place, numbers, growing, around))
 
@@ -123,12 +124,26 @@ def _call(place: str, numbers: Sequence[int], seed: Module | None, host: Module 
 
 def _exploding(max_grad_norm: float | None) -> float:
     """Return the norm above which a tensor counts as exploded."""
-    if isinstance(max_grad_norm, Tensor):
-        raise TypeError("max_grad_norm must be a number: asking a tensor for its value would wait for its device")
-    return EXPLODING_FACTOR * (DEFAULT_CLIP_NORM if max_grad_norm is None else float(max_grad_norm))
+    return EXPLODING_FACTOR * (DEFAULT_CLIP_NORM if max_grad_norm is None else max_grad_norm)
 
 
-def _text(word: object) -> str | None:
-    if isinstance(word, Enum):
-        return word.name
-    return None if word is None else str(word)
+def word(given: object) -> str:
+    """Return a stage or blueprint as text: the name of an enum's member."""
+    return given.name if isinstance(given, Enum) else str(given)
+
+
+def amount(given: Any) -> float | Tensor:
+    """Return a number, on a device as a tensor of one element. Raises ``TypeError`` or ``ValueError`` otherwise."""
+    if isinstance(given, Tensor) and arguments.tensor(given).numel() == 1:
+        return given.detach().reshape(1)
+    return arguments.number(given)
+
+
+def parameters(given: Any) -> Parameters:
+    """Return a module or its parameters. Raises ``TypeError`` for anything else."""
+    if isinstance(given, nn.Module):
+        return given
+    tensors = (given,) if isinstance(given, (str, bytes, np.ndarray)) else tuple(given)
+    if isinstance(given, Tensor) or not all(isinstance(one, Tensor) for one in tensors):
+        raise TypeError("give a module, or its parameters")
+    return tensors

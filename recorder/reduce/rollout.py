@@ -50,16 +50,15 @@ def mask_cells(arrays: Mapping[str, Numbers], head: int) -> Cells:
     if "masks" not in arrays:
         return {}
     measured = {name: float(row[head]) for name, row in zip(masks.FIELDS, arrays["masks"], strict=True)}
-    if math.isnan(measured["steps"]):  # of this head nobody knows which actions were valid
-        return {}
-    cells: Cells = {
-        "rollout_samples": int(measured["steps"]),
-        "valid_actions_min": measured["minimum"],
-        "valid_actions_mean": measured["mean"],
-        "valid_actions_max": measured["maximum"],
-        "single_action_fraction": measured["single"],
-        "learnable_fraction": measured["learnable"],
-    }
+    cells: Cells = {"rollout_samples": int(measured["steps"])}
+    if not math.isnan(measured["minimum"]):  # NaN: nobody knows which actions were valid
+        cells |= {
+            "valid_actions_min": measured["minimum"],
+            "valid_actions_mean": measured["mean"],
+            "valid_actions_max": measured["maximum"],
+            "single_action_fraction": measured["single"],
+            "learnable_fraction": measured["learnable"],
+        }
     for name in ("relevant", "effective"):
         if measured[name] == measured[name]:  # NaN: no causal mask was given
             cells[f"{name}_fraction"] = measured[name]

@@ -1,4 +1,4 @@
-"""Rows 23 to 26, 28, 29, 38, 41: forks, threads, two processes, ranks, clocks, readers, the recorder's own errors."""
+"""Rows 23 to 26, 28, 29, 38, 41, 46: forks, threads, processes, ranks, clocks, readers, bad arguments, own errors."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from esper_analyze.runs.run import open_run
 from tests.faults.children import SEAL_OFTEN, Child
 from tests.faults.judge import judged
 from tests.faults.outcome import UPDATES, Bench, Outcome, facts
+from tests.recorder import bad_arguments as bad
 from tests.recorder.threads import TRAININGS, differences
 
 WHERE = (
@@ -98,6 +99,21 @@ def trainings(bench: Bench) -> Outcome:
             if not found:
                 shutil.rmtree(folder)
     outcome.notes.append(facts(kinds=", ".join(TRAININGS), threads=count, updates=updates))
+    return outcome
+
+
+def bad_arguments(bench: Bench) -> Outcome:
+    """Arguments that cannot be used: as good as not given, counted, and nothing else lost."""
+    outcome = Outcome()
+    for method, argument in bad.OPTIONAL:
+        for trial in range(bench.trials(1, 10)):
+            folder = bench.scratch / f"{method}-{argument}-{trial}"
+            values = [bench.random.choice(bad.VALUES) for _ in range(4)]
+            for one in bad.differences(folder, method, argument, values):
+                outcome.harmed += "changed" in one
+                outcome.wrong[f"{method}({argument}): {one}"] += 1
+            outcome.trials += len(values)
+            shutil.rmtree(folder)
     return outcome
 
 

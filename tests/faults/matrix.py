@@ -72,6 +72,7 @@ MATRIX: tuple[tuple[str, str, Row], ...] = (
     ("foreign", "foreign files, wrong rank, shards twice", foreign.foreign_files),
     ("40", "crash while writing a report", writing.report_kills),
     ("41", "n trainings in n threads", company.trainings),
+    ("46", "bad optional arguments", company.bad_arguments),
     ("47", "FIFO, link, device, socket, directory as a file", special.special_files),
     ("48", "SIGTERM, SIGHUP, SIGINT: temporary files", signals.left_behind),
     ("50", "a live run of 10,000 shards", bulk.many_shards),

@@ -38,7 +38,7 @@ def record(run_dir: Path, slot: Any = HUGE, relevant: Any = RELEVANT, **given: A
             rec.minibatch(
                 log_prob=new, old_log_prob=old, relevant=matters or None, clip_range=0.2, epoch=epoch, **given
             )
-        rec.update()
+        rec.update(relevant=matters or None)
     return open_run(run_dir)
 
 

@@ -181,8 +181,9 @@ def test_ratio_of_a_head_counts_only_steps_where_it_is_relevant(tmp_path: Path) 
 def test_a_head_that_is_never_relevant_has_null_ratio(tmp_path: Path) -> None:
     zeros = {"op": torch.zeros(2), "slot": torch.zeros(2)}
     with Recorder(tmp_path / "run", heads=("op", "slot"), strict=True) as rec:
-        rec.minibatch(log_prob=zeros, old_log_prob=zeros, relevant={"slot": torch.zeros(2, dtype=torch.bool)})
-        rec.update()
+        relevant = {"slot": torch.zeros(2, dtype=torch.bool)}
+        rec.minibatch(log_prob=zeros, old_log_prob=zeros, relevant=relevant)
+        rec.update(relevant=relevant)
     slot = heads(open_run(tmp_path / "run"), "slot")[0]
     assert (slot["ratio_max"], slot["kl_k3"], slot["clip_fraction"]) == (None, None, None)
 

@@ -146,15 +146,15 @@ def test_errors_are_counted_and_reach_nobody(tmp_path: Path, caplog: pytest.LogC
     with caplog.at_level(logging.CRITICAL, "recorder"), Recorder(tmp_path / "run") as rec:
         rec.slot(0, "a", seed=3, host=None)  # type: ignore[arg-type]
         rec.slot("x", "a", seed=None, host=None)  # type: ignore[arg-type]
-        rec.slot(0, "a", seed=grown(nn.Linear(2, 2)), host=None, max_grad_norm=torch.ones(1))  # type: ignore[arg-type]
+        rec.slot(0, "a", seed=grown(nn.Linear(2, 2)), host=None, max_grad_norm="x")  # type: ignore[arg-type]
         Growing().backward(rec)
         rec.update()
         rec.slot(0, "a", seed=None, host=None)
         rec.update()
     rec.slot(0, "a", seed=None, host=None)
-    assert len(rows(tmp_path / "run")) == 2
+    assert len(rows(tmp_path / "run")) == 3
     lost = open_run(tmp_path / "run").frame("losses_of_data").to_dicts()
-    assert [row["detail"].split(":")[0] for row in lost] == ["slot"] * 3
+    assert [row["detail"].split(":")[0] for row in lost] == ["slot", "slot", "slot(max_grad_norm)"]
 
 
 def test_slots_that_cannot_be_measured_cost_their_rows_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
