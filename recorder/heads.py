@@ -22,6 +22,21 @@ class Heads:
     )  # sizes that are those widths, as none were given
 
     def __post_init__(self) -> None:
+        self._check_names()
+        for name, size in self.sizes.items():
+            if isinstance(size, bool) or not hasattr(size, "__index__") or int(size) < 1:
+                raise ValueError(f"sizes[{name!r}] is {size!r:.80}: give the number of actions")
+        self.inferred.update(
+            {
+                name: self.widths[name]
+                for name in self.categorical
+                if self.widths.get(name, 0) > 1 and name not in self.sizes
+            }
+        )
+
+    def _check_names(self) -> None:
+        if not all(isinstance(name, str) for name in self.names):
+            raise ValueError(f"heads: give their names as text, not {list(self.names)!r:.200}")
         if len(set(self.names)) != len(self.names):
             raise ValueError(f"head names must differ: {list(self.names)}")
         for name, kind in self.kinds.items():
@@ -30,10 +45,6 @@ class Heads:
         for name in (*self.sizes, *self.kinds, *self.coefficients):
             if name not in self.names:
                 raise ValueError(f"{name!r} is no head; heads are {', '.join(self.names)}")
-
-        for name in self.categorical:
-            if name not in self.sizes and self.widths.get(name, 0) > 1:
-                self.inferred[name] = self.widths[name]
 
     def size(self, name: str) -> int | None:
         """Return the number of actions of a head, as given or as its last layer says; None where nobody knows."""

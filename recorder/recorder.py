@@ -179,6 +179,7 @@ class Recorder:
         self.place = ranks.place(rank, world_size, all_ranks=all_ranks)
         model = ranks.seen_whole(model)
         self.guarded = Guard(strict=strict)
+        heads = (heads,) if isinstance(heads, str) else heads
         parts = {name: _parts(one) for name, one in heads.items()} if isinstance(heads, Mapping) else {}
         widths = {name: width for name, one in parts.items() if (width := outputs(one)) is not None}
         self.heads = Heads(tuple(heads), sizes or {}, kinds or {}, coefficients or {}, widths)
@@ -192,7 +193,8 @@ class Recorder:
         self._sampling = SampledUpdates(
             model, self.parameters if self.place.whole else None, overhead_budget, separate=separate_backward
         )
-        self._total_updates, self._total_env_steps = total_updates, total_env_steps
+        self._total_updates = _planned("total_updates", total_updates)
+        self._total_env_steps = _planned("total_env_steps", total_env_steps)
         self._live = Live(thresholds, level, rules)
         earlier = begin(self.run_dir, self.place.rank, self._identity(facts), resume=resume)
         self._store = Store(self.run_dir, rank=self.place.rank, attempt=earlier.attempt)
@@ -789,6 +791,14 @@ class Recorder:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close("closed" if error is None else exits.reason_of(error))
+
+
+def _planned(name: str, given: Any) -> int | None:
+    """Return a planned length. Raises ``ValueError`` for what is not a whole number."""
+    try:
+        return None if given is None else arguments.integer(given)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{name}: {error}") from error
 
 
 def _parts(given: Parts | None) -> Parts | None:

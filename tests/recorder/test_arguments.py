@@ -212,3 +212,27 @@ def test_gradients_with_a_bad_bound_are_still_measured(tmp_path: Path) -> None:
     row = open_run(tmp_path / "run").frame("updates").to_dicts()[0]
     assert row["grad_norm_pre_clip"] == pytest.approx(math.sqrt(3.0))
     assert row["max_grad_norm"] is None
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"total_updates": "many"}, "total_updates: 'many' is not a number"),
+        ({"total_env_steps": 1.5}, "total_env_steps: 1.5 is not a whole number"),
+        ({"sizes": {"action": "four"}}, "sizes['action'] is 'four'"),
+        ({"sizes": {"action": 0}}, "sizes['action'] is 0"),
+        ({"heads": (3, 4)}, "heads: give their names as text"),
+    ],
+)
+def test_what_a_recorder_cannot_be_made_of_is_named(tmp_path: Path, options: dict[str, Any], words: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(words)):
+        Recorder(tmp_path / "run", **options)
+    assert not (tmp_path / "run").exists()
+
+
+def test_one_head_may_be_named_by_a_word_and_lengths_be_numpy_s(tmp_path: Path) -> None:
+    with Recorder(tmp_path / "run", heads="op", sizes={"op": np.int64(3)}, total_updates=np.int64(2)) as rec:  # type: ignore[arg-type]
+        rec.update()
+    run = open_run(tmp_path / "run")
+    assert run.info["heads"] == {"op": 3}
+    assert run.frame("updates")["progress"].to_list() == [0.5]
