@@ -8,8 +8,10 @@ import json
 import math
 import os
 import threading
+from collections import deque
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import duckdb
@@ -388,3 +390,26 @@ def test_duckdb_still_needs_float_columns_without_statistics(tmp_path: Path) -> 
     frame.write_parquet(tmp_path / "bare.parquet", statistics=False)
     found = duckdb.sql(f"select sum(isnan(v)::int) from read_parquet('{tmp_path}/bare.parquet')").fetchall()
     assert found == [(1,)]
+
+
+@pytest.mark.parametrize(("bound", "tables", "lost"), [(5, 2, 0), (4, 1, 3), (1, 1, 3), (0.4, 0, 4), (0.1, 0, 4)])
+def test_a_writer_that_lags_costs_detail_first_then_everything(
+    monkeypatch: pytest.MonkeyPatch, bound: float, tables: int, lost: int
+) -> None:
+    monkeypatch.setattr(store_module, "MAX_INBOX", bound)
+    lagging: Any = SimpleNamespace(inert=False, _closing=False, _inbox=deque([{}] * 4), lost_rows=0, _handed=4)
+    lagging._stripped = partial(Store._stripped, lagging)
+    Store.put(lagging, {"updates": [update_row(0)], "layers": [{"update": 0}] * 3})
+    assert (len(lagging._inbox[-1]), lagging.lost_rows) == (tables, lost)
+
+
+def test_a_failing_disk_is_tried_again_at_twice_the_interval_up_to_a_minute(tmp_path: Path) -> None:
+    create_run(tmp_path / "run", {})
+    store = Store(tmp_path / "run")
+    intervals = []
+    for _ in range(10):
+        store._disk_failed("updates", OSError("full"))
+        intervals.append(store._back_off)
+    first = store_module.FIRST_BACK_OFF
+    assert intervals == [min(first * 2**n, 60.0) for n in range(1, 11)]
+    store.close("closed")
