@@ -145,7 +145,9 @@ def test_what_one_rank_lacks_is_joined_of_the_others(tmp_path: Path) -> None:
     ranks = [Recorder(tmp_path, heads=tuple(SIZES), sizes=SIZES, rank=r, world_size=2, strict=True) for r in range(2)]
     for number, rec in enumerate(ranks):
         given = rollout(random, 8)
-        hand_over(rec, [batch(random, 8)], given if number else {"values": given["values"]}, [])
+        hand_over(
+            rec, [batch(random, 8)], given if number else {name: given[name] for name in ("values", "relevant")}, []
+        )
         rec.close()
     run = open_run(tmp_path)
     one, all_of = run.only(1).frame("updates").to_dicts()[0], joined(run).frame("updates").to_dicts()[0]
