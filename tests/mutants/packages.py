@@ -37,7 +37,16 @@ _NUMBERS = (
 PACKAGES = {
     "measure": Package(("recorder/measure",), _NUMBERS),
     "reduce": Package(("recorder/reduce",), _NUMBERS),
-    "detector": Package(("esper_analyze/detector",), ("tests/detector", "tests/runs/test_whatif.py")),
+    "detector": Package(
+        ("esper_analyze/detector",),
+        (
+            "tests/detector",
+            "tests/recorder/test_every_rule.py",
+            "tests/runs/test_replay.py",
+            "tests/runs/test_whatif.py",
+            "tests/golden/test_golden.py",
+        ),
+    ),
     "store": Package(
         ("recorder/store",),
         ("tests/recorder/test_store.py", "tests/recorder/test_store_faults.py", "tests/recorder/test_resume.py"),
