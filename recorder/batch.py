@@ -7,15 +7,35 @@ are measured together. Nothing waits for the device.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Protocol
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
 from recorder.measure import entropy as entropies
 from recorder.measure import ratios
+from recorder.measure.joined import joined
 
+PIECE = 1 << 20
+"""Samples measured at once: what is made of them on the way takes memory many times their own."""
+_BY_SAMPLE = (
+    "log_prob",
+    "old_log_prob",
+    "joint_log_ratio",
+    "entropy",
+    "joint_entropy",
+    "valid_actions",
+    "relevant",
+    "counted",
+    "values",
+    "actions",
+    "advantages",
+    "index",
+    "env",
+    "step",
+)
+"""Fields of a batch whose last axis are the samples."""
 LOSSES = ("policy_loss", "value_loss", "entropy_loss", "total_loss")
 
 
@@ -83,22 +103,11 @@ class Measurements:
 
 def measure(batch: Batch, places: Sequence[int]) -> Measurements:
     """Return the device scalars of a batch."""
-    new, old = batch.log_prob, batch.old_log_prob
-    valid, entropy, total = batch.valid_actions, batch.entropy, batch.joint_entropy
-    if total is None and entropy is not None:
-        total = entropy.sum(0)
+    new, valid, entropy, total = batch.log_prob, batch.valid_actions, batch.entropy, batch.joint_entropy
+    total = entropy if total is None else total
     losses = _losses(batch)
-    held, raw = ratios.log_ratios(batch.joint_log_ratio, new - old, batch.relevant)
-    sources, nonfinite = _nonfinite(batch, losses)
-    parts = {
-        "ratio": ratios.ratio_statistics(held, raw, batch.clip_range, weight_of(batch)),
-        "heads": entropies.head_entropy(entropy, new, valid, batch.counted),
-        "losses": losses,
-        "nonfinite": nonfinite,
-    }
+    sources, parts = _statistics(batch, losses)
     room = valid if batch.all_categorical and not batch.unsized else None
-    if total is not None:
-        parts["joint"] = entropies.joint_entropy(total, room, batch.counted)
     return Measurements(
         packed=torch.cat([part.reshape(-1, new.shape[1]).double() for part in parts.values()]),
         layout=tuple((name, tuple(part.shape[:-1])) for name, part in parts.items()),
@@ -112,6 +121,64 @@ def measure(batch: Batch, places: Sequence[int]) -> Measurements:
         joint_choices_known=room is not None and total is not None,
         unsized=bool(batch.unsized) and batch.all_categorical and total is not None,
     )
+
+
+def _statistics(batch: Batch, losses: Tensor) -> tuple[tuple[str, ...], dict[str, Tensor]]:
+    """Return the names of the counts under "nonfinite", and all statistics by name, each [cells, …, M]."""
+    pieces = pieces_of(batch)
+    if len(pieces) == 1:
+        return _measured(batch, losses)
+    measured = [_measured(one, losses if one is pieces[0] else losses[:0]) for one in pieces]
+    parts = [found for _, found in measured]
+    whole = {
+        name: joined([part[name] for part in parts], fields, how)
+        for name, (fields, how) in _JOINED.items()
+        if name in parts[0]
+    }
+    sources, first = measured[0][0], parts[0]
+    whole["losses"] = losses
+    rest = torch.stack([part["nonfinite"] for part in parts[1:]]).sum(0)
+    whole["nonfinite"] = first["nonfinite"] + torch.cat([rest, torch.zeros_like(first["nonfinite"][len(rest) :])])
+    return sources, {name: whole[name] for name in first}
+
+
+_JOINED = {
+    "ratio": (ratios.FIELDS, ratios.JOINS),
+    "heads": (entropies.HEAD_FIELDS, entropies.HEAD_JOINS),
+    "joint": (entropies.JOINT_FIELDS, entropies.JOINT_JOINS),
+}
+
+
+def pieces_of(batch: Batch) -> list[Batch]:
+    """Return the batch cut into pieces of ``PIECE`` samples, itself where its minibatches have no more."""
+    minibatches, samples = batch.log_prob.shape[1:]
+    rows = {name: rows for name in _BY_SAMPLE if isinstance(rows := getattr(batch, name), Tensor)}
+    if samples <= PIECE or any(one.shape[-1] != samples for one in rows.values()):
+        return [batch]
+    size = PIECE // minibatches
+    cuts: dict[str, Any] = {name: torch.split(one, size, dim=-1) for name, one in rows.items()}
+    return [
+        replace(batch, **{name: parts[place] for name, parts in cuts.items()}) for place in range(-(-samples // size))
+    ]
+
+
+def _measured(batch: Batch, losses: Tensor) -> tuple[tuple[str, ...], dict[str, Tensor]]:
+    new, old = batch.log_prob, batch.old_log_prob
+    valid, entropy, total = batch.valid_actions, batch.entropy, batch.joint_entropy
+    if total is None and entropy is not None:
+        total = entropy.sum(0)
+    held, raw = ratios.log_ratios(batch.joint_log_ratio, new - old, batch.relevant)
+    sources, nonfinite = _nonfinite(batch, losses)
+    parts = {
+        "ratio": ratios.ratio_statistics(held, raw, batch.clip_range, weight_of(batch)),
+        "heads": entropies.head_entropy(entropy, new, valid, batch.counted),
+        "losses": losses,
+        "nonfinite": nonfinite,
+    }
+    room = valid if batch.all_categorical and not batch.unsized else None
+    if total is not None:
+        parts["joint"] = entropies.joint_entropy(total, room, batch.counted)
+    return sources, parts
 
 
 def _losses(batch: Batch) -> Tensor:

@@ -17,12 +17,14 @@ class Budget:
 
     Every update pays in its share and pays out what recording took; one is sampled when the balance covers what a
     sampled update took lately. Core statistics are never thinned. ``fraction`` None: every update is sampled.
+    ``cost`` is at first what the first sample is predicted to take: it comes when it was paid for, not before.
     """
 
     fraction: float | None
-    balance: float = 0.0
     cost: float = 0.0
-    last: int = -AT_LEAST_EVERY
+    balance: float = 0.0
+    earned: float = 0.0  # shares paid in so far
+    last: int | None = None  # update sampled last
 
     def __post_init__(self) -> None:
         if self.fraction is not None and not 0 < self.fraction <= 1:
@@ -30,16 +32,20 @@ class Budget:
 
     def wants(self, update: int, *, every: bool) -> bool:
         """Whether ``update`` is to be sampled; ``every``: the telemetry level asks for all of them."""
-        due = every or self.fraction is None or update - self.last >= AT_LEAST_EVERY
-        return due or self.balance >= self.cost
+        if every or self.fraction is None or self.balance >= self.cost:
+            return True
+        if self.last is None:
+            return update >= AT_LEAST_EVERY and self.earned >= self.cost
+        return update - self.last >= AT_LEAST_EVERY
 
     def settle(self, update: int, *, elapsed: float, core: float, detail: float) -> None:
         """Book one update: seconds it took, and of these what recording took without and for detail."""
         if detail > 0:
+            self.cost = detail if self.last is None else _FORGET * self.cost + (1 - _FORGET) * detail
             self.last = update
-            self.cost = detail if self.cost == 0 else _FORGET * self.cost + (1 - _FORGET) * detail
         if self.fraction is None:
             return
         room = self.fraction * elapsed
+        self.earned += room
         self.balance = min(self.balance + room - core - detail, SAVED_AT_MOST * max(self.cost, room))
         self.balance = max(self.balance, -AT_LEAST_EVERY * room)

@@ -6,6 +6,7 @@ are measured at two optimizer steps that are chosen beforehand.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -17,10 +18,15 @@ from recorder.gradients_seen import LargeDetail, Plan, Seen
 from recorder.looks import Looks
 from recorder.measure.direction import dots_by_segment, mean_vector, spacing, squares_by_segment, thinned
 from recorder.measure.elements import Segments, element_statistics, element_statistics_of_one
+from recorder.measure.gradients import SMALL
 from recorder.parameters import Atom, ParameterMap
 
 STEPS = 4
-"""Optimizer steps of a sampled update whose gradients' directions are compared (of a large model: 2)."""
+"""Optimizer steps of a sampled update whose gradients' directions are compared …"""
+LARGE_STEPS = 2
+"""… and at which a large model's gradients are measured."""
+PROBED = 1 << 18
+"""Elements measured to predict what all will take."""
 MOST_MEANS = 8
 """Mean gradients kept to compare the next sampled update with, one for each list of parameters."""
 
@@ -53,10 +59,26 @@ class Detail:
         default_factory=dict
     )
 
+    def predicted(self) -> float:
+        """Return about how many seconds the detail of one update will take, 0 where that is next to nothing.
+
+        From what a part of a large model's elements takes in host memory; a device is not waited for.
+        """
+        largest = max(self.parameters.parameters, key=lambda one: one.numel(), default=None)
+        if largest is None or self.parameters.elements <= SMALL or largest.device.type != "cpu":
+            return 0.0
+        probe = largest.detach().reshape(-1)[:PROBED]
+        seconds = []
+        for _ in range(2):  # the first one warms up
+            start = time.perf_counter()
+            element_statistics_of_one(probe)
+            seconds.append(time.perf_counter() - start)
+        return LARGE_STEPS * min(seconds) * self.parameters.elements / probe.numel()
+
     def begin(self, update: int, minibatches: int) -> None:
         """Sample the update that begins; ``minibatches``: how many the last one had."""
         first = (7 * update) % max(minibatches - 1, 1)
-        self.steps = frozenset((first, first + 1))
+        self.steps = frozenset(range(first, first + LARGE_STEPS))
         self._before = self._weights()
         norms = [torch.linalg.vector_norm(p.detach(), dtype=torch.float64) for p in self.parameters.parameters]
         self._weight_norms = torch.stack(norms)
@@ -84,7 +106,7 @@ class Detail:
         for position, gradient in zip(present, gradients, strict=True):
             flat = gradient.detach()
             flat = (flat.to_dense() if flat.layout is not torch.strided else flat).reshape(-1)
-            atoms = [atom for atom in self.parameters.atoms if atom.tensor == plan.places[position]]
+            atoms = [self.parameters.atoms[index] for index in self.parameters.atoms_of[plan.places[position]]]
             statistics += [element_statistics_of_one(flat[atom.start : atom.stop]) for atom in atoms]
             vectors.append(thinned(flat).float())
         return LargeDetail(torch.stack(statistics), torch.cat(vectors))
@@ -147,13 +169,10 @@ class Detail:
         if key not in self._segments:
             positions = range(len(like.plan.places)) if like.present is None else like.present
             tensors = [like.plan.places[position] for position in positions]
-            atoms = [index for tensor in tensors for index in self._atoms_of(tensor)]
+            atoms = [index for tensor in tensors for index in self.parameters.atoms_of[tensor]]
             sizes = [self._size(self.parameters.atoms[index], large=large) for index in atoms]
             self._segments = {key: (Segments(sizes, like.plan.ours[0].device), tuple(atoms))}
         return self._segments[key]
-
-    def _atoms_of(self, tensor: int) -> list[int]:
-        return [index for index, atom in enumerate(self.parameters.atoms) if atom.tensor == tensor]
 
     def _size(self, atom: Atom, *, large: bool) -> int:
         if not large:

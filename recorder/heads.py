@@ -42,8 +42,9 @@ class Heads:
         for name, kind in self.kinds.items():
             if kind not in KINDS:
                 raise ValueError(f"head {name!r} has the kind {kind!r}; kinds are {', '.join(KINDS)}")
+        known = set(self.names)
         for name in (*self.sizes, *self.kinds, *self.coefficients):
-            if name not in self.names:
+            if name not in known:
                 raise ValueError(f"{name!r} is no head; heads are {', '.join(self.names)}")
 
     def size(self, name: str) -> int | None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from torch import Tensor
 from torch.linalg import vector_norm
 
-from recorder.batch import Batch, Capture, Measurements, measure
+from recorder.batch import Batch, Capture, Measurements, measure, pieces_of
 from recorder.detail import Detail, DetailLook
 from recorder.gradients_seen import Reader, Seen
 from recorder.looks import Looks, looked, stacked
@@ -57,7 +57,7 @@ class InnerLoop:
         self.other_steps = 0  # optimizer steps that followed no recorded minibatch
         self._measured: dict[tuple[int, ...], Measurements] = {}  # by the minibatches that were measured together
         self._batches: dict[tuple[int, ...], Batch] = {}  # those that are not reduced to their worst samples yet
-        self._worst: dict[tuple[int, ...], Worst] = {}
+        self._worst: dict[tuple[int, tuple[int, ...]], Worst] = {}
         self.looks: list[Looks] = []
         self.every_step = every_step
         self.details: list[DetailLook] = []
@@ -105,7 +105,8 @@ class InnerLoop:
     def find_worst(self) -> None:
         """Reduce the batches held to their worst samples."""
         for places in list(self._batches):
-            self._worst[places] = worst_of(self._batches[places], places, self._bounds)
+            for piece, batch in enumerate(pieces_of(self._batches[places])):
+                self._worst[piece, places] = worst_of(batch, places, self._bounds)
             del self._batches[places]
 
     def see_gradients(self, parameters: Sequence[Tensor], scale: Tensor | None = None) -> Seen | None:

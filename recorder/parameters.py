@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
@@ -105,29 +106,45 @@ class ParameterMap:
         self.elements = sum(parameter.numel() for parameter in self.parameters)
         self.members = np.array([piece for group in self.groups for piece in group.pieces], np.int64)
         self.starts = np.cumsum([0, *(group.tensors for group in self.groups)])[:-1]
-        self.atoms = [atom for tensor in range(len(self.parameters)) for atom in self._atoms_of(tensor)]
+        self.atoms: list[Atom] = []
+        self.atoms_of: list[range] = []  # by tensor, the indices of its atoms
+        for tensor, edges in enumerate(self._edges()):
+            first = len(self.atoms)
+            self.atoms += self._cut(tensor, edges)
+            self.atoms_of.append(range(first, len(self.atoms)))
         self.group_atoms = [self._group_atoms(group) for group in self.groups]
 
-    def _atoms_of(self, tensor: int) -> list[Atom]:
+    def _edges(self) -> list[set[int]]:
+        """Return, by tensor, the rows at which a range of some group begins or ends."""
+        edges: list[set[int]] = [set() for _ in self.parameters]
+        for piece in self.pieces:
+            edges[piece.tensor].update(edge for span in piece.rows or () for edge in span)
+        return edges
+
+    def _cut(self, tensor: int, edges: set[int]) -> list[Atom]:
         length, elements = length_of(self.parameters[tensor]), self.parameters[tensor].numel()
-        ranges = [span for piece in self.pieces if piece.tensor == tensor for span in piece.rows or ()]
-        edges = sorted({0, length, *(edge for span in ranges for edge in span)})
         width = elements // max(length, 1)
-        return [Atom(tensor, a * width, b * width) for a, b in pairwise(edges)] or [Atom(tensor, 0, elements)]
+        cuts = pairwise(sorted({0, length, *edges}))
+        return [Atom(tensor, a * width, b * width) for a, b in cuts] or [Atom(tensor, 0, elements)]
 
     def _group_atoms(self, group: Group) -> npt.NDArray[np.int64]:
-        """Return the indices of the group's atoms."""
-        inside = []
-        pieces = {self.pieces[place].tensor: self.pieces[place] for place in group.pieces}
-        for index, atom in enumerate(self.atoms):
-            piece = pieces.get(atom.tensor)
-            if piece is None:
-                continue
-            width = self.parameters[atom.tensor].numel() // max(length_of(self.parameters[atom.tensor]), 1)
-            ranges = piece.rows or ((0, atom.stop),)
-            if any(a * width <= atom.start and atom.stop <= b * width for a, b in ranges) or piece.rows is None:
-                inside.append(index)
-        return np.array(inside, np.int64)
+        """Return the indices of the group's atoms; within a tensor they are in order, so a range of rows is found."""
+        inside: list[int] = []
+        for place in group.pieces:
+            piece = self.pieces[place]
+            atoms, width = self.atoms_of[piece.tensor], self._width(piece.tensor)
+            if piece.rows is None:
+                inside += atoms
+            for a, b in piece.rows or ():
+                low, high = (bisect_left(atoms, row * width, key=self._start) for row in (a, b))
+                inside += atoms[low:high]
+        return np.array(sorted(inside), np.int64)
+
+    def _start(self, atom: int) -> int:
+        return self.atoms[atom].start
+
+    def _width(self, tensor: int) -> int:
+        return self.parameters[tensor].numel() // max(length_of(self.parameters[tensor]), 1)
 
     def owns(self, parameter: Tensor) -> bool:
         """Whether ``parameter`` belongs to the model."""

@@ -140,14 +140,15 @@ def _head_rows(
     contradicted: Sequence[str],
 ) -> list[Cells]:
     rows = []
+    masked = {name: place for place, name in enumerate(heads.categorical)}
     for place, name in enumerate(heads.names):
         row: Cells = {"head": name, "kind": heads.kind(name), "coefficient": heads.coefficients.get(name)}
         if policy is not None:
             row |= policy.head_cells(place)
         row |= head_gradient_cells(parameters, gradients, name)
-        if name in heads.categorical and name not in contradicted:
-            row |= mask_cells(arrays, heads.categorical.index(name))
-        elif name not in heads.categorical:
+        if name in masked and name not in contradicted:
+            row |= mask_cells(arrays, masked[name])
+        elif name not in masked:
             row["choice_samples"] = None
         row["zero_explained"] = explain_zero(row)
         rows.append(row)

@@ -68,7 +68,7 @@ class Sample:
         """Return samples of one shape as a batch."""
         samples = [capture for capture in captures if isinstance(capture, Sample)]
         first = samples[0]
-        given = _named(first, plain(torch.stack([sample.numbers for sample in samples], dim=1)))
+        given = _named(first, plain(_stacked([sample.numbers for sample in samples])))
         given |= _placed(first, _joined([sample.whole for sample in samples], dim=1))
         flags = _joined([sample.flags for sample in samples], dim=1)
         names = first.heads.names
@@ -107,7 +107,12 @@ def _placed(first: Sample, whole: Tensor | None) -> dict[str, Tensor]:
 
 def _joined(tensors: Sequence[Tensor | None], dim: int) -> Tensor | None:
     present = [tensor for tensor in tensors if tensor is not None]
-    return torch.stack(present, dim=dim) if present else None
+    return _stacked(present, dim) if present else None
+
+
+def _stacked(tensors: Sequence[Tensor], dim: int = 1) -> Tensor:
+    """Return tensors stacked; a single one is not copied."""
+    return tensors[0].unsqueeze(dim) if len(tensors) == 1 else torch.stack(list(tensors), dim=dim)
 
 
 def _valid_actions(samples: Sequence[Sample]) -> tuple[Tensor | None, tuple[str, ...]]:

@@ -27,7 +27,7 @@ class SampledUpdates:
     ) -> None:
         self.detail = None if parameters is None else Detail(parameters)
         self.onset = None if self.detail is None else Onset(self.detail)
-        self._budget = Budget(fraction)
+        self._budget = Budget(fraction, 0.0 if self.detail is None or fraction is None else self.detail.predicted())
         self._gates = Gates(() if model is None else lstms(model))
         self._gate_numbers: Tensor | None = None
         self._separate = separate

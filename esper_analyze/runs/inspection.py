@@ -133,7 +133,7 @@ def _notes(attempt: Attempt) -> Iterator[Fault]:
 def _stray(path: Path, attempt: Attempt, *, alive: bool) -> str | None:
     """Return why a file in an attempt's folder is not part of the run, None when it is."""
     name = path.name
-    known = (layout.MANIFEST_FILE, layout.CLOSED_FILE, layout.LOCK_FILE)
+    known = (layout.MANIFEST_FILE, layout.CLOSED_FILE, layout.LOCK_FILE, layout.RESERVE_FILE)
     if name in known or layout.log_of(name) is not None:
         return None
     if name == layout.JOURNAL_FILE:

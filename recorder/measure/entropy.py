@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from recorder.measure.joined import LEAST, MEAN, MOST, SUM
 from recorder.measure.ratios import count_of, extreme_of, mean_of, sum_of
 
 JOINT_FIELDS = ("count", "entropy", "choices", "norm_sum")
@@ -22,6 +23,15 @@ HEAD_FIELDS = (
     "entropy_max",
 )
 """Rows of what ``head_entropy`` returns; the sums run over samples where the head has a choice."""
+
+JOINT_JOINS = {"count": SUM, "entropy": MEAN, "choices": SUM, "norm_sum": SUM}
+HEAD_JOINS = JOINT_JOINS | {
+    "conditional_sum": SUM,
+    "entropy_min": LEAST,
+    "entropy_max": MOST,
+    "log_prob_min": LEAST,
+    "log_prob_max": MOST,
+}
 
 
 def joint_entropy(entropy: Tensor, valid_actions: Tensor | None, counted: Tensor | None) -> Tensor:

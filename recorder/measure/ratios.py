@@ -11,6 +11,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from recorder.measure.joined import LEAST, MEAN, MOST, SUM, VARIANCE
+
 HEAD_CLAMP = 20.0
 """A head's log-ratio is held within ±20: exp stays finite in float32 with room for products."""
 JOINT_CLAMP = 30.0
@@ -32,6 +34,15 @@ FIELDS = (
     "clamped",
     "log_ratio_abs_max",
 )
+JOINS = dict.fromkeys(FIELDS, MEAN) | {
+    "count": SUM,
+    "ratio_var": VARIANCE,
+    "ratio_max": MOST,
+    "ratio_min": LEAST,
+    "nonfinite": SUM,
+    "clamped": SUM,
+    "log_ratio_abs_max": MOST,
+}
 """Rows of what ``ratio_statistics`` returns, each over the counted samples of one minibatch."""
 
 

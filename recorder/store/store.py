@@ -50,6 +50,8 @@ LOG_BACK_OFF = 5.0
 """A log that could not be written to is tried again after so long."""
 FIRST_BACK_OFF = 1.0
 """Sealing that failed is tried again after so long, then after twice that, and so on up to a minute."""
+RESERVE_BYTES = 1 << 14
+"""Room kept on the disk for the marker that says how many rows a full disk cost."""
 DROP_ORDER = ("layers", "tensors", "transitions", "steps", "groups", "lstm", "heads", "episodes")
 
 _LIVE: weakref.WeakSet[Store] = weakref.WeakSet()
@@ -76,6 +78,9 @@ class Store:
         self.folder.mkdir(parents=True)
         sync_folder(self.folder.parent)
         self.lock = WriterLock(self.folder / layout.LOCK_FILE)
+        self._reserve = self.folder / layout.RESERVE_FILE
+        with contextlib.suppress(OSError):  # a disk that is full already
+            self._reserve.write_bytes(os.urandom(RESERVE_BYTES))  # nothing that a file system could compress
         self.inert = False
         self.lost_rows = 0
         self._log = Log(self.folder)
@@ -367,6 +372,8 @@ class Store:
             self._given_up.clear()
         self._count_unsealed()
         marker = {"reason": reason, "closed_at": time.time(), "lost_rows": self.lost_rows, "tables": self._written}
+        with contextlib.suppress(OSError):
+            self._reserve.unlink()
         try:
             write_whole(self.folder / layout.CLOSED_FILE, json.dumps(marker, indent=1).encode())
         except OSError as error:

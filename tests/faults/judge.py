@@ -50,6 +50,8 @@ class Verdict:
     rows: int = 0
     last: int = -1
     closed: bool = False
+    told: int = 0
+    """Rows that the run itself says were lost."""
     torn: int = 0
 
     @property
@@ -73,7 +75,7 @@ def judged(run_dir: Path, twin: Twin, finished: int, *, interrupted: bool = Fals
     except Exception as error:
         return Verdict(lost=twin.rows(finished), wrong=[f"crashed: {type(error).__name__}: {error}"])
     last = -1 if run.last_update is None else run.last_update
-    verdict = Verdict(last=last, closed=run.closed, torn=len(run.torn))
+    verdict = Verdict(last=last, closed=run.closed, told=run.lost_rows, torn=len(run.torn))
     if interrupted and run.frame("updates", ["status"])["status"].to_list()[-1:] == ["interrupted"]:
         verdict.last = last = last - 1
     for name, whole in twin.frames.items():
@@ -121,10 +123,13 @@ def _numbered(run: Run) -> list[str]:
 
 
 def counted(child: Child, verdict: Verdict) -> list[str]:
-    """Return what is wrong with the count of losses: handed over = found + counted as lost."""
-    if verdict.rows + child.lost == child.handed:
-        return []
-    return [f"{child.handed} rows handed over, {verdict.rows} found, {child.lost} counted as lost"]
+    """Return what is wrong with the count of losses: handed over = found + counted as lost, in process and on disk."""
+    wrong = []
+    if verdict.rows + child.lost != child.handed:
+        wrong.append(f"{child.handed} rows handed over, {verdict.rows} found, {child.lost} counted as lost")
+    if verdict.closed and verdict.told != child.lost:
+        wrong.append(f"{child.lost} rows counted as lost in the process, {verdict.told} on disk")
+    return wrong
 
 
 def percentile(seconds: list[float], share: float) -> float:

@@ -12,6 +12,7 @@ import pytest
 
 from esper_analyze.errors import DamagedError
 from esper_analyze.runs.run import open_run
+from esper_analyze.runs.verify import verify
 from esper_analyze.schema.files import append_line
 from esper_analyze.schema.frames import MAGIC, frames
 from recorder.store import store as store_module
@@ -183,3 +184,28 @@ def test_a_log_whose_first_bytes_are_wrong_is_told_and_costs_no_frame(tmp_path: 
     found, faults = frames(data)
     assert len(found) == 1
     assert [(fault.start, fault.stop, fault.torn) for fault in faults] == [(0, len(MAGIC), False)]
+
+
+def test_a_full_disk_has_room_for_the_mark_that_says_how_many_rows_it_cost(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = new_store(tmp_path)
+    reserve = store.folder / ".reserve"
+    write = os.write
+
+    def full(descriptor: int, data: bytes) -> int:
+        if reserve.exists():
+            no_space()
+        return write(descriptor, data)
+
+    with monkeypatch.context() as broken:
+        broken.setattr(os, "write", full)
+        store.put({"updates": [update_row(0)], "episodes": [{"update": 0}] * 3})
+        store.settle(10.0)
+        store.close("closed")
+    assert store.lost_rows == 4
+    assert open_run(tmp_path).lost_rows == 4
+    verified = verify(tmp_path)
+    assert (verified.lost_rows, verified.damage) == (4, [])
+    assert [fault.reason for fault in verified.faults] == ["4 rows were lost, and counted"]
+    assert not reserve.exists()

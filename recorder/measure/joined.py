@@ -1,0 +1,41 @@
+"""Statistics of a minibatch too large to be measured at once, joined from those of its pieces, in float64."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+SUM, MEAN, VARIANCE, LEAST, MOST = "sum", "mean", "variance", "least", "most"
+
+
+def joined(pieces: Sequence[Tensor], fields: Sequence[str], how: Mapping[str, str]) -> Tensor:
+    """Return statistics [F, …] of all samples from those of pieces of them, each [F, …].
+
+    ``how`` says of each of the ``fields`` what it is; "count" counts the samples. A variance is the population's about
+    the mean named before it (Chan, Golub, LeVeque 1983). A piece that counts no sample has no say in a mean.
+    """
+    cells = torch.stack(list(pieces)).double()  # [pieces, F, …]
+    of = {name: cells[:, place] for place, name in enumerate(fields)}
+    counts = of["count"]
+    total = counts.sum(0)
+    found: list[Tensor] = []
+    for place, name in enumerate(fields):
+        match how[name]:
+            case "sum":
+                found.append(of[name].sum(0))
+            case "least":
+                found.append(of[name].amin(0))
+            case "most":
+                found.append(of[name].amax(0))
+            case "mean":
+                found.append(_mean(of[name], counts, total))
+            case _:
+                apart = torch.where(counts > 0, of[fields[place - 1]] - found[place - 1], 0.0)
+                found.append(_mean(of[name] + apart.square(), counts, total))
+    return torch.stack(found)
+
+
+def _mean(means: Tensor, counts: Tensor, total: Tensor) -> Tensor:
+    return torch.where(counts > 0, means * counts, 0.0).sum(0) / total
