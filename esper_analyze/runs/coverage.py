@@ -20,7 +20,8 @@ def coverage_faults(attempt: Attempt, contents: Sequence[Contents], level: str) 
 
     What the recorder counted as lost, and what follows from a broken file that has been named, is a note.
     """
-    counted = lost_rows(attempt, contents)
+    counted = attempt.lost_rows
+    noted = sum(one.lost for one in contents if one.table == "losses_of_data")
     excused = bool(attempt.broken) or attempt.alive()
     runs = all_runs(contents)
     twice = overlapping(runs)
@@ -28,16 +29,11 @@ def coverage_faults(attempt: Attempt, contents: Sequence[Contents], level: str) 
         yield True, f"{twice:,} sequence numbers occur more than once", None, twice
     yield from _missing(attempt, runs, counted, excused=excused)
     if level != "OFF":
-        yield from _updates(contents, excused=excused or counted > 0)
+        yield from _updates(contents, excused=excused or counted > 0 or noted > 0)
     if counted:
         yield False, f"{counted:,} rows were lost, and counted", None, counted
-
-
-def lost_rows(attempt: Attempt, contents: Sequence[Contents]) -> int:
-    """Return the rows a writer counted as lost: in its marker, or as far as it had come."""
-    told = int(str((attempt.closed or {}).get("lost_rows", 0)))
-    dropped = sum(one.lost for one in contents if one.table == "updates")
-    return max(told, dropped) + sum(one.lost for one in contents if one.table == "losses_of_data")
+    if noted:
+        yield False, f"{noted:,} errors or rows that cost data are noted", "losses_of_data", None
 
 
 def all_runs(contents: Sequence[Contents]) -> Ints:

@@ -81,10 +81,8 @@ class Run:
 
     @property
     def lost_rows(self) -> int:
-        """Rows the writers counted as lost, and logged rows of a killed run with a cell of a wrong type."""
-        markers = [attempt.closed for attempt in self.attempts if attempt.closed is not None]
-        counted = sum(int(str(marker.get("lost_rows", 0))) for marker in markers)
-        return counted + sum(attempt.tail.misfits for attempt in self.attempts)
+        """Rows that were recorded and that no sound shard and no log has, see ``Attempt.lost_rows``."""
+        return sum(attempt.lost_rows for attempt in self.attempts)
 
     @property
     def last_update(self) -> int | None:

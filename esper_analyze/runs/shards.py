@@ -74,6 +74,23 @@ class Attempt:
         logged = self.tail.tables.get("updates")
         return min([*sealed, *(logged["update"].to_pylist() if logged is not None else [])], default=None)
 
+    @property
+    def lost_rows(self) -> int:
+        """Rows that no sound shard and no log has: as the writer counted them when it closed.
+
+        Where it did not, sequence numbers tell; those of damaged files, or in the memory of a living writer, do not.
+        """
+        if self.closed is not None:
+            return int(str(self.closed.get("lost_rows", 0)))
+        if self.broken or self.alive():
+            return self.tail.misfits
+        entries, logged = [entry for _, entry in self.shards], self.tail.tables.values()
+        end = max(
+            [0, *(one.last_seq + 1 for one in entries), *(pc.max(one["seq"]).as_py() + 1 for one in logged if len(one))]
+        )
+        rows = sum(one.rows for one in entries) + sum(map(len, logged))
+        return max(end - rows, self.tail.misfits)
+
     def alive(self) -> bool:
         """Whether a process holds the writer's lock right now."""
         return is_held(self.folder / layout.LOCK_FILE) or False

@@ -74,12 +74,16 @@ class Log:
             self._descriptor = None
         return self.number
 
-    def forget(self, number: int) -> None:
-        """Delete the files up to ``number``: everything in them is sealed."""
+    def forget(self, number: int) -> bool:
+        """Delete the files up to ``number``: everything in them is sealed. Return whether none of them is left.
+
+        One that cannot be deleted is tried again the next time; readers skip what a shard has too.
+        """
         for old in [one for one in self._kept if one <= number]:
-            with contextlib.suppress(OSError):  # readers skip what a shard has too
-                (self.folder / log_name(old)).unlink()
-            self._kept.remove(old)
+            with contextlib.suppress(OSError):
+                (self.folder / log_name(old)).unlink(missing_ok=True)
+                self._kept.remove(old)
+        return not any(old <= number for old in self._kept)
 
     def sync(self, *, now: bool = False) -> None:
         """Make what was written safe from a power failure, when that is due. Raises ``OSError``: then rotate.

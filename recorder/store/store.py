@@ -305,8 +305,11 @@ class Store:
             self._back_off, self._retry_at, self._log_fails_until = FIRST_BACK_OFF, 0.0, 0.0
             if self._sealing:  # a sealing that takes longer still needs its log files
                 return
-            self._given_up.clear()
-        self._log.forget(ended)  # to delete a file may take long, and nothing may keep the writer from the log
+            gone, self._given_up = self._given_up, {}
+        if not self._log.forget(ended):  # to delete a file may take long, and nothing may keep the writer from the log
+            with self._guard:
+                for table, rows in gone.items():  # still found in the log
+                    self._given_up[table] = self._given_up.get(table, 0) + rows
 
     def _seal_table(self, table: str, entries: Sequence[Entry], number: int) -> None:
         data, misfits = fitting(BY_NAME[table], entries, self.rank)
@@ -367,8 +370,7 @@ class Store:
             if threading.current_thread() is not thread:
                 thread.join(timeout=60.0)
         self.flush()
-        if not self._waiting and not self._sealing:
-            self._log.forget(self._log.rotate())
+        if not self._waiting and not self._sealing and self._log.forget(self._log.rotate()):
             self._given_up.clear()
         self._count_unsealed()
         marker = {"reason": reason, "closed_at": time.time(), "lost_rows": self.lost_rows, "tables": self._written}

@@ -209,3 +209,41 @@ def test_a_full_disk_has_room_for_the_mark_that_says_how_many_rows_it_cost(
     assert (verified.lost_rows, verified.damage) == (4, [])
     assert [fault.reason for fault in verified.faults] == ["4 rows were lost, and counted"]
     assert not reserve.exists()
+
+
+@pytest.mark.parametrize("harm", ["shards", "logs stay"])
+def test_process_readers_and_verify_agree_on_rows_that_were_given_up_and_are_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, harm: str
+) -> None:
+    monkeypatch.setattr(store_module, "MAX_WAITING_ROWS", 10)
+    store = new_store(tmp_path)
+    for number in range(8):
+        store.put(
+            {"updates": [update_row(number, dropped_rows=store.take_losses())], "episodes": [{"update": number}] * 2}
+        )
+        store.settle(10.0)
+    assert store.lost_rows == 14
+    with monkeypatch.context() as broken:
+        if harm == "shards":
+            broken.setattr("esper_analyze.schema.shards.write_whole", no_space)
+        else:
+            broken.setattr(Path, "unlink", lambda *_, **__: no_space())
+        store.close("closed")
+    run = open_run(tmp_path)
+    assert run.rows["episodes"] == 16
+    assert (store.lost_rows, run.lost_rows, verify(tmp_path).lost_rows) == (0, 0, 0)
+    assert [fault.reason for fault in verify(tmp_path).faults if "lost" in fault.reason] == []
+
+
+@pytest.mark.parametrize("closed", [True, False])
+def test_an_error_of_the_recorder_is_not_counted_as_lost_rows_once_more(tmp_path: Path, closed: bool) -> None:
+    store = new_store(tmp_path)
+    store.put({"updates": [update_row(0)], "losses_of_data": [{"update": 0, "kind": "recorder_error", "rows": 50}]})
+    store.settle(10.0)
+    if closed:
+        store.close("closed")
+    verified = verify(tmp_path)
+    assert (open_run(tmp_path).lost_rows, verified.lost_rows, store.lost_rows) == (0, 0, 0)
+    assert not [fault for fault in verified.faults if "rows were lost" in fault.reason]
+    assert [fault.table for fault in verified.faults] == ["losses_of_data"]
+    store.close("closed")
