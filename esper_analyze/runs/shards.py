@@ -85,9 +85,8 @@ class Attempt:
         if self.broken or self.alive():
             return self.tail.misfits
         entries, logged = [entry for _, entry in self.shards], self.tail.tables.values()
-        end = max(
-            [0, *(one.last_seq + 1 for one in entries), *(pc.max(one["seq"]).as_py() + 1 for one in logged if len(one))]
-        )
+        in_log = [int(pc.max(one["seq"]).as_py()) for one in logged if len(one)]
+        end = 1 + max([-1, *(one.last_seq for one in entries), *in_log])
         rows = sum(one.rows for one in entries) + sum(map(len, logged))
         return max(end - rows, self.tail.misfits)
 

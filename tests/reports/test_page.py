@@ -145,7 +145,7 @@ def test_a_page_that_cannot_be_finished_leaves_the_old_one(
     page = write_report(troubled, tmp_path)
     before = page.read_bytes()
 
-    def full(descriptor: int, _mode: str) -> None:
+    def full(descriptor: int, *_: object, **__: object) -> None:
         os.close(descriptor)
         raise OSError(28, "No space left on device")
 
