@@ -4,6 +4,7 @@ import os
 import re
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -145,7 +146,11 @@ def test_a_page_that_cannot_be_finished_leaves_the_old_one(
     page = write_report(troubled, tmp_path)
     before = page.read_bytes()
 
-    def full(descriptor: int, *_: object, **__: object) -> None:
+    really = os.fdopen
+
+    def full(descriptor: int, mode: str, **how: Any) -> Any:
+        if mode != "wb":
+            return really(descriptor, mode, **how)
         os.close(descriptor)
         raise OSError(28, "No space left on device")
 
@@ -181,10 +186,10 @@ def test_a_report_that_cannot_be_written_whole_leaves_the_old_one(
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
     known, count = os.fdopen, iter(range(100))
 
-    def failing(descriptor: int, mode: str) -> object:
-        if next(count) == 3:
+    def failing(descriptor: int, mode: str, **how: Any) -> object:
+        if mode == "wb" and next(count) == 3:
             raise OSError(errno.ENOSPC, "No space left on device")
-        return known(descriptor, mode)
+        return known(descriptor, mode, **how)
 
     monkeypatch.setattr(os, "fdopen", failing)
     monkeypatch.setattr(Path, "replace", lambda *_: pytest.fail("a file of the new report is in its place"))
