@@ -47,7 +47,7 @@ def record(run_dir: Path, *, ill: bool) -> dict[str, pl.DataFrame]:
             policy_loss=torch.tensor(1.0),
             advantages=torch.arange(SAMPLES, dtype=torch.float32),
         )
-        rec.update()
+        rec.update(masks=masks, relevant=relevant)
     run = open_run(run_dir)
     return {name: run.frame(name).drop(CLOCK, strict=False) for name in ("updates", "steps", "heads", "transitions")}
 
