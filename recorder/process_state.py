@@ -12,16 +12,34 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable
 from functools import wraps
-from typing import ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 import numpy as np
 import torch
-from torch.utils._python_dispatch import _disable_current_modes
+from torch.utils import _python_dispatch
 
 P = ParamSpec("P")
 R = TypeVar("R")
-_functions, _operations = torch._C._len_torch_function_stack, torch._C._len_torch_dispatch_stack
-_autocast, _inference = torch._C._is_any_autocast_enabled, torch.is_inference_mode_enabled
+
+
+def _of_torch(module: object, name: str, otherwise: Any) -> Any:
+    """Return what torch has under a private name, for want of a public one; ``otherwise`` where a version has none.
+
+    What it would tell of or set aside then stays as the training has set it.
+    """
+    return getattr(module, name, otherwise)
+
+
+def _no() -> bool:
+    return False
+
+
+_C = _of_torch(torch, "_C", None)
+_functions, _operations = (_of_torch(_C, f"_len_torch_{kind}_stack", _no) for kind in ("function", "dispatch"))
+_autocast, _inference = _of_torch(_C, "_is_any_autocast_enabled", _no), torch.is_inference_mode_enabled
+_without_functions = _of_torch(_C, "DisableTorchFunction", contextlib.nullcontext)
+_without_operations = _of_torch(_python_dispatch, "_disable_current_modes", contextlib.nullcontext)
+_without_autocast = _of_torch(_C, "_DisableAutocast", contextlib.nullcontext)
 
 
 def is_altered() -> bool:
@@ -33,11 +51,11 @@ def as_by_default() -> contextlib.ExitStack:
     """Return an entered context in which this thread computes as torch does by default; close it to go back."""
     stack = contextlib.ExitStack()
     if _functions():
-        stack.enter_context(torch._C.DisableTorchFunction())
+        stack.enter_context(_without_functions())
     if _operations():
-        stack.enter_context(_disable_current_modes())
+        stack.enter_context(_without_operations())
     if _autocast():
-        stack.enter_context(torch._C._DisableAutocast())
+        stack.enter_context(_without_autocast())
     if _inference():
         stack.enter_context(torch.inference_mode(mode=False))
     return stack

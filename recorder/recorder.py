@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import wraps
 from pathlib import Path
 from types import TracebackType
@@ -180,7 +180,7 @@ class Recorder:
         model = ranks.seen_whole(model)
         self.guarded = Guard(strict=strict)
         heads = (heads,) if isinstance(heads, str) else heads
-        parts = {name: _parts(one) for name, one in heads.items()} if isinstance(heads, Mapping) else {}
+        parts = {name: _parts(name, one) for name, one in heads.items()} if isinstance(heads, Mapping) else {}
         widths = {name: width for name, one in parts.items() if (width := outputs(one)) is not None}
         self.heads = Heads(tuple(heads), sizes or {}, kinds or {}, coefficients or {}, widths)
         self._sampler = Sampler(self.heads, self.guarded)
@@ -801,9 +801,16 @@ def _planned(name: str, given: Any) -> int | None:
         raise ValueError(f"{name}: {error}") from error
 
 
-def _parts(given: Parts | None) -> Parts | None:
-    """Return a head's parts so that they can be gone through more than once."""
-    return given if given is None or isinstance(given, (nn.Module, nn.Parameter, Rows)) else list(given)
+def _parts(name: str, given: Parts | None) -> Parts | None:
+    """Return a head's parts so that they can be gone through more than once. Raises ``TypeError`` for what has none."""
+    if given is None or isinstance(given, (nn.Module, nn.Parameter, Rows)):
+        return given
+    if not isinstance(given, Iterable):
+        raise TypeError(
+            f"heads[{name!r}] is of type {type(given).__name__}: give a module, parameters, Rows or None; "
+            "numbers of actions go into sizes="
+        )
+    return list(given)
 
 
 def _known_status(status: str) -> str:

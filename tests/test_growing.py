@@ -28,7 +28,7 @@ def test_every_table_is_recorded_and_replay_says_what_was_said_live(tmp_path: Pa
     assert run.closed
     assert run.lost_rows == 0
     empty = {name for name, rows in run.rows.items() if rows == 0}
-    assert empty <= {"transitions", "tensors", "losses_of_data", "levels", "findings", "ranks"}
+    assert empty <= {"transitions", "tensors", "losses_of_data", "levels", "findings", "events", "ranks"}
     assert run.rows["slots"] == 3 * growing_loop.PLOTS * len(hosts.SLOTS)
     heads = run.frame("heads")
     assert heads["head"].unique().sort().to_list() == sorted(hosts.SIZES)

@@ -72,13 +72,13 @@ class Frame:
 
     def last(self, names: Iterable[str]) -> Frame:
         """Return the columns ``names`` of the last update alone."""
-        columns = {name: Signal(name, self[name].values[-1:], self[name].null[-1:]) for name in names}
+        columns = {name: Signal(self[name].name, self[name].values[-1:], self[name].null[-1:]) for name in names}
         return Frame(self.subjects, self.present[-1:], columns)
 
     def rows(self, start: int, stop: int) -> Frame:
         """Return updates ``start`` to ``stop`` (positions) alone, with the same subjects."""
         columns = {
-            name: Signal(name, signal.values[start:stop], signal.null[start:stop])
+            name: Signal(signal.name, signal.values[start:stop], signal.null[start:stop])
             for name, signal in self.columns.items()
         }
         return Frame(self.subjects, self.present[start:stop], columns)
@@ -99,7 +99,7 @@ class Frame:
             null = np.ones((n, len(subjects)), bool)
             values[:, known] = signal.values[:, source]
             null[:, known] = signal.null[:, source]
-            columns[name] = Signal(name, values, null)
+            columns[name] = Signal(signal.name, values, null)
         return Frame(subjects, present, columns)
 
     def beside(self, table: str, other: Frame | None, columns: Iterable[str], names: tuple[str, ...]) -> Frame:
@@ -222,7 +222,7 @@ class Batch:
             seen = [k for k in order if present[:, k].any()]
             if seen:
                 columns = {
-                    name: Signal(name, signal.values[start:stop][:, seen], signal.null[start:stop][:, seen])
+                    name: Signal(signal.name, signal.values[start:stop][:, seen], signal.null[start:stop][:, seen])
                     for name, signal in frame.columns.items()
                 }
                 frames[table] = Frame(tuple(frame.subjects[k] for k in seen), present[:, seen], columns)

@@ -18,7 +18,7 @@ from esper_analyze.schema.layout import ShardEntry
 from esper_analyze.schema.run_files import open_file
 
 Ints = np.ndarray[Any, np.dtype[np.int64]]
-LOST_IN = {"updates": "dropped_rows", "losses_of_data": "rows"}
+LOST_IN = {"losses_of_data": "rows"}
 """Columns in which the recorder counts what it lost."""
 
 

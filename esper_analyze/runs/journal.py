@@ -118,7 +118,7 @@ def pending(folder: Path) -> Change | None:
 
 def _harmless(change: Change) -> bool:
     """Whether a journal names only files that such a change may touch: a run may come from a stranger."""
-    known = (layout.MANIFEST_FILE, layout.CLOSED_FILE)
+    known = (layout.MANIFEST_FILE, layout.CLOSED_FILE, layout.RESERVE_FILE)
 
     def own(name: str) -> bool:
         return name in known or layout.shard_of(name) is not None or layout.log_of(name) is not None

@@ -234,6 +234,8 @@ def _mark(plan: Plan, found: Inspection) -> None:
         "before": None if not before else before.get("before", before.get("reason")),
     }  # fmt: skip
     words = f"{plan.marker['lost_rows']:,} rows are gone" if plan.marker["lost_rows"] else "no row is gone"
+    if is_regular(plan.place.folder / layout.RESERVE_FILE):
+        plan.removed.append(layout.RESERVE_FILE)  # room on a full disk for the marker that is written now
     plan.tell("close", layout.CLOSED_FILE, words, None, sum(facts["rows"] for facts in tables.values()))
 
 

@@ -125,7 +125,7 @@ def _end_faults(process: subprocess.Popen[str], number: signal.Signals) -> Itera
 def _left(here: Path) -> Iterator[str]:
     if found := [str(path.relative_to(here)) for path in here.glob("tmp/*")]:
         yield f"left behind: {found}"
-    hidden = [path for path in here.rglob(".*") if not path.name.startswith((".lock", ".wal-"))]
+    hidden = [path for path in here.rglob(".*") if not path.name.startswith((".lock", ".wal-", ".reserve"))]
     if found := [str(path.relative_to(here)) for path in hidden]:
         yield f"left behind: {found}"
 

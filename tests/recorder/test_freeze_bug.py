@@ -61,7 +61,7 @@ def test_the_joint_ratio_shows_what_the_first_head_hides(tmp_path: Path) -> None
     }
     new["style"][0] = math.log(2.0)
     old = {name: torch.zeros(4) for name in SIZES}
-    with Recorder(tmp_path / "run", heads=SIZES, sizes=SIZES, strict=True) as rec:
+    with Recorder(tmp_path / "run", heads=tuple(SIZES), sizes=SIZES, strict=True) as rec:
         rec.minibatch(log_prob=new, old_log_prob=old, clip_range=0.2)
         rec.update()
     run = open_run(tmp_path / "run")
