@@ -105,20 +105,11 @@ def replay_coverage(run: Run, replay: Replay) -> Coverage:
         verdicts = replay.verdict_counts.get(rule.name, {})
         if any(verdicts.get(word) for word in _JUDGED):
             judged += 1
-        elif lacked_data(verdicts):
+        elif verdicts.get("no_data"):
             lacking[rule.name] = reasons.get(rule.name, "data is missing")
         elif not verdicts and _expected(rule, run):
             lacking[rule.name] = _no_rows(rule)
     return _coverage(judged, lacking, replay.rules)
-
-
-def lacked_data(verdicts: Mapping[str, int]) -> bool:
-    """Whether missing data, more often than not applying yet, kept a rule with these ``verdicts`` from its bounds.
-
-    Of a first update without a finished episode, say, a rule that needs twenty updates lacks nothing.
-    """
-    judged = any(verdicts.get(word) for word in _JUDGED)
-    return not judged and verdicts.get("no_data", 0) > verdicts.get("not_applicable", 0)
 
 
 def live_coverage(run: Run) -> Coverage:
