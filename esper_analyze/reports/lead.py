@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from esper_analyze.detector.rules import RULES
 from esper_analyze.reports.words import many, number, on, times
+from esper_analyze.runs.standing import without_data
 from esper_analyze.terminal import cleaned
 
 if TYPE_CHECKING:
@@ -145,7 +146,7 @@ def judged_rules(evidence: Evidence) -> tuple[list[str], list[str]]:
     counts = evidence.replay.verdict_counts
     bounded = ("ok", "info", "warning", "critical")
     judged = [rule for rule, said in counts.items() if any(said.get(word) for word in bounded)]
-    return judged, [rule for rule, said in counts.items() if rule not in judged and said.get("no_data")]
+    return judged, list(without_data(evidence.replay))
 
 
 def children_of(incidents: Sequence[Incident]) -> dict[int, list[int]]:

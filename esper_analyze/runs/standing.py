@@ -4,13 +4,13 @@ In order, the first that fits: the training died of an exception, or an incident
 incident was a warning, or the training was killed: **warning**. Some rule that applies could not judge a single
 update: **no_data** ("partly judged", "not judged"). The user or the scheduler stopped it: **info**. Else **ok**.
 
-Rules that apply are all rules but those that were not applicable in every update, and those over tables that only
+Rules that apply are all rules but those that were mostly not applicable, and those over tables that only
 some trainings have (``OPTIONAL``) where the run has none.
 """
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -96,20 +96,38 @@ def of_replay(run: Run, replay: Replay) -> Standing:
 
 def replay_coverage(run: Run, replay: Replay) -> Coverage:
     """Return which rules judged something in a replay."""
-    reasons: dict[str, str] = {}
+    lacking = without_data(replay)
+    lacking |= {
+        rule.name: _no_rows(rule)
+        for rule in replay.rules
+        if not replay.verdict_counts.get(rule.name) and _expected(rule, run)
+    }
+    return _coverage(sum(_has_judged(replay, rule.name) for rule in replay.rules), lacking, replay.rules)
+
+
+def without_data(replay: Replay) -> dict[str, str]:
+    """Return the rules that judged nothing because data was missing, each with the reason.
+
+    Data is missing where it kept a rule from some subject in more updates than the rule did not apply to it: a rule
+    that needs forty updates and saw thirty lacks nothing for want of a finished episode in the first.
+    """
+    updates: dict[tuple[str, str, str], Counter[str]] = defaultdict(Counter)
+    reasons: dict[tuple[str, str, str], str] = {}
     for one in replay.unjudged:
+        subject = (one.rule, one.subject, one.metric)
+        updates[subject][one.verdict] += one.count
         if one.verdict == "no_data":
-            reasons.setdefault(one.rule, one.reason)
-    judged, lacking = 0, {}
-    for rule in replay.rules:
-        verdicts = replay.verdict_counts.get(rule.name, {})
-        if any(verdicts.get(word) for word in _JUDGED):
-            judged += 1
-        elif verdicts.get("no_data"):
-            lacking[rule.name] = reasons.get(rule.name, "data is missing")
-        elif not verdicts and _expected(rule, run):
-            lacking[rule.name] = _no_rows(rule)
-    return _coverage(judged, lacking, replay.rules)
+            reasons.setdefault(subject, one.reason)
+    lacking: dict[str, str] = {}
+    for subject, counts in updates.items():
+        if counts["no_data"] > counts["not_applicable"] and not _has_judged(replay, subject[0]):
+            lacking.setdefault(subject[0], reasons[subject])
+    return lacking
+
+
+def _has_judged(replay: Replay, rule: str) -> bool:
+    verdicts = replay.verdict_counts.get(rule, {})
+    return any(verdicts.get(word) for word in _JUDGED)
 
 
 def live_coverage(run: Run) -> Coverage:

@@ -251,3 +251,17 @@ def test_all_samples_could_be_judged_by_every_rule_that_applies() -> None:
         evidence = gather(open_run(path))
         assert of_replay(evidence.run, evidence.replay).coverage.lacking == {}, path.name
         assert live_coverage(open_run(path)).lacking == {}, path.name
+
+
+@pytest.mark.parametrize(("without", "lacks"), [(1, False), (30, True)])
+def test_a_first_update_without_an_episode_is_no_lack_of_data(tmp_path: Path, without: int, lacks: bool) -> None:
+    with Recorder(tmp_path / "run", heads=("op",), sizes={"op": 3}) as rec:
+        for update in range(30):  # too few for performance_degradation, which needs twenty and twenty more
+            for _ in range(update >= without):
+                rec.episode(1.0, 10)
+            for _ in range(2):
+                old = torch.zeros(8)
+                rec.minibatch(log_prob=old, old_log_prob=old, entropy=torch.ones(8), clip_range=0.2)
+            rec.update(values=torch.arange(8.0), returns=torch.arange(8.0) + 0.1, advantages=torch.arange(8.0) - 3)
+    run = open_run(tmp_path / "run")
+    assert ("performance_degradation" in live_coverage(run).lacking) is lacks
