@@ -302,7 +302,7 @@ class Recorder:
         with self.guarded("minibatch"), torch.no_grad():
             if not self._begin_minibatch():
                 return
-            number = 0 if type(epoch) is not int else epoch
+            number = epoch if type(epoch) is int and abs(epoch) < 2**31 else 0
             if number is not epoch:
                 number = self._taken("minibatch(epoch)", arguments.integer, epoch) or 0
             sample = self._sampler.sample(

@@ -43,6 +43,9 @@ def rollout_tensors(
     tensors = {}
     if "values" in arrays and "returns" in arrays:
         with guarded("update(values, returns)"):
+            timesteps = [arrays[name].numel() for name in ("values", "returns")]
+            if len(set(timesteps)) > 1:
+                raise ValueError("{} values and {} returns: give both of every timestep".format(*timesteps))
             tensors["values"] = value_statistics(*arguments.together((arrays["values"], arrays["returns"])))
     elif given["returns"] is not None and given["values"] is None:
         missing = "returns without values: both are needed for what is recorded of them"

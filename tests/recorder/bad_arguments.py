@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -128,7 +129,7 @@ def differences(folder: Path, method: str, argument: str, bad: list[Any]) -> lis
     lost = run.frame("losses_of_data").to_dicts()
     for number, one in enumerate(bad):
         details = [row["detail"] for row in lost if row["update"] == number]
-        if not any(detail.startswith(f"{method}({argument}") for detail in details):
+        if not any(re.match(rf"{method}\((\w+, )*{argument}\b", detail) for detail in details):
             found.append(f"{one!r:.60} is not counted")
     skipped = (
         run.frame("findings").filter(rule="update_skipped").filter(pl.col("verdict").is_in(["warning", "critical"]))

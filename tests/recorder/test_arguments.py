@@ -31,6 +31,16 @@ def test_what_cannot_be_used_is_as_good_as_not_given(method: str, argument: str,
         assert differences(Path(folder), method, argument, bad) == []
 
 
+@pytest.mark.parametrize(
+    ("method", "argument", "bad"),
+    [("update", "returns", torch.zeros(3)), ("minibatch", "epoch", 10**400), ("minibatch", "epoch", -(2**63) - 1)],
+)
+def test_a_value_that_only_later_work_would_trip_over_is_not_taken(
+    tmp_path: Path, method: str, argument: str, bad: Any
+) -> None:
+    assert differences(tmp_path, method, argument, [bad, b"x"]) == []
+
+
 def test_an_update_whose_log_probs_are_lost_is_performed(tmp_path: Path) -> None:
     run, _ = record(tmp_path / "run", "minibatch", "log_prob", ["abc", 3, None, {}], 4)
     rows = run.frame("updates").to_dicts()
