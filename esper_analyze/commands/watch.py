@@ -34,8 +34,9 @@ def watch(
     """Follow a run while it is written: how it stands, open incidents, heads, recurrent state, losses of data.
 
     Nothing is written to the run, and its training does not notice. Each look reads only what is new, so a long run
-    costs no more than a short one. Incidents are those that the detector in the training found; of several ranks,
-    those of the first one, or of the one that --rank names. A snapshot of a run with damaged files exits 3.
+    costs no more than a short one; only which rules could judge is counted over the whole run, each time it has grown
+    by a twentieth. Incidents are those that the detector in the training found; of several ranks, those of the first
+    one, or of the one that --rank names. A snapshot of a run with damaged files exits 3.
 
     Example: esper-analyze watch sample_runs/runs/one_update_collapse --once
     """

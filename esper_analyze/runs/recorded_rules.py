@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from esper_analyze.detector.custom import CustomRules
 from esper_analyze.detector.rule import Rule
@@ -51,8 +52,24 @@ def stored_thresholds(run: Run, rules: Sequence[Rule] = RULES) -> Thresholds:
     missing = [name for name in recorded_rules(run).names if name not in {rule.name for rule in rules}]
     if missing:
         raise UsageError(f"{run.path} was recorded with rules of its own: {', '.join(missing)}", hint=_advice(run))
+    return _merged(run, run.info.get("thresholds", {}), rules)
+
+
+def known_thresholds(run: Run) -> Thresholds:
+    """Return the thresholds of the program's own rules that the run was recorded with, whatever other rules it had.
+
+    Raises ``DamagedError`` when they cannot be read.
+    """
+    stored, others = run.info.get("thresholds", {}), recorded_rules(run).names
+    own = (
+        {name: limits for name, limits in stored.items() if name not in others} if isinstance(stored, dict) else stored
+    )
+    return _merged(run, own, RULES)
+
+
+def _merged(run: Run, stored: Any, rules: Sequence[Rule]) -> Thresholds:
     try:
-        return Thresholds.defaults(rules).merged(run.info.get("thresholds", {}))
+        return Thresholds.defaults(rules).merged(stored)
     except ThresholdError as error:
         raise DamagedError(f"{run.path}: the thresholds in run.json cannot be used: {error}") from error
 

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 from esper_analyze.detector.rules import RULES
 from esper_analyze.runs.ending import End, TrainingEnd, end_of_run
+from esper_analyze.runs.recorded_rules import known_thresholds
 from esper_analyze.runs.replay import replay
 from esper_analyze.schema.tables import BY_NAME
 
@@ -133,12 +134,12 @@ def _has_judged(replay: Replay, rule: str) -> bool:
 def live_coverage(run: Run) -> Coverage:
     """Return which rules could judge, by what the live detector noted; ``run`` is replayed only where it lacked data.
 
-    A rule that has noted nothing counts as judging.
+    A rule that has noted nothing counts as judging. Only the program's own rules are counted.
     """
     noted = set(run.frame("findings", ["verdict"])["verdict"])
     present = run.rows
     if "no_data" in noted or any(not present[rule.table] and _expected(rule, run) for rule in RULES):
-        return replay_coverage(run, replay(run))
+        return replay_coverage(run, replay(run, known_thresholds(run)))
     judged = sum(bool(present[rule.table]) for rule in RULES)
     return Coverage(judged, judged, {}, "")
 

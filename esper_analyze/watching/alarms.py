@@ -14,7 +14,6 @@ from esper_analyze.detector.thresholds import ThresholdError, Thresholds
 from esper_analyze.detector.verdict import BY_WORD, NONFINITE, Verdict
 from esper_analyze.reports.lead import leading
 from esper_analyze.runs.recorded_rules import restated_since
-from esper_analyze.runs.standing import reasons_in_words
 from esper_analyze.schema import BY_NAME, Kind
 
 MOST_KEPT = 1_000
@@ -73,7 +72,7 @@ class OpenIncident:
 
 @dataclass(slots=True)
 class Alarms:
-    """Takes findings in order. ``without_data``: rules that lacked data and have noted nothing since, with why."""
+    """Takes findings in order."""
 
     limits: dict[str, Limits] = field(default_factory=dict)
     restated: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
@@ -81,7 +80,6 @@ class Alarms:
     past: list[Ringing] = field(default_factory=list)
     ended: int = 0
     ended_nonfinite: set[int] = field(default_factory=set)
-    without_data: dict[str, str] = field(default_factory=dict)
 
     @classmethod
     def judged_with(cls, info: Mapping[str, object]) -> Alarms:
@@ -111,10 +109,6 @@ class Alarms:
                 self.now[key] = Ringing(finding, open_now.start, worst, alarm)
         elif code >= Verdict.OK and open_now is not None:
             self._end(key, finding.update)
-        elif code == Verdict.NO_DATA:
-            self.without_data[finding.rule] = str(row.get("reason") or "")
-        if code >= Verdict.OK:
-            self.without_data.pop(finding.rule, None)
 
     def _end(self, key: _Key, update: int) -> None:
         alarm = self.now.pop(key)
@@ -131,11 +125,6 @@ class Alarms:
         """How many incidents have ended; what several rules see of one NaN is one."""
         still = {alarm.start for alarm in self.now.values() if _began_nonfinite(alarm)}
         return self.ended + len(self.ended_nonfinite - still)
-
-    @property
-    def lacking(self) -> str:
-        """Why rules lacked data, in one sentence; empty when none did."""
-        return reasons_in_words(_OWN, self.without_data)
 
     def begin_anew(self, update: int) -> None:
         """End what is open: from ``update`` on a detector judges that knows nothing of it."""

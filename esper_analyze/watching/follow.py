@@ -1,4 +1,8 @@
-"""A run, followed: every look costs as much as what is new, however long the run is."""
+"""A run, followed: every look costs as much as what is new, however long the run is.
+
+Which rules could judge is a question about the whole run: it is answered again when the run has grown by
+``COVERAGE_GROWTH``, or is in another state. In sum that reads each update about twenty times.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +14,8 @@ from typing import Any
 
 from esper_analyze.errors import EsperError, UsageError
 from esper_analyze.runs.folders import listed
-from esper_analyze.runs.run import identity
+from esper_analyze.runs.run import identity, open_run
+from esper_analyze.runs.standing import Coverage, live_coverage
 from esper_analyze.schema import layout
 from esper_analyze.watching.alarms import Alarms
 from esper_analyze.watching.attempt import AttemptFollower
@@ -18,6 +23,7 @@ from esper_analyze.watching.kept import Kept
 from esper_analyze.watching.tails import RewrittenError
 from esper_analyze.watching.writer import DELETED, WAITING, Writer, writer_of
 
+COVERAGE_GROWTH = 0.05
 _TRIES = 5
 """How often all is read anew in one look, when files are replaced while they are read."""
 
@@ -43,6 +49,9 @@ class Follower:
     looks: int = 0
     replaced: bool = False
     trouble: str | None = None
+    coverage: Coverage | None = None
+    _covered: tuple[int, str] | None = None
+    _coverage_due: float = 0.0
     _mark: tuple[int, int, int] | None = None
     _untils: dict[Path, int | None] = field(default_factory=dict)
 
@@ -87,6 +96,16 @@ class Follower:
             self.state = self.writers[self.shown_rank].state
             self.touched = self.attempts[-1].touched if self.attempts else None
         self.looks += 1
+        self._count_rules()
+
+    def _count_rules(self) -> None:
+        """Count again which rules could judge, if the run has grown enough since or is in another state."""
+        updates, covered = (self.kept.last_update or 0) + 1, (len(self.attempts), self.state)
+        if covered == self._covered and updates < self._coverage_due:
+            return
+        run = open_run(self.path, skip_broken=True)
+        self.coverage = live_coverage(run if self.rank is None else run.only(self.rank))
+        self._covered, self._coverage_due = covered, max(updates + 1, (1 + COVERAGE_GROWTH) * updates)
 
     def _identify(self) -> None:
         """Read run.json when it is new or was replaced. Raises ``FileNotFoundError`` while there is none."""
@@ -122,6 +141,7 @@ class Follower:
 
     def _forget(self) -> None:
         self.attempts, self.kept = [], Kept(Alarms.judged_with(self.info))
+        self.coverage = self._covered = None
 
     def _follow(self, folders: list[Path]) -> None:
         """Take up the news of every attempt. Raises ``RewrittenError`` when all must be read anew."""

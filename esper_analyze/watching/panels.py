@@ -155,9 +155,8 @@ def _incidents(shot: Snapshot, width: int) -> Section:
     if not lines and shot.last_ended is not None:
         worst, rule, start, end = shot.last_ended
         lines = _wrapped(f"the last one was {rule} ({worst}), from update {start:,}, over at {end:,}", width, MUTED)
-    if shot.rules_without_data:
-        lacked = many(len(shot.rules_without_data), "rule")
-        lines += _wrapped(f"{lacked} lacked data: {shot.without_data_because}", width, VERDICTS["no_data"])
+    if shot.judged is not None and shot.judged.lacking:
+        lines += _wrapped(shot.judged.words, width, VERDICTS["no_data"])
     return Section("incidents", Text(title, "bold"), None, lines)
 
 

@@ -10,6 +10,7 @@ from statistics import median
 import numpy as np
 
 from esper_analyze.detector.incidents import worst_of
+from esper_analyze.runs.standing import Coverage
 from esper_analyze.schema import BY_NAME
 from esper_analyze.watching.alarms import OpenIncident, rule_named
 from esper_analyze.watching.attempt import GROWING
@@ -112,8 +113,7 @@ class Snapshot:
     grad_norm: float | None
     incidents: tuple[OpenIncident, ...]
     ended_incidents: int
-    rules_without_data: tuple[str, ...]
-    without_data_because: str
+    judged: Coverage | None
     without_choice: bool
     last_ended: tuple[str, str, int, int] | None
     heads: tuple[HeadRow, ...]
@@ -153,8 +153,7 @@ def snapshot(seen: Follower) -> Snapshot:
         incidents=tuple(open_now),
         ended_incidents=kept.alarms.number_ended,
         without_choice=_without_choice(seen),
-        rules_without_data=tuple(sorted(kept.alarms.without_data)),
-        without_data_because=kept.alarms.lacking,
+        judged=seen.coverage,
         last_ended=next(((one.worst, one.finding.rule, one.start, one.ended or 0) for one in ended), None),
         heads=tuple(_heads(seen, open_now)),
         recurrent=tuple(_recurrent(seen, open_now)),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import torch
 from torch import nn
 
 from esper_analyze.cli import run as command
+from esper_analyze.detector.rules import RULES
 from esper_analyze.reports.evidence import gather
 from esper_analyze.reports.listing import summarise
 from esper_analyze.reports.story import frame
@@ -20,10 +22,12 @@ from esper_analyze.runs.ending import End, TrainingEnd, end_of, end_of_run
 from esper_analyze.runs.run import open_run
 from esper_analyze.runs.standing import Coverage, live_coverage, of_replay, standing
 from esper_analyze.watching.follow import Follower
+from esper_analyze.watching.panels import plain
 from esper_analyze.watching.snapshot import snapshot
 from recorder import Recorder
 from tests.reports.conftest import trouble
 from tests.reports.synthetic import Rows, write_run
+from tests.watching.growing import Growing
 
 ENDS: dict[str, tuple[str, str, str, str, int, int]] = {
     # reason → verdict, label, headline, status, exit codes with --fail-on critical and warning
@@ -241,7 +245,8 @@ def test_a_run_without_gradients_is_partly_judged_and_says_why(tmp_path: Path) -
     assert listed.unjudged == coverage.words
     seen = Follower(path)
     seen.look()
-    assert "rollout values were not handed over" in snapshot(seen).without_data_because
+    assert snapshot(seen).judged == coverage
+    assert coverage.words in " ".join(line.plain.strip() for line in plain(snapshot(seen), 100))
 
 
 def test_all_samples_could_be_judged_by_every_rule_that_applies() -> None:
@@ -264,4 +269,35 @@ def test_a_first_update_without_an_episode_is_no_lack_of_data(tmp_path: Path, wi
                 rec.minibatch(log_prob=old, old_log_prob=old, entropy=torch.ones(8), clip_range=0.2)
             rec.update(values=torch.arange(8.0), returns=torch.arange(8.0) + 0.1, advantages=torch.arange(8.0) - 3)
     run = open_run(tmp_path / "run")
-    assert ("performance_degradation" in live_coverage(run).lacking) is lacks
+    coverage = live_coverage(run)
+    assert ("performance_degradation" in coverage.lacking) is lacks
+    seen = Follower(tmp_path / "run")
+    seen.look()
+    assert snapshot(seen).judged == coverage
+
+
+def test_a_run_with_a_rule_of_its_own_is_listed_and_watched(tmp_path: Path) -> None:
+    own = replace(RULES[0], name="own_rule", title="Own", causes=(), confirmed_by=None)
+    with Recorder(tmp_path / "run", rules=[own]) as rec:
+        rec.minibatch(log_prob=torch.zeros(4), old_log_prob=torch.zeros(4), clip_range=0.2)
+        rec.update()
+    listed = summarise(tmp_path / "run")
+    assert (listed.fault, listed.label) == (None, "partly judged")
+    seen = Follower(tmp_path / "run")
+    seen.look()
+    assert seen.trouble is None
+    assert seen.coverage is not None
+    assert seen.coverage.words == listed.unjudged
+
+
+def test_a_follower_counts_the_rules_again_when_the_run_has_grown(tmp_path: Path) -> None:
+    growing, seen = Growing(tmp_path / "run"), Follower(tmp_path / "run")
+    counted = []
+    for _ in range(30):
+        growing.add()
+        seen.look()
+        counted.append(seen.coverage == live_coverage(open_run(growing.path)))
+    growing.die()
+    seen.look()
+    assert all(counted)
+    assert seen.coverage == live_coverage(open_run(growing.path))
