@@ -115,7 +115,8 @@ def _norm(frame: Frame, memory: Memory, limits: GradientVanishingLimits, masked:
     bounds = Bounds(info=streak(low, usable & ~low, memory["low"]) >= limits.sustained, warning_at=limits.faded)
     unknown = Excuse(norm.finite & ~usable, "no gradient to begin with: nothing to hold it against", quiet=True)
     broken = Excuse(norm.nonfinite, "non-finite: judged by numerical_instability", quiet=True)
-    return settle(norm.name, norm, bounds, excuses=[masked, broken, unknown], baseline=early)
+    excuses = [masked, broken, unknown]
+    return settle(norm.name, norm, bounds, excuses=excuses, baseline=early, judged=share.values)
 
 
 def guard(frame: Frame, memory: Memory, limits: GradientVanishingLimits) -> Guard | None:
@@ -196,6 +197,6 @@ RULE = Rule(
         "vanishing_severity": Statistic("vanishing_severity without the tensors of masked heads"),
         "grad_norm": Statistic("grad_norm as a share of its early mean", baseline="that mean"),
     },
-    revision=2,
-    restated=("threshold",),
+    revision=3,
+    restated=("value", "threshold"),
 )

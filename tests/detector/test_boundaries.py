@@ -1,0 +1,1027 @@
+"""Where each rule's verdict turns: at its bound, one number beside it, one update earlier or later.
+
+The bounds are those of the detector's specification. Updates are written as lengths and letters: ``19o 1w`` is 19 that
+are ok and a warning.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+
+from esper_analyze.detector.detector import Detector
+from esper_analyze.detector.findings import Finding
+from esper_analyze.detector.rules import RULES
+from esper_analyze.detector.signals import batch_from_rows
+from esper_analyze.detector.thresholds import Thresholds
+from esper_analyze.detector.verdict import Judgement, Verdict
+from esper_analyze.schema.tables import BY_NAME
+from tests.detector.batches import judge_cells
+
+LETTERS = {"n": "not_applicable", "d": "no_data", "o": "ok", "i": "info", "w": "warning", "c": "critical"}
+Cells = dict[str, Any]
+BY_RULE = {rule.name: rule for rule in RULES}
+
+
+def over(number: float) -> float:
+    """Return the next float64 above ``number``."""
+    return math.nextafter(number, math.inf)
+
+
+def under(number: float) -> float:
+    """Return the next float64 below ``number``."""
+    return math.nextafter(number, -math.inf)
+
+
+@dataclass(frozen=True)
+class Case:
+    """Cells of one subject and the verdict on ``metric`` at each update; numbers of the last one where they matter."""
+
+    rule: str
+    metric: str
+    cells: Cells
+    verdicts: str
+    threshold: float | None = None
+    value: float | None = None
+    baseline: float | None = None
+    limits: Cells = field(default_factory=dict)
+
+    def expected(self) -> list[str]:
+        return [LETTERS[letter] for n, letter in re.findall(r"(\d+)([a-z])", self.verdicts) for _ in range(int(n))]
+
+    def thresholds(self) -> Thresholds:
+        found = Thresholds.defaults([BY_RULE[self.rule]])
+        for name, value in self.limits.items():
+            found = found.changed(self.rule, name, value)
+        return found
+
+    def detector(self, *, put_off: bool = False) -> Detector:
+        return Detector(self.thresholds(), rules=[BY_RULE[self.rule]], put_off=put_off)
+
+    def judgement(self) -> Judgement:
+        outcome = judge_cells(self.detector(), BY_RULE[self.rule].table, self.cells, len(self.expected()))
+        return next(one for one in outcome.judged[0].judgements if one.metric == self.metric)
+
+    def rows(self) -> list[dict[str, list[Cells]]]:
+        """Return the rows of each update, as the recorder hands them over."""
+        rule, updates = BY_RULE[self.rule], len(self.expected())
+        wanted: dict[str, Cells] = {rule.table: {}, **{table: {} for table in rule.beside}}
+        for name, cells in self.cells.items():
+            table, _, column = name.rpartition(".")
+            wanted[table or rule.table][column] = cells
+        subjects = {table: BY_NAME[table].subject for table in wanted}
+        named = {"groups": "head:s0"} if "heads" in rule.beside else {}
+        result = []
+        for i in range(updates):
+            tables = {}
+            for table, columns in wanted.items():
+                row = {name: cells[i] if isinstance(cells, list) else cells for name, cells in columns.items()}
+                subject = subjects[table]
+                tables[table] = [row if subject is None else {subject: named.get(table, "s0"), **row}]
+            result.append(tables)
+        return result
+
+
+def single(rule: str, metric: str, others: Cells, points: Sequence[tuple[Any, str]]) -> list[Case]:
+    """Return a case for each value of ``metric`` in one update."""
+    return [Case(rule, metric, {**others, metric: [value]}, f"1{letter}") for value, letter in points]
+
+
+def lasting(rule: str, metric: str, others: Cells, points: Sequence[tuple[Any, str]]) -> list[Case]:
+    """Return a case for each value of ``metric`` that stays; the letters of all updates are given."""
+    cases = []
+    for value, verdicts in points:
+        updates = sum(int(n) for n in re.findall(r"\d+", verdicts))
+        cases.append(Case(rule, metric, {**others, metric: [value] * updates}, verdicts))
+    return cases
+
+
+def series(rule: str, metric: str, others: Cells, points: Sequence[tuple[Sequence[Any], str]]) -> list[Case]:
+    """Return a case for each list of values of ``metric``."""
+    return [Case(rule, metric, {**others, metric: list(values)}, verdicts) for values, verdicts in points]
+
+
+def varied(rule: str, metric: str, cells: Cells, points: Sequence[tuple[Cells, str]]) -> list[Case]:
+    """Return a case for each change of ``cells``."""
+    return [Case(rule, metric, cells | one, verdicts) for one, verdicts in points]
+
+
+def _ratios() -> list[Case]:
+    name, cells = "ratio_explosion", {"ess_fraction": 0.3, "kl_k3": 0.2, "inner_loop_measurable": True}
+    cases = single(name, "ratio_max", cells, [(5.0, "o"), (over(5.0), "i"), (20.0, "i"), (over(20.0), "w")])
+    far, near = 30.0, 6.0
+    for value, ess, kl, verdicts in (
+        (near, 0.8, 0.1, "2i"),
+        (near, under(0.8), 0.1, "1i 1w"),
+        (near, 0.8, over(0.1), "1i 1w"),
+        (near, None, 0.1, "1i 1w"),
+        (near, 0.8, None, "1i 1w"),
+        (far, 0.5, 0.1, "1i 1w"),
+        (far, 0.5, 0.5, "1i 1w"),
+        (far, under(0.5), 0.5, "1w 1c"),
+        (far, 1.0, over(0.5), "2c"),
+    ):
+        changed = cells | {"ess_fraction": ess, "kl_k3": kl, "ratio_max": [value] * 2}
+        cases.append(Case(name, "ratio_max", changed, verdicts))
+    once = [1.0] * 3
+    cases += series(
+        name,
+        "ratio_max",
+        cells,
+        [
+            ([near, *once, near], "1i 3o 1w"),
+            ([near, *once, 1.0, near], "1i 4o 1i"),
+            ([far, *once, far], "1w 3o 1c"),
+            ([far, *once, 1.0, far], "1w 4o 1w"),
+        ],
+    )
+    measurable = {"ratio_max": [near] * 3, "inner_loop_measurable": [False, True, True]}
+    cases.append(Case(name, "ratio_max", cells | measurable, "1n 1i 1w", threshold=5.0))
+    cases.append(Case(name, "ratio_max", cells | {"ratio_max": [far] * 2}, "1w 1c", threshold=20.0))
+
+    name, cells = "ratio_collapse", cells | {"ess_fraction": 0.9, "choice_fraction": 1.0}
+    cases += single(name, "ratio_min", cells, [(0.1, "o"), (under(0.1), "i"), (0.01, "i"), (under(0.01), "w")])
+    far, near = 0.001, 0.05
+    for value, ess, kl, choice, verdicts in (
+        (near, 0.8, 0.1, 1.0, "2i"),
+        (near, under(0.8), 0.1, 1.0, "1i 1w"),
+        (near, 0.8, over(0.1), 1.0, "1i 1w"),
+        (near, None, 0.1, 1.0, "1i 1w"),
+        (near, 0.3, 0.3, None, "2i"),
+        (near, 0.3, over(0.3), None, "1i 1w"),
+        (near, 0.3, None, None, "1i 1w"),
+        (far, 1.0, 0.05, 1.0, "1w 1c"),
+        (far, 1.0, 0.5, 1.0, "1w 1c"),
+        (far, 1.0, over(0.5), 1.0, "2c"),
+        (far, 0.3, 0.3, None, "2i"),
+    ):
+        changed = {"ess_fraction": ess, "kl_k3": kl, "choice_fraction": choice, "ratio_min": [value] * 2}
+        cases.append(Case(name, "ratio_min", cells | changed, verdicts))
+    cases += series(
+        name,
+        "ratio_min",
+        cells,
+        [
+            ([near, *once, near], "1i 3o 1w"),
+            ([near, *once, 1.0, near], "1i 4o 1i"),
+            ([far, *once, far], "1w 3o 1c"),
+            ([far, *once, 1.0, far], "1w 4o 1w"),
+        ],
+    )
+    measurable = {"ratio_min": [near] * 3, "inner_loop_measurable": [False, True, True]}
+    cases.append(Case(name, "ratio_min", cells | measurable, "1n 1i 1w", threshold=0.1))
+    cases.append(Case(name, "ratio_min", cells | {"ratio_min": [far] * 2}, "1w 1c", threshold=0.01))
+    return cases + single(
+        "first_ratio",
+        "first_ratio_error",
+        {},
+        [(1e-4, "o"), (over(1e-4), "w"), (1e-2, "w"), (over(1e-2), "c")],
+    )
+
+
+def _divergences() -> list[Case]:
+    name = "kl_spike"
+    cells: Cells = {"target_kl": None, "inner_loop_measurable": True}
+    cases = single(name, "kl_k3", cells, [(0.1, "o"), (over(0.1), "i"), (0.5, "i"), (over(0.5), "c")])
+    rest = [0.0] * 3
+    cases += series(name, "kl_k3", cells, [([0.2, *rest, 0.2], "1i 3o 1w"), ([0.2, *rest, 0.0, 0.2], "1i 4o 1i")])
+    cells = cells | {"target_kl": 0.02}
+    goal = 1.5 * 0.02
+    cases += lasting(name, "kl_k3", cells, [(goal, "4o"), (over(goal), "2o 2w")])
+    cases += series(name, "kl_k3", cells, [([0.04, 0.04, goal, 0.04, 0.04, 0.04], "5o 1w")])
+    cases.append(Case(name, "kl_k3", cells | {"kl_k3": [0.04] * 3}, "2o 1w", threshold=goal))
+    cases.append(Case(name, "kl_k3", cells | {"kl_k3": [0.2] * 3}, "1i 2w", threshold=0.1))
+    cases.append(Case(name, "kl_k3", {"kl_k3": [0.9], "inner_loop_measurable": True}, "1c", threshold=0.5))
+    measurable: Cells = {"kl_k3": [0.2] * 4, "inner_loop_measurable": [False, True, None, True]}
+    cases.append(Case(name, "kl_k3", measurable, "1n 1i 2w"))
+
+    name, cells = "spike_then_silence", {"inner_loop_measurable": True}
+    cases += series(
+        name,
+        "kl_k3",
+        cells,
+        [
+            ([1.0, 0.0, 0.0], "3o"),
+            ([over(1.0), 0.0, 0.0], "2o 1c"),
+            ([3.0, 1e-6, 1e-6], "3o"),
+            ([3.0, under(1e-6), under(1e-6)], "2o 1c"),
+            ([3.0, *[0.01] * 9, 0.0, 0.0], "11o 1c"),
+            ([3.0, *[0.01] * 10, 0.0, 0.0, 0.0], "14o"),
+            ([3.0, *[0.01] * 9, *[0.0] * 30], "11o 29c"),
+            ([3.0, None, 0.0, None, 0.0], "1o 1d 1o 1d 1c"),
+            ([-math.inf, 0.0, 0.0], "1c 1o 1c"),
+            ([3.0, 0.0, 0.01, 0.0, 0.0], "4o 1c"),
+        ],
+    )
+    cases.append(Case(name, "kl_k3", cells | {"kl_k3": [2.0, 3.0, 0.0, 0.0]}, "3o 1c", threshold=1e-6, baseline=3.0))
+    measurable = {"kl_k3": [3.0, 0.0, 3.0, 0.0, 0.0], "inner_loop_measurable": [False, True, False, True, True]}
+    cases.append(Case(name, "kl_k3", measurable, "1n 1o 1n 2o"))
+
+    name, cells = "clip_saturation", {"inner_loop_measurable": True}
+    cases += lasting(
+        name,
+        "clip_fraction",
+        cells,
+        [(0.3, "3o"), (over(0.3), "2o 1w"), (0.5, "2o 1w"), (over(0.5), "2o 1c")],
+    )
+    cases += series(
+        name,
+        "clip_fraction",
+        cells,
+        [
+            ([0.4, 0.4, 0.3, 0.4, 0.4, 0.4], "5o 1w"),
+            ([0.4, 0.4, None, 0.4], "2o 1d 1w"),
+            ([0.6, 0.6, 0.5, 0.6, 0.6, 0.6], "2o 3w 1c"),
+        ],
+    )
+    measurable = {"clip_fraction": [0.4] * 4, "inner_loop_measurable": [True, True, False, True]}
+    cases.append(Case(name, "clip_fraction", measurable, "2o 1n 1w", threshold=0.3))
+    cases.append(Case(name, "clip_fraction", cells | {"clip_fraction": [0.9] * 3}, "2o 1c", threshold=0.5))
+    return cases
+
+
+def _steps() -> list[Case]:
+    """Updates that do nothing, or nothing else than being clipped."""
+    name, post = "frozen_update", "grad_norm_post_clip_max"
+    cells = {
+        "grad_norm_pre_clip_max": 3.0,
+        "kl_k3": 0.01,
+        "max_grad_norm": 0.5,
+        "optimizer_steps": 8,
+        "inner_loop_measurable": True,
+        "choice_fraction": 1.0,
+    }
+    pre = "grad_norm_pre_clip_max"
+    tiny = 5e-324
+    cases = [
+        Case(name, post, cells | one, verdict)
+        for one, verdict in (
+            ({post: 0.0, "kl_k3": 1e-12}, "1c"),
+            ({post: 0.0, "kl_k3": over(1e-12)}, "1w"),
+            ({post: 0.0, "kl_k3": None}, "1w"),
+            ({post: 0.0, "kl_k3": 0.0, "inner_loop_measurable": False}, "1w"),
+            ({post: tiny, "kl_k3": 0.0}, "1o"),
+            ({post: 0.0, pre: 0.0, "kl_k3": 0.0}, "1o"),
+            ({post: 0.0, pre: tiny, "kl_k3": 0.0}, "1c"),
+            ({post: 0.0, "kl_k3": 0.0, "optimizer_steps": 0}, "1n"),
+            ({post: 0.0, "kl_k3": 0.0, "optimizer_steps": 1}, "1c"),
+            ({post: 0.0, "kl_k3": 0.0, "optimizer_steps": None}, "1d"),
+            ({post: 0.5, pre: None, "max_grad_norm": None}, "1n"),
+            ({post: 0.5, pre: None}, "1d"),
+            ({post: None, pre: None, "max_grad_norm": None}, "1d"),
+            ({post: 0.0, "max_grad_norm": None}, "1w"),
+            ({post: 0.0, "kl_k3": 0.0, "choice_fraction": 0.0}, "1c"),
+        )
+    ]
+    cases.append(Case(name, post, cells | {post: 0.0, pre: math.inf}, "1c", threshold=0.0, value=0.0))
+    cases.append(Case(name, post, cells | {post: 0.5, pre: math.inf}, "1c", threshold=math.nan, value=math.inf))
+    cases.append(Case(name, post, cells | {post: 0.0}, "1w", threshold=0.0, value=0.0))
+    cells |= {post: 0.5}
+    cases += lasting(name, "kl_k3", cells, [(1e-12, "2o 1w"), (over(1e-12), "3o")])
+    cases += series(
+        name, "kl_k3", cells, [([0.0, 0.0, None, 0.0], "2o 1d 1w"), ([0.0, 0.0, 1.0, 0.0, 0.0, 0.0], "5o 1w")]
+    )
+    for column, values in (
+        ("inner_loop_measurable", [True, True, False, True]),
+        ("choice_fraction", [1.0, 1.0, 0.0, 1.0]),
+        ("optimizer_steps", [8, 8, 0, 8]),
+    ):
+        cases.append(Case(name, "kl_k3", cells | {"kl_k3": 0.0, column: values}, "2o 1n 1w", threshold=1e-12))
+
+    name, norm = "clipping_always", "grad_norm_pre_clip"
+    cases += lasting(name, "clip_active_fraction", {norm: 3.0}, [(0.9, "21o"), (over(0.9), "19o 2i")])
+    cases += series(name, "clip_active_fraction", {norm: 3.0}, [([*[1.0] * 19, 0.9, *[1.0] * 20], "39o 1i")])
+    late = [4.0, *[1.0] * 9]
+    for norms, verdicts in (
+        ([*[1.0] * 20, *[10.0] * 45], "19o 46i"),
+        ([*[1.0] * 20, *[over(10.0)] * 45], "19o 41i 5w"),
+        ([*[1.0] * 20, *[100.0] * 45], "19o 21i 25w"),
+        ([*[1.0] * 20, *[over(100.0)] * 45], "19o 21i 20w 5c"),
+        ([2.0, 0.0] * 5 + late + [over(10.0)] * 45, "19o 41i 5w"),
+    ):
+        cases.append(Case(name, "clip_active_fraction", {"clip_active_fraction": 1.0, norm: norms}, verdicts))
+    risen = {"clip_active_fraction": 1.0, norm: [*[1.0] * 20, *[50.0] * 45]}
+    cases.append(Case(name, "clip_active_fraction", risen, "19o 21i 25w", threshold=10.0, value=50.0, baseline=1.0))
+    risen = risen | {norm: [*[1.0] * 20, *[500.0] * 45]}
+    cases.append(Case(name, "clip_active_fraction", risen, "19o 21i 25c", threshold=100.0))
+
+    skipped = "nonfinite_skipped"
+    cases += series(
+        "update_skipped",
+        "status",
+        {},
+        [
+            ([skipped, "no_usable_steps", "performed", skipped, skipped, skipped], "2w 1o 2w 1c"),
+            ([skipped, skipped, None, skipped], "2w 1d 1c"),
+            ([skipped, skipped, "interrupted", skipped, "kl_stopped"], "4w 1o"),
+        ],
+    )
+    cases.append(Case("update_skipped", "status", {"status": skipped}, "2w 2c", threshold=3.0, value=4.0))
+    cases += single("data_lost", "dropped_rows", {}, [(0, "o"), (1, "w")])
+    return cases
+
+
+SCALE = {"return_mean": 10.0, "return_variance": 4.0, "ev_low_variance": False}
+"""Returns that vary."""
+
+
+def _critics() -> list[Case]:
+    ev = "explained_variance"
+    cases = []
+    for name, cells, verdicts in (
+        ("value_collapse", {"value_nrmse": 2.0, "progress": 0.5}, "4o 1c"),
+        ("critic_constant", {"value_nrmse": 2.0}, "19o 1w"),
+        ("critic_not_learning", {"value_nrmse": 2.0}, "59n 1w"),
+    ):
+        excused = f"{sum(int(n) for n in re.findall(r'[0-9]+', verdicts))}n"
+        value = -2.0 if name == "value_collapse" else 0.0
+        for returns, letters in (
+            ({"return_mean": 100.0, "return_variance": 1.0}, verdicts),  # 1 % of the mean is a deviation of 1
+            ({"return_mean": 100.0, "return_variance": under(1.0)}, excused),
+            ({"return_mean": -100.0, "return_variance": under(1.0)}, excused),
+            ({"return_mean": 0.0, "return_variance": 0.0}, verdicts),
+            ({"return_mean": None, "return_variance": 0.0}, verdicts),
+            ({"ev_low_variance": True}, excused),
+            ({"ev_low_variance": None}, verdicts),
+        ):
+            cases += lasting(name, ev, cells | SCALE | returns, [(value, letters)])
+
+    name, cells = "value_collapse", SCALE | {"value_nrmse": 2.0}
+    for progress, bound in (
+        (0.0, -0.5),
+        (under(0.1), -0.5),
+        (0.1, -0.2),
+        (under(0.25), -0.2),
+        (0.25, 0.0),
+        (under(0.75), 0.0),
+        (0.75, 0.1),
+        (1.0, 0.1),
+    ):
+        phase = cells | {"progress": progress}
+        cases += lasting(
+            name,
+            ev,
+            phase,
+            [(bound, "5o"), (under(bound), "4o 1w"), (bound - 1.0, "4o 1w"), (under(bound - 1.0), "4o 1c")],
+        )
+    cells |= {"progress": 0.5}
+    cases += [
+        Case(name, ev, cells | {ev: -0.3, "value_nrmse": nrmse}, f"4o 1{letter}")
+        for nrmse, letter in ((1.1, "i"), (over(1.1), "w"), (None, "w"), (math.nan, "w"))
+    ]
+    cases.append(Case(name, ev, cells | {ev: -0.3}, "4o 1w", threshold=0.0, value=-0.3))
+    cases.append(Case(name, ev, cells | {ev: -3.0}, "4o 1c", threshold=-1.0, baseline=-3.0))
+    cases += series(
+        name,
+        ev,
+        cells,
+        [
+            ([-0.3] * 4 + [0.5] + [-0.3] * 5, "9o 1w"),
+            ([-0.3, -0.3, None, -0.3, -0.3, -0.3], "2o 1d 2o 1w"),
+            # better than the mean of its first ten, whatever the eleventh was
+            ([-2.0] * 10 + [9.0] + [-1.5] * 6, "4o 6c 7o"),
+            ([-2.0] * 10 + [9.0] + [-2.0] * 6, "4o 6c 5o 2c"),
+        ],
+    )
+    fading = cells | {ev: -0.3, "value_nrmse": [2.0] * 4 + [1.0] + [2.0] * 5}
+    cases.append(Case(name, ev, fading, "4o 5i 1w"))
+
+    name, cells = "critic_constant", SCALE | {"value_nrmse": 3.0}
+    band = 1e-3
+    cases += lasting(
+        name, ev, cells, [(band, "20o"), (under(band), "19o 1w"), (-band, "20o"), (-under(band), "19o 1w")]
+    )
+    cases += [
+        Case(name, ev, cells | {ev: [0.0] * 101, "value_nrmse": nrmse}, verdicts)
+        for nrmse, verdicts in ((1.1, "19o 82i"), (over(1.1), "19o 80w 2c"), (None, "19o 80w 2c"))
+    ]
+    cases += series(
+        name, ev, cells, [([0.0] * 19 + [0.5] + [0.0] * 20, "39o 1w"), ([0.0] * 19 + [None, 0.0], "19o 1d 1w")]
+    )
+    cases.append(Case(name, ev, cells | {ev: -0.0005}, "19o 1w", threshold=1e-3, value=0.0005))
+    cases.append(Case(name, ev, cells | {ev: 0.0}, "19o 80w 1c", threshold=1e-3))
+
+    name, cells = "critic_not_learning", SCALE | {"value_nrmse": 1.0}
+    late = [0.0] * 10
+    cases += series(
+        name,
+        ev,
+        cells,
+        [
+            ([0.0] * 61, "59n 2i"),
+            ([0.1] * 61, "59n 2o"),
+            ([under(0.1)] * 61, "59n 2i"),
+            (late + [0.05] * 51, "59n 2i"),
+            (late + [over(0.05)] * 51, "59n 2o"),
+            (late + [5.0] + [0.06] * 50, "59n 2o"),
+            ([None] * 3 + [0.0] * 61, "3d 59n 2i"),
+        ],
+    )
+    cases += [
+        Case(name, ev, cells | {ev: 0.0, "value_nrmse": nrmse}, f"59n 2{letter}")
+        for nrmse, letter in ((1.5, "i"), (over(1.5), "w"))
+    ]
+    cases.append(Case(name, ev, cells | {ev: 0.0, "value_nrmse": None}, "59n 2d"))
+    cases.append(Case(name, ev, cells | {ev: 0.0, "ev_low_variance": [True] * 5 + [False] * 61}, "64n 2i"))
+    numbers = cells | {ev: late + [0.04] * 51, "value_nrmse": 3.0}
+    cases.append(Case(name, ev, numbers, "59n 2w", threshold=0.1, value=0.04, baseline=0.0))
+
+    name, nrmse = "value_divergence", "value_nrmse"
+    for metric, other, usual, warning, critical in (
+        (nrmse, "bellman_error", 2.0, 6.0, 60.0),  # 3 times its level
+        (nrmse, "bellman_error", 1.0, 5.0, 50.0),  # the floor
+        ("bellman_error", nrmse, 1.0, 10.0, 100.0),
+    ):
+        calm = [usual] * 20
+        cases += series(
+            name,
+            metric,
+            {other: 1.0},
+            [
+                (calm + [warning] * 3, "20n 3o"),
+                (calm + [over(warning)] * 3, "20n 2o 1w"),
+                (calm + [over(warning)] * 2 + [warning] + [over(warning)] * 3, "20n 5o 1w"),
+                (calm + [over(warning)] * 2 + [None, over(warning)], "20n 2o 1d 1w"),
+                (calm + [critical] * 3, "20n 2o 1w"),
+                (calm + [over(critical)] * 3, "20n 2o 1c"),
+                (calm + [over(critical)] * 2 + [critical] + [over(critical)] * 3, "20n 2o 3w 1c"),
+            ],
+        )
+        numbers = {other: 1.0, metric: [*calm, *[critical] * 3]}
+        cases.append(Case(name, metric, numbers, "20n 2o 1w", threshold=warning, value=critical, baseline=usual))
+        cases.append(Case(name, metric, numbers | {metric: calm + [9e9] * 3}, "20n 2o 1c", threshold=critical))
+    falling, odd, rising = [4.0] * 10 + [2.0] * 10, [4.0] * 10 + [15.0] + [2.0] * 9, [1.0] * 10 + [3.0] * 10
+    cases += series(
+        name,
+        nrmse,
+        {"bellman_error": 1.0},
+        [
+            (falling + [12.0] * 3, "20n 3o"),  # the mean of the first ten, 4, is above the median
+            (falling + [over(12.0)] * 3, "20n 2o 1w"),
+            (odd + [over(12.0)] * 3, "20n 2o 1w"),
+            (rising + [6.0] * 3, "20n 3o"),  # the median, 2, is above the mean of the first ten
+            (rising + [over(6.0)] * 3, "20n 2o 1w"),
+        ],
+    )
+    return cases
+
+
+def _entropies() -> list[Case]:
+    norm = "entropy_norm"
+    cells: Cells = {"choice_fraction": 1.0, "entropy": 1.0, "choices_unknown": False}
+    cases = single("entropy_low", norm, cells, [(0.3, "o"), (under(0.3), "i")])
+    for rule in ("entropy_low", "entropy_collapse"):
+        cases += [
+            Case(rule, norm, cells | {norm: None} | one, verdict)
+            for one, verdict in (
+                ({}, "1d"),
+                ({"choice_fraction": 0.0}, "1n"),
+                ({"choice_fraction": None}, "1n"),
+                ({"choice_fraction": None, "entropy": None}, "1d"),
+                ({"choice_fraction": None, "choices_unknown": True}, "1d"),
+                ({"choice_fraction": None, "choices_unknown": None}, "1n"),
+            )
+        ]
+        cases.append(Case(rule, norm, cells | {norm: 0.01, "choice_fraction": 0.0}, "1n"))
+        letter = "i" if rule == "entropy_low" else "c"
+        cases.append(Case(rule, norm, cells | {norm: 0.01, "choice_fraction": None}, f"1{letter}"))
+
+    name = "entropy_collapse"
+    cases += single(name, norm, cells, [(0.1, "o"), (under(0.1), "w"), (0.02, "w"), (under(0.02), "c")])
+    cases.append(Case(name, norm, cells | {norm: 0.05}, "1w", threshold=0.1))
+    cases.append(Case(name, norm, cells | {norm: 0.01}, "1c", threshold=0.02))
+    return cases
+
+
+def _descents() -> list[Case]:
+    """Entropies that come down slowly or fast, with better returns or not; and heads."""
+    norm, returns = "entropy_norm", "episode_return_mean"
+    joint: Cells = {"choice_fraction": 1.0, "entropy": 1.0, "choices_unknown": False}
+    cells: Cells = {"kind": "categorical", "learnable_fraction": 1.0}
+    cases = []
+    for rule, column, others in (
+        ("entropy_collapse", returns, joint),
+        ("head_entropy_collapse", f"updates.{returns}", cells),
+    ):
+        head = rule == "head_entropy_collapse"
+        for exploring, between, last, early, late, letter in (
+            (0.6, 23, 0.05, 10.0, 20.0, "w"),  # exploring at the first of 25 updates: fast
+            (0.6, 24, 0.05, 10.0, 20.0, "i"),
+            (0.5, 23, 0.05, 10.0, 20.0, "i"),
+            (over(0.5), 23, 0.05, 10.0, 20.0, "w"),
+            (0.6, 24, 0.05, 10.0, 11.0, "w"),  # a tenth more is not more than a tenth
+            (0.6, 24, 0.05, 10.0, 11.5, "i"),
+            (0.6, 24, 0.05, -10.0, -9.0, "w"),
+            (0.6, 24, 0.05, -10.0, -8.5, "i"),
+            (0.6, 24, 0.05, 10.0, None, "w"),
+            (0.6, 24, 0.01, 10.0, 20.0, "i"),
+            (0.6, 10, 0.01, 10.0, 20.0, "w"),
+            (0.6, 24, 0.01, 10.0, 11.0, "w" if head else "c"),
+        ):
+            steps = [exploring] * 10 + [0.3] * between + [last] * 4
+            level: list[float | None] = [*[early] * 10, *[late] * (between + 4)]
+            verdicts = f"{10 + between}o " + (f"2o 2{letter}" if head else f"4{letter}")
+            cases.append(Case(rule, norm, others | {norm: steps, column: level}, verdicts))
+        steps = [0.6] * 10 + [0.3] * 24 + [0.05] * 4 + [0.6] * 2 + [0.05] * 4
+        level = [*[10.0] * 10, *[20.0] * 34]
+        verdicts = "34o 2o 2i 2o 2o 2w" if head else "34o 4i 2o 4w"
+        cases.append(Case(rule, norm, others | {norm: steps, column: level}, verdicts))
+
+    name = "head_entropy_collapse"
+    clear = 1.5 * 0.1
+    cases += lasting(name, norm, cells, [(0.1, "3o"), (under(0.1), "2o 17w 2c")])
+    low = [0.05] * 3
+    cases += series(
+        name,
+        norm,
+        cells,
+        [
+            ([*low, clear, 0.05], "2o 3w"),
+            ([*low, over(clear), *low], "2o 1w 3o 1w"),
+            ([*low, None, 0.05], "2o 1w 1d 1w"),
+        ],
+    )
+    cases.append(Case(name, norm, cells | {norm: low}, "2o 1w", threshold=0.1))
+    cases.append(Case(name, norm, cells | {norm: [*low, 0.12]}, "2o 2w", threshold=clear))
+    rising = cells | {f"updates.{returns}": [10.0] * 10 + [20.0] * 45}
+    cases.append(Case(name, norm, rising | {norm: [0.6] * 10 + [0.3] * 24 + [0.05] * 21}, "36o 19i"))
+    cases.append(Case(name, norm, rising | {norm: [0.6] * 34 + [0.05] * 21}, "36o 19w"))
+    cases.append(Case(name, norm, cells | {norm: 0.05, "learnable_fraction": [1.0, 1.0, 0.0, 1.0]}, "2o 1n 1w"))
+    cases.append(Case(name, norm, cells | {norm: 0.05, "kind": "gaussian"}, "3n"))
+    cases.append(Case(name, norm, cells | {norm: 0.05, "kind": None}, "2o 1w"))
+    unknown: list[tuple[Cells, str]] = [
+        ({"entropy": 1.0, "choice_samples": None}, "1d"),
+        ({"entropy": 1.0, "choice_samples": 3}, "1d"),
+    ]
+    cases += varied(name, norm, cells | {norm: None}, unknown)
+    choice = [(0.05, "o"), (under(0.05), "i")]
+    return cases + single("mask_collapse", "learnable_fraction", {"kind": "categorical"}, choice)
+
+
+def _advantages() -> list[Case]:
+    name, std, returns = "advantage_collapse", "advantage_std", "episode_return_mean"
+    cases = []
+    rising = [10.0] * 10 + [20.0] * 15
+    for narrow, level, letter in (
+        (0.1, None, "o"),
+        (under(0.1), None, "w"),
+        (under(0.1), rising, "i"),
+        (under(0.1), [10.0] * 10 + [11.0] * 15, "w"),
+        (under(0.1), [10.0] * 10 + [11.5] * 15, "i"),
+        (1e-4, rising, "i"),
+        (under(1e-4), rising, "w"),
+        (1e-8, rising, "w"),
+        (under(1e-8), rising, "c"),
+    ):
+        cells = {std: [1.0] * 20 + [narrow] * 5, returns: level}
+        cases.append(Case(name, std, cells, f"24o 1{letter}"))
+    cases += series(
+        name,
+        std,
+        {returns: None},
+        [
+            ([1.0] * 10 + [12.0] + [0.15] * 5, "16o"),  # the eleventh is no part of the early level
+            ([1.0] * 10 + [0.05] * 4 + [0.5] + [0.05] * 5, "19o 1w"),
+            ([1.0] * 10 + [0.05] * 4 + [None, 0.05], "14o 1d 1w"),
+            ([1.0] * 10 + [0.0] * 4 + [0.05] + [0.0] * 5, "14o 5w 1c"),
+        ],
+    )
+    ones = [1.0] * 10
+    cases.append(Case(name, std, {std: ones + [0.02] * 5}, "14o 1w", threshold=0.1, value=0.02, baseline=1.0))
+    cases.append(Case(name, std, {std: ones + [1e-6] * 5}, "14o 1w", threshold=1e-4))
+    cases.append(Case(name, std, {std: ones + [0.0] * 5}, "14o 1c", threshold=1e-8))
+
+    name, low, high = "advantage_outlier", "advantage_min", "advantage_max"
+    for least, most, spread, verdict in (
+        (-1.0, 10.0, 1.0, "1o"),
+        (-1.0, over(10.0), 1.0, "1i"),
+        (-10.0, 1.0, 1.0, "1o"),
+        (-over(10.0), 1.0, 1.0, "1i"),
+        (-1.0, 50.0, 1.0, "1i"),
+        (-1.0, over(50.0), 1.0, "1w"),
+        (-1.0, 20.0, 2.0, "1o"),
+        (-1.0, over(20.0), 2.0, "1i"),
+        (0.0, 9e-12, 1e-12, "1o"),
+        (0.0, 60e-12, 1e-12, "1w"),
+        (0.0, 60e-12, under(1e-12), "1n"),
+        (None, 1.0, 1.0, "1d"),
+        (-1.0, 1.0, None, "1d"),
+        (-1.0, 1.0, math.nan, "1c"),
+    ):
+        cases.append(Case(name, high, {low: least, high: most, std: spread}, verdict))
+    cases.append(Case(name, high, {low: -30.0, high: 20.0, std: 2.0}, "1i", threshold=10.0, value=15.0))
+    cases.append(Case(name, high, {low: -30.0, high: 120.0, std: 2.0}, "1w", threshold=50.0, value=60.0))
+    return cases
+
+
+def _states() -> list[Case]:
+    """Recurrent states."""
+    name, cases = "lstm_explosion", []
+    calm = {"c_env_rms_max": 0.5, "c_rms": 0.5, "h_rms": 0.5}
+    for metric, warning in (("c_env_rms_max", 10.0), ("c_rms", 5.0), ("h_rms", 5.0)):
+        points = [(warning, "o"), (over(warning), "i"), (2 * warning, "i"), (over(2 * warning), "c")]
+        cases += single(name, metric, calm, points)
+        high, low = 1.5 * warning, 0.5
+        cases += series(
+            name,
+            metric,
+            calm,
+            [
+                ([high, high, low, low, high], "2i 2o 1w"),
+                ([high, high, low, low, low, high], "2i 3o 1i"),
+                ([high, None, high, high], "1i 1d 1i 1w"),
+            ],
+        )
+        cases.append(Case(name, metric, calm | {metric: [high] * 3}, "2i 1w", threshold=warning))
+        cases.append(Case(name, metric, calm | {metric: 99.0}, "1c", threshold=2 * warning))
+    for metric in ("h_rms", "c_rms"):
+        points = [(1e-4, "o"), (under(1e-4), "w"), (1e-6, "w"), (under(1e-6), "c")]
+        cases += single("lstm_vanishing", metric, {"h_rms": 0.5, "c_rms": 0.5}, points)
+    shares = dict.fromkeys(("h_saturation", "forget_saturation", "input_saturation", "output_saturation"), 0.1)
+    for metric in shares:
+        points = [(0.5, "o"), (over(0.5), "w"), (0.9, "w"), (over(0.9), "c")]
+        cases += single("lstm_saturation", metric, shares, points)
+        cases.append(Case("lstm_saturation", metric, shares | {metric: None}, "1d"))
+    for metric, other in (("has_nan", "has_inf"), ("has_inf", "has_nan")):
+        cases.append(Case("lstm_nonfinite", metric, {metric: [False, True, None], other: False}, "1o 1c 1d"))
+        cases.append(Case("lstm_nonfinite", metric, {metric: False, other: True}, "1o"))
+    return cases
+
+
+def _gradients() -> list[Case]:
+    name, norm = "gradient_explosion", "grad_norm"
+    ones = [1.0] * 20
+    falling, odd, rising = [4.0] * 10 + [2.0] * 10, [4.0] * 10 + [15.0] + [2.0] * 9, [1.0] * 10 + [3.0] * 10
+    cases = series(
+        name,
+        norm,
+        {},
+        [
+            ([*ones, 10.0], "20n 1o"),
+            ([*ones, over(10.0)], "20n 1i"),
+            ([*ones, 100.0], "20n 1i"),
+            ([*ones, over(100.0)], "20n 1c"),
+            ([*ones, 11.0, 1.0, 1.0, 1.0, 11.0], "20n 1i 3o 1w"),
+            ([*ones, 11.0, 1.0, 1.0, 1.0, 1.0, 11.0], "20n 1i 4o 1i"),
+            ([*ones, 11.0, None, 11.0], "20n 1i 1d 1w"),
+            ([*falling, 40.0], "20n 1o"),
+            ([*falling, over(40.0)], "20n 1i"),
+            ([*odd, over(40.0)], "20n 1i"),
+            ([*rising, 20.0], "20n 1o"),
+            ([*rising, over(20.0)], "20n 1i"),
+            ([0.0] * 21, "21n"),
+        ],
+    )
+    cases.append(Case(name, norm, {norm: [*ones, 20.0]}, "20n 1i", threshold=10.0, value=20.0, baseline=1.0))
+    cases.append(Case(name, norm, {norm: [*ones, 200.0]}, "20n 1c", threshold=100.0))
+
+    name, share = "gradient_vanishing", "vanishing_severity"
+    cells = {norm: 1.0, "tensors": 4, "heads.zero_explained": "not_zero", "heads.learnable_fraction": 1.0}
+    cases += lasting(
+        name,
+        share,
+        cells,
+        [(0.0, "3o"), (1e-300, "2o 1w"), (under(0.5), "2o 1w"), (0.5, "2o 1c")],
+    )
+    cases += series(
+        name,
+        share,
+        cells,
+        [
+            ([0.3, 0.3, 0.0, 0.3, 0.3, 0.3], "5o 1w"),
+            ([0.3, 0.3, None, 0.3], "2o 1d 1w"),
+            ([0.6, 0.6, 0.3, 0.6, 0.6, 0.6], "2o 3w 1c"),
+        ],
+    )
+    cases += varied(
+        name,
+        share,
+        cells | {share: 0.8},
+        [
+            ({"heads.zero_explained": "masked"}, "3n"),
+            ({"heads.zero_explained": "irrelevant"}, "3n"),
+            ({"heads.zero_explained": "frozen"}, "3n"),
+            ({"heads.zero_explained": "unexplained"}, "2o 1c"),
+            ({"heads.learnable_fraction": 0.05}, "2o 1c"),
+            ({"heads.learnable_fraction": under(0.05)}, "3n"),
+            ({"heads.learnable_fraction": None}, "2o 1c"),
+            ({"heads.zero_explained": None}, "2o 1c"),
+            ({"heads.zero_explained": None, "heads.learnable_fraction": None}, "3d"),
+            ({"updates.choice_fraction": 0.0}, "3n"),
+            ({"updates.choice_fraction": 0.01}, "2o 1c"),
+            ({"heads.zero_explained": ["not_zero", "not_zero", "masked", "not_zero"]}, "2o 1n 1c"),
+        ],
+    )
+    silent = cells | {"heads.zero_explained": None, "heads.learnable_fraction": None}
+    cases.append(Case(name, share, silent | {share: 0.0}, "3o"))
+    for norms, verdicts in (
+        ([2.0] * 10 + [2e-4] * 3, "13o"),
+        ([2.0] * 10 + [under(2e-4)] * 3, "12o 1i"),
+        ([2.0] * 10 + [1e-5] * 2 + [1.0] + [1e-5] * 3, "15o 1i"),
+        ([2.0] * 10 + [24.0] + [3e-4] * 3, "14o"),
+        ([0.0] * 10 + [1.0], "11n"),
+        ([2.0, math.nan, 2.0], "1o 1n 1o"),
+        ([2.0, None, 2.0], "1o 1d 1o"),
+    ):
+        cases.append(Case(name, norm, cells | {share: 0.0, norm: norms}, verdicts))
+    faded = cells | {share: 0.0, norm: [2.0] * 10 + [1e-5] * 3}
+    cases.append(Case(name, norm, faded, "12o 1i", threshold=1e-4, value=5e-6, baseline=2.0))
+
+    name = "gradient_drift"
+    once = {"sustained": 1}
+    for last, letter in ((5e-9, "o"), (over(5e-9), "w"), (2e-8, "w"), (over(2e-8), "c")):  # over 1e-8 where it was 0
+        cells = {norm: [0.0] * 11 + [last], "health": 1.0}
+        cases.append(Case(name, norm, cells, f"10n 1o 1{letter}", limits=once))
+    ten = [1.0] * 10
+    noisy = [1.0, 1.1] * 6
+    cases += [
+        *series(
+            name,
+            norm,
+            {"health": 1.0},
+            [
+                ([*ten, 1.48, 1.48, 1.48], "10n 3o"),
+                ([*ten, 1.6, 1.6, 1.6], "10n 2o 1w"),
+                ([*ten, 1.6, 1.6, 1.0, 1.6, 1.6], "10n 5o"),
+                ([*ten, 1.6, 1.6, None, 1.6], "10n 2o 1d 1w"),
+                ([*ten, 0.3, 0.3, 0.3], "10n 2o 1w"),
+                ([*ten, 2.9, 2.9, 2.9], "10n 2o 1w"),
+                ([*ten, 3.3, 3.3, 3.3], "10n 2o 1c"),
+                ([*noisy, 2.5, 2.5, 2.5], "10n 5o"),  # fifteen times its change from update to update is 1.5
+                ([*noisy, 4.0, 4.0, 4.0], "10n 4o 1c"),
+            ],
+        ),
+        *series(
+            name,
+            "health",
+            {norm: 1.0},
+            [([*ten, 0.4, 0.4, 0.4], "10n 2o 1w"), ([*[0.4] * 10, 1.0, 1.0, 1.0], "10n 3o")],
+        ),
+    ]
+    state, why = "grad_state", "zero_explained"
+    words = [
+        (("missing", "unexplained"), "1c"),
+        (("finite", "unexplained"), "1w"),
+        (("missing", "masked"), "1o"),
+        (("frozen", "unexplained"), "1n"),
+        (("removed", "unexplained"), "1n"),
+        ((None, "unexplained"), "1d"),
+    ]
+    cases += [Case("gradient_missing", state, {state: a, why: b}, verdict) for (a, b), verdict in words]
+    cases.append(Case("gradient_missing", state, {state: "missing", why: "unexplained"}, "1c", value=1.0))
+    cases.append(Case("gradient_missing", state, {state: "finite", why: "unexplained"}, "1w", value=0.0))
+    return cases
+
+
+def _slots() -> list[Case]:
+    ratio, cause, host = "normalized_ratio", "low_ratio_cause", "host_grad_norm"
+    seed: Cells = {cause: None, "should_train": True, "tensors": 4, "host_elements": 100}
+    name, cases = "seed_dormant", []
+    cases += lasting(
+        name,
+        ratio,
+        seed | {cause: "dormant"},
+        [(0.1, "3o"), (under(0.1), "2o 1w"), (0.01, "2o 1w"), (under(0.01), "2o 1c")],
+    )
+    cases += lasting(name, ratio, seed | {cause: "host_learning_fast"}, [(0.1, "3o"), (0.001, "2o 1i")])
+    cases += series(
+        name,
+        ratio,
+        seed,
+        [
+            ([0.05, 0.05, 0.1, 0.05, 0.05, 0.05], "5o 1w"),
+            ([0.05, 0.05, None, 0.05], "2o 1d 1w"),
+            ([0.001, 0.001, 0.05, 0.001, 0.001, 0.001], "2o 3w 1c"),
+        ],
+    )
+    excused = [True, True, False, True]
+    cases.append(Case(name, ratio, seed | {ratio: 0.05, "should_train": excused}, "2o 1n 1w", threshold=0.1))
+    cases.append(Case(name, ratio, seed | {ratio: 0.05, "tensors": [4, 4, 0, 4]}, "2o 1n 1w"))
+    cases.append(Case(name, ratio, seed | {ratio: 0.05, "tensors": [1, 1, 1]}, "2o 1w"))
+    cases.append(Case(name, ratio, seed | {ratio: 0.05, "should_train": None}, "3o"))
+    cases.append(Case(name, ratio, seed | {ratio: None, "host_elements": 0}, "1n"))
+    cases.append(Case(name, ratio, seed | {ratio: None, "host_elements": 1}, "1d"))
+    cases.append(Case(name, ratio, seed | {ratio: None, cause: "disconnected"}, "3n"))
+    cases.append(Case(name, ratio, seed | {ratio: 0.05, cause: "disconnected"}, "2o 1w"))
+    cases.append(Case(name, ratio, seed | {ratio: 0.001, cause: "dormant"}, "2o 1c", threshold=0.01))
+    mixed = ["dormant", "dormant", "host_learning_fast", "dormant"]
+    cases.append(Case(name, ratio, seed | {ratio: 0.001, cause: mixed}, "2o 2i"))
+    cut = ["disconnected"] * 2
+    cases += varied(
+        name,
+        cause,
+        seed,
+        [
+            ({ratio: None, cause: [*cut, "disconnected"]}, "2o 1c"),
+            ({ratio: None, cause: [*cut, "dormant", "disconnected"]}, "4o"),
+            ({ratio: 0.01, cause: [*cut, "disconnected"]}, "3o"),
+            ({ratio: None, cause: "disconnected", "should_train": [True, True, False, True]}, "2o 1n 1c"),
+            ({ratio: None, cause: "disconnected", "should_train": [True, True, None, True]}, "2o 1d 1c"),
+            ({ratio: None, cause: "disconnected", "tensors": 0}, "3n"),
+        ],
+    )
+    cases.append(Case(name, cause, seed | {ratio: None, cause: "disconnected"}, "2o 1c", value=1.0))
+
+    name, seed = "host_dominating", seed | {cause: "host_learning_fast"}
+    for level, norm, verdicts in (
+        (0.1, 3.0, "3o"),
+        (under(0.1), 3.0, "2o 1w"),
+        (0.05, 1.0, "3o"),
+        (0.05, over(1.0), "2o 1w"),
+        (0.05, None, "3d"),
+        (0.05, math.inf, "3c"),
+    ):
+        cases.append(Case(name, ratio, seed | {ratio: level, host: norm}, verdicts))
+    for word, verdicts in ((None, "2o 1w"), ("dormant", "2o 1i"), ("saturated", "2o 1i"), ("disconnected", "2o 1i")):
+        cases.append(Case(name, ratio, seed | {ratio: 0.05, host: 3.0, cause: word}, verdicts))
+    cases += series(
+        name,
+        ratio,
+        seed | {host: 3.0},
+        [([0.05, 0.05, 0.1, 0.05, 0.05, 0.05], "5o 1w"), ([0.05, 0.05, None, 0.05], "2o 1d 1w")],
+    )
+    cases += varied(
+        name,
+        ratio,
+        seed | {ratio: 0.05, host: 3.0},
+        [
+            ({cause: [None, None, "dormant", None]}, "2o 2i"),
+            ({"should_train": excused}, "2o 1n 1w"),
+            ({"tensors": [4, 4, 0, 4]}, "2o 1n 1w"),
+            ({"should_train": None}, "3o"),
+        ],
+    )
+    cases.append(Case(name, ratio, seed | {ratio: None, host: None, "host_elements": 0}, "1n"))
+    cases.append(Case(name, ratio, seed | {ratio: None, host: 3.0, cause: "disconnected"}, "1n"))
+    cases.append(Case(name, ratio, seed | {ratio: 0.05, host: 3.0}, "2o 1w", threshold=0.1))
+
+    name, share = "slot_gradient_explosion", "exploding_severity"
+    cells = {ratio: 0.8, cause: None, "should_train": True, "tensors": 4, "tensors_nonfinite": 0}
+    cases += lasting(name, share, cells, [(0.0, "2o"), (5e-324, "1i 1w"), (under(0.5), "1i 1w"), (0.5, "1i 1c")])
+    cases += series(
+        name,
+        share,
+        cells,
+        [
+            ([0.2, 0.0, 0.0, 0.0, 0.2], "1i 3o 1w"),
+            ([0.2, 0.0, 0.0, 0.0, 0.0, 0.2], "1i 4o 1i"),
+            ([0.6, 0.0, 0.0, 0.0, 0.6], "1i 3o 1c"),
+            ([0.6, 0.0, 0.0, 0.0, 0.0, 0.6], "1i 4o 1i"),
+        ],
+    )
+    cases.append(Case(name, share, cells | {share: 0.2, "tensors_nonfinite": 1}, "1c", threshold=0.5, value=math.inf))
+    cases.append(Case(name, share, cells | {share: 0.6, "tensors_nonfinite": 1}, "2c", threshold=0.5, value=0.6))
+    cases.append(Case(name, share, cells | {share: 0.2, "tensors_nonfinite": None}, "1i 1w", threshold=0.0))
+    for one, verdict in (
+        ({"should_train": False}, "n"),
+        ({"tensors": 0}, "n"),
+        ({ratio: None, cause: "disconnected"}, "n"),
+        ({}, "d"),
+    ):
+        cases.append(Case(name, share, cells | one | {share: None}, f"1{verdict}"))
+        cases.append(Case(name, share, cells | one | {share: 0.2}, "1i"))
+
+    name, share = "slot_gradient_vanishing", "vanishing_severity"
+    cells = {ratio: 0.8, cause: None, "should_train": True, "tensors": 4}
+    cases += lasting(name, share, cells, [(0.25, "3o"), (over(0.25), "2o 1w"), (under(0.5), "2o 1w"), (0.5, "2o 1c")])
+    cases += series(
+        name,
+        share,
+        cells,
+        [
+            ([0.3, 0.3, 0.2, 0.3, 0.3, 0.3], "5o 1w"),
+            ([0.3, 0.3, None, 0.3], "2o 1d 1w"),
+            ([0.6, 0.6, 0.3, 0.6, 0.6, 0.6], "2o 3w 1c"),
+        ],
+    )
+    cases += varied(
+        name,
+        share,
+        cells | {share: [0.3] * 4},
+        [
+            ({"should_train": excused}, "2o 1n 1w"),
+            ({"tensors": [4, 4, 0, 4]}, "2o 1n 1w"),
+            ({ratio: [0.8, 0.8, None, 0.8], cause: [None, None, "disconnected", None]}, "2o 1n 1w"),
+            ({"should_train": None}, "4o"),
+        ],
+    )
+    cases.append(Case(name, share, cells | {share: 0.3}, "2o 1w", threshold=0.25))
+    cases.append(Case(name, share, cells | {share: 0.8}, "2o 1c", threshold=0.5))
+    return cases
+
+
+def _returns() -> list[Case]:
+    name, returns = "performance_degradation", "episode_return_mean"
+    cells = {"progress": 0.5}
+    tens = [10.0] * 20
+    scattered = [9.0, 11.0] * 10  # both halves have variance 1: the drop's standard error is sqrt(2 / 19) = 0.324
+    cases = series(
+        name,
+        returns,
+        cells,
+        [
+            (tens + [9.0] * 20, "39n 1i"),
+            (tens + [9.0000001] * 20, "39n 1o"),
+            (tens + [7.0] * 20, "39n 1w"),
+            (tens + [7.0000001] * 20, "39n 1i"),
+            (tens + [2.5] * 20, "39n 1c"),
+            (tens + [2.5000001] * 20, "39n 1w"),
+            (tens + [12.0] * 20, "39n 1o"),
+            (scattered + [7.75, 9.75] * 10, "39n 1o"),
+            (scattered + [7.65, 9.65] * 10, "39n 1i"),
+            ([0.0] * 40, "39n 1o"),
+            (tens + [9.0] * 19 + [None, 9.0], "39n 1d 1i"),
+        ],
+    )
+    cases.append(Case(name, returns, {returns: tens + [5.0] * 20, "progress": under(0.1)}, "40n"))
+    cases.append(Case(name, returns, {returns: tens + [5.0] * 20, "progress": 0.1}, "39n 1w"))
+    falling = [16.0] * 20 + [8.0] * 20 + [4.0] * 20
+    cases.append(Case(name, returns, {returns: falling[:52], "progress": None}, "50n 2w"))
+    numbers = {returns: tens + [6.0] * 20, "progress": 0.5}
+    cases.append(Case(name, returns, numbers, "39n 1w", threshold=7.0, value=6.0, baseline=10.0))
+    numbers = {returns: tens + [8.0] * 20, "progress": 0.5}
+    cases.append(Case(name, returns, numbers, "39n 1i", threshold=9.0, value=8.0, baseline=10.0))
+    numbers = {returns: tens + [1.0] * 20, "progress": 0.5}
+    cases.append(Case(name, returns, numbers, "39n 1c", threshold=2.5, value=1.0, baseline=10.0))
+
+    points = [(1e-4, "o"), (over(1e-4), "w"), (1e-2, "w"), (over(1e-2), "c")]
+    cases += single("rank_desync", "spread", {"ranks": 2}, points)
+    cases.append(Case("rank_desync", "spread", {"ranks": [1, 2, 3], "spread": 0.5}, "1n 2c"))
+    return cases
+
+
+def _finiteness() -> list[Case]:
+    name, said = "numerical_instability", "nonfinite_sources"
+    counts = ("nan_grad_count", "inf_grad_count", "tensors_nonfinite", "ratio_nonfinite", "nonfinite_minibatches")
+    numbers = ("policy_loss", "value_loss", "entropy_loss", "total_loss", "grad_norm_pre_clip")
+    cases = [Case(name, said, {count: [0, 1, None]}, "1o 1c 1d") for count in counts]
+    cases += [Case(name, said, {number: [0.5, math.nan, -math.inf, None]}, "1o 2c 1d") for number in numbers]
+    cases.append(Case(name, said, {said: [None, "values: 2"]}, "1d 1c", threshold=0.0, value=1.0))
+    everything = dict.fromkeys(counts, 2) | dict.fromkeys(numbers, math.inf) | {said: "values: 2"}
+    cases.append(Case(name, said, everything, "1c", threshold=0.0, value=11.0))
+    return cases
+
+
+CASES = [
+    case
+    for part in (
+        _ratios,
+        _divergences,
+        _steps,
+        _critics,
+        _entropies,
+        _descents,
+        _advantages,
+        _states,
+        _gradients,
+        _slots,
+        _returns,
+        _finiteness,
+    )
+    for case in part()
+]
+IDS = [f"{case.rule} {case.verdicts} {number}" for number, case in enumerate(CASES)]
+
+
+@pytest.mark.parametrize("case", CASES, ids=IDS)
+def test_verdicts_turn_where_the_specification_says(case: Case) -> None:
+    judgement = case.judgement()
+    assert [Verdict(code).word for code in judgement.code[:, 0].tolist()] == case.expected()
+    for wanted, found in (
+        (case.threshold, judgement.threshold),
+        (case.value, judgement.value),
+        (case.baseline, judgement.baseline),
+    ):
+        if wanted is not None:
+            assert float(found[-1, 0]) == pytest.approx(wanted, rel=1e-12, nan_ok=True)
+
+
+def test_every_rule_has_its_bounds_tested() -> None:
+    assert {case.rule for case in CASES} == set(BY_RULE)
+
+
+def findings(detector: Detector, case: Case) -> list[tuple[object, ...]]:
+    """Return the findings of updates that come one by one, each with the update it came at."""
+    found = []
+    for i, rows in enumerate(case.rows()):
+        outcome = detector.process(batch_from_rows(i, rows, detector.wanted))
+        found += [(i, *_plain(one)) for one in outcome.findings]
+    return found
+
+
+def _plain(finding: Finding) -> tuple[object, ...]:
+    return tuple(cell.hex() if isinstance(cell, float) else cell for cell in finding.as_row().values())
+
+
+@pytest.mark.parametrize("put_off", [False, True])
+@pytest.mark.parametrize("case", CASES, ids=IDS)
+def test_updates_that_come_one_by_one_are_judged_alike(case: Case, put_off: bool) -> None:
+    at_once = judge_cells(case.detector(), BY_RULE[case.rule].table, case.cells, len(case.expected())).findings
+    one_by_one = findings(case.detector(put_off=put_off), case)
+    order = lambda one: (one[0], str(one[1:]))  # noqa: E731
+    assert sorted(one_by_one, key=order) == sorted(((one.update, *_plain(one)) for one in at_once), key=order)
