@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import math
+from typing import Any
+
 import pytest
 
+from esper_analyze.detector.detector import Detector
 from esper_analyze.detector.escalation import Escalation
 from esper_analyze.detector.findings import Finding
+from esper_analyze.detector.rule import Rule
+from esper_analyze.detector.rules import RULES
+from tests.detector.batches import judge_cells
 
 
 def finding(update: int, rule: str = "kl_spike") -> Finding:
@@ -52,3 +59,44 @@ def test_changes_do_not_depend_on_how_updates_are_cut(cut: int) -> None:
     for some in (list(range(cut)), list(range(cut, 13))):
         parts += escalation.advance(some, [one for one in triggers if one[0].update in some])
     assert parts == whole
+
+
+DURATION = {
+    **dict.fromkeys(("numerical_instability", "lstm_nonfinite", "frozen_update"), 20),
+    **dict.fromkeys(("first_ratio", "kl_spike", "ratio_explosion", "ratio_collapse", "spike_then_silence"), 10),
+    **dict.fromkeys(("data_lost", "entropy_low", "mask_collapse", "rank_desync"), 0),
+}
+"""Updates that an alarm is followed by in detail; 5 for all other rules."""
+
+
+def alarm_of(rule: Rule) -> tuple[dict[str, Any], int]:
+    """Return cells of one subject that end on a warning or worse, and how many updates they are."""
+    if rule.name == "mask_collapse":  # information only, unless its number is broken
+        return {"learnable_fraction": math.nan, "kind": "categorical"}, 1
+    example = next(one for one in rule.examples if one.verdict in ("warning", "critical"))
+    return dict(example.cells), example.updates
+
+
+@pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.name)
+def test_an_alarm_of_each_rule_is_followed_by_detail_for_as_long_as_the_specification_says(rule: Rule) -> None:
+    outcome = judge_cells(Detector(rules=[rule]), rule.table, *alarm_of(rule))
+    alarm = [one for one in outcome.findings if one.alarm][-1]
+    detector = Detector(rules=[rule])
+    judge_cells(detector, rule.table, *alarm_of(rule))
+    duration = DURATION.get(rule.name, 5)
+    raised = [detector.escalation.level_at(alarm.update + later) == "DEBUG" for later in range(1, 30)]
+    assert raised == [True] * duration + [False] * (29 - duration)
+
+
+def test_a_level_in_effect_survives_a_checkpoint() -> None:
+    escalation = Escalation("NORMAL")
+    escalation.advance([2, 3], [(finding(2), 4)])
+    later = Escalation("NORMAL")
+    later.load_state_dict(escalation.state_dict())
+    assert [later.level_at(update) for update in (5, 6, 7)] == ["DEBUG", "DEBUG", "NORMAL"]
+    (change,) = later.advance([4, 5, 6, 7], [])
+    assert (change.update, change.level, change.previous, change.rule) == (7, "NORMAL", "DEBUG", None)
+    later = Escalation("NORMAL")
+    later.load_state_dict(escalation.state_dict())
+    assert later.advance([4, 5, 6], [(finding(5, "drift"), 1)]) == []
+    assert later.level_at(7) == "NORMAL"

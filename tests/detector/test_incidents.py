@@ -6,12 +6,15 @@ import math
 from collections.abc import Sequence
 
 import hypothesis.strategies as st
+import numpy as np
+import pytest
 from hypothesis import given, settings
 
 from esper_analyze.detector.detector import Detector
-from esper_analyze.detector.incidents import Incident, IncidentTracker
+from esper_analyze.detector.incidents import Incident, IncidentTracker, one_by_one, onset, worst_of
 from esper_analyze.detector.rules import RULES
-from tests.detector.batches import batch, frame, run_cut
+from esper_analyze.detector.thresholds import Thresholds
+from tests.detector.batches import batch, frame, judge_cells, run_cut
 from tests.detector.test_laws import random_batch, random_thresholds
 
 
@@ -87,6 +90,86 @@ def test_information_ends_an_incident_as_ok_does() -> None:
 def test_causes_stand_before_what_they_cause() -> None:
     place = {rule.name: number for number, rule in enumerate(RULES)}
     assert all(place[cause] < place[rule.name] for rule in RULES for cause in rule.causes)
+
+
+def test_one_nan_that_several_rules_see_is_one_incident_of_the_first_of_them() -> None:
+    nan = math.nan
+    rows = 20
+    ratios = [1.0, nan, nan, *[1.0] * (rows - 3)]
+    losses = [0.1, nan, *[0.1] * (rows - 2)]
+    errors = [0.0, nan, 0.0, 0.0, nan, *[0.0] * (rows - 6), nan]
+    found = incidents(ratio_max=ratios, policy_loss=losses, first_ratio_error=errors, choice_fraction=[1.0] * rows)
+    nonfinite = next(one for one in found if one.start == 1)
+    assert nonfinite.seen_by == ("numerical_instability", "first_ratio", "ratio_explosion")
+    assert (nonfinite.rule, nonfinite.onset, nonfinite.end, nonfinite.ended) == (
+        "numerical_instability",
+        1,
+        4,
+        "cleared",
+    )
+    assert nonfinite.count == 2, "of the part that lasts longest"
+    assert [(one.rule, one.end, one.count) for one in nonfinite.parts] == [
+        ("numerical_instability", 1, 1),
+        ("first_ratio", 4, 2),
+        ("ratio_explosion", 2, 2),
+    ]
+    (late,) = [one for one in found if one.start == rows - 1]
+    assert (late.rule, late.ended, late.parts) == ("first_ratio", "open", ())
+    assert len(found) == 2
+    assert one_by_one(found) == [*nonfinite.parts, late]
+
+
+def test_an_incident_with_an_open_part_is_open() -> None:
+    nan = math.nan
+    found = incidents(policy_loss=[nan, *[0.1] * 9], first_ratio_error=[nan, *[0.0] * 7, nan, nan])
+    assert [(one.rule, one.start, one.ended) for one in found] == [
+        ("numerical_instability", 0, "cleared"),
+        ("first_ratio", 8, "open"),
+    ]
+    (one,) = incidents(policy_loss=[nan, *[0.1] * 9], first_ratio_error=[nan] * 10)
+    assert (one.ended, one.end, one.count) == ("open", 9, 10)
+
+
+@pytest.mark.parametrize("cuts", [(), (1,), (2,), (1, 2, 3, 4, 5)])
+def test_peak_bound_and_last_value_are_those_of_all_batches(cuts: Sequence[int]) -> None:
+    (one,) = incidents(cuts, first_ratio_error=[6e-4, 0.02, 0.05, 7e-4, None, 2e-5])
+    assert (one.peak, one.peak_update, one.peak_verdict, one.count) == (0.05, 2, "critical", 4)
+    assert (one.threshold, one.now, one.now_update) == (1e-2, 2e-5, 5)
+    assert (one.ended, one.how_it_ended) == ("open", "better, not cleared yet")
+    (one,) = incidents(cuts, ratio_min=[0.009, 0.001, 0.005, 0.002, 0.5, 0.5], choice_fraction=[1.0] * 6)
+    assert (one.peak, one.peak_update, one.threshold) == (0.001, 1, 0.01)
+    (one,) = incidents(cuts, first_ratio_error=[2e-3, 5e-3, 2e-3, 2e-3, 2e-3, 2e-3])
+    assert (one.peak, one.threshold, one.peak_verdict, one.how_it_ended) == (5e-3, 1e-4, "warning", "still open")
+
+
+def test_the_onset_is_as_early_as_the_thresholds_say_and_never_before_the_run() -> None:
+    rule = next(one for one in RULES if one.name == "clip_saturation")
+    longer = Thresholds.defaults([rule]).changed(rule.name, "sustained", 5)
+    assert [onset(rule, rule.limits(), start) for start in (0, 1, 2, 9)] == [0, 0, 0, 7]
+    assert [onset(rule, longer[rule.name], start) for start in (3, 4, 9)] == [0, 0, 5]
+    single = next(one for one in RULES if one.name == "first_ratio")
+    assert onset(single, single.limits(), 9) == 9
+    tracker = IncidentTracker(longer)
+    cells = {"clip_fraction": [0.1] * 4 + [0.9] * 6, "inner_loop_measurable": True}
+    tracker.take(judge_cells(Detector(longer, rules=[rule]), "updates", cells, 10))
+    (one,) = tracker.incidents()
+    assert (one.onset, one.start) == (4, 8)
+
+
+@pytest.mark.parametrize(
+    ("values", "higher", "place"),
+    [
+        ([1.0, 3.0, 3.0, 2.0], True, 1),
+        ([2.0, 1.0, 3.0, 1.0], False, 1),
+        ([1.0, math.inf, math.nan], True, 1),
+        ([1.0, -math.inf, 5.0], True, 1),
+        ([1.0, math.nan, 0.5], False, 1),
+    ],
+)
+def test_the_worst_value_is_the_first_of_equals_and_what_is_not_finite_beats_all(
+    values: list[float], higher: bool, place: int
+) -> None:
+    assert worst_of(np.array(values), higher=higher) == place
 
 
 @settings(max_examples=30, deadline=None)

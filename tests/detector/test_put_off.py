@@ -207,3 +207,67 @@ def test_what_was_put_off_is_judged_when_the_subjects_change() -> None:
 
 def test_the_recorder_puts_updates_off() -> None:
     assert Live(None, "NORMAL").detector.process(batch_from_rows(0, {"updates": [{}]}, WANTED)).judged == ()
+
+
+NAMES = {
+    "updates": ("run",),
+    "heads": ("a", "b"),
+    "groups": ("critic", "head:a", "actor"),
+    "lstm": ("rollout", "update"),
+}
+
+
+def last_cells(rule: Rule) -> list[dict[str, Any]]:
+    """Return what each of the rule's examples ends with."""
+    return [
+        {name: cell[-1] if isinstance(cell, list) else cell for name, cell in example.cells.items()}
+        for example in rule.examples
+    ]
+
+
+def walk(rule: Rule, n: int, rng: np.random.Generator) -> list[dict[str, Any]]:
+    """Return cells of ``n`` updates that stay near one of the rule's examples for some time, then near another."""
+    ends, cells = last_cells(rule), list[dict[str, Any]]()
+    while len(cells) < n:
+        near, spread = ends[int(rng.integers(len(ends)))], rng.choice([0.0, 0.02, 0.7])
+        for _ in range(int(rng.choice([1, 2, 3, 5, 8, 30, 45]))):
+            factor = float(np.exp(spread * rng.normal()))
+            cells.append({name: x * factor if isinstance(x, float) else x for name, x in near.items()})
+    return cells[:n]
+
+
+def rows_of(rule: Rule, n: int, rng: np.random.Generator) -> list[dict[str, list[dict[str, Any]]]]:
+    """Return rows of every subject of the rule's table, and of those beside it."""
+    tables = (rule.table, *rule.beside)
+    names = NAMES.get(rule.table, ("one", "two"))
+    walks = [walk(rule, n, rng) for _ in names]
+    updates = list[dict[str, list[dict[str, Any]]]]()
+    for i in range(n):
+        rows: dict[str, list[dict[str, Any]]] = {table: [] for table in tables}
+        for name, cells in zip(names, walks, strict=True):
+            for table in tables:
+                subject, other = BY_NAME[table].subject, "" if table == rule.table else table
+                named = name.removeprefix("head:") if table == "heads" else name
+                if (table == "updates" and name != names[0]) or (table == "heads" != rule.table and named == name):
+                    continue
+                parted = [(*key.rpartition("."), x) for key, x in cells[i].items()]
+                own = {column: x for where, _, column, x in parted if where == other}
+                rows[table].append(own if subject is None else {subject: named, **own})
+        updates.append(rows)
+    return updates
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.name)
+def test_a_rule_that_rests_misses_nothing_near_its_own_examples(rule: Rule, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    live, watching = Detector(rules=[rule], put_off=True), Detector(rules=[rule])
+    late = [live, watching]
+    found: list[list[Any]] = [[], []]
+    for i, rows in enumerate(rows_of(rule, 150, rng)):
+        for place, detector in enumerate(late):
+            outcome = detector.process(batch_from_rows(i, rows, detector.wanted))
+            found[place] += [
+                (i, repr(one)) for one in sorted(outcome.findings, key=lambda one: (one.subject, one.metric))
+            ]
+    assert found[0] == found[1]

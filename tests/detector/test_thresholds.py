@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import fields
 
 import pytest
 
@@ -106,3 +107,112 @@ def test_the_rules_page_names_every_rule_threshold_and_example() -> None:
         for name in rule.limits.sources():
             assert f"| {name} | " in page
         json.dumps(rule_facts(rule))
+
+
+AT_LEAST_ONE = {
+    **{f"{name}.sustained": None for name in (
+        "frozen_update", "clip_saturation", "advantage_collapse", "value_collapse", "value_divergence",
+        "gradient_vanishing", "gradient_drift", "clipping_always", "slot_gradient_vanishing", "seed_dormant",
+        "host_dominating",
+    )},
+    **{f"{name}.early_updates": None for name in (
+        "advantage_collapse", "critic_not_learning", "value_divergence", "gradient_explosion", "gradient_vanishing",
+        "clipping_always",
+    )},
+    **{f"{name}.window_hits": None for name in (
+        "kl_spike", "ratio_explosion", "ratio_collapse", "gradient_explosion", "lstm_explosion",
+        "slot_gradient_explosion",
+    )},
+    **{f"{name}.window": 51 for name in (
+        "kl_spike", "ratio_explosion", "ratio_collapse", "gradient_explosion", "lstm_explosion",
+        "slot_gradient_explosion",
+    )},
+    **{f"{rule.name}.clear_after": 51 for rule in RULES},
+    **dict.fromkeys(("entropy_collapse.fast_updates", "head_entropy_collapse.fast_updates"), 201),
+    **dict.fromkeys((
+        "kl_spike.target_updates", "spike_then_silence.updates", "spike_then_silence.reach", "gradient_drift.warmup",
+        "head_entropy_collapse.warning_updates", "head_entropy_collapse.critical_updates",
+        "critic_constant.warning_updates", "critic_constant.critical_updates", "update_skipped.critical_updates",
+    )),
+}  # fmt: skip
+"""Numbers of updates without which a rule would alarm at nothing, and from which on there are too many to carry."""
+FACTORS = (
+    "value_divergence.nrmse_factor", "value_divergence.bellman_factor", "value_divergence.critical_factor",
+    "gradient_explosion.warning", "gradient_explosion.critical", "clipping_always.warning_rise",
+    "clipping_always.critical_rise", "lstm_explosion.one_environment",
+)  # fmt: skip
+"""Multiples of a level: below 1 what is usual would be an alarm."""
+SHARES = (
+    "advantage_collapse.info", "advantage_collapse.warning", "advantage_collapse.critical", "critic_constant.spread",
+    "critic_constant.band", "critic_not_learning.spread", "critic_not_learning.error", "value_collapse.spread",
+    "value_divergence.nrmse_floor", "gradient_vanishing.warning", "gradient_vanishing.critical",
+    "gradient_vanishing.faded", "gradient_vanishing.choice", "gradient_drift.noise", "gradient_drift.momentum",
+    "slot_gradient_explosion.warning", "slot_gradient_explosion.critical", "slot_gradient_vanishing.warning",
+    "slot_gradient_vanishing.critical", "host_dominating.host_norm", "performance_degradation.info",
+    "performance_degradation.warning", "performance_degradation.critical", "performance_degradation.noise",
+)  # fmt: skip
+"""Bounds on what is never below 0."""
+
+
+def ranges() -> list[tuple[str, float, float | None, float]]:
+    """Return each threshold that has a range: its least number, the first that is too large, and the next below."""
+    found: list[tuple[str, float, float | None, float]] = [(n, 1, most, 0) for n, most in AT_LEAST_ONE.items()]
+    found += [(name, 1.0, None, math.nextafter(1.0, 0.0)) for name in FACTORS]
+    found += [(name, 0.0, 1.0 if name.endswith("momentum") else None, -5e-324) for name in SHARES]
+    found += [(f"{rule.name}.escalate", 0, None, -1) for rule in RULES]
+    found += [(f"{name}.warmup_updates", 0, None, -1) for name in ("value_collapse", "performance_degradation")]
+    return [*found, ("value_collapse.early_updates", 0, None, -1), ("critic_not_learning.after", 20, None, 19)]
+
+
+@pytest.mark.parametrize(("name", "least", "most", "below"), ranges(), ids=[one[0] for one in ranges()])
+def test_a_threshold_takes_its_whole_range_and_nothing_beyond(
+    defaults: Thresholds, name: str, least: float, most: float | None, below: float
+) -> None:
+    rule, _, field = name.partition(".")
+    largest = 1e6 if most is None else most - 1 if isinstance(least, int) else math.nextafter(most, 0.0)
+    for number in (least, largest):
+        assert getattr(defaults.changed(rule, field, number)[rule], field) == number
+    for number in (below, *(() if most is None else (most,))):
+        with pytest.raises(ThresholdError, match="must be a"):
+            defaults.changed(rule, field, number)
+
+
+def test_any_other_threshold_takes_any_number(defaults: Thresholds) -> None:
+    ranged = {one[0] for one in ranges()}
+    free = [
+        (rule.name, one.name)
+        for rule in RULES
+        for one in fields(rule.limits)
+        if f"{rule.name}.{one.name}" not in ranged
+    ]
+    assert len(free) + len(ranged) == sum(len(rule.limits.sources()) for rule in RULES)
+    for rule, name in free:
+        if name != "per_head":
+            assert getattr(defaults.changed(rule, name, -1e9)[rule], name) == -1e9
+
+
+@pytest.mark.parametrize(
+    ("assignments", "rules"),
+    [
+        ((), []),
+        (("kl_spike.warning=0.5",), []),  # both at once: critical
+        (("kl_spike.warning=0.6",), ["kl_spike"]),
+        (("kl_spike.critical=0.05",), ["kl_spike"]),
+        (("ratio_collapse.warning=0.001",), ["ratio_collapse"]),  # critical is below the warning
+        (("ratio_collapse.warning=0.01",), []),
+        (("ratio_collapse.critical=0.2", "kl_spike.warning=9"), ["kl_spike", "ratio_collapse"]),
+    ],
+)
+def test_a_warning_beyond_its_critical_is_named(
+    defaults: Thresholds, assignments: tuple[str, ...], rules: list[str]
+) -> None:
+    for one in assignments:
+        defaults = defaults.assigned(one)
+    assert [sentence.partition(".")[0] for sentence in defaults.crossed()] == rules
+
+
+def test_thresholds_of_rules_that_are_not_known_yet_are_their_defaults(defaults: Thresholds) -> None:
+    first, second = RULES[:2]
+    known = Thresholds.defaults([first]).changed(first.name, "escalate", 7)
+    both = known.completed([first, second])
+    assert both.as_dict() == {first.name: known.as_dict()[first.name], second.name: defaults.as_dict()[second.name]}

@@ -1,7 +1,8 @@
 """One operator of a module changed at a time: every place where that can be done, and the module with one change.
 
 Left alone, because no test of behaviour can tell: annotations, decorators, texts and f-strings, raised errors,
-``strict=`` of ``zip``, and assignments to a plain name (without them Python itself fails).
+``strict=`` of ``zip``, and assignments to a plain name (without them Python itself fails). So are the ``Example`` cells
+that a rule brings with it: they are the inputs of a test, and another input may well end on the same verdict.
 """
 
 from __future__ import annotations
@@ -141,7 +142,9 @@ class _Walk:
     first_line: int = 0
 
     def visit(self, node: ast.AST, put: Callable[[Any], None], statement: ast.stmt) -> None:
-        if isinstance(node, _WITHOUT_BEHAVIOUR) or (isinstance(node, ast.keyword) and node.arg == "strict"):
+        if isinstance(node, _WITHOUT_BEHAVIOUR) or _input_of_a_test(node):
+            return
+        if isinstance(node, ast.keyword) and node.arg == "strict":
             return
         statement = node if isinstance(node, ast.stmt) else statement
         function = ".".join(self.names)
@@ -154,6 +157,10 @@ class _Walk:
         for child, place in _children(node):
             self.visit(child, place, statement)
         self.names, self.first_line = around
+
+
+def _input_of_a_test(node: ast.AST) -> bool:
+    return isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "Example"
 
 
 def _children(node: ast.AST) -> Iterator[tuple[ast.AST, Callable[[Any], None]]]:
