@@ -15,10 +15,8 @@ from torch import Tensor
 
 from recorder.measure import entropy as entropies
 from recorder.measure import ratios
-from recorder.measure.joined import joined
+from recorder.measure.joined import PIECE, joined
 
-PIECE = 1 << 20
-"""Samples measured at once: what is made of them on the way takes memory many times their own."""
 _BY_SAMPLE = (
     "log_prob",
     "old_log_prob",

@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
+PIECE = 1 << 20
+"""Samples measured at once: what is made of them on the way takes memory many times their own."""
 SUM, MEAN, VARIANCE, LEAST, MOST = "sum", "mean", "variance", "least", "most"
 
 

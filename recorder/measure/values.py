@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator, Sequence
+from functools import reduce
+
 import torch
 from torch import Tensor
+
+from recorder.measure.joined import PIECE
 
 TINY_STD = 1e-12
 """Below this standard deviation, relative to the largest magnitude, skewness and kurtosis are undefined."""
@@ -49,58 +54,126 @@ def td_errors(values: Tensor, rewards: Tensor, ends: Tensor, last_values: Tensor
 
 def td_statistics(errors: Tensor) -> Tensor:
     """Return ``TD_FIELDS`` for TD errors of any shape: mean, standard deviation (population), mean |error|."""
-    errors = errors.reshape(-1).double()
-    return torch.stack([errors.mean(), errors.std(correction=0), errors.abs().mean()])
+    rows = _Rows([errors])
+    _, _, mean = rows.extremes_and_mean()
+    variance, size = rows.mean_of(lambda piece: torch.cat([(piece - mean).square(), piece.abs()]))
+    return torch.stack([mean.squeeze(), variance.sqrt(), size])
 
 
 def value_statistics(values: Tensor, returns: Tensor) -> Tensor:
     """Return ``FIELDS`` for values and returns [N]; a ``_defined`` field of 0 says that its number is null."""
-    both = torch.stack([values.reshape(-1), returns.reshape(-1)]).double()
-    error = both[1] - both[0]
-    moments, defined, centred = _moments(both)
+    rows = _Rows([values, returns], derived=lambda both: both[1:] - both[:1])
+    low, high, mean = rows.extremes_and_mean()
+    squares = rows.mean_of(lambda piece: _squares_and_products(piece, mean))
+    std = squares[:2, None].sqrt()
+    moments, defined = _moments(rows, low[:2], high[:2], mean[:2], std)
     value_std, return_std = moments[0, 1], moments[1, 1]
-    variance = centred[1].square().mean()
-    errors = torch.stack([error.var(correction=0), error.square().mean().sqrt()])
-    together, spread = (centred[0] * centred[1]).mean(), value_std * return_std
+    variance, errors, together, spread = squares[1], squares[2], squares[3], value_std * return_std
     flags = torch.stack([variance != 0, spread != 0, *defined]).double()
     samples = variance.new_full((), values.numel())
-    head = torch.stack([samples, 1 - errors[0] / variance, variance, errors[1] / return_std, together / spread])
-    quantiles = _quantiles(torch.stack([error, both[1]]), QUANTILES)
-    return torch.cat([head, moments.reshape(-1), quantiles[0], quantiles[1, 1:4], flags])
+    head = torch.stack([samples, 1 - errors / variance, variance, squares[4].sqrt() / return_std, together / spread])
+    quantiles = _quantiles(rows.whole(slice(1, 3)), QUANTILES)
+    return torch.cat([head, moments.reshape(-1), quantiles[1], quantiles[0, 1:4], flags])
+
+
+def _squares_and_products(piece: Tensor, mean: Tensor) -> Tensor:
+    """Return, for values, returns and errors [3, N], five rows whose means are second moments.
+
+    Centred squares of each, products of centred values and returns, squares of the errors.
+    """
+    centred = piece - mean
+    return torch.cat([centred.square(), centred[:1] * centred[1:2], piece[2:].square()])
 
 
 def advantage_statistics(advantages: Tensor) -> Tensor:
     """Return ``ADVANTAGE_FIELDS`` for advantages [N] before normalisation."""
-    rows = advantages.reshape(1, -1).double()
-    moments, defined, _ = _moments(rows)
-    samples = rows.new_full((1,), rows.shape[1])
-    return torch.cat([samples, moments[0], torch.stack([(rows > 0).double().mean(), defined[0].double()])])
+    rows = _Rows([advantages])
+    low, high, mean = rows.extremes_and_mean()
+    std = rows.mean_of(lambda piece: (piece - mean).square())[:, None].sqrt()
+    moments, defined = _moments(rows, low, high, mean, std)
+    samples = mean.new_full((1,), advantages.numel())
+    positive = rows.mean_of(lambda piece: (piece > 0).double())
+    return torch.cat([samples, moments[0], positive, defined.double()])
 
 
-def _moments(rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Return ``MOMENTS`` of each row, whether the last two exist, and the rows less their means.
+class _Rows:
+    """R quantities of N numbers each, read as float64 [R, at most ``PIECE`` numbers in all].
+
+    ``derived`` returns further rows, made of a piece of the others. Read in pieces, what is made of the numbers on the
+    way takes little memory, however many they are; one piece is read once.
+    """
+
+    def __init__(self, rows: Sequence[Tensor], derived: Callable[[Tensor], Tensor] | None = None) -> None:
+        self._derived = derived
+        self._rows = [row.reshape(-1) for row in rows]
+        self._cuts = list(zip(*(torch.split(row, max(1, PIECE // len(rows))) for row in self._rows), strict=True))
+        self._only = self._read(self._cuts[0]) if len(self._cuts) == 1 else None
+
+    def _read(self, cut: Sequence[Tensor]) -> Tensor:
+        piece = torch.stack(list(cut)).double()
+        return piece if self._derived is None else torch.cat([piece, self._derived(piece)])
+
+    def pieces(self) -> Iterator[Tensor]:
+        """Return the numbers piece by piece."""
+        if self._only is not None:
+            yield self._only
+            return
+        for cut in self._cuts:
+            yield self._read(cut)
+
+    def mean_of(self, function: Callable[[Tensor], Tensor]) -> Tensor:
+        """Return the mean of each row of what ``function`` makes of the numbers."""
+        sums = (function(piece).sum(-1) for piece in self.pieces())
+        return reduce(torch.add, sums) / len(self._rows[0])
+
+    def extremes_and_mean(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the least, the largest and the mean of each row [R, 1]."""
+        low = reduce(torch.minimum, (piece.amin(-1, keepdim=True) for piece in self.pieces()))
+        high = reduce(torch.maximum, (piece.amax(-1, keepdim=True) for piece in self.pieces()))
+        mean = self.mean_of(lambda piece: piece)[:, None]
+        return low, high, mean.clamp(low, high)  # rounding must not give equal numbers a spread
+
+    def whole(self, places: slice) -> Tensor:
+        """Return some of the rows whole, in memory of their own."""
+        if self._only is not None:
+            return self._only[places].clone()
+        count = len(self._rows[0])
+        rows, start = self._rows[0].new_empty(0), 0
+        for piece in self.pieces():
+            chosen = piece[places]
+            rows = chosen.new_empty((len(chosen), count)) if not start else rows
+            rows[:, start : start + chosen.shape[1]] = chosen
+            start += chosen.shape[1]
+        return rows
+
+
+def _moments(rows: _Rows, low: Tensor, high: Tensor, mean: Tensor, std: Tensor) -> tuple[Tensor, Tensor]:
+    """Return ``MOMENTS`` of the first rows, and whether the last two exist; all given for these rows, [R, 1].
 
     Moments are the population's; kurtosis is in excess of the normal's 3.
     """
-    low, high = rows.aminmax(dim=-1, keepdim=True)
-    mean = rows.mean(-1, keepdim=True).clamp(low, high)  # rounding must not give equal numbers a spread
-    centred = rows - mean
-    squares = centred.square()
-    std = squares.mean(-1, keepdim=True).sqrt()
-    scaled = centred / std
-    third = (scaled * scaled.square()).mean(-1, keepdim=True)
-    fourth = scaled.square().square().mean(-1, keepdim=True) - 3
+    count = len(mean)
+
+    def powers(piece: Tensor) -> Tensor:
+        scaled = (piece[:count] - mean) / std
+        squares = scaled.square()
+        return torch.cat([scaled * squares, squares.square()])
+
+    third, fourth = rows.mean_of(powers).reshape(2, count, 1)
     defined = ~(std <= TINY_STD * torch.maximum(high, -low)).squeeze(-1)
-    return torch.cat([mean, std, low, high, third, fourth], dim=-1), defined, centred
+    return torch.cat([mean, std, low, high, third, fourth - 3], dim=-1), defined
 
 
 def _quantiles(rows: Tensor, quantiles: tuple[float, ...]) -> Tensor:
-    """Return linearly interpolated quantiles of each row; NaN where it holds a NaN."""
-    ordered = rows.sort(dim=-1).values  # NaN comes last
+    """Return linearly interpolated quantiles of each row, NaN where it holds a NaN. Sorts the rows in place."""
+    if rows.device.type == "cpu":
+        rows.numpy().sort(axis=-1)  # torch makes a copy and indices; NaN comes last in both
+    else:
+        rows = rows.sort(dim=-1).values
     picked = []
     for q in quantiles:
         place = q * (rows.shape[-1] - 1)
         low = int(place)
         high = min(low + 1, rows.shape[-1] - 1)
-        picked.append(torch.lerp(ordered[..., low], ordered[..., high], place - low))
-    return torch.stack(picked, dim=-1) + torch.where(ordered[..., -1:].isnan(), torch.nan, 0.0)
+        picked.append(torch.lerp(rows[..., low], rows[..., high], place - low))
+    return torch.stack(picked, dim=-1) + torch.where(rows[..., -1:].isnan(), torch.nan, 0.0)
