@@ -724,6 +724,8 @@ def _gradients() -> list[Case]:
         ([2.0] * 10 + [under(2e-4)] * 3, "12o 1i"),
         ([2.0] * 10 + [1e-5] * 2 + [1.0] + [1e-5] * 3, "15o 1i"),
         ([2.0] * 10 + [24.0] + [3e-4] * 3, "14o"),
+        ([2.0] * 10 + [3e-4] * 8 + [1.9e-4] * 4, "20o 2i"),
+        ([2.0] * 10 + [1.5e-4] * 8 + [2.5e-4] * 4, "12o 6i 4o"),
         ([0.0] * 10 + [1.0], "11n"),
         ([2.0, math.nan, 2.0], "1o 1n 1o"),
         ([2.0, None, 2.0], "1o 1d 1o"),
@@ -1025,3 +1027,103 @@ def test_updates_that_come_one_by_one_are_judged_alike(case: Case, put_off: bool
     one_by_one = findings(case.detector(put_off=put_off), case)
     order = lambda one: (one[0], str(one[1:]))  # noqa: E731
     assert sorted(one_by_one, key=order) == sorted(((one.update, *_plain(one)) for one in at_once), key=order)
+
+
+def course(rule: str, updates: list[dict[str, list[Cells]]]) -> dict[tuple[str, str], list[tuple[str, float]]]:
+    """Return verdict and value at each update, by metric and subject."""
+    detector = Detector(rules=[BY_RULE[rule]])
+    found: dict[tuple[str, str], list[tuple[str, float]]] = {}
+    for i, rows in enumerate(updates):
+        (judged,) = detector.process(batch_from_rows(i, rows, detector.wanted)).judged
+        for one in judged.judgements:
+            for k, subject in enumerate(judged.subjects):
+                cell = Verdict(int(one.code[0, k])).word, float(one.value[0, k])
+                found.setdefault((one.metric, subject), []).append(cell)
+    return found
+
+
+def test_gates_that_nobody_looks_at_in_the_rollout_are_missing_elsewhere() -> None:
+    rows = [{"phase": phase, "h_saturation": 0.1, "forget_saturation": None} for phase in ("rollout", "update")]
+    found = course("lstm_saturation", [{"lstm": rows}])
+    assert found["forget_saturation", "rollout"][0][0] == "not_applicable"
+    assert found["forget_saturation", "update"][0][0] == "no_data"
+    assert found["h_saturation", "rollout"][0] == found["h_saturation", "update"][0] == ("ok", 0.1)
+
+
+TENSORS = {"actor": 8, "all": 16, "critic": 4, "head:a": 4, "head:b": 4}
+
+
+def vanished(
+    shares: Cells, why: Cells, *, learnable: float | None = None, choice: float = 1.0
+) -> dict[str, list[Cells]]:
+    """Return one update's rows of an actor with two heads and a critic."""
+    groups = [
+        {"group": name, "tensors": tensors, "vanishing_severity": shares.get(name, 0.0), "grad_norm": 1.0}
+        for name, tensors in TENSORS.items()
+    ]
+    heads = [{"head": name, "zero_explained": word, "learnable_fraction": learnable} for name, word in why.items()]
+    return {"groups": groups, "heads": heads, "updates": [{"choice_fraction": choice}]}
+
+
+def severity(updates: list[dict[str, list[Cells]]]) -> dict[str, list[tuple[str, float]]]:
+    found = course("gradient_vanishing", updates)
+    return {subject: cells for (metric, subject), cells in found.items() if metric == "vanishing_severity"}
+
+
+@pytest.mark.parametrize(
+    ("shares", "verdicts"),
+    [
+        # four of the actor's eight tensors are those of the masked head
+        ({"head:a": 1.0, "actor": 0.5, "all": 0.25}, {"actor": ("ok", 0.0), "all": ("ok", 0.0)}),
+        ({"head:a": 1.0, "actor": 0.625, "all": 0.25}, {"actor": ("warning", 0.125), "all": ("ok", 0.0)}),
+        ({"head:a": 1.0, "actor": 1.0, "all": 0.75}, {"actor": ("critical", 0.5), "all": ("critical", 0.5)}),
+        ({"head:a": 0.5, "actor": 0.5, "all": 0.125}, {"actor": ("warning", 0.25), "all": ("ok", 0.0)}),
+        ({"head:a": 1.0, "actor": 0.5 + 5e-10, "all": 0.25}, {"actor": ("ok", 0.0)}),
+        ({"head:a": 1.0, "actor": 0.5 + 5e-9, "all": 0.25}, {"actor": ("warning", 5e-9)}),
+        ({"head:a": 0.0, "actor": 0.25, "all": 0.0}, {"actor": ("warning", 0.25), "all": ("ok", 0.0)}),
+        ({"head:a": 1.0, "head:b": 1.0, "actor": 1.0}, {"head:b": ("critical", 1.0), "actor": ("critical", 0.5)}),
+        ({"head:a": 1.0, "critic": 0.25}, {"critic": ("warning", 0.25)}),
+    ],
+)
+def test_the_tensors_of_a_masked_head_are_no_trouble_of_what_holds_it(
+    shares: Cells, verdicts: dict[str, tuple[str, float]]
+) -> None:
+    rows = vanished(shares, {"a": "masked", "b": "not_zero"})
+    found = {
+        subject: cells[-1]
+        for (metric, subject), cells in course("gradient_vanishing", [rows] * 3).items()
+        if metric == "vanishing_severity"
+    }
+    assert found["head:a"][0] == "not_applicable"
+    assert set(found) == set(TENSORS)
+    for subject, (verdict, value) in verdicts.items():
+        assert found[subject] == (verdict, pytest.approx(value, rel=1e-6)), subject
+    for subject in ("critic", "head:b"):
+        assert subject in verdicts or found[subject] == ("ok", 0.0)
+
+
+def test_where_nobody_knows_why_a_head_has_no_gradient_what_holds_it_is_not_judged_either() -> None:
+    shares = {"head:a": 1.0, "actor": 0.5, "all": 0.25, "critic": 0.5}
+    rows = vanished(shares, {"a": None, "b": None})
+    found = {
+        s: [one[0] for one in cells]
+        for (m, s), cells in course("gradient_vanishing", [rows] * 3).items()
+        if m == "vanishing_severity"
+    }
+    assert found["head:a"] == found["actor"] == found["all"] == ["no_data"] * 3
+    assert found["head:b"] == ["ok"] * 3, "it has a gradient"
+    assert found["critic"] == ["ok", "ok", "critical"], "it holds no head"
+
+
+def test_without_any_choice_only_the_critic_is_judged() -> None:
+    rows = vanished({"actor": 0.3, "critic": 0.3, "head:b": 0.3}, {"a": "not_zero", "b": "not_zero"}, choice=0.0)
+    last = {subject: cells[-1][0] for subject, cells in severity([rows] * 3).items()}
+    assert last == dict.fromkeys(TENSORS, "not_applicable") | {"critic": "warning"}
+
+
+@pytest.mark.parametrize(("learnable", "verdict"), [(0.05, "critical"), (under(0.05), "not_applicable")])
+def test_a_head_that_hardly_ever_has_a_choice_excuses_itself_only(learnable: float, verdict: str) -> None:
+    rows = vanished({"head:a": 1.0, "critic": 1.0}, {"a": "not_zero"}, learnable=learnable)
+    found = course("gradient_vanishing", [rows] * 3)
+    assert found["vanishing_severity", "head:a"][-1][0] == verdict
+    assert found["vanishing_severity", "critic"][-1][0] == "critical"

@@ -271,3 +271,28 @@ def test_a_rule_that_rests_misses_nothing_near_its_own_examples(rule: Rule, seed
                 (i, repr(one)) for one in sorted(outcome.findings, key=lambda one: (one.subject, one.metric))
             ]
     assert found[0] == found[1]
+
+
+@pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.name)
+def test_each_rule_rests_while_what_it_watches_is_sound(rule: Rule) -> None:
+    """Sound cells that change a little from update to update, after a warm-up in which levels become known."""
+    (cells,) = [one.cells for one in rule.examples if one.verdict == "ok"][:1]
+    sound = {name: cell[-1] if isinstance(cell, list) else cell for name, cell in cells.items()}
+    rng, counting = np.random.default_rng(0), Counting(rule)
+    detector = Detector(rules=[replace(rule, judge=counting)], put_off=True)
+    looks = []
+    for i in range(200):
+        wobbling = {n: x * rng.uniform(0.99, 1.01) if isinstance(x, float) else x for n, x in sound.items()}
+        tables: dict[str, dict[str, Any]] = {table: {} for table in (rule.table, *rule.beside)}
+        for name, cell in wobbling.items():
+            table, _, column = name.rpartition(".")
+            tables[table or rule.table][column] = cell
+        rows = {}
+        for table, row in tables.items():
+            subject = BY_NAME[table].subject
+            named = "head:one" if table == "groups" and "heads" in rule.beside else "one"
+            rows[table] = [row if subject is None else {subject: named, **row}]
+        detector.process(batch_from_rows(i, rows, detector.wanted))
+        looks.append(counting.looks)
+    renewed = {"performance_degradation": 10, "critic_not_learning": 5, "clipping_always": 5, "gradient_drift": 100}
+    assert looks[199] - looks[99] <= renewed.get(rule.name, 2), "levels are taken anew every tenth or twentieth update"

@@ -138,7 +138,7 @@ def _run(
 def _order(change: Change, tests: dict[str, Test], budget: float) -> list[str]:
     """Return the tests to run: those that call the changed function, then the others of their files.
 
-    A module's own statements concern every test.
+    A module's own statements concern every test, and so does what they call.
     """
     where = (change.file, change.first_line)
     calling = {name for name, test in tests.items() if where in test.calls or not change.first_line}

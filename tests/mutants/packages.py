@@ -28,6 +28,7 @@ class Package:
 _NUMBERS = (
     "tests/recorder/witness/test_witness.py",
     "tests/recorder/measure",
+    "tests/recorder/reduce",
     "tests/recorder/test_loop.py",
     "tests/recorder/test_detail.py",
     "tests/recorder/test_slots.py",

@@ -116,12 +116,17 @@ class Called:
 
 
 class Watch:
-    """Plugin of the run without a change: what each test calls and how long it takes."""
+    """Plugin of the run without a change: what each test calls and how long it takes; what imports call, all do."""
 
     def __init__(self) -> None:
         self.tests: dict[str, Test] = defaultdict(Test)
         self._calls: set[Function] = set()
+        self._imports: set[Function] = set()
         setattr(builtins, Called.NOTE, self._calls.add)
+
+    def pytest_collection_finish(self) -> None:
+        """Note what was called so far: it is no single test's."""
+        self._imports = set(self._calls)
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_protocol(self, item: pytest.Item) -> Iterator[None]:
@@ -132,7 +137,7 @@ class Watch:
             return (yield)
         finally:
             test = self.tests[item.nodeid]
-            test.calls, test.seconds = set(self._calls), sum(os.times()[:4]) - start
+            test.calls, test.seconds = self._calls | self._imports, sum(os.times()[:4]) - start
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Note whether a phase failed."""
