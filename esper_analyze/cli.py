@@ -27,7 +27,7 @@ from esper_analyze.commands.replay import replay
 from esper_analyze.commands.report import report
 from esper_analyze.commands.rules import rules
 from esper_analyze.commands.schema import schema
-from esper_analyze.commands.seeds import seeds
+from esper_analyze.commands.slots import seeds
 from esper_analyze.commands.sql import sql
 from esper_analyze.commands.timeline import timeline
 from esper_analyze.commands.transitions import transitions

@@ -86,7 +86,7 @@ def show_table(titles: Sequence[str], rows: Sequence[Sequence[str]], *, right: S
 
     On a narrow terminal cells break at their joints; where that is not enough, each row becomes a list.
     """
-    from esper_analyze.narrow import print_table
+    from esper_analyze.terminal_table import print_table
 
     print_table(stdout(), titles, rows, right=right)
 

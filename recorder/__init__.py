@@ -1,7 +1,7 @@
 """Flight recorder for PPO training: measures on the device, judges live, appends Parquet."""
 
+from recorder.capture.parameters import Rows
 from recorder.measure.values import td_errors
-from recorder.parameters import Rows
 from recorder.recorder import Recorder
 
 __all__ = ["Recorder", "Rows", "td_errors"]

@@ -13,8 +13,8 @@ from torch.nn.utils import clip_grad
 from torch.optim.optimizer import Optimizer, register_optimizer_step_pre_hook
 from torch.utils.hooks import RemovableHandle
 
-from recorder.gradients_seen import Seen
-from recorder.inner_loop import Minibatch
+from recorder.capture.gradients_seen import Seen
+from recorder.capture.update_buffer import Minibatch
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from recorder.parameters import HEAD_PREFIX, ParameterMap, Part, Parts, Rows, groups_by_name, length_of
+from recorder.capture.parameters import HEAD_PREFIX, ParameterMap, Part, Parts, Rows, groups_by_name, length_of
 from recorder.reduce.update import Cells
 
 MOST_EVENTS = 1_000

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.linalg import vector_norm
 
-from recorder.inner_loop import KEEP_ELEMENTS
+from recorder.capture.update_buffer import KEEP_ELEMENTS
 from recorder.measure.gradients import SMALL, device_norms, host_norms
 from recorder.measure.slots import module_statistics
 from recorder.reduce.gradients import VANISHING

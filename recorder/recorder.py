@@ -19,31 +19,31 @@ from esper_analyze.detector.thresholds import Thresholds
 from esper_analyze.schema.merging import OF_FIRST
 from esper_analyze.schema.tables.events import CONTINUED, RESUMED_FRESH
 from esper_analyze.schema.tables.updates import STATUSES
-from recorder import amp, arguments, clip, exits, ranks, slots
+from recorder import amp, arguments, clip, ranks, shutdown, slots
 from recorder.arguments import ArrayLike, PerHead, State
-from recorder.batch import Capture
+from recorder.capture.batch import Capture
+from recorder.capture.gradients_seen import Reader, Seen
+from recorder.capture.parameters import ParameterMap, Parts, Rows, outputs
+from recorder.capture.update_buffer import InnerLoop
 from recorder.clip import Clipped
 from recorder.clock import Clock
-from recorder.gradients_seen import Reader, Seen
+from recorder.detail_schedule import SampledUpdates
+from recorder.diagnostics import Troubles
 from recorder.guard import Guard
 from recorder.heads import Heads
-from recorder.inner_loop import InnerLoop
-from recorder.live import Live
 from recorder.live_model import LiveModel
 from recorder.measure.gradients import total_norm
 from recorder.measure.lstm import lstm_statistics
-from recorder.parameters import ParameterMap, Parts, Rows, outputs
+from recorder.minibatch_reader import Sampler
+from recorder.online_detector import Live
 from recorder.process_state import by_default
 from recorder.reduce.update import Cells
 from recorder.rollout import rollout_arrays, rollout_tensors
 from recorder.rows import Episode, Measured, rows_of
-from recorder.sampled_updates import SampledUpdates
-from recorder.sampler import Sampler
 from recorder.slots import Parameters, Slots
 from recorder.store.resume import begin
 from recorder.store.store import Store
 from recorder.transfer import Transfer
-from recorder.troubles import Troubles
 from recorder.uninterrupted import Uninterrupted
 
 UNSEEN_CLIP = (
@@ -215,7 +215,7 @@ class Recorder:
         if self.parameters is not None:
             clip.watch(self)
             amp.watch()
-        exits.close_at_exit(self)
+        shutdown.close_at_exit(self)
 
     def _identity(self, facts: Mapping[str, object]) -> dict[str, object]:
         """Return what run.json says of the run."""
@@ -424,7 +424,7 @@ class Recorder:
         """
         if self._closed or self._store.inert:
             return
-        exits.recording(self)
+        shutdown.recording(self)
         number = self._update
         with self.guarded("update"), torch.no_grad():
             self._finish_pending()
@@ -780,7 +780,7 @@ class Recorder:
         if self.parameters is not None:
             clip.unwatch(self)
             amp.unwatch()
-        exits.forget(self)
+        shutdown.forget(self)
         with self.guarded("close"):
             self._store.close(reason)
 
@@ -790,7 +790,7 @@ class Recorder:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.close("closed" if error is None else exits.reason_of(error))
+        self.close("closed" if error is None else shutdown.reason_of(error))
 
 
 def _planned(name: str, given: Any) -> int | None:

@@ -7,12 +7,12 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from esper_analyze.schema.block import Block, Rows
 from esper_analyze.schema.zero import explain_zero
-from recorder.gradients_seen import Reader
+from esper_analyze.storage.block import Block, Rows
+from recorder.capture.gradients_seen import Reader
+from recorder.capture.parameters import ParameterMap
+from recorder.capture.update_buffer import InnerLoop
 from recorder.heads import Heads
-from recorder.inner_loop import InnerLoop
-from recorder.parameters import ParameterMap
 from recorder.reduce.detail import detail_numbers
 from recorder.reduce.gradients import (
     GroupNumbers,

@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from esper_analyze.schema.block import Block, nullable
-from recorder.looks import Looks
-from recorder.parameters import ParameterMap
+from esper_analyze.storage.block import Block, nullable
+from recorder.capture.parameters import ParameterMap
+from recorder.capture.snapshot_batch import Looks
 from recorder.reduce.norms import GradientNorms
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from esper_analyze.runs.compact import compact
+from esper_analyze.storage.maintenance.compact import compact
 from sample_runs import ddp_loop, growing_loop, lstm_loop, sb3_runs
 
 HERE = Path(__file__).resolve().parent

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from esper_analyze.runs.replay import differences, recorded, replay
+from esper_analyze.replay.replay import differences, recorded, replay
 from esper_analyze.runs.run import Run, open_run
 from sample_runs import growing_loop, hosts
 

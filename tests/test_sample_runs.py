@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 
 from esper_analyze.detector.rules import RULES
-from esper_analyze.reports import story as stories
-from esper_analyze.reports.evidence import gather
-from esper_analyze.runs.labels import read_labels
-from esper_analyze.runs.recorded_rules import restated_since
-from esper_analyze.runs.replay import Replay, differences, recorded, replay
+from esper_analyze.replay.evidence import gather
+from esper_analyze.replay.labels import read_labels
+from esper_analyze.replay.recorded_rules import restated_since
+from esper_analyze.replay.replay import Replay, differences, recorded, replay
+from esper_analyze.reports.narrative import story as stories
 from esper_analyze.runs.run import Run, find_runs, open_run
 
 pytestmark = pytest.mark.processor
@@ -125,7 +125,7 @@ def test_joint_entropy_hides_the_collapsed_head() -> None:
 
 def test_a_lower_bound_fires_where_the_recorded_one_did_not() -> None:
     run = open_run(RUNS / "masked_healthy")
-    from esper_analyze.runs.recorded_rules import stored_thresholds
+    from esper_analyze.replay.recorded_rules import stored_thresholds
 
     lowered = replay(run, stored_thresholds(run).assigned("kl_spike.critical=0.001"))
     assert [rule for rule, _, _ in alarms(lowered, "critical")] == ["kl_spike"]

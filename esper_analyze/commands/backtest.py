@@ -20,16 +20,16 @@ from esper_analyze.commands.options import (
     joined,
 )
 from esper_analyze.errors import DAMAGED, UsageError
-from esper_analyze.outlet import refuse_file
+from esper_analyze.storage.output_path import refuse_file
 from esper_analyze.terminal import cleaned, escaped, progress, put, say, show_table
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from esper_analyze.detector.thresholds import Thresholds
-    from esper_analyze.runs.backtest import Backtest
+    from esper_analyze.replay.backtest import Backtest
+    from esper_analyze.replay.scores import Detection, Score
     from esper_analyze.runs.run import Run
-    from esper_analyze.runs.scores import Detection, Score
 
 Runs = Annotated[list[Path], typer.Argument(metavar="RUNS...", help="Labelled runs, or directories with runs below.")]
 Sweeps = Annotated[
@@ -74,11 +74,11 @@ def backtest(
     """
     from esper_analyze.detector.rules import RULES
     from esper_analyze.detector.thresholds import ThresholdError, Thresholds
-    from esper_analyze.runs.backtest import STEPS
-    from esper_analyze.runs.backtest import backtest as run_backtest
-    from esper_analyze.runs.recorded_rules import stored_thresholds
-    from esper_analyze.runs.scores import detections, scores
-    from esper_analyze.runs.sweep import parse_sweep
+    from esper_analyze.replay.backtest import STEPS
+    from esper_analyze.replay.backtest import backtest as run_backtest
+    from esper_analyze.replay.recorded_rules import stored_thresholds
+    from esper_analyze.replay.scores import detections, scores
+    from esper_analyze.replay.sweep import parse_sweep
 
     given = given_rules(rules_files)
     rules = joined(RULES, given)
@@ -138,7 +138,7 @@ def _write_figure(figure: Path | None, found: Sequence[Score]) -> None:
     if figure is None:
         return
     from esper_analyze.reports.tradeoff import tradeoff_png
-    from esper_analyze.schema.files import write_whole
+    from esper_analyze.storage.atomic import write_whole
 
     picture = tradeoff_png(found)
     try:
@@ -182,7 +182,7 @@ def _print_json(result: Backtest, found: Sequence[Score], when: Sequence[Detecti
 
 
 def _print_words(result: Backtest, found: Sequence[Score], when: Sequence[Detection]) -> None:
-    from esper_analyze.reports.words import many
+    from esper_analyze.wording import many
 
     healthy = sum(not run.labels.faults for run in result.tested)
     faults = sum(len(run.labels.faults) for run in result.tested)

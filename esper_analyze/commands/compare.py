@@ -9,11 +9,11 @@ import typer
 
 from esper_analyze.commands.options import Json, SkipBroken, tell_left_out
 from esper_analyze.errors import FINDINGS, UsageError
-from esper_analyze.outlet import refuse_folder
+from esper_analyze.storage.output_path import refuse_folder
 from esper_analyze.terminal import cleaned, escaped, path_words, progress, put, say, show_table
 
 if TYPE_CHECKING:
-    from esper_analyze.reports.compare.frame import SideBySide
+    from esper_analyze.compare.comparison import SideBySide
     from esper_analyze.runs.fleet import Fleet
     from esper_analyze.runs.run import Run
 
@@ -61,9 +61,9 @@ def compare(
 
     Example: esper-analyze compare 'runs/lr-*' --json
     """
-    from esper_analyze.reports.compare.frame import side_by_side
-    from esper_analyze.reports.compare.write import facts, write_comparison
-    from esper_analyze.runs.compared.metrics import TOPICS
+    from esper_analyze.compare.comparison import side_by_side
+    from esper_analyze.compare.metrics import TOPICS
+    from esper_analyze.compare.write import facts, write_comparison
     from esper_analyze.runs.fleet import open_fleet
     from esper_analyze.strict_json import strict_json
 
@@ -106,7 +106,7 @@ def _usable(fleet: Fleet) -> list[tuple[str, Run]]:
 
 
 def _show(found: SideBySide) -> None:
-    from esper_analyze.reports.compare.words import caveats, headline, partings, sentences
+    from esper_analyze.compare.words import caveats, headline, partings, sentences
 
     put(cleaned(headline(found), 1_000) + "\n")
     for told in (*sentences(found), *caveats(found)):

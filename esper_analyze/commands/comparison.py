@@ -9,7 +9,7 @@ from esper_analyze.terminal import escaped, put, say, show_table
 if TYPE_CHECKING:
     from collections.abc import Container, Sequence
 
-    from esper_analyze.runs.whatif import Alarm, Change, WhatIf
+    from esper_analyze.replay.whatif import Alarm, Change, WhatIf
 
 MOST_LINES = 20
 """Findings and levels listed on a terminal; --json has all."""
@@ -56,7 +56,7 @@ def _span(alarm: Alarm | None) -> str:
 
 def _print_lines(found: WhatIf) -> None:
     """Write a line for each finding and level change of one side: + now, - recorded live."""
-    from esper_analyze.runs.replay import finding_text, level_text
+    from esper_analyze.replay.replay import finding_text, level_text
 
     sides: Sequence[tuple[str, Sequence[tuple[int, str]]]] = (
         ("-", [(one.update, finding_text(one)) for one in found.findings_live]),

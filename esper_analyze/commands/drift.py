@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from esper_analyze.commands.asking import AsForm, Asked, OutFile, answer
 from esper_analyze.commands.options import Assignments, Fail, Rank, RulesFiles, RunPath, SkipBroken, ThresholdsFile
+from esper_analyze.commands.questions import AsForm, Asked, OutFile, answer
 from esper_analyze.csv_text import SpreadsheetSafe
 
 
@@ -25,8 +25,8 @@ def drift(
 
     Example: esper-analyze drift RUN --set gradient_drift.warning=0.4 --out drift.png
     """
-    from esper_analyze.reports.drift import QUESTION
-    from esper_analyze.reports.singly import DRIFT_RULES, drift_rows
+    from esper_analyze.reports.judgement_rows import DRIFT_RULES, drift_rows
+    from esper_analyze.reports.sections.drift import QUESTION
 
     asked = Asked(run_path, form, out, rank, skip_broken, assignments, thresholds, rules_files, fail_on, safe)
     answer(asked, QUESTION, drift_rows, DRIFT_RULES)

@@ -59,9 +59,9 @@ def export(
 
     Example: esper-analyze export RUN --to tensorboard --out tb
     """
-    from esper_analyze.interchange.place import refuse_existing, staged
-    from esper_analyze.runs.blame import blamed
+    from esper_analyze.interchange.destination import refuse_existing, staged
     from esper_analyze.runs.run import open_run
+    from esper_analyze.storage.decode_errors import blamed
 
     tables = _tables(chosen)
     refuse_unless_csv(safe=safe, is_csv=to is Target.CSV)
@@ -100,8 +100,8 @@ def _series(run: Run, to: Target, tables: Sequence[Table], place: Path) -> str:
     from esper_analyze.interchange.export_tensorboard import write_events
     from esper_analyze.interchange.export_wide import write_wide
     from esper_analyze.interchange.names_own import TABLES, USUAL
-    from esper_analyze.reports.words import many
-    from esper_analyze.runs.replay import together
+    from esper_analyze.replay.replay import together
+    from esper_analyze.wording import many
 
     misfit = next((table.name for table in tables if table not in TABLES), None)
     if misfit is not None:
@@ -123,8 +123,8 @@ def _rows(run: Run, to: Target, tables: Sequence[Table], place: Path, *, safe: b
     """Write tables row by row."""
     from esper_analyze.interchange.export_rows import write_csv, write_jsonl
     from esper_analyze.interchange.export_wide import write_table
-    from esper_analyze.reports.words import many
     from esper_analyze.schema.tables import TABLES
+    from esper_analyze.wording import many
 
     csv: Callable[[Run, Table, Path], int] = partial(write_csv, safe=safe)
     write = {Target.CSV: csv, Target.JSONL: write_jsonl, Target.PARQUET: write_table}[to]

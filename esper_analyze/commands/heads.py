@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from esper_analyze.commands.asking import AsForm, Asked, OutFile, answer
 from esper_analyze.commands.options import Assignments, Fail, Rank, RulesFiles, RunPath, SkipBroken, ThresholdsFile
+from esper_analyze.commands.questions import AsForm, Asked, OutFile, answer
 from esper_analyze.csv_text import SpreadsheetSafe
 
 
@@ -25,8 +25,8 @@ def heads(
 
     Example: esper-analyze heads RUN --fail-on critical
     """
-    from esper_analyze.reports.heads import QUESTION
-    from esper_analyze.reports.singly import HEAD_RULES, head_rows
+    from esper_analyze.reports.judgement_rows import HEAD_RULES, head_rows
+    from esper_analyze.reports.sections.heads import QUESTION
 
     asked = Asked(run_path, form, out, rank, skip_broken, assignments, thresholds, rules_files, fail_on, safe)
     answer(asked, QUESTION, head_rows, HEAD_RULES)

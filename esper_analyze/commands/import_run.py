@@ -42,7 +42,7 @@ def import_run(source: Source, out: Out, kind: Kind = Format.AUTO, as_json: Json
 
     Example: esper-analyze import logs/progress.csv --out runs/imported
     """
-    from esper_analyze.interchange.place import refuse_existing
+    from esper_analyze.interchange.destination import refuse_existing
     from esper_analyze.interchange.sources import read_source
     from esper_analyze.interchange.write import write_imported
 
@@ -75,7 +75,7 @@ def _print_json(found: Imported, written: Written) -> None:
 
 
 def _print_words(found: Imported, written: Written) -> None:
-    from esper_analyze.reports.words import many
+    from esper_analyze.wording import many
 
     framework = found.facts.get("framework")
     known = f", {framework}" if framework and str(framework) != found.format else ""

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from esper_analyze.commands.asking import AsForm, Asked, OutFile, answer
 from esper_analyze.commands.options import Rank, RunPath, SkipBroken
+from esper_analyze.commands.questions import AsForm, Asked, OutFile, answer
 from esper_analyze.csv_text import SpreadsheetSafe
 
 
@@ -21,7 +21,7 @@ def layers(
 
     Example: esper-analyze layers RUN --out layers.png
     """
-    from esper_analyze.reports.layers import QUESTION, rows
+    from esper_analyze.reports.sections.layers import QUESTION, rows
 
     answer(
         Asked(run_path, form, out, rank, skip_broken, safe=safe),

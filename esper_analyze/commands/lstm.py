@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from esper_analyze.commands.asking import AsForm, Asked, OutFile, answer
 from esper_analyze.commands.options import Assignments, Fail, Rank, RulesFiles, RunPath, SkipBroken, ThresholdsFile
+from esper_analyze.commands.questions import AsForm, Asked, OutFile, answer
 from esper_analyze.csv_text import SpreadsheetSafe
 
 
@@ -25,7 +25,7 @@ def lstm(
 
     Example: esper-analyze lstm RUN --format json
     """
-    from esper_analyze.reports.lstm import QUESTION, RULES, rows
+    from esper_analyze.reports.sections.lstm import QUESTION, RULES, rows
 
     asked = Asked(run_path, form, out, rank, skip_broken, assignments, thresholds, rules_files, fail_on, safe)
     answer(asked, QUESTION, lambda _, data: rows(data), RULES)

@@ -73,7 +73,7 @@ Fail = Annotated[
 
 def tell_left_out(run: Run) -> None:
     """Say on stderr what of ``run`` is left out: damaged files, and ranks that are not there."""
-    from esper_analyze.reports.words import many
+    from esper_analyze.wording import many
 
     if run.broken:
         first = run.broken[0]
@@ -103,7 +103,7 @@ def joined(rules: Sequence[Rule], given: Iterable[CustomRules]) -> tuple[Rule, .
 def chosen_rules(run: Run, given: Sequence[CustomRules]) -> tuple[Rule, ...]:
     """Return the built-in rules and the ``given`` ones; warns when the run was recorded with another file of them."""
     from esper_analyze.detector.rules import RULES
-    from esper_analyze.runs.recorded_rules import other_file
+    from esper_analyze.replay.recorded_rules import other_file
 
     warning = other_file(run, given)
     if warning is not None:
@@ -113,7 +113,7 @@ def chosen_rules(run: Run, given: Sequence[CustomRules]) -> tuple[Rule, ...]:
 
 def new_rules(run: Run, given: Iterable[CustomRules]) -> bool:
     """Return whether ``given`` holds rules that did not judge the run live."""
-    from esper_analyze.runs.recorded_rules import recorded_rules
+    from esper_analyze.replay.recorded_rules import recorded_rules
 
     return not {rule.name for one in given for rule in one.rules} <= set(recorded_rules(run).names)
 

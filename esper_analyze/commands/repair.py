@@ -11,7 +11,7 @@ from esper_analyze.commands.options import Json, RunPath
 from esper_analyze.terminal import counted, escaped, path_words, put, show_table
 
 if TYPE_CHECKING:
-    from esper_analyze.runs.repair import Act
+    from esper_analyze.storage.maintenance.repair import Act
 
 Dry = Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and change nothing.")]
 
@@ -25,11 +25,11 @@ def repair(run_path: RunPath, dry_run: Dry = False, as_json: Json = False) -> No
 
     Example: esper-analyze repair RUN --dry-run
     """
-    from esper_analyze.runs.held import held
-    from esper_analyze.runs.journal import cannot_write
-    from esper_analyze.runs.repair import repair as mend
     from esper_analyze.runs.run import identity
-    from esper_analyze.runs.verify import shard_count
+    from esper_analyze.storage.maintenance.exclusive import held
+    from esper_analyze.storage.maintenance.journal import cannot_write
+    from esper_analyze.storage.maintenance.repair import repair as mend
+    from esper_analyze.storage.maintenance.verify import shard_count
     from esper_analyze.strict_json import strict_json
 
     identity(run_path)

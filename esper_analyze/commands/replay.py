@@ -32,9 +32,9 @@ if TYPE_CHECKING:
 
     from esper_analyze.detector.rule import Rule
     from esper_analyze.detector.thresholds import Thresholds
-    from esper_analyze.runs.replay import Difference, Replay
+    from esper_analyze.replay.replay import Difference, Replay
+    from esper_analyze.replay.whatif import WhatIf
     from esper_analyze.runs.run import Run
-    from esper_analyze.runs.whatif import WhatIf
 
 Verify = Annotated[
     bool, typer.Option("--verify", help="Compare with what was recorded live; exit 3 when they are not the same.")
@@ -62,12 +62,12 @@ def replay(
 
     Example: esper-analyze replay RUN --set kl_spike.warning=0.05
     """
-    from esper_analyze.runs.blame import blamed
-    from esper_analyze.runs.recorded_rules import grown_since, judged_live, stored_thresholds
-    from esper_analyze.runs.replay import continued
-    from esper_analyze.runs.replay import replay as run_replay
+    from esper_analyze.replay.recorded_rules import grown_since, judged_live, stored_thresholds
+    from esper_analyze.replay.replay import continued
+    from esper_analyze.replay.replay import replay as run_replay
+    from esper_analyze.replay.whatif import what_if
     from esper_analyze.runs.run import open_run
-    from esper_analyze.runs.whatif import what_if
+    from esper_analyze.storage.decode_errors import blamed
 
     if verify and (thresholds or assignments):
         raise UsageError("--verify compares with the recording, so it takes no other thresholds", hint="leave one out")
@@ -99,9 +99,9 @@ def replay(
 
 def _verified(run: Run, result: Replay, thresholds: Thresholds, rules: Sequence[Rule]) -> list[Difference]:
     """Compare with what each rank said live; of one rank, ``result`` is its replay."""
-    from esper_analyze.runs.recorded_rules import restated_since
-    from esper_analyze.runs.replay import differences, recorded
-    from esper_analyze.runs.replay import replay as run_replay
+    from esper_analyze.replay.recorded_rules import restated_since
+    from esper_analyze.replay.replay import differences, recorded
+    from esper_analyze.replay.replay import replay as run_replay
 
     restated = restated_since(run.info, rules)
     if len(run.ranks) < 2:
@@ -136,7 +136,7 @@ def _print_json(run: Run, result: Replay, different: list[Difference] | None, co
 
 
 def _print_words(run: Run, result: Replay, different: list[Difference] | None, compared: WhatIf | None) -> None:
-    from esper_analyze.reports.words import many
+    from esper_analyze.wording import many
 
     alarms = many(sum(finding.alarm for finding in result.findings), "alarm")
     incidents = many(len(result.incidents), "incident")
@@ -153,9 +153,9 @@ def _print_words(run: Run, result: Replay, different: list[Difference] | None, c
 
 
 def _print_incidents(run: Run, result: Replay) -> None:
-    from esper_analyze.reports.evidence import texts_of
-    from esper_analyze.reports.words import number
-    from esper_analyze.runs.replay import together
+    from esper_analyze.replay.evidence import texts_of
+    from esper_analyze.replay.replay import together
+    from esper_analyze.wording import number
 
     texts = texts_of(together(run), result)
     rows = [
@@ -174,7 +174,7 @@ def _print_incidents(run: Run, result: Replay) -> None:
 
 
 def _print_verified(run: Run, result: Replay, different: list[Difference]) -> None:
-    from esper_analyze.runs.recorded_rules import restated_since
+    from esper_analyze.replay.recorded_rules import restated_since
 
     if different:
         put("what replay and the live recording do not share:\n")

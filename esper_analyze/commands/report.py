@@ -23,7 +23,7 @@ from esper_analyze.commands.options import (
     given_rules,
     tell_left_out,
 )
-from esper_analyze.outlet import refuse_folder
+from esper_analyze.storage.output_path import refuse_folder
 from esper_analyze.terminal import path_words, progress, put
 
 Out = Annotated[
@@ -52,12 +52,12 @@ def report(
 
     Example: esper-analyze report sample_runs/runs/one_update_collapse --out page
     """
-    from esper_analyze.reports.evidence import gather
+    from esper_analyze.replay.evidence import gather
+    from esper_analyze.replay.recorded_rules import stored_thresholds
     from esper_analyze.reports.page import QUESTIONS
     from esper_analyze.reports.write import report_json, write_report
-    from esper_analyze.runs.blame import blamed
-    from esper_analyze.runs.recorded_rules import stored_thresholds
     from esper_analyze.runs.run import open_run
+    from esper_analyze.storage.decode_errors import blamed
 
     given = given_rules(rules_files)
     target = out or Path("reports") / run_path.resolve().name

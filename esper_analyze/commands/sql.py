@@ -11,16 +11,16 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from esper_analyze.commands.options import AllAttempts, Json, SkipBroken, tell_left_out
-from esper_analyze.commands.sql_output import Format, write_answer
-from esper_analyze.commands.sql_statements import statements, told
 from esper_analyze.csv_text import SpreadsheetSafe, refuse_unless_csv
 from esper_analyze.errors import EsperError, UsageError
-from esper_analyze.outlet import refuse_file
+from esper_analyze.sql.output import Format, write_answer
+from esper_analyze.sql.statements import statements, told
+from esper_analyze.storage.output_path import refuse_file
 from esper_analyze.terminal import put, say, tell
 
 if TYPE_CHECKING:
-    from esper_analyze.commands.query import Session
     from esper_analyze.runs.run import Run
+    from esper_analyze.sql.session import Session
 
 Given = Annotated[
     list[str],
@@ -74,7 +74,7 @@ def sql(
     if out is not None:
         refuse_file(out)
     runs = _opened(paths, skip_broken=skip_broken, all_attempts=all_attempts)
-    from esper_analyze.commands.query import Session
+    from esper_analyze.sql.session import Session
 
     with Session(runs, timeout=timeout, memory=int(memory * 1e9), attempts=all_attempts) as session:
         session.spreadsheet_safe = spreadsheet_safe
@@ -82,7 +82,7 @@ def sql(
             write_answer(session, query, chosen, out=out, limit=limit)
         elif sys.stdin.isatty():
             _refuse_out(out)
-            from esper_analyze.commands.sql_prompt import prompt
+            from esper_analyze.sql.prompt import prompt
 
             prompt(session, chosen, limit)
         else:

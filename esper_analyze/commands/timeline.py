@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from esper_analyze.commands.asking import AsForm, Asked, OutFile, answer
 from esper_analyze.commands.options import Assignments, Fail, Rank, RulesFiles, RunPath, SkipBroken, ThresholdsFile
+from esper_analyze.commands.questions import AsForm, Asked, OutFile, answer
 from esper_analyze.csv_text import SpreadsheetSafe
 
 
@@ -23,8 +23,8 @@ def timeline(
 
     Example: esper-analyze timeline RUN --format csv
     """
-    from esper_analyze.reports.escalation import QUESTION
-    from esper_analyze.reports.singly import timeline_rows
+    from esper_analyze.reports.judgement_rows import timeline_rows
+    from esper_analyze.reports.sections.escalation import QUESTION
 
     asked = Asked(run_path, form, out, rank, skip_broken, assignments, thresholds, rules_files, fail_on, safe)
     answer(asked, QUESTION, timeline_rows)

@@ -8,8 +8,8 @@ from typing import Annotated
 
 import typer
 
-from esper_analyze.commands.asking import AsForm, Asked, Form, OutFile, answer
 from esper_analyze.commands.options import Rank, RunPath, SkipBroken
+from esper_analyze.commands.questions import AsForm, Asked, Form, OutFile, answer
 from esper_analyze.csv_text import SpreadsheetSafe
 
 Update = Annotated[
@@ -32,7 +32,7 @@ def transitions(
 
     Example: esper-analyze transitions RUN --update 40 --format csv
     """
-    from esper_analyze.reports.transitions import QUESTION, frame, rows, table
+    from esper_analyze.reports.sections.transitions import QUESTION, frame, rows, table
 
     asked = Asked(run_path, form, out, rank, skip_broken, safe=safe)
     listed = table if asked.resolved is Form.TABLE else rows

@@ -12,7 +12,7 @@ from esper_analyze.errors import DAMAGED, DamagedError, UsageError
 from esper_analyze.terminal import counted, escaped, path_words, put, say, show_table, tell
 
 if TYPE_CHECKING:
-    from esper_analyze.runs.verify import Verified
+    from esper_analyze.storage.maintenance.verify import Verified
 
 Runs = Annotated[list[Path], typer.Argument(metavar="RUN", help="Recorded runs, or directories with runs below.")]
 
@@ -25,7 +25,7 @@ def verify(runs: Runs, as_json: Json = False) -> None:
 
     Example: esper-analyze verify sample_runs/runs
     """
-    from esper_analyze.runs.verify import runs_at
+    from esper_analyze.storage.maintenance.verify import runs_at
     from esper_analyze.strict_json import strict_json
 
     found = []
@@ -56,15 +56,15 @@ def verify(runs: Runs, as_json: Json = False) -> None:
 
 
 def _checked(path: Path) -> Verified:
-    from esper_analyze.runs.verify import shard_count
-    from esper_analyze.runs.verify import verify as check
+    from esper_analyze.storage.maintenance.verify import shard_count
+    from esper_analyze.storage.maintenance.verify import verify as check
 
     with counted(f"checking {escaped(path.name)}", shard_count(path)) as step:
         return check(path, step)
 
 
 def _print(one: Verified) -> None:
-    from esper_analyze.reports.words import many
+    from esper_analyze.wording import many
 
     verdict = f"DAMAGED, {many(len(one.damage), 'fault')}" if one.damage else "fine"
     size = (

@@ -14,7 +14,7 @@ from esper_analyze.errors import DAMAGED
 from esper_analyze.terminal import path_words, put, say
 
 if TYPE_CHECKING:
-    from esper_analyze.watching.follow import Follower
+    from esper_analyze.watch.follow import Follower
 
 _PIPE_WIDTH = 100
 
@@ -41,7 +41,7 @@ def watch(
     Example: esper-analyze watch sample_runs/runs/one_update_collapse --once
     """
     from esper_analyze.runs.run import identity
-    from esper_analyze.watching.follow import Follower
+    from esper_analyze.watch.follow import Follower
 
     seen = Follower(run_path, rank)
     shown_once = once or as_json or not (sys.stdout.isatty() and sys.stdin.isatty())
@@ -50,7 +50,7 @@ def watch(
     if shown_once:
         _print_once(seen, interval, as_json=as_json)
         return
-    from esper_analyze.watching.view import WatchApp
+    from esper_analyze.watch.view import WatchApp
 
     error = WatchApp(seen, interval).run(mouse=False)
     if error is not None:
@@ -63,9 +63,9 @@ def _print_once(seen: Follower, interval: float, *, as_json: bool) -> None:
 
     from esper_analyze.strict_json import strict_json
     from esper_analyze.terminal import stdout
-    from esper_analyze.watching.panels import plain
-    from esper_analyze.watching.snapshot import snapshot
-    from esper_analyze.watching.writer import WAITING
+    from esper_analyze.watch.panels import plain
+    from esper_analyze.watch.snapshot import snapshot
+    from esper_analyze.watch.writer import WAITING
 
     seen.look()
     if seen.state == WAITING and not seen.looks:

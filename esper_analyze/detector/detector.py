@@ -13,15 +13,15 @@ from typing import Any
 
 import numpy as np
 
-from esper_analyze.detector.aligned import Frames, namesakes
+from esper_analyze.detector.deferral import PutOff
+from esper_analyze.detector.deferral_guards import Guard
 from esper_analyze.detector.escalation import NORMAL, Escalation, LevelChange
 from esper_analyze.detector.findings import Announcer, Finding
-from esper_analyze.detector.guard import Guard
-from esper_analyze.detector.hold import Hold
-from esper_analyze.detector.put_off import PutOff
+from esper_analyze.detector.hysteresis import Hold
 from esper_analyze.detector.rule import Limits, Memory, Rule
 from esper_analyze.detector.rules import RULES
 from esper_analyze.detector.signals import Batch, Bools, Floats, Frame, Ints
+from esper_analyze.detector.subjects import Frames, namesakes
 from esper_analyze.detector.thresholds import Thresholds
 from esper_analyze.detector.verdict import Judgement, Verdict, is_all_ok
 

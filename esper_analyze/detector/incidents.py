@@ -10,11 +10,11 @@ from itertools import accumulate
 
 import numpy as np
 
-from esper_analyze.detector.aligned import HEAD_GROUP
 from esper_analyze.detector.detector import Judged, Outcome
 from esper_analyze.detector.findings import known_value
 from esper_analyze.detector.rule import Limits, Rule
 from esper_analyze.detector.signals import Bools, Floats, Ints
+from esper_analyze.detector.subjects import HEAD_GROUP
 from esper_analyze.detector.thresholds import Thresholds
 from esper_analyze.detector.verdict import NONFINITE, Judgement, Verdict
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from esper_analyze.detector.guard import Guard
+from esper_analyze.detector.deferral_guards import Guard
 from esper_analyze.detector.signals import Frame
 from esper_analyze.detector.verdict import Judgement
 

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from esper_analyze.interchange.crc32c import masked_sums
-from esper_analyze.schema.varint import VarintError, varint
+from esper_analyze.storage.varint import VarintError, varint
 
 _LENGTH = struct.Struct("<QI")
 _SUM = struct.Struct("<I")

@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
 from esper_analyze.csv_text import safe_frame
-from esper_analyze.runs.part import Part
 from esper_analyze.runs.run import Run
 from esper_analyze.schema.column import Table
+from esper_analyze.storage.row_source import Part
 from esper_analyze.strict_json import number_word
 
 if TYPE_CHECKING:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from esper_analyze.interchange.imported import Imported
+from esper_analyze.interchange.naming import take_updates
 from esper_analyze.interchange.rows_file import rows_of
 from esper_analyze.interchange.series import Log
-from esper_analyze.interchange.spoken import take_updates
 
 FORMAT = "sb3"
 PROGRESS_FILE = "progress.csv"

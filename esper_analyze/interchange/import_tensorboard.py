@@ -7,8 +7,8 @@ from pathlib import Path
 from esper_analyze.errors import UsageError
 from esper_analyze.interchange.event_file import EventError, records, scalars
 from esper_analyze.interchange.imported import Imported
+from esper_analyze.interchange.naming import take_updates
 from esper_analyze.interchange.series import Log
-from esper_analyze.interchange.spoken import take_updates
 
 FORMAT = "tensorboard"
 _MARK = "tfevents"

@@ -11,9 +11,9 @@ from pathlib import Path
 from esper_analyze.errors import UsageError
 from esper_analyze.interchange.cells import CellError, real, whole
 from esper_analyze.interchange.imported import Imported, Losses, Row
+from esper_analyze.interchange.naming import take_updates
 from esper_analyze.interchange.rows_file import SUFFIXES, rows_of
 from esper_analyze.interchange.series import Log
-from esper_analyze.interchange.spoken import take_updates
 
 FORMAT = "wandb"
 _STEPS = ("global_step", "train/global_step", "_step", "Step")

@@ -13,21 +13,22 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from esper_analyze.errors import DamagedError
+from esper_analyze.interchange.destination import refuse_existing, staged
 from esper_analyze.interchange.imported import Imported, Row
-from esper_analyze.interchange.place import refuse_existing, staged
-from esper_analyze.schema import VERSION, layout
-from esper_analyze.schema.entries import arrow_table
-from esper_analyze.schema.files import append_line, write_whole
-from esper_analyze.schema.shards import seal
+from esper_analyze.schema import VERSION
 from esper_analyze.schema.tables import BY_NAME, TABLES
 from esper_analyze.schema.validate import table_faults
+from esper_analyze.storage import layout
+from esper_analyze.storage.atomic import append_line, write_whole
+from esper_analyze.storage.entries import arrow_table
+from esper_analyze.storage.shard_file import seal
 from esper_analyze.strict_json import plain
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
     from esper_analyze.detector.detector import Outcome
-    from esper_analyze.runs.replay import Replay
+    from esper_analyze.replay.replay import Replay
 
 SHARD_ROWS = 250_000
 """Rows of a shard: a quarter of what a reader takes of the widest table."""
@@ -122,7 +123,7 @@ def _mapping(value: object) -> Row:
 
 def _judged(out: Path, facts: Row, tables: Mapping[str, list[Row]]) -> Replay:
     """Run our detector over the rows, and fill the columns that it fills."""
-    from esper_analyze.runs.replay import replay
+    from esper_analyze.replay.replay import replay
     from esper_analyze.runs.run import Run
 
     data = {name: _arrow(name, rows, 0) for name, rows in tables.items() if rows}

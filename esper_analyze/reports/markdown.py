@@ -6,16 +6,16 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
-from esper_analyze.reports import foreign
-from esper_analyze.reports import identity as identities
-from esper_analyze.reports import story as stories
-from esper_analyze.reports.explained import explained
-from esper_analyze.reports.rows import Rows, spelled
+from esper_analyze.reports.narrative import foreign
+from esper_analyze.reports.narrative import story as stories
+from esper_analyze.reports.narrative.explained import explained
+from esper_analyze.reports.render.rows import Rows, spelled
+from esper_analyze.reports.sections import identity as identities
 from esper_analyze.reports.tables import incident_rows
 from esper_analyze.terminal import cleaned
 
 if TYPE_CHECKING:
-    from esper_analyze.reports.evidence import Evidence
+    from esper_analyze.replay.evidence import Evidence
     from esper_analyze.reports.page import Answer
 
 MOST_ROWS = 24

@@ -7,15 +7,21 @@ from dataclasses import dataclass
 from importlib import resources
 
 from esper_analyze import reports
-from esper_analyze.reports import (
+from esper_analyze.replay.evidence import Evidence
+from esper_analyze.reports.narrative import foreign
+from esper_analyze.reports.narrative import story as stories
+from esper_analyze.reports.narrative.primary_incident import NEAR
+from esper_analyze.reports.render import html
+from esper_analyze.reports.render.figure import Drawn
+from esper_analyze.reports.render.rows import Rows, markup
+from esper_analyze.reports.render.section import Question
+from esper_analyze.reports.sections import (
     clipping,
     cost,
     direction,
     drift,
     escalation,
-    foreign,
     heads,
-    html,
     layers,
     losses,
     lstm,
@@ -27,13 +33,7 @@ from esper_analyze.reports import (
     transitions,
     value,
 )
-from esper_analyze.reports import identity as identities
-from esper_analyze.reports import story as stories
-from esper_analyze.reports.evidence import Evidence
-from esper_analyze.reports.figure import Drawn
-from esper_analyze.reports.lead import NEAR
-from esper_analyze.reports.question import Question
-from esper_analyze.reports.rows import Rows, markup
+from esper_analyze.reports.sections import identity as identities
 from esper_analyze.reports.story_html import findings_part, story_part
 from esper_analyze.reports.tables import incident_table, threshold_table, unjudged_table, verdict_table
 

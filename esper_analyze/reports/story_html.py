@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
-from esper_analyze.reports import html
-from esper_analyze.reports.explained import Explained, explained
+from esper_analyze.reports.narrative.explained import Explained, explained
+from esper_analyze.reports.render import html
 
 if TYPE_CHECKING:
-    from esper_analyze.reports.evidence import Evidence
-    from esper_analyze.reports.story import Point, Story
+    from esper_analyze.replay.evidence import Evidence
+    from esper_analyze.reports.narrative.story import Point, Story
 
 _LONGEST = 4_000
 

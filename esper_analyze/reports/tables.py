@@ -8,17 +8,17 @@ from collections.abc import Sequence
 from dataclasses import fields
 from typing import TYPE_CHECKING
 
-from esper_analyze.reports import html
-from esper_analyze.reports.lead import children_of, consequences
-from esper_analyze.reports.rows import Cell, Mark, Rows
-from esper_analyze.reports.words import number, on, times
-from esper_analyze.runs.recorded_rules import stored_thresholds
+from esper_analyze.replay.recorded_rules import stored_thresholds
+from esper_analyze.reports.narrative.primary_incident import children_of, consequences
+from esper_analyze.reports.render import html
+from esper_analyze.reports.render.rows import Cell, Mark, Rows
 from esper_analyze.terminal import cleaned
+from esper_analyze.wording import number, on, times
 
 if TYPE_CHECKING:
     from esper_analyze.detector.incidents import Incident
-    from esper_analyze.reports.evidence import Evidence
-    from esper_analyze.runs.replay import Unjudged
+    from esper_analyze.replay.evidence import Evidence
+    from esper_analyze.replay.replay import Unjudged
 
 MOST_ROWS = 200
 """Incidents shown on the page; report.json holds all."""

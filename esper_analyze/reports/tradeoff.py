@@ -7,8 +7,8 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from esper_analyze.reports.style import FIRST, INK, MUTED, PAPER, SECOND, THIRD, VERDICTS, house_style, sheet
-from esper_analyze.runs.scores import ALL_RULES, Score
+from esper_analyze.replay.scores import ALL_RULES, Score
+from esper_analyze.reports.render.style import FIRST, INK, MUTED, PAPER, SECOND, THIRD, VERDICTS, house_style, sheet
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

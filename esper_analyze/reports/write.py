@@ -10,13 +10,14 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from esper_analyze.errors import UsageError
-from esper_analyze.reports import foreign, identity, story
-from esper_analyze.reports.evidence import Evidence
-from esper_analyze.reports.explained import explained
-from esper_analyze.reports.figure import drawn
+from esper_analyze.replay.evidence import Evidence
 from esper_analyze.reports.markdown import markdown
+from esper_analyze.reports.narrative import foreign, story
+from esper_analyze.reports.narrative.explained import explained
 from esper_analyze.reports.page import QUESTIONS, Answer, page
-from esper_analyze.reports.question import Question
+from esper_analyze.reports.render.figure import drawn
+from esper_analyze.reports.render.section import Question
+from esper_analyze.reports.sections import identity
 from esper_analyze.strict_json import strict_json
 
 PAGE_FILE = "index.html"

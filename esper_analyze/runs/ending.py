@@ -11,7 +11,7 @@ from esper_analyze.terminal import cleaned
 
 if TYPE_CHECKING:
     from esper_analyze.runs.run import Run
-    from esper_analyze.runs.shards import Attempt
+    from esper_analyze.storage.attempts import Attempt
 
 REPAIRED = "repaired"
 """The reason in a mark that ``repair`` made of a run whose writer was gone."""

@@ -10,18 +10,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from esper_analyze.errors import DamagedError, UsageError
-from esper_analyze.runs.folders import listed
-from esper_analyze.runs.footer import has_float_statistics, newer_schema
-from esper_analyze.runs.part import ATTEMPT, Part
-from esper_analyze.runs.shards import Attempt, Broken, find_attempts
 from esper_analyze.schema import BY_NAME, TABLES, VERSION, VERSIONS
 from esper_analyze.schema.column import Table
 from esper_analyze.schema.history import VERSION_KEY, is_newer, is_newer_major, was_declared
-from esper_analyze.schema.layout import RUN_FILE, rank_of
-from esper_analyze.schema.limits import LARGEST_TEXT
-from esper_analyze.schema.run_files import read_file, why_unreadable
-from esper_analyze.schema.shapes import shapes
 from esper_analyze.schema.views import quote_identifier, select_rows
+from esper_analyze.storage.attempts import Attempt, Broken, find_attempts
+from esper_analyze.storage.folders import listed
+from esper_analyze.storage.footer import has_float_statistics, newer_schema
+from esper_analyze.storage.layout import RUN_FILE, rank_of
+from esper_analyze.storage.limits import LARGEST_TEXT
+from esper_analyze.storage.row_source import ATTEMPT, Part
+from esper_analyze.storage.run_files import read_file, why_unreadable
+from esper_analyze.storage.shapes import shapes
 
 if TYPE_CHECKING:
     import duckdb
@@ -40,7 +40,7 @@ class Run:
     info: dict[str, Any]
     attempts: tuple[Attempt, ...]
     joined: Mapping[str, pa.Table] | None = None
-    """The rows of all ranks joined, see ``esper_analyze.runs.joined``."""
+    """The rows of all ranks joined, see ``esper_analyze.runs.merge_ranks``."""
 
     @property
     def ranks(self) -> list[int]:
@@ -179,8 +179,8 @@ class Run:
         threads: int = 2,
         spill: Path | None = None,
     ) -> duckdb.DuckDBPyConnection:
-        """Return a locked DuckDB connection with the run's tables loaded, see ``esper_analyze.runs.sandbox``."""
-        from esper_analyze.runs.sandbox import sandbox
+        """Return a locked DuckDB connection with the run's tables loaded, see ``esper_analyze.sql.sandbox``."""
+        from esper_analyze.sql.sandbox import sandbox
 
         return sandbox([(self.path.name, self)], tables, memory=memory, threads=threads, spill=spill)
 

@@ -16,14 +16,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from esper_analyze.detector.rules import RULES
+from esper_analyze.replay.recorded_rules import known_thresholds
+from esper_analyze.replay.replay import replay
 from esper_analyze.runs.ending import End, TrainingEnd, end_of_run
-from esper_analyze.runs.recorded_rules import known_thresholds
-from esper_analyze.runs.replay import replay
 from esper_analyze.schema.tables import BY_NAME
 
 if TYPE_CHECKING:
     from esper_analyze.detector.rule import Rule
-    from esper_analyze.runs.replay import Replay
+    from esper_analyze.replay.replay import Replay
     from esper_analyze.runs.run import Run
 
 OPTIONAL = ("lstm", "slots", "ranks")

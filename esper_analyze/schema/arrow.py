@@ -46,7 +46,7 @@ def fingerprint(table: Table) -> str:
 
 
 def float_columns(table: Table) -> list[str]:
-    """Return the names of the float columns: written without statistics, see ``esper_analyze.schema.shards``."""
+    """Return the names of the float columns: written without statistics, see ``esper_analyze.storage.shard_file``."""
     return [column.name for column in table.columns if column.kind is Kind.FLOAT]
 
 

@@ -1,4 +1,4 @@
-"""The versions of the schema, and what each changed; ``esper_analyze.schema.shapes`` reads the older ones by it.
+"""The versions of the schema, and what each changed; ``esper_analyze.storage.shapes`` reads the older ones by it.
 
 A run is not rewritten when the schema changes. Each shard carries the fingerprint of the columns it was written with;
 by it the reader finds the shard's version, and reads today's columns out of it: those that were called otherwise under

@@ -16,7 +16,7 @@ ALONE = "alone"
 TOLD = "told"
 """What each rank says, with its number."""
 DERIVED = "derived"
-"""Worked out from several columns at once, in ``esper_analyze.runs.joined``."""
+"""Worked out from several columns at once, in ``esper_analyze.runs.merge_ranks``."""
 
 
 @dataclass(frozen=True, slots=True)

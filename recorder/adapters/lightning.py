@@ -19,8 +19,8 @@ from torch.utils.hooks import RemovableHandle
 
 from recorder.adapters.wrapped import Wrappers, absolute_rules, recorded
 from recorder.clip import Clipped
-from recorder.exits import reason_of
 from recorder.recorder import Recorder
+from recorder.shutdown import reason_of
 
 Rollout = Callable[[Any], Mapping[str, Any]]
 """Given the module when an update ends, returns arguments of ``Recorder.update``."""

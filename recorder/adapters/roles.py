@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import nn
 
-from recorder.parameters import Parts
+from recorder.capture.parameters import Parts
 
 
 def actor_and_critic(actor: nn.Module, critic: nn.Module | None) -> dict[str, Parts]:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from recorder.adapters.sb3_policy import PolicyLayout
-from recorder.batch import Batch, Capture
+from recorder.capture.batch import Batch, Capture
 from recorder.measure.entropy import categorical_entropy
 
 ROWS_TOGETHER = 4096

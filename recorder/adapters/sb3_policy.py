@@ -9,8 +9,8 @@ from typing import Any
 from gymnasium import spaces
 from torch import nn
 
+from recorder.capture.parameters import Parts, Rows
 from recorder.heads import Heads
-from recorder.parameters import Parts, Rows
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,7 +22,7 @@ from torchrl.objectives import PPOLoss
 from recorder.adapters.roles import actor_and_critic
 from recorder.adapters.torchrl_policy import chosen, entropy_key, heads_of, masks_of, model_of, rows
 from recorder.adapters.wrapped import Wrappers, recorded
-from recorder.parameters import Parts
+from recorder.capture.parameters import Parts
 from recorder.recorder import Recorder
 
 STANDARDIZE_FLOOR = torch.finfo(torch.float).resolution

@@ -11,7 +11,7 @@ from tensordict.nn import ProbabilisticTensorDictModule
 from torch import Tensor, nn
 from torchrl.objectives import PPOLoss
 
-from recorder.parameters import Parts
+from recorder.capture.parameters import Parts
 
 KINDS = {"Categorical": "categorical", "Ordinal": "categorical", "Normal": "gaussian", "Bernoulli": "bernoulli"}
 """Kind of a head by how the name of its distribution ends."""

@@ -9,9 +9,9 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
-from recorder.exits import reason_of
 from recorder.guard import Guard
 from recorder.recorder import Recorder
+from recorder.shutdown import reason_of
 
 Before = Callable[[tuple[Any, ...], dict[str, Any]], None]
 """Called with the arguments of the method."""

@@ -7,11 +7,11 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from esper_analyze.schema.block import Block, nullable
-from recorder.detail import DetailLook
+from esper_analyze.storage.block import Block, nullable
+from recorder.capture.detail import DetailLook
+from recorder.capture.parameters import ParameterMap
 from recorder.measure.direction import spacing
 from recorder.measure.elements import FIELDS
-from recorder.parameters import ParameterMap
 from recorder.reduce.norms import Numbers
 from recorder.reduce.update import Cells
 

@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from recorder.parameters import HEAD_PREFIX, ParameterMap
+from recorder.capture.parameters import HEAD_PREFIX, ParameterMap
 from recorder.reduce.norms import Flags, GradientNorms, Numbers
 from recorder.reduce.update import Cells, Inner
 

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from recorder.looks import Looks
+from recorder.capture.parameters import Piece
+from recorder.capture.snapshot_batch import Looks
 from recorder.measure.gradients import nonfinite_elements
-from recorder.parameters import Piece
 
 Numbers = npt.NDArray[np.float64]
 Flags = npt.NDArray[np.bool_]

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from esper_analyze.schema.block import Block, nullable
-from recorder.batch import LOSSES
+from esper_analyze.storage.block import Block, nullable
+from recorder.capture.batch import LOSSES
 from recorder.measure import entropy, ratios
 from recorder.reduce.update import Cells, Inner, summary
 

@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from recorder.batch import LOSSES, Measurements
-from recorder.inner_loop import Minibatch
-from recorder.looks import Looks
-from recorder.parameters import Piece
+from recorder.capture.batch import LOSSES, Measurements
+from recorder.capture.parameters import Piece
+from recorder.capture.snapshot_batch import Looks
+from recorder.capture.update_buffer import Minibatch
 from recorder.reduce.norms import Flags, GradientNorms, Numbers, gradient_norms
 
 Cells = dict[str, Any]

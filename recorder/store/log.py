@@ -12,9 +12,9 @@ import os
 import time
 from pathlib import Path
 
-from esper_analyze.schema.files import write_all
-from esper_analyze.schema.frames import MAGIC
-from esper_analyze.schema.layout import log_name
+from esper_analyze.storage.atomic import write_all
+from esper_analyze.storage.layout import log_name
+from esper_analyze.storage.log_frames import MAGIC
 
 SYNC_SECONDS = 2.0
 """How much a power failure may cost: the log is synced this often."""

@@ -11,12 +11,13 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from esper_analyze.schema import VERSION, layout
-from esper_analyze.schema.frames import frames
+from esper_analyze.schema import VERSION
 from esper_analyze.schema.history import is_newer, was_declared
-from esper_analyze.schema.layout import ManifestError, ShardEntry
-from esper_analyze.schema.limits import LARGEST_LOG, LARGEST_TEXT
-from esper_analyze.schema.run_files import RefusedFileError, read_file
+from esper_analyze.storage import layout
+from esper_analyze.storage.layout import ManifestError, ShardEntry
+from esper_analyze.storage.limits import LARGEST_LOG, LARGEST_TEXT
+from esper_analyze.storage.log_frames import frames
+from esper_analyze.storage.run_files import RefusedFileError, read_file
 from recorder.store.run_file import RunExistsError, create_run, plain
 
 MUST_AGREE = ("ranks", "heads", "head_kinds", "groups", "parameters", "thresholds", "custom_rules", "level")

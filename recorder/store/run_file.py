@@ -12,8 +12,8 @@ from importlib import metadata
 from pathlib import Path
 
 from esper_analyze.schema import VERSION
-from esper_analyze.schema.files import write_once
-from esper_analyze.schema.layout import RUN_FILE
+from esper_analyze.storage.atomic import write_once
+from esper_analyze.storage.layout import RUN_FILE
 
 _PACKAGES = ("esper-analyze", "torch", "numpy", "stable-baselines3", "sb3-contrib", "gymnasium")
 

@@ -20,15 +20,15 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from esper_analyze.schema import layout
-from esper_analyze.schema.block import Rows
-from esper_analyze.schema.entries import Entry, fitting
-from esper_analyze.schema.files import append_line, sync_folder, write_whole
-from esper_analyze.schema.frames import encode
-from esper_analyze.schema.lock import WriterLock
 from esper_analyze.schema.printable import LOG
-from esper_analyze.schema.shards import seal
 from esper_analyze.schema.tables import BY_NAME
+from esper_analyze.storage import layout
+from esper_analyze.storage.atomic import append_line, sync_folder, write_whole
+from esper_analyze.storage.block import Rows
+from esper_analyze.storage.entries import Entry, fitting
+from esper_analyze.storage.lock import WriterLock
+from esper_analyze.storage.log_frames import encode
+from esper_analyze.storage.shard_file import seal
 from recorder.store.log import Log
 
 SEAL_ROWS = 32_768

@@ -23,8 +23,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from esper_analyze.interchange.event_file import event_file
-from esper_analyze.runs import settled
 from esper_analyze.runs.run import open_run
+from esper_analyze.storage import verified_cache
 from tests.bench.machine import load, machine
 from tests.bench.payload import COLUMNS
 from tests.bench.shelves import layers_run, updates_run
@@ -93,7 +93,7 @@ def read_back(updates: int, folder: Path, repeats: int) -> Figure | None:
         return {tag: [event.value for event in accumulator.Scalars(tag)] for tag in accumulator.Tags()["scalars"]}
 
     def ours() -> Any:
-        settled.forget()  # each turn is as the first one of a process
+        verified_cache.forget()  # each turn is as the first one of a process
         return open_run(run).frame("updates")
 
     _same(theirs() if updates < ONCE_FROM else {}, ours())

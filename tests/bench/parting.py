@@ -18,12 +18,12 @@ from typing import Any
 
 import numpy as np
 
+from esper_analyze.compare.cells import Cells
+from esper_analyze.compare.comparison import SideBySide, side_by_side
+from esper_analyze.compare.divergence import judge
 from esper_analyze.detector.rules import RULES
 from esper_analyze.detector.signals import Floats
-from esper_analyze.reports.compare.frame import SideBySide, side_by_side
-from esper_analyze.runs.compared.cells import Cells
-from esper_analyze.runs.compared.parting import judge
-from esper_analyze.runs.labels import read_labels
+from esper_analyze.replay.labels import read_labels
 from esper_analyze.runs.run import Run, find_runs, open_run
 from esper_analyze.strict_json import strict_json
 from esper_analyze.terminal import say, show_table

@@ -17,8 +17,8 @@ from pathlib import Path
 import pyarrow.parquet as pq
 
 from esper_analyze.detector.detector import Detector
-from esper_analyze.runs.batches import read_batches
-from esper_analyze.runs.replay import replay
+from esper_analyze.replay.batches import read_batches
+from esper_analyze.replay.replay import replay
 from esper_analyze.runs.run import Run, open_run
 from esper_analyze.schema.tables import BY_NAME
 from tests.bench.machine import load, machine
@@ -31,7 +31,7 @@ ONCE = """
 import resource, sys
 from pathlib import Path
 from esper_analyze.detector.rules import RULES
-from esper_analyze.runs.replay import replay
+from esper_analyze.replay.replay import replay
 from esper_analyze.runs.run import open_run
 replay(open_run(Path(sys.argv[1])), rules=tuple(rule for rule in RULES if rule.table in ("updates", "heads")))
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)

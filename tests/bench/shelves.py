@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from esper_analyze.schema import VERSION
 from esper_analyze.schema.arrow import arrow_schema
 from esper_analyze.schema.column import Table
-from esper_analyze.schema.shards import parquet_bytes, shard_entry
 from esper_analyze.schema.tables import LAYERS, UPDATES
+from esper_analyze.storage.shard_file import parquet_bytes, shard_entry
 
 MODEL_LAYERS = 200
 _WHOLE = 500_000

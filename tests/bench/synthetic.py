@@ -16,9 +16,9 @@ from esper_analyze.detector.detector import Detector
 from esper_analyze.detector.rules import RULES
 from esper_analyze.schema.arrow import arrow_schema
 from esper_analyze.schema.column import Table
-from esper_analyze.schema.files import append_line
-from esper_analyze.schema.shards import seal
 from esper_analyze.schema.tables import HEADS, UPDATES
+from esper_analyze.storage.atomic import append_line
+from esper_analyze.storage.shard_file import seal
 from recorder.store.run_file import create_run
 
 TIMED = tuple(rule for rule in RULES if rule.table in ("updates", "heads"))

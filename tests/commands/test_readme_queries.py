@@ -8,9 +8,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from esper_analyze.commands.query import Session
-from esper_analyze.commands.sql_statements import statements
 from esper_analyze.runs.fleet import open_fleet
+from esper_analyze.sql.session import Session
+from esper_analyze.sql.statements import statements
 from tests.commands.test_readme import ROOT
 from tests.patience import PATIENCE
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from esper_analyze.commands.temporary import Spill, sweep
+from esper_analyze.sql.temporary import Spill, sweep
 from tests.faults.signals import DEAF, SPILLS, WRITERS, ended_query, ended_writer, killed_query
 
 

@@ -21,14 +21,14 @@ from prompt_toolkit.document import Document
 from prompt_toolkit.input import create_pipe_input
 from prompt_toolkit.output import DummyOutput
 
-from esper_analyze.commands.query import Session, tables_of
 from esper_analyze.commands.sql import split
-from esper_analyze.commands.sql_output import Format
-from esper_analyze.commands.sql_prompt import Names, history, prompt
-from esper_analyze.commands.sql_statements import EXAMPLES, complete, statements
 from esper_analyze.runs.fleet import open_fleet
 from esper_analyze.schema import TABLES
 from esper_analyze.schema.macros import MACROS
+from esper_analyze.sql.output import Format
+from esper_analyze.sql.prompt import Names, history, prompt
+from esper_analyze.sql.session import Session, tables_of
+from esper_analyze.sql.statements import EXAMPLES, complete, statements
 from recorder.store.run_file import create_run
 from recorder.store.store import Store
 from tests.commands.conftest import Command

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from esper_analyze.runs.replay import differences, recorded, replay
+from esper_analyze.replay.replay import differences, recorded, replay
 from esper_analyze.runs.run import open_run
 from esper_analyze.schema import VERSION
 from tests.commands.conftest import Command

@@ -15,10 +15,10 @@ from esper_analyze.detector.incidents import Incident, IncidentTracker
 from esper_analyze.detector.rule import Example, Rule
 from esper_analyze.detector.rules import RULES
 from esper_analyze.detector.verdict import Judgement, Verdict
-from esper_analyze.reports.evidence import Evidence
-from esper_analyze.reports.lead import crossed, worst_and_now
-from esper_analyze.reports.words import number
-from esper_analyze.runs.replay import Replay
+from esper_analyze.replay.evidence import Evidence
+from esper_analyze.replay.replay import Replay
+from esper_analyze.reports.narrative.primary_incident import crossed, worst_and_now
+from esper_analyze.wording import number
 from tests.detector.batches import judge_cells
 
 ALARMS = [(rule, one) for rule in RULES for one in rule.examples if one.verdict in ("info", "warning", "critical")]

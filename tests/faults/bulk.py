@@ -11,9 +11,9 @@ import pyarrow as pa
 
 from esper_analyze.schema import BY_NAME
 from esper_analyze.schema.column import Kind, Table
-from esper_analyze.schema.layout import LOCK_FILE, MANIFEST_FILE
-from esper_analyze.schema.lock import WriterLock
-from esper_analyze.schema.shards import seal
+from esper_analyze.storage.layout import LOCK_FILE, MANIFEST_FILE
+from esper_analyze.storage.lock import WriterLock
+from esper_analyze.storage.shard_file import seal
 from tests.faults.commands import Done, measured
 from tests.faults.forged import filled, large_run
 from tests.faults.outcome import Bench, Outcome, facts

@@ -13,11 +13,11 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from esper_analyze.runs.repair import repair
 from esper_analyze.runs.run import Run, open_run
 from esper_analyze.schema import TABLES
 from esper_analyze.schema.arrow import schema_fingerprint
-from esper_analyze.schema.layout import MANIFEST_FILE, shard_of
+from esper_analyze.storage.layout import MANIFEST_FILE, shard_of
+from esper_analyze.storage.maintenance.repair import repair
 from tests.faults.children import SEAL_OFTEN
 from tests.faults.clerk import Clerk
 from tests.faults.outcome import Bench, Outcome, facts

@@ -7,7 +7,7 @@ import shutil
 import signal
 from typing import Any
 
-from esper_analyze.reports.listing import status_words
+from esper_analyze.runs.listing import status_words
 from esper_analyze.runs.run import open_run
 from tests.faults.children import SEAL_OFTEN, Child
 from tests.faults.judge import judged
@@ -16,21 +16,21 @@ from tests.recorder import bad_arguments as bad
 from tests.recorder.threads import TRAININGS, differences
 
 WHERE = (
-    "recorder.sampler:Sampler.sample",
-    "recorder.inner_loop:InnerLoop.add",
-    "recorder.inner_loop:InnerLoop.tensors",
-    "recorder.inner_loop:InnerLoop.see_gradients",
-    "recorder.inner_loop:Minibatch.see_clip",
-    "recorder.inner_loop:InnerLoop.see_step",
+    "recorder.minibatch_reader:Sampler.sample",
+    "recorder.capture.update_buffer:InnerLoop.add",
+    "recorder.capture.update_buffer:InnerLoop.tensors",
+    "recorder.capture.update_buffer:InnerLoop.see_gradients",
+    "recorder.capture.update_buffer:Minibatch.see_clip",
+    "recorder.capture.update_buffer:InnerLoop.see_step",
     "recorder.recorder:rollout_tensors",
     "recorder.recorder:rows_of",
     "recorder.recorder:Transfer",
-    "recorder.live:Live.judge",
-    "recorder.troubles:Troubles.rows",
-    "recorder.sampled_updates:SampledUpdates.begin",
-    "recorder.sampled_updates:SampledUpdates.tensors",
-    "recorder.sampled_updates:SampledUpdates.minibatch_taken_up",
-    "recorder.sampled_updates:SampledUpdates.end",
+    "recorder.online_detector:Live.judge",
+    "recorder.diagnostics:Troubles.rows",
+    "recorder.detail_schedule:SampledUpdates.begin",
+    "recorder.detail_schedule:SampledUpdates.tensors",
+    "recorder.detail_schedule:SampledUpdates.minibatch_taken_up",
+    "recorder.detail_schedule:SampledUpdates.end",
     "recorder.guard:Guard.take_losses",
     "recorder.store.store:Store.put",
     "recorder.store.store:Store.settle",

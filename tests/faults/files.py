@@ -11,10 +11,10 @@ from pathlib import Path
 
 from esper_analyze.errors import EsperError
 from esper_analyze.runs.run import open_run
-from esper_analyze.runs.shards import find_attempts, shard_fault
-from esper_analyze.schema import frames as frames_module
-from esper_analyze.schema.frames import MAGIC, frames
 from esper_analyze.schema.tables import TABLES
+from esper_analyze.storage import log_frames as frames_module
+from esper_analyze.storage.attempts import find_attempts, shard_fault
+from esper_analyze.storage.log_frames import MAGIC, frames
 from tests.faults.children import ROOT, SEAL_OFTEN, Child
 from tests.faults.judge import judged
 from tests.faults.outcome import Bench, Outcome, facts

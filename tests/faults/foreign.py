@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from esper_analyze.errors import EsperError
-from esper_analyze.schema.layout import CLOSED_FILE, MANIFEST_FILE, ShardEntry
+from esper_analyze.storage.layout import CLOSED_FILE, MANIFEST_FILE, ShardEntry
 from tests.faults.children import SEAL_OFTEN
 from tests.faults.clerk import Clerk
 from tests.faults.columns import ENOUGH, LINES, UPDATES, frames_of

@@ -16,8 +16,8 @@ import pyarrow.parquet as pq
 from esper_analyze.schema import BY_NAME
 from esper_analyze.schema.arrow import TYPES, arrow_schema, fingerprint
 from esper_analyze.schema.column import Column, Kind, Table
-from esper_analyze.schema.layout import MANIFEST_FILE, ShardEntry, attempt_folder, rank_folder, shard_name
-from esper_analyze.schema.shards import seal
+from esper_analyze.storage.layout import MANIFEST_FILE, ShardEntry, attempt_folder, rank_folder, shard_name
+from esper_analyze.storage.shard_file import seal
 from tests.faults.children import ROOT
 
 NUMBER, FIRST = 99, 10**9

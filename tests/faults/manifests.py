@@ -11,11 +11,11 @@ from typing import TypeVar
 import polars as pl
 
 from esper_analyze.errors import EsperError
-from esper_analyze.runs.repair import repair
 from esper_analyze.runs.run import open_run
-from esper_analyze.runs.verify import verify
 from esper_analyze.schema import TABLES
-from esper_analyze.schema.layout import MANIFEST_FILE, ShardEntry
+from esper_analyze.storage.layout import MANIFEST_FILE, ShardEntry
+from esper_analyze.storage.maintenance.repair import repair
+from esper_analyze.storage.maintenance.verify import verify
 from tests.faults.children import SEAL_OFTEN
 from tests.faults.outcome import Bench, Outcome, facts
 from tests.faults.tools import sealed_and_killed

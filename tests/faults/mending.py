@@ -16,9 +16,9 @@ from contextlib import nullcontext
 from pathlib import Path
 
 from esper_analyze.errors import EsperError
-from esper_analyze.runs.compact import compact
-from esper_analyze.runs.held import held
-from esper_analyze.runs.repair import repair
+from esper_analyze.storage.maintenance.compact import compact
+from esper_analyze.storage.maintenance.exclusive import held
+from esper_analyze.storage.maintenance.repair import repair
 from tests.faults.children import ROOT, traced
 from tests.patience import PATIENCE
 

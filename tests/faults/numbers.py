@@ -14,12 +14,12 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from esper_analyze.errors import EsperError
-from esper_analyze.runs.batches import numbers
+from esper_analyze.replay.batches import numbers
 from esper_analyze.runs.run import Run, open_run
 from esper_analyze.schema import BY_NAME
 from esper_analyze.schema.arrow import arrow_schema, float_columns
-from esper_analyze.schema.layout import CLOSED_FILE
-from esper_analyze.schema.shards import parquet_bytes
+from esper_analyze.storage.layout import CLOSED_FILE
+from esper_analyze.storage.shard_file import parquet_bytes
 from tests.faults.outcome import Bench, Outcome, facts
 from tests.schema.newer import relist
 

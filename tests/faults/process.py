@@ -7,10 +7,10 @@ import signal
 from pathlib import Path
 
 from esper_analyze.errors import EsperError
-from esper_analyze.runs.compact import compact
-from esper_analyze.runs.held import held
-from esper_analyze.runs.repair import repair
 from esper_analyze.runs.run import open_run
+from esper_analyze.storage.maintenance.compact import compact
+from esper_analyze.storage.maintenance.exclusive import held
+from esper_analyze.storage.maintenance.repair import repair
 from tests.faults.children import SEAL_OFTEN
 from tests.faults.outcome import UPDATES, Bench, Outcome, facts
 from tests.recorder.process_states import STATES

@@ -17,12 +17,12 @@ from typing import Any
 
 import polars as pl
 
-from esper_analyze.runs.compact import compact
-from esper_analyze.runs.repair import repair
-from esper_analyze.runs.replay import differences, recorded, replay
+from esper_analyze.replay.replay import differences, recorded, replay
 from esper_analyze.runs.run import open_run
-from esper_analyze.runs.verify import verify
 from esper_analyze.schema import TABLES
+from esper_analyze.storage.maintenance.compact import compact
+from esper_analyze.storage.maintenance.repair import repair
+from esper_analyze.storage.maintenance.verify import verify
 from tests.faults.children import ROOT
 from tests.faults.outcome import Bench, Outcome, facts
 from tests.patience import PATIENCE

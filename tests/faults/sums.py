@@ -10,13 +10,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from esper_analyze.runs.batches import numbers
+from esper_analyze.replay.batches import numbers
 from esper_analyze.runs.run import Run, open_run
-from esper_analyze.runs.verify import verify
 from esper_analyze.schema import TABLES
 from esper_analyze.schema.arrow import integer_columns
-from esper_analyze.schema.block import Block
 from esper_analyze.schema.column import Column, Kind, Table
+from esper_analyze.storage.block import Block
+from esper_analyze.storage.maintenance.verify import verify
 from recorder.store.run_file import create_run
 from recorder.store.store import Store
 from tests.faults.clerk import Clerk, Said

@@ -13,7 +13,7 @@ import polars as pl
 from esper_analyze.errors import EsperError
 from esper_analyze.runs.run import open_run
 from esper_analyze.schema import TABLES
-from esper_analyze.schema.layout import LOCK_FILE, MANIFEST_FILE
+from esper_analyze.storage.layout import LOCK_FILE, MANIFEST_FILE
 from tests.faults.children import SEAL_OFTEN, Child
 from tests.faults.kills import NO_STRACE
 from tests.faults.mending import Mender

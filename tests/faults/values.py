@@ -13,12 +13,12 @@ from hypothesis import Phase, given, settings
 from hypothesis import seed as seeded
 from hypothesis import strategies as st
 
-from esper_analyze.runs.compact import compact
-from esper_analyze.runs.repair import repair
 from esper_analyze.runs.run import Run, open_run
 from esper_analyze.schema import TABLES
-from esper_analyze.schema.block import Block, Rows
 from esper_analyze.schema.column import Column, Kind, Table
+from esper_analyze.storage.block import Block, Rows
+from esper_analyze.storage.maintenance.compact import compact
+from esper_analyze.storage.maintenance.repair import repair
 from recorder.store import store as store_module
 from recorder.store.run_file import create_run
 from recorder.store.store import Store

@@ -9,11 +9,11 @@ from typing import Any
 
 import polars as pl
 
-from esper_analyze.reports.evidence import gather
+from esper_analyze.replay.evidence import gather
 from esper_analyze.reports.write import FACTS_FILE, write_report
 from esper_analyze.runs.run import open_run
-from esper_analyze.runs.verify import verify
 from esper_analyze.schema import TABLES
+from esper_analyze.storage.maintenance.verify import verify
 from esper_analyze.strict_json import strict_json
 
 GOLDEN = Path(__file__).parent

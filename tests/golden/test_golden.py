@@ -12,15 +12,15 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from esper_analyze.runs.compact import compact
-from esper_analyze.runs.repair import repair
-from esper_analyze.runs.replay import replay
+from esper_analyze.replay.replay import replay
 from esper_analyze.runs.run import open_run
 from esper_analyze.schema import BY_NAME, TABLES, VERSIONS
 from esper_analyze.schema.arrow import arrow_schema
-from esper_analyze.schema.layout import MANIFEST_FILE
-from esper_analyze.schema.shapes import history, upgraded
-from esper_analyze.schema.shards import seal
+from esper_analyze.storage.layout import MANIFEST_FILE
+from esper_analyze.storage.maintenance.compact import compact
+from esper_analyze.storage.maintenance.repair import repair
+from esper_analyze.storage.shapes import history, upgraded
+from esper_analyze.storage.shard_file import seal
 from tests.golden.facts import GOLDEN, cells, found, stored
 from tests.tolerance import differences
 

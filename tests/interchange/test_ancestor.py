@@ -13,11 +13,11 @@ import pytest
 
 from esper_analyze.errors import DamagedError
 from esper_analyze.interchange.sources import read_source
-from esper_analyze.reports.evidence import gather
+from esper_analyze.replay.evidence import gather
+from esper_analyze.replay.replay import differences, recorded, replay
 from esper_analyze.reports.write import write_report
-from esper_analyze.runs.replay import differences, recorded, replay
 from esper_analyze.runs.run import Run
-from esper_analyze.runs.verify import verify
+from esper_analyze.storage.maintenance.verify import verify
 from tests.interchange.conftest import EXCERPT, Taken
 
 UPDATES = [0, 1, 8]

@@ -10,8 +10,8 @@ import pytest
 
 from esper_analyze.interchange.imported import Imported
 from esper_analyze.interchange.write import write_imported
-from esper_analyze.runs.footer import has_float_statistics
 from esper_analyze.runs.run import open_run
+from esper_analyze.storage.footer import has_float_statistics
 from tests.commands.conftest import Command
 from tests.interchange.conftest import EXCERPT
 from tests.interchange.logs import sb3_rows, write_csv

@@ -10,8 +10,8 @@ import pytest
 
 from esper_analyze.errors import DamagedError, UsageError
 from esper_analyze.interchange.sources import read_source
-from esper_analyze.runs.replay import replay
-from esper_analyze.runs.verify import verify
+from esper_analyze.replay.replay import replay
+from esper_analyze.storage.maintenance.verify import verify
 from tests.interchange.conftest import Taken
 from tests.interchange.logs import STEPS, cleanrl_rows, sb3_rows, trained, write_csv, write_events
 

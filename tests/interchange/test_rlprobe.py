@@ -12,7 +12,7 @@ import pytest
 
 from esper_analyze.errors import DamagedError, UsageError
 from esper_analyze.interchange.sources import read_source
-from esper_analyze.runs.verify import verify
+from esper_analyze.storage.maintenance.verify import verify
 from tests.interchange.conftest import Taken
 
 STEPS = [

@@ -43,8 +43,8 @@ PACKAGES = {
         (
             "tests/detector",
             "tests/recorder/test_every_rule.py",
-            "tests/runs/test_replay.py",
-            "tests/runs/test_whatif.py",
+            "tests/replay/test_replay.py",
+            "tests/replay/test_whatif.py",
             "tests/golden/test_golden.py",
         ),
     ),

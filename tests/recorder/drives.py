@@ -138,7 +138,7 @@ def refuse_writing(loop: Loop) -> None:
     """Let the store try to write what waits, on a full disk, with room for little in memory."""
     full = OSError(28, "No space left on device")
     with (
-        patch("esper_analyze.schema.shards.write_whole", side_effect=full),
+        patch("esper_analyze.storage.shard_file.write_whole", side_effect=full),
         patch("recorder.store.store.MAX_WAITING_ROWS", 50),
     ):
         loop.rec._store.flush()

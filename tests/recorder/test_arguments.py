@@ -59,7 +59,7 @@ def test_minibatches_that_cannot_be_measured_do_not_make_the_update_skipped(
     def refuse(*_: object) -> None:
         raise RuntimeError("injected")
 
-    monkeypatch.setattr("recorder.inner_loop.measure", refuse)
+    monkeypatch.setattr("recorder.capture.update_buffer.measure", refuse)
     loop = Loop()
     with loop.recorder(tmp_path / "run", strict=False) as rec:
         loop.update(rec)

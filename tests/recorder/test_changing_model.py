@@ -11,11 +11,11 @@ import pytest
 import torch
 from torch import nn
 
-from esper_analyze.reports.evidence import gather
-from esper_analyze.reports.heads import frame, words
-from esper_analyze.runs.replay import differences, recorded, replay
+from esper_analyze.replay.evidence import gather
+from esper_analyze.replay.replay import differences, recorded, replay
+from esper_analyze.reports.sections.heads import frame, words
 from esper_analyze.runs.run import Run, open_run
-from esper_analyze.runs.verify import verify
+from esper_analyze.storage.maintenance.verify import verify
 from recorder import Recorder
 from tests.recorder.plain import norm_of
 
@@ -250,7 +250,7 @@ def test_gradients_called_by_hand_count_new_parameters_at_once(tmp_path: Path) -
 
 
 def test_rows_of_a_shared_layer_are_followed_by_its_name(tmp_path: Path) -> None:
-    from recorder.parameters import Rows
+    from recorder.capture.parameters import Rows
 
     class Shared(nn.Module):
         def __init__(self) -> None:

@@ -17,8 +17,8 @@ from esper_analyze.detector.rules import RULES
 from esper_analyze.detector.thresholds import Thresholds
 from esper_analyze.runs.run import Run, open_run
 from recorder import Recorder
+from recorder.capture.parameters import Rows
 from recorder.measure import direction, elements
-from recorder.parameters import Rows
 from recorder.reduce.detail import noise_scale
 
 Array = Any

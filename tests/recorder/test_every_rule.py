@@ -9,7 +9,7 @@ import pytest
 
 from esper_analyze.detector.rule import Example, Rule
 from esper_analyze.detector.rules import RULES
-from esper_analyze.runs.replay import differences, recorded, replay
+from esper_analyze.replay.replay import differences, recorded, replay
 from esper_analyze.runs.run import open_run
 from tests.recorder.drives import DRIVES as OF_THE_POLICY
 from tests.recorder.drives import Drive

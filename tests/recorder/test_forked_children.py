@@ -14,13 +14,13 @@ from pathlib import Path
 import pytest
 
 from esper_analyze.errors import UsageError
-from esper_analyze.runs.compact import compact
-from esper_analyze.runs.held import held
-from esper_analyze.runs.repair import repair
 from esper_analyze.runs.run import open_run
-from esper_analyze.runs.verify import verify
-from esper_analyze.schema.lock import LockedError, WriterLock, is_held
-from esper_analyze.watching.writer import CRASHED, writer_of
+from esper_analyze.storage.lock import LockedError, WriterLock, is_held
+from esper_analyze.storage.maintenance.compact import compact
+from esper_analyze.storage.maintenance.exclusive import held
+from esper_analyze.storage.maintenance.repair import repair
+from esper_analyze.storage.maintenance.verify import verify
+from esper_analyze.watch.writer import CRASHED, writer_of
 from recorder import Recorder
 
 PYTHON_FORK = "os.fork()"

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from esper_analyze.runs.replay import replay
+from esper_analyze.replay.replay import replay
 from esper_analyze.runs.run import Run, open_run
 from recorder import Recorder
 from tests.recorder.loop import SIZES, Loop

@@ -12,8 +12,8 @@ import polars as pl
 import pytest
 
 from esper_analyze.runs.run import Run, open_run
-from esper_analyze.runs.verify import verify
 from esper_analyze.schema import TABLES
+from esper_analyze.storage.maintenance.verify import verify
 from tests.faults.judge import CLOCK, same_bits
 from tests.recorder.growing import Growing
 from tests.recorder.interruption import Interruption

@@ -17,12 +17,12 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from esper_analyze.runs.run import open_run
 from recorder import Recorder
-from recorder import batch as batches
-from recorder.batch import Batch, measure
 from recorder.budget import AT_LEAST_EVERY, Budget
-from recorder.detail import Detail
+from recorder.capture import batch as batches
+from recorder.capture.batch import Batch, measure
+from recorder.capture.detail import Detail
+from recorder.capture.parameters import ParameterMap, Rows
 from recorder.measure import values
-from recorder.parameters import ParameterMap, Rows
 from tests.faults.judge import CLOCK
 
 SAMPLES, PIECE = 5000, 701

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from esper_analyze.runs.replay import replay
+from esper_analyze.replay.replay import replay
 from esper_analyze.runs.run import Run, open_run
 from recorder import Recorder
 from recorder.store.run_file import RunExistsError
@@ -260,7 +260,7 @@ def test_off_records_nothing_and_changes_nothing(tmp_path: Path) -> None:
 
 
 def test_groups_by_name_put_heads_of_a_plain_model_in_the_actor() -> None:
-    from recorder.parameters import groups_by_name
+    from recorder.capture.parameters import groups_by_name
 
     loop = Loop()
     sizes = {name: len(parts) for name, parts in groups_by_name(loop.agent).items()}

@@ -112,7 +112,7 @@ def test_the_hot_path_of_an_sb3_training_never_waits(tmp_path: Path, monkeypatch
 
 
 def test_measuring_an_update_never_waits_either(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from recorder.inner_loop import InnerLoop
+    from recorder.capture.update_buffer import InnerLoop
 
     for name in ("tensors", "detail_tensors", "find_worst"):
         monkeypatch.setattr(InnerLoop, name, guarded(getattr(InnerLoop, name)))

@@ -15,9 +15,9 @@ import pytest
 import torch
 from torch import nn
 
-from esper_analyze.runs.replay import differences, recorded, replay
+from esper_analyze.replay.replay import differences, recorded, replay
 from esper_analyze.runs.run import open_run
-from esper_analyze.schema.lock import LockedError
+from esper_analyze.storage.lock import LockedError
 from recorder import Recorder
 from recorder.store.resume import ResumeError
 from recorder.store.run_file import RunExistsError

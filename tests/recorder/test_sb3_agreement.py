@@ -62,8 +62,8 @@ def test_joint_log_prob_of_rollout_and_update_agree_up_to_float_noise(recorded: 
 
 
 def test_replay_gives_the_findings_recorded_live(recorded: tuple[Any, Any, Path]) -> None:
-    from esper_analyze.runs.replay import differences, replay
-    from esper_analyze.runs.replay import recorded as recorded_live
+    from esper_analyze.replay.replay import differences, replay
+    from esper_analyze.replay.replay import recorded as recorded_live
 
     run = open_run(recorded[2])
     assert differences(replay(run), recorded_live(run)) == []

@@ -12,10 +12,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from esper_analyze.runs.replay import differences, recorded, replay
+from esper_analyze.replay.replay import differences, recorded, replay
 from esper_analyze.runs.run import Run, open_run
 from recorder import Recorder
-from recorder.parameters import Rows
+from recorder.capture.parameters import Rows
 from recorder.store.resume import ResumeError
 
 N, K = 32, 4

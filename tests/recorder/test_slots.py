@@ -13,8 +13,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from esper_analyze.runs.joined import joined
-from esper_analyze.runs.replay import differences, recorded, replay
+from esper_analyze.replay.replay import differences, recorded, replay
+from esper_analyze.runs.merge_ranks import joined
 from esper_analyze.runs.run import Run, open_run
 from recorder import Recorder, amp
 from recorder.module_gradients import ModuleLooks

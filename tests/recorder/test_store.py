@@ -26,10 +26,10 @@ from esper_analyze.errors import DamagedError
 from esper_analyze.runs.run import open_run
 from esper_analyze.schema import BY_NAME, TABLES, Kind
 from esper_analyze.schema.arrow import arrow_schema
-from esper_analyze.schema.block import Block, nullable
 from esper_analyze.schema.column import Column, Table
-from esper_analyze.schema.files import write_whole
-from esper_analyze.schema.lock import LockedError, WriterLock
+from esper_analyze.storage.atomic import write_whole
+from esper_analyze.storage.block import Block, nullable
+from esper_analyze.storage.lock import LockedError, WriterLock
 from recorder.store import store as store_module
 from recorder.store.run_file import create_run, plain
 from recorder.store.store import Store
@@ -155,7 +155,7 @@ def test_a_full_disk_never_raises_and_nothing_is_lost_once_it_recovers(
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as broken:
-        broken.setattr("esper_analyze.schema.shards.write_whole", full)
+        broken.setattr("esper_analyze.storage.shard_file.write_whole", full)
         store.flush()
         store.put({"updates": [update_row(1)]})
         store.flush()
@@ -170,7 +170,7 @@ def test_what_can_never_be_written_is_counted_exactly(tmp_path: Path, monkeypatc
     monkeypatch.setattr("recorder.store.log.write_all", no_space)
     store = new_store(tmp_path)
     store.put({"updates": [update_row(0)], "episodes": [{"update": 0}] * 3})
-    monkeypatch.setattr("esper_analyze.schema.shards.write_whole", no_space)
+    monkeypatch.setattr("esper_analyze.storage.shard_file.write_whole", no_space)
     store.close("closed")
     assert store.lost_rows == 4
     assert open_run(tmp_path).rows["updates"] == 0
@@ -181,7 +181,7 @@ def test_what_cannot_be_sealed_is_read_from_the_log(tmp_path: Path, monkeypatch:
     block = Block(2, {"update": 0, "layer": ["a", "b"], "minibatch": 1, "std": nullable(np.ones(2), np.eye(2)[0] > 0)})
     store.put({"updates": [update_row(0, kl_k3=math.nan)], "layers": block, "episodes": [{"update": 0}] * 3})
     with monkeypatch.context() as broken:
-        broken.setattr("esper_analyze.schema.shards.write_whole", no_space)
+        broken.setattr("esper_analyze.storage.shard_file.write_whole", no_space)
         store.close("closed")
     assert store.lost_rows == 0
     run = open_run(tmp_path)

@@ -12,9 +12,9 @@ import pytest
 
 from esper_analyze.errors import DamagedError
 from esper_analyze.runs.run import open_run
-from esper_analyze.runs.verify import verify
-from esper_analyze.schema.files import append_line
-from esper_analyze.schema.frames import MAGIC, frames
+from esper_analyze.storage.atomic import append_line
+from esper_analyze.storage.log_frames import MAGIC, frames
+from esper_analyze.storage.maintenance.verify import verify
 from recorder.store import store as store_module
 from recorder.store.store import Store
 from tests.patience import PATIENCE
@@ -34,7 +34,7 @@ def test_what_is_handed_over_while_a_shard_is_written_is_in_the_log_at_once(
         go_on.wait(PATIENCE)
         no_space()
 
-    monkeypatch.setattr("esper_analyze.schema.shards.write_whole", stalled)
+    monkeypatch.setattr("esper_analyze.storage.shard_file.write_whole", stalled)
     monkeypatch.setattr(store_module, "SEAL_ROWS", 1)
     store.put({"updates": [update_row(0)]})
     store.settle(PATIENCE)
@@ -117,7 +117,7 @@ def test_rows_dropped_for_want_of_memory_are_found_again_while_the_log_is_kept(
         store.settle(PATIENCE)
     assert store.lost_rows == 14
     with monkeypatch.context() as broken:
-        broken.setattr("esper_analyze.schema.shards.write_whole", no_space)
+        broken.setattr("esper_analyze.storage.shard_file.write_whole", no_space)
         store.close("closed")
     run = open_run(tmp_path)
     assert (run.rows["updates"], run.rows["episodes"], run.lost_rows) == (8, 16, 0)
@@ -225,7 +225,7 @@ def test_process_readers_and_verify_agree_on_rows_that_were_given_up_and_are_fou
     assert store.lost_rows == 14
     with monkeypatch.context() as broken:
         if harm == "shards":
-            broken.setattr("esper_analyze.schema.shards.write_whole", no_space)
+            broken.setattr("esper_analyze.storage.shard_file.write_whole", no_space)
         else:
             broken.setattr(Path, "unlink", lambda *_, **__: no_space())
         store.close("closed")

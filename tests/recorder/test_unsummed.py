@@ -13,7 +13,7 @@ from torch import Tensor
 
 from esper_analyze.runs.run import Run, open_run
 from recorder import Recorder
-from recorder.sampler import DimensionsError
+from recorder.minibatch_reader import DimensionsError
 
 N, A, EPOCHS = 64, 6, 3
 

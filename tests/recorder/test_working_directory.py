@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 
 from esper_analyze.cli import app
 from esper_analyze.runs.run import open_run
-from esper_analyze.runs.verify import verify
+from esper_analyze.storage.maintenance.verify import verify
 from recorder import Recorder
 from recorder.adapters.lightning import RecorderCallback as LightningCallback
 from recorder.adapters.sb3 import RecorderCallback as Sb3Callback

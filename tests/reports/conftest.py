@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from esper_analyze.reports.evidence import Evidence, gather
+from esper_analyze.replay.evidence import Evidence, gather
 from esper_analyze.reports.write import write_report
 from esper_analyze.runs.run import open_run
 from tests.reports.synthetic import Rows, write_run

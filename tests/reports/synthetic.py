@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from recorder.live import Live
+from recorder.online_detector import Live
 from recorder.store.run_file import create_run
 from recorder.store.store import Store
 

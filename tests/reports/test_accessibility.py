@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from esper_analyze import reports
-from esper_analyze.reports.style import VARIABLES, VERDICTS
+from esper_analyze.reports.render.style import VARIABLES, VERDICTS
 from tests.reports.test_page import Tags
 
 CSS = resources.files(reports).joinpath("page.css").read_text(encoding="utf-8")

@@ -3,8 +3,8 @@ import importlib.util
 import numpy as np
 import pytest
 
-from esper_analyze.reports.change_points import LEAST_PIECE, change_points, noise, partition
-from esper_analyze.reports.series import Series
+from esper_analyze.reports.sections.change_points import LEAST_PIECE, change_points, noise, partition
+from esper_analyze.runs.series import Series
 
 
 def whole(value: np.ndarray) -> Series:

@@ -5,9 +5,9 @@ import pytest
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from esper_analyze.reports.draw import bounds, finish, from_zero, line, magnitude, merged, scale, update_label
-from esper_analyze.reports.figure import inline
-from esper_analyze.reports.series import Series
+from esper_analyze.reports.render.draw import bounds, finish, from_zero, line, magnitude, merged, scale, update_label
+from esper_analyze.reports.render.figure import inline
+from esper_analyze.runs.series import Series
 
 NAN, INF = float("nan"), float("inf")
 

@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from esper_analyze.cli import run as command
-from esper_analyze.reports import drift, escalation, onset
-from esper_analyze.reports import story as stories
-from esper_analyze.reports.evidence import Evidence, gather
+from esper_analyze.replay.evidence import Evidence, gather
+from esper_analyze.reports.narrative import onset
+from esper_analyze.reports.narrative import story as stories
+from esper_analyze.reports.sections import drift, escalation
 from esper_analyze.runs.run import open_run
 from tests.reports.synthetic import write_run
 

@@ -3,9 +3,9 @@
 from pathlib import Path
 from typing import Any
 
-from esper_analyze.reports import clipping, direction, losses, lstm, policy
-from esper_analyze.reports.evidence import gather
-from esper_analyze.reports.figure import drawn
+from esper_analyze.replay.evidence import gather
+from esper_analyze.reports.render.figure import drawn
+from esper_analyze.reports.sections import clipping, direction, losses, lstm, policy
 from esper_analyze.runs.run import open_run
 from tests.reports.synthetic import Rows, write_run
 

@@ -3,11 +3,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from esper_analyze.reports import heads
-from esper_analyze.reports.evidence import Evidence, gather
-from esper_analyze.reports.head_state import SIGNS, state_of
-from esper_analyze.reports.spark import sparkline
-from esper_analyze.reports.style import VERDICTS
+from esper_analyze.replay.evidence import Evidence, gather
+from esper_analyze.reports.render.sparkline import sparkline
+from esper_analyze.reports.render.style import VERDICTS
+from esper_analyze.reports.sections import heads
+from esper_analyze.reports.sections.head_state import SIGNS, state_of
 from esper_analyze.runs.run import open_run
 from tests.reports.synthetic import Rows, write_run
 
@@ -64,10 +64,10 @@ def test_every_zero_is_counted_with_its_explanation(troubled: Evidence) -> None:
 
 
 def test_every_sign_that_a_head_can_have_is_explained() -> None:
-    from esper_analyze.watching import states
+    from esper_analyze.reports.sections import signs
 
-    made = [states._NONFINITE, states._UNEXPLAINED, states._REMOVED, states._PARTLY, states._OK]
-    made += [*states._ALARMS.values(), *states._EXPLAINED.values()]
+    made = [signs._NONFINITE, signs._UNEXPLAINED, signs._REMOVED, signs._PARTLY, signs._OK]
+    made += [*signs._ALARMS.values(), *signs._EXPLAINED.values()]
     assert {state.sign for state in made} == {sign for sign, *_ in SIGNS}
 
 

@@ -9,10 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from esper_analyze.reports import layers
-from esper_analyze.reports.evidence import gather
-from esper_analyze.reports.figure import drawn
-from esper_analyze.reports.layer_cells import COLUMNS, Cells, Layer, read_layers
+from esper_analyze.replay.evidence import gather
+from esper_analyze.reports.render.figure import drawn
+from esper_analyze.reports.sections import layers
+from esper_analyze.reports.sections.layer_cells import COLUMNS, Cells, Layer, read_layers
 from esper_analyze.runs.run import open_run
 from tests.reports.synthetic import Rows, write_run
 

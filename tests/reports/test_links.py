@@ -4,8 +4,8 @@ import pytest
 
 from esper_analyze.detector.rule import Rule
 from esper_analyze.detector.rules import RULES
-from esper_analyze.reports.evidence import Evidence
-from esper_analyze.reports.links import figures_of
+from esper_analyze.replay.evidence import Evidence
+from esper_analyze.reports.narrative.links import figures_of
 from esper_analyze.reports.page import QUESTIONS
 
 

@@ -2,7 +2,7 @@ import json
 import re
 from pathlib import Path
 
-from esper_analyze.reports.evidence import Evidence
+from esper_analyze.replay.evidence import Evidence
 from esper_analyze.reports.markdown import text
 from esper_analyze.reports.write import report_json
 

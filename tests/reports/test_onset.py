@@ -1,7 +1,7 @@
 from pathlib import Path
 
-from esper_analyze.reports import onset, story
-from esper_analyze.reports.evidence import Evidence, gather
+from esper_analyze.replay.evidence import Evidence, gather
+from esper_analyze.reports.narrative import onset, story
 from esper_analyze.runs.run import open_run
 from tests.reports.synthetic import Rows, write_run
 

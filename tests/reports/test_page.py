@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from esper_analyze.errors import UsageError
+from esper_analyze.replay.evidence import Evidence, gather
 from esper_analyze.reports import write
-from esper_analyze.reports.evidence import Evidence, gather
 from esper_analyze.reports.page import MOST_LISTED, QUESTIONS
 from esper_analyze.reports.write import write_report
 from esper_analyze.runs.run import open_run

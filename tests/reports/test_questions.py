@@ -4,7 +4,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from esper_analyze.reports import (
+from esper_analyze.replay.evidence import Evidence, gather
+from esper_analyze.reports.page import QUESTIONS
+from esper_analyze.reports.render.figure import MOST_POINTS, drawn
+from esper_analyze.reports.render.section import Question
+from esper_analyze.reports.sections import (
     drift,
     escalation,
     heads,
@@ -18,10 +22,6 @@ from esper_analyze.reports import (
     transitions,
     value,
 )
-from esper_analyze.reports.evidence import Evidence, gather
-from esper_analyze.reports.figure import MOST_POINTS, drawn
-from esper_analyze.reports.page import QUESTIONS
-from esper_analyze.reports.question import Question
 from esper_analyze.runs.run import open_run
 from tests.reports.synthetic import Rows, write_run
 

@@ -4,12 +4,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from esper_analyze.reports import ranks
-from esper_analyze.reports.evidence import gather
-from esper_analyze.reports.figure import drawn
-from esper_analyze.reports.ranks import RankFrame
-from esper_analyze.reports.series import Series
+from esper_analyze.replay.evidence import gather
+from esper_analyze.reports.render.figure import drawn
+from esper_analyze.reports.sections import ranks
+from esper_analyze.reports.sections.ranks import RankFrame
 from esper_analyze.runs.run import open_run
+from esper_analyze.runs.series import Series
 from recorder.store.store import Store
 from tests.reports.synthetic import quiet, write_run
 

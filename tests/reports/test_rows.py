@@ -1,6 +1,6 @@
 import pytest
 
-from esper_analyze.reports.rows import Mark, Rows, bare, markup, spelled
+from esper_analyze.reports.render.rows import Mark, Rows, bare, markup, spelled
 
 NAN, INF = float("nan"), float("inf")
 

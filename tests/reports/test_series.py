@@ -5,8 +5,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from esper_analyze.reports.evidence import Evidence
-from esper_analyze.reports.series import (
+from esper_analyze.replay.evidence import Evidence
+from esper_analyze.runs.run import open_run
+from esper_analyze.runs.series import (
     Series,
     all_series,
     by_subject,
@@ -15,7 +16,6 @@ from esper_analyze.reports.series import (
     rows_by_subject,
     with_gaps,
 )
-from esper_analyze.runs.run import open_run
 from tests.reports.synthetic import Rows, write_run
 
 NAN, INF = float("nan"), float("inf")
@@ -137,7 +137,7 @@ def test_rows_of_a_subject_are_the_same_however_many_are_read_at_once(
 ) -> None:
     columns = ["grad_norm", "zero_explained"]
     whole = rows_by_subject(troubled.run, "heads", columns)
-    monkeypatch.setattr("esper_analyze.reports.series._CHUNK", 1)
+    monkeypatch.setattr("esper_analyze.runs.series._CHUNK", 1)
     for name, rows in rows_by_subject(troubled.run, "heads", columns).items():
         assert rows.equals(whole[name])
     assert whole["slot"]["zero_explained"].to_list().count("unexplained") == 1

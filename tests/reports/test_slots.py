@@ -4,10 +4,10 @@ from typing import Any
 import duckdb
 import pytest
 
-from esper_analyze.reports import slots
-from esper_analyze.reports.evidence import gather
-from esper_analyze.reports.figure import drawn
-from esper_analyze.reports.places import Lane, Place, Stay, read_lanes
+from esper_analyze.replay.evidence import gather
+from esper_analyze.reports.render.figure import drawn
+from esper_analyze.reports.sections import slots
+from esper_analyze.reports.sections.slot_history import Lane, Place, Stay, read_lanes
 from esper_analyze.runs.run import open_run
 from tests.reports.synthetic import Rows, write_run
 

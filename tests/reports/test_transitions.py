@@ -4,9 +4,9 @@ from typing import Any
 import pytest
 
 from esper_analyze.errors import UsageError
-from esper_analyze.reports import tensors, transitions
-from esper_analyze.reports.evidence import Evidence, gather
-from esper_analyze.reports.figure import drawn
+from esper_analyze.replay.evidence import Evidence, gather
+from esper_analyze.reports.render.figure import drawn
+from esper_analyze.reports.sections import tensors, transitions
 from esper_analyze.runs.run import open_run
 from tests.reports.synthetic import Rows, write_run
 

@@ -12,8 +12,8 @@ import polars as pl
 
 from esper_analyze.runs.run import open_run
 from esper_analyze.schema import TABLES
-from esper_analyze.schema.layout import ShardEntry
-from recorder.live import Live
+from esper_analyze.storage.layout import ShardEntry
+from recorder.online_detector import Live
 from recorder.store.run_file import create_run
 from recorder.store.store import Store
 from tests.reports.synthetic import quiet

@@ -8,10 +8,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from esper_analyze.runs.repair import repair
 from esper_analyze.runs.run import Run, open_run
 from esper_analyze.schema.arrow import arrow_schema
 from esper_analyze.schema.tables import UPDATES
+from esper_analyze.storage.maintenance.repair import repair
 from tests.runs.stored import folder, write
 
 

@@ -10,7 +10,7 @@ import duckdb
 import pytest
 
 from esper_analyze.errors import DamagedError, UsageError
-from esper_analyze.runs.replay import replay
+from esper_analyze.replay.replay import replay
 from esper_analyze.runs.run import find_runs, open_run
 from esper_analyze.schema.history import VERSION
 

@@ -15,19 +15,19 @@ from torch import nn
 
 from esper_analyze.cli import run as command
 from esper_analyze.detector.rules import RULES
-from esper_analyze.reports.evidence import gather
-from esper_analyze.reports.listing import summarise
-from esper_analyze.reports.story import frame
+from esper_analyze.replay.evidence import gather
+from esper_analyze.reports.narrative.story import frame
 from esper_analyze.runs.ending import End, TrainingEnd, end_of, end_of_run
+from esper_analyze.runs.listing import summarise
 from esper_analyze.runs.run import open_run
 from esper_analyze.runs.standing import Coverage, live_coverage, of_replay, standing
-from esper_analyze.watching.follow import Follower
-from esper_analyze.watching.panels import plain
-from esper_analyze.watching.snapshot import snapshot
+from esper_analyze.watch.follow import Follower
+from esper_analyze.watch.panels import plain
+from esper_analyze.watch.snapshot import snapshot
 from recorder import Recorder
 from tests.reports.conftest import trouble
 from tests.reports.synthetic import Rows, write_run
-from tests.watching.growing import Growing
+from tests.watch.growing import Growing
 
 ENDS: dict[str, tuple[str, str, str, str, int, int]] = {
     # reason → verdict, label, headline, status, exit codes with --fail-on critical and warning

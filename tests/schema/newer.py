@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 
 from esper_analyze.schema.arrow import schema_fingerprint
 from esper_analyze.schema.history import VERSION_KEY
-from esper_analyze.schema.layout import ShardEntry
+from esper_analyze.storage.layout import ShardEntry
 
 
 def rewrite(run_dir: Path, table: str, version: str, added: Sequence[str] = ()) -> Path:

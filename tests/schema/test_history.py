@@ -14,11 +14,11 @@ from hypothesis import strategies as st
 
 from esper_analyze.schema import TABLES, VERSION, VERSIONS
 from esper_analyze.schema.arrow import arrow_schema, fingerprint
-from esper_analyze.schema.block import Block
 from esper_analyze.schema.column import real
 from esper_analyze.schema.history import Version, is_newer, is_newer_major, parsed
-from esper_analyze.schema.shapes import former_names, history, shapes, upgraded, with_names
 from esper_analyze.schema.views import select_shards
+from esper_analyze.storage.block import Block
+from esper_analyze.storage.shapes import former_names, history, shapes, upgraded, with_names
 from tests.schema.test_arrow import SMALL
 
 MARKS = {
@@ -122,7 +122,7 @@ def test_wording_is_no_new_version() -> None:
 
 
 def test_a_logged_row_has_today_s_names(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("esper_analyze.schema.shapes.VERSIONS", LATER)
+    monkeypatch.setattr("esper_analyze.storage.shapes.VERSIONS", LATER)
     names = former_names(SMALL_TODAY)
     assert names == {"kl_k3": "kl", "spread": "breadth"}
     assert with_names([{"kl_k3": 0.5, "head": "op"}], names) == [{"kl": 0.5, "head": "op"}]

@@ -6,12 +6,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from esper_analyze.detector.carry import streak, zeros
-from esper_analyze.detector.guard import FREE, Guard, until
+from esper_analyze.detector.baselines import EARLY_MEMORY, early_known, early_level
+from esper_analyze.detector.deferral_guards import FREE, Guard, until
 from esper_analyze.detector.rule import Example, Limits, Memory, Rule, Statistic, limit
 from esper_analyze.detector.rules.convergence import RETURNS_MEMORY, rise_steady, rose
 from esper_analyze.detector.signals import Frame
-from esper_analyze.detector.typical import EARLY_MEMORY, early_known, early_level
+from esper_analyze.detector.streaks import streak, zeros
 from esper_analyze.detector.verdict import Bounds, Judgement, settle
 
 RETURNS = "episode_return_mean"

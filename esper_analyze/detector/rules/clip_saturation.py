@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from esper_analyze.detector.carry import streak, zeros
-from esper_analyze.detector.guard import Guard, same, until
+from esper_analyze.detector.conditions.applicability import inner_loop_not_measurable
+from esper_analyze.detector.deferral_guards import Guard, same, until
 from esper_analyze.detector.rule import Example, Limits, Memory, Rule, limit
-from esper_analyze.detector.rules.excuses import inner_loop_not_measurable
 from esper_analyze.detector.signals import Frame
+from esper_analyze.detector.streaks import streak, zeros
 from esper_analyze.detector.verdict import Bounds, Judgement, settle
 
 

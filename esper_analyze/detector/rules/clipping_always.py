@@ -6,11 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from esper_analyze.detector.carry import streak, zeros
-from esper_analyze.detector.guard import Guard
-from esper_analyze.detector.rule import Example, Limits, Memory, Rule, Statistic, limit
-from esper_analyze.detector.signals import Frame, Signal
-from esper_analyze.detector.typical import (
+from esper_analyze.detector.baselines import (
     EARLY_MEMORY,
     early_known,
     early_level,
@@ -18,6 +14,10 @@ from esper_analyze.detector.typical import (
     typical_memory,
     typical_steady,
 )
+from esper_analyze.detector.deferral_guards import Guard
+from esper_analyze.detector.rule import Example, Limits, Memory, Rule, Statistic, limit
+from esper_analyze.detector.signals import Frame, Signal
+from esper_analyze.detector.streaks import streak, zeros
 from esper_analyze.detector.verdict import Bounds, Judgement, settle
 
 

@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from esper_analyze.detector.carry import latest, nothing_yet, recent, remember, streak, window, zeros
+from esper_analyze.detector.baselines import EARLY_MEMORY, Rolling, early_known, early_level
 from esper_analyze.detector.rule import Limits, Memory, limit
 from esper_analyze.detector.signals import Bools, Floats, Ints, Signal
-from esper_analyze.detector.typical import EARLY_MEMORY, Rolling, early_known, early_level
+from esper_analyze.detector.streaks import latest, nothing_yet, recent, remember, streak, window, zeros
 
 LONGEST = 200
 """Bound on ``fast_updates``: the flags of so many updates are carried, whatever it is set to."""

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from esper_analyze.detector.carry import streak, zeros
-from esper_analyze.detector.guard import FREE, Guard, until
+from esper_analyze.detector.conditions.applicability import RETURNS, returns_hardly_vary, returns_held
+from esper_analyze.detector.deferral_guards import FREE, Guard, until
 from esper_analyze.detector.rule import Example, Limits, Memory, Rule, Statistic, limit
-from esper_analyze.detector.rules.excuses import RETURNS, returns_hardly_vary, returns_held
 from esper_analyze.detector.signals import Frame
+from esper_analyze.detector.streaks import streak, zeros
 from esper_analyze.detector.verdict import Bounds, Judgement, settle
 
 

@@ -6,12 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from esper_analyze.detector.carry import tally, zeros
-from esper_analyze.detector.guard import Guard, before
-from esper_analyze.detector.rule import Example, Limits, Memory, Rule, Statistic, limit
-from esper_analyze.detector.rules.excuses import RETURNS, returns_hardly_vary, returns_held
-from esper_analyze.detector.signals import Frame
-from esper_analyze.detector.typical import (
+from esper_analyze.detector.baselines import (
     EARLY_MEMORY,
     early_known,
     early_level,
@@ -19,6 +14,11 @@ from esper_analyze.detector.typical import (
     typical_memory,
     typical_steady,
 )
+from esper_analyze.detector.conditions.applicability import RETURNS, returns_hardly_vary, returns_held
+from esper_analyze.detector.deferral_guards import Guard, before
+from esper_analyze.detector.rule import Example, Limits, Memory, Rule, Statistic, limit
+from esper_analyze.detector.signals import Frame
+from esper_analyze.detector.streaks import tally, zeros
 from esper_analyze.detector.verdict import Bounds, Excuse, Judgement, settle
 
 

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from esper_analyze.detector.guard import FREE, LASTING, Guard, Side, same
+from esper_analyze.detector.conditions.applicability import joint_actions_unknown, joint_entropy_undefined
+from esper_analyze.detector.deferral_guards import FREE, LASTING, Guard, Side, same
 from esper_analyze.detector.rule import Example, Memory, Rule, limit
 from esper_analyze.detector.rules.convergence import CONVERGENCE_MEMORY, ConvergenceLimits, descend, rise_steady
-from esper_analyze.detector.rules.excuses import joint_actions_unknown, joint_entropy_undefined
 from esper_analyze.detector.signals import Frame
 from esper_analyze.detector.verdict import Bounds, Judgement, settle
 

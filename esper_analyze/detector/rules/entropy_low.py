@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from esper_analyze.detector.guard import LASTING, Guard, same
+from esper_analyze.detector.conditions.applicability import joint_actions_unknown, joint_entropy_undefined
+from esper_analyze.detector.deferral_guards import LASTING, Guard, same
 from esper_analyze.detector.rule import Example, Limits, Memory, Rule, limit
-from esper_analyze.detector.rules.excuses import joint_actions_unknown, joint_entropy_undefined
 from esper_analyze.detector.signals import Frame
 from esper_analyze.detector.verdict import Bounds, Judgement, settle
 

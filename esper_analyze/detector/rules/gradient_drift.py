@@ -6,10 +6,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from esper_analyze.detector.carry import latest, streak
-from esper_analyze.detector.moving import moving_average, moving_memory
+from esper_analyze.detector.ema import moving_average, moving_memory
 from esper_analyze.detector.rule import Example, Limits, Memory, Rule, Statistic, limit
 from esper_analyze.detector.signals import Bools, Floats, Frame, Signal
+from esper_analyze.detector.streaks import latest, streak
 from esper_analyze.detector.verdict import Bounds, Excuse, Judgement, settle
 
 METRICS = (("grad_norm", "norm"), ("health", "health"))

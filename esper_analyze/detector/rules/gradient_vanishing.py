@@ -8,12 +8,12 @@ from functools import lru_cache
 
 import numpy as np
 
-from esper_analyze.detector.aligned import HEAD_GROUP
-from esper_analyze.detector.carry import streak, zeros
-from esper_analyze.detector.guard import FREE, Guard, Side, same, until
+from esper_analyze.detector.baselines import EARLY_MEMORY, early_known, early_level
+from esper_analyze.detector.deferral_guards import FREE, Guard, Side, same, until
 from esper_analyze.detector.rule import Example, Limits, Memory, Rule, Statistic, limit
 from esper_analyze.detector.signals import Bools, Frame, Signal, choice_code
-from esper_analyze.detector.typical import EARLY_MEMORY, early_known, early_level
+from esper_analyze.detector.streaks import streak, zeros
+from esper_analyze.detector.subjects import HEAD_GROUP
 from esper_analyze.detector.verdict import Bounds, Excuse, Judgement, settle
 
 HOLDERS = ("actor", "all")

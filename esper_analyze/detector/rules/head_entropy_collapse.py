@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from esper_analyze.detector.guard import FREE, Guard, Side, same, until
+from esper_analyze.detector.conditions.applicability import actions_unknown, not_categorical, nothing_learnable
+from esper_analyze.detector.deferral_guards import FREE, Guard, Side, same, until
 from esper_analyze.detector.rule import Example, Memory, Rule, limit
 from esper_analyze.detector.rules.convergence import CONVERGENCE_MEMORY, ConvergenceLimits, descend, rise_steady
-from esper_analyze.detector.rules.excuses import actions_unknown, not_categorical, nothing_learnable
 from esper_analyze.detector.signals import Floats, Frame
 from esper_analyze.detector.verdict import Bounds, Judgement, settle
 

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from esper_analyze.detector.carry import recent, streak, window, zeros
-from esper_analyze.detector.guard import Guard, same, steady, until
+from esper_analyze.detector.conditions.applicability import inner_loop_not_measurable
+from esper_analyze.detector.deferral_guards import Guard, same, steady, until
 from esper_analyze.detector.rule import Example, Limits, Memory, Rule, limit
-from esper_analyze.detector.rules.excuses import inner_loop_not_measurable
 from esper_analyze.detector.signals import Frame
+from esper_analyze.detector.streaks import recent, streak, window, zeros
 from esper_analyze.detector.verdict import Bounds, Judgement, settle
 
 LONGEST = 50

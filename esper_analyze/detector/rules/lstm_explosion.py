@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from esper_analyze.detector.carry import recent, window
-from esper_analyze.detector.guard import LASTING, Guard, steady
+from esper_analyze.detector.deferral_guards import LASTING, Guard, steady
 from esper_analyze.detector.rule import Example, Limits, Memory, Rule, limit
 from esper_analyze.detector.signals import Frame
+from esper_analyze.detector.streaks import recent, window
 from esper_analyze.detector.verdict import Bounds, Judgement, settle
 
 LONGEST = 50

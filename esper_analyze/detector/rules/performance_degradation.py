@@ -6,11 +6,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from esper_analyze.detector.carry import tally, zeros
-from esper_analyze.detector.guard import Guard, before
+from esper_analyze.detector.baselines import Rolling
+from esper_analyze.detector.deferral_guards import Guard, before
 from esper_analyze.detector.rule import Example, Limits, Memory, Rule, Statistic, limit
 from esper_analyze.detector.signals import Floats, Frame
-from esper_analyze.detector.typical import Rolling
+from esper_analyze.detector.streaks import tally, zeros
 from esper_analyze.detector.verdict import Bounds, Excuse, Judgement, settle
 
 WINDOW = 20

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from esper_analyze.detector.carry import recent, window
-from esper_analyze.detector.guard import FREE, LASTING, Guard, Side, same, steady
+from esper_analyze.detector.conditions.applicability import inner_loop_not_measurable
+from esper_analyze.detector.deferral_guards import FREE, LASTING, Guard, Side, same, steady
 from esper_analyze.detector.rule import Example, Limits, Memory, Rule, limit
-from esper_analyze.detector.rules.excuses import inner_loop_not_measurable
 from esper_analyze.detector.signals import Frame
+from esper_analyze.detector.streaks import recent, window
 from esper_analyze.detector.verdict import Bounds, Judgement, settle
 
 LONGEST = 50

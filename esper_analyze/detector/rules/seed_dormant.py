@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from esper_analyze.detector.carry import streak, zeros
-from esper_analyze.detector.guard import Guard, until
+from esper_analyze.detector.deferral_guards import Guard, until
 from esper_analyze.detector.rule import Example, Limits, Memory, Rule, Statistic, limit
 from esper_analyze.detector.rules.seeds import CONTEXT, FAST, RATIO, disconnected, judged, known_sides, not_training
 from esper_analyze.detector.signals import Frame, Signal
+from esper_analyze.detector.streaks import streak, zeros
 from esper_analyze.detector.verdict import Bounds, Excuse, Judgement, settle
 
 

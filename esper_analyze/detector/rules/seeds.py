@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from esper_analyze.detector.guard import Side, same
+from esper_analyze.detector.deferral_guards import Side, same
 from esper_analyze.detector.signals import Bools, Frame, choice_code
 from esper_analyze.detector.verdict import Excuse
 from esper_analyze.schema.tables.slots import LOW_RATIO

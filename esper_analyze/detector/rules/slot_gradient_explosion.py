@@ -6,11 +6,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from esper_analyze.detector.carry import recent, window
-from esper_analyze.detector.guard import LASTING, Guard, steady
+from esper_analyze.detector.deferral_guards import LASTING, Guard, steady
 from esper_analyze.detector.rule import Example, Limits, Memory, Rule, Statistic, limit
 from esper_analyze.detector.rules.seeds import CONTEXT, known_sides, not_training, unreached
 from esper_analyze.detector.signals import Frame
+from esper_analyze.detector.streaks import recent, window
 from esper_analyze.detector.verdict import Bounds, Excuse, Judgement, settle
 
 LONGEST = 50

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from esper_analyze.detector.carry import latest, nothing_yet, streak, tally, zeros
-from esper_analyze.detector.guard import Guard, same, until
+from esper_analyze.detector.conditions.applicability import inner_loop_not_measurable
+from esper_analyze.detector.deferral_guards import Guard, same, until
 from esper_analyze.detector.rule import Example, Limits, Memory, Rule, Statistic, limit
-from esper_analyze.detector.rules.excuses import inner_loop_not_measurable
 from esper_analyze.detector.signals import Frame
+from esper_analyze.detector.streaks import latest, nothing_yet, streak, tally, zeros
 from esper_analyze.detector.verdict import Bounds, Judgement, settle
 
 

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from esper_analyze.detector.carry import streak, zeros
-from esper_analyze.detector.guard import Guard, same, until
+from esper_analyze.detector.deferral_guards import Guard, same, until
 from esper_analyze.detector.rule import Example, Limits, Memory, Rule, Statistic, limit
 from esper_analyze.detector.signals import Frame, choice_code
+from esper_analyze.detector.streaks import streak, zeros
 from esper_analyze.detector.verdict import Bounds, Judgement, settle
 
 _SKIPPED = choice_code("updates", "status", "nonfinite_skipped")

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from esper_analyze.detector.carry import streak, tally, zeros
-from esper_analyze.detector.guard import FREE, Guard, Side, before, until
+from esper_analyze.detector.baselines import EARLY_MEMORY, early_known, early_level
+from esper_analyze.detector.conditions.applicability import RETURNS, returns_hardly_vary, returns_held
+from esper_analyze.detector.deferral_guards import FREE, Guard, Side, before, until
 from esper_analyze.detector.rule import Example, Limits, Memory, Rule, Statistic, limit
-from esper_analyze.detector.rules.excuses import RETURNS, returns_hardly_vary, returns_held
 from esper_analyze.detector.signals import Floats, Frame, Ints, Signal
-from esper_analyze.detector.typical import EARLY_MEMORY, early_known, early_level
+from esper_analyze.detector.streaks import streak, tally, zeros
 from esper_analyze.detector.verdict import Bounds, Judgement, settle
 
 _SOURCE = "subsystem review: phase-dependent thresholds"

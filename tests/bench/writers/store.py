@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from esper_analyze.schema.block import Block
+from esper_analyze.storage.block import Block
 from recorder.store.store import Store
 from tests.bench.payload import COUNTS, LAYER_NAMES, LAYERS, STATISTICS, Update
 

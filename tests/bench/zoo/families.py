@@ -8,7 +8,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from esper_analyze.schema.layout import CLOSED_FILE
+from esper_analyze.storage.layout import CLOSED_FILE
 from tests.bench.zoo.faulty import FAULTY
 from tests.bench.zoo.healthy import HARD_TO_LOOK_AT, HEALTHY, Train
 from tests.bench.zoo.label import has_label, write_label

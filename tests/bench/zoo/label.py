@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from esper_analyze.schema.layout import LABELS_FILE
+from esper_analyze.storage.layout import LABELS_FILE
 
 
 @dataclass(frozen=True)

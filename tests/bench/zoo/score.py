@@ -10,7 +10,7 @@ from esper_analyze.detector.findings import Finding
 from esper_analyze.detector.rules import RULES
 from esper_analyze.detector.thresholds import Thresholds
 from esper_analyze.detector.verdict import BY_WORD, Verdict
-from esper_analyze.runs.replay import Replay, replay
+from esper_analyze.replay.replay import Replay, replay
 from esper_analyze.runs.run import Run, open_run
 from tests.bench.zoo.label import Fault, read_label
 

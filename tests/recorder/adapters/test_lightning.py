@@ -92,7 +92,7 @@ def test_an_epoch_is_an_update_with_the_rollout_it_was_given(case: tuple[Trained
 
 
 def test_replay_gives_the_findings_recorded_live(case: tuple[Trained, Trained, Run]) -> None:
-    from esper_analyze.runs.replay import differences, recorded, replay
+    from esper_analyze.replay.replay import differences, recorded, replay
 
     assert differences(replay(case[2]), recorded(case[2])) == []
     assert not len(case[2].frame("losses_of_data"))

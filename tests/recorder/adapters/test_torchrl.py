@@ -113,7 +113,7 @@ def test_values_returns_and_advantages_are_those_before_the_update(case: Case) -
 
 
 def test_replay_gives_the_findings_recorded_live(case: Case) -> None:
-    from esper_analyze.runs.replay import differences, recorded, replay
+    from esper_analyze.replay.replay import differences, recorded, replay
 
     assert differences(replay(case[2]), recorded(case[2])) == []
     assert not len(case[2].frame("losses_of_data"))

@@ -12,7 +12,7 @@ from torch import nn
 
 from esper_analyze.runs.run import open_run
 from recorder import Recorder
-from recorder.parameters import Rows
+from recorder.capture.parameters import Rows
 
 SIZES = {"op": 4, "slot": 2, "style": 3}
 

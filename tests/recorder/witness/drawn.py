@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from esper_analyze.runs.run import Run, open_run
 from recorder import Recorder
-from recorder.parameters import Rows
+from recorder.capture.parameters import Rows
 
 Array = npt.NDArray[Any]
 Arrays = dict[str, Array]

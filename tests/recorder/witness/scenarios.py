@@ -13,7 +13,7 @@ from unittest.mock import patch
 import torch
 from torch import nn
 
-from esper_analyze.runs.joined import joined
+from esper_analyze.runs.merge_ranks import joined
 from esper_analyze.runs.run import Run, open_run
 from recorder import Recorder
 from tests.recorder.measure.test_slots import expected as slot_cells

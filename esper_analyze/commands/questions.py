@@ -1,0 +1,194 @@
+"""What the commands that ask a single question share: judge the run, answer, and write it in the form asked for."""
+
+from __future__ import annotations
+
+import io
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import redirect_stdout
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from shutil import get_terminal_size
+from textwrap import fill
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from esper_analyze.commands.options import (
+    FailOn,
+    absolute,
+    changed_thresholds,
+    chosen_rules,
+    fail_if,
+    given_rules,
+    tell_left_out,
+)
+from esper_analyze.csv_text import csv_line, refuse_unless_csv
+from esper_analyze.errors import UsageError
+from esper_analyze.storage.output_path import refuse_file
+from esper_analyze.terminal import cleaned, escaped, path_words, progress, put, say, show_table
+
+if TYPE_CHECKING:
+    from esper_analyze.detector.rule import Rule
+    from esper_analyze.replay.evidence import Evidence
+    from esper_analyze.reports.render.rows import Rows
+    from esper_analyze.reports.render.section import Question
+    from esper_analyze.runs.run import Run
+
+    Answer = bytes | str | tuple[list[str], Rows]
+
+MOST_LINES = 40
+"""Rows of a table on stdout; CSV and JSON have all."""
+_OTHERS = "ranks but the first record groups and layers with Recorder(..., all_ranks=True) only"
+_PIPED = 120
+"""Characters in a line of sentences that do not go to a terminal."""
+
+
+class Form(StrEnum):
+    """How an answer is written."""
+
+    TABLE = "table"
+    JSON = "json"
+    CSV = "csv"
+    PNG = "png"
+    SVG = "svg"
+
+
+AsForm = Annotated[
+    Form | None,
+    typer.Option("--format", help="How to answer; default: by the ending of --out, else a table."),
+]
+OutFile = Annotated[
+    Path | None,
+    typer.Option("--out", metavar="FILE", help="Write it there instead of to stdout.", callback=absolute),
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """The options of a command that asks a question; those of the detector are left out where nothing is judged."""
+
+    run_path: Path
+    form: Form | None
+    out: Path | None
+    rank: int | None
+    skip_broken: bool
+    assignments: list[str] | None = None
+    thresholds: Path | None = None
+    rules_files: list[Path] | None = None
+    fail_on: FailOn | None = None
+    safe: bool = False
+
+    @property
+    def resolved(self) -> Form:
+        """The form to answer in. Raises ``UsageError`` for an ending that says nothing, or a picture to a terminal."""
+        form = self.form or self._by_ending()
+        if form in (Form.PNG, Form.SVG) and self.out is None and sys.stdout.isatty():
+            raise UsageError(f"a {form.upper()} picture is nothing for a terminal", hint=f"give --out FILE.{form}")
+        return form
+
+    def _by_ending(self) -> Form:
+        ending = "txt" if self.out is None else self.out.suffix.lower().removeprefix(".")
+        if ending not in (*Form, "txt"):
+            raise UsageError(f"--out {self.out} does not say what form it is to have", hint="give --format")
+        return Form.TABLE if ending == "txt" else Form(ending)
+
+
+def answer(asked: Asked, question: Question, rows: Callable[[Evidence, Any], Rows], about: Iterable[str] = ()) -> None:
+    """Answer ``question`` with its figure, or with ``rows``, and exit by the findings of the rules in ``about``.
+
+    No rule named means all rules. Raises ``UsageError`` when the run holds nothing to answer with.
+    """
+    from esper_analyze.runs.run import open_run
+    from esper_analyze.storage.decode_errors import blamed
+
+    form = asked.resolved
+    refuse_unless_csv(safe=asked.safe, is_csv=form is Form.CSV)
+    if asked.out is not None:
+        refuse_file(asked.out)
+    given = given_rules(asked.rules_files)
+    run = open_run(asked.run_path, skip_broken=asked.skip_broken)
+    tell_left_out(run)
+    run = run if asked.rank is None else run.only(asked.rank)
+    rules = chosen_rules(run, given)
+    with blamed(run):
+        evidence = _evidence(asked, run, rules)
+        data = question.frame(evidence)
+        if data is None:
+            raise UsageError(f"{run.path} cannot answer this: {question.without}", hint=_OTHERS if asked.rank else "")
+        content = _content(asked, question, evidence, data, rows)
+    _write(content, asked.out)
+    named = set(about)
+    fail_if(run, (one for one in evidence.replay.findings if not named or one.rule in named), asked.fail_on)
+
+
+def _evidence(asked: Asked, run: Run, rules: Sequence[Rule]) -> Evidence:
+    from esper_analyze.replay.evidence import gather
+    from esper_analyze.replay.recorded_rules import stored_thresholds
+
+    chosen = changed_thresholds(stored_thresholds(run, rules), asked.thresholds, asked.assignments)
+    with progress("judging", run.last_update) as step:
+        return gather(run, chosen, rules=rules, progress=step)
+
+
+def _content(
+    asked: Asked, question: Question, evidence: Evidence, data: Any, rows: Callable[[Evidence, Any], Rows]
+) -> Answer:
+    """Return the whole answer: bytes of a picture, text, or sentences and rows for a table."""
+    from esper_analyze.reports.render.figure import picture
+    from esper_analyze.reports.render.rows import bare
+    from esper_analyze.strict_json import strict_json
+
+    form = asked.resolved
+    if form in (Form.PNG, Form.SVG):
+        return picture(question, data, form)
+    said, found = question.words(data), rows(evidence, data)
+    if form is Form.TABLE:
+        return said, found
+    if form is Form.JSON:
+        facts = {"question": question.name, "asks": question.asks, "words": said, "rows": list(found.records())}
+        return strict_json(facts)
+    lines = [found.columns, *(bare(row) for row in found.cells)]
+    return "".join(csv_line(line, safe=asked.safe) for line in lines)
+
+
+def _write(content: Answer, out: Path | None) -> None:
+    """Write the answer to ``out`` and its path to stdout, or the answer itself to stdout."""
+    if out is None:
+        if isinstance(content, bytes):
+            sys.stdout.buffer.write(content)
+        elif isinstance(content, str):
+            put(content)
+        else:
+            _print(*content, most=MOST_LINES)
+        return
+    if isinstance(content, tuple):
+        with redirect_stdout(io.StringIO()) as sink:
+            _print(*content, most=None)
+        content = sink.getvalue()
+    from esper_analyze.storage.atomic import write_whole
+
+    try:
+        write_whole(out, content if isinstance(content, bytes) else content.encode(errors="replace"))
+    except OSError as error:
+        raise UsageError(f"{out} cannot be written: {error.strerror}", hint="choose another --out") from error
+    put(f"{path_words(out)}\n")
+
+
+def _print(said: Iterable[str], found: Rows, most: int | None) -> None:
+    """Print the sentences, then the brief columns of the first ``most`` rows (None: of all)."""
+    from esper_analyze.reports.render.rows import spelled
+
+    for sentence in said:
+        put(f"{fill(cleaned(sentence, 2_000), _width())}\n")
+    shown = found.narrow.first(len(found.cells) if most is None else most)
+    if shown.cells:
+        cells = [[escaped(spelled(cell)) for cell in row] for row in shown.cells]
+        show_table(shown.columns, cells, right=shown.numbers)
+    if len(shown.cells) < len(found.cells):
+        say(f"{len(found.cells) - len(shown.cells):,} of {len(found.cells):,} rows are not shown: --format csv has all")
+
+
+def _width() -> int:
+    return get_terminal_size().columns if sys.stdout.isatty() else _PIPED

@@ -1,0 +1,252 @@
+"""A column's own levels: its early mean, and statistics of its last values, refreshed now and then.
+
+Exact however the updates are cut: which values a statistic is taken of follows from how many came before it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from esper_analyze.detector.deferral_guards import LASTING
+from esper_analyze.detector.rule import Memory
+from esper_analyze.detector.signals import Bools, Floats, Ints
+from esper_analyze.detector.streaks import blank, zeros
+
+First = Callable[[int], np.ndarray[Any, Any]]
+
+EARLY_MEMORY: Mapping[str, First] = {"early_count": zeros, "early_sum": blank}
+"""The memory that ``early_level`` needs."""
+
+
+def early_level(values: Floats, usable: Bools, memory: Memory, length: int) -> Floats:
+    """Return the mean of the first ``length`` usable values up to each update (NaN before the first), [n, k].
+
+    Needs ``EARLY_MEMORY``.
+    """
+    counts, totals = memory["early_count"], memory["early_sum"]
+    growing = _growing(usable, counts, length)
+    if len(values) == 1 and growing is not None:
+        np.add(totals, values[0], out=totals, where=growing)
+        counts += growing
+    before = _means(totals, counts)
+    if len(values) == 1 or growing is None:
+        return np.broadcast_to(before, values.shape)
+    level = np.broadcast_to(before, values.shape).copy()
+    for k in np.flatnonzero(growing).tolist():
+        count, total = int(counts[k]), float(totals[k])
+        start = 0
+        while count < length and start < len(values):
+            if usable[start, k]:
+                count, total = count + 1, total + float(values[start, k])
+            level[start, k] = total / count if count else np.nan
+            start += 1
+        level[start:, k] = total / count if count else np.nan
+        counts[k], totals[k] = count, total
+    return level
+
+
+def _growing(usable: Bools, counts: Ints, length: int) -> Bools | None:
+    """Return whose early level changes with ``usable`` values [n, k]; None when no one's does."""
+    few = counts < length
+    if not np.count_nonzero(few):
+        return None
+    growing: Bools = few & (usable[0] if len(usable) == 1 else np.logical_or.reduce(usable, axis=0))
+    return growing if np.count_nonzero(growing) else None
+
+
+def _means(totals: Floats, counts: Ints) -> Floats:
+    """Return totals / counts, NaN where nothing was counted."""
+    if np.count_nonzero(counts) == len(counts):
+        return totals / counts
+    with np.errstate(invalid="ignore"):
+        return totals / counts
+
+
+def early_known(usable: Bools, memory: Memory, length: int, prefix: str = "") -> bool:
+    """Whether the early level changes no more, as long as the same values stay ``usable`` as in the last update."""
+    return _growing(usable[-1:], memory[f"{prefix}early_count"], length) is None
+
+
+@dataclass(frozen=True, slots=True)
+class Rolling:
+    """Statistics of the last ``length`` usable values, taken anew after every ``every`` of them.
+
+    ``statistics`` maps windows [m, w] to [s, m], each row by itself; windows are shorter than ``length`` only between
+    the ``first`` and the ``length``-th value. What each update is held against leaves that update out, unless
+    ``inclusive``.
+    """
+
+    statistics: Callable[[Floats], Floats]
+    size: int = 1
+    length: int = 50
+    every: int = 20
+    first: int = 20
+    inclusive: bool = False
+
+    def memory(self, name: str) -> Mapping[str, First]:
+        """Return the memory needed under ``name``."""
+        return {
+            f"{name}_ring": lambda k: np.zeros((self.length, k)),
+            f"{name}_count": zeros,
+            f"{name}_level": lambda k: np.full((self.size, k), np.nan),
+        }
+
+    def held(self, values: Floats, usable: Bools, memory: Memory, name: str) -> Floats:
+        """Return what each value is held against, [s, n, k]: NaN until enough usable values came."""
+        ring, count, level = (memory[f"{name}_{part}"] for part in ("ring", "count", "level"))
+        if len(values) == 1:
+            after = self._take_one(values[0], usable[0], ring, count, level)
+            memory[f"{name}_level"] = after
+            return (after if self.inclusive else level)[:, None, :]
+        level = memory[f"{name}_level"] = level.copy()  # what was returned before must not change
+        result = np.empty((self.size, *values.shape))
+        if self._alike(values, usable, ring, count):
+            first = {f"{name}_{part}": memory[f"{name}_{part}"][..., :1].copy() for part in ("ring", "count", "level")}
+            result[:] = self.held(values[:, :1], usable[:, :1], first, name)
+            for part in ("ring", "count", "level"):
+                memory[f"{name}_{part}"][:] = first[f"{name}_{part}"]
+            return result
+        if _in_step(usable, count):
+            self._take_many(values, slice(None), np.arange(len(values)), ring, count, level, result)
+            return result
+        for k in range(values.shape[1]):
+            rows = np.flatnonzero(usable[:, k])
+            self._take_many(values, slice(k, k + 1), rows, ring, count, level, result)
+        return result
+
+    @staticmethod
+    def _alike(values: Floats, usable: Bools, ring: Floats, count: Ints) -> bool:
+        """Whether one row of an update speaks for all subjects: then one of them is enough to look at."""
+        return (
+            values.shape[1] > 1
+            and values.strides[1] == 0
+            and bool((usable == usable[:, :1]).all() and (count == count[0]).all() and (ring == ring[:, :1]).all())
+        )
+
+    def steady(self, memory: Memory, name: str, usable: Bools) -> int:
+        """Return how many more updates are held against what the last one was, if the same values stay ``usable``."""
+        counts = memory[f"{name}_count"][usable[-1]]
+        if not len(counts):
+            return LASTING
+        if not self.inclusive and np.count_nonzero((counts % self.every == 0) & (counts >= self.first)):
+            return 0
+        due = np.maximum((counts // self.every + 1) * self.every, -(-self.first // self.every) * self.every)
+        return int(np.minimum.reduce(due - counts)) - self.inclusive
+
+    def _take_one(self, values: Floats, usable: Bools, ring: Floats, count: Ints, level: Floats) -> Floats:
+        """Take in a single update; return the levels after it, the array given where none changed."""
+        if len(values) == 1:
+            if not usable[0]:
+                return level
+            taken = _ALONE
+        else:
+            taken = np.flatnonzero(usable)
+        before = count[taken]
+        ring[before % self.length, taken] = values[taken]
+        count += usable
+        after = before + 1
+        due = taken[(after % self.every == 0) & (after >= self.first)]
+        if not len(due):
+            return level
+        refreshed = level.copy()
+        for number in set(count[due].tolist()):
+            alike = due[count[due] == number]
+            refreshed[:, alike] = self.statistics(_by_row(self._newest(ring[:, alike], number)))
+        return refreshed
+
+    def _take_many(
+        self, values: Floats, own: slice, rows: Ints, ring: Floats, count: Ints, level: Floats, result: Floats
+    ) -> None:
+        """Take in the usable ``rows`` of subjects that are in step: write what their updates are held against."""
+        number = int(count[own][0])
+        usable = values[:, own] if len(rows) == len(values) else values[rows, own]
+        taken, found = self._refreshed(usable, ring[:, own], number)
+        levels = np.concatenate([level[:, None, own], found], axis=1)
+        edges = rows[taken - 1] + (0 if self.inclusive else 1)  # the update from which a level holds
+        result[:, :, own] = np.repeat(levels, np.diff(edges, prepend=0, append=len(values)), axis=1)
+        level[:, own] = levels[:, -1]
+        self._keep(usable, ring[:, own], number)
+        count[own] += len(rows)
+
+    def _newest(self, ring: Floats, count: int) -> Floats:
+        """Return the values kept of ``count``, oldest first."""
+        if count < self.length:
+            return ring[:count].copy()
+        start = count % self.length
+        return np.concatenate([ring[start:], ring[:start]])
+
+    def _refreshed(self, values: Floats, ring: Floats, count: int) -> tuple[Ints, Floats]:
+        """Return after how many ``values`` [n, k] (``count`` came before) statistics are taken, and them [s, m, k]."""
+        start = max((count // self.every + 1) * self.every, -(-self.first // self.every) * self.every)
+        due = np.arange(start, count + len(values) + 1, self.every)
+        k = values.shape[1]
+        if not len(due):
+            return due, np.zeros((self.size, 0, k))
+        before = self._newest(ring, count)
+        line, offset = np.concatenate([before, values]), count - len(before)
+        short = [line[: stop - offset] for stop in due[due < self.length]]
+        parts = [self.statistics(_by_row(window))[:, None] for window in short]
+        if len(short) < len(due):
+            windows = np.lib.stride_tricks.sliding_window_view(line, self.length, axis=0)  # [places, k, w]
+            chosen = windows[due[len(short)] - self.length - offset :: self.every][: len(due) - len(short)]
+            found = self.statistics(np.ascontiguousarray(chosen).reshape(-1, self.length))
+            parts.append(found.reshape(self.size, -1, k))
+        return due - count, np.concatenate(parts, axis=1)
+
+    def _keep(self, values: Floats, ring: Floats, count: int) -> None:
+        newest = values[-self.length :]
+        ring[(count + len(values) - len(newest) + np.arange(len(newest))) % self.length] = newest
+
+
+_ALONE = np.zeros(1, np.int64)
+"""The only subject there is, by position."""
+
+
+def _in_step(usable: Bools, count: Ints) -> bool:
+    """Whether every value is usable and every subject has as many before."""
+    if len(count) == 1:
+        return bool(np.count_nonzero(usable) == usable.size)
+    return bool(len(count)) and np.count_nonzero(usable) == usable.size and not np.count_nonzero(count != count[0])
+
+
+def _by_row(windows: Floats) -> Floats:
+    """Return windows [w, k] as rows [k, w] that lie one after the other, as sums in one order need them."""
+    return np.ascontiguousarray(windows.T)
+
+
+def _median(windows: Floats) -> Floats:
+    """Return the median of each window; ``np.median`` would look for NaN as well, which never enters one.
+
+    To sort 50 numbers takes a tenth of the time of a partition at two places, which numpy has no vector code for.
+    """
+    upper = windows.shape[1] // 2
+    ordered = np.sort(windows, axis=1)
+    if windows.shape[1] % 2:
+        return ordered[None, :, upper]
+    return (ordered[None, :, upper - 1] + ordered[None, :, upper]) / 2
+
+
+_TYPICAL = Rolling(_median)
+
+
+def typical_memory(name: str) -> Mapping[str, First]:
+    """Return the memory that ``typical`` needs under ``name``."""
+    return _TYPICAL.memory(name)
+
+
+def typical(values: Floats, usable: Bools, memory: Memory, name: str) -> Floats:
+    """Return the median of the last 50 usable values before each, refreshed after every 20th, [n, k].
+
+    NaN until 20 came.
+    """
+    found: Floats = _TYPICAL.held(values, usable, memory, name)[0]
+    return found
+
+
+def typical_steady(memory: Memory, name: str, usable: Bools) -> int:
+    """Return how many more updates are held against the median that the last one was; see ``Rolling.steady``."""
+    return _TYPICAL.steady(memory, name, usable)

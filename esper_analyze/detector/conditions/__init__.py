@@ -1,0 +1,1 @@
+"""Conditions that rules share: when a rule does not apply."""

@@ -1,0 +1,107 @@
+"""Excuses that several rules share."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from esper_analyze.detector.deferral_guards import Side, same
+from esper_analyze.detector.signals import Frame, choice_code
+from esper_analyze.detector.verdict import Excuse
+
+_BY_CONSTRUCTION = "ratio, KL and clip fraction are 1, 0 and 0 by construction"
+_NOT_MEASURABLE = f"no minibatch after the first optimizer step: {_BY_CONSTRUCTION}"
+FORMER_REASONS = {f"one epoch of one minibatch: {_BY_CONSTRUCTION}": _NOT_MEASURABLE}
+"""Reasons that earlier detectors gave, in today's words: the findings of a run recorded then are still the same."""
+_CATEGORICAL = choice_code("heads", "kind", "categorical")
+
+
+def inner_loop_not_measurable(frame: Frame) -> Excuse:
+    """Without a minibatch after the update's first optimizer step ratio is 1, KL 0 and clip 0 by construction."""
+    return Excuse(frame["inner_loop_measurable"].equals(0.0), _NOT_MEASURABLE)
+
+
+def nothing_learnable(frame: Frame) -> Excuse:
+    """No step offered the head a choice."""
+    return Excuse(
+        frame["learnable_fraction"].equals(0.0),
+        "0 % learnable: no step offered this head more than one valid action",
+        quiet=True,  # mask_collapse says so, once
+    )
+
+
+def not_categorical(frame: Frame) -> Excuse:
+    """Excuse heads without a set of actions: they have neither masks nor normalised entropy."""
+    kind = frame["kind"]
+    return Excuse(~kind.null & ~kind.equals(_CATEGORICAL), "not a categorical head")
+
+
+def joint_entropy_undefined(frame: Frame) -> list[Excuse]:
+    """Excuse updates without a normalised joint entropy by nature: no choice at all, or a continuous head."""
+    return [
+        Excuse(frame["choice_fraction"].equals(0.0), "no head had a choice at any step"),
+        Excuse(
+            frame["entropy_norm"].null
+            & frame["choice_fraction"].null
+            & ~frame["entropy"].null
+            & ~frame["choices_unknown"].equals(1.0),
+            "continuous actions have no normalised entropy",
+        ),
+    ]
+
+
+ACTIONS_UNKNOWN = "the number of actions is not known: give sizes= or masks="
+
+
+def joint_actions_unknown(frame: Frame) -> Excuse:
+    """Say that the joint entropy of categorical heads could not be normalised."""
+    return Excuse(frame["entropy_norm"].null & frame["choices_unknown"].equals(1.0), ACTIONS_UNKNOWN)
+
+
+def actions_unknown(frame: Frame) -> Excuse:
+    """Say that the entropy of a head could not be normalised."""
+    return Excuse(frame["entropy_norm"].null & frame["choice_samples"].null & ~frame["entropy"].null, ACTIONS_UNKNOWN)
+
+
+RETURNS = ("ev_low_variance", "return_variance", "return_mean")
+"""The columns ``returns_hardly_vary`` reads."""
+
+
+CLOSE = 1.1
+"""Factor within which a variance is too close to its bound for a promise."""
+FARTHEST = 1e-6
+"""Share of the larger of a variance and its bound that the smaller one counts as at least."""
+SMALLEST = 1e-280
+"""Bound below which products lose digits."""
+SLACK = 1.001
+"""Factor that rounding cannot bridge."""
+
+
+def returns_hardly_vary(frame: Frame, spread: float) -> Excuse:
+    """Excuse updates whose returns differ by less than ``spread`` of their mean: a task that is solved, mostly."""
+    variance, mean = frame["return_variance"], frame["return_mean"]
+    with np.errstate(over="ignore"):
+        narrow = variance.finite & mean.finite & (variance.values < np.square(spread * mean.values))
+    return Excuse(
+        frame["ev_low_variance"].equals(1.0) | narrow, "the returns hardly vary: explained variance says nothing"
+    )
+
+
+def returns_held(frame: Frame, spread: float) -> dict[str, Sequence[Side]] | None:
+    """Return the sides of ``RETURNS`` on which ``returns_hardly_vary`` stays as it is, None where that is too close."""
+    variance, mean = frame["return_variance"], frame["return_mean"]
+    held: dict[str, Sequence[Side]] = {"ev_low_variance": same(frame["ev_low_variance"])}
+    if not spread > 0.0:
+        return held | {"return_variance": (0.0,), "return_mean": ()}
+    with np.errstate(all="ignore"):
+        spot, square = variance.values, np.square(spread * mean.values)
+        middle = np.sqrt(np.maximum(spot, FARTHEST * square) * np.maximum(square, FARTHEST * spot))
+        narrow, wide = spot * CLOSE < square, spot > CLOSE * square
+    sure = (narrow | wide) & np.isfinite(middle) & (middle > SMALLEST)
+    none = (variance.values == 0.0) & (mean.values == 0.0)
+    if np.count_nonzero(~(sure | none | variance.null | mean.null)):
+        return None
+    bound = np.sqrt(np.where(none, 0.0, middle)) / spread
+    side = np.where(none, 0.0, np.where(narrow, middle / SLACK, middle * SLACK))
+    return held | {"return_variance": (side,), "return_mean": (bound, -bound)}

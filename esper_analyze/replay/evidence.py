@@ -1,0 +1,133 @@
+"""Everything a report rests on: the run, what the detector says of it, and the baselines it used on the way."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from esper_analyze.detector.detector import Outcome
+from esper_analyze.detector.incidents import Incident
+from esper_analyze.detector.rule import Rule
+from esper_analyze.detector.rules import RULES
+from esper_analyze.detector.signals import RUN
+from esper_analyze.detector.thresholds import Thresholds
+from esper_analyze.detector.verdict import Verdict
+from esper_analyze.replay.replay import Replay, replay, together
+from esper_analyze.runs.run import Run
+from esper_analyze.runs.series import Series, rows_of
+from esper_analyze.schema import BY_NAME, Kind
+from esper_analyze.terminal import cleaned
+
+_WATCHED = "gradient_drift"
+_WORDS = (Kind.TEXT, Kind.CHOICE)
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """What the detector held one metric of one subject against: the value it judged, and its baseline."""
+
+    value: Series
+    baseline: Series
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """A run and its replay. ``drift`` maps metric → subject → what the drift rule judged, and against what.
+
+    ``texts`` maps rule → (subject, update) → what was written there, where a rule judged a column of words.
+    """
+
+    run: Run
+    replay: Replay
+    drift: Mapping[str, Mapping[str, Judged]]
+    texts: Mapping[str, Mapping[tuple[str, int], str]]
+
+    @property
+    def rules(self) -> dict[str, Rule]:
+        """The rules that judged, by name."""
+        return {rule.name: rule for rule in self.replay.rules}
+
+    def title(self, rule: str) -> str:
+        """Return a rule's title."""
+        return cleaned(self.rules[rule].title)
+
+    def bound(self, rule: str, name: str) -> float | None:
+        """Return one threshold of the replay, None when there is no such rule or field."""
+        limits = self.replay.thresholds.by_rule.get(rule)
+        value = getattr(limits, name, None)
+        return float(value) if isinstance(value, (int, float)) else None
+
+    def said(self, incident: Incident) -> str | None:
+        """Return what stood in a judged column of words when ``incident`` was at its worst, None for numbers."""
+        if not _is_word(self.replay, incident):
+            return None
+        return self.texts.get(incident.rule, {}).get((incident.subject, incident.peak_update))
+
+    def bounds(self, rule: str) -> tuple[float | None, float | None]:
+        """Return the warning and critical bound of ``rule``."""
+        return self.bound(rule, "warning"), self.bound(rule, "critical")
+
+
+def gather(
+    run: Run,
+    thresholds: Thresholds | None = None,
+    *,
+    rules: Sequence[Rule] = RULES,
+    progress: Callable[[int], None] | None = None,
+) -> Evidence:
+    """Replay ``run`` once (thresholds default to those it was recorded with) and keep what reports need."""
+    watch, run = _DriftWatch(), together(run)
+    result = replay(run, thresholds, rules=rules, progress=progress, observe=watch.take)
+    return Evidence(run, result, watch.traces(), texts_of(run, result))
+
+
+def texts_of(run: Run, result: Replay) -> dict[str, dict[tuple[str, int], str]]:
+    """Read the columns of words that stand behind incidents: rule → (subject, update) → what stood there."""
+    found = {}
+    rules = {rule.name: rule for rule in result.rules}
+    for name in {incident.rule for incident in result.incidents if _is_word(result, incident)}:
+        table = BY_NAME[rules[name].table]
+        words = [column for column in rules[name].columns if table.column(column).kind in _WORDS]
+        rows = rows_of(run, table.name, words)
+        subjects = rows[table.subject].to_list() if table.subject else [RUN] * rows.height
+        cells = [", ".join(cell for cell in row if cell) for row in rows.select(words).iter_rows()]
+        keys = zip(subjects, rows["update"].to_list(), strict=True)
+        found[name] = {key: cell for key, cell in zip(keys, cells, strict=True) if cell}
+    return found
+
+
+def _is_word(result: Replay, incident: Incident) -> bool:
+    table = BY_NAME[next(rule.table for rule in result.rules if rule.name == incident.rule)]
+    return incident.metric in table.names and table.column(incident.metric).kind in _WORDS
+
+
+@dataclass(slots=True)
+class _DriftWatch:
+    """Collects the drift rule's judgements batch by batch; float32 is enough for a drawing."""
+
+    parts: dict[tuple[str, str], list[tuple[np.ndarray, ...]]] = field(default_factory=dict)
+
+    def take(self, outcome: Outcome) -> None:
+        for judged in outcome.judged:
+            if judged.rule.name != _WATCHED:
+                continue
+            for judgement in judged.judgements:
+                for k, subject in enumerate(judged.subjects):
+                    silent = judgement.code[:, k] < Verdict.OK
+                    part = (outcome.update, _small(judgement.value[:, k]), _small(judgement.baseline[:, k]), silent)
+                    self.parts.setdefault((judgement.metric, subject), []).append(part)
+
+    def traces(self) -> dict[str, dict[str, Judged]]:
+        traces: dict[str, dict[str, Judged]] = {}
+        for (metric, subject), parts in self.parts.items():
+            update, value, baseline, silent = (np.concatenate(column) for column in zip(*parts, strict=True))
+            judged = Judged(Series(update, value, silent), Series(update, baseline, np.isnan(baseline)))
+            traces.setdefault(metric, {})[subject] = judged
+        return traces
+
+
+def _small(values: np.ndarray) -> np.ndarray:
+    with np.errstate(over="ignore"):
+        return values.astype(np.float32)

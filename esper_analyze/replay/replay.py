@@ -1,0 +1,245 @@
+"""Run a recorded run through the detector again: as recorded, or with other thresholds."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from itertools import pairwise
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+
+from esper_analyze.detector.conditions.applicability import FORMER_REASONS
+from esper_analyze.detector.detector import Detector, Judged, Outcome
+from esper_analyze.detector.escalation import LevelChange
+from esper_analyze.detector.findings import Finding
+from esper_analyze.detector.incidents import Incident, IncidentTracker, one_by_one
+from esper_analyze.detector.rule import Rule
+from esper_analyze.detector.rules import RULES
+from esper_analyze.detector.signals import Batch
+from esper_analyze.detector.thresholds import Thresholds
+from esper_analyze.detector.verdict import Verdict, is_all_ok
+from esper_analyze.errors import DamagedError
+from esper_analyze.replay.batches import read_batches
+from esper_analyze.replay.recorded_rules import foreign_rules, stored_thresholds
+from esper_analyze.runs.run import Run
+from esper_analyze.schema.tables import LEVELS
+from esper_analyze.schema.tables.events import CONTINUED, RESUMED_FRESH
+
+Restated = Mapping[str, tuple[str, ...]]
+"""Rule → the numbers of its findings that were others when a run was recorded, see ``restated_since``."""
+
+
+@dataclass(frozen=True, slots=True)
+class Unjudged:
+    """How many updates a rule could not judge a subject, and why."""
+
+    rule: str
+    subject: str
+    metric: str
+    verdict: str
+    reason: str
+    count: int
+
+
+@dataclass(slots=True)
+class Replay:
+    """What the detector says of a whole run."""
+
+    thresholds: Thresholds
+    rules: tuple[Rule, ...] = RULES
+    updates: int = 0
+    findings: list[Finding] = field(default_factory=list)
+    levels: list[LevelChange] = field(default_factory=list)
+    incidents: list[Incident] = field(default_factory=list)
+    verdict_counts: dict[str, dict[str, int]] = field(default_factory=dict)
+    unjudged: list[Unjudged] = field(default_factory=list)
+
+    @property
+    def single_incidents(self) -> list[Incident]:
+        """The incidents as each rule and subject sees them: a NaN that several see is several."""
+        return one_by_one(self.incidents)
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """A finding or level change that only one side has: ``only`` is "replay" or "recorded"."""
+
+    only: str
+    update: int
+    text: str
+
+
+def replay(
+    run: Run,
+    thresholds: Thresholds | None = None,
+    *,
+    rules: Sequence[Rule] = RULES,
+    progress: Callable[[int], None] | None = None,
+    observe: Callable[[Outcome], None] | None = None,
+) -> Replay:
+    """Replay ``run`` through the detector, streaming shard by shard; of several ranks, what they make together.
+
+    What one rank's own detector said comes from ``run.only(rank)``. ``thresholds`` default to those stored in the run;
+    of ``rules`` they do not know, the defaults are taken. ``progress`` is called with the last update done, ``observe``
+    with each batch's outcome.
+    """
+    run = together(run)
+    chosen = stored_thresholds(run, rules) if thresholds is None else thresholds.completed(rules)
+    level = run.info.get("level", "NORMAL")
+    if level not in LEVELS:
+        raise DamagedError(f"{run.path}: run.json names the level {level!r}; levels are {', '.join(LEVELS)}")
+    detector = Detector(chosen, level=level, rules=rules)
+    result = Replay(chosen, tuple(rules))
+    tracker, unjudged = IncidentTracker(chosen), _UnjudgedCounter()
+    for batch in _between(read_batches(run, detector.wanted), fresh := fresh_starts(run)):
+        if len(batch.update) and int(batch.update[0]) in fresh:
+            detector = Detector(chosen, level=level, rules=rules)
+        outcome = detector.process(batch)
+        result.updates += len(batch.update)
+        result.findings += outcome.findings
+        result.levels += outcome.levels
+        tracker.take(outcome)
+        for judged in outcome.judged:
+            _count(result.verdict_counts.setdefault(judged.rule.name, {}), judged)
+            unjudged.take(judged)
+        if observe is not None:
+            observe(outcome)
+        if progress is not None:
+            progress(int(batch.update[-1]))
+    result.incidents = tracker.incidents()
+    result.unjudged = unjudged.listed()
+    return result
+
+
+def together(run: Run) -> Run:
+    """Return ``run`` with its ranks joined, should it have several."""
+    if run.joined is not None or len(run.ranks) < 2:
+        return run
+    from esper_analyze.runs.merge_ranks import joined
+
+    return joined(run)
+
+
+def fresh_starts(run: Run) -> list[int]:
+    """Return the updates at which a resumed recording began with a detector that knew nothing of what came before."""
+    rows = run.frame("losses_of_data", ["update", "kind"]).to_dicts()
+    return sorted({row["update"] for row in rows if row["kind"] == RESUMED_FRESH})
+
+
+def continued(run: Run) -> bool:
+    """Whether the live detector began with what it remembered of another recording."""
+    return CONTINUED in run.frame("losses_of_data", ["kind"])["kind"].to_list()
+
+
+def _between(batches: Iterable[Batch], edges: Sequence[int]) -> Iterator[Batch]:
+    """Yield batches so that each of ``edges`` begins one."""
+    for batch in batches:
+        places = [0, *np.searchsorted(batch.update, edges).tolist(), len(batch.update)]
+        for start, stop in pairwise(places):
+            if stop > start:
+                yield batch if stop - start == len(batch.update) else batch.part(start, stop)
+
+
+def _count(counts: dict[str, int], judged: Judged) -> None:
+    for judgement in judged.judgements:
+        if is_all_ok(judgement.code):
+            counts[Verdict.OK.word] = counts.get(Verdict.OK.word, 0) + judgement.code.size
+            continue
+        for code, number in enumerate(np.bincount(judgement.code.ravel(), minlength=len(Verdict)).tolist()):
+            if number and code != Verdict.ABSENT:
+                word = Verdict(code).word
+                counts[word] = counts.get(word, 0) + number
+
+
+class _UnjudgedCounter:
+    def __init__(self) -> None:
+        self.counts: Counter[tuple[str, str, str, str, str]] = Counter()
+
+    def take(self, judged: Judged) -> None:
+        for judgement in judged.judgements:
+            if is_all_ok(judgement.code):
+                continue
+            for verdict in (Verdict.NOT_APPLICABLE, Verdict.NO_DATA):
+                where = judgement.code == verdict
+                if not where.any():
+                    continue
+                for k in np.flatnonzero(where.any(axis=0)):
+                    for reason, number in zip(
+                        *np.unique(judgement.reason[where[:, k], k], return_counts=True), strict=True
+                    ):
+                        why = judgement.reasons[int(reason)]
+                        key = (judged.rule.name, judged.subjects[k], judgement.metric, verdict.word, why)
+                        self.counts[key] += int(number)
+
+    def listed(self) -> list[Unjudged]:
+        return [Unjudged(*key, number) for key, number in self.counts.items()]
+
+
+def recorded(run: Run) -> tuple[list[Finding], list[LevelChange]]:
+    """Return the findings and level changes that were written live, of all ranks that ``run`` has.
+
+    What another tool's detector said of an imported run is left out: no replay of ours can say the same.
+    """
+    foreign = foreign_rules(run)
+    return (
+        [Finding(**row) for row in _rows(run, "findings", Finding) if row["rule"] not in foreign],
+        [LevelChange(**row) for row in _rows(run, "levels", LevelChange)],
+    )
+
+
+def _rows(run: Run, table: str, kind: type) -> list[dict[str, Any]]:
+    return run.frame(table, [item.name for item in fields(kind)]).to_dicts()
+
+
+def differences(
+    replayed: Replay, live: tuple[list[Finding], list[LevelChange]], restated: Restated = MappingProxyType({})
+) -> list[Difference]:
+    """Return what replay and the live recording do not share; numbers are compared bit by bit.
+
+    ``restated`` names, by rule, numbers that were others when the run was recorded; everything else is compared.
+    """
+    findings, levels = live
+    found = _unmatched(
+        {finding_key(finding, restated): finding for finding in replayed.findings},
+        {finding_key(finding, restated): finding for finding in findings},
+        finding_text,
+    )
+    found += _unmatched(
+        {_level_key(change): change for change in replayed.levels},
+        {_level_key(change): change for change in levels},
+        level_text,
+    )
+    return sorted(found, key=lambda difference: (difference.update, difference.only, difference.text))
+
+
+def finding_key(finding: Finding, restated: Restated = MappingProxyType({})) -> tuple[object, ...]:
+    """Return what makes two findings the same, numbers by their exact bits but those that ``restated`` names."""
+    compared = [name for name in ("value", "threshold", "baseline") if name not in restated.get(finding.rule, ())]
+    numbers = tuple(None if x is None else float(x).hex() for x in (getattr(finding, name) for name in compared))
+    words = (finding.update, finding.rule, finding.subject, finding.metric, finding.verdict, finding.previous)
+    return (*words, FORMER_REASONS.get(finding.reason or "", finding.reason), *numbers)
+
+
+def _level_key(change: LevelChange) -> tuple[object, ...]:
+    return tuple(getattr(change, item.name) for item in fields(change))
+
+
+def _unmatched(ours: dict[Any, Any], theirs: dict[Any, Any], text: Callable[[Any], str]) -> list[Difference]:
+    only_replay = [Difference("replay", ours[key].update, text(ours[key])) for key in ours if key not in theirs]
+    only_live = [Difference("recorded", theirs[key].update, text(theirs[key])) for key in theirs if key not in ours]
+    return only_replay + only_live
+
+
+def finding_text(finding: Finding) -> str:
+    """Return what a finding says in one line, without its update."""
+    value = "" if finding.value is None else f" at {finding.value:.6g}"
+    return f"{finding.rule} on {finding.subject} ({finding.metric}): {finding.verdict}{value}"
+
+
+def level_text(change: LevelChange) -> str:
+    """Return what a change of level says in one line, without its update."""
+    cause = f" because of {change.rule} on {change.subject}" if change.rule else ""
+    return f"level {change.previous} to {change.level}{cause}"

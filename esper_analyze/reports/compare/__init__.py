@@ -1,1 +1,0 @@
-"""The report on several runs: where they part, what their settings are, and their metrics over each other."""

@@ -1,0 +1,1 @@
+"""What the report tells in sentences: now, why, next."""

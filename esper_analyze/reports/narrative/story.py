@@ -1,0 +1,357 @@
+"""What is NOW, WHY, and what comes NEXT: the verdict with its evidence, each point with the figures that show it."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from esper_analyze.replay.evidence import Evidence
+from esper_analyze.reports.narrative import onset
+from esper_analyze.reports.narrative.links import figures_of
+from esper_analyze.reports.narrative.primary_incident import (
+    alarms_of,
+    around,
+    crossed,
+    judged_rules,
+    last_update,
+    lasted,
+    leading,
+    title_of,
+    worst_and_now,
+)
+from esper_analyze.reports.narrative.unrepeatable import lost_alarms
+from esper_analyze.reports.sections.escalation import captured_since
+from esper_analyze.reports.sections.returns import fall_of
+from esper_analyze.runs.ending import End
+from esper_analyze.runs.listing import broken_words
+from esper_analyze.runs.series import all_series
+from esper_analyze.runs.standing import of_replay
+from esper_analyze.schema import BY_NAME
+from esper_analyze.terminal import cleaned
+from esper_analyze.wording import many, number, on
+
+if TYPE_CHECKING:
+    from esper_analyze.detector.incidents import Incident
+    from esper_analyze.runs.ending import TrainingEnd
+    from esper_analyze.runs.run import Run
+    from esper_analyze.runs.standing import Standing
+
+_MOST_OPEN = 5
+_COMPARED = 10
+"""Updates whose mean return stands for a time."""
+_BOUNDED = (
+    ("kl_spike", "kl_k3"),
+    ("ratio_explosion", "ratio_max"),
+    ("clip_saturation", "clip_fraction"),
+    ("entropy_collapse", "entropy_norm"),
+    ("first_ratio", "first_ratio_error"),
+)
+"""Rules with plain bounds and what they judge: how near a sound run came to them."""
+_OF_SEED = {
+    "host_grad_norm": "The host's gradient norm",
+    "seed_grad_norm": "The seed's",
+    "normalized_ratio": "Their ratio, by the root of their sizes,",
+}
+_PLAIN = re.compile(r"[A-Za-z0-9_ ,.:-]+")
+"""A name that means nothing to a shell or to SQL: a command is there to be copied."""
+_INNER = ("kl_k3", "ratio_max", "ratio_min", "clip_fraction", "entropy", "grad_norm_pre_clip")
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """One statement, the questions whose figures show it, and a command to type."""
+
+    words: str
+    figures: tuple[str, ...] = ()
+    command: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Story:
+    """The verdict in words. ``standing`` is the run's overall verdict, ``lead`` the incident told first.
+
+    ``now``: how the run stands at its end; ``why``: the evidence, the strongest first; ``after``: what to do next.
+    """
+
+    standing: Standing
+    headline: str
+    now: tuple[Point, ...]
+    why: tuple[Point, ...]
+    after: tuple[Point, ...]
+    caveats: tuple[str, ...]
+    lead: Incident | None
+    look_first: str = ""
+
+    @property
+    def verdict(self) -> str:
+        """The overall verdict: ok, info, no_data, warning or critical."""
+        return self.standing.verdict
+
+    @property
+    def parts(self) -> tuple[tuple[str, tuple[Point, ...]], ...]:
+        """The parts with their titles."""
+        return tuple(part for part in (("Now", self.now), ("Why", self.why), ("Next", self.after)) if part[1])
+
+    @property
+    def paragraph(self) -> str:
+        """How it stands and why, in one paragraph."""
+        return " ".join(point.words for point in (*self.now, *self.why))
+
+
+def frame(evidence: Evidence) -> Story:
+    """Return the story of the run."""
+    replay = evidence.replay
+    caveats = tuple(_caveats(evidence))
+    overall = of_replay(evidence.run, replay)
+    if not replay.updates:
+        return Story(
+            overall,
+            overall.end.headline or "No complete update was recorded",
+            (*_ended(overall.end), Point("There is nothing to judge.")),
+            (),
+            (),
+            caveats,
+            None,
+        )
+    if not replay.incidents:
+        return _quiet(evidence, overall, caveats)
+    lead = replay.incidents[leading(replay.incidents, replay.rules)]
+    began = onset.frame(evidence.run, lead, evidence.rules[lead.rule].reach)
+    headline = f"{_began(evidence, lead)}{_became_critical(evidence, lead)}"
+    return Story(
+        standing=overall,
+        headline=f"{overall.end.headline}; before: {headline}" if overall.label == "died" else headline,
+        now=tuple(_now(evidence, lead, overall)),
+        why=tuple(_why(evidence, lead, began)),
+        after=tuple(_next(evidence, lead, began)),
+        caveats=caveats,
+        lead=lead,
+        look_first=cleaned(evidence.rules[lead.rule].look_first, 600),
+    )
+
+
+def _began(evidence: Evidence, one: Incident) -> str:
+    return f"{title_of(evidence, one)}{on(one.subject)} at update {one.start:,}"
+
+
+def _became_critical(evidence: Evidence, lead: Incident) -> str:
+    """Say what first became critical, where that is not the incident told first: the badge says critical then."""
+    worse = [one for one in evidence.replay.incidents if one.peak_verdict == "critical"]
+    if lead.peak_verdict == "critical" or not worse:
+        return ""
+    return f"; critical since: {_began(evidence, min(worse, key=lambda one: one.start))}"
+
+
+def _quiet(evidence: Evidence, overall: Standing, caveats: tuple[str, ...]) -> Story:
+    """Return the story of a run in which nothing fired: good news only of one that ended well and could be judged."""
+    headline = "Nothing fired"
+    if overall.end.headline:
+        headline = f"{overall.end.headline}; no rule had fired"
+    if overall.coverage.lacking:
+        headline += f", but only {overall.coverage.words}"
+    if _without_choice(evidence.run):
+        headline += ": there was nothing to learn here"
+    lost = lost_alarms(evidence)
+    if lost and overall.verdict != "critical":
+        overall = replace(overall, verdict="no_data", label="partly judged")
+        headline = f"What alarmed live cannot be judged again: {lost[0].told}"
+    now = tuple(_sound(evidence, overall))
+    return Story(overall, headline, now, tuple(_nearest(evidence)), (), caveats, None)
+
+
+def _without_choice(run: Run) -> bool:
+    """Whether in no update of the run any head ever had more than one valid action."""
+    choice = all_series(run, "updates", ["choice_fraction"])["choice_fraction"]
+    return not choice.empty and bool(choice.finite.all()) and not choice.value.any()
+
+
+def _now(evidence: Evidence, lead: Incident, overall: Standing) -> Iterator[Point]:
+    incidents = evidence.replay.incidents
+    yield Point(lasted(evidence, lead), ("incidents",))
+    yield from _ended(overall.end)
+    if overall.coverage.lacking:
+        yield Point(f"{overall.coverage.words}.", ("unjudged",))
+    still = [incident for incident in incidents if incident.ended == "open"]
+    last = f"when the record ends at update {last_update(evidence):,}"
+    if still:
+        rules = list(dict.fromkeys(incident.rule for incident in still))
+        more = f" and {len(rules) - _MOST_OPEN} more" if len(rules) > _MOST_OPEN else ""
+        named = f"{', '.join(cleaned(rule, 40) for rule in rules[:_MOST_OPEN])}{more}"
+        yield Point(f"{many(len(still), 'incident')} still open {last}: {named}.", ("timeline",))
+    else:
+        end = max(incident.end for incident in incidents)
+        yield Point(f"Every incident had cleared {last}, the last after update {end:,}.", ("timeline",))
+    yield from _returns(evidence, lead)
+
+
+def _ended(end: TrainingEnd) -> Iterator[Point]:
+    """Say how the training ended, unless it ended as it should."""
+    if end.end is End.DIED:
+        yield Point(f"{end.headline}: {cleaned(end.error, 160)}", ("run",))
+    elif end.end is End.UNCLOSED:
+        yield Point(f"{end.headline}: it was killed, or its machine went down ({end.status}).", ("run",))
+    elif end.end is End.RUNNING:
+        yield Point(f"The training is still {end.status}.", ("run",))
+    elif end.headline:
+        yield Point(f"{end.headline}.", ("run",))
+
+
+def _returns(evidence: Evidence, lead: Incident) -> Iterator[Point]:
+    """Compare the last returns with those before the trouble, should there be enough of both."""
+    series = all_series(evidence.run, "updates", ["episode_return_mean"])["episode_return_mean"]
+    kept = series.finite
+    before = series.value[kept & (series.update < lead.onset)][-_COMPARED:]
+    after = series.value[kept & (series.update >= lead.start)]
+    if not len(before) or not len(after):
+        return
+    last = after[-_COMPARED:]
+    ends = f"in the last {many(len(last), 'update')}"
+    was = f"{number(float(before.mean()))} in the {many(len(before), 'update')} before update {lead.onset:,}"
+    told = f"Episodes returned {number(float(last.mean()))} {ends}; it was {was}."
+    yield Point(f"{told}{fall_of(series)}", ("returns",))
+
+
+def _why(evidence: Evidence, lead: Incident, began: onset.Onset) -> Iterator[Point]:
+    rule = evidence.rules[lead.rule]
+    judged = [*crossed(evidence, lead), *began.told_usual, *worst_and_now(evidence, lead)]
+    yield Point(" ".join(judged), figures_of(rule))
+    if rule.table == "slots":
+        yield from _seed_course(evidence.run, lead)
+    for sentence in began.told:
+        yield Point(sentence)
+    yield from _inside(evidence, lead)
+    yield Point(cleaned(rule.meaning_of(lead.metric), 600))
+    for sentence in around(evidence.replay.incidents, evidence.replay.rules):
+        yield Point(sentence, ("incidents",))
+
+
+def _inside(evidence: Evidence, lead: Incident) -> Iterator[Point]:
+    """Say at which minibatch of its update the judged number passed its bound."""
+    alarms = alarms_of(evidence.replay.findings, lead)
+    bound = alarms[0].threshold if alarms else None
+    if lead.metric not in _INNER or bound is None or not evidence.run.rows["steps"]:
+        return
+    steps = onset.around(evidence.run, "steps", ["epoch", "minibatch", lead.metric], lead.start, lead.start)
+    steps = steps.sort("epoch", "minibatch").unique(["epoch", "minibatch"], keep="last", maintain_order=True)
+    value = steps[lead.metric].cast(float).fill_null(float("nan")).to_numpy()
+    beyond = value > bound if evidence.rules[lead.rule].higher_is_worse else value < bound
+    places = np.flatnonzero(beyond)
+    if len(places):
+        row = steps.row(int(places[0]), named=True)
+        where = f"minibatch {places[0] + 1} of {steps.height} (epoch {row['epoch']}, minibatch {row['minibatch']})"
+        yield Point(
+            f"Inside that update {lead.metric} first passed the bound in {where}: {number(float(value[places[0]]))}."
+        )
+
+
+def _seed_course(run: Run, lead: Incident) -> Iterator[Point]:
+    """Say how the gradients of seed and host, and their ratio, went over the update a seed's trouble began in."""
+    rows = onset.around(run, "slots", ["place", *_OF_SEED], lead.onset - onset.BEFORE, lead.start)
+    for name, what in _OF_SEED.items():
+        own = rows.filter((rows["place"] == lead.subject) & rows[name].is_not_null())
+        before, now = own.filter(own["update"] < lead.onset)[name], own.filter(own["update"] >= lead.onset)
+        if before.len() and now.height:
+            at = f"{number(now[name][0])} at update {now['update'][0]:,}"
+            usual = f"{number(before.median())} in {many(before.len(), 'update')} before"  # type: ignore[arg-type]
+            yield Point(f"{what} was {at}, against {usual}.", ("slots",))
+
+
+def _next(evidence: Evidence, lead: Incident, began: onset.Onset) -> Iterator[Point]:
+    for one in began.settings:
+        yield Point(f"Find out what set {one.name} to {number(one.at)} at update {one.update:,}.")
+    if began.told_next:
+        yield Point(began.told_next)
+    yield Point(cleaned(evidence.rules[lead.rule].look_first, 600), (f"rule-{lead.rule}",))
+    kept = captured_since(evidence, lead.start)
+    if kept:
+        yield Point(kept, ("timeline",))
+    columns = [name for name in _INNER if name in BY_NAME["steps"].names]
+    path = shlex.quote(str(evidence.run.path))
+    if evidence.rules[lead.rule].table == "slots":
+        what = "update, stage, calls, seed_grad_norm, host_grad_norm, normalized_ratio, low_ratio_cause"
+        near = f"update between {max(lead.onset - 3, 0)} and {lead.start + 3}"
+        where = f"place = '{lead.subject}' and {near}" if _PLAIN.fullmatch(lead.subject) else near
+        words = "The seed's updates around it:"
+        yield Point(words, command=f'esper-analyze sql {path} "select {what} from slots where {where}"')
+    elif evidence.run.rows["steps"] and lead.rule != "data_lost":
+        query = f"select epoch, minibatch, {', '.join(columns)} from steps where update = {lead.start}"
+        words = f"Update {lead.start:,} minibatch by minibatch:"
+        yield Point(words, command=f'esper-analyze sql {path} "{query}"')
+
+
+def _nearest(evidence: Evidence) -> Iterator[Point]:
+    """Say how near the run came to the bounds of the first rules."""
+    known = [(rule, metric) for rule, metric in _BOUNDED if rule in evidence.rules]
+    columns = all_series(evidence.run, "updates", [metric for _, metric in known])
+    for name, metric in known:
+        series, bound = columns[metric], evidence.bound(name, "warning")
+        if bound is None or not series.finite.any():
+            continue
+        higher = evidence.rules[name].higher_is_worse
+        place = series.largest if higher else series.smallest
+        most, beyond = ("at most", "beyond") if higher else ("at least", "below")
+        worst = float(series.value[place])
+        found = f"{metric} was {most} {number(worst)}, at update {series.update[place]:,}"
+        if (worst > bound) == higher and worst != bound:
+            told = f"{found}, {beyond} {number(bound)}, but not so long or so often that {name} warns"
+        else:
+            told = f"{found}; {name} begins {beyond} {number(bound)}"
+        yield Point(f"{told}.", figures_of(evidence.rules[name]))
+
+
+def _sound(evidence: Evidence, overall: Standing) -> Iterator[Point]:
+    """Say what was judged, and how the returns went."""
+    replay = evidence.replay
+    yield from _ended(overall.end)
+    updates = many(replay.updates, "update")
+    if _without_choice(evidence.run):
+        yield Point(
+            "Nothing to learn here: no head ever had a choice, for the masks left one valid action at every step. "
+            "Zero gradients of heads, a KL of 0 and a ratio of 1 follow from that; only the critic can learn, "
+            "and what it shares with the policy.",
+            ("heads",),
+        )
+    judged = many(overall.coverage.judged, "rule")
+    yield Point(f"{judged} judged {updates} and none reached a warning.", ("verdicts",))
+    if overall.coverage.lacking:
+        yield Point(f"{overall.coverage.words}.", ("unjudged",))
+    series = all_series(evidence.run, "updates", ["episode_return_mean"])["episode_return_mean"]
+    known = series.value[series.finite]
+    if len(known) > _COMPARED:
+        first, last = (number(float(part.mean())) for part in (known[:_COMPARED], known[-_COMPARED:]))
+        yield Point(
+            f"Episodes returned {last} in the last {_COMPARED} updates; it was {first} in the first {_COMPARED}."
+            f"{fall_of(series)}",
+            ("returns",),
+        )
+    informed = sum(counts.get("info", 0) for counts in replay.verdict_counts.values())
+    if informed:
+        yield Point(f"{informed:,} verdicts were noted as information only.", ("verdicts",))
+
+
+def _caveats(evidence: Evidence) -> Iterable[str]:
+    run = evidence.run
+    if run.broken:
+        yield f"Left out: {many(len(run.broken), 'file')}, {broken_words(run)}."
+    if run.lost_rows:
+        how = "are gone: damaged files were taken out by a repair" if run.repaired else "were lost while recording"
+        yield f"{many(run.lost_rows, 'row')} {how}; see Losses of data."
+    lost = lost_alarms(evidence)
+    if lost:
+        more = f" and {len(lost) - _MOST_OPEN:,} more" if len(lost) > _MOST_OPEN else ""
+        named = "; ".join(one.told for one in lost[:_MOST_OPEN])
+        yield f"Alarmed live, and not to be judged again, for what it was judged by is not there: {named}{more}."
+    never = judged_rules(evidence)[1]
+    partly = dict.fromkeys(u.rule for u in evidence.replay.unjudged if u.verdict == "no_data" and u.rule not in never)
+    if never:
+        yield f"Data was missing for {', '.join(never)}, which could judge nothing: missing is not healthy."
+    if partly:
+        yield f"Data was missing at some updates or subjects for {', '.join(partly)}: missing is not healthy."
+    silent = [rule.name for rule in evidence.replay.rules if not evidence.replay.verdict_counts.get(rule.name)]
+    if silent:
+        yield f"Not checked, for the run has no rows of what they judge: {', '.join(silent)}."

@@ -1,0 +1,1 @@
+"""Drawing and markup shared by the sections."""

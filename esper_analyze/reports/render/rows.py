@@ -1,0 +1,100 @@
+"""Rows that answer a question in plain: named columns, cells as measured, spelled the same on page and terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+from esper_analyze.reports.render import html
+from esper_analyze.terminal import LONGEST, cleaned
+from esper_analyze.wording import number
+
+Cell = object
+"""None where nothing was measured, a number as it was (NaN and ±Inf too), a word, or a ``Mark``."""
+_SHORT = 40
+"""Characters of a cell that the page does not break."""
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """A word with its verdict: a coloured chip on the page, the word anywhere else."""
+
+    verdict: str
+    word: str
+
+    def __str__(self) -> str:
+        """Return the word."""
+        return self.word
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """``columns`` name the cells of each row; ``brief`` are (column, heading) of a narrow table, empty for all."""
+
+    columns: tuple[str, ...]
+    cells: tuple[tuple[Cell, ...], ...]
+    brief: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def narrow(self) -> Rows:
+        """The same rows as people read them: brief columns only, under their headings."""
+        brief = self.brief or tuple((name, name.replace("_", " ")) for name in self.columns)
+        places = [self.columns.index(name) for name, _ in brief]
+        headings = tuple(heading for _, heading in brief)
+        return Rows(headings, tuple(tuple(row[place] for place in places) for row in self.cells))
+
+    @property
+    def numbers(self) -> tuple[str, ...]:
+        """Columns that hold numbers and nothing else."""
+        return tuple(name for place, name in enumerate(self.columns) if _numeric(row[place] for row in self.cells))
+
+    def first(self, count: int) -> Rows:
+        """Return the first ``count`` rows."""
+        return Rows(self.columns, self.cells[:count], self.brief)
+
+    def records(self) -> Iterator[dict[str, Cell]]:
+        """Return each row by column, marks as their words."""
+        for row in self.cells:
+            yield {
+                name: str(cell) if isinstance(cell, Mark) else cell
+                for name, cell in zip(self.columns, row, strict=True)
+            }
+
+
+def _numeric(cells: Iterable[Cell]) -> bool:
+    known = [cell for cell in cells if cell is not None]
+    return bool(known) and all(isinstance(cell, (int, float)) and not isinstance(cell, bool) for cell in known)
+
+
+def spelled(cell: Cell, longest: int = LONGEST) -> str:
+    """Return a cell as people read it: – for nothing, NaN and ±Inf in words, short numbers."""
+    if cell is None:
+        return "–"
+    if isinstance(cell, bool):
+        return "yes" if cell else "no"
+    if isinstance(cell, int):
+        return f"{cell:,}"
+    if isinstance(cell, float):
+        return number(cell)
+    return cleaned(cell, longest)
+
+
+def markup(rows: Rows, most: int) -> str:
+    """Return the first ``most`` rows as a table of the page, with a line on those left out."""
+    shown = rows.narrow.first(most)
+    body = [[_marked(cell) for cell in row] for row in shown.cells]
+    left = len(rows.cells) - len(shown.cells)
+    more = html.paragraphs([f"{left:,} more of {len(rows.cells):,} rows are not shown."]) if left else ""
+    return html.table(shown.columns, body) + more
+
+
+def _marked(cell: Cell) -> str:
+    if isinstance(cell, Mark):
+        return f'<span class="chip {html.text(cell.verdict)}">{html.text(cell.word)}</span>'
+    said = spelled(cell)
+    return f'<span class="short">{html.text(said)}</span>' if len(said) <= _SHORT else html.text(said)
+
+
+def bare(cells: Sequence[Cell]) -> list[Cell]:
+    """Return a row as CSV holds it: nan and inf as Python writes them, marks as words."""
+    return [str(cell) if isinstance(cell, Mark) else cell for cell in cells]

@@ -1,0 +1,190 @@
+"""Whether a group's gradient drifted away from its own past, and where its level changed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from esper_analyze.replay.evidence import Evidence
+from esper_analyze.reports.render.draw import finish, from_zero, incidents_behind, line, scale
+from esper_analyze.reports.render.rows import Cell, Mark, Rows
+from esper_analyze.reports.render.section import Layout, Question
+from esper_analyze.reports.render.style import FIRST, INK, SECOND, VERDICTS
+from esper_analyze.reports.sections.change_points import ChangePoint, change_points, levels_of
+from esper_analyze.runs.series import Series, by_subject
+from esper_analyze.terminal import cleaned
+from esper_analyze.wording import many, times
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+    from esper_analyze.detector.incidents import Incident
+
+MOST_DRAWN = 6
+"""Groups drawn, those with alarms first."""
+_RULE = "gradient_drift"
+_METRIC = "grad_norm"
+_MOST_CHANGES = 4
+
+
+@dataclass(frozen=True, slots=True)
+class GroupDrift:
+    """One group: the gradient norm, the baseline the detector held it against, and the drift it judged.
+
+    ``changes``: where the norm's level moved, found afterwards; None: too short to tell.
+    """
+
+    name: str
+    value: Series
+    baseline: Series
+    drift: Series
+    incidents: tuple[Incident, ...]
+    changes: tuple[ChangePoint, ...] | None
+
+
+@dataclass(frozen=True, slots=True)
+class DriftFrame:
+    """Groups, those with alarms first, and the bounds (warning, critical) on drift."""
+
+    groups: tuple[GroupDrift, ...]
+    limits: tuple[float | None, float | None]
+
+
+def frame(evidence: Evidence) -> DriftFrame | None:
+    """Return each group's norm, baseline and drift, None when no group was recorded."""
+    values = by_subject(evidence.run, "groups", [_METRIC])
+    judged = evidence.drift.get(_METRIC, {})
+    groups = [
+        GroupDrift(
+            name,
+            columns[_METRIC],
+            judged[name].baseline,
+            judged[name].value,
+            tuple(i for i in evidence.replay.single_incidents if i.rule == _RULE and i.subject == name),
+            change_points(columns[_METRIC]),
+        )
+        for name, columns in values.items()
+        if name in judged and not columns[_METRIC].empty
+    ]
+    if not groups:
+        return None
+    return DriftFrame(tuple(sorted(groups, key=lambda group: not group.incidents)), evidence.bounds(_RULE))
+
+
+def layout(data: DriftFrame) -> Layout:
+    """One row a group: value with baseline, drift with bands."""
+    return Layout((104,) * min(len(data.groups), MOST_DRAWN), columns=2)
+
+
+def draw(data: DriftFrame, axes: Sequence[Axes]) -> None:
+    """Draw a row of two panels for each of the first groups."""
+    drawn = data.groups[:MOST_DRAWN]
+    for row, group in enumerate(drawn):
+        value, drift = axes[2 * row : 2 * row + 2]
+        last = row == len(drawn) - 1
+        line(value, group.value, FIRST, "norm" if row == 0 else "")
+        line(value, group.baseline, SECOND, "baseline" if row == 0 else "")
+        scale(value, group.value)
+        from_zero(value, group.value)
+        _mark_changes(value, group, named=row == 0)
+        finish(value, f"{cleaned(group.name, 24)}: gradient norm", last=last, legend=row == 0)
+        line(drift, group.drift, FIRST)
+        scale(drift, group.drift)
+        _bands(drift, data.limits)
+        finish(drift, "drift from the baseline", last=last)
+        drift.set_xlim(value.get_xlim())
+        incidents_behind(value, group.incidents, (_RULE,))
+
+
+def _mark_changes(axes: Axes, group: GroupDrift, *, named: bool) -> None:
+    if not group.changes:
+        return
+    update, level = levels_of(group.changes, int(group.value.update[0]), int(group.value.update[-1]))
+    axes.plot(update, level, color=INK, linewidth=1.0, linestyle=(0, (1, 1.5)), label="level" if named else None)
+    for one in group.changes:
+        axes.plot([one.update], [0.04], marker="^", color=INK, markersize=5, transform=axes.get_xaxis_transform())
+
+
+def _bands(axes: Axes, limits: tuple[float | None, float | None]) -> None:
+    """Mark the bands in which the detector warns, with room above the warning bound."""
+    warning, critical = limits
+    if warning is None or critical is None:
+        return
+    top = max(axes.get_ylim()[1], 1.3 * warning)
+    if axes.get_yscale() == "linear":
+        axes.set_ylim(0, top)
+    axes.axhspan(warning, min(critical, top), color=VERDICTS["warning"], alpha=0.12, linewidth=0)
+    axes.axhline(warning, color=VERDICTS["warning"], linewidth=1.0, linestyle=(0, (4, 3)))
+    if critical < top:
+        axes.axhspan(critical, top, color=VERDICTS["critical"], alpha=0.12, linewidth=0)
+        axes.axhline(critical, color=VERDICTS["critical"], linewidth=1.0, linestyle=(0, (4, 3)))
+    if axes.get_yscale() != "linear":
+        axes.set_ylim(top=top)
+
+
+def words(data: DriftFrame) -> list[str]:
+    """Say which groups drifted, or that none did, and where a level changed."""
+    moved = [group for group in data.groups if group.incidents]
+    said = [
+        f"{cleaned(group.name, 40)} drifted {times(len(group.incidents))}, first at update {group.incidents[0].start}."
+        for group in moved
+    ]
+    if not any(bool(group.drift.finite.any()) for group in data.groups):
+        return [f"Of {many(len(data.groups), 'group')} none could be judged: too few finite norms for a baseline."]
+    if not moved:
+        said.append(f"Of {many(len(data.groups), 'group')} none drifted beyond its bounds long enough for an alarm.")
+    said += _changed(data)
+    if len(data.groups) > MOST_DRAWN:
+        said.append(f"{len(data.groups) - MOST_DRAWN} of {len(data.groups)} groups are not drawn.")
+    return said
+
+
+def _changed(data: DriftFrame) -> list[str]:
+    """Say where levels moved, looked at afterwards (▴ in the figure)."""
+    changed = [group for group in data.groups if group.changes]
+    told = [f"{cleaned(group.name, 40)} {one.told}" for group in changed for one in group.changes or ()]
+    if told:
+        left = f"; {len(told) - _MOST_CHANGES} more are in the table" if len(told) > _MOST_CHANGES else ""
+        return [f"Looked at afterwards, the level of the norm changed (▴): {'; '.join(told[:_MOST_CHANGES])}{left}."]
+    short = sum(group.changes is None for group in data.groups)
+    if short == len(data.groups):
+        return ["Too few updates against the norms' own memory to tell afterwards whether a level moved."]
+    return ["Looked at afterwards, no group's level changed."]
+
+
+def table(data: DriftFrame) -> Rows:
+    """List every group with its largest drift and each change of its level."""
+    columns = ("group", "verdict", "alarms", "first_alarm", "largest_drift", "at_update", "baseline", "change_points")
+    return Rows(columns, tuple(_row(group) for group in data.groups))
+
+
+def _row(group: GroupDrift) -> tuple[Cell, ...]:
+    judged = bool(group.drift.finite.any())
+    place = group.drift.largest
+    worst = "critical" if any(one.peak_verdict == "critical" for one in group.incidents) else "warning"
+    verdict = worst if group.incidents else "ok" if judged else "no_data"
+    changes = "too short to tell" if group.changes is None else "; ".join(one.told for one in group.changes) or "none"
+    return (
+        cleaned(group.name, 60),
+        Mark(verdict, verdict.replace("_", " ")),
+        len(group.incidents),
+        group.incidents[0].start if group.incidents else None,
+        float(group.drift.value[place]) if judged else None,
+        int(group.drift.update[place]) if judged else None,
+        float(group.baseline.value[place]) if judged else None,
+        changes,
+    )
+
+
+QUESTION = Question(
+    name="drift",
+    title="Gradient drift",
+    asks="Did a group's gradient drift away from its own past, and did its level change?",
+    without="No group's gradient was recorded for long enough to have a baseline.",
+    frame=frame,
+    layout=layout,
+    draw=draw,
+    words=words,
+    table=table,
+)

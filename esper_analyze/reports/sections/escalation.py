@@ -1,0 +1,239 @@
+"""When there was trouble, and when the recorder looked closer."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from esper_analyze.detector.signals import RUN, Ints
+from esper_analyze.replay.evidence import Evidence
+from esper_analyze.reports.narrative.primary_incident import judged_rules, lasted, leading
+from esper_analyze.reports.render.draw import finish, merged
+from esper_analyze.reports.render.rows import Mark, Rows
+from esper_analyze.reports.render.section import Layout, Question
+from esper_analyze.reports.render.style import FIRST, VERDICTS
+from esper_analyze.runs.series import PIXELS
+from esper_analyze.schema.tables import LEVELS
+from esper_analyze.terminal import cleaned
+from esper_analyze.wording import many, times
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+    from esper_analyze.detector.escalation import LevelChange
+    from esper_analyze.detector.incidents import Incident
+
+MOST_LANES = 16
+"""Rules drawn in the timeline, in the order in which they first fired."""
+_KEPT = {
+    "sampled_steps": "steps in detail",
+    "layers": "rows of layers",
+    "transitions": "worst samples",
+    "tensors": "rows of tensors",
+}
+"""What a raised level records more of."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rise:
+    """One stretch of updates at a raised level: the finding that raised it, and the rows of detail recorded in it."""
+
+    start: int
+    until: int
+    rule: str
+    subject: str
+    finding: int
+    verdict: str
+    kept: dict[str, int]
+
+    @property
+    def told(self) -> str:
+        """Name what was recorded."""
+        return ", ".join(f"{number:,} {_KEPT[what]}" for what, number in self.kept.items() if number)
+
+
+@dataclass(frozen=True, slots=True)
+class TimelineFrame:
+    """Telemetry level from each change on, what triggered the rises, and incidents by rule.
+
+    ``update`` and ``level`` (index into ``LEVELS``) begin at the first update and end at the last.
+    """
+
+    update: Ints
+    level: Ints
+    triggers: tuple[tuple[int, str, str], ...]
+    rises: tuple[Rise, ...]
+    lanes: dict[str, tuple[Incident, ...]]
+    troubles: tuple[str, ...] = ()
+
+
+def frame(evidence: Evidence) -> TimelineFrame | None:
+    """Return the levels and incidents over the run, None when it has no update."""
+    last = evidence.run.last_update
+    if last is None:
+        return None
+    changes = _level_changes(evidence)
+    base = str(evidence.run.info.get("level", "NORMAL"))
+    words = [base, *(change.level for change in changes)]
+    update = [0, *(change.update for change in changes), last]
+    level = [LEVELS.index(word) if word in LEVELS else 0 for word in [*words, words[-1]]]
+    triggers = tuple((_found_at(c), c.rule, c.subject or RUN) for c in changes if c.rule is not None)
+    rises = tuple(rises_of(evidence))
+    steps = np.array(update, np.int64), np.array(level, np.int64)
+    return TimelineFrame(*steps, triggers, rises, _lanes(evidence), tuple(_troubles(evidence)))
+
+
+def _level_changes(evidence: Evidence) -> Sequence[LevelChange]:
+    """Return the changes of the telemetry level; none of an imported run, for which nothing looked closer."""
+    return () if evidence.run.info.get("imported_from") else evidence.replay.levels
+
+
+def _troubles(evidence: Evidence) -> Iterator[str]:
+    """Say which trouble to look at first, and how many others there are."""
+    incidents = evidence.replay.incidents
+    if not incidents:
+        judged, lacking = map(len, judged_rules(evidence))
+        without = f"; {many(lacking, 'rule')} had no data" if lacking else ""
+        yield f"No incident; {many(judged, 'rule')} could judge{without}."
+        return
+    yield lasted(evidence, incidents[leading(incidents, evidence.replay.rules)])
+    after = sum(one.cause is not None for one in incidents)
+    if len(incidents) > 1:
+        yield f"{many(len(incidents), 'incident')} in all, {after} of them shown under their causes."
+
+
+def rises_of(evidence: Evidence, first: int = 0) -> list[Rise]:
+    """Return the stretches at a raised level from update ``first`` on, with what was recorded in them."""
+    last = evidence.run.last_update or 0
+    changes = _level_changes(evidence)
+    ends = [change.update - 1 for change in changes[1:]] + [last]
+    spans = [(c, until) for c, until in zip(changes, ends, strict=False) if c.rule is not None and until >= first]
+    start, until = (np.array(edge, np.int64) for edge in ([c.update for c, _ in spans], [u for _, u in spans]))
+    kept = {what: _kept(evidence, what, start, until) for what in _KEPT} if spans else {}
+    worst = {(f.rule, f.subject, f.update): f.verdict for f in evidence.replay.findings if f.alarm} if spans else {}
+    return [
+        _rise(change, int(end), {what: int(found[k]) for what, found in kept.items()}, worst)
+        for k, (change, end) in enumerate(spans)
+    ]
+
+
+def _rise(change: LevelChange, until: int, kept: dict[str, int], worst: Mapping[tuple[str, str, int], str]) -> Rise:
+    rule, subject, finding = str(change.rule), change.subject or RUN, _found_at(change)
+    return Rise(change.update, until, rule, subject, finding, worst.get((rule, subject, finding), "warning"), kept)
+
+
+def _found_at(change: LevelChange) -> int:
+    return change.update if change.finding_update is None else change.finding_update
+
+
+def _kept(evidence: Evidence, what: str, start: Ints, until: Ints) -> Ints:
+    """Return how much of ``what`` was recorded in each span of updates."""
+    count = np.zeros(len(start), np.int64)
+    table, column = ("updates", "sampled_steps") if what == "sampled_steps" else (what, None)
+    for part in evidence.run.parts(table):
+        if not ((start <= part.last_update) & (until >= part.first_update)).any():
+            continue
+        rows = part.frame(["update", *([column] if column else [])]).sort("update")
+        update = rows["update"].to_numpy()
+        weight = np.ones(len(update), np.int64) if column is None else rows[column].fill_null(0).to_numpy()
+        total = np.concatenate([[0], np.cumsum(weight)])
+        count += total[np.searchsorted(update, until, "right")] - total[np.searchsorted(update, start, "left")]
+    return count
+
+
+def captured_since(evidence: Evidence, update: int) -> str:
+    """Say what the recorder kept when it looked closer after ``update``, empty when it did not."""
+    rises = rises_of(evidence, update)
+    if not rises or not any(rises[0].kept.values()):
+        return ""
+    rise = rises[0]
+    span = f"update {rise.start:,}" if rise.start == rise.until else f"updates {rise.start:,} to {rise.until:,}"
+    return f"The recorder looked closer in {span} and kept {rise.told}."
+
+
+def table(data: TimelineFrame) -> Rows | None:
+    """List every rise of the level, what raised it, and what was captured."""
+    if not data.rises:
+        return None
+    columns = ("from", "until", "raised_by", "on", "verdict", "finding_at", *_KEPT)
+    cells = tuple(
+        (r.start, r.until, r.rule, r.subject, Mark(r.verdict, r.verdict), r.finding, *r.kept.values())
+        for r in data.rises
+    )
+    return Rows(columns, cells)
+
+
+def _lanes(evidence: Evidence) -> dict[str, tuple[Incident, ...]]:
+    lanes: dict[str, list[Incident]] = {}
+    for incident in sorted(evidence.replay.incidents, key=lambda incident: incident.start):
+        if incident.peak_verdict in ("warning", "critical"):
+            lanes.setdefault(incident.rule, []).append(incident)
+    return {rule: tuple(found) for rule, found in lanes.items()}
+
+
+def layout(data: TimelineFrame) -> Layout:
+    """Lanes of incidents above the level."""
+    lanes = min(len(data.lanes), MOST_LANES)
+    return Layout((24 * lanes + 8, 84), left=166) if lanes else Layout((84,), left=166)
+
+
+def draw(data: TimelineFrame, axes: Sequence[Axes]) -> None:
+    """Draw incidents in one lane a rule, and the level under them."""
+    if len(axes) > 1:
+        _draw_lanes(data, axes[0])
+    level = axes[-1]
+    level.step(data.update, data.level, where="post", color=FIRST, linewidth=1.3)
+    level.set_yticks(range(len(LEVELS)), LEVELS)
+    level.set_ylim(-0.3, len(LEVELS) - 0.3)
+    level.set_xlim(-0.5, max(float(data.update[-1]) + 0.5, 1.0))
+    update = np.array([update for update, _, _ in data.triggers], np.int64)
+    pixel = update // max(1, -(-int(data.update[-1] + 1) // PIXELS))
+    marked = update[np.unique(pixel, return_index=True)[1]]
+    top = np.full(len(marked), len(LEVELS) - 1)
+    level.plot(marked, top, "v", color=VERDICTS["critical"], markersize=5, clip_on=False)
+    finish(level, "Telemetry level, and (▾) the findings that raised it", last=True)
+
+
+def _draw_lanes(data: TimelineFrame, axes: Axes) -> None:
+    names = list(data.lanes)[:MOST_LANES]
+    pixel = float(data.update[-1] + 1) / PIXELS
+    for row, name in enumerate(names):
+        for verdict in ("warning", "critical"):
+            spans = [(i.start, i.end) for i in data.lanes[name] if i.peak_verdict == verdict]
+            bars = [(start - 0.5, max(end - start + 1, 4 * pixel)) for start, end in merged(spans, pixel)]
+            axes.broken_barh(bars, (row - 0.3, 0.6), color=VERDICTS[verdict], linewidth=0)
+    axes.set_ylim(len(names) - 0.4, -0.6)
+    axes.set_yticks(range(len(names)), [cleaned(name, 26) for name in names])
+    axes.grid(visible=False, axis="y")
+    finish(axes, "Incidents by rule, in the order in which they began")
+
+
+def words(data: TimelineFrame) -> list[str]:
+    """Say what began first and how much else there was, and how often and why the level rose."""
+    return [*data.troubles, *_levels_told(data)]
+
+
+def _levels_told(data: TimelineFrame) -> list[str]:
+    if not data.triggers:
+        return ["The telemetry level never rose."]
+    rules = ", ".join(dict.fromkeys(rule for _, rule, _ in data.triggers))
+    said = [f"The level rose {times(len(data.triggers))}, first after update {data.triggers[0][0]}; raised by {rules}."]
+    if len(data.lanes) > MOST_LANES:
+        said.append(f"{len(data.lanes) - MOST_LANES} further rules fired and are in the table only.")
+    return said
+
+
+QUESTION = Question(
+    name="timeline",
+    title="Timeline",
+    asks="When was there trouble, and when did the recorder look closer?",
+    without="The run has no complete update.",
+    frame=frame,
+    layout=layout,
+    draw=draw,
+    words=words,
+    table=table,
+)

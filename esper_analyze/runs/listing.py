@@ -1,0 +1,134 @@
+"""Which runs there are, how they ended, and their verdict by what the live detector said."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from esper_analyze.errors import EsperError
+from esper_analyze.runs.ending import REPAIRED, End, end_of_run
+from esper_analyze.runs.run import Run, open_run
+from esper_analyze.runs.standing import live_coverage, standing
+from esper_analyze.wording import many
+
+_SEVERITY = ("info", "warning", "critical")
+
+
+@dataclass(frozen=True, slots=True)
+class RunSummary:
+    """One line of ``ls``. ``fault`` says why a run cannot be read in full; what is not known is None.
+
+    ``unjudged``: how many rules could judge and why the others could not, None when all could.
+    """
+
+    path: Path
+    fault: str | None = None
+    name: str | None = None
+    framework: str | None = None
+    algorithm: str | None = None
+    updates: int | None = None
+    status: str | None = None
+    worst: dict[str, Any] | None = None
+    verdict: str | None = None
+    label: str | None = None
+    unjudged: str | None = None
+
+    def cells(self, directory: Path) -> list[str]:
+        """Return the summary as words for a table, the path relative to ``directory``."""
+        inside = self.path.relative_to(directory) if self.path.is_relative_to(directory) else self.path
+        where = str(self.path) if str(inside) == "." else str(inside)
+        facts = [self.name, self.framework, self.algorithm, self.updates]
+        status = f"{self.status}; {self.fault}" if self.status and self.fault else self.status or self.fault
+        return [where, *("–" if fact is None else str(fact) for fact in facts), str(status), self._verdict_words()]
+
+    def _verdict_words(self) -> str:
+        if self.label is None:
+            return "–"
+        parts = [] if self.worst is not None and self.label == self.worst["verdict"] else [self.label]
+        if self.worst is not None:
+            about = "" if self.worst["subject"] == "run" else f" on {self.worst['subject']}"
+            parts.append(f"{self.worst['verdict']}: {self.worst['rule']}{about} at update {self.worst['update']}")
+        if self.unjudged:
+            parts.append(self.unjudged)
+        return "; ".join(parts)
+
+
+def summarise(path: Path) -> RunSummary:
+    """Return what ``ls`` tells of the run at ``path``; whatever goes wrong with it becomes its ``fault``."""
+    from polars.exceptions import PanicException
+
+    try:
+        return _summary(open_run(path, skip_broken=True))
+    except EsperError as error:
+        return RunSummary(path, fault=error.message.replace(f"{path}/", ""))  # the line says which run it is
+    except (Exception, PanicException) as error:
+        return RunSummary(path, fault=f"cannot be read: {type(error).__name__}: {error}")
+
+
+def _summary(run: Run) -> RunSummary:
+    info = run.info
+    framework = info.get("framework")
+    worst = worst_finding(run.frame("findings", ["update", "rule", "subject", "verdict"]).to_dicts())
+    overall = standing(end_of_run(run), None if worst is None else worst["verdict"], live_coverage(run))
+    return RunSummary(
+        path=run.path,
+        fault=broken_words(run),
+        name=str(info.get("name") or run.path.name),
+        framework=None if framework is None else str(framework),
+        algorithm=None if info.get("algorithm") is None else str(info["algorithm"]),
+        updates=max((run.only(rank).rows["updates"] for rank in run.ranks), default=0),
+        status=status_words(run),
+        worst=worst,
+        verdict=overall.verdict,
+        label=overall.label,
+        unjudged=overall.coverage.words if overall.coverage.lacking else None,
+    )
+
+
+def status_words(run: Run) -> str:
+    """Return how the run ended: closed, by what error, or not closed and up to where it is whole; odd ranks by name."""
+    ranks, planned = run.ranks, run.info.get("ranks", 1)
+    if run.joined is None and len(ranks) < 2 and planned == 1:
+        return _status(run)
+    ended = {rank: (_status(run.only(rank)), run.only(rank).last_update) for rank in ranks}
+    usual, _ = max(Counter(ended.values()).items(), key=lambda one: one[1], default=(("nothing recorded", None), 0))
+    odd = [f"rank {rank} {_until(words, last)}" for rank, (words, last) in ended.items() if (words, last) != usual]
+    missing = [rank for rank in range(planned) if rank not in ended] if isinstance(planned, int) else []
+    odd += [f"rank {rank} recorded nothing" for rank in missing]
+    alike = many(len(ranks) - len(odd) + len(missing), "rank")
+    return "; ".join([f"{alike} {_until(*usual) if odd else usual[0]}", *odd])
+
+
+def _until(words: str, last: int | None) -> str:
+    return words if last is None or "update" in words else f"{words} at update {last}"
+
+
+def _status(run: Run) -> str:
+    end = end_of_run(run)
+    if end.end is End.UNCLOSED and run.closed and closing_reason(run) == REPAIRED:
+        return "repaired" + (f", {len(run.unverified)} shards unverified" if run.unverified else "")
+    return end.status
+
+
+def closing_reason(run: Run) -> str:
+    """Return what the last writer noted when it closed: "closed", "exit", "SIGTERM", or an error with its kind."""
+    markers = [attempt.closed for attempt in run.attempts if attempt.closed is not None]
+    return str(markers[-1].get("reason", "closed")) if markers else ""
+
+
+def broken_words(run: Run) -> str | None:
+    """Return what is damaged, None when nothing is."""
+    if not run.broken:
+        return None
+    first = run.broken[0]
+    more = f" (and {len(run.broken) - 1} more)" if len(run.broken) > 1 else ""
+    return f"damaged: {first.file.name} {first.reason}{more}"
+
+
+def worst_finding(findings: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
+    """Return the first of the worst alarms, None when there is none."""
+    alarms = [finding for finding in findings if finding["verdict"] in ("warning", "critical")]
+    return min(alarms, key=lambda finding: (-_SEVERITY.index(finding["verdict"]), finding["update"]), default=None)

@@ -1,0 +1,1 @@
+"""SQL over runs: a locked connection, statements, limits, prompt and output."""

@@ -1,0 +1,155 @@
+"""The prompt of ``sql``: queries over several lines, names completed, a history kept between sessions."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from prompt_toolkit import PromptSession
+from prompt_toolkit.completion import CompleteEvent, Completer, Completion
+from prompt_toolkit.document import Document
+from prompt_toolkit.history import FileHistory, History, InMemoryHistory
+from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
+
+from esper_analyze.commands.sql import run_one
+from esper_analyze.errors import EsperError
+from esper_analyze.schema import TABLES
+from esper_analyze.schema.macros import MACROS
+from esper_analyze.shutdown import received
+from esper_analyze.sql.output import Format
+from esper_analyze.sql.sandbox import ATTEMPT_COLUMN, RUN_COLUMN
+from esper_analyze.sql.statements import COMMANDS, complete, statements
+from esper_analyze.terminal import say, tell
+
+if TYPE_CHECKING:
+    from prompt_toolkit.input import Input
+    from prompt_toolkit.output import Output
+
+    from esper_analyze.sql.session import Session
+
+_KEYWORDS = (
+    "select", "from", "where", "group by", "order by", "limit", "join", "left join", "using", "having", "qualify",
+    "with", "as", "and", "or", "not", "is null", "is not null", "isfinite", "isnan", "isinf", "count", "avg", "min",
+    "max", "median", "quantile_cont", "arg_max", "arg_min", "filter", "over", "partition by", "desc", "distinct",
+    "describe", "summarize", "pivot",
+)  # fmt: skip
+_WORD = re.compile(r"[.\w]*$")
+
+
+def prompt(
+    session: Session, shape: Format, limit: int, *, typed: Input | None = None, shown: Output | None = None
+) -> None:
+    """Ask for queries until there are no more. An error is one sentence and the prompt goes on."""
+    asking: PromptSession[str] = PromptSession(
+        history=history(),
+        completer=Names(attempts=session.attempts),
+        complete_while_typing=False,
+        multiline=True,
+        key_bindings=_keys(),
+        prompt_continuation=lambda width, _line, _soft: ".".rjust(width - 1) + " ",
+        input=typed,
+        output=shown,
+    )
+    say(f"{len(session.runs)} run{'s' if len(session.runs) > 1 else ''}; .help, .examples; a query ends with ;")
+    while True:
+        try:
+            text = asking.prompt("sql> ")
+        except KeyboardInterrupt:
+            if received() is not None:
+                raise
+            continue
+        except EOFError:
+            return
+        if not all(_answered(session, one, shape, limit) for one in statements(text)):
+            return
+
+
+def _answered(session: Session, text: str, shape: Format, limit: int) -> bool:
+    """Run one statement; return whether to go on."""
+    try:
+        going_on = run_one(session, text, shape, None, limit)
+        sys.stdout.flush()
+    except EsperError as error:
+        tell(error)
+        return True
+    except KeyboardInterrupt:
+        if received() is not None:
+            raise
+        say("stopped")
+        return True
+    return going_on
+
+
+def history() -> History:
+    """Return the history in the user's state directory, one that is forgotten when that cannot be written."""
+    given = os.environ.get("XDG_STATE_HOME", "")
+    folder = (Path(given) if given.startswith("/") else Path.home() / ".local" / "state") / "esper-analyze"
+    file = folder / "sql_history"
+    try:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        file.touch(mode=0o600)
+        file.read_bytes()
+    except OSError:
+        return InMemoryHistory()
+    return _Kept(str(file))
+
+
+class _Kept(FileHistory):
+    """A history that keeps only what can be written: bytes that are no UTF-8 cannot."""
+
+    def store_string(self, string: str) -> None:
+        """Append ``string`` to the file."""
+        with contextlib.suppress(UnicodeEncodeError):
+            string.encode()
+            super().store_string(string)
+
+
+def _keys() -> KeyBindings:
+    keys = KeyBindings()
+
+    @keys.add("enter")
+    def enter(event: KeyPressEvent) -> None:
+        buffer: Any = event.current_buffer
+        if complete(buffer.text):
+            buffer.validate_and_handle()
+        else:
+            buffer.insert_text("\n")
+
+    return keys
+
+
+class Names(Completer):
+    """Completes tables, macros, columns (those of the tables already named first), words of SQL and dot commands."""
+
+    def __init__(self, *, attempts: bool = False) -> None:
+        self._own = (RUN_COLUMN, *((ATTEMPT_COLUMN,) if attempts else ()))
+
+    def get_completions(self, document: Document, complete_event: CompleteEvent) -> Iterable[Completion]:
+        """Give what may stand at the cursor."""
+        del complete_event
+        found = _WORD.search(document.text_before_cursor)
+        word = (found[0] if found else "").lower()
+        if word.startswith(".") and document.text_before_cursor.strip() == word:
+            for name, what in COMMANDS.items():
+                if name.startswith(word):
+                    yield Completion(name, -len(word), display_meta=what)
+            return
+        start = word.rpartition(".")[2]
+        for name, what in self._names(document.text).items():
+            if start and name.lower().startswith(start):
+                yield Completion(name, -len(start), display_meta=what)
+
+    def _names(self, text: str) -> dict[str, str]:
+        words = set(re.findall(r"\w+", text.lower()))
+        found = {table.name: table.meaning for table in TABLES}
+        found |= {f"{macro.name}()": macro.asks for macro in MACROS}
+        found |= dict.fromkeys(self._own, "every table")
+        for table in sorted(TABLES, key=lambda one: one.name not in words):
+            for column in table.columns:
+                found.setdefault(column.name, f"{table.name}: {column.meaning}")
+        return found | {word: "" for word in _KEYWORDS if word not in found}

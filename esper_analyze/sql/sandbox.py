@@ -1,0 +1,87 @@
+"""Tables of one or many runs in a DuckDB connection that can touch nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from esper_analyze.schema import TABLES
+from esper_analyze.schema.column import Table
+from esper_analyze.schema.macros import MACROS
+from esper_analyze.schema.views import quote_identifier, quote_text
+from esper_analyze.storage.decode_errors import undecodable
+
+if TYPE_CHECKING:
+    import duckdb
+
+    from esper_analyze.runs.run import Run
+
+RUN_COLUMN, ATTEMPT_COLUMN = "run", "attempt"
+
+
+def sandbox(
+    runs: Sequence[tuple[str, Run]],
+    tables: Sequence[str] | None = None,
+    *,
+    memory: int,
+    threads: int = 2,
+    spill: Path | None = None,
+    attempts: bool = False,
+) -> duckdb.DuckDBPyConnection:
+    """Return a locked connection with the tables of labelled ``runs`` loaded, and the macros over them.
+
+    ``tables`` are the ones to load (default: all). Each begins with a column ``run``, and with ``attempts`` a column
+    ``attempt``. Loading comes first, then external access, extensions and settings are shut for good. ``memory`` are
+    the bytes that DuckDB may take; ``spill`` is a directory for what does not fit, without one such a query fails.
+    """
+    import duckdb
+
+    settings: dict[str, str | bool | int | float | list[str]] = {
+        "memory_limit": f"{memory * 4 // 5 // 10**6}MB",  # the rest is for what DuckDB does not count
+        "threads": threads,
+        "temp_directory": "" if spill is None else str(spill),
+        "python_enable_replacements": False,
+        "autoinstall_known_extensions": False,
+        "autoload_known_extensions": False,
+    }
+    connection = duckdb.connect(":memory:", config=settings)
+    loaded = [table for table in TABLES if tables is None or table.name in tables]
+    for table in loaded:
+        _load(connection, table, runs, attempts=attempts)
+    for macro in MACROS:
+        if set(macro.tables) <= {table.name for table in loaded}:
+            connection.execute(macro.create)
+    connection.execute("set enable_external_access = false")
+    connection.execute("set lock_configuration = true")
+    return connection
+
+
+def _load(
+    connection: duckdb.DuckDBPyConnection, table: Table, runs: Sequence[tuple[str, Run]], *, attempts: bool
+) -> None:
+    # An enum takes a byte a row; as text the label would take sixteen, in memory where nothing is compressed.
+    kind = f"enum({', '.join(quote_text(label) for label, _ in runs)})"
+    queries, held, files = [], list[str](), list[str]()
+    for number, (label, run) in enumerate(runs):
+        files += run.files(table.name)
+        for attempt, piece in _pieces(run, attempts=attempts):
+            named = f"run {number}, {'' if attempt is None else f'attempt {attempt}, '}"
+            query, names = piece.rows_query(connection, table, held_as=named)
+            held += names
+            fact = "" if attempt is None else f"cast({attempt} as bigint) as {ATTEMPT_COLUMN}, "
+            queries.append(f"select cast({quote_text(label)} as {kind}) as {RUN_COLUMN}, {fact}* from ({query})")
+    with undecodable(connection, files):
+        connection.execute(f"create table {quote_identifier(table.name)} as {' union all '.join(queries)}")
+    for name in held:
+        connection.unregister(name)
+
+
+def _pieces(run: Run, *, attempts: bool) -> Iterator[tuple[int | None, Run]]:
+    """Give the run whole, or one attempt of one rank after the other with the attempt's number."""
+    if not attempts or not run.attempts:
+        yield (0 if attempts else None), run
+        return
+    for attempt in sorted(run.attempts, key=lambda one: (one.rank, one.number)):
+        yield attempt.number, replace(run, attempts=(attempt,))

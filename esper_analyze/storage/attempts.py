@@ -1,0 +1,366 @@
+"""Find the shards of a run by its manifests, and check every one before anybody reads it.
+
+A glob hides damage (a zero-length shard is skipped, a foreign column is cast), so files are never found by one.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import zlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+from typing import BinaryIO
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from esper_analyze.schema.tables import BY_NAME
+from esper_analyze.storage import layout, verified_cache
+from esper_analyze.storage.folders import listed
+from esper_analyze.storage.footer import footer_fault, unknown_table
+from esper_analyze.storage.footer_crash_check import look_into
+from esper_analyze.storage.layout import ManifestError, ShardEntry
+from esper_analyze.storage.limits import LARGEST_TEXT
+from esper_analyze.storage.lock import is_held
+from esper_analyze.storage.log_frames import Fault
+from esper_analyze.storage.log_tail import LogFault, Spans, Tail, read_logs, tail_of
+from esper_analyze.storage.run_files import RefusedFileError, is_regular, open_file, read_file, why_unreadable
+
+_BLOCK = 1 << 20
+_READ_AGAIN = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Broken:
+    """A file that cannot be trusted, and why; the manifest's ``entry`` of it and the ``rows`` missing, where known."""
+
+    file: Path
+    reason: str
+    entry: ShardEntry | None = None
+    rows: int | None = None
+
+
+Check = Callable[[Path, ShardEntry], str | None]
+"""Returns why a shard that its checksum vouches for is unusable all the same, None when it is not."""
+
+
+@dataclass(slots=True)
+class Attempt:
+    """One writer's folder: sound shards, what is logged beyond them, what is broken, the clean-close marker if any.
+
+    ``until``: the first update that a later attempt recorded anew; rows from there on are superseded.
+    """
+
+    folder: Path
+    rank: int
+    number: int
+    shards: list[tuple[Path, ShardEntry]] = field(default_factory=list)
+    broken: list[Broken] = field(default_factory=list)
+    closed: dict[str, object] | None = None
+    tail: Tail = field(default_factory=Tail)
+    until: int | None = None
+    leftover: list[Path] = field(default_factory=list)
+    """Shards that no manifest lists and whose rows are elsewhere: what was stopped in its middle leaves them."""
+
+    @property
+    def first_update(self) -> int | None:
+        """The first update with a row in ``updates``, None when there is none."""
+        sealed = [entry.first_update for _, entry in self.shards if entry.table == "updates"]
+        logged = self.tail.tables.get("updates")
+        return min([*sealed, *(logged["update"].to_pylist() if logged is not None else [])], default=None)
+
+    @property
+    def lost_rows(self) -> int:
+        """Rows that no sound shard and no log has: as the writer counted them when it closed.
+
+        Where it did not, sequence numbers tell; those of damaged files, or in the memory of a living writer, do not.
+        """
+        if self.closed is not None:
+            return int(str(self.closed.get("lost_rows", 0)))
+        if self.broken or self.alive():
+            return self.tail.misfits
+        entries, logged = [entry for _, entry in self.shards], self.tail.tables.values()
+        in_log = [int(pc.max(one["seq"]).as_py()) for one in logged if len(one)]
+        end = 1 + max([-1, *(one.last_seq for one in entries), *in_log])
+        rows = sum(one.rows for one in entries) + sum(map(len, logged))
+        return max(end - rows, self.tail.misfits)
+
+    def alive(self) -> bool:
+        """Whether a process holds the writer's lock right now."""
+        return is_held(self.folder / layout.LOCK_FILE) or False
+
+
+def find_attempts(run_dir: Path) -> list[Attempt]:
+    """Return every attempt of every rank under ``run_dir``, each shard checked against the manifest."""
+    attempts = []
+    for rank_dir in listed(run_dir):
+        rank = layout.rank_of(rank_dir)
+        if rank is None or not rank_dir.is_dir():
+            continue
+        for folder in listed(rank_dir):
+            number = layout.attempt_of(folder)
+            if number is not None and folder.is_dir():
+                attempts.append(read_attempt(folder, rank, number))
+    _leave_out_twins(attempts)
+    supersede(attempts)
+    return attempts
+
+
+def _leave_out_twins(attempts: list[Attempt]) -> None:
+    """Leave out attempts with a number that another of the rank has: a recorder never numbers two alike."""
+    first: dict[tuple[int, int], Attempt] = {}
+    for attempt in attempts:
+        other = first.setdefault((attempt.rank, attempt.number), attempt)
+        if other is not attempt:
+            attempt.shards, attempt.tail = [], Tail()
+            attempt.broken.insert(0, Broken(attempt.folder, twin_fault(attempt, other)))
+
+
+def twin_fault(attempt: Attempt, other: Attempt) -> str:
+    """Return what is wrong with two attempts of the same number."""
+    words = f"is attempt {attempt.number} of rank {attempt.rank}, and so is {other.folder.name}"
+    return f"{words}: one of them is of another run, move it away"
+
+
+def supersede(attempts: list[Attempt]) -> None:
+    """Note where each attempt was resumed by a later one of its rank."""
+    first: dict[int, int] = {}
+    for attempt in sorted(attempts, key=lambda one: one.number, reverse=True):
+        attempt.until = first.get(attempt.rank)
+        began = attempt.first_update
+        if began is not None:
+            first[attempt.rank] = min(began, first.get(attempt.rank, began))
+
+
+def read_attempt(folder: Path, rank: int, number: int, check: Check | None = None) -> Attempt:
+    """Return what is in the folder of one writer. ``check`` may look further into each shard that is sound so far.
+
+    What seems broken because a writer went on meanwhile is read again.
+    """
+    for _ in range(_READ_AGAIN):
+        before = _stamp(folder)
+        attempt = _read_once(folder, rank, number, check)
+        if not attempt.broken or _stamp(folder) == before:
+            break
+    return attempt
+
+
+def _stamp(folder: Path) -> tuple[bytes, bool]:
+    """Return what changes in a folder that is written to or compacted while it is read."""
+    try:
+        lines = read_file(folder / layout.MANIFEST_FILE, LARGEST_TEXT)
+    except OSError:
+        lines = b""
+    return lines, is_regular(folder / layout.CLOSED_FILE)
+
+
+def _read_once(folder: Path, rank: int, number: int, check: Check | None) -> Attempt:
+    attempt = Attempt(folder, rank, number)
+    listed(folder)
+    logs = read_logs(folder)
+    torn: list[LogFault] = []
+    entries = list(_manifest(attempt, torn if logs else None))
+    for entry in _written_again(entries):
+        path = folder / entry.shard
+        reason = _remembered_fault(path, entry) if check is None else shard_fault(path, entry) or check(path, entry)
+        if reason is None:
+            attempt.shards.append((path, entry))
+        else:
+            attempt.broken.append(Broken(path, reason, entry))
+    _leave_out_overlaps(attempt)
+    spans: dict[str, list[tuple[int, int]]] = {}
+    for _, entry in attempt.shards:
+        spans.setdefault(entry.table, []).append((entry.first_seq, entry.last_seq))
+    attempt.tail = tail_of(logs, rank, spans)
+    attempt.tail.faults += torn
+    attempt.broken += [Broken(path, reason) for path, reason in attempt.tail.unusable]
+    attempt.broken += [
+        Broken(one.file, one.text, rows=one.missing) for one in attempt.tail.faults if not one.fault.torn
+    ]
+    _read_marker(attempt)
+    _look_for_unlisted(attempt, spans, {entry.shard for entry in entries})
+    attempt.broken.sort(key=lambda one: one.file.name == layout.CLOSED_FILE)  # what it counts follows from the others
+    return attempt
+
+
+def _remembered_fault(path: Path, entry: ShardEntry) -> str | None:
+    """Return the shard's fault; one that was sound and was not touched since is not looked at again."""
+    mark = verified_cache.mark_of(path, entry)
+    if verified_cache.is_sound(path, mark):
+        return None
+    reason = shard_fault(path, entry)
+    if reason is None:
+        verified_cache.remember(path, mark)
+    return reason
+
+
+def _written_again(entries: list[ShardEntry]) -> list[ShardEntry]:
+    """Return ``entries`` without those whose rows were written once more: a disk that failed late was not trusted."""
+    newest: dict[tuple[str, int], ShardEntry] = {}
+    for entry in sorted(entries, key=lambda one: one.number):
+        newest[entry.table, entry.first_seq] = entry
+    return [
+        entry
+        for entry in entries
+        if newest[entry.table, entry.first_seq].last_seq < entry.last_seq
+        or newest[entry.table, entry.first_seq] is entry
+    ]
+
+
+def _leave_out_overlaps(attempt: Attempt) -> None:
+    """Leave out shards with rows that are, by their numbers, in another sound shard of the table too."""
+    last: dict[str, ShardEntry] = {}
+    for path, entry in sorted(attempt.shards, key=lambda one: (one[1].first_seq, one[1].number)):
+        other = last.get(entry.table)
+        if other is None or other.last_seq < entry.first_seq:
+            last[entry.table] = entry
+        else:
+            attempt.shards.remove((path, entry))
+            reason = f"holds rows {entry.first_seq:,}–{entry.last_seq:,}, and so does {other.shard} in part"
+            attempt.broken.append(Broken(path, reason, entry))
+
+
+def _look_for_unlisted(attempt: Attempt, spans: Spans, listed: set[str]) -> None:
+    """Find shards that the manifest does not list: rows that are nowhere else must not go missing in silence."""
+    unlisted = [path for path in sorted(attempt.folder.iterdir()) if layout.shard_of(path.name)]
+    unlisted = [path for path in unlisted if path.name not in listed]
+    if not unlisted or attempt.alive():
+        return
+    complete = attempt.closed is not None and not attempt.broken
+    before = len(attempt.broken)
+    if not complete:
+        look_into(unlisted)
+    for path in unlisted:
+        reason = None if complete else unlisted_fault(path, spans, attempt.tail)
+        if reason is None:
+            attempt.leftover.append(path)
+        else:
+            attempt.broken.append(Broken(path, f"is listed by no manifest and {reason}"))
+    manifest = attempt.folder / layout.MANIFEST_FILE
+    told = any(one.file == manifest for one in attempt.broken)
+    if not listed and not told and len(attempt.broken) > before:
+        words = "lists no shard, and there are some" if is_regular(manifest) else "is missing, and there are shards"
+        attempt.broken.insert(0, Broken(manifest, words))
+
+
+def unlisted_fault(path: Path, spans: Spans, tail: Tail) -> str | None:
+    """Return why a shard that no manifest lists cannot be passed over, None when all its rows are elsewhere."""
+    name, _ = layout.shard_of(path.name) or ("", 0)
+    table = BY_NAME.get(name)
+    if table is None:
+        return unknown_table(path, name)
+    try:
+        reason = footer_fault(path, table)
+        if reason is not None:
+            return reason
+        with open_file(path) as opened, pq.ParquetFile(opened) as file:
+            own = file.read(columns=["seq"], use_threads=False)["seq"]
+    except RefusedFileError as error:
+        return why_unreadable(error)
+    except (OSError, pa.ArrowException) as error:
+        return f"cannot be read ({type(error).__name__})"
+    logged = tail.tables[name]["seq"] if name in tail.tables else pa.chunked_array([], pa.int64())
+    elsewhere = pc.is_in(own, value_set=logged.combine_chunks())
+    for first, last in spans.get(name, ()):
+        elsewhere = pc.or_(elsewhere, pc.and_(pc.greater_equal(own, first), pc.less_equal(own, last)))
+    missing = len(own) - (pc.sum(elsewhere).as_py() or 0)
+    return f"holds {missing:,} rows that are nowhere else" if missing else None
+
+
+def _manifest(attempt: Attempt, torn: list[LogFault] | None) -> Iterator[ShardEntry]:
+    """Yield the manifest's lines; note in ``torn`` where writing stopped within the last one.
+
+    Without ``torn`` that is damage: a writer deletes its logs only after the line is whole.
+    """
+    path = attempt.folder / layout.MANIFEST_FILE
+    try:
+        lines = read_file(path, LARGEST_TEXT).split(b"\n")
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        attempt.broken.append(Broken(path, why_unreadable(error)))
+        return
+    seen = set()
+    for number, line in enumerate(lines, start=1):
+        if not line:
+            continue
+        if torn is not None and number == len(lines):
+            end = sum(map(len, lines)) + len(lines) - 1
+            torn.append(LogFault(path, Fault(end - len(line), end, torn=True, reason="ends within a line")))
+            continue
+        try:
+            entry = _entry_of(line)
+        except ManifestError as error:
+            attempt.broken.append(Broken(path, f"line {number}: {error}"))
+            continue
+        if entry.shard in seen:
+            attempt.broken.append(Broken(path, f"line {number}: {entry.shard} is listed twice"))
+            continue
+        seen.add(entry.shard)
+        yield entry
+
+
+@lru_cache(maxsize=16_384)
+def _entry_of(line: bytes) -> ShardEntry:
+    """Return what a line says; a run that is opened again and again has the same ones."""
+    return ShardEntry.from_line(line)
+
+
+def shard_fault(path: Path, entry: ShardEntry) -> str | None:
+    """Return why the shard at ``path`` is not the one ``entry`` describes, None when it is.
+
+    Raises ``UsageError`` when it is of a newer schema.
+    """
+    table = BY_NAME.get(entry.table)
+    try:
+        reason = _file_fault(path, entry)
+        if reason is None and table is None:
+            return unknown_table(path, entry.table)
+        return reason or footer_fault(path, BY_NAME[entry.table], entry)
+    except FileNotFoundError:
+        return "is missing, the manifest lists it"
+    except OSError as error:
+        return why_unreadable(error)
+
+
+def _file_fault(path: Path, entry: ShardEntry) -> str | None:
+    with open_file(path) as file:
+        size = os.fstat(file.fileno()).st_size
+        if size != entry.size:
+            return f"has {size} bytes, the manifest says {entry.size}"
+        return None if _file_crc(file, size) == entry.crc32 else "does not match the checksum in the manifest"
+
+
+def _file_crc(file: BinaryIO, size: int) -> int:
+    """Return the CRC-32 of the file's first ``size`` bytes; one that grows meanwhile is not followed."""
+    crc = 0
+    while size > 0 and (block := file.read(min(_BLOCK, size))):
+        crc = zlib.crc32(block, crc)
+        size -= len(block)
+    return crc
+
+
+def _read_marker(attempt: Attempt) -> None:
+    path = attempt.folder / layout.CLOSED_FILE
+    try:
+        marker = json.loads(read_file(path, LARGEST_TEXT))
+        tables = {str(name): int(facts["rows"]) for name, facts in marker["tables"].items()}
+        marker["lost_rows"] = int(marker.get("lost_rows", 0))
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        attempt.broken.append(Broken(path, why_unreadable(error)))
+        return
+    except (ArithmeticError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        attempt.broken.append(Broken(path, "is not a clean-close marker"))
+        return
+    attempt.closed = marker
+    for table, rows in tables.items():
+        listed = sum(entry.rows for _, entry in attempt.shards if entry.table == table)
+        listed += len(attempt.tail.tables.get(table, ()))
+        if listed != rows and not attempt.broken:
+            attempt.broken.append(Broken(path, f"counts {rows} rows of {table}, the sound shards hold {listed}"))

@@ -1,0 +1,133 @@
+"""Names on disk and the manifest's lines: what the writer writes and the reader reads, spelled once.
+
+A name from outside never becomes a path: folders are numbers and random hex, shards are table and number.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import zlib
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+
+RUN_FILE = "run.json"
+MANIFEST_FILE = "manifest.jsonl"
+CLOSED_FILE = "closed.json"
+LOCK_FILE = ".lock"
+RESERVE_FILE = ".reserve"
+"""Takes up room while a run is written, so that on a full disk there is some for ``CLOSED_FILE``."""
+JOURNAL_FILE = ".journal.json"
+"""What an interrupted repair or compaction had decided; see ``esper_analyze.storage.maintenance.journal``."""
+STAGED = ".staged-"
+"""Begins the names of files that repair and compaction have made ready and not yet put in place."""
+ASIDE = "set-aside"
+"""Folder within an attempt for files that repair took out of the run: nothing is deleted."""
+LABELS_FILE = "labels.toml"
+
+_RANK = re.compile(r"rank(\d{5})\Z")
+_ATTEMPT = re.compile(r"attempt-(\d{4})-[0-9a-f]{8}\Z")
+_LOG = re.compile(r"\.wal-(\d{6,})\Z")
+_SHARD = re.compile(r"([a-z_]+)-(\d{6,})\.parquet\Z")
+
+
+def rank_folder(rank: int) -> str:
+    """Return the folder name of one process's data."""
+    return f"rank{rank:05d}"
+
+
+def attempt_folder(attempt: int, token: str) -> str:
+    """Return the folder name of one writer; ``token`` is 8 hex digits."""
+    return f"attempt-{attempt:04d}-{token}"
+
+
+def shard_name(table: str, number: int) -> str:
+    """Return the file name of a sealed shard; shards sealed together share their number."""
+    return f"{table}-{number:06d}.parquet"
+
+
+def log_name(number: int) -> str:
+    """Return the file name of a write-ahead log."""
+    return f".wal-{number:06d}"
+
+
+def log_of(name: str) -> int | None:
+    """Return the number of a write-ahead log's file name, None when it is no such name."""
+    match = _LOG.match(name)
+    return int(match[1]) if match else None
+
+
+def rank_of(folder: Path) -> int | None:
+    """Return the rank a folder belongs to, None when it is no rank folder."""
+    match = _RANK.match(folder.name)
+    return int(match[1]) if match else None
+
+
+def attempt_of(folder: Path) -> int | None:
+    """Return the attempt a folder holds, None when it is no attempt folder."""
+    match = _ATTEMPT.match(folder.name)
+    return int(match[1]) if match else None
+
+
+def shard_of(name: str) -> tuple[str, int] | None:
+    """Return (table, number) of a shard's file name, None when it is no such name."""
+    match = _SHARD.match(name)
+    return (match[1], int(match[2])) if match else None
+
+
+class ManifestError(ValueError):
+    """A manifest line that is torn, edited or malformed; the message says which."""
+
+
+@dataclass(frozen=True, slots=True)
+class ShardEntry:
+    """One line of the manifest: a sealed shard, its length, CRC-32 and what is in it.
+
+    ``rebuilt``: the line was made from the shard itself after the first one was lost, so its checksum proves nothing
+    about what the recorder had written.
+    """
+
+    shard: str
+    table: str
+    number: int
+    size: int
+    crc32: int
+    rows: int
+    first_seq: int
+    last_seq: int
+    first_update: int
+    last_update: int
+    schema: str
+    rebuilt: bool = False
+
+    def as_line(self) -> bytes:
+        """Return the line, newline included; its own CRC-32 is its last field."""
+        facts = asdict(self)
+        if not self.rebuilt:
+            del facts["rebuilt"]
+        return json.dumps({**facts, "crc": _crc(facts)}).encode() + b"\n"
+
+    @classmethod
+    def from_line(cls, line: bytes) -> ShardEntry:
+        """Read one line. Raises ``ManifestError`` when it is not exactly what ``as_line`` wrote."""
+        try:
+            facts = json.loads(line)
+            crc = facts.pop("crc")
+            entry = cls(**facts)
+        except (ValueError, TypeError, AttributeError, KeyError, RecursionError) as error:
+            raise ManifestError(f"torn or malformed line ({type(error).__name__})") from error
+        if crc != _crc(facts):
+            raise ManifestError("line does not match its own checksum")
+        if not all(type(facts[name]) is kind for name, kind in _KINDS.items()):
+            raise ManifestError("line has a word where a number belongs, or the other way round")
+        if shard_of(entry.shard) != (entry.table, entry.number):
+            raise ManifestError(f"line names the impossible shard {entry.shard!r}")
+        return entry
+
+
+_WORDS = ("shard", "table", "schema")
+_KINDS = {item.name: str if item.name in _WORDS else int for item in fields(ShardEntry) if item.name != "rebuilt"}
+
+
+def _crc(facts: dict[str, object]) -> int:
+    return zlib.crc32(json.dumps(facts, sort_keys=True).encode())

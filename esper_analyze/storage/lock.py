@@ -1,0 +1,179 @@
+"""One writer for one folder, held by flock for the writer's life: free again at once when the writer dies.
+
+A process that the writer forked shares its lock. It closes its copy at once; the writer unlocks explicitly. What a
+library forks behind Python's back can still keep the lock of a writer that died: readers recognise that.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import socket
+import time
+import weakref
+from pathlib import Path
+
+from esper_analyze.schema.printable import LOG
+from esper_analyze.storage.atomic import write_all
+from esper_analyze.storage.layout import LOCK_FILE
+from esper_analyze.storage.run_files import open_file, open_regular
+
+UNKNOWN = "an unknown process"
+ATTEMPTS, PAUSE = 6, 0.02
+_CLOSED = -1
+_PROCESSES = Path("/proc")
+_HELD: weakref.WeakSet[WriterLock] = weakref.WeakSet()
+
+
+def _close_in_child() -> None:
+    for lock in list(_HELD):
+        lock.close()  # the parent's lock stays: unlocking here would take it away
+
+
+os.register_at_fork(after_in_child=_close_in_child)
+
+
+class LockedError(RuntimeError):
+    """Another process is writing here; the message names its pid and host."""
+
+
+class WriterLock:
+    """Holds ``path`` locked until ``release``.
+
+    Raises ``LockedError`` when somebody else holds it, ``RefusedFileError`` when it is not a regular file.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._descriptor = open_regular(path, os.O_RDWR | os.O_CREAT)
+        try:
+            self._take()
+        except BlockingIOError as error:
+            self.close()
+            raise LockedError(_refusal(path)) from error
+        except OSError as error:  # some network file systems have no locks
+            LOG.warning("recorder: %s cannot be locked (%s); nothing keeps a second writer away", path, error)
+        os.ftruncate(self._descriptor, 0)
+        write_all(self._descriptor, f"pid {os.getpid()} on {socket.gethostname()}\n{_namespace()}".encode())
+        _HELD.add(self)
+
+    def _take(self) -> None:
+        """Lock the file. A reader that looks whether somebody writes holds it for an instant: that is no writer."""
+        for _ in range(ATTEMPTS - 1):
+            with contextlib.suppress(BlockingIOError):
+                return fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            time.sleep(PAUSE)
+        return fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+    def release(self) -> None:
+        """Let go of the lock; the file no longer names anybody. Does nothing in a process forked by the holder."""
+        if self._descriptor == _CLOSED:
+            return
+        with contextlib.suppress(OSError):  # the lock goes with the process at the latest
+            os.ftruncate(self._descriptor, 0)
+        with contextlib.suppress(OSError):  # a copy that a forked process has would keep it locked otherwise
+            fcntl.flock(self._descriptor, fcntl.LOCK_UN)
+        self.close()
+
+    def close(self) -> None:
+        """Close this process's copy of the lock file; the lock itself stays with whoever has another copy."""
+        descriptor, self._descriptor = self._descriptor, _CLOSED
+        _HELD.discard(self)
+        with contextlib.suppress(OSError):
+            os.close(descriptor)
+
+
+def holder(folder: Path) -> str:
+    """Return who holds, or held, the lock in ``folder``, as the lock file says."""
+    return _written_in(folder / LOCK_FILE)[0] or UNKNOWN
+
+
+def _written_in(path: Path) -> tuple[str, str]:
+    """Return what a lock file says: the holder, and the namespace of its process id; empty where it does not."""
+    try:
+        with open_file(path) as file:
+            lines = file.read(200).decode(errors="replace").strip().split("\n")
+    except OSError:
+        return "", ""
+    return lines[0].strip(), lines[1].strip() if len(lines) > 1 else ""
+
+
+def _namespace() -> str:
+    """Return the namespace of this process's id: the same number is another process in another container."""
+    try:
+        return str((_PROCESSES / "self/ns/pid").readlink())
+    except OSError:  # a system without such namespaces
+        return "pid"
+
+
+def _refusal(path: Path) -> str:
+    """Return why nobody may write beside ``path``, whose lock another process holds."""
+    named = holder(path.parent)
+    if not is_orphaned(path):
+        return f"{path.parent} is being written by {named}"
+    keepers = ", ".join(f"pid {pid}" for pid in _processes_with(path)) or "a process that cannot be seen from here"
+    return (
+        f"{path.parent} is locked though the training that wrote it ({named}) is dead: {keepers}, which it started, "
+        "still has its lock open; end that process"
+    )
+
+
+def is_orphaned(path: Path) -> bool:
+    """Whether the process that a lock file names is known to be dead: it is one of this host and does not have it open.
+
+    Asked of a lock that is held: then another process, which the dead one forked, keeps it.
+    """
+    named, namespace = _written_in(path)
+    words = named.split()
+    if len(words) != 4 or not words[1].isdecimal() or words[3] != socket.gethostname() or namespace != _namespace():
+        return False
+    pid = int(words[1])
+    try:
+        os.kill(pid, 0)
+    except (ProcessLookupError, OverflowError):
+        return True
+    except OSError:  # a process of another user
+        pass
+    return _PROCESSES.is_dir() and _has_open(pid, path) is False
+
+
+def _processes_with(path: Path) -> list[int]:
+    """Return the processes of this host that have ``path`` open, as far as they can be looked at."""
+    try:
+        numbers = sorted(int(one.name) for one in _PROCESSES.iterdir() if one.name.isdecimal())
+    except OSError:
+        return []
+    return [pid for pid in numbers if pid != os.getpid() and _has_open(pid, path)]
+
+
+def _has_open(pid: int, path: Path) -> bool | None:
+    """Whether a process has ``path`` open; None when that cannot be known."""
+    try:
+        own = path.stat()
+        descriptors = list((_PROCESSES / str(pid) / "fd").iterdir())
+    except FileNotFoundError:
+        return False
+    except OSError:
+        return None
+    for descriptor in descriptors:
+        with contextlib.suppress(OSError):
+            if os.path.samestat(descriptor.stat(), own):
+                return True
+    return False
+
+
+def is_held(path: Path) -> bool | None:
+    """Return whether a living writer holds the lock file ``path`` right now; None where that cannot be known.
+
+    A shared lock is asked for and let go at once: of a lock that is held nothing is taken. A lock that only a process
+    forked by a dead writer keeps is nobody's.
+    """
+    try:
+        with open_file(path) as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return not is_orphaned(path)
+    except OSError:  # no lock file, or a file system without locks
+        return None
+    return False

@@ -1,0 +1,1 @@
+"""Whole runs checked and put in order: verify, repair, compact."""

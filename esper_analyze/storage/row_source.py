@@ -1,0 +1,103 @@
+"""Rows of one table that one writer wrote one after the other, read as Arrow or as a polars frame."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from esper_analyze.schema.column import Table
+from esper_analyze.storage.attempts import Attempt
+from esper_analyze.storage.decode_errors import decoding
+from esper_analyze.storage.run_files import open_file
+from esper_analyze.storage.shapes import Shape, read_shard, shapes
+
+if TYPE_CHECKING:
+    import polars
+    import pyarrow as pa
+
+ATTEMPT = "attempt number"
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Rows of one table that were written one after the other: a shard (``path``) or what is only in the log.
+
+    ``mark``: the fingerprint of the columns that the shard was written with; see ``esper_analyze.storage.shapes``.
+    """
+
+    table: Table
+    path: Path | None
+    logged: pa.Table | None
+    first_update: int
+    last_update: int
+    attempt: Attempt
+    mark: str = ""
+
+    @property
+    def shape(self) -> Shape:
+        """The columns of the shard."""
+        return shapes(self.table)[self.mark]
+
+    @property
+    def until(self) -> int | None:
+        """The update from which on the rows are superseded; None: none is."""
+        until = self.attempt.until
+        return until if until is not None and self.last_update >= until else None
+
+    def read(self, columns: Sequence[str], dictionaries: Sequence[str] = ()) -> pa.Table:
+        """Return ``columns`` of the rows that stand; columns named in ``dictionaries`` may come as dictionaries."""
+        import pyarrow.compute as pc
+
+        if self.logged is not None:
+            data = self.logged.select(list(columns))
+        else:
+            with decoding(self.path):
+                data = read_shard(self.table, str(self.path), self.mark, columns, dictionaries)
+                for name in dictionaries:
+                    _validate_codes(data[name])
+        return data if self.until is None else data.filter(pc.less(data["update"], self.until))
+
+    def count(self) -> int:
+        """Return the number of rows that stand."""
+        if self.until is not None:
+            return len(self.read(["update"]))
+        if self.logged is not None:
+            return len(self.logged)
+        return next(entry.rows for path, entry in self.attempt.shards if path == self.path)
+
+    def frame(self, columns: Sequence[str]) -> polars.DataFrame:
+        """Return ``columns`` of the rows that stand as a polars frame, with the number of their attempt."""
+        import polars
+
+        if self.path is None or self.logged is not None:
+            assert self.logged is not None
+            found = polars.DataFrame(self.logged.select(list(columns)))
+        elif self.shape.current:
+            with decoding(self.path), open_file(self.path) as file:
+                found = polars.read_parquet(file, columns=list(columns), hive_partitioning=False)
+        else:
+            with decoding(self.path):
+                found = polars.DataFrame(read_shard(self.table, str(self.path), self.mark, columns))
+        if self.until is not None:
+            found = found.filter(polars.col("update") < self.until)
+        return found.with_columns(polars.lit(self.attempt.number).alias(ATTEMPT))
+
+
+def _validate_codes(column: pa.ChunkedArray) -> None:
+    """Raise ``ArrowInvalid`` for a code beyond its dictionary, which is read without complaint, or a word that is none.
+
+    ``validate(full=True)`` of the column would look at the word behind every code.
+    """
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    for chunk in column.chunks:
+        if not isinstance(chunk, pa.DictionaryArray):
+            chunk.validate(full=True)
+            continue
+        chunk.dictionary.validate(full=True)
+        bounds = pc.min_max(chunk.indices).as_py()
+        if bounds["max"] is not None and not 0 <= bounds["min"] <= bounds["max"] < len(chunk.dictionary):
+            raise pa.ArrowInvalid(f"code {bounds['max']} in a dictionary of {len(chunk.dictionary)} words")

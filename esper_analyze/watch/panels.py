@@ -1,0 +1,343 @@
+"""A snapshot in lines of text for a given width: the same on a live screen and in a pipe. No word is broken."""
+
+from __future__ import annotations
+
+import math
+import textwrap
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+from rich.text import Text
+
+from esper_analyze.reports.render.style import VERDICTS
+from esper_analyze.terminal import cleaned, path_words
+from esper_analyze.watch.alarms import OpenIncident
+from esper_analyze.watch.snapshot import HeadRow, RecurrentRow, Snapshot, Trend
+from esper_analyze.watch.sparkline import sparkline
+from esper_analyze.watch.writer import CRASHED, DELETED, ENDED, RUNNING, WAITING
+from esper_analyze.wording import many, number
+
+MUTED = "dim"
+WIDE = 108
+"""Columns from which on reasons stand beside states."""
+_COLOURS = {RUNNING: "ok", ENDED: "info", CRASHED: "critical", DELETED: "warning", WAITING: "no_data"}
+LEAST_BARS = 6
+"""Cells below which a line of bars says nothing."""
+_NAMED = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Section:
+    """A part of the view: ``name`` for the screen, its title, the heads of its columns, its lines."""
+
+    name: str
+    title: Text
+    heads: Text | None = None
+    lines: list[Text] = field(default_factory=list)
+
+
+def sections(shot: Snapshot, width: int) -> list[Section]:
+    """Return every part that has something to say, in order."""
+    if shot.status.state == WAITING:
+        return [_header(shot, width)]
+    parts = [_header(shot, width), _incidents(shot, width), _heads(shot, width), _recurrent(shot, width)]
+    return [part for part in [*parts, _data(shot, width)] if part is not None]
+
+
+def plain(shot: Snapshot, width: int) -> list[Text]:
+    """Return the whole snapshot as lines."""
+    lines: list[Text] = []
+    for part in sections(shot, width):
+        ruled = Text.assemble(part.title, " ", ("─" * max(0, width - part.title.cell_len - 1), MUTED))
+        lines += [*([] if part.name == "header" else [ruled]), *([part.heads] if part.heads else []), *part.lines]
+    return lines
+
+
+def lasting(seconds: float) -> str:
+    """Return a duration in words."""
+    for unit, size, most in (("s", 1.0, 100), ("min", 60.0, 100), ("h", 3600.0, 48)):
+        if seconds < most * size:
+            return (
+                f"{seconds / size:.1f} {unit}"
+                if seconds < 10 * size and unit != "s"
+                else f"{seconds / size:.0f} {unit}"
+            )
+    return f"{seconds / 86400:.0f} days"
+
+
+def headline(shot: Snapshot) -> str:
+    """Return how the run stands in one sentence."""
+    status = shot.status
+    since = "" if status.silent_s is None else lasting(status.silent_s)
+    if status.state == WAITING:
+        return f"waiting for {path_words(shot.path)}: there is no run yet"
+    if status.state == DELETED:
+        return "its directory is gone; this is what was last seen"
+    if status.state == RUNNING:
+        usual = "" if status.usual_s is None else f", an update usually takes {_brief(status.usual_s)}"
+        if status.late:
+            return f"nothing new for {since}{usual}: the training may hang"
+        return f"last news {since} ago{usual}"
+    if status.state == ENDED:
+        return f"{status.why} {since} ago"
+    return f"{status.why}; last written {since} ago"
+
+
+def _brief(seconds: float) -> str:
+    return f"{seconds * 1000:.0f} ms" if seconds < 1 else f"{seconds:.2g} s" if seconds < 10 else lasting(seconds)
+
+
+def _header(shot: Snapshot, width: int) -> Section:
+    word = shot.status.state.upper()
+    name = _cut(f"{cleaned(shot.name, 60)} · {cleaned(shot.trained_with, 60)}".rstrip(" ·"), width - len(word) - 3)
+    first = Text.assemble((name, "bold"), " " * max(1, width - len(word) - 2 - Text(name).cell_len))
+    first.append(f" {word} ", f"bold reverse {VERDICTS[_COLOURS[shot.status.state]]}")
+    bad = shot.status.late or shot.status.state in (CRASHED, DELETED)
+    said = [_wrapped(headline(shot), width, VERDICTS["warning"] if bad else "")]
+    if shot.status.state == RUNNING and width >= WIDE:
+        said.append(_wrapped(shot.status.why, width, MUTED))
+    if shot.status.state != WAITING:
+        said.append(_listed(_facts(shot), width))
+    if shot.without_choice:
+        said.append(_wrapped("nothing to learn: no head has a choice", width, VERDICTS["warning"]))
+    if shot.replaced:
+        said.append(_wrapped("another run took the place of the one before", width, VERDICTS["warning"]))
+    if shot.trouble:
+        said.append(_wrapped(cleaned(shot.trouble, 300), width, VERDICTS["warning"]))
+    return Section("header", Text(""), None, [first, *(line for lines in said for line in lines)])
+
+
+def _facts(shot: Snapshot) -> Iterator[str]:
+    if shot.update is None:
+        yield "no complete update" + (" yet" if shot.status.state == RUNNING else "")
+    else:
+        yield f"update {shot.update:,}" + (f" of {shot.planned:,}" if shot.planned else "")
+    if shot.update_status not in (None, "performed"):
+        yield str(shot.update_status).replace("_", " ")
+    if shot.level:
+        yield f"level {cleaned(shot.level, 20)}" + (f" {cleaned(shot.level_because)}" if shot.level_because else "")
+    if shot.env_steps is not None:
+        yield f"{shot.env_steps:,} steps"
+    if shot.episode_return is not None:
+        yield f"return {number(shot.episode_return)}"
+    if shot.grad_norm is not None:
+        yield f"gradient {number(shot.grad_norm)}"
+    if shot.attempts > 1:
+        resumed = "" if shot.resumed_at is None else f", resumed at update {shot.resumed_at:,}"
+        yield f"attempt {shot.attempts}{resumed}"
+    yield from _ranks(shot)
+
+
+def _ranks(shot: Snapshot) -> Iterator[str]:
+    if shot.planned_ranks < 2 and len(shot.ranks) < 2:
+        return
+    yield f"rank {shot.rank} of {max(shot.planned_ranks, len(shot.ranks))}"
+    odd = [f"rank {rank} {state}" for rank, state in shot.ranks if state != shot.status.state]
+    missing = shot.planned_ranks - len(shot.ranks)
+    yield from odd[:3]
+    if len(odd) > 3:
+        yield f"{len(odd) - 3} more ranks differ"
+    if missing > 0:
+        yield f"{many(missing, 'rank')} not there"
+
+
+def _incidents(shot: Snapshot, width: int) -> Section:
+    count = len(shot.incidents)
+    bad = sum(one.verdict == "critical" for one in shot.incidents)
+    title = f"{count or 'no'} open {'incident' if count == 1 else 'incidents'}" + (f", {bad} critical" if bad else "")
+    if shot.ended_incidents:
+        title += f"; {shot.ended_incidents:,} ended"
+    lines: list[Text] = []
+    for place, group in enumerate(_grouped(shot.incidents)):
+        lines += _incident(group, width)
+        if place == 0:
+            lines += _hanging("look first at: " + group[0].look_first, width, 9, MUTED) if group[0].look_first else []
+    if not lines and shot.last_ended is not None:
+        worst, rule, start, end = shot.last_ended
+        lines = _wrapped(f"the last one was {rule} ({worst}), from update {start:,}, over at {end:,}", width, MUTED)
+    if shot.judged is not None and shot.judged.lacking:
+        lines += _wrapped(shot.judged.words, width, VERDICTS["no_data"])
+    return Section("incidents", Text(title, "bold"), None, lines)
+
+
+def _grouped(incidents: Sequence[OpenIncident]) -> list[list[OpenIncident]]:
+    """Return incidents of one rule with one cause together, unless something is shown below one of them."""
+    groups: list[list[OpenIncident]] = []
+    places: dict[tuple[object, ...], int] = {}
+    for place, one in enumerate(incidents):
+        after = incidents[place + 1] if place + 1 < len(incidents) else None
+        key: tuple[object, ...] = (one.rule, one.cause, one.cause_update, one.depth)
+        if after is not None and after.depth > one.depth:
+            key = (place,)
+        if key in places:
+            groups[places[key]].append(one)
+        else:
+            places[key] = len(groups)
+            groups.append([one])
+    return groups
+
+
+def _incident(group: Sequence[OpenIncident], width: int) -> list[Text]:
+    worst = next((one for one in group if one.verdict == "critical"), group[0])
+    subjects = list(dict.fromkeys(one.subject for one in group if one.subject != "run"))
+    named = ", ".join(cleaned(subject, 40) for subject in subjects[:_NAMED]) + (
+        f" and {len(subjects) - _NAMED} more" if len(subjects) > _NAMED else ""
+    )
+    words = f"{'↳ ' if worst.depth else ''}{cleaned(worst.title)}" + (f" on {named}" if named else "")
+    words += f" since update {min(one.start for one in group):,}"
+    if len(worst.seen_by) > 1:
+        words += f", {len(worst.seen_by)} rules see the same NaN"
+    if worst.said is not None:
+        words += f": {cleaned(worst.metric)} said {cleaned(worst.said)}"
+    elif worst.value is not None:
+        words += f": {_judged(worst)}"
+    if worst.cause is not None and not worst.depth:
+        words += f"; because of {worst.cause} at {worst.cause_update:,}"
+    indent = 9 + 2 * max(0, worst.depth - 1)
+    lines = _hanging(words, width, indent, "", further=2 if worst.depth else 0)
+    label = worst.verdict.upper() if worst.verdict == "critical" else worst.verdict
+    lines[0] = Text.assemble((label.ljust(indent)[:indent], f"bold {VERDICTS[worst.verdict]}"), lines[0][indent:])
+    return lines
+
+
+def _judged(one: OpenIncident) -> str:
+    """Return what was judged with its bound, its worst, and its value now."""
+    bound = "" if one.threshold is None else f", bound {number(one.threshold)}"
+    at = "" if one.value_update in (None, one.start) else f" at {one.value_update:,}"
+    told = f"{cleaned(one.statistic, 80)} {number(one.value)}{at}{bound}"
+    if one.now is None or one.worst_update is None or one.worst_since is None:
+        return told
+    since = "" if one.worst_since <= one.start else f" since {one.worst_since:,}"
+    worst = f", worst{since} {number(one.worst)} at {one.worst_update:,}"
+    if one.worst_update == one.value_update:
+        worst = ""
+    return f"{told}{worst}" if one.now_update == one.worst_update else f"{told}{worst}, now {number(one.now)}"
+
+
+def _heads(shot: Snapshot, width: int) -> Section:
+    title = Text(f"{many(len(shot.heads), 'head')}" if shot.heads else "no head was recorded", "bold")
+    if not shot.heads:
+        return Section("heads", title)
+    longest = max(10, *(len(cleaned(head.name, 60)) for head in shot.heads))
+    names = min(longest, 28 if width >= WIDE else min(20, max(10, width - 51)))
+    room = width - names - 51
+    trend = max(20, min(40, room - 40)) if width >= WIDE else room if room >= LEAST_BARS else 0
+    heads = f"{'':{names}} {'gradient norm'[:trend]:{trend}} {'now':>9} {'entropy':>8} {'learnable':>10}  state"
+    ordered = sorted(shot.heads, key=lambda head: _RANK.get(head.state.verdict, 3))
+    lines = [_head(head, shot, names, trend, width) for head in ordered]
+    return Section("heads", title, Text(_cut(heads, width), MUTED), lines)
+
+
+_RANK = {"critical": 0, "warning": 1, "no_data": 2}
+
+
+def _head(head: HeadRow, shot: Snapshot, names: int, trend: int, width: int) -> Text:
+    cells = f" {number(head.grad_norm):>9} {number(head.entropy_norm):>8} {_share(head.learnable_fraction):>10}  "
+    line = Text.assemble(_padded(head.name, names), " ", _bars(head.trend, trend), cells)
+    return _with_state(line, head, shot, width)
+
+
+def _bars(values: Trend, width: int) -> Text:
+    drawn = sparkline(values, width) if width else Text()
+    drawn.pad_right(width - drawn.cell_len)
+    return drawn
+
+
+def _recurrent(shot: Snapshot, width: int) -> Section | None:
+    if not shot.recurrent:
+        return None
+    room = width - 70
+    trend = min(room, 30) if room >= LEAST_BARS else 0
+    heads = f"{'':14} {'size of c'[:trend]:{trend}} {'c':>9} {'h':>8} {'saturated':>14}  state"
+    lines = []
+    for row in shot.recurrent:
+        cells = f" {number(row.c_rms):>9} {number(row.h_rms):>8} {_share(row.h_saturation):>14}  "
+        line = Text.assemble(_padded(row.phase, 14), " ", _bars(row.trend, trend), cells)
+        lines.append(_with_state(line, row, shot, width))
+    gates = next((row.gates for row in shot.recurrent if any(gate is not None for gate in row.gates)), None)
+    if gates is not None:
+        said = ", ".join(
+            f"{name} {_share(gate)}" for name, gate in zip(("forget", "input", "output"), gates, strict=True)
+        )
+        lines.append(Text(_cut(f"gates at their ends: {said}", width), MUTED))
+    return Section("recurrent", Text("recurrent state", "bold"), Text(_cut(heads, width), MUTED), lines)
+
+
+def _with_state(line: Text, row: HeadRow | RecurrentRow, shot: Snapshot, width: int) -> Text:
+    said = str(row.state)
+    if shot.update is not None and row.update < shot.update:
+        said += f", update {row.update:,}"
+    if width >= WIDE:
+        said += f": {row.state.because}"
+    return line.append(_cut(said, width - line.cell_len), VERDICTS[row.state.verdict])
+
+
+def _data(shot: Snapshot, width: int) -> Section:
+    losses, cost = shot.losses, shot.cost
+    lines: list[Text] = []
+    for file in losses.files[:3]:
+        lines += _hanging(f"file left out: {cleaned(file, 300)}", width, 0, VERDICTS["critical"], further=2)
+    for update, kind, detail, rows in reversed(losses.last[-3:]):
+        words = f"update {update:,}: {cleaned(kind)}" + (f", {many(rows, 'row')}" if rows else "")
+        lines += _hanging(words + (f": {cleaned(detail, 200)}" if detail else ""), width, 0, "", further=2)
+    if cost.milliseconds is not None:
+        share = "" if cost.fraction is None else f", {100 * cost.fraction:.2g} % of its time"
+        detail = f"; detail at {cost.sampled_steps} of {cost.optimizer_steps} steps" if cost.sampled_steps else ""
+        lines += _wrapped(f"recording takes {number(cost.milliseconds)} ms an update{share}{detail}", width, MUTED)
+    lost = f"{many(losses.rows, 'row')} lost" if losses.rows else "no loss of data"
+    if losses.events and not losses.rows:
+        lost = f"{many(losses.events, 'event')} noted, no row lost"
+    damaged = f"{many(len(losses.files), 'damaged file')} left out" if losses.files else ""
+    title = ", ".join(filter(None, (lost if losses.events or losses.rows or not damaged else "", damaged)))
+    return Section(
+        "data", Text(title, "bold" if not (losses.rows or losses.files) else f"bold {VERDICTS['warning']}"), None, lines
+    )
+
+
+def _share(value: float | None) -> str:
+    """Return a share in per cent; what is nearly none or all is not rounded to it."""
+    if value is None or not math.isfinite(value):
+        return number(value)
+    if 0 < value < 0.005:
+        return "<1 %"
+    if abs(value) >= 10:
+        return f"{number(100 * value)} %"
+    return ">99 %" if 0.995 < value < 1 else f"{100 * value:.0f} %"
+
+
+def _padded(name: str, width: int) -> Text:
+    text = Text(cleaned(name, 60))
+    text.truncate(width, overflow="ellipsis", pad=True)
+    return text
+
+
+def _cut(words: str, width: int) -> str:
+    """Return ``words`` within ``width``, cut between words where possible."""
+    if Text(words).cell_len <= width:
+        return words
+    text = Text(words)
+    text.truncate(max(width, 1), overflow="ellipsis")
+    short, _, _ = text.plain.rpartition(" ")
+    return f"{short.rstrip(' ,·:;')} …" if len(short) > width // 2 else text.plain
+
+
+def _wrapped(words: str, width: int, style: str = "") -> list[Text]:
+    return [Text(line, style) for line in textwrap.wrap(words, max(width, 20)) or [""]]
+
+
+def _listed(facts: Iterable[str], width: int) -> list[Text]:
+    """Return facts side by side; a line ends between two of them where there is such a place."""
+    lines: list[str] = []
+    for fact in facts:
+        if lines and len(lines[-1]) + 3 + len(fact) <= width:
+            lines[-1] += f" · {fact}"
+        else:
+            lines += textwrap.wrap(fact, max(width, 20))
+    return [Text(line) for line in lines]
+
+
+def _hanging(words: str, width: int, indent: int, style: str, further: int = 0) -> list[Text]:
+    lines = textwrap.wrap(
+        words, max(width, 20), initial_indent=" " * indent, subsequent_indent=" " * (indent + further)
+    )
+    return [Text(line, style) for line in lines or [""]]

@@ -1,0 +1,52 @@
+"""A number over the last updates in one line of text, with missing, non-finite and zero kept apart."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from itertools import pairwise
+
+from rich.text import Text
+
+from esper_analyze.reports.render.style import VERDICTS
+
+BARS = "▁▂▃▄▅▆▇█"
+MISSING, BROKEN, ZERO = "·", "×", "0"
+"""Signs of a cell in which nothing was measured, something was NaN or ±Inf, or all was exactly zero."""
+
+
+def sparkline(values: Sequence[float | None], width: int) -> Text:
+    """Return ``values`` in at most ``width`` cells, from zero to their largest; a cell shows its largest value.
+
+    What is not finite beats every number in its cell, and a number beats what is missing.
+    """
+    cells = _cells(values, width)
+    top = max((value for value in cells if value is not None and math.isfinite(value)), default=0.0)
+    drawn = Text()
+    for value in cells:
+        sign = _sign(value, top)
+        drawn.append(sign, VERDICTS["critical"] if sign == BROKEN else "")
+    return drawn
+
+
+def _cells(values: Sequence[float | None], width: int) -> list[float | None]:
+    count = min(len(values), width)
+    edges = [len(values) * place // count for place in range(count + 1)] if count else []
+    return [_largest(values[start:stop]) for start, stop in pairwise(edges)]
+
+
+def _largest(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    broken = [value for value in known if not math.isfinite(value)]
+    return broken[0] if broken else max(known, default=None)
+
+
+def _sign(value: float | None, top: float) -> str:
+    if value is None:
+        return MISSING
+    if not math.isfinite(value):
+        return BROKEN
+    if value == 0:
+        return ZERO
+    share = value / top if top > 0 else 0.0
+    return BARS[min(len(BARS) - 1, max(0, math.ceil(share * len(BARS)) - 1))]

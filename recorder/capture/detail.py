@@ -1,0 +1,227 @@
+"""Detail of sampled updates: element statistics, direction of gradients, how far parameters moved.
+
+A small model's gradients are kept until the update ends anyway, so detail costs nothing before that. A large model's
+are measured at two optimizer steps that are chosen beforehand.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from recorder.capture.gradients_seen import LargeDetail, Plan, Seen
+from recorder.capture.parameters import Atom, ParameterMap
+from recorder.capture.snapshot_batch import Looks
+from recorder.measure.direction import dots_by_segment, mean_vector, spacing, squares_by_segment, thinned
+from recorder.measure.elements import Segments, element_statistics, element_statistics_of_one
+from recorder.measure.gradients import SMALL
+
+STEPS = 4
+"""Optimizer steps of a sampled update whose gradients' directions are compared …"""
+LARGE_STEPS = 2
+"""… and at which a large model's gradients are measured."""
+PROBED = 1 << 18
+"""Elements measured to predict what all will take."""
+MOST_MEANS = 8
+"""Mean gradients kept to compare the next sampled update with, one for each list of parameters."""
+
+
+@dataclass(frozen=True, slots=True)
+class DetailLook:
+    """Which atoms and minibatches the tensors ``detail {name} …`` are about."""
+
+    name: str
+    atoms: tuple[int, ...]
+    minibatches: tuple[int, ...]
+    described: int  # minibatch of the element statistics
+    compared: bool  # there was a sampled update before with the same gradients
+
+
+@dataclass(slots=True)
+class Detail:
+    """Detail of one model's updates; ``wanted`` says whether the update in progress is sampled."""
+
+    parameters: ParameterMap
+    wanted: bool = False
+    steps: frozenset[int] = frozenset()  # minibatches a large model is measured at
+    _before: Tensor | None = None
+    _all: Segments | None = None
+    _weight_norms: Tensor | None = None
+    _separate: Tensor | None = None
+    _means: dict[tuple[Plan, tuple[int, ...] | None], Tensor] = field(default_factory=dict)  # of the update in progress
+    _previous: dict[tuple[Plan, tuple[int, ...] | None], Tensor] = field(default_factory=dict)
+    _segments: dict[tuple[Plan, tuple[int, ...] | None, bool], tuple[Segments, tuple[int, ...]]] = field(
+        default_factory=dict
+    )
+
+    def predicted(self) -> float:
+        """Return about how many seconds the detail of one update will take, 0 where that is next to nothing.
+
+        From what a part of a large model's elements takes in host memory; a device is not waited for.
+        """
+        largest = max(self.parameters.parameters, key=lambda one: one.numel(), default=None)
+        if largest is None or self.parameters.elements <= SMALL or largest.device.type != "cpu":
+            return 0.0
+        probe = largest.detach().reshape(-1)[:PROBED]
+        seconds = []
+        for _ in range(2):  # the first one warms up
+            start = time.perf_counter()
+            element_statistics_of_one(probe)
+            seconds.append(time.perf_counter() - start)
+        return LARGE_STEPS * min(seconds) * self.parameters.elements / probe.numel()
+
+    def begin(self, update: int, minibatches: int) -> None:
+        """Sample the update that begins; ``minibatches``: how many the last one had."""
+        first = (7 * update) % max(minibatches - 1, 1)
+        self.steps = frozenset(range(first, first + LARGE_STEPS))
+        self._before = self._weights()
+        norms = [torch.linalg.vector_norm(p.detach(), dtype=torch.float64) for p in self.parameters.parameters]
+        self._weight_norms = torch.stack(norms)
+        self.wanted = True
+
+    def end(self) -> None:
+        """Forget the update that was sampled."""
+        if len(self._previous) + len(self._means) > MOST_MEANS:
+            self._previous = {}
+        self._previous |= self._means
+        self._means = {}
+        self.wanted, self.steps = False, frozenset()
+        self._before = self._weight_norms = self._separate = None
+
+    def forget_before(self) -> None:
+        """Leave out how far parameters moved: the model has others than when the update began."""
+        self._before = self._weight_norms = None
+
+    def _weights(self) -> Tensor:
+        return torch.cat([thinned(parameter).float() for parameter in self.parameters.parameters])
+
+    def look(self, plan: Plan, present: Sequence[int], gradients: Sequence[Tensor]) -> LargeDetail:
+        """Measure a large model's gradients now."""
+        statistics, vectors = [], []
+        for position, gradient in zip(present, gradients, strict=True):
+            flat = gradient.detach()
+            flat = (flat.to_dense() if flat.layout is not torch.strided else flat).reshape(-1)
+            atoms = [self.parameters.atoms[index] for index in self.parameters.atoms_of[plan.places[position]]]
+            statistics += [element_statistics_of_one(flat[atom.start : atom.stop]) for atom in atoms]
+            vectors.append(thinned(flat).float())
+        return LargeDetail(torch.stack(statistics), torch.cat(vectors))
+
+    def tensors(self, looks: Sequence[Looks]) -> tuple[list[DetailLook], dict[str, Tensor]]:
+        """Return what to send of the update: the looks measured, and their tensors by name."""
+        found: list[DetailLook] = []
+        tensors: dict[str, Tensor] = {}
+        if not self.wanted:
+            return found, tensors
+        for look in fullest(looks):
+            measured = self._measured(look)
+            if measured is not None:
+                found.append(measured[0])
+                tensors |= measured[1]
+        if found:
+            tensors |= self._moved()
+            if self._separate is not None:
+                tensors["detail separate"] = self._separate
+        return found, tensors
+
+    def _measured(self, look: Looks) -> tuple[DetailLook, dict[str, Tensor]] | None:
+        vectors, statistics, places = self._sampled(look)
+        if vectors is None or look.like.scale is not None:
+            return None
+        like, name, count = look.like, look.name, len(places)
+        segments, atoms = self.segments_of(look.like, large=look.flat is None)
+        mean = mean_vector(vectors)
+        key = (like.plan, like.present)
+        previous = self._previous.get(key)
+        self._means[key] = mean.float()
+        described = count // 2
+        if statistics is None:
+            statistics = element_statistics(vectors[described], segments)
+        sums = [mean] if previous is None else [mean, previous.double()]
+        tensors = {
+            f"detail {name} statistics": statistics,
+            f"detail {name} squares": squares_by_segment(vectors, segments),
+            f"detail {name} means": squares_by_segment(torch.stack(sums), segments),
+        }
+        if previous is not None:
+            both = dots_by_segment(mean.unsqueeze(0), previous.unsqueeze(0), segments)
+            tensors[f"detail {name} dot"] = both[0]
+        return DetailLook(name, atoms, places, places[described], previous is not None), tensors
+
+    def _sampled(self, look: Looks) -> tuple[Tensor | None, Tensor | None, tuple[int, ...]]:
+        """Return the sampled gradients [K, P], element statistics where taken already, and their minibatches."""
+        if look.flat is not None:
+            chosen = np.unique(np.linspace(0, len(look.places) - 1, STEPS).round().astype(int)).tolist()
+            return look.flat[chosen], None, tuple(look.places[place] for place in chosen)
+        kept = [(place, one) for place, one in zip(look.places, look.large, strict=True) if one is not None]
+        if not kept:
+            return None, None, ()
+        vectors = torch.stack([one.vector for _, one in kept])
+        return vectors, kept[len(kept) // 2][1].statistics, tuple(place for place, _ in kept)
+
+    def segments_of(self, like: Seen, *, large: bool) -> tuple[Segments, tuple[int, ...]]:
+        """Return the atoms of a look's vectors as segments of these, and which atoms they are."""
+        key = (like.plan, like.present, large)
+        if key not in self._segments:
+            positions = range(len(like.plan.places)) if like.present is None else like.present
+            tensors = [like.plan.places[position] for position in positions]
+            atoms = [index for tensor in tensors for index in self.parameters.atoms_of[tensor]]
+            sizes = [self._size(self.parameters.atoms[index], large=large) for index in atoms]
+            self._segments = {key: (Segments(sizes, like.plan.ours[0].device), tuple(atoms))}
+        return self._segments[key]
+
+    def _size(self, atom: Atom, *, large: bool) -> int:
+        if not large:
+            return atom.stop - atom.start
+        return atom.every(spacing(self.parameters.parameters[atom.tensor].numel()))
+
+    def separate(self, policy_loss: Tensor, value_loss: Tensor, entropy_loss: Tensor | None) -> None:
+        """Differentiate the losses one by one; the training's own backward still finds its graph whole."""
+        policy, value = self._gradient(policy_loss), self._gradient(value_loss)
+        entropy = torch.zeros_like(policy) if entropy_loss is None else self._gradient(entropy_loss)
+        rows = torch.stack([policy, value, entropy])
+        segments = self._everything(policy.device)
+        squares = squares_by_segment(rows, segments)
+        both = dots_by_segment(rows[:1], rows[1:2], segments)
+        self._separate = torch.cat([both, squares])
+
+    def _gradient(self, loss: Tensor) -> Tensor:
+        """Return the thinned gradient of one loss, 0 where it does not reach."""
+        trained = [parameter for parameter in self.parameters.parameters if parameter.requires_grad]
+        found = torch.autograd.grad(loss, trained, retain_graph=True, allow_unused=True)
+        gradients = dict(zip(map(id, trained), found, strict=True))
+        rows = []
+        for parameter in self.parameters.parameters:
+            gradient = gradients.get(id(parameter))
+            rows.append(thinned(torch.zeros_like(parameter) if gradient is None else gradient).float())
+        return torch.cat(rows)
+
+    def _everything(self, device: torch.device) -> Segments:
+        """Return the atoms of all parameters, thinned."""
+        if self._all is None:
+            self._all = Segments([self._size(atom, large=True) for atom in self.parameters.atoms], device)
+        return self._all
+
+    def _moved(self) -> dict[str, Tensor]:
+        """Return Σ Δθ² and Σ θ² [2, atoms] of the update, and the norms of the parameters before it [T]."""
+        if self._before is None or self._weight_norms is None:
+            return {}
+        both = torch.stack([self._weights() - self._before, self._before])
+        return {
+            "detail moved": squares_by_segment(both, self._everything(self._before.device)),
+            "detail weight norms": self._weight_norms,
+        }
+
+
+def fullest(looks: Sequence[Looks]) -> list[Looks]:
+    """Return, for each plan, the looks that most steps share."""
+    best: dict[Plan, Looks] = {}
+    for look in looks:
+        key = look.like.plan
+        if key not in best or len(look.places) > len(best[key].places):
+            best[key] = look
+    return list(best.values())

@@ -1,0 +1,238 @@
+"""The gradients of one optimizer step, seen at the clip call and at the step: what is kept until the update ends."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from recorder.capture.parameters import ParameterMap
+from recorder.measure import gradients as measure
+
+MOST_PLANS = 16
+ROWS_A_BLOCK = 16
+_PLAIN_TYPES = (torch.float32, torch.float64)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Plan:
+    """What is known of one list of parameters that gets clipped or stepped: worked out once, used at every step.
+
+    A plan is itself only: what is kept by plan can never be mistaken for another's.
+    """
+
+    listed: tuple[Tensor, ...]
+    ours: tuple[Tensor, ...]
+    places: tuple[int, ...]  # of ``ours`` in the model
+    cut: tuple[int, ...]  # positions in ``ours`` of parameters whose rows belong to different groups
+    on_host: bool  # all in host memory, dense, of one plain dtype: norms may be looked at and shared with the clip
+    small: bool  # dense, of one dtype and device, few elements
+    complete: bool  # every listed parameter is the model's
+
+    def fits(self, parameters: Sequence[Tensor]) -> bool:
+        """Whether the plan is for exactly these parameters."""
+        return len(parameters) == len(self.listed) and all(map(operator.is_, parameters, self.listed))
+
+
+@dataclass(frozen=True, slots=True)
+class LargeDetail:
+    """What one look at a large model's gradients keeps: ``statistics`` [atoms, FIELDS], ``vector`` [thinned]."""
+
+    statistics: Tensor
+    vector: Tensor
+
+
+Describe = Callable[[Plan, Sequence[int], Sequence[Tensor]], LargeDetail]
+"""Measures detail of a large model's gradients: plan, positions in it that have a gradient, these gradients."""
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """One look at gradients; tensors stay where they are, nothing is awaited.
+
+    Of a small model ``flat`` keeps a copy of all elements until the update ends: one operation now, and norms of all
+    steps together later, cost less than norms now. Of a large one norms and counts are taken at once, and the norms
+    serve the clip as well.
+    """
+
+    plan: Plan
+    present: tuple[int, ...] | None  # positions in ``plan.ours`` that had a gradient; None: all
+    norms: Tensor | None  # [present] float32 or float64; None: still to be taken from ``flat``, or nothing there
+    flat: Row | None
+    rows: tuple[Tensor, ...]  # per cut parameter with a gradient; empty when ``flat`` is there
+    total: Tensor | None
+    elements: Tensor | None  # [NaN, Inf] where they were counted
+    scale: Tensor | None  # loss scale the gradients still carried
+    detail: LargeDetail | None = None
+
+    @property
+    def spans(self) -> list[tuple[int, int, int]]:
+        """Position in ``plan.ours``, start and stop of each gradient in ``flat``."""
+        spans, start = [], 0
+        positions = range(len(self.plan.ours)) if self.present is None else self.present
+        for position in positions:
+            stop = start + self.plan.ours[position].numel()
+            spans.append((position, start, stop))
+            start = stop
+        return spans
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One row of a block of copies."""
+
+    block: Tensor
+    place: int
+
+
+class Copies:
+    """Rows for copies of one plan's gradients, used again in every update: fresh memory costs more than the copying.
+
+    All rows of an update lie in one block, from the second update on.
+    """
+
+    def __init__(self, parameters: Sequence[Tensor]) -> None:
+        self._like = parameters[0].detach()
+        self._elements = sum(parameter.numel() for parameter in parameters)
+        self._used = self._total = 0
+        self._grow(ROWS_A_BLOCK)
+
+    def _grow(self, rows: int) -> None:
+        self._block = self._like.new_empty((rows, self._elements))
+        self._rows = self._block.unbind(0)
+        self._used = 0
+
+    def take(self, parts: Sequence[Tensor]) -> Row:
+        """Copy the parts into the next row."""
+        if self._used == len(self._rows):
+            self._grow(2 * len(self._rows))
+        place = self._used
+        torch.cat(list(parts), out=self._rows[place])
+        self._used += 1
+        self._total += 1
+        return Row(self._block, place)
+
+    def forget(self) -> None:
+        """Let the rows be used again."""
+        if self._total > len(self._rows):
+            self._grow(self._total)
+        self._used = self._total = 0
+
+
+@dataclass(slots=True)
+class Reader:
+    """Looks at gradients on behalf of one model."""
+
+    parameters: ParameterMap
+    trusted: bool = False  # the optimizer has been seen to take gradients exactly as the clip left them
+    _plans: list[Plan] = field(default_factory=list)
+    _covers: dict[tuple[Plan, Plan], bool] = field(default_factory=dict)
+    _copies: dict[Plan, Copies] = field(default_factory=dict)
+
+    def plan(self, listed: Sequence[Tensor]) -> Plan:
+        """Return the plan for these parameters."""
+        for plan in self._plans:
+            if plan.fits(listed):
+                return plan
+        plan = self._new_plan(tuple(listed))
+        self._plans.append(plan)
+        if len(self._plans) > MOST_PLANS:  # some loop makes a new list of parameters each time
+            del self._plans[0]
+            self._covers.clear()
+            self._copies.clear()
+        return plan
+
+    def _new_plan(self, listed: tuple[Tensor, ...]) -> Plan:
+        ours = tuple(parameter for parameter in listed if self.parameters.owns(parameter))
+        places = tuple(self.parameters.place(parameter) or 0 for parameter in ours)
+        alike = len({(parameter.dtype, parameter.device) for parameter in ours}) == 1
+        plain = all(type(parameter.data) is Tensor and parameter.layout is torch.strided for parameter in ours)
+        host = alike and plain and ours[0].device.type == "cpu" and ours[0].dtype in _PLAIN_TYPES
+        elements = sum(parameter.numel() for parameter in ours)
+        return Plan(
+            listed,
+            ours,
+            places,
+            tuple(position for position, place in enumerate(places) if place in self.parameters.cut),
+            on_host=host,
+            small=alike and plain and elements <= measure.SMALL,
+            complete=len(ours) == len(listed),
+        )
+
+    def covers(self, clipped: Plan, stepped: Plan) -> bool:
+        """Whether the parameters of ``stepped`` are just those of ``clipped``."""
+        key = (clipped, stepped)
+        if key not in self._covers:
+            self._covers[key] = clipped.complete and stepped.complete and set(clipped.places) == set(stepped.places)
+        return self._covers[key]
+
+    def see(self, plan: Plan, scale: Tensor | None, *, keep: bool, describe: Describe | None) -> Seen:
+        """Measure the gradients of ``plan.ours`` as they are now; ``scale`` is the loss scale they still carry.
+
+        ``keep``: there is room for another copy of them. ``describe`` measures detail where there is none.
+        """
+        there = [gradient for parameter in plan.ours if (gradient := parameter.grad) is not None]
+        present = None
+        if len(there) < len(plan.ours):
+            present = tuple(position for position, one in enumerate(plan.ours) if one.grad is not None)
+        if not there:
+            return Seen(plan, present, None, None, (), None, None, None)
+        if plan.small and keep and all(gradient.layout is torch.strided for gradient in there):
+            return Seen(plan, present, None, self._copy(plan, there), (), None, None, scale)
+        found = measure.host_norms(there) if self._dense(plan, there) else measure.device_norms(there)
+        cut = [plan.ours[position].grad for position in plan.cut]
+        rows = tuple(measure.row_norms(gradient) for gradient in cut if gradient is not None)
+        detail = None
+        if describe is not None:
+            detail = describe(plan, range(len(there)) if present is None else present, there)
+        return Seen(plan, present, found.norms, None, rows, found.total, _elements(there, found), scale, detail)
+
+    def _copy(self, plan: Plan, gradients: Sequence[Tensor]) -> Row:
+        rows = [gradient.reshape(-1) for gradient in gradients]
+        if len(rows) < len(plan.ours):
+            return Row(torch.cat(rows).unsqueeze(0), 0)
+        copies = self._copies.get(plan)
+        if copies is None:
+            copies = self._copies[plan] = Copies(plan.ours)
+        return copies.take(rows)
+
+    def forget_copies(self) -> None:
+        """Let the copies' memory be used again."""
+        for copies in self._copies.values():
+            copies.forget()
+
+    @staticmethod
+    def _dense(plan: Plan, gradients: Sequence[Tensor]) -> bool:
+        """Whether the gradients may be looked at; sparse ones come only from embeddings made so."""
+        return plan.on_host and all(gradient.layout is torch.strided for gradient in gradients)
+
+    def total(self, plan: Plan, *, unknown: bool) -> Tensor | None:
+        """Return the L2 norm over the gradients of ``plan.ours``, None when there is none.
+
+        ``unknown``: over all that are listed, those that the map does not have yet too.
+        """
+        wider = unknown and not plan.complete
+        grads = [one.grad for one in (plan.listed if wider else plan.ours) if one.grad is not None]
+        if not grads:
+            return None
+        if wider:
+            return measure.total_norm(grads, small=False, on_host=False)
+        dense = all(gradient.layout is torch.strided for gradient in grads)
+        return measure.total_norm(grads, small=dense and plan.small, on_host=dense and plan.on_host)
+
+
+def _elements(there: Sequence[Tensor], found: measure.Norms) -> Tensor | None:
+    """Count NaN and Inf where the norms, in host memory, say that there are some; elsewhere it would cost too much."""
+    if found.sound:
+        return _NONE
+    if found.total is None:
+        return None
+    concerned = [gradient for gradient, fine in zip(there, np.isfinite(found.norms.numpy()), strict=True) if not fine]
+    return measure.nonfinite_elements(concerned) if concerned else _NONE
+
+
+_NONE = torch.zeros(2, dtype=torch.float64, device="cpu")

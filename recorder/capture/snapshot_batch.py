@@ -1,0 +1,101 @@
+"""Looks at the same gradients of one update, put together: what an operation costs is paid once for all of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.linalg import vector_norm
+
+from recorder.capture.gradients_seen import LargeDetail, Row, Seen
+
+
+@dataclass(frozen=True, slots=True)
+class Looks:
+    """Looks at the same gradients, stacked: ``norms {name}`` and ``rows {name} {k}`` of the transfer are theirs.
+
+    ``flat`` [looks, elements] keeps the gradients themselves until the update's numbers have arrived: where something
+    turns out not to be finite, it is counted from them.
+    """
+
+    name: str
+    like: Seen
+    places: tuple[int, ...]  # minibatch of each look
+    flat: Tensor | None
+    large: tuple[LargeDetail | None, ...]  # detail of each look at a large model's gradients
+
+
+@dataclass(frozen=True, slots=True)
+class Looked:
+    """Looks, and the tensors to send for them by name."""
+
+    looks: Looks
+    tensors: dict[str, Tensor]
+
+
+def looked(seen: Sequence[Sequence[Seen]]) -> Iterator[Looked]:
+    """Yield the looks of an update that belong together; ``seen`` holds those of each minibatch."""
+    alike: dict[tuple[object, ...], list[tuple[int, Seen]]] = {}
+    for place, some in enumerate(seen):
+        for one in some:
+            key = (one.plan, one.present, one.flat is None, one.scale is None)
+            alike.setdefault(key, []).append((place, one))
+    for number, members in enumerate(alike.values()):
+        copies = [one.flat for _, one in members if one.flat is not None]
+        flat = _joined(copies) if copies else None
+        looks = Looks(
+            str(number), members[0][1], tuple(place for place, _ in members), flat, tuple(o.detail for _, o in members)
+        )
+        yield Looked(looks, _tensors(looks, [one for _, one in members]))
+
+
+def _joined(rows: Sequence[Row]) -> Tensor:
+    """Return rows [n, elements]; without a copy where they follow one another in one block."""
+    first = rows[0]
+    if all(row.block is first.block and row.place == first.place + n for n, row in enumerate(rows)):
+        return first.block[first.place : first.place + len(rows)]
+    return torch.stack([row.block[row.place] for row in rows])
+
+
+def _tensors(looks: Looks, seen: Sequence[Seen]) -> dict[str, Tensor]:
+    name, like, flat = looks.name, looks.like, looks.flat
+    tensors: dict[str, Tensor] = {}
+    norms = [one.norms for one in seen if one.norms is not None]
+    if norms:
+        tensors[f"norms {name}"] = stacked(norms)
+    elif flat is not None:
+        spans = [vector_norm(flat[:, a:b], dim=1, dtype=torch.float64) for _, a, b in like.spans]
+        tensors[f"norms {name}"] = torch.stack(spans, dim=1)
+    rows = _row_norms(like, flat) if flat is not None else _rows(seen)
+    tensors |= {f"rows {name} {k}": row for k, row in enumerate(rows)}
+    for what in ("elements", "scale"):
+        cells = [cell.reshape(-1) for one in seen if (cell := getattr(one, what)) is not None]
+        if cells:
+            together = torch.stack(cells)
+            tensors[f"{what} {name}"] = together.sum(0) if what == "elements" else together[:, 0]
+    return tensors
+
+
+def _rows(seen: Sequence[Seen]) -> list[Tensor]:
+    return [torch.stack(row) for row in zip(*(one.rows for one in seen), strict=True)]
+
+
+def _row_norms(seen: Seen, flat: Tensor) -> list[Tensor]:
+    """Return the norms of the rows of each cut parameter, each [looks, rows]."""
+    cut = set(seen.plan.cut)
+    norms = []
+    for position, start, stop in seen.spans:
+        if position in cut:
+            length = max(len(seen.plan.ours[position]), 1)
+            rows = flat[:, start:stop].reshape(len(flat), length, -1)
+            norms.append(vector_norm(rows, dim=2, dtype=torch.float64))
+    return norms
+
+
+def stacked(tensors: Sequence[Tensor]) -> Tensor:
+    """Return tensors of one shape stacked, in float64 where their dtypes differ."""
+    if len({tensor.dtype for tensor in tensors}) > 1:
+        tensors = [tensor.double() for tensor in tensors]
+    return torch.stack(list(tensors))

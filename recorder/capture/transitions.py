@@ -1,0 +1,98 @@
+"""Rows of ``transitions``: looked for only after an update whose ratios left their bounds."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from esper_analyze.storage.block import Block, Rows, nullable
+from recorder.capture.batch import Batch, weight_of
+from recorder.measure.ratios import joint_sum, log_ratios
+from recorder.measure.worst import FIELDS, Worst, worst_samples
+from recorder.reduce.norms import Numbers
+
+WORST = 100
+"""Samples kept of the joint action and of each head concerned."""
+_WHOLE = ("minibatch", "index", "env", "step", "action")
+
+
+@dataclass(frozen=True, slots=True)
+class RatioBounds:
+    """Ratios below ``low`` and above ``high`` are bad."""
+
+    low: float
+    high: float
+
+    def crossed(self, row: Mapping[str, Any]) -> bool:
+        """Whether the ratios of a row of ``updates`` or ``heads`` left the bounds, or are not finite."""
+        high, low = row.get("ratio_max"), row.get("ratio_min")
+        if high is None or low is None:
+            return False
+        return not (high <= self.high and low >= self.low and math.isfinite(high))
+
+
+def worst_of(batch: Batch, places: Sequence[int], bounds: RatioBounds) -> Worst:
+    """Return the worst samples of a batch; ``places`` are the minibatches of the update that it holds."""
+    _, raw = log_ratios(batch.joint_log_ratio, batch.log_prob - batch.old_log_prob, batch.relevant)
+    minibatch = torch.tensor(list(places), dtype=torch.float64).to(raw.device, non_blocking=True)
+    actions = None
+    if batch.actions is not None:
+        nothing = torch.full_like(batch.actions[:1], torch.nan, dtype=torch.float64)
+        taken = batch.actions.double()
+        actions = torch.cat([nothing, torch.where(taken < 0, torch.nan, taken)])
+    columns: dict[str, Tensor | None] = {
+        "minibatch": minibatch[:, None],
+        "index": batch.index,
+        "env": batch.env,
+        "step": batch.step,
+        "joint_log_ratio": raw[0],
+        "log_prob": _with_joint(batch.log_prob, batch.relevant),
+        "old_log_prob": _with_joint(batch.old_log_prob, batch.relevant),
+        "action": actions,
+        "advantage": batch.advantages,
+    }
+    return worst_samples(raw, weight_of(batch), columns, (math.log(bounds.low), math.log(bounds.high)), WORST)
+
+
+def _with_joint(log_prob: Tensor, relevant: Tensor | None) -> Tensor:
+    return torch.cat([joint_sum(log_prob, relevant).unsqueeze(0), log_prob])
+
+
+def transition_rows(worst: Sequence[Worst], concerned: Mapping[int, str], epochs: Sequence[int], update: int) -> Rows:
+    """Return the rows of ``transitions`` for the concerned rows: place among joint and heads → name ('' joint)."""
+    arrived = [(one.samples.cpu().numpy(), one.key.cpu().numpy(), one.counts.cpu().numpy()) for one in worst]
+    parts = [_part(arrived, place, name, epochs) for place, name in concerned.items()]
+    parts = [part for part in parts if len(part["place"])]
+    if not parts:
+        return []
+    cells: dict[str, Any] = {"update": update, "head": [name for part in parts for name in part["head"]]}
+    for name in (*FIELDS, "epoch", "bad", "nonfinite", "place"):
+        column = np.concatenate([part[name] for part in parts])
+        known = ~np.isnan(column) if name not in ("log_ratio", "joint_log_ratio", "log_prob", "old_log_prob") else None
+        if name in (*_WHOLE, "epoch", "bad", "nonfinite", "place"):
+            column = np.nan_to_num(column).astype(np.int64)
+        cells[name] = column if known is None else nullable(column, known)
+    return Block(len(cells["head"]), cells)
+
+
+def _part(
+    arrived: Sequence[tuple[Numbers, Numbers, Numbers]], row: int, name: str, epochs: Sequence[int]
+) -> dict[str, Any]:
+    """Join the batches' worst samples of one row, the worst first."""
+    key = np.concatenate([one[1][row] for one in arrived])
+    samples = np.concatenate([one[0][:, row] for one in arrived], axis=1)
+    order = np.argsort(-key, kind="stable")[:WORST]
+    order = order[key[order] >= 0]
+    bad, nonfinite = np.sum([one[2][:, row] for one in arrived], axis=0)
+    part: dict[str, Any] = dict(zip(FIELDS, samples[:, order], strict=True))
+    part["head"] = [name] * len(order)
+    part["place"] = np.arange(len(order), dtype=np.float64)
+    part["epoch"] = np.array([epochs[int(place)] for place in part["minibatch"]], np.float64)
+    part["bad"], part["nonfinite"] = np.full(len(order), bad), np.full(len(order), nonfinite)
+    return part

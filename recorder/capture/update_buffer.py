@@ -1,0 +1,177 @@
+"""One update's inner loop as it happens: minibatches, and the gradients of the optimizer steps between them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from torch import Tensor
+from torch.linalg import vector_norm
+
+from recorder.capture.batch import Batch, Capture, Measurements, measure, pieces_of
+from recorder.capture.detail import Detail, DetailLook
+from recorder.capture.gradients_seen import Reader, Seen
+from recorder.capture.snapshot_batch import Looks, looked, stacked
+from recorder.capture.transitions import RatioBounds, worst_of
+from recorder.measure.worst import Worst
+
+KEEP_ELEMENTS = 1 << 22
+"""Log-probs kept before they are measured, over all minibatches and heads."""
+
+
+@dataclass(slots=True)
+class Minibatch:
+    """What is known of one minibatch without measuring, then the gradients and the optimizer steps that followed."""
+
+    epoch: int
+    clip_range: float | None
+    clip_norm: float | None = None
+    pre_clip: list[Tensor] = field(default_factory=list)
+    pre_from_norms: bool = False
+    clips: int = 0
+    seen: list[Seen] = field(default_factory=list)
+    post_clip: list[Tensor] = field(default_factory=list)
+    steps: int = 0
+    capture: Capture | None = None  # what it handed over, until that is measured
+    unknown: bool = False  # a clip call had parameters that the map does not have yet
+    as_clipped: bool = False  # one clip by the recorder's own norms, then one step of just those parameters
+
+    def see_clip(self, total: Tensor | None, max_norm: float | None) -> None:
+        """Note the norm before clipping (None: it follows from the tensors' norms) and the bound it was held to."""
+        if total is None:
+            self.pre_from_norms = True
+        else:
+            self.pre_clip.append(total.detach())
+        self.clip_norm = max_norm
+        self.clips += 1
+
+
+class InnerLoop:
+    """The minibatches of the update in progress."""
+
+    def __init__(
+        self, reader: Reader | None, heads: int, detail: Detail | None, bounds: RatioBounds, *, every_step: bool
+    ) -> None:
+        self.minibatches: list[Minibatch] = []
+        self.came = False  # whether a minibatch came, recorded or not
+        self.other_steps = 0  # optimizer steps that followed no recorded minibatch
+        self._measured: dict[tuple[int, ...], Measurements] = {}  # by the minibatches that were measured together
+        self._batches: dict[tuple[int, ...], Batch] = {}  # those that are not reduced to their worst samples yet
+        self._worst: dict[tuple[int, tuple[int, ...]], Worst] = {}
+        self.looks: list[Looks] = []
+        self.every_step = every_step
+        self.details: list[DetailLook] = []
+        self._detail = detail
+        self._bounds = bounds
+        self.changed_groups: frozenset[str] = frozenset()  # with other parameters than in the update before
+        self.reader = reader
+        self._heads = heads
+        self._kept = 0
+        self._copied = 0
+
+    def add(self, capture: Capture, epoch: int) -> None:
+        """Take up a minibatch; it is measured later, together with others of its shape."""
+        self.minibatches.append(Minibatch(epoch, capture.clip_range, capture=capture))
+        self._kept += capture.samples * self._heads
+        if self._kept >= KEEP_ELEMENTS:
+            self._measure_waiting()
+            self.find_worst()
+
+    @property
+    def measurements(self) -> list[Measurements]:
+        """What was measured, in the order in which it was."""
+        return list(self._measured.values())
+
+    @property
+    def worst(self) -> list[Worst]:
+        """The worst samples of what ``find_worst`` has reduced."""
+        return list(self._worst.values())
+
+    def _measure_waiting(self) -> None:
+        """Measure what waits. Ctrl-C may come anywhere: what was not measured then is measured the next time."""
+        done = {place for places in self._measured for place in places}
+        waiting: dict[tuple[object, ...], list[tuple[int, Capture]]] = {}
+        for place, minibatch in enumerate(self.minibatches):
+            if minibatch.capture is not None and place not in done:
+                waiting.setdefault(minibatch.capture.shape(), []).append((place, minibatch.capture))
+        for members in waiting.values():
+            captures, places = [capture for _, capture in members], tuple(place for place, _ in members)
+            self._batches[places] = captures[0].together(captures)
+            self._measured[places] = measure(self._batches[places], places)
+        for minibatch in self.minibatches:
+            minibatch.capture = None
+        self._kept = 0
+
+    def find_worst(self) -> None:
+        """Reduce the batches held to their worst samples."""
+        for places in list(self._batches):
+            for piece, batch in enumerate(pieces_of(self._batches[places])):
+                self._worst[piece, places] = worst_of(batch, places, self._bounds)
+            del self._batches[places]
+
+    def see_gradients(self, parameters: Sequence[Tensor], scale: Tensor | None = None) -> Seen | None:
+        """Measure the gradients of ``parameters``, some of them the model's, before anything changes them."""
+        if self.reader is None or not self.minibatches:
+            return None
+        plan = self.reader.plan(parameters)
+        detail = self._detail
+        now = detail is not None and detail.wanted and len(self.minibatches) - 1 in detail.steps
+        describe = detail.look if detail is not None and now else None
+        seen = self.reader.see(plan, scale, keep=self._copied <= KEEP_ELEMENTS, describe=describe)
+        if seen.flat is not None:
+            self._copied += seen.flat.block.shape[1]
+        minibatch = self.minibatches[-1]
+        minibatch.unknown = minibatch.unknown or not plan.complete
+        if plan.ours:
+            minibatch.seen.append(seen)
+        return seen
+
+    def see_step(self, parameters: Sequence[Tensor], scale: Tensor | None = None) -> None:
+        """Measure the gradients an optimizer step is about to take; ``scale`` is the loss scale they still carry."""
+        if self.reader is None or not self.minibatches:
+            return
+        plan = self.reader.plan(parameters)
+        minibatch = self.minibatches[-1]
+        minibatch.steps += 1
+        clip = minibatch.seen[0] if len(minibatch.seen) == 1 and minibatch.clip_norm is not None else None
+        alone = minibatch.steps == 1 and clip is not None and clip.scale is None
+        minibatch.as_clipped = alone and clip is not None and self.reader.covers(clip.plan, plan)
+        if self._measures_post_clip(minibatch):
+            norm = self.reader.total(plan, unknown=minibatch.unknown or not minibatch.clips)
+            if norm is not None:
+                minibatch.post_clip.append(norm if scale is None else norm / scale)
+
+    def _measures_post_clip(self, minibatch: Minibatch) -> bool:
+        """Whether to measure what the optimizer takes, or to go by what the clip left.
+
+        The first step of each update is always measured; while all measured ones agree with the clip, the others
+        follow from the norms before it.
+        """
+        trusted = self.reader is not None and self.reader.trusted and not self.every_step
+        return not (trusted and minibatch.as_clipped and len(self.minibatches) > 1)
+
+    def detail_tensors(self) -> dict[str, Tensor]:
+        """Return the detail of a sampled update under names that ``recorder.reduce`` reads; after ``tensors``."""
+        if self._detail is None:
+            return {}
+        self.details, tensors = self._detail.tensors(self.looks)
+        return tensors
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Return all measurements of the update under names that ``recorder.reduce`` reads."""
+        self._measure_waiting()
+        tensors = {f"packed {place}": one.packed for place, one in enumerate(self.measurements)}
+        found = list(looked([minibatch.seen for minibatch in self.minibatches]))
+        self.looks = [looks.looks for looks in found]
+        for looks in found:
+            tensors |= looks.tensors
+        for name in ("pre_clip", "post_clip"):
+            norms = [_together(getattr(one, name)) for one in self.minibatches if getattr(one, name)]
+            if norms:
+                tensors[name] = stacked(norms)
+        return tensors
+
+
+def _together(norms: Sequence[Tensor]) -> Tensor:
+    """Join the norms of separate clip calls or optimizers; a single one stays as it is, to the last bit."""
+    return norms[0].reshape(()) if len(norms) == 1 else vector_norm(stacked([n.double() for n in norms]))

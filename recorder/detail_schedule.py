@@ -1,0 +1,122 @@
+"""Which updates are sampled for detail, and what is measured of them: elements, direction, gates, losses apart."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from torch import Tensor, nn
+
+from recorder.arguments import State
+from recorder.budget import Budget
+from recorder.capture.detail import Detail
+from recorder.capture.parameters import ParameterMap
+from recorder.capture.update_buffer import InnerLoop
+from recorder.gates import Gates, lstms
+from recorder.pretrigger import Onset
+
+UNSAMPLED_LEVELS = ("OFF", "MINIMAL")
+
+
+class SampledUpdates:
+    """Detail of one model's updates, kept within the budget. Raises ``ValueError`` for a budget that is no share."""
+
+    def __init__(
+        self, model: nn.Module | None, parameters: ParameterMap | None, fraction: float | None, *, separate: bool
+    ) -> None:
+        self.detail = None if parameters is None else Detail(parameters)
+        self.onset = None if self.detail is None else Onset(self.detail)
+        self._budget = Budget(fraction, 0.0 if self.detail is None or fraction is None else self.detail.predicted())
+        self._gates = Gates(() if model is None else lstms(model))
+        self._gate_numbers: Tensor | None = None
+        self._separate = separate
+        self._minibatches = 0
+        self._begun = -1
+        self._seconds = 0.0
+
+    def forget_before(self) -> None:
+        """Leave out how far parameters moved in this update: the model has others than when it began."""
+        if self.detail is not None:
+            self.detail.forget_before()
+
+    def follow(self, model: nn.Module, parameters: ParameterMap | None) -> None:
+        """Go on with other parameters: nothing is compared with what was measured of those before."""
+        self._gates.stop()
+        self._gates = Gates(lstms(model))
+        if parameters is not None and self.onset is not None:
+            self.detail = self.onset.detail = Detail(parameters)
+
+    @property
+    def wanted(self) -> bool:
+        """Whether the update in progress is sampled."""
+        return self.detail is not None and self.detail.wanted
+
+    def begin(self, update: int, level: str) -> None:
+        """Sample the update whose optimisation begins, when the budget allows it or the level asks for it.
+
+        Called with each minibatch; the first call of an update decides.
+        """
+        if self._begun == update:
+            return
+        if self.detail is None or level in UNSAMPLED_LEVELS:
+            self._begun = update
+            return
+        if self._budget.wants(update, every=level == "DEBUG"):
+            with self._timed():
+                self.detail.begin(update, self._minibatches)
+        self._begun = update
+
+    @contextmanager
+    def _timed(self) -> Iterator[None]:
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self._seconds += time.perf_counter() - start
+
+    def minibatch_taken_up(self, number: int) -> None:
+        """Look at the LSTMs in the forward of the update's second minibatch; ``number`` counts from 1."""
+        if not self._gates.modules or not self.wanted:
+            return
+        with self._timed():
+            if self._gates.watching:
+                self._gate_numbers = self._gates.take()
+            elif number == 1:
+                self._gates.watch()
+
+    def wants_losses(self, number: int) -> bool:
+        """Whether the losses of the minibatch just taken up are to be differentiated apart."""
+        return self._separate and self.wanted and number == 1
+
+    def losses(self, policy_loss: Tensor, value_loss: Tensor, entropy_loss: Tensor | None) -> None:
+        """Differentiate the losses one by one, as far as they can be."""
+        if self.detail is not None and policy_loss.requires_grad and value_loss.requires_grad:
+            reaches = entropy_loss is not None and entropy_loss.requires_grad
+            with self._timed():
+                self.detail.separate(policy_loss, value_loss, entropy_loss if reaches else None)
+
+    def tensors(self, update: int, level: str, loop: InnerLoop, states: dict[str, State]) -> dict[str, Tensor]:
+        """Return what to send of the update that ends; the LSTMs' state goes into ``states`` where it is not known."""
+        if self.onset is not None and not self.wanted and level not in UNSAMPLED_LEVELS:
+            self.onset.keep(update, loop.looks)
+        self._gates.stop()
+        if self._gates.state is not None:
+            states.setdefault("update", self._gates.state)
+        with self._timed():
+            tensors = loop.detail_tensors()
+        if self._gate_numbers is not None:
+            tensors["gates"] = self._gate_numbers
+        self._gates.state = self._gate_numbers = None
+        return tensors
+
+    def end(self, update: int, loop: InnerLoop, *, elapsed: float, spent: float) -> None:
+        """Book the update that ended: seconds it took, and of these what recording took, detail included."""
+        self._budget.settle(update, elapsed=elapsed, core=max(spent - self._seconds, 0.0), detail=self._seconds)
+        self._minibatches, self._seconds = len(loop.minibatches), 0.0
+        if self.detail is not None:
+            self.detail.end()
+
+    def close(self) -> None:
+        """Take the hooks off."""
+        self._gates.stop()

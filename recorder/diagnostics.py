@@ -1,0 +1,48 @@
+"""Rows that only an update in trouble has: its worst samples, its broken tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from esper_analyze.storage.block import Rows
+from recorder.capture.gradients_seen import Reader
+from recorder.capture.transitions import RatioBounds, transition_rows
+from recorder.capture.update_buffer import InnerLoop
+from recorder.rows import UpdateRows
+from recorder.stability import stability_rows
+
+
+class Troubles:
+    """Looks at the numbers of updates that have arrived. ``asked``: a stability report is wanted in any case."""
+
+    def __init__(self, thresholds: Mapping[str, Mapping[str, Any]], reader: Reader | None) -> None:
+        self.bounds = RatioBounds(
+            float(thresholds["ratio_collapse"]["warning"]), float(thresholds["ratio_explosion"]["warning"])
+        )
+        self.asked = False
+        self.reader = reader
+        self._unstable = False
+
+    def rows(self, loop: InnerLoop, rows: UpdateRows) -> dict[str, Rows]:
+        """Return rows of ``transitions`` and ``tensors``; a broken run has its report where it begins to be broken."""
+        found: dict[str, Rows] = {}
+        concerned = self._concerned(rows)
+        if concerned:
+            loop.find_worst()
+            epochs = [minibatch.epoch for minibatch in loop.minibatches]
+            found["transitions"] = transition_rows(loop.worst, concerned, epochs, rows.update["update"])
+        unstable = bool(rows.update.get("tensors_nonfinite") or rows.update.get("nonfinite_sources"))
+        if self.reader is not None and (self.asked or (unstable and not self._unstable)):
+            cause = "nonfinite" if unstable else "asked"
+            parameters = self.reader.parameters
+            found["tensors"] = stability_rows(parameters, rows.norms, loop.looks, rows.update, cause=cause)
+        self._unstable, self.asked = unstable, False
+        return found
+
+    def _concerned(self, rows: UpdateRows) -> dict[int, str]:
+        """Return places among joint and heads whose ratios left their bounds; a single head is the joint."""
+        concerned = {0: ""} if self.bounds.crossed(rows.update) else {}
+        if len(rows.heads) > 1:
+            concerned |= {1 + place: row["head"] for place, row in enumerate(rows.heads) if self.bounds.crossed(row)}
+        return concerned

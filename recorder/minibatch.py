@@ -1,0 +1,192 @@
+"""What one ``Recorder.minibatch`` call hands over, copied at once: the loop may reuse its buffers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from recorder import arguments
+from recorder.capture.batch import Batch, Capture, plain
+from recorder.heads import Heads
+
+BY_HEAD = ("log_prob", "old_log_prob", "entropy")
+
+
+@dataclass(slots=True)
+class Sample:
+    """One minibatch of N samples. All numbers are copied by as few operations as possible.
+
+    ``names`` say what the rows of ``numbers`` are: H rows each of ``BY_HEAD`` as far as given, then one row each.
+    """
+
+    heads: Heads
+    names: tuple[str, ...]
+    numbers: Tensor  # [rows, N]
+    placed: tuple[str, ...]
+    acted: bool
+    whole: Tensor | None  # integers [rows, N]: the actions of all heads where given (``acted``), then ``placed``
+    masks: Tensor | None  # [Σ N·K] of the heads in ``masked``, one after the other
+    masked: tuple[str, ...]
+    valid_actions: Tensor | None  # [H, N]
+    flags: Tensor | None  # boolean [rows, N]: causal masks of the heads in ``causal``, then what is no padding
+    causal: tuple[str, ...]
+    counted: bool
+    losses: tuple[str, ...]  # names of those given
+    amounts: Tensor | tuple[Tensor | float, ...]  # of the losses: in one tensor where they came as alike ones
+    clip_range: float | None
+    widths: tuple[int, ...]
+    sized: bool = True  # a head without masks may take all its actions; else (masks that were lost) nobody knows
+
+    @property
+    def samples(self) -> int:
+        """Samples, padding included: where it lies is known on the device only."""
+        return self.numbers.shape[1]
+
+    def shape(self) -> tuple[object, ...]:
+        """Return what samples must share to be measured together."""
+        masks = None if self.valid_actions is None else self.valid_actions.shape
+        known = (
+            self.names,
+            self.placed,
+            self.acted,
+            self.masked,
+            self.widths,
+            masks,
+            self.causal,
+            self.counted,
+            self.losses,
+            self.sized,
+        )
+        return (Sample, self.numbers.shape, self.numbers.device, known, self.clip_range)
+
+    @staticmethod
+    def together(captures: Sequence[Capture]) -> Batch:
+        """Return samples of one shape as a batch."""
+        samples = [capture for capture in captures if isinstance(capture, Sample)]
+        first = samples[0]
+        given = _named(first, plain(_stacked([sample.numbers for sample in samples])))
+        given |= _placed(first, _joined([sample.whole for sample in samples], dim=1))
+        flags = _joined([sample.flags for sample in samples], dim=1)
+        names = first.heads.names
+        valid_actions, unsized = _valid_actions(samples)
+        return Batch(
+            heads=names,
+            valid_actions=valid_actions,
+            unsized=unsized,
+            all_categorical=len(first.heads.categorical) == len(names),
+            relevant=None if flags is None or not first.causal else _relevant(first, flags),
+            counted=None if flags is None or not first.counted else flags[-1],
+            clip_range=first.clip_range,
+            losses=_losses(samples),
+            **given,
+        )
+
+
+def _named(first: Sample, numbers: Tensor) -> dict[str, Tensor]:
+    """Cut the rows [rows, M, N] into what they are."""
+    given, start, count = {}, 0, len(first.heads.names)
+    for name in first.names:
+        stop = start + (count if name in BY_HEAD else 1)
+        given[name] = numbers[start:stop] if name in BY_HEAD else numbers[start]
+        start = stop
+    return given
+
+
+def _placed(first: Sample, whole: Tensor | None) -> dict[str, Tensor]:
+    """Cut the integers [rows, M, N] into what they are."""
+    if whole is None:
+        return {}
+    count = len(first.heads.names) if first.acted else 0
+    given = {"actions": whole[:count]} if first.acted else {}
+    return given | {name: whole[count + place] for place, name in enumerate(first.placed)}
+
+
+def _joined(tensors: Sequence[Tensor | None], dim: int) -> Tensor | None:
+    present = [tensor for tensor in tensors if tensor is not None]
+    return _stacked(present, dim) if present else None
+
+
+def _stacked(tensors: Sequence[Tensor], dim: int = 1) -> Tensor:
+    """Return tensors stacked; a single one is not copied."""
+    return tensors[0].unsqueeze(dim) if len(tensors) == 1 else torch.stack(list(tensors), dim=dim)
+
+
+def _valid_actions(samples: Sequence[Sample]) -> tuple[Tensor | None, tuple[str, ...]]:
+    """Return valid actions [H, M, N], and the categorical heads of which nobody knows them.
+
+    They are counted from masks; a head without masks has its size, one that is not categorical, or not known, 0.
+    """
+    first = samples[0]
+    given = _joined([sample.valid_actions for sample in samples], dim=1)
+    if given is not None:
+        return given, ()
+    masks = _joined([sample.masks for sample in samples], dim=0)
+    counts = {}
+    if masks is not None:
+        parts = torch.split(masks.bool(), [width * first.samples for width in first.widths], dim=1)
+        counts = {
+            name: part.reshape(len(samples), -1, width).sum(-1)
+            for name, part, width in zip(first.masked, parts, first.widths, strict=True)
+        }
+    heads, shape = first.heads, (len(samples), first.samples)
+    sizes = {name: heads.size(name) for name in heads.categorical if first.sized}
+    unsized = tuple(name for name in heads.categorical if name not in counts and sizes.get(name) is None)
+    if len(unsized) == len(heads.names):
+        return None, unsized
+    rows = [
+        counts[name] if name in counts else torch.full(shape, sizes.get(name) or 0, device=first.numbers.device)
+        for name in heads.names
+    ]
+    return torch.stack(rows), unsized
+
+
+def _relevant(first: Sample, flags: Tensor) -> Tensor:
+    """Return boolean [H, M, N]; a head without a causal mask always matters."""
+    everywhere = torch.ones_like(flags[0])
+    rows = [flags[first.causal.index(name)] if name in first.causal else everywhere for name in first.heads.names]
+    return torch.stack(rows)
+
+
+def _losses(samples: Sequence[Sample]) -> dict[str, Tensor]:
+    """Return the losses [M] by name."""
+    given = [sample.amounts for sample in samples]
+    together = [amounts for amounts in given if isinstance(amounts, Tensor)]
+    if len(together) == len(given):
+        return dict(zip(samples[0].losses, torch.stack(together, dim=1).double(), strict=True))
+    return {name: _cells([one[place] for one in given]) for place, name in enumerate(samples[0].losses)}
+
+
+def _cells(losses: Sequence[Tensor | float]) -> Tensor:
+    """Return one number a minibatch; some may have come as tensors and some as floats."""
+    device = next((loss.device for loss in losses if isinstance(loss, Tensor)), None)
+    if device is None:
+        return torch.tensor(losses, dtype=torch.float64)
+    return torch.stack([torch.as_tensor(loss, dtype=torch.float64).to(device).reshape(()) for loss in losses])
+
+
+def copied(tensors: Sequence[Any], model: Tensor | None = None) -> Tensor:
+    """Return numbers of N samples each as one new tensor [rows, N].
+
+    Those that are not tensors, or on the host, come to the device of ``model`` (by default to that of the others).
+    Raises ``ValueError`` when lengths differ, or are not that of ``model`` [rows, N].
+    """
+    try:
+        rows = torch.stack(list(tensors)).reshape(len(tensors), -1)
+    except (RuntimeError, TypeError):  # of different shapes or devices, or no tensors: checking first costs more
+        taken = [arguments.tensor(one) for one in tensors]
+        first = taken[0].to(arguments.common_device(taken)) if model is None else model
+        flat = [arguments.like(one, first).reshape(-1) for one in tensors]
+        if len({len(row) for row in flat}) > 1:
+            raise ValueError(
+                f"tensors of {', '.join(str(len(row)) for row in flat)} samples in one minibatch"
+            ) from None
+        rows = torch.stack(flat)
+    if model is None:
+        return arguments.tensor(rows)
+    if rows.shape[1] != model.shape[-1]:
+        raise ValueError(f"{rows.shape[1]} samples in a minibatch of {model.shape[-1]}")
+    return arguments.on_device(arguments.tensor(rows), model.device)

@@ -1,0 +1,132 @@
+"""The detector at work inside the recorder: rows in, the same rows with findings, levels and drift out."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from esper_analyze.detector.custom import custom_rules, unjudged
+from esper_analyze.detector.detector import Detector, Outcome
+from esper_analyze.detector.escalation import DEBUG, MINIMAL, OFF
+from esper_analyze.detector.findings import Finding
+from esper_analyze.detector.rule import Memory, Rule
+from esper_analyze.detector.rules import RULES
+from esper_analyze.detector.signals import Frame, batch_from_rows
+from esper_analyze.detector.thresholds import Thresholds
+from esper_analyze.detector.verdict import Judgement
+from esper_analyze.schema.printable import LOG
+from esper_analyze.schema.tables import BY_NAME, LEVELS
+from esper_analyze.storage.block import Block, Rows
+from recorder.rows import AT_MINIMAL
+
+
+class Live:
+    """Judges each update as it ends, on exactly the rows that will be stored."""
+
+    def __init__(
+        self, thresholds: Thresholds | None, level: str, rules: Path | str | Sequence[Rule] | None = None
+    ) -> None:
+        if level not in LEVELS:
+            raise ValueError(f"level must be one of {', '.join(LEVELS)}, not {level!r}")
+        self.custom = custom_rules(rules)
+        every = (*RULES, *(replace(rule, judge=_Forgiving(rule)) for rule in self.custom.rules))
+        chosen = Thresholds.defaults(every) if thresholds is None else thresholds.completed(every)
+        self.detector = Detector(chosen, level=level, rules=every, put_off=True)
+        self._wanted = self.detector.wanted
+
+    def level(self, update: int) -> str:
+        """Return the telemetry level in effect for ``update``."""
+        return self.detector.escalation.level_at(update)
+
+    def judge(self, update: int, rows: Mapping[str, Rows]) -> Judged:
+        """Return the rows to store for ``update``: those its level asks for, findings, level changes, drift."""
+        level = self.level(update)
+        if level == OFF:
+            return Judged({}, None)
+        kept = {name: cells for name, cells in rows.items() if level != MINIMAL or name in AT_MINIMAL}
+        seen = {
+            name: cells.as_rows() if isinstance(cells, Block) else cells
+            for name, cells in kept.items()
+            if name in self._wanted
+        }
+        outcome = self.detector.process(batch_from_rows(update, seen, self._wanted))
+        _fill(seen, outcome)
+        kept["findings"] = [finding.as_row() for finding in outcome.findings]
+        kept["levels"] = [
+            {name: getattr(change, name) for name in _LEVEL_COLUMNS if hasattr(change, name)}
+            for change in outcome.levels
+        ]
+        _tell(outcome.findings, self.detector.rules, kept)
+        return Judged(kept, outcome, level != DEBUG and self.level(update + 1) == DEBUG)
+
+
+class _Forgiving:
+    """A user's judge inside a training: what it raises costs its own verdict of that update and nothing else."""
+
+    def __init__(self, rule: Rule) -> None:
+        self.rule = rule
+        self.told = False
+
+    def __call__(self, frame: Frame, memory: Memory, limits: Any) -> list[Judgement]:
+        before = {name: array.copy() for name, array in memory.items()}
+        try:
+            return self.rule.judge(frame, memory, limits)
+        except Exception as error:
+            if not self.told:
+                LOG.error("%s (told once; the rule says no_data where it cannot judge)", error)
+            self.told = True
+            memory.update(before)
+            return [unjudged(self.rule.columns[0], frame.present.shape, str(error))]
+
+
+_LEVEL_COLUMNS = BY_NAME["levels"].names
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """The rows to store for one update, and what the detector said of it (None at level OFF)."""
+
+    rows: dict[str, Rows]
+    outcome: Outcome | None
+    escalates: bool = False
+    """Whether the next update is at DEBUG and this one was not."""
+
+
+def _fill(rows: Mapping[str, Sequence[Any]], outcome: Outcome) -> None:
+    """Write the columns the detector fills into the rows it filled them for."""
+    for (table, column), (subjects, values) in outcome.filled.items():
+        subject = BY_NAME[table].subject
+        by_subject = dict(zip(subjects, values[0], strict=True))
+        for row in rows.get(table, ()):
+            value = float(by_subject.get(row[str(subject)], math.nan))
+            row[column] = None if math.isnan(value) else value
+
+
+def _tell(findings: Sequence[Finding], rules: Sequence[Rule], rows: Mapping[str, Rows]) -> None:
+    """Log what is critical; of an update that is broken, the causes, and how much else follows from them."""
+    alarms = [finding for finding in findings if finding.alarm and finding.verdict == "critical"]
+    rung, causes = {finding.rule for finding in alarms}, {rule.name: set(rule.causes) for rule in rules}
+    roots = [finding for finding in alarms if not causes[finding.rule] & rung]
+    follow = f" (and {len(alarms) - len(roots)} consequences)" if len(alarms) > len(roots) else ""
+    by_name = {rule.name: rule for rule in rules}
+    for finding in roots:
+        rule = by_name[finding.rule]
+        word = _word(finding, rule.table, rows)
+        judged = rule.statistic(finding.metric).name if word is None else finding.metric
+        said = word or (None if finding.value is None else f"{finding.value:.4g}")
+        value = "" if said is None else f" = {said}"
+        LOG.warning("update %d: %s on %s: %s%s%s", finding.update, finding.rule, finding.subject, judged, value, follow)
+
+
+def _word(finding: Finding, table: str, rows: Mapping[str, Rows]) -> str | None:
+    """Return the word that was judged, None where a number was."""
+    named = BY_NAME[table].subject
+    listed = rows.get(table, ())
+    for row in () if isinstance(listed, Block) else listed:
+        word = row.get(finding.metric)
+        if isinstance(word, str) and (named is None or row[named] == finding.subject):
+            return word
+    return None

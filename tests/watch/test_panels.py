@@ -1,0 +1,192 @@
+"""What is shown fits its width, breaks no word, and keeps missing, broken and zero apart."""
+
+from __future__ import annotations
+
+import math
+import re
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from esper_analyze.reports.sections.signs import head_state
+from esper_analyze.watch.follow import Follower
+from esper_analyze.watch.panels import lasting, plain
+from esper_analyze.watch.snapshot import Snapshot, snapshot
+from esper_analyze.watch.sparkline import BARS, sparkline
+from tests.reports.synthetic import Rows, write_run
+
+SAMPLES = Path(__file__).parents[2] / "sample_runs" / "runs"
+LONG = "a_head_with_a_name_that_is_much_longer_than_any_column"
+
+
+def shot_of(path: Path) -> Snapshot:
+    seen = Follower(path)
+    seen.look()
+    return snapshot(seen)
+
+
+def text_of(path: Path, width: int) -> str:
+    return "\n".join(line.plain for line in plain(shot_of(path), width))
+
+
+def many_heads(update: int, rows: Rows) -> None:
+    op = rows["heads"][1]
+    rows["heads"] = [{**op, "head": f"{LONG}_{k}" if k % 9 == 0 else f"h{k}"} for k in range(64)]
+    rows["heads"][5] |= {"grad_norm": math.nan, "grad_state": "nonfinite"} if update > 30 else {}
+    for head in rows["heads"][10:30]:
+        head["entropy_norm"] = 0.01 if update > 10 else 0.7
+
+
+def nothing(_: int, rows: Rows) -> None:
+    rows["updates"] = [{name: rows["updates"][0][name] for name in ("update", "status", "level")}]
+    rows |= {"heads": [], "groups": [], "lstm": [], "episodes": []}
+
+
+@pytest.fixture(scope="module")
+def odd_runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    folder = tmp_path_factory.mktemp("odd")
+    return {
+        "many heads": write_run(folder / "heads", 40, many_heads),
+        "nothing measured": write_run(folder / "nulls", 10, nothing),
+        "no update": write_run(folder / "empty", 0),
+    }
+
+
+@pytest.mark.parametrize("width", [40, 80, 120, 200])
+def test_no_line_is_wider_than_the_screen(width: int, odd_runs: dict[str, Path]) -> None:
+    for path in [*odd_runs.values(), *sorted(place for place in SAMPLES.iterdir() if place.is_dir())]:
+        lines = plain(shot_of(path), width)
+        assert max(line.cell_len for line in lines) <= max(width, 60)
+
+
+def test_a_narrow_screen_has_the_words_of_a_wide_one(odd_runs: dict[str, Path]) -> None:
+    for path in [*odd_runs.values(), SAMPLES / "nan_reward", SAMPLES / "lstm_masks"]:
+        known = set(re.findall(r"\w+", text_of(path, 400)))
+        words = [word for word in text_of(path, 80).split() if word.isalpha()]
+        assert [word for word in words if word not in known] == []
+
+
+def test_a_run_without_measurements_is_not_called_healthy(odd_runs: dict[str, Path]) -> None:
+    said = text_of(odd_runs["nothing measured"], 80)
+    assert re.search(r"\b\d+ of \d+ rules could judge: ", said)
+    assert "no head was recorded" in said
+    assert "● ok" not in said
+
+
+def test_a_run_without_updates_says_so(odd_runs: dict[str, Path]) -> None:
+    assert "no complete update" in text_of(odd_runs["no update"], 80)
+
+
+def test_incidents_of_one_rule_and_one_cause_stand_together(odd_runs: dict[str, Path]) -> None:
+    assert "A head collapsed on h10, h11, h12, h13, h14 and 15 more" in " ".join(
+        text_of(odd_runs["many heads"], 80).split()
+    )
+
+
+def test_troubled_heads_come_first(odd_runs: dict[str, Path]) -> None:
+    lines = text_of(odd_runs["many heads"], 80).splitlines()
+    rows = lines[next(place for place, line in enumerate(lines) if line.startswith("64 heads")) + 2 :]
+    assert rows[0].startswith("h5 ")
+    assert "▲ exploding" in rows[0]
+    assert "◇ deterministic" in rows[1]
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("masked_healthy", ["no open incidents", "◐ partly masked"]),
+        ("nan_reward", ["CRASHED", "died: ValueError", "interrupted", "▲ exploding", "CRITICAL"]),
+        ("lstm_masks", ["◇ no choice", "recurrent state", "gates at their ends"]),
+        ("recurrent_healthy", ["● ok", "recurrent state"]),
+        ("one_update_collapse", ["↳ Gradients vanished", "because of kl_spike at 40"]),
+    ],
+)
+def test_a_sample_shows_what_it_is_there_for(name: str, words: list[str]) -> None:
+    said = " ".join(text_of(SAMPLES / name, 80).split())
+    assert [word for word in words if word not in said] == []
+
+
+def test_no_letter_of_a_run_s_own_words_reaches_the_terminal_as_a_command(tmp_path: Path) -> None:
+    def nasty(_: int, rows: Rows) -> None:
+        rows["heads"][1]["head"] = "\x1b[2Jop[bold]\u202e"
+
+    path = write_run(tmp_path / "run", 3, nasty, facts={"name": "\x1b]0;x\x07run", "framework": "[red]f"})
+    said = text_of(path, 80)
+    assert not {"\x1b", "\x07", "\u202e"} & set(said)
+    assert "[red]f" in said
+
+
+ROW = {"grad_norm": 0.1, "grad_state": "finite", "zero_explained": "not_zero", "learnable_fraction": 1.0}
+
+
+@pytest.mark.parametrize(
+    ("cells", "rules", "word"),
+    [
+        ({}, [], "ok"),
+        ({"learnable_fraction": None}, [], "ok"),
+        ({"learnable_fraction": 0.5}, [], "partly masked"),
+        ({"grad_norm": 0.0, "zero_explained": "masked", "learnable_fraction": 0.0}, [], "no choice"),
+        ({"grad_norm": 0.0, "zero_explained": "unexplained"}, [], "dead"),
+        ({"grad_norm": None, "grad_state": "missing", "zero_explained": "unexplained"}, [], "dead"),
+        ({"grad_norm": None, "grad_state": None, "zero_explained": None}, [], "not measured"),
+        ({"grad_norm": None, "grad_state": "frozen", "zero_explained": "frozen"}, [], "frozen"),
+        ({"grad_norm": math.nan, "grad_state": "nonfinite"}, ["gradient_vanishing"], "exploding"),
+        ({}, ["gradient_explosion", "head_entropy_collapse"], "exploding"),
+        ({}, ["gradient_vanishing", "head_entropy_collapse"], "deterministic"),
+        ({}, ["gradient_vanishing"], "vanishing"),
+    ],
+)
+def test_a_head_s_state_follows_from_what_was_measured_and_judged(
+    cells: dict[str, object], rules: list[str], word: str
+) -> None:
+    assert head_state({**ROW, **cells}, dict.fromkeys(rules, "warning")).word == word
+
+
+def test_a_run_in_which_no_head_has_a_choice_says_that_there_is_nothing_to_learn() -> None:
+    told = "nothing to learn: no head has a choice"
+    assert told in text_of(SAMPLES / "growing_waits", 80)
+    assert told not in text_of(SAMPLES / "lstm_masks", 80)
+
+
+def test_a_number_beyond_reason_is_short(tmp_path: Path) -> None:
+    def huge(_: int, rows: Rows) -> None:
+        rows["heads"][0] |= {"learnable_fraction": 1e300, "grad_norm": 1e300, "zero_explained": "not_zero"}
+
+    assert "1e+302 %" in text_of(write_run(tmp_path / "run", 3, huge), 120)
+
+
+def test_a_damaged_run_is_not_said_to_have_lost_nothing(tmp_path: Path) -> None:
+    path = write_run(tmp_path / "run", 6)
+    assert "no loss of data" in text_of(path, 80)
+    shard = next(path.rglob("heads-*.parquet"))
+    shard.write_bytes(shard.read_bytes()[:-20])
+    said = text_of(path, 80)
+    assert ("no loss of data" in said, "1 damaged file left out" in said) == (False, True)
+
+
+def test_missing_broken_and_zero_are_three_signs() -> None:
+    assert sparkline([None, math.nan, 0.0, 1.0], 4).plain == "·×0█"
+
+
+NUMBERS = st.one_of(st.none(), st.floats(min_value=0.0))
+
+
+@given(st.lists(NUMBERS, max_size=200), st.integers(1, 40))
+def test_a_line_of_bars_fits_and_loses_neither_peak_nor_nan(values: list[float | None], width: int) -> None:
+    drawn = sparkline(values, width).plain
+    known = [value for value in values if value is not None]
+    assert len(drawn) <= width
+    assert ("×" in drawn) == any(not math.isfinite(value) for value in known)
+    if known and all(math.isfinite(value) for value in known) and max(known) > 0:
+        assert BARS[-1] in drawn
+    assert (set(drawn) == {"·"}) == (bool(values) and not known)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [(0.4, "0 s"), (99, "99 s"), (150, "2.5 min"), (5400, "90 min"), (1e5, "28 h"), (1e6, "12 days")],
+)
+def test_durations_are_told_in_their_unit(seconds: float, words: str) -> None:
+    assert lasting(seconds) == words
