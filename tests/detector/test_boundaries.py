@@ -7,6 +7,7 @@ are ok and a warning.
 from __future__ import annotations
 
 import math
+import random
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -1027,6 +1028,29 @@ def test_updates_that_come_one_by_one_are_judged_alike(case: Case, put_off: bool
     one_by_one = findings(case.detector(put_off=put_off), case)
     order = lambda one: (one[0], str(one[1:]))  # noqa: E731
     assert sorted(one_by_one, key=order) == sorted(((one.update, *_plain(one)) for one in at_once), key=order)
+
+
+def stairs() -> list[Case]:
+    """Return courses in which each value of the cases above stays for a while; what else they watch is sound."""
+    values: dict[tuple[str, str], set[float]] = {}
+    for case in CASES:
+        cells = case.cells.get(case.metric)
+        for one in cells if isinstance(cells, list) else [cells]:
+            if isinstance(one, float) and math.isfinite(one):
+                values.setdefault((case.rule, case.metric), set()).add(one)
+    found = []
+    for (name, metric), steps in sorted(values.items()):
+        ok = next(one.cells for one in BY_RULE[name].examples if one.verdict == "ok")
+        sound = {column: cell[-1] if isinstance(cell, list) else cell for column, cell in ok.items()}
+        order = random.Random(metric).sample(sorted(steps) * 2, 2 * len(steps))
+        course = [value for value in order for _ in range(14)]
+        found.append(Case(name, metric, sound | {metric: course}, f"{len(course)}o"))
+    return found
+
+
+@pytest.mark.parametrize("case", stairs(), ids=lambda case: f"{case.rule} {case.metric}")
+def test_a_rule_that_rests_notices_each_bound_that_is_crossed(case: Case) -> None:
+    assert findings(case.detector(put_off=True), case) == findings(case.detector(), case)
 
 
 def course(rule: str, updates: list[dict[str, list[Cells]]]) -> dict[tuple[str, str], list[tuple[str, float]]]:

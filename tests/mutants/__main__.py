@@ -25,7 +25,7 @@ from typing import Any
 
 from tests.mutants.changes import Change, changed, changes
 from tests.mutants.packages import PACKAGES, ROOT
-from tests.mutants.process import Test, ended, preload, start, unchanged, wait
+from tests.mutants.process import Function, Test, ended, preload, start, unchanged, wait
 
 EQUIVALENT = Path(__file__).with_name("equivalent.toml")
 LIMIT = 10.0
@@ -43,6 +43,35 @@ class Job:
     child: int
     scratch: Path
     deadline: float
+
+
+@dataclass
+class _Orders:
+    """Which tests a change is tried with, and in which order."""
+
+    tests: dict[str, Test]
+    imports: set[Function]
+    budget: float
+
+    def of(self, change: Change) -> list[str]:
+        """Return the tests to run: those that the change concerns, then others of their files; the quick ones first.
+
+        It concerns tests that call the changed function. A module's own statements, and what they call, concern tests
+        that call anything of the module, or all where none does.
+        """
+        where = (change.file, change.first_line)
+        concerned = {name for name, test in self.tests.items() if where in test.calls}
+        if not change.first_line or where in self.imports:
+            calling = {name: {file for file, _ in test.calls} for name, test in self.tests.items()}
+            concerned |= {name for name, modules in calling.items() if change.file in modules}
+            concerned = concerned or set(self.tests)
+        files = {name.split("::")[0] for name in concerned}
+        chosen, spent = list[str](), 0.0
+        for name in sorted(self.tests, key=lambda name: (name not in concerned, self.tests[name].seconds)):
+            if name.split("::")[0] in files and (spent + self.tests[name].seconds <= self.budget or not chosen):
+                chosen.append(name)
+                spent += self.tests[name].seconds
+        return chosen
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -75,26 +104,26 @@ def _measure(name: str, seed: int, options: argparse.Namespace) -> float:
     package, began = PACKAGES[name], time.monotonic()
     with tempfile.TemporaryDirectory(prefix="mutants-") as folder:
         log = Path(folder) / "log"
-        tests = unchanged(package.files(), package.present_tests(), log)
+        tests, imports = unchanged(package.files(), package.present_tests(), log)
         failed = [test for test, result in tests.items() if not result.passed]
         if failed or not tests:
             print(f"{name}: left out, because they fail without a change: {', '.join(failed) or 'all'}", flush=True)
             print(log.read_text()[-2000:] if not tests else "", flush=True)
-        tests = {test: result for test, result in tests.items() if result.passed}
-        _control(package.files()[-1], tests, log, options.budget)
         files = [file for file in package.files() if not options.file or options.file in file]
         sources = {file: (ROOT / file).read_text() for file in files}
         possible = [change for file, source in sources.items() for change in changes(file, source)]
         drawn = random.Random(f"{seed} {name}").sample(possible, min(options.count, len(possible)))
         results = _earlier(options.json)
-        _run([one for one in drawn if one.key not in results], sources, tests, results, log, options)
+        orders = _Orders({test: result for test, result in tests.items() if result.passed}, imports, options.budget)
+        _control(package.files()[-1], orders, log)
+        _run([one for one in drawn if one.key not in results], sources, orders, results, log, options)
     return _report(name, drawn, len(possible), results, time.monotonic() - began)
 
 
-def _control(file: str, tests: dict[str, Test], log: Path, budget: float) -> None:
+def _control(file: str, orders: _Orders, log: Path) -> None:
     """Run the tests as for a change, but without one. Raises ``RuntimeError`` when they fail all the same."""
     source = (ROOT / file).read_text()
-    order = _order(Change(file, 0, 0, "", 0, "", ""), tests, budget)
+    order = orders.of(Change(file, 0, 0, "", 0, "", ""))
     child, scratch = start(file, ast.parse(source), order, math.inf, log)
     code = None
     while code is None:
@@ -108,7 +137,7 @@ def _control(file: str, tests: dict[str, Test], log: Path, budget: float) -> Non
 def _run(
     drawn: Sequence[Change],
     sources: dict[str, str],
-    tests: dict[str, Test],
+    orders: _Orders,
     results: dict[tuple[str, ...], str],
     log: Path,
     options: argparse.Namespace,
@@ -117,11 +146,11 @@ def _run(
     while waiting or running:
         while waiting and len(running) < options.jobs:
             change = waiting.pop()
-            order = _order(change, tests, options.budget)
+            order = orders.of(change)
             if not order:
                 _settle(change, SURVIVED, results, options.json)
                 continue
-            seconds = sum(tests[test].seconds for test in order)
+            seconds = sum(orders.tests[test].seconds for test in order)
             tree = changed(sources[change.file], change.number)
             child, scratch = start(change.file, tree, order, LIMIT * (5 + seconds), log.with_suffix(f".{len(results)}"))
             running.append(Job(change, child, scratch, time.monotonic() + STUCK))
@@ -133,23 +162,6 @@ def _run(
                 ended(job.child, job.scratch)
                 outcome = ENDLESS if code < 0 else NOTICED if code else SURVIVED
                 _settle(job.change, outcome, results, options.json)
-
-
-def _order(change: Change, tests: dict[str, Test], budget: float) -> list[str]:
-    """Return the tests to run: those that call the changed function, then the others of their files.
-
-    A module's own statements concern every test, and so does what they call.
-    """
-    where = (change.file, change.first_line)
-    calling = {name for name, test in tests.items() if where in test.calls or not change.first_line}
-    files = {name.split("::")[0] for name in calling}
-    quick = sorted(tests, key=lambda name: (name not in calling, tests[name].seconds))
-    chosen, spent = list[str](), 0.0
-    for name in quick:
-        if name.split("::")[0] in files and (spent + tests[name].seconds <= budget or not chosen):
-            chosen.append(name)
-            spent += tests[name].seconds
-    return chosen
 
 
 def _settle(change: Change, outcome: str, results: dict[tuple[str, ...], str], store: Path | None) -> None:

@@ -24,7 +24,6 @@ from dataclasses import dataclass, field
 from importlib.machinery import ModuleSpec, SourceFileLoader
 from pathlib import Path
 from types import CodeType
-from typing import Any
 
 import pytest
 
@@ -116,17 +115,17 @@ class Called:
 
 
 class Watch:
-    """Plugin of the run without a change: what each test calls and how long it takes; what imports call, all do."""
+    """Plugin of the run without a change: what each test calls and how long it takes, and what imports call."""
 
     def __init__(self) -> None:
         self.tests: dict[str, Test] = defaultdict(Test)
         self._calls: set[Function] = set()
-        self._imports: set[Function] = set()
+        self.imports: set[Function] = set()
         setattr(builtins, Called.NOTE, self._calls.add)
 
     def pytest_collection_finish(self) -> None:
-        """Note what was called so far: it is no single test's."""
-        self._imports = set(self._calls)
+        """Note what was called so far, by no test."""
+        self.imports = set(self._calls)
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_protocol(self, item: pytest.Item) -> Iterator[None]:
@@ -137,7 +136,7 @@ class Watch:
             return (yield)
         finally:
             test = self.tests[item.nodeid]
-            test.calls, test.seconds = self._calls | self._imports, sum(os.times()[:4]) - start
+            test.calls, test.seconds = set(self._calls), sum(os.times()[:4]) - start
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Note whether a phase failed."""
@@ -209,8 +208,8 @@ def ended(child: int, scratch: Path) -> None:
     shutil.rmtree(scratch, ignore_errors=True)
 
 
-def unchanged(files: Sequence[str], tests: Sequence[str], log: Path) -> dict[str, Test]:
-    """Run all tests once without a change."""
+def unchanged(files: Sequence[str], tests: Sequence[str], log: Path) -> tuple[dict[str, Test], set[Function]]:
+    """Run all tests once without a change; return them, and the functions that imports call."""
     result = log.with_suffix(".json")
 
     def task(scratch: Path) -> int:
@@ -218,7 +217,7 @@ def unchanged(files: Sequence[str], tests: Sequence[str], log: Path) -> dict[str
         watch = Watch()
         code = _pytest(tests, watch, scratch)
         found = {name: [test.seconds, test.passed, sorted(test.calls)] for name, test in watch.tests.items()}
-        result.write_text(json.dumps(found))
+        result.write_text(json.dumps([found, sorted(watch.imports)]))
         return code
 
     child, scratch = forked(task, log)
@@ -226,8 +225,9 @@ def unchanged(files: Sequence[str], tests: Sequence[str], log: Path) -> dict[str
     ended(child, scratch)
     if not result.exists():
         raise RuntimeError(f"the tests could not be run:\n{log.read_text()[-4000:]}")
-    found: dict[str, Any] = json.loads(result.read_text())
-    return {name: Test(one[0], one[1], {(file, line) for file, line in one[2]}) for name, one in found.items()}
+    found, imports = json.loads(result.read_text())
+    known = {name: Test(one[0], one[1], {(file, line) for file, line in one[2]}) for name, one in found.items()}
+    return known, {(file, line) for file, line in imports}
 
 
 def start(file: str, tree: ast.Module, order: Sequence[str], seconds: float, log: Path) -> tuple[int, Path]:
