@@ -53,7 +53,7 @@ PACKAGES = {
         ("tests/recorder/test_store.py", "tests/recorder/test_store_faults.py", "tests/recorder/test_resume.py"),
     ),
     "readers": Package(
-        ("esper_analyze/runs", "esper_analyze/schema", "esper_analyze/interchange"),
-        ("tests/schema", "tests/runs", "tests/interchange"),
+        tuple(f"esper_analyze/{room}" for room in ("runs", "storage", "replay", "compare", "schema", "interchange")),
+        tuple(f"tests/{room}" for room in ("schema", "runs", "storage", "replay", "compare", "interchange")),
     ),
 }
