@@ -21,7 +21,7 @@ from esper_analyze.detector.hysteresis import Hold
 from esper_analyze.detector.rule import Limits, Memory, Rule
 from esper_analyze.detector.rules import RULES
 from esper_analyze.detector.signals import Batch, Bools, Floats, Frame, Ints
-from esper_analyze.detector.subjects import Frames, namesakes
+from esper_analyze.detector.subjects import AFRESH, Frames, changes, namesakes
 from esper_analyze.detector.thresholds import Thresholds
 from esper_analyze.detector.verdict import Judgement, Verdict, is_all_ok
 
@@ -53,8 +53,6 @@ class Outcome:
 _Filled = dict[tuple[str, str], tuple[tuple[str, ...], Floats]]
 _Found = tuple[int, int, int, Finding]
 """A finding after its update and the places of its rule and its subject, by which findings are listed."""
-AFRESH = ("groups", "parameters_changed")
-"""Table and column that say where a subject has other parameters than before: what it was is no measure of it."""
 _ABSENT, _NO_REASON = np.int8(Verdict.ABSENT), np.int8(0)
 
 
@@ -90,7 +88,8 @@ class _RuleState:
         if self.rule.beside:
             frame = frames.beside(frame, self.rule)
         self._frame = frame
-        judgements = self._met(frame.present, self._judge(frame, limits))
+        afresh = frames.afresh(self.rule.table, self.subjects)
+        judgements = self._met(frame.present, self._judge(frame, afresh, limits))
         for judgement in judgements:
             hold = self.holds.get(judgement.metric)
             if hold is None:
@@ -99,20 +98,18 @@ class _RuleState:
                 judgement.held = hold.stand(judgement.code)
         return Judged(self.rule, self.subjects, tuple(judgements))
 
-    def _judge(self, frame: Frame, limits: Limits) -> list[Judgement]:
-        """Judge ``frame``; a subject's memory is blank again from an update on that says so."""
-        afresh = frame.columns.get(AFRESH[1]) if self.rule.table == AFRESH[0] else None
-        flags = None if afresh is None else afresh.equals(1.0)
-        if flags is None or not np.count_nonzero(flags):
+    def _judge(self, frame: Frame, afresh: Bools | None, limits: Limits) -> list[Judgement]:
+        """Judge ``frame``; a subject's memory is blank again from where ``afresh`` [n, k] says so."""
+        if afresh is None:
             return self.rule.judge(frame, self.memory, limits)
         parts: list[list[Judgement]] = []
         filled: dict[str, list[Floats]] = {column: [] for column in self.rule.fills}
-        edges = [0, *np.flatnonzero(flags.any(axis=1)).tolist(), len(flags)]
+        edges = [0, *np.flatnonzero(afresh.any(axis=1)).tolist(), len(afresh)]
         for start, stop in pairwise(edges):
             if start == stop:
                 continue
             for name, first in self.rule.memory.items():
-                self.memory[name] = np.where(flags[start], first(len(self.subjects)), self.memory[name])
+                self.memory[name] = np.where(afresh[start], first(len(self.subjects)), self.memory[name])
             parts.append(self.rule.judge(frame.rows(start, stop), self.memory, limits))
             for column, values in filled.items():
                 values.append(self.memory.pop(column))
@@ -215,7 +212,7 @@ class Detector:
         """Let those rules that may not put ``batch`` off judge it, and before it what they have put off."""
         waiting = self._put_off
         assert waiting is not None
-        if not waiting.follows(batch) or _begins_afresh(batch):
+        if not waiting.follows(batch) or changes(batch) is not None:
             self._catch_up()
         found, self._late = self._late, []
         frames: dict[int, Frames] = {}
@@ -295,20 +292,14 @@ class Detector:
                 mine.holds[metric].resume(last)
 
 
-def _begins_afresh(batch: Batch) -> bool:
-    """Whether a subject has other parameters from some update of ``batch`` on."""
-    frame = batch.frames.get(AFRESH[0])
-    return frame is not None and bool(np.count_nonzero(frame[AFRESH[1]].equals(1.0)))
-
-
 def _wanted(rules: Iterable[Rule]) -> dict[str, tuple[str, ...]]:
     """Return the columns that ``rules`` read, by table."""
     wanted: dict[str, dict[str, None]] = {}
     for rule in rules:
         for table, columns in ((rule.table, rule.columns), *rule.beside.items()):
             wanted.setdefault(table, {}).update(dict.fromkeys(columns))
-    if AFRESH[0] in wanted:
-        wanted[AFRESH[0]][AFRESH[1]] = None
+    if wanted.keys() & {AFRESH[0], "heads"}:
+        wanted.setdefault(AFRESH[0], {})[AFRESH[1]] = None
     return {table: tuple(columns) for table, columns in wanted.items()}
 
 

@@ -8,11 +8,13 @@ from functools import lru_cache
 import numpy as np
 
 from esper_analyze.detector.rule import Rule
-from esper_analyze.detector.signals import RUN, Batch, Frame, Signal
+from esper_analyze.detector.signals import RUN, Batch, Bools, Frame, Signal
 from esper_analyze.schema.tables import BY_NAME
 
 HEAD_GROUP = "head:"
 """What a head's own group of parameters is named with, before the head's name."""
+AFRESH = ("groups", "parameters_changed")
+"""Table and column that say where a subject has other parameters than before: what it was is no measure of it."""
 NOBODY = "\0"
 """A subject no table has."""
 
@@ -24,6 +26,7 @@ class Frames:
         self.update = batch.update
         self._batch = batch
         self._wanted = wanted
+        self._changes = changes(batch)
         self._aligned: dict[tuple[str, tuple[str, ...]], Frame] = {}
 
     def subjects(self, table: str) -> tuple[str, ...]:
@@ -49,12 +52,29 @@ class Frames:
             frame = frame.beside(table, self._batch.frames.get(table), columns, names)
         return frame
 
+    def afresh(self, table: str, subjects: tuple[str, ...]) -> Bools | None:
+        """Return where [n, k] groups or heads have other parameters than before; None where none has any."""
+        if table not in (AFRESH[0], "heads") or self._changes is None:
+            return None
+        groups = subjects if table == AFRESH[0] else namesakes(table, subjects, AFRESH[0])
+        flags = self.aligned(AFRESH[0], groups)[AFRESH[1]].equals(1.0)
+        return flags if np.count_nonzero(flags) else None
+
     def _empty(self, table: str, subjects: tuple[str, ...]) -> Frame:
         shape = (len(self._batch.update), len(subjects))
         values, null = np.full(shape, np.nan), np.ones(shape, bool)
         return Frame(
             subjects, np.zeros(shape, bool), {name: Signal(name, values, null) for name in self._wanted[table]}
         )
+
+
+def changes(batch: Batch) -> Bools | None:
+    """Return where [n, groups] a group has other parameters than before; None where none has."""
+    frame = batch.frames.get(AFRESH[0])
+    if frame is None:
+        return None
+    flags = frame[AFRESH[1]].equals(1.0)
+    return flags if np.count_nonzero(flags) else None
 
 
 @lru_cache(maxsize=256)

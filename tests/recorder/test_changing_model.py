@@ -330,3 +330,25 @@ def test_a_group_with_other_parameters_is_compared_with_nothing_that_was_before(
     assert ("gradient_explosion", "head:slot") not in said
     assert not [row for row in slot if (row["drift_norm"] or 0.0) > 1e-6]
     assert differences(replay(run), recorded(run)) == []
+
+
+@pytest.mark.parametrize("replaced", [None, 28])
+def test_a_replaced_head_is_low_for_as_long_as_the_new_one_is(tmp_path: Path, replaced: int | None) -> None:
+    """Twenty updates below the bound are critical: of one head, not of two that had the same name."""
+    net, first_low, updates = Net(), 10, 50
+    with Recorder(tmp_path / "run", net, heads=dict(net.heads.items()), sizes={"op": 3, "slot": 2}, strict=True) as rec:
+        for update in range(updates):
+            if update == replaced:
+                net.heads["slot"] = nn.Linear(4, 2)
+            zeros = {name: torch.zeros(4) for name in ("op", "slot")}
+            entropy = {"op": torch.full((4,), 0.9), "slot": torch.full((4,), 0.9 if update < first_low else 0.01)}
+            rec.minibatch(log_prob=zeros, old_log_prob=zeros, entropy=entropy)
+            for parameter in net.parameters():
+                parameter.grad = torch.ones_like(parameter)
+            torch.nn.utils.clip_grad_norm_(net.parameters(), 1e9)
+            rec.update()
+    run = open_run(tmp_path / "run")
+    findings = [row for row in run.frame("findings").to_dicts() if row["rule"] == "head_entropy_collapse"]
+    critical = [row["update"] for row in findings if (row["verdict"], row["subject"]) == ("critical", "slot")]
+    assert critical == [(first_low if replaced is None else replaced) + 20 - 1]
+    assert differences(replay(run), recorded(run)) == []

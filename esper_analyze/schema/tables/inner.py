@@ -184,8 +184,8 @@ GROUPS = Table(
         count("elements", "parameters in the group", "elements"),
         flag(
             "parameters_changed",
-            "parameters of the group were added, removed or replaced since the update before; what it was compared "
-            "with begins afresh here",
+            "parameters of the group were added, removed or replaced since the update before; what it, and the head "
+            "of that name, was compared with begins afresh here",
         ),
         count(
             "tensors_without_grad",
