@@ -6,11 +6,14 @@ import ctypes
 import os
 import shutil
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from esper_analyze.errors import DamagedError
+from esper_analyze.runs.ending import End, end_of_run
 from esper_analyze.runs.run import open_run
 from esper_analyze.storage.atomic import append_line
 from esper_analyze.storage.log_frames import MAGIC, frames
@@ -247,3 +250,38 @@ def test_an_error_of_the_recorder_is_not_counted_as_lost_rows_once_more(tmp_path
     assert not [fault for fault in verified.faults if "rows were lost" in fault.reason]
     assert [fault.table for fault in verified.faults] == ["losses_of_data"]
     store.close("closed")
+
+
+@contextmanager
+def without_permission(folder: Path) -> Iterator[None]:
+    """Take the permission to write in ``folder``; root, who needs none, becomes nobody meanwhile."""
+    user = os.geteuid()
+    folder.chmod(0o555)
+    try:
+        if user == 0:
+            os.seteuid(65534)
+        yield
+    finally:
+        os.seteuid(user)
+        folder.chmod(0o755)
+
+
+def test_rows_lost_in_a_folder_whose_permission_never_returns_are_told_at_the_end(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """No mark can be left on disk then: the log says how many, and the run is never one that was closed."""
+    store = new_store(tmp_path)
+    store.put({"updates": [update_row(0)]})
+    store.flush()
+    with without_permission(store.folder):
+        store.put({"updates": [update_row(1)], "episodes": [{"update": 1}] * 3})
+        store.flush()  # the log goes on in a new file, which cannot be made
+        store.put({"updates": [update_row(2)]})
+        store.close("closed")
+    run = open_run(tmp_path)
+    there = run.rows["updates"] + run.rows["episodes"]
+    assert there < 6
+    assert store.lost_rows == 6 - there
+    assert f"recorder: {6 - there} rows were lost in {store.folder}" in caplog.messages
+    assert [text for text in caplog.messages if text.startswith("recorder: cannot write closed.json")]
+    assert end_of_run(run).end is End.UNCLOSED
