@@ -50,7 +50,12 @@ PACKAGES = {
     ),
     "store": Package(
         ("recorder/store",),
-        ("tests/recorder/test_store.py", "tests/recorder/test_store_faults.py", "tests/recorder/test_resume.py"),
+        (
+            "tests/recorder/store",
+            "tests/recorder/test_store.py",
+            "tests/recorder/test_store_faults.py",
+            "tests/recorder/test_resume.py",
+        ),
     ),
     "readers": Package(
         tuple(f"esper_analyze/{room}" for room in ("runs", "storage", "replay", "compare", "schema", "interchange")),
