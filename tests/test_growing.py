@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from esper_analyze.replay.replay import differences, recorded, replay
-from esper_analyze.runs.run import Run, open_run
+from esper_analyze.runs.run import RecordedRun, open_run
 from sample_runs import growing_loop, hosts
 
 
@@ -17,7 +17,7 @@ def one_thread() -> None:
     torch.set_num_threads(1)
 
 
-def grown(run_dir: Path, **how: object) -> Run:
+def grown(run_dir: Path, **how: object) -> RecordedRun:
     growing_loop.grow(run_dir, lambda _: None, **how)  # type: ignore[arg-type]
     return open_run(run_dir)
 

@@ -13,7 +13,7 @@ from esper_analyze.replay.labels import read_labels
 from esper_analyze.replay.recorded_rules import restated_since
 from esper_analyze.replay.replay import Replay, differences, recorded, replay
 from esper_analyze.reports.narrative import story as stories
-from esper_analyze.runs.run import Run, find_runs, open_run
+from esper_analyze.runs.run import RecordedRun, find_runs, open_run
 
 pytestmark = pytest.mark.processor
 
@@ -34,7 +34,7 @@ NAMES = (
 )
 
 
-def replayed(name: str) -> tuple[Run, Replay]:
+def replayed(name: str) -> tuple[RecordedRun, Replay]:
     run = open_run(RUNS / name)
     return run, replay(run)
 

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from esper_analyze.detector.thresholds import Thresholds
     from esper_analyze.replay.backtest import Backtest
     from esper_analyze.replay.scores import Detection, Score
-    from esper_analyze.runs.run import Run
+    from esper_analyze.runs.run import RecordedRun
 
 Runs = Annotated[list[Path], typer.Argument(metavar="RUNS...", help="Labelled runs, or directories with runs below.")]
 Sweeps = Annotated[
@@ -89,7 +89,7 @@ def backtest(
     _check_figure(figure)
     changed_thresholds(Thresholds.defaults(rules), thresholds, assignments)  # refused before long work
 
-    def base(run: Run) -> Thresholds:
+    def base(run: RecordedRun) -> Thresholds:
         chosen_rules(run, given)
         start = Thresholds.defaults(rules) if defaults else stored_thresholds(run, rules)
         return changed_thresholds(start, thresholds, assignments)

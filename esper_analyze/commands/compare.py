@@ -14,8 +14,8 @@ from esper_analyze.terminal import cleaned, escaped, path_words, progress, put, 
 
 if TYPE_CHECKING:
     from esper_analyze.compare.comparison import SideBySide
-    from esper_analyze.runs.fleet import Fleet
-    from esper_analyze.runs.run import Run
+    from esper_analyze.runs.fleet import RecordedFleet
+    from esper_analyze.runs.run import RecordedRun
 
 Runs = Annotated[
     list[Path],
@@ -87,7 +87,7 @@ def compare(
         raise typer.Exit(FINDINGS)
 
 
-def _usable(fleet: Fleet) -> list[tuple[str, Run]]:
+def _usable(fleet: RecordedFleet) -> list[tuple[str, RecordedRun]]:
     """Return the runs that have an update, and say what is left out. Raises ``UsageError`` when fewer than two do."""
     for error in fleet.unopened:
         say(f"esper-analyze: warning: left out: {error.message}")

@@ -16,7 +16,7 @@ from esper_analyze.errors import UsageError, did_you_mean
 from esper_analyze.terminal import path_words, put, say
 
 if TYPE_CHECKING:
-    from esper_analyze.runs.run import Run
+    from esper_analyze.runs.run import RecordedRun
     from esper_analyze.schema.column import Table
 
 
@@ -95,7 +95,7 @@ def _is_series(to: Target, tables: Sequence[Table]) -> bool:
     return to is Target.TENSORBOARD or (to is Target.PARQUET and len(tables) != 1)
 
 
-def _series(run: Run, to: Target, tables: Sequence[Table], place: Path) -> str:
+def _series(run: RecordedRun, to: Target, tables: Sequence[Table], place: Path) -> str:
     """Write one row an update, or one event."""
     from esper_analyze.interchange.export_tensorboard import write_events
     from esper_analyze.interchange.export_wide import write_wide
@@ -119,14 +119,14 @@ def _series(run: Run, to: Target, tables: Sequence[Table], place: Path) -> str:
     return many(updates, "update")
 
 
-def _rows(run: Run, to: Target, tables: Sequence[Table], place: Path, *, safe: bool) -> str:
+def _rows(run: RecordedRun, to: Target, tables: Sequence[Table], place: Path, *, safe: bool) -> str:
     """Write tables row by row."""
     from esper_analyze.interchange.export_rows import write_csv, write_jsonl
     from esper_analyze.interchange.export_wide import write_table
     from esper_analyze.schema.tables import TABLES
     from esper_analyze.wording import many
 
-    csv: Callable[[Run, Table, Path], int] = partial(write_csv, safe=safe)
+    csv: Callable[[RecordedRun, Table, Path], int] = partial(write_csv, safe=safe)
     write = {Target.CSV: csv, Target.JSONL: write_jsonl, Target.PARQUET: write_table}[to]
     if len(tables) == 1:
         return f"{many(write(run, tables[0], place), 'row')} of {tables[0].name}"

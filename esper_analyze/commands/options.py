@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from esper_analyze.detector.findings import Finding
     from esper_analyze.detector.rule import Rule
     from esper_analyze.detector.thresholds import Thresholds
-    from esper_analyze.runs.run import Run
+    from esper_analyze.runs.run import RecordedRun
 
 
 class FailOn(StrEnum):
@@ -71,7 +71,7 @@ Fail = Annotated[
 ]
 
 
-def tell_left_out(run: Run) -> None:
+def tell_left_out(run: RecordedRun) -> None:
     """Say on stderr what of ``run`` is left out: damaged files, and ranks that are not there."""
     from esper_analyze.wording import many
 
@@ -100,7 +100,7 @@ def joined(rules: Sequence[Rule], given: Iterable[CustomRules]) -> tuple[Rule, .
     return (*rules, *(rule for one in given for rule in one.rules))
 
 
-def chosen_rules(run: Run, given: Sequence[CustomRules]) -> tuple[Rule, ...]:
+def chosen_rules(run: RecordedRun, given: Sequence[CustomRules]) -> tuple[Rule, ...]:
     """Return the built-in rules and the ``given`` ones; warns when the run was recorded with another file of them."""
     from esper_analyze.detector.rules import RULES
     from esper_analyze.replay.recorded_rules import other_file
@@ -111,7 +111,7 @@ def chosen_rules(run: Run, given: Sequence[CustomRules]) -> tuple[Rule, ...]:
     return joined(RULES, given)
 
 
-def new_rules(run: Run, given: Iterable[CustomRules]) -> bool:
+def new_rules(run: RecordedRun, given: Iterable[CustomRules]) -> bool:
     """Return whether ``given`` holds rules that did not judge the run live."""
     from esper_analyze.replay.recorded_rules import recorded_rules
 
@@ -149,7 +149,7 @@ def _from_file(file: Path, base: Thresholds) -> Thresholds:
         raise UsageError(f"{file}: {error}", hint=_NEXT) from error
 
 
-def fail_if(run: Run, findings: Iterable[Finding], fail_on: FailOn | None) -> None:
+def fail_if(run: RecordedRun, findings: Iterable[Finding], fail_on: FailOn | None) -> None:
     """Exit 1 when a finding, or how the training ended, is at least as bad as ``fail_on``."""
     from esper_analyze.runs.ending import end_of_run
     from esper_analyze.runs.standing import verdict_of_end

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from esper_analyze.replay.evidence import Evidence
     from esper_analyze.reports.render.rows import Rows
     from esper_analyze.reports.render.section import Question
-    from esper_analyze.runs.run import Run
+    from esper_analyze.runs.run import RecordedRun
 
     Answer = bytes | str | tuple[list[str], Rows]
 
@@ -123,7 +123,7 @@ def answer(asked: Asked, question: Question, rows: Callable[[Evidence, Any], Row
     fail_if(run, (one for one in evidence.replay.findings if not named or one.rule in named), asked.fail_on)
 
 
-def _evidence(asked: Asked, run: Run, rules: Sequence[Rule]) -> Evidence:
+def _evidence(asked: Asked, run: RecordedRun, rules: Sequence[Rule]) -> Evidence:
     from esper_analyze.replay.evidence import gather
     from esper_analyze.replay.recorded_rules import stored_thresholds
 

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from esper_analyze.detector.thresholds import Thresholds
     from esper_analyze.replay.replay import Difference, Replay
     from esper_analyze.replay.whatif import WhatIf
-    from esper_analyze.runs.run import Run
+    from esper_analyze.runs.run import RecordedRun
 
 Verify = Annotated[
     bool, typer.Option("--verify", help="Compare with what was recorded live; exit 3 when they are not the same.")
@@ -97,7 +97,7 @@ def replay(
     fail_if(run, result.findings, fail_on)
 
 
-def _verified(run: Run, result: Replay, thresholds: Thresholds, rules: Sequence[Rule]) -> list[Difference]:
+def _verified(run: RecordedRun, result: Replay, thresholds: Thresholds, rules: Sequence[Rule]) -> list[Difference]:
     """Compare with what each rank said live; of one rank, ``result`` is its replay."""
     from esper_analyze.replay.recorded_rules import restated_since
     from esper_analyze.replay.replay import differences, recorded
@@ -114,7 +114,7 @@ def _verified(run: Run, result: Replay, thresholds: Thresholds, rules: Sequence[
     return found
 
 
-def _print_json(run: Run, result: Replay, different: list[Difference] | None, compared: WhatIf | None) -> None:
+def _print_json(run: RecordedRun, result: Replay, different: list[Difference] | None, compared: WhatIf | None) -> None:
     from esper_analyze.strict_json import strict_json
 
     facts = {
@@ -135,7 +135,7 @@ def _print_json(run: Run, result: Replay, different: list[Difference] | None, co
     put(strict_json(facts))
 
 
-def _print_words(run: Run, result: Replay, different: list[Difference] | None, compared: WhatIf | None) -> None:
+def _print_words(run: RecordedRun, result: Replay, different: list[Difference] | None, compared: WhatIf | None) -> None:
     from esper_analyze.wording import many
 
     alarms = many(sum(finding.alarm for finding in result.findings), "alarm")
@@ -152,7 +152,7 @@ def _print_words(run: Run, result: Replay, different: list[Difference] | None, c
         _print_verified(run, result, different)
 
 
-def _print_incidents(run: Run, result: Replay) -> None:
+def _print_incidents(run: RecordedRun, result: Replay) -> None:
     from esper_analyze.replay.evidence import texts_of
     from esper_analyze.replay.replay import together
     from esper_analyze.wording import number
@@ -173,7 +173,7 @@ def _print_incidents(run: Run, result: Replay) -> None:
     show_table(("verdict", "rule", "on", "metric", "updates", "worst", "consequence of"), rows)
 
 
-def _print_verified(run: Run, result: Replay, different: list[Difference]) -> None:
+def _print_verified(run: RecordedRun, result: Replay, different: list[Difference]) -> None:
     from esper_analyze.replay.recorded_rules import restated_since
 
     if different:

@@ -19,7 +19,7 @@ from esper_analyze.storage.output_path import refuse_file
 from esper_analyze.terminal import put, say, tell
 
 if TYPE_CHECKING:
-    from esper_analyze.runs.run import Run
+    from esper_analyze.runs.run import RecordedRun
     from esper_analyze.sql.session import Session
 
 Given = Annotated[
@@ -124,7 +124,7 @@ def _format(shape: Format | None, out: Path | None, *, as_json: bool, as_csv: bo
     return Format(ending)
 
 
-def _opened(paths: Sequence[Path], *, skip_broken: bool, all_attempts: bool) -> tuple[tuple[str, Run], ...]:
+def _opened(paths: Sequence[Path], *, skip_broken: bool, all_attempts: bool) -> tuple[tuple[str, RecordedRun], ...]:
     from esper_analyze.runs.fleet import open_fleet
 
     fleet = open_fleet(paths, skip_broken=skip_broken, all_attempts=all_attempts)

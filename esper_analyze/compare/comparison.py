@@ -16,7 +16,7 @@ from esper_analyze.compare.metrics import CLOCKS, METRICS, SLOTS, Metric
 from esper_analyze.compare.settings import Difference, differences, opaque, used
 from esper_analyze.detector.signals import Bools, Ints
 from esper_analyze.runs.merge_ranks import joined
-from esper_analyze.runs.run import Run
+from esper_analyze.runs.run import RecordedRun
 from esper_analyze.runs.series import Series, all_series, by_subject, rows_of, series_of
 from esper_analyze.schema import BY_NAME, TABLES
 from esper_analyze.schema.column import Kind
@@ -162,7 +162,9 @@ class SideBySide:
         return int(self.updates[first]), tuple(name for name, place in places.items() if place == first)
 
 
-def side_by_side(runs: Sequence[tuple[str, Run]], *, progress: Callable[[int], None] | None = None) -> SideBySide:
+def side_by_side(
+    runs: Sequence[tuple[str, RecordedRun]], *, progress: Callable[[int], None] | None = None
+) -> SideBySide:
     """Return labelled ``runs`` compared; each must have an update. Ranks of a distributed training are joined.
 
     ``progress`` is called with the number of runs read.
@@ -199,7 +201,7 @@ def side_by_side(runs: Sequence[tuple[str, Run]], *, progress: Callable[[int], N
     )
 
 
-def _columns(run: Run) -> dict[Key, Series]:
+def _columns(run: RecordedRun) -> dict[Key, Series]:
     """Return every metric of ``run`` by metric and subject, those of table ``updates`` first."""
     found: dict[Key, Series] = {}
     for table in dict.fromkeys(metric.table for metric in METRICS):
@@ -215,7 +217,7 @@ def _columns(run: Run) -> dict[Key, Series]:
     return found | _slots(run)
 
 
-def _slots(run: Run) -> dict[Key, Series]:
+def _slots(run: RecordedRun) -> dict[Key, Series]:
     """Return what table slots says over all places of an update, where the run has slots; NaN counts as NaN."""
     import polars
 
@@ -235,7 +237,7 @@ def _others() -> list[str]:
     return [one.name for one in BY_NAME["updates"].columns if one.kind in numbers and one.name not in skipped]
 
 
-def _unseen(table: str, runs: Sequence[Run]) -> bool:
+def _unseen(table: str, runs: Sequence[RecordedRun]) -> bool:
     """Whether ``table`` holds measurements that were not looked at."""
     seen = {"findings", "levels", "ranks", "events", "losses_of_data", *(metric.table for metric in (*METRICS, *SLOTS))}
     return table not in seen and any(run.parts(table) for run in runs)

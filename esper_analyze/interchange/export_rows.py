@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
 from esper_analyze.csv_text import safe_frame
-from esper_analyze.runs.run import Run
+from esper_analyze.runs.run import RecordedRun
 from esper_analyze.schema.column import Table
 from esper_analyze.storage.row_source import Part
 from esper_analyze.strict_json import number_word
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 _SLICE = 50_000
 
 
-def frames(run: Run, table: Table) -> Iterator[polars.DataFrame]:
+def frames(run: RecordedRun, table: Table) -> Iterator[polars.DataFrame]:
     """Yield the rows of ``table`` in the order they were written, a part after the other."""
     parts: list[Part] = run.parts(table.name)
     for part in parts:
@@ -31,7 +31,7 @@ def frames(run: Run, table: Table) -> Iterator[polars.DataFrame]:
         yield from whole.iter_slices(_SLICE)
 
 
-def write_csv(run: Run, table: Table, path: Path, *, safe: bool = False) -> int:
+def write_csv(run: RecordedRun, table: Table, path: Path, *, safe: bool = False) -> int:
     """Write ``table`` to ``path`` and return its rows; ``safe``: no text is one that a spreadsheet runs."""
     rows = 0
     with path.open("wb") as file:
@@ -43,7 +43,7 @@ def write_csv(run: Run, table: Table, path: Path, *, safe: bool = False) -> int:
     return rows
 
 
-def write_jsonl(run: Run, table: Table, path: Path) -> int:
+def write_jsonl(run: RecordedRun, table: Table, path: Path) -> int:
     """Write ``table`` to ``path`` and return its rows."""
     rows = 0
     with path.open("w", encoding="utf-8") as file:

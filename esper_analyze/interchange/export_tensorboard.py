@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from esper_analyze.interchange.event_file import event_file, too_large
 from esper_analyze.interchange.export_wide import wall_times, wide
 from esper_analyze.interchange.names_own import split
-from esper_analyze.runs.run import Run
+from esper_analyze.runs.run import RecordedRun
 from esper_analyze.schema.column import Column, Kind, Table
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 Event = tuple[int, float, list[tuple[str, float]]]
 
 
-def write_events(run: Run, tables: Sequence[Table], folder: Path) -> tuple[int, int]:
+def write_events(run: RecordedRun, tables: Sequence[Table], folder: Path) -> tuple[int, int]:
     """Write an event file into ``folder``; return the number of updates, and of values too large for float32."""
     found = wide(run, tables)
     created = _number(run.info.get("created"))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from esper_analyze.errors import UsageError
 from esper_analyze.interchange.names_own import series_columns
-from esper_analyze.runs.run import Run
+from esper_analyze.runs.run import RecordedRun
 from esper_analyze.schema.column import Table
 from esper_analyze.schema.tables import UPDATES
 
@@ -20,7 +20,7 @@ MOST_COLUMNS = 20_000
 """A wider file opens in no tool; 64 heads are some thousand columns."""
 
 
-def wide(run: Run, tables: Sequence[Table]) -> polars.DataFrame:
+def wide(run: RecordedRun, tables: Sequence[Table]) -> polars.DataFrame:
     """Return one row an update with what ``tables`` say of it; a column that is null throughout is left out.
 
     When an update has two rows of one subject, the later one stands. Raises ``UsageError`` beyond MOST_COLUMNS.
@@ -59,14 +59,14 @@ def write_parquet(data: pa.Table, path: Path) -> None:
     pq.write_table(data, path, compression="zstd", write_statistics=whole or False)
 
 
-def write_wide(run: Run, tables: Sequence[Table], path: Path) -> int:
+def write_wide(run: RecordedRun, tables: Sequence[Table], path: Path) -> int:
     """Write one row an update to the Parquet file ``path`` and return the rows."""
     found = wide(run, tables)
     write_parquet(found.to_arrow(compat_level=_oldest()), path)
     return found.height
 
 
-def write_table(run: Run, table: Table, path: Path) -> int:
+def write_table(run: RecordedRun, table: Table, path: Path) -> int:
     """Write the rows of one table to the Parquet file ``path`` and return their number."""
     import pyarrow as pa
 

@@ -124,7 +124,7 @@ def _mapping(value: object) -> Row:
 def _judged(out: Path, facts: Row, tables: Mapping[str, list[Row]]) -> Replay:
     """Run our detector over the rows, and fill the columns that it fills."""
     from esper_analyze.replay.replay import replay
-    from esper_analyze.runs.run import Run
+    from esper_analyze.runs.run import RecordedRun
 
     data = {name: _arrow(name, rows, 0) for name, rows in tables.items() if rows}
     filled: dict[tuple[str, str], Row] = {}
@@ -136,7 +136,7 @@ def _judged(out: Path, facts: Row, tables: Mapping[str, list[Row]]) -> Replay:
                     if not math.isnan(value):
                         filled.setdefault((table, f"{update} {subject}"), {})[column] = value
 
-    result = replay(Run(out, facts, (), data), observe=observe)
+    result = replay(RecordedRun(out, facts, (), data), observe=observe)
     for table in {table for table, _ in filled}:
         for row in tables[table]:
             row.update(filled.get((table, f"{row['update']} {row[str(BY_NAME[table].subject)]}"), {}))

@@ -21,7 +21,7 @@ from esper_analyze.errors import EsperError
 from esper_analyze.replay.batches import read_batches
 from esper_analyze.replay.labels import Fault, Labels, LabelsError, read_labels
 from esper_analyze.replay.sweep import Sweep, Variant
-from esper_analyze.runs.run import Run, open_run
+from esper_analyze.runs.run import RecordedRun, open_run
 from esper_analyze.storage.layout import LABELS_FILE
 
 STEPS = 1_000
@@ -73,7 +73,7 @@ def backtest(
     paths: Sequence[Path],
     rules: Sequence[Rule],
     sweep: Sweep,
-    base: Callable[[Run], Thresholds],
+    base: Callable[[RecordedRun], Thresholds],
     *,
     skip_broken: bool = False,
     progress: Callable[[int], None] | None = None,
@@ -117,7 +117,7 @@ class _Progress:
             self.progress(self.start + STEPS)
 
 
-def _tested(run: Run, rules: Sequence[Rule], sweep: Sweep, thresholds: Thresholds, tell: _Progress) -> Tested:
+def _tested(run: RecordedRun, rules: Sequence[Rule], sweep: Sweep, thresholds: Thresholds, tell: _Progress) -> Tested:
     labels = read_labels(run.path, [rule.name for rule in rules])
     if labels is None:
         raise LabelsError(f"{run.path / LABELS_FILE} is gone")
@@ -135,7 +135,7 @@ def _tested(run: Run, rules: Sequence[Rule], sweep: Sweep, thresholds: Threshold
     return result
 
 
-def _check_onsets(run: Run, labels: Labels) -> None:
+def _check_onsets(run: RecordedRun, labels: Labels) -> None:
     last = -1 if run.last_update is None else run.last_update
     for fault in labels.faults:
         if fault.onset > last:

@@ -13,14 +13,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from esper_analyze.detector.signals import RUN, Batch, Bools, Floats, Frame, Ints, Signal
-from esper_analyze.runs.run import Run
+from esper_analyze.runs.run import RecordedRun
 from esper_analyze.schema.arrow import word_columns
 from esper_analyze.schema.column import Kind, Table
 from esper_analyze.schema.tables import BY_NAME
 from esper_analyze.storage.row_source import Part
 
 
-def stretches(run: Run, tables: Iterable[str]) -> list[list[tuple[str, Part]]]:
+def stretches(run: RecordedRun, tables: Iterable[str]) -> list[list[tuple[str, Part]]]:
     """Return the parts of ``tables`` grouped so that no update is in two groups, in order of updates."""
     parts = [(table, part) for table in tables for part in run.parts(table)]
     parts.sort(key=lambda one: (one[1].first_update, one[1].last_update))
@@ -34,7 +34,7 @@ def stretches(run: Run, tables: Iterable[str]) -> list[list[tuple[str, Part]]]:
     return groups
 
 
-def read_batches(run: Run, wanted: Mapping[str, Sequence[str]]) -> Iterator[Batch]:
+def read_batches(run: RecordedRun, wanted: Mapping[str, Sequence[str]]) -> Iterator[Batch]:
     """Yield the updates of a run of one rank in order, with the ``wanted`` columns of each table."""
     for group in stretches(run, wanted):
         tables = {

@@ -15,7 +15,7 @@ from esper_analyze.detector.signals import RUN
 from esper_analyze.detector.thresholds import Thresholds
 from esper_analyze.detector.verdict import Verdict
 from esper_analyze.replay.replay import Replay, replay, together
-from esper_analyze.runs.run import Run
+from esper_analyze.runs.run import RecordedRun
 from esper_analyze.runs.series import Series, rows_of
 from esper_analyze.schema import BY_NAME, Kind
 from esper_analyze.terminal import cleaned
@@ -39,7 +39,7 @@ class Evidence:
     ``texts`` maps rule → (subject, update) → what was written there, where a rule judged a column of words.
     """
 
-    run: Run
+    run: RecordedRun
     replay: Replay
     drift: Mapping[str, Mapping[str, Judged]]
     texts: Mapping[str, Mapping[tuple[str, int], str]]
@@ -71,7 +71,7 @@ class Evidence:
 
 
 def gather(
-    run: Run,
+    run: RecordedRun,
     thresholds: Thresholds | None = None,
     *,
     rules: Sequence[Rule] = RULES,
@@ -83,7 +83,7 @@ def gather(
     return Evidence(run, result, watch.traces(), texts_of(run, result))
 
 
-def texts_of(run: Run, result: Replay) -> dict[str, dict[tuple[str, int], str]]:
+def texts_of(run: RecordedRun, result: Replay) -> dict[str, dict[tuple[str, int], str]]:
     """Read the columns of words that stand behind incidents: rule → (subject, update) → what stood there."""
     found = {}
     rules = {rule.name: rule for rule in result.rules}

@@ -12,7 +12,7 @@ from esper_analyze.detector.rule import Rule
 from esper_analyze.detector.rules import RULES
 from esper_analyze.detector.thresholds import ThresholdError, Thresholds
 from esper_analyze.errors import DamagedError, UsageError
-from esper_analyze.runs.run import Run
+from esper_analyze.runs.run import RecordedRun
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +24,7 @@ class RecordedRules:
     sha256: str | None = None
 
 
-def recorded_rules(run: Run) -> RecordedRules:
+def recorded_rules(run: RecordedRun) -> RecordedRules:
     """Return what run.json says of custom rules. Raises ``DamagedError`` when that makes no sense."""
     said = run.info.get("custom_rules")
     if said is None:
@@ -37,13 +37,13 @@ def recorded_rules(run: Run) -> RecordedRules:
     raise DamagedError(f"{run.path}: custom_rules in run.json cannot be used: {said!r:.80}")
 
 
-def foreign_rules(run: Run) -> frozenset[str]:
+def foreign_rules(run: RecordedRun) -> frozenset[str]:
     """Return the names under which an imported run holds the alarms of its source's own detector."""
     said = run.info.get("foreign_rules")
     return frozenset(map(str, said)) if isinstance(said, list) else frozenset()
 
 
-def stored_thresholds(run: Run, rules: Sequence[Rule] = RULES) -> Thresholds:
+def stored_thresholds(run: RecordedRun, rules: Sequence[Rule] = RULES) -> Thresholds:
     """Return the thresholds the run was recorded with, and defaults of those ``rules`` it did not know.
 
     Raises ``UsageError`` when custom rules it was recorded with are not among ``rules``, ``DamagedError`` when the
@@ -55,7 +55,7 @@ def stored_thresholds(run: Run, rules: Sequence[Rule] = RULES) -> Thresholds:
     return _merged(run, run.info.get("thresholds", {}), rules)
 
 
-def known_thresholds(run: Run) -> Thresholds:
+def known_thresholds(run: RecordedRun) -> Thresholds:
     """Return the thresholds of the program's own rules that the run was recorded with, whatever other rules it had.
 
     Raises ``DamagedError`` when they cannot be read.
@@ -67,14 +67,14 @@ def known_thresholds(run: Run) -> Thresholds:
     return _merged(run, own, RULES)
 
 
-def _merged(run: Run, stored: Any, rules: Sequence[Rule]) -> Thresholds:
+def _merged(run: RecordedRun, stored: Any, rules: Sequence[Rule]) -> Thresholds:
     try:
         return Thresholds.defaults(rules).merged(stored)
     except ThresholdError as error:
         raise DamagedError(f"{run.path}: the thresholds in run.json cannot be used: {error}") from error
 
 
-def _advice(run: Run) -> str:
+def _advice(run: RecordedRun) -> str:
     recorded = recorded_rules(run)
     if recorded.file is None:
         return "pass a file that defines them in a list RULES: --rules FILE"
@@ -82,7 +82,7 @@ def _advice(run: Run) -> str:
     return f"pass the file they came from: --rules {recorded.file}{digest}"
 
 
-def other_file(run: Run, given: Iterable[CustomRules]) -> str | None:
+def other_file(run: RecordedRun, given: Iterable[CustomRules]) -> str | None:
     """Return a sentence when the run's custom rules come from another file than it was recorded with, else None."""
     recorded = recorded_rules(run)
     files = [one for one in given if {rule.name for rule in one.rules} & set(recorded.names)]
@@ -96,7 +96,7 @@ def other_file(run: Run, given: Iterable[CustomRules]) -> str | None:
     )
 
 
-def judged_live(run: Run, rules: Sequence[Rule]) -> tuple[Rule, ...]:
+def judged_live(run: RecordedRun, rules: Sequence[Rule]) -> tuple[Rule, ...]:
     """Return those of ``rules`` that judged the run live; all of them where run.json does not say."""
     thresholds = run.info.get("thresholds")
     if not isinstance(thresholds, Mapping) or not thresholds:
@@ -111,7 +111,7 @@ def restated_since(info: Mapping[str, object], rules: Iterable[Rule]) -> dict[st
     return {rule.name: rule.restated for rule in rules if known.get(rule.name, 1) != rule.revision}
 
 
-def grown_since(run: Run) -> str | None:
+def grown_since(run: RecordedRun) -> str | None:
     """Return a sentence when the schema or the rules have grown since ``run`` was recorded, else None."""
     older, known = run.older_schema, len(judged_live(run, RULES))
     if known == len(RULES) and older is None:

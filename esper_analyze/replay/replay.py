@@ -24,7 +24,7 @@ from esper_analyze.detector.verdict import Verdict, is_all_ok
 from esper_analyze.errors import DamagedError
 from esper_analyze.replay.batches import read_batches
 from esper_analyze.replay.recorded_rules import foreign_rules, stored_thresholds
-from esper_analyze.runs.run import Run
+from esper_analyze.runs.run import RecordedRun
 from esper_analyze.schema.tables import LEVELS
 from esper_analyze.schema.tables.events import CONTINUED, RESUMED_FRESH
 
@@ -73,7 +73,7 @@ class Difference:
 
 
 def replay(
-    run: Run,
+    run: RecordedRun,
     thresholds: Thresholds | None = None,
     *,
     rules: Sequence[Rule] = RULES,
@@ -114,7 +114,7 @@ def replay(
     return result
 
 
-def together(run: Run) -> Run:
+def together(run: RecordedRun) -> RecordedRun:
     """Return ``run`` with its ranks joined, should it have several."""
     if run.joined is not None or len(run.ranks) < 2:
         return run
@@ -123,13 +123,13 @@ def together(run: Run) -> Run:
     return joined(run)
 
 
-def fresh_starts(run: Run) -> list[int]:
+def fresh_starts(run: RecordedRun) -> list[int]:
     """Return the updates at which a resumed recording began with a detector that knew nothing of what came before."""
     rows = run.frame("losses_of_data", ["update", "kind"]).to_dicts()
     return sorted({row["update"] for row in rows if row["kind"] == RESUMED_FRESH})
 
 
-def continued(run: Run) -> bool:
+def continued(run: RecordedRun) -> bool:
     """Whether the live detector began with what it remembered of another recording."""
     return CONTINUED in run.frame("losses_of_data", ["kind"])["kind"].to_list()
 
@@ -178,7 +178,7 @@ class _UnjudgedCounter:
         return [Unjudged(*key, number) for key, number in self.counts.items()]
 
 
-def recorded(run: Run) -> tuple[list[Finding], list[LevelChange]]:
+def recorded(run: RecordedRun) -> tuple[list[Finding], list[LevelChange]]:
     """Return the findings and level changes that were written live, of all ranks that ``run`` has.
 
     What another tool's detector said of an imported run is left out: no replay of ours can say the same.
@@ -190,7 +190,7 @@ def recorded(run: Run) -> tuple[list[Finding], list[LevelChange]]:
     )
 
 
-def _rows(run: Run, table: str, kind: type) -> list[dict[str, Any]]:
+def _rows(run: RecordedRun, table: str, kind: type) -> list[dict[str, Any]]:
     return run.frame(table, [item.name for item in fields(kind)]).to_dicts()
 
 

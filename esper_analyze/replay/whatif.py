@@ -14,7 +14,7 @@ from esper_analyze.detector.thresholds import Thresholds
 from esper_analyze.detector.verdict import BY_WORD, Verdict
 from esper_analyze.replay.recorded_rules import judged_live, restated_since
 from esper_analyze.replay.replay import Replay, Restated, recorded, replay
-from esper_analyze.runs.run import Run
+from esper_analyze.runs.run import RecordedRun
 
 CHANGES = (
     "same",
@@ -88,7 +88,7 @@ class WhatIf:
     not_live: tuple[str, ...]
 
 
-def what_if(run: Run, result: Replay, stored: Thresholds) -> WhatIf:
+def what_if(run: RecordedRun, result: Replay, stored: Thresholds) -> WhatIf:
     """Hold ``result``, a replay of ``run``, against what was recorded live under the thresholds ``stored``."""
     findings, levels = recorded(run)
     if len(run.ranks) > 1:  # nobody judged the ranks together live

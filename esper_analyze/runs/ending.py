@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from esper_analyze.terminal import cleaned
 
 if TYPE_CHECKING:
-    from esper_analyze.runs.run import Run
+    from esper_analyze.runs.run import RecordedRun
     from esper_analyze.storage.attempts import Attempt
 
 REPAIRED = "repaired"
@@ -101,7 +101,7 @@ def end_of(reason: str) -> tuple[End, str]:
     return End.DIED, reason
 
 
-def end_of_run(run: Run) -> TrainingEnd:
+def end_of_run(run: RecordedRun) -> TrainingEnd:
     """Return how ``run`` ended, by the last writer of each rank; the worst one counts."""
     last = {attempt.rank: attempt for attempt in sorted(run.attempts, key=lambda one: one.number)}
     ends = [_end_of_attempt(attempt) for attempt in last.values()]
@@ -117,7 +117,7 @@ def _end_of_attempt(attempt: Attempt) -> tuple[End, str]:
     return end_of(str(before or reason))
 
 
-def _interrupted(run: Run) -> bool:
+def _interrupted(run: RecordedRun) -> bool:
     if run.last_update is None:
         return False
     rows = run.frame("updates", ["update", "status"])

@@ -8,26 +8,26 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from esper_analyze.errors import EsperError, UsageError
-from esper_analyze.runs.run import Run, find_runs, identity, open_run
+from esper_analyze.runs.run import RecordedRun, find_runs, identity, open_run
 
 _MAGIC = ("*", "?", "[")
 
 
 @dataclass(frozen=True, slots=True)
-class Fleet:
+class RecordedFleet:
     """Opened runs by their labels, and why others could not be opened."""
 
-    runs: tuple[tuple[str, Run], ...]
+    runs: tuple[tuple[str, RecordedRun], ...]
     unopened: tuple[EsperError, ...] = ()
 
 
-def open_fleet(paths: Sequence[Path], *, skip_broken: bool = False, all_attempts: bool = False) -> Fleet:
+def open_fleet(paths: Sequence[Path], *, skip_broken: bool = False, all_attempts: bool = False) -> RecordedFleet:
     """Open every run that ``paths`` name: runs, directories of runs, patterns.
 
     Raises what ``open_run`` raises; with ``skip_broken`` a run that cannot be opened hides no other.
     """
     found = run_paths(paths)
-    opened: list[tuple[str, Run]] = []
+    opened: list[tuple[str, RecordedRun]] = []
     unopened: list[EsperError] = []
     for label, path in zip(labels(found), found, strict=True):
         try:
@@ -36,7 +36,7 @@ def open_fleet(paths: Sequence[Path], *, skip_broken: bool = False, all_attempts
             if not skip_broken or len(found) == 1:
                 raise
             unopened.append(error)
-    return Fleet(tuple(opened), tuple(unopened))
+    return RecordedFleet(tuple(opened), tuple(unopened))
 
 
 def run_paths(paths: Iterable[Path]) -> list[Path]:

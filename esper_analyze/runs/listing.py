@@ -10,7 +10,7 @@ from typing import Any
 
 from esper_analyze.errors import EsperError
 from esper_analyze.runs.ending import REPAIRED, End, end_of_run
-from esper_analyze.runs.run import Run, open_run
+from esper_analyze.runs.run import RecordedRun, open_run
 from esper_analyze.runs.standing import live_coverage, standing
 from esper_analyze.wording import many
 
@@ -68,7 +68,7 @@ def summarise(path: Path) -> RunSummary:
         return RunSummary(path, fault=f"cannot be read: {type(error).__name__}: {error}")
 
 
-def _summary(run: Run) -> RunSummary:
+def _summary(run: RecordedRun) -> RunSummary:
     info = run.info
     framework = info.get("framework")
     worst = worst_finding(run.frame("findings", ["update", "rule", "subject", "verdict"]).to_dicts())
@@ -88,7 +88,7 @@ def _summary(run: Run) -> RunSummary:
     )
 
 
-def status_words(run: Run) -> str:
+def status_words(run: RecordedRun) -> str:
     """Return how the run ended: closed, by what error, or not closed and up to where it is whole; odd ranks by name."""
     ranks, planned = run.ranks, run.info.get("ranks", 1)
     if run.joined is None and len(ranks) < 2 and planned == 1:
@@ -106,20 +106,20 @@ def _until(words: str, last: int | None) -> str:
     return words if last is None or "update" in words else f"{words} at update {last}"
 
 
-def _status(run: Run) -> str:
+def _status(run: RecordedRun) -> str:
     end = end_of_run(run)
     if end.end is End.UNCLOSED and run.closed and closing_reason(run) == REPAIRED:
         return "repaired" + (f", {len(run.unverified)} shards unverified" if run.unverified else "")
     return end.status
 
 
-def closing_reason(run: Run) -> str:
+def closing_reason(run: RecordedRun) -> str:
     """Return what the last writer noted when it closed: "closed", "exit", "SIGTERM", or an error with its kind."""
     markers = [attempt.closed for attempt in run.attempts if attempt.closed is not None]
     return str(markers[-1].get("reason", "closed")) if markers else ""
 
 
-def broken_words(run: Run) -> str | None:
+def broken_words(run: RecordedRun) -> str | None:
     """Return what is damaged, None when nothing is."""
     if not run.broken:
         return None

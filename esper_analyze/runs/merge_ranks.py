@@ -8,7 +8,7 @@ from functools import reduce
 
 import polars as pl
 
-from esper_analyze.runs.run import Run
+from esper_analyze.runs.run import RecordedRun
 from esper_analyze.schema import merging
 from esper_analyze.schema.arrow import arrow_schema
 from esper_analyze.schema.column import Column, Kind, Table
@@ -21,7 +21,7 @@ TINY_STD = 1e-12
 _RANKED = ("rank", "seq")
 
 
-def joined(run: Run) -> Run:
+def joined(run: RecordedRun) -> RecordedRun:
     """Return ``run`` with one row where each rank wrote its own, all of rank 0; a run of one rank as it is.
 
     An update that only some ranks recorded is joined of these. Slots are all ranks' rows, each a place of its own: the
@@ -192,7 +192,7 @@ _DERIVED: Mapping[str, Mapping[str, pl.Expr]] = {
 }
 
 
-def side_by_side(run: Run) -> pl.DataFrame:
+def side_by_side(run: RecordedRun) -> pl.DataFrame:
     """Return table ``ranks``: what every rank must have the same of, one row an update and metric."""
     parts = [_compared(run.frame("updates", ["rank", "update", *merging.MUST_AGREE]), merging.MUST_AGREE)]
     groups = run.frame("groups", ["rank", "update", "group", "grad_norm", "update_ratio"])

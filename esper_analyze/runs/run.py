@@ -33,7 +33,7 @@ _LOGS = "rank*/attempt-*/.wal-*"
 
 
 @dataclass(frozen=True, slots=True)
-class Run:
+class RecordedRun:
     """One recorded run. ``info`` is run.json; ``broken`` lists the files left out of every table."""
 
     path: Path
@@ -60,7 +60,7 @@ class Run:
             attempt.closed is not None and attempt.closed.get("reason") == "repaired" for attempt in self.attempts
         )
 
-    def only(self, rank: int) -> Run:
+    def only(self, rank: int) -> RecordedRun:
         """Return what one rank recorded. Raises ``UsageError`` when it recorded nothing."""
         if rank not in self.ranks:
             raise UsageError(
@@ -212,17 +212,17 @@ def _in_memory(table: Table, rows: pa.Table, attempt: Attempt) -> Part:
     return Part(table, None, rows, min(updates), max(updates), attempt)
 
 
-def open_run(path: Path | str, *, skip_broken: bool = False, all_attempts: bool = False) -> Run:
+def open_run(path: Path | str, *, skip_broken: bool = False, all_attempts: bool = False) -> RecordedRun:
     """Open the run in directory ``path``; every shard is checked against its manifest first.
 
     ``all_attempts``: keep the rows, too, that a later attempt recorded anew after a resume.
 
     Raises ``UsageError`` when it is no run or of a newer schema, ``DamagedError`` when run.json or a shard is
-    damaged. With ``skip_broken`` damaged shards are left out and listed in ``Run.broken``.
+    damaged. With ``skip_broken`` damaged shards are left out and listed in ``RecordedRun.broken``.
     """
     path = Path(path)
     info = identity(path)
-    run = Run(path, info, tuple(find_attempts(path)))
+    run = RecordedRun(path, info, tuple(find_attempts(path)))
     for attempt in run.attempts if all_attempts else ():
         attempt.until = None
     if run.broken and not skip_broken:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from esper_analyze.detector.signals import Bools, Floats, Ints
-from esper_analyze.runs.run import Run
+from esper_analyze.runs.run import RecordedRun
 from esper_analyze.schema import BY_NAME
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ class Series:
         return float(self.value[places[-1]]) if len(places) else None
 
 
-def rows_of(run: Run, table: str, columns: Sequence[str]) -> polars.DataFrame:
+def rows_of(run: RecordedRun, table: str, columns: Sequence[str]) -> polars.DataFrame:
     """Return ``columns`` in order of updates, with update and subject; the last row of a key stands."""
     import polars
 
@@ -73,7 +73,7 @@ def rows_of(run: Run, table: str, columns: Sequence[str]) -> polars.DataFrame:
     return _one_a_key(polars.concat(rows), key) if rows else run.frame(table, wanted)
 
 
-def rows_by_subject(run: Run, table: str, columns: Sequence[str]) -> dict[str, polars.DataFrame]:
+def rows_by_subject(run: RecordedRun, table: str, columns: Sequence[str]) -> dict[str, polars.DataFrame]:
     """Return subject (in order of appearance) → its rows as ``rows_of`` has them, without the subject's column.
 
     Reads a few shards at a time: a table of many million rows is never there as a whole. Declared words come as codes.
@@ -105,7 +105,7 @@ def _choices(table: str, names: Sequence[str]) -> Iterator[tuple[str, list[str]]
             yield name, list(column.choices)
 
 
-def _chunks(run: Run, table: str, columns: Sequence[str]) -> Iterator[polars.DataFrame]:
+def _chunks(run: RecordedRun, table: str, columns: Sequence[str]) -> Iterator[polars.DataFrame]:
     """Yield the table's rows in the order they were written, shards joined until there are ``_CHUNK`` rows."""
     import polars
 
@@ -146,13 +146,13 @@ def series_of(rows: polars.DataFrame, column: str) -> Series:
     return Series(rows["update"].to_numpy(), value, cells.is_null().to_numpy())
 
 
-def all_series(run: Run, table: str, columns: Sequence[str]) -> dict[str, Series]:
+def all_series(run: RecordedRun, table: str, columns: Sequence[str]) -> dict[str, Series]:
     """Return several columns of a table with one row per update."""
     rows = rows_of(run, table, columns)
     return {column: series_of(rows, column) for column in columns}
 
 
-def by_subject(run: Run, table: str, columns: Sequence[str]) -> dict[str, dict[str, Series]]:
+def by_subject(run: RecordedRun, table: str, columns: Sequence[str]) -> dict[str, dict[str, Series]]:
     """Return columns of a table with subjects: subject (in order of appearance) → column → series."""
     parts = rows_by_subject(run, table, columns)
     return {name: {column: series_of(part, column) for column in columns} for name, part in parts.items()}

@@ -24,7 +24,7 @@ from esper_analyze.schema.tables import BY_NAME
 if TYPE_CHECKING:
     from esper_analyze.detector.rule import Rule
     from esper_analyze.replay.replay import Replay
-    from esper_analyze.runs.run import Run
+    from esper_analyze.runs.run import RecordedRun
 
 OPTIONAL = ("lstm", "slots", "ranks")
 """Tables of recurrent, growing and distributed trainings only."""
@@ -88,14 +88,14 @@ def verdict_of_end(end: TrainingEnd) -> str:
     return verdicts.get(end.end, "ok")
 
 
-def of_replay(run: Run, replay: Replay) -> Standing:
+def of_replay(run: RecordedRun, replay: Replay) -> Standing:
     """Return how ``run`` stands by a replay of it."""
     verdicts = {incident.peak_verdict for incident in replay.incidents}
     worst = next((word for word in ("critical", "warning") if word in verdicts), None)
     return standing(end_of_run(run), worst, replay_coverage(run, replay))
 
 
-def replay_coverage(run: Run, replay: Replay) -> Coverage:
+def replay_coverage(run: RecordedRun, replay: Replay) -> Coverage:
     """Return which rules judged something in a replay."""
     lacking = without_data(replay)
     lacking |= {
@@ -131,7 +131,7 @@ def _has_judged(replay: Replay, rule: str) -> bool:
     return any(verdicts.get(word) for word in _JUDGED)
 
 
-def live_coverage(run: Run) -> Coverage:
+def live_coverage(run: RecordedRun) -> Coverage:
     """Return which rules could judge, by what the live detector noted; ``run`` is replayed only where it lacked data.
 
     A rule that has noted nothing counts as judging. Only the program's own rules are counted.
@@ -144,7 +144,7 @@ def live_coverage(run: Run) -> Coverage:
     return Coverage(judged, judged, {}, "")
 
 
-def _expected(rule: Rule, run: Run) -> bool:
+def _expected(rule: Rule, run: RecordedRun) -> bool:
     """Whether a run of which there are updates must have rows of the rule's table."""
     return rule.table not in OPTIONAL and rule.table != "losses_of_data" and run.last_update is not None
 

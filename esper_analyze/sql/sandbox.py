@@ -16,13 +16,13 @@ from esper_analyze.storage.decode_errors import undecodable
 if TYPE_CHECKING:
     import duckdb
 
-    from esper_analyze.runs.run import Run
+    from esper_analyze.runs.run import RecordedRun
 
 RUN_COLUMN, ATTEMPT_COLUMN = "run", "attempt"
 
 
 def sandbox(
-    runs: Sequence[tuple[str, Run]],
+    runs: Sequence[tuple[str, RecordedRun]],
     tables: Sequence[str] | None = None,
     *,
     memory: int,
@@ -59,7 +59,7 @@ def sandbox(
 
 
 def _load(
-    connection: duckdb.DuckDBPyConnection, table: Table, runs: Sequence[tuple[str, Run]], *, attempts: bool
+    connection: duckdb.DuckDBPyConnection, table: Table, runs: Sequence[tuple[str, RecordedRun]], *, attempts: bool
 ) -> None:
     # An enum takes a byte a row; as text the label would take sixteen, in memory where nothing is compressed.
     kind = f"enum({', '.join(quote_text(label) for label, _ in runs)})"
@@ -78,7 +78,7 @@ def _load(
         connection.unregister(name)
 
 
-def _pieces(run: Run, *, attempts: bool) -> Iterator[tuple[int | None, Run]]:
+def _pieces(run: RecordedRun, *, attempts: bool) -> Iterator[tuple[int | None, RecordedRun]]:
     """Give the run whole, or one attempt of one rank after the other with the attempt's number."""
     if not attempts or not run.attempts:
         yield (0 if attempts else None), run

@@ -26,7 +26,7 @@ from esper_analyze.sql.temporary import Spill
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from esper_analyze.runs.run import Run
+    from esper_analyze.runs.run import RecordedRun
 
 _PIECE = 2048
 LONGEST_TEXT = 1 << 24
@@ -49,7 +49,7 @@ class Session:
     Each query has ``timeout`` seconds and ``memory`` bytes, and what it changes in its copy of the tables is undone.
     """
 
-    def __init__(self, runs: Sequence[tuple[str, Run]], *, timeout: float, memory: int, attempts: bool) -> None:
+    def __init__(self, runs: Sequence[tuple[str, RecordedRun]], *, timeout: float, memory: int, attempts: bool) -> None:
         self.runs, self.timeout, self.memory, self.attempts = runs, timeout, memory, attempts
         self.spreadsheet_safe = False
         """Whether text in CSV is written so that no spreadsheet runs it."""

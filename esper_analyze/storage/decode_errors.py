@@ -14,7 +14,7 @@ from esper_analyze.schema.views import literal_path, quote_text
 if TYPE_CHECKING:
     import duckdb
 
-    from esper_analyze.runs.run import Run
+    from esper_analyze.runs.run import RecordedRun
 
 _NEXT = "`esper-analyze verify` looks at every cell; without the file --skip-broken reads the rest"
 
@@ -36,7 +36,7 @@ def decoding(path: Path | None) -> Iterator[None]:
 
 
 @contextmanager
-def blamed(run: Run) -> Iterator[None]:
+def blamed(run: RecordedRun) -> Iterator[None]:
     """Turn an error that nobody foresaw into ``DamagedError`` when a shard of ``run`` holds what no recorder writes.
 
     Cells are looked at only now: to look at all of them whenever a run is opened would take as long as to read it.
@@ -69,7 +69,7 @@ def undecodable(connection: duckdb.DuckDBPyConnection, files: Sequence[str]) -> 
         raise
 
 
-def _first_fault(run: Run) -> str | None:
+def _first_fault(run: RecordedRun) -> str | None:
     from esper_analyze.storage.shard_scan import entry_faults, shard_contents
 
     for attempt in run.attempts:

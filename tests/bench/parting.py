@@ -24,7 +24,7 @@ from esper_analyze.compare.divergence import judge
 from esper_analyze.detector.rules import RULES
 from esper_analyze.detector.signals import Floats
 from esper_analyze.replay.labels import read_labels
-from esper_analyze.runs.run import Run, find_runs, open_run
+from esper_analyze.runs.run import RecordedRun, find_runs, open_run
 from esper_analyze.strict_json import strict_json
 from esper_analyze.terminal import say, show_table
 from tests.bench.zoo.faulty import FAULTY
@@ -35,7 +35,7 @@ EARLY = 50
 SIZES = (2, 3, 5, 10)
 MEMORIES = (0.0, 0.5, 0.9, 0.97, 1.0)
 NAMES = tuple(rule.name for rule in RULES)
-Named = tuple[str, Run]
+Named = tuple[str, RecordedRun]
 
 
 def noise(runs: int, updates: int, memory: float, seed: int) -> Floats:
@@ -85,7 +85,7 @@ def sound(runs: Sequence[Named]) -> dict[str, dict[str, int]]:
     return counts
 
 
-def faulty(name: str, run: Run, others: Sequence[Named]) -> dict[str, Any] | None:
+def faulty(name: str, run: RecordedRun, others: Sequence[Named]) -> dict[str, Any] | None:
     """Return the delays with which a faulty run parts from each of ``others`` and from all of them."""
     labels = read_labels(run.path, NAMES)
     onset = None if labels is None else labels.first_onset
@@ -100,7 +100,7 @@ def faulty(name: str, run: Run, others: Sequence[Named]) -> dict[str, Any] | Non
     }
 
 
-def _shape(run: Run) -> tuple[object, ...]:
+def _shape(run: RecordedRun) -> tuple[object, ...]:
     info = run.info
     return info.get("algorithm"), str(info.get("heads")), str(info.get("head_kinds")), info.get("action_space")
 

@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 from esper_analyze.detector.detector import Detector
 from esper_analyze.replay.batches import read_batches
 from esper_analyze.replay.replay import replay
-from esper_analyze.runs.run import Run, open_run
+from esper_analyze.runs.run import RecordedRun, open_run
 from esper_analyze.schema.tables import BY_NAME
 from tests.bench.machine import load, machine
 from tests.bench.per_row import PerRow
@@ -47,7 +47,7 @@ def columns() -> dict[str, list[str]]:
     return {t: ["update", *([str(subjects[t])] if subjects[t] else []), *names] for t, names in wanted.items()}
 
 
-def decode(run: Run) -> None:
+def decode(run: RecordedRun) -> None:
     """Decode the columns shard by shard with pyarrow on one thread, and do nothing with them."""
     for table, names in columns().items():
         for path in run.files(table):
@@ -55,13 +55,13 @@ def decode(run: Run) -> None:
                 file.read(columns=names, use_threads=False)
 
 
-def batches(run: Run) -> None:
+def batches(run: RecordedRun) -> None:
     """Decode them into the arrays that the detector takes."""
     for _ in read_batches(run, Detector(rules=TIMED).wanted):
         pass
 
 
-def per_row(run: Run) -> int:
+def per_row(run: RecordedRun) -> int:
     """Judge the first updates row by row in plain Python, decoding included; return how many."""
     detector, taken = PerRow(), 0
     named = columns()

@@ -13,7 +13,7 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from esper_analyze.runs.run import Run, open_run
+from esper_analyze.runs.run import RecordedRun, open_run
 from esper_analyze.schema import TABLES
 from esper_analyze.schema.arrow import schema_fingerprint
 from esper_analyze.storage.layout import MANIFEST_FILE, shard_of
@@ -165,14 +165,14 @@ def _judge(outcome: Outcome, clerk: Clerk, label: str, bad: Path, clean: Frames,
     _others(outcome, f"{label}, repaired", open_run(run_dir), clean, bad)
 
 
-def _left(run_dir: Path, bad: Path) -> Run:
+def _left(run_dir: Path, bad: Path) -> RecordedRun:
     run = open_run(run_dir, skip_broken=True)
     if not any(broken.file in (bad, bad.with_name(MANIFEST_FILE)) for broken in run.broken):
         raise AssertionError(f"{bad.name} is not among the broken files")
     return run
 
 
-def _others(outcome: Outcome, label: str, run: Run, clean: Frames, bad: Path) -> None:
+def _others(outcome: Outcome, label: str, run: RecordedRun, clean: Frames, bad: Path) -> None:
     if any(broken.file.name == MANIFEST_FILE for broken in run.broken):
         return
     hurt = (shard_of(bad.name) or ("",))[0]

@@ -11,7 +11,7 @@ import numpy as np
 import polars as pl
 
 from esper_analyze.errors import EsperError
-from esper_analyze.runs.run import Run, open_run
+from esper_analyze.runs.run import RecordedRun, open_run
 from esper_analyze.schema import TABLES
 from tests.faults.children import Child
 
@@ -112,7 +112,7 @@ def same_bits(one: pl.Series, other: pl.Series) -> bool:
     return one.equals(other)
 
 
-def _numbered(run: Run) -> list[str]:
+def _numbered(run: RecordedRun) -> list[str]:
     """Return whether a sequence number or an update is there twice."""
     seqs: list[Any] = []
     for table in TABLES:

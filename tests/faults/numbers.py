@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 
 from esper_analyze.errors import EsperError
 from esper_analyze.replay.batches import numbers
-from esper_analyze.runs.run import Run, open_run
+from esper_analyze.runs.run import RecordedRun, open_run
 from esper_analyze.schema import BY_NAME
 from esper_analyze.schema.arrow import arrow_schema, float_columns
 from esper_analyze.storage.layout import CLOSED_FILE
@@ -146,17 +146,17 @@ def _by_sql(connection: duckdb.DuckDBPyConnection, source: str) -> dict[str, Cou
     return found
 
 
-def _view(run: Run) -> dict[str, Counts]:
+def _view(run: RecordedRun) -> dict[str, Counts]:
     with run.connection() as connection:
         return _by_sql(connection, TABLE.name)
 
 
-def _sandbox(run: Run) -> dict[str, Counts]:
+def _sandbox(run: RecordedRun) -> dict[str, Counts]:
     with run.sandbox([TABLE.name]) as connection:
         return _by_sql(connection, TABLE.name)
 
 
-def _in_polars(run: Run) -> dict[str, Counts]:
+def _in_polars(run: RecordedRun) -> dict[str, Counts]:
     return _by_polars(run.frame(TABLE.name))
 
 
@@ -170,7 +170,7 @@ def _by_polars(frame: pl.DataFrame) -> dict[str, Counts]:
     return found
 
 
-def _in_pyarrow(run: Run) -> dict[str, Counts]:
+def _in_pyarrow(run: RecordedRun) -> dict[str, Counts]:
     return _by_pyarrow(pa.concat_tables([part.read(COLUMNS) for part in run.parts(TABLE.name)]))
 
 
@@ -185,12 +185,12 @@ def _by_pyarrow(data: pa.Table) -> dict[str, Counts]:
     return found
 
 
-def _in_numpy(run: Run) -> dict[str, Counts]:
+def _in_numpy(run: RecordedRun) -> dict[str, Counts]:
     data = pa.concat_tables([part.read(COLUMNS) for part in run.parts(TABLE.name)])
     return {name: _counted(*numbers(TABLE, name, data[name])) for name in COLUMNS}
 
 
-ENGINES: Mapping[str, Callable[[Run], dict[str, Counts]]] = {
+ENGINES: Mapping[str, Callable[[RecordedRun], dict[str, Counts]]] = {
     "DuckDB view": _view,
     "DuckDB table": _sandbox,
     "polars": _in_polars,

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from esper_analyze.replay.batches import numbers
-from esper_analyze.runs.run import Run, open_run
+from esper_analyze.runs.run import RecordedRun, open_run
 from esper_analyze.schema import TABLES
 from esper_analyze.schema.arrow import integer_columns
 from esper_analyze.schema.column import Column, Kind, Table
@@ -114,7 +114,7 @@ def _lost(table: Table, cells: dict[str, list[int]]) -> int:
     return sum(one for one in cells["rows"] if one > 0) if table.name == "losses_of_data" else 0
 
 
-def _rounded(outcome: Outcome, run: Run, table: Table, name: str, own: list[int]) -> None:
+def _rounded(outcome: Outcome, run: RecordedRun, table: Table, name: str, own: list[int]) -> None:
     data = pa.concat_tables([part.read([name]) for part in run.parts(table.name)])
     if numbers(table, name, data[name])[0].tolist() != [float(one) for one in own]:
         outcome.wrong[f"{table.name}.{name} comes to the detector otherwise"] += 1

@@ -13,7 +13,7 @@ from hypothesis import Phase, given, settings
 from hypothesis import seed as seeded
 from hypothesis import strategies as st
 
-from esper_analyze.runs.run import Run, open_run
+from esper_analyze.runs.run import RecordedRun, open_run
 from esper_analyze.schema import TABLES
 from esper_analyze.schema.column import Column, Kind, Table
 from esper_analyze.storage.block import Block, Rows
@@ -124,15 +124,15 @@ def _block(cells: Cells, start: int, stop: int) -> Rows:
     return Block(stop - start, found)
 
 
-def _in_polars(run: Run, table: Table) -> pa.Table:
+def _in_polars(run: RecordedRun, table: Table) -> pa.Table:
     return run.frame(table.name).to_arrow()
 
 
-def _in_pyarrow(run: Run, table: Table) -> pa.Table:
+def _in_pyarrow(run: RecordedRun, table: Table) -> pa.Table:
     return pa.concat_tables([part.read(table.names).replace_schema_metadata(None) for part in run.parts(table.name)])
 
 
-def _in_duckdb(run: Run, table: Table) -> pa.Table:
+def _in_duckdb(run: RecordedRun, table: Table) -> pa.Table:
     with run.connection() as connection:
         return connection.sql(f"select * from {table.name} order by seq").to_arrow_table()
 

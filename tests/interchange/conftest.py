@@ -9,7 +9,7 @@ import pytest
 
 from esper_analyze.interchange.sources import read_source
 from esper_analyze.interchange.write import write_imported
-from esper_analyze.runs.run import Run, open_run
+from esper_analyze.runs.run import RecordedRun, open_run
 from tests.commands.conftest import _runs, command, runs, truncated
 
 __all__ = ["_runs", "command", "runs", "truncated"]
@@ -17,12 +17,12 @@ __all__ = ["_runs", "command", "runs", "truncated"]
 EXCERPT = Path(__file__).parent / "ancestor_events.jsonl"
 """Batches 1, 2 and 9 of a real recording of the ancestor, without the fields that no column holds."""
 
-Taken = Callable[..., Run]
+Taken = Callable[..., RecordedRun]
 
 
 @pytest.fixture
 def taken(tmp_path: Path) -> Taken:
-    def call(source: Path, kind: str | None = None) -> Run:
+    def call(source: Path, kind: str | None = None) -> RecordedRun:
         out = tmp_path / f"run-{len(list(tmp_path.iterdir()))}"
         write_imported(out, read_source(source, kind))
         return open_run(out)

@@ -16,7 +16,7 @@ from esper_analyze.interchange.sources import read_source
 from esper_analyze.replay.evidence import gather
 from esper_analyze.replay.replay import differences, recorded, replay
 from esper_analyze.reports.write import write_report
-from esper_analyze.runs.run import Run
+from esper_analyze.runs.run import RecordedRun
 from esper_analyze.storage.maintenance.verify import verify
 from tests.interchange.conftest import EXCERPT, Taken
 
@@ -32,7 +32,7 @@ def edited(lines: list[str], path: Path, change: Callable[[dict[str, Any]], None
     return path
 
 
-def losses(run: Run) -> dict[str, int]:
+def losses(run: RecordedRun) -> dict[str, int]:
     return {row["kind"]: row["rows"] for row in run.frame("losses_of_data").to_dicts()}
 
 

@@ -11,7 +11,7 @@ import polars as pl
 import torch
 from hypothesis import strategies as st
 
-from esper_analyze.runs.run import Run, open_run
+from esper_analyze.runs.run import RecordedRun, open_run
 from recorder import Recorder
 from tests.recorder.loop import SIZES, Loop
 
@@ -101,7 +101,7 @@ class HandOver:
         self.number += 1
 
 
-def record(run_dir: Path, method: str, argument: str, bad: list[Any] | None, updates: int) -> tuple[Run, Loop]:
+def record(run_dir: Path, method: str, argument: str, bad: list[Any] | None, updates: int) -> tuple[RecordedRun, Loop]:
     loop = Loop()
     with loop.recorder(run_dir, strict=False) as rec:
         between: Any = HandOver(rec, loop, method, argument, bad)
@@ -110,7 +110,7 @@ def record(run_dir: Path, method: str, argument: str, bad: list[Any] | None, upd
     return open_run(run_dir), loop
 
 
-def cells(run: Run, table: str, left_out: set[str]) -> list[dict[str, Any]]:
+def cells(run: RecordedRun, table: str, left_out: set[str]) -> list[dict[str, Any]]:
     return [{name: repr(x) for name, x in row.items() if name not in left_out} for row in run.frame(table).to_dicts()]
 
 

@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from esper_analyze.runs.run import Run, open_run
+from esper_analyze.runs.run import RecordedRun, open_run
 from recorder import Recorder
 from tests.recorder.bad_arguments import CLOCK, JUNK, OPTIONAL, TABLES, N, cells, differences, record
 from tests.recorder.loop import Loop
@@ -75,7 +75,7 @@ def test_steps_without_any_minibatch_are_steps(tmp_path: Path) -> None:
     assert open_run(tmp_path / "run").frame("updates")["status"].to_list() == ["performed"]
 
 
-def one_head(run_dir: Path, convert: Any, **options: Any) -> Run:
+def one_head(run_dir: Path, convert: Any, **options: Any) -> RecordedRun:
     """Record two updates of one head whose arguments went through ``convert``."""
     torch.manual_seed(0)
     old = torch.randn(N, dtype=torch.float64) - 2

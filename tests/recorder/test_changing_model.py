@@ -14,7 +14,7 @@ from torch import nn
 from esper_analyze.replay.evidence import gather
 from esper_analyze.replay.replay import differences, recorded, replay
 from esper_analyze.reports.sections.heads import frame, words
-from esper_analyze.runs.run import Run, open_run
+from esper_analyze.runs.run import RecordedRun, open_run
 from esper_analyze.storage.maintenance.verify import verify
 from recorder import Recorder
 from tests.recorder.plain import norm_of
@@ -115,7 +115,7 @@ def remove_head(training: Training) -> None:
 CHANGES = {"grow": grow, "replace_head": replace_head, "replace_weight": replace_weight, "remove_head": remove_head}
 
 
-def trained(run_dir: Path, change: str, place: str, **options: Any) -> tuple[Run, Training]:
+def trained(run_dir: Path, change: str, place: str, **options: Any) -> tuple[RecordedRun, Training]:
     training = Training(run_dir, **options)
     for update in range(6):
         training.update({place: CHANGES[change]} if update == 3 else None)
@@ -125,12 +125,12 @@ def trained(run_dir: Path, change: str, place: str, **options: Any) -> tuple[Run
 
 
 @pytest.fixture(params=[(change, place) for change in CHANGES for place in ("before", "between")], ids=str)
-def case(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[Run, Training, str, str]:
+def case(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[RecordedRun, Training, str, str]:
     change, place = request.param
     return *trained(tmp_path / "run", change, place), change, place
 
 
-def test_whole_model_norms_are_torch_s_own_and_the_run_is_sound(case: tuple[Run, Training, str, str]) -> None:
+def test_whole_model_norms_are_torch_s_own_and_the_run_is_sound(case: tuple[RecordedRun, Training, str, str]) -> None:
     run, training, _, _ = case
     assert run.frame("steps")["grad_norm_pre_clip"].to_list() == pytest.approx(training.true, rel=1e-5)
     post = [min(true, 0.5) for true in training.true]
@@ -140,7 +140,9 @@ def test_whole_model_norms_are_torch_s_own_and_the_run_is_sound(case: tuple[Run,
     assert differences(replay(run), recorded(run)) == []
 
 
-def test_the_change_is_an_event_at_the_update_from_which_the_map_has_it(case: tuple[Run, Training, str, str]) -> None:
+def test_the_change_is_an_event_at_the_update_from_which_the_map_has_it(
+    case: tuple[RecordedRun, Training, str, str],
+) -> None:
     run, _, change, place = case
     events = [(row["kind"], row["subject"]) for row in run.frame("events").to_dicts()]
     assert run.frame("events")["update"].unique().to_list() == [3 if place == "before" else 4]
@@ -154,7 +156,7 @@ def test_the_change_is_an_event_at_the_update_from_which_the_map_has_it(case: tu
     assert events == wanted[change]
 
 
-def test_groups_and_layers_are_of_the_parameters_there_are(case: tuple[Run, Training, str, str]) -> None:
+def test_groups_and_layers_are_of_the_parameters_there_are(case: tuple[RecordedRun, Training, str, str]) -> None:
     run, training, change, place = case
     last = {row["group"]: row for row in run.frame("groups").to_dicts() if row["update"] == 5}
     assert last["all"]["elements"] == sum(p.numel() for p in training.net.parameters())

@@ -15,7 +15,7 @@ from torch import nn
 
 from esper_analyze.detector.rules import RULES
 from esper_analyze.detector.thresholds import Thresholds
-from esper_analyze.runs.run import Run, open_run
+from esper_analyze.runs.run import RecordedRun, open_run
 from recorder import Recorder
 from recorder.capture.parameters import Rows
 from recorder.measure import direction, elements
@@ -166,7 +166,7 @@ HEADS = {"left": (0, 3), "right": (3, 5)}
 
 
 @pytest.fixture(params=[6, 9000], ids=["small", "large"], scope="module")
-def known(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Known, Run]:
+def known(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Known, RecordedRun]:
     run_dir = tmp_path_factory.mktemp("known") / "run"
     training = Known(run_dir, request.param)
     for _ in range(3):
@@ -175,7 +175,7 @@ def known(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     return training, open_run(run_dir)
 
 
-def sampled(training: Known, run: Run, update: int) -> list[dict[str, Array]]:
+def sampled(training: Known, run: RecordedRun, update: int) -> list[dict[str, Array]]:
     """Return the gradients of the sampled steps: all of them but the unsampled middle."""
     count = run.frame("updates")["sampled_steps"][update]
     steps = training.seen[update]
@@ -185,7 +185,7 @@ def sampled(training: Known, run: Run, update: int) -> list[dict[str, Array]]:
     return steps[first : first + 2]
 
 
-def test_layers_say_what_numpy_says(known: tuple[Known, Run]) -> None:
+def test_layers_say_what_numpy_says(known: tuple[Known, RecordedRun]) -> None:
     training, run = known
     rows = run.frame("layers").to_dicts()
     assert len(rows) == 3 * 4
@@ -217,7 +217,7 @@ def vector(layers: dict[str, Array], group: str) -> Array:
     return np.concatenate([layers[name][rows].astype(np.float64).reshape(-1) for name, rows in members(group)])
 
 
-def test_groups_say_what_numpy_says_about_values(known: tuple[Known, Run]) -> None:
+def test_groups_say_what_numpy_says_about_values(known: tuple[Known, RecordedRun]) -> None:
     training, run = known
     minibatch = dict(run.frame("layers").select("update", "minibatch").iter_rows())
     for row in run.frame("groups").to_dicts():
@@ -233,7 +233,7 @@ def test_groups_say_what_numpy_says_about_values(known: tuple[Known, Run]) -> No
         assert row["sign_positive_fraction"] == pytest.approx((g > 0).mean())
 
 
-def test_groups_say_what_numpy_says_about_direction(known: tuple[Known, Run]) -> None:
+def test_groups_say_what_numpy_says_about_direction(known: tuple[Known, RecordedRun]) -> None:
     training, run = known
     exact = training.model["body"].weight.numel() <= direction.MOST_ELEMENTS
     for row in run.frame("groups").to_dicts():

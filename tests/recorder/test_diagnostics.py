@@ -11,13 +11,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from esper_analyze.runs.run import Run, open_run
+from esper_analyze.runs.run import RecordedRun, open_run
 from recorder import Recorder
 from tests.recorder.loop import Loop
 from tests.recorder.plain import Plain, norm_of, ordinary
 
 
-def two_heads(run_dir: Path, log_ratios: dict[str, Tensor], **given: Any) -> Run:
+def two_heads(run_dir: Path, log_ratios: dict[str, Tensor], **given: Any) -> RecordedRun:
     """Record one update of two minibatches whose log-ratios are known."""
 
     def cut(cells: Any, part: slice) -> Any:

@@ -11,23 +11,23 @@ import torch
 from torch import Tensor
 
 from esper_analyze.replay.replay import replay
-from esper_analyze.runs.run import Run, open_run
+from esper_analyze.runs.run import RecordedRun, open_run
 from recorder import Recorder
 from tests.recorder.loop import SIZES, Loop
 
 
-def acted(run_dir: Path, loop: Loop, updates: int = 2) -> Run:
+def acted(run_dir: Path, loop: Loop, updates: int = 2) -> RecordedRun:
     with loop.recorder(run_dir) as rec:
         for _ in range(updates):
             loop.update(rec)
     return open_run(run_dir)
 
 
-def heads(run: Run) -> dict[str, dict[str, Any]]:
+def heads(run: RecordedRun) -> dict[str, dict[str, Any]]:
     return {row["head"]: row for row in run.frame("heads").to_dicts() if row["update"] == 0}
 
 
-def told(run: Run, rule: str) -> list[tuple[str, int, str]]:
+def told(run: RecordedRun, rule: str) -> list[tuple[str, int, str]]:
     return [(one.subject, one.update, one.verdict) for one in replay(run).findings if one.rule == rule]
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import polars as pl
 import pytest
 
-from esper_analyze.runs.run import Run, open_run
+from esper_analyze.runs.run import RecordedRun, open_run
 from esper_analyze.schema import TABLES
 from esper_analyze.storage.maintenance.verify import verify
 from tests.faults.judge import CLOCK, same_bits
@@ -50,7 +50,7 @@ def train(run_dir: Path, name: str, nth: int, *, go_on: bool = True) -> tuple[In
     return harm, loop, came
 
 
-def frames(run: Run) -> dict[str, pl.DataFrame]:
+def frames(run: RecordedRun) -> dict[str, pl.DataFrame]:
     return {table.name: run.frame(table.name).drop(CLOCK, strict=False) for table in TABLES}
 
 

@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from esper_analyze.runs.run import Run, open_run
+from esper_analyze.runs.run import RecordedRun, open_run
 from recorder import Recorder
 
 N = 32
@@ -28,7 +28,7 @@ def k3(log_ratio: Any) -> float:
     return float((np.exp(log_ratio) - 1 - log_ratio).mean())
 
 
-def record(run_dir: Path, slot: Any = HUGE, relevant: Any = RELEVANT, **given: Any) -> Run:
+def record(run_dir: Path, slot: Any = HUGE, relevant: Any = RELEVANT, **given: Any) -> RecordedRun:
     """Record one update of two equal minibatches; everything in float64."""
     old = {name: torch.full((N,), -1.0, dtype=torch.float64) for name in ("op", "slot")}
     new = {"op": old["op"] + torch.from_numpy(OP), "slot": old["slot"] + torch.from_numpy(np.asarray(slot))}

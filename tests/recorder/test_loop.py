@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from esper_analyze.replay.replay import replay
-from esper_analyze.runs.run import Run, open_run
+from esper_analyze.runs.run import RecordedRun, open_run
 from recorder import Recorder
 from recorder.store.run_file import RunExistsError
 from tests.recorder.loop import SIZES, Loop
@@ -18,14 +18,14 @@ from tests.recorder.loop import SIZES, Loop
 pytestmark = pytest.mark.processor
 
 
-def record(path: Path, loop: Loop, updates: int = 3, **options: Any) -> Run:
+def record(path: Path, loop: Loop, updates: int = 3, **options: Any) -> RecordedRun:
     with loop.recorder(path, **options) as rec:
         for _ in range(updates):
             loop.update(rec)
     return open_run(path)
 
 
-def heads(run: Run, name: str) -> list[dict[str, Any]]:
+def heads(run: RecordedRun, name: str) -> list[dict[str, Any]]:
     return [row for row in run.frame("heads").to_dicts() if row["head"] == name]
 
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from esper_analyze.runs.run import Run, open_run
+from esper_analyze.runs.run import RecordedRun, open_run
 from recorder import Recorder
 from tests.recorder.plain import Plain, ordinary
 
@@ -263,7 +263,7 @@ def test_a_head_thawed_in_mid_training_is_no_longer_called_frozen(tmp_path: Path
     assert open_run(tmp_path / "run").frame("heads")["grad_state"].to_list() == ["frozen", "finite"]
 
 
-def accumulated(run_dir: Path, *, every: int, updates: int = 6, minibatches: int = 4) -> Run:
+def accumulated(run_dir: Path, *, every: int, updates: int = 6, minibatches: int = 4) -> RecordedRun:
     """Record a policy of which an optimizer step is taken after each ``every`` minibatches; actions never change."""
     torch.manual_seed(0)
     model = Plain()

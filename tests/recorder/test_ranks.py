@@ -15,7 +15,7 @@ from esper_analyze.errors import UsageError
 from esper_analyze.replay.replay import differences, recorded, replay
 from esper_analyze.runs.listing import status_words
 from esper_analyze.runs.merge_ranks import joined
-from esper_analyze.runs.run import Run, open_run
+from esper_analyze.runs.run import RecordedRun, open_run
 from esper_analyze.schema import BY_NAME
 from esper_analyze.schema.merging import ALONE, MERGED, Mean
 from recorder import Recorder
@@ -84,7 +84,7 @@ def hand_over(rec: Recorder, minibatches: list[Batch], of_rollout: Batch, return
     rec.update(**of_rollout, env_steps=steps, learning_rate=1e-3)
 
 
-def recorded_by(tmp_path: Path, counts: tuple[int, ...]) -> tuple[Run, Run]:
+def recorded_by(tmp_path: Path, counts: tuple[int, ...]) -> tuple[RecordedRun, RecordedRun]:
     """Return a run of as many ranks as ``counts`` has entries (samples a minibatch), and one of a single process."""
     random = torch.Generator().manual_seed(sum(counts))
     ranks = [
@@ -105,7 +105,7 @@ def recorded_by(tmp_path: Path, counts: tuple[int, ...]) -> tuple[Run, Run]:
     return open_run(tmp_path / "ranks"), open_run(tmp_path / "whole")
 
 
-def unlike(run: Run, other: Run, leave: set[str]) -> list[tuple[object, ...]]:
+def unlike(run: RecordedRun, other: RecordedRun, leave: set[str]) -> list[tuple[object, ...]]:
     """Return cells of the joined tables that differ by more than rounding."""
     found: list[tuple[object, ...]] = []
     for table, rules in MERGED.items():

@@ -18,14 +18,14 @@ from stable_baselines3 import PPO
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.vec_env import DummyVecEnv
 
-from esper_analyze.runs.run import Run, open_run
+from esper_analyze.runs.run import RecordedRun, open_run
 from recorder.adapters.sb3 import attach
 from tests.recorder.environments import SIZES, MaskedEnv
 from tests.recorder.trainings import TRAININGS, Training
 
 
 @pytest.fixture(scope="module")
-def masked(tmp_path_factory: pytest.TempPathFactory) -> tuple[Run, Any, list[Any]]:
+def masked(tmp_path_factory: pytest.TempPathFactory) -> tuple[RecordedRun, Any, list[Any]]:
     """Return a recorded masked run, its model, and the masks of every rollout."""
     training = TRAININGS["masked"]
     model = training.model()
@@ -43,7 +43,9 @@ def masked(tmp_path_factory: pytest.TempPathFactory) -> tuple[Run, Any, list[Any
     return open_run(run_dir), model, masks
 
 
-def test_learnable_fraction_counts_each_timestep_once_from_the_stored_masks(masked: tuple[Run, Any, list[Any]]) -> None:
+def test_learnable_fraction_counts_each_timestep_once_from_the_stored_masks(
+    masked: tuple[RecordedRun, Any, list[Any]],
+) -> None:
     run, _, masks = masked
     rows = run.frame("heads").to_dicts()
     for update, mask in enumerate(masks):
@@ -56,7 +58,9 @@ def test_learnable_fraction_counts_each_timestep_once_from_the_stored_masks(mask
             assert (row["valid_actions_min"], row["valid_actions_max"]) == (valid.min(), valid.max())
 
 
-def test_a_head_without_choice_has_zero_gradient_explained_by_its_mask(masked: tuple[Run, Any, list[Any]]) -> None:
+def test_a_head_without_choice_has_zero_gradient_explained_by_its_mask(
+    masked: tuple[RecordedRun, Any, list[Any]],
+) -> None:
     rows = [row for row in masked[0].frame("heads").to_dicts() if row["head"] == "style"]
     assert rows
     for row in rows:
@@ -68,7 +72,7 @@ def test_a_head_without_choice_has_zero_gradient_explained_by_its_mask(masked: t
         assert (row["ratio_max"], row["kl_k3"]) == (1.0, 0.0)
 
 
-def test_a_head_with_choice_learns(masked: tuple[Run, Any, list[Any]]) -> None:
+def test_a_head_with_choice_learns(masked: tuple[RecordedRun, Any, list[Any]]) -> None:
     rows = [row for row in masked[0].frame("heads").to_dicts() if row["head"] == "op"]
     for row in rows:
         assert row["grad_norm"] > 0
@@ -76,7 +80,7 @@ def test_a_head_with_choice_learns(masked: tuple[Run, Any, list[Any]]) -> None:
         assert 0 < row["entropy_norm"] <= 1 + 1e-6
 
 
-def test_squares_of_actor_and_critic_add_up_to_the_whole(masked: tuple[Run, Any, list[Any]]) -> None:
+def test_squares_of_actor_and_critic_add_up_to_the_whole(masked: tuple[RecordedRun, Any, list[Any]]) -> None:
     groups = {(row["update"], row["group"]): row for row in masked[0].frame("groups").to_dicts()}
     elements = {name: row["elements"] for (update, name), row in groups.items() if update == 0}
     assert elements["actor"] + elements["critic"] == elements["all"]
@@ -87,7 +91,7 @@ def test_squares_of_actor_and_critic_add_up_to_the_whole(masked: tuple[Run, Any,
         assert groups[update, "actor"]["grad_norm"] <= groups[update, "all"]["grad_norm"]
 
 
-def test_joint_ratio_is_the_product_of_the_heads(masked: tuple[Run, Any, list[Any]]) -> None:
+def test_joint_ratio_is_the_product_of_the_heads(masked: tuple[RecordedRun, Any, list[Any]]) -> None:
     run = masked[0]
     worst = run.frame("updates")["ratio_max"].to_list()
     heads = run.frame("heads").to_dicts()
@@ -96,7 +100,7 @@ def test_joint_ratio_is_the_product_of_the_heads(masked: tuple[Run, Any, list[An
         assert joint <= product * (1 + 1e-5)
 
 
-def test_every_episode_is_recorded_once(masked: tuple[Run, Any, list[Any]]) -> None:
+def test_every_episode_is_recorded_once(masked: tuple[RecordedRun, Any, list[Any]]) -> None:
     run, model, _ = masked
     lengths = run.frame("episodes")["length"].to_list()
     recent = [info["l"] for info in model.ep_info_buffer]

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from esper_analyze.replay.replay import differences, recorded, replay
-from esper_analyze.runs.run import Run, open_run
+from esper_analyze.runs.run import RecordedRun, open_run
 from recorder import Recorder
 from recorder.capture.parameters import Rows
 from recorder.store.resume import ResumeError
@@ -32,7 +32,9 @@ class Policy(nn.Module):
         self.shared = nn.Linear(3, 7)
 
 
-def record(run_dir: Path, entropy: Tensor, heads: Any, *, model: nn.Module | None = None, **options: Any) -> Run:
+def record(
+    run_dir: Path, entropy: Tensor, heads: Any, *, model: nn.Module | None = None, **options: Any
+) -> RecordedRun:
     """Record five updates in which the one head has the entropies [N]."""
     name = next(iter(heads))
     with Recorder(run_dir, model, heads=heads, **{"strict": True} | options) as rec:
@@ -50,7 +52,7 @@ def record(run_dir: Path, entropy: Tensor, heads: Any, *, model: nn.Module | Non
     return run
 
 
-def said(run: Run, rule: str) -> set[tuple[str, str | None]]:
+def said(run: RecordedRun, rule: str) -> set[tuple[str, str | None]]:
     rows = run.frame("findings").to_dicts()
     return {(row["verdict"], row["reason"]) for row in rows if row["rule"] == rule}
 

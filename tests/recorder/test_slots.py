@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from esper_analyze.replay.replay import differences, recorded, replay
 from esper_analyze.runs.merge_ranks import joined
-from esper_analyze.runs.run import Run, open_run
+from esper_analyze.runs.run import RecordedRun, open_run
 from recorder import Recorder, amp
 from recorder.module_gradients import ModuleLooks
 from tests.recorder.growing import Growing
@@ -256,13 +256,13 @@ def train(run_dir: Path | None, updates: int = 12) -> tuple[Network, list[float]
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> Run:
+def trained(tmp_path_factory: pytest.TempPathFactory) -> RecordedRun:
     path = tmp_path_factory.mktemp("slots") / "run"
     train(path)
     return open_run(path)
 
 
-def test_seeds_of_a_real_training_are_told_apart(trained: Run) -> None:
+def test_seeds_of_a_real_training_are_told_apart(trained: RecordedRun) -> None:
     found: dict[str, list[Any]] = {}
     for row in trained.frame("slots").to_dicts():
         found.setdefault(row["slot"], []).append(row)
@@ -276,7 +276,7 @@ def test_seeds_of_a_real_training_are_told_apart(trained: Run) -> None:
     assert {row["host_elements"] for row in found["healthy"]} == {6 * 8 + 8 + 8 * 3 + 3}
 
 
-def test_rules_find_each_ill_seed_and_leave_the_healthy_one_alone(trained: Run) -> None:
+def test_rules_find_each_ill_seed_and_leave_the_healthy_one_alone(trained: RecordedRun) -> None:
     alarms = {
         (one.subject, one.rule, one.metric): (one.update, one.verdict)
         for one in reversed(recorded(trained)[0])
@@ -290,7 +290,7 @@ def test_rules_find_each_ill_seed_and_leave_the_healthy_one_alone(trained: Run) 
     }
 
 
-def test_replay_says_what_was_said_live(trained: Run) -> None:
+def test_replay_says_what_was_said_live(trained: RecordedRun) -> None:
     assert differences(replay(trained), recorded(trained)) == []
 
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from esper_analyze.runs.run import Run, open_run
+from esper_analyze.runs.run import RecordedRun, open_run
 from recorder import Recorder
 from recorder.minibatch_reader import DimensionsError
 
@@ -25,7 +25,7 @@ def log_probs(seed: int = 0) -> tuple[Tensor, Tensor]:
     return old, old + torch.from_numpy(random.normal(0.0, 0.02, (N, A)))
 
 
-def record(run_dir: Path, old: Tensor, new: Tensor, *, rollout: int | None, **given: Any) -> Run:
+def record(run_dir: Path, old: Tensor, new: Tensor, *, rollout: int | None, **given: Any) -> RecordedRun:
     """Record two updates of ``EPOCHS`` epochs of two minibatches."""
     half = len(new) // 2
     with Recorder(run_dir, kinds={"action": "gaussian"}) as rec:
@@ -39,7 +39,7 @@ def record(run_dir: Path, old: Tensor, new: Tensor, *, rollout: int | None, **gi
     return open_run(run_dir)
 
 
-def losses(run: Run) -> str:
+def losses(run: RecordedRun) -> str:
     return " | ".join(run.frame("losses_of_data")["detail"].to_list())
 
 

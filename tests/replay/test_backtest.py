@@ -83,7 +83,7 @@ def labelled(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     ]
 
 
-def defaults(_run: module.Run) -> Thresholds:
+def defaults(_run: module.RecordedRun) -> Thresholds:
     return Thresholds.defaults(RULES)
 
 
@@ -142,7 +142,7 @@ def test_each_run_is_read_once_however_many_settings(labelled: list[Path], monke
     read: list[Path] = []
     whole = module.read_batches
 
-    def counted(run: module.Run, wanted: dict[str, tuple[str, ...]]) -> object:
+    def counted(run: module.RecordedRun, wanted: dict[str, tuple[str, ...]]) -> object:
         read.append(run.path)
         return whole(run, wanted)
 

@@ -18,13 +18,13 @@ from esper_analyze.detector.thresholds import Thresholds
 from esper_analyze.errors import DamagedError, UsageError
 from esper_analyze.replay.recorded_rules import judged_live, other_file, recorded_rules, stored_thresholds
 from esper_analyze.replay.replay import differences, recorded, replay
-from esper_analyze.runs.run import Run, open_run
+from esper_analyze.runs.run import RecordedRun, open_run
 from tests.recorder.loop import Loop
 
 OWN = Path(__file__).parents[2] / "sample_runs" / "own_rules.py"
 
 
-def record(path: Path, rules: Any, updates: int = 6, **options: Any) -> Run:
+def record(path: Path, rules: Any, updates: int = 6, **options: Any) -> RecordedRun:
     loop = Loop()
     with loop.recorder(path, rules=rules, **options) as rec:
         for _ in range(updates):
@@ -33,33 +33,33 @@ def record(path: Path, rules: Any, updates: int = 6, **options: Any) -> Run:
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
+def run(tmp_path_factory: pytest.TempPathFactory) -> RecordedRun:
     path: Path = tmp_path_factory.mktemp("runs") / "run"
     low = Thresholds.defaults(load_rules(OWN).rules).assigned("wide_ratio.warning=0.001")
     return record(path, OWN, thresholds=low)
 
 
-def edited(run: Run, tmp_path: Path, **facts: object) -> Run:
+def edited(run: RecordedRun, tmp_path: Path, **facts: object) -> RecordedRun:
     shutil.copytree(run.path, tmp_path / "run")
     file = tmp_path / "run" / "run.json"
     file.write_text(json.dumps(json.loads(file.read_text()) | facts))
     return open_run(tmp_path / "run")
 
 
-def test_run_json_keeps_names_file_digest_and_thresholds(run: Run) -> None:
+def test_run_json_keeps_names_file_digest_and_thresholds(run: RecordedRun) -> None:
     digest = hashlib.sha256(OWN.read_bytes()).hexdigest()
     assert run.info["custom_rules"] == {"rules": ["wide_ratio"], "file": str(OWN), "sha256": digest}
     assert run.info["thresholds"]["wide_ratio"]["warning"] == 0.001
     assert set(run.info["thresholds"]) == {*(rule.name for rule in RULES), "wide_ratio"}
 
 
-def test_a_rule_of_one_s_own_judges_live_and_replay_says_the_same(run: Run) -> None:
+def test_a_rule_of_one_s_own_judges_live_and_replay_says_the_same(run: RecordedRun) -> None:
     rules = (*RULES, *load_rules(OWN).rules)
     assert ("wide_ratio", "warning") in {(one.rule, one.verdict) for one in recorded(run)[0]}
     assert differences(replay(run, rules=rules), recorded(run)) == []
 
 
-def test_without_the_file_replay_names_the_rules_and_what_to_pass(run: Run) -> None:
+def test_without_the_file_replay_names_the_rules_and_what_to_pass(run: RecordedRun) -> None:
     with pytest.raises(UsageError, match="was recorded with rules of its own: wide_ratio") as caught:
         replay(run)
     digest = hashlib.sha256(OWN.read_bytes()).hexdigest()
@@ -74,7 +74,7 @@ def test_rules_given_as_a_sequence_are_asked_for_by_name(tmp_path: Path) -> None
     assert "a file that defines them in a list RULES: --rules FILE" in caught.value.hint
 
 
-def test_another_file_of_the_same_rules_is_noticed(run: Run, tmp_path: Path) -> None:
+def test_another_file_of_the_same_rules_is_noticed(run: RecordedRun, tmp_path: Path) -> None:
     (tmp_path / "other.py").write_text(OWN.read_text() + "\n# changed\n")
     told = other_file(run, [load_rules(tmp_path / "other.py")])
     assert told is not None
@@ -85,17 +85,17 @@ def test_another_file_of_the_same_rules_is_noticed(run: Run, tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("said", [3, {"rules": "wide_ratio"}, {"rules": [1]}, {"rules": ["a"], "file": 3}, ["a"]])
-def test_custom_rules_in_run_json_that_make_no_sense_are_damage(said: object, run: Run, tmp_path: Path) -> None:
+def test_custom_rules_in_run_json_that_make_no_sense_are_damage(said: object, run: RecordedRun, tmp_path: Path) -> None:
     with pytest.raises(DamagedError, match=r"custom_rules in run\.json cannot be used"):
         stored_thresholds(edited(run, tmp_path, custom_rules=said))
 
 
-def test_a_rule_that_run_json_does_not_call_custom_is_damage(run: Run, tmp_path: Path) -> None:
+def test_a_rule_that_run_json_does_not_call_custom_is_damage(run: RecordedRun, tmp_path: Path) -> None:
     with pytest.raises(DamagedError, match="there is no rule 'wide_ratio'"):
         stored_thresholds(edited(run, tmp_path, custom_rules=None))
 
 
-def test_rules_that_did_not_judge_live_are_told_apart(run: Run, tmp_path: Path) -> None:
+def test_rules_that_did_not_judge_live_are_told_apart(run: RecordedRun, tmp_path: Path) -> None:
     thresholds = {"kl_spike": run.info["thresholds"]["kl_spike"]}
     old = edited(run, tmp_path, thresholds=thresholds, custom_rules=None)
     assert [rule.name for rule in judged_live(old, RULES)] == ["kl_spike"]

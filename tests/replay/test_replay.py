@@ -15,14 +15,14 @@ from esper_analyze.detector.rules import RULES
 from esper_analyze.replay.batches import read_batches
 from esper_analyze.replay.recorded_rules import restated_since, stored_thresholds
 from esper_analyze.replay.replay import differences, finding_key, recorded, replay
-from esper_analyze.runs.run import Run, open_run
+from esper_analyze.runs.run import RecordedRun, open_run
 from tests.recorder.loop import Loop
 
 SAMPLES = Path(__file__).parents[2] / "sample_runs" / "runs"
 
 
 @pytest.fixture
-def in_parts(tmp_path: Path) -> Run:
+def in_parts(tmp_path: Path) -> RecordedRun:
     """Return a run of 30 updates in several shards."""
     loop = Loop()
     with loop.recorder(tmp_path / "run") as rec:
@@ -33,25 +33,25 @@ def in_parts(tmp_path: Path) -> Run:
     return open_run(tmp_path / "run")
 
 
-def test_batches_follow_the_shards_and_no_update_is_in_two(in_parts: Run) -> None:
+def test_batches_follow_the_shards_and_no_update_is_in_two(in_parts: RecordedRun) -> None:
     updates = [batch.update for batch in read_batches(in_parts, {"updates": ("kl_k3",), "heads": ("entropy_norm",)})]
     assert len(updates) == 4
     assert np.concatenate(updates).tolist() == list(range(30))
 
 
-def test_what_was_said_live_is_what_replay_says(in_parts: Run) -> None:
+def test_what_was_said_live_is_what_replay_says(in_parts: RecordedRun) -> None:
     live = recorded(in_parts)
     assert live[0]
     assert differences(replay(in_parts), live) == []
 
 
-def test_progress_is_told_the_last_update_of_each_stretch(in_parts: Run) -> None:
+def test_progress_is_told_the_last_update_of_each_stretch(in_parts: RecordedRun) -> None:
     told: list[int] = []
     replay(in_parts, progress=told.append)
     assert told == [3, 4, 17, 29]
 
 
-def test_other_thresholds_differ_from_what_was_recorded_and_each_difference_is_named(in_parts: Run) -> None:
+def test_other_thresholds_differ_from_what_was_recorded_and_each_difference_is_named(in_parts: RecordedRun) -> None:
     changed = replay(in_parts, stored_thresholds(in_parts).assigned("first_ratio.critical=-1"))
     found = differences(changed, recorded(in_parts))
     assert found
@@ -59,7 +59,7 @@ def test_other_thresholds_differ_from_what_was_recorded_and_each_difference_is_n
     assert any("first_ratio on run (first_ratio_error): critical" in one.text for one in found if one.only == "replay")
 
 
-def test_a_difference_in_the_last_bit_of_a_value_is_a_difference(in_parts: Run) -> None:
+def test_a_difference_in_the_last_bit_of_a_value_is_a_difference(in_parts: RecordedRun) -> None:
     findings, levels = recorded(in_parts)
     place = next(i for i, one in enumerate(findings) if one.value is not None)
     old = findings[place]
@@ -68,7 +68,7 @@ def test_a_difference_in_the_last_bit_of_a_value_is_a_difference(in_parts: Run) 
     assert len(differences(replay(in_parts), (findings, levels))) == 2
 
 
-def test_drift_that_was_written_live_is_what_replay_fills(in_parts: Run) -> None:
+def test_drift_that_was_written_live_is_what_replay_fills(in_parts: RecordedRun) -> None:
     filled: dict[tuple[str, int], float] = {}
 
     def take(outcome: object) -> None:

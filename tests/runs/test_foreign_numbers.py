@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from esper_analyze.runs.run import Run, open_run
+from esper_analyze.runs.run import RecordedRun, open_run
 from esper_analyze.schema.arrow import arrow_schema
 from esper_analyze.schema.tables import UPDATES
 from esper_analyze.storage.maintenance.repair import repair
@@ -16,7 +16,7 @@ from tests.runs.stored import folder, write
 
 
 @pytest.fixture
-def foreign(tmp_path: Path) -> Run:
+def foreign(tmp_path: Path) -> RecordedRun:
     """A run whose updates were written anew by pyarrow as it comes, with NaN in every third row."""
     run = write(tmp_path / "run")
     for shard in folder(run).glob("updates-*.parquet"):
@@ -30,13 +30,13 @@ def foreign(tmp_path: Path) -> Run:
 
 
 @pytest.mark.parametrize("test", ["isnan(kl_k3)", "kl_k3 > 100"])
-def test_a_view_finds_the_nans_that_statistics_leave_out(foreign: Run, test: str) -> None:
+def test_a_view_finds_the_nans_that_statistics_leave_out(foreign: RecordedRun, test: str) -> None:
     with foreign.connection() as connection:
         assert connection.execute(f"select count(*) from updates where {test}").fetchall() == [(5,)]
         assert str(connection.execute("select max(kl_k3) from updates").fetchall()) == "[(nan,)]"
 
 
-def test_a_view_a_table_and_a_frame_hold_the_same_rows(foreign: Run) -> None:
+def test_a_view_a_table_and_a_frame_hold_the_same_rows(foreign: RecordedRun) -> None:
     expected = foreign.frame("updates", ["update"])["update"].to_list()
     with foreign.connection() as view, foreign.sandbox(["updates"]) as table:
         for connection in (view, table):

@@ -8,13 +8,13 @@ from esper_analyze.replay.recorded_rules import foreign_rules
 from esper_analyze.reports.render.rows import Cell, Rows
 
 if TYPE_CHECKING:
-    from esper_analyze.runs.run import Run
+    from esper_analyze.runs.run import RecordedRun
 
 TITLE = "Alarms of the source's own detector"
 _WORST = ("critical", "warning", "info")
 
 
-def alarms(run: Run) -> Rows | None:
+def alarms(run: RecordedRun) -> Rows | None:
     """Return its alarms by name and subject: how many, from which update to which; None for a run of our own."""
     import polars as pl
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import polars
 
     from esper_analyze.detector.incidents import Incident
-    from esper_analyze.runs.run import Run
+    from esper_analyze.runs.run import RecordedRun
 
 AHEAD = 5
 """Updates before the trouble that are searched for what went first, more where the rule looks back farther."""
@@ -166,7 +166,7 @@ class Onset:
             yield f"In the {many(self.searched, 'update')} before it nothing recorded left its usual range."
 
 
-def frame(run: Run, lead: Incident, reach: int = 0) -> Onset:
+def frame(run: RecordedRun, lead: Incident, reach: int = 0) -> Onset:
     """Return what was different around the onset of ``lead``. Reads only the rows around it.
 
     ``reach`` is how many updates before its onset the rule's statistic looks at, see ``Rule.reach``.
@@ -192,7 +192,7 @@ def frame(run: Run, lead: Incident, reach: int = 0) -> Onset:
     )
 
 
-def around(run: Run, table: str, columns: Sequence[str], first: int, last: int) -> polars.DataFrame:
+def around(run: RecordedRun, table: str, columns: Sequence[str], first: int, last: int) -> polars.DataFrame:
     """Return rows of updates ``first`` to ``last``, reading only the shards that have some; may be empty."""
     import polars
 
@@ -205,7 +205,7 @@ def around(run: Run, table: str, columns: Sequence[str], first: int, last: int) 
     return polars.concat(found).sort("update", maintain_order=True)
 
 
-def _usual(run: Run, rows: polars.DataFrame, lead: Incident) -> tuple[float, float] | None:
+def _usual(run: RecordedRun, rows: polars.DataFrame, lead: Incident) -> tuple[float, float] | None:
     """Return least and greatest of the judged number before its streak.
 
     None for words, where the recording does not hold the judged statistic itself, and where little is known.
@@ -252,7 +252,7 @@ def _flow(rows: polars.DataFrame, update: int) -> tuple[tuple[str, ...], tuple[s
     return broken, tuple(what for what in cells if what not in broken), unrecorded
 
 
-def _departures(run: Run, rows: polars.DataFrame, onset: int, ahead: int) -> list[Departure]:
+def _departures(run: RecordedRun, rows: polars.DataFrame, onset: int, ahead: int) -> list[Departure]:
     names = [name for name in rows.columns if name not in _UNTOLD]
     found = list(_departed(rows, names, RUN, onset, ahead))
     for table, columns in _PARTS.items():

@@ -38,7 +38,7 @@ from esper_analyze.wording import many, number, on
 if TYPE_CHECKING:
     from esper_analyze.detector.incidents import Incident
     from esper_analyze.runs.ending import TrainingEnd
-    from esper_analyze.runs.run import Run
+    from esper_analyze.runs.run import RecordedRun
     from esper_analyze.runs.standing import Standing
 
 _MOST_OPEN = 5
@@ -164,7 +164,7 @@ def _quiet(evidence: Evidence, overall: Standing, caveats: tuple[str, ...]) -> S
     return Story(overall, headline, now, tuple(_nearest(evidence)), (), caveats, None)
 
 
-def _without_choice(run: Run) -> bool:
+def _without_choice(run: RecordedRun) -> bool:
     """Whether in no update of the run any head ever had more than one valid action."""
     choice = all_series(run, "updates", ["choice_fraction"])["choice_fraction"]
     return not choice.empty and bool(choice.finite.all()) and not choice.value.any()
@@ -249,7 +249,7 @@ def _inside(evidence: Evidence, lead: Incident) -> Iterator[Point]:
         )
 
 
-def _seed_course(run: Run, lead: Incident) -> Iterator[Point]:
+def _seed_course(run: RecordedRun, lead: Incident) -> Iterator[Point]:
     """Say how the gradients of seed and host, and their ratio, went over the update a seed's trouble began in."""
     rows = onset.around(run, "slots", ["place", *_OF_SEED], lead.onset - onset.BEFORE, lead.start)
     for name, what in _OF_SEED.items():

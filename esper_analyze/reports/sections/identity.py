@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from esper_analyze.runs.listing import status_words
-from esper_analyze.runs.run import Run
+from esper_analyze.runs.run import RecordedRun
 from esper_analyze.runs.series import rows_of, series_of
 from esper_analyze.terminal import cleaned
 
@@ -51,7 +51,7 @@ class Identity:
     losses: tuple[tuple[str, str, str, str], ...]
 
 
-def frame(run: Run) -> Identity:
+def frame(run: RecordedRun) -> Identity:
     """Return what run.json and the clock columns say of the run."""
     info = run.info
     name = str(info.get("name") or run.path.name)
@@ -63,7 +63,7 @@ def frame(run: Run) -> Identity:
     return Identity(name, subtitle, tuple(facts), given, _losses(run))
 
 
-def _clock(run: Run) -> list[tuple[str, str]]:
+def _clock(run: RecordedRun) -> list[tuple[str, str]]:
     rows = rows_of(run, "updates", ["env_steps", "episodes", "wall_time", "status"])
     count, planned = rows.height, run.info.get("total_updates")
     facts = [("created", _moment(run.info.get("created")))]
@@ -124,7 +124,7 @@ def _cell(value: object) -> str:
     return "–" if value is None else str(value)
 
 
-def _losses(run: Run) -> tuple[tuple[str, str, str, str], ...]:
+def _losses(run: RecordedRun) -> tuple[tuple[str, str, str, str], ...]:
     rows = run.frame("losses_of_data", ["update", "kind", "detail", "rows"])
     lost = [(str(row["update"]), row["kind"], row["detail"] or "–", f"{row['rows']:,}") for row in rows.to_dicts()]
     left_out = [("–", "file left out", f"{broken.file.name} {broken.reason}", "–") for broken in run.broken]

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from esper_analyze.detector.signals import Bools, Floats
-from esper_analyze.runs.run import Run
+from esper_analyze.runs.run import RecordedRun
 from esper_analyze.runs.series import queried
 
 if TYPE_CHECKING:
@@ -80,7 +80,7 @@ class Cells:
         return usual
 
 
-def read_layers(run: Run, vanishing: float, exploding: float) -> tuple[tuple[Layer, ...], Cells]:
+def read_layers(run: RecordedRun, vanishing: float, exploding: float) -> tuple[tuple[Layer, ...], Cells]:
     """Return every layer in the order in which the recorder met them, which is the network's, and their cells."""
     connection = run.connection()
     found = queried(connection, _LAYERS, {"vanishing": vanishing, "exploding": exploding})

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from esper_analyze.errors import DamagedError, UsageError
-from esper_analyze.runs.run import Run, find_runs, identity
+from esper_analyze.runs.run import RecordedRun, find_runs, identity
 from esper_analyze.storage import layout
 from esper_analyze.storage.attempts import supersede, twin_fault
 from esper_analyze.storage.folders import listed
@@ -120,7 +120,7 @@ def verify(path: Path, step: Step = lambda: None) -> Verified:
 
 
 def _verified(path: Path, info: dict[str, Any], inspected: Sequence[Inspection], faults: list[Fault]) -> Verified:
-    run = Run(path, info, tuple(one.attempt for one in inspected))
+    run = RecordedRun(path, info, tuple(one.attempt for one in inspected))
     updates = [one.updates for attempt in inspected for one in attempt.contents if one.table == "updates"]
     files = [child for place in places(path) for child in place.folder.iterdir() if is_regular(child)]
     return Verified(
@@ -135,7 +135,7 @@ def _verified(path: Path, info: dict[str, Any], inspected: Sequence[Inspection],
     )
 
 
-def _status(run: Run) -> str:
+def _status(run: RecordedRun) -> str:
     if run.written:
         return "is being written by " + ", ".join(sorted({holder(one.folder) for one in run.attempts if one.alive()}))
     whole = "no complete update" if run.last_update is None else f"last complete update {run.last_update}"

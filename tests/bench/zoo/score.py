@@ -11,7 +11,7 @@ from esper_analyze.detector.rules import RULES
 from esper_analyze.detector.thresholds import Thresholds
 from esper_analyze.detector.verdict import BY_WORD, Verdict
 from esper_analyze.replay.replay import Replay, replay
-from esper_analyze.runs.run import Run, open_run
+from esper_analyze.runs.run import RecordedRun, open_run
 from tests.bench.zoo.label import Fault, read_label
 
 
@@ -82,7 +82,7 @@ def score(run_dir: Path) -> Score:
     return Score(family, int(seed), found.updates, _learnt(run), _alarms(found), hits)
 
 
-def _learnt(run: Run) -> tuple[float, float]:
+def _learnt(run: RecordedRun) -> tuple[float, float]:
     returns = run.frame("episodes", ["episode_return"])["episode_return"].to_numpy()
     tenth = max(len(returns) // 10, 1)
     return (float(returns[:tenth].mean()), float(returns[-tenth:].mean())) if len(returns) else (math.nan, math.nan)

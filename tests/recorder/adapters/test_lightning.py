@@ -13,7 +13,7 @@ import torch
 
 pytest.importorskip("lightning", reason="Lightning is not installed (extra: lightning)")
 
-from esper_analyze.runs.run import Run, open_run
+from esper_analyze.runs.run import RecordedRun, open_run
 from recorder.adapters.lightning import RecorderCallback, attach
 from recorder.adapters.wrapped import Wrapped
 from tests.recorder.adapters.lightning_training import (
@@ -42,7 +42,9 @@ def same(one: Trained, other: Trained) -> bool:
 
 
 @pytest.fixture(scope="module", params=["automatic", "manual"])
-def case(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Trained, Trained, Run]:
+def case(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Trained, Trained, RecordedRun]:
     """Return a recorded training, its twin without the recorder, and the run."""
     run_dir = tmp_path_factory.mktemp("runs") / request.param
     kind, options = (Bandit, {}) if request.param == "automatic" else (ByHand, NO_CLIP)
@@ -53,11 +55,11 @@ def case(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     )
 
 
-def test_parameters_are_bit_equal_with_and_without_recorder(case: tuple[Trained, Trained, Run]) -> None:
+def test_parameters_are_bit_equal_with_and_without_recorder(case: tuple[Trained, Trained, RecordedRun]) -> None:
     assert same(case[0], case[1])
 
 
-def test_numbers_that_the_module_logs_are_recorded_step_by_step(case: tuple[Trained, Trained, Run]) -> None:
+def test_numbers_that_the_module_logs_are_recorded_step_by_step(case: tuple[Trained, Trained, RecordedRun]) -> None:
     trained, _, run = case
     steps = run.frame("steps").to_dicts()
     assert len(steps) == len(trained.kept.logged) == EPOCHS * STEPS
@@ -67,7 +69,7 @@ def test_numbers_that_the_module_logs_are_recorded_step_by_step(case: tuple[Trai
 
 
 def test_gradients_before_and_after_clipping_are_those_of_their_own_minibatch(
-    case: tuple[Trained, Trained, Run],
+    case: tuple[Trained, Trained, RecordedRun],
 ) -> None:
     trained, _, run = case
     steps = run.frame("steps").to_dicts()
@@ -79,7 +81,7 @@ def test_gradients_before_and_after_clipping_are_those_of_their_own_minibatch(
     assert run.frame("updates")["learning_rate"].to_list() == [0.01] * EPOCHS
 
 
-def test_an_epoch_is_an_update_with_the_rollout_it_was_given(case: tuple[Trained, Trained, Run]) -> None:
+def test_an_epoch_is_an_update_with_the_rollout_it_was_given(case: tuple[Trained, Trained, RecordedRun]) -> None:
     trained, _, run = case
     rows = run.frame("updates").to_dicts()
     assert [row["env_steps"] for row in rows] == [SAMPLES * (epoch + 1) for epoch in range(EPOCHS)]
@@ -91,7 +93,7 @@ def test_an_epoch_is_an_update_with_the_rollout_it_was_given(case: tuple[Trained
     assert head["learnable_fraction"] == pytest.approx(float((last["mask"].sum(-1) > 1).double().mean()))
 
 
-def test_replay_gives_the_findings_recorded_live(case: tuple[Trained, Trained, Run]) -> None:
+def test_replay_gives_the_findings_recorded_live(case: tuple[Trained, Trained, RecordedRun]) -> None:
     from esper_analyze.replay.replay import differences, recorded, replay
 
     assert differences(replay(case[2]), recorded(case[2])) == []

@@ -16,7 +16,7 @@ import skrl
 from skrl.agents.torch.ppo import ppo
 from skrl.resources.schedulers.torch import KLAdaptiveLR
 
-from esper_analyze.runs.run import Run, open_run
+from esper_analyze.runs.run import RecordedRun, open_run
 from recorder.adapters.skrl import Attachment, attach
 from recorder.adapters.wrapped import Wrapped
 from tests.recorder.adapters.skrl_training import ENVS, EPOCHS, MINIBATCHES, ROLLOUTS, Trained, make, train
@@ -24,7 +24,7 @@ from tests.recorder.adapters.skrl_training import ENVS, EPOCHS, MINIBATCHES, ROL
 UPDATES, CLIP = 4, 0.5
 STEPS = EPOCHS * MINIBATCHES
 STRICT = {"strict": True}
-Case = tuple[Trained, Trained, Run]
+Case = tuple[Trained, Trained, RecordedRun]
 
 skrl.logger.setLevel(logging.WARNING)
 

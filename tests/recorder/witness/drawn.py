@@ -18,7 +18,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from esper_analyze.runs.run import Run, open_run
+from esper_analyze.runs.run import RecordedRun, open_run
 from recorder import Recorder
 from recorder.capture.parameters import Rows
 
@@ -114,7 +114,7 @@ class Drawn:
         with np.errstate(all="ignore"):
             self._record(run_dir, updates)
         self.ended, self.took = time.time(), time.perf_counter() - start
-        self.run: Run = open_run(run_dir)
+        self.run: RecordedRun = open_run(run_dir)
 
     @property
     def tolerance(self) -> dict[str, float]:

@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from esper_analyze.runs.merge_ranks import joined
-from esper_analyze.runs.run import Run, open_run
+from esper_analyze.runs.run import RecordedRun, open_run
 from recorder import Recorder
 from tests.recorder.measure.test_slots import expected as slot_cells
 from tests.recorder.plain import Plain, ordinary
@@ -23,7 +23,7 @@ from tests.recorder.witness.expected import PRECISE, SINGLE, Expected, Law
 Cells = dict[str, Any]
 
 
-def rows_of(run: Run, table: str) -> list[Cells]:
+def rows_of(run: RecordedRun, table: str) -> list[Cells]:
     return run.frame(table).to_dicts()
 
 
