@@ -206,13 +206,54 @@ def test_float64_elements_are_not_rounded() -> None:
 
 
 @pytest.mark.parametrize(("spread", "defined"), [(1.9e-12, 0), (2.1e-12, 1), (3.9e-12, 1)])
-@pytest.mark.parametrize("sign", [1.0, -1.0])
-def test_moments_exist_where_the_spread_is_more_than_rounding(spread: float, defined: int, sign: float) -> None:
+@pytest.mark.parametrize("scale", [1.0, -1.0, 1024.0, -(2.0**-10)])
+def test_moments_exist_where_the_spread_is_more_than_rounding(spread: float, defined: int, scale: float) -> None:
     """Two numbers that differ by ``spread`` have half of it as standard deviation; the bound is 1e-12 of the larger."""
-    rows = sign * torch.tensor([1.0, 1.0 + spread], dtype=torch.float64)
+    rows = scale * torch.tensor([1.0, 1.0 + spread], dtype=torch.float64)
     found = dict(zip(values.ADVANTAGE_FIELDS, values.advantage_statistics(rows).tolist(), strict=True))
     assert found["advantage_moments_defined"] == defined
-    assert found["advantage_std"] == pytest.approx(spread / 2, rel=1e-3)
+    assert found["advantage_std"] == pytest.approx(abs(scale) * spread / 2, rel=1e-3)
+
+
+@pytest.mark.parametrize("piece", [1, 2, 6, 7, 14, 1000])
+@pytest.mark.parametrize("count", [1, 2, 7, 50])
+def test_a_rollout_read_in_pieces_has_the_numbers_of_the_whole(
+    piece: int, count: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rng = np.random.default_rng(count)
+    v, r = rng.normal(3, 2, (2, count))
+    z = (r - r.mean()) / r.std() if count > 1 else np.zeros(1)
+    wanted = {
+        "rollout_samples": count,
+        "return_variance": r.var(),
+        "value_mean": v.mean(),
+        "value_std": v.std(),
+        "value_min": v.min(),
+        "value_max": v.max(),
+        "return_mean": r.mean(),
+        "return_std": r.std(),
+        "return_min": r.min(),
+        "return_max": r.max(),
+        **{f"value_error_p{round(100 * q):02d}": np.quantile(r - v, q) for q in values.QUANTILES},
+        **{f"return_p{round(100 * q):02d}": np.quantile(r, q) for q in values.QUANTILES[1:4]},
+    }
+    if count > 1:
+        wanted |= {"explained_variance": 1 - (r - v).var() / r.var(), "return_skewness": (z**3).mean()}
+        wanted |= {"value_nrmse": np.sqrt(((r - v) ** 2).mean()) / r.std(), "return_kurtosis": (z**4).mean() - 3}
+        wanted |= {"value_return_correlation": np.corrcoef(v, r)[0, 1]}
+    monkeypatch.setattr(values, "PIECE", piece)
+    stats = values.value_statistics(torch.from_numpy(v), torch.from_numpy(r)).tolist()
+    found = dict(zip(values.FIELDS, stats, strict=True))
+    for name, cell in wanted.items():
+        assert found[name] == pytest.approx(cell, rel=1e-9, abs=1e-12), name
+    advantages = dict(
+        zip(values.ADVANTAGE_FIELDS, values.advantage_statistics(torch.from_numpy(r)).tolist(), strict=True)
+    )
+    for name in ("mean", "std", "min", "max"):
+        assert advantages[f"advantage_{name}"] == pytest.approx(wanted[f"return_{name}"], rel=1e-12, abs=1e-15)
+    assert advantages["advantage_positive_fraction"] == (r > 0).mean()
+    errors = values.td_statistics(torch.from_numpy(r - v)).tolist()
+    assert errors == pytest.approx([(r - v).mean(), (r - v).std(), np.abs(r - v).mean()], rel=1e-9, abs=1e-15)
 
 
 def test_the_worst_samples_are_those_beyond_the_bounds_and_padding_comes_last() -> None:

@@ -37,3 +37,13 @@ def test_a_spread_at_the_floor_is_not_below_it(floor: float | None, floored: boo
     row = cells(tmp_path / "run", advantages=advantages, advantage_floor=floor)
     assert row["advantage_std_floored"] is floored
     assert row["advantage_std"] == 0.5
+
+
+def test_cells_that_come_as_tensors_are_written_as_numbers(tmp_path: Path) -> None:
+    row = cells(
+        tmp_path / "run",
+        learning_rate=torch.tensor(0.25),
+        entropy_coef=torch.tensor([0.5], dtype=torch.float64),
+        target_kl=0.125,
+    )
+    assert (row["learning_rate"], row["entropy_coef"], row["target_kl"]) == (0.25, 0.5, 0.125)
