@@ -6,6 +6,7 @@ from itertools import pairwise
 
 import hypothesis.strategies as st
 import numpy as np
+import pytest
 from hypothesis import given, settings
 
 from esper_analyze.detector.detector import Detector
@@ -14,7 +15,7 @@ from esper_analyze.detector.thresholds import Thresholds
 from esper_analyze.detector.verdict import Verdict
 from tests.detector.batches import judge_cells
 
-OK = int(Verdict.OK)
+OK, WARNING, CRITICAL = int(Verdict.OK), int(Verdict.WARNING), int(Verdict.CRITICAL)
 
 
 def by_hand(code: np.ndarray, length: int) -> list[list[int]]:
@@ -52,3 +53,43 @@ def test_an_alarm_is_cleared_after_so_many_calm_updates_and_said_again_only_then
         thresholds = Thresholds.defaults(detector.rules).changed("first_ratio", "clear_after", after)
         found = judge_cells(Detector(thresholds), "updates", cells, 7).findings
         assert [(one.update, one.verdict) for one in found if one.rule == "first_ratio"] == expected
+
+
+@pytest.mark.parametrize("length", [1, 2, 3, 4, 5, 8])
+def test_verdicts_saved_under_another_length_are_taken_up_as_far_as_they_fit(length: int) -> None:
+    """The verdicts before: critical, then a warning, then two that were ok; then eight that are ok."""
+    saved = [[CRITICAL, OK], [WARNING, OK], [OK, OK], [OK, WARNING]]
+    hold = Hold(length)
+    hold.resume(saved)
+    found = []
+    for _ in range(8):
+        code = np.full((1, 2), OK, np.int8)
+        held = hold.stand(code)
+        found.append((code if held is None else held)[0].tolist())
+    for k in range(2):
+        line = [row[k] for row in saved]
+        expected = []
+        for _ in range(8):
+            line.append(OK)
+            expected.append(max(line[-length:]))
+        assert [row[k] for row in found] == expected
+
+
+def test_a_subject_that_comes_later_has_no_verdicts_before() -> None:
+    hold = Hold(3)
+    first = hold.stand(np.array([[CRITICAL]], np.int8))
+    assert first is not None
+    assert first.tolist() == [[CRITICAL]]
+    second = hold.stand(np.array([[OK, OK]], np.int8))
+    assert second is not None
+    assert second.tolist() == [[CRITICAL, OK]]
+    assert hold.last.shape == (2, 2)
+    third = hold.stand(np.array([[OK, WARNING, OK], [OK, OK, OK]], np.int8))
+    assert third is not None
+    assert third.tolist() == [[CRITICAL, WARNING, OK], [OK, WARNING, OK]]
+
+
+def test_nothing_is_saved_where_no_update_came() -> None:
+    hold = Hold(4)
+    hold.resume([])
+    assert hold.stand(np.full((2, 1), OK, np.int8)) is None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from typing import Any
 
 import hypothesis.strategies as st
@@ -12,6 +13,7 @@ import pytest
 from hypothesis import given, settings
 
 from esper_analyze.detector.detector import Detector
+from esper_analyze.detector.findings import Finding
 from esper_analyze.detector.rules import RULES
 from esper_analyze.detector.signals import Batch, Frame, Signal, batch_from_rows
 from esper_analyze.detector.thresholds import Thresholds
@@ -166,6 +168,55 @@ def test_updates_must_increase() -> None:
     detector.process(Batch(np.array([3, 4])))
     with pytest.raises(ValueError, match="updates must increase: got 4 after 4"):
         detector.process(Batch(np.array([4])))
+
+
+@pytest.mark.parametrize("updates", [[3], [4], [5, 5], [5, 7, 6], [6, 5, 9], [2, 8]])
+def test_updates_that_do_not_increase_are_refused_wherever_they_stand(updates: list[int]) -> None:
+    detector = Detector()
+    detector.process(Batch(np.array([4])))
+    with pytest.raises(ValueError, match="updates must increase"):
+        detector.process(Batch(np.array(updates)))
+    detector.process(Batch(np.array([5, 9])))
+    detector.process(Batch(np.array([], np.int64)))
+    with pytest.raises(ValueError, match="got 9 after 9"):
+        detector.process(Batch(np.array([9])))
+
+
+@pytest.mark.parametrize(
+    ("previous", "verdict", "alarm"),
+    [
+        (None, "info", False),
+        (None, "warning", True),
+        ("ok", "warning", True),
+        ("info", "warning", True),
+        ("warning", "warning", False),
+        ("warning", "critical", True),
+        ("critical", "warning", False),
+        ("critical", "ok", False),
+        ("ok", "no_data", False),
+    ],
+)
+def test_an_alarm_is_a_warning_or_worse_that_is_worse_than_before(
+    previous: str | None, verdict: str, alarm: bool
+) -> None:
+    assert Finding(3, "kl_spike", "run", "kl_k3", verdict, previous, 1.0, 0.5, None, None).alarm is alarm
+
+
+def test_findings_are_the_same_when_every_cell_is() -> None:
+    one = Finding(3, "kl_spike", "run", "kl_k3", "critical", "ok", math.nan, 0.5, None, None)
+    assert one.same_as(replace(one))
+    for other in (
+        replace(one, value=0.5),
+        replace(one, value=None),
+        replace(one, threshold=math.nan),
+        replace(one, threshold=math.nextafter(0.5, 1)),
+        replace(one, baseline=0.0),
+        replace(one, reason="non-finite"),
+        replace(one, update=4),
+        replace(one, subject="op"),
+    ):
+        assert not one.same_as(other)
+        assert not other.same_as(one)
 
 
 def test_a_run_in_which_no_head_has_a_choice_raises_no_warning_and_explains_each_head_once() -> None:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import fields
+from dataclasses import fields, replace
 
 import pytest
 
 from esper_analyze.detector.page import rule_facts, rules_page
-from esper_analyze.detector.rule import Rule
+from esper_analyze.detector.rule import Example, Rule
 from esper_analyze.detector.rules import RULES
 from esper_analyze.detector.thresholds import ThresholdError, Thresholds
 from esper_analyze.detector.toml import thresholds_from_toml, thresholds_to_toml
@@ -216,3 +216,30 @@ def test_thresholds_of_rules_that_are_not_known_yet_are_their_defaults(defaults:
     known = Thresholds.defaults([first]).changed(first.name, "escalate", 7)
     both = known.completed([first, second])
     assert both.as_dict() == {first.name: known.as_dict()[first.name], second.name: defaults.as_dict()[second.name]}
+
+
+def test_the_rules_page_shows_cells_shortly_and_names_what_a_rule_hangs_together_with() -> None:
+    first_ratio = next(rule for rule in RULES if rule.name == "first_ratio")
+    examples = (
+        Example("repeated", "ok", {"a": 0.5, "b": None}, updates=3),
+        Example("single", "ok", {"a": "word"}),
+        Example("five alike", "warning", {"a": [1.0] * 5}),
+        Example("four alike", "warning", {"a": [1.0] * 4}),
+        Example("five, one odd", "warning", {"a": [1.0] * 4 + [None]}),
+    )
+    lonely = replace(first_ratio, examples=examples, causes=(), follows=())
+    page = rules_page([lonely])
+    for title, cells in (
+        ("repeated | ok", "a = 0.5, b = null (3 updates)"),
+        ("single | ok", "a = word"),
+        ("five alike | warning", "a = 1.0 throughout"),
+        ("four alike | warning", "a = 1.0, 1.0, 1.0, 1.0"),
+        ("five, one odd | warning", "a = 1.0, 1.0, 1.0, 1.0, null"),
+    ):
+        assert f"| {title} | {cells} |" in page.splitlines()
+    assert "Shown as a consequence of" not in page
+    assert "Can follow from" not in page
+    tied = rules_page([replace(lonely, causes=("kl_spike", "x"), follows=("y",))]).splitlines()
+    assert "Shown as a consequence of: kl_spike, x." in tied
+    assert "Can follow from: y." in tied
+    assert "| warning | 0.0001 | detector specification; float32 noise of sound runs stays under 1e-5 |" in tied
