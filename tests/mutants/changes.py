@@ -230,9 +230,13 @@ def _removable(node: ast.AST) -> bool:
     return isinstance(node, ast.AugAssign)
 
 
+_SYMMETRIC = ("min", "max", "minimum", "maximum", "fmin", "fmax", "isclose", "equal")
+"""Functions of two arguments whose order makes no difference."""
+
+
 def _other_calls(node: ast.Call) -> Iterator[ast.AST]:
-    function = node.func.id if isinstance(node.func, ast.Name) else ""
-    if len(node.args) == 2 and not node.keywords and function not in ("isinstance", "issubclass"):
+    function = getattr(node.func, "id", getattr(node.func, "attr", ""))
+    if len(node.args) == 2 and not node.keywords and function not in ("isinstance", "issubclass", *_SYMMETRIC):
         first, second = node.args
         if not isinstance(first, ast.Starred) and not isinstance(second, ast.Starred):
             yield _with(node, args=[second, first])
