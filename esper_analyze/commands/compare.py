@@ -13,7 +13,7 @@ from esper_analyze.storage.output_path import refuse_folder
 from esper_analyze.terminal import cleaned, escaped, path_words, progress, put, say, show_table
 
 if TYPE_CHECKING:
-    from esper_analyze.compare.comparison import SideBySide
+    from esper_analyze.comparison.side_by_side import SideBySide
     from esper_analyze.runs.fleet import RecordedFleet
     from esper_analyze.runs.run import RecordedRun
 
@@ -61,9 +61,9 @@ def compare(
 
     Example: esper-analyze compare 'runs/lr-*' --json
     """
-    from esper_analyze.compare.comparison import side_by_side
-    from esper_analyze.compare.metrics import TOPICS
-    from esper_analyze.compare.write import facts, write_comparison
+    from esper_analyze.comparison.metrics import TOPICS
+    from esper_analyze.comparison.side_by_side import side_by_side
+    from esper_analyze.comparison.write import facts, write_comparison
     from esper_analyze.runs.fleet import open_fleet
     from esper_analyze.strict_json import strict_json
 
@@ -106,7 +106,7 @@ def _usable(fleet: RecordedFleet) -> list[tuple[str, RecordedRun]]:
 
 
 def _show(found: SideBySide) -> None:
-    from esper_analyze.compare.words import caveats, headline, partings, sentences
+    from esper_analyze.comparison.words import caveats, headline, partings, sentences
 
     put(cleaned(headline(found), 1_000) + "\n")
     for told in (*sentences(found), *caveats(found)):

@@ -18,9 +18,9 @@ from typing import Any
 
 import numpy as np
 
-from esper_analyze.compare.cells import Cells
-from esper_analyze.compare.comparison import SideBySide, side_by_side
-from esper_analyze.compare.divergence import judge
+from esper_analyze.comparison.cells import Cells
+from esper_analyze.comparison.divergence import judge
+from esper_analyze.comparison.side_by_side import SideBySide, side_by_side
 from esper_analyze.detector.rules import RULES
 from esper_analyze.detector.signals import Floats
 from esper_analyze.replay.labels import read_labels

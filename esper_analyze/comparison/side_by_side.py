@@ -9,11 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from esper_analyze.compare.cells import Cells
-from esper_analyze.compare.divergence import HITS, Judged, Parting, judge
-from esper_analyze.compare.ends import Apart, apart
-from esper_analyze.compare.metrics import CLOCKS, METRICS, SLOTS, Metric
-from esper_analyze.compare.settings import Difference, differences, opaque, used
+from esper_analyze.comparison.cells import Cells
+from esper_analyze.comparison.divergence import HITS, Judged, Parting, judge
+from esper_analyze.comparison.ends import Apart, apart
+from esper_analyze.comparison.metrics import CLOCKS, METRICS, SLOTS, Metric
+from esper_analyze.comparison.settings import Difference, differences, opaque, used
 from esper_analyze.detector.signals import Bools, Ints
 from esper_analyze.runs.merge_ranks import joined
 from esper_analyze.runs.run import RecordedRun

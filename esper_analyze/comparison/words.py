@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from esper_analyze.compare.comparison import Compared, Left, SideBySide
-from esper_analyze.compare.divergence import HITS, LEAST_EARLY, STRETCH
+from esper_analyze.comparison.divergence import HITS, LEAST_EARLY, STRETCH
+from esper_analyze.comparison.side_by_side import Compared, Left, SideBySide
 from esper_analyze.wording import many, number
 
 MOST_NAMED = 4

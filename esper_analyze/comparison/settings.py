@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from esper_analyze.compare.cells import Cells
+from esper_analyze.comparison.cells import Cells
 from esper_analyze.detector.signals import Bools, Floats, Ints
 
 SAME = 1e-6

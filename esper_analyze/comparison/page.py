@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from importlib import resources
 
 from esper_analyze import reports
-from esper_analyze.compare.comparison import SideBySide
-from esper_analyze.compare.settings import Difference
-from esper_analyze.compare.words import READING, caveats, headline, partings, sentences, silent
+from esper_analyze.comparison.settings import Difference
+from esper_analyze.comparison.side_by_side import SideBySide
+from esper_analyze.comparison.words import READING, caveats, headline, partings, sentences, silent
 from esper_analyze.reports.render import html
 from esper_analyze.reports.render.figure import Drawn
 from esper_analyze.reports.render.section import Question

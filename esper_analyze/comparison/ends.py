@@ -13,8 +13,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from esper_analyze.compare.cells import Cells
-from esper_analyze.compare.divergence import DROPPED, RELATIVE
+from esper_analyze.comparison.cells import Cells
+from esper_analyze.comparison.divergence import DROPPED, RELATIVE
 from esper_analyze.detector.signals import Floats
 
 LAST = 0.1

@@ -6,10 +6,10 @@ import math
 from collections.abc import Callable
 from pathlib import Path
 
-from esper_analyze.compare.comparison import Compared, SideBySide
-from esper_analyze.compare.figures import overlays
-from esper_analyze.compare.page import page
-from esper_analyze.compare.words import caveats, headline, sentences, values_at
+from esper_analyze.comparison.figures import overlays
+from esper_analyze.comparison.page import page
+from esper_analyze.comparison.side_by_side import Compared, SideBySide
+from esper_analyze.comparison.words import caveats, headline, sentences, values_at
 from esper_analyze.errors import UsageError
 from esper_analyze.reports.render.figure import drawn
 from esper_analyze.storage.atomic import write_whole

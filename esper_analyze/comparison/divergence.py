@@ -16,8 +16,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from esper_analyze.compare.cells import Cells, early_values
-from esper_analyze.compare.windows import of_others, windowed_least
+from esper_analyze.comparison.cells import Cells, early_values
+from esper_analyze.comparison.windows import of_others, windowed_least
 from esper_analyze.detector.signals import Bools, Floats, Ints
 
 SIGMAS = 6.0

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from esper_analyze.compare.comparison import Compared, SideBySide
-from esper_analyze.compare.words import runs_that_left
+from esper_analyze.comparison.side_by_side import Compared, SideBySide
+from esper_analyze.comparison.words import runs_that_left
 from esper_analyze.detector.signals import Floats
 from esper_analyze.reports.render.draw import area, finish, line, scale
 from esper_analyze.reports.render.section import Layout, Question

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from esper_analyze.compare.cells import Cells
-from esper_analyze.compare.divergence import Judged, judge
-from esper_analyze.compare.windows import PACE, of_others, windowed_least
+from esper_analyze.comparison.cells import Cells
+from esper_analyze.comparison.divergence import Judged, judge
+from esper_analyze.comparison.windows import PACE, of_others, windowed_least
 from esper_analyze.detector.signals import Floats
 
 UPDATES = 80

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 
 from esper_analyze.cli import run as command
-from esper_analyze.compare.cells import Cells
-from esper_analyze.compare.comparison import SideBySide, side_by_side
-from esper_analyze.compare.ends import apart
-from esper_analyze.compare.figures import overlays, words
-from esper_analyze.compare.words import headline, sentences
+from esper_analyze.comparison.cells import Cells
+from esper_analyze.comparison.ends import apart
+from esper_analyze.comparison.figures import overlays, words
+from esper_analyze.comparison.side_by_side import SideBySide, side_by_side
+from esper_analyze.comparison.words import headline, sentences
 from esper_analyze.runs.run import open_run
 from tests.reports.synthetic import Rows, write_run
 
