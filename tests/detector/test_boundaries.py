@@ -1074,6 +1074,42 @@ def test_gates_that_nobody_looks_at_in_the_rollout_are_missing_elsewhere() -> No
     assert found["h_saturation", "rollout"][0] == found["h_saturation", "update"][0] == ("ok", 0.1)
 
 
+SCALES = [
+    (100.0, 1.0),
+    (100.0, under(1.0)),
+    (100.0, 4.0),
+    (-100.0, 0.5),
+    (0.0, 0.0),
+    (0.0, 4.0),
+    (10.0, 0.0),
+    (100.0, 1.2),
+    (150.0, 1.2),  # the same variance, and now less than 1 % of the mean
+    (80.0, 1.2),
+    (-130.0, 1.2),
+    (-100.0, 1.2),
+    (1e-3, 1e-12),
+    (1e-3, 1e-10),
+    (1e200, 1.0),
+    (100.0, 1.05),
+    (100.0, 0.95),
+    (103.0, 1.05),
+]
+"""Mean and variance of returns; they hardly vary where their deviation is below 1 % of the mean."""
+
+
+@pytest.mark.parametrize("stay", [1, 3, 14])
+@pytest.mark.parametrize("name", ["value_collapse", "critic_constant", "critic_not_learning"])
+@pytest.mark.parametrize("seed", range(3))
+def test_a_rule_that_rests_notices_returns_that_vary_no_more(name: str, stay: int, seed: int) -> None:
+    order = random.Random(seed).sample(SCALES * 2, 2 * len(SCALES))
+    scale = [one for one in order for _ in range(stay)]
+    cells: Cells = {"explained_variance": [0.5] * 12 + [0.0004] * len(scale), "value_nrmse": 3.0, "progress": 0.9}
+    cells |= {"return_mean": [10.0] * 12 + [mean for mean, _ in scale], "ev_low_variance": False}
+    cells |= {"return_variance": [4.0] * 12 + [variance for _, variance in scale]}
+    case = Case(name, "explained_variance", cells, f"{12 + len(scale)}o", limits={"clear_after": 1})
+    assert findings(case.detector(put_off=True), case) == findings(case.detector(), case)
+
+
 TENSORS = {"actor": 8, "all": 16, "critic": 4, "head:a": 4, "head:b": 4}
 
 

@@ -2,14 +2,15 @@
 
 Left alone, because no test of behaviour can tell: annotations, decorators, texts and f-strings, raised errors,
 ``strict=`` of ``zip``, and assignments to a plain name (without them Python itself fails). So are the ``Example`` cells
-that a rule brings with it: they are the inputs of a test, and another input may well end on the same verdict.
+that a rule brings with it, and what only makes these: they are the inputs of a test, and another input may well end on
+the same verdict.
 """
 
 from __future__ import annotations
 
 import ast
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -115,9 +116,10 @@ def _text(statement: ast.AST) -> str:
 
 
 def _edits(tree: ast.Module) -> list[_Edit]:
-    walk = _Walk()
+    walk, inputs = _Walk(), _inputs_of_tests(tree)
     for place, statement in enumerate(tree.body):
-        walk.visit(statement, _putter(tree.body, place), statement)
+        if statement not in inputs:
+            walk.visit(statement, _putter(tree.body, place), statement)
     return walk.edits
 
 
@@ -161,6 +163,34 @@ class _Walk:
 
 def _input_of_a_test(node: ast.AST) -> bool:
     return isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "Example"
+
+
+def _inputs_of_tests(tree: ast.Module) -> list[ast.stmt]:
+    """Return the private functions and constants of a module that nothing but its examples uses."""
+    named: dict[str, ast.stmt] = {}
+    for statement in tree.body:
+        if isinstance(statement, ast.FunctionDef):
+            named[statement.name] = statement
+        elif isinstance(statement, ast.Assign) and isinstance(statement.targets[0], ast.Name):
+            named[statement.targets[0].id] = statement
+    examples = [node for node in ast.walk(tree) if _input_of_a_test(node)]
+    found = {name: one for name, one in named.items() if name.startswith("_") and name in _names(examples)}
+    while True:
+        elsewhere = _names([one for one in tree.body if one not in found.values()], but=_input_of_a_test)
+        if not elsewhere & set(found):
+            return list(found.values())
+        found = {name: one for name, one in found.items() if name not in elsewhere}
+
+
+def _names(nodes: Sequence[ast.AST], but: Callable[[ast.AST], bool] = lambda _: False) -> set[str]:
+    """Return the names that are read in ``nodes``, but for what is inside of those that ``but`` picks."""
+    found, waiting = set[str](), list(nodes)
+    while waiting:
+        node = waiting.pop()
+        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load):
+            found.add(node.id)
+        waiting += [child for child in ast.iter_child_nodes(node) if not but(child)]
+    return found
 
 
 def _children(node: ast.AST) -> Iterator[tuple[ast.AST, Callable[[Any], None]]]:
