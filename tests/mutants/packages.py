@@ -59,6 +59,10 @@ PACKAGES = {
     ),
     "readers": Package(
         tuple(f"esper_analyze/{room}" for room in ("runs", "storage", "replay", "compare", "schema", "interchange")),
-        tuple(f"tests/{room}" for room in ("schema", "runs", "storage", "replay", "compare", "interchange")),
+        (
+            *(f"tests/{room}" for room in ("schema", "runs", "storage", "replay", "compare", "interchange")),
+            *(f"tests/commands/test_{name}.py" for name in ("compare", "backtest", "repairing")),
+            *(f"tests/reports/test_{name}.py" for name in ("ranks", "series")),
+        ),
     ),
 }
