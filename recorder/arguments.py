@@ -17,7 +17,7 @@ from torch import Tensor
 
 from esper_analyze.schema.column import Kind
 from esper_analyze.schema.tables.updates import UPDATES
-from recorder.guard import Guard
+from recorder.guard import ErrorGuard
 
 ArrayLike = Tensor | np.ndarray[Any, Any] | np.generic | Sequence[Any] | float
 PerHead = Mapping[str, ArrayLike] | ArrayLike
@@ -31,7 +31,7 @@ class UnknownNameError(ValueError):
     """A name that is not declared; the message has the nearest one that is."""
 
 
-def take(guarded: Guard, argument: str, convert: Callable[[Any], Taken], given: Any) -> Taken | None:
+def take(guarded: ErrorGuard, argument: str, convert: Callable[[Any], Taken], given: Any) -> Taken | None:
     """Return ``convert(given)``, None where nothing is given or it cannot be used: then the loss is counted."""
     if given is None:
         return None

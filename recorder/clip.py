@@ -13,7 +13,7 @@ from torch.nn.utils import clip_grad
 from torch.optim.optimizer import Optimizer, register_optimizer_step_pre_hook
 from torch.utils.hooks import RemovableHandle
 
-from recorder.capture.gradients_seen import Seen
+from recorder.capture.gradients_seen import GradientSnapshot
 from recorder.capture.update_buffer import Minibatch
 
 
@@ -26,7 +26,7 @@ class Clipped:
     """
 
     minibatch: Minibatch
-    seen: Seen
+    seen: GradientSnapshot
     total: Tensor | None
     wider: Tensor | None = None
 

@@ -12,21 +12,21 @@ from recorder.arguments import State
 from recorder.budget import Budget
 from recorder.capture.detail import Detail
 from recorder.capture.parameters import ParameterMap
-from recorder.capture.update_buffer import InnerLoop
+from recorder.capture.update_buffer import UpdateBuffer
 from recorder.gates import Gates, lstms
-from recorder.pretrigger import Onset
+from recorder.pretrigger import Pretrigger
 
 UNSAMPLED_LEVELS = ("OFF", "MINIMAL")
 
 
-class SampledUpdates:
+class DetailSchedule:
     """Detail of one model's updates, kept within the budget. Raises ``ValueError`` for a budget that is no share."""
 
     def __init__(
         self, model: nn.Module | None, parameters: ParameterMap | None, fraction: float | None, *, separate: bool
     ) -> None:
         self.detail = None if parameters is None else Detail(parameters)
-        self.onset = None if self.detail is None else Onset(self.detail)
+        self.onset = None if self.detail is None else Pretrigger(self.detail)
         self._budget = Budget(fraction, 0.0 if self.detail is None or fraction is None else self.detail.predicted())
         self._gates = Gates(() if model is None else lstms(model))
         self._gate_numbers: Tensor | None = None
@@ -96,7 +96,7 @@ class SampledUpdates:
             with self._timed():
                 self.detail.separate(policy_loss, value_loss, entropy_loss if reaches else None)
 
-    def tensors(self, update: int, level: str, loop: InnerLoop, states: dict[str, State]) -> dict[str, Tensor]:
+    def tensors(self, update: int, level: str, loop: UpdateBuffer, states: dict[str, State]) -> dict[str, Tensor]:
         """Return what to send of the update that ends; the LSTMs' state goes into ``states`` where it is not known."""
         if self.onset is not None and not self.wanted and level not in UNSAMPLED_LEVELS:
             self.onset.keep(update, loop.looks)
@@ -110,7 +110,7 @@ class SampledUpdates:
         self._gates.state = self._gate_numbers = None
         return tensors
 
-    def end(self, update: int, loop: InnerLoop, *, elapsed: float, spent: float) -> None:
+    def end(self, update: int, loop: UpdateBuffer, *, elapsed: float, spent: float) -> None:
         """Book the update that ended: seconds it took, and of these what recording took, detail included."""
         self._budget.settle(update, elapsed=elapsed, core=max(spent - self._seconds, 0.0), detail=self._seconds)
         self._minibatches, self._seconds = len(loop.minibatches), 0.0

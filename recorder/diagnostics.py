@@ -6,17 +6,17 @@ from collections.abc import Mapping
 from typing import Any
 
 from esper_analyze.storage.block import Rows
-from recorder.capture.gradients_seen import Reader
+from recorder.capture.gradients_seen import GradientReader
 from recorder.capture.transitions import RatioBounds, transition_rows
-from recorder.capture.update_buffer import InnerLoop
+from recorder.capture.update_buffer import UpdateBuffer
 from recorder.rows import UpdateRows
 from recorder.stability import stability_rows
 
 
-class Troubles:
+class Diagnostics:
     """Looks at the numbers of updates that have arrived. ``asked``: a stability report is wanted in any case."""
 
-    def __init__(self, thresholds: Mapping[str, Mapping[str, Any]], reader: Reader | None) -> None:
+    def __init__(self, thresholds: Mapping[str, Mapping[str, Any]], reader: GradientReader | None) -> None:
         self.bounds = RatioBounds(
             float(thresholds["ratio_collapse"]["warning"]), float(thresholds["ratio_explosion"]["warning"])
         )
@@ -24,7 +24,7 @@ class Troubles:
         self.reader = reader
         self._unstable = False
 
-    def rows(self, loop: InnerLoop, rows: UpdateRows) -> dict[str, Rows]:
+    def rows(self, loop: UpdateBuffer, rows: UpdateRows) -> dict[str, Rows]:
         """Return rows of ``transitions`` and ``tensors``; a broken run has its report where it begins to be broken."""
         found: dict[str, Rows] = {}
         concerned = self._concerned(rows)

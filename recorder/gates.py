@@ -16,12 +16,12 @@ from torch.utils.hooks import RemovableHandle
 from recorder.measure.lstm import GateWeights, gate_statistics
 from recorder.process_state import as_by_default
 
-MOST_CALLS = 4096
+MAX_CALLS = 4096
 """Calls of one minibatch that are kept; a loop over timesteps makes one a step."""
 
 
 @dataclass(frozen=True, slots=True)
-class Call:
+class GateCall:
     """Inputs [n, in] and the hidden states they met [n, out]."""
 
     inputs: Tensor
@@ -39,7 +39,7 @@ class Gates:
     state: tuple[Tensor, Tensor] | None = None
     error: Exception | None = None
     _hooks: list[RemovableHandle] = field(default_factory=list)
-    _calls: dict[nn.Module, list[Call]] = field(default_factory=dict)
+    _calls: dict[nn.Module, list[GateCall]] = field(default_factory=dict)
     _states: dict[nn.Module, tuple[Tensor, Tensor]] = field(default_factory=dict)
 
     def watch(self) -> None:
@@ -116,8 +116,8 @@ class Gates:
 
     def _keep(self, module: nn.Module, inputs: Tensor, hidden: Tensor) -> None:
         calls = self._calls.setdefault(module, [])
-        if len(calls) < MOST_CALLS:
-            calls.append(Call(inputs, hidden))
+        if len(calls) < MAX_CALLS:
+            calls.append(GateCall(inputs, hidden))
 
 
 def _weights(module: nn.Module) -> GateWeights:

@@ -13,7 +13,7 @@ from recorder.process_state import as_by_default, is_altered
 from recorder.reduce.update import Cells
 
 
-class Guard:
+class ErrorGuard:
     """Runs the recorder's work in ``with guarded(name):``. With ``strict`` errors are raised instead (for tests).
 
     Within a block torch computes as it does by default, see ``recorder.process_state``. ``spent`` adds up the seconds
@@ -100,7 +100,7 @@ class _Block:
 
     __slots__ = ("guard", "what")
 
-    def __init__(self, guard: Guard, what: str) -> None:
+    def __init__(self, guard: ErrorGuard, what: str) -> None:
         self.guard, self.what = guard, what
 
     def __enter__(self) -> None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from recorder.capture.parameters import HEAD_PREFIX, ParameterMap, Part, Parts, Rows, groups_by_name, length_of
+from recorder.capture.parameters import HEAD_PREFIX, ParameterMap, ParameterRows, Part, Parts, groups_by_name, length_of
 from recorder.reduce.update import Cells
 
 MOST_EVENTS = 1_000
@@ -89,7 +89,7 @@ class LiveModel:
 
 def _named(parts: Parts, names: Mapping[int, str]) -> Iterator[_Named]:
     """Yield the parts one by one; an iterator is read here, once."""
-    if isinstance(parts, Rows):
+    if isinstance(parts, ParameterRows):
         yield _Named(parts, names.get(id(parts.parameter)))
     elif isinstance(parts, (nn.Module, nn.Parameter)):
         yield _Named(parts, names.get(id(parts)))
@@ -119,12 +119,12 @@ class _Resolver:
                 module = self._modules.get(named.name, part)
             yield from (one for one in module.parameters() if id(one) in self._owned)
             return
-        parameter = part.parameter if isinstance(part, Rows) else part
+        parameter = part.parameter if isinstance(part, ParameterRows) else part
         now = parameter if id(parameter) in self._owned else self._parameters.get(named.name or "")
-        if now is not None and isinstance(part, Rows):
+        if now is not None and isinstance(part, ParameterRows):
             stop = min(part.stop, length_of(now))
             if part.start < stop:
-                yield Rows(now, part.start, stop)
+                yield ParameterRows(now, part.start, stop)
         elif now is not None:
             yield now
 

@@ -10,14 +10,14 @@ import torch
 from torch import Tensor
 
 from recorder import arguments
-from recorder.capture.batch import Batch, Capture, plain
+from recorder.capture.batch import Capture, CaptureBatch, plain
 from recorder.heads import Heads
 
 BY_HEAD = ("log_prob", "old_log_prob", "entropy")
 
 
 @dataclass(slots=True)
-class Sample:
+class MinibatchCapture:
     """One minibatch of N samples. All numbers are copied by as few operations as possible.
 
     ``names`` say what the rows of ``numbers`` are: H rows each of ``BY_HEAD`` as far as given, then one row each.
@@ -61,19 +61,19 @@ class Sample:
             self.losses,
             self.sized,
         )
-        return (Sample, self.numbers.shape, self.numbers.device, known, self.clip_range)
+        return (MinibatchCapture, self.numbers.shape, self.numbers.device, known, self.clip_range)
 
     @staticmethod
-    def together(captures: Sequence[Capture]) -> Batch:
+    def together(captures: Sequence[Capture]) -> CaptureBatch:
         """Return samples of one shape as a batch."""
-        samples = [capture for capture in captures if isinstance(capture, Sample)]
+        samples = [capture for capture in captures if isinstance(capture, MinibatchCapture)]
         first = samples[0]
         given = _named(first, plain(_stacked([sample.numbers for sample in samples])))
         given |= _placed(first, _joined([sample.whole for sample in samples], dim=1))
         flags = _joined([sample.flags for sample in samples], dim=1)
         names = first.heads.names
         valid_actions, unsized = _valid_actions(samples)
-        return Batch(
+        return CaptureBatch(
             heads=names,
             valid_actions=valid_actions,
             unsized=unsized,
@@ -86,7 +86,7 @@ class Sample:
         )
 
 
-def _named(first: Sample, numbers: Tensor) -> dict[str, Tensor]:
+def _named(first: MinibatchCapture, numbers: Tensor) -> dict[str, Tensor]:
     """Cut the rows [rows, M, N] into what they are."""
     given, start, count = {}, 0, len(first.heads.names)
     for name in first.names:
@@ -96,7 +96,7 @@ def _named(first: Sample, numbers: Tensor) -> dict[str, Tensor]:
     return given
 
 
-def _placed(first: Sample, whole: Tensor | None) -> dict[str, Tensor]:
+def _placed(first: MinibatchCapture, whole: Tensor | None) -> dict[str, Tensor]:
     """Cut the integers [rows, M, N] into what they are."""
     if whole is None:
         return {}
@@ -115,7 +115,7 @@ def _stacked(tensors: Sequence[Tensor], dim: int = 1) -> Tensor:
     return tensors[0].unsqueeze(dim) if len(tensors) == 1 else torch.stack(list(tensors), dim=dim)
 
 
-def _valid_actions(samples: Sequence[Sample]) -> tuple[Tensor | None, tuple[str, ...]]:
+def _valid_actions(samples: Sequence[MinibatchCapture]) -> tuple[Tensor | None, tuple[str, ...]]:
     """Return valid actions [H, M, N], and the categorical heads of which nobody knows them.
 
     They are counted from masks; a head without masks has its size, one that is not categorical, or not known, 0.
@@ -144,14 +144,14 @@ def _valid_actions(samples: Sequence[Sample]) -> tuple[Tensor | None, tuple[str,
     return torch.stack(rows), unsized
 
 
-def _relevant(first: Sample, flags: Tensor) -> Tensor:
+def _relevant(first: MinibatchCapture, flags: Tensor) -> Tensor:
     """Return boolean [H, M, N]; a head without a causal mask always matters."""
     everywhere = torch.ones_like(flags[0])
     rows = [flags[first.causal.index(name)] if name in first.causal else everywhere for name in first.heads.names]
     return torch.stack(rows)
 
 
-def _losses(samples: Sequence[Sample]) -> dict[str, Tensor]:
+def _losses(samples: Sequence[MinibatchCapture]) -> dict[str, Tensor]:
     """Return the losses [M] by name."""
     given = [sample.amounts for sample in samples]
     together = [amounts for amounts in given if isinstance(amounts, Tensor)]

@@ -13,9 +13,9 @@ from torch import Tensor
 
 from recorder import arguments
 from recorder.capture.batch import LOSSES
-from recorder.guard import Guard
+from recorder.guard import ErrorGuard
 from recorder.heads import Heads
-from recorder.minibatch import BY_HEAD, Sample, copied
+from recorder.minibatch import BY_HEAD, MinibatchCapture, copied
 
 NEEDED = ("log_prob", "old_log_prob")
 """What a minibatch cannot be recorded without."""
@@ -27,7 +27,7 @@ _ONE_A_SAMPLE = (*ROWS, *ORIGINS, "valid")
 _LOSSES = {"total_loss": "loss"}
 SUM = "hand over their sum over the dimensions, one number a sample (log_prob.sum(-1))"
 
-Given = Mapping[str, Any]
+MinibatchArguments = Mapping[str, Any]
 """Arguments of ``Recorder.minibatch`` by name; None: not given."""
 
 
@@ -45,7 +45,7 @@ class Matrix:
 
 
 @dataclass(slots=True)
-class Sampler:
+class MinibatchReader:
     """Makes samples for one set of heads.
 
     ``matrices`` are the minibatches of the update in progress that may be N·A samples, or N of A dimensions each;
@@ -53,7 +53,7 @@ class Sampler:
     """
 
     heads: Heads
-    guarded: Guard
+    guarded: ErrorGuard
     matrices: list[Matrix] = field(default_factory=list)
     unsummed: bool = False
     causal: bool = False  # whether a minibatch of the update in progress came with causal masks
@@ -63,7 +63,7 @@ class Sampler:
         self.causal = False
         self.matrices.clear()
 
-    def sample(self, given: Given, epoch: int = 0) -> Sample:
+    def sample(self, given: MinibatchArguments, epoch: int = 0) -> MinibatchCapture:
         """Return one minibatch, copied, without the optional arguments that cannot be used: these are counted.
 
         Raises ``ValueError`` when the log-probs cannot be used.
@@ -83,7 +83,7 @@ class Sampler:
             self._tell_unsized(sample)
         return sample
 
-    def _tell_unsized(self, sample: Sample) -> None:
+    def _tell_unsized(self, sample: MinibatchCapture) -> None:
         unsized = [name for name in self.heads.categorical if name not in sample.masked and not self.heads.size(name)]
         if unsized:
             self.guarded.tell_once(
@@ -100,7 +100,7 @@ class Sampler:
                     error = arguments.unknown(name, self.heads.names, "head")
                     self.guarded.refuse(f"minibatch({argument})", error)
 
-    def _usable(self, given: Given, error: Exception) -> Sample:
+    def _usable(self, given: MinibatchArguments, error: Exception) -> MinibatchCapture:
         """Return a minibatch of what can be recorded, each argument tried alone. Raises where log-probs cannot be."""
         needed = {name: given[name] for name in NEEDED}
         try:
@@ -117,7 +117,7 @@ class Sampler:
         sample.sized = all(name in usable or given.get(name) is None for name in ("masks", "valid_actions"))
         return sample
 
-    def _refuse_unsummed(self, given: Given) -> None:
+    def _refuse_unsummed(self, given: MinibatchArguments) -> None:
         """Raise ``DimensionsError`` where other arguments show that the last axis of log-probs is the action's."""
         for name in NEEDED:
             for shape in _shapes(given[name]):
@@ -128,7 +128,7 @@ class Sampler:
                     if said and elements not in [count for one, count in counts.items() if one not in BY_HEAD]:
                         raise DimensionsError(f"{name} of shape {shape} where {said} has {samples} samples: {SUM}")
 
-    def _samples_said(self, given: Given) -> dict[str, int]:
+    def _samples_said(self, given: MinibatchArguments) -> dict[str, int]:
         """Return how many samples each argument stands for, as far as its shape says."""
         counts: dict[str, int] = {}
         for name in (*_ONE_A_SAMPLE, "relevant", *BY_HEAD):
@@ -141,7 +141,7 @@ class Sampler:
             counts["valid_actions"] = math.prod(shape) // len(self.heads.names)
         return counts
 
-    def _note_matrix(self, given: Given, sample: Sample, epoch: int) -> None:
+    def _note_matrix(self, given: MinibatchArguments, sample: MinibatchCapture, epoch: int) -> None:
         """Keep the shape of log-probs [..., A] when nothing that was recorded says that they are N·A samples."""
         new = given["log_prob"]
         first = new[self.heads.names[0]] if isinstance(new, Mapping) else new
@@ -181,7 +181,7 @@ class Sampler:
             f"one action, {SUM}",
         )
 
-    def _sample(self, given: Given) -> Sample:
+    def _sample(self, given: MinibatchArguments) -> MinibatchCapture:
         names = self.heads.names
         numbers: list[Any] = []
         rows = [name for name in (*BY_HEAD, *ROWS) if given.get(name) is not None]
@@ -205,7 +205,7 @@ class Sampler:
         amounts = {name: given.get(_LOSSES.get(name, name)) for name in LOSSES}
         losses = {name: amount for name, amount in amounts.items() if amount is not None}
         clip_range = given.get("clip_range")
-        return Sample(
+        return MinibatchCapture(
             self.heads,
             tuple(rows),
             copies,

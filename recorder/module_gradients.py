@@ -16,12 +16,12 @@ from recorder.measure.gradients import SMALL, device_norms, host_norms
 from recorder.measure.slots import module_statistics
 from recorder.reduce.gradients import VANISHING
 
-MOST_LOOKS = 100_000
+MAX_SNAPSHOTS = 100_000
 """Looks kept in one update: a loop that never calls ``update`` must not fill the memory."""
 
 
 @dataclass(frozen=True, slots=True)
-class Module:
+class ModuleGradients:
     """What of a module's gradients is known without asking the device.
 
     ``tensors``: parameters to be trained; ``gradients``: those there are; ``elements``: parameters in these.
@@ -32,7 +32,7 @@ class Module:
     elements: int
 
 
-def module(parts: nn.Module | Iterable[Tensor], leave: Iterable[Tensor] = ()) -> Module:
+def trained_gradients(parts: nn.Module | Iterable[Tensor], leave: Iterable[Tensor] = ()) -> ModuleGradients:
     """Return the parameters of ``parts`` that are to be trained, each once, without those in ``leave``.
 
     Parameters without elements count for nothing.
@@ -41,10 +41,10 @@ def module(parts: nn.Module | Iterable[Tensor], leave: Iterable[Tensor] = ()) ->
     out = {id(parameter) for parameter in leave}
     trained = [one for one in dict.fromkeys(listed) if one.requires_grad and id(one) not in out and one.numel()]
     gradients = tuple([gradient for one in trained if (gradient := one.grad) is not None])
-    return Module(len(trained), gradients, sum([gradient.numel() for gradient in gradients]))
+    return ModuleGradients(len(trained), gradients, sum([gradient.numel() for gradient in gradients]))
 
 
-class _Kind(NamedTuple):
+class _BatchKey(NamedTuple):
     """What looks must share to be measured together."""
 
     small: bool
@@ -56,19 +56,19 @@ class _Kind(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class _Look:
+class _ModuleSnapshot:
     number: int
     kept: Tensor  # all elements [E] of small gradients, else the norms [T]
     scale: Tensor | None
 
 
 @dataclass(frozen=True, slots=True)
-class _Measured:
+class _MeasuredBatch:
     numbers: tuple[int, ...]
     statistics: Tensor
 
 
-class ModuleLooks:
+class ModuleSnapshots:
     """The looks of one update at modules' gradients, numbered as they come.
 
     Of small gradients on a device a copy of all elements is kept: one operation now, and norms of many looks together
@@ -77,25 +77,25 @@ class ModuleLooks:
 
     def __init__(self) -> None:
         self.count = 0
-        self._waiting: dict[_Kind, list[_Look]] = {}
-        self._measured: dict[tuple[int, ...], _Measured] = {}
+        self._waiting: dict[_BatchKey, list[_ModuleSnapshot]] = {}
+        self._measured: dict[tuple[int, ...], _MeasuredBatch] = {}
         self._kept = 0
         self._streams: set[torch.cuda.Stream] = set()
 
-    def look(self, found: Module, exploding: float, scale: Tensor | None) -> int:
+    def look(self, found: ModuleGradients, exploding: float, scale: Tensor | None) -> int:
         """Look at the gradients of ``found``, of which there is at least one; return the number of the look.
 
         ``exploding`` is the norm above which a tensor counts as exploded, ``scale`` the loss scale they still carry.
         """
-        if self.count >= MOST_LOOKS:
-            raise RuntimeError(f"{MOST_LOOKS} looks without update(): call it after each inner loop")
-        gradients, number, nature = found.gradients, self.count, nature_of(found.gradients)
-        small = found.elements <= SMALL and nature is Nature.ALIKE
+        if self.count >= MAX_SNAPSHOTS:
+            raise RuntimeError(f"{MAX_SNAPSHOTS} looks without update(): call it after each inner loop")
+        gradients, number, nature = found.gradients, self.count, layout_of(found.gradients)
+        small = found.elements <= SMALL and nature is GradientLayout.ALIKE
         kept = torch.cat([one.reshape(-1) for one in gradients]) if small else _norms(gradients, nature)
         sizes = tuple([one.numel() for one in gradients])
-        kind = _Kind(small, sizes, kept.dtype, kept.device, exploding, scale is not None)
+        kind = _BatchKey(small, sizes, kept.dtype, kept.device, exploding, scale is not None)
         self.note(kept)
-        self._waiting.setdefault(kind, []).append(_Look(number, kept, scale))
+        self._waiting.setdefault(kind, []).append(_ModuleSnapshot(number, kept, scale))
         self.count, self._kept = number + 1, self._kept + kept.numel()
         if self._kept >= KEEP_ELEMENTS:
             self._measure_waiting()
@@ -130,7 +130,7 @@ class ModuleLooks:
             statistics = module_statistics(norms, VANISHING, kind.exploding)
             self.note(statistics)
             numbers = tuple([look.number for look in looks])
-            self._measured[numbers] = _Measured(numbers, statistics)
+            self._measured[numbers] = _MeasuredBatch(numbers, statistics)
             del self._waiting[kind]
         self._kept = 0
 
@@ -142,7 +142,7 @@ class ModuleLooks:
         return [one.numbers for one in measured], [one.statistics for one in measured]
 
 
-class Nature(Enum):
+class GradientLayout(Enum):
     """How gradients may be measured: as one, being dense and of one kind; so and in host memory; or one by one."""
 
     ALIKE = 1
@@ -150,19 +150,19 @@ class Nature(Enum):
     MIXED = 3
 
 
-def nature_of(gradients: Sequence[Tensor]) -> Nature:
+def layout_of(gradients: Sequence[Tensor]) -> GradientLayout:
     """Return how ``gradients`` may be measured. Raises ``TypeError`` for parts of gradients, spread over ranks."""
     kinds = {(one.dtype, one.device, one.layout, type(one)) for one in gradients}
     if any(kind is not Tensor and kind.__name__ == "DTensor" for *_, kind in kinds):
         raise TypeError("a gradient is spread over ranks (DTensor): the norm of its part would be nobody's")
     if len(kinds) > 1 or gradients[0].layout is not torch.strided:
-        return Nature.MIXED
-    return Nature.ON_HOST if gradients[0].device.type == "cpu" else Nature.ALIKE
+        return GradientLayout.MIXED
+    return GradientLayout.ON_HOST if gradients[0].device.type == "cpu" else GradientLayout.ALIKE
 
 
-def _norms(gradients: Sequence[Tensor], nature: Nature) -> Tensor:
+def _norms(gradients: Sequence[Tensor], nature: GradientLayout) -> Tensor:
     """Return L2 norms [T] without over- or underflow: on the host by way of float32, which is many times faster."""
-    if nature is not Nature.ON_HOST:
+    if nature is not GradientLayout.ON_HOST:
         return device_norms(gradients).norms
     exact = gradients[0].dtype in (torch.float32, torch.float64)
     return host_norms(gradients if exact else [gradient.float() for gradient in gradients]).norms

@@ -23,7 +23,7 @@ from esper_analyze.storage.block import Block, Rows
 from recorder.rows import AT_MINIMAL
 
 
-class Live:
+class OnlineDetector:
     """Judges each update as it ends, on exactly the rows that will be stored."""
 
     def __init__(
@@ -32,7 +32,7 @@ class Live:
         if level not in LEVELS:
             raise ValueError(f"level must be one of {', '.join(LEVELS)}, not {level!r}")
         self.custom = custom_rules(rules)
-        every = (*RULES, *(replace(rule, judge=_Forgiving(rule)) for rule in self.custom.rules))
+        every = (*RULES, *(replace(rule, judge=_GuardedJudge(rule)) for rule in self.custom.rules))
         chosen = Thresholds.defaults(every) if thresholds is None else thresholds.completed(every)
         self.detector = Detector(chosen, level=level, rules=every, put_off=True)
         self._wanted = self.detector.wanted
@@ -41,11 +41,11 @@ class Live:
         """Return the telemetry level in effect for ``update``."""
         return self.detector.escalation.level_at(update)
 
-    def judge(self, update: int, rows: Mapping[str, Rows]) -> Judged:
+    def judge(self, update: int, rows: Mapping[str, Rows]) -> OnlineVerdicts:
         """Return the rows to store for ``update``: those its level asks for, findings, level changes, drift."""
         level = self.level(update)
         if level == OFF:
-            return Judged({}, None)
+            return OnlineVerdicts({}, None)
         kept = {name: cells for name, cells in rows.items() if level != MINIMAL or name in AT_MINIMAL}
         seen = {
             name: cells.as_rows() if isinstance(cells, Block) else cells
@@ -60,10 +60,10 @@ class Live:
             for change in outcome.levels
         ]
         _tell(outcome.findings, self.detector.rules, kept)
-        return Judged(kept, outcome, level != DEBUG and self.level(update + 1) == DEBUG)
+        return OnlineVerdicts(kept, outcome, level != DEBUG and self.level(update + 1) == DEBUG)
 
 
-class _Forgiving:
+class _GuardedJudge:
     """A user's judge inside a training: what it raises costs its own verdict of that update and nothing else."""
 
     def __init__(self, rule: Rule) -> None:
@@ -86,7 +86,7 @@ _LEVEL_COLUMNS = BY_NAME["levels"].names
 
 
 @dataclass(frozen=True, slots=True)
-class Judged:
+class OnlineVerdicts:
     """The rows to store for one update, and what the detector said of it (None at level OFF)."""
 
     rows: dict[str, Rows]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 
-class Plan:
+class TrainingPlan:
     """Counts what is done across several trainings of one run, and compares it with what is planned.
 
     Frameworks know the length of one call only (``learn``, ``train``). The first call's plan is the run's. A later

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from esper_analyze.storage.block import Block, nullable
-from recorder.capture.detail import Detail, DetailLook, fullest
-from recorder.capture.snapshot_batch import Looks
+from recorder.capture.detail import Detail, DetailBatch, fullest
+from recorder.capture.snapshot_batch import SnapshotBatch
 from recorder.measure.elements import element_statistics
 from recorder.reduce.detail import DetailNumbers
 
@@ -24,25 +24,25 @@ UPDATES = 3
 
 
 @dataclass(frozen=True, slots=True)
-class _Kept:
+class _KeptStep:
     """One optimizer step of an update: all gradients of a small model, the norms of a large one's tensors."""
 
     update: int
     detail: Detail  # of the parameters there were then
-    look: Looks
+    look: SnapshotBatch
     minibatch: int
     gradients: Tensor | None
     norms: Tensor | None
 
 
-class Onset:
+class Pretrigger:
     """Keeps one step of each of the last ``UPDATES`` unsampled updates where its tensors are; nothing is awaited."""
 
     def __init__(self, detail: Detail) -> None:
         self.detail = detail
-        self._kept: deque[_Kept] = deque(maxlen=UPDATES)
+        self._kept: deque[_KeptStep] = deque(maxlen=UPDATES)
 
-    def keep(self, update: int, looks: Sequence[Looks]) -> None:
+    def keep(self, update: int, looks: Sequence[SnapshotBatch]) -> None:
         """Keep a step of an update that was not sampled; of several lists of parameters, the largest."""
         if self._kept and self._kept[-1].update == update:  # kept before Ctrl-C came
             return
@@ -52,9 +52,9 @@ class Onset:
         if chosen.flat is not None:
             place = len(chosen.places) // 2
             gradients = chosen.flat[place].clone()
-            self._kept.append(_Kept(update, self.detail, chosen, chosen.places[place], gradients, None))
+            self._kept.append(_KeptStep(update, self.detail, chosen, chosen.places[place], gradients, None))
         elif chosen.like.norms is not None:
-            self._kept.append(_Kept(update, self.detail, chosen, chosen.places[0], None, chosen.like.norms.clone()))
+            self._kept.append(_KeptStep(update, self.detail, chosen, chosen.places[0], None, chosen.like.norms.clone()))
 
     def take(self) -> list[Block]:
         """Return rows of ``layers`` for the updates kept, and forget them. Waits for the device, once an escalation."""
@@ -63,19 +63,19 @@ class Onset:
         return blocks
 
     @staticmethod
-    def _described(kept: _Kept) -> Block:
+    def _described(kept: _KeptStep) -> Block:
         segments, atoms = kept.detail.segments_of(kept.look.like, large=False)
         assert kept.gradients is not None
         with torch.no_grad():
             statistics = element_statistics(kept.gradients, segments).cpu().numpy()
         unknown = np.full((1, len(atoms)), np.nan)
         arrays = {"detail kept statistics": statistics, "detail kept squares": unknown, "detail kept means": unknown}
-        look = DetailLook("kept", atoms, (kept.minibatch,), kept.minibatch, compared=False)
+        look = DetailBatch("kept", atoms, (kept.minibatch,), kept.minibatch, compared=False)
         samples = np.full(kept.minibatch + 1, np.nan)
         return DetailNumbers(kept.detail.parameters, [look], arrays, samples).layer_block(kept.update)
 
     @staticmethod
-    def _normed(kept: _Kept) -> Block:
+    def _normed(kept: _KeptStep) -> Block:
         parameters, like = kept.detail.parameters, kept.look.like
         assert kept.norms is not None
         positions = range(len(like.plan.places)) if like.present is None else like.present

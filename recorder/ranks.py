@@ -16,7 +16,7 @@ from esper_analyze.schema.printable import LOG
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class RankRole:
     """Rank ``rank`` of ``ranks``; ``whole``: it records gradients and parameters, too."""
 
     rank: int
@@ -24,22 +24,22 @@ class Place:
     whole: bool
 
 
-def place(rank: int | None, ranks: int | None, *, all_ranks: bool) -> Place:
+def rank_role(rank: int | None, ranks: int | None, *, all_ranks: bool) -> RankRole:
     """Return this process's place: as given, else as ``torch.distributed`` or its launcher's environment has it.
 
     Raises ``ValueError`` for a rank that is none of the ranks.
     """
-    found, size = _found()
+    found, size = _launched_rank()
     if rank is None and ranks is None:
         rank, ranks = found, size
     rank = found if rank is None else rank
     ranks = max(size, rank + 1) if ranks is None else ranks
     if not 0 <= rank < ranks:
         raise ValueError(f"rank {rank} of {ranks}: ranks are counted from 0")
-    return Place(rank, ranks, all_ranks or rank == 0)
+    return RankRole(rank, ranks, all_ranks or rank == 0)
 
 
-def _found() -> tuple[int, int]:
+def _launched_rank() -> tuple[int, int]:
     if dist.is_available() and dist.is_initialized():
         return dist.get_rank(), dist.get_world_size()
     try:
@@ -49,7 +49,7 @@ def _found() -> tuple[int, int]:
     return (rank, ranks) if 0 <= rank < ranks else (0, 1)
 
 
-def seen_whole(model: nn.Module | None) -> nn.Module | None:
+def measurable_model(model: nn.Module | None) -> nn.Module | None:
     """Return the module whose gradients can be measured on this rank: that inside a ``DistributedDataParallel``.
 
     None, with a warning, when this rank holds parts of parameters only: their norms would be nobody's norms.

@@ -22,24 +22,24 @@ from esper_analyze.schema.tables.updates import STATUSES
 from recorder import amp, arguments, clip, ranks, shutdown, slots
 from recorder.arguments import ArrayLike, PerHead, State
 from recorder.capture.batch import Capture
-from recorder.capture.gradients_seen import Reader, Seen
-from recorder.capture.parameters import ParameterMap, Parts, Rows, outputs
-from recorder.capture.update_buffer import InnerLoop
+from recorder.capture.gradients_seen import GradientReader, GradientSnapshot
+from recorder.capture.parameters import ParameterMap, ParameterRows, Parts, outputs
+from recorder.capture.update_buffer import UpdateBuffer
 from recorder.clip import Clipped
 from recorder.clock import Clock
-from recorder.detail_schedule import SampledUpdates
-from recorder.diagnostics import Troubles
-from recorder.guard import Guard
+from recorder.detail_schedule import DetailSchedule
+from recorder.diagnostics import Diagnostics
+from recorder.guard import ErrorGuard
 from recorder.heads import Heads
 from recorder.live_model import LiveModel
 from recorder.measure.gradients import total_norm
 from recorder.measure.lstm import lstm_statistics
-from recorder.minibatch_reader import Sampler
-from recorder.online_detector import Live
+from recorder.minibatch_reader import MinibatchReader
+from recorder.online_detector import OnlineDetector
 from recorder.process_state import by_default
 from recorder.reduce.update import Cells
 from recorder.rollout import rollout_arrays, rollout_tensors
-from recorder.rows import Episode, Measured, rows_of
+from recorder.rows import EndedUpdate, Episode, rows_of
 from recorder.slots import Parameters, Slots
 from recorder.store.resume import begin
 from recorder.store.store import Store
@@ -176,33 +176,33 @@ class Recorder:
         **facts: object,
     ) -> None:
         self.run_dir = Path(run_dir).absolute()  # the training may change its working directory
-        self.place = ranks.place(rank, world_size, all_ranks=all_ranks)
-        model = ranks.seen_whole(model)
-        self.guarded = Guard(strict=strict)
+        self.place = ranks.rank_role(rank, world_size, all_ranks=all_ranks)
+        model = ranks.measurable_model(model)
+        self.guarded = ErrorGuard(strict=strict)
         heads = (heads,) if isinstance(heads, str) else heads
         parts = {name: _parts(name, one) for name, one in heads.items()} if isinstance(heads, Mapping) else {}
         widths = {name: width for name, one in parts.items() if (width := outputs(one)) is not None}
         self.heads = Heads(tuple(heads), sizes or {}, kinds or {}, coefficients or {}, widths)
-        self._sampler = Sampler(self.heads, self.guarded)
+        self._sampler = MinibatchReader(self.heads, self.guarded)
         self._model = None if model is None else LiveModel(model, groups, parts)
         self.parameters: ParameterMap | None = None if self._model is None else self._model.parameters
         self._events: list[Cells] = []
         self._changed_groups: frozenset[str] = frozenset()  # in the update in progress
         self._thread = threading.get_ident()  # that of the last minibatch
-        self._reader = None if self.parameters is None else Reader(self.parameters)
-        self._sampling = SampledUpdates(
+        self._reader = None if self.parameters is None else GradientReader(self.parameters)
+        self._sampling = DetailSchedule(
             model, self.parameters if self.place.whole else None, overhead_budget, separate=separate_backward
         )
         self._total_updates = _planned("total_updates", total_updates)
         self._total_env_steps = _planned("total_env_steps", total_env_steps)
-        self._live = Live(thresholds, level, rules)
+        self._live = OnlineDetector(thresholds, level, rules)
         earlier = begin(self.run_dir, self.place.rank, self._identity(facts), resume=resume)
         self._store = Store(self.run_dir, rank=self.place.rank, attempt=earlier.attempt)
         self._update = self._first_update = earlier.last_update + 1
         self._resumed = RESUMED_FRESH if earlier.attempt else None
-        self._pending: Measured | None = None
+        self._pending: EndedUpdate | None = None
         self._uninterrupted = Uninterrupted()
-        self._troubles = Troubles(self._live.detector.thresholds.as_dict(), self._reader)
+        self._troubles = Diagnostics(self._live.detector.thresholds.as_dict(), self._reader)
         self._spent = 0.0
         self._loop, self._slots = self._new_loop(), Slots()
         self._states: dict[str, State] = {}
@@ -238,9 +238,9 @@ class Recorder:
             **facts,
         }
 
-    def _new_loop(self) -> InnerLoop:
+    def _new_loop(self) -> UpdateBuffer:
         heads, bounds, every = len(self.heads.names), self._troubles.bounds, self.level == "DEBUG"
-        loop = InnerLoop(self._reader, heads, self._sampling.detail, bounds, every_step=every)
+        loop = UpdateBuffer(self._reader, heads, self._sampling.detail, bounds, every_step=every)
         loop.changed_groups = self._changed_groups
         return loop
 
@@ -383,7 +383,7 @@ class Recorder:
             return
         events = self._model.follow()
         self.parameters = self._model.parameters
-        self._reader = self._troubles.reader = Reader(self.parameters)
+        self._reader = self._troubles.reader = GradientReader(self.parameters)
         self._sampling.follow(self._model.model, self.parameters if self.place.whole else None)
         self._changed_groups = self._model.changed_groups
         self._loop = self._new_loop()
@@ -460,7 +460,7 @@ class Recorder:
 
             def end() -> None:
                 known = self._known(steps) | {name: cell for name, cell in said.items() if name not in numbers}
-                self._pending = Measured(
+                self._pending = EndedUpdate(
                     number, self._loop, sent, known, self._episodes, status, reason, floor, self._slots.now
                 )
                 self._next_update()
@@ -618,11 +618,11 @@ class Recorder:
             return True
         return threading.get_ident() == self._thread and self._model.has(parameters)
 
-    def _see_gradients(self, parameters: Sequence[Tensor]) -> Seen | None:
+    def _see_gradients(self, parameters: Sequence[Tensor]) -> GradientSnapshot | None:
         return self._loop.see_gradients(parameters, amp.carried(parameters))
 
     @staticmethod
-    def _wider(seen: Seen) -> Tensor | None:
+    def _wider(seen: GradientSnapshot) -> Tensor | None:
         """Return the norm over all gradients listed where the map does not have them all yet, else None."""
         if seen.plan.complete:
             return None
@@ -691,7 +691,7 @@ class Recorder:
             measured, self._pending = self._pending, None
             self._store_rows(measured)
 
-    def _store_rows(self, measured: Measured) -> None:
+    def _store_rows(self, measured: EndedUpdate) -> None:
         rows = rows_of(measured, self.heads, self._reader)
         for name in rows.contradicted:
             self._forget_size(name)
@@ -803,7 +803,7 @@ def _planned(name: str, given: Any) -> int | None:
 
 def _parts(name: str, given: Parts | None) -> Parts | None:
     """Return a head's parts so that they can be gone through more than once. Raises ``TypeError`` for what has none."""
-    if given is None or isinstance(given, (nn.Module, nn.Parameter, Rows)):
+    if given is None or isinstance(given, (nn.Module, nn.Parameter, ParameterRows)):
         return given
     if not isinstance(given, Iterable):
         raise TypeError(

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from recorder import arguments
-from recorder.guard import Guard
+from recorder.guard import ErrorGuard
 from recorder.heads import Heads
 from recorder.measure.masks import FIELDS, mask_statistics
 from recorder.measure.values import advantage_statistics, td_statistics, value_statistics
@@ -21,7 +21,7 @@ UNKNOWN = [place for place, name in enumerate(FIELDS) if name not in ("steps", "
 """What nobody knows of a head whose valid actions are not known."""
 
 
-def rollout_arrays(given: Mapping[str, Any], guarded: Guard) -> dict[str, Tensor]:
+def rollout_arrays(given: Mapping[str, Any], guarded: ErrorGuard) -> dict[str, Tensor]:
     """Return those of ``ARRAYS`` that were given and can be used."""
     taken = {name: arguments.take(guarded, f"update({name})", arguments.tensor, given[name]) for name in ARRAYS}
     arrays = {name: one for name, one in taken.items() if one is not None}
@@ -34,7 +34,7 @@ def rollout_arrays(given: Mapping[str, Any], guarded: Guard) -> dict[str, Tensor
 
 
 def rollout_tensors(
-    heads: Heads, arrays: Mapping[str, Tensor], given: Mapping[str, Any], guarded: Guard
+    heads: Heads, arrays: Mapping[str, Tensor], given: Mapping[str, Any], guarded: ErrorGuard
 ) -> dict[str, Tensor]:
     """Return device scalars under the names that ``recorder.reduce.rollout`` reads; what was not given is left out.
 
@@ -62,7 +62,7 @@ def rollout_tensors(
 
 
 def _mask_tensors(
-    heads: Heads, arrays: Mapping[str, Tensor], given: Mapping[str, Any], guarded: Guard
+    heads: Heads, arrays: Mapping[str, Tensor], given: Mapping[str, Any], guarded: ErrorGuard
 ) -> dict[str, Tensor]:
     """Return statistics [FIELDS, categorical heads] of masks and causal masks; NaN where nothing is known."""
     masks, lost_masks = _of_heads(heads, given["masks"], "masks", guarded)
@@ -100,7 +100,7 @@ def _mask_tensors(
     return {"masks": statistics}
 
 
-def _of_heads(heads: Heads, given: Any, argument: str, guarded: Guard) -> tuple[dict[str, Tensor], set[str]]:
+def _of_heads(heads: Heads, given: Any, argument: str, guarded: ErrorGuard) -> tuple[dict[str, Tensor], set[str]]:
     """Return the tensors of ``argument`` by head, and the heads whose tensor cannot be used."""
     taken: dict[str, Tensor] = {}
     by_head = arguments.take(guarded, f"update({argument})", lambda one: arguments.by_head(one, heads.names), given)

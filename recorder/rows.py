@@ -9,9 +9,9 @@ import numpy as np
 
 from esper_analyze.schema.zero import explain_zero
 from esper_analyze.storage.block import Block, Rows
-from recorder.capture.gradients_seen import Reader
+from recorder.capture.gradients_seen import GradientReader
 from recorder.capture.parameters import ParameterMap
-from recorder.capture.update_buffer import InnerLoop
+from recorder.capture.update_buffer import UpdateBuffer
 from recorder.heads import Heads
 from recorder.reduce.detail import detail_numbers
 from recorder.reduce.gradients import (
@@ -24,7 +24,7 @@ from recorder.reduce.gradients import (
 from recorder.reduce.norms import GradientNorms, Numbers
 from recorder.reduce.policy import PolicyNumbers, step_block
 from recorder.reduce.rollout import floored_cells, lstm_rows, mask_cells, scalar_cells, value_cells
-from recorder.reduce.update import Cells, Inner, inner
+from recorder.reduce.update import Cells, MinibatchNumbers, minibatch_numbers
 from recorder.slots import SlotCalls
 from recorder.transfer import Transfer
 
@@ -37,11 +37,11 @@ Episode = tuple[float, int | None, int | None, bool | None]
 
 
 @dataclass(frozen=True, slots=True)
-class Measured:
+class EndedUpdate:
     """An update that has ended: its minibatches, the copy on its way, and the cells known without measuring."""
 
     update: int
-    loop: InnerLoop
+    loop: UpdateBuffer
     transfer: Transfer
     cells: Cells
     episodes: Collection[Episode]
@@ -63,7 +63,7 @@ class UpdateRows:
     contradicted: Sequence[str]  # heads whose entropy shows that their inferred size is wrong
 
 
-def rows_of(measured: Measured, heads: Heads, reader: Reader | None) -> UpdateRows:
+def rows_of(measured: EndedUpdate, heads: Heads, reader: GradientReader | None) -> UpdateRows:
     """Return the rows of one update.
 
     ``reader`` (None: no model is watched) learns whether the optimizer takes gradients as the clip leaves them.
@@ -111,17 +111,19 @@ def _contradicted(heads: Heads, policy: PolicyNumbers | None) -> list[str]:
     return [] if policy is None or not places else [heads.names[place] for place in policy.contradicted(places)]
 
 
-def _inner(loop: InnerLoop, arrays: Mapping[str, Numbers], reader: Reader | None) -> Inner | None:
+def _inner(loop: UpdateBuffer, arrays: Mapping[str, Numbers], reader: GradientReader | None) -> MinibatchNumbers | None:
     if not loop.minibatches:
         return None
     pieces = () if reader is None else reader.parameters.pieces
-    found = inner(loop.minibatches, loop.measurements, loop.looks, arrays, pieces)
+    found = minibatch_numbers(loop.minibatches, loop.measurements, loop.looks, arrays, pieces)
     if reader is not None and found.as_clipped is not None:
         reader.trusted = found.as_clipped
     return found
 
 
-def _inner_cells(found: Inner | None, policy: PolicyNumbers | None, loop: InnerLoop, *, hooked: bool) -> Cells:
+def _inner_cells(
+    found: MinibatchNumbers | None, policy: PolicyNumbers | None, loop: UpdateBuffer, *, hooked: bool
+) -> Cells:
     if found is None or policy is None:
         return {"optimizer_steps": loop.other_steps} if hooked else {}
     cells = policy.update_cells(hooked=hooked) | model_cells(found)
@@ -163,7 +165,7 @@ def _episode_block(episodes: Collection[Episode], update: int) -> Rows:
     return Block(len(episodes), cells)
 
 
-def _episode_cells(measured: Measured) -> Cells:
+def _episode_cells(measured: EndedUpdate) -> Cells:
     returns = [episode[0] for episode in measured.episodes]
     lengths = [episode[1] for episode in measured.episodes if episode[1] is not None]
     return {
@@ -173,7 +175,7 @@ def _episode_cells(measured: Measured) -> Cells:
     }
 
 
-def _status(measured: Measured, row: Cells, found: Inner | None) -> Cells:
+def _status(measured: EndedUpdate, row: Cells, found: MinibatchNumbers | None) -> Cells:
     """Say how the update ended, from what was said or else from what was seen."""
     if measured.status is not None:
         return {"status": measured.status, "skip_reason": measured.reason}

@@ -11,10 +11,10 @@ import numpy as np
 from torch import Tensor, nn
 
 from recorder import amp, arguments
-from recorder.module_gradients import Module, ModuleLooks, module
+from recorder.module_gradients import ModuleGradients, ModuleSnapshots, trained_gradients
 from recorder.reduce.gradients import DEFAULT_CLIP_NORM, EXPLODING_FACTOR
 from recorder.reduce.norms import Numbers
-from recorder.reduce.slots import NOTHING, Call, Slot, SlotHistory, slot_rows
+from recorder.reduce.slots import NOTHING, Slot, SlotCall, SlotHistory, slot_rows
 from recorder.reduce.update import Cells
 
 Parameters = nn.Module | Iterable[Tensor]
@@ -25,9 +25,9 @@ _TENSORS, _ALPHA = "slot looks", "slot alpha"
 class SlotCalls:
     """The calls of one update, in order; ``slots`` are those called, by place, as they were last given."""
 
-    calls: list[Call] = field(default_factory=list)
+    calls: list[SlotCall] = field(default_factory=list)
     slots: dict[str, Slot] = field(default_factory=dict)
-    looks: ModuleLooks = field(default_factory=ModuleLooks)
+    looks: ModuleSnapshots = field(default_factory=ModuleSnapshots)
     alphas: dict[str, Tensor] = field(default_factory=dict)
     numbers: list[tuple[int, ...]] = field(default_factory=list)
     """Numbers of the looks in each of the tensors sent."""
@@ -53,8 +53,8 @@ class Slots:
         env, slot, now = int(env), str(slot), self.now
         seeds = None if seed is None else tuple(_listed(seed))
         hosts = None if host is None else tuple(_listed(host))
-        growing = None if seeds is None else module(seeds)
-        around = None if hosts is None else module(hosts, seeds or ())
+        growing = None if seeds is None else trained_gradients(seeds)
+        around = None if hosts is None else trained_gradients(hosts, seeds or ())
         exploding = _exploding(max_grad_norm)
         scale = amp.carried([*(seeds or ()), *(hosts or ())])
         numbers = [NOTHING if one is None else _look(now.looks, one, exploding, scale) for one in (growing, around)]
@@ -106,12 +106,12 @@ def _listed(parts: Parameters | None) -> Iterable[Tensor]:
     return () if parts is None else parts.parameters() if isinstance(parts, nn.Module) else parts
 
 
-def _look(looks: ModuleLooks, found: Module, exploding: float, scale: Tensor | None) -> int:
+def _look(looks: ModuleSnapshots, found: ModuleGradients, exploding: float, scale: Tensor | None) -> int:
     return looks.look(found, exploding, scale) if found.gradients else NOTHING
 
 
-def _call(place: str, numbers: Sequence[int], seed: Module | None, host: Module | None) -> Call:
-    return Call(
+def _call(place: str, numbers: Sequence[int], seed: ModuleGradients | None, host: ModuleGradients | None) -> SlotCall:
+    return SlotCall(
         place,
         seed=numbers[0],
         host=numbers[1],

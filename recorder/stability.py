@@ -11,14 +11,14 @@ from torch import Tensor
 
 from esper_analyze.storage.block import Block, nullable
 from recorder.capture.parameters import ParameterMap
-from recorder.capture.snapshot_batch import Looks
+from recorder.capture.snapshot_batch import SnapshotBatch
 from recorder.reduce.norms import GradientNorms
 
 
 def stability_rows(
     parameters: ParameterMap,
     norms: GradientNorms | None,
-    looks: Sequence[Looks],
+    looks: Sequence[SnapshotBatch],
     row: Mapping[str, Any],
     *,
     cause: str,
@@ -67,7 +67,7 @@ def _largest(parameter: Tensor) -> Tensor:
     )
 
 
-def _largest_gradients(looks: Sequence[Looks], count: int) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+def _largest_gradients(looks: Sequence[SnapshotBatch], count: int) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
     """Return the largest |g| of each tensor over the steps whose gradients were kept, and where there are any."""
     largest, kept = np.zeros(count), np.zeros(count, bool)
     for look in looks:

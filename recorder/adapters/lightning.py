@@ -90,7 +90,7 @@ class ClosureRecorder(Recorder):
         super().before_step(optimizer)
 
 
-class RecorderCallback(Callback):
+class LightningRecorderCallback(Callback):
     """Record the ``fit`` this callback is given to. Takes what ``attach`` takes, without trainer and module."""
 
     stays = False
@@ -191,6 +191,10 @@ class RecorderCallback(Callback):
             self._wrappers.undo()
         while self._hooks:
             self._hooks.pop().remove()
+
+
+RecorderCallback = LightningRecorderCallback
+"""The name to import."""
 
 
 def recorder_of(trainer: Trainer) -> Recorder | None:

@@ -21,7 +21,7 @@ from recorder.adapters.sb3_minibatch import Hyperparameters, RolloutRows, Sb3Cap
 from recorder.adapters.sb3_policy import PolicyLayout, policy_layout
 from recorder.adapters.wrapped import Wrappers, absolute_rules, recorded
 from recorder.measure.values import td_errors
-from recorder.plan import Plan
+from recorder.plan import TrainingPlan
 from recorder.recorder import Recorder
 
 STEPS_TOGETHER = 16
@@ -61,11 +61,11 @@ def attach(
     Raises ``TypeError`` for a model that is no PPO; an exception of the training passes through, after the update
     it interrupted has been recorded.
     """
-    with recorded(Attachment(model, run_dir, heads=heads, total_timesteps=total_timesteps, **options)) as recorder:
+    with recorded(Sb3Attachment(model, run_dir, heads=heads, total_timesteps=total_timesteps, **options)) as recorder:
         yield recorder
 
 
-class RecorderCallback(BaseCallback):
+class Sb3RecorderCallback(BaseCallback):
     """Record the ``learn`` this callback is given to. Takes what ``attach`` takes, without the model.
 
     Given to several calls of ``learn``, it needs ``resume=True`` and makes each an attempt of the same run.
@@ -77,12 +77,12 @@ class RecorderCallback(BaseCallback):
         super().__init__()
         self._run_dir = Path(run_dir).absolute()  # the working directory may be another one when training starts
         self._options = absolute_rules(options)
-        self._plan = Plan()
-        self._attachment: Attachment | None = None
+        self._plan = TrainingPlan()
+        self._attachment: Sb3Attachment | None = None
 
     def _on_training_start(self) -> None:
         if self._attachment is None:
-            self._attachment = Attachment(self.model, self._run_dir, plan=self._plan, **self._options)
+            self._attachment = Sb3Attachment(self.model, self._run_dir, plan=self._plan, **self._options)
 
     def _on_step(self) -> bool:
         return True
@@ -93,7 +93,11 @@ class RecorderCallback(BaseCallback):
             self._attachment = None
 
 
-class Attachment:
+RecorderCallback = Sb3RecorderCallback
+"""The name to import."""
+
+
+class Sb3Attachment:
     """The wrappers around one model, and what they have seen of the rollout and minibatch in progress."""
 
     def __init__(
@@ -103,7 +107,7 @@ class Attachment:
         *,
         heads: Sequence[str] | None = None,
         total_timesteps: int | None = None,
-        plan: Plan | None = None,
+        plan: TrainingPlan | None = None,
         **options: Any,
     ) -> None:
         if not (hasattr(model, "rollout_buffer") and hasattr(model, "clip_range") and hasattr(model, "policy")):
@@ -122,7 +126,7 @@ class Attachment:
             **options,
         )
         self._wrappers = Wrappers(self.recorder.guarded)
-        self._plan = plan or Plan()
+        self._plan = plan or TrainingPlan()
         self._sampled: np.ndarray[Any, Any] | None = None
         self._visited = 0
         self._collected = False

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from recorder.adapters.sb3_policy import PolicyLayout
-from recorder.capture.batch import Batch, Capture
+from recorder.capture.batch import Capture, CaptureBatch
 from recorder.measure.entropy import categorical_entropy
 
 ROWS_TOGETHER = 4096
@@ -84,7 +84,7 @@ class Sb3Capture:
         return (Sb3Capture, len(self.indices), id(self.settings), self.entropy is None, self.starts is None)
 
     @staticmethod
-    def together(captures: Sequence[Capture]) -> Batch:
+    def together(captures: Sequence[Capture]) -> CaptureBatch:
         """Return captures of one shape as a batch."""
         return _batch([capture for capture in captures if isinstance(capture, Sb3Capture)])
 
@@ -119,7 +119,7 @@ def _kept(capture: Sb3Capture) -> Tensor | None:
     return padding_index(capture.starts, len(capture.indices), len(capture.log_prob), capture.log_prob.device)
 
 
-def _batch(captures: Sequence[Sb3Capture]) -> Batch:
+def _batch(captures: Sequence[Sb3Capture]) -> CaptureBatch:
     first, stack = captures[0], _Stacker(captures)
     heads, rollout = first.layout.heads, first.rollout
     new, values = stack([one.log_prob for one in captures]), stack([one.values for one in captures]).squeeze(-1)
@@ -134,7 +134,7 @@ def _batch(captures: Sequence[Sb3Capture]) -> Batch:
         heads_entropy = entropy.unsqueeze(0)
     discrete = bool(first.layout.factored) or heads.kind(heads.names[0]) == "categorical"
     advantages = rollout.scalars("advantages")[index]
-    return Batch(
+    return CaptureBatch(
         heads=heads.names,
         log_prob=heads_new,
         old_log_prob=heads_old,

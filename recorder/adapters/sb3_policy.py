@@ -9,7 +9,7 @@ from typing import Any
 from gymnasium import spaces
 from torch import nn
 
-from recorder.capture.parameters import Parts, Rows
+from recorder.capture.parameters import ParameterRows, Parts
 from recorder.heads import Heads
 
 
@@ -56,7 +56,7 @@ def _rows_of_heads(net: nn.Module, names: Sequence[str], sizes: Sequence[int]) -
     parts: dict[str, Parts | None] = {}
     start = 0
     for name, size in zip(names, sizes, strict=True):
-        parts[name] = [Rows(parameter, start, start + size) for parameter in net.parameters()]
+        parts[name] = [ParameterRows(parameter, start, start + size) for parameter in net.parameters()]
         start += size
     return parts
 

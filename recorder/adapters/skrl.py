@@ -26,7 +26,7 @@ from torch.utils.hooks import RemovableHandle
 from recorder.adapters.roles import actor_and_critic
 from recorder.adapters.wrapped import Wrappers, recorded
 from recorder.measure.values import td_errors
-from recorder.plan import Plan
+from recorder.plan import TrainingPlan
 from recorder.recorder import Recorder
 
 ADVANTAGE_FLOOR = 1e-8
@@ -57,7 +57,7 @@ def attach(agent: PPO, run_dir: Path | str, **options: Any) -> Iterator[Recorder
     Raises ``TypeError`` for another agent; an exception of the training passes through, after the update it
     interrupted has been recorded.
     """
-    with recorded(Attachment(agent, run_dir, **options)) as recorder:
+    with recorded(SkrlAttachment(agent, run_dir, **options)) as recorder:
         yield recorder
 
 
@@ -72,7 +72,7 @@ class _Minibatch:
     epoch: int
 
 
-class Attachment:
+class SkrlAttachment:
     """The wrappers around one agent, and what they have seen of the update in progress."""
 
     def __init__(self, agent: PPO, run_dir: Path | str, **options: Any) -> None:
@@ -100,7 +100,7 @@ class Attachment:
         self._rollout: dict[str, Any] = {}
         self._steps: list[tuple[Tensor, Tensor]] = []
         self._before: np.ndarray[Any, Any] | None = None
-        self._plan = Plan()
+        self._plan = TrainingPlan()
         self._hook: RemovableHandle | None = None
         self._wrappers.wrap(agent, "record_transition", before=self._on_transition)
         self._wrappers.wrap(agent, "update", before=self._on_update, after=lambda *_: self._end_update(None))

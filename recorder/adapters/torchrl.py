@@ -29,7 +29,7 @@ STANDARDIZE_FLOOR = torch.finfo(torch.float).resolution
 """What ``normalize_advantage`` divides by at least."""
 UNSEEN_ROLLOUT = (
     "minibatches but no rollout seen, so all of them count as one update; "
-    "pass collector=, or hand each batch to Attachment.rollout()"
+    "pass collector=, or hand each batch to TorchRLAttachment.rollout()"
 )
 _COEFFICIENTS = ("clip_epsilon", "clip_epsilon_low", "clip_epsilon_high", "entropy_coeff", "critic_coeff", "clip_value")
 _SETTINGS = ("entropy_bonus", "loss_critic_type", "normalize_advantage", "separate_losses")
@@ -47,13 +47,13 @@ def attach(
     """Record the training inside the ``with`` into ``run_dir``.
 
     ``collector``: what the loop (or TorchRL's ``Trainer``) iterates over; each batch begins an update. A loop
-    without one makes an ``Attachment`` and hands its batches to ``rollout``. ``heads`` names the factors of a
+    without one makes a ``TorchRLAttachment`` and hands its batches to ``rollout``. ``heads`` names the factors of a
     ``CompositeDistribution``, in its order, with their own modules where given as a mapping; a head that is the only
     one has all that only the actor uses. ``options`` go to ``Recorder``. Ratios are those to the stored log-probs,
     also with a delayed actor. The loss must be called with a tensordict. Raises ``TypeError`` for another loss,
     ``ValueError`` for heads that do not fit.
     """
-    with recorded(Attachment(loss, run_dir, collector=collector, heads=heads, **options)) as recorder:
+    with recorded(TorchRLAttachment(loss, run_dir, collector=collector, heads=heads, **options)) as recorder:
         yield recorder
 
 
@@ -68,7 +68,7 @@ class _Heard:
     thread: int = field(default_factory=threading.get_ident)
 
 
-class Attachment:
+class TorchRLAttachment:
     """The wrappers around one loss and its collector, and what they have seen of the update in progress."""
 
     def __init__(
@@ -290,6 +290,10 @@ class Attachment:
             )
         self._data, self._given, self._visited = None, None, 0
         self._masks.clear()
+
+
+Attachment = TorchRLAttachment
+"""The name by which loops written for earlier versions import it."""
 
 
 def _kept(method: Callable[..., Any], results: list[Any]) -> Callable[..., Any]:

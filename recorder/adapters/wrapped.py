@@ -9,7 +9,7 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
-from recorder.guard import Guard
+from recorder.guard import ErrorGuard
 from recorder.recorder import Recorder
 from recorder.shutdown import reason_of
 
@@ -124,7 +124,7 @@ def _itself(thing: Any) -> Any:
 class Wrappers:
     """The wrapped methods of one attachment."""
 
-    def __init__(self, guarded: Guard) -> None:
+    def __init__(self, guarded: ErrorGuard) -> None:
         self._guarded = guarded
         self._wrapped: list[Wrapped] = []
 

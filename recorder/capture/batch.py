@@ -1,6 +1,6 @@
 """Minibatches measured many at a time, when the update ends: the cost of an operation is paid once for all of them.
 
-What a minibatch hands over is captured as it comes, without measuring. Captures of one shape become a ``Batch`` and
+A minibatch's inputs are captured as they come, without measuring. Captures of one shape become a ``CaptureBatch`` and
 are measured together. Nothing waits for the device.
 """
 
@@ -38,7 +38,7 @@ LOSSES = ("policy_loss", "value_loss", "entropy_loss", "total_loss")
 
 
 @dataclass(frozen=True, slots=True)
-class Batch:
+class CaptureBatch:
     """M minibatches of N samples each; H heads. What was not handed over is None."""
 
     heads: tuple[str, ...]
@@ -77,7 +77,7 @@ class Capture(Protocol):
         """Return what captures must share to be measured together; the first entry is their class."""
 
     @staticmethod
-    def together(captures: Sequence[Capture]) -> Batch:
+    def together(captures: Sequence[Capture]) -> CaptureBatch:
         """Return captures of one shape as a batch."""
 
 
@@ -99,7 +99,7 @@ class Measurements:
     unsized: bool  # a joint entropy of categorical heads that cannot be normalised: valid actions are not known
 
 
-def measure(batch: Batch, places: Sequence[int]) -> Measurements:
+def measure(batch: CaptureBatch, places: Sequence[int]) -> Measurements:
     """Return the device scalars of a batch."""
     new, valid, entropy, total = batch.log_prob, batch.valid_actions, batch.entropy, batch.joint_entropy
     total = entropy if total is None else total
@@ -121,7 +121,7 @@ def measure(batch: Batch, places: Sequence[int]) -> Measurements:
     )
 
 
-def _statistics(batch: Batch, losses: Tensor) -> tuple[tuple[str, ...], dict[str, Tensor]]:
+def _statistics(batch: CaptureBatch, losses: Tensor) -> tuple[tuple[str, ...], dict[str, Tensor]]:
     """Return the names of the counts under "nonfinite", and all statistics by name, each [cells, …, M]."""
     pieces = pieces_of(batch)
     if len(pieces) == 1:
@@ -147,7 +147,7 @@ _JOINED = {
 }
 
 
-def pieces_of(batch: Batch) -> list[Batch]:
+def pieces_of(batch: CaptureBatch) -> list[CaptureBatch]:
     """Return the batch cut into pieces of ``PIECE`` samples, itself where its minibatches have no more."""
     minibatches, samples = batch.log_prob.shape[1:]
     rows = {name: rows for name in _BY_SAMPLE if isinstance(rows := getattr(batch, name), Tensor)}
@@ -160,7 +160,7 @@ def pieces_of(batch: Batch) -> list[Batch]:
     ]
 
 
-def _measured(batch: Batch, losses: Tensor) -> tuple[tuple[str, ...], dict[str, Tensor]]:
+def _measured(batch: CaptureBatch, losses: Tensor) -> tuple[tuple[str, ...], dict[str, Tensor]]:
     new, old = batch.log_prob, batch.old_log_prob
     valid, entropy, total = batch.valid_actions, batch.entropy, batch.joint_entropy
     if total is None and entropy is not None:
@@ -179,7 +179,7 @@ def _measured(batch: Batch, losses: Tensor) -> tuple[tuple[str, ...], dict[str, 
     return sources, parts
 
 
-def _losses(batch: Batch) -> Tensor:
+def _losses(batch: CaptureBatch) -> Tensor:
     """Return [losses given, M] in float64."""
     if not batch.losses:
         return batch.log_prob.new_zeros((0, batch.log_prob.shape[1]), dtype=torch.float64)
@@ -187,7 +187,7 @@ def _losses(batch: Batch) -> Tensor:
     return torch.stack([loss.to(device=device, dtype=torch.float64) for loss in batch.losses.values()])
 
 
-def weight_of(batch: Batch) -> Tensor | None:
+def weight_of(batch: CaptureBatch) -> Tensor | None:
     """Return boolean [1 + H, M, N]: the joint counts every sample, a head those where it is relevant."""
     if batch.relevant is None:
         if batch.counted is None:
@@ -197,7 +197,7 @@ def weight_of(batch: Batch) -> Tensor | None:
     return torch.cat([joint, batch.relevant & joint])
 
 
-def _nonfinite(batch: Batch, losses: Tensor) -> tuple[tuple[str, ...], Tensor]:
+def _nonfinite(batch: CaptureBatch, losses: Tensor) -> tuple[tuple[str, ...], Tensor]:
     """Name what is looked at and count its NaN and ±Inf per minibatch: the finiteness gate, read later."""
     looked_at = {"log_prob": batch.log_prob, "old_log_prob": batch.old_log_prob, "entropy": batch.entropy}
     names, counts = [], []

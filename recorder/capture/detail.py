@@ -14,9 +14,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from recorder.capture.gradients_seen import LargeDetail, Plan, Seen
+from recorder.capture.gradients_seen import GradientSnapshot, LargeDetail, SnapshotPlan
 from recorder.capture.parameters import Atom, ParameterMap
-from recorder.capture.snapshot_batch import Looks
+from recorder.capture.snapshot_batch import SnapshotBatch
 from recorder.measure.direction import dots_by_segment, mean_vector, spacing, squares_by_segment, thinned
 from recorder.measure.elements import Segments, element_statistics, element_statistics_of_one
 from recorder.measure.gradients import SMALL
@@ -27,12 +27,16 @@ LARGE_STEPS = 2
 """… and at which a large model's gradients are measured."""
 PROBED = 1 << 18
 """Elements measured to predict what all will take."""
-MOST_MEANS = 8
+MAX_MEANS = 8
 """Mean gradients kept to compare the next sampled update with, one for each list of parameters."""
 
 
+_Listed = tuple[SnapshotPlan, tuple[int, ...] | None]
+"""Gradients that may be compared: their plan, and the positions in it that have one (None: all)."""
+
+
 @dataclass(frozen=True, slots=True)
-class DetailLook:
+class DetailBatch:
     """Which atoms and minibatches the tensors ``detail {name} …`` are about."""
 
     name: str
@@ -53,11 +57,9 @@ class Detail:
     _all: Segments | None = None
     _weight_norms: Tensor | None = None
     _separate: Tensor | None = None
-    _means: dict[tuple[Plan, tuple[int, ...] | None], Tensor] = field(default_factory=dict)  # of the update in progress
-    _previous: dict[tuple[Plan, tuple[int, ...] | None], Tensor] = field(default_factory=dict)
-    _segments: dict[tuple[Plan, tuple[int, ...] | None, bool], tuple[Segments, tuple[int, ...]]] = field(
-        default_factory=dict
-    )
+    _means: dict[_Listed, Tensor] = field(default_factory=dict)  # of the update in progress
+    _previous: dict[_Listed, Tensor] = field(default_factory=dict)
+    _segments: dict[tuple[_Listed, bool], tuple[Segments, tuple[int, ...]]] = field(default_factory=dict)
 
     def predicted(self) -> float:
         """Return about how many seconds the detail of one update will take, 0 where that is next to nothing.
@@ -86,7 +88,7 @@ class Detail:
 
     def end(self) -> None:
         """Forget the update that was sampled."""
-        if len(self._previous) + len(self._means) > MOST_MEANS:
+        if len(self._previous) + len(self._means) > MAX_MEANS:
             self._previous = {}
         self._previous |= self._means
         self._means = {}
@@ -100,7 +102,7 @@ class Detail:
     def _weights(self) -> Tensor:
         return torch.cat([thinned(parameter).float() for parameter in self.parameters.parameters])
 
-    def look(self, plan: Plan, present: Sequence[int], gradients: Sequence[Tensor]) -> LargeDetail:
+    def look(self, plan: SnapshotPlan, present: Sequence[int], gradients: Sequence[Tensor]) -> LargeDetail:
         """Measure a large model's gradients now."""
         statistics, vectors = [], []
         for position, gradient in zip(present, gradients, strict=True):
@@ -111,9 +113,9 @@ class Detail:
             vectors.append(thinned(flat).float())
         return LargeDetail(torch.stack(statistics), torch.cat(vectors))
 
-    def tensors(self, looks: Sequence[Looks]) -> tuple[list[DetailLook], dict[str, Tensor]]:
+    def tensors(self, looks: Sequence[SnapshotBatch]) -> tuple[list[DetailBatch], dict[str, Tensor]]:
         """Return what to send of the update: the looks measured, and their tensors by name."""
-        found: list[DetailLook] = []
+        found: list[DetailBatch] = []
         tensors: dict[str, Tensor] = {}
         if not self.wanted:
             return found, tensors
@@ -128,7 +130,7 @@ class Detail:
                 tensors["detail separate"] = self._separate
         return found, tensors
 
-    def _measured(self, look: Looks) -> tuple[DetailLook, dict[str, Tensor]] | None:
+    def _measured(self, look: SnapshotBatch) -> tuple[DetailBatch, dict[str, Tensor]] | None:
         vectors, statistics, places = self._sampled(look)
         if vectors is None or look.like.scale is not None:
             return None
@@ -150,9 +152,9 @@ class Detail:
         if previous is not None:
             both = dots_by_segment(mean.unsqueeze(0), previous.unsqueeze(0), segments)
             tensors[f"detail {name} dot"] = both[0]
-        return DetailLook(name, atoms, places, places[described], previous is not None), tensors
+        return DetailBatch(name, atoms, places, places[described], previous is not None), tensors
 
-    def _sampled(self, look: Looks) -> tuple[Tensor | None, Tensor | None, tuple[int, ...]]:
+    def _sampled(self, look: SnapshotBatch) -> tuple[Tensor | None, Tensor | None, tuple[int, ...]]:
         """Return the sampled gradients [K, P], element statistics where taken already, and their minibatches."""
         if look.flat is not None:
             chosen = np.unique(np.linspace(0, len(look.places) - 1, STEPS).round().astype(int)).tolist()
@@ -163,9 +165,9 @@ class Detail:
         vectors = torch.stack([one.vector for _, one in kept])
         return vectors, kept[len(kept) // 2][1].statistics, tuple(place for place, _ in kept)
 
-    def segments_of(self, like: Seen, *, large: bool) -> tuple[Segments, tuple[int, ...]]:
+    def segments_of(self, like: GradientSnapshot, *, large: bool) -> tuple[Segments, tuple[int, ...]]:
         """Return the atoms of a look's vectors as segments of these, and which atoms they are."""
-        key = (like.plan, like.present, large)
+        key = ((like.plan, like.present), large)
         if key not in self._segments:
             positions = range(len(like.plan.places)) if like.present is None else like.present
             tensors = [like.plan.places[position] for position in positions]
@@ -217,9 +219,9 @@ class Detail:
         }
 
 
-def fullest(looks: Sequence[Looks]) -> list[Looks]:
+def fullest(looks: Sequence[SnapshotBatch]) -> list[SnapshotBatch]:
     """Return, for each plan, the looks that most steps share."""
-    best: dict[Plan, Looks] = {}
+    best: dict[SnapshotPlan, SnapshotBatch] = {}
     for look in looks:
         key = look.like.plan
         if key not in best or len(look.places) > len(best[key].places):

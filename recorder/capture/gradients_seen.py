@@ -13,13 +13,13 @@ from torch import Tensor
 from recorder.capture.parameters import ParameterMap
 from recorder.measure import gradients as measure
 
-MOST_PLANS = 16
+MAX_PLANS = 16
 ROWS_A_BLOCK = 16
 _PLAIN_TYPES = (torch.float32, torch.float64)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Plan:
+class SnapshotPlan:
     """What is known of one list of parameters that gets clipped or stepped: worked out once, used at every step.
 
     A plan is itself only: what is kept by plan can never be mistaken for another's.
@@ -46,12 +46,12 @@ class LargeDetail:
     vector: Tensor
 
 
-Describe = Callable[[Plan, Sequence[int], Sequence[Tensor]], LargeDetail]
+Describe = Callable[[SnapshotPlan, Sequence[int], Sequence[Tensor]], LargeDetail]
 """Measures detail of a large model's gradients: plan, positions in it that have a gradient, these gradients."""
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
+class GradientSnapshot:
     """One look at gradients; tensors stay where they are, nothing is awaited.
 
     Of a small model ``flat`` keeps a copy of all elements until the update ends: one operation now, and norms of all
@@ -59,10 +59,10 @@ class Seen:
     serve the clip as well.
     """
 
-    plan: Plan
+    plan: SnapshotPlan
     present: tuple[int, ...] | None  # positions in ``plan.ours`` that had a gradient; None: all
     norms: Tensor | None  # [present] float32 or float64; None: still to be taken from ``flat``, or nothing there
-    flat: Row | None
+    flat: CopiedRow | None
     rows: tuple[Tensor, ...]  # per cut parameter with a gradient; empty when ``flat`` is there
     total: Tensor | None
     elements: Tensor | None  # [NaN, Inf] where they were counted
@@ -82,14 +82,14 @@ class Seen:
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class CopiedRow:
     """One row of a block of copies."""
 
     block: Tensor
     place: int
 
 
-class Copies:
+class GradientCopies:
     """Rows for copies of one plan's gradients, used again in every update: fresh memory costs more than the copying.
 
     All rows of an update lie in one block, from the second update on.
@@ -106,7 +106,7 @@ class Copies:
         self._rows = self._block.unbind(0)
         self._used = 0
 
-    def take(self, parts: Sequence[Tensor]) -> Row:
+    def take(self, parts: Sequence[Tensor]) -> CopiedRow:
         """Copy the parts into the next row."""
         if self._used == len(self._rows):
             self._grow(2 * len(self._rows))
@@ -114,7 +114,7 @@ class Copies:
         torch.cat(list(parts), out=self._rows[place])
         self._used += 1
         self._total += 1
-        return Row(self._block, place)
+        return CopiedRow(self._block, place)
 
     def forget(self) -> None:
         """Let the rows be used again."""
@@ -124,36 +124,36 @@ class Copies:
 
 
 @dataclass(slots=True)
-class Reader:
+class GradientReader:
     """Looks at gradients on behalf of one model."""
 
     parameters: ParameterMap
     trusted: bool = False  # the optimizer has been seen to take gradients exactly as the clip left them
-    _plans: list[Plan] = field(default_factory=list)
-    _covers: dict[tuple[Plan, Plan], bool] = field(default_factory=dict)
-    _copies: dict[Plan, Copies] = field(default_factory=dict)
+    _plans: list[SnapshotPlan] = field(default_factory=list)
+    _covers: dict[tuple[SnapshotPlan, SnapshotPlan], bool] = field(default_factory=dict)
+    _copies: dict[SnapshotPlan, GradientCopies] = field(default_factory=dict)
 
-    def plan(self, listed: Sequence[Tensor]) -> Plan:
+    def plan(self, listed: Sequence[Tensor]) -> SnapshotPlan:
         """Return the plan for these parameters."""
         for plan in self._plans:
             if plan.fits(listed):
                 return plan
         plan = self._new_plan(tuple(listed))
         self._plans.append(plan)
-        if len(self._plans) > MOST_PLANS:  # some loop makes a new list of parameters each time
+        if len(self._plans) > MAX_PLANS:  # some loop makes a new list of parameters each time
             del self._plans[0]
             self._covers.clear()
             self._copies.clear()
         return plan
 
-    def _new_plan(self, listed: tuple[Tensor, ...]) -> Plan:
+    def _new_plan(self, listed: tuple[Tensor, ...]) -> SnapshotPlan:
         ours = tuple(parameter for parameter in listed if self.parameters.owns(parameter))
         places = tuple(self.parameters.place(parameter) or 0 for parameter in ours)
         alike = len({(parameter.dtype, parameter.device) for parameter in ours}) == 1
         plain = all(type(parameter.data) is Tensor and parameter.layout is torch.strided for parameter in ours)
         host = alike and plain and ours[0].device.type == "cpu" and ours[0].dtype in _PLAIN_TYPES
         elements = sum(parameter.numel() for parameter in ours)
-        return Plan(
+        return SnapshotPlan(
             listed,
             ours,
             places,
@@ -163,14 +163,16 @@ class Reader:
             complete=len(ours) == len(listed),
         )
 
-    def covers(self, clipped: Plan, stepped: Plan) -> bool:
+    def covers(self, clipped: SnapshotPlan, stepped: SnapshotPlan) -> bool:
         """Whether the parameters of ``stepped`` are just those of ``clipped``."""
         key = (clipped, stepped)
         if key not in self._covers:
             self._covers[key] = clipped.complete and stepped.complete and set(clipped.places) == set(stepped.places)
         return self._covers[key]
 
-    def see(self, plan: Plan, scale: Tensor | None, *, keep: bool, describe: Describe | None) -> Seen:
+    def see(
+        self, plan: SnapshotPlan, scale: Tensor | None, *, keep: bool, describe: Describe | None
+    ) -> GradientSnapshot:
         """Measure the gradients of ``plan.ours`` as they are now; ``scale`` is the loss scale they still carry.
 
         ``keep``: there is room for another copy of them. ``describe`` measures detail where there is none.
@@ -180,24 +182,26 @@ class Reader:
         if len(there) < len(plan.ours):
             present = tuple(position for position, one in enumerate(plan.ours) if one.grad is not None)
         if not there:
-            return Seen(plan, present, None, None, (), None, None, None)
+            return GradientSnapshot(plan, present, None, None, (), None, None, None)
         if plan.small and keep and all(gradient.layout is torch.strided for gradient in there):
-            return Seen(plan, present, None, self._copy(plan, there), (), None, None, scale)
+            return GradientSnapshot(plan, present, None, self._copy(plan, there), (), None, None, scale)
         found = measure.host_norms(there) if self._dense(plan, there) else measure.device_norms(there)
         cut = [plan.ours[position].grad for position in plan.cut]
         rows = tuple(measure.row_norms(gradient) for gradient in cut if gradient is not None)
         detail = None
         if describe is not None:
             detail = describe(plan, range(len(there)) if present is None else present, there)
-        return Seen(plan, present, found.norms, None, rows, found.total, _elements(there, found), scale, detail)
+        return GradientSnapshot(
+            plan, present, found.norms, None, rows, found.total, _elements(there, found), scale, detail
+        )
 
-    def _copy(self, plan: Plan, gradients: Sequence[Tensor]) -> Row:
+    def _copy(self, plan: SnapshotPlan, gradients: Sequence[Tensor]) -> CopiedRow:
         rows = [gradient.reshape(-1) for gradient in gradients]
         if len(rows) < len(plan.ours):
-            return Row(torch.cat(rows).unsqueeze(0), 0)
+            return CopiedRow(torch.cat(rows).unsqueeze(0), 0)
         copies = self._copies.get(plan)
         if copies is None:
-            copies = self._copies[plan] = Copies(plan.ours)
+            copies = self._copies[plan] = GradientCopies(plan.ours)
         return copies.take(rows)
 
     def forget_copies(self) -> None:
@@ -206,11 +210,11 @@ class Reader:
             copies.forget()
 
     @staticmethod
-    def _dense(plan: Plan, gradients: Sequence[Tensor]) -> bool:
+    def _dense(plan: SnapshotPlan, gradients: Sequence[Tensor]) -> bool:
         """Whether the gradients may be looked at; sparse ones come only from embeddings made so."""
         return plan.on_host and all(gradient.layout is torch.strided for gradient in gradients)
 
-    def total(self, plan: Plan, *, unknown: bool) -> Tensor | None:
+    def total(self, plan: SnapshotPlan, *, unknown: bool) -> Tensor | None:
         """Return the L2 norm over the gradients of ``plan.ours``, None when there is none.
 
         ``unknown``: over all that are listed, those that the map does not have yet too.

@@ -20,7 +20,7 @@ _WORDS = {
 
 
 @dataclass(frozen=True, slots=True)
-class Rows:
+class ParameterRows:
     """Rows ``start`` to ``stop`` of a parameter: one head's share of a common output layer."""
 
     parameter: nn.Parameter
@@ -28,7 +28,7 @@ class Rows:
     stop: int
 
 
-Part = nn.Module | nn.Parameter | Rows
+Part = nn.Module | nn.Parameter | ParameterRows
 Parts = Part | Iterable[Part]
 
 
@@ -96,7 +96,7 @@ class ParameterMap:
         self._tensor = {id(parameter): index for index, parameter in enumerate(self.parameters)}
         members = {name: list(_rows(parts)) for name, parts in groups.items()}
         members |= {HEAD_PREFIX + name: list(_rows(parts)) for name, parts in heads.items() if parts is not None}
-        members["all"] = [Rows(parameter, 0, length_of(parameter)) for parameter in self.parameters]
+        members["all"] = [ParameterRows(parameter, 0, length_of(parameter)) for parameter in self.parameters]
         self._check(members)
         self.pieces = [Piece(index, None, p.numel()) for index, p in enumerate(self.parameters)]
         self._places: dict[tuple[int, Spans], int] = {}
@@ -160,7 +160,7 @@ class ParameterMap:
         pieces = [] if place is None else [self.pieces[piece] for piece in self.groups[place].pieces]
         return [(self.parameters[piece.tensor], piece.elements) for piece in pieces]
 
-    def _check(self, named: Mapping[str, list[Rows]]) -> None:
+    def _check(self, named: Mapping[str, list[ParameterRows]]) -> None:
         for name, members in named.items():
             for rows in members:
                 if not self.owns(rows.parameter):
@@ -177,7 +177,7 @@ class ParameterMap:
             self.pieces.append(Piece(tensor, spans, sum(b - a for a, b in spans) * width))
         return self._places[tensor, spans]
 
-    def _group(self, name: str, members: Iterable[Rows]) -> Group:
+    def _group(self, name: str, members: Iterable[ParameterRows]) -> Group:
         wanted: dict[int, list[tuple[int, int]]] = {}
         for rows in members:
             start, stop = max(rows.start, 0), min(rows.stop, length_of(rows.parameter))
@@ -210,13 +210,13 @@ def length_of(parameter: nn.Parameter) -> int:
     return len(parameter) if parameter.dim() else 1
 
 
-def _rows(parts: Parts) -> Iterable[Rows]:
-    if isinstance(parts, Rows):
+def _rows(parts: Parts) -> Iterable[ParameterRows]:
+    if isinstance(parts, ParameterRows):
         yield parts
     elif isinstance(parts, nn.Parameter):
-        yield Rows(parts, 0, length_of(parts))
+        yield ParameterRows(parts, 0, length_of(parts))
     elif isinstance(parts, nn.Module):
-        yield from (Rows(parameter, 0, length_of(parameter)) for parameter in parts.parameters())
+        yield from (ParameterRows(parameter, 0, length_of(parameter)) for parameter in parts.parameters())
     else:
         for part in parts:
             yield from _rows(part)
@@ -224,7 +224,7 @@ def _rows(parts: Parts) -> Iterable[Rows]:
 
 def outputs(parts: Parts | None) -> int | None:
     """Return how many numbers a head's last layer gives: its rows, as far as that can be told; None where it cannot."""
-    if isinstance(parts, Rows):
+    if isinstance(parts, ParameterRows):
         return max(min(parts.stop, length_of(parts.parameter)) - max(parts.start, 0), 0)
     if isinstance(parts, nn.Parameter):
         return length_of(parts)

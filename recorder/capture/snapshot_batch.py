@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 from torch.linalg import vector_norm
 
-from recorder.capture.gradients_seen import LargeDetail, Row, Seen
+from recorder.capture.gradients_seen import CopiedRow, GradientSnapshot, LargeDetail
 
 
 @dataclass(frozen=True, slots=True)
-class Looks:
+class SnapshotBatch:
     """Looks at the same gradients, stacked: ``norms {name}`` and ``rows {name} {k}`` of the transfer are theirs.
 
     ``flat`` [looks, elements] keeps the gradients themselves until the update's numbers have arrived: where something
@@ -21,23 +21,23 @@ class Looks:
     """
 
     name: str
-    like: Seen
+    like: GradientSnapshot
     places: tuple[int, ...]  # minibatch of each look
     flat: Tensor | None
     large: tuple[LargeDetail | None, ...]  # detail of each look at a large model's gradients
 
 
 @dataclass(frozen=True, slots=True)
-class Looked:
+class BatchTensors:
     """Looks, and the tensors to send for them by name."""
 
-    looks: Looks
+    looks: SnapshotBatch
     tensors: dict[str, Tensor]
 
 
-def looked(seen: Sequence[Sequence[Seen]]) -> Iterator[Looked]:
+def snapshot_batches(seen: Sequence[Sequence[GradientSnapshot]]) -> Iterator[BatchTensors]:
     """Yield the looks of an update that belong together; ``seen`` holds those of each minibatch."""
-    alike: dict[tuple[object, ...], list[tuple[int, Seen]]] = {}
+    alike: dict[tuple[object, ...], list[tuple[int, GradientSnapshot]]] = {}
     for place, some in enumerate(seen):
         for one in some:
             key = (one.plan, one.present, one.flat is None, one.scale is None)
@@ -45,13 +45,13 @@ def looked(seen: Sequence[Sequence[Seen]]) -> Iterator[Looked]:
     for number, members in enumerate(alike.values()):
         copies = [one.flat for _, one in members if one.flat is not None]
         flat = _joined(copies) if copies else None
-        looks = Looks(
+        looks = SnapshotBatch(
             str(number), members[0][1], tuple(place for place, _ in members), flat, tuple(o.detail for _, o in members)
         )
-        yield Looked(looks, _tensors(looks, [one for _, one in members]))
+        yield BatchTensors(looks, _tensors(looks, [one for _, one in members]))
 
 
-def _joined(rows: Sequence[Row]) -> Tensor:
+def _joined(rows: Sequence[CopiedRow]) -> Tensor:
     """Return rows [n, elements]; without a copy where they follow one another in one block."""
     first = rows[0]
     if all(row.block is first.block and row.place == first.place + n for n, row in enumerate(rows)):
@@ -59,7 +59,7 @@ def _joined(rows: Sequence[Row]) -> Tensor:
     return torch.stack([row.block[row.place] for row in rows])
 
 
-def _tensors(looks: Looks, seen: Sequence[Seen]) -> dict[str, Tensor]:
+def _tensors(looks: SnapshotBatch, seen: Sequence[GradientSnapshot]) -> dict[str, Tensor]:
     name, like, flat = looks.name, looks.like, looks.flat
     tensors: dict[str, Tensor] = {}
     norms = [one.norms for one in seen if one.norms is not None]
@@ -78,11 +78,11 @@ def _tensors(looks: Looks, seen: Sequence[Seen]) -> dict[str, Tensor]:
     return tensors
 
 
-def _rows(seen: Sequence[Seen]) -> list[Tensor]:
+def _rows(seen: Sequence[GradientSnapshot]) -> list[Tensor]:
     return [torch.stack(row) for row in zip(*(one.rows for one in seen), strict=True)]
 
 
-def _row_norms(seen: Seen, flat: Tensor) -> list[Tensor]:
+def _row_norms(seen: GradientSnapshot, flat: Tensor) -> list[Tensor]:
     """Return the norms of the rows of each cut parameter, each [looks, rows]."""
     cut = set(seen.plan.cut)
     norms = []

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from esper_analyze.storage.block import Block, Rows, nullable
-from recorder.capture.batch import Batch, weight_of
+from recorder.capture.batch import CaptureBatch, weight_of
 from recorder.measure.ratios import joint_sum, log_ratios
 from recorder.measure.worst import FIELDS, Worst, worst_samples
 from recorder.reduce.norms import Numbers
@@ -37,7 +37,7 @@ class RatioBounds:
         return not (high <= self.high and low >= self.low and math.isfinite(high))
 
 
-def worst_of(batch: Batch, places: Sequence[int], bounds: RatioBounds) -> Worst:
+def worst_of(batch: CaptureBatch, places: Sequence[int], bounds: RatioBounds) -> Worst:
     """Return the worst samples of a batch; ``places`` are the minibatches of the update that it holds."""
     _, raw = log_ratios(batch.joint_log_ratio, batch.log_prob - batch.old_log_prob, batch.relevant)
     minibatch = torch.tensor(list(places), dtype=torch.float64).to(raw.device, non_blocking=True)

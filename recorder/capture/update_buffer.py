@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 from torch import Tensor
 from torch.linalg import vector_norm
 
-from recorder.capture.batch import Batch, Capture, Measurements, measure, pieces_of
-from recorder.capture.detail import Detail, DetailLook
-from recorder.capture.gradients_seen import Reader, Seen
-from recorder.capture.snapshot_batch import Looks, looked, stacked
+from recorder.capture.batch import Capture, CaptureBatch, Measurements, measure, pieces_of
+from recorder.capture.detail import Detail, DetailBatch
+from recorder.capture.gradients_seen import GradientReader, GradientSnapshot
+from recorder.capture.snapshot_batch import SnapshotBatch, snapshot_batches, stacked
 from recorder.capture.transitions import RatioBounds, worst_of
 from recorder.measure.worst import Worst
 
@@ -29,7 +29,7 @@ class Minibatch:
     pre_clip: list[Tensor] = field(default_factory=list)
     pre_from_norms: bool = False
     clips: int = 0
-    seen: list[Seen] = field(default_factory=list)
+    seen: list[GradientSnapshot] = field(default_factory=list)
     post_clip: list[Tensor] = field(default_factory=list)
     steps: int = 0
     capture: Capture | None = None  # what it handed over, until that is measured
@@ -46,21 +46,21 @@ class Minibatch:
         self.clips += 1
 
 
-class InnerLoop:
+class UpdateBuffer:
     """The minibatches of the update in progress."""
 
     def __init__(
-        self, reader: Reader | None, heads: int, detail: Detail | None, bounds: RatioBounds, *, every_step: bool
+        self, reader: GradientReader | None, heads: int, detail: Detail | None, bounds: RatioBounds, *, every_step: bool
     ) -> None:
         self.minibatches: list[Minibatch] = []
         self.came = False  # whether a minibatch came, recorded or not
         self.other_steps = 0  # optimizer steps that followed no recorded minibatch
         self._measured: dict[tuple[int, ...], Measurements] = {}  # by the minibatches that were measured together
-        self._batches: dict[tuple[int, ...], Batch] = {}  # those that are not reduced to their worst samples yet
+        self._batches: dict[tuple[int, ...], CaptureBatch] = {}  # those that are not reduced to their worst samples yet
         self._worst: dict[tuple[int, tuple[int, ...]], Worst] = {}
-        self.looks: list[Looks] = []
+        self.looks: list[SnapshotBatch] = []
         self.every_step = every_step
-        self.details: list[DetailLook] = []
+        self.details: list[DetailBatch] = []
         self._detail = detail
         self._bounds = bounds
         self.changed_groups: frozenset[str] = frozenset()  # with other parameters than in the update before
@@ -109,7 +109,7 @@ class InnerLoop:
                 self._worst[piece, places] = worst_of(batch, places, self._bounds)
             del self._batches[places]
 
-    def see_gradients(self, parameters: Sequence[Tensor], scale: Tensor | None = None) -> Seen | None:
+    def see_gradients(self, parameters: Sequence[Tensor], scale: Tensor | None = None) -> GradientSnapshot | None:
         """Measure the gradients of ``parameters``, some of them the model's, before anything changes them."""
         if self.reader is None or not self.minibatches:
             return None
@@ -161,7 +161,7 @@ class InnerLoop:
         """Return all measurements of the update under names that ``recorder.reduce`` reads."""
         self._measure_waiting()
         tensors = {f"packed {place}": one.packed for place, one in enumerate(self.measurements)}
-        found = list(looked([minibatch.seen for minibatch in self.minibatches]))
+        found = list(snapshot_batches([minibatch.seen for minibatch in self.minibatches]))
         self.looks = [looks.looks for looks in found]
         for looks in found:
             tensors |= looks.tensors

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from esper_analyze.storage.block import Block, nullable
-from recorder.capture.detail import DetailLook
+from recorder.capture.detail import DetailBatch
 from recorder.capture.parameters import ParameterMap
 from recorder.measure.direction import spacing
 from recorder.measure.elements import FIELDS
@@ -24,7 +24,7 @@ class DetailNumbers:
     """The detail of one update by atom; an atom without a gradient at the sampled step is not ``there``."""
 
     def __init__(
-        self, parameters: ParameterMap, looks: Sequence[DetailLook], arrays: Mapping[str, Numbers], samples: Numbers
+        self, parameters: ParameterMap, looks: Sequence[DetailBatch], arrays: Mapping[str, Numbers], samples: Numbers
     ) -> None:
         count = len(parameters.atoms)
         self.parameters, self.looks = parameters, looks
@@ -46,7 +46,7 @@ class DetailNumbers:
         for look in looks:
             self._take(look, arrays)
 
-    def _take(self, look: DetailLook, arrays: Mapping[str, Numbers]) -> None:
+    def _take(self, look: DetailBatch, arrays: Mapping[str, Numbers]) -> None:
         atoms = list(look.atoms)
         self.there[atoms] = True
         self.statistics[atoms] = arrays[f"detail {look.name} statistics"]
@@ -162,7 +162,7 @@ def noise_scale(small: float, big: float, samples: float, count: int) -> float |
 
 
 def detail_numbers(
-    parameters: ParameterMap | None, looks: Sequence[DetailLook], arrays: Mapping[str, Numbers], samples: Numbers
+    parameters: ParameterMap | None, looks: Sequence[DetailBatch], arrays: Mapping[str, Numbers], samples: Numbers
 ) -> DetailNumbers | None:
     """Return the detail of an update, None when it was not sampled."""
     return None if parameters is None or not looks else DetailNumbers(parameters, looks, arrays, samples)

@@ -8,7 +8,7 @@ import numpy as np
 
 from recorder.capture.parameters import HEAD_PREFIX, ParameterMap
 from recorder.reduce.norms import Flags, GradientNorms, Numbers
-from recorder.reduce.update import Cells, Inner
+from recorder.reduce.update import Cells, MinibatchNumbers
 
 VANISHING = 1e-7
 """A tensor norm strictly below this counts as vanished (exact zeros too)."""
@@ -20,7 +20,7 @@ VANISHING_WEIGHT = 0.5
 EXPLODING_WEIGHT = 0.8
 
 
-def model_cells(found: Inner) -> Cells:
+def model_cells(found: MinibatchNumbers) -> Cells:
     """Return the whole-model gradient cells of the ``updates`` row."""
     cells: Cells = {}
     for name, norms in (
@@ -129,7 +129,7 @@ class GroupNumbers:
         return cells
 
 
-def group_numbers(parameters: ParameterMap | None, found: Inner | None) -> GroupNumbers | None:
+def group_numbers(parameters: ParameterMap | None, found: MinibatchNumbers | None) -> GroupNumbers | None:
     """Return the gradient numbers of all groups, None when no gradient was seen."""
     if parameters is None or found is None or found.norms is None:
         return None

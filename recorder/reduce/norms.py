@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from recorder.capture.parameters import Piece
-from recorder.capture.snapshot_batch import Looks
+from recorder.capture.snapshot_batch import SnapshotBatch
 from recorder.measure.gradients import nonfinite_elements
 
 Numbers = npt.NDArray[np.float64]
@@ -34,7 +34,7 @@ class GradientNorms:
 
 
 def gradient_norms(
-    looks: Sequence[Looks], arrays: Mapping[str, Numbers], pieces: Sequence[Piece]
+    looks: Sequence[SnapshotBatch], arrays: Mapping[str, Numbers], pieces: Sequence[Piece]
 ) -> GradientNorms | None:
     """Join the looks at a minibatch's gradients: actor and critic may be clipped by calls of their own.
 
@@ -74,7 +74,7 @@ def gradient_norms(
 _ONE = np.ones(1)
 
 
-def _counted(look: Looks, norms: Numbers, elements: Numbers | None) -> Numbers | None:
+def _counted(look: SnapshotBatch, norms: Numbers, elements: Numbers | None) -> Numbers | None:
     """Return counts of NaN and Inf: read from the copies of the gradients where the norms say that there are some.
 
     On a device this waits, but only here, after the update, and only because something is broken.
@@ -88,7 +88,7 @@ def _counted(look: Looks, norms: Numbers, elements: Numbers | None) -> Numbers |
 
 
 def _cut(
-    look: Looks,
+    look: SnapshotBatch,
     rows: npt.NDArray[np.int64],
     arrays: Mapping[str, Numbers],
     pieces: Sequence[Piece],

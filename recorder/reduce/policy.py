@@ -10,7 +10,7 @@ import numpy as np
 from esper_analyze.storage.block import Block, nullable
 from recorder.capture.batch import LOSSES
 from recorder.measure import entropy, ratios
-from recorder.reduce.update import Cells, Inner, summary
+from recorder.reduce.update import Cells, MinibatchNumbers, summary
 
 _RATIO = {name: place for place, name in enumerate(ratios.FIELDS)}
 _HEAD = {name: place for place, name in enumerate(entropy.HEAD_FIELDS)}
@@ -23,7 +23,7 @@ SLACK = 0.01
 class PolicyNumbers:
     """All policy numbers of an update, reduced over its minibatches at once."""
 
-    def __init__(self, found: Inner) -> None:
+    def __init__(self, found: MinibatchNumbers) -> None:
         self.found = found
         self.ratio = summary(found.ratio, found.ratio[_RATIO["count"]])
         self.heads = summary(found.heads, found.heads[_HEAD["count"]])
@@ -132,7 +132,7 @@ class PolicyNumbers:
         return cells
 
 
-def step_block(found: Inner, update: int, *, hooked: bool) -> Block:
+def step_block(found: MinibatchNumbers, update: int, *, hooked: bool) -> Block:
     """Return the rows of ``steps``; without an optimizer hook nobody knows whether a step was taken."""
     joint = dict(zip(ratios.FIELDS, found.ratio[:, 0], strict=True))
     counted = joint["count"] > 0

@@ -27,11 +27,11 @@ NOTHING = -1
 """Of a call: there was no module, or nothing to look at."""
 
 Ints = npt.NDArray[np.int64]
-Part = tuple[Sequence[int], Numbers]
+StatisticsPart = tuple[Sequence[int], Numbers]
 """Numbers of looks, and their ``FIELDS`` [looks, fields]."""
 
 
-class Call(NamedTuple):
+class SlotCall(NamedTuple):
     """One call: numbers of its looks at seed and host, and what was known without asking a device."""
 
     place: str
@@ -74,7 +74,7 @@ def normalized_ratio(seed: Numbers, n_seed: Numbers, host: Numbers, n_host: Numb
 
 
 @dataclass(slots=True)
-class Past:
+class SeedHistory:
     """What is remembered of one place.
 
     ``ratio``: moving average of the seed's ratio; ``host``: of norm / √elements of the host, over updates in which no
@@ -99,7 +99,7 @@ class SlotHistory:
     """What is remembered of each place from update to update, in order of first appearance."""
 
     def __init__(self) -> None:
-        self.places: dict[str, Past] = {}
+        self.places: dict[str, SeedHistory] = {}
 
     def state_dict(self) -> dict[str, Any]:
         """Return it as plain data."""
@@ -110,13 +110,13 @@ class SlotHistory:
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take up what ``state_dict`` gave."""
-        self.places = {place: Past(*cells) for place, cells in state.items()}
+        self.places = {place: SeedHistory(*cells) for place, cells in state.items()}
 
 
 def slot_rows(
-    calls: Sequence[Call],
+    calls: Sequence[SlotCall],
     slots: Mapping[str, Slot],
-    parts: Sequence[Part],
+    parts: Sequence[StatisticsPart],
     history: SlotHistory,
     update: int,
 ) -> list[Cells]:
@@ -125,7 +125,7 @@ def slot_rows(
     ``slots`` are the last call's words by place, ``parts`` the measured looks.
     """
     for place in slots:
-        history.places.setdefault(place, Past())
+        history.places.setdefault(place, SeedHistory())
     order = [place for place in history.places if place in slots]
     numbers = SlotNumbers(calls, order, parts)
     rows = []
@@ -151,7 +151,7 @@ def slot_rows(
 class SlotNumbers:
     """The calls of one update [C] as arrays, and their numbers by place [P]."""
 
-    def __init__(self, calls: Sequence[Call], order: Sequence[str], parts: Sequence[Part]) -> None:
+    def __init__(self, calls: Sequence[SlotCall], order: Sequence[str], parts: Sequence[StatisticsPart]) -> None:
         numbers = {place: number for number, place in enumerate(order)}
         self.places = len(order)
         self.place = np.array([numbers[call.place] for call in calls], np.int64)
@@ -224,7 +224,7 @@ def _health(row: Cells) -> Cells:
     }
 
 
-def _remember(past: Past, row: Cells, unreached: int) -> tuple[float | None, str | None]:
+def _remember(past: SeedHistory, row: Cells, unreached: int) -> tuple[float | None, str | None]:
     """Return ``ratio_ema`` and ``low_ratio_cause``, and take the update into the ``past``."""
     ratio = row["normalized_ratio"]
     cause = low_ratio_cause(past, row, unreached)
@@ -245,7 +245,7 @@ def _moved(average: float | None, value: float) -> float:
     return value if average is None else DECAY * average + (1 - DECAY) * value
 
 
-def low_ratio_cause(past: Past, row: Cells, unreached: int) -> str | None:
+def low_ratio_cause(past: SeedHistory, row: Cells, unreached: int) -> str | None:
     """Return why the ratio is low, or not there though the seed should train; see the column's meaning.
 
     ``unreached``: tensors of the seed without gradient in every call of the update.

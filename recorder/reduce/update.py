@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from recorder.capture.batch import LOSSES, Measurements
 from recorder.capture.parameters import Piece
-from recorder.capture.snapshot_batch import Looks
+from recorder.capture.snapshot_batch import SnapshotBatch
 from recorder.capture.update_buffer import Minibatch
 from recorder.reduce.norms import Flags, GradientNorms, Numbers, gradient_norms
 
@@ -20,7 +20,7 @@ Cells = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
-class Inner:
+class MinibatchNumbers:
     """M minibatches: measured arrays, and what is known on the host without measuring.
 
     ``known`` arrays say where a number exists; NaN in a number that exists is a measured NaN.
@@ -52,13 +52,13 @@ class Inner:
     as_clipped: bool | None  # the optimizer took gradients as the clip left them, wherever both were measured
 
 
-def inner(
+def minibatch_numbers(
     minibatches: Sequence[Minibatch],
     measurements: Sequence[Measurements],
-    looks: Sequence[Looks],
+    looks: Sequence[SnapshotBatch],
     arrays: Mapping[str, Numbers],
     pieces: Sequence[Piece],
-) -> Inner:
+) -> MinibatchNumbers:
     """Return the minibatches with the numbers that ``InnerLoop.tensors`` sent; there must be at least one."""
     parts = _parts(len(minibatches), measurements, arrays)
     pre, pre_known = _sparse(minibatches, "pre_clip", arrays)
@@ -68,7 +68,7 @@ def inner(
     as_clipped = _follow_from_clip(minibatches, norms, pre, post, post_known)
     losses = common_losses(measurements)
     bounds = [one.clip_norm for one in minibatches if one.clip_norm is not None]
-    return Inner(
+    return MinibatchNumbers(
         count=len(minibatches),
         epoch=np.array([one.epoch for one in minibatches], np.int64),
         ratio=parts["ratio"],

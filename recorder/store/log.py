@@ -20,7 +20,7 @@ SYNC_SECONDS = 2.0
 """How much a power failure may cost: the log is synced this often."""
 
 
-class Log:
+class WriteAheadLog:
     """The log files of one attempt; one is open for writing, older ones wait for their rows to be sealed."""
 
     def __init__(self, folder: Path) -> None:

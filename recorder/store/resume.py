@@ -31,20 +31,20 @@ class ResumeError(ValueError):
 
 
 @dataclass(frozen=True, slots=True)
-class Before:
+class EarlierAttempts:
     """What a rank recorded so far: the number of the next attempt, and the last complete update (−1: none)."""
 
     attempt: int
     last_update: int
 
 
-def begin(run_dir: Path, rank: int, facts: Mapping[str, object], *, resume: bool) -> Before:
+def begin(run_dir: Path, rank: int, facts: Mapping[str, object], *, resume: bool) -> EarlierAttempts:
     """Make the run, join one that another rank has just made, or go on with it; return what ``rank`` recorded before.
 
     ``facts`` is what run.json says, with the number of ``ranks``. Raises ``RunExistsError`` when the directory holds
     a run that is not to be gone on with, ``ResumeError`` when it is another one.
     """
-    earlier = before(run_dir, rank)
+    earlier = earlier_attempts(run_dir, rank)
     if earlier.attempt == 0 or not resume:
         try:
             create_run(run_dir, facts)
@@ -52,7 +52,7 @@ def begin(run_dir: Path, rank: int, facts: Mapping[str, object], *, resume: bool
             if not resume and (facts["ranks"] == 1 or earlier.attempt):
                 raise
         else:
-            return Before(0, -1)
+            return EarlierAttempts(0, -1)
     check_identity(run_dir, facts)
     return earlier
 
@@ -98,7 +98,7 @@ def _short(value: object) -> str:
     return text if len(text) <= 80 else text[:77] + "…"
 
 
-def before(run_dir: Path, rank: int) -> Before:
+def earlier_attempts(run_dir: Path, rank: int) -> EarlierAttempts:
     """Return what ``rank`` has recorded in ``run_dir``; damaged shards and frames count as far as they are named.
 
     Raises ``ResumeError`` for a file that is not a regular one or too large to be the recorder's.
@@ -114,7 +114,7 @@ def before(run_dir: Path, rank: int) -> Before:
             last = max(last, _last_sealed(child), _last_logged(child))
         except RefusedFileError as error:
             raise ResumeError(f"{error}: move it away, or record into a new directory") from error
-    return Before(attempt + 1, last)
+    return EarlierAttempts(attempt + 1, last)
 
 
 def _last_sealed(folder: Path) -> int:

@@ -29,7 +29,7 @@ from esper_analyze.storage.entries import Entry, fitting
 from esper_analyze.storage.lock import WriterLock
 from esper_analyze.storage.log_frames import encode
 from esper_analyze.storage.shard_file import seal
-from recorder.store.log import Log
+from recorder.store.log import WriteAheadLog
 
 SEAL_ROWS = 32_768
 """A table with this many waiting rows is sealed at once."""
@@ -83,7 +83,7 @@ class Store:
             self._reserve.write_bytes(os.urandom(RESERVE_BYTES))  # nothing that a file system could compress
         self.inert = False
         self.lost_rows = 0
-        self._log = Log(self.folder)
+        self._log = WriteAheadLog(self.folder)
         self._log_fails_until = 0.0
         self._unlogged: set[int] = set()  # first sequence numbers of what waits for sealing and is in no log
         self._given_up: dict[str, int] = {}  # rows counted as lost that are in a log file still kept

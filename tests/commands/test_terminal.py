@@ -13,7 +13,7 @@ import pytest
 
 from esper_analyze.cli import run
 from esper_analyze.schema.printable import INVISIBLE, LOG, printable
-from recorder.guard import Guard
+from recorder.guard import ErrorGuard
 from tests.faults.names import NAMES, hostile_run
 
 FORMS = ("table", "csv", "json")
@@ -91,7 +91,7 @@ def test_the_log_of_the_recorder_is_printable(caplog: pytest.LogCaptureFixture) 
     handler = logging.StreamHandler(sink)
     LOG.addHandler(handler)
     try:
-        guard = Guard(strict=False)
+        guard = ErrorGuard(strict=False)
         for name in NAMES:
             guard.tell_once(name, f"head {name} is not known")
         with guard("minibatch"):

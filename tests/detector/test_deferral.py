@@ -22,7 +22,7 @@ from esper_analyze.detector.verdict import Judgement
 from esper_analyze.replay.batches import read_batches
 from esper_analyze.runs.run import open_run
 from esper_analyze.schema import BY_NAME, Kind
-from recorder.online_detector import Live
+from recorder.online_detector import OnlineDetector
 from tests.detector.batches import said
 from tests.detector.test_laws import SPECIAL, WANTED, random_batch, random_thresholds, table_rows
 
@@ -206,7 +206,7 @@ def test_what_was_put_off_is_judged_when_the_subjects_change() -> None:
 
 
 def test_the_recorder_puts_updates_off() -> None:
-    assert Live(None, "NORMAL").detector.process(batch_from_rows(0, {"updates": [{}]}, WANTED)).judged == ()
+    assert OnlineDetector(None, "NORMAL").detector.process(batch_from_rows(0, {"updates": [{}]}, WANTED)).judged == ()
 
 
 NAMES = {

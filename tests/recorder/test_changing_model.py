@@ -252,7 +252,7 @@ def test_gradients_called_by_hand_count_new_parameters_at_once(tmp_path: Path) -
 
 
 def test_rows_of_a_shared_layer_are_followed_by_its_name(tmp_path: Path) -> None:
-    from recorder.capture.parameters import Rows
+    from recorder.capture.parameters import ParameterRows
 
     class Shared(nn.Module):
         def __init__(self) -> None:
@@ -260,7 +260,7 @@ def test_rows_of_a_shared_layer_are_followed_by_its_name(tmp_path: Path) -> None
             self.out = nn.Linear(3, 5)
 
     net = Shared()
-    heads = {"op": Rows(net.out.weight, 0, 3), "slot": Rows(net.out.weight, 3, 5)}
+    heads = {"op": ParameterRows(net.out.weight, 0, 3), "slot": ParameterRows(net.out.weight, 3, 5)}
     with Recorder(tmp_path / "run", net, heads=heads, strict=True) as rec:
         for update in range(3):
             if update == 1:

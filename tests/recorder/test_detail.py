@@ -17,7 +17,7 @@ from esper_analyze.detector.rules import RULES
 from esper_analyze.detector.thresholds import Thresholds
 from esper_analyze.runs.run import RecordedRun, open_run
 from recorder import Recorder
-from recorder.capture.parameters import Rows
+from recorder.capture.parameters import ParameterRows
 from recorder.measure import direction, elements
 from recorder.reduce.detail import noise_scale
 
@@ -135,7 +135,9 @@ class Known:
         torch.manual_seed(0)
         self.model = nn.ModuleDict({"body": nn.Linear(7, wide), "out": nn.Linear(wide, 5)})
         out = self.model["out"]
-        parts = {name: [Rows(out.weight, *span), Rows(out.bias, *span)] for name, span in HEADS.items()}
+        parts = {
+            name: [ParameterRows(out.weight, *span), ParameterRows(out.bias, *span)] for name, span in HEADS.items()
+        }
         options = {"strict": True, "overhead_budget": None} | options
         groups = {"body": self.model["body"], "out": out}
         self.rec = Recorder(run_dir, self.model, heads=parts, groups=groups, **options)

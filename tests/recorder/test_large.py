@@ -19,9 +19,9 @@ from esper_analyze.runs.run import open_run
 from recorder import Recorder
 from recorder.budget import AT_LEAST_EVERY, Budget
 from recorder.capture import batch as batches
-from recorder.capture.batch import Batch, measure
+from recorder.capture.batch import CaptureBatch, measure
 from recorder.capture.detail import Detail
-from recorder.capture.parameters import ParameterMap, Rows
+from recorder.capture.parameters import ParameterMap, ParameterRows
 from recorder.measure import values
 from tests.faults.judge import CLOCK
 
@@ -77,7 +77,7 @@ def test_a_variance_over_pieces_far_apart_is_that_of_all() -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(batches, "PIECE", PIECE)
         new = ratio.log().reshape(1, 1, -1)
-        found = measure(Batch(heads=("a",), log_prob=new, old_log_prob=torch.zeros_like(new)), (0,))
+        found = measure(CaptureBatch(heads=("a",), log_prob=new, old_log_prob=torch.zeros_like(new)), (0,))
     names = batches.ratios.FIELDS
     assert float(found.packed[2 * names.index("ratio_var"), 0]) == pytest.approx(ratio.numpy().var(), rel=1e-12)
 
@@ -101,7 +101,7 @@ def test_what_measuring_takes_does_not_grow_with_the_minibatch(monkeypatch: pyte
     most = []
     for samples in (4000, 40_000):
         rows = -torch.rand(2, 1, samples)
-        batch = Batch(heads=("a", "b"), log_prob=rows, old_log_prob=rows, entropy=-rows)
+        batch = CaptureBatch(heads=("a", "b"), log_prob=rows, old_log_prob=rows, entropy=-rows)
         with Largest() as largest:
             measure(batch, (0,))
         most.append(largest.elements)
@@ -161,7 +161,7 @@ def _lines(heads: int, *, shared: bool) -> int:
     layer = nn.Linear(2, 2 * heads)
     layers = nn.ModuleList([nn.Linear(2, 2) for _ in range(heads)])
     parts: dict[str, Any] = {
-        f"h{k}": Rows(layer.weight, 2 * k, 2 * k + 2) if shared else layers[k] for k in range(heads)
+        f"h{k}": ParameterRows(layer.weight, 2 * k, 2 * k + 2) if shared else layers[k] for k in range(heads)
     }
     lines = [0]
 

@@ -16,7 +16,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from recorder import Recorder, amp, clip, module_gradients
 from recorder.adapters.sb3 import attach
-from recorder.module_gradients import Nature
+from recorder.module_gradients import GradientLayout
 from recorder.recorder import Recorder as Whole
 from recorder.slots import Slots
 from tests.recorder.growing import Growing
@@ -92,7 +92,7 @@ def test_the_hot_path_of_a_hand_written_loop_never_waits(
     for name in HOT:
         monkeypatch.setattr(Whole, name, guarded(getattr(Whole, name)))
     monkeypatch.setattr(Slots, "tensors", guarded(Slots.tensors))
-    monkeypatch.setattr(module_gradients, "nature_of", lambda _: Nature.ALIKE)  # host memory may be looked at
+    monkeypatch.setattr(module_gradients, "layout_of", lambda _: GradientLayout.ALIKE)  # host memory may be looked at
     loop, growing = Loop(), Growing()
     with loop.recorder(tmp_path / "run", level=level, overhead_budget=None) as rec:
         for _ in range(3):
@@ -112,10 +112,10 @@ def test_the_hot_path_of_an_sb3_training_never_waits(tmp_path: Path, monkeypatch
 
 
 def test_measuring_an_update_never_waits_either(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from recorder.capture.update_buffer import InnerLoop
+    from recorder.capture.update_buffer import UpdateBuffer
 
     for name in ("tensors", "detail_tensors", "find_worst"):
-        monkeypatch.setattr(InnerLoop, name, guarded(getattr(InnerLoop, name)))
+        monkeypatch.setattr(UpdateBuffer, name, guarded(getattr(UpdateBuffer, name)))
     loop = Loop()
     with loop.recorder(tmp_path / "run", overhead_budget=None) as rec:
         for _ in range(3):

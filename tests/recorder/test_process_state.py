@@ -13,7 +13,7 @@ import torch
 from esper_analyze.runs.run import open_run
 from esper_analyze.schema import TABLES
 from recorder import Recorder
-from recorder.guard import Guard
+from recorder.guard import ErrorGuard
 from tests.faults.judge import CLOCK, same_bits
 from tests.recorder.growing import Growing
 from tests.recorder.plain import Plain, ordinary
@@ -59,7 +59,7 @@ def test_rows_and_parameters_are_those_without(name: str, tmp_path: Path, withou
 
 @pytest.mark.parametrize("name", ["default device meta", "inference mode", "autocast", "a mode over functions"])
 def test_a_block_that_ends_with_an_error_gives_the_state_back(name: str) -> None:
-    guarded = Guard(strict=False)
+    guarded = ErrorGuard(strict=False)
     with STATES[name]():
         before = facts()
         with guarded("outer"), guarded("inner"):

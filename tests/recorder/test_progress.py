@@ -13,7 +13,7 @@ from stable_baselines3 import PPO
 from esper_analyze.runs.run import open_run
 from recorder import Recorder
 from recorder.adapters.sb3 import RecorderCallback, attach
-from recorder.plan import Plan
+from recorder.plan import TrainingPlan
 
 ROLLOUT = 64
 Learns = Callable[[Any], None]
@@ -106,7 +106,7 @@ def test_progress_of_a_loop(tmp_path: Path, plan: dict[str, int], expected: list
 
 
 def test_an_unknown_total_has_no_progress() -> None:
-    plan = Plan()
+    plan = TrainingPlan()
     plan.reach(64, None)
     assert (plan.done, plan.progress) == (64, None)
     plan.reach(128, 256)

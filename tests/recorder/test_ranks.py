@@ -19,7 +19,7 @@ from esper_analyze.runs.run import RecordedRun, open_run
 from esper_analyze.schema import BY_NAME
 from esper_analyze.schema.merging import ALONE, MERGED, Mean
 from recorder import Recorder
-from recorder.ranks import place
+from recorder.ranks import rank_role
 from recorder.store.resume import ResumeError
 from recorder.store.run_file import RunExistsError
 from sample_runs.ddp_loop import record
@@ -230,16 +230,16 @@ def test_all_ranks_may_write_their_gradients(tmp_path: Path) -> None:
 def test_the_place_comes_from_what_launched_the_process(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("RANK", "WORLD_SIZE"):
         monkeypatch.delenv(name, raising=False)
-    assert (place(None, None, all_ranks=False).rank, place(None, None, all_ranks=False).ranks) == (0, 1)
+    assert (rank_role(None, None, all_ranks=False).rank, rank_role(None, None, all_ranks=False).ranks) == (0, 1)
     monkeypatch.setenv("RANK", "3")
-    assert place(None, None, all_ranks=False).ranks == 1
+    assert rank_role(None, None, all_ranks=False).ranks == 1
     monkeypatch.setenv("WORLD_SIZE", "8")
-    here = place(None, None, all_ranks=False)
+    here = rank_role(None, None, all_ranks=False)
     assert (here.rank, here.ranks, here.whole) == (3, 8, False)
-    assert place(0, 1, all_ranks=False).whole
+    assert rank_role(0, 1, all_ranks=False).whole
     for rank, ranks in ((2, 2), (-1, 4)):
         with pytest.raises(ValueError, match="counted from 0"):
-            place(rank, ranks, all_ranks=False)
+            rank_role(rank, ranks, all_ranks=False)
 
 
 def test_ranks_of_another_training_are_refused(tmp_path: Path) -> None:

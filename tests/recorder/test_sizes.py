@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from esper_analyze.replay.replay import differences, recorded, replay
 from esper_analyze.runs.run import RecordedRun, open_run
 from recorder import Recorder
-from recorder.capture.parameters import Rows
+from recorder.capture.parameters import ParameterRows
 from recorder.store.resume import ResumeError
 
 N, K = 32, 4
@@ -58,7 +58,7 @@ def said(run: RecordedRun, rule: str) -> set[tuple[str, str | None]]:
 
 
 def parts(policy: Policy) -> dict[str, Any]:
-    rows = [Rows(policy.shared.weight, 2, 2 + K), Rows(policy.shared.bias, 2, 2 + K)]
+    rows = [ParameterRows(policy.shared.weight, 2, 2 + K), ParameterRows(policy.shared.bias, 2, 2 + K)]
     last = policy.head[2]
     return {"module": policy.head, "rows": rows, "parameters": [last.weight, last.bias], "generator": last.parameters()}
 

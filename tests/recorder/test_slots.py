@@ -17,7 +17,7 @@ from esper_analyze.replay.replay import differences, recorded, replay
 from esper_analyze.runs.merge_ranks import joined
 from esper_analyze.runs.run import RecordedRun, open_run
 from recorder import Recorder, amp
-from recorder.module_gradients import ModuleLooks
+from recorder.module_gradients import ModuleSnapshots
 from tests.recorder.growing import Growing
 from tests.recorder.loop import Loop
 from tests.recorder.plain import Plain, ordinary
@@ -177,7 +177,7 @@ def test_slots_that_cannot_be_measured_cost_their_rows_alone(tmp_path: Path, mon
 def test_a_loop_that_never_ends_its_update_does_not_fill_the_memory(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("recorder.module_gradients.MOST_LOOKS", 10)
+    monkeypatch.setattr("recorder.module_gradients.MAX_SNAPSHOTS", 10)
     with caplog.at_level(logging.CRITICAL, "recorder"), Recorder(tmp_path / "run") as rec:
         Growing(calls=8).backward(rec)
         rec.update()
@@ -190,7 +190,7 @@ def test_a_loop_that_never_ends_its_update_does_not_fill_the_memory(
 def test_what_another_stream_writes_is_waited_for_on_the_device(monkeypatch: pytest.MonkeyPatch) -> None:
     """With tensors and streams that only note what is asked of them: no device is at hand."""
     own, other = Mock(name="own"), Mock(name="other")
-    written, looks = Mock(device=torch.device("cuda", 0)), ModuleLooks()
+    written, looks = Mock(device=torch.device("cuda", 0)), ModuleSnapshots()
     for writer in (own, other):
         monkeypatch.setattr(torch.cuda, "current_stream", lambda _, stream=writer: stream)
         looks.note(written)
@@ -198,7 +198,7 @@ def test_what_another_stream_writes_is_waited_for_on_the_device(monkeypatch: pyt
     looks.join([written])
     assert [own.wait_stream.call_args.args, own.wait_stream.call_count] == [(other,), 1]
     assert written.record_stream.call_args.args == (own,)
-    alone = ModuleLooks()
+    alone = ModuleSnapshots()
     alone.note(written)
     alone.join([written])
     assert (own.wait_stream.call_count, written.record_stream.call_count) == (1, 1)

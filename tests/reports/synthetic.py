@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from recorder.online_detector import Live
+from recorder.online_detector import OnlineDetector
 from recorder.store.run_file import create_run
 from recorder.store.store import Store
 
@@ -195,7 +195,7 @@ def write_run(
     facts: Mapping[str, object] | None = None,
 ) -> Path:
     """Write a run of ``updates`` updates; ``edit`` may change the rows of each. Returns ``path``."""
-    live = Live(None, "NORMAL")
+    live = OnlineDetector(None, "NORMAL")
     named = {
         "name": path.name,
         "framework": "hand-written loop",

@@ -13,7 +13,7 @@ import polars as pl
 from esper_analyze.runs.run import open_run
 from esper_analyze.schema import TABLES
 from esper_analyze.storage.layout import ShardEntry
-from recorder.online_detector import Live
+from recorder.online_detector import OnlineDetector
 from recorder.store.run_file import create_run
 from recorder.store.store import Store
 from tests.reports.synthetic import quiet
@@ -24,7 +24,7 @@ SEALED_EVERY = 4
 
 def write(path: Path, *, close: bool = True, updates: int = UPDATES) -> Path:
     """Write a run that is sealed every four updates; ``close`` False: the last two updates are in the log only."""
-    live, noise = Live(None, "NORMAL"), np.random.default_rng(7)
+    live, noise = OnlineDetector(None, "NORMAL"), np.random.default_rng(7)
     facts = {"heads": {"slot": 4, "op": 5}, "groups": ["actor"], "level": "NORMAL", "total_updates": updates}
     create_run(path, {"name": path.name, **facts, "thresholds": live.detector.thresholds.as_dict()})
     store = Store(path)

@@ -12,7 +12,7 @@ from esper_analyze.runs.run import open_run
 from esper_analyze.storage.maintenance.exclusive import held
 from esper_analyze.storage.maintenance.repair import repair
 from esper_analyze.storage.run_files import RefusedFileError, open_file, read_file
-from recorder.store.resume import ResumeError, before
+from recorder.store.resume import ResumeError, earlier_attempts
 from tests.faults.special import FILES, KINDS, asked, faults, harmed_run
 
 QUICK = ("ls", "replay", "watch", "verify", "backtest", "repair", "compact")
@@ -65,7 +65,7 @@ def test_a_link_that_is_called_lock_is_not_written_through(tmp_path: Path) -> No
 def test_a_resume_refuses_it(name: str, tmp_path: Path) -> None:
     run = harmed_run(tmp_path, name, "FIFO")
     with pytest.raises(ResumeError, match=f"{name} is a FIFO, not a regular file: move it away"):
-        before(run, 0)
+        earlier_attempts(run, 0)
 
 
 @pytest.mark.parametrize("name", ["manifest.jsonl", "closed.json", ".wal-000099", "updates-000001.parquet"])

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from esper_analyze.schema.tables.events import RESUMED_FRESH
-from recorder.online_detector import Live
+from recorder.online_detector import OnlineDetector
 from recorder.store.run_file import create_run
 from recorder.store.store import Store
 from tests.patience import PATIENCE
@@ -24,7 +24,7 @@ class Growing:
 
     def __init__(self, path: Path, planned: int = 200, **facts: object) -> None:
         self.path, self.planned = path, planned
-        self.live = Live(None, "NORMAL")
+        self.live = OnlineDetector(None, "NORMAL")
         thresholds = self.live.detector.thresholds.as_dict()
         known = {"name": path.name, "framework": "hand-written loop", "algorithm": "PPO", "level": "NORMAL"}
         create_run(path, known | {"total_updates": planned, "thresholds": thresholds} | facts)
@@ -63,7 +63,7 @@ class Growing:
     def resume(self, update: int) -> None:
         """Go on from ``update`` in another attempt, with a detector that remembers nothing."""
         self.die()
-        self.live, self._fresh = Live(None, "NORMAL"), True
+        self.live, self._fresh = OnlineDetector(None, "NORMAL"), True
         self.store = Store(self.path, attempt=self.store.attempt + 1)
         self.next = update
 

@@ -17,7 +17,7 @@ from skrl.agents.torch.ppo import ppo
 from skrl.resources.schedulers.torch import KLAdaptiveLR
 
 from esper_analyze.runs.run import RecordedRun, open_run
-from recorder.adapters.skrl import Attachment, attach
+from recorder.adapters.skrl import SkrlAttachment, attach
 from recorder.adapters.wrapped import Wrapped
 from tests.recorder.adapters.skrl_training import ENVS, EPOCHS, MINIBATCHES, ROLLOUTS, Trained, make, train
 
@@ -192,7 +192,7 @@ def test_a_minibatch_beyond_the_kl_threshold_is_recorded_without_a_step(tmp_path
 
 def test_another_agent_is_refused_before_anything_is_written(tmp_path: Path) -> None:
     with pytest.raises(TypeError, match="no PPO of skrl"):
-        Attachment(torch.nn.Linear(1, 1), tmp_path / "run")  # type: ignore[arg-type]
+        SkrlAttachment(torch.nn.Linear(1, 1), tmp_path / "run")  # type: ignore[arg-type]
     assert not (tmp_path / "run").exists()
 
 
@@ -203,8 +203,8 @@ def test_an_error_of_the_recorder_is_counted_and_the_training_goes_on(
         raise ArithmeticError("out of luck")
 
     twin = train(None, updates=2)
-    monkeypatch.setattr(Attachment, "_losses", broken)
-    monkeypatch.setattr(Attachment, "_on_gae", broken)
+    monkeypatch.setattr(SkrlAttachment, "_losses", broken)
+    monkeypatch.setattr(SkrlAttachment, "_on_gae", broken)
     assert same(train(tmp_path / "run", updates=2), twin)
     lost = open_run(tmp_path / "run").frame("losses_of_data").to_dicts()
     assert sum(row["rows"] for row in lost if "out of luck" in row["detail"]) == 2 * (STEPS + 1)
@@ -214,7 +214,7 @@ def test_an_error_of_the_recorder_is_counted_and_the_training_goes_on(
 def test_an_update_that_raises_is_interrupted_and_everything_is_undone(tmp_path: Path) -> None:
     agent, _ = make("CartPole-v1")
     gae, clip = ppo.compute_gae, torch.nn.utils.clip_grad_norm_
-    attachment = Attachment(agent, tmp_path / "run")
+    attachment = SkrlAttachment(agent, tmp_path / "run")
     assert not isinstance(copy.deepcopy(agent.policy).act, Wrapped)
     with pytest.raises(TypeError):
         agent.update(timestep=0, timesteps=1)  # nothing was collected

@@ -20,7 +20,7 @@ from torchrl.modules import NormalParamExtractor, ProbabilisticActor, TanhNormal
 from torchrl.objectives import ClipPPOLoss
 
 from esper_analyze.runs.run import RecordedRun, open_run
-from recorder.adapters.torchrl import Attachment, attach
+from recorder.adapters.torchrl import TorchRLAttachment, attach
 from recorder.adapters.wrapped import Wrapped
 from tests.recorder.adapters.torchrl_training import BATCH, FRAMES, SIZES, Trained, actor, train
 
@@ -150,7 +150,7 @@ def test_an_entropy_that_the_loss_draws_is_null_and_its_loss_is_not(tmp_path: Pa
     with torch.no_grad():
         data = policy(TensorDict({"observation": torch.rand(8, 4)}, [8]))
     loss = ClipPPOLoss(policy, critic_coeff=0.0)
-    attachment = Attachment(loss, tmp_path / "run", strict=True)
+    attachment = TorchRLAttachment(loss, tmp_path / "run", strict=True)
     attachment.rollout(data)
     data["advantage"] = torch.randn(8, 1)
     returned = loss(data)
@@ -168,12 +168,12 @@ def test_heads_can_be_named_with_their_modules(tmp_path: Path) -> None:
         assert rec.heads.names == ("what", "where")
         assert {"head:what", "head:where"} <= set(rec.parameters.place_of)  # type: ignore[union-attr]
     with pytest.raises(ValueError, match="op, slot"):
-        Attachment(loss, tmp_path / "other", heads=("one",))
+        TorchRLAttachment(loss, tmp_path / "other", heads=("one",))
 
 
 def test_another_loss_is_refused_before_anything_is_written(tmp_path: Path) -> None:
     with pytest.raises(TypeError, match="no PPO loss"):
-        Attachment(torch.nn.MSELoss(), tmp_path / "run")  # type: ignore[arg-type]
+        TorchRLAttachment(torch.nn.MSELoss(), tmp_path / "run")  # type: ignore[arg-type]
     assert not (tmp_path / "run").exists()
 
 
@@ -217,7 +217,7 @@ def test_detaching_leaves_nothing_behind_and_copies_are_never_wrapped(tmp_path: 
 def test_a_loop_without_a_collector_hands_its_batches_over(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     policy = actor(factored=False)
     loss = ClipPPOLoss(policy, ValueOperator(torch.nn.Linear(4, 1), in_keys=["observation"]), entropy_bonus=False)
-    attachment = Attachment(loss, tmp_path / "run", strict=True)
+    attachment = TorchRLAttachment(loss, tmp_path / "run", strict=True)
     for _ in range(2):
         with torch.no_grad():
             data = policy(TensorDict({"observation": torch.rand(8, 4)}, [8]))

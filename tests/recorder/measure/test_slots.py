@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from torch import nn
 
 from recorder import module_gradients
-from recorder.module_gradients import Nature
+from recorder.module_gradients import GradientLayout
 from recorder.reduce.slots import normalized_ratio
 from recorder.slots import Slots
 from recorder.transfer import Transfer
@@ -145,14 +145,14 @@ def same(one: object, other: object) -> bool:
 @contextmanager
 def measured(how: str) -> Iterator[None]:
     """Measure as gradients in host memory are, as small ones on a device are, or as large ones."""
-    nature = module_gradients.nature_of
+    nature = module_gradients.layout_of
 
-    def elsewhere(gradients: Sequence[torch.Tensor]) -> Nature:
-        return Nature.ALIKE if nature(gradients) is Nature.ON_HOST else Nature.MIXED
+    def elsewhere(gradients: Sequence[torch.Tensor]) -> GradientLayout:
+        return GradientLayout.ALIKE if nature(gradients) is GradientLayout.ON_HOST else GradientLayout.MIXED
 
     with ExitStack() as stack:
         if how != "host":
-            stack.enter_context(patch.object(module_gradients, "nature_of", elsewhere))
+            stack.enter_context(patch.object(module_gradients, "layout_of", elsewhere))
             stack.enter_context(patch.object(module_gradients, "SMALL", 1 << 16 if how == "small" else 0))
         yield
 

@@ -12,7 +12,7 @@ from torch import nn
 
 from esper_analyze.runs.run import open_run
 from recorder import Recorder
-from recorder.capture.parameters import Rows
+from recorder.capture.parameters import ParameterRows
 
 SIZES = {"op": 4, "slot": 2, "style": 3}
 
@@ -20,7 +20,7 @@ SIZES = {"op": 4, "slot": 2, "style": 3}
 def heads_of(layer: nn.Linear) -> dict[str, Any]:
     parts, start = {}, 0
     for name, size in SIZES.items():
-        parts[name] = [Rows(p, start, start + size) for p in layer.parameters()]
+        parts[name] = [ParameterRows(p, start, start + size) for p in layer.parameters()]
         start += size
     return parts
 

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from esper_analyze.runs.run import RecordedRun, open_run
 from recorder import Recorder
-from recorder.capture.parameters import Rows
+from recorder.capture.parameters import ParameterRows
 
 Array = npt.NDArray[Any]
 Arrays = dict[str, Array]
@@ -131,7 +131,7 @@ class Drawn:
         parts: dict[str, Any] = {}
         start = 0
         for name, size in self.sizes.items():
-            parts[name] = [Rows(p, start, start + size) for p in self.model.out.parameters()]
+            parts[name] = [ParameterRows(p, start, start + size) for p in self.model.out.parameters()]
             start += size
         return parts
 
