@@ -58,9 +58,9 @@ PACKAGES = {
         ),
     ),
     "readers": Package(
-        tuple(f"esper_analyze/{room}" for room in ("runs", "storage", "replay", "compare", "schema", "interchange")),
+        tuple(f"esper_analyze/{room}" for room in ("runs", "storage", "replay", "comparison", "schema", "interchange")),
         (
-            *(f"tests/{room}" for room in ("schema", "runs", "storage", "replay", "compare", "interchange")),
+            *(f"tests/{room}" for room in ("schema", "runs", "storage", "replay", "comparison", "interchange")),
             *(f"tests/commands/test_{name}.py" for name in ("compare", "backtest", "repairing")),
             *(f"tests/reports/test_{name}.py" for name in ("ranks", "series")),
         ),
