@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import polars as pl
 import pytest
 import torch
 from torch import nn
 
+from esper_analyze.cli import run as command
 from esper_analyze.replay.evidence import gather
 from esper_analyze.replay.replay import differences, recorded, replay
 from esper_analyze.reports.sections.heads import frame, words
+from esper_analyze.runs.merge_ranks import joined
 from esper_analyze.runs.run import RecordedRun, open_run
+from esper_analyze.schema.tables import TABLES
+from esper_analyze.storage.maintenance.compact import compact
 from esper_analyze.storage.maintenance.verify import verify
 from recorder import Recorder
 from tests.recorder.plain import norm_of
@@ -354,3 +360,95 @@ def test_a_replaced_head_is_low_for_as_long_as_the_new_one_is(tmp_path: Path, re
     critical = [row["update"] for row in findings if (row["verdict"], row["subject"]) == ("critical", "slot")]
     assert critical == [(first_low if replaced is None else replaced) + 20 - 1]
     assert differences(replay(run), recorded(run)) == []
+
+
+@pytest.mark.parametrize("unscale", [True, False])
+@pytest.mark.parametrize("change", sorted(CHANGES))
+def test_under_mixed_precision_norms_are_torch_s_own(tmp_path: Path, change: str, unscale: bool) -> None:
+    training, scaler, true = Training(tmp_path / "run"), torch.amp.GradScaler("cpu", init_scale=1024.0), []
+    assert training.rec is not None
+    with training.rec as rec:
+        for update in range(4):
+            if update == 2:
+                CHANGES[change](training)
+            for _ in range(STEPS):
+                new = training.net(training.x)
+                loss = sum((one * (1 + training.x[:, 0])).mean() for one in new.values())
+                assert isinstance(loss, torch.Tensor)
+                log_probs = {name: new.get(name, torch.zeros(16)) for name in ("op", "slot")}
+                rec.minibatch(log_prob=log_probs, old_log_prob=log_probs, clip_range=0.2, loss=loss)
+                training.optimizer.zero_grad()
+                scaler.scale(loss).backward()
+                if unscale:
+                    scaler.unscale_(training.optimizer)
+                    true.append(float(torch.nn.utils.clip_grad_norm_(training.net.parameters(), 0.5)))
+                else:
+                    true.append(norm_of(p.grad / 1024 for p in training.net.parameters() if p.grad is not None))
+                    rec.gradients()
+                scaler.step(training.optimizer)
+                scaler.update()
+            rec.update()
+    run = open_run(tmp_path / "run")
+    assert run.frame("steps")["grad_norm_pre_clip"].to_list() == pytest.approx(true, rel=1e-5)
+    assert run.frame("updates")["loss_scale"].to_list() == [1024.0] * 4
+    assert run.frame("events")["update"].unique().to_list() == [2]
+    groups = {row["group"]: row for row in run.frame("groups").to_dicts() if row["update"] == 3}
+    assert groups["all"]["grad_norm"] == pytest.approx(sum(true[-STEPS:]) / STEPS, rel=1e-5)
+    slot = {"slot": "removed"} if change == "remove_head" else {"slot": "finite"}
+    last = {row["head"]: row["grad_state"] for row in run.frame("heads").to_dicts() if row["update"] == 3}
+    assert last == {"op": "finite"} | slot
+    assert len(run.frame("losses_of_data")) == 0
+    assert differences(replay(run), recorded(run)) == []
+
+
+@pytest.mark.parametrize("every", [False, True], ids=["first rank's gradients", "all ranks' gradients"])
+@pytest.mark.parametrize("change", sorted(CHANGES))
+def test_ranks_that_change_together_are_joined_as_the_one_model_they_are(
+    tmp_path: Path, change: str, every: bool
+) -> None:
+    alone, training = trained(tmp_path / "alone", change, "before")
+    for rank in range(2):
+        trained(tmp_path / "ranks", change, "before", rank=rank, world_size=2, all_ranks=every)
+    run = joined(open_run(tmp_path / "ranks"))
+    assert run.frame("steps")["grad_norm_pre_clip"].to_list() == pytest.approx(training.true, rel=1e-5)
+    for table, columns in {
+        "groups": ["update", "group", "elements", "parameters_changed", "grad_norm", "update_ratio"],
+        "heads": ["update", "head", "grad_state", "grad_norm"],
+        "updates": ["update", "grad_norm_pre_clip", "grad_norm_post_clip"],
+    }.items():
+        assert run.frame(table, columns).equals(alone.frame(table, columns)), table
+    told = ["update", "kind", "subject", "detail"]
+    for rank in range(2):
+        one = open_run(tmp_path / "ranks").only(rank)
+        changes = run.frame("events").filter(pl.col("rank") == rank).select(told)
+        assert changes.equals(one.frame("events", told))
+        assert changes.equals(alone.frame("events", told)) or (rank == 1 and not every and not len(changes))
+        assert differences(replay(one), recorded(one)) == []
+    assert verify(run.path).as_dict()["faults"] == []
+    of_ranks = [one for one in replay(run).findings if one.rule != "rank_desync"]
+    assert all(one.same_as(other) for one, other in zip(of_ranks, replay(alone).findings, strict=True))
+
+
+@pytest.mark.parametrize("change", sorted(CHANGES))
+def test_a_changed_model_survives_compaction_and_export(tmp_path: Path, change: str) -> None:
+    run, _ = trained(tmp_path / "run", change, "between")
+    before = {table.name: run.frame(table.name) for table in TABLES}
+    assert len(before["events"])
+    compact(run.path)
+    after = open_run(run.path)
+    for name, rows in before.items():
+        assert after.frame(name).equals(rows), name
+    assert verify(run.path).as_dict()["faults"] == []
+    assert differences(replay(after), recorded(after)) == []
+    assert command(["export", str(run.path), "--to", "csv", "--out", str(tmp_path / "csv")]) == 0
+    csv = pl.read_csv(tmp_path / "csv" / "events.csv", schema_overrides=dict(before["events"].schema))
+    assert csv.equals(before["events"])
+    out = tmp_path / "events.parquet"
+    assert command(["export", str(run.path), "--to", "parquet", "--table", "events", "--out", str(out)]) == 0
+    assert pl.read_parquet(out).equals(before["events"])
+    lines = tmp_path / "jsonl"
+    assert command(["export", str(run.path), "--to", "jsonl", "--out", str(lines)]) == 0
+    read = [json.loads(line) for line in (lines / "events.jsonl").read_text().splitlines()]
+    assert read == before["events"].to_dicts()
+    groups = pl.read_ndjson(lines / "groups.jsonl")["parameters_changed"].to_list()
+    assert groups == before["groups"]["parameters_changed"].to_list()
