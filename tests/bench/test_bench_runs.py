@@ -57,3 +57,9 @@ def test_reading_opening_and_asking_are_measured_and_tensorboard_reads_the_same_
     found = figures("load", tmp_path)["figures"]
     assert all(math.isfinite(one["value"]) and one["value"] > 0 for one in found)
     assert sum(one["what"].startswith(("open", "3-column", "p99")) for one in found) == 4
+
+
+def test_large_minibatches_many_heads_and_large_models_are_measured(tmp_path: Path) -> None:
+    found = figures("large", tmp_path)
+    assert all(math.isfinite(found[name]) and found[name] >= 0 for name in ("memory_over_inputs", "sampled_over_plain"))
+    assert found["ten_times_the_heads"] > 0
