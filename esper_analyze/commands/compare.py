@@ -1,4 +1,4 @@
-"""``esper-analyze compare``: where two runs part, or which runs of a group leave the others, and when."""
+"""``esper-analyze compare``: where two runs diverge, or which runs of a group leave the others, and when."""
 
 from __future__ import annotations
 
@@ -19,41 +19,54 @@ if TYPE_CHECKING:
 
 Runs = Annotated[
     list[Path],
-    typer.Argument(metavar="RUN…", help="Two runs or more: directories of runs, directories that hold runs, patterns."),
+    typer.Argument(
+        metavar="RUN…", help="Two or more runs: run directories, directories that contain runs, or patterns."
+    ),
 ]
 MOST_SETTINGS = 12
-"""Differing settings listed in the terminal; page and JSON have all."""
-_NUMBERS = ("update", "has", "other has", "beyond band", "updates", "leaves at", "median", "metrics out")
+"""Differing settings listed in the terminal; page and JSON list all."""
+_NUMBERS = (
+    "update",
+    "value",
+    "other's value",
+    "beyond band",
+    "updates",
+    "diverges at",
+    "median of others",
+    "metrics diverged",
+)
 
 
 def compare(
     paths: Runs,
     out: Annotated[
-        Path, typer.Option("--out", metavar="DIR", help="Where page, figures and compare.json are written.")
+        Path, typer.Option("--out", metavar="DIR", help="Directory for the page, its figures and compare.json.")
     ] = Path("reports/compare"),
     as_json: Json = False,
     fail_on_parting: Annotated[
         bool,
-        typer.Option("--fail-on-parting", help="Exit 1 when a run parts from the others, or its returns end apart."),
+        typer.Option(
+            "--fail-on-parting", help="Exit 1 if a run diverges from the others or its returns end differently."
+        ),
     ] = False,
     no_page: Annotated[
-        bool, typer.Option("--no-page", help="Draw and write nothing: the table, or JSON, is all.")
+        bool, typer.Option("--no-page", help="Print the table or JSON only; write no page and no figures.")
     ] = False,
     skip_broken: SkipBroken = False,
 ) -> None:
-    """Find the first update where runs part, in which metric, and how their settings differ.
+    """Find the first update where runs diverge, in which metric, and how their settings differ.
 
-    Two runs: the update up to which they are equal in all columns compared, then the first at which one lies beyond
-    what the other does at about that time by more than their own early noise, and stays there. That two seeds part
-    some day is no fault: of sound pairs some do, mostly late; the page says how many.
+    Two runs: the update up to which they are equal in all compared columns, then the first at which one leaves the
+    other's range around that update by more than their early noise, and stays outside. Two healthy runs with different
+    random seeds eventually diverge, mostly late; the page says how often.
 
-    Three and more: the first update where each run leaves what the others do. Give five sound seeds or more, and the
-    one with a fault stands out within a few updates.
+    Three or more runs: the first update at which each run leaves the range of the others. With five healthy runs or
+    more, a faulty one stands out within a few updates.
 
-    Where the last tenths of runs do not overlap they are different at the end, also when no update can be named at
-    which they part. Settings, also those that follow a schedule, are listed and never part.
+    Runs whose last tenths do not overlap are reported as different at the end, even if no update of divergence can be
+    named. Settings, including schedules, are listed but not judged.
 
-    Writes a page with the metrics over each other, its figures as PNG, and compare.json; the table goes to stdout.
+    Writes a page with the overlaid metrics, its figures as PNG, and compare.json; the table goes to stdout.
 
     Example: esper-analyze compare runs/before runs/after
 
@@ -83,48 +96,48 @@ def compare(
     else:
         _show(found)
         put("" if page is None else f"\n{path_words(page)}\n")
-    if fail_on_parting and (found.leavings or found.outcome_apart):
+    if fail_on_parting and (found.divergences or found.returns_end_apart):
         raise typer.Exit(FINDINGS)
 
 
 def _usable(fleet: RecordedFleet) -> list[tuple[str, RecordedRun]]:
-    """Return the runs that have an update, and say what is left out. Raises ``UsageError`` when fewer than two do."""
+    """Return the runs that have an update and report those left out. Raises ``UsageError`` when fewer than two do."""
     for error in fleet.unopened:
         say(f"esper-analyze: warning: left out: {error.message}")
     for _, run in fleet.runs:
         tell_left_out(run)
     empty = [label for label, run in fleet.runs if run.last_update is None]
-    runs = [one for one in fleet.runs if one[0] not in empty]
+    runs = [entry for entry in fleet.runs if entry[0] not in empty]
     if len(runs) > 1:
         for label in empty:
             say(f"esper-analyze: warning: {label} has no complete update and is left out")
         return runs
-    told = f"{runs[0][0]} is the only run given" if runs else "no run given has a complete update"
+    reason = f"{runs[0][0]} is the only run given" if runs else "no run given has a complete update"
     if runs and empty:
-        told = f"only {runs[0][0]} has a complete update"
-    raise UsageError(told, hint="compare needs two runs or more; a directory stands for all the runs below it")
+        reason = f"only {runs[0][0]} has a complete update"
+    raise UsageError(reason, hint="compare needs two runs or more; a directory stands for all the runs below it")
 
 
-def _show(found: SideBySide) -> None:
-    from esper_analyze.comparison.words import caveats, headline, partings, sentences
+def _show(comparison: SideBySide) -> None:
+    from esper_analyze.comparison.words import caveats, divergence_table, headline, sentences
 
-    put(cleaned(headline(found), 1_000) + "\n")
-    for told in (*sentences(found), *caveats(found)):
-        put(cleaned(told, 1_000) + "\n")
-    titles, rows = partings(found)
+    put(cleaned(headline(comparison), 1_000) + "\n")
+    for sentence in (*sentences(comparison), *caveats(comparison)):
+        put(cleaned(sentence, 1_000) + "\n")
+    titles, rows = divergence_table(comparison)
     if rows:
         put("\n")
         show_table(titles, [[escaped(cell) for cell in row] for row in rows], right=_NUMBERS)
-    _show_settings(found)
+    _show_settings(comparison)
 
 
-def _show_settings(found: SideBySide) -> None:
-    listed = [one for one in found.settings if not one[0].startswith("thresholds.")]
+def _show_settings(comparison: SideBySide) -> None:
+    listed = [setting for setting in comparison.settings if not setting[0].startswith("thresholds.")]
     if listed:
         put("\nsettings that differ:\n")
     for name, values in listed[:MOST_SETTINGS]:
-        told = " | ".join(dict.fromkeys(cleaned(value, 40) for value in values))
-        put(f"  {cleaned(name)}: {cleaned(told, 160)}\n")
-    more = len(found.settings) - len(listed[:MOST_SETTINGS])
+        values_text = " | ".join(dict.fromkeys(cleaned(value, 40) for value in values))
+        put(f"  {cleaned(name)}: {cleaned(values_text, 160)}\n")
+    more = len(comparison.settings) - len(listed[:MOST_SETTINGS])
     if more:
-        put(f"  and {more:,} more, thresholds of the detector among them: the page lists all\n")
+        put(f"  and {more:,} more, including thresholds of the detector: the page lists all\n")

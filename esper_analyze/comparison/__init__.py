@@ -1,1 +1,1 @@
-"""Several runs side by side: where one diverges, how their settings differ, and the page that says so."""
+"""SideBySide of several runs: where one diverges, how their settings differ, and the page about it."""

@@ -1,4 +1,4 @@
-"""One metric of several runs over the same updates, with missing, non-finite and finite kept apart."""
+"""One metric of several runs over the same updates, with missing, non-finite and finite cells distinguished."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ import numpy as np
 from esper_analyze.detector.signals import Bools, Floats
 
 EARLY = 20
-"""Values of a run, its first, that say how noisy it is."""
+"""Number of a run's first finite values from which its noise is estimated."""
 FLOOR = 1e-6
-"""On a logarithmic scale, values below this share of the early median are all the same; zero is one of them."""
+"""On a logarithmic scale, values below this share of the early median, zero included, count as equal."""
 
 
 @dataclass(frozen=True)
-class Cells:
-    """A metric: ``value`` [runs, updates] as measured, ±Inf too; ``nonfinite`` and ``null`` say why it is no number.
+class MetricMatrix:
+    """A metric: ``value`` [runs, updates] as measured, ±Inf too; ``nonfinite`` and ``null`` say why it is not a number.
 
     Where a run has no row, a cell is neither finite, nor non-finite, nor null.
     """
@@ -28,30 +28,30 @@ class Cells:
 
     @cached_property
     def finite(self) -> Bools:
-        """Where a finite number was measured."""
+        """Where a finite number was measured [runs, updates]."""
         return np.isfinite(self.value)
 
     @property
     def measured(self) -> Bools:
-        """Where anything was measured, NaN and ±Inf too."""
+        """Where anything was measured, NaN and ±Inf included."""
         return self.finite | self.nonfinite
 
     @property
     def kinds(self) -> tuple[Bools, Bools, Bools]:
-        """Where NaN, where +Inf and where -Inf was measured: three facts."""
+        """Where NaN, where +Inf and where -Inf was measured."""
         infinite = self.nonfinite & np.isinf(self.value)
         return self.nonfinite & ~infinite, infinite & (self.value > 0), infinite & (self.value < 0)
 
     @property
     def runs(self) -> int:
-        """How many runs there are."""
+        """The number of runs."""
         return len(self.value)
 
     @property
-    def known(self) -> Bools:
+    def has_measurements(self) -> Bools:
         """Runs that measured anything at all."""
-        found: Bools = np.any(self.measured, axis=1)
-        return found
+        any_measured: Bools = np.any(self.measured, axis=1)
+        return any_measured
 
     def scaled(self, *, log: bool) -> Floats:
         """Return the values to be judged: as they are, or their natural logarithm."""
@@ -67,5 +67,5 @@ class Cells:
 
 
 def early_values(values: Floats) -> Floats:
-    """Return the first finite ones of ``values``, at most ``EARLY``."""
+    """Return the first ``EARLY`` finite ``values``."""
     return values[np.isfinite(values)][:EARLY]

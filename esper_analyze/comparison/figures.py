@@ -1,4 +1,4 @@
-"""Metrics of several runs over each other: two runs as two lines, many as a band with those drawn that leave it."""
+"""Overlaid metrics of several runs: two runs as two lines, many as a band plus a line for each run that leaves it."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from esper_analyze.comparison.side_by_side import Compared, SideBySide
-from esper_analyze.comparison.words import runs_that_left
+from esper_analyze.comparison.side_by_side import ComparedMetric, SideBySide
+from esper_analyze.comparison.words import first_divergences
 from esper_analyze.detector.signals import Floats
 from esper_analyze.reports.render.draw import area, finish, line, scale
 from esper_analyze.reports.render.section import Layout, Question
@@ -24,68 +24,69 @@ if TYPE_CHECKING:
     from esper_analyze.replay.evidence import Evidence
 
 MOST_PANELS = 8
-"""Panels of one figure: those in which a run parts come first."""
+"""Panels of one figure: those with a divergence come first."""
 MOST_LINES = 4
-"""Runs of a group drawn with a colour and a name of their own."""
+"""Diverging runs of a group that get their own colour and label."""
 FEW_RUNS = 5
-"""Up to so many runs each is drawn as a line; more are a band."""
+"""Up to so many runs are drawn as lines; more as a band."""
 _KEY = 24
 _LONGEST = 34
 _COLOURS = (VERDICTS["critical"], SECOND, VERDICTS["ok"], VERDICTS["warning"])
 _TITLES = {
     "returns": ("Returns", "Does one run get better than the others?"),
-    "policy": ("Policy change", "Do they move their policies alike?"),
+    "policy": ("Policy change", "Do their policies change alike?"),
     "value": ("Value function", "Do their critics learn alike?"),
     "gradients": ("Gradients", "Are their gradients of the same size?"),
-    "heads": ("Heads", "Do the heads of all runs decide, and learn, alike?"),
+    "heads": ("Heads", "Do the heads of all runs act and learn alike?"),
     "lstm": ("LSTM state", "Are their hidden states of the same size?"),
 }
 
 
 @dataclass(frozen=True, slots=True)
 class Overlay:
-    """One figure: its panels, and the runs that have a line and a colour each (the rest make the band)."""
+    """One figure: its panels, and the colour of each run drawn as a line (the rest make the band)."""
 
-    found: SideBySide
-    panels: tuple[Compared, ...]
+    comparison: SideBySide
+    panels: tuple[ComparedMetric, ...]
     lines: dict[int, str]
     band: bool
 
 
-def overlays(found: SideBySide) -> list[tuple[Question, Overlay]]:
+def overlays(comparison: SideBySide) -> list[tuple[Question, Overlay]]:
     """Return a figure for every topic that was measured."""
-    lines, band = _lines(found)
-    made = []
+    lines, band = _lines(comparison)
+    overlays = []
     for topic, (title, asks) in _TITLES.items():
-        own = [
-            one
-            for one in found.metrics
-            if one.metric.topic == topic and (one.metric.drawn or _parts(one) or any(one.ends))
+        panels = [
+            candidate
+            for candidate in comparison.metrics
+            if candidate.metric.topic == topic
+            and (candidate.metric.drawn or _diverges(candidate) or any(candidate.ends))
         ]
-        own = sorted(sorted(own, key=_parts, reverse=True)[:MOST_PANELS], key=found.metrics.index)
-        if own:
-            question = Question(topic, title, asks, "", _elsewhere, layout, draw, words)
-            made.append((question, Overlay(found, tuple(own), lines, band)))
-    return made
+        panels = sorted(sorted(panels, key=_diverges, reverse=True)[:MOST_PANELS], key=comparison.metrics.index)
+        if panels:
+            question = Question(topic, title, asks, "", _no_rows, layout, draw, words)
+            overlays.append((question, Overlay(comparison, tuple(panels), lines, band)))
+    return overlays
 
 
-def _parts(one: Compared) -> bool:
-    return any(one.judged.partings)
+def _diverges(metric: ComparedMetric) -> bool:
+    return any(metric.judged.divergences)
 
 
-def _lines(found: SideBySide) -> tuple[dict[int, str], bool]:
-    """Return the runs with a line of their own and its colour, and whether the others are a band."""
-    left = [one.run for one in runs_that_left(found)][:MOST_LINES]
-    if len(found.labels) == 2:
+def _lines(comparison: SideBySide) -> tuple[dict[int, str], bool]:
+    """Return the colour of each run drawn as a line, and whether the others are drawn as a band."""
+    left = [entry.run for entry in first_divergences(comparison)][:MOST_LINES]
+    if len(comparison.labels) == 2:
         return {0: FIRST, 1: SECOND}, False
-    if len(found.labels) > FEW_RUNS:
+    if len(comparison.labels) > FEW_RUNS:
         return dict(zip(left, _COLOURS, strict=False)), True
     colours = iter((*_COLOURS, FIRST))
-    return {run: next(colours) if run in left else THIRD for run in range(len(found.labels))}, False
+    return {run: next(colours) if run in left else THIRD for run in range(len(comparison.labels))}, False
 
 
-def _elsewhere(_evidence: Evidence) -> None:
-    """Return nothing: what is drawn here comes from several runs."""
+def _no_rows(_evidence: Evidence) -> None:
+    """Return nothing: these figures are drawn from several runs, not from the evidence of one."""
 
 
 def layout(data: Overlay) -> Layout:
@@ -99,23 +100,23 @@ def _columns(data: Overlay) -> int:
 
 
 def draw(data: Overlay, axes: Sequence[Axes]) -> None:
-    """Draw each metric, and what the lines are above them all."""
+    """Draw each metric, with the legend above them all."""
     columns = _columns(data)
     panels = axes[columns:]
-    for place, (one, own) in enumerate(zip(data.panels, panels, strict=False)):
-        _panel(data, one, own)
-        finish(own, one.title, last=place >= len(data.panels) - columns)
-    for own in panels[len(data.panels) :]:
-        own.axis("off")
+    for index, (metric, panel) in enumerate(zip(data.panels, panels, strict=False)):
+        _panel(data, metric, panel)
+        finish(panel, metric.title, last=index >= len(data.panels) - columns)
+    for panel in panels[len(data.panels) :]:
+        panel.axis("off")
         panels[len(data.panels) - 2].tick_params(labelbottom=True)
-    for own in axes[:columns]:
-        own.axis("off")
+    for panel in axes[:columns]:
+        panel.axis("off")
     handles, names = panels[0].get_legend_handles_labels()
     axes[0].legend(handles, names, loc="upper left", bbox_to_anchor=(0.0, 1.7), ncols=4, borderpad=0.0)
 
 
-def _panel(data: Overlay, one: Compared, axes: Axes) -> None:
-    every = [series(data.found, one, run) for run in range(len(data.found.labels))]
+def _panel(data: Overlay, one: ComparedMetric, axes: Axes) -> None:
+    every = [series(data.comparison, one, run) for run in range(len(data.comparison.labels))]
     if data.band:
         _band(data, one, axes)
     for run, colour in data.lines.items():
@@ -126,62 +127,62 @@ def _panel(data: Overlay, one: Compared, axes: Axes) -> None:
 
 
 def _label(data: Overlay, run: int) -> str:
-    """Return the name of a run, and one name for all that stay with the others."""
-    rest = [own for own, colour in data.lines.items() if colour == THIRD]
+    """Return the label of a run; runs that do not diverge share one label."""
+    rest = [member for member, colour in data.lines.items() if colour == THIRD]
     if run not in rest:
-        return cleaned(data.found.labels[run], _LONGEST)
+        return cleaned(data.comparison.labels[run], _LONGEST)
     return many(len(rest), "run") + ("" if len(rest) == len(data.lines) else " more") if run == rest[0] else ""
 
 
-def _marks(data: Overlay, one: Compared) -> list[tuple[int, str]]:
-    """Return where to mark that a run parts: for two runs once."""
-    found = [
-        (int(data.found.updates[parting.place]), data.lines[run])
-        for run, parting in enumerate(one.judged.partings)
-        if parting is not None and run in data.lines
+def _marks(data: Overlay, metric: ComparedMetric) -> list[tuple[int, str]]:
+    """Return update and colour of each divergence to mark; for two runs only the first."""
+    marks = [
+        (int(data.comparison.updates[divergence.index]), data.lines[run])
+        for run, divergence in enumerate(metric.judged.divergences)
+        if divergence is not None and run in data.lines
     ]
-    return [(update, VERDICTS["critical"]) for update, _ in sorted(found)[:1]] if one.cells.runs == 2 else found
+    return [(update, VERDICTS["critical"]) for update, _ in sorted(marks)[:1]] if metric.cells.runs == 2 else marks
 
 
-def _band(data: Overlay, one: Compared, axes: Axes) -> None:
-    """Draw least to most and the quartiles of all runs that have no line of their own, and their median."""
-    rest = [run for run in range(one.cells.runs) if run not in data.lines]
-    least, low, middle, high, most = (_over(data.found, cut) for cut in quartiles(_numbers(one)[rest]))
+def _band(data: Overlay, metric: ComparedMetric, axes: Axes) -> None:
+    """Draw range, quartiles and median of all runs without their own line."""
+    rest = [run for run in range(metric.cells.runs) if run not in data.lines]
+    least, low, middle, high, most = (_series_over(data.comparison, cut) for cut in quartiles(_numbers(metric)[rest]))
     area(axes, least, most, BAND, "least to most")
     area(axes, low, high, FIRST, "middle half")
     axes.collections[-1].set_alpha(0.3)
     line(axes, middle, FIRST, f"median of {len(rest)}")
 
 
-def _numbers(one: Compared) -> Floats:
-    return np.where(one.cells.finite, one.cells.value, np.nan)
+def _numbers(metric: ComparedMetric) -> Floats:
+    return np.where(metric.cells.finite, metric.cells.value, np.nan)
 
 
 def quartiles(values: Floats) -> Floats:
     """Return least, quartiles and most over runs [5, updates], NaN where none of ``values`` is a number."""
-    found = np.full((5, values.shape[1]), np.nan)
+    quantiles = np.full((5, values.shape[1]), np.nan)
     some = np.isfinite(values).any(axis=0)
     if some.any():
-        found[:, some] = np.nanquantile(values[:, some], (0, 0.25, 0.5, 0.75, 1), axis=0)
-    return found
+        quantiles[:, some] = np.nanquantile(values[:, some], (0, 0.25, 0.5, 0.75, 1), axis=0)
+    return quantiles
 
 
-def _over(found: SideBySide, values: Floats) -> Series:
-    return Series(found.updates, values, np.isnan(values))
+def _series_over(comparison: SideBySide, values: Floats) -> Series:
+    return Series(comparison.updates, values, np.isnan(values))
 
 
-def series(found: SideBySide, one: Compared, run: int) -> Series:
-    """Return what one run has, over the updates it recorded."""
-    own = found.rows[run]
-    cells = one.cells
-    return Series(found.updates[own], cells.value[run][own], ~cells.measured[run][own])
+def series(comparison: SideBySide, metric: ComparedMetric, run: int) -> Series:
+    """Return the values of one run over the updates it recorded."""
+    recorded = comparison.rows[run]
+    cells = metric.cells
+    return Series(comparison.updates[recorded], cells.value[run][recorded], ~cells.measured[run][recorded])
 
 
 def words(data: Overlay) -> list[str]:
-    """Say which of the panels part, and which end apart."""
-    parting = [one.title for one in data.panels if _parts(one)]
-    apart = [one.title for one in data.panels if any(one.ends)]
+    """Name the panels that diverge, and those that differ at the end."""
+    diverging = [panel.title for panel in data.panels if _diverges(panel)]
+    apart = [panel.title for panel in data.panels if any(panel.ends)]
     ends = [f"Different at the end: {', '.join(apart)}."] if apart else []
-    if not parting:
-        return ends or ["None of these parts."]
-    return [f"Parts: {', '.join(parting)}. Dashed: the update from which on.", *ends]
+    if not diverging:
+        return ends or ["None of these diverges."]
+    return [f"Diverging: {', '.join(diverging)}. Dashed line: the first update outside the band.", *ends]

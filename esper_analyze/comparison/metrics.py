@@ -1,4 +1,4 @@
-"""What is compared: the metrics, by topic, and the scale on which each is judged."""
+"""The metrics that are compared, by topic, and the scale on which each is judged."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ TOPICS = ("returns", "policy", "value", "gradients", "heads", "lstm")
 class Metric:
     """A column of a table with one row per update, or per update and subject.
 
-    ``log``: judged by its logarithm. ``least``: a difference, on the scale judged, that means nothing. ``sparse``: null
-    now and then in sound runs. ``drawn``: has a panel of its own.
+    ``log``: judged by its logarithm. ``least``: a difference, on the scale judged, that never counts. ``sparse``:
+    sometimes null in healthy runs. ``drawn``: has its own panel even where no run diverges.
     """
 
     table: str
@@ -25,12 +25,12 @@ class Metric:
     drawn: bool = True
 
     def name(self, subject: str = "") -> str:
-        """Return how the metric of ``subject`` is called: column, or table:subject.column."""
+        """Return the metric's name: column, or table:subject.column."""
         return f"{self.table}:{subject}.{self.column}" if subject else self.column
 
 
 _SHARE = 0.02
-"""Two hundredths of a share are nothing."""
+"""Differences of a share below 0.02 do not count."""
 
 METRICS: tuple[Metric, ...] = (
     Metric("updates", "episode_return_mean", "Episode return", "returns", sparse=True),
@@ -60,10 +60,10 @@ METRICS: tuple[Metric, ...] = (
 SLOTS: tuple[Metric, ...] = (
     Metric("slots", "host_grad_norm_max", "Largest host gradient of all slots", "gradients", log=True, sparse=True),
     Metric(
-        "slots", "normalized_ratio_min", "Least seed to host ratio of all slots", "gradients", log=True, sparse=True
+        "slots", "normalized_ratio_min", "Least seed-to-host ratio of all slots", "gradients", log=True, sparse=True
     ),
 )
-"""Of table slots, over all places of an update: places come and go, and seeds differ in what grows where."""
+"""Of table slots, over all slots of an update: slots come and go, and runs differ in which grow seed modules."""
 CLOCKS = (
     "rank",
     "update",
@@ -75,4 +75,4 @@ CLOCKS = (
     "recorder_ms",
     "recorder_fraction",
 )
-"""Columns of updates that say when or how fast: no two runs have the same, or none that goes on longer."""
+"""Columns of updates that say when or how fast: they differ between any two runs."""

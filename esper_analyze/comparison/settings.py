@@ -1,4 +1,4 @@
-"""How the settings of runs differ: everything run.json says, but for what names a run."""
+"""How the settings of runs differ: everything in run.json but the fields that identify a run."""
 
 from __future__ import annotations
 
@@ -10,33 +10,35 @@ from typing import Any
 
 import numpy as np
 
-from esper_analyze.comparison.cells import Cells
+from esper_analyze.comparison.cells import MetricMatrix
 from esper_analyze.detector.signals import Bools, Floats, Ints
 
 SAME = 1e-6
-"""Relative difference up to which two settings are the same: some are kept in float32."""
+"""Relative difference up to which two settings are equal: some are stored in float32."""
 NAMING = ("run_id", "created", "name", "schema_version", "rule_revisions", "notes")
-"""Keys that tell runs apart without being a setting."""
+"""Keys that identify a run and are not settings."""
 _ADDRESS = re.compile(r" at 0x[0-9a-f]+")
 Difference = tuple[str, tuple[str, ...]]
-"""A setting and what each run has for it, ``–`` where run.json does not say."""
+"""A setting and its value in each run, ``–`` where run.json has none."""
 
 
 def differences(infos: Sequence[Mapping[str, Any]]) -> list[Difference]:
     """Return the settings that are not the same in all runs, hyperparameters first and thresholds last."""
     flat = [dict(_flat(info)) for info in infos]
-    names = dict.fromkeys(name for one in flat for name in one)
-    found = [(name, tuple(one.get(name, "–") for one in flat)) for name in names]
-    return sorted((one for one in found if len(set(one[1])) > 1), key=lambda one: _place(one[0]))
+    names = dict.fromkeys(name for setting in flat for name in setting)
+    by_name = [(name, tuple(setting.get(name, "–") for setting in flat)) for name in names]
+    return sorted(
+        (setting for setting in by_name if len(set(setting[1])) > 1), key=lambda setting: _order_of_group(setting[0])
+    )
 
 
-def used(column: str, cells: Cells, rows: Bools, updates: Ints) -> Difference | None:
+def used(column: str, cells: MetricMatrix, rows: Bools, updates: Ints) -> Difference | None:
     """Return how a setting recorded in every update differs between runs, None when no common update shows it.
 
-    Where what is said of all runs is the same, they are given at the first update that differs.
+    Where the summaries of all runs are equal, their values at the first differing update are returned.
     """
     there = cells.finite | (cells.null & rows)
-    values = np.where(cells.finite, cells.value, np.inf)  # null, a bound that is not set, is a value of its own
+    values = np.where(cells.finite, cells.value, np.inf)  # null, a bound that is not set, is a distinct value
     most, least = (side(np.where(there, values, fill), axis=0) for side, fill in ((np.max, -np.inf), (np.min, np.inf)))
     shared = there.sum(axis=0) > 1
     with np.errstate(invalid="ignore"):
@@ -51,7 +53,7 @@ def used(column: str, cells: Cells, rows: Bools, updates: Ints) -> Difference | 
 
 
 def _course(values: Floats, updates: Ints) -> str:
-    """Return the first and the last value, or the first and the one farthest from it where it comes back to it."""
+    """Return first and last value, or, where they are equal, the first and the one farthest from it."""
     if not len(values):
         return "–"
     first, last = _number(values[0]), _number(values[-1])
@@ -65,7 +67,7 @@ def _number(value: float) -> str:
     return f"{value:.4g}" if math.isfinite(value) else "–"
 
 
-def _place(name: str) -> int:
+def _order_of_group(name: str) -> int:
     order = ("hyperparameters", "algorithm", "framework", "policy", "heads", "seeds", "", "versions", "thresholds")
     first = name.split(".", maxsplit=1)[0]
     return order.index(first if first in order else "")
@@ -79,11 +81,11 @@ def _flat(value: object, name: str = "") -> Iterator[tuple[str, str]]:
         return
     if value is None:
         return
-    told = value if isinstance(value, str) else json.dumps(value)
-    yield name, _ADDRESS.sub("", told)  # where a function lies in memory is no setting
+    text = value if isinstance(value, str) else json.dumps(value)
+    yield name, _ADDRESS.sub("", text)  # a function's address in memory is not a setting
 
 
 def opaque(infos: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Return the settings that were given as a function: two of them may differ and look the same."""
-    found = {name: None for info in infos for name, told in _flat(info) if told.startswith("<function")}
-    return list(found)
+    """Return the settings that are functions: two different ones may look equal."""
+    names = {name: None for info in infos for name, text in _flat(info) if text.startswith("<function")}
+    return list(names)

@@ -1,4 +1,4 @@
-"""Runs side by side: every metric they have in common, judged, and the facts around them."""
+"""The comparison of several runs: divergence and end of every common metric, settings, and what was not compared."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from esper_analyze.comparison.cells import Cells
-from esper_analyze.comparison.divergence import HITS, Judged, Parting, judge
-from esper_analyze.comparison.ends import Apart, apart
+from esper_analyze.comparison.cells import MetricMatrix
+from esper_analyze.comparison.divergence import HITS, Divergence, DivergenceResult, find_divergences
+from esper_analyze.comparison.ends import EndDifference, end_differences
 from esper_analyze.comparison.metrics import CLOCKS, METRICS, SLOTS, Metric
 from esper_analyze.comparison.settings import Difference, differences, opaque, used
 from esper_analyze.detector.signals import Bools, Ints
@@ -25,7 +25,7 @@ from esper_analyze.storage.decode_errors import blamed
 from esper_analyze.terminal import cleaned
 
 MOST_SUBJECTS = 64
-"""Heads or groups of a run that are compared, the first of them."""
+"""The first so many heads or groups of a run are compared."""
 
 
 Key = tuple[Metric, str]
@@ -33,18 +33,18 @@ Key = tuple[Metric, str]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Compared:
+class ComparedMetric:
     """One metric of one subject (empty: of the run) in all runs."""
 
     metric: Metric
     subject: str
-    cells: Cells
-    judged: Judged
-    ends: tuple[Apart | None, ...] = ()
+    cells: MetricMatrix
+    judged: DivergenceResult
+    ends: tuple[EndDifference | None, ...] = ()
 
     @property
     def name(self) -> str:
-        """How the metric is called."""
+        """The metric's name: column, or table:subject.column."""
         return self.metric.name(self.subject)
 
     @property
@@ -54,93 +54,95 @@ class Compared:
 
 
 @dataclass(frozen=True, slots=True)
-class Left:
-    """A run parted from the others in one metric."""
+class RunDivergence:
+    """Where a run diverges from the others in one metric."""
 
     run: int
     update: int
-    parting: Parting
-    compared: Compared
+    divergence: Divergence
+    compared: ComparedMetric
 
     @property
     def order(self) -> tuple[int, int, float]:
-        """What comes first: the update, then facts, then by how far it lies beyond."""
-        return self.update, self.parting.kind == "beyond", -self.parting.size
+        """Sort key: update, then non-finite or missing values before excesses, then the larger excess."""
+        return self.update, self.divergence.kind == "beyond", -self.divergence.size
 
 
 @dataclass(frozen=True)
 class SideBySide:
-    """Runs compared. ``updates`` are those that any run recorded, ``rows`` [runs, updates] who recorded which.
+    """Several runs compared. ``updates`` are those that any run recorded; ``rows`` [runs, updates] says which did.
 
     ``metrics`` were measured by two runs at least, ``not_common`` not by all. ``exact`` are the other numbers of table
-    updates, looked at for equality only; ``tables`` have rows and were not looked at.
+    updates, compared for equality only; ``tables`` have rows but were not compared.
     """
 
     labels: tuple[str, ...]
     infos: tuple[Mapping[str, Any], ...]
     updates: Ints
     rows: Bools
-    metrics: tuple[Compared, ...]
-    not_common: tuple[Compared, ...]
+    metrics: tuple[ComparedMetric, ...]
+    not_common: tuple[ComparedMetric, ...]
     settings: tuple[Difference, ...]
     functions: tuple[str, ...]
-    exact: tuple[tuple[str, Cells], ...] = ()
+    exact: tuple[tuple[str, MetricMatrix], ...] = ()
     tables: tuple[str, ...] = ()
 
     @cached_property
-    def leavings(self) -> list[Left]:
-        """Every metric in which a run parts, in order of updates."""
-        return self._listed({one: one.judged.partings for one in self.metrics})
+    def divergences(self) -> list[RunDivergence]:
+        """Every divergence of a run in a metric, in order of updates."""
+        return self._listed({metric: metric.judged.divergences for metric in self.metrics})
 
     @cached_property
-    def pending(self) -> list[Left]:
-        """Every metric in which the last values of a run lie beyond, too few to know whether it parts."""
-        return self._listed({one: one.judged.pending for one in self.metrics})
+    def pending(self) -> list[RunDivergence]:
+        """Every metric in which a run's last values lie outside the band, too few of them to call it a divergence."""
+        return self._listed({metric: metric.judged.pending for metric in self.metrics})
 
     @cached_property
-    def ends_apart(self) -> list[tuple[Compared, int, Apart]]:
+    def end_differences(self) -> list[tuple[ComparedMetric, int, EndDifference]]:
         """Every metric and run whose last tenth does not overlap the others'; a pair is listed once."""
-        found = [(one, run, end) for one in self.metrics for run, end in enumerate(one.ends) if end is not None]
-        return [one for one in found if len(self.labels) > 2 or one[1] == 0]
+        differing = [
+            (entry, run, end) for entry in self.metrics for run, end in enumerate(entry.ends) if end is not None
+        ]
+        return [entry for entry in differing if len(self.labels) > 2 or entry[1] == 0]
 
     @property
-    def outcome_apart(self) -> bool:
+    def returns_end_apart(self) -> bool:
         """Whether the returns of some run end apart from the others'."""
-        return any(one.metric.topic == "returns" for one, _, _ in self.ends_apart)
+        return any(ended.metric.topic == "returns" for ended, _, _ in self.end_differences)
 
-    def _listed(self, partings: Mapping[Compared, Sequence[Parting | None]]) -> list[Left]:
-        found = [
-            Left(run, int(self.updates[parting.place]), parting, one)
-            for one, own in partings.items()
-            for run, parting in enumerate(own)
-            if parting is not None
+    def _listed(self, by_metric: Mapping[ComparedMetric, Sequence[Divergence | None]]) -> list[RunDivergence]:
+        divergences = [
+            RunDivergence(run, int(self.updates[divergence.index]), divergence, metric)
+            for metric, of_metric in by_metric.items()
+            for run, divergence in enumerate(of_metric)
+            if divergence is not None
         ]
-        return sorted(found, key=lambda one: one.order)
+        return sorted(divergences, key=lambda divergence: divergence.order)
 
     @cached_property
     def too_short(self) -> tuple[int, ...]:
-        """Runs of which no metric can be judged: too few updates beside others, or nobody's noise is known."""
+        """Runs of which no metric can be judged: too few updates in common, or no metric's noise is known."""
         shared = (self.rows & (self.rows.sum(axis=0) > 1)).sum(axis=1)
         unknown = len(self.unjudged) == len(self.metrics)
         return tuple(run for run, updates in enumerate(shared) if updates < HITS or unknown)
 
     @cached_property
     def ceased(self) -> list[tuple[str, int, int]]:
-        """Metrics that a run ceases to measure while another goes on, with the run and the last update that has it."""
-        found = []
-        for one in self.metrics:
-            measured = one.cells.measured
-            for run in np.flatnonzero(one.cells.known).tolist():
-                places = np.flatnonzero(measured[run])
-                widest = int(np.diff(places).max(initial=1))
-                after = measured[:, places[-1] + 1 :][:, self.rows[run, places[-1] + 1 :]]
+        """Metrics that a run stops measuring while another continues: name, run and the last update that has it."""
+        ceased = []
+        for metric in self.metrics:
+            measured = metric.cells.measured
+            for run in np.flatnonzero(metric.cells.has_measurements).tolist():
+                columns = np.flatnonzero(measured[run])
+                widest = int(np.diff(columns).max(initial=1))
+                after = measured[:, columns[-1] + 1 :][:, self.rows[run, columns[-1] + 1 :]]
                 if after.shape[1] >= max(HITS, 2 * widest) and after.any():
-                    found.append((one.name, run, int(self.updates[places[-1]])))
-        return found
+                    ceased.append((metric.name, run, int(self.updates[columns[-1]])))
+        return ceased
 
-    def first(self, run: int) -> Left | None:
-        """Return where ``run`` parts from the others first, None when it stays."""
-        return next((one for one in self.leavings if one.run == run), None)
+    def first(self, run: int) -> RunDivergence | None:
+        """Return the first divergence of ``run`` from the others, None when there is none."""
+        return next((entry for entry in self.divergences if entry.run == run), None)
 
     def last_update(self, run: int) -> int:
         """Return the last update of ``run``."""
@@ -148,24 +150,24 @@ class SideBySide:
 
     @property
     def unjudged(self) -> tuple[str, ...]:
-        """Metrics with too few values to know their noise: only facts (NaN, missing) were looked at."""
-        return tuple(one.name for one in self.metrics if not np.isfinite(one.judged.noise))
+        """Metrics with too few values to estimate their noise: only NaN, Inf and missing values were compared."""
+        return tuple(metric.name for metric in self.metrics if not np.isfinite(metric.judged.noise))
 
     @cached_property
     def first_difference(self) -> tuple[int, tuple[str, ...]] | None:
-        """The first update in which two runs differ at all, and in which metrics; None: they are the same."""
-        every = [*((one.name, one.cells) for one in self.metrics), *self.exact]
-        places = {name: place for name, cells in every if (place := _differing(cells, self.rows)) is not None}
-        first = min(places.values(), default=None)
+        """The first update in which two runs differ at all, and in which metrics; None when they are equal."""
+        every = [*((metric.name, metric.cells) for metric in self.metrics), *self.exact]
+        columns = {name: column for name, cells in every if (column := _differing(cells, self.rows)) is not None}
+        first = min(columns.values(), default=None)
         if first is None:
             return None
-        return int(self.updates[first]), tuple(name for name, place in places.items() if place == first)
+        return int(self.updates[first]), tuple(name for name, column in columns.items() if column == first)
 
 
 def side_by_side(
     runs: Sequence[tuple[str, RecordedRun]], *, progress: Callable[[int], None] | None = None
 ) -> SideBySide:
-    """Return labelled ``runs`` compared; each must have an update. Ranks of a distributed training are joined.
+    """Compare labelled ``runs``, each with at least one update. Ranks of a distributed training are merged.
 
     ``progress`` is called with the number of runs read.
     """
@@ -174,51 +176,53 @@ def side_by_side(
     settings: list[dict[str, Series]] = []
     for done, (_, run) in enumerate(runs, start=1):
         with blamed(run):
-            whole = joined(run)
-            columns.append(_columns(whole))
-            others += [all_series(whole, "updates", _others())] if len(runs) == 2 else []
-            settings.append(all_series(whole, "updates", list(SETTINGS)))
+            merged = joined(run)
+            columns.append(_columns(merged))
+            others += [all_series(merged, "updates", _others())] if len(runs) == 2 else []
+            settings.append(all_series(merged, "updates", list(SETTINGS)))
         if progress is not None:
             progress(done)
-    own = [next(iter(one.values())).update for one in columns]
-    updates = np.unique(np.concatenate(own))
-    found = [_compared(key, columns, updates) for key in dict.fromkeys(key for one in columns for key in one)]
-    known = [one for one in found if one.cells.known.any()]
+    updates_by_run = [next(iter(item.values())).update for item in columns]
+    updates = np.unique(np.concatenate(updates_by_run))
+    every_metric = [_compared(key, columns, updates) for key in dict.fromkeys(key for item in columns for key in item)]
+    measured = [item for item in every_metric if item.cells.has_measurements.any()]
     infos = tuple(run.info for _, run in runs)
-    rows = np.array([np.isin(updates, one) for one in own])
-    as_used = (used(name, _cells([one[name] for one in settings], updates), rows, updates) for name in SETTINGS)
+    rows = np.array([np.isin(updates, item) for item in updates_by_run])
+    as_used = (used(name, _cells([item[name] for item in settings], updates), rows, updates) for name in SETTINGS)
     return SideBySide(
         labels=tuple(label for label, _ in runs),
         infos=infos,
         updates=updates,
         rows=rows,
-        metrics=tuple(one for one in known if one.cells.known.sum() > 1),
-        not_common=tuple(one for one in known if not one.cells.known.all()),
-        settings=(*(one for one in as_used if one is not None), *differences(infos)),
+        metrics=tuple(item for item in measured if item.cells.has_measurements.sum() > 1),
+        not_common=tuple(item for item in measured if not item.cells.has_measurements.all()),
+        settings=(*(item for item in as_used if item is not None), *differences(infos)),
         functions=tuple(opaque(infos)),
-        exact=tuple((name, _cells([one[name] for one in others], updates)) for name in _others() if others),
+        exact=tuple((name, _cells([item[name] for item in others], updates)) for name in _others() if others),
         tables=tuple(table.name for table in TABLES if _unseen(table.name, [run for _, run in runs])),
     )
 
 
 def _columns(run: RecordedRun) -> dict[Key, Series]:
     """Return every metric of ``run`` by metric and subject, those of table ``updates`` first."""
-    found: dict[Key, Series] = {}
+    by_metric: dict[Key, Series] = {}
     for table in dict.fromkeys(metric.table for metric in METRICS):
         metrics = [metric for metric in METRICS if metric.table == table]
         names = [metric.column for metric in metrics]
         if BY_NAME[table].subject is None:
             series = all_series(run, table, names)
-            found |= {(metric, ""): series[metric.column] for metric in metrics}
+            by_metric |= {(metric, ""): series[metric.column] for metric in metrics}
             continue
         every = by_subject(run, table, names).items()
-        subjects = [(subject, own) for subject, own in every if not _twice(table, subject)][:MOST_SUBJECTS]
-        found |= {(metric, subject): own[metric.column] for metric in metrics for subject, own in subjects}
-    return found | _slots(run)
+        subjects = [(subject, by_column) for subject, by_column in every if not _twice(table, subject)][:MOST_SUBJECTS]
+        by_metric |= {
+            (metric, subject): by_column[metric.column] for metric in metrics for subject, by_column in subjects
+        }
+    return by_metric | _slots(run)
 
 
 def _slots(run: RecordedRun) -> dict[Key, Series]:
-    """Return what table slots says over all places of an update, where the run has slots; NaN counts as NaN."""
+    """Return metrics over all slots of an update, where the run has slots; a NaN in any slot makes the value NaN."""
     import polars
 
     if not run.parts("slots"):
@@ -231,47 +235,58 @@ def _slots(run: RecordedRun) -> dict[Key, Series]:
 
 
 def _others() -> list[str]:
-    """Return the numbers of table updates that are no metric, no setting and no clock."""
+    """Return the numeric columns of table updates that are neither metric, setting nor clock."""
     skipped = {*CLOCKS, *SETTINGS, *(metric.column for metric in METRICS if metric.table == "updates")}
     numbers = (Kind.FLOAT, Kind.INT, Kind.BOOL)
-    return [one.name for one in BY_NAME["updates"].columns if one.kind in numbers and one.name not in skipped]
+    return [
+        declared.name
+        for declared in BY_NAME["updates"].columns
+        if declared.kind in numbers and declared.name not in skipped
+    ]
 
 
 def _unseen(table: str, runs: Sequence[RecordedRun]) -> bool:
-    """Whether ``table`` holds measurements that were not looked at."""
-    seen = {"findings", "levels", "ranks", "events", "losses_of_data", *(metric.table for metric in (*METRICS, *SLOTS))}
-    return table not in seen and any(run.parts(table) for run in runs)
+    """Whether ``table`` has measurements that were not compared."""
+    compared = {
+        "findings",
+        "levels",
+        "ranks",
+        "events",
+        "losses_of_data",
+        *(metric.table for metric in (*METRICS, *SLOTS)),
+    }
+    return table not in compared and any(run.parts(table) for run in runs)
 
 
 def _twice(table: str, subject: str) -> bool:
-    """Whether another metric says the same: heads have a table of their own, and the whole model a column."""
+    """Whether another metric has the same numbers: heads are in table heads, the whole model in table updates."""
     return table == "groups" and (subject == "all" or subject.startswith("head:"))
 
 
-def _compared(key: Key, columns: Sequence[Mapping[Key, Series]], updates: Ints) -> Compared:
+def _compared(key: Key, columns: Sequence[Mapping[Key, Series]], updates: Ints) -> ComparedMetric:
     metric, subject = key
-    cells = _cells([one.get(key) for one in columns], updates)
-    judged = judge(cells, log=metric.log, least=metric.least, sparse=metric.sparse)
-    return Compared(metric, subject, cells, judged, apart(cells, log=metric.log, least=metric.least))
+    cells = _cells([by_metric.get(key) for by_metric in columns], updates)
+    judged = find_divergences(cells, log=metric.log, least=metric.least, sparse=metric.sparse)
+    return ComparedMetric(metric, subject, cells, judged, end_differences(cells, log=metric.log, least=metric.least))
 
 
-def _cells(many: Sequence[Series | None], updates: Ints) -> Cells:
+def _cells(many: Sequence[Series | None], updates: Ints) -> MetricMatrix:
     """Return several series over all ``updates``."""
     shape = (len(many), len(updates))
-    cells = Cells(np.full(shape, np.nan), np.zeros(shape, bool), np.zeros(shape, bool))
+    cells = MetricMatrix(np.full(shape, np.nan), np.zeros(shape, bool), np.zeros(shape, bool))
     for run, series in enumerate(many):
         if series is None:
             continue
-        place = np.searchsorted(updates, series.update)
-        cells.value[run, place] = np.where(series.null, np.nan, series.value)
-        cells.nonfinite[run, place], cells.null[run, place] = series.nonfinite, series.null
+        columns = np.searchsorted(updates, series.update)
+        cells.value[run, columns] = np.where(series.null, np.nan, series.value)
+        cells.nonfinite[run, columns], cells.null[run, columns] = series.nonfinite, series.null
     return cells
 
 
-def _differing(cells: Cells, rows: Bools) -> int | None:
-    """Return the first place where the first two runs, both having a row, do not have the very same cell."""
-    one, other = cells.value[:2]
-    same = (one == other) | (np.isnan(one) & np.isnan(other))
+def _differing(cells: MetricMatrix, rows: Bools) -> int | None:
+    """Return the first column in which the first two runs, both with a row, have different cells."""
+    first, second = cells.value[:2]
+    same = (first == second) | (np.isnan(first) & np.isnan(second))
     same &= (cells.nonfinite[0] == cells.nonfinite[1]) & (cells.null[0] == cells.null[1])
     places = np.flatnonzero(~same & rows[0] & rows[1])
     return int(places[0]) if len(places) else None

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from esper_analyze.comparison.figures import overlays
 from esper_analyze.comparison.page import page
-from esper_analyze.comparison.side_by_side import Compared, SideBySide
+from esper_analyze.comparison.side_by_side import ComparedMetric, SideBySide
 from esper_analyze.comparison.words import caveats, headline, sentences, values_at
 from esper_analyze.errors import UsageError
 from esper_analyze.reports.render.figure import drawn
@@ -19,19 +19,19 @@ PAGE_FILE = "index.html"
 FACTS_FILE = "compare.json"
 
 
-def write_comparison(found: SideBySide, out: Path, *, progress: Callable[[int], None] | None = None) -> Path:
+def write_comparison(comparison: SideBySide, out: Path, *, progress: Callable[[int], None] | None = None) -> Path:
     """Write the comparison into directory ``out``, the page last, and return the page's path.
 
     ``progress`` is called with the number of figures drawn. Raises ``UsageError`` when ``out`` cannot be written.
     """
     answers = []
-    for done, (question, data) in enumerate(overlays(found), start=1):
+    for done, (question, data) in enumerate(overlays(comparison), start=1):
         answers.append((question, drawn(question, data), question.words(data)))
         if progress is not None:
             progress(done)
     files = {f"{question.name}.png": figure.png for question, figure, _ in answers}
-    files[FACTS_FILE] = strict_json(facts(found)).encode()
-    files[PAGE_FILE] = page(found, answers).encode()
+    files[FACTS_FILE] = strict_json(facts(comparison)).encode()
+    files[PAGE_FILE] = page(comparison, answers).encode()
     try:
         out.mkdir(parents=True, exist_ok=True)
         for name, content in files.items():
@@ -41,48 +41,50 @@ def write_comparison(found: SideBySide, out: Path, *, progress: Callable[[int], 
     return out / PAGE_FILE
 
 
-def facts(found: SideBySide) -> dict[str, object]:
-    """Return everything the page says as plain data."""
-    exact = found.first_difference if len(found.labels) == 2 else None
+def facts(comparison: SideBySide) -> dict[str, object]:
+    """Return the contents of the page as plain data."""
+    exact = comparison.first_difference if len(comparison.labels) == 2 else None
     return {
-        "headline": headline(found),
-        "sentences": sentences(found),
-        "caveats": caveats(found),
+        "headline": headline(comparison),
+        "sentences": sentences(comparison),
+        "caveats": caveats(comparison),
         "first_difference": None if exact is None else {"update": exact[0], "metrics": exact[1]},
-        "runs": [_run(found, run) for run in range(len(found.labels))],
-        "metrics": [_metric(found, one) for one in found.metrics],
+        "runs": [_run(comparison, run) for run in range(len(comparison.labels))],
+        "metrics": [_metric(comparison, entry) for entry in comparison.metrics],
         "may_be_parting": [
-            {"run": found.labels[one.run], "update": one.update, "metric": one.compared.name} for one in found.pending
+            {"run": comparison.labels[entry.run], "update": entry.update, "metric": entry.compared.name}
+            for entry in comparison.pending
         ],
         "different_at_end": [
-            {"run": found.labels[run], "metric": one.name, "has": end.own, "others_have": end.others}
-            for one, run, end in found.ends_apart
+            {"run": comparison.labels[run], "metric": entry.name, "has": end.run, "others_have": end.others}
+            for entry, run, end in comparison.end_differences
         ],
-        "too_short": [found.labels[run] for run in found.too_short],
-        "tables_not_compared": found.tables,
-        "not_common": [one.name for one in found.not_common],
-        "unjudged": found.unjudged,
+        "too_short": [comparison.labels[run] for run in comparison.too_short],
+        "tables_not_compared": comparison.tables,
+        "not_common": [entry.name for entry in comparison.not_common],
+        "unjudged": comparison.unjudged,
         "settings": [
-            {"name": name, "values": dict(zip(found.labels, values, strict=True))} for name, values in found.settings
+            {"name": name, "values": dict(zip(comparison.labels, values, strict=True))}
+            for name, values in comparison.settings
         ],
-        "given_as_functions": found.functions,
+        "given_as_functions": comparison.functions,
     }
 
 
-def _run(found: SideBySide, run: int) -> dict[str, object]:
-    info, first = found.infos[run], found.first(run)
+def _run(comparison: SideBySide, run: int) -> dict[str, object]:
+    info, first = comparison.infos[run], comparison.first(run)
     return {
-        "run": found.labels[run],
+        "run": comparison.labels[run],
         "name": info.get("name"),
         "run_id": info.get("run_id"),
-        "updates": int(found.rows[run].sum()),
-        "last_update": found.last_update(run),
+        "updates": int(comparison.rows[run].sum()),
+        "last_update": comparison.last_update(run),
         "parts_at": None if first is None else first.update,
         "parts_first_in": None if first is None else first.compared.name,
     }
 
 
-def _metric(found: SideBySide, one: Compared) -> dict[str, object]:
+def _metric(comparison: SideBySide, one: ComparedMetric) -> dict[str, object]:
     noise = one.judged.noise
     return {
         "metric": one.name,
@@ -91,14 +93,14 @@ def _metric(found: SideBySide, one: Compared) -> dict[str, object]:
         "noise": noise if math.isfinite(noise) else None,
         "partings": [
             {
-                "run": found.labels[left.run],
+                "run": comparison.labels[left.run],
                 "update": left.update,
-                "kind": left.parting.kind,
-                "sigmas_beyond": left.parting.size if left.parting.kind == "beyond" else None,
+                "kind": left.divergence.kind,
+                "sigmas_beyond": left.divergence.size if left.divergence.kind == "beyond" else None,
                 "has": values_at(left)[0],
                 "others_have": values_at(left)[1],
             }
-            for left in found.leavings
+            for left in comparison.divergences
             if left.compared is one
         ],
     }

@@ -18,8 +18,8 @@ from typing import Any
 
 import numpy as np
 
-from esper_analyze.comparison.cells import Cells
-from esper_analyze.comparison.divergence import judge
+from esper_analyze.comparison.cells import MetricMatrix
+from esper_analyze.comparison.divergence import find_divergences
 from esper_analyze.comparison.side_by_side import SideBySide, side_by_side
 from esper_analyze.detector.rules import RULES
 from esper_analyze.detector.signals import Floats
@@ -56,7 +56,7 @@ def simulated(trials: int, updates: int = 300) -> list[dict[str, Any]]:
             for seed in range(trials):
                 values = noise(size, updates, memory, seed)
                 blank = np.zeros(values.shape, bool)
-                left += sum(one is not None for one in judge(Cells(values, blank, blank)).partings)
+                left += sum(one is not None for one in find_divergences(MetricMatrix(values, blank, blank)).divergences)
             found.append({"runs": size, "memory": memory, "left": left, "of": size * trials})
     return found
 

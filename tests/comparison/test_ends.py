@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from esper_analyze.cli import run as command
-from esper_analyze.comparison.cells import Cells
-from esper_analyze.comparison.ends import apart
+from esper_analyze.comparison.cells import MetricMatrix
+from esper_analyze.comparison.ends import end_differences
 from esper_analyze.comparison.figures import overlays, words
 from esper_analyze.comparison.side_by_side import SideBySide, side_by_side
 from esper_analyze.comparison.words import headline, sentences
@@ -20,52 +20,52 @@ from tests.reports.synthetic import Rows, write_run
 UPDATES = 60
 
 
-def cells(*rows: list[float]) -> Cells:
+def cells(*rows: list[float]) -> MetricMatrix:
     value = np.array(rows, float)
-    return Cells(value, np.zeros(value.shape, bool), np.isnan(value))
+    return MetricMatrix(value, np.zeros(value.shape, bool), np.isnan(value))
 
 
 def test_ends_that_overlap_are_not_apart() -> None:
     noise = np.random.default_rng(0).normal(size=(2, 100))
-    assert apart(cells(*(10 + noise).tolist())) == (None, None)
+    assert end_differences(cells(*(10 + noise).tolist())) == (None, None)
 
 
 def test_the_last_tenth_is_judged_by_its_quantiles() -> None:
     one, other = [9.0] * 100, [195.0] * 100
     one[-3], other[-7] = 300.0, -5.0  # one odd update in ten does not join them
-    own, theirs = apart(cells(one, other))
+    own, theirs = end_differences(cells(one, other))
     assert own is not None
     assert theirs is not None
-    assert (own.own, own.others, own.values) == (9.0, 195.0, 10)
-    assert (theirs.own, theirs.others) == (195.0, 9.0)
+    assert (own.run, own.others, own.values) == (9.0, 195.0, 10)
+    assert (theirs.run, theirs.others) == (195.0, 9.0)
 
 
 def test_what_was_before_the_end_does_not_count() -> None:
-    assert apart(cells([0.0] * 90 + [5.0] * 10, [100.0] * 90 + [5.0] * 10)) == (None, None)
+    assert end_differences(cells([0.0] * 90 + [5.0] * 10, [100.0] * 90 + [5.0] * 10)) == (None, None)
 
 
 @pytest.mark.parametrize(("size", "told"), [(1.005, False), (1.02, True)])
 def test_less_than_a_hundredth_is_no_difference(size: float, told: bool) -> None:
     for log in (False, True):
-        assert (apart(cells([10.0] * 50, [10.0 * size] * 50), log=log)[0] is not None) is told
+        assert (end_differences(cells([10.0] * 50, [10.0 * size] * 50), log=log)[0] is not None) is told
 
 
 def test_ends_are_those_of_updates_that_both_measured() -> None:
     rising = [float(update) for update in range(100)]
     short = rising[:40] + [np.nan] * 60
-    assert apart(cells(rising, short)) == (None, None)
+    assert end_differences(cells(rising, short)) == (None, None)
 
 
 def test_too_few_values_say_nothing_and_five_say_something() -> None:
-    assert apart(cells([1.0, 1.0], [9.0, 9.0])) == (None, None)
-    assert apart(cells([1.0] * 5, [9.0] * 5))[0] is not None
+    assert end_differences(cells([1.0, 1.0], [9.0, 9.0])) == (None, None)
+    assert end_differences(cells([1.0] * 5, [9.0] * 5))[0] is not None
 
 
 def test_of_a_group_only_the_odd_one_is_apart() -> None:
     noise = np.random.default_rng(1).normal(size=(6, 60))
     values = 100 + noise
     values[3, -30:] = 9.0
-    found = apart(cells(*values.tolist()))
+    found = end_differences(cells(*values.tolist()))
     assert [run for run, end in enumerate(found) if end is not None] == [3]
 
 
@@ -90,12 +90,12 @@ def slowly(end: float) -> object:
 
 def test_none_of_these_parts_never_stands_over_ends_that_do_not_overlap(tmp_path: Path) -> None:
     found = compared(tmp_path, good=slowly(195.0), bad=slowly(9.0))
-    assert not [one for one in found.leavings if one.compared.name == "episode_return_mean"]
+    assert not [one for one in found.divergences if one.compared.name == "episode_return_mean"]
     assert "are different at the end: Episode return is " in headline(found)
     assert any(told.startswith("Different at the end") and "episode_return_mean" in told for told in sentences(found))
     told = {question.name: words(data) for question, data in overlays(found)}
     assert told["returns"] == ["Different at the end: Episode return."]
-    assert told["policy"] == ["None of these parts."]
+    assert told["policy"] == ["None of these diverges."]
 
 
 @pytest.mark.parametrize(("end", "code"), [(195.0, 0), (9.0, 1)])
@@ -127,7 +127,7 @@ def test_a_setting_that_changes_is_listed_and_is_no_metric(tmp_path: Path) -> No
     )
     usual = settings(learning_rate=3e-4, clip_range=0.2, entropy_coef=0.01, target_kl=0.02, max_grad_norm=0.5)
     found = compared(tmp_path, one=usual, other=halved)
-    assert found.leavings == []
+    assert found.divergences == []
     assert found.first_difference is None
     assert dict(found.settings) == {
         "learning_rate, as used": ("0.0003", "0.0003 → 1e-05"),
