@@ -528,6 +528,10 @@ def _descents() -> list[Case]:
             level: list[float | None] = [*[early] * 10, *[late] * (between + 4)]
             verdicts = f"{10 + between}o " + (f"2o 2{letter}" if head else f"4{letter}")
             cases.append(Case(rule, norm, others | {norm: steps, column: level}, verdicts))
+        steps = [0.6] * 10 + [0.3] * 24 + [0.05] * 16  # returns rise when it has been low for some time
+        level = [*[10.0] * 38, *[30.0] * 12]  # of the last ten at the fortieth, two: a mean of 14
+        verdicts = "36o 3w 11i" if head else "34o 5w 11i"
+        cases.append(Case(rule, norm, others | {norm: steps, column: level}, verdicts))
         steps = [0.6] * 10 + [0.3] * 24 + [0.05] * 4 + [0.6] * 2 + [0.05] * 4
         level = [*[10.0] * 10, *[20.0] * 34]
         verdicts = "34o 2o 2i 2o 2o 2w" if head else "34o 4i 2o 4w"
@@ -1050,6 +1054,32 @@ def stairs() -> list[Case]:
 
 @pytest.mark.parametrize("case", stairs(), ids=lambda case: f"{case.rule} {case.metric}")
 def test_a_rule_that_rests_notices_each_bound_that_is_crossed(case: Case) -> None:
+    assert findings(case.detector(put_off=True), case) == findings(case.detector(), case)
+
+
+def contexts() -> list[Case]:
+    """Return courses in which one of the other columns changes now and then while the metric is in alarm."""
+    found = []
+    for name in BY_RULE:
+        cases = [case for case in CASES if case.rule == name]
+        alarmed = [case for case in cases if case.expected()[-1] in ("info", "warning", "critical")]
+        for metric in dict.fromkeys(case.metric for case in alarmed):
+            case = [one for one in alarmed if one.metric == metric][-1]
+            base = {column: cell[-1] if isinstance(cell, list) else cell for column, cell in case.cells.items()}
+            for column in base:
+                given = [one.cells.get(column) for one in cases]
+                cells = [cell for one in given for cell in (one if isinstance(one, list) else [one])]
+                values = [cell for cell in dict.fromkeys(cells) if not (isinstance(cell, float) and math.isnan(cell))]
+                if column != metric and len(values) > 1:
+                    order = random.Random(column).sample(values * 3, 3 * len(values))
+                    course = [value for value in order for _ in range(9)][:400]
+                    limits = {"clear_after": 1}
+                    found.append(Case(name, metric, base | {column: course}, f"{len(course)}o", limits=limits))
+    return found
+
+
+@pytest.mark.parametrize("case", contexts())
+def test_a_rule_that_rests_notices_what_changes_beside_its_metric(case: Case) -> None:
     assert findings(case.detector(put_off=True), case) == findings(case.detector(), case)
 
 
