@@ -126,6 +126,8 @@ def test_equal_gradients_have_no_noise_and_opposite_ones_no_estimate() -> None:
     assert noise_scale(2.0, 2.0, 8, 4) == 0.0
     assert noise_scale(2.0, 0.0, 8, 4) is None
     assert noise_scale(float("nan"), 1.0, 8, 4) is None
+    assert noise_scale(2.0, 1.0, 0, 4) is None, "of no samples there is no estimate"
+    assert noise_scale(2.0, 1.0, 8, 4) == pytest.approx(1 / (1 / 8 - 1 / 32) / (2 / 3))
 
 
 class Known:
