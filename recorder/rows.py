@@ -13,6 +13,7 @@ from recorder.capture.gradients_seen import GradientReader
 from recorder.capture.parameters import ParameterMap
 from recorder.capture.update_buffer import UpdateBuffer
 from recorder.heads import Heads
+from recorder.measure import Numbers
 from recorder.reduce.detail import detail_numbers
 from recorder.reduce.gradients import (
     GroupNumbers,
@@ -21,7 +22,7 @@ from recorder.reduce.gradients import (
     head_gradient_cells,
     model_cells,
 )
-from recorder.reduce.norms import GradientNorms, Numbers
+from recorder.reduce.norms import GradientNorms
 from recorder.reduce.policy import PolicyNumbers, step_block
 from recorder.reduce.rollout import floored_cells, lstm_rows, mask_cells, scalar_cells, value_cells
 from recorder.reduce.update import Cells, MinibatchNumbers, minibatch_numbers

@@ -13,7 +13,8 @@ from esper_analyze.replay.labels import read_labels
 from esper_analyze.replay.recorded_rules import restated_since
 from esper_analyze.replay.replay import Replay, differences, recorded, replay
 from esper_analyze.reports.narrative import story as stories
-from esper_analyze.runs.run import RecordedRun, find_runs, open_run
+from esper_analyze.runs.run import RecordedRun, open_run
+from esper_analyze.storage.run_info import find_runs
 
 pytestmark = pytest.mark.processor
 

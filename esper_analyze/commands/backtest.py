@@ -112,7 +112,7 @@ def backtest(
 
 def _found(run_paths: Sequence[Path]) -> list[Path]:
     """Return the runs at or below each path, each once. Raises ``UsageError`` for a path without runs."""
-    from esper_analyze.runs.run import find_runs
+    from esper_analyze.storage.run_info import find_runs
 
     found: dict[Path, Path] = {}
     for path in run_paths:

@@ -16,11 +16,11 @@ def compact(run_path: RunPath, as_json: Json = False) -> None:
 
     Example: esper-analyze compact RUN
     """
-    from esper_analyze.runs.run import identity
     from esper_analyze.storage.maintenance.compact import compact as join
     from esper_analyze.storage.maintenance.exclusive import held
     from esper_analyze.storage.maintenance.journal import cannot_write
     from esper_analyze.storage.maintenance.verify import shard_count
+    from esper_analyze.storage.run_info import identity
     from esper_analyze.strict_json import strict_json
     from esper_analyze.wording import many
 

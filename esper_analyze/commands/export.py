@@ -60,8 +60,8 @@ def export(
     Example: esper-analyze export RUN --to tensorboard --out tb
     """
     from esper_analyze.interchange.destination import refuse_existing, staged
+    from esper_analyze.runs.damaged_shard import naming_damaged_shard
     from esper_analyze.runs.run import open_run
-    from esper_analyze.storage.decode_errors import blamed
 
     tables = _tables(chosen)
     refuse_unless_csv(safe=safe, is_csv=to is Target.CSV)
@@ -70,7 +70,7 @@ def export(
     run = open_run(run_path, skip_broken=skip_broken, all_attempts=all_attempts)
     tell_left_out(run)
     run = run if rank is None else run.only(rank)
-    with blamed(run), staged(out) as place:
+    with naming_damaged_shard(run), staged(out) as place:
         said = _series(run, to, tables, place) if _is_series(to, tables) else _rows(run, to, tables, place, safe=safe)
     put(f"{path_words(out)}: {said}\n")
 

@@ -24,9 +24,9 @@ def ls(
 
     Example: esper-analyze ls sample_runs/runs
     """
-    from esper_analyze.runs.listing import summarise
-    from esper_analyze.runs.run import find_runs
+    from esper_analyze.reports.listing import summarise
     from esper_analyze.storage.maintenance.verify import orphans
+    from esper_analyze.storage.run_info import find_runs
     from esper_analyze.strict_json import strict_json
 
     if not directory.is_dir():

@@ -151,8 +151,8 @@ def _from_file(file: Path, base: Thresholds) -> Thresholds:
 
 def fail_if(run: RecordedRun, findings: Iterable[Finding], fail_on: FailOn | None) -> None:
     """Exit 1 when a finding, or how the training ended, is at least as bad as ``fail_on``."""
+    from esper_analyze.replay.standing import verdict_of_end
     from esper_analyze.runs.ending import end_of_run
-    from esper_analyze.runs.standing import verdict_of_end
 
     if fail_on is None:
         return

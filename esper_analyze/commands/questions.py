@@ -100,8 +100,8 @@ def answer(asked: Asked, question: Question, rows: Callable[[Evidence, Any], Row
 
     No rule named means all rules. Raises ``UsageError`` when the run holds nothing to answer with.
     """
+    from esper_analyze.runs.damaged_shard import naming_damaged_shard
     from esper_analyze.runs.run import open_run
-    from esper_analyze.storage.decode_errors import blamed
 
     form = asked.resolved
     refuse_unless_csv(safe=asked.safe, is_csv=form is Form.CSV)
@@ -112,7 +112,7 @@ def answer(asked: Asked, question: Question, rows: Callable[[Evidence, Any], Row
     tell_left_out(run)
     run = run if asked.rank is None else run.only(asked.rank)
     rules = chosen_rules(run, given)
-    with blamed(run):
+    with naming_damaged_shard(run):
         evidence = _evidence(asked, run, rules)
         data = question.frame(evidence)
         if data is None:

@@ -25,11 +25,11 @@ def repair(run_path: RunPath, dry_run: Dry = False, as_json: Json = False) -> No
 
     Example: esper-analyze repair RUN --dry-run
     """
-    from esper_analyze.runs.run import identity
     from esper_analyze.storage.maintenance.exclusive import held
     from esper_analyze.storage.maintenance.journal import cannot_write
     from esper_analyze.storage.maintenance.repair import repair as mend
     from esper_analyze.storage.maintenance.verify import shard_count
+    from esper_analyze.storage.run_info import identity
     from esper_analyze.strict_json import strict_json
 
     identity(run_path)

@@ -66,8 +66,8 @@ def replay(
     from esper_analyze.replay.replay import continued
     from esper_analyze.replay.replay import replay as run_replay
     from esper_analyze.replay.whatif import what_if
+    from esper_analyze.runs.damaged_shard import naming_damaged_shard
     from esper_analyze.runs.run import open_run
-    from esper_analyze.storage.decode_errors import blamed
 
     if verify and (thresholds or assignments):
         raise UsageError("--verify compares with the recording, so it takes no other thresholds", hint="leave one out")
@@ -81,7 +81,7 @@ def replay(
     if verify:
         rules = judged_live(run, rules)
     asked = thresholds or assignments or new_rules(run, given)
-    with blamed(run), progress("judging", run.last_update) as step:
+    with naming_damaged_shard(run), progress("judging", run.last_update) as step:
         result = run_replay(run, chosen, rules=rules, progress=step)
         different = _verified(run, result, chosen, rules) if verify else None
         compared = what_if(run, result, stored) if asked and not verify else None

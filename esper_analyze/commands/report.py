@@ -56,8 +56,8 @@ def report(
     from esper_analyze.replay.recorded_rules import stored_thresholds
     from esper_analyze.reports.page import QUESTIONS
     from esper_analyze.reports.write import report_json, write_report
+    from esper_analyze.runs.damaged_shard import naming_damaged_shard
     from esper_analyze.runs.run import open_run
-    from esper_analyze.storage.decode_errors import blamed
 
     given = given_rules(rules_files)
     target = out or Path("reports") / run_path.resolve().name
@@ -68,12 +68,12 @@ def report(
     run = run if rank is None else run.only(rank)
     rules = chosen_rules(run, given)
     chosen = changed_thresholds(stored_thresholds(run, rules), thresholds, assignments)
-    with blamed(run), progress("judging", run.last_update) as step:
+    with naming_damaged_shard(run), progress("judging", run.last_update) as step:
         evidence = gather(run, chosen, rules=rules, progress=step)
     page = None
     if out is not None or not as_json:
-        with blamed(run), progress("drawing", len(QUESTIONS)) as step:
+        with naming_damaged_shard(run), progress("drawing", len(QUESTIONS)) as step:
             page = write_report(evidence, target, progress=step)
-    with blamed(run):
+    with naming_damaged_shard(run):
         put(report_json(evidence) if as_json else f"{path_words(page)}\n")
     fail_if(run, evidence.replay.findings, fail_on)

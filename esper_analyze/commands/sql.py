@@ -13,8 +13,8 @@ import typer
 from esper_analyze.commands.options import AllAttempts, Json, SkipBroken, tell_left_out
 from esper_analyze.csv_text import SpreadsheetSafe, refuse_unless_csv
 from esper_analyze.errors import EsperError, UsageError
-from esper_analyze.sql.output import Format, write_answer
-from esper_analyze.sql.statements import statements, told
+from esper_analyze.sql.output import Format, run_one, write_answer
+from esper_analyze.sql.statements import statements
 from esper_analyze.storage.output_path import refuse_file
 from esper_analyze.terminal import put, say, tell
 
@@ -170,13 +170,3 @@ def _said() -> str:
         return sys.stdin.read()
     except UnicodeDecodeError as error:
         raise UsageError("what stdin says is not UTF-8", hint="save the queries as UTF-8") from error
-
-
-def run_one(session: Session, text: str, shape: Format, out: Path | None, limit: int) -> bool:
-    """Run one statement or dot command and write what comes of it; return whether to go on."""
-    if not text.startswith("."):
-        write_answer(session, text, shape, out=out, limit=limit)
-        return True
-    said = told(text)
-    put(said or "")
-    return said is not None

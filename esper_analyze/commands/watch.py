@@ -40,7 +40,7 @@ def watch(
 
     Example: esper-analyze watch sample_runs/runs/one_update_collapse --once
     """
-    from esper_analyze.runs.run import identity
+    from esper_analyze.storage.run_info import identity
     from esper_analyze.watch.follow import Follower
 
     seen = Follower(run_path, rank)

@@ -15,13 +15,13 @@ from esper_analyze.comparison.ends import EndDifference, end_differences
 from esper_analyze.comparison.metrics import CLOCKS, METRICS, SLOTS, Metric
 from esper_analyze.comparison.settings import Difference, differences, opaque, used
 from esper_analyze.detector.signals import Bools, Ints
+from esper_analyze.runs.damaged_shard import naming_damaged_shard
 from esper_analyze.runs.merge_ranks import joined
 from esper_analyze.runs.run import RecordedRun
 from esper_analyze.runs.series import Series, all_series, by_subject, rows_of, series_of
 from esper_analyze.schema import BY_NAME, TABLES
 from esper_analyze.schema.column import Kind
 from esper_analyze.schema.tables.updates import SETTINGS
-from esper_analyze.storage.decode_errors import blamed
 from esper_analyze.terminal import cleaned
 
 MOST_SUBJECTS = 64
@@ -175,7 +175,7 @@ def side_by_side(
     others: list[dict[str, Series]] = []
     settings: list[dict[str, Series]] = []
     for done, (_, run) in enumerate(runs, start=1):
-        with blamed(run):
+        with naming_damaged_shard(run):
             merged = joined(run)
             columns.append(_columns(merged))
             others += [all_series(merged, "updates", _others())] if len(runs) == 2 else []

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from esper_analyze.errors import EsperError, UsageError
-from esper_analyze.runs.run import RecordedRun, find_runs, identity, open_run
+from esper_analyze.runs.run import RecordedRun, open_run
+from esper_analyze.storage.run_info import find_runs, identity
 
 _MAGIC = ("*", "?", "[")
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,24 +10,18 @@ from typing import TYPE_CHECKING, Any
 from esper_analyze.errors import DamagedError, UsageError
 from esper_analyze.schema import BY_NAME, TABLES, VERSION, VERSIONS
 from esper_analyze.schema.column import Table
-from esper_analyze.schema.history import VERSION_KEY, is_newer, is_newer_major, was_declared
+from esper_analyze.schema.history import VERSION_KEY, is_newer
 from esper_analyze.schema.views import quote_identifier, select_rows
-from esper_analyze.storage.attempts import Attempt, Broken, find_attempts
-from esper_analyze.storage.folders import listed
+from esper_analyze.storage.attempts import Attempt, Broken, closed, find_attempts
 from esper_analyze.storage.footer import has_float_statistics, newer_schema
-from esper_analyze.storage.layout import RUN_FILE, rank_of
-from esper_analyze.storage.limits import LARGEST_TEXT
-from esper_analyze.storage.row_source import ATTEMPT, Part
-from esper_analyze.storage.run_files import read_file, why_unreadable
+from esper_analyze.storage.row_source import ATTEMPT, Part, in_memory, last_update, parts_of
+from esper_analyze.storage.run_info import identity
 from esper_analyze.storage.shapes import shapes
 
 if TYPE_CHECKING:
     import duckdb
     import polars
     import pyarrow as pa
-
-_LOGS = "rank*/attempt-*/.wal-*"
-"""Logs do not say what columns they hold: those of a newer version, even a minor one, are left to its own program."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,8 +68,7 @@ class RecordedRun:
     @property
     def closed(self) -> bool:
         """Whether the last writer of every rank left its clean-close marker."""
-        last = {attempt.rank: attempt for attempt in sorted(self.attempts, key=lambda one: one.number)}
-        return bool(last) and all(attempt.closed is not None for attempt in last.values())
+        return closed(self.attempts)
 
     @property
     def lost_rows(self) -> int:
@@ -87,7 +78,7 @@ class RecordedRun:
     @property
     def last_update(self) -> int | None:
         """The last complete update, None when there is none."""
-        return max((part.last_update for part in self.parts("updates")), default=None)
+        return last_update(self.parts("updates"))
 
     @property
     def rows(self) -> dict[str, int]:
@@ -119,23 +110,12 @@ class RecordedRun:
 
     def parts(self, table: str, rank: int | None = None) -> list[Part]:
         """Return the rows of ``table`` in the order they were written: sound shards, then what is only logged."""
-        found: list[Part] = []
         if self.joined is not None:
             rows = self.joined.get(table)
             whole = Attempt(self.path, 0, 0)
-            return [_in_memory(BY_NAME[table], rows, whole)] if rows is not None and len(rows) else []
-        for attempt in sorted(self.attempts, key=lambda one: (one.rank, one.number)):
-            if rank is not None and attempt.rank != rank:
-                continue
-            shards = [shard for shard in attempt.shards if shard[1].table == table]
-            shards.sort(key=lambda shard: shard[1].first_seq)
-            declared = BY_NAME[table]
-            own = [Part(declared, path, None, e.first_update, e.last_update, attempt, e.schema) for path, e in shards]
-            logged = attempt.tail.tables.get(table)
-            if logged is not None and len(logged):
-                own.append(_in_memory(declared, logged, attempt))
-            found += [part for part in own if part.until is None or part.first_update < part.until]
-        return found
+            return [in_memory(BY_NAME[table], rows, whole)] if rows is not None and len(rows) else []
+        attempts = [attempt for attempt in self.attempts if rank is None or attempt.rank == rank]
+        return parts_of(attempts, BY_NAME[table])
 
     def files(self, table: str) -> list[str]:
         """Return the paths of the sound shards of ``table`` that readers see."""
@@ -171,19 +151,6 @@ class RecordedRun:
             connection.execute(f"create view {quote_identifier(table.name)} as {query}")
         return connection
 
-    def sandbox(
-        self,
-        tables: Sequence[str] | None = None,
-        *,
-        memory: int = 2 * 10**9,
-        threads: int = 2,
-        spill: Path | None = None,
-    ) -> duckdb.DuckDBPyConnection:
-        """Return a locked DuckDB connection with the run's tables loaded, see ``esper_analyze.sql.sandbox``."""
-        from esper_analyze.sql.sandbox import sandbox
-
-        return sandbox([(self.path.name, self)], tables, memory=memory, threads=threads, spill=spill)
-
     def frame(self, table: str, columns: Sequence[str] | None = None) -> polars.DataFrame:
         """Return ``table`` as a polars frame ordered by rank and sequence; typed and empty when nothing is recorded.
 
@@ -207,18 +174,13 @@ class RecordedRun:
         return rows[wanted]
 
 
-def _in_memory(table: Table, rows: pa.Table, attempt: Attempt) -> Part:
-    updates = rows["update"].to_pylist()
-    return Part(table, None, rows, min(updates), max(updates), attempt)
-
-
 def open_run(path: Path | str, *, skip_broken: bool = False, all_attempts: bool = False) -> RecordedRun:
     """Open the run in directory ``path``; every shard is checked against its manifest first.
 
     ``all_attempts``: keep the rows, too, that a later attempt recorded anew after a resume.
 
     Raises ``UsageError`` when it is no run or of a newer schema, ``DamagedError`` when run.json or a shard is
-    damaged. With ``skip_broken`` damaged shards are left out and listed in ``RecordedRun.broken``.
+    damaged. With ``skip_broken`` damaged shards are left out and listed in ``Run.broken``.
     """
     path = Path(path)
     info = identity(path)
@@ -235,80 +197,3 @@ def open_run(path: Path | str, *, skip_broken: bool = False, all_attempts: bool 
             hint="use --skip-broken to leave damaged files out; what is left out is counted",
         )
     return run
-
-
-def find_runs(directory: Path | str) -> list[Path]:
-    """Return the run directories at or below ``directory``, sorted; a run inside a run is not looked for.
-
-    A directory that cannot be read is returned as if it were a run: there may be one in it.
-    """
-    directory = Path(directory)
-    if os.path.lexists(directory / RUN_FILE):
-        return [directory]
-    found: list[Path] = []
-    try:
-        children = listed(directory)
-    except DamagedError:
-        return [directory]  # whoever opens it learns why it cannot be read
-    for child in children:
-        if child.is_dir() and not child.is_symlink() and not child.name.startswith("."):
-            found += find_runs(child)
-    return found
-
-
-def _no_text(path: Path) -> bool:
-    try:
-        str(path.absolute()).encode()
-    except UnicodeEncodeError:
-        return True
-    return False
-
-
-def _exists(path: Path) -> bool:
-    """Return whether ``path`` exists. Raises ``DamagedError`` when a folder above it may not be entered."""
-    try:
-        path.stat()
-    except PermissionError as error:
-        raise DamagedError(f"{path} {why_unreadable(error)}", hint="make what is above it readable") from error
-    except (OSError, ValueError):
-        return False
-    return True
-
-
-def identity(path: Path) -> dict[str, Any]:
-    """Return run.json of the run at ``path``. Raises ``UsageError`` or ``DamagedError`` as ``open_run`` does."""
-    file = path / RUN_FILE
-    if _no_text(path):
-        raise UsageError(f"{path} is a name that is no UTF-8 text", hint="rename the directory: DuckDB cannot open it")
-    if not _exists(path):
-        raise UsageError(f"{path} does not exist", hint="give the directory a recorder wrote: it holds run.json")
-    if path.is_dir():
-        listed(path)
-    there = os.path.lexists(file)
-    if not there and any(rank_of(child) is not None for child in path.glob("rank*")):
-        raise DamagedError(
-            f"{file} is missing, though what was recorded lies beside it", hint="bring it back from where it was made"
-        )
-    if not there:
-        raise UsageError(
-            f"{path} is not a recorded run: it has no {RUN_FILE}",
-            hint="give the directory a recorder wrote; `esper-analyze ls DIR` lists the runs below a directory",
-        )
-    info = _facts(file)
-    version = str(info[VERSION_KEY])
-    if is_newer_major(version) or (is_newer(version) and any(path.glob(_LOGS))):
-        raise newer_schema(path, version)
-    if not was_declared(version) and not is_newer(version):
-        raise DamagedError(f"{file} names the impossible schema version {version[:40]!r}")
-    return info
-
-
-def _facts(file: Path) -> dict[str, Any]:
-    try:
-        info = dict(json.loads(read_file(file, LARGEST_TEXT)))
-        info[VERSION_KEY]
-    except OSError as error:
-        raise DamagedError(f"{file} {why_unreadable(error)}") from error
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise DamagedError(f"{file} cannot be read as a run's identity ({type(error).__name__})") from error
-    return info

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING
 
 from esper_analyze.csv_text import csv_line
 from esper_analyze.errors import UsageError
+from esper_analyze.sql.statements import told
 from esper_analyze.sql.temporary import remember, remove
 from esper_analyze.terminal import RESULTS, Sink, escaped, path_words, put, say, show_table
 
@@ -155,3 +156,13 @@ def _whole(out: Path) -> Iterator[Path]:
         raise UsageError(f"{out} cannot be written: {error.strerror}", hint="choose another --out") from error
     finally:
         remove(path)
+
+
+def run_one(session: Session, text: str, shape: Format, out: Path | None, limit: int) -> bool:
+    """Run one statement or dot command and write what comes of it; return whether to go on."""
+    if not text.startswith("."):
+        write_answer(session, text, shape, out=out, limit=limit)
+        return True
+    text_out = told(text)
+    put(text_out or "")
+    return text_out is not None

@@ -16,12 +16,11 @@ from prompt_toolkit.document import Document
 from prompt_toolkit.history import FileHistory, History, InMemoryHistory
 from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
 
-from esper_analyze.commands.sql import run_one
 from esper_analyze.errors import EsperError
 from esper_analyze.schema import TABLES
 from esper_analyze.schema.macros import MACROS
 from esper_analyze.shutdown import received
-from esper_analyze.sql.output import Format
+from esper_analyze.sql.output import Format, run_one
 from esper_analyze.sql.sandbox import ATTEMPT_COLUMN, RUN_COLUMN
 from esper_analyze.sql.statements import COMMANDS, complete, statements
 from esper_analyze.terminal import say, tell

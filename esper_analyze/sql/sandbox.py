@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,8 +11,8 @@ from typing import TYPE_CHECKING
 from esper_analyze.schema import TABLES
 from esper_analyze.schema.column import Table
 from esper_analyze.schema.macros import MACROS
-from esper_analyze.schema.views import quote_identifier, quote_text
-from esper_analyze.storage.decode_errors import undecodable
+from esper_analyze.schema.views import literal_path, quote_identifier, quote_text
+from esper_analyze.storage.decode_errors import decoding
 
 if TYPE_CHECKING:
     import duckdb
@@ -25,7 +26,7 @@ def sandbox(
     runs: Sequence[tuple[str, RecordedRun]],
     tables: Sequence[str] | None = None,
     *,
-    memory: int,
+    memory: int = 2 * 10**9,
     threads: int = 2,
     spill: Path | None = None,
     attempts: bool = False,
@@ -72,7 +73,7 @@ def _load(
             held += names
             fact = "" if attempt is None else f"cast({attempt} as bigint) as {ATTEMPT_COLUMN}, "
             queries.append(f"select cast({quote_text(label)} as {kind}) as {RUN_COLUMN}, {fact}* from ({query})")
-    with undecodable(connection, files):
+    with _naming_damaged(connection, files):
         connection.execute(f"create table {quote_identifier(table.name)} as {' union all '.join(queries)}")
     for name in held:
         connection.unregister(name)
@@ -85,3 +86,20 @@ def _pieces(run: RecordedRun, *, attempts: bool) -> Iterator[tuple[int | None, R
         return
     for attempt in sorted(run.attempts, key=lambda one: (one.rank, one.number)):
         yield attempt.number, replace(run, attempts=(attempt,))
+
+
+@contextmanager
+def _naming_damaged(connection: duckdb.DuckDBPyConnection, files: Sequence[str]) -> Iterator[None]:
+    """Find which of ``files`` it is when DuckDB cannot load them; it does not always say."""
+    import duckdb
+
+    try:
+        yield
+    except (duckdb.OutOfMemoryException, duckdb.InterruptException):
+        raise
+    except duckdb.Error:
+        for file in files:
+            with decoding(Path(file)):
+                rows = f"select * from read_parquet([{quote_text(literal_path(file))}])"
+                connection.execute(f"create or replace temp table probe as {rows}")
+        raise

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import os
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -364,3 +364,9 @@ def _read_marker(attempt: Attempt) -> None:
         listed += len(attempt.tail.tables.get(table, ()))
         if listed != rows and not attempt.broken:
             attempt.broken.append(Broken(path, f"counts {rows} rows of {table}, the sound shards hold {listed}"))
+
+
+def closed(attempts: Sequence[Attempt]) -> bool:
+    """Return whether the last writer of every rank left its clean-close marker."""
+    last = {attempt.rank: attempt for attempt in sorted(attempts, key=lambda attempt: attempt.number)}
+    return bool(last) and all(attempt.closed is not None for attempt in last.values())

@@ -85,6 +85,31 @@ class Part:
         return found.with_columns(polars.lit(self.attempt.number).alias(ATTEMPT))
 
 
+def in_memory(table: Table, rows: pa.Table, attempt: Attempt) -> Part:
+    """Return rows of ``table`` that are only in the log of ``attempt``, or joined from all ranks; at least one."""
+    updates = rows["update"].to_pylist()
+    return Part(table, None, rows, min(updates), max(updates), attempt)
+
+
+def parts_of(attempts: Sequence[Attempt], table: Table) -> list[Part]:
+    """Return the rows of ``table`` in the order they were written: sound shards, then what is only logged."""
+    parts: list[Part] = []
+    for attempt in sorted(attempts, key=lambda attempt: (attempt.rank, attempt.number)):
+        shards = [shard for shard in attempt.shards if shard[1].table == table.name]
+        shards.sort(key=lambda shard: shard[1].first_seq)
+        sources = [Part(table, path, None, e.first_update, e.last_update, attempt, e.schema) for path, e in shards]
+        logged = attempt.tail.tables.get(table.name)
+        if logged is not None and len(logged):
+            sources.append(in_memory(table, logged, attempt))
+        parts += [part for part in sources if part.until is None or part.first_update < part.until]
+    return parts
+
+
+def last_update(parts: Sequence[Part]) -> int | None:
+    """Return the last complete update of ``parts`` of table ``updates``, None when there is none."""
+    return max((part.last_update for part in parts), default=None)
+
+
 def _validate_codes(column: pa.ChunkedArray) -> None:
     """Raise ``ArrowInvalid`` for a code beyond its dictionary, which is read without complaint, or a word that is none.
 

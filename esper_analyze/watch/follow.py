@@ -13,10 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from esper_analyze.errors import EsperError, UsageError
-from esper_analyze.runs.run import identity, open_run
-from esper_analyze.runs.standing import Coverage, live_coverage
+from esper_analyze.replay.standing import Coverage, live_coverage
+from esper_analyze.runs.run import open_run
 from esper_analyze.storage import layout
 from esper_analyze.storage.folders import listed
+from esper_analyze.storage.run_info import identity
 from esper_analyze.watch.alarms import Alarms
 from esper_analyze.watch.attempt import AttemptFollower
 from esper_analyze.watch.tails import RewrittenError

@@ -10,8 +10,8 @@ from statistics import median
 import numpy as np
 
 from esper_analyze.detector.incidents import worst_of
+from esper_analyze.replay.standing import Coverage
 from esper_analyze.reports.sections.signs import State, head_state, recurrent_state
-from esper_analyze.runs.standing import Coverage
 from esper_analyze.schema import BY_NAME
 from esper_analyze.watch.alarms import OpenIncident, rule_named
 from esper_analyze.watch.attempt import GROWING

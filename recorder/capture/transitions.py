@@ -13,9 +13,9 @@ from torch import Tensor
 
 from esper_analyze.storage.block import Block, Rows, nullable
 from recorder.capture.batch import CaptureBatch, weight_of
+from recorder.measure import Numbers
 from recorder.measure.ratios import joint_sum, log_ratios
 from recorder.measure.worst import FIELDS, Worst, worst_samples
-from recorder.reduce.norms import Numbers
 
 WORST = 100
 """Samples kept of the joint action and of each head concerned."""

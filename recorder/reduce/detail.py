@@ -10,9 +10,9 @@ import numpy as np
 from esper_analyze.storage.block import Block, nullable
 from recorder.capture.detail import DetailBatch
 from recorder.capture.parameters import ParameterMap
+from recorder.measure import Numbers
 from recorder.measure.direction import spacing
 from recorder.measure.elements import FIELDS
-from recorder.reduce.norms import Numbers
 from recorder.reduce.update import Cells
 
 _FIELD = {name: place for place, name in enumerate(FIELDS)}

@@ -7,7 +7,8 @@ import math
 import numpy as np
 
 from recorder.capture.parameters import HEAD_PREFIX, ParameterMap
-from recorder.reduce.norms import Flags, GradientNorms, Numbers
+from recorder.measure import Numbers
+from recorder.reduce.norms import Flags, GradientNorms
 from recorder.reduce.update import Cells, MinibatchNumbers
 
 VANISHING = 1e-7

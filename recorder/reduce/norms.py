@@ -10,9 +10,9 @@ import numpy.typing as npt
 
 from recorder.capture.parameters import Piece
 from recorder.capture.snapshot_batch import SnapshotBatch
+from recorder.measure import Numbers
 from recorder.measure.gradients import nonfinite_elements
 
-Numbers = npt.NDArray[np.float64]
 Flags = npt.NDArray[np.bool_]
 
 

@@ -6,8 +6,7 @@ import math
 from collections.abc import Mapping
 
 from esper_analyze.schema.tables.updates import LOW_VARIANCE
-from recorder.measure import lstm, masks, values
-from recorder.reduce.norms import Numbers
+from recorder.measure import Numbers, lstm, masks, values
 from recorder.reduce.update import Cells
 
 _UNDEFINED = {

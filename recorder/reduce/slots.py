@@ -10,9 +10,10 @@ import numpy as np
 import numpy.typing as npt
 
 from esper_analyze.schema.tables.slots import LOW_RATIO
+from recorder.measure import Numbers
 from recorder.measure.slots import FIELDS
 from recorder.reduce.gradients import EXPLODING_WEIGHT, VANISHING_WEIGHT
-from recorder.reduce.norms import Flags, Numbers
+from recorder.reduce.norms import Flags
 from recorder.reduce.update import Cells
 
 TRAINING_STAGES = ("training", "blending")

@@ -14,7 +14,8 @@ from recorder.capture.batch import LOSSES, Measurements
 from recorder.capture.parameters import Piece
 from recorder.capture.snapshot_batch import SnapshotBatch
 from recorder.capture.update_buffer import Minibatch
-from recorder.reduce.norms import Flags, GradientNorms, Numbers, gradient_norms
+from recorder.measure import Numbers
+from recorder.reduce.norms import Flags, GradientNorms, gradient_norms
 
 Cells = dict[str, Any]
 

@@ -24,7 +24,8 @@ from esper_analyze.comparison.side_by_side import SideBySide, side_by_side
 from esper_analyze.detector.rules import RULES
 from esper_analyze.detector.signals import Floats
 from esper_analyze.replay.labels import read_labels
-from esper_analyze.runs.run import RecordedRun, find_runs, open_run
+from esper_analyze.runs.run import RecordedRun, open_run
+from esper_analyze.storage.run_info import find_runs
 from esper_analyze.strict_json import strict_json
 from esper_analyze.terminal import say, show_table
 from tests.bench.zoo.faulty import FAULTY

@@ -7,7 +7,7 @@ import shutil
 import signal
 from typing import Any
 
-from esper_analyze.runs.listing import status_words
+from esper_analyze.reports.listing import status_words
 from esper_analyze.runs.run import open_run
 from tests.faults.children import SEAL_OFTEN, Child
 from tests.faults.judge import judged

@@ -18,6 +18,7 @@ from esper_analyze.replay.batches import numbers
 from esper_analyze.runs.run import RecordedRun, open_run
 from esper_analyze.schema import BY_NAME
 from esper_analyze.schema.arrow import arrow_schema, float_columns
+from esper_analyze.sql.sandbox import sandbox
 from esper_analyze.storage.layout import CLOSED_FILE
 from esper_analyze.storage.shard_file import parquet_bytes
 from tests.faults.outcome import Bench, Outcome, facts
@@ -152,7 +153,7 @@ def _view(run: RecordedRun) -> dict[str, Counts]:
 
 
 def _sandbox(run: RecordedRun) -> dict[str, Counts]:
-    with run.sandbox([TABLE.name]) as connection:
+    with sandbox([("run", run)], [TABLE.name]) as connection:
         return _by_sql(connection, TABLE.name)
 
 

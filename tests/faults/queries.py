@@ -16,6 +16,7 @@ from typing import Any
 
 from esper_analyze.cli import run as command_line
 from esper_analyze.runs.run import open_run
+from esper_analyze.sql.sandbox import sandbox
 from tests.faults.children import ROOT
 from tests.faults.commands import Done, measured, watched
 from tests.faults.outcome import Bench, Outcome, facts
@@ -151,7 +152,7 @@ def _asked(run_dir: Path, text: str) -> dict[str, Any]:
     out, err = io.StringIO(), io.StringIO()
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         code = command_line(["sql", str(run_dir), text, "--csv"])
-    with open_run(run_dir).sandbox(["updates"] if "updates" in text else []) as connection:
+    with sandbox([("run", open_run(run_dir))], ["updates"] if "updates" in text else []) as connection:
         before = connection.execute("from duckdb_settings()").fetchall()
         try:
             direct = str(connection.execute(text).fetchall())

@@ -15,6 +15,7 @@ from esper_analyze.runs.run import RecordedRun, open_run
 from esper_analyze.schema import TABLES
 from esper_analyze.schema.arrow import integer_columns
 from esper_analyze.schema.column import Column, Kind, Table
+from esper_analyze.sql.sandbox import sandbox
 from esper_analyze.storage.block import Block
 from esper_analyze.storage.maintenance.verify import verify
 from recorder.store.run_file import create_run
@@ -93,7 +94,7 @@ def _stretched(run_dir: Path, column: str, edge: tuple[int, ...]) -> None:
 def _added_up(outcome: Outcome, run_dir: Path, label: str) -> None:
     """Sums by SQL, the count of lost rows, and each number as the detector gets it, against Python's own integers."""
     run, lost = open_run(run_dir), 0
-    with run.connection() as view, run.sandbox() as loaded:
+    with run.connection() as view, sandbox([("run", run)]) as loaded:
         for table in TABLES:
             cells = {name: run.frame(table.name)[name].to_list() for name in integer_columns(table)}
             for name, own in cells.items():

@@ -13,7 +13,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from esper_analyze.errors import UsageError
 from esper_analyze.replay.replay import differences, recorded, replay
-from esper_analyze.runs.listing import status_words
+from esper_analyze.reports.listing import status_words
 from esper_analyze.runs.merge_ranks import joined
 from esper_analyze.runs.run import RecordedRun, open_run
 from esper_analyze.schema import BY_NAME

@@ -27,6 +27,7 @@ from esper_analyze.runs.run import open_run
 from esper_analyze.schema import BY_NAME, TABLES, Kind
 from esper_analyze.schema.arrow import arrow_schema
 from esper_analyze.schema.column import Column, Table
+from esper_analyze.sql.sandbox import sandbox
 from esper_analyze.storage.atomic import write_whole
 from esper_analyze.storage.block import Block, nullable
 from esper_analyze.storage.lock import LockedError, WriterLock
@@ -189,7 +190,7 @@ def test_what_cannot_be_sealed_is_read_from_the_log(tmp_path: Path, monkeypatch:
     assert math.isnan(run.frame("updates")["kl_k3"][0])
     assert run.frame("layers")["std"].to_list() == [1.0, None]
     assert run.frame("layers")["seq"].to_list() == [1, 2]
-    for connection in (run.connection(), run.sandbox()):
+    for connection in (run.connection(), sandbox([("run", run)])):
         assert connection.execute("select count(*), count(std) from layers").fetchall() == [(2, 1)]
         assert connection.execute("select isnan(kl_k3) from updates").fetchall() == [(True,)]
 

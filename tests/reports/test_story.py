@@ -8,11 +8,11 @@ import pytest
 
 from esper_analyze.detector.incidents import Incident
 from esper_analyze.replay.evidence import Evidence, gather
+from esper_analyze.reports.listing import status_words
 from esper_analyze.reports.narrative import onset, story
 from esper_analyze.reports.narrative.primary_incident import children_of, consequences, judged_rules, leading
 from esper_analyze.reports.sections import escalation
 from esper_analyze.reports.tables import incident_table
-from esper_analyze.runs.listing import status_words
 from esper_analyze.runs.run import open_run
 from esper_analyze.watch.follow import Follower
 from esper_analyze.watch.snapshot import snapshot

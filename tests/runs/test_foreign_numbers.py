@@ -11,6 +11,7 @@ import pytest
 from esper_analyze.runs.run import RecordedRun, open_run
 from esper_analyze.schema.arrow import arrow_schema
 from esper_analyze.schema.tables import UPDATES
+from esper_analyze.sql.sandbox import sandbox
 from esper_analyze.storage.maintenance.repair import repair
 from tests.runs.stored import folder, write
 
@@ -38,7 +39,7 @@ def test_a_view_finds_the_nans_that_statistics_leave_out(foreign: RecordedRun, t
 
 def test_a_view_a_table_and_a_frame_hold_the_same_rows(foreign: RecordedRun) -> None:
     expected = foreign.frame("updates", ["update"])["update"].to_list()
-    with foreign.connection() as view, foreign.sandbox(["updates"]) as table:
+    with foreign.connection() as view, sandbox([("run", foreign)], ["updates"]) as table:
         for connection in (view, table):
             rows = connection.execute("select update from updates order by seq").fetchall()
             assert [row[0] for row in rows] == expected

@@ -11,8 +11,10 @@ import pytest
 
 from esper_analyze.errors import DamagedError, UsageError
 from esper_analyze.replay.replay import replay
-from esper_analyze.runs.run import find_runs, open_run
+from esper_analyze.runs.run import open_run
 from esper_analyze.schema.history import VERSION
+from esper_analyze.sql.sandbox import sandbox
+from esper_analyze.storage.run_info import find_runs
 
 SAMPLES = Path(__file__).parents[2] / "sample_runs" / "runs"
 
@@ -89,7 +91,7 @@ def test_one_bad_run_does_not_hide_the_others(tmp_path: Path) -> None:
     ],
 )
 def test_the_sandbox_reaches_nothing_outside(statement: str) -> None:
-    connection = open_run(SAMPLES / "nan_reward").sandbox()
+    connection = sandbox([("nan_reward", open_run(SAMPLES / "nan_reward"))])
     with pytest.raises(duckdb.Error):
         connection.execute(statement).fetchall()
     assert not Path("/tmp/esper_analyze_test.csv").exists()
@@ -99,4 +101,4 @@ def test_sandbox_and_views_answer_alike() -> None:
     run = open_run(SAMPLES / "lstm_masks")
     # Sums are left out: their last digit depends on the order in which threads finish.
     query = "select head, count(*), max(grad_norm), median(entropy_norm) from heads group by head order by head"
-    assert run.sandbox().execute(query).fetchall() == run.connection().execute(query).fetchall()
+    assert sandbox([("run", run)]).execute(query).fetchall() == run.connection().execute(query).fetchall()

@@ -9,7 +9,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from esper_analyze.detector.rules import RULES
-from esper_analyze.runs.standing import without_data
+from esper_analyze.replay.standing import without_data
 from esper_analyze.terminal import cleaned
 from esper_analyze.wording import many, number, on, times
 

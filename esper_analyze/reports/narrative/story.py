@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from esper_analyze.replay.evidence import Evidence
+from esper_analyze.replay.standing import of_replay
+from esper_analyze.reports.listing import broken_words
 from esper_analyze.reports.narrative import onset
 from esper_analyze.reports.narrative.links import figures_of
 from esper_analyze.reports.narrative.primary_incident import (
@@ -28,18 +30,16 @@ from esper_analyze.reports.narrative.unrepeatable import lost_alarms
 from esper_analyze.reports.sections.escalation import captured_since
 from esper_analyze.reports.sections.returns import fall_of
 from esper_analyze.runs.ending import End
-from esper_analyze.runs.listing import broken_words
 from esper_analyze.runs.series import all_series
-from esper_analyze.runs.standing import of_replay
 from esper_analyze.schema import BY_NAME
 from esper_analyze.terminal import cleaned
 from esper_analyze.wording import many, number, on
 
 if TYPE_CHECKING:
     from esper_analyze.detector.incidents import Incident
+    from esper_analyze.replay.standing import Standing
     from esper_analyze.runs.ending import TrainingEnd
     from esper_analyze.runs.run import RecordedRun
-    from esper_analyze.runs.standing import Standing
 
 _MOST_OPEN = 5
 _COMPARED = 10

@@ -11,7 +11,7 @@ from esper_analyze.reports.sections.signs import UNMEASURED, State, head_state
 from esper_analyze.wording import many, number
 
 if TYPE_CHECKING:
-    from esper_analyze.reports.sections.heads import HeadFrame
+    from esper_analyze.reports.sections.head_frame import HeadFrame
 
 SIGNS = (
     ("▲", "exploding", "critical", "its gradient is NaN, infinite, or far above its own past"),

@@ -13,7 +13,7 @@ from esper_analyze.terminal import cleaned
 from esper_analyze.wording import many
 
 if TYPE_CHECKING:
-    from esper_analyze.reports.sections.heads import HeadFrame
+    from esper_analyze.reports.sections.head_frame import HeadFrame
 
 MOST_SHOWN = 24
 """Heads on sight, the troubled ones first; …"""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -14,9 +13,9 @@ from esper_analyze.reports.render.draw import area, finish, from_zero, incidents
 from esper_analyze.reports.render.section import Layout, Question
 from esper_analyze.reports.render.style import BAND, MUTED, VERDICTS
 from esper_analyze.reports.sections import head_table
+from esper_analyze.reports.sections.head_frame import EXPECTED, HeadFrame
 from esper_analyze.runs.series import Series, rows_by_subject, series_of
 from esper_analyze.terminal import cleaned
-from esper_analyze.wording import many, number
 
 if TYPE_CHECKING:
     import polars
@@ -33,90 +32,6 @@ _OF_GROUP = ("gradient_explosion", "gradient_vanishing")
 """Rules that judge the gradient of a head as the group ``head:NAME``."""
 _MARKS = 150
 """Most marks for zero gradients in one panel."""
-_EXPECTED = {
-    "masked": "masked, expected",
-    "irrelevant": "never relevant to the action taken, expected",
-    "frozen": "frozen, expected",
-}
-
-
-@dataclass(frozen=True, slots=True)
-class HeadFrame:
-    """One head: its numbers over updates, its last state in words, and when something was unexplained.
-
-    ``ended``: the first update since which its parameters are gone, or its gradient is not measured any more while
-    that of others is; None: it is measured to the end.
-    ``bad`` are the updates with an unexplained zero or missing gradient, ``nonfinite`` those with a NaN or ±Inf one,
-    ``expected`` those with one that is explained; ``zeros`` counts both by explanation.
-    """
-
-    name: str
-    entropy_norm: Series
-    grad_norm: Series
-    learnable: Series
-    kind: str | None
-    grad_state: str | None
-    zero_explained: str | None
-    ended: int | None
-    bad: np.ndarray[tuple[int], np.dtype[np.int64]]
-    nonfinite: np.ndarray[tuple[int], np.dtype[np.int64]]
-    expected: np.ndarray[tuple[int], np.dtype[np.int64]]
-    zeros: dict[str, int]
-    incidents: tuple[Incident, ...]
-
-    @property
-    def sentence(self) -> str:
-        """Say in one sentence whether the head learns, and why not if not; of one that ended, only that it did."""
-        if self.ended is not None:
-            return f"{cleaned(self.name, 40)}: {self.ending}"
-        return f"{cleaned(self.name, 40)}: gradient {self._gradient()}{self._learnable()}: {self._state()}"
-
-    @property
-    def ending(self) -> str:
-        """Say since when the head is gone or not measured, empty while it is measured."""
-        if self.ended is None:
-            return ""
-        if self.grad_state == "removed":
-            return f"removed, the model has none of its parameters from update {self.ended:,} on"
-        return f"its gradient is not measured from update {self.ended:,} on"
-
-    @property
-    def last_norm(self) -> float | None:
-        """The last gradient norm, None where the head's past has ended."""
-        return None if self.ended is not None else self.grad_norm.last
-
-    def _gradient(self) -> str:
-        last = self.last_norm
-        if self.grad_state == "missing":
-            return "missing"
-        if last is None:
-            return "not measured"
-        return f"{last:.3f}" if 1e-3 <= abs(last) < 1e4 or last == 0 else number(last)
-
-    def _learnable(self) -> str:
-        last = self.learnable.last
-        if last is None:
-            return ""
-        return f" ({100 * last:.0f} % learnable)" if 0 <= last <= 1 else f" (learnable fraction {number(last)})"
-
-    def _state(self) -> str:
-        if len(self.bad):
-            return f"unexplained zero or missing gradient at {_at(self.bad)}: a bug report"
-        if len(self.nonfinite):
-            return f"NaN or infinite gradient at {_at(self.nonfinite)}"
-        if self.zero_explained in _EXPECTED:
-            return _EXPECTED[str(self.zero_explained)]
-        collapse = next((i for i in self.incidents if i.rule == "head_entropy_collapse"), None)
-        if collapse is not None:
-            until = "to the end" if collapse.ended == "open" else f"to {collapse.end}"
-            return f"its entropy collapsed while it had a choice, update {collapse.start} {until}"
-        return "learning" if self.zero_explained == "not_zero" else "nothing to judge it by"
-
-
-def _at(updates: np.ndarray[tuple[int], np.dtype[np.int64]]) -> str:
-    if len(updates) == 1:
-        return f"update {updates[0]}"
-    return f"{many(len(updates), 'update')}, first {updates[0]}"
 
 
 def frame(evidence: Evidence) -> tuple[HeadFrame, ...] | None:
@@ -177,7 +92,7 @@ def _equals(rows: polars.DataFrame, column: str, word: str) -> Bools:
 
 
 def _expected(rows: polars.DataFrame) -> Bools:
-    said: Bools = rows["zero_explained"].is_in(list(_EXPECTED)).fill_null(value=False).to_numpy()
+    said: Bools = rows["zero_explained"].is_in(list(EXPECTED)).fill_null(value=False).to_numpy()
     return said
 
 

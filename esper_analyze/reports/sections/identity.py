@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from esper_analyze.runs.listing import status_words
+from esper_analyze.reports.listing import status_words
 from esper_analyze.runs.run import RecordedRun
 from esper_analyze.runs.series import rows_of, series_of
 from esper_analyze.terminal import cleaned

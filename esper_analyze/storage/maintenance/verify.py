@@ -11,13 +11,15 @@ from typing import Any
 import numpy as np
 
 from esper_analyze.errors import DamagedError, UsageError
-from esper_analyze.runs.run import RecordedRun, find_runs, identity
+from esper_analyze.schema.tables.updates import UPDATES
 from esper_analyze.storage import layout
-from esper_analyze.storage.attempts import supersede, twin_fault
+from esper_analyze.storage.attempts import Attempt, closed, supersede, twin_fault
 from esper_analyze.storage.folders import listed
 from esper_analyze.storage.lock import holder
 from esper_analyze.storage.maintenance.inspection import DAMAGE, NOTE, Fault, Inspection, Step, inspect_attempt
+from esper_analyze.storage.row_source import last_update, parts_of
 from esper_analyze.storage.run_files import is_regular
+from esper_analyze.storage.run_info import find_runs, identity
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,32 +118,34 @@ def verify(path: Path, step: Step = lambda: None) -> Verified:
     supersede([one.attempt for one in inspected])
     faults += [fault for one in inspected for fault in one.faults]
     faults += [*twins(inspected), *_between_attempts(inspected), *_run_notes(path, info)]
-    return _verified(path, info, inspected, faults)
+    return _verified(path, inspected, faults)
 
 
-def _verified(path: Path, info: dict[str, Any], inspected: Sequence[Inspection], faults: list[Fault]) -> Verified:
-    run = RecordedRun(path, info, tuple(one.attempt for one in inspected))
+def _verified(path: Path, inspected: Sequence[Inspection], faults: list[Fault]) -> Verified:
+    attempts = [one.attempt for one in inspected]
     updates = [one.updates for attempt in inspected for one in attempt.contents if one.table == "updates"]
     files = [child for place in places(path) for child in place.folder.iterdir() if is_regular(child)]
     return Verified(
         path=path,
-        status=_status(run),
+        status=_status(attempts),
         files=len(files),
         bytes=sum(file.stat().st_size for file in files),
         rows=sum(one.rows for attempt in inspected for one in attempt.contents),
         updates=len(np.unique(np.concatenate(updates))) if updates else 0,
-        lost_rows=run.lost_rows,
+        lost_rows=sum(attempt.lost_rows for attempt in attempts),
         faults=faults,
     )
 
 
-def _status(run: RecordedRun) -> str:
-    if run.written:
-        return "is being written by " + ", ".join(sorted({holder(one.folder) for one in run.attempts if one.alive()}))
-    whole = "no complete update" if run.last_update is None else f"last complete update {run.last_update}"
-    if not run.closed:
+def _status(attempts: Sequence[Attempt]) -> str:
+    writers = sorted({holder(attempt.folder) for attempt in attempts if attempt.alive()})
+    if writers:
+        return "is being written by " + ", ".join(writers)
+    last = last_update(parts_of(attempts, UPDATES))
+    whole = "no complete update" if last is None else f"last complete update {last}"
+    if not closed(attempts):
         return f"not closed, {whole}"
-    reasons = {str((attempt.closed or {}).get("reason")) for attempt in run.attempts}
+    reasons = {str((attempt.closed or {}).get("reason")) for attempt in attempts}
     return ("repaired, " if "repaired" in reasons else "closed, ") + whole
 
 

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from esper_analyze.runs.run import find_runs
+from esper_analyze.storage.run_info import find_runs
 from esper_analyze.strict_json import strict_json
 from esper_analyze.terminal import say, show_table
 from tests.bench.zoo.families import FAMILIES

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from esper_analyze.errors import EsperError
+from esper_analyze.replay.standing import live_coverage, standing
 from esper_analyze.runs.ending import REPAIRED, End, end_of_run
 from esper_analyze.runs.run import RecordedRun, open_run
-from esper_analyze.runs.standing import live_coverage, standing
 from esper_analyze.wording import many
 
 _SEVERITY = ("info", "warning", "critical")

@@ -16,11 +16,11 @@ from torch import nn
 from esper_analyze.cli import run as command
 from esper_analyze.detector.rules import RULES
 from esper_analyze.replay.evidence import gather
+from esper_analyze.replay.standing import Coverage, live_coverage, of_replay, standing
+from esper_analyze.reports.listing import summarise
 from esper_analyze.reports.narrative.story import frame
 from esper_analyze.runs.ending import End, TrainingEnd, end_of, end_of_run
-from esper_analyze.runs.listing import summarise
 from esper_analyze.runs.run import open_run
-from esper_analyze.runs.standing import Coverage, live_coverage, of_replay, standing
 from esper_analyze.watch.follow import Follower
 from esper_analyze.watch.panels import plain
 from esper_analyze.watch.snapshot import snapshot
