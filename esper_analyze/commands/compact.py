@@ -17,7 +17,7 @@ def compact(run_path: RunPath, as_json: Json = False) -> None:
     Example: esper-analyze compact RUN
     """
     from esper_analyze.storage.maintenance.compact import compact as join
-    from esper_analyze.storage.maintenance.exclusive import held
+    from esper_analyze.storage.maintenance.exclusive import exclusive
     from esper_analyze.storage.maintenance.journal import cannot_write
     from esper_analyze.storage.maintenance.verify import shard_count
     from esper_analyze.storage.run_info import identity
@@ -26,7 +26,7 @@ def compact(run_path: RunPath, as_json: Json = False) -> None:
 
     identity(run_path)
     try:
-        with held(run_path), counted(f"compacting {escaped(run_path.name)}", shard_count(run_path)) as step:
+        with exclusive(run_path), counted(f"compacting {escaped(run_path.name)}", shard_count(run_path)) as step:
             done = join(run_path, step)
     except OSError as error:
         raise cannot_write(error) from error

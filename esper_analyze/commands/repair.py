@@ -25,7 +25,7 @@ def repair(run_path: RunPath, dry_run: Dry = False, as_json: Json = False) -> No
 
     Example: esper-analyze repair RUN --dry-run
     """
-    from esper_analyze.storage.maintenance.exclusive import held
+    from esper_analyze.storage.maintenance.exclusive import exclusive
     from esper_analyze.storage.maintenance.journal import cannot_write
     from esper_analyze.storage.maintenance.repair import repair as mend
     from esper_analyze.storage.maintenance.verify import shard_count
@@ -34,7 +34,7 @@ def repair(run_path: RunPath, dry_run: Dry = False, as_json: Json = False) -> No
 
     identity(run_path)
     try:
-        with held(run_path), counted(f"repairing {escaped(run_path.name)}", shard_count(run_path)) as step:
+        with exclusive(run_path), counted(f"repairing {escaped(run_path.name)}", shard_count(run_path)) as step:
             acts = mend(run_path, dry=dry_run, step=step)
     except OSError as error:
         raise cannot_write(error) from error

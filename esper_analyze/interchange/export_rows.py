@@ -14,7 +14,7 @@ from typing import IO, TYPE_CHECKING
 from esper_analyze.csv_text import safe_frame
 from esper_analyze.runs.run import RecordedRun
 from esper_analyze.schema.column import Table
-from esper_analyze.storage.row_source import Part
+from esper_analyze.storage.row_source import RowSource
 from esper_analyze.strict_json import number_word
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ _SLICE = 50_000
 
 def frames(run: RecordedRun, table: Table) -> Iterator[polars.DataFrame]:
     """Yield the rows of ``table`` in the order they were written, a part after the other."""
-    parts: list[Part] = run.parts(table.name)
+    parts: list[RowSource] = run.parts(table.name)
     for part in parts:
         whole = part.frame(list(table.names)).select(table.names)
         yield from whole.iter_slices(_SLICE)

@@ -17,14 +17,14 @@ from esper_analyze.runs.run import RecordedRun
 from esper_analyze.schema.arrow import word_columns
 from esper_analyze.schema.column import Kind, Table
 from esper_analyze.schema.tables import BY_NAME
-from esper_analyze.storage.row_source import Part
+from esper_analyze.storage.row_source import RowSource
 
 
-def stretches(run: RecordedRun, tables: Iterable[str]) -> list[list[tuple[str, Part]]]:
+def stretches(run: RecordedRun, tables: Iterable[str]) -> list[list[tuple[str, RowSource]]]:
     """Return the parts of ``tables`` grouped so that no update is in two groups, in order of updates."""
     parts = [(table, part) for table in tables for part in run.parts(table)]
     parts.sort(key=lambda one: (one[1].first_update, one[1].last_update))
-    groups: list[list[tuple[str, Part]]] = []
+    groups: list[list[tuple[str, RowSource]]] = []
     end = -1
     for table, part in parts:
         if not groups or part.first_update > end:
@@ -48,7 +48,7 @@ def read_batches(run: RecordedRun, wanted: Mapping[str, Sequence[str]]) -> Itera
         yield Batch(updates, frames)
 
 
-def _read(parts: Sequence[Part], table: Table, columns: Sequence[str]) -> pa.Table:
+def _read(parts: Sequence[RowSource], table: Table, columns: Sequence[str]) -> pa.Table:
     needed = [*dict.fromkeys(["update", *([table.subject] if table.subject else []), *columns])]
     words = [name for name in needed if name in word_columns(table)]  # taken as codes, never made into strings
     found = [part.read(needed, words) for part in parts]

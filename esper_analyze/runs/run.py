@@ -14,7 +14,7 @@ from esper_analyze.schema.history import VERSION_KEY, is_newer
 from esper_analyze.schema.views import quote_identifier, select_rows
 from esper_analyze.storage.attempts import Attempt, Broken, closed, find_attempts
 from esper_analyze.storage.footer import has_float_statistics, newer_schema
-from esper_analyze.storage.row_source import ATTEMPT, Part, in_memory, last_update, parts_of
+from esper_analyze.storage.row_source import ATTEMPT, RowSource, in_memory, last_update, row_sources
 from esper_analyze.storage.run_info import identity
 from esper_analyze.storage.shapes import shapes
 
@@ -108,14 +108,14 @@ class RecordedRun:
         """Whether a process is writing the run right now."""
         return any(attempt.alive() for attempt in self.attempts)
 
-    def parts(self, table: str, rank: int | None = None) -> list[Part]:
+    def parts(self, table: str, rank: int | None = None) -> list[RowSource]:
         """Return the rows of ``table`` in the order they were written: sound shards, then what is only logged."""
         if self.joined is not None:
             rows = self.joined.get(table)
             whole = Attempt(self.path, 0, 0)
             return [in_memory(BY_NAME[table], rows, whole)] if rows is not None and len(rows) else []
         attempts = [attempt for attempt in self.attempts if rank is None or attempt.rank == rank]
-        return parts_of(attempts, BY_NAME[table])
+        return row_sources(attempts, BY_NAME[table])
 
     def files(self, table: str) -> list[str]:
         """Return the paths of the sound shards of ``table`` that readers see."""
@@ -137,7 +137,7 @@ class RecordedRun:
                 connection.register(name, part.read(table.names))
                 tails.append((name, None))
             else:
-                shards.setdefault((part.until, part.mark), []).append(str(part.path))
+                shards.setdefault((part.until, part.fingerprint), []).append(str(part.path))
         listed = [(files, until, shapes(table)[mark].sources) for (until, mark), files in shards.items()]
         return select_rows(table, listed, tails), [name for name, _ in tails]
 

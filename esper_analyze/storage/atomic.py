@@ -1,4 +1,4 @@
-"""Durable files: a whole file under its name or none, a line appended by one write."""
+"""Atomic, durable writes: a file appears complete or not at all, a line is appended by one write."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def write_whole(path: Path, data: bytes) -> None:
 
 
 def write_once(path: Path, data: bytes) -> bool:
-    """Put ``data`` at ``path`` unless something is there, and return whether it was put; of several, one does it."""
+    """Put ``data`` at ``path`` unless it exists; return whether it was put. Of concurrent callers one succeeds."""
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
     try:
         write_whole(temporary, data)
@@ -50,7 +50,7 @@ def write_once(path: Path, data: bytes) -> bool:
             os.link(temporary, path)
         except FileExistsError:
             raise
-        except OSError:  # a file system without links: two at the same instant would both think they were first
+        except OSError:  # a file system without links: two concurrent callers could both succeed
             if path.exists():
                 return False
             temporary.replace(path)
@@ -65,7 +65,7 @@ def write_once(path: Path, data: bytes) -> bool:
 def append_line(path: Path, line: bytes) -> None:
     """Append one line with a single write and make it durable. Raises ``OSError``; then ``path`` is as before.
 
-    Where even that fails, what stands of the line is closed by a line break before the next one.
+    If even truncating fails, the partial line is ended by a line break before the next one.
     """
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
     end = os.fstat(descriptor).st_size
@@ -78,5 +78,5 @@ def append_line(path: Path, line: bytes) -> None:
             os.ftruncate(descriptor, end)
         raise
     finally:
-        with contextlib.suppress(OSError):  # what close could complain of, fsync has seen
+        with contextlib.suppress(OSError):  # fsync has already reported any error that close could
             os.close(descriptor)

@@ -1,6 +1,6 @@
-"""Find the shards of a run by its manifests, and check every one before anybody reads it.
+"""Find the shards of a run by its manifests, and check each before it is read.
 
-A glob hides damage (a zero-length shard is skipped, a foreign column is cast), so files are never found by one.
+Files are never found by a glob, which hides damage: a zero-length shard is skipped, a foreign column is cast.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from esper_analyze.schema.tables import BY_NAME
 from esper_analyze.storage import layout, verified_cache
 from esper_analyze.storage.folders import listed
 from esper_analyze.storage.footer import footer_fault, unknown_table
-from esper_analyze.storage.footer_crash_check import look_into
+from esper_analyze.storage.footer_crash_check import probe
 from esper_analyze.storage.layout import ManifestError, ShardEntry
 from esper_analyze.storage.limits import LARGEST_TEXT
 from esper_analyze.storage.lock import is_held
-from esper_analyze.storage.log_frames import Fault
+from esper_analyze.storage.log_frames import FrameFault
 from esper_analyze.storage.log_tail import LogFault, Spans, Tail, read_logs, tail_of
 from esper_analyze.storage.run_files import RefusedFileError, is_regular, open_file, read_file, why_unreadable
 
@@ -45,14 +45,14 @@ class Broken:
 
 
 Check = Callable[[Path, ShardEntry], str | None]
-"""Returns why a shard that its checksum vouches for is unusable all the same, None when it is not."""
+"""Returns why a shard with a right checksum is unusable all the same; None when it is usable."""
 
 
 @dataclass(slots=True)
 class Attempt:
     """One writer's folder: sound shards, what is logged beyond them, what is broken, the clean-close marker if any.
 
-    ``until``: the first update that a later attempt recorded anew; rows from there on are superseded.
+    ``until``: the first update that a later attempt recorded again; rows from there on are superseded.
     """
 
     folder: Path
@@ -64,30 +64,30 @@ class Attempt:
     tail: Tail = field(default_factory=Tail)
     until: int | None = None
     leftover: list[Path] = field(default_factory=list)
-    """Shards that no manifest lists and whose rows are elsewhere: what was stopped in its middle leaves them."""
+    """Shards that no manifest lists and whose rows are elsewhere: left by an interrupted seal or compaction."""
 
     @property
     def first_update(self) -> int | None:
-        """The first update with a row in ``updates``, None when there is none."""
+        """The first update with a row in ``updates``; None without such rows."""
         sealed = [entry.first_update for _, entry in self.shards if entry.table == "updates"]
         logged = self.tail.tables.get("updates")
         return min([*sealed, *(logged["update"].to_pylist() if logged is not None else [])], default=None)
 
     @property
     def lost_rows(self) -> int:
-        """Rows that no sound shard and no log has: as the writer counted them when it closed.
+        """Rows in no sound shard and no log: the writer's own count where it closed, else gaps in sequence numbers.
 
-        Where it did not, sequence numbers tell; those of damaged files, or in the memory of a living writer, do not.
+        Without a count, gaps that a damaged file or a living writer explains are not lost rows.
         """
         if self.closed is not None:
             return int(str(self.closed.get("lost_rows", 0)))
         if self.broken or self.alive():
             return self.tail.misfits
-        entries, logged = [entry for _, entry in self.shards], self.tail.tables.values()
-        in_log = [int(pc.max(one["seq"]).as_py()) for one in logged if len(one)]
-        end = 1 + max([-1, *(one.last_seq for one in entries), *in_log])
-        rows = sum(one.rows for one in entries) + sum(map(len, logged))
-        return max(end - rows, self.tail.misfits)
+        entries, logged_tables = [entry for _, entry in self.shards], self.tail.tables.values()
+        last_logged = [int(pc.max(rows["seq"]).as_py()) for rows in logged_tables if len(rows)]
+        end = 1 + max([-1, *(entry.last_seq for entry in entries), *last_logged])
+        count = sum(entry.rows for entry in entries) + sum(map(len, logged_tables))
+        return max(end - count, self.tail.misfits)
 
     def alive(self) -> bool:
         """Whether a process holds the writer's lock right now."""
@@ -111,7 +111,7 @@ def find_attempts(run_dir: Path) -> list[Attempt]:
 
 
 def _leave_out_twins(attempts: list[Attempt]) -> None:
-    """Leave out attempts with a number that another of the rank has: a recorder never numbers two alike."""
+    """Drop the rows of an attempt whose number another of the rank has: a recorder never uses a number twice."""
     first: dict[tuple[int, int], Attempt] = {}
     for attempt in attempts:
         other = first.setdefault((attempt.rank, attempt.number), attempt)
@@ -121,15 +121,15 @@ def _leave_out_twins(attempts: list[Attempt]) -> None:
 
 
 def twin_fault(attempt: Attempt, other: Attempt) -> str:
-    """Return what is wrong with two attempts of the same number."""
+    """Return the error for two attempts of one rank with the same number."""
     words = f"is attempt {attempt.number} of rank {attempt.rank}, and so is {other.folder.name}"
     return f"{words}: one of them is of another run, move it away"
 
 
 def supersede(attempts: list[Attempt]) -> None:
-    """Note where each attempt was resumed by a later one of its rank."""
+    """Set each attempt's ``until`` to the update from which a later attempt of its rank resumed."""
     first: dict[int, int] = {}
-    for attempt in sorted(attempts, key=lambda one: one.number, reverse=True):
+    for attempt in sorted(attempts, key=lambda attempt: attempt.number, reverse=True):
         attempt.until = first.get(attempt.rank)
         began = attempt.first_update
         if began is not None:
@@ -137,9 +137,9 @@ def supersede(attempts: list[Attempt]) -> None:
 
 
 def read_attempt(folder: Path, rank: int, number: int, check: Check | None = None) -> Attempt:
-    """Return what is in the folder of one writer. ``check`` may look further into each shard that is sound so far.
+    """Read one writer's folder. ``check`` may examine each shard that passed the checks so far.
 
-    What seems broken because a writer went on meanwhile is read again.
+    Files that look broken because a writer changed them during the read are read again.
     """
     for _ in range(_READ_AGAIN):
         before = _stamp(folder)
@@ -150,7 +150,7 @@ def read_attempt(folder: Path, rank: int, number: int, check: Check | None = Non
 
 
 def _stamp(folder: Path) -> tuple[bytes, bool]:
-    """Return what changes in a folder that is written to or compacted while it is read."""
+    """Return what differs after a folder was written to or compacted: its manifest, and whether it is closed."""
     try:
         lines = read_file(folder / layout.MANIFEST_FILE, LARGEST_TEXT)
     except OSError:
@@ -179,17 +179,17 @@ def _read_once(folder: Path, rank: int, number: int, check: Check | None) -> Att
     attempt.tail.faults += torn
     attempt.broken += [Broken(path, reason) for path, reason in attempt.tail.unusable]
     attempt.broken += [
-        Broken(one.file, one.text, rows=one.missing) for one in attempt.tail.faults if not one.fault.torn
+        Broken(fault.file, fault.text, rows=fault.missing) for fault in attempt.tail.faults if not fault.fault.torn
     ]
     _read_marker(attempt)
     _look_for_unlisted(attempt, spans, {entry.shard for entry in entries})
-    attempt.broken.sort(key=lambda one: one.file.name == layout.CLOSED_FILE)  # what it counts follows from the others
+    attempt.broken.sort(key=lambda broken: broken.file.name == layout.CLOSED_FILE)  # its counts follow from the others
     return attempt
 
 
 def _remembered_fault(path: Path, entry: ShardEntry) -> str | None:
-    """Return the shard's fault; one that was sound and was not touched since is not looked at again."""
-    mark = verified_cache.mark_of(path, entry)
+    """Return the shard's fault; a shard that was sound and has not changed since is not checked again."""
+    mark = verified_cache.stamp_of(path, entry)
     if verified_cache.is_sound(path, mark):
         return None
     reason = shard_fault(path, entry)
@@ -201,7 +201,7 @@ def _remembered_fault(path: Path, entry: ShardEntry) -> str | None:
 def _written_again(entries: list[ShardEntry]) -> list[ShardEntry]:
     """Return ``entries`` without those whose rows were written once more: a disk that failed late was not trusted."""
     newest: dict[tuple[str, int], ShardEntry] = {}
-    for entry in sorted(entries, key=lambda one: one.number):
+    for entry in sorted(entries, key=lambda entry: entry.number):
         newest[entry.table, entry.first_seq] = entry
     return [
         entry
@@ -212,9 +212,9 @@ def _written_again(entries: list[ShardEntry]) -> list[ShardEntry]:
 
 
 def _leave_out_overlaps(attempt: Attempt) -> None:
-    """Leave out shards with rows that are, by their numbers, in another sound shard of the table too."""
+    """Move to ``broken`` each shard whose sequence numbers overlap those of another sound shard of its table."""
     last: dict[str, ShardEntry] = {}
-    for path, entry in sorted(attempt.shards, key=lambda one: (one[1].first_seq, one[1].number)):
+    for path, entry in sorted(attempt.shards, key=lambda shard: (shard[1].first_seq, shard[1].number)):
         other = last.get(entry.table)
         if other is None or other.last_seq < entry.first_seq:
             last[entry.table] = entry
@@ -225,7 +225,7 @@ def _leave_out_overlaps(attempt: Attempt) -> None:
 
 
 def _look_for_unlisted(attempt: Attempt, spans: Spans, listed: set[str]) -> None:
-    """Find shards that the manifest does not list: rows that are nowhere else must not go missing in silence."""
+    """Report shards that the manifest does not list: rows stored only there must not be skipped in silence."""
     unlisted = [path for path in sorted(attempt.folder.iterdir()) if layout.shard_of(path.name)]
     unlisted = [path for path in unlisted if path.name not in listed]
     if not unlisted or attempt.alive():
@@ -233,7 +233,7 @@ def _look_for_unlisted(attempt: Attempt, spans: Spans, listed: set[str]) -> None
     complete = attempt.closed is not None and not attempt.broken
     before = len(attempt.broken)
     if not complete:
-        look_into(unlisted)
+        probe(unlisted)
     for path in unlisted:
         reason = None if complete else unlisted_fault(path, spans, attempt.tail)
         if reason is None:
@@ -241,14 +241,14 @@ def _look_for_unlisted(attempt: Attempt, spans: Spans, listed: set[str]) -> None
         else:
             attempt.broken.append(Broken(path, f"is listed by no manifest and {reason}"))
     manifest = attempt.folder / layout.MANIFEST_FILE
-    told = any(one.file == manifest for one in attempt.broken)
-    if not listed and not told and len(attempt.broken) > before:
+    manifest_is_broken = any(broken.file == manifest for broken in attempt.broken)
+    if not listed and not manifest_is_broken and len(attempt.broken) > before:
         words = "lists no shard, and there are some" if is_regular(manifest) else "is missing, and there are shards"
         attempt.broken.insert(0, Broken(manifest, words))
 
 
 def unlisted_fault(path: Path, spans: Spans, tail: Tail) -> str | None:
-    """Return why a shard that no manifest lists cannot be passed over, None when all its rows are elsewhere."""
+    """Return why a shard that no manifest lists cannot be ignored; None when all its rows are stored elsewhere."""
     name, _ = layout.shard_of(path.name) or ("", 0)
     table = BY_NAME.get(name)
     if table is None:
@@ -258,23 +258,23 @@ def unlisted_fault(path: Path, spans: Spans, tail: Tail) -> str | None:
         if reason is not None:
             return reason
         with open_file(path) as opened, pq.ParquetFile(opened) as file:
-            own = file.read(columns=["seq"], use_threads=False)["seq"]
+            seqs = file.read(columns=["seq"], use_threads=False)["seq"]
     except RefusedFileError as error:
         return why_unreadable(error)
     except (OSError, pa.ArrowException) as error:
         return f"cannot be read ({type(error).__name__})"
     logged = tail.tables[name]["seq"] if name in tail.tables else pa.chunked_array([], pa.int64())
-    elsewhere = pc.is_in(own, value_set=logged.combine_chunks())
+    elsewhere = pc.is_in(seqs, value_set=logged.combine_chunks())
     for first, last in spans.get(name, ()):
-        elsewhere = pc.or_(elsewhere, pc.and_(pc.greater_equal(own, first), pc.less_equal(own, last)))
-    missing = len(own) - (pc.sum(elsewhere).as_py() or 0)
+        elsewhere = pc.or_(elsewhere, pc.and_(pc.greater_equal(seqs, first), pc.less_equal(seqs, last)))
+    missing = len(seqs) - (pc.sum(elsewhere).as_py() or 0)
     return f"holds {missing:,} rows that are nowhere else" if missing else None
 
 
 def _manifest(attempt: Attempt, torn: list[LogFault] | None) -> Iterator[ShardEntry]:
-    """Yield the manifest's lines; note in ``torn`` where writing stopped within the last one.
+    """Yield the manifest's entries; a last line that ends too early is added to ``torn``.
 
-    Without ``torn`` that is damage: a writer deletes its logs only after the line is whole.
+    Without ``torn`` such a line is damage: a writer deletes its logs only after the line is complete.
     """
     path = attempt.folder / layout.MANIFEST_FILE
     try:
@@ -284,29 +284,29 @@ def _manifest(attempt: Attempt, torn: list[LogFault] | None) -> Iterator[ShardEn
     except OSError as error:
         attempt.broken.append(Broken(path, why_unreadable(error)))
         return
-    seen = set()
+    listed_shards = set()
     for number, line in enumerate(lines, start=1):
         if not line:
             continue
         if torn is not None and number == len(lines):
             end = sum(map(len, lines)) + len(lines) - 1
-            torn.append(LogFault(path, Fault(end - len(line), end, torn=True, reason="ends within a line")))
+            torn.append(LogFault(path, FrameFault(end - len(line), end, torn=True, reason="ends within a line")))
             continue
         try:
             entry = _entry_of(line)
         except ManifestError as error:
             attempt.broken.append(Broken(path, f"line {number}: {error}"))
             continue
-        if entry.shard in seen:
+        if entry.shard in listed_shards:
             attempt.broken.append(Broken(path, f"line {number}: {entry.shard} is listed twice"))
             continue
-        seen.add(entry.shard)
+        listed_shards.add(entry.shard)
         yield entry
 
 
 @lru_cache(maxsize=16_384)
 def _entry_of(line: bytes) -> ShardEntry:
-    """Return what a line says; a run that is opened again and again has the same ones."""
+    """Parse one manifest line; cached, because a run that is opened every second has the same lines each time."""
     return ShardEntry.from_line(line)
 
 
@@ -336,7 +336,7 @@ def _file_fault(path: Path, entry: ShardEntry) -> str | None:
 
 
 def _file_crc(file: BinaryIO, size: int) -> int:
-    """Return the CRC-32 of the file's first ``size`` bytes; one that grows meanwhile is not followed."""
+    """Return the CRC-32 of the file's first ``size`` bytes; bytes appended during the read are ignored."""
     crc = 0
     while size > 0 and (block := file.read(min(_BLOCK, size))):
         crc = zlib.crc32(block, crc)

@@ -1,4 +1,4 @@
-"""Many rows of one table handed over as columns: nothing is done per row in the training thread."""
+"""Many rows of one table as columns, so that the training thread does no work per row."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Block:
         return self.rows
 
     def numbers(self, name: str) -> np.ndarray[Any, Any] | None:
-        """Return a column as an array when it is one of numbers without nulls, else None."""
+        """Return a column as an array if it holds numbers without nulls, else None."""
         cell = self.cells.get(name)
         if isinstance(cell, np.ndarray):
             return None if isinstance(cell, np.ma.MaskedArray) or len(cell) != self.rows else cell
@@ -44,7 +44,7 @@ class Block:
         return pa.repeat(pa.scalar(cell, kind), self.rows)
 
     def as_rows(self) -> list[dict[str, Any]]:
-        """Return the rows one by one, for those who want them so."""
+        """Return the rows as one dict each."""
         columns = {}
         for name, cell in self.cells.items():
             if isinstance(cell, (np.ndarray, list, tuple)):
@@ -54,13 +54,13 @@ class Block:
         return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
 
 
-def nullable(values: np.ndarray[Any, Any], known: np.ndarray[Any, Any]) -> Any:
-    """Return ``values`` with null where not ``known``: the array itself when all are, None when none is."""
-    if known.all():
+def nullable(values: np.ndarray[Any, Any], valid: np.ndarray[Any, Any]) -> Any:
+    """Return ``values`` with null where not ``valid``: the array itself if all are valid, None if none is."""
+    if valid.all():
         return values
-    if not known.any():
+    if not valid.any():
         return None
-    return np.ma.array(values, mask=~known)
+    return np.ma.array(values, mask=~valid)
 
 
 Rows = Sequence[Mapping[str, object]] | Block

@@ -1,4 +1,4 @@
-"""Errors of libraries that decode a shard which its checksum vouches for, as errors that name the file."""
+"""Turn a library's errors while decoding a shard into errors that name the file."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from pathlib import Path
 
 from esper_analyze.errors import DamagedError, EsperError
 
-NEXT = "`esper-analyze verify` looks at every cell; without the file --skip-broken reads the rest"
+NEXT = "`esper-analyze verify` checks every cell; --skip-broken reads the run without this file"
 """What to do about a shard that cannot be decoded."""
 
 
 @contextmanager
 def decoding(path: Path | None) -> Iterator[None]:
-    """Turn whatever a library raises while it decodes ``path`` into ``DamagedError``; None: rows in memory.
+    """Turn any error of a library that decodes ``path`` into ``DamagedError``; None: rows in memory, errors pass.
 
-    A panic of polars is no ``Exception``.
+    ``BaseException`` is caught because a panic of polars is not an ``Exception``.
     """
     try:
         yield

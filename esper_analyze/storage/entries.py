@@ -1,4 +1,4 @@
-"""Rows as the writer holds them, turned into Arrow as every reader gets them: from memory and from the log alike."""
+"""Convert rows as the writer buffers them to Arrow tables; used when sealing and when reading the log."""
 
 from __future__ import annotations
 
@@ -22,13 +22,16 @@ def arrow_table(table: Table, entries: Sequence[Entry], rank: int = 0) -> pa.Tab
     """
     schema = arrow_schema(table)
     blocks = list(_blocks(table, [rows for _, rows in entries]))
-    own = {
+    writer_columns = {
         "rank": np.full(sum(map(len, blocks)), rank, np.int64),
         "seq": np.concatenate([np.arange(first, first + len(rows)) for first, rows in entries] or [np.zeros(0, int)]),
     }
     columns = []
     for field in schema:
-        column = pa.array(own[field.name]) if field.name in own else _column(blocks, field.name, field.type)
+        if field.name in writer_columns:
+            column = pa.array(writer_columns[field.name])
+        else:
+            column = _column(blocks, field.name, field.type)
         if column.null_count and not field.nullable:
             raise ValueError(f"column {field.name!r} of {table.name} must not be empty")
         columns.append(column)
@@ -36,14 +39,14 @@ def arrow_table(table: Table, entries: Sequence[Entry], rank: int = 0) -> pa.Tab
 
 
 def fitting(table: Table, entries: Sequence[Entry], rank: int = 0) -> tuple[pa.Table, int]:
-    """Return as Arrow the rows of ``entries`` whose cells fit ``table``, and the number of those that do not."""
-    whole = _fit(table, entries, rank)
-    if whole is not None:
-        return whole, 0
-    single = [one for entry in entries for one in _one_by_one(entry)]
-    sound = [entry for entry in single if _fit(table, [entry], rank) is not None]
-    found = arrow_table(table, sound, rank)
-    return found, sum(len(rows) for _, rows in entries) - len(found)
+    """Return the rows of ``entries`` whose cells fit ``table`` as Arrow, and the number of rows that do not fit."""
+    complete = _fit(table, entries, rank)
+    if complete is not None:
+        return complete, 0
+    single_rows = [row_entry for entry in entries for row_entry in _row_entries(entry)]
+    sound = [entry for entry in single_rows if _fit(table, [entry], rank) is not None]
+    fitting_rows = arrow_table(table, sound, rank)
+    return fitting_rows, sum(len(rows) for _, rows in entries) - len(fitting_rows)
 
 
 def _fit(table: Table, entries: Sequence[Entry], rank: int) -> pa.Table | None:
@@ -53,18 +56,18 @@ def _fit(table: Table, entries: Sequence[Entry], rank: int) -> pa.Table | None:
         return None
 
 
-def _one_by_one(entry: Entry) -> list[Entry]:
-    """Return the rows of an entry as entries of their own."""
+def _row_entries(entry: Entry) -> list[Entry]:
+    """Return one entry for each row of ``entry``."""
     first, rows = entry
     try:
         listed: Sequence[Mapping[str, object]] = rows.as_rows() if isinstance(rows, Block) else rows
     except (TypeError, ValueError):
         return [entry]
-    return [(first + place, [row]) for place, row in enumerate(listed)]
+    return [(first + offset, [row]) for offset, row in enumerate(listed)]
 
 
 def _blocks(table: Table, entries: Iterable[Rows]) -> Iterator[Block]:
-    """Yield blocks; rows handed over one by one are gathered, so that each column is converted once for many."""
+    """Yield blocks; single rows are gathered first, so that each column is converted once for many rows."""
     gathered: list[Mapping[str, object]] = []
     for rows in entries:
         if not isinstance(rows, Block):
@@ -90,10 +93,10 @@ def _column(blocks: Sequence[Block], name: str, kind: pa.DataType) -> pa.Array:
     numbers = [array for array in arrays if array is not None]
     if numbers and len(numbers) == len(arrays):
         return pa.array(np.concatenate(numbers), kind)
-    made: dict[tuple[int, int], pa.Array] = {}  # the same list of names comes with every update
+    converted: dict[tuple[int, int], pa.Array] = {}  # the same list of names comes with every update
     for block in blocks:
         key = (id(block.cells.get(name)), block.rows)
-        if key not in made:
-            made[key] = block.column(name, kind)
-    joined = [made[id(block.cells.get(name)), block.rows] for block in blocks]
+        if key not in converted:
+            converted[key] = block.column(name, kind)
+    joined = [converted[id(block.cells.get(name)), block.rows] for block in blocks]
     return pa.concat_arrays(joined) if joined else pa.nulls(0, kind)

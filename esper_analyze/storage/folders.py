@@ -1,4 +1,4 @@
-"""The folders of a run, listed; one that cannot be is named and hides no other run."""
+"""List a folder of a run; an unreadable one is named in an error of this run, so other runs stay visible."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from esper_analyze.storage.run_files import why_unreadable
 
 
 def listed(folder: Path) -> list[Path]:
-    """Return what is in ``folder``, sorted.
+    """Return the entries of ``folder``, sorted.
 
     Raises ``DamagedError`` when it cannot be read, ``OSError`` when it is gone: a run may be deleted meanwhile.
     """

@@ -1,6 +1,6 @@
-"""Files that no checksum vouches for are looked into by a process of its own first: some footers end the reader.
+"""Probe the footers of files without a checksum in a child process first: some footers crash the reader.
 
-pyarrow lets C++ exceptions of damaged size statistics end the interpreter; no ``try`` helps against that.
+In pyarrow, C++ exceptions from damaged size statistics terminate the interpreter; no ``try`` catches them.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from pathlib import Path
 
 from esper_analyze.storage.run_files import is_regular
 
-_PATIENCE = 60.0
+_TIMEOUT_SECONDS = 60.0
 _CODE = """
 import os
 import sys
@@ -29,26 +29,26 @@ for number, path in enumerate(sys.stdin.buffer.read().split(b"\\0")):
         pass
 print("all", flush=True)
 """
-_known: dict[tuple[str, int, int], bool] = {}
-"""Whether a file, by path, length and time of change, ends the process that looks into it."""
+_crashes_by_file: dict[tuple[str, int, int], bool] = {}
+"""Whether reading a file's footer crashes the process, by path, length and time of modification."""
 
 
-def look_into(paths: Sequence[Path]) -> None:
-    """Look into all of ``paths`` in one process, so that ``ends_its_reader`` knows of them."""
-    left = [path for path in paths if is_regular(path) and _key(path) not in _known]
-    while left:
-        done = _last_seen(left)
-        for path in left[: done + 1]:
-            _known[_key(path)] = False
-        if done + 1 < len(left):
-            _known[_key(left[done + 1])] = True
-        left = left[done + 2 :]
+def probe(paths: Sequence[Path]) -> None:
+    """Read the footers of ``paths`` in one child process and remember the outcome for ``crashes_reader``."""
+    unchecked = [path for path in paths if is_regular(path) and _key(path) not in _crashes_by_file]
+    while unchecked:
+        survived = _last_survived(unchecked)
+        for path in unchecked[: survived + 1]:
+            _crashes_by_file[_key(path)] = False
+        if survived + 1 < len(unchecked):
+            _crashes_by_file[_key(unchecked[survived + 1])] = True
+        unchecked = unchecked[survived + 2 :]
 
 
-def ends_its_reader(path: Path) -> bool:
-    """Return whether a process that looks into the footer of ``path`` dies of it."""
-    look_into([path])
-    return is_regular(path) and _known.get(_key(path), False)
+def crashes_reader(path: Path) -> bool:
+    """Return whether reading the footer of ``path`` crashes the process."""
+    probe([path])
+    return is_regular(path) and _crashes_by_file.get(_key(path), False)
 
 
 def _key(path: Path) -> tuple[str, int, int]:
@@ -56,18 +56,22 @@ def _key(path: Path) -> tuple[str, int, int]:
     return str(path.absolute()), facts.st_size, facts.st_mtime_ns
 
 
-def _last_seen(paths: Sequence[Path]) -> int:
-    """Return the number of the last file that was looked into and did no harm, −1 when the first one did."""
+def _last_survived(paths: Sequence[Path]) -> int:
+    """Return the index of the last file whose footer was read without a crash, −1 when the first one crashed."""
     process = subprocess.Popen(
         [sys.executable, "-c", _CODE],
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
         env=os.environ | {"PYTHONWARNINGS": "ignore"},
     )  # fmt: skip
     try:
-        said = process.communicate(b"\0".join(os.fsencode(path.absolute()) for path in paths), _PATIENCE)[0].split()
+        output = process.communicate(b"\0".join(os.fsencode(path.absolute()) for path in paths), _TIMEOUT_SECONDS)[
+            0
+        ].split()
     except subprocess.TimeoutExpired:
         process.kill()
-        said = process.communicate()[0].split()
-    if said[-1:] == [b"all"]:
+        output = process.communicate()[0].split()
+    if output[-1:] == [b"all"]:
         return len(paths) - 1
-    return int(said[-1]) - 1 if said else len(paths) - 1  # a Python that does not start says nothing of the files
+    return (
+        int(output[-1]) - 1 if output else len(paths) - 1
+    )  # a Python that does not start proves nothing about the files

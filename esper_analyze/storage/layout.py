@@ -1,4 +1,4 @@
-"""Names on disk and the manifest's lines: what the writer writes and the reader reads, spelled once.
+"""Names on disk and lines of the manifest, shared by writer and reader.
 
 A name from outside never becomes a path: folders are numbers and random hex, shards are table and number.
 """
@@ -16,13 +16,13 @@ MANIFEST_FILE = "manifest.jsonl"
 CLOSED_FILE = "closed.json"
 LOCK_FILE = ".lock"
 RESERVE_FILE = ".reserve"
-"""Takes up room while a run is written, so that on a full disk there is some for ``CLOSED_FILE``."""
+"""Reserves space while a run is written, so that on a full disk ``CLOSED_FILE`` can still be written."""
 JOURNAL_FILE = ".journal.json"
-"""What an interrupted repair or compaction had decided; see ``esper_analyze.storage.maintenance.journal``."""
+"""The change that an interrupted repair or compaction had committed; see ``storage.maintenance.journal``."""
 STAGED = ".staged-"
-"""Begins the names of files that repair and compaction have made ready and not yet put in place."""
+"""Prefix of files that repair and compaction have written and not yet moved into place."""
 ASIDE = "set-aside"
-"""Folder within an attempt for files that repair took out of the run: nothing is deleted."""
+"""Folder within an attempt for files that repair removed from the run: nothing is deleted."""
 LABELS_FILE = "labels.toml"
 
 _RANK = re.compile(r"rank(\d{5})\Z")
@@ -52,25 +52,25 @@ def log_name(number: int) -> str:
 
 
 def log_of(name: str) -> int | None:
-    """Return the number of a write-ahead log's file name, None when it is no such name."""
+    """Return the number of a write-ahead log's file name, None for any other name."""
     match = _LOG.match(name)
     return int(match[1]) if match else None
 
 
 def rank_of(folder: Path) -> int | None:
-    """Return the rank a folder belongs to, None when it is no rank folder."""
+    """Return the rank a folder belongs to, None for any other folder."""
     match = _RANK.match(folder.name)
     return int(match[1]) if match else None
 
 
 def attempt_of(folder: Path) -> int | None:
-    """Return the attempt a folder holds, None when it is no attempt folder."""
+    """Return the attempt a folder holds, None for any other folder."""
     match = _ATTEMPT.match(folder.name)
     return int(match[1]) if match else None
 
 
 def shard_of(name: str) -> tuple[str, int] | None:
-    """Return (table, number) of a shard's file name, None when it is no such name."""
+    """Return (table, number) of a shard's file name, None for any other name."""
     match = _SHARD.match(name)
     return (match[1], int(match[2])) if match else None
 
@@ -83,7 +83,7 @@ class ManifestError(ValueError):
 class ShardEntry:
     """One line of the manifest: a sealed shard, its length, CRC-32 and what is in it.
 
-    ``rebuilt``: the line was made from the shard itself after the first one was lost, so its checksum proves nothing
+    ``rebuilt``: the line was derived from the shard after the original line was lost, so its checksum proves nothing
     about what the recorder had written.
     """
 
@@ -119,7 +119,7 @@ class ShardEntry:
         if crc != _crc(facts):
             raise ManifestError("line does not match its own checksum")
         if not all(type(facts[name]) is kind for name, kind in _KINDS.items()):
-            raise ManifestError("line has a word where a number belongs, or the other way round")
+            raise ManifestError("line has a field of the wrong type")
         if shard_of(entry.shard) != (entry.table, entry.number):
             raise ManifestError(f"line names the impossible shard {entry.shard!r}")
         return entry

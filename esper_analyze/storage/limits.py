@@ -1,16 +1,16 @@
-"""How large a file of a run may be: checked before anything is decoded, so that a bomb is refused by name.
+"""Size limits of a run's files, checked before anything is decoded: a decompression bomb is refused by name.
 
-Each bound is far above what the recorder writes and far below what a machine cannot hold.
+Each limit is far above what the recorder writes and far below the memory of a machine.
 """
 
 from __future__ import annotations
 
 LARGEST_FRAME = 1 << 28
-"""Bytes of one frame of the log: an update is a few thousand, at DEBUG some millions."""
+"""Bytes of one frame of the log: an update takes a few thousand, at DEBUG some millions."""
 LARGEST_FRAME_ROWS = 1 << 22
-"""Rows that one frame may say to hold: a column of one value takes no room in a frame, and eight bytes a row here."""
+"""Rows that one frame may declare: a constant column takes no space in a frame, but eight bytes a row in memory."""
 LARGEST_LOG = 1 << 30
-"""Bytes of a log file: it is read as a whole, and ends when its rows are sealed (32,768 of a table, five minutes)."""
+"""Bytes of a log file: it is read at once, and ends when its rows are sealed (32,768 of a table, or five minutes)."""
 LARGEST_TEXT = 1 << 26
 """Bytes of run.json, a manifest, a marker: a manifest of 100,000 shards is half of that."""
 LARGEST_FOOTER = 1 << 24

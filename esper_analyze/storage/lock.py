@@ -59,7 +59,7 @@ class WriterLock:
         _HELD.add(self)
 
     def _take(self) -> None:
-        """Lock the file. A reader that looks whether somebody writes holds it for an instant: that is no writer."""
+        """Lock the file, trying several times: a reader that tests the lock holds it for an instant."""
         for _ in range(ATTEMPTS - 1):
             with contextlib.suppress(BlockingIOError):
                 return fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -67,7 +67,7 @@ class WriterLock:
         return fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
     def release(self) -> None:
-        """Let go of the lock; the file no longer names anybody. Does nothing in a process forked by the holder."""
+        """Release the lock and empty the file. Does nothing in a process forked by the holder."""
         if self._descriptor == _CLOSED:
             return
         with contextlib.suppress(OSError):  # the lock goes with the process at the latest
@@ -85,12 +85,12 @@ class WriterLock:
 
 
 def holder(folder: Path) -> str:
-    """Return who holds, or held, the lock in ``folder``, as the lock file says."""
+    """Return the process that holds, or last held, the lock in ``folder``, as the lock file names it."""
     return _written_in(folder / LOCK_FILE)[0] or UNKNOWN
 
 
 def _written_in(path: Path) -> tuple[str, str]:
-    """Return what a lock file says: the holder, and the namespace of its process id; empty where it does not."""
+    """Return the holder that a lock file names and the namespace of its process id; empty strings if it names none."""
     try:
         with open_file(path) as file:
             lines = file.read(200).decode(errors="replace").strip().split("\n")
@@ -100,7 +100,7 @@ def _written_in(path: Path) -> tuple[str, str]:
 
 
 def _namespace() -> str:
-    """Return the namespace of this process's id: the same number is another process in another container."""
+    """Return the namespace of this process's id: in another container the same id is another process."""
     try:
         return str((_PROCESSES / "self/ns/pid").readlink())
     except OSError:  # a system without such namespaces
@@ -108,7 +108,7 @@ def _namespace() -> str:
 
 
 def _refusal(path: Path) -> str:
-    """Return why nobody may write beside ``path``, whose lock another process holds."""
+    """Return why the folder of ``path`` cannot be written: another process holds the lock."""
     named = holder(path.parent)
     if not is_orphaned(path):
         return f"{path.parent} is being written by {named}"
@@ -120,9 +120,9 @@ def _refusal(path: Path) -> str:
 
 
 def is_orphaned(path: Path) -> bool:
-    """Whether the process that a lock file names is known to be dead: it is one of this host and does not have it open.
+    """Whether the process that a lock file names is certainly dead: it ran on this host and does not have it open.
 
-    Asked of a lock that is held: then another process, which the dead one forked, keeps it.
+    Meant for a lock that is held: another process, which the dead one forked, then keeps it.
     """
     named, namespace = _written_in(path)
     words = named.split()
@@ -139,18 +139,18 @@ def is_orphaned(path: Path) -> bool:
 
 
 def _processes_with(path: Path) -> list[int]:
-    """Return the processes of this host that have ``path`` open, as far as they can be looked at."""
+    """Return the processes of this host that have ``path`` open, as far as permissions show them."""
     try:
-        numbers = sorted(int(one.name) for one in _PROCESSES.iterdir() if one.name.isdecimal())
+        numbers = sorted(int(entry.name) for entry in _PROCESSES.iterdir() if entry.name.isdecimal())
     except OSError:
         return []
     return [pid for pid in numbers if pid != os.getpid() and _has_open(pid, path)]
 
 
 def _has_open(pid: int, path: Path) -> bool | None:
-    """Whether a process has ``path`` open; None when that cannot be known."""
+    """Whether a process has ``path`` open; None when it cannot be determined."""
     try:
-        own = path.stat()
+        status = path.stat()
         descriptors = list((_PROCESSES / str(pid) / "fd").iterdir())
     except FileNotFoundError:
         return False
@@ -158,16 +158,16 @@ def _has_open(pid: int, path: Path) -> bool | None:
         return None
     for descriptor in descriptors:
         with contextlib.suppress(OSError):
-            if os.path.samestat(descriptor.stat(), own):
+            if os.path.samestat(descriptor.stat(), status):
                 return True
     return False
 
 
 def is_held(path: Path) -> bool | None:
-    """Return whether a living writer holds the lock file ``path`` right now; None where that cannot be known.
+    """Return whether a living writer holds the lock file ``path`` right now; None when it cannot be determined.
 
-    A shared lock is asked for and let go at once: of a lock that is held nothing is taken. A lock that only a process
-    forked by a dead writer keeps is nobody's.
+    A shared lock is requested and released at once, which disturbs no holder. A lock kept only by a process that a
+    dead writer forked counts as not held.
     """
     try:
         with open_file(path) as file:

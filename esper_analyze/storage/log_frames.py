@@ -1,8 +1,8 @@
-"""Frames of the write-ahead log: what is handed over at once, as bytes that nothing but a checksum vouches for.
+"""Frames of the write-ahead log: the rows of one hand-over, protected by a checksum.
 
 A file is ``MAGIC`` and then frames: marker, length and CRC-32 of the payload (little endian), payload. A payload is
-the length of its head, the head (JSON), and the arrays the head speaks of. Reading one builds nothing but numbers,
-text and arrays: a file from a stranger can be wrong, not harmful.
+the length of its head, the head (JSON), and the arrays that the head describes. Decoding creates only numbers, text
+and arrays, so a foreign file can be wrong but not harmful.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _ARRAY, _MASKED = "@array", "@masked"
 
 
 class FrameError(ValueError):
-    """A payload that is not what ``encode`` writes; the message says where."""
+    """A payload that ``encode`` did not write; the message says where it differs."""
 
 
 def encode(entries: Mapping[str, Entry]) -> bytes:
@@ -45,8 +45,8 @@ def encode(entries: Mapping[str, Entry]) -> bytes:
     text = json.dumps(head, separators=(",", ":"), default=_plain).encode()
     payload = b"".join((_HEAD.pack(len(text)), text, *arrays))
     if len(payload) > LARGEST_FRAME:
-        raise ValueError(f"{len(payload):,} bytes at once are more than a frame holds")
-    if sum(one["n"] for one in head if "n" in one) > LARGEST_FRAME_ROWS:
+        raise ValueError(f"{len(payload):,} bytes at once are more than a frame may have ({LARGEST_FRAME:,})")
+    if sum(item["n"] for item in head if "n" in item) > LARGEST_FRAME_ROWS:
         raise ValueError("more rows at once than a frame holds")
     return _HEADER.pack(MARKER, len(payload), zlib.crc32(payload)) + payload
 
@@ -71,7 +71,7 @@ def _encoded_cell(cell: Any, arrays: list[bytes]) -> Any:
 
 
 def _plain(cell: object) -> object:
-    """Return a numpy scalar or a tuple-like as JSON can hold it."""
+    """Return a numpy scalar as a JSON value."""
     item = getattr(cell, "item", None)
     if callable(item):
         return item()
@@ -84,27 +84,27 @@ def decode(payload: bytes) -> dict[str, Entry]:
         (length,) = _HEAD.unpack_from(payload)
         head = json.loads(payload[_HEAD.size : _HEAD.size + length])
         arrays = _Arrays(payload, _HEAD.size + length)
-        found = {str(one["table"]): (int(one["seq"]), _decoded(one, arrays)) for one in head}
+        entries = {str(item["table"]): (int(item["seq"]), _decoded(item, arrays)) for item in head}
     except (struct.error, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise FrameError(f"is not a frame of rows ({type(error).__name__}: {error})"[:300]) from error
-    for table, (seq, _) in found.items():
+    for table, (seq, _) in entries.items():
         if table not in BY_NAME:
             raise FrameError(f"holds rows of {table[:60]!r}, a table this version does not know")
         if seq < 0:
             raise FrameError(f"numbers rows of {table} from {seq}")
-    return found
+    return entries
 
 
-def _decoded(one: Mapping[str, Any], arrays: _Arrays) -> Rows:
-    if "rows" in one:
-        rows = one["rows"]
+def _decoded(item: Mapping[str, Any], arrays: _Arrays) -> Rows:
+    if "rows" in item:
+        rows = item["rows"]
         if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
-            raise FrameError("rows are no rows")
+            raise FrameError("rows are not a list of objects")
         return rows
-    count = int(one["n"])
+    count = int(item["n"])
     if not 0 <= count <= LARGEST_FRAME_ROWS:
         raise FrameError(f"a block of {count:,} rows, {LARGEST_FRAME_ROWS:,} are the most")
-    return Block(count, {str(name): _decoded_cell(cell, count, arrays) for name, cell in one["cells"].items()})
+    return Block(count, {str(name): _decoded_cell(cell, count, arrays) for name, cell in item["cells"].items()})
 
 
 def _decoded_cell(cell: Any, count: int, arrays: _Arrays) -> Any:
@@ -117,7 +117,7 @@ def _decoded_cell(cell: Any, count: int, arrays: _Arrays) -> Any:
 
 
 class _Arrays:
-    """Takes arrays out of a payload one after the other."""
+    """Reads the arrays of a payload one after the other."""
 
     def __init__(self, payload: bytes, at: int) -> None:
         self._payload, self._at = payload, at
@@ -130,14 +130,14 @@ class _Arrays:
         stop = self._at + count * kind.itemsize
         if stop > len(self._payload):
             raise FrameError("an array ends beyond its frame")
-        found = np.frombuffer(self._payload, kind, count, self._at)
+        array = np.frombuffer(self._payload, kind, count, self._at)
         self._at = stop
-        return found
+        return array
 
 
 @dataclass(frozen=True, slots=True)
-class Fault:
-    """Bytes ``start`` to ``stop`` of a log that are no sound frame; ``torn`` at the end, where writing stopped."""
+class FrameFault:
+    """Bytes ``start`` to ``stop`` of a log that hold no valid frame; ``torn``: at the end, where writing stopped."""
 
     start: int
     stop: int
@@ -145,34 +145,34 @@ class Fault:
     reason: str
 
 
-def frames(data: bytes | memoryview) -> tuple[list[dict[str, Entry]], list[Fault]]:
-    """Return the sound frames of a log file in order, and what lies between them.
+def frames(data: bytes | memoryview) -> tuple[list[dict[str, Entry]], list[FrameFault]]:
+    """Return the valid frames of a log file in order, and the faults between them.
 
-    After a bad frame the next marker with a right checksum is looked for; where none comes, the rest is a torn tail.
+    After a bad frame, reading continues at the next marker with a right checksum; without one the rest is a torn tail.
     """
     data = bytes(data)
-    found: list[dict[str, Entry]] = []
-    faults: list[Fault] = []
+    sound: list[dict[str, Entry]] = []
+    faults: list[FrameFault] = []
     if not data.startswith(MAGIC):
         if MAGIC.startswith(data):  # the writer was stopped before its first frame
-            return found, [Fault(0, len(data), torn=True, reason="ends within its first bytes")] if data else []
+            return sound, [FrameFault(0, len(data), torn=True, reason="ends within its first bytes")] if data else []
         first = _next_sound(data, 0) or len(data)
-        faults.append(Fault(0, first, torn=False, reason="does not begin as a log does"))
+        faults.append(FrameFault(0, first, torn=False, reason="does not begin as a log does"))
     at = faults[0].stop if faults else len(MAGIC)
     while at < len(data):
         entry, stop, reason = _frame_at(data, at)
         if entry is not None:
-            found.append(entry)
+            sound.append(entry)
             at = stop
             continue
         after = _next_sound(data, at + 1)
-        faults.append(Fault(at, len(data) if after is None else after, torn=after is None, reason=reason))
+        faults.append(FrameFault(at, len(data) if after is None else after, torn=after is None, reason=reason))
         at = len(data) if after is None else after
-    return found, faults
+    return sound, faults
 
 
 def _frame_at(data: bytes, at: int) -> tuple[dict[str, Entry] | None, int, str]:
-    """Return the frame at ``at`` and where it ends; or None, and why it is none."""
+    """Return the frame at ``at`` and its end; or None, ``at``, and why it is not a frame."""
     if at + _HEADER.size > len(data):
         return None, at, "ends within a frame"
     marker, length, crc = _HEADER.unpack_from(data, at)

@@ -1,4 +1,4 @@
-"""What a writer had logged and not sealed: the tail of a run that is still written, or whose writer was killed."""
+"""Rows that were logged and not sealed: the tail of a run that is being written, or whose writer was killed."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from esper_analyze.schema.tables import BY_NAME
 from esper_analyze.storage import layout
 from esper_analyze.storage.entries import Entry, fitting
 from esper_analyze.storage.limits import LARGEST_LOG
-from esper_analyze.storage.log_frames import Fault, frames
+from esper_analyze.storage.log_frames import FrameFault, frames
 from esper_analyze.storage.run_files import read_file, why_unreadable
 from esper_analyze.storage.shapes import former_names, with_names
 
 
 @dataclass(frozen=True, slots=True)
 class LogFault:
-    """Bytes of a log file that hold no sound frame. A torn tail is where the writer was stopped, and no damage."""
+    """Bytes of a log file that hold no valid frame. A torn tail shows where the writer stopped and is not damage."""
 
     file: Path
-    fault: Fault
+    fault: FrameFault
     missing: int | None = None
-    """Rows that the log's frames before and after leave out; None when that is not known."""
+    """Rows missing between the log's frames before and after; None when that cannot be determined."""
 
     @property
     def text(self) -> str:
@@ -35,7 +35,7 @@ class LogFault:
 
 @dataclass(slots=True)
 class Tail:
-    """Rows by table that are in no shard, in the order they were written; and what of the log could not be read."""
+    """Rows by table that are in no shard, in the order they were written; and the unreadable parts of the log."""
 
     tables: dict[str, pa.Table] = field(default_factory=dict)
     faults: list[LogFault] = field(default_factory=list)
@@ -49,47 +49,47 @@ Spans = Mapping[str, Sequence[tuple[int, int]]]
 
 
 def read_logs(folder: Path) -> list[tuple[Path, bytes | OSError]]:
-    """Return the log files in ``folder`` in order, each as bytes or as why it cannot be read.
+    """Return the log files in ``folder`` in order, each as bytes or as the error of reading it.
 
-    Read them before the manifest: what a living writer seals meanwhile is then seen twice, and never not at all.
+    Read them before the manifest: rows that a living writer seals in between are then read twice, never missed.
     """
     numbered = [(number, path) for path in folder.iterdir() if (number := layout.log_of(path.name)) is not None]
-    found: list[tuple[Path, bytes | OSError]] = []
+    logs: list[tuple[Path, bytes | OSError]] = []
     for _, path in sorted(numbered):
         try:
-            found.append((path, read_file(path, LARGEST_LOG)))
+            logs.append((path, read_file(path, LARGEST_LOG)))
         except FileNotFoundError:
             continue
         except OSError as error:
-            found.append((path, error))
-    return found
+            logs.append((path, error))
+    return logs
 
 
 def tail_of(logs: Sequence[tuple[Path, bytes | OSError]], rank: int, sealed: Spans) -> Tail:
-    """Return what the logs hold and no shard has."""
+    """Return the logged rows that no shard has."""
     tail = Tail()
     entries: dict[str, list[Entry]] = {}
     for path, data in logs:
         if isinstance(data, OSError):
             tail.unusable.append((path, why_unreadable(data)))
             continue
-        found, faults = frames(data)
-        missing = _left_out(found) if len(faults) == 1 else None
+        sound_frames, faults = frames(data)
+        missing = _left_out(sound_frames) if len(faults) == 1 else None
         tail.faults += [LogFault(path, fault, None if fault.torn else missing) for fault in faults]
-        for frame in found:
+        for frame in sound_frames:
             for table, entry in frame.items():
                 if not any(first <= entry[0] <= last for first, last in sealed.get(table, ())):
                     rows = with_names(entry[1], former_names(BY_NAME[table]))
                     entries.setdefault(table, []).append((entry[0], rows))
-    for table, some in entries.items():
-        tail.tables[table], misfits = fitting(BY_NAME[table], _once(some), rank)
+    for table, logged in entries.items():
+        tail.tables[table], misfits = fitting(BY_NAME[table], _once(logged), rank)
         tail.misfits += misfits
     return tail
 
 
-def _left_out(found: Sequence[Mapping[str, Entry]]) -> int:
-    """Return how many sequence numbers between the first and the last row of a log are not in it."""
-    entries = [(seq, len(rows)) for frame in found for seq, rows in frame.values()]
+def _left_out(sound_frames: Sequence[Mapping[str, Entry]]) -> int:
+    """Return how many sequence numbers between the first and the last row of a log are missing from it."""
+    entries = [(seq, len(rows)) for frame in sound_frames for seq, rows in frame.values()]
     first, last = min((seq for seq, _ in entries), default=0), max((seq + n for seq, n in entries), default=0)
     return max(last - first - sum(n for _, n in entries), 0)
 

@@ -1,4 +1,4 @@
-"""Where a command may write: never into a recorded run, never over anything but a regular file."""
+"""Where a command may write: never into a recorded run, and only over regular files."""
 
 from __future__ import annotations
 
@@ -10,40 +10,41 @@ from esper_analyze.errors import UsageError
 from esper_analyze.storage.layout import RUN_FILE
 
 _WRITTEN = (".html", ".json", ".md", ".png", ".svg")
-"""Endings of the files that a page's directory gets."""
+"""Suffixes of the files that a report writes into its directory."""
 
 
 def refuse_inside_run(path: Path) -> None:
-    """Raise ``UsageError`` when ``path`` is a recorded run or lies inside one, links followed."""
-    whole = Path(os.path.realpath(path))
-    for folder in (whole, *whole.parents):
+    """Raise ``UsageError`` when ``path`` is a recorded run or inside one, links followed."""
+    resolved = Path(os.path.realpath(path))
+    for folder in (resolved, *resolved.parents):
         if os.path.lexists(folder / RUN_FILE):
-            where = "is" if folder == whole else "lies inside"
-            raise UsageError(f"{path} {where} a recorded run, which is only read", hint="write to another place")
+            where = "is" if folder == resolved else "lies inside"
+            raise UsageError(f"{path} {where} a recorded run, which is only read", hint="write to another directory")
 
 
 def refuse_file(path: Path) -> None:
-    """Raise ``UsageError`` unless a file may be put at ``path``: a regular one or nothing is there, and no run."""
+    """Raise ``UsageError`` unless ``path`` is missing or a regular file, and outside every run."""
     refuse_inside_run(path)
     kind = _kind(path)
     if kind is not None:
-        raise UsageError(f"{path} is {kind} and is not written over", hint="name a file; `> FILE` sends stdout to it")
+        raise UsageError(f"{path} is {kind} and is not overwritten", hint="name a file; `> FILE` sends stdout to it")
 
 
 def refuse_folder(path: Path) -> None:
-    """Raise ``UsageError`` unless the files of a page may be put into ``path``."""
+    """Raise ``UsageError`` unless a report's files may be written into ``path``."""
     refuse_inside_run(path)
     try:
-        inside = [one for one in path.iterdir() if one.suffix in _WRITTEN]
+        inside = [file for file in path.iterdir() if file.suffix in _WRITTEN]
     except OSError:
-        return  # it is not there yet, or writing tells
-    odd = next(((one, kind) for one in inside if (kind := _kind(one)) is not None), None)
-    if odd is not None:
-        raise UsageError(f"{odd[0]} is {odd[1]} and is not written over", hint="choose another directory")
+        return  # it does not exist yet, or writing will raise
+    for file in inside:
+        kind = _kind(file)
+        if kind is not None:
+            raise UsageError(f"{file} is {kind} and is not overwritten", hint="choose another directory")
 
 
 def _kind(path: Path) -> str | None:
-    """Return what is at ``path`` in words, None for a regular file or nothing."""
+    """Return the kind of thing at ``path`` in words; None for a regular file or a missing one."""
     try:
         mode = path.lstat().st_mode
     except OSError:

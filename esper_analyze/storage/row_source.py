@@ -1,4 +1,4 @@
-"""Rows of one table that one writer wrote one after the other, read as Arrow or as a polars frame."""
+"""Consecutive rows of one table by one writer, in a shard or in the log, read as Arrow or polars."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ ATTEMPT = "attempt number"
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
-    """Rows of one table that were written one after the other: a shard (``path``) or what is only in the log.
+class RowSource:
+    """Consecutive rows of one table: a shard (``path``), or rows that are only in the log (``logged``).
 
-    ``mark``: the fingerprint of the columns that the shard was written with; see ``esper_analyze.storage.shapes``.
+    ``fingerprint``: of the columns that the shard was written with; see ``esper_analyze.storage.shapes``.
     """
 
     table: Table
@@ -33,34 +33,34 @@ class Part:
     first_update: int
     last_update: int
     attempt: Attempt
-    mark: str = ""
+    fingerprint: str = ""
 
     @property
     def shape(self) -> Shape:
         """The columns of the shard."""
-        return shapes(self.table)[self.mark]
+        return shapes(self.table)[self.fingerprint]
 
     @property
     def until(self) -> int | None:
-        """The update from which on the rows are superseded; None: none is."""
+        """The first update whose rows are superseded; None: all rows are valid."""
         until = self.attempt.until
         return until if until is not None and self.last_update >= until else None
 
     def read(self, columns: Sequence[str], dictionaries: Sequence[str] = ()) -> pa.Table:
-        """Return ``columns`` of the rows that stand; columns named in ``dictionaries`` may come as dictionaries."""
+        """Return ``columns`` of the rows not superseded; those in ``dictionaries`` may be dictionary-encoded."""
         import pyarrow.compute as pc
 
         if self.logged is not None:
             data = self.logged.select(list(columns))
         else:
             with decoding(self.path):
-                data = read_shard(self.table, str(self.path), self.mark, columns, dictionaries)
+                data = read_shard(self.table, str(self.path), self.fingerprint, columns, dictionaries)
                 for name in dictionaries:
                     _validate_codes(data[name])
         return data if self.until is None else data.filter(pc.less(data["update"], self.until))
 
     def count(self) -> int:
-        """Return the number of rows that stand."""
+        """Return the number of rows not superseded."""
         if self.until is not None:
             return len(self.read(["update"]))
         if self.logged is not None:
@@ -68,36 +68,36 @@ class Part:
         return next(entry.rows for path, entry in self.attempt.shards if path == self.path)
 
     def frame(self, columns: Sequence[str]) -> polars.DataFrame:
-        """Return ``columns`` of the rows that stand as a polars frame, with the number of their attempt."""
+        """Return ``columns`` of the rows not superseded as a polars frame, with the number of their attempt."""
         import polars
 
         if self.path is None or self.logged is not None:
             assert self.logged is not None
-            found = polars.DataFrame(self.logged.select(list(columns)))
+            frame = polars.DataFrame(self.logged.select(list(columns)))
         elif self.shape.current:
             with decoding(self.path), open_file(self.path) as file:
-                found = polars.read_parquet(file, columns=list(columns), hive_partitioning=False)
+                frame = polars.read_parquet(file, columns=list(columns), hive_partitioning=False)
         else:
             with decoding(self.path):
-                found = polars.DataFrame(read_shard(self.table, str(self.path), self.mark, columns))
+                frame = polars.DataFrame(read_shard(self.table, str(self.path), self.fingerprint, columns))
         if self.until is not None:
-            found = found.filter(polars.col("update") < self.until)
-        return found.with_columns(polars.lit(self.attempt.number).alias(ATTEMPT))
+            frame = frame.filter(polars.col("update") < self.until)
+        return frame.with_columns(polars.lit(self.attempt.number).alias(ATTEMPT))
 
 
-def in_memory(table: Table, rows: pa.Table, attempt: Attempt) -> Part:
+def in_memory(table: Table, rows: pa.Table, attempt: Attempt) -> RowSource:
     """Return rows of ``table`` that are only in the log of ``attempt``, or joined from all ranks; at least one."""
     updates = rows["update"].to_pylist()
-    return Part(table, None, rows, min(updates), max(updates), attempt)
+    return RowSource(table, None, rows, min(updates), max(updates), attempt)
 
 
-def parts_of(attempts: Sequence[Attempt], table: Table) -> list[Part]:
+def row_sources(attempts: Sequence[Attempt], table: Table) -> list[RowSource]:
     """Return the rows of ``table`` in the order they were written: sound shards, then what is only logged."""
-    parts: list[Part] = []
+    parts: list[RowSource] = []
     for attempt in sorted(attempts, key=lambda attempt: (attempt.rank, attempt.number)):
         shards = [shard for shard in attempt.shards if shard[1].table == table.name]
         shards.sort(key=lambda shard: shard[1].first_seq)
-        sources = [Part(table, path, None, e.first_update, e.last_update, attempt, e.schema) for path, e in shards]
+        sources = [RowSource(table, path, None, e.first_update, e.last_update, attempt, e.schema) for path, e in shards]
         logged = attempt.tail.tables.get(table.name)
         if logged is not None and len(logged):
             sources.append(in_memory(table, logged, attempt))
@@ -105,15 +105,15 @@ def parts_of(attempts: Sequence[Attempt], table: Table) -> list[Part]:
     return parts
 
 
-def last_update(parts: Sequence[Part]) -> int | None:
+def last_update(parts: Sequence[RowSource]) -> int | None:
     """Return the last complete update of ``parts`` of table ``updates``, None when there is none."""
     return max((part.last_update for part in parts), default=None)
 
 
 def _validate_codes(column: pa.ChunkedArray) -> None:
-    """Raise ``ArrowInvalid`` for a code beyond its dictionary, which is read without complaint, or a word that is none.
+    """Raise ``ArrowInvalid`` for a code beyond its dictionary, which Arrow reads without an error, or invalid UTF-8.
 
-    ``validate(full=True)`` of the column would look at the word behind every code.
+    ``validate(full=True)`` of the whole column would check the word of every row.
     """
     import pyarrow as pa
     import pyarrow.compute as pc

@@ -1,6 +1,6 @@
-"""Open the files of a run: regular files of bounded length, nothing that blocks, never ends or lies elsewhere.
+"""Open the files of a run: only regular files of bounded length; no FIFO, device or symbolic link.
 
-A run may come from a stranger. The directory of a run may be reached through a symbolic link; its files are none.
+A run may come from an untrusted source. Its directory may be reached through a symbolic link, its files may not.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ _KINDS = {
     stat.S_IFBLK: "a block device",
 }
 _NOT_OPENED = (errno.ELOOP, errno.EMLINK, errno.ENXIO, errno.EOPNOTSUPP, errno.ENODEV, errno.EISDIR)
-"""What systems answer to opening a link that must not be followed, a socket, a device without a driver, a directory."""
+"""Error codes for opening a link with O_NOFOLLOW, a socket, a device without a driver, a directory."""
 
 
 class RefusedFileError(OSError):
-    """A file that is not read; ``strerror`` says what it is, as the end of a sentence that begins with its name."""
+    """A file that is refused; ``strerror`` says why, as the end of a sentence that begins with the file's name."""
 
     def __str__(self) -> str:
         return f"{self.filename} {self.strerror}"
@@ -38,14 +38,14 @@ def open_regular(path: Path | str, flags: int = os.O_RDONLY, mode: int = 0o644) 
     try:
         descriptor = os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, mode)
     except OSError as error:
-        found = _what_is_at(path)
-        if error.errno in _NOT_OPENED and found is not None and not stat.S_ISREG(found.st_mode):
-            raise _refused(path, found) from error
+        status = _status_at(path)
+        if error.errno in _NOT_OPENED and status is not None and not stat.S_ISREG(status.st_mode):
+            raise _refused(path, status) from error
         raise
-    found = os.fstat(descriptor)
-    if not stat.S_ISREG(found.st_mode):
+    status = os.fstat(descriptor)
+    if not stat.S_ISREG(status.st_mode):
         os.close(descriptor)
-        raise _refused(path, found)
+        raise _refused(path, status)
     return descriptor
 
 
@@ -63,24 +63,24 @@ def read_file(path: Path | str, most: int) -> bytes:
         size = os.fstat(file.fileno()).st_size
         data = file.read(most + 1) if size <= most else b""
     if size > most or len(data) > most:
-        said = f"has {max(size, len(data)):,} bytes, {most:,} are the most"
-        raise RefusedFileError(errno.EFBIG, said, str(path))
+        reason = f"has {max(size, len(data)):,} bytes, {most:,} are the most"
+        raise RefusedFileError(errno.EFBIG, reason, str(path))
     return data
 
 
 def is_regular(path: Path | str) -> bool:
-    """Return whether a regular file, and no link to one, is at ``path``.
+    """Return whether a regular file, not a link to one, is at ``path``.
 
-    It may be another by the time it is opened: ``open_regular`` looks at what was opened.
+    The file may be replaced before it is opened: ``open_regular`` checks what was opened.
     """
-    found = _what_is_at(path)
-    return found is not None and stat.S_ISREG(found.st_mode)
+    status = _status_at(path)
+    return status is not None and stat.S_ISREG(status.st_mode)
 
 
 def refusal(path: Path | str) -> str | None:
-    """Return why what is at ``path`` is not opened, as the end of a sentence; None for a regular file or nothing."""
-    found = _what_is_at(path)
-    return None if found is None or stat.S_ISREG(found.st_mode) else _refused(path, found).strerror
+    """Return why ``path`` would be refused, as the end of a sentence; None for a regular file or a missing one."""
+    status = _status_at(path)
+    return None if status is None or stat.S_ISREG(status.st_mode) else _refused(path, status).strerror
 
 
 def why_unreadable(error: OSError) -> str:
@@ -90,13 +90,13 @@ def why_unreadable(error: OSError) -> str:
     return f"cannot be read ({error.strerror or error})"
 
 
-def _what_is_at(path: Path | str) -> os.stat_result | None:
+def _status_at(path: Path | str) -> os.stat_result | None:
     try:
         return os.lstat(path)
     except OSError:
         return None
 
 
-def _refused(path: Path | str, found: os.stat_result) -> RefusedFileError:
-    kind = _KINDS.get(stat.S_IFMT(found.st_mode), "something else")
+def _refused(path: Path | str, status: os.stat_result) -> RefusedFileError:
+    kind = _KINDS.get(stat.S_IFMT(status.st_mode), "something else")
     return RefusedFileError(errno.EINVAL, f"is {kind}, not a regular file", str(path))

@@ -1,4 +1,4 @@
-"""The shapes a table has had, and where today's columns stand in each: shards of every past version read as today's."""
+"""The shapes (sets of columns) of a table over all versions: shards of every past version are read as today's."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from esper_analyze.storage.run_files import open_file
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """A table as ``version`` declared it. ``sources`` maps each of today's columns to its name then, None: it had none.
+    """A table as ``version``, the last one with these columns, declared it.
 
-    ``version`` is the last one with these columns.
+    ``sources`` maps each of today's columns to its name then; None: the column did not exist.
     """
 
     version: str
@@ -30,19 +30,19 @@ class Shape:
 
     @property
     def current(self) -> bool:
-        """Whether the columns are today's."""
+        """Whether the columns are the current version's."""
         return all(name == source for name, source in self.sources.items())
 
 
 def history(table: Table, versions: Sequence[Version]) -> list[Shape]:
-    """Return every shape that ``table`` has had under ``versions``, today's first."""
-    found = [Shape(versions[-1].number, table, {name: name for name in table.names})]
+    """Return every shape that ``table`` has had under ``versions``, the current one first."""
+    past = [Shape(versions[-1].number, table, {name: name for name in table.names})]
     for later, version in zip(reversed(versions), [*reversed(versions[:-1])], strict=False):
         if table.name in later.tables:
             break
         if later.columns.get(table.name) or later.renamed.get(table.name):
-            found.append(_before(found[-1], later, version.number))
-    return found
+            past.append(_before(past[-1], later, version.number))
+    return past
 
 
 def _before(shape: Shape, later: Version, number: str) -> Shape:
@@ -64,12 +64,12 @@ def _before(shape: Shape, later: Version, number: str) -> Shape:
 
 @cache
 def shapes(table: Table) -> dict[str, Shape]:
-    """Return every shape that ``table`` has had by its fingerprint, today's first."""
+    """Return every shape that ``table`` has had by its fingerprint, the current one first."""
     return {fingerprint(shape.table): shape for shape in history(table, VERSIONS)}
 
 
 def former_names(table: Table) -> dict[str, str]:
-    """Return today's name of each column by the names it had before; a name that is another's today is left out."""
+    """Map the former names of columns to the current ones; a former name that another column has now is left out."""
     return {
         then: today
         for shape in shapes(table).values()
@@ -79,9 +79,9 @@ def former_names(table: Table) -> dict[str, str]:
 
 
 def with_names(rows: Rows, names: Mapping[str, str]) -> Rows:
-    """Return ``rows`` with their columns called as ``names`` says, those it does not say as they are.
+    """Return ``rows`` with columns renamed by ``names``; other columns keep their names.
 
-    A log does not say which version wrote it: its rows are read under the names of all versions.
+    A log does not state the version that wrote it: its rows are read under the names of all versions.
     """
     if not names:
         return rows
@@ -91,14 +91,18 @@ def with_names(rows: Rows, names: Mapping[str, str]) -> Rows:
 
 
 def read_shard(
-    table: Table, path: str | Path, mark: str, columns: Sequence[str] | None = None, dictionaries: Sequence[str] = ()
+    table: Table,
+    path: str | Path,
+    fingerprint: str,
+    columns: Sequence[str] | None = None,
+    dictionaries: Sequence[str] = (),
 ) -> pa.Table:
-    """Return today's ``columns`` (default: all) out of a shard whose columns have the fingerprint ``mark``.
+    """Return today's ``columns`` (default: all) of a shard whose columns have the ``fingerprint``.
 
-    What was not recorded then is null. Columns named in ``dictionaries`` may come as dictionaries. Raises ``KeyError``
-    for a mark that no version has.
+    Columns that did not exist then are null. Those in ``dictionaries`` may be dictionary-encoded. Raises ``KeyError``
+    for a fingerprint that no version has.
     """
-    shape, wanted = shapes(table)[mark], table.names if columns is None else columns
+    shape, wanted = shapes(table)[fingerprint], table.names if columns is None else columns
     words = [source for name in dictionaries if (source := shape.sources[name]) is not None]
     with open_file(path) as opened, pq.ParquetFile(opened, read_dictionary=words) as file:
         named = [source for name in wanted if (source := shape.sources[name]) is not None]
@@ -107,10 +111,10 @@ def read_shard(
 
 
 def upgraded(table: Table, shape: Shape, data: pa.Table, columns: Sequence[str]) -> pa.Table:
-    """Return today's ``columns`` of ``table`` out of ``data``, whose columns are those of ``shape``."""
+    """Return today's ``columns`` of ``table`` from ``data``, whose columns are those of ``shape``."""
     kinds = arrow_schema(table)
-    found = {}
+    arrays = {}
     for name in columns:
         source = shape.sources[name]
-        found[name] = pa.nulls(len(data), kinds.field(name).type) if source is None else data[source]
-    return pa.table(found)
+        arrays[name] = pa.nulls(len(data), kinds.field(name).type) if source is None else data[source]
+    return pa.table(arrays)

@@ -1,9 +1,9 @@
 """Sealed shards: rows in, one immutable Parquet file and its manifest line out.
 
-Float columns are written without statistics: DuckDB 2.0.0 prunes by min and max, which leave NaN out, and then
-answers wrongly about NaN. Integers keep theirs. zstd over BYTE_STREAM_SPLIT halves the size of floats.
-Words go through Parquet's own dictionary (the Arrow type stays plain text): the same few come in every update.
-Sequence numbers grow by one: their differences take no room.
+Float columns are written without statistics: DuckDB 2.0.0 prunes by min and max, which ignore NaN, and then
+returns wrong rows for NaN. Integers keep theirs. zstd over BYTE_STREAM_SPLIT halves the size of floats.
+Text columns use Parquet's dictionary (the Arrow type stays plain text): every update has the same few words.
+Sequence numbers grow by one, so delta encoding stores them in almost no space.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from esper_analyze.storage.atomic import write_whole
 from esper_analyze.storage.layout import ShardEntry, shard_name
 
 GROUP_ROWS = 100_000
-"""Rows in a row group: what a reader that streams has in memory at once."""
+"""Rows in a row group: as many as a streaming reader holds in memory at once."""
 
 
 def parquet_bytes(table: Table, data: pa.Table) -> bytes:

@@ -1,4 +1,4 @@
-"""Whole numbers of as many bytes as they need, as Parquet's page headers and protobuf messages hold them."""
+"""Variable-length integers (LEB128), as in Parquet's page headers and protobuf messages."""
 
 from __future__ import annotations
 
@@ -6,17 +6,17 @@ _LONGEST = 63
 
 
 class VarintError(ValueError):
-    """A number of more bits than any has."""
+    """An integer of more than 64 bits."""
 
 
-def varint(data: bytes, place: int) -> tuple[int, int]:
-    """Return the number at ``place`` and where the next thing is. Raises ``IndexError`` beyond the data."""
+def varint(data: bytes, offset: int) -> tuple[int, int]:
+    """Return the integer at ``offset`` and the offset after it. Raises ``IndexError`` beyond the data."""
     value = shift = 0
     while True:
-        byte = data[place]
+        byte = data[offset]
         value |= (byte & 127) << shift
-        place, shift = place + 1, shift + 7
+        offset, shift = offset + 1, shift + 7
         if byte < 128:
-            return value, place
+            return value, offset
         if shift > _LONGEST:
             raise VarintError("has a number that is too long")

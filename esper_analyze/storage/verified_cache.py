@@ -1,8 +1,8 @@
-"""Shards that this process has found sound and that nobody has touched since: looking again would find the same.
+"""Cache of shards that this process has verified and that have not changed since.
 
-A program that opens a growing run every second checks what is new. A file counts as untouched while its place on disk,
-length, time of writing and time of change are as they were; the last is set by the system alone. One that was changed
-a moment ago is not remembered: within a tick of the clock it could change once more.
+A program that opens a growing run every second then checks only new shards. A file counts as unchanged while its
+device, inode, length, mtime and ctime are the same; only the system sets ctime. A file that changed a moment ago is
+not cached: it could change again within one tick of the file system's clock.
 """
 
 from __future__ import annotations
@@ -13,16 +13,16 @@ from pathlib import Path
 from esper_analyze.storage.layout import ShardEntry
 
 SETTLED_SECONDS = 2.0
-"""Clocks of file systems tick in up to 2 s (FAT); those of others in milliseconds."""
-MOST = 200_000
-"""Files remembered, some hundred bytes each; beyond, all are looked at once more."""
+"""Timestamps of file systems have a resolution of up to 2 s (FAT); most of milliseconds."""
+CAPACITY = 200_000
+"""Cached files, some hundred bytes each; when full, the cache is cleared."""
 
-_Mark = tuple[int, int, int, int, int, ShardEntry]
-_sound: dict[str, _Mark] = {}
+_Stamp = tuple[int, int, int, int, int, ShardEntry]
+_sound: dict[str, _Stamp] = {}
 
 
-def mark_of(path: Path, entry: ShardEntry) -> _Mark | None:
-    """Return what says that the shard at ``path`` was not touched since, None when it cannot be looked at."""
+def stamp_of(path: Path, entry: ShardEntry) -> _Stamp | None:
+    """Return what identifies this state of the shard at ``path``; None when it cannot be read."""
     try:
         facts = path.lstat()
     except OSError:
@@ -30,25 +30,25 @@ def mark_of(path: Path, entry: ShardEntry) -> _Mark | None:
     return facts.st_dev, facts.st_ino, facts.st_size, facts.st_mtime_ns, facts.st_ctime_ns, entry
 
 
-def is_sound(path: Path, mark: _Mark | None) -> bool:
-    """Whether the shard was found sound as ``mark`` has it."""
-    return mark is not None and _sound.get(str(path)) == mark
+def is_sound(path: Path, stamp: _Stamp | None) -> bool:
+    """Whether the shard was verified in the state ``stamp``."""
+    return stamp is not None and _sound.get(str(path)) == stamp
 
 
-def remember(path: Path, mark: _Mark | None) -> None:
-    """Keep in mind that the shard was found sound; ``mark`` is of before it was looked at."""
-    if mark is None or not _settled(mark):
+def remember(path: Path, stamp: _Stamp | None) -> None:
+    """Remember that the shard was verified; ``stamp`` was taken before the check."""
+    if stamp is None or not _settled(stamp):
         return
-    if len(_sound) >= MOST:
+    if len(_sound) >= CAPACITY:
         _sound.clear()
-    _sound[str(path)] = mark
+    _sound[str(path)] = stamp
 
 
 def forget() -> None:
-    """Look at every file once more from here on."""
+    """Empty the cache: every file is checked again."""
     _sound.clear()
 
 
-def _settled(mark: _Mark) -> bool:
+def _settled(stamp: _Stamp) -> bool:
     now = time.time_ns()
-    return all(0 <= moment <= now - SETTLED_SECONDS * 1e9 for moment in mark[3:5])
+    return all(0 <= moment <= now - SETTLED_SECONDS * 1e9 for moment in stamp[3:5])

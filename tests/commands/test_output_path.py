@@ -57,7 +57,7 @@ def test_a_pipe_or_a_link_is_refused_and_stays(name: str, runs: Path, command: C
     link.symlink_to(tmp_path / "elsewhere")
     for out in (pipe, link):
         said = command(*called(COMMANDS[name], runs / "troubled", out))
-        assert (said.code, "is not written over" in said.err) == (2, True)
+        assert (said.code, "is not overwritten" in said.err) == (2, True)
     assert stat.S_ISFIFO(pipe.lstat().st_mode)
     assert link.is_symlink()
     assert not (tmp_path / "elsewhere").exists()

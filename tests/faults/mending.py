@@ -17,7 +17,7 @@ from pathlib import Path
 
 from esper_analyze.errors import EsperError
 from esper_analyze.storage.maintenance.compact import compact
-from esper_analyze.storage.maintenance.exclusive import held
+from esper_analyze.storage.maintenance.exclusive import exclusive
 from esper_analyze.storage.maintenance.repair import repair
 from tests.faults.children import ROOT, traced
 from tests.patience import PATIENCE
@@ -52,7 +52,7 @@ def _child(order: dict[str, str], readable: int) -> None:
     os.read(readable, 1)
     run_dir, status = Path(order["run"]), 0
     try:
-        with held(run_dir):
+        with exclusive(run_dir):
             WORK[order["what"]](run_dir)
     except EsperError as error:
         os.write(2, f"{error.message}\n".encode())

@@ -9,7 +9,7 @@ from pathlib import Path
 from esper_analyze.errors import EsperError
 from esper_analyze.runs.run import open_run
 from esper_analyze.storage.maintenance.compact import compact
-from esper_analyze.storage.maintenance.exclusive import held
+from esper_analyze.storage.maintenance.exclusive import exclusive
 from esper_analyze.storage.maintenance.repair import repair
 from tests.faults.children import SEAL_OFTEN
 from tests.faults.outcome import UPDATES, Bench, Outcome, facts
@@ -54,7 +54,7 @@ def _used(bench: Bench, outcome: Outcome, run_dir: Path, label: str) -> None:
     if open_run(run_dir).written:
         outcome.wrong[f"{label}: readers take the run for running"] += 1
     try:
-        with held(run_dir):
+        with exclusive(run_dir):
             repair(run_dir)
             compact(run_dir)
     except EsperError as error:

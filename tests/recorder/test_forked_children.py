@@ -17,7 +17,7 @@ from esper_analyze.errors import UsageError
 from esper_analyze.runs.run import open_run
 from esper_analyze.storage.lock import LockedError, WriterLock, is_held
 from esper_analyze.storage.maintenance.compact import compact
-from esper_analyze.storage.maintenance.exclusive import held
+from esper_analyze.storage.maintenance.exclusive import exclusive
 from esper_analyze.storage.maintenance.repair import repair
 from esper_analyze.storage.maintenance.verify import verify
 from esper_analyze.watch.writer import CRASHED, writer_of
@@ -74,7 +74,7 @@ def test_the_lock_is_free_although_a_child_lives(tmp_path: Path, fork: str, end:
         assert not open_run(run_dir).written
         status = "closed, last complete update 1" if end == "closed" else "not closed, last complete update 1"
         assert verify(run_dir).status == status
-        with held(run_dir):
+        with exclusive(run_dir):
             repair(run_dir)
             compact(run_dir)
         with Recorder(run_dir, resume=True, strict=True):
@@ -91,11 +91,11 @@ def test_a_dead_training_whose_lock_another_process_keeps_is_not_running_and_the
         assert writer_of(attempt.folder, time.time()).state == CRASHED
         assert verify(run_dir).status == "not closed, last complete update 1"
         words = rf"the training that wrote it \(pid {dead} on .*\) is dead: pid {child}, which it started, still has"
-        with pytest.raises(UsageError, match=words), held(run_dir):
+        with pytest.raises(UsageError, match=words), exclusive(run_dir):
             pass
         with pytest.raises(LockedError, match=words):
             Recorder(run_dir, resume=True)
-    with held(run_dir):
+    with exclusive(run_dir):
         repair(run_dir)
     assert open_run(run_dir).closed
 

@@ -30,7 +30,7 @@ HEADS = BY_NAME["heads"]
     [
         (bombs.footer_lies, "unpacks to 8.* bytes, 536,870,912 are the most"),
         (bombs.one_word, "holds 900,000,000 bytes of text in column head"),
-        (bombs.prefixes, "page of column head that cannot be read .its encoding is none of the recorder's"),
+        (bombs.prefixes, "page of column head that cannot be read .the recorder does not use its encoding"),
         (bombs.page_claims, "unpacks to 2,14.* bytes"),
     ],
 )

@@ -39,8 +39,8 @@ def harmful(shard: bytes, place: Path) -> bytes:
         made[place / f"{at}.parquet"] = bytes(harmed)
     for path, harmed_bytes in made.items():
         path.write_bytes(harmed_bytes)
-    footer_crash_check.look_into(list(made))
-    return next((content for path, content in made.items() if footer_crash_check.ends_its_reader(path)), b"")
+    footer_crash_check.probe(list(made))
+    return next((content for path, content in made.items() if footer_crash_check.crashes_reader(path)), b"")
 
 
 def test_any_flipped_bit_of_a_footer_is_a_sentence_or_nothing(shard: bytes, tmp_path: Path) -> None:
@@ -51,7 +51,7 @@ def test_any_flipped_bit_of_a_footer_is_a_sentence_or_nothing(shard: bytes, tmp_
         harmed[rng.randrange(start, len(shard))] ^= 1 << rng.randrange(8)
         paths.append(tmp_path / f"findings-{number:06d}.parquet")
         paths[-1].write_bytes(harmed)
-    footer_crash_check.look_into(paths)
+    footer_crash_check.probe(paths)
     for path in paths:
         try:
             said.add(footer_fault(path, FINDINGS))

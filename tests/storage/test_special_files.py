@@ -9,7 +9,7 @@ import pytest
 
 from esper_analyze.errors import DamagedError
 from esper_analyze.runs.run import open_run
-from esper_analyze.storage.maintenance.exclusive import held
+from esper_analyze.storage.maintenance.exclusive import exclusive
 from esper_analyze.storage.maintenance.repair import repair
 from esper_analyze.storage.run_files import RefusedFileError, open_file, read_file
 from recorder.store.resume import ResumeError, earlier_attempts
@@ -56,7 +56,7 @@ def test_a_link_that_is_called_lock_is_not_written_through(tmp_path: Path) -> No
     lock = run / "rank00000" / ".lock"
     lock.unlink(missing_ok=True)
     lock.symlink_to(precious)
-    with pytest.raises(DamagedError, match="is a symbolic link, not a regular file"), held(run):
+    with pytest.raises(DamagedError, match="is a symbolic link, not a regular file"), exclusive(run):
         pass
     assert precious.read_text() == "somebody's"
 

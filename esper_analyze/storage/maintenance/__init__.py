@@ -1,1 +1,1 @@
-"""Whole runs checked and put in order: verify, repair, compact."""
+"""Maintenance of complete runs: verify, repair, compact."""

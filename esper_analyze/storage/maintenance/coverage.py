@@ -1,4 +1,4 @@
-"""Whether every row and every update is there, once: sequence numbers and update numbers over a writer's tables."""
+"""Check that every row and every update is recorded exactly once, by their numbers over a writer's tables."""
 
 from __future__ import annotations
 
@@ -7,21 +7,21 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from esper_analyze.storage.attempts import Attempt
-from esper_analyze.storage.shard_scan import Contents, Ints, as_runs, joined
+from esper_analyze.storage.shard_scan import Contents, Ints, as_runs, concatenated
 
-Found = tuple[bool, str, str | None, int | None]
-"""Whether it is damage, the words, the table, the rows."""
+CoverageFault = tuple[bool, str, str | None, int | None]
+"""Whether it is damage, the description, the table, the number of rows."""
 _NAMED = 3
 _MAY_STAND_ALONE = ("updates", "events", "losses_of_data")
 
 
-def coverage_faults(attempt: Attempt, contents: Sequence[Contents], level: str) -> Iterator[Found]:
-    """Yield rows that are missing or there twice, updates that are missing, rows of updates that do not exist.
+def coverage_faults(attempt: Attempt, contents: Sequence[Contents], level: str) -> Iterator[CoverageFault]:
+    """Yield missing and repeated rows, missing updates, and rows of updates that table ``updates`` lacks.
 
-    What the recorder counted as lost, and what follows from a broken file that has been named, is a note.
+    Rows that the recorder counted as lost, and consequences of a broken file already reported, are notes.
     """
     counted = attempt.lost_rows
-    noted = sum(one.lost for one in contents if one.table == "losses_of_data")
+    noted = sum(scan.lost for scan in contents if scan.table == "losses_of_data")
     excused = bool(attempt.broken) or attempt.alive()
     runs = all_runs(contents)
     twice = overlapping(runs)
@@ -37,8 +37,8 @@ def coverage_faults(attempt: Attempt, contents: Sequence[Contents], level: str) 
 
 
 def all_runs(contents: Sequence[Contents]) -> Ints:
-    """Return the stretches of sequence numbers of all tables by their beginning, [n, 2]."""
-    runs = np.concatenate([np.zeros((0, 2), np.int64), *(one.runs for one in contents)])
+    """Return the ranges of sequence numbers of all tables, sorted by start, [n, 2]."""
+    runs = np.concatenate([np.zeros((0, 2), np.int64), *(scan.runs for scan in contents)])
     return runs[np.argsort(runs[:, 0], kind="stable")]
 
 
@@ -51,7 +51,7 @@ def overlapping(runs: Ints) -> int:
 
 
 def gaps(runs: Ints, end: int) -> Ints:
-    """Return the stretches of 0 … ``end`` − 1 that are in none of ``runs``, [n, 2]."""
+    """Return the ranges within 0 … ``end`` − 1 that none of ``runs`` covers, [n, 2]."""
     stops = np.maximum.accumulate(np.concatenate([[0], runs[:, 1]]))
     starts = np.concatenate([runs[:, 0], [end]])
     there = starts > stops
@@ -59,12 +59,12 @@ def gaps(runs: Ints, end: int) -> Ints:
 
 
 def expected_end(attempt: Attempt, runs: Ints) -> int:
-    """Return one more than the last sequence number known of, broken shards included."""
+    """Return one more than the highest sequence number known, broken shards included."""
     named = [broken.entry.last_seq + 1 for broken in attempt.broken if broken.entry is not None]
     return max([0, *named, int(runs[:, 1].max(initial=0))])
 
 
-def _missing(attempt: Attempt, runs: Ints, counted: int, *, excused: bool) -> Iterator[Found]:
+def _missing(attempt: Attempt, runs: Ints, counted: int, *, excused: bool) -> Iterator[CoverageFault]:
     missing = gaps(runs, expected_end(attempt, runs))
     rows = int((missing[:, 1] - missing[:, 0]).sum())
     if rows == 0 or rows <= counted:
@@ -74,16 +74,16 @@ def _missing(attempt: Attempt, runs: Ints, counted: int, *, excused: bool) -> It
     yield not excused, f"rows are in no sound shard and no log: numbers {where}{more}", None, rows
 
 
-def _updates(contents: Sequence[Contents], *, excused: bool) -> Iterator[Found]:
-    own = np.unique(joined([one.updates for one in contents if one.table == "updates"]))
-    if len(own):
-        missing = gaps(as_runs(own - own[0]), int(own[-1] - own[0]) + 1) + own[0]
+def _updates(contents: Sequence[Contents], *, excused: bool) -> Iterator[CoverageFault]:
+    recorded = np.unique(concatenated([scan.updates for scan in contents if scan.table == "updates"]))
+    if len(recorded):
+        missing = gaps(as_runs(recorded - recorded[0]), int(recorded[-1] - recorded[0]) + 1) + recorded[0]
         for start, stop in missing[:_NAMED].tolist():
             words = f"update {start:,} has" if stop - start == 1 else f"updates {start:,}–{stop - 1:,} have"
             yield not excused, f"{words} no row", "updates", stop - start
-    for table in sorted({one.table for one in contents} - set(_MAY_STAND_ALONE)):
-        theirs = np.unique(joined([one.updates for one in contents if one.table == table]))
-        alone = theirs[~np.isin(theirs, own)]
+    for table in sorted({scan.table for scan in contents} - set(_MAY_STAND_ALONE)):
+        numbers = np.unique(concatenated([scan.updates for scan in contents if scan.table == table]))
+        alone = numbers[~np.isin(numbers, recorded)]
         if len(alone):
             words = f"has rows of updates that table updates does not have: {len(alone):,}, the first is {alone[0]:,}"
             yield not excused, words, table, None

@@ -1,4 +1,4 @@
-"""Everything that can be known of one writer's folder: what is sound in it, and each fault with its file and reason."""
+"""Inspect one writer's folder completely: its sound contents, and each fault with file and reason."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ _LEFT = re.compile(r"\..+\.\d+\.tmp\Z")
 
 
 @dataclass(frozen=True, slots=True)
-class Fault:
-    """One thing that is wrong (``damage``) or worth knowing (``note``); ``file`` is relative to the run."""
+class FileFault:
+    """One defect (``damage``) or remark (``note``) about a file; ``file`` is relative to the run."""
 
     kind: str
     file: str
@@ -36,16 +36,16 @@ class Fault:
 
 @dataclass(slots=True)
 class Inspection:
-    """One attempt with the contents of its sound shards and of its log, and what is wrong with it."""
+    """One attempt with the contents of its sound shards and of its log, and its faults."""
 
     attempt: Attempt
     shards: dict[str, Contents] = field(default_factory=dict)
     logged: dict[str, Contents] = field(default_factory=dict)
-    faults: list[Fault] = field(default_factory=list)
+    faults: list[FileFault] = field(default_factory=list)
 
     @property
     def damaged(self) -> bool:
-        """Whether anything is wrong that is more than a note."""
+        """Whether any fault is more than a note."""
         return any(fault.kind == DAMAGE for fault in self.faults)
 
     @property
@@ -55,29 +55,29 @@ class Inspection:
 
 
 def inspect_attempt(folder: Path, rank: int, number: int, step: Step = lambda: None, *, level: str = "") -> Inspection:
-    """Check one writer's folder down to every cell. ``step`` is called once for each shard looked at.
+    """Check every cell in one writer's folder. ``step`` is called once for each shard.
 
-    ``level``: the run's; at level OFF updates have no row and no gap is a fault.
+    ``level``: the run's; at level OFF updates have no row, so gaps are not faults.
     """
-    seen: dict[str, Contents] = {}
+    scans: dict[str, Contents] = {}
 
     def check(path: Path, entry: ShardEntry) -> str | None:
         step()
-        seen[entry.shard] = shard_contents(path, shapes(BY_NAME[entry.table])[entry.schema].table, rank)
-        return next(iter([*seen[entry.shard].faults, *entry_faults(entry, seen[entry.shard])]), None)
+        scans[entry.shard] = shard_contents(path, shapes(BY_NAME[entry.table])[entry.schema].table, rank)
+        return next(iter([*scans[entry.shard].faults, *entry_faults(entry, scans[entry.shard])]), None)
 
     attempt = read_attempt(folder, rank, number, check)
-    found = Inspection(attempt, {entry.shard: seen[entry.shard] for _, entry in attempt.shards})
-    found.logged = {name: table_contents(BY_NAME[name], data, rank) for name, data in attempt.tail.tables.items()}
-    found.faults += [_broken_fault(attempt, broken) for broken in attempt.broken]
-    found.faults += _logged_faults(found)
-    found.faults += [
+    inspection = Inspection(attempt, {entry.shard: scans[entry.shard] for _, entry in attempt.shards})
+    inspection.logged = {name: table_contents(BY_NAME[name], data, rank) for name, data in attempt.tail.tables.items()}
+    inspection.faults += [_broken_fault(attempt, broken) for broken in attempt.broken]
+    inspection.faults += _logged_faults(inspection)
+    inspection.faults += [
         _fault(attempt, DAMAGE if bad else NOTE, text, table=table, rows=rows)
-        for bad, text, table, rows in coverage_faults(attempt, found.contents, level)
+        for bad, text, table, rows in coverage_faults(attempt, inspection.contents, level)
     ]
-    found.faults += _special_files(attempt)
-    found.faults += _notes(attempt)
-    return found
+    inspection.faults += _special_files(attempt)
+    inspection.faults += _notes(attempt)
+    return inspection
 
 
 def _fault(
@@ -87,41 +87,41 @@ def _fault(
     file: Path | None = None,
     table: str | None = None,
     rows: int | None = None,
-) -> Fault:
+) -> FileFault:
     where = (file or attempt.folder).relative_to(attempt.folder.parent.parent)
-    return Fault(kind, str(where), reason, table, rows, attempt.rank, attempt.number)
+    return FileFault(kind, str(where), reason, table, rows, attempt.rank, attempt.number)
 
 
-def _broken_fault(attempt: Attempt, broken: Broken) -> Fault:
+def _broken_fault(attempt: Attempt, broken: Broken) -> FileFault:
     entry = broken.entry
     named = layout.shard_of(broken.file.name)
     table = entry.table if entry else (named[0] if named else None)
     return _fault(attempt, DAMAGE, broken.reason, broken.file, table, entry.rows if entry else broken.rows)
 
 
-def _logged_faults(found: Inspection) -> Iterator[Fault]:
-    """Yield what is wrong with rows of the log: their frames were sound, so the recorder wrote them so."""
-    for table, contents in found.logged.items():
+def _logged_faults(inspection: Inspection) -> Iterator[FileFault]:
+    """Yield faults of rows in the log; their frames have right checksums, so the recorder wrote these rows."""
+    for table, contents in inspection.logged.items():
         for reason in contents.faults:
-            yield _fault(found.attempt, DAMAGE, f"in the log: {reason}", None, table, contents.rows)
+            yield _fault(inspection.attempt, DAMAGE, f"in the log: {reason}", None, table, contents.rows)
 
 
-def _special_files(attempt: Attempt) -> Iterator[Fault]:
-    """Yield a lock or a journal that is not a regular file: only who writes to the run needs them."""
+def _special_files(attempt: Attempt) -> Iterator[FileFault]:
+    """Yield a lock or a journal that is not a regular file; readers do not open them, so they are checked here."""
     for path in (attempt.folder / layout.LOCK_FILE, attempt.folder / layout.JOURNAL_FILE):
         reason = refusal(path)
         if reason is not None:
             yield _fault(attempt, DAMAGE, reason, path)
 
 
-def _notes(attempt: Attempt) -> Iterator[Fault]:
-    """Yield what is no damage: how the writer ended, what it or a repair left behind, files of somebody else."""
+def _notes(attempt: Attempt) -> Iterator[FileFault]:
+    """Yield remarks that are not damage: a torn log, leftovers of a writer or a repair, foreign files."""
     for torn in attempt.tail.faults:
         if torn.fault.torn:
             yield _fault(attempt, NOTE, f"{torn.text}: the writer was stopped there", torn.file)
     for _, entry in attempt.shards:
         if entry.rebuilt:
-            reason = "is unverified: its manifest line was made from the shard itself"
+            reason = "is unverified: its manifest line was derived from the shard itself"
             yield _fault(attempt, NOTE, reason, attempt.folder / entry.shard, entry.table, entry.rows)
     alive = attempt.alive()
     for path in sorted(attempt.folder.iterdir()):
@@ -133,15 +133,15 @@ def _notes(attempt: Attempt) -> Iterator[Fault]:
 def _stray(path: Path, attempt: Attempt, *, alive: bool) -> str | None:
     """Return why a file in an attempt's folder is not part of the run, None when it is."""
     name = path.name
-    known = (layout.MANIFEST_FILE, layout.CLOSED_FILE, layout.LOCK_FILE, layout.RESERVE_FILE)
-    if name in known or layout.log_of(name) is not None:
+    recorder_files = (layout.MANIFEST_FILE, layout.CLOSED_FILE, layout.LOCK_FILE, layout.RESERVE_FILE)
+    if name in recorder_files or layout.log_of(name) is not None:
         return None
     if name == layout.JOURNAL_FILE:
         return None if refusal(path) else "a repair or compaction was interrupted: `repair` finishes it"
     if name.startswith(layout.STAGED) or _LEFT.match(name):
-        return None if alive else "left by a process that was stopped; readers pass over it"
+        return None if alive else "left by an interrupted process; readers ignore it"
     if name == layout.ASIDE and path.is_dir():
         return f"{sum(1 for _ in path.iterdir())} files that `repair` set aside"
     if path in attempt.leftover:
         return "is listed by no manifest; the run is complete without it"
-    return None if layout.shard_of(name) else "is no file of a recorded run; readers pass over it"
+    return None if layout.shard_of(name) else "is not a file of a recorded run; readers ignore it"

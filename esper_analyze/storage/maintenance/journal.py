@@ -1,8 +1,8 @@
-"""A change to one writer's folder that happens wholly or not at all, however often it is killed.
+"""Atomic changes to one writer's folder: complete or not at all, however often the process is killed.
 
-Everything new is first written under staged names. Then one rename puts the journal in place: from there on the
-change is decided. What follows are only renames and removals that can be done again: whoever comes next finishes.
-A reader between any two of them sees each row once, because the manifest is replaced by one rename.
+New files are first written under staged names. One rename then puts the journal in place, which commits the change.
+Only idempotent renames and removals follow: after a crash the next repair or compaction finishes them. A reader
+between any two of them sees each row once, because the manifest is replaced by one rename.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ _STAGED = re.compile(re.escape(layout.STAGED) + r"[A-Za-z0-9._-]{1,160}\Z")
 
 
 @dataclass(slots=True)
-class Change:
-    """What is to happen in ``folder``: staged files put in place, files moved aside, files removed; in this order."""
+class FolderChange:
+    """A change in ``folder``: staged files moved into place, files set aside, files removed; in this order."""
 
     folder: Path
     what: str
@@ -39,7 +39,7 @@ class Change:
     removes: list[str] = field(default_factory=list)
 
     def stage(self, name: str, content: bytes) -> None:
-        """Write ``content`` so that it will be ``name`` once the change is decided. Raises ``OSError``."""
+        """Write ``content`` to a staged file that becomes ``name`` when the change is applied. Raises ``OSError``."""
         staged = layout.STAGED + name.replace("/", "-")
         descriptor = open_regular(self.folder / staged, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
         try:
@@ -51,7 +51,7 @@ class Change:
 
     @contextlib.contextmanager
     def prepared(self) -> Iterator[None]:
-        """Within it files are staged; when it is left by an exception before ``decide``, they are deleted."""
+        """Stage files within this context; an exception before ``commit`` deletes them."""
         try:
             yield
         except BaseException:
@@ -60,28 +60,28 @@ class Change:
                     forget_staged(self.folder)
             raise
 
-    def decide(self) -> None:
-        """Put the journal in place: from here on the change will happen. Raises ``OSError``; then it will not."""
+    def commit(self) -> None:
+        """Put the journal in place: from here on the change will be applied. Raises ``OSError``; then it will not."""
         facts: dict[str, Any] = {
             "what": self.what, "puts": self.puts, "moves": self.moves, "removes": self.removes
         }  # fmt: skip
         facts["crc"] = zlib.crc32(json.dumps(facts).encode())
-        staged = Change(self.folder, self.what)
+        staged = FolderChange(self.folder, self.what)
         staged.stage(layout.JOURNAL_FILE, json.dumps(facts).encode())
         sync_folder(self.folder)
         (self.folder / staged.puts[0][0]).replace(self.folder / layout.JOURNAL_FILE)
         sync_folder(self.folder)
 
-    def carry_out(self) -> None:
-        """Do what was decided; every step that is already done is passed over. Raises ``OSError``."""
+    def apply(self) -> None:
+        """Carry out a committed change; steps already done are skipped. Raises ``OSError``."""
         aside = self.folder / layout.ASIDE
         if any(to.startswith(f"{layout.ASIDE}/") for _, to in [*self.puts, *self.moves]):
             if aside.is_symlink():
-                raise DamagedError(f"{aside} is a link to somewhere else", hint="remove it")
+                raise DamagedError(f"{aside} is a symbolic link", hint="remove it")
             aside.mkdir(exist_ok=True)
-        for come, go in [*self.puts, *self.moves]:
-            with contextlib.suppress(FileNotFoundError):  # done before
-                (self.folder / come).replace(self.folder / go)
+        for source, target in [*self.puts, *self.moves]:
+            with contextlib.suppress(FileNotFoundError):  # already done
+                (self.folder / source).replace(self.folder / target)
         sync_folder(self.folder)
         if aside.is_dir():
             sync_folder(aside)
@@ -92,19 +92,19 @@ class Change:
         sync_folder(self.folder)
 
 
-def pending(folder: Path) -> Change | None:
-    """Return the change that was decided and not finished, None when there is none.
+def pending(folder: Path) -> FolderChange | None:
+    """Return the change that was committed and not finished; None without a journal.
 
-    Raises ``DamagedError`` when the journal is not what ``decide`` writes: nothing it says is then done.
+    Raises ``DamagedError`` for a journal that ``commit`` cannot have written; nothing of it is then carried out.
     """
     path = folder / layout.JOURNAL_FILE
     try:
         facts = json.loads(read_file(path, LARGEST_TEXT))
         crc = facts.pop("crc")
-        puts = [(str(come), str(go)) for come, go in facts["puts"]]
-        moves = [(str(come), str(go)) for come, go in facts["moves"]]
-        change = Change(folder, str(facts["what"]), puts, moves, [str(name) for name in facts["removes"]])
-        sound = crc == zlib.crc32(json.dumps(facts).encode()) and _harmless(change)
+        puts = [(str(source), str(target)) for source, target in facts["puts"]]
+        moves = [(str(source), str(target)) for source, target in facts["moves"]]
+        change = FolderChange(folder, str(facts["what"]), puts, moves, [str(name) for name in facts["removes"]])
+        sound = crc == zlib.crc32(json.dumps(facts).encode()) and _touches_only_run_files(change)
     except FileNotFoundError:
         return None
     except RefusedFileError as error:
@@ -112,32 +112,34 @@ def pending(folder: Path) -> Change | None:
     except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
         sound = False
     if not sound:
-        raise DamagedError(f"{path} is no journal of an interrupted change", hint=_AGAIN)
+        raise DamagedError(f"{path} is not the journal of an interrupted change", hint=_AGAIN)
     return change
 
 
-def _harmless(change: Change) -> bool:
-    """Whether a journal names only files that such a change may touch: a run may come from a stranger."""
-    known = (layout.MANIFEST_FILE, layout.CLOSED_FILE, layout.RESERVE_FILE)
+def _touches_only_run_files(change: FolderChange) -> bool:
+    """Whether a journal names only files that a change may touch: a run may come from an untrusted source."""
+    recorder_files = (layout.MANIFEST_FILE, layout.CLOSED_FILE, layout.RESERVE_FILE)
 
-    def own(name: str) -> bool:
-        return name in known or layout.shard_of(name) is not None or layout.log_of(name) is not None
+    def belongs_to_run(name: str) -> bool:
+        return name in recorder_files or layout.shard_of(name) is not None or layout.log_of(name) is not None
 
     return (
-        all(_STAGED.match(come) and (own(go) or _ASIDE.match(go)) for come, go in change.puts)
-        and all(own(come) and _ASIDE.match(go) for come, go in change.moves)
-        and all(own(name) for name in change.removes)
+        all(
+            _STAGED.match(source) and (belongs_to_run(target) or _ASIDE.match(target)) for source, target in change.puts
+        )
+        and all(belongs_to_run(source) and _ASIDE.match(target) for source, target in change.moves)
+        and all(belongs_to_run(name) for name in change.removes)
     )
 
 
 def forget_staged(folder: Path) -> None:
-    """Delete what was staged for a change that was never decided: all of it is in other files too."""
+    """Delete files staged for a change that was never committed: their rows are in other files too."""
     for path in sorted(folder.iterdir()):
         if path.name.startswith(layout.STAGED):
             path.unlink()
 
 
 def cannot_write(error: OSError) -> UsageError:
-    """Return a failed write as an error in words."""
+    """Return the user's error for a failed write."""
     where = error.filename or "the run"
     return UsageError(f"cannot write {where} ({error.strerror})", hint="nothing is lost; make room and run it again")

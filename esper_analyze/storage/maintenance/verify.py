@@ -1,4 +1,4 @@
-"""Check a whole run: run.json, every attempt of every rank down to the last cell, and what joins them."""
+"""Verify a complete run: run.json, every cell of every attempt and rank, and how the attempts join."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from esper_analyze.storage import layout
 from esper_analyze.storage.attempts import Attempt, closed, supersede, twin_fault
 from esper_analyze.storage.folders import listed
 from esper_analyze.storage.lock import holder
-from esper_analyze.storage.maintenance.inspection import DAMAGE, NOTE, Fault, Inspection, Step, inspect_attempt
-from esper_analyze.storage.row_source import last_update, parts_of
+from esper_analyze.storage.maintenance.inspection import DAMAGE, NOTE, FileFault, Inspection, Step, inspect_attempt
+from esper_analyze.storage.row_source import last_update, row_sources
 from esper_analyze.storage.run_files import is_regular
 from esper_analyze.storage.run_info import find_runs, identity
 
 
 @dataclass(frozen=True, slots=True)
 class Verified:
-    """What a check of one run gave. ``status`` says in words how the run ended."""
+    """The result of verifying one run. ``status`` describes how the run ended."""
 
     path: Path
     status: str
@@ -33,30 +33,30 @@ class Verified:
     rows: int
     updates: int | None
     lost_rows: int
-    faults: list[Fault] = field(default_factory=list)
+    faults: list[FileFault] = field(default_factory=list)
 
     @property
-    def damage(self) -> list[Fault]:
-        """What is wrong, without the notes."""
+    def damage(self) -> list[FileFault]:
+        """The faults that are more than notes."""
         return [fault for fault in self.faults if fault.kind == DAMAGE]
 
     def as_dict(self) -> dict[str, Any]:
-        """Return it as plain data."""
+        """Return the result as plain data for JSON."""
         return {"run": str(self.path), "fine": not self.damage, **asdict(self), "path": str(self.path)}
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
-    """The folder of one writer."""
+class AttemptFolder:
+    """The folder of one writer: its path, rank and attempt number."""
 
-    folder: Path
+    path: Path
     rank: int
     number: int
 
 
-def places(run_dir: Path) -> list[Place]:
+def attempt_folders(run_dir: Path) -> list[AttemptFolder]:
     """Return the folder of every writer of a run, by rank and attempt."""
-    found = []
+    folders = []
     for rank_dir in listed(run_dir):
         rank = layout.rank_of(rank_dir)
         if rank is None or not rank_dir.is_dir():
@@ -64,32 +64,32 @@ def places(run_dir: Path) -> list[Place]:
         for folder in listed(rank_dir):
             number = layout.attempt_of(folder)
             if number is not None and folder.is_dir():
-                found.append(Place(folder, rank, number))
-    return found
+                folders.append(AttemptFolder(folder, rank, number))
+    return folders
 
 
-def orphans(path: Path, found: Sequence[Path]) -> list[Path]:
-    """Return the folders below ``path`` that hold ranks and have no run.json, besides the runs ``found`` there."""
+def orphans(path: Path, runs: Sequence[Path]) -> list[Path]:
+    """Return the folders below ``path`` that hold rank folders but no run.json and are not inside one of ``runs``."""
     holding = {child.parent for child in path.rglob("rank?????") if layout.rank_of(child) is not None}
-    return sorted(one for one in holding if one not in found and not _inside(one, found))
+    return sorted(folder for folder in holding if folder not in runs and not _inside(folder, runs))
 
 
 def runs_at(path: Path) -> list[Path]:
-    """Return the runs at or below ``path``; a folder with ranks is a run though its run.json be missing.
+    """Return the runs at or below ``path``; a folder with rank folders counts even without run.json.
 
-    Raises ``UsageError`` when there is none.
+    Raises ``UsageError`` if there are none.
     """
     if not path.is_dir():
-        raise UsageError(f"{path} is not a directory", hint="give the directory a recorder wrote: it holds run.json")
+        raise UsageError(
+            f"{path} is not a directory", hint="give a directory written by the recorder: it contains run.json"
+        )
     if any(layout.rank_of(child) is not None for child in listed(path)):
         return [path]
-    found = find_runs(path)
-    found += orphans(path, found)
-    if not found:
-        raise UsageError(
-            f"{path} is not a recorded run, and there is none below it", hint="a run is a directory with run.json"
-        )
-    return found
+    runs = find_runs(path)
+    runs += orphans(path, runs)
+    if not runs:
+        raise UsageError(f"{path} is not a recorded run and contains none", hint="a run is a directory with run.json")
+    return runs
 
 
 def _inside(path: Path, runs: Sequence[Path]) -> bool:
@@ -97,40 +97,48 @@ def _inside(path: Path, runs: Sequence[Path]) -> bool:
 
 
 def shard_count(run_dir: Path) -> int:
-    """Return how many shards ``verify`` will look at, for a progress bar."""
-    return sum(1 for place in places(run_dir) for file in listed(place.folder) if layout.shard_of(file.name))
+    """Return how many shards ``verify`` will check, for a progress bar."""
+    return sum(
+        1
+        for attempt_folder in attempt_folders(run_dir)
+        for file in listed(attempt_folder.path)
+        if layout.shard_of(file.name)
+    )
 
 
 def verify(path: Path, step: Step = lambda: None) -> Verified:
-    """Check the run at ``path``. Raises ``UsageError`` when it is of a newer schema."""
-    faults: list[Fault] = []
+    """Verify the run at ``path``. Raises ``UsageError`` when it was recorded with a newer schema."""
+    faults: list[FileFault] = []
     info: dict[str, Any] = {}
     try:
         info = identity(path)
     except DamagedError as error:
-        faults.append(Fault(DAMAGE, layout.RUN_FILE, error.message.removeprefix(f"{path / layout.RUN_FILE} ")))
+        faults.append(FileFault(DAMAGE, layout.RUN_FILE, error.message.removeprefix(f"{path / layout.RUN_FILE} ")))
     except UsageError:
         if os.path.lexists(path / layout.RUN_FILE):
             raise
-        faults.append(Fault(DAMAGE, layout.RUN_FILE, "is missing: nothing says what was recorded"))
+        faults.append(FileFault(DAMAGE, layout.RUN_FILE, "is missing: nothing says what was recorded"))
     level = str(info.get("level", ""))
-    inspected = [inspect_attempt(one.folder, one.rank, one.number, step, level=level) for one in places(path)]
-    supersede([one.attempt for one in inspected])
-    faults += [fault for one in inspected for fault in one.faults]
-    faults += [*twins(inspected), *_between_attempts(inspected), *_run_notes(path, info)]
+    inspected = [
+        inspect_attempt(folder.path, folder.rank, folder.number, step, level=level) for folder in attempt_folders(path)
+    ]
+    supersede([inspection.attempt for inspection in inspected])
+    faults += [fault for inspection in inspected for fault in inspection.faults]
+    faults += [*duplicate_attempts(inspected), *_between_attempts(inspected), *_run_notes(path, info)]
     return _verified(path, inspected, faults)
 
 
-def _verified(path: Path, inspected: Sequence[Inspection], faults: list[Fault]) -> Verified:
-    attempts = [one.attempt for one in inspected]
-    updates = [one.updates for attempt in inspected for one in attempt.contents if one.table == "updates"]
-    files = [child for place in places(path) for child in place.folder.iterdir() if is_regular(child)]
+def _verified(path: Path, inspected: Sequence[Inspection], faults: list[FileFault]) -> Verified:
+    attempts = [inspection.attempt for inspection in inspected]
+    contents = [contents for inspection in inspected for contents in inspection.contents]
+    updates = [table.updates for table in contents if table.table == "updates"]
+    files = [child for folder in attempt_folders(path) for child in folder.path.iterdir() if is_regular(child)]
     return Verified(
         path=path,
         status=_status(attempts),
         files=len(files),
         bytes=sum(file.stat().st_size for file in files),
-        rows=sum(one.rows for attempt in inspected for one in attempt.contents),
+        rows=sum(table.rows for table in contents),
         updates=len(np.unique(np.concatenate(updates))) if updates else 0,
         lost_rows=sum(attempt.lost_rows for attempt in attempts),
         faults=faults,
@@ -141,64 +149,68 @@ def _status(attempts: Sequence[Attempt]) -> str:
     writers = sorted({holder(attempt.folder) for attempt in attempts if attempt.alive()})
     if writers:
         return "is being written by " + ", ".join(writers)
-    last = last_update(parts_of(attempts, UPDATES))
-    whole = "no complete update" if last is None else f"last complete update {last}"
+    last = last_update(row_sources(attempts, UPDATES))
+    extent = "no complete update" if last is None else f"last complete update {last}"
     if not closed(attempts):
-        return f"not closed, {whole}"
+        return f"not closed, {extent}"
     reasons = {str((attempt.closed or {}).get("reason")) for attempt in attempts}
-    return ("repaired, " if "repaired" in reasons else "closed, ") + whole
+    return ("repaired, " if "repaired" in reasons else "closed, ") + extent
 
 
-def twins(inspected: Sequence[Inspection]) -> Iterator[Fault]:
-    """Yield attempts with a number that another of the rank has."""
+def duplicate_attempts(inspected: Sequence[Inspection]) -> Iterator[FileFault]:
+    """Yield attempts whose number another attempt of the rank has."""
     first: dict[tuple[int, int], Inspection] = {}
-    for one in inspected:
-        own = one.attempt
-        other = first.setdefault((own.rank, own.number), one).attempt
-        if other is not own:
-            where = f"{own.folder.parent.name}/{own.folder.name}"
-            yield Fault(DAMAGE, where, twin_fault(own, other), None, None, own.rank, own.number)
+    for inspection in inspected:
+        attempt = inspection.attempt
+        other = first.setdefault((attempt.rank, attempt.number), inspection).attempt
+        if other is not attempt:
+            where = f"{attempt.folder.parent.name}/{attempt.folder.name}"
+            yield FileFault(DAMAGE, where, twin_fault(attempt, other), None, None, attempt.rank, attempt.number)
 
 
-def _between_attempts(inspected: Sequence[Inspection]) -> Iterator[Fault]:
-    """Yield updates that lie between two attempts of a rank: the later one must begin where the earlier one ended."""
+def _between_attempts(inspected: Sequence[Inspection]) -> Iterator[FileFault]:
+    """Yield updates missing between two attempts of a rank: the later must begin where the earlier ended."""
     by_rank: dict[int, list[Inspection]] = {}
-    for one in sorted(inspected, key=lambda one: one.attempt.number):
-        by_rank.setdefault(one.attempt.rank, []).append(one)
-    for rank, ones in by_rank.items():
+    for inspection in sorted(inspected, key=lambda inspection: inspection.attempt.number):
+        by_rank.setdefault(inspection.attempt.rank, []).append(inspection)
+    for rank, inspections in by_rank.items():
         last: int | None = None
-        for one in ones:
-            own = [contents.updates for contents in one.contents if contents.table == "updates" and contents.rows]
-            if not own:
+        for inspection in inspections:
+            recorded = [
+                contents.updates for contents in inspection.contents if contents.table == "updates" and contents.rows
+            ]
+            if not recorded:
                 continue
-            first = min(int(updates[0]) for updates in own)
+            first = min(int(updates[0]) for updates in recorded)
             if last is not None and first > last + 1:
                 words = f"updates {last + 1:,}–{first - 1:,} lie between two attempts and are in neither"
-                kind = NOTE if any(other.damaged for other in ones) else DAMAGE
-                folder = one.attempt.folder
+                kind = NOTE if any(other.damaged for other in inspections) else DAMAGE
+                folder = inspection.attempt.folder
                 where = f"{folder.parent.name}/{folder.name}"
-                yield Fault(kind, where, words, "updates", first - last - 1, rank, one.attempt.number)
-            last = max([last if last is not None else -1, *(int(updates[-1]) for updates in own)])
+                yield FileFault(kind, where, words, "updates", first - last - 1, rank, inspection.attempt.number)
+            last = max([last if last is not None else -1, *(int(updates[-1]) for updates in recorded)])
 
 
-def _run_notes(path: Path, info: dict[str, Any]) -> Iterator[Fault]:
-    """Yield ranks that recorded nothing, and folders that are no part of a run."""
+def _run_notes(path: Path, info: dict[str, Any]) -> Iterator[FileFault]:
+    """Yield ranks that recorded nothing, and files that do not belong to a run."""
     ranks = info.get("ranks")
-    there = {one.rank for one in places(path)}
+    there = {attempt_folder.rank for attempt_folder in attempt_folders(path)}
     if isinstance(ranks, int) and there:
         for rank in [rank for rank in range(min(ranks, 100_000)) if rank not in there]:
-            yield Fault(
+            yield FileFault(
                 NOTE,
                 layout.rank_folder(rank),
-                "is missing: this rank recorded nothing, or its folder was taken away",
+                "is missing: this rank recorded nothing, or its folder was removed",
                 rank=rank,
             )
     for child in sorted(path.iterdir()):
         if child.name in (layout.RUN_FILE, layout.LABELS_FILE):
             continue
         if layout.rank_of(child) is None:
-            yield Fault(NOTE, child.name, "is no file of a recorded run; readers pass over it")
+            yield FileFault(NOTE, child.name, "is not a file of a recorded run; readers ignore it")
             continue
         for inner in sorted(child.iterdir()) if child.is_dir() else ():
             if layout.attempt_of(inner) is None and inner.name != layout.LOCK_FILE:
-                yield Fault(NOTE, f"{child.name}/{inner.name}", "is no file of a recorded run; readers pass over it")
+                yield FileFault(
+                    NOTE, f"{child.name}/{inner.name}", "is not a file of a recorded run; readers ignore it"
+                )

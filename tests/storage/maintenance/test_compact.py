@@ -15,7 +15,7 @@ from esper_analyze.replay.replay import differences, recorded, replay
 from esper_analyze.runs.run import open_run
 from esper_analyze.storage import shard_file
 from esper_analyze.storage.maintenance.compact import compact
-from esper_analyze.storage.maintenance.exclusive import held
+from esper_analyze.storage.maintenance.exclusive import exclusive
 from esper_analyze.storage.maintenance.repair import repair
 from esper_analyze.storage.maintenance.verify import verify
 from tests.runs.killing import killed_by_strace, stopped_at, strace_works
@@ -24,9 +24,9 @@ from tests.runs.stored import copied, files, folder, frames, same, write
 OWN = """
 import sys
 from pathlib import Path
-from esper_analyze.storage.maintenance.exclusive import held
+from esper_analyze.storage.maintenance.exclusive import exclusive
 from esper_analyze.storage.maintenance.compact import compact
-with held(Path(sys.argv[1])):
+with exclusive(Path(sys.argv[1])):
     compact(Path(sys.argv[1]))
 """
 
@@ -38,7 +38,7 @@ def closed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_many_shards_become_one_a_table_with_the_same_rows(closed: Path, tmp_path: Path) -> None:
     run = copied(closed, tmp_path / "run")
-    with held(run):
+    with exclusive(run):
         done = compact(run)
     assert done.shards == (21, 6)
     assert done.rows[0] == done.rows[1]
@@ -143,7 +143,7 @@ def test_killed_at_a_system_call_readers_see_the_same_rows(call: str, every: int
     number = 1
     while killed_by_strace(call, number, OWN, run := copied(closed, tmp_path / "run")):
         assert same(frames(run), seen), number
-        with held(run):
+        with exclusive(run):
             compact(run)
         assert files(run) == wanted, number
         number += every

@@ -17,7 +17,7 @@ import pytest
 from esper_analyze.errors import DamagedError, UsageError
 from esper_analyze.replay.replay import differences, recorded, replay
 from esper_analyze.runs.run import open_run
-from esper_analyze.storage.maintenance.exclusive import held
+from esper_analyze.storage.maintenance.exclusive import exclusive
 from esper_analyze.storage.maintenance.repair import repair
 from esper_analyze.storage.maintenance.verify import verify
 from recorder.store.run_file import create_run
@@ -30,9 +30,9 @@ OWN = """
 import sys, time
 from pathlib import Path
 time.time = lambda: 0.0
-from esper_analyze.storage.maintenance.exclusive import held
+from esper_analyze.storage.maintenance.exclusive import exclusive
 from esper_analyze.storage.maintenance.repair import repair
-with held(Path(sys.argv[1])):
+with exclusive(Path(sys.argv[1])):
     repair(Path(sys.argv[1]))
 """
 
@@ -68,7 +68,7 @@ def flip(path: Path) -> None:
 
 
 def mend(run: Path) -> list[str]:
-    with held(run):
+    with exclusive(run):
         return [act.what for act in repair(run)]
 
 
@@ -184,7 +184,7 @@ def test_losses_of_one_repair_after_another_add_up(tmp_path: Path) -> None:
 def test_a_run_that_is_written_is_refused_and_the_writer_named(tmp_path: Path) -> None:
     create_run(tmp_path, {"name": "x"})
     store = Store(tmp_path)
-    with pytest.raises(UsageError, match=r"is being written by pid \d+ on "), held(tmp_path):
+    with pytest.raises(UsageError, match=r"is being written by pid \d+ on "), exclusive(tmp_path):
         pytest.fail("held")
     store.close("closed")
 
@@ -242,7 +242,7 @@ def test_killed_at_any_system_call_and_run_again_it_comes_to_the_same(call: str,
     number = 1
     while killed_by_strace(call, number, OWN, run := copied(harmed, tmp_path / "run")):
         assert frames(run, skip_broken=True)["updates"].equals(seen, null_equal=True), number
-        with held(run):
+        with exclusive(run):
             repair(run)
         assert files(run) == wanted, number
         number += 1
@@ -276,6 +276,6 @@ def test_a_folder_that_is_a_link_is_not_followed(harmed: Path, tmp_path: Path) -
     run = copied(harmed, tmp_path / "run")
     (tmp_path / "elsewhere").mkdir()
     (folder(run) / "set-aside").symlink_to(tmp_path / "elsewhere")
-    with pytest.raises(DamagedError, match="is a link to somewhere else"):
+    with pytest.raises(DamagedError, match="is a symbolic link"):
         repair(run)
     assert not list((tmp_path / "elsewhere").iterdir())

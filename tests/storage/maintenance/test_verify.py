@@ -201,7 +201,7 @@ def test_a_shard_with_other_columns_or_rows_is_refused_though_its_checksum_is_ri
         (with_column("seq", 5), "holds the sequence numbers 5–5, the manifest says "),
         (with_column("update", 5), "holds the updates 5–5, the manifest says 4–7"),
         (with_column("zero_explained", "perhaps"), "column zero_explained has the value 'perhaps'"),
-        (lambda data: data.take(list(reversed(range(len(data))))), "has sequence numbers that do not grow"),
+        (lambda data: data.take(list(reversed(range(len(data))))), "has sequence numbers that do not increase"),
     ],
 )
 def test_cells_that_cannot_be_are_named_though_checksum_and_columns_are_right(
