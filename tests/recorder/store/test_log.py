@@ -3,28 +3,34 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from esper_analyze.storage.atomic import write_all
 from esper_analyze.storage.log_frames import MAGIC, encode, frames
 from recorder.store import log as log_module
-from recorder.store.log import Log
+from recorder.store.log import WriteAheadLog
 
 
 def frame(number: int) -> bytes:
     return encode({"episodes": (number, [{"update": number}])})
 
 
-def files(folder: Path) -> dict[str, list[int]]:
+def updates(read: Sequence[Mapping[str, Any]]) -> list[Any]:
+    """Return the updates of the rows in some frames."""
+    return [row["update"] for one in read for row in one["episodes"][1]]
+
+
+def files(folder: Path) -> dict[str, list[Any]]:
     """Return the log files by name with the updates of their frames, in order. None may be damaged."""
     found = {}
     for path in sorted(folder.iterdir()):
         read, faults = frames(path.read_bytes())
         assert not faults
-        found[path.name] = [row["update"] for one in read for row in one["episodes"][1]]
+        found[path.name] = updates(read)
     return found
 
 
@@ -33,7 +39,7 @@ NAMES = [f".wal-{number:06d}" for number in range(6)]
 
 
 def test_each_rotation_begins_a_file_of_the_next_number(tmp_path: Path) -> None:
-    log = Log(tmp_path)
+    log = WriteAheadLog(tmp_path)
     assert log.rotate() == 0, "nothing was written: there is no file"
     assert files(tmp_path) == {}
     log.append(frame(0))
@@ -67,7 +73,7 @@ def torn(after: int, failing: list[bool]) -> Callable[[int, bytes], None]:
 def test_of_a_write_that_failed_nothing_stands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, before: int) -> None:
     failing = [False]
     monkeypatch.setattr(log_module, "write_all", torn(5, failing))
-    log = Log(tmp_path)
+    log = WriteAheadLog(tmp_path)
     for number in range(before):
         log.append(frame(number))
     failing[0] = True
@@ -89,7 +95,7 @@ def test_a_file_that_cannot_be_cut_back_is_not_written_to_again(
 ) -> None:
     failing = [False]
     monkeypatch.setattr(log_module, "write_all", torn(5, failing))
-    log = Log(tmp_path)
+    log = WriteAheadLog(tmp_path)
     log.append(frame(0))
     failing[0] = True
     with monkeypatch.context() as broken:
@@ -99,7 +105,7 @@ def test_a_file_that_cannot_be_cut_back_is_not_written_to_again(
     failing[0] = False
     log.append(frame(1))
     whole, faults = frames((tmp_path / NAMES[1]).read_bytes())
-    assert [row["update"] for one in whole for row in one["episodes"][1]] == [0]
+    assert updates(whole) == [0]
     assert [fault.torn for fault in faults] == [True]
     (tmp_path / NAMES[1]).unlink()
     assert files(tmp_path) == {NAMES[2]: [1]}
@@ -110,7 +116,7 @@ def no_space(*_: object, **__: object) -> None:
 
 
 def test_a_file_that_cannot_be_deleted_is_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    log = Log(tmp_path)
+    log = WriteAheadLog(tmp_path)
     for number in range(3):
         log.append(frame(number))
         log.rotate()
@@ -151,7 +157,7 @@ def synced(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 
 def test_what_was_written_is_synced_every_two_seconds(tmp_path: Path, clock: Clock, synced: list[int]) -> None:
-    log = Log(tmp_path)
+    log = WriteAheadLog(tmp_path)
     clock.now = 500.0
     log.sync()
     assert not synced, "nothing is open"
@@ -176,7 +182,7 @@ def test_what_was_written_is_synced_every_two_seconds(tmp_path: Path, clock: Clo
 
 
 def test_a_deleted_log_cannot_be_synced_and_does_not_stand(tmp_path: Path, clock: Clock) -> None:
-    log = Log(tmp_path)
+    log = WriteAheadLog(tmp_path)
     assert log.stands()
     log.append(frame(0))
     assert log.stands()
@@ -191,7 +197,7 @@ def test_a_deleted_log_cannot_be_synced_and_does_not_stand(tmp_path: Path, clock
 
 
 def test_a_log_that_may_not_be_looked_at_stands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    log = Log(tmp_path)
+    log = WriteAheadLog(tmp_path)
     log.append(frame(0))
     log.rotate()
     log.append(frame(1))
@@ -200,7 +206,7 @@ def test_a_log_that_may_not_be_looked_at_stands(tmp_path: Path, monkeypatch: pyt
 
 
 def test_a_log_begins_with_its_magic_and_no_other_process_inherits_it(tmp_path: Path) -> None:
-    log = Log(tmp_path)
+    log = WriteAheadLog(tmp_path)
     log.append(frame(0))
     assert (tmp_path / NAMES[1]).read_bytes() == MAGIC + frame(0)
     assert log._descriptor is not None

@@ -12,7 +12,7 @@ import pytest
 from esper_analyze.schema import VERSION
 from esper_analyze.storage.layout import ShardEntry, log_name
 from esper_analyze.storage.log_frames import MAGIC, encode
-from recorder.store.resume import Before, ResumeError, before, begin, check_identity
+from recorder.store.resume import EarlierAttempts, ResumeError, begin, check_identity, earlier_attempts
 from recorder.store.run_file import RunExistsError, create_run
 from recorder.store.store import Store
 
@@ -37,44 +37,44 @@ def attempt(run_dir: Path, number: int, *, sealed: list[int] | None = None, logg
 
 
 def test_a_rank_that_recorded_nothing_begins_at_the_beginning(tmp_path: Path) -> None:
-    assert before(tmp_path, 0) == Before(0, -1)
+    assert earlier_attempts(tmp_path, 0) == EarlierAttempts(0, -1)
     (tmp_path / "rank00000").mkdir()
     (tmp_path / "rank00000" / "notes").mkdir()
-    assert before(tmp_path, 0) == Before(0, -1)
+    assert earlier_attempts(tmp_path, 0) == EarlierAttempts(0, -1)
     attempt(tmp_path, 0)
-    assert before(tmp_path, 0) == Before(1, -1)
-    assert before(tmp_path, 1) == Before(0, -1)
+    assert earlier_attempts(tmp_path, 0) == EarlierAttempts(1, -1)
+    assert earlier_attempts(tmp_path, 1) == EarlierAttempts(0, -1)
 
 
 @pytest.mark.parametrize(
     ("attempts", "expected"),
     [
-        ({0: {"sealed": [3, 5, 4]}}, Before(1, 5)),
-        ({0: {"logged": [6, 7]}}, Before(1, 7)),
-        ({0: {"sealed": [3], "logged": [4, 5]}}, Before(1, 5)),
-        ({0: {"sealed": [8], "logged": [4, 5]}}, Before(1, 8)),
-        ({0: {"sealed": [9]}, 1: {"sealed": [4]}, 2: {"logged": [5]}}, Before(3, 9)),
-        ({4: {"sealed": [0]}, 2: {"sealed": []}}, Before(5, 0)),
+        ({0: {"sealed": [3, 5, 4]}}, EarlierAttempts(1, 5)),
+        ({0: {"logged": [6, 7]}}, EarlierAttempts(1, 7)),
+        ({0: {"sealed": [3], "logged": [4, 5]}}, EarlierAttempts(1, 5)),
+        ({0: {"sealed": [8], "logged": [4, 5]}}, EarlierAttempts(1, 8)),
+        ({0: {"sealed": [9]}, 1: {"sealed": [4]}, 2: {"logged": [5]}}, EarlierAttempts(3, 9)),
+        ({4: {"sealed": [0]}, 2: {"sealed": []}}, EarlierAttempts(5, 0)),
     ],
 )
 def test_the_next_attempt_follows_the_last_and_the_last_update_is_that_of_any(
-    attempts: Mapping[int, Any], expected: Before, tmp_path: Path
+    attempts: Mapping[int, Any], expected: EarlierAttempts, tmp_path: Path
 ) -> None:
     for number, made in attempts.items():
         attempt(tmp_path, number, **made)
-    assert before(tmp_path, 0) == expected
+    assert earlier_attempts(tmp_path, 0) == expected
 
 
 def test_damage_costs_no_more_than_what_is_damaged(tmp_path: Path) -> None:
     folder = attempt(tmp_path, 0, sealed=[3, 5], logged=[6])
     lines = (folder / "manifest.jsonl").read_bytes().split(b"\n")
     (folder / "manifest.jsonl").write_bytes(b"\n".join([lines[0], lines[1].replace(b"5", b"6"), b'{"shard": "upd']))
-    assert before(tmp_path, 0) == Before(1, 6)
+    assert earlier_attempts(tmp_path, 0) == EarlierAttempts(1, 6)
     log = folder / log_name(3)
     log.write_bytes(log.read_bytes()[:-1])
-    assert before(tmp_path, 0) == Before(1, 3)
+    assert earlier_attempts(tmp_path, 0) == EarlierAttempts(1, 3)
     (folder / "manifest.jsonl").unlink()
-    assert before(tmp_path, 0) == Before(1, -1)
+    assert earlier_attempts(tmp_path, 0) == EarlierAttempts(1, -1)
 
 
 def test_a_file_that_is_none_is_refused_by_name(tmp_path: Path) -> None:
@@ -82,23 +82,23 @@ def test_a_file_that_is_none_is_refused_by_name(tmp_path: Path) -> None:
     (folder / "manifest.jsonl").unlink()
     (folder / "manifest.jsonl").mkdir()
     with pytest.raises(ResumeError, match=r"manifest.jsonl.*move it away, or record into a new directory"):
-        before(tmp_path, 0)
+        earlier_attempts(tmp_path, 0)
 
 
 def test_a_run_is_made_joined_or_gone_on_with(tmp_path: Path) -> None:
     run = tmp_path / "run"
-    assert begin(run, 0, FACTS, resume=True) == Before(0, -1)
+    assert begin(run, 0, FACTS, resume=True) == EarlierAttempts(0, -1)
     with pytest.raises(RunExistsError):
         begin(run, 0, FACTS, resume=False)
-    assert begin(run, 0, FACTS, resume=True) == Before(0, -1), "made, and nothing recorded yet"
+    assert begin(run, 0, FACTS, resume=True) == EarlierAttempts(0, -1), "made, and nothing recorded yet"
     attempt(run, 0, sealed=[4])
-    assert begin(run, 0, FACTS, resume=True) == Before(1, 4)
+    assert begin(run, 0, FACTS, resume=True) == EarlierAttempts(1, 4)
     with pytest.raises(RunExistsError):
         begin(run, 0, FACTS, resume=False)
     several = FACTS | {"ranks": 2}
     other = tmp_path / "several"
-    assert begin(other, 0, several, resume=False) == Before(0, -1)
-    assert begin(other, 1, several, resume=False) == Before(0, -1), "another rank has just made it"
+    assert begin(other, 0, several, resume=False) == EarlierAttempts(0, -1)
+    assert begin(other, 1, several, resume=False) == EarlierAttempts(0, -1), "another rank has just made it"
     (other / "rank00001" / "attempt-0000-0123abcd").mkdir(parents=True)
     with pytest.raises(RunExistsError):
         begin(other, 1, several, resume=False)
