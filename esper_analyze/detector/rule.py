@@ -107,6 +107,8 @@ class Rule:
     they began earlier, open or not: a report tells the first. ``fills`` are columns that ``judge`` leaves in
     the memory under the same name for the batch just judged: the recorder writes them. ``confirmed_by`` names the
     limit that says how many updates running the trouble must last before it is an alarm.
+    ``figures`` names the sections of the report whose figures show what it judges, the best first; empty: those of
+    its table.
     ``guard`` gets the frame of the last update alone, the memory after it and the limits, and promises for how long
     there will be no news (None: no promise), so that updates that come one by one can be judged later, several at once.
     ``meanings`` maps each metric that has a meaning of its own to it.
@@ -130,6 +132,7 @@ class Rule:
     memory: Mapping[str, Callable[[int], np.ndarray[Any, Any]]] = field(default_factory=dict)
     beside: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     context: tuple[str, ...] = ()
+    figures: tuple[str, ...] = ()
     causes: tuple[str, ...] = ()
     follows: tuple[str, ...] = ()
     fills: tuple[str, ...] = ()

@@ -72,6 +72,7 @@ def _cells(*values: float | None) -> dict[str, object]:
 RULE = Rule(
     name="advantage_collapse",
     table="updates",
+    figures=("value",),
     columns=("advantage_std", "episode_return_mean"),
     context=("episode_return_mean",),
     limits=AdvantageCollapseLimits,

@@ -65,6 +65,7 @@ def _cells(low: float | None, high: float | None, spread: float | None = 1.0) ->
 RULE = Rule(
     name="advantage_outlier",
     table="updates",
+    figures=("value",),
     columns=("advantage_min", "advantage_max", "advantage_std"),
     limits=AdvantageOutlierLimits,
     judge=judge,

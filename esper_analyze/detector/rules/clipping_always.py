@@ -72,6 +72,7 @@ def _cells(share: object, norm: object = 3.0) -> dict[str, object]:
 RULE = Rule(
     name="clipping_always",
     table="updates",
+    figures=("clipping", "losses"),
     columns=("clip_active_fraction", "grad_norm_pre_clip"),
     limits=ClippingAlwaysLimits,
     judge=judge,

@@ -62,6 +62,7 @@ def _cells(*values: float | None, low: bool = False, error: float | None = 3.0) 
 RULE = Rule(
     name="critic_constant",
     table="updates",
+    figures=("value",),
     columns=("explained_variance", "value_nrmse", *RETURNS),
     context=("value_nrmse", *RETURNS),
     limits=CriticConstantLimits,

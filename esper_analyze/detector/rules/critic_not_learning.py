@@ -74,6 +74,7 @@ def _cells(*values: float | None, error: float | None = 1.0, low: bool = False) 
 RULE = Rule(
     name="critic_not_learning",
     table="updates",
+    figures=("value",),
     columns=("explained_variance", "value_nrmse", *RETURNS),
     context=("value_nrmse", *RETURNS),
     limits=CriticNotLearningLimits,

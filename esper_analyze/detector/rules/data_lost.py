@@ -31,6 +31,7 @@ def guard(frame: Frame, memory: Memory, limits: DataLostLimits) -> Guard:  # noq
 RULE = Rule(
     name="data_lost",
     table="updates",
+    figures=("run",),
     columns=("dropped_rows",),
     limits=DataLostLimits,
     judge=judge,

@@ -83,6 +83,7 @@ def _cells(pre: float | None, post: float | None, kl: object, steps: int | None 
 RULE = Rule(
     name="frozen_update",
     table="updates",
+    figures=("losses", "clipping"),
     columns=tuple(_cells(None, None, None)),
     context=("max_grad_norm", "choice_fraction"),
     limits=FrozenUpdateLimits,

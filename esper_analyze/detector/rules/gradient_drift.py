@@ -93,6 +93,7 @@ def _cells(*values: float | None) -> dict[str, object]:
 RULE = Rule(
     name="gradient_drift",
     table="groups",
+    figures=("drift",),
     columns=("grad_norm", "health"),
     limits=GradientDriftLimits,
     judge=judge,

@@ -75,6 +75,7 @@ def _cells(*values: float | None) -> dict[str, object]:
 RULE = Rule(
     name="gradient_explosion",
     table="groups",
+    figures=("drift", "layers"),
     columns=("grad_norm",),
     limits=GradientExplosionLimits,
     judge=judge,

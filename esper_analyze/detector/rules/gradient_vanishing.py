@@ -153,6 +153,7 @@ def _cells(
 RULE = Rule(
     name="gradient_vanishing",
     table="groups",
+    figures=("layers", "drift"),
     columns=("vanishing_severity", "grad_norm", "tensors"),
     context=("tensors",),
     beside={"heads": ("zero_explained", "learnable_fraction"), "updates": ("choice_fraction",)},

@@ -50,6 +50,7 @@ def _cells(**found: object) -> dict[str, object]:
 RULE = Rule(
     name="numerical_instability",
     table="updates",
+    figures=("losses", "tensors"),
     columns=(*WATCHED, SAID),
     limits=NumericalInstabilityLimits,
     judge=judge,

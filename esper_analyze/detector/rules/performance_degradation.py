@@ -76,6 +76,7 @@ def _cells(*values: float | None, progress: float | None = 0.5) -> dict[str, obj
 RULE = Rule(
     name="performance_degradation",
     table="updates",
+    figures=("returns",),
     columns=("episode_return_mean", "progress"),
     context=("progress",),
     limits=PerformanceDegradationLimits,

@@ -34,6 +34,7 @@ def guard(frame: Frame, memory: Memory, limits: RankDesyncLimits) -> Guard:  # n
 RULE = Rule(
     name="rank_desync",
     table="ranks",
+    figures=("ranks",),
     columns=("spread", "ranks"),
     limits=RankDesyncLimits,
     judge=judge,

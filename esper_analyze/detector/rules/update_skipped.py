@@ -45,6 +45,7 @@ def guard(frame: Frame, memory: Memory, limits: UpdateSkippedLimits) -> Guard:
 RULE = Rule(
     name="update_skipped",
     table="updates",
+    figures=("timeline",),
     columns=("status",),
     limits=UpdateSkippedLimits,
     judge=judge,

@@ -104,6 +104,7 @@ def _cells(
 RULE = Rule(
     name="value_collapse",
     table="updates",
+    figures=("value",),
     columns=("explained_variance", "progress", "value_nrmse", *RETURNS),
     context=("progress", "value_nrmse", *RETURNS),
     limits=ValueCollapseLimits,

@@ -104,6 +104,7 @@ def _cells(*nrmse: float | None, bellman: object = 0.3) -> dict[str, object]:
 RULE = Rule(
     name="value_divergence",
     table="updates",
+    figures=("value",),
     columns=METRICS,
     limits=ValueDivergenceLimits,
     judge=judge,

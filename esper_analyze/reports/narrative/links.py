@@ -8,24 +8,6 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from esper_analyze.detector.rule import Rule
 
-_BY_RULE = {
-    "numerical_instability": ("losses", "tensors"),
-    "data_lost": ("run",),
-    "rank_desync": ("ranks",),
-    "advantage_collapse": ("value",),
-    "advantage_outlier": ("value",),
-    "critic_constant": ("value",),
-    "critic_not_learning": ("value",),
-    "value_collapse": ("value",),
-    "value_divergence": ("value",),
-    "frozen_update": ("losses", "clipping"),
-    "clipping_always": ("clipping", "losses"),
-    "gradient_explosion": ("drift", "layers"),
-    "gradient_vanishing": ("layers", "drift"),
-    "gradient_drift": ("drift",),
-    "update_skipped": ("timeline",),
-    "performance_degradation": ("returns",),
-}
 _BY_TABLE = {
     "updates": ("policy",),
     "heads": ("heads",),
@@ -39,7 +21,7 @@ _BY_TABLE = {
 
 def figures_of(rule: Rule) -> tuple[str, ...]:
     """Return the names of the questions whose figures show what ``rule`` judges, the best first."""
-    return _BY_RULE.get(rule.name) or _BY_TABLE.get(rule.table, ("timeline",))
+    return rule.figures or _BY_TABLE.get(rule.table, ("timeline",))
 
 
 def shown(names: Collection[str], on_page: Collection[str]) -> tuple[str, ...]:
