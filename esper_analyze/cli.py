@@ -18,6 +18,7 @@ from esper_analyze.commands.compare import compare
 from esper_analyze.commands.drift import drift
 from esper_analyze.commands.export import export
 from esper_analyze.commands.heads import heads
+from esper_analyze.commands.help import help_topic
 from esper_analyze.commands.import_run import import_run
 from esper_analyze.commands.layers import layers
 from esper_analyze.commands.ls import ls
@@ -99,9 +100,11 @@ _COMMANDS: tuple[tuple[Callable[..., None], str], ...] = (
     (compact, "Join many small shards into few."),
     (schema, "Print every table and column, with unit and meaning."),
     (rules, "Print every rule: meaning, thresholds, examples."),
+    (help_topic, "Print the documentation of a topic, or list the topics."),
 )
 for _command, _short in _COMMANDS:
-    app.command(_command.__name__.removesuffix("_run"), short_help=_short)(_command)  # "import" is taken in Python
+    # "import" and "help" are taken in Python
+    app.command(_command.__name__.removesuffix("_run").removesuffix("_topic"), short_help=_short)(_command)
 
 
 def main() -> None:

@@ -5,7 +5,7 @@ later does not diverge. Noise is estimated from each run's early update-to-updat
 at each end is left out, and the band reaches at least to Tukey's fence, so that several faulty runs in a group do not
 hide each other.
 
-Measured with ``python -m tests.bench.parting`` (see README): none of 18,000 series of stationary noise that keeps up to
+Measured with ``python -m tests.bench.parting`` (see docs): none of 18,000 series of stationary noise that keeps up to
 0.9 of each value diverges; a random walk does, as it should.
 """
 

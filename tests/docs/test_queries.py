@@ -1,9 +1,8 @@
-"""The ten queries of the README answer as they stand there, on the sample runs."""
+"""The queries that the documentation shows answer as they stand there, on the sample runs."""
 
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterator
 
 import pytest
@@ -11,11 +10,12 @@ import pytest
 from esper_analyze.runs.fleet import open_fleet
 from esper_analyze.sql.session import Session
 from esper_analyze.sql.statements import statements
-from tests.commands.test_readme import ROOT
+from tests.docs.blocks import BLOCKS, ROOT
 from tests.patience import PATIENCE
 
-BLOCK = re.search(r"^```sql\n(.*?)^```", (ROOT / "README.md").read_text(), re.MULTILINE | re.DOTALL)
-QUERIES = list(statements(BLOCK[1] if BLOCK else ""))
+SHOWN = {block.name: list(statements(block.code)) for block in BLOCKS if block.language == "sql"}
+QUERIES = SHOWN["ten queries"]
+OTHERS = [query for name, queries in SHOWN.items() if name != "ten queries" for query in queries]
 COLUMNS = (
     "run head phase learnable_fraction entropy_norm grad_norm",
     "run head zero_explained updates first_update last_update learnable_fraction",
@@ -48,10 +48,16 @@ def test_there_are_ten_and_each_says_what_it_asks() -> None:
 
 
 @pytest.mark.parametrize("place", range(10))
-def test_a_query_of_the_readme_has_rows_of_the_right_columns(place: int, session: Session) -> None:
+def test_each_of_the_ten_has_rows_of_the_right_columns(place: int, session: Session) -> None:
     columns, rows = asked(session, place)
     assert columns == tuple(COLUMNS[place].split())
     assert rows
+
+
+@pytest.mark.parametrize("query", OTHERS)
+def test_every_other_query_has_rows(query: str, session: Session) -> None:
+    with session.answer(query) as found:
+        assert list(found.rows)
 
 
 def test_what_they_say_of_the_samples_is_so(session: Session) -> None:

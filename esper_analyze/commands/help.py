@@ -1,0 +1,68 @@
+"""``esper-analyze help``: the documentation that is installed with the package."""
+
+from __future__ import annotations
+
+import re
+import sys
+from typing import Annotated
+
+import typer
+
+from esper_analyze.errors import UsageError, did_you_mean
+from esper_analyze.terminal import put, stdout
+
+TOPICS: tuple[tuple[str, str], ...] = (
+    ("recording", "Record Stable-Baselines3; options, and what recording costs."),
+    ("adapters", "TorchRL, skrl and Lightning in one `with` each."),
+    ("own-loop", "Record a training loop of your own."),
+    ("growing", "Seed modules that grow in the slots of a host network."),
+    ("ranks", "Distributed training: one run of several processes."),
+    ("resume", "Continue a recording after a checkpoint."),
+    ("watch", "Follow a run in the terminal while it trains."),
+    ("report", "The page, single questions as commands, exit codes."),
+    ("rules", "Rules and thresholds: what-if replay, rules of your own."),
+    ("backtest", "Score rules and thresholds on labelled runs."),
+    ("compare", "The update at which runs diverge, and how far to trust it."),
+    ("sql", "Queries, macros, the prompt, output formats, limits."),
+    ("formats", "What is on disk, and runs of other schema versions."),
+    ("repair", "After a crash: verify, repair, compact."),
+    ("interchange", "Import from and export to other tools."),
+    ("benchmarks", "Measured: detection, false alarms, speed, fault injection."),
+    ("limits", "Known limits."),
+    ("glossary", "The words of this documentation, one meaning each."),
+)
+"""Each topic is a file of ``esper_analyze/docs``, with one line that describes it."""
+
+_LINK = re.compile(r"\[([^\]]+)\]\([^)]+\)")
+"""A link's target is a file beside the text, which a terminal cannot open."""
+
+
+def help_topic(
+    topic: Annotated[str | None, typer.Argument(metavar="TOPIC", help="A topic; without one, they are listed.")] = None,
+) -> None:
+    """Print the documentation of TOPIC: formatted in a terminal, Markdown in a pipe.
+
+    Example: esper-analyze help sql
+    """
+    if topic is None:
+        width = max(len(name) for name, _ in TOPICS)
+        put("".join(f"{name:<{width}}  {line.replace('`', '')}\n" for name, line in TOPICS))
+        return
+    text = documentation(topic)
+    if not sys.stdout.isatty():
+        put(text)
+        return
+    from rich.markdown import Markdown
+
+    stdout().print(Markdown(_LINK.sub(r"\1", text)))
+
+
+def documentation(topic: str) -> str:
+    """Return the Markdown of a topic, without the comments that are there for the tests; ``UsageError`` if unknown."""
+    from importlib.resources import files
+
+    names = [name for name, _ in TOPICS]
+    if topic not in names:
+        raise UsageError(f"there is no help topic {topic!r}{did_you_mean(topic, names)}")
+    lines = files("esper_analyze").joinpath("docs", f"{topic}.md").read_text(encoding="utf-8").splitlines(keepends=True)
+    return "".join(line for line in lines if not line.startswith("<!--"))

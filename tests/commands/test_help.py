@@ -1,0 +1,50 @@
+"""``esper-analyze help``: every topic is there, formatted in a terminal and exact in a pipe."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from esper_analyze.commands.help import TOPICS
+from tests.commands.conftest import Command
+from tests.docs.blocks import DOCUMENTS
+
+NAMES = [name for name, _ in TOPICS]
+
+
+def test_every_document_is_a_topic_and_every_topic_a_document() -> None:
+    assert {document.stem for document in DOCUMENTS[1:]} == set(NAMES)
+
+
+def test_without_a_topic_they_are_listed_on_one_line_each_of_a_narrow_terminal(command: Command) -> None:
+    said = command("help")
+    assert said.code == 0
+    lines = said.out.splitlines()
+    assert [line.split()[0] for line in lines] == NAMES
+    assert max(map(len, lines)) <= 80
+
+
+@pytest.mark.parametrize("document", DOCUMENTS[1:], ids=lambda document: document.stem)
+def test_a_pipe_gets_the_document_without_the_marks_for_the_tests(document: Path, command: Command) -> None:
+    text = document.read_text(encoding="utf-8")
+    said = command("help", document.stem)
+    assert said.code == 0
+    assert said.out == re.sub(r"^<!--.*-->\n", "", text, flags=re.MULTILINE)
+
+
+def test_a_terminal_gets_it_formatted(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True, raising=False)
+    monkeypatch.setenv("COLUMNS", "80")
+    out = re.sub(r"\x1b\[[\d;]*m", "", command("help", "backtest").out)
+    assert "[[fault]]" in out
+    assert "thresholds tunes thresholds this way" in " ".join(out.split())
+    assert not any(sign in out for sign in ("```", "<!--", "](", "\x1b"))
+    assert max(map(len, out.splitlines())) <= 80
+
+
+def test_an_unknown_topic_is_refused_with_the_nearest(command: Command) -> None:
+    said = command("help", "resum")
+    assert said.code == 2
+    assert "did you mean 'resume'?" in said.err

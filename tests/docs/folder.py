@@ -1,0 +1,53 @@
+"""The folder in which the documentation's commands run: a clone's samples, and a user's own runs and logs."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+
+from recorder.online_detector import Live
+from recorder.store.run_file import create_run
+from recorder.store.store import Store
+from tests.docs.blocks import ROOT
+from tests.interchange.logs import sb3_rows, write_csv
+from tests.patience import PATIENCE
+from tests.reports.synthetic import quiet
+
+SAMPLES = ROOT / "sample_runs" / "runs"
+
+
+def fill(folder: Path) -> None:
+    """Make what the documents name: ``sample_runs``, ``runs/first``, ``runs/second``, ``runs/killed`` and ``logs``."""
+    (folder / "sample_runs").symlink_to(ROOT / "sample_runs")
+    (folder / "runs").mkdir()
+    for name, sample in (("first", "one_update_collapse"), ("second", "masked_healthy")):
+        shutil.copytree(SAMPLES / sample, folder / "runs" / name)
+    write_killed(folder / "runs" / "killed")
+    (folder / "logs").mkdir()
+    write_csv(folder / "logs" / "progress.csv", [row for _, row in sb3_rows(6)])
+
+
+def write_killed(run_dir: Path) -> None:
+    """Write a run of 22 updates: two shards a table, a log cut within a frame, one bit of a shard flipped."""
+    with TemporaryDirectory() as elsewhere:
+        origin = Path(elsewhere) / run_dir.name
+        live = Live(None, "NORMAL")
+        create_run(origin, {"name": run_dir.name, "heads": {"slot": 4, "op": 5}, "groups": ["actor", "critic"]})
+        store = Store(origin)
+        noise = np.random.default_rng(7)
+        for update in range(23):
+            store.put(live.judge(update, quiet(update, 30, noise)).rows)
+            store.settle(PATIENCE)  # a frame of the log for each update
+            if update in (7, 15):
+                store.flush()
+        shutil.copytree(origin, run_dir)  # what a training that is killed now leaves behind
+        store.close("closed")
+    (log,) = run_dir.rglob(".wal-*")
+    log.write_bytes(log.read_bytes()[:-20])
+    shard = next(run_dir.rglob("heads-000002.parquet"))
+    harmed = bytearray(shard.read_bytes())
+    harmed[len(harmed) // 2] ^= 1
+    shard.write_bytes(harmed)

@@ -1,0 +1,87 @@
+"""The Python that the README and the documentation show runs as it stands there."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from torch.distributions import Distribution
+
+from esper_analyze.runs.run import open_run
+from tests.docs.blocks import BLOCKS, DOCUMENTS, Block
+from tests.docs.folder import fill
+from tests.docs.surroundings import SURROUNDINGS, UPDATES, Names, recorded
+
+SHOWN = [block for block in BLOCKS if block.language == "python"]
+EXAMPLES = [block for block in SHOWN if "example" in block.marks]
+RECORDED = {block.name for block in EXAMPLES} - {"readme python", "slot", "checkpoint", "resume"}
+
+SLOW = {"torchrl", "skrl", "lightning"}
+
+
+@pytest.fixture(autouse=True)
+def _unchecked_distributions() -> Iterator[None]:
+    """Leave the arguments of distributions unchecked, as TorchRL and skrl do when they are imported."""
+    before = Distribution._validate_args
+    yield
+    Distribution.set_default_validate_args(before)
+
+
+def run(blocks: list[Block], names: Names) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for block in blocks:
+            exec(compile(block.code, f"{block.document.name}:{block.line}", "exec"), names)
+
+
+@pytest.mark.parametrize(
+    "block",
+    [pytest.param(block, marks=pytest.mark.slow) if block.name in SLOW else block for block in EXAMPLES],
+    ids=lambda block: block.name,
+)
+def test_an_example_runs(block: Block, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    if block.name not in RECORDED:
+        fill(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    names = SURROUNDINGS[block.name]()
+    run([block], names)
+    for run_dir in recorded(block.code) if block.name in RECORDED else ():
+        updates = open_run(tmp_path / run_dir).frame("updates")
+        assert updates["status"].to_list() == ["performed"] * UPDATES
+        assert updates["grad_norm_pre_clip"].null_count() == 0
+    if "rec" in names:
+        names["rec"].update()
+        names["rec"].close()
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda document: document.stem)
+def test_what_a_reader_types_in_order_runs(document: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    blocks = [block for block in SHOWN if block.document == document and not block.marks]
+    if not blocks:
+        pytest.skip("it has no Python that stands for itself")
+    fill(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    run(blocks, {})
+
+
+def test_the_slot_shown_is_recorded(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    names = SURROUNDINGS["slot"]()
+    run([block for block in EXAMPLES if block.name == "slot"], names)
+    names["rec"].update()
+    names["rec"].close()
+    (row,) = open_run(tmp_path / "runs" / "growing").frame("slots").to_dicts()
+    assert (row["env"], row["slot"], row["stage"]) == (0, "r0c1", "TRAINING")
+    assert row["normalized_ratio"] > 0
+
+
+def test_a_resumed_run_goes_on_with_the_next_update(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    names = SURROUNDINGS["resume"]()
+    run([block for block in EXAMPLES if block.name == "resume"], names)
+    names["rec"].update()
+    names["rec"].close()
+    updates = open_run(tmp_path / "runs" / "mine").frame("updates")
+    assert updates["update"].to_list() == [0, 1]
