@@ -8,7 +8,7 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 
-from recorder.online_detector import Live
+from recorder.online_detector import OnlineDetector
 from recorder.store.run_file import create_run
 from recorder.store.store import Store
 from tests.docs.blocks import ROOT
@@ -34,7 +34,7 @@ def write_killed(run_dir: Path) -> None:
     """Write a run of 22 updates: two shards a table, a log cut within a frame, one bit of a shard flipped."""
     with TemporaryDirectory() as elsewhere:
         origin = Path(elsewhere) / run_dir.name
-        live = Live(None, "NORMAL")
+        live = OnlineDetector(None, "NORMAL")
         create_run(origin, {"name": run_dir.name, "heads": {"slot": 4, "op": 5}, "groups": ["actor", "critic"]})
         store = Store(origin)
         noise = np.random.default_rng(7)
