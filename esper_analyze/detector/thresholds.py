@@ -9,10 +9,10 @@ from types import MappingProxyType
 from typing import Any, cast
 
 from esper_analyze.detector.rule import Limits, Rule
-from esper_analyze.errors import did_you_mean
+from esper_analyze.errors import UsageError, did_you_mean
 
 
-class ThresholdError(ValueError):
+class ThresholdError(UsageError, ValueError):
     """A threshold that does not exist or has the wrong type; the message says what, where and what next."""
 
 
@@ -23,8 +23,12 @@ class Thresholds:
     by_rule: Mapping[str, Limits]
 
     @classmethod
-    def defaults(cls, rules: Iterable[Rule]) -> Thresholds:
-        """Return the defaults of ``rules``."""
+    def defaults(cls, rules: Iterable[Rule] | None = None) -> Thresholds:
+        """Return the defaults of ``rules``, without them those of every built-in rule."""
+        if rules is None:
+            from esper_analyze.detector.rules import RULES
+
+            rules = RULES
         return cls(MappingProxyType({rule.name: rule.limits() for rule in rules}))
 
     def completed(self, rules: Iterable[Rule]) -> Thresholds:
@@ -32,13 +36,13 @@ class Thresholds:
         return Thresholds(MappingProxyType({**Thresholds.defaults(rules).by_rule, **self.by_rule}))
 
     def __getitem__(self, rule: str) -> Limits:
+        if rule not in self.by_rule:
+            raise ThresholdError(f"there is no rule {rule!r}{did_you_mean(rule, self.by_rule)}")
         return self.by_rule[rule]
 
     def changed(self, rule: str, name: str, value: object) -> Thresholds:
         """Return a copy with one field set. Raises ``ThresholdError`` with the nearest valid name."""
-        if rule not in self.by_rule:
-            raise ThresholdError(f"there is no rule {rule!r}{did_you_mean(rule, self.by_rule)}")
-        limits = self.by_rule[rule]
+        limits = self[rule]
         declared = {item.name: item.metadata for item in fields(limits)}
         if name not in declared:
             raise ThresholdError(f"rule {rule} has no threshold {name!r}{did_you_mean(name, declared)}")

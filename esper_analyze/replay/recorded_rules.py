@@ -77,9 +77,9 @@ def _merged(run: RecordedRun, stored: Any, rules: Sequence[Rule]) -> Thresholds:
 def _advice(run: RecordedRun) -> str:
     recorded = recorded_rules(run)
     if recorded.file is None:
-        return "pass a file that defines them in a list RULES: --rules FILE"
+        return "pass a file that defines them in a list RULES: --rules FILE (in Python rules=FILE)"
     digest = f", SHA-256 {recorded.sha256[:12]}…" if recorded.sha256 else ""
-    return f"pass the file they came from: --rules {recorded.file}{digest}"
+    return f"pass the file they came from: --rules {recorded.file}{digest} (in Python rules=)"
 
 
 def other_file(run: RecordedRun, given: Iterable[CustomRules]) -> str | None:

@@ -61,14 +61,15 @@ def summarise(path: Path) -> RunSummary:
     from polars.exceptions import PanicException
 
     try:
-        return _summary(open_run(path, skip_broken=True))
+        return summary_of(open_run(path, skip_broken=True))
     except EsperError as error:
         return RunSummary(path, fault=error.message.replace(f"{path}/", ""))  # the line says which run it is
     except (Exception, PanicException) as error:
         return RunSummary(path, fault=f"cannot be read: {type(error).__name__}: {error}")
 
 
-def _summary(run: RecordedRun) -> RunSummary:
+def summary_of(run: RecordedRun) -> RunSummary:
+    """Return what ``ls`` tells of an opened run."""
     info = run.info
     framework = info.get("framework")
     worst = worst_finding(run.frame("findings", ["update", "rule", "subject", "verdict"]).to_dicts())

@@ -12,6 +12,7 @@ from esper_analyze.reports.render.style import FIRST, INK, MUTED, PAPER, SECOND,
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 _COLOURS = (FIRST, VERDICTS["critical"], VERDICTS["ok"], SECOND, VERDICTS["warning"], VERDICTS["no_data"])
 _MARKERS = "oD^vPs"
@@ -31,6 +32,14 @@ Value = Callable[[Score], float | None]
 
 def tradeoff_png(scores: Sequence[Score]) -> bytes:
     """Return the figure as PNG."""
+    sink = io.BytesIO()
+    with house_style():
+        tradeoff(scores).savefig(sink, format="png", dpi=144)
+    return sink.getvalue()
+
+
+def tradeoff(scores: Sequence[Score]) -> Figure:
+    """Return the figure, complete."""
     with house_style():
         figure, (recall, delay) = sheet((260, 260))
         series = _series(scores)
@@ -47,9 +56,8 @@ def tradeoff_png(scores: Sequence[Score]) -> bytes:
         _label(delay, scores, lambda score: score.median_delay)
         if len(series) > 1:
             recall.legend(loc="lower right", bbox_to_anchor=(1.0, 1.0), ncols=3, borderpad=0.1, columnspacing=1.2)
-        sink = io.BytesIO()
-        figure.savefig(sink, format="png", dpi=144)
-        return sink.getvalue()
+        figure.draw_without_rendering()
+        return figure
 
 
 def _series(scores: Sequence[Score]) -> Mapping[str, list[Score]]:

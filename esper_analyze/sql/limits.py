@@ -23,6 +23,7 @@ GRACE = 1.0
 PROGRAM = 160 << 20
 """Bytes that Python and its libraries take beside the query."""
 _TICK = 0.005
+_MORE = "ask for less, or allow more with --{0} (in Python {0}=)"
 _STATM = Path("/proc/self/statm")
 
 
@@ -30,11 +31,12 @@ class Watch:
     """Watches the whole process from ``__enter__`` on: its memory always, its time within ``timed``.
 
     ``held`` are the bytes that the process had before all queries. Before the process is ended from here, what is
-    temporary is removed.
+    temporary is removed. A process that is not this program's own (``ends_process`` False) is never ended: a query is
+    interrupted once its time is used up, and DuckDB alone bounds its memory.
     """
 
-    def __init__(self, seconds: float, memory: int, *, held: int) -> None:
-        self.seconds, self.memory = seconds, memory
+    def __init__(self, seconds: float, memory: int, *, held: int, ends_process: bool = True) -> None:
+        self.seconds, self.memory, self.ends_process = seconds, memory, ends_process
         self.late = False
         self._used = 0.0
         self._most = memory + max(PROGRAM, held)
@@ -67,13 +69,13 @@ class Watch:
 
     def too_long(self) -> UsageError:
         """Return what to say of a query that used up its time."""
-        return UsageError(f"the query was stopped after {self.seconds:g} s", hint="ask for less, or use --timeout")
+        return UsageError(f"the query was stopped after {self.seconds:g} s", hint=_MORE.format("timeout"))
 
     def too_large(self) -> UsageError:
         """Return what to say of a query that does not fit."""
         return UsageError(
             f"the query was stopped: it needs more than {self.memory / 1e9:g} GB of memory",
-            hint="ask for less, or use --memory",
+            hint=_MORE.format("memory"),
         )
 
     def _run(self) -> None:
@@ -94,11 +96,15 @@ class Watch:
             interrupt()
 
     def _end(self, error: UsageError) -> None:
+        if not self.ends_process:
+            return
         tell(error)
         self.end(error.exit_code)
 
     def end(self, code: int) -> None:
         """End the process from any thread, whatever the main one does."""
+        if not self.ends_process:
+            return
         remove_all()
         os._exit(code)
 

@@ -49,8 +49,17 @@ class Session:
     Each query has ``timeout`` seconds and ``memory`` bytes, and what it changes in its copy of the tables is undone.
     """
 
-    def __init__(self, runs: Sequence[tuple[str, RecordedRun]], *, timeout: float, memory: int, attempts: bool) -> None:
+    def __init__(
+        self,
+        runs: Sequence[tuple[str, RecordedRun]],
+        *,
+        timeout: float,
+        memory: int,
+        attempts: bool,
+        ends_process: bool = True,
+    ) -> None:
         self.runs, self.timeout, self.memory, self.attempts = runs, timeout, memory, attempts
+        self.ends_process = ends_process
         self.spreadsheet_safe = False
         """Whether text in CSV is written so that no spreadsheet runs it."""
         self._held = resident()
@@ -89,11 +98,11 @@ class Session:
             yield Answer(columns, _rows(connection, watch))
 
     @contextmanager
-    def arrow(self, query: str) -> Iterator[tuple[pa.Schema, Iterator[pa.RecordBatch]]]:
-        """Give what ``query`` finds as Arrow batches, as ``answer`` does."""
+    def arrow(self, query: str, parameters: object = None) -> Iterator[tuple[pa.Schema, Iterator[pa.RecordBatch]]]:
+        """Give what ``query`` finds as Arrow batches, as ``answer`` does; ``parameters`` are those of DuckDB."""
         with self._asked(query) as (connection, watch):
             with watch.timed(connection.interrupt):
-                found = connection.sql(query)
+                found = connection.sql(query, params=parameters)
                 reader = None if found is None else found.to_arrow_reader(_PIECE)
             if reader is None:
                 raise UsageError("this query has no rows to write", hint="begin with SELECT, FROM or WITH")
@@ -102,7 +111,7 @@ class Session:
     @contextmanager
     def _asked(self, query: str) -> Iterator[tuple[duckdb.DuckDBPyConnection, Watch]]:
         with (
-            Watch(self.timeout, self.memory, held=self._held) as watch,
+            Watch(self.timeout, self.memory, held=self._held, ends_process=self.ends_process) as watch,
             _explained(watch, query),
         ):
             _check_statement(query)

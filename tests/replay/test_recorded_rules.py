@@ -63,7 +63,9 @@ def test_without_the_file_replay_names_the_rules_and_what_to_pass(run: RecordedR
     with pytest.raises(UsageError, match="was recorded with rules of its own: wide_ratio") as caught:
         replay(run)
     digest = hashlib.sha256(OWN.read_bytes()).hexdigest()
-    assert caught.value.hint == f"pass the file they came from: --rules {OWN}, SHA-256 {digest[:12]}…"
+    assert (
+        caught.value.hint == f"pass the file they came from: --rules {OWN}, SHA-256 {digest[:12]}… (in Python rules=)"
+    )
 
 
 def test_rules_given_as_a_sequence_are_asked_for_by_name(tmp_path: Path) -> None:

@@ -54,6 +54,13 @@ def picture(question: Question, data: Any, form: str) -> bytes:
         return _svg(figure, question.name).encode()
 
 
+def figure_of(question: Question, data: Any) -> Figure:
+    """Draw ``data`` and return the figure, complete: what is made at a first drawing (ticks) has our style, too."""
+    with _figure(question, data) as figure:
+        figure.draw_without_rendering()
+        return figure
+
+
 @contextmanager
 def _figure(question: Question, data: Any) -> Iterator[Figure]:
     with house_style(), warnings.catch_warnings():

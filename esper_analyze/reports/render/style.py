@@ -99,11 +99,12 @@ def sheet(heights: Sequence[int], columns: int = 1, left: int = 64) -> tuple[Fig
     One point is one pixel, so that text in the page's SVG has the page's size. Axes share their x axis by column.
     Nothing is laid out by measuring (tight layouts double the drawing time): places are given, labels included.
     """
-    from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
 
+    from esper_analyze.reports.render.notebook_figure import NotebookFigure
+
     height = _TOP + sum(heights) + _BETWEEN * (len(heights) - 1) + _BOTTOM
-    figure = Figure(figsize=(PIXELS / 72, height / 72), dpi=72)
+    figure = NotebookFigure(figsize=(PIXELS / 72, height / 72), dpi=72)
     width = (PIXELS - left - _RIGHT - _GUTTER * (columns - 1)) / columns
     axes: list[Axes] = []
     top = height - _TOP

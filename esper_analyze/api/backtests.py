@@ -1,0 +1,144 @@
+"""How well rules find labelled faults, and how often they alarm where all was well, for many settings at once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import polars as pl
+
+from esper_analyze.api.arguments import Changes, Paths, all_rules, changed, own_rules, run_paths_in
+from esper_analyze.api.frames import Schema, frame
+from esper_analyze.detector.thresholds import Thresholds
+from esper_analyze.errors import UsageError
+from esper_analyze.replay.backtest import backtest as judge_labelled
+from esper_analyze.replay.recorded_rules import stored_thresholds
+from esper_analyze.replay.scores import Detection, Score, detections, scores
+from esper_analyze.replay.sweep import parse_sweep
+from esper_analyze.runs.fleet import run_paths
+from esper_analyze.wording import many
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from esper_analyze.replay.backtest import Backtest
+    from esper_analyze.runs.run import RecordedRun
+
+SCORES: Schema = {
+    "rule": pl.String,
+    "setting": pl.String,
+    "recall": pl.Float64,
+    "found": pl.Int64,
+    "faults": pl.Int64,
+    "at_once": pl.Int64,
+    "median_delay": pl.Float64,
+    "longest_delay": pl.Int64,
+    "false_alarms": pl.Int64,
+    "healthy_updates": pl.Int64,
+    "per_1000": pl.Float64,
+}
+DETECTIONS: Schema = {
+    "run": pl.String,
+    "fault": pl.String,
+    "onset": pl.Int64,
+    "hard": pl.Boolean,
+    "setting": pl.String,
+    "rule": pl.String,
+    "update": pl.Int64,
+    "delay": pl.Int64,
+}
+
+
+class BacktestResult:
+    """Labelled runs judged, from ``ea.backtest``; in a notebook it shows its scores."""
+
+    def __init__(self, result: Backtest) -> None:
+        self.result = result
+
+    @property
+    def unlabelled(self) -> list[Path]:
+        """Runs that were left out because they have no labels.toml."""
+        return self.result.unlabelled
+
+    @property
+    def broken(self) -> list[tuple[Path, str]]:
+        """Runs that could not be judged, each with the reason."""
+        return self.result.broken
+
+    @cached_property
+    def _scores(self) -> list[Score]:
+        return scores(self.result)
+
+    @property
+    def scores(self) -> pl.DataFrame:
+        """One row per rule and setting, then all rules together.
+
+        ``recall`` is the share of labelled faults that were found, ``median_delay`` is in updates after the onset,
+        ``per_1000`` counts false alarms per 1,000 healthy updates. Null: there is nothing to take it of.
+        """
+        return frame(([asdict(one)[name] for name in SCORES] for one in self._scores), SCORES)
+
+    @property
+    def detections(self) -> pl.DataFrame:
+        """One row per setting and labelled fault: by which rule and when it was found, null when it was not."""
+        found: list[Detection] = detections(self.result)
+        return frame(([asdict(one)[name] for name in DETECTIONS] for one in found), DETECTIONS)
+
+    def plot(self) -> Figure:
+        """Return recall and delay against false alarms, a point for each setting."""
+        from esper_analyze.reports.tradeoff import tradeoff
+
+        return tradeoff(self._scores)
+
+    def __repr__(self) -> str:
+        left = len(self.broken) + len(self.unlabelled)
+        faults = sum(len(run.labels.faults) for run in self.result.tested)
+        judged = f"{many(len(self.result.tested), 'labelled run')}, {many(faults, 'fault')}"
+        return f"<BacktestResult of {judged}{f', {left} left out' if left else ''}>"
+
+    def _repr_html_(self) -> str:
+        return self.scores._repr_html_()
+
+
+def backtest(
+    paths: Paths,
+    *,
+    sweep: Mapping[str, Sequence[float]] | None = None,
+    thresholds: Thresholds | None = None,
+    changes: Changes | None = None,
+    rules: Paths = (),
+    skip_broken: bool = False,
+) -> BacktestResult:
+    """Judge the labelled runs among ``paths``: how many faults each rule finds, how late, and its false alarms.
+
+    ``sweep`` names thresholds with the values to try, ``{"kl_spike.critical": [0.2, 0.5]}``; of several every
+    combination is tried. What is not swept is as each run was recorded, or ``thresholds``, with ``changes``
+    ``{"kl_spike": {"warning": 0.05}}`` applied. ``rules`` are Python files with rules of your own; they are executed.
+
+    Raises ``EsperError`` when no run has labels (labels.toml beside run.json), or a threshold does not exist.
+    """
+    found = run_paths(run_paths_in(paths))
+    chosen_rules = all_rules(own_rules(rules))
+    combinations = parse_sweep([_swept(name, values) for name, values in (sweep or {}).items()], chosen_rules)
+    start = Thresholds.defaults(chosen_rules) if thresholds is None else thresholds
+    changed(start, changes or {})  # refused before long work
+
+    def base(run: RecordedRun) -> Thresholds:
+        own = stored_thresholds(run, chosen_rules) if thresholds is None else thresholds.completed(chosen_rules)
+        return own.merged(changes or {})
+
+    result = BacktestResult(judge_labelled(found, chosen_rules, combinations, base, skip_broken=skip_broken))
+    if not result.result.tested and not result.broken:
+        raise UsageError(
+            "no run has labels", hint="write labels.toml beside its run.json: healthy = true, or [[fault]] tables"
+        )
+    return result
+
+
+def _swept(name: str, values: object) -> str:
+    if isinstance(values, str) or not isinstance(values, Sequence):
+        raise UsageError(f"sweep[{name!r}] must be a list of values to try, not {values!r:.80}")
+    return f"{name}={','.join(map(str, values))}"

@@ -1,0 +1,131 @@
+"""Runs side by side: where they diverge, in which metric, and how their settings differ."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import polars as pl
+
+from esper_analyze.api.arguments import PathLike, Paths, as_path, run_paths_in
+from esper_analyze.api.fleet import Fleet
+from esper_analyze.api.frames import Schema, frame
+from esper_analyze.api.run import Run
+from esper_analyze.comparison.side_by_side import side_by_side
+from esper_analyze.comparison.words import caveats, headline, sentences
+from esper_analyze.comparison.write import facts, write_comparison
+from esper_analyze.errors import UsageError
+from esper_analyze.reports.render import html
+from esper_analyze.runs.fleet import labels, open_fleet
+from esper_analyze.storage.output_path import refuse_folder
+from esper_analyze.terminal import cleaned
+from esper_analyze.wording import many
+
+if TYPE_CHECKING:
+    from esper_analyze.comparison.side_by_side import SideBySide
+    from esper_analyze.runs.run import RecordedRun
+
+DIVERGENCES: Schema = {
+    "run": pl.String,
+    "update": pl.Int64,
+    "metric": pl.String,
+    "kind": pl.String,
+    "sigmas_beyond": pl.Float64,
+    "has": pl.String,
+    "others_have": pl.String,
+}
+
+
+class Comparison:
+    """Runs compared, from ``ea.compare``; in a notebook it shows its sentences."""
+
+    def __init__(self, found: SideBySide) -> None:
+        self.found = found
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The runs' labels."""
+        return self.found.labels
+
+    @property
+    def headline(self) -> str:
+        """The answer in one sentence."""
+        return headline(self.found)
+
+    @property
+    def sentences(self) -> list[str]:
+        """The answer in more words, caveats last."""
+        return [*sentences(self.found), *caveats(self.found)]
+
+    @cached_property
+    def facts(self) -> dict[str, Any]:
+        """Everything the comparison says as plain data, as compare.json holds it."""
+        return facts(self.found)
+
+    @property
+    def divergences(self) -> pl.DataFrame:
+        """One row for each run and metric that diverges from the others and from which update on, the first first.
+
+        ``kind`` is "beyond" for values outside of the others' band by ``sigmas_beyond`` times their noise, else it
+        says what else differs, such as NaN.
+        """
+        rows = [
+            [metric["metric"] if name == "metric" else one[name] for name in DIVERGENCES]
+            for metric in self.facts["metrics"]
+            for one in metric["partings"]
+        ]
+        return frame(rows, DIVERGENCES).sort("update", maintain_order=True)
+
+    @property
+    def settings(self) -> pl.DataFrame:
+        """One row for each setting that differs, one column for each run."""
+        named: Schema = {"setting": pl.String, **dict.fromkeys(self.labels, pl.String)}
+        return frame(((name, *map(str, values)) for name, values in self.found.settings), named)
+
+    def report(self, out: PathLike | None = None) -> Path:
+        """Write page, figures and compare.json into ``out`` (default: reports/compare); return its index.html.
+
+        Raises ``EsperError`` when ``out`` cannot be written or lies inside a recorded run.
+        """
+        target = Path("reports/compare") if out is None else as_path(out)
+        refuse_folder(target)
+        return write_comparison(self.found, target)
+
+    def __repr__(self) -> str:
+        return f"<Comparison of {many(len(self.labels), 'run')}: {cleaned(self.headline)}>"
+
+    def _repr_html_(self) -> str:
+        return f"<h4>{html.text(self.headline)}</h4>{html.bullets(self.sentences)}"
+
+
+def compare(runs: Fleet | Paths | Sequence[Run], *, skip_broken: bool = False) -> Comparison:
+    """Compare two runs or more: opened runs, a fleet, or paths as ``ea.open_fleet`` takes them.
+
+    Two runs: from which update on one lies beyond what the other does, by more than their own early noise. Three and
+    more: which run leaves the others, and when. Raises ``EsperError`` when fewer than two have a complete update, and
+    when they have no metric in common.
+    """
+    labelled = [one for one in _labelled(runs, skip_broken=skip_broken) if one[1].last_update is not None]
+    if len(labelled) < 2:
+        raise UsageError(
+            f"compare needs two runs with a complete update, given: {', '.join(one[0] for one in labelled) or 'none'}",
+            hint="a directory stands for all the runs below it",
+        )
+    found = side_by_side(labelled)
+    if not found.metrics:
+        raise UsageError("these runs have no metric in common", hint="run.rows says what was recorded")
+    return Comparison(found)
+
+
+def _labelled(runs: Fleet | Paths | Sequence[Run], *, skip_broken: bool) -> list[tuple[str, RecordedRun]]:
+    if isinstance(runs, Fleet):
+        return list(runs.recorded.runs)
+    given = [runs] if isinstance(runs, Run) else runs
+    if isinstance(given, Sequence) and not isinstance(given, str) and any(isinstance(one, Run) for one in given):
+        opened = [one for one in given if isinstance(one, Run)]
+        if len(opened) < len(given):
+            raise UsageError("compare takes opened runs or paths, not both", hint="open the paths with ea.open")
+        return list(zip(labels([one.path for one in opened]), [one.recorded for one in opened], strict=True))
+    return list(open_fleet(run_paths_in(given), skip_broken=skip_broken).runs)  # type: ignore[arg-type]

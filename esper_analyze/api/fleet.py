@@ -1,0 +1,99 @@
+"""Several recorded runs at once: a summary of each, SQL over all, one metric drawn over the others."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from esper_analyze.api.arguments import Paths, all_rules, own_rules, run_paths_in
+from esper_analyze.api.run import Run
+from esper_analyze.errors import UsageError, did_you_mean
+from esper_analyze.runs import fleet as fleets
+from esper_analyze.terminal import cleaned
+from esper_analyze.wording import many
+
+if TYPE_CHECKING:
+    import polars
+    from matplotlib.figure import Figure
+
+    from esper_analyze.api.queries import Parameters
+    from esper_analyze.detector.rule import Rule
+    from esper_analyze.runs.fleet import RecordedFleet
+
+
+class Fleet:
+    """Runs by their labels, from ``ea.open_fleet``: iterate over labels, or take ``fleet["label"]``.
+
+    ``unopened`` are the errors of runs that could not be opened, with ``skip_broken``.
+    """
+
+    def __init__(self, recorded: RecordedFleet, rules: tuple[Rule, ...]) -> None:
+        self.recorded, self.rules = recorded, rules
+        self.unopened = recorded.unopened
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The runs' labels: the name of the directory, and as much of what is above as tells it from the others."""
+        return tuple(label for label, _ in self.recorded.runs)
+
+    def __len__(self) -> int:
+        return len(self.recorded.runs)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.labels)
+
+    def __getitem__(self, label: str) -> Run:
+        for own, run in self.recorded.runs:
+            if own == label:
+                return Run(run, self.rules)
+        raise UsageError(f"there is no run {label!r} in this fleet{did_you_mean(str(label), self.labels)}")
+
+    def summary(self) -> polars.DataFrame:
+        """Return one row per run: what it is, how it ended, and its verdict by what the live detector said.
+
+        ``rule``, ``subject`` and ``update`` are those of the first of its worst alarms, null when there is none;
+        ``unjudged`` says why rules could not judge.
+        """
+        from esper_analyze.api.summaries import summary_frame
+
+        return summary_frame(self.recorded.runs)
+
+    def sql(
+        self, query: str, parameters: Parameters | None = None, *, timeout: float = 60.0, memory: float = 2.0
+    ) -> polars.DataFrame:
+        """Return what ``query`` (DuckDB SQL) finds; column ``run`` of every table is the label. See ``Run.sql``."""
+        from esper_analyze.api.queries import queried
+
+        return queried(self.recorded.runs, query, parameters, timeout=timeout, memory=memory)
+
+    def plot(self, *metrics: str, subject: str | None = None) -> Figure:
+        """Return a figure with a panel for each of ``metrics`` and a line for each run, see ``Run.plot``.
+
+        A metric of heads, groups, layers or slots needs ``subject``, the one to draw.
+        """
+        from esper_analyze.api.plots import fleet_panel, metric_named, plotted
+
+        if not metrics:
+            raise UsageError("plot needs a metric", hint='fleet.plot("kl_k3"); ea.columns("updates") lists them')
+        chosen = [metric_named(metric) for metric in metrics]
+        return plotted([fleet_panel(self.recorded.runs, metric, subject) for metric in chosen])
+
+    def __repr__(self) -> str:
+        left = f", {len(self.unopened)} not opened" if self.unopened else ""
+        named = ", ".join(cleaned(label, 40) for label in self.labels[:3])
+        return f"<Fleet of {many(len(self), 'run')}{left}: {named}{' …' if len(self) > 3 else ''}>"
+
+    def _repr_html_(self) -> str:
+        return self.summary()._repr_html_()
+
+
+def open_fleet(paths: Paths, *, skip_broken: bool = False, all_attempts: bool = False, rules: Paths = ()) -> Fleet:
+    """Open every run that ``paths`` name: runs, directories with runs below them, patterns such as ``"runs/lr-*"``.
+
+    ``skip_broken`` leaves damaged files and runs out (``Fleet.unopened``); the other options are those of ``ea.open``.
+    Raises ``EsperError`` when a path names no run, or a run cannot be opened.
+    """
+    recorded = fleets.open_fleet(run_paths_in(paths), skip_broken=skip_broken, all_attempts=all_attempts)
+    if not recorded.runs:
+        raise UsageError("none of these runs can be opened", hint="`esper-analyze verify` says what is wrong with them")
+    return Fleet(recorded, all_rules(own_rules(rules)))

@@ -1,0 +1,80 @@
+"""One section of the report by itself: what it computed, its sentences, its rows and its figure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from esper_analyze.errors import UsageError, did_you_mean
+from esper_analyze.reports.page import QUESTIONS
+from esper_analyze.reports.render import html
+
+if TYPE_CHECKING:
+    import polars
+    from matplotlib.figure import Figure
+
+    from esper_analyze.replay.evidence import Evidence
+    from esper_analyze.reports.render.section import Question
+
+NAMES: tuple[str, ...] = tuple(question.name for question in QUESTIONS)
+"""The sections of the report, in order."""
+
+
+@dataclass(frozen=True, eq=False)
+class ReportSection:
+    """One section of the report; in a notebook it shows its sentences and its figure.
+
+    ``data`` is what the section computed, the dataclass that it draws: None when the run lacks what it needs, and then
+    ``sentences`` say what would record it. The dataclass may change from version to version; ``rows`` keep theirs.
+    """
+
+    name: str
+    title: str
+    asks: str
+    sentences: tuple[str, ...]
+    data: Any = field(repr=False)
+    question: Question = field(repr=False)
+
+    @property
+    def rows(self) -> polars.DataFrame | None:
+        """What the page lists under the figure, None when the section lists nothing."""
+        from esper_analyze.api.frames import row_frame
+
+        table = self.question.table
+        rows = None if table is None or self.data is None else table(self.data)
+        return None if rows is None else row_frame(rows)
+
+    @property
+    def figure(self) -> Figure | None:
+        """The section's figure, drawn anew at each access; None when the run lacks the data."""
+        from esper_analyze.reports.render.figure import figure_of
+
+        return None if self.data is None else figure_of(self.question, self.data)
+
+    def __repr__(self) -> str:
+        state = "not recorded" if self.data is None else f"{len(self.sentences)} sentences"
+        return f"<ReportSection {self.name}: {state}>"
+
+    def _repr_html_(self) -> str:
+        from base64 import b64encode
+
+        from esper_analyze.reports.render.figure import picture
+
+        heading = f"<h4>{html.text(self.title)}</h4><p><em>{html.text(self.asks)}</em></p>"
+        told = html.bullets(self.sentences)
+        if self.data is None:
+            return heading + told
+        image = b64encode(picture(self.question, self.data, "png")).decode()
+        return f'{heading}{told}<img alt="{html.text(self.title)}" src="data:image/png;base64,{image}">'
+
+
+def section_of(evidence: Evidence, name: str) -> ReportSection:
+    """Return the section called ``name``. Raises ``UsageError`` with the nearest name when there is none."""
+    question = next((one for one in QUESTIONS if one.name == name), None)
+    if question is None:
+        raise UsageError(
+            f"the report has no section {name!r}{did_you_mean(str(name), NAMES)}", hint=f"sections: {', '.join(NAMES)}"
+        )
+    data = question.frame(evidence)
+    sentences = (question.without,) if data is None else tuple(question.words(data))
+    return ReportSection(question.name, question.title, question.asks, sentences, data, question)
