@@ -23,7 +23,7 @@ LOG = logging.getLogger("recorder")
 
 
 @dataclass(slots=True)
-class _Scaler:
+class _ScalerState:
     """What one ``GradScaler`` did. ``reached``: parameters by identity, weakly, as identities are used again."""
 
     scale: Tensor | None = None
@@ -34,22 +34,24 @@ class _Scaler:
 
     def reaches(self, parameter: Tensor) -> bool:
         """Whether a loss of this scaler is known to reach the parameter."""
-        known = self.reached.get(id(parameter))
-        return known is not None and known() is parameter
+        reference = self.reached.get(id(parameter))
+        return reference is not None and reference() is parameter
 
     def reach(self, parameters: Iterable[Tensor]) -> None:
         """Note parameters as the scaler's."""
-        self.reached |= {id(one): weakref.ref(one) for one in parameters if not self.reaches(one)}
+        self.reached |= {
+            id(parameter): weakref.ref(parameter) for parameter in parameters if not self.reaches(parameter)
+        }
 
     def first_of(self, parameters: Iterable[Tensor]) -> Tensor | None:
         """Return the first of the parameters that a loss of this scaler reaches."""
-        return next((one for one in parameters if self.reaches(one)), None)
+        return next((parameter for parameter in parameters if self.reaches(parameter)), None)
 
 
 _users = 0
 _lock = threading.RLock()
 _replaced: dict[str, Callable[..., Any]] = {}
-_scalers: weakref.WeakKeyDictionary[torch.amp.GradScaler, _Scaler] = weakref.WeakKeyDictionary()
+_scalers: weakref.WeakKeyDictionary[torch.amp.GradScaler, _ScalerState] = weakref.WeakKeyDictionary()
 _numbers = count(1)
 
 
@@ -82,8 +84,8 @@ def unwatch() -> None:
 
 def loss_scale(parameters: Sequence[Tensor]) -> Tensor | None:
     """Return the scale of the last scaled loss that reaches one of the parameters, on its device; None: none did."""
-    found = _last(parameters, pending=False)
-    return None if found is None else found[0].scale
+    last = _last_scaler(parameters, pending=False)
+    return None if last is None else last[0].scale
 
 
 def carried(parameters: Sequence[Tensor]) -> Tensor | None:
@@ -91,30 +93,30 @@ def carried(parameters: Sequence[Tensor]) -> Tensor | None:
 
     All of them carry the same: the first one that a scaled loss reaches speaks for the others.
     """
-    found = _last(parameters, pending=True)
-    if found is None:
+    last = _last_scaler(parameters, pending=True)
+    if last is None:
         return None
-    scaler, parameter = found
+    scaler, parameter = last
     done = any(one is parameter for optimizer in scaler.unscaled for one in _parameters(optimizer))
     return None if done else scaler.scale
 
 
-def _last(parameters: Sequence[Tensor], *, pending: bool) -> tuple[_Scaler, Tensor] | None:
+def _last_scaler(parameters: Sequence[Tensor], *, pending: bool) -> tuple[_ScalerState, Tensor] | None:
     """Return the scaler that was last to scale a loss of the parameters, and one that the loss reaches."""
     if not _scalers:
         return None
     with _lock:
-        scalers = [one for one in _scalers.values() if one.scale is not None and (one.pending or not pending)]
-    for scaler in sorted(scalers, key=lambda one: -one.number):
+        scalers = [state for state in _scalers.values() if state.scale is not None and (state.pending or not pending)]
+    for scaler in sorted(scalers, key=lambda state: -state.number):
         parameter = scaler.first_of(parameters)
         if parameter is not None:
             return scaler, parameter
     return None
 
 
-def _known(scaler: torch.amp.GradScaler) -> _Scaler:
+def _state_of(scaler: torch.amp.GradScaler) -> _ScalerState:
     with _lock:
-        return _scalers.setdefault(scaler, _Scaler())
+        return _scalers.setdefault(scaler, _ScalerState())
 
 
 def _parameters(optimizer: Optimizer) -> Iterable[Tensor]:
@@ -125,13 +127,17 @@ def _scaled(original: Callable[..., Any]) -> Callable[..., Any]:
     def scale(self: torch.amp.GradScaler, outputs: Any) -> Any:
         result = original(self, outputs)
         if self.is_enabled() and _users:
-            losses = [one for one in (outputs if isinstance(outputs, (list, tuple)) else [outputs]) if _is_tensor(one)]
+            losses = [
+                output
+                for output in (outputs if isinstance(outputs, (list, tuple)) else [outputs])
+                if _is_tensor(output)
+            ]
             if losses:
-                known = _known(self)
+                state = _state_of(self)
                 with torch.no_grad():
-                    known.scale = original(self, torch.ones((), dtype=torch.float32, device=losses[0].device))
-                known.pending, known.number = True, next(_numbers)
-                _reach(known, losses)
+                    state.scale = original(self, torch.ones((), dtype=torch.float32, device=losses[0].device))
+                state.pending, state.number = True, next(_numbers)
+                _reach(state, losses)
         return result
 
     scale.__recorder__ = True  # type: ignore[attr-defined]
@@ -142,13 +148,13 @@ def _is_tensor(thing: object) -> bool:
     return isinstance(thing, Tensor)
 
 
-def _reach(known: _Scaler, losses: Iterable[Tensor]) -> None:
+def _reach(state: _ScalerState, losses: Iterable[Tensor]) -> None:
     """Note the parameters that the losses reach, unless the first one found is known: then so are the others."""
     try:
         for root in (loss.grad_fn for loss in losses):
             first = _first_leaf(root)
-            if first is not None and not known.reaches(first):
-                known.reach(_leaves(root))
+            if first is not None and not state.reaches(first):
+                state.reach(_leaves(root))
     except Exception as error:  # a kind of graph that is not known; this runs inside the training's own call
         LOG.warning("recorder: whose parameters a scaled loss reaches could not be found out (%s)", error)
 
@@ -162,14 +168,14 @@ def _first_leaf(node: Any) -> Tensor | None:
 
 def _leaves(root: Any) -> list[Tensor]:
     """Return all leaves of a graph."""
-    leaves, waiting, seen = [], [root], {root}
+    leaves, waiting, visited = [], [root], {root}
     while waiting:
         node = waiting.pop()
         if hasattr(node, "variable"):
             leaves.append(node.variable)
         for after, _ in node.next_functions:
-            if after is not None and after not in seen:
-                seen.add(after)
+            if after is not None and after not in visited:
+                visited.add(after)
                 waiting.append(after)
     return leaves
 
@@ -178,9 +184,9 @@ def _unscaled(original: Callable[..., Any]) -> Callable[..., Any]:
     def unscale_(self: torch.amp.GradScaler, optimizer: Optimizer) -> Any:
         result = original(self, optimizer)
         if self.is_enabled() and _users:
-            known = _known(self)
-            known.unscaled.append(optimizer)
-            known.reach(_parameters(optimizer))
+            state = _state_of(self)
+            state.unscaled.append(optimizer)
+            state.reach(_parameters(optimizer))
         return result
 
     unscale_.__recorder__ = True  # type: ignore[attr-defined]
@@ -191,9 +197,9 @@ def _updated(original: Callable[..., Any]) -> Callable[..., Any]:
     def update(self: torch.amp.GradScaler, *args: Any, **kwargs: Any) -> Any:
         result = original(self, *args, **kwargs)
         if self.is_enabled() and _users:
-            known = _known(self)
-            known.pending = False
-            known.unscaled.clear()
+            state = _state_of(self)
+            state.pending = False
+            state.unscaled.clear()
         return result
 
     update.__recorder__ = True  # type: ignore[attr-defined]

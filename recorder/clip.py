@@ -78,7 +78,7 @@ def unwatch(watcher: Watcher) -> None:
     with _lock:
         if watcher not in _watchers:
             return
-        _watchers = tuple(one for one in _watchers if one is not watcher)
+        _watchers = tuple(other for other in _watchers if other is not watcher)
         if _watchers:
             return
         for name, module in _PLACES.items():
@@ -100,12 +100,12 @@ def _watched(original: Callable[..., Tensor]) -> Callable[..., Tensor]:
         if getattr(_calls, "inside", False):  # somebody's wrapper around an earlier replacement: one call, seen once
             return original(listed, max_norm, norm_type, *args, **kwargs)
         plain = shares and norm_type == 2.0 and not args and not kwargs and isinstance(max_norm, (int, float))
-        seen = []
+        calls = []
         for watcher in _watchers:
             clipped = watcher.before_clip(listed, plain=plain)
             if clipped is not None:
-                seen.append((watcher, clipped))
-        totals = [clipped.total for _, clipped in seen if clipped.total is not None]
+                calls.append((watcher, clipped))
+        totals = [clipped.total for _, clipped in calls if clipped.total is not None]
         if totals:
             total = totals[-1]
             _scale(listed, float(max_norm), total)
@@ -115,7 +115,7 @@ def _watched(original: Callable[..., Tensor]) -> Callable[..., Tensor]:
                 total = original(listed, max_norm, norm_type, *args, **kwargs)
             finally:
                 _calls.inside = False
-        for watcher, clipped in seen:
+        for watcher, clipped in calls:
             watcher.after_clip(clipped, total, max_norm, float(norm_type))
         return total
 

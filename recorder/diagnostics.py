@@ -26,23 +26,23 @@ class Diagnostics:
 
     def rows(self, loop: UpdateBuffer, rows: UpdateRows) -> dict[str, Rows]:
         """Return rows of ``transitions`` and ``tensors``; a broken run has its report where it begins to be broken."""
-        found: dict[str, Rows] = {}
+        tables: dict[str, Rows] = {}
         concerned = self._concerned(rows)
         if concerned:
             loop.find_worst()
             epochs = [minibatch.epoch for minibatch in loop.minibatches]
-            found["transitions"] = transition_rows(loop.worst, concerned, epochs, rows.update["update"])
+            tables["transitions"] = transition_rows(loop.worst, concerned, epochs, rows.update["update"])
         unstable = bool(rows.update.get("tensors_nonfinite") or rows.update.get("nonfinite_sources"))
         if self.reader is not None and (self.asked or (unstable and not self._unstable)):
             cause = "nonfinite" if unstable else "asked"
             parameters = self.reader.parameters
-            found["tensors"] = stability_rows(parameters, rows.norms, loop.looks, rows.update, cause=cause)
+            tables["tensors"] = stability_rows(parameters, rows.norms, loop.looks, rows.update, cause=cause)
         self._unstable, self.asked = unstable, False
-        return found
+        return tables
 
     def _concerned(self, rows: UpdateRows) -> dict[int, str]:
         """Return places among joint and heads whose ratios left their bounds; a single head is the joint."""
         concerned = {0: ""} if self.bounds.crossed(rows.update) else {}
         if len(rows.heads) > 1:
-            concerned |= {1 + place: row["head"] for place, row in enumerate(rows.heads) if self.bounds.crossed(row)}
+            concerned |= {1 + index: row["head"] for index, row in enumerate(rows.heads) if self.bounds.crossed(row)}
         return concerned

@@ -71,8 +71,11 @@ class Gates:
             if len({(h.shape[1:], c.shape[1:]) for h, c in states}) == 1:
                 self.state = torch.cat([h for h, _ in states]), torch.cat([c for _, c in states])
         measured = []
-        for module, made in calls.items():
-            inputs, hidden = torch.cat([one.inputs for one in made]), torch.cat([one.hidden for one in made])
+        for module, module_calls in calls.items():
+            inputs, hidden = (
+                torch.cat([call.inputs for call in module_calls]),
+                torch.cat([call.hidden for call in module_calls]),
+            )
             measured.append(gate_statistics(inputs, hidden, _weights(module)))
         return torch.stack(measured).sum(0) if measured else None
 
@@ -80,26 +83,28 @@ class Gates:
         """Take up one call. An error ends the watching and goes no further: this runs inside the training's forward."""
         if not torch.is_grad_enabled():
             return
-        given = (*args, kwargs["input"]) if not args and "input" in kwargs else args
-        state = given[1] if len(given) > 1 else kwargs.get("hx")
+        inputs = (*args, kwargs["input"]) if not args and "input" in kwargs else args
+        state = inputs[1] if len(inputs) > 1 else kwargs.get("hx")
         try:
             with as_by_default(), torch.no_grad():
                 if isinstance(module, nn.LSTMCell):
-                    self._cell(module, given[0], state, result)
+                    self._cell(module, inputs[0], state, result)
                 elif isinstance(module, nn.LSTM):
-                    self._sequence(module, given[0], state, result)
+                    self._sequence(module, inputs[0], state, result)
         except Exception as error:
             self.error = error
             self._calls.clear()
             self._states.clear()
 
-    def _cell(self, module: nn.LSTMCell, given: Any, state: Any, result: Any) -> None:
-        x = given.detach().reshape(-1, module.input_size)
+    def _cell(self, module: nn.LSTMCell, inputs: Any, state: Any, result: Any) -> None:
+        x = inputs.detach().reshape(-1, module.input_size)
         before = x.new_zeros(len(x), module.hidden_size) if state is None else state[0]
         self._keep(module, x, before.detach().reshape(-1, module.hidden_size))
-        self._states[module] = tuple(one.detach().reshape(1, -1, module.hidden_size) for one in result)
+        self._states[module] = tuple(
+            state_tensor.detach().reshape(1, -1, module.hidden_size) for state_tensor in result
+        )
 
-    def _sequence(self, module: nn.LSTM, given: Any, state: Any, result: Any) -> None:
+    def _sequence(self, module: nn.LSTM, inputs: Any, state: Any, result: Any) -> None:
         """Pair each input with the hidden state before it; within one call nothing resets the state."""
         output, (hidden, cell) = result
         if not isinstance(output, Tensor) or output.dim() != 3:
@@ -107,7 +112,7 @@ class Gates:
         self._states[module] = hidden.detach(), cell.detach()
         if module.num_layers != 1 or module.bidirectional:
             return  # the inner layers' hidden states do not come out
-        x, output = given.detach(), output.detach()
+        x, output = inputs.detach(), output.detach()
         if module.batch_first:
             x, output = x.swapaxes(0, 1), output.swapaxes(0, 1)
         first = output.new_zeros(output.shape[1:]) if state is None else state[0][0].detach()
@@ -126,7 +131,7 @@ def _weights(module: nn.Module) -> GateWeights:
     weight_ih, weight_hh, bias_ih, bias_hh = (getattr(module, name, None) for name in names)
     if not isinstance(weight_ih, Tensor) or not isinstance(weight_hh, Tensor):
         raise TypeError(f"{type(module).__name__} has no LSTM weights")
-    biases = [one.detach() if isinstance(one, Tensor) else None for one in (bias_ih, bias_hh)]
+    biases = [bias.detach() if isinstance(bias, Tensor) else None for bias in (bias_ih, bias_hh)]
     return GateWeights(weight_ih.detach(), weight_hh.detach(), *biases)
 
 

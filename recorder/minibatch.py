@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from recorder import arguments
-from recorder.capture.batch import Capture, CaptureBatch, plain
+from recorder.capture.batch import Capture, CaptureBatch, as_float
 from recorder.heads import Heads
 
 BY_HEAD = ("log_prob", "old_log_prob", "entropy")
@@ -49,7 +49,7 @@ class MinibatchCapture:
     def shape(self) -> tuple[object, ...]:
         """Return what samples must share to be measured together."""
         masks = None if self.valid_actions is None else self.valid_actions.shape
-        known = (
+        layout = (
             self.names,
             self.placed,
             self.acted,
@@ -61,15 +61,15 @@ class MinibatchCapture:
             self.losses,
             self.sized,
         )
-        return (MinibatchCapture, self.numbers.shape, self.numbers.device, known, self.clip_range)
+        return (MinibatchCapture, self.numbers.shape, self.numbers.device, layout, self.clip_range)
 
     @staticmethod
     def together(captures: Sequence[Capture]) -> CaptureBatch:
         """Return samples of one shape as a batch."""
         samples = [capture for capture in captures if isinstance(capture, MinibatchCapture)]
         first = samples[0]
-        given = _named(first, plain(_stacked([sample.numbers for sample in samples])))
-        given |= _placed(first, _joined([sample.whole for sample in samples], dim=1))
+        fields = _named(first, as_float(_stacked([sample.numbers for sample in samples])))
+        fields |= _placed(first, _joined([sample.whole for sample in samples], dim=1))
         flags = _joined([sample.flags for sample in samples], dim=1)
         names = first.heads.names
         valid_actions, unsized = _valid_actions(samples)
@@ -82,27 +82,27 @@ class MinibatchCapture:
             counted=None if flags is None or not first.counted else flags[-1],
             clip_range=first.clip_range,
             losses=_losses(samples),
-            **given,
+            **fields,
         )
 
 
 def _named(first: MinibatchCapture, numbers: Tensor) -> dict[str, Tensor]:
     """Cut the rows [rows, M, N] into what they are."""
-    given, start, count = {}, 0, len(first.heads.names)
+    fields, start, count = {}, 0, len(first.heads.names)
     for name in first.names:
         stop = start + (count if name in BY_HEAD else 1)
-        given[name] = numbers[start:stop] if name in BY_HEAD else numbers[start]
+        fields[name] = numbers[start:stop] if name in BY_HEAD else numbers[start]
         start = stop
-    return given
+    return fields
 
 
-def _placed(first: MinibatchCapture, whole: Tensor | None) -> dict[str, Tensor]:
+def _placed(first: MinibatchCapture, integers: Tensor | None) -> dict[str, Tensor]:
     """Cut the integers [rows, M, N] into what they are."""
-    if whole is None:
+    if integers is None:
         return {}
     count = len(first.heads.names) if first.acted else 0
-    given = {"actions": whole[:count]} if first.acted else {}
-    return given | {name: whole[count + place] for place, name in enumerate(first.placed)}
+    fields = {"actions": integers[:count]} if first.acted else {}
+    return fields | {name: integers[count + row] for row, name in enumerate(first.placed)}
 
 
 def _joined(tensors: Sequence[Tensor | None], dim: int) -> Tensor | None:
@@ -121,9 +121,9 @@ def _valid_actions(samples: Sequence[MinibatchCapture]) -> tuple[Tensor | None, 
     They are counted from masks; a head without masks has its size, one that is not categorical, or not known, 0.
     """
     first = samples[0]
-    given = _joined([sample.valid_actions for sample in samples], dim=1)
-    if given is not None:
-        return given, ()
+    counted = _joined([sample.valid_actions for sample in samples], dim=1)
+    if counted is not None:
+        return counted, ()
     masks = _joined([sample.masks for sample in samples], dim=0)
     counts = {}
     if masks is not None:
@@ -153,11 +153,11 @@ def _relevant(first: MinibatchCapture, flags: Tensor) -> Tensor:
 
 def _losses(samples: Sequence[MinibatchCapture]) -> dict[str, Tensor]:
     """Return the losses [M] by name."""
-    given = [sample.amounts for sample in samples]
-    together = [amounts for amounts in given if isinstance(amounts, Tensor)]
-    if len(together) == len(given):
+    by_minibatch = [sample.amounts for sample in samples]
+    together = [amounts for amounts in by_minibatch if isinstance(amounts, Tensor)]
+    if len(together) == len(by_minibatch):
         return dict(zip(samples[0].losses, torch.stack(together, dim=1).double(), strict=True))
-    return {name: _cells([one[place] for one in given]) for place, name in enumerate(samples[0].losses)}
+    return {name: _cells([row[index] for row in by_minibatch]) for index, name in enumerate(samples[0].losses)}
 
 
 def _cells(losses: Sequence[Tensor | float]) -> Tensor:
@@ -177,9 +177,9 @@ def copied(tensors: Sequence[Any], model: Tensor | None = None) -> Tensor:
     try:
         rows = torch.stack(list(tensors)).reshape(len(tensors), -1)
     except (RuntimeError, TypeError):  # of different shapes or devices, or no tensors: checking first costs more
-        taken = [arguments.tensor(one) for one in tensors]
-        first = taken[0].to(arguments.common_device(taken)) if model is None else model
-        flat = [arguments.like(one, first).reshape(-1) for one in tensors]
+        converted = [arguments.tensor(argument) for argument in tensors]
+        first = converted[0].to(arguments.common_device(converted)) if model is None else model
+        flat = [arguments.like(argument, first).reshape(-1) for argument in tensors]
         if len({len(row) for row in flat}) > 1:
             raise ValueError(
                 f"tensors of {', '.join(str(len(row)) for row in flat)} samples in one minibatch"

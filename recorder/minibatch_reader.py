@@ -63,22 +63,22 @@ class MinibatchReader:
         self.causal = False
         self.matrices.clear()
 
-    def sample(self, given: MinibatchArguments, epoch: int = 0) -> MinibatchCapture:
+    def sample(self, passed: MinibatchArguments, epoch: int = 0) -> MinibatchCapture:
         """Return one minibatch, copied, without the optional arguments that cannot be used: these are counted.
 
         Raises ``ValueError`` when the log-probs cannot be used.
         """
-        self.causal = self.causal or given.get("relevant") is not None
+        self.causal = self.causal or passed.get("relevant") is not None
         try:
-            sample = self._sample(given)
+            sample = self._sample(passed)
         except Exception as error:
-            self._refuse_unsummed(given)
+            self._refuse_unsummed(passed)
             if self.guarded.strict:
                 raise
-            sample = self._usable(given, error)
+            sample = self._usable(passed, error)
         for name in PER_HEAD:
-            self._count_unknown(name, given.get(name))
-        self._note_matrix(given, sample, epoch)
+            self._count_unknown(name, passed.get(name))
+        self._note_matrix(passed, sample, epoch)
         if "entropy" in sample.names and sample.valid_actions is None:
             self._tell_unsized(sample)
         return sample
@@ -93,57 +93,59 @@ class MinibatchReader:
                 f"are continuous, kinds={{{unsized[0]!r}: 'gaussian'}}",
             )
 
-    def _count_unknown(self, argument: str, given: Any) -> None:
-        if isinstance(given, Mapping) and not given.keys() <= set(self.heads.names):
-            for name in given:
+    def _count_unknown(self, argument: str, value: Any) -> None:
+        if isinstance(value, Mapping) and not value.keys() <= set(self.heads.names):
+            for name in value:
                 if name not in self.heads.names:
                     error = arguments.unknown(name, self.heads.names, "head")
                     self.guarded.refuse(f"minibatch({argument})", error)
 
-    def _usable(self, given: MinibatchArguments, error: Exception) -> MinibatchCapture:
+    def _usable(self, passed: MinibatchArguments, error: Exception) -> MinibatchCapture:
         """Return a minibatch of what can be recorded, each argument tried alone. Raises where log-probs cannot be."""
-        needed = {name: given[name] for name in NEEDED}
+        needed = {name: passed[name] for name in NEEDED}
         try:
             sample = self._sample(needed)
         except Exception as needed_error:
             raise needed_error from error
         usable = dict(needed)
-        for name in given:
-            if name not in NEEDED and given[name] is not None:
+        for name in passed:
+            if name not in NEEDED and passed[name] is not None:
                 with self.guarded(f"minibatch({name})"):
-                    self._sample(needed | {name: given[name]})
-                    usable[name] = given[name]
+                    self._sample(needed | {name: passed[name]})
+                    usable[name] = passed[name]
         sample = self._sample(usable)
-        sample.sized = all(name in usable or given.get(name) is None for name in ("masks", "valid_actions"))
+        sample.sized = all(name in usable or passed.get(name) is None for name in ("masks", "valid_actions"))
         return sample
 
-    def _refuse_unsummed(self, given: MinibatchArguments) -> None:
+    def _refuse_unsummed(self, passed: MinibatchArguments) -> None:
         """Raise ``DimensionsError`` where other arguments show that the last axis of log-probs is the action's."""
         for name in NEEDED:
-            for shape in _shapes(given[name]):
+            for shape in _shapes(passed[name]):
                 if len(shape) > 1 and shape[-1] > 1:
                     samples, elements = math.prod(shape[:-1]), math.prod(shape)
-                    counts = self._samples_said(given)
-                    said = next((one for one, count in counts.items() if count == samples), None)
-                    if said and elements not in [count for one, count in counts.items() if one not in BY_HEAD]:
-                        raise DimensionsError(f"{name} of shape {shape} where {said} has {samples} samples: {SUM}")
+                    counts = self._samples_said(passed)
+                    witness = next((argument for argument, count in counts.items() if count == samples), None)
+                    if witness and elements not in [
+                        count for argument, count in counts.items() if argument not in BY_HEAD
+                    ]:
+                        raise DimensionsError(f"{name} of shape {shape} where {witness} has {samples} samples: {SUM}")
 
-    def _samples_said(self, given: MinibatchArguments) -> dict[str, int]:
+    def _samples_said(self, passed: MinibatchArguments) -> dict[str, int]:
         """Return how many samples each argument stands for, as far as its shape says."""
         counts: dict[str, int] = {}
         for name in (*_ONE_A_SAMPLE, "relevant", *BY_HEAD):
-            for shape in _shapes(given.get(name)):
+            for shape in _shapes(passed.get(name)):
                 if name not in BY_HEAD or len(shape) == 1 or shape[-1] == 1:
                     counts[name] = math.prod(shape)
-        for shape in _shapes(given.get("masks")):
+        for shape in _shapes(passed.get("masks")):
             counts["masks"] = math.prod(shape[:-1])
-        for shape in _shapes(given.get("valid_actions")):
+        for shape in _shapes(passed.get("valid_actions")):
             counts["valid_actions"] = math.prod(shape) // len(self.heads.names)
         return counts
 
-    def _note_matrix(self, given: MinibatchArguments, sample: MinibatchCapture, epoch: int) -> None:
+    def _note_matrix(self, passed: MinibatchArguments, sample: MinibatchCapture, epoch: int) -> None:
         """Keep the shape of log-probs [..., A] when nothing that was recorded says that they are N·A samples."""
-        new = given["log_prob"]
+        new = passed["log_prob"]
         first = new[self.heads.names[0]] if isinstance(new, Mapping) else new
         shape = first.shape if isinstance(first, Tensor) else np.shape(first)
         decided = sample.counted or sample.masked or sample.causal or sample.placed or sample.acted
@@ -164,12 +166,12 @@ class MinibatchReader:
         matrices, self.matrices = self.matrices, []
         if not matrices:
             return
-        widths, epochs = {one.width for one in matrices}, {one.epoch for one in matrices}
-        width, whole = max(widths), len(matrices) == minibatches and len(widths) == 1
-        shown = {epoch: sum(one.elements for one in matrices if one.epoch == epoch) for epoch in epochs}
-        if rollout is not None and whole:
+        widths, epochs = {matrix.width for matrix in matrices}, {matrix.epoch for matrix in matrices}
+        width, uniform = max(widths), len(matrices) == minibatches and len(widths) == 1
+        shown = {epoch: sum(matrix.elements for matrix in matrices if matrix.epoch == epoch) for epoch in epochs}
+        if rollout is not None and uniform:
             each = all(count == width * rollout for count in shown.values())
-            more = any(rollout < one.elements <= width * rollout for one in matrices)
+            more = any(rollout < matrix.elements <= width * rollout for matrix in matrices)
             if more or (each and (len(epochs) > 1 or width in self.heads.widths.values())):
                 self.unsummed = True
                 raise DimensionsError(f"{width} log-probs for each of the {rollout} samples of the rollout: {SUM}")
@@ -181,40 +183,40 @@ class MinibatchReader:
             f"one action, {SUM}",
         )
 
-    def _sample(self, given: MinibatchArguments) -> MinibatchCapture:
+    def _sample(self, passed: MinibatchArguments) -> MinibatchCapture:
         names = self.heads.names
         numbers: list[Any] = []
-        rows = [name for name in (*BY_HEAD, *ROWS) if given.get(name) is not None]
+        rows = [name for name in (*BY_HEAD, *ROWS) if passed.get(name) is not None]
         for name in rows:
-            numbers += self._tensors(given[name]) if name in BY_HEAD else (given[name],)
+            numbers += self._tensors(passed[name]) if name in BY_HEAD else (passed[name],)
         copies = copied(numbers)
-        actions, masks, relevant = given.get("actions"), given.get("masks"), given.get("relevant")
-        placed = tuple(name for name in ORIGINS if given.get(name) is not None)
-        whole = [] if actions is None else self._actions(actions, copies)
-        acted = bool(whole)
-        whole += [given[name] for name in placed]
+        actions, masks, relevant = passed.get("actions"), passed.get("masks"), passed.get("relevant")
+        placed = tuple(name for name in ORIGINS if passed.get(name) is not None)
+        integers = [] if actions is None else self._actions(actions, copies)
+        acted = bool(integers)
+        integers += [passed[name] for name in placed]
         masks = {} if masks is None else arguments.by_head(masks, names)
         relevant = {} if relevant is None else arguments.by_head(relevant, names)
         masked = tuple(name for name in self.heads.categorical if name in masks)
         causal = tuple(name for name in names if name in relevant)
         flags = [relevant[name] for name in causal]
-        counted = given.get("valid")
+        counted = passed.get("valid")
         if counted is not None:
             flags.append(counted)
         together, widths = _masks([masks[name] for name in masked], copies)
-        amounts = {name: given.get(_LOSSES.get(name, name)) for name in LOSSES}
+        amounts = {name: passed.get(_LOSSES.get(name, name)) for name in LOSSES}
         losses = {name: amount for name, amount in amounts.items() if amount is not None}
-        clip_range = given.get("clip_range")
+        clip_range = passed.get("clip_range")
         return MinibatchCapture(
             self.heads,
             tuple(rows),
             copies,
             placed,
             acted,
-            copied(whole, copies).long() if whole else None,
+            copied(integers, copies).long() if integers else None,
             together,
             masked,
-            _valid_actions(given.get("valid_actions"), len(names), copies),
+            _valid_actions(passed.get("valid_actions"), len(names), copies),
             copied(flags, copies).bool() if flags else None,
             causal,
             counted is not None,
@@ -224,42 +226,45 @@ class MinibatchReader:
             widths,
         )
 
-    def _actions(self, given: Any, copies: Tensor) -> list[Any]:
+    def _actions(self, actions: Any, copies: Tensor) -> list[Any]:
         """Return one row a head, −1 for heads (continuous ones) whose actions are not given; none without any."""
-        taken = arguments.by_head(given, self.heads.names)
+        taken = arguments.by_head(actions, self.heads.names)
         discrete = [name for name in self.heads.names if name in taken and self.heads.kind(name) in _DISCRETE]
         if not discrete:
             return []
         nothing = torch.full_like(copies[0], -1, dtype=torch.int64)
         return [taken[name] if name in discrete else nothing for name in self.heads.names]
 
-    def _tensors(self, given: Any) -> Sequence[Any]:
+    def _tensors(self, argument: Any) -> Sequence[Any]:
         """Return one tensor a head, in the order of the heads."""
-        names, taken = self.heads.names, arguments.by_head(given, self.heads.names)
+        names, taken = self.heads.names, arguments.by_head(argument, self.heads.names)
         try:
             return [taken[name] for name in names]
         except KeyError as missing:
             raise ValueError(f"no tensor for head {missing} among {', '.join(map(str, taken))}") from None
 
 
-def _shapes(given: Any) -> list[tuple[int, ...]]:
+def _shapes(argument: Any) -> list[tuple[int, ...]]:
     """Return the shape of an argument, of one given by head that of each; nothing of what is not numbers."""
-    if given is None:
+    if argument is None:
         return []
-    if isinstance(given, Mapping):
-        return [shape for one in given.values() for shape in _shapes(one)]
+    if isinstance(argument, Mapping):
+        return [shape for part in argument.values() for shape in _shapes(part)]
     try:
-        return [tuple(given.shape if isinstance(given, Tensor) else arguments.tensor(given).shape)]
+        return [tuple(argument.shape if isinstance(argument, Tensor) else arguments.tensor(argument).shape)]
     except Exception:  # whatever it is, it does not say
         return []
 
 
-def _masks(given: Sequence[Any], copies: Tensor) -> tuple[Tensor | None, tuple[int, ...]]:
+def _masks(by_head: Sequence[Any], copies: Tensor) -> tuple[Tensor | None, tuple[int, ...]]:
     """Return masks [N, K] one after the other [Σ N·K], copied, and their widths K."""
-    if not given:
+    if not by_head:
         return None, ()
     masks = [
-        one if isinstance(one, Tensor) and one.device == copies.device else arguments.like(one, copies) for one in given
+        argument
+        if isinstance(argument, Tensor) and argument.device == copies.device
+        else arguments.like(argument, copies)
+        for argument in by_head
     ]
     widths = tuple(mask.shape[-1] for mask in masks)
     if any(mask.numel() != copies.shape[1] * width for mask, width in zip(masks, widths, strict=True)):
@@ -268,11 +273,11 @@ def _masks(given: Sequence[Any], copies: Tensor) -> tuple[Tensor | None, tuple[i
     return arguments.tensor(torch.cat([mask.reshape(-1) for mask in masks])), widths
 
 
-def _valid_actions(given: Any, heads: int, copies: Tensor) -> Tensor | None:
+def _valid_actions(argument: Any, heads: int, copies: Tensor) -> Tensor | None:
     """Return numbers of valid actions [H, N], copied."""
-    if given is None:
+    if argument is None:
         return None
-    counts = arguments.like(given, copies)
+    counts = arguments.like(argument, copies)
     if counts.numel() != heads * copies.shape[1]:
         raise ValueError(f"valid_actions of shape {tuple(counts.shape)} for {heads} heads, {copies.shape[1]} samples")
     return counts.reshape(heads, -1).clone()

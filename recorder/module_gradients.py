@@ -82,29 +82,29 @@ class ModuleSnapshots:
         self._kept = 0
         self._streams: set[torch.cuda.Stream] = set()
 
-    def look(self, found: ModuleGradients, exploding: float, scale: Tensor | None) -> int:
-        """Look at the gradients of ``found``, of which there is at least one; return the number of the look.
+    def look(self, module: ModuleGradients, exploding: float, scale: Tensor | None) -> int:
+        """Look at the gradients of ``module``, of which there is at least one; return the number of the look.
 
         ``exploding`` is the norm above which a tensor counts as exploded, ``scale`` the loss scale they still carry.
         """
         if self.count >= MAX_SNAPSHOTS:
             raise RuntimeError(f"{MAX_SNAPSHOTS} looks without update(): call it after each inner loop")
-        gradients, number, nature = found.gradients, self.count, layout_of(found.gradients)
-        small = found.elements <= SMALL and nature is GradientLayout.ALIKE
-        kept = torch.cat([one.reshape(-1) for one in gradients]) if small else _norms(gradients, nature)
-        sizes = tuple([one.numel() for one in gradients])
-        kind = _BatchKey(small, sizes, kept.dtype, kept.device, exploding, scale is not None)
-        self.note(kept)
-        self._waiting.setdefault(kind, []).append(_ModuleSnapshot(number, kept, scale))
-        self.count, self._kept = number + 1, self._kept + kept.numel()
+        gradients, number, layout = module.gradients, self.count, layout_of(module.gradients)
+        small = module.elements <= SMALL and layout is GradientLayout.ALIKE
+        numbers = torch.cat([gradient.reshape(-1) for gradient in gradients]) if small else _norms(gradients, layout)
+        sizes = tuple([gradient.numel() for gradient in gradients])
+        kind = _BatchKey(small, sizes, numbers.dtype, numbers.device, exploding, scale is not None)
+        self.note(numbers)
+        self._waiting.setdefault(kind, []).append(_ModuleSnapshot(number, numbers, scale))
+        self.count, self._kept = number + 1, self._kept + numbers.numel()
         if self._kept >= KEEP_ELEMENTS:
             self._measure_waiting()
         return number
 
-    def note(self, kept: Tensor) -> None:
+    def note(self, tensor: Tensor) -> None:
         """Remember which stream writes a tensor that is read later: environments may have streams of their own."""
-        if kept.device.type == "cuda":
-            self._streams.add(torch.cuda.current_stream(kept.device))
+        if tensor.device.type == "cuda":
+            self._streams.add(torch.cuda.current_stream(tensor.device))
 
     def join(self, tensors: Iterable[Tensor]) -> None:
         """Let the present stream read tensors that others write. No host waits."""
@@ -118,18 +118,18 @@ class ModuleSnapshots:
 
     def _measure_waiting(self) -> None:
         """Measure what waits. Ctrl-C may come anywhere: what was not measured then is measured the next time."""
-        for kind, looks in list(self._waiting.items()):
-            self.join([look.kept for look in looks])
-            norms = torch.stack([look.kept for look in looks])
+        for kind, snapshots in list(self._waiting.items()):
+            self.join([snapshot.kept for snapshot in snapshots])
+            norms = torch.stack([snapshot.kept for snapshot in snapshots])
             if kind.small:
                 spans = torch.split(norms, list(kind.sizes), dim=1)
                 norms = torch.stack([vector_norm(span, dim=1, dtype=torch.float64) for span in spans], dim=1)
-            scales = [look.scale.reshape(()) for look in looks if look.scale is not None]
+            scales = [snapshot.scale.reshape(()) for snapshot in snapshots if snapshot.scale is not None]
             if scales:
                 norms = norms.double() / torch.stack(scales).to(norms.device).double()[:, None]
             statistics = module_statistics(norms, VANISHING, kind.exploding)
             self.note(statistics)
-            numbers = tuple([look.number for look in looks])
+            numbers = tuple([snapshot.number for snapshot in snapshots])
             self._measured[numbers] = _MeasuredBatch(numbers, statistics)
             del self._waiting[kind]
         self._kept = 0
@@ -138,8 +138,8 @@ class ModuleSnapshots:
         """Return numbers of looks, and the ``FIELDS`` of each [looks, fields]: what was looked at alike, together."""
         self._measure_waiting()
         measured = list(self._measured.values())
-        self.join([one.statistics for one in measured])
-        return [one.numbers for one in measured], [one.statistics for one in measured]
+        self.join([batch.statistics for batch in measured])
+        return [batch.numbers for batch in measured], [batch.statistics for batch in measured]
 
 
 class GradientLayout(Enum):
@@ -152,7 +152,7 @@ class GradientLayout(Enum):
 
 def layout_of(gradients: Sequence[Tensor]) -> GradientLayout:
     """Return how ``gradients`` may be measured. Raises ``TypeError`` for parts of gradients, spread over ranks."""
-    kinds = {(one.dtype, one.device, one.layout, type(one)) for one in gradients}
+    kinds = {(gradient.dtype, gradient.device, gradient.layout, type(gradient)) for gradient in gradients}
     if any(kind is not Tensor and kind.__name__ == "DTensor" for *_, kind in kinds):
         raise TypeError("a gradient is spread over ranks (DTensor): the norm of its part would be nobody's")
     if len(kinds) > 1 or gradients[0].layout is not torch.strided:
@@ -160,9 +160,9 @@ def layout_of(gradients: Sequence[Tensor]) -> GradientLayout:
     return GradientLayout.ON_HOST if gradients[0].device.type == "cpu" else GradientLayout.ALIKE
 
 
-def _norms(gradients: Sequence[Tensor], nature: GradientLayout) -> Tensor:
+def _norms(gradients: Sequence[Tensor], layout: GradientLayout) -> Tensor:
     """Return L2 norms [T] without over- or underflow: on the host by way of float32, which is many times faster."""
-    if nature is not GradientLayout.ON_HOST:
+    if layout is not GradientLayout.ON_HOST:
         return device_norms(gradients).norms
     exact = gradients[0].dtype in (torch.float32, torch.float64)
     return host_norms(gradients if exact else [gradient.float() for gradient in gradients]).norms

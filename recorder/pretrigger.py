@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from esper_analyze.storage.block import Block, nullable
-from recorder.capture.detail import Detail, DetailBatch, fullest
+from recorder.capture.detail import Detail, DetailBatch, fullest_batches
 from recorder.capture.snapshot_batch import SnapshotBatch
 from recorder.measure.elements import element_statistics
 from recorder.reduce.detail import DetailNumbers
@@ -42,50 +42,50 @@ class Pretrigger:
         self.detail = detail
         self._kept: deque[_KeptStep] = deque(maxlen=UPDATES)
 
-    def keep(self, update: int, looks: Sequence[SnapshotBatch]) -> None:
+    def keep(self, update: int, batches: Sequence[SnapshotBatch]) -> None:
         """Keep a step of an update that was not sampled; of several lists of parameters, the largest."""
         if self._kept and self._kept[-1].update == update:  # kept before Ctrl-C came
             return
-        chosen = max(fullest(looks), key=lambda look: len(look.like.plan.ours), default=None)
+        chosen = max(fullest_batches(batches), key=lambda batch: len(batch.like.plan.ours), default=None)
         if chosen is None or chosen.like.scale is not None:
             return
         if chosen.flat is not None:
-            place = len(chosen.places) // 2
-            gradients = chosen.flat[place].clone()
-            self._kept.append(_KeptStep(update, self.detail, chosen, chosen.places[place], gradients, None))
+            index = len(chosen.places) // 2
+            gradients = chosen.flat[index].clone()
+            self._kept.append(_KeptStep(update, self.detail, chosen, chosen.places[index], gradients, None))
         elif chosen.like.norms is not None:
             self._kept.append(_KeptStep(update, self.detail, chosen, chosen.places[0], None, chosen.like.norms.clone()))
 
     def take(self) -> list[Block]:
         """Return rows of ``layers`` for the updates kept, and forget them. Waits for the device, once an escalation."""
-        blocks = [self._described(one) if one.norms is None else self._normed(one) for one in self._kept]
+        blocks = [self._described(step) if step.norms is None else self._normed(step) for step in self._kept]
         self._kept.clear()
         return blocks
 
     @staticmethod
-    def _described(kept: _KeptStep) -> Block:
-        segments, atoms = kept.detail.segments_of(kept.look.like, large=False)
-        assert kept.gradients is not None
+    def _described(step: _KeptStep) -> Block:
+        segments, atoms = step.detail.segments_of(step.look.like, large=False)
+        assert step.gradients is not None
         with torch.no_grad():
-            statistics = element_statistics(kept.gradients, segments).cpu().numpy()
+            statistics = element_statistics(step.gradients, segments).cpu().numpy()
         unknown = np.full((1, len(atoms)), np.nan)
         arrays = {"detail kept statistics": statistics, "detail kept squares": unknown, "detail kept means": unknown}
-        look = DetailBatch("kept", atoms, (kept.minibatch,), kept.minibatch, compared=False)
-        samples = np.full(kept.minibatch + 1, np.nan)
-        return DetailNumbers(kept.detail.parameters, [look], arrays, samples).layer_block(kept.update)
+        batch = DetailBatch("kept", atoms, (step.minibatch,), step.minibatch, compared=False)
+        samples = np.full(step.minibatch + 1, np.nan)
+        return DetailNumbers(step.detail.parameters, [batch], arrays, samples).layer_block(step.update)
 
     @staticmethod
-    def _normed(kept: _KeptStep) -> Block:
-        parameters, like = kept.detail.parameters, kept.look.like
-        assert kept.norms is not None
+    def _normed(step: _KeptStep) -> Block:
+        parameters, like = step.detail.parameters, step.look.like
+        assert step.norms is not None
         positions = range(len(like.plan.places)) if like.present is None else like.present
         norms, there = np.full(len(parameters.parameters), np.nan), np.zeros(len(parameters.parameters), bool)
         tensors = [like.plan.places[position] for position in positions]
-        norms[tensors], there[tensors] = kept.norms.double().cpu().numpy(), True
+        norms[tensors], there[tensors] = step.norms.double().cpu().numpy(), True
         cells = {
-            "update": kept.update,
+            "update": step.update,
             "layer": parameters.names,
-            "minibatch": kept.minibatch,
+            "minibatch": step.minibatch,
             "elements": np.array([parameter.numel() for parameter in parameters.parameters], np.int64),
             "grad_norm": nullable(norms, there),
         }

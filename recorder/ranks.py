@@ -29,10 +29,10 @@ def rank_role(rank: int | None, ranks: int | None, *, all_ranks: bool) -> RankRo
 
     Raises ``ValueError`` for a rank that is none of the ranks.
     """
-    found, size = _launched_rank()
+    launched, size = _launched_rank()
     if rank is None and ranks is None:
-        rank, ranks = found, size
-    rank = found if rank is None else rank
+        rank, ranks = launched, size
+    rank = launched if rank is None else rank
     ranks = max(size, rank + 1) if ranks is None else ranks
     if not 0 <= rank < ranks:
         raise ValueError(f"rank {rank} of {ranks}: ranks are counted from 0")

@@ -64,7 +64,7 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 
-def whole(
+def completed(
     progress: Callable[[Recorder], object],
 ) -> Callable[[Callable[Concatenate[Recorder, P], R]], Callable[Concatenate[Recorder, P], R]]:
     """Do a method to its end though Ctrl-C comes within: again, unless ``progress`` shows that it was done.
@@ -180,8 +180,10 @@ class Recorder:
         model = ranks.measurable_model(model)
         self.guarded = ErrorGuard(strict=strict)
         heads = (heads,) if isinstance(heads, str) else heads
-        parts = {name: _parts(name, one) for name, one in heads.items()} if isinstance(heads, Mapping) else {}
-        widths = {name: width for name, one in parts.items() if (width := outputs(one)) is not None}
+        parts = (
+            {name: _parts(name, head_parts) for name, head_parts in heads.items()} if isinstance(heads, Mapping) else {}
+        )
+        widths = {name: width for name, head_parts in parts.items() if (width := outputs(head_parts)) is not None}
         self.heads = Heads(tuple(heads), sizes or {}, kinds or {}, coefficients or {}, widths)
         self._sampler = MinibatchReader(self.heads, self.guarded)
         self._model = None if model is None else LiveModel(model, groups, parts)
@@ -254,7 +256,7 @@ class Recorder:
         """The telemetry level in effect for the update in progress."""
         return self._live.level(self._update)
 
-    @whole(lambda self: (self._update, len(self._loop.minibatches)))
+    @completed(lambda self: (self._update, len(self._loop.minibatches)))
     def minibatch(
         self,
         *,
@@ -395,7 +397,7 @@ class Recorder:
         if self._sampling.wanted and self._model is not None and self._model.changed:
             self._sampling.forget_before()
 
-    @whole(lambda self: self._update)  # type: ignore[arg-type]  # nobody names self beside its keywords
+    @completed(lambda self: self._update)  # type: ignore[arg-type]  # nobody names self beside its keywords
     def update(
         self,
         *,
@@ -428,7 +430,7 @@ class Recorder:
         number = self._update
         with self.guarded("update"), torch.no_grad():
             self._finish_pending()
-            given = {
+            rollout = {
                 "values": values,
                 "returns": returns,
                 "advantages": advantages,
@@ -436,9 +438,9 @@ class Recorder:
                 "masks": masks,
                 "relevant": relevant,
             }
-            arrays = rollout_arrays(given, self.guarded)
+            arrays = rollout_arrays(rollout, self.guarded)
             tensors = self._inner_tensors(max((one.numel() for one in arrays.values()), default=None))
-            tensors |= rollout_tensors(self.heads, arrays, given, self.guarded)
+            tensors |= rollout_tensors(self.heads, arrays, rollout, self.guarded)
             state = self._taken("update(lstm)", arguments.recurrent_state, lstm)
             if state is not None:
                 self._states["rollout"] = state
@@ -454,14 +456,16 @@ class Recorder:
             reason = self._taken("update(reason)", arguments.words, reason)
             floor = self._taken("update(advantage_floor)", arguments.number, advantage_floor)
             steps = self._taken("update(env_steps)", arguments.integer, env_steps)
-            said = self._cells(cells)
-            numbers = {name: cell for name, cell in said.items() if isinstance(cell, Tensor)}
+            loop_cells = self._cells(cells)
+            numbers = {name: cell for name, cell in loop_cells.items() if isinstance(cell, Tensor)}
             sent = Transfer(tensors | {f"cell {name}": cell for name, cell in numbers.items()})
 
             def end() -> None:
-                known = self._known(steps) | {name: cell for name, cell in said.items() if name not in numbers}
+                host_cells = self._known(steps) | {
+                    name: cell for name, cell in loop_cells.items() if name not in numbers
+                }
                 self._pending = EndedUpdate(
-                    number, self._loop, sent, known, self._episodes, status, reason, floor, self._slots.now
+                    number, self._loop, sent, host_cells, self._episodes, status, reason, floor, self._slots.now
                 )
                 self._next_update()
                 if not sent.waits:
@@ -481,16 +485,16 @@ class Recorder:
             self.guarded.refuse("update: minibatches", error)
             lost, self._loop = self._loop, self._new_loop()
             self._loop.came = True
-            self._loop.other_steps = lost.other_steps + sum(one.steps > 0 for one in lost.minibatches)
+            self._loop.other_steps = lost.other_steps + sum(minibatch.steps > 0 for minibatch in lost.minibatches)
             return {}
 
-    def _taken(self, argument: str, convert: Callable[[Any], Any], given: Any) -> Any:
-        return arguments.take(self.guarded, argument, convert, given)
+    def _taken(self, argument: str, convert: Callable[[Any], Any], value: Any) -> Any:
+        return arguments.take(self.guarded, argument, convert, value)
 
-    def _cells(self, given: Mapping[str, Any]) -> dict[str, Any]:
+    def _cells(self, cells_of_loop: Mapping[str, Any]) -> dict[str, Any]:
         """Return the cells of ``updates`` that the loop or its optimizer knows; numbers on a device as tensors."""
         cells: dict[str, Any] = {"learning_rate": None}
-        for name, cell in (("learning_rate", self._learning_rate), *given.items()):
+        for name, cell in (("learning_rate", self._learning_rate), *cells_of_loop.items()):
             with self.guarded(f"update({name})"):
                 cells[name] = arguments.cell(name, cell)
         return cells
@@ -529,7 +533,7 @@ class Recorder:
             "progress": progress,
             "level": self.level,
             "dropped_rows": self._store.take_losses(),
-            "sampled_steps": len({place for look in self._loop.details for place in look.minibatches}),
+            "sampled_steps": len({minibatch for batch in self._loop.details for minibatch in batch.minibatches}),
         }
 
     def _next_update(self) -> None:
@@ -544,9 +548,9 @@ class Recorder:
         with self.guarded("update: budget"):
             self._sampling.end(ended, loop, elapsed=elapsed, spent=self._spent)
 
-    def skip_update(self, reason: str, **given: Any) -> None:
+    def skip_update(self, reason: str, **arguments: Any) -> None:
         """End an update that made no optimizer step because of something non-finite; it gets its row."""
-        self.update(status="nonfinite_skipped", reason=reason, **given)
+        self.update(status="nonfinite_skipped", reason=reason, **arguments)
 
     def episode(
         self, episode_return: float, length: int | None = None, *, env: int | None = None, success: bool | None = None
@@ -584,22 +588,22 @@ class Recorder:
         if self._closed or self._store.inert or self.level in ("OFF", "MINIMAL"):
             return
         with self.guarded("slot"), torch.no_grad():
-            given = {
+            labels = {
                 "stage": self._taken("slot(stage)", slots.word, stage),
                 "blueprint": self._taken("slot(blueprint)", slots.word, blueprint),
                 "alpha": self._taken("slot(alpha)", slots.amount, alpha),
             }
             around = self._taken("slot(host)", slots.parameters, host)
             bound = self._taken("slot(max_grad_norm)", arguments.number, max_grad_norm)
-            self._slots.look(env, slot, seed, around, given, bound)
+            self._slots.look(env, slot, seed, around, labels, bound)
 
     def gradients(self, max_norm: float | None = None) -> None:
         """Measure the gradients now, in a loop that does not call ``torch.nn.utils.clip_grad_norm_``."""
         if self._model is not None and self._watching:
             with self.guarded("gradients"), torch.no_grad():
                 bound = self._taken("gradients(max_norm)", arguments.number, max_norm)
-                seen = self._see_gradients(list(self._model.model.parameters()))
-                self._loop.minibatches[-1].see_clip(None if seen is None else self._wider(seen), bound)
+                snapshot = self._see_gradients(list(self._model.model.parameters()))
+                self._loop.minibatches[-1].see_clip(None if snapshot is None else self._wider(snapshot), bound)
 
     @property
     def _watching(self) -> bool:
@@ -622,15 +626,15 @@ class Recorder:
         return self._loop.see_gradients(parameters, amp.carried(parameters))
 
     @staticmethod
-    def _wider(seen: GradientSnapshot) -> Tensor | None:
+    def _wider(snapshot: GradientSnapshot) -> Tensor | None:
         """Return the norm over all gradients listed where the map does not have them all yet, else None."""
-        if seen.plan.complete:
+        if snapshot.plan.complete:
             return None
-        gradients = [one.grad for one in seen.plan.listed if one.grad is not None]
+        gradients = [parameter.grad for parameter in snapshot.plan.listed if parameter.grad is not None]
         if not gradients:
             return None
         total = total_norm(gradients, small=False, on_host=False)
-        return total if seen.scale is None else total / seen.scale
+        return total if snapshot.scale is None else total / snapshot.scale
 
     def before_clip(self, parameters: list[Tensor], *, plain: bool) -> Clipped | None:
         """See gradients before a clip call; with their total norm where it is torch's own to the last bit.
@@ -639,25 +643,25 @@ class Recorder:
         """
         if not self._watching or not self._owns(parameters):
             return None
-        spent, seen, wider = self.guarded.spent, None, None
+        spent, snapshot, wider = self.guarded.spent, None, None
         with self.guarded("gradients"), torch.no_grad():
-            seen = self._see_gradients(parameters)
-            wider = None if seen is None or plain else self._wider(seen)
-        if seen is None:
+            snapshot = self._see_gradients(parameters)
+            wider = None if snapshot is None or plain else self._wider(snapshot)
+        if snapshot is None:
             return None
-        total = seen.total if plain and seen.plan.complete else None
+        total = snapshot.total if plain and snapshot.plan.complete else None
         if total is not None:
             self.guarded.spent = spent
-        return Clipped(self._loop.minibatches[-1], seen, total, wider)
+        return Clipped(self._loop.minibatches[-1], snapshot, total, wider)
 
     def after_clip(self, clipped: Clipped, total: Tensor, max_norm: object, norm_type: float) -> None:
         """See the norm that the clip call returned."""
         with self.guarded("clip"), torch.no_grad():
-            seen, norm = clipped.seen, clipped.wider
-            if norm_type == 2.0 and seen.scale is None:
+            snapshot, norm = clipped.seen, clipped.wider
+            if norm_type == 2.0 and snapshot.scale is None:
                 norm = total
-            elif norm_type == 2.0 and seen.scale is not None and not seen.plan.complete:
-                norm = total / seen.scale
+            elif norm_type == 2.0 and snapshot.scale is not None and not snapshot.plan.complete:
+                norm = total / snapshot.scale
             bound = float(max_norm) if norm_type == 2.0 and isinstance(max_norm, (int, float)) else None
             clipped.minibatch.see_clip(norm, bound)
 
@@ -665,7 +669,7 @@ class Recorder:
         """See gradients as an optimizer takes them."""
         if self._reader is None or self._closed:
             return
-        parameters = [one for group in optimizer.param_groups for one in group["params"]]
+        parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
         if not self._owns(parameters):
             return
         if not self._watching:
@@ -709,7 +713,9 @@ class Recorder:
             for block in self._sampling.onset.take():
                 self._store.put({"layers": block})
         self._store.settle()
-        if rows.update.get("grad_norm_pre_clip") is None and any(one.steps for one in measured.loop.minibatches):
+        if rows.update.get("grad_norm_pre_clip") is None and any(
+            minibatch.steps for minibatch in measured.loop.minibatches
+        ):
             self.guarded.tell_once("clip", UNSEEN_CLIP)
 
     def _forget_size(self, head: str) -> None:
@@ -737,8 +743,8 @@ class Recorder:
         """
         with self.guarded("state_dict"):
             self._finish_pending()
-        kept = {"update": self._update, "episodes": self._episode_count, "slots": self._slots.history.state_dict()}
-        return kept | {"detector": self._live.detector.state_dict()}
+        state = {"update": self._update, "episodes": self._episode_count, "slots": self._slots.history.state_dict()}
+        return state | {"detector": self._live.detector.state_dict()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from a checkpoint: number updates from there, and judge them as if there had been no interruption.
@@ -756,7 +762,7 @@ class Recorder:
         if state["detector"] is not None:
             self._resumed = CONTINUED if self._resumed is None else "resumed"
 
-    @whole(lambda self: self._closed)
+    @completed(lambda self: self._closed)
     def close(self, reason: str = "closed") -> None:
         """End the recording: the update in progress is kept as interrupted, everything is sealed. Idempotent."""
         if self._closed:
@@ -793,24 +799,24 @@ class Recorder:
         self.close("closed" if error is None else shutdown.reason_of(error))
 
 
-def _planned(name: str, given: Any) -> int | None:
+def _planned(name: str, length: Any) -> int | None:
     """Return a planned length. Raises ``ValueError`` for what is not a whole number."""
     try:
-        return None if given is None else arguments.integer(given)
+        return None if length is None else arguments.integer(length)
     except (TypeError, ValueError) as error:
         raise ValueError(f"{name}: {error}") from error
 
 
-def _parts(name: str, given: Parts | None) -> Parts | None:
+def _parts(name: str, parts: Parts | None) -> Parts | None:
     """Return a head's parts so that they can be gone through more than once. Raises ``TypeError`` for what has none."""
-    if given is None or isinstance(given, (nn.Module, nn.Parameter, ParameterRows)):
-        return given
-    if not isinstance(given, Iterable):
+    if parts is None or isinstance(parts, (nn.Module, nn.Parameter, ParameterRows)):
+        return parts
+    if not isinstance(parts, Iterable):
         raise TypeError(
-            f"heads[{name!r}] is of type {type(given).__name__}: give a module, parameters, Rows or None; "
+            f"heads[{name!r}] is of type {type(parts).__name__}: give a module, parameters, Rows or None; "
             "numbers of actions go into sizes="
         )
-    return list(given)
+    return list(parts)
 
 
 def _known_status(status: str) -> str:

@@ -72,39 +72,44 @@ def rows_of(measured: EndedUpdate, heads: Heads, reader: GradientReader | None) 
     arrays, loop, update = measured.transfer.arrays(), measured.loop, measured.update
     parameters, hooked = None if reader is None else reader.parameters, reader is not None
     with np.errstate(all="ignore"):
-        found = _inner(loop, arrays, reader)
-        policy = None if found is None else PolicyNumbers(found)
+        minibatches = _inner(loop, arrays, reader)
+        policy = None if minibatches is None else PolicyNumbers(minibatches)
         contradicted = _contradicted(heads, policy)
-        if found is not None and contradicted:
-            known = [
-                one and name not in contradicted for name, one in zip(heads.names, found.choices_known, strict=True)
+        if minibatches is not None and contradicted:
+            flags = [
+                is_known and name not in contradicted
+                for name, is_known in zip(heads.names, minibatches.choices_known, strict=True)
             ]
-            found = replace(
-                found,
-                choices_known=tuple(known),
+            minibatches = replace(
+                minibatches,
+                choices_known=tuple(flags),
                 joint_choices_known=False,
-                unsized=found.unsized or found.joint_choices_known,
+                unsized=minibatches.unsized or minibatches.joint_choices_known,
             )
-            policy = PolicyNumbers(found)
-        gradients = group_numbers(parameters, found)
-        row = {"update": update, **value_cells(arrays), **_inner_cells(found, policy, loop, hooked=hooked)}
+            policy = PolicyNumbers(minibatches)
+        gradients = group_numbers(parameters, minibatches)
+        row = {"update": update, **value_cells(arrays), **_inner_cells(minibatches, policy, loop, hooked=hooked)}
         row |= measured.cells | scalar_cells(arrays) | _episode_cells(measured)
-        row |= floored_cells(row, measured.advantage_floor) | _status(measured, row, found)
+        row |= floored_cells(row, measured.advantage_floor) | _status(measured, row, minibatches)
         groups = group_cells(parameters, gradients, loop.changed_groups) if parameters is not None else []
-        detail = None if found is None else detail_numbers(parameters, loop.details, arrays, found.step_samples)
+        detail = (
+            None if minibatches is None else detail_numbers(parameters, loop.details, arrays, minibatches.step_samples)
+        )
         if detail is not None:
-            groups = [cells | detail.group_cells(place) for place, cells in enumerate(groups)]
+            groups = [cells | detail.group_cells(index) for index, cells in enumerate(groups)]
         head_rows = _head_rows(heads, parameters, policy, gradients, arrays, contradicted)
         tables: dict[str, Rows] = {
             "updates": [row],
-            "steps": [] if found is None else step_block(found, update, hooked=hooked),
+            "steps": [] if minibatches is None else step_block(minibatches, update, hooked=hooked),
             "heads": [{"update": update, **cells} for cells in head_rows],
             "groups": [{"update": update, **cells} for cells in groups],
             "layers": [] if detail is None else detail.layer_block(update),
             "lstm": lstm_rows(arrays, update),
             "episodes": _episode_block(measured.episodes, update),
         }
-        return UpdateRows(tables, row, head_rows, None if found is None else found.norms, arrays, contradicted)
+        return UpdateRows(
+            tables, row, head_rows, None if minibatches is None else minibatches.norms, arrays, contradicted
+        )
 
 
 def _contradicted(heads: Heads, policy: PolicyNumbers | None) -> list[str]:
@@ -116,21 +121,21 @@ def _inner(loop: UpdateBuffer, arrays: Mapping[str, Numbers], reader: GradientRe
     if not loop.minibatches:
         return None
     pieces = () if reader is None else reader.parameters.pieces
-    found = minibatch_numbers(loop.minibatches, loop.measurements, loop.looks, arrays, pieces)
-    if reader is not None and found.as_clipped is not None:
-        reader.trusted = found.as_clipped
-    return found
+    numbers = minibatch_numbers(loop.minibatches, loop.measurements, loop.looks, arrays, pieces)
+    if reader is not None and numbers.as_clipped is not None:
+        reader.trusted = numbers.as_clipped
+    return numbers
 
 
 def _inner_cells(
-    found: MinibatchNumbers | None, policy: PolicyNumbers | None, loop: UpdateBuffer, *, hooked: bool
+    numbers: MinibatchNumbers | None, policy: PolicyNumbers | None, loop: UpdateBuffer, *, hooked: bool
 ) -> Cells:
-    if found is None or policy is None:
+    if numbers is None or policy is None:
         return {"optimizer_steps": loop.other_steps} if hooked else {}
-    cells = policy.update_cells(hooked=hooked) | model_cells(found)
-    cells["clip_range"] = found.clip_range
+    cells = policy.update_cells(hooked=hooked) | model_cells(numbers)
+    cells["clip_range"] = numbers.clip_range
     if hooked:
-        cells["optimizer_steps"] = int((found.steps > 0).sum()) + loop.other_steps
+        cells["optimizer_steps"] = int((numbers.steps > 0).sum()) + loop.other_steps
     return cells
 
 
@@ -143,11 +148,11 @@ def _head_rows(
     contradicted: Sequence[str],
 ) -> list[Cells]:
     rows = []
-    masked = {name: place for place, name in enumerate(heads.categorical)}
-    for place, name in enumerate(heads.names):
+    masked = {name: index for index, name in enumerate(heads.categorical)}
+    for index, name in enumerate(heads.names):
         row: Cells = {"head": name, "kind": heads.kind(name), "coefficient": heads.coefficients.get(name)}
         if policy is not None:
-            row |= policy.head_cells(place)
+            row |= policy.head_cells(index)
         row |= head_gradient_cells(parameters, gradients, name)
         if name in masked and name not in contradicted:
             row |= mask_cells(arrays, masked[name])
@@ -176,17 +181,22 @@ def _episode_cells(measured: EndedUpdate) -> Cells:
     }
 
 
-def _status(measured: EndedUpdate, row: Cells, found: MinibatchNumbers | None) -> Cells:
+def _status(measured: EndedUpdate, row: Cells, minibatches: MinibatchNumbers | None) -> Cells:
     """Say how the update ended, from what was said or else from what was seen."""
     if measured.status is not None:
         return {"status": measured.status, "skip_reason": measured.reason}
     taken = row.get("optimizer_steps")
-    if found is None and not taken and (taken is not None or not measured.loop.came):
+    if minibatches is None and not taken and (taken is not None or not measured.loop.came):
         why = "no optimizer step was taken" if measured.loop.came else "no minibatch was seen"
         return {"status": "no_usable_steps", "skip_reason": measured.reason or why}
     if taken == 0 and row.get("nonfinite_sources"):
         return {"status": "nonfinite_skipped", "skip_reason": measured.reason or row["nonfinite_sources"]}
-    if found is not None and taken is not None and row.get("target_kl") is not None and found.steps[-1] == 0:
+    if (
+        minibatches is not None
+        and taken is not None
+        and row.get("target_kl") is not None
+        and minibatches.steps[-1] == 0
+    ):
         return {"status": "kl_stopped", "skip_reason": measured.reason}
     if taken == 0:
         return {"status": "no_usable_steps", "skip_reason": measured.reason or "no optimizer step was taken"}

@@ -38,10 +38,10 @@ def reason_of(error: BaseException) -> str:
     if isinstance(error, SystemExit) and error.code in (None, 0):
         return "closed"
     try:
-        said = str(error)
+        message = str(error)
     except Exception:
-        said = "its message cannot be read"
-    return f"{type(error).__name__}: {said}"[:500]
+        message = "its message cannot be read"
+    return f"{type(error).__name__}: {message}"[:500]
 
 
 def close_at_exit(thing: Closable) -> None:
@@ -123,7 +123,7 @@ def _hook_threads() -> None:
     def noted(args: threading.ExceptHookArgs) -> Any:
         if args.exc_value is not None:
             with _lock:
-                for thing in [one for one, thread in _threads.items() if thread is args.thread]:
+                for thing in [closable for closable, thread in _threads.items() if thread is args.thread]:
                     _died[thing] = reason_of(args.exc_value)
         return before(args)
 

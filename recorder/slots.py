@@ -46,10 +46,10 @@ class Slots:
         slot: str,
         seed: Parameters | None,
         host: Parameters | None,
-        given: Mapping[str, Any],
+        labels: Mapping[str, Any],
         max_grad_norm: float | None,
     ) -> None:
-        """Look at the gradients of a seed and its host as they are now; ``given``: stage, blueprint, alpha."""
+        """Look at the gradients of a seed and its host as they are now; ``labels``: stage, blueprint, alpha."""
         env, slot, now = int(env), str(slot), self.now
         seeds = None if seed is None else tuple(_listed(seed))
         hosts = None if host is None else tuple(_listed(host))
@@ -57,30 +57,33 @@ class Slots:
         around = None if hosts is None else trained_gradients(hosts, seeds or ())
         exploding = _exploding(max_grad_norm)
         scale = amp.carried([*(seeds or ()), *(hosts or ())])
-        numbers = [NOTHING if one is None else _look(now.looks, one, exploding, scale) for one in (growing, around)]
-        place = f"env {env}, {slot}"
-        alpha = given["alpha"]
-        now.slots[place] = Slot(
+        numbers = [
+            NOTHING if gradients is None else _take_snapshot(now.looks, gradients, exploding, scale)
+            for gradients in (growing, around)
+        ]
+        slot_key = f"env {env}, {slot}"
+        alpha = labels["alpha"]
+        now.slots[slot_key] = Slot(
             env,
             slot,
-            given["stage"],
-            given["blueprint"],
+            labels["stage"],
+            labels["blueprint"],
             None if isinstance(alpha, Tensor) else alpha,
             None if growing is None else growing.tensors,
         )
-        now.alphas.pop(place, None)
+        now.alphas.pop(slot_key, None)
         if isinstance(alpha, Tensor):
-            now.alphas[place] = alpha.clone()
-            now.looks.note(now.alphas[place])
-        now.calls.append(_call(place, numbers, growing, around))
+            now.alphas[slot_key] = alpha.clone()
+            now.looks.note(now.alphas[slot_key])
+        now.calls.append(_call(slot_key, numbers, growing, around))
 
     def tensors(self) -> dict[str, Tensor]:
         """Return what is to be sent of the update's calls."""
         now = self.now
         now.numbers, statistics = now.looks.tensors()
         now.looks.join(now.alphas.values())
-        sent = {f"{_TENSORS} {k}": one for k, one in enumerate(statistics)}
-        return sent | {f"{_ALPHA} {place}": alpha for place, alpha in now.alphas.items()}
+        sent = {f"{_TENSORS} {k}": part for k, part in enumerate(statistics)}
+        return sent | {f"{_ALPHA} {slot_key}": alpha for slot_key, alpha in now.alphas.items()}
 
     def forget_calls(self) -> None:
         """Begin an update without calls."""
@@ -96,8 +99,8 @@ class Slots:
         """Return the rows of an update whose numbers have arrived; updates come in order."""
         if not done.calls or sum(map(len, done.numbers)) != done.looks.count:  # not measured: that loss is counted
             return []
-        for place in done.alphas:
-            done.slots[place].alpha = float(arrays[f"{_ALPHA} {place}"][0])
+        for slot_key in done.alphas:
+            done.slots[slot_key].alpha = float(arrays[f"{_ALPHA} {slot_key}"][0])
         parts = [(numbers, arrays[f"{_TENSORS} {k}"]) for k, numbers in enumerate(done.numbers)]
         return slot_rows(done.calls, done.slots, parts, self.history, update)
 
@@ -106,13 +109,15 @@ def _listed(parts: Parameters | None) -> Iterable[Tensor]:
     return () if parts is None else parts.parameters() if isinstance(parts, nn.Module) else parts
 
 
-def _look(looks: ModuleSnapshots, found: ModuleGradients, exploding: float, scale: Tensor | None) -> int:
-    return looks.look(found, exploding, scale) if found.gradients else NOTHING
+def _take_snapshot(snapshots: ModuleSnapshots, found: ModuleGradients, exploding: float, scale: Tensor | None) -> int:
+    return snapshots.look(found, exploding, scale) if found.gradients else NOTHING
 
 
-def _call(place: str, numbers: Sequence[int], seed: ModuleGradients | None, host: ModuleGradients | None) -> SlotCall:
+def _call(
+    slot_key: str, numbers: Sequence[int], seed: ModuleGradients | None, host: ModuleGradients | None
+) -> SlotCall:
     return SlotCall(
-        place,
+        slot_key,
         seed=numbers[0],
         host=numbers[1],
         tensors=NOTHING if seed is None else seed.tensors,
@@ -127,23 +132,23 @@ def _exploding(max_grad_norm: float | None) -> float:
     return EXPLODING_FACTOR * (DEFAULT_CLIP_NORM if max_grad_norm is None else max_grad_norm)
 
 
-def word(given: object) -> str:
+def word(label: object) -> str:
     """Return a stage or blueprint as text: the name of an enum's member."""
-    return given.name if isinstance(given, Enum) else str(given)
+    return label.name if isinstance(label, Enum) else str(label)
 
 
-def amount(given: Any) -> float | Tensor:
+def amount(value: Any) -> float | Tensor:
     """Return a number, on a device as a tensor of one element. Raises ``TypeError`` or ``ValueError`` otherwise."""
-    if isinstance(given, Tensor) and arguments.tensor(given).numel() == 1:
-        return given.detach().reshape(1)
-    return arguments.number(given)
+    if isinstance(value, Tensor) and arguments.tensor(value).numel() == 1:
+        return value.detach().reshape(1)
+    return arguments.number(value)
 
 
-def parameters(given: Any) -> Parameters:
+def parameters(parts: Any) -> Parameters:
     """Return a module or its parameters. Raises ``TypeError`` for anything else."""
-    if isinstance(given, nn.Module):
-        return given
-    tensors = (given,) if isinstance(given, (str, bytes, np.ndarray)) else tuple(given)
-    if isinstance(given, Tensor) or not all(isinstance(one, Tensor) for one in tensors):
+    if isinstance(parts, nn.Module):
+        return parts
+    tensors = (parts,) if isinstance(parts, (str, bytes, np.ndarray)) else tuple(parts)
+    if isinstance(parts, Tensor) or not all(isinstance(tensor, Tensor) for tensor in tensors):
         raise TypeError("give a module, or its parameters")
     return tensors

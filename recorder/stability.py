@@ -18,7 +18,7 @@ from recorder.reduce.norms import GradientNorms
 def stability_rows(
     parameters: ParameterMap,
     norms: GradientNorms | None,
-    looks: Sequence[SnapshotBatch],
+    batches: Sequence[SnapshotBatch],
     row: Mapping[str, Any],
     *,
     cause: str,
@@ -31,17 +31,17 @@ def stability_rows(
     largest = torch.stack([_largest(parameter) for parameter in parameters.parameters])
     weights = largest.cpu().numpy()
     filled = np.array([parameter.numel() > 0 for parameter in parameters.parameters])
-    seen: Any = np.zeros(count, bool)
+    measured: Any = np.zeros(count, bool)
     broken: Any = np.zeros(count, bool)
     norm: Any = np.full(count, np.nan)
     if norms is not None:
-        there, found = norms.there[:, :count], norms.norms[:, :count]
-        seen = there.any(axis=0)
-        broken = (there & ~np.isfinite(found)).any(axis=0)
-        norm = np.where(there, found, -np.inf).max(axis=0)
-    gradients, kept = _largest_gradients(looks, count)
+        present, tensor_norms = norms.there[:, :count], norms.norms[:, :count]
+        measured = present.any(axis=0)
+        broken = (present & ~np.isfinite(tensor_norms)).any(axis=0)
+        norm = np.where(present, tensor_norms, -np.inf).max(axis=0)
+    gradients, copied = _largest_gradients(batches, count)
     losses = [row.get(name) for name in ("policy_loss", "value_loss", "entropy_loss", "total_loss")]
-    known = [loss for loss in losses if loss is not None]
+    recorded = [loss for loss in losses if loss is not None]
     return Block(
         count,
         {
@@ -51,11 +51,11 @@ def stability_rows(
             "elements": np.array([parameter.numel() for parameter in parameters.parameters]),
             "weight_nonfinite": nullable(~np.isfinite(weights), filled),
             "weight_abs_max": nullable(weights, filled),
-            "grad_nonfinite": nullable(broken, seen),
-            "grad_abs_max": nullable(gradients, kept),
-            "grad_norm_max": nullable(norm, seen),
+            "grad_nonfinite": nullable(broken, measured),
+            "grad_abs_max": nullable(gradients, copied),
+            "grad_norm_max": nullable(norm, measured),
             "grad_norm_pre_clip": row.get("grad_norm_pre_clip_max"),
-            "loss_finite": bool(np.isfinite(known).all()) if known else None,
+            "loss_finite": bool(np.isfinite(recorded).all()) if recorded else None,
         },
     )
 
@@ -67,17 +67,19 @@ def _largest(parameter: Tensor) -> Tensor:
     )
 
 
-def _largest_gradients(looks: Sequence[SnapshotBatch], count: int) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+def _largest_gradients(
+    batches: Sequence[SnapshotBatch], count: int
+) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
     """Return the largest |g| of each tensor over the steps whose gradients were kept, and where there are any."""
-    largest, kept = np.zeros(count), np.zeros(count, bool)
-    for look in looks:
-        if look.flat is None:
+    largest, copied = np.zeros(count), np.zeros(count, bool)
+    for batch in batches:
+        if batch.flat is None:
             continue
-        for position, start, stop in look.like.spans:
+        for position, start, stop in batch.like.spans:
             if start == stop:
                 continue
-            tensor = look.like.plan.places[position]
-            size = float(look.flat[:, start:stop].abs().amax())
+            tensor = batch.like.plan.places[position]
+            size = float(batch.flat[:, start:stop].abs().amax())
             largest[tensor] = max(largest[tensor], size) if np.isfinite(size) else size
-            kept[tensor] = True
-    return largest, kept
+            copied[tensor] = True
+    return largest, copied

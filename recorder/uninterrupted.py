@@ -37,8 +37,8 @@ class _Job:
             return
         self.begun = True
         try:
-            own = contextlib.nullcontext() if self.stream is None else torch.cuda.stream(self.stream)
-            with torch.no_grad(), ignored_errors(), own:
+            stream_context = contextlib.nullcontext() if self.stream is None else torch.cuda.stream(self.stream)
+            with torch.no_grad(), ignored_errors(), stream_context:
                 self.work()
         except BaseException as error:
             self.error = error

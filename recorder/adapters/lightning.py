@@ -135,7 +135,9 @@ class LightningRecorderCallback(Callback):
             self._module, self._wrappers = pl_module, Wrappers(self.recorder.guarded)
             self._wrappers.wrap(pl_module, "training_step", after=self._on_minibatch)
             for optimizer in trainer.optimizers:
-                self._hooks.append(optimizer.register_step_post_hook(lambda one, *_: self.recorder.after_step(one)))
+                self._hooks.append(
+                    optimizer.register_step_post_hook(lambda stepped, *_: self.recorder.after_step(stepped))
+                )
 
     def _on_minibatch(self, _: tuple[Any, ...], __: dict[str, Any], result: Any) -> None:
         returned = isinstance(result, Mapping) and "log_prob" in result and "old_log_prob" in result
@@ -164,11 +166,11 @@ class LightningRecorderCallback(Callback):
             self._end_update(pl_module)
 
     def _end_update(self, module: LightningModule) -> None:
-        given: Mapping[str, Any] = {}
+        arguments: Mapping[str, Any] = {}
         with self.recorder.guarded("rollout"):
-            given = {} if self._rollout is None else dict(self._rollout(module))
+            arguments = {} if self._rollout is None else dict(self._rollout(module))
         with self.recorder.guarded("update"):
-            self.recorder.update(**given)
+            self.recorder.update(**arguments)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002
         """Close the run, unless ``attach`` does."""
@@ -199,7 +201,7 @@ RecorderCallback = LightningRecorderCallback
 
 def recorder_of(trainer: Trainer) -> Recorder | None:
     """Return the recorder of a training in progress, for a ``training_step`` that calls ``minibatch`` itself."""
-    attached = [one for one in trainer.callbacks if isinstance(one, RecorderCallback)]  # type: ignore[attr-defined]
+    attached = [callback for callback in trainer.callbacks if isinstance(callback, RecorderCallback)]  # type: ignore[attr-defined]
     return attached[0].recorder if attached else None
 
 
@@ -214,7 +216,9 @@ def _clips(trainer: Trainer, module: LightningModule) -> bool:
 
 def _facts(module: LightningModule) -> dict[str, Any]:
     plain = (bool, int, float, str, type(None))
-    hyperparameters = {name: one if isinstance(one, plain) else str(one) for name, one in module.hparams.items()}
+    hyperparameters = {
+        name: value if isinstance(value, plain) else str(value) for name, value in module.hparams.items()
+    }
     return {
         "framework": "lightning",
         "algorithm": type(module).__name__,

@@ -174,7 +174,7 @@ class Sb3Attachment:
     def _on_forward(self, _: tuple[Any, ...], __: dict[str, Any], result: Any) -> None:
         """Keep the logits the actions were drawn from: SB3 stores only the sum of the heads' log-probs."""
         if not result[1].requires_grad:
-            self._acted.append((result[2], [one.logits for one in self._distributions()]))
+            self._acted.append((result[2], [distribution.logits for distribution in self._distributions()]))
 
     def _keep_logits(self, log_probs: Any) -> None:
         """Keep the logits of the forward whose log-probs go into the buffer; a callback may have made others.
@@ -182,8 +182,8 @@ class Sb3Attachment:
         They are copied together every few steps: a copy of each step costs more, and so does keeping thousands of
         small tensors alive.
         """
-        for made, logits in self._acted:
-            if made is log_probs:
+        for forward_log_probs, logits in self._acted:
+            if forward_log_probs is log_probs:
                 self._step_logits += logits
                 self._steps_seen += 1
                 if self._steps_seen % STEPS_TOGETHER == 0:
@@ -193,16 +193,16 @@ class Sb3Attachment:
 
     def _distributions(self) -> Sequence[Any]:
         dist = self.model.policy.action_dist
-        found: Sequence[Any] = getattr(dist, "distributions", None) or dist.distribution
-        return found
+        distributions: Sequence[Any] = getattr(dist, "distributions", None) or dist.distribution
+        return distributions
 
     def _on_collected(self, args: tuple[Any, ...], kwargs: dict[str, Any], _: Any) -> None:
         """Take the TD errors while the buffer still has time and environments apart; count what is collected."""
         self._collected = True
         self._plan.reach(int(self.model.num_timesteps), getattr(self.model, "_total_timesteps", None))
-        given = dict(zip(("last_values", "dones"), args, strict=False)) | kwargs
+        arguments = dict(zip(("last_values", "dones"), args, strict=False)) | kwargs
         buffer = self.model.rollout_buffer
-        last, dones = given.get("last_values"), given.get("dones")
+        last, dones = arguments.get("last_values"), arguments.get("dones")
         if last is not None and dones is not None:
             ends = np.concatenate([buffer.episode_starts[1:], np.asarray(dones)[None]]).astype(np.float32)
             self._td_errors = td_errors(
@@ -234,7 +234,9 @@ class Sb3Attachment:
             values.detach(),
             log_prob.detach(),
             None if entropy is None else entropy.detach(),
-            tuple([one.logits.detach() for one in self._distributions()]) if self.layout.factored else (),
+            tuple([distribution.logits.detach() for distribution in self._distributions()])
+            if self.layout.factored
+            else (),
         )
         epoch = self._visited // max(len(buffer.actions), 1)
         self._visited += len(indices)  # whatever happens below
@@ -262,12 +264,12 @@ class Sb3Attachment:
         if rollout is None or self._steps_seen < rollout.steps or rollout.steps != self.model.n_steps:
             raise RuntimeError(f"saw {self._steps_seen} steps of a rollout: attached in its middle?")
         width = rollout.steps * sum(self.layout.factored)
-        kept = torch.cat([*self._kept_logits, *self._step_logits], dim=1)[:, -width:]
-        logits = kept.reshape(rollout.steps * rollout.envs, -1)
+        collected = torch.cat([*self._kept_logits, *self._step_logits], dim=1)[:, -width:]
+        logits = collected.reshape(rollout.steps * rollout.envs, -1)
         actions = rollout("actions").long()
         parts = torch.split(logits, list(self.layout.factored), dim=1)
         self._old_heads = torch.stack(
-            [part.gather(1, actions[:, place : place + 1]).squeeze(1) for place, part in enumerate(parts)]
+            [part.gather(1, actions[:, column : column + 1]).squeeze(1) for column, part in enumerate(parts)]
         )
         return self._old_heads
 

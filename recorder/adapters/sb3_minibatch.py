@@ -104,16 +104,18 @@ class _Stacker:
     """Stacks what the network gave for each capture into rows [M, N], padding left out."""
 
     def __init__(self, captures: Sequence[Sb3Capture]) -> None:
-        self.keep = [_kept(capture) for capture in captures]
+        self.keep = [_kept_positions(capture) for capture in captures]
         self.padded = any(keep is not None for keep in self.keep)
 
     def __call__(self, tensors: Sequence[Tensor]) -> Tensor:
         if self.padded:
-            tensors = [one if keep is None else one[keep] for one, keep in zip(tensors, self.keep, strict=True)]
+            tensors = [
+                tensor if keep is None else tensor[keep] for tensor, keep in zip(tensors, self.keep, strict=True)
+            ]
         return torch.stack(list(tensors))
 
 
-def _kept(capture: Sb3Capture) -> Tensor | None:
+def _kept_positions(capture: Sb3Capture) -> Tensor | None:
     if capture.starts is None:
         return None
     return padding_index(capture.starts, len(capture.indices), len(capture.log_prob), capture.log_prob.device)
@@ -122,10 +124,17 @@ def _kept(capture: Sb3Capture) -> Tensor | None:
 def _batch(captures: Sequence[Sb3Capture]) -> CaptureBatch:
     first, stack = captures[0], _Stacker(captures)
     heads, rollout = first.layout.heads, first.rollout
-    new, values = stack([one.log_prob for one in captures]), stack([one.values for one in captures]).squeeze(-1)
-    index = torch.as_tensor(np.stack([one.indices for one in captures])).to(new.device, non_blocking=True)
+    new, values = (
+        stack([capture.log_prob for capture in captures]),
+        stack([capture.values for capture in captures]).squeeze(-1),
+    )
+    index = torch.as_tensor(np.stack([capture.indices for capture in captures])).to(new.device, non_blocking=True)
     old, actions = rollout.scalars("log_probs")[index], rollout("actions")[index]
-    entropy = None if first.entropy is None else stack([one.entropy for one in captures if one.entropy is not None])
+    entropy = (
+        None
+        if first.entropy is None
+        else stack([capture.entropy for capture in captures if capture.entropy is not None])
+    )
     heads_new, heads_old, heads_entropy = new.unsqueeze(0), old.unsqueeze(0), None
     if first.layout.factored:
         heads_new, heads_entropy = _head_tensors(captures, stack, actions)
@@ -158,9 +167,9 @@ def _head_tensors(captures: Sequence[Sb3Capture], stack: _Stacker, actions: Tens
     """Return log-probs of the actions taken and entropies, each [H, M, N]."""
     chosen = actions.long()
     new, entropy = [], []
-    for place in range(len(captures[0].logits)):
-        logits = stack([one.logits[place] for one in captures])
-        new.append(logits.gather(-1, chosen[..., place : place + 1]).squeeze(-1))
+    for head in range(len(captures[0].logits)):
+        logits = stack([capture.logits[head] for capture in captures])
+        new.append(logits.gather(-1, chosen[..., head : head + 1]).squeeze(-1))
         entropy.append(categorical_entropy(logits))
     return torch.stack(new), torch.stack(entropy)
 
@@ -215,9 +224,9 @@ def losses_apart(capture: Sb3Capture, values: Tensor, log_prob: Tensor, entropy:
         index = torch.as_tensor(capture.indices[None]).to(new.device, non_blocking=True)
         rollout = capture.rollout
         old, advantages = rollout.scalars("log_probs")[index], rollout.scalars("advantages")[index]
-        known = None if entropy is None else stack([entropy])
+        entropies = None if entropy is None else stack([entropy])
         return {
-            name: loss.sum() for name, loss in losses_of(capture, advantages, index, new, old, known, value).items()
+            name: loss.sum() for name, loss in losses_of(capture, advantages, index, new, old, entropies, value).items()
         }
 
 

@@ -27,21 +27,23 @@ def policy_layout(model: Any, names: Sequence[str] | None) -> PolicyLayout:
     """Return the layout of ``model.policy``. Raises ``ValueError`` when ``names`` do not fit the action space."""
     space, policy = model.action_space, model.policy
     factored = tuple(int(n) for n in space.nvec) if isinstance(space, spaces.MultiDiscrete) else ()
-    given = tuple(names) if names is not None else _default_names(factored)
-    if len(given) != max(len(factored), 1):
-        raise ValueError(f"{len(given)} head names for an action space of {max(len(factored), 1)} heads: {space}")
+    head_names = tuple(names) if names is not None else _default_names(factored)
+    if len(head_names) != max(len(factored), 1):
+        raise ValueError(f"{len(head_names)} head names for an action space of {max(len(factored), 1)} heads: {space}")
     if factored:
-        heads = Heads(given, dict(zip(given, factored, strict=True)), dict.fromkeys(given, "categorical"))
-        parts = _rows_of_heads(policy.action_net, given, factored)
+        heads = Heads(
+            head_names, dict(zip(head_names, factored, strict=True)), dict.fromkeys(head_names, "categorical")
+        )
+        parts = _rows_of_heads(policy.action_net, head_names, factored)
     else:
         kind, size = _single_head(space)
-        heads = Heads(given, {} if size is None else {given[0]: size}, {given[0]: kind})
-        parts = {given[0]: _present(policy, "action_net", "log_std")}
+        heads = Heads(head_names, {} if size is None else {head_names[0]: size}, {head_names[0]: kind})
+        parts = {head_names[0]: _present(policy, "action_net", "log_std")}
     return PolicyLayout(heads, parts, _groups(policy), factored)
 
 
 def _default_names(factored: tuple[int, ...]) -> tuple[str, ...]:
-    return tuple(f"head_{place}" for place in range(len(factored))) if factored else ("action",)
+    return tuple(f"head_{index}" for index in range(len(factored))) if factored else ("action",)
 
 
 def _single_head(space: spaces.Space[Any]) -> tuple[str, int | None]:
@@ -63,14 +65,14 @@ def _rows_of_heads(net: nn.Module, names: Sequence[str], sizes: Sequence[int]) -
 
 def _present(policy: Any, *names: str) -> list[nn.Module | nn.Parameter]:
     """Return the parts of the policy that exist, by dotted name."""
-    found: list[nn.Module | nn.Parameter] = []
+    parts: list[nn.Module | nn.Parameter] = []
     for name in names:
         part = policy
         for step in name.split("."):
             part = getattr(part, step, None)
         if isinstance(part, (nn.Module, nn.Parameter)):
-            found.append(part)
-    return found
+            parts.append(part)
+    return parts
 
 
 def _groups(policy: Any) -> dict[str, Parts]:

@@ -121,18 +121,20 @@ class SkrlAttachment:
             self._hook.remove()
         self.recorder.close(reason)
 
-    def _on_transition(self, _: Any, given: dict[str, Any]) -> None:
+    def _on_transition(self, _: Any, arguments: dict[str, Any]) -> None:
         """Keep rewards as the environment gave them (skrl may change them in place) and which episodes ended."""
         if self.agent.training:
-            self._env_steps += given["rewards"].shape[0]
-            self._steps.append((given["rewards"].detach().clone(), given["terminated"] | given["truncated"]))
+            self._env_steps += arguments["rewards"].shape[0]
+            self._steps.append(
+                (arguments["rewards"].detach().clone(), arguments["terminated"] | arguments["truncated"])
+            )
 
     def _episodes(self) -> None:
         """Record the episodes that ended since the last update."""
         steps, self._steps = self._steps, []
         if not steps:
             return
-        rewards, ends = (torch.stack(one).flatten(1).cpu().numpy() for one in zip(*steps, strict=True))
+        rewards, ends = (torch.stack(column).flatten(1).cpu().numpy() for column in zip(*steps, strict=True))
         sums = np.cumsum(rewards, axis=0, dtype=np.float64)
         self._before = np.zeros((2, sums.shape[1])) if self._before is None else self._before
         for env in range(sums.shape[1]):
@@ -143,29 +145,33 @@ class SkrlAttachment:
                 before = -now
             self._before[:, env] = before + np.array([sums[-1, env], len(sums)])
 
-    def _on_update(self, _: Any, given: dict[str, Any]) -> None:
+    def _on_update(self, _: Any, arguments: dict[str, Any]) -> None:
         if self._updating:  # the last one raised, and somebody goes on
             self._end_update("the update did not finish")
         self._updating, self._rollout, self._visited = True, {}, 0
-        if given.get("timestep") is not None:
-            self._plan.reach(given["timestep"] + 1, given.get("timesteps"))
-        module = _home_of(type(self.agent), "compute_gae")
+        if arguments.get("timestep") is not None:
+            self._plan.reach(arguments["timestep"] + 1, arguments.get("timesteps"))
+        module = _module_with(type(self.agent), "compute_gae")
         if module is not None:
             mine = threading.get_ident()  # agents in other threads call the same function
             self._gae.wrap(module, "compute_gae", after=self._on_gae, when=lambda: threading.get_ident() == mine)
 
-    def _on_gae(self, _: Any, given: dict[str, Any], result: Any) -> None:
+    def _on_gae(self, _: Any, arguments: dict[str, Any], result: Any) -> None:
         """Take values and returns before they are preprocessed, and advantages before they are normalised."""
         self._gae.undo()
-        values, returns = given["values"].detach().clone(), result[0].detach().clone()
-        ends = given["terminated"] | given["truncated"] if given.get("time_limit_bootstrap") else given["terminated"]
-        rewards, gamma = given["rewards"].squeeze(-1), given["discount_factor"]
-        errors = td_errors(values.squeeze(-1), rewards, ends.squeeze(-1), given["last_values"].detach(), gamma)
+        values, returns = arguments["values"].detach().clone(), result[0].detach().clone()
+        ends = (
+            arguments["terminated"] | arguments["truncated"]
+            if arguments.get("time_limit_bootstrap")
+            else arguments["terminated"]
+        )
+        rewards, gamma = arguments["rewards"].squeeze(-1), arguments["discount_factor"]
+        errors = td_errors(values.squeeze(-1), rewards, ends.squeeze(-1), arguments["last_values"].detach(), gamma)
         self._rollout = {"values": values, "returns": returns, "advantages": returns - values, "td_errors": errors}
 
-    def _on_sample(self, _: Any, given: dict[str, Any], batches: Any) -> None:
+    def _on_sample(self, _: Any, arguments: dict[str, Any], batches: Any) -> None:
         """Note the minibatches of an epoch, each to be known by its tensor of actions."""
-        names = given.get("names", ())
+        names = arguments.get("names", ())
         if not self._updating or "log_prob" not in names or "actions" not in names:
             return
         indexes = self.agent.memory.get_sampling_indexes()
@@ -176,13 +182,13 @@ class SkrlAttachment:
             for batch, part in zip(sampled, parts, strict=True)
         }
 
-    def _on_act(self, args: tuple[Any, ...], given: dict[str, Any], result: Any) -> None:
+    def _on_act(self, args: tuple[Any, ...], arguments: dict[str, Any], result: Any) -> None:
         if not self._updating:
             return
-        inputs = args[0] if args else given["inputs"]
-        if given.get("role") == "policy" and "taken_actions" in inputs:
+        inputs = args[0] if args else arguments["inputs"]
+        if arguments.get("role") == "policy" and "taken_actions" in inputs:
             self._on_policy(inputs["taken_actions"], result[1]["log_prob"])
-        elif given.get("role") == "value" and self._minibatch is not None:
+        elif arguments.get("role") == "value" and self._minibatch is not None:
             self._hand_over(result[0])
 
     def _on_policy(self, actions: Tensor, log_prob: Tensor) -> None:
@@ -192,10 +198,10 @@ class SkrlAttachment:
         with torch.set_grad_enabled(self._grad):
             entropy = self.agent.policy.get_entropy(role="policy")
         samples = log_prob.shape[0]
-        known = entropy.dim() > 0 and entropy.shape[0] == samples
+        by_sample = entropy.dim() > 0 and entropy.shape[0] == samples
         epoch = self._visited // max(len(self.agent.memory), 1)
         self._visited += samples
-        self._minibatch = _Minibatch(log_prob, entropy if known else None, sampled, index, epoch)
+        self._minibatch = _Minibatch(log_prob, entropy if by_sample else None, sampled, index, epoch)
 
     def _flush(self) -> None:
         """Hand over a minibatch that was evaluated and left: its KL was above the threshold."""
@@ -269,9 +275,9 @@ class SkrlAttachment:
         self._batches.clear()
 
 
-def _home_of(kind: type, name: str) -> ModuleType | None:
+def _module_with(kind: type, name: str) -> ModuleType | None:
     """Return the module in which a class, or one that it inherits from, finds the function ``name``."""
-    modules = [sys.modules.get(one.__module__) for one in kind.__mro__]
+    modules = [sys.modules.get(base.__module__) for base in kind.__mro__]
     return next((module for module in modules if module is not None and hasattr(module, name)), None)
 
 

@@ -58,7 +58,7 @@ def attach(
 
 
 @dataclass(slots=True)
-class _Heard:
+class _LossCall:
     """What the loss did in one call."""
 
     distribution: Any = None
@@ -99,7 +99,7 @@ class TorchRLAttachment:
         )
         self._apart = bool(options.get("separate_backward"))
         self._wrappers = Wrappers(self.recorder.guarded)
-        self._heard: _Heard | None = None
+        self._heard: _LossCall | None = None
         self._data: Any = None
         self._given: dict[str, Any] | None = None
         self._masks: dict[str, list[Tensor]] = {}
@@ -143,13 +143,13 @@ class TorchRLAttachment:
         if sums is None or ends is None or sums.shape != ends.shape:
             return
         lengths = data.get(("next", "step_count"), None)
-        for place in ends.cpu().nonzero().tolist():
-            at = tuple(place)
-            env = place[0] if data.ndim > 1 else None
+        for index in ends.cpu().nonzero().tolist():
+            at = tuple(index)
+            env = index[0] if data.ndim > 1 else None
             self.recorder.episode(float(sums[at]), None if lengths is None else int(lengths[at]), env=env)
 
     def _on_call(self, *_: Any) -> None:
-        self._heard = _Heard() if torch.is_grad_enabled() else None
+        self._heard = _LossCall() if torch.is_grad_enabled() else None
 
     def _listening(self) -> bool:
         """Whether the loss runs in this thread; a collector may act with the same modules in another one."""
@@ -162,8 +162,8 @@ class TorchRLAttachment:
         if heard is None or heard.distribution is not None:
             return
         heard.distribution = distribution
-        distribution.log_prob = _kept(distribution.log_prob, heard.log_probs)
-        distribution.entropy = _kept(distribution.entropy, heard.entropies)
+        distribution.log_prob = _recording_results(distribution.log_prob, heard.log_probs)
+        distribution.entropy = _recording_results(distribution.entropy, heard.entropies)
 
     def _on_values(self, _: Any, __: Any, data: Any) -> None:
         if self._heard is not None and is_tensor_collection(data):
@@ -189,13 +189,13 @@ class TorchRLAttachment:
         if self._data is None:
             return {}
         keys = self.loss.tensor_keys
-        given = {"values": keys.value, "returns": keys.value_target, "advantages": keys.advantage}
-        found = {name: self._data.get(key, None) for name, key in given.items()}
-        if found["values"] is None:  # a batch that no value network has seen: nothing to hold returns against
-            found["returns"] = None
-        return {name: None if one is None else one.detach().clone() for name, one in found.items()}
+        keys_of = {"values": keys.value, "returns": keys.value_target, "advantages": keys.advantage}
+        tensors = {name: self._data.get(key, None) for name, key in keys_of.items()}
+        if tensors["values"] is None:  # a batch that no value network has seen: nothing to hold returns against
+            tensors["returns"] = None
+        return {name: None if tensor is None else tensor.detach().clone() for name, tensor in tensors.items()}
 
-    def _minibatch(self, data: Any, result: Any, heard: _Heard) -> None:
+    def _minibatch(self, data: Any, result: Any, heard: _LossCall) -> None:
         advantages = data.get(self.loss.tensor_keys.advantage, None)
         samples = data.numel() if advantages is None else advantages.numel()
         masks = masks_of(heard.distribution, self.heads, samples)
@@ -238,15 +238,15 @@ class TorchRLAttachment:
         """Whether the loss uses other advantages than the data holds; they are not recorded then."""
         return bool(self.loss.normalize_advantage or getattr(self.loss, "advantage_norm", None) is not None)
 
-    def _by_head(self, given: Any, samples: int, keys: Sequence[Any]) -> dict[str, Tensor]:
-        if not is_tensor_collection(given):
-            return {self.heads[0].name: rows(given, samples)}
+    def _by_head(self, numbers: Any, samples: int, keys: Sequence[Any]) -> dict[str, Tensor]:
+        if not is_tensor_collection(numbers):
+            return {self.heads[0].name: rows(numbers, samples)}
         if len(self.heads) > 1:
-            return {head.name: rows(given.get(key), samples) for head, key in zip(self.heads, keys, strict=True)}
-        parts = [rows(part, samples) for part in given.values(include_nested=True, leaves_only=True)]
+            return {head.name: rows(numbers.get(key), samples) for head, key in zip(self.heads, keys, strict=True)}
+        parts = [rows(part, samples) for part in numbers.values(include_nested=True, leaves_only=True)]
         return {self.heads[0].name: torch.stack(parts).sum(0)}
 
-    def _entropy(self, heard: _Heard, result: Any, samples: int) -> dict[str, Tensor] | None:
+    def _entropy(self, heard: _LossCall, result: Any, samples: int) -> dict[str, Tensor] | None:
         """Return closed-form entropies; those that the loss estimates by sampling are null."""
         composite = result.get("composite_entropy", None)
         if composite is not None:
@@ -263,7 +263,7 @@ class TorchRLAttachment:
 
     def _losses(self, result: Any) -> dict[str, Any]:
         """Return losses before their coefficients, and their sum as it is differentiated."""
-        parts = {name: _mean(one) for name, one in result.items() if name.startswith("loss_")}
+        parts = {name: _mean(loss) for name, loss in result.items() if name.startswith("loss_")}
         critic, bonus, entropy = parts.get("loss_critic"), parts.get("loss_entropy"), result.get("entropy", None)
         weight, scale = (self._coefficients.get(name) for name in ("critic_coeff", "entropy_coeff"))
         if self._apart and bonus is not None and scale:  # the entropy itself comes without a graph
@@ -296,7 +296,7 @@ Attachment = TorchRLAttachment
 """The name by which loops written for earlier versions import it."""
 
 
-def _kept(method: Callable[..., Any], results: list[Any]) -> Callable[..., Any]:
+def _recording_results(method: Callable[..., Any], results: list[Any]) -> Callable[..., Any]:
     """Return ``method`` with its results kept, free of the graph."""
 
     def listening(*args: Any, **kwargs: Any) -> Any:
@@ -316,8 +316,8 @@ def _coefficients(loss: PPOLoss) -> dict[str, float]:
 
     Weights of the entropy by head leave a 0 in the place of the one number.
     """
-    found = {name: getattr(loss, name, None) for name in _COEFFICIENTS}
-    numbers = {name: float(f"{float(one):.7g}") for name, one in found.items() if one is not None}
+    attributes = {name: getattr(loss, name, None) for name in _COEFFICIENTS}
+    numbers = {name: float(f"{float(value):.7g}") for name, value in attributes.items() if value is not None}
     if isinstance(loss.tensor_keys.sample_log_prob, list) and numbers.get("entropy_coeff") == 0.0:
         del numbers["entropy_coeff"]
     return numbers

@@ -29,8 +29,8 @@ class Head:
 
 def rows(tensor: Tensor, samples: int) -> Tensor:
     """Return one number a sample [N]: log-probs of independent dimensions add up, and so do entropies."""
-    found = tensor.detach().reshape(samples, -1)
-    return found[:, 0] if found.shape[1] == 1 else found.sum(-1)
+    flat = tensor.detach().reshape(samples, -1)
+    return flat[:, 0] if flat.shape[1] == 1 else flat.sum(-1)
 
 
 def chosen(action: Tensor, samples: int) -> Tensor:
@@ -43,10 +43,10 @@ def chosen(action: Tensor, samples: int) -> Tensor:
 def masks_of(distribution: Any, heads: Sequence[Head], samples: int) -> dict[str, Tensor]:
     """Return which actions were valid, boolean [N, K], by categorical head; all of them where nothing masks."""
     factors = getattr(distribution, "dists", None)
-    made = [distribution] if factors is None else list(factors.values())
+    distributions = [distribution] if factors is None else list(factors.values())
     masks = {}
-    for head, one in zip(heads, made, strict=False):
-        logits, mask = getattr(one, "logits", None), getattr(one, "mask", None)
+    for head, factor in zip(heads, distributions, strict=False):
+        logits, mask = getattr(factor, "logits", None), getattr(factor, "mask", None)
         if head.kind != "categorical" or logits is None:
             continue
         if mask is not None and mask.shape[-1] == logits.shape[-1]:
@@ -65,16 +65,16 @@ def entropy_key(log_prob: Any) -> Any:
     return (*log_prob[:-1], entropy_key(log_prob[-1]))
 
 
-def heads_of(loss: PPOLoss, given: Sequence[str] | Mapping[str, Parts | None] | None) -> list[Head]:
+def heads_of(loss: PPOLoss, named_heads: Sequence[str] | Mapping[str, Parts | None] | None) -> list[Head]:
     """Return the factors of the action; one head where log-probs are stored as a sum only."""
     actions, log_probs = loss.tensor_keys.action, loss.tensor_keys.sample_log_prob
     factored = isinstance(log_probs, list) and isinstance(actions, list) and len(log_probs) == len(actions) > 1
     keys = list(zip(actions, log_probs, strict=True)) if factored else [(actions, log_probs)]
     names = _names([key for key, _ in keys]) if factored else ["action"]
-    if given is not None:
-        if len(given) != len(names):
-            raise ValueError(f"{len(given)} head names for an action of {len(names)} heads: {', '.join(names)}")
-        names = list(given)
+    if named_heads is not None:
+        if len(named_heads) != len(names):
+            raise ValueError(f"{len(named_heads)} head names for an action of {len(names)} heads: {', '.join(names)}")
+        names = list(named_heads)
     kinds = _kinds(loss, [key for key, _ in keys])
     return [Head(name, *key, kind) for name, key, kind in zip(names, keys, kinds, strict=True)]
 
@@ -87,15 +87,15 @@ def _names(keys: Sequence[Any]) -> list[str]:
 
 
 def _kinds(loss: PPOLoss, keys: Sequence[Any]) -> list[str]:
-    made = [one for one in loss.actor_network.modules() if isinstance(one, ProbabilisticTensorDictModule)]
+    made = [kind for kind in loss.actor_network.modules() if isinstance(kind, ProbabilisticTensorDictModule)]
     classes = made[-1].distribution_kwargs.get("distribution_map") if made else None
     if classes is None:
         return [_kind(made[-1].distribution_class if made else None)] * len(keys)
-    return [_kind(one) for one in classes.values()] if len(classes) == len(keys) else ["other"] * len(keys)
+    return [_kind(kind) for kind in classes.values()] if len(classes) == len(keys) else ["other"] * len(keys)
 
 
-def _kind(made: Any) -> str:
-    name = getattr(made, "__name__", "")
+def _kind(distribution: Any) -> str:
+    name = getattr(distribution, "__name__", "")
     return next((kind for ending, kind in KINDS.items() if name.endswith(ending)), "other")
 
 

@@ -99,7 +99,7 @@ class Measurements:
     unsized: bool  # a joint entropy of categorical heads that cannot be normalised: valid actions are not known
 
 
-def measure(batch: CaptureBatch, places: Sequence[int]) -> Measurements:
+def measure(batch: CaptureBatch, minibatches: Sequence[int]) -> Measurements:
     """Return the device scalars of a batch."""
     new, valid, entropy, total = batch.log_prob, batch.valid_actions, batch.entropy, batch.joint_entropy
     total = entropy if total is None else total
@@ -109,7 +109,7 @@ def measure(batch: CaptureBatch, places: Sequence[int]) -> Measurements:
     return Measurements(
         packed=torch.cat([part.reshape(-1, new.shape[1]).double() for part in parts.values()]),
         layout=tuple((name, tuple(part.shape[:-1])) for name, part in parts.items()),
-        places=tuple(places),
+        places=tuple(minibatches),
         sources=sources,
         losses=tuple(batch.losses),
         entropy_known=entropy is not None,
@@ -125,19 +125,19 @@ def _statistics(batch: CaptureBatch, losses: Tensor) -> tuple[tuple[str, ...], d
     """Return the names of the counts under "nonfinite", and all statistics by name, each [cells, …, M]."""
     pieces = pieces_of(batch)
     if len(pieces) == 1:
-        return _measured(batch, losses)
-    measured = [_measured(one, losses if one is pieces[0] else losses[:0]) for one in pieces]
+        return _piece_statistics(batch, losses)
+    measured = [_piece_statistics(piece, losses if piece is pieces[0] else losses[:0]) for piece in pieces]
     parts = [found for _, found in measured]
-    whole = {
+    merged = {
         name: joined([part[name] for part in parts], fields, how)
         for name, (fields, how) in _JOINED.items()
         if name in parts[0]
     }
     sources, first = measured[0][0], parts[0]
-    whole["losses"] = losses
+    merged["losses"] = losses
     rest = torch.stack([part["nonfinite"] for part in parts[1:]]).sum(0)
-    whole["nonfinite"] = first["nonfinite"] + torch.cat([rest, torch.zeros_like(first["nonfinite"][len(rest) :])])
-    return sources, {name: whole[name] for name in first}
+    merged["nonfinite"] = first["nonfinite"] + torch.cat([rest, torch.zeros_like(first["nonfinite"][len(rest) :])])
+    return sources, {name: merged[name] for name in first}
 
 
 _JOINED = {
@@ -151,24 +151,24 @@ def pieces_of(batch: CaptureBatch) -> list[CaptureBatch]:
     """Return the batch cut into pieces of ``PIECE`` samples, itself where its minibatches have no more."""
     minibatches, samples = batch.log_prob.shape[1:]
     rows = {name: rows for name in _BY_SAMPLE if isinstance(rows := getattr(batch, name), Tensor)}
-    if samples <= PIECE or any(one.shape[-1] != samples for one in rows.values()):
+    if samples <= PIECE or any(row_tensor.shape[-1] != samples for row_tensor in rows.values()):
         return [batch]
     size = PIECE // minibatches
-    cuts: dict[str, Any] = {name: torch.split(one, size, dim=-1) for name, one in rows.items()}
+    cuts: dict[str, Any] = {name: torch.split(row_tensor, size, dim=-1) for name, row_tensor in rows.items()}
     return [
-        replace(batch, **{name: parts[place] for name, parts in cuts.items()}) for place in range(-(-samples // size))
+        replace(batch, **{name: parts[index] for name, parts in cuts.items()}) for index in range(-(-samples // size))
     ]
 
 
-def _measured(batch: CaptureBatch, losses: Tensor) -> tuple[tuple[str, ...], dict[str, Tensor]]:
+def _piece_statistics(batch: CaptureBatch, losses: Tensor) -> tuple[tuple[str, ...], dict[str, Tensor]]:
     new, old = batch.log_prob, batch.old_log_prob
     valid, entropy, total = batch.valid_actions, batch.entropy, batch.joint_entropy
     if total is None and entropy is not None:
         total = entropy.sum(0)
-    held, raw = ratios.log_ratios(batch.joint_log_ratio, new - old, batch.relevant)
+    clamped, raw = ratios.log_ratios(batch.joint_log_ratio, new - old, batch.relevant)
     sources, nonfinite = _nonfinite(batch, losses)
     parts = {
-        "ratio": ratios.ratio_statistics(held, raw, batch.clip_range, weight_of(batch)),
+        "ratio": ratios.ratio_statistics(clamped, raw, batch.clip_range, weight_of(batch)),
         "heads": entropies.head_entropy(entropy, new, valid, batch.counted),
         "losses": losses,
         "nonfinite": nonfinite,
@@ -204,21 +204,21 @@ def _nonfinite(batch: CaptureBatch, losses: Tensor) -> tuple[tuple[str, ...], Te
     for what, tensor in looked_at.items():
         if tensor is not None:
             names += [f"{what}[{head}]" for head in batch.heads]
-            counts.append(_broken(tensor, batch.counted))
+            counts.append(_nonfinite_count(tensor, batch.counted))
     if batch.values is not None:
         same = batch.counted is not None and batch.counted.shape == batch.values.shape
         names.append("values")
-        counts.append(_broken(batch.values, batch.counted if same else None).unsqueeze(0))
+        counts.append(_nonfinite_count(batch.values, batch.counted if same else None).unsqueeze(0))
     names += list(batch.losses)
     counts.append((~losses.isfinite()).long())
     return tuple(names), torch.cat(counts)
 
 
-def _broken(tensor: Tensor, counted: Tensor | None) -> Tensor:
+def _nonfinite_count(tensor: Tensor, counted: Tensor | None) -> Tensor:
     broken = ~tensor.isfinite()
     return (broken if counted is None else broken & counted).sum(-1)
 
 
-def plain(tensor: Tensor) -> Tensor:
+def as_float(tensor: Tensor) -> Tensor:
     """Return ``tensor`` in float32, or float64 where the loop computes in it."""
     return tensor if tensor.dtype in (torch.float32, torch.float64) else tensor.float()

@@ -25,7 +25,7 @@ STEPS = 4
 """Optimizer steps of a sampled update whose gradients' directions are compared …"""
 LARGE_STEPS = 2
 """… and at which a large model's gradients are measured."""
-PROBED = 1 << 18
+PROBE_ELEMENTS = 1 << 18
 """Elements measured to predict what all will take."""
 MAX_MEANS = 8
 """Mean gradients kept to compare the next sampled update with, one for each list of parameters."""
@@ -66,10 +66,10 @@ class Detail:
 
         From what a part of a large model's elements takes in host memory; a device is not waited for.
         """
-        largest = max(self.parameters.parameters, key=lambda one: one.numel(), default=None)
+        largest = max(self.parameters.parameters, key=lambda parameter: parameter.numel(), default=None)
         if largest is None or self.parameters.elements <= SMALL or largest.device.type != "cpu":
             return 0.0
-        probe = largest.detach().reshape(-1)[:PROBED]
+        probe = largest.detach().reshape(-1)[:PROBE_ELEMENTS]
         seconds = []
         for _ in range(2):  # the first one warms up
             start = time.perf_counter()
@@ -113,29 +113,29 @@ class Detail:
             vectors.append(thinned(flat).float())
         return LargeDetail(torch.stack(statistics), torch.cat(vectors))
 
-    def tensors(self, looks: Sequence[SnapshotBatch]) -> tuple[list[DetailBatch], dict[str, Tensor]]:
+    def tensors(self, batches: Sequence[SnapshotBatch]) -> tuple[list[DetailBatch], dict[str, Tensor]]:
         """Return what to send of the update: the looks measured, and their tensors by name."""
-        found: list[DetailBatch] = []
+        measured_batches: list[DetailBatch] = []
         tensors: dict[str, Tensor] = {}
         if not self.wanted:
-            return found, tensors
-        for look in fullest(looks):
-            measured = self._measured(look)
+            return measured_batches, tensors
+        for batch in fullest_batches(batches):
+            measured = self._measured(batch)
             if measured is not None:
-                found.append(measured[0])
+                measured_batches.append(measured[0])
                 tensors |= measured[1]
-        if found:
+        if measured_batches:
             tensors |= self._moved()
             if self._separate is not None:
                 tensors["detail separate"] = self._separate
-        return found, tensors
+        return measured_batches, tensors
 
-    def _measured(self, look: SnapshotBatch) -> tuple[DetailBatch, dict[str, Tensor]] | None:
-        vectors, statistics, places = self._sampled(look)
-        if vectors is None or look.like.scale is not None:
+    def _measured(self, batch: SnapshotBatch) -> tuple[DetailBatch, dict[str, Tensor]] | None:
+        vectors, statistics, minibatches = self._sampled(batch)
+        if vectors is None or batch.like.scale is not None:
             return None
-        like, name, count = look.like, look.name, len(places)
-        segments, atoms = self.segments_of(look.like, large=look.flat is None)
+        like, name, count = batch.like, batch.name, len(minibatches)
+        segments, atoms = self.segments_of(batch.like, large=batch.flat is None)
         mean = mean_vector(vectors)
         key = (like.plan, like.present)
         previous = self._previous.get(key)
@@ -152,18 +152,22 @@ class Detail:
         if previous is not None:
             both = dots_by_segment(mean.unsqueeze(0), previous.unsqueeze(0), segments)
             tensors[f"detail {name} dot"] = both[0]
-        return DetailBatch(name, atoms, places, places[described], previous is not None), tensors
+        return DetailBatch(name, atoms, minibatches, minibatches[described], previous is not None), tensors
 
-    def _sampled(self, look: SnapshotBatch) -> tuple[Tensor | None, Tensor | None, tuple[int, ...]]:
+    def _sampled(self, batch: SnapshotBatch) -> tuple[Tensor | None, Tensor | None, tuple[int, ...]]:
         """Return the sampled gradients [K, P], element statistics where taken already, and their minibatches."""
-        if look.flat is not None:
-            chosen = np.unique(np.linspace(0, len(look.places) - 1, STEPS).round().astype(int)).tolist()
-            return look.flat[chosen], None, tuple(look.places[place] for place in chosen)
-        kept = [(place, one) for place, one in zip(look.places, look.large, strict=True) if one is not None]
-        if not kept:
+        if batch.flat is not None:
+            chosen = np.unique(np.linspace(0, len(batch.places) - 1, STEPS).round().astype(int)).tolist()
+            return batch.flat[chosen], None, tuple(batch.places[minibatch] for minibatch in chosen)
+        steps = [
+            (minibatch, detail)
+            for minibatch, detail in zip(batch.places, batch.large, strict=True)
+            if detail is not None
+        ]
+        if not steps:
             return None, None, ()
-        vectors = torch.stack([one.vector for _, one in kept])
-        return vectors, kept[len(kept) // 2][1].statistics, tuple(place for place, _ in kept)
+        vectors = torch.stack([detail.vector for _, detail in steps])
+        return vectors, steps[len(steps) // 2][1].statistics, tuple(minibatch for minibatch, _ in steps)
 
     def segments_of(self, like: GradientSnapshot, *, large: bool) -> tuple[Segments, tuple[int, ...]]:
         """Return the atoms of a look's vectors as segments of these, and which atoms they are."""
@@ -194,8 +198,8 @@ class Detail:
     def _gradient(self, loss: Tensor) -> Tensor:
         """Return the thinned gradient of one loss, 0 where it does not reach."""
         trained = [parameter for parameter in self.parameters.parameters if parameter.requires_grad]
-        found = torch.autograd.grad(loss, trained, retain_graph=True, allow_unused=True)
-        gradients = dict(zip(map(id, trained), found, strict=True))
+        derivatives = torch.autograd.grad(loss, trained, retain_graph=True, allow_unused=True)
+        gradients = dict(zip(map(id, trained), derivatives, strict=True))
         rows = []
         for parameter in self.parameters.parameters:
             gradient = gradients.get(id(parameter))
@@ -219,11 +223,11 @@ class Detail:
         }
 
 
-def fullest(looks: Sequence[SnapshotBatch]) -> list[SnapshotBatch]:
+def fullest_batches(batches: Sequence[SnapshotBatch]) -> list[SnapshotBatch]:
     """Return, for each plan, the looks that most steps share."""
     best: dict[SnapshotPlan, SnapshotBatch] = {}
-    for look in looks:
-        key = look.like.plan
-        if key not in best or len(look.places) > len(best[key].places):
-            best[key] = look
+    for batch in batches:
+        key = batch.like.plan
+        if key not in best or len(batch.places) > len(best[key].places):
+            best[key] = batch
     return list(best.values())

@@ -110,11 +110,11 @@ class GradientCopies:
         """Copy the parts into the next row."""
         if self._used == len(self._rows):
             self._grow(2 * len(self._rows))
-        place = self._used
-        torch.cat(list(parts), out=self._rows[place])
+        index = self._used
+        torch.cat(list(parts), out=self._rows[index])
         self._used += 1
         self._total += 1
-        return CopiedRow(self._block, place)
+        return CopiedRow(self._block, index)
 
     def forget(self) -> None:
         """Let the rows be used again."""
@@ -148,7 +148,7 @@ class GradientReader:
 
     def _new_plan(self, listed: tuple[Tensor, ...]) -> SnapshotPlan:
         ours = tuple(parameter for parameter in listed if self.parameters.owns(parameter))
-        places = tuple(self.parameters.place(parameter) or 0 for parameter in ours)
+        tensors = tuple(self.parameters.place(parameter) or 0 for parameter in ours)
         alike = len({(parameter.dtype, parameter.device) for parameter in ours}) == 1
         plain = all(type(parameter.data) is Tensor and parameter.layout is torch.strided for parameter in ours)
         host = alike and plain and ours[0].device.type == "cpu" and ours[0].dtype in _PLAIN_TYPES
@@ -156,8 +156,8 @@ class GradientReader:
         return SnapshotPlan(
             listed,
             ours,
-            places,
-            tuple(position for position, place in enumerate(places) if place in self.parameters.cut),
+            tensors,
+            tuple(position for position, tensor in enumerate(tensors) if tensor in self.parameters.cut),
             on_host=host,
             small=alike and plain and elements <= measure.SMALL,
             complete=len(ours) == len(listed),
@@ -177,22 +177,22 @@ class GradientReader:
 
         ``keep``: there is room for another copy of them. ``describe`` measures detail where there is none.
         """
-        there = [gradient for parameter in plan.ours if (gradient := parameter.grad) is not None]
+        gradients = [gradient for parameter in plan.ours if (gradient := parameter.grad) is not None]
         present = None
-        if len(there) < len(plan.ours):
+        if len(gradients) < len(plan.ours):
             present = tuple(position for position, one in enumerate(plan.ours) if one.grad is not None)
-        if not there:
+        if not gradients:
             return GradientSnapshot(plan, present, None, None, (), None, None, None)
-        if plan.small and keep and all(gradient.layout is torch.strided for gradient in there):
-            return GradientSnapshot(plan, present, None, self._copy(plan, there), (), None, None, scale)
-        found = measure.host_norms(there) if self._dense(plan, there) else measure.device_norms(there)
+        if plan.small and keep and all(gradient.layout is torch.strided for gradient in gradients):
+            return GradientSnapshot(plan, present, None, self._copy(plan, gradients), (), None, None, scale)
+        found = measure.host_norms(gradients) if self._dense(plan, gradients) else measure.device_norms(gradients)
         cut = [plan.ours[position].grad for position in plan.cut]
         rows = tuple(measure.row_norms(gradient) for gradient in cut if gradient is not None)
         detail = None
         if describe is not None:
-            detail = describe(plan, range(len(there)) if present is None else present, there)
+            detail = describe(plan, range(len(gradients)) if present is None else present, gradients)
         return GradientSnapshot(
-            plan, present, found.norms, None, rows, found.total, _elements(there, found), scale, detail
+            plan, present, found.norms, None, rows, found.total, _nonfinite_counts(gradients, found), scale, detail
         )
 
     def _copy(self, plan: SnapshotPlan, gradients: Sequence[Tensor]) -> CopiedRow:
@@ -220,7 +220,7 @@ class GradientReader:
         ``unknown``: over all that are listed, those that the map does not have yet too.
         """
         wider = unknown and not plan.complete
-        grads = [one.grad for one in (plan.listed if wider else plan.ours) if one.grad is not None]
+        grads = [parameter.grad for parameter in (plan.listed if wider else plan.ours) if parameter.grad is not None]
         if not grads:
             return None
         if wider:
@@ -229,14 +229,18 @@ class GradientReader:
         return measure.total_norm(grads, small=dense and plan.small, on_host=dense and plan.on_host)
 
 
-def _elements(there: Sequence[Tensor], found: measure.Norms) -> Tensor | None:
+def _nonfinite_counts(gradients: Sequence[Tensor], found: measure.Norms) -> Tensor | None:
     """Count NaN and Inf where the norms, in host memory, say that there are some; elsewhere it would cost too much."""
     if found.sound:
         return _NONE
     if found.total is None:
         return None
-    concerned = [gradient for gradient, fine in zip(there, np.isfinite(found.norms.numpy()), strict=True) if not fine]
-    return measure.nonfinite_elements(concerned) if concerned else _NONE
+    nonfinite = [
+        gradient
+        for gradient, is_finite in zip(gradients, np.isfinite(found.norms.numpy()), strict=True)
+        if not is_finite
+    ]
+    return measure.nonfinite_elements(nonfinite) if nonfinite else _NONE
 
 
 _NONE = torch.zeros(2, dtype=torch.float64, device="cpu")

@@ -130,8 +130,8 @@ class ParameterMap:
     def _group_atoms(self, group: Group) -> npt.NDArray[np.int64]:
         """Return the indices of the group's atoms; within a tensor they are in order, so a range of rows is found."""
         inside: list[int] = []
-        for place in group.pieces:
-            piece = self.pieces[place]
+        for index in group.pieces:
+            piece = self.pieces[index]
             atoms, width = self.atoms_of[piece.tensor], self._width(piece.tensor)
             if piece.rows is None:
                 inside += atoms
@@ -156,8 +156,8 @@ class ParameterMap:
 
     def members_of(self, name: str) -> list[tuple[nn.Parameter, int]]:
         """Return the parameters of a group and how many elements of each are in it; none of an unknown group."""
-        place = self.place_of.get(name)
-        pieces = [] if place is None else [self.pieces[piece] for piece in self.groups[place].pieces]
+        index = self.place_of.get(name)
+        pieces = [] if index is None else [self.pieces[piece] for piece in self.groups[index].pieces]
         return [(self.parameters[piece.tensor], piece.elements) for piece in pieces]
 
     def _check(self, named: Mapping[str, list[ParameterRows]]) -> None:
@@ -186,12 +186,12 @@ class ParameterMap:
         return Group(
             name,
             places,
-            sum(self.pieces[place].elements for place in places),
+            sum(self.pieces[index].elements for index in places),
         )
 
     def frozen(self, group: Group) -> bool:
         """Whether nothing in the group is trainable now."""
-        return not any(self.parameters[self.pieces[place].tensor].requires_grad for place in group.pieces)
+        return not any(self.parameters[self.pieces[index].tensor].requires_grad for index in group.pieces)
 
 
 def _union(spans: list[tuple[int, int]]) -> Spans:
@@ -240,10 +240,12 @@ def groups_by_name(model: nn.Module, heads: Mapping[str, Parts | None] | None = 
 
     What is a head's own belongs to the actor, whatever it is called.
     """
-    own = {id(rows.parameter) for parts in (heads or {}).values() if parts is not None for rows in _rows(parts)}
+    head_parameters = {
+        id(rows.parameter) for parts in (heads or {}).values() if parts is not None for rows in _rows(parts)
+    }
     groups: dict[str, list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
-        groups.setdefault("actor" if id(parameter) in own else _group_of(name), []).append(parameter)
+        groups.setdefault("actor" if id(parameter) in head_parameters else _group_of(name), []).append(parameter)
     return groups
 
 

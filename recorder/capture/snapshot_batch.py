@@ -35,20 +35,24 @@ class BatchTensors:
     tensors: dict[str, Tensor]
 
 
-def snapshot_batches(seen: Sequence[Sequence[GradientSnapshot]]) -> Iterator[BatchTensors]:
-    """Yield the looks of an update that belong together; ``seen`` holds those of each minibatch."""
+def snapshot_batches(by_minibatch: Sequence[Sequence[GradientSnapshot]]) -> Iterator[BatchTensors]:
+    """Yield the looks of an update that belong together; ``by_minibatch`` holds those of each minibatch."""
     alike: dict[tuple[object, ...], list[tuple[int, GradientSnapshot]]] = {}
-    for place, some in enumerate(seen):
-        for one in some:
-            key = (one.plan, one.present, one.flat is None, one.scale is None)
-            alike.setdefault(key, []).append((place, one))
+    for minibatch, snapshots in enumerate(by_minibatch):
+        for snapshot in snapshots:
+            key = (snapshot.plan, snapshot.present, snapshot.flat is None, snapshot.scale is None)
+            alike.setdefault(key, []).append((minibatch, snapshot))
     for number, members in enumerate(alike.values()):
-        copies = [one.flat for _, one in members if one.flat is not None]
+        copies = [snapshot.flat for _, snapshot in members if snapshot.flat is not None]
         flat = _joined(copies) if copies else None
-        looks = SnapshotBatch(
-            str(number), members[0][1], tuple(place for place, _ in members), flat, tuple(o.detail for _, o in members)
+        batch = SnapshotBatch(
+            str(number),
+            members[0][1],
+            tuple(minibatch for minibatch, _ in members),
+            flat,
+            tuple(o.detail for _, o in members),
         )
-        yield BatchTensors(looks, _tensors(looks, [one for _, one in members]))
+        yield BatchTensors(batch, _tensors(batch, [snapshot for _, snapshot in members]))
 
 
 def _joined(rows: Sequence[CopiedRow]) -> Tensor:
@@ -59,36 +63,36 @@ def _joined(rows: Sequence[CopiedRow]) -> Tensor:
     return torch.stack([row.block[row.place] for row in rows])
 
 
-def _tensors(looks: SnapshotBatch, seen: Sequence[GradientSnapshot]) -> dict[str, Tensor]:
-    name, like, flat = looks.name, looks.like, looks.flat
+def _tensors(batch: SnapshotBatch, snapshots: Sequence[GradientSnapshot]) -> dict[str, Tensor]:
+    name, like, flat = batch.name, batch.like, batch.flat
     tensors: dict[str, Tensor] = {}
-    norms = [one.norms for one in seen if one.norms is not None]
+    norms = [snapshot.norms for snapshot in snapshots if snapshot.norms is not None]
     if norms:
         tensors[f"norms {name}"] = stacked(norms)
     elif flat is not None:
         spans = [vector_norm(flat[:, a:b], dim=1, dtype=torch.float64) for _, a, b in like.spans]
         tensors[f"norms {name}"] = torch.stack(spans, dim=1)
-    rows = _row_norms(like, flat) if flat is not None else _rows(seen)
+    rows = _row_norms(like, flat) if flat is not None else _rows(snapshots)
     tensors |= {f"rows {name} {k}": row for k, row in enumerate(rows)}
     for what in ("elements", "scale"):
-        cells = [cell.reshape(-1) for one in seen if (cell := getattr(one, what)) is not None]
+        cells = [cell.reshape(-1) for snapshot in snapshots if (cell := getattr(snapshot, what)) is not None]
         if cells:
             together = torch.stack(cells)
             tensors[f"{what} {name}"] = together.sum(0) if what == "elements" else together[:, 0]
     return tensors
 
 
-def _rows(seen: Sequence[GradientSnapshot]) -> list[Tensor]:
-    return [torch.stack(row) for row in zip(*(one.rows for one in seen), strict=True)]
+def _rows(snapshots: Sequence[GradientSnapshot]) -> list[Tensor]:
+    return [torch.stack(row) for row in zip(*(snapshot.rows for snapshot in snapshots), strict=True)]
 
 
-def _row_norms(seen: GradientSnapshot, flat: Tensor) -> list[Tensor]:
+def _row_norms(snapshot: GradientSnapshot, flat: Tensor) -> list[Tensor]:
     """Return the norms of the rows of each cut parameter, each [looks, rows]."""
-    cut = set(seen.plan.cut)
+    cut = set(snapshot.plan.cut)
     norms = []
-    for position, start, stop in seen.spans:
+    for position, start, stop in snapshot.spans:
         if position in cut:
-            length = max(len(seen.plan.ours[position]), 1)
+            length = max(len(snapshot.plan.ours[position]), 1)
             rows = flat[:, start:stop].reshape(len(flat), length, -1)
             norms.append(vector_norm(rows, dim=2, dtype=torch.float64))
     return norms

@@ -19,7 +19,7 @@ from recorder.measure.worst import FIELDS, Worst, worst_samples
 
 WORST = 100
 """Samples kept of the joint action and of each head concerned."""
-_WHOLE = ("minibatch", "index", "env", "step", "action")
+_INTEGERS = ("minibatch", "index", "env", "step", "action")
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,15 +37,15 @@ class RatioBounds:
         return not (high <= self.high and low >= self.low and math.isfinite(high))
 
 
-def worst_of(batch: CaptureBatch, places: Sequence[int], bounds: RatioBounds) -> Worst:
-    """Return the worst samples of a batch; ``places`` are the minibatches of the update that it holds."""
+def worst_of(batch: CaptureBatch, minibatches: Sequence[int], bounds: RatioBounds) -> Worst:
+    """Return the worst samples of a batch; ``minibatches`` are the minibatches of the update that it holds."""
     _, raw = log_ratios(batch.joint_log_ratio, batch.log_prob - batch.old_log_prob, batch.relevant)
-    minibatch = torch.tensor(list(places), dtype=torch.float64).to(raw.device, non_blocking=True)
+    minibatch = torch.tensor(list(minibatches), dtype=torch.float64).to(raw.device, non_blocking=True)
     actions = None
     if batch.actions is not None:
         nothing = torch.full_like(batch.actions[:1], torch.nan, dtype=torch.float64)
-        taken = batch.actions.double()
-        actions = torch.cat([nothing, torch.where(taken < 0, torch.nan, taken)])
+        numbers = batch.actions.double()
+        actions = torch.cat([nothing, torch.where(numbers < 0, torch.nan, numbers)])
     columns: dict[str, Tensor | None] = {
         "minibatch": minibatch[:, None],
         "index": batch.index,
@@ -64,35 +64,40 @@ def _with_joint(log_prob: Tensor, relevant: Tensor | None) -> Tensor:
     return torch.cat([joint_sum(log_prob, relevant).unsqueeze(0), log_prob])
 
 
-def transition_rows(worst: Sequence[Worst], concerned: Mapping[int, str], epochs: Sequence[int], update: int) -> Rows:
+def transition_rows(worst: Sequence[Worst], rows: Mapping[int, str], epochs: Sequence[int], update: int) -> Rows:
     """Return the rows of ``transitions`` for the concerned rows: place among joint and heads → name ('' joint)."""
-    arrived = [(one.samples.cpu().numpy(), one.key.cpu().numpy(), one.counts.cpu().numpy()) for one in worst]
-    parts = [_part(arrived, place, name, epochs) for place, name in concerned.items()]
+    arrived = [
+        (batch_worst.samples.cpu().numpy(), batch_worst.key.cpu().numpy(), batch_worst.counts.cpu().numpy())
+        for batch_worst in worst
+    ]
+    parts = [_worst_of_row(arrived, row, name, epochs) for row, name in rows.items()]
     parts = [part for part in parts if len(part["place"])]
     if not parts:
         return []
     cells: dict[str, Any] = {"update": update, "head": [name for part in parts for name in part["head"]]}
     for name in (*FIELDS, "epoch", "bad", "nonfinite", "place"):
         column = np.concatenate([part[name] for part in parts])
-        known = ~np.isnan(column) if name not in ("log_ratio", "joint_log_ratio", "log_prob", "old_log_prob") else None
-        if name in (*_WHOLE, "epoch", "bad", "nonfinite", "place"):
+        is_known = (
+            ~np.isnan(column) if name not in ("log_ratio", "joint_log_ratio", "log_prob", "old_log_prob") else None
+        )
+        if name in (*_INTEGERS, "epoch", "bad", "nonfinite", "place"):
             column = np.nan_to_num(column).astype(np.int64)
-        cells[name] = column if known is None else nullable(column, known)
+        cells[name] = column if is_known is None else nullable(column, is_known)
     return Block(len(cells["head"]), cells)
 
 
-def _part(
+def _worst_of_row(
     arrived: Sequence[tuple[Numbers, Numbers, Numbers]], row: int, name: str, epochs: Sequence[int]
 ) -> dict[str, Any]:
     """Join the batches' worst samples of one row, the worst first."""
-    key = np.concatenate([one[1][row] for one in arrived])
-    samples = np.concatenate([one[0][:, row] for one in arrived], axis=1)
+    key = np.concatenate([batch_worst[1][row] for batch_worst in arrived])
+    samples = np.concatenate([batch_worst[0][:, row] for batch_worst in arrived], axis=1)
     order = np.argsort(-key, kind="stable")[:WORST]
     order = order[key[order] >= 0]
-    bad, nonfinite = np.sum([one[2][:, row] for one in arrived], axis=0)
+    bad, nonfinite = np.sum([batch_worst[2][:, row] for batch_worst in arrived], axis=0)
     part: dict[str, Any] = dict(zip(FIELDS, samples[:, order], strict=True))
     part["head"] = [name] * len(order)
     part["place"] = np.arange(len(order), dtype=np.float64)
-    part["epoch"] = np.array([epochs[int(place)] for place in part["minibatch"]], np.float64)
+    part["epoch"] = np.array([epochs[int(minibatch)] for minibatch in part["minibatch"]], np.float64)
     part["bad"], part["nonfinite"] = np.full(len(order), bad), np.full(len(order), nonfinite)
     return part

@@ -89,25 +89,25 @@ class UpdateBuffer:
 
     def _measure_waiting(self) -> None:
         """Measure what waits. Ctrl-C may come anywhere: what was not measured then is measured the next time."""
-        done = {place for places in self._measured for place in places}
+        done = {index for indices in self._measured for index in indices}
         waiting: dict[tuple[object, ...], list[tuple[int, Capture]]] = {}
-        for place, minibatch in enumerate(self.minibatches):
-            if minibatch.capture is not None and place not in done:
-                waiting.setdefault(minibatch.capture.shape(), []).append((place, minibatch.capture))
+        for index, minibatch in enumerate(self.minibatches):
+            if minibatch.capture is not None and index not in done:
+                waiting.setdefault(minibatch.capture.shape(), []).append((index, minibatch.capture))
         for members in waiting.values():
-            captures, places = [capture for _, capture in members], tuple(place for place, _ in members)
-            self._batches[places] = captures[0].together(captures)
-            self._measured[places] = measure(self._batches[places], places)
+            captures, indices = [capture for _, capture in members], tuple(index for index, _ in members)
+            self._batches[indices] = captures[0].together(captures)
+            self._measured[indices] = measure(self._batches[indices], indices)
         for minibatch in self.minibatches:
             minibatch.capture = None
         self._kept = 0
 
     def find_worst(self) -> None:
         """Reduce the batches held to their worst samples."""
-        for places in list(self._batches):
-            for piece, batch in enumerate(pieces_of(self._batches[places])):
-                self._worst[piece, places] = worst_of(batch, places, self._bounds)
-            del self._batches[places]
+        for indices in list(self._batches):
+            for piece, batch in enumerate(pieces_of(self._batches[indices])):
+                self._worst[piece, indices] = worst_of(batch, indices, self._bounds)
+            del self._batches[indices]
 
     def see_gradients(self, parameters: Sequence[Tensor], scale: Tensor | None = None) -> GradientSnapshot | None:
         """Measure the gradients of ``parameters``, some of them the model's, before anything changes them."""
@@ -117,14 +117,14 @@ class UpdateBuffer:
         detail = self._detail
         now = detail is not None and detail.wanted and len(self.minibatches) - 1 in detail.steps
         describe = detail.look if detail is not None and now else None
-        seen = self.reader.see(plan, scale, keep=self._copied <= KEEP_ELEMENTS, describe=describe)
-        if seen.flat is not None:
-            self._copied += seen.flat.block.shape[1]
+        snapshot = self.reader.see(plan, scale, keep=self._copied <= KEEP_ELEMENTS, describe=describe)
+        if snapshot.flat is not None:
+            self._copied += snapshot.flat.block.shape[1]
         minibatch = self.minibatches[-1]
         minibatch.unknown = minibatch.unknown or not plan.complete
         if plan.ours:
-            minibatch.seen.append(seen)
-        return seen
+            minibatch.seen.append(snapshot)
+        return snapshot
 
     def see_step(self, parameters: Sequence[Tensor], scale: Tensor | None = None) -> None:
         """Measure the gradients an optimizer step is about to take; ``scale`` is the loss scale they still carry."""
@@ -160,11 +160,11 @@ class UpdateBuffer:
     def tensors(self) -> dict[str, Tensor]:
         """Return all measurements of the update under names that ``recorder.reduce`` reads."""
         self._measure_waiting()
-        tensors = {f"packed {place}": one.packed for place, one in enumerate(self.measurements)}
-        found = list(snapshot_batches([minibatch.seen for minibatch in self.minibatches]))
-        self.looks = [looks.looks for looks in found]
-        for looks in found:
-            tensors |= looks.tensors
+        tensors = {f"packed {number}": one.packed for number, one in enumerate(self.measurements)}
+        batches = list(snapshot_batches([minibatch.seen for minibatch in self.minibatches]))
+        self.looks = [batch.looks for batch in batches]
+        for batch in batches:
+            tensors |= batch.tensors
         for name in ("pre_clip", "post_clip"):
             norms = [_together(getattr(one, name)) for one in self.minibatches if getattr(one, name)]
             if norms:

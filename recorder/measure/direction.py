@@ -33,7 +33,7 @@ def squares_by_segment(vectors: Tensor, segments: Segments) -> Tensor:
 def dots_by_segment(a: Tensor, b: Tensor, segments: Segments) -> Tensor:
     """Return Σ a·b [K, segments] over the segments of vectors [K, P], in float64."""
     if a.device.type == "cpu":  # one after the other: adding by index costs ten times as much
-        parts = [torch.split(one, list(segments.sizes), dim=1) for one in (a, b)]
+        parts = [torch.split(vectors, list(segments.sizes), dim=1) for vectors in (a, b)]
         return torch.stack([(x.double() * y.double()).sum(1) for x, y in zip(*parts, strict=True)], dim=1)
     products = a.double() * b.double()
     return products.new_zeros((len(products), len(segments.sizes))).index_add_(1, segments.index, products)

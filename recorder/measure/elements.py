@@ -116,8 +116,8 @@ def host_statistics(g: Tensor) -> Tensor:
             extremes += [numbers.min(), numbers.max()]
         zero, *below, inf, large, positive, nan = counts.tolist()
         bins = [zero, below[0] - zero, *np.diff(below), g.numel() - nan - inf - below[3]]
-        found = [mean * g.numel(), squares, *bins, nan, inf, large, positive, np.min(extremes), np.max(extremes)]
-        return torch.tensor(np.array(found, np.float64))
+        statistics = [mean * g.numel(), squares, *bins, nan, inf, large, positive, np.min(extremes), np.max(extremes)]
+        return torch.tensor(np.array(statistics, np.float64))
 
 
 def _counts(g: _Numbers, size: _Numbers, bounds: Sequence[Any]) -> list[int]:
@@ -132,7 +132,7 @@ def _counts(g: _Numbers, size: _Numbers, bounds: Sequence[Any]) -> list[int]:
         g > zero,
         np.isnan(g),
     ]
-    return [int(np.count_nonzero(one)) for one in flags]
+    return [int(np.count_nonzero(flag)) for flag in flags]
 
 
 def _indicators(g: Tensor) -> Tensor:
@@ -148,5 +148,5 @@ def _indicators(g: Tensor) -> Tensor:
         at_least[2] & ~at_least[3],
         at_least[3] & ~infinite,
     ]
-    below = [(~nan) & one for one in bins]
+    below = [(~nan) & flag for flag in bins]
     return torch.stack([*below, nan, infinite, size > LARGE, g > 0], dim=1).double()

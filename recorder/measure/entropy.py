@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from recorder.measure.joined import LEAST, MEAN, MOST, SUM
+from recorder.measure.joined import MAXIMUM, MEAN, MINIMUM, SUM
 from recorder.measure.ratios import count_of, extreme_of, mean_of, sum_of
 
 JOINT_FIELDS = ("count", "entropy", "choices", "norm_sum")
@@ -27,10 +27,10 @@ HEAD_FIELDS = (
 JOINT_JOINS = {"count": SUM, "entropy": MEAN, "choices": SUM, "norm_sum": SUM}
 HEAD_JOINS = JOINT_JOINS | {
     "conditional_sum": SUM,
-    "entropy_min": LEAST,
-    "entropy_max": MOST,
-    "log_prob_min": LEAST,
-    "log_prob_max": MOST,
+    "entropy_min": MINIMUM,
+    "entropy_max": MAXIMUM,
+    "log_prob_min": MINIMUM,
+    "log_prob_max": MAXIMUM,
 }
 
 
@@ -67,8 +67,8 @@ def head_entropy(
         return torch.stack([count_of(entropy, weight), mean, *([nothing] * 3), *extremes])
     choice = _counted(valid_actions > 1, counted)
     room = torch.where(choice, valid_actions.to(entropy.dtype), torch.e).log()
-    held = [choice.sum(-1).to(mean.dtype), sum_of(entropy, choice), sum_of(entropy / room, choice)]
-    return torch.stack([count_of(entropy, weight), mean, *held, *extremes])
+    sums = [choice.sum(-1).to(mean.dtype), sum_of(entropy, choice), sum_of(entropy / room, choice)]
+    return torch.stack([count_of(entropy, weight), mean, *sums, *extremes])
 
 
 def _counted(choice: Tensor, counted: Tensor | None) -> Tensor:

@@ -42,16 +42,16 @@ def host_norms(gradients: Sequence[Tensor]) -> Norms:
 
     The numbers are there to be looked at: what a float32 square cannot hold is computed again in float64.
     """
-    found = plain_norms(gradients)
-    seen = found.norms.numpy()
+    plain = plain_norms(gradients)
+    magnitudes = plain.norms.numpy()
     low, high = TRUSTED
-    doubtful = np.flatnonzero(~((seen > low) & (seen < high)))
+    doubtful = np.flatnonzero(~((magnitudes > low) & (magnitudes < high)))
     if not len(doubtful):
-        return Norms(found.norms, found.total, sound=True)
-    exact = found.norms.double()
-    for place in doubtful.tolist():
-        exact[place] = torch.linalg.vector_norm(gradients[place], dtype=torch.float64)
-    return Norms(exact, found.total)
+        return Norms(plain.norms, plain.total, sound=True)
+    exact = plain.norms.double()
+    for index in doubtful.tolist():
+        exact[index] = torch.linalg.vector_norm(gradients[index], dtype=torch.float64)
+    return Norms(exact, plain.total)
 
 
 def device_norms(gradients: Sequence[Tensor]) -> Norms:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 PIECE = 1 << 20
 """Samples measured at once: what is made of them on the way takes memory many times their own."""
-SUM, MEAN, VARIANCE, LEAST, MOST = "sum", "mean", "variance", "least", "most"
+SUM, MEAN, VARIANCE, MINIMUM, MAXIMUM = "sum", "mean", "variance", "least", "most"
 
 
 def joined(pieces: Sequence[Tensor], fields: Sequence[str], how: Mapping[str, str]) -> Tensor:
@@ -19,24 +19,24 @@ def joined(pieces: Sequence[Tensor], fields: Sequence[str], how: Mapping[str, st
     the mean named before it (Chan, Golub, LeVeque 1983). A piece that counts no sample has no say in a mean.
     """
     cells = torch.stack(list(pieces)).double()  # [pieces, F, …]
-    of = {name: cells[:, place] for place, name in enumerate(fields)}
+    of = {name: cells[:, index] for index, name in enumerate(fields)}
     counts = of["count"]
     total = counts.sum(0)
-    found: list[Tensor] = []
-    for place, name in enumerate(fields):
+    statistics: list[Tensor] = []
+    for index, name in enumerate(fields):
         match how[name]:
             case "sum":
-                found.append(of[name].sum(0))
+                statistics.append(of[name].sum(0))
             case "least":
-                found.append(of[name].amin(0))
+                statistics.append(of[name].amin(0))
             case "most":
-                found.append(of[name].amax(0))
+                statistics.append(of[name].amax(0))
             case "mean":
-                found.append(_mean(of[name], counts, total))
+                statistics.append(_mean(of[name], counts, total))
             case _:
-                apart = torch.where(counts > 0, of[fields[place - 1]] - found[place - 1], 0.0)
-                found.append(_mean(of[name] + apart.square(), counts, total))
-    return torch.stack(found)
+                apart = torch.where(counts > 0, of[fields[index - 1]] - statistics[index - 1], 0.0)
+                statistics.append(_mean(of[name] + apart.square(), counts, total))
+    return torch.stack(statistics)
 
 
 def _mean(means: Tensor, counts: Tensor, total: Tensor) -> Tensor:

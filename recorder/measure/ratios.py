@@ -11,7 +11,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from recorder.measure.joined import LEAST, MEAN, MOST, SUM, VARIANCE
+from recorder.measure.joined import MAXIMUM, MEAN, MINIMUM, SUM, VARIANCE
 
 HEAD_CLAMP = 20.0
 """A head's log-ratio is held within ±20: exp stays finite in float32 with room for products."""
@@ -37,11 +37,11 @@ FIELDS = (
 JOINS = dict.fromkeys(FIELDS, MEAN) | {
     "count": SUM,
     "ratio_var": VARIANCE,
-    "ratio_max": MOST,
-    "ratio_min": LEAST,
+    "ratio_max": MAXIMUM,
+    "ratio_min": MINIMUM,
     "nonfinite": SUM,
     "clamped": SUM,
-    "log_ratio_abs_max": MOST,
+    "log_ratio_abs_max": MAXIMUM,
 }
 """Rows of what ``ratio_statistics`` returns, each over the counted samples of one minibatch."""
 
@@ -54,12 +54,12 @@ def log_ratios(joint: Tensor | None, heads: Tensor, relevant: Tensor | None = No
     that sample, 0 where none does; where none of these met its clamp the framework's own number stands for that sum,
     so that it agrees with the framework to the last bit.
     """
-    held = heads.clamp(-HEAD_CLAMP, HEAD_CLAMP)
-    total = joint_sum(held, relevant)
-    own = joint_sum(heads, relevant) if joint is None else joint
-    free = held == heads if relevant is None else (held == heads) | ~relevant
-    joined = torch.where(free.all(0), own, total).clamp(-JOINT_CLAMP, JOINT_CLAMP)
-    return torch.cat([joined.unsqueeze(0), held]), torch.cat([own.unsqueeze(0), heads])
+    clamped = heads.clamp(-HEAD_CLAMP, HEAD_CLAMP)
+    total = joint_sum(clamped, relevant)
+    unclamped = joint_sum(heads, relevant) if joint is None else joint
+    free = clamped == heads if relevant is None else (clamped == heads) | ~relevant
+    joined = torch.where(free.all(0), unclamped, total).clamp(-JOINT_CLAMP, JOINT_CLAMP)
+    return torch.cat([joined.unsqueeze(0), clamped]), torch.cat([unclamped.unsqueeze(0), heads])
 
 
 def joint_sum(heads: Tensor, relevant: Tensor | None) -> Tensor:
@@ -67,14 +67,14 @@ def joint_sum(heads: Tensor, relevant: Tensor | None) -> Tensor:
     return heads.sum(0) if relevant is None else torch.where(relevant, heads, 0.0).sum(0)
 
 
-def ratio_statistics(held: Tensor, raw: Tensor, clip_range: float | Tensor | None, weight: Tensor | None) -> Tensor:
-    """Return ``FIELDS`` × [R, M] for clamped (``held``) and unclamped (``raw``) log-ratios [R, M, N].
+def ratio_statistics(clamped: Tensor, raw: Tensor, clip_range: float | Tensor | None, weight: Tensor | None) -> Tensor:
+    """Return ``FIELDS`` × [R, M] for clamped (``clamped``) and unclamped (``raw``) log-ratios [R, M, N].
 
     R rows are the joint, then each head; M minibatches of N samples. ``weight`` is a boolean [R, M, N] of samples
     that count (None: all); a head that met its clamp counts in the joint row only where that head counts. A row with
     count 0 holds NaN, to be read as null. Without a clip range the clip rows are NaN.
     """
-    ratio = held.exp()
+    ratio = clamped.exp()
     mean = mean_of(ratio, weight)
     if clip_range is None:
         clip = positive = negative = torch.full_like(mean, torch.nan)
@@ -82,15 +82,15 @@ def ratio_statistics(held: Tensor, raw: Tensor, clip_range: float | Tensor | Non
         above, below = ratio - 1 > clip_range, 1 - ratio > clip_range
         positive, negative = mean_of(above.to(ratio.dtype), weight), mean_of(below.to(ratio.dtype), weight)
         clip = mean_of((above | below).to(ratio.dtype), weight)
-    met = (held != raw) & ~raw.isnan()
+    met = (clamped != raw) & ~raw.isnan()
     if weight is not None:
         met = met & weight
     met = torch.cat([met.any(0, keepdim=True), met[1:]])
     rows = [
-        count_of(held, weight),
-        -mean_of(held, weight),
-        mean_of(held.square(), weight) / 2,
-        mean_of(held.expm1() - held, weight),
+        count_of(clamped, weight),
+        -mean_of(clamped, weight),
+        mean_of(clamped.square(), weight) / 2,
+        mean_of(clamped.expm1() - clamped, weight),
         mean,
         mean_of((ratio - mean.unsqueeze(-1)).square(), weight),
         extreme_of(ratio, weight, largest=True),
@@ -98,8 +98,8 @@ def ratio_statistics(held: Tensor, raw: Tensor, clip_range: float | Tensor | Non
         clip,
         positive,
         negative,
-        sum_of((~raw.isfinite()).to(held.dtype), weight),
-        sum_of(met.to(held.dtype), weight),
+        sum_of((~raw.isfinite()).to(clamped.dtype), weight),
+        sum_of(met.to(clamped.dtype), weight),
         extreme_of(raw.abs(), weight, largest=True),
     ]
     return torch.stack(rows)

@@ -24,43 +24,43 @@ class DetailNumbers:
     """The detail of one update by atom; an atom without a gradient at the sampled step is not ``there``."""
 
     def __init__(
-        self, parameters: ParameterMap, looks: Sequence[DetailBatch], arrays: Mapping[str, Numbers], samples: Numbers
+        self, parameters: ParameterMap, batches: Sequence[DetailBatch], arrays: Mapping[str, Numbers], samples: Numbers
     ) -> None:
         count = len(parameters.atoms)
-        self.parameters, self.looks = parameters, looks
+        self.parameters, self.looks = parameters, batches
         self.sizes = np.array([atom.stop - atom.start for atom in parameters.atoms], np.float64)
         self.tensor = np.array([atom.tensor for atom in parameters.atoms])
         self.statistics = np.zeros((count, len(FIELDS)))
         self.there = np.zeros(count, bool)
-        self.described = looks[0].described
-        self.places = looks[0].minibatches
+        self.described = batches[0].described
+        self.places = batches[0].minibatches
         self.squares = np.full((len(self.places), count), np.nan)
         self.means, self.dot = np.full((2, count), np.nan), np.full(count, np.nan)
-        kept = [atom.every(spacing(parameters.parameters[atom.tensor].numel())) for atom in parameters.atoms]
-        self.stands_for = self.sizes / np.maximum(kept, 1)  # elements of the atom for one that was taken
+        thinned_sizes = [atom.every(spacing(parameters.parameters[atom.tensor].numel())) for atom in parameters.atoms]
+        self.stands_for = self.sizes / np.maximum(thinned_sizes, 1)  # elements of the atom for one that was taken
         self.moved = arrays.get("detail moved", np.full((2, count), np.nan)) * self.stands_for
         self.weight_norms = arrays.get("detail weight norms", np.full(len(parameters.parameters), np.nan))
         self.weighed = "detail weight norms" in arrays  # parameters were looked at before and after the update
         self.separate = arrays["detail separate"] * self.stands_for if "detail separate" in arrays else None
         self.samples = float(samples[list(self.places)].mean())
-        for look in looks:
-            self._take(look, arrays)
+        for batch in batches:
+            self._take(batch, arrays)
 
-    def _take(self, look: DetailBatch, arrays: Mapping[str, Numbers]) -> None:
-        atoms = list(look.atoms)
+    def _take(self, batch: DetailBatch, arrays: Mapping[str, Numbers]) -> None:
+        atoms = list(batch.atoms)
         self.there[atoms] = True
-        self.statistics[atoms] = arrays[f"detail {look.name} statistics"]
-        if look.minibatches == self.places:
+        self.statistics[atoms] = arrays[f"detail {batch.name} statistics"]
+        if batch.minibatches == self.places:
             stands_for = self.stands_for[atoms]
-            self.squares[:, atoms] = arrays[f"detail {look.name} squares"] * stands_for
-            means = arrays[f"detail {look.name} means"]
+            self.squares[:, atoms] = arrays[f"detail {batch.name} squares"] * stands_for
+            means = arrays[f"detail {batch.name} means"]
             self.means[: len(means), atoms] = means * stands_for
-            if look.compared:
-                self.dot[atoms] = arrays[f"detail {look.name} dot"] * stands_for
+            if batch.compared:
+                self.dot[atoms] = arrays[f"detail {batch.name} dot"] * stands_for
 
-    def group_cells(self, place: int) -> Cells:
+    def group_cells(self, group: int) -> Cells:
         """Return the detail cells of the ``groups`` row of a group; null where its atoms had no gradient."""
-        atoms = self.parameters.group_atoms[place]
+        atoms = self.parameters.group_atoms[group]
         moved, weights = self.moved[:, atoms].sum(axis=1).tolist()
         cells: Cells = {"update_ratio": float(np.sqrt(moved / weights)) if self.weighed and weights else None}
         if self.separate is not None:
@@ -104,14 +104,14 @@ class DetailNumbers:
     def layer_block(self, update: int) -> Block:
         """Return the rows of ``layers``."""
         tensors = len(self.parameters.parameters)
-        there = np.zeros(tensors, bool)
-        there[self.tensor[self.there]] = True
+        present = np.zeros(tensors, bool)
+        present[self.tensor[self.there]] = True
         elements = self._by_tensor(self.sizes)
         sums = self._by_tensor(self.statistics[:, _FIELD["sum"]])
         mean = sums / elements
         spread = self.statistics[:, _FIELD["sum"]] / self.sizes - mean[self.tensor]
         squares = self._by_tensor(self.statistics[:, _FIELD["squares"]] + self.sizes * spread**2)
-        counts = {FIELDS[place]: self._by_tensor(self.statistics[:, place]) for place in _SUMS}
+        counts = {FIELDS[index]: self._by_tensor(self.statistics[:, index]) for index in _SUMS}
         moved, weights = self._by_tensor(self.moved[0]), self._by_tensor(self.moved[1])
         infinite = (counts["inf"] > 0) & (counts["nan"] == 0)  # a spread about an infinite mean is NaN, the norm is not
         cells = {
@@ -133,7 +133,7 @@ class DetailNumbers:
                 "layer": self.parameters.names,
                 "minibatch": self.described,
                 "elements": elements.astype(np.int64),
-                **{name: nullable(cell, there) for name, cell in cells.items()},
+                **{name: nullable(cell, present) for name, cell in cells.items()},
                 "weight_norm": self.weight_norms if self.weighed else None,
                 "update_ratio": nullable(np.sqrt(moved / weights), weights != 0) if self.weighed else None,
             },
@@ -143,10 +143,10 @@ class DetailNumbers:
         return np.bincount(self.tensor, cells, len(self.parameters.parameters)).astype(np.float64)
 
     def _extreme(self, ufunc: np.ufunc, name: str) -> Numbers:
-        found = np.full(len(self.parameters.parameters), np.inf if name == "min" else -np.inf)
+        extremes = np.full(len(self.parameters.parameters), np.inf if name == "min" else -np.inf)
         with np.errstate(invalid="ignore"):  # a NaN is meant to come through
-            ufunc.at(found, self.tensor, self.statistics[:, _FIELD[name]])
-        return found
+            ufunc.at(extremes, self.tensor, self.statistics[:, _FIELD[name]])
+        return extremes
 
 
 def noise_scale(small: float, big: float, samples: float, count: int) -> float | None:
@@ -162,7 +162,7 @@ def noise_scale(small: float, big: float, samples: float, count: int) -> float |
 
 
 def detail_numbers(
-    parameters: ParameterMap | None, looks: Sequence[DetailBatch], arrays: Mapping[str, Numbers], samples: Numbers
+    parameters: ParameterMap | None, batches: Sequence[DetailBatch], arrays: Mapping[str, Numbers], samples: Numbers
 ) -> DetailNumbers | None:
     """Return the detail of an update, None when it was not sampled."""
-    return None if parameters is None or not looks else DetailNumbers(parameters, looks, arrays, samples)
+    return None if parameters is None or not batches else DetailNumbers(parameters, batches, arrays, samples)

@@ -21,28 +21,32 @@ VANISHING_WEIGHT = 0.5
 EXPLODING_WEIGHT = 0.8
 
 
-def model_cells(found: MinibatchNumbers) -> Cells:
+def model_cells(minibatches: MinibatchNumbers) -> Cells:
     """Return the whole-model gradient cells of the ``updates`` row."""
     cells: Cells = {}
     for name, norms in (
-        ("pre_clip", found.pre_clip[found.pre_clip_known]),
-        ("post_clip", found.post_clip[found.post_clip_known]),
+        ("pre_clip", minibatches.pre_clip[minibatches.pre_clip_known]),
+        ("post_clip", minibatches.post_clip[minibatches.post_clip_known]),
     ):
         if len(norms):
             cells[f"grad_norm_{name}"] = float(norms.mean())
             cells[f"grad_norm_{name}_max"] = float(norms.max())
             cells[f"grad_norm_{name}_last"] = float(norms[-1])
-    if found.clip_norm is not None and found.pre_clip_known.any():
-        cells["max_grad_norm"] = found.clip_norm
-        if found.clipped_whole:
-            cells["clip_active_fraction"] = float((~(found.pre_clip[found.pre_clip_known] <= found.clip_norm)).mean())
-        both = found.pre_clip_known & found.post_clip_known & (found.pre_clip != 0)
-        cells["clip_scale_mean"] = float((found.post_clip[both] / found.pre_clip[both]).mean()) if both.any() else None
-    if found.norms is not None:
-        if found.norms.elements is not None:
-            cells["nan_grad_count"], cells["inf_grad_count"] = map(int, found.norms.elements)
-        whole = found.norms.norms[:, : _tensors(found.norms)]
-        cells["tensors_nonfinite"] = int(np.count_nonzero(~np.isfinite(whole)))
+    if minibatches.clip_norm is not None and minibatches.pre_clip_known.any():
+        cells["max_grad_norm"] = minibatches.clip_norm
+        if minibatches.clipped_whole:
+            cells["clip_active_fraction"] = float(
+                (~(minibatches.pre_clip[minibatches.pre_clip_known] <= minibatches.clip_norm)).mean()
+            )
+        both = minibatches.pre_clip_known & minibatches.post_clip_known & (minibatches.pre_clip != 0)
+        cells["clip_scale_mean"] = (
+            float((minibatches.post_clip[both] / minibatches.pre_clip[both]).mean()) if both.any() else None
+        )
+    if minibatches.norms is not None:
+        if minibatches.norms.elements is not None:
+            cells["nan_grad_count"], cells["inf_grad_count"] = map(int, minibatches.norms.elements)
+        tensor_norms = minibatches.norms.norms[:, : _tensors(minibatches.norms)]
+        cells["tensors_nonfinite"] = int(np.count_nonzero(~np.isfinite(tensor_norms)))
     return cells
 
 
@@ -53,21 +57,21 @@ def _tensors(norms: GradientNorms) -> int:
 class GroupNumbers:
     """Gradient numbers of all groups [S, G], taken together; S optimizer steps at which gradients were seen."""
 
-    def __init__(self, parameters: ParameterMap, measured: GradientNorms, clip_norm: float | None) -> None:
+    def __init__(self, parameters: ParameterMap, gradient_norms: GradientNorms, clip_norm: float | None) -> None:
         self._starts = parameters.starts
-        norms = measured.norms[:, parameters.members]
-        seen, missing = measured.seen[:, parameters.members], measured.missing[:, parameters.members]
-        there = seen & ~missing
+        norms = gradient_norms.norms[:, parameters.members]
+        measured, missing = gradient_norms.seen[:, parameters.members], gradient_norms.missing[:, parameters.members]
+        present = measured & ~missing
         exploding = EXPLODING_FACTOR * (DEFAULT_CLIP_NORM if clip_norm is None else clip_norm)
-        squares = np.where(there, np.square(norms), 0.0)
-        self.counts = self._sum(there)
+        squares = np.where(present, np.square(norms), 0.0)
+        self.counts = self._sum(present)
         self.without = self._sum(missing)
-        self.nonfinite = self._sum(there & ~np.isfinite(norms))
+        self.nonfinite = self._sum(present & ~np.isfinite(norms))
         self.squares = self._sum(squares)
-        self.smallest = np.minimum.reduceat(np.where(there, norms, np.inf), self._starts, axis=1).min(axis=0)
-        self.largest = np.maximum.reduceat(np.where(there, norms, -np.inf), self._starts, axis=1).max(axis=0)
-        self.vanished = self._sum(there & (norms < VANISHING))
-        self.exploded = self._sum(there & ~(norms <= exploding))
+        self.smallest = np.minimum.reduceat(np.where(present, norms, np.inf), self._starts, axis=1).min(axis=0)
+        self.largest = np.maximum.reduceat(np.where(present, norms, -np.inf), self._starts, axis=1).max(axis=0)
+        self.vanished = self._sum(present & (norms < VANISHING))
+        self.exploded = self._sum(present & ~(norms <= exploding))
         self._logarithms = self._sum(squares * np.log(np.where(squares > 0, squares, 1.0)))
         self._with = self.counts > 0
         self._steps = self._with.sum(axis=0)
@@ -130,16 +134,16 @@ class GroupNumbers:
         return cells
 
 
-def group_numbers(parameters: ParameterMap | None, found: MinibatchNumbers | None) -> GroupNumbers | None:
+def group_numbers(parameters: ParameterMap | None, minibatches: MinibatchNumbers | None) -> GroupNumbers | None:
     """Return the gradient numbers of all groups, None when no gradient was seen."""
-    if parameters is None or found is None or found.norms is None:
+    if parameters is None or minibatches is None or minibatches.norms is None:
         return None
-    return GroupNumbers(parameters, found.norms, found.clip_norm)
+    return GroupNumbers(parameters, minibatches.norms, minibatches.clip_norm)
 
 
 def group_cells(parameters: ParameterMap, numbers: GroupNumbers | None, changed: frozenset[str]) -> list[Cells]:
     """Return the rows of ``groups`` without their update; ``changed``: those with other parameters than before."""
-    known: list[Cells] = [
+    rows: list[Cells] = [
         {
             "group": group.name,
             "tensors": group.tensors,
@@ -149,18 +153,18 @@ def group_cells(parameters: ParameterMap, numbers: GroupNumbers | None, changed:
         for group in parameters.groups
     ]
     if numbers is None:
-        return known
-    return [one | measured for one, measured in zip(known, numbers.cells(), strict=True)]
+        return rows
+    return [row | measured for row, measured in zip(rows, numbers.cells(), strict=True)]
 
 
 def head_gradient_cells(parameters: ParameterMap | None, numbers: GroupNumbers | None, head: str) -> Cells:
     """Return gradient norm, state and counts of one ``heads`` row."""
-    place = None if parameters is None else parameters.place_of.get(HEAD_PREFIX + head)
+    index = None if parameters is None else parameters.place_of.get(HEAD_PREFIX + head)
     if parameters is not None and head in parameters.removed:
         return {"grad_state": "removed"}
-    if parameters is None or place is None:
+    if parameters is None or index is None:
         return {}
-    group = parameters.groups[place]
+    group = parameters.groups[index]
     if parameters.frozen(group):
         return {"grad_state": "frozen", "params_without_grad": group.tensors, "params_nonfinite": 0, "params_finite": 0}
-    return {} if numbers is None else numbers.head_cells(place)
+    return {} if numbers is None else numbers.head_cells(index)

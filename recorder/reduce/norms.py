@@ -34,37 +34,37 @@ class GradientNorms:
 
 
 def gradient_norms(
-    looks: Sequence[SnapshotBatch], arrays: Mapping[str, Numbers], pieces: Sequence[Piece]
+    batches: Sequence[SnapshotBatch], arrays: Mapping[str, Numbers], pieces: Sequence[Piece]
 ) -> GradientNorms | None:
     """Join the looks at a minibatch's gradients: actor and critic may be clipped by calls of their own.
 
     None when no gradient was looked at.
     """
-    steps = sorted({place for look in looks for place in look.places})
+    steps = sorted({minibatch for batch in batches for minibatch in batch.places})
     if not steps:
         return None
     shape = (len(steps), len(pieces))
-    norms, seen, missing = np.zeros(shape), np.zeros(shape, bool), np.zeros(shape, bool)
+    norms, measured, missing = np.zeros(shape), np.zeros(shape, bool), np.zeros(shape, bool)
     elements: list[Numbers | None] = []
-    for look in looks:
-        rows = np.searchsorted(steps, look.places)[:, None]
-        tensors = np.array(look.like.plan.places)
-        there = tensors if look.like.present is None else tensors[np.array(look.like.present, np.int64)]
-        seen[rows, tensors] = True
+    for batch in batches:
+        rows = np.searchsorted(steps, batch.places)[:, None]
+        tensors = np.array(batch.like.plan.places)
+        there = tensors if batch.like.present is None else tensors[np.array(batch.like.present, np.int64)]
+        measured[rows, tensors] = True
         missing[rows, tensors] = True
         missing[rows, there] = False
         if len(there):
-            scale = arrays.get(f"scale {look.name}", _ONE)[:, None]
-            found = np.array(arrays[f"norms {look.name}"], np.float64)
-            elements.append(_counted(look, found, arrays.get(f"elements {look.name}")))
-            norms[rows, there] = found / scale
-            _cut(look, rows[:, 0], arrays, pieces, norms, scale)
-    whole = [piece.tensor for piece in pieces]
+            scale = arrays.get(f"scale {batch.name}", _ONE)[:, None]
+            batch_norms = np.array(arrays[f"norms {batch.name}"], np.float64)
+            elements.append(_nonfinite_counts(batch, batch_norms, arrays.get(f"elements {batch.name}")))
+            norms[rows, there] = batch_norms / scale
+            _fill_row_ranges(batch, rows[:, 0], arrays, pieces, norms, scale)
+    tensor_of_piece = [piece.tensor for piece in pieces]
     counted = [counts for counts in elements if counts is not None]
     return GradientNorms(
         norms,
-        seen[:, whole],
-        missing[:, whole],
+        measured[:, tensor_of_piece],
+        missing[:, tensor_of_piece],
         sum(piece.rows is not None for piece in pieces),
         steps,
         np.add.reduce(counted) if counted and len(counted) == len(elements) else None,
@@ -74,21 +74,21 @@ def gradient_norms(
 _ONE = np.ones(1)
 
 
-def _counted(look: SnapshotBatch, norms: Numbers, elements: Numbers | None) -> Numbers | None:
+def _nonfinite_counts(batch: SnapshotBatch, norms: Numbers, elements: Numbers | None) -> Numbers | None:
     """Return counts of NaN and Inf: read from the copies of the gradients where the norms say that there are some.
 
     On a device this waits, but only here, after the update, and only because something is broken.
     """
-    if look.flat is None:
+    if batch.flat is None:
         return elements
     counts = np.zeros(2)
     for row in np.flatnonzero(~np.isfinite(norms).all(axis=1)):
-        counts += nonfinite_elements([look.flat[row]]).cpu().numpy()
+        counts += nonfinite_elements([batch.flat[row]]).cpu().numpy()
     return counts
 
 
-def _cut(
-    look: SnapshotBatch,
+def _fill_row_ranges(
+    batch: SnapshotBatch,
     rows: npt.NDArray[np.int64],
     arrays: Mapping[str, Numbers],
     pieces: Sequence[Piece],
@@ -96,11 +96,11 @@ def _cut(
     scale: Numbers,
 ) -> None:
     """Fill the norms of row ranges from the norms of single rows."""
-    if not look.like.plan.cut:
+    if not batch.like.plan.cut:
         return
-    present = set(range(len(look.like.plan.places)) if look.like.present is None else look.like.present)
-    cut = [look.like.plan.places[position] for position in look.like.plan.cut if position in present]
-    squares = {tensor: np.square(arrays[f"rows {look.name} {k}"] / scale) for k, tensor in enumerate(cut)}
-    for place, piece in enumerate(pieces):
+    present = set(range(len(batch.like.plan.places)) if batch.like.present is None else batch.like.present)
+    cut = [batch.like.plan.places[position] for position in batch.like.plan.cut if position in present]
+    squares = {tensor: np.square(arrays[f"rows {batch.name} {k}"] / scale) for k, tensor in enumerate(cut)}
+    for index, piece in enumerate(pieces):
         if piece.rows is not None and piece.tensor in squares:
-            norms[rows, place] = np.sqrt(sum(squares[piece.tensor][:, a:b].sum(axis=1) for a, b in piece.rows))
+            norms[rows, index] = np.sqrt(sum(squares[piece.tensor][:, a:b].sum(axis=1) for a, b in piece.rows))

@@ -23,11 +23,15 @@ SLACK = 0.01
 class PolicyNumbers:
     """All policy numbers of an update, reduced over its minibatches at once."""
 
-    def __init__(self, found: MinibatchNumbers) -> None:
-        self.found = found
-        self.ratio = summary(found.ratio, found.ratio[_RATIO["count"]])
-        self.heads = summary(found.heads, found.heads[_HEAD["count"]])
-        self.joint = None if found.joint is None else summary(found.joint[:, None], found.joint[None, _JOINT["count"]])
+    def __init__(self, minibatches: MinibatchNumbers) -> None:
+        self.found = minibatches
+        self.ratio = summary(minibatches.ratio, minibatches.ratio[_RATIO["count"]])
+        self.heads = summary(minibatches.heads, minibatches.heads[_HEAD["count"]])
+        self.joint = (
+            None
+            if minibatches.joint is None
+            else summary(minibatches.joint[:, None], minibatches.joint[None, _JOINT["count"]])
+        )
 
     def contradicted(self, sizes: Mapping[int, int]) -> list[int]:
         """Return the heads whose entropy does not lie within 0 … ln(size), for sizes by place among the heads."""
@@ -43,28 +47,28 @@ class PolicyNumbers:
 
     def update_cells(self, *, hooked: bool) -> Cells:
         """Return the policy cells of the ``updates`` row. ``hooked``: optimizer steps are seen."""
-        found, ratio = self.found, self.ratio
-        known = ratio.count[0] > 0
-        counts = found.nonfinite.sum(axis=1).tolist()
+        minibatches, ratio = self.found, self.ratio
+        has_samples = ratio.count[0] > 0
+        counts = minibatches.nonfinite.sum(axis=1).tolist()
         cells: Cells = {
-            "minibatches": found.count,
-            "inner_loop_measurable": bool(found.steps[:-1].any()) if hooked else found.count > 1,
+            "minibatches": minibatches.count,
+            "inner_loop_measurable": bool(minibatches.steps[:-1].any()) if hooked else minibatches.count > 1,
             "ratio_nonfinite": int(ratio.total[_RATIO["nonfinite"]][0]),
-            "nonfinite_minibatches": int(np.count_nonzero(found.nonfinite.sum(axis=0))),
+            "nonfinite_minibatches": int(np.count_nonzero(minibatches.nonfinite.sum(axis=0))),
             "nonfinite_sources": ", ".join(
-                f"{name}: {int(count)}" for name, count in zip(found.sources, counts, strict=True) if count
+                f"{name}: {int(count)}" for name, count in zip(minibatches.sources, counts, strict=True) if count
             )
             or None,
         }
         for name in LOSSES:
-            cells[name] = float(found.losses[name].mean()) if name in found.losses else None
-        if known:
+            cells[name] = float(minibatches.losses[name].mean()) if name in minibatches.losses else None
+        if has_samples:
             cells |= self._ratio_cells()
         return cells | self._entropy_cells()
 
     def _ratio_cells(self) -> Cells:
-        found, ratio = self.found, self.ratio
-        last = (found.epoch == found.epoch[-1]) & (found.ratio[_RATIO["count"], 0] > 0)
+        minibatches, ratio = self.found, self.ratio
+        last = (minibatches.epoch == minibatches.epoch[-1]) & (minibatches.ratio[_RATIO["count"], 0] > 0)
         mean, std = self._pooled()
         k1, k2, k3 = (ratio.weighted[_RATIO[name]][0] for name in ("k1", "k2", "k3"))
         cells: Cells = {
@@ -78,11 +82,11 @@ class PolicyNumbers:
             "kl_k1": k1,
             "kl_k2": k2,
             "kl_k3": k3,
-            "kl_k3_last_epoch": float(found.ratio[_RATIO["k3"], 0, last].mean()) if last.any() else None,
+            "kl_k3_last_epoch": float(minibatches.ratio[_RATIO["k3"], 0, last].mean()) if last.any() else None,
         }
-        if found.ratio[_RATIO["count"], 0, 0] > 0:
-            cells["first_ratio_error"] = float(found.ratio[_RATIO["log_ratio_abs_max"], 0, 0])
-        if found.clip_known:
+        if minibatches.ratio[_RATIO["count"], 0, 0] > 0:
+            cells["first_ratio_error"] = float(minibatches.ratio[_RATIO["log_ratio_abs_max"], 0, 0])
+        if minibatches.clip_known:
             cells["clip_fraction"] = ratio.mean[_RATIO["clip_fraction"]][0]
             cells["clip_fraction_positive"] = ratio.mean[_RATIO["clip_positive"]][0]
             cells["clip_fraction_negative"] = ratio.mean[_RATIO["clip_negative"]][0]
@@ -110,13 +114,13 @@ class PolicyNumbers:
     def head_cells(self, head: int) -> Cells:
         """Return the ratio and entropy cells of one ``heads`` row; ``head`` is its place among the heads."""
         ratio, heads = self.ratio, self.heads
-        place = 1 + head if len(ratio.count) > 1 + head else 0
-        cells: Cells = {"relevant_samples": int(ratio.count[place]), "samples": int(heads.count[head])}
-        if ratio.count[place] > 0:
-            cells["ratio_max"] = ratio.largest[_RATIO["ratio_max"]][place]
-            cells["ratio_min"] = ratio.smallest[_RATIO["ratio_min"]][place]
-            cells["kl_k3"] = ratio.weighted[_RATIO["k3"]][place]
-            cells["clip_fraction"] = ratio.weighted[_RATIO["clip_fraction"]][place] if self.found.clip_known else None
+        row = 1 + head if len(ratio.count) > 1 + head else 0
+        cells: Cells = {"relevant_samples": int(ratio.count[row]), "samples": int(heads.count[head])}
+        if ratio.count[row] > 0:
+            cells["ratio_max"] = ratio.largest[_RATIO["ratio_max"]][row]
+            cells["ratio_min"] = ratio.smallest[_RATIO["ratio_min"]][row]
+            cells["kl_k3"] = ratio.weighted[_RATIO["k3"]][row]
+            cells["clip_fraction"] = ratio.weighted[_RATIO["clip_fraction"]][row] if self.found.clip_known else None
         if not heads.count[head] > 0:
             return cells
         cells["log_prob_min"] = heads.smallest[_HEAD["log_prob_min"]][head]
@@ -132,29 +136,29 @@ class PolicyNumbers:
         return cells
 
 
-def step_block(found: MinibatchNumbers, update: int, *, hooked: bool) -> Block:
+def step_block(minibatches: MinibatchNumbers, update: int, *, hooked: bool) -> Block:
     """Return the rows of ``steps``; without an optimizer hook nobody knows whether a step was taken."""
-    joint = dict(zip(ratios.FIELDS, found.ratio[:, 0], strict=True))
+    joint = dict(zip(ratios.FIELDS, minibatches.ratio[:, 0], strict=True))
     counted = joint["count"] > 0
-    entropy_rows = None if found.joint is None else found.joint[_JOINT["entropy"]]
+    entropy_rows = None if minibatches.joint is None else minibatches.joint[_JOINT["entropy"]]
     return Block(
-        found.count,
+        minibatches.count,
         {
             "update": update,
-            "epoch": found.epoch,
-            "minibatch": np.arange(found.count),
+            "epoch": minibatches.epoch,
+            "minibatch": np.arange(minibatches.count),
             "samples": joint["count"].astype(np.int64),
             "kl_k1": nullable(joint["k1"], counted),
             "kl_k2": nullable(joint["k2"], counted),
             "kl_k3": nullable(joint["k3"], counted),
             "ratio_max": nullable(joint["ratio_max"], counted),
             "ratio_min": nullable(joint["ratio_min"], counted),
-            "clip_fraction": nullable(joint["clip_fraction"], counted) if found.clip_known else None,
+            "clip_fraction": nullable(joint["clip_fraction"], counted) if minibatches.clip_known else None,
             "entropy": None if entropy_rows is None else nullable(entropy_rows, counted),
-            "policy_loss": found.losses.get("policy_loss"),
-            "value_loss": found.losses.get("value_loss"),
-            "grad_norm_pre_clip": nullable(found.pre_clip, found.pre_clip_known),
-            "grad_norm_post_clip": nullable(found.post_clip, found.post_clip_known),
-            "stepped": found.steps > 0 if hooked else None,
+            "policy_loss": minibatches.losses.get("policy_loss"),
+            "value_loss": minibatches.losses.get("value_loss"),
+            "grad_norm_pre_clip": nullable(minibatches.pre_clip, minibatches.pre_clip_known),
+            "grad_norm_post_clip": nullable(minibatches.post_clip, minibatches.post_clip_known),
+            "stepped": minibatches.steps > 0 if hooked else None,
         },
     )

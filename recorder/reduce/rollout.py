@@ -98,7 +98,7 @@ def lstm_rows(arrays: Mapping[str, Numbers], update: int) -> list[Cells]:
 def _gate_cells(arrays: Mapping[str, Numbers]) -> Cells:
     if "gates" not in arrays:
         return {}
-    found = dict(zip(lstm.GATE_FIELDS, arrays["gates"].tolist(), strict=True))
-    count = found["count"]
-    cells = {f"{gate}_saturation": found[gate] / count for gate in ("forget", "input", "output")}
-    return cells | {"gate_values": int(count), "cell_mean": found["candidate"] / count}
+    statistics = dict(zip(lstm.GATE_FIELDS, arrays["gates"].tolist(), strict=True))
+    count = statistics["count"]
+    cells = {f"{gate}_saturation": statistics[gate] / count for gate in ("forget", "input", "output")}
+    return cells | {"gate_values": int(count), "cell_mean": statistics["candidate"] / count}

@@ -105,13 +105,13 @@ class SlotHistory:
     def state_dict(self) -> dict[str, Any]:
         """Return it as plain data."""
         return {
-            place: [past.ratio, past.host, past.active, past.blueprint, past.trained]
-            for place, past in self.places.items()
+            slot_key: [past.ratio, past.host, past.active, past.blueprint, past.trained]
+            for slot_key, past in self.places.items()
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take up what ``state_dict`` gave."""
-        self.places = {place: SeedHistory(*cells) for place, cells in state.items()}
+        self.places = {slot_key: SeedHistory(*cells) for slot_key, cells in state.items()}
 
 
 def slot_rows(
@@ -125,16 +125,16 @@ def slot_rows(
 
     ``slots`` are the last call's words by place, ``parts`` the measured looks.
     """
-    for place in slots:
-        history.places.setdefault(place, SeedHistory())
-    order = [place for place in history.places if place in slots]
+    for slot_key in slots:
+        history.places.setdefault(slot_key, SeedHistory())
+    order = [slot_key for slot_key in history.places if slot_key in slots]
     numbers = SlotNumbers(calls, order, parts)
     rows = []
-    for place, measured, unreached in zip(order, numbers.cells(), numbers.unreached(), strict=True):
-        slot, past = slots[place], history.places[place]
+    for slot_key, measured, unreached in zip(order, numbers.cells(), numbers.unreached(), strict=True):
+        slot, past = slots[slot_key], history.places[slot_key]
         row: Cells = {
             "update": update,
-            "place": place,
+            "place": slot_key,
             "env": slot.env,
             "slot": slot.slot,
             "stage": slot.stage,
@@ -144,7 +144,7 @@ def slot_rows(
             **measured,
         }
         past.meet(slot)
-        row["ratio_ema"], row["low_ratio_cause"] = _remember(past, row, unreached)
+        row["ratio_ema"], row["low_ratio_cause"] = _updated_history(past, row, unreached)
         rows.append(row)
     return rows
 
@@ -153,14 +153,16 @@ class SlotNumbers:
     """The calls of one update [C] as arrays, and their numbers by place [P]."""
 
     def __init__(self, calls: Sequence[SlotCall], order: Sequence[str], parts: Sequence[StatisticsPart]) -> None:
-        numbers = {place: number for number, place in enumerate(order)}
+        numbers = {slot_key: number for number, slot_key in enumerate(order)}
         self.places = len(order)
         self.place = np.array([numbers[call.place] for call in calls], np.int64)
-        known = np.array([call[1:] for call in calls], np.int64)
-        seed, host, self.tensors, self.without, self.seed_elements, self.host_elements = known.T
-        measured = np.full((1 + max([NOTHING, *(one for some, _ in parts for one in some)]), len(FIELDS)), np.nan)
-        for some, found in parts:
-            measured[list(some)] = found
+        fields = np.array([call[1:] for call in calls], np.int64)
+        seed, host, self.tensors, self.without, self.seed_elements, self.host_elements = fields.T
+        measured = np.full(
+            (1 + max([NOTHING, *(snapshot for snapshots, _ in parts for snapshot in snapshots)]), len(FIELDS)), np.nan
+        )
+        for snapshots, statistics in parts:
+            measured[list(snapshots)] = statistics
         measured = np.concatenate([measured, np.full((1, len(FIELDS)), np.nan)])  # NOTHING picks this one
         self.grown, self.around = seed != NOTHING, host != NOTHING
         self.norm, self.vanished, self.exploded, self.nonfinite = measured[seed].T
@@ -168,34 +170,34 @@ class SlotNumbers:
 
     def _mean(self, cells: Numbers, where: Flags) -> list[float | None]:
         """Return the mean over the calls ``where`` by place, None where there is none; NaN stays NaN."""
-        place = self.place[where]
-        number = np.bincount(place, minlength=self.places)
-        total = np.bincount(place, cells[where], minlength=self.places)
+        slot = self.place[where]
+        number = np.bincount(slot, minlength=self.places)
+        total = np.bincount(slot, cells[where], minlength=self.places)
         pairs = zip(total.tolist(), number.tolist(), strict=True)
-        return [one / calls if calls else None for one, calls in pairs]
+        return [slot_total / calls if calls else None for slot_total, calls in pairs]
 
     def _most(self, cells: Ints | Numbers, where: Flags | None = None) -> list[int | None]:
         """Return the most over the calls ``where`` by place, None where there is none."""
         most = np.full(self.places, NOTHING)
         picked = slice(None) if where is None else where
         np.maximum.at(most, self.place[picked], cells[picked].astype(np.int64))
-        return [None if one == NOTHING else one for one in most.tolist()]
+        return [None if count == NOTHING else count for count in most.tolist()]
 
     def unreached(self) -> list[int]:
         """Return by place how many of the seed's tensors had no gradient in every call; one may come late."""
         with_seed = self.tensors > 0
         least = np.full(self.places, np.iinfo(np.int64).max)
         np.minimum.at(least, self.place[with_seed], self.without[with_seed])
-        found: list[int] = np.where(least == np.iinfo(np.int64).max, 0, least).tolist()
-        return found
+        counts: list[int] = np.where(least == np.iinfo(np.int64).max, 0, least).tolist()
+        return counts
 
     def cells(self) -> list[Cells]:
         """Return the measured cells of each place."""
         present, both = (self.tensors - self.without).astype(np.float64), self.grown & self.around
-        found = [one.astype(np.float64) for one in (self.seed_elements, self.host_elements)]
+        elements = [counts.astype(np.float64) for counts in (self.seed_elements, self.host_elements)]
         with np.errstate(all="ignore"):
             shares = {"vanishing": self.vanished / present, "exploding": self.exploded / present}
-            ratio = normalized_ratio(self.norm, found[0], self.host_norm, found[1])
+            ratio = normalized_ratio(self.norm, elements[0], self.host_norm, elements[1])
         columns: dict[str, list[Any]] = {
             "calls": np.bincount(self.place, minlength=self.places).tolist(),
             "tensors": self._most(self.tensors),
@@ -225,7 +227,7 @@ def _health(row: Cells) -> Cells:
     }
 
 
-def _remember(past: SeedHistory, row: Cells, unreached: int) -> tuple[float | None, str | None]:
+def _updated_history(past: SeedHistory, row: Cells, unreached: int) -> tuple[float | None, str | None]:
     """Return ``ratio_ema`` and ``low_ratio_cause``, and take the update into the ``past``."""
     ratio = row["normalized_ratio"]
     cause = low_ratio_cause(past, row, unreached)
@@ -234,15 +236,15 @@ def _remember(past: SeedHistory, row: Cells, unreached: int) -> tuple[float | No
     low = ratio is not None and ratio < LOW_RATIO
     host = row["host_grad_norm"]
     if host is not None and np.isfinite(host) and not (low and row["should_train"]):
-        past.host = _moved(past.host, host / row["host_elements"] ** 0.5)
+        past.host = _moving_average(past.host, host / row["host_elements"] ** 0.5)
     if ratio is None:
         return None, cause
     past.active += not low
-    past.ratio = _moved(past.ratio, ratio)
+    past.ratio = _moving_average(past.ratio, ratio)
     return past.ratio, cause
 
 
-def _moved(average: float | None, value: float) -> float:
+def _moving_average(average: float | None, value: float) -> float:
     return value if average is None else DECAY * average + (1 - DECAY) * value
 
 
@@ -261,12 +263,12 @@ def low_ratio_cause(past: SeedHistory, row: Cells, unreached: int) -> str | None
         return "dormant"
     if unreached:
         return "disconnected"
-    if past.host is not None and _against(past.host, row) >= LOW_RATIO:
+    if past.host is not None and _ratio_with_host(past.host, row) >= LOW_RATIO:
         return "host_learning_fast"
     return "saturated" if past.active >= ACTIVE_UPDATES else "dormant"
 
 
-def _against(host: float, row: Cells) -> float:
+def _ratio_with_host(host: float, row: Cells) -> float:
     """Return the ratio that the seed would have with a host whose norm / √elements is ``host``."""
     norms = np.array([row["seed_grad_norm"], host * row["host_elements"] ** 0.5])
     elements = np.array([row["seed_elements"], row["host_elements"]], np.float64)

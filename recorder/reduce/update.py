@@ -56,22 +56,22 @@ class MinibatchNumbers:
 def minibatch_numbers(
     minibatches: Sequence[Minibatch],
     measurements: Sequence[Measurements],
-    looks: Sequence[SnapshotBatch],
+    snapshots: Sequence[SnapshotBatch],
     arrays: Mapping[str, Numbers],
     pieces: Sequence[Piece],
 ) -> MinibatchNumbers:
     """Return the minibatches with the numbers that ``InnerLoop.tensors`` sent; there must be at least one."""
-    parts = _parts(len(minibatches), measurements, arrays)
+    parts = _merged_parts(len(minibatches), measurements, arrays)
     pre, pre_known = _sparse(minibatches, "pre_clip", arrays)
     post, post_known = _sparse(minibatches, "post_clip", arrays)
-    norms = gradient_norms(looks, arrays, pieces)
-    _follow_from_norms(minibatches, norms, pre, pre_known)
-    as_clipped = _follow_from_clip(minibatches, norms, pre, post, post_known)
+    norms = gradient_norms(snapshots, arrays, pieces)
+    _fill_from_norms(minibatches, norms, pre, pre_known)
+    as_clipped = _fill_from_clip(minibatches, norms, pre, post, post_known)
     losses = common_losses(measurements)
-    bounds = [one.clip_norm for one in minibatches if one.clip_norm is not None]
+    bounds = [minibatch.clip_norm for minibatch in minibatches if minibatch.clip_norm is not None]
     return MinibatchNumbers(
         count=len(minibatches),
-        epoch=np.array([one.epoch for one in minibatches], np.int64),
+        epoch=np.array([minibatch.epoch for minibatch in minibatches], np.int64),
         ratio=parts["ratio"],
         heads=parts["heads"],
         joint=parts.get("joint"),
@@ -79,19 +79,21 @@ def minibatch_numbers(
         sources=all_sources(measurements),
         nonfinite=parts["nonfinite"],
         clip_range=minibatches[-1].clip_range,
-        clip_known=all(one.clip_range is not None for one in minibatches),
-        entropy_known=all(found.entropy_known for found in measurements),
-        choices_known=tuple(all(known) for known in zip(*(found.choices_known for found in measurements), strict=True)),
-        joint_choices_known=all(found.joint_choices_known for found in measurements),
-        unsized=any(found.unsized for found in measurements),
-        steps=np.array([one.steps for one in minibatches], np.int64),
+        clip_known=all(minibatch.clip_range is not None for minibatch in minibatches),
+        entropy_known=all(measurement.entropy_known for measurement in measurements),
+        choices_known=tuple(
+            all(flags) for flags in zip(*(measurement.choices_known for measurement in measurements), strict=True)
+        ),
+        joint_choices_known=all(measurement.joint_choices_known for measurement in measurements),
+        unsized=any(measurement.unsized for measurement in measurements),
+        steps=np.array([minibatch.steps for minibatch in minibatches], np.int64),
         step_samples=_accumulated(minibatches, parts["ratio"][0, 0]),
         pre_clip=pre,
         pre_clip_known=pre_known,
         post_clip=post,
         post_clip_known=post_known,
         clip_norm=bounds[-1] if bounds else None,
-        clipped_whole=all(one.clips <= 1 for one in minibatches),
+        clipped_whole=all(minibatch.clips <= 1 for minibatch in minibatches),
         norms=norms,
         as_clipped=as_clipped,
     )
@@ -102,55 +104,66 @@ def _accumulated(minibatches: Sequence[Minibatch], samples: Numbers) -> Numbers:
 
     Gradients end where a step was taken, or where they were measured for one that was not (left out by a loss scaler).
     """
-    found, since = samples.copy(), 0.0
-    for place, one in enumerate(minibatches):
-        found[place] = since = since + samples[place]
-        if one.steps or one.seen:
+    totals, since = samples.copy(), 0.0
+    for index, minibatch in enumerate(minibatches):
+        totals[index] = since = since + samples[index]
+        if minibatch.steps or minibatch.seen:
             since = 0.0
-    return found
+    return totals
 
 
-def _parts(count: int, measurements: Sequence[Measurements], arrays: Mapping[str, Numbers]) -> dict[str, Numbers]:
+def _merged_parts(
+    count: int, measurements: Sequence[Measurements], arrays: Mapping[str, Numbers]
+) -> dict[str, Numbers]:
     """Put the minibatches of all measurements back in the order in which they came."""
-    cut = [_cut(found, arrays[f"packed {number}"]) for number, found in enumerate(measurements)]
+    cut = [_unpacked(measurement, arrays[f"packed {number}"]) for number, measurement in enumerate(measurements)]
     if len(measurements) == 1:
         return cut[0]
     common = [name for name in cut[0] if all(name in part for part in cut)]
     parts: dict[str, Numbers] = {}
-    for found, part in zip(measurements, cut, strict=True):
+    for measurement, part in zip(measurements, cut, strict=True):
         for name in common:
-            rows = _rows_in_order(name, found, part[name], measurements)
-            whole = parts.setdefault(name, np.full((*rows.shape[:-1], count), np.nan))
-            whole[..., list(found.places)] = rows
+            rows = _rows_in_order(name, measurement, part[name], measurements)
+            merged = parts.setdefault(name, np.full((*rows.shape[:-1], count), np.nan))
+            merged[..., list(measurement.places)] = rows
     return parts
 
 
-def _rows_in_order(name: str, found: Measurements, rows: Numbers, measurements: Sequence[Measurements]) -> Numbers:
+def _rows_in_order(
+    name: str, measurement: Measurements, rows: Numbers, measurements: Sequence[Measurements]
+) -> Numbers:
     """Return the rows of a part that all measurements can give: losses that all have, counts of all sources."""
     if name == "losses":
-        return np.array([rows[found.losses.index(loss)] for loss in common_losses(measurements)]).reshape(
+        return np.array([rows[measurement.losses.index(loss)] for loss in common_losses(measurements)]).reshape(
             -1, rows.shape[-1]
         )
     if name == "nonfinite":
         nothing = np.zeros(rows.shape[-1])
         sources = all_sources(measurements)
-        return np.array([rows[found.sources.index(one)] if one in found.sources else nothing for one in sources])
+        return np.array(
+            [
+                rows[measurement.sources.index(source)] if source in measurement.sources else nothing
+                for source in sources
+            ]
+        )
     return rows
 
 
 def common_losses(measurements: Sequence[Measurements]) -> tuple[str, ...]:
     """Return the losses that every minibatch has: an update's loss is null when some lack it."""
-    return tuple(name for name in measurements[0].losses if all(name in found.losses for found in measurements))
+    return tuple(
+        name for name in measurements[0].losses if all(name in measurement.losses for measurement in measurements)
+    )
 
 
 def all_sources(measurements: Sequence[Measurements]) -> tuple[str, ...]:
     """Return whatever was looked at for NaN and Inf in some minibatch."""
-    return tuple(dict.fromkeys(name for found in measurements for name in found.sources))
+    return tuple(dict.fromkeys(name for measurement in measurements for name in measurement.sources))
 
 
-def _cut(found: Measurements, packed: Numbers) -> dict[str, Numbers]:
+def _unpacked(measurement: Measurements, packed: Numbers) -> dict[str, Numbers]:
     parts, start = {}, 0
-    for name, shape in found.layout:
+    for name, shape in measurement.layout:
         size = math.prod(shape)
         parts[name] = packed[start : start + size].reshape(*shape, packed.shape[1])
         start += size
@@ -158,49 +171,49 @@ def _cut(found: Measurements, packed: Numbers) -> dict[str, Numbers]:
 
 
 def _sparse(minibatches: Sequence[Minibatch], name: str, arrays: Mapping[str, Numbers]) -> tuple[Numbers, Flags]:
-    known = np.array([bool(getattr(one, name)) for one in minibatches], bool)
+    measured = np.array([bool(getattr(minibatch, name)) for minibatch in minibatches], bool)
     values = np.full(len(minibatches), np.nan)
     if name in arrays:
-        values[known] = arrays[name]
-    return values, known
+        values[measured] = arrays[name]
+    return values, measured
 
 
 AGREES = 1e-4
 """Relative difference up to which a measured post-clip norm counts as what the clip left."""
 
 
-def _follow_from_clip(
-    minibatches: Sequence[Minibatch], norms: GradientNorms | None, pre: Numbers, post: Numbers, known: Flags
+def _fill_from_clip(
+    minibatches: Sequence[Minibatch], norms: GradientNorms | None, pre: Numbers, post: Numbers, measured: Flags
 ) -> bool | None:
     """Fill the post-clip norms that were not measured from the clip's own coefficient min(1, max_norm / norm).
 
     Return whether all that were measured agree with it; None when none can be compared.
     """
-    places = [place for place, one in enumerate(minibatches) if one.as_clipped]
-    if norms is None or not places:
+    indices = [index for index, minibatch in enumerate(minibatches) if minibatch.as_clipped]
+    if norms is None or not indices:
         return None
-    row_of = {place: row for row, place in enumerate(norms.steps)}
-    rows, at = [row_of[place] for place in places], np.array(places)
-    bound = np.array([minibatches[place].clip_norm for place in places], np.float64)
+    row_of = {index: row for row, index in enumerate(norms.steps)}
+    rows, at = [row_of[index] for index in indices], np.array(indices)
+    bound = np.array([minibatches[index].clip_norm for index in indices], np.float64)
     coefficient = np.minimum(bound / (pre[at] + 1e-6), 1.0)
     tensors = norms.norms[rows][:, : norms.norms.shape[1] - norms.ranges]
     left = np.sqrt(np.square(tensors * coefficient[:, None]).sum(axis=1))
-    both = known[at]
+    both = measured[at]
     agree = np.isclose(post[at][both], left[both], rtol=AGREES, atol=1e-12, equal_nan=True)
-    post[at[~both]], known[at] = left[~both], True
+    post[at[~both]], measured[at] = left[~both], True
     return bool(agree.all()) if len(agree) else None
 
 
-def _follow_from_norms(
-    minibatches: Sequence[Minibatch], norms: GradientNorms | None, pre: Numbers, known: Flags
+def _fill_from_norms(
+    minibatches: Sequence[Minibatch], norms: GradientNorms | None, pre: Numbers, measured: Flags
 ) -> None:
     """Fill the pre-clip norms that no clip call returned."""
     if norms is None:
         return
-    for row, place in enumerate(norms.steps):
-        if minibatches[place].pre_from_norms and norms.there[row].any():
-            whole = slice(0, norms.norms.shape[1] - norms.ranges)
-            pre[place], known[place] = np.sqrt(np.square(norms.norms[row, whole]).sum()), True
+    for row, index in enumerate(norms.steps):
+        if minibatches[index].pre_from_norms and norms.there[row].any():
+            tensors = slice(0, norms.norms.shape[1] - norms.ranges)
+            pre[index], measured[index] = np.sqrt(np.square(norms.norms[row, tensors]).sum()), True
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,18 +233,18 @@ class Summary:
 
 def summary(numbers: Numbers, counts: Numbers) -> Summary:
     """Return the reductions of ``numbers`` [F, R, M] with ``counts`` [R, M] of samples."""
-    held, high, low, steps = numbers, numbers, numbers, numbers.shape[-1]
+    values, high, low, steps = numbers, numbers, numbers, numbers.shape[-1]
     if not counts.min(initial=1.0) > 0:
         counted = counts > 0
         steps = counted.sum(axis=-1)
-        held = np.where(counted, numbers, 0.0)
+        values = np.where(counted, numbers, 0.0)
         high, low = np.where(counted, numbers, -np.inf), np.where(counted, numbers, np.inf)
     samples = counts.sum(axis=-1)
     return Summary(
         samples.tolist(),
-        (held.sum(axis=-1) / steps).tolist(),
-        ((held * counts).sum(axis=-1) / samples).tolist(),
-        held.sum(axis=-1).tolist(),
+        (values.sum(axis=-1) / steps).tolist(),
+        ((values * counts).sum(axis=-1) / samples).tolist(),
+        values.sum(axis=-1).tolist(),
         high.max(axis=-1, initial=-np.inf).tolist(),
         low.min(axis=-1, initial=np.inf).tolist(),
     )

@@ -79,7 +79,7 @@ class WriteAheadLog:
 
         One that cannot be deleted is tried again the next time; readers skip what a shard has too.
         """
-        for old in [one for one in self._kept if one <= number]:
+        for old in [logged for logged in self._kept if logged <= number]:
             with contextlib.suppress(OSError):
                 (self.folder / log_name(old)).unlink(missing_ok=True)
                 self._kept.remove(old)

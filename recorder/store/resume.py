@@ -74,8 +74,8 @@ def check_identity(run_dir: Path, facts: Mapping[str, Any]) -> dict[str, Any]:
     fixed = [name for name in MUST_AGREE if name in now and name not in changed]
     other = [name for name in fixed if not _agree(name, info.get(name), now[name])]
     if other:
-        said = "; ".join(f"{name}: {_short(info.get(name))} before, {_short(now[name])} now" for name in other)
-        raise ResumeError(f"{run_dir} was recorded otherwise ({said}): record into a new directory")
+        differences = "; ".join(f"{name}: {_short(info.get(name))} before, {_short(now[name])} now" for name in other)
+        raise ResumeError(f"{run_dir} was recorded otherwise ({differences}): record into a new directory")
     return info
 
 

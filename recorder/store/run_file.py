@@ -29,9 +29,11 @@ def create_run(run_dir: Path, facts: Mapping[str, object]) -> dict[str, object]:
     """
     run_dir.mkdir(parents=True, exist_ok=True)
     path = run_dir / RUN_FILE
-    taken = RunExistsError(f"{run_dir} already holds a run: record into a new directory, or go on with resume=True")
+    exists_error = RunExistsError(
+        f"{run_dir} already holds a run: record into a new directory, or go on with resume=True"
+    )
     if path.exists():
-        raise taken
+        raise exists_error
     info = {
         "schema_version": VERSION,
         "run_id": uuid.uuid4().hex,
@@ -43,7 +45,7 @@ def create_run(run_dir: Path, facts: Mapping[str, object]) -> dict[str, object]:
         **facts,
     }
     if not write_once(path, json.dumps(plain(info), indent=1, allow_nan=False).encode()):
-        raise taken
+        raise exists_error
     return info
 
 
@@ -64,13 +66,13 @@ def plain(value: object) -> object:
 
 
 def _versions() -> dict[str, str]:
-    found = {}
+    versions = {}
     for package in _PACKAGES:
         try:
-            found[package] = metadata.version(package)
+            versions[package] = metadata.version(package)
         except metadata.PackageNotFoundError:
             continue
-    return found
+    return versions
 
 
 def _git_commit(start: Path) -> str | None:

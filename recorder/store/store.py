@@ -128,11 +128,11 @@ class Store:
 
     def _stripped(self, rows: Mapping[str, Rows]) -> Mapping[str, Rows]:
         """Return what is still taken in when the writer has not come to its work for very long; count the rest."""
-        kept = {table: some for table, some in rows.items() if table not in DROP_ORDER}
+        accepted = {table: some for table, some in rows.items() if table not in DROP_ORDER}
         if len(self._inbox) >= 10 * MAX_INBOX:
-            kept = {}
-        self.lost_rows += sum(len(some) for table, some in rows.items() if table not in kept)
-        return kept
+            accepted = {}
+        self.lost_rows += sum(len(some) for table, some in rows.items() if table not in accepted)
+        return accepted
 
     def settle(self, seconds: float | None = None) -> None:
         """Let the writer put what was handed over into the log; never longer than ``seconds`` (SETTLE_SECONDS).
@@ -203,9 +203,9 @@ class Store:
     def _drop_beyond_bound(self) -> None:
         excess = sum(self._counts.values()) - MAX_WAITING_ROWS
         for table in DROP_ORDER:
-            place = self._waiting.get(table, [])
-            while excess > 0 and place:
-                entry = place.pop(0)
+            waiting = self._waiting.get(table, [])
+            while excess > 0 and waiting:
+                entry = waiting.pop(0)
                 excess -= len(entry[1])
                 self._counts[table] -= len(entry[1])
                 self._give_up(table, [entry])
