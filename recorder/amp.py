@@ -97,7 +97,7 @@ def carried(parameters: Sequence[Tensor]) -> Tensor | None:
     if last is None:
         return None
     scaler, parameter = last
-    done = any(one is parameter for optimizer in scaler.unscaled for one in _parameters(optimizer))
+    done = any(other is parameter for optimizer in scaler.unscaled for other in _parameters(optimizer))
     return None if done else scaler.scale
 
 

@@ -67,12 +67,12 @@ def tensor(numbers: Any) -> Tensor:
 
 def _array(numbers: Any) -> np.ndarray[Any, Any]:
     """Return numbers as an array of their own that torch can take up."""
-    found = np.array(numbers)
-    if found.dtype.kind not in "biuf":
+    copied = np.array(numbers)
+    if copied.dtype.kind not in "biuf":
         raise TypeError(f"{_short(numbers)} is not numbers")
-    if found.dtype.kind == "f":
-        return found.astype(np.float32 if found.dtype.itemsize < 8 else np.float64)
-    return found if found.dtype.kind == "b" else found.astype(np.int64)
+    if copied.dtype.kind == "f":
+        return copied.astype(np.float32 if copied.dtype.itemsize < 8 else np.float64)
+    return copied if copied.dtype.kind == "b" else copied.astype(np.int64)
 
 
 def like(numbers: Any, model: Tensor) -> Tensor:
@@ -94,8 +94,9 @@ def on_device(numbers: Tensor, device: torch.device) -> Tensor:
 
 def common_device(tensors: Iterable[Tensor]) -> torch.device:
     """Return the device that all can come to without waiting: the first one other than the host, else the host."""
-    devices = dict.fromkeys(one.device for one in tensors)
-    return next((one for one in devices if len(devices) == 1 or one.type not in ("cpu", "meta")), torch.device("cpu"))
+    devices = dict.fromkeys(tensor.device for tensor in tensors)
+    chosen = (device for device in devices if len(devices) == 1 or device.type not in ("cpu", "meta"))
+    return next(chosen, torch.device("cpu"))
 
 
 def together(tensors: Sequence[Tensor]) -> list[Tensor]:

@@ -26,7 +26,7 @@ class Clipped:
     """
 
     minibatch: Minibatch
-    seen: GradientSnapshot
+    snapshot: GradientSnapshot
     total: Tensor | None
     wider: Tensor | None = None
 

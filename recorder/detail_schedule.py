@@ -26,7 +26,7 @@ class DetailSchedule:
         self, model: nn.Module | None, parameters: ParameterMap | None, fraction: float | None, *, separate: bool
     ) -> None:
         self.detail = None if parameters is None else Detail(parameters)
-        self.onset = None if self.detail is None else Pretrigger(self.detail)
+        self.pretrigger = None if self.detail is None else Pretrigger(self.detail)
         self._budget = Budget(fraction, 0.0 if self.detail is None or fraction is None else self.detail.predicted())
         self._gates = Gates(() if model is None else lstms(model))
         self._gate_numbers: Tensor | None = None
@@ -44,8 +44,8 @@ class DetailSchedule:
         """Go on with other parameters: nothing is compared with what was measured of those before."""
         self._gates.stop()
         self._gates = Gates(lstms(model))
-        if parameters is not None and self.onset is not None:
-            self.detail = self.onset.detail = Detail(parameters)
+        if parameters is not None and self.pretrigger is not None:
+            self.detail = self.pretrigger.detail = Detail(parameters)
 
     @property
     def wanted(self) -> bool:
@@ -75,7 +75,7 @@ class DetailSchedule:
         finally:
             self._seconds += time.perf_counter() - start
 
-    def minibatch_taken_up(self, number: int) -> None:
+    def minibatch_added(self, number: int) -> None:
         """Look at the LSTMs in the forward of the update's second minibatch; ``number`` counts from 1."""
         if not self._gates.modules or not self.wanted:
             return
@@ -98,8 +98,8 @@ class DetailSchedule:
 
     def tensors(self, update: int, level: str, loop: UpdateBuffer, states: dict[str, State]) -> dict[str, Tensor]:
         """Return what to send of the update that ends; the LSTMs' state goes into ``states`` where it is not known."""
-        if self.onset is not None and not self.wanted and level not in UNSAMPLED_LEVELS:
-            self.onset.keep(update, loop.looks)
+        if self.pretrigger is not None and not self.wanted and level not in UNSAMPLED_LEVELS:
+            self.pretrigger.keep(update, loop.snapshots)
         self._gates.stop()
         if self._gates.state is not None:
             states.setdefault("update", self._gates.state)

@@ -36,7 +36,7 @@ class Diagnostics:
         if self.reader is not None and (self.asked or (unstable and not self._unstable)):
             cause = "nonfinite" if unstable else "asked"
             parameters = self.reader.parameters
-            tables["tensors"] = stability_rows(parameters, rows.norms, loop.looks, rows.update, cause=cause)
+            tables["tensors"] = stability_rows(parameters, rows.norms, loop.snapshots, rows.update, cause=cause)
         self._unstable, self.asked = unstable, False
         return tables
 

@@ -45,7 +45,7 @@ class Gates:
     def watch(self) -> None:
         """Look at the calls from here on, those of a forward that will be differentiated."""
         self._calls, self._states, self.state, self.error = {}, {}, None, None
-        self._hooks = [module.register_forward_hook(self._seen, with_kwargs=True) for module in self.modules]
+        self._hooks = [module.register_forward_hook(self._on_call, with_kwargs=True) for module in self.modules]
 
     def stop(self) -> None:
         """Take the hooks off."""
@@ -79,7 +79,7 @@ class Gates:
             measured.append(gate_statistics(inputs, hidden, _weights(module)))
         return torch.stack(measured).sum(0) if measured else None
 
-    def _seen(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any) -> None:
+    def _on_call(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any) -> None:
         """Take up one call. An error ends the watching and goes no further: this runs inside the training's forward."""
         if not torch.is_grad_enabled():
             return

@@ -73,7 +73,7 @@ class ErrorGuard:
             raise error
         self.lose(what, error)
 
-    def tell_once(self, kind: str, message: str) -> None:
+    def warn_once(self, kind: str, message: str) -> None:
         """Log ``message`` as a warning unless this ``kind`` was told before."""
         if kind not in self._told:
             self._told.add(kind)

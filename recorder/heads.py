@@ -42,9 +42,8 @@ class Heads:
         for name, kind in self.kinds.items():
             if kind not in KINDS:
                 raise ValueError(f"head {name!r} has the kind {kind!r}; kinds are {', '.join(KINDS)}")
-        known = set(self.names)
         for name in (*self.sizes, *self.kinds, *self.coefficients):
-            if name not in known:
+            if name not in self.names:
                 raise ValueError(f"{name!r} is no head; heads are {', '.join(self.names)}")
 
     def size(self, name: str) -> int | None:

@@ -44,7 +44,7 @@ class LiveModel:
             groups = {name: [one.part for one in parts] for name, parts in self._groups.items()}
         self.parameters = ParameterMap(model, groups, given)
         self.changed_groups: frozenset[str] = frozenset()  # whose parameters the last ``follow`` found others
-        self._known_heads = {name for name in given if HEAD_PREFIX + name in self.parameters.place_of}
+        self._known_heads = {name for name in given if HEAD_PREFIX + name in self.parameters.group_index}
 
     @property
     def changed(self) -> bool:

@@ -26,9 +26,11 @@ class MinibatchCapture:
     heads: Heads
     names: tuple[str, ...]
     numbers: Tensor  # [rows, N]
-    placed: tuple[str, ...]
-    acted: bool
-    whole: Tensor | None  # integers [rows, N]: the actions of all heads where given (``acted``), then ``placed``
+    origins: tuple[str, ...]
+    has_actions: bool
+    integers: (
+        Tensor | None
+    )  # integers [rows, N]: the actions of all heads where given (``has_actions``), then ``origins``
     masks: Tensor | None  # [Σ N·K] of the heads in ``masked``, one after the other
     masked: tuple[str, ...]
     valid_actions: Tensor | None  # [H, N]
@@ -51,8 +53,8 @@ class MinibatchCapture:
         masks = None if self.valid_actions is None else self.valid_actions.shape
         layout = (
             self.names,
-            self.placed,
-            self.acted,
+            self.origins,
+            self.has_actions,
             self.masked,
             self.widths,
             masks,
@@ -69,7 +71,7 @@ class MinibatchCapture:
         samples = [capture for capture in captures if isinstance(capture, MinibatchCapture)]
         first = samples[0]
         fields = _named(first, as_float(_stacked([sample.numbers for sample in samples])))
-        fields |= _placed(first, _joined([sample.whole for sample in samples], dim=1))
+        fields |= _placed(first, _joined([sample.integers for sample in samples], dim=1))
         flags = _joined([sample.flags for sample in samples], dim=1)
         names = first.heads.names
         valid_actions, unsized = _valid_actions(samples)
@@ -100,9 +102,9 @@ def _placed(first: MinibatchCapture, integers: Tensor | None) -> dict[str, Tenso
     """Cut the integers [rows, M, N] into what they are."""
     if integers is None:
         return {}
-    count = len(first.heads.names) if first.acted else 0
-    fields = {"actions": integers[:count]} if first.acted else {}
-    return fields | {name: integers[count + row] for row, name in enumerate(first.placed)}
+    count = len(first.heads.names) if first.has_actions else 0
+    fields = {"actions": integers[:count]} if first.has_actions else {}
+    return fields | {name: integers[count + row] for row, name in enumerate(first.origins)}
 
 
 def _joined(tensors: Sequence[Tensor | None], dim: int) -> Tensor | None:

@@ -63,14 +63,14 @@ class MinibatchReader:
         self.causal = False
         self.matrices.clear()
 
-    def sample(self, passed: MinibatchArguments, epoch: int = 0) -> MinibatchCapture:
+    def read(self, passed: MinibatchArguments, epoch: int = 0) -> MinibatchCapture:
         """Return one minibatch, copied, without the optional arguments that cannot be used: these are counted.
 
         Raises ``ValueError`` when the log-probs cannot be used.
         """
         self.causal = self.causal or passed.get("relevant") is not None
         try:
-            sample = self._sample(passed)
+            sample = self._capture(passed)
         except Exception as error:
             self._refuse_unsummed(passed)
             if self.guarded.strict:
@@ -80,13 +80,13 @@ class MinibatchReader:
             self._count_unknown(name, passed.get(name))
         self._note_matrix(passed, sample, epoch)
         if "entropy" in sample.names and sample.valid_actions is None:
-            self._tell_unsized(sample)
+            self._warn_unsized(sample)
         return sample
 
-    def _tell_unsized(self, sample: MinibatchCapture) -> None:
+    def _warn_unsized(self, sample: MinibatchCapture) -> None:
         unsized = [name for name in self.heads.categorical if name not in sample.masked and not self.heads.size(name)]
         if unsized:
-            self.guarded.tell_once(
+            self.guarded.warn_once(
                 "sizes",
                 f"the number of actions of {', '.join(unsized)} is not known, so their entropy cannot be judged for "
                 f"collapse: give sizes={{{unsized[0]!r}: …}} to Recorder, or masks= to minibatch(); where the actions "
@@ -104,16 +104,16 @@ class MinibatchReader:
         """Return a minibatch of what can be recorded, each argument tried alone. Raises where log-probs cannot be."""
         needed = {name: passed[name] for name in NEEDED}
         try:
-            sample = self._sample(needed)
+            sample = self._capture(needed)
         except Exception as needed_error:
             raise needed_error from error
         usable = dict(needed)
         for name in passed:
             if name not in NEEDED and passed[name] is not None:
                 with self.guarded(f"minibatch({name})"):
-                    self._sample(needed | {name: passed[name]})
+                    self._capture(needed | {name: passed[name]})
                     usable[name] = passed[name]
-        sample = self._sample(usable)
+        sample = self._capture(usable)
         sample.sized = all(name in usable or passed.get(name) is None for name in ("masks", "valid_actions"))
         return sample
 
@@ -148,7 +148,7 @@ class MinibatchReader:
         new = passed["log_prob"]
         first = new[self.heads.names[0]] if isinstance(new, Mapping) else new
         shape = first.shape if isinstance(first, Tensor) else np.shape(first)
-        decided = sample.counted or sample.masked or sample.causal or sample.placed or sample.acted
+        decided = sample.counted or sample.masked or sample.causal or sample.origins or sample.has_actions
         if len(shape) < 2 or shape[-1] < 2 or decided or sample.valid_actions is not None:
             return
         if any(name in ROWS for name in sample.names):
@@ -177,13 +177,13 @@ class MinibatchReader:
                 raise DimensionsError(f"{width} log-probs for each of the {rollout} samples of the rollout: {SUM}")
             if all(count <= rollout for count in shown.values()):
                 return  # as many as a loop over time × environments hands over
-        self.guarded.tell_once(
+        self.guarded.warn_once(
             "matrix",
             f"log_prob of shape [..., {width}] is taken as one sample a number; where {width} are the dimensions of "
             f"one action, {SUM}",
         )
 
-    def _sample(self, passed: MinibatchArguments) -> MinibatchCapture:
+    def _capture(self, passed: MinibatchArguments) -> MinibatchCapture:
         names = self.heads.names
         numbers: list[Any] = []
         rows = [name for name in (*BY_HEAD, *ROWS) if passed.get(name) is not None]
@@ -228,20 +228,20 @@ class MinibatchReader:
 
     def _actions(self, actions: Any, copies: Tensor) -> list[Any]:
         """Return one row a head, −1 for heads (continuous ones) whose actions are not given; none without any."""
-        taken = arguments.by_head(actions, self.heads.names)
-        discrete = [name for name in self.heads.names if name in taken and self.heads.kind(name) in _DISCRETE]
+        actions = arguments.by_head(actions, self.heads.names)
+        discrete = [name for name in self.heads.names if name in actions and self.heads.kind(name) in _DISCRETE]
         if not discrete:
             return []
         nothing = torch.full_like(copies[0], -1, dtype=torch.int64)
-        return [taken[name] if name in discrete else nothing for name in self.heads.names]
+        return [actions[name] if name in discrete else nothing for name in self.heads.names]
 
     def _tensors(self, argument: Any) -> Sequence[Any]:
         """Return one tensor a head, in the order of the heads."""
-        names, taken = self.heads.names, arguments.by_head(argument, self.heads.names)
+        names, tensors = self.heads.names, arguments.by_head(argument, self.heads.names)
         try:
-            return [taken[name] for name in names]
+            return [tensors[name] for name in names]
         except KeyError as missing:
-            raise ValueError(f"no tensor for head {missing} among {', '.join(map(str, taken))}") from None
+            raise ValueError(f"no tensor for head {missing} among {', '.join(map(str, tensors))}") from None
 
 
 def _shapes(argument: Any) -> list[tuple[int, ...]]:
@@ -290,7 +290,11 @@ def _amounts(losses: Sequence[Any], device: torch.device) -> Tensor | tuple[Tens
     for loss in tensors:
         if loss.numel() != 1:
             raise ValueError(f"a loss of shape {tuple(loss.shape)}: give its mean, one number a minibatch")
-    if tensors and len(tensors) == len(losses) and len({(one.shape, one.dtype, one.device) for one in tensors}) == 1:
+    if (
+        tensors
+        and len(tensors) == len(losses)
+        and len({(loss.shape, loss.dtype, loss.device) for loss in tensors}) == 1
+    ):
         return arguments.on_device(arguments.tensor(torch.stack(tensors).reshape(-1)), device)
     return tuple(
         arguments.on_device(arguments.tensor(amount), device).clone() if isinstance(amount, Tensor) else amount

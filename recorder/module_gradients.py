@@ -39,8 +39,8 @@ def trained_gradients(parts: nn.Module | Iterable[Tensor], leave: Iterable[Tenso
     """
     listed = parts.parameters() if isinstance(parts, nn.Module) else parts
     out = {id(parameter) for parameter in leave}
-    trained = [one for one in dict.fromkeys(listed) if one.requires_grad and id(one) not in out and one.numel()]
-    gradients = tuple([gradient for one in trained if (gradient := one.grad) is not None])
+    trained = [p for p in dict.fromkeys(listed) if p.requires_grad and id(p) not in out and p.numel()]
+    gradients = tuple([gradient for parameter in trained if (gradient := parameter.grad) is not None])
     return ModuleGradients(len(trained), gradients, sum([gradient.numel() for gradient in gradients]))
 
 
@@ -58,7 +58,7 @@ class _BatchKey(NamedTuple):
 @dataclass(frozen=True, slots=True)
 class _ModuleSnapshot:
     number: int
-    kept: Tensor  # all elements [E] of small gradients, else the norms [T]
+    numbers: Tensor  # all elements [E] of small gradients, else the norms [T]
     scale: Tensor | None
 
 
@@ -82,7 +82,7 @@ class ModuleSnapshots:
         self._kept = 0
         self._streams: set[torch.cuda.Stream] = set()
 
-    def look(self, module: ModuleGradients, exploding: float, scale: Tensor | None) -> int:
+    def take(self, module: ModuleGradients, exploding: float, scale: Tensor | None) -> int:
         """Look at the gradients of ``module``, of which there is at least one; return the number of the look.
 
         ``exploding`` is the norm above which a tensor counts as exploded, ``scale`` the loss scale they still carry.
@@ -108,7 +108,7 @@ class ModuleSnapshots:
 
     def join(self, tensors: Iterable[Tensor]) -> None:
         """Let the present stream read tensors that others write. No host waits."""
-        for tensor in (one for one in tensors if self._streams and one.device.type == "cuda"):
+        for tensor in (each for each in tensors if self._streams and each.device.type == "cuda"):
             now = torch.cuda.current_stream(tensor.device)
             others = self._streams - {now}
             for stream in others:
@@ -119,8 +119,8 @@ class ModuleSnapshots:
     def _measure_waiting(self) -> None:
         """Measure what waits. Ctrl-C may come anywhere: what was not measured then is measured the next time."""
         for kind, snapshots in list(self._waiting.items()):
-            self.join([snapshot.kept for snapshot in snapshots])
-            norms = torch.stack([snapshot.kept for snapshot in snapshots])
+            self.join([snapshot.numbers for snapshot in snapshots])
+            norms = torch.stack([snapshot.numbers for snapshot in snapshots])
             if kind.small:
                 spans = torch.split(norms, list(kind.sizes), dim=1)
                 norms = torch.stack([vector_norm(span, dim=1, dtype=torch.float64) for span in spans], dim=1)

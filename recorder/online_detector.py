@@ -46,21 +46,21 @@ class OnlineDetector:
         level = self.level(update)
         if level == OFF:
             return OnlineVerdicts({}, None)
-        kept = {name: cells for name, cells in rows.items() if level != MINIMAL or name in AT_MINIMAL}
-        seen = {
+        stored = {name: cells for name, cells in rows.items() if level != MINIMAL or name in AT_MINIMAL}
+        judged = {
             name: cells.as_rows() if isinstance(cells, Block) else cells
-            for name, cells in kept.items()
+            for name, cells in stored.items()
             if name in self._wanted
         }
-        outcome = self.detector.process(batch_from_rows(update, seen, self._wanted))
-        _fill(seen, outcome)
-        kept["findings"] = [finding.as_row() for finding in outcome.findings]
-        kept["levels"] = [
+        outcome = self.detector.process(batch_from_rows(update, judged, self._wanted))
+        _fill(judged, outcome)
+        stored["findings"] = [finding.as_row() for finding in outcome.findings]
+        stored["levels"] = [
             {name: getattr(change, name) for name in _LEVEL_COLUMNS if hasattr(change, name)}
             for change in outcome.levels
         ]
-        _tell(outcome.findings, self.detector.rules, kept)
-        return OnlineVerdicts(kept, outcome, level != DEBUG and self.level(update + 1) == DEBUG)
+        _tell(outcome.findings, self.detector.rules, stored)
+        return OnlineVerdicts(stored, outcome, level != DEBUG and self.level(update + 1) == DEBUG)
 
 
 class _GuardedJudge:
@@ -116,8 +116,8 @@ def _tell(findings: Sequence[Finding], rules: Sequence[Rule], rows: Mapping[str,
         rule = by_name[finding.rule]
         word = _word(finding, rule.table, rows)
         judged = rule.statistic(finding.metric).name if word is None else finding.metric
-        said = word or (None if finding.value is None else f"{finding.value:.4g}")
-        value = "" if said is None else f" = {said}"
+        shown = word or (None if finding.value is None else f"{finding.value:.4g}")
+        value = "" if shown is None else f" = {shown}"
         LOG.warning("update %d: %s on %s: %s%s%s", finding.update, finding.rule, finding.subject, judged, value, follow)
 
 

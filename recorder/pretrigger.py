@@ -29,7 +29,7 @@ class _KeptStep:
 
     update: int
     detail: Detail  # of the parameters there were then
-    look: SnapshotBatch
+    batch: SnapshotBatch
     minibatch: int
     gradients: Tensor | None
     norms: Tensor | None
@@ -40,31 +40,33 @@ class Pretrigger:
 
     def __init__(self, detail: Detail) -> None:
         self.detail = detail
-        self._kept: deque[_KeptStep] = deque(maxlen=UPDATES)
+        self._steps: deque[_KeptStep] = deque(maxlen=UPDATES)
 
     def keep(self, update: int, batches: Sequence[SnapshotBatch]) -> None:
         """Keep a step of an update that was not sampled; of several lists of parameters, the largest."""
-        if self._kept and self._kept[-1].update == update:  # kept before Ctrl-C came
+        if self._steps and self._steps[-1].update == update:  # kept before Ctrl-C came
             return
         chosen = max(fullest_batches(batches), key=lambda batch: len(batch.like.plan.ours), default=None)
         if chosen is None or chosen.like.scale is not None:
             return
         if chosen.flat is not None:
-            index = len(chosen.places) // 2
+            index = len(chosen.minibatches) // 2
             gradients = chosen.flat[index].clone()
-            self._kept.append(_KeptStep(update, self.detail, chosen, chosen.places[index], gradients, None))
+            self._steps.append(_KeptStep(update, self.detail, chosen, chosen.minibatches[index], gradients, None))
         elif chosen.like.norms is not None:
-            self._kept.append(_KeptStep(update, self.detail, chosen, chosen.places[0], None, chosen.like.norms.clone()))
+            self._steps.append(
+                _KeptStep(update, self.detail, chosen, chosen.minibatches[0], None, chosen.like.norms.clone())
+            )
 
     def take(self) -> list[Block]:
         """Return rows of ``layers`` for the updates kept, and forget them. Waits for the device, once an escalation."""
-        blocks = [self._described(step) if step.norms is None else self._normed(step) for step in self._kept]
-        self._kept.clear()
+        blocks = [self._described(step) if step.norms is None else self._normed(step) for step in self._steps]
+        self._steps.clear()
         return blocks
 
     @staticmethod
     def _described(step: _KeptStep) -> Block:
-        segments, atoms = step.detail.segments_of(step.look.like, large=False)
+        segments, atoms = step.detail.segments_of(step.batch.like, large=False)
         assert step.gradients is not None
         with torch.no_grad():
             statistics = element_statistics(step.gradients, segments).cpu().numpy()
@@ -76,11 +78,11 @@ class Pretrigger:
 
     @staticmethod
     def _normed(step: _KeptStep) -> Block:
-        parameters, like = step.detail.parameters, step.look.like
+        parameters, like = step.detail.parameters, step.batch.like
         assert step.norms is not None
-        positions = range(len(like.plan.places)) if like.present is None else like.present
+        positions = range(len(like.plan.tensors)) if like.present is None else like.present
         norms, there = np.full(len(parameters.parameters), np.nan), np.zeros(len(parameters.parameters), bool)
-        tensors = [like.plan.places[position] for position in positions]
+        tensors = [like.plan.tensors[position] for position in positions]
         norms[tensors], there[tensors] = step.norms.double().cpu().numpy(), True
         cells = {
             "update": step.update,

@@ -21,7 +21,7 @@ class RankRole:
 
     rank: int
     ranks: int
-    whole: bool
+    records_gradients: bool
 
 
 def rank_role(rank: int | None, ranks: int | None, *, all_ranks: bool) -> RankRole:

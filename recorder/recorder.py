@@ -176,7 +176,7 @@ class Recorder:
         **facts: object,
     ) -> None:
         self.run_dir = Path(run_dir).absolute()  # the training may change its working directory
-        self.place = ranks.rank_role(rank, world_size, all_ranks=all_ranks)
+        self.rank_role = ranks.rank_role(rank, world_size, all_ranks=all_ranks)
         model = ranks.measurable_model(model)
         self.guarded = ErrorGuard(strict=strict)
         heads = (heads,) if isinstance(heads, str) else heads
@@ -185,28 +185,31 @@ class Recorder:
         )
         widths = {name: width for name, head_parts in parts.items() if (width := outputs(head_parts)) is not None}
         self.heads = Heads(tuple(heads), sizes or {}, kinds or {}, coefficients or {}, widths)
-        self._sampler = MinibatchReader(self.heads, self.guarded)
+        self._minibatch_reader = MinibatchReader(self.heads, self.guarded)
         self._model = None if model is None else LiveModel(model, groups, parts)
         self.parameters: ParameterMap | None = None if self._model is None else self._model.parameters
         self._events: list[Cells] = []
         self._changed_groups: frozenset[str] = frozenset()  # in the update in progress
         self._thread = threading.get_ident()  # that of the last minibatch
         self._reader = None if self.parameters is None else GradientReader(self.parameters)
-        self._sampling = DetailSchedule(
-            model, self.parameters if self.place.whole else None, overhead_budget, separate=separate_backward
+        self._detail_schedule = DetailSchedule(
+            model,
+            self.parameters if self.rank_role.records_gradients else None,
+            overhead_budget,
+            separate=separate_backward,
         )
         self._total_updates = _planned("total_updates", total_updates)
         self._total_env_steps = _planned("total_env_steps", total_env_steps)
-        self._live = OnlineDetector(thresholds, level, rules)
-        earlier = begin(self.run_dir, self.place.rank, self._identity(facts), resume=resume)
-        self._store = Store(self.run_dir, rank=self.place.rank, attempt=earlier.attempt)
+        self._detector = OnlineDetector(thresholds, level, rules)
+        earlier = begin(self.run_dir, self.rank_role.rank, self._identity(facts), resume=resume)
+        self._store = Store(self.run_dir, rank=self.rank_role.rank, attempt=earlier.attempt)
         self._update = self._first_update = earlier.last_update + 1
         self._resumed = RESUMED_FRESH if earlier.attempt else None
         self._pending: EndedUpdate | None = None
         self._uninterrupted = Uninterrupted()
-        self._troubles = Diagnostics(self._live.detector.thresholds.as_dict(), self._reader)
+        self._diagnostics = Diagnostics(self._detector.detector.thresholds.as_dict(), self._reader)
         self._spent = 0.0
-        self._loop, self._slots = self._new_loop(), Slots()
+        self._buffer, self._slots = self._new_buffer(), Slots()
         self._states: dict[str, State] = {}
         self._episodes: deque[Episode] = deque()  # a list that grows makes malloc tidy up in the middle of a rollout
         self._episode_count = 0
@@ -224,7 +227,7 @@ class Recorder:
         names = [group.name for group in self.parameters.groups if group.tensors] if self.parameters else []
         return {
             "name": self.run_dir.name,
-            "ranks": self.place.ranks,
+            "ranks": self.rank_role.ranks,
             "heads": {name: self.heads.size(name) for name in self.heads.names},
             "sizes_inferred": list(self.heads.inferred),
             "head_kinds": {name: self.heads.kind(name) for name in self.heads.names},
@@ -232,17 +235,17 @@ class Recorder:
             "parameters": sum(p.numel() for p in self.parameters.parameters) if self.parameters else None,
             "total_updates": self._total_updates,
             "total_env_steps": self._total_env_steps,
-            "thresholds": self._live.detector.thresholds.as_dict(),
-            "rule_revisions": revisions(self._live.detector.rules),
-            "custom_rules": self._live.custom.facts(),
-            "level": self._live.level(0),
+            "thresholds": self._detector.detector.thresholds.as_dict(),
+            "rule_revisions": revisions(self._detector.detector.rules),
+            "custom_rules": self._detector.custom.facts(),
+            "level": self._detector.level(0),
             "attach_points": ["clip_grad_norm_", "optimizer step"] if self.parameters else [],
             **facts,
         }
 
-    def _new_loop(self) -> UpdateBuffer:
-        heads, bounds, every = len(self.heads.names), self._troubles.bounds, self.level == "DEBUG"
-        loop = UpdateBuffer(self._reader, heads, self._sampling.detail, bounds, every_step=every)
+    def _new_buffer(self) -> UpdateBuffer:
+        heads, bounds, every = len(self.heads.names), self._diagnostics.bounds, self.level == "DEBUG"
+        loop = UpdateBuffer(self._reader, heads, self._detail_schedule.detail, bounds, every_step=every)
         loop.changed_groups = self._changed_groups
         return loop
 
@@ -254,9 +257,9 @@ class Recorder:
     @property
     def level(self) -> str:
         """The telemetry level in effect for the update in progress."""
-        return self._live.level(self._update)
+        return self._detector.level(self._update)
 
-    @completed(lambda self: (self._update, len(self._loop.minibatches)))
+    @completed(lambda self: (self._update, len(self._buffer.minibatches)))
     def minibatch(
         self,
         *,
@@ -306,8 +309,8 @@ class Recorder:
                 return
             number = epoch if type(epoch) is int and abs(epoch) < 2**31 else 0
             if number is not epoch:
-                number = self._taken("minibatch(epoch)", arguments.integer, epoch) or 0
-            sample = self._sampler.sample(
+                number = self._converted("minibatch(epoch)", arguments.integer, epoch) or 0
+            sample = self._minibatch_reader.read(
                 {
                     "log_prob": log_prob,
                     "old_log_prob": old_log_prob,
@@ -333,7 +336,7 @@ class Recorder:
                 number,
             )
             self._add(sample, number)
-            state = self._taken("minibatch(lstm)", arguments.recurrent_state, lstm)
+            state = self._converted("minibatch(lstm)", arguments.recurrent_state, lstm)
             if state is not None:
                 self._states["update"] = (state[0].clone(), None if state[1] is None else state[1].clone())
             if self.separates and isinstance(policy_loss, Tensor) and isinstance(value_loss, Tensor):
@@ -341,7 +344,7 @@ class Recorder:
 
     def expect_minibatch(self) -> None:
         """Say that a minibatch comes: should it be lost to an error, its gradients are not taken for another's."""
-        self._lost_minibatch = self._loop.came = True
+        self._lost_minibatch = self._buffer.came = True
 
     def captured(self, capture: Capture, epoch: int) -> None:
         """Take up a minibatch that an adapter will measure when the update ends. Call it within ``guarded``."""
@@ -349,33 +352,33 @@ class Recorder:
             self._add(capture, epoch)
 
     def _add(self, capture: Capture, epoch: int) -> None:
-        self._loop.add(capture, epoch)
+        self._buffer.add(capture, epoch)
         self._lost_minibatch = False
-        self._sampling.minibatch_taken_up(len(self._loop.minibatches))
+        self._detail_schedule.minibatch_added(len(self._buffer.minibatches))
 
     @property
     def separates(self) -> bool:
         """Whether ``separate`` wants the losses of the minibatch just taken up."""
-        return self._sampling.wants_losses(len(self._loop.minibatches))
+        return self._detail_schedule.wants_losses(len(self._buffer.minibatches))
 
     def separate(self, policy_loss: Tensor, value_loss: Tensor, entropy_loss: Tensor | None) -> None:
         """Differentiate the losses of a minibatch one by one, before its backward."""
-        self._sampling.losses(policy_loss, value_loss, entropy_loss)
+        self._detail_schedule.losses(policy_loss, value_loss, entropy_loss)
 
     def stability_report(self) -> None:
         """Ask for the rows of ``tensors`` of the update in progress."""
-        self._troubles.asked = True
+        self._diagnostics.asked = True
 
     def _begin_minibatch(self) -> bool:
         """Finish the update before, note when optimisation began; return whether this one is to be recorded."""
         self._finish_pending()
         self._thread = threading.get_ident()
-        if not self._loop.minibatches:
+        if not self._buffer.minibatches:
             with self.guarded("parameters"):
                 self._follow_model()
         self._clock.optimise()
-        self._sampling.begin(self._update, self.level)
-        if len(self._loop.minibatches) >= MAX_MINIBATCHES:
+        self._detail_schedule.begin(self._update, self.level)
+        if len(self._buffer.minibatches) >= MAX_MINIBATCHES:
             raise RuntimeError(f"{MAX_MINIBATCHES} minibatches without update(): call it after each inner loop")
         return self.level != "OFF"
 
@@ -385,17 +388,17 @@ class Recorder:
             return
         events = self._model.follow()
         self.parameters = self._model.parameters
-        self._reader = self._troubles.reader = GradientReader(self.parameters)
-        self._sampling.follow(self._model.model, self.parameters if self.place.whole else None)
+        self._reader = self._diagnostics.reader = GradientReader(self.parameters)
+        self._detail_schedule.follow(self._model.model, self.parameters if self.rank_role.records_gradients else None)
         self._changed_groups = self._model.changed_groups
-        self._loop = self._new_loop()
-        if self.place.whole:
+        self._buffer = self._new_buffer()
+        if self.rank_role.records_gradients:
             self._events += [{"update": self._update, **cells} for cells in events]
 
     def _forget_weights(self) -> None:
         """Leave out how far parameters moved in a sampled update in whose middle the model got others."""
-        if self._sampling.wanted and self._model is not None and self._model.changed:
-            self._sampling.forget_before()
+        if self._detail_schedule.wanted and self._model is not None and self._model.changed:
+            self._detail_schedule.forget_before()
 
     @completed(lambda self: self._update)  # type: ignore[arg-type]  # nobody names self beside its keywords
     def update(
@@ -439,33 +442,33 @@ class Recorder:
                 "relevant": relevant,
             }
             arrays = rollout_arrays(rollout, self.guarded)
-            tensors = self._inner_tensors(max((one.numel() for one in arrays.values()), default=None))
+            tensors = self._minibatch_tensors(max((array.numel() for array in arrays.values()), default=None))
             tensors |= rollout_tensors(self.heads, arrays, rollout, self.guarded)
-            state = self._taken("update(lstm)", arguments.recurrent_state, lstm)
+            state = self._converted("update(lstm)", arguments.recurrent_state, lstm)
             if state is not None:
                 self._states["rollout"] = state
             with self.guarded("update: detail"):
                 self._forget_weights()
-                tensors |= self._sampling.tensors(self._update, self.level, self._loop, self._states)
+                tensors |= self._detail_schedule.tensors(self._update, self.level, self._buffer, self._states)
             tensors |= self._state_tensors()
             with self.guarded("update: slots"):
                 tensors |= self._slots.tensors()
-            status = self._taken("update(status)", _known_status, status)
+            status = self._converted("update(status)", _known_status, status)
             if status not in ("interrupted", "nonfinite_skipped"):
                 self._check_relevant(relevant)
-            reason = self._taken("update(reason)", arguments.words, reason)
-            floor = self._taken("update(advantage_floor)", arguments.number, advantage_floor)
-            steps = self._taken("update(env_steps)", arguments.integer, env_steps)
+            reason = self._converted("update(reason)", arguments.words, reason)
+            floor = self._converted("update(advantage_floor)", arguments.number, advantage_floor)
+            steps = self._converted("update(env_steps)", arguments.integer, env_steps)
             loop_cells = self._cells(cells)
             numbers = {name: cell for name, cell in loop_cells.items() if isinstance(cell, Tensor)}
             sent = Transfer(tensors | {f"cell {name}": cell for name, cell in numbers.items()})
 
             def end() -> None:
-                host_cells = self._known(steps) | {
+                host_cells = self._host_cells(steps) | {
                     name: cell for name, cell in loop_cells.items() if name not in numbers
                 }
                 self._pending = EndedUpdate(
-                    number, self._loop, sent, host_cells, self._episodes, status, reason, floor, self._slots.now
+                    number, self._buffer, sent, host_cells, self._episodes, status, reason, floor, self._slots.now
                 )
                 self._next_update()
                 if not sent.waits:
@@ -476,19 +479,19 @@ class Recorder:
             with self.guarded("update: end"):
                 self._next_update()
 
-    def _inner_tensors(self, rollout: int | None) -> dict[str, Tensor]:
+    def _minibatch_tensors(self, rollout: int | None) -> dict[str, Tensor]:
         """Return what the minibatches showed; when they cannot be measured, the update keeps its row without them."""
         try:
-            self._sampler.judge_matrices(len(self._loop.minibatches), rollout)
-            return self._loop.tensors()
+            self._minibatch_reader.judge_matrices(len(self._buffer.minibatches), rollout)
+            return self._buffer.tensors()
         except Exception as error:
             self.guarded.refuse("update: minibatches", error)
-            lost, self._loop = self._loop, self._new_loop()
-            self._loop.came = True
-            self._loop.other_steps = lost.other_steps + sum(minibatch.steps > 0 for minibatch in lost.minibatches)
+            lost, self._buffer = self._buffer, self._new_buffer()
+            self._buffer.came = True
+            self._buffer.other_steps = lost.other_steps + sum(minibatch.steps > 0 for minibatch in lost.minibatches)
             return {}
 
-    def _taken(self, argument: str, convert: Callable[[Any], Any], value: Any) -> Any:
+    def _converted(self, argument: str, convert: Callable[[Any], Any], value: Any) -> Any:
         return arguments.take(self.guarded, argument, convert, value)
 
     def _cells(self, cells_of_loop: Mapping[str, Any]) -> dict[str, Any]:
@@ -501,10 +504,10 @@ class Recorder:
 
     def _check_relevant(self, of_rollout: object) -> None:
         """Count causal masks that only one of ``minibatch`` and ``update`` was given."""
-        if self._sampler.causal and of_rollout is None:
+        if self._minibatch_reader.causal and of_rollout is None:
             missing = "given to minibatch() and not to update(): nobody knows the heads' relevant_fraction"
             self.guarded.refuse("update(relevant)", ValueError(missing))
-        elif of_rollout is not None and self._loop.minibatches and not self._sampler.causal:
+        elif of_rollout is not None and self._buffer.minibatches and not self._minibatch_reader.causal:
             missing = "given to update() and not to minibatch(): ratio and KL count the heads at every sample"
             self.guarded.refuse("update(relevant)", ValueError(missing))
 
@@ -519,7 +522,7 @@ class Recorder:
             tensors["loss_scale"] = scale
         return tensors
 
-    def _known(self, env_steps: int | None) -> dict[str, object]:
+    def _host_cells(self, env_steps: int | None) -> dict[str, object]:
         """Return the columns of ``updates`` that no tensor tells."""
         progress = None
         if self._total_env_steps and env_steps is not None:
@@ -533,20 +536,20 @@ class Recorder:
             "progress": progress,
             "level": self.level,
             "dropped_rows": self._store.take_losses(),
-            "sampled_steps": len({minibatch for batch in self._loop.details for minibatch in batch.minibatches}),
+            "sampled_steps": len({minibatch for batch in self._buffer.details for minibatch in batch.minibatches}),
         }
 
     def _next_update(self) -> None:
-        elapsed, ended, loop = self._clock.elapsed, self._update, self._loop
+        elapsed, ended, loop = self._clock.elapsed, self._update, self._buffer
         self._update += 1
         self._changed_groups = frozenset()
-        self._loop, self._lost_minibatch = self._new_loop(), False
-        self._sampler.begin()
+        self._buffer, self._lost_minibatch = self._new_buffer(), False
+        self._minibatch_reader.begin()
         self._states, self._episodes = {}, deque()
         self._slots.forget_calls()
         self._clock.next()
         with self.guarded("update: budget"):
-            self._sampling.end(ended, loop, elapsed=elapsed, spent=self._spent)
+            self._detail_schedule.end(ended, loop, elapsed=elapsed, spent=self._spent)
 
     def skip_update(self, reason: str, **arguments: Any) -> None:
         """End an update that made no optimizer step because of something non-finite; it gets its row."""
@@ -560,9 +563,9 @@ class Recorder:
             return
         with self.guarded("episode"):
             total = float(episode_return)
-            steps = self._taken("episode(length)", arguments.integer, length)
-            where = self._taken("episode(env)", arguments.integer, env)
-            won = self._taken("episode(success)", arguments.truth, success)
+            steps = self._converted("episode(length)", arguments.integer, length)
+            where = self._converted("episode(env)", arguments.integer, env)
+            won = self._converted("episode(success)", arguments.truth, success)
             self._episode_count += 1
             self._episodes.append((total, steps, where, won))
 
@@ -589,26 +592,26 @@ class Recorder:
             return
         with self.guarded("slot"), torch.no_grad():
             labels = {
-                "stage": self._taken("slot(stage)", slots.word, stage),
-                "blueprint": self._taken("slot(blueprint)", slots.word, blueprint),
-                "alpha": self._taken("slot(alpha)", slots.amount, alpha),
+                "stage": self._converted("slot(stage)", slots.word, stage),
+                "blueprint": self._converted("slot(blueprint)", slots.word, blueprint),
+                "alpha": self._converted("slot(alpha)", slots.amount, alpha),
             }
-            around = self._taken("slot(host)", slots.parameters, host)
-            bound = self._taken("slot(max_grad_norm)", arguments.number, max_grad_norm)
-            self._slots.look(env, slot, seed, around, labels, bound)
+            around = self._converted("slot(host)", slots.parameters, host)
+            bound = self._converted("slot(max_grad_norm)", arguments.number, max_grad_norm)
+            self._slots.take_snapshot(env, slot, seed, around, labels, bound)
 
     def gradients(self, max_norm: float | None = None) -> None:
         """Measure the gradients now, in a loop that does not call ``torch.nn.utils.clip_grad_norm_``."""
         if self._model is not None and self._watching:
             with self.guarded("gradients"), torch.no_grad():
-                bound = self._taken("gradients(max_norm)", arguments.number, max_norm)
-                snapshot = self._see_gradients(list(self._model.model.parameters()))
-                self._loop.minibatches[-1].see_clip(None if snapshot is None else self._wider(snapshot), bound)
+                bound = self._converted("gradients(max_norm)", arguments.number, max_norm)
+                snapshot = self._take_snapshot(list(self._model.model.parameters()))
+                self._buffer.minibatches[-1].record_clip(None if snapshot is None else self._wider(snapshot), bound)
 
     @property
     def _watching(self) -> bool:
         lost = self._closed or self._lost_minibatch
-        return self._reader is not None and not lost and bool(self._loop.minibatches)
+        return self._reader is not None and not lost and bool(self._buffer.minibatches)
 
     def _owns(self, parameters: Sequence[Tensor]) -> bool:
         """Whether some of the parameters are the model's. Another training's may come at any time, in any thread.
@@ -622,8 +625,8 @@ class Recorder:
             return True
         return threading.get_ident() == self._thread and self._model.has(parameters)
 
-    def _see_gradients(self, parameters: Sequence[Tensor]) -> GradientSnapshot | None:
-        return self._loop.see_gradients(parameters, amp.carried(parameters))
+    def _take_snapshot(self, parameters: Sequence[Tensor]) -> GradientSnapshot | None:
+        return self._buffer.snapshot_gradients(parameters, amp.carried(parameters))
 
     @staticmethod
     def _wider(snapshot: GradientSnapshot) -> Tensor | None:
@@ -645,25 +648,25 @@ class Recorder:
             return None
         spent, snapshot, wider = self.guarded.spent, None, None
         with self.guarded("gradients"), torch.no_grad():
-            snapshot = self._see_gradients(parameters)
+            snapshot = self._take_snapshot(parameters)
             wider = None if snapshot is None or plain else self._wider(snapshot)
         if snapshot is None:
             return None
         total = snapshot.total if plain and snapshot.plan.complete else None
         if total is not None:
             self.guarded.spent = spent
-        return Clipped(self._loop.minibatches[-1], snapshot, total, wider)
+        return Clipped(self._buffer.minibatches[-1], snapshot, total, wider)
 
     def after_clip(self, clipped: Clipped, total: Tensor, max_norm: object, norm_type: float) -> None:
         """See the norm that the clip call returned."""
         with self.guarded("clip"), torch.no_grad():
-            snapshot, norm = clipped.seen, clipped.wider
+            snapshot, norm = clipped.snapshot, clipped.wider
             if norm_type == 2.0 and snapshot.scale is None:
                 norm = total
             elif norm_type == 2.0 and snapshot.scale is not None and not snapshot.plan.complete:
                 norm = total / snapshot.scale
             bound = float(max_norm) if norm_type == 2.0 and isinstance(max_norm, (int, float)) else None
-            clipped.minibatch.see_clip(norm, bound)
+            clipped.minibatch.record_clip(norm, bound)
 
     def before_step(self, optimizer: Optimizer) -> None:
         """See gradients as an optimizer takes them."""
@@ -673,10 +676,10 @@ class Recorder:
         if not self._owns(parameters):
             return
         if not self._watching:
-            self._loop.other_steps += 1
+            self._buffer.other_steps += 1
             return
         with self.guarded("step"), torch.no_grad():
-            self._loop.see_step(parameters, amp.carried(parameters))
+            self._buffer.record_step(parameters, amp.carried(parameters))
             self._learning_rate = optimizer.param_groups[0].get("lr")
 
     def _finish_pending(self) -> None:
@@ -699,24 +702,24 @@ class Recorder:
         rows = rows_of(measured, self.heads, self._reader)
         for name in rows.contradicted:
             self._forget_size(name)
-        tables = rows.tables | self._troubles.rows(measured.loop, rows)
+        tables = rows.tables | self._diagnostics.rows(measured.buffer, rows)
         with self.guarded("slot: rows"):
             tables["slots"] = self._slots.rows(measured.slots, rows.arrays, measured.update)
-        if not self.place.whole:
+        if not self.rank_role.records_gradients:
             tables = {name: some for name, some in tables.items() if name not in OF_FIRST}
-        judged = self._live.judge(measured.update, tables)
+        judged = self._detector.judge(measured.update, tables)
         if self._reader is not None:
             self._reader.forget_copies()
         events, self._events = self._events, []
         self._store.put(judged.rows | {"events": events, "losses_of_data": self._losses(measured.update)})
-        if judged.escalates and self._sampling.onset is not None:
-            for block in self._sampling.onset.take():
+        if judged.escalates and self._detail_schedule.pretrigger is not None:
+            for block in self._detail_schedule.pretrigger.take():
                 self._store.put({"layers": block})
         self._store.settle()
         if rows.update.get("grad_norm_pre_clip") is None and any(
-            minibatch.steps for minibatch in measured.loop.minibatches
+            minibatch.steps for minibatch in measured.buffer.minibatches
         ):
-            self.guarded.tell_once("clip", UNSEEN_CLIP)
+            self.guarded.warn_once("clip", UNSEEN_CLIP)
 
     def _forget_size(self, head: str) -> None:
         size = self.heads.inferred.pop(head, None)
@@ -744,7 +747,7 @@ class Recorder:
         with self.guarded("state_dict"):
             self._finish_pending()
         state = {"update": self._update, "episodes": self._episode_count, "slots": self._slots.history.state_dict()}
-        return state | {"detector": self._live.detector.state_dict()}
+        return state | {"detector": self._detector.detector.state_dict()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from a checkpoint: number updates from there, and judge them as if there had been no interruption.
@@ -752,10 +755,10 @@ class Recorder:
         ``state["detector"]`` None: only the numbering goes on, the detector begins afresh.
         Raises ``RuntimeError`` once an update was recorded, ``ValueError`` when the state does not fit the rules.
         """
-        if self._update != self._first_update or self._loop.minibatches:
+        if self._update != self._first_update or self._buffer.minibatches:
             raise RuntimeError("load_state_dict() must come before the first update of this recording")
         if state["detector"] is not None:
-            self._live.detector.load_state_dict(state["detector"])
+            self._detector.detector.load_state_dict(state["detector"])
         self._update = self._first_update = int(state["update"])
         self._episode_count = int(state["episodes"])
         self._slots.history.load_state_dict(state.get("slots", {}))
@@ -768,7 +771,7 @@ class Recorder:
         if self._closed:
             return
         if not self._store.inert:
-            if self._loop.minibatches:
+            if self._buffer.minibatches:
                 self.update(status="interrupted", reason=reason)
             with self.guarded("close"):
                 self._finish_pending()
@@ -782,7 +785,7 @@ class Recorder:
             if not self._store.inert:
                 losses = self.guarded.take_losses(self._update) + self._slots.left_out(self._update)
                 self._store.put({"losses_of_data": losses})
-        self._sampling.close()
+        self._detail_schedule.close()
         if self.parameters is not None:
             clip.unwatch(self)
             amp.unwatch()

@@ -42,7 +42,7 @@ class EndedUpdate:
     """An update that has ended: its minibatches, the copy on its way, and the cells known without measuring."""
 
     update: int
-    loop: UpdateBuffer
+    buffer: UpdateBuffer
     transfer: Transfer
     cells: Cells
     episodes: Collection[Episode]
@@ -69,7 +69,7 @@ def rows_of(measured: EndedUpdate, heads: Heads, reader: GradientReader | None) 
 
     ``reader`` (None: no model is watched) learns whether the optimizer takes gradients as the clip leaves them.
     """
-    arrays, loop, update = measured.transfer.arrays(), measured.loop, measured.update
+    arrays, loop, update = measured.transfer.arrays(), measured.buffer, measured.update
     parameters, hooked = None if reader is None else reader.parameters, reader is not None
     with np.errstate(all="ignore"):
         minibatches = _inner(loop, arrays, reader)
@@ -113,15 +113,15 @@ def rows_of(measured: EndedUpdate, heads: Heads, reader: GradientReader | None) 
 
 
 def _contradicted(heads: Heads, policy: PolicyNumbers | None) -> list[str]:
-    places = {heads.names.index(name): size for name, size in heads.inferred.items()}
-    return [] if policy is None or not places else [heads.names[place] for place in policy.contradicted(places)]
+    sizes = {heads.names.index(name): size for name, size in heads.inferred.items()}
+    return [] if policy is None or not sizes else [heads.names[index] for index in policy.contradicted(sizes)]
 
 
 def _inner(loop: UpdateBuffer, arrays: Mapping[str, Numbers], reader: GradientReader | None) -> MinibatchNumbers | None:
     if not loop.minibatches:
         return None
     pieces = () if reader is None else reader.parameters.pieces
-    numbers = minibatch_numbers(loop.minibatches, loop.measurements, loop.looks, arrays, pieces)
+    numbers = minibatch_numbers(loop.minibatches, loop.measurements, loop.snapshots, arrays, pieces)
     if reader is not None and numbers.as_clipped is not None:
         reader.trusted = numbers.as_clipped
     return numbers
@@ -185,20 +185,16 @@ def _status(measured: EndedUpdate, row: Cells, minibatches: MinibatchNumbers | N
     """Say how the update ended, from what was said or else from what was seen."""
     if measured.status is not None:
         return {"status": measured.status, "skip_reason": measured.reason}
-    taken = row.get("optimizer_steps")
-    if minibatches is None and not taken and (taken is not None or not measured.loop.came):
-        why = "no optimizer step was taken" if measured.loop.came else "no minibatch was seen"
+    steps_taken = row.get("optimizer_steps")
+    if minibatches is None and not steps_taken and (steps_taken is not None or not measured.buffer.came):
+        why = "no optimizer step was taken" if measured.buffer.came else "no minibatch was seen"
         return {"status": "no_usable_steps", "skip_reason": measured.reason or why}
-    if taken == 0 and row.get("nonfinite_sources"):
+    if steps_taken == 0 and row.get("nonfinite_sources"):
         return {"status": "nonfinite_skipped", "skip_reason": measured.reason or row["nonfinite_sources"]}
-    if (
-        minibatches is not None
-        and taken is not None
-        and row.get("target_kl") is not None
-        and minibatches.steps[-1] == 0
-    ):
+    last_steps = None if minibatches is None else minibatches.steps[-1]
+    if last_steps == 0 and steps_taken is not None and row.get("target_kl") is not None:
         return {"status": "kl_stopped", "skip_reason": measured.reason}
-    if taken == 0:
+    if steps_taken == 0:
         return {"status": "no_usable_steps", "skip_reason": measured.reason or "no optimizer step was taken"}
     # also without minibatches: the training went on, and what the recorder lost of it is in losses_of_data
     return {"status": "performed", "skip_reason": measured.reason}

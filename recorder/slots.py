@@ -27,7 +27,7 @@ class SlotCalls:
 
     calls: list[SlotCall] = field(default_factory=list)
     slots: dict[str, Slot] = field(default_factory=dict)
-    looks: ModuleSnapshots = field(default_factory=ModuleSnapshots)
+    snapshots: ModuleSnapshots = field(default_factory=ModuleSnapshots)
     alphas: dict[str, Tensor] = field(default_factory=dict)
     numbers: list[tuple[int, ...]] = field(default_factory=list)
     """Numbers of the looks in each of the tensors sent."""
@@ -40,7 +40,7 @@ class Slots:
         self.now = SlotCalls()
         self.history = SlotHistory()
 
-    def look(
+    def take_snapshot(
         self,
         env: int,
         slot: str,
@@ -58,7 +58,7 @@ class Slots:
         exploding = _exploding(max_grad_norm)
         scale = amp.carried([*(seeds or ()), *(hosts or ())])
         numbers = [
-            NOTHING if gradients is None else _take_snapshot(now.looks, gradients, exploding, scale)
+            NOTHING if gradients is None else _take_snapshot(now.snapshots, gradients, exploding, scale)
             for gradients in (growing, around)
         ]
         slot_key = f"env {env}, {slot}"
@@ -74,14 +74,14 @@ class Slots:
         now.alphas.pop(slot_key, None)
         if isinstance(alpha, Tensor):
             now.alphas[slot_key] = alpha.clone()
-            now.looks.note(now.alphas[slot_key])
+            now.snapshots.note(now.alphas[slot_key])
         now.calls.append(_call(slot_key, numbers, growing, around))
 
     def tensors(self) -> dict[str, Tensor]:
         """Return what is to be sent of the update's calls."""
         now = self.now
-        now.numbers, statistics = now.looks.tensors()
-        now.looks.join(now.alphas.values())
+        now.numbers, statistics = now.snapshots.tensors()
+        now.snapshots.join(now.alphas.values())
         sent = {f"{_TENSORS} {k}": part for k, part in enumerate(statistics)}
         return sent | {f"{_ALPHA} {slot_key}": alpha for slot_key, alpha in now.alphas.items()}
 
@@ -97,7 +97,7 @@ class Slots:
 
     def rows(self, done: SlotCalls, arrays: Mapping[str, Numbers], update: int) -> list[Cells]:
         """Return the rows of an update whose numbers have arrived; updates come in order."""
-        if not done.calls or sum(map(len, done.numbers)) != done.looks.count:  # not measured: that loss is counted
+        if not done.calls or sum(map(len, done.numbers)) != done.snapshots.count:  # not measured: that loss is counted
             return []
         for slot_key in done.alphas:
             done.slots[slot_key].alpha = float(arrays[f"{_ALPHA} {slot_key}"][0])
@@ -109,8 +109,8 @@ def _listed(parts: Parameters | None) -> Iterable[Tensor]:
     return () if parts is None else parts.parameters() if isinstance(parts, nn.Module) else parts
 
 
-def _take_snapshot(snapshots: ModuleSnapshots, found: ModuleGradients, exploding: float, scale: Tensor | None) -> int:
-    return snapshots.look(found, exploding, scale) if found.gradients else NOTHING
+def _take_snapshot(snapshots: ModuleSnapshots, module: ModuleGradients, exploding: float, scale: Tensor | None) -> int:
+    return snapshots.take(module, exploding, scale) if module.gradients else NOTHING
 
 
 def _call(

@@ -35,7 +35,7 @@ def stability_rows(
     broken: Any = np.zeros(count, bool)
     norm: Any = np.full(count, np.nan)
     if norms is not None:
-        present, tensor_norms = norms.there[:, :count], norms.norms[:, :count]
+        present, tensor_norms = norms.present[:, :count], norms.norms[:, :count]
         measured = present.any(axis=0)
         broken = (present & ~np.isfinite(tensor_norms)).any(axis=0)
         norm = np.where(present, tensor_norms, -np.inf).max(axis=0)
@@ -78,7 +78,7 @@ def _largest_gradients(
         for position, start, stop in batch.like.spans:
             if start == stop:
                 continue
-            tensor = batch.like.plan.places[position]
+            tensor = batch.like.plan.tensors[position]
             size = float(batch.flat[:, start:stop].abs().amax())
             largest[tensor] = max(largest[tensor], size) if np.isfinite(size) else size
             copied[tensor] = True

@@ -145,9 +145,9 @@ class LightningRecorderCallback(Callback):
             if returned:
                 self.recorder.minibatch(**{name: result[name] for name in _ARGUMENTS if name in result})
             elif not self.recorder.expected:
-                self.recorder.guarded.tell_once("training_step", NOTHING_RETURNED)
+                self.recorder.guarded.warn_once("training_step", NOTHING_RETURNED)
         elif not self.recorder.expected:
-            self.recorder.guarded.tell_once("training_step", STEPPED_BEFORE)
+            self.recorder.guarded.warn_once("training_step", STEPPED_BEFORE)
 
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:  # noqa: ARG002
         """See gradients where no clip call by norm was seen or follows."""

@@ -105,7 +105,7 @@ class SkrlAttachment:
         self._wrappers.wrap(agent, "record_transition", before=self._on_transition)
         self._wrappers.wrap(agent, "update", before=self._on_update, after=lambda *_: self._end_update(None))
         self._wrappers.wrap(agent.memory, "sample", after=self._on_sample)
-        for network in {id(one): one for one in (agent.policy, agent.value)}.values():
+        for network in {id(part): part for part in (agent.policy, agent.value)}.values():
             self._wrappers.wrap(network, "act", after=self._on_act)
         if agent.cfg.grad_norm_clip <= 0:
             self._hook = agent.optimizer.register_step_pre_hook(lambda *_: self.recorder.gradients())

@@ -216,7 +216,7 @@ class TorchRLAttachment:
     def _visit(self, samples: int, masks: dict[str, Tensor]) -> int:
         """Count the samples of a minibatch; return its epoch. The masks of the first one are the rollout's."""
         if self._data is None:
-            self.recorder.guarded.tell_once("rollout", UNSEEN_ROLLOUT)
+            self.recorder.guarded.warn_once("rollout", UNSEEN_ROLLOUT)
             return 0
         size, before = self._data.numel(), self._visited
         if before < size:

@@ -87,10 +87,11 @@ def _names(keys: Sequence[Any]) -> list[str]:
 
 
 def _kinds(loss: PPOLoss, keys: Sequence[Any]) -> list[str]:
-    made = [kind for kind in loss.actor_network.modules() if isinstance(kind, ProbabilisticTensorDictModule)]
-    classes = made[-1].distribution_kwargs.get("distribution_map") if made else None
+    modules = loss.actor_network.modules()
+    makers = [module for module in modules if isinstance(module, ProbabilisticTensorDictModule)]
+    classes = makers[-1].distribution_kwargs.get("distribution_map") if makers else None
     if classes is None:
-        return [_kind(made[-1].distribution_class if made else None)] * len(keys)
+        return [_kind(makers[-1].distribution_class if makers else None)] * len(keys)
     return [_kind(kind) for kind in classes.values()] if len(classes) == len(keys) else ["other"] * len(keys)
 
 

@@ -85,12 +85,12 @@ class Capture(Protocol):
 class Measurements:
     """A measured batch: ``packed`` [cells, M] holds what ``layout`` names, one after the other.
 
-    ``places`` says which minibatches of the update these are.
+    ``minibatches`` says which of the update these are.
     """
 
     packed: Tensor
     layout: tuple[tuple[str, tuple[int, ...]], ...]
-    places: tuple[int, ...]
+    minibatches: tuple[int, ...]
     sources: tuple[str, ...]  # names of the counts under "nonfinite"
     losses: tuple[str, ...]  # names of the numbers under "losses"
     entropy_known: bool
@@ -109,7 +109,7 @@ def measure(batch: CaptureBatch, minibatches: Sequence[int]) -> Measurements:
     return Measurements(
         packed=torch.cat([part.reshape(-1, new.shape[1]).double() for part in parts.values()]),
         layout=tuple((name, tuple(part.shape[:-1])) for name, part in parts.items()),
-        places=tuple(minibatches),
+        minibatches=tuple(minibatches),
         sources=sources,
         losses=tuple(batch.losses),
         entropy_known=entropy is not None,
@@ -127,7 +127,7 @@ def _statistics(batch: CaptureBatch, losses: Tensor) -> tuple[tuple[str, ...], d
     if len(pieces) == 1:
         return _piece_statistics(batch, losses)
     measured = [_piece_statistics(piece, losses if piece is pieces[0] else losses[:0]) for piece in pieces]
-    parts = [found for _, found in measured]
+    parts = [statistics for _, statistics in measured]
     merged = {
         name: joined([part[name] for part in parts], fields, how)
         for name, (fields, how) in _JOINED.items()

@@ -102,13 +102,13 @@ class Detail:
     def _weights(self) -> Tensor:
         return torch.cat([thinned(parameter).float() for parameter in self.parameters.parameters])
 
-    def look(self, plan: SnapshotPlan, present: Sequence[int], gradients: Sequence[Tensor]) -> LargeDetail:
+    def measure_large(self, plan: SnapshotPlan, present: Sequence[int], gradients: Sequence[Tensor]) -> LargeDetail:
         """Measure a large model's gradients now."""
         statistics, vectors = [], []
         for position, gradient in zip(present, gradients, strict=True):
             flat = gradient.detach()
             flat = (flat.to_dense() if flat.layout is not torch.strided else flat).reshape(-1)
-            atoms = [self.parameters.atoms[index] for index in self.parameters.atoms_of[plan.places[position]]]
+            atoms = [self.parameters.atoms[index] for index in self.parameters.atoms_of[plan.tensors[position]]]
             statistics += [element_statistics_of_one(flat[atom.start : atom.stop]) for atom in atoms]
             vectors.append(thinned(flat).float())
         return LargeDetail(torch.stack(statistics), torch.cat(vectors))
@@ -157,11 +157,11 @@ class Detail:
     def _sampled(self, batch: SnapshotBatch) -> tuple[Tensor | None, Tensor | None, tuple[int, ...]]:
         """Return the sampled gradients [K, P], element statistics where taken already, and their minibatches."""
         if batch.flat is not None:
-            chosen = np.unique(np.linspace(0, len(batch.places) - 1, STEPS).round().astype(int)).tolist()
-            return batch.flat[chosen], None, tuple(batch.places[minibatch] for minibatch in chosen)
+            chosen = np.unique(np.linspace(0, len(batch.minibatches) - 1, STEPS).round().astype(int)).tolist()
+            return batch.flat[chosen], None, tuple(batch.minibatches[index] for index in chosen)
         steps = [
             (minibatch, detail)
-            for minibatch, detail in zip(batch.places, batch.large, strict=True)
+            for minibatch, detail in zip(batch.minibatches, batch.large, strict=True)
             if detail is not None
         ]
         if not steps:
@@ -173,8 +173,8 @@ class Detail:
         """Return the atoms of a look's vectors as segments of these, and which atoms they are."""
         key = ((like.plan, like.present), large)
         if key not in self._segments:
-            positions = range(len(like.plan.places)) if like.present is None else like.present
-            tensors = [like.plan.places[position] for position in positions]
+            positions = range(len(like.plan.tensors)) if like.present is None else like.present
+            tensors = [like.plan.tensors[position] for position in positions]
             atoms = [index for tensor in tensors for index in self.parameters.atoms_of[tensor]]
             sizes = [self._size(self.parameters.atoms[index], large=large) for index in atoms]
             self._segments = {key: (Segments(sizes, like.plan.ours[0].device), tuple(atoms))}
@@ -228,6 +228,6 @@ def fullest_batches(batches: Sequence[SnapshotBatch]) -> list[SnapshotBatch]:
     best: dict[SnapshotPlan, SnapshotBatch] = {}
     for batch in batches:
         key = batch.like.plan
-        if key not in best or len(batch.places) > len(best[key].places):
+        if key not in best or len(batch.minibatches) > len(best[key].minibatches):
             best[key] = batch
     return list(best.values())

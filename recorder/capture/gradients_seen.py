@@ -27,7 +27,7 @@ class SnapshotPlan:
 
     listed: tuple[Tensor, ...]
     ours: tuple[Tensor, ...]
-    places: tuple[int, ...]  # of ``ours`` in the model
+    tensors: tuple[int, ...]  # indices of ``ours`` in the model
     cut: tuple[int, ...]  # positions in ``ours`` of parameters whose rows belong to different groups
     on_host: bool  # all in host memory, dense, of one plain dtype: norms may be looked at and shared with the clip
     small: bool  # dense, of one dtype and device, few elements
@@ -86,7 +86,7 @@ class CopiedRow:
     """One row of a block of copies."""
 
     block: Tensor
-    place: int
+    index: int
 
 
 class GradientCopies:
@@ -148,7 +148,7 @@ class GradientReader:
 
     def _new_plan(self, listed: tuple[Tensor, ...]) -> SnapshotPlan:
         ours = tuple(parameter for parameter in listed if self.parameters.owns(parameter))
-        tensors = tuple(self.parameters.place(parameter) or 0 for parameter in ours)
+        tensors = tuple(self.parameters.tensor_index(parameter) or 0 for parameter in ours)
         alike = len({(parameter.dtype, parameter.device) for parameter in ours}) == 1
         plain = all(type(parameter.data) is Tensor and parameter.layout is torch.strided for parameter in ours)
         host = alike and plain and ours[0].device.type == "cpu" and ours[0].dtype in _PLAIN_TYPES
@@ -167,10 +167,10 @@ class GradientReader:
         """Whether the parameters of ``stepped`` are just those of ``clipped``."""
         key = (clipped, stepped)
         if key not in self._covers:
-            self._covers[key] = clipped.complete and stepped.complete and set(clipped.places) == set(stepped.places)
+            self._covers[key] = clipped.complete and stepped.complete and set(clipped.tensors) == set(stepped.tensors)
         return self._covers[key]
 
-    def see(
+    def take_snapshot(
         self, plan: SnapshotPlan, scale: Tensor | None, *, keep: bool, describe: Describe | None
     ) -> GradientSnapshot:
         """Measure the gradients of ``plan.ours`` as they are now; ``scale`` is the loss scale they still carry.
@@ -180,19 +180,27 @@ class GradientReader:
         gradients = [gradient for parameter in plan.ours if (gradient := parameter.grad) is not None]
         present = None
         if len(gradients) < len(plan.ours):
-            present = tuple(position for position, one in enumerate(plan.ours) if one.grad is not None)
+            present = tuple(position for position, ours in enumerate(plan.ours) if ours.grad is not None)
         if not gradients:
             return GradientSnapshot(plan, present, None, None, (), None, None, None)
         if plan.small and keep and all(gradient.layout is torch.strided for gradient in gradients):
             return GradientSnapshot(plan, present, None, self._copy(plan, gradients), (), None, None, scale)
-        found = measure.host_norms(gradients) if self._dense(plan, gradients) else measure.device_norms(gradients)
+        measured = measure.host_norms(gradients) if self._dense(plan, gradients) else measure.device_norms(gradients)
         cut = [plan.ours[position].grad for position in plan.cut]
         rows = tuple(measure.row_norms(gradient) for gradient in cut if gradient is not None)
         detail = None
         if describe is not None:
             detail = describe(plan, range(len(gradients)) if present is None else present, gradients)
         return GradientSnapshot(
-            plan, present, found.norms, None, rows, found.total, _nonfinite_counts(gradients, found), scale, detail
+            plan,
+            present,
+            measured.norms,
+            None,
+            rows,
+            measured.total,
+            _nonfinite_counts(gradients, measured),
+            scale,
+            detail,
         )
 
     def _copy(self, plan: SnapshotPlan, gradients: Sequence[Tensor]) -> CopiedRow:
@@ -229,15 +237,15 @@ class GradientReader:
         return measure.total_norm(grads, small=dense and plan.small, on_host=dense and plan.on_host)
 
 
-def _nonfinite_counts(gradients: Sequence[Tensor], found: measure.Norms) -> Tensor | None:
+def _nonfinite_counts(gradients: Sequence[Tensor], measured: measure.Norms) -> Tensor | None:
     """Count NaN and Inf where the norms, in host memory, say that there are some; elsewhere it would cost too much."""
-    if found.sound:
+    if measured.sound:
         return _NONE
-    if found.total is None:
+    if measured.total is None:
         return None
     nonfinite = [
         gradient
-        for gradient, is_finite in zip(gradients, np.isfinite(found.norms.numpy()), strict=True)
+        for gradient, is_finite in zip(gradients, np.isfinite(measured.norms.numpy()), strict=True)
         if not is_finite
     ]
     return measure.nonfinite_elements(nonfinite) if nonfinite else _NONE

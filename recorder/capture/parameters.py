@@ -99,9 +99,9 @@ class ParameterMap:
         members["all"] = [ParameterRows(parameter, 0, length_of(parameter)) for parameter in self.parameters]
         self._check(members)
         self.pieces = [Piece(index, None, p.numel()) for index, p in enumerate(self.parameters)]
-        self._places: dict[tuple[int, Spans], int] = {}
+        self._piece_of: dict[tuple[int, Spans], int] = {}
         self.groups = [self._group(name, rows) for name, rows in members.items() if rows]
-        self.place_of = {group.name: place for place, group in enumerate(self.groups)}
+        self.group_index = {group.name: number for number, group in enumerate(self.groups)}
         self.cut = sorted({piece.tensor for piece in self.pieces if piece.rows is not None})
         self.elements = sum(parameter.numel() for parameter in self.parameters)
         self.members = np.array([piece for group in self.groups for piece in group.pieces], np.int64)
@@ -150,13 +150,13 @@ class ParameterMap:
         """Whether ``parameter`` belongs to the model."""
         return id(parameter) in self._tensor
 
-    def place(self, parameter: Tensor) -> int | None:
+    def tensor_index(self, parameter: Tensor) -> int | None:
         """Return the index of ``parameter`` in the model, None when it has no such parameter."""
         return self._tensor.get(id(parameter))
 
     def members_of(self, name: str) -> list[tuple[nn.Parameter, int]]:
         """Return the parameters of a group and how many elements of each are in it; none of an unknown group."""
-        index = self.place_of.get(name)
+        index = self.group_index.get(name)
         pieces = [] if index is None else [self.pieces[piece] for piece in self.groups[index].pieces]
         return [(self.parameters[piece.tensor], piece.elements) for piece in pieces]
 
@@ -171,11 +171,11 @@ class ParameterMap:
         length = length_of(self.parameters[tensor])
         if spans == ((0, length),):
             return tensor
-        if (tensor, spans) not in self._places:
-            self._places[tensor, spans] = len(self.pieces)
+        if (tensor, spans) not in self._piece_of:
+            self._piece_of[tensor, spans] = len(self.pieces)
             width = self.parameters[tensor].numel() // max(length, 1)
             self.pieces.append(Piece(tensor, spans, sum(b - a for a, b in spans) * width))
-        return self._places[tensor, spans]
+        return self._piece_of[tensor, spans]
 
     def _group(self, name: str, members: Iterable[ParameterRows]) -> Group:
         wanted: dict[int, list[tuple[int, int]]] = {}

@@ -22,7 +22,7 @@ class SnapshotBatch:
 
     name: str
     like: GradientSnapshot
-    places: tuple[int, ...]  # minibatch of each look
+    minibatches: tuple[int, ...]  # of each snapshot
     flat: Tensor | None
     large: tuple[LargeDetail | None, ...]  # detail of each look at a large model's gradients
 
@@ -31,7 +31,7 @@ class SnapshotBatch:
 class BatchTensors:
     """Looks, and the tensors to send for them by name."""
 
-    looks: SnapshotBatch
+    batch: SnapshotBatch
     tensors: dict[str, Tensor]
 
 
@@ -58,9 +58,9 @@ def snapshot_batches(by_minibatch: Sequence[Sequence[GradientSnapshot]]) -> Iter
 def _joined(rows: Sequence[CopiedRow]) -> Tensor:
     """Return rows [n, elements]; without a copy where they follow one another in one block."""
     first = rows[0]
-    if all(row.block is first.block and row.place == first.place + n for n, row in enumerate(rows)):
-        return first.block[first.place : first.place + len(rows)]
-    return torch.stack([row.block[row.place] for row in rows])
+    if all(row.block is first.block and row.index == first.index + n for n, row in enumerate(rows)):
+        return first.block[first.index : first.index + len(rows)]
+    return torch.stack([row.block[row.index] for row in rows])
 
 
 def _tensors(batch: SnapshotBatch, snapshots: Sequence[GradientSnapshot]) -> dict[str, Tensor]:

@@ -29,14 +29,14 @@ class Minibatch:
     pre_clip: list[Tensor] = field(default_factory=list)
     pre_from_norms: bool = False
     clips: int = 0
-    seen: list[GradientSnapshot] = field(default_factory=list)
+    snapshots: list[GradientSnapshot] = field(default_factory=list)
     post_clip: list[Tensor] = field(default_factory=list)
     steps: int = 0
     capture: Capture | None = None  # what it handed over, until that is measured
     unknown: bool = False  # a clip call had parameters that the map does not have yet
     as_clipped: bool = False  # one clip by the recorder's own norms, then one step of just those parameters
 
-    def see_clip(self, total: Tensor | None, max_norm: float | None) -> None:
+    def record_clip(self, total: Tensor | None, max_norm: float | None) -> None:
         """Note the norm before clipping (None: it follows from the tensors' norms) and the bound it was held to."""
         if total is None:
             self.pre_from_norms = True
@@ -58,7 +58,7 @@ class UpdateBuffer:
         self._measured: dict[tuple[int, ...], Measurements] = {}  # by the minibatches that were measured together
         self._batches: dict[tuple[int, ...], CaptureBatch] = {}  # those that are not reduced to their worst samples yet
         self._worst: dict[tuple[int, tuple[int, ...]], Worst] = {}
-        self.looks: list[SnapshotBatch] = []
+        self.snapshots: list[SnapshotBatch] = []
         self.every_step = every_step
         self.details: list[DetailBatch] = []
         self._detail = detail
@@ -109,31 +109,31 @@ class UpdateBuffer:
                 self._worst[piece, indices] = worst_of(batch, indices, self._bounds)
             del self._batches[indices]
 
-    def see_gradients(self, parameters: Sequence[Tensor], scale: Tensor | None = None) -> GradientSnapshot | None:
+    def snapshot_gradients(self, parameters: Sequence[Tensor], scale: Tensor | None = None) -> GradientSnapshot | None:
         """Measure the gradients of ``parameters``, some of them the model's, before anything changes them."""
         if self.reader is None or not self.minibatches:
             return None
         plan = self.reader.plan(parameters)
         detail = self._detail
         now = detail is not None and detail.wanted and len(self.minibatches) - 1 in detail.steps
-        describe = detail.look if detail is not None and now else None
-        snapshot = self.reader.see(plan, scale, keep=self._copied <= KEEP_ELEMENTS, describe=describe)
+        describe = detail.measure_large if detail is not None and now else None
+        snapshot = self.reader.take_snapshot(plan, scale, keep=self._copied <= KEEP_ELEMENTS, describe=describe)
         if snapshot.flat is not None:
             self._copied += snapshot.flat.block.shape[1]
         minibatch = self.minibatches[-1]
         minibatch.unknown = minibatch.unknown or not plan.complete
         if plan.ours:
-            minibatch.seen.append(snapshot)
+            minibatch.snapshots.append(snapshot)
         return snapshot
 
-    def see_step(self, parameters: Sequence[Tensor], scale: Tensor | None = None) -> None:
+    def record_step(self, parameters: Sequence[Tensor], scale: Tensor | None = None) -> None:
         """Measure the gradients an optimizer step is about to take; ``scale`` is the loss scale they still carry."""
         if self.reader is None or not self.minibatches:
             return
         plan = self.reader.plan(parameters)
         minibatch = self.minibatches[-1]
         minibatch.steps += 1
-        clip = minibatch.seen[0] if len(minibatch.seen) == 1 and minibatch.clip_norm is not None else None
+        clip = minibatch.snapshots[0] if len(minibatch.snapshots) == 1 and minibatch.clip_norm is not None else None
         alone = minibatch.steps == 1 and clip is not None and clip.scale is None
         minibatch.as_clipped = alone and clip is not None and self.reader.covers(clip.plan, plan)
         if self._measures_post_clip(minibatch):
@@ -154,15 +154,15 @@ class UpdateBuffer:
         """Return the detail of a sampled update under names that ``recorder.reduce`` reads; after ``tensors``."""
         if self._detail is None:
             return {}
-        self.details, tensors = self._detail.tensors(self.looks)
+        self.details, tensors = self._detail.tensors(self.snapshots)
         return tensors
 
     def tensors(self) -> dict[str, Tensor]:
         """Return all measurements of the update under names that ``recorder.reduce`` reads."""
         self._measure_waiting()
-        tensors = {f"packed {number}": one.packed for number, one in enumerate(self.measurements)}
-        batches = list(snapshot_batches([minibatch.seen for minibatch in self.minibatches]))
-        self.looks = [batch.looks for batch in batches]
+        tensors = {f"packed {number}": measured.packed for number, measured in enumerate(self.measurements)}
+        batches = list(snapshot_batches([minibatch.snapshots for minibatch in self.minibatches]))
+        self.snapshots = [batch.batch for batch in batches]
         for batch in batches:
             tensors |= batch.tensors
         for name in ("pre_clip", "post_clip"):

@@ -86,8 +86,8 @@ def total_norm(gradients: Sequence[Tensor], *, small: bool, on_host: bool) -> Te
         flat = torch.cat([gradient.reshape(-1) for gradient in gradients])
         norm: Tensor = torch.linalg.vector_norm(flat, dtype=torch.float64)
     else:
-        found = host_norms(gradients) if on_host else device_norms(gradients)
-        norm = torch.linalg.vector_norm(found.norms, dtype=torch.float64)
+        measured = host_norms(gradients) if on_host else device_norms(gradients)
+        norm = torch.linalg.vector_norm(measured.norms, dtype=torch.float64)
     return norm
 
 

@@ -15,26 +15,26 @@ from recorder.measure.direction import spacing
 from recorder.measure.elements import FIELDS
 from recorder.reduce.update import Cells
 
-_FIELD = {name: place for place, name in enumerate(FIELDS)}
+_FIELD = {name: index for index, name in enumerate(FIELDS)}
 _BINS = ("zero", "below_1e_6", "1e_6_to_1e_4", "1e_4_to_1e_2", "1e_2_to_1", "1_and_above")
 _SUMS = [_FIELD[name] for name in (*_BINS, "nan", "inf", "large", "positive")]
 
 
 class DetailNumbers:
-    """The detail of one update by atom; an atom without a gradient at the sampled step is not ``there``."""
+    """The detail of one update by atom; an atom without a gradient at the sampled step is not ``present``."""
 
     def __init__(
         self, parameters: ParameterMap, batches: Sequence[DetailBatch], arrays: Mapping[str, Numbers], samples: Numbers
     ) -> None:
         count = len(parameters.atoms)
-        self.parameters, self.looks = parameters, batches
+        self.parameters, self.batches = parameters, batches
         self.sizes = np.array([atom.stop - atom.start for atom in parameters.atoms], np.float64)
         self.tensor = np.array([atom.tensor for atom in parameters.atoms])
         self.statistics = np.zeros((count, len(FIELDS)))
-        self.there = np.zeros(count, bool)
+        self.present = np.zeros(count, bool)
         self.described = batches[0].described
-        self.places = batches[0].minibatches
-        self.squares = np.full((len(self.places), count), np.nan)
+        self.minibatches = batches[0].minibatches
+        self.squares = np.full((len(self.minibatches), count), np.nan)
         self.means, self.dot = np.full((2, count), np.nan), np.full(count, np.nan)
         thinned_sizes = [atom.every(spacing(parameters.parameters[atom.tensor].numel())) for atom in parameters.atoms]
         self.stands_for = self.sizes / np.maximum(thinned_sizes, 1)  # elements of the atom for one that was taken
@@ -42,15 +42,15 @@ class DetailNumbers:
         self.weight_norms = arrays.get("detail weight norms", np.full(len(parameters.parameters), np.nan))
         self.weighed = "detail weight norms" in arrays  # parameters were looked at before and after the update
         self.separate = arrays["detail separate"] * self.stands_for if "detail separate" in arrays else None
-        self.samples = float(samples[list(self.places)].mean())
+        self.samples = float(samples[list(self.minibatches)].mean())
         for batch in batches:
-            self._take(batch, arrays)
+            self._add_batch(batch, arrays)
 
-    def _take(self, batch: DetailBatch, arrays: Mapping[str, Numbers]) -> None:
+    def _add_batch(self, batch: DetailBatch, arrays: Mapping[str, Numbers]) -> None:
         atoms = list(batch.atoms)
-        self.there[atoms] = True
+        self.present[atoms] = True
         self.statistics[atoms] = arrays[f"detail {batch.name} statistics"]
-        if batch.minibatches == self.places:
+        if batch.minibatches == self.minibatches:
             stands_for = self.stands_for[atoms]
             self.squares[:, atoms] = arrays[f"detail {batch.name} squares"] * stands_for
             means = arrays[f"detail {batch.name} means"]
@@ -65,7 +65,7 @@ class DetailNumbers:
         cells: Cells = {"update_ratio": float(np.sqrt(moved / weights)) if self.weighed and weights else None}
         if self.separate is not None:
             cells |= self._separate(self.separate[:, atoms])
-        atoms = atoms[self.there[atoms]]
+        atoms = atoms[self.present[atoms]]
         if not len(atoms):
             return cells
         elements = float(self.sizes[atoms].sum())
@@ -105,7 +105,7 @@ class DetailNumbers:
         """Return the rows of ``layers``."""
         tensors = len(self.parameters.parameters)
         present = np.zeros(tensors, bool)
-        present[self.tensor[self.there]] = True
+        present[self.tensor[self.present]] = True
         elements = self._by_tensor(self.sizes)
         sums = self._by_tensor(self.statistics[:, _FIELD["sum"]])
         mean = sums / elements

@@ -34,7 +34,7 @@ def model_cells(minibatches: MinibatchNumbers) -> Cells:
             cells[f"grad_norm_{name}_last"] = float(norms[-1])
     if minibatches.clip_norm is not None and minibatches.pre_clip_known.any():
         cells["max_grad_norm"] = minibatches.clip_norm
-        if minibatches.clipped_whole:
+        if minibatches.clipped_once:
             cells["clip_active_fraction"] = float(
                 (~(minibatches.pre_clip[minibatches.pre_clip_known] <= minibatches.clip_norm)).mean()
             )
@@ -60,7 +60,10 @@ class GroupNumbers:
     def __init__(self, parameters: ParameterMap, gradient_norms: GradientNorms, clip_norm: float | None) -> None:
         self._starts = parameters.starts
         norms = gradient_norms.norms[:, parameters.members]
-        measured, missing = gradient_norms.seen[:, parameters.members], gradient_norms.missing[:, parameters.members]
+        measured, missing = (
+            gradient_norms.measured[:, parameters.members],
+            gradient_norms.missing[:, parameters.members],
+        )
         present = measured & ~missing
         exploding = EXPLODING_FACTOR * (DEFAULT_CLIP_NORM if clip_norm is None else clip_norm)
         squares = np.where(present, np.square(norms), 0.0)
@@ -159,7 +162,7 @@ def group_cells(parameters: ParameterMap, numbers: GroupNumbers | None, changed:
 
 def head_gradient_cells(parameters: ParameterMap | None, numbers: GroupNumbers | None, head: str) -> Cells:
     """Return gradient norm, state and counts of one ``heads`` row."""
-    index = None if parameters is None else parameters.place_of.get(HEAD_PREFIX + head)
+    index = None if parameters is None else parameters.group_index.get(HEAD_PREFIX + head)
     if parameters is not None and head in parameters.removed:
         return {"grad_state": "removed"}
     if parameters is None or index is None:

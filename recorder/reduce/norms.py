@@ -21,16 +21,16 @@ class GradientNorms:
     """Piece norms [S, P] of the optimizer steps at which gradients were seen; the last ``ranges`` are row ranges."""
 
     norms: Numbers
-    seen: Flags
+    measured: Flags
     missing: Flags
     ranges: int
     steps: Sequence[int]  # minibatch of each row
     elements: Numbers | None  # NaN and Inf elements over all steps, None where not all could be counted
 
     @property
-    def there(self) -> Flags:
+    def present(self) -> Flags:
         """Where there was a gradient."""
-        return self.seen & ~self.missing
+        return self.measured & ~self.missing
 
 
 def gradient_norms(
@@ -40,15 +40,15 @@ def gradient_norms(
 
     None when no gradient was looked at.
     """
-    steps = sorted({minibatch for batch in batches for minibatch in batch.places})
+    steps = sorted({minibatch for batch in batches for minibatch in batch.minibatches})
     if not steps:
         return None
     shape = (len(steps), len(pieces))
     norms, measured, missing = np.zeros(shape), np.zeros(shape, bool), np.zeros(shape, bool)
     elements: list[Numbers | None] = []
     for batch in batches:
-        rows = np.searchsorted(steps, batch.places)[:, None]
-        tensors = np.array(batch.like.plan.places)
+        rows = np.searchsorted(steps, batch.minibatches)[:, None]
+        tensors = np.array(batch.like.plan.tensors)
         there = tensors if batch.like.present is None else tensors[np.array(batch.like.present, np.int64)]
         measured[rows, tensors] = True
         missing[rows, tensors] = True
@@ -98,8 +98,8 @@ def _fill_row_ranges(
     """Fill the norms of row ranges from the norms of single rows."""
     if not batch.like.plan.cut:
         return
-    present = set(range(len(batch.like.plan.places)) if batch.like.present is None else batch.like.present)
-    cut = [batch.like.plan.places[position] for position in batch.like.plan.cut if position in present]
+    present = set(range(len(batch.like.plan.tensors)) if batch.like.present is None else batch.like.present)
+    cut = [batch.like.plan.tensors[position] for position in batch.like.plan.cut if position in present]
     squares = {tensor: np.square(arrays[f"rows {batch.name} {k}"] / scale) for k, tensor in enumerate(cut)}
     for index, piece in enumerate(pieces):
         if piece.rows is not None and piece.tensor in squares:

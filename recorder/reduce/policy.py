@@ -12,9 +12,9 @@ from recorder.capture.batch import LOSSES
 from recorder.measure import entropy, ratios
 from recorder.reduce.update import Cells, MinibatchNumbers, summary
 
-_RATIO = {name: place for place, name in enumerate(ratios.FIELDS)}
-_HEAD = {name: place for place, name in enumerate(entropy.HEAD_FIELDS)}
-_JOINT = {name: place for place, name in enumerate(entropy.JOINT_FIELDS)}
+_RATIO = {name: index for index, name in enumerate(ratios.FIELDS)}
+_HEAD = {name: index for index, name in enumerate(entropy.HEAD_FIELDS)}
+_JOINT = {name: index for index, name in enumerate(entropy.JOINT_FIELDS)}
 
 SLACK = 0.01
 """Half precision may put an entropy this much, and this share, beyond its bounds."""
@@ -24,7 +24,7 @@ class PolicyNumbers:
     """All policy numbers of an update, reduced over its minibatches at once."""
 
     def __init__(self, minibatches: MinibatchNumbers) -> None:
-        self.found = minibatches
+        self.minibatches = minibatches
         self.ratio = summary(minibatches.ratio, minibatches.ratio[_RATIO["count"]])
         self.heads = summary(minibatches.heads, minibatches.heads[_HEAD["count"]])
         self.joint = (
@@ -35,7 +35,7 @@ class PolicyNumbers:
 
     def contradicted(self, sizes: Mapping[int, int]) -> list[int]:
         """Return the heads whose entropy does not lie within 0 … ln(size), for sizes by place among the heads."""
-        if not self.found.entropy_known:
+        if not self.minibatches.entropy_known:
             return []
         least, most = self.heads.smallest[_HEAD["entropy_min"]], self.heads.largest[_HEAD["entropy_max"]]
         return [
@@ -47,7 +47,7 @@ class PolicyNumbers:
 
     def update_cells(self, *, hooked: bool) -> Cells:
         """Return the policy cells of the ``updates`` row. ``hooked``: optimizer steps are seen."""
-        minibatches, ratio = self.found, self.ratio
+        minibatches, ratio = self.minibatches, self.ratio
         has_samples = ratio.count[0] > 0
         counts = minibatches.nonfinite.sum(axis=1).tolist()
         cells: Cells = {
@@ -67,7 +67,7 @@ class PolicyNumbers:
         return cells | self._entropy_cells()
 
     def _ratio_cells(self) -> Cells:
-        minibatches, ratio = self.found, self.ratio
+        minibatches, ratio = self.minibatches, self.ratio
         last = (minibatches.epoch == minibatches.epoch[-1]) & (minibatches.ratio[_RATIO["count"], 0] > 0)
         mean, std = self._pooled()
         k1, k2, k3 = (ratio.weighted[_RATIO[name]][0] for name in ("k1", "k2", "k3"))
@@ -94,7 +94,9 @@ class PolicyNumbers:
 
     def _pooled(self) -> tuple[float, float]:
         """Join the minibatches' means and variances of the joint ratio (Chan et al. 1983), population."""
-        counts, means, variances = (self.found.ratio[_RATIO[name], 0] for name in ("count", "ratio_mean", "ratio_var"))
+        counts, means, variances = (
+            self.minibatches.ratio[_RATIO[name], 0] for name in ("count", "ratio_mean", "ratio_var")
+        )
         mean = self.ratio.weighted[_RATIO["ratio_mean"]][0]
         spread = np.where(counts > 0, (variances + (means - mean) ** 2) * counts, 0.0)
         return mean, math.sqrt(variance) if (variance := float(spread.sum() / counts.sum())) >= 0 else math.nan
@@ -103,8 +105,8 @@ class PolicyNumbers:
         joint = self.joint
         if joint is None or not joint.count[0] > 0:
             return {}
-        cells: Cells = {"entropy": joint.weighted[_JOINT["entropy"]][0], "choices_unknown": self.found.unsized}
-        if self.found.joint_choices_known:
+        cells: Cells = {"entropy": joint.weighted[_JOINT["entropy"]][0], "choices_unknown": self.minibatches.unsized}
+        if self.minibatches.joint_choices_known:
             choices = joint.total[_JOINT["choices"]][0]
             cells["choice_samples"] = int(choices)
             cells["choice_fraction"] = choices / joint.count[0]
@@ -120,17 +122,19 @@ class PolicyNumbers:
             cells["ratio_max"] = ratio.largest[_RATIO["ratio_max"]][row]
             cells["ratio_min"] = ratio.smallest[_RATIO["ratio_min"]][row]
             cells["kl_k3"] = ratio.weighted[_RATIO["k3"]][row]
-            cells["clip_fraction"] = ratio.weighted[_RATIO["clip_fraction"]][row] if self.found.clip_known else None
+            cells["clip_fraction"] = (
+                ratio.weighted[_RATIO["clip_fraction"]][row] if self.minibatches.clip_known else None
+            )
         if not heads.count[head] > 0:
             return cells
         cells["log_prob_min"] = heads.smallest[_HEAD["log_prob_min"]][head]
         cells["log_prob_max"] = heads.largest[_HEAD["log_prob_max"]][head]
-        if self.found.entropy_known:
+        if self.minibatches.entropy_known:
             cells["entropy"] = heads.weighted[_HEAD["entropy"]][head]
         chances = heads.total[_HEAD["choices"]][head]
-        if self.found.choices_known[head]:
+        if self.minibatches.choices_known[head]:
             cells["choice_samples"] = int(chances)
-        if self.found.choices_known[head] and chances > 0:
+        if self.minibatches.choices_known[head] and chances > 0:
             cells["entropy_conditional"] = heads.total[_HEAD["conditional_sum"]][head] / chances
             cells["entropy_norm"] = heads.total[_HEAD["norm_sum"]][head] / chances
         return cells

@@ -35,7 +35,7 @@ StatisticsPart = tuple[Sequence[int], Numbers]
 class SlotCall(NamedTuple):
     """One call: numbers of its looks at seed and host, and what was known without asking a device."""
 
-    place: str
+    slot_key: str
     seed: int
     host: int
     tensors: int
@@ -100,18 +100,18 @@ class SlotHistory:
     """What is remembered of each place from update to update, in order of first appearance."""
 
     def __init__(self) -> None:
-        self.places: dict[str, SeedHistory] = {}
+        self.histories: dict[str, SeedHistory] = {}
 
     def state_dict(self) -> dict[str, Any]:
         """Return it as plain data."""
         return {
             slot_key: [past.ratio, past.host, past.active, past.blueprint, past.trained]
-            for slot_key, past in self.places.items()
+            for slot_key, past in self.histories.items()
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take up what ``state_dict`` gave."""
-        self.places = {slot_key: SeedHistory(*cells) for slot_key, cells in state.items()}
+        self.histories = {slot_key: SeedHistory(*cells) for slot_key, cells in state.items()}
 
 
 def slot_rows(
@@ -126,12 +126,12 @@ def slot_rows(
     ``slots`` are the last call's words by place, ``parts`` the measured looks.
     """
     for slot_key in slots:
-        history.places.setdefault(slot_key, SeedHistory())
-    order = [slot_key for slot_key in history.places if slot_key in slots]
+        history.histories.setdefault(slot_key, SeedHistory())
+    order = [slot_key for slot_key in history.histories if slot_key in slots]
     numbers = SlotNumbers(calls, order, parts)
     rows = []
     for slot_key, measured, unreached in zip(order, numbers.cells(), numbers.unreached(), strict=True):
-        slot, past = slots[slot_key], history.places[slot_key]
+        slot, past = slots[slot_key], history.histories[slot_key]
         row: Cells = {
             "update": update,
             "place": slot_key,
@@ -154,8 +154,8 @@ class SlotNumbers:
 
     def __init__(self, calls: Sequence[SlotCall], order: Sequence[str], parts: Sequence[StatisticsPart]) -> None:
         numbers = {slot_key: number for number, slot_key in enumerate(order)}
-        self.places = len(order)
-        self.place = np.array([numbers[call.place] for call in calls], np.int64)
+        self.slot_count = len(order)
+        self.slot_of_call = np.array([numbers[call.slot_key] for call in calls], np.int64)
         fields = np.array([call[1:] for call in calls], np.int64)
         seed, host, self.tensors, self.without, self.seed_elements, self.host_elements = fields.T
         measured = np.full(
@@ -170,24 +170,24 @@ class SlotNumbers:
 
     def _mean(self, cells: Numbers, where: Flags) -> list[float | None]:
         """Return the mean over the calls ``where`` by place, None where there is none; NaN stays NaN."""
-        slot = self.place[where]
-        number = np.bincount(slot, minlength=self.places)
-        total = np.bincount(slot, cells[where], minlength=self.places)
+        slot = self.slot_of_call[where]
+        number = np.bincount(slot, minlength=self.slot_count)
+        total = np.bincount(slot, cells[where], minlength=self.slot_count)
         pairs = zip(total.tolist(), number.tolist(), strict=True)
         return [slot_total / calls if calls else None for slot_total, calls in pairs]
 
     def _most(self, cells: Ints | Numbers, where: Flags | None = None) -> list[int | None]:
         """Return the most over the calls ``where`` by place, None where there is none."""
-        most = np.full(self.places, NOTHING)
+        most = np.full(self.slot_count, NOTHING)
         picked = slice(None) if where is None else where
-        np.maximum.at(most, self.place[picked], cells[picked].astype(np.int64))
+        np.maximum.at(most, self.slot_of_call[picked], cells[picked].astype(np.int64))
         return [None if count == NOTHING else count for count in most.tolist()]
 
     def unreached(self) -> list[int]:
         """Return by place how many of the seed's tensors had no gradient in every call; one may come late."""
         with_seed = self.tensors > 0
-        least = np.full(self.places, np.iinfo(np.int64).max)
-        np.minimum.at(least, self.place[with_seed], self.without[with_seed])
+        least = np.full(self.slot_count, np.iinfo(np.int64).max)
+        np.minimum.at(least, self.slot_of_call[with_seed], self.without[with_seed])
         counts: list[int] = np.where(least == np.iinfo(np.int64).max, 0, least).tolist()
         return counts
 
@@ -199,7 +199,7 @@ class SlotNumbers:
             shares = {"vanishing": self.vanished / present, "exploding": self.exploded / present}
             ratio = normalized_ratio(self.norm, elements[0], self.host_norm, elements[1])
         columns: dict[str, list[Any]] = {
-            "calls": np.bincount(self.place, minlength=self.places).tolist(),
+            "calls": np.bincount(self.slot_of_call, minlength=self.slot_count).tolist(),
             "tensors": self._most(self.tensors),
             "tensors_without_grad": self._most(self.without),
             "tensors_nonfinite": self._most(self.nonfinite, self.grown),

@@ -48,7 +48,7 @@ class MinibatchNumbers:
     post_clip: Numbers
     post_clip_known: Flags
     clip_norm: float | None
-    clipped_whole: bool  # never by several clip calls a step, each with a bound of its own
+    clipped_once: bool  # never by several clip calls a step, each with a bound of its own
     norms: GradientNorms | None
     as_clipped: bool | None  # the optimizer took gradients as the clip left them, wherever both were measured
 
@@ -93,7 +93,7 @@ def minibatch_numbers(
         post_clip=post,
         post_clip_known=post_known,
         clip_norm=bounds[-1] if bounds else None,
-        clipped_whole=all(minibatch.clips <= 1 for minibatch in minibatches),
+        clipped_once=all(minibatch.clips <= 1 for minibatch in minibatches),
         norms=norms,
         as_clipped=as_clipped,
     )
@@ -107,7 +107,7 @@ def _accumulated(minibatches: Sequence[Minibatch], samples: Numbers) -> Numbers:
     totals, since = samples.copy(), 0.0
     for index, minibatch in enumerate(minibatches):
         totals[index] = since = since + samples[index]
-        if minibatch.steps or minibatch.seen:
+        if minibatch.steps or minibatch.snapshots:
             since = 0.0
     return totals
 
@@ -125,7 +125,7 @@ def _merged_parts(
         for name in common:
             rows = _rows_in_order(name, measurement, part[name], measurements)
             merged = parts.setdefault(name, np.full((*rows.shape[:-1], count), np.nan))
-            merged[..., list(measurement.places)] = rows
+            merged[..., list(measurement.minibatches)] = rows
     return parts
 
 
@@ -211,7 +211,7 @@ def _fill_from_norms(
     if norms is None:
         return
     for row, index in enumerate(norms.steps):
-        if minibatches[index].pre_from_norms and norms.there[row].any():
+        if minibatches[index].pre_from_norms and norms.present[row].any():
             tensors = slice(0, norms.norms.shape[1] - norms.ranges)
             pre[index], measured[index] = np.sqrt(np.square(norms.norms[row, tensors]).sum()), True
 

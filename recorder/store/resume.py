@@ -153,7 +153,7 @@ def _logged(folder: Path, table: str) -> Iterator[Mapping[str, Any]]:
 def _parameters_changed(run_dir: Path) -> bool:
     """Whether parameters came, went or were replaced in an earlier attempt of any rank."""
     ranks = [folder for folder in run_dir.iterdir() if layout.rank_of(folder) is not None]
-    attempts = [one for folder in ranks for one in folder.iterdir() if layout.attempt_of(one) is not None]
+    attempts = [child for folder in ranks for child in folder.iterdir() if layout.attempt_of(child) is not None]
     return any(str(kind).startswith("parameters_") for folder in attempts for kind in _event_kinds(folder))
 
 

@@ -392,12 +392,12 @@ class Store:
         for table, entries in self._waiting.items():
             logged = sum(len(rows) for first, rows in entries if stands and first not in self._unlogged)
             self.lost_rows += sum(len(rows) for _, rows in entries) - logged
-            self._found(table, logged)
+            self._count_written(table, logged)
         for table, count in self._given_up.items() if stands else ():
             self.lost_rows -= count
-            self._found(table, count)
+            self._count_written(table, count)
 
-    def _found(self, table: str, rows: int) -> None:
+    def _count_written(self, table: str, rows: int) -> None:
         if rows:
             self._written.setdefault(table, {"rows": 0, "last_update": -1})["rows"] += rows
 

@@ -16,12 +16,12 @@ from tests.recorder import bad_arguments as bad
 from tests.recorder.threads import TRAININGS, differences
 
 WHERE = (
-    "recorder.minibatch_reader:MinibatchReader.sample",
+    "recorder.minibatch_reader:MinibatchReader.read",
     "recorder.capture.update_buffer:UpdateBuffer.add",
     "recorder.capture.update_buffer:UpdateBuffer.tensors",
-    "recorder.capture.update_buffer:UpdateBuffer.see_gradients",
-    "recorder.capture.update_buffer:Minibatch.see_clip",
-    "recorder.capture.update_buffer:UpdateBuffer.see_step",
+    "recorder.capture.update_buffer:UpdateBuffer.snapshot_gradients",
+    "recorder.capture.update_buffer:Minibatch.record_clip",
+    "recorder.capture.update_buffer:UpdateBuffer.record_step",
     "recorder.recorder:rollout_tensors",
     "recorder.recorder:rows_of",
     "recorder.recorder:Transfer",
@@ -29,7 +29,7 @@ WHERE = (
     "recorder.diagnostics:Diagnostics.rows",
     "recorder.detail_schedule:DetailSchedule.begin",
     "recorder.detail_schedule:DetailSchedule.tensors",
-    "recorder.detail_schedule:DetailSchedule.minibatch_taken_up",
+    "recorder.detail_schedule:DetailSchedule.minibatch_added",
     "recorder.detail_schedule:DetailSchedule.end",
     "recorder.guard:ErrorGuard.take_losses",
     "recorder.store.store:Store.put",

@@ -208,4 +208,4 @@ def test_a_large_models_first_update_is_not_sampled_before_the_budget_allows_it(
     monkeypatch.setattr(Detail, "predicted", lambda _: 3600.0)
     with Recorder(tmp_path / "run", large, strict=True) as rec:
         rec.minibatch(log_prob=torch.zeros(4), old_log_prob=torch.zeros(4), clip_range=0.2)
-        assert not rec._sampling.wanted
+        assert not rec._detail_schedule.wanted

@@ -235,8 +235,8 @@ def test_the_place_comes_from_what_launched_the_process(monkeypatch: pytest.Monk
     assert rank_role(None, None, all_ranks=False).ranks == 1
     monkeypatch.setenv("WORLD_SIZE", "8")
     here = rank_role(None, None, all_ranks=False)
-    assert (here.rank, here.ranks, here.whole) == (3, 8, False)
-    assert rank_role(0, 1, all_ranks=False).whole
+    assert (here.rank, here.ranks, here.records_gradients) == (3, 8, False)
+    assert rank_role(0, 1, all_ranks=False).records_gradients
     for rank, ranks in ((2, 2), (-1, 4)):
         with pytest.raises(ValueError, match="counted from 0"):
             rank_role(rank, ranks, all_ranks=False)

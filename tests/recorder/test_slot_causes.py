@@ -28,7 +28,7 @@ class Course:
         modules = [nn.Parameter(torch.zeros(16)) for _ in range(2)]
         for one, pull in zip(modules, (seed, host), strict=True):
             one.grad = None if pull is None else torch.full((16,), pull)
-        self.slots.look(0, "r0c0", modules[:1], modules[1:], GIVEN | given, None)
+        self.slots.take_snapshot(0, "r0c0", modules[:1], modules[1:], GIVEN | given, None)
         arrays = Transfer(self.slots.tensors()).arrays()
         (row,) = self.slots.rows(self.slots.now, arrays, 0)
         self.slots.forget_calls()
@@ -106,7 +106,7 @@ def test_a_tensor_without_gradient_and_a_low_ratio_are_disconnected() -> None:
     host.grad = torch.ones(4)
     for pull, cause in ((0.01, "disconnected"), (1.0, None)):
         linear.weight.grad.fill_(pull)
-        slots.look(0, "a", linear, [host], GIVEN, None)
+        slots.take_snapshot(0, "a", linear, [host], GIVEN, None)
         (row,) = slots.rows(slots.now, Transfer(slots.tensors()).arrays(), 0)
         slots.forget_calls()
         assert (row["tensors"], row["tensors_without_grad"], row["low_ratio_cause"]) == (2, 1, cause)
@@ -119,7 +119,7 @@ def test_a_seed_whose_gradient_comes_within_the_update_is_not_disconnected() -> 
     for gradient in (None, torch.full((4, 4), 0.01), None):
         for parameter in linear.parameters():
             parameter.grad = None if gradient is None else torch.full_like(parameter, 0.01)
-        slots.look(0, "a", linear, [host], GIVEN, None)
+        slots.take_snapshot(0, "a", linear, [host], GIVEN, None)
     (row,) = slots.rows(slots.now, Transfer(slots.tensors()).arrays(), 0)
     assert (row["tensors_without_grad"], row["low_ratio_cause"]) == (2, "dormant")
 

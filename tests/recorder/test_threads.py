@@ -108,7 +108,7 @@ def test_a_clip_of_foreign_parameters_leaves_no_trace(tmp_path: Path) -> None:
     rec.before_step(torch.optim.SGD(other.parameters(), lr=0.1))
     assert rec._reader is not None
     assert rec._reader._plans == []
-    assert rec._loop.minibatches[0].steps == 0
+    assert rec._buffer.minibatches[0].steps == 0
     rec.close()
 
 
@@ -126,7 +126,7 @@ def test_a_wrapper_around_an_earlier_replacement_does_not_double_the_call(
         for parameter in model.parameters():
             parameter.grad = torch.ones_like(parameter)
         torch.nn.utils.clip_grad_norm_(model.parameters(), 0.5)
-        assert rec._loop.minibatches[0].clips == 1
+        assert rec._buffer.minibatches[0].clips == 1
         rec.update()
     assert open_run(tmp_path / "run").frame("updates")["grad_norm_pre_clip"].to_list() == [4.0]
 

@@ -166,7 +166,7 @@ def test_heads_can_be_named_with_their_modules(tmp_path: Path) -> None:
     heads = policy.module[0].module
     with attach(loss, tmp_path / "run", heads={"what": heads.op, "where": heads.slot}, strict=True) as rec:
         assert rec.heads.names == ("what", "where")
-        assert {"head:what", "head:where"} <= set(rec.parameters.place_of)  # type: ignore[union-attr]
+        assert {"head:what", "head:where"} <= set(rec.parameters.group_index)  # type: ignore[union-attr]
     with pytest.raises(ValueError, match="op, slot"):
         TorchRLAttachment(loss, tmp_path / "other", heads=("one",))
 

@@ -61,7 +61,7 @@ def rows_of(calls: Sequence[Any]) -> dict[str, dict[str, Any]]:
     slots = Slots()
     for place, seed, host, clip in calls:
         given = {"stage": "TRAINING", "blueprint": None, "alpha": None}
-        slots.look(*place, parameters(seed), parameters(host), given, clip)
+        slots.take_snapshot(*place, parameters(seed), parameters(host), given, clip)
     arrays = Transfer(slots.tensors()).arrays()
     return {row["place"]: row for row in slots.rows(slots.now, arrays, 3)}
 
@@ -201,7 +201,7 @@ def test_sparse_gradients_count_by_their_values() -> None:
     parameter = nn.Parameter(torch.zeros(5, 2))
     parameter.grad = sparse
     slots = Slots()
-    slots.look(0, "a", [parameter], None, {"stage": None, "blueprint": None, "alpha": None}, None)
+    slots.take_snapshot(0, "a", [parameter], None, {"stage": None, "blueprint": None, "alpha": None}, None)
     (row,) = slots.rows(slots.now, Transfer(slots.tensors()).arrays(), 0)
     assert row["grad_norm"] == 5.0
 
