@@ -166,7 +166,7 @@ class UpdateBuffer:
         for batch in batches:
             tensors |= batch.tensors
         for name in ("pre_clip", "post_clip"):
-            norms = [_together(getattr(one, name)) for one in self.minibatches if getattr(one, name)]
+            norms = [_together(getattr(minibatch, name)) for minibatch in self.minibatches if getattr(minibatch, name)]
             if norms:
                 tensors[name] = stacked(norms)
         return tensors
