@@ -558,6 +558,9 @@ def _descents() -> list[Case]:
     cases.append(Case(name, norm, rising | {norm: [0.6] * 34 + [0.05] * 21}, "36o 19w"))
     cases.append(Case(name, norm, cells | {norm: 0.05, "learnable_fraction": [1.0, 1.0, 0.0, 1.0]}, "2o 1n 1w"))
     cases.append(Case(name, norm, cells | {norm: 0.05, "kind": "gaussian"}, "3n"))
+    own: Cells = {"per_head": {"s0": 0.5, "s1": 0.01}}
+    steps = [0.5] * 20 + [0.4] * 3 + [0.75, 0.76, 0.4]
+    cases.append(Case(name, norm, cells | {norm: steps}, "22o 2w 2o", limits=own))
     cases.append(Case(name, norm, cells | {norm: 0.05, "kind": None}, "2o 1w"))
     unknown: list[tuple[Cells, str]] = [
         ({"entropy": 1.0, "choice_samples": None}, "1d"),

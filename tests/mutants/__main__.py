@@ -57,15 +57,15 @@ class _Orders:
         """Return the tests to run: those that the change concerns, then others of their files; the quick ones first.
 
         It concerns tests that call the changed function. A module's own statements, and what they call, concern tests
-        that call anything of the module, or all where none does.
+        that call anything of the module first, and then all.
         """
         where = (change.file, change.first_line)
         concerned = {name for name, test in self.tests.items() if where in test.calls}
-        if not change.first_line or where in self.imports:
+        everywhere = not change.first_line or where in self.imports
+        if everywhere:
             calling = {name: {file for file, _ in test.calls} for name, test in self.tests.items()}
             concerned |= {name for name, modules in calling.items() if change.file in modules}
-            concerned = concerned or set(self.tests)
-        files = {name.split("::")[0] for name in concerned}
+        files = {name.split("::")[0] for name in (self.tests if everywhere else concerned)}
         chosen, spent = list[str](), 0.0
         for name in sorted(self.tests, key=lambda name: (name not in concerned, self.tests[name].seconds)):
             if name.split("::")[0] in files and (spent + self.tests[name].seconds <= self.budget or not chosen):
