@@ -53,8 +53,11 @@ def help_topic(
         put(text)
         return
     from rich.markdown import Markdown
+    from rich.theme import Theme
 
-    stdout().print(Markdown(_LINK.sub(r"\1", text)))
+    console = stdout()
+    console.push_theme(Theme({"markdown.code": "cyan"}))  # rich's own is on black, also where the terminal is white
+    console.print(Markdown(_LINK.sub(r"\1", text), code_theme="ansi_dark"))
 
 
 def documentation(topic: str) -> str:

@@ -25,6 +25,7 @@ def call(*words: str) -> tuple[int, str]:
 def main() -> None:
     """Run all commands of each document in order, and put in what they print."""
     terminal._PIPE_WIDTH = WIDTH
+    os.environ["COLUMNS"] = str(WIDTH)
     shown_by = dict(outputs())
     for document in DOCUMENTS:
         text = document.read_text(encoding="utf-8").splitlines()

@@ -12,8 +12,8 @@ from pathlib import Path
 from tests.docs.blocks import ROOT, Block
 
 OURS = "esper-analyze"
-WIDTH = 100
-"""Columns of the tables that the documentation shows."""
+WIDTH = 80
+"""Columns of the outputs shown."""
 _VARYING = (re.compile(r"closed .* ago"), re.compile(r"[\d,]+ bytes"), re.compile(r"bytes [\d,]+–[\d,]+"))
 """What a run's age and the versions of pyarrow change."""
 

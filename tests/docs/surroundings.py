@@ -174,7 +174,6 @@ def lightning() -> Names:
 SURROUNDINGS: dict[str, Callable[[], Names]] = {
     "readme sb3": sb3,
     "readme own loop": one_head,
-    "readme python": dict,
     "sb3": sb3,
     "sb3 heads": sb3_heads,
     "sb3 callback": sb3,

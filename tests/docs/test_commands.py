@@ -55,6 +55,7 @@ def test_the_commands_of_a_document_run(
     fill(tmp_path)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("esper_analyze.terminal._PIPE_WIDTH", WIDTH)
+    monkeypatch.setenv("COLUMNS", str(WIDTH))
 
     def call(*words: str) -> tuple[int, str]:
         said = command(*words)

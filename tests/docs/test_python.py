@@ -10,13 +10,13 @@ import pytest
 from torch.distributions import Distribution
 
 from esper_analyze.runs.run import open_run
-from tests.docs.blocks import BLOCKS, DOCUMENTS, Block
+from tests.docs.blocks import BLOCKS, Block
 from tests.docs.folder import fill
 from tests.docs.surroundings import SURROUNDINGS, UPDATES, Names, recorded
 
 SHOWN = [block for block in BLOCKS if block.language == "python"]
 EXAMPLES = [block for block in SHOWN if "example" in block.marks]
-RECORDED = {block.name for block in EXAMPLES} - {"readme python", "slot", "checkpoint", "resume"}
+RECORDED = {block.name for block in EXAMPLES} - {"slot", "checkpoint", "resume"}
 
 SLOW = {"torchrl", "skrl", "lightning"}
 
@@ -42,8 +42,6 @@ def run(blocks: list[Block], names: Names) -> None:
     ids=lambda block: block.name,
 )
 def test_an_example_runs(block: Block, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    if block.name not in RECORDED:
-        fill(tmp_path)
     monkeypatch.chdir(tmp_path)
     names = SURROUNDINGS[block.name]()
     run([block], names)
@@ -56,11 +54,13 @@ def test_an_example_runs(block: Block, monkeypatch: pytest.MonkeyPatch, tmp_path
         names["rec"].close()
 
 
-@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda document: document.stem)
+@pytest.mark.parametrize(
+    "document",
+    dict.fromkeys(block.document for block in SHOWN if not block.marks),
+    ids=lambda document: document.stem,
+)
 def test_what_a_reader_types_in_order_runs(document: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     blocks = [block for block in SHOWN if block.document == document and not block.marks]
-    if not blocks:
-        pytest.skip("it has no Python that stands for itself")
     fill(tmp_path)
     monkeypatch.chdir(tmp_path)
     run(blocks, {})
