@@ -12,7 +12,7 @@ from pathlib import Path
 from tests.docs.blocks import ROOT, Block
 
 OURS = "esper-analyze"
-WIDTH = 80
+WIDTH = 84
 """Columns of the outputs shown."""
 _VARYING = (re.compile(r"closed .* ago"), re.compile(r"[\d,]+ bytes"), re.compile(r"bytes [\d,]+–[\d,]+"))
 """What a run's age and the versions of pyarrow change."""
