@@ -15,22 +15,17 @@ import typer
 from esper_analyze.commands.backtest import backtest
 from esper_analyze.commands.compact import compact
 from esper_analyze.commands.compare import compare
-from esper_analyze.commands.drift import drift
 from esper_analyze.commands.export import export
-from esper_analyze.commands.heads import heads
 from esper_analyze.commands.help import help_topic
 from esper_analyze.commands.import_run import import_run
-from esper_analyze.commands.layers import layers
 from esper_analyze.commands.ls import ls
-from esper_analyze.commands.lstm import lstm
 from esper_analyze.commands.repair import repair
 from esper_analyze.commands.replay import replay
 from esper_analyze.commands.report import report
 from esper_analyze.commands.rules import rules
 from esper_analyze.commands.schema import schema
-from esper_analyze.commands.slots import seeds
+from esper_analyze.commands.sections import SECTION_COMMANDS
 from esper_analyze.commands.sql import sql
-from esper_analyze.commands.timeline import timeline
 from esper_analyze.commands.transitions import transitions
 from esper_analyze.commands.verify import verify
 from esper_analyze.commands.watch import watch
@@ -78,19 +73,15 @@ def _options(
     pass
 
 
-_COMMANDS: tuple[tuple[Callable[..., None], str], ...] = (
+_FIRST: tuple[tuple[Callable[..., None], str], ...] = (
     (ls, "List the runs below a directory."),
     (report, "Write a page: what went wrong first, when, why, what next."),
     (watch, "Follow a run in the terminal while it grows."),
     (compare, "Say where runs part, in which metric, and how settings differ."),
     (replay, "Run the detector again, as recorded or with other thresholds."),
     (backtest, "Score rules and settings on labelled runs."),
-    (timeline, "When was there trouble, when did the recorder look closer?"),
-    (drift, "Which gradients moved away from what they were used to?"),
-    (heads, "What does each head learn, and is its zero explained?"),
-    (layers, "Which layer went bad first, and how do gradients flow?"),
-    (lstm, "Is the recurrent state sound?"),
-    (seeds, "Which seeds pass the quality gate, which are in trouble?"),
+)
+_LAST: tuple[tuple[Callable[..., None], str], ...] = (
     (transitions, "Which samples moved furthest from the old policy?"),
     (sql, "Ask runs with SQL: one query, a pipe of them, or a prompt."),
     (import_run, "Make a run of what another tool recorded."),
@@ -102,9 +93,21 @@ _COMMANDS: tuple[tuple[Callable[..., None], str], ...] = (
     (rules, "Print every rule: meaning, thresholds, examples."),
     (help_topic, "Print the documentation of a topic, or list the topics."),
 )
-for _command, _short in _COMMANDS:
+
+
+def _add(command: Callable[..., None], short: str) -> None:
     # "import" and "help" are taken in Python
-    app.command(_command.__name__.removesuffix("_run").removesuffix("_topic"), short_help=_short)(_command)
+    app.command(command.__name__.removesuffix("_run").removesuffix("_topic"), short_help=short)(command)
+
+
+for _command, _short in _FIRST:
+    _add(_command, _short)
+for _section in SECTION_COMMANDS:
+    app.command(_section.name, short_help=_section.asks)(_section.function())
+    if _section.former_name:
+        app.command(_section.former_name, hidden=True)(_section.function())
+for _command, _short in _LAST:
+    _add(_command, _short)
 
 
 def main() -> None:

@@ -20,7 +20,7 @@ ASKED = {
     "heads": "lstm_masks",
     "layers": "nan_reward",
     "lstm": "lstm_masks",
-    "seeds": "growing_exploding",
+    "slots": "growing_exploding",
     "transitions": "mask_mismatch",
 }
 
@@ -55,7 +55,7 @@ def test_a_terminal_gets_no_picture(command: Command, monkeypatch: pytest.Monkey
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (("seeds", SAMPLES / "lstm_masks"), "cannot answer this: No slot was looked at"),
+        (("slots", SAMPLES / "lstm_masks"), "cannot answer this: No slot was looked at"),
         (("lstm", SAMPLES / "nan_reward"), "cannot answer this: No recurrent state was recorded"),
         (("transitions", SAMPLES / "lstm_masks"), "cannot answer this: No ratio exploded"),
         (("transitions", SAMPLES / "mask_mismatch", "--update", "3"), "update 3 has no transitions (there are some of"),
@@ -135,3 +135,10 @@ def test_names_from_a_run_do_not_steer_a_terminal(command: Command, tmp_path: Pa
     assert "\x1b" not in said.out
     assert "\u202e" not in said.out
     assert "[red]" in said.out
+
+
+def test_the_former_name_of_slots_answers_as_well_and_is_not_listed(command: Command) -> None:
+    run = SAMPLES / "growing_exploding"
+    assert command("seeds", run) == command("slots", run)
+    assert " slots " in command("--help").out
+    assert " seeds " not in command("--help").out

@@ -79,7 +79,7 @@ def test_it_is_refused_where_it_would_do_nothing(words: tuple[str, ...], run: Pa
 
 
 @pytest.mark.parametrize(
-    "name", ["report", "replay", "backtest", "rules", "timeline", "drift", "heads", "lstm", "seeds"]
+    "name", ["report", "replay", "backtest", "rules", "timeline", "drift", "heads", "lstm", "slots"]
 )
 def test_help_says_that_rules_are_executed(name: str, command: Command) -> None:
     said = " ".join(command(name, "--help").out.replace("│", " ").split())
