@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,7 +17,9 @@ FOLDER = Path(__file__).parents[2] / "notebooks"
 SHOWS = {
     "explore": {
         "open": "MaskablePPO",
+        "card": "esper-card ok",
         "sql": "kl_k3",
+        "meaning": "share",
         "what-if": "head_entropy_collapse",
         "figure": "% learnable",
     },
@@ -28,12 +31,13 @@ SHOWS = {
         "what-if": "earlier head_entropy_collapse on style from update 8",
         "toml": "threshold = 0.5",
     },
-    "seeds": {
+    "random_seeds": {
         "open": "died: ValueError",
         "settings": "max_grad_norm",
         "part": "mask_mismatch       ┆ masked_healthy ┆ 70             ┆ 30",
         "band": "mask_mismatch       ┆ 70             ┆ 30",
         "said": "first_ratio",
+        "compare": "one_update_collapse",
     },
     "sql_polars": {
         "open": "findings",
@@ -68,6 +72,15 @@ def test_every_notebook_is_listed_here() -> None:
 @pytest.mark.parametrize("name", SHOWS)
 def test_a_notebook_is_committed_without_outputs(name: str) -> None:
     assert not [cell.id for cell in read(name).cells if cell.get("outputs") or cell.get("execution_count")]
+
+
+@pytest.mark.parametrize("name", SHOWS)
+def test_a_notebook_imports_nothing_of_ours_but_the_public_api(name: str) -> None:
+    code = "\n".join(cell.source for cell in read(name).cells if cell.cell_type == "code")
+    assert set(re.findall(r"^\s*(?:from|import) ((?:esper_analyze|recorder)[\w.]*)", code, re.MULTILINE)) <= {
+        "esper_analyze",
+        "esper_analyze.record",
+    }
 
 
 @pytest.mark.parametrize("name", SHOWS)
