@@ -14,7 +14,7 @@ from esper_analyze.reports.render.rows import Cell, Rows
 if TYPE_CHECKING:
     from esper_analyze.detector.escalation import LevelChange
     from esper_analyze.detector.findings import Finding
-    from esper_analyze.replay.whatif import Alarm, Change
+    from esper_analyze.replay.whatif import Alarm, AlarmChange
 
 Schema = dict[str, type[pl.DataType]]
 
@@ -98,12 +98,12 @@ def level_frame(levels: Iterable[LevelChange]) -> pl.DataFrame:
     return frame(([asdict(one)[name] for name in LEVELS] for one in levels), LEVELS)
 
 
-def change_frame(changes: Iterable[Change]) -> pl.DataFrame:
+def change_frame(changes: Iterable[AlarmChange]) -> pl.DataFrame:
     """Return one row per alarm, live or now; updates are null on the side that has none, ends while it is open."""
     return frame((_change(one) for one in changes), CHANGES)
 
 
-def _change(one: Change) -> tuple[object, ...]:
+def _change(one: AlarmChange) -> tuple[object, ...]:
     about = one.about
     return (one.what, about.rule, about.subject, about.metric, about.verdict, *_span(one.live), *_span(one.now))
 

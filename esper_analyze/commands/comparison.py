@@ -9,7 +9,7 @@ from esper_analyze.terminal import escaped, put, say, show_table
 if TYPE_CHECKING:
     from collections.abc import Container, Sequence
 
-    from esper_analyze.replay.whatif import Alarm, Change, WhatIf
+    from esper_analyze.replay.whatif import Alarm, AlarmChange, WhatIf
 
 MOST_LINES = 20
 """Findings and levels listed on a terminal; --json has all."""
@@ -34,11 +34,11 @@ def print_comparison(found: WhatIf) -> None:
     _print_lines(found)
 
 
-def _metrics(changes: Sequence[Change], rule: str) -> int:
+def _metrics(changes: Sequence[AlarmChange], rule: str) -> int:
     return len({change.about.metric for change in changes if change.about.rule == rule})
 
 
-def _row(change: Change, several: Container[str]) -> list[str]:
+def _row(change: AlarmChange, several: Container[str]) -> list[str]:
     """Return one row; the metric is named where a rule in ``several`` judges more than one."""
     about = change.about
     subject = "" if about.subject == "run" else f" on {about.subject}"

@@ -13,7 +13,7 @@ import typer
 from esper_analyze.commands.options import AllAttempts, Json, SkipBroken, tell_left_out
 from esper_analyze.csv_text import SpreadsheetSafe, refuse_unless_csv
 from esper_analyze.errors import EsperError, UsageError
-from esper_analyze.sql.output import Format, run_one, write_answer
+from esper_analyze.sql.output import ResultFormat, run_one, write_result
 from esper_analyze.sql.statements import statements
 from esper_analyze.storage.output_path import refuse_file
 from esper_analyze.terminal import put, say, tell
@@ -38,7 +38,7 @@ _QUERY_SIGNS = " \t\n\r;("
 def sql(
     given: Given,
     shape: Annotated[
-        Format | None,
+        ResultFormat | None,
         typer.Option("--format", help="How to write it; default: a table, or what FILE ends with."),
     ] = None,
     out: Annotated[
@@ -70,7 +70,7 @@ def sql(
     paths, query = split(given)
     _check_memory(memory)
     chosen = _format(shape, out, as_json=as_json, as_csv=as_csv)
-    refuse_unless_csv(safe=spreadsheet_safe, is_csv=chosen is Format.CSV)
+    refuse_unless_csv(safe=spreadsheet_safe, is_csv=chosen is ResultFormat.CSV)
     if out is not None:
         refuse_file(out)
     runs = _opened(paths, skip_broken=skip_broken, all_attempts=all_attempts)
@@ -79,7 +79,7 @@ def sql(
     with Session(runs, timeout=timeout, memory=int(memory * 1e9), attempts=all_attempts) as session:
         session.spreadsheet_safe = spreadsheet_safe
         if query is not None:
-            write_answer(session, query, chosen, out=out, limit=limit)
+            write_result(session, query, chosen, out=out, limit=limit)
         elif sys.stdin.isatty():
             _refuse_out(out)
             from esper_analyze.sql.prompt import prompt
@@ -105,7 +105,7 @@ def split(given: Sequence[str]) -> tuple[list[Path], str | None]:
     return [Path(one) for one in given[:-1]], last
 
 
-def _format(shape: Format | None, out: Path | None, *, as_json: bool, as_csv: bool) -> Format:
+def _format(shape: ResultFormat | None, out: Path | None, *, as_json: bool, as_csv: bool) -> ResultFormat:
     named = {"--json": as_json, "--csv": as_csv, "--format": shape is not None}
     chosen = [name for name, is_given in named.items() if is_given]
     if len(chosen) > 1:
@@ -113,15 +113,15 @@ def _format(shape: Format | None, out: Path | None, *, as_json: bool, as_csv: bo
     if shape is not None:
         return shape
     if as_json or as_csv:
-        return Format.JSON if as_json else Format.CSV
+        return ResultFormat.JSON if as_json else ResultFormat.CSV
     if out is None:
-        return Format.TABLE
+        return ResultFormat.TABLE
     ending = out.suffix[1:].lower()
-    if ending not in tuple(Format) or ending == Format.TABLE:
+    if ending not in tuple(ResultFormat) or ending == ResultFormat.TABLE:
         raise UsageError(
             f"{out} does not say by its ending how to write it", hint="add --format csv|json|jsonl|parquet"
         )
-    return Format(ending)
+    return ResultFormat(ending)
 
 
 def _opened(paths: Sequence[Path], *, skip_broken: bool, all_attempts: bool) -> tuple[tuple[str, RecordedRun], ...]:
@@ -142,7 +142,7 @@ def _refuse_out(out: Path | None) -> None:
         raise UsageError("--out needs a query", hint='give it as the last argument: sql RUN "QUERY" --out FILE')
 
 
-def _piped(session: Session, shape: Format, out: Path | None, limit: int) -> None:
+def _piped(session: Session, shape: ResultFormat, out: Path | None, limit: int) -> None:
     """Run what a pipe says, one after the other; what fails is told and hides no other, exit 2 in the end."""
     asked = list(statements(_said()))
     if not asked:
@@ -152,7 +152,7 @@ def _piped(session: Session, shape: Format, out: Path | None, limit: int) -> Non
     worst = 0
     for place, one in enumerate(asked):
         try:
-            if place and shape is not Format.JSONL:
+            if place and shape is not ResultFormat.JSONL:
                 put("\n")
             if not run_one(session, one, shape, out, limit):
                 return

@@ -16,7 +16,7 @@ from esper_analyze.comparison.metrics import CLOCKS, METRICS, SLOTS, Metric
 from esper_analyze.comparison.settings import Difference, differences, opaque, used
 from esper_analyze.detector.signals import Bools, Ints
 from esper_analyze.runs.damaged_shard import naming_damaged_shard
-from esper_analyze.runs.merge_ranks import joined
+from esper_analyze.runs.merge_ranks import merge_ranks
 from esper_analyze.runs.run import RecordedRun
 from esper_analyze.runs.series import Series, all_series, by_subject, rows_of, series_of
 from esper_analyze.schema import BY_NAME, TABLES
@@ -176,7 +176,7 @@ def side_by_side(
     settings: list[dict[str, Series]] = []
     for done, (_, run) in enumerate(runs, start=1):
         with naming_damaged_shard(run):
-            merged = joined(run)
+            merged = merge_ranks(run)
             columns.append(_columns(merged))
             others += [all_series(merged, "updates", _others())] if len(runs) == 2 else []
             settings.append(all_series(merged, "updates", list(SETTINGS)))

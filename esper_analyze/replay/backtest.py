@@ -1,4 +1,4 @@
-"""How well rules find labelled faults, and how often they alarm on healthy updates, for many settings in one pass."""
+"""Measure how well rules detect labelled faults and how often they alarm on healthy updates, for many settings."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ from esper_analyze.detector.thresholds import Thresholds
 from esper_analyze.detector.verdict import BY_WORD, Verdict
 from esper_analyze.errors import EsperError
 from esper_analyze.replay.batches import read_batches
-from esper_analyze.replay.labels import Fault, Labels, LabelsError, read_labels
+from esper_analyze.replay.labels import LabelledFault, Labels, LabelsError, read_labels
 from esper_analyze.replay.sweep import Sweep, Variant
 from esper_analyze.runs.run import RecordedRun, open_run
 from esper_analyze.storage.layout import LABELS_FILE
 
 STEPS = 1_000
-"""Progress is told in so many parts of a run."""
+"""Progress steps per run."""
 
 
 @dataclass(slots=True)
 class Tested:
-    """One labelled run, judged: how often each variant of a rule alarmed where all was well, and what it found.
+    """Results for one labelled run: false alarms on healthy updates and detections, per variant of a rule.
 
-    ``found`` maps (variant, position of the fault) to the update in which it was found.
+    ``found`` maps (variant, index of the fault) to the update in which the variant found it.
     """
 
     path: Path
@@ -43,13 +43,13 @@ class Tested:
     found: dict[tuple[Variant, int], int] = field(default_factory=dict)
 
     def take(self, variant: Variant, finding: Finding) -> None:
-        """Take up one finding of a rule: a false alarm, a fault found, or neither."""
+        """Count one finding of a rule: a false alarm, a detection, or neither."""
         onset = self.labels.first_onset
         if (onset is None or finding.update < onset) and _begins(finding):
             self.false_alarms[variant] += 1
-        for place, fault in enumerate(self.labels.faults):
+        for index, fault in enumerate(self.labels.faults):
             if finding.alarm and finding.rule in fault.rules and fault.covers(finding.update):
-                self.found.setdefault((variant, place), finding.update)
+                self.found.setdefault((variant, index), finding.update)
 
 
 def _begins(finding: Finding) -> bool:
@@ -60,7 +60,7 @@ def _begins(finding: Finding) -> bool:
 
 @dataclass(slots=True)
 class Backtest:
-    """All labelled runs judged; ``unlabelled`` runs were left out, ``broken`` ones (with why) could not be judged."""
+    """Results for all labelled runs; ``unlabelled`` runs were skipped, ``broken`` ones (with reason) failed."""
 
     rules: tuple[str, ...]
     sweep: Sweep
@@ -80,18 +80,18 @@ def backtest(
 ) -> Backtest:
     """Judge the runs in ``paths``, each read once for all settings of ``sweep``.
 
-    ``base`` gives the thresholds of a run that are not swept. A run that cannot be judged is listed with the reason and
-    stops no other. ``progress`` is told how many thousandths of runs are done.
+    ``base`` returns a run's thresholds that are not swept. A run that cannot be judged is listed with the reason; the
+    others are judged all the same. ``progress`` is called with the number of thousandths of runs done.
     """
     result = Backtest(tuple(rule.name for rule in rules), sweep)
-    for place, path in enumerate(paths):
-        tell = _Progress(progress, place * STEPS)
+    for index, path in enumerate(paths):
+        advance = _Progress(progress, index * STEPS)
         try:
             if not os.path.lexists(path / LABELS_FILE):
                 result.unlabelled.append(path)
                 continue
             run = open_run(path, skip_broken=skip_broken)
-            result.tested.append(_tested(run, rules, sweep, base(run), tell))
+            result.tested.append(_test_run(run, rules, sweep, base(run), advance))
         except CustomRulesError:
             raise
         except EsperError as error:
@@ -99,7 +99,7 @@ def backtest(
         except (OSError, ValueError, pa.ArrowException) as error:
             result.broken.append((path, f"{path} cannot be read: {type(error).__name__}: {error}"))
         finally:
-            tell.done()
+            advance.done()
     return result
 
 
@@ -117,13 +117,15 @@ class _Progress:
             self.progress(self.start + STEPS)
 
 
-def _tested(run: RecordedRun, rules: Sequence[Rule], sweep: Sweep, thresholds: Thresholds, tell: _Progress) -> Tested:
+def _test_run(
+    run: RecordedRun, rules: Sequence[Rule], sweep: Sweep, thresholds: Thresholds, advance: _Progress
+) -> Tested:
     labels = read_labels(run.path, [rule.name for rule in rules])
     if labels is None:
-        raise LabelsError(f"{run.path / LABELS_FILE} is gone")
+        raise LabelsError(f"{run.path / LABELS_FILE} was removed during the backtest")
     result = Tested(run.path, labels)
     _check_onsets(run, labels)
-    judges = list(_judges(rules, sweep, thresholds))
+    judges = list(_detectors(rules, sweep, thresholds))
     for batch in read_batches(run, Detector(thresholds, rules=rules).wanted):
         result.updates += len(batch.update)
         onset = labels.first_onset
@@ -131,7 +133,7 @@ def _tested(run: RecordedRun, rules: Sequence[Rule], sweep: Sweep, thresholds: T
         for variants, detector in judges:
             for finding in detector.process(batch).findings:
                 result.take(variants[finding.rule], finding)
-        tell.at(int(batch.update[-1]), run.last_update)
+        advance.at(int(batch.update[-1]), run.last_update)
     return result
 
 
@@ -145,12 +147,12 @@ def _check_onsets(run: RecordedRun, labels: Labels) -> None:
             )
 
 
-def _judges(
+def _detectors(
     rules: Sequence[Rule], sweep: Sweep, thresholds: Thresholds
 ) -> Iterator[tuple[Mapping[str, Variant], Detector]]:
     """Yield one detector for all rules that are not swept, and one for each variant of a swept rule.
 
-    Rules do not look at each other, so a setting costs its own rule and nothing else.
+    Rules are independent of each other, so a setting costs only the evaluation of its own rule.
     """
     fixed = [rule for rule in rules if rule.name not in sweep.variants]
     yield {rule.name: Variant(rule.name) for rule in fixed}, Detector(thresholds, rules=fixed)
@@ -160,6 +162,6 @@ def _judges(
             yield {rule.name: variant}, Detector(Thresholds(limits), rules=[rule])
 
 
-def labelled_faults(result: Backtest) -> list[tuple[Tested, int, Fault]]:
-    """Return every labelled fault with its run and its position among the run's faults."""
-    return [(run, place, fault) for run in result.tested for place, fault in enumerate(run.labels.faults)]
+def labelled_faults(result: Backtest) -> list[tuple[Tested, int, LabelledFault]]:
+    """Return every labelled fault with its run and its index among the run's faults."""
+    return [(run, index, fault) for run in result.tested for index, fault in enumerate(run.labels.faults)]

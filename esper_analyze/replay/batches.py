@@ -1,6 +1,6 @@
-"""Stream a run's shards into the detector's batches: memory stays at one stretch of shards.
+"""Stream a run's shards into the detector's batches, with one group of overlapping shards in memory at a time.
 
-Nulls and NaN are taken apart in Arrow, before any conversion could mix them.
+Nulls and NaN are separated in Arrow, before any conversion could confuse them.
 """
 
 from __future__ import annotations
@@ -20,25 +20,25 @@ from esper_analyze.schema.tables import BY_NAME
 from esper_analyze.storage.row_source import RowSource
 
 
-def stretches(run: RecordedRun, tables: Iterable[str]) -> list[list[tuple[str, RowSource]]]:
-    """Return the parts of ``tables`` grouped so that no update is in two groups, in order of updates."""
-    parts = [(table, part) for table in tables for part in run.parts(table)]
-    parts.sort(key=lambda one: (one[1].first_update, one[1].last_update))
+def batch_sources(run: RecordedRun, tables: Iterable[str]) -> list[list[tuple[str, RowSource]]]:
+    """Return the row sources of ``tables`` in order of updates, grouped so that no update is in two groups."""
+    sources = [(table, source) for table in tables for source in run.parts(table)]
+    sources.sort(key=lambda named: (named[1].first_update, named[1].last_update))
     groups: list[list[tuple[str, RowSource]]] = []
     end = -1
-    for table, part in parts:
-        if not groups or part.first_update > end:
+    for table, source in sources:
+        if not groups or source.first_update > end:
             groups.append([])
-        groups[-1].append((table, part))
-        end = max(end, part.last_update if part.until is None else part.until - 1)
+        groups[-1].append((table, source))
+        end = max(end, source.last_update if source.until is None else source.until - 1)
     return groups
 
 
 def read_batches(run: RecordedRun, wanted: Mapping[str, Sequence[str]]) -> Iterator[Batch]:
     """Yield the updates of a run of one rank in order, with the ``wanted`` columns of each table."""
-    for group in stretches(run, wanted):
+    for group in batch_sources(run, wanted):
         tables = {
-            name: _read([part for table, part in group if table == name], BY_NAME[name], columns)
+            name: _read([source for table, source in group if table == name], BY_NAME[name], columns)
             for name, columns in wanted.items()
         }
         updates = _updates([_integers(table["update"]) for table in tables.values() if len(table)])
@@ -48,22 +48,24 @@ def read_batches(run: RecordedRun, wanted: Mapping[str, Sequence[str]]) -> Itera
         yield Batch(updates, frames)
 
 
-def _read(parts: Sequence[RowSource], table: Table, columns: Sequence[str]) -> pa.Table:
+def _read(sources: Sequence[RowSource], table: Table, columns: Sequence[str]) -> pa.Table:
     needed = [*dict.fromkeys(["update", *([table.subject] if table.subject else []), *columns])]
-    words = [name for name in needed if name in word_columns(table)]  # taken as codes, never made into strings
-    found = [part.read(needed, words) for part in parts]
-    if not found:
+    words = [
+        name for name in needed if name in word_columns(table)
+    ]  # read as dictionary codes, not decoded into strings
+    pieces = [source.read(needed, words) for source in sources]
+    if not pieces:
         return pa.table({})
-    if len({one.schema for one in found}) > 1:  # what is only logged has its words as they are
-        found = [_as_codes(one, words) for one in found]
-    return pa.concat_tables(found).unify_dictionaries().combine_chunks()
+    if len({piece.schema for piece in pieces}) > 1:  # rows of the log have plain strings
+        pieces = [_as_codes(piece, words) for piece in pieces]
+    return pa.concat_tables(pieces).unify_dictionaries().combine_chunks()
 
 
 def _as_codes(data: pa.Table, words: Sequence[str]) -> pa.Table:
     for name in words:
-        place = data.schema.get_field_index(name)
-        if not pa.types.is_dictionary(data.schema.field(place).type):
-            data = data.set_column(place, name, data[name].dictionary_encode())
+        index = data.schema.get_field_index(name)
+        if not pa.types.is_dictionary(data.schema.field(index).type):
+            data = data.set_column(index, name, data[name].dictionary_encode())
     return data.replace_schema_metadata(None).cast(
         pa.schema([pa.field(field.name, field.type) for field in data.schema])
     )
@@ -72,51 +74,53 @@ def _as_codes(data: pa.Table, words: Sequence[str]) -> pa.Table:
 def pivot(table: Table, data: pa.Table, updates: Ints, columns: Sequence[str]) -> Frame:
     """Return rows of ``data`` as a frame over ``updates`` × subjects in order of first appearance.
 
-    When an update has two rows for one subject the later one stands.
+    When an update has two rows for one subject, the later one counts.
     """
-    own = _integers(data["update"])
+    row_updates = _integers(data["update"])
     if table.subject is None:
         subjects: tuple[str, ...] = (RUN,)
-        place = np.zeros(len(own), np.int64)
+        subject_index = np.zeros(len(row_updates), np.int64)
     else:
-        subjects, place = _in_order(_coded(data[table.subject]))
+        subjects, subject_index = _by_appearance(_as_dictionary(data[table.subject]))
     shape = (len(updates), len(subjects))
     cells = {name: numbers(table, name, data[name]) for name in columns}
-    if _regular(own, place, updates, len(subjects)):
-        signals = {name: Signal(name, one.reshape(shape), null.reshape(shape)) for name, (one, null) in cells.items()}
+    if _regular(row_updates, subject_index, updates, len(subjects)):
+        signals = {
+            name: Signal(name, number.reshape(shape), null.reshape(shape)) for name, (number, null) in cells.items()
+        }
         return Frame(subjects, np.ones(shape, bool), signals)
-    row = np.searchsorted(updates, own)
+    row = np.searchsorted(updates, row_updates)
     present = np.zeros(shape, bool)
-    present[row, place] = True
+    present[row, subject_index] = True
     signals = {}
-    for name, (found, missing) in cells.items():
+    for name, (column, missing) in cells.items():
         values, null = np.full(shape, np.nan), np.ones(shape, bool)
-        values[row, place] = found
-        null[row, place] = missing
+        values[row, subject_index] = column
+        null[row, subject_index] = missing
         signals[name] = Signal(name, values, null)
     return Frame(subjects, present, signals)
 
 
 def _updates(tables: Sequence[Ints]) -> Ints:
     """Return all updates that have a row in any table, in order."""
-    found = np.zeros(0, np.int64)
+    merged = np.zeros(0, np.int64)
     for updates in tables:
         step = np.diff(updates)
         ordered = not np.count_nonzero(step < 0)
         distinct = updates[np.concatenate([[True], step > 0])] if ordered else np.unique(updates)
-        if not len(found):
-            found = distinct
-        elif not np.array_equal(found, distinct):
-            found = np.union1d(found, distinct)
-    return found
+        if not len(merged):
+            merged = distinct
+        elif not np.array_equal(merged, distinct):
+            merged = np.union1d(merged, distinct)
+    return merged
 
 
-def _regular(own: Ints, place: Ints, updates: Ints, k: int) -> bool:
-    """Whether every update has one row of every subject, always in the same order: then cells need no sorting."""
-    if len(own) != len(updates) * k:
+def _regular(row_updates: Ints, subject_index: Ints, updates: Ints, k: int) -> bool:
+    """Whether every update has one row per subject, always in the same order: then cells need no sorting."""
+    if len(row_updates) != len(updates) * k:
         return False
-    same_order = not np.count_nonzero(place.reshape(-1, k) != np.arange(k))
-    return same_order and not np.count_nonzero(own.reshape(-1, k) != updates[:, None])
+    same_order = not np.count_nonzero(subject_index.reshape(-1, k) != np.arange(k))
+    return same_order and not np.count_nonzero(row_updates.reshape(-1, k) != updates[:, None])
 
 
 def numbers(table: Table, name: str, cells: pa.ChunkedArray) -> tuple[Floats, Bools]:
@@ -127,7 +131,7 @@ def numbers(table: Table, name: str, cells: pa.ChunkedArray) -> tuple[Floats, Bo
     column = table.column(name)
     null = _flags(cells.is_null()) if cells.null_count else np.zeros(len(cells), bool)
     if column.kind is Kind.CHOICE:
-        coded = _coded(cells)
+        coded = _as_dictionary(cells)
         codes = np.array([column.choices.index(word) for word in coded.dictionary.to_pylist()] or [0], np.float64)
         if not coded.null_count:
             return codes[_integers(coded.indices)], null
@@ -139,21 +143,21 @@ def numbers(table: Table, name: str, cells: pa.ChunkedArray) -> tuple[Floats, Bo
     return _floats(pc.fill_null(floats, np.nan) if cells.null_count else floats), null
 
 
-def _coded(cells: pa.ChunkedArray) -> pa.DictionaryArray:
-    """Return a column of words as one dictionary array."""
-    whole = cells.combine_chunks()
-    return whole if isinstance(whole, pa.DictionaryArray) else whole.dictionary_encode()
+def _as_dictionary(cells: pa.ChunkedArray) -> pa.DictionaryArray:
+    """Return a text column as one dictionary array."""
+    array = cells.combine_chunks()
+    return array if isinstance(array, pa.DictionaryArray) else array.dictionary_encode()
 
 
-def _in_order(coded: pa.DictionaryArray) -> tuple[tuple[str, ...], Ints]:
+def _by_appearance(coded: pa.DictionaryArray) -> tuple[tuple[str, ...], Ints]:
     """Return the words that occur, in order of first appearance, and the position of each cell's word among them."""
-    places, words = _integers(coded.indices), coded.dictionary.to_pylist()
-    first = np.full(len(words), len(places))
-    first[places[::-1]] = np.arange(len(places))[::-1]  # of equal places the last one written stands: the first cell
-    order = np.argsort(first, kind="stable")[: np.count_nonzero(first < len(places))]
+    codes, words = _integers(coded.indices), coded.dictionary.to_pylist()
+    first = np.full(len(words), len(codes))
+    first[codes[::-1]] = np.arange(len(codes))[::-1]  # for repeated indices the last assignment wins: the first cell
+    order = np.argsort(first, kind="stable")[: np.count_nonzero(first < len(codes))]
     rank = np.zeros(len(words), np.int64)
     rank[order] = np.arange(len(order))
-    return tuple(words[place] for place in order.tolist()), rank[places]
+    return tuple(words[index] for index in order.tolist()), rank[codes]
 
 
 def _floats(cells: Any) -> Floats:

@@ -1,4 +1,4 @@
-"""Everything a report rests on: the run, what the detector says of it, and the baselines it used on the way."""
+"""What a report is computed from: the run, its replay, and the baselines that the drift rule used."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ _WORDS = (Kind.TEXT, Kind.CHOICE)
 
 
 @dataclass(frozen=True, slots=True)
-class Judged:
-    """What the detector held one metric of one subject against: the value it judged, and its baseline."""
+class DriftTrace:
+    """One metric of one subject over updates: the value that the drift rule judged, and its baseline."""
 
     value: Series
     baseline: Series
@@ -34,14 +34,14 @@ class Judged:
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """A run and its replay. ``drift`` maps metric → subject → what the drift rule judged, and against what.
+    """A run and its replay. ``drift`` maps metric → subject → the drift rule's values and baselines.
 
-    ``texts`` maps rule → (subject, update) → what was written there, where a rule judged a column of words.
+    ``texts`` maps rule → (subject, update) → the recorded text, for rules that judge a text column.
     """
 
     run: RecordedRun
     replay: Replay
-    drift: Mapping[str, Mapping[str, Judged]]
+    drift: Mapping[str, Mapping[str, DriftTrace]]
     texts: Mapping[str, Mapping[tuple[str, int], str]]
 
     @property
@@ -54,13 +54,13 @@ class Evidence:
         return cleaned(self.rules[rule].title)
 
     def bound(self, rule: str, name: str) -> float | None:
-        """Return one threshold of the replay, None when there is no such rule or field."""
+        """Return one threshold of the replay; None without such a rule or field."""
         limits = self.replay.thresholds.by_rule.get(rule)
         value = getattr(limits, name, None)
         return float(value) if isinstance(value, (int, float)) else None
 
-    def said(self, incident: Incident) -> str | None:
-        """Return what stood in a judged column of words when ``incident`` was at its worst, None for numbers."""
+    def cell_text(self, incident: Incident) -> str | None:
+        """Return the recorded text at the incident's peak if its metric is a text column, else None."""
         if not _is_word(self.replay, incident):
             return None
         return self.texts.get(incident.rule, {}).get((incident.subject, incident.peak_update))
@@ -77,15 +77,15 @@ def gather(
     rules: Sequence[Rule] = RULES,
     progress: Callable[[int], None] | None = None,
 ) -> Evidence:
-    """Replay ``run`` once (thresholds default to those it was recorded with) and keep what reports need."""
+    """Replay ``run`` once (thresholds default to the recorded ones) and collect what reports need."""
     watch, run = _DriftWatch(), together(run)
     result = replay(run, thresholds, rules=rules, progress=progress, observe=watch.take)
     return Evidence(run, result, watch.traces(), texts_of(run, result))
 
 
 def texts_of(run: RecordedRun, result: Replay) -> dict[str, dict[tuple[str, int], str]]:
-    """Read the columns of words that stand behind incidents: rule → (subject, update) → what stood there."""
-    found = {}
+    """Read the text columns behind incidents: rule → (subject, update) → text."""
+    texts = {}
     rules = {rule.name: rule for rule in result.rules}
     for name in {incident.rule for incident in result.incidents if _is_word(result, incident)}:
         table = BY_NAME[rules[name].table]
@@ -94,8 +94,8 @@ def texts_of(run: RecordedRun, result: Replay) -> dict[str, dict[tuple[str, int]
         subjects = rows[table.subject].to_list() if table.subject else [RUN] * rows.height
         cells = [", ".join(cell for cell in row if cell) for row in rows.select(words).iter_rows()]
         keys = zip(subjects, rows["update"].to_list(), strict=True)
-        found[name] = {key: cell for key, cell in zip(keys, cells, strict=True) if cell}
-    return found
+        texts[name] = {key: cell for key, cell in zip(keys, cells, strict=True) if cell}
+    return texts
 
 
 def _is_word(result: Replay, incident: Incident) -> bool:
@@ -119,11 +119,11 @@ class _DriftWatch:
                     part = (outcome.update, _small(judgement.value[:, k]), _small(judgement.baseline[:, k]), silent)
                     self.parts.setdefault((judgement.metric, subject), []).append(part)
 
-    def traces(self) -> dict[str, dict[str, Judged]]:
-        traces: dict[str, dict[str, Judged]] = {}
+    def traces(self) -> dict[str, dict[str, DriftTrace]]:
+        traces: dict[str, dict[str, DriftTrace]] = {}
         for (metric, subject), parts in self.parts.items():
             update, value, baseline, silent = (np.concatenate(column) for column in zip(*parts, strict=True))
-            judged = Judged(Series(update, value, silent), Series(update, baseline, np.isnan(baseline)))
+            judged = DriftTrace(Series(update, value, silent), Series(update, baseline, np.isnan(baseline)))
             traces.setdefault(metric, {})[subject] = judged
         return traces
 

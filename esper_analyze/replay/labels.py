@@ -1,8 +1,8 @@
-"""What is known of a run beforehand: ``labels.toml`` says that it is healthy, or which fault begins when.
+"""Labels of a run in ``labels.toml``: that it is healthy, or which fault begins when.
 
 ``healthy = true``, or one table ``[[fault]]`` for each fault: ``name``, ``onset`` (first update with the fault),
-``rules`` (any of them counts as finding it), and if wanted ``until`` (last update in which finding it still counts)
-and ``hard`` (it must be found in the very update).
+``rules`` (any of them counts as a detection), and optionally ``until`` (last update in which a detection counts)
+and ``hard`` (it must be detected in the update of its onset).
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ _NEXT = "labels.toml holds healthy = true, or [[fault]] tables with name, onset 
 
 
 class LabelsError(DamagedError):
-    """A labels file that does not say what it must; the message names file, key and the nearest valid name."""
+    """An invalid labels file; the message names file, key and the nearest valid name."""
 
 
 @dataclass(frozen=True, slots=True)
-class Fault:
-    """One fault: found when any of ``rules`` begins to alarm in an update from ``onset`` to ``until``.
+class LabelledFault:
+    """One fault: detected when any of ``rules`` begins to alarm in an update from ``onset`` to ``until``.
 
     ``until`` None means the run's end.
     """
@@ -41,24 +41,24 @@ class Fault:
     hard: bool = False
 
     def covers(self, update: int) -> bool:
-        """Return whether finding the fault at ``update`` counts."""
+        """Return whether a detection at ``update`` counts."""
         return self.onset <= update and (self.until is None or update <= self.until)
 
 
 @dataclass(frozen=True, slots=True)
 class Labels:
-    """The faults of one run; none means that it is healthy throughout."""
+    """The faults of one run; none means that the run is healthy."""
 
-    faults: tuple[Fault, ...] = ()
+    faults: tuple[LabelledFault, ...] = ()
 
     @property
     def first_onset(self) -> int | None:
-        """The update from which on the run is not healthy, None for a healthy run."""
+        """The first update with a fault; None for a healthy run."""
         return min((fault.onset for fault in self.faults), default=None)
 
 
 def read_labels(run_dir: Path, rules: Iterable[str]) -> Labels | None:
-    """Return the labels of the run in ``run_dir``, None when it has none; ``rules`` are the names a fault may list.
+    """Return the labels of the run in ``run_dir``, None without a file; ``rules`` are the names a fault may list.
 
     Raises ``LabelsError``.
     """
@@ -78,16 +78,16 @@ def read_labels(run_dir: Path, rules: Iterable[str]) -> Labels | None:
 
 
 def _labels(content: Mapping[str, Any], rules: Sequence[str]) -> Labels:
-    _known(content, _KEYS, "")
+    _check_keys(content, _KEYS, "")
     healthy = _flag(content.get("healthy", False), "healthy")
     tables = content.get("fault", [])
-    if not isinstance(tables, list) or not all(isinstance(one, dict) for one in tables):
+    if not isinstance(tables, list) or not all(isinstance(entry, dict) for entry in tables):
         raise ValueError("fault must be one or more tables [[fault]]")
     if healthy and tables:
         raise ValueError("healthy = true and [[fault]] exclude each other")
     if not healthy and not tables:
-        raise ValueError("it says neither healthy = true nor any [[fault]]")
-    faults = tuple(_fault(table, f"fault {place}: ", rules) for place, table in enumerate(tables, start=1))
+        raise ValueError("it has neither healthy = true nor any [[fault]]")
+    faults = tuple(_fault(table, f"fault {index}: ", rules) for index, table in enumerate(tables, start=1))
     names = [fault.name for fault in faults]
     for name in names:
         if names.count(name) > 1:
@@ -95,8 +95,8 @@ def _labels(content: Mapping[str, Any], rules: Sequence[str]) -> Labels:
     return Labels(faults)
 
 
-def _fault(table: Mapping[str, Any], where: str, rules: Sequence[str]) -> Fault:
-    _known(table, _FAULT_KEYS, where)
+def _fault(table: Mapping[str, Any], where: str, rules: Sequence[str]) -> LabelledFault:
+    _check_keys(table, _FAULT_KEYS, where)
     for name in ("name", "onset", "rules"):
         if name not in table:
             raise ValueError(f"{where}{name} is missing")
@@ -106,10 +106,10 @@ def _fault(table: Mapping[str, Any], where: str, rules: Sequence[str]) -> Fault:
     onset = _update(table["onset"], f"{where}onset", 0)
     until = None if table.get("until") is None else _update(table["until"], f"{where}until", onset)
     hard = _flag(table.get("hard", False), f"{where}hard")
-    return Fault(table["name"], onset, _rules(table["rules"], where, rules), until, hard)
+    return LabelledFault(table["name"], onset, _rules(table["rules"], where, rules), until, hard)
 
 
-def _known(table: Mapping[str, Any], names: Sequence[str], where: str) -> None:
+def _check_keys(table: Mapping[str, Any], names: Sequence[str], where: str) -> None:
     for name in table:
         if name not in names:
             raise ValueError(f"{where}there is no key {name!r}{did_you_mean(name, names)}")
@@ -127,12 +127,12 @@ def _update(value: object, where: str, least: int) -> int:
     return value
 
 
-def _rules(value: object, where: str, known: Sequence[str]) -> tuple[str, ...]:
+def _rules(value: object, where: str, rule_names: Sequence[str]) -> tuple[str, ...]:
     if not isinstance(value, list) or not value:
         raise ValueError(f"{where}rules must be a list of rule names, not {value!r}")
     for name in value:
         if not isinstance(name, str):
             raise ValueError(f"{where}rules must hold names, not {name!r}")
-        if name not in known:
-            raise ValueError(f"{where}rules: there is no rule {name!r}{did_you_mean(name, known)}")
+        if name not in rule_names:
+            raise ValueError(f"{where}rules: there is no rule {name!r}{did_you_mean(name, rule_names)}")
     return tuple(dict.fromkeys(value))

@@ -1,4 +1,4 @@
-"""Run a recorded run through the detector again: as recorded, or with other thresholds."""
+"""Replay a recorded run through the detector, with the recorded thresholds or others."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ from esper_analyze.schema.tables import LEVELS
 from esper_analyze.schema.tables.events import CONTINUED, RESUMED_FRESH
 
 Restated = Mapping[str, tuple[str, ...]]
-"""Rule → the numbers of its findings that were others when a run was recorded, see ``restated_since``."""
+"""Rule → the fields of its findings that an earlier revision computed differently, see ``restated_since``."""
 
 
 @dataclass(frozen=True, slots=True)
 class Unjudged:
-    """How many updates a rule could not judge a subject, and why."""
+    """In how many updates a rule could not judge a subject, and why."""
 
     rule: str
     subject: str
@@ -46,7 +46,7 @@ class Unjudged:
 
 @dataclass(slots=True)
 class Replay:
-    """What the detector says of a whole run."""
+    """The detector's results over a complete run."""
 
     thresholds: Thresholds
     rules: tuple[Rule, ...] = RULES
@@ -59,7 +59,7 @@ class Replay:
 
     @property
     def single_incidents(self) -> list[Incident]:
-        """The incidents as each rule and subject sees them: a NaN that several see is several."""
+        """The incidents per rule and subject, unmerged: a NaN that several rules report counts several times."""
         return one_by_one(self.incidents)
 
 
@@ -80,10 +80,10 @@ def replay(
     progress: Callable[[int], None] | None = None,
     observe: Callable[[Outcome], None] | None = None,
 ) -> Replay:
-    """Replay ``run`` through the detector, streaming shard by shard; of several ranks, what they make together.
+    """Replay ``run`` through the detector, streaming shard by shard; several ranks are merged first.
 
-    What one rank's own detector said comes from ``run.only(rank)``. ``thresholds`` default to those stored in the run;
-    of ``rules`` they do not know, the defaults are taken. ``progress`` is called with the last update done, ``observe``
+    Replay ``run.only(rank)`` for one rank's own detector. ``thresholds`` default to those stored in the run; ``rules``
+    without stored thresholds use their defaults. ``progress`` is called with the last update processed, ``observe``
     with each batch's outcome.
     """
     run = together(run)
@@ -115,30 +115,30 @@ def replay(
 
 
 def together(run: RecordedRun) -> RecordedRun:
-    """Return ``run`` with its ranks joined, should it have several."""
+    """Return ``run`` with its ranks merged if it has several, else ``run``."""
     if run.joined is not None or len(run.ranks) < 2:
         return run
-    from esper_analyze.runs.merge_ranks import joined
+    from esper_analyze.runs.merge_ranks import merge_ranks
 
-    return joined(run)
+    return merge_ranks(run)
 
 
 def fresh_starts(run: RecordedRun) -> list[int]:
-    """Return the updates at which a resumed recording began with a detector that knew nothing of what came before."""
+    """Return the updates at which a resumed recording began with a fresh detector, without the earlier state."""
     rows = run.frame("losses_of_data", ["update", "kind"]).to_dicts()
     return sorted({row["update"] for row in rows if row["kind"] == RESUMED_FRESH})
 
 
 def continued(run: RecordedRun) -> bool:
-    """Whether the live detector began with what it remembered of another recording."""
+    """Whether the live detector began with the state of another recording's detector."""
     return CONTINUED in run.frame("losses_of_data", ["kind"])["kind"].to_list()
 
 
 def _between(batches: Iterable[Batch], edges: Sequence[int]) -> Iterator[Batch]:
-    """Yield batches so that each of ``edges`` begins one."""
+    """Yield batches, split so that each update in ``edges`` begins a batch."""
     for batch in batches:
-        places = [0, *np.searchsorted(batch.update, edges).tolist(), len(batch.update)]
-        for start, stop in pairwise(places):
+        offsets = [0, *np.searchsorted(batch.update, edges).tolist(), len(batch.update)]
+        for start, stop in pairwise(offsets):
             if stop > start:
                 yield batch if stop - start == len(batch.update) else batch.part(start, stop)
 
@@ -179,9 +179,9 @@ class _UnjudgedCounter:
 
 
 def recorded(run: RecordedRun) -> tuple[list[Finding], list[LevelChange]]:
-    """Return the findings and level changes that were written live, of all ranks that ``run`` has.
+    """Return the findings and level changes that were recorded live, of all ranks of ``run``.
 
-    What another tool's detector said of an imported run is left out: no replay of ours can say the same.
+    Findings of another tool's detector in an imported run are left out: replay cannot reproduce them.
     """
     foreign = foreign_rules(run)
     return (
@@ -197,26 +197,26 @@ def _rows(run: RecordedRun, table: str, kind: type) -> list[dict[str, Any]]:
 def differences(
     replayed: Replay, live: tuple[list[Finding], list[LevelChange]], restated: Restated = MappingProxyType({})
 ) -> list[Difference]:
-    """Return what replay and the live recording do not share; numbers are compared bit by bit.
+    """Return findings and level changes that only replay or only the recording has; numbers are compared bitwise.
 
-    ``restated`` names, by rule, numbers that were others when the run was recorded; everything else is compared.
+    ``restated`` names, by rule, fields that an earlier revision computed differently; they are not compared.
     """
     findings, levels = live
-    found = _unmatched(
+    unmatched = _unmatched(
         {finding_key(finding, restated): finding for finding in replayed.findings},
         {finding_key(finding, restated): finding for finding in findings},
         finding_text,
     )
-    found += _unmatched(
+    unmatched += _unmatched(
         {_level_key(change): change for change in replayed.levels},
         {_level_key(change): change for change in levels},
         level_text,
     )
-    return sorted(found, key=lambda difference: (difference.update, difference.only, difference.text))
+    return sorted(unmatched, key=lambda difference: (difference.update, difference.only, difference.text))
 
 
 def finding_key(finding: Finding, restated: Restated = MappingProxyType({})) -> tuple[object, ...]:
-    """Return what makes two findings the same, numbers by their exact bits but those that ``restated`` names."""
+    """Return the identity of a finding: its fields, numbers by their exact bits, without those in ``restated``."""
     compared = [name for name in ("value", "threshold", "baseline") if name not in restated.get(finding.rule, ())]
     numbers = tuple(None if x is None else float(x).hex() for x in (getattr(finding, name) for name in compared))
     words = (finding.update, finding.rule, finding.subject, finding.metric, finding.verdict, finding.previous)
@@ -234,12 +234,12 @@ def _unmatched(ours: dict[Any, Any], theirs: dict[Any, Any], text: Callable[[Any
 
 
 def finding_text(finding: Finding) -> str:
-    """Return what a finding says in one line, without its update."""
+    """Return a finding as one line of text, without its update."""
     value = "" if finding.value is None else f" at {finding.value:.6g}"
     return f"{finding.rule} on {finding.subject} ({finding.metric}): {finding.verdict}{value}"
 
 
 def level_text(change: LevelChange) -> str:
-    """Return what a change of level says in one line, without its update."""
+    """Return a change of level as one line of text, without its update."""
     cause = f" because of {change.rule} on {change.subject}" if change.rule else ""
     return f"level {change.previous} to {change.level}{cause}"

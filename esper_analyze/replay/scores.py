@@ -1,4 +1,4 @@
-"""From judged runs to numbers: recall, false alarms per 1,000 healthy updates and delay, per rule and setting."""
+"""Scores of a backtest: recall, false alarms per 1,000 healthy updates and delay, per rule and setting."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ ALL_RULES = "all rules"
 class Score:
     """One rule with one setting, or all rules together, over all labelled runs.
 
-    ``faults`` are those whose labels list the rule; ``found`` counts those it found, ``at_once`` those found in the
-    very update. ``recall`` and ``median_delay`` (updates) are None where there is nothing to take them of,
-    ``per_1000`` where no update was healthy.
+    ``faults`` are those whose labels list the rule; ``found`` counts those it detected, ``at_once`` those detected in
+    the update of the onset. ``recall`` and ``median_delay`` (updates) are None without faults or detections,
+    ``per_1000`` is None without healthy updates.
     """
 
     rule: str
@@ -37,7 +37,7 @@ class Score:
 
 @dataclass(frozen=True, slots=True)
 class Detection:
-    """When a setting found one labelled fault: ``update`` and ``delay`` are None when it did not."""
+    """When a setting detected one labelled fault: ``update`` and ``delay`` are None if it did not."""
 
     run: str
     fault: str
@@ -50,55 +50,55 @@ class Detection:
 
 
 def scores(result: Backtest) -> list[Score]:
-    """Return one score for each setting of each swept rule (of every rule when none is swept), then all rules'."""
-    variants = [one for found in result.sweep.variants.values() for one in found]
+    """Return one score per setting of each swept rule (of every rule if none is swept), then those of all rules."""
+    variants = [variant for of_rule in result.sweep.variants.values() for variant in of_rule]
     each = variants or [Variant(rule) for rule in result.rules]
-    found = [_score(result, one.rule, one.label, one.values, [one]) for one in each]
+    scored = [_score(result, variant.rule, variant.label, variant.values, [variant]) for variant in each]
     for setting in result.sweep.settings:
-        values = tuple((f"{one.rule}.{name}", value) for one in setting for name, value in one.values)
-        found.append(_score(result, ALL_RULES, _label(setting), values, _in_force(result, setting)))
-    return found
+        values = tuple((f"{variant.rule}.{name}", value) for variant in setting for name, value in variant.values)
+        scored.append(_score(result, ALL_RULES, _label(setting), values, _active_variants(result, setting)))
+    return scored
 
 
 def detections(result: Backtest) -> list[Detection]:
-    """Return when each setting found each labelled fault, by any of the rules its label lists."""
-    told = []
+    """Return when each setting detected each labelled fault, by any of the rules that its label lists."""
+    rows = []
     for setting in result.sweep.settings:
         label = _label(setting)
-        variants = _in_force(result, setting)
-        for run, place, fault in labelled_faults(result):
-            first = _first(run, place, variants)
+        variants = _active_variants(result, setting)
+        for run, index, fault in labelled_faults(result):
+            first = _first_detection(run, index, variants)
             rule, update = (None, None) if first is None else first
             delay = None if update is None else update - fault.onset
-            told.append(Detection(str(run.path), fault.name, fault.onset, fault.hard, label, rule, update, delay))
-    return told
+            rows.append(Detection(str(run.path), fault.name, fault.onset, fault.hard, label, rule, update, delay))
+    return rows
 
 
 def _label(setting: Sequence[Variant]) -> str:
-    """Return the setting in words, with the rules' names."""
-    return ", ".join(f"{one.rule}.{name}={value:g}" for one in setting for name, value in one.values)
+    """Return the setting as text: rule.field=value, separated by commas."""
+    return ", ".join(f"{variant.rule}.{name}={value:g}" for variant in setting for name, value in variant.values)
 
 
-def _in_force(result: Backtest, setting: Sequence[Variant]) -> list[Variant]:
-    """Return a variant of every rule: the setting's, and other rules as they are."""
-    swept = {one.rule: one for one in setting}
+def _active_variants(result: Backtest, setting: Sequence[Variant]) -> list[Variant]:
+    """Return a variant of every rule: the setting's, and unchanged ones for other rules."""
+    swept = {variant.rule: variant for variant in setting}
     return [swept.get(rule, Variant(rule)) for rule in result.rules]
 
 
-def _first(run: Tested, place: int, variants: Sequence[Variant]) -> tuple[str, int] | None:
-    """Return the rule that found the fault first, and when."""
-    updates = [(one.rule, run.found[one, place]) for one in variants if (one, place) in run.found]
+def _first_detection(run: Tested, index: int, variants: Sequence[Variant]) -> tuple[str, int] | None:
+    """Return the rule that detected the fault first, and the update."""
+    updates = [(variant.rule, run.found[variant, index]) for variant in variants if (variant, index) in run.found]
     return min(updates, key=lambda item: item[1], default=None)
 
 
 def _score(
     result: Backtest, rule: str, setting: str, values: tuple[tuple[str, float], ...], variants: Sequence[Variant]
 ) -> Score:
-    rules = {one.rule for one in variants}
+    rules = {variant.rule for variant in variants}
     faults = [item for item in labelled_faults(result) if rules & set(item[2].rules)]
-    firsts = [(_first(run, place, variants), fault) for run, place, fault in faults]
+    firsts = [(_first_detection(run, index, variants), fault) for run, index, fault in faults]
     delays = [first[1] - fault.onset for first, fault in firsts if first is not None]
-    false = sum(run.false_alarms[one] for run in result.tested for one in variants)
+    false = sum(run.false_alarms[variant] for run in result.tested for variant in variants)
     healthy = sum(run.healthy_updates for run in result.tested)
     return Score(
         rule,

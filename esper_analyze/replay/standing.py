@@ -1,11 +1,11 @@
-"""How a run stands as a whole: the one verdict that every page, list and command gives.
+"""The overall verdict of a run, which every page, list and command shows.
 
-In order, the first that fits: the training died of an exception, or an incident was critical: **critical**. An
-incident was a warning, or the training was killed: **warning**. Some rule that applies could not judge a single
-update: **no_data** ("partly judged", "not judged"). The user or the scheduler stopped it: **info**. Else **ok**.
+The first that fits: the training died of an exception, or an incident was critical: **critical**. An incident was a
+warning, or the training was killed: **warning**. Some applicable rule could not judge a single update: **no_data**
+("partly judged", "not judged"). The user or the scheduler stopped it: **info**. Else **ok**.
 
-Rules that apply are all rules but those that were mostly not applicable, and those over tables that only
-some trainings have (``OPTIONAL``) where the run has none.
+Applicable are all rules except those that were mostly not applicable, and those over tables that only some trainings
+have (``OPTIONAL``) where the run has none.
 """
 
 from __future__ import annotations
@@ -35,14 +35,14 @@ _JUDGED = ("ok", "info", "warning", "critical")
 
 @dataclass(frozen=True, slots=True)
 class Coverage:
-    """How many of the rules that apply could judge at least one update, and why the others could not."""
+    """How many of the applicable rules could judge at least one update, and why the others could not."""
 
     judged: int
     applicable: int
     lacking: Mapping[str, str]
     """Rule that could not judge → the reason."""
     why: str
-    """The reasons in one sentence, empty when every rule could judge."""
+    """The reasons in one sentence; empty when every rule could judge."""
 
     @property
     def words(self) -> str:
@@ -53,7 +53,7 @@ class Coverage:
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """The overall verdict (ok, info, no_data, warning, critical), a label for it, and what it rests on."""
+    """The overall verdict (ok, info, no_data, warning, critical), its label, and the facts behind it."""
 
     verdict: str
     label: str
@@ -62,7 +62,7 @@ class Standing:
 
 
 def standing(end: TrainingEnd, worst: str | None, coverage: Coverage) -> Standing:
-    """Return how a run stands that ended as ``end``; ``worst`` is the worst verdict of its incidents, if any."""
+    """Return the overall verdict of a run that ended as ``end``; ``worst``: the worst verdict of its incidents."""
     partly = "partly judged" if coverage.judged else "not judged"
     ended = verdict_of_end(end)
     if worst == "critical":
@@ -83,20 +83,20 @@ def standing(end: TrainingEnd, worst: str | None, coverage: Coverage) -> Standin
 
 
 def verdict_of_end(end: TrainingEnd) -> str:
-    """Return what the end of a training alone says: a death is critical, a kill a warning, a stop information."""
+    """Return the verdict of a training's end alone: an error is critical, a kill a warning, a stop information."""
     verdicts = {End.DIED: "critical", End.UNCLOSED: "warning", End.STOPPED: "info", End.PREEMPTED: "info"}
     return verdicts.get(end.end, "ok")
 
 
 def of_replay(run: RecordedRun, replay: Replay) -> Standing:
-    """Return how ``run`` stands by a replay of it."""
+    """Return the overall verdict of ``run`` from a replay of it."""
     verdicts = {incident.peak_verdict for incident in replay.incidents}
     worst = next((word for word in ("critical", "warning") if word in verdicts), None)
     return standing(end_of_run(run), worst, replay_coverage(run, replay))
 
 
 def replay_coverage(run: RecordedRun, replay: Replay) -> Coverage:
-    """Return which rules judged something in a replay."""
+    """Return which rules judged at least one update in a replay."""
     lacking = without_data(replay)
     lacking |= {
         rule.name: _no_rows(rule)
@@ -109,16 +109,16 @@ def replay_coverage(run: RecordedRun, replay: Replay) -> Coverage:
 def without_data(replay: Replay) -> dict[str, str]:
     """Return the rules that judged nothing because data was missing, each with the reason.
 
-    Data is missing where it kept a rule from some subject in more updates than the rule did not apply to it: a rule
-    that needs forty updates and saw thirty lacks nothing for want of a finished episode in the first.
+    Data counts as missing if, for some subject, it was missing in more updates than the rule was not applicable in: a
+    rule that needs forty updates and had thirty does not lack data because no episode finished in the first.
     """
     updates: dict[tuple[str, str, str], Counter[str]] = defaultdict(Counter)
     reasons: dict[tuple[str, str, str], str] = {}
-    for one in replay.unjudged:
-        subject = (one.rule, one.subject, one.metric)
-        updates[subject][one.verdict] += one.count
-        if one.verdict == "no_data":
-            reasons.setdefault(subject, one.reason)
+    for unjudged in replay.unjudged:
+        subject = (unjudged.rule, unjudged.subject, unjudged.metric)
+        updates[subject][unjudged.verdict] += unjudged.count
+        if unjudged.verdict == "no_data":
+            reasons.setdefault(subject, unjudged.reason)
     lacking: dict[str, str] = {}
     for subject, counts in updates.items():
         if counts["no_data"] > counts["not_applicable"] and not _has_judged(replay, subject[0]):
@@ -132,9 +132,9 @@ def _has_judged(replay: Replay, rule: str) -> bool:
 
 
 def live_coverage(run: RecordedRun) -> Coverage:
-    """Return which rules could judge, by what the live detector noted; ``run`` is replayed only where it lacked data.
+    """Return which rules could judge, by the live findings; ``run`` is replayed only if data was missing.
 
-    A rule that has noted nothing counts as judging. Only the program's own rules are counted.
+    A rule without findings counts as judging. Only built-in rules are counted.
     """
     noted = set(run.frame("findings", ["verdict"])["verdict"])
     present = run.rows
@@ -145,7 +145,7 @@ def live_coverage(run: RecordedRun) -> Coverage:
 
 
 def _expected(rule: Rule, run: RecordedRun) -> bool:
-    """Whether a run of which there are updates must have rows of the rule's table."""
+    """Whether a run with updates must have rows in the rule's table."""
     return rule.table not in OPTIONAL and rule.table != "losses_of_data" and run.last_update is not None
 
 
@@ -154,12 +154,12 @@ def _no_rows(rule: Rule) -> str:
 
 
 def _column(rule: Rule, reason: str) -> tuple[str, str] | None:
-    """Return table and column that ``reason`` names as missing, None where it names none."""
+    """Return the table and column that ``reason`` names as missing; None if it names none."""
     name = reason.removesuffix(_MISSING)
     table, _, column = name.rpartition(".")
     table = table or rule.table
-    known = reason.endswith(_MISSING) and table in BY_NAME and column in BY_NAME[table].names
-    return (table, column) if known else None
+    declared = reason.endswith(_MISSING) and table in BY_NAME and column in BY_NAME[table].names
+    return (table, column) if declared else None
 
 
 def _coverage(judged: int, lacking: Mapping[str, str], rules: Iterable[Rule]) -> Coverage:
@@ -168,7 +168,7 @@ def _coverage(judged: int, lacking: Mapping[str, str], rules: Iterable[Rule]) ->
 
 
 def reasons_in_words(rules: Mapping[str, Rule], lacking: Mapping[str, str]) -> str:
-    """Return why rules could not judge (rule → reason), the reason of most rules first, in one sentence."""
+    """Return the reasons why rules could not judge (rule → reason) as one sentence, the most frequent first."""
     causes = Counter(_cause(rules.get(name), reason) for name, reason in lacking.items())
     ordered = [cause for cause, _ in causes.most_common()]
     more = len(ordered) - _MOST_CAUSES
@@ -176,9 +176,9 @@ def reasons_in_words(rules: Mapping[str, Rule], lacking: Mapping[str, str]) -> s
 
 
 def _cause(rule: Rule | None, reason: str) -> str:
-    """Return why a column is missing, in the words of its declaration; of several the last, the most general."""
+    """Return why a column is missing, as its declaration states; of several reasons the last, most general one."""
     if reason == "table groups has no rows":
         return "no gradients were recorded"
-    place = None if rule is None else _column(rule, reason)
-    empty = "" if place is None else BY_NAME[place[0]].column(place[1]).empty
+    source = None if rule is None else _column(rule, reason)
+    empty = "" if source is None else BY_NAME[source[0]].column(source[1]).empty
     return reason if empty in ("", "not measured") else empty.rpartition("; or ")[2].removeprefix("undefined: ")

@@ -1,4 +1,4 @@
-"""What other thresholds or rules would have said, held against what was said live: what is new, gone or moved."""
+"""Compare a replay under other thresholds or rules with the live findings: alarms that are new, gone or moved."""
 
 from __future__ import annotations
 
@@ -33,13 +33,13 @@ CHANGES = (
 """How an alarm differs from the live one.
 
 "split": live it was part of another alarm. "joined": now it is part of another alarm. "not live": its rule did not
-judge when the run was recorded.
+run when the run was recorded.
 """
 
 
 @dataclass(frozen=True, slots=True)
 class Alarm:
-    """One incident as findings tell it: alarm from ``start`` to the update before it cleared, None when it did not."""
+    """One alarm from ``start`` to ``end``, the update before it cleared; ``end`` is None if it did not clear."""
 
     rule: str
     subject: str
@@ -49,14 +49,14 @@ class Alarm:
     end: int | None
 
     @property
-    def thing(self) -> tuple[str, str, str]:
-        """What the alarm is about: rule, subject and metric."""
+    def key(self) -> tuple[str, str, str]:
+        """Rule, subject and metric of the alarm."""
         return self.rule, self.subject, self.metric
 
 
 @dataclass(frozen=True, slots=True)
-class Change:
-    """One alarm as it was live and as it is now; ``live`` or ``now`` is None where there is none."""
+class AlarmChange:
+    """One alarm in the recording (``live``) and in the replay (``now``); None where it does not exist."""
 
     what: str
     live: Alarm | None
@@ -64,10 +64,10 @@ class Change:
 
     @property
     def about(self) -> Alarm:
-        """The alarm now, or the live one that is gone."""
+        """The alarm now, or the live one if it is gone."""
         either = self.now or self.live
         if either is None:
-            raise ValueError("a change of nothing")
+            raise ValueError("a change without an alarm")
         return either
 
 
@@ -75,12 +75,12 @@ class Change:
 class WhatIf:
     """How a replay differs from the recording.
 
-    ``thresholds`` are (rule.field, live, now); ``not_live`` names rules that did not judge live. Findings are the same
-    when update, verdict and value are: a threshold that was moved makes no finding another one.
+    ``thresholds`` are (rule.field, live, now); ``not_live`` names rules that did not judge live. Two findings are equal
+    if update, verdict and value are: a changed threshold alone does not make a finding new.
     """
 
     thresholds: tuple[tuple[str, object, object], ...]
-    alarms: tuple[Change, ...]
+    alarms: tuple[AlarmChange, ...]
     findings_now: tuple[Finding, ...]
     findings_live: tuple[Finding, ...]
     levels_now: tuple[LevelChange, ...]
@@ -89,26 +89,26 @@ class WhatIf:
 
 
 def what_if(run: RecordedRun, result: Replay, stored: Thresholds) -> WhatIf:
-    """Hold ``result``, a replay of ``run``, against what was recorded live under the thresholds ``stored``."""
+    """Compare ``result``, a replay of ``run``, with what was recorded live under the thresholds ``stored``."""
     findings, levels = recorded(run)
-    if len(run.ranks) > 1:  # nobody judged the ranks together live
+    if len(run.ranks) > 1:  # live, each rank was judged by itself
         base = replay(run, stored, rules=result.rules)
         findings, levels = base.findings, base.levels
-    known = {rule.name for rule in judged_live(run, result.rules)}
-    not_live = tuple(rule.name for rule in result.rules if rule.name not in known)
-    changes = compared(alarms_of(findings), alarms_of(result.findings))
-    marked = [replace(one, what="not live") if one.about.rule in not_live else one for one in changes]
+    judging = {rule.name for rule in judged_live(run, result.rules)}
+    not_live = tuple(rule.name for rule in result.rules if rule.name not in judging)
+    changes = alarm_changes(alarms_of(findings), alarms_of(result.findings))
+    marked = [replace(entry, what="not live") if entry.about.rule in not_live else entry for entry in changes]
     return WhatIf(
-        tuple(_moved(stored.as_dict(), result.thresholds.as_dict())),
+        tuple(_changed_thresholds(stored.as_dict(), result.thresholds.as_dict())),
         tuple(marked),
-        *_apart(result.findings, findings, restated_since(run.info, result.rules)),
+        *_unshared(result.findings, findings, restated_since(run.info, result.rules)),
         tuple(change for change in result.levels if change not in levels),
         tuple(change for change in levels if change not in result.levels),
         not_live,
     )
 
 
-def _moved(
+def _changed_thresholds(
     stored: Mapping[str, Mapping[str, object]], used: Mapping[str, Mapping[str, object]]
 ) -> Iterable[tuple[str, object, object]]:
     for rule, limits in used.items():
@@ -119,7 +119,7 @@ def _moved(
 
 
 def alarms_of(findings: Iterable[Finding]) -> list[Alarm]:
-    """Return the alarms that ``findings``, in order of updates, begin and end; by start."""
+    """Return the alarms in ``findings`` (which are in order of updates), sorted by start."""
     open_: dict[tuple[str, str, str], Alarm] = {}
     done: list[Alarm] = []
     for finding in findings:
@@ -131,62 +131,62 @@ def alarms_of(findings: Iterable[Finding]) -> list[Alarm]:
             open_[thing] = Alarm(*thing, worst, start, None)
         elif verdict >= Verdict.OK and now is not None:
             done.append(replace(open_.pop(thing), end=finding.update - 1))
-    return sorted([*done, *open_.values()], key=lambda alarm: (alarm.start, alarm.thing))
+    return sorted([*done, *open_.values()], key=lambda alarm: (alarm.start, alarm.key))
 
 
-def compared(live: Sequence[Alarm], now: Sequence[Alarm]) -> list[Change]:
-    """Return what became of every alarm, by update.
+def alarm_changes(live: Sequence[Alarm], now: Sequence[Alarm]) -> list[AlarmChange]:
+    """Return one change per alarm, in order of updates.
 
-    Alarms about the same thing are one alarm when they start together or, the nearest start first, when both were on in
-    the same update.
+    A live and a new alarm with the same key are paired if they start together or else, nearest start first, if they
+    overlap.
     """
-    things: dict[tuple[str, str, str], tuple[list[Alarm], list[Alarm]]] = defaultdict(lambda: ([], []))
+    sides: dict[tuple[str, str, str], tuple[list[Alarm], list[Alarm]]] = defaultdict(lambda: ([], []))
     for side, alarms in enumerate((live, now)):
         for alarm in alarms:
-            things[alarm.thing][side].append(alarm)
-    found = [change for was, there in things.values() for change in _matched(was, there)]
-    found.sort(key=lambda change: (min(one.start for one in (change.live, change.now) if one), change.about.thing))
-    return found
+            sides[alarm.key][side].append(alarm)
+    changes = [change for before, after in sides.values() for change in _paired_changes(before, after)]
+    changes.sort(key=lambda change: (min(side.start for side in (change.live, change.now) if side), change.about.key))
+    return changes
 
 
-class _Row:
-    """The alarms about one thing on one side: apart from each other and in order, so that a search halves."""
+class _Alarms:
+    """The alarms with one key on one side: disjoint and in order, so that overlaps are found by bisection."""
 
     def __init__(self, alarms: Sequence[Alarm]) -> None:
         self.alarms = alarms
         self.starts = [alarm.start for alarm in alarms]
         self.ends = [_until(alarm) for alarm in alarms]
 
-    def meeting(self, other: Alarm) -> Sequence[Alarm]:
-        """Return the alarms that were on in an update in which ``other`` was."""
+    def overlapping(self, other: Alarm) -> Sequence[Alarm]:
+        """Return the alarms that overlap ``other``."""
         return self.alarms[bisect_left(self.ends, other.start) : bisect_right(self.starts, _until(other))]
 
 
-def _matched(live: Sequence[Alarm], now: Sequence[Alarm]) -> list[Change]:
-    """Return one change for each pair and for each alarm left alone."""
-    before, after = _Row(live), _Row(now)
+def _paired_changes(live: Sequence[Alarm], now: Sequence[Alarm]) -> list[AlarmChange]:
+    """Return one change for each pair of alarms and for each unpaired alarm."""
+    before, after = _Alarms(live), _Alarms(now)
     at = {alarm.start: alarm for alarm in now}
     pairs = {was: at[was.start] for was in live if was.start in at}
-    taken = set(pairs.values())
+    paired = set(pairs.values())
     for was in live:
-        free = [alarm for alarm in after.meeting(was) if alarm not in taken]
+        free = [alarm for alarm in after.overlapping(was) if alarm not in paired]
         if was not in pairs and free:
             pairs[was] = min(free, key=lambda alarm, start=was.start: abs(alarm.start - start))  # type: ignore[misc]
-            taken.add(pairs[was])
-    changes = [Change(_kind(was, alarm), was, alarm) for was, alarm in pairs.items()]
+            paired.add(pairs[was])
+    changes = [AlarmChange(_kind(was, alarm), was, alarm) for was, alarm in pairs.items()]
     for was in live:
         if was not in pairs:
-            into = after.meeting(was)
-            changes.append(Change("joined", was, into[0]) if into else Change("gone", was, None))
+            into = after.overlapping(was)
+            changes.append(AlarmChange("joined", was, into[0]) if into else AlarmChange("gone", was, None))
     for alarm in now:
-        if alarm not in taken:
-            out_of = before.meeting(alarm)
-            changes.append(Change("split", out_of[0], alarm) if out_of else Change("new", None, alarm))
+        if alarm not in paired:
+            out_of = before.overlapping(alarm)
+            changes.append(AlarmChange("split", out_of[0], alarm) if out_of else AlarmChange("new", None, alarm))
     return changes
 
 
 def _kind(live: Alarm, now: Alarm) -> str:
-    """Return the first thing in which two alarms differ: start, then worst verdict, then end."""
+    """Return the first difference of two alarms: start, then worst verdict, then end."""
     if now.start != live.start:
         return "earlier" if now.start < live.start else "later"
     if now.verdict != live.verdict:
@@ -200,7 +200,7 @@ def _until(alarm: Alarm) -> float:
     return math.inf if alarm.end is None else alarm.end
 
 
-def _apart(
+def _unshared(
     now: Sequence[Finding], live: Sequence[Finding], restated: Restated
 ) -> tuple[tuple[Finding, ...], tuple[Finding, ...]]:
     ours, theirs = ({_key(finding, restated): finding for finding in side} for side in (now, live))

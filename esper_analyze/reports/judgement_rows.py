@@ -45,7 +45,7 @@ def timeline_rows(evidence: Evidence, _data: object = None) -> Rows:
     )
     incidents = evidence.replay.incidents
     cells = [
-        (*_incident(one), evidence.said(one) or one.peak, _cause(incidents, one))
+        (*_incident(one), evidence.cell_text(one) or one.peak, _cause(incidents, one))
         for one in sorted(incidents, key=lambda one: one.start)
     ]
     shown = ("start", "end", "verdict", "rule", "subject", "judged", "bound", "worst", "now", "cause")

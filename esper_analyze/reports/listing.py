@@ -1,4 +1,4 @@
-"""Which runs there are, how they ended, and their verdict by what the live detector said."""
+"""Summaries of runs: how they ended, and their verdict according to the live detector."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ _SEVERITY = ("info", "warning", "critical")
 
 @dataclass(frozen=True, slots=True)
 class RunSummary:
-    """One line of ``ls``. ``fault`` says why a run cannot be read in full; what is not known is None.
+    """One line of ``ls``. ``fault`` says why a run cannot be read completely; unknown fields are None.
 
-    ``unjudged``: how many rules could judge and why the others could not, None when all could.
+    ``unjudged``: how many rules could judge and why the others could not; None when all could.
     """
 
     path: Path
@@ -37,7 +37,7 @@ class RunSummary:
     unjudged: str | None = None
 
     def cells(self, directory: Path) -> list[str]:
-        """Return the summary as words for a table, the path relative to ``directory``."""
+        """Return the summary as table cells, the path relative to ``directory``."""
         inside = self.path.relative_to(directory) if self.path.is_relative_to(directory) else self.path
         where = str(self.path) if str(inside) == "." else str(inside)
         facts = [self.name, self.framework, self.algorithm, self.updates]
@@ -57,13 +57,13 @@ class RunSummary:
 
 
 def summarise(path: Path) -> RunSummary:
-    """Return what ``ls`` tells of the run at ``path``; whatever goes wrong with it becomes its ``fault``."""
+    """Return the summary of the run at ``path``; any error becomes its ``fault``."""
     from polars.exceptions import PanicException
 
     try:
         return summary_of(open_run(path, skip_broken=True))
     except EsperError as error:
-        return RunSummary(path, fault=error.message.replace(f"{path}/", ""))  # the line says which run it is
+        return RunSummary(path, fault=error.message.replace(f"{path}/", ""))  # the line begins with the run's path
     except (Exception, PanicException) as error:
         return RunSummary(path, fault=f"cannot be read: {type(error).__name__}: {error}")
 
@@ -90,12 +90,12 @@ def summary_of(run: RecordedRun) -> RunSummary:
 
 
 def status_words(run: RecordedRun) -> str:
-    """Return how the run ended: closed, by what error, or not closed and up to where it is whole; odd ranks by name."""
+    """Return how the run ended: closed, by which error, or its last complete update; deviating ranks are named."""
     ranks, planned = run.ranks, run.info.get("ranks", 1)
     if run.joined is None and len(ranks) < 2 and planned == 1:
         return _status(run)
     ended = {rank: (_status(run.only(rank)), run.only(rank).last_update) for rank in ranks}
-    usual, _ = max(Counter(ended.values()).items(), key=lambda one: one[1], default=(("nothing recorded", None), 0))
+    usual, _ = max(Counter(ended.values()).items(), key=lambda group: group[1], default=(("nothing recorded", None), 0))
     odd = [f"rank {rank} {_until(words, last)}" for rank, (words, last) in ended.items() if (words, last) != usual]
     missing = [rank for rank in range(planned) if rank not in ended] if isinstance(planned, int) else []
     odd += [f"rank {rank} recorded nothing" for rank in missing]
@@ -115,13 +115,13 @@ def _status(run: RecordedRun) -> str:
 
 
 def closing_reason(run: RecordedRun) -> str:
-    """Return what the last writer noted when it closed: "closed", "exit", "SIGTERM", or an error with its kind."""
+    """Return the reason that the last writer recorded: "closed", "exit", "SIGTERM", or an error with its class."""
     markers = [attempt.closed for attempt in run.attempts if attempt.closed is not None]
     return str(markers[-1].get("reason", "closed")) if markers else ""
 
 
 def broken_words(run: RecordedRun) -> str | None:
-    """Return what is damaged, None when nothing is."""
+    """Return a description of the damage, None for an undamaged run."""
     if not run.broken:
         return None
     first = run.broken[0]
@@ -130,6 +130,6 @@ def broken_words(run: RecordedRun) -> str | None:
 
 
 def worst_finding(findings: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
-    """Return the first of the worst alarms, None when there is none."""
+    """Return the first of the most severe alarms, None without alarms."""
     alarms = [finding for finding in findings if finding["verdict"] in ("warning", "critical")]
     return min(alarms, key=lambda finding: (-_SEVERITY.index(finding["verdict"]), finding["update"]), default=None)

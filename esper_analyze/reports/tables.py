@@ -80,7 +80,7 @@ def _row(evidence: Evidence, found: list[Incident], depth: int) -> list[str]:
     span = f"{start:,}" if start == end else f"{start:,} – {end:,}"
     ended = min((one.how_it_ended for one in found), key=_ENDINGS.index)
     worst = _worst(found, higher=evidence.rules[first.rule].higher_is_worse)
-    value = html.text(evidence.said(worst) or number(worst.peak), 80)
+    value = html.text(evidence.cell_text(worst) or number(worst.peak), 80)
     return [
         html.chip(verdict),
         _what(found, depth, evidence.title(first.rule)),
@@ -126,7 +126,7 @@ def _plain(evidence: Evidence, found: list[Incident], depth: int) -> tuple[Cell,
         first.start,
         max(one.end for one in found),
         sum(one.count for one in found),
-        cleaned(evidence.said(worst), 80) if evidence.said(worst) else worst.peak,
+        cleaned(evidence.cell_text(worst), 80) if evidence.cell_text(worst) else worst.peak,
         worst.peak_update,
         min((one.how_it_ended for one in found), key=_ENDINGS.index),
     )

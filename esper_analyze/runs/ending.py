@@ -1,4 +1,4 @@
-"""How a training ended: what its writers noted when they closed, or that they did not close."""
+"""How a training ended: the reason that its writers recorded when they closed, or that they did not close."""
 
 from __future__ import annotations
 
@@ -14,25 +14,25 @@ if TYPE_CHECKING:
     from esper_analyze.storage.attempts import Attempt
 
 REPAIRED = "repaired"
-"""The reason in a mark that ``repair`` made of a run whose writer was gone."""
+"""The reason in a clean-close marker that ``repair`` wrote for a run whose writer was dead."""
 _EXCEPTION = re.compile(r"([^\W\d][\w.]*):(?: (.*))?\Z", re.DOTALL)
 """The recorder's note of an exception: its class, a colon, its message."""
 
 
 class End(IntEnum):
-    """How a writer ended; of several ranks the largest counts."""
+    """How a writer ended; of several ranks, the largest value counts."""
 
     CLOSED = 0
-    """Closed in order, or imported."""
+    """Closed normally, or imported."""
     STOPPED = 1
-    """Ctrl-C: the user wanted it so."""
+    """Ctrl-C by the user."""
     PREEMPTED = 2
-    """SIGTERM, as schedulers send it."""
+    """SIGTERM, as a scheduler sends it."""
     RUNNING = 3
     UNCLOSED = 4
-    """Killed: gone without closing, repaired since or not."""
+    """Killed: ended without closing, whether repaired since or not."""
     DIED = 5
-    """An exception, or an exit with another code than 0."""
+    """An exception, or an exit code other than 0."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,25 +49,25 @@ class TrainingEnd:
 
     @property
     def kind(self) -> str:
-        """What it died of, without the message."""
+        """The exception class or exit code, without the message."""
         kind, _, message = self.error.partition(":")
         return f"exit code {cleaned(message.strip(), 40)}" if kind == "SystemExit" else cleaned(kind, 40)
 
     @property
     def status(self) -> str:
-        """How it ended, for a table."""
+        """How it ended, as a table cell."""
         if self.end is End.DIED:
             return f"died: {self.kind} {self.when}"
         if self.end in (End.STOPPED, End.PREEMPTED):
             return f"{_STOPPED[self.end]} {self.when}"
         if self.end is End.CLOSED:
             return "closed"
-        whole = "no complete update" if self.update is None else f"last complete update {self.update}"
-        return f"{'running' if self.end is End.RUNNING else 'not closed'}, {whole}"
+        extent = "no complete update" if self.update is None else f"last complete update {self.update}"
+        return f"{'running' if self.end is End.RUNNING else 'not closed'}, {extent}"
 
     @property
     def headline(self) -> str:
-        """The same as a title; empty where a training ended as it should, or still runs."""
+        """How it ended, as a title; empty if the training ended normally or is still running."""
         if self.end is End.DIED:
             return f"The training died of {self.kind} {self.when}"
         if self.end is End.UNCLOSED:
@@ -76,7 +76,7 @@ class TrainingEnd:
 
     @property
     def when(self) -> str:
-        """Between or in which updates that was."""
+        """In or after which update it ended."""
         if self.update is None:
             return "before its first update was complete"
         return f"{'in' if self.interrupted else 'after'} update {self.update:,}"
@@ -86,7 +86,7 @@ _STOPPED = {End.STOPPED: "stopped by Ctrl-C", End.PREEMPTED: "stopped by SIGTERM
 
 
 def end_of(reason: str) -> tuple[End, str]:
-    """Return what the ``reason`` in a writer's closing mark says, and the error that it names."""
+    """Return the end that the ``reason`` in a clean-close marker means, and the error that it names."""
     if reason == "SIGTERM":
         return End.PREEMPTED, ""
     if reason == REPAIRED:
@@ -103,9 +103,9 @@ def end_of(reason: str) -> tuple[End, str]:
 
 def end_of_run(run: RecordedRun) -> TrainingEnd:
     """Return how ``run`` ended, by the last writer of each rank; the worst one counts."""
-    last = {attempt.rank: attempt for attempt in sorted(run.attempts, key=lambda one: one.number)}
+    last = {attempt.rank: attempt for attempt in sorted(run.attempts, key=lambda attempt: attempt.number)}
     ends = [_end_of_attempt(attempt) for attempt in last.values()]
-    end, error = max(ends, key=lambda one: one[0], default=(End.UNCLOSED, ""))
+    end, error = max(ends, key=lambda ending: ending[0], default=(End.UNCLOSED, ""))
     return TrainingEnd(end, error, run.last_update, interrupted=_interrupted(run))
 
 

@@ -1,4 +1,4 @@
-"""Several runs at once: found by directory or pattern, each with a name of its own."""
+"""Several runs at once: found by directory or pattern, each with a unique label."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _MAGIC = ("*", "?", "[")
 
 @dataclass(frozen=True, slots=True)
 class RecordedFleet:
-    """Opened runs by their labels, and why others could not be opened."""
+    """Opened runs with their labels, and the errors of runs that could not be opened."""
 
     runs: tuple[tuple[str, RecordedRun], ...]
     unopened: tuple[EsperError, ...] = ()
@@ -25,16 +25,16 @@ class RecordedFleet:
 def open_fleet(paths: Sequence[Path], *, skip_broken: bool = False, all_attempts: bool = False) -> RecordedFleet:
     """Open every run that ``paths`` name: runs, directories of runs, patterns.
 
-    Raises what ``open_run`` raises; with ``skip_broken`` a run that cannot be opened hides no other.
+    Raises what ``open_run`` raises; with ``skip_broken`` a run that cannot be opened is listed in ``unopened``.
     """
-    found = run_paths(paths)
+    run_dirs = run_paths(paths)
     opened: list[tuple[str, RecordedRun]] = []
     unopened: list[EsperError] = []
-    for label, path in zip(labels(found), found, strict=True):
+    for label, path in zip(labels(run_dirs), run_dirs, strict=True):
         try:
             opened.append((label, open_run(path, skip_broken=skip_broken, all_attempts=all_attempts)))
         except EsperError as error:
-            if not skip_broken or len(found) == 1:
+            if not skip_broken or len(run_dirs) == 1:
                 raise
             unopened.append(error)
     return RecordedFleet(tuple(opened), tuple(unopened))
@@ -42,30 +42,30 @@ def open_fleet(paths: Sequence[Path], *, skip_broken: bool = False, all_attempts
 
 def run_paths(paths: Iterable[Path]) -> list[Path]:
     """Return the runs that ``paths`` name, each once, in order. Raises ``UsageError`` for one that names none."""
-    found: dict[Path, Path] = {}
+    by_resolved: dict[Path, Path] = {}
     for path in paths:
-        for one in _runs_of(path):
-            found.setdefault(one.resolve(), one)
-    return list(found.values())
+        for run in _runs_of(path):
+            by_resolved.setdefault(run.resolve(), run)
+    return list(by_resolved.values())
 
 
 def _runs_of(path: Path) -> list[Path]:
     if not path.exists() and any(sign in str(path) for sign in _MAGIC):
         matched = [Path(name) for name in sorted(glob.glob(str(path), recursive=True))]  # noqa: PTH207
-        runs = [run for one in matched if one.is_dir() for run in find_runs(one)]
+        runs = [run for folder in matched if folder.is_dir() for run in find_runs(folder)]
         if not runs:
             raise UsageError(f"no recorded run matches {path}", hint="`esper-analyze ls DIR` lists the runs below DIR")
         return runs
     runs = find_runs(path) if path.is_dir() else []
     if not runs:
-        identity(path)  # says what is wrong with it
+        identity(path)  # raises the error that names the problem
     return runs
 
 
 def labels(paths: Sequence[Path]) -> list[str]:
-    """Return a name for each run: its directory's, and as much of what is above as tells it from the others."""
+    """Return a label for each run: its directory's name, with as many parent names as make the labels unique."""
     parts = [path.resolve().parts for path in paths]
     depth = 1
-    while depth < max(map(len, parts), default=1) and len({one[-depth:] for one in parts}) < len(parts):
+    while depth < max(map(len, parts), default=1) and len({names[-depth:] for names in parts}) < len(parts):
         depth += 1
-    return ["/".join(one[-depth:]) for one in parts]
+    return ["/".join(names[-depth:]) for names in parts]

@@ -1,4 +1,4 @@
-"""The ranks of a distributed training as one run: their rows joined by the rules of ``schema.merging``."""
+"""Merge the ranks of a distributed training into one run by the rules of ``schema.merging``."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ TINY_STD = 1e-12
 _RANKED = ("rank", "seq")
 
 
-def joined(run: RecordedRun) -> RecordedRun:
-    """Return ``run`` with one row where each rank wrote its own, all of rank 0; a run of one rank as it is.
+def merge_ranks(run: RecordedRun) -> RecordedRun:
+    """Return ``run`` with one merged row, of rank 0, for the rows of all ranks; a run of one rank is unchanged.
 
-    An update that only some ranks recorded is joined of these. Slots are all ranks' rows, each a place of its own: the
-    environments of ranks are different ones. Events (episodes, findings, levels, losses) and the worst transitions are
-    all ranks' rows, each with its rank. All is held in memory.
+    An update that only some ranks recorded is merged from these. Rows of slots are not merged, because each rank has
+    environments of its own: their place names the rank. Events (episodes, findings, levels, losses) and the worst
+    transitions keep their rank. All rows are held in memory.
     """
     if len(run.ranks) < 2:
         return run
@@ -38,7 +38,7 @@ def joined(run: RecordedRun) -> RecordedRun:
             rows = run.frame(table.name)
             frames[table.name] = rows.filter(pl.col("rank") == pl.col("rank").min()).with_columns(rank=pl.lit(0))
         elif table.name in merging.OF_PLACES:
-            frames[table.name] = _places(run.frame(table.name))
+            frames[table.name] = _slot_rows(run.frame(table.name))
         elif table.name != "ranks":
             frames[table.name] = run.frame(table.name)
     frames["ranks"] = side_by_side(run)
@@ -46,8 +46,8 @@ def joined(run: RecordedRun) -> RecordedRun:
     return replace(run, joined=tables)
 
 
-def _places(rows: pl.DataFrame) -> pl.DataFrame:
-    """Return the rows of all ranks as those of rank 0, their places named with the rank they are of."""
+def _slot_rows(rows: pl.DataFrame) -> pl.DataFrame:
+    """Return the rows of all ranks as rows of rank 0; each place is prefixed with its rank."""
     named = rows.with_columns(place=pl.format("rank {}, {}", pl.col("rank"), pl.col("place")))
     return named.sort("update", "rank", "seq", maintain_order=True).with_columns(
         rank=pl.lit(0, pl.Int64), seq=pl.int_range(pl.len(), dtype=pl.Int64)
@@ -55,18 +55,23 @@ def _places(rows: pl.DataFrame) -> pl.DataFrame:
 
 
 def _one_row(table: Table, rows: pl.DataFrame, rules: Mapping[str, merging.How]) -> pl.DataFrame:
-    """Return one row for each key of ``table``."""
+    """Return one merged row for each key of ``table``."""
     keys = [name for name in table.key if name != "rank"]
     plain = {name: how for name, how in rules.items() if how != merging.DERIVED}
-    made = [_expression(table.column(name), how).alias(name) for name, how in plain.items()]
-    made += [one.alias(name) for name, one in _DERIVED.get(table.name, {}).items()]
-    found = rows.sort("rank", "seq").group_by(keys, maintain_order=True).agg(*made).sort("update", maintain_order=True)
+    expressions = [_expression(table.column(name), how).alias(name) for name, how in plain.items()]
+    expressions += [expression.alias(name) for name, expression in _DERIVED.get(table.name, {}).items()]
+    merged = (
+        rows.sort("rank", "seq")
+        .group_by(keys, maintain_order=True)
+        .agg(*expressions)
+        .sort("update", maintain_order=True)
+    )
     if table.name == "heads":
         cells = ["grad_state", "grad_norm", "learnable_fraction", "relevant_fraction", "effective_fraction"]
-        said = [explain_zero(row) for row in found.select(cells).to_dicts()]
-        found = found.with_columns(zero_explained=pl.Series(said, dtype=pl.String))
+        explanations = [explain_zero(row) for row in merged.select(cells).to_dicts()]
+        merged = merged.with_columns(zero_explained=pl.Series(explanations, dtype=pl.String))
     schema = rows.schema
-    return found.with_columns(rank=pl.lit(0), seq=pl.int_range(pl.len())).select(
+    return merged.with_columns(rank=pl.lit(0), seq=pl.int_range(pl.len())).select(
         pl.col(name).cast(schema[name]) for name in table.names
     )
 
@@ -75,31 +80,33 @@ def _expression(declared: Column, how: merging.How) -> pl.Expr:
     column = pl.col(declared.name)
     if isinstance(how, merging.Mean):
         return _mean(column, pl.col(how.weight))
-    known = column.is_not_null().any()
-    made: dict[str, pl.Expr] = {
+    any_value = column.is_not_null().any()
+    by_rule: dict[str, pl.Expr] = {
         merging.FIRST: column.drop_nulls().first(),
-        merging.SUM: pl.when(known).then(_total(column) if declared.kind is Kind.INT else column.sum()),
+        merging.SUM: pl.when(any_value).then(_total(column) if declared.kind is Kind.INT else column.sum()),
         merging.MAX: column.nan_max(),
         merging.MIN: column.nan_min(),
-        merging.ANY: pl.when(known).then(column.any()),
+        merging.ANY: pl.when(any_value).then(column.any()),
         merging.ALONE: pl.when(column.count() == 1).then(column.drop_nulls().first()),
-        merging.TOLD: pl.when(known).then(pl.format("rank {}: {}", pl.col("rank"), column).drop_nulls().str.join("; ")),
+        merging.TOLD: pl.when(any_value).then(
+            pl.format("rank {}: {}", pl.col("rank"), column).drop_nulls().str.join("; ")
+        ),
     }
-    return made[str(how)]
+    return by_rule[str(how)]
 
 
 def _total(column: pl.Expr) -> pl.Expr:
-    """Return the sum of integers, at most what a column holds: polars' own sum wraps."""
+    """Return the sum of integers, limited to 64 bits: polars' own sum wraps."""
     return column.cast(pl.Int128).sum().clip(-(2**63), 2**63 - 1)
 
 
 def _weight(value: pl.Expr, weight: pl.Expr) -> pl.Expr:
-    """Return how much each rank counts: not at all where ``value`` is null."""
+    """Return the weight of each rank; null where ``value`` is null."""
     return pl.when(value.is_not_null()).then(weight).cast(pl.Float64)
 
 
 def _mean(value: pl.Expr, weight: pl.Expr) -> pl.Expr:
-    """Return the weighted mean; null where nobody who counts has the value."""
+    """Return the weighted mean; null if no rank with a positive weight has the value."""
     counts = _weight(value, weight)
     total = counts.sum()
     return pl.when(total > 0).then(pl.when(counts > 0).then(value.cast(pl.Float64) * counts).sum() / total)
@@ -107,7 +114,7 @@ def _mean(value: pl.Expr, weight: pl.Expr) -> pl.Expr:
 
 def _variance(mean: pl.Expr, variance: pl.Expr, weight: pl.Expr) -> pl.Expr:
     """Return the population variance of all ranks' samples together; exactly 0 where all are equal."""
-    center = _mean(mean, weight).clip(mean.min(), mean.max())  # rounding must not give equal numbers a spread
+    center = _mean(mean, weight).clip(mean.min(), mean.max())  # rounding must not give equal values a spread
     return _mean(variance + (mean - center).pow(2), weight)
 
 
@@ -131,7 +138,7 @@ def _moment(what: str, order: int) -> pl.Expr:
 
 
 def _value_cells() -> dict[str, pl.Expr]:
-    """Return what of the value function follows from each rank's means, spreads and explained variance."""
+    """Return the value-function statistics derived from each rank's means, variances and explained variance."""
     weight = pl.col("rollout_samples")
     value, target = pl.col("value_mean"), pl.col("return_mean")
     spread = pl.col("return_variance")
@@ -158,7 +165,7 @@ def _ratio_cells() -> dict[str, pl.Expr]:
 
 
 def _status() -> pl.Expr:
-    """Return how the update ended where it ended worst."""
+    """Return the worst status of the update over the ranks."""
     worst = ("interrupted", "nonfinite_skipped", "no_usable_steps", "kl_stopped", "performed")
     assert set(worst) == set(STATUSES)
     choose: Callable[[pl.Expr | None, str], pl.Expr] = lambda rest, status: (  # noqa: E731
@@ -169,10 +176,10 @@ def _status() -> pl.Expr:
 
 def _state_cells(letter: str) -> dict[str, pl.Expr]:
     squares = pl.col(f"{letter}_l2_total").pow(2).sum()
-    known = pl.col(f"{letter}_l2_total").is_not_null().any()
+    any_value = pl.col(f"{letter}_l2_total").is_not_null().any()
     numbers = _weight(pl.col(f"{letter}_rms"), pl.col("elements"))
     return {
-        f"{letter}_l2_total": pl.when(known).then(squares.sqrt()),
+        f"{letter}_l2_total": pl.when(any_value).then(squares.sqrt()),
         f"{letter}_rms": _mean(pl.col(f"{letter}_rms").pow(2), numbers).sqrt(),
     }
 
@@ -193,17 +200,17 @@ _DERIVED: Mapping[str, Mapping[str, pl.Expr]] = {
 
 
 def side_by_side(run: RecordedRun) -> pl.DataFrame:
-    """Return table ``ranks``: what every rank must have the same of, one row an update and metric."""
+    """Return table ``ranks``: values that must agree between ranks, one row per update and metric."""
     parts = [_compared(run.frame("updates", ["rank", "update", *merging.MUST_AGREE]), merging.MUST_AGREE)]
     groups = run.frame("groups", ["rank", "update", "group", "grad_norm", "update_ratio"])
     if groups["rank"].n_unique() > 1:
         for (group,), rows in groups.group_by(["group"], maintain_order=True):
             wide = rows.rename({name: f"{group}.{name}" for name in ("grad_norm", "update_ratio")})
             parts.append(_compared(wide, [f"{group}.grad_norm", f"{group}.update_ratio"]))
-    order = {name: place for place, name in enumerate(dict.fromkeys(pl.concat(parts)["metric"].to_list()))}
-    found = pl.concat(parts).with_columns(place=pl.col("metric").replace_strict(order, return_dtype=pl.Int64))
+    order = {name: index for index, name in enumerate(dict.fromkeys(pl.concat(parts)["metric"].to_list()))}
+    ordered = pl.concat(parts).with_columns(order=pl.col("metric").replace_strict(order, return_dtype=pl.Int64))
     return (
-        found.sort("update", "place")
+        ordered.sort("update", "order")
         .with_columns(rank=pl.lit(0, pl.Int64), seq=pl.int_range(pl.len(), dtype=pl.Int64))
         .select(BY_NAME["ranks"].names)
     )
@@ -219,8 +226,8 @@ def _compared(rows: pl.DataFrame, metrics: Sequence[str]) -> pl.DataFrame:
     least, most = value.nan_min(), value.nan_max()
     largest = pl.max_horizontal(least.abs(), most.abs())
     spread = pl.when(split).then(float("inf")).when(~finite.any() | (largest == 0)).then(0.0)
-    known = long.drop_nulls("value").group_by("update", "metric", maintain_order=True)
-    return known.agg(
+    groups = long.drop_nulls("value").group_by("update", "metric", maintain_order=True)
+    return groups.agg(
         ranks=pl.len().cast(pl.Int64),
         least=pl.when(~split).then(least),
         most=pl.when(~split).then(most),

@@ -1,4 +1,4 @@
-"""A recorded run: its identity, its verified shards, and DuckDB and polars over them."""
+"""A recorded run: its identity, its verified shards, and access to them by DuckDB and polars."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class RecordedRun:
     info: dict[str, Any]
     attempts: tuple[Attempt, ...]
     joined: Mapping[str, pa.Table] | None = None
-    """The rows of all ranks joined, see ``esper_analyze.runs.merge_ranks``."""
+    """The merged rows of all ranks, see ``esper_analyze.runs.merge_ranks``."""
 
     @property
     def ranks(self) -> list[int]:
@@ -41,19 +41,19 @@ class RecordedRun:
 
     @property
     def missing_ranks(self) -> list[int]:
-        """Ranks that the training had and that have no folder here."""
+        """Ranks that the training had and that have no folder in the run."""
         planned = self.info.get("ranks", 1)
         return [rank for rank in range(planned) if rank not in self.ranks] if isinstance(planned, int) else []
 
     @property
     def repaired(self) -> bool:
-        """Whether ``repair`` closed any of it: rows may be gone."""
+        """Whether ``repair`` closed any attempt: rows may be lost."""
         return any(
             attempt.closed is not None and attempt.closed.get("reason") == "repaired" for attempt in self.attempts
         )
 
     def only(self, rank: int) -> RecordedRun:
-        """Return what one rank recorded. Raises ``UsageError`` when it recorded nothing."""
+        """Return the run with only one rank's attempts. Raises ``UsageError`` when the rank recorded nothing."""
         if rank not in self.ranks:
             raise UsageError(
                 f"{self.path} has no rank {rank}", hint=f"ranks: {', '.join(map(str, self.ranks)) or 'none'}"
@@ -72,36 +72,36 @@ class RecordedRun:
 
     @property
     def lost_rows(self) -> int:
-        """Rows that were recorded and that no sound shard and no log has, see ``Attempt.lost_rows``."""
+        """Recorded rows that are in no sound shard and no log, see ``Attempt.lost_rows``."""
         return sum(attempt.lost_rows for attempt in self.attempts)
 
     @property
     def last_update(self) -> int | None:
-        """The last complete update, None when there is none."""
+        """The last complete update; None without one."""
         return last_update(self.parts("updates"))
 
     @property
     def rows(self) -> dict[str, int]:
-        """Rows per table that readers see: sealed and logged, without those an attempt after a resume replaced."""
+        """Rows per table that readers see: sealed and logged, without rows superseded by a resumed attempt."""
         return {table.name: sum(part.count() for part in self.parts(table.name)) for table in TABLES}
 
     @property
     def torn(self) -> list[str]:
-        """Where a writer was stopped in the middle of a frame: no damage, the update in progress is missing."""
+        """Where a writer was stopped within a frame; not damage, but the update in progress is missing."""
         faults = [fault for attempt in self.attempts for fault in attempt.tail.faults if fault.fault.torn]
         return [f"{fault.file.name} {fault.text}" for fault in faults]
 
     @property
     def unverified(self) -> list[Path]:
-        """Shards whose manifest line was lost and made anew from the shard itself."""
+        """Shards whose manifest line was lost and rebuilt from the shard itself."""
         return [path for attempt in self.attempts for path, entry in attempt.shards if entry.rebuilt]
 
     @property
     def older_schema(self) -> str | None:
-        """The oldest version whose columns, other than today's, some shard has; None when all are as today."""
+        """The oldest schema version among the shards; None if all have today's columns."""
         entries = [entry for attempt in self.attempts for _, entry in attempt.shards]
-        found = [shapes(BY_NAME[entry.table])[entry.schema] for entry in entries]
-        return next((v.number for v in VERSIONS for one in found if one.version == v.number != VERSION), None)
+        used_shapes = [shapes(BY_NAME[entry.table])[entry.schema] for entry in entries]
+        return next((v.number for v in VERSIONS for shape in used_shapes if shape.version == v.number != VERSION), None)
 
     @property
     def written(self) -> bool:
@@ -109,11 +109,11 @@ class RecordedRun:
         return any(attempt.alive() for attempt in self.attempts)
 
     def parts(self, table: str, rank: int | None = None) -> list[RowSource]:
-        """Return the rows of ``table`` in the order they were written: sound shards, then what is only logged."""
+        """Return the row sources of ``table`` in the order they were written: sound shards, then rows of the log."""
         if self.joined is not None:
             rows = self.joined.get(table)
-            whole = Attempt(self.path, 0, 0)
-            return [in_memory(BY_NAME[table], rows, whole)] if rows is not None and len(rows) else []
+            all_ranks = Attempt(self.path, 0, 0)
+            return [in_memory(BY_NAME[table], rows, all_ranks)] if rows is not None and len(rows) else []
         attempts = [attempt for attempt in self.attempts if rank is None or attempt.rank == rank]
         return row_sources(attempts, BY_NAME[table])
 
@@ -124,10 +124,10 @@ class RecordedRun:
     def rows_query(
         self, connection: duckdb.DuckDBPyConnection, table: Table, *, view: bool = False, held_as: str = ""
     ) -> tuple[str, list[str]]:
-        """Return a SELECT over all rows of ``table``, and what was registered with ``connection`` for it.
+        """Return a SELECT over all rows of ``table``, and the names of the rows registered with ``connection`` for it.
 
-        What is only logged is registered, and for a ``view`` the rows of a foreign shard that DuckDB would filter
-        wrongly. ``held_as`` begins their names.
+        Rows of the log are registered, and for a ``view`` also those of a foreign shard that DuckDB would filter
+        wrongly. ``held_as`` is the prefix of their names.
         """
         shards: dict[tuple[int | None, str], list[str]] = {}
         tails = []
@@ -152,9 +152,9 @@ class RecordedRun:
         return connection
 
     def frame(self, table: str, columns: Sequence[str] | None = None) -> polars.DataFrame:
-        """Return ``table`` as a polars frame ordered by rank and sequence; typed and empty when nothing is recorded.
+        """Return ``table`` as a polars frame ordered by rank and sequence; typed and empty without rows.
 
-        ``columns`` picks some; the names must be declared.
+        ``columns`` selects some; the names must be declared.
         """
         import polars
 
@@ -169,7 +169,7 @@ class RecordedRun:
         frames = [part.frame(needed) for part in parts]
         rows = polars.concat(frames) if len(frames) > 1 else frames[0]
         one_writer = len({(part.attempt.rank, part.attempt.number) for part in parts}) == 1 and self.joined is None
-        if not (one_writer and rows["seq"].is_sorted()):  # one writer's shards come in its order
+        if not (one_writer and rows["seq"].is_sorted()):  # the shards of one writer are in order already
             rows = rows.sort("rank", ATTEMPT, "seq")
         return rows[wanted]
 
@@ -177,10 +177,10 @@ class RecordedRun:
 def open_run(path: Path | str, *, skip_broken: bool = False, all_attempts: bool = False) -> RecordedRun:
     """Open the run in directory ``path``; every shard is checked against its manifest first.
 
-    ``all_attempts``: keep the rows, too, that a later attempt recorded anew after a resume.
+    ``all_attempts``: also keep rows that a later attempt recorded again after a resume.
 
-    Raises ``UsageError`` when it is no run or of a newer schema, ``DamagedError`` when run.json or a shard is
-    damaged. With ``skip_broken`` damaged shards are left out and listed in ``Run.broken``.
+    Raises ``UsageError`` when ``path`` is not a run or has a newer schema, ``DamagedError`` when run.json or a shard
+    is damaged. With ``skip_broken`` damaged shards are left out and listed in ``RecordedRun.broken``.
     """
     path = Path(path)
     info = identity(path)
@@ -194,6 +194,6 @@ def open_run(path: Path | str, *, skip_broken: bool = False, all_attempts: bool 
         more = f" (and {len(run.broken) - 1} more)" if len(run.broken) > 1 else ""
         raise DamagedError(
             f"{first.file} {first.reason}{more}",
-            hint="use --skip-broken to leave damaged files out; what is left out is counted",
+            hint="use --skip-broken to leave damaged files out; their rows are counted as missing",
         )
     return run

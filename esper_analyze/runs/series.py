@@ -1,4 +1,4 @@
-"""One number over updates, with missing, non-finite and zero kept apart, thinned to what a screen can show."""
+"""One number over updates, with missing, non-finite and zero distinct, and reduced to a screen's resolution."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ if TYPE_CHECKING:
     import polars
 
 PIXELS = 900
-"""Widest figure in pixels: with many more updates, only the corners and the mean of each pixel are drawn."""
+"""Widest figure in pixels: of more updates, only the corners and the mean per pixel are drawn."""
 _CHUNK = 400_000
-"""Rows that are taken apart by subject at once."""
+"""Rows that are partitioned by subject at once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,26 +57,27 @@ class Series:
 
     @property
     def last(self) -> float | None:
-        """The last measured value, None when there is none."""
-        places = np.flatnonzero(~self.null)
-        return float(self.value[places[-1]]) if len(places) else None
+        """The last measured value; None without one."""
+        measured = np.flatnonzero(~self.null)
+        return float(self.value[measured[-1]]) if len(measured) else None
 
 
 def rows_of(run: RecordedRun, table: str, columns: Sequence[str]) -> polars.DataFrame:
-    """Return ``columns`` in order of updates, with update and subject; the last row of a key stands."""
+    """Return ``columns`` in order of updates, with update and subject; of rows with one key, the last counts."""
     import polars
 
     subject = BY_NAME[table].subject
     key = ["update", *([subject] if subject else [])]
     wanted = list(dict.fromkeys([*key, *columns]))
     rows = [part.select(wanted) for part in _chunks(run, table, wanted)]
-    return _one_a_key(polars.concat(rows), key) if rows else run.frame(table, wanted)
+    return _last_of_key(polars.concat(rows), key) if rows else run.frame(table, wanted)
 
 
 def rows_by_subject(run: RecordedRun, table: str, columns: Sequence[str]) -> dict[str, polars.DataFrame]:
-    """Return subject (in order of appearance) → its rows as ``rows_of`` has them, without the subject's column.
+    """Return subject (in order of appearance) → its rows as ``rows_of`` returns them, without the subject's column.
 
-    Reads a few shards at a time: a table of many million rows is never there as a whole. Declared words come as codes.
+    Reads a few shards at a time, so that a table of many million rows is never in memory at once. Columns with
+    choices are enums.
     """
     import polars
 
@@ -88,7 +89,7 @@ def rows_by_subject(run: RecordedRun, table: str, columns: Sequence[str]) -> dic
         parts = rows.with_columns(words).partition_by(subject, as_dict=True, maintain_order=True)
         for key, part in parts.items():
             pieces.setdefault(str(key[0]), []).append(part.select(wanted))
-    return {name: _one_a_key(polars.concat(found), ["update"]) for name, found in pieces.items()}
+    return {name: _last_of_key(polars.concat(frames), ["update"]) for name, frames in pieces.items()}
 
 
 def _subject(table: str) -> str:
@@ -106,7 +107,7 @@ def _choices(table: str, names: Sequence[str]) -> Iterator[tuple[str, list[str]]
 
 
 def _chunks(run: RecordedRun, table: str, columns: Sequence[str]) -> Iterator[polars.DataFrame]:
-    """Yield the table's rows in the order they were written, shards joined until there are ``_CHUNK`` rows."""
+    """Yield the table's rows in the order they were written, in pieces of at least ``_CHUNK`` rows."""
     import polars
 
     waiting: list[polars.DataFrame] = []
@@ -120,8 +121,8 @@ def _chunks(run: RecordedRun, table: str, columns: Sequence[str]) -> Iterator[po
         yield polars.concat(waiting)
 
 
-def _one_a_key(rows: polars.DataFrame, key: Sequence[str]) -> polars.DataFrame:
-    """Return ``rows`` by update, the last of each key; what is so already (the usual case) is not touched."""
+def _last_of_key(rows: polars.DataFrame, key: Sequence[str]) -> polars.DataFrame:
+    """Return ``rows`` sorted by update with the last row of each key; rows already so (the usual case) unchanged."""
     update = rows["update"].to_numpy()
     if len(key) == 1 and bool((np.diff(update) > 0).all()):
         return rows
@@ -131,7 +132,7 @@ def _one_a_key(rows: polars.DataFrame, key: Sequence[str]) -> polars.DataFrame:
 def queried(
     connection: duckdb.DuckDBPyConnection, query: str, values: Mapping[str, object] | None = None
 ) -> polars.DataFrame:
-    """Return what ``query`` finds over a run's ``connection()``: for tables too large to be read whole."""
+    """Return the result of ``query`` over a run's ``connection()``: for tables too large for memory."""
     import polars
 
     return polars.DataFrame(connection.sql(query, params=dict(values or {})).to_arrow_table())
@@ -160,9 +161,9 @@ def by_subject(run: RecordedRun, table: str, columns: Sequence[str]) -> dict[str
 
 @dataclass(frozen=True, slots=True)
 class Envelope:
-    """A series cut into as many pieces as there are pixels: least, mean and greatest finite value of each.
+    """A series divided into one interval per pixel: least, mean and greatest finite value of each.
 
-    ``update`` is the first of each piece; the values are NaN where a piece has no finite value.
+    ``update`` is the first of each interval; the values are NaN in intervals without a finite value.
     """
 
     update: Ints
@@ -172,50 +173,50 @@ class Envelope:
 
 
 def envelope(series: Series, pixels: int = PIXELS) -> Envelope:
-    """Return the envelope of ``series`` over equal stretches of updates, stretches without rows included."""
+    """Return the envelope of ``series`` over equal intervals of updates, including intervals without rows."""
     first, last = (int(series.update[0]), int(series.update[-1])) if len(series.update) else (0, 0)
     width = max(1, -(-(last - first + 1) // pixels))
     count = (last - first) // width + 1
-    kept = series.finite
-    place = (series.update[kept] - first) // width
-    value = series.value[kept]
+    measured = series.finite
+    bucket = (series.update[measured] - first) // width
+    value = series.value[measured]
     low, mean, high = (np.full(count, np.nan) for _ in range(3))
-    starts = np.flatnonzero(np.diff(place, prepend=-1))
+    starts = np.flatnonzero(np.diff(bucket, prepend=-1))
     if len(starts):
-        full = place[starts]
+        full = bucket[starts]
         low[full], high[full] = np.minimum.reduceat(value, starts), np.maximum.reduceat(value, starts)
         with np.errstate(over="ignore"):
             mean[full] = np.add.reduceat(value, starts) / np.diff(starts, append=len(value))
-        # Rounding, or the overflow of a sum, must not carry a mean out of its band.
+        # Rounding, or overflow of the sum, must not move a mean outside its band.
         mean = np.clip(mean, low, high)
     return Envelope(first + width * np.arange(count, dtype=np.int64), low, mean, high)
 
 
 def corners(series: Series, pixels: int = PIXELS) -> Series:
-    """Return the first, least, greatest and last finite value of each of ``pixels`` stretches, gaps as null points.
+    """Return the first, least, greatest and last finite value of each of ``pixels`` intervals, gaps as null points.
 
-    A line through them covers the pixels that a line through everything covers (M4, Jugel et al. 2014), so that a spike
-    of a single update is there at its full height.
+    A line through them covers the same pixels as a line through all values (M4, Jugel et al. 2014), so that a spike of
+    a single update is drawn at its full height.
     """
     first, last = (int(series.update[0]), int(series.update[-1])) if len(series.update) else (0, 0)
     width = max(1, -(-(last - first + 1) // pixels))
-    kept = np.flatnonzero(series.finite)
-    place = (series.update[kept] - first) // width
-    starts = np.flatnonzero(np.diff(place, prepend=-1))
+    measured = np.flatnonzero(series.finite)
+    bucket = (series.update[measured] - first) // width
+    starts = np.flatnonzero(np.diff(bucket, prepend=-1))
     if not len(starts):
         return Series(series.update[:0], series.value[:0], series.null[:0])
-    value, ends = series.value[kept], np.append(starts[1:], len(kept))
+    value, ends = series.value[measured], np.append(starts[1:], len(measured))
     piece = np.repeat(np.arange(len(starts)), ends - starts)
     chosen = [starts, ends - 1]
     for pick in (np.minimum, np.maximum):
         at = np.flatnonzero(value == pick.reduceat(value, starts)[piece])
         chosen.append(at[np.unique(piece[at], return_index=True)[1]])
-    places = kept[np.unique(np.concatenate(chosen))]
+    places = measured[np.unique(np.concatenate(chosen))]
     return _with_breaks(Series(series.update[places], series.value[places], series.null[places]), width)
 
 
 def _with_breaks(series: Series, width: int) -> Series:
-    """Return ``series`` with a null point where a whole stretch of ``width`` updates has no value."""
+    """Return ``series`` with a null point where an interval of ``width`` updates has no value."""
     holes = np.flatnonzero(np.diff(series.update) > 2 * width) + 1
     return _with_nulls(series, holes)
 

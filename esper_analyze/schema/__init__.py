@@ -1,4 +1,4 @@
-"""What is recorded, declared once: Arrow schemas, DuckDB views, validation and the schema page derive from it."""
+"""Declaration of everything recorded; Arrow schemas, DuckDB views, validation and the schema page derive from it."""
 
 from esper_analyze.schema.column import Column, Kind, Table
 from esper_analyze.schema.history import VERSION, VERSIONS

@@ -19,7 +19,7 @@ TYPES: dict[Kind, pa.DataType] = {
 
 
 def arrow_field(column: Column) -> pa.Field:
-    """Return the Arrow field of ``column``; meaning, unit, reducer and what null means are its metadata."""
+    """Return the Arrow field of ``column``; meaning, unit, reducer and the meaning of null are its metadata."""
     facts = {"meaning": column.meaning, "unit": column.unit, "reducer": column.reducer, "empty": column.empty}
     if column.choices:
         facts["choices"] = ",".join(column.choices)
@@ -56,5 +56,5 @@ def integer_columns(table: Table) -> list[str]:
 
 
 def word_columns(table: Table) -> list[str]:
-    """Return the names of the columns that hold text: few different ones, written through a dictionary."""
+    """Return the names of the text columns, which have few distinct values and are dictionary-encoded."""
     return [column.name for column in table.columns if column.kind in (Kind.CHOICE, Kind.TEXT)]

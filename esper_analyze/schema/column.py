@@ -1,4 +1,4 @@
-"""One recorded number: its name, type, unit, meaning, reducer and what an empty cell means."""
+"""Declaration of a column: name, type, unit, meaning, reducer, and the meaning of null."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ class Kind(Enum):
 class Column:
     """One declared column.
 
-    ``empty`` says what null means; ``required`` columns are never null. ``reducer`` says how the update's
-    inner loop became one number (empty where there is nothing to reduce). ``choices`` lists the values of a
-    ``CHOICE`` column.
+    ``empty`` says what null means; ``required`` columns are never null. ``reducer`` says how the values of the
+    update's inner loop are reduced to one number (empty if there is nothing to reduce). ``choices`` lists the values
+    of a ``CHOICE`` column.
     """
 
     name: str
@@ -45,10 +45,10 @@ class Table:
     columns: tuple[Column, ...]
 
     def __hash__(self) -> int:
-        return hash(self.name)  # caches ask for it at every turn, and some tables have a hundred columns
+        return hash(self.name)  # caches hash tables often, and some have a hundred columns
 
     def column(self, name: str) -> Column:
-        """Return the column called ``name``; ``KeyError`` when the table has none."""
+        """Return the column called ``name``. Raises ``KeyError`` when the table has none."""
         for column in self.columns:
             if column.name == name:
                 return column
@@ -61,7 +61,7 @@ class Table:
 
     @property
     def subject(self) -> str | None:
-        """The key column that names what a row is about (head, group, phase), or None for the run itself."""
+        """The key column that names a row's subject (head, group, phase), or None for the run itself."""
         return next((name for name in self.key if name not in ("rank", "update", "seq")), None)
 
 
@@ -106,4 +106,4 @@ def key(name: str, meaning: str) -> Column:
 
 RANK = key("rank", "process of a distributed training, 0 when there is one")
 UPDATE = key("update", "PPO update (rollout + optimisation), counted from 0 within the run")
-SEQ = key("seq", "position of the row in its writer's output; order and de-duplication go by it")
+SEQ = key("seq", "position of the row in its writer's output; defines the order and identifies duplicates")

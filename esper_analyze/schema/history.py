@@ -1,12 +1,12 @@
-"""The versions of the schema, and what each changed; ``esper_analyze.storage.shapes`` reads the older ones by it.
+"""The versions of the schema and what each changed; ``esper_analyze.storage.shapes`` reads older shards with it.
 
-A run is not rewritten when the schema changes. Each shard carries the fingerprint of the columns it was written with;
-by it the reader finds the shard's version, and reads today's columns out of it: those that were called otherwise under
-their name of then, those that were not recorded yet as null. Shards of several versions may lie in one run.
+A run is not rewritten when the schema changes. Each shard has the fingerprint of the columns it was written with. From
+it the reader determines the version and reads today's columns: renamed ones under their former name, columns that were
+not recorded yet as null. Shards of several versions may be in one run.
 
-Whoever changes a table adds a ``Version`` here, and a run of it to ``tests/golden``. Adding columns (which may be
-empty) or tables, and giving a column another name, is a minor version. Anything that an older reader would understand
-wrongly (another type, unit or meaning, a column left out) is a major one: older readers refuse the run by its number.
+Every change of a table adds a ``Version`` here, and a run of it to ``tests/golden``. New columns (nullable) or tables,
+and renamed columns, are a minor version. A change that an older reader would misread (another type, unit or meaning,
+a removed column) is a major version: older readers refuse the run by its number.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ _NUMBER = re.compile(r"(\d{1,4})\.(\d{1,4})\Z", re.ASCII)
 
 @dataclass(frozen=True, slots=True)
 class Version:
-    """What one version changed against the one before it.
+    """The changes of one version since the one before.
 
-    ``tables``: new tables. ``columns``: new columns by table. ``renamed``: by table, a column's name from this version
-    on and the one before.
+    ``tables``: new tables. ``columns``: new columns by table. ``renamed``: by table, the new name of a column and the
+    former one.
     """
 
     number: str
@@ -34,11 +34,11 @@ class Version:
 
 
 VERSIONS: tuple[Version, ...] = (
-    Version("1.0", "The first: updates, steps, heads, groups, lstm, episodes, levels, findings, losses_of_data."),
+    Version("1.0", "First version: updates, steps, heads, groups, lstm, episodes, levels, findings, losses_of_data."),
     Version(
         "1.1",
-        "Detail of gradients by parameter tensor, the worst transitions, stability reports; direction, histogram and "
-        "noise scale of gradients by group. Runs that say 1.0 may hold it: it had no number of its own at first.",
+        "Gradients per parameter tensor, the worst transitions, stability reports; direction, histogram and noise "
+        "scale of gradients per group. Runs that say 1.0 may have it: at first it had no number of its own.",
         tables=("layers", "transitions", "tensors"),
         columns={
             "groups": (
@@ -62,8 +62,8 @@ VERSIONS: tuple[Version, ...] = (
     ),
     Version(
         "1.2",
-        "How many samples each mean is of, so that ranks can be joined as sums; what must agree between ranks; host "
-        "and seeds of a growing network.",
+        "The number of samples behind each mean, so that ranks can be pooled; values that must agree between ranks; "
+        "host and seed modules of a growing network.",
         tables=("ranks", "slots"),
         columns={
             "updates": ("samples", "choice_samples", "rollout_samples", "episodes_finished"),
@@ -73,9 +73,8 @@ VERSIONS: tuple[Version, ...] = (
     ),
     Version(
         "1.3",
-        "Whether the valid actions of categorical heads are known. What of the training itself changed: parameters "
-        "added, removed or replaced, and the groups whose parameters are others from then on; a head whose parameters "
-        "are gone has grad_state removed.",
+        "Whether the valid actions of categorical heads are known. Changes of the training itself: parameters added, "
+        "removed or replaced, and the groups affected; a head whose parameters were removed has grad_state removed.",
         tables=("events",),
         columns={"updates": ("choices_unknown",), "groups": ("parameters_changed",)},
     ),
@@ -83,27 +82,27 @@ VERSIONS: tuple[Version, ...] = (
 VERSION = VERSIONS[-1].number
 """Schema version written to run.json and into the footer of every shard."""
 VERSION_KEY = "schema_version"
-"""Where run.json and a shard's footer name it."""
+"""Key of the version in run.json and in a shard's footer."""
 
 
 def parsed(number: str) -> tuple[int, int] | None:
-    """Return a version's number as (major, minor), None when it is none."""
+    """Return a version number as (major, minor), None for any other text."""
     match = _NUMBER.match(number)
     return (int(match[1]), int(match[2])) if match else None
 
 
 def is_newer(number: str) -> bool:
-    """Return whether ``number`` is of a version this program does not know yet."""
-    found = parsed(number)
-    return found is not None and found > (parsed(VERSION) or (0, 0))
+    """Return whether ``number`` is newer than this program's version."""
+    version = parsed(number)
+    return version is not None and version > (parsed(VERSION) or (0, 0))
 
 
 def is_newer_major(number: str) -> bool:
-    """Return whether ``number`` is of a major version that this program must refuse."""
-    found = parsed(number)
-    return found is not None and found[0] > (parsed(VERSION) or (0, 0))[0]
+    """Return whether ``number`` has a newer major version, which this program must refuse."""
+    version = parsed(number)
+    return version is not None and version[0] > (parsed(VERSION) or (0, 0))[0]
 
 
 def was_declared(number: str) -> bool:
-    """Return whether ``number`` is one of the versions so far."""
+    """Return whether ``number`` is one of ``VERSIONS``."""
     return any(number == version.number for version in VERSIONS)

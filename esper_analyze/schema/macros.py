@@ -1,6 +1,7 @@
-"""The usual questions as table macros of DuckDB, declared once: ``sql`` offers them beside the tables.
+"""Common questions as DuckDB table macros, declared once; ``sql`` offers them in addition to the tables.
 
-Every table has a column ``run`` there. A mean is that of finite numbers, what is NaN or infinite is counted beside it.
+In ``sql`` every table has a column ``run``. Means are over finite numbers; NaN and infinite values are counted in
+columns of their own.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ class Macro:
 
     @property
     def create(self) -> str:
-        """The statement that makes it."""
+        """The statement that creates it."""
         return f"create macro {self.name}({self.parameters}) as table {self.select}"
 
     @property
@@ -112,7 +113,7 @@ MACROS: tuple[Macro, ...] = (
     ),
     Macro(
         "by_phase",
-        "how did policy, value and returns go in the first, second and last third?",
+        "how did policy, value function and returns develop over the first, second and last third?",
         ("updates",),
         f"""with span as (select run, min(update) as first_one, max(update) as last_one from updates group by run)
   select run, {_PHASE} as phase, count(*) as updates,
@@ -136,7 +137,7 @@ MACROS: tuple[Macro, ...] = (
     ),
     Macro(
         "slots_by_stage",
-        "what became of each seed in each of its stages?",
+        "how did each seed module do in each of its stages?",
         ("slots",),
         """select run, place, stage, any_value(blueprint) as blueprint, count(*) as updates,
     min(update) as first_update, max(update) as last_update, min(health) as least_health,
@@ -154,5 +155,5 @@ MACROS: tuple[Macro, ...] = (
   from updates group by run, rank order by run, rank""",
     ),
 )
-"""Every macro, the usual questions first."""
+"""Every macro, the most common questions first."""
 BY_NAME = {macro.name: macro for macro in MACROS}

@@ -1,8 +1,8 @@
-"""How the rows that several ranks wrote for one update become one: a rule for every column, written out.
+"""How the rows of several ranks for one update are merged into one: an explicit rule for every column.
 
-Gradients and settings are the same on every rank, so the first rank's stand. Statistics of samples are joined as sums:
-each rank's mean counts as often as it has samples, spreads are joined with the means they belong to (Chan et al. 1983).
-Quantiles cannot be joined, and are null where more than one rank has them.
+Gradients and settings are the same on every rank, so the first rank's are used. Statistics of samples are pooled: each
+rank's mean is weighted by its number of samples, and variances are pooled with their means (Chan et al. 1983).
+Quantiles cannot be pooled and are null where more than one rank has them.
 """
 
 from __future__ import annotations
@@ -12,16 +12,16 @@ from dataclasses import dataclass
 
 FIRST, SUM, MAX, MIN, ANY = "first", "sum", "max", "min", "any"
 ALONE = "alone"
-"""The one rank's that has it, null where several have: there is no way to join them."""
+"""The value of the only rank that has one; null where several have, because they cannot be pooled."""
 TOLD = "told"
-"""What each rank says, with its number."""
+"""The texts of all ranks, each with its rank."""
 DERIVED = "derived"
-"""Worked out from several columns at once, in ``esper_analyze.runs.merge_ranks``."""
+"""Computed from several columns, in ``esper_analyze.runs.merge_ranks``."""
 
 
 @dataclass(frozen=True, slots=True)
 class Mean:
-    """A mean over samples; ``weight`` is the column that says how many."""
+    """A mean over samples; ``weight`` is the column with their number."""
 
     weight: str
 
@@ -93,11 +93,11 @@ LSTM: Mapping[str, How] = {
 }
 
 MERGED: Mapping[str, Mapping[str, How]] = {"updates": UPDATES, "steps": STEPS, "heads": HEADS, "lstm": LSTM}
-"""Tables of which one row is made for each key; the others are the first rank's, or all ranks' rows."""
+"""Tables merged to one row per key; of the others, the first rank's or all ranks' rows are kept."""
 OF_FIRST = ("groups", "layers", "tensors")
-"""Tables of gradients, the same on every rank once they are averaged: the first rank writes them, its rows stand."""
+"""Tables of gradients, which are averaged and so equal on every rank: the first rank's rows are kept."""
 OF_PLACES = ("slots",)
-"""Tables of what each rank has of its own: all ranks' rows stand, their place named with the rank."""
+"""Tables of per-rank environments: all ranks' rows are kept, their place prefixed with the rank."""
 MUST_AGREE = (
     "grad_norm_pre_clip", "grad_norm_post_clip", "optimizer_steps", "learning_rate", "clip_range", "entropy_coef",
     "target_kl", "max_grad_norm", "loss_scale",

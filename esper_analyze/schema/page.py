@@ -9,16 +9,16 @@ from esper_analyze.schema.history import Version
 
 
 def schema_page(tables: Iterable[Table], versions: Sequence[Version]) -> str:
-    """Return the page for ``tables`` as Markdown, with what each of ``versions`` changed."""
+    """Return the page for ``tables`` as Markdown, with the changes of each of ``versions``."""
     return "\n".join([*_lines(tables, versions[-1].number), *_history(versions)]) + "\n"
 
 
 def _history(versions: Sequence[Version]) -> Iterator[str]:
     yield ""
     yield "## Versions"
-    yield "Runs of every version below are read as they lie: what was not recorded yet is null. The number behind the"
-    yield "dot grows with new columns and tables, the one before it when an older reader would misunderstand a column."
-    yield "What is newer than its reader is refused by name (exit code 2)."
+    yield "Runs of every version below can be read without conversion; columns not recorded yet are null. The minor"
+    yield "number grows with new columns and tables, the major number when an older reader would misread a column."
+    yield "A run newer than its reader is refused with an error (exit code 2)."
     yield ""
     yield "| version | meaning | new tables | new columns | other names |"
     yield "|---|---|---|---|---|"
@@ -32,8 +32,8 @@ def _history(versions: Sequence[Version]) -> Iterator[str]:
 def _lines(tables: Iterable[Table], version: str) -> Iterator[str]:
     yield f"# What is recorded (schema {version})"
     yield ""
-    yield "null: not measured, or nothing there to measure. NaN, Inf: measured, and that is what came out. "
-    yield "0.0: measured, and zero. No default stands for a measurement."
+    yield "null: not measured, or nothing to measure. NaN, Inf: measured, with this result. "
+    yield "0.0: measured as zero. No default value ever replaces a missing measurement."
     for table in tables:
         yield ""
         yield f"## {table.name}"
@@ -53,7 +53,7 @@ def _line(column: Column) -> str:
 
 
 def version_facts(version: Version) -> dict[str, object]:
-    """Return what ``version`` changed as plain data for ``--json``."""
+    """Return the changes of ``version`` as plain data for ``--json``."""
     return {
         "version": version.number,
         "meaning": version.meaning,

@@ -36,9 +36,9 @@ def select_rows(
     shards: Sequence[tuple[Sequence[str], int | None, Mapping[str, str | None] | None]],
     tails: Sequence[tuple[str, int | None]],
 ) -> str:
-    """Return a SELECT over explicit shard files and registered Arrow tables, each only before its ``until`` update.
+    """Return a SELECT over explicit shard files and registered Arrow tables, each limited to updates before ``until``.
 
-    Of shards, the third says what they call today's columns, see ``select_shards``.
+    ``shards``: files, ``until``, and the files' names for today's columns, see ``select_shards``.
     """
     parts = [_before(select_shards(table, files, sources), until) for files, until, sources in shards if files]
     names = ", ".join(quote_identifier(column.name) for column in table.columns)
@@ -51,14 +51,14 @@ def _before(query: str, until: int | None) -> str:
 
 
 def select_shards(table: Table, files: Sequence[str], sources: Mapping[str, str | None] | None = None) -> str:
-    """Return a SELECT over an explicit list of shard files; typed and empty when there are none.
+    """Return a SELECT over an explicit list of shard files; typed and empty without files.
 
-    ``sources``: what the files call each of today's columns, None: they have none of it. Default: as today.
+    ``sources``: the files' name for each of today's columns, None if they lack it. Default: today's names.
     """
     if not files:
         return f"select {', '.join(_null(column) for column in table.columns)} where false"
-    found = {column.name: column.name for column in table.columns} if sources is None else sources
-    names = ", ".join(_cell(column, found[column.name]) for column in table.columns)
+    by_name = {column.name: column.name for column in table.columns} if sources is None else sources
+    names = ", ".join(_cell(column, by_name[column.name]) for column in table.columns)
     listed = ", ".join(quote_text(literal_path(file)) for file in files)
     return f"select {names} from read_parquet([{listed}])"
 

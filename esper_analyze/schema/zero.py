@@ -1,4 +1,4 @@
-"""Why a gradient that is zero or missing is expected, or that it is not."""
+"""Explain a zero or missing gradient: why it is expected, or that it is not."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 
 def explain_zero(cells: Mapping[str, Any]) -> str | None:
-    """Return ``zero_explained`` of a row of ``heads``; None when no gradient was measured."""
+    """Return the column ``zero_explained`` for a row of ``heads``; None when no gradient was measured."""
     state = cells.get("grad_state")
     if state is None or state == "removed":
         return None

@@ -1,7 +1,7 @@
 """Stop a query that takes too long or too much memory, also where DuckDB itself does not stop.
 
-An interrupt is heard between two pieces of work only, and one call of a function over one text is a single piece;
-nor does DuckDB count what such a call takes against its memory limit. The process is then ended from here.
+DuckDB checks for an interrupt only between two pieces of work, and one function call over one text is a single piece;
+its memory is not counted against DuckDB's memory limit either. In that case this module ends the process.
 """
 
 from __future__ import annotations
@@ -19,27 +19,27 @@ from esper_analyze.sql.temporary import remove_all
 from esper_analyze.terminal import tell
 
 GRACE = 1.0
-"""Seconds an interrupted query has to give up by itself."""
+"""Seconds that an interrupted query has to stop by itself."""
 PROGRAM = 160 << 20
-"""Bytes that Python and its libraries take beside the query."""
+"""Bytes that Python and its libraries use in addition to the query."""
 _TICK = 0.005
 _MORE = "ask for less, or allow more with --{0} (in Python {0}=)"
 _STATM = Path("/proc/self/statm")
 
 
 class Watch:
-    """Watches the whole process from ``__enter__`` on: its memory always, its time within ``timed``.
+    """Watches the process from ``__enter__`` on: its memory always, its time within ``timed``.
 
-    ``held`` are the bytes that the process had before all queries. Before the process is ended from here, what is
-    temporary is removed. A process that is not this program's own (``ends_process`` False) is never ended: a query is
-    interrupted once its time is used up, and DuckDB alone bounds its memory.
+    ``baseline``: bytes that the process used before the first query. Temporary files are removed before the process
+    is ended. A process that is not this program's own (``ends_process`` False) is never ended: a query is interrupted
+    at its time limit, and only DuckDB limits its memory.
     """
 
-    def __init__(self, seconds: float, memory: int, *, held: int, ends_process: bool = True) -> None:
+    def __init__(self, seconds: float, memory: int, *, baseline: int, ends_process: bool = True) -> None:
         self.seconds, self.memory, self.ends_process = seconds, memory, ends_process
         self.late = False
         self._used = 0.0
-        self._most = memory + max(PROGRAM, held)
+        self._most = memory + max(PROGRAM, baseline)
         self._interrupt: Callable[[], None] | None = None
         self._done = threading.Event()
 
@@ -54,7 +54,7 @@ class Watch:
 
     @contextmanager
     def timed(self, interrupt: Callable[[], None]) -> Iterator[None]:
-        """Count the time of the body; ``interrupt`` is called once all time is used up."""
+        """Count the time of the body; ``interrupt`` is called once the limit is reached."""
         self._interrupt = interrupt
         try:
             yield
@@ -62,31 +62,31 @@ class Watch:
             self._interrupt = None
 
     def use(self, seconds: float) -> None:
-        """Count time spent on the result elsewhere. Raises ``UsageError`` once all is used up."""
+        """Count time spent on the result elsewhere. Raises ``UsageError`` once the limit is reached."""
         self._used += seconds
         if self._used > self.seconds:
             raise self.too_long()
 
     def too_long(self) -> UsageError:
-        """Return what to say of a query that used up its time."""
+        """Return the error for a query that reached the time limit."""
         return UsageError(f"the query was stopped after {self.seconds:g} s", hint=_MORE.format("timeout"))
 
     def too_large(self) -> UsageError:
-        """Return what to say of a query that does not fit."""
+        """Return the error for a query that reached the memory limit."""
         return UsageError(
             f"the query was stopped: it needs more than {self.memory / 1e9:g} GB of memory",
             hint=_MORE.format("memory"),
         )
 
     def _run(self) -> None:
-        before, held = time.monotonic(), resident()
+        before, memory = time.monotonic(), resident()
         while not self._done.wait(_TICK):
             now = time.monotonic()
             interrupt = self._interrupt
             self._used += now - before if interrupt is not None else 0.0
             before = now
-            last, held = held, resident()
-            if held + max(held - last, 0) > self._most:  # by the next look it would be there
+            before_memory, memory = memory, resident()
+            if memory + max(memory - before_memory, 0) > self._most:  # at the next tick it would exceed the limit
                 self._end(self.too_large())
             if interrupt is None or self._used < self.seconds:
                 continue
@@ -102,7 +102,7 @@ class Watch:
         self.end(error.exit_code)
 
     def end(self, code: int) -> None:
-        """End the process from any thread, whatever the main one does."""
+        """End the process from any thread, whatever the main thread does."""
         if not self.ends_process:
             return
         remove_all()
@@ -110,7 +110,7 @@ class Watch:
 
 
 def resident() -> int:
-    """Return the bytes of memory that the process has, 0 where the system does not tell."""
+    """Return the process's resident memory in bytes; 0 where the system does not report it."""
     try:
         return int(_STATM.read_text(encoding="ascii").split()[1]) * os.sysconf("SC_PAGE_SIZE")
     except OSError:

@@ -1,4 +1,4 @@
-"""What a query found, as a table, CSV, JSON, JSON lines or Parquet; null and NaN apart in each of them.
+"""Write a query's result as a table, CSV, JSON, JSON lines or Parquet; null and NaN stay distinct in each.
 
 ======== ================ ===========================
 format   null             NaN, ±Inf
@@ -6,7 +6,7 @@ format   null             NaN, ±Inf
 table    NULL             nan, inf, -inf
 csv      an empty cell    nan, inf, -inf (text without letters is ``""``)
 json(l)  null             "NaN", "Infinity", "-Infinity"
-parquet  null             as they are
+parquet  null             unchanged
 ======== ================ ===========================
 """
 
@@ -23,17 +23,17 @@ from typing import TYPE_CHECKING
 
 from esper_analyze.csv_text import csv_line
 from esper_analyze.errors import UsageError
-from esper_analyze.sql.statements import told
+from esper_analyze.sql.statements import command_text
 from esper_analyze.sql.temporary import remember, remove
 from esper_analyze.terminal import RESULTS, Sink, escaped, path_words, put, say, show_table
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from esper_analyze.sql.session import Answer, Session
+    from esper_analyze.sql.session import QueryResult, Session
 
 
-class Format(StrEnum):
+class ResultFormat(StrEnum):
     """How a result is written."""
 
     TABLE = "table"
@@ -43,40 +43,42 @@ class Format(StrEnum):
     PARQUET = "parquet"
 
 
-def write_answer(session: Session, query: str, shape: Format, *, out: Path | None = None, limit: int = 100) -> None:
-    """Write what ``query`` finds to stdout; or to the file ``out``, whole or not at all, and its name to stdout.
+def write_result(
+    session: Session, query: str, shape: ResultFormat, *, out: Path | None = None, limit: int = 100
+) -> None:
+    """Write the result of ``query`` to stdout; or atomically to the file ``out``, and its name to stdout.
 
-    ``limit`` rows of a table are shown, 0: all. Raises ``UsageError`` for a query or a file that cannot be.
+    ``limit`` rows of a table are shown, 0: all. Raises ``UsageError`` for an invalid query or an unwritable file.
     """
-    if shape is Format.PARQUET:
+    if shape is ResultFormat.PARQUET:
         if out is None:
-            raise UsageError("Parquet is no text for a terminal or a pipe", hint="add --out FILE")
-        with _whole(out) as path:
+            raise UsageError("Parquet cannot be written to a terminal or a pipe", hint="add --out FILE")
+        with _atomic_output(out) as path:
             _write_parquet(session, query, path)
     else:
-        with session.answer(query, distinct=shape in _WRITERS) as found:
+        with session.result(query, distinct=shape in _WRITERS) as result:
             if out is None:
-                _write_text(found, shape, RESULTS, limit, safe=session.spreadsheet_safe)
+                _write_text(result, shape, RESULTS, limit, safe=session.spreadsheet_safe)
                 return
-            with _whole(out) as path, path.open("w", encoding="utf-8", newline="") as sink:
-                form = Format.CSV if shape is Format.TABLE else shape
-                _write_text(found, form, sink, limit, safe=session.spreadsheet_safe)
+            with _atomic_output(out) as path, path.open("w", encoding="utf-8", newline="") as sink:
+                form = ResultFormat.CSV if shape is ResultFormat.TABLE else shape
+                _write_text(result, form, sink, limit, safe=session.spreadsheet_safe)
     put(f"{path_words(out)}\n")
 
 
-def _write_text(found: Answer, shape: Format, sink: Sink, limit: int, *, safe: bool) -> None:
-    if shape is Format.CSV:
-        lines: Iterable[Iterable[object]] = chain([found.columns], found.rows)
+def _write_text(result: QueryResult, shape: ResultFormat, sink: Sink, limit: int, *, safe: bool) -> None:
+    if shape is ResultFormat.CSV:
+        lines: Iterable[Iterable[object]] = chain([result.columns], result.rows)
         for line in lines:
             sink.write(csv_line(line, safe=safe))
-    elif shape is Format.TABLE:
-        _show(found.columns, found.rows, limit)
+    elif shape is ResultFormat.TABLE:
+        _show_table(result.columns, result.rows, limit)
     else:
-        _WRITERS[shape](found.columns, found.rows, sink)
+        _WRITERS[shape](result.columns, result.rows, sink)
 
 
 def _write_json(columns: Sequence[str], rows: Iterable[tuple[object, ...]], sink: Sink) -> None:
-    """Write an array of objects, one row after the other: what does not fit in memory may yet fit down a pipe."""
+    """Write an array of objects row by row, so that a result larger than memory can be written."""
     from esper_analyze.strict_json import strict_json
 
     before = "[\n "
@@ -93,13 +95,13 @@ def _write_lines(columns: Sequence[str], rows: Iterable[tuple[object, ...]], sin
         sink.write(json.dumps(plain(dict(zip(columns, row, strict=True))), allow_nan=False) + "\n")
 
 
-_WRITERS: dict[Format, Callable[[Sequence[str], Iterable[tuple[object, ...]], Sink], None]] = {
-    Format.JSON: _write_json,
-    Format.JSONL: _write_lines,
+_WRITERS: dict[ResultFormat, Callable[[Sequence[str], Iterable[tuple[object, ...]], Sink], None]] = {
+    ResultFormat.JSON: _write_json,
+    ResultFormat.JSONL: _write_lines,
 }
 
 
-def _show(columns: Sequence[str], rows: Iterator[tuple[object, ...]], limit: int) -> None:
+def _show_table(columns: Sequence[str], rows: Iterator[tuple[object, ...]], limit: int) -> None:
     shown = list(islice(rows, limit or None))
     more = sum(1 for _ in rows)
     numbers = [name for k, name in enumerate(columns) if shown and isinstance(shown[0][k], (int, float))]
@@ -115,24 +117,24 @@ def _cell(value: object) -> str:
 
 
 def _write_parquet(session: Session, query: str, path: Path) -> None:
-    """Write batch by batch; float columns without statistics, by which DuckDB 2.0.0 would lose their NaNs."""
+    """Write batch by batch; float columns without statistics, with which DuckDB 2.0.0 would drop NaNs."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    with session.arrow(query) as (found, batches):
+    with session.arrow(query) as (fields, batches):
         try:
-            schema = pa.schema([field.with_type(_plain_type(field.type)) for field in found])
+            schema = pa.schema([field.with_type(_plain_type(field.type)) for field in fields])
             pruned = [field.name for field in schema if not (pa.types.is_floating(field.type) or _nested(field.type))]
             with pq.ParquetWriter(path, schema, compression="zstd", write_statistics=pruned) as writer:
                 for batch in batches:
                     writer.write_table(pa.Table.from_batches([batch]).cast(schema))
         except (pa.ArrowNotImplementedError, pa.ArrowInvalid) as error:
-            told = " ".join(str(error).split())[:200].rstrip(".")
-            raise UsageError(f"Parquet cannot hold the result: {told}", hint="cast it to text: x::varchar") from error
+            reason = " ".join(str(error).split())[:200].rstrip(".")
+            raise UsageError(f"Parquet cannot hold the result: {reason}", hint="cast it to text: x::varchar") from error
 
 
 def _plain_type(kind: pa.DataType) -> pa.DataType:
-    """Return text for a dictionary: columns of dictionaries break other readers."""
+    """Return the value type of a dictionary type: other readers fail on dictionary columns."""
     import pyarrow as pa
 
     return kind.value_type if pa.types.is_dictionary(kind) else kind
@@ -143,8 +145,8 @@ def _nested(kind: pa.DataType) -> bool:
 
 
 @contextmanager
-def _whole(out: Path) -> Iterator[Path]:
-    """Give a hidden path beside ``out`` that takes its name at the end, if all goes well."""
+def _atomic_output(out: Path) -> Iterator[Path]:
+    """Yield a hidden path in the folder of ``out`` that is renamed to ``out`` on success."""
     try:
         path = out.parent / f".{out.name[:80]}.{uuid.uuid4().hex[:8]}"
         remember(path)
@@ -158,11 +160,11 @@ def _whole(out: Path) -> Iterator[Path]:
         remove(path)
 
 
-def run_one(session: Session, text: str, shape: Format, out: Path | None, limit: int) -> bool:
-    """Run one statement or dot command and write what comes of it; return whether to go on."""
+def run_one(session: Session, text: str, shape: ResultFormat, out: Path | None, limit: int) -> bool:
+    """Run one statement or dot command and write its output; return whether to continue."""
     if not text.startswith("."):
-        write_answer(session, text, shape, out=out, limit=limit)
+        write_result(session, text, shape, out=out, limit=limit)
         return True
-    text_out = told(text)
+    text_out = command_text(text)
     put(text_out or "")
     return text_out is not None

@@ -1,4 +1,4 @@
-"""The prompt of ``sql``: queries over several lines, names completed, a history kept between sessions."""
+"""The interactive prompt of ``sql``: multi-line queries, completion of names, persistent history."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from esper_analyze.errors import EsperError
 from esper_analyze.schema import TABLES
 from esper_analyze.schema.macros import MACROS
 from esper_analyze.shutdown import received
-from esper_analyze.sql.output import Format, run_one
+from esper_analyze.sql.output import ResultFormat, run_one
 from esper_analyze.sql.sandbox import ATTEMPT_COLUMN, RUN_COLUMN
 from esper_analyze.sql.statements import COMMANDS, complete, statements
 from esper_analyze.terminal import say, tell
@@ -41,18 +41,18 @@ _WORD = re.compile(r"[.\w]*$")
 
 
 def prompt(
-    session: Session, shape: Format, limit: int, *, typed: Input | None = None, shown: Output | None = None
+    session: Session, shape: ResultFormat, limit: int, *, source: Input | None = None, screen: Output | None = None
 ) -> None:
-    """Ask for queries until there are no more. An error is one sentence and the prompt goes on."""
+    """Read and run queries until the end of input. An error prints one sentence and the prompt continues."""
     asking: PromptSession[str] = PromptSession(
         history=history(),
-        completer=Names(attempts=session.attempts),
+        completer=NameCompleter(attempts=session.attempts),
         complete_while_typing=False,
         multiline=True,
         key_bindings=_keys(),
         prompt_continuation=lambda width, _line, _soft: ".".rjust(width - 1) + " ",
-        input=typed,
-        output=shown,
+        input=source,
+        output=screen,
     )
     say(f"{len(session.runs)} run{'s' if len(session.runs) > 1 else ''}; .help, .examples; a query ends with ;")
     while True:
@@ -64,14 +64,14 @@ def prompt(
             continue
         except EOFError:
             return
-        if not all(_answered(session, one, shape, limit) for one in statements(text)):
+        if not all(_run_statement(session, statement, shape, limit) for statement in statements(text)):
             return
 
 
-def _answered(session: Session, text: str, shape: Format, limit: int) -> bool:
-    """Run one statement; return whether to go on."""
+def _run_statement(session: Session, text: str, shape: ResultFormat, limit: int) -> bool:
+    """Run one statement; return whether to continue."""
     try:
-        going_on = run_one(session, text, shape, None, limit)
+        continues = run_one(session, text, shape, None, limit)
         sys.stdout.flush()
     except EsperError as error:
         tell(error)
@@ -81,13 +81,13 @@ def _answered(session: Session, text: str, shape: Format, limit: int) -> bool:
             raise
         say("stopped")
         return True
-    return going_on
+    return continues
 
 
 def history() -> History:
-    """Return the history in the user's state directory, one that is forgotten when that cannot be written."""
-    given = os.environ.get("XDG_STATE_HOME", "")
-    folder = (Path(given) if given.startswith("/") else Path.home() / ".local" / "state") / "esper-analyze"
+    """Return the history in the user's state directory, or one in memory when that cannot be written."""
+    state_home = os.environ.get("XDG_STATE_HOME", "")
+    folder = (Path(state_home) if state_home.startswith("/") else Path.home() / ".local" / "state") / "esper-analyze"
     file = folder / "sql_history"
     try:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -95,11 +95,11 @@ def history() -> History:
         file.read_bytes()
     except OSError:
         return InMemoryHistory()
-    return _Kept(str(file))
+    return _Utf8History(str(file))
 
 
-class _Kept(FileHistory):
-    """A history that keeps only what can be written: bytes that are no UTF-8 cannot."""
+class _Utf8History(FileHistory):
+    """A history in a file that skips entries which are not valid UTF-8."""
 
     def store_string(self, string: str) -> None:
         """Append ``string`` to the file."""
@@ -122,17 +122,17 @@ def _keys() -> KeyBindings:
     return keys
 
 
-class Names(Completer):
-    """Completes tables, macros, columns (those of the tables already named first), words of SQL and dot commands."""
+class NameCompleter(Completer):
+    """Completes tables, macros, columns (those of tables in the query first), SQL keywords and dot commands."""
 
     def __init__(self, *, attempts: bool = False) -> None:
-        self._own = (RUN_COLUMN, *((ATTEMPT_COLUMN,) if attempts else ()))
+        self._session_columns = (RUN_COLUMN, *((ATTEMPT_COLUMN,) if attempts else ()))
 
     def get_completions(self, document: Document, complete_event: CompleteEvent) -> Iterable[Completion]:
-        """Give what may stand at the cursor."""
+        """Yield the completions at the cursor."""
         del complete_event
-        found = _WORD.search(document.text_before_cursor)
-        word = (found[0] if found else "").lower()
+        match = _WORD.search(document.text_before_cursor)
+        word = (match[0] if match else "").lower()
         if word.startswith(".") and document.text_before_cursor.strip() == word:
             for name, what in COMMANDS.items():
                 if name.startswith(word):
@@ -145,10 +145,10 @@ class Names(Completer):
 
     def _names(self, text: str) -> dict[str, str]:
         words = set(re.findall(r"\w+", text.lower()))
-        found = {table.name: table.meaning for table in TABLES}
-        found |= {f"{macro.name}()": macro.asks for macro in MACROS}
-        found |= dict.fromkeys(self._own, "every table")
-        for table in sorted(TABLES, key=lambda one: one.name not in words):
+        meanings = {table.name: table.meaning for table in TABLES}
+        meanings |= {f"{macro.name}()": macro.asks for macro in MACROS}
+        meanings |= dict.fromkeys(self._session_columns, "every table")
+        for table in sorted(TABLES, key=lambda table: table.name not in words):
             for column in table.columns:
-                found.setdefault(column.name, f"{table.name}: {column.meaning}")
-        return found | {word: "" for word in _KEYWORDS if word not in found}
+                meanings.setdefault(column.name, f"{table.name}: {column.meaning}")
+        return meanings | {word: "" for word in _KEYWORDS if word not in meanings}

@@ -1,4 +1,4 @@
-"""Tables of one or many runs in a DuckDB connection that can touch nothing else."""
+"""Load tables of one or many runs into a DuckDB connection without access to files or network."""
 
 from __future__ import annotations
 
@@ -34,13 +34,13 @@ def sandbox(
     """Return a locked connection with the tables of labelled ``runs`` loaded, and the macros over them.
 
     ``tables`` are the ones to load (default: all). Each begins with a column ``run``, and with ``attempts`` a column
-    ``attempt``. Loading comes first, then external access, extensions and settings are shut for good. ``memory`` are
-    the bytes that DuckDB may take; ``spill`` is a directory for what does not fit, without one such a query fails.
+    ``attempt``. After loading, external access, extensions and settings are locked permanently. ``memory`` limits the
+    bytes of DuckDB; ``spill`` is a directory for larger intermediate results, without it such a query fails.
     """
     import duckdb
 
     settings: dict[str, str | bool | int | float | list[str]] = {
-        "memory_limit": f"{memory * 4 // 5 // 10**6}MB",  # the rest is for what DuckDB does not count
+        "memory_limit": f"{memory * 4 // 5 // 10**6}MB",  # the rest is for memory that DuckDB does not count
         "threads": threads,
         "temp_directory": "" if spill is None else str(spill),
         "python_enable_replacements": False,
@@ -62,29 +62,29 @@ def sandbox(
 def _load(
     connection: duckdb.DuckDBPyConnection, table: Table, runs: Sequence[tuple[str, RecordedRun]], *, attempts: bool
 ) -> None:
-    # An enum takes a byte a row; as text the label would take sixteen, in memory where nothing is compressed.
+    # An enum takes one byte a row; a text label would take sixteen, because rows in memory are not compressed.
     kind = f"enum({', '.join(quote_text(label) for label, _ in runs)})"
-    queries, held, files = [], list[str](), list[str]()
+    queries, registered, files = [], list[str](), list[str]()
     for number, (label, run) in enumerate(runs):
         files += run.files(table.name)
         for attempt, piece in _pieces(run, attempts=attempts):
             named = f"run {number}, {'' if attempt is None else f'attempt {attempt}, '}"
             query, names = piece.rows_query(connection, table, held_as=named)
-            held += names
+            registered += names
             fact = "" if attempt is None else f"cast({attempt} as bigint) as {ATTEMPT_COLUMN}, "
             queries.append(f"select cast({quote_text(label)} as {kind}) as {RUN_COLUMN}, {fact}* from ({query})")
     with _naming_damaged(connection, files):
         connection.execute(f"create table {quote_identifier(table.name)} as {' union all '.join(queries)}")
-    for name in held:
+    for name in registered:
         connection.unregister(name)
 
 
 def _pieces(run: RecordedRun, *, attempts: bool) -> Iterator[tuple[int | None, RecordedRun]]:
-    """Give the run whole, or one attempt of one rank after the other with the attempt's number."""
+    """Yield the complete run, or with ``attempts`` each attempt of each rank with its number."""
     if not attempts or not run.attempts:
         yield (0 if attempts else None), run
         return
-    for attempt in sorted(run.attempts, key=lambda one: (one.rank, one.number)):
+    for attempt in sorted(run.attempts, key=lambda attempt: (attempt.rank, attempt.number)):
         yield attempt.number, replace(run, attempts=(attempt,))
 
 

@@ -1,4 +1,4 @@
-"""Run SQL queries over runs, one after the other, each locked in and stopped after a time."""
+"""Run SQL queries over runs, one after the other, each sandboxed and limited in time and memory."""
 
 from __future__ import annotations
 
@@ -30,23 +30,23 @@ if TYPE_CHECKING:
 
 _PIECE = 2048
 LONGEST_TEXT = 1 << 24
-"""Characters of one cell: written as CSV or JSON it takes many times as much, and meanwhile nobody watches."""
-_ASKING = ("SELECT", "EXPLAIN", "MULTI")
-"""Kinds of statements that only ask; DuckDB takes a PIVOT apart into several and calls it MULTI."""
+"""Characters of one cell: written as CSV or JSON it takes many times as much memory, which is not limited there."""
+_READ_ONLY = ("SELECT", "EXPLAIN", "MULTI")
+"""Kinds of read-only statements; DuckDB splits a PIVOT into several statements and calls it MULTI."""
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
-    """Column names of a query's result, and its rows as they come: they are asked of DuckDB piece by piece."""
+class QueryResult:
+    """Column names of a query's result, and its rows, which are fetched from DuckDB lazily."""
 
     columns: tuple[str, ...]
     rows: Iterator[tuple[Any, ...]]
 
 
 class Session:
-    """Queries over the same labelled ``runs``; tables are loaded when a query first names them.
+    """Queries over the same labelled ``runs``; a table is loaded when a query first names it.
 
-    Each query has ``timeout`` seconds and ``memory`` bytes, and what it changes in its copy of the tables is undone.
+    Each query has ``timeout`` seconds and ``memory`` bytes, and its changes to the loaded tables are rolled back.
     """
 
     def __init__(
@@ -61,8 +61,8 @@ class Session:
         self.runs, self.timeout, self.memory, self.attempts = runs, timeout, memory, attempts
         self.ends_process = ends_process
         self.spreadsheet_safe = False
-        """Whether text in CSV is written so that no spreadsheet runs it."""
-        self._held = resident()
+        """Whether text in CSV is escaped so that no spreadsheet runs it as a formula."""
+        self._baseline_memory = resident()
         self._spill: Spill | None = None
         self._loaded: frozenset[str] = frozenset()
         self._connection: duckdb.DuckDBPyConnection | None = None
@@ -82,50 +82,50 @@ class Session:
                 self._spill.remove()
 
     @contextmanager
-    def answer(self, query: str, *, distinct: bool = False) -> Iterator[Answer]:
-        """Give what ``query`` finds, row by row; ``distinct``: refuse columns of equal names.
+    def result(self, query: str, *, distinct: bool = False) -> Iterator[QueryResult]:
+        """Run ``query`` and yield its result, fetched lazily; ``distinct``: refuse columns of equal names.
 
-        Raises ``UsageError`` for what is no query and for whatever DuckDB objects to, in the body too; what cannot be
-        stopped otherwise ends the process.
+        Raises ``UsageError`` for an invalid query and for errors of DuckDB, also within the context's body; a query
+        that cannot be stopped otherwise ends the process.
         """
-        with self._asked(query) as (connection, watch):
+        with self._query(query) as (connection, watch):
             with watch.timed(connection.interrupt):
                 connection.execute(query)
             columns = tuple(str(column[0]) for column in connection.description or ())
             if distinct and len(set(columns)) < len(columns):
                 twice = next(name for name in columns if columns.count(name) > 1)
                 raise UsageError(f"the result has two columns named {twice}", hint="name one: x AS other, or use --csv")
-            yield Answer(columns, _rows(connection, watch))
+            yield QueryResult(columns, _rows(connection, watch))
 
     @contextmanager
     def arrow(self, query: str, parameters: object = None) -> Iterator[tuple[pa.Schema, Iterator[pa.RecordBatch]]]:
-        """Give what ``query`` finds as Arrow batches, as ``answer`` does; ``parameters`` are those of DuckDB."""
-        with self._asked(query) as (connection, watch):
+        """Run ``query`` as ``result`` does, with DuckDB's ``parameters``; yield its schema and Arrow batches."""
+        with self._query(query) as (connection, watch):
             with watch.timed(connection.interrupt):
-                found = connection.sql(query, params=parameters)
-                reader = None if found is None else found.to_arrow_reader(_PIECE)
+                relation = connection.sql(query, params=parameters)
+                reader = None if relation is None else relation.to_arrow_reader(_PIECE)
             if reader is None:
                 raise UsageError("this query has no rows to write", hint="begin with SELECT, FROM or WITH")
             yield reader.schema, _batches(reader, connection, watch)
 
     @contextmanager
-    def _asked(self, query: str) -> Iterator[tuple[duckdb.DuckDBPyConnection, Watch]]:
+    def _query(self, query: str) -> Iterator[tuple[duckdb.DuckDBPyConnection, Watch]]:
         with (
-            Watch(self.timeout, self.memory, held=self._held, ends_process=self.ends_process) as watch,
-            _explained(watch, query),
+            Watch(self.timeout, self.memory, baseline=self._baseline_memory, ends_process=self.ends_process) as watch,
+            _errors_explained(watch, query),
         ):
             _check_statement(query)
             connection = self._connected(query)
-            _undo(connection)  # what a Ctrl-C came between may have left a transaction open
+            _undo(connection)  # an earlier Ctrl-C may have left a transaction open
             connection.begin()
             try:
-                with _heard(connection, watch):
+                with _interruptible(connection, watch):
                     yield connection, watch
             finally:
                 _undo(connection)
 
     def _connected(self, query: str) -> duckdb.DuckDBPyConnection:
-        """Return a connection that has every table ``query`` names; a locked one can load no more."""
+        """Return a connection with every table that ``query`` names; a locked one cannot load more and is replaced."""
         needed = tables_of(query)
         if self._connection is None or not needed <= self._loaded:
             if self._connection is not None:
@@ -141,7 +141,7 @@ class Session:
 
 
 def tables_of(query: str) -> frozenset[str]:
-    """Return the tables that ``query`` may need: those it names, itself or by a macro; all when it names none."""
+    """Return the tables that ``query`` may need: those that it or its macros name; all if it names none."""
     words = set(re.findall(r"\w+", query.lower()))
     named = {table.name for table in TABLES if table.name in words}
     named |= {table for macro in MACROS if macro.name in words for table in macro.tables}
@@ -151,7 +151,7 @@ def tables_of(query: str) -> frozenset[str]:
 def _undo(connection: duckdb.DuckDBPyConnection) -> None:
     try:
         connection.rollback()
-    except duckdb.Error:  # what failed may have ended its transaction already
+    except duckdb.Error:  # the failed statement may have ended its transaction already
         return
 
 
@@ -164,7 +164,7 @@ def _rows(connection: duckdb.DuckDBPyConnection, watch: Watch) -> Iterator[tuple
         _check_lengths(piece)
         began = time.thread_time()
         yield from piece
-        watch.use(time.thread_time() - began)  # who reads the output slowly uses nothing up
+        watch.use(time.thread_time() - began)  # a slow reader of the output does not count
 
 
 def _batches(
@@ -185,23 +185,23 @@ def _check_lengths(rows: Iterable[tuple[Any, ...]]) -> None:
     longest = max((len(cell) for row in rows for cell in row if isinstance(cell, (str, bytes))), default=0)
     if longest > LONGEST_TEXT:
         raise UsageError(
-            f"the result has a text of {longest:,} characters, {LONGEST_TEXT:,} are the most",
-            hint="ask for a part of it: left(x, 1000)",
+            f"the result has a text of {longest:,} characters, the limit is {LONGEST_TEXT:,}",
+            hint="select a part of it: left(x, 1000)",
         )
 
 
 def _check_statement(query: str) -> None:
-    """Raise ``UsageError`` for no text, for no statement, for several, and for one that changes something."""
-    if any("\ud800" <= sign <= "\udfff" for sign in query):  # how Python holds bytes that it cannot read
+    """Raise ``UsageError`` for invalid text, for no statement, for several, and for one that is not read-only."""
+    if any("\ud800" <= sign <= "\udfff" for sign in query):  # surrogates: bytes that Python could not decode
         raise UsageError("the query is not UTF-8", hint="save or type it as UTF-8")
     kinds = [_kind(statement) for statement in duckdb.extract_statements(query)]
     if not kinds:
-        raise UsageError("the query is empty", hint='write one: "from by_phase()" is a beginning')
+        raise UsageError("the query is empty", hint='for example "from by_phase()"')
     if len(kinds) > 1:
-        raise UsageError(f"sql answers one query, these are {len(kinds)} statements", hint="give one after the other")
-    if kinds[0] not in _ASKING:
+        raise UsageError(f"sql runs one query, these are {len(kinds)} statements", hint="give one after the other")
+    if kinds[0] not in _READ_ONLY:
         raise UsageError(
-            f"sql only answers queries, and this is {kinds[0]}",
+            f"sql only runs queries, and this is {kinds[0]}",
             hint="begin with SELECT, FROM, WITH, PIVOT, DESCRIBE, SUMMARIZE, SHOW or EXPLAIN",
         )
 
@@ -214,26 +214,26 @@ def _kind(statement: duckdb.Statement) -> str:
 
 
 @contextmanager
-def _heard(connection: duckdb.DuckDBPyConnection, watch: Watch) -> Iterator[None]:
-    """Stop the query as soon as a signal comes: Python's own handler runs only once DuckDB has come back.
+def _interruptible(connection: duckdb.DuckDBPyConnection, watch: Watch) -> Iterator[None]:
+    """Interrupt the query as soon as a signal arrives: Python's own handler runs only after DuckDB returns.
 
-    When DuckDB does not come back after a signal that is to end the process, ``watch`` ends it.
+    If DuckDB does not return after a signal that ends the process, ``watch`` ends it.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    own, other = socket.socketpair()
-    other.setblocking(False)
-    before = signal.set_wakeup_fd(other.fileno(), warn_on_full_buffer=False)
-    listening = threading.Thread(target=_listen, args=(own, connection, watch), daemon=True)
+    receiver, sender = socket.socketpair()
+    sender.setblocking(False)
+    before = signal.set_wakeup_fd(sender.fileno(), warn_on_full_buffer=False)
+    listening = threading.Thread(target=_listen, args=(receiver, connection, watch), daemon=True)
     listening.start()
     try:
         yield
     finally:
         signal.set_wakeup_fd(before)
-        other.close()
+        sender.close()
         listening.join()
-        own.close()
+        receiver.close()
 
 
 def _listen(signals: socket.socket, connection: duckdb.DuckDBPyConnection, watch: Watch) -> None:
@@ -248,8 +248,8 @@ def _listen(signals: socket.socket, connection: duckdb.DuckDBPyConnection, watch
 
 
 @contextmanager
-def _explained(watch: Watch, query: str) -> Iterator[None]:
-    """Turn what DuckDB raises into one sentence."""
+def _errors_explained(watch: Watch, query: str) -> Iterator[None]:
+    """Turn errors of DuckDB into a ``UsageError`` of one sentence."""
     try:
         yield
     except duckdb.InterruptException as error:
@@ -258,12 +258,12 @@ def _explained(watch: Watch, query: str) -> Iterator[None]:
         raise watch.too_large() from error
     except OverflowError as error:
         raise UsageError(
-            f"the result holds a value that Python cannot hold ({error})", hint="cast it to text: x::varchar"
+            f"the result has a value that Python cannot represent ({error})", hint="cast it to text: x::varchar"
         ) from error
     except RuntimeError as error:
         if "interrupted" not in str(error).lower():
             raise
-        raise KeyboardInterrupt from error  # what DuckDB makes of Ctrl-C
+        raise KeyboardInterrupt from error  # how DuckDB reports Ctrl-C
     except (duckdb.Error, UnicodeDecodeError, UnicodeEncodeError) as error:
         if watch.late:
             raise watch.too_long() from error
@@ -271,10 +271,10 @@ def _explained(watch: Watch, query: str) -> Iterator[None]:
 
 
 def _sentence(error: Exception) -> str:
-    own, _, _ = str(error).partition(", due to the following Python exception")
-    lines = [line.strip() for line in own.splitlines() if line.strip()]
-    told = [line for line in lines if not line.startswith(("LINE ", "^"))]
-    return " ".join(told[:3]).rstrip(".")
+    message, _, _ = str(error).partition(", due to the following Python exception")
+    lines = [line.strip() for line in message.splitlines() if line.strip()]
+    sentences = [line for line in lines if not line.startswith(("LINE ", "^"))]
+    return " ".join(sentences[:3]).rstrip(".")
 
 
 def _hint(error: Exception, query: str) -> str:
@@ -282,5 +282,5 @@ def _hint(error: Exception, query: str) -> str:
         return f"the tables are {', '.join(table.name for table in TABLES)}"
     first = query.split(maxsplit=1)[0]
     if isinstance(error, duckdb.ParserException) and "/" in first:
-        return f"is {first} meant to be a run? there is no such directory"
+        return f"is {first} meant to be a run? There is no such directory"
     return "`esper-analyze schema` names every table and column"

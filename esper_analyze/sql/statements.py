@@ -1,4 +1,4 @@
-"""SQL text cut into statements, and the dot commands beside them."""
+"""Split SQL text into statements, and answer the prompt's dot commands."""
 
 from __future__ import annotations
 
@@ -19,35 +19,35 @@ _TOKEN = re.compile(
 _COMMENT = re.compile(r"\s+|--[^\n]*|/\*.*?\*/", re.DOTALL)
 COMMANDS = {
     ".tables": "the tables and macros",
-    ".schema": "the columns of a table, or what a macro asks: .schema heads",
-    ".examples": "queries to begin with",
-    ".help": "this",
-    ".quit": "leave, as Ctrl-D does",
+    ".schema": "the columns of a table, or the query of a macro: .schema heads",
+    ".examples": "example queries",
+    ".help": "this list",
+    ".quit": "leave (also Ctrl-D)",
 }
-_HELP = "A query ends with ; and may go over several lines. NaN is larger than every number: where isfinite(x)."
+_HELP = "A query ends with ; and may span several lines. NaN is larger than every number: isfinite(x)."
 _TYPES = {Kind.FLOAT: "double", Kind.INT: "bigint", Kind.BOOL: "boolean", Kind.TEXT: "text", Kind.CHOICE: "text"}
 
 
 @dataclass(frozen=True, slots=True)
-class Example:
-    """A query and what it asks."""
+class ExampleQuery:
+    """A query and the question that it answers."""
 
     asks: str
     query: str
 
 
-EXAMPLES: tuple[Example, ...] = (
-    *(Example(macro.asks, macro.example) for macro in MACROS),
-    Example(
+EXAMPLES: tuple[ExampleQuery, ...] = (
+    *(ExampleQuery(macro.asks, macro.example) for macro in MACROS),
+    ExampleQuery(
         "where did KL pass 0.1?",
         "select run, update, kl_k3, clip_fraction from updates where isfinite(kl_k3) and kl_k3 > 0.1 order by kl_k3",
     ),
-    Example(
+    ExampleQuery(
         "which metrics are null, and which NaN?",
         "select run, count(*) - count(kl_k3) as kl_null, count(*) filter (isnan(kl_k3)) as kl_nan, "
         "count(*) - count(explained_variance) as ev_null from updates group by run",
     ),
-    Example(
+    ExampleQuery(
         "how do two heads move together?",
         "select run, a.head, b.head as other, corr(a.entropy_norm, b.entropy_norm) as correlation from heads a "
         "join heads b using (run, rank, update) where a.head < b.head and isfinite(a.entropy_norm) "
@@ -57,7 +57,7 @@ EXAMPLES: tuple[Example, ...] = (
 
 
 def statements(text: str) -> Iterator[str]:
-    """Give the statements of ``text``, without their semicolons; a line that begins with a dot is one of its own."""
+    """Yield the statements of ``text`` without semicolons; a line that begins with a dot is a dot command."""
     rest = text
     while rest.strip():
         begin = rest.lstrip()
@@ -73,18 +73,18 @@ def statements(text: str) -> Iterator[str]:
 
 
 def _end(text: str) -> int:
-    """Return where the first semicolon stands that is no part of a text, a name or a comment."""
-    return next((found.start() for found in _TOKEN.finditer(text) if found[0] == ";"), len(text))
+    """Return the offset of the first semicolon outside texts, quoted names and comments."""
+    return next((token.start() for token in _TOKEN.finditer(text) if token[0] == ";"), len(text))
 
 
 def complete(text: str) -> bool:
-    """Return whether ``text`` can be run as it is: it ends a statement, is a dot command, or says nothing."""
-    said = text.strip()
-    return not said or said.startswith(".") or _end(said) < len(said)
+    """Return whether ``text`` is complete: it ends a statement, is a dot command, or is empty."""
+    stripped = text.strip()
+    return not stripped or stripped.startswith(".") or _end(stripped) < len(stripped)
 
 
-def told(command: str) -> str | None:
-    """Return what a dot command prints, None for the one that leaves. Raises ``UsageError`` for one that is none."""
+def command_text(command: str) -> str | None:
+    """Return a dot command's output, None for ``.quit``. Raises ``UsageError`` for an unknown command."""
     name, _, about = command.partition(" ")
     if name in (".quit", ".exit"):
         return None
@@ -93,12 +93,10 @@ def told(command: str) -> str | None:
     if name == ".schema":
         return _schema(about.strip().rstrip(";"))
     if name == ".examples":
-        return "\n".join(f"-- {one.asks}\n{one.query};\n" for one in EXAMPLES)
+        return "\n".join(f"-- {example.asks}\n{example.query};\n" for example in EXAMPLES)
     if name == ".help":
-        own = "\n".join(f"{command:<10} {what}" for command, what in COMMANDS.items())
-        return (
-            f"{own}\nA query ends with ; and may go over several lines. NaN is larger than every number: isfinite(x).\n"
-        )
+        listing = "\n".join(f"{command:<10} {what}" for command, what in COMMANDS.items())
+        return f"{listing}\n{_HELP}\n"
     raise UsageError(f"there is no command {name}{did_you_mean(name, COMMANDS)}")
 
 

@@ -1,7 +1,6 @@
-"""What ``sql`` writes for a while: the directory for what does not fit in memory, and an output that is not finished.
+"""Temporary files of ``sql``: the spill directory for results larger than memory, and unfinished output files.
 
-Both are removed at the end, also of a process that is ended from a thread; after a SIGKILL the next query removes the
-directory.
+Both are removed at the end, also when a thread ends the process; after a SIGKILL the next query removes the directory.
 """
 
 from __future__ import annotations
@@ -19,40 +18,40 @@ _PREFIX = "esper-analyze-"
 _NAME = re.compile(re.escape(_PREFIX) + r"[a-z0-9_]{8}\Z")
 
 
-_there: set[Path] = set()
+_temporary: set[Path] = set()
 
 
 def remember(path: Path) -> None:
-    """Let ``remove_all`` remove the file or directory ``path``."""
-    _there.add(path)
+    """Register the file or directory ``path`` for ``remove_all``."""
+    _temporary.add(path)
 
 
 def remove(path: Path) -> None:
-    """Remove the file or directory ``path``; what cannot be removed stays."""
+    """Remove the file or directory ``path``; errors are ignored."""
     if path.is_dir():
         shutil.rmtree(path, ignore_errors=True)
     with contextlib.suppress(OSError):
         path.unlink(missing_ok=True)
-    _there.discard(path)
+    _temporary.discard(path)
 
 
 def remove_all() -> None:
-    """Remove what is still there, before the process is ended without any clean-up."""
-    for path in list(_there):
+    """Remove all registered paths, before the process is ended without other clean-up."""
+    for path in list(_temporary):
         remove(path)
 
 
 class Spill:
-    """A new directory, locked while this process lives; ``path`` is where it is."""
+    """A new directory at ``path``, locked while this process lives."""
 
     def __init__(self) -> None:
         sweep(Path(tempfile.gettempdir()))
         self.path = Path(tempfile.mkdtemp(prefix=_PREFIX))
         remember(self.path)
-        self._lock = _locked(self.path)
+        self._lock = _lock_folder(self.path)
 
     def remove(self) -> None:
-        """Remove the directory and all in it; what cannot be removed stays for the next query."""
+        """Remove the directory and its contents; what cannot be removed is left for the next query."""
         remove(self.path)
         if self._lock is not None:
             os.close(self._lock)
@@ -60,13 +59,13 @@ class Spill:
 
 
 def sweep(folder: Path) -> None:
-    """Remove directories of this user in ``folder`` whose processes are dead: nobody holds their locks."""
+    """Remove this user's spill directories in ``folder`` whose processes are dead, that is, whose locks are free."""
     try:
-        found = [path for path in folder.iterdir() if _NAME.match(path.name) and _is_own(path)]
+        folders = [path for path in folder.iterdir() if _NAME.match(path.name) and _is_own(path)]
     except OSError:
         return
-    for path in found:
-        lock = _locked(path)
+    for path in folders:
+        lock = _lock_folder(path)
         if lock is not None:
             shutil.rmtree(path, ignore_errors=True)
             os.close(lock)
@@ -80,8 +79,8 @@ def _is_own(path: Path) -> bool:
     return stat.S_ISDIR(facts.st_mode) and facts.st_uid == os.geteuid()
 
 
-def _locked(path: Path) -> int | None:
-    """Return a descriptor that holds the lock of the directory, None when another process has it or there is none."""
+def _lock_folder(path: Path) -> int | None:
+    """Return a descriptor that holds the directory's lock, None if another process holds it or it is missing."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
     except OSError:

@@ -86,13 +86,13 @@ class RowSource:
 
 
 def in_memory(table: Table, rows: pa.Table, attempt: Attempt) -> RowSource:
-    """Return rows of ``table`` that are only in the log of ``attempt``, or joined from all ranks; at least one."""
+    """Return rows of ``table`` that are only in the log of ``attempt``, or merged from all ranks; at least one."""
     updates = rows["update"].to_pylist()
     return RowSource(table, None, rows, min(updates), max(updates), attempt)
 
 
 def row_sources(attempts: Sequence[Attempt], table: Table) -> list[RowSource]:
-    """Return the rows of ``table`` in the order they were written: sound shards, then what is only logged."""
+    """Return the row sources of ``table`` in the order they were written: sound shards, then rows of the log."""
     parts: list[RowSource] = []
     for attempt in sorted(attempts, key=lambda attempt: (attempt.rank, attempt.number)):
         shards = [shard for shard in attempt.shards if shard[1].table == table.name]
@@ -106,7 +106,7 @@ def row_sources(attempts: Sequence[Attempt], table: Table) -> list[RowSource]:
 
 
 def last_update(parts: Sequence[RowSource]) -> int | None:
-    """Return the last complete update of ``parts`` of table ``updates``, None when there is none."""
+    """Return the last complete update of ``parts`` of table ``updates``; None without one."""
     return max((part.last_update for part in parts), default=None)
 
 

@@ -1,4 +1,4 @@
-"""Where runs are, and what run.json says of one."""
+"""Find runs, and read the identity of one from its run.json."""
 
 from __future__ import annotations
 
@@ -16,29 +16,29 @@ from esper_analyze.storage.limits import LARGEST_TEXT
 from esper_analyze.storage.run_files import read_file, why_unreadable
 
 _LOGS = "rank*/attempt-*/.wal-*"
-"""Logs do not say what columns they hold: those of a newer version, even a minor one, are left to its own program."""
+"""Logs do not state their columns, so logs of a newer version, even a minor one, are refused."""
 
 
 def find_runs(directory: Path | str) -> list[Path]:
-    """Return the run directories at or below ``directory``, sorted; a run inside a run is not looked for.
+    """Return the run directories at or below ``directory``, sorted; runs inside a run are not searched for.
 
-    A directory that cannot be read is returned as if it were a run: there may be one in it.
+    An unreadable directory is returned as if it were a run, so that opening it reports the error.
     """
     directory = Path(directory)
     if os.path.lexists(directory / RUN_FILE):
         return [directory]
-    found: list[Path] = []
+    runs: list[Path] = []
     try:
         children = listed(directory)
     except DamagedError:
-        return [directory]  # whoever opens it learns why it cannot be read
+        return [directory]  # opening it reports why it cannot be read
     for child in children:
         if child.is_dir() and not child.is_symlink() and not child.name.startswith("."):
-            found += find_runs(child)
-    return found
+            runs += find_runs(child)
+    return runs
 
 
-def _no_text(path: Path) -> bool:
+def _not_utf8(path: Path) -> bool:
     try:
         str(path.absolute()).encode()
     except UnicodeEncodeError:
@@ -47,11 +47,11 @@ def _no_text(path: Path) -> bool:
 
 
 def _exists(path: Path) -> bool:
-    """Return whether ``path`` exists. Raises ``DamagedError`` when a folder above it may not be entered."""
+    """Return whether ``path`` exists. Raises ``DamagedError`` when permission for a parent folder is missing."""
     try:
         path.stat()
     except PermissionError as error:
-        raise DamagedError(f"{path} {why_unreadable(error)}", hint="make what is above it readable") from error
+        raise DamagedError(f"{path} {why_unreadable(error)}", hint="make its parent folders readable") from error
     except (OSError, ValueError):
         return False
     return True
@@ -60,28 +60,28 @@ def _exists(path: Path) -> bool:
 def identity(path: Path) -> dict[str, Any]:
     """Return run.json of the run at ``path``. Raises ``UsageError`` or ``DamagedError`` as ``open_run`` does."""
     file = path / RUN_FILE
-    if _no_text(path):
-        raise UsageError(f"{path} is a name that is no UTF-8 text", hint="rename the directory: DuckDB cannot open it")
+    if _not_utf8(path):
+        raise UsageError(f"{path} is not a UTF-8 name", hint="rename the directory: DuckDB cannot open it")
     if not _exists(path):
-        raise UsageError(f"{path} does not exist", hint="give the directory a recorder wrote: it holds run.json")
+        raise UsageError(f"{path} does not exist", hint="give a directory written by the recorder")
     if path.is_dir():
         listed(path)
     there = os.path.lexists(file)
     if not there and any(rank_of(child) is not None for child in path.glob("rank*")):
         raise DamagedError(
-            f"{file} is missing, though what was recorded lies beside it", hint="bring it back from where it was made"
+            f"{file} is missing, but there are rank folders next to it", hint="restore it from the original run"
         )
     if not there:
         raise UsageError(
             f"{path} is not a recorded run: it has no {RUN_FILE}",
-            hint="give the directory a recorder wrote; `esper-analyze ls DIR` lists the runs below a directory",
+            hint="give a directory written by the recorder; `esper-analyze ls DIR` lists the runs below a directory",
         )
     info = _facts(file)
     version = str(info[VERSION_KEY])
     if is_newer_major(version) or (is_newer(version) and any(path.glob(_LOGS))):
         raise newer_schema(path, version)
     if not was_declared(version) and not is_newer(version):
-        raise DamagedError(f"{file} names the impossible schema version {version[:40]!r}")
+        raise DamagedError(f"{file} has the unknown schema version {version[:40]!r}")
     return info
 
 

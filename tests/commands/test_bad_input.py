@@ -162,7 +162,7 @@ def test_a_bad_thresholds_file_is_wrong_use(
         ("select * from nowhere", "the tables are updates, steps"),
         ("select * from read_csv('/etc/passwd')", "disabled"),
         ("explain analyze copy updates to '/tmp/stolen.csv'", "disabled"),
-        ("copy updates to '/tmp/stolen.csv'", "only answers queries, and this is COPY"),
+        ("copy updates to '/tmp/stolen.csv'", "only runs queries, and this is COPY"),
         ("attach '/tmp/x.db'", "this is ATTACH"),
         ("set enable_external_access = true", "this is SET"),
         ("install httpfs", "this is LOAD"),
@@ -293,7 +293,7 @@ def test_a_directory_whose_name_is_no_text_is_wrong_use_and_no_damage(name: str,
     said = command(name, run)
     assert said.code == 2
     assert one_sentence(said.err)
-    assert "no UTF-8 text" in said.err
+    assert "is not a UTF-8 name" in said.err
 
 
 @pytest.mark.parametrize("arguments", [("replay",), ("sql", "select count(*) from heads")])

@@ -115,7 +115,7 @@ def test_without_the_file_a_run_recorded_with_it_is_not_judged(
     out = ["--out", tmp_path / "out"] if name == "report" else []
     said = command(name, own_run, *out)
     assert (said.code, said.out) == (2, "")
-    assert f"recorded with rules of its own: wide_ratio (pass the file they came from: --rules {OWN}" in said.err
+    assert f"recorded with custom rules: wide_ratio (pass the file they came from: --rules {OWN}" in said.err
     assert command(name, own_run, *out, "--rules", OWN).code == 0
 
 

@@ -25,7 +25,7 @@ def test_a_run_without_identity_is_listed_and_is_damaged(tmp_path: Path, command
     assert "run.json is missing" in listed.out
     asked = command("report", str(tmp_path / "headless"))
     assert asked.code == 3
-    assert "what was recorded lies beside it" in asked.err
+    assert "there are rank folders next to it" in asked.err
 
 
 def test_a_run_that_cannot_be_checked_is_counted(tmp_path: Path, command: Command) -> None:

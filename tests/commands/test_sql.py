@@ -25,8 +25,8 @@ from esper_analyze.commands.sql import split
 from esper_analyze.runs.fleet import open_fleet
 from esper_analyze.schema import TABLES
 from esper_analyze.schema.macros import MACROS
-from esper_analyze.sql.output import Format
-from esper_analyze.sql.prompt import Names, history, prompt
+from esper_analyze.sql.output import ResultFormat
+from esper_analyze.sql.prompt import NameCompleter, history, prompt
 from esper_analyze.sql.session import Session, tables_of
 from esper_analyze.sql.statements import EXAMPLES, complete, statements
 from recorder.store.run_file import create_run
@@ -164,7 +164,7 @@ def test_queries_from_a_pipe_run_one_by_one_and_an_error_hides_no_other(
     said = command("sql", runs / "healthy", "--csv")
     assert said.code == 2
     assert said.out.startswith("a\n;\n")
-    assert "metric text: column of updates that is compared" in said.out
+    assert "metric text: compared column of table updates" in said.out
     assert said.out.endswith("b\n2\n")
     assert said.err.count("\n") == 1
 
@@ -180,9 +180,9 @@ def test_a_pipe_of_other_bytes_is_one_sentence(command: Command, runs: Path, mon
 def test_ctrl_c_stops_a_query_that_never_looks_up_and_the_next_one_runs(session: Session) -> None:
     cross = "select count(*) from range(1000000) a, range(1000000) b where sin(a.range * b.range) > 2"
     threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT)).start()
-    with pytest.raises(KeyboardInterrupt), session.answer(cross):
+    with pytest.raises(KeyboardInterrupt), session.result(cross):
         pass
-    with session.answer("select 1 as n") as found:
+    with session.result("select 1 as n") as found:
         assert list(found.rows) == [(1,)]
 
 
@@ -216,7 +216,7 @@ def typed(session: Session, text: str, monkeypatch: pytest.MonkeyPatch, tmp_path
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
     with create_pipe_input() as keys:
         keys.send_text(text)
-        prompt(session, Format.CSV, 100, typed=keys, shown=DummyOutput())
+        prompt(session, ResultFormat.CSV, 100, source=keys, screen=DummyOutput())
 
 
 def test_the_prompt_goes_on_after_an_error_and_keeps_what_was_asked(
@@ -237,7 +237,7 @@ def test_bytes_that_are_no_text_are_refused_at_the_prompt_and_it_goes_on(
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
     with create_pipe_input() as keys:
         keys.send_bytes(b"select '\xff';\rselect 3 as n;\r.quit\r")
-        prompt(session, Format.CSV, 100, typed=keys, shown=DummyOutput())
+        prompt(session, ResultFormat.CSV, 100, source=keys, screen=DummyOutput())
     said = capsys.readouterr()
     assert said.out.split() == ["n", "3"]
     assert "not UTF-8" in said.err
@@ -265,7 +265,7 @@ def test_a_state_directory_that_cannot_be_written_costs_the_history_only(
      (".sch", ".schema"), ("sel", "select"), ("select ru", "run")],
 )  # fmt: skip
 def test_names_are_completed(text: str, name: str) -> None:
-    found = [one.text for one in Names().get_completions(Document(text, len(text)), CompleteEvent())]
+    found = [one.text for one in NameCompleter().get_completions(Document(text, len(text)), CompleteEvent())]
     assert name in found
 
 

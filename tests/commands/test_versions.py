@@ -25,7 +25,7 @@ def test_replay_of_an_older_run_says_why_it_differs(command: Command) -> None:
     said = command("replay", OLDER, "--verify")
     assert said.code == 3
     assert "was recorded with schema 1.0 and 15 of today's" in said.err
-    assert "a difference is no damage" in said.err
+    assert "a difference is not damage" in said.err
 
 
 def test_an_older_run_can_be_queried_and_listed(command: Command) -> None:

@@ -38,7 +38,7 @@ def session() -> Iterator[Session]:
 
 
 def asked(session: Session, place: int) -> tuple[tuple[str, ...], list[tuple[object, ...]]]:
-    with session.answer(QUERIES[place]) as found:
+    with session.result(QUERIES[place]) as found:
         return found.columns, list(found.rows)
 
 
@@ -56,7 +56,7 @@ def test_each_of_the_ten_has_rows_of_the_right_columns(place: int, session: Sess
 
 @pytest.mark.parametrize("query", OTHERS)
 def test_every_other_query_has_rows(query: str, session: Session) -> None:
-    with session.answer(query) as found:
+    with session.result(query) as found:
         assert list(found.rows)
 
 

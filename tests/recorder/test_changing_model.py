@@ -17,7 +17,7 @@ from esper_analyze.cli import run as command
 from esper_analyze.replay.evidence import gather
 from esper_analyze.replay.replay import differences, recorded, replay
 from esper_analyze.reports.sections.heads import frame, words
-from esper_analyze.runs.merge_ranks import joined
+from esper_analyze.runs.merge_ranks import merge_ranks
 from esper_analyze.runs.run import RecordedRun, open_run
 from esper_analyze.schema.tables import TABLES
 from esper_analyze.storage.maintenance.compact import compact
@@ -409,7 +409,7 @@ def test_ranks_that_change_together_are_joined_as_the_one_model_they_are(
     alone, training = trained(tmp_path / "alone", change, "before")
     for rank in range(2):
         trained(tmp_path / "ranks", change, "before", rank=rank, world_size=2, all_ranks=every)
-    run = joined(open_run(tmp_path / "ranks"))
+    run = merge_ranks(open_run(tmp_path / "ranks"))
     assert run.frame("steps")["grad_norm_pre_clip"].to_list() == pytest.approx(training.true, rel=1e-5)
     for table, columns in {
         "groups": ["update", "group", "elements", "parameters_changed", "grad_norm", "update_ratio"],

@@ -14,7 +14,7 @@ from torch.nn.parallel import DistributedDataParallel
 from esper_analyze.errors import UsageError
 from esper_analyze.replay.replay import differences, recorded, replay
 from esper_analyze.reports.listing import status_words
-from esper_analyze.runs.merge_ranks import joined
+from esper_analyze.runs.merge_ranks import merge_ranks
 from esper_analyze.runs.run import RecordedRun, open_run
 from esper_analyze.schema import BY_NAME
 from esper_analyze.schema.merging import ALONE, MERGED, Mean
@@ -132,7 +132,7 @@ def test_joined_ranks_say_what_one_process_with_all_samples_says(tmp_path: Path,
     leave = CLOCK | {name for rules in MERGED.values() for name, how in rules.items() if how == ALONE}
     if len(set(counts)) > 1:  # means of minibatches: there is no saying how one process would have cut them
         leave |= {name for rules in MERGED.values() for name, how in rules.items() if how == Mean("minibatches")}
-    assert unlike(joined(ranks), whole, leave) == []
+    assert unlike(merge_ranks(ranks), whole, leave) == []
 
 
 @pytest.mark.parametrize("table", MERGED)
@@ -150,7 +150,7 @@ def test_what_one_rank_lacks_is_joined_of_the_others(tmp_path: Path) -> None:
         )
         rec.close()
     run = open_run(tmp_path)
-    one, all_of = run.only(1).frame("updates").to_dicts()[0], joined(run).frame("updates").to_dicts()[0]
+    one, all_of = run.only(1).frame("updates").to_dicts()[0], merge_ranks(run).frame("updates").to_dicts()[0]
     assert all_of["explained_variance"] == pytest.approx(one["explained_variance"], rel=1e-12)
     assert all_of["advantage_kurtosis"] == pytest.approx(one["advantage_kurtosis"], rel=1e-12)
     assert all_of["episode_return_mean"] is None
@@ -162,7 +162,7 @@ def test_equal_numbers_on_all_ranks_have_no_spread(tmp_path: Path, number: float
         with Recorder(tmp_path, rank=rank, world_size=2, strict=True) as rec:
             equal = torch.full((1 + rank,), number, dtype=torch.float64)
             rec.update(values=equal, returns=equal, advantages=equal)
-    (row,) = joined(open_run(tmp_path)).frame("updates").to_dicts()
+    (row,) = merge_ranks(open_run(tmp_path)).frame("updates").to_dicts()
     assert (row["return_variance"], row["value_std"], row["advantage_std"]) == (0.0, 0.0, 0.0)
     assert (row["explained_variance"], row["value_nrmse"], row["value_return_correlation"]) == (None, None, None)
 
@@ -187,7 +187,7 @@ def test_two_processes_record_and_agree(in_step: Path) -> None:
     assert rows[0]["kl_k3"].to_list() != rows[1]["kl_k3"].to_list()
     for table in ("groups", "layers"):
         assert run.frame(table)["rank"].unique().to_list() == [0]
-    whole = joined(run)
+    whole = merge_ranks(run)
     assert whole.frame("ranks")["spread"].max() == 0.0
     assert whole.frame("updates")["samples"].to_list() == [2 * 4 * 16 * 32] * 4
     found = replay(run)
@@ -220,11 +220,11 @@ def test_all_ranks_may_write_their_gradients(tmp_path: Path) -> None:
                 rec.update()
     run = open_run(tmp_path)
     assert run.frame("groups")["rank"].unique().sort().to_list() == [0, 1]
-    compared = joined(run).frame("ranks")
+    compared = merge_ranks(run).frame("ranks")
     apart = compared.filter(compared["metric"] == "all.grad_norm")["spread"].to_list()
     assert len(apart) == 2
     assert all(0.3 < spread < 0.6 for spread in apart)
-    assert joined(run).frame("groups")["rank"].unique().to_list() == [0]
+    assert merge_ranks(run).frame("groups")["rank"].unique().to_list() == [0]
 
 
 def test_the_place_comes_from_what_launched_the_process(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from esper_analyze.replay.replay import differences, recorded, replay
-from esper_analyze.runs.merge_ranks import joined
+from esper_analyze.runs.merge_ranks import merge_ranks
 from esper_analyze.runs.run import RecordedRun, open_run
 from recorder import Recorder, amp
 from recorder.module_gradients import ModuleSnapshots
@@ -322,7 +322,7 @@ def test_slots_are_of_every_rank_and_joined_places_of_their_own(tmp_path: Path) 
                 rec.update()
     run = open_run(tmp_path)
     assert run.frame("slots")["rank"].to_list() == [0] * 4 + [1] * 4
-    whole = joined(run).frame("slots")
+    whole = merge_ranks(run).frame("slots")
     assert whole["place"].to_list() == ["rank 0, env 0, r0c0", "rank 1, env 0, r0c0"] * 4
     assert (set(whole["rank"]), whole["seq"].to_list()) == ({0}, list(range(8)))
     said = [one for one in replay(run).findings if one.rule == "seed_dormant"]

@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from esper_analyze.replay.labels import Fault, LabelsError, read_labels
+from esper_analyze.replay.labels import LabelledFault, LabelsError, read_labels
 
 RULES = ("kl_spike", "first_ratio")
 FAULT = '[[fault]]\nname = "spike"\nonset = 4\nrules = ["kl_spike"]\n'
 
 
-def read(tmp_path: Path, text: str) -> tuple[Fault, ...]:
+def read(tmp_path: Path, text: str) -> tuple[LabelledFault, ...]:
     (tmp_path / "labels.toml").write_text(text)
     labels = read_labels(tmp_path, RULES)
     assert labels is not None
@@ -28,17 +28,17 @@ def test_a_healthy_run_has_no_fault(tmp_path: Path) -> None:
 
 
 def test_a_fault_has_name_onset_and_rules_and_may_have_an_end_and_be_hard(tmp_path: Path) -> None:
-    assert read(tmp_path, FAULT) == (Fault("spike", 4, ("kl_spike",)),)
+    assert read(tmp_path, FAULT) == (LabelledFault("spike", 4, ("kl_spike",)),)
     (fault,) = read(tmp_path, "healthy = false\n" + FAULT + "until = 9\nhard = true\n")
-    assert fault == Fault("spike", 4, ("kl_spike",), 9, hard=True)
+    assert fault == LabelledFault("spike", 4, ("kl_spike",), 9, hard=True)
     assert [fault.covers(update) for update in (3, 4, 9, 10)] == [False, True, True, False]
 
 
 @pytest.mark.parametrize(
     ("text", "told"),
     [
-        ("", "it says neither healthy = true nor any [[fault]]"),
-        ("healthy = false", "it says neither healthy = true nor any [[fault]]"),
+        ("", "it has neither healthy = true nor any [[fault]]"),
+        ("healthy = false", "it has neither healthy = true nor any [[fault]]"),
         ("healthy = 1", "healthy must be true or false, not 1"),
         ("health = true", "there is no key 'health'; did you mean 'healthy'?"),
         ("healthy = true\n" + FAULT, "exclude each other"),

@@ -60,7 +60,7 @@ def test_a_rule_of_one_s_own_judges_live_and_replay_says_the_same(run: RecordedR
 
 
 def test_without_the_file_replay_names_the_rules_and_what_to_pass(run: RecordedRun) -> None:
-    with pytest.raises(UsageError, match="was recorded with rules of its own: wide_ratio") as caught:
+    with pytest.raises(UsageError, match="was recorded with custom rules: wide_ratio") as caught:
         replay(run)
     digest = hashlib.sha256(OWN.read_bytes()).hexdigest()
     assert (

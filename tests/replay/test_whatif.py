@@ -12,7 +12,7 @@ from hypothesis import given
 from esper_analyze.detector.findings import Finding
 from esper_analyze.replay.recorded_rules import stored_thresholds
 from esper_analyze.replay.replay import replay
-from esper_analyze.replay.whatif import CHANGES, Alarm, alarms_of, compared, what_if
+from esper_analyze.replay.whatif import CHANGES, Alarm, alarm_changes, alarms_of, what_if
 from esper_analyze.runs.run import open_run
 from tests.reports.conftest import trouble
 from tests.reports.synthetic import write_run
@@ -27,7 +27,7 @@ def alarm(start: int, end: int | None, verdict: str = "warning") -> Alarm:
 
 
 def kinds(live: Sequence[Alarm], now: Sequence[Alarm]) -> list[str]:
-    return [change.what for change in compared(live, now)]
+    return [change.what for change in alarm_changes(live, now)]
 
 
 def test_an_alarm_lasts_from_its_finding_to_the_update_before_it_cleared() -> None:
@@ -77,7 +77,7 @@ def rows(draw: st.DrawFn) -> list[Alarm]:
 
 @given(rows(), rows())
 def test_every_alarm_is_told_once_and_two_sides_that_agree_change_nothing(live: list[Alarm], now: list[Alarm]) -> None:
-    changes = compared(live, now)
+    changes = alarm_changes(live, now)
     told_live = [one.live for one in changes if one.what not in ("new", "split")]
     told_now = [one.now for one in changes if one.what not in ("gone", "joined")]
     assert sorted(told_live, key=lambda one: one.start if one else -1) == live

@@ -211,7 +211,7 @@ def last_update(evidence: Evidence) -> int:
 
 def crossed(evidence: Evidence, lead: Incident) -> list[str]:
     """Say what was judged, against which bound, and when it became critical; words are quoted from its worst."""
-    written = evidence.said(lead)
+    written = evidence.cell_text(lead)
     if written is not None:
         return [f"At update {lead.peak_update:,} {lead.metric} said: {cleaned(written)}."]
     alarms, statistic = alarms_of(evidence.replay.findings, lead), evidence.rules[lead.rule].statistic(lead.metric)
@@ -224,7 +224,7 @@ def crossed(evidence: Evidence, lead: Incident) -> list[str]:
 
 def worst_and_now(evidence: Evidence, one: Incident) -> list[str]:
     """Say what the judged statistic was at its worst, and at the last update that could be judged; no words."""
-    if evidence.said(one) is not None:
+    if evidence.cell_text(one) is not None:
         return []
     at_worst = f"At its worst it was {number(one.peak)}, at update {one.peak_update:,}"
     if one.now is None or one.now_update is None or one.now_update == one.peak_update:

@@ -1,4 +1,4 @@
-"""Every table of a run, written out."""
+"""All tables of a run."""
 
 from esper_analyze.schema.column import Table
 from esper_analyze.schema.tables.detail import LAYERS, TENSORS, TRANSITIONS

@@ -5,7 +5,7 @@ from esper_analyze.schema.column import RANK, SEQ, UPDATE, Table, choice, count,
 _NO_GRADIENT = "the tensor had no gradient at the sampled step"
 _SAMPLE = "the loop does not say"
 
-_UNSAMPLED = "an update before an escalation, which was not sampled when it came"
+_UNSAMPLED = "an update before an escalation that was not sampled at the time"
 
 LAYERS = Table(
     "layers",
@@ -22,8 +22,8 @@ LAYERS = Table(
         real("grad_norm", "L2 norm of the gradient", "1", "", _NO_GRADIENT),
         real("mean", "gradient elements", "1", "mean over elements", _NO_GRADIENT),
         real("std", "gradient elements (population)", "1", "standard deviation over elements", _NO_GRADIENT),
-        real("min", "gradient elements", "1", "min over elements; NaN when there is one", _NO_GRADIENT),
-        real("max", "gradient elements", "1", "max over elements; NaN when there is one", _NO_GRADIENT),
+        real("min", "gradient elements", "1", "min over elements; NaN if any element is NaN", _NO_GRADIENT),
+        real("max", "gradient elements", "1", "max over elements; NaN if any element is NaN", _NO_GRADIENT),
         real("zero_fraction", "share of elements exactly 0", "share", "", _NO_GRADIENT),
         real("small_fraction", "share of elements with |g| < 1e-6, zeros included", "share", "", _NO_GRADIENT),
         real("large_fraction", "share of elements with |g| > 10, Inf included", "share", "", _NO_GRADIENT),
@@ -42,7 +42,7 @@ LAYERS = Table(
 
 TRANSITIONS = Table(
     "transitions",
-    "The samples with the largest |log r| of an update in which a ratio exploded or collapsed: one row a sample, "
+    "The samples with the largest |log r| of an update in which a ratio exploded or collapsed: one row per sample, "
     "for the joint action and for each head concerned.",
     ("rank", "update", "head", "place"),
     (
@@ -69,8 +69,8 @@ TRANSITIONS = Table(
 
 TENSORS = Table(
     "tensors",
-    "Numerical stability report: every parameter tensor at an update in which something non-finite appeared, or when "
-    "asked for.",
+    "Numerical stability report: every parameter tensor at an update in which something non-finite appeared, or on "
+    "request.",
     ("rank", "update", "tensor"),
     (
         RANK,
@@ -80,9 +80,9 @@ TENSORS = Table(
         choice("cause", "why the report was taken", ("nonfinite", "asked"), required=True),
         count("elements", "parameters in the tensor", "elements"),
         flag("weight_nonfinite", "the parameter holds NaN or ±Inf after the update"),
-        real("weight_abs_max", "largest |w| after the update; NaN when there is one", "1"),
+        real("weight_abs_max", "largest |w| after the update; NaN if any weight is NaN", "1"),
         flag("grad_nonfinite", "its gradient held NaN or ±Inf at some optimizer step", empty="it had no gradient"),
-        real("grad_abs_max", "largest |g| over the steps looked at; NaN when there is one", "1", "", "not kept"),
+        real("grad_abs_max", "largest |g| over the steps examined; NaN if any is NaN", "1", "", "not stored"),
         real("grad_norm_max", "largest L2 norm of its gradient over the optimizer steps, before clipping", "1"),
         real("grad_norm_pre_clip", "whole-model norm before clipping", "1", "max over the optimizer steps"),
         flag("loss_finite", "all losses of the update were finite", empty="no loss was handed over"),

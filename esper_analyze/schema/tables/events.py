@@ -1,4 +1,4 @@
-"""Tables of things that happen: ``episodes``, ``levels``, ``findings``, ``events``, ``losses_of_data``."""
+"""Tables of events: ``episodes``, ``levels``, ``findings``, ``events``, ``losses_of_data``; and ``ranks``."""
 
 from esper_analyze.schema.column import RANK, SEQ, UPDATE, Table, choice, count, flag, key, real, text
 
@@ -6,9 +6,9 @@ LEVELS = ("OFF", "MINIMAL", "NORMAL", "DEBUG")
 VERDICTS = ("not_applicable", "no_data", "ok", "info", "warning", "critical")
 
 RESUMED_FRESH = "resumed_fresh"
-"""Kind of loss of a resume without the detector's state."""
+"""Kind of loss: a resume without the detector's state."""
 CONTINUED = "continued"
-"""Kind of loss where a recording begins with the state of another one's detector."""
+"""Kind of loss: a recording that begins with the state of another recording's detector."""
 
 EPISODES = Table(
     "episodes",
@@ -21,7 +21,7 @@ EPISODES = Table(
         count("env", "index of the environment"),
         real("episode_return", "undiscounted sum of rewards as the environment reported it", "1"),
         count("length", "steps in the episode", "steps"),
-        flag("success", "the environment called it a success", empty="the environment does not say"),
+        flag("success", "the environment reported success", empty="the environment does not report it"),
     ),
 )
 
@@ -38,13 +38,13 @@ LEVEL_CHANGES = Table(
         text("rule", "rule whose finding caused the change", "the escalation ran out"),
         text("subject", "subject of that finding", "the escalation ran out"),
         count("finding_update", "update of that finding", empty="the escalation ran out"),
-        key("until", "last update of the escalation as known now; the update itself when it ran out"),
+        key("until", "last update of the escalation as known then; the update itself when it ran out"),
     ),
 )
 
 FINDINGS = Table(
     "findings",
-    "What the live detector said: one row per change of verdict.",
+    "Findings of the live detector: one row per change of verdict.",
     ("rank", "update", "rule", "subject", "metric"),
     (
         RANK,
@@ -57,7 +57,7 @@ FINDINGS = Table(
         choice("previous", "last verdict by bounds before", VERDICTS, "never judged by its bounds before"),
         real("value", "value judged", "as the metric", empty="the metric was missing or did not apply"),
         real("threshold", "bound that was crossed", "as the metric", empty="no bound was crossed"),
-        real("baseline", "own earlier level the value was held against", "as the metric", empty="no baseline"),
+        real("baseline", "baseline that the value was compared with", "as the metric", empty="no baseline"),
         text("reason", "why not applicable, which column is missing, or non-finite", "judged by its bounds"),
     ),
 )
@@ -88,29 +88,29 @@ EVENTS = Table(
         SEQ,
         choice("kind", "what changed; holds from this update on", EVENT_KINDS, required=True),
         text("subject", "parameter by its qualified name, or head:NAME", required=True),
-        text("detail", "what it was before and is now"),
+        text("detail", "its shape and type before and now"),
     ),
 )
 
 RANKS = Table(
     "ranks",
-    "What must be the same on every rank of a distributed training, side by side. No rank writes it: readers make it "
-    "when they join a run's ranks.",
+    "Values that must agree between the ranks of a distributed training. No rank writes this table: it is computed "
+    "when a run's ranks are merged.",
     ("rank", "update", "metric"),
     (
         RANK,
         UPDATE,
         SEQ,
-        text("metric", "column of updates that is compared; of groups as group.column", required=True),
-        count("ranks", "ranks that have it", "ranks"),
-        real("least", "its smallest value", "1", "min over ranks", "NaN or ±Inf on some rank only"),
-        real("most", "its largest value", "1", "max over ranks", "NaN or ±Inf on some rank only"),
+        text("metric", "compared column of table updates; of table groups as group.column", required=True),
+        count("ranks", "ranks that have a value", "ranks"),
+        real("least", "smallest value", "1", "min over ranks", "NaN or ±Inf on some ranks only"),
+        real("most", "largest value", "1", "max over ranks", "NaN or ±Inf on some ranks only"),
         real(
             "spread",
-            "(most − least) / larger magnitude of the two; Inf where it is non-finite on some ranks only",
+            "(most − least) / larger magnitude of the two; Inf if only some ranks are non-finite",
             "share",
             "",
-            "fewer than two ranks have it",
+            "fewer than two ranks have a value",
         ),
     ),
 )

@@ -21,7 +21,7 @@ HISTOGRAM = (
     ("1_and_above", "1 ≤ |g| < ∞"),
     ("nonfinite", "g NaN or ±Inf"),
 )
-"""Bins of the magnitude histogram: ending of the column's name, meaning."""
+"""Bins of the magnitude histogram: suffix of the column's name, meaning."""
 
 STEPS = Table(
     "steps",
@@ -44,7 +44,7 @@ STEPS = Table(
         real("policy_loss", "clipped surrogate loss", "1"),
         real("value_loss", "value loss", "1"),
         real("grad_norm_pre_clip", "whole-model norm as the clip call returned it", "1", "", _NO_CLIP),
-        real("grad_norm_post_clip", "the same as the optimizer saw it, see ``updates``", "1", "", "no optimizer step"),
+        real("grad_norm_post_clip", "the same at the optimizer step, see table updates", "1", "", "no optimizer step"),
         flag("stepped", "an optimizer step followed this minibatch", empty="no optimizer hook"),
     ),
 )
@@ -68,12 +68,12 @@ HEADS = Table(
             "L2 norm of the head's own parameters' gradient, before clipping",
             "1",
             f"mean {_STEPS}",
-            "gradient missing or not measured: grad_state tells which",
+            "gradient missing or not measured, see grad_state",
         ),
         choice(
             "grad_state",
             "finite; nonfinite: NaN or ±Inf somewhere; missing: trainable, every gradient None; "
-            "frozen: nothing trainable; removed: the model has none of its parameters any more",
+            "frozen: nothing trainable; removed: the model no longer has any of its parameters",
             GRAD_STATES,
             "no clip call was seen, or the head's parameters are not known",
         ),
@@ -99,7 +99,7 @@ HEADS = Table(
             _NO_CLIP,
         ),
         count("samples", "samples evaluated, padding left out, each once an epoch", "samples", "sum", _NO_RELEVANT),
-        count("relevant_samples", "of them those where the head is relevant", "samples", "sum", _NO_RELEVANT),
+        count("relevant_samples", "those of them where the head is relevant", "samples", "sum", _NO_RELEVANT),
         count(
             "choice_samples",
             "samples where the head had more than one valid action",
@@ -128,7 +128,7 @@ HEADS = Table(
         ),
         real("log_prob_min", "smallest new log-prob of an action taken", "nats", "min over all samples"),
         real("log_prob_max", "largest new log-prob of an action taken", "nats", "max over all samples"),
-        count("rollout_samples", "timesteps of the rollout the masks are of", "steps", "", "not categorical"),
+        count("rollout_samples", "timesteps of the rollout with stored masks", "steps", "", "not categorical"),
         real("valid_actions_min", "valid actions", "actions", "min over the rollout", "not categorical"),
         real("valid_actions_mean", "valid actions", "actions", "mean over the rollout", "not categorical"),
         real("valid_actions_max", "valid actions", "actions", "max over the rollout", "not categorical"),
@@ -164,7 +164,7 @@ HEADS = Table(
         real("coefficient", "weight of the head in the loss", "1", "", "the loss does not weigh heads"),
         choice(
             "zero_explained",
-            "why a zero or missing gradient is expected, or that it is not; unexplained is a bug report",
+            "why a zero or missing gradient is expected; unexplained: it is not, which points to a bug",
             ZERO_EXPLANATIONS,
             "no gradient was measured",
         ),
@@ -184,8 +184,8 @@ GROUPS = Table(
         count("elements", "parameters in the group", "elements"),
         flag(
             "parameters_changed",
-            "parameters of the group were added, removed or replaced since the update before; what it, and the head "
-            "of that name, was compared with begins afresh here",
+            "parameters of the group were added, removed or replaced since the previous update; baselines of the "
+            "group, and of the head of that name, restart here",
         ),
         count(
             "tensors_without_grad",
@@ -256,25 +256,25 @@ GROUPS = Table(
         ),
         real(
             "cosine_previous_update",
-            "cosine between the mean gradient of this update's sampled steps and that of the sampled update before"
+            "cosine between the mean gradient of this update's sampled steps and that of the previous sampled update"
             + _THINNED,
             "1",
             "",
-            "no sampled update before with the same gradients, a zero gradient, or not a sampled update",
+            "no earlier sampled update with the same gradients, a zero gradient, or not a sampled update",
         ),
         real(
             "cosine_actor_critic",
             "cosine between the gradients of policy loss and value loss alone" + _THINNED,
             "1",
             _ONE_STEP,
-            "no separate backward passes were asked for, or one of the losses does not reach the group",
+            "separate backward passes were not requested, or one of the losses does not reach the group",
         ),
         real(
             "entropy_grad_norm",
             "L2 norm of the gradient of the entropy loss alone, before its coefficient" + _THINNED,
             "1",
             _ONE_STEP,
-            "no separate backward passes were asked for, or the entropy does not reach the group",
+            "separate backward passes were not requested, or the entropy does not reach the group",
         ),
         real(
             "noise_scale",
@@ -293,7 +293,7 @@ GROUPS = Table(
         ),
         real(
             "drift_norm",
-            "|x − ema|/(ema + 1e-8) of grad_norm before the EMA takes x in",
+            "|x − ema|/(ema + 1e-8) of grad_norm, with the EMA before x is added",
             "1",
             "",
             "warming up, missing or non-finite",
@@ -337,7 +337,7 @@ LSTM = Table(
         real("h_saturation", "share of |h| > 0.99; |h| ≤ 1 always for an nn.LSTM without projection", "share"),
         flag("has_nan", "some element of h or c is NaN"),
         flag("has_inf", "some element of h or c is ±Inf"),
-        count("gate_values", "values of each gate that were looked at", "values", "sampled minibatch"),
+        count("gate_values", "values of each gate that were examined", "values", "sampled minibatch"),
         real("forget_saturation", "share of forget-gate values < 0.05 or > 0.95", "share", "sampled minibatch"),
         real("input_saturation", "share of input-gate values < 0.05 or > 0.95", "share", "sampled minibatch"),
         real("output_saturation", "share of output-gate values < 0.05 or > 0.95", "share", "sampled minibatch"),

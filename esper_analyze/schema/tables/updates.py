@@ -12,9 +12,9 @@ _CONSTANT = "undefined: the values are constant"
 _NO_SCALE = "not measured, or undefined because the standard deviation is ~0"
 
 LOW_VARIANCE = 1e-8
-"""Below this Var(R) explained variance says nothing."""
+"""Below this Var(R), explained variance is meaningless."""
 SETTINGS = ("learning_rate", "clip_range", "entropy_coef", "target_kl", "max_grad_norm")
-"""Columns that the training was set to, constant or by a schedule: not what came of it."""
+"""Settings of the training, constant or scheduled, as opposed to results."""
 STATUSES = ("performed", "kl_stopped", "nonfinite_skipped", "no_usable_steps", "interrupted")
 
 _CLOCK = (
@@ -25,7 +25,7 @@ _CLOCK = (
     real("optimisation_s", "time spent in the inner loop", "s"),
     real(
         "progress",
-        "share of the planned training done, in [0, 1]; 1 as well beyond the plan. The plan is the one given to the "
+        "share of the planned training done, in [0, 1]; stays 1 beyond the plan. The plan is the total given to the "
         "recorder, else that of the framework's first call (learn, train)",
         "share",
         empty="the total is unknown, or a later call has changed it",
@@ -36,7 +36,7 @@ _CLOCK = (
     real("target_kl", "KL bound of the early stop", "nats", empty="no bound is set"),
     choice(
         "status",
-        "how the update ended; interrupted: an exception or the end of the process came in its middle",
+        "how the update ended; interrupted: an exception or the end of the process came before it was complete",
         STATUSES,
         required=True,
     ),
@@ -49,9 +49,9 @@ _CLOCK = (
 _RATIO = (
     flag(
         "inner_loop_measurable",
-        "whether a minibatch came after an optimizer step of its update; else ratio 1, KL 0 and clip 0 come out by "
-        "construction (one epoch of one minibatch, or minibatches whose gradients add up to one step). Where steps "
-        "cannot be seen, as without a model: whether there was a second minibatch",
+        "whether a minibatch followed an optimizer step of its update; else ratio 1, KL 0 and clip fraction 0 hold by "
+        "construction (one epoch of one minibatch, or gradients accumulated into one step). Where steps cannot be "
+        "observed, as without a model: whether there was a second minibatch",
         empty=_NO_LOOP,
     ),
     real(
@@ -68,7 +68,7 @@ _RATIO = (
     count("ratio_nonfinite", "samples whose unclamped log-ratio is NaN or ±Inf", "samples", "sum", _NO_LOOP),
     real(
         "clamped_fraction",
-        "share of samples where the joint log-ratio met its clamp (±30) or that of a relevant head did (±20)",
+        "share of samples where the joint log-ratio reached its clamp (±30) or that of a relevant head did (±20)",
         "share",
         _SAMPLES,
         _NO_LOOP,
@@ -140,7 +140,7 @@ _POLICY = (
     ),
     flag(
         "choices_unknown",
-        "all heads are categorical, and of some nobody knows how many actions were valid (no masks, no size): their "
+        "all heads are categorical, and for some the number of valid actions is unknown (no masks, no size): their "
         "entropy cannot be normalised",
         empty="no joint entropy is known",
     ),
@@ -158,7 +158,7 @@ _POLICY = (
 )
 
 _VALUE = (
-    count("rollout_samples", "timesteps of the rollout handed over", "steps", "", _NO_ROLLOUT),
+    count("rollout_samples", "timesteps of the rollout", "steps", "", _NO_ROLLOUT),
     real(
         "explained_variance",
         "1 − Var(R − V)/Var(R) of the rollout, before the update",
@@ -167,7 +167,7 @@ _VALUE = (
         "undefined: Var(R) is 0; or rollout values were not handed over",
     ),
     real("return_variance", "Var(R) (population)", "1", "", _NO_ROLLOUT),
-    flag("ev_low_variance", "Var(R) is under its floor, so explained variance says nothing", empty=_NO_ROLLOUT),
+    flag("ev_low_variance", "Var(R) is below its floor, so explained variance is meaningless", empty=_NO_ROLLOUT),
     real("value_nrmse", "RMSE(V, R) / std(R)", "1", "", _CONSTANT),
     real("value_return_correlation", "Pearson correlation of V and R", "1", "", "undefined: either is constant"),
     real("value_mean", "predicted values", "1", "mean over the rollout", _NO_ROLLOUT),
@@ -190,7 +190,7 @@ _VALUE = (
     real("advantage_positive_fraction", "share of advantages > 0", "share", "over the rollout", _NO_ROLLOUT),
     flag(
         "advantage_std_floored",
-        "the advantages' standard deviation is below the floor, or the epsilon, that the loop normalises with",
+        "the advantages' standard deviation is below the floor or epsilon that the loop uses when normalising",
         empty="the loop does not normalise, or its floor is not known",
     ),
     real("return_mean", "value targets (returns)", "1", "mean over the rollout", _NO_ROLLOUT),
@@ -201,7 +201,7 @@ _VALUE = (
     real("return_p10", "value targets", "1", "quantile 0.1 over the rollout", _NO_ROLLOUT),
     real("return_p50", "value targets", "1", "quantile 0.5 over the rollout", _NO_ROLLOUT),
     real("return_p90", "value targets", "1", "quantile 0.9 over the rollout", _NO_ROLLOUT),
-    count("episodes_finished", "episodes finished in this update", "episodes", "", "no episode was ever told of"),
+    count("episodes_finished", "episodes finished in this update", "episodes", "", "no episode was ever reported"),
     real(
         "episode_return_mean",
         "undiscounted return of episodes finished in this update",
@@ -230,8 +230,8 @@ _GRADIENT = (
     real("grad_norm_pre_clip_last", "the same", "1", f"last {_STEPS}", _NO_CLIP),
     real(
         "grad_norm_post_clip",
-        "whole-model L2 norm as the optimizer saw it: measured at the first step of each update; at the others, while "
-        "all measured ones agree with it, pre-clip norms times the clip's coefficient",
+        "whole-model L2 norm at the optimizer step: measured at the first step of each update; at the others the "
+        "pre-clip norm times the clip coefficient, as long as all measured norms agree with it",
         "1",
         f"mean {_STEPS}",
         "no optimizer hook",
@@ -244,7 +244,7 @@ _GRADIENT = (
         "share of optimizer steps whose pre-clip norm was above the clip norm",
         "share",
         _STEPS,
-        "no clip call was seen, or several a step, each with a bound of its own",
+        "no clip call was seen, or several per step with different bounds",
     ),
     real(
         "clip_scale_mean",
@@ -298,7 +298,7 @@ _RECORDER = (
     count("dropped_rows", "rows lost since the previous update", "rows"),
     count(
         "sampled_steps",
-        "optimizer steps on which detail was measured (layers, histogram, direction); 0: none, to keep to the budget",
+        "optimizer steps on which detail was measured (layers, histogram, direction); 0: none, because of the budget",
         "steps",
     ),
 )

@@ -13,7 +13,7 @@ from unittest.mock import patch
 import torch
 from torch import nn
 
-from esper_analyze.runs.merge_ranks import joined
+from esper_analyze.runs.merge_ranks import merge_ranks
 from esper_analyze.runs.run import RecordedRun, open_run
 from recorder import Recorder
 from tests.recorder.measure.test_slots import expected as slot_cells
@@ -169,7 +169,7 @@ def ranks(run_dir: Path) -> Iterator[Expected]:
         with Recorder(run_dir, rank=rank, world_size=3, strict=True) as rec:
             ordinary(rec)
             rec.update(learning_rate=rate, entropy_coef=0.0, target_kl=math.nan if rank == 1 else 0.1)
-    rows = {row["metric"]: row for row in rows_of(joined(open_run(run_dir)), "ranks")}
+    rows = {row["metric"]: row for row in rows_of(merge_ranks(open_run(run_dir)), "ranks")}
     wanted: dict[str, Cells] = {
         "learning_rate": {"ranks": 3, "least": 1e-3, "most": 4e-3, "spread": 0.75},
         "entropy_coef": {"ranks": 3, "least": 0.0, "most": 0.0, "spread": 0.0},
