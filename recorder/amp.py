@@ -1,7 +1,7 @@
-"""Automatic mixed precision: which gradients still carry a loss scale, and how large it is, without asking a device.
+"""Automatic mixed precision: which gradients still carry a loss scale, and its value, without reading a device.
 
-A process may hold several trainings, in threads or by turns in one, each with a ``GradScaler`` of its own. A scaler is
-known by the parameters that a loss it scaled reaches (its graph tells), and by those of optimizers it unscaled. Where
+A process may hold several trainings, in threads or by turns in one, each with its own ``GradScaler``. A scaler is
+identified by the parameters reached by a loss it scaled (from its graph), and by those of optimizers it unscaled. Where
 two scalers reach the same parameter, as with a trunk shared by an actor's loss and a critic's, the later one counts.
 """
 
@@ -24,7 +24,7 @@ LOG = logging.getLogger("recorder")
 
 @dataclass(slots=True)
 class _ScalerState:
-    """What one ``GradScaler`` did. ``reached``: parameters by identity, weakly, as identities are used again."""
+    """State of one ``GradScaler``. ``reached``: parameters by identity, as weak references: identities are reused."""
 
     scale: Tensor | None = None
     number: int = 0  # of its last scaled loss among all scalers'
@@ -33,12 +33,12 @@ class _ScalerState:
     reached: dict[int, weakref.ref[Tensor]] = field(default_factory=dict)
 
     def reaches(self, parameter: Tensor) -> bool:
-        """Whether a loss of this scaler is known to reach the parameter."""
+        """Return whether a loss of this scaler is known to reach the parameter."""
         reference = self.reached.get(id(parameter))
         return reference is not None and reference() is parameter
 
     def reach(self, parameters: Iterable[Tensor]) -> None:
-        """Note parameters as the scaler's."""
+        """Record parameters as the scaler's."""
         self.reached |= {
             id(parameter): weakref.ref(parameter) for parameter in parameters if not self.reaches(parameter)
         }
@@ -56,7 +56,7 @@ _numbers = count(1)
 
 
 def watch() -> None:
-    """Look at every ``torch.amp.GradScaler`` until ``unwatch``; calls nest, from any thread."""
+    """Observe every ``torch.amp.GradScaler`` until ``unwatch``; calls nest, from any thread."""
     global _users  # noqa: PLW0603
     with _lock:
         _users += 1
@@ -69,7 +69,7 @@ def watch() -> None:
 
 
 def unwatch() -> None:
-    """Undo ``watch``; what somebody else put over our replacement stays theirs."""
+    """Undo ``watch``; wrappers that others put over our replacement stay."""
     global _users  # noqa: PLW0603
     with _lock:
         _users -= 1
@@ -83,15 +83,15 @@ def unwatch() -> None:
 
 
 def loss_scale(parameters: Sequence[Tensor]) -> Tensor | None:
-    """Return the scale of the last scaled loss that reaches one of the parameters, on its device; None: none did."""
+    """Return the scale of the last scaled loss that reaches any of the parameters, on its device; None without one."""
     last = _last_scaler(parameters, pending=False)
     return None if last is None else last[0].scale
 
 
 def carried(parameters: Sequence[Tensor]) -> Tensor | None:
-    """Return the loss scale that the gradients of ``parameters`` carry now: scaled, and not unscaled since; else None.
+    """Return the loss scale that the gradients of ``parameters`` carry now; None if none, or unscaled since.
 
-    All of them carry the same: the first one that a scaled loss reaches speaks for the others.
+    All of them carry the same scale: it is read from the first one that a scaled loss reaches.
     """
     last = _last_scaler(parameters, pending=True)
     if last is None:
@@ -102,7 +102,7 @@ def carried(parameters: Sequence[Tensor]) -> Tensor | None:
 
 
 def _last_scaler(parameters: Sequence[Tensor], *, pending: bool) -> tuple[_ScalerState, Tensor] | None:
-    """Return the scaler that was last to scale a loss of the parameters, and one that the loss reaches."""
+    """Return the scaler that last scaled a loss of the parameters, and a parameter that the loss reaches."""
     if not _scalers:
         return None
     with _lock:
@@ -149,18 +149,18 @@ def _is_tensor(thing: object) -> bool:
 
 
 def _reach(state: _ScalerState, losses: Iterable[Tensor]) -> None:
-    """Note the parameters that the losses reach, unless the first one found is known: then so are the others."""
+    """Record the parameters that the losses reach, unless the first leaf is known: then the others are as well."""
     try:
         for root in (loss.grad_fn for loss in losses):
             first = _first_leaf(root)
             if first is not None and not state.reaches(first):
                 state.reach(_leaves(root))
-    except Exception as error:  # a kind of graph that is not known; this runs inside the training's own call
-        LOG.warning("recorder: whose parameters a scaled loss reaches could not be found out (%s)", error)
+    except Exception as error:  # an unknown kind of graph; this runs inside the training's own call
+        LOG.warning("recorder: cannot find the parameters that a scaled loss reaches (%s)", error)
 
 
 def _first_leaf(node: Any) -> Tensor | None:
-    """Return one leaf of a graph: each node leads to at least one."""
+    """Return one leaf of a graph; every node leads to at least one."""
     while node is not None and not hasattr(node, "variable"):
         node = next((after for after, _ in node.next_functions if after is not None), None)
     return None if node is None else node.variable

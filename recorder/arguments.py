@@ -1,7 +1,7 @@
-"""What a training hands over, taken up argument by argument: one that cannot be used costs only its own columns.
+"""Conversion of arguments from a training, one by one: an unusable argument costs only its own columns.
 
-Tensors, numpy arrays and scalars, lists and numbers are taken. What is checked is type, shape and device, never a
-value on a device: nothing here waits for one.
+Tensors, numpy arrays and scalars, lists and numbers are accepted. Type, shape and device are checked, never a value on
+a device: nothing here waits for one.
 """
 
 from __future__ import annotations
@@ -21,18 +21,18 @@ from recorder.guard import ErrorGuard
 
 ArrayLike = Tensor | np.ndarray[Any, Any] | np.generic | Sequence[Any] | float
 PerHead = Mapping[str, ArrayLike] | ArrayLike
-"""By head; of one head also without a mapping."""
+"""By head; for a single head also without a mapping."""
 State = tuple[Tensor, Tensor | None]
-"""Recurrent state: h, and c where there is one (an LSTM has it, a GRU does not)."""
+"""Recurrent state: h and c; c is None for networks without one (GRU)."""
 Taken = TypeVar("Taken")
 
 
 class UnknownNameError(ValueError):
-    """A name that is not declared; the message has the nearest one that is."""
+    """An undeclared name; the message has the nearest declared one."""
 
 
 def take(guarded: ErrorGuard, argument: str, convert: Callable[[Any], Taken], argument_value: Any) -> Taken | None:
-    """Return ``convert(given)``, None where nothing is given or it cannot be used: then the loss is counted."""
+    """Return ``convert(given)``, None if nothing was passed or it cannot be used: then the loss is counted."""
     if argument_value is None:
         return None
     with guarded(argument):
@@ -41,17 +41,17 @@ def take(guarded: ErrorGuard, argument: str, convert: Callable[[Any], Taken], ar
 
 
 def unknown(name: object, declared: Collection[str], what: str) -> UnknownNameError:
-    """Return the error for a name that is not among the ``declared`` ones."""
+    """Return the error for a name that is not ``declared``."""
     short = [candidate for candidate in declared if "".join(word[:1] for word in candidate.split("_")) == name]
     near = short or difflib.get_close_matches(str(name), declared, 1, 0.0)
     return UnknownNameError(f"no {what} is called {name!r}" + (f"; the nearest is {near[0]!r}" if near else ""))
 
 
 def tensor(numbers: Any) -> Tensor:
-    """Return numbers of any shape as a tensor; those of a tensor are not copied.
+    """Return numbers of any shape as a tensor; a tensor is not copied.
 
-    Raises ``TypeError`` for what is not numbers, ``ValueError`` for tensors that cannot be measured (complex, sparse)
-    and for none at all.
+    Raises ``TypeError`` for non-numeric arguments, ``ValueError`` for tensors that cannot be measured (complex, sparse)
+    and for empty ones.
     """
     if isinstance(numbers, (list, tuple)) and numbers and all(isinstance(part, Tensor) for part in numbers):
         numbers = torch.stack(list(numbers))
@@ -66,7 +66,7 @@ def tensor(numbers: Any) -> Tensor:
 
 
 def _array(numbers: Any) -> np.ndarray[Any, Any]:
-    """Return numbers as an array of their own that torch can take up."""
+    """Return numbers as a new array of a dtype that torch supports."""
     copied = np.array(numbers)
     if copied.dtype.kind not in "biuf":
         raise TypeError(f"{_short(numbers)} is not numbers")
@@ -76,7 +76,7 @@ def _array(numbers: Any) -> np.ndarray[Any, Any]:
 
 
 def like(numbers: Any, model: Tensor) -> Tensor:
-    """Return numbers as a tensor on the device of ``model``, and in its precision where they are not a tensor yet."""
+    """Return numbers as a tensor on the device of ``model``; in its precision if they were not a tensor."""
     converted = tensor(numbers)
     if not isinstance(numbers, Tensor) and converted.is_floating_point() and model.is_floating_point():
         converted = converted.to(model.dtype)
@@ -84,7 +84,7 @@ def like(numbers: Any, model: Tensor) -> Tensor:
 
 
 def on_device(numbers: Tensor, device: torch.device) -> Tensor:
-    """Return a tensor on ``device``. Raises ``ValueError`` where the copy would wait for the tensor's own device."""
+    """Return a tensor on ``device``. Raises ``ValueError`` if the copy would wait for the tensor's own device."""
     if numbers.device == device:
         return numbers
     if device.type == "cpu":
@@ -93,14 +93,14 @@ def on_device(numbers: Tensor, device: torch.device) -> Tensor:
 
 
 def common_device(tensors: Iterable[Tensor]) -> torch.device:
-    """Return the device that all can come to without waiting: the first one other than the host, else the host."""
+    """Return the device to which all can move without waiting: the first other than the host, else the host."""
     devices = dict.fromkeys(tensor.device for tensor in tensors)
     chosen = (device for device in devices if len(devices) == 1 or device.type not in ("cpu", "meta"))
     return next(chosen, torch.device("cpu"))
 
 
 def together(tensors: Sequence[Tensor]) -> list[Tensor]:
-    """Return tensors on one device, without waiting for any."""
+    """Return the tensors on one device, without waiting."""
     device = common_device(tensors)
     return [on_device(tensor, device) for tensor in tensors]
 
@@ -109,7 +109,7 @@ def number(value: Any) -> float:
     """Return one number. Raises ``TypeError`` for anything else, ``ValueError`` for a number on a device."""
     if isinstance(value, Tensor):
         if value.device.type != "cpu":
-            raise ValueError(f"a tensor on {value.device}: give a plain number, reading it would wait for the device")
+            raise ValueError(f"a tensor on {value.device}: pass a plain number, reading it would wait for the device")
         value = tensor(value).tolist()
     if isinstance(value, (bool, int, float)):
         return float(value)
@@ -120,7 +120,7 @@ def number(value: Any) -> float:
 
 
 def integer(argument: Any) -> int:
-    """Return a whole number that 64 bits hold. Raises ``TypeError`` or ``ValueError`` for anything else."""
+    """Return a whole number that fits 64 bits. Raises ``TypeError`` or ``ValueError`` for anything else."""
     value = argument if type(argument) is int else number(argument)
     if not math.isfinite(value) or value != int(value) or not -(2**63) <= value < 2**63:
         raise ValueError(f"{_short(argument)} is not a whole number")
@@ -128,7 +128,7 @@ def integer(argument: Any) -> int:
 
 
 def truth(argument: Any) -> bool:
-    """Return true or false, given as such or as 1 or 0. Raises ``TypeError`` or ``ValueError`` for anything else."""
+    """Return a boolean, passed as such or as 1 or 0. Raises ``TypeError`` or ``ValueError`` for anything else."""
     value = number(argument)
     if value not in (0.0, 1.0):
         raise ValueError(f"{_short(argument)} is neither true nor false")
@@ -144,14 +144,14 @@ def words(value: Any) -> str:
 
 _COLUMNS = {column.name: column for column in UPDATES.columns}
 _KEPT = ("rank", "update", "seq", "level", "recorder_ms", "recorder_fraction", "dropped_rows", "sampled_steps")
-"""Columns of ``updates`` that only the recorder knows."""
+"""Columns of ``updates`` that only the recorder sets."""
 
 
 def cell(name: str, value: Any) -> Any:
     """Return the cell of column ``name`` of ``updates``; a number on a device stays a tensor of one element.
 
-    Raises ``UnknownNameError`` for a name that the loop cannot set, ``TypeError`` or ``ValueError`` for what the column
-    does not hold.
+    Raises ``UnknownNameError`` for a name that the loop cannot set, ``TypeError`` or ``ValueError`` for a value of
+    another type.
     """
     if name not in _COLUMNS or name in _KEPT:
         raise unknown(
@@ -197,11 +197,11 @@ def recurrent_state(state: Any) -> State:
 
 
 def by_head(argument: Any, names: Sequence[str]) -> Mapping[str, Any]:
-    """Return what is given by head. One head's needs no mapping. Raises ``ValueError`` where it does."""
+    """Return the argument by head; a single head needs no mapping. Raises ``ValueError`` without a needed mapping."""
     if type(argument) is dict or isinstance(argument, Mapping):
         return argument
     if len(names) != 1:
-        raise ValueError(f"give a mapping from head to tensor: heads are {', '.join(names)}")
+        raise ValueError(f"pass a mapping from head to tensor: heads are {', '.join(names)}")
     return {names[0]: argument}
 
 

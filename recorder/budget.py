@@ -1,13 +1,13 @@
-"""How often detail may be measured: the recorder's own account against its share of the training's time."""
+"""How often detail may be measured: the recorder's time against its share of the training's time."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 AT_LEAST_EVERY = 50
-"""One update in this many is sampled even where the core statistics alone use up the budget."""
+"""One update in this many is sampled even if the core statistics alone use up the budget."""
 SAVED_AT_MOST = 4
-"""What was left over in cheap updates pays for at most this many sampled ones later."""
+"""Unused budget is saved for at most this many sampled updates."""
 _FORGET = 0.7
 
 
@@ -15,9 +15,9 @@ _FORGET = 0.7
 class Budget:
     """Decides which updates are sampled so that the recorder keeps to ``fraction`` of the time.
 
-    Every update pays in its share and pays out what recording took; one is sampled when the balance covers what a
-    sampled update took lately. Core statistics are never thinned. ``fraction`` None: every update is sampled.
-    ``cost`` is at first what the first sample is predicted to take: it comes when it was paid for, not before.
+    Every update adds its share of time to the balance and subtracts the recording time; an update is sampled when the
+    balance covers the recent cost of a sampled one. Core statistics are never thinned. ``fraction`` None: every update
+    is sampled. ``cost`` is at first the predicted one, so that the first sample waits until it is paid for.
     """
 
     fraction: float | None
@@ -31,7 +31,7 @@ class Budget:
             raise ValueError(f"overhead_budget must be a share of the time in (0, 1], not {self.fraction}")
 
     def wants(self, update: int, *, every: bool) -> bool:
-        """Whether ``update`` is to be sampled; ``every``: the telemetry level asks for all of them."""
+        """Return whether to sample ``update``; ``every``: the telemetry level requires all updates."""
         if every or self.fraction is None or self.balance >= self.cost:
             return True
         if self.last is None:
@@ -39,7 +39,7 @@ class Budget:
         return update - self.last >= AT_LEAST_EVERY
 
     def settle(self, update: int, *, elapsed: float, core: float, detail: float) -> None:
-        """Book one update: seconds it took, and of these what recording took without and for detail."""
+        """Account for one update: its seconds ``elapsed``, and those spent on ``core`` statistics and ``detail``."""
         if detail > 0:
             self.cost = detail if self.last is None else _FORGET * self.cost + (1 - _FORGET) * detail
             self.last = update

@@ -19,10 +19,10 @@ from recorder.capture.update_buffer import Minibatch
 
 @dataclass(frozen=True, slots=True)
 class Clipped:
-    """One clip call of a watcher's own parameters, between its two halves; kept by the call, never by the watcher.
+    """One clip call of a watcher's parameters, between its two halves; owned by the call, never by the watcher.
 
-    ``total``: their norm where it is torch's own to the last bit; torch then need not compute it again. ``wider``: the
-    L2 norm over all gradients clipped, where some are not in the map yet and the call may return another.
+    ``total``: their norm if it equals torch's own bit for bit; torch then need not compute it again. ``wider``: the L2
+    norm over all clipped gradients, if some are not in the map yet and the call may return another norm.
     """
 
     minibatch: Minibatch
@@ -32,48 +32,48 @@ class Clipped:
 
 
 class Watcher(Protocol):
-    """Somebody who wants to see the gradients of one model. None of the calls may raise.
+    """Observer of the gradients of one model. None of the calls may raise.
 
     Trainings in other threads clip and step at the same time: a call that concerns none of the watcher's parameters
     must leave its state alone.
     """
 
     def before_clip(self, parameters: list[Tensor], *, plain: bool) -> Clipped | None:
-        """See gradients before clipping; None when none of ``parameters`` is the watcher's.
+        """Observe gradients before clipping; None if none of ``parameters`` is the watcher's.
 
-        ``plain``: an L2 clip without further wishes.
+        ``plain``: an L2 clip without further arguments.
         """
 
     def after_clip(self, clipped: Clipped, total: Tensor, max_norm: object, norm_type: float) -> None:
-        """See the total norm that the clip call returned; ``clipped`` is what ``before_clip`` returned."""
+        """Observe the total norm returned by the clip call; ``clipped``: the result of ``before_clip``."""
 
     def before_step(self, optimizer: Optimizer) -> None:
-        """See gradients as the optimizer takes them."""
+        """Observe gradients as the optimizer takes them."""
 
 
-_watchers: tuple[Watcher, ...] = ()  # replaced, never changed: a call in another thread iterates over the old one
+_watchers: tuple[Watcher, ...] = ()  # replaced, never mutated: a call in another thread iterates over the old tuple
 _lock = threading.RLock()
 _replaced: dict[str, Callable[..., Tensor]] = {}
 _hook: list[RemovableHandle] = []
 _calls = threading.local()
-_PLACES = {"torch.nn.utils": torch.nn.utils, "torch.nn.utils.clip_grad": clip_grad}
+_CLIP_MODULES = {"torch.nn.utils": torch.nn.utils, "torch.nn.utils.clip_grad": clip_grad}
 
 
 def watch(watcher: Watcher) -> None:
-    """Let ``watcher`` see clip calls and optimizer steps, until ``unwatch``. Any thread may call either."""
+    """Notify ``watcher`` of clip calls and optimizer steps until ``unwatch``. Any thread may call either."""
     global _watchers  # noqa: PLW0603
     with _lock:
         if not _watchers:
-            for name, module in _PLACES.items():
+            for name, module in _CLIP_MODULES.items():
                 _replaced[name] = module.clip_grad_norm_
                 module.clip_grad_norm_ = _watched(module.clip_grad_norm_)  # type: ignore[attr-defined]
-        if not _hook:  # stays: torch iterates over its hooks, and removing one would break a step in another thread
+        if not _hook:  # never removed: torch iterates over its hooks, and removal would break a step in another thread
             _hook.append(register_optimizer_step_pre_hook(_on_step))
         _watchers = (*_watchers, watcher)
 
 
 def unwatch(watcher: Watcher) -> None:
-    """Undo ``watch``. What somebody else put over our replacement stays theirs."""
+    """Undo ``watch``. Wrappers that others put over our replacement stay."""
     global _watchers  # noqa: PLW0603
     with _lock:
         if watcher not in _watchers:
@@ -81,14 +81,14 @@ def unwatch(watcher: Watcher) -> None:
         _watchers = tuple(other for other in _watchers if other is not watcher)
         if _watchers:
             return
-        for name, module in _PLACES.items():
+        for name, module in _CLIP_MODULES.items():
             original = _replaced.pop(name)
             if getattr(module.clip_grad_norm_, "__recorder__", False):
                 module.clip_grad_norm_ = original  # type: ignore[attr-defined]
 
 
 def _watched(original: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    """Return ``original`` as seen by the watchers; only torch's own is ever left out, never somebody's wrapper."""
+    """Return ``original`` with notification; only torch's own function may be skipped, never another's wrapper."""
     shares = getattr(getattr(original, "__code__", None), "co_filename", None) == clip_grad.__file__
 
     def clip_grad_norm_(
@@ -97,7 +97,7 @@ def _watched(original: Callable[..., Tensor]) -> Callable[..., Tensor]:
         listed = [parameters] if isinstance(parameters, Tensor) else list(parameters)
         if not listed:  # the original warns of an empty generator
             return original(parameters, max_norm, norm_type, *args, **kwargs)
-        if getattr(_calls, "inside", False):  # somebody's wrapper around an earlier replacement: one call, seen once
+        if getattr(_calls, "inside", False):  # a wrapper around an earlier replacement: one call, recorded once
             return original(listed, max_norm, norm_type, *args, **kwargs)
         plain = shares and norm_type == 2.0 and not args and not kwargs and isinstance(max_norm, (int, float))
         calls = []

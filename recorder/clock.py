@@ -1,15 +1,15 @@
-"""When an update began, when its optimisation did, and how long both took."""
+"""Start and duration of each update and of its optimisation."""
 
 from __future__ import annotations
 
 import time
 
 STEP = 5.0
-"""Seconds between two updates by which the wall clock may differ from the time that went by."""
+"""Seconds by which the wall clock may differ from the elapsed time between two updates."""
 
 
 class Clock:
-    """The times of the update in progress. Lengths are of the monotonic clock; the time of day only dates them."""
+    """The times of the update in progress. Durations are monotonic; the wall clock only dates them."""
 
     def __init__(self) -> None:
         self._began = time.perf_counter()
@@ -19,7 +19,7 @@ class Clock:
         self._steps: dict[int, float] = {}
 
     def optimise(self) -> None:
-        """Note when optimisation begins; once it has begun this does nothing."""
+        """Record the start of optimisation; later calls have no effect."""
         if self._optimising is None:
             self._optimising = time.perf_counter()
 
@@ -29,7 +29,7 @@ class Clock:
         return time.perf_counter() - self._began
 
     def cells(self, update: int, spent: float) -> dict[str, object]:
-        """Return the columns of ``updates`` about time; ``spent`` are the recorder's own seconds."""
+        """Return the time columns of ``updates``; ``spent``: the recorder's own seconds."""
         now = self._ended = time.perf_counter()
         optimising = now if self._optimising is None else self._optimising
         return {
@@ -41,7 +41,7 @@ class Clock:
         }
 
     def _time_of_day(self, now: float, update: int) -> float:
-        """Return it; note where it was set since the update before. Order never comes from it."""
+        """Return the wall time; record if it was set since the previous update. Never used for ordering."""
         wall = time.time()
         before, self._offset = self._offset, wall - now
         if abs(self._offset - before) > STEP:
@@ -49,10 +49,10 @@ class Clock:
         return wall
 
     def step(self, update: int) -> float | None:
-        """Return by how many seconds the time of day was set before ``update`` ended, None when it was not."""
+        """Return the seconds by which the wall clock was set before ``update`` ended; None if it was not."""
         return self._steps.pop(update, None)
 
     def next(self) -> None:
-        """Begin the next update where the one before ended: the time in between, the recorder's own, counts too."""
+        """Begin the next update at the end of the previous one: the recorder's own time in between counts."""
         self._began = time.perf_counter() if self._ended is None else self._ended
         self._optimising = self._ended = None

@@ -1,4 +1,4 @@
-"""Which updates are sampled for detail, and what is measured of them: elements, direction, gates, losses apart."""
+"""Schedule of updates sampled for detail, and their measurement: elements, direction, gates, separate losses."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ UNSAMPLED_LEVELS = ("OFF", "MINIMAL")
 
 
 class DetailSchedule:
-    """Detail of one model's updates, kept within the budget. Raises ``ValueError`` for a budget that is no share."""
+    """Detail of one model's updates within the budget. Raises ``ValueError`` for a budget outside (0, 1]."""
 
     def __init__(
         self, model: nn.Module | None, parameters: ParameterMap | None, fraction: float | None, *, separate: bool
@@ -36,12 +36,12 @@ class DetailSchedule:
         self._seconds = 0.0
 
     def forget_before(self) -> None:
-        """Leave out how far parameters moved in this update: the model has others than when it began."""
+        """Discard the parameters copied at the start of the update: the model has other ones now."""
         if self.detail is not None:
             self.detail.forget_before()
 
     def follow(self, model: nn.Module, parameters: ParameterMap | None) -> None:
-        """Go on with other parameters: nothing is compared with what was measured of those before."""
+        """Continue with other parameters; nothing is compared with measurements of the previous ones."""
         self._gates.stop()
         self._gates = Gates(lstms(model))
         if parameters is not None and self.pretrigger is not None:
@@ -53,7 +53,7 @@ class DetailSchedule:
         return self.detail is not None and self.detail.wanted
 
     def begin(self, update: int, level: str) -> None:
-        """Sample the update whose optimisation begins, when the budget allows it or the level asks for it.
+        """Sample the update whose optimisation begins, if the budget allows it or the level requires it.
 
         Called with each minibatch; the first call of an update decides.
         """
@@ -76,7 +76,7 @@ class DetailSchedule:
             self._seconds += time.perf_counter() - start
 
     def minibatch_added(self, number: int) -> None:
-        """Look at the LSTMs in the forward of the update's second minibatch; ``number`` counts from 1."""
+        """Record the LSTM gates in the forward of the update's second minibatch; ``number`` counts from 1."""
         if not self._gates.modules or not self.wanted:
             return
         with self._timed():
@@ -86,18 +86,18 @@ class DetailSchedule:
                 self._gates.watch()
 
     def wants_losses(self, number: int) -> bool:
-        """Whether the losses of the minibatch just taken up are to be differentiated apart."""
+        """Return whether to differentiate the losses of the minibatch just added one by one."""
         return self._separate and self.wanted and number == 1
 
     def losses(self, policy_loss: Tensor, value_loss: Tensor, entropy_loss: Tensor | None) -> None:
-        """Differentiate the losses one by one, as far as they can be."""
+        """Differentiate the losses one by one, if they require gradients."""
         if self.detail is not None and policy_loss.requires_grad and value_loss.requires_grad:
             reaches = entropy_loss is not None and entropy_loss.requires_grad
             with self._timed():
                 self.detail.separate(policy_loss, value_loss, entropy_loss if reaches else None)
 
     def tensors(self, update: int, level: str, loop: UpdateBuffer, states: dict[str, State]) -> dict[str, Tensor]:
-        """Return what to send of the update that ends; the LSTMs' state goes into ``states`` where it is not known."""
+        """Return the tensors to transfer for the ended update; add the LSTM state to ``states`` if missing there."""
         if self.pretrigger is not None and not self.wanted and level not in UNSAMPLED_LEVELS:
             self.pretrigger.keep(update, loop.snapshots)
         self._gates.stop()
@@ -111,12 +111,12 @@ class DetailSchedule:
         return tensors
 
     def end(self, update: int, loop: UpdateBuffer, *, elapsed: float, spent: float) -> None:
-        """Book the update that ended: seconds it took, and of these what recording took, detail included."""
+        """Account for the ended update: its seconds, and the seconds ``spent`` on recording, detail included."""
         self._budget.settle(update, elapsed=elapsed, core=max(spent - self._seconds, 0.0), detail=self._seconds)
         self._minibatches, self._seconds = len(loop.minibatches), 0.0
         if self.detail is not None:
             self.detail.end()
 
     def close(self) -> None:
-        """Take the hooks off."""
+        """Remove the hooks."""
         self._gates.stop()

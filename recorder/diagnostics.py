@@ -1,4 +1,4 @@
-"""Rows that only an update in trouble has: its worst samples, its broken tensors."""
+"""Rows recorded only for a failing update: its worst samples and its non-finite tensors."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from recorder.stability import stability_rows
 
 
 class Diagnostics:
-    """Looks at the numbers of updates that have arrived. ``asked``: a stability report is wanted in any case."""
+    """Checks the measurements of each ended update. ``asked``: write a stability report in any case."""
 
     def __init__(self, thresholds: Mapping[str, Mapping[str, Any]], reader: GradientReader | None) -> None:
         self.bounds = RatioBounds(
@@ -25,7 +25,7 @@ class Diagnostics:
         self._unstable = False
 
     def rows(self, loop: UpdateBuffer, rows: UpdateRows) -> dict[str, Rows]:
-        """Return rows of ``transitions`` and ``tensors``; a broken run has its report where it begins to be broken."""
+        """Return rows of ``transitions`` and ``tensors``; the latter at the first update of a non-finite series."""
         tables: dict[str, Rows] = {}
         concerned = self._concerned(rows)
         if concerned:
@@ -41,7 +41,7 @@ class Diagnostics:
         return tables
 
     def _concerned(self, rows: UpdateRows) -> dict[int, str]:
-        """Return places among joint and heads whose ratios left their bounds; a single head is the joint."""
+        """Return row index → head name (0: '', the joint) of ratios out of bounds; a single head equals the joint."""
         concerned = {0: ""} if self.bounds.crossed(rows.update) else {}
         if len(rows.heads) > 1:
             concerned |= {1 + index: row["head"] for index, row in enumerate(rows.heads) if self.bounds.crossed(row)}

@@ -1,6 +1,6 @@
-"""Gates of LSTMs at one sampled minibatch, from what goes into the modules and comes out.
+"""LSTM gates at one sampled minibatch, from the inputs and outputs of the modules.
 
-Hooks are on the modules only while that minibatch is computed, so that no other step pays for them.
+The modules have hooks only while that minibatch is computed, so that no other step pays for them.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from recorder.measure.lstm import GateWeights, gate_statistics
 from recorder.process_state import as_by_default
 
 MAX_CALLS = 4096
-"""Calls of one minibatch that are kept; a loop over timesteps makes one a step."""
+"""Calls kept per minibatch; a loop over timesteps makes one call a step."""
 
 
 @dataclass(frozen=True, slots=True)
 class GateCall:
-    """Inputs [n, in] and the hidden states they met [n, out]."""
+    """Inputs [n, in] and the hidden states before them [n, out]."""
 
     inputs: Tensor
     hidden: Tensor
@@ -30,9 +30,9 @@ class GateCall:
 
 @dataclass(slots=True)
 class Gates:
-    """Watches the LSTMs of a model for one minibatch.
+    """Records the LSTM calls of a model for one minibatch.
 
-    ``state``: h and c as the last watched call left them, layers × environments × hidden.
+    ``state``: h and c after the last recorded call, layers × environments × hidden.
     """
 
     modules: Sequence[nn.Module]
@@ -43,24 +43,24 @@ class Gates:
     _states: dict[nn.Module, tuple[Tensor, Tensor]] = field(default_factory=dict)
 
     def watch(self) -> None:
-        """Look at the calls from here on, those of a forward that will be differentiated."""
+        """Record calls from now on, as far as they are differentiated."""
         self._calls, self._states, self.state, self.error = {}, {}, None, None
         self._hooks = [module.register_forward_hook(self._on_call, with_kwargs=True) for module in self.modules]
 
     def stop(self) -> None:
-        """Take the hooks off."""
+        """Remove the hooks."""
         while self._hooks:
             self._hooks.pop().remove()
 
     @property
     def watching(self) -> bool:
-        """Whether hooks are on."""
+        """Whether the modules have hooks."""
         return bool(self._hooks)
 
     def take(self) -> Tensor | None:
-        """Stop watching; return ``GATE_FIELDS`` over all calls, None when there were none that could be measured.
+        """Stop recording; return ``GATE_FIELDS`` over all calls, None without a measurable call.
 
-        To be called before the optimizer changes the weights. Raises what went wrong in the calls.
+        Call it before the optimizer changes the weights. Raises the error of a failed call.
         """
         self.stop()
         if self.error is not None:
@@ -80,7 +80,7 @@ class Gates:
         return torch.stack(measured).sum(0) if measured else None
 
     def _on_call(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any) -> None:
-        """Take up one call. An error ends the watching and goes no further: this runs inside the training's forward."""
+        """Record one call. An error is kept for ``take`` and not raised: this runs inside the training's forward."""
         if not torch.is_grad_enabled():
             return
         inputs = (*args, kwargs["input"]) if not args and "input" in kwargs else args
@@ -105,13 +105,13 @@ class Gates:
         )
 
     def _sequence(self, module: nn.LSTM, inputs: Any, state: Any, result: Any) -> None:
-        """Pair each input with the hidden state before it; within one call nothing resets the state."""
+        """Pair each input with the hidden state before it; the state is not reset within a call."""
         output, (hidden, cell) = result
         if not isinstance(output, Tensor) or output.dim() != 3:
             return  # packed or unbatched
         self._states[module] = hidden.detach(), cell.detach()
         if module.num_layers != 1 or module.bidirectional:
-            return  # the inner layers' hidden states do not come out
+            return  # the hidden states of inner layers are not returned
         x, output = inputs.detach(), output.detach()
         if module.batch_first:
             x, output = x.swapaxes(0, 1), output.swapaxes(0, 1)

@@ -1,4 +1,4 @@
-"""Keep the recorder's errors from the training: count each loss, log each kind once, add up the time taken."""
+"""Isolate the training from the recorder's errors: count each loss, log each kind once, sum the recorder's time."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from recorder.reduce.update import Cells
 class ErrorGuard:
     """Runs the recorder's work in ``with guarded(name):``. With ``strict`` errors are raised instead (for tests).
 
-    Within a block torch computes as it does by default, see ``recorder.process_state``. ``spent`` adds up the seconds
-    inside; blocks may nest. Entered some thousand times an update, so it is written for speed: one reusable context
-    manager a name.
+    Within a block torch computes with its defaults, see ``recorder.process_state``. ``spent`` sums the seconds inside;
+    blocks may nest. Entered thousands of times an update and therefore written for speed: one reusable context manager
+    per name.
     """
 
     def __init__(self, *, strict: bool) -> None:
@@ -28,18 +28,18 @@ class ErrorGuard:
         self.start = 0.0
         self.entered = _Entered()
         self._blocks: dict[str, _Block] = {}
-        self._told: set[str] = set()
+        self._logged_kinds: set[str] = set()
         self._lost: Counter[str] = Counter()
 
     def __call__(self, what: str) -> _Block:
-        """Return the block named ``what``; an ``Exception`` in it is counted and goes no further."""
+        """Return the block named ``what``; an ``Exception`` in it is counted and suppressed."""
         block = self._blocks.get(what)
         if block is None:
             block = self._blocks[what] = _Block(self, what)
         return block
 
     def take(self) -> float:
-        """Return the seconds spent since the last call, those of the block in progress too."""
+        """Return the seconds spent since the last call, including the block in progress."""
         now = time.perf_counter()
         spent, self.spent = self.spent, 0.0
         if self.depth:
@@ -47,11 +47,11 @@ class ErrorGuard:
         return spent
 
     def mark(self) -> tuple[int, int]:
-        """Return how deep this thread is in blocks, for ``leave``."""
+        """Return the nesting depth of this thread's blocks, for ``leave``."""
         return self.depth, len(self.entered.contexts)
 
     def leave(self, mark: tuple[int, int]) -> None:
-        """Leave the blocks entered since ``mark`` that Ctrl-C kept from ending."""
+        """Leave the blocks entered since ``mark`` whose exit was interrupted by Ctrl-C."""
         depth, contexts = mark
         while len(self.entered.contexts) > contexts:
             context = self.entered.contexts.pop()
@@ -60,27 +60,27 @@ class ErrorGuard:
         self.depth = depth
 
     def lose(self, what: str, error: Exception) -> None:
-        """Count an error that was caught in ``what``; the first of a kind is logged with its traceback."""
+        """Count an error caught in ``what``; the first of each kind is logged with its traceback."""
         kind = f"{what}: {type(error).__name__}"
         self._lost[f"{kind}: {error}"[:500]] += 1
-        if kind not in self._told:
-            self._told.add(kind)
-            LOG.error("recorder: error in %s; training goes on, the loss is counted", what, exc_info=error)
+        if kind not in self._logged_kinds:
+            self._logged_kinds.add(kind)
+            LOG.error("recorder: error in %s; training continues, the loss is counted", what, exc_info=error)
 
     def refuse(self, what: str, error: Exception) -> None:
-        """Count ``error``, found in ``what`` without having stopped it; with ``strict`` it is raised."""
+        """Count ``error``, detected in ``what`` without interrupting it; with ``strict`` it is raised."""
         if self.strict:
             raise error
         self.lose(what, error)
 
     def warn_once(self, kind: str, message: str) -> None:
-        """Log ``message`` as a warning unless this ``kind`` was told before."""
-        if kind not in self._told:
-            self._told.add(kind)
+        """Log ``message`` as a warning unless this ``kind`` was logged before."""
+        if kind not in self._logged_kinds:
+            self._logged_kinds.add(kind)
             LOG.warning("recorder: %s", message)
 
     def take_losses(self, update: int) -> list[Cells]:
-        """Return the losses since the last call as rows of ``losses_of_data``, one a kind."""
+        """Return the losses since the last call as rows of ``losses_of_data``, one per kind."""
         lost, self._lost = self._lost, Counter()
         return [
             {"update": update, "kind": "recorder_error", "detail": detail, "rows": count}
@@ -89,14 +89,14 @@ class ErrorGuard:
 
 
 class _Entered(threading.local):
-    """The contexts of this thread's blocks in progress; None where torch computes by default already."""
+    """The contexts of this thread's open blocks; None where torch's defaults were in effect already."""
 
     def __init__(self) -> None:
         self.contexts: list[contextlib.ExitStack | None] = []
 
 
 class _Block:
-    """The context manager of one name."""
+    """The reusable context manager of one name."""
 
     __slots__ = ("guard", "what")
 

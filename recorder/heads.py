@@ -16,16 +16,16 @@ class Heads:
     sizes: Mapping[str, int] = field(default_factory=dict)
     kinds: Mapping[str, str] = field(default_factory=dict)
     coefficients: Mapping[str, float] = field(default_factory=dict)  # weight of a head in the loss
-    widths: Mapping[str, int] = field(default_factory=dict)  # outputs of a head's last layer, where it is known
+    widths: Mapping[str, int] = field(default_factory=dict)  # outputs of a head's last layer, if known
     inferred: dict[str, int] = field(
         default_factory=dict, init=False
-    )  # sizes that are those widths, as none were given
+    )  # sizes inferred from ``widths`` where none was passed
 
     def __post_init__(self) -> None:
         self._check_names()
         for name, size in self.sizes.items():
             if isinstance(size, bool) or not hasattr(size, "__index__") or int(size) < 1:
-                raise ValueError(f"sizes[{name!r}] is {size!r:.80}: give the number of actions")
+                raise ValueError(f"sizes[{name!r}] is {size!r:.80}: pass the number of actions")
         self.inferred.update(
             {
                 name: self.widths[name]
@@ -36,7 +36,7 @@ class Heads:
 
     def _check_names(self) -> None:
         if not all(isinstance(name, str) for name in self.names):
-            raise ValueError(f"heads: give their names as text, not {list(self.names)!r:.200}")
+            raise ValueError(f"heads: pass their names as text, not {list(self.names)!r:.200}")
         if len(set(self.names)) != len(self.names):
             raise ValueError(f"head names must differ: {list(self.names)}")
         for name, kind in self.kinds.items():
@@ -44,14 +44,14 @@ class Heads:
                 raise ValueError(f"head {name!r} has the kind {kind!r}; kinds are {', '.join(KINDS)}")
         for name in (*self.sizes, *self.kinds, *self.coefficients):
             if name not in self.names:
-                raise ValueError(f"{name!r} is no head; heads are {', '.join(self.names)}")
+                raise ValueError(f"unknown head {name!r}; heads are {', '.join(self.names)}")
 
     def size(self, name: str) -> int | None:
-        """Return the number of actions of a head, as given or as its last layer says; None where nobody knows."""
+        """Return the number of actions of a head, as passed or inferred from its last layer; None if unknown."""
         return self.sizes.get(name, self.inferred.get(name))
 
     def kind(self, name: str) -> str:
-        """Return the kind of a head, categorical unless said otherwise."""
+        """Return the kind of a head; categorical by default."""
         return self.kinds.get(name, "categorical")
 
     @property

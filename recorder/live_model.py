@@ -1,4 +1,4 @@
-"""The model as it is now: its parameter map, read again by the same rules when parameters come, go or are replaced."""
+"""The current model: its parameter map, rebuilt by the same rules when parameters are added, removed or replaced."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ from torch import Tensor, nn
 from recorder.capture.parameters import HEAD_PREFIX, ParameterMap, ParameterRows, Part, Parts, groups_by_name, length_of
 from recorder.reduce.update import Cells
 
-MOST_EVENTS = 1_000
-"""Rows of one kind for one change; the others are one more row with their number."""
+MAX_EVENTS = 1_000
+"""Rows of one kind for one change; the rest is one more row with their number."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Named:
-    """A part of the model as it was given, and its qualified name there (None: it has none)."""
+    """A part of the model as passed by the user, and its qualified name in the model (None: it has none)."""
 
     part: Part
     name: str | None
 
 
 class LiveModel:
-    """A model, and the groups and heads as they were given.
+    """A model, and the groups and heads as passed by the user.
 
-    A module or parameter is followed as long as the model has it, afterwards whatever the model has under its name.
+    A part is followed by identity while the model has it, afterwards by its qualified name.
     """
 
     def __init__(self, model: nn.Module, groups: Mapping[str, Parts] | None, heads: Mapping[str, Parts | None]) -> None:
@@ -37,14 +37,16 @@ class LiveModel:
         self._heads = {name: None if parts is None else list(_named(parts, names)) for name, parts in heads.items()}
         self._groups = None if groups is None else {name: list(_named(parts, names)) for name, parts in groups.items()}
         self._foreign: dict[int, weakref.ref[Tensor]] = {}
-        given = {name: None if parts is None else [one.part for one in parts] for name, parts in self._heads.items()}
+        head_parts = {
+            name: None if parts is None else [named.part for named in parts] for name, parts in self._heads.items()
+        }
         if self._groups is None:
-            groups = groups_by_name(model, given)
+            groups = groups_by_name(model, head_parts)
         else:
-            groups = {name: [one.part for one in parts] for name, parts in self._groups.items()}
-        self.parameters = ParameterMap(model, groups, given)
-        self.changed_groups: frozenset[str] = frozenset()  # whose parameters the last ``follow`` found others
-        self._known_heads = {name for name in given if HEAD_PREFIX + name in self.parameters.group_index}
+            groups = {name: [named.part for named in parts] for name, parts in self._groups.items()}
+        self.parameters = ParameterMap(model, groups, head_parts)
+        self.changed_groups: frozenset[str] = frozenset()  # whose parameters changed in the last ``follow``
+        self._known_heads = {name for name in head_parts if HEAD_PREFIX + name in self.parameters.group_index}
 
     @property
     def changed(self) -> bool:
@@ -53,21 +55,21 @@ class LiveModel:
         if len(now) != len(then.parameters):
             return True
         return any(
-            one is not before or tuple(one.shape) != shape
-            for one, before, shape in zip(now.values(), then.parameters, then.shapes, strict=True)
+            parameter is not before or tuple(parameter.shape) != shape
+            for parameter, before, shape in zip(now.values(), then.parameters, then.shapes, strict=True)
         )
 
     def has(self, parameters: Iterable[Tensor]) -> bool:
-        """Whether some of the parameters are the model's now. Others are remembered until the map is read again."""
-        unknown = [one for one in parameters if (known := self._foreign.get(id(one))) is None or known() is not one]
+        """Return whether any of the parameters is the model's now. Others are cached until the map is rebuilt."""
+        unknown = [p for p in parameters if (foreign := self._foreign.get(id(p))) is None or foreign() is not p]
         if not unknown:
             return False
         live = {id(parameter) for parameter in self.model.parameters()}
-        self._foreign |= {id(one): weakref.ref(one) for one in unknown if id(one) not in live}
-        return any(id(one) in live for one in unknown)
+        self._foreign |= {id(p): weakref.ref(p) for p in unknown if id(p) not in live}
+        return any(id(parameter) in live for parameter in unknown)
 
     def follow(self) -> list[Cells]:
-        """Read the map again; return what changed as rows of ``events`` without their update."""
+        """Rebuild the map; return the changes as rows of ``events`` without ``update``."""
         before = self.parameters
         resolve = _Resolver(self.model)
         heads = {name: None if parts is None else resolve(parts) for name, parts in self._heads.items()}
@@ -88,7 +90,7 @@ class LiveModel:
 
 
 def _named(parts: Parts, names: Mapping[int, str]) -> Iterator[_Named]:
-    """Yield the parts one by one; an iterator is read here, once."""
+    """Yield the parts one by one; an iterator is consumed here, once."""
     if isinstance(parts, ParameterRows):
         yield _Named(parts, names.get(id(parts.parameter)))
     elif isinstance(parts, (nn.Module, nn.Parameter)):
@@ -99,7 +101,7 @@ def _named(parts: Parts, names: Mapping[int, str]) -> Iterator[_Named]:
 
 
 class _Resolver:
-    """Finds parts that were given in the model as it is now."""
+    """Finds the parts passed by the user in the current model."""
 
     def __init__(self, model: nn.Module) -> None:
         self._parameters = dict(model.named_parameters())
@@ -109,15 +111,15 @@ class _Resolver:
 
     def __call__(self, parts: Iterable[_Named]) -> list[Part]:
         """Return rows and parameters that the model has."""
-        return [found for named in parts for found in self._found(named)]
+        return [part for named in parts for part in self._resolved(named)]
 
-    def _found(self, named: _Named) -> Iterator[Part]:
+    def _resolved(self, named: _Named) -> Iterator[Part]:
         part = named.part
         if isinstance(part, nn.Module):
             module = part
             if id(part) not in self._inside and named.name is not None:
                 module = self._modules.get(named.name, part)
-            yield from (one for one in module.parameters() if id(one) in self._owned)
+            yield from (parameter for parameter in module.parameters() if id(parameter) in self._owned)
             return
         parameter = part.parameter if isinstance(part, ParameterRows) else part
         now = parameter if id(parameter) in self._owned else self._parameters.get(named.name or "")
@@ -130,7 +132,7 @@ class _Resolver:
 
 
 def _identities(parameters: ParameterMap, group: str) -> list[tuple[int, int]]:
-    return [(id(one), size) for one, size in parameters.members_of(group)]
+    return [(id(parameter), size) for parameter, size in parameters.members_of(group)]
 
 
 def _parameter_events(before: ParameterMap, now: ParameterMap) -> list[Cells]:
@@ -143,10 +145,10 @@ def _parameter_events(before: ParameterMap, now: ParameterMap) -> list[Cells]:
         "parameters_replaced": [(name, f"shape {old[name][1]} before, {new[name][1]} now") for name in both],
     }
     events: list[Cells] = []
-    for kind, found in kinds.items():
-        events += [{"kind": kind, "subject": name, "detail": detail} for name, detail in found[:MOST_EVENTS]]
-        if len(found) > MOST_EVENTS:
-            events.append({"kind": kind, "subject": "others", "detail": f"{len(found) - MOST_EVENTS:,} parameters"})
+    for kind, changes in kinds.items():
+        events += [{"kind": kind, "subject": name, "detail": detail} for name, detail in changes[:MAX_EVENTS]]
+        if len(changes) > MAX_EVENTS:
+            events.append({"kind": kind, "subject": "others", "detail": f"{len(changes) - MAX_EVENTS:,} parameters"})
     return events
 
 

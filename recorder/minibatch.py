@@ -1,4 +1,4 @@
-"""What one ``Recorder.minibatch`` call hands over, copied at once: the loop may reuse its buffers."""
+"""The arguments of one ``Recorder.minibatch`` call, copied at once: the loop may reuse its buffers."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ BY_HEAD = ("log_prob", "old_log_prob", "entropy")
 
 @dataclass(slots=True)
 class MinibatchCapture:
-    """One minibatch of N samples. All numbers are copied by as few operations as possible.
+    """One minibatch of N samples, copied by as few operations as possible.
 
-    ``names`` say what the rows of ``numbers`` are: H rows each of ``BY_HEAD`` as far as given, then one row each.
+    ``names`` label the rows of ``numbers``: H rows for each of ``BY_HEAD`` that was passed, one for each other name.
     """
 
     heads: Heads
@@ -28,28 +28,26 @@ class MinibatchCapture:
     numbers: Tensor  # [rows, N]
     origins: tuple[str, ...]
     has_actions: bool
-    integers: (
-        Tensor | None
-    )  # integers [rows, N]: the actions of all heads where given (``has_actions``), then ``origins``
-    masks: Tensor | None  # [Σ N·K] of the heads in ``masked``, one after the other
+    integers: Tensor | None  # integers [rows, N]: the actions of all heads if ``has_actions``, then ``origins``
+    masks: Tensor | None  # [Σ N·K] of the heads in ``masked``, concatenated
     masked: tuple[str, ...]
     valid_actions: Tensor | None  # [H, N]
-    flags: Tensor | None  # boolean [rows, N]: causal masks of the heads in ``causal``, then what is no padding
+    flags: Tensor | None  # boolean [rows, N]: of the heads in ``causal``, then valid samples if ``counted``
     causal: tuple[str, ...]
     counted: bool
-    losses: tuple[str, ...]  # names of those given
-    amounts: Tensor | tuple[Tensor | float, ...]  # of the losses: in one tensor where they came as alike ones
+    losses: tuple[str, ...]  # their names
+    amounts: Tensor | tuple[Tensor | float, ...]  # of the losses: one tensor if they were tensors of one kind
     clip_range: float | None
     widths: tuple[int, ...]
-    sized: bool = True  # a head without masks may take all its actions; else (masks that were lost) nobody knows
+    sized: bool = True  # a head without masks may take all its actions; False: its masks were lost
 
     @property
     def samples(self) -> int:
-        """Samples, padding included: where it lies is known on the device only."""
+        """Number of samples, padding included: only the device knows where it lies."""
         return self.numbers.shape[1]
 
     def shape(self) -> tuple[object, ...]:
-        """Return what samples must share to be measured together."""
+        """Return the key that captures must share to be measured together."""
         masks = None if self.valid_actions is None else self.valid_actions.shape
         layout = (
             self.names,
@@ -67,7 +65,7 @@ class MinibatchCapture:
 
     @staticmethod
     def together(captures: Sequence[Capture]) -> CaptureBatch:
-        """Return samples of one shape as a batch."""
+        """Return captures of one shape as a batch."""
         samples = [capture for capture in captures if isinstance(capture, MinibatchCapture)]
         first = samples[0]
         fields = _named(first, as_float(_stacked([sample.numbers for sample in samples])))
@@ -89,7 +87,7 @@ class MinibatchCapture:
 
 
 def _named(first: MinibatchCapture, numbers: Tensor) -> dict[str, Tensor]:
-    """Cut the rows [rows, M, N] into what they are."""
+    """Split ``numbers`` [rows, M, N] into the fields of a batch."""
     fields, start, count = {}, 0, len(first.heads.names)
     for name in first.names:
         stop = start + (count if name in BY_HEAD else 1)
@@ -99,7 +97,7 @@ def _named(first: MinibatchCapture, numbers: Tensor) -> dict[str, Tensor]:
 
 
 def _placed(first: MinibatchCapture, integers: Tensor | None) -> dict[str, Tensor]:
-    """Cut the integers [rows, M, N] into what they are."""
+    """Split ``integers`` [rows, M, N] into the fields of a batch."""
     if integers is None:
         return {}
     count = len(first.heads.names) if first.has_actions else 0
@@ -113,14 +111,14 @@ def _joined(tensors: Sequence[Tensor | None], dim: int) -> Tensor | None:
 
 
 def _stacked(tensors: Sequence[Tensor], dim: int = 1) -> Tensor:
-    """Return tensors stacked; a single one is not copied."""
+    """Return tensors stacked along ``dim``; a single one is not copied."""
     return tensors[0].unsqueeze(dim) if len(tensors) == 1 else torch.stack(list(tensors), dim=dim)
 
 
 def _valid_actions(samples: Sequence[MinibatchCapture]) -> tuple[Tensor | None, tuple[str, ...]]:
-    """Return valid actions [H, M, N], and the categorical heads of which nobody knows them.
+    """Return valid actions [H, M, N], and the categorical heads whose valid actions are unknown.
 
-    They are counted from masks; a head without masks has its size, one that is not categorical, or not known, 0.
+    They are counted from masks; a head without masks has its size, a head of another kind or unknown size 0.
     """
     first = samples[0]
     counted = _joined([sample.valid_actions for sample in samples], dim=1)
@@ -147,7 +145,7 @@ def _valid_actions(samples: Sequence[MinibatchCapture]) -> tuple[Tensor | None, 
 
 
 def _relevant(first: MinibatchCapture, flags: Tensor) -> Tensor:
-    """Return boolean [H, M, N]; a head without a causal mask always matters."""
+    """Return boolean [H, M, N]; a head without a causal mask is always relevant."""
     everywhere = torch.ones_like(flags[0])
     rows = [flags[first.causal.index(name)] if name in first.causal else everywhere for name in first.heads.names]
     return torch.stack(rows)
@@ -163,7 +161,7 @@ def _losses(samples: Sequence[MinibatchCapture]) -> dict[str, Tensor]:
 
 
 def _cells(losses: Sequence[Tensor | float]) -> Tensor:
-    """Return one number a minibatch; some may have come as tensors and some as floats."""
+    """Return one number per minibatch [M]; some may be tensors and some floats."""
     device = next((loss.device for loss in losses if isinstance(loss, Tensor)), None)
     if device is None:
         return torch.tensor(losses, dtype=torch.float64)
@@ -171,14 +169,14 @@ def _cells(losses: Sequence[Tensor | float]) -> Tensor:
 
 
 def copied(tensors: Sequence[Any], model: Tensor | None = None) -> Tensor:
-    """Return numbers of N samples each as one new tensor [rows, N].
+    """Return arrays of N samples each as one new tensor [rows, N].
 
-    Those that are not tensors, or on the host, come to the device of ``model`` (by default to that of the others).
-    Raises ``ValueError`` when lengths differ, or are not that of ``model`` [rows, N].
+    Arguments on the host, or not tensors, are moved to the device of ``model`` (default: to that of the others).
+    Raises ``ValueError`` if lengths differ from each other or from ``model`` [rows, N].
     """
     try:
         rows = torch.stack(list(tensors)).reshape(len(tensors), -1)
-    except (RuntimeError, TypeError):  # of different shapes or devices, or no tensors: checking first costs more
+    except (RuntimeError, TypeError):  # different shapes or devices, or not tensors: checking first costs more
         converted = [arguments.tensor(argument) for argument in tensors]
         first = converted[0].to(arguments.common_device(converted)) if model is None else model
         flat = [arguments.like(argument, first).reshape(-1) for argument in tensors]

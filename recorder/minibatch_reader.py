@@ -1,4 +1,4 @@
-"""Takes up what the loop hands over for one minibatch: checks names and shapes, copies numbers."""
+"""Reader of one minibatch's arguments: checks names and shapes, copies numbers."""
 
 from __future__ import annotations
 
@@ -18,26 +18,26 @@ from recorder.heads import Heads
 from recorder.minibatch import BY_HEAD, MinibatchCapture, copied
 
 NEEDED = ("log_prob", "old_log_prob")
-"""What a minibatch cannot be recorded without."""
+"""Arguments required to record a minibatch."""
 ROWS = ("joint_log_ratio", "joint_entropy", "values", "advantages")
 ORIGINS = ("index", "env", "step")
 PER_HEAD = (*BY_HEAD, "masks", "relevant", "actions")
 _DISCRETE = ("categorical", "bernoulli")
 _ONE_A_SAMPLE = (*ROWS, *ORIGINS, "valid")
 _LOSSES = {"total_loss": "loss"}
-SUM = "hand over their sum over the dimensions, one number a sample (log_prob.sum(-1))"
+SUM = "pass their sum over the dimensions, one number a sample (log_prob.sum(-1))"
 
 MinibatchArguments = Mapping[str, Any]
-"""Arguments of ``Recorder.minibatch`` by name; None: not given."""
+"""Arguments of ``Recorder.minibatch`` by name; None: not passed."""
 
 
 class DimensionsError(ValueError):
-    """Log-probs that were not summed over the dimensions of the action."""
+    """Log-probs were not summed over the dimensions of the action."""
 
 
 @dataclass(frozen=True, slots=True)
 class Matrix:
-    """A minibatch whose log-probs are [..., A], while nothing handed over says how many samples that is."""
+    """A minibatch with log-probs [..., A] and no other argument that tells the number of samples."""
 
     epoch: int
     elements: int
@@ -46,17 +46,17 @@ class Matrix:
 
 @dataclass(slots=True)
 class MinibatchReader:
-    """Makes samples for one set of heads.
+    """Reads minibatches for one set of heads.
 
-    ``matrices`` are the minibatches of the update in progress that may be N·A samples, or N of A dimensions each;
-    ``unsummed`` says that a rollout has shown them to be the latter.
+    ``matrices``: minibatches of the update in progress that may be N·A samples, or N samples of A dimensions;
+    ``unsummed``: a rollout has shown them to be the latter.
     """
 
     heads: Heads
     guarded: ErrorGuard
     matrices: list[Matrix] = field(default_factory=list)
     unsummed: bool = False
-    causal: bool = False  # whether a minibatch of the update in progress came with causal masks
+    causal: bool = False  # whether a minibatch of the update in progress had causal masks
 
     def begin(self) -> None:
         """Begin an update."""
@@ -64,9 +64,9 @@ class MinibatchReader:
         self.matrices.clear()
 
     def read(self, passed: MinibatchArguments, epoch: int = 0) -> MinibatchCapture:
-        """Return one minibatch, copied, without the optional arguments that cannot be used: these are counted.
+        """Return one minibatch, copied; optional arguments that cannot be used are left out and counted.
 
-        Raises ``ValueError`` when the log-probs cannot be used.
+        Raises ``ValueError`` if the log-probs cannot be used.
         """
         self.causal = self.causal or passed.get("relevant") is not None
         try:
@@ -101,7 +101,7 @@ class MinibatchReader:
                     self.guarded.refuse(f"minibatch({argument})", error)
 
     def _usable(self, passed: MinibatchArguments, error: Exception) -> MinibatchCapture:
-        """Return a minibatch of what can be recorded, each argument tried alone. Raises where log-probs cannot be."""
+        """Return a minibatch of the usable arguments, each tested alone. Raises if the log-probs cannot be used."""
         needed = {name: passed[name] for name in NEEDED}
         try:
             sample = self._capture(needed)
@@ -118,7 +118,7 @@ class MinibatchReader:
         return sample
 
     def _refuse_unsummed(self, passed: MinibatchArguments) -> None:
-        """Raise ``DimensionsError`` where other arguments show that the last axis of log-probs is the action's."""
+        """Raise ``DimensionsError`` if other arguments show that the last axis of log-probs is that of the action."""
         for name in NEEDED:
             for shape in _shapes(passed[name]):
                 if len(shape) > 1 and shape[-1] > 1:
@@ -131,7 +131,7 @@ class MinibatchReader:
                         raise DimensionsError(f"{name} of shape {shape} where {witness} has {samples} samples: {SUM}")
 
     def _samples_said(self, passed: MinibatchArguments) -> dict[str, int]:
-        """Return how many samples each argument stands for, as far as its shape says."""
+        """Return the number of samples by argument, as far as its shape determines it."""
         counts: dict[str, int] = {}
         for name in (*_ONE_A_SAMPLE, "relevant", *BY_HEAD):
             for shape in _shapes(passed.get(name)):
@@ -144,7 +144,7 @@ class MinibatchReader:
         return counts
 
     def _note_matrix(self, passed: MinibatchArguments, sample: MinibatchCapture, epoch: int) -> None:
-        """Keep the shape of log-probs [..., A] when nothing that was recorded says that they are N·A samples."""
+        """Keep the shape of log-probs [..., A] if no other recorded argument shows that they are N·A samples."""
         new = passed["log_prob"]
         first = new[self.heads.names[0]] if isinstance(new, Mapping) else new
         shape = first.shape if isinstance(first, Tensor) else np.shape(first)
@@ -158,10 +158,10 @@ class MinibatchReader:
         self.matrices.append(Matrix(epoch, sample.numbers.shape[1], int(shape[-1])))
 
     def judge_matrices(self, minibatches: int, rollout: int | None) -> None:
-        """Decide, when an update ends, whether its log-probs were summed; ``rollout``: samples collected, if known.
+        """Decide at the end of an update whether its log-probs were summed; ``rollout``: samples collected, if known.
 
-        Raises ``DimensionsError`` when each epoch shows A log-probs for every sample of the rollout, or a minibatch
-        more than there are samples. What stays open is logged once.
+        Raises ``DimensionsError`` if each epoch has A log-probs for every sample of the rollout, or a minibatch has
+        more than there are samples. An undecided case is logged once.
         """
         matrices, self.matrices = self.matrices, []
         if not matrices:
@@ -176,7 +176,7 @@ class MinibatchReader:
                 self.unsummed = True
                 raise DimensionsError(f"{width} log-probs for each of the {rollout} samples of the rollout: {SUM}")
             if all(count <= rollout for count in shown.values()):
-                return  # as many as a loop over time × environments hands over
+                return  # as many as a loop over time × environments passes
         self.guarded.warn_once(
             "matrix",
             f"log_prob of shape [..., {width}] is taken as one sample a number; where {width} are the dimensions of "
@@ -227,7 +227,7 @@ class MinibatchReader:
         )
 
     def _actions(self, actions: Any, copies: Tensor) -> list[Any]:
-        """Return one row a head, −1 for heads (continuous ones) whose actions are not given; none without any."""
+        """Return one row per head, −1 for (continuous) heads without actions; empty if no head has any."""
         actions = arguments.by_head(actions, self.heads.names)
         discrete = [name for name in self.heads.names if name in actions and self.heads.kind(name) in _DISCRETE]
         if not discrete:
@@ -236,7 +236,7 @@ class MinibatchReader:
         return [actions[name] if name in discrete else nothing for name in self.heads.names]
 
     def _tensors(self, argument: Any) -> Sequence[Any]:
-        """Return one tensor a head, in the order of the heads."""
+        """Return one tensor per head, in the order of the heads."""
         names, tensors = self.heads.names, arguments.by_head(argument, self.heads.names)
         try:
             return [tensors[name] for name in names]
@@ -245,19 +245,19 @@ class MinibatchReader:
 
 
 def _shapes(argument: Any) -> list[tuple[int, ...]]:
-    """Return the shape of an argument, of one given by head that of each; nothing of what is not numbers."""
+    """Return the shape of an argument, one per head if passed by head; empty if it is not numeric."""
     if argument is None:
         return []
     if isinstance(argument, Mapping):
         return [shape for part in argument.values() for shape in _shapes(part)]
     try:
         return [tuple(argument.shape if isinstance(argument, Tensor) else arguments.tensor(argument).shape)]
-    except Exception:  # whatever it is, it does not say
+    except Exception:  # not numeric: its shape is unknown
         return []
 
 
 def _masks(by_head: Sequence[Any], copies: Tensor) -> tuple[Tensor | None, tuple[int, ...]]:
-    """Return masks [N, K] one after the other [Σ N·K], copied, and their widths K."""
+    """Return masks [N, K] concatenated [Σ N·K], copied, and their widths K."""
     if not by_head:
         return None, ()
     masks = [
@@ -274,7 +274,7 @@ def _masks(by_head: Sequence[Any], copies: Tensor) -> tuple[Tensor | None, tuple
 
 
 def _valid_actions(argument: Any, heads: int, copies: Tensor) -> Tensor | None:
-    """Return numbers of valid actions [H, N], copied."""
+    """Return counts of valid actions [H, N], copied."""
     if argument is None:
         return None
     counts = arguments.like(argument, copies)
@@ -284,12 +284,12 @@ def _valid_actions(argument: Any, heads: int, copies: Tensor) -> Tensor | None:
 
 
 def _amounts(losses: Sequence[Any], device: torch.device) -> Tensor | tuple[Tensor | float, ...]:
-    """Return losses as single numbers, copied. Raises ``ValueError`` for one that is not reduced."""
+    """Return losses as single numbers, copied. Raises ``ValueError`` for a loss that is not reduced."""
     amounts = [loss if isinstance(loss, Tensor) else arguments.number(loss) for loss in losses]
     tensors = [amount for amount in amounts if isinstance(amount, Tensor)]
     for loss in tensors:
         if loss.numel() != 1:
-            raise ValueError(f"a loss of shape {tuple(loss.shape)}: give its mean, one number a minibatch")
+            raise ValueError(f"a loss of shape {tuple(loss.shape)}: pass its mean, one number a minibatch")
     if (
         tensors
         and len(tensors) == len(losses)

@@ -1,4 +1,4 @@
-"""Gradients of whole modules, looked at whenever somebody says so; alike looks are measured together, later."""
+"""Gradient snapshots of modules, taken on request; snapshots of one kind are measured together later."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from recorder.measure.slots import module_statistics
 from recorder.reduce.gradients import VANISHING
 
 MAX_SNAPSHOTS = 100_000
-"""Looks kept in one update: a loop that never calls ``update`` must not fill the memory."""
+"""Snapshots kept in one update: a loop that never calls ``update`` must not fill the memory."""
 
 
 @dataclass(frozen=True, slots=True)
 class ModuleGradients:
-    """What of a module's gradients is known without asking the device.
+    """The gradients of a module, and facts known without reading the device.
 
-    ``tensors``: parameters to be trained; ``gradients``: those there are; ``elements``: parameters in these.
+    ``tensors``: number of trainable parameters; ``gradients``: the existing ones; ``elements``: in these gradients.
     """
 
     tensors: int
@@ -33,9 +33,9 @@ class ModuleGradients:
 
 
 def trained_gradients(parts: nn.Module | Iterable[Tensor], leave: Iterable[Tensor] = ()) -> ModuleGradients:
-    """Return the parameters of ``parts`` that are to be trained, each once, without those in ``leave``.
+    """Return the gradients of the trainable parameters of ``parts``, each once, except those in ``leave``.
 
-    Parameters without elements count for nothing.
+    Parameters without elements are ignored.
     """
     listed = parts.parameters() if isinstance(parts, nn.Module) else parts
     out = {id(parameter) for parameter in leave}
@@ -45,7 +45,7 @@ def trained_gradients(parts: nn.Module | Iterable[Tensor], leave: Iterable[Tenso
 
 
 class _BatchKey(NamedTuple):
-    """What looks must share to be measured together."""
+    """The key that snapshots must share to be measured together."""
 
     small: bool
     sizes: tuple[int, ...]  # elements of each gradient
@@ -69,10 +69,10 @@ class _MeasuredBatch:
 
 
 class ModuleSnapshots:
-    """The looks of one update at modules' gradients, numbered as they come.
+    """The gradient snapshots of modules in one update, numbered in order.
 
-    Of small gradients on a device a copy of all elements is kept: one operation now, and norms of many looks together
-    later, cost less than norms now. In host memory, and of large ones, the norms are taken at once.
+    Small gradients on a device are copied: one operation now, and the norms of many snapshots together later, cost
+    less than norms now. Norms of large gradients, and of those in host memory, are computed at once.
     """
 
     def __init__(self) -> None:
@@ -83,12 +83,12 @@ class ModuleSnapshots:
         self._streams: set[torch.cuda.Stream] = set()
 
     def take(self, module: ModuleGradients, exploding: float, scale: Tensor | None) -> int:
-        """Look at the gradients of ``module``, of which there is at least one; return the number of the look.
+        """Take a snapshot of the gradients of ``module``, at least one; return its number.
 
         ``exploding`` is the norm above which a tensor counts as exploded, ``scale`` the loss scale they still carry.
         """
         if self.count >= MAX_SNAPSHOTS:
-            raise RuntimeError(f"{MAX_SNAPSHOTS} looks without update(): call it after each inner loop")
+            raise RuntimeError(f"{MAX_SNAPSHOTS} snapshots without update(): call it after each inner loop")
         gradients, number, layout = module.gradients, self.count, layout_of(module.gradients)
         small = module.elements <= SMALL and layout is GradientLayout.ALIKE
         numbers = torch.cat([gradient.reshape(-1) for gradient in gradients]) if small else _norms(gradients, layout)
@@ -102,12 +102,12 @@ class ModuleSnapshots:
         return number
 
     def note(self, tensor: Tensor) -> None:
-        """Remember which stream writes a tensor that is read later: environments may have streams of their own."""
+        """Record which stream writes a tensor that is read later: environments may have their own streams."""
         if tensor.device.type == "cuda":
             self._streams.add(torch.cuda.current_stream(tensor.device))
 
     def join(self, tensors: Iterable[Tensor]) -> None:
-        """Let the present stream read tensors that others write. No host waits."""
+        """Make the current stream wait for the writers of ``tensors``. The host does not wait."""
         for tensor in (each for each in tensors if self._streams and each.device.type == "cuda"):
             now = torch.cuda.current_stream(tensor.device)
             others = self._streams - {now}
@@ -117,7 +117,7 @@ class ModuleSnapshots:
                 tensor.record_stream(now)
 
     def _measure_waiting(self) -> None:
-        """Measure what waits. Ctrl-C may come anywhere: what was not measured then is measured the next time."""
+        """Measure the waiting snapshots. Ctrl-C may interrupt anywhere: the rest is measured at the next call."""
         for kind, snapshots in list(self._waiting.items()):
             self.join([snapshot.numbers for snapshot in snapshots])
             norms = torch.stack([snapshot.numbers for snapshot in snapshots])
@@ -135,7 +135,7 @@ class ModuleSnapshots:
         self._kept = 0
 
     def tensors(self) -> tuple[list[tuple[int, ...]], list[Tensor]]:
-        """Return numbers of looks, and the ``FIELDS`` of each [looks, fields]: what was looked at alike, together."""
+        """Return, by batch measured together, the snapshot numbers and their ``FIELDS`` [snapshots, fields]."""
         self._measure_waiting()
         measured = list(self._measured.values())
         self.join([batch.statistics for batch in measured])
@@ -143,7 +143,7 @@ class ModuleSnapshots:
 
 
 class GradientLayout(Enum):
-    """How gradients may be measured: as one, being dense and of one kind; so and in host memory; or one by one."""
+    """How gradients may be measured: together (dense, of one kind), so but in host memory, or one by one."""
 
     ALIKE = 1
     ON_HOST = 2
@@ -151,17 +151,17 @@ class GradientLayout(Enum):
 
 
 def layout_of(gradients: Sequence[Tensor]) -> GradientLayout:
-    """Return how ``gradients`` may be measured. Raises ``TypeError`` for parts of gradients, spread over ranks."""
+    """Return how ``gradients`` may be measured. Raises ``TypeError`` for shards of gradients."""
     kinds = {(gradient.dtype, gradient.device, gradient.layout, type(gradient)) for gradient in gradients}
     if any(kind is not Tensor and kind.__name__ == "DTensor" for *_, kind in kinds):
-        raise TypeError("a gradient is spread over ranks (DTensor): the norm of its part would be nobody's")
+        raise TypeError("a gradient is sharded over ranks (DTensor): a shard has not the norm of the gradient")
     if len(kinds) > 1 or gradients[0].layout is not torch.strided:
         return GradientLayout.MIXED
     return GradientLayout.ON_HOST if gradients[0].device.type == "cpu" else GradientLayout.ALIKE
 
 
 def _norms(gradients: Sequence[Tensor], layout: GradientLayout) -> Tensor:
-    """Return L2 norms [T] without over- or underflow: on the host by way of float32, which is many times faster."""
+    """Return L2 norms [T] without over- or underflow; on the host via float32, which is many times faster."""
     if layout is not GradientLayout.ON_HOST:
         return device_norms(gradients).norms
     exact = gradients[0].dtype in (torch.float32, torch.float64)

@@ -24,7 +24,7 @@ from recorder.rows import AT_MINIMAL
 
 
 class OnlineDetector:
-    """Judges each update as it ends, on exactly the rows that will be stored."""
+    """Judges each ended update on exactly the rows that will be stored."""
 
     def __init__(
         self, thresholds: Thresholds | None, level: str, rules: Path | str | Sequence[Rule] | None = None
@@ -42,7 +42,7 @@ class OnlineDetector:
         return self.detector.escalation.level_at(update)
 
     def judge(self, update: int, rows: Mapping[str, Rows]) -> OnlineVerdicts:
-        """Return the rows to store for ``update``: those its level asks for, findings, level changes, drift."""
+        """Return the rows to store for ``update``: those of its level, findings, level changes and drift."""
         level = self.level(update)
         if level == OFF:
             return OnlineVerdicts({}, None)
@@ -64,20 +64,20 @@ class OnlineDetector:
 
 
 class _GuardedJudge:
-    """A user's judge inside a training: what it raises costs its own verdict of that update and nothing else."""
+    """A user's judge inside a training: an error costs only its own verdict of that update."""
 
     def __init__(self, rule: Rule) -> None:
         self.rule = rule
-        self.told = False
+        self.logged = False
 
     def __call__(self, frame: Frame, memory: Memory, limits: Any) -> list[Judgement]:
         before = {name: array.copy() for name, array in memory.items()}
         try:
             return self.rule.judge(frame, memory, limits)
         except Exception as error:
-            if not self.told:
-                LOG.error("%s (told once; the rule says no_data where it cannot judge)", error)
-            self.told = True
+            if not self.logged:
+                LOG.error("%s (logged once; the rule says no_data where it cannot judge)", error)
+            self.logged = True
             memory.update(before)
             return [unjudged(self.rule.columns[0], frame.present.shape, str(error))]
 
@@ -87,7 +87,7 @@ _LEVEL_COLUMNS = BY_NAME["levels"].names
 
 @dataclass(frozen=True, slots=True)
 class OnlineVerdicts:
-    """The rows to store for one update, and what the detector said of it (None at level OFF)."""
+    """The rows to store for one update, and the detector's outcome (None at level OFF)."""
 
     rows: dict[str, Rows]
     outcome: Outcome | None
@@ -96,7 +96,7 @@ class OnlineVerdicts:
 
 
 def _fill(rows: Mapping[str, Sequence[Any]], outcome: Outcome) -> None:
-    """Write the columns the detector fills into the rows it filled them for."""
+    """Write the columns computed by the detector into their rows."""
     for (table, column), (subjects, values) in outcome.filled.items():
         subject = BY_NAME[table].subject
         by_subject = dict(zip(subjects, values[0], strict=True))
@@ -122,7 +122,7 @@ def _tell(findings: Sequence[Finding], rules: Sequence[Rule], rows: Mapping[str,
 
 
 def _word(finding: Finding, table: str, rows: Mapping[str, Rows]) -> str | None:
-    """Return the word that was judged, None where a number was."""
+    """Return the word that was judged; None if a number was judged."""
     named = BY_NAME[table].subject
     listed = rows.get(table, ())
     for row in () if isinstance(listed, Block) else listed:

@@ -1,4 +1,4 @@
-"""How much of a training is done, by the plan of the framework that runs it."""
+"""Progress of a training against the length planned by its framework."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from typing import Any
 
 
 class TrainingPlan:
-    """Counts what is done across several trainings of one run, and compares it with what is planned.
+    """Counts the steps of several trainings of one run against the planned total.
 
-    Frameworks know the length of one call only (``learn``, ``train``). The first call's plan is the run's. A later
-    call that plans more, or less, shows that the whole is trained in pieces whose number nobody knows: then
-    ``progress`` is None from there on, instead of falling back.
+    Frameworks know only the length of one call (``learn``, ``train``). The first call's plan is the run's. A later
+    call that plans another total shows that the run is trained in pieces of unknown number: from then on ``progress``
+    is None, instead of decreasing.
     """
 
     def __init__(self) -> None:
@@ -20,9 +20,9 @@ class TrainingPlan:
         self._changed = False
 
     def reach(self, counted: int, total: int | None) -> None:
-        """Take the framework's own count of what is done, once an update, and what it is to reach (None: unknown).
+        """Record, once an update, the framework's own count of steps and its planned total (None: unknown).
 
-        A count that does not rise has begun again at 0.
+        A count that does not increase has restarted at 0.
         """
         if counted <= self._counted:
             self._start = self.done
@@ -36,9 +36,9 @@ class TrainingPlan:
 
     @property
     def progress(self) -> float | None:
-        """Share of the plan that is done, in [0, 1]; None when the plan is unknown or was changed."""
+        """Completed share of the plan in [0, 1]; None if the plan is unknown or has changed."""
         return None if self._total is None or self._changed else min(self.done / self._total, 1.0)
 
     def cells(self, *, planned: bool) -> dict[str, Any]:
-        """Return the cell ``progress``; none where the recorder was given the run's length and computes it itself."""
+        """Return the cell ``progress``; empty if the recorder knows the run's length (``planned``) and computes it."""
         return {} if planned else {"progress": self.progress}

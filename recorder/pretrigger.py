@@ -1,6 +1,6 @@
-"""What came just before an escalation: gradients of the last unsampled updates, kept until they are needed or too old.
+"""Pretrigger: gradients of the last unsampled updates, kept until an escalation needs them or they are too old.
 
-When a finding puts the next updates at DEBUG, the updates it arose in have rows of ``layers`` as well.
+When a finding raises the next updates to DEBUG, the updates in which it arose get rows of ``layers`` as well.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ from recorder.measure.elements import element_statistics
 from recorder.reduce.detail import DetailNumbers
 
 UPDATES = 3
-"""Unsampled updates kept: bounds the memory to that many copies of a small model's gradients."""
+"""Unsampled updates kept: bounds the memory to this many copies of a small model's gradients."""
 
 
 @dataclass(frozen=True, slots=True)
 class _KeptStep:
-    """One optimizer step of an update: all gradients of a small model, the norms of a large one's tensors."""
+    """One optimizer step of an update: all gradients of a small model, or the tensor norms of a large one."""
 
     update: int
-    detail: Detail  # of the parameters there were then
+    detail: Detail  # of the parameters at that time
     batch: SnapshotBatch
     minibatch: int
     gradients: Tensor | None
@@ -36,15 +36,15 @@ class _KeptStep:
 
 
 class Pretrigger:
-    """Keeps one step of each of the last ``UPDATES`` unsampled updates where its tensors are; nothing is awaited."""
+    """Keeps one step of each of the last ``UPDATES`` unsampled updates on its device; nothing waits for it."""
 
     def __init__(self, detail: Detail) -> None:
         self.detail = detail
         self._steps: deque[_KeptStep] = deque(maxlen=UPDATES)
 
     def keep(self, update: int, batches: Sequence[SnapshotBatch]) -> None:
-        """Keep a step of an update that was not sampled; of several lists of parameters, the largest."""
-        if self._steps and self._steps[-1].update == update:  # kept before Ctrl-C came
+        """Keep one step of an unsampled update; of several parameter lists, the longest."""
+        if self._steps and self._steps[-1].update == update:  # kept before Ctrl-C interrupted
             return
         chosen = max(fullest_batches(batches), key=lambda batch: len(batch.like.plan.ours), default=None)
         if chosen is None or chosen.like.scale is not None:
@@ -59,7 +59,7 @@ class Pretrigger:
             )
 
     def take(self) -> list[Block]:
-        """Return rows of ``layers`` for the updates kept, and forget them. Waits for the device, once an escalation."""
+        """Return and discard the rows of ``layers`` for the kept updates. Waits for the device, once an escalation."""
         blocks = [self._described(step) if step.norms is None else self._normed(step) for step in self._steps]
         self._steps.clear()
         return blocks

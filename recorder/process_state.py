@@ -1,10 +1,10 @@
-"""What a training sets for its whole process or thread, set aside while the recorder works.
+"""Process and thread settings of a training, suspended while the recorder works.
 
 Every entry of the recorder goes through ``Guard``, which asks ``is_altered`` and enters ``as_by_default`` where it is:
 modes over torch's functions and operations (a default device is one of them), autocast and inference mode. All of these
-belong to the calling thread. What belongs to the whole process is never touched, other threads rely on it: so every
+belong to the calling thread. Settings of the entire process are never changed, other threads rely on them: so every
 tensor is made with its own ``dtype`` (a default dtype), and nothing here warns (warnings as errors).
-numpy's errors are set aside by ``ignored_errors`` where numpy computes: entering that costs more than most entries.
+numpy's error settings are suspended by ``ignored_errors`` where numpy computes: it costs more than most entries.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ R = TypeVar("R")
 
 
 def _of_torch(module: object, name: str, otherwise: Any) -> Any:
-    """Return what torch has under a private name, for want of a public one; ``otherwise`` where a version has none.
+    """Return torch's private attribute, where there is no public one; ``otherwise`` in versions without it.
 
-    What it would tell of or set aside then stays as the training has set it.
+    The setting it reports or suspends then stays as the training has set it.
     """
     return getattr(module, name, otherwise)
 
@@ -43,12 +43,12 @@ _without_autocast = _of_torch(_C, "_DisableAutocast", contextlib.nullcontext)
 
 
 def is_altered() -> bool:
-    """Whether this thread computes otherwise than torch does by default. Takes less than a microsecond."""
+    """Return whether this thread computes with other settings than torch's defaults. Takes less than a microsecond."""
     return bool(_functions() or _operations() or _autocast() or _inference())
 
 
 def as_by_default() -> contextlib.ExitStack:
-    """Return an entered context in which this thread computes as torch does by default; close it to go back."""
+    """Return an entered context in which this thread computes with torch's defaults; close it to restore."""
     stack = contextlib.ExitStack()
     if _functions():
         stack.enter_context(_without_functions())
@@ -67,7 +67,7 @@ def ignored_errors() -> np.errstate:
 
 
 def by_default(function: Callable[P, R]) -> Callable[P, R]:
-    """Return ``function`` as computed by torch's and numpy's defaults; what it raises passes through."""
+    """Return ``function`` computed with torch's and numpy's defaults; its exceptions pass through."""
 
     @wraps(function)
     def computed(*args: P.args, **kwargs: P.kwargs) -> R:

@@ -1,6 +1,6 @@
-"""Which process of a distributed training this is, and what of the model it can see whole.
+"""The rank of this process in a distributed training, and the model it can measure.
 
-Each rank writes a folder of its own: no collective operation, no lock and no waiting between ranks.
+Each rank writes its own folder: no collective operation, no lock and no waiting between ranks.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from esper_analyze.schema.printable import LOG
 
 @dataclass(frozen=True, slots=True)
 class RankRole:
-    """Rank ``rank`` of ``ranks``; ``whole``: it records gradients and parameters, too."""
+    """Rank ``rank`` of ``ranks``; ``records_gradients``: it records gradients and parameters as well."""
 
     rank: int
     ranks: int
@@ -25,9 +25,9 @@ class RankRole:
 
 
 def rank_role(rank: int | None, ranks: int | None, *, all_ranks: bool) -> RankRole:
-    """Return this process's place: as given, else as ``torch.distributed`` or its launcher's environment has it.
+    """Return the role of this process: from the arguments, else ``torch.distributed``, else its launcher's environment.
 
-    Raises ``ValueError`` for a rank that is none of the ranks.
+    Raises ``ValueError`` for a rank outside 0 … ``ranks`` − 1.
     """
     launched, size = _launched_rank()
     if rank is None and ranks is None:
@@ -50,9 +50,9 @@ def _launched_rank() -> tuple[int, int]:
 
 
 def measurable_model(model: nn.Module | None) -> nn.Module | None:
-    """Return the module whose gradients can be measured on this rank: that inside a ``DistributedDataParallel``.
+    """Return the module whose gradients this rank can measure: the one inside a ``DistributedDataParallel``.
 
-    None, with a warning, when this rank holds parts of parameters only: their norms would be nobody's norms.
+    None, with a warning, if this rank holds only shards of parameters: norms of shards are not norms of parameters.
     """
     inner = model.module if isinstance(model, DistributedDataParallel) else model
     if inner is not None and sharded(inner):
@@ -62,7 +62,7 @@ def measurable_model(model: nn.Module | None) -> nn.Module | None:
 
 
 def sharded(model: nn.Module) -> bool:
-    """Whether this rank holds only parts of parameters (FSDP, DTensor). By name: importing DTensor takes seconds."""
+    """Return whether parameters are sharded (FSDP, DTensor). Checked by name: importing DTensor takes seconds."""
     return any(_is_called(parameter, "DTensor") for parameter in model.parameters()) or any(
         _is_called(module, "FullyShardedDataParallel") for module in model.modules()
     )

@@ -1,4 +1,4 @@
-"""Recorder: an update's measurements in; rows, findings and a telemetry level out."""
+"""Recorder: takes an update's measurements; writes rows, findings and telemetry levels."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ RESUMES = {
     RESUMED_FRESH: "; the detector begins afresh",
     CONTINUED: "; the detector goes on from another recording, which a replay of this one does not know",
 }
-"""Kinds of going on from a checkpoint, in table ``losses_of_data``, and what that means for verdicts."""
+"""Kinds of a resume in table ``losses_of_data``, and their meaning for verdicts."""
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -67,9 +67,9 @@ R = TypeVar("R")
 def completed(
     progress: Callable[[Recorder], object],
 ) -> Callable[[Callable[Concatenate[Recorder, P], R]], Callable[Concatenate[Recorder, P], R]]:
-    """Do a method to its end though Ctrl-C comes within: again, unless ``progress`` shows that it was done.
+    """Complete a method that Ctrl-C interrupts: call it again unless ``progress`` shows that it was done.
 
-    Every step of such a method may be repeated. The interruption then passes through.
+    Every step of such a method may be repeated. The interruption is then raised.
     """
 
     def decorate(method: Callable[Concatenate[Recorder, P], R]) -> Callable[Concatenate[Recorder, P], R]:
@@ -94,24 +94,24 @@ def completed(
 class Recorder:
     """Records one PPO training into ``run_dir``.
 
-    In a hand-written loop: make it, call ``minibatch`` before each backward, call ``update`` after each inner
-    loop. Gradients are seen in ``torch.nn.utils.clip_grad_norm_`` (call it by its module) and in the optimizer's
-    step. The training's numbers are never changed, and no error in here reaches it unless ``strict``.
+    In a hand-written loop: create it, call ``minibatch`` before each backward, call ``update`` after each inner
+    loop. Gradients are recorded in ``torch.nn.utils.clip_grad_norm_`` (call it by its module) and in the optimizer's
+    step. The training's numbers are never changed, and errors of the recorder do not reach it unless ``strict``.
 
     Parameters
     ----------
     run_dir
-        New directory for the run, relative to the working directory of now. ``RunExistsError`` when it already holds
+        New directory for the run, relative to the current working directory. ``RunExistsError`` if it already holds
         one.
     model
         The network(s) trained; without it no gradient is recorded.
     heads
-        Action heads in order: name → its own modules, parameters or ``Rows`` of a shared layer (None: not known),
+        Action heads in order: name → its own modules, parameters or ``Rows`` of a shared layer (None: unknown),
         or just the names.
     sizes, kinds
         Number of actions, and kind (categorical, gaussian, bernoulli, other; default categorical) by head. A
         categorical head without a size has as many actions as its last linear layer has outputs, unless its entropy
-        shows otherwise; without that layer its entropy cannot be normalised, and that is logged once.
+        shows otherwise; without that layer its entropy cannot be normalised, which is logged once.
     groups
         Groups of parameters by name; default: ``actor`` (the heads' own, and names with actor, policy, pi, action or
         head), ``critic`` (critic, value, vf, v_net), ``lstm`` (lstm, gru, rnn), ``shared`` (the rest).
@@ -120,7 +120,7 @@ class Recorder:
     thresholds
         Detector thresholds in place of the defaults; stored in run.json.
     rules
-        Rules of your own beside the built-in ones: a Python file that defines ``RULES`` and is executed, or ``Rule``s.
+        Custom rules, added to the built-in ones: a Python file that defines ``RULES`` and is executed, or ``Rule``s.
         Checked here (``UsageError``); names and SHA-256 of the file are stored in run.json.
     level
         Base telemetry level: OFF, MINIMAL, NORMAL or DEBUG.
@@ -130,24 +130,24 @@ class Recorder:
         Share of the training's time that recording may take: detail (layers, histogram, direction, gates) is
         measured on as many updates as fit. Core statistics are never thinned. None: detail of every update.
     separate_backward
-        On sampled updates differentiate policy, value and entropy loss once more, each alone, for
-        ``cosine_actor_critic`` and ``entropy_grad_norm``. Needs a backward that may be repeated.
+        On sampled updates differentiate policy, value and entropy loss once more, each separately, for
+        ``cosine_actor_critic`` and ``entropy_grad_norm``. Needs a backward that can be repeated.
     coefficients
         Weights of heads in the loss.
     rank, world_size
-        This process's place in a distributed training; default: what ``torch.distributed``, or its launcher's
-        environment, says. Every rank makes a ``Recorder`` with the same ``run_dir``.
+        This process in a distributed training; default: from ``torch.distributed`` or its launcher's environment.
+        Every rank creates a ``Recorder`` with the same ``run_dir``.
     all_ranks
-        Let every rank write ``groups``, ``layers`` and ``tensors``, to check them against each other. Else the first
-        rank does: after the all-reduce they are the same on all.
+        Let every rank write ``groups``, ``layers`` and ``tensors``, to compare them. Otherwise only the first rank
+        does: after the all-reduce they are equal on all ranks.
     resume
-        Go on with the run that ``run_dir`` holds, as a new attempt; a new directory is begun as usual. Pass what
-        ``state_dict`` gave to ``load_state_dict``: updates are numbered and judged on from that checkpoint, and what
-        was recorded after it is kept, but superseded. Without it, numbering goes on after the last update recorded
-        and the detector begins afresh. ``ResumeError`` when heads, groups, thresholds or level differ from before,
+        Resume the run in ``run_dir`` as a new attempt; a new directory is started as usual. Pass the result of
+        ``state_dict`` to ``load_state_dict``: updates are numbered and judged from that checkpoint on, and those
+        recorded after it are kept, but superseded. Without it, numbering continues after the last recorded update
+        and the detector starts fresh. ``ResumeError`` if heads, groups, thresholds or level differ from before,
         ``LockedError`` while another process writes the run.
     facts
-        More for run.json: name, framework, algorithm, hyperparameters, seeds, notes …
+        Further facts for run.json: name, framework, algorithm, hyperparameters, seeds, notes …
     """
 
     @by_default
@@ -211,7 +211,9 @@ class Recorder:
         self._spent = 0.0
         self._buffer, self._slots = self._new_buffer(), Slots()
         self._states: dict[str, State] = {}
-        self._episodes: deque[Episode] = deque()  # a list that grows makes malloc tidy up in the middle of a rollout
+        self._episodes: deque[Episode] = (
+            deque()
+        )  # a growing list would make malloc consolidate in the middle of a rollout
         self._episode_count = 0
         self._learning_rate: float | Tensor | None = None
         self._lost_minibatch = False
@@ -223,7 +225,7 @@ class Recorder:
         shutdown.close_at_exit(self)
 
     def _identity(self, facts: Mapping[str, object]) -> dict[str, object]:
-        """Return what run.json says of the run."""
+        """Return the facts of the run for run.json."""
         names = [group.name for group in self.parameters.groups if group.tensors] if self.parameters else []
         return {
             "name": self.run_dir.name,
@@ -251,12 +253,12 @@ class Recorder:
 
     @property
     def planned(self) -> bool:
-        """Whether the run's planned length was given, so that ``progress`` follows from it."""
+        """Whether the run's planned length was passed, so that ``progress`` follows from it."""
         return bool(self._total_updates or self._total_env_steps)
 
     @property
     def level(self) -> str:
-        """The telemetry level in effect for the update in progress."""
+        """The telemetry level of the update in progress."""
         return self._detector.level(self._update)
 
     @completed(lambda self: (self._update, len(self._buffer.minibatches)))
@@ -288,18 +290,18 @@ class Recorder:
     ) -> None:
         """Record one minibatch, before its backward.
 
-        Tensors, numpy arrays and lists are taken, of any shape with one number a sample ([N], or time × environments
-        [T, B]); what is given by head may come without a mapping when there is one head. An optional argument that
-        cannot be used is left out, counted in ``losses_of_data`` and logged once.
+        Tensors, numpy arrays and lists are accepted, of any shape with one number a sample ([N], or time × environments
+        [T, B]); arguments by head need no mapping for a single head. An optional argument that cannot be used is left
+        out, counted in ``losses_of_data`` and logged once.
 
         Log-probs and entropies are [N] per head, one number a sample (of an action of several dimensions their sum),
         new ones from this minibatch's forward, old ones as stored at collection. ``masks``: the **stored** boolean
         masks [N, K] per head, or ``valid_actions``: their counts [H, N]. ``relevant``: boolean [N] per head, where
         the head mattered for the action taken. ``valid``: boolean [N], False on padding. ``lstm``: (h, c) after this
         forward, or h alone (GRU), each layers × environments × hidden.
-        ``joint_log_ratio`` and ``joint_entropy`` [N]: the framework's own, where it has them. For the worst samples
-        of table ``transitions``: ``actions`` [N] per discrete head, ``advantages`` [N] as the loss uses them, and where
-        the samples come from: ``index`` in the flattened rollout, ``env``, ``step``, each [N].
+        ``joint_log_ratio`` and ``joint_entropy`` [N]: the framework's own, if it has them. For the worst samples of
+        table ``transitions``: ``actions`` [N] per discrete head, ``advantages`` [N] as the loss uses them, and the
+        origin of the samples: ``index`` in the flattened rollout, ``env``, ``step``, each [N].
         """
         if self._closed or self._store.inert:
             return
@@ -343,11 +345,11 @@ class Recorder:
                 self.separate(policy_loss, value_loss, entropy_loss if isinstance(entropy_loss, Tensor) else None)
 
     def expect_minibatch(self) -> None:
-        """Say that a minibatch comes: should it be lost to an error, its gradients are not taken for another's."""
+        """Announce the next minibatch: if recording it fails, its gradients are not attributed to the previous one."""
         self._lost_minibatch = self._buffer.came = True
 
     def captured(self, capture: Capture, epoch: int) -> None:
-        """Take up a minibatch that an adapter will measure when the update ends. Call it within ``guarded``."""
+        """Add a minibatch that an adapter will measure when the update ends. Call it within ``guarded``."""
         if not self._closed and not self._store.inert and self._begin_minibatch():
             self._add(capture, epoch)
 
@@ -358,7 +360,7 @@ class Recorder:
 
     @property
     def separates(self) -> bool:
-        """Whether ``separate`` wants the losses of the minibatch just taken up."""
+        """Whether to call ``separate`` with the losses of the minibatch just added."""
         return self._detail_schedule.wants_losses(len(self._buffer.minibatches))
 
     def separate(self, policy_loss: Tensor, value_loss: Tensor, entropy_loss: Tensor | None) -> None:
@@ -366,11 +368,11 @@ class Recorder:
         self._detail_schedule.losses(policy_loss, value_loss, entropy_loss)
 
     def stability_report(self) -> None:
-        """Ask for the rows of ``tensors`` of the update in progress."""
+        """Request the rows of ``tensors`` for the update in progress."""
         self._diagnostics.asked = True
 
     def _begin_minibatch(self) -> bool:
-        """Finish the update before, note when optimisation began; return whether this one is to be recorded."""
+        """Finish the previous update, record the start of optimisation; return whether to record this minibatch."""
         self._finish_pending()
         self._thread = threading.get_ident()
         if not self._buffer.minibatches:
@@ -383,7 +385,7 @@ class Recorder:
         return self.level != "OFF"
 
     def _follow_model(self) -> None:
-        """Begin the update with the parameters that the model has now, should it have others than before."""
+        """Rebuild the parameter map if the model's parameters have changed since the previous update."""
         if self._model is None or not self._model.changed:
             return
         events = self._model.follow()
@@ -396,11 +398,11 @@ class Recorder:
             self._events += [{"update": self._update, **cells} for cells in events]
 
     def _forget_weights(self) -> None:
-        """Leave out how far parameters moved in a sampled update in whose middle the model got others."""
+        """Discard the copied parameters of a sampled update if the model's parameters changed during it."""
         if self._detail_schedule.wanted and self._model is not None and self._model.changed:
             self._detail_schedule.forget_before()
 
-    @completed(lambda self: self._update)  # type: ignore[arg-type]  # nobody names self beside its keywords
+    @completed(lambda self: self._update)  # type: ignore[arg-type]  # self is never passed by keyword
     def update(
         self,
         *,
@@ -422,10 +424,10 @@ class Recorder:
         ``values``, ``returns``, ``advantages``: of the whole rollout, before the update, any shape, advantages not
         normalised. ``masks``, ``relevant``: of the whole rollout, each timestep once, [..., K] and [...] per head.
         ``lstm``: (h, c), or h alone, at the end of collection. ``td_errors``: r + γV' − V of the rollout, any shape
-        (see ``recorder.td_errors``). ``advantage_floor``: what the loop divides advantages by at least, or
-        its epsilon. ``env_steps``: since the start of the run. ``status`` and
-        ``reason`` where the loop knows better than what was seen (see table ``updates``). ``cells``: further
-        columns of ``updates`` known to the loop, such as learning_rate, entropy_coef, target_kl.
+        (see ``recorder.td_errors``). ``advantage_floor``: the least divisor of the loop's advantage
+        normalisation, or its epsilon. ``env_steps``: since the start of the run. ``status`` and ``reason`` override
+        what was recorded (see table ``updates``). ``cells``: further columns of ``updates`` known to the loop, such
+        as learning_rate, entropy_coef, target_kl.
         """
         if self._closed or self._store.inert:
             return
@@ -475,12 +477,12 @@ class Recorder:
                     self._finish()
 
             self._uninterrupted.run(end)
-        if self._update == number:  # an error came before: its rows are lost, the next update has its own number
+        if self._update == number:  # after an error: its rows are lost, the next update has its own number
             with self.guarded("update: end"):
                 self._next_update()
 
     def _minibatch_tensors(self, rollout: int | None) -> dict[str, Tensor]:
-        """Return what the minibatches showed; when they cannot be measured, the update keeps its row without them."""
+        """Return the minibatches' measurements; if they cannot be measured, the update keeps its row without them."""
         try:
             self._minibatch_reader.judge_matrices(len(self._buffer.minibatches), rollout)
             return self._buffer.tensors()
@@ -495,7 +497,7 @@ class Recorder:
         return arguments.take(self.guarded, argument, convert, value)
 
     def _cells(self, cells_of_loop: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the cells of ``updates`` that the loop or its optimizer knows; numbers on a device as tensors."""
+        """Return the cells of ``updates`` from the loop or its optimizer; numbers on a device as tensors."""
         cells: dict[str, Any] = {"learning_rate": None}
         for name, cell in (("learning_rate", self._learning_rate), *cells_of_loop.items()):
             with self.guarded(f"update({name})"):
@@ -503,16 +505,16 @@ class Recorder:
         return cells
 
     def _check_relevant(self, of_rollout: object) -> None:
-        """Count causal masks that only one of ``minibatch`` and ``update`` was given."""
+        """Count a loss if only one of ``minibatch`` and ``update`` was passed causal masks."""
         if self._minibatch_reader.causal and of_rollout is None:
-            missing = "given to minibatch() and not to update(): nobody knows the heads' relevant_fraction"
+            missing = "passed to minibatch() but not to update(): the heads' relevant_fraction is unknown"
             self.guarded.refuse("update(relevant)", ValueError(missing))
         elif of_rollout is not None and self._buffer.minibatches and not self._minibatch_reader.causal:
-            missing = "given to update() and not to minibatch(): ratio and KL count the heads at every sample"
+            missing = "passed to update() but not to minibatch(): ratio and KL count the heads at every sample"
             self.guarded.refuse("update(relevant)", ValueError(missing))
 
     def _state_tensors(self) -> dict[str, Tensor]:
-        """Return the recurrent states' statistics, and the loss scale."""
+        """Return the statistics of recurrent states, and the loss scale."""
         tensors: dict[str, Tensor] = {}
         for phase, (hidden, cell) in self._states.items():
             with self.guarded(f"lstm ({phase})"):
@@ -523,7 +525,7 @@ class Recorder:
         return tensors
 
     def _host_cells(self, env_steps: int | None) -> dict[str, object]:
-        """Return the columns of ``updates`` that no tensor tells."""
+        """Return the columns of ``updates`` known on the host without a transfer."""
         progress = None
         if self._total_env_steps and env_steps is not None:
             progress = min(env_steps / self._total_env_steps, 1.0)
@@ -552,7 +554,7 @@ class Recorder:
             self._detail_schedule.end(ended, loop, elapsed=elapsed, spent=self._spent)
 
     def skip_update(self, reason: str, **arguments: Any) -> None:
-        """End an update that made no optimizer step because of something non-finite; it gets its row."""
+        """End an update without an optimizer step because of non-finite numbers; its row is recorded."""
         self.update(status="nonfinite_skipped", reason=reason, **arguments)
 
     def episode(
@@ -583,10 +585,10 @@ class Recorder:
     ) -> None:
         """Record the gradients of a seed and its host for table ``slots``, after a backward and before any clipping.
 
-        At any time and as often as wanted: while collecting, between minibatches, for many environments and slots.
-        ``seed``, ``host``: module or parameters (None: an empty slot, no host); those of the seed are left out of the
-        host. ``stage``, ``blueprint``: words or members of an enum. ``max_grad_norm``: ten times it is an explosion.
-        Nothing is recorded at level MINIMAL.
+        Call it any number of times: while collecting, between minibatches, for many environments and slots. ``seed``,
+        ``host``: module or parameters (None: an empty slot, no host); the seed's parameters are excluded from the host.
+        ``stage``, ``blueprint``: text or enum members. ``max_grad_norm``: tensor norms above ten times it
+        count as exploded. Nothing is recorded at level MINIMAL.
         """
         if self._closed or self._store.inert or self.level in ("OFF", "MINIMAL"):
             return
@@ -614,10 +616,10 @@ class Recorder:
         return self._reader is not None and not lost and bool(self._buffer.minibatches)
 
     def _owns(self, parameters: Sequence[Tensor]) -> bool:
-        """Whether some of the parameters are the model's. Another training's may come at any time, in any thread.
+        """Return whether any of the parameters is the model's. Other trainings may call at any time, from any thread.
 
-        Those that the model got in the middle of an update are looked for in the training's own thread only: nobody
-        else may walk through a model that is being changed.
+        Parameters added during an update are searched for in the training's own thread only: no other thread may
+        iterate over a model that is being changed.
         """
         if self.parameters is None or self._model is None:
             return False
@@ -630,7 +632,7 @@ class Recorder:
 
     @staticmethod
     def _wider(snapshot: GradientSnapshot) -> Tensor | None:
-        """Return the norm over all gradients listed where the map does not have them all yet, else None."""
+        """Return the norm over all listed gradients if the map does not have them all yet, else None."""
         if snapshot.plan.complete:
             return None
         gradients = [parameter.grad for parameter in snapshot.plan.listed if parameter.grad is not None]
@@ -640,7 +642,7 @@ class Recorder:
         return total if snapshot.scale is None else total / snapshot.scale
 
     def before_clip(self, parameters: list[Tensor], *, plain: bool) -> Clipped | None:
-        """See gradients before a clip call; with their total norm where it is torch's own to the last bit.
+        """Record gradients before a clip call; with their total norm if it equals torch's own bit for bit.
 
         Then the clip need not compute it, and the time is not counted as the recorder's.
         """
@@ -658,7 +660,7 @@ class Recorder:
         return Clipped(self._buffer.minibatches[-1], snapshot, total, wider)
 
     def after_clip(self, clipped: Clipped, total: Tensor, max_norm: object, norm_type: float) -> None:
-        """See the norm that the clip call returned."""
+        """Record the norm returned by the clip call."""
         with self.guarded("clip"), torch.no_grad():
             snapshot, norm = clipped.snapshot, clipped.wider
             if norm_type == 2.0 and snapshot.scale is None:
@@ -669,7 +671,7 @@ class Recorder:
             clipped.minibatch.record_clip(norm, bound)
 
     def before_step(self, optimizer: Optimizer) -> None:
-        """See gradients as an optimizer takes them."""
+        """Record gradients as the optimizer takes them."""
         if self._reader is None or self._closed:
             return
         parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
@@ -683,7 +685,7 @@ class Recorder:
             self._learning_rate = optimizer.param_groups[0].get("lr")
 
     def _finish_pending(self) -> None:
-        """Turn the update that ended before into rows: the one place that may wait for the device."""
+        """Turn the previously ended update into rows: the only step that may wait for the device."""
         if self._pending is None:
             return
         try:
@@ -723,15 +725,15 @@ class Recorder:
 
     def _forget_size(self, head: str) -> None:
         size = self.heads.inferred.pop(head, None)
-        wrong = f"head {head!r}: its entropies do not fit {size} actions, the outputs of its last layer: give sizes="
+        wrong = f"head {head!r}: its entropies do not fit {size} actions, the outputs of its last layer: pass sizes="
         self.guarded.lose("minibatch(entropy)", ValueError(wrong))
 
     def _losses(self, update: int) -> list[dict[str, object]]:
-        """Return the rows of ``losses_of_data`` for an update: errors, a clock that was set, a resume."""
+        """Return the rows of ``losses_of_data`` for an update: errors, wall-clock changes, a resume."""
         losses = self.guarded.take_losses(update)
         moved = self._clock.step(update)
         if moved is not None:
-            detail = f"the wall clock moved {moved:+.1f} s beside the time that went by"
+            detail = f"the wall clock was set by {moved:+.1f} s"
             losses.append({"update": update, "kind": "clock_step", "detail": detail, "rows": 0})
         if self._resumed is not None:
             detail = f"attempt {self._store.attempt} goes on at update {update}{RESUMES[self._resumed]}"
@@ -740,9 +742,9 @@ class Recorder:
         return losses
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the number of the next update and what detector and slots remember, as plain data for a checkpoint.
+        """Return the number of the next update and the state of detector and slots, as plain data for a checkpoint.
 
-        Call it between updates. Waits for the numbers of the update that ended, should they still be on their way.
+        Call it between updates. Waits for the transfer of the ended update, if it is still in progress.
         """
         with self.guarded("state_dict"):
             self._finish_pending()
@@ -750,10 +752,10 @@ class Recorder:
         return state | {"detector": self._detector.detector.state_dict()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from a checkpoint: number updates from there, and judge them as if there had been no interruption.
+        """Resume from a checkpoint: number updates from there and judge them as without an interruption.
 
-        ``state["detector"]`` None: only the numbering goes on, the detector begins afresh.
-        Raises ``RuntimeError`` once an update was recorded, ``ValueError`` when the state does not fit the rules.
+        ``state["detector"]`` None: only the numbering continues, the detector starts fresh.
+        Raises ``RuntimeError`` after an update was recorded, ``ValueError`` if the state does not fit the rules.
         """
         if self._update != self._first_update or self._buffer.minibatches:
             raise RuntimeError("load_state_dict() must come before the first update of this recording")
@@ -803,7 +805,7 @@ class Recorder:
 
 
 def _planned(name: str, length: Any) -> int | None:
-    """Return a planned length. Raises ``ValueError`` for what is not a whole number."""
+    """Return a planned length. Raises ``ValueError`` for anything but a whole number."""
     try:
         return None if length is None else arguments.integer(length)
     except (TypeError, ValueError) as error:
@@ -811,18 +813,18 @@ def _planned(name: str, length: Any) -> int | None:
 
 
 def _parts(name: str, parts: Parts | None) -> Parts | None:
-    """Return a head's parts so that they can be gone through more than once. Raises ``TypeError`` for what has none."""
+    """Return a head's parts, an iterator as a list. Raises ``TypeError`` for other types."""
     if parts is None or isinstance(parts, (nn.Module, nn.Parameter, ParameterRows)):
         return parts
     if not isinstance(parts, Iterable):
         raise TypeError(
-            f"heads[{name!r}] is of type {type(parts).__name__}: give a module, parameters, Rows or None; "
-            "numbers of actions go into sizes="
+            f"heads[{name!r}] is of type {type(parts).__name__}: pass a module, parameters, Rows or None; "
+            "pass numbers of actions as sizes="
         )
     return list(parts)
 
 
 def _known_status(status: str) -> str:
     if status not in STATUSES:
-        raise ValueError(f"status {status!r} is none of {', '.join(STATUSES)}; the row says what was seen instead")
+        raise ValueError(f"status {status!r} is none of {', '.join(STATUSES)}; the row has the recorded status instead")
     return status

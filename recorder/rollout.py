@@ -1,4 +1,4 @@
-"""What one update hands over of its rollout, measured: values, returns, advantages, masks."""
+"""Measurement of the rollout passed to one update: values, returns, advantages, masks."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from recorder.measure.masks import FIELDS, mask_statistics
 from recorder.measure.values import advantage_statistics, td_statistics, value_statistics
 
 ARRAYS = ("values", "returns", "advantages", "td_errors")
-"""Arguments of one number a timestep."""
-UNKNOWN = [place for place, name in enumerate(FIELDS) if name not in ("steps", "relevant")]
-"""What nobody knows of a head whose valid actions are not known."""
+"""Arguments with one number a timestep."""
+UNKNOWN = [index for index, name in enumerate(FIELDS) if name not in ("steps", "relevant")]
+"""Indices of ``FIELDS`` that are unknown for a head without valid actions."""
 
 
-def rollout_arrays(given: Mapping[str, Any], guarded: ErrorGuard) -> dict[str, Tensor]:
-    """Return those of ``ARRAYS`` that were given and can be used."""
-    taken = {name: arguments.take(guarded, f"update({name})", arguments.tensor, given[name]) for name in ARRAYS}
-    arrays = {name: one for name, one in taken.items() if one is not None}
+def rollout_arrays(rollout: Mapping[str, Any], guarded: ErrorGuard) -> dict[str, Tensor]:
+    """Return the usable ``ARRAYS`` among the arguments, by name."""
+    converted = {name: arguments.take(guarded, f"update({name})", arguments.tensor, rollout[name]) for name in ARRAYS}
+    arrays = {name: tensor for name, tensor in converted.items() if tensor is not None}
     steps = {arrays[name].numel() for name in ("values", "returns") if name in arrays}
     for name in ("advantages", "td_errors"):
         if name in arrays and len(steps) == 1 and arrays[name].numel() not in steps:
@@ -34,20 +34,20 @@ def rollout_arrays(given: Mapping[str, Any], guarded: ErrorGuard) -> dict[str, T
 
 
 def rollout_tensors(
-    heads: Heads, arrays: Mapping[str, Tensor], given: Mapping[str, Any], guarded: ErrorGuard
+    heads: Heads, arrays: Mapping[str, Tensor], rollout: Mapping[str, Any], guarded: ErrorGuard
 ) -> dict[str, Tensor]:
-    """Return device scalars under the names that ``recorder.reduce.rollout`` reads; what was not given is left out.
+    """Return device scalars under the names that ``recorder.reduce.rollout`` reads; missing arguments are left out.
 
-    ``arrays`` are what ``rollout_arrays`` took of ``given``. One thing that does not fit costs only its own columns.
+    ``arrays``: the result of ``rollout_arrays(rollout)``. An argument that does not fit costs only its own columns.
     """
     tensors = {}
     if "values" in arrays and "returns" in arrays:
         with guarded("update(values, returns)"):
             timesteps = [arrays[name].numel() for name in ("values", "returns")]
             if len(set(timesteps)) > 1:
-                raise ValueError("{} values and {} returns: give both of every timestep".format(*timesteps))
+                raise ValueError("{} values and {} returns: pass both for every timestep".format(*timesteps))
             tensors["values"] = value_statistics(*arguments.together((arrays["values"], arrays["returns"])))
-    elif given["returns"] is not None and given["values"] is None:
+    elif rollout["returns"] is not None and rollout["values"] is None:
         missing = "returns without values: both are needed for what is recorded of them"
         guarded.refuse("update(returns)", ValueError(missing))
     if "advantages" in arrays:
@@ -57,16 +57,16 @@ def rollout_tensors(
         with guarded("update(td_errors)"):
             tensors["td_errors"] = td_statistics(arrays["td_errors"])
     with guarded("update(masks, relevant)"):
-        tensors |= _mask_tensors(heads, arrays, given, guarded)
+        tensors |= _mask_tensors(heads, arrays, rollout, guarded)
     return tensors
 
 
 def _mask_tensors(
-    heads: Heads, arrays: Mapping[str, Tensor], given: Mapping[str, Any], guarded: ErrorGuard
+    heads: Heads, arrays: Mapping[str, Tensor], rollout: Mapping[str, Any], guarded: ErrorGuard
 ) -> dict[str, Tensor]:
-    """Return statistics [FIELDS, categorical heads] of masks and causal masks; NaN where nothing is known."""
-    masks, lost_masks = _of_heads(heads, given["masks"], "masks", guarded)
-    relevant, lost_relevant = _of_heads(heads, given["relevant"], "relevant", guarded)
+    """Return statistics [FIELDS, categorical heads] of masks and causal masks; NaN where unknown."""
+    masks, lost_masks = _of_heads(heads, rollout["masks"], "masks", guarded)
+    relevant, lost_relevant = _of_heads(heads, rollout["relevant"], "relevant", guarded)
     choices = {name: mask.reshape(-1, mask.shape[-1]).bool().sum(-1) for name, mask in masks.items() if mask.dim()}
     matters = {name: mask.reshape(-1).bool() for name, mask in relevant.items()}
     lengths = Counter(map(len, (*choices.values(), *matters.values())))
@@ -81,8 +81,8 @@ def _mask_tensors(
             (lost_masks if argument == "masks" else lost_relevant).add(name)
     device = arguments.common_device((*arrays.values(), *choices.values(), *matters.values()))
     full = torch.ones(steps, dtype=torch.int64, device=device)
-    known = [name for name in heads.categorical if name in choices or (heads.size(name) and name not in lost_masks)]
-    if not known and not matters:
+    sized = [name for name in heads.categorical if name in choices or (heads.size(name) and name not in lost_masks)]
+    if not sized and not matters:
         return {}
     counts = [
         arguments.on_device(choices[name], device) if name in choices else full * (heads.size(name) or 0)
@@ -92,23 +92,23 @@ def _mask_tensors(
         arguments.on_device(matters[name], device) if name in matters else full.bool() for name in heads.categorical
     ]
     statistics = mask_statistics(torch.stack(counts), torch.stack(causal) if matters else None)
-    for place, name in enumerate(heads.categorical):
-        if name not in known:
-            statistics[UNKNOWN, place] = torch.nan
+    for index, name in enumerate(heads.categorical):
+        if name not in sized:
+            statistics[UNKNOWN, index] = torch.nan
         if name in lost_relevant:
-            statistics[-2:, place] = torch.nan
+            statistics[-2:, index] = torch.nan
     return {"masks": statistics}
 
 
-def _of_heads(heads: Heads, given: Any, argument: str, guarded: ErrorGuard) -> tuple[dict[str, Tensor], set[str]]:
+def _of_heads(heads: Heads, value: Any, argument: str, guarded: ErrorGuard) -> tuple[dict[str, Tensor], set[str]]:
     """Return the tensors of ``argument`` by head, and the heads whose tensor cannot be used."""
-    taken: dict[str, Tensor] = {}
-    by_head = arguments.take(guarded, f"update({argument})", lambda one: arguments.by_head(one, heads.names), given)
+    tensors: dict[str, Tensor] = {}
+    by_head = arguments.take(guarded, f"update({argument})", lambda v: arguments.by_head(v, heads.names), value)
     if by_head is None:
-        return taken, set() if given is None else set(heads.names)
-    for name, one in by_head.items():
+        return tensors, set() if value is None else set(heads.names)
+    for name, part in by_head.items():
         if name not in heads.names:
             guarded.refuse(f"update({argument})", arguments.unknown(name, heads.names, "head"))
-        elif (found := arguments.take(guarded, f"update({argument}[{name}])", arguments.tensor, one)) is not None:
-            taken[name] = found
-    return taken, {name for name in by_head if name not in taken}
+        elif (tensor := arguments.take(guarded, f"update({argument}[{name}])", arguments.tensor, part)) is not None:
+            tensors[name] = tensor
+    return tensors, {name for name in by_head if name not in tensors}

@@ -1,4 +1,4 @@
-"""One update's measurements, arrived on the host, become the rows of every table."""
+"""One update's measurements on the host become the rows of every table."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ Episode = tuple[float, int | None, int | None, bool | None]
 
 @dataclass(frozen=True, slots=True)
 class EndedUpdate:
-    """An update that has ended: its minibatches, the copy on its way, and the cells known without measuring."""
+    """An ended update: its minibatches, the transfer in progress, and the cells known without measuring."""
 
     update: int
     buffer: UpdateBuffer
@@ -54,7 +54,7 @@ class EndedUpdate:
 
 @dataclass(frozen=True, slots=True)
 class UpdateRows:
-    """The rows of one update by table, without findings and levels, its gradient norms, and all numbers as sent."""
+    """The rows of one update by table (without findings and levels), its gradient norms, and all transferred arrays."""
 
     tables: dict[str, Rows]
     update: Cells
@@ -67,7 +67,7 @@ class UpdateRows:
 def rows_of(measured: EndedUpdate, heads: Heads, reader: GradientReader | None) -> UpdateRows:
     """Return the rows of one update.
 
-    ``reader`` (None: no model is watched) learns whether the optimizer takes gradients as the clip leaves them.
+    ``reader`` (None: no model) learns whether the optimizer takes gradients as the clip leaves them.
     """
     arrays, loop, update = measured.transfer.arrays(), measured.buffer, measured.update
     parameters, hooked = None if reader is None else reader.parameters, reader is not None
@@ -182,7 +182,7 @@ def _episode_cells(measured: EndedUpdate) -> Cells:
 
 
 def _status(measured: EndedUpdate, row: Cells, minibatches: MinibatchNumbers | None) -> Cells:
-    """Say how the update ended, from what was said or else from what was seen."""
+    """Return how the update ended: as the loop said, else as recorded."""
     if measured.status is not None:
         return {"status": measured.status, "skip_reason": measured.reason}
     steps_taken = row.get("optimizer_steps")

@@ -1,4 +1,4 @@
-"""Close what is open when the process ends: at exit, after an exception, on SIGTERM."""
+"""Close open recordings when the process ends: at exit, after an exception, on SIGTERM."""
 
 from __future__ import annotations
 
@@ -14,27 +14,27 @@ from typing import Any, Protocol
 
 
 class Closable(Protocol):
-    """Something to close; ``close`` is idempotent and does not raise."""
+    """A recording to close; ``close`` is idempotent and does not raise."""
 
     def close(self, reason: str = "closed") -> None:
         """Close, noting why."""
 
 
-_lock = threading.RLock()  # a signal's handler runs in the main thread, maybe within one of these calls
+_lock = threading.RLock()  # a signal handler runs in the main thread, possibly within one of these calls
 _open: weakref.WeakSet[Closable] = weakref.WeakSet()
 _owner: list[int] = []
 _before: list[object] = []
 _hooked: list[int] = []
 _threads: weakref.WeakKeyDictionary[Closable, threading.Thread] = weakref.WeakKeyDictionary()
-"""The thread that last recorded with each."""
+"""The thread that last recorded, by recording."""
 _died: weakref.WeakKeyDictionary[Closable, str] = weakref.WeakKeyDictionary()
-"""What ended that thread."""
+"""The reason for which that thread ended, by recording."""
 _exit_reason: list[str] = []
-"""What the last ``sys.exit`` of the main thread said, as long as nothing was recorded after it."""
+"""Reason of the main thread's last ``sys.exit``, unless something was recorded after it."""
 
 
 def reason_of(error: BaseException) -> str:
-    """Return how an exception that ends a training is noted: "ValueError: …"; "closed" for an exit that is none."""
+    """Return the close reason for an exception that ends a training: "ValueError: …"; "closed" for a clean exit."""
     if isinstance(error, SystemExit) and error.code in (None, 0):
         return "closed"
     try:
@@ -45,7 +45,7 @@ def reason_of(error: BaseException) -> str:
 
 
 def close_at_exit(thing: Closable) -> None:
-    """Close ``thing`` at exit and on SIGTERM unless it is closed before."""
+    """Close ``thing`` at exit and on SIGTERM, unless ``forget`` is called before."""
     with _lock:
         if _owner != [os.getpid()]:
             _owner[:] = [os.getpid()]
@@ -59,7 +59,7 @@ def close_at_exit(thing: Closable) -> None:
 
 
 def recording(thing: Closable) -> None:
-    """Note that ``thing`` is in use in this thread: an exception or exit noted before has not ended its training."""
+    """Record that this thread uses ``thing``: an exception or exit seen before has not ended its training."""
     with _lock:
         _threads[thing] = threading.current_thread()
         _died.pop(thing, None)
@@ -83,7 +83,7 @@ def _close_all(reason: str) -> None:
 
 
 def _close_at_exit() -> None:
-    """Close everything; an exception in an interactive session (``sys.ps1``) has ended no training."""
+    """Close everything; an exception in an interactive session (``sys.ps1``) does not end a training."""
     if _owner == [os.getpid()]:
         reason = "exit" if hasattr(sys, "ps1") else _uncaught() or (_exit_reason[0] if _exit_reason else "exit")
         for thing in list(_open):
@@ -91,9 +91,9 @@ def _close_at_exit() -> None:
 
 
 def _uncaught() -> str | None:
-    """Return what ended the process: an exception that left the outermost frame, which the interpreter keeps.
+    """Return the reason of the uncaught exception that ended the process, kept by the interpreter; None without one.
 
-    Test runners and notebooks keep what they have caught in the same place: such an exception has frames below it.
+    Test runners and notebooks store caught exceptions in the same variable: such an exception has outer frames.
     """
     error = getattr(sys, "last_exc", None) or getattr(sys, "last_value", None)
     if not isinstance(error, BaseException):
@@ -103,7 +103,7 @@ def _uncaught() -> str | None:
 
 
 def _hook_exit() -> None:
-    """Listen to ``sys.exit``: the interpreter keeps nothing of a ``SystemExit`` that ends it."""
+    """Wrap ``sys.exit``: the interpreter does not keep the ``SystemExit`` that ends it."""
     before = sys.exit
 
     @functools.wraps(before)
@@ -116,7 +116,7 @@ def _hook_exit() -> None:
 
 
 def _hook_threads() -> None:
-    """Listen to exceptions that end a thread; what was there before is called as it was."""
+    """Wrap ``threading.excepthook`` for exceptions that end a thread; the previous hook is still called."""
     before = threading.excepthook
 
     @functools.wraps(before)
@@ -131,7 +131,7 @@ def _hook_threads() -> None:
 
 
 def _hook_sigterm() -> None:
-    """Put ourselves before the handler that is there; only the main thread may do that."""
+    """Install our handler before the present one; only the main thread may do that."""
     if threading.current_thread() is threading.main_thread():
         _hooked[:] = [os.getpid()]
         before = signal.getsignal(signal.SIGTERM)

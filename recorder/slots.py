@@ -1,4 +1,4 @@
-"""Host and seeds of a growing network: looked at after their backward passes, rows when the update ends."""
+"""Host and seeds of a growing network: snapshots after their backward passes, rows when the update ends."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ _TENSORS, _ALPHA = "slot looks", "slot alpha"
 
 @dataclass(slots=True)
 class SlotCalls:
-    """The calls of one update, in order; ``slots`` are those called, by place, as they were last given."""
+    """The calls of one update, in order; ``slots``: by slot key, as of the last call."""
 
     calls: list[SlotCall] = field(default_factory=list)
     slots: dict[str, Slot] = field(default_factory=dict)
     snapshots: ModuleSnapshots = field(default_factory=ModuleSnapshots)
     alphas: dict[str, Tensor] = field(default_factory=dict)
     numbers: list[tuple[int, ...]] = field(default_factory=list)
-    """Numbers of the looks in each of the tensors sent."""
+    """Numbers of the snapshots in each of the transferred tensors."""
 
 
 class Slots:
@@ -49,7 +49,7 @@ class Slots:
         labels: Mapping[str, Any],
         max_grad_norm: float | None,
     ) -> None:
-        """Look at the gradients of a seed and its host as they are now; ``labels``: stage, blueprint, alpha."""
+        """Take a snapshot of the gradients of a seed and its host; ``labels``: stage, blueprint, alpha."""
         env, slot, now = int(env), str(slot), self.now
         seeds = None if seed is None else tuple(_listed(seed))
         hosts = None if host is None else tuple(_listed(host))
@@ -78,7 +78,7 @@ class Slots:
         now.calls.append(_call(slot_key, numbers, growing, around))
 
     def tensors(self) -> dict[str, Tensor]:
-        """Return what is to be sent of the update's calls."""
+        """Return the tensors to transfer for the update's calls."""
         now = self.now
         now.numbers, statistics = now.snapshots.tensors()
         now.snapshots.join(now.alphas.values())
@@ -86,18 +86,18 @@ class Slots:
         return sent | {f"{_ALPHA} {slot_key}": alpha for slot_key, alpha in now.alphas.items()}
 
     def forget_calls(self) -> None:
-        """Begin an update without calls."""
+        """Discard the calls: the next update begins."""
         self.now = SlotCalls()
 
     def left_out(self, update: int) -> list[Cells]:
-        """Return a row of ``losses_of_data`` when calls came after the last update: no update has them."""
+        """Return a row of ``losses_of_data`` if calls were made after the last update; else empty."""
         calls = len(self.now.calls)
         detail = f"calls of slot() after the last update, which are part of no update: {calls}"
         return [{"update": update, "kind": "slot_calls_left_out", "detail": detail, "rows": 0}] if calls else []
 
     def rows(self, done: SlotCalls, arrays: Mapping[str, Numbers], update: int) -> list[Cells]:
-        """Return the rows of an update whose numbers have arrived; updates come in order."""
-        if not done.calls or sum(map(len, done.numbers)) != done.snapshots.count:  # not measured: that loss is counted
+        """Return the rows of an update whose measurements have arrived; call it in the order of updates."""
+        if not done.calls or sum(map(len, done.numbers)) != done.snapshots.count:  # not measured: the loss is counted
             return []
         for slot_key in done.alphas:
             done.slots[slot_key].alpha = float(arrays[f"{_ALPHA} {slot_key}"][0])
@@ -133,12 +133,12 @@ def _exploding(max_grad_norm: float | None) -> float:
 
 
 def word(label: object) -> str:
-    """Return a stage or blueprint as text: the name of an enum's member."""
+    """Return a stage or blueprint as text; an enum member as its name."""
     return label.name if isinstance(label, Enum) else str(label)
 
 
 def amount(value: Any) -> float | Tensor:
-    """Return a number, on a device as a tensor of one element. Raises ``TypeError`` or ``ValueError`` otherwise."""
+    """Return a number; one on a device as a tensor of one element. Raises ``TypeError`` or ``ValueError`` otherwise."""
     if isinstance(value, Tensor) and arguments.tensor(value).numel() == 1:
         return value.detach().reshape(1)
     return arguments.number(value)
@@ -150,5 +150,5 @@ def parameters(parts: Any) -> Parameters:
         return parts
     tensors = (parts,) if isinstance(parts, (str, bytes, np.ndarray)) else tuple(parts)
     if isinstance(parts, Tensor) or not all(isinstance(tensor, Tensor) for tensor in tensors):
-        raise TypeError("give a module, or its parameters")
+        raise TypeError("pass a module or its parameters")
     return tensors

@@ -1,4 +1,4 @@
-"""Rows of ``tensors``: which weights and gradients are not finite, and how large they are."""
+"""Rows of ``tensors``: non-finite weights and gradients, and their largest magnitudes."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ def stability_rows(
     *,
     cause: str,
 ) -> Block:
-    """Return the rows of ``tensors`` for an update whose numbers have arrived; ``row`` is its ``updates`` row.
+    """Return the rows of ``tensors`` for an update whose measurements have arrived; ``row``: its ``updates`` row.
 
-    Weights are looked at now: this waits for the device, and is done only because something is wrong or was asked.
+    Weights are read now: this waits for the device, and happens only after a failure or on request.
     """
     count = len(parameters.parameters)
     largest = torch.stack([_largest(parameter) for parameter in parameters.parameters])
@@ -61,7 +61,7 @@ def stability_rows(
 
 
 def _largest(parameter: Tensor) -> Tensor:
-    """Return the largest |w|; 0 of a parameter without elements."""
+    """Return the largest |w|; 0 for a parameter without elements."""
     return (
         parameter.detach().abs().amax().double() if parameter.numel() else parameter.new_zeros((), dtype=torch.float64)
     )
@@ -70,7 +70,7 @@ def _largest(parameter: Tensor) -> Tensor:
 def _largest_gradients(
     batches: Sequence[SnapshotBatch], count: int
 ) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
-    """Return the largest |g| of each tensor over the steps whose gradients were kept, and where there are any."""
+    """Return the largest |g| of each tensor over the copied gradients, and where there are any (boolean)."""
     largest, copied = np.zeros(count), np.zeros(count, bool)
     for batch in batches:
         if batch.flat is None:

@@ -1,4 +1,4 @@
-"""One packed copy from device to host per update, and the one place that waits for it."""
+"""One packed copy from device to host per update, and the only function that waits for it."""
 
 from __future__ import annotations
 
@@ -14,15 +14,17 @@ Numbers = npt.NDArray[np.float64]
 
 
 class Transfer:
-    """Measurements of one update on their way to the host.
+    """Measurements of one update in transfer to the host.
 
-    The copy starts when this is made and does not wait. ``arrays`` waits, and is called only when the next
-    update's optimisation begins (at once where the numbers are on the host already).
+    The constructor starts the copy and does not wait. ``arrays`` waits, and is called only when the next update's
+    optimisation begins (at once if the numbers are on the host already).
     """
 
     def __init__(self, tensors: Mapping[str, Tensor]) -> None:
         self._shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
-        self._parts = [_Part({n: t for n, t in tensors.items() if t.device == device}) for device in _devices(tensors)]
+        self._parts = [
+            _DevicePack({n: t for n, t in tensors.items() if t.device == device}) for device in _devices(tensors)
+        ]
 
     @property
     def waits(self) -> bool:
@@ -41,7 +43,7 @@ class Transfer:
         return arrays
 
 
-class _Part:
+class _DevicePack:
     """The measurements of one device, packed."""
 
     def __init__(self, tensors: Mapping[str, Tensor]) -> None:

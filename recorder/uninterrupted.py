@@ -1,7 +1,7 @@
-"""What must not stop in its middle: done in a thread of its own while the caller waits.
+"""Uninterruptible work: done in a separate thread while the caller waits.
 
-Ctrl-C, and whatever else is raised into the training's thread, is raised there once the work is done. Rows are made
-from numbers, judged and handed over, and the next update begun, either wholly or not at all.
+Ctrl-C, and anything else raised into the training's thread, is raised there once the work is done. Rows are built,
+judged and handed over, and the next update begun, either completely or not at all.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ import torch
 from recorder.process_state import ignored_errors
 
 IDLE_SECONDS = 60.0
-"""The thread ends when there was nothing to do for so long; the next piece of work starts one."""
-LOOK_SECONDS = 1.0
-"""A caller that waits looks so often whether there still is a thread."""
+"""The thread ends after this idle time; the next job starts a new one."""
+CHECK_SECONDS = 1.0
+"""Interval at which a waiting caller checks that the thread is alive."""
 
 
 @dataclass(slots=True)
@@ -32,7 +32,7 @@ class _Job:
     error: BaseException | None = None
 
     def do(self) -> None:
-        """Do the work unless that was begun before."""
+        """Do the work unless it was begun before."""
         if self.begun:
             return
         self.begun = True
@@ -47,7 +47,7 @@ class _Job:
 
 
 class Uninterrupted:
-    """Does one piece of work after the other, in the order in which they were handed over, each once."""
+    """Runs jobs one after the other in the order of submission, each once."""
 
     def __init__(self) -> None:
         self._jobs: deque[_Job] = deque()
@@ -65,7 +65,7 @@ class Uninterrupted:
             self._hand_over(job)
             self._wait(job)
         except BaseException:
-            self._hand_over(job)  # it may not have been
+            self._hand_over(job)  # it may not have been submitted
             self._wait(job)
             raise
         if job.error is not None:
@@ -78,13 +78,13 @@ class Uninterrupted:
             self._thread = threading.Thread(target=self._work, args=(self._bell,), name="recorder-rows", daemon=True)
             try:
                 self._thread.start()
-            except RuntimeError:  # the interpreter ends and starts no more threads
+            except RuntimeError:  # the interpreter is shutting down and starts no more threads
                 self._do_all()
         _ring(self._bell)
 
     def _wait(self, job: _Job) -> None:
         while not job.finished:
-            if not job.bell.acquire(timeout=LOOK_SECONDS):
+            if not job.bell.acquire(timeout=CHECK_SECONDS):
                 self._hand_over(job)
 
     def _work(self, bell: threading.Lock) -> None:

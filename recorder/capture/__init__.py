@@ -1,1 +1,1 @@
-"""What is copied at once while the training runs: minibatches, gradient snapshots, details."""
+"""Data copied while the training runs: minibatches, gradient snapshots, details."""

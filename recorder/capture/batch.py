@@ -1,4 +1,4 @@
-"""Minibatches measured many at a time, when the update ends: the cost of an operation is paid once for all of them.
+"""Minibatches measured together when the update ends, so that each operation is paid for once.
 
 A minibatch's inputs are captured as they come, without measuring. Captures of one shape become a ``CaptureBatch`` and
 are measured together. Nothing waits for the device.
@@ -33,13 +33,13 @@ _BY_SAMPLE = (
     "env",
     "step",
 )
-"""Fields of a batch whose last axis are the samples."""
+"""Fields of a batch whose last axis is the samples."""
 LOSSES = ("policy_loss", "value_loss", "entropy_loss", "total_loss")
 
 
 @dataclass(frozen=True, slots=True)
 class CaptureBatch:
-    """M minibatches of N samples each; H heads. What was not handed over is None."""
+    """M minibatches of N samples each; H heads. A field that was not passed is None."""
 
     heads: tuple[str, ...]
     log_prob: Tensor  # [H, M, N]
@@ -49,7 +49,7 @@ class CaptureBatch:
     joint_entropy: Tensor | None = None  # [M, N]
     valid_actions: Tensor | None = None  # [H, M, N], 0 for a head that is not categorical
     all_categorical: bool = True
-    unsized: tuple[str, ...] = ()  # categorical heads of which nobody knows the valid actions
+    unsized: tuple[str, ...] = ()  # categorical heads whose valid actions are unknown
     relevant: Tensor | None = None  # boolean [H, M, N]
     counted: Tensor | None = None  # boolean [M, N], False on padding
     values: Tensor | None = None  # [M, N]
@@ -63,18 +63,18 @@ class CaptureBatch:
 
 
 class Capture(Protocol):
-    """What one minibatch handed over, not measured yet."""
+    """The inputs of one minibatch, not measured yet."""
 
     @property
     def samples(self) -> int:
-        """Samples, padding left out where that is known on the host."""
+        """Number of samples, without padding where the host knows where it lies."""
 
     @property
     def clip_range(self) -> float | None:
         """Ratio clip range in effect."""
 
     def shape(self) -> tuple[object, ...]:
-        """Return what captures must share to be measured together; the first entry is their class."""
+        """Return the key that captures must share to be measured together; its first entry is their class."""
 
     @staticmethod
     def together(captures: Sequence[Capture]) -> CaptureBatch:
@@ -83,9 +83,9 @@ class Capture(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Measurements:
-    """A measured batch: ``packed`` [cells, M] holds what ``layout`` names, one after the other.
+    """A measured batch: ``packed`` [cells, M] holds the arrays named in ``layout``, concatenated.
 
-    ``minibatches`` says which of the update these are.
+    ``minibatches``: their indices in the update.
     """
 
     packed: Tensor
@@ -96,7 +96,7 @@ class Measurements:
     entropy_known: bool
     choices_known: tuple[bool, ...]  # by head
     joint_choices_known: bool
-    unsized: bool  # a joint entropy of categorical heads that cannot be normalised: valid actions are not known
+    unsized: bool  # the joint entropy cannot be normalised: valid actions of some categorical head are unknown
 
 
 def measure(batch: CaptureBatch, minibatches: Sequence[int]) -> Measurements:
@@ -122,7 +122,7 @@ def measure(batch: CaptureBatch, minibatches: Sequence[int]) -> Measurements:
 
 
 def _statistics(batch: CaptureBatch, losses: Tensor) -> tuple[tuple[str, ...], dict[str, Tensor]]:
-    """Return the names of the counts under "nonfinite", and all statistics by name, each [cells, …, M]."""
+    """Return the names of the counts under "nonfinite", and the statistics by name, each [cells, …, M]."""
     pieces = pieces_of(batch)
     if len(pieces) == 1:
         return _piece_statistics(batch, losses)
@@ -148,7 +148,7 @@ _JOINED = {
 
 
 def pieces_of(batch: CaptureBatch) -> list[CaptureBatch]:
-    """Return the batch cut into pieces of ``PIECE`` samples, itself where its minibatches have no more."""
+    """Return the batch cut into pieces of ``PIECE`` samples; the batch itself if its minibatches are no larger."""
     minibatches, samples = batch.log_prob.shape[1:]
     rows = {name: rows for name in _BY_SAMPLE if isinstance(rows := getattr(batch, name), Tensor)}
     if samples <= PIECE or any(row_tensor.shape[-1] != samples for row_tensor in rows.values()):
@@ -180,7 +180,7 @@ def _piece_statistics(batch: CaptureBatch, losses: Tensor) -> tuple[tuple[str, .
 
 
 def _losses(batch: CaptureBatch) -> Tensor:
-    """Return [losses given, M] in float64."""
+    """Return the losses that were passed, [losses, M] in float64."""
     if not batch.losses:
         return batch.log_prob.new_zeros((0, batch.log_prob.shape[1]), dtype=torch.float64)
     device = batch.log_prob.device
@@ -188,7 +188,7 @@ def _losses(batch: CaptureBatch) -> Tensor:
 
 
 def weight_of(batch: CaptureBatch) -> Tensor | None:
-    """Return boolean [1 + H, M, N]: the joint counts every sample, a head those where it is relevant."""
+    """Return boolean [1 + H, M, N]: the joint row counts every sample, a head those where it is relevant."""
     if batch.relevant is None:
         if batch.counted is None:
             return None
@@ -198,10 +198,10 @@ def weight_of(batch: CaptureBatch) -> Tensor | None:
 
 
 def _nonfinite(batch: CaptureBatch, losses: Tensor) -> tuple[tuple[str, ...], Tensor]:
-    """Name what is looked at and count its NaN and ±Inf per minibatch: the finiteness gate, read later."""
-    looked_at = {"log_prob": batch.log_prob, "old_log_prob": batch.old_log_prob, "entropy": batch.entropy}
+    """Return the names of the checked tensors and their NaN and ±Inf counts per minibatch [names, M], read later."""
+    checked = {"log_prob": batch.log_prob, "old_log_prob": batch.old_log_prob, "entropy": batch.entropy}
     names, counts = [], []
-    for what, tensor in looked_at.items():
+    for what, tensor in checked.items():
         if tensor is not None:
             names += [f"{what}[{head}]" for head in batch.heads]
             counts.append(_nonfinite_count(tensor, batch.counted))

@@ -1,7 +1,7 @@
-"""Detail of sampled updates: element statistics, direction of gradients, how far parameters moved.
+"""Detail of sampled updates: element statistics, gradient direction, parameter movement.
 
-A small model's gradients are kept until the update ends anyway, so detail costs nothing before that. A large model's
-are measured at two optimizer steps that are chosen beforehand.
+A small model's gradients are copied until the update ends anyway, so its detail costs nothing before that. A large
+model's gradients are measured at two optimizer steps chosen in advance.
 """
 
 from __future__ import annotations
@@ -22,33 +22,33 @@ from recorder.measure.elements import Segments, element_statistics, element_stat
 from recorder.measure.gradients import SMALL
 
 STEPS = 4
-"""Optimizer steps of a sampled update whose gradients' directions are compared …"""
+"""Optimizer steps of a sampled update whose gradient directions are compared …"""
 LARGE_STEPS = 2
-"""… and at which a large model's gradients are measured."""
+"""… and those at which a large model's gradients are measured."""
 PROBE_ELEMENTS = 1 << 18
-"""Elements measured to predict what all will take."""
+"""Elements measured to predict the time for all elements."""
 MAX_MEANS = 8
-"""Mean gradients kept to compare the next sampled update with, one for each list of parameters."""
+"""Mean gradients kept for comparison with the next sampled update, one per parameter list."""
 
 
 _Listed = tuple[SnapshotPlan, tuple[int, ...] | None]
-"""Gradients that may be compared: their plan, and the positions in it that have one (None: all)."""
+"""Key of comparable gradients: their plan, and the positions in it that have a gradient (None: all)."""
 
 
 @dataclass(frozen=True, slots=True)
 class DetailBatch:
-    """Which atoms and minibatches the tensors ``detail {name} …`` are about."""
+    """The atoms and minibatches described by the tensors ``detail {name} …``."""
 
     name: str
     atoms: tuple[int, ...]
     minibatches: tuple[int, ...]
     described: int  # minibatch of the element statistics
-    compared: bool  # there was a sampled update before with the same gradients
+    compared: bool  # an earlier sampled update has the same gradients
 
 
 @dataclass(slots=True)
 class Detail:
-    """Detail of one model's updates; ``wanted`` says whether the update in progress is sampled."""
+    """Detail of one model's updates; ``wanted``: whether the update in progress is sampled."""
 
     parameters: ParameterMap
     wanted: bool = False
@@ -62,9 +62,9 @@ class Detail:
     _segments: dict[tuple[_Listed, bool], tuple[Segments, tuple[int, ...]]] = field(default_factory=dict)
 
     def predicted(self) -> float:
-        """Return about how many seconds the detail of one update will take, 0 where that is next to nothing.
+        """Return the predicted seconds for the detail of one update; 0 where they are negligible.
 
-        From what a part of a large model's elements takes in host memory; a device is not waited for.
+        Extrapolated from part of a large model's elements in host memory; no device is waited for.
         """
         largest = max(self.parameters.parameters, key=lambda parameter: parameter.numel(), default=None)
         if largest is None or self.parameters.elements <= SMALL or largest.device.type != "cpu":
@@ -78,7 +78,7 @@ class Detail:
         return LARGE_STEPS * min(seconds) * self.parameters.elements / probe.numel()
 
     def begin(self, update: int, minibatches: int) -> None:
-        """Sample the update that begins; ``minibatches``: how many the last one had."""
+        """Sample the update that begins; ``minibatches``: their number in the last update."""
         first = (7 * update) % max(minibatches - 1, 1)
         self.steps = frozenset(range(first, first + LARGE_STEPS))
         self._before = self._weights()
@@ -87,7 +87,7 @@ class Detail:
         self.wanted = True
 
     def end(self) -> None:
-        """Forget the update that was sampled."""
+        """Discard the state of the update that was sampled."""
         if len(self._previous) + len(self._means) > MAX_MEANS:
             self._previous = {}
         self._previous |= self._means
@@ -96,7 +96,7 @@ class Detail:
         self._before = self._weight_norms = self._separate = None
 
     def forget_before(self) -> None:
-        """Leave out how far parameters moved: the model has others than when the update began."""
+        """Discard the parameters copied at the start of the update: the model has other ones now."""
         self._before = self._weight_norms = None
 
     def _weights(self) -> Tensor:
@@ -114,7 +114,7 @@ class Detail:
         return LargeDetail(torch.stack(statistics), torch.cat(vectors))
 
     def tensors(self, batches: Sequence[SnapshotBatch]) -> tuple[list[DetailBatch], dict[str, Tensor]]:
-        """Return what to send of the update: the looks measured, and their tensors by name."""
+        """Return the measured batches of the update, and the tensors to transfer by name."""
         measured_batches: list[DetailBatch] = []
         tensors: dict[str, Tensor] = {}
         if not self.wanted:
@@ -155,7 +155,7 @@ class Detail:
         return DetailBatch(name, atoms, minibatches, minibatches[described], previous is not None), tensors
 
     def _sampled(self, batch: SnapshotBatch) -> tuple[Tensor | None, Tensor | None, tuple[int, ...]]:
-        """Return the sampled gradients [K, P], element statistics where taken already, and their minibatches."""
+        """Return the sampled gradients [K, P], element statistics if measured already, and their minibatches."""
         if batch.flat is not None:
             chosen = np.unique(np.linspace(0, len(batch.minibatches) - 1, STEPS).round().astype(int)).tolist()
             return batch.flat[chosen], None, tuple(batch.minibatches[index] for index in chosen)
@@ -170,7 +170,7 @@ class Detail:
         return vectors, steps[len(steps) // 2][1].statistics, tuple(minibatch for minibatch, _ in steps)
 
     def segments_of(self, like: GradientSnapshot, *, large: bool) -> tuple[Segments, tuple[int, ...]]:
-        """Return the atoms of a look's vectors as segments of these, and which atoms they are."""
+        """Return the segments of a snapshot's vectors by atom, and the indices of these atoms."""
         key = ((like.plan, like.present), large)
         if key not in self._segments:
             positions = range(len(like.plan.tensors)) if like.present is None else like.present
@@ -186,7 +186,7 @@ class Detail:
         return atom.every(spacing(self.parameters.parameters[atom.tensor].numel()))
 
     def separate(self, policy_loss: Tensor, value_loss: Tensor, entropy_loss: Tensor | None) -> None:
-        """Differentiate the losses one by one; the training's own backward still finds its graph whole."""
+        """Differentiate the losses one by one; the graph is retained for the training's own backward."""
         policy, value = self._gradient(policy_loss), self._gradient(value_loss)
         entropy = torch.zeros_like(policy) if entropy_loss is None else self._gradient(entropy_loss)
         rows = torch.stack([policy, value, entropy])
@@ -196,7 +196,7 @@ class Detail:
         self._separate = torch.cat([both, squares])
 
     def _gradient(self, loss: Tensor) -> Tensor:
-        """Return the thinned gradient of one loss, 0 where it does not reach."""
+        """Return the thinned gradient of one loss; 0 for parameters it does not reach."""
         trained = [parameter for parameter in self.parameters.parameters if parameter.requires_grad]
         derivatives = torch.autograd.grad(loss, trained, retain_graph=True, allow_unused=True)
         gradients = dict(zip(map(id, trained), derivatives, strict=True))
@@ -224,7 +224,7 @@ class Detail:
 
 
 def fullest_batches(batches: Sequence[SnapshotBatch]) -> list[SnapshotBatch]:
-    """Return, for each plan, the looks that most steps share."""
+    """Return, for each plan, the batch with the most steps."""
     best: dict[SnapshotPlan, SnapshotBatch] = {}
     for batch in batches:
         key = batch.like.plan

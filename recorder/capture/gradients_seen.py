@@ -1,4 +1,4 @@
-"""The gradients of one optimizer step, seen at the clip call and at the step: what is kept until the update ends."""
+"""Gradient snapshots of one optimizer step, taken at the clip call and at the step, kept until the update ends."""
 
 from __future__ import annotations
 
@@ -20,52 +20,52 @@ _PLAIN_TYPES = (torch.float32, torch.float64)
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SnapshotPlan:
-    """What is known of one list of parameters that gets clipped or stepped: worked out once, used at every step.
+    """Facts about one list of parameters that is clipped or stepped: computed once, used at every step.
 
-    A plan is itself only: what is kept by plan can never be mistaken for another's.
+    Plans compare by identity, so that nothing stored under one plan is attributed to another.
     """
 
     listed: tuple[Tensor, ...]
     ours: tuple[Tensor, ...]
     tensors: tuple[int, ...]  # indices of ``ours`` in the model
     cut: tuple[int, ...]  # positions in ``ours`` of parameters whose rows belong to different groups
-    on_host: bool  # all in host memory, dense, of one plain dtype: norms may be looked at and shared with the clip
+    on_host: bool  # all in host memory, dense, of one plain dtype: norms may be read and shared with the clip
     small: bool  # dense, of one dtype and device, few elements
     complete: bool  # every listed parameter is the model's
 
     def fits(self, parameters: Sequence[Tensor]) -> bool:
-        """Whether the plan is for exactly these parameters."""
+        """Return whether the plan is for exactly these parameters."""
         return len(parameters) == len(self.listed) and all(map(operator.is_, parameters, self.listed))
 
 
 @dataclass(frozen=True, slots=True)
 class LargeDetail:
-    """What one look at a large model's gradients keeps: ``statistics`` [atoms, FIELDS], ``vector`` [thinned]."""
+    """Detail of one snapshot of a large model: ``statistics`` [atoms, FIELDS], ``vector`` [thinned elements]."""
 
     statistics: Tensor
     vector: Tensor
 
 
 Describe = Callable[[SnapshotPlan, Sequence[int], Sequence[Tensor]], LargeDetail]
-"""Measures detail of a large model's gradients: plan, positions in it that have a gradient, these gradients."""
+"""Measures the detail of a large model: takes plan, positions in it that have a gradient, and these gradients."""
 
 
 @dataclass(frozen=True, slots=True)
 class GradientSnapshot:
-    """One look at gradients; tensors stay where they are, nothing is awaited.
+    """Gradients at one optimizer step; tensors stay on their device, nothing waits for it.
 
-    Of a small model ``flat`` keeps a copy of all elements until the update ends: one operation now, and norms of all
-    steps together later, cost less than norms now. Of a large one norms and counts are taken at once, and the norms
-    serve the clip as well.
+    For a small model ``flat`` keeps a copy of all elements until the update ends: one operation now, and the norms of
+    all steps together later, cost less than norms now. For a large model norms and counts are computed at once, and
+    the norms serve the clip as well.
     """
 
     plan: SnapshotPlan
     present: tuple[int, ...] | None  # positions in ``plan.ours`` that had a gradient; None: all
-    norms: Tensor | None  # [present] float32 or float64; None: still to be taken from ``flat``, or nothing there
+    norms: Tensor | None  # [present] float32 or float64; None: to be computed from ``flat``, or no gradient
     flat: CopiedRow | None
-    rows: tuple[Tensor, ...]  # per cut parameter with a gradient; empty when ``flat`` is there
+    rows: tuple[Tensor, ...]  # per cut parameter with a gradient; empty when ``flat`` is not None
     total: Tensor | None
-    elements: Tensor | None  # [NaN, Inf] where they were counted
+    elements: Tensor | None  # counts [NaN, Inf]; None: not counted
     scale: Tensor | None  # loss scale the gradients still carried
     detail: LargeDetail | None = None
 
@@ -83,16 +83,16 @@ class GradientSnapshot:
 
 @dataclass(frozen=True, slots=True)
 class CopiedRow:
-    """One row of a block of copies."""
+    """A row of a block of copied gradients."""
 
     block: Tensor
     index: int
 
 
 class GradientCopies:
-    """Rows for copies of one plan's gradients, used again in every update: fresh memory costs more than the copying.
+    """Rows for copies of one plan's gradients, reused in every update: allocating memory costs more than copying.
 
-    All rows of an update lie in one block, from the second update on.
+    From the second update on, all rows of an update lie in one block.
     """
 
     def __init__(self, parameters: Sequence[Tensor]) -> None:
@@ -117,7 +117,7 @@ class GradientCopies:
         return CopiedRow(self._block, index)
 
     def forget(self) -> None:
-        """Let the rows be used again."""
+        """Release all rows for reuse."""
         if self._total > len(self._rows):
             self._grow(self._total)
         self._used = self._total = 0
@@ -125,10 +125,10 @@ class GradientCopies:
 
 @dataclass(slots=True)
 class GradientReader:
-    """Looks at gradients on behalf of one model."""
+    """Takes gradient snapshots of one model."""
 
     parameters: ParameterMap
-    trusted: bool = False  # the optimizer has been seen to take gradients exactly as the clip left them
+    trusted: bool = False  # the optimizer was measured to take gradients exactly as the clip left them
     _plans: list[SnapshotPlan] = field(default_factory=list)
     _covers: dict[tuple[SnapshotPlan, SnapshotPlan], bool] = field(default_factory=dict)
     _copies: dict[SnapshotPlan, GradientCopies] = field(default_factory=dict)
@@ -140,7 +140,7 @@ class GradientReader:
                 return plan
         plan = self._new_plan(tuple(listed))
         self._plans.append(plan)
-        if len(self._plans) > MAX_PLANS:  # some loop makes a new list of parameters each time
+        if len(self._plans) > MAX_PLANS:  # a loop that builds a new list of parameters each time
             del self._plans[0]
             self._covers.clear()
             self._copies.clear()
@@ -164,7 +164,7 @@ class GradientReader:
         )
 
     def covers(self, clipped: SnapshotPlan, stepped: SnapshotPlan) -> bool:
-        """Whether the parameters of ``stepped`` are just those of ``clipped``."""
+        """Return whether ``stepped`` and ``clipped`` list the same parameters."""
         key = (clipped, stepped)
         if key not in self._covers:
             self._covers[key] = clipped.complete and stepped.complete and set(clipped.tensors) == set(stepped.tensors)
@@ -173,9 +173,9 @@ class GradientReader:
     def take_snapshot(
         self, plan: SnapshotPlan, scale: Tensor | None, *, keep: bool, describe: Describe | None
     ) -> GradientSnapshot:
-        """Measure the gradients of ``plan.ours`` as they are now; ``scale`` is the loss scale they still carry.
+        """Return a snapshot of the gradients of ``plan.ours``; ``scale`` is the loss scale they still carry.
 
-        ``keep``: there is room for another copy of them. ``describe`` measures detail where there is none.
+        ``keep``: there is room for another copy of them. ``describe`` measures the detail of gradients not copied.
         """
         gradients = [gradient for parameter in plan.ours if (gradient := parameter.grad) is not None]
         present = None
@@ -213,19 +213,19 @@ class GradientReader:
         return copies.take(rows)
 
     def forget_copies(self) -> None:
-        """Let the copies' memory be used again."""
+        """Release the memory of the copies for reuse."""
         for copies in self._copies.values():
             copies.forget()
 
     @staticmethod
     def _dense(plan: SnapshotPlan, gradients: Sequence[Tensor]) -> bool:
-        """Whether the gradients may be looked at; sparse ones come only from embeddings made so."""
+        """Return whether the gradients may be read on the host; sparse ones come only from sparse embeddings."""
         return plan.on_host and all(gradient.layout is torch.strided for gradient in gradients)
 
     def total(self, plan: SnapshotPlan, *, unknown: bool) -> Tensor | None:
-        """Return the L2 norm over the gradients of ``plan.ours``, None when there is none.
+        """Return the L2 norm over the gradients of ``plan.ours``; None without a gradient.
 
-        ``unknown``: over all that are listed, those that the map does not have yet too.
+        ``unknown``: include listed parameters that the map does not have yet.
         """
         wider = unknown and not plan.complete
         grads = [parameter.grad for parameter in (plan.listed if wider else plan.ours) if parameter.grad is not None]
@@ -238,7 +238,7 @@ class GradientReader:
 
 
 def _nonfinite_counts(gradients: Sequence[Tensor], measured: measure.Norms) -> Tensor | None:
-    """Count NaN and Inf where the norms, in host memory, say that there are some; elsewhere it would cost too much."""
+    """Count NaN and Inf where norms in host memory show that there are some; None where counting costs too much."""
     if measured.sound:
         return _NONE
     if measured.total is None:

@@ -33,12 +33,12 @@ Parts = Part | Iterable[Part]
 
 
 Spans = tuple[tuple[int, int], ...]
-"""Ranges of rows, in order, not touching each other."""
+"""Ranges of rows, ascending and disjoint, with a gap between any two."""
 
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """What one norm stands for: a whole parameter (``rows`` None) or some of its rows."""
+    """The elements behind one norm: an entire parameter (``rows`` None) or some of its rows."""
 
     tensor: int
     rows: Spans | None
@@ -47,20 +47,20 @@ class Piece:
 
 @dataclass(frozen=True, slots=True)
 class Atom:
-    """Consecutive rows of a parameter that every group has either wholly or not at all."""
+    """Consecutive rows of a parameter that each group contains entirely or not at all."""
 
     tensor: int
     start: int  # first element
     stop: int
 
     def every(self, step: int) -> int:
-        """Return how many of its elements are left when every ``step``-th of the tensor is taken."""
+        """Return how many of its elements remain when every ``step``-th element of the tensor is taken."""
         return -(-self.stop // step) + (-self.start // step)
 
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """A named set of pieces, one for each parameter tensor it has a share in."""
+    """A named set of pieces, at most one for each parameter tensor."""
 
     name: str
     pieces: tuple[int, ...]
@@ -75,10 +75,10 @@ class Group:
 class ParameterMap:
     """A model's parameters, and groups of them down to rows.
 
-    ``pieces`` are all parameters whole, in the model's order, then the row ranges that some group wants; ``cut``
-    names the parameters of which such ranges exist. ``groups`` has no empty group but ``all``; ``members`` lists
-    the pieces of all groups one after the other, ``starts`` where each group begins. ``shapes`` are those of the
-    parameters when the map was made, ``removed`` the heads that had parameters before and have none now.
+    ``pieces``: the entire parameters in the model's order, then the row ranges used by groups; ``cut``: indices of the
+    parameters with such ranges. ``groups`` has no empty group but ``all``; ``members``: the pieces of all groups
+    concatenated, ``starts``: where each group begins. ``shapes``: those of the parameters when the map was made.
+    ``removed``: heads that had parameters before and have none now.
     """
 
     def __init__(
@@ -115,7 +115,7 @@ class ParameterMap:
         self.group_atoms = [self._group_atoms(group) for group in self.groups]
 
     def _edges(self) -> list[set[int]]:
-        """Return, by tensor, the rows at which a range of some group begins or ends."""
+        """Return, by tensor, the rows at which a range of any group begins or ends."""
         edges: list[set[int]] = [set() for _ in self.parameters]
         for piece in self.pieces:
             edges[piece.tensor].update(edge for span in piece.rows or () for edge in span)
@@ -128,7 +128,7 @@ class ParameterMap:
         return [Atom(tensor, a * width, b * width) for a, b in cuts] or [Atom(tensor, 0, elements)]
 
     def _group_atoms(self, group: Group) -> npt.NDArray[np.int64]:
-        """Return the indices of the group's atoms; within a tensor they are in order, so a range of rows is found."""
+        """Return the indices of the group's atoms, ascending; atoms of a tensor are ordered, so ranges are bisected."""
         inside: list[int] = []
         for index in group.pieces:
             piece = self.pieces[index]
@@ -147,15 +147,15 @@ class ParameterMap:
         return self.parameters[tensor].numel() // max(length_of(self.parameters[tensor]), 1)
 
     def owns(self, parameter: Tensor) -> bool:
-        """Whether ``parameter`` belongs to the model."""
+        """Return whether ``parameter`` belongs to the model."""
         return id(parameter) in self._tensor
 
     def tensor_index(self, parameter: Tensor) -> int | None:
-        """Return the index of ``parameter`` in the model, None when it has no such parameter."""
+        """Return the index of ``parameter`` in the model; None if it is not the model's."""
         return self._tensor.get(id(parameter))
 
     def members_of(self, name: str) -> list[tuple[nn.Parameter, int]]:
-        """Return the parameters of a group and how many elements of each are in it; none of an unknown group."""
+        """Return the parameters of a group and the number of elements of each in it; empty for an unknown group."""
         index = self.group_index.get(name)
         pieces = [] if index is None else [self.pieces[piece] for piece in self.groups[index].pieces]
         return [(self.parameters[piece.tensor], piece.elements) for piece in pieces]
@@ -190,12 +190,12 @@ class ParameterMap:
         )
 
     def frozen(self, group: Group) -> bool:
-        """Whether nothing in the group is trainable now."""
+        """Return whether no parameter of the group is trainable now."""
         return not any(self.parameters[self.pieces[index].tensor].requires_grad for index in group.pieces)
 
 
 def _union(spans: list[tuple[int, int]]) -> Spans:
-    """Return the ranges joined where they touch or overlap."""
+    """Return the ranges merged where they touch or overlap."""
     joined: list[tuple[int, int]] = []
     for start, stop in sorted(spans):
         if joined and start <= joined[-1][1]:
@@ -223,7 +223,7 @@ def _rows(parts: Parts) -> Iterable[ParameterRows]:
 
 
 def outputs(parts: Parts | None) -> int | None:
-    """Return how many numbers a head's last layer gives: its rows, as far as that can be told; None where it cannot."""
+    """Return the number of outputs of a head's last layer, counted as its rows; None if it cannot be inferred."""
     if isinstance(parts, ParameterRows):
         return max(min(parts.stop, length_of(parts.parameter)) - max(parts.start, 0), 0)
     if isinstance(parts, nn.Parameter):
@@ -236,9 +236,9 @@ def outputs(parts: Parts | None) -> int | None:
 
 
 def groups_by_name(model: nn.Module, heads: Mapping[str, Parts | None] | None = None) -> dict[str, list[nn.Parameter]]:
-    """Return actor, critic, lstm and shared by the words in the parameters' names; empty ones are left out.
+    """Return the groups actor, critic, lstm and shared by words in the parameter names; empty groups are omitted.
 
-    What is a head's own belongs to the actor, whatever it is called.
+    Parameters of a head belong to the actor, whatever their name.
     """
     head_parameters = {
         id(rows.parameter) for parts in (heads or {}).values() if parts is not None for rows in _rows(parts)

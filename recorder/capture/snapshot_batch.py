@@ -1,4 +1,4 @@
-"""Looks at the same gradients of one update, put together: what an operation costs is paid once for all of them."""
+"""Snapshots of the same gradients in one update, stacked so that each operation is paid for once."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from recorder.capture.gradients_seen import CopiedRow, GradientSnapshot, LargeDe
 
 @dataclass(frozen=True, slots=True)
 class SnapshotBatch:
-    """Looks at the same gradients, stacked: ``norms {name}`` and ``rows {name} {k}`` of the transfer are theirs.
+    """Snapshots of the same gradients, stacked; the transfer names them ``norms {name}`` and ``rows {name} {k}``.
 
-    ``flat`` [looks, elements] keeps the gradients themselves until the update's numbers have arrived: where something
+    ``flat`` [snapshots, elements] keeps the gradients until the update's measurements have arrived: if something
     turns out not to be finite, it is counted from them.
     """
 
@@ -24,19 +24,19 @@ class SnapshotBatch:
     like: GradientSnapshot
     minibatches: tuple[int, ...]  # of each snapshot
     flat: Tensor | None
-    large: tuple[LargeDetail | None, ...]  # detail of each look at a large model's gradients
+    large: tuple[LargeDetail | None, ...]  # detail of each snapshot of a large model
 
 
 @dataclass(frozen=True, slots=True)
 class BatchTensors:
-    """Looks, and the tensors to send for them by name."""
+    """A batch of snapshots, and the tensors to transfer for it by name."""
 
     batch: SnapshotBatch
     tensors: dict[str, Tensor]
 
 
 def snapshot_batches(by_minibatch: Sequence[Sequence[GradientSnapshot]]) -> Iterator[BatchTensors]:
-    """Yield the looks of an update that belong together; ``by_minibatch`` holds those of each minibatch."""
+    """Yield the snapshots of an update that may be stacked; ``by_minibatch`` has those of each minibatch."""
     alike: dict[tuple[object, ...], list[tuple[int, GradientSnapshot]]] = {}
     for minibatch, snapshots in enumerate(by_minibatch):
         for snapshot in snapshots:
@@ -56,7 +56,7 @@ def snapshot_batches(by_minibatch: Sequence[Sequence[GradientSnapshot]]) -> Iter
 
 
 def _joined(rows: Sequence[CopiedRow]) -> Tensor:
-    """Return rows [n, elements]; without a copy where they follow one another in one block."""
+    """Return the rows [n, elements]; without a copy if they are consecutive in one block."""
     first = rows[0]
     if all(row.block is first.block and row.index == first.index + n for n, row in enumerate(rows)):
         return first.block[first.index : first.index + len(rows)]
@@ -87,7 +87,7 @@ def _rows(snapshots: Sequence[GradientSnapshot]) -> list[Tensor]:
 
 
 def _row_norms(snapshot: GradientSnapshot, flat: Tensor) -> list[Tensor]:
-    """Return the norms of the rows of each cut parameter, each [looks, rows]."""
+    """Return the norms of the rows of each cut parameter, each [snapshots, rows]."""
     cut = set(snapshot.plan.cut)
     norms = []
     for position, start, stop in snapshot.spans:
@@ -99,7 +99,7 @@ def _row_norms(snapshot: GradientSnapshot, flat: Tensor) -> list[Tensor]:
 
 
 def stacked(tensors: Sequence[Tensor]) -> Tensor:
-    """Return tensors of one shape stacked, in float64 where their dtypes differ."""
+    """Return tensors of one shape stacked; in float64 if their dtypes differ."""
     if len({tensor.dtype for tensor in tensors}) > 1:
         tensors = [tensor.double() for tensor in tensors]
     return torch.stack(list(tensors))

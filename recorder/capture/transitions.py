@@ -1,4 +1,4 @@
-"""Rows of ``transitions``: looked for only after an update whose ratios left their bounds."""
+"""Rows of ``transitions``: computed only after an update whose ratios left their bounds."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ from recorder.measure.ratios import joint_sum, log_ratios
 from recorder.measure.worst import FIELDS, Worst, worst_samples
 
 WORST = 100
-"""Samples kept of the joint action and of each head concerned."""
+"""Samples kept for the joint action and for each head whose ratios left the bounds."""
 _INTEGERS = ("minibatch", "index", "env", "step", "action")
 
 
 @dataclass(frozen=True, slots=True)
 class RatioBounds:
-    """Ratios below ``low`` and above ``high`` are bad."""
+    """Bounds of the ratio; values below ``low`` or above ``high`` are bad."""
 
     low: float
     high: float
 
     def crossed(self, row: Mapping[str, Any]) -> bool:
-        """Whether the ratios of a row of ``updates`` or ``heads`` left the bounds, or are not finite."""
+        """Return whether the ratios of a row of ``updates`` or ``heads`` left the bounds or are not finite."""
         high, low = row.get("ratio_max"), row.get("ratio_min")
         if high is None or low is None:
             return False
@@ -38,7 +38,7 @@ class RatioBounds:
 
 
 def worst_of(batch: CaptureBatch, minibatches: Sequence[int], bounds: RatioBounds) -> Worst:
-    """Return the worst samples of a batch; ``minibatches`` are the minibatches of the update that it holds."""
+    """Return the worst samples of a batch; ``minibatches``: their indices in the update."""
     _, raw = log_ratios(batch.joint_log_ratio, batch.log_prob - batch.old_log_prob, batch.relevant)
     minibatch = torch.tensor(list(minibatches), dtype=torch.float64).to(raw.device, non_blocking=True)
     actions = None
@@ -89,7 +89,7 @@ def transition_rows(worst: Sequence[Worst], rows: Mapping[int, str], epochs: Seq
 def _worst_of_row(
     arrived: Sequence[tuple[Numbers, Numbers, Numbers]], row: int, name: str, epochs: Sequence[int]
 ) -> dict[str, Any]:
-    """Join the batches' worst samples of one row, the worst first."""
+    """Merge the worst samples of one row over all batches, worst first."""
     key = np.concatenate([batch_worst[1][row] for batch_worst in arrived])
     samples = np.concatenate([batch_worst[0][:, row] for batch_worst in arrived], axis=1)
     order = np.argsort(-key, kind="stable")[:WORST]

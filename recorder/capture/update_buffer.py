@@ -1,4 +1,4 @@
-"""One update's inner loop as it happens: minibatches, and the gradients of the optimizer steps between them."""
+"""Buffer of one update: its minibatches, and the gradients of the optimizer steps between them."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from recorder.capture.transitions import RatioBounds, worst_of
 from recorder.measure.worst import Worst
 
 KEEP_ELEMENTS = 1 << 22
-"""Log-probs kept before they are measured, over all minibatches and heads."""
+"""Log-probs buffered before they are measured, over all minibatches and heads."""
 
 
 @dataclass(slots=True)
 class Minibatch:
-    """What is known of one minibatch without measuring, then the gradients and the optimizer steps that followed."""
+    """One minibatch: facts known without measuring, and the gradients and optimizer steps that followed it."""
 
     epoch: int
     clip_range: float | None
@@ -32,12 +32,12 @@ class Minibatch:
     snapshots: list[GradientSnapshot] = field(default_factory=list)
     post_clip: list[Tensor] = field(default_factory=list)
     steps: int = 0
-    capture: Capture | None = None  # what it handed over, until that is measured
+    capture: Capture | None = None  # its inputs, until they are measured
     unknown: bool = False  # a clip call had parameters that the map does not have yet
-    as_clipped: bool = False  # one clip by the recorder's own norms, then one step of just those parameters
+    as_clipped: bool = False  # one clip by the recorder's own norms, then one step of exactly those parameters
 
     def record_clip(self, total: Tensor | None, max_norm: float | None) -> None:
-        """Note the norm before clipping (None: it follows from the tensors' norms) and the bound it was held to."""
+        """Record the norm before clipping (None: it follows from the tensors' norms) and the clip bound."""
         if total is None:
             self.pre_from_norms = True
         else:
@@ -47,30 +47,30 @@ class Minibatch:
 
 
 class UpdateBuffer:
-    """The minibatches of the update in progress."""
+    """The minibatches of the update in progress and their measurements."""
 
     def __init__(
         self, reader: GradientReader | None, heads: int, detail: Detail | None, bounds: RatioBounds, *, every_step: bool
     ) -> None:
         self.minibatches: list[Minibatch] = []
-        self.came = False  # whether a minibatch came, recorded or not
+        self.came = False  # whether there was a minibatch, recorded or not
         self.other_steps = 0  # optimizer steps that followed no recorded minibatch
-        self._measured: dict[tuple[int, ...], Measurements] = {}  # by the minibatches that were measured together
-        self._batches: dict[tuple[int, ...], CaptureBatch] = {}  # those that are not reduced to their worst samples yet
+        self._measured: dict[tuple[int, ...], Measurements] = {}  # by the indices of the minibatches measured together
+        self._batches: dict[tuple[int, ...], CaptureBatch] = {}  # those not reduced to their worst samples yet
         self._worst: dict[tuple[int, tuple[int, ...]], Worst] = {}
         self.snapshots: list[SnapshotBatch] = []
         self.every_step = every_step
         self.details: list[DetailBatch] = []
         self._detail = detail
         self._bounds = bounds
-        self.changed_groups: frozenset[str] = frozenset()  # with other parameters than in the update before
+        self.changed_groups: frozenset[str] = frozenset()  # groups whose parameters differ from the previous update
         self.reader = reader
         self._heads = heads
         self._kept = 0
         self._copied = 0
 
     def add(self, capture: Capture, epoch: int) -> None:
-        """Take up a minibatch; it is measured later, together with others of its shape."""
+        """Add a minibatch; it is measured later, together with others of its shape."""
         self.minibatches.append(Minibatch(epoch, capture.clip_range, capture=capture))
         self._kept += capture.samples * self._heads
         if self._kept >= KEEP_ELEMENTS:
@@ -79,16 +79,16 @@ class UpdateBuffer:
 
     @property
     def measurements(self) -> list[Measurements]:
-        """What was measured, in the order in which it was."""
+        """The measurements so far, in the order in which they were made."""
         return list(self._measured.values())
 
     @property
     def worst(self) -> list[Worst]:
-        """The worst samples of what ``find_worst`` has reduced."""
+        """The worst samples found by ``find_worst``."""
         return list(self._worst.values())
 
     def _measure_waiting(self) -> None:
-        """Measure what waits. Ctrl-C may come anywhere: what was not measured then is measured the next time."""
+        """Measure the buffered minibatches. Ctrl-C may interrupt anywhere: the rest is measured at the next call."""
         done = {index for indices in self._measured for index in indices}
         waiting: dict[tuple[object, ...], list[tuple[int, Capture]]] = {}
         for index, minibatch in enumerate(self.minibatches):
@@ -103,14 +103,14 @@ class UpdateBuffer:
         self._kept = 0
 
     def find_worst(self) -> None:
-        """Reduce the batches held to their worst samples."""
+        """Reduce the buffered batches to their worst samples."""
         for indices in list(self._batches):
             for piece, batch in enumerate(pieces_of(self._batches[indices])):
                 self._worst[piece, indices] = worst_of(batch, indices, self._bounds)
             del self._batches[indices]
 
     def snapshot_gradients(self, parameters: Sequence[Tensor], scale: Tensor | None = None) -> GradientSnapshot | None:
-        """Measure the gradients of ``parameters``, some of them the model's, before anything changes them."""
+        """Take a snapshot of the gradients of ``parameters``, some of them the model's, before they change."""
         if self.reader is None or not self.minibatches:
             return None
         plan = self.reader.plan(parameters)
@@ -127,7 +127,7 @@ class UpdateBuffer:
         return snapshot
 
     def record_step(self, parameters: Sequence[Tensor], scale: Tensor | None = None) -> None:
-        """Measure the gradients an optimizer step is about to take; ``scale`` is the loss scale they still carry."""
+        """Record a step and measure the gradients it is about to take; ``scale``: the loss scale they still carry."""
         if self.reader is None or not self.minibatches:
             return
         plan = self.reader.plan(parameters)
@@ -142,10 +142,10 @@ class UpdateBuffer:
                 minibatch.post_clip.append(norm if scale is None else norm / scale)
 
     def _measures_post_clip(self, minibatch: Minibatch) -> bool:
-        """Whether to measure what the optimizer takes, or to go by what the clip left.
+        """Return whether to measure the gradients that the optimizer takes, instead of deriving them from the clip.
 
-        The first step of each update is always measured; while all measured ones agree with the clip, the others
-        follow from the norms before it.
+        The first step of each update is always measured; while all measured steps agree with the clip, the others
+        are derived from the norms before it.
         """
         trusted = self.reader is not None and self.reader.trusted and not self.every_step
         return not (trusted and minibatch.as_clipped and len(self.minibatches) > 1)
@@ -173,5 +173,5 @@ class UpdateBuffer:
 
 
 def _together(norms: Sequence[Tensor]) -> Tensor:
-    """Join the norms of separate clip calls or optimizers; a single one stays as it is, to the last bit."""
+    """Combine the norms of separate clip calls or optimizers; a single norm is returned bit for bit."""
     return norms[0].reshape(()) if len(norms) == 1 else vector_norm(stacked([n.double() for n in norms]))

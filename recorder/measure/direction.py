@@ -1,6 +1,6 @@
 """Direction of gradients: alignment of minibatches, of updates, of losses; and how far parameters moved.
 
-All are sums over the elements of an atom, so that any group of atoms can be put together on the host.
+All are sums over the elements of an atom, so that the host can combine any group of atoms.
 """
 
 from __future__ import annotations
@@ -11,11 +11,11 @@ from torch import Tensor
 from recorder.measure.elements import Segments
 
 MOST_ELEMENTS = 1 << 16
-"""Of a larger tensor, this many evenly spaced elements stand for all in directions and in ‖Δθ‖/‖θ‖."""
+"""A larger tensor is represented by at most this many evenly spaced elements in directions and ‖Δθ‖/‖θ‖."""
 
 
 def spacing(elements: int) -> int:
-    """Return which elements of a tensor with so many ``thinned`` takes: every n-th."""
+    """Return n where ``thinned`` takes every n-th element of a tensor with this many."""
     return max(-(-elements // MOST_ELEMENTS), 1)
 
 
@@ -32,7 +32,7 @@ def squares_by_segment(vectors: Tensor, segments: Segments) -> Tensor:
 
 def dots_by_segment(a: Tensor, b: Tensor, segments: Segments) -> Tensor:
     """Return Σ a·b [K, segments] over the segments of vectors [K, P], in float64."""
-    if a.device.type == "cpu":  # one after the other: adding by index costs ten times as much
+    if a.device.type == "cpu":  # segment by segment: index_add costs ten times as much
         parts = [torch.split(vectors, list(segments.sizes), dim=1) for vectors in (a, b)]
         return torch.stack([(x.double() * y.double()).sum(1) for x, y in zip(*parts, strict=True)], dim=1)
     products = a.double() * b.double()

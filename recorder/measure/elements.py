@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 EDGES = (1e-6, 1e-4, 1e-2, 1.0)
-"""Where the bins of the magnitude histogram meet; a value on an edge belongs to the bin above."""
+"""Edges of the magnitude histogram; a value on an edge belongs to the bin above."""
 LARGE = 10.0
 """|g| above this counts as large."""
 
@@ -44,7 +44,7 @@ FIELDS = (
 
 _Numbers = np.ndarray[Any, Any]
 CHUNK = 1 << 14
-"""Elements of a large tensor looked at together: they and what is made of them stay in the processor's caches."""
+"""Elements of a large tensor processed together: they and intermediate results stay in the processor's caches."""
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,7 @@ def element_statistics_of_one(gradient: Tensor) -> Tensor:
 
 
 def device_statistics(g: Tensor) -> Tensor:
-    """Return ``FIELDS`` of a flat float32 or float64 tensor, without looking at its numbers."""
+    """Return ``FIELDS`` of a flat float32 or float64 tensor without reading it on the host."""
     mean = g.mean(dtype=torch.float64)
     size = torch.abs(g)
     below = [(size < edge).sum(dtype=torch.float64) for edge in _EDGES[g.dtype]]
@@ -100,7 +100,7 @@ def device_statistics(g: Tensor) -> Tensor:
 def host_statistics(g: Tensor) -> Tensor:
     """Return ``FIELDS`` of a flat float32 or float64 tensor in host memory, a few elements at a time.
 
-    Whole-tensor operations would take fresh memory for each result, which costs more than the looking.
+    Operations on the entire tensor would allocate memory for each result, which costs more than reading it.
     """
     kind = g.numpy().dtype.type
     bounds = [kind(edge) for edge in (*_EDGES[g.dtype], np.inf, LARGE, 0)]

@@ -1,4 +1,4 @@
-"""Entropy of the joint action and of each head, in nats and against the choice the masks left."""
+"""Entropy of the joint action and of each head, in nats and relative to the valid actions."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def head_entropy(
 ) -> Tensor:
     """Return ``HEAD_FIELDS`` × [H, M] for entropies, new log-probs and valid actions, each [H, M, N].
 
-    ``counted``: boolean [M, N], False on padding; None counts all. Missing inputs leave NaN, to be read as null.
+    ``counted``: boolean [M, N], False on padding; None counts all. NaN for missing inputs, read as null.
     """
     weight = None if counted is None else counted.expand(log_prob.shape)
     extremes = [extreme_of(log_prob, weight, largest=False), extreme_of(log_prob, weight, largest=True)]

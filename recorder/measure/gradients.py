@@ -22,12 +22,12 @@ class Norms:
 
     ``norms`` [T]: in float64, or in the gradients' own float32 where none over- or underflowed. ``total``: the norm
     over all of them by the operations ``torch.nn.utils.clip_grad_norm_`` takes, so equal to its result to the last
-    bit; None where it was not computed that way. ``sound``: the norms were looked at and all are finite.
+    bit; None where it was not computed that way. ``sound``: the norms were read and are all finite.
     """
 
     norms: Tensor
     total: Tensor | None
-    sound: bool = False  # looked at, and all finite
+    sound: bool = False  # read, and all finite
 
 
 def plain_norms(gradients: Sequence[Tensor]) -> Norms:
@@ -40,7 +40,7 @@ def plain_norms(gradients: Sequence[Tensor]) -> Norms:
 def host_norms(gradients: Sequence[Tensor]) -> Norms:
     """Return the norms of large float32 or float64 gradients in host memory, without over- or underflow.
 
-    The numbers are there to be looked at: what a float32 square cannot hold is computed again in float64.
+    The host may read the numbers: norms whose float32 squares over- or underflow are recomputed in float64.
     """
     plain = plain_norms(gradients)
     magnitudes = plain.norms.numpy()
@@ -55,7 +55,7 @@ def host_norms(gradients: Sequence[Tensor]) -> Norms:
 
 
 def device_norms(gradients: Sequence[Tensor]) -> Norms:
-    """Return the norms of any gradients in float64, without looking at them."""
+    """Return the norms of any gradients in float64, without reading them on the host."""
     return Norms(torch.stack([_norm(gradient) for gradient in gradients]), None)
 
 

@@ -1,4 +1,4 @@
-"""Statistics of a minibatch too large to be measured at once, joined from those of its pieces, in float64."""
+"""Statistics of a minibatch too large to be measured at once, combined from those of its pieces, in float64."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ import torch
 from torch import Tensor
 
 PIECE = 1 << 20
-"""Samples measured at once: what is made of them on the way takes memory many times their own."""
+"""Samples measured at once: intermediate results take many times their memory."""
 SUM, MEAN, VARIANCE, MINIMUM, MAXIMUM = "sum", "mean", "variance", "least", "most"
 
 
 def joined(pieces: Sequence[Tensor], fields: Sequence[str], how: Mapping[str, str]) -> Tensor:
     """Return statistics [F, …] of all samples from those of pieces of them, each [F, …].
 
-    ``how`` says of each of the ``fields`` what it is; "count" counts the samples. A variance is the population's about
-    the mean named before it (Chan, Golub, LeVeque 1983). A piece that counts no sample has no say in a mean.
+    ``how``: the kind of each of the ``fields``; "count" counts the samples. A variance is the population's about the
+    mean of the preceding field (Chan, Golub, LeVeque 1983). A piece without counted samples is ignored in means.
     """
     cells = torch.stack(list(pieces)).double()  # [pieces, F, …]
     of = {name: cells[:, index] for index, name in enumerate(fields)}

@@ -20,7 +20,7 @@ FIELDS = (
     "has_inf",
 )
 HIDDEN_FIELDS = tuple(name for name in FIELDS if not name.startswith("c_"))
-"""What is left for a network with a single state."""
+"""Fields of a network with a single state."""
 
 
 def lstm_statistics(hidden: Tensor, cell: Tensor | None) -> Tensor:
@@ -51,13 +51,13 @@ def _states(states: Tensor) -> tuple[Tensor, Tensor]:
 
 
 GATE_FIELDS = ("forget", "input", "output", "candidate", "count")
-"""Saturated gate values by gate, sum of cell candidates, and how many values of each gate there were."""
+"""Saturated gate values by gate, sum of cell candidates, and number of values of each gate."""
 LOW, HIGH = 0.05, 0.95
 """A gate value beyond these counts as saturated."""
 
 
 def gate_statistics(inputs: Tensor, hidden: Tensor, weights: GateWeights) -> Tensor:
-    """Return ``GATE_FIELDS`` in float64 for inputs [n, in] met with the hidden states before them [n, out].
+    """Return ``GATE_FIELDS`` in float64 for inputs [n, in] and the hidden states before them [n, out].
 
     The gates are i, f, g, o in torch's order: σ or tanh of W_ih x + b_ih + W_hh h + b_hh.
     """

@@ -10,7 +10,7 @@ FIELDS = ("steps", "minimum", "mean", "maximum", "single", "learnable", "relevan
 
 
 def mask_statistics(valid_actions: Tensor, relevant: Tensor | None) -> Tensor:
-    """Return ``FIELDS`` × heads for valid actions [H, N] and causal masks [H, N] (None: not given, rows NaN)."""
+    """Return ``FIELDS`` × heads for valid actions [H, N] and causal masks [H, N] (None: not passed, rows NaN)."""
     counts = valid_actions.to(torch.float64)
     choice = (valid_actions > 1).to(torch.float64)
     nothing = torch.full_like(counts[:, 0], torch.nan)

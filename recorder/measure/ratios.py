@@ -51,8 +51,8 @@ def log_ratios(joint: Tensor | None, heads: Tensor, relevant: Tensor | None = No
 
     ``heads`` is [H, ...]; ``joint`` [...] is the framework's own joint log-ratio where it has one; ``relevant`` is
     boolean [H, ...] (None: every head matters everywhere). The joint is the sum of the clamped heads that matter at
-    that sample, 0 where none does; where none of these met its clamp the framework's own number stands for that sum,
-    so that it agrees with the framework to the last bit.
+    that sample, 0 where none does; where none of these reached its clamp, the framework's own number replaces that sum,
+    so that it agrees with the framework bit for bit.
     """
     clamped = heads.clamp(-HEAD_CLAMP, HEAD_CLAMP)
     total = joint_sum(clamped, relevant)

@@ -61,7 +61,7 @@ def td_statistics(errors: Tensor) -> Tensor:
 
 
 def value_statistics(values: Tensor, returns: Tensor) -> Tensor:
-    """Return ``FIELDS`` for values and returns [N]; a ``_defined`` field of 0 says that its number is null."""
+    """Return ``FIELDS`` for values and returns [N]; a ``_defined`` field of 0 means that its number is null."""
     rows = _Rows([values, returns], derived=lambda both: both[1:] - both[:1])
     low, high, mean = rows.extremes_and_mean()
     squares = rows.mean_of(lambda piece: _squares_and_products(piece, mean))
@@ -72,7 +72,7 @@ def value_statistics(values: Tensor, returns: Tensor) -> Tensor:
     flags = torch.stack([variance != 0, spread != 0, *defined]).double()
     samples = variance.new_full((), values.numel())
     head = torch.stack([samples, 1 - errors / variance, variance, squares[4].sqrt() / return_std, together / spread])
-    quantiles = _quantiles(rows.whole(slice(1, 3)), QUANTILES)
+    quantiles = _quantiles(rows.row_slice(slice(1, 3)), QUANTILES)
     return torch.cat([head, moments.reshape(-1), quantiles[1], quantiles[0, 1:4], flags])
 
 
@@ -99,8 +99,8 @@ def advantage_statistics(advantages: Tensor) -> Tensor:
 class _Rows:
     """R quantities of N numbers each, read as float64 [R, at most ``PIECE`` numbers in all].
 
-    ``derived`` returns further rows, made of a piece of the others. Read in pieces, what is made of the numbers on the
-    way takes little memory, however many they are; one piece is read once.
+    ``derived`` computes further rows from a piece of the others. Reading in pieces bounds the memory of intermediate
+    results; a single piece is read once.
     """
 
     def __init__(self, rows: Sequence[Tensor], derived: Callable[[Tensor], Tensor] | None = None) -> None:
@@ -114,7 +114,7 @@ class _Rows:
         return piece if self._derived is None else torch.cat([piece, self._derived(piece)])
 
     def pieces(self) -> Iterator[Tensor]:
-        """Return the numbers piece by piece."""
+        """Yield the numbers piece by piece [R, numbers]."""
         if self._only is not None:
             yield self._only
             return
@@ -122,33 +122,33 @@ class _Rows:
             yield self._read(cut)
 
     def mean_of(self, function: Callable[[Tensor], Tensor]) -> Tensor:
-        """Return the mean of each row of what ``function`` makes of the numbers."""
+        """Return the mean of each row of ``function(piece)`` over all numbers."""
         sums = (function(piece).sum(-1) for piece in self.pieces())
         return reduce(torch.add, sums) / len(self._rows[0])
 
     def extremes_and_mean(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Return the least, the largest and the mean of each row [R, 1]."""
+        """Return minimum, maximum and mean of each row, each [R, 1]."""
         low = reduce(torch.minimum, (piece.amin(-1, keepdim=True) for piece in self.pieces()))
         high = reduce(torch.maximum, (piece.amax(-1, keepdim=True) for piece in self.pieces()))
         mean = self.mean_of(lambda piece: piece)[:, None]
         return low, high, mean.clamp(low, high)  # rounding must not give equal numbers a spread
 
-    def whole(self, places: slice) -> Tensor:
-        """Return some of the rows whole, in memory of their own."""
+    def row_slice(self, chosen: slice) -> Tensor:
+        """Return the rows in ``chosen``, unsplit, as a new tensor [rows, N]."""
         if self._only is not None:
-            return self._only[places].clone()
+            return self._only[chosen].clone()
         count = len(self._rows[0])
         rows, start = self._rows[0].new_empty(0), 0
         for piece in self.pieces():
-            chosen = piece[places]
-            rows = chosen.new_empty((len(chosen), count)) if not start else rows
-            rows[:, start : start + chosen.shape[1]] = chosen
-            start += chosen.shape[1]
+            part = piece[chosen]
+            rows = part.new_empty((len(part), count)) if not start else rows
+            rows[:, start : start + part.shape[1]] = part
+            start += part.shape[1]
         return rows
 
 
 def _moments(rows: _Rows, low: Tensor, high: Tensor, mean: Tensor, std: Tensor) -> tuple[Tensor, Tensor]:
-    """Return ``MOMENTS`` of the first rows, and whether the last two exist; all given for these rows, [R, 1].
+    """Return ``MOMENTS`` of the first rows, and whether the last two are defined; all arguments are [R, 1].
 
     Moments are the population's; kurtosis is in excess of the normal's 3.
     """
@@ -172,8 +172,8 @@ def _quantiles(rows: Tensor, quantiles: tuple[float, ...]) -> Tensor:
         rows = rows.sort(dim=-1).values
     picked = []
     for q in quantiles:
-        place = q * (rows.shape[-1] - 1)
-        low = int(place)
+        position = q * (rows.shape[-1] - 1)
+        low = int(position)
         high = min(low + 1, rows.shape[-1] - 1)
-        picked.append(torch.lerp(rows[..., low], rows[..., high], place - low))
+        picked.append(torch.lerp(rows[..., low], rows[..., high], position - low))
     return torch.stack(picked, dim=-1) + torch.where(rows[..., -1:].isnan(), torch.nan, 0.0)

@@ -1,4 +1,4 @@
-"""The samples of an update whose action became most, or least, likely: what a ratio explosion is made of."""
+"""Worst samples of an update: those whose action's probability changed most, the cause of a ratio explosion."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ FIELDS = (
     "action",
     "advantage",
 )
-"""What is kept of a sample; NaN where it was not handed over."""
+"""Fields kept of a sample; NaN where the argument was not passed."""
 
 
 @dataclass(frozen=True, slots=True)
 class Worst:
     """Rows are the joint action, then each head: ``samples`` [FIELDS, rows, k], the worst first, in float64.
 
-    ``key`` [rows, k] is |log r|, Inf for a non-finite one, −1 where fewer samples counted. ``counts`` [2, rows]: how
-    many were beyond the bounds, and how many not finite.
+    ``key`` [rows, k] is |log r|, Inf for a non-finite one, −1 where fewer samples counted. ``counts``
+    [2, rows]: numbers of samples beyond the bounds and of non-finite ones.
     """
 
     samples: Tensor
@@ -40,9 +40,9 @@ def worst_samples(
     weight: Tensor | None,
     columns: dict[str, Tensor | None],
     bounds: tuple[float, float],
-    most: int,
+    limit: int,
 ) -> Worst:
-    """Return the ``most`` worst samples of each row.
+    """Return the ``limit`` worst samples of each row.
 
     ``log_ratio`` [rows, M, N], unclamped. ``weight``: boolean, the same, of samples that count. ``columns``: further
     ``FIELDS``, each [rows, M, N] or [M, N]. ``bounds``: log-ratios below and above which a sample counts as bad.
@@ -53,13 +53,13 @@ def worst_samples(
     key = torch.where(broken, torch.inf, log_ratio.abs())
     if weight is not None:
         key, bad, broken = torch.where(weight, key, -1.0), bad & weight, broken & weight
-    key, places = key.flatten(1).topk(min(most, shape[1] * shape[2]), dim=1)
-    kept = []
+    key, indices = key.flatten(1).topk(min(limit, shape[1] * shape[2]), dim=1)
+    samples = []
     for name in FIELDS:
         column = log_ratio if name == "log_ratio" else columns.get(name)
         if column is None:
-            kept.append(torch.full_like(key, torch.nan, dtype=torch.float64))
+            samples.append(torch.full_like(key, torch.nan, dtype=torch.float64))
         else:
-            kept.append(column.double().expand(shape).flatten(1).gather(1, places))
+            samples.append(column.double().expand(shape).flatten(1).gather(1, indices))
     counts = torch.stack([bad.flatten(1).sum(1), broken.flatten(1).sum(1)]).double()
-    return Worst(torch.stack(kept), key.double(), counts)
+    return Worst(torch.stack(samples), key.double(), counts)

@@ -21,7 +21,7 @@ _SUMS = [_FIELD[name] for name in (*_BINS, "nan", "inf", "large", "positive")]
 
 
 class DetailNumbers:
-    """The detail of one update by atom; an atom without a gradient at the sampled step is not ``present``."""
+    """The detail of one update by atom; ``present``: the atom had a gradient at the sampled step."""
 
     def __init__(
         self, parameters: ParameterMap, batches: Sequence[DetailBatch], arrays: Mapping[str, Numbers], samples: Numbers
@@ -37,10 +37,10 @@ class DetailNumbers:
         self.squares = np.full((len(self.minibatches), count), np.nan)
         self.means, self.dot = np.full((2, count), np.nan), np.full(count, np.nan)
         thinned_sizes = [atom.every(spacing(parameters.parameters[atom.tensor].numel())) for atom in parameters.atoms]
-        self.stands_for = self.sizes / np.maximum(thinned_sizes, 1)  # elements of the atom for one that was taken
+        self.stands_for = self.sizes / np.maximum(thinned_sizes, 1)  # elements of the atom per sampled element
         self.moved = arrays.get("detail moved", np.full((2, count), np.nan)) * self.stands_for
         self.weight_norms = arrays.get("detail weight norms", np.full(len(parameters.parameters), np.nan))
-        self.weighed = "detail weight norms" in arrays  # parameters were looked at before and after the update
+        self.weighed = "detail weight norms" in arrays  # parameters were measured before and after the update
         self.separate = arrays["detail separate"] * self.stands_for if "detail separate" in arrays else None
         self.samples = float(samples[list(self.minibatches)].mean())
         for batch in batches:
@@ -59,7 +59,7 @@ class DetailNumbers:
                 self.dot[atoms] = arrays[f"detail {batch.name} dot"] * stands_for
 
     def group_cells(self, group: int) -> Cells:
-        """Return the detail cells of the ``groups`` row of a group; null where its atoms had no gradient."""
+        """Return the detail cells of a group's ``groups`` row; null where its atoms had no gradient."""
         atoms = self.parameters.group_atoms[group]
         moved, weights = self.moved[:, atoms].sum(axis=1).tolist()
         cells: Cells = {"update_ratio": float(np.sqrt(moved / weights)) if self.weighed and weights else None}
@@ -78,7 +78,7 @@ class DetailNumbers:
 
     @staticmethod
     def _separate(sums: Numbers) -> Cells:
-        """Return the cells of separate backward passes; the cosine is over what both losses reach."""
+        """Return the cells of separate backward passes; the cosine is over the elements that both losses reach."""
         shared = (sums[1] > 0) & (sums[2] > 0)
         both, policy, value, _ = sums[:, shared].sum(axis=1).tolist()
         entropy = float(sums[3].sum())
@@ -144,7 +144,7 @@ class DetailNumbers:
 
     def _extreme(self, ufunc: np.ufunc, name: str) -> Numbers:
         extremes = np.full(len(self.parameters.parameters), np.inf if name == "min" else -np.inf)
-        with np.errstate(invalid="ignore"):  # a NaN is meant to come through
+        with np.errstate(invalid="ignore"):  # a NaN is meant to propagate
             ufunc.at(extremes, self.tensor, self.statistics[:, _FIELD[name]])
         return extremes
 
@@ -164,5 +164,5 @@ def noise_scale(small: float, big: float, samples: float, count: int) -> float |
 def detail_numbers(
     parameters: ParameterMap | None, batches: Sequence[DetailBatch], arrays: Mapping[str, Numbers], samples: Numbers
 ) -> DetailNumbers | None:
-    """Return the detail of an update, None when it was not sampled."""
+    """Return the detail of an update; None if it was not sampled."""
     return None if parameters is None or not batches else DetailNumbers(parameters, batches, arrays, samples)

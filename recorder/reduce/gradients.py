@@ -55,7 +55,7 @@ def _tensors(norms: GradientNorms) -> int:
 
 
 class GroupNumbers:
-    """Gradient numbers of all groups [S, G], taken together; S optimizer steps at which gradients were seen."""
+    """Gradient statistics of all G groups [S, G], computed together; S: optimizer steps with measured gradients."""
 
     def __init__(self, parameters: ParameterMap, gradient_norms: GradientNorms, clip_norm: float | None) -> None:
         self._starts = parameters.starts
@@ -83,7 +83,7 @@ class GroupNumbers:
         return np.add.reduceat(cells, self._starts, axis=1, dtype=np.float64)
 
     def _mean(self, cells: Numbers, where: Flags | None = None) -> list[float]:
-        """Mean over the steps at which the group had a gradient (or that ``where`` picks); NaN where none."""
+        """Return the mean over the steps with a gradient of the group (or those in ``where``); NaN without a step."""
         chosen = self._with if where is None else where
         means: list[float] = (np.where(chosen, cells, 0.0).sum(axis=0) / chosen.sum(axis=0)).tolist()
         return means
@@ -138,14 +138,14 @@ class GroupNumbers:
 
 
 def group_numbers(parameters: ParameterMap | None, minibatches: MinibatchNumbers | None) -> GroupNumbers | None:
-    """Return the gradient numbers of all groups, None when no gradient was seen."""
+    """Return the gradient statistics of all groups; None if no gradient was measured."""
     if parameters is None or minibatches is None or minibatches.norms is None:
         return None
     return GroupNumbers(parameters, minibatches.norms, minibatches.clip_norm)
 
 
 def group_cells(parameters: ParameterMap, numbers: GroupNumbers | None, changed: frozenset[str]) -> list[Cells]:
-    """Return the rows of ``groups`` without their update; ``changed``: those with other parameters than before."""
+    """Return the rows of ``groups`` without ``update``; ``changed``: groups whose parameters differ from before."""
     rows: list[Cells] = [
         {
             "group": group.name,

@@ -1,4 +1,4 @@
-"""Gradient norms of one update, arrived on the host: looks joined, broken elements counted."""
+"""Gradient norms of one update, on the host: snapshots merged, non-finite elements counted."""
 
 from __future__ import annotations
 
@@ -18,27 +18,27 @@ Flags = npt.NDArray[np.bool_]
 
 @dataclass(frozen=True, slots=True)
 class GradientNorms:
-    """Piece norms [S, P] of the optimizer steps at which gradients were seen; the last ``ranges`` are row ranges."""
+    """Piece norms [S, P] at the measured optimizer steps; the last ``ranges`` pieces are row ranges."""
 
     norms: Numbers
     measured: Flags
     missing: Flags
     ranges: int
     steps: Sequence[int]  # minibatch of each row
-    elements: Numbers | None  # NaN and Inf elements over all steps, None where not all could be counted
+    elements: Numbers | None  # NaN and Inf elements over all steps; None if not all could be counted
 
     @property
     def present(self) -> Flags:
-        """Where there was a gradient."""
+        """Boolean [S, P]: there was a gradient."""
         return self.measured & ~self.missing
 
 
 def gradient_norms(
     batches: Sequence[SnapshotBatch], arrays: Mapping[str, Numbers], pieces: Sequence[Piece]
 ) -> GradientNorms | None:
-    """Join the looks at a minibatch's gradients: actor and critic may be clipped by calls of their own.
+    """Return the merged norms of all snapshots: actor and critic may be clipped by separate calls.
 
-    None when no gradient was looked at.
+    None if no gradient was measured.
     """
     steps = sorted({minibatch for batch in batches for minibatch in batch.minibatches})
     if not steps:
@@ -75,9 +75,9 @@ _ONE = np.ones(1)
 
 
 def _nonfinite_counts(batch: SnapshotBatch, norms: Numbers, elements: Numbers | None) -> Numbers | None:
-    """Return counts of NaN and Inf: read from the copies of the gradients where the norms say that there are some.
+    """Return counts of NaN and Inf, read from the copied gradients where the norms show that there are some.
 
-    On a device this waits, but only here, after the update, and only because something is broken.
+    On a device this waits, but only here, after the update, and only because something is not finite.
     """
     if batch.flat is None:
         return elements

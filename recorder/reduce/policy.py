@@ -17,11 +17,11 @@ _HEAD = {name: index for index, name in enumerate(entropy.HEAD_FIELDS)}
 _JOINT = {name: index for index, name in enumerate(entropy.JOINT_FIELDS)}
 
 SLACK = 0.01
-"""Half precision may put an entropy this much, and this share, beyond its bounds."""
+"""Absolute and relative excess of an entropy over its bounds that half precision may cause."""
 
 
 class PolicyNumbers:
-    """All policy numbers of an update, reduced over its minibatches at once."""
+    """Policy statistics of an update, reduced over its minibatches."""
 
     def __init__(self, minibatches: MinibatchNumbers) -> None:
         self.minibatches = minibatches
@@ -34,7 +34,7 @@ class PolicyNumbers:
         )
 
     def contradicted(self, sizes: Mapping[int, int]) -> list[int]:
-        """Return the heads whose entropy does not lie within 0 … ln(size), for sizes by place among the heads."""
+        """Return the indices of heads whose entropy lies outside 0 … ln(size); ``sizes``: by index of the head."""
         if not self.minibatches.entropy_known:
             return []
         least, most = self.heads.smallest[_HEAD["entropy_min"]], self.heads.largest[_HEAD["entropy_max"]]
@@ -46,7 +46,7 @@ class PolicyNumbers:
         ]
 
     def update_cells(self, *, hooked: bool) -> Cells:
-        """Return the policy cells of the ``updates`` row. ``hooked``: optimizer steps are seen."""
+        """Return the policy cells of the ``updates`` row. ``hooked``: optimizer steps are recorded."""
         minibatches, ratio = self.minibatches, self.ratio
         has_samples = ratio.count[0] > 0
         counts = minibatches.nonfinite.sum(axis=1).tolist()
@@ -93,7 +93,7 @@ class PolicyNumbers:
         return cells
 
     def _pooled(self) -> tuple[float, float]:
-        """Join the minibatches' means and variances of the joint ratio (Chan et al. 1983), population."""
+        """Return mean and population standard deviation of the joint ratio over all minibatches (Chan et al. 1983)."""
         counts, means, variances = (
             self.minibatches.ratio[_RATIO[name], 0] for name in ("count", "ratio_mean", "ratio_var")
         )
@@ -114,7 +114,7 @@ class PolicyNumbers:
         return cells
 
     def head_cells(self, head: int) -> Cells:
-        """Return the ratio and entropy cells of one ``heads`` row; ``head`` is its place among the heads."""
+        """Return the ratio and entropy cells of one ``heads`` row; ``head``: its index."""
         ratio, heads = self.ratio, self.heads
         row = 1 + head if len(ratio.count) > 1 + head else 0
         cells: Cells = {"relevant_samples": int(ratio.count[row]), "samples": int(heads.count[head])}
@@ -141,7 +141,7 @@ class PolicyNumbers:
 
 
 def step_block(minibatches: MinibatchNumbers, update: int, *, hooked: bool) -> Block:
-    """Return the rows of ``steps``; without an optimizer hook nobody knows whether a step was taken."""
+    """Return the rows of ``steps``; ``stepped`` is null without an optimizer hook."""
     joint = dict(zip(ratios.FIELDS, minibatches.ratio[:, 0], strict=True))
     counted = joint["count"] > 0
     entropy_rows = None if minibatches.joint is None else minibatches.joint[_JOINT["entropy"]]

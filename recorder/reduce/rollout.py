@@ -45,12 +45,12 @@ def value_cells(arrays: Mapping[str, Numbers]) -> Cells:
 
 
 def mask_cells(arrays: Mapping[str, Numbers], head: int) -> Cells:
-    """Return the mask cells of one ``heads`` row; ``head`` is its place among the categorical heads."""
+    """Return the mask cells of one ``heads`` row; ``head``: its index among the categorical heads."""
     if "masks" not in arrays:
         return {}
     measured = {name: float(row[head]) for name, row in zip(masks.FIELDS, arrays["masks"], strict=True)}
     cells: Cells = {"rollout_samples": int(measured["steps"])}
-    if not math.isnan(measured["minimum"]):  # NaN: nobody knows which actions were valid
+    if not math.isnan(measured["minimum"]):  # NaN: the valid actions are unknown
         cells |= {
             "valid_actions_min": measured["minimum"],
             "valid_actions_mean": measured["mean"],
@@ -59,13 +59,13 @@ def mask_cells(arrays: Mapping[str, Numbers], head: int) -> Cells:
             "learnable_fraction": measured["learnable"],
         }
     for name in ("relevant", "effective"):
-        if measured[name] == measured[name]:  # NaN: no causal mask was given
+        if measured[name] == measured[name]:  # NaN: no causal mask was passed
             cells[f"{name}_fraction"] = measured[name]
     return cells
 
 
 def scalar_cells(arrays: Mapping[str, Numbers]) -> Cells:
-    """Return cells of the ``updates`` row that came over as single numbers."""
+    """Return the cells of the ``updates`` row that were transferred as single numbers."""
     cells: Cells = {"loss_scale": float(arrays["loss_scale"])} if "loss_scale" in arrays else {}
     for name, array in arrays.items():
         if name.startswith("cell "):
@@ -74,14 +74,14 @@ def scalar_cells(arrays: Mapping[str, Numbers]) -> Cells:
 
 
 def floored_cells(row: Cells, floor: float | None) -> Cells:
-    """Say whether the advantages' spread was below what the loop divides by at least."""
+    """Return whether the advantages' standard deviation was below the loop's divisor ``floor``; empty if unknown."""
     if floor is None or row.get("advantage_std") is None:
         return {}
     return {"advantage_std_floored": row["advantage_std"] < floor}
 
 
 def lstm_rows(arrays: Mapping[str, Numbers], update: int) -> list[Cells]:
-    """Return the rows of ``lstm`` for the phases that were handed over."""
+    """Return the rows of ``lstm``, one for each phase that was passed."""
     rows = []
     for phase in ("rollout", "update"):
         if f"lstm_{phase}" in arrays:

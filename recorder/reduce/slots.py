@@ -1,4 +1,4 @@
-"""Rows of ``slots``: the calls of one update reduced by place, and why a seed's gradient is low beside its host's."""
+"""Rows of ``slots``: the calls of one update reduced by slot, and the cause of a low seed-to-host gradient ratio."""
 
 from __future__ import annotations
 
@@ -17,23 +17,23 @@ from recorder.reduce.norms import Flags
 from recorder.reduce.update import Cells
 
 TRAINING_STAGES = ("training", "blending")
-"""Stages in which a seed should train; any other, once given, is none."""
+"""Stages in which a seed should train; in any other stage it should not."""
 FLOOR = 1e-8
-"""A norm below this makes the ratio 0; and what is added to the host's so that 0 does not divide."""
+"""A norm below this makes the ratio 0; also added to the host's norm to avoid division by 0."""
 DECAY = 0.9
-"""Of the moving averages, per update."""
+"""Decay of the moving averages, per update."""
 ACTIVE_UPDATES = 3
-"""Updates in which a seed's ratio was not low, from which on a low one means that it has faded."""
+"""Number of updates without a low ratio after which a low ratio means that the seed has saturated."""
 NOTHING = -1
-"""Of a call: there was no module, or nothing to look at."""
+"""Value of a call's fields without a module or without gradients."""
 
 Ints = npt.NDArray[np.int64]
 StatisticsPart = tuple[Sequence[int], Numbers]
-"""Numbers of looks, and their ``FIELDS`` [looks, fields]."""
+"""Numbers of snapshots, and their ``FIELDS`` [snapshots, fields]."""
 
 
 class SlotCall(NamedTuple):
-    """One call: numbers of its looks at seed and host, and what was known without asking a device."""
+    """One call: the numbers of its snapshots of seed and host, and facts known without reading a device."""
 
     slot_key: str
     seed: int
@@ -46,7 +46,7 @@ class SlotCall(NamedTuple):
 
 @dataclass(slots=True)
 class Slot:
-    """A slot as it was given in the last call of an update; ``tensors`` of the seed to be trained, None: empty."""
+    """A slot as of the last call of an update; ``tensors``: number of the seed's trainable tensors, None: empty."""
 
     env: int
     slot: str
@@ -57,15 +57,15 @@ class Slot:
 
     @property
     def should_train(self) -> bool:
-        """Whether the stage is one in which a seed trains; without a stage, whether there is anything to train."""
+        """Whether a seed should train in this stage; without a stage, whether it has anything to train."""
         return bool(self.tensors) if self.stage is None else self.stage.lower() in TRAINING_STAGES
 
 
 def normalized_ratio(seed: Numbers, n_seed: Numbers, host: Numbers, n_host: Numbers) -> Numbers:
     """Return (seed / √n_seed) / (host / √n_host + 1e-8) of gradient norms over so many elements, any shape.
 
-    0 where one norm is below 1e-8. What is not finite stays so and comes first: an infinite host makes NaN, for a
-    quotient of 0 would say that the seed sleeps.
+    0 where either norm is below 1e-8. Non-finite norms take precedence and propagate: an infinite host norm gives NaN,
+    since a quotient of 0 would mean a dormant seed.
     """
     with np.errstate(all="ignore"):
         ratio = (seed / np.sqrt(n_seed)) / (host / np.sqrt(n_host) + FLOOR)
@@ -76,11 +76,11 @@ def normalized_ratio(seed: Numbers, n_seed: Numbers, host: Numbers, n_host: Numb
 
 @dataclass(slots=True)
 class SeedHistory:
-    """What is remembered of one place.
+    """State of one slot across updates.
 
     ``ratio``: moving average of the seed's ratio; ``host``: of norm / √elements of the host, over updates in which no
-    seed that should train had a low ratio; ``active``: in how many updates of this seed it was not low. Another
-    blueprint, or a stage in which a seed trains after one in which none does, is another seed.
+    seed that should train had a low ratio; ``active``: number of updates of this seed without a low ratio. Another
+    blueprint, or a training stage after one without training, means another seed.
     """
 
     ratio: float | None = None
@@ -89,28 +89,28 @@ class SeedHistory:
     blueprint: str | None = None
     trained: bool = False
 
-    def meet(self, slot: Slot) -> None:
-        """Forget the seed of before where this is another."""
+    def follow(self, slot: Slot) -> None:
+        """Reset the state if the slot holds another seed now."""
         if slot.blueprint != self.blueprint or (slot.should_train and not self.trained):
             self.ratio, self.active = None, 0
         self.blueprint, self.trained = slot.blueprint, slot.should_train
 
 
 class SlotHistory:
-    """What is remembered of each place from update to update, in order of first appearance."""
+    """State of each slot from update to update, in order of first appearance."""
 
     def __init__(self) -> None:
         self.histories: dict[str, SeedHistory] = {}
 
     def state_dict(self) -> dict[str, Any]:
-        """Return it as plain data."""
+        """Return the state as plain data."""
         return {
             slot_key: [past.ratio, past.host, past.active, past.blueprint, past.trained]
             for slot_key, past in self.histories.items()
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take up what ``state_dict`` gave."""
+        """Restore the state returned by ``state_dict``."""
         self.histories = {slot_key: SeedHistory(*cells) for slot_key, cells in state.items()}
 
 
@@ -123,7 +123,7 @@ def slot_rows(
 ) -> list[Cells]:
     """Return the rows of one update, which had at least one call.
 
-    ``slots`` are the last call's words by place, ``parts`` the measured looks.
+    ``slots``: as of the last call, by slot key. ``parts``: the measured snapshots.
     """
     for slot_key in slots:
         history.histories.setdefault(slot_key, SeedHistory())
@@ -143,14 +143,14 @@ def slot_rows(
             "should_train": slot.should_train,
             **measured,
         }
-        past.meet(slot)
+        past.follow(slot)
         row["ratio_ema"], row["low_ratio_cause"] = _updated_history(past, row, unreached)
         rows.append(row)
     return rows
 
 
 class SlotNumbers:
-    """The calls of one update [C] as arrays, and their numbers by place [P]."""
+    """The calls of one update [C] as arrays, and their statistics by slot [P]."""
 
     def __init__(self, calls: Sequence[SlotCall], order: Sequence[str], parts: Sequence[StatisticsPart]) -> None:
         numbers = {slot_key: number for number, slot_key in enumerate(order)}
@@ -163,13 +163,13 @@ class SlotNumbers:
         )
         for snapshots, statistics in parts:
             measured[list(snapshots)] = statistics
-        measured = np.concatenate([measured, np.full((1, len(FIELDS)), np.nan)])  # NOTHING picks this one
+        measured = np.concatenate([measured, np.full((1, len(FIELDS)), np.nan)])  # NOTHING (-1) picks this row
         self.grown, self.around = seed != NOTHING, host != NOTHING
         self.norm, self.vanished, self.exploded, self.nonfinite = measured[seed].T
         self.host_norm = measured[host, 0]
 
     def _mean(self, cells: Numbers, where: Flags) -> list[float | None]:
-        """Return the mean over the calls ``where`` by place, None where there is none; NaN stays NaN."""
+        """Return the mean over the calls in ``where`` by slot; None without such a call, NaN propagates."""
         slot = self.slot_of_call[where]
         number = np.bincount(slot, minlength=self.slot_count)
         total = np.bincount(slot, cells[where], minlength=self.slot_count)
@@ -177,14 +177,14 @@ class SlotNumbers:
         return [slot_total / calls if calls else None for slot_total, calls in pairs]
 
     def _most(self, cells: Ints | Numbers, where: Flags | None = None) -> list[int | None]:
-        """Return the most over the calls ``where`` by place, None where there is none."""
+        """Return the maximum over the calls in ``where`` by slot; None without such a call."""
         most = np.full(self.slot_count, NOTHING)
         picked = slice(None) if where is None else where
         np.maximum.at(most, self.slot_of_call[picked], cells[picked].astype(np.int64))
         return [None if count == NOTHING else count for count in most.tolist()]
 
     def unreached(self) -> list[int]:
-        """Return by place how many of the seed's tensors had no gradient in every call; one may come late."""
+        """Return, by slot, the number of seed tensors without a gradient in all calls; a gradient may come late."""
         with_seed = self.tensors > 0
         least = np.full(self.slot_count, np.iinfo(np.int64).max)
         np.minimum.at(least, self.slot_of_call[with_seed], self.without[with_seed])
@@ -192,7 +192,7 @@ class SlotNumbers:
         return counts
 
     def cells(self) -> list[Cells]:
-        """Return the measured cells of each place."""
+        """Return the measured cells of each slot."""
         present, both = (self.tensors - self.without).astype(np.float64), self.grown & self.around
         elements = [counts.astype(np.float64) for counts in (self.seed_elements, self.host_elements)]
         with np.errstate(all="ignore"):
@@ -228,7 +228,7 @@ def _health(row: Cells) -> Cells:
 
 
 def _updated_history(past: SeedHistory, row: Cells, unreached: int) -> tuple[float | None, str | None]:
-    """Return ``ratio_ema`` and ``low_ratio_cause``, and take the update into the ``past``."""
+    """Return ``ratio_ema`` and ``low_ratio_cause``, and add the update to ``past``."""
     ratio = row["normalized_ratio"]
     cause = low_ratio_cause(past, row, unreached)
     if ratio is not None and not np.isfinite(ratio):
@@ -249,9 +249,9 @@ def _moving_average(average: float | None, value: float) -> float:
 
 
 def low_ratio_cause(past: SeedHistory, row: Cells, unreached: int) -> str | None:
-    """Return why the ratio is low, or not there though the seed should train; see the column's meaning.
+    """Return why the ratio is low, or missing though the seed should train; see the column's meaning.
 
-    ``unreached``: tensors of the seed without gradient in every call of the update.
+    ``unreached``: number of seed tensors without a gradient in all calls of the update.
     """
     ratio, trains = row["normalized_ratio"], row["should_train"]
     if ratio is None:
@@ -269,7 +269,7 @@ def low_ratio_cause(past: SeedHistory, row: Cells, unreached: int) -> str | None
 
 
 def _ratio_with_host(host: float, row: Cells) -> float:
-    """Return the ratio that the seed would have with a host whose norm / √elements is ``host``."""
+    """Return the seed's ratio to a host whose norm / √elements is ``host``."""
     norms = np.array([row["seed_grad_norm"], host * row["host_elements"] ** 0.5])
     elements = np.array([row["seed_elements"], row["host_elements"]], np.float64)
     return float(normalized_ratio(norms[:1], elements[:1], norms[1:], elements[1:])[0])

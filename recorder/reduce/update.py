@@ -1,4 +1,4 @@
-"""What was measured in one update, arrived on the host: one array a quantity, its last axis the minibatches."""
+"""Measurements of one update on the host: one array per quantity, its last axis the minibatches."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ Cells = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class MinibatchNumbers:
-    """M minibatches: measured arrays, and what is known on the host without measuring.
+    """M minibatches: measured arrays, and facts known on the host without measuring.
 
-    ``known`` arrays say where a number exists; NaN in a number that exists is a measured NaN.
+    ``…_known`` arrays are True where a number exists; NaN where a number exists is a measured NaN.
     """
 
     count: int
@@ -32,7 +32,7 @@ class MinibatchNumbers:
     ratio: Numbers  # [ratios.FIELDS, 1 + H, M]
     heads: Numbers  # [entropy.HEAD_FIELDS, H, M]
     joint: Numbers | None  # [entropy.JOINT_FIELDS, M]
-    losses: dict[str, Numbers]  # those given, each [M]
+    losses: dict[str, Numbers]  # by name, each [M]
     sources: tuple[str, ...]
     nonfinite: Numbers  # counts [sources, M]
     clip_range: float | None  # of the last minibatch
@@ -40,7 +40,7 @@ class MinibatchNumbers:
     entropy_known: bool
     choices_known: tuple[bool, ...]  # by head
     joint_choices_known: bool
-    unsized: bool  # categorical heads, and nobody knows the valid actions of all of them
+    unsized: bool  # the valid actions of some categorical head are unknown
     steps: npt.NDArray[np.int64]
     step_samples: Numbers  # [M] samples behind the gradients at each minibatch: those accumulated since the last step
     pre_clip: Numbers
@@ -48,9 +48,9 @@ class MinibatchNumbers:
     post_clip: Numbers
     post_clip_known: Flags
     clip_norm: float | None
-    clipped_once: bool  # never by several clip calls a step, each with a bound of its own
+    clipped_once: bool  # at most one clip call a step, so with one bound
     norms: GradientNorms | None
-    as_clipped: bool | None  # the optimizer took gradients as the clip left them, wherever both were measured
+    as_clipped: bool | None  # the optimizer took gradients as the clip left them wherever measured; None: nowhere
 
 
 def minibatch_numbers(
@@ -60,7 +60,7 @@ def minibatch_numbers(
     arrays: Mapping[str, Numbers],
     pieces: Sequence[Piece],
 ) -> MinibatchNumbers:
-    """Return the minibatches with the numbers that ``InnerLoop.tensors`` sent; there must be at least one."""
+    """Return the numbers of ``minibatches`` (at least one) from the ``arrays`` sent by ``UpdateBuffer.tensors``."""
     parts = _merged_parts(len(minibatches), measurements, arrays)
     pre, pre_known = _sparse(minibatches, "pre_clip", arrays)
     post, post_known = _sparse(minibatches, "post_clip", arrays)
@@ -100,9 +100,9 @@ def minibatch_numbers(
 
 
 def _accumulated(minibatches: Sequence[Minibatch], samples: Numbers) -> Numbers:
-    """Return the samples of each minibatch, with those before it whose gradients it adds to.
+    """Return the samples behind the gradients at each minibatch: its own and those accumulated before it.
 
-    Gradients end where a step was taken, or where they were measured for one that was not (left out by a loss scaler).
+    Accumulation ends at a step, or where gradients were measured for a step that a loss scaler skipped.
     """
     totals, since = samples.copy(), 0.0
     for index, minibatch in enumerate(minibatches):
@@ -115,7 +115,7 @@ def _accumulated(minibatches: Sequence[Minibatch], samples: Numbers) -> Numbers:
 def _merged_parts(
     count: int, measurements: Sequence[Measurements], arrays: Mapping[str, Numbers]
 ) -> dict[str, Numbers]:
-    """Put the minibatches of all measurements back in the order in which they came."""
+    """Merge all measurements, with the minibatches in their original order."""
     cut = [_unpacked(measurement, arrays[f"packed {number}"]) for number, measurement in enumerate(measurements)]
     if len(measurements) == 1:
         return cut[0]
@@ -132,7 +132,7 @@ def _merged_parts(
 def _rows_in_order(
     name: str, measurement: Measurements, rows: Numbers, measurements: Sequence[Measurements]
 ) -> Numbers:
-    """Return the rows of a part that all measurements can give: losses that all have, counts of all sources."""
+    """Return the rows of a part that all measurements share: common losses, and counts for all sources."""
     if name == "losses":
         return np.array([rows[measurement.losses.index(loss)] for loss in common_losses(measurements)]).reshape(
             -1, rows.shape[-1]
@@ -150,14 +150,14 @@ def _rows_in_order(
 
 
 def common_losses(measurements: Sequence[Measurements]) -> tuple[str, ...]:
-    """Return the losses that every minibatch has: an update's loss is null when some lack it."""
+    """Return the losses that every minibatch has: an update's loss is null if any minibatch lacks it."""
     return tuple(
         name for name in measurements[0].losses if all(name in measurement.losses for measurement in measurements)
     )
 
 
 def all_sources(measurements: Sequence[Measurements]) -> tuple[str, ...]:
-    """Return whatever was looked at for NaN and Inf in some minibatch."""
+    """Return the names of tensors checked for NaN and Inf in any minibatch."""
     return tuple(dict.fromkeys(name for measurement in measurements for name in measurement.sources))
 
 
@@ -178,16 +178,16 @@ def _sparse(minibatches: Sequence[Minibatch], name: str, arrays: Mapping[str, Nu
     return values, measured
 
 
-AGREES = 1e-4
-"""Relative difference up to which a measured post-clip norm counts as what the clip left."""
+AGREEMENT = 1e-4
+"""Relative difference up to which a measured post-clip norm agrees with the clip."""
 
 
 def _fill_from_clip(
     minibatches: Sequence[Minibatch], norms: GradientNorms | None, pre: Numbers, post: Numbers, measured: Flags
 ) -> bool | None:
-    """Fill the post-clip norms that were not measured from the clip's own coefficient min(1, max_norm / norm).
+    """Fill unmeasured post-clip norms from the clip's own coefficient min(1, max_norm / norm).
 
-    Return whether all that were measured agree with it; None when none can be compared.
+    Return whether all measured post-clip norms agree with it; None if none can be compared.
     """
     indices = [index for index, minibatch in enumerate(minibatches) if minibatch.as_clipped]
     if norms is None or not indices:
@@ -199,7 +199,7 @@ def _fill_from_clip(
     tensors = norms.norms[rows][:, : norms.norms.shape[1] - norms.ranges]
     left = np.sqrt(np.square(tensors * coefficient[:, None]).sum(axis=1))
     both = measured[at]
-    agree = np.isclose(post[at][both], left[both], rtol=AGREES, atol=1e-12, equal_nan=True)
+    agree = np.isclose(post[at][both], left[both], rtol=AGREEMENT, atol=1e-12, equal_nan=True)
     post[at[~both]], measured[at] = left[~both], True
     return bool(agree.all()) if len(agree) else None
 
@@ -207,7 +207,7 @@ def _fill_from_clip(
 def _fill_from_norms(
     minibatches: Sequence[Minibatch], norms: GradientNorms | None, pre: Numbers, measured: Flags
 ) -> None:
-    """Fill the pre-clip norms that no clip call returned."""
+    """Fill the pre-clip norms that no clip call returned from the tensors' norms."""
     if norms is None:
         return
     for row, index in enumerate(norms.steps):
@@ -218,9 +218,9 @@ def _fill_from_norms(
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """Fields × rows over all minibatches, as plain lists: ``at(numbers, field, row)`` reads one.
+    """Reductions [fields][rows] over all minibatches, as plain lists; ``count`` [rows] of samples.
 
-    Minibatches in which a row counts no sample are left out of that row; ``weighted`` weighs by samples.
+    Minibatches without a counted sample are left out of a row; ``weighted``: mean weighted by samples.
     """
 
     count: list[float]

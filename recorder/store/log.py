@@ -1,7 +1,7 @@
-"""The write-ahead log: what waits for sealing, in files that a kill of the process cannot take back.
+"""The write-ahead log: rows that wait for sealing, in files that survive a kill of the process.
 
-A frame is one ``write`` at the end of the file; once it returned, the kernel has it, whatever becomes of the process.
-A file is deleted only after everything in it is sealed.
+A frame is one ``write`` at the end of the file; once it has returned, the kernel has it, whatever happens to the
+process. A file is deleted only after everything in it is sealed.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from esper_analyze.storage.layout import log_name
 from esper_analyze.storage.log_frames import MAGIC
 
 SYNC_SECONDS = 2.0
-"""How much a power failure may cost: the log is synced this often."""
+"""Seconds of rows that a power failure may cost: the log is synced this often."""
 
 
 class WriteAheadLog:
@@ -33,7 +33,7 @@ class WriteAheadLog:
         self._kept: list[int] = []
 
     def append(self, frame: bytes) -> None:
-        """Write one frame. Raises ``OSError``; then nothing of it stands, or the file is not written to again."""
+        """Write one frame. Raises ``OSError``; then no part of it remains, or the file is not written to again."""
         if self._descriptor is None:
             self._open()
         assert self._descriptor is not None
@@ -59,7 +59,7 @@ class WriteAheadLog:
         self._end = len(MAGIC)
 
     def _take_back(self) -> None:
-        """Cut off what a failed write left behind; a file where that fails is not written to again."""
+        """Truncate a partly written frame; if that fails, the file is not written to again."""
         assert self._descriptor is not None
         try:
             os.ftruncate(self._descriptor, self._end)
@@ -67,17 +67,17 @@ class WriteAheadLog:
             self.rotate()
 
     def rotate(self) -> int:
-        """Go on in a new file; return the number of the one that ends here."""
+        """Continue in a new file; return the number of the file that ends here."""
         if self._descriptor is not None:
-            with contextlib.suppress(OSError):  # what close could complain of, sync has seen or will not help
+            with contextlib.suppress(OSError):  # sync has reported any write error already
                 os.close(self._descriptor)
             self._descriptor = None
         return self.number
 
     def forget(self, number: int) -> bool:
-        """Delete the files up to ``number``: everything in them is sealed. Return whether none of them is left.
+        """Delete the files up to ``number``, whose rows are all sealed. Return whether none of them is left.
 
-        One that cannot be deleted is tried again the next time; readers skip what a shard has too.
+        A file that cannot be deleted is tried again at the next call; readers skip rows that a shard has as well.
         """
         for old in [logged for logged in self._kept if logged <= number]:
             with contextlib.suppress(OSError):
@@ -86,7 +86,7 @@ class WriteAheadLog:
         return not any(old <= number for old in self._kept)
 
     def sync(self, *, now: bool = False) -> None:
-        """Make what was written safe from a power failure, when that is due. Raises ``OSError``: then rotate.
+        """Sync the written frames against power failure, if that is due. Raises ``OSError``: then rotate.
 
         May be called while another thread appends.
         """
@@ -100,8 +100,8 @@ class WriteAheadLog:
             raise FileNotFoundError(errno.ENOENT, "the log was deleted")
         os.fdatasync(descriptor)
 
-    def stands(self) -> bool:
-        """Return whether no file that holds unsealed rows was deleted; one that may not be looked at stands."""
+    def exists(self) -> bool:
+        """Return whether all files with unsealed rows exist; a file that cannot be checked counts as existing."""
         for number in self._kept:
             try:
                 (self.folder / log_name(number)).stat()

@@ -1,4 +1,4 @@
-"""Going on with a run: what was recorded before, and the number of the attempt that follows."""
+"""Resume a run: its earlier attempts, and the number of the next one."""
 
 from __future__ import annotations
 
@@ -21,28 +21,28 @@ from esper_analyze.storage.run_files import RefusedFileError, read_file
 from recorder.store.run_file import RunExistsError, create_run, plain
 
 MUST_AGREE = ("ranks", "heads", "head_kinds", "groups", "parameters", "thresholds", "custom_rules", "level")
-"""What run.json says once for the whole run, and what a later attempt cannot change."""
+"""Facts in run.json that hold for the entire run and that a later attempt cannot change."""
 OF_PARAMETERS = ("groups", "parameters")
-"""Of these, what is another once parameters came or went in the training: table ``events`` says so."""
+"""Those of them that may differ once parameters were added or removed in training, see table ``events``."""
 
 
 class ResumeError(ValueError):
-    """The run cannot be gone on with as asked; the message says what differs."""
+    """The run cannot be resumed with these settings; the message says what differs."""
 
 
 @dataclass(frozen=True, slots=True)
 class EarlierAttempts:
-    """What a rank recorded so far: the number of the next attempt, and the last complete update (−1: none)."""
+    """The recording of a rank so far: number of the next attempt, and last complete update (−1: none)."""
 
     attempt: int
     last_update: int
 
 
 def begin(run_dir: Path, rank: int, facts: Mapping[str, object], *, resume: bool) -> EarlierAttempts:
-    """Make the run, join one that another rank has just made, or go on with it; return what ``rank`` recorded before.
+    """Create the run, join one just created by another rank, or resume it; return the earlier attempts of ``rank``.
 
-    ``facts`` is what run.json says, with the number of ``ranks``. Raises ``RunExistsError`` when the directory holds
-    a run that is not to be gone on with, ``ResumeError`` when it is another one.
+    ``facts``: content of run.json, including the number of ``ranks``. Raises ``RunExistsError`` if the directory holds
+    a run and ``resume`` is False, ``ResumeError`` if its facts differ.
     """
     earlier = earlier_attempts(run_dir, rank)
     if earlier.attempt == 0 or not resume:
@@ -58,16 +58,16 @@ def begin(run_dir: Path, rank: int, facts: Mapping[str, object], *, resume: bool
 
 
 def check_identity(run_dir: Path, facts: Mapping[str, Any]) -> dict[str, Any]:
-    """Return run.json where it agrees with ``facts``. Raises ``ResumeError``, naming all that differs."""
+    """Return run.json if it agrees with ``facts``. Raises ``ResumeError`` that names all differences."""
     path = run_dir / layout.RUN_FILE
     try:
         info = dict(json.loads(read_file(path, LARGEST_TEXT)))
     except (OSError, ValueError, TypeError) as error:
-        raise ResumeError(f"{path} cannot be read, so the run cannot be gone on with ({error})") from error
+        raise ResumeError(f"{path} cannot be read, so the run cannot be resumed ({error})") from error
     recorded = str(info.get("schema_version"))
-    if not was_declared(recorded) or is_newer(recorded):  # rows of older versions are read beside today's
+    if not was_declared(recorded) or is_newer(recorded):  # rows of older versions are read together with current ones
         raise ResumeError(
-            f"{path} has schema {info.get('schema_version')}, this recorder writes {VERSION}: record anew"
+            f"{path} has schema {info.get('schema_version')}, this recorder writes {VERSION}: use a new directory"
         )
     now = json.loads(json.dumps(plain(facts)))
     changed = OF_PARAMETERS if _parameters_changed(run_dir) else ()
@@ -75,19 +75,19 @@ def check_identity(run_dir: Path, facts: Mapping[str, Any]) -> dict[str, Any]:
     other = [name for name in fixed if not _agree(name, info.get(name), now[name])]
     if other:
         differences = "; ".join(f"{name}: {_short(info.get(name))} before, {_short(now[name])} now" for name in other)
-        raise ResumeError(f"{run_dir} was recorded otherwise ({differences}): record into a new directory")
+        raise ResumeError(f"{run_dir} was recorded with other settings ({differences}): record into a new directory")
     return info
 
 
 def _agree(name: str, earlier: Any, now: Any) -> bool:
-    """Whether two facts say the same; a head's size that one of them does not know agrees with any."""
+    """Return whether two facts agree; an unknown size of a head agrees with any size."""
     if name == "heads" and isinstance(earlier, dict) and list(earlier) == list(now):
         return all(size == now[head] or None in (size, now[head]) for head, size in earlier.items())
     return _compared(name, earlier) == _compared(name, now)
 
 
 def _compared(name: str, value: object) -> object:
-    """Return what must agree of a fact of run.json: of custom rules what they say, not the path of their file."""
+    """Return the part of a fact that must agree: custom rules without the path of their file."""
     if name == "custom_rules" and isinstance(value, dict):
         return {key: cell for key, cell in value.items() if key != "file"}
     return value
@@ -99,9 +99,9 @@ def _short(value: object) -> str:
 
 
 def earlier_attempts(run_dir: Path, rank: int) -> EarlierAttempts:
-    """Return what ``rank`` has recorded in ``run_dir``; damaged shards and frames count as far as they are named.
+    """Return the earlier attempts of ``rank`` in ``run_dir``; a damaged shard counts if the manifest lists it.
 
-    Raises ``ResumeError`` for a file that is not a regular one or too large to be the recorder's.
+    Raises ``ResumeError`` for a file that is not regular or too large to be the recorder's.
     """
     attempt, last = -1, -1
     folder = run_dir / layout.rank_folder(rank)
@@ -126,7 +126,7 @@ def _last_logged(folder: Path) -> int:
 
 
 def _sealed(folder: Path, table: str) -> Iterator[ShardEntry]:
-    """Yield the shards of ``table`` in an attempt's folder, as far as the manifest names them."""
+    """Yield the shards of ``table`` in an attempt's folder that the manifest lists."""
     try:
         lines = read_file(folder / layout.MANIFEST_FILE, LARGEST_TEXT).split(b"\n")
     except FileNotFoundError:
@@ -151,7 +151,7 @@ def _logged(folder: Path, table: str) -> Iterator[Mapping[str, Any]]:
 
 
 def _parameters_changed(run_dir: Path) -> bool:
-    """Whether parameters came, went or were replaced in an earlier attempt of any rank."""
+    """Return whether parameters were added, removed or replaced in an earlier attempt of any rank."""
     ranks = [folder for folder in run_dir.iterdir() if layout.rank_of(folder) is not None]
     attempts = [child for folder in ranks for child in folder.iterdir() if layout.attempt_of(child) is not None]
     return any(str(kind).startswith("parameters_") for folder in attempts for kind in _event_kinds(folder))
@@ -162,6 +162,6 @@ def _event_kinds(folder: Path) -> Iterator[object]:
         try:
             with pq.ParquetFile(folder / entry.shard) as file:
                 yield from file.read(columns=["kind"], use_threads=False)["kind"].to_pylist()
-        except (OSError, KeyError, pa.ArrowException):  # a damaged shard says nothing; ``verify`` names it
+        except (OSError, KeyError, pa.ArrowException):  # a damaged shard is skipped; ``verify`` reports it
             continue
     yield from (row.get("kind") for row in _logged(folder, "events"))

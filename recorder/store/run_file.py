@@ -1,4 +1,4 @@
-"""run.json: what the run is, written once before anything else."""
+"""run.json: the facts of the run, written once before anything else."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ class RunExistsError(FileExistsError):
 
 
 def create_run(run_dir: Path, facts: Mapping[str, object]) -> dict[str, object]:
-    """Make ``run_dir`` and its run.json; return what was written.
+    """Create ``run_dir`` and its run.json; return the content.
 
-    Raises ``RunExistsError`` when the directory already holds a run.
+    Raises ``RunExistsError`` if the directory already holds a run.
     """
     run_dir.mkdir(parents=True, exist_ok=True)
     path = run_dir / RUN_FILE
     exists_error = RunExistsError(
-        f"{run_dir} already holds a run: record into a new directory, or go on with resume=True"
+        f"{run_dir} already holds a run: record into a new directory, or resume it with resume=True"
     )
     if path.exists():
         raise exists_error
@@ -50,7 +50,7 @@ def create_run(run_dir: Path, facts: Mapping[str, object]) -> dict[str, object]:
 
 
 def plain(value: object) -> object:
-    """Return ``value`` as strict JSON can hold it; NaN, Inf and unknown things become text."""
+    """Return ``value`` as strict JSON; NaN, Inf and objects of unknown types become text."""
     if value is None or isinstance(value, (bool, int, str)):
         return value
     if isinstance(value, float):
@@ -76,7 +76,7 @@ def _versions() -> dict[str, str]:
 
 
 def _git_commit(start: Path) -> str | None:
-    """Read the commit of the checkout around ``start`` from .git itself; None when there is none."""
+    """Read the commit of the checkout around ``start`` from .git itself; None outside a checkout."""
     for folder in (start, *start.parents):
         head = folder / ".git" / "HEAD"
         if not head.is_file():

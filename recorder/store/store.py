@@ -1,7 +1,7 @@
-"""The store: takes rows from the training thread, seals them into shards in a thread of its own.
+"""The store: takes rows from the training thread and seals them into shards in its own threads.
 
-The training thread only appends to a list. A disk that fails is retried with back-off and never reaches the
-training; what could not be written is counted.
+The training thread only appends to a queue. Failed writes are retried with back-off and never reach the training;
+lost rows are counted.
 """
 
 from __future__ import annotations
@@ -39,19 +39,19 @@ SEAL_UPDATES = 16
 SEAL_SECONDS_AT_MOST = 300.0
 """… and at the latest after this time."""
 MAX_INBOX = 10_000
-"""Hand-overs the writer has not taken up yet; beyond, only tables that are never dropped are taken in."""
+"""Hand-overs queued for the writer; beyond this, only tables that are never dropped are accepted."""
 MAX_WAITING_ROWS = 500_000
-"""Rows kept in memory while the disk fails; beyond, rows of ``DROP_ORDER`` go first, oldest first."""
+"""Rows kept in memory while the disk fails; beyond this, rows are dropped in ``DROP_ORDER``, oldest first."""
 SETTLE_SECONDS = 0.002
-"""The training waits at most so long for an update to reach the log, and not again while the disk stalls …"""
+"""Longest wait of the training for an update to reach the log; no wait at all while the disk stalls …"""
 SETTLE_AT_MOST = 0.05
-"""… or so long where no disk is waited for, but the writer has not had the processor yet."""
+"""… or this long if the writer is not waiting for a disk but has not been scheduled yet."""
 LOG_BACK_OFF = 5.0
-"""A log that could not be written to is tried again after so long."""
+"""Seconds until a failed log is tried again."""
 FIRST_BACK_OFF = 1.0
-"""Sealing that failed is tried again after so long, then after twice that, and so on up to a minute."""
+"""Seconds until failed sealing is tried again; doubled after each failure, up to a minute."""
 RESERVE_BYTES = 1 << 14
-"""Room kept on the disk for the marker that says how many rows a full disk cost."""
+"""Disk space reserved for the marker that says how many rows a full disk cost."""
 DROP_ORDER = ("layers", "tensors", "transitions", "steps", "groups", "lstm", "heads", "episodes")
 
 _LIVE: weakref.WeakSet[Store] = weakref.WeakSet()
@@ -79,16 +79,16 @@ class Store:
         sync_folder(self.folder.parent)
         self.lock = WriterLock(self.folder / layout.LOCK_FILE)
         self._reserve = self.folder / layout.RESERVE_FILE
-        with contextlib.suppress(OSError):  # a disk that is full already
-            self._reserve.write_bytes(os.urandom(RESERVE_BYTES))  # nothing that a file system could compress
+        with contextlib.suppress(OSError):  # the disk is full already
+            self._reserve.write_bytes(os.urandom(RESERVE_BYTES))  # random, so that no file system compresses it
         self.inert = False
         self.lost_rows = 0
         self._log = WriteAheadLog(self.folder)
         self._log_fails_until = 0.0
-        self._unlogged: set[int] = set()  # first sequence numbers of what waits for sealing and is in no log
-        self._given_up: dict[str, int] = {}  # rows counted as lost that are in a log file still kept
-        self._handed = self._taken = 0  # hand-overs so far; those of them that are in the log, or never will be
-        self._done = threading.Lock()  # released when the writer has taken everything up
+        self._unlogged: set[int] = set()  # first sequence numbers of entries that wait for sealing and are in no log
+        self._given_up: dict[str, int] = {}  # rows counted as lost that are still in a kept log file
+        self._handed = self._taken = 0  # hand-overs so far; those already logged or given up
+        self._done = threading.Lock()  # released when the writer has emptied the inbox
         self._done.acquire()
         self._stalled = self._logging = False
         self._seq = 0
@@ -98,14 +98,14 @@ class Store:
         self._since = 0.0
         self._inbox: deque[Mapping[str, Rows]] = deque()
         self._written: dict[str, dict[str, int]] = {}
-        self._losses_told = 0
+        self._losses_reported = 0
         self._retry_at = 0.0
         self._back_off = FIRST_BACK_OFF
-        self._guard = threading.RLock()  # a signal handler may come while the same thread holds it
-        self._bell = threading.Lock()  # released to wake the writer: cheaper than an Event, and no lock to wait for
+        self._guard = threading.RLock()  # reentrant: a signal handler may run while its thread holds it
+        self._bell = threading.Lock()  # released to wake the writer: cheaper than an Event, without a lock to wait for
         self._bell.acquire()
         self._closing = False
-        self._told: set[str] = set()
+        self._logged_kinds: set[str] = set()
         self._sealing: list[int] = []  # the last log file of each sealing in progress
         self._due_bell = threading.Lock()  # released to wake the sealer
         self._due_bell.acquire()
@@ -118,8 +118,8 @@ class Store:
     def put(self, rows: Mapping[str, Rows]) -> None:
         """Hand over rows, row by row or as a ``Block``. Never waits for a disk.
 
-        What is handed over belongs to the store from here on: nothing is copied. Rank and sequence numbers are
-        given by the writer, in the order of the hand-overs.
+        The rows belong to the store from now on: nothing is copied. The writer assigns rank and sequence numbers in
+        the order of the hand-overs.
         """
         if self.inert or self._closing:
             return
@@ -127,7 +127,7 @@ class Store:
         self._handed += 1
 
     def _stripped(self, rows: Mapping[str, Rows]) -> Mapping[str, Rows]:
-        """Return what is still taken in when the writer has not come to its work for very long; count the rest."""
+        """Return the rows still accepted while the writer has fallen far behind; count the rest as lost."""
         accepted = {table: some for table, some in rows.items() if table not in DROP_ORDER}
         if len(self._inbox) >= 10 * MAX_INBOX:
             accepted = {}
@@ -135,9 +135,9 @@ class Store:
         return accepted
 
     def settle(self, seconds: float | None = None) -> None:
-        """Let the writer put what was handed over into the log; never longer than ``seconds`` (SETTLE_SECONDS).
+        """Wait until the writer has logged all hand-overs; at most ``seconds`` (default ``SETTLE_SECONDS``).
 
-        A writer that did not come to it, because its disk stalls, is not waited for again until it has caught up.
+        After a timeout, because the disk stalls, there is no further wait until the writer has caught up.
         """
         if self.inert or self._closing:
             return
@@ -152,7 +152,7 @@ class Store:
             self._done.acquire(timeout=seconds)
 
     def _take_up(self) -> None:
-        """Give what was handed over its sequence numbers, log it, and put it among what waits for sealing."""
+        """Assign sequence numbers to the hand-overs, log them, and queue them for sealing."""
         with self._guard:
             if self._inbox and not self._waiting:
                 self._since = time.monotonic()
@@ -178,7 +178,7 @@ class Store:
             self._unlogged.update(first for first, _ in entries.values())
 
     def _append(self, entries: Mapping[str, Entry]) -> bool:
-        """Put one hand-over into the log; return whether it is there. A log that fails is left alone for a while."""
+        """Log one hand-over; return whether that succeeded. A failed log is not tried again for ``LOG_BACK_OFF``."""
         if time.monotonic() < self._log_fails_until:
             return False
         try:
@@ -187,7 +187,7 @@ class Store:
             self._log.append(frame)
         except OSError as error:
             self._log_failed(error)
-        except Exception:  # a cell that cannot be logged cannot be sealed either: told there
+        except Exception:  # a cell that cannot be logged cannot be sealed either: reported there
             return False
         else:
             return True
@@ -197,7 +197,7 @@ class Store:
 
     def _log_failed(self, error: OSError) -> None:
         if self._log_fails_until == 0.0:
-            LOG.warning("recorder: cannot log to %s (%s); training goes on, retrying", self.folder, error)
+            LOG.warning("recorder: cannot log to %s (%s); training continues, retrying", self.folder, error)
         self._log_fails_until = time.monotonic() + LOG_BACK_OFF
 
     def _drop_beyond_bound(self) -> None:
@@ -211,7 +211,7 @@ class Store:
                 self._give_up(table, [entry])
 
     def _give_up(self, table: str, entries: Sequence[Entry]) -> None:
-        """Count ``entries`` as lost, which they are once the log files that hold them are deleted."""
+        """Count ``entries`` as lost; their loss is final once the log files that hold them are deleted."""
         logged = sum(len(rows) for first, rows in entries if first not in self._unlogged)
         self.lost_rows += sum(len(rows) for _, rows in entries)
         self._given_up[table] = self._given_up.get(table, 0) + logged
@@ -229,7 +229,7 @@ class Store:
         )
 
     def _work(self) -> None:
-        """Log what is handed over, and nothing else: no fsync may keep an update from the log."""
+        """Log the hand-overs, and nothing else: no fsync may delay an update on its way to the log."""
         while not self._closing:
             self._bell.acquire(timeout=1.0)
             with self._forgiving():
@@ -239,7 +239,7 @@ class Store:
                     _ring(self._due_bell)
 
     def _seal_on(self) -> None:
-        """Sync and seal: all that may take a disk long."""
+        """Sync and seal: the operations that may wait long for a disk."""
         while not self._closing:
             self._due_bell.acquire(timeout=1.0)
             with self._forgiving():
@@ -250,32 +250,32 @@ class Store:
 
     @contextlib.contextmanager
     def _forgiving(self) -> Iterator[None]:
-        """Let no error end a thread; each kind is told once."""
+        """Suppress errors, so that none ends a thread; each kind is logged once."""
         try:
-            with np.errstate(all="ignore"):  # what the training sets may hold for new threads, too
+            with np.errstate(all="ignore"):  # settings of the training may apply to new threads as well
                 yield
         except Exception as error:
-            if type(error).__name__ not in self._told:
-                self._told.add(type(error).__name__)
-                LOG.exception("recorder: error in the thread that writes %s; it goes on", self.folder)
+            if type(error).__name__ not in self._logged_kinds:
+                self._logged_kinds.add(type(error).__name__)
+                LOG.exception("recorder: error in the thread that writes %s; the thread continues", self.folder)
 
     def _revive(self) -> None:
-        """Start the threads again should one have died. What a thread may raise is caught: this is for the rest."""
+        """Restart threads that have died. Their own errors are caught: this covers everything else."""
         if not self._thread.is_alive():
             self._thread = threading.Thread(target=self._work, name="recorder-writer", daemon=True)
             self._thread.start()
-            LOG.warning("recorder: the thread that writes %s died; a new writer goes on", self.folder)
+            LOG.warning("recorder: the thread that writes %s died and was restarted", self.folder)
         if not self._sealer.is_alive():
             self._sealer = threading.Thread(target=self._seal_on, name="recorder-sealer", daemon=True)
             self._sealer.start()
-            LOG.warning("recorder: the thread that seals %s died; a new writer goes on", self.folder)
+            LOG.warning("recorder: the thread that seals %s died and was restarted", self.folder)
 
     def _sync(self) -> None:
         try:
             self._log.sync()
         except OSError as error:
             with self._guard:
-                self._log.rotate()  # its pages may be gone: never sync the same file again
+                self._log.rotate()  # its pages may be lost: never sync the same file again
             self._log_failed(error)
 
     def _seal_waiting(self) -> None:
@@ -291,7 +291,7 @@ class Store:
                 try:
                     self._seal_table(table, entries, number)
                     del left[table]
-                except Exception as error:  # the rows stay in the log, and in memory as long as there is room
+                except Exception as error:  # the rows stay in the log, and in memory while there is room
                     self._disk_failed(table, error)
         finally:
             self._end_sealing(left, ended)
@@ -303,12 +303,12 @@ class Store:
                 self._put_back(left)
                 return
             self._back_off, self._retry_at, self._log_fails_until = FIRST_BACK_OFF, 0.0, 0.0
-            if self._sealing:  # a sealing that takes longer still needs its log files
+            if self._sealing:  # another sealing in progress still needs its log files
                 return
             gone, self._given_up = self._given_up, {}
-        if not self._log.forget(ended):  # to delete a file may take long, and nothing may keep the writer from the log
+        if not self._log.forget(ended):  # outside the lock: deleting may take long, and the writer must not wait
             with self._guard:
-                for table, rows in gone.items():  # still found in the log
+                for table, rows in gone.items():  # still in the log
                     self._given_up[table] = self._given_up.get(table, 0) + rows
 
     def _seal_table(self, table: str, entries: Sequence[Entry], number: int) -> None:
@@ -325,7 +325,7 @@ class Store:
         manifest = self.folder / layout.MANIFEST_FILE
         try:
             append_line(manifest, entry.as_line())
-        except OSError:  # its rows will be sealed once more: a shard that no manifest lists would look like damage
+        except OSError:  # its rows will be sealed again: an unlisted shard would look like damage
             with contextlib.suppress(OSError):
                 if entry.as_line() not in manifest.read_bytes():
                     (self.folder / entry.shard).unlink()
@@ -336,7 +336,7 @@ class Store:
 
     def _disk_failed(self, table: str, error: Exception) -> None:
         if self._retry_at == 0.0:
-            LOG.warning("recorder: cannot write %s to %s (%s); training goes on, retrying", table, self.folder, error)
+            LOG.warning("recorder: cannot write %s to %s (%s); training continues, retrying", table, self.folder, error)
         self._retry_at = time.monotonic() + self._back_off
         self._back_off = min(self._back_off * 2, 60.0)
 
@@ -348,11 +348,11 @@ class Store:
 
     def take_losses(self) -> int:
         """Return the rows lost since the last call."""
-        lost, self._losses_told = self.lost_rows - self._losses_told, self.lost_rows
+        lost, self._losses_reported = self.lost_rows - self._losses_reported, self.lost_rows
         return lost
 
     def flush(self) -> None:
-        """Seal everything that waits, in the calling thread. For tests and for the end of a run."""
+        """Seal all waiting rows in the calling thread. For tests and for the end of a run."""
         if self.inert:
             return
         with np.errstate(all="ignore"):
@@ -361,7 +361,7 @@ class Store:
                 self._seal_waiting()
 
     def close(self, reason: str) -> None:
-        """Seal what waits, write closed.json with ``reason``, free the lock. Idempotent; never raises ``OSError``."""
+        """Seal waiting rows, write closed.json with ``reason``, release the lock. Idempotent; raises no ``OSError``."""
         if self.inert or self._closing:
             return
         self._closing = True
@@ -387,13 +387,13 @@ class Store:
         _LIVE.discard(self)
 
     def _count_unsealed(self) -> None:
-        """Count what could not be sealed: it is in the log, or lost."""
-        stands = self._log.stands()
+        """Count the rows that could not be sealed: they are in the log, or lost."""
+        exists = self._log.exists()
         for table, entries in self._waiting.items():
-            logged = sum(len(rows) for first, rows in entries if stands and first not in self._unlogged)
+            logged = sum(len(rows) for first, rows in entries if exists and first not in self._unlogged)
             self.lost_rows += sum(len(rows) for _, rows in entries) - logged
             self._count_written(table, logged)
-        for table, count in self._given_up.items() if stands else ():
+        for table, count in self._given_up.items() if exists else ():
             self.lost_rows -= count
             self._count_written(table, count)
 
@@ -403,6 +403,6 @@ class Store:
 
 
 def _ring(bell: threading.Lock) -> None:
-    """Let whoever waits for ``bell`` go on; ringing twice is ringing once."""
+    """Wake the thread that waits for ``bell``; ringing twice wakes it once."""
     with contextlib.suppress(RuntimeError):
         bell.release()

@@ -231,7 +231,7 @@ def test_gradients_with_a_bad_bound_are_still_measured(tmp_path: Path) -> None:
         ({"total_env_steps": 1.5}, "total_env_steps: 1.5 is not a whole number"),
         ({"sizes": {"action": "four"}}, "sizes['action'] is 'four'"),
         ({"sizes": {"action": 0}}, "sizes['action'] is 0"),
-        ({"heads": (3, 4)}, "heads: give their names as text"),
+        ({"heads": (3, 4)}, "heads: pass their names as text"),
     ],
 )
 def test_what_a_recorder_cannot_be_made_of_is_named(tmp_path: Path, options: dict[str, Any], words: str) -> None:

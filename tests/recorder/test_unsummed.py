@@ -60,7 +60,7 @@ def test_any_argument_of_one_number_a_sample_gives_them_away(tmp_path: Path, arg
     old, new = log_probs()
     given = {argument: EVIDENCE[argument]}
     with Recorder(tmp_path / "run", kinds={"action": "gaussian"}, strict=True) as rec:
-        with pytest.raises(DimensionsError, match=r"64 samples: hand over their sum .*log_prob\.sum\(-1\)"):
+        with pytest.raises(DimensionsError, match=r"64 samples: pass their sum .*log_prob\.sum\(-1\)"):
             rec.minibatch(log_prob=new, old_log_prob=old, **given)
         rec.minibatch(log_prob=new.sum(-1), old_log_prob=old.sum(-1, keepdim=True), **given)  # [N] and [N, 1] are right
     with Recorder(tmp_path / "lost", kinds={"action": "gaussian"}) as rec:

@@ -183,17 +183,17 @@ def test_what_was_written_is_synced_every_two_seconds(tmp_path: Path, clock: Clo
 
 def test_a_deleted_log_cannot_be_synced_and_does_not_stand(tmp_path: Path, clock: Clock) -> None:
     log = WriteAheadLog(tmp_path)
-    assert log.stands()
+    assert log.exists()
     log.append(frame(0))
-    assert log.stands()
+    assert log.exists()
     (tmp_path / NAMES[1]).unlink()
-    assert not log.stands()
+    assert not log.exists()
     clock.now += 10
     with pytest.raises(FileNotFoundError, match="the log was deleted"):
         log.sync()
     log.rotate()
     assert log.forget(1)
-    assert log.stands(), "it is not needed any more"
+    assert log.exists(), "it is not needed any more"
 
 
 def test_a_log_that_may_not_be_looked_at_stands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -202,7 +202,7 @@ def test_a_log_that_may_not_be_looked_at_stands(tmp_path: Path, monkeypatch: pyt
     log.rotate()
     log.append(frame(1))
     monkeypatch.setattr(Path, "stat", no_space)
-    assert log.stands()
+    assert log.exists()
 
 
 def test_a_log_begins_with_its_magic_and_no_other_process_inherits_it(tmp_path: Path) -> None:

@@ -132,7 +132,7 @@ def test_what_a_run_says_once_must_agree(
         assert check_identity(tmp_path, FACTS | now)["run_id"]
         return
     (name,) = now
-    with pytest.raises(ResumeError, match=f"was recorded otherwise .{name}: "):
+    with pytest.raises(ResumeError, match=f"was recorded with other settings .{name}: "):
         check_identity(tmp_path, FACTS | now)
 
 
@@ -164,14 +164,14 @@ def test_only_what_this_recorder_can_read_is_gone_on_with(version: str, refused:
     if not refused:
         assert check_identity(tmp_path, FACTS)
         return
-    with pytest.raises(ResumeError, match=f"has schema {version}, this recorder writes {VERSION}: record anew"):
+    with pytest.raises(ResumeError, match=f"has schema {version}, this recorder writes {VERSION}: use a new directory"):
         check_identity(tmp_path, FACTS)
 
 
 @pytest.mark.parametrize("text", ["", "[", "null", "3"])
 def test_a_run_file_that_says_nothing_is_refused(text: str, tmp_path: Path) -> None:
     (tmp_path / "run.json").write_text(text)
-    with pytest.raises(ResumeError, match="cannot be read, so the run cannot be gone on with"):
+    with pytest.raises(ResumeError, match="cannot be read, so the run cannot be resumed"):
         check_identity(tmp_path, FACTS)
 
 
