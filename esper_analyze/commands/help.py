@@ -24,6 +24,7 @@ TOPICS: tuple[tuple[str, str], ...] = (
     ("backtest", "Score rules and thresholds on labelled runs."),
     ("compare", "The update at which runs diverge, and how far to trust it."),
     ("sql", "Queries, macros, the prompt, output formats, limits."),
+    ("python", "Runs in Python: tables, SQL, figures, replay, fleets."),
     ("formats", "What is on disk, and runs of other schema versions."),
     ("repair", "After a crash: verify, repair, compact."),
     ("interchange", "Import from and export to other tools."),
