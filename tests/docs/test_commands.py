@@ -9,6 +9,7 @@ import pytest
 
 from esper_analyze.detector.rules import RULES
 from esper_analyze.replay.labels import read_labels
+from esper_analyze.schema import VERSIONS
 from tests.commands.conftest import Command
 from tests.docs.blocks import BLOCKS, DOCUMENTS, ROOT, outputs
 from tests.docs.commands import OURS, WIDTH, comparable, lines, run
@@ -70,6 +71,12 @@ def test_the_commands_of_a_document_run(
         if block in SHOWN:
             shown = comparable(SHOWN[block].code)
             assert shown == comparable(out)[: len(shown)], "write it anew: python -m tests.docs"
+
+
+def test_the_changelog_names_every_version_of_the_schema() -> None:
+    text = (ROOT / ".github" / "CHANGELOG.md").read_text(encoding="utf-8")
+    named = re.findall(r"^\| (\d+\.\d+) \|", text, re.MULTILINE)
+    assert named == [version.number for version in reversed(VERSIONS)]
 
 
 def test_the_labels_shown_are_labels(tmp_path: Path) -> None:
