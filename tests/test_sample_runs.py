@@ -184,6 +184,6 @@ def test_reports_of_growing_hosts_read_right() -> None:
     assert headline == "A seed does not learn on env 5, early at update 22"
     assert "low_ratio_cause said: disconnected" in paragraph
     headline, paragraph = told("growing_waits")
-    assert headline == "Nothing fired: there was nothing to learn here"
+    assert headline == "No rule fired: there was nothing to learn here"
     assert "no head ever had a choice" in paragraph
-    assert told("growing_healthy")[0] == "Nothing fired"
+    assert told("growing_healthy")[0] == "No rule fired"

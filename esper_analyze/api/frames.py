@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import polars as pl
 
 from esper_analyze.detector.incidents import Incident
-from esper_analyze.reports.render.rows import Cell, Rows
+from esper_analyze.reports.render.rows import Cell, SectionTable
 
 if TYPE_CHECKING:
     from esper_analyze.detector.escalation import LevelChange
@@ -112,7 +112,7 @@ def _span(alarm: Alarm | None) -> tuple[int | None, int | None]:
     return (None, None) if alarm is None else (alarm.start, alarm.end)
 
 
-def row_frame(rows: Rows) -> pl.DataFrame:
+def row_frame(rows: SectionTable) -> pl.DataFrame:
     """Return the rows of a section; a column that mixes numbers with words becomes text."""
     records = list(rows.records())
     return pl.DataFrame([_column(name, [record[name] for record in records]) for name in rows.columns])

@@ -32,11 +32,11 @@ from esper_analyze.terminal import cleaned, escaped, path_words, progress, put, 
 if TYPE_CHECKING:
     from esper_analyze.detector.rule import Rule
     from esper_analyze.replay.evidence import Evidence
-    from esper_analyze.reports.render.rows import Rows
+    from esper_analyze.reports.render.rows import SectionTable
     from esper_analyze.reports.render.section import Question
     from esper_analyze.runs.run import RecordedRun
 
-    Answer = bytes | str | tuple[list[str], Rows]
+    Answer = bytes | str | tuple[list[str], SectionTable]
 
 MOST_LINES = 40
 """Rows of a table on stdout; CSV and JSON have all."""
@@ -95,7 +95,9 @@ class Asked:
         return Form.TABLE if ending == "txt" else Form(ending)
 
 
-def answer(asked: Asked, question: Question, rows: Callable[[Evidence, Any], Rows], about: Iterable[str] = ()) -> None:
+def answer(
+    asked: Asked, question: Question, rows: Callable[[Evidence, Any], SectionTable], about: Iterable[str] = ()
+) -> None:
     """Answer ``question`` with its figure, or with ``rows``, and exit by the findings of the rules in ``about``.
 
     No rule named means all rules. Raises ``UsageError`` when the run holds nothing to answer with.
@@ -133,7 +135,7 @@ def _evidence(asked: Asked, run: RecordedRun, rules: Sequence[Rule]) -> Evidence
 
 
 def _content(
-    asked: Asked, question: Question, evidence: Evidence, data: Any, rows: Callable[[Evidence, Any], Rows]
+    asked: Asked, question: Question, evidence: Evidence, data: Any, rows: Callable[[Evidence, Any], SectionTable]
 ) -> Answer:
     """Return the whole answer: bytes of a picture, text, or sentences and rows for a table."""
     from esper_analyze.reports.render.figure import picture
@@ -176,7 +178,7 @@ def _write(content: Answer, out: Path | None) -> None:
     put(f"{path_words(out)}\n")
 
 
-def _print(said: Iterable[str], found: Rows, most: int | None) -> None:
+def _print(said: Iterable[str], found: SectionTable, most: int | None) -> None:
     """Print the sentences, then the brief columns of the first ``most`` rows (None: of all)."""
     from esper_analyze.reports.render.rows import spelled
 

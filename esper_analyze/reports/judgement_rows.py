@@ -1,4 +1,4 @@
-"""Rows of the questions about judgements: drift, incidents and heads, as commands list them."""
+"""Tables of the questions about judgements: drift, incidents and heads, as commands list them."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from esper_analyze.replay.evidence import Evidence
-from esper_analyze.reports.render.rows import Mark, Rows
+from esper_analyze.reports.render.rows import Mark, SectionTable
 from esper_analyze.reports.sections.signs import head_state
 from esper_analyze.runs.series import Series, rows_of, series_of
 
@@ -22,8 +22,8 @@ HEAD_RULES = ("head_entropy_collapse", "mask_collapse", "gradient_missing")
 _HEAD_NUMBERS = ("grad_norm", "learnable_fraction", "entropy_norm")
 
 
-def timeline_rows(evidence: Evidence, _data: object = None) -> Rows:
-    """Return every incident in order of its beginning; ``cause`` names the one it is shown under."""
+def timeline_rows(evidence: Evidence, _data: object = None) -> SectionTable:
+    """Return every incident in order of its start; ``cause`` names the rule of the incident it is shown under."""
     columns = (
         "start",
         "end",
@@ -45,26 +45,35 @@ def timeline_rows(evidence: Evidence, _data: object = None) -> Rows:
     )
     incidents = evidence.replay.incidents
     cells = [
-        (*_incident(one), evidence.cell_text(one) or one.peak, _cause(incidents, one))
-        for one in sorted(incidents, key=lambda one: one.start)
+        (*_incident(incident), evidence.cell_text(incident) or incident.peak, _cause(incidents, incident))
+        for incident in sorted(incidents, key=lambda incident: incident.start)
     ]
     shown = ("start", "end", "verdict", "rule", "subject", "judged", "bound", "worst", "now", "cause")
-    return Rows((*columns, "cause"), tuple(cells), tuple((name, name) for name in shown))
+    return SectionTable((*columns, "cause"), tuple(cells), tuple((name, name) for name in shown))
 
 
-def _incident(one: Incident) -> tuple[object, ...]:
-    verdict = Mark(one.peak_verdict, one.peak_verdict)
-    where = (one.start, one.end, verdict, one.rule, one.subject, one.metric)
-    judged = (one.statistic, one.threshold, one.now, one.now_update)
-    return (*where, one.onset, one.peak, one.peak_update, *judged, one.count, one.ended, ", ".join(one.seen_by))
+def _incident(incident: Incident) -> tuple[object, ...]:
+    verdict = Mark(incident.peak_verdict, incident.peak_verdict)
+    where = (incident.start, incident.end, verdict, incident.rule, incident.subject, incident.metric)
+    judged = (incident.statistic, incident.threshold, incident.now, incident.now_update)
+    return (
+        *where,
+        incident.onset,
+        incident.peak,
+        incident.peak_update,
+        *judged,
+        incident.count,
+        incident.ended,
+        ", ".join(incident.seen_by),
+    )
 
 
-def _cause(incidents: list[Incident], one: Incident) -> str | None:
-    return None if one.cause is None else incidents[one.cause].rule
+def _cause(incidents: list[Incident], incident: Incident) -> str | None:
+    return None if incident.cause is None else incidents[incident.cause].rule
 
 
-def drift_rows(evidence: Evidence, _data: object = None) -> Rows:
-    """Return each group and metric that was watched: value, baseline and drift at the end, the most, and its alarms."""
+def drift_rows(evidence: Evidence, _data: object = None) -> SectionTable:
+    """Return each group and metric judged: value, baseline and drift at the end, the largest drift, and alarms."""
     columns = (
         "group",
         "state",
@@ -81,16 +90,16 @@ def drift_rows(evidence: Evidence, _data: object = None) -> Rows:
     for metric, groups in evidence.drift.items():
         values = rows_of(evidence.run, "groups", [metric]).partition_by("group", as_dict=True, maintain_order=True)
         for group, judged in groups.items():
-            found = [
+            alarms = [
                 i
                 for i in evidence.replay.single_incidents
                 if (i.rule, i.subject, i.metric) == ("gradient_drift", group, metric)
             ]
             value = series_of(values[group,], metric).last if (group,) in values else None
             worst = (_peak(judged.value), _peak_at(judged.value))
-            first = found[0].start if found else None
+            first = alarms[0].start if alarms else None
             ends = (judged.value.last, *worst, value, judged.baseline.last)
-            cells.append((group, _state(found, judged.value), *ends, metric, len(found), first))
+            cells.append((group, _state(alarms, judged.value), *ends, metric, len(alarms), first))
     cells.sort(key=lambda row: _order(row[1]))
     brief = (
         ("group", "group"),
@@ -101,7 +110,7 @@ def drift_rows(evidence: Evidence, _data: object = None) -> Rows:
         ("most_at", "at"),
         ("first_alarm", "alarm"),
     )
-    return Rows(columns, tuple(cells), brief)
+    return SectionTable(columns, tuple(cells), brief)
 
 
 def _peak(series: Series) -> float | None:
@@ -112,10 +121,10 @@ def _peak_at(series: Series) -> int | None:
     return int(series.update[series.largest]) if series.finite.any() else None
 
 
-def _state(found: list[Incident], judged: Series) -> Mark:
-    if not found:
+def _state(incidents: list[Incident], judged: Series) -> Mark:
+    if not incidents:
         return Mark("ok", "● steady") if judged.finite.any() else Mark("no_data", "– not judged")
-    worst = "critical" if any(one.peak_verdict == "critical" for one in found) else "warning"
+    worst = "critical" if any(incident.peak_verdict == "critical" for incident in incidents) else "warning"
     return Mark(worst, "▲ drifted")
 
 
@@ -124,7 +133,7 @@ def _order(cell: object) -> int:
     return order.index(cell.verdict) if isinstance(cell, Mark) else len(order)
 
 
-def head_rows(evidence: Evidence, _data: object = None) -> Rows:
+def head_rows(evidence: Evidence, _data: object = None) -> SectionTable:
     """Return each head: gradient, learnable fraction and entropy at the end, its worst, and whether it learns."""
     columns = (
         "head",
@@ -157,7 +166,7 @@ def head_rows(evidence: Evidence, _data: object = None) -> Rows:
         ("entropy_norm", "entropy"),
         ("zero_explained", "zero"),
     )
-    return Rows(columns, tuple(cells), brief)
+    return SectionTable(columns, tuple(cells), brief)
 
 
 def _head(name: str, rows: polars.DataFrame, alarms: list[Incident]) -> tuple[object, ...]:
@@ -166,7 +175,7 @@ def _head(name: str, rows: polars.DataFrame, alarms: list[Incident]) -> tuple[ob
     broken = norm.update[norm.nonfinite | (rows["grad_state"] == "nonfinite").fill_null(value=False).to_numpy()]
     last = rows.row(-1, named=True)
     least = float(entropy.value[entropy.finite].min()) if entropy.finite.any() else None
-    now = head_state(last, {one.rule: one.peak_verdict for one in alarms if one.ended == "open"})
+    now = head_state(last, {incident.rule: incident.peak_verdict for incident in alarms if incident.ended == "open"})
     state = Mark(now.verdict, str(now))
     gradient = None if last["grad_state"] in (None, "removed") else norm.last
     ends = (state, gradient, learnable.last, entropy.last, last["grad_state"], last["zero_explained"], least)

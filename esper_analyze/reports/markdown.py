@@ -1,4 +1,4 @@
-"""The report as Markdown, with the figures as PNG beside it: for issues, wikis and terminals."""
+"""The report as Markdown with PNG figures, for issues, wikis and terminals."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from esper_analyze.reports.narrative import foreign
 from esper_analyze.reports.narrative import story as stories
 from esper_analyze.reports.narrative.explained import explained
-from esper_analyze.reports.render.rows import Rows, spelled
+from esper_analyze.reports.render.rows import SectionTable, spelled
 from esper_analyze.reports.sections import identity as identities
 from esper_analyze.reports.tables import incident_rows
 from esper_analyze.terminal import cleaned
@@ -19,23 +19,23 @@ if TYPE_CHECKING:
     from esper_analyze.reports.page import Answer
 
 MOST_ROWS = 24
-"""Rows of a table; report.json holds all."""
+"""Rows shown of a table; report.json has all."""
 _LONGEST = 4_000
 _SPECIAL = re.compile(r"([\\`*_\[\]<>#|~&])")
 
 
 def text(value: object) -> str:
-    """Return ``value`` as one line of Markdown that means nothing but itself."""
+    """Return ``value`` as one line of Markdown, with every special character escaped."""
     return _SPECIAL.sub(r"\\\1", cleaned(value, _LONGEST))
 
 
 def markdown(evidence: Evidence, answers: Sequence[Answer], story: stories.Story) -> str:
-    """Return the whole report: narrative, incidents, findings, every figure with its words, the run."""
+    """Return the report: narrative, incidents, findings, every figure with its sentences, the run."""
     identity = identities.frame(evidence.run)
-    known = dict(identity.facts)
+    identity_facts = dict(identity.facts)
     blocks = [
         f"# {text(identity.name)}",
-        text(f"{identity.subtitle} · {known['updates']} updates · {known['ended']}"),
+        text(f"{identity.subtitle} · {identity_facts['updates']} updates · {identity_facts['ended']}"),
         *_story(story),
         *_incidents(evidence),
         *_foreign(evidence),
@@ -50,23 +50,29 @@ def markdown(evidence: Evidence, answers: Sequence[Answer], story: stories.Story
 def _story(story: stories.Story) -> list[str]:
     blocks = [f"## {text(story.headline)}", f"**{story.standing.label}**"]
     for title, points in story.parts:
-        told = [text(one.words) + (f" `{cleaned(one.command, _LONGEST)}`" if one.command else "") for one in points]
-        blocks += [f"**{title}**", "\n".join(f"- {line}" for line in told)]
+        lines = [
+            text(point.words) + (f" `{cleaned(point.command, _LONGEST)}`" if point.command else "") for point in points
+        ]
+        blocks += [f"**{title}**", "\n".join(f"- {line}" for line in lines)]
     return [*blocks, *(f"> {text(caveat)}" for caveat in story.caveats)]
+
+
+def _point(point: stories.Point) -> str:
+    return text(point.words) + (f" `{cleaned(point.command, _LONGEST)}`" if point.command else "")
 
 
 def _incidents(evidence: Evidence) -> list[str]:
     if not evidence.replay.incidents:
-        return ["## Incidents", "No incident: nothing reached a warning."]
+        return ["## Incidents", "No incident: no rule reached a warning."]
     blocks = ["## Incidents", table(incident_rows(evidence))]
-    for one in explained(evidence):
-        said = (
-            f"Evidence: {' '.join(one.evidence)}",
-            f"Means: {one.meaning}",
-            f"To do: {one.do}",
-            f"From: {one.source}",
+    for explanation in explained(evidence):
+        lines = (
+            f"Evidence: {' '.join(explanation.evidence)}",
+            f"Meaning: {explanation.meaning}",
+            f"To do: {explanation.do}",
+            f"Source: {explanation.source}",
         )
-        blocks += [f"### {text(one.title)} ({text(one.rule)}, {one.verdict})", _listed(said)]
+        blocks += [f"### {text(explanation.title)} ({text(explanation.rule)}, {explanation.verdict})", _listed(lines)]
     return blocks
 
 
@@ -85,20 +91,20 @@ def _foreign(evidence: Evidence) -> list[str]:
 
 
 def _unjudged(evidence: Evidence) -> list[str]:
-    told = dict.fromkeys(
-        f"{one.rule}: {one.verdict.replace('_', ' ')}, {one.reason}" for one in evidence.replay.unjudged
+    reasons = dict.fromkeys(
+        f"{entry.rule}: {entry.verdict.replace('_', ' ')}, {entry.reason}" for entry in evidence.replay.unjudged
     )
     silent = [rule for rule in evidence.replay.rules if not evidence.replay.verdict_counts.get(rule.name)]
-    lines = [*told, *(f"{rule.name}: not applicable, table {rule.table} has no rows" for rule in silent)]
-    return ["## What could not be judged", _listed(lines) or "Every rule could judge every update."]
+    lines = [*reasons, *(f"{rule.name}: not applicable, table {rule.table} has no rows" for rule in silent)]
+    return ["## What could not be judged", _listed(lines) or "Every rule judged every update."]
 
 
 def _listed(lines: Iterable[str]) -> str:
     return "\n".join(f"- {text(line)}" for line in lines)
 
 
-def table(rows: Rows) -> str:
-    """Return the first rows as a Markdown table, with a line on those left out."""
+def table(rows: SectionTable) -> str:
+    """Return the first rows as a Markdown table, with a note on those left out."""
     shown = rows.first(MOST_ROWS).narrow
     lines = [[text(name) for name in shown.columns], ["---"] * len(shown.columns)]
     lines += [[text(spelled(cell)) for cell in row] for row in shown.cells]

@@ -1,4 +1,4 @@
-"""The page: narrative first, then the figures, each under the question it answers."""
+"""The HTML page: narrative first, then the figures, each under the question it answers."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from esper_analyze.reports.narrative import story as stories
 from esper_analyze.reports.narrative.primary_incident import NEAR
 from esper_analyze.reports.render import html
 from esper_analyze.reports.render.figure import Drawn
-from esper_analyze.reports.render.rows import Rows, markup
+from esper_analyze.reports.render.rows import SectionTable, markup
 from esper_analyze.reports.render.section import Question
 from esper_analyze.reports.sections import (
     clipping,
@@ -68,32 +68,32 @@ _LAST = {
 }
 _LISTED = ("layers", "slots", "transitions")
 MOST_LISTED = 200
-"""Sentences in a list, such as one a head."""
+"""Sentences shown in a list, such as one for each head."""
 MOST_ROWS = 24
-"""Rows of a table under a figure; report.json holds all."""
+"""Rows shown in a table under a figure; report.json has all."""
 _READING = (
-    "A gap in a line: nothing was measured there. A cross on the upper edge: NaN was measured; a triangle on an edge: "
-    "+Inf or −Inf. Zero is drawn as zero, on a logarithmic axis at a place of its own. Shaded: an incident was open. "
-    "Dashed: the detector's bounds. Where a pixel holds several updates, the strong line is their mean, and the thin "
-    "one goes through the first, least, greatest and last of them, so that no spike is lost. Told first: of the "
-    "trouble in which most rules became critical, the earliest incident that can have caused it (declared as its "
-    f"cause, or begun at most {NEAR} updates before), not the worst one."
+    "A gap in a line: not measured. A cross on the upper edge: NaN; a triangle on an edge: +Inf or −Inf. Zero is drawn "
+    "as zero, on a logarithmic axis at its own position. Shaded: an incident was open. Dashed: the detector's bounds. "
+    "Where a pixel covers several updates, the strong line is their mean, and the thin one goes through the first, "
+    "least, greatest and last of them, so that no spike is lost. The primary incident is, of the cluster in which most "
+    "rules became critical, the earliest that can have caused it (declared as its cause, or begun at most "
+    f"{NEAR} updates before), not the worst one."
 )
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """One question answered: the figure (None when nothing was recorded), words, rows, and a table of its own."""
+    """One section of the report: figure (None when nothing was recorded), sentences, table, and special markup."""
 
     question: Question
     figure: Drawn | None
     words: tuple[str, ...]
-    rows: Rows | None = None
+    rows: SectionTable | None = None
     markup: str = ""
 
 
 def page(evidence: Evidence, answers: Sequence[Answer], story: stories.Story) -> str:
-    """Return the whole page as one HTML document that loads nothing."""
+    """Return the page as one self-contained HTML document."""
     identity = identities.frame(evidence.run)
     titles = {
         "incidents": "Incidents",
@@ -101,10 +101,10 @@ def page(evidence: Evidence, answers: Sequence[Answer], story: stories.Story) ->
         **{a.question.name: a.question.title for a in answers if a.figure},
         **_LAST,
     }
-    known = titles | {f"rule-{name}": "what to do, and why" for name in {i.rule for i in evidence.replay.incidents}}
+    linkable = titles | {f"rule-{name}": "what to do, and why" for name in {i.rule for i in evidence.replay.incidents}}
     theirs = foreign.alarms(evidence.run)
     content = {
-        "incidents": [incident_table(evidence), findings_part(evidence, known)],
+        "incidents": [incident_table(evidence), findings_part(evidence, linkable)],
         **({} if theirs is None else {"foreign": [markup(theirs, MOST_ROWS)]}),
         **{answer.question.name: _answer(answer, answer.figure) for answer in answers if answer.figure},
         "unrecorded": [_unrecorded(answers)],
@@ -125,13 +125,13 @@ def page(evidence: Evidence, answers: Sequence[Answer], story: stories.Story) ->
         f"<title>{html.text(identity.name, 80)} · {html.text(story.headline)}</title><style>{style}</style></head>"
         '<body><div class="page"><nav aria-label="Contents"><ol>'
         f'<li><a href="#story">Verdict</a></li>{links}</ol></nav>'
-        f"<main>{_head(identity)}{story_part(story, known)}{body}{_foot(identity)}</main></div></body></html>\n"
+        f"<main>{_head(identity)}{story_part(story, linkable)}{body}{_foot(identity)}</main></div></body></html>\n"
     )
 
 
 def _head(identity: identities.Identity) -> str:
-    known = dict(identity.facts)
-    line = f"{identity.subtitle} · {known['updates']} updates · {known['ended']}"
+    identity_facts = dict(identity.facts)
+    line = f"{identity.subtitle} · {identity_facts['updates']} updates · {identity_facts['ended']}"
     return f"<header><h1>{html.text(identity.name)}</h1><p>{html.text(line)}</p></header>"
 
 
@@ -153,10 +153,13 @@ def _listed(words: Sequence[str]) -> str:
 
 
 def _unrecorded(answers: Sequence[Answer]) -> str:
-    """Name every question about which nothing was recorded, and what records it."""
+    """Name every section without recorded data, and how to record it."""
     silent = [answer.question for answer in answers if answer.figure is None]
-    told = "".join(f"<li><strong>{html.text(one.title)}</strong>: {html.text(one.without)}</li>" for one in silent)
-    return f"<ul>{told}</ul>" if silent else "<p>Something was recorded for every figure of this page.</p>"
+    items = "".join(
+        f"<li><strong>{html.text(unanswered.title)}</strong>: {html.text(unanswered.without)}</li>"
+        for unanswered in silent
+    )
+    return f"<ul>{items}</ul>" if silent else "<p>Data was recorded for every figure of this page.</p>"
 
 
 def _run(identity: identities.Identity) -> list[str]:
@@ -176,5 +179,7 @@ def _folded(title: str, content: str) -> str:
 
 
 def _foot(identity: identities.Identity) -> str:
-    known = dict(identity.facts)
-    return f"<footer>Written by esper-analyze from run {html.text(known.get('run id', identity.name))}.</footer>"
+    identity_facts = dict(identity.facts)
+    return (
+        f"<footer>Written by esper-analyze from run {html.text(identity_facts.get('run id', identity.name))}.</footer>"
+    )

@@ -37,28 +37,33 @@ def _point(point: Point, sections: Mapping[str, str]) -> str:
 
 def links(names: Iterable[str], sections: Mapping[str, str]) -> str:
     """Return a link to each of ``names`` that is on the page."""
-    found = [f'<a href="#{html.text(name)}">{html.text(sections[name])}</a>' for name in names if name in sections]
-    return f' <span class="see">→\u00a0{" · ".join(found)}</span>' if found else ""
+    anchors = [f'<a href="#{html.text(name)}">{html.text(sections[name])}</a>' for name in names if name in sections]
+    return f' <span class="see">→\u00a0{" · ".join(anchors)}</span>' if anchors else ""
 
 
 def findings_part(evidence: Evidence, sections: Mapping[str, str]) -> str:
-    """Return each rule that found something: evidence, meaning, what to do, where it comes from."""
-    found = explained(evidence)
-    return "".join(_finding(one, sections, shown=place == 0) for place, one in enumerate(found))
+    """Return each rule with incidents: evidence, meaning, recommended action, source."""
+    explanations = explained(evidence)
+    return "".join(_finding(explanation, sections, shown=index == 0) for index, explanation in enumerate(explanations))
 
 
-def _finding(one: Explained, sections: Mapping[str, str], *, shown: bool) -> str:
-    bounds = f"<br><small>Bounds used: {html.text('; '.join(one.bounds), 1_200)}.</small>" if one.bounds else ""
-    told = (
-        ("Evidence", html.text(" ".join(one.evidence), _LONGEST) + links(one.figures, sections)),
-        ("Means", html.text(one.meaning, 1_200)),
-        ("To do", html.text(one.do, 1_200)),
-        ("From", html.text(one.source, 1_200) + bounds),
+def _finding(explanation: Explained, sections: Mapping[str, str], *, shown: bool) -> str:
+    bounds = (
+        f"<br><small>Bounds used: {html.text('; '.join(explanation.bounds), 1_200)}.</small>"
+        if explanation.bounds
+        else ""
     )
-    rows = "".join(f"<div><dt>{what}</dt><dd>{content}</dd></div>" for what, content in told)
-    mark = "" if one.root else " <small>consequence</small>"
-    title = f"<strong>{html.text(one.title)}</strong> <code>{html.text(one.rule)}</code>{mark}"
+    parts = (
+        ("Evidence", html.text(" ".join(explanation.evidence), _LONGEST) + links(explanation.figures, sections)),
+        ("Meaning", html.text(explanation.meaning, 1_200)),
+        ("To do", html.text(explanation.do, 1_200)),
+        ("Source", html.text(explanation.source, 1_200) + bounds),
+    )
+    rows = "".join(f"<div><dt>{what}</dt><dd>{content}</dd></div>" for what, content in parts)
+    mark = "" if explanation.root else " <small>consequence</small>"
+    title = f"<strong>{html.text(explanation.title)}</strong> <code>{html.text(explanation.rule)}</code>{mark}"
+    chip, state = html.chip(explanation.verdict), " open" if shown else ""
     return (
-        f'<details class="finding"{" open" if shown else ""}><summary>{html.chip(one.verdict)} {title}</summary>'
-        f'<dl id="rule-{html.text(one.rule)}">{rows}</dl></details>'
+        f'<details class="finding"{state}><summary>{chip} {title}</summary>'
+        f'<dl id="rule-{html.text(explanation.rule)}">{rows}</dl></details>'
     )

@@ -18,7 +18,7 @@ _COLOURS = (FIRST, VERDICTS["critical"], VERDICTS["ok"], SECOND, VERDICTS["warni
 _MARKERS = "oD^vPs"
 _LETTER, _LINE = 5.6, 12.0
 """Size in pixels of a letter and a line of a label, on the large side."""
-_PLACES = ((8, 4), (8, -13), (-8, 4), (-8, -13), (8, 17), (8, -27), (-8, 17), (-8, -27), (8, 30), (8, -40))
+_OFFSETS = ((8, 4), (8, -13), (-8, 4), (-8, -13), (8, 17), (8, -27), (-8, 17), (-8, -27), (8, 30), (8, -40))
 """Where a label may stand from its point, in pixels; negative x: to the left of it."""
 _MOST_NAMED = 4
 MOST_LABELS = 60
@@ -62,24 +62,24 @@ def tradeoff(scores: Sequence[Score]) -> Figure:
 
 def _series(scores: Sequence[Score]) -> Mapping[str, list[Score]]:
     """Return scores by rule, named with the thresholds that are set; where none is, rules are one series."""
-    found: dict[str, list[Score]] = defaultdict(list)
+    by_name: dict[str, list[Score]] = defaultdict(list)
     for score in scores:
         name = score.rule if score.values or score.rule == ALL_RULES else "each rule"
         fields = "/".join(field for field, _ in score.values)
-        found[f"{name}: {fields}" if fields and name != ALL_RULES else name].append(score)
-    return found
+        by_name[f"{name}: {fields}" if fields and name != ALL_RULES else name].append(score)
+    return by_name
 
 
 def _draw(axes: Axes, series: Mapping[str, list[Score]], value: Value) -> None:
     """Draw the points of each series, joined where one threshold is moved."""
-    for place, (name, scores) in enumerate(series.items()):
+    for index, (name, scores) in enumerate(series.items()):
         points = [point for score in scores if (point := _point(score, value)) is not None]
         together = scores[0].rule == ALL_RULES
         axes.plot(
             [x for x, _ in points],
             [y for _, y in points],
-            color=THIRD if together else _COLOURS[place % len(_COLOURS)],
-            marker="X" if together else _MARKERS[place % len(_MARKERS)],
+            color=THIRD if together else _COLOURS[index % len(_COLOURS)],
+            marker="X" if together else _MARKERS[index % len(_MARKERS)],
             markersize=6,
             linestyle="-" if len(scores[0].values) == 1 else "none",
             linewidth=0.8,
@@ -92,18 +92,18 @@ def _point(score: Score, value: Value) -> tuple[float, float] | None:
     return None if score.per_1000 is None or y is None else (score.per_1000, y)
 
 
-def _scale(axes: Axes, found: Sequence[float]) -> None:
+def _scale(axes: Axes, rates: Sequence[float]) -> None:
     """Let x begin at 0; where rates spread widely it is logarithmic beyond the least of them."""
     from matplotlib.ticker import FuncFormatter
 
-    above = [rate for rate in found if rate > 0]
+    above = [rate for rate in rates if rate > 0]
     most = max(above, default=1.0)
     if above and most > _WIDE * min(above):
         axes.set_xscale("symlog", linthresh=min(above), linscale=0.4)
         axes.set_xlim(-0.3 * min(above), 3.0 * most)
     else:
         axes.set_xlim(-0.04 * most, 1.25 * most)
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _place: f"{x:g}"))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _position: f"{x:g}"))
 
 
 def _label(axes: Axes, scores: Sequence[Score], value: Value) -> None:
@@ -113,13 +113,13 @@ def _label(axes: Axes, scores: Sequence[Score], value: Value) -> None:
         point = _point(score, value)
         if point is not None:
             names[point].append("/".join(f"{cell:g}" for _, cell in score.values) or score.rule)
-    taken: list[Box] = []
+    occupied: list[Box] = []
     for point in names:
         x, y = axes.transData.transform(point)
-        taken.append((x - 4, y - 4, x + 4, y + 4))
+        occupied.append((x - 4, y - 4, x + 4, y + 4))
     frame = axes.get_window_extent()
     for point, named in list(names.items())[:MOST_LABELS]:
-        _place_label(axes, point, _shortened(named), taken, (frame.x0, frame.y0, frame.x1, frame.y1))
+        _put_label(axes, point, _shortened(named), occupied, (frame.x0, frame.y0, frame.x1, frame.y1))
 
 
 def _shortened(named: Sequence[str]) -> str:
@@ -128,16 +128,16 @@ def _shortened(named: Sequence[str]) -> str:
     return f"{shown} and {more} more" if more > 0 else shown
 
 
-def _place_label(axes: Axes, point: tuple[float, float], text: str, taken: list[Box], frame: Box) -> None:
+def _put_label(axes: Axes, point: tuple[float, float], text: str, occupied: list[Box], frame: Box) -> None:
     """Write ``text`` in the first place beside ``point`` that is free; without one it is left to the table."""
     x, y = axes.transData.transform(point)
     width = _LETTER * len(text)
-    for right, up in _PLACES:
+    for right, up in _OFFSETS:
         left = x + right if right > 0 else x + right - width
         box = (left, y + up, left + width, y + up + _LINE)
         inside = box[0] >= frame[0] and box[2] <= frame[2] and box[1] >= frame[1] and box[3] <= frame[3]
-        if inside and not any(_overlap(box, other) for other in taken):
-            taken.append(box)
+        if inside and not any(_overlap(box, other) for other in occupied):
+            occupied.append(box)
             axes.annotate(
                 text,
                 point,
@@ -151,5 +151,5 @@ def _place_label(axes: Axes, point: tuple[float, float], text: str, taken: list[
             return
 
 
-def _overlap(one: Box, other: Box) -> bool:
-    return one[0] < other[2] and other[0] < one[2] and one[1] < other[3] and other[1] < one[3]
+def _overlap(first: Box, second: Box) -> bool:
+    return first[0] < second[2] and second[0] < first[2] and first[1] < second[3] and second[1] < first[3]

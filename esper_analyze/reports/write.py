@@ -1,4 +1,4 @@
-"""Write a report: index.html, report.md, its figures and report.json, each complete or not there at all."""
+"""Write a report atomically: index.html, report.md, its figures and report.json."""
 
 from __future__ import annotations
 
@@ -41,10 +41,10 @@ def write_report(evidence: Evidence, out: Path, *, progress: Callable[[int], Non
         if answer.figure is not None:
             name = answer.question.name
             files |= {f"{name}.png": answer.figure.png, f"{name}.svg": answer.figure.file.encode()}
-    told = story.frame(evidence)
-    files[FACTS_FILE] = strict_json(facts(evidence, answers, told)).encode()
-    files[MARKDOWN_FILE] = markdown(evidence, answers, told).encode()
-    files[PAGE_FILE] = page(evidence, answers, told).encode()
+    narrative = story.frame(evidence)
+    files[FACTS_FILE] = strict_json(facts(evidence, answers, narrative)).encode()
+    files[MARKDOWN_FILE] = markdown(evidence, answers, narrative).encode()
+    files[PAGE_FILE] = page(evidence, answers, narrative).encode()
     try:
         out.mkdir(parents=True, exist_ok=True)
         _write_whole(out, files)
@@ -55,7 +55,7 @@ def write_report(evidence: Evidence, out: Path, *, progress: Callable[[int], Non
 
 @contextmanager
 def _uncollected() -> Iterator[None]:
-    """Pause the collector of cycles: walking over matplotlib's many small objects takes a third of the drawing."""
+    """Pause garbage collection: traversing matplotlib's many small objects takes a third of the drawing time."""
     was = gc.isenabled()
     gc.disable()
     try:
@@ -66,7 +66,7 @@ def _uncollected() -> Iterator[None]:
 
 
 def answered(evidence: Evidence, question: Question, *, figures: bool) -> Answer:
-    """Return the answer to ``question``, drawn if ``figures``; its frame, which may be large, is let go."""
+    """Return the answer to ``question``, drawn if ``figures``; its frame, which may be large, is released."""
     data = question.frame(evidence)
     if data is None:
         return Answer(question, None, ())
@@ -80,32 +80,35 @@ def answered(evidence: Evidence, question: Question, *, figures: bool) -> Answer
 
 
 def report_json(evidence: Evidence) -> str:
-    """Return what report.json holds, without drawing anything."""
+    """Return the contents of report.json without drawing anything."""
     answers = [answered(evidence, question, figures=False) for question in QUESTIONS]
     return strict_json(facts(evidence, answers, story.frame(evidence)))
 
 
-def facts(evidence: Evidence, answers: Sequence[Answer], told: story.Story) -> dict[str, object]:
-    """Return everything the page says as plain data."""
+def facts(evidence: Evidence, answers: Sequence[Answer], narrative: story.Story) -> dict[str, object]:
+    """Return the contents of the page as plain data."""
     run, replay = evidence.run, evidence.replay
-    known, theirs = identity.frame(run), foreign.alarms(run)
+    identified, theirs = identity.frame(run), foreign.alarms(run)
     return {
-        "run": {"path": str(run.path), "name": known.name, **dict(known.facts)},
+        "run": {"path": str(run.path), "name": identified.name, **dict(identified.facts)},
         "info": run.info,
         "closed": run.closed,
         "last_update": run.last_update,
         "broken": [{"file": str(broken.file), "reason": broken.reason} for broken in run.broken],
-        "losses_of_data": known.losses,
+        "losses_of_data": identified.losses,
         "rows": run.rows,
-        "verdict": told.verdict,
-        "label": told.standing.label,
-        "ended": _ended(told),
-        "judged": told.standing.coverage,
-        "headline": told.headline,
-        **{title.lower(): points for title, points in (("Now", told.now), ("Why", told.why), ("Next", told.after))},
-        "paragraph": told.paragraph,
-        "look_first": told.look_first,
-        "caveats": told.caveats,
+        "verdict": narrative.verdict,
+        "label": narrative.standing.label,
+        "ended": _ended(narrative),
+        "judged": narrative.standing.coverage,
+        "headline": narrative.headline,
+        **{
+            title.lower(): points
+            for title, points in (("Now", narrative.now), ("Why", narrative.why), ("Next", narrative.after))
+        },
+        "paragraph": narrative.paragraph,
+        "look_first": narrative.look_first,
+        "caveats": narrative.caveats,
         "incidents": replay.incidents,
         "explained": explained(evidence),
         "findings": replay.findings,
@@ -118,8 +121,8 @@ def facts(evidence: Evidence, answers: Sequence[Answer], told: story.Story) -> d
     }
 
 
-def _ended(told: story.Story) -> dict[str, object]:
-    end = told.standing.end
+def _ended(narrative: story.Story) -> dict[str, object]:
+    end = narrative.standing.end
     return {"how": end.end.name.lower(), "error": end.error or None, "update": end.update, "words": end.status}
 
 
@@ -136,7 +139,7 @@ def _question(answer: Answer) -> dict[str, object]:
 
 
 def _write_whole(out: Path, files: Mapping[str, bytes]) -> None:
-    """Write all files under hidden names, then rename them: what fails before leaves the old report as it was."""
+    """Write all files under hidden names, then rename them: a failure before that leaves the old report intact."""
     staged: dict[Path, str] = {}
     try:
         for name, content in files.items():

@@ -13,7 +13,7 @@ from esper_analyze.detector.rules import RULES
 from esper_analyze.detector.thresholds import ThresholdError, Thresholds
 from esper_analyze.detector.verdict import BY_WORD, NONFINITE, Verdict
 from esper_analyze.replay.recorded_rules import restated_since
-from esper_analyze.reports.narrative.primary_incident import leading
+from esper_analyze.reports.narrative.primary_incident import primary_incident
 from esper_analyze.schema import BY_NAME, Kind
 
 MOST_KEPT = 1_000
@@ -163,7 +163,7 @@ class Alarms:
         """Return the position of the open incident that leads, or of the open one that it is shown under."""
         index = {place: number for number, place in enumerate(places)}
         several = [replace(found[place], cause=index.get(found[place].cause or 0)) for place in places]
-        place = places[leading(several, rules.values())]
+        place = places[primary_incident(several, rules.values())]
         while found[place].cause in index:
             place = int(found[place].cause or 0)
         return place

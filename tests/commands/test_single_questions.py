@@ -55,7 +55,7 @@ def test_a_terminal_gets_no_picture(command: Command, monkeypatch: pytest.Monkey
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (("slots", SAMPLES / "lstm_masks"), "cannot answer this: No slot was looked at"),
+        (("slots", SAMPLES / "lstm_masks"), "cannot answer this: No slot was recorded"),
         (("lstm", SAMPLES / "nan_reward"), "cannot answer this: No recurrent state was recorded"),
         (("transitions", SAMPLES / "lstm_masks"), "cannot answer this: No ratio exploded"),
         (("transitions", SAMPLES / "mask_mismatch", "--update", "3"), "update 3 has no transitions (there are some of"),

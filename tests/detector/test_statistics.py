@@ -17,7 +17,7 @@ from esper_analyze.detector.rules import RULES
 from esper_analyze.detector.verdict import Judgement, Verdict
 from esper_analyze.replay.evidence import Evidence
 from esper_analyze.replay.replay import Replay
-from esper_analyze.reports.narrative.primary_incident import crossed, worst_and_now
+from esper_analyze.reports.narrative.primary_incident import bound_crossing, worst_and_now
 from esper_analyze.wording import number
 from tests.detector.batches import judge_cells
 
@@ -136,7 +136,7 @@ def told(rule: Rule, example: Example) -> list[tuple[Incident, str]]:
     found = tracker.incidents()
     replay = Replay(Detector(rules=[rule]).thresholds, (rule,), findings=list(outcome.findings), incidents=found)
     evidence = Evidence(None, replay, {}, {})  # type: ignore[arg-type]
-    return [(one, " ".join([*crossed(evidence, one), *worst_and_now(evidence, one)])) for one in found]
+    return [(one, " ".join([*bound_crossing(evidence, one), *worst_and_now(evidence, one)])) for one in found]
 
 
 LOUD = [(rule, one) for rule, one in ALARMS if one.verdict != "info"]

@@ -18,6 +18,8 @@ from esper_analyze.strict_json import strict_json
 
 GOLDEN = Path(__file__).parent
 EXPECTED = "expected.json"
+PROSE = ("headline", "now", "why", "next", "paragraph", "look_first", "caveats")
+"""Sentences of a report: each has a test of its own, golden runs hold cells and judgements."""
 
 
 def stored(version: str) -> dict[str, Any]:
@@ -31,6 +33,10 @@ def found(version: str, scratch: Path) -> dict[str, Any]:
     checked = verify(run_dir).as_dict()
     write_report(gather(open_run(run_dir)), scratch)
     report = json.loads((scratch / FACTS_FILE).read_text().replace(str(run_dir), "RUN"))
+    for key in PROSE:
+        del report[key]
+    for question in report["questions"]:
+        del question["asks"], question["words"]
     # What "explained" adds to the incidents are the rules' own words.
     for facts, own in ((checked, "run"), (checked, "path"), (report["run"], "path"), (report, "explained")):
         del facts[own]

@@ -31,11 +31,11 @@ from tests.watch.growing import Growing
 
 ENDS: dict[str, tuple[str, str, str, str, int, int]] = {
     # reason → verdict, label, headline, status, exit codes with --fail-on critical and warning
-    "closed": ("ok", "ok", "Nothing fired", "closed", 0, 0),
-    "exit": ("ok", "ok", "Nothing fired", "closed", 0, 0),
-    "imported": ("ok", "ok", "Nothing fired", "closed", 0, 0),
-    "early stop: solved": ("ok", "ok", "Nothing fired", "closed", 0, 0),
-    "SystemExit: 0": ("ok", "ok", "Nothing fired", "closed", 0, 0),
+    "closed": ("ok", "ok", "No rule fired", "closed", 0, 0),
+    "exit": ("ok", "ok", "No rule fired", "closed", 0, 0),
+    "imported": ("ok", "ok", "No rule fired", "closed", 0, 0),
+    "early stop: solved": ("ok", "ok", "No rule fired", "closed", 0, 0),
+    "SystemExit: 0": ("ok", "ok", "No rule fired", "closed", 0, 0),
     "SystemExit: 3": (
         "critical",
         "died",
@@ -237,7 +237,7 @@ def test_a_run_without_gradients_is_partly_judged_and_says_why(tmp_path: Path) -
     assert 0 < coverage.judged < coverage.applicable
     assert coverage.lacking["gradient_explosion"] == "table groups has no rows"
     words = f"{coverage.judged} of {coverage.applicable} rules could judge: "
-    assert told.headline.startswith(f"Nothing fired, but only {words}")
+    assert told.headline.startswith(f"No rule fired, but only {words}")
     assert "no gradients were recorded" in coverage.why
     assert "rollout values were not handed over" in coverage.why
     listed = summarise(path)

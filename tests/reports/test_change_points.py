@@ -39,7 +39,7 @@ def test_a_step_is_found_where_it_is_and_named(length: int, memory: float) -> No
     value[length // 2 :] *= 5
     (one,) = change_points(whole(value)) or ()
     assert abs(one.update - length // 2) <= 0.03 * length
-    assert one.told.startswith(f"rose at about update {one.update:,}, from ")
+    assert one.words.startswith(f"rose at about update {one.update:,}, from ")
     assert 4 < one.after / one.before < 6
 
 

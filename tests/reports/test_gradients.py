@@ -35,8 +35,8 @@ def test_a_loop_without_a_clip_call_is_told_as_one(tmp_path: Path) -> None:
 
     data = made(clipping, tmp_path / "run", edit)
     said = clipping.words(data)
-    assert said[0] == "No clip call was seen: the norms are as the optimizer got them."
-    assert said[-1] == "It was NaN or infinite at 1 update, first at 4: no clip repairs that."
+    assert said[0] == "No clip call was recorded: the norms are those that the optimizer received."
+    assert said[-1] == "It was NaN or infinite at 1 update, first at 4: clipping does not repair that."
     drawn(clipping.QUESTION, data)
 
 

@@ -12,7 +12,7 @@ from hypothesis.extra import numpy as arrays
 from esper_analyze.replay.evidence import gather
 from esper_analyze.reports.render.figure import drawn
 from esper_analyze.reports.sections import layers
-from esper_analyze.reports.sections.layer_cells import COLUMNS, Cells, Layer, read_layers
+from esper_analyze.reports.sections.layer_cells import COLUMNS, Layer, LayerGrid, read_layers
 from esper_analyze.runs.run import open_run
 from tests.reports.synthetic import Rows, write_run
 
@@ -139,7 +139,7 @@ def test_no_cell_of_the_heatmap_hides_what_is_worse_than_it(log: np.ndarray, gap
     noise = np.random.default_rng(gaps)
     broken, null = noise.random(log.shape) < 0.05, noise.random(log.shape) < 0.2
     held = np.where(null, np.nan, log)
-    cells = Cells(0, 1, log.shape[1], held, held, noise.random(log.shape) < 0.1, broken)
+    cells = LayerGrid(0, 1, log.shape[1], held, held, noise.random(log.shape) < 0.1, broken)
     usual = cells.usual
     found = [Layer(f"l{k}", 1, 1, 1, 0, 1, 1, 0, None, 0, None, 0, None, None, float(u)) for k, u in enumerate(usual)]
     heat = layers.heat_of(found, cells)

@@ -8,7 +8,7 @@ from tests.reports.synthetic import Rows, write_run
 NAN = float("nan")
 
 
-def told(path: Path, edit: object, updates: int = 60) -> tuple[Evidence, onset.Onset]:
+def told(path: Path, edit: object, updates: int = 60) -> tuple[Evidence, onset.OnsetContext]:
     evidence = gather(open_run(write_run(path, updates, edit)))  # type: ignore[arg-type]
     lead = story.frame(evidence).lead
     assert lead is not None
@@ -26,8 +26,8 @@ def test_a_setting_that_changed_with_the_trouble_is_named(tmp_path: Path) -> Non
         rows["updates"][0]["learning_rate"] = 0.3 if update == 40 else 1e-3
 
     evidence, began = told(tmp_path / "run", changed)
-    assert "learning_rate went from 0.001 to 0.3 at update 40, and 0.001 again in the next." in began.told[0]
-    assert story.frame(evidence).after[0].words == "Find out what set learning_rate to 0.3 at update 40."
+    assert "learning_rate went from 0.001 to 0.3 at update 40, and back to 0.001 in the next." in began.sentences[0]
+    assert story.frame(evidence).after[0].words == "Find what set learning_rate to 0.3 at update 40."
 
 
 def test_a_schedule_is_no_change(tmp_path: Path) -> None:
@@ -41,12 +41,12 @@ def test_what_left_its_range_before_the_trouble_is_named_with_that_range(tmp_pat
             rows["updates"][0]["advantage_std"] = 40.0
 
     (one,) = told(tmp_path / "run", ahead)[1].departures
-    assert one.told == "advantage_std 40 at update 38 (1 before)"
+    assert one.sentence == "advantage_std 40 at update 38 (1 before)"
 
 
 def test_when_nothing_left_its_range_that_is_said(tmp_path: Path) -> None:
     began = told(tmp_path / "run", spiked)[1]
-    assert began.told == ["In the 5 updates before it nothing recorded left its usual range."]
+    assert began.sentences == ["In the 5 updates before it, no recorded number left its usual range."]
     assert began.usual is not None
     assert began.usual[1] < 0.05
 
@@ -70,11 +70,11 @@ def test_what_is_not_recorded_before_the_first_nan_is_named_and_not_called_finit
 
     evidence, began = told(tmp_path / "run", broken)
     assert began.unrecorded == ("predicted values",)
-    assert began.told_next == (
-        "Look at the returns of update 30; finite before them: episode returns. "
-        "Look also at what is not recorded: observations and single rewards, predicted values."
+    assert began.next_step == (
+        "Check the returns of update 30; finite before them: episode returns. "
+        "Check also what is not recorded: observations and single rewards, predicted values."
     )
-    assert began.told_next in [point.words for point in story.frame(evidence).after]
+    assert began.next_step in [point.words for point in story.frame(evidence).after]
 
 
 def test_a_change_too_small_to_matter_is_no_cause_however_steady_the_number_was(tmp_path: Path) -> None:
@@ -104,7 +104,7 @@ def test_a_learning_rate_of_0_is_told_as_that_and_not_as_an_overflow(tmp_path: P
         rows["updates"][0] |= {"learning_rate": 0.0, "kl_k3": 0.0}
 
     paragraph = story.frame(gather(open_run(write_run(tmp_path / "run", 20, still)))).paragraph
-    assert "learning_rate was 0 in update 2: nothing can move." in paragraph
+    assert "learning_rate was 0 in update 2: nothing can be learned." in paragraph
     assert "a learning rate of 0" in paragraph
     assert "overflow" not in paragraph
 
@@ -115,4 +115,4 @@ def test_a_trouble_in_the_first_update_has_no_past(tmp_path: Path) -> None:
             rows["updates"][0] |= {"kl_k3": 2.0}
 
     began = told(tmp_path / "run", at_once, 3)[1]
-    assert (began.searched, began.usual, began.told) == (0, None, [])
+    assert (began.searched, began.usual, began.sentences) == (0, None, [])

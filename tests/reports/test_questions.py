@@ -217,4 +217,4 @@ def test_what_was_found_in_update_0_raises_the_level_from_update_1(tmp_path: Pat
     assert data.triggers == ((0, "kl_spike", "run"),)
     (rise,) = data.rises
     assert (rise.start, rise.until, rise.finding, rise.verdict) == (1, 10, 0, "critical")
-    assert rise.kept["sampled_steps"] == 10 * 32
+    assert rise.detail["sampled_steps"] == 10 * 32

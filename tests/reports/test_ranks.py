@@ -46,8 +46,8 @@ def two(path: Path, edit: Any, updates: int = 6) -> Any:
 
 def test_ranks_in_step_are_told_to_be_equal() -> None:
     data = ranks.frame(gather(open_run(SAMPLES / "two_ranks")))
-    assert ranks.words(data)[0] == "2 ranks stayed in step: what must be the same is, to the bit."
-    assert [str(row[1]) for row in ranks.rows(data).cells] == ["● in step"] * 2
+    assert ranks.words(data)[0] == "2 ranks stayed in sync: synchronised metrics are bitwise equal."
+    assert [str(row[1]) for row in ranks.rows(data).cells] == ["● in sync"] * 2
     drawn(ranks.QUESTION, data)
 
 
@@ -61,7 +61,7 @@ def test_the_update_the_ranks_parted_at_is_named_with_what_differs(tmp_path: Pat
             row["grad_norm_pre_clip"] *= 3
 
     data = two(tmp_path / "run", edit)
-    assert ranks.words(data)[0].startswith("The ranks parted at update 3: grad_norm_pre_clip differ")
+    assert ranks.words(data)[0].startswith("The ranks diverged at update 3: grad_norm_pre_clip differ")
     assert [str(row[1]) for row in ranks.rows(data).cells] == ["▲ apart"] * 2
     drawn(ranks.QUESTION, data)
 
@@ -71,18 +71,18 @@ def test_a_norm_that_is_nan_on_one_rank_only_is_apart(tmp_path: Path) -> None:
         row["grad_norm_pre_clip"] = NAN if update == 2 else row["grad_norm_pre_clip"]
 
     data = two(tmp_path / "run", edit)
-    assert ranks.away(data) == {0: float("inf"), 1: float("inf")}
+    assert ranks.distance_to_others(data) == {0: float("inf"), 1: float("inf")}
     drawn(ranks.QUESTION, data)
 
 
 def test_of_three_ranks_the_odd_one_is_named() -> None:
     data = made(series(1.0, 2.0), series(1.0, 2.0), series(1.0, 5.0))
-    assert ranks.away(data) == {0: 0.0, 1: 0.0, 2: 1.5}
+    assert ranks.distance_to_others(data) == {0: 0.0, 1: 0.0, 2: 1.5}
 
 
 @pytest.mark.parametrize("odd", [0.0, NAN, float("inf"), None])
 def test_null_is_not_compared_and_nothing_else_is_equal_to_a_number(odd: float | None) -> None:
-    apart = ranks.away(made(series(1.0, 1.0), series(1.0, 1.0), series(1.0, odd)))
+    apart = ranks.distance_to_others(made(series(1.0, 1.0), series(1.0, 1.0), series(1.0, odd)))
     assert apart[0] == apart[1] == 0.0
     assert (apart[2] > 0) == (odd is not None)
 

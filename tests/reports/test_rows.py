@@ -1,6 +1,6 @@
 import pytest
 
-from esper_analyze.reports.render.rows import Mark, Rows, bare, markup, spelled
+from esper_analyze.reports.render.rows import Mark, SectionTable, bare, markup, spelled
 
 NAN, INF = float("nan"), float("inf")
 
@@ -18,16 +18,16 @@ def test_csv_leaves_null_empty_and_writes_nan() -> None:
 
 
 def test_the_narrow_table_has_its_own_headings_and_the_records_all_columns() -> None:
-    rows = Rows(("name", "grad_norm", "other"), (("a", 1.0, None),), (("name", "name"), ("grad_norm", "norm")))
+    rows = SectionTable(("name", "grad_norm", "other"), (("a", 1.0, None),), (("name", "name"), ("grad_norm", "norm")))
     assert rows.narrow.columns == ("name", "norm")
     assert rows.narrow.cells == (("a", 1.0),)
     assert rows.narrow.numbers == ("norm",)
     assert list(rows.records()) == [{"name": "a", "grad_norm": 1.0, "other": None}]
-    assert Rows(("grad_norm",), ()).narrow.columns == ("grad norm",)
+    assert SectionTable(("grad_norm",), ()).narrow.columns == ("grad norm",)
 
 
 def test_no_cell_becomes_markup_and_what_is_left_out_is_counted() -> None:
-    page = markup(Rows(("<i>",), (("<b>x</b>",), (Mark("ok", "<u>"),), ("c",))), 2)
+    page = markup(SectionTable(("<i>",), (("<b>x</b>",), (Mark("ok", "<u>"),), ("c",))), 2)
     assert "<b>" not in page
     assert "<u>" not in page
     assert "<i>" not in page

@@ -7,7 +7,7 @@ import pytest
 from esper_analyze.replay.evidence import gather
 from esper_analyze.reports.render.figure import drawn
 from esper_analyze.reports.sections import slots
-from esper_analyze.reports.sections.slot_history import Lane, Place, Stay, read_lanes
+from esper_analyze.reports.sections.slot_history import Lane, SlotLocation, StageSpan, read_lanes
 from esper_analyze.runs.run import open_run
 from tests.reports.synthetic import Rows, write_run
 
@@ -76,33 +76,33 @@ def test_a_disconnected_seed_is_told_apart_from_a_dormant_one(tmp_path: Path) ->
         ]
 
     data = made(tmp_path / "run", edit)
-    said = {one.place: one.sentence for one in data.trouble}
-    assert "disconnected: the loss reaches none of its tensors. It is not dormant" in said["env 0, a"]
-    assert "it never woke" in said["env 0, b"]
-    assert "it has faded" in said["env 0, c"]
-    assert {place.name: str(place.gate) for place in data.places} == {
+    said = {one.slot: one.sentence for one in data.incidents}
+    assert "disconnected: the loss reaches none of its tensors; it is not dormant" in said["env 0, a"]
+    assert "dormant: its gradient was small from the beginning" in said["env 0, b"]
+    assert "saturated: its gradient was normal before" in said["env 0, c"]
+    assert {place.name: str(place.gate) for place in data.locations} == {
         "env 0, a": "⊘ disconnected",
         "env 0, b": "▼ ratio",
         "env 0, c": "▼ ratio",
         "env 0, d": "● passes",
     }
-    assert any("Of 4 places with a seed to train, 1 pass the gate" in sentence for sentence in slots.words(data))
+    assert any("Of 4 slots with a training seed module, 1 pass the gate" in sentence for sentence in slots.words(data))
     assert data.lanes["env 0, a"].cut == tuple(range(8))
-    assert data.lanes["env 0, d"] == Lane((Stay(0, 7, "training"),), (), (), (), ())
+    assert data.lanes["env 0, d"] == Lane((StageSpan(0, 7, "training"),), (), (), (), ())
 
 
 def test_the_disconnected_sample_says_so_and_nothing_of_dormant() -> None:
     data = slots.frame(gather(open_run(SAMPLES / "growing_disconnected")))
-    assert data.trouble[0].sentence.startswith("⊘ env 5, early")
+    assert data.incidents[0].sentence.startswith("⊘ env 5, early")
     assert not any("never woke" in sentence for sentence in slots.words(data))
 
 
 def test_forced_waits_have_nothing_to_learn_and_raise_nothing() -> None:
     evidence = gather(open_run(SAMPLES / "growing_waits"))
     data = slots.frame(evidence)
-    assert data.trouble == ()
-    assert slots.words(data)[0].startswith("Nothing to learn here: no head had a choice in any update")
-    assert slots.words(data)[-1] == "16 of 16 places never held a seed."
+    assert data.incidents == ()
+    assert slots.words(data)[0].startswith("No head had a choice in any update")
+    assert slots.words(data)[-1] == "16 of 16 slots never held a seed module."
     assert slots.table(data) is None
     drawn(slots.QUESTION, data)
 
@@ -143,7 +143,7 @@ def test_the_gate_never_lets_through_what_is_missing_or_broken(cells: dict[str, 
         "nonfinite": 0,
         "cause": None,
     }
-    assert str(Place(**(given | cells)).gate) == gate
+    assert str(SlotLocation(**(given | cells)).gate) == gate
 
 
 def test_a_seed_that_left_its_stage_is_judged_by_its_last_update_in_training(tmp_path: Path) -> None:
@@ -152,8 +152,8 @@ def test_a_seed_that_left_its_stage_is_judged_by_its_last_update_in_training(tmp
         rows["slots"] = [seed(update, "env 1, a", **(gone if update > 3 else {}))]
 
     data = made(tmp_path / "run", edit)
-    assert (data.places[0].update, str(data.places[0].gate)) == (3, "● passes")
-    assert data.lanes["env 1, a"].stays == (Stay(0, 3, "training"), Stay(4, 7, "fossilised"))
+    assert (data.locations[0].update, str(data.locations[0].gate)) == (3, "● passes")
+    assert data.lanes["env 1, a"].spans == (StageSpan(0, 3, "training"), StageSpan(4, 7, "fossilised"))
     assert data.lanes["env 1, a"].low == ()
 
 
@@ -166,7 +166,7 @@ def test_in_very_long_runs_a_stretch_of_updates_keeps_its_last_stage_and_all_its
         "case when u = 500 then 0.01 else 0.8 end as normalized_ratio from range(1200) t(u)"
     )
     lane = read_lanes(held, ["env 0, a"])["env 0, a"]
-    assert lane.stays == (Stay(0, 1199, "blending"),)
+    assert lane.spans == (StageSpan(0, 1199, "blending"),)
     assert (lane.exploding, lane.low, lane.cut, lane.broken) == ((776,), (500,), (), ())
 
 
@@ -177,6 +177,6 @@ def test_all_null_slots_and_unknown_stages_are_drawn(tmp_path: Path) -> None:
         rows["slots"] = [empty, odd]
 
     data = made(tmp_path / "run", edit, 3)
-    assert [str(place.gate) for place in data.places] == ["✕ NaN", "– not training"]
+    assert [str(place.gate) for place in data.locations] == ["✕ NaN", "– not training"]
     assert "<held>" not in drawn(slots.QUESTION, data).svg
     assert not any("nan" in sentence for sentence in slots.words(data))

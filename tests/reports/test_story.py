@@ -10,7 +10,7 @@ from esper_analyze.detector.incidents import Incident
 from esper_analyze.replay.evidence import Evidence, gather
 from esper_analyze.reports.listing import status_words
 from esper_analyze.reports.narrative import onset, story
-from esper_analyze.reports.narrative.primary_incident import children_of, consequences, judged_rules, leading
+from esper_analyze.reports.narrative.primary_incident import children_of, consequences, judged_rules, primary_incident
 from esper_analyze.reports.sections import escalation
 from esper_analyze.reports.tables import incident_table
 from esper_analyze.runs.run import open_run
@@ -47,7 +47,7 @@ def test_the_story_tells_what_began_when_how_far_it_went_and_what_to_look_at(tro
         "At update 20 kl_k3 was 0.7, beyond the critical bound of 0.5. In the updates before it was" in told.paragraph
     )
     assert "As its consequences: ratio_explosion from update 20" in told.paragraph
-    assert "Not tied to it:" in told.paragraph
+    assert "Later and unrelated:" in told.paragraph
     assert "numerical_instability from update 30" in told.paragraph
     assert told.look_first.startswith("Learning rate")
 
@@ -71,8 +71,8 @@ def test_what_stopped_before_the_end_is_not_told_as_still_in_alarm(tmp_path: Pat
             rows["updates"][0]["first_ratio_error"] = 0.7
 
     evidence = gather(open_run(write_run(tmp_path / "short", 12, short)))
-    told, end = story.frame(evidence).paragraph, "when the record ends at 11"
-    assert f"from update 7 until update 8; better since, but not for long enough to clear {end}" in told
+    told, end = story.frame(evidence).paragraph, "when the recording ends at 11"
+    assert f"from update 7 until update 8; better since, but not yet cleared {end}" in told
     assert "still when" not in told
     assert "better, not cleared yet" in incident_table(evidence)
 
@@ -83,7 +83,7 @@ def test_rules_without_data_are_counted_as_they_are_listed(troubled: Evidence, t
 
     for evidence in (troubled, gather(open_run(write_run(tmp_path / "bare", 10, bare)))):
         never = judged_rules(evidence)[1]
-        (listed,) = [one for one in story.frame(evidence).caveats if "could judge nothing" in one] or [""]
+        (listed,) = [one for one in story.frame(evidence).caveats if "which judged nothing" in one] or [""]
         assert [name for name in never if name in listed] == never
         assert listed.count(",") == len(never) if never else not listed
 
@@ -104,7 +104,7 @@ def test_missing_data_is_a_caveat_and_never_healthy(troubled: Evidence) -> None:
 
 def test_a_healthy_run_says_what_was_judged_and_that_nothing_fired(healthy: Evidence) -> None:
     told = story.frame(healthy)
-    assert (told.verdict, told.headline, told.lead) == ("ok", "Nothing fired", None)
+    assert (told.verdict, told.headline, told.lead) == ("ok", "No rule fired", None)
     assert "judged 60 updates and none reached a warning" in told.paragraph
     assert "kl_spike begins beyond 0.1" in told.paragraph
 
@@ -126,8 +126,8 @@ def test_a_warning_that_turns_critical_tells_both(tmp_path: Path) -> None:
 
     told = story.frame(gather(open_run(write_run(tmp_path / "worse", 20, worse))))
     assert "beyond the warning bound of 0.0001." in told.paragraph
-    assert "From update 15 it was critical." in told.paragraph
-    assert "still when the record ends at update 19" in told.paragraph
+    assert "From update 15 it was critical:" in told.paragraph
+    assert "still when the recording ends at update 19" in told.paragraph
 
 
 def test_what_words_said_is_quoted(tmp_path: Path) -> None:
@@ -142,8 +142,8 @@ def test_what_words_said_is_quoted(tmp_path: Path) -> None:
 
 def test_the_first_cause_of_the_first_critical_incident_leads() -> None:
     several = [incident("a", 1), incident("b", 5, "critical", cause=0), incident("c", 9, "critical")]
-    assert leading(several) == 0
-    assert leading(several[:2]) == 0
+    assert primary_incident(several) == 0
+    assert primary_incident(several[:2]) == 0
 
 
 def named(rule: str, start: int, end: int, worst: str = "warning", onset: int | None = None) -> Incident:
@@ -188,7 +188,7 @@ def named(rule: str, start: int, end: int, worst: str = "warning", onset: int | 
     ],
 )
 def test_the_headline_goes_by_time_and_cause(several: list[Incident], lead: int) -> None:
-    assert leading(several) == lead
+    assert primary_incident(several) == lead
 
 
 def test_badge_and_headline_agree_where_a_warning_leads(tmp_path: Path) -> None:
@@ -256,7 +256,7 @@ def test_the_same_rule_elsewhere_is_told_as_the_same(tmp_path: Path) -> None:
             rows["groups"][0]["grad_norm"] = rows["groups"][1]["grad_norm"] = 5.0
 
     told = story.frame(gather(open_run(write_run(tmp_path / "both", 40, both))))
-    assert "The same elsewhere or again: gradient_drift on critic from update 32" in told.paragraph
+    assert "The same rule elsewhere or again: gradient_drift on critic from update 32" in told.paragraph
     assert "Not tied to it" not in told.paragraph
 
 
@@ -267,7 +267,7 @@ def test_a_run_of_which_hardly_anything_was_recorded_is_not_called_healthy(tmp_p
     told = story.frame(gather(open_run(write_run(tmp_path / "bare", 10, bare))))
     assert told.verdict == "no_data"
     assert re.fullmatch(
-        r"Nothing fired, but only \d+ of \d+ rules could judge: no minibatch was seen; .*", told.headline
+        r"No rule fired, but only \d+ of \d+ rules could judge: no minibatch was seen; .*", told.headline
     )
 
 
@@ -275,7 +275,7 @@ def test_the_story_is_told_in_three_parts_with_figures(troubled: Evidence) -> No
     told = story.frame(troubled)
     assert [title for title, _ in told.parts] == ["Now", "Why", "Next"]
     assert told.why[0].figures == ("policy",)
-    assert told.after[-1].words.startswith("The recorder looked closer in updates 21 to")
+    assert told.after[-1].words.startswith("The level was raised in updates 21 to")
 
 
 def test_the_command_it_gives_can_be_run(tmp_path: Path) -> None:
@@ -289,7 +289,7 @@ def test_the_command_it_gives_can_be_run(tmp_path: Path) -> None:
 
     evidence = gather(open_run(write_run(tmp_path / "a run's", 10, stepped)))
     told = story.frame(evidence)
-    assert "first passed the bound in minibatch 6 of 8 (epoch 1, minibatch 1): 3." in told.paragraph
+    assert "first crossed the bound in minibatch 6 of 8 (epoch 1, minibatch 1): 3." in told.paragraph
     name, command, path, query = shlex.split(told.after[-1].command)
     assert (name, command, path) == ("esper-analyze", "sql", str(evidence.run.path))
     assert len(evidence.run.connection().sql(query).fetchall()) == 8

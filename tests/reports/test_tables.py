@@ -55,7 +55,7 @@ def test_words_stand_where_words_were_judged(troubled: Evidence) -> None:
 
 
 def test_a_healthy_run_has_no_incident_table(healthy: Evidence) -> None:
-    assert incident_table(healthy) == "<p>No incident: nothing reached a warning.</p>"
+    assert incident_table(healthy) == "<p>No incident: no rule reached a warning.</p>"
 
 
 def test_what_could_not_be_judged_says_why(troubled: Evidence) -> None:

@@ -99,7 +99,7 @@ def test_samples_without_place_or_advantage_are_told_as_they_are(tmp_path: Path)
 def test_the_tensors_that_broke_are_named() -> None:
     data = tensors.frame(gather(open_run(SAMPLES / "nan_reward")))
     said = tensors.words(data)
-    assert said[0] == "Taken at update 25 because something was not finite; 1 report in all."
+    assert said[0] == "Taken at update 25 because a value was not finite; 1 report in total."
     assert said[1].startswith("NaN or infinite weights: all 12 (mlp_extractor.policy_net.0.weight,")
     assert "A loss was not finite: the gradient came from there." in said
     assert len(tensors.table(data).cells) == 12
@@ -139,7 +139,7 @@ def test_a_report_that_found_nothing_says_what_it_looked_at(tmp_path: Path) -> N
 
     data = tensors.frame(made(tmp_path / "run", edit, 3))
     assert tensors.words(data)[:2] == [
-        "Taken at update 1 because it was asked for; 1 report in all.",
+        "Taken at update 1 on request; 1 report in total.",
         "Nothing was NaN or infinite in weights of 1 and gradients of 0 of 1 tensor.",
     ]
     assert tensors.table(data) is None

@@ -1,1 +1,1 @@
-"""What the report tells in sentences: now, why, next."""
+"""The report's sentences: now, why, next."""

@@ -1,4 +1,4 @@
-"""Each rule that found something: its evidence, what it means, what to do, and where the rule comes from."""
+"""Each rule with incidents: its evidence, meaning, recommended action and source."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from esper_analyze.detector.signals import RUN
 from esper_analyze.reports.narrative.links import figures_of
-from esper_analyze.reports.narrative.primary_incident import crossed, leading, worst_and_now
+from esper_analyze.reports.narrative.primary_incident import bound_crossing, primary_incident, worst_and_now
 from esper_analyze.terminal import cleaned
 from esper_analyze.wording import many, number, on, times
 
@@ -24,7 +24,7 @@ _MOST_SUBJECTS = 6
 
 @dataclass(frozen=True, slots=True)
 class Explained:
-    """One rule's incidents in words. ``root``: some of them are no consequence of another's."""
+    """One rule's incidents in words. ``root``: some of them are not consequences of other incidents."""
 
     rule: str
     title: str
@@ -39,23 +39,25 @@ class Explained:
 
 
 def explained(evidence: Evidence) -> tuple[Explained, ...]:
-    """Return every rule with an incident: the one told first, then by the start of its first incident."""
+    """Return every rule with an incident: that of the primary incident, then by the start of the first incident."""
     incidents = evidence.replay.incidents
     by_rule: dict[str, list[Incident]] = {}
-    order = [leading(incidents, evidence.replay.rules), *range(len(incidents))] if incidents else []
-    for place in dict.fromkeys(order):
-        by_rule.setdefault(incidents[place].rule, []).append(incidents[place])
-    return tuple(_explained(evidence, evidence.rules[name], found) for name, found in by_rule.items())
+    order = [primary_incident(incidents, evidence.replay.rules), *range(len(incidents))] if incidents else []
+    for index in dict.fromkeys(order):
+        by_rule.setdefault(incidents[index].rule, []).append(incidents[index])
+    return tuple(_explained(evidence, evidence.rules[name], of_rule) for name, of_rule in by_rule.items())
 
 
-def _explained(evidence: Evidence, rule: Rule, found: list[Incident]) -> Explained:
+def _explained(evidence: Evidence, rule: Rule, incidents: list[Incident]) -> Explained:
     return Explained(
         rule=rule.name,
         title=evidence.title(rule.name),
-        verdict="critical" if any(one.peak_verdict == "critical" for one in found) else found[0].peak_verdict,
-        root=any(one.cause is None for one in found),
-        evidence=tuple(_evidence(evidence, found)),
-        meaning=cleaned(" ".join(dict.fromkeys(rule.meaning_of(one.metric) for one in found)), _LONGEST),
+        verdict="critical"
+        if any(incident.peak_verdict == "critical" for incident in incidents)
+        else incidents[0].peak_verdict,
+        root=any(incident.cause is None for incident in incidents),
+        evidence=tuple(_evidence(evidence, incidents)),
+        meaning=cleaned(" ".join(dict.fromkeys(rule.meaning_of(incident.metric) for incident in incidents)), _LONGEST),
         do=cleaned(rule.look_first, _LONGEST),
         source=cleaned(rule.reference, _LONGEST),
         bounds=tuple(_bounds(evidence, rule)),
@@ -63,34 +65,40 @@ def _explained(evidence: Evidence, rule: Rule, found: list[Incident]) -> Explain
     )
 
 
-def _evidence(evidence: Evidence, found: list[Incident]) -> Iterable[str]:
-    first = found[0]
+def _evidence(evidence: Evidence, of_rule: list[Incident]) -> Iterable[str]:
+    first = of_rule[0]
     if first.start != first.end or first.subject != RUN:
         yield f"First{on(first.subject)} in {_span(first)}."
-    yield from crossed(evidence, first)
+    yield from bound_crossing(evidence, first)
     yield from worst_and_now(evidence, first)
     if len(first.seen_by) > 1:
         yield f"{len(first.seen_by)} rules see the same NaN: {', '.join(cleaned(name, 40) for name in first.seen_by)}."
-    if len(found) > 1:
-        subjects = list(dict.fromkeys(one.subject for one in found))
+    if len(of_rule) > 1:
+        subjects = list(dict.fromkeys(incident.subject for incident in of_rule))
         named = ", ".join(cleaned(name, 40) for name in subjects[:_MOST_SUBJECTS])
         more = f" and {len(subjects) - _MOST_SUBJECTS} more" if len(subjects) > _MOST_SUBJECTS else ""
-        alarms = many(sum(one.count for one in found), "update")
+        alarms = many(sum(incident.count for incident in of_rule), "update")
         where = "" if subjects == [RUN] else f", on {named}{more}"
-        yield f"In all {times(len(found))}, {alarms} in alarm{where}."
-    causes = {evidence.replay.incidents[one.cause].rule: one for one in found if one.cause is not None}
+        yield f"In total {times(len(of_rule))}, {alarms} in alarm{where}."
+    causes = {
+        evidence.replay.incidents[incident.cause].rule: incident for incident in of_rule if incident.cause is not None
+    }
     if causes:
-        yield f"Told as a consequence of {', '.join(cleaned(name, 40) for name in causes)}, open when it began."
+        yield f"Listed as a consequence of {', '.join(cleaned(name, 40) for name in causes)}, open when it began."
 
 
-def _span(one: Incident) -> str:
-    return f"update {one.start:,}" if one.start == one.end else f"updates {one.start:,} to {one.end:,}"
+def _span(incident: Incident) -> str:
+    return (
+        f"update {incident.start:,}"
+        if incident.start == incident.end
+        else f"updates {incident.start:,} to {incident.end:,}"
+    )
 
 
 def _bounds(evidence: Evidence, rule: Rule) -> Iterable[str]:
-    """Say which bounds were met, and where their defaults come from."""
+    """Yield the bounds that were crossed, and where their defaults come from."""
     used, sources, defaults = evidence.replay.thresholds[rule.name], rule.limits.sources(), rule.limits()
-    met = {found.threshold for found in evidence.replay.findings if found.rule == rule.name}
+    met = {finding.threshold for finding in evidence.replay.findings if finding.rule == rule.name}
     values = {item.name: getattr(used, item.name) for item in fields(rule.limits)}
     plain = {name: float(value) for name, value in values.items() if isinstance(value, (int, float))}
     named = [name for name in plain if name in _BOUNDS] or [name for name in plain if plain[name] in met]

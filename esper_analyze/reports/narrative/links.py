@@ -20,7 +20,7 @@ _BY_TABLE = {
 
 
 def figures_of(rule: Rule) -> tuple[str, ...]:
-    """Return the names of the questions whose figures show what ``rule`` judges, the best first."""
+    """Return the names of the sections whose figures show what ``rule`` judges, the best first."""
     return rule.figures or _BY_TABLE.get(rule.table, ("timeline",))
 
 

@@ -1,4 +1,4 @@
-"""The incident told first, and those around it, in sentences."""
+"""The primary incident of a run, and the incidents around it, in sentences."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ if TYPE_CHECKING:
 
 _MOST_NAMED = 4
 NEAR = 10
-"""Updates within which what begins, or ends, before a trouble can belong to it: as long as DEBUG lasts after KL."""
+"""Incidents at most so many updates apart can belong together: as long as level DEBUG lasts after a KL spike."""
 
 
-def leading(incidents: Sequence[Incident], rules: Iterable[Rule] = RULES) -> int:
-    """Return the position of the incident to tell first: by time and cause, not by severity.
+def primary_incident(incidents: Sequence[Incident], rules: Iterable[Rule] = RULES) -> int:
+    """Return the index of the primary incident, chosen by time and cause, not by severity.
 
-    Incidents whose onsets are at most ``NEAR`` updates apart, or that are shown under each other, are one trouble. The
-    trouble told is the one in which most rules became critical (else: in which most rules found something), the
-    earliest of equals. Its first critical incident (else its first) is what has to be explained. What leads is the
-    earliest incident that can have caused that: of a rule declared as its cause (or as what it follows), and
-    in alarm until at most ``NEAR`` updates before; or of any rule that can cause something, begun at most ``NEAR``
-    updates before. Of several that began in one update the declared cause leads, then the worst. So a mild incident
-    that had ended long before, or that nothing declares a cause, never leads.
+    Incidents whose onsets are at most ``NEAR`` updates apart, or that are shown under each other, form a cluster. The
+    chosen cluster is the one in which most rules became critical (else: in which most rules found something), the
+    earliest of equals. Its first critical incident (else its first) has to be explained. The primary incident is the
+    earliest that can have caused it: of a rule declared as its cause (or as what it follows), in alarm until at most
+    ``NEAR`` updates before; or of any rule that can cause something, begun at most ``NEAR`` updates before. Of several
+    that began in one update a declared cause comes first, then the worst. So a mild incident that ended long before,
+    or that no rule declares as a cause, is never primary.
     """
     graph = _Graph(incidents, rules)
     trouble = max(graph.troubles(), key=graph.weight)
@@ -41,74 +41,76 @@ def leading(incidents: Sequence[Incident], rules: Iterable[Rule] = RULES) -> int
 
 
 class _Graph:
-    """Incidents in time, and which of them can have caused which."""
+    """Incidents in order of time, and which of them can have caused which."""
 
     def __init__(self, incidents: Sequence[Incident], rules: Iterable[Rule]) -> None:
         self.incidents = incidents
         self._rules = {rule.name: rule for rule in rules}
         self._behind = {name: _all_causes(name, self._rules) for name in self._rules}
         self._can_cause = {cause for rule in self._rules.values() for cause in (*rule.causes, *rule.follows)}
-        self._order = sorted(range(len(incidents)), key=lambda place: (incidents[place].onset, place))
+        self._order = sorted(range(len(incidents)), key=lambda index: (incidents[index].onset, index))
 
     def troubles(self) -> list[list[int]]:
-        """Return positions by trouble, each in order of onset."""
+        """Return the clusters as lists of indices, each in order of onset."""
         trouble = list(range(len(self.incidents)))
 
-        def root(place: int) -> int:
-            while trouble[place] != place:
-                trouble[place] = trouble[trouble[place]]
-                place = trouble[place]
-            return place
+        def root(index: int) -> int:
+            while trouble[index] != index:
+                trouble[index] = trouble[trouble[index]]
+                index = trouble[index]
+            return index
 
-        for before, place in pairwise(self._order):
-            if self.incidents[place].onset - self.incidents[before].onset <= NEAR:
-                trouble[root(place)] = root(before)
-        for place, incident in enumerate(self.incidents):
+        for before, position in pairwise(self._order):
+            if self.incidents[position].onset - self.incidents[before].onset <= NEAR:
+                trouble[root(position)] = root(before)
+        for position, incident in enumerate(self.incidents):
             if incident.cause is not None:
-                trouble[root(place)] = root(incident.cause)
-        found: dict[int, list[int]] = {}
-        for place in self._order:
-            found.setdefault(root(place), []).append(place)
-        return list(found.values())
+                trouble[root(position)] = root(incident.cause)
+        by_root: dict[int, list[int]] = {}
+        for position in self._order:
+            by_root.setdefault(root(position), []).append(position)
+        return list(by_root.values())
 
     def weight(self, trouble: Sequence[int]) -> tuple[int, int, int]:
         """Return how many rules became critical, how many found something, and how early."""
-        several = [self.incidents[place] for place in trouble]
-        critical = {rule for one in several if one.peak_verdict == "critical" for rule in one.seen_by}
-        return len(critical), len({rule for one in several for rule in one.seen_by}), -several[0].onset
+        several = [self.incidents[index] for index in trouble]
+        critical = {rule for incident in several if incident.peak_verdict == "critical" for rule in incident.seen_by}
+        return len(critical), len({rule for incident in several for rule in incident.seen_by}), -several[0].onset
 
     def first_worst(self, trouble: Sequence[int]) -> int:
-        """Return the first critical incident of a trouble, else its first."""
-        critical = [place for place in trouble if self.incidents[place].peak_verdict == "critical"]
+        """Return the first critical incident of a cluster, else its first."""
+        critical = [index for index in trouble if self.incidents[index].peak_verdict == "critical"]
         return self._first(critical or trouble)
 
-    def first_cause(self, place: int) -> int:
-        """Return the earliest incident that can have caused the one at ``place``, itself when there is none."""
-        near = [one for one in self._order if self._near(one, place)]
-        place = self._first([place, *near])
-        known = {place}
+    def first_cause(self, index: int) -> int:
+        """Return the earliest incident that can have caused the one at ``index``, itself when there is none."""
+        near = [candidate for candidate in self._order if self._near(candidate, index)]
+        index = self._first([index, *near])
+        visited = {index}
         while True:
-            earlier = [one for one in self._order if one not in known and self._declared(one, place)]
+            earlier = [
+                candidate for candidate in self._order if candidate not in visited and self._declared(candidate, index)
+            ]
             if not earlier:
-                return place
-            place = self._first(earlier)
-            known.add(place)
+                return index
+            index = self._first(earlier)
+            visited.add(index)
 
-    def _first(self, places: Sequence[int]) -> int:
+    def _first(self, indices: Sequence[int]) -> int:
         """Return the first by onset; of those that began together, declared causes before what follows, worst first."""
-        onset = min(self.incidents[place].onset for place in places)
-        together = {place for place in places if self.incidents[place].onset == onset}
-        roots = [one for one in together if not any(self._can_lead(other, one) for other in together)]
-        return min(roots or together, key=lambda one: (self.incidents[one].peak_verdict != "critical", one))
+        onset = min(self.incidents[index].onset for index in indices)
+        together = {index for index in indices if self.incidents[index].onset == onset}
+        roots = [index for index in together if not any(self._can_lead(other, index) for other in together)]
+        return min(roots or together, key=lambda index: (self.incidents[index].peak_verdict != "critical", index))
 
-    def _can_lead(self, one: int, other: int) -> bool:
-        """Whether the incident at ``one`` is of a rule that can lead to the other, and was first in onset or in alarm.
+    def _can_lead(self, first: int, second: int) -> bool:
+        """Whether the incident at ``first`` is of a rule that can lead to the other, and began or alarmed earlier.
 
-        The onset of a streak is only the earliest update it can have begun in: what a declared cause of it did at once
-        is no later for that.
+        The onset of a streak is only the earliest update it can have begun in: a declared cause that alarmed at once
+        does not come later because of that.
         """
-        before, after = self.incidents[one], self.incidents[other]
-        if one == other or after.rule not in self._rules:
+        before, after = self.incidents[first], self.incidents[second]
+        if first == second or after.rule not in self._rules:
             return False
         if before.onset > after.onset and before.start >= after.start:
             return False
@@ -117,60 +119,60 @@ class _Graph:
         follows = not set(self._rules[after.rule].follows).isdisjoint(before.seen_by)
         return follows and (before.onset < after.onset or after.rule not in self._behind.get(before.rule, ()))
 
-    def _near(self, one: int, other: int) -> bool:
-        before, after = self.incidents[one], self.incidents[other]
+    def _near(self, first: int, second: int) -> bool:
+        before, after = self.incidents[first], self.incidents[second]
         return not self._can_cause.isdisjoint(before.seen_by) and after.onset - NEAR <= before.onset < after.onset
 
-    def _declared(self, one: int, other: int) -> bool:
-        before, after = self.incidents[one], self.incidents[other]
-        if one == after.cause:
+    def _declared(self, first: int, second: int) -> bool:
+        before, after = self.incidents[first], self.incidents[second]
+        if first == after.cause:
             return True
         reach = self._rules[after.rule].reach if after.rule in self._rules else 0
-        return before.end >= after.onset - NEAR - reach and self._can_lead(one, other)
+        return before.end >= after.onset - NEAR - reach and self._can_lead(first, second)
 
 
 def _all_causes(name: str, rules: Mapping[str, Rule]) -> frozenset[str]:
     """Return every rule that is declared a cause of rule ``name``, directly or through others."""
-    found: set[str] = set()
+    ancestors: set[str] = set()
     waiting = [name]
     while waiting:
         rule = rules.get(waiting.pop())
-        new = set() if rule is None else set(rule.causes) - found
-        found |= new
+        new = set() if rule is None else set(rule.causes) - ancestors
+        ancestors |= new
         waiting += new
-    return frozenset(found)
+    return frozenset(ancestors)
 
 
 def judged_rules(evidence: Evidence) -> tuple[list[str], list[str]]:
     """Return the rules that judged some update, and those that never did because data was missing."""
     counts = evidence.replay.verdict_counts
     bounded = ("ok", "info", "warning", "critical")
-    judged = [rule for rule, said in counts.items() if any(said.get(word) for word in bounded)]
+    judged = [rule for rule, by_verdict in counts.items() if any(by_verdict.get(word) for word in bounded)]
     return judged, list(without_data(evidence.replay))
 
 
 def children_of(incidents: Sequence[Incident]) -> dict[int, list[int]]:
-    """Return position of a cause → positions of what it caused."""
+    """Return index of a cause → indices of its direct consequences."""
     children: dict[int, list[int]] = defaultdict(list)
-    for place, incident in enumerate(incidents):
+    for index, incident in enumerate(incidents):
         if incident.cause is not None:
-            children[incident.cause].append(place)
+            children[incident.cause].append(index)
     return children
 
 
 def consequences(children: Mapping[int, Sequence[int]], root: int) -> list[int]:
-    """Return the positions of incidents that lead back to ``root``, in order of their start."""
-    found: set[int] = set()
+    """Return the indices of all direct and indirect consequences of ``root``, in order of their start."""
+    indices: set[int] = set()
     waiting = [root]
     while waiting:
-        new = [place for place in children.get(waiting.pop(), ()) if place != root and place not in found]
-        found.update(new)
+        new = [index for index in children.get(waiting.pop(), ()) if index != root and index not in indices]
+        indices.update(new)
         waiting += new
-    return sorted(found)
+    return sorted(indices)
 
 
-def lasted(evidence: Evidence, lead: Incident) -> str:
-    """Say which trouble it was, how bad, and from when to when."""
+def duration(evidence: Evidence, lead: Incident) -> str:
+    """Return title, verdict, subject and duration of an incident as a sentence."""
     last = last_update(evidence)
     if lead.start == last:
         lasting = f"at update {lead.start}, the last one recorded"
@@ -187,59 +189,63 @@ def lasted(evidence: Evidence, lead: Incident) -> str:
     return f"{title_of(evidence, lead)} ({lead.peak_verdict}){on(lead.subject)} {lasting}.{before}"
 
 
-def _not_cleared(one: Incident, last: int) -> str:
-    """Say until when an incident that never cleared was in alarm, the record ending at update ``last``."""
-    if one.end == last:
-        return f"on, and still when the record ends at update {last}"
-    if one.now_update is None or one.now_update == one.end:
-        return f"on; after update {one.end} it could not be judged, and the record ends at update {last}"
-    return f"until update {one.end}; better since, but not for long enough to clear when the record ends at {last}"
+def _not_cleared(incident: Incident, last: int) -> str:
+    """Say until when an incident that never cleared was in alarm; the recording ends at update ``last``."""
+    if incident.end == last:
+        return f"on, and still when the recording ends at update {last}"
+    if incident.now_update is None or incident.now_update == incident.end:
+        return f"on; after update {incident.end} it could not be judged, and the recording ends at update {last}"
+    return f"until update {incident.end}; better since, but not yet cleared when the recording ends at {last}"
 
 
 def title_of(evidence: Evidence, lead: Incident) -> str:
-    """Return what a trouble is called; of a number that is none, no rule but one on NaN says more than that."""
+    """Return the title of an incident; for a non-finite number, that fact unless the rule is about NaN itself."""
     if math.isfinite(lead.peak) or lead.rule in ("numerical_instability", "lstm_nonfinite"):
         return evidence.title(lead.rule)
     return f"{lead.metric} was {number(lead.peak)}"
 
 
 def last_update(evidence: Evidence) -> int:
-    """Return the last update there is anything of; rows of ``updates`` may be gone."""
-    known = evidence.run.last_update
-    return known if known is not None else max((one.end for one in evidence.replay.incidents), default=0)
+    """Return the last update of which anything is recorded; rows of ``updates`` may be lost."""
+    recorded = evidence.run.last_update
+    return (
+        recorded if recorded is not None else max((incident.end for incident in evidence.replay.incidents), default=0)
+    )
 
 
-def crossed(evidence: Evidence, lead: Incident) -> list[str]:
-    """Say what was judged, against which bound, and when it became critical; words are quoted from its worst."""
+def bound_crossing(evidence: Evidence, lead: Incident) -> list[str]:
+    """Say what was judged, against which bound, and when it became critical; text metrics are quoted at their worst."""
     written = evidence.cell_text(lead)
     if written is not None:
         return [f"At update {lead.peak_update:,} {lead.metric} said: {cleaned(written)}."]
     alarms, statistic = alarms_of(evidence.replay.findings, lead), evidence.rules[lead.rule].statistic(lead.metric)
-    said = [f"At update {alarms[0].update:,} {statistic.name} was {_beyond(alarms[0], statistic)}."] if alarms else []
+    sentences = (
+        [f"At update {alarms[0].update:,} {statistic.name} was {_beyond(alarms[0], statistic)}."] if alarms else []
+    )
     worse = next((f for f in alarms[1:] if f.verdict == "critical" and alarms[0].verdict != "critical"), None)
     if worse is not None:
-        said.append(f"From update {worse.update:,} it was critical. There it was {_beyond(worse, statistic)}.")
-    return said
+        sentences.append(f"From update {worse.update:,} it was critical: {_beyond(worse, statistic)}.")
+    return sentences
 
 
-def worst_and_now(evidence: Evidence, one: Incident) -> list[str]:
-    """Say what the judged statistic was at its worst, and at the last update that could be judged; no words."""
-    if evidence.cell_text(one) is not None:
+def worst_and_now(evidence: Evidence, incident: Incident) -> list[str]:
+    """Say the judged statistic at its worst and at the last judged update; empty for text metrics."""
+    if evidence.cell_text(incident) is not None:
         return []
-    at_worst = f"At its worst it was {number(one.peak)}, at update {one.peak_update:,}"
-    if one.now is None or one.now_update is None or one.now_update == one.peak_update:
+    at_worst = f"At its worst it was {number(incident.peak)}, at update {incident.peak_update:,}"
+    if incident.now is None or incident.now_update is None or incident.now_update == incident.peak_update:
         return [f"{at_worst}."]
-    return [f"{at_worst}; at update {one.now_update:,}, the last that was judged, it was {number(one.now)}."]
+    return [f"{at_worst}; at update {incident.now_update:,}, the last that was judged, it was {number(incident.now)}."]
 
 
-def _beyond(found: Finding, statistic: Statistic) -> str:
-    """Return the judged value with its unit, the bound it crossed, and what it was held against."""
-    value = f"{number(found.value)} {statistic.unit}".rstrip()
-    if found.threshold is None or found.value is None:
+def _beyond(finding: Finding, statistic: Statistic) -> str:
+    """Return the judged value with its unit, the bound it crossed, and the baseline."""
+    value = f"{number(finding.value)} {statistic.unit}".rstrip()
+    if finding.threshold is None or finding.value is None:
         return value
-    side = "at" if found.value == found.threshold else "beyond"
-    against = "" if found.baseline is None else f", against {statistic.baseline}, {number(found.baseline)}"
-    return f"{value}, {side} the {found.verdict} bound of {number(found.threshold)}{against}"
+    side = "at" if finding.value == finding.threshold else "beyond"
+    against = "" if finding.baseline is None else f", against {statistic.baseline}, {number(finding.baseline)}"
+    return f"{value}, {side} the {finding.verdict} bound of {number(finding.threshold)}{against}"
 
 
 def alarms_of(findings: Iterable[Finding], lead: Incident) -> list[Finding]:
@@ -249,41 +255,43 @@ def alarms_of(findings: Iterable[Finding], lead: Incident) -> list[Finding]:
     return [finding for finding in inside if finding.alarm]
 
 
-def around(incidents: Sequence[Incident], rules: Iterable[Rule] = RULES) -> list[str]:
-    """Say what followed from the incident told first, and what else there was."""
-    root = leading(incidents, rules)
+def other_incidents(incidents: Sequence[Incident], rules: Iterable[Rule] = RULES) -> list[str]:
+    """Name the consequences of the primary incident, and the other incidents."""
+    root = primary_incident(incidents, rules)
     lead, after = incidents[root], consequences(children_of(incidents), root)
-    told = {root, *after}
-    rest = [place for place in range(len(incidents)) if place not in told]
-    again = [place for place in rest if incidents[place].rule == lead.rule]
-    roots = [place for place in rest if incidents[place].rule != lead.rule and incidents[place].cause in (None, *told)]
-    early = [place for place in roots if incidents[place].start < lead.onset]
-    late = [place for place in roots if incidents[place].start - lead.start > NEAR]
-    soon = [place for place in roots if place not in (*early, *late)]
-    said = []
-    for places, words in (
+    explained = {root, *after}
+    rest = [index for index in range(len(incidents)) if index not in explained]
+    again = [index for index in rest if incidents[index].rule == lead.rule]
+    roots = [
+        index for index in rest if incidents[index].rule != lead.rule and incidents[index].cause in (None, *explained)
+    ]
+    early = [index for index in roots if incidents[index].start < lead.onset]
+    late = [index for index in roots if incidents[index].start - lead.start > NEAR]
+    soon = [index for index in roots if index not in (*early, *late)]
+    sentences = []
+    for indices, words in (
         (after, "As its consequences"),
-        (again, "The same elsewhere or again"),
+        (again, "The same rule elsewhere or again"),
         (soon, f"Begun within {NEAR} updates of it"),
-        (early, "Before it and not tied to it"),
-        (late, "Not tied to it"),
+        (early, "Before it and unrelated"),
+        (late, "Later and unrelated"),
     ):
-        if places:
-            said.append(f"{words}: {named([incidents[place] for place in places])}.")
-    return said
+        if indices:
+            sentences.append(f"{words}: {rule_list([incidents[index] for index in indices])}.")
+    return sentences
 
 
-def named(incidents: Sequence[Incident]) -> str:
-    """Name each rule once, with its first update and where else it was."""
+def rule_list(incidents: Sequence[Incident]) -> str:
+    """Name each rule once, with its first update and its subjects."""
     by_rule: dict[str, list[Incident]] = {}
     for incident in incidents:
         by_rule.setdefault(incident.rule, []).append(incident)
     parts = []
-    for rule, found in list(by_rule.items())[:_MOST_NAMED]:
-        subjects = list(dict.fromkeys(incident.subject for incident in found))
+    for rule, of_rule in list(by_rule.items())[:_MOST_NAMED]:
+        subjects = list(dict.fromkeys(incident.subject for incident in of_rule))
         where = on(subjects[0]) if len(subjects) == 1 else f" on {len(subjects)} subjects"
-        often = f", {times(len(found))}" if len(found) > 1 else ""
-        parts.append(f"{rule}{where} from update {found[0].start}{often}")
+        often = f", {times(len(of_rule))}" if len(of_rule) > 1 else ""
+        parts.append(f"{rule}{where} from update {of_rule[0].start}{often}")
     if len(by_rule) > _MOST_NAMED:
         parts.append(f"and {many(len(by_rule) - _MOST_NAMED, 'further rule')} in the table below")
     return "; ".join(parts)

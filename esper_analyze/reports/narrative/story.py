@@ -1,4 +1,4 @@
-"""What is NOW, WHY, and what comes NEXT: the verdict with its evidence, each point with the figures that show it."""
+"""The story of a run, NOW, WHY and NEXT: the verdict with its evidence, each point with the figures that show it."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from esper_analyze.reports.narrative import onset
 from esper_analyze.reports.narrative.links import figures_of
 from esper_analyze.reports.narrative.primary_incident import (
     alarms_of,
-    around,
-    crossed,
+    bound_crossing,
+    duration,
     judged_rules,
     last_update,
-    lasted,
-    leading,
+    other_incidents,
+    primary_incident,
     title_of,
     worst_and_now,
 )
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 
 _MOST_OPEN = 5
 _COMPARED = 10
-"""Updates whose mean return stands for a time."""
+"""Updates over which a mean return is taken."""
 _BOUNDED = (
     ("kl_spike", "kl_k3"),
     ("ratio_explosion", "ratio_max"),
@@ -51,14 +51,14 @@ _BOUNDED = (
     ("entropy_collapse", "entropy_norm"),
     ("first_ratio", "first_ratio_error"),
 )
-"""Rules with plain bounds and what they judge: how near a sound run came to them."""
+"""Rules with plain bounds and the metrics they judge, to say how near a healthy run came to them."""
 _OF_SEED = {
     "host_grad_norm": "The host's gradient norm",
-    "seed_grad_norm": "The seed's",
-    "normalized_ratio": "Their ratio, by the root of their sizes,",
+    "seed_grad_norm": "The seed module's",
+    "normalized_ratio": "Their ratio, normalised by the root of their sizes,",
 }
 _PLAIN = re.compile(r"[A-Za-z0-9_ ,.:-]+")
-"""A name that means nothing to a shell or to SQL: a command is there to be copied."""
+"""A name without special meaning in a shell or SQL: commands are printed to be copied."""
 _INNER = ("kl_k3", "ratio_max", "ratio_min", "clip_fraction", "entropy", "grad_norm_pre_clip")
 
 
@@ -73,9 +73,9 @@ class Point:
 
 @dataclass(frozen=True, slots=True)
 class Story:
-    """The verdict in words. ``standing`` is the run's overall verdict, ``lead`` the incident told first.
+    """The verdict in words. ``standing`` is the run's overall verdict, ``lead`` the primary incident.
 
-    ``now``: how the run stands at its end; ``why``: the evidence, the strongest first; ``after``: what to do next.
+    ``now``: the state at the run's end; ``why``: the evidence, the strongest first; ``after``: what to do next.
     """
 
     standing: Standing
@@ -99,7 +99,7 @@ class Story:
 
     @property
     def paragraph(self) -> str:
-        """How it stands and why, in one paragraph."""
+        """NOW and WHY in one paragraph."""
         return " ".join(point.words for point in (*self.now, *self.why))
 
 
@@ -120,7 +120,7 @@ def frame(evidence: Evidence) -> Story:
         )
     if not replay.incidents:
         return _quiet(evidence, overall, caveats)
-    lead = replay.incidents[leading(replay.incidents, replay.rules)]
+    lead = replay.incidents[primary_incident(replay.incidents, replay.rules)]
     began = onset.frame(evidence.run, lead, evidence.rules[lead.rule].reach)
     headline = f"{_began(evidence, lead)}{_became_critical(evidence, lead)}"
     return Story(
@@ -135,31 +135,31 @@ def frame(evidence: Evidence) -> Story:
     )
 
 
-def _began(evidence: Evidence, one: Incident) -> str:
-    return f"{title_of(evidence, one)}{on(one.subject)} at update {one.start:,}"
+def _began(evidence: Evidence, incident: Incident) -> str:
+    return f"{title_of(evidence, incident)}{on(incident.subject)} at update {incident.start:,}"
 
 
 def _became_critical(evidence: Evidence, lead: Incident) -> str:
-    """Say what first became critical, where that is not the incident told first: the badge says critical then."""
-    worse = [one for one in evidence.replay.incidents if one.peak_verdict == "critical"]
+    """Name the first critical incident where the primary one is not critical, because the badge says critical."""
+    worse = [incident for incident in evidence.replay.incidents if incident.peak_verdict == "critical"]
     if lead.peak_verdict == "critical" or not worse:
         return ""
-    return f"; critical since: {_began(evidence, min(worse, key=lambda one: one.start))}"
+    return f"; critical since: {_began(evidence, min(worse, key=lambda incident: incident.start))}"
 
 
 def _quiet(evidence: Evidence, overall: Standing, caveats: tuple[str, ...]) -> Story:
-    """Return the story of a run in which nothing fired: good news only of one that ended well and could be judged."""
-    headline = "Nothing fired"
+    """Return the story of a run without incidents; healthy only if the training ended well and could be judged."""
+    headline = "No rule fired"
     if overall.end.headline:
         headline = f"{overall.end.headline}; no rule had fired"
     if overall.coverage.lacking:
         headline += f", but only {overall.coverage.words}"
     if _without_choice(evidence.run):
-        headline += ": there was nothing to learn here"
+        headline += ": no head ever had a choice"
     lost = lost_alarms(evidence)
     if lost and overall.verdict != "critical":
         overall = replace(overall, verdict="no_data", label="partly judged")
-        headline = f"What alarmed live cannot be judged again: {lost[0].told}"
+        headline = f"An alarm raised live cannot be judged again: {lost[0].words}"
     now = tuple(_sound(evidence, overall))
     return Story(overall, headline, now, tuple(_nearest(evidence)), (), caveats, None)
 
@@ -172,12 +172,12 @@ def _without_choice(run: RecordedRun) -> bool:
 
 def _now(evidence: Evidence, lead: Incident, overall: Standing) -> Iterator[Point]:
     incidents = evidence.replay.incidents
-    yield Point(lasted(evidence, lead), ("incidents",))
+    yield Point(duration(evidence, lead), ("incidents",))
     yield from _ended(overall.end)
     if overall.coverage.lacking:
         yield Point(f"{overall.coverage.words}.", ("unjudged",))
     still = [incident for incident in incidents if incident.ended == "open"]
-    last = f"when the record ends at update {last_update(evidence):,}"
+    last = f"when the recording ends at update {last_update(evidence):,}"
     if still:
         rules = list(dict.fromkeys(incident.rule for incident in still))
         more = f" and {len(rules) - _MOST_OPEN} more" if len(rules) > _MOST_OPEN else ""
@@ -190,11 +190,11 @@ def _now(evidence: Evidence, lead: Incident, overall: Standing) -> Iterator[Poin
 
 
 def _ended(end: TrainingEnd) -> Iterator[Point]:
-    """Say how the training ended, unless it ended as it should."""
+    """Say how the training ended, unless it was closed normally."""
     if end.end is End.DIED:
         yield Point(f"{end.headline}: {cleaned(end.error, 160)}", ("run",))
     elif end.end is End.UNCLOSED:
-        yield Point(f"{end.headline}: it was killed, or its machine went down ({end.status}).", ("run",))
+        yield Point(f"{end.headline}: the process was killed or the machine went down ({end.status}).", ("run",))
     elif end.end is End.RUNNING:
         yield Point(f"The training is still {end.status}.", ("run",))
     elif end.headline:
@@ -202,36 +202,36 @@ def _ended(end: TrainingEnd) -> Iterator[Point]:
 
 
 def _returns(evidence: Evidence, lead: Incident) -> Iterator[Point]:
-    """Compare the last returns with those before the trouble, should there be enough of both."""
+    """Compare the last returns with those before the incident, where both exist."""
     series = all_series(evidence.run, "updates", ["episode_return_mean"])["episode_return_mean"]
-    kept = series.finite
-    before = series.value[kept & (series.update < lead.onset)][-_COMPARED:]
-    after = series.value[kept & (series.update >= lead.start)]
+    usable = series.finite
+    before = series.value[usable & (series.update < lead.onset)][-_COMPARED:]
+    after = series.value[usable & (series.update >= lead.start)]
     if not len(before) or not len(after):
         return
     last = after[-_COMPARED:]
     ends = f"in the last {many(len(last), 'update')}"
     was = f"{number(float(before.mean()))} in the {many(len(before), 'update')} before update {lead.onset:,}"
-    told = f"Episodes returned {number(float(last.mean()))} {ends}; it was {was}."
-    yield Point(f"{told}{fall_of(series)}", ("returns",))
+    comparison = f"Episodes returned {number(float(last.mean()))} {ends}; it was {was}."
+    yield Point(f"{comparison}{fall_of(series)}", ("returns",))
 
 
-def _why(evidence: Evidence, lead: Incident, began: onset.Onset) -> Iterator[Point]:
+def _why(evidence: Evidence, lead: Incident, began: onset.OnsetContext) -> Iterator[Point]:
     rule = evidence.rules[lead.rule]
-    judged = [*crossed(evidence, lead), *began.told_usual, *worst_and_now(evidence, lead)]
+    judged = [*bound_crossing(evidence, lead), *began.usual_range, *worst_and_now(evidence, lead)]
     yield Point(" ".join(judged), figures_of(rule))
     if rule.table == "slots":
         yield from _seed_course(evidence.run, lead)
-    for sentence in began.told:
+    for sentence in began.sentences:
         yield Point(sentence)
     yield from _inside(evidence, lead)
     yield Point(cleaned(rule.meaning_of(lead.metric), 600))
-    for sentence in around(evidence.replay.incidents, evidence.replay.rules):
+    for sentence in other_incidents(evidence.replay.incidents, evidence.replay.rules):
         yield Point(sentence, ("incidents",))
 
 
 def _inside(evidence: Evidence, lead: Incident) -> Iterator[Point]:
-    """Say at which minibatch of its update the judged number passed its bound."""
+    """Say at which minibatch of its update the judged number crossed its bound."""
     alarms = alarms_of(evidence.replay.findings, lead)
     bound = alarms[0].threshold if alarms else None
     if lead.metric not in _INNER or bound is None or not evidence.run.rows["steps"]:
@@ -245,38 +245,41 @@ def _inside(evidence: Evidence, lead: Incident) -> Iterator[Point]:
         row = steps.row(int(places[0]), named=True)
         where = f"minibatch {places[0] + 1} of {steps.height} (epoch {row['epoch']}, minibatch {row['minibatch']})"
         yield Point(
-            f"Inside that update {lead.metric} first passed the bound in {where}: {number(float(value[places[0]]))}."
+            f"Inside that update {lead.metric} first crossed the bound in {where}: {number(float(value[places[0]]))}."
         )
 
 
 def _seed_course(run: RecordedRun, lead: Incident) -> Iterator[Point]:
-    """Say how the gradients of seed and host, and their ratio, went over the update a seed's trouble began in."""
+    """Say how the gradients of seed module and host, and their ratio, changed at the onset of an incident on a slot."""
     rows = onset.around(run, "slots", ["place", *_OF_SEED], lead.onset - onset.BEFORE, lead.start)
     for name, what in _OF_SEED.items():
-        own = rows.filter((rows["place"] == lead.subject) & rows[name].is_not_null())
-        before, now = own.filter(own["update"] < lead.onset)[name], own.filter(own["update"] >= lead.onset)
+        recorded = rows.filter((rows["place"] == lead.subject) & rows[name].is_not_null())
+        before, now = (
+            recorded.filter(recorded["update"] < lead.onset)[name],
+            recorded.filter(recorded["update"] >= lead.onset),
+        )
         if before.len() and now.height:
             at = f"{number(now[name][0])} at update {now['update'][0]:,}"
             usual = f"{number(before.median())} in {many(before.len(), 'update')} before"  # type: ignore[arg-type]
             yield Point(f"{what} was {at}, against {usual}.", ("slots",))
 
 
-def _next(evidence: Evidence, lead: Incident, began: onset.Onset) -> Iterator[Point]:
-    for one in began.settings:
-        yield Point(f"Find out what set {one.name} to {number(one.at)} at update {one.update:,}.")
-    if began.told_next:
-        yield Point(began.told_next)
+def _next(evidence: Evidence, lead: Incident, began: onset.OnsetContext) -> Iterator[Point]:
+    for setting in began.settings:
+        yield Point(f"Find what set {setting.name} to {number(setting.at)} at update {setting.update:,}.")
+    if began.next_step:
+        yield Point(began.next_step)
     yield Point(cleaned(evidence.rules[lead.rule].look_first, 600), (f"rule-{lead.rule}",))
-    kept = captured_since(evidence, lead.start)
-    if kept:
-        yield Point(kept, ("timeline",))
+    captured = captured_since(evidence, lead.start)
+    if captured:
+        yield Point(captured, ("timeline",))
     columns = [name for name in _INNER if name in BY_NAME["steps"].names]
     path = shlex.quote(str(evidence.run.path))
     if evidence.rules[lead.rule].table == "slots":
         what = "update, stage, calls, seed_grad_norm, host_grad_norm, normalized_ratio, low_ratio_cause"
         near = f"update between {max(lead.onset - 3, 0)} and {lead.start + 3}"
         where = f"place = '{lead.subject}' and {near}" if _PLAIN.fullmatch(lead.subject) else near
-        words = "The seed's updates around it:"
+        words = "The seed module's updates around it:"
         yield Point(words, command=f'esper-analyze sql {path} "select {what} from slots where {where}"')
     elif evidence.run.rows["steps"] and lead.rule != "data_lost":
         query = f"select epoch, minibatch, {', '.join(columns)} from steps where update = {lead.start}"
@@ -285,35 +288,34 @@ def _next(evidence: Evidence, lead: Incident, began: onset.Onset) -> Iterator[Po
 
 
 def _nearest(evidence: Evidence) -> Iterator[Point]:
-    """Say how near the run came to the bounds of the first rules."""
-    known = [(rule, metric) for rule, metric in _BOUNDED if rule in evidence.rules]
-    columns = all_series(evidence.run, "updates", [metric for _, metric in known])
-    for name, metric in known:
+    """Say how near the run came to the bounds of some rules."""
+    bounded = [(rule, metric) for rule, metric in _BOUNDED if rule in evidence.rules]
+    columns = all_series(evidence.run, "updates", [metric for _, metric in bounded])
+    for name, metric in bounded:
         series, bound = columns[metric], evidence.bound(name, "warning")
         if bound is None or not series.finite.any():
             continue
         higher = evidence.rules[name].higher_is_worse
-        place = series.largest if higher else series.smallest
+        index = series.largest if higher else series.smallest
         most, beyond = ("at most", "beyond") if higher else ("at least", "below")
-        worst = float(series.value[place])
-        found = f"{metric} was {most} {number(worst)}, at update {series.update[place]:,}"
+        worst = float(series.value[index])
+        extreme = f"{metric} was {most} {number(worst)}, at update {series.update[index]:,}"
         if (worst > bound) == higher and worst != bound:
-            told = f"{found}, {beyond} {number(bound)}, but not so long or so often that {name} warns"
+            sentence = f"{extreme}, {beyond} {number(bound)}, but too briefly or rarely for {name} to warn"
         else:
-            told = f"{found}; {name} begins {beyond} {number(bound)}"
-        yield Point(f"{told}.", figures_of(evidence.rules[name]))
+            sentence = f"{extreme}; {name} begins {beyond} {number(bound)}"
+        yield Point(f"{sentence}.", figures_of(evidence.rules[name]))
 
 
 def _sound(evidence: Evidence, overall: Standing) -> Iterator[Point]:
-    """Say what was judged, and how the returns went."""
+    """Say what was judged, and how the returns developed."""
     replay = evidence.replay
     yield from _ended(overall.end)
     updates = many(replay.updates, "update")
     if _without_choice(evidence.run):
         yield Point(
-            "Nothing to learn here: no head ever had a choice, for the masks left one valid action at every step. "
-            "Zero gradients of heads, a KL of 0 and a ratio of 1 follow from that; only the critic can learn, "
-            "and what it shares with the policy.",
+            "No head ever had a choice: the masks left one valid action at every step. Zero head gradients, a KL of 0 "
+            "and a ratio of 1 follow from that; only the critic, and the layers it shares with the policy, can learn.",
             ("heads",),
         )
     judged = many(overall.coverage.judged, "rule")
@@ -321,9 +323,9 @@ def _sound(evidence: Evidence, overall: Standing) -> Iterator[Point]:
     if overall.coverage.lacking:
         yield Point(f"{overall.coverage.words}.", ("unjudged",))
     series = all_series(evidence.run, "updates", ["episode_return_mean"])["episode_return_mean"]
-    known = series.value[series.finite]
-    if len(known) > _COMPARED:
-        first, last = (number(float(part.mean())) for part in (known[:_COMPARED], known[-_COMPARED:]))
+    returns = series.value[series.finite]
+    if len(returns) > _COMPARED:
+        first, last = (number(float(part.mean())) for part in (returns[:_COMPARED], returns[-_COMPARED:]))
         yield Point(
             f"Episodes returned {last} in the last {_COMPARED} updates; it was {first} in the first {_COMPARED}."
             f"{fall_of(series)}",
@@ -331,7 +333,7 @@ def _sound(evidence: Evidence, overall: Standing) -> Iterator[Point]:
         )
     informed = sum(counts.get("info", 0) for counts in replay.verdict_counts.values())
     if informed:
-        yield Point(f"{informed:,} verdicts were noted as information only.", ("verdicts",))
+        yield Point(f"{informed:,} verdicts were informational only.", ("verdicts",))
 
 
 def _caveats(evidence: Evidence) -> Iterable[str]:
@@ -339,19 +341,19 @@ def _caveats(evidence: Evidence) -> Iterable[str]:
     if run.broken:
         yield f"Left out: {many(len(run.broken), 'file')}, {broken_words(run)}."
     if run.lost_rows:
-        how = "are gone: damaged files were taken out by a repair" if run.repaired else "were lost while recording"
+        how = "were lost: a repair removed damaged files" if run.repaired else "were lost while recording"
         yield f"{many(run.lost_rows, 'row')} {how}; see Losses of data."
     lost = lost_alarms(evidence)
     if lost:
         more = f" and {len(lost) - _MOST_OPEN:,} more" if len(lost) > _MOST_OPEN else ""
-        named = "; ".join(one.told for one in lost[:_MOST_OPEN])
-        yield f"Alarmed live, and not to be judged again, for what it was judged by is not there: {named}{more}."
+        named = "; ".join(alarm.words for alarm in lost[:_MOST_OPEN])
+        yield f"Alarmed live, but cannot be judged again because the rows are missing: {named}{more}."
     never = judged_rules(evidence)[1]
     partly = dict.fromkeys(u.rule for u in evidence.replay.unjudged if u.verdict == "no_data" and u.rule not in never)
     if never:
-        yield f"Data was missing for {', '.join(never)}, which could judge nothing: missing is not healthy."
+        yield f"No data for {', '.join(never)}, which judged nothing: missing data is not a sign of health."
     if partly:
-        yield f"Data was missing at some updates or subjects for {', '.join(partly)}: missing is not healthy."
+        yield f"Some data was missing for {', '.join(partly)}: missing data is not a sign of health."
     silent = [rule.name for rule in evidence.replay.rules if not evidence.replay.verdict_counts.get(rule.name)]
     if silent:
-        yield f"Not checked, for the run has no rows of what they judge: {', '.join(silent)}."
+        yield f"Not checked, because the run has no rows for them: {', '.join(silent)}."

@@ -1,4 +1,4 @@
-"""What the live detector alarmed at and replay cannot judge again, because the rows it was judged by are gone."""
+"""Alarms of the live detector that replay cannot judge again, because the rows they were judged by are missing."""
 
 from __future__ import annotations
 
@@ -24,21 +24,21 @@ class LiveAlarm:
     verdict: str
 
     @property
-    def told(self) -> str:
-        """Name it."""
+    def words(self) -> str:
+        """Rule, subject, verdict and update in words."""
         where = on(self.subject)
         return f"{cleaned(self.rule, 40)}{where}, {self.verdict} live at update {self.update:,}"
 
 
 def lost_alarms(evidence: Evidence) -> list[LiveAlarm]:
-    """Return the live alarms of rules that could judge nothing at all this time, by update."""
+    """Return the live alarms of rules that judged nothing in the replay, by update."""
     skipped = {*judged_rules(evidence)[0], *foreign_rules(evidence.run)}
     columns = ["update", "rule", "subject", "verdict"]
-    found: dict[tuple[str, str], LiveAlarm] = {}
+    worst: dict[tuple[str, str], LiveAlarm] = {}
     for update, rule, subject, verdict in evidence.run.frame("findings", columns).iter_rows():
         if rule in skipped or verdict not in ("warning", "critical"):
             continue
-        known = found.get((rule, subject))
-        if known is None or (known.verdict == "warning" and verdict == "critical"):
-            found[rule, subject] = LiveAlarm(update, rule, subject, verdict)
-    return sorted(found.values(), key=lambda one: (one.update, one.rule, one.subject))
+        earlier = worst.get((rule, subject))
+        if earlier is None or (earlier.verdict == "warning" and verdict == "critical"):
+            worst[rule, subject] = LiveAlarm(update, rule, subject, verdict)
+    return sorted(worst.values(), key=lambda alarm: (alarm.update, alarm.rule, alarm.subject))

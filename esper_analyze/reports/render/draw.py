@@ -36,21 +36,21 @@ def line(axes: Axes, series: Series, colour: str = FIRST, label: str = "", *, wi
     if len(series.update) > _DENSE * pixels:
         coarse = max(100, pixels // 2)
         every, mean = corners(series, coarse), envelope(series, coarse)
-        axes.plot(every.update, _held(every), color=colour, linewidth=0.7, alpha=0.5)
+        axes.plot(every.update, _finite_or_nan(every), color=colour, linewidth=0.7, alpha=0.5)
         axes.plot(mean.update, mean.mean, color=colour, linewidth=width, label=named)
     else:
         shown = with_gaps(series)
-        axes.plot(shown.update, _held(shown), color=colour, linewidth=width, label=named)
+        axes.plot(shown.update, _finite_or_nan(shown), color=colour, linewidth=width, label=named)
         alone = _alone(shown.finite)
         if alone.any():
             axes.plot(shown.update[alone], shown.value[alone], ".", color=colour, markersize=4)
     _mark_edges(axes, series, colour, pixels)
 
 
-def _held(series: Series) -> Floats:
+def _finite_or_nan(series: Series) -> Floats:
     """Return the values to draw, NaN where there is nothing finite."""
-    held: Floats = np.where(series.finite, series.value, np.nan)
-    return held
+    values: Floats = np.where(series.finite, series.value, np.nan)
+    return values
 
 
 def _pixels(axes: Axes) -> int:
@@ -91,8 +91,8 @@ def _counted(series: Series, label: str) -> str:
     """Add to ``label`` how many updates were NaN or infinite."""
     nans = int((np.isnan(series.value) & ~series.null).sum())
     infinite = int(np.isinf(series.value).sum())
-    told = [f"{count} {what}" for count, what in ((nans, "NaN"), (infinite, "infinite")) if count]
-    return f"{label} ({', '.join(told)})" if told else label
+    counts = [f"{count} {what}" for count, what in ((nans, "NaN"), (infinite, "infinite")) if count]
+    return f"{label} ({', '.join(counts)})" if counts else label
 
 
 def area(axes: Axes, low: Series, high: Series, colour: str, label: str = "", *, strength: float = 0.6) -> None:
@@ -203,14 +203,14 @@ def incidents_behind(axes: Axes, incidents: Iterable[Incident], rules: tuple[str
 
 def merged(spans: Iterable[tuple[int, int]], pixel: float) -> list[tuple[float, float]]:
     """Return ``spans`` at least a pixel wide, those less than a pixel apart made one."""
-    found: list[tuple[float, float]] = []
+    spans_drawn: list[tuple[float, float]] = []
     for start, end in sorted(spans):
         end_shown = max(float(end), start + pixel)
-        if found and start <= found[-1][1] + pixel:
-            found[-1] = (found[-1][0], max(found[-1][1], end_shown))
+        if spans_drawn and start <= spans_drawn[-1][1] + pixel:
+            spans_drawn[-1] = (spans_drawn[-1][0], max(spans_drawn[-1][1], end_shown))
         else:
-            found.append((float(start), end_shown))
-    return found
+            spans_drawn.append((float(start), end_shown))
+    return spans_drawn
 
 
 def finish(axes: Axes, title: str, *, last: bool = False, legend: bool = False) -> None:

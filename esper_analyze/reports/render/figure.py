@@ -99,7 +99,7 @@ def _svg(figure: Figure, name: str) -> str:
     sink = io.StringIO()
     with mpl.rc_context({"svg.hashsalt": name}):
         figure.savefig(sink, format="svg", dpi=2 * _PIXELS_A_POINT, metadata={"Date": None})
-    return _PATH.sub(lambda found: _FINE.sub("", found[0]), sink.getvalue())
+    return _PATH.sub(lambda match: _FINE.sub("", match[0]), sink.getvalue())
 
 
 def _png(figure: Figure) -> bytes:

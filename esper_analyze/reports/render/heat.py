@@ -67,10 +67,10 @@ def draw_heat(axes: Axes, heat: Heat, title: str) -> None:
 
 def _range(log: Floats) -> tuple[float, float]:
     """Return the ends of the colours: the greatest value, and the least but for the lowest hundredth."""
-    known = log[~np.isnan(log)]
-    if not len(known):
+    numbers = log[~np.isnan(log)]
+    if not len(numbers):
         return -1.0, 0.0
-    low, high = float(np.quantile(known, 0.01)), float(known.max())
+    low, high = float(np.quantile(numbers, 0.01)), float(numbers.max())
     return (low, high) if high - low > 0.1 else (low - 0.5, high + 0.5)
 
 
@@ -78,12 +78,12 @@ def _crosses(axes: Axes, heat: Heat) -> None:
     """Put a cross on broken cells, so that one a pixel wide is seen; at most one each 12 pixels of a row."""
     rows, columns = np.nonzero(heat.broken)
     apart = max(1, round(12 * heat.log.shape[1] / (PIXELS * axes.get_position().width)))
-    _, kept = np.unique(np.stack([rows, columns // apart]), axis=1, return_index=True)
-    kept = np.sort(kept)[:_MOST_CROSSES]
-    across = heat.first + heat.width * (columns[kept] + 0.5) - 0.5
+    _, chosen = np.unique(np.stack([rows, columns // apart]), axis=1, return_index=True)
+    chosen = np.sort(chosen)[:_MOST_CROSSES]
+    across = heat.first + heat.width * (columns[chosen] + 0.5) - 0.5
     axes.plot(
         across,
-        rows[kept],
+        rows[chosen],
         "X",
         color=_BROKEN,
         markersize=7,
@@ -99,9 +99,9 @@ def _key(axes: Axes, low: float, high: float) -> None:
     key = axes.inset_axes((_KEY[0], 1 + 8 / tall, _KEY[1], 8 / tall))
     key.imshow(np.linspace(0, 1, 128)[None], aspect="auto", cmap=_MAP, extent=(low, high, 0, 1))
     key.set_axis_off()
-    for place, text in ((low, "left"), (high, "right")):
+    for end, text in ((low, "left"), (high, "right")):
         at = _KEY[0] - 0.008 if text == "left" else _KEY[0] + _KEY[1] + 0.008
-        _say(axes, at, tall, magnitude(10.0**place), "right" if text == "left" else "left", INK)
+        _say(axes, at, tall, magnitude(10.0**end), "right" if text == "left" else "left", INK)
     _say(axes, 0.885, tall, "■ zero", "right", _ZERO)
     _say(axes, 1.0, tall, "■ NaN or Inf", "right", _BROKEN)
 

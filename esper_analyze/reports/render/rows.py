@@ -28,7 +28,7 @@ class Mark:
 
 
 @dataclass(frozen=True, slots=True)
-class Rows:
+class SectionTable:
     """``columns`` name the cells of each row; ``brief`` are (column, heading) of a narrow table, empty for all."""
 
     columns: tuple[str, ...]
@@ -36,21 +36,21 @@ class Rows:
     brief: tuple[tuple[str, str], ...] = ()
 
     @property
-    def narrow(self) -> Rows:
+    def narrow(self) -> SectionTable:
         """The same rows as people read them: brief columns only, under their headings."""
         brief = self.brief or tuple((name, name.replace("_", " ")) for name in self.columns)
-        places = [self.columns.index(name) for name, _ in brief]
+        indices = [self.columns.index(name) for name, _ in brief]
         headings = tuple(heading for _, heading in brief)
-        return Rows(headings, tuple(tuple(row[place] for place in places) for row in self.cells))
+        return SectionTable(headings, tuple(tuple(row[position] for position in indices) for row in self.cells))
 
     @property
     def numbers(self) -> tuple[str, ...]:
         """Columns that hold numbers and nothing else."""
-        return tuple(name for place, name in enumerate(self.columns) if _numeric(row[place] for row in self.cells))
+        return tuple(name for index, name in enumerate(self.columns) if _numeric(row[index] for row in self.cells))
 
-    def first(self, count: int) -> Rows:
+    def first(self, count: int) -> SectionTable:
         """Return the first ``count`` rows."""
-        return Rows(self.columns, self.cells[:count], self.brief)
+        return SectionTable(self.columns, self.cells[:count], self.brief)
 
     def records(self) -> Iterator[dict[str, Cell]]:
         """Return each row by column, marks as their words."""
@@ -62,8 +62,8 @@ class Rows:
 
 
 def _numeric(cells: Iterable[Cell]) -> bool:
-    known = [cell for cell in cells if cell is not None]
-    return bool(known) and all(isinstance(cell, (int, float)) and not isinstance(cell, bool) for cell in known)
+    measured = [cell for cell in cells if cell is not None]
+    return bool(measured) and all(isinstance(cell, (int, float)) and not isinstance(cell, bool) for cell in measured)
 
 
 def spelled(cell: Cell, longest: int = LONGEST) -> str:
@@ -79,7 +79,7 @@ def spelled(cell: Cell, longest: int = LONGEST) -> str:
     return cleaned(cell, longest)
 
 
-def markup(rows: Rows, most: int) -> str:
+def markup(rows: SectionTable, most: int) -> str:
     """Return the first ``most`` rows as a table of the page, with a line on those left out."""
     shown = rows.narrow.first(most)
     body = [[_marked(cell) for cell in row] for row in shown.cells]
@@ -91,8 +91,8 @@ def markup(rows: Rows, most: int) -> str:
 def _marked(cell: Cell) -> str:
     if isinstance(cell, Mark):
         return f'<span class="chip {html.text(cell.verdict)}">{html.text(cell.word)}</span>'
-    said = spelled(cell)
-    return f'<span class="short">{html.text(said)}</span>' if len(said) <= _SHORT else html.text(said)
+    content = spelled(cell)
+    return f'<span class="short">{html.text(content)}</span>' if len(content) <= _SHORT else html.text(content)
 
 
 def bare(cells: Sequence[Cell]) -> list[Cell]:

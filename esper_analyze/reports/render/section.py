@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
     from esper_analyze.replay.evidence import Evidence
-    from esper_analyze.reports.render.rows import Rows
+    from esper_analyze.reports.render.rows import SectionTable
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,5 +39,5 @@ class Question:
     layout: Callable[[Any], Layout]
     draw: Callable[[Any, Sequence[Axes]], None]
     words: Callable[[Any], list[str]]
-    table: Callable[[Any], Rows | None] | None = None
+    table: Callable[[Any], SectionTable | None] | None = None
     markup: Callable[[Any], str] | None = None

@@ -53,10 +53,10 @@ def _cross(x: float) -> str:
 
 
 def _words(series: Series) -> str:
-    known = series.value[series.finite]
-    if not len(known):
+    numbers = series.value[series.finite]
+    if not len(numbers):
         return "never finite"
     broken = int(series.nonfinite.sum())
     more = f", {broken:,} NaN or infinite" if broken else ""
-    ends = f"from {number(float(known[0]))} to {number(float(known[-1]))}"
-    return f"{ends}, least {number(float(known.min()))}, greatest {number(float(known.max()))}{more}"
+    ends = f"from {number(float(numbers[0]))} to {number(float(numbers[-1]))}"
+    return f"{ends}, least {number(float(numbers.min()))}, greatest {number(float(numbers.max()))}{more}"

@@ -1,4 +1,4 @@
-"""Change points of a whole series, found afterwards: where its level moved to another, apart from its own wandering.
+"""Change points of a complete series, found after the run: where its level changed by more than its own wandering.
 
 The series is cut into bins longer than its memory, and levels are fitted to the bins by optimal partitioning under a
 penalty for each change (Jackson et al. 2005; the optimum that ``ruptures`` calls KernelCPD with a linear kernel). The
@@ -19,13 +19,13 @@ from esper_analyze.wording import number
 
 MOST_BINS = 100
 LEAST_BINS = 15
-"""With fewer bins a series is too short against its own memory for anything to be said."""
+"""With fewer bins a series is too short, given its autocorrelation, to be tested."""
 PENALTY = 4.0
 """Price of a change, in units of noise × ln(bins)."""
 LEAST_PIECE = 3
-"""Bins that a level lasts at least."""
+"""Least number of bins in a level."""
 LEAST_CHANGE = 0.3
-"""A change by a smaller share of the level is not told."""
+"""A change by a smaller share of the level is not reported."""
 _MOST_MEMORY = 0.98
 _NORMAL = 0.6745
 """Median of |x| of a standard normal x."""
@@ -40,8 +40,8 @@ class ChangePoint:
     after: float
 
     @property
-    def told(self) -> str:
-        """Name the change."""
+    def words(self) -> str:
+        """The change in words."""
         moved = "rose" if self.after > self.before else "fell"
         factor = self.after / self.before if self.before > 0 else 0.0
         times = f", × {number(factor)}" if factor > 0 else ""
@@ -49,9 +49,9 @@ class ChangePoint:
 
 
 def change_points(series: Series) -> tuple[ChangePoint, ...] | None:
-    """Return where the level of ``series`` moved to another, None when it is too short to tell.
+    """Return the change points of ``series``, None when it is too short to tell.
 
-    What is never zero or negative is held on a logarithmic scale: levels are then geometric means.
+    A series that is always positive is tested on a logarithmic scale: levels are then geometric means.
     """
     value, update = series.value[series.finite], series.update[series.finite]
     if len(value) < LEAST_BINS:
@@ -66,10 +66,12 @@ def change_points(series: Series) -> tuple[ChangePoint, ...] | None:
     edges = [0, *cuts, count]
     levels = [float(bins[a:b].mean()) for a, b in pairwise(edges)]
     levels = [float(np.exp(level)) for level in levels] if positive else levels
-    found = zip(cuts, levels, levels[1:], strict=False)
-    points = (ChangePoint(int(update[cut * width]), before, after) for cut, before, after in found)
+    moves = zip(cuts, levels, levels[1:], strict=False)
+    points = (ChangePoint(int(update[cut * width]), before, after) for cut, before, after in moves)
     return tuple(
-        one for one in points if abs(one.after - one.before) > LEAST_CHANGE * max(abs(one.before), abs(one.after))
+        point
+        for point in points
+        if abs(point.after - point.before) > LEAST_CHANGE * max(abs(point.before), abs(point.after))
     )
 
 
@@ -106,14 +108,16 @@ def _bin_width(value: Floats) -> int:
 
 def _memory(value: Floats) -> float:
     """Return the autocorrelation of neighbours, as if first order, by how differences grow with their distance."""
-    one, two, four = (float(np.median(np.abs(value[lag:] - value[:-lag]))) ** 2 for lag in (1, 2, 4))
-    if not one:
+    lag_1, lag_2, lag_4 = (float(np.median(np.abs(value[lag:] - value[:-lag]))) ** 2 for lag in (1, 2, 4))
+    if not lag_1:
         return 0.0
-    return float(np.clip(max(two / one - 1, (four / one - 1) / 3), 0.0, _MOST_MEMORY))
+    return float(np.clip(max(lag_2 / lag_1 - 1, (lag_4 / lag_1 - 1) / 3), 0.0, _MOST_MEMORY))
 
 
 def levels_of(points: tuple[ChangePoint, ...], first: int, last: int) -> tuple[Ints, Floats]:
     """Return a line through the levels between ``points``, from update ``first`` to ``last``."""
-    update = np.array([first, *(one.update for one in points for _ in (0, 1)), last], np.int64)
-    value = np.array([points[0].before, *(v for one in points for v in (one.before, one.after)), points[-1].after])
+    update = np.array([first, *(point.update for point in points for _ in (0, 1)), last], np.int64)
+    value = np.array(
+        [points[0].before, *(v for point in points for v in (point.before, point.after)), points[-1].after]
+    )
     return update, value

@@ -1,4 +1,4 @@
-"""What clipping left of the gradient, and how often it had to."""
+"""Gradient clipping: how often it was active, and how much of the gradient norm remains."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class ClipFrame:
 
 
 def frame(evidence: Evidence) -> ClipFrame | None:
-    """Return whole-model gradient norms and clip activity, None when neither was seen."""
+    """Return whole-model gradient norms and clip activity, None when neither was recorded."""
     columns = all_series(evidence.run, "updates", _COLUMNS)
     if all(columns[name].empty for name in ("grad_norm_pre_clip", "grad_norm_post_clip", "clip_active_fraction")):
         return None
@@ -49,7 +49,7 @@ def frame(evidence: Evidence) -> ClipFrame | None:
 
 
 def layout(data: ClipFrame) -> Layout:  # noqa: ARG001
-    """Norms, share of steps clipped, and what was left."""
+    """Norms, share of clipped steps, and remaining share of the norm."""
     return Layout((150, 90, 90))
 
 
@@ -65,7 +65,7 @@ def draw(data: ClipFrame, axes: Sequence[Axes]) -> None:
     incidents_behind(axes[0], data.incidents, _RULES)
     for panel, name, title in (
         (axes[1], "clip_active_fraction", "Share of optimizer steps that were clipped"),
-        (axes[2], "clip_scale_mean", "What the clip left of the gradient's length, mean over the steps"),
+        (axes[2], "clip_scale_mean", "Share of the gradient norm that remains after clipping, mean over the steps"),
     ):
         line(panel, columns[name])
         panel.set_ylim(-0.03, 1.03)
@@ -75,36 +75,38 @@ def draw(data: ClipFrame, axes: Sequence[Axes]) -> None:
 
 
 def words(data: ClipFrame) -> list[str]:
-    """Say how often it clipped, to what norm, what was left, and where norms were not finite."""
+    """Say how often it clipped, to what norm, how much remains, and where norms were not finite."""
     share, left, most = (data.columns[name] for name in ("clip_active_fraction", "clip_scale_mean", "max_grad_norm"))
     norm = data.columns["grad_norm_pre_clip_max"]
-    said = []
+    sentences = []
     if share.finite.any():
         mean = share.value[share.finite].mean()
         to = "" if most.last is None else f", to a norm of {number(most.last)}"
-        kept = f"; on average {left.value[left.finite].mean():.0%} of its length is left" if left.finite.any() else ""
-        said.append(f"On average {mean:.0%} of the optimizer steps were clipped{to}{kept}.")
+        remaining = (
+            f"; on average {left.value[left.finite].mean():.0%} of its length is left" if left.finite.any() else ""
+        )
+        sentences.append(f"On average {mean:.0%} of the optimizer steps were clipped{to}{remaining}.")
     elif most.empty:
-        said.append("No clip call was seen: the norms are as the optimizer got them.")
+        sentences.append("No clip call was recorded: the norms are those that the optimizer received.")
     if len(np.unique(most.value[most.finite])) > 1:
-        said.append("The clip norm changed on the way.")
+        sentences.append("The clip norm changed during the run.")
     if norm.finite.any():
-        place = norm.largest
-        said.append(
-            f"The largest norm before clipping was {number(norm.value[place])}, at update {norm.update[place]}."
+        index = norm.largest
+        sentences.append(
+            f"The largest norm before clipping was {number(norm.value[index])}, at update {norm.update[index]}."
         )
     broken = data.columns["grad_norm_pre_clip"].nonfinite | norm.nonfinite
     if broken.any():
         first, count = norm.update[broken][0], many(int(broken.sum()), "update")
-        said.append(f"It was NaN or infinite at {count}, first at {first}: no clip repairs that.")
-    return said
+        sentences.append(f"It was NaN or infinite at {count}, first at {first}: clipping does not repair that.")
+    return sentences
 
 
 QUESTION = Question(
     name="clipping",
     title="Gradient clipping",
     asks="How large are gradients before and after clipping, and how often does it clip?",
-    without="No gradient was seen: the loop calls neither torch's clip_grad_norm_ (by its module) nor rec.gradients().",
+    without="No gradient was recorded: the loop calls neither torch.nn.utils.clip_grad_norm_ nor rec.gradients().",
     frame=frame,
     layout=layout,
     draw=draw,

@@ -1,4 +1,4 @@
-"""What recording cost the training."""
+"""Cost of recording: time in the training thread and dropped rows."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def frame(evidence: Evidence) -> CostFrame | None:
 
 
 def layout(data: CostFrame) -> Layout:  # noqa: ARG001
-    """Two panels under each other."""
+    """Two panels."""
     return Layout((100, 100))
 
 
@@ -54,23 +54,25 @@ def draw(data: CostFrame, axes: Sequence[Axes]) -> None:
 
 
 def words(data: CostFrame) -> list[str]:
-    """Say the typical cost and what was lost."""
+    """Say the typical cost and the number of dropped rows."""
     cost, share = data.milliseconds, data.fraction
-    said = []
+    sentences = []
     if cost.finite.any():
         typical = np.median(cost.value[cost.finite])
         part = f", {np.median(share.value[share.finite]):.2%} of the update" if share.finite.any() else ""
-        said.append(f"Typically {typical:.3g} ms per update{part}.")
+        sentences.append(f"Typically {typical:.3g} ms per update{part}.")
     lost = data.dropped.value[data.dropped.finite].sum()
-    said.append(f"{lost:,.0f} rows were dropped while recording." if lost else "No row was dropped while recording.")
-    return said
+    sentences.append(
+        f"{lost:,.0f} rows were dropped while recording." if lost else "No row was dropped while recording."
+    )
+    return sentences
 
 
 QUESTION = Question(
     name="cost",
     title="Cost of recording",
     asks="What did recording cost the training?",
-    without="The recorder's own cost was not recorded; a Recorder always does, this run has another writer.",
+    without="The recorder's own cost was not recorded. Recorder always records it, so this run has another writer.",
     frame=frame,
     layout=layout,
     draw=draw,

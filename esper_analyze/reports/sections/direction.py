@@ -45,8 +45,8 @@ class DirectionFrame:
 def frame(evidence: Evidence) -> DirectionFrame | None:
     """Return directions and noise scale, None when they were never measured."""
     connection = evidence.run.connection()
-    found = {column: _groups(connection, column) for column, _ in _PANELS}
-    columns = {column: groups for column, groups in found.items() if groups}
+    every_column = {column: _groups(connection, column) for column, _ in _PANELS}
+    columns = {column: groups for column, groups in every_column.items() if groups}
     if not columns:
         return None
     batch = queried(connection, "select quantile_disc(samples, 0.5) from steps where samples > 0").item()
@@ -55,17 +55,17 @@ def frame(evidence: Evidence) -> DirectionFrame | None:
 
 def _groups(connection: duckdb.DuckDBPyConnection, column: str) -> dict[str, Series]:
     """Return the series of the first groups that have ``column``, the whole model before its parts."""
-    known = queried(
+    names = queried(
         connection,
         f'select "group", min(seq) as seq from groups where {column} is not null group by "group" order by seq',
     )["group"].to_list()
-    known.sort(key=lambda name: _FIRST_GROUPS.index(name) if name in _FIRST_GROUPS else len(_FIRST_GROUPS))
-    found = {}
-    for name in known[: len(_COLOURS)]:
+    names.sort(key=lambda name: _FIRST_GROUPS.index(name) if name in _FIRST_GROUPS else len(_FIRST_GROUPS))
+    by_group = {}
+    for name in names[: len(_COLOURS)]:
         query = f'select update, {column} from groups where "group" = $name order by update, seq'
         rows = queried(connection, query, {"name": name}).unique(subset="update", keep="last", maintain_order=True)
-        found[str(name)] = series_of(rows, column)
-    return found
+        by_group[str(name)] = series_of(rows, column)
+    return by_group
 
 
 def layout(data: DirectionFrame) -> Layout:
@@ -76,8 +76,8 @@ def layout(data: DirectionFrame) -> Layout:
 def draw(data: DirectionFrame, axes: Sequence[Axes]) -> None:
     """Draw each measurement of the chosen groups."""
     titles = dict(_PANELS)
-    for place, (column, groups) in enumerate(data.columns.items()):
-        panel = axes[place]
+    for index, (column, groups) in enumerate(data.columns.items()):
+        panel = axes[index]
         for colour, (name, series) in zip(_COLOURS, groups.items(), strict=False):
             line(panel, series, colour, name, width=1.1)
         if column == "noise_scale":
@@ -87,47 +87,47 @@ def draw(data: DirectionFrame, axes: Sequence[Axes]) -> None:
         else:
             panel.set_ylim(-1.05, 1.05)
             panel.axhline(0, color=THIRD, linewidth=0.6)
-        finish(panel, titles[column], last=place == len(data.columns) - 1, legend=True)
+        finish(panel, titles[column], last=index == len(data.columns) - 1, legend=True)
 
 
 def words(data: DirectionFrame) -> list[str]:
     """Say what is usual, and where directions were opposed for more than half of the run."""
-    said = []
+    sentences = []
     for column, what in (
         ("cosine_previous_update", "From one sampled update to the next the cosine is usually"),
         ("cosine_minibatches", "Between minibatches it is usually"),
     ):
         usual = _usual(data.columns.get(column, {}))
         if usual:
-            said.append(f"{what} {', '.join(f'{value:.2f} ({name})' for name, value in usual.items())}.")
-    said += _opposed(data.columns.get("cosine_actor_critic"))
+            sentences.append(f"{what} {', '.join(f'{value:.2f} ({name})' for name, value in usual.items())}.")
+    sentences += _opposed(data.columns.get("cosine_actor_critic"))
     noise = _usual(data.columns.get("noise_scale", {}))
     if noise:
-        told = ", ".join(f"{value:,.3g} ({name})" for name, value in noise.items())
+        scales = ", ".join(f"{value:,.3g} ({name})" for name, value in noise.items())
         against = "" if data.batch is None else f"; minibatches hold {data.batch:,.0f} (dotted)"
-        said.append(f"The noise scale, where it can be estimated, is usually {told} samples{against}.")
-    broken = {name for groups in data.columns.values() for name, one in groups.items() if one.nonfinite.any()}
+        sentences.append(f"The noise scale, where it can be estimated, is usually {scales} samples{against}.")
+    broken = {name for groups in data.columns.values() for name, series in groups.items() if series.nonfinite.any()}
     if broken:
-        said.append(f"Some were NaN or infinite, of {', '.join(cleaned(name, 40) for name in sorted(broken))}.")
-    return said
+        sentences.append(f"Some were NaN or infinite, of {', '.join(cleaned(name, 40) for name in sorted(broken))}.")
+    return sentences
 
 
 def _usual(groups: dict[str, Series]) -> dict[str, float]:
-    known = {name: series.value[series.finite] for name, series in groups.items()}
-    return {cleaned(name, 40): float(np.median(values)) for name, values in known.items() if len(values)}
+    numbers = {name: series.value[series.finite] for name, series in groups.items()}
+    return {cleaned(name, 40): float(np.median(values)) for name, values in numbers.items() if len(values)}
 
 
 def _opposed(groups: dict[str, Series] | None) -> list[str]:
     if groups is None:
         return ["Actor and critic were not differentiated apart: Recorder(..., separate_backward=True) does."]
-    said = []
+    sentences = []
     for name, series in groups.items():
-        known = series.value[series.finite]
-        against = int((known < _OPPOSED).sum())
-        if len(known):
-            of = many(len(known), "sampled update")
-            said.append(f"Actor and critic pulled apart on {cleaned(name, 40)} in {against:,} of {of}.")
-    return said
+        numbers = series.value[series.finite]
+        against = int((numbers < _OPPOSED).sum())
+        if len(numbers):
+            of = many(len(numbers), "sampled update")
+            sentences.append(f"Actor and critic pulled apart on {cleaned(name, 40)} in {against:,} of {of}.")
+    return sentences
 
 
 QUESTION = Question(

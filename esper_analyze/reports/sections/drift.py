@@ -1,4 +1,4 @@
-"""Whether a group's gradient drifted away from its own past, and where its level changed."""
+"""Gradient drift: whether a group's gradient norm left its baseline, and where its level changed."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from esper_analyze.replay.evidence import Evidence
 from esper_analyze.reports.render.draw import finish, from_zero, incidents_behind, line, scale
-from esper_analyze.reports.render.rows import Cell, Mark, Rows
+from esper_analyze.reports.render.rows import Cell, Mark, SectionTable
 from esper_analyze.reports.render.section import Layout, Question
 from esper_analyze.reports.render.style import FIRST, INK, SECOND, VERDICTS
 from esper_analyze.reports.sections.change_points import ChangePoint, change_points, levels_of
@@ -30,9 +30,9 @@ _MOST_CHANGES = 4
 
 @dataclass(frozen=True, slots=True)
 class GroupDrift:
-    """One group: the gradient norm, the baseline the detector held it against, and the drift it judged.
+    """One group: gradient norm, the detector's baseline, and the drift it judged.
 
-    ``changes``: where the norm's level moved, found afterwards; None: too short to tell.
+    ``changes``: change points of the norm, found after the run; None: too short to tell.
     """
 
     name: str
@@ -73,7 +73,7 @@ def frame(evidence: Evidence) -> DriftFrame | None:
 
 
 def layout(data: DriftFrame) -> Layout:
-    """One row a group: value with baseline, drift with bands."""
+    """One row for each group: value with baseline, drift with bands."""
     return Layout((104,) * min(len(data.groups), MOST_DRAWN), columns=2)
 
 
@@ -102,8 +102,8 @@ def _mark_changes(axes: Axes, group: GroupDrift, *, named: bool) -> None:
         return
     update, level = levels_of(group.changes, int(group.value.update[0]), int(group.value.update[-1]))
     axes.plot(update, level, color=INK, linewidth=1.0, linestyle=(0, (1, 1.5)), label="level" if named else None)
-    for one in group.changes:
-        axes.plot([one.update], [0.04], marker="^", color=INK, markersize=5, transform=axes.get_xaxis_transform())
+    for change in group.changes:
+        axes.plot([change.update], [0.04], marker="^", color=INK, markersize=5, transform=axes.get_xaxis_transform())
 
 
 def _bands(axes: Axes, limits: tuple[float | None, float | None]) -> None:
@@ -124,55 +124,59 @@ def _bands(axes: Axes, limits: tuple[float | None, float | None]) -> None:
 
 
 def words(data: DriftFrame) -> list[str]:
-    """Say which groups drifted, or that none did, and where a level changed."""
+    """Say which groups drifted, or that none did, and where levels changed."""
     moved = [group for group in data.groups if group.incidents]
-    said = [
+    sentences = [
         f"{cleaned(group.name, 40)} drifted {times(len(group.incidents))}, first at update {group.incidents[0].start}."
         for group in moved
     ]
     if not any(bool(group.drift.finite.any()) for group in data.groups):
-        return [f"Of {many(len(data.groups), 'group')} none could be judged: too few finite norms for a baseline."]
+        return [f"None of {many(len(data.groups), 'group')} could be judged: too few finite norms for a baseline."]
     if not moved:
-        said.append(f"Of {many(len(data.groups), 'group')} none drifted beyond its bounds long enough for an alarm.")
-    said += _changed(data)
+        sentences.append(
+            f"Of {many(len(data.groups), 'group')} none drifted beyond its bounds long enough for an alarm."
+        )
+    sentences += _changed(data)
     if len(data.groups) > MOST_DRAWN:
-        said.append(f"{len(data.groups) - MOST_DRAWN} of {len(data.groups)} groups are not drawn.")
-    return said
+        sentences.append(f"{len(data.groups) - MOST_DRAWN} of {len(data.groups)} groups are not drawn.")
+    return sentences
 
 
 def _changed(data: DriftFrame) -> list[str]:
-    """Say where levels moved, looked at afterwards (▴ in the figure)."""
+    """Say where levels changed, as found after the run (▴ in the figure)."""
     changed = [group for group in data.groups if group.changes]
-    told = [f"{cleaned(group.name, 40)} {one.told}" for group in changed for one in group.changes or ()]
-    if told:
-        left = f"; {len(told) - _MOST_CHANGES} more are in the table" if len(told) > _MOST_CHANGES else ""
-        return [f"Looked at afterwards, the level of the norm changed (▴): {'; '.join(told[:_MOST_CHANGES])}{left}."]
+    moves = [f"{cleaned(group.name, 40)} {change.words}" for group in changed for change in group.changes or ()]
+    if moves:
+        left = f"; {len(moves) - _MOST_CHANGES} more are in the table" if len(moves) > _MOST_CHANGES else ""
+        return [f"Change points of the norm, found after the run (▴): {'; '.join(moves[:_MOST_CHANGES])}{left}."]
     short = sum(group.changes is None for group in data.groups)
     if short == len(data.groups):
-        return ["Too few updates against the norms' own memory to tell afterwards whether a level moved."]
-    return ["Looked at afterwards, no group's level changed."]
+        return ["Too few updates, given the norms' autocorrelation, to find change points."]
+    return ["No change point was found in any group's norm."]
 
 
-def table(data: DriftFrame) -> Rows:
+def table(data: DriftFrame) -> SectionTable:
     """List every group with its largest drift and each change of its level."""
     columns = ("group", "verdict", "alarms", "first_alarm", "largest_drift", "at_update", "baseline", "change_points")
-    return Rows(columns, tuple(_row(group) for group in data.groups))
+    return SectionTable(columns, tuple(_row(group) for group in data.groups))
 
 
 def _row(group: GroupDrift) -> tuple[Cell, ...]:
     judged = bool(group.drift.finite.any())
-    place = group.drift.largest
-    worst = "critical" if any(one.peak_verdict == "critical" for one in group.incidents) else "warning"
+    index = group.drift.largest
+    worst = "critical" if any(item.peak_verdict == "critical" for item in group.incidents) else "warning"
     verdict = worst if group.incidents else "ok" if judged else "no_data"
-    changes = "too short to tell" if group.changes is None else "; ".join(one.told for one in group.changes) or "none"
+    changes = (
+        "too short to tell" if group.changes is None else "; ".join(item.words for item in group.changes) or "none"
+    )
     return (
         cleaned(group.name, 60),
         Mark(verdict, verdict.replace("_", " ")),
         len(group.incidents),
         group.incidents[0].start if group.incidents else None,
-        float(group.drift.value[place]) if judged else None,
-        int(group.drift.update[place]) if judged else None,
-        float(group.baseline.value[place]) if judged else None,
+        float(group.drift.value[index]) if judged else None,
+        int(group.drift.update[index]) if judged else None,
+        float(group.baseline.value[index]) if judged else None,
         changes,
     )
 
@@ -180,8 +184,8 @@ def _row(group: GroupDrift) -> tuple[Cell, ...]:
 QUESTION = Question(
     name="drift",
     title="Gradient drift",
-    asks="Did a group's gradient drift away from its own past, and did its level change?",
-    without="No group's gradient was recorded for long enough to have a baseline.",
+    asks="Did a group's gradient drift from its baseline, and did its level change?",
+    without="No group's gradient was recorded for long enough to compute a baseline.",
     frame=frame,
     layout=layout,
     draw=draw,

@@ -1,4 +1,4 @@
-"""When there was trouble, and when the recorder looked closer."""
+"""The timeline: when incidents were open, and when the recorder recorded more detail."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ import numpy as np
 
 from esper_analyze.detector.signals import RUN, Ints
 from esper_analyze.replay.evidence import Evidence
-from esper_analyze.reports.narrative.primary_incident import judged_rules, lasted, leading
+from esper_analyze.reports.narrative.primary_incident import duration, judged_rules, primary_incident
 from esper_analyze.reports.render.draw import finish, merged
-from esper_analyze.reports.render.rows import Mark, Rows
+from esper_analyze.reports.render.rows import Mark, SectionTable
 from esper_analyze.reports.render.section import Layout, Question
 from esper_analyze.reports.render.style import FIRST, VERDICTS
 from esper_analyze.runs.series import PIXELS
@@ -27,19 +27,19 @@ if TYPE_CHECKING:
     from esper_analyze.detector.incidents import Incident
 
 MOST_LANES = 16
-"""Rules drawn in the timeline, in the order in which they first fired."""
-_KEPT = {
+"""Rules drawn in the timeline, in order of their first incident."""
+_DETAIL = {
     "sampled_steps": "steps in detail",
     "layers": "rows of layers",
     "transitions": "worst samples",
     "tensors": "rows of tensors",
 }
-"""What a raised level records more of."""
+"""The additional detail that a raised level records."""
 
 
 @dataclass(frozen=True, slots=True)
-class Rise:
-    """One stretch of updates at a raised level: the finding that raised it, and the rows of detail recorded in it."""
+class LevelRise:
+    """A span of updates at a raised level: the finding that raised it, and the rows of detail recorded in it."""
 
     start: int
     until: int
@@ -47,12 +47,12 @@ class Rise:
     subject: str
     finding: int
     verdict: str
-    kept: dict[str, int]
+    detail: dict[str, int]
 
     @property
-    def told(self) -> str:
-        """Name what was recorded."""
-        return ", ".join(f"{number:,} {_KEPT[what]}" for what, number in self.kept.items() if number)
+    def detail_words(self) -> str:
+        """The recorded detail in words."""
+        return ", ".join(f"{number:,} {_DETAIL[what]}" for what, number in self.detail.items() if number)
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +65,7 @@ class TimelineFrame:
     update: Ints
     level: Ints
     triggers: tuple[tuple[int, str, str], ...]
-    rises: tuple[Rise, ...]
+    rises: tuple[LevelRise, ...]
     lanes: dict[str, tuple[Incident, ...]]
     troubles: tuple[str, ...] = ()
 
@@ -80,57 +80,61 @@ def frame(evidence: Evidence) -> TimelineFrame | None:
     words = [base, *(change.level for change in changes)]
     update = [0, *(change.update for change in changes), last]
     level = [LEVELS.index(word) if word in LEVELS else 0 for word in [*words, words[-1]]]
-    triggers = tuple((_found_at(c), c.rule, c.subject or RUN) for c in changes if c.rule is not None)
-    rises = tuple(rises_of(evidence))
+    triggers = tuple((_finding_update(c), c.rule, c.subject or RUN) for c in changes if c.rule is not None)
+    rises = tuple(level_rises(evidence))
     steps = np.array(update, np.int64), np.array(level, np.int64)
     return TimelineFrame(*steps, triggers, rises, _lanes(evidence), tuple(_troubles(evidence)))
 
 
 def _level_changes(evidence: Evidence) -> Sequence[LevelChange]:
-    """Return the changes of the telemetry level; none of an imported run, for which nothing looked closer."""
+    """Return the changes of the telemetry level; none for an imported run, which has no levels."""
     return () if evidence.run.info.get("imported_from") else evidence.replay.levels
 
 
 def _troubles(evidence: Evidence) -> Iterator[str]:
-    """Say which trouble to look at first, and how many others there are."""
+    """Describe the primary incident, and count the others."""
     incidents = evidence.replay.incidents
     if not incidents:
         judged, lacking = map(len, judged_rules(evidence))
         without = f"; {many(lacking, 'rule')} had no data" if lacking else ""
-        yield f"No incident; {many(judged, 'rule')} could judge{without}."
+        yield f"No incident; {many(judged, 'rule')} judged{without}."
         return
-    yield lasted(evidence, incidents[leading(incidents, evidence.replay.rules)])
-    after = sum(one.cause is not None for one in incidents)
+    yield duration(evidence, incidents[primary_incident(incidents, evidence.replay.rules)])
+    after = sum(incident.cause is not None for incident in incidents)
     if len(incidents) > 1:
-        yield f"{many(len(incidents), 'incident')} in all, {after} of them shown under their causes."
+        yield f"{many(len(incidents), 'incident')} in total, {after} of them shown under their causes."
 
 
-def rises_of(evidence: Evidence, first: int = 0) -> list[Rise]:
-    """Return the stretches at a raised level from update ``first`` on, with what was recorded in them."""
+def level_rises(evidence: Evidence, first: int = 0) -> list[LevelRise]:
+    """Return the spans at a raised level from update ``first`` on, with the detail recorded in them."""
     last = evidence.run.last_update or 0
     changes = _level_changes(evidence)
     ends = [change.update - 1 for change in changes[1:]] + [last]
     spans = [(c, until) for c, until in zip(changes, ends, strict=False) if c.rule is not None and until >= first]
     start, until = (np.array(edge, np.int64) for edge in ([c.update for c, _ in spans], [u for _, u in spans]))
-    kept = {what: _kept(evidence, what, start, until) for what in _KEPT} if spans else {}
+    detail = {what: _recorded_in_spans(evidence, what, start, until) for what in _DETAIL} if spans else {}
     worst = {(f.rule, f.subject, f.update): f.verdict for f in evidence.replay.findings if f.alarm} if spans else {}
     return [
-        _rise(change, int(end), {what: int(found[k]) for what, found in kept.items()}, worst)
+        _rise(change, int(end), {what: int(counts[k]) for what, counts in detail.items()}, worst)
         for k, (change, end) in enumerate(spans)
     ]
 
 
-def _rise(change: LevelChange, until: int, kept: dict[str, int], worst: Mapping[tuple[str, str, int], str]) -> Rise:
-    rule, subject, finding = str(change.rule), change.subject or RUN, _found_at(change)
-    return Rise(change.update, until, rule, subject, finding, worst.get((rule, subject, finding), "warning"), kept)
+def _rise(
+    change: LevelChange, until: int, detail: dict[str, int], worst: Mapping[tuple[str, str, int], str]
+) -> LevelRise:
+    rule, subject, finding = str(change.rule), change.subject or RUN, _finding_update(change)
+    return LevelRise(
+        change.update, until, rule, subject, finding, worst.get((rule, subject, finding), "warning"), detail
+    )
 
 
-def _found_at(change: LevelChange) -> int:
+def _finding_update(change: LevelChange) -> int:
     return change.update if change.finding_update is None else change.finding_update
 
 
-def _kept(evidence: Evidence, what: str, start: Ints, until: Ints) -> Ints:
-    """Return how much of ``what`` was recorded in each span of updates."""
+def _recorded_in_spans(evidence: Evidence, what: str, start: Ints, until: Ints) -> Ints:
+    """Return how many rows of ``what`` were recorded in each span of updates."""
     count = np.zeros(len(start), np.int64)
     table, column = ("updates", "sampled_steps") if what == "sampled_steps" else (what, None)
     for part in evidence.run.parts(table):
@@ -145,25 +149,25 @@ def _kept(evidence: Evidence, what: str, start: Ints, until: Ints) -> Ints:
 
 
 def captured_since(evidence: Evidence, update: int) -> str:
-    """Say what the recorder kept when it looked closer after ``update``, empty when it did not."""
-    rises = rises_of(evidence, update)
-    if not rises or not any(rises[0].kept.values()):
+    """Say which detail was recorded at a raised level after ``update``, empty when there was none."""
+    rises = level_rises(evidence, update)
+    if not rises or not any(rises[0].detail.values()):
         return ""
     rise = rises[0]
     span = f"update {rise.start:,}" if rise.start == rise.until else f"updates {rise.start:,} to {rise.until:,}"
-    return f"The recorder looked closer in {span} and kept {rise.told}."
+    return f"The level was raised in {span}, which recorded {rise.detail_words}."
 
 
-def table(data: TimelineFrame) -> Rows | None:
-    """List every rise of the level, what raised it, and what was captured."""
+def table(data: TimelineFrame) -> SectionTable | None:
+    """List every rise of the level, what raised it, and the detail recorded."""
     if not data.rises:
         return None
-    columns = ("from", "until", "raised_by", "on", "verdict", "finding_at", *_KEPT)
+    columns = ("from", "until", "raised_by", "on", "verdict", "finding_at", *_DETAIL)
     cells = tuple(
-        (r.start, r.until, r.rule, r.subject, Mark(r.verdict, r.verdict), r.finding, *r.kept.values())
+        (r.start, r.until, r.rule, r.subject, Mark(r.verdict, r.verdict), r.finding, *r.detail.values())
         for r in data.rises
     )
-    return Rows(columns, cells)
+    return SectionTable(columns, cells)
 
 
 def _lanes(evidence: Evidence) -> dict[str, tuple[Incident, ...]]:
@@ -171,7 +175,7 @@ def _lanes(evidence: Evidence) -> dict[str, tuple[Incident, ...]]:
     for incident in sorted(evidence.replay.incidents, key=lambda incident: incident.start):
         if incident.peak_verdict in ("warning", "critical"):
             lanes.setdefault(incident.rule, []).append(incident)
-    return {rule: tuple(found) for rule, found in lanes.items()}
+    return {rule: tuple(of_rule) for rule, of_rule in lanes.items()}
 
 
 def layout(data: TimelineFrame) -> Layout:
@@ -181,7 +185,7 @@ def layout(data: TimelineFrame) -> Layout:
 
 
 def draw(data: TimelineFrame, axes: Sequence[Axes]) -> None:
-    """Draw incidents in one lane a rule, and the level under them."""
+    """Draw incidents, one lane for each rule, and the level below."""
     if len(axes) > 1:
         _draw_lanes(data, axes[0])
     level = axes[-1]
@@ -212,24 +216,26 @@ def _draw_lanes(data: TimelineFrame, axes: Axes) -> None:
 
 
 def words(data: TimelineFrame) -> list[str]:
-    """Say what began first and how much else there was, and how often and why the level rose."""
-    return [*data.troubles, *_levels_told(data)]
+    """Describe the primary incident, the number of others, and how often and why the level rose."""
+    return [*data.troubles, *_level_sentences(data)]
 
 
-def _levels_told(data: TimelineFrame) -> list[str]:
+def _level_sentences(data: TimelineFrame) -> list[str]:
     if not data.triggers:
         return ["The telemetry level never rose."]
     rules = ", ".join(dict.fromkeys(rule for _, rule, _ in data.triggers))
-    said = [f"The level rose {times(len(data.triggers))}, first after update {data.triggers[0][0]}; raised by {rules}."]
+    sentences = [
+        f"The level rose {times(len(data.triggers))}, first after update {data.triggers[0][0]}; raised by {rules}."
+    ]
     if len(data.lanes) > MOST_LANES:
-        said.append(f"{len(data.lanes) - MOST_LANES} further rules fired and are in the table only.")
-    return said
+        sentences.append(f"{len(data.lanes) - MOST_LANES} more rules fired; they are in the table only.")
+    return sentences
 
 
 QUESTION = Question(
     name="timeline",
     title="Timeline",
-    asks="When was there trouble, and when did the recorder look closer?",
+    asks="When were incidents open, and when did the recorder record more detail?",
     without="The run has no complete update.",
     frame=frame,
     layout=layout,

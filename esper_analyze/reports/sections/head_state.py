@@ -49,13 +49,13 @@ def state_of(head: HeadFrame) -> State:
     return state
 
 
-def zeros_told(head: HeadFrame) -> str:
+def zeros_explained(head: HeadFrame) -> str:
     """Say of every zero or missing gradient why it was, most often first."""
     if not head.zeros:
         return "never zero" if head.grad_norm.finite.any() else "–"
     named = {"masked": "masked, expected", "irrelevant": "irrelevant, expected", "frozen": "frozen, expected"}
-    told = [f"{many(count, 'update')} {named.get(word, word)}" for word, count in head.zeros.items()]
-    return "; ".join(told)
+    counts = [f"{many(count, 'update')} {named.get(word, word)}" for word, count in head.zeros.items()]
+    return "; ".join(counts)
 
 
 def brief(value: float | None, *, share: bool = False) -> str:

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from esper_analyze.reports.render import html
-from esper_analyze.reports.render.rows import Mark, Rows
+from esper_analyze.reports.render.rows import Mark, SectionTable
 from esper_analyze.reports.render.sparkline import sparkline
-from esper_analyze.reports.sections.head_state import SIGNS, brief, state_of, zeros_told
+from esper_analyze.reports.sections.head_state import SIGNS, brief, state_of, zeros_explained
 from esper_analyze.terminal import cleaned
 from esper_analyze.wording import many
 
@@ -26,7 +26,7 @@ _FIGURE = (
 _TITLES = ("head", "state", "gradient norm", "entropy", "learnable", "zero gradients")
 
 
-def table(data: Sequence[HeadFrame]) -> Rows:
+def table(data: Sequence[HeadFrame]) -> SectionTable:
     """List every head: its state, its last numbers, and why its gradient was zero."""
     columns = ("head", "sign", "state", "because", "grad_norm", "entropy_norm", "learnable_fraction", "zero_gradients")
     cells = []
@@ -34,8 +34,8 @@ def table(data: Sequence[HeadFrame]) -> Rows:
         state = state_of(head)
         numbers = (head.last_norm, head.entropy_norm.last, head.learnable.last)
         mark = Mark(state.verdict, state.word)
-        cells.append((cleaned(head.name, 60), state.sign, mark, state.because, *numbers, zeros_told(head)))
-    return Rows(columns, tuple(cells))
+        cells.append((cleaned(head.name, 60), state.sign, mark, state.because, *numbers, zeros_explained(head)))
+    return SectionTable(columns, tuple(cells))
 
 
 def markup(data: Sequence[HeadFrame]) -> str:
@@ -57,14 +57,14 @@ def markup(data: Sequence[HeadFrame]) -> str:
 def _row(head: HeadFrame) -> list[str]:
     state = state_of(head)
     sign = _sign(state.sign, state.verdict)
-    told = f'<span class="state">{sign}{html.text(state.word)}</span> <small>{html.text(state.because)}</small>'
+    state_cell = f'<span class="state">{sign}{html.text(state.word)}</span> <small>{html.text(state.because)}</small>'
     return [
         f"<strong>{html.text(head.name, 40)}</strong>",
-        told,
+        state_cell,
         _cell(sparkline(head.grad_norm), brief(head.last_norm)),
         _cell(sparkline(head.entropy_norm, high=1.0), brief(head.entropy_norm.last)),
         _cell(sparkline(head.learnable, high=1.0), brief(head.learnable.last, share=True)),
-        html.text(zeros_told(head)),
+        html.text(zeros_explained(head)),
     ]
 
 

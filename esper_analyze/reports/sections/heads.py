@@ -52,8 +52,8 @@ def frame(evidence: Evidence) -> tuple[HeadFrame, ...] | None:
 
 def _last_measured(rows: polars.DataFrame) -> int:
     """Return the last update at which the state of the gradient is known, −1 where there is none."""
-    known = rows["update"].to_numpy()[rows["grad_state"].is_not_null().to_numpy()]
-    return int(known[-1]) if len(known) else -1
+    measured = rows["update"].to_numpy()[rows["grad_state"].is_not_null().to_numpy()]
+    return int(measured[-1]) if len(measured) else -1
 
 
 def _ended(rows: polars.DataFrame, latest: int) -> int | None:
@@ -92,8 +92,8 @@ def _equals(rows: polars.DataFrame, column: str, word: str) -> Bools:
 
 
 def _expected(rows: polars.DataFrame) -> Bools:
-    said: Bools = rows["zero_explained"].is_in(list(EXPECTED)).fill_null(value=False).to_numpy()
-    return said
+    expected: Bools = rows["zero_explained"].is_in(list(EXPECTED)).fill_null(value=False).to_numpy()
+    return expected
 
 
 def _zeros(rows: polars.DataFrame) -> dict[str, int]:
@@ -103,8 +103,8 @@ def _zeros(rows: polars.DataFrame) -> dict[str, int]:
 
 
 def _last_word(rows: polars.DataFrame, column: str) -> str | None:
-    said = rows[column].drop_nulls()
-    return str(said[-1]) if len(said) else None
+    words = rows[column].drop_nulls()
+    return str(words[-1]) if len(words) else None
 
 
 def layout(data: tuple[HeadFrame, ...]) -> Layout:
@@ -145,17 +145,17 @@ def _shade_learnable(axes: Axes, learnable: Series) -> None:
 
 def _mark_zeros(axes: Axes, head: HeadFrame) -> None:
     """Mark zero and missing gradients on the lower edge: grey where explained, a cross where not."""
-    whole = int(head.grad_norm.update[-1] - head.grad_norm.update[0]) + 1
+    span = int(head.grad_norm.update[-1] - head.grad_norm.update[0]) + 1
     for update, marker, colour, high in (
         (head.expected, "|", MUTED, 0.04),
         (head.bad, "x", VERDICTS["critical"], 0.06),
     ):
         if not len(update):
             continue
-        pixel = update // max(1, whole // _MARKS)
+        pixel = update // max(1, span // _MARKS)
         where = update[np.unique(pixel, return_index=True)[1]]
-        place = axes.get_xaxis_transform()
-        axes.plot(where, np.full(len(where), high), marker, color=colour, markersize=5, transform=place, zorder=4)
+        edge = axes.get_xaxis_transform()
+        axes.plot(where, np.full(len(where), high), marker, color=colour, markersize=5, transform=edge, zorder=4)
 
 
 def _title(axes: Axes, title: str, series: Series, empty: str, *, last: bool) -> None:
@@ -167,10 +167,10 @@ def _title(axes: Axes, title: str, series: Series, empty: str, *, last: bool) ->
 
 def words(data: tuple[HeadFrame, ...]) -> list[str]:
     """Say one sentence per head."""
-    said = [head.sentence + "." for head in data]
+    sentences = [head.sentence + "." for head in data]
     if len(data) > MOST_DRAWN:
-        said.append(f"{len(data) - MOST_DRAWN} of {len(data)} heads are not drawn; troubled ones come first.")
-    return said
+        sentences.append(f"{len(data) - MOST_DRAWN} of {len(data)} heads are not drawn; troubled ones come first.")
+    return sentences
 
 
 QUESTION = Question(

@@ -59,8 +59,8 @@ def frame(run: RecordedRun) -> Identity:
     subtitle = " · ".join(str(part) for part in parts if part) or "framework and algorithm not given"
     facts = [*_clock(run), ("ended", status_words(run)), *_described(info)]
     hyper = info.get("hyperparameters")
-    given = tuple((str(key), _cell(value)) for key, value in hyper.items()) if isinstance(hyper, Mapping) else ()
-    return Identity(name, subtitle, tuple(facts), given, _losses(run))
+    pairs = tuple((str(key), _cell(value)) for key, value in hyper.items()) if isinstance(hyper, Mapping) else ()
+    return Identity(name, subtitle, tuple(facts), pairs, _losses(run))
 
 
 def _clock(run: RecordedRun) -> list[tuple[str, str]]:

@@ -37,7 +37,7 @@ class Layer:
     name: str
     elements: int | None
     sampled: int
-    known: int
+    measured: int
     zeros: int
     least: float | None
     most: float | None
@@ -53,11 +53,11 @@ class Layer:
     @property
     def always_zero(self) -> bool:
         """Whether every gradient measured was exactly zero."""
-        return self.known > 0 and self.zeros == self.known
+        return self.measured > 0 and self.zeros == self.measured
 
 
 @dataclass(frozen=True, slots=True)
-class Cells:
+class LayerGrid:
     """Layers × stretches of ``width`` updates from ``first`` on, of ``sampled`` updates in all.
 
     ``least`` and ``most`` are log10 of the finite norms above zero, NaN without one; the flags say what else was there.
@@ -80,20 +80,20 @@ class Cells:
         return usual
 
 
-def read_layers(run: RecordedRun, vanishing: float, exploding: float) -> tuple[tuple[Layer, ...], Cells]:
+def read_layers(run: RecordedRun, vanishing: float, exploding: float) -> tuple[tuple[Layer, ...], LayerGrid]:
     """Return every layer in the order in which the recorder met them, which is the network's, and their cells."""
     connection = run.connection()
-    found = queried(connection, _LAYERS, {"vanishing": vanishing, "exploding": exploding})
-    cells = _read_cells(connection, found["name"].to_list())
-    usual = np.where(found["zeros"].to_numpy() == found["known"].to_numpy(), 0.0, 10.0**cells.usual)
-    usual = np.where(found["known"].to_numpy() == 0, np.nan, usual)
-    rows = zip(found.iter_rows(named=True), usual.tolist(), strict=True)
+    summary = queried(connection, _LAYERS, {"vanishing": vanishing, "exploding": exploding})
+    cells = _read_cells(connection, summary["name"].to_list())
+    usual = np.where(summary["zeros"].to_numpy() == summary["measured"].to_numpy(), 0.0, 10.0**cells.usual)
+    usual = np.where(summary["measured"].to_numpy() == 0, np.nan, usual)
+    rows = zip(summary.iter_rows(named=True), usual.tolist(), strict=True)
     layers = tuple(Layer(**row, typical=None if np.isnan(typical) else typical) for row, typical in rows)
     return layers, cells
 
 
 _LAYERS = f"""
-    select layer as name, max(elements) as elements, count(*) as sampled, count(grad_norm) as known,
+    select layer as name, max(elements) as elements, count(*) as sampled, count(grad_norm) as measured,
         count(*) filter (grad_norm = 0) as zeros,
         min(grad_norm) filter ({_FINITE}) as least, max(grad_norm) filter ({_FINITE}) as most,
         count(*) filter ({_BROKEN}) as broken, min(update) filter ({_BROKEN}) as first_broken,
@@ -113,16 +113,16 @@ _CELLS = f"""
 """
 
 
-def _read_cells(connection: duckdb.DuckDBPyConnection, layers: Sequence[str]) -> Cells:
+def _read_cells(connection: duckdb.DuckDBPyConnection, layers: Sequence[str]) -> LayerGrid:
     span = queried(connection, "select min(update), max(update), count(distinct update) from layers")
     first, last, sampled = span.row(0)
     width = max(1, -(-(last - first + 1) // COLUMNS))
-    found = queried(connection, _CELLS, {"first": first, "width": width})
-    order = {layer: place for place, layer in enumerate(layers)}
-    at = np.array([order[name] for name in found["layer"]], np.int64), found["stretch"].to_numpy()
+    rows = queried(connection, _CELLS, {"first": first, "width": width})
+    order = {layer: index for index, layer in enumerate(layers)}
+    at = np.array([order[name] for name in rows["layer"]], np.int64), rows["stretch"].to_numpy()
     shape = len(layers), (last - first) // width + 1
     least, most = np.full(shape, np.nan), np.full(shape, np.nan)
     zeros, broken = np.zeros(shape, bool), np.zeros(shape, bool)
-    least[at], most[at] = (np.log10(found[name].fill_null(float("nan")).to_numpy()) for name in ("least", "most"))
-    zeros[at], broken[at] = found["zeros"].to_numpy(), found["broken"].to_numpy()
-    return Cells(first, width, sampled, least, most, zeros, broken)
+    least[at], most[at] = (np.log10(rows[name].fill_null(float("nan")).to_numpy()) for name in ("least", "most"))
+    zeros[at], broken[at] = rows["zeros"].to_numpy(), rows["broken"].to_numpy()
+    return LayerGrid(first, width, sampled, least, most, zeros, broken)

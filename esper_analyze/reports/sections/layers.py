@@ -10,9 +10,9 @@ import numpy as np
 
 from esper_analyze.replay.evidence import Evidence
 from esper_analyze.reports.render.heat import Heat, draw_heat
-from esper_analyze.reports.render.rows import Mark, Rows
+from esper_analyze.reports.render.rows import Mark, SectionTable
 from esper_analyze.reports.render.section import Layout, Question
-from esper_analyze.reports.sections.layer_cells import Cells, Layer, read_layers
+from esper_analyze.reports.sections.layer_cells import Layer, LayerGrid, read_layers
 from esper_analyze.runs.series import all_series
 from esper_analyze.terminal import cleaned
 from esper_analyze.wording import many, number
@@ -62,12 +62,12 @@ def frame(evidence: Evidence) -> LayerFrame | None:
 
 def _clip_norm(evidence: Evidence) -> float:
     """Return the clip norm last in effect."""
-    given = all_series(evidence.run, "updates", ["max_grad_norm"])["max_grad_norm"]
-    known = given.value[given.finite]
-    return float(known[-1]) if len(known) else DEFAULT_CLIP_NORM
+    recorded = all_series(evidence.run, "updates", ["max_grad_norm"])["max_grad_norm"]
+    numbers = recorded.value[recorded.finite]
+    return float(numbers[-1]) if len(numbers) else DEFAULT_CLIP_NORM
 
 
-def heat_of(layers: Sequence[Layer], cells: Cells) -> Heat:
+def heat_of(layers: Sequence[Layer], cells: LayerGrid) -> Heat:
     """Return the heatmap of ``cells``, neighbouring layers in one row when there are too many.
 
     Of what falls into one cell the worst is kept: NaN or infinite; else the value farthest from its own layer's usual
@@ -79,11 +79,11 @@ def heat_of(layers: Sequence[Layer], cells: Cells) -> Heat:
     size = -(-len(layers) // MOST_LANES)
     starts = np.arange(0, len(layers), size)
     worst = [start + away[start : start + size].argmax(0) for start in starts]
-    kept = np.stack([log[rows, np.arange(log.shape[1])] for rows in worst])
+    chosen = np.stack([log[rows, np.arange(log.shape[1])] for rows in worst])
     broken = np.logical_or.reduceat(cells.broken, starts, axis=0)
-    zero = np.logical_or.reduceat(cells.zeros, starts, axis=0) & np.isnan(kept)
+    zero = np.logical_or.reduceat(cells.zeros, starts, axis=0) & np.isnan(chosen)
     names = tuple(_lane(layers, int(start), size) for start in starts)
-    return Heat(names, cells.first, cells.width, np.where(broken, np.nan, kept), zero & ~broken, broken)
+    return Heat(names, cells.first, cells.width, np.where(broken, np.nan, chosen), zero & ~broken, broken)
 
 
 def _lane(layers: Sequence[Layer], start: int, size: int) -> str:
@@ -104,21 +104,21 @@ def draw(data: LayerFrame, axes: Sequence[Axes]) -> None:
 
 def words(data: LayerFrame) -> list[str]:
     """Name the first layer to go bad, those that exploded or vanished, and what a cell stands for."""
-    said = [_first_bad(data)]
+    sentences = [_first_bad(data)]
     exploded = [layer for layer in data.layers if layer.exploded]
     vanished = [layer for layer in data.layers if layer.vanished and not layer.always_zero]
     still = [layer for layer in data.layers if layer.always_zero]
-    silent = [layer for layer in data.layers if not layer.known and not layer.broken]
+    silent = [layer for layer in data.layers if not layer.measured and not layer.broken]
     if exploded:
-        said.append(f"▲ Exploding, above {number(data.exploding)}: {_since(exploded, 'exploded')}.")
+        sentences.append(f"▲ Exploding, above {number(data.exploding)}: {_since(exploded, 'exploded')}.")
     if vanished:
-        said.append(f"▼ Vanishing, below {VANISHING:g}: {_since(vanished, 'vanished')}.")
+        sentences.append(f"▼ Vanishing, below {VANISHING:g}: {_since(vanished, 'vanished')}.")
     if still:
         expected = "expected of a head that never had a choice (see Heads), a fault anywhere else"
-        said.append(f"○ Exactly zero whenever sampled: {_named(still)}; {expected}.")
+        sentences.append(f"○ Exactly zero whenever sampled: {_named(still)}; {expected}.")
     if silent:
-        said.append(f"No gradient ever: {_named(silent)}; frozen, or not reached by the loss.")
-    return [*said, _sampling(data)]
+        sentences.append(f"No gradient ever: {_named(silent)}; frozen, or not reached by the loss.")
+    return [*sentences, _sampling(data)]
 
 
 def _first_bad(data: LayerFrame) -> str:
@@ -156,15 +156,15 @@ def _named(layers: Sequence[Layer]) -> str:
 
 def _sampling(data: LayerFrame) -> str:
     heat = data.heat
-    said = f"{many(len(data.layers), 'layer')}, sampled in {data.sampled:,} of {many(data.updates, 'update')}."
+    sentence = f"{many(len(data.layers), 'layer')}, sampled in {data.sampled:,} of {many(data.updates, 'update')}."
     if data.shared == 1 and heat.width == 1:
-        return said
+        return sentence
     of = [f"{many(heat.width, 'update')}"] if heat.width > 1 else []
     of += [f"{many(data.shared, 'neighbouring layer')}"] if data.shared > 1 else []
-    return f"{said} A cell stands for up to {' and '.join(of)} and shows the worst: broken, or farthest from usual."
+    return f"{sentence} A cell stands for up to {' and '.join(of)} and shows the worst: broken, or farthest from usual."
 
 
-def rows(data: LayerFrame) -> Rows:
+def rows(data: LayerFrame) -> SectionTable:
     """Return every layer, the worst first and those alike in the network's order."""
     columns = (
         "layer",
@@ -192,7 +192,7 @@ def rows(data: LayerFrame) -> Rows:
         ("most_norm", "most"),
         ("first_broken", "NaN at"),
     )
-    return Rows(columns, tuple(_row(layer) for layer in layers), brief)
+    return SectionTable(columns, tuple(_row(layer) for layer in layers), brief)
 
 
 def _row(layer: Layer) -> tuple[Any, ...]:
@@ -221,14 +221,14 @@ def state(layer: Layer) -> Mark:
         return Mark("critical", "✕ NaN")
     if layer.exploded:
         return Mark("critical" if 2 * layer.exploded >= layer.sampled else "warning", "▲ exploding")
-    if not layer.known:
+    if not layer.measured:
         return Mark("no_data", "– no gradient")
     if layer.always_zero:
         return Mark("not_applicable", "○ zero")
     return Mark("warning", "▼ vanishing") if layer.vanished else Mark("ok", "● flowing")
 
 
-def table(data: LayerFrame) -> Rows | None:
+def table(data: LayerFrame) -> SectionTable | None:
     """Return the layers that were anything but flowing, None when all are well."""
     listed = rows(data)
     bad = sum(state(layer).verdict != "ok" for layer in data.layers)

@@ -54,11 +54,11 @@ def _shown(data: LossFrame) -> list[tuple[str, str]]:
 def draw(data: LossFrame, axes: Sequence[Axes]) -> None:
     """Draw each loss."""
     shown = _shown(data)
-    for place, (name, title) in enumerate(shown):
-        line(axes[place], data.columns[name])
-        scale(axes[place], data.columns[name])
-        finish(axes[place], title + _count_words(data.columns[name]), last=place == len(shown) - 1)
-        incidents_behind(axes[place], data.incidents, ("numerical_instability",))
+    for index, (name, title) in enumerate(shown):
+        line(axes[index], data.columns[name])
+        scale(axes[index], data.columns[name])
+        finish(axes[index], title + _count_words(data.columns[name]), last=index == len(shown) - 1)
+        incidents_behind(axes[index], data.incidents, ("numerical_instability",))
 
 
 def _count_words(series: Series) -> str:
@@ -68,12 +68,12 @@ def _count_words(series: Series) -> str:
 
 def words(data: LossFrame) -> list[str]:
     """Say what was non-finite."""
-    said = []
+    sentences = []
     for name, _ in _LOSSES:
         broken = data.columns[name].nonfinite
         if broken.any():
             first = data.columns[name].update[broken][0]
-            said.append(f"{name} was NaN or infinite at {many(int(broken.sum()), 'update')}, first at {first}.")
+            sentences.append(f"{name} was NaN or infinite at {many(int(broken.sum()), 'update')}, first at {first}.")
     for name, what in (
         ("nonfinite_minibatches", "Minibatches with a NaN or infinite log-prob, value, entropy or loss"),
         ("nan_grad_count", "Gradient elements that were NaN"),
@@ -82,10 +82,10 @@ def words(data: LossFrame) -> list[str]:
         series = data.columns[name]
         bad = series.finite & (series.value > 0)
         if bad.any():
-            said.append(f"{what}: {series.value[bad].sum():,.0f}, first at update {series.update[bad][0]}.")
-    if not said:
-        said.append("Every loss handed over was finite.")
-    return said
+            sentences.append(f"{what}: {series.value[bad].sum():,.0f}, first at update {series.update[bad][0]}.")
+    if not sentences:
+        sentences.append("Every loss handed over was finite.")
+    return sentences
 
 
 QUESTION = Question(

@@ -10,7 +10,7 @@ import numpy as np
 
 from esper_analyze.replay.evidence import Evidence
 from esper_analyze.reports.render.draw import bounds, finish, from_zero, incidents_behind, line, scale
-from esper_analyze.reports.render.rows import Rows
+from esper_analyze.reports.render.rows import SectionTable
 from esper_analyze.reports.render.section import Layout, Question
 from esper_analyze.reports.render.style import FIRST, SECOND, THIRD
 from esper_analyze.runs.series import Series, by_subject
@@ -71,12 +71,12 @@ def _gated(data: LstmFrame) -> bool:
 
 def draw(data: LstmFrame, axes: Sequence[Axes]) -> None:
     """Draw size and largest element of c and h, how far one environment stands out, and what is saturated."""
-    for place, (letter, what) in enumerate((("c", "Cell state c"), ("h", "Hidden state h"))):
-        _draw_state(data, axes[place], letter)
-        finish(axes[place], f"{what}: largest rms of an environment, and (thin) largest element", legend=True)
-        incidents_behind(axes[place], data.incidents, _STATE_RULES)
-        bounds(axes[place], *data.explosion)
-        bounds(axes[place], *data.vanishing)
+    for index, (letter, what) in enumerate((("c", "Cell state c"), ("h", "Hidden state h"))):
+        _draw_state(data, axes[index], letter)
+        finish(axes[index], f"{what}: largest rms of an environment, and (thin) largest element", legend=True)
+        incidents_behind(axes[index], data.incidents, _STATE_RULES)
+        bounds(axes[index], *data.explosion)
+        bounds(axes[index], *data.vanishing)
     _draw_phases(axes[2], {phase: outliers(columns) for phase, columns in data.phases.items()})
     finish(axes[2], "Cell state of the largest environment, as a multiple of the mean one", legend=True)
     saturated = {phase: columns["h_saturation"] for phase, columns in data.phases.items()}
@@ -91,9 +91,9 @@ def draw(data: LstmFrame, axes: Sequence[Axes]) -> None:
 def outliers(columns: dict[str, Series]) -> Series:
     """Return the largest environment's rms of c over the mean one's; null where there is nothing to divide by."""
     most, mean = columns["c_env_rms_max"], columns["c_env_rms_mean"]
-    known = most.finite & mean.finite & (mean.value > 0)
-    ratio = np.divide(most.value, mean.value, out=np.full(len(known), np.nan), where=known)
-    return Series(most.update, ratio, ~known)
+    usable = most.finite & mean.finite & (mean.value > 0)
+    ratio = np.divide(most.value, mean.value, out=np.full(len(usable), np.nan), where=usable)
+    return Series(most.update, ratio, ~usable)
 
 
 def _draw_phases(axes: Axes, phases: dict[str, Series]) -> None:
@@ -133,7 +133,7 @@ def _draw_state(data: LstmFrame, axes: Axes, letter: str) -> None:
 
 def words(data: LstmFrame) -> list[str]:
     """Say what the bounds mean for h, which environment stood out, what the gates did, and what was broken."""
-    said = [
+    sentences = [
         "|h| never exceeds 1 in an LSTM without projection, so bounds on its size can only fire on something else; "
         "c is where a state explodes, saturation where h suffers."
     ]
@@ -142,9 +142,9 @@ def words(data: LstmFrame) -> list[str]:
         if broken.any():
             first = columns["c_env_rms_max"].update[broken][0]
             count = many(int(broken.sum()), "update")
-            said.append(f"In phase {phase} the state was NaN or infinite at {count}, first at {first}.")
-        said += _outstanding(phase, outliers(columns))
-    return said + _gate_words(data)
+            sentences.append(f"In phase {phase} the state was NaN or infinite at {count}, first at {first}.")
+        sentences += _outstanding(phase, outliers(columns))
+    return sentences + _gate_words(data)
 
 
 def _outstanding(phase: str, ratio: Series) -> list[str]:
@@ -162,33 +162,33 @@ def _gate_words(data: LstmFrame) -> list[str]:
     if not _gated(data):
         return ["Gates were not looked at: those of an nn.LSTM of one layer and one direction are, on sampled updates."]
     columns = _sampled(data)
-    told = []
+    gates = []
     for name in _GATES:
-        known = columns[name].value[columns[name].finite]
-        if len(known):
+        numbers = columns[name].value[columns[name].finite]
+        if len(numbers):
             gate = name.removesuffix("_saturation")
-            told.append(f"{gate} {np.median(known):.0%}, at most {known.max():.0%}")
-    return [f"Saturated share of the gates, usually: {'; '.join(told)}."] if told else []
+            gates.append(f"{gate} {np.median(numbers):.0%}, at most {numbers.max():.0%}")
+    return [f"Saturated share of the gates, usually: {'; '.join(gates)}."] if gates else []
 
 
-def rows(data: LstmFrame) -> Rows:
+def rows(data: LstmFrame) -> SectionTable:
     """Return each phase's numbers at its last update, with the worst of the run."""
     columns = ("phase", "metric", "last", "least", "most", "most_at", "broken", "first_broken")
-    found = []
+    cells = []
     for phase, series in data.phases.items():
-        for name, one in {**series, "c_env_max_over_mean": outliers(series)}.items():
-            if not one.empty and name != "gate_values":
-                found.append((phase, name, one.last, *_extremes(one)))
-    return Rows(columns, tuple(found), _BRIEF)
+        for name, values in {**series, "c_env_max_over_mean": outliers(series)}.items():
+            if not values.empty and name != "gate_values":
+                cells.append((phase, name, values.last, *_extremes(values)))
+    return SectionTable(columns, tuple(cells), _BRIEF)
 
 
 def _extremes(series: Series) -> tuple[float | None, float | None, int | None, int, int | None]:
     """Return least, most and where, how often it was broken and when first."""
-    known, broken = series.value[series.finite], series.update[series.nonfinite]
+    numbers, broken = series.value[series.finite], series.update[series.nonfinite]
     first = int(broken[0]) if len(broken) else None
-    if not len(known):
+    if not len(numbers):
         return None, None, None, len(broken), first
-    return float(known.min()), float(known.max()), int(series.update[series.largest]), len(broken), first
+    return float(numbers.min()), float(numbers.max()), int(series.update[series.largest]), len(broken), first
 
 
 QUESTION = Question(

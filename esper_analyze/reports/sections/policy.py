@@ -121,16 +121,16 @@ def _draw_clip(data: PolicyFrame, axes: Axes) -> None:
 
 def words(data: PolicyFrame) -> list[str]:
     """Say where KL and ratio were largest and samples fewest, and what the numbers cannot tell."""
-    said = _caveats(data)
+    sentences = _caveats(data)
     for name, what in (("kl_k3", "KL (k3)"), ("ratio_max", "The joint ratio")):
         series = data.columns[name]
         if series.finite.any():
-            place = series.largest
-            said.append(f"{what} was largest at update {series.update[place]}: {series.value[place]:.3g}.")
+            index = series.largest
+            sentences.append(f"{what} was largest at update {series.update[index]}: {series.value[index]:.3g}.")
         if series.nonfinite.any():
             first, count = series.update[series.nonfinite][0], many(int(series.nonfinite.sum()), "update")
-            said.append(f"{what} was NaN or infinite at {count}, first at {first}.")
-    return said + _samples(data)
+            sentences.append(f"{what} was NaN or infinite at {count}, first at {first}.")
+    return sentences + _samples(data)
 
 
 def _caveats(data: PolicyFrame) -> list[str]:
@@ -144,19 +144,19 @@ def _caveats(data: PolicyFrame) -> list[str]:
 
 
 def _samples(data: PolicyFrame) -> list[str]:
-    said = []
+    sentences = []
     ess, clamped, broken = (data.columns[name] for name in ("ess_fraction", "clamped_fraction", "ratio_nonfinite"))
     if ess.finite.any():
         least = int(np.where(ess.finite, ess.value, np.inf).argmin())
-        said.append(f"Fewest samples counted at update {ess.update[least]}: {ess.value[least]:.0%} of them.")
+        sentences.append(f"Fewest samples counted at update {ess.update[least]}: {ess.value[least]:.0%} of them.")
     for series, what in (
         (clamped, "Log-ratios were clamped"),
         (broken, "Single samples had a NaN or infinite log-ratio"),
     ):
         some = series.finite & (series.value > 0)
         if some.any():
-            said.append(f"{what} in {many(int(some.sum()), 'update')}, first {series.update[some][0]}.")
-    return said
+            sentences.append(f"{what} in {many(int(some.sum()), 'update')}, first {series.update[some][0]}.")
+    return sentences
 
 
 QUESTION = Question(

@@ -81,11 +81,11 @@ def draw(data: ReturnFrame, axes: Sequence[Axes]) -> None:
 
 def words(data: ReturnFrame) -> list[str]:
     """Say where the returns began and ended."""
-    kept = data.mean.value[data.mean.finite]
-    if not len(kept):
+    numbers = data.mean.value[data.mean.finite]
+    if not len(numbers):
         return [f"{many(data.episodes, 'episode')}, none with a finite return."]
-    part = max(1, len(kept) // 10)
-    begin, end = kept[:part].mean(), kept[-part:].mean()
+    part = max(1, len(numbers) // 10)
+    begin, end = numbers[:part].mean(), numbers[-part:].mean()
     return [
         f"{many(data.episodes, 'episode')}. Mean return over the first tenth of the updates {begin:.4g}, "
         f"over the last tenth {end:.4g}.{fall_of(data.mean)}"

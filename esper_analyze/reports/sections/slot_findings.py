@@ -1,4 +1,4 @@
-"""What the detector found on seeds, in the words of those who grow them."""
+"""Incidents on seed modules, in the terms of growing networks."""
 
 from __future__ import annotations
 
@@ -17,28 +17,28 @@ if TYPE_CHECKING:
 RULES = ("seed_dormant", "host_dominating", "slot_gradient_explosion", "slot_gradient_vanishing")
 """Rules that judge table ``slots``."""
 _CAUSES = {
-    "dormant": "it never woke: its gradient was small from the beginning",
-    "saturated": "it has faded: its gradient was sound before",
-    "host_learning_fast": "the host learns faster than usual, the seed itself is fine",
+    "dormant": "dormant: its gradient was small from the beginning",
+    "saturated": "saturated: its gradient was normal before",
+    "host_learning_fast": "the host learns faster than usual; the seed module itself is normal",
     "disconnected": "only some of its tensors are reached by the loss",
 }
 
 
 @dataclass(frozen=True, slots=True)
-class Trouble:
-    """An incident on a place, told: one sentence, and a few words for a table."""
+class SlotIncident:
+    """An incident on a slot: one sentence, and a few words for a table."""
 
-    place: str
+    slot: str
     incident: Incident
     sentence: str
     brief: str
 
 
-def trouble_of(evidence: Evidence, connection: duckdb.DuckDBPyConnection) -> list[Trouble]:
-    """Return what was found on places, critical before warning, each in order of its beginning."""
-    found = [incident for incident in evidence.replay.single_incidents if incident.rule in RULES]
-    found.sort(key=lambda one: (one.peak_verdict != "critical", one.start, one.subject))
-    return [_told(incident, _cause(incident, connection)) for incident in found]
+def slot_incidents(evidence: Evidence, connection: duckdb.DuckDBPyConnection) -> list[SlotIncident]:
+    """Return the incidents on slots, critical before warning, each in order of its start."""
+    incidents = [incident for incident in evidence.replay.single_incidents if incident.rule in RULES]
+    incidents.sort(key=lambda item: (item.peak_verdict != "critical", item.start, item.subject))
+    return [_described(incident, _cause(incident, connection)) for incident in incidents]
 
 
 def _cause(incident: Incident, connection: duckdb.DuckDBPyConnection) -> str | None:
@@ -54,24 +54,24 @@ def _cause(incident: Incident, connection: duckdb.DuckDBPyConnection) -> str | N
     return None if rows.is_empty() else str(rows.item())
 
 
-def _told(incident: Incident, cause: str | None) -> Trouble:
-    place, when = cleaned(incident.subject, 40), _when(incident)
+def _described(incident: Incident, cause: str | None) -> SlotIncident:
+    slot, when = cleaned(incident.subject, 40), _when(incident)
     worst = f"{number(incident.peak)} at update {incident.peak_update}"
     if incident.rule == "slot_gradient_explosion":
         what, brief = f"its gradient explodes (severity {worst})", f"▲ exploding, severity {number(incident.peak)}"
     elif incident.rule == "slot_gradient_vanishing":
         what, brief = f"its gradient vanishes (severity {worst})", f"▼ vanishing, severity {number(incident.peak)}"
     elif incident.metric == "low_ratio_cause":
-        what = "disconnected: the loss reaches none of its tensors. It is not dormant; look for a detach() before it"
+        what = "disconnected: the loss reaches none of its tensors; it is not dormant. Look for a detach() before it"
         brief = "⊘ disconnected"
     elif incident.rule == "host_dominating":
-        what, brief = f"the host drowns it (ratio {worst})", "▼ host dominates"
+        what, brief = f"the host's gradient dominates (ratio {worst})", "▼ host dominates"
     else:
         named = "" if cause is None else f"; {_CAUSES.get(cause, cause)}"
-        what, brief = f"it hardly learns beside its host (ratio {worst}){named}", f"▼ {cause or 'low ratio'}"
+        what, brief = f"it hardly learns compared with its host (ratio {worst}){named}", f"▼ {cause or 'low ratio'}"
     mark = brief[0]
-    sentence = f"{mark} {place}, {when} ({incident.peak_verdict}): {what}."
-    return Trouble(incident.subject, incident, sentence, f"{brief}, {when}")
+    sentence = f"{mark} {slot}, {when} ({incident.peak_verdict}): {what}."
+    return SlotIncident(incident.subject, incident, sentence, f"{brief}, {when}")
 
 
 def _when(incident: Incident) -> str:

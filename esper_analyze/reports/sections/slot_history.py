@@ -1,4 +1,4 @@
-"""Table ``slots`` by place: the last seed that should have trained there, through the gate; and stages over time."""
+"""Table ``slots`` by slot: gate state of the last seed module that should have trained, and stages over time."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ if TYPE_CHECKING:
     import polars
 
 HEALTH_GATE = 0.7
-"""Least health with which a seed passes the quality gate; the least ratio is ``LOW_RATIO``."""
+"""Least health with which a seed module passes the quality gate; the least ratio is ``LOW_RATIO``."""
 STRETCHES = 600
-"""Most stretches of updates that stages are told of."""
+"""Most spans of updates in which stages are resolved."""
 _SEED = "tensors > 0 and should_train"
 PANEL = ("normalized_ratio", "seed_norm", "host_norm", "health", "alpha")
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
-    """One environment and slot. What is measured is of the last update with a seed that should train, else None."""
+class SlotLocation:
+    """One environment and slot, measured at the last update with a seed module that should train (None without one)."""
 
     name: str
     seeded: int
@@ -43,14 +43,14 @@ class Place:
 
     @property
     def gate(self) -> Mark:
-        """Whether the seed passes: a ratio of at least 0.10 and a health of at least 0.7, and if not, what stops it."""
+        """Whether the seed module passes (ratio at least 0.10, health at least 0.7), and if not, what stops it."""
         return next(mark for stops, mark in self._gates() if stops)
 
     def _gates(self) -> Iterable[tuple[object, Mark]]:
-        """Yield whether each of the gate's questions stops the seed, the first one first."""
-        known = [value for value in (self.ratio, self.health) if value is not None]
+        """Yield whether each check of the gate stops the seed module, in order."""
+        numbers = [value for value in (self.ratio, self.health) if value is not None]
         yield self.update is None, Mark("not_applicable", "– not training")
-        yield self.nonfinite or not all(map(isfinite, known)), Mark("critical", "✕ NaN")
+        yield self.nonfinite or not all(map(isfinite, numbers)), Mark("critical", "✕ NaN")
         yield self.ratio is None and self.cause == "disconnected", Mark("critical", "⊘ disconnected")
         yield self.exploding, Mark("critical", "▲ exploding")
         yield self.ratio is None, Mark("no_data", "– no gradient")
@@ -61,8 +61,8 @@ class Place:
 
 
 @dataclass(frozen=True, slots=True)
-class Stay:
-    """A stretch of updates in one stage: begin and end (included)."""
+class StageSpan:
+    """A span of updates in one stage: first and last update."""
 
     start: int
     end: int
@@ -71,9 +71,9 @@ class Stay:
 
 @dataclass(frozen=True, slots=True)
 class Lane:
-    """What a place was over time: stays with a seed in it, and the updates at which something was wrong, by kind."""
+    """A slot over time: spans with a seed module in it, and the updates with a problem, by kind."""
 
-    stays: tuple[Stay, ...]
+    spans: tuple[StageSpan, ...]
     exploding: tuple[int, ...]
     low: tuple[int, ...]
     cut: tuple[int, ...]
@@ -92,7 +92,7 @@ _LAST = f"""
         vanishing_severity, tensors_nonfinite, low_ratio_cause
     from known left join judged using (place) order by known.env, known.slot, known.place
 """
-_STAYS = f"""
+_SPANS = f"""
     select place, ((update - $first) // $width)::bigint as stretch, bool_or(tensors is not null) as seeded,
         last(coalesce(stage, '') order by update, seq) as stage,
         bool_or(coalesce(exploding_severity > 0 and isfinite(exploding_severity), false)) as exploding,
@@ -107,35 +107,35 @@ _PANELS = """
 """
 
 
-def read_places(connection: duckdb.DuckDBPyConnection) -> list[Place]:
-    """Return every place, in order of environment and slot."""
-    return [Place(*row) for row in queried(connection, _LAST).iter_rows()]
+def read_locations(connection: duckdb.DuckDBPyConnection) -> list[SlotLocation]:
+    """Return every slot, in order of environment and slot."""
+    return [SlotLocation(*row) for row in queried(connection, _LAST).iter_rows()]
 
 
 def read_lanes(connection: duckdb.DuckDBPyConnection, places: Sequence[str]) -> dict[str, Lane]:
-    """Return the lanes of ``places``, in that order; with very many updates a stretch of them is told as one."""
+    """Return the lanes of ``places``, in that order; very many updates are merged into ``STRETCHES`` spans."""
     first, last = queried(connection, "select min(update), max(update) from slots").row(0)
     width = max(1, -(-(last - first + 1) // STRETCHES))
-    found = queried(connection, _STAYS, {"first": first, "width": width, "places": list(places)})
-    parts = found.partition_by("place", as_dict=True, maintain_order=True)
+    rows = queried(connection, _SPANS, {"first": first, "width": width, "places": list(places)})
+    parts = rows.partition_by("place", as_dict=True, maintain_order=True)
     return {name: _lane(parts[name,], first, width) for name in places if (name,) in parts}
 
 
 def _lane(rows: polars.DataFrame, first: int, width: int) -> Lane:
     start = [first + width * stretch for stretch in rows["stretch"]]
     cells = list(zip(start, rows["stage"], rows["seeded"], strict=True))
-    stays = []
-    for (stage, seeded, _), found in groupby(
+    spans = []
+    for (stage, seeded, _), members in groupby(
         enumerate(cells), key=lambda cell: (cell[1][1], cell[1][2], cell[1][0] - width * cell[0])
     ):
-        held = [at for _, (at, _, _) in found]
+        starts = [at for _, (at, _, _) in members]
         if seeded:
-            stays.append(Stay(held[0], held[-1] + width - 1, stage))
+            spans.append(StageSpan(starts[0], starts[-1] + width - 1, stage))
     marks = (
         tuple(at for at, bad in zip(start, rows[kind], strict=True) if bad)
         for kind in ("exploding", "low", "cut", "broken")
     )
-    return Lane(tuple(stays), *marks)
+    return Lane(tuple(spans), *marks)
 
 
 def read_panels(connection: duckdb.DuckDBPyConnection, places: Sequence[str]) -> dict[str, dict[str, Series]]:

@@ -1,4 +1,4 @@
-"""Which tensors hold NaN or Inf: the numerical stability report of the update in which something broke."""
+"""Which tensors contain NaN or Inf: the numerical stability report of the update in which it first happened."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 from esper_analyze.detector.signals import Bools, Floats
 from esper_analyze.replay.evidence import Evidence
 from esper_analyze.reports.render.draw import magnitude
-from esper_analyze.reports.render.rows import Mark, Rows
+from esper_analyze.reports.render.rows import Mark, SectionTable
 from esper_analyze.reports.render.section import Layout, Question
 from esper_analyze.reports.render.style import FIRST, INK, SECOND, VERDICTS
 from esper_analyze.runs.series import queried
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 MOST_DRAWN = 40
-"""Tensors drawn, those that are broken first."""
+"""Tensors drawn, non-finite ones first."""
 _NAMED = 4
 
 
@@ -37,18 +37,18 @@ class TensorFrame:
 
 
 def frame(evidence: Evidence) -> TensorFrame | None:
-    """Return the first report taken because something broke, else the last one asked for; None without any."""
+    """Return the first report triggered by a non-finite value, else the last requested one; None without any."""
     if not evidence.run.parts("tensors"):
         return None
     connection = evidence.run.connection()
-    taken = queried(
+    reports = queried(
         connection, "select update, min(cause = 'asked') as asked from tensors group by update order by update"
     )
-    broken = taken.filter(~taken["asked"])
-    update = int(broken["update"][0] if len(broken) else taken["update"][-1])
+    broken = reports.filter(~reports["asked"])
+    update = int(broken["update"][0] if len(broken) else reports["update"][-1])
     query = "select * exclude (rank, seq, update) from tensors where update = $update order by rank, seq"
     rows = queried(connection, query, {"update": update}).unique(subset="tensor", keep="last", maintain_order=True)
-    return TensorFrame(update, len(taken), rows)
+    return TensorFrame(update, len(reports), rows)
 
 
 def _bad(data: TensorFrame) -> Bools:
@@ -67,7 +67,7 @@ def _shown(data: TensorFrame) -> polars.DataFrame:
 
 
 def layout(data: TensorFrame) -> Layout:
-    """One line a tensor, weights at the left, gradients at the right."""
+    """One line for each tensor, weights at the left, gradients at the right."""
     return Layout((15 * min(len(data.rows), MOST_DRAWN) + 10,), columns=2, left=210)
 
 
@@ -99,22 +99,24 @@ def _dots(axes: Axes, value: Floats, null: Bools, colour: str) -> None:
 def words(data: TensorFrame) -> list[str]:
     """Name the tensors that were not finite, and say whether the losses were."""
     rows = data.rows
-    why = "because something was not finite" if rows["cause"][0] == "nonfinite" else "because it was asked for"
-    said = [f"Taken at update {data.update} {why}; {many(data.reports, 'report')} in all."]
+    why = "because a value was not finite" if rows["cause"][0] == "nonfinite" else "on request"
+    sentences = [f"Taken at update {data.update} {why}; {many(data.reports, 'report')} in total."]
     for column, what in (("weight_nonfinite", "weights"), ("grad_nonfinite", "gradients")):
         named = rows.filter(rows[column].fill_null(value=False))["tensor"].to_list()
         if named:
-            said.append(_named(named, len(rows), what))
-    if len(said) == 1:
+            sentences.append(_named(named, len(rows), what))
+    if len(sentences) == 1:
         weights, gradients = (len(rows) - rows[name].null_count() for name in ("weight_nonfinite", "grad_nonfinite"))
         of = many(len(rows), "tensor")
-        said.append(f"Nothing was NaN or infinite in weights of {weights} and gradients of {gradients} of {of}.")
+        sentences.append(f"Nothing was NaN or infinite in weights of {weights} and gradients of {gradients} of {of}.")
     norm, losses = rows["grad_norm_pre_clip"][0], rows["loss_finite"][0]
     if norm is not None:
-        said.append(f"The largest norm of the whole gradient before clipping was {number(norm)}.")
+        sentences.append(f"The largest norm of the whole gradient before clipping was {number(norm)}.")
     if losses is not None:
-        said.append("All losses were finite." if losses else "A loss was not finite: the gradient came from there.")
-    return said
+        sentences.append(
+            "All losses were finite." if losses else "A loss was not finite: the gradient came from there."
+        )
+    return sentences
 
 
 def _named(names: Sequence[str], of: int, what: str) -> str:
@@ -123,7 +125,7 @@ def _named(names: Sequence[str], of: int, what: str) -> str:
     return f"NaN or infinite {what}: {count[0].lower()}{count[1:]} ({shown})."
 
 
-def rows(data: TensorFrame) -> Rows:
+def rows(data: TensorFrame) -> SectionTable:
     """Return every tensor of the report."""
     columns = ("tensor", "weights", "gradient", "weight_abs_max", "grad_abs_max", "grad_norm_max", "elements")
     cells = tuple(
@@ -138,7 +140,7 @@ def rows(data: TensorFrame) -> Rows:
         )
         for row in data.rows.iter_rows(named=True)
     )
-    return Rows(columns, cells)
+    return SectionTable(columns, cells)
 
 
 def _state(broken: bool | None) -> Mark:
@@ -147,19 +149,19 @@ def _state(broken: bool | None) -> Mark:
     return Mark("critical", "✕ NaN") if broken else Mark("ok", "● finite")
 
 
-def table(data: TensorFrame) -> Rows | None:
-    """Return the tensors that are broken, None when none is."""
+def table(data: TensorFrame) -> SectionTable | None:
+    """Return the tensors that are not finite, None when all are."""
     bad = _bad(data)
     listed = rows(data)
     cells = tuple(row for row, broken in zip(listed.cells, bad, strict=True) if broken)
-    return Rows(listed.columns, cells) if cells else None
+    return SectionTable(listed.columns, cells) if cells else None
 
 
 QUESTION = Question(
     name="tensors",
     title="Numerical stability",
-    asks="When something was not finite, which tensors held it?",
-    without="Nothing was NaN or infinite, and no report was asked for: rec.stability_report() takes one.",
+    asks="When a value was not finite, which tensors contained it?",
+    without="Nothing was NaN or infinite, and no report was requested: rec.stability_report() takes one.",
     frame=frame,
     layout=layout,
     draw=draw,

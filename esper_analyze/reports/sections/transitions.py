@@ -12,7 +12,7 @@ import numpy as np
 from esper_analyze.errors import UsageError
 from esper_analyze.replay.evidence import Evidence
 from esper_analyze.reports.render.draw import finish, line, magnitude, scale
-from esper_analyze.reports.render.rows import Rows
+from esper_analyze.reports.render.rows import SectionTable
 from esper_analyze.reports.render.section import Layout, Question
 from esper_analyze.reports.render.style import FIRST, THIRD, VERDICTS
 from esper_analyze.runs.series import Series, queried, series_of
@@ -119,8 +119,8 @@ def draw(data: TransitionFrame, axes: Sequence[Axes]) -> None:
 
 
 def _scatter(axes: Axes, rows: polars.DataFrame, column: str) -> None:
-    known = rows.drop_nulls([column, "log_ratio"])
-    across, ratio = known[column].to_numpy().astype(np.float64), known["log_ratio"].to_numpy()
+    measured = rows.drop_nulls([column, "log_ratio"])
+    across, ratio = measured[column].to_numpy().astype(np.float64), measured["log_ratio"].to_numpy()
     finite = np.isfinite(ratio) & np.isfinite(across)
     axes.plot(across[finite], ratio[finite], ".", color=FIRST, markersize=4, alpha=0.6)
     edge = np.isfinite(across) & ~np.isfinite(ratio)
@@ -134,14 +134,14 @@ def _scatter(axes: Axes, rows: polars.DataFrame, column: str) -> None:
 def words(data: TransitionFrame) -> list[str]:
     """Say how many samples it was, which is the worst, and what the worst have in common."""
     broken = f", {data.nonfinite:,} of them NaN or infinite" if data.nonfinite else ""
-    said = [
+    sentences = [
         f"A ratio exploded or collapsed in {many(len(data.worst.update), 'update')}; this is update {data.update}"
         f"{'' if data.asked else ', the worst'}: there {many(data.bad or 0, 'sample')} of the inner loop went beyond "
         f"the bounds{broken}."
     ]
     for head, rows in data.heads.items():
-        said += _common(head, rows)
-    return said
+        sentences += _common(head, rows)
+    return sentences
 
 
 def _common(head: str, rows: polars.DataFrame) -> list[str]:
@@ -149,18 +149,18 @@ def _common(head: str, rows: polars.DataFrame) -> list[str]:
     name, count = ("the joint action" if head == JOINT else f"head {cleaned(head, 40)}"), len(rows)
     first = rows.row(0, named=True)
     where = ", ".join(f"{what} {first[what]}" for what in ("env", "step", "epoch") if first[what] is not None)
-    said = f"Of {name} the worst is log r {number(first['log_ratio'])} ({where or 'place not given'})"
+    sentence = f"Of {name} the worst is log r {number(first['log_ratio'])} ({where or 'place not given'})"
     shared = [part for what in ("env", "epoch", "action") if (part := _most(rows, what))]
-    said += f"; of the {count:,} worst {' and '.join(shared)}" if shared and count > 1 else ""
-    return [f"{said}.", *_before_any_step(head, rows)]
+    sentence += f"; of the {count:,} worst {' and '.join(shared)}" if shared and count > 1 else ""
+    return [f"{sentence}.", *_before_any_step(head, rows)]
 
 
 def _most(rows: polars.DataFrame, column: str) -> str:
-    known = rows[column].drop_nulls().to_list()
-    if not known:
+    values = rows[column].drop_nulls().to_list()
+    if not values:
         return ""
-    value, often = Counter(known).most_common(1)[0]
-    alone = len(set(known)) == 1
+    value, often = Counter(values).most_common(1)[0]
+    alone = len(set(values)) == 1
     return f"{'all' if alone else f'{often:,}'} are of {column} {value}" if often > _HALF * len(rows) else ""
 
 
@@ -178,32 +178,32 @@ def _labelled(head: str) -> str:
     return "(joint)" if head == JOINT else head
 
 
-def rows(data: TransitionFrame) -> Rows:
+def rows(data: TransitionFrame) -> SectionTable:
     """Return every recorded sample of the update, the joint action before the heads, the worst of each first."""
     columns = ("update", "head", *_COLUMNS)
     cells = [
         (data.update, _labelled(head), *cells)
-        for head, found in data.heads.items()
-        for cells in found.select(_COLUMNS).iter_rows()
+        for head, samples in data.heads.items()
+        for cells in samples.select(_COLUMNS).iter_rows()
     ]
-    return Rows(columns, tuple(cells))
+    return SectionTable(columns, tuple(cells))
 
 
-def table(data: TransitionFrame) -> Rows:
+def table(data: TransitionFrame) -> SectionTable:
     """Return the first few of each: a transition once, with how often it was among the worst."""
     cells: list[tuple[Any, ...]] = []
-    for head, found in list(data.heads.items())[: _PAGE_HEADS + 1]:
-        cells += _folded(head, found, _PAGE_ROWS if head == JOINT else _PAGE_HEAD_ROWS)
-    return Rows(_FOLDED, tuple(cells), _BRIEF)
+    for head, samples in list(data.heads.items())[: _PAGE_HEADS + 1]:
+        cells += _folded(head, samples, _PAGE_ROWS if head == JOINT else _PAGE_HEAD_ROWS)
+    return SectionTable(_FOLDED, tuple(cells), _BRIEF)
 
 
-def _folded(head: str, found: polars.DataFrame, most: int) -> list[tuple[Any, ...]]:
+def _folded(head: str, samples: polars.DataFrame, most: int) -> list[tuple[Any, ...]]:
     """Return ``most`` different transitions in their order; those without an index are all different."""
-    seen: dict[Any, list[Any]] = {}
-    for place, row in enumerate(found.iter_rows(named=True)):
-        key = place if row["index"] is None else (row["rank"], row["index"], "at")
-        seen.setdefault(key, []).append(row)
-    worst = list(seen.values())[:most]
+    distinct: dict[Any, list[Any]] = {}
+    for index, row in enumerate(samples.iter_rows(named=True)):
+        key = index if row["index"] is None else (row["rank"], row["index"], "at")
+        distinct.setdefault(key, []).append(row)
+    worst = list(distinct.values())[:most]
     return [(_labelled(head), *(same[0][name] for name in _FOLDED[1:-1]), len(same)) for same in worst]
 
 

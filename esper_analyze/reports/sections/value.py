@@ -129,16 +129,16 @@ def _steps(series: Series) -> Ints:
 def words(data: ValueFrame) -> list[str]:
     """Say how explained variance ended and where it says nothing."""
     explained, low = data.columns["explained_variance"], data.columns["ev_low_variance"]
-    said = []
+    sentences = []
     if explained.last is not None:
-        said.append(f"Explained variance ended at {number(explained.last)}.")
+        sentences.append(f"Explained variance ended at {number(explained.last)}.")
     undefined = int((explained.null & ~data.columns["return_mean"].null).sum())
     if undefined:
-        said.append(f"It is empty, a gap, at {many(undefined, 'update')}: returns without variance, or no values.")
+        sentences.append(f"It is empty, a gap, at {many(undefined, 'update')}: returns without variance, or no values.")
     weak = int((low.value == 1.0).sum())
     if weak:
-        said.append(f"At {many(weak, 'update')} the returns hardly vary, so it says nothing and is not judged.")
-    return said
+        sentences.append(f"At {many(weak, 'update')} the returns hardly vary, so it says nothing and is not judged.")
+    return sentences
 
 
 QUESTION = Question(
