@@ -12,10 +12,10 @@ from esper_analyze.csv_text import SpreadsheetSafe
 
 if TYPE_CHECKING:
     from esper_analyze.replay.evidence import Evidence
-    from esper_analyze.reports.render.rows import Rows
+    from esper_analyze.reports.render.rows import SectionTable
     from esper_analyze.reports.render.section import Question
 
-    Section = tuple[Question, Callable[[Evidence, Any], Rows], Iterable[str]]
+    Section = tuple[Question, Callable[[Evidence, Any], SectionTable], Iterable[str]]
 
 
 @dataclass(frozen=True, slots=True)
