@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from recorder.capture.parameters import HEAD_PREFIX, ParameterMap, ParameterRows, Part, Parts, groups_by_name, length_of
+from esper_analyze.schema.constants import HEAD_GROUP
+from recorder.capture.parameters import ParameterMap, ParameterRows, Part, Parts, groups_by_name, length_of
 from recorder.reduce.update import Cells
 
 MAX_EVENTS = 1_000
@@ -46,7 +47,7 @@ class LiveModel:
             groups = {name: [named.part for named in parts] for name, parts in self._groups.items()}
         self.parameters = ParameterMap(model, groups, head_parts)
         self.changed_groups: frozenset[str] = frozenset()  # whose parameters changed in the last ``follow``
-        self._known_heads = {name for name in head_parts if HEAD_PREFIX + name in self.parameters.group_index}
+        self._known_heads = {name for name in head_parts if HEAD_GROUP + name in self.parameters.group_index}
 
     @property
     def changed(self) -> bool:
@@ -155,7 +156,7 @@ def _parameter_events(before: ParameterMap, now: ParameterMap) -> list[Cells]:
 def _head_events(before: ParameterMap, now: ParameterMap, heads: Iterable[str]) -> list[Cells]:
     """Return one row for each head whose parameters changed."""
     events: list[Cells] = []
-    for subject in (HEAD_PREFIX + name for name in heads):
+    for subject in (HEAD_GROUP + name for name in heads):
         then, after = before.members_of(subject), now.members_of(subject)
         if _identities(before, subject) == _identities(now, subject):
             continue

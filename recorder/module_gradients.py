@@ -11,10 +11,10 @@ import torch
 from torch import Tensor, nn
 from torch.linalg import vector_norm
 
+from esper_analyze.schema.constants import VANISHING
 from recorder.capture.update_buffer import KEEP_ELEMENTS
 from recorder.measure.gradients import SMALL, device_norms, host_norms
 from recorder.measure.slots import module_statistics
-from recorder.reduce.gradients import VANISHING
 
 MAX_SNAPSHOTS = 100_000
 """Snapshots kept in one update: a loop that never calls ``update`` must not fill the memory."""

@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 from torch import Tensor, nn
 
+from esper_analyze.schema.constants import DEFAULT_CLIP_NORM, EXPLODING_FACTOR
 from recorder import amp, arguments
 from recorder.measure import Numbers
 from recorder.module_gradients import ModuleGradients, ModuleSnapshots, trained_gradients
-from recorder.reduce.gradients import DEFAULT_CLIP_NORM, EXPLODING_FACTOR
 from recorder.reduce.slots import NOTHING, Slot, SlotCall, SlotHistory, slot_rows
 from recorder.reduce.update import Cells
 

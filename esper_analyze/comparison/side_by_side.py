@@ -21,6 +21,7 @@ from esper_analyze.runs.run import RecordedRun
 from esper_analyze.runs.series import Series, all_series, by_subject, rows_of, series_of
 from esper_analyze.schema import BY_NAME, TABLES
 from esper_analyze.schema.column import Kind
+from esper_analyze.schema.constants import HEAD_GROUP
 from esper_analyze.schema.tables.updates import SETTINGS
 from esper_analyze.terminal import cleaned
 
@@ -260,7 +261,7 @@ def _unseen(table: str, runs: Sequence[RecordedRun]) -> bool:
 
 def _twice(table: str, subject: str) -> bool:
     """Whether another metric has the same numbers: heads are in table heads, the whole model in table updates."""
-    return table == "groups" and (subject == "all" or subject.startswith("head:"))
+    return table == "groups" and (subject == "all" or subject.startswith(HEAD_GROUP))
 
 
 def _compared(key: Key, columns: Sequence[Mapping[Key, Series]], updates: Ints) -> ComparedMetric:

@@ -11,6 +11,7 @@ from esper_analyze.detector.detector import Detector, Judged
 from esper_analyze.detector.rule import Example, Rule
 from esper_analyze.detector.signals import Batch, Frame, Signal, batch_from_rows
 from esper_analyze.detector.verdict import Judgement, Verdict
+from esper_analyze.schema.constants import HEAD_GROUP
 from esper_analyze.schema.tables import BY_NAME
 
 _SUBJECT = "example"
@@ -60,7 +61,7 @@ def _batch(rule: Rule, example: Example, update: int, wanted: Mapping[str, Seque
             continue
         cells = {name: _cell(example.cells.get(prefix + name), update) for name in columns}
         subject = BY_NAME[table].subject
-        named = f"head:{_SUBJECT}" if table == rule.table == "groups" and "heads" in wanted else _SUBJECT
+        named = f"{HEAD_GROUP}{_SUBJECT}" if table == rule.table == "groups" and "heads" in wanted else _SUBJECT
         rows[table] = [cells if subject is None else {**cells, subject: named}]
     return batch_from_rows(update, rows, wanted)
 

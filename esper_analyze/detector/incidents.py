@@ -14,9 +14,9 @@ from esper_analyze.detector.detector import Judged, Outcome
 from esper_analyze.detector.findings import known_value
 from esper_analyze.detector.rule import Limits, Rule
 from esper_analyze.detector.signals import Bools, Floats, Ints
-from esper_analyze.detector.subjects import HEAD_GROUP
 from esper_analyze.detector.thresholds import Thresholds
 from esper_analyze.detector.verdict import NONFINITE, Judgement, Verdict
+from esper_analyze.schema.constants import HEAD_GROUP
 
 
 @dataclass(frozen=True, slots=True)

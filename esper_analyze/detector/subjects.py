@@ -9,10 +9,9 @@ import numpy as np
 
 from esper_analyze.detector.rule import Rule
 from esper_analyze.detector.signals import RUN, Batch, Bools, Frame, Signal
+from esper_analyze.schema.constants import HEAD_GROUP
 from esper_analyze.schema.tables import BY_NAME
 
-HEAD_GROUP = "head:"
-"""What a head's own group of parameters is named with, before the head's name."""
 AFRESH = ("groups", "parameters_changed")
 """Table and column that say where a subject has other parameters than before: what it was is no measure of it."""
 NOBODY = "\0"

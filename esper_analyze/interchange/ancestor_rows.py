@@ -9,6 +9,7 @@ from typing import Any
 from esper_analyze.interchange.ancestor_names import COUNTS, HEADS, INNER_LOOP, LSTM, PHASES, STATES, UPDATES
 from esper_analyze.interchange.cells import CellError, fitted, flag, real, whole
 from esper_analyze.interchange.imported import Imported, Losses, Row
+from esper_analyze.schema.constants import HEAD_GROUP
 from esper_analyze.schema.tables import BY_NAME
 from esper_analyze.schema.zero import explain_zero
 
@@ -242,7 +243,7 @@ def _grad_state(said: object, norm: object) -> str | None:
 
 
 def _group_rows(found: Imported, update: int, data: Payload) -> None:
-    named = {f"head:{head}": f"head_{head}_grad_norm" for head in HEADS}
+    named = {f"{HEAD_GROUP}{head}": f"head_{head}_grad_norm" for head in HEADS}
     named |= {"value": "head_value_grad_norm", "q": "head_q_grad_norm", "all": "pre_clip_grad_norm"}
     for group, name in named.items():
         norm = data.real(name)

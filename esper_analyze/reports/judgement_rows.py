@@ -10,6 +10,7 @@ from esper_analyze.replay.evidence import Evidence
 from esper_analyze.reports.render.rows import Mark, SectionTable
 from esper_analyze.reports.sections.signs import head_state
 from esper_analyze.runs.series import Series, rows_of, series_of
+from esper_analyze.schema.constants import HEAD_GROUP
 
 if TYPE_CHECKING:
     import polars
@@ -155,7 +156,7 @@ def head_rows(evidence: Evidence, _data: object = None) -> SectionTable:
     for incident in evidence.replay.single_incidents:
         alarms.setdefault(incident.subject, []).append(incident)
     parts = rows.partition_by("head", as_dict=True, maintain_order=True)
-    about = {str(key[0]): [*alarms.get(str(key[0]), []), *alarms.get(f"head:{key[0]}", [])] for key in parts}
+    about = {str(key[0]): [*alarms.get(str(key[0]), []), *alarms.get(f"{HEAD_GROUP}{key[0]}", [])] for key in parts}
     cells = [_head(str(key[0]), part, about[str(key[0])]) for key, part in parts.items()]
     cells.sort(key=lambda row: _order(row[1]))
     brief = (

@@ -13,6 +13,7 @@ from esper_analyze.detector.incidents import worst_of
 from esper_analyze.replay.standing import Coverage
 from esper_analyze.reports.sections.signs import State, head_state, recurrent_state
 from esper_analyze.schema import BY_NAME
+from esper_analyze.schema.constants import HEAD_GROUP
 from esper_analyze.watch.alarms import OpenIncident, rule_named
 from esper_analyze.watch.attempt import GROWING
 from esper_analyze.watch.follow import Follower
@@ -219,7 +220,7 @@ def _heads(seen: Follower, incidents: Sequence[OpenIncident]) -> list[HeadRow]:
         rows = seen.kept.rows("heads", name)
         if not rows:
             continue
-        last, alarms = rows[-1], _alarms_about(incidents, name, f"head:{name}")
+        last, alarms = rows[-1], _alarms_about(incidents, name, f"{HEAD_GROUP}{name}")
         numbers = (last["grad_norm"], last["entropy_norm"], last["learnable_fraction"])
         trend = tuple(row["grad_norm"] for row in rows)
         found.append(HeadRow(name, last["update"], head_state(last, alarms), *numbers, trend))

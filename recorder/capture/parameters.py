@@ -11,7 +11,8 @@ import numpy as np
 import numpy.typing as npt
 from torch import Tensor, nn
 
-HEAD_PREFIX = "head:"
+from esper_analyze.schema.constants import HEAD_GROUP
+
 _WORDS = {
     "critic": ("critic", "value", "vf", "v_net"),
     "actor": ("actor", "policy", "pi", "action", "head", "log_std", "logstd"),
@@ -95,7 +96,7 @@ class ParameterMap:
         self.removed = removed
         self._tensor = {id(parameter): index for index, parameter in enumerate(self.parameters)}
         members = {name: list(_rows(parts)) for name, parts in groups.items()}
-        members |= {HEAD_PREFIX + name: list(_rows(parts)) for name, parts in heads.items() if parts is not None}
+        members |= {HEAD_GROUP + name: list(_rows(parts)) for name, parts in heads.items() if parts is not None}
         members["all"] = [ParameterRows(parameter, 0, length_of(parameter)) for parameter in self.parameters]
         self._check(members)
         self.pieces = [Piece(index, None, p.numel()) for index, p in enumerate(self.parameters)]

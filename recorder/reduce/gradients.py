@@ -6,19 +6,11 @@ import math
 
 import numpy as np
 
-from recorder.capture.parameters import HEAD_PREFIX, ParameterMap
+from esper_analyze.schema.constants import DEFAULT_CLIP_NORM, EXPLODING_FACTOR, HEAD_GROUP, VANISHING, gradient_health
+from recorder.capture.parameters import ParameterMap
 from recorder.measure import Numbers
 from recorder.reduce.norms import Flags, GradientNorms
 from recorder.reduce.update import Cells, MinibatchNumbers
-
-VANISHING = 1e-7
-"""A tensor norm strictly below this counts as vanished (exact zeros too)."""
-EXPLODING_FACTOR = 10.0
-"""A tensor norm strictly above this multiple of max_grad_norm counts as exploded …"""
-DEFAULT_CLIP_NORM = 0.5
-"""… with this clip norm where the loop does not clip (TELE-514: 5.0)."""
-VANISHING_WEIGHT = 0.5
-EXPLODING_WEIGHT = 0.8
 
 
 def model_cells(minibatches: MinibatchNumbers) -> Cells:
@@ -99,7 +91,6 @@ class GroupNumbers:
             row: Cells = {"tensors_without_grad": int(without[g])}
             if steps:
                 low, high = float(self.smallest[g]), float(self.largest[g])
-                health = 1 - VANISHING_WEIGHT * vanishing[g] - EXPLODING_WEIGHT * exploding[g]
                 row |= {
                     "grad_norm": norm[g],
                     "min_tensor_norm": low,
@@ -110,7 +101,7 @@ class GroupNumbers:
                     "exploding_severity": exploding[g],
                     "has_vanishing": vanishing[g] > 0,
                     "has_exploding": exploding[g] > 0,
-                    "health": min(max(health, 0.0), 1.0) if finite[g] else 0.0,
+                    "health": gradient_health(vanishing[g], exploding[g], nonfinite=not finite[g]),
                 }
             rows.append(row)
         return rows
@@ -162,7 +153,7 @@ def group_cells(parameters: ParameterMap, numbers: GroupNumbers | None, changed:
 
 def head_gradient_cells(parameters: ParameterMap | None, numbers: GroupNumbers | None, head: str) -> Cells:
     """Return gradient norm, state and counts of one ``heads`` row."""
-    index = None if parameters is None else parameters.group_index.get(HEAD_PREFIX + head)
+    index = None if parameters is None else parameters.group_index.get(HEAD_GROUP + head)
     if parameters is not None and head in parameters.removed:
         return {"grad_state": "removed"}
     if parameters is None or index is None:

@@ -9,10 +9,10 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from esper_analyze.schema.constants import gradient_health
 from esper_analyze.schema.tables.slots import LOW_RATIO
 from recorder.measure import Numbers
 from recorder.measure.slots import FIELDS
-from recorder.reduce.gradients import EXPLODING_WEIGHT, VANISHING_WEIGHT
 from recorder.reduce.norms import Flags
 from recorder.reduce.update import Cells
 
@@ -219,9 +219,8 @@ def _health(row: Cells) -> Cells:
     vanishing, exploding = row["vanishing_severity"], row["exploding_severity"]
     if vanishing is None:
         return {"health": None, "has_vanishing": None, "has_exploding": None}
-    health = min(max(1 - VANISHING_WEIGHT * vanishing - EXPLODING_WEIGHT * exploding, 0.0), 1.0)
     return {
-        "health": 0.0 if row["tensors_nonfinite"] else health,
+        "health": gradient_health(vanishing, exploding, nonfinite=bool(row["tensors_nonfinite"])),
         "has_vanishing": vanishing > 0,
         "has_exploding": exploding > 0,
     }

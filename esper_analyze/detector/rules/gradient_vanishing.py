@@ -13,8 +13,8 @@ from esper_analyze.detector.deferral_guards import FREE, Guard, Side, same, unti
 from esper_analyze.detector.rule import Example, Limits, Memory, Rule, Statistic, limit
 from esper_analyze.detector.signals import Bools, Frame, Signal, choice_code
 from esper_analyze.detector.streaks import streak, zeros
-from esper_analyze.detector.subjects import HEAD_GROUP
 from esper_analyze.detector.verdict import Bounds, Excuse, Judgement, settle
+from esper_analyze.schema.constants import HEAD_GROUP
 
 HOLDERS = ("actor", "all")
 """Groups in which the heads' own tensors are."""

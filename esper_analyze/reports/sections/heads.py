@@ -15,6 +15,7 @@ from esper_analyze.reports.render.style import BAND, MUTED, VERDICTS
 from esper_analyze.reports.sections import head_table
 from esper_analyze.reports.sections.head_frame import EXPECTED, HeadFrame
 from esper_analyze.runs.series import Series, rows_by_subject, series_of
+from esper_analyze.schema.constants import HEAD_GROUP
 from esper_analyze.terminal import cleaned
 
 if TYPE_CHECKING:
@@ -43,8 +44,8 @@ def frame(evidence: Evidence) -> tuple[HeadFrame, ...] | None:
     for incident in evidence.replay.single_incidents:
         if incident.rule in _RULES:
             incidents.setdefault(incident.subject, []).append(incident)
-        elif incident.rule in _OF_GROUP and incident.subject.startswith("head:"):
-            incidents.setdefault(incident.subject.removeprefix("head:"), []).append(incident)
+        elif incident.rule in _OF_GROUP and incident.subject.startswith(HEAD_GROUP):
+            incidents.setdefault(incident.subject.removeprefix(HEAD_GROUP), []).append(incident)
     latest = max(map(_last_measured, parts.values()))
     heads = [_head(name, rows, incidents.get(name, ()), latest) for name, rows in parts.items()]
     return tuple(sorted(heads, key=lambda head: not (len(head.bad) or len(head.nonfinite) or head.incidents)))

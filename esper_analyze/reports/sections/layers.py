@@ -14,18 +14,13 @@ from esper_analyze.reports.render.rows import Mark, SectionTable
 from esper_analyze.reports.render.section import Layout, Question
 from esper_analyze.reports.sections.layer_cells import Layer, LayerGrid, read_layers
 from esper_analyze.runs.series import all_series
+from esper_analyze.schema.constants import DEFAULT_CLIP_NORM, EXPLODING_FACTOR, VANISHING
 from esper_analyze.terminal import cleaned
 from esper_analyze.wording import many, number
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-VANISHING = 1e-7
-"""A tensor's norm strictly below this has vanished, see table ``groups``."""
-EXPLODING_FACTOR = 10.0
-"""A tensor's norm strictly above this multiple of the clip norm has exploded …"""
-DEFAULT_CLIP_NORM = 0.5
-"""… with this clip norm where the loop does not clip."""
 MOST_LANES = 64
 """Rows of the heatmap; with more layers, neighbours share one."""
 _NAMED = 3
