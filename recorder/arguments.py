@@ -31,12 +31,12 @@ class UnknownNameError(ValueError):
     """An undeclared name; the message has the nearest declared one."""
 
 
-def take(guarded: ErrorGuard, argument: str, convert: Callable[[Any], Taken], argument_value: Any) -> Taken | None:
-    """Return ``convert(given)``, None if nothing was passed or it cannot be used: then the loss is counted."""
-    if argument_value is None:
+def take(guarded: ErrorGuard, argument: str, convert: Callable[[Any], Taken], value: Any) -> Taken | None:
+    """Return ``convert(value)``, None if nothing was passed or it cannot be used: then the loss is counted."""
+    if value is None:
         return None
     with guarded(argument):
-        return convert(argument_value)
+        return convert(value)
     return None
 
 

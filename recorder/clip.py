@@ -1,4 +1,4 @@
-"""Where gradients are seen: the clip call (before it changes them) and the optimizer step (as it takes them)."""
+"""Hooks that record gradients: the clip call (before it changes them) and the optimizer step (as it takes them)."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch.nn.utils import clip_grad
 from torch.optim.optimizer import Optimizer, register_optimizer_step_pre_hook
 from torch.utils.hooks import RemovableHandle
 
-from recorder.capture.gradients_seen import GradientSnapshot
+from recorder.capture.gradient_snapshot import GradientSnapshot
 from recorder.capture.update_buffer import Minibatch
 
 

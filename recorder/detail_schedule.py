@@ -96,24 +96,24 @@ class DetailSchedule:
             with self._timed():
                 self.detail.separate(policy_loss, value_loss, entropy_loss if reaches else None)
 
-    def tensors(self, update: int, level: str, loop: UpdateBuffer, states: dict[str, State]) -> dict[str, Tensor]:
+    def tensors(self, update: int, level: str, buffer: UpdateBuffer, states: dict[str, State]) -> dict[str, Tensor]:
         """Return the tensors to transfer for the ended update; add the LSTM state to ``states`` if missing there."""
         if self.pretrigger is not None and not self.wanted and level not in UNSAMPLED_LEVELS:
-            self.pretrigger.keep(update, loop.snapshots)
+            self.pretrigger.keep(update, buffer.snapshots)
         self._gates.stop()
         if self._gates.state is not None:
             states.setdefault("update", self._gates.state)
         with self._timed():
-            tensors = loop.detail_tensors()
+            tensors = buffer.detail_tensors()
         if self._gate_numbers is not None:
             tensors["gates"] = self._gate_numbers
         self._gates.state = self._gate_numbers = None
         return tensors
 
-    def end(self, update: int, loop: UpdateBuffer, *, elapsed: float, spent: float) -> None:
+    def end(self, update: int, buffer: UpdateBuffer, *, elapsed: float, spent: float) -> None:
         """Account for the ended update: its seconds, and the seconds ``spent`` on recording, detail included."""
         self._budget.settle(update, elapsed=elapsed, core=max(spent - self._seconds, 0.0), detail=self._seconds)
-        self._minibatches, self._seconds = len(loop.minibatches), 0.0
+        self._minibatches, self._seconds = len(buffer.minibatches), 0.0
         if self.detail is not None:
             self.detail.end()
 

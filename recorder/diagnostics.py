@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from esper_analyze.storage.block import Rows
-from recorder.capture.gradients_seen import GradientReader
+from recorder.capture.gradient_snapshot import GradientReader
 from recorder.capture.transitions import RatioBounds, transition_rows
 from recorder.capture.update_buffer import UpdateBuffer
 from recorder.rows import UpdateRows
@@ -24,19 +24,19 @@ class Diagnostics:
         self.reader = reader
         self._unstable = False
 
-    def rows(self, loop: UpdateBuffer, rows: UpdateRows) -> dict[str, Rows]:
+    def rows(self, buffer: UpdateBuffer, rows: UpdateRows) -> dict[str, Rows]:
         """Return rows of ``transitions`` and ``tensors``; the latter at the first update of a non-finite series."""
         tables: dict[str, Rows] = {}
         concerned = self._concerned(rows)
         if concerned:
-            loop.find_worst()
-            epochs = [minibatch.epoch for minibatch in loop.minibatches]
-            tables["transitions"] = transition_rows(loop.worst, concerned, epochs, rows.update["update"])
+            buffer.find_worst()
+            epochs = [minibatch.epoch for minibatch in buffer.minibatches]
+            tables["transitions"] = transition_rows(buffer.worst, concerned, epochs, rows.update["update"])
         unstable = bool(rows.update.get("tensors_nonfinite") or rows.update.get("nonfinite_sources"))
         if self.reader is not None and (self.asked or (unstable and not self._unstable)):
             cause = "nonfinite" if unstable else "asked"
             parameters = self.reader.parameters
-            tables["tensors"] = stability_rows(parameters, rows.norms, loop.snapshots, rows.update, cause=cause)
+            tables["tensors"] = stability_rows(parameters, rows.norms, buffer.snapshots, rows.update, cause=cause)
         self._unstable, self.asked = unstable, False
         return tables
 

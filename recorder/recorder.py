@@ -22,7 +22,7 @@ from esper_analyze.schema.tables.updates import STATUSES
 from recorder import amp, arguments, clip, ranks, shutdown, slots
 from recorder.arguments import ArrayLike, PerHead, State
 from recorder.capture.batch import Capture
-from recorder.capture.gradients_seen import GradientReader, GradientSnapshot
+from recorder.capture.gradient_snapshot import GradientReader, GradientSnapshot
 from recorder.capture.parameters import ParameterMap, ParameterRows, Parts, outputs
 from recorder.capture.update_buffer import UpdateBuffer
 from recorder.clip import Clipped
@@ -55,8 +55,8 @@ MAX_MINIBATCHES = 100_000
 
 RESUMES = {
     "resumed": ", and so does the detector",
-    RESUMED_FRESH: "; the detector begins afresh",
-    CONTINUED: "; the detector goes on from another recording, which a replay of this one does not know",
+    RESUMED_FRESH: "; the detector starts fresh",
+    CONTINUED: "; the detector continues from another recording, whose state a replay of this one lacks",
 }
 """Kinds of a resume in table ``losses_of_data``, and their meaning for verdicts."""
 
@@ -247,9 +247,9 @@ class Recorder:
 
     def _new_buffer(self) -> UpdateBuffer:
         heads, bounds, every = len(self.heads.names), self._diagnostics.bounds, self.level == "DEBUG"
-        loop = UpdateBuffer(self._reader, heads, self._detail_schedule.detail, bounds, every_step=every)
-        loop.changed_groups = self._changed_groups
-        return loop
+        buffer = UpdateBuffer(self._reader, heads, self._detail_schedule.detail, bounds, every_step=every)
+        buffer.changed_groups = self._changed_groups
+        return buffer
 
     @property
     def planned(self) -> bool:
@@ -542,7 +542,7 @@ class Recorder:
         }
 
     def _next_update(self) -> None:
-        elapsed, ended, loop = self._clock.elapsed, self._update, self._buffer
+        elapsed, ended, buffer = self._clock.elapsed, self._update, self._buffer
         self._update += 1
         self._changed_groups = frozenset()
         self._buffer, self._lost_minibatch = self._new_buffer(), False
@@ -551,7 +551,7 @@ class Recorder:
         self._slots.forget_calls()
         self._clock.next()
         with self.guarded("update: budget"):
-            self._detail_schedule.end(ended, loop, elapsed=elapsed, spent=self._spent)
+            self._detail_schedule.end(ended, buffer, elapsed=elapsed, spent=self._spent)
 
     def skip_update(self, reason: str, **arguments: Any) -> None:
         """End an update without an optimizer step because of non-finite numbers; its row is recorded."""
@@ -736,7 +736,7 @@ class Recorder:
             detail = f"the wall clock was set by {moved:+.1f} s"
             losses.append({"update": update, "kind": "clock_step", "detail": detail, "rows": 0})
         if self._resumed is not None:
-            detail = f"attempt {self._store.attempt} goes on at update {update}{RESUMES[self._resumed]}"
+            detail = f"attempt {self._store.attempt} continues at update {update}{RESUMES[self._resumed]}"
             losses.append({"update": update, "kind": self._resumed, "detail": detail, "rows": 0})
             self._resumed = None
         return losses

@@ -9,7 +9,7 @@ import numpy as np
 
 from esper_analyze.schema.zero import explain_zero
 from esper_analyze.storage.block import Block, Rows
-from recorder.capture.gradients_seen import GradientReader
+from recorder.capture.gradient_snapshot import GradientReader
 from recorder.capture.parameters import ParameterMap
 from recorder.capture.update_buffer import UpdateBuffer
 from recorder.heads import Heads
@@ -69,10 +69,10 @@ def rows_of(measured: EndedUpdate, heads: Heads, reader: GradientReader | None) 
 
     ``reader`` (None: no model) learns whether the optimizer takes gradients as the clip leaves them.
     """
-    arrays, loop, update = measured.transfer.arrays(), measured.buffer, measured.update
+    arrays, buffer, update = measured.transfer.arrays(), measured.buffer, measured.update
     parameters, hooked = None if reader is None else reader.parameters, reader is not None
     with np.errstate(all="ignore"):
-        minibatches = _inner(loop, arrays, reader)
+        minibatches = _measured_minibatches(buffer, arrays, reader)
         policy = None if minibatches is None else PolicyNumbers(minibatches)
         contradicted = _contradicted(heads, policy)
         if minibatches is not None and contradicted:
@@ -88,13 +88,12 @@ def rows_of(measured: EndedUpdate, heads: Heads, reader: GradientReader | None) 
             )
             policy = PolicyNumbers(minibatches)
         gradients = group_numbers(parameters, minibatches)
-        row = {"update": update, **value_cells(arrays), **_inner_cells(minibatches, policy, loop, hooked=hooked)}
+        row = {"update": update, **value_cells(arrays), **_minibatch_cells(minibatches, policy, buffer, hooked=hooked)}
         row |= measured.cells | scalar_cells(arrays) | _episode_cells(measured)
         row |= floored_cells(row, measured.advantage_floor) | _status(measured, row, minibatches)
-        groups = group_cells(parameters, gradients, loop.changed_groups) if parameters is not None else []
-        detail = (
-            None if minibatches is None else detail_numbers(parameters, loop.details, arrays, minibatches.step_samples)
-        )
+        groups = group_cells(parameters, gradients, buffer.changed_groups) if parameters is not None else []
+        samples = None if minibatches is None else minibatches.step_samples
+        detail = None if samples is None else detail_numbers(parameters, buffer.details, arrays, samples)
         if detail is not None:
             groups = [cells | detail.group_cells(index) for index, cells in enumerate(groups)]
         head_rows = _head_rows(heads, parameters, policy, gradients, arrays, contradicted)
@@ -117,25 +116,27 @@ def _contradicted(heads: Heads, policy: PolicyNumbers | None) -> list[str]:
     return [] if policy is None or not sizes else [heads.names[index] for index in policy.contradicted(sizes)]
 
 
-def _inner(loop: UpdateBuffer, arrays: Mapping[str, Numbers], reader: GradientReader | None) -> MinibatchNumbers | None:
-    if not loop.minibatches:
+def _measured_minibatches(
+    buffer: UpdateBuffer, arrays: Mapping[str, Numbers], reader: GradientReader | None
+) -> MinibatchNumbers | None:
+    if not buffer.minibatches:
         return None
     pieces = () if reader is None else reader.parameters.pieces
-    numbers = minibatch_numbers(loop.minibatches, loop.measurements, loop.snapshots, arrays, pieces)
+    numbers = minibatch_numbers(buffer.minibatches, buffer.measurements, buffer.snapshots, arrays, pieces)
     if reader is not None and numbers.as_clipped is not None:
         reader.trusted = numbers.as_clipped
     return numbers
 
 
-def _inner_cells(
-    numbers: MinibatchNumbers | None, policy: PolicyNumbers | None, loop: UpdateBuffer, *, hooked: bool
+def _minibatch_cells(
+    numbers: MinibatchNumbers | None, policy: PolicyNumbers | None, buffer: UpdateBuffer, *, hooked: bool
 ) -> Cells:
     if numbers is None or policy is None:
-        return {"optimizer_steps": loop.other_steps} if hooked else {}
+        return {"optimizer_steps": buffer.other_steps} if hooked else {}
     cells = policy.update_cells(hooked=hooked) | model_cells(numbers)
     cells["clip_range"] = numbers.clip_range
     if hooked:
-        cells["optimizer_steps"] = int((numbers.steps > 0).sum()) + loop.other_steps
+        cells["optimizer_steps"] = int((numbers.steps > 0).sum()) + buffer.other_steps
     return cells
 
 

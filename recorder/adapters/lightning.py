@@ -1,7 +1,7 @@
-"""Attach to a PPO written as a ``LightningModule``: its gradients are seen, the rest is what ``training_step`` returns.
+"""Attach to a PPO written as a ``LightningModule``: gradients are recorded, the rest is returned by ``training_step``.
 
 Under Lightning's automatic optimisation an optimizer's step begins with the closure that runs ``training_step`` and
-``backward``; what a hook at its beginning sees are gradients of the minibatch before. So it is seen at its end.
+``backward``; a hook at its beginning would see the gradients of the previous minibatch. So a hook at its end is used.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ from recorder.recorder import Recorder
 from recorder.shutdown import reason_of
 
 Rollout = Callable[[Any], Mapping[str, Any]]
-"""Given the module when an update ends, returns arguments of ``Recorder.update``."""
+"""Called with the module when an update ends; returns arguments of ``Recorder.update``."""
 NOTHING_RETURNED = (
     "training_step returns no mapping with log_prob and old_log_prob, so its minibatches are not recorded; "
-    "return them beside the loss, or call recorder_of(self.trainer).minibatch() before backward"
+    "return them with the loss, or call recorder_of(self.trainer).minibatch() before backward"
 )
 STEPPED_BEFORE = (
-    "under manual optimisation training_step returns after its steps, when it is too late to tell whose gradients "
-    "they were; call recorder_of(self.trainer).minibatch() before each backward"
+    "under manual optimisation training_step returns after its steps, when the gradients can no longer be "
+    "attributed to a minibatch; call recorder_of(self.trainer).minibatch() before each backward"
 )
 _ARGUMENTS = tuple(inspect.signature(Recorder.minibatch).parameters)[1:]
 
@@ -47,10 +47,10 @@ def attach(
 ) -> Iterator[Recorder]:
     """Record ``trainer.fit(module)`` inside the ``with`` into ``run_dir``.
 
-    ``training_step`` returns a mapping with ``loss``, ``log_prob``, ``old_log_prob`` and whatever else
-    ``Recorder.minibatch`` takes, by its names; under manual optimisation it calls that itself, see ``recorder_of``.
-    ``updates`` says what one update is: an epoch of the trainer, or a batch. ``rollout`` gives what
-    ``Recorder.update`` takes (values, returns, advantages, masks, env_steps …) when an update ends. ``options`` go
+    ``training_step`` returns a mapping with ``loss``, ``log_prob``, ``old_log_prob`` and further arguments of
+    ``Recorder.minibatch`` by name; under manual optimisation it calls that itself, see ``recorder_of``.
+    ``updates``: whether one update is an epoch of the trainer or a batch. ``rollout`` returns arguments of
+    ``Recorder.update`` (values, returns, advantages, masks, env_steps …) when an update ends. ``options`` go
     to ``Recorder`` (heads, sizes, groups, thresholds …).
     """
     callback = RecorderCallback(run_dir, updates=updates, rollout=rollout, **options)
@@ -66,35 +66,35 @@ def attach(
 
 
 class ClosureRecorder(Recorder):
-    """A recorder of optimizers whose steps run a closure: told of a step when it ends."""
+    """A recorder for optimizers whose steps run a closure: notified when a step ends."""
 
     expected = clipped = False
-    """Whether there ever was a minibatch, and whether the gradients of the last one were clipped by norm."""
+    """Whether there has been a minibatch, and whether the gradients of the last one were clipped by norm."""
 
     def expect_minibatch(self) -> None:
-        """Say that a minibatch comes."""
+        """Announce the next minibatch."""
         self.expected, self.clipped = True, False
         super().expect_minibatch()
 
     def before_clip(self, parameters: list[Tensor], *, plain: bool) -> Clipped | None:
-        """See gradients before a clip call."""
+        """Record gradients before a clip call."""
         clipped = super().before_clip(parameters, plain=plain)
         self.clipped = self.clipped or clipped is not None
         return clipped
 
     def before_step(self, optimizer: Optimizer) -> None:
-        """See nothing: the closure has not run, these are no gradients of this step."""
+        """Do nothing: the closure has not run, the gradients are those of an earlier step."""
 
     def after_step(self, optimizer: Optimizer) -> None:
-        """See gradients as the optimizer took them; a step leaves them as they are."""
+        """Record gradients as the optimizer took them; a step does not change them."""
         super().before_step(optimizer)
 
 
 class LightningRecorderCallback(Callback):
-    """Record the ``fit`` this callback is given to. Takes what ``attach`` takes, without trainer and module."""
+    """Callback that records a ``fit``. Takes the arguments of ``attach``, without trainer and module."""
 
     stays = False
-    """Whether the recording goes on after the training, for the next one."""
+    """Whether the recording stays open after the training, for the next one."""
 
     def __init__(
         self,
@@ -107,7 +107,7 @@ class LightningRecorderCallback(Callback):
         super().__init__()
         if updates not in ("epoch", "batch"):
             raise ValueError(f"updates={updates!r}: one update is an 'epoch' or a 'batch'")
-        self._run_dir = Path(run_dir).absolute()  # the working directory may be another one when training starts
+        self._run_dir = Path(run_dir).absolute()  # the working directory may change before training starts
         self._options = absolute_rules(options)
         self._updates, self._rollout = updates, rollout
         self._recorder: ClosureRecorder | None = None
@@ -117,18 +117,18 @@ class LightningRecorderCallback(Callback):
 
     @property
     def recorder(self) -> ClosureRecorder:
-        """The recorder, from the start of the training on. Raises ``RuntimeError`` before."""
+        """The recorder. Raises ``RuntimeError`` before the training starts."""
         if self._recorder is None:
             raise RuntimeError("the recorder is made when the training starts")
         return self._recorder
 
     def begin(self, module: LightningModule) -> None:
-        """Make the recorder, unless it is there."""
+        """Create the recorder, unless it exists."""
         if self._recorder is None:
             self._recorder = ClosureRecorder(self._run_dir, module, **(_facts(module) | self._options))
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Put the recorder around ``training_step`` and the optimizers' steps."""
+        """Wrap ``training_step`` and hook the optimizers' steps."""
         self.begin(pl_module)
         self._unhook()
         with self.recorder.guarded("on_train_start"):
@@ -150,18 +150,18 @@ class LightningRecorderCallback(Callback):
             self.recorder.guarded.warn_once("training_step", STEPPED_BEFORE)
 
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:  # noqa: ARG002
-        """See gradients where no clip call by norm was seen or follows."""
+        """Record gradients if no clip call by norm was recorded or follows."""
         with self.recorder.guarded("on_before_optimizer_step"):
             if not self.recorder.clipped and not _clips(trainer, pl_module):
                 self.recorder.gradients()
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:  # noqa: ARG002
-        """End the update where a batch is one."""
+        """End the update if one update is a batch."""
         if self._updates == "batch":
             self._end_update(pl_module)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002
-        """End the update where an epoch is one."""
+        """End the update if one update is an epoch."""
         if self._updates == "epoch":
             self._end_update(pl_module)
 
@@ -179,12 +179,12 @@ class LightningRecorderCallback(Callback):
             self.detach("closed")
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:  # noqa: ARG002
-        """Close the run with the update that the exception interrupted."""
+        """Record the interrupted update and close the run."""
         if self._recorder is not None:
             self.detach(reason_of(exception))
 
     def detach(self, reason: str) -> None:
-        """Take wrapper and hooks off, close the run. Idempotent."""
+        """Remove wrapper and hooks, close the run. Idempotent."""
         self._unhook()
         self.recorder.close(reason)
 
@@ -196,7 +196,7 @@ class LightningRecorderCallback(Callback):
 
 
 RecorderCallback = LightningRecorderCallback
-"""The name to import."""
+"""The public name of the callback."""
 
 
 def recorder_of(trainer: Trainer) -> Recorder | None:
@@ -206,7 +206,7 @@ def recorder_of(trainer: Trainer) -> Recorder | None:
 
 
 def _clips(trainer: Trainer, module: LightningModule) -> bool:
-    """Whether a clip call by norm follows, or may follow, ``on_before_optimizer_step``."""
+    """Return whether a clip call by norm follows, or may follow, ``on_before_optimizer_step``."""
     if not module.automatic_optimization:
         return False
     if type(module).configure_gradient_clipping is not LightningModule.configure_gradient_clipping:

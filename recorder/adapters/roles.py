@@ -1,4 +1,4 @@
-"""Groups of parameters by the role of the network that uses them."""
+"""Parameter groups by the role of the network that uses them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from recorder.capture.parameters import Parts
 
 
 def actor_and_critic(actor: nn.Module, critic: nn.Module | None) -> dict[str, Parts]:
-    """Return the parameters that only the actor uses, those that only the critic uses, and those that both use."""
+    """Return the parameters used only by the actor, only by the critic, and by both (``shared``)."""
     acting = {id(parameter): parameter for parameter in actor.parameters()}
     judging = {} if critic is None else {id(parameter): parameter for parameter in critic.parameters()}
     both = acting.keys() & judging.keys()

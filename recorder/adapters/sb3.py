@@ -1,7 +1,7 @@
 """Attach to Stable-Baselines3 PPO and sb3-contrib RecurrentPPO and MaskablePPO.
 
-Nothing is put into the model itself (``save`` would pickle it): the policy's and the buffer's methods are wrapped
-on the instance while attached. ``train()`` is not replaced.
+Nothing is stored in the model itself (``save`` would pickle it): methods of the policy and buffer instances are
+wrapped while attached. ``train()`` is not replaced.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import torch
 from stable_baselines3.common.callbacks import BaseCallback
 from torch import Tensor
 
-from recorder.adapters.sb3_minibatch import Hyperparameters, RolloutRows, Sb3Capture, losses_apart
+from recorder.adapters.sb3_minibatch import Hyperparameters, RolloutRows, Sb3Capture, separate_losses
 from recorder.adapters.sb3_policy import PolicyLayout, policy_layout
 from recorder.adapters.wrapped import Wrappers, absolute_rules, recorded
 from recorder.measure.values import td_errors
@@ -57,25 +57,25 @@ def attach(
 
     ``heads`` names the factors of a MultiDiscrete action space. ``total_timesteps``: planned length of the run over
     all its calls of ``learn``, for ``progress``; without it the plan is that of the first ``learn``, and progress is
-    unknown (null) once another one changes it. ``options`` go to ``Recorder`` (level, thresholds, strict, name …).
-    Raises ``TypeError`` for a model that is no PPO; an exception of the training passes through, after the update
-    it interrupted has been recorded.
+    null once another call changes it. ``options`` go to ``Recorder`` (level, thresholds, strict, name …).
+    Raises ``TypeError`` for a model other than PPO; an exception of the training passes through after the
+    interrupted update has been recorded.
     """
     with recorded(Sb3Attachment(model, run_dir, heads=heads, total_timesteps=total_timesteps, **options)) as recorder:
         yield recorder
 
 
 class Sb3RecorderCallback(BaseCallback):
-    """Record the ``learn`` this callback is given to. Takes what ``attach`` takes, without the model.
+    """Callback that records a ``learn``. Takes the arguments of ``attach``, without the model.
 
-    Given to several calls of ``learn``, it needs ``resume=True`` and makes each an attempt of the same run.
+    Used in several calls of ``learn``, it needs ``resume=True``, and each call is an attempt of the same run.
 
-    SB3 does not tell callbacks when ``learn`` raises; the run is then closed at exit. ``attach`` knows at once.
+    SB3 does not notify callbacks when ``learn`` raises; the run is then closed at exit. ``attach`` closes it at once.
     """
 
     def __init__(self, run_dir: Path | str, **options: Any) -> None:
         super().__init__()
-        self._run_dir = Path(run_dir).absolute()  # the working directory may be another one when training starts
+        self._run_dir = Path(run_dir).absolute()  # the working directory may change before training starts
         self._options = absolute_rules(options)
         self._plan = TrainingPlan()
         self._attachment: Sb3Attachment | None = None
@@ -94,11 +94,11 @@ class Sb3RecorderCallback(BaseCallback):
 
 
 RecorderCallback = Sb3RecorderCallback
-"""The name to import."""
+"""The public name of the callback."""
 
 
 class Sb3Attachment:
-    """The wrappers around one model, and what they have seen of the rollout and minibatch in progress."""
+    """The wrappers around one model, and the state of the rollout and minibatch in progress."""
 
     def __init__(
         self,
@@ -132,7 +132,7 @@ class Sb3Attachment:
         self._collected = False
         self._step_logits: list[Tensor] = []  # per head [envs, size], of the last steps, head after head
         self._kept_logits: deque[Tensor] = deque(maxlen=-(-int(model.n_steps) // STEPS_TOGETHER) + 1)
-        self._steps_seen = 0
+        self._steps_kept = 0
         self._acted: list[tuple[Any, list[Tensor]]] = []
         self._old_heads: Tensor | None = None
         self._train_settings: Hyperparameters | None = None
@@ -149,14 +149,14 @@ class Sb3Attachment:
             self._wrappers.wrap(policy, "forward", after=self._on_forward)
 
     def detach(self, reason: str) -> None:
-        """Record the update in progress, take the wrappers off, close the run."""
+        """Record the update in progress, remove the wrappers, close the run."""
         with self.recorder.guarded("detach"):
             self._boundary(None if reason == "closed" else reason)
         self._wrappers.undo()
         self.recorder.close(reason)
 
     def _on_add(self, args: tuple[Any, ...], kwargs: dict[str, Any], _: Any) -> None:
-        """Take up the logits of the step, and episodes that it ended; the model's own list of them is a ring of 100."""
+        """Keep the logits of the step and record its finished episodes; the model keeps only the last 100 of them."""
         if self.layout.factored:
             self._keep_logits(args[5] if len(args) > 5 else kwargs.get("log_prob"))
         ring = self.model.ep_info_buffer
@@ -172,21 +172,20 @@ class Sb3Attachment:
             self.recorder.episode(float(episode["r"]), int(episode["l"]))
 
     def _on_forward(self, _: tuple[Any, ...], __: dict[str, Any], result: Any) -> None:
-        """Keep the logits the actions were drawn from: SB3 stores only the sum of the heads' log-probs."""
+        """Keep the logits from which actions were sampled: SB3 stores only the sum of the heads' log-probs."""
         if not result[1].requires_grad:
             self._acted.append((result[2], [distribution.logits for distribution in self._distributions()]))
 
     def _keep_logits(self, log_probs: Any) -> None:
-        """Keep the logits of the forward whose log-probs go into the buffer; a callback may have made others.
+        """Keep the logits of the forward whose log-probs go into the buffer; a callback may have run other forwards.
 
-        They are copied together every few steps: a copy of each step costs more, and so does keeping thousands of
-        small tensors alive.
+        They are copied together every few steps: a copy per step, or thousands of small live tensors, cost more.
         """
         for forward_log_probs, logits in self._acted:
             if forward_log_probs is log_probs:
                 self._step_logits += logits
-                self._steps_seen += 1
-                if self._steps_seen % STEPS_TOGETHER == 0:
+                self._steps_kept += 1
+                if self._steps_kept % STEPS_TOGETHER == 0:
                     self._kept_logits.append(torch.cat(self._step_logits, dim=1))
                     self._step_logits.clear()
         self._acted.clear()
@@ -197,7 +196,7 @@ class Sb3Attachment:
         return distributions
 
     def _on_collected(self, args: tuple[Any, ...], kwargs: dict[str, Any], _: Any) -> None:
-        """Take the TD errors while the buffer still has time and environments apart; count what is collected."""
+        """Compute TD errors while the buffer still separates time and environments; count the collected steps."""
         self._collected = True
         self._plan.reach(int(self.model.num_timesteps), getattr(self.model, "_total_timesteps", None))
         arguments = dict(zip(("last_values", "dones"), args, strict=False)) | kwargs
@@ -239,14 +238,14 @@ class Sb3Attachment:
             else (),
         )
         epoch = self._visited // max(len(buffer.actions), 1)
-        self._visited += len(indices)  # whatever happens below
+        self._visited += len(indices)  # even if something fails below
         self.recorder.captured(capture, epoch)
         if self.recorder.separates:
-            losses = losses_apart(capture, values, log_prob, entropy)
+            losses = separate_losses(capture, values, log_prob, entropy)
             self.recorder.separate(losses["policy_loss"], losses["value_loss"], losses["entropy_loss"])
 
     def _settings(self) -> Hyperparameters:
-        """Return what SB3's loss depends on; it computes its schedules once for each ``train``."""
+        """Return the inputs of SB3's loss; SB3 evaluates its schedules once per ``train``."""
         if self._train_settings is None:
             model = self.model
             progress = model._current_progress_remaining
@@ -261,8 +260,10 @@ class Sb3Attachment:
         if self._old_heads is not None:
             return self._old_heads
         rollout = self._rollout
-        if rollout is None or self._steps_seen < rollout.steps or rollout.steps != self.model.n_steps:
-            raise RuntimeError(f"saw {self._steps_seen} steps of a rollout: attached in its middle?")
+        if rollout is None or self._steps_kept < rollout.steps or rollout.steps != self.model.n_steps:
+            raise RuntimeError(
+                f"only {self._steps_kept} steps of the rollout were recorded: attached during a rollout?"
+            )
         width = rollout.steps * sum(self.layout.factored)
         collected = torch.cat([*self._kept_logits, *self._step_logits], dim=1)[:, -width:]
         logits = collected.reshape(rollout.steps * rollout.envs, -1)
@@ -274,7 +275,7 @@ class Sb3Attachment:
         return self._old_heads
 
     def _boundary(self, interrupted: str | None = None) -> None:
-        """End the update that the buffer still holds, if its rollout was complete."""
+        """End the update whose rollout is in the buffer, if that was complete."""
         if self._collected:
             model, buffer = self.model, self.model.rollout_buffer
             self.recorder.update(
@@ -294,7 +295,7 @@ class Sb3Attachment:
             )
         self._collected, self._visited, self._sampled, self._old_heads = False, 0, None, None
         self._train_settings = self._rollout = self._td_errors = None
-        self._steps_seen = 0
+        self._steps_kept = 0
         self._step_logits.clear()
         self._kept_logits.clear()
 

@@ -1,7 +1,7 @@
-"""One SB3 minibatch as it passes by, and many of them measured together when the update ends.
+"""Capture of SB3 minibatches, measured together when the update ends.
 
-The losses are taken by the same operations in the same order as in SB3's own ``train``, which keeps them in local
-variables; agreement is exact and tested. Tensors are kept by reference: SB3 makes new ones for every minibatch.
+The losses are computed by the same operations in the same order as in SB3's own ``train``, which keeps them in local
+variables; agreement is exact and tested. Tensors are kept by reference: SB3 creates new ones for every minibatch.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from recorder.capture.batch import Capture, CaptureBatch
 from recorder.measure.entropy import categorical_entropy
 
 ROWS_TOGETHER = 4096
-"""Rows up to this long are averaged many at a time; torch splits longer ones among threads when they come alone."""
+"""Rows up to this length are averaged together; torch splits longer single rows among threads."""
 
 
 @dataclass(frozen=True, slots=True)
 class Hyperparameters:
-    """What SB3's loss depends on, as in effect for one minibatch."""
+    """Inputs of SB3's loss in effect for one minibatch."""
 
     clip_range: float
     clip_range_vf: float | None
@@ -34,9 +34,9 @@ class Hyperparameters:
 
 
 class RolloutRows:
-    """The rollout of one update as SB3's buffer holds it, one row a timestep: what minibatches index into.
+    """The rollout of one update in SB3's buffer, one row a timestep; minibatches index into it.
 
-    Read when the update ends; ``old_heads`` gives the rollout's log-probs per head [H, envs·steps].
+    Read when the update ends; ``old_heads`` returns the rollout's log-probs per head [H, envs·steps].
     """
 
     def __init__(self, buffer: Any, old_heads: Callable[[], Tensor], device: torch.device) -> None:
@@ -57,7 +57,7 @@ class RolloutRows:
 
 @dataclass(slots=True)
 class Sb3Capture:
-    """One minibatch: which rows of the buffer, and what ``evaluate_actions`` made of them (padding still in)."""
+    """One minibatch: its rows of the buffer, and the outputs of ``evaluate_actions`` (padding included)."""
 
     layout: PolicyLayout
     settings: Hyperparameters
@@ -80,7 +80,7 @@ class Sb3Capture:
         return self.settings.clip_range
 
     def shape(self) -> tuple[object, ...]:
-        """Return what captures must share to be measured together."""
+        """Return the key that captures must share to be measured together."""
         return (Sb3Capture, len(self.indices), id(self.settings), self.entropy is None, self.starts is None)
 
     @staticmethod
@@ -90,9 +90,9 @@ class Sb3Capture:
 
 
 def padding_index(starts: np.ndarray[Any, Any], samples: int, padded: int, device: torch.device) -> Tensor:
-    """Return the positions of the ``samples`` among ``padded`` rows that are no padding.
+    """Return the indices of the ``samples`` among ``padded`` rows that are not padding.
 
-    The sequence starts are known on the host, so no device is asked.
+    The sequence starts are known on the host, so no device is read.
     """
     longest = padded // len(starts)
     lengths = np.diff(np.append(starts, samples))
@@ -101,7 +101,7 @@ def padding_index(starts: np.ndarray[Any, Any], samples: int, padded: int, devic
 
 
 class _Stacker:
-    """Stacks what the network gave for each capture into rows [M, N], padding left out."""
+    """Stacks the network's outputs of all captures into rows [M, N] without padding."""
 
     def __init__(self, captures: Sequence[Sb3Capture]) -> None:
         self.keep = [_kept_positions(capture) for capture in captures]
@@ -164,7 +164,7 @@ def _batch(captures: Sequence[Sb3Capture]) -> CaptureBatch:
 
 
 def _head_tensors(captures: Sequence[Sb3Capture], stack: _Stacker, actions: Tensor) -> tuple[Tensor, Tensor]:
-    """Return log-probs of the actions taken and entropies, each [H, M, N]."""
+    """Return log-probs of the chosen actions, and entropies, each [H, M, N]."""
     chosen = actions.long()
     new, entropy = [], []
     for head in range(len(captures[0].logits)):
@@ -216,7 +216,7 @@ def losses_of(
     }
 
 
-def losses_apart(capture: Sb3Capture, values: Tensor, log_prob: Tensor, entropy: Tensor | None) -> dict[str, Tensor]:
+def separate_losses(capture: Sb3Capture, values: Tensor, log_prob: Tensor, entropy: Tensor | None) -> dict[str, Tensor]:
     """Return the losses of one minibatch by name, to be differentiated one by one."""
     with torch.enable_grad():
         stack = _Stacker([capture])
@@ -231,10 +231,10 @@ def losses_apart(capture: Sb3Capture, values: Tensor, log_prob: Tensor, entropy:
 
 
 def _means(rows: Tensor) -> Tensor:
-    """Return the mean of each row as torch would take it of that row alone."""
+    """Return the mean of each row, equal to torch's mean of the single row."""
     return rows.mean(-1) if rows.shape[1] <= ROWS_TOGETHER else torch.stack([row.mean() for row in rows])
 
 
 def _stds(rows: Tensor) -> Tensor:
-    """Return the standard deviation of each row as torch would take it of that row alone (not so for very short)."""
+    """Return the standard deviation of each row, equal to torch's of the single row (very short rows are separate)."""
     return rows.std(-1) if 8 <= rows.shape[1] <= ROWS_TOGETHER else torch.stack([row.std() for row in rows])

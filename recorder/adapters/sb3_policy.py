@@ -1,4 +1,4 @@
-"""What an SB3 policy is made of: its heads, their rows in the action net, and its groups of parameters."""
+"""Layout of an SB3 policy: its heads, their rows in the action net, and its groups of parameters."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def _rows_of_heads(net: nn.Module, names: Sequence[str], sizes: Sequence[int]) -
 
 
 def _present(policy: Any, *names: str) -> list[nn.Module | nn.Parameter]:
-    """Return the parts of the policy that exist, by dotted name."""
+    """Return the existing parts of the policy among dotted ``names``."""
     parts: list[nn.Module | nn.Parameter] = []
     for name in names:
         part = policy

@@ -1,7 +1,7 @@
 """Attach to skrl's PPO (torch).
 
-The losses are taken by the same operations in the same order as in skrl's own ``update``, which keeps them in local
-variables. Values and returns are recorded as they are before a value preprocessor; the losses use them after it.
+The losses are computed by the same operations in the same order as in skrl's own ``update``, which keeps them in
+local variables. Values and returns are recorded before a value preprocessor; the losses use them after it.
 """
 
 from __future__ import annotations
@@ -52,10 +52,10 @@ _HYPERPARAMETERS = (
 def attach(agent: PPO, run_dir: Path | str, **options: Any) -> Iterator[Recorder]:
     """Record the training of ``agent`` inside the ``with`` into ``run_dir``.
 
-    The joint action is one head, named ``action``, and all that only the policy uses is its own: skrl keeps one
+    The joint action is one head, named ``action``, with all parameters that only the policy uses: skrl stores one
     log-prob a sample. ``options`` go to ``Recorder``.
-    Raises ``TypeError`` for another agent; an exception of the training passes through, after the update it
-    interrupted has been recorded.
+    Raises ``TypeError`` for another agent; an exception of the training passes through after the interrupted
+    update has been recorded.
     """
     with recorded(SkrlAttachment(agent, run_dir, **options)) as recorder:
         yield recorder
@@ -63,7 +63,7 @@ def attach(agent: PPO, run_dir: Path | str, **options: Any) -> Iterator[Recorder
 
 @dataclass(slots=True)
 class _Minibatch:
-    """One minibatch between the policy's forward and the value's."""
+    """One minibatch between the forwards of policy and value network."""
 
     log_prob: Tensor
     entropy: Tensor | None
@@ -73,7 +73,7 @@ class _Minibatch:
 
 
 class SkrlAttachment:
-    """The wrappers around one agent, and what they have seen of the update in progress."""
+    """The wrappers around one agent, and the state of the update in progress."""
 
     def __init__(self, agent: PPO, run_dir: Path | str, **options: Any) -> None:
         if not isinstance(agent, PPO) or agent.policy is None or agent.value is None or agent.memory is None:
@@ -111,7 +111,7 @@ class SkrlAttachment:
             self._hook = agent.optimizer.register_step_pre_hook(lambda *_: self.recorder.gradients())
 
     def detach(self, reason: str) -> None:
-        """Record the update in progress, take wrappers and hook off, close the run."""
+        """Record the update in progress, remove wrappers and hook, close the run."""
         with self.recorder.guarded("detach"):
             if self._updating:
                 self._end_update(reason)
@@ -122,7 +122,7 @@ class SkrlAttachment:
         self.recorder.close(reason)
 
     def _on_transition(self, _: Any, arguments: dict[str, Any]) -> None:
-        """Keep rewards as the environment gave them (skrl may change them in place) and which episodes ended."""
+        """Keep the environment's rewards (skrl may change them in place) and the ends of episodes."""
         if self.agent.training:
             self._env_steps += arguments["rewards"].shape[0]
             self._steps.append(
@@ -146,7 +146,7 @@ class SkrlAttachment:
             self._before[:, env] = before + np.array([sums[-1, env], len(sums)])
 
     def _on_update(self, _: Any, arguments: dict[str, Any]) -> None:
-        if self._updating:  # the last one raised, and somebody goes on
+        if self._updating:  # the last update raised, and the caller continues
             self._end_update("the update did not finish")
         self._updating, self._rollout, self._visited = True, {}, 0
         if arguments.get("timestep") is not None:
@@ -157,7 +157,7 @@ class SkrlAttachment:
             self._gae.wrap(module, "compute_gae", after=self._on_gae, when=lambda: threading.get_ident() == mine)
 
     def _on_gae(self, _: Any, arguments: dict[str, Any], result: Any) -> None:
-        """Take values and returns before they are preprocessed, and advantages before they are normalised."""
+        """Record values and returns before preprocessing, and advantages before normalisation."""
         self._gae.undo()
         values, returns = arguments["values"].detach().clone(), result[0].detach().clone()
         ends = (
@@ -170,7 +170,7 @@ class SkrlAttachment:
         self._rollout = {"values": values, "returns": returns, "advantages": returns - values, "td_errors": errors}
 
     def _on_sample(self, _: Any, arguments: dict[str, Any], batches: Any) -> None:
-        """Note the minibatches of an epoch, each to be known by its tensor of actions."""
+        """Keep the minibatches of an epoch, each identified by its tensor of actions."""
         names = arguments.get("names", ())
         if not self._updating or "log_prob" not in names or "actions" not in names:
             return
@@ -204,7 +204,7 @@ class SkrlAttachment:
         self._minibatch = _Minibatch(log_prob, entropy if by_sample else None, sampled, index, epoch)
 
     def _flush(self) -> None:
-        """Hand over a minibatch that was evaluated and left: its KL was above the threshold."""
+        """Record a minibatch that was evaluated and then skipped because its KL was above the threshold."""
         if self._minibatch is not None:
             self._hand_over(None)
 
@@ -231,9 +231,9 @@ class SkrlAttachment:
         )
 
     def _losses(self, minibatch: _Minibatch, predicted: Tensor | None) -> dict[str, Any]:
-        """Return losses before their scales, and the loss that skrl differentiates.
+        """Return the unscaled losses, and the loss that skrl differentiates.
 
-        No value loss, and so no sum, of a minibatch that was left before the values were predicted.
+        No value loss, and so no sum, for a minibatch skipped before the values were predicted.
         """
         cfg, sampled = self.agent.cfg, minibatch.sampled
         with torch.set_grad_enabled(self._grad):
@@ -276,7 +276,7 @@ class SkrlAttachment:
 
 
 def _module_with(kind: type, name: str) -> ModuleType | None:
-    """Return the module in which a class, or one that it inherits from, finds the function ``name``."""
+    """Return the module with the function ``name`` in which a class or one of its bases is defined."""
     modules = [sys.modules.get(base.__module__) for base in kind.__mro__]
     return next((module for module in modules if module is not None and hasattr(module, name)), None)
 

@@ -1,8 +1,8 @@
 """Attach to TorchRL's ``ClipPPOLoss``, and to the collector whose rollouts it trains on.
 
-The loss holds the modules that the collector acts with, so they are listened to only while the loss runs: the
-distribution it makes, the log-prob and the entropy it takes of it, the values its critic gives. Nothing is computed
-twice that costs more than a sum, and nothing is drawn at random.
+The loss shares its modules with the collector, so they are observed only while the loss runs: its distribution, the
+log-prob and entropy computed from it, the values of its critic. Nothing that costs more than a sum is computed twice,
+and nothing is sampled at random.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ from recorder.capture.parameters import Parts
 from recorder.recorder import Recorder
 
 STANDARDIZE_FLOOR = torch.finfo(torch.float).resolution
-"""What ``normalize_advantage`` divides by at least."""
+"""Least divisor of ``normalize_advantage``."""
 UNSEEN_ROLLOUT = (
     "minibatches but no rollout seen, so all of them count as one update; "
-    "pass collector=, or hand each batch to TorchRLAttachment.rollout()"
+    "pass collector=, or pass each batch to TorchRLAttachment.rollout()"
 )
 _COEFFICIENTS = ("clip_epsilon", "clip_epsilon_low", "clip_epsilon_high", "entropy_coeff", "critic_coeff", "clip_value")
 _SETTINGS = ("entropy_bonus", "loss_critic_type", "normalize_advantage", "separate_losses")
@@ -47,10 +47,10 @@ def attach(
     """Record the training inside the ``with`` into ``run_dir``.
 
     ``collector``: what the loop (or TorchRL's ``Trainer``) iterates over; each batch begins an update. A loop
-    without one makes a ``TorchRLAttachment`` and hands its batches to ``rollout``. ``heads`` names the factors of a
-    ``CompositeDistribution``, in its order, with their own modules where given as a mapping; a head that is the only
-    one has all that only the actor uses. ``options`` go to ``Recorder``. Ratios are those to the stored log-probs,
-    also with a delayed actor. The loss must be called with a tensordict. Raises ``TypeError`` for another loss,
+    without one creates a ``TorchRLAttachment`` and passes its batches to ``rollout``. ``heads`` names the factors of a
+    ``CompositeDistribution``, in its order, with their own modules if it is a mapping; a single head has all parameters
+    that only the actor uses. ``options`` go to ``Recorder``. Ratios are relative to the stored log-probs, also with a
+    delayed actor. The loss must be called with a tensordict. Raises ``TypeError`` for another loss,
     ``ValueError`` for heads that do not fit.
     """
     with recorded(TorchRLAttachment(loss, run_dir, collector=collector, heads=heads, **options)) as recorder:
@@ -59,7 +59,7 @@ def attach(
 
 @dataclass(slots=True)
 class _LossCall:
-    """What the loss did in one call."""
+    """Observations of one call of the loss."""
 
     distribution: Any = None
     log_probs: list[Any] = field(default_factory=list)
@@ -69,7 +69,7 @@ class _LossCall:
 
 
 class TorchRLAttachment:
-    """The wrappers around one loss and its collector, and what they have seen of the update in progress."""
+    """The wrappers around one loss and its collector, and the state of the update in progress."""
 
     def __init__(
         self,
@@ -97,11 +97,11 @@ class TorchRLAttachment:
             groups=groups,
             **(_facts(loss, collector) | options),
         )
-        self._apart = bool(options.get("separate_backward"))
+        self._separate = bool(options.get("separate_backward"))
         self._wrappers = Wrappers(self.recorder.guarded)
-        self._heard: _LossCall | None = None
+        self._call: _LossCall | None = None
         self._data: Any = None
-        self._given: dict[str, Any] | None = None
+        self._rollout_arguments: dict[str, Any] | None = None
         self._masks: dict[str, list[Tensor]] = {}
         self._visited = self._frames = 0
         self._coefficients: dict[str, float] = {}
@@ -113,18 +113,18 @@ class TorchRLAttachment:
             self._wrappers.wrap(collector, "iterator", after=lambda _, __, iterator: self._rollouts(iterator))
 
     def detach(self, reason: str) -> None:
-        """Record the update in progress, take the wrappers off, close the run."""
+        """Record the update in progress, remove the wrappers, close the run."""
         with self.recorder.guarded("detach"):
             self._end_update(None if reason == "closed" else reason)
         self._wrappers.undo()
         self.recorder.close(reason)
 
     def rollout(self, data: Any) -> Any:
-        """Take ``data``, just collected, as the rollout of the update that begins; the update before ends. Return it.
+        """Use ``data``, just collected, as the rollout of the next update; the previous update ends. Return ``data``.
 
-        An operation for ``Trainer.register_op("batch_process", …)``, too.
+        Also usable as an operation for ``Trainer.register_op("batch_process", …)``.
         """
-        if data is self._data and self._given is None:  # handed over twice
+        if data is self._data and self._rollout_arguments is None:  # passed twice
             return data
         with self.recorder.guarded("rollout"):
             self._end_update(None)
@@ -138,7 +138,7 @@ class TorchRLAttachment:
             yield self.rollout(data)
 
     def _episodes(self, data: Any) -> None:
-        """Record episodes that ended, where ``RewardSum`` and ``StepCounter`` kept their sum and length."""
+        """Record finished episodes, if ``RewardSum`` and ``StepCounter`` kept their return and length."""
         sums, ends = data.get(("next", "episode_reward"), None), data.get(("next", "done"), None)
         if sums is None or ends is None or sums.shape != ends.shape:
             return
@@ -149,64 +149,66 @@ class TorchRLAttachment:
             self.recorder.episode(float(sums[at]), None if lengths is None else int(lengths[at]), env=env)
 
     def _on_call(self, *_: Any) -> None:
-        self._heard = _LossCall() if torch.is_grad_enabled() else None
+        self._call = _LossCall() if torch.is_grad_enabled() else None
 
     def _listening(self) -> bool:
-        """Whether the loss runs in this thread; a collector may act with the same modules in another one."""
-        heard = self._heard
-        return heard is not None and heard.thread == threading.get_ident()
+        """Return whether the loss runs in this thread; a collector may use the same modules in another one."""
+        call = self._call
+        return call is not None and call.thread == threading.get_ident()
 
     def _on_distribution(self, _: Any, __: Any, distribution: Any) -> None:
-        """Listen to the first distribution that the loss makes: a second one is that of a delayed actor."""
-        heard = self._heard
-        if heard is None or heard.distribution is not None:
+        """Observe the first distribution of the loss: a second one is that of a delayed actor."""
+        call = self._call
+        if call is None or call.distribution is not None:
             return
-        heard.distribution = distribution
-        distribution.log_prob = _recording_results(distribution.log_prob, heard.log_probs)
-        distribution.entropy = _recording_results(distribution.entropy, heard.entropies)
+        call.distribution = distribution
+        distribution.log_prob = _recording_results(distribution.log_prob, call.log_probs)
+        distribution.entropy = _recording_results(distribution.entropy, call.entropies)
 
     def _on_values(self, _: Any, __: Any, data: Any) -> None:
-        if self._heard is not None and is_tensor_collection(data):
-            self._heard.values = data.get(self.loss.tensor_keys.value, None)
+        if self._call is not None and is_tensor_collection(data):
+            self._call.values = data.get(self.loss.tensor_keys.value, None)
 
     def _on_loss(self, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any) -> None:
-        heard, self._heard = self._heard, None
-        if heard is None:
+        call, self._call = self._call, None
+        if call is None:
             return
         self.recorder.expect_minibatch()
         for name in ("log_prob", "entropy"):
-            vars(heard.distribution).pop(name, None)
+            vars(call.distribution).pop(name, None)
         data = args[0] if args else kwargs.get("tensordict")
         if not is_tensor_collection(data):
-            raise TypeError("the loss was called with tensors by name; call it with a tensordict to be recorded")
-        if self._given is None:
-            self._given = self._rollout_given()
+            raise TypeError(
+                "the loss was called with tensors by name; call it with a tensordict so that it can be recorded"
+            )
+        if self._rollout_arguments is None:
+            self._rollout_arguments = self._arguments_of_rollout()
             self._coefficients = _coefficients(self.loss)
-        self._minibatch(data, result, heard)
+        self._minibatch(data, result, call)
 
-    def _rollout_given(self) -> dict[str, Any]:
-        """Return values, returns and advantages as they are before the first minibatch: later epochs replace them."""
+    def _arguments_of_rollout(self) -> dict[str, Any]:
+        """Return values, returns and advantages from before the first minibatch: later epochs replace them."""
         if self._data is None:
             return {}
         keys = self.loss.tensor_keys
         keys_of = {"values": keys.value, "returns": keys.value_target, "advantages": keys.advantage}
         tensors = {name: self._data.get(key, None) for name, key in keys_of.items()}
-        if tensors["values"] is None:  # a batch that no value network has seen: nothing to hold returns against
+        if tensors["values"] is None:  # a batch without values: nothing to compare returns with
             tensors["returns"] = None
         return {name: None if tensor is None else tensor.detach().clone() for name, tensor in tensors.items()}
 
-    def _minibatch(self, data: Any, result: Any, heard: _LossCall) -> None:
+    def _minibatch(self, data: Any, result: Any, call: _LossCall) -> None:
         advantages = data.get(self.loss.tensor_keys.advantage, None)
         samples = data.numel() if advantages is None else advantages.numel()
-        masks = masks_of(heard.distribution, self.heads, samples)
+        masks = masks_of(call.distribution, self.heads, samples)
         actions = {head.name: chosen(data.get(head.action), samples) for head in self.heads if head.name in masks}
         self.recorder.minibatch(
-            log_prob=self._by_head(heard.log_probs[0], samples, [head.log_prob for head in self.heads]),
+            log_prob=self._by_head(call.log_probs[0], samples, [head.log_prob for head in self.heads]),
             old_log_prob={head.name: rows(data.get(head.log_prob), samples) for head in self.heads},
-            entropy=self._entropy(heard, result, samples),
+            entropy=self._entropy(call, result, samples),
             valid_actions=self._counts(masks),
             clip_range=self._coefficients.get("clip_epsilon"),
-            values=None if heard.values is None else heard.values.reshape(-1),
+            values=None if call.values is None else call.values.reshape(-1),
             actions=actions or None,
             advantages=None if advantages is None or self._changes_advantages else advantages.reshape(-1),
             epoch=self._visit(samples, masks),
@@ -214,7 +216,7 @@ class TorchRLAttachment:
         )
 
     def _visit(self, samples: int, masks: dict[str, Tensor]) -> int:
-        """Count the samples of a minibatch; return its epoch. The masks of the first one are the rollout's."""
+        """Count the samples of a minibatch; return its epoch. The masks of the first epoch are the rollout's."""
         if self._data is None:
             self.recorder.guarded.warn_once("rollout", UNSEEN_ROLLOUT)
             return 0
@@ -235,7 +237,7 @@ class TorchRLAttachment:
 
     @property
     def _changes_advantages(self) -> bool:
-        """Whether the loss uses other advantages than the data holds; they are not recorded then."""
+        """Whether the loss uses other advantages than those in the data; then they are not recorded."""
         return bool(self.loss.normalize_advantage or getattr(self.loss, "advantage_norm", None) is not None)
 
     def _by_head(self, numbers: Any, samples: int, keys: Sequence[Any]) -> dict[str, Tensor]:
@@ -246,27 +248,27 @@ class TorchRLAttachment:
         parts = [rows(part, samples) for part in numbers.values(include_nested=True, leaves_only=True)]
         return {self.heads[0].name: torch.stack(parts).sum(0)}
 
-    def _entropy(self, heard: _LossCall, result: Any, samples: int) -> dict[str, Tensor] | None:
-        """Return closed-form entropies; those that the loss estimates by sampling are null."""
+    def _entropy(self, call: _LossCall, result: Any, samples: int) -> dict[str, Tensor] | None:
+        """Return closed-form entropies; None for those that the loss estimates by sampling."""
         composite = result.get("composite_entropy", None)
         if composite is not None:
             keys = [entropy_key(head.log_prob) for head in self.heads]
             return self._by_head(composite, samples, keys)
-        if hasattr(heard.distribution, "dists"):
+        if hasattr(call.distribution, "dists"):
             return None
-        if not heard.entropies:
+        if not call.entropies:
             try:
-                heard.entropies.append(heard.distribution.entropy().detach())
+                call.entropies.append(call.distribution.entropy().detach())
             except NotImplementedError:
                 return None
-        return self._by_head(heard.entropies[0], samples, ())
+        return self._by_head(call.entropies[0], samples, ())
 
     def _losses(self, result: Any) -> dict[str, Any]:
-        """Return losses before their coefficients, and their sum as it is differentiated."""
+        """Return the losses without their coefficients, and the differentiated sum."""
         parts = {name: _mean(loss) for name, loss in result.items() if name.startswith("loss_")}
         critic, bonus, entropy = parts.get("loss_critic"), parts.get("loss_entropy"), result.get("entropy", None)
         weight, scale = (self._coefficients.get(name) for name in ("critic_coeff", "entropy_coeff"))
-        if self._apart and bonus is not None and scale:  # the entropy itself comes without a graph
+        if self._separate and bonus is not None and scale:  # the entropy itself has no graph
             entropy = -bonus / scale
         return {
             "policy_loss": parts["loss_objective"],
@@ -276,11 +278,11 @@ class TorchRLAttachment:
         }
 
     def _end_update(self, interrupted: str | None) -> None:
-        if self._data is not None and (self._given is not None or interrupted is None):
+        if self._data is not None and (self._rollout_arguments is not None or interrupted is None):
             masks = {name: torch.cat(parts) for name, parts in self._masks.items()}
             normalised = self.loss.normalize_advantage
             self.recorder.update(
-                **(self._given or {}),
+                **(self._rollout_arguments or {}),
                 masks={name: mask for name, mask in masks.items() if len(mask) == self._data.numel()} or None,
                 advantage_floor=STANDARDIZE_FLOOR if normalised else None,
                 env_steps=self._frames,
@@ -288,16 +290,16 @@ class TorchRLAttachment:
                 status=None if interrupted is None else "interrupted",
                 reason=interrupted,
             )
-        self._data, self._given, self._visited = None, None, 0
+        self._data, self._rollout_arguments, self._visited = None, None, 0
         self._masks.clear()
 
 
 Attachment = TorchRLAttachment
-"""The name by which loops written for earlier versions import it."""
+"""Alias for loops written for earlier versions."""
 
 
 def _recording_results(method: Callable[..., Any], results: list[Any]) -> Callable[..., Any]:
-    """Return ``method`` with its results kept, free of the graph."""
+    """Return ``method`` with its results appended to ``results``, detached."""
 
     def listening(*args: Any, **kwargs: Any) -> Any:
         result = method(*args, **kwargs)
@@ -312,9 +314,9 @@ def _mean(loss: Tensor) -> Tensor:
 
 
 def _coefficients(loss: PPOLoss) -> dict[str, float]:
-    """Return the loss's coefficients as they are now (they may follow a schedule), as the decimals they were given as.
+    """Return the loss's current coefficients (they may follow a schedule), rounded to the decimals passed by the user.
 
-    Weights of the entropy by head leave a 0 in the place of the one number.
+    With entropy weights by head, TorchRL sets the single weight to 0; it is left out.
     """
     attributes = {name: getattr(loss, name, None) for name in _COEFFICIENTS}
     numbers = {name: float(f"{float(value):.7g}") for name, value in attributes.items() if value is not None}

@@ -28,20 +28,20 @@ class Head:
 
 
 def rows(tensor: Tensor, samples: int) -> Tensor:
-    """Return one number a sample [N]: log-probs of independent dimensions add up, and so do entropies."""
+    """Return one number a sample [N]: log-probs, or entropies, of independent dimensions are summed."""
     flat = tensor.detach().reshape(samples, -1)
     return flat[:, 0] if flat.shape[1] == 1 else flat.sum(-1)
 
 
 def chosen(action: Tensor, samples: int) -> Tensor:
-    """Return the index of the action taken [N]; of a one-hot action where its one is."""
+    """Return the index of the action [N]; a one-hot action is converted to its index."""
     if action.numel() == samples:
         return action.reshape(samples)
     return action.reshape(samples, -1).long().argmax(-1)
 
 
 def masks_of(distribution: Any, heads: Sequence[Head], samples: int) -> dict[str, Tensor]:
-    """Return which actions were valid, boolean [N, K], by categorical head; all of them where nothing masks."""
+    """Return the valid actions, boolean [N, K], by categorical head; all True without a mask."""
     factors = getattr(distribution, "dists", None)
     distributions = [distribution] if factors is None else list(factors.values())
     masks = {}
@@ -59,14 +59,14 @@ def masks_of(distribution: Any, heads: Sequence[Head], samples: int) -> dict[str
 
 
 def entropy_key(log_prob: Any) -> Any:
-    """Return the key of a head's entropy, as a ``CompositeDistribution`` makes it, from that of its log-prob."""
+    """Return the key of a head's entropy, as named by ``CompositeDistribution``, from that of its log-prob."""
     if isinstance(log_prob, str):
         return log_prob.removesuffix("_log_prob") + "_entropy"
     return (*log_prob[:-1], entropy_key(log_prob[-1]))
 
 
 def heads_of(loss: PPOLoss, named_heads: Sequence[str] | Mapping[str, Parts | None] | None) -> list[Head]:
-    """Return the factors of the action; one head where log-probs are stored as a sum only."""
+    """Return the factors of the action; one head if only the sum of log-probs is stored."""
     actions, log_probs = loss.tensor_keys.action, loss.tensor_keys.sample_log_prob
     factored = isinstance(log_probs, list) and isinstance(actions, list) and len(log_probs) == len(actions) > 1
     keys = list(zip(actions, log_probs, strict=True)) if factored else [(actions, log_probs)]
@@ -80,7 +80,7 @@ def heads_of(loss: PPOLoss, named_heads: Sequence[str] | Mapping[str, Parts | No
 
 
 def _names(keys: Sequence[Any]) -> list[str]:
-    """Return the last part of each key where these differ, else all its parts."""
+    """Return the last part of each key if these differ, else all parts joined by dots."""
     paths = [(key,) if isinstance(key, str) else tuple(key) for key in keys]
     last = [path[-1] for path in paths]
     return last if len(set(last)) == len(last) else [".".join(path) for path in paths]
@@ -101,7 +101,7 @@ def _kind(distribution: Any) -> str:
 
 
 def model_of(loss: PPOLoss) -> nn.Module:
-    """Return the networks by role; the loss itself where it trains copies of their parameters."""
+    """Return the networks by role; the loss itself if it trains copies of their parameters."""
     networks = {"actor": loss.actor_network, "critic": loss.critic_network}
     model = nn.ModuleDict({name: network for name, network in networks.items() if network is not None})
     return model if {id(p) for p in model.parameters()} == {id(p) for p in loss.parameters()} else loss

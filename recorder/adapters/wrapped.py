@@ -1,4 +1,4 @@
-"""Methods of a framework's objects with the recorder around them, while it is attached."""
+"""Wrappers around methods of a framework's objects while the recorder is attached."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ from recorder.shutdown import reason_of
 Before = Callable[[tuple[Any, ...], dict[str, Any]], None]
 """Called with the arguments of the method."""
 After = Callable[[tuple[Any, ...], dict[str, Any], Any], Any]
-"""Called with the arguments of the method and its result; what it returns, unless None, takes the result's place."""
+"""Called with the arguments of the method and its result; its return value, unless None, replaces the result."""
 When = Callable[[], bool]
-"""Whether a call is this training's own: what it wraps may be called by others too, at the same time."""
+"""Returns whether a call is this training's own: others may call the wrapped method at the same time."""
 
 
 class Attached(Protocol):
-    """What an adapter made of a training while it is recorded."""
+    """An adapter's attachment to a training while it is recorded."""
 
     @property
     def recorder(self) -> Recorder:
         """The recorder of the training."""
 
     def detach(self, reason: str) -> None:
-        """Record the update in progress, undo everything, close the run."""
+        """Record the update in progress, remove all wrappers, close the run."""
 
 
 @contextmanager
@@ -44,13 +44,13 @@ def recorded(attachment: Attached) -> Iterator[Recorder]:
 
 
 def absolute_rules(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Return options of a ``Recorder`` that is made later: a file of rules stays that of the working directory now."""
+    """Return options for a ``Recorder`` created later: a relative path of rules is resolved now."""
     rules = options.get("rules")
     return {**options, "rules": Path(rules).absolute()} if isinstance(rules, (str, Path)) else dict(options)
 
 
 class Wrapped:
-    """A method of one object with the recorder around it. Copies and pickles of the object get their own method."""
+    """A wrapper around a method of one object. Copies and pickles of the object get the unwrapped method."""
 
     def __init__(
         self,
@@ -64,11 +64,11 @@ class Wrapped:
         self._owner, self._name, self._block = owner, name, block
         self._own = owner.__dict__.get(name)
         self._original = getattr(owner, name)
-        self.__wrapped__ = getattr(self._original, "__wrapped__", self._original)  # frameworks look at its arguments
+        self.__wrapped__ = getattr(self._original, "__wrapped__", self._original)  # frameworks inspect its signature
         self._before, self._after, self._when = before, after, when
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """Call the method, with the recorder before or after it."""
+        """Call the method, and the callbacks before and after it."""
         if self._when is not None and not self._when():
             return self._original(*args, **kwargs)
         if self._before is not None:
@@ -82,13 +82,13 @@ class Wrapped:
         return result
 
     def __getattr__(self, name: str) -> Any:
-        """Return what the method has and its wrapper has not: its name, its code, a framework's marks."""
-        if name == "_original":  # not there yet, and not to be looked for in itself
+        """Return attributes of the method that the wrapper lacks: its name, code, a framework's markers."""
+        if name == "_original":  # not set yet; avoids infinite recursion
             raise AttributeError(name)
         return getattr(self._original, name)
 
     def take_off(self) -> None:
-        """Leave the object, also from below another wrapper; what it had of its own before, it has again."""
+        """Remove the wrapper, also below another wrapper; restore an instance attribute that it replaced."""
         with _lock:
             self._take_off()
 
@@ -114,7 +114,7 @@ class Wrapped:
 
 
 _lock = threading.RLock()
-"""For what trainings in several threads wrap at the same time: a module's function."""
+"""Serialises wrapping: trainings in several threads may wrap a module's function at the same time."""
 
 
 def _itself(thing: Any) -> Any:
@@ -137,13 +137,13 @@ class Wrappers:
         after: After | None = None,
         when: When | None = None,
     ) -> None:
-        """Put the recorder around ``owner.name``; an error in ``before`` or ``after`` is counted, no more."""
+        """Wrap ``owner.name``; an error in ``before`` or ``after`` is counted and suppressed."""
         with _lock:
             wrapped = Wrapped(owner, name, self._guarded(name), before, after, when)
             setattr(owner, name, wrapped)
         self._wrapped.append(wrapped)
 
     def undo(self) -> None:
-        """Take all wrappers off, the last one first."""
+        """Remove all wrappers in reverse order."""
         while self._wrapped:
             self._wrapped.pop().take_off()

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from recorder.capture.gradients_seen import GradientSnapshot, LargeDetail, SnapshotPlan
+from recorder.capture.gradient_snapshot import GradientSnapshot, LargeDetail, SnapshotPlan
 from recorder.capture.parameters import Atom, ParameterMap
 from recorder.capture.snapshot_batch import SnapshotBatch
 from recorder.measure.direction import dots_by_segment, mean_vector, spacing, squares_by_segment, thinned

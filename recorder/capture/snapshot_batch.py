@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.linalg import vector_norm
 
-from recorder.capture.gradients_seen import CopiedRow, GradientSnapshot, LargeDetail
+from recorder.capture.gradient_snapshot import CopiedRow, GradientSnapshot, LargeDetail
 
 
 @dataclass(frozen=True, slots=True)

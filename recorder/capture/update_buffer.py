@@ -10,7 +10,7 @@ from torch.linalg import vector_norm
 
 from recorder.capture.batch import Capture, CaptureBatch, Measurements, measure, pieces_of
 from recorder.capture.detail import Detail, DetailBatch
-from recorder.capture.gradients_seen import GradientReader, GradientSnapshot
+from recorder.capture.gradient_snapshot import GradientReader, GradientSnapshot
 from recorder.capture.snapshot_batch import SnapshotBatch, snapshot_batches, stacked
 from recorder.capture.transitions import RatioBounds, worst_of
 from recorder.measure.worst import Worst

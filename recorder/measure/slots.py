@@ -1,4 +1,4 @@
-"""Gradients of a whole module in many calls, from the norms of its tensors: nothing here waits."""
+"""Gradient statistics of a module over many calls, from the norms of its tensors; nothing waits for the device."""
 
 from __future__ import annotations
 
