@@ -19,9 +19,9 @@ def test_every_document_is_a_topic_and_every_topic_a_document() -> None:
 
 
 def test_without_a_topic_they_are_listed_on_one_line_each_of_a_narrow_terminal(command: Command) -> None:
-    said = command("help")
-    assert said.code == 0
-    lines = said.out.splitlines()
+    result = command("help")
+    assert result.code == 0
+    lines = result.out.splitlines()
     assert [line.split()[0] for line in lines] == NAMES
     assert max(map(len, lines)) <= 80
 
@@ -29,9 +29,9 @@ def test_without_a_topic_they_are_listed_on_one_line_each_of_a_narrow_terminal(c
 @pytest.mark.parametrize("document", DOCUMENTS[1:], ids=lambda document: document.stem)
 def test_a_pipe_gets_the_document_without_the_marks_for_the_tests(document: Path, command: Command) -> None:
     text = document.read_text(encoding="utf-8")
-    said = command("help", document.stem)
-    assert said.code == 0
-    assert said.out == re.sub(r"^<!--.*-->\n", "", text, flags=re.MULTILINE)
+    result = command("help", document.stem)
+    assert result.code == 0
+    assert result.out == re.sub(r"^<!--.*-->\n", "", text, flags=re.MULTILINE)
 
 
 def test_a_terminal_gets_it_formatted(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -45,6 +45,6 @@ def test_a_terminal_gets_it_formatted(command: Command, monkeypatch: pytest.Monk
 
 
 def test_an_unknown_topic_is_refused_with_the_nearest(command: Command) -> None:
-    said = command("help", "resum")
-    assert said.code == 2
-    assert "did you mean 'resume'?" in said.err
+    result = command("help", "resum")
+    assert result.code == 2
+    assert "did you mean 'resume'?" in result.err

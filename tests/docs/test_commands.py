@@ -59,8 +59,8 @@ def test_the_commands_of_a_document_run(
     monkeypatch.setenv("COLUMNS", str(WIDTH))
 
     def call(*words: str) -> tuple[int, str]:
-        said = command(*words)
-        return said.code, said.out + said.err
+        result = command(*words)
+        return result.code, result.out + result.err
 
     for block in (block for block in BLOCKS if block.document == document and block.language == "bash"):
         out = ""

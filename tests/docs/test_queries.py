@@ -33,13 +33,13 @@ COLUMNS = (
 @pytest.fixture(scope="module")
 def session() -> Iterator[Session]:
     fleet = open_fleet([ROOT / "sample_runs" / "runs"])
-    with Session(fleet.runs, timeout=PATIENCE, memory=2 * 10**9, attempts=False) as made:
-        yield made
+    with Session(fleet.runs, timeout=PATIENCE, memory=2 * 10**9, attempts=False) as opened:
+        yield opened
 
 
-def asked(session: Session, place: int) -> tuple[tuple[str, ...], list[tuple[object, ...]]]:
-    with session.result(QUERIES[place]) as found:
-        return found.columns, list(found.rows)
+def answered(session: Session, index: int) -> tuple[tuple[str, ...], list[tuple[object, ...]]]:
+    with session.result(QUERIES[index]) as result:
+        return result.columns, list(result.rows)
 
 
 def test_there_are_ten_and_each_says_what_it_asks() -> None:
@@ -47,26 +47,26 @@ def test_there_are_ten_and_each_says_what_it_asks() -> None:
     assert all(query.startswith("-- ") for query in QUERIES)
 
 
-@pytest.mark.parametrize("place", range(10))
-def test_each_of_the_ten_has_rows_of_the_right_columns(place: int, session: Session) -> None:
-    columns, rows = asked(session, place)
-    assert columns == tuple(COLUMNS[place].split())
+@pytest.mark.parametrize("index", range(10))
+def test_each_of_the_ten_has_rows_of_the_right_columns(index: int, session: Session) -> None:
+    columns, rows = answered(session, index)
+    assert columns == tuple(COLUMNS[index].split())
     assert rows
 
 
 @pytest.mark.parametrize("query", OTHERS)
 def test_every_other_query_has_rows(query: str, session: Session) -> None:
-    with session.result(query) as found:
-        assert list(found.rows)
+    with session.result(query) as result:
+        assert list(result.rows)
 
 
 def test_what_they_say_of_the_samples_is_so(session: Session) -> None:
     """Held against what is known of the sample runs, see their labels."""
-    learnable = {(row[1], row[2]): row[3] for row in asked(session, 0)[1]}
+    learnable = {(row[1], row[2]): row[3] for row in answered(session, 0)[1]}
     assert learnable["slot", "early"] == 0.0
-    assert {row[2] for row in asked(session, 1)[1] if row[0] == "lstm_masks" and row[1] == "slot"} == {"masked"}
-    first = {(row[0], row[1]): row[2] for row in asked(session, 3)[1]}
+    assert {row[2] for row in answered(session, 1)[1] if row[0] == "lstm_masks" and row[1] == "slot"} == {"masked"}
+    first = {(row[0], row[1]): row[2] for row in answered(session, 3)[1]}
     assert first["mask_mismatch", "first_ratio"] == 30
-    assert [row[:2] for row in asked(session, 6)[1]] == [("nan_reward", 25)]
-    alarms = [row for row in asked(session, 2)[1] if row[:3] == ("mask_mismatch", 30, "first_ratio")]
+    assert [row[:2] for row in answered(session, 6)[1]] == [("nan_reward", 25)]
+    alarms = [row for row in answered(session, 2)[1] if row[:3] == ("mask_mismatch", 30, "first_ratio")]
     assert [json.dumps(row[4]) for row in alarms] == ['"critical"']
