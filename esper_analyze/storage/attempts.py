@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 
 from esper_analyze.schema.tables import BY_NAME
 from esper_analyze.storage import layout, verified_cache
-from esper_analyze.storage.folders import listed
+from esper_analyze.storage.folders import attempt_folders, listed
 from esper_analyze.storage.footer import footer_fault, unknown_table
 from esper_analyze.storage.footer_crash_check import probe
 from esper_analyze.storage.layout import ManifestError, ShardEntry
@@ -96,15 +96,7 @@ class Attempt:
 
 def find_attempts(run_dir: Path) -> list[Attempt]:
     """Return every attempt of every rank under ``run_dir``, each shard checked against the manifest."""
-    attempts = []
-    for rank_dir in listed(run_dir):
-        rank = layout.rank_of(rank_dir)
-        if rank is None or not rank_dir.is_dir():
-            continue
-        for folder in listed(rank_dir):
-            number = layout.attempt_of(folder)
-            if number is not None and folder.is_dir():
-                attempts.append(read_attempt(folder, rank, number))
+    attempts = [read_attempt(folder.path, folder.rank, folder.number) for folder in attempt_folders(run_dir)]
     _leave_out_twins(attempts)
     supersede(attempts)
     return attempts

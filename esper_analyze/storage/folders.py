@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
 from esper_analyze.errors import DamagedError
+from esper_analyze.storage import layout
 from esper_analyze.storage.run_files import why_unreadable
 
 
@@ -19,3 +21,26 @@ def listed(folder: Path) -> list[Path]:
         raise
     except OSError as error:
         raise DamagedError(f"{folder} {why_unreadable(error)}", hint="make it readable") from error
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptFolder:
+    """The folder of one writer: its path, rank and attempt number."""
+
+    path: Path
+    rank: int
+    number: int
+
+
+def attempt_folders(run_dir: Path) -> list[AttemptFolder]:
+    """Return the folder of every writer of a run, by rank and attempt."""
+    folders = []
+    for rank_dir in listed(run_dir):
+        rank = layout.rank_of(rank_dir)
+        if rank is None or not rank_dir.is_dir():
+            continue
+        for folder in listed(rank_dir):
+            number = layout.attempt_of(folder)
+            if number is not None and folder.is_dir():
+                folders.append(AttemptFolder(folder, rank, number))
+    return folders

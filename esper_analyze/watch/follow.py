@@ -16,7 +16,7 @@ from esper_analyze.errors import EsperError, UsageError
 from esper_analyze.replay.standing import Coverage, live_coverage
 from esper_analyze.runs.run import open_run
 from esper_analyze.storage import layout
-from esper_analyze.storage.folders import listed
+from esper_analyze.storage.folders import attempt_folders
 from esper_analyze.storage.run_info import identity
 from esper_analyze.watch.alarms import Alarms
 from esper_analyze.watch.attempt import AttemptFollower
@@ -124,14 +124,10 @@ class Follower:
 
     def _folders(self) -> dict[int, list[Path]]:
         """Return the attempts' folders of each rank in order."""
-        found: dict[int, list[Path]] = {}
-        for place in listed(self.path):
-            rank = layout.rank_of(place)
-            if rank is not None and place.is_dir():
-                inside = [one for one in listed(place) if layout.attempt_of(one) is not None and one.is_dir()]
-                if inside:
-                    found[rank] = inside
-        return found
+        folders: dict[int, list[Path]] = {}
+        for attempt in attempt_folders(self.path):
+            folders.setdefault(attempt.rank, []).append(attempt.path)
+        return folders
 
     def _chosen(self, ranks: list[int]) -> int:
         if self.rank is None:

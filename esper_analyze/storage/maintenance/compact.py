@@ -16,10 +16,11 @@ from esper_analyze.errors import DamagedError
 from esper_analyze.schema.arrow import arrow_schema
 from esper_analyze.schema.tables import BY_NAME
 from esper_analyze.storage import layout
+from esper_analyze.storage.folders import AttemptFolder, attempt_folders
 from esper_analyze.storage.layout import ShardEntry
 from esper_analyze.storage.maintenance.inspection import DAMAGE, Inspection, Step, inspect_attempt
 from esper_analyze.storage.maintenance.journal import FolderChange, forget_staged, pending
-from esper_analyze.storage.maintenance.verify import AttemptFolder, attempt_folders, duplicate_attempts
+from esper_analyze.storage.maintenance.verify import duplicate_attempts
 from esper_analyze.storage.shapes import read_shard
 from esper_analyze.storage.shard_file import parquet_bytes, shard_entry
 

@@ -9,8 +9,8 @@ from pathlib import Path
 from esper_analyze.errors import DamagedError, UsageError
 from esper_analyze.storage import layout
 from esper_analyze.storage.attempts import Attempt
+from esper_analyze.storage.folders import attempt_folders
 from esper_analyze.storage.lock import LockedError, WriterLock, holder
-from esper_analyze.storage.maintenance.verify import attempt_folders
 from esper_analyze.storage.run_files import RefusedFileError, refusal
 
 _MOVE = "move it away and run it again"

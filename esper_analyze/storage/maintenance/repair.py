@@ -18,13 +18,13 @@ from esper_analyze.errors import DamagedError
 from esper_analyze.schema.tables import BY_NAME
 from esper_analyze.storage import layout
 from esper_analyze.storage.attempts import Broken
+from esper_analyze.storage.folders import AttemptFolder, attempt_folders
 from esper_analyze.storage.footer import footer_fault, footer_fingerprint
 from esper_analyze.storage.layout import ShardEntry
 from esper_analyze.storage.limits import LARGEST_SHARD
 from esper_analyze.storage.maintenance.coverage import all_runs, expected_end, gaps
 from esper_analyze.storage.maintenance.inspection import Inspection, Step, inspect_attempt
 from esper_analyze.storage.maintenance.journal import FolderChange, forget_staged, pending
-from esper_analyze.storage.maintenance.verify import AttemptFolder, attempt_folders
 from esper_analyze.storage.run_files import is_regular, read_file
 from esper_analyze.storage.shapes import shapes
 from esper_analyze.storage.shard_file import parquet_bytes, shard_entry

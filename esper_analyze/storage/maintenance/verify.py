@@ -14,7 +14,7 @@ from esper_analyze.errors import DamagedError, UsageError
 from esper_analyze.schema.tables.updates import UPDATES
 from esper_analyze.storage import layout
 from esper_analyze.storage.attempts import Attempt, closed, supersede, twin_fault
-from esper_analyze.storage.folders import listed
+from esper_analyze.storage.folders import attempt_folders, listed
 from esper_analyze.storage.lock import holder
 from esper_analyze.storage.maintenance.inspection import DAMAGE, NOTE, FileFault, Inspection, Step, inspect_attempt
 from esper_analyze.storage.row_source import last_update, row_sources
@@ -43,29 +43,6 @@ class Verified:
     def as_dict(self) -> dict[str, Any]:
         """Return the result as plain data for JSON."""
         return {"run": str(self.path), "fine": not self.damage, **asdict(self), "path": str(self.path)}
-
-
-@dataclass(frozen=True, slots=True)
-class AttemptFolder:
-    """The folder of one writer: its path, rank and attempt number."""
-
-    path: Path
-    rank: int
-    number: int
-
-
-def attempt_folders(run_dir: Path) -> list[AttemptFolder]:
-    """Return the folder of every writer of a run, by rank and attempt."""
-    folders = []
-    for rank_dir in listed(run_dir):
-        rank = layout.rank_of(rank_dir)
-        if rank is None or not rank_dir.is_dir():
-            continue
-        for folder in listed(rank_dir):
-            number = layout.attempt_of(folder)
-            if number is not None and folder.is_dir():
-                folders.append(AttemptFolder(folder, rank, number))
-    return folders
 
 
 def orphans(path: Path, runs: Sequence[Path]) -> list[Path]:
