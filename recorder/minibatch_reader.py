@@ -123,14 +123,14 @@ class MinibatchReader:
             for shape in _shapes(passed[name]):
                 if len(shape) > 1 and shape[-1] > 1:
                     samples, elements = math.prod(shape[:-1]), math.prod(shape)
-                    counts = self._samples_said(passed)
+                    counts = self._sample_counts(passed)
                     witness = next((argument for argument, count in counts.items() if count == samples), None)
                     if witness and elements not in [
                         count for argument, count in counts.items() if argument not in BY_HEAD
                     ]:
                         raise DimensionsError(f"{name} of shape {shape} where {witness} has {samples} samples: {SUM}")
 
-    def _samples_said(self, passed: MinibatchArguments) -> dict[str, int]:
+    def _sample_counts(self, passed: MinibatchArguments) -> dict[str, int]:
         """Return the number of samples by argument, as far as its shape determines it."""
         counts: dict[str, int] = {}
         for name in (*_ONE_A_SAMPLE, "relevant", *BY_HEAD):

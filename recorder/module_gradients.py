@@ -79,7 +79,7 @@ class ModuleSnapshots:
         self.count = 0
         self._waiting: dict[_BatchKey, list[_ModuleSnapshot]] = {}
         self._measured: dict[tuple[int, ...], _MeasuredBatch] = {}
-        self._kept = 0
+        self._buffered = 0
         self._streams: set[torch.cuda.Stream] = set()
 
     def take(self, module: ModuleGradients, exploding: float, scale: Tensor | None) -> int:
@@ -96,8 +96,8 @@ class ModuleSnapshots:
         kind = _BatchKey(small, sizes, numbers.dtype, numbers.device, exploding, scale is not None)
         self.note(numbers)
         self._waiting.setdefault(kind, []).append(_ModuleSnapshot(number, numbers, scale))
-        self.count, self._kept = number + 1, self._kept + numbers.numel()
-        if self._kept >= KEEP_ELEMENTS:
+        self.count, self._buffered = number + 1, self._buffered + numbers.numel()
+        if self._buffered >= KEEP_ELEMENTS:
             self._measure_waiting()
         return number
 
@@ -132,7 +132,7 @@ class ModuleSnapshots:
             numbers = tuple([snapshot.number for snapshot in snapshots])
             self._measured[numbers] = _MeasuredBatch(numbers, statistics)
             del self._waiting[kind]
-        self._kept = 0
+        self._buffered = 0
 
     def tensors(self) -> tuple[list[tuple[int, ...]], list[Tensor]]:
         """Return, by batch measured together, the snapshot numbers and their ``FIELDS`` [snapshots, fields]."""

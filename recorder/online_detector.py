@@ -59,7 +59,7 @@ class OnlineDetector:
             {name: getattr(change, name) for name in _LEVEL_COLUMNS if hasattr(change, name)}
             for change in outcome.levels
         ]
-        _tell(outcome.findings, self.detector.rules, stored)
+        _log_critical(outcome.findings, self.detector.rules, stored)
         return OnlineVerdicts(stored, outcome, level != DEBUG and self.level(update + 1) == DEBUG)
 
 
@@ -105,8 +105,8 @@ def _fill(rows: Mapping[str, Sequence[Any]], outcome: Outcome) -> None:
             row[column] = None if math.isnan(value) else value
 
 
-def _tell(findings: Sequence[Finding], rules: Sequence[Rule], rows: Mapping[str, Rows]) -> None:
-    """Log what is critical; of an update that is broken, the causes, and how much else follows from them."""
+def _log_critical(findings: Sequence[Finding], rules: Sequence[Rule], rows: Mapping[str, Rows]) -> None:
+    """Log critical findings; of a failing update only the root causes, with the number of their consequences."""
     alarms = [finding for finding in findings if finding.alarm and finding.verdict == "critical"]
     rung, causes = {finding.rule for finding in alarms}, {rule.name: set(rule.causes) for rule in rules}
     roots = [finding for finding in alarms if not causes[finding.rule] & rung]

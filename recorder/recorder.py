@@ -297,7 +297,7 @@ class Recorder:
         Log-probs and entropies are [N] per head, one number a sample (of an action of several dimensions their sum),
         new ones from this minibatch's forward, old ones as stored at collection. ``masks``: the **stored** boolean
         masks [N, K] per head, or ``valid_actions``: their counts [H, N]. ``relevant``: boolean [N] per head, where
-        the head mattered for the action taken. ``valid``: boolean [N], False on padding. ``lstm``: (h, c) after this
+        the head was relevant to the action. ``valid``: boolean [N], False on padding. ``lstm``: (h, c) after this
         forward, or h alone (GRU), each layers × environments × hidden.
         ``joint_log_ratio`` and ``joint_entropy`` [N]: the framework's own, if it has them. For the worst samples of
         table ``transitions``: ``actions`` [N] per discrete head, ``advantages`` [N] as the loss uses them, and the
@@ -421,8 +421,8 @@ class Recorder:
     ) -> None:
         """End one update, after its inner loop.
 
-        ``values``, ``returns``, ``advantages``: of the whole rollout, before the update, any shape, advantages not
-        normalised. ``masks``, ``relevant``: of the whole rollout, each timestep once, [..., K] and [...] per head.
+        ``values``, ``returns``, ``advantages``: of the entire rollout, before the update, any shape, advantages not
+        normalised. ``masks``, ``relevant``: of the entire rollout, each timestep once, [..., K] and [...] per head.
         ``lstm``: (h, c), or h alone, at the end of collection. ``td_errors``: r + γV' − V of the rollout, any shape
         (see ``recorder.td_errors``). ``advantage_floor``: the least divisor of the loop's advantage
         normalisation, or its epsilon. ``env_steps``: since the start of the run. ``status`` and ``reason`` override
@@ -455,7 +455,7 @@ class Recorder:
             tensors |= self._state_tensors()
             with self.guarded("update: slots"):
                 tensors |= self._slots.tensors()
-            status = self._converted("update(status)", _known_status, status)
+            status = self._converted("update(status)", _checked_status, status)
             if status not in ("interrupted", "nonfinite_skipped"):
                 self._check_relevant(relevant)
             reason = self._converted("update(reason)", arguments.words, reason)
@@ -824,7 +824,7 @@ def _parts(name: str, parts: Parts | None) -> Parts | None:
     return list(parts)
 
 
-def _known_status(status: str) -> str:
+def _checked_status(status: str) -> str:
     if status not in STATUSES:
         raise ValueError(f"status {status!r} is none of {', '.join(STATUSES)}; the row has the recorded status instead")
     return status

@@ -197,5 +197,5 @@ def _status(measured: EndedUpdate, row: Cells, minibatches: MinibatchNumbers | N
         return {"status": "kl_stopped", "skip_reason": measured.reason}
     if steps_taken == 0:
         return {"status": "no_usable_steps", "skip_reason": measured.reason or "no optimizer step was taken"}
-    # also without minibatches: the training went on, and what the recorder lost of it is in losses_of_data
+    # also without minibatches: the training continued, and what the recorder lost is in losses_of_data
     return {"status": "performed", "skip_reason": measured.reason}

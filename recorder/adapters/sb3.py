@@ -256,7 +256,7 @@ class Sb3Attachment:
         return self._train_settings
 
     def _old_log_probs(self) -> Tensor:
-        """Return log-probs per head [H, envs·steps] of the whole rollout, in the order of the flattened buffer."""
+        """Return log-probs per head [H, envs·steps] of the entire rollout, in the order of the flattened buffer."""
         if self._old_heads is not None:
             return self._old_heads
         rollout = self._rollout

@@ -104,7 +104,7 @@ class _Stacker:
     """Stacks the network's outputs of all captures into rows [M, N] without padding."""
 
     def __init__(self, captures: Sequence[Sb3Capture]) -> None:
-        self.keep = [_kept_positions(capture) for capture in captures]
+        self.keep = [_unpadded_positions(capture) for capture in captures]
         self.padded = any(keep is not None for keep in self.keep)
 
     def __call__(self, tensors: Sequence[Tensor]) -> Tensor:
@@ -115,7 +115,7 @@ class _Stacker:
         return torch.stack(list(tensors))
 
 
-def _kept_positions(capture: Sb3Capture) -> Tensor | None:
+def _unpadded_positions(capture: Sb3Capture) -> Tensor | None:
     if capture.starts is None:
         return None
     return padding_index(capture.starts, len(capture.indices), len(capture.log_prob), capture.log_prob.device)

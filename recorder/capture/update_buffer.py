@@ -66,14 +66,14 @@ class UpdateBuffer:
         self.changed_groups: frozenset[str] = frozenset()  # groups whose parameters differ from the previous update
         self.reader = reader
         self._heads = heads
-        self._kept = 0
+        self._buffered = 0
         self._copied = 0
 
     def add(self, capture: Capture, epoch: int) -> None:
         """Add a minibatch; it is measured later, together with others of its shape."""
         self.minibatches.append(Minibatch(epoch, capture.clip_range, capture=capture))
-        self._kept += capture.samples * self._heads
-        if self._kept >= KEEP_ELEMENTS:
+        self._buffered += capture.samples * self._heads
+        if self._buffered >= KEEP_ELEMENTS:
             self._measure_waiting()
             self.find_worst()
 
@@ -100,7 +100,7 @@ class UpdateBuffer:
             self._measured[indices] = measure(self._batches[indices], indices)
         for minibatch in self.minibatches:
             minibatch.capture = None
-        self._kept = 0
+        self._buffered = 0
 
     def find_worst(self) -> None:
         """Reduce the buffered batches to their worst samples."""

@@ -30,7 +30,7 @@ class WriteAheadLog:
         self._end = 0
         self._dirty = False
         self._synced = time.monotonic()
-        self._kept: list[int] = []
+        self._files: list[int] = []
 
     def append(self, frame: bytes) -> None:
         """Write one frame. Raises ``OSError``; then no part of it remains, or the file is not written to again."""
@@ -49,7 +49,7 @@ class WriteAheadLog:
         self.number += 1
         path = self.folder / log_name(self.number)
         self._descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC, 0o644)
-        self._kept.append(self.number)
+        self._files.append(self.number)
         self._end = 0
         try:
             write_all(self._descriptor, MAGIC)
@@ -79,11 +79,11 @@ class WriteAheadLog:
 
         A file that cannot be deleted is tried again at the next call; readers skip rows that a shard has as well.
         """
-        for old in [logged for logged in self._kept if logged <= number]:
+        for old in [logged for logged in self._files if logged <= number]:
             with contextlib.suppress(OSError):
                 (self.folder / log_name(old)).unlink(missing_ok=True)
-                self._kept.remove(old)
-        return not any(old <= number for old in self._kept)
+                self._files.remove(old)
+        return not any(old <= number for old in self._files)
 
     def sync(self, *, now: bool = False) -> None:
         """Sync the written frames against power failure, if that is due. Raises ``OSError``: then rotate.
@@ -102,7 +102,7 @@ class WriteAheadLog:
 
     def exists(self) -> bool:
         """Return whether all files with unsealed rows exist; a file that cannot be checked counts as existing."""
-        for number in self._kept:
+        for number in self._files:
             try:
                 (self.folder / log_name(number)).stat()
             except FileNotFoundError:

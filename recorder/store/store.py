@@ -87,7 +87,7 @@ class Store:
         self._log_fails_until = 0.0
         self._unlogged: set[int] = set()  # first sequence numbers of entries that wait for sealing and are in no log
         self._given_up: dict[str, int] = {}  # rows counted as lost that are still in a kept log file
-        self._handed = self._taken = 0  # hand-overs so far; those already logged or given up
+        self._handed = self._processed = 0  # hand-overs so far; those already logged or given up
         self._done = threading.Lock()  # released when the writer has emptied the inbox
         self._done.acquire()
         self._stalled = self._logging = False
@@ -144,7 +144,7 @@ class Store:
         self._revive()
         _ring(self._bell)
         began, seconds = time.monotonic(), SETTLE_SECONDS if seconds is None else seconds
-        while self._taken < self._handed:
+        while self._processed < self._handed:
             bound = seconds if self._logging else max(seconds, SETTLE_AT_MOST)
             if self._stalled or time.monotonic() - began >= bound:
                 self._stalled = True
@@ -160,7 +160,7 @@ class Store:
                 try:
                     self._take(self._inbox.popleft())
                 finally:
-                    self._taken += 1
+                    self._processed += 1
             self._drop_beyond_bound()
         self._stalled = False
         _ring(self._done)

@@ -166,7 +166,7 @@ def test_a_writer_that_only_has_not_had_the_processor_is_waited_for_longer(
     assert held.wait(PATIENCE)
     store.put({"updates": [update_row(1)]})
     store.settle()
-    assert (store._taken, store._handed, store._stalled) == (2, 2, False)
+    assert (store._processed, store._handed, store._stalled) == (2, 2, False)
     let_go.set()
     other.join()
     store.close("closed")
@@ -194,10 +194,10 @@ def test_a_writer_whose_disk_stalls_is_not_waited_for_again_until_it_has_caught_
     assert store._stalled, "it is in the log's own write: the longer bound is not for that"
     store.put({"updates": [update_row(2)]})
     store.settle(PATIENCE)
-    assert store._taken < store._handed, "it returned at once"
+    assert store._processed < store._handed, "it returned at once"
     go_on.set()
     for _ in range(1000):
-        if store._taken == store._handed:
+        if store._processed == store._handed:
             break
         threading.Event().wait(0.01)
     assert not store._stalled
