@@ -62,7 +62,7 @@ class Wrapped:
         when: When | None,
     ) -> None:
         self._owner, self._name, self._block = owner, name, block
-        self._instance_method = owner.__dict__.get(name)
+        self._shadowed = owner.__dict__.get(name)
         self._original = getattr(owner, name)
         self.__wrapped__ = getattr(self._original, "__wrapped__", self._original)  # frameworks inspect its signature
         self._before, self._after, self._when = before, after, when
@@ -96,25 +96,21 @@ class Wrapped:
         above = self._owner.__dict__.get(self._name)
         while isinstance(above, Wrapped) and above is not self:
             if above._original is self:
-                above._original, above._instance_method = self._original, self._instance_method
+                above._original, above._shadowed = self._original, self._shadowed
                 return
             above = above._original
         self._owner.__dict__.pop(self._name, None)
-        if self._instance_method is not None:
-            setattr(self._owner, self._name, self._instance_method)
+        if self._shadowed is not None:
+            setattr(self._owner, self._name, self._shadowed)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Any:
         twin = memo.get(id(self._owner))
-        if self._instance_method is not None or twin is None:
-            return copy.deepcopy(self._instance_method, memo)
+        if self._shadowed is not None or twin is None:
+            return copy.deepcopy(self._shadowed, memo)
         return getattr(type(twin), self._name).__get__(twin)
 
     def __reduce__(self) -> Any:
-        return (
-            (getattr, (self._owner, self._name))
-            if self._instance_method is None
-            else (_itself, (self._instance_method,))
-        )
+        return (getattr, (self._owner, self._name)) if self._shadowed is None else (_itself, (self._shadowed,))
 
 
 _lock = threading.RLock()
