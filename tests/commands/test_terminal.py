@@ -93,7 +93,7 @@ def test_the_log_of_the_recorder_is_printable(caplog: pytest.LogCaptureFixture) 
     try:
         guard = ErrorGuard(strict=False)
         for name in NAMES:
-            guard.tell_once(name, f"head {name} is not known")
+            guard.warn_once(name, f"head {name} is not known")
         with guard("minibatch"):
             raise ValueError("\x1b[31m of\nhead \x9b")
     finally:
