@@ -34,7 +34,7 @@ class OnlineDetector:
         self.custom = custom_rules(rules)
         every = (*RULES, *(replace(rule, judge=_GuardedJudge(rule)) for rule in self.custom.rules))
         chosen = Thresholds.defaults(every) if thresholds is None else thresholds.completed(every)
-        self.detector = Detector(chosen, level=level, rules=every, put_off=True)
+        self.detector = Detector(chosen, level=level, rules=every, defer=True)
         self._wanted = self.detector.wanted
 
     def level(self, update: int) -> str:

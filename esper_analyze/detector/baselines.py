@@ -1,6 +1,6 @@
-"""A column's own levels: its early mean, and statistics of its last values, refreshed now and then.
+"""Baselines of a column: its early mean, and statistics of its last values, refreshed at intervals.
 
-Exact however the updates are cut: which values a statistic is taken of follows from how many came before it.
+Exact for every cut of the updates into batches: the values in a statistic depend only on how many came before.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def early_level(values: Floats, usable: Bools, memory: Memory, length: int) -> F
 
 
 def _growing(usable: Bools, counts: Ints, length: int) -> Bools | None:
-    """Return whose early level changes with ``usable`` values [n, k]; None when no one's does."""
+    """Return the subjects whose early level changes with ``usable`` values [n, k]; None if none does."""
     few = counts < length
     if not np.count_nonzero(few):
         return None
@@ -67,17 +67,16 @@ def _means(totals: Floats, counts: Ints) -> Floats:
 
 
 def early_known(usable: Bools, memory: Memory, length: int, prefix: str = "") -> bool:
-    """Whether the early level changes no more, as long as the same values stay ``usable`` as in the last update."""
+    """Whether the early level is final, as long as the same values stay ``usable`` as in the last update."""
     return _growing(usable[-1:], memory[f"{prefix}early_count"], length) is None
 
 
 @dataclass(frozen=True, slots=True)
 class Rolling:
-    """Statistics of the last ``length`` usable values, taken anew after every ``every`` of them.
+    """Statistics of the last ``length`` usable values, refreshed after every ``every`` of them.
 
     ``statistics`` maps windows [m, w] to [s, m], each row by itself; windows are shorter than ``length`` only between
-    the ``first`` and the ``length``-th value. What each update is held against leaves that update out, unless
-    ``inclusive``.
+    the ``first`` and the ``length``-th value. The baseline of an update excludes that update, unless ``inclusive``.
     """
 
     statistics: Callable[[Floats], Floats]
@@ -95,18 +94,18 @@ class Rolling:
             f"{name}_level": lambda k: np.full((self.size, k), np.nan),
         }
 
-    def held(self, values: Floats, usable: Bools, memory: Memory, name: str) -> Floats:
-        """Return what each value is held against, [s, n, k]: NaN until enough usable values came."""
+    def baseline(self, values: Floats, usable: Bools, memory: Memory, name: str) -> Floats:
+        """Return the baseline of each value, [s, n, k]: NaN until there were enough usable values."""
         ring, count, level = (memory[f"{name}_{part}"] for part in ("ring", "count", "level"))
         if len(values) == 1:
             after = self._take_one(values[0], usable[0], ring, count, level)
             memory[f"{name}_level"] = after
             return (after if self.inclusive else level)[:, None, :]
-        level = memory[f"{name}_level"] = level.copy()  # what was returned before must not change
+        level = memory[f"{name}_level"] = level.copy()  # arrays returned earlier must not change
         result = np.empty((self.size, *values.shape))
         if self._alike(values, usable, ring, count):
             first = {f"{name}_{part}": memory[f"{name}_{part}"][..., :1].copy() for part in ("ring", "count", "level")}
-            result[:] = self.held(values[:, :1], usable[:, :1], first, name)
+            result[:] = self.baseline(values[:, :1], usable[:, :1], first, name)
             for part in ("ring", "count", "level"):
                 memory[f"{name}_{part}"][:] = first[f"{name}_{part}"]
             return result
@@ -120,7 +119,7 @@ class Rolling:
 
     @staticmethod
     def _alike(values: Floats, usable: Bools, ring: Floats, count: Ints) -> bool:
-        """Whether one row of an update speaks for all subjects: then one of them is enough to look at."""
+        """Whether all subjects share one row per update, so that computing one of them is enough."""
         return (
             values.shape[1] > 1
             and values.strides[1] == 0
@@ -128,7 +127,7 @@ class Rolling:
         )
 
     def steady(self, memory: Memory, name: str, usable: Bools) -> int:
-        """Return how many more updates are held against what the last one was, if the same values stay ``usable``."""
+        """Return for how many more updates the baseline stays the same, if the same values stay ``usable``."""
         counts = memory[f"{name}_count"][usable[-1]]
         if not len(counts):
             return LASTING
@@ -138,18 +137,18 @@ class Rolling:
         return int(np.minimum.reduce(due - counts)) - self.inclusive
 
     def _take_one(self, values: Floats, usable: Bools, ring: Floats, count: Ints, level: Floats) -> Floats:
-        """Take in a single update; return the levels after it, the array given where none changed."""
+        """Add a single update; return the levels after it, the same array if none changed."""
         if len(values) == 1:
             if not usable[0]:
                 return level
-            taken = _ALONE
+            columns = _ALONE
         else:
-            taken = np.flatnonzero(usable)
-        before = count[taken]
-        ring[before % self.length, taken] = values[taken]
+            columns = np.flatnonzero(usable)
+        before = count[columns]
+        ring[before % self.length, columns] = values[columns]
         count += usable
         after = before + 1
-        due = taken[(after % self.every == 0) & (after >= self.first)]
+        due = columns[(after % self.every == 0) & (after >= self.first)]
         if not len(due):
             return level
         refreshed = level.copy()
@@ -159,28 +158,28 @@ class Rolling:
         return refreshed
 
     def _take_many(
-        self, values: Floats, own: slice, rows: Ints, ring: Floats, count: Ints, level: Floats, result: Floats
+        self, values: Floats, group: slice, rows: Ints, ring: Floats, count: Ints, level: Floats, result: Floats
     ) -> None:
-        """Take in the usable ``rows`` of subjects that are in step: write what their updates are held against."""
-        number = int(count[own][0])
-        usable = values[:, own] if len(rows) == len(values) else values[rows, own]
-        taken, found = self._refreshed(usable, ring[:, own], number)
-        levels = np.concatenate([level[:, None, own], found], axis=1)
-        edges = rows[taken - 1] + (0 if self.inclusive else 1)  # the update from which a level holds
-        result[:, :, own] = np.repeat(levels, np.diff(edges, prepend=0, append=len(values)), axis=1)
-        level[:, own] = levels[:, -1]
-        self._keep(usable, ring[:, own], number)
-        count[own] += len(rows)
+        """Add the usable ``rows`` of subjects with equal counts; write the baselines of their updates to ``result``."""
+        number = int(count[group][0])
+        usable = values[:, group] if len(rows) == len(values) else values[rows, group]
+        refreshes, refreshed = self._refreshed(usable, ring[:, group], number)
+        levels = np.concatenate([level[:, None, group], refreshed], axis=1)
+        edges = rows[refreshes - 1] + (0 if self.inclusive else 1)  # the update from which a level holds
+        result[:, :, group] = np.repeat(levels, np.diff(edges, prepend=0, append=len(values)), axis=1)
+        level[:, group] = levels[:, -1]
+        self._keep(usable, ring[:, group], number)
+        count[group] += len(rows)
 
     def _newest(self, ring: Floats, count: int) -> Floats:
-        """Return the values kept of ``count``, oldest first."""
+        """Return the values in the ring after ``count`` values, oldest first."""
         if count < self.length:
             return ring[:count].copy()
         start = count % self.length
         return np.concatenate([ring[start:], ring[:start]])
 
     def _refreshed(self, values: Floats, ring: Floats, count: int) -> tuple[Ints, Floats]:
-        """Return after how many ``values`` [n, k] (``count`` came before) statistics are taken, and them [s, m, k]."""
+        """Return after how many ``values`` [n, k] (``count`` came before) statistics are due, and these [s, m, k]."""
         start = max((count // self.every + 1) * self.every, -(-self.first // self.every) * self.every)
         due = np.arange(start, count + len(values) + 1, self.every)
         k = values.shape[1]
@@ -193,8 +192,8 @@ class Rolling:
         if len(short) < len(due):
             windows = np.lib.stride_tricks.sliding_window_view(line, self.length, axis=0)  # [places, k, w]
             chosen = windows[due[len(short)] - self.length - offset :: self.every][: len(due) - len(short)]
-            found = self.statistics(np.ascontiguousarray(chosen).reshape(-1, self.length))
-            parts.append(found.reshape(self.size, -1, k))
+            statistics_ = self.statistics(np.ascontiguousarray(chosen).reshape(-1, self.length))
+            parts.append(statistics_.reshape(self.size, -1, k))
         return due - count, np.concatenate(parts, axis=1)
 
     def _keep(self, values: Floats, ring: Floats, count: int) -> None:
@@ -203,7 +202,7 @@ class Rolling:
 
 
 _ALONE = np.zeros(1, np.int64)
-"""The only subject there is, by position."""
+"""Index of the only subject."""
 
 
 def _in_step(usable: Bools, count: Ints) -> bool:
@@ -214,14 +213,14 @@ def _in_step(usable: Bools, count: Ints) -> bool:
 
 
 def _by_row(windows: Floats) -> Floats:
-    """Return windows [w, k] as rows [k, w] that lie one after the other, as sums in one order need them."""
+    """Return windows [w, k] as contiguous rows [k, w], so that sums have a fixed order."""
     return np.ascontiguousarray(windows.T)
 
 
 def _median(windows: Floats) -> Floats:
-    """Return the median of each window; ``np.median`` would look for NaN as well, which never enters one.
+    """Return the median of each window; ``np.median`` would also check for NaN, which no window contains.
 
-    To sort 50 numbers takes a tenth of the time of a partition at two places, which numpy has no vector code for.
+    Sorting 50 numbers takes a tenth of the time of a partition at two indices, which numpy does not vectorise.
     """
     upper = windows.shape[1] // 2
     ordered = np.sort(windows, axis=1)
@@ -230,23 +229,23 @@ def _median(windows: Floats) -> Floats:
     return (ordered[None, :, upper - 1] + ordered[None, :, upper]) / 2
 
 
-_TYPICAL = Rolling(_median)
+_RECENT_MEDIAN = Rolling(_median)
 
 
-def typical_memory(name: str) -> Mapping[str, First]:
-    """Return the memory that ``typical`` needs under ``name``."""
-    return _TYPICAL.memory(name)
+def recent_median_memory(name: str) -> Mapping[str, First]:
+    """Return the memory that ``recent_median`` needs under ``name``."""
+    return _RECENT_MEDIAN.memory(name)
 
 
-def typical(values: Floats, usable: Bools, memory: Memory, name: str) -> Floats:
+def recent_median(values: Floats, usable: Bools, memory: Memory, name: str) -> Floats:
     """Return the median of the last 50 usable values before each, refreshed after every 20th, [n, k].
 
-    NaN until 20 came.
+    NaN before the 20th.
     """
-    found: Floats = _TYPICAL.held(values, usable, memory, name)[0]
-    return found
+    median: Floats = _RECENT_MEDIAN.baseline(values, usable, memory, name)[0]
+    return median
 
 
-def typical_steady(memory: Memory, name: str, usable: Bools) -> int:
-    """Return how many more updates are held against the median that the last one was; see ``Rolling.steady``."""
-    return _TYPICAL.steady(memory, name, usable)
+def recent_median_steady(memory: Memory, name: str, usable: Bools) -> int:
+    """Return for how many more updates the median stays the same; see ``Rolling.steady``."""
+    return _RECENT_MEDIAN.steady(memory, name, usable)

@@ -1,4 +1,4 @@
-"""What a rule must be before it may judge: its declaration, its thresholds, and that its examples come out."""
+"""Checks that a custom rule must pass: its declaration, its thresholds, and the verdicts of its examples."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _DATACLASS = "put @dataclass(frozen=True, slots=True) above it"
 
 
 class Refusal(ValueError):  # noqa: N818 (it is the answer, not an accident)
-    """Why a rule cannot be used, and what to do about it; ``about`` is the example it is about, if it is one."""
+    """Why a rule cannot be used, and a hint; ``about`` is the title of the example concerned, if any."""
 
     def __init__(self, message: str, hint: str = "", about: str | None = None) -> None:
         super().__init__(message)
@@ -28,7 +28,7 @@ class Refusal(ValueError):  # noqa: N818 (it is the answer, not an accident)
 
 
 def check_rule(rule: Rule, names: Sequence[str]) -> None:
-    """Refuse a rule that is not declared in full or does not say what its examples claim.
+    """Check that a rule is declared completely and that its examples have the verdicts they state.
 
     ``names`` are all rules it may name as causes. Raises ``Refusal``.
     """
@@ -142,11 +142,11 @@ def _check_cells(example: Example, columns: set[str]) -> None:
 
 def _check_ending(rule: Rule, example: Example) -> None:
     got = _judged(rule, example)
-    if got.course != got.whole:
-        place = next(i for i, pair in enumerate(zip(got.course, got.whole, strict=True)) if pair[0] != pair[1])
+    if got.course != got.in_one_batch:
+        index = next(i for i, pair in enumerate(zip(got.course, got.in_one_batch, strict=True)) if pair[0] != pair[1])
         raise Refusal(
-            f"update {place} is {got.course[place]} when updates come one by one "
-            f"and {got.whole[place]} when they come together",
+            f"update {index} is {got.course[index]} when updates come one by one "
+            f"and {got.in_one_batch[index]} when they come together",
             "what is carried from update to update belongs into the memory",
         )
     if got.verdict != example.verdict:

@@ -1,7 +1,7 @@
-"""Guards: what must stay as it is for a rule to have nothing new to say, so that looking can be put off.
+"""Guards: conditions under which a rule can produce no new finding, so that its evaluation can be deferred.
 
-Any cut of the updates into batches says the same, so a rule may look at several single updates later and at once. A
-guard says when that delays no finding. It never decides a verdict: the rule's judge does, on every update.
+Results do not depend on how updates are cut into batches, so a rule may evaluate several single updates later, at
+once. A guard says when that delays no finding. It never decides a verdict: the rule's judge does, on every update.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import numpy as np
 from esper_analyze.detector.signals import Bools, Floats, Frame, Ints, Signal
 
 LASTING = 64
-"""Bound on the updates a guard speaks of, and so on those that are kept to be looked at later."""
+"""Bound on the updates that a guard covers, and so on those that are deferred."""
 
 Side = Floats | float
 """A number, or one for each subject, that a column must stay on the same side of (on it, if it is there)."""
@@ -23,13 +23,13 @@ FREE = None
 
 _LARGEST = float(np.finfo(np.float64).max)
 BROKEN, NULL = _LARGEST, -_LARGEST
-"""What stands for a cell that is not finite, and for one that is null; no box holds the first."""
+"""Codes of a non-finite cell and of a null cell; no box contains the first."""
 _INSIDE = 1e308
-"""Bound on the numbers a box holds; larger ones are looked at each time."""
+"""Bound on the numbers in a box; updates with larger ones are evaluated at once."""
 
 
 @dataclass(frozen=True, slots=True)
-class Guard:
+class DeferralGuard:
     """A rule's promise about the next ``updates``.
 
     As long as every cell is null where it is null now and finite elsewhere, and each column stays on the same side of
@@ -42,7 +42,7 @@ class Guard:
 
 
 def same(signal: Signal) -> tuple[Side]:
-    """Return the side that holds ``signal`` to its last values: for choices, and where a number is compared with it."""
+    """Return the side that keeps ``signal`` at its last values: for choices, and for numbers compared with others."""
     return (signal.values[-1],)
 
 
@@ -58,9 +58,9 @@ def until(streak: Ints, *lengths: int) -> int:
 
 
 def before(number: Ints, counted: Bools, last: int) -> int:
-    """Return how many more updates leave a tally ``number`` [k] on the same side of ``last``, where ``counted``."""
+    """Return how many more updates keep a tally ``number`` [k] on the same side of ``last``, where ``counted``."""
     left = [last - count - 1 for count, on in zip(number.tolist(), counted.tolist(), strict=True) if on]
-    return min((one for one in left if one >= 0), default=LASTING)
+    return min((distance for distance in left if distance >= 0), default=LASTING)
 
 
 def steady(flags: Bools, length: int) -> bool:
@@ -73,16 +73,16 @@ def steady(flags: Bools, length: int) -> bool:
     return not np.count_nonzero((hits != 0) & (hits != length))
 
 
-def coded(values: Floats, null: Bools, *, whole: bool) -> Floats:
-    """Return cells as boxes hold them: numbers, ``NULL`` or ``BROKEN``."""
-    if whole:
+def coded(values: Floats, null: Bools, *, all_finite: bool) -> Floats:
+    """Return cells as codes: numbers, ``NULL`` or ``BROKEN``."""
+    if all_finite:
         return values
     codes = np.where(np.isfinite(values), values, BROKEN)
     np.copyto(codes, NULL, where=null)
     return codes
 
 
-def box(guard: Guard, names: Sequence[str], frame: Frame) -> tuple[Floats, Floats] | None:
+def box(guard: DeferralGuard, names: Sequence[str], frame: Frame) -> tuple[Floats, Floats] | None:
     """Return the least and the largest codes, [columns, k], that keep ``guard`` after the one update of ``frame``.
 
     None when a cell it watches is not finite now.
@@ -97,7 +97,7 @@ def box(guard: Guard, names: Sequence[str], frame: Frame) -> tuple[Floats, Float
         signal = frame[name]
         for side in sides:
             _narrow(least[i], most[i], signal.values[-1], side)
-        if not signal.whole:
+        if not signal.all_finite:
             if np.count_nonzero(signal.nonfinite):
                 return None
             np.copyto(least[i], NULL, where=signal.null[-1])

@@ -1,6 +1,6 @@
 """The detector: batches of updates in; verdicts, findings, level changes and filled columns out.
 
-The recorder runs it live with one update a batch, replay runs it over whole shards; it cannot tell which.
+The recorder runs it live with one update per batch, replay over complete shards; results are the same.
 """
 
 from __future__ import annotations
@@ -13,21 +13,21 @@ from typing import Any
 
 import numpy as np
 
-from esper_analyze.detector.deferral import PutOff
-from esper_analyze.detector.deferral_guards import Guard
+from esper_analyze.detector.deferral import Deferral
+from esper_analyze.detector.deferral_guards import DeferralGuard
 from esper_analyze.detector.escalation import NORMAL, Escalation, LevelChange
 from esper_analyze.detector.findings import Announcer, Finding
-from esper_analyze.detector.hysteresis import Hold
+from esper_analyze.detector.hysteresis import Hysteresis
 from esper_analyze.detector.rule import Limits, Memory, Rule
 from esper_analyze.detector.rules import RULES
 from esper_analyze.detector.signals import Batch, Bools, Floats, Frame, Ints
-from esper_analyze.detector.subjects import AFRESH, Frames, changes, namesakes
+from esper_analyze.detector.subjects import PARAMETERS_CHANGED, Frames, changes, joined_subjects
 from esper_analyze.detector.thresholds import Thresholds
 from esper_analyze.detector.verdict import Judgement, Verdict, is_all_ok
 
 
 @dataclass(frozen=True, slots=True)
-class Judged:
+class RuleVerdicts:
     """One rule's verdicts over a batch: subjects, and one judgement per metric (none before the first subject)."""
 
     rule: Rule
@@ -37,27 +37,27 @@ class Judged:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What the detector says of one batch.
+    """The detector's results for one batch.
 
-    ``judged`` is empty where the detector may put updates off: not every rule has looked at the batch then. ``filled``
+    ``judged`` is empty if the detector defers updates, because then not every rule has evaluated the batch. ``filled``
     maps (table, column) to subjects and values [n, k], NaN where nothing is to be filled.
     """
 
     update: Ints
-    judged: tuple[Judged, ...]
+    judged: tuple[RuleVerdicts, ...]
     findings: tuple[Finding, ...]
     levels: tuple[LevelChange, ...]
     filled: Mapping[tuple[str, str], tuple[tuple[str, ...], Floats]]
 
 
 _Filled = dict[tuple[str, str], tuple[tuple[str, ...], Floats]]
-_Found = tuple[int, int, int, Finding]
-"""A finding after its update and the places of its rule and its subject, by which findings are listed."""
+_Ordered = tuple[int, int, int, Finding]
+"""A finding with its sort key before it: update, index of the rule, index of the subject."""
 _ABSENT, _NO_REASON = np.int8(Verdict.ABSENT), np.int8(0)
 
 
 class _RuleState:
-    """Carried state of one rule: its subjects, which of them have been seen, its memory, what it said."""
+    """Carried state of one rule: its subjects, which of them have had a row, its memory, its last verdicts."""
 
     def __init__(self, rule: Rule) -> None:
         self.rule = rule
@@ -65,11 +65,11 @@ class _RuleState:
         self.seen: Bools = np.zeros(0, bool)
         self.memory: Memory = {name: first(0) for name, first in rule.memory.items()}
         self.announcers: dict[str, Announcer] = {}
-        self.holds: dict[str, Hold] = {}
+        self.hysteresis: dict[str, Hysteresis] = {}
         self._frame: Frame | None = None
 
     def admit(self, subjects: Sequence[str]) -> None:
-        """Make room for subjects not met before, in order of appearance."""
+        """Extend the state by new subjects, in order of appearance."""
         if subjects == self.subjects:
             return
         new = [name for name in subjects if name not in self.subjects]
@@ -80,44 +80,44 @@ class _RuleState:
         for name, first in self.rule.memory.items():
             self.memory[name] = np.concatenate([self.memory[name], first(len(new))], axis=-1)
 
-    def judge(self, frames: Frames, limits: Limits) -> Judged:
+    def judge(self, frames: Frames, limits: Limits) -> RuleVerdicts:
         self.admit(frames.subjects(self.rule.table))
         if not self.subjects:
-            return Judged(self.rule, (), ())
+            return RuleVerdicts(self.rule, (), ())
         frame = frames.aligned(self.rule.table, self.subjects)
         if self.rule.beside:
             frame = frames.beside(frame, self.rule)
         self._frame = frame
-        afresh = frames.afresh(self.rule.table, self.subjects)
-        judgements = self._met(frame.present, self._judge(frame, afresh, limits))
+        parameters_changed = frames.parameters_changed(self.rule.table, self.subjects)
+        judgements = self._met(frame.present, self._judge(frame, parameters_changed, limits))
         for judgement in judgements:
-            hold = self.holds.get(judgement.metric)
-            if hold is None:
-                hold = self.holds[judgement.metric] = Hold(limits.clear_after)
-            if hold.busy or not is_all_ok(judgement.code):
-                judgement.held = hold.stand(judgement.code)
-        return Judged(self.rule, self.subjects, tuple(judgements))
+            of_metric = self.hysteresis.get(judgement.metric)
+            if of_metric is None:
+                of_metric = self.hysteresis[judgement.metric] = Hysteresis(limits.clear_after)
+            if of_metric.busy or not is_all_ok(judgement.code):
+                judgement.after_hysteresis = of_metric.apply(judgement.code)
+        return RuleVerdicts(self.rule, self.subjects, tuple(judgements))
 
-    def _judge(self, frame: Frame, afresh: Bools | None, limits: Limits) -> list[Judgement]:
-        """Judge ``frame``; a subject's memory is blank again from where ``afresh`` [n, k] says so."""
-        if afresh is None:
+    def _judge(self, frame: Frame, parameters_changed: Bools | None, limits: Limits) -> list[Judgement]:
+        """Judge ``frame``; a subject's memory is reset at updates where ``parameters_changed`` [n, k] is set."""
+        if parameters_changed is None:
             return self.rule.judge(frame, self.memory, limits)
         parts: list[list[Judgement]] = []
         filled: dict[str, list[Floats]] = {column: [] for column in self.rule.fills}
-        edges = [0, *np.flatnonzero(afresh.any(axis=1)).tolist(), len(afresh)]
+        edges = [0, *np.flatnonzero(parameters_changed.any(axis=1)).tolist(), len(parameters_changed)]
         for start, stop in pairwise(edges):
             if start == stop:
                 continue
             for name, first in self.rule.memory.items():
-                self.memory[name] = np.where(afresh[start], first(len(self.subjects)), self.memory[name])
+                self.memory[name] = np.where(parameters_changed[start], first(len(self.subjects)), self.memory[name])
             parts.append(self.rule.judge(frame.rows(start, stop), self.memory, limits))
             for column, values in filled.items():
                 values.append(self.memory.pop(column))
         self.memory |= {column: np.concatenate(values) for column, values in filled.items()}
         return [Judgement.joined(ones) for ones in zip(*parts, strict=True)]
 
-    def guard(self, judged: Judged, limits: Limits) -> tuple[Guard, Frame] | None:
-        """Return the rule's promise after what it has just judged, and the last update of that, if it gives one."""
+    def guard(self, judged: RuleVerdicts, limits: Limits) -> tuple[DeferralGuard, Frame] | None:
+        """Return the rule's guard after the updates just judged, with the last update's frame; None without one."""
         rule, frame = self.rule, self._frame
         if rule.guard is None or rule.fills or frame is None or not all(map(_settled, judged.judgements)):
             return None
@@ -127,7 +127,7 @@ class _RuleState:
         return None if guard is None else (guard, frame)
 
     def _met(self, present: Bools, judgements: list[Judgement]) -> list[Judgement]:
-        """Take back what was said of subjects before their first row."""
+        """Reset verdicts on subjects before their first row to ABSENT."""
         if np.count_nonzero(self.seen) == len(self.seen):
             return judgements
         met = np.logical_or.accumulate(np.concatenate([self.seen[None, :], present]), axis=0)[1:]
@@ -136,33 +136,37 @@ class _RuleState:
         if met.all():
             return judgements
         return [
-            replace(one, code=np.where(met, one.code, _ABSENT), reason=np.where(met, one.reason, _NO_REASON))
-            for one in judgements
+            replace(
+                judgement,
+                code=np.where(met, judgement.code, _ABSENT),
+                reason=np.where(met, judgement.reason, _NO_REASON),
+            )
+            for judgement in judgements
         ]
 
-    def findings(self, update: Ints, judged: Judged) -> list[tuple[int, int, Finding]]:
-        found = []
+    def findings(self, update: Ints, judged: RuleVerdicts) -> list[tuple[int, int, Finding]]:
+        numbered = []
         for judgement in judged.judgements:
             announcer = self.announcers.get(judgement.metric)
             if announcer is None:
                 announcer = self.announcers[judgement.metric] = Announcer()
-            found += announcer.findings(self.rule.name, update, judged.subjects, judgement)
-        return found
+            numbered += announcer.findings(self.rule.name, update, judged.subjects, judgement)
+        return numbered
 
 
 def _settled(judgement: Judgement) -> bool:
-    """Whether what stands is what was last judged: no hold is about to let go."""
-    held = judgement.held
-    return held is None or held[-1].tobytes() == judgement.code[-1].tobytes()
+    """Whether hysteresis changes no verdict of the last update, so that none is about to clear."""
+    standing = judgement.after_hysteresis
+    return standing is None or standing[-1].tobytes() == judgement.code[-1].tobytes()
 
 
 class Detector:
     """All rules over the updates of one rank, in order.
 
     ``level`` is the base telemetry level that escalation starts from and returns to; ``wanted`` the columns the rules
-    read, by table. With ``put_off``, rules whose guard says that there is no news look at updates that come one by one
-    later, several at once: findings, levels and filled columns are the same at the same updates, at a fraction of the
-    cost, but single verdicts are not told.
+    read, by table. With ``defer``, rules whose guard allows it evaluate single updates later, several at once:
+    findings, levels and filled columns are the same at the same updates, at a fraction of the cost, but ``judged`` is
+    empty.
     """
 
     def __init__(
@@ -171,7 +175,7 @@ class Detector:
         *,
         level: str = NORMAL,
         rules: Sequence[Rule] = RULES,
-        put_off: bool = False,
+        defer: bool = False,
     ) -> None:
         self.rules = tuple(rules)
         self.thresholds = thresholds or Thresholds.defaults(self.rules)
@@ -179,80 +183,80 @@ class Detector:
         self.wanted = _wanted(self.rules)
         self._states = [_RuleState(rule) for rule in self.rules]
         self._limits = [self.thresholds[rule.name] for rule in self.rules]
-        self._put_off = PutOff(self.rules, namesakes) if put_off else None
-        self._late: list[_Found] = []
+        self._deferral = Deferral(self.rules, joined_subjects) if defer else None
+        self._late: list[_Ordered] = []
         self._last_update = -1
 
     def process(self, batch: Batch) -> Outcome:
-        """Judge the next updates. Raises ``ValueError`` when they do not follow those already seen."""
+        """Judge the next updates. Raises ``ValueError`` unless they follow those already processed."""
         updates = batch.update.tolist()
         if updates and (updates[0] <= self._last_update or (len(updates) > 1 and np.diff(batch.update).min() <= 0)):
             raise ValueError(f"updates must increase: got {updates[0]} after {self._last_update}")
         filled: _Filled = {}
-        look = self._look_at_all if self._put_off is None else self._look_where_due
-        judged, found = look(batch, filled)
-        found.sort(key=itemgetter(0, 1, 2))
-        triggers = [(one[3], self._limits[one[1]].escalate) for one in found if one[3].alarm]
+        judge = self._judge_all if self._deferral is None else self._judge_due
+        judged, ordered = judge(batch, filled)
+        ordered.sort(key=itemgetter(0, 1, 2))
+        triggers = [(finding, self._limits[order].escalate) for _, order, _, finding in ordered if finding.alarm]
         levels = self.escalation.advance(updates, triggers)
         if updates:
             self._last_update = updates[-1]
-        return Outcome(batch.update, tuple(judged), tuple([one[3] for one in found]), tuple(levels), filled)
+        return Outcome(batch.update, tuple(judged), tuple([finding for *_, finding in ordered]), tuple(levels), filled)
 
-    def _look_at_all(self, batch: Batch, filled: _Filled) -> tuple[list[Judged], list[_Found]]:
+    def _judge_all(self, batch: Batch, filled: _Filled) -> tuple[list[RuleVerdicts], list[_Ordered]]:
         """Let every rule judge every update of ``batch``."""
         frames = Frames(batch, self.wanted)
-        judged, found = [], []
+        judged, ordered = [], []
         for order in range(len(self._states)):
-            result, news = self._look(order, frames, filled)
+            result, news = self._judge_rule(order, frames, filled)
             judged.append(result)
-            found += news
-        return judged, found
+            ordered += news
+        return judged, ordered
 
-    def _look_where_due(self, batch: Batch, filled: _Filled) -> tuple[list[Judged], list[_Found]]:
-        """Let those rules that may not put ``batch`` off judge it, and before it what they have put off."""
-        waiting = self._put_off
-        assert waiting is not None
-        if not waiting.follows(batch) or changes(batch) is not None:
-            self._catch_up()
-        found, self._late = self._late, []
+    def _judge_due(self, batch: Batch, filled: _Filled) -> tuple[list[RuleVerdicts], list[_Ordered]]:
+        """Let the rules that are due judge ``batch``, together with their deferred updates before it."""
+        deferral = self._deferral
+        assert deferral is not None
+        if not deferral.follows(batch) or changes(batch) is not None:
+            self._evaluate_deferred()
+        ordered, self._late = self._late, []
         frames: dict[int, Frames] = {}
-        for order in waiting.take(batch):
-            number = waiting.updates(order)
+        for order in deferral.take(batch):
+            number = deferral.updates(order)
             if number not in frames:
-                frames[number] = Frames(waiting.last(number), self.wanted)
-            result, news = self._look(order, frames[number], filled)
-            found += news
+                frames[number] = Frames(deferral.last(number), self.wanted)
+            result, news = self._judge_rule(order, frames[number], filled)
+            ordered += news
             if not result.subjects:
-                waiting.looked(order)
-                waiting.rest(order)
-            elif waiting.looked(order):
-                given = self._states[order].guard(result, self._limits[order])
-                if given is not None:
-                    waiting.spare(order, *given)
-        return [], found
+                deferral.judged(order)
+                deferral.rest(order)
+            elif deferral.judged(order):
+                promise = self._states[order].guard(result, self._limits[order])
+                if promise is not None:
+                    deferral.defer(order, *promise)
+        return [], ordered
 
-    def _look(self, order: int, frames: Frames, filled: _Filled) -> tuple[Judged, list[_Found]]:
-        """Let the rule at ``order`` judge ``frames``; what it fills goes to ``filled``."""
+    def _judge_rule(self, order: int, frames: Frames, filled: _Filled) -> tuple[RuleVerdicts, list[_Ordered]]:
+        """Let the rule at ``order`` judge ``frames``; the columns it fills are added to ``filled``."""
         state = self._states[order]
         result = state.judge(frames, self._limits[order])
-        found = [(finding.update, order, k, finding) for _, k, finding in state.findings(frames.update, result)]
+        ordered = [(finding.update, order, k, finding) for _, k, finding in state.findings(frames.update, result)]
         for column in state.rule.fills if result.subjects else ():
             filled[state.rule.table, column] = (result.subjects, state.memory.pop(column))
-        return result, found
+        return result, ordered
 
-    def _catch_up(self) -> None:
-        """Judge all that was put off. There can be no findings; ones that come all the same are given, late."""
-        if self._put_off is None:
+    def _evaluate_deferred(self) -> None:
+        """Evaluate all deferred updates. None should produce findings; any that do are emitted late."""
+        if self._deferral is None:
             return
         for order in range(len(self._states)):
-            number = self._put_off.updates(order)
+            number = self._deferral.updates(order)
             if number:
-                self._late += self._look(order, Frames(self._put_off.last(number), self.wanted), {})[1]
-        self._put_off.forget()
+                self._late += self._judge_rule(order, Frames(self._deferral.last(number), self.wanted), {})[1]
+        self._deferral.forget()
 
     def state_dict(self) -> dict[str, Any]:
         """Return all carried state as plain data, to be saved with a checkpoint."""
-        self._catch_up()
+        self._evaluate_deferred()
         return {
             "last_update": self._last_update,
             "escalation": self.escalation.state_dict(),
@@ -261,20 +265,20 @@ class Detector:
                     "subjects": list(state.subjects),
                     "seen": state.seen.tolist(),
                     "memory": {name: array.tolist() for name, array in state.memory.items()},
-                    "announcers": {name: said.state_dict() for name, said in state.announcers.items()},
-                    "holds": {name: hold.last.tolist() for name, hold in state.holds.items()},
+                    "announcers": {name: announcer.state_dict() for name, announcer in state.announcers.items()},
+                    "holds": {name: of_metric.last.tolist() for name, of_metric in state.hysteresis.items()},
                 }
                 for state in self._states
             },
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take up the state that ``state_dict`` gave; rules it does not know start afresh.
+        """Restore the state from ``state_dict``; rules that it does not contain start fresh.
 
-        Raises ``ValueError`` when a rule has another memory now than when the state was saved.
+        Raises ``ValueError`` when the memory of a rule has another shape than when the state was saved.
         """
-        if self._put_off is not None:
-            self._put_off.forget()
+        if self._deferral is not None:
+            self._deferral.forget()
         self._last_update = int(state["last_update"])
         self.escalation.load_state_dict(state["escalation"])
         for mine in self._states:
@@ -285,11 +289,11 @@ class Detector:
             mine.seen = np.array(theirs["seen"], bool)
             for name, first in mine.rule.memory.items():
                 mine.memory[name] = _restored(mine.rule, name, theirs["memory"].get(name), first(len(mine.subjects)))
-            for metric, said in theirs["announcers"].items():
-                mine.announcers.setdefault(metric, Announcer()).load_state_dict(said)
+            for metric, saved in theirs["announcers"].items():
+                mine.announcers.setdefault(metric, Announcer()).load_state_dict(saved)
             for metric, last in theirs["holds"].items():
-                mine.holds[metric] = Hold(self.thresholds[mine.rule.name].clear_after)
-                mine.holds[metric].resume(last)
+                mine.hysteresis[metric] = Hysteresis(self.thresholds[mine.rule.name].clear_after)
+                mine.hysteresis[metric].resume(last)
 
 
 def _wanted(rules: Iterable[Rule]) -> dict[str, tuple[str, ...]]:
@@ -298,8 +302,8 @@ def _wanted(rules: Iterable[Rule]) -> dict[str, tuple[str, ...]]:
     for rule in rules:
         for table, columns in ((rule.table, rule.columns), *rule.beside.items()):
             wanted.setdefault(table, {}).update(dict.fromkeys(columns))
-    if wanted.keys() & {AFRESH[0], "heads"}:
-        wanted.setdefault(AFRESH[0], {})[AFRESH[1]] = None
+    if wanted.keys() & {PARAMETERS_CHANGED[0], "heads"}:
+        wanted.setdefault(PARAMETERS_CHANGED[0], {})[PARAMETERS_CHANGED[1]] = None
     return {table: tuple(columns) for table, columns in wanted.items()}
 
 

@@ -26,7 +26,7 @@ class LevelChange:
 
 
 class Escalation:
-    """Carries the level from update to update. A new finding extends to the later end, never shortens."""
+    """Carries the level from update to update. A new finding can extend an escalation, never shorten it."""
 
     def __init__(self, base: str) -> None:
         self.base = base
@@ -35,7 +35,7 @@ class Escalation:
         self.level = base
 
     def level_at(self, update: int) -> str:
-        """Return the level in effect for ``update``, given the findings seen so far."""
+        """Return the level in effect for ``update``, given the findings so far."""
         return DEBUG if self.base != OFF and update <= self.until else self.base
 
     def advance(self, updates: Sequence[int], triggers: Sequence[tuple[Finding, int]]) -> list[LevelChange]:
@@ -44,15 +44,15 @@ class Escalation:
         pending = sorted(triggers, key=lambda trigger: trigger[0].update)
         if not pending and self.level == self.base and (not updates or updates[0] > self.until):
             return changes
-        place = at = 0
-        while at < len(updates):  # only where something can change: a finding, the update after it, the end of a rise
+        index = at = 0
+        while at < len(updates):  # only where the level can change: at a finding, after it, at an escalation's end
             changes += self._step(updates[at])
-            found = place < len(pending) and pending[place][0].update <= updates[at]
-            while place < len(pending) and pending[place][0].update <= updates[at]:
-                self._extend(*pending[place])
-                place += 1
-            coming = [at + 1] if found else []
-            coming += [bisect_left(updates, pending[place][0].update, at + 1)] if place < len(pending) else []
+            triggered = index < len(pending) and pending[index][0].update <= updates[at]
+            while index < len(pending) and pending[index][0].update <= updates[at]:
+                self._extend(*pending[index])
+                index += 1
+            coming = [at + 1] if triggered else []
+            coming += [bisect_left(updates, pending[index][0].update, at + 1)] if index < len(pending) else []
             coming += [bisect_right(updates, self.until, at + 1)] if self.until >= updates[at] else []
             at = min(coming, default=len(updates))
         return changes
@@ -78,7 +78,7 @@ class Escalation:
         return {"until": self.until, "level": self.level, "cause": cause}
 
     def load_state_dict(self, state: dict[str, object]) -> None:
-        """Take up the state that ``state_dict`` gave."""
+        """Restore the state from ``state_dict``."""
         self.until = int(str(state["until"]))
         self.level = str(state["level"])
         cause = state["cause"]

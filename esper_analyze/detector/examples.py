@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from esper_analyze.detector.detector import Detector, Judged
+from esper_analyze.detector.detector import Detector, RuleVerdicts
 from esper_analyze.detector.rule import Example, Rule
 from esper_analyze.detector.signals import Batch, Frame, Signal, batch_from_rows
 from esper_analyze.detector.verdict import Judgement, Verdict
@@ -16,30 +16,30 @@ from esper_analyze.schema.tables import BY_NAME
 
 _SUBJECT = "example"
 _SILENT = (Verdict.ABSENT, Verdict.OK, Verdict.NOT_APPLICABLE, Verdict.NO_DATA)
-"""From what says least to what says most, where nothing reached its bounds."""
+"""Verdicts below every bound, from least to most significant."""
 
 
 @dataclass(frozen=True, slots=True)
 class Ending:
-    """The verdict the last update ends on, the worst over metrics, and why; ``course`` holds all verdicts.
+    """The verdict of the last update, the worst over metrics, and its reason; ``course`` has all verdicts.
 
-    ``whole`` is the course when all updates are judged in one batch: a rule that keeps its state in its memory says
-    the same both ways.
+    ``in_one_batch`` is the course when all updates are judged in one batch: it is the same for a rule that keeps its
+    state in its memory.
     """
 
     verdict: str
     reason: str
     course: tuple[str, ...]
-    whole: tuple[str, ...]
+    in_one_batch: tuple[str, ...]
 
 
 def length(example: Example) -> int:
-    """Return how many updates an example has: as many as its lists have cells, else what it says."""
+    """Return how many updates an example has: the length of its lists, else ``updates``."""
     return next((len(cells) for cells in example.cells.values() if isinstance(cells, list)), example.updates)
 
 
 def ending(rule: Rule, example: Example) -> Ending:
-    """Return what ``rule`` with its default thresholds says of ``example``."""
+    """Return the verdicts of ``rule`` with its default thresholds on ``example``."""
     one_by_one, at_once = Detector(rules=[rule]), Detector(rules=[rule])
     batches = [_batch(rule, example, update, one_by_one.wanted) for update in range(length(example))]
     course, last = [], None
@@ -48,12 +48,12 @@ def ending(rule: Rule, example: Example) -> Ending:
         course.append(_worst(last, 0)[0])
     (together,) = at_once.process(_joined(batches)).judged
     verdict, reason = (Verdict.ABSENT, "") if last is None else _worst(last, 0)
-    whole = tuple(_worst(together, i)[0].word for i in range(length(example)))
-    return Ending(verdict.word, reason, tuple(one.word for one in course), whole)
+    in_one_batch = tuple(_worst(together, i)[0].word for i in range(length(example)))
+    return Ending(verdict.word, reason, tuple(verdict_.word for verdict_ in course), in_one_batch)
 
 
 def _batch(rule: Rule, example: Example, update: int, wanted: Mapping[str, Sequence[str]]) -> Batch:
-    """Return one update's rows: of the rule's table, and of other tables that a cell is given for."""
+    """Return one update's rows: of the rule's table, and of other tables with a cell in the example."""
     rows = {}
     for table, columns in wanted.items():
         prefix = "" if table == rule.table else f"{table}."
@@ -66,8 +66,8 @@ def _batch(rule: Rule, example: Example, update: int, wanted: Mapping[str, Seque
     return batch_from_rows(update, rows, wanted)
 
 
-def _cell(given: object, update: int) -> object:
-    return given[update] if isinstance(given, list) else given
+def _cell(cells: object, update: int) -> object:
+    return cells[update] if isinstance(cells, list) else cells
 
 
 def _joined(batches: Sequence[Batch]) -> Batch:
@@ -86,10 +86,10 @@ def _joined(batches: Sequence[Batch]) -> Batch:
     return Batch(np.concatenate([batch.update for batch in batches]), frames)
 
 
-def _worst(judged: Judged, i: int) -> tuple[Verdict, str]:
+def _worst(judged: RuleVerdicts, i: int) -> tuple[Verdict, str]:
     """Return the verdict at position ``i`` with its reason: the worst by bounds, else missing data before ok."""
-    found = [(Verdict(int(one.code[i, 0])), _reason(one, i)) for one in judged.judgements]
-    return max(found, key=lambda item: _rank(item[0]), default=(Verdict.ABSENT, ""))
+    verdicts = [(Verdict(int(judgement.code[i, 0])), _reason(judgement, i)) for judgement in judged.judgements]
+    return max(verdicts, key=lambda item: _rank(item[0]), default=(Verdict.ABSENT, ""))
 
 
 def _rank(verdict: Verdict) -> int:

@@ -1,4 +1,4 @@
-"""Findings: changes of verdict, each with what was seen."""
+"""Findings: changes of verdict, each with value, threshold and baseline."""
 
 from __future__ import annotations
 
@@ -42,30 +42,30 @@ class Finding:
         return BY_WORD[self.verdict] >= Verdict.WARNING and BY_WORD[self.verdict] > before
 
     def same_as(self, other: Finding) -> bool:
-        """Whether both say the same of the same thing; numbers are compared bit by bit, NaN equals NaN."""
+        """Whether all fields are equal; NaN equals NaN."""
         mine, theirs = asdict(self), asdict(other)
         return all(_same(mine[name], theirs[name]) for name in mine)
 
 
-def _same(one: object, other: object) -> bool:
-    if isinstance(one, float) and isinstance(other, float):
-        return one == other or (math.isnan(one) and math.isnan(other))
-    return one == other
+def _same(first: object, second: object) -> bool:
+    if isinstance(first, float) and isinstance(second, float):
+        return first == second or (math.isnan(first) and math.isnan(second))
+    return first == second
 
 
 _ABSENT, _OK = int(Verdict.ABSENT), int(Verdict.OK)
 
 
 class Announcer:
-    """Turns verdicts into findings for one rule and metric; remembers what was last said of each subject.
+    """Turns verdicts into findings for one rule and metric; remembers the last verdict on each subject.
 
-    Bounds (ok … critical) that stand are compared with the last ones that stood: a stretch that could not be judged
-    does not clear an alarm. Each reason why something could not be judged is announced once per subject.
+    Verdicts by bounds (ok … critical), after hysteresis, are compared with the last such verdict: updates that could
+    not be judged do not clear an alarm. Each reason why something could not be judged is announced once per subject.
     """
 
     def __init__(self) -> None:
-        self.said: dict[str, int] = {}
-        self.told: dict[str, set[str]] = {}
+        self.last_verdict: dict[str, int] = {}
+        self.announced: dict[str, set[str]] = {}
         self._last: tuple[tuple[str, ...], bytes, bytes] | None = None
         """Reasons, verdicts and reasons by number of the last update."""
 
@@ -73,15 +73,15 @@ class Announcer:
         self, rule: str, update: Ints, subjects: tuple[str, ...], judgement: Judgement
     ) -> list[tuple[int, int, Finding]]:
         """Return (position in the batch, position of the subject, finding) for every change."""
-        found = []
+        numbered = []
         for i, k in self._moments(judgement):
             finding = self._announce(rule, int(update[i]), subjects[k], judgement, i, k)
             if finding is not None:
-                found.append((i, k, finding))
-        return found
+                numbered.append((i, k, finding))
+        return numbered
 
     def _moments(self, judgement: Judgement) -> list[tuple[int, int]]:
-        """Where verdict or reason is not that of the update before: only there does Python look at single cells."""
+        """Return where verdict or reason differs from the update before: only these cells are handled in Python."""
         code, reason, reasons = judgement.standing, judgement.reason, judgement.reasons
         if not len(code):
             return []
@@ -100,15 +100,15 @@ class Announcer:
         code = int(judgement.standing[i, k])
         if code == _ABSENT:
             return None
-        previous = self.said.get(subject)
+        previous = self.last_verdict.get(subject)
         reason = judgement.reasons[judgement.reason[i, k]]
         if code < _OK:
-            told = self.told.setdefault(subject, set())
-            if reason in told or int(judgement.reason[i, k]) in judgement.quiet:
+            announced = self.announced.setdefault(subject, set())
+            if reason in announced or int(judgement.reason[i, k]) in judgement.quiet:
                 return None
-            told.add(reason)
+            announced.add(reason)
         else:
-            self.said[subject] = code
+            self.last_verdict[subject] = code
             if code == (_OK if previous is None else previous):
                 return None
         return Finding(
@@ -125,18 +125,21 @@ class Announcer:
         )
 
     def state_dict(self) -> dict[str, object]:
-        """Return what was said as plain data."""
-        return {"said": dict(self.said), "told": {name: sorted(told) for name, told in self.told.items()}}
+        """Return the last verdicts and announced reasons as plain data."""
+        return {
+            "said": dict(self.last_verdict),
+            "told": {name: sorted(announced) for name, announced in self.announced.items()},
+        }
 
     def load_state_dict(self, state: Mapping[str, Mapping[str, object]]) -> None:
-        """Take up the state that ``state_dict`` gave."""
+        """Restore the state from ``state_dict``."""
         self._last = None
-        self.said = {str(name): int(str(code)) for name, code in state["said"].items()}
-        self.told = {str(name): set(told) for name, told in state["told"].items()}  # type: ignore[call-overload]
+        self.last_verdict = {str(name): int(str(code)) for name, code in state["said"].items()}
+        self.announced = {str(name): set(reasons) for name, reasons in state["told"].items()}  # type: ignore[call-overload]
 
 
 def known_value(judgement: Judgement, i: int, k: int) -> float | None:
-    """Return what was judged; None where the statistic is not known yet, NaN where NaN was measured."""
+    """Return the value judged; None if the statistic is not known yet, NaN if NaN was measured."""
     value = float(judgement.value[i, k])
     unknown = math.isnan(value) and judgement.reasons[judgement.reason[i, k]] != NONFINITE
     return None if unknown else value

@@ -1,4 +1,4 @@
-"""Hysteresis for every rule alike: a verdict stands until better ones have lasted."""
+"""Hysteresis, the same for every rule: a verdict clears only after better ones have lasted."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from esper_analyze.detector.verdict import Codes, Verdict
 _OK = int(Verdict.OK)
 
 
-class Hold:
+class Hysteresis:
     """The worst of the last ``length`` verdicts by bounds of each subject of one metric.
 
-    Updates that could not be judged stand as they are and count neither way. ``last`` [length − 1, k] are the verdicts
-    before the next update, oldest first; ones that are OK may be written as 0, for they never outdo another.
+    Updates that could not be judged are unchanged and do not count. ``last`` [length − 1, k] are the verdicts before
+    the next update, oldest first; OK may be stored as 0, because it is never worse than another.
     """
 
     def __init__(self, length: int) -> None:
@@ -25,16 +25,16 @@ class Hold:
         """Whether a verdict worse than OK is carried."""
 
     def resume(self, last: Sequence[Sequence[int]]) -> None:
-        """Take up verdicts saved before; with another length than then, the newest that fit."""
+        """Restore saved verdicts; with another length than then, the newest that fit."""
         saved = np.array(last, np.int8)
         if saved.ndim == 2 and self.length > 1:
             self.last = np.zeros((self.length - 1, saved.shape[1]), np.int8)
-            kept = min(len(saved), len(self.last))
-            self.last[len(self.last) - kept :] = saved[len(saved) - kept :]
+            count = min(len(saved), len(self.last))
+            self.last[len(self.last) - count :] = saved[len(saved) - count :]
             self.busy = True
 
-    def stand(self, code: Codes) -> Codes | None:
-        """Return the verdicts that stand, [n, k]; None when they are the very ones given."""
+    def apply(self, code: Codes) -> Codes | None:
+        """Return the verdicts after hysteresis, [n, k]; None if they are unchanged."""
         self._admit(code.shape[1])
         bad = code > _OK
         carried = self.last > _OK
@@ -43,21 +43,21 @@ class Hold:
             return None
         self.busy = True
         if len(code) == 1:
-            return self._stand_one(code)
-        held = code.copy()
+            return self._apply_one(code)
+        standing = code.copy()
         for k in np.flatnonzero(np.logical_or.reduce(bad, axis=0) | np.logical_or.reduce(carried, axis=0)).tolist():
             rows = np.flatnonzero(code[:, k] >= _OK)
-            held[rows, k] = self._worst(code[rows, k], k)
-        return held
+            standing[rows, k] = self._worst(code[rows, k], k)
+        return standing
 
-    def _stand_one(self, code: Codes) -> Codes:
+    def _apply_one(self, code: Codes) -> Codes:
         """Return the same for a single update, all subjects at once."""
         judged = code[0] >= _OK
         worst = np.maximum(code[0], np.maximum.reduce(self.last, axis=0))
         moved = np.concatenate([self.last[1:], code])
         np.copyto(self.last, moved, where=judged)
-        held: Codes = np.where(judged, worst, code[0])[None, :]
-        return held
+        standing: Codes = np.where(judged, worst, code[0])[None, :]
+        return standing
 
     def _worst(self, code: Codes, k: int) -> Codes:
         back = self.length - 1

@@ -1,4 +1,4 @@
-"""Incidents: one trouble from its first to its last update, with its peak, and the incident that caused it."""
+"""Incidents: one fault from its first to its last update, with its peak, and the incident that caused it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from itertools import accumulate
 
 import numpy as np
 
-from esper_analyze.detector.detector import Judged, Outcome
+from esper_analyze.detector.detector import Outcome, RuleVerdicts
 from esper_analyze.detector.findings import known_value
 from esper_analyze.detector.rule import Limits, Rule
 from esper_analyze.detector.signals import Bools, Floats, Ints
@@ -21,19 +21,20 @@ from esper_analyze.schema.constants import HEAD_GROUP
 
 @dataclass(frozen=True, slots=True)
 class Incident:
-    """One trouble of one rule on one metric of one subject.
+    """One fault that one rule found on one metric of one subject.
 
-    ``start`` and ``end`` are its first and last update in alarm, ``onset`` the first one of the streak that made it
-    an alarm; ``ended`` is "cleared" or "open". What comes back before it had cleared (``Limits.clear_after``) is the
-    same trouble. ``peak`` is the worst value (non-finite beats all), ``peak_verdict`` the worst verdict, ``count`` the
-    updates in alarm. Stretches that could not be judged neither end an incident nor count. ``cause`` is the position,
-    in ``IncidentTracker.incidents()``, of the incident this one is shown under. ``statistic`` names what ``peak``,
-    ``threshold`` and ``now`` are values of: the bound of the worst verdict when it was first crossed (None: it came of
-    a value that was not finite), and the value at ``now_update``, the last update that could be judged.
+    ``start`` and ``end`` are its first and last update in alarm, ``onset`` the first update of the streak that led to
+    the alarm; ``ended`` is "cleared" or "open". An alarm that returns before it has cleared (``Limits.clear_after``) is
+    the same incident. ``peak`` is the worst value (non-finite is worse than any number), ``peak_verdict`` the worst
+    verdict, ``count`` the updates in alarm. Updates that could not be judged neither end an incident nor count.
+    ``cause`` is the index, in ``IncidentTracker.incidents()``, of the incident that this one is shown under.
+    ``statistic`` names the quantity of ``peak``, ``threshold`` and ``now``. ``threshold`` is the bound of the worst
+    verdict when it was first crossed (None for a non-finite value); ``now`` is the value at ``now_update``, the last
+    update that could be judged.
 
-    What begins in one update because something is not finite is one incident, whatever rules and subjects see it:
-    ``parts`` are those incidents one by one, empty where there is but one. It bears the name of the first of them in
-    the order of the rules, lasts from the first to the last update of any, and is open while one is.
+    Incidents that begin in one update because a value is not finite are merged into one, over all rules and subjects:
+    ``parts`` are the single incidents, empty if there is only one. The merged incident has the name of the first in the
+    order of the rules, lasts from the first to the last update of any, and is open while one is.
     """
 
     rule: str
@@ -56,7 +57,7 @@ class Incident:
 
     @property
     def how_it_ended(self) -> str:
-        """How it ended: cleared, still open, or better at the last judged update but not for long enough to clear."""
+        """How it ended: cleared, still open, or better at the last judged update but not long enough to clear."""
         if self.ended != "open":
             return self.ended
         quiet = self.now_update is not None and self.now_update > self.end
@@ -64,12 +65,12 @@ class Incident:
 
     @property
     def seen_by(self) -> tuple[str, ...]:
-        """The rules that see this trouble, the one it is named after first."""
+        """The rules that report this incident, the one it is named after first."""
         return tuple(dict.fromkeys([self.rule, *(part.rule for part in self.parts)]))
 
 
-def one_by_one(incidents: Iterable[Incident]) -> list[Incident]:
-    """Return the incidents as each rule and subject sees them, for what asks about one of these."""
+def unmerged(incidents: Iterable[Incident]) -> list[Incident]:
+    """Return the incidents per rule and subject, with merged ones split into their parts."""
     return [part for incident in incidents for part in incident.parts or (incident,)]
 
 
@@ -83,14 +84,14 @@ class _Open:
     worst: int
     count: int
     nonfinite: bool
-    """Whether it began because something was not finite."""
+    """Whether it began because a value was not finite."""
 
 
 _Key = tuple[str, str, str]
 
 
 class IncidentTracker:
-    """Collects incidents from outcomes in order; Python looks only at stretches in alarm."""
+    """Collects incidents from outcomes in order; only updates in alarm are handled in Python."""
 
     def __init__(self, thresholds: Thresholds | None = None) -> None:
         self._thresholds = thresholds
@@ -101,14 +102,14 @@ class IncidentTracker:
         self._order: dict[str, int] = {}
 
     def take(self, outcome: Outcome) -> None:
-        """Take up the verdicts of the next updates."""
+        """Add the verdicts of the next updates."""
         for order, judged in enumerate(outcome.judged):
             self._rules[judged.rule.name] = judged.rule
             self._order[judged.rule.name] = order
             for judgement in judged.judgements:
                 self._take_one(outcome.update, judged, judgement)
 
-    def _take_one(self, update: Ints, judged: Judged, judgement: Judgement) -> None:
+    def _take_one(self, update: Ints, judged: RuleVerdicts, judgement: Judgement) -> None:
         standing = judgement.standing
         bounded, alarm = standing >= Verdict.OK, standing >= Verdict.WARNING
         ringing = np.logical_or.reduce(alarm, axis=0)
@@ -122,7 +123,7 @@ class IncidentTracker:
             self._follow(key, update, judgement, rows, alarm[rows, k], k)
 
     def _follow(self, key: _Key, update: Ints, judgement: Judgement, rows: Ints, states: Bools, k: int) -> None:
-        """Follow one subject through its judged ``rows``; ``states`` says in which of them an alarm stands."""
+        """Follow one subject through its judged ``rows``; ``states`` says in which of them it is in alarm."""
         edges = np.flatnonzero(np.diff(states)) + 1
         for part in np.split(np.arange(len(rows)), edges):
             if not len(part):
@@ -138,8 +139,8 @@ class IncidentTracker:
         if not len(update):
             return
         value, code = judgement.value[here, k], judgement.code[here, k]
-        place = worst_of(value, higher=self._rules[key[0]].higher_is_worse)
-        peak, peak_update = float(value[place]), int(update[place])
+        index = worst_of(value, higher=self._rules[key[0]].higher_is_worse)
+        peak, peak_update = float(value[index]), int(update[index])
         first_worst = int(np.argmax(code))
         bound, worst = float(judgement.threshold[here[first_worst], k]), int(code[first_worst])
         now = self._open.get(key)
@@ -158,25 +159,25 @@ class IncidentTracker:
 
     def incidents(self) -> list[Incident]:
         """Return all incidents so far, by start, causes before what they cause."""
-        found = [*self._ended, *((key, one, "open") for key, one in self._open.items())]
-        found.sort(key=lambda item: (item[1].start, self._order[item[0][0]], item[0]))
-        nonfinite = {place for place, (_, one, _) in enumerate(found) if one.nonfinite}
-        return with_causes(merged([self._incident(*item) for item in found], nonfinite), self._rules)
+        entries = [*self._ended, *((key, state, "open") for key, state in self._open.items())]
+        entries.sort(key=lambda item: (item[1].start, self._order[item[0][0]], item[0]))
+        nonfinite = {index for index, (_, state, _) in enumerate(entries) if state.nonfinite}
+        return with_causes(merge_nonfinite([self._incident(*item) for item in entries], nonfinite), self._rules)
 
-    def _incident(self, key: _Key, one: _Open, ended: str) -> Incident:
+    def _incident(self, key: _Key, state: _Open, ended: str) -> Incident:
         now, now_update = self._now[key]
         return Incident(
             *key,
-            one.start if one.nonfinite else self._onset(key[0], one.start),
-            one.start,
-            one.end,
+            state.start if state.nonfinite else self._onset(key[0], state.start),
+            state.start,
+            state.end,
             ended,
-            one.peak,
-            one.peak_update,
-            Verdict(one.worst).word,
-            one.count,
+            state.peak,
+            state.peak_update,
+            Verdict(state.worst).word,
+            state.count,
             statistic=self._rules[key[0]].statistic(key[2]).name,
-            threshold=None if math.isnan(one.threshold) else one.threshold,
+            threshold=None if math.isnan(state.threshold) else state.threshold,
             now=now,
             now_update=now_update,
         )
@@ -187,52 +188,53 @@ class IncidentTracker:
 
 
 def onset(rule: Rule, limits: Limits, start: int) -> int:
-    """Return the first update of the streak that made an alarm of ``rule`` at ``start``."""
+    """Return the first update of the streak that led to an alarm of ``rule`` at ``start``."""
     if rule.confirmed_by is None:
         return start
     return max(start - int(getattr(limits, rule.confirmed_by)) + 1, 0)
 
 
-def merged(listed: Sequence[Incident], nonfinite: Container[int]) -> list[Incident]:
-    """Return the incidents with those at the positions ``nonfinite`` that began in the same update as one."""
+def merge_nonfinite(listed: Sequence[Incident], nonfinite: Container[int]) -> list[Incident]:
+    """Return the incidents, with those at the indices ``nonfinite`` that began in the same update merged."""
     together: dict[int, list[Incident]] = {}
-    for place, incident in enumerate(listed):
-        if place in nonfinite:
+    for index, incident in enumerate(listed):
+        if index in nonfinite:
             together.setdefault(incident.start, []).append(incident)
-    found = []
-    for place, incident in enumerate(listed):
-        several = together.get(incident.start, []) if place in nonfinite else []
+    result = []
+    for index, incident in enumerate(listed):
+        several = together.get(incident.start, []) if index in nonfinite else []
         if len(several) < 2:
-            found.append(incident)
+            result.append(incident)
         elif incident is several[0]:
-            ended = "open" if any(one.ended == "open" for one in several) else "cleared"
-            end, count = max(one.end for one in several), max(one.count for one in several)
-            found.append(replace(incident, end=end, ended=ended, count=count, parts=tuple(several)))
-    return found
+            ended = "open" if any(part.ended == "open" for part in several) else "cleared"
+            end, count = max(part.end for part in several), max(part.count for part in several)
+            result.append(replace(incident, end=end, ended=ended, count=count, parts=tuple(several)))
+    return result
 
 
 def with_causes(listed: Sequence[Incident], rules: Mapping[str, Rule]) -> list[Incident]:
-    """Return the incidents, which are in order of their start, each with the one it is shown under."""
+    """Return the incidents, which are in order of their start, each with the index of its cause."""
     causes = _Causes(listed, rules)
-    return [replace(one, cause=causes.of(one)) for one in listed]
+    return [replace(incident, cause=causes.of(incident)) for incident in listed]
 
 
 class _Causes:
-    """Finds what an incident is shown under; each search halves, for a long run has many thousand incidents.
+    """Finds the cause of an incident by bisection, because a long run has many thousand incidents.
 
-    What is about one head or slot is a consequence of what is about the same, or about the whole.
+    The cause of an incident on one head or slot is on the same head or slot, or on the complete model.
     """
 
     def __init__(self, listed: Sequence[Incident], rules: Mapping[str, Rule]) -> None:
         self._rules = rules
-        self._places: dict[tuple[str, str | None], list[int]] = {}
-        for place, incident in enumerate(listed):
+        self._indices: dict[tuple[str, str | None], list[int]] = {}
+        for index, incident in enumerate(listed):
             name, part = incident.rule, _part(rules[incident.rule], incident.subject)
             for key in {(name, part), (name, _ANY)}:
-                self._places.setdefault(key, []).append(place)
-        self._starts = {key: [listed[place].start for place in found] for key, found in self._places.items()}
+                self._indices.setdefault(key, []).append(index)
+        self._starts = {key: [listed[index].start for index in indices] for key, indices in self._indices.items()}
         self._latest_end = {
-            key: list(accumulate((listed[place].end for place in found), max)) for key, found in self._places.items()
+            key: list(accumulate((listed[index].end for index in indices), max))
+            for key, indices in self._indices.items()
         }
 
     def of(self, incident: Incident) -> int | None:
@@ -241,30 +243,30 @@ class _Causes:
         part = _part(rule, incident.subject)
         parts = (_ANY,) if part is None else (None, part)
         for name in rule.causes:
-            found = [place for one in parts if (place := self._first((name, one), incident)) is not None]
-            if found:
-                return min(found)
+            candidates = [index for about in parts if (index := self._first((name, about), incident)) is not None]
+            if candidates:
+                return min(candidates)
         return None
 
     def _first(self, key: tuple[str, str | None], incident: Incident) -> int | None:
-        if key not in self._places:
+        if key not in self._indices:
             return None
         first = bisect_left(self._latest_end[key], incident.onset)
-        return self._places[key][first] if first < bisect_right(self._starts[key], incident.start) else None
+        return self._indices[key][first] if first < bisect_right(self._starts[key], incident.start) else None
 
 
 _ANY = "\0any"
 
 
 def _part(rule: Rule, subject: str) -> str | None:
-    """Return the head or slot that an incident is about, None when it is about the whole."""
+    """Return the head or slot that an incident concerns, None for the complete model."""
     if rule.table in ("heads", "slots"):
         return subject
     return subject.removeprefix(HEAD_GROUP) if subject.startswith(HEAD_GROUP) else None
 
 
 def worst_of(values: Floats, *, higher: bool) -> int:
-    """Return the position of the worst value, the first of equals; NaN and ±Inf beat every number."""
+    """Return the index of the worst value, the first of equals; NaN and ±Inf are worse than every number."""
     broken = np.flatnonzero(~np.isfinite(values))
     if len(broken):
         return int(broken[0])

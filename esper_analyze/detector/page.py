@@ -1,4 +1,4 @@
-"""The rules page: what each rule means, its thresholds, its examples. Printed by ``esper-analyze rules``."""
+"""The rules page: meaning, thresholds and examples of each rule. Printed by ``esper-analyze rules``."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ def _section(rule: Rule) -> Iterator[str]:
     yield ""
     yield f"Look first at: {rule.look_first}"
     yield ""
-    yield f"Watches {', '.join(f'`{rule.table}.{column}`' for column in rule.columns)}."
+    yield f"Reads {', '.join(f'`{rule.table}.{column}`' for column in rule.columns)}."
     if rule.causes:
         yield f"Shown as a consequence of: {', '.join(rule.causes)}."
     if rule.follows:
         yield f"Can follow from: {', '.join(rule.follows)}."
     for metric, statistic in rule.statistics.items():
-        yield f"Judges of `{metric}`: {statistic.name}."
+        yield f"Judges, of `{metric}`: {statistic.name}."
     yield f"Reference: {rule.reference}."
     yield ""
     yield "| threshold | default | source |"
@@ -50,7 +50,7 @@ def _cells(example: Example) -> str:
 
 def _cell(cell: object) -> str:
     if isinstance(cell, list):
-        words = [_cell(one) for one in cell]
+        words = [_cell(value) for value in cell]
         if len(words) > 4 and len(set(words)) == 1:
             return f"{words[0]} throughout"
         return ", ".join(words)

@@ -1,4 +1,4 @@
-"""What a rule is: a declaration that brings its meaning, its bounds and its evidence."""
+"""A rule: a declaration with its meaning, its thresholds and its examples."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from esper_analyze.detector.deferral_guards import Guard
+from esper_analyze.detector.deferral_guards import DeferralGuard
 from esper_analyze.detector.signals import Frame
 from esper_analyze.detector.verdict import Judgement
 
@@ -17,7 +17,7 @@ Memory = dict[str, np.ndarray[Any, Any]]
 
 
 LONGEST_HOLD = 50
-"""Bound on ``Limits.clear_after``: so many verdicts a subject are carried at most."""
+"""Bound on ``Limits.clear_after``: the most verdicts carried per subject."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,17 +25,21 @@ class Limits:
     """Thresholds of one rule. Every field has a default whose ``source`` is in its metadata.
 
     ``escalate`` is how many updates after a warning or critical finding are recorded at DEBUG. ``clear_after`` is
-    how many judged updates running a verdict must be better before that is said: what comes back sooner is the same
-    trouble. 1 says so at once.
+    after how many consecutive better judged updates an alarm clears: an alarm that returns sooner is the same
+    incident. 1 clears at once.
     """
 
     escalate: int = field(
-        default=5, metadata={"source": "detector specification: 5 unless the rule says more", "at_least": 0}
+        default=5,
+        metadata={
+            "source": "a few updates of detail show how a fault develops (detector specification)",
+            "at_least": 0,
+        },
     )
     clear_after: int = field(
         default=5,
         metadata={
-            "source": "recorded runs: most repeated incidents were one trouble flapping",
+            "source": "recorded runs: most repeated incidents were a single fault that flapped",
             "at_least": 1,
             "below": LONGEST_HOLD + 1,
         },
@@ -43,14 +47,14 @@ class Limits:
 
     @classmethod
     def sources(cls) -> dict[str, str]:
-        """Return where each default comes from."""
+        """Return the source of each default."""
         return {item.name: str(item.metadata.get("source", "")) for item in fields(cls)}
 
 
 def limit(default: Any, source: str, *, at_least: float | None = None, below: float | None = None) -> Any:
-    """Declare one threshold with its default, where that comes from, and the range a judge can work with.
+    """Declare one threshold with its default, the source of that default, and the valid range.
 
-    A whole number is at least 0 unless ``at_least`` says more; a real one is free unless bounded.
+    An integer is at least 0 unless ``at_least`` is given; a real number is unbounded unless bounds are given.
     """
     if at_least is None and isinstance(default, int):
         at_least = 0
@@ -62,7 +66,7 @@ def limit(default: Any, source: str, *, at_least: float | None = None, below: fl
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """A few updates and the verdict the rule must end on; each is a test and an entry on the rules page.
+    """A few updates and the rule's verdict after the last; each is a test and an entry on the rules page.
 
     ``cells`` maps columns to one value per update (None is null), for one subject. A single value is repeated
     over ``updates``.
@@ -77,10 +81,10 @@ class Example:
 
 @dataclass(frozen=True, slots=True)
 class Statistic:
-    """What the ``value`` of a rule's verdicts on one metric is, by the name that sentences give it.
+    """The quantity that a rule's verdicts on one metric have as ``value``, by its name in sentences.
 
-    ``unit`` is empty for a plain number. ``baseline`` names what the baseline is. ``column`` is the recorded column
-    that holds the same number at every update; None when the value is computed from several cells.
+    ``unit`` is empty for a plain number. ``baseline`` names the baseline. ``column`` is the recorded column with the
+    same number at every update; None when the value is computed from several cells.
     """
 
     name: str
@@ -90,7 +94,7 @@ class Statistic:
 
 
 Judge = Callable[[Frame, Memory, Any], list[Judgement]]
-Watch = Callable[[Frame, Memory, Any], Guard | None]
+GuardFunction = Callable[[Frame, Memory, Any], DeferralGuard | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,7 +142,7 @@ class Rule:
     fills: tuple[str, ...] = ()
     confirmed_by: str | None = None
     higher_is_worse: bool = True
-    guard: Watch | None = None
+    guard: GuardFunction | None = None
     statistics: Mapping[str, Statistic] = field(default_factory=dict)
     meanings: Mapping[str, str] = field(default_factory=dict)
     reach: int = 0

@@ -1,4 +1,4 @@
-"""Columns as the detector sees them: float64 values beside their nulls, n updates × k subjects."""
+"""Columns as the detector reads them: float64 values and a null mask, n updates × k subjects."""
 
 from __future__ import annotations
 
@@ -26,42 +26,42 @@ class Signal:
     """One column: ``values`` [n, k] (NaN where null) and ``null`` [n, k]; its cells never change.
 
     A CHOICE cell is the index of its value among the declared choices; a BOOL cell is 0.0 or 1.0; a TEXT cell
-    is 1.0 when it says something. ``values`` at a null cell mean nothing.
+    is 1.0 when it is not null. ``values`` at a null cell are undefined.
     """
 
     name: str
     values: Floats
     null: Bools
-    _whole: bool | None = None
+    _all_finite: bool | None = None
 
     @property
-    def whole(self) -> bool:
-        """Whether every cell was measured and is finite; looked at once."""
-        if self._whole is None:
+    def all_finite(self) -> bool:
+        """Whether every cell was measured and is finite; computed once."""
+        if self._all_finite is None:
             unmeasured = np.count_nonzero(self.null)
-            self._whole = not unmeasured and np.count_nonzero(np.isfinite(self.values)) == self.values.size
-        return self._whole
+            self._all_finite = not unmeasured and np.count_nonzero(np.isfinite(self.values)) == self.values.size
+        return self._all_finite
 
     @property
     def finite(self) -> Bools:
         """Cells that were measured and are neither NaN nor ±Inf."""
         measured: Bools = ~self.null
-        return measured if self.whole else measured & np.isfinite(self.values)
+        return measured if self.all_finite else measured & np.isfinite(self.values)
 
     @property
     def nonfinite(self) -> Bools:
         """Cells that were measured and are NaN or ±Inf."""
-        return np.zeros(self.null.shape, bool) if self.whole else ~(self.null | np.isfinite(self.values))
+        return np.zeros(self.null.shape, bool) if self.all_finite else ~(self.null | np.isfinite(self.values))
 
     def equals(self, value: float) -> Bools:
         """Cells that were measured and equal ``value``."""
         same: Bools = self.values == value
-        return same if self.whole else ~self.null & same
+        return same if self.all_finite else ~self.null & same
 
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """The columns of one table over consecutive updates; ``present`` [n, k] says where there was a row."""
+    """The columns of one table over consecutive updates; ``present`` [n, k] says where a row exists."""
 
     subjects: tuple[str, ...]
     present: Bools
@@ -88,31 +88,33 @@ class Frame:
         if subjects == self.subjects:
             return self
         n = len(self.present)
-        places = [self.subjects.index(name) if name in self.subjects else -1 for name in subjects]
-        known = np.array([place >= 0 for place in places], dtype=bool)
-        source = [place for place in places if place >= 0]
+        columns_of = [self.subjects.index(name) if name in self.subjects else -1 for name in subjects]
+        in_frame = np.array([column >= 0 for column in columns_of], dtype=bool)
+        source = [column for column in columns_of if column >= 0]
         present = np.zeros((n, len(subjects)), bool)
-        present[:, known] = self.present[:, source]
+        present[:, in_frame] = self.present[:, source]
         columns = {}
         for name, signal in self.columns.items():
             values = np.full((n, len(subjects)), np.nan)
             null = np.ones((n, len(subjects)), bool)
-            values[:, known] = signal.values[:, source]
-            null[:, known] = signal.null[:, source]
+            values[:, in_frame] = signal.values[:, source]
+            null[:, in_frame] = signal.null[:, source]
             columns[name] = Signal(signal.name, values, null)
         return Frame(subjects, present, columns)
 
     def beside(self, table: str, other: Frame | None, columns: Iterable[str], names: tuple[str, ...]) -> Frame:
-        """Return the frame with ``columns`` of ``other`` beside its own, as ``table.column``.
+        """Return the frame with ``columns`` of ``other`` joined to its own, as ``table.column``.
 
-        ``names`` are the subjects of ``other`` that speak for this frame's; one alone speaks for all. The columns are
-        null where there is no such subject, and where this frame's own has no row: what came before must not count.
+        ``names`` are the subjects of ``other`` joined to this frame's; a single one is joined to all. The columns are
+        null where there is no such subject, and where this frame has no row, so that earlier values do not count.
         """
-        whole = np.count_nonzero(self.present) == self.present.size
+        all_present = np.count_nonzero(self.present) == self.present.size
         added = {}
         for name in columns:
-            values, null = _spoken(None if other is None else other.columns[name], other, names, self.present.shape)
-            if not whole:
+            values, null = _for_subjects(
+                None if other is None else other.columns[name], other, names, self.present.shape
+            )
+            if not all_present:
                 null = null | ~self.present
                 values = np.where(null, np.nan, values)
             added[f"{table}.{name}"] = Signal(name, values, null)
@@ -120,14 +122,14 @@ class Frame:
 
 
 @lru_cache(maxsize=256)
-def _places(names: tuple[str, ...], subjects: tuple[str, ...]) -> tuple[Ints, Bools]:
-    """Return where each of ``names`` stands among ``subjects`` (0 where it does not), and whether it does."""
-    found = {name: place for place, name in enumerate(subjects)}
-    places = np.array([found.get(name, 0) for name in names], np.int64)
-    return places, np.array([name in found for name in names], bool)
+def _indices(names: tuple[str, ...], subjects: tuple[str, ...]) -> tuple[Ints, Bools]:
+    """Return the index of each of ``names`` in ``subjects`` (0 if missing), and whether it is there."""
+    index_of = {name: index for index, name in enumerate(subjects)}
+    indices = np.array([index_of.get(name, 0) for name in names], np.int64)
+    return indices, np.array([name in index_of for name in names], bool)
 
 
-def _spoken(
+def _for_subjects(
     signal: Signal | None, other: Frame | None, names: tuple[str, ...], shape: tuple[int, ...]
 ) -> tuple[Floats, Bools]:
     """Return values and nulls of ``signal`` for the subjects ``names``, in ``shape`` [n, k]."""
@@ -135,26 +137,26 @@ def _spoken(
         return np.full(shape, np.nan), np.ones(shape, bool)
     if len(names) == 1 and signal.values.shape[1] == 1 and names == other.subjects:
         return np.broadcast_to(signal.values, shape), np.broadcast_to(signal.null, shape)
-    places, known = _places(names, other.subjects)
-    null = signal.null[:, places] | ~known
-    return np.where(null, np.nan, signal.values[:, places]), null
+    indices, exists = _indices(names, other.subjects)
+    null = signal.null[:, indices] | ~exists
+    return np.where(null, np.nan, signal.values[:, indices]), null
 
 
 class Columns(Mapping[str, Signal]):
-    """Columns of one table that lie in one array [n, k, columns]; each becomes a signal when it is asked for."""
+    """Columns of one table in one array [n, k, columns]; a signal is created when a column is accessed."""
 
-    def __init__(self, places: Mapping[str, int], values: Floats, null: Bools, *, whole: bool) -> None:
+    def __init__(self, places: Mapping[str, int], values: Floats, null: Bools, *, all_finite: bool) -> None:
         self._places = places
         self._values = values
         self._null = null
-        self._whole = whole or None
+        self._all_finite = all_finite or None
         self._made: dict[str, Signal] = {}
 
     def __getitem__(self, name: str) -> Signal:
         signal = self._made.get(name)
         if signal is None:
             i = self._places[name]
-            signal = Signal(name, self._values[:, :, i], self._null[:, :, i], self._whole)
+            signal = Signal(name, self._values[:, :, i], self._null[:, :, i], self._all_finite)
             self._made[name] = signal
         return signal
 
@@ -169,14 +171,14 @@ class Columns(Mapping[str, Signal]):
 class Sheet:
     """All cells of n updates that have rows of the same subjects in the same order.
 
-    ``tables`` holds name, subjects and columns of each; ``values`` (NaN where null) and ``null`` are [n, cells]: table
-    after table, subject after subject, column after column. ``whole`` says that every cell is measured and finite.
+    ``tables`` has name, subjects and columns of each; ``values`` (NaN where null) and ``null`` are [n, cells]: table
+    after table, subject after subject, column after column. ``all_finite``: every cell is measured and finite.
     """
 
     tables: tuple[tuple[str, tuple[str, ...], tuple[str, ...]], ...]
     values: Floats
     null: Bools
-    whole: bool
+    all_finite: bool
 
     def frames(self) -> dict[str, Frame]:
         """Return one frame for each table."""
@@ -186,13 +188,15 @@ class Sheet:
             shape = n, len(subjects), len(names)
             values, null = self.values[:, start:stop].reshape(shape), self.null[:, start:stop].reshape(shape)
             present = _everywhere(shape[:2])
-            frames[table] = Frame(subjects, present, Columns(places_of(names), values, null, whole=self.whole))
+            frames[table] = Frame(
+                subjects, present, Columns(indices_of(names), values, null, all_finite=self.all_finite)
+            )
         return frames
 
 
 @lru_cache(maxsize=64)
-def places_of(names: tuple[str, ...]) -> Mapping[str, int]:
-    """Return where each of ``names`` stands among them."""
+def indices_of(names: tuple[str, ...]) -> Mapping[str, int]:
+    """Return the index of each of ``names``."""
     return {name: i for i, name in enumerate(names)}
 
 
@@ -206,7 +210,7 @@ def _everywhere(shape: tuple[int, int]) -> Bools:
 class Batch:
     """Consecutive updates (strictly increasing) of one rank, and one frame for each table that has rows.
 
-    ``sheet`` holds the same cells where every subject has a row in every update and they came as rows.
+    ``sheet`` has the same cells if every subject has a row in every update and the batch was built from rows.
     """
 
     update: Ints
@@ -214,18 +218,20 @@ class Batch:
     sheet: Sheet | None = None
 
     def part(self, start: int, stop: int) -> Batch:
-        """Return updates ``start`` to ``stop`` (positions, not numbers) as a batch of their own."""
+        """Return updates ``start`` to ``stop`` (indices, not numbers) as a batch."""
         frames = {}
         for table, frame in self.frames.items():
             present = frame.present[start:stop]
             order = sorted(range(len(frame.subjects)), key=partial(_first_row, present))
-            seen = [k for k in order if present[:, k].any()]
-            if seen:
+            with_rows = [k for k in order if present[:, k].any()]
+            if with_rows:
                 columns = {
-                    name: Signal(signal.name, signal.values[start:stop][:, seen], signal.null[start:stop][:, seen])
+                    name: Signal(
+                        signal.name, signal.values[start:stop][:, with_rows], signal.null[start:stop][:, with_rows]
+                    )
                     for name, signal in frame.columns.items()
                 }
-                frames[table] = Frame(tuple(frame.subjects[k] for k in seen), present[:, seen], columns)
+                frames[table] = Frame(tuple(frame.subjects[k] for k in with_rows), present[:, with_rows], columns)
         return Batch(self.update[start:stop], frames)
 
 
@@ -255,7 +261,7 @@ def cell_number(table: str, column: str, cell: object) -> float | None:
 
 
 class _Numbers(dict[object, float | None]):
-    """The numbers of one CHOICE or TEXT column by cell; ``cell_number`` judges a cell that is no declared choice."""
+    """The numbers of one CHOICE or TEXT column by cell; ``cell_number`` handles cells that are not in the mapping."""
 
     def __init__(self, table: str, column: str) -> None:
         choices = BY_NAME[table].column(column).choices
@@ -268,7 +274,7 @@ class _Numbers(dict[object, float | None]):
 
 @dataclass(frozen=True, slots=True)
 class _Plan:
-    """How to read one table's rows: its subject's column, all columns, and (by position) those of words."""
+    """How to read one table's rows: its subject column, all columns, and (by index) those with text."""
 
     subject: str | None
     columns: tuple[str, ...]
@@ -276,20 +282,20 @@ class _Plan:
     words: tuple[tuple[int, _Numbers], ...]
 
     def cells(self, rows: Sequence[Mapping[str, object]]) -> list[object]:
-        """Return the cells of ``rows``, row after row, words as numbers."""
-        found: list[object] = []
+        """Return the cells of ``rows``, row after row, texts as numbers."""
+        cells_: list[object] = []
         for row in rows:
             try:
-                found += self.pick(row)
+                cells_ += self.pick(row)
             except KeyError:
-                found += [row.get(name) for name in self.columns]
+                cells_ += [row.get(name) for name in self.columns]
         for i, numbers in self.words:
-            for place in range(i, len(found), len(self.columns)):
-                found[place] = numbers[found[place]]
-        return found
+            for index in range(i, len(cells_), len(self.columns)):
+                cells_[index] = numbers[cells_[index]]
+        return cells_
 
     def subjects(self, rows: Sequence[Mapping[str, object]]) -> tuple[str, ...]:
-        """Return whom each of ``rows`` speaks of."""
+        """Return the subject of each of ``rows``."""
         return (RUN,) * len(rows) if self.subject is None else tuple([str(row[self.subject]) for row in rows])
 
 
@@ -310,15 +316,15 @@ def batch_from_rows(
     """
     tables, cells = [], []
     for table, columns in wanted.items():
-        found = rows.get(table)
-        if found:
+        table_rows = rows.get(table)
+        if table_rows:
             plan = _plan(table, tuple(columns))
-            cells += plan.cells(found)
-            tables.append((table, plan.subjects(found), plan.columns))
+            cells += plan.cells(table_rows)
+            tables.append((table, plan.subjects(table_rows), plan.columns))
     values = np.array(cells, np.float64)[None]  # None becomes NaN
-    whole = np.count_nonzero(np.isfinite(values)) == len(cells)
-    null = _nowhere(len(cells)) if whole else np.array([[cell is None for cell in cells]])
-    sheet = Sheet(tuple(tables), values, null, whole)
+    all_finite = np.count_nonzero(np.isfinite(values)) == len(cells)
+    null = _nowhere(len(cells)) if all_finite else np.array([[cell is None for cell in cells]])
+    sheet = Sheet(tuple(tables), values, null, all_finite)
     return Batch(np.array([update], np.int64), sheet.frames(), sheet)
 
 

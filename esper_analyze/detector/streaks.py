@@ -1,6 +1,6 @@
-"""Streaks and windows over consecutive updates, vectorised, with the state that carries them on.
+"""Streaks and windows over consecutive updates, vectorised, with state carried from batch to batch.
 
-All of them work on integers or booleans, so any cut of the updates into batches gives the same result.
+All of them use integers or booleans, so the result is the same for every cut of the updates into batches.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ def blank(k: int) -> Floats:
 
 
 def window(longest: int) -> Callable[[int], Bools]:
-    """First value of a window over up to ``longest`` updates: nothing seen for any of k subjects."""
+    """First value of a window over up to ``longest`` updates: no hits yet for any of k subjects."""
     return lambda k: np.zeros((longest - 1, k), bool)
 
 
@@ -77,18 +77,18 @@ def recent(hit: Bools, carried: Bools, length: int) -> Ints:
 
 @lru_cache(maxsize=64)
 def _nothing(shape: tuple[int, ...]) -> Ints:
-    """Return zeros: read-only, one cell, whatever the shape."""
+    """Return zeros: a read-only broadcast of one cell."""
     return np.broadcast_to(np.int64(0), shape)
 
 
 def remember(hit: Bools, carried: Bools) -> None:
-    """Carry a window on as ``recent`` does, without counting."""
+    """Update a window as ``recent`` does, without counting."""
     flags = np.concatenate([carried, hit[-len(carried) :]]) if len(hit) < len(carried) else hit
     carried[:] = flags[len(flags) - len(carried) :]
 
 
 def _calm(hit: Bools, carried: Ints | Bools) -> bool:
-    """Whether nothing hit and nothing is carried on: the usual case, in which everything stays at 0."""
+    """Whether there are no hits and none are carried: the usual case, in which everything stays at 0."""
     return not np.count_nonzero(hit) and not np.count_nonzero(carried)
 
 
@@ -107,11 +107,11 @@ def latest(values: Floats, where: Bools, carried: Floats) -> Floats:
         return carried[None].copy()
     if not np.count_nonzero(where):
         return np.broadcast_to(carried.copy(), values.shape)
-    place = np.maximum.accumulate(
+    rows = np.maximum.accumulate(
         np.where(where, np.arange(1, len(where) + 1).reshape(-1, *(1,) * (where.ndim - 1)), 0), axis=0
     )
     line = np.concatenate([carried[None], values])
-    found: Floats = np.take_along_axis(line, place, axis=0)
-    if len(found):
-        carried[:] = found[-1]
-    return found
+    values_: Floats = np.take_along_axis(line, rows, axis=0)
+    if len(values_):
+        carried[:] = values_[-1]
+    return values_

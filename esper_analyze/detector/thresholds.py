@@ -13,7 +13,7 @@ from esper_analyze.errors import UsageError, did_you_mean
 
 
 class ThresholdError(UsageError, ValueError):
-    """A threshold that does not exist or has the wrong type; the message says what, where and what next."""
+    """An unknown threshold or one of the wrong type; the message names it and the nearest valid name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +32,7 @@ class Thresholds:
         return cls(MappingProxyType({rule.name: rule.limits() for rule in rules}))
 
     def completed(self, rules: Iterable[Rule]) -> Thresholds:
-        """Return a copy that has the defaults of those ``rules`` it does not know."""
+        """Return a copy with defaults added for those ``rules`` that it lacks."""
         return Thresholds(MappingProxyType({**Thresholds.defaults(rules).by_rule, **self.by_rule}))
 
     def __getitem__(self, rule: str) -> Limits:
@@ -52,7 +52,7 @@ class Thresholds:
         )
 
     def merged(self, values: Mapping[str, object]) -> Thresholds:
-        """Return a copy with ``{rule: {field: value}}`` applied, as run.json and TOML hold them."""
+        """Return a copy with ``{rule: {field: value}}`` applied, the form of run.json and TOML."""
         if not isinstance(values, Mapping):
             raise ThresholdError(f"thresholds must be a table of rules, not {values!r}")
         result = self
@@ -64,7 +64,7 @@ class Thresholds:
         return result
 
     def assigned(self, assignment: str) -> Thresholds:
-        """Return a copy with ``rule.field=value`` applied, as ``--set`` gives it."""
+        """Return a copy with ``rule.field=value`` applied, the form of ``--set``."""
         target, equals, value = assignment.partition("=")
         rule, dot, name = target.strip().partition(".")
         if not equals or not dot:
@@ -72,7 +72,7 @@ class Thresholds:
         return self.changed(rule, name, _parsed(value.strip()))
 
     def crossed(self) -> list[str]:
-        """Return a sentence for each rule whose warning lies beyond its critical: it never warns."""
+        """Return a sentence for each rule whose warning bound is beyond its critical bound, so that it never warns."""
         sentences = []
         for rule, limits in self.by_rule.items():
             warning, critical = (getattr(limits, name, None) for name in ("warning", "critical"))
@@ -104,18 +104,18 @@ def _checked(where: str, present: object, value: object, declared: Mapping[str, 
             raise ThresholdError(f"{where} must be a table of name = number, not {value!r}")
         return {str(name): _number(f"{where}.{name}", cell) for name, cell in value.items()}
     number = _number(where, value)
-    whole = isinstance(present, int)
+    is_whole = isinstance(present, int)
     least, below = declared.get("at_least"), declared.get("below")
     outside = (least is not None and number < least) or (below is not None and number >= below)
-    if outside or (whole and number != int(number)):
-        raise ThresholdError(f"{where} must be {_wanted(whole=whole, least=least, below=below)}, not {value!r}")
-    return int(number) if whole else number
+    if outside or (is_whole and number != int(number)):
+        raise ThresholdError(f"{where} must be {_wanted(integer=is_whole, least=least, below=below)}, not {value!r}")
+    return int(number) if is_whole else number
 
 
-def _wanted(*, whole: bool, least: float | None, below: float | None) -> str:
+def _wanted(*, integer: bool, least: float | None, below: float | None) -> str:
     bounds = [f"of at least {least:g}"] if least is not None else []
     bounds += [f"below {below:g}"] if below is not None else []
-    return " ".join(["a whole number" if whole else "a number", " and ".join(bounds)])
+    return " ".join(["a whole number" if integer else "a number", " and ".join(bounds)])
 
 
 def _number(where: str, value: object) -> float:

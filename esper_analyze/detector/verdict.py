@@ -1,4 +1,4 @@
-"""Verdicts, and the one place where a rule's bounds become verdicts."""
+"""Verdicts, and how a rule's bounds are turned into verdicts."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ Codes = npt.NDArray[np.int8]
 
 
 class Verdict(IntEnum):
-    """What a rule says of one subject at one update; higher is worse, from OK on."""
+    """A rule's verdict on one subject at one update; from OK on, higher is worse."""
 
-    ABSENT = 0  # the subject has never had a row: nothing is said
+    ABSENT = 0  # the subject has never had a row: no verdict
     NOT_APPLICABLE = 1
     NO_DATA = 2
     OK = 3
@@ -40,12 +40,12 @@ BY_WORD = {verdict.word: verdict for verdict in Verdict}
 NONFINITE = "non-finite"
 _OK, _INFO, _WARNING, _CRITICAL = map(int, (Verdict.OK, Verdict.INFO, Verdict.WARNING, Verdict.CRITICAL))
 _NOT_APPLICABLE, _NO_DATA = int(Verdict.NOT_APPLICABLE), int(Verdict.NO_DATA)
-# plain numbers: looking up a member of an enum costs as much as the array operation it is used in
+# plain numbers: accessing a member of an enum costs as much as the array operation that uses it
 
 
 @dataclass(slots=True)
 class Excuse:
-    """Where a rule does not apply, and why. A ``quiet`` excuse (a warm-up) is no finding of its own."""
+    """Where a rule is not applicable, and why. A ``quiet`` excuse (a warm-up) produces no finding."""
 
     where: Bools
     why: str
@@ -87,7 +87,7 @@ def below(signal: Signal, warning: float, critical: float) -> Bounds:
 class Judgement:
     """Verdicts of one rule on one metric: arrays [n, k], and ``reasons`` indexed by ``reason`` (0: none).
 
-    ``code`` judges each update by itself; ``held`` is what stands, see ``Limits.clear_after`` (None: the same).
+    ``code`` judges each update by itself; ``after_hysteresis`` applies ``Limits.clear_after`` (None: the same).
     """
 
     metric: str
@@ -98,14 +98,14 @@ class Judgement:
     reason: Codes
     reasons: tuple[str, ...]
     quiet: frozenset[int]
-    held: Codes | None = None
+    after_hysteresis: Codes | None = None
 
     @classmethod
     def joined(cls, parts: Sequence[Judgement]) -> Judgement:
         """Return judgements of one metric over consecutive updates as one."""
         reasons = [*dict.fromkeys(word for part in parts for word in part.reasons)]
-        places = {word: place for place, word in enumerate(reasons)}
-        renamed = [np.array([places[word] for word in part.reasons], np.int8)[part.reason] for part in parts]
+        index_of = {word: index for index, word in enumerate(reasons)}
+        renamed = [np.array([index_of[word] for word in part.reasons], np.int8)[part.reason] for part in parts]
         return cls(
             parts[0].metric,
             np.concatenate([part.code for part in parts]),
@@ -114,13 +114,13 @@ class Judgement:
             np.concatenate([part.baseline for part in parts]),
             np.concatenate(renamed),
             tuple(reasons),
-            frozenset(places[part.reasons[k]] for part in parts for k in part.quiet),
+            frozenset(index_of[part.reasons[k]] for part in parts for k in part.quiet),
         )
 
     @property
     def standing(self) -> Codes:
-        """The verdicts that stand: a better one only after it has lasted."""
-        return self.code if self.held is None else self.held
+        """The verdicts after hysteresis: a better verdict counts only after it has lasted."""
+        return self.code if self.after_hysteresis is None else self.after_hysteresis
 
 
 def settle(
@@ -138,48 +138,48 @@ def settle(
 ) -> Judgement:
     """Return the verdicts on ``signal``: not applicable, then missing, then non-finite, then ``bounds``.
 
-    ``missing`` names the column to blame where the signal is null (its own name by default); ``needs`` are other
-    columns without which it cannot be judged; ``unknown`` says why the signal is null where there is more to say.
-    ``baseline`` [n, k] is what values were held against. With ``nonfinite=False`` the signal counts non-finite things
-    itself and needs no check of its own. ``judged`` [n, k] is the statistic of the signal that ``bounds`` compare (NaN
+    ``missing`` names the missing column where the signal is null (its own name by default); ``needs`` are other
+    columns without which it cannot be judged; ``unknown`` gives more specific reasons why the signal is null.
+    ``baseline`` [n, k] is what values were compared with. With ``nonfinite=False`` the signal itself counts non-finite
+    values and is not checked for them. ``judged`` [n, k] is the statistic of the signal that ``bounds`` compare (NaN
     while it is not known), None: the signal itself.
     """
     value = _judged(signal, judged)
     ok, nothing, unexplained = _all_ok(value.shape)
-    held = nothing if baseline is None else baseline
+    baselines = nothing if baseline is None else baseline
     crossed = _crossed(bounds)
     excused = [excuse for excuse in excuses if np.count_nonzero(excuse.where)]
-    if not crossed and not excused and signal.whole and (not needs or all(needed.whole for needed in needs)):
-        return Judgement(metric, ok, value, nothing, held, unexplained, ("",), frozenset())
+    if not crossed and not excused and signal.all_finite and (not needs or all(needed.all_finite for needed in needs)):
+        return Judgement(metric, ok, value, nothing, baselines, unexplained, ("",), frozenset())
     code, threshold, reason = ok.copy(), nothing.copy(), unexplained.copy()
     for verdict, where, at in crossed:
         np.copyto(code, verdict, where=where)
         np.copyto(threshold, at, where=where)
     reasons = ["", NONFINITE]
-    if nonfinite and not signal.whole:
+    if nonfinite and not signal.all_finite:
         _overrule(code, threshold, reason, signal.nonfinite, _CRITICAL, 1)
     absent = [(needed.null, f"{needed.name} is missing") for needed in needs]
-    absent += [(signal.null, f"{missing or signal.name} is missing"), *((one.where, one.why) for one in unknown)]
+    absent += [(signal.null, f"{missing or signal.name} is missing"), *((cause.where, cause.why) for cause in unknown)]
     for where, why in absent:
         reasons.append(why)
         _overrule(code, threshold, reason, where, _NO_DATA, len(reasons) - 1)
     quiet = set()
-    for excuse in reversed(excused):  # the first one has the last word
+    for excuse in reversed(excused):  # the first one takes precedence
         reasons.append(excuse.why)
         if excuse.quiet:
             quiet.add(len(reasons) - 1)
         _overrule(code, threshold, reason, excuse.where, _NOT_APPLICABLE, len(reasons) - 1)
     silent = code <= _NO_DATA
     if np.count_nonzero(silent):
-        value, held = np.where(silent, np.nan, value), np.where(silent, np.nan, held)
-    return Judgement(metric, code, value, threshold, held, reason, tuple(reasons), frozenset(quiet))
+        value, baselines = np.where(silent, np.nan, value), np.where(silent, np.nan, baselines)
+    return Judgement(metric, code, value, threshold, baselines, reason, tuple(reasons), frozenset(quiet))
 
 
 def _judged(signal: Signal, judged: Floats | None) -> Floats:
-    """Return what is compared: ``judged`` where the signal is finite."""
+    """Return the values to compare: ``judged`` where the signal is finite."""
     if judged is None:
         return signal.values
-    return judged if signal.whole else np.where(signal.nonfinite, signal.values, judged)
+    return judged if signal.all_finite else np.where(signal.nonfinite, signal.values, judged)
 
 
 def _crossed(bounds: Bounds) -> list[tuple[int, Bools | bool, Floats | float]]:
@@ -189,18 +189,18 @@ def _crossed(bounds: Bounds) -> list[tuple[int, Bools | bool, Floats | float]]:
         (_WARNING, bounds.warning, bounds.warning_at),
         (_CRITICAL, bounds.critical, bounds.critical_at),
     )
-    return [one for one in watched if one[1] is not False and np.count_nonzero(one[1])]
+    return [bound for bound in watched if bound[1] is not False and np.count_nonzero(bound[1])]
 
 
 @lru_cache(maxsize=64)
 def _all_ok(shape: tuple[int, ...]) -> tuple[Codes, Floats, Codes]:
-    """Return code, threshold and reason where nothing is to be said: read-only, one cell each, whatever the shape."""
+    """Return code, threshold and reason for OK everywhere: read-only broadcasts of one cell."""
     code, threshold, reason = np.int8(_OK), np.float64(np.nan), np.int8(0)
     return np.broadcast_to(code, shape), np.broadcast_to(threshold, shape), np.broadcast_to(reason, shape)
 
 
 def is_all_ok(code: Codes) -> bool:
-    """Whether ``code`` is the shared array that says nothing of anything: the usual case, at no cost."""
+    """Whether ``code`` is the shared all-OK array: the usual case, tested at no cost."""
     return code is _all_ok(code.shape)[0]
 
 

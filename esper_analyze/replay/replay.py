@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 
 from esper_analyze.detector.conditions.applicability import FORMER_REASONS
-from esper_analyze.detector.detector import Detector, Judged, Outcome
+from esper_analyze.detector.detector import Detector, Outcome, RuleVerdicts
 from esper_analyze.detector.escalation import LevelChange
 from esper_analyze.detector.findings import Finding
-from esper_analyze.detector.incidents import Incident, IncidentTracker, one_by_one
+from esper_analyze.detector.incidents import Incident, IncidentTracker, unmerged
 from esper_analyze.detector.rule import Rule
 from esper_analyze.detector.rules import RULES
 from esper_analyze.detector.signals import Batch
@@ -60,7 +60,7 @@ class Replay:
     @property
     def single_incidents(self) -> list[Incident]:
         """The incidents per rule and subject, unmerged: a NaN that several rules report counts several times."""
-        return one_by_one(self.incidents)
+        return unmerged(self.incidents)
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,7 +143,7 @@ def _between(batches: Iterable[Batch], edges: Sequence[int]) -> Iterator[Batch]:
                 yield batch if stop - start == len(batch.update) else batch.part(start, stop)
 
 
-def _count(counts: dict[str, int], judged: Judged) -> None:
+def _count(counts: dict[str, int], judged: RuleVerdicts) -> None:
     for judgement in judged.judgements:
         if is_all_ok(judgement.code):
             counts[Verdict.OK.word] = counts.get(Verdict.OK.word, 0) + judgement.code.size
@@ -158,7 +158,7 @@ class _UnjudgedCounter:
     def __init__(self) -> None:
         self.counts: Counter[tuple[str, str, str, str, str]] = Counter()
 
-    def take(self, judged: Judged) -> None:
+    def take(self, judged: RuleVerdicts) -> None:
         for judgement in judged.judgements:
             if is_all_ok(judgement.code):
                 continue

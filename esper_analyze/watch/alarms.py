@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from esper_analyze.detector.findings import Finding
-from esper_analyze.detector.incidents import Incident, merged, onset, with_causes
+from esper_analyze.detector.incidents import Incident, merge_nonfinite, onset, with_causes
 from esper_analyze.detector.rule import Limits, Rule
 from esper_analyze.detector.rules import RULES
 from esper_analyze.detector.thresholds import ThresholdError, Thresholds
@@ -139,7 +139,7 @@ class Alarms:
         single = [self._incident(one, last_update) for one in listed]
         of = {(*_key(one), one.start): alarm for one, alarm in zip(single, listed, strict=True)}
         nonfinite = {place for place, alarm in enumerate(listed) if _began_nonfinite(alarm)}
-        found = with_causes(merged(single, nonfinite), rules)
+        found = with_causes(merge_nonfinite(single, nonfinite), rules)
         alarms = {place: of[(*_key(one), one.start)] for place, one in enumerate(found) if one.ended == "open"}
         shown: list[OpenIncident] = []
         below: dict[int | None, list[int]] = {}

@@ -52,7 +52,7 @@ def _widened(rows: Sequence[Mapping[str, Any]], name: str, number: int) -> list[
 
 def cost(found: Mapping[int, Rows]) -> list[float]:
     """Return the microseconds of the thread's CPU each update takes a fresh detector, rows to findings."""
-    detector, taken = Detector(put_off=True), []
+    detector, taken = Detector(defer=True), []
     for update, tables in found.items():
         start = time.thread_time()
         detector.process(batch_from_rows(update, tables, detector.wanted))

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from esper_analyze.detector.detector import Detector, Judged, Outcome
+from esper_analyze.detector.detector import Detector, Outcome, RuleVerdicts
 from esper_analyze.detector.findings import Finding
 from esper_analyze.detector.signals import RUN, Batch, Frame, Signal, cell_number
 from esper_analyze.detector.verdict import Judgement
@@ -80,7 +80,7 @@ def said(outcomes: Sequence[Outcome]) -> dict[str, Any]:
     return {"verdicts": verdicts, "findings": findings, "levels": levels, "filled": filled}
 
 
-def _verdicts(judged: Judged, one: Judgement, updates: Sequence[int]) -> dict[tuple[Any, ...], tuple[Any, ...]]:
+def _verdicts(judged: RuleVerdicts, one: Judgement, updates: Sequence[int]) -> dict[tuple[Any, ...], tuple[Any, ...]]:
     found = {}
     for i, k in zip(*np.nonzero(one.code), strict=True):
         numbers = (one.value[i, k], one.threshold[i, k], one.baseline[i, k])

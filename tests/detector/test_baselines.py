@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 
-from esper_analyze.detector.baselines import Rolling, typical, typical_memory
+from esper_analyze.detector.baselines import Rolling, recent_median, recent_median_memory
 from esper_analyze.detector.streaks import latest, nothing_yet
 
 N, LENGTH, EVERY, FIRST = 140, 50, 20, 20
@@ -36,10 +36,10 @@ def test_the_level_is_the_median_of_the_last_usable_values(
     rng = np.random.default_rng(seed)
     values, usable = rng.normal(size=(N, 3)), rng.random((N, 3)) < often
     usable[: rng.integers(0, 60), 2] = False
-    memory = {name: first(3) for name, first in typical_memory("x").items()}
+    memory = {name: first(3) for name, first in recent_median_memory("x").items()}
     parts = []
     for a, b in pairwise(sorted({0, N, *(range(N) if singly else cuts)})):
-        parts.append(typical(values[a:b], usable[a:b], memory, "x"))
+        parts.append(recent_median(values[a:b], usable[a:b], memory, "x"))
     held = np.concatenate(parts)
     for k in range(3):
         assert np.array_equal(held[:, k], by_hand(values[:, k], usable[:, k]), equal_nan=True)

@@ -61,8 +61,8 @@ class Case:
             found = found.changed(self.rule, name, value)
         return found
 
-    def detector(self, *, put_off: bool = False) -> Detector:
-        return Detector(self.thresholds(), rules=[BY_RULE[self.rule]], put_off=put_off)
+    def detector(self, *, defer: bool = False) -> Detector:
+        return Detector(self.thresholds(), rules=[BY_RULE[self.rule]], defer=defer)
 
     def judgement(self) -> Judgement:
         outcome = judge_cells(self.detector(), BY_RULE[self.rule].table, self.cells, len(self.expected()))
@@ -1028,11 +1028,11 @@ def _plain(finding: Finding) -> tuple[object, ...]:
     return tuple(cell.hex() if isinstance(cell, float) else cell for cell in finding.as_row().values())
 
 
-@pytest.mark.parametrize("put_off", [False, True])
+@pytest.mark.parametrize("defer", [False, True])
 @pytest.mark.parametrize("case", CASES, ids=IDS)
-def test_updates_that_come_one_by_one_are_judged_alike(case: Case, put_off: bool) -> None:
+def test_updates_that_come_one_by_one_are_judged_alike(case: Case, defer: bool) -> None:
     at_once = judge_cells(case.detector(), BY_RULE[case.rule].table, case.cells, len(case.expected())).findings
-    one_by_one = findings(case.detector(put_off=put_off), case)
+    one_by_one = findings(case.detector(defer=defer), case)
     order = lambda one: (one[0], str(one[1:]))  # noqa: E731
     assert sorted(one_by_one, key=order) == sorted(((one.update, *_plain(one)) for one in at_once), key=order)
 
@@ -1057,7 +1057,7 @@ def stairs() -> list[Case]:
 
 @pytest.mark.parametrize("case", stairs(), ids=lambda case: f"{case.rule} {case.metric}")
 def test_a_rule_that_rests_notices_each_bound_that_is_crossed(case: Case) -> None:
-    assert findings(case.detector(put_off=True), case) == findings(case.detector(), case)
+    assert findings(case.detector(defer=True), case) == findings(case.detector(), case)
 
 
 def contexts() -> list[Case]:
@@ -1083,7 +1083,7 @@ def contexts() -> list[Case]:
 
 @pytest.mark.parametrize("case", contexts())
 def test_a_rule_that_rests_notices_what_changes_beside_its_metric(case: Case) -> None:
-    assert findings(case.detector(put_off=True), case) == findings(case.detector(), case)
+    assert findings(case.detector(defer=True), case) == findings(case.detector(), case)
 
 
 def course(rule: str, updates: list[dict[str, list[Cells]]]) -> dict[tuple[str, str], list[tuple[str, float]]]:
@@ -1140,7 +1140,7 @@ def test_a_rule_that_rests_notices_returns_that_vary_no_more(name: str, stay: in
     cells |= {"return_mean": [10.0] * 12 + [mean for mean, _ in scale], "ev_low_variance": False}
     cells |= {"return_variance": [4.0] * 12 + [variance for _, variance in scale]}
     case = Case(name, "explained_variance", cells, f"{12 + len(scale)}o", limits={"clear_after": 1})
-    assert findings(case.detector(put_off=True), case) == findings(case.detector(), case)
+    assert findings(case.detector(defer=True), case) == findings(case.detector(), case)
 
 
 TENSORS = {"actor": 8, "all": 16, "critic": 4, "head:a": 4, "head:b": 4}

@@ -152,11 +152,11 @@ def check(whole: Batch, thresholds: Thresholds | None = None, stop: int | None =
     """Compare both ways; return how often each rule looked. Before update ``stop`` a checkpoint is saved and read."""
     counting = [Counting(rule) for rule in RULES]
     rules = [replace(one.rule, judge=one) for one in counting]
-    live, outcomes = Detector(thresholds, rules=rules, put_off=True), []
+    live, outcomes = Detector(thresholds, rules=rules, defer=True), []
     for i, batch in enumerate(one_by_one(whole)):
         if i == stop:
             state = json.loads(json.dumps(live.state_dict()))
-            live = Detector(thresholds, rules=rules, put_off=True)
+            live = Detector(thresholds, rules=rules, defer=True)
             live.load_state_dict(state)
         outcomes.append(live.process(batch))
     at_once = Detector(thresholds)
@@ -197,7 +197,7 @@ def test_what_was_put_off_is_judged_when_the_subjects_change() -> None:
     rows = [{"update": i, "first_ratio_error": 1e-6, "status": "performed"} for i in range(30)]
     rows[20]["first_ratio_error"] = 0.5
     heads = [{"head": "late", "kind": "categorical", "learnable_fraction": 0.9, "entropy_norm": 0.5}]
-    live, found = Detector(put_off=True), []
+    live, found = Detector(defer=True), []
     for i, row in enumerate(rows):
         outcome = live.process(batch_from_rows(i, {"updates": [row], "heads": heads if i > 10 else []}, WANTED))
         assert not outcome.judged
@@ -261,7 +261,7 @@ def rows_of(rule: Rule, n: int, rng: np.random.Generator) -> list[dict[str, list
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.name)
 def test_a_rule_that_rests_misses_nothing_near_its_own_examples(rule: Rule, seed: int) -> None:
     rng = np.random.default_rng(seed)
-    live, watching = Detector(rules=[rule], put_off=True), Detector(rules=[rule])
+    live, watching = Detector(rules=[rule], defer=True), Detector(rules=[rule])
     late = [live, watching]
     found: list[list[Any]] = [[], []]
     for i, rows in enumerate(rows_of(rule, 150, rng)):
@@ -279,7 +279,7 @@ def test_each_rule_rests_while_what_it_watches_is_sound(rule: Rule) -> None:
     (cells,) = [one.cells for one in rule.examples if one.verdict == "ok"][:1]
     sound = {name: cell[-1] if isinstance(cell, list) else cell for name, cell in cells.items()}
     rng, counting = np.random.default_rng(0), Counting(rule)
-    detector = Detector(rules=[replace(rule, judge=counting)], put_off=True)
+    detector = Detector(rules=[replace(rule, judge=counting)], defer=True)
     looks = []
     for i in range(200):
         wobbling = {n: x * rng.uniform(0.99, 1.01) if isinstance(x, float) else x for n, x in sound.items()}

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 
-from esper_analyze.detector.ema import moving_average, moving_memory
+from esper_analyze.detector.ema import ema_baseline, ema_memory
 
 pytestmark = pytest.mark.processor
 
@@ -43,9 +43,9 @@ def test_the_average_is_the_recurrence_and_its_bits_do_not_depend_on_the_cut(
     usable[:, 0] = True
     found = []
     for edges in ({0, N}, {0, N, *(range(N) if singly else cuts)}):
-        memory = {name: first(2) for name, first in moving_memory("x", 1).items()}
+        memory = {name: first(2) for name, first in ema_memory("x", 1).items()}
         parts = [
-            moving_average(values[a:b, None], usable[a:b, None], memory, "x", keep=keep, warmup=warmup)
+            ema_baseline(values[a:b, None], usable[a:b, None], memory, "x", keep=keep, warmup=warmup)
             for a, b in pairwise(sorted(edges))
         ]
         found.append(np.concatenate(parts)[:, 0])

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 
 from esper_analyze.detector.detector import Detector
-from esper_analyze.detector.hysteresis import Hold
+from esper_analyze.detector.hysteresis import Hysteresis
 from esper_analyze.detector.thresholds import Thresholds
 from esper_analyze.detector.verdict import Verdict
 from tests.detector.batches import judge_cells
@@ -35,9 +35,9 @@ def test_the_worst_of_the_last_judged_verdicts_stands(seed: int, length: int, cu
     rng = np.random.default_rng(seed)
     code = np.where(rng.random((30, 3)) < 0.5, OK, rng.integers(1, 7, (30, 3))).astype(np.int8)
     code[:, 2] = OK
-    hold, parts = Hold(length), []
+    of_metric, parts = Hysteresis(length), []
     for a, b in pairwise(sorted({0, 30, *(range(30) if singly else cuts)})):
-        held = hold.stand(code[a:b])
+        held = of_metric.apply(code[a:b])
         parts.append(code[a:b] if held is None else held)
     assert np.concatenate(parts).tolist() == by_hand(code, length)
 
@@ -59,12 +59,12 @@ def test_an_alarm_is_cleared_after_so_many_calm_updates_and_said_again_only_then
 def test_verdicts_saved_under_another_length_are_taken_up_as_far_as_they_fit(length: int) -> None:
     """The verdicts before: critical, then a warning, then two that were ok; then eight that are ok."""
     saved = [[CRITICAL, OK], [WARNING, OK], [OK, OK], [OK, WARNING]]
-    hold = Hold(length)
-    hold.resume(saved)
+    of_metric = Hysteresis(length)
+    of_metric.resume(saved)
     found = []
     for _ in range(8):
         code = np.full((1, 2), OK, np.int8)
-        held = hold.stand(code)
+        held = of_metric.apply(code)
         found.append((code if held is None else held)[0].tolist())
     for k in range(2):
         line = [row[k] for row in saved]
@@ -76,20 +76,20 @@ def test_verdicts_saved_under_another_length_are_taken_up_as_far_as_they_fit(len
 
 
 def test_a_subject_that_comes_later_has_no_verdicts_before() -> None:
-    hold = Hold(3)
-    first = hold.stand(np.array([[CRITICAL]], np.int8))
+    of_metric = Hysteresis(3)
+    first = of_metric.apply(np.array([[CRITICAL]], np.int8))
     assert first is not None
     assert first.tolist() == [[CRITICAL]]
-    second = hold.stand(np.array([[OK, OK]], np.int8))
+    second = of_metric.apply(np.array([[OK, OK]], np.int8))
     assert second is not None
     assert second.tolist() == [[CRITICAL, OK]]
-    assert hold.last.shape == (2, 2)
-    third = hold.stand(np.array([[OK, WARNING, OK], [OK, OK, OK]], np.int8))
+    assert of_metric.last.shape == (2, 2)
+    third = of_metric.apply(np.array([[OK, WARNING, OK], [OK, OK, OK]], np.int8))
     assert third is not None
     assert third.tolist() == [[CRITICAL, WARNING, OK], [OK, WARNING, OK]]
 
 
 def test_nothing_is_saved_where_no_update_came() -> None:
-    hold = Hold(4)
-    hold.resume([])
-    assert hold.stand(np.full((2, 1), OK, np.int8)) is None
+    of_metric = Hysteresis(4)
+    of_metric.resume([])
+    assert of_metric.apply(np.full((2, 1), OK, np.int8)) is None

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 
 from esper_analyze.detector.detector import Detector
-from esper_analyze.detector.incidents import Incident, IncidentTracker, one_by_one, onset, worst_of
+from esper_analyze.detector.incidents import Incident, IncidentTracker, onset, unmerged, worst_of
 from esper_analyze.detector.rules import RULES
 from esper_analyze.detector.thresholds import Thresholds
 from tests.detector.batches import batch, frame, judge_cells, run_cut
@@ -116,7 +116,7 @@ def test_one_nan_that_several_rules_see_is_one_incident_of_the_first_of_them() -
     (late,) = [one for one in found if one.start == rows - 1]
     assert (late.rule, late.ended, late.parts) == ("first_ratio", "open", ())
     assert len(found) == 2
-    assert one_by_one(found) == [*nonfinite.parts, late]
+    assert unmerged(found) == [*nonfinite.parts, late]
 
 
 def test_an_incident_with_an_open_part_is_open() -> None:

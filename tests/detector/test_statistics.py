@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from esper_analyze.detector.detector import Detector, Judged
+from esper_analyze.detector.detector import Detector, RuleVerdicts
 from esper_analyze.detector.incidents import Incident, IncidentTracker
 from esper_analyze.detector.rule import Example, Rule
 from esper_analyze.detector.rules import RULES
@@ -25,7 +25,7 @@ ALARMS = [(rule, one) for rule in RULES for one in rule.examples if one.verdict 
 NAMES = [f"{rule.name}: {one.title}" for rule, one in ALARMS]
 
 
-def judged(rule: Rule, cells: Mapping[str, Any], updates: int) -> Judged:
+def judged(rule: Rule, cells: Mapping[str, Any], updates: int) -> RuleVerdicts:
     (found,) = judge_cells(Detector(rules=[rule]), rule.table, cells, updates).judged
     return found
 

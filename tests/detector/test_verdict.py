@@ -65,10 +65,10 @@ def test_a_critical_bound_inside_the_warning_is_not_lost(warning: float, critica
 @pytest.mark.parametrize("cell", [None, math.nan, math.inf, -math.inf])
 def test_a_signal_is_whole_when_every_cell_was_measured_and_is_finite(cell: float | None) -> None:
     watched = loss(1.0, cell, 2.0)
-    assert not watched.whole
+    assert not watched.all_finite
     assert watched.finite.ravel().tolist() == [True, False, True]
     assert watched.nonfinite.ravel().tolist() == [False, cell is not None, False]
-    whole = loss(1.0, 2.0)
-    assert whole.whole
-    assert whole.finite.all()
-    assert not whole.nonfinite.any()
+    all_finite = loss(1.0, 2.0)
+    assert all_finite.all_finite
+    assert all_finite.finite.all()
+    assert not all_finite.nonfinite.any()

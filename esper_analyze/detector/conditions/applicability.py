@@ -91,9 +91,9 @@ def returns_hardly_vary(frame: Frame, spread: float) -> Excuse:
 def returns_held(frame: Frame, spread: float) -> dict[str, Sequence[Side]] | None:
     """Return the sides of ``RETURNS`` on which ``returns_hardly_vary`` stays as it is, None where that is too close."""
     variance, mean = frame["return_variance"], frame["return_mean"]
-    held: dict[str, Sequence[Side]] = {"ev_low_variance": same(frame["ev_low_variance"])}
+    sides: dict[str, Sequence[Side]] = {"ev_low_variance": same(frame["ev_low_variance"])}
     if not spread > 0.0:
-        return held | {"return_variance": (0.0,), "return_mean": ()}
+        return sides | {"return_variance": (0.0,), "return_mean": ()}
     with np.errstate(all="ignore"):
         spot, square = variance.values, np.square(spread * mean.values)
         middle = np.sqrt(np.maximum(spot, FARTHEST * square) * np.maximum(square, FARTHEST * spot))
@@ -103,5 +103,5 @@ def returns_held(frame: Frame, spread: float) -> dict[str, Sequence[Side]] | Non
     if np.count_nonzero(~(sure | none | variance.null | mean.null)):
         return None
     bound = np.sqrt(np.where(none, 0.0, middle)) / spread
-    side = np.where(none, 0.0, np.where(narrow, middle / SLACK, middle * SLACK))
-    return held | {"return_variance": (side,), "return_mean": (bound, -bound)}
+    mean_side = np.where(none, 0.0, np.where(narrow, middle / SLACK, middle * SLACK))
+    return sides | {"return_variance": (mean_side,), "return_mean": (bound, -bound)}

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from esper_analyze.detector.baselines import EARLY_MEMORY, early_known, early_level
-from esper_analyze.detector.deferral_guards import FREE, Guard, until
+from esper_analyze.detector.deferral_guards import FREE, DeferralGuard, until
 from esper_analyze.detector.rule import Example, Limits, Memory, Rule, Statistic, limit
 from esper_analyze.detector.rules.convergence import RETURNS_MEMORY, rise_steady, rose
 from esper_analyze.detector.signals import Frame
@@ -52,7 +52,7 @@ def judge(frame: Frame, memory: Memory, limits: AdvantageCollapseLimits) -> list
     return [settle(spread.name, spread, bounds, baseline=early)]
 
 
-def guard(frame: Frame, memory: Memory, limits: AdvantageCollapseLimits) -> Guard | None:
+def guard(frame: Frame, memory: Memory, limits: AdvantageCollapseLimits) -> DeferralGuard | None:
     """Hold the spread to its side of every bound; returns matter once it is narrow."""
     spread = frame["advantage_std"]
     if not early_known(spread.finite, memory, limits.early_updates):
@@ -61,8 +61,8 @@ def guard(frame: Frame, memory: Memory, limits: AdvantageCollapseLimits) -> Guar
     lasting = min(until(memory[name], limits.sustained) for name in ("narrow", "low", "none"))
     sides = {spread.name: (limits.info * early, limits.warning * early, limits.critical), RETURNS: FREE}
     if not np.count_nonzero(memory["narrow"]):
-        return Guard(lasting, sides)
-    return Guard(min(lasting, rise_steady(frame[RETURNS], memory)), {**sides, RETURNS: ()})
+        return DeferralGuard(lasting, sides)
+    return DeferralGuard(min(lasting, rise_steady(frame[RETURNS], memory)), {**sides, RETURNS: ()})
 
 
 def _cells(*values: float | None) -> dict[str, object]:

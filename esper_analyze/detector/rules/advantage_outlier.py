@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from esper_analyze.detector.deferral_guards import LASTING, Guard
+from esper_analyze.detector.deferral_guards import LASTING, DeferralGuard
 from esper_analyze.detector.rule import Example, Limits, Memory, Rule, Statistic, limit
 from esper_analyze.detector.signals import Frame, Signal
 from esper_analyze.detector.verdict import Bounds, Excuse, Judgement, settle
@@ -45,17 +45,19 @@ def judge(frame: Frame, memory: Memory, limits: AdvantageOutlierLimits) -> list[
     return [settle("advantage_max", outlier, bounds, excuses=[constant], needs=[low, spread])]
 
 
-def guard(frame: Frame, memory: Memory, limits: AdvantageOutlierLimits) -> Guard | None:  # noqa: ARG001
+def guard(frame: Frame, memory: Memory, limits: AdvantageOutlierLimits) -> DeferralGuard | None:  # noqa: ARG001
     """Hold advantages and their spread where no quotient of them is near a bound."""
     low, high, spread = frame["advantage_min"], frame["advantage_max"], frame["advantage_std"]
     if np.count_nonzero(low.null & high.null & spread.null) == low.null.size:
-        return Guard(LASTING, dict.fromkeys((low.name, high.name, spread.name), ()))
+        return DeferralGuard(LASTING, dict.fromkeys((low.name, high.name, spread.name), ()))
     narrowest = NARROWER * spread.values
     widest = SAFE * min(limits.info, limits.warning) * narrowest
     calm = (narrowest > TINY) & (np.abs(low.values) < widest) & (np.abs(high.values) < widest) & (widest < np.inf)
     if np.count_nonzero(calm) < calm.size:
         return None
-    return Guard(LASTING, {low.name: (-widest, widest), high.name: (-widest, widest), spread.name: (narrowest,)})
+    return DeferralGuard(
+        LASTING, {low.name: (-widest, widest), high.name: (-widest, widest), spread.name: (narrowest,)}
+    )
 
 
 def _cells(low: float | None, high: float | None, spread: float | None = 1.0) -> dict[str, object]:

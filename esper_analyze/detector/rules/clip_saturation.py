@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from esper_analyze.detector.conditions.applicability import inner_loop_not_measurable
-from esper_analyze.detector.deferral_guards import Guard, same, until
+from esper_analyze.detector.deferral_guards import DeferralGuard, same, until
 from esper_analyze.detector.rule import Example, Limits, Memory, Rule, limit
 from esper_analyze.detector.signals import Frame
 from esper_analyze.detector.streaks import streak, zeros
@@ -36,11 +36,13 @@ def judge(frame: Frame, memory: Memory, limits: ClipSaturationLimits) -> list[Ju
     return [settle(share.name, share, bounds, excuses=[excuse])]
 
 
-def guard(frame: Frame, memory: Memory, limits: ClipSaturationLimits) -> Guard:
+def guard(frame: Frame, memory: Memory, limits: ClipSaturationLimits) -> DeferralGuard:
     """Hold the share to its side of both bounds."""
     lasting = min(until(memory[name], limits.sustained) for name in ("high", "extreme"))
     measurable = same(frame["inner_loop_measurable"])
-    return Guard(lasting, {"clip_fraction": (limits.warning, limits.critical), "inner_loop_measurable": measurable})
+    return DeferralGuard(
+        lasting, {"clip_fraction": (limits.warning, limits.critical), "inner_loop_measurable": measurable}
+    )
 
 
 def _cells(*values: float | None, measurable: bool = True) -> dict[str, object]:

@@ -10,11 +10,11 @@ from esper_analyze.detector.baselines import (
     EARLY_MEMORY,
     early_known,
     early_level,
-    typical,
-    typical_memory,
-    typical_steady,
+    recent_median,
+    recent_median_memory,
+    recent_median_steady,
 )
-from esper_analyze.detector.deferral_guards import Guard
+from esper_analyze.detector.deferral_guards import DeferralGuard
 from esper_analyze.detector.rule import Example, Limits, Memory, Rule, Statistic, limit
 from esper_analyze.detector.signals import Frame, Signal
 from esper_analyze.detector.streaks import streak, zeros
@@ -38,7 +38,7 @@ def judge(frame: Frame, memory: Memory, limits: ClippingAlwaysLimits) -> list[Ju
     high = share.finite & (share.values > limits.fraction)
     always = streak(high, share.finite & ~high, memory["high"]) >= limits.sustained
     early = early_level(norm.values, norm.finite, memory, limits.early_updates)
-    level = typical(norm.values, norm.finite, memory, "norm")
+    level = recent_median(norm.values, norm.finite, memory, "norm")
     with np.errstate(invalid="ignore", divide="ignore"):
         rise = level / early
     bounds = Bounds(
@@ -53,16 +53,16 @@ def judge(frame: Frame, memory: Memory, limits: ClippingAlwaysLimits) -> list[Ju
     return [settle(share.name, watched, bounds, needs=[norm], baseline=early, judged=rise)]
 
 
-def guard(frame: Frame, memory: Memory, limits: ClippingAlwaysLimits) -> Guard | None:
+def guard(frame: Frame, memory: Memory, limits: ClippingAlwaysLimits) -> DeferralGuard | None:
     """Hold the share to its side of the bound; how far the norm rose matters once that has lasted."""
     norm = frame["grad_norm_pre_clip"]
     soonest = limits.sustained - int(memory["high"].max()) - 1
     if soonest >= 0:  # shares that come and go cannot have lasted before that
-        return Guard(soonest, {"clip_active_fraction": (), norm.name: ()})
+        return DeferralGuard(soonest, {"clip_active_fraction": (), norm.name: ()})
     sides = {"clip_active_fraction": (limits.fraction,), norm.name: ()}
     if not early_known(norm.finite, memory, limits.early_updates):
         return None
-    return Guard(typical_steady(memory, "norm", norm.finite), sides)
+    return DeferralGuard(recent_median_steady(memory, "norm", norm.finite), sides)
 
 
 def _cells(share: object, norm: object = 3.0) -> dict[str, object]:
@@ -90,7 +90,7 @@ RULE = Rule(
         Example("and a thousand times", "critical", _cells(1.0, [*[1.0] * 20, *[1000.0] * 40]), updates=60),
         Example("not recorded", "no_data", _cells(None)),
     ),
-    memory={"high": zeros, **EARLY_MEMORY, **typical_memory("norm")},
+    memory={"high": zeros, **EARLY_MEMORY, **recent_median_memory("norm")},
     causes=("numerical_instability", "value_divergence", "gradient_explosion"),
     confirmed_by="sustained",
     statistics={

@@ -73,7 +73,7 @@ def rose(returns: Signal, memory: Memory, share: float) -> Bools:
     """Return where mean episode returns [n, k] are above their early mean by ``share`` of it; False while unknown."""
     named = {name: memory[f"returns_{name}"] for name in EARLY_MEMORY}
     early = early_level(returns.values, returns.finite, named, EARLY_UPDATES)
-    level = _RECENT.held(returns.values, returns.finite, memory, "returns_recent")[0]
+    level = _RECENT.baseline(returns.values, returns.finite, memory, "returns_recent")[0]
     risen: Bools = level > early + share * np.abs(early)
     return risen
 

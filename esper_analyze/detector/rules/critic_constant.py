@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from esper_analyze.detector.conditions.applicability import RETURNS, returns_hardly_vary, returns_held
-from esper_analyze.detector.deferral_guards import FREE, Guard, until
+from esper_analyze.detector.deferral_guards import FREE, DeferralGuard, until
 from esper_analyze.detector.rule import Example, Limits, Memory, Rule, Statistic, limit
 from esper_analyze.detector.signals import Frame
 from esper_analyze.detector.streaks import streak, zeros
@@ -43,7 +43,7 @@ def judge(frame: Frame, memory: Memory, limits: CriticConstantLimits) -> list[Ju
     return [settle(ev.name, ev, bounds, excuses=[excuse], judged=np.abs(ev.values))]
 
 
-def guard(frame: Frame, memory: Memory, limits: CriticConstantLimits) -> Guard | None:
+def guard(frame: Frame, memory: Memory, limits: CriticConstantLimits) -> DeferralGuard | None:
     """Hold explained variance inside or outside of the band."""
     returns = returns_held(frame, limits.spread)
     if returns is None:
@@ -51,7 +51,7 @@ def guard(frame: Frame, memory: Memory, limits: CriticConstantLimits) -> Guard |
     long = np.count_nonzero(memory["flat"] >= min(limits.warning_updates, limits.critical_updates))
     lasting = until(memory["flat"], limits.warning_updates, limits.critical_updates)
     error = (limits.error,) if long else FREE
-    return Guard(lasting, {"explained_variance": (-limits.band, limits.band), "value_nrmse": error, **returns})
+    return DeferralGuard(lasting, {"explained_variance": (-limits.band, limits.band), "value_nrmse": error, **returns})
 
 
 def _cells(*values: float | None, low: bool = False, error: float | None = 3.0) -> dict[str, object]:

@@ -10,12 +10,12 @@ from esper_analyze.detector.baselines import (
     EARLY_MEMORY,
     early_known,
     early_level,
-    typical,
-    typical_memory,
-    typical_steady,
+    recent_median,
+    recent_median_memory,
+    recent_median_steady,
 )
 from esper_analyze.detector.conditions.applicability import RETURNS, returns_hardly_vary, returns_held
-from esper_analyze.detector.deferral_guards import Guard, before
+from esper_analyze.detector.deferral_guards import DeferralGuard, before
 from esper_analyze.detector.rule import Example, Limits, Memory, Rule, Statistic, limit
 from esper_analyze.detector.signals import Frame
 from esper_analyze.detector.streaks import tally, zeros
@@ -42,8 +42,8 @@ def judge(frame: Frame, memory: Memory, limits: CriticNotLearningLimits) -> list
     constant = returns_hardly_vary(frame, limits.spread)
     usable = ev.finite & ~constant.where
     early = early_level(ev.values, usable, memory, limits.early_updates)
-    level = typical(ev.values, usable, memory, "recent")
-    off = typical(nrmse.values, usable & nrmse.finite, memory, "nrmse")
+    level = recent_median(ev.values, usable, memory, "recent")
+    off = recent_median(nrmse.values, usable & nrmse.finite, memory, "nrmse")
     number = tally(usable, memory["number"])
     stuck = usable & (number >= limits.after) & (level < limits.low) & (level <= early + limits.margin)
     young = Excuse(usable & (number < limits.after), "too early to expect a critic to have learnt", quiet=True)
@@ -51,7 +51,7 @@ def judge(frame: Frame, memory: Memory, limits: CriticNotLearningLimits) -> list
     return [settle(ev.name, ev, bounds, excuses=[constant, young], needs=[nrmse], baseline=early, judged=level)]
 
 
-def guard(frame: Frame, memory: Memory, limits: CriticNotLearningLimits) -> Guard | None:
+def guard(frame: Frame, memory: Memory, limits: CriticNotLearningLimits) -> DeferralGuard | None:
     """Wait until the levels are taken anew."""
     returns = returns_held(frame, limits.spread)
     ev, nrmse = frame["explained_variance"], frame["value_nrmse"]
@@ -62,8 +62,10 @@ def guard(frame: Frame, memory: Memory, limits: CriticNotLearningLimits) -> Guar
     if np.count_nonzero(usable & (memory["number"] >= limits.after)):
         if not early_known(usable, memory, limits.early_updates):
             return None
-        lasting = min(typical_steady(memory, "recent", usable), typical_steady(memory, "nrmse", usable & nrmse.finite))
-    return Guard(lasting, {ev.name: (), nrmse.name: (), **returns})
+        lasting = min(
+            recent_median_steady(memory, "recent", usable), recent_median_steady(memory, "nrmse", usable & nrmse.finite)
+        )
+    return DeferralGuard(lasting, {ev.name: (), nrmse.name: (), **returns})
 
 
 def _cells(*values: float | None, error: float | None = 1.0, low: bool = False) -> dict[str, object]:
@@ -97,7 +99,7 @@ RULE = Rule(
         Example("constant returns", "not_applicable", _cells(None, low=True)),
         Example("not recorded", "no_data", _cells(None)),
     ),
-    memory={"number": zeros, **EARLY_MEMORY, **typical_memory("recent"), **typical_memory("nrmse")},
+    memory={"number": zeros, **EARLY_MEMORY, **recent_median_memory("recent"), **recent_median_memory("nrmse")},
     causes=("numerical_instability", "critic_constant"),
     follows=(
         "value_collapse",

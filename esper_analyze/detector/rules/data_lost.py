@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from esper_analyze.detector.deferral_guards import LASTING, Guard
+from esper_analyze.detector.deferral_guards import LASTING, DeferralGuard
 from esper_analyze.detector.rule import Example, Limits, Memory, Rule, limit
 from esper_analyze.detector.signals import Frame
 from esper_analyze.detector.verdict import Bounds, Judgement, settle
@@ -23,9 +23,9 @@ def judge(frame: Frame, memory: Memory, limits: DataLostLimits) -> list[Judgemen
     return [settle(lost.name, lost, Bounds(warning=lost.values > 0, warning_at=0.0))]
 
 
-def guard(frame: Frame, memory: Memory, limits: DataLostLimits) -> Guard:  # noqa: ARG001
+def guard(frame: Frame, memory: Memory, limits: DataLostLimits) -> DeferralGuard:  # noqa: ARG001
     """Hold the number of lost rows at or above 0."""
-    return Guard(LASTING, {"dropped_rows": (0.0,)})
+    return DeferralGuard(LASTING, {"dropped_rows": (0.0,)})
 
 
 RULE = Rule(

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from esper_analyze.detector.conditions.applicability import joint_actions_unknown, joint_entropy_undefined
-from esper_analyze.detector.deferral_guards import FREE, LASTING, Guard, Side, same
+from esper_analyze.detector.deferral_guards import FREE, LASTING, DeferralGuard, Side, same
 from esper_analyze.detector.rule import Example, Memory, Rule, limit
 from esper_analyze.detector.rules.convergence import CONVERGENCE_MEMORY, ConvergenceLimits, descend, rise_steady
 from esper_analyze.detector.signals import Frame
@@ -41,14 +41,14 @@ def judge(frame: Frame, memory: Memory, limits: EntropyCollapseLimits) -> list[J
     return [settle(entropy.name, entropy, bounds, excuses=excuses, unknown=[joint_actions_unknown(frame)])]
 
 
-def guard(frame: Frame, memory: Memory, limits: EntropyCollapseLimits) -> Guard:
+def guard(frame: Frame, memory: Memory, limits: EntropyCollapseLimits) -> DeferralGuard:
     """Hold entropy to its side of both bounds; returns matter while it is low."""
     returns = frame["episode_return_mean"]
     sides: dict[str, Sequence[Side] | None] = {"entropy_norm": (limits.warning, limits.critical), returns.name: FREE}
     sides |= {"choice_fraction": (0.0,), "entropy": (), "choices_unknown": same(frame["choices_unknown"])}
     if not np.count_nonzero(memory["low"]):
-        return Guard(LASTING, sides)
-    return Guard(rise_steady(returns, memory), {**sides, returns.name: ()})
+        return DeferralGuard(LASTING, sides)
+    return DeferralGuard(rise_steady(returns, memory), {**sides, returns.name: ()})
 
 
 def _cells(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from esper_analyze.detector.conditions.applicability import joint_actions_unknown, joint_entropy_undefined
-from esper_analyze.detector.deferral_guards import LASTING, Guard, same
+from esper_analyze.detector.deferral_guards import LASTING, DeferralGuard, same
 from esper_analyze.detector.rule import Example, Limits, Memory, Rule, limit
 from esper_analyze.detector.signals import Frame
 from esper_analyze.detector.verdict import Bounds, Judgement, settle
@@ -34,9 +34,9 @@ def judge(frame: Frame, memory: Memory, limits: EntropyLowLimits) -> list[Judgem
     ]
 
 
-def guard(frame: Frame, memory: Memory, limits: EntropyLowLimits) -> Guard:  # noqa: ARG001
+def guard(frame: Frame, memory: Memory, limits: EntropyLowLimits) -> DeferralGuard:  # noqa: ARG001
     """Hold entropy to its side of the bound."""
-    return Guard(
+    return DeferralGuard(
         LASTING,
         {
             "entropy_norm": (limits.info,),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from esper_analyze.detector.deferral_guards import LASTING, Guard
+from esper_analyze.detector.deferral_guards import LASTING, DeferralGuard
 from esper_analyze.detector.rule import Example, Limits, Memory, Rule, limit
 from esper_analyze.detector.signals import Frame
 from esper_analyze.detector.verdict import Judgement, above, settle
@@ -26,9 +26,9 @@ def judge(frame: Frame, memory: Memory, limits: FirstRatioLimits) -> list[Judgem
     return [settle("first_ratio_error", error, bounds)]
 
 
-def guard(frame: Frame, memory: Memory, limits: FirstRatioLimits) -> Guard:  # noqa: ARG001
+def guard(frame: Frame, memory: Memory, limits: FirstRatioLimits) -> DeferralGuard:  # noqa: ARG001
     """Hold the error to its side of both bounds."""
-    return Guard(LASTING, {"first_ratio_error": (limits.warning, limits.critical)})
+    return DeferralGuard(LASTING, {"first_ratio_error": (limits.warning, limits.critical)})
 
 
 RULE = Rule(

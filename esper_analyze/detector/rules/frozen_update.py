@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from esper_analyze.detector.conditions.applicability import inner_loop_not_measurable
-from esper_analyze.detector.deferral_guards import Guard, Side, same, until
+from esper_analyze.detector.deferral_guards import DeferralGuard, Side, same, until
 from esper_analyze.detector.rule import Example, Limits, Memory, Rule, Statistic, limit
 from esper_analyze.detector.signals import Frame
 from esper_analyze.detector.streaks import streak, zeros
@@ -52,20 +52,20 @@ def _gradient(frame: Frame, limits: FrozenUpdateLimits, idle: Excuse) -> Judgeme
 def _movement(frame: Frame, memory: Memory, limits: FrozenUpdateLimits, idle: Excuse) -> Judgement:
     kl, choice = frame["kl_k3"], frame["choice_fraction"]
     excuses = [inner_loop_not_measurable(frame), Excuse(choice.equals(0.0), "no head had a choice at any step"), idle]
-    seen = kl.finite
+    judged = kl.finite
     for excuse in excuses:
-        seen = seen & ~excuse.where
-    still = seen & (kl.values <= limits.still)
-    stuck = streak(still, seen & ~still, memory["still"]) >= limits.sustained
+        judged = judged & ~excuse.where
+    still = judged & (kl.values <= limits.still)
+    stuck = streak(still, judged & ~still, memory["still"]) >= limits.sustained
     return settle(kl.name, kl, Bounds(warning=stuck, warning_at=limits.still), excuses=excuses)
 
 
-def guard(frame: Frame, memory: Memory, limits: FrozenUpdateLimits) -> Guard:
+def guard(frame: Frame, memory: Memory, limits: FrozenUpdateLimits) -> DeferralGuard:
     """Hold norms, KL and steps to their sides of nothing."""
     sides: dict[str, Sequence[Side]] = dict.fromkeys(_cells(None, None, None), (0.0,))
     measurable = same(frame["inner_loop_measurable"])
-    held = sides | {"kl_k3": (limits.still,), "inner_loop_measurable": measurable, "max_grad_norm": ()}
-    return Guard(until(memory["still"], limits.sustained), held)
+    watched = sides | {"kl_k3": (limits.still,), "inner_loop_measurable": measurable, "max_grad_norm": ()}
+    return DeferralGuard(until(memory["still"], limits.sustained), watched)
 
 
 def _cells(pre: float | None, post: float | None, kl: object, steps: int | None = 8) -> dict[str, object]:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from esper_analyze.detector.ema import moving_average, moving_memory
+from esper_analyze.detector.ema import ema_baseline, ema_memory
 from esper_analyze.detector.rule import Example, Limits, Memory, Rule, Statistic, limit
 from esper_analyze.detector.signals import Bools, Floats, Frame, Signal
 from esper_analyze.detector.streaks import latest, streak
@@ -41,27 +41,29 @@ def judge(frame: Frame, memory: Memory, limits: GradientDriftLimits) -> list[Jud
     signals = [frame[metric] for metric, _ in METRICS]
     values = np.stack([signal.values for signal in signals], axis=1)  # [n, 2, k]: both metrics in one go
     usable = np.stack([signal.finite for signal in signals], axis=1)
-    average = moving_average(values, usable, memory, "ema", keep=limits.momentum, warmup=limits.warmup)
-    known = ~np.isnan(average)
+    average = ema_baseline(values, usable, memory, "ema", keep=limits.momentum, warmup=limits.warmup)
+    has_average = ~np.isnan(average)
     with np.errstate(all="ignore"):
         away = np.abs(values - average)
         drift = np.minimum(away / (average + EPSILON), LARGEST)
-        beyond = known & (away > limits.noise * _step(values, usable, memory, limits))
+        beyond = has_average & (away > limits.noise * _step(values, usable, memory, limits))
     beyond[:, HEALTH] &= values[:, HEALTH] < average[:, HEALTH]  # it rose in sound runs by twice its average
     far, out = beyond & (drift > limits.warning), beyond & (drift > limits.critical)
-    long_far = streak(far, known & ~far, memory["far"]) >= limits.sustained
-    long_out = streak(out, known & ~out, memory["out"]) >= limits.sustained
+    long_far = streak(far, has_average & ~far, memory["far"]) >= limits.sustained
+    long_out = streak(out, has_average & ~out, memory["out"]) >= limits.sustained
     judgements = []
     for row, (metric, short) in enumerate(METRICS):
         memory[f"drift_{short}"] = drift[:, row]
         bounds = Bounds(long_far[:, row], long_out[:, row], warning_at=limits.warning, critical_at=limits.critical)
-        judgements.append(_settled(metric, signals[row], drift[:, row], average[:, row], known[:, row], bounds))
+        judgements.append(_settled(metric, signals[row], drift[:, row], average[:, row], has_average[:, row], bounds))
     return judgements
 
 
-def _settled(metric: str, signal: Signal, drift: Floats, average: Floats, known: Bools, bounds: Bounds) -> Judgement:
-    young = signal.finite & ~known
-    if signal.whole and not np.count_nonzero(young):
+def _settled(
+    metric: str, signal: Signal, drift: Floats, average: Floats, has_average: Bools, bounds: Bounds
+) -> Judgement:
+    young = signal.finite & ~has_average
+    if signal.all_finite and not np.count_nonzero(young):
         return settle(metric, Signal(metric, drift, signal.null), bounds, baseline=average)
     excuses = [
         Excuse(signal.nonfinite, "non-finite: judged by numerical_instability", quiet=True),
@@ -78,12 +80,12 @@ def _step(values: Floats, usable: Bools, memory: Memory, limits: GradientDriftLi
         change = np.abs(values - carried)
         np.copyto(carried, values[0], where=usable[0])
         counted = usable & np.isfinite(change)
-        return moving_average(change, counted, memory, "step", keep=limits.momentum, warmup=warmup)
+        return ema_baseline(change, counted, memory, "step", keep=limits.momentum, warmup=warmup)
     first = carried.copy()
     now = latest(values, usable, carried)
     change = np.abs(values - np.concatenate([first[None], now[:-1]]))
     counted = usable & np.isfinite(change)
-    return moving_average(change, counted, memory, "step", keep=limits.momentum, warmup=warmup)
+    return ema_baseline(change, counted, memory, "step", keep=limits.momentum, warmup=warmup)
 
 
 def _cells(*values: float | None) -> dict[str, object]:
@@ -111,8 +113,8 @@ RULE = Rule(
         Example("no gradient", "no_data", _cells(None), updates=1),
     ),
     memory={
-        **moving_memory("ema", 2),
-        **moving_memory("step", 2),
+        **ema_memory("ema", 2),
+        **ema_memory("step", 2),
         "last": lambda k: np.full((2, k), np.nan),
         "far": lambda k: np.zeros((2, k), np.int64),
         "out": lambda k: np.zeros((2, k), np.int64),

@@ -10,11 +10,11 @@ from esper_analyze.detector.baselines import (
     EARLY_MEMORY,
     early_known,
     early_level,
-    typical,
-    typical_memory,
-    typical_steady,
+    recent_median,
+    recent_median_memory,
+    recent_median_steady,
 )
-from esper_analyze.detector.deferral_guards import LASTING, Guard, steady
+from esper_analyze.detector.deferral_guards import LASTING, DeferralGuard, steady
 from esper_analyze.detector.rule import Example, Limits, Memory, Rule, limit
 from esper_analyze.detector.signals import Frame
 from esper_analyze.detector.streaks import recent, window
@@ -39,21 +39,21 @@ def judge(frame: Frame, memory: Memory, limits: GradientExplosionLimits) -> list
     """Judge the norm before clipping against the group's own level; one crossing is information."""
     norm = frame["grad_norm"]
     early = early_level(norm.values, norm.finite, memory, limits.early_updates)
-    level = np.maximum(typical(norm.values, norm.finite, memory, "level"), early)
-    known = norm.finite & (level > 0.0)
-    crossed = known & (norm.values > limits.warning * level)
+    level = np.maximum(recent_median(norm.values, norm.finite, memory, "level"), early)
+    comparable = norm.finite & (level > 0.0)
+    crossed = comparable & (norm.values > limits.warning * level)
     bounds = Bounds(
         info=crossed,
         warning=recent(crossed, memory["crossed"], limits.window) >= limits.window_hits,
-        critical=known & (norm.values > limits.critical * level),
+        critical=comparable & (norm.values > limits.critical * level),
         warning_at=limits.warning * level,
         critical_at=limits.critical * level,
     )
-    young = Excuse(norm.finite & ~known, "too early to know its typical level", quiet=True)
+    young = Excuse(norm.finite & ~comparable, "too early to know its typical level", quiet=True)
     return [settle(norm.name, norm, bounds, excuses=[young], baseline=level)]
 
 
-def guard(frame: Frame, memory: Memory, limits: GradientExplosionLimits) -> Guard | None:
+def guard(frame: Frame, memory: Memory, limits: GradientExplosionLimits) -> DeferralGuard | None:
     """Hold norms to their side of the bounds: of those by early levels for long, else until levels are taken anew."""
     norm = frame["grad_norm"]
     if not early_known(norm.finite, memory, limits.early_updates) or not steady(memory["crossed"], limits.window):
@@ -61,11 +61,11 @@ def guard(frame: Frame, memory: Memory, limits: GradientExplosionLimits) -> Guar
     early = early_level(norm.values, norm.finite, memory, limits.early_updates)
     level = np.maximum(memory["level_level"], early)
     lowest = min(limits.warning, limits.critical)
-    lasting = typical_steady(memory, "level", norm.finite)
+    lasting = recent_median_steady(memory, "level", norm.finite)
     low = norm.null | ((level > 0.0) & (early > 0.0) & (norm.values < lowest * early))
     if lasting and np.count_nonzero(low) == low.size:
-        return Guard(LASTING, {norm.name: (lowest * early,)})  # the level is never below the early one
-    return Guard(lasting, {norm.name: (limits.warning * level, limits.critical * level)})
+        return DeferralGuard(LASTING, {norm.name: (lowest * early,)})  # the level is never below the early one
+    return DeferralGuard(lasting, {norm.name: (limits.warning * level, limits.critical * level)})
 
 
 def _cells(*values: float | None) -> dict[str, object]:
@@ -97,7 +97,7 @@ RULE = Rule(
         Example("too early to say", "not_applicable", _cells(1.0)),
         Example("no gradient", "no_data", _cells(None)),
     ),
-    memory={"crossed": window(LONGEST), **EARLY_MEMORY, **typical_memory("level")},
+    memory={"crossed": window(LONGEST), **EARLY_MEMORY, **recent_median_memory("level")},
     causes=("numerical_instability", "first_ratio", "kl_spike", "value_divergence"),
     follows=(
         "ratio_explosion",

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from esper_analyze.detector.deferral_guards import LASTING, Guard, same
+from esper_analyze.detector.deferral_guards import LASTING, DeferralGuard, same
 from esper_analyze.detector.rule import Example, Limits, Memory, Rule, Statistic
 from esper_analyze.detector.signals import Frame, Signal, choice_code
 from esper_analyze.detector.verdict import Bounds, Excuse, Judgement, settle
@@ -34,9 +34,9 @@ def judge(frame: Frame, memory: Memory, limits: GradientMissingLimits) -> list[J
     return [settle(signal.name, signal, bounds, excuses=[frozen, removed], needs=[explained])]
 
 
-def guard(frame: Frame, memory: Memory, limits: GradientMissingLimits) -> Guard:  # noqa: ARG001
+def guard(frame: Frame, memory: Memory, limits: GradientMissingLimits) -> DeferralGuard:  # noqa: ARG001
     """Hold both words."""
-    return Guard(LASTING, {name: same(frame[name]) for name in ("grad_state", "zero_explained")})
+    return DeferralGuard(LASTING, {name: same(frame[name]) for name in ("grad_state", "zero_explained")})
 
 
 def _cells(state: str | None, explained: str | None) -> dict[str, object]:

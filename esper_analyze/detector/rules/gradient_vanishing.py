@@ -9,7 +9,7 @@ from functools import lru_cache
 import numpy as np
 
 from esper_analyze.detector.baselines import EARLY_MEMORY, early_known, early_level
-from esper_analyze.detector.deferral_guards import FREE, Guard, Side, same, until
+from esper_analyze.detector.deferral_guards import FREE, DeferralGuard, Side, same, until
 from esper_analyze.detector.rule import Example, Limits, Memory, Rule, Statistic, limit
 from esper_analyze.detector.signals import Bools, Frame, Signal, choice_code
 from esper_analyze.detector.streaks import streak, zeros
@@ -57,10 +57,10 @@ def _roles(groups: tuple[str, ...]) -> tuple[Bools, Bools, Bools]:
 
 def _explained(frame: Frame, limits: GradientVanishingLimits) -> Bools:
     why, learnable = frame["heads.zero_explained"], frame["heads.learnable_fraction"]
-    found = ~learnable.null & (learnable.values < limits.choice)
-    found |= ~why.null & np.isin(why.values, _EXPLAINED)
+    explained = ~learnable.null & (learnable.values < limits.choice)
+    explained |= ~why.null & np.isin(why.values, _EXPLAINED)
     critic = _roles(frame.subjects)[2]
-    expected: Bools = found | (frame["updates.choice_fraction"].equals(0.0) & ~critic)
+    expected: Bools = explained | (frame["updates.choice_fraction"].equals(0.0) & ~critic)
     return expected
 
 
@@ -119,7 +119,7 @@ def _norm(frame: Frame, memory: Memory, limits: GradientVanishingLimits, masked:
     return settle(norm.name, norm, bounds, excuses=excuses, baseline=early, judged=share.values)
 
 
-def guard(frame: Frame, memory: Memory, limits: GradientVanishingLimits) -> Guard | None:
+def guard(frame: Frame, memory: Memory, limits: GradientVanishingLimits) -> DeferralGuard | None:
     """Hold shares and norms to their sides of the bounds, and heads to the reasons they have for none."""
     share, norm, why = frame["vanishing_severity"], frame["grad_norm"], "heads.zero_explained"
     usable = norm.finite & ~_explained(frame, limits)
@@ -135,7 +135,7 @@ def guard(frame: Frame, memory: Memory, limits: GradientVanishingLimits) -> Guar
         sides = {share.name: same(share), "tensors": same(frame["tensors"])}
     sides |= {norm.name: (far, near), why: same(frame[why])}
     sides |= {"heads.learnable_fraction": (limits.choice,), "updates.choice_fraction": (0.0,)}
-    return Guard(min(until(memory[name], limits.sustained) for name in ("some", "half", "low")), sides)
+    return DeferralGuard(min(until(memory[name], limits.sustained) for name in ("some", "half", "low")), sides)
 
 
 def _cells(

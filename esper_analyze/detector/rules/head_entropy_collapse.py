@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from esper_analyze.detector.conditions.applicability import actions_unknown, not_categorical, nothing_learnable
-from esper_analyze.detector.deferral_guards import FREE, Guard, Side, same, until
+from esper_analyze.detector.deferral_guards import FREE, DeferralGuard, Side, same, until
 from esper_analyze.detector.rule import Example, Memory, Rule, limit
 from esper_analyze.detector.rules.convergence import CONVERGENCE_MEMORY, ConvergenceLimits, descend, rise_steady
 from esper_analyze.detector.signals import Floats, Frame
@@ -38,13 +38,13 @@ def judge(frame: Frame, memory: Memory, limits: HeadEntropyCollapseLimits) -> li
     clear = usable & (entropy.values > limits.clear_factor * threshold)
     returns = frame[RETURNS]
     descent = descend(entropy, usable, low, clear, returns, memory, limits)
-    held = np.where(low, threshold, limits.clear_factor * threshold)  # between the bounds it stands for want of more
+    bound = np.where(low, threshold, limits.clear_factor * threshold)  # between the bounds it stands for want of more
     bounds = Bounds(
         info=descent.length >= limits.warning_updates,
         warning=(descent.length >= limits.warning_updates) & ~descent.learnt,
         critical=(descent.length >= limits.critical_updates) & ~descent.better,
-        warning_at=held,
-        critical_at=held,
+        warning_at=bound,
+        critical_at=bound,
     )
     return [settle("entropy_norm", entropy, bounds, excuses=excuses, unknown=[actions_unknown(frame)])]
 
@@ -53,7 +53,7 @@ def _thresholds(heads: tuple[str, ...], limits: HeadEntropyCollapseLimits) -> Fl
     return np.array([[limits.per_head.get(name, limits.threshold) for name in heads]])
 
 
-def guard(frame: Frame, memory: Memory, limits: HeadEntropyCollapseLimits) -> Guard:
+def guard(frame: Frame, memory: Memory, limits: HeadEntropyCollapseLimits) -> DeferralGuard:
     """Hold each head to its side of both bounds; returns matter once one has been low for long."""
     threshold = _thresholds(frame.subjects, limits) if limits.per_head else limits.threshold
     lasting = until(memory["low"], limits.warning_updates, limits.critical_updates)
@@ -61,8 +61,8 @@ def guard(frame: Frame, memory: Memory, limits: HeadEntropyCollapseLimits) -> Gu
     sides |= {"learnable_fraction": (0.0,), "kind": same(frame["kind"]), RETURNS: FREE}
     sides |= {"entropy": (), "choice_samples": ()}
     if not np.count_nonzero(memory["low"] >= min(limits.warning_updates, limits.critical_updates)):
-        return Guard(lasting, sides)
-    return Guard(min(lasting, rise_steady(frame[RETURNS], memory)), {**sides, RETURNS: ()})
+        return DeferralGuard(lasting, sides)
+    return DeferralGuard(min(lasting, rise_steady(frame[RETURNS], memory)), {**sides, RETURNS: ()})
 
 
 def _cells(

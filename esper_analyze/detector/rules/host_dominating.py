@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from esper_analyze.detector.deferral_guards import Guard, until
+from esper_analyze.detector.deferral_guards import DeferralGuard, until
 from esper_analyze.detector.rule import Example, Limits, Memory, Rule, limit
 from esper_analyze.detector.rules.seeds import CONTEXT, FAST, RATIO, judged, known_sides, not_training, unreached
 from esper_analyze.detector.signals import Frame, Signal
@@ -32,21 +32,21 @@ def judge(frame: Frame, memory: Memory, limits: HostDominatingLimits) -> list[Ju
     ratio = Signal(seed.name, np.where(host.nonfinite, host.values, seed.values), seed.null)
     usable = ratio.finite & host.finite & judged(frame, excuses)
     low = usable & (ratio.values < limits.warning) & (host.values > limits.host_norm)
-    own = low & (cause.null | cause.equals(FAST))
+    seed_fault = low & (cause.null | cause.equals(FAST))
     bounds = Bounds(
         info=streak(low, usable & ~low, memory["low"]) >= limits.sustained,
-        warning=streak(own, usable & ~own, memory["own"]) >= limits.sustained,
+        warning=streak(seed_fault, usable & ~seed_fault, memory["own"]) >= limits.sustained,
         warning_at=limits.warning,
     )
     alone = Excuse(frame["host_elements"].equals(0.0), "the host has no gradient", quiet=True)
     return [settle(ratio.name, ratio, bounds, excuses=[*excuses, alone], needs=[host])]
 
 
-def guard(frame: Frame, memory: Memory, limits: HostDominatingLimits) -> Guard:
+def guard(frame: Frame, memory: Memory, limits: HostDominatingLimits) -> DeferralGuard:
     """Hold ratio and norm to their sides, and what else is known of the seed."""
     sides = known_sides(frame) | {"normalized_ratio": (limits.warning,), HOST: (limits.host_norm,)}
     sides |= {"host_elements": (0.0,)}
-    return Guard(min(until(memory[name], limits.sustained) for name in ("low", "own")), sides)
+    return DeferralGuard(min(until(memory[name], limits.sustained) for name in ("low", "own")), sides)
 
 
 def _cells(*ratios: float | None, host: float | None = 3.0, cause: object = None) -> dict[str, object]:

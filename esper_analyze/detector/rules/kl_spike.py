@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from esper_analyze.detector.conditions.applicability import inner_loop_not_measurable
-from esper_analyze.detector.deferral_guards import Guard, same, steady, until
+from esper_analyze.detector.deferral_guards import DeferralGuard, same, steady, until
 from esper_analyze.detector.rule import Example, Limits, Memory, Rule, limit
 from esper_analyze.detector.signals import Frame
 from esper_analyze.detector.streaks import recent, streak, window, zeros
@@ -53,14 +53,14 @@ def judge(frame: Frame, memory: Memory, limits: KlSpikeLimits) -> list[Judgement
     return [settle("kl_k3", kl, bounds, excuses=[excuse])]
 
 
-def guard(frame: Frame, memory: Memory, limits: KlSpikeLimits) -> Guard | None:
+def guard(frame: Frame, memory: Memory, limits: KlSpikeLimits) -> DeferralGuard | None:
     """Hold KL to its side of all three bounds."""
     target = frame["target_kl"]
     if not steady(memory["crossed"], limits.window):
         return None
     sides = (limits.warning, limits.critical, limits.target_factor * target.values)
-    held = {"inner_loop_measurable": same(frame["inner_loop_measurable"]), target.name: same(target)}
-    return Guard(until(memory["over"], limits.target_updates), {"kl_k3": sides, **held})
+    watched = {"inner_loop_measurable": same(frame["inner_loop_measurable"]), target.name: same(target)}
+    return DeferralGuard(until(memory["over"], limits.target_updates), {"kl_k3": sides, **watched})
 
 
 def _cells(*values: float | None, target: float | None = None) -> dict[str, object]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from esper_analyze.detector.deferral_guards import LASTING, Guard, steady
+from esper_analyze.detector.deferral_guards import LASTING, DeferralGuard, steady
 from esper_analyze.detector.rule import Example, Limits, Memory, Rule, limit
 from esper_analyze.detector.signals import Frame
 from esper_analyze.detector.streaks import recent, window
@@ -46,12 +46,12 @@ def judge(frame: Frame, memory: Memory, limits: LstmExplosionLimits) -> list[Jud
     return judgements
 
 
-def guard(frame: Frame, memory: Memory, limits: LstmExplosionLimits) -> Guard | None:  # noqa: ARG001
+def guard(frame: Frame, memory: Memory, limits: LstmExplosionLimits) -> DeferralGuard | None:  # noqa: ARG001
     """Hold each metric to its side of its bounds."""
     if not all(steady(memory[metric], limits.window) for metric in METRICS):
         return None
     factors = {metric: limits.one_environment if metric == METRICS[0] else 1.0 for metric in METRICS}
-    return Guard(LASTING, {name: (by * limits.warning, by * limits.critical) for name, by in factors.items()})
+    return DeferralGuard(LASTING, {name: (by * limits.warning, by * limits.critical) for name, by in factors.items()})
 
 
 def _cells(worst: float | None, c: float | None = 0.8) -> dict[str, object]:

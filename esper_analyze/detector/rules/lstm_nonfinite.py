@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from esper_analyze.detector.deferral_guards import LASTING, Guard, same
+from esper_analyze.detector.deferral_guards import LASTING, DeferralGuard, same
 from esper_analyze.detector.rule import Example, Limits, Memory, Rule, Statistic, limit
 from esper_analyze.detector.signals import Frame
 from esper_analyze.detector.verdict import Bounds, Judgement, settle
@@ -26,9 +26,9 @@ def judge(frame: Frame, memory: Memory, limits: LstmNonfiniteLimits) -> list[Jud
     ]
 
 
-def guard(frame: Frame, memory: Memory, limits: LstmNonfiniteLimits) -> Guard:  # noqa: ARG001
+def guard(frame: Frame, memory: Memory, limits: LstmNonfiniteLimits) -> DeferralGuard:  # noqa: ARG001
     """Hold both flags."""
-    return Guard(LASTING, {metric: same(frame[metric]) for metric in METRICS})
+    return DeferralGuard(LASTING, {metric: same(frame[metric]) for metric in METRICS})
 
 
 RULE = Rule(

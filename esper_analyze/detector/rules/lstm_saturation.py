@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from esper_analyze.detector.deferral_guards import LASTING, Guard
+from esper_analyze.detector.deferral_guards import LASTING, DeferralGuard
 from esper_analyze.detector.rule import Example, Limits, Memory, Rule, limit
 from esper_analyze.detector.signals import Frame
 from esper_analyze.detector.verdict import Excuse, Judgement, above, settle
@@ -34,9 +34,9 @@ def judge(frame: Frame, memory: Memory, limits: LstmSaturationLimits) -> list[Ju
     return judged
 
 
-def guard(frame: Frame, memory: Memory, limits: LstmSaturationLimits) -> Guard:  # noqa: ARG001
+def guard(frame: Frame, memory: Memory, limits: LstmSaturationLimits) -> DeferralGuard:  # noqa: ARG001
     """Hold every share to its side of both bounds."""
-    return Guard(LASTING, dict.fromkeys(("h_saturation", *GATES), (limits.warning, limits.critical)))
+    return DeferralGuard(LASTING, dict.fromkeys(("h_saturation", *GATES), (limits.warning, limits.critical)))
 
 
 def _cells(hidden: float | None, forget: float | None = 0.1) -> dict[str, object]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from esper_analyze.detector.deferral_guards import LASTING, Guard
+from esper_analyze.detector.deferral_guards import LASTING, DeferralGuard
 from esper_analyze.detector.rule import Example, Limits, Memory, Rule, limit
 from esper_analyze.detector.signals import Frame
 from esper_analyze.detector.verdict import Judgement, below, settle
@@ -26,9 +26,9 @@ def judge(frame: Frame, memory: Memory, limits: LstmVanishingLimits) -> list[Jud
     return [settle(signal.name, signal, below(signal, limits.warning, limits.critical)) for signal in signals]
 
 
-def guard(frame: Frame, memory: Memory, limits: LstmVanishingLimits) -> Guard:  # noqa: ARG001
+def guard(frame: Frame, memory: Memory, limits: LstmVanishingLimits) -> DeferralGuard:  # noqa: ARG001
     """Hold both metrics to their side of both bounds."""
-    return Guard(LASTING, dict.fromkeys(METRICS, (limits.warning, limits.critical)))
+    return DeferralGuard(LASTING, dict.fromkeys(METRICS, (limits.warning, limits.critical)))
 
 
 RULE = Rule(

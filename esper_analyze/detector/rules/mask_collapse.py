@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from esper_analyze.detector.conditions.applicability import not_categorical
-from esper_analyze.detector.deferral_guards import LASTING, Guard, same
+from esper_analyze.detector.deferral_guards import LASTING, DeferralGuard, same
 from esper_analyze.detector.rule import Example, Limits, Memory, Rule, limit
 from esper_analyze.detector.signals import Frame
 from esper_analyze.detector.verdict import Bounds, Judgement, settle
@@ -26,9 +26,9 @@ def judge(frame: Frame, memory: Memory, limits: MaskCollapseLimits) -> list[Judg
     return [settle("learnable_fraction", learnable, bounds, excuses=[not_categorical(frame)])]
 
 
-def guard(frame: Frame, memory: Memory, limits: MaskCollapseLimits) -> Guard:  # noqa: ARG001
+def guard(frame: Frame, memory: Memory, limits: MaskCollapseLimits) -> DeferralGuard:  # noqa: ARG001
     """Hold the share to its side of the bound."""
-    return Guard(LASTING, {"learnable_fraction": (limits.info,), "kind": same(frame["kind"])})
+    return DeferralGuard(LASTING, {"learnable_fraction": (limits.info,), "kind": same(frame["kind"])})
 
 
 RULE = Rule(

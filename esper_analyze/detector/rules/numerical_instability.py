@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from esper_analyze.detector.deferral_guards import LASTING, Guard
+from esper_analyze.detector.deferral_guards import LASTING, DeferralGuard
 from esper_analyze.detector.rule import Example, Limits, Memory, Rule, Statistic, limit
 from esper_analyze.detector.signals import Frame, Signal
 from esper_analyze.detector.verdict import Bounds, Judgement, settle
@@ -37,14 +37,14 @@ def judge(frame: Frame, memory: Memory, limits: NumericalInstabilityLimits) -> l
     return [settle(SAID, signal, bounds, missing="every finiteness count", nonfinite=False)]
 
 
-def guard(frame: Frame, memory: Memory, limits: NumericalInstabilityLimits) -> Guard:  # noqa: ARG001
+def guard(frame: Frame, memory: Memory, limits: NumericalInstabilityLimits) -> DeferralGuard:  # noqa: ARG001
     """Hold counts to their side of 0, and all else to being finite."""
     counts = dict.fromkeys(COUNTS, (0.0,))
-    return Guard(LASTING, {**dict.fromkeys((*NUMBERS, SAID), ()), **counts})
+    return DeferralGuard(LASTING, {**dict.fromkeys((*NUMBERS, SAID), ()), **counts})
 
 
-def _cells(**found: object) -> dict[str, object]:
-    return {"nan_grad_count": 0, "inf_grad_count": 0, "tensors_nonfinite": 0, "policy_loss": 0.1, **found}
+def _cells(**changed: object) -> dict[str, object]:
+    return {"nan_grad_count": 0, "inf_grad_count": 0, "tensors_nonfinite": 0, "policy_loss": 0.1, **changed}
 
 
 RULE = Rule(

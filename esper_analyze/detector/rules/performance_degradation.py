@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from esper_analyze.detector.baselines import Rolling
-from esper_analyze.detector.deferral_guards import Guard, before
+from esper_analyze.detector.deferral_guards import DeferralGuard, before
 from esper_analyze.detector.rule import Example, Limits, Memory, Rule, Statistic, limit
 from esper_analyze.detector.signals import Floats, Frame
 from esper_analyze.detector.streaks import tally, zeros
@@ -43,7 +43,7 @@ class PerformanceDegradationLimits(Limits):
 def judge(frame: Frame, memory: Memory, limits: PerformanceDegradationLimits) -> list[Judgement]:
     """Judge the mean return of the last 20 updates against the 20 before, in shares of the latter."""
     returns = frame["episode_return_mean"]
-    before, drop, error = _WINDOWS.held(returns.values, returns.finite, memory, "windows")
+    before, drop, error = _WINDOWS.baseline(returns.values, returns.finite, memory, "windows")
     number = tally(frame.present, memory["updates"])
     progress = frame["progress"]
     early = np.where(progress.finite, progress.values < limits.after_progress, number <= limits.warmup_updates)
@@ -61,12 +61,12 @@ def judge(frame: Frame, memory: Memory, limits: PerformanceDegradationLimits) ->
     return [settle(returns.name, returns, bounds, excuses=[young], baseline=before, judged=before - drop)]
 
 
-def guard(frame: Frame, memory: Memory, limits: PerformanceDegradationLimits) -> Guard:
+def guard(frame: Frame, memory: Memory, limits: PerformanceDegradationLimits) -> DeferralGuard:
     """Wait until the windows are compared anew."""
     returns, progress = frame["episode_return_mean"], frame["progress"]
     lasting = _WINDOWS.steady(memory, "windows", returns.finite)
     young = before(memory["updates"], frame.present[-1], limits.warmup_updates + 1)
-    return Guard(min(lasting, young), {returns.name: (), progress.name: (limits.after_progress,)})
+    return DeferralGuard(min(lasting, young), {returns.name: (), progress.name: (limits.after_progress,)})
 
 
 def _cells(*values: float | None, progress: float | None = 0.5) -> dict[str, object]:

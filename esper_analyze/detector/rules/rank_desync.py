@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from esper_analyze.detector.deferral_guards import LASTING, Guard
+from esper_analyze.detector.deferral_guards import LASTING, DeferralGuard
 from esper_analyze.detector.rule import Example, Limits, Memory, Rule, limit
 from esper_analyze.detector.signals import Frame
 from esper_analyze.detector.verdict import Excuse, Judgement, above, settle
@@ -26,9 +26,9 @@ def judge(frame: Frame, memory: Memory, limits: RankDesyncLimits) -> list[Judgem
     return [settle("spread", spread, above(spread, limits.warning, limits.critical), excuses=[alone])]
 
 
-def guard(frame: Frame, memory: Memory, limits: RankDesyncLimits) -> Guard:  # noqa: ARG001
+def guard(frame: Frame, memory: Memory, limits: RankDesyncLimits) -> DeferralGuard:  # noqa: ARG001
     """Hold the spread to its side of both bounds."""
-    return Guard(LASTING, {"spread": (limits.warning, limits.critical), "ranks": (2.0,)})
+    return DeferralGuard(LASTING, {"spread": (limits.warning, limits.critical), "ranks": (2.0,)})
 
 
 RULE = Rule(

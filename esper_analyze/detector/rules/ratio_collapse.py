@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from esper_analyze.detector.conditions.applicability import inner_loop_not_measurable
-from esper_analyze.detector.deferral_guards import FREE, LASTING, Guard, Side, same, steady
+from esper_analyze.detector.deferral_guards import FREE, LASTING, DeferralGuard, Side, same, steady
 from esper_analyze.detector.rule import Example, Limits, Memory, Rule, limit
 from esper_analyze.detector.signals import Frame
 from esper_analyze.detector.streaks import recent, window
@@ -53,7 +53,7 @@ def judge(frame: Frame, memory: Memory, limits: RatioCollapseLimits) -> list[Jud
     return [settle(ratio.name, ratio, bounds, excuses=[excuse])]
 
 
-def guard(frame: Frame, memory: Memory, limits: RatioCollapseLimits) -> Guard | None:
+def guard(frame: Frame, memory: Memory, limits: RatioCollapseLimits) -> DeferralGuard | None:
     """Hold the ratio to its side of both bounds; KL matters beyond them."""
     ratio = frame["ratio_min"]
     if not steady(memory["crossed"], limits.window) or not steady(memory["far"], limits.window):
@@ -68,7 +68,7 @@ def guard(frame: Frame, memory: Memory, limits: RatioCollapseLimits) -> Guard | 
     if np.count_nonzero(ratio.values < max(limits.warning, limits.critical)):
         moves = (limits.moved, limits.moved_continuous, limits.at_once)
         sides |= {"choice_fraction": (), "kl_k3": moves, "ess_fraction": (limits.weight,)}
-    return Guard(LASTING, sides)
+    return DeferralGuard(LASTING, sides)
 
 
 def _cells(

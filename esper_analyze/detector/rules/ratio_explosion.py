@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from esper_analyze.detector.conditions.applicability import inner_loop_not_measurable
-from esper_analyze.detector.deferral_guards import FREE, LASTING, Guard, Side, same, steady
+from esper_analyze.detector.deferral_guards import FREE, LASTING, DeferralGuard, Side, same, steady
 from esper_analyze.detector.rule import Example, Limits, Memory, Rule, limit
 from esper_analyze.detector.signals import Frame
 from esper_analyze.detector.streaks import recent, window
@@ -54,7 +54,7 @@ def judge(frame: Frame, memory: Memory, limits: RatioExplosionLimits) -> list[Ju
     return [settle(ratio.name, ratio, bounds, excuses=[excuse])]
 
 
-def guard(frame: Frame, memory: Memory, limits: RatioExplosionLimits) -> Guard | None:
+def guard(frame: Frame, memory: Memory, limits: RatioExplosionLimits) -> DeferralGuard | None:
     """Hold the ratio to its side of both bounds; weight and KL matter beyond them."""
     ratio = frame["ratio_max"]
     if not steady(memory["heavy"], limits.window) or not steady(memory["extreme"], limits.window):
@@ -64,7 +64,7 @@ def guard(frame: Frame, memory: Memory, limits: RatioExplosionLimits) -> Guard |
     if np.count_nonzero(ratio.values > min(limits.warning, limits.critical)):
         weights, moves = (limits.weight, limits.critical_weight), (limits.moved, limits.at_once)
         sides |= {"ess_fraction": weights, "kl_k3": moves}
-    return Guard(LASTING, sides)
+    return DeferralGuard(LASTING, sides)
 
 
 def _cells(*ratio: float | None, ess: object = 0.3, kl: object = 0.2, measurable: bool = True) -> dict[str, object]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from esper_analyze.detector.deferral_guards import Guard, until
+from esper_analyze.detector.deferral_guards import DeferralGuard, until
 from esper_analyze.detector.rule import Example, Limits, Memory, Rule, Statistic, limit
 from esper_analyze.detector.rules.seeds import CONTEXT, FAST, RATIO, disconnected, judged, known_sides, not_training
 from esper_analyze.detector.signals import Frame, Signal
@@ -34,11 +34,11 @@ def _share(frame: Frame, memory: Memory, limits: SeedDormantLimits, excuses: Seq
     ratio = frame["normalized_ratio"]
     usable = ratio.finite & judged(frame, excuses)
     low = usable & (ratio.values < limits.warning)
-    own = low & ~frame["low_ratio_cause"].equals(FAST)
-    dead = own & (ratio.values < limits.critical)
+    seed_fault = low & ~frame["low_ratio_cause"].equals(FAST)
+    dead = seed_fault & (ratio.values < limits.critical)
     bounds = Bounds(
         info=streak(low, usable & ~low, memory["low"]) >= limits.sustained,
-        warning=streak(own, usable & ~own, memory["own"]) >= limits.sustained,
+        warning=streak(seed_fault, usable & ~seed_fault, memory["own"]) >= limits.sustained,
         critical=streak(dead, usable & ~dead, memory["dead"]) >= limits.sustained,
         warning_at=limits.warning,
         critical_at=limits.critical,
@@ -56,10 +56,10 @@ def _reach(frame: Frame, memory: Memory, limits: SeedDormantLimits, excuses: Seq
     return settle(reached.name, reached, Bounds(critical=lost), missing="should_train", excuses=excuses)
 
 
-def guard(frame: Frame, memory: Memory, limits: SeedDormantLimits) -> Guard:
+def guard(frame: Frame, memory: Memory, limits: SeedDormantLimits) -> DeferralGuard:
     """Hold ratios to their side of both bounds, and what else is known of the seed."""
     sides = known_sides(frame) | {"normalized_ratio": (limits.warning, limits.critical), "host_elements": (0.0,)}
-    return Guard(min(until(memory[name], limits.sustained) for name in ("low", "own", "dead", "lost")), sides)
+    return DeferralGuard(min(until(memory[name], limits.sustained) for name in ("low", "own", "dead", "lost")), sides)
 
 
 def _cells(*ratios: float | None, cause: object = None, trains: bool = True, tensors: int = 4) -> dict[str, object]:

@@ -38,10 +38,10 @@ def unreached(frame: Frame) -> Excuse:
 
 def judged(frame: Frame, excuses: Sequence[Excuse]) -> Bools:
     """Return where there is a row and no excuse."""
-    found: Bools = ~frame["should_train"].null
+    applies: Bools = ~frame["should_train"].null
     for excuse in excuses:
-        found = found & ~excuse.where
-    return found
+        applies = applies & ~excuse.where
+    return applies
 
 
 def known_sides(frame: Frame) -> dict[str, Sequence[Side] | None]:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from esper_analyze.detector.deferral_guards import LASTING, Guard, steady
+from esper_analyze.detector.deferral_guards import LASTING, DeferralGuard, steady
 from esper_analyze.detector.rule import Example, Limits, Memory, Rule, Statistic, limit
 from esper_analyze.detector.rules.seeds import CONTEXT, known_sides, not_training, unreached
 from esper_analyze.detector.signals import Frame
@@ -41,17 +41,17 @@ def judge(frame: Frame, memory: Memory, limits: SlotGradientExplosionLimits) -> 
         critical_at=limits.critical,
     )
     nothing = [*not_training(frame), unreached(frame)]
-    excuses = [Excuse(one.where & share.null, f"no gradient: {one.why}", one.quiet) for one in nothing]
+    excuses = [Excuse(excuse.where & share.null, f"no gradient: {excuse.why}", excuse.quiet) for excuse in nothing]
     severity = np.where(nonfinite & ~halves, np.inf, share.values)
     return [settle(share.name, share, bounds, excuses=excuses, judged=severity)]
 
 
-def guard(frame: Frame, memory: Memory, limits: SlotGradientExplosionLimits) -> Guard | None:
+def guard(frame: Frame, memory: Memory, limits: SlotGradientExplosionLimits) -> DeferralGuard | None:
     """Hold shares to their sides of the bounds, and what else is known of the seed."""
     if not all(steady(memory[name], limits.window) for name in ("some", "half")):
         return None
     sides = known_sides(frame) | {"normalized_ratio": (), "tensors_nonfinite": (0.0,)}
-    return Guard(LASTING, sides | {"exploding_severity": (limits.warning, limits.critical)})
+    return DeferralGuard(LASTING, sides | {"exploding_severity": (limits.warning, limits.critical)})
 
 
 def _cells(*shares: float | None, broken: int | None = 0, trains: bool = True) -> dict[str, object]:

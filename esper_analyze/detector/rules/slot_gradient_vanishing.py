@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from esper_analyze.detector.deferral_guards import Guard, until
+from esper_analyze.detector.deferral_guards import DeferralGuard, until
 from esper_analyze.detector.rule import Example, Limits, Memory, Rule, limit
 from esper_analyze.detector.rules.seeds import CONTEXT, judged, known_sides, not_training, unreached
 from esper_analyze.detector.signals import Frame
@@ -37,10 +37,10 @@ def judge(frame: Frame, memory: Memory, limits: SlotGradientVanishingLimits) -> 
     return [settle(share.name, share, bounds, excuses=excuses)]
 
 
-def guard(frame: Frame, memory: Memory, limits: SlotGradientVanishingLimits) -> Guard:
+def guard(frame: Frame, memory: Memory, limits: SlotGradientVanishingLimits) -> DeferralGuard:
     """Hold shares to their side of both bounds, and what else is known of the seed."""
     sides = known_sides(frame) | {"normalized_ratio": (), "vanishing_severity": (limits.warning, limits.critical)}
-    return Guard(min(until(memory[name], limits.sustained) for name in ("some", "half")), sides)
+    return DeferralGuard(min(until(memory[name], limits.sustained) for name in ("some", "half")), sides)
 
 
 def _cells(*shares: float | None, trains: bool = True) -> dict[str, object]:

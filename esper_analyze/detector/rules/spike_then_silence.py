@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from esper_analyze.detector.conditions.applicability import inner_loop_not_measurable
-from esper_analyze.detector.deferral_guards import Guard, same, until
+from esper_analyze.detector.deferral_guards import DeferralGuard, same, until
 from esper_analyze.detector.rule import Example, Limits, Memory, Rule, Statistic, limit
 from esper_analyze.detector.signals import Frame
 from esper_analyze.detector.streaks import latest, nothing_yet, streak, tally, zeros
@@ -29,11 +29,11 @@ def judge(frame: Frame, memory: Memory, limits: SpikeThenSilenceLimits) -> list[
     """Judge silent updates: critical when a spike, or a KL that is not finite, came shortly before the silence."""
     kl = frame["kl_k3"]
     excuse = inner_loop_not_measurable(frame)
-    seen = ~kl.null & ~excuse.where
-    silent = seen & kl.finite & (kl.values < limits.silence)
-    spike = seen & (kl.nonfinite | (kl.values > limits.spike))
-    number = tally(seen, memory["number"])
-    length = streak(silent, seen & ~silent, memory["silent"])
+    judged = ~kl.null & ~excuse.where
+    silent = judged & kl.finite & (kl.values < limits.silence)
+    spike = judged & (kl.nonfinite | (kl.values > limits.spike))
+    number = tally(judged, memory["number"])
+    length = streak(silent, judged & ~silent, memory["silent"])
     last_spike = latest(number.astype(np.float64), spike, memory["last_spike"])
     size = latest(kl.values, spike, memory["size"])
     hushed = (length >= limits.updates) & (number - length - last_spike < limits.reach)
@@ -41,11 +41,11 @@ def judge(frame: Frame, memory: Memory, limits: SpikeThenSilenceLimits) -> list[
     return [settle("kl_k3", kl, bounds, excuses=[excuse], baseline=size)]
 
 
-def guard(frame: Frame, memory: Memory, limits: SpikeThenSilenceLimits) -> Guard:
+def guard(frame: Frame, memory: Memory, limits: SpikeThenSilenceLimits) -> DeferralGuard:
     """Hold KL to its side of silence and of a spike: while it is silent, the spike stays as far away."""
     measurable = same(frame["inner_loop_measurable"])
     lasting = until(memory["silent"], limits.updates)
-    return Guard(lasting, {"kl_k3": (limits.silence, limits.spike), "inner_loop_measurable": measurable})
+    return DeferralGuard(lasting, {"kl_k3": (limits.silence, limits.spike), "inner_loop_measurable": measurable})
 
 
 def _cells(*values: float | None, measurable: bool = True) -> dict[str, object]:

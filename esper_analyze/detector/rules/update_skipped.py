@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from esper_analyze.detector.deferral_guards import Guard, same, until
+from esper_analyze.detector.deferral_guards import DeferralGuard, same, until
 from esper_analyze.detector.rule import Example, Limits, Memory, Rule, Statistic, limit
 from esper_analyze.detector.signals import Frame, choice_code
 from esper_analyze.detector.streaks import streak, zeros
@@ -37,9 +37,9 @@ def judge(frame: Frame, memory: Memory, limits: UpdateSkippedLimits) -> list[Jud
     return [settle("status", status, bounds, judged=length.astype(np.float64))]
 
 
-def guard(frame: Frame, memory: Memory, limits: UpdateSkippedLimits) -> Guard:
+def guard(frame: Frame, memory: Memory, limits: UpdateSkippedLimits) -> DeferralGuard:
     """Hold the status."""
-    return Guard(until(memory["skipped"], limits.critical_updates), {"status": same(frame["status"])})
+    return DeferralGuard(until(memory["skipped"], limits.critical_updates), {"status": same(frame["status"])})
 
 
 RULE = Rule(

@@ -9,7 +9,7 @@ import numpy as np
 
 from esper_analyze.detector.baselines import EARLY_MEMORY, early_known, early_level
 from esper_analyze.detector.conditions.applicability import RETURNS, returns_hardly_vary, returns_held
-from esper_analyze.detector.deferral_guards import FREE, Guard, Side, before, until
+from esper_analyze.detector.deferral_guards import FREE, DeferralGuard, Side, before, until
 from esper_analyze.detector.rule import Example, Limits, Memory, Rule, Statistic, limit
 from esper_analyze.detector.signals import Floats, Frame, Ints, Signal
 from esper_analyze.detector.streaks import streak, tally, zeros
@@ -68,13 +68,13 @@ def bound_of_phase(frame: Frame, memory: Memory, limits: ValueCollapseLimits) ->
 def _bound(progress: Signal, number: Ints, limits: ValueCollapseLimits) -> Floats:
     bounds = np.array([limits.warmup, limits.early, limits.mid, limits.late])
     phased: Floats = bounds[_PHASES.searchsorted(progress.values, side="right")]
-    if progress.whole:
+    if progress.all_finite:
         return phased
     unknown = np.where(number <= limits.warmup_updates, limits.warmup, limits.mid)
     return np.where(progress.finite, phased, unknown)
 
 
-def guard(frame: Frame, memory: Memory, limits: ValueCollapseLimits) -> Guard | None:
+def guard(frame: Frame, memory: Memory, limits: ValueCollapseLimits) -> DeferralGuard | None:
     """Hold explained variance above its phase's bound or its early level, else to its side of everything."""
     ev, progress = frame["explained_variance"], frame["progress"]
     returns = returns_held(frame, limits.spread)
@@ -91,7 +91,7 @@ def guard(frame: Frame, memory: Memory, limits: ValueCollapseLimits) -> Guard | 
     sides: dict[str, Sequence[Side] | None] = {ev.name: (enough,), progress.name: tuple(_PHASES), "value_nrmse": FREE}
     if np.count_nonzero(usable & ~(ev.values > enough)):
         sides |= {ev.name: (early, bound, bound - limits.critical_below), "value_nrmse": (limits.error,)}
-    return Guard(lasting, {**sides, **returns})
+    return DeferralGuard(lasting, {**sides, **returns})
 
 
 def _cells(

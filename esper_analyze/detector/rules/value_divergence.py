@@ -10,11 +10,11 @@ from esper_analyze.detector.baselines import (
     EARLY_MEMORY,
     early_known,
     early_level,
-    typical,
-    typical_memory,
-    typical_steady,
+    recent_median,
+    recent_median_memory,
+    recent_median_steady,
 )
-from esper_analyze.detector.deferral_guards import Guard, Side, until
+from esper_analyze.detector.deferral_guards import DeferralGuard, Side, until
 from esper_analyze.detector.rule import Example, Limits, Memory, Rule, limit
 from esper_analyze.detector.signals import Frame
 from esper_analyze.detector.streaks import streak, zeros
@@ -37,7 +37,7 @@ class ValueDivergenceLimits(Limits):
 
 def judge(frame: Frame, memory: Memory, limits: ValueDivergenceLimits) -> list[Judgement]:
     """Judge value error and Bellman error against their own typical level."""
-    return [_judge_one(frame, memory, limits, *one) for one in _floors(limits)]
+    return [_judge_one(frame, memory, limits, *floor) for floor in _floors(limits)]
 
 
 def _floors(limits: ValueDivergenceLimits) -> tuple[tuple[str, float, float], ...]:
@@ -50,18 +50,18 @@ def _judge_one(
 ) -> Judgement:
     signal = frame[metric]
     early = early_level(signal.values, signal.finite, _of(memory, metric), limits.early_updates)
-    level = np.maximum(typical(signal.values, signal.finite, memory, metric), early)
-    known = signal.finite & ~np.isnan(level)
+    level = np.maximum(recent_median(signal.values, signal.finite, memory, metric), early)
+    comparable = signal.finite & ~np.isnan(level)
     bound = np.maximum(factor * level, floor)
     far = np.maximum(limits.critical_factor * factor * level, limits.critical_factor * floor)
-    high, extreme = known & (signal.values > bound), known & (signal.values > far)
+    high, extreme = comparable & (signal.values > bound), comparable & (signal.values > far)
     bounds = Bounds(
-        warning=streak(high, known & ~high, memory[f"{metric}_high"]) >= limits.sustained,
-        critical=streak(extreme, known & ~extreme, memory[f"{metric}_extreme"]) >= limits.sustained,
+        warning=streak(high, comparable & ~high, memory[f"{metric}_high"]) >= limits.sustained,
+        critical=streak(extreme, comparable & ~extreme, memory[f"{metric}_extreme"]) >= limits.sustained,
         warning_at=bound,
         critical_at=far,
     )
-    young = Excuse(signal.finite & ~known, "too early to know its typical level", quiet=True)
+    young = Excuse(signal.finite & ~comparable, "too early to know its typical level", quiet=True)
     return settle(metric, signal, bounds, excuses=[young], baseline=level)
 
 
@@ -70,13 +70,16 @@ def _of(memory: Memory, metric: str) -> Memory:
     return {name: memory[f"{metric}_{name}"] for name in EARLY_MEMORY}
 
 
-def guard(frame: Frame, memory: Memory, limits: ValueDivergenceLimits) -> Guard | None:
+def guard(frame: Frame, memory: Memory, limits: ValueDivergenceLimits) -> DeferralGuard | None:
     """Hold both errors to their sides of the bounds: of those by early levels for long, else until levels change."""
-    held = [_held_one(frame, memory, limits, *one) for one in _floors(limits)]
-    if None in held:
+    promises = [_held_one(frame, memory, limits, *floor) for floor in _floors(limits)]
+    if None in promises:
         return None
-    found = [one for one in held if one is not None]
-    return Guard(min(one[0] for one in found), {metric: one[1] for metric, one in zip(METRICS, found, strict=True)})
+    given_by_all = [promise for promise in promises if promise is not None]
+    return DeferralGuard(
+        min(updates for updates, _ in given_by_all),
+        {metric: sides for metric, (_, sides) in zip(METRICS, given_by_all, strict=True)},
+    )
 
 
 def _held_one(
@@ -90,7 +93,7 @@ def _held_one(
     early = early_level(signal.values, signal.finite, _of(memory, metric), limits.early_updates)
     level = np.maximum(memory[f"{metric}_level"], early)
     lowest = np.maximum(factor * early, floor)  # the level is never below the early one
-    steady = typical_steady(memory, metric, signal.finite)
+    steady = recent_median_steady(memory, metric, signal.finite)
     if steady and np.count_nonzero((signal.values < lowest) & ~np.isnan(level)) == level.size:
         return lasting, (lowest,)
     far = np.maximum(limits.critical_factor * factor * level, limits.critical_factor * floor)
@@ -135,7 +138,7 @@ RULE = Rule(
         name: first
         for metric in METRICS
         for name, first in {
-            **typical_memory(metric),
+            **recent_median_memory(metric),
             **{f"{metric}_{name}": first for name, first in EARLY_MEMORY.items()},
             f"{metric}_high": zeros,
             f"{metric}_extreme": zeros,
