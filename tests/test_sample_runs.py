@@ -178,10 +178,10 @@ def told(name: str) -> tuple[str, str]:
 
 def test_reports_of_growing_hosts_read_right() -> None:
     headline, paragraph = told("growing_exploding")
-    assert headline == "A seed's gradients exploded on env 3, late at update 21"
+    assert headline == "A seed module's gradients exploded on env 3, late at update 21"
     assert re.search(r"exploding_severity[^.]* was 0\.75, beyond the critical bound of 0\.5", paragraph)
     headline, paragraph = told("growing_disconnected")
-    assert headline == "A seed does not learn on env 5, early at update 22"
+    assert headline == "A seed module does not learn on env 5, early at update 22"
     assert "low_ratio_cause said: disconnected" in paragraph
     headline, paragraph = told("growing_waits")
     assert headline == "No rule fired: there was nothing to learn here"

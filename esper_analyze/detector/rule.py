@@ -32,7 +32,7 @@ class Limits:
     escalate: int = field(
         default=5,
         metadata={
-            "source": "a few updates of detail show how a fault develops (detector specification)",
+            "source": "a few updates of detail show how a fault develops",
             "at_least": 0,
         },
     )

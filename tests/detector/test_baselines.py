@@ -60,12 +60,12 @@ def test_rolling_statistics_are_the_same_bits_however_the_updates_are_cut(
     found = []
     for edges in ({0, N}, {0, N, *(range(N) if singly else cuts)}):
         memory = {name: first(2) for name, first in rolling.memory("x").items()}
-        parts = [rolling.held(values[a:b], usable[a:b], memory, "x") for a, b in pairwise(sorted(edges))]
+        parts = [rolling.baseline(values[a:b], usable[a:b], memory, "x") for a, b in pairwise(sorted(edges))]
         found.append(np.concatenate(parts, axis=1).tobytes())
     assert found[0] == found[1]
     taken = values[usable[:, 0], 0]
     stop = len(taken) // 5 * 5
-    last = rolling.held(values[:1], usable[:1] & False, memory, "x")[:, 0, 0]
+    last = rolling.baseline(values[:1], usable[:1] & False, memory, "x")[:, 0, 0]
     assert last.tolist() == pytest.approx([taken[stop - 40 : stop].mean(), taken[stop - 40 : stop].std()])
 
 

@@ -76,7 +76,7 @@ def test_built_in_rules_pass_the_checks_a_user_s_rule_must_pass(rule: Rule) -> N
         check_rule(rule, [one.name for one in RULES])
     for example in rule.examples:
         got = ending(rule, example)
-        assert (got.verdict, got.course) == (example.verdict, got.whole)
+        assert (got.verdict, got.course) == (example.verdict, got.in_one_batch)
 
 
 @pytest.mark.parametrize(

@@ -28,7 +28,7 @@ def test_null_nan_and_a_cell_that_is_not_there_are_kept_apart() -> None:
     assert kind.equals(choice_code("heads", "kind", "categorical")).tolist() == [[True, False, True]]
     assert kind.null.tolist() == [[False, True, False]]
     assert learnable.equals(1.0).tolist() == [[True, True, False]]
-    assert [frame[name].whole for name in WANTED["heads"]] == [False] * 3
+    assert [frame[name].all_finite for name in WANTED["heads"]] == [False] * 3
 
 
 def test_a_text_counts_as_said_and_a_table_without_rows_has_no_frame() -> None:
@@ -36,7 +36,7 @@ def test_a_text_counts_as_said_and_a_table_without_rows_has_no_frame() -> None:
     frames = batch_from_rows(0, rows, WANTED).frames
     assert list(frames) == ["updates"]
     assert frames["updates"]["nonfinite_sources"].values.tolist() == [[1.0]]
-    assert all(frames["updates"][name].whole for name in WANTED["updates"])
+    assert all(frames["updates"][name].all_finite for name in WANTED["updates"])
 
 
 def test_a_choice_that_is_not_declared_is_refused() -> None:

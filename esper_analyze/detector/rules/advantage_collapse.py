@@ -21,13 +21,11 @@ RETURNS = "episode_return_mean"
 class AdvantageCollapseLimits(Limits):
     """Bounds on ``updates.advantage_std``."""
 
-    info: float = limit(
-        0.1, "detector specification: share of its own early level; solved runs get there", at_least=0.0
-    )
+    info: float = limit(0.1, "share of its own early level; solved runs get there", at_least=0.0)
     better: float = limit(0.1, "information where returns rose by this share of their early mean: a task solved")
     warning: float = limit(1e-4, "solved runs came down to 6e-4 of their early level", at_least=0.0)
     critical: float = limit(1e-8, "the epsilon that loops normalise with", at_least=0.0)
-    sustained: int = limit(5, "a rollout without reward is none", at_least=1)
+    sustained: int = limit(5, "a single rollout without reward is common", at_least=1)
     early_updates: int = limit(10, "updates whose mean is the early level", at_least=1)
 
 
@@ -53,7 +51,7 @@ def judge(frame: Frame, memory: Memory, limits: AdvantageCollapseLimits) -> list
 
 
 def guard(frame: Frame, memory: Memory, limits: AdvantageCollapseLimits) -> DeferralGuard | None:
-    """Hold the spread to its side of every bound; returns matter once it is narrow."""
+    """Defer while the spread stays on the same side of every bound; returns matter once it is narrow."""
     spread = frame["advantage_std"]
     if not early_known(spread.finite, memory, limits.early_updates):
         return None
@@ -79,12 +77,12 @@ RULE = Rule(
     judge=judge,
     guard=guard,
     title="Advantages collapsed",
-    meaning="The advantages of a rollout hardly differ from each other. A loop that normalises them blows what is "
-    "left, noise, up to unit size and trains on that; one that does not learns nothing. Where returns rose before, the "
-    "task may be solved, and it is information.",
+    meaning="The advantages of a rollout hardly differ from each other. A loop that normalises them scales "
+    "the remaining noise to unit size and trains on it; one that does not learns nothing. If returns rose before, the "
+    "task may be solved, and this is information.",
     look_first="Rewards of those rollouts; whether every episode ends alike; explained_variance near 1 with a "
     "constant reward.",
-    reference="Detector specification; subsystem review M3 on the floor of the standard deviation",
+    reference="Loops divide advantages by their standard deviation plus an epsilon: a smaller one scales noise up",
     examples=(
         Example("a sound spread", "ok", _cells(1.0)),
         Example("narrow for five updates", "warning", _cells(*[1.0] * 10, *[0.02] * 5), updates=15),

@@ -24,8 +24,8 @@ SAFE = 0.999
 class AdvantageOutlierLimits(Limits):
     """Bounds on the largest advantage in standard deviations from 0."""
 
-    info: float = limit(10.0, "detector specification; sound runs with rare failures get there every 50 updates")
-    warning: float = limit(50.0, "detector specification; takes at least 2,500 samples")
+    info: float = limit(10.0, "ten standard deviations; sound runs with rare failures get there every 50 updates")
+    warning: float = limit(50.0, "fifty standard deviations: possible only with at least 2,500 samples")
 
 
 def judge(frame: Frame, memory: Memory, limits: AdvantageOutlierLimits) -> list[Judgement]:  # noqa: ARG001
@@ -46,7 +46,7 @@ def judge(frame: Frame, memory: Memory, limits: AdvantageOutlierLimits) -> list[
 
 
 def guard(frame: Frame, memory: Memory, limits: AdvantageOutlierLimits) -> DeferralGuard | None:  # noqa: ARG001
-    """Hold advantages and their spread where no quotient of them is near a bound."""
+    """Defer while no quotient of advantages and their spread can come near a bound."""
     low, high, spread = frame["advantage_min"], frame["advantage_max"], frame["advantage_std"]
     if np.count_nonzero(low.null & high.null & spread.null) == low.null.size:
         return DeferralGuard(LASTING, dict.fromkeys((low.name, high.name, spread.name), ()))
@@ -77,7 +77,7 @@ RULE = Rule(
     "trains on that sample. The value is max(|advantage|) / standard deviation.",
     look_first="The reward of that sample and whether the environment should give it; reward clipping or scaling; "
     "the worst transitions of the update.",
-    reference="Detector specification; Engstrom et al. 2020, Implementation Matters in Deep RL",
+    reference="Engstrom et al. 2020, Implementation Matters in Deep RL (reward scaling and clipping)",
     examples=(
         Example("a usual rollout", "ok", _cells(-3.0, 4.0)),
         Example("one far out", "info", _cells(-3.0, 14.0)),

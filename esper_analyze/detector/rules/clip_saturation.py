@@ -16,9 +16,9 @@ from esper_analyze.detector.verdict import Bounds, Judgement, settle
 class ClipSaturationLimits(Limits):
     """Bounds on ``updates.clip_fraction``."""
 
-    warning: float = limit(0.3, "subsystem review; sound runs lie at 0.05–0.25")
-    critical: float = limit(0.5, "detector specification: half of all samples")
-    sustained: int = limit(3, "detector specification: sustained 3", at_least=1)
+    warning: float = limit(0.3, "sound runs lie at 0.05–0.25")
+    critical: float = limit(0.5, "half of all samples")
+    sustained: int = limit(3, "a single such update is common, three in a row are not", at_least=1)
 
 
 def judge(frame: Frame, memory: Memory, limits: ClipSaturationLimits) -> list[Judgement]:
@@ -37,7 +37,7 @@ def judge(frame: Frame, memory: Memory, limits: ClipSaturationLimits) -> list[Ju
 
 
 def guard(frame: Frame, memory: Memory, limits: ClipSaturationLimits) -> DeferralGuard:
-    """Hold the share to its side of both bounds."""
+    """Defer while the share stays on the same side of both bounds."""
     lasting = min(until(memory[name], limits.sustained) for name in ("high", "extreme"))
     measurable = same(frame["inner_loop_measurable"])
     return DeferralGuard(

@@ -25,9 +25,9 @@ from esper_analyze.detector.verdict import Bounds, Judgement, settle
 class ClippingAlwaysLimits(Limits):
     """Bounds on ``updates.clip_active_fraction``, and on how far the norm has risen."""
 
-    fraction: float = limit(0.9, "detector specification")
-    sustained: int = limit(20, "detector specification: sustained 20", at_least=1)
-    warning_rise: float = limit(10.0, "sound runs clip every step: only with a rising norm is it a trouble", at_least=1)
+    fraction: float = limit(0.9, "nine of ten steps")
+    sustained: int = limit(20, "long enough to be a state and not a phase", at_least=1)
+    warning_rise: float = limit(10.0, "sound runs clip every step: only with a rising norm is it a fault", at_least=1)
     critical_rise: float = limit(100.0, "ten times the warning", at_least=1)
     early_updates: int = limit(10, "updates whose mean is the norm's own early level", at_least=1)
 
@@ -54,7 +54,7 @@ def judge(frame: Frame, memory: Memory, limits: ClippingAlwaysLimits) -> list[Ju
 
 
 def guard(frame: Frame, memory: Memory, limits: ClippingAlwaysLimits) -> DeferralGuard | None:
-    """Hold the share to its side of the bound; how far the norm rose matters once that has lasted."""
+    """Defer while the share stays on the same side of the bound; how far the norm rose matters once that has lasted."""
     norm = frame["grad_norm_pre_clip"]
     soonest = limits.sustained - int(memory["high"].max()) - 1
     if soonest >= 0:  # shares that come and go cannot have lasted before that
@@ -82,7 +82,7 @@ RULE = Rule(
     "length of the step. Most sound PPO runs do so, hence information only; it becomes an alarm when the norm before "
     "clipping has risen far above its early level meanwhile (the value is how many times, the baseline that level).",
     look_first="grad_norm_pre_clip over time, scale of returns and vf_coef; then whether the clip norm is meant.",
-    reference="Detector specification; Andrychowicz et al. 2021, section on gradient clipping",
+    reference="Andrychowicz et al. 2021, What Matters in On-Policy RL, section on gradient clipping",
     examples=(
         Example("now and then", "ok", _cells(0.4)),
         Example("always, at a steady norm", "info", _cells(1.0), updates=25),

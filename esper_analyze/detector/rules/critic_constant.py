@@ -19,10 +19,10 @@ class CriticConstantLimits(Limits):
     """Bounds on ``updates.explained_variance``."""
 
     spread: float = limit(0.01, "solved runs: returns within 1 % of their mean", at_least=0.0)
-    band: float = limit(1e-3, "detector specification: |EV| < 1e-3", at_least=0.0)
+    band: float = limit(1e-3, "|EV| < 1e-3: zero to three digits", at_least=0.0)
     error: float = limit(1.1, "value_nrmse of a critic that knows the mean return is 1: then it is information")
-    warning_updates: int = limit(20, "detector specification: sustained 20", at_least=1)
-    critical_updates: int = limit(100, "detector specification: sustained 100", at_least=1)
+    warning_updates: int = limit(20, "long enough to be a state and not a phase", at_least=1)
+    critical_updates: int = limit(100, "five times the warning", at_least=1)
 
 
 def judge(frame: Frame, memory: Memory, limits: CriticConstantLimits) -> list[Judgement]:
@@ -44,7 +44,7 @@ def judge(frame: Frame, memory: Memory, limits: CriticConstantLimits) -> list[Ju
 
 
 def guard(frame: Frame, memory: Memory, limits: CriticConstantLimits) -> DeferralGuard | None:
-    """Hold explained variance inside or outside of the band."""
+    """Defer while explained variance stays inside, or stays outside, of the band."""
     returns = returns_held(frame, limits.spread)
     if returns is None:
         return None
@@ -70,11 +70,11 @@ RULE = Rule(
     guard=guard,
     title="The critic predicts a constant",
     meaning="Explained variance has been 0 to three digits for many updates although the returns vary: the critic "
-    "says the same everywhere. It is not trained, or its targets are so large that it cannot reach them. Where it "
+    "predicts the same value everywhere. It is not trained, or its targets are too large for it to reach. Where it "
     "knows the mean return, there may be nothing to predict, and it is information.",
     look_first="vf_coef and whether the value loss reaches the critic; the critic's gradient norm; the scale of "
     "returns against value_mean.",
-    reference="Detector specification; Andrychowicz et al. 2021, What Matters in On-Policy RL",
+    reference="Andrychowicz et al. 2021, What Matters in On-Policy RL",
     examples=(
         Example("a sound critic", "ok", _cells(*[0.6] * 25), updates=25),
         Example("constant, and it knows the mean return", "info", _cells(*[0.0002] * 20, error=1.0), updates=20),

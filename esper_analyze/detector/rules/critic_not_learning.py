@@ -31,7 +31,7 @@ class CriticNotLearningLimits(Limits):
     error: float = limit(
         1.5, "a critic that knows the mean return is off by 1 standard deviation; sound runs are there", at_least=0.0
     )
-    margin: float = limit(0.05, "must be above its own early level by so much")
+    margin: float = limit(0.05, "explained variance must exceed its own early level by this much")
     early_updates: int = limit(10, "updates whose mean is the critic's own early level", at_least=1)
     after: int = limit(60, "sound recurrent runs took up to 50 updates to leave their start", at_least=20)
 
@@ -52,7 +52,7 @@ def judge(frame: Frame, memory: Memory, limits: CriticNotLearningLimits) -> list
 
 
 def guard(frame: Frame, memory: Memory, limits: CriticNotLearningLimits) -> DeferralGuard | None:
-    """Wait until the levels are taken anew."""
+    """Defer until the levels are refreshed."""
     returns = returns_held(frame, limits.spread)
     ev, nrmse = frame["explained_variance"], frame["value_nrmse"]
     if returns is None:
@@ -88,7 +88,7 @@ RULE = Rule(
     "nothing to predict. If it is off by more, it does not learn, and the policy is trained on its errors.",
     look_first="Whether the value loss reaches the critic (its gradient norm and update_ratio), vf_coef, value "
     "clipping with returns far larger than the clip, observations that do not hold what the return depends on.",
-    reference="Detector specification: explained variance beside its own early level; Engstrom et al. 2020, "
+    reference="Explained variance compared with its own early level; Engstrom et al. 2020, "
     "Implementation Matters in Deep RL",
     examples=(
         Example("a critic that learns", "ok", _cells(*[0.0] * 10, *[0.5] * 60), updates=70),

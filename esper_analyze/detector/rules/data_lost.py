@@ -12,7 +12,7 @@ from esper_analyze.detector.verdict import Bounds, Judgement, settle
 
 @dataclass(frozen=True, slots=True)
 class DataLostLimits(Limits):
-    """Nothing to set: any loss is told."""
+    """No bounds: any loss is reported."""
 
     escalate: int = limit(0, "more detail would lose more")
 
@@ -24,7 +24,7 @@ def judge(frame: Frame, memory: Memory, limits: DataLostLimits) -> list[Judgemen
 
 
 def guard(frame: Frame, memory: Memory, limits: DataLostLimits) -> DeferralGuard:  # noqa: ARG001
-    """Hold the number of lost rows at or above 0."""
+    """Defer while the number of lost rows stays at 0, or above 0."""
     return DeferralGuard(LASTING, {"dropped_rows": (0.0,)})
 
 
@@ -40,7 +40,7 @@ RULE = Rule(
     meaning="Rows could not be written since the update before: the queue was full, or the disk refused. What is "
     "missing is counted in losses_of_data; the training itself was not touched.",
     look_first="losses_of_data of that update, free space and speed of the disk.",
-    reference="Run format: what is lost is counted exactly",
+    reference="The run format counts lost rows exactly",
     examples=(
         Example("nothing lost", "ok", {"dropped_rows": 0}),
         Example("rows lost", "warning", {"dropped_rows": 12}),

@@ -19,8 +19,8 @@ from esper_analyze.detector.verdict import Bounds, Judgement, settle
 class EntropyCollapseLimits(ConvergenceLimits):
     """Bounds on ``updates.entropy_norm``, a share of the entropy the masks leave room for."""
 
-    warning: float = limit(0.1, "subsystem review: 0.1 of normalised entropy")
-    critical: float = limit(0.02, "detector specification")
+    warning: float = limit(0.1, "a tenth of the entropy that the masks allow")
+    critical: float = limit(0.02, "a fifth of the warning: hardly any exploration is left")
 
 
 def judge(frame: Frame, memory: Memory, limits: EntropyCollapseLimits) -> list[Judgement]:
@@ -42,7 +42,7 @@ def judge(frame: Frame, memory: Memory, limits: EntropyCollapseLimits) -> list[J
 
 
 def guard(frame: Frame, memory: Memory, limits: EntropyCollapseLimits) -> DeferralGuard:
-    """Hold entropy to its side of both bounds; returns matter while it is low."""
+    """Defer while entropy stays on the same side of both bounds; returns matter while it is low."""
     returns = frame["episode_return_mean"]
     sides: dict[str, Sequence[Side] | None] = {"entropy_norm": (limits.warning, limits.critical), returns.name: FREE}
     sides |= {"choice_fraction": (0.0,), "entropy": (), "choices_unknown": same(frame["choices_unknown"])}
@@ -79,7 +79,7 @@ RULE = Rule(
     "returns, critical.",
     look_first="kl_k3 and ratio_max of the update before; entropy coefficient; learning rate; whether the return "
     "says that being deterministic is right.",
-    reference="Subsystem review C1; Andrychowicz et al. 2021, section on policy entropy",
+    reference="Andrychowicz et al. 2021, What Matters in On-Policy RL, section on policy entropy",
     examples=(
         Example("exploring", "ok", _cells(0.7)),
         Example("nearly deterministic", "warning", _cells(0.05)),

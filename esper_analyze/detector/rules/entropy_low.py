@@ -15,7 +15,7 @@ from esper_analyze.detector.verdict import Bounds, Judgement, settle
 class EntropyLowLimits(Limits):
     """Bound on ``updates.entropy_norm``."""
 
-    info: float = limit(0.3, "detector specification; a sound run that has learnt its task gets there too")
+    info: float = limit(0.3, "a third of the entropy; a sound run that has learnt its task gets there too")
     escalate: int = limit(0, "information never escalates")
 
 
@@ -35,7 +35,7 @@ def judge(frame: Frame, memory: Memory, limits: EntropyLowLimits) -> list[Judgem
 
 
 def guard(frame: Frame, memory: Memory, limits: EntropyLowLimits) -> DeferralGuard:  # noqa: ARG001
-    """Hold entropy to its side of the bound."""
+    """Defer while entropy stays on the same side of the bound."""
     return DeferralGuard(
         LASTING,
         {
@@ -65,7 +65,7 @@ RULE = Rule(
     meaning="Where the masks left a choice, the policy uses less than a third of the entropy there is. Late in a run "
     "that learns, this is success; early, it is the last sign before a collapse.",
     look_first="Whether the return still rises; the entropy coefficient.",
-    reference="Detector specification; Andrychowicz et al. 2021, section on policy entropy",
+    reference="Andrychowicz et al. 2021, What Matters in On-Policy RL, section on policy entropy",
     examples=(
         Example("exploring", "ok", _cells(0.7)),
         Example("low", "info", _cells(0.2)),

@@ -14,9 +14,11 @@ from esper_analyze.detector.verdict import Judgement, above, settle
 class FirstRatioLimits(Limits):
     """Bounds on ``updates.first_ratio_error``, nats."""
 
-    warning: float = limit(1e-4, "detector specification; float32 noise of sound runs stays under 1e-5")
-    critical: float = limit(1e-2, "detector specification")
-    escalate: int = limit(10, "detector specification: ratio and KL 10")
+    warning: float = limit(1e-4, "float32 noise of sound runs stays under 1e-5")
+    critical: float = limit(1e-2, "a ratio off by one per cent: another policy, not noise")
+    escalate: int = limit(
+        10, "ten updates of detail, because a large policy change takes several updates to show its effect"
+    )
 
 
 def judge(frame: Frame, memory: Memory, limits: FirstRatioLimits) -> list[Judgement]:  # noqa: ARG001
@@ -27,7 +29,7 @@ def judge(frame: Frame, memory: Memory, limits: FirstRatioLimits) -> list[Judgem
 
 
 def guard(frame: Frame, memory: Memory, limits: FirstRatioLimits) -> DeferralGuard:  # noqa: ARG001
-    """Hold the error to its side of both bounds."""
+    """Defer while the error stays on the same side of both bounds."""
     return DeferralGuard(LASTING, {"first_ratio_error": (limits.warning, limits.critical)})
 
 

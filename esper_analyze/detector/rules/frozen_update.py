@@ -61,7 +61,7 @@ def _movement(frame: Frame, memory: Memory, limits: FrozenUpdateLimits, idle: Ex
 
 
 def guard(frame: Frame, memory: Memory, limits: FrozenUpdateLimits) -> DeferralGuard:
-    """Hold norms, KL and steps to their sides of nothing."""
+    """Defer while norms, KL and steps stay on the same side of their bounds."""
     sides: dict[str, Sequence[Side]] = dict.fromkeys(_cells(None, None, None), (0.0,))
     measurable = same(frame["inner_loop_measurable"])
     watched = sides | {"kl_k3": (limits.still,), "inner_loop_measurable": measurable, "max_grad_norm": ()}
@@ -95,7 +95,7 @@ RULE = Rule(
     "momentum still coasts, a warning). Or the policy has not moved by the least amount for several updates.",
     look_first="grad_norm_pre_clip of the first such update; a loss or reward that became huge; the learning rate; "
     "whether the optimizer holds the policy's parameters.",
-    reference="Detector specification; torch.nn.utils.clip_grad_norm_ multiplies by max_norm / (norm + 1e-6)",
+    reference="torch.nn.utils.clip_grad_norm_ multiplies by max_norm / (norm + 1e-6), which is 0 for an infinite norm",
     examples=(
         Example("a sound update", "ok", _cells(3.0, 0.5, 0.01)),
         Example("overflow: the clip left nothing", "critical", _cells(float("inf"), 0.0, 0.0)),

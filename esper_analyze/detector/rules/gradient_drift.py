@@ -27,13 +27,13 @@ LARGEST = float(np.finfo(np.float64).max)
 class GradientDriftLimits(Limits):
     """Bounds on drift = |x − ema| / (ema + 1e-8), taken before the average takes x in."""
 
-    warning: float = limit(0.5, "subsystem review on the EMA tracker: 50 % deviation")
-    critical: float = limit(2.0, "detector specification")
-    sustained: int = limit(3, "detector specification: sustained 3", at_least=1)
+    warning: float = limit(0.5, "50 % deviation from the EMA")
+    critical: float = limit(2.0, "four times the warning")
+    sustained: int = limit(3, "a single such update is common, three in a row are not", at_least=1)
     noise: float = limit(15.0, "sound runs drift by up to 13 × their own change from update to update", at_least=0.0)
-    momentum: float = limit(0.99, "subsystem review on the EMA tracker", at_least=0.0, below=1.0)
-    warmup: int = limit(10, "subsystem review L4: no drift before 10 updates", at_least=1)
-    escalate: int = limit(5, "detector specification: drift 5")
+    momentum: float = limit(0.99, "an EMA over about 100 updates", at_least=0.0, below=1.0)
+    warmup: int = limit(10, "an EMA of fewer values is no baseline", at_least=1)
+    escalate: int = limit(5, "drift is slow, so five updates of detail are enough")
 
 
 def judge(frame: Frame, memory: Memory, limits: GradientDriftLimits) -> list[Judgement]:
@@ -103,7 +103,7 @@ RULE = Rule(
     meaning="The group's gradient has been far from its own moving average for several updates: it grows, fades or "
     "its tensors vanish or explode, without any single update being alarming. Health counts only when it falls.",
     look_first="Learning-rate schedule, scale of advantages and returns, entropy; which group moved first.",
-    reference="Gradient review C3; subsystem review on gradient_ema",
+    reference="Relative deviation from a bias-corrected EMA (Kingma & Ba 2015)",
     examples=(
         Example("steady", "ok", _cells(*[1.0] * 14), updates=14),
         Example("warming up", "not_applicable", _cells(1.0, 5.0), updates=2),

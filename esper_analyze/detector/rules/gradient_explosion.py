@@ -28,8 +28,8 @@ LONGEST = 50
 class GradientExplosionLimits(Limits):
     """Bounds on ``groups.grad_norm`` over the group's own level: its rolling median, or its early mean if larger."""
 
-    warning: float = limit(10.0, "detector specification: 10 × own rolling median", at_least=1.0)
-    critical: float = limit(100.0, "detector specification: 100 × own rolling median", at_least=1.0)
+    warning: float = limit(10.0, "10 × own rolling median", at_least=1.0)
+    critical: float = limit(100.0, "100 × own rolling median: ten times the warning", at_least=1.0)
     window_hits: int = limit(2, "a critic that has converged meets a rare failure in sound runs too", at_least=1)
     window: int = limit(5, "as kl_spike: the present update included", at_least=1, below=LONGEST + 1)
     early_updates: int = limit(10, "updates whose mean is the group's own early level", at_least=1)
@@ -54,7 +54,7 @@ def judge(frame: Frame, memory: Memory, limits: GradientExplosionLimits) -> list
 
 
 def guard(frame: Frame, memory: Memory, limits: GradientExplosionLimits) -> DeferralGuard | None:
-    """Hold norms to their side of the bounds: of those by early levels for long, else until levels are taken anew."""
+    """Defer while norms stay on the same side of the bounds; bounds by a rolling median hold until it is refreshed."""
     norm = frame["grad_norm"]
     if not early_known(norm.finite, memory, limits.early_updates) or not steady(memory["crossed"], limits.window):
         return None
@@ -85,7 +85,7 @@ RULE = Rule(
     "the median of its last 50 updates, or the mean of its first ten if that is larger). Sound PPO runs clip norms "
     "hundreds of times the clip norm for good, so it is the change that tells, not the size.",
     look_first="Which group came first; rewards and returns of that rollout; first_ratio_error and ratio_max.",
-    reference="Detector specification; Pascanu et al. 2013, On the difficulty of training recurrent neural networks",
+    reference="Pascanu et al. 2013, On the difficulty of training recurrent neural networks",
     examples=(
         Example("steady", "ok", _cells(*[1.0] * 25), updates=25),
         Example("large all along", "ok", _cells(*[700.0] * 25), updates=25),

@@ -35,7 +35,7 @@ def judge(frame: Frame, memory: Memory, limits: GradientMissingLimits) -> list[J
 
 
 def guard(frame: Frame, memory: Memory, limits: GradientMissingLimits) -> DeferralGuard:  # noqa: ARG001
-    """Hold both words."""
+    """Defer while both texts stay the same."""
     return DeferralGuard(LASTING, {name: same(frame[name]) for name in ("grad_state", "zero_explained")})
 
 
@@ -55,7 +55,7 @@ RULE = Rule(
     "gave it a choice that mattered. It cannot learn.",
     look_first="Whether the head's log-prob is part of the loss, a detach() or no_grad() on its way, an optimizer "
     "that does not hold it.",
-    reference="Freeze bug, part 1.1: grad=None is not 0.0",
+    reference="A gradient that is None was never computed, which differs from one of 0.0",
     examples=(
         Example("learning", "ok", _cells("finite", "not_zero")),
         Example("zero because masked", "ok", _cells("finite", "masked")),

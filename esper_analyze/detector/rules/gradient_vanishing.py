@@ -31,10 +31,10 @@ _EXPLAINED = np.array([choice_code("heads", "zero_explained", word) for word in 
 class GradientVanishingLimits(Limits):
     """Bounds on ``groups.vanishing_severity``, and on the norm as a share of the group's own early mean."""
 
-    warning: float = limit(0.0, "detector specification: > 0", at_least=0.0)
-    critical: float = limit(0.5, "detector specification: half of the tensors", at_least=0.0)
-    faded: float = limit(1e-4, "relative to the group's own early scale: four orders of magnitude", at_least=0.0)
-    sustained: int = limit(3, "one quiet update is none", at_least=1)
+    warning: float = limit(0.0, "any tensor", at_least=0.0)
+    critical: float = limit(0.5, "half of the tensors", at_least=0.0)
+    faded: float = limit(1e-4, "four orders of magnitude below the group's own early scale", at_least=0.0)
+    sustained: int = limit(3, "a single quiet update is common", at_least=1)
     early_updates: int = limit(10, "updates whose mean is the group's own early level", at_least=1)
     choice: float = limit(0.05, "mask_collapse: below this a head has next to nothing to learn", at_least=0.0)
 
@@ -120,7 +120,7 @@ def _norm(frame: Frame, memory: Memory, limits: GradientVanishingLimits, masked:
 
 
 def guard(frame: Frame, memory: Memory, limits: GradientVanishingLimits) -> DeferralGuard | None:
-    """Hold shares and norms to their sides of the bounds, and heads to the reasons they have for none."""
+    """Defer while shares and norms stay on the same side of the bounds, and heads keep their explanations."""
     share, norm, why = frame["vanishing_severity"], frame["grad_norm"], "heads.zero_explained"
     usable = norm.finite & ~_explained(frame, limits)
     if not early_known(usable, memory, limits.early_updates):
@@ -166,7 +166,7 @@ RULE = Rule(
     "solved its task fades too). Nothing is learnt there any more.",
     look_first="Whether the entropy collapsed before; saturated activations or gates; a loss term whose weight is 0; "
     "for one head: its learnable fraction.",
-    reference="Detector specification; gradient review H2",
+    reference="Glorot & Bengio 2010, Understanding the difficulty of training deep feedforward neural networks",
     examples=(
         Example("healthy", "ok", _cells(0.0)),
         Example("one quiet update", "ok", _cells(0.0, 0.3, 0.0), updates=3),

@@ -21,11 +21,11 @@ RETURNS = "updates.episode_return_mean"
 class HeadEntropyCollapseLimits(ConvergenceLimits):
     """Bounds on ``heads.entropy_norm`` over steps with a choice."""
 
-    threshold: float = limit(0.1, "detector specification: per-head default")
+    threshold: float = limit(0.1, "a tenth of the head's entropy, for heads without a threshold of their own")
     per_head: dict[str, float] = limit({}, "single heads in place of the default")  # noqa: RUF009
-    warning_updates: int = limit(3, "detector specification: 3 updates", at_least=1)
-    critical_updates: int = limit(20, "detector specification: 20 updates", at_least=1)
-    clear_factor: float = limit(1.5, "detector specification: clears only above 1.5 × the threshold")
+    warning_updates: int = limit(3, "one low update is common, three in a row are not", at_least=1)
+    critical_updates: int = limit(20, "long enough to be a state and not a phase", at_least=1)
+    clear_factor: float = limit(1.5, "clears only above 1.5 × the threshold, so that it does not flap")
 
 
 def judge(frame: Frame, memory: Memory, limits: HeadEntropyCollapseLimits) -> list[Judgement]:
@@ -54,7 +54,7 @@ def _thresholds(heads: tuple[str, ...], limits: HeadEntropyCollapseLimits) -> Fl
 
 
 def guard(frame: Frame, memory: Memory, limits: HeadEntropyCollapseLimits) -> DeferralGuard:
-    """Hold each head to its side of both bounds; returns matter once one has been low for long."""
+    """Defer while each head stays on the same side of both bounds; returns matter once one has been low for long."""
     threshold = _thresholds(frame.subjects, limits) if limits.per_head else limits.threshold
     lasting = until(memory["low"], limits.warning_updates, limits.critical_updates)
     sides: dict[str, Sequence[Side] | None] = {"entropy_norm": (threshold, limits.clear_factor * threshold)}
@@ -89,7 +89,7 @@ RULE = Rule(
     "where it came fast, a warning; without better returns, critical when it lasts.",
     look_first="The head's own entropy coefficient and learnable fraction; whether its best action really is always "
     "the same; its ratio and KL in the updates before.",
-    reference="Detector specification; subsystem review C1 and M2",
+    reference="A joint entropy hides one head that collapsed among others (entropy is judged per head)",
     examples=(
         Example("exploring", "ok", _cells(0.6), updates=1),
         Example("low for two updates", "ok", _cells(0.05, 0.05), updates=2),

@@ -20,8 +20,8 @@ HOST = "host_grad_norm"
 class HostDominatingLimits(Limits):
     """Bounds on ``slots.normalized_ratio`` while the host's norm is high."""
 
-    warning: float = limit(RATIO, "gradient review L4: ratio below 0.1 …")
-    host_norm: float = limit(1.0, "gradient review L4: … and host_grad_norm above 1.0", at_least=0.0)
+    warning: float = limit(RATIO, "the seed module gets a tenth of the host's gradient per parameter …")
+    host_norm: float = limit(1.0, "… while the host's own gradient is large", at_least=0.0)
     sustained: int = limit(3, "as seed_dormant", at_least=1)
 
 
@@ -43,7 +43,7 @@ def judge(frame: Frame, memory: Memory, limits: HostDominatingLimits) -> list[Ju
 
 
 def guard(frame: Frame, memory: Memory, limits: HostDominatingLimits) -> DeferralGuard:
-    """Hold ratio and norm to their sides, and what else is known of the seed."""
+    """Defer while ratio and norm stay on the same side of their bounds and the context stays the same."""
     sides = known_sides(frame) | {"normalized_ratio": (limits.warning,), HOST: (limits.host_norm,)}
     sides |= {"host_elements": (0.0,)}
     return DeferralGuard(min(until(memory[name], limits.sustained) for name in ("low", "own")), sides)
@@ -74,7 +74,7 @@ RULE = Rule(
     "faded or never woke it is information, and seed_dormant says what is wrong.",
     look_first="The host's loss and learning rate at the update it began; whether host and seed are clipped together, "
     "so that the host's norm scales the seed's steps down; low_ratio_cause.",
-    reference="Gradient review H3, L4",
+    reference="Gradient norms per parameter (norm / sqrt(elements)), so that modules of different size compare",
     examples=(
         Example("as active as its host", "ok", _cells(0.8)),
         Example("low, and the host's gradient is small", "ok", _cells(*[0.05] * 3, host=0.4), updates=3),

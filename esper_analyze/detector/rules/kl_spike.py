@@ -21,15 +21,15 @@ LONGEST = 50
 class KlSpikeLimits(Limits):
     """Bounds on ``updates.kl_k3``, nats."""
 
-    warning: float = limit(0.1, "subsystem review asks for 0.05–0.1; sound fast learners touch 0.12 once")
-    window_hits: int = limit(2, "detector specification: crossings within the window", at_least=1)
-    window: int = limit(
-        5, "detector specification: the last 5 updates, the present one included", at_least=1, below=LONGEST + 1
-    )
-    critical: float = limit(0.5, "detector specification: at once")
+    warning: float = limit(0.1, "usual bounds are 0.05–0.1; sound fast learners reach 0.12 once")
+    window_hits: int = limit(2, "crossings within the window: one alone is common", at_least=1)
+    window: int = limit(5, "the last 5 updates, the present one included", at_least=1, below=LONGEST + 1)
+    critical: float = limit(0.5, "at once: the policy left its trust region")
     target_factor: float = limit(1.5, "Stable-Baselines3 stops an epoch above 1.5 × target_kl")
-    target_updates: int = limit(3, "detector specification: sustained 3", at_least=1)
-    escalate: int = limit(10, "detector specification: ratio and KL 10")
+    target_updates: int = limit(3, "a single such update is common, three in a row are not", at_least=1)
+    escalate: int = limit(
+        10, "ten updates of detail, because a large policy change takes several updates to show its effect"
+    )
 
 
 def judge(frame: Frame, memory: Memory, limits: KlSpikeLimits) -> list[Judgement]:
@@ -54,7 +54,7 @@ def judge(frame: Frame, memory: Memory, limits: KlSpikeLimits) -> list[Judgement
 
 
 def guard(frame: Frame, memory: Memory, limits: KlSpikeLimits) -> DeferralGuard | None:
-    """Hold KL to its side of all three bounds."""
+    """Defer while KL stays on the same side of all three bounds."""
     target = frame["target_kl"]
     if not steady(memory["crossed"], limits.window):
         return None

@@ -19,12 +19,12 @@ METRICS = ("c_env_rms_max", "c_rms", "h_rms")
 class LstmExplosionLimits(Limits):
     """Bounds on root mean squares of the state."""
 
-    warning: float = limit(5.0, "TELE-340: rms above 5")
-    critical: float = limit(10.0, "TELE-340: rms above 10")
+    warning: float = limit(5.0, "tanh of a cell state of 5 is 0.9999: its output is saturated")
+    critical: float = limit(10.0, "twice the warning")
     window_hits: int = limit(3, "a sound run crossed once", at_least=1)
     window: int = limit(5, "as kl_spike: the present update included", at_least=1, below=LONGEST + 1)
     one_environment: float = limit(
-        2.0, "so many times more for the worst environment: sound runs reach 7.3", at_least=1.0
+        2.0, "factor on the bounds for the worst environment: sound runs reach 7.3", at_least=1.0
     )
 
 
@@ -47,7 +47,7 @@ def judge(frame: Frame, memory: Memory, limits: LstmExplosionLimits) -> list[Jud
 
 
 def guard(frame: Frame, memory: Memory, limits: LstmExplosionLimits) -> DeferralGuard | None:  # noqa: ARG001
-    """Hold each metric to its side of its bounds."""
+    """Defer while each metric stays on the same side of its bounds."""
     if not all(steady(memory[metric], limits.window) for metric in METRICS):
         return None
     factors = {metric: limits.one_environment if metric == METRICS[0] else 1.0 for metric in METRICS}
@@ -69,7 +69,7 @@ RULE = Rule(
     meaning="The cell state integrates without forgetting and leaves the range its gates can work in. |h| ≤ 1 always "
     "holds for an nn.LSTM without projection, so the bound on h can only fire on something else.",
     look_first="Forget gates near 1 (saturation), resets at episode starts, learning rate of the recurrent layer.",
-    reference="TELE-340; Pascanu et al. 2013, On the difficulty of training recurrent neural networks",
+    reference="Pascanu et al. 2013, On the difficulty of training recurrent neural networks",
     examples=(
         Example("in range", "ok", _cells(1.2)),
         Example("one environment is further out than the rest", "ok", _cells(7.0)),

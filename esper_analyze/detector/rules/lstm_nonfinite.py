@@ -16,7 +16,7 @@ METRICS = ("has_nan", "has_inf")
 class LstmNonfiniteLimits(Limits):
     """Nothing to set: any NaN or ±Inf is critical."""
 
-    escalate: int = limit(20, "detector specification: numerical 20")
+    escalate: int = limit(20, "twenty updates of detail, because the cause can be far from the first NaN")
 
 
 def judge(frame: Frame, memory: Memory, limits: LstmNonfiniteLimits) -> list[Judgement]:  # noqa: ARG001
@@ -27,7 +27,7 @@ def judge(frame: Frame, memory: Memory, limits: LstmNonfiniteLimits) -> list[Jud
 
 
 def guard(frame: Frame, memory: Memory, limits: LstmNonfiniteLimits) -> DeferralGuard:  # noqa: ARG001
-    """Hold both flags."""
+    """Defer while both flags stay the same."""
     return DeferralGuard(LASTING, {metric: same(frame[metric]) for metric in METRICS})
 
 
@@ -42,7 +42,7 @@ RULE = Rule(
     meaning="The recurrent state is NaN or infinite and will stay so until it is reset; every action after it is "
     "drawn from garbage.",
     look_first="The update before: gradients and losses; observations that are NaN.",
-    reference="TELE-340",
+    reference="A NaN in a recurrent state persists in every later step of its sequence",
     examples=(
         Example("finite", "ok", {"has_nan": False, "has_inf": False}),
         Example("NaN", "critical", {"has_nan": True, "has_inf": False}),

@@ -18,8 +18,8 @@ GATES = ("forget_saturation", "input_saturation", "output_saturation")
 class LstmSaturationLimits(Limits):
     """Bounds on shares of saturated units."""
 
-    warning: float = limit(0.5, "detector specification")
-    critical: float = limit(0.9, "detector specification")
+    warning: float = limit(0.5, "half of the units are at their bound")
+    critical: float = limit(0.9, "nearly all units are at their bound")
 
 
 def judge(frame: Frame, memory: Memory, limits: LstmSaturationLimits) -> list[Judgement]:  # noqa: ARG001
@@ -35,7 +35,7 @@ def judge(frame: Frame, memory: Memory, limits: LstmSaturationLimits) -> list[Ju
 
 
 def guard(frame: Frame, memory: Memory, limits: LstmSaturationLimits) -> DeferralGuard:  # noqa: ARG001
-    """Hold every share to its side of both bounds."""
+    """Defer while every share stays on the same side of both bounds."""
     return DeferralGuard(LASTING, dict.fromkeys(("h_saturation", *GATES), (limits.warning, limits.critical)))
 
 
@@ -54,7 +54,7 @@ RULE = Rule(
     meaning="Most units are at ±1, or most gates fully open or shut. Their derivatives are then near 0: the network "
     "remembers, but cannot learn to remember otherwise.",
     look_first="Scale of the LSTM's inputs (normalise observations), learning rate of the recurrent layer, c_rms.",
-    reference="Detector specification; Karpathy et al. 2015, Visualizing and Understanding Recurrent Networks",
+    reference="Karpathy et al. 2015, Visualizing and Understanding Recurrent Networks",
     examples=(
         Example("in range", "ok", _cells(0.05)),
         Example("most hidden units", "warning", _cells(0.6)),

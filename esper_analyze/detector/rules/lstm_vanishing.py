@@ -16,8 +16,8 @@ METRICS = ("h_rms", "c_rms")
 class LstmVanishingLimits(Limits):
     """Bounds on root mean squares of the state."""
 
-    warning: float = limit(1e-4, "detector specification")
-    critical: float = limit(1e-6, "TELE-340: vanishing below 1e-6")
+    warning: float = limit(1e-4, "100 times the critical bound")
+    critical: float = limit(1e-6, "near the resolution of float32 beside inputs of order 1")
 
 
 def judge(frame: Frame, memory: Memory, limits: LstmVanishingLimits) -> list[Judgement]:  # noqa: ARG001
@@ -27,7 +27,7 @@ def judge(frame: Frame, memory: Memory, limits: LstmVanishingLimits) -> list[Jud
 
 
 def guard(frame: Frame, memory: Memory, limits: LstmVanishingLimits) -> DeferralGuard:  # noqa: ARG001
-    """Hold both metrics to their side of both bounds."""
+    """Defer while both metrics stay on the same side of both bounds."""
     return DeferralGuard(LASTING, dict.fromkeys(METRICS, (limits.warning, limits.critical)))
 
 
@@ -41,7 +41,7 @@ RULE = Rule(
     title="LSTM state vanished",
     meaning="Hidden or cell state is next to zero everywhere: the policy has no memory to act on.",
     look_first="Whether the state is carried from step to step at all, or reset at every one; input scale.",
-    reference="TELE-340; Pascanu et al. 2013",
+    reference="Pascanu et al. 2013, On the difficulty of training recurrent neural networks",
     examples=(
         Example("in range", "ok", {"h_rms": 0.3, "c_rms": 0.8}),
         Example("small", "warning", {"h_rms": 5e-5, "c_rms": 0.8}),

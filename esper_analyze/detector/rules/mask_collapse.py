@@ -15,7 +15,7 @@ from esper_analyze.detector.verdict import Bounds, Judgement, settle
 class MaskCollapseLimits(Limits):
     """Bound on ``heads.learnable_fraction``."""
 
-    info: float = limit(0.05, "detector specification")
+    info: float = limit(0.05, "fewer than one step in twenty offers a choice")
     escalate: int = limit(0, "an explanation never escalates")
 
 
@@ -27,7 +27,7 @@ def judge(frame: Frame, memory: Memory, limits: MaskCollapseLimits) -> list[Judg
 
 
 def guard(frame: Frame, memory: Memory, limits: MaskCollapseLimits) -> DeferralGuard:  # noqa: ARG001
-    """Hold the share to its side of the bound."""
+    """Defer while the share stays on the same side of the bound."""
     return DeferralGuard(LASTING, {"learnable_fraction": (limits.info,), "kind": same(frame["kind"])})
 
 
@@ -42,7 +42,7 @@ RULE = Rule(
     meaning="At nearly every step the masks left this head one valid action. Its log-prob is then constant and its "
     "gradient zero: expected, not a bug.",
     look_first="Whether the environment should offer this head more actions.",
-    reference="Freeze bug, part 2: expected mask collapse",
+    reference="Without a choice, the gradient of a log-probability is exactly 0: such a zero is expected",
     examples=(
         Example("a choice at most steps", "ok", {"learnable_fraction": 0.7, "kind": "categorical"}),
         Example("no choice at all", "info", {"learnable_fraction": 0.0, "kind": "categorical"}),

@@ -21,7 +21,7 @@ SAID = "nonfinite_sources"
 class NumericalInstabilityLimits(Limits):
     """Nothing to set: any NaN or ±Inf is critical."""
 
-    escalate: int = limit(20, "detector specification: numerical 20")
+    escalate: int = limit(20, "twenty updates of detail, because the cause can be far from the first NaN")
 
 
 def judge(frame: Frame, memory: Memory, limits: NumericalInstabilityLimits) -> list[Judgement]:  # noqa: ARG001
@@ -38,7 +38,7 @@ def judge(frame: Frame, memory: Memory, limits: NumericalInstabilityLimits) -> l
 
 
 def guard(frame: Frame, memory: Memory, limits: NumericalInstabilityLimits) -> DeferralGuard:  # noqa: ARG001
-    """Hold counts to their side of 0, and all else to being finite."""
+    """Defer while counts stay on the same side of 0 and everything else stays finite."""
     counts = dict.fromkeys(COUNTS, (0.0,))
     return DeferralGuard(LASTING, {**dict.fromkeys((*NUMBERS, SAID), ()), **counts})
 
@@ -60,7 +60,7 @@ RULE = Rule(
     "everything after it is a consequence. The value is the number of watched columns that say so.",
     look_first="nonfinite_sources names what broke first; then rewards and observations of that rollout, then the "
     "scale of the value loss.",
-    reference="Freeze bug, fix 4 (finiteness gate); subsystem review on numerical stability",
+    reference="A single NaN in loss or gradient makes every parameter NaN at the next step",
     examples=(
         Example("all finite", "ok", _cells()),
         Example("a NaN gradient", "critical", _cells(nan_grad_count=3)),

@@ -32,11 +32,11 @@ _WINDOWS = Rolling(_compared, size=3, length=2 * WINDOW, every=10, first=2 * WIN
 class PerformanceDegradationLimits(Limits):
     """Bounds on the drop of the mean episode return from 20 updates to the next 20."""
 
-    info: float = limit(0.10, "detector specification: 10 % of the mean of the previous window", at_least=0.0)
-    warning: float = limit(0.30, "detector specification: 30 %", at_least=0.0)
+    info: float = limit(0.10, "10 % of the mean of the previous window", at_least=0.0)
+    warning: float = limit(0.30, "30 % of the mean of the previous window", at_least=0.0)
     critical: float = limit(0.75, "sound runs of PPO on CartPole lose up to 60 % and recover", at_least=0.0)
     noise: float = limit(4.0, "drops of sound runs stay below 4 standard errors of the two means", at_least=0.0)
-    after_progress: float = limit(0.1, "detector specification: after 10 % progress")
+    after_progress: float = limit(0.1, "early returns vary too much: only after 10 % of the training")
     warmup_updates: int = limit(50, "where progress is unknown, as value_collapse", at_least=0)
 
 
@@ -62,7 +62,7 @@ def judge(frame: Frame, memory: Memory, limits: PerformanceDegradationLimits) ->
 
 
 def guard(frame: Frame, memory: Memory, limits: PerformanceDegradationLimits) -> DeferralGuard:
-    """Wait until the windows are compared anew."""
+    """Defer until the windows are compared again."""
     returns, progress = frame["episode_return_mean"], frame["progress"]
     lasting = _WINDOWS.steady(memory, "windows", returns.finite)
     young = before(memory["updates"], frame.present[-1], limits.warmup_updates + 1)
@@ -86,7 +86,7 @@ RULE = Rule(
     meaning="The mean episode return of the last 20 updates (looked at after every tenth) is a tenth or more below "
     "that of the 20 before (the baseline), by more than their own scatter explains.",
     look_first="What the other rules said in the updates before the drop; whether the environment changed.",
-    reference="Detector specification; Henderson et al. 2018, Deep Reinforcement Learning that Matters (on scatter)",
+    reference="Henderson et al. 2018, Deep Reinforcement Learning that Matters (on the scatter of returns)",
     examples=(
         Example("steady", "ok", _cells(*[10.0, 11.0] * 25), updates=50),
         Example("rising", "ok", _cells(*[10.0] * 20, *[20.0] * 20), updates=40),

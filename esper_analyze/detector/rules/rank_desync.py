@@ -27,7 +27,7 @@ def judge(frame: Frame, memory: Memory, limits: RankDesyncLimits) -> list[Judgem
 
 
 def guard(frame: Frame, memory: Memory, limits: RankDesyncLimits) -> DeferralGuard:  # noqa: ARG001
-    """Hold the spread to its side of both bounds."""
+    """Defer while the spread stays on the same side of both bounds."""
     return DeferralGuard(LASTING, {"spread": (limits.warning, limits.critical), "ranks": (2.0,)})
 
 

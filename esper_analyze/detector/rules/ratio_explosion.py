@@ -22,15 +22,17 @@ LONGEST = 50
 class RatioExplosionLimits(Limits):
     """Bounds on ``updates.ratio_max``."""
 
-    warning: float = limit(5.0, "subsystem review: 5 is a log-prob change of 1.6 nats")
-    critical: float = limit(20.0, "detector specification: 3 nats")
+    warning: float = limit(5.0, "5 is a log-prob change of 1.6 nats")
+    critical: float = limit(20.0, "20 is a log-prob change of 3 nats")
     weight: float = limit(0.8, "effective sample size below which such samples count; sound runs stay above 0.87")
     critical_weight: float = limit(0.5, "half of the samples' worth is lost")
     moved: float = limit(0.1, "or the policy moved: kl_spike's warning, nats (all ratios alike have full weight)")
     at_once: float = limit(0.5, "kl_k3 at which one update is enough: kl_spike's critical bound, nats")
     window_hits: int = limit(2, "as kl_spike: crossings within the window", at_least=1)
     window: int = limit(5, "as kl_spike: the present update included", at_least=1, below=LONGEST + 1)
-    escalate: int = limit(10, "detector specification: ratio and KL 10")
+    escalate: int = limit(
+        10, "ten updates of detail, because a large policy change takes several updates to show its effect"
+    )
 
 
 def judge(frame: Frame, memory: Memory, limits: RatioExplosionLimits) -> list[Judgement]:
@@ -55,7 +57,7 @@ def judge(frame: Frame, memory: Memory, limits: RatioExplosionLimits) -> list[Ju
 
 
 def guard(frame: Frame, memory: Memory, limits: RatioExplosionLimits) -> DeferralGuard | None:
-    """Hold the ratio to its side of both bounds; weight and KL matter beyond them."""
+    """Defer while the ratio stays on the same side of both bounds; weight and KL matter beyond them."""
     ratio = frame["ratio_max"]
     if not steady(memory["heavy"], limits.window) or not steady(memory["extreme"], limits.window):
         return None

@@ -1,4 +1,4 @@
-"""Rule ``seed_dormant``: a seed that should train gets next to no gradient beside its host, or none at all."""
+"""Rule ``seed_dormant``: a seed module that should train gets hardly any gradient compared with its host, or none."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from esper_analyze.detector.verdict import Bounds, Excuse, Judgement, settle
 class SeedDormantLimits(Limits):
     """Bounds on ``slots.normalized_ratio``."""
 
-    warning: float = limit(RATIO, "detector specification; gradient review L4: below 0.1 the host dominates")
-    critical: float = limit(0.01, "detector specification; gradient review L4: below 0.01 the seed is dormant")
-    sustained: int = limit(3, "as gradient_vanishing: one quiet update is none", at_least=1)
+    warning: float = limit(RATIO, "below 0.1 the host dominates")
+    critical: float = limit(0.01, "below 0.01 the seed module hardly learns")
+    sustained: int = limit(3, "as gradient_vanishing: a single quiet update is common", at_least=1)
 
 
 def judge(frame: Frame, memory: Memory, limits: SeedDormantLimits) -> list[Judgement]:
@@ -57,7 +57,7 @@ def _reach(frame: Frame, memory: Memory, limits: SeedDormantLimits, excuses: Seq
 
 
 def guard(frame: Frame, memory: Memory, limits: SeedDormantLimits) -> DeferralGuard:
-    """Hold ratios to their side of both bounds, and what else is known of the seed."""
+    """Defer while ratios stay on the same side of both bounds and the context stays the same."""
     sides = known_sides(frame) | {"normalized_ratio": (limits.warning, limits.critical), "host_elements": (0.0,)}
     return DeferralGuard(min(until(memory[name], limits.sustained) for name in ("low", "own", "dead", "lost")), sides)
 
@@ -80,14 +80,14 @@ RULE = Rule(
     limits=SeedDormantLimits,
     judge=judge,
     guard=guard,
-    title="A seed does not learn",
-    meaning="The seed is in a stage in which it should train, and its gradient is a tenth of its host's or less, both "
-    "by the root of their number of parameters; or none of its tensors has a gradient at all (low_ratio_cause "
-    "disconnected, critical). low_ratio_cause tells a seed that never woke (dormant) from one that has faded "
-    "(saturated), and from a host that learns faster than usual, which is information: the seed gets what it got.",
-    look_first="low_ratio_cause and tensors_without_grad; disconnected: a detach() between seed and loss; dormant: "
-    "alpha, and layers that begin at 0; saturated: activations of the seed, its learning rate.",
-    reference="Gradient review H3, L4",
+    title="A seed module does not learn",
+    meaning="The seed module is in a stage in which it should train, and its gradient is at most a tenth of its "
+    "host's, each divided by the root of its number of parameters; or none of its tensors has a gradient "
+    "(low_ratio_cause disconnected, critical). It distinguishes a seed module that never learnt (dormant) from one "
+    "whose gradient faded (saturated), and from a host that learns faster than usual, which is information.",
+    look_first="low_ratio_cause and tensors_without_grad; disconnected: a detach() between seed module and loss; "
+    "dormant: alpha, and layers initialised to 0; saturated: activations of the seed module, its learning rate.",
+    reference="Gradient norms per parameter (norm / sqrt(elements)), so that modules of different size compare",
     examples=(
         Example("as active as its host", "ok", _cells(0.8)),
         Example("low for two updates", "ok", _cells(0.05, 0.05, cause="dormant"), updates=2),

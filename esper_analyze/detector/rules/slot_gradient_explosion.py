@@ -21,8 +21,8 @@ LONGEST = 50
 class SlotGradientExplosionLimits(Limits):
     """Bounds on ``slots.exploding_severity``; any NaN or ±Inf is critical at once."""
 
-    warning: float = limit(0.0, "detector specification: any tensor", at_least=0.0)
-    critical: float = limit(0.5, "detector specification: half of the tensors, that many included", at_least=0.0)
+    warning: float = limit(0.0, "any tensor", at_least=0.0)
+    critical: float = limit(0.5, "half of the tensors, that many included", at_least=0.0)
     window_hits: int = limit(2, "as gradient_explosion: once is information", at_least=1)
     window: int = limit(5, "as kl_spike: the present update included", at_least=1, below=LONGEST + 1)
 
@@ -47,7 +47,7 @@ def judge(frame: Frame, memory: Memory, limits: SlotGradientExplosionLimits) -> 
 
 
 def guard(frame: Frame, memory: Memory, limits: SlotGradientExplosionLimits) -> DeferralGuard | None:
-    """Hold shares to their sides of the bounds, and what else is known of the seed."""
+    """Defer while shares stay on the same side of the bounds and the context stays the same."""
     if not all(steady(memory[name], limits.window) for name in ("some", "half")):
         return None
     sides = known_sides(frame) | {"normalized_ratio": (), "tensors_nonfinite": (0.0,)}
@@ -73,13 +73,13 @@ RULE = Rule(
     limits=SlotGradientExplosionLimits,
     judge=judge,
     guard=guard,
-    title="A seed's gradients exploded",
-    meaning="Tensors of the seed get gradients above ten times the norm they are clipped to (5.0 where none is given), "
-    "again and again: clipping leaves less than a tenth of each step, of the host's as well where both are clipped "
+    title="A seed module's gradients exploded",
+    meaning="Tensors of the seed module get gradients above ten times the norm they are clipped to (5.0 without one), "
+    "repeatedly: clipping leaves less than a tenth of each step, of the host's as well where both are clipped "
     "together. NaN or Inf is critical at once, half of the tensors when it comes again.",
-    look_first="The update it began and the seed's stage then: alpha that was raised, a new blueprint; the seed's "
-    "learning rate and the scale of its input; host_grad_norm, whether the host was first.",
-    reference="TELE-514; detector specification",
+    look_first="The update in which it began and the stage then: a higher alpha, a new blueprint; the seed module's "
+    "learning rate and the scale of its input; host_grad_norm, whether the host exploded first.",
+    reference="Clipping scales a gradient of ten times the clip norm down to a tenth",
     examples=(
         Example("in range", "ok", _cells(0.0)),
         Example("some tensor in one call of an update", "info", _cells(0.0, 0.01), updates=2),

@@ -20,7 +20,7 @@ class SlotGradientVanishingLimits(Limits):
         0.25, "one tensor of a small sound seed gets none: a bias before a normalisation", at_least=0.0
     )
     critical: float = limit(0.5, "as gradient_vanishing: half of the tensors, that many included", at_least=0.0)
-    sustained: int = limit(3, "as gradient_vanishing: one quiet update is none", at_least=1)
+    sustained: int = limit(3, "as gradient_vanishing: a single quiet update is common", at_least=1)
 
 
 def judge(frame: Frame, memory: Memory, limits: SlotGradientVanishingLimits) -> list[Judgement]:
@@ -38,7 +38,7 @@ def judge(frame: Frame, memory: Memory, limits: SlotGradientVanishingLimits) -> 
 
 
 def guard(frame: Frame, memory: Memory, limits: SlotGradientVanishingLimits) -> DeferralGuard:
-    """Hold shares to their side of both bounds, and what else is known of the seed."""
+    """Defer while shares stay on the same side of both bounds and the context stays the same."""
     sides = known_sides(frame) | {"normalized_ratio": (), "vanishing_severity": (limits.warning, limits.critical)}
     return DeferralGuard(min(until(memory[name], limits.sustained) for name in ("some", "half")), sides)
 
@@ -61,12 +61,12 @@ RULE = Rule(
     limits=SlotGradientVanishingLimits,
     judge=judge,
     guard=guard,
-    title="A seed's gradients vanished",
-    meaning="More than a quarter of the tensors of a seed that should train get gradients below 1e-7: these layers do "
-    "not learn.",
-    look_first="Layers that begin at 0 (everything before them gets none at first); saturated activations in the seed; "
-    "alpha at 0 in a blend that lets no gradient through.",
-    reference="Detector specification; gradient review H1",
+    title="A seed module's gradients vanished",
+    meaning="More than a quarter of the tensors of a seed module that should train get gradients below 1e-7: these "
+    "layers do not learn.",
+    look_first="Layers initialised to 0 (layers before them get no gradient at first); saturated activations in the "
+    "seed module; alpha at 0 in a blend that passes no gradient.",
+    reference="Glorot & Bengio 2010, Understanding the difficulty of training deep feedforward neural networks",
     examples=(
         Example("in range", "ok", _cells(0.0)),
         Example("one bias of six tensors", "ok", _cells(*[1 / 6] * 5), updates=5),

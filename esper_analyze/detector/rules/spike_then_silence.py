@@ -18,11 +18,13 @@ from esper_analyze.detector.verdict import Bounds, Judgement, settle
 class SpikeThenSilenceLimits(Limits):
     """Bounds on ``updates.kl_k3``, nats, before and after."""
 
-    spike: float = limit(1.0, "detector specification: KL > 1")
-    silence: float = limit(1e-6, "detector specification: KL < 1e-6")
-    updates: int = limit(2, "detector specification: 2 updates", at_least=1)
+    spike: float = limit(1.0, "a policy that moved by more than 1 nat in one update")
+    silence: float = limit(1e-6, "a policy that moves no more than float32 noise")
+    updates: int = limit(2, "one silent update may be a skipped one", at_least=1)
     reach: int = limit(10, "recorded collapses fell silent within 2 updates; 10 leaves room to settle", at_least=1)
-    escalate: int = limit(10, "detector specification: ratio and KL 10")
+    escalate: int = limit(
+        10, "ten updates of detail, because a large policy change takes several updates to show its effect"
+    )
 
 
 def judge(frame: Frame, memory: Memory, limits: SpikeThenSilenceLimits) -> list[Judgement]:
@@ -42,7 +44,7 @@ def judge(frame: Frame, memory: Memory, limits: SpikeThenSilenceLimits) -> list[
 
 
 def guard(frame: Frame, memory: Memory, limits: SpikeThenSilenceLimits) -> DeferralGuard:
-    """Hold KL to its side of silence and of a spike: while it is silent, the spike stays as far away."""
+    """Defer while KL stays on the same side of both bounds; while it is silent, the spike stays as long ago."""
     measurable = same(frame["inner_loop_measurable"])
     lasting = until(memory["silent"], limits.updates)
     return DeferralGuard(lasting, {"kl_k3": (limits.silence, limits.spike), "inner_loop_measurable": measurable})
@@ -60,12 +62,12 @@ RULE = Rule(
     judge=judge,
     guard=guard,
     title="One huge step, then silence",
-    meaning="A single update threw the policy into a corner in which every probability is 0 or 1. From then on ratio "
-    "is 1, KL is 0 and nothing moves: every other number looks calm because nothing is left to learn with. The "
-    "baseline is the KL of that update.",
+    meaning="A single update moved the policy to where every probability is 0 or 1. From then on the ratio is 1, KL is "
+    "0 and nothing changes: every other number looks normal because no gradient is left. The baseline is the KL of "
+    "that update.",
     look_first="What was different in the update of the spike: learning rate, advantages, a clip range or clip norm "
     "that was off. Resume from a checkpoint before it; the policy will not come back by itself.",
-    reference="Detector specification; the one_update_collapse sample run re-enacts it",
+    reference="The sample run one_update_collapse reproduces it",
     examples=(
         Example("a sound run", "ok", _cells(0.01, 0.02, 0.01), updates=3),
         Example("a spike, and life after it", "ok", _cells(0.01, 3.0, 0.05, 0.02), updates=4),

@@ -21,7 +21,7 @@ _INTERRUPTED = choice_code("updates", "status", "interrupted")
 class UpdateSkippedLimits(Limits):
     """How many skipped updates running are critical."""
 
-    critical_updates: int = limit(3, "detector specification: 3 in a row", at_least=1)
+    critical_updates: int = limit(3, "three in a row do not recover by themselves", at_least=1)
 
 
 def judge(frame: Frame, memory: Memory, limits: UpdateSkippedLimits) -> list[Judgement]:
@@ -38,7 +38,7 @@ def judge(frame: Frame, memory: Memory, limits: UpdateSkippedLimits) -> list[Jud
 
 
 def guard(frame: Frame, memory: Memory, limits: UpdateSkippedLimits) -> DeferralGuard:
-    """Hold the status."""
+    """Defer while the status stays the same."""
     return DeferralGuard(until(memory["skipped"], limits.critical_updates), {"status": same(frame["status"])})
 
 
@@ -52,9 +52,9 @@ RULE = Rule(
     guard=guard,
     title="Update skipped",
     meaning="The update made no step because something was NaN or infinite or because the optimizer was not called, or "
-    "was cut short by an exception or the end of the process. The value is how many were skipped running.",
+    "was cut short by an exception or the end of the process. The value is how many were skipped in a row.",
     look_first="skip_reason of that row.",
-    reference="Detector specification",
+    reference="Loops that test gradients for NaN and Inf skip the step, as torch.amp.GradScaler does",
     examples=(
         Example("performed", "ok", {"status": "performed"}),
         Example("stopped by target_kl", "ok", {"status": "kl_stopped"}),

@@ -15,7 +15,7 @@ from esper_analyze.detector.signals import Floats, Frame, Ints, Signal
 from esper_analyze.detector.streaks import streak, tally, zeros
 from esper_analyze.detector.verdict import Bounds, Judgement, settle
 
-_SOURCE = "subsystem review: phase-dependent thresholds"
+_SOURCE = "by phase of training: a critic is bad at first and must become better"
 
 _PHASES = np.array([0.10, 0.25, 0.75])
 
@@ -29,13 +29,13 @@ class ValueCollapseLimits(Limits):
     early: float = limit(-0.2, _SOURCE)
     mid: float = limit(0.0, _SOURCE)
     late: float = limit(0.1, _SOURCE)
-    critical_below: float = limit(1.0, "detector specification: this far below the warning")
+    critical_below: float = limit(1.0, "this far below the warning")
     sustained: int = limit(
         5, "sound recurrent runs stay below 0 for dozens of updates, but not below their start", at_least=1
     )
     error: float = limit(1.1, "value_nrmse of a critic that knows the mean return is 1: then it is information")
     early_updates: int = limit(10, "updates whose mean is the critic's own early level")
-    warmup_updates: int = limit(50, "detector specification: warm-up where progress is unknown")
+    warmup_updates: int = limit(50, "warm-up where progress is unknown")
 
 
 def judge(frame: Frame, memory: Memory, limits: ValueCollapseLimits) -> list[Judgement]:
@@ -75,7 +75,7 @@ def _bound(progress: Signal, number: Ints, limits: ValueCollapseLimits) -> Float
 
 
 def guard(frame: Frame, memory: Memory, limits: ValueCollapseLimits) -> DeferralGuard | None:
-    """Hold explained variance above its phase's bound or its early level, else to its side of everything."""
+    """Defer while explained variance stays above its phase's bound or early level, else on one side of all bounds."""
     ev, progress = frame["explained_variance"], frame["progress"]
     returns = returns_held(frame, limits.spread)
     if returns is None:
@@ -115,7 +115,7 @@ RULE = Rule(
     "better than when it started. Advantages are then mostly the critic's own error.",
     look_first="value_loss against policy_loss and vf_coef; scale of rewards and returns; the critic's gradient norm "
     "and how much of it clipping leaves.",
-    reference="Subsystem review, lines 45–84 of the detector; Andrychowicz et al. 2021, What Matters in On-Policy RL",
+    reference="Andrychowicz et al. 2021, What Matters in On-Policy RL",
     examples=(
         Example("a sound critic", "ok", _cells(*[0.6] * 6), updates=6),
         Example("below 0 in mid-training, five updates running", "warning", _cells(*[-0.3] * 5), updates=5),

@@ -32,11 +32,11 @@ class ValueDivergenceLimits(Limits):
     bellman_factor: float = limit(10.0, "as gradient_explosion: 10 × its own median", at_least=1.0)
     critical_factor: float = limit(10.0, "ten times the warning", at_least=1.0)
     early_updates: int = limit(10, "updates whose mean is the early level", at_least=1)
-    sustained: int = limit(3, "one odd rollout is none", at_least=1)
+    sustained: int = limit(3, "a single unusual rollout is common", at_least=1)
 
 
 def judge(frame: Frame, memory: Memory, limits: ValueDivergenceLimits) -> list[Judgement]:
-    """Judge value error and Bellman error against their own typical level."""
+    """Judge value error and Bellman error against their own baselines."""
     return [_judge_one(frame, memory, limits, *floor) for floor in _floors(limits)]
 
 
@@ -71,7 +71,7 @@ def _of(memory: Memory, metric: str) -> Memory:
 
 
 def guard(frame: Frame, memory: Memory, limits: ValueDivergenceLimits) -> DeferralGuard | None:
-    """Hold both errors to their sides of the bounds: of those by early levels for long, else until levels change."""
+    """Defer while both errors stay on the same side of the bounds; bounds by a rolling median hold until it changes."""
     promises = [_held_one(frame, memory, limits, *floor) for floor in _floors(limits)]
     if None in promises:
         return None
@@ -85,7 +85,7 @@ def guard(frame: Frame, memory: Memory, limits: ValueDivergenceLimits) -> Deferr
 def _held_one(
     frame: Frame, memory: Memory, limits: ValueDivergenceLimits, metric: str, factor: float, floor: float
 ) -> tuple[int, tuple[Side, ...]] | None:
-    """Return for how long ``metric`` is held against the same bounds, and these."""
+    """Return for how many updates the bounds of ``metric`` stay the same, and these bounds."""
     signal = frame[metric]
     if not early_known(signal.finite, memory, limits.early_updates, f"{metric}_"):
         return None
@@ -113,12 +113,12 @@ RULE = Rule(
     judge=judge,
     guard=guard,
     title="Value predictions left the scale of returns",
-    meaning="Explained variance is a ratio and says little of scale. This rule holds the critic's error, in standard "
-    "deviations of the returns, and the one-step error |r + γV' − V| against their own level (the baseline: rolling "
-    "median, or early mean if larger): a critic that blows up, or rewards that changed their scale, show here.",
+    meaning="Explained variance is a ratio, independent of scale. This rule compares the critic's error, in standard "
+    "deviations of the returns, and the one-step error |r + γV' − V| with their own level (the baseline: rolling "
+    "median, or early mean if larger), which shows a diverging critic or rewards that changed their scale.",
     look_first="Rewards of those rollouts (scale, outliers, a wrapper that normalises); learning rate of the critic; "
     "value clipping.",
-    reference="Detector specification; van Hasselt et al. 2018, Deep RL and the Deadly Triad (soft divergence)",
+    reference="van Hasselt et al. 2018, Deep RL and the Deadly Triad (soft divergence)",
     examples=(
         Example("a sound critic", "ok", _cells(*[0.6] * 25), updates=25),
         Example("large all along", "ok", _cells(*[7.0] * 25), updates=25),
