@@ -55,7 +55,7 @@ class _DevicePack:
         if device.type == "cuda":
             self._host = torch.empty(packed.shape, dtype=kind, pin_memory=True)
             self._host.copy_(packed, non_blocking=True)
-            self._arrived = torch.cuda.Event()  # type: ignore[no-untyped-call]
+            self._arrived = torch.cuda.Event()
             self._arrived.record(torch.cuda.current_stream(device))
         else:
             self._host = packed

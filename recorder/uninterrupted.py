@@ -59,7 +59,7 @@ class Uninterrupted:
         if threading.current_thread() is self._thread:
             work()
             return
-        on_device = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
+        on_device = torch.cuda.is_initialized()
         job = _Job(work, torch.cuda.current_stream() if on_device else None)
         try:
             self._hand_over(job)

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import torch
 import torch.distributed as dist
-from torch import multiprocessing
+from torch.multiprocessing.spawn import spawn
 from torch.nn.parallel import DistributedDataParallel
 
 from sample_runs.lstm_loop import ENVS, Agent, Yards, collect, end_update, recorder, train
@@ -58,7 +58,7 @@ def record(run_dir: Path, ranks: int = 2, updates: int = 20, harm: Harm | None =
     """Train on ``ranks`` processes of this machine."""
     with tempfile.TemporaryDirectory() as folder:
         meeting = str(Path(folder) / "meeting")
-        multiprocessing.spawn(worker, (ranks, meeting, run_dir, updates, harm), nprocs=ranks)
+        spawn(worker, (ranks, meeting, run_dir, updates, harm), nprocs=ranks)
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ class Workshop(gym.Env[Any, Any]):
 
     def __init__(self, seed: int = 0, nan_reward_at: int | None = None) -> None:
         self.observation_space = spaces.Box(0, 1, (4 + 3 + 5,), np.float32)
-        self.action_space = spaces.MultiDiscrete(SIZES)
+        self.action_space = spaces.MultiDiscrete(list(SIZES))
         self._random = np.random.default_rng(seed)
         self._nan_reward_at = nan_reward_at
         self._steps = 0

@@ -194,7 +194,11 @@ def grow(
     ) as rec:
         for update in range(updates):
             tell(update)
-            broken = (lambda plot, now=update: harm(plot, now)) if harm else (lambda _: None)
+
+            def broken(plot: Plot, now: int = update) -> None:
+                if harm is not None:
+                    harm(plot, now)
+
             rollout = collect(policy, plots, data, rec, broken, only_wait=only_wait)
             train(policy, optimizer, rollout, rec)
             rec.update(

@@ -75,7 +75,7 @@ class Slot:
         """Return what the host goes on with."""
         if self.seed is None or self.stage == "germinated":
             return h
-        grown = self.seed(h)
+        grown: Tensor = self.seed(h)
         if self.stage == "training":
             return h + grown - grown.detach()
         share = self.alpha if self.curve == "linear" else 0.5 - 0.5 * float(np.cos(np.pi * self.alpha))

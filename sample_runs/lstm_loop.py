@@ -132,7 +132,7 @@ def _gae(reward: Tensor, value: Tensor, start: Tensor, last: Tensor, done: Tenso
 
 
 def train(
-    agent: Agent,
+    agent: nn.Module,
     optimizer: torch.optim.Optimizer,
     rollout: dict[str, Any],
     rec: Recorder,

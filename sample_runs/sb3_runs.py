@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -35,8 +36,13 @@ class Progress(BaseCallback):
         self._count += 1
 
 
+def monitored(make: Callable[[int], Any], seed: int) -> Monitor[Any, Any]:
+    """Return the environment of a seed with its episodes counted."""
+    return Monitor(make(seed))
+
+
 def _envs(make: Callable[[int], Any]) -> DummyVecEnv:
-    return DummyVecEnv([lambda seed=seed: Monitor(make(seed)) for seed in range(ENVS)])
+    return DummyVecEnv([partial(monitored, make, seed) for seed in range(ENVS)])
 
 
 def _record(model: Any, run_dir: Path, updates: int, tell: Callable[[int], None], heads: Any = None) -> None:

@@ -54,7 +54,7 @@ class Update:
 def updates(count: int, seed: int = 0) -> Iterator[Update]:
     """Yield ``count`` updates; the same seed gives the same numbers."""
     random = np.random.default_rng(seed)
-    elements = 2.0 ** random.integers(6, 17, LAYERS)
+    elements = (2.0 ** random.integers(6, 17, LAYERS)).astype(np.float64)
     scalars, logs = random.normal(size=SCALARS), random.normal(-4.0, 2.0, size=(LAYERS, len(SIZES)))
     for number in range(count):
         scalars += 0.05 * random.normal(size=SCALARS)

@@ -13,6 +13,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from esper_analyze.strict_json import strict_json
 from esper_analyze.terminal import say, show_table
@@ -77,9 +78,9 @@ def measured(sides: Sides, name: str, options: argparse.Namespace) -> list[Case]
         return []
     training, count = TRAININGS[name], 1 if options.quick else options.pairs * TRAININGS[name].repeats
     updates = 2 if options.quick else max(2, round(training.updates * options.scale))
-    for level in () if options.quick else levels:  # warm up both processes, recorded and not
+    for warmed in () if options.quick else levels:  # warm up both processes, recorded and not
         for number in range(2):
-            pair(sides, Order(name, 1, level, options.quick), number)
+            pair(sides, Order(name, 1, warmed, options.quick), number)
     found: dict[str | None, list[Pair]] = {level: [] for level in (None, *levels)}
     for number in range(count):
         for level in levels if number >= CONTROLS else (None, *levels):
@@ -91,7 +92,7 @@ def measured(sides: Sides, name: str, options: argparse.Namespace) -> list[Case]
 def pair(sides: Sides, order: Order, number: int) -> Pair:
     """Train one pair; from pair to pair the processes change roles, who begins, and the core."""
     cores = sorted(os.sched_getaffinity(0))
-    place = {"training": order.training, "updates": order.updates, "small": order.small}
+    place: dict[str, Any] = {"training": order.training, "updates": order.updates, "small": order.small}
     turned, core = number % 2 == 1, cores[number // 2 % len(cores)]
     orders = [Order(**place, level=level, first=level_first, core=core) for level, level_first in _roles(order, number)]
     found = sides.train(orders[::-1] if turned else orders)

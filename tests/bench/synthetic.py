@@ -59,7 +59,7 @@ def make_run(path: Path, updates: int, progress: Callable[[int], None] | None = 
     for number, (update, tables) in enumerate(_shards(updates)):
         for table, data in tables:
             own = {"seq": pa.array(np.arange(seq, seq + len(data["update"])))}
-            rows = _arrow(table, data | own)
+            rows = _arrow(table, {**data, **own})
             append_line(folder / "manifest.jsonl", seal(folder, table, number, rows).as_line())
             seq += rows.num_rows
         if progress is not None:

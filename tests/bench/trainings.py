@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import torch
 from sb3_contrib import MaskablePPO, RecurrentPPO
 from stable_baselines3.common.callbacks import BaseCallback
-from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import DummyVecEnv
 from torch import Tensor
 
@@ -19,6 +19,7 @@ from recorder import Recorder
 from recorder.adapters.sb3 import attach
 from sample_runs import lstm_loop
 from sample_runs.environments import HEADS, RememberedCue, Workshop
+from sample_runs.sb3_runs import monitored
 from tests.bench.relay import Relay
 
 ENVS = 2
@@ -113,7 +114,7 @@ class LoopTrainee:
     def train(self, updates: int, recording: Recording | None, relay: Relay) -> None:
         envs = lstm_loop.ENVS
         state, start = (torch.zeros(1, envs, 32), torch.zeros(1, envs, 32)), torch.ones(envs)
-        with Silence() if recording is None else self._recorder(updates, recording) as rec:
+        with cast("Recorder", Silence()) if recording is None else self._recorder(updates, recording) as rec:
             for update in range(updates):
                 relay.update()
                 rollout = lstm_loop.collect(self._agent, self._yards, state, start, rec)
@@ -159,7 +160,7 @@ class Training:
 
 
 def _envs(make: Callable[[int], Any]) -> DummyVecEnv:
-    return DummyVecEnv([lambda seed=seed: Monitor(make(seed)) for seed in range(ENVS)])
+    return DummyVecEnv([partial(monitored, make, seed) for seed in range(ENVS)])
 
 
 def _maskable(small: bool) -> Trainee:

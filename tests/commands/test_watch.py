@@ -72,7 +72,12 @@ def test_with_wait_a_run_that_comes_later_is_shown(
     command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     waiting = threading.Event()
-    monkeypatch.setattr("esper_analyze.commands.watch.say", lambda text: (say(text), waiting.set()))
+
+    def said_and_waiting(text: str) -> None:
+        say(text)
+        waiting.set()
+
+    monkeypatch.setattr("esper_analyze.commands.watch.say", said_and_waiting)
 
     def come() -> None:
         assert waiting.wait(PATIENCE)

@@ -24,7 +24,7 @@ def cells(*rows: Floats) -> MetricMatrix:
 
 def noisy(runs: int, seed: int, *, updates: int = UPDATES, memory: float = 0.0) -> Floats:
     """Stationary noise of standard deviation 1 around 10, each value remembering ``memory`` of the one before."""
-    noise = np.random.default_rng(seed).normal(size=(runs, updates + 100)) * np.sqrt(1 - memory**2)
+    noise: Floats = np.random.default_rng(seed).normal(size=(runs, updates + 100)) * np.sqrt(1 - memory**2)
     for update in range(1, noise.shape[1]):
         noise[:, update] += memory * noise[:, update - 1]
     return 10 + noise[:, 100:]

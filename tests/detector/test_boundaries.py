@@ -1190,7 +1190,8 @@ def test_the_tensors_of_a_masked_head_are_no_trouble_of_what_holds_it(
     assert found["head:a"][0] == "not_applicable"
     assert set(found) == set(TENSORS)
     for subject, (verdict, value) in verdicts.items():
-        assert found[subject] == (verdict, pytest.approx(value, rel=1e-6)), subject
+        expected: tuple[str, object] = (verdict, pytest.approx(value, rel=1e-6))
+        assert found[subject] == expected, subject
     for subject in ("critic", "head:b"):
         assert subject in verdicts or found[subject] == ("ok", 0.0)
 

@@ -202,7 +202,10 @@ def test_a_cause_is_the_first_one_open_between_onset_and_start(seed: int) -> Non
 def test_one_head_is_no_cause_of_what_happens_to_another() -> None:
     n = 60
     sound, sunk = [0.8] * n, [0.8] * 2 + [1e-4] * (n - 2)
-    cells = {"entropy_norm": list(zip(sunk, sound, strict=True)), "choice_samples": [[64, 64]] * n}
+    cells: dict[str, Sequence[Sequence[object]]] = {
+        "entropy_norm": list(zip(sunk, sound, strict=True)),
+        "choice_samples": [[64, 64]] * n,
+    }
     norms = [[1.0 + 0.01 * (update % 3)] * 3 for update in range(n - 5)] + [[30.0] * 3] * 5
     detector = Detector()
     tracker = IncidentTracker()

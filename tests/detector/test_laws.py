@@ -47,8 +47,7 @@ def random_frame(table: str, n: int, rng: np.random.Generator) -> Frame:
             values = (rng.random((n, k)) < rng.choice([0.05, 0.9])).astype(float)
         null = (rng.random((n, k)) < rng.choice([0.0, 0.1])) | ~present
         columns[name] = Signal(name, np.where(null, np.nan, values), null)
-    seen = present.any(axis=0)
-    order = [i for i in range(k) if seen[i]]
+    order = [i for i in range(k) if present[:, i].any()]
     order.sort(key=lambda i: int(np.flatnonzero(present[:, i])[0]))
     picked = {name: Signal(name, s.values[:, order], s.null[:, order]) for name, s in columns.items()}
     return Frame(tuple(subjects[i] for i in order), present[:, order], picked)
@@ -222,7 +221,7 @@ def test_findings_are_the_same_when_every_cell_is() -> None:
 def test_a_run_in_which_no_head_has_a_choice_raises_no_warning_and_explains_each_head_once() -> None:
     detector = Detector()
     heads = ("op", "slot", "style")
-    found = []
+    found: list[Finding] = []
     for update in range(85):
         rows = {
             "updates": [{"entropy": 0.0, "choice_fraction": 0.0, "status": "performed"}],

@@ -13,7 +13,7 @@ WANTED = {"heads": ("entropy_norm", "kind", "learnable_fraction"), "updates": ("
 
 
 def test_null_nan_and_a_cell_that_is_not_there_are_kept_apart() -> None:
-    rows = [
+    rows: list[dict[str, object]] = [
         {"head": "op", "entropy_norm": math.nan, "kind": "categorical", "learnable_fraction": 1},
         {"head": "slot", "entropy_norm": None, "kind": None, "learnable_fraction": True},
         {"head": "style", "entropy_norm": 0.5, "kind": "categorical"},

@@ -55,7 +55,8 @@ class Agent(nn.Module):
         return {name: Categorical(logits=getattr(self, name)(hidden)) for name in SIZES}
 
     def value(self, batch: Tensor) -> Tensor:
-        return self.critic(torch.tanh(self.body(batch))).squeeze(-1)
+        values: Tensor = self.critic(torch.tanh(self.body(batch))).squeeze(-1)
+        return values
 
 
 def collect(agent: Agent) -> Batch:

@@ -13,6 +13,7 @@ import sys
 from collections import Counter
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import polars
 import pyarrow.parquet as pq
@@ -51,7 +52,7 @@ def bad_cells(bench: Bench) -> Outcome:
 
 
 def _fault(one: dict[str, Any]) -> str | None:
-    said = one["out"] + one["err"]
+    said: str = one["out"] + one["err"]
     if one["code"] not in (0, 3):
         return f"exit {one['code']}: {one['err'][-300:]}"
     if "Traceback" in said or (one["harm"] == "panic" and one["code"] == 0):
@@ -70,10 +71,9 @@ def child(here: Path, seed: int, trials: int) -> None:
         for command in COMMANDS if trial % 4 == 0 else COMMANDS[:-1]:
             _ask(here, command, path, harm)
     run_dir = copied(here / "run")
-    known, polars.read_parquet = polars.read_parquet, _panic
-    for command in ("report", "ls"):
-        _ask(here, command, shards(run_dir)[0], "panic")
-    polars.read_parquet = known
+    with mock.patch.object(polars, "read_parquet", _panic):
+        for command in ("report", "ls"):
+            _ask(here, command, shards(run_dir)[0], "panic")
 
 
 def _panic(*_: object, **__: object) -> None:
@@ -99,7 +99,7 @@ def _harmed(path: Path, harm: str, chance: random.Random) -> bytes:
 def _ask(here: Path, command: str, path: Path, harm: str) -> None:
     table = path.name.rsplit("-", maxsplit=1)[0]
     rest = {"report": ["--out", str(here / "page")], "sql": [f"from {table}", "--json"]}.get(command, [])
-    facts = {"command": command, "file": path.name, "harm": harm}
+    facts: dict[str, object] = {"command": command, "file": path.name, "harm": harm}
     if harm == "panic":  # every file makes a panic, any may be the one that is named
         facts["file"] = ".parquet cannot be decoded"
     _tell(facts)

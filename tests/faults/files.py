@@ -75,7 +75,7 @@ def flipped_logs(bench: Bench) -> Outcome:
         at = trial if trial < len(MAGIC) else bench.random.randrange(len(whole))
         harmed = bytearray(whole)
         harmed[at] ^= 1 << bench.random.randrange(8)
-        found, faults = frames(harmed)
+        found, faults = frames(bytes(harmed))
         outcome.trials += 1
         if not any(fault.start <= at < fault.stop for fault in faults):
             outcome.wrong[f"a flip at {at} not told"] += 1

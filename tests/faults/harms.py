@@ -136,7 +136,7 @@ _replaced: list[Any] = []
 
 def _place(_: Loop, where: str) -> tuple[Any, str]:
     """Return the module or class named by ``module:Class.method`` and the attribute's name."""
-    module, _, path = where.partition(":")
+    module, path = where.split(":")
     owner: Any = sys.modules[module]
     *classes, name = path.split(".")
     for one in classes:

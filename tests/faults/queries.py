@@ -107,8 +107,8 @@ def hostile_sql(bench: Bench) -> Outcome:
     for text in statements if bench.long else ():
         done = measured("sql", here / "run", text, cwd=here, environment={"FAULTS_SECRET": SECRET, "HOME": str(here)})
         outcome.trials += 1
-        if (fault := done.refusal_fault(2)) or SECRET in done.out + done.err:
-            outcome.wrong[f"in a process of its own: {text}: {fault or 'the secret was told'}"] += 1
+        if (failure := done.refusal_fault(2)) or SECRET in done.out + done.err:
+            outcome.wrong[f"in a process of its own: {text}: {failure or 'the secret was told'}"] += 1
     if _tree(here) != before:
         outcome.wrong[f"files changed: {sorted(set(_tree(here)) ^ set(before))}"] += 1
     outcome.notes.append(facts(refused=len(HOSTILE), answered=len(HARMLESS)))

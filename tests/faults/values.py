@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,7 @@ AT_ONCE = 125
 """Rows of one example, half handed over one by one and half as a block."""
 OWN = ("rank", "seq")
 _FLOATS = st.integers(0, 2**64 - 1).map(lambda bits: np.uint64(bits).view(np.float64).item())
-_WORDS = st.text(st.characters(exclude_categories=("Cs",)), max_size=20)
+_WORDS = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
 _INTEGERS = st.one_of(st.integers(-(2**63), 2**63 - 1), st.sampled_from([-(2**63), 2**63 - 1, 0, 2**53 + 1]))
 SPECIAL = (np.nan, np.inf, -np.inf, 0.0, -0.0, 5e-324, -5e-324, 1.7976931348623157e308, 1e20, 2.0**53, 0.1)
 
@@ -76,7 +77,7 @@ def _drawn(data: st.DataObject, table: Table) -> Cells:
 
 
 def _column(rng: np.random.Generator, column: Column, pools: dict[Kind, list[Any]]) -> list[Any]:
-    pool = list(column.choices) if column.kind is Kind.CHOICE else pools[column.kind]
+    pool: list[Any] = list(column.choices) if column.kind is Kind.CHOICE else pools[column.kind]
     pool = pool if column.required else [*pool, None]
     if column.kind is Kind.INT and column.name in ("dropped_rows", "rows", "place"):
         pool = [one for one in pool if one is None or 0 <= one < 2**40] or [0]
@@ -138,7 +139,7 @@ def _in_duckdb(run: RecordedRun, table: Table) -> pa.Table:
 
 
 READERS = {"polars": _in_polars, "pyarrow": _in_pyarrow, "DuckDB": _in_duckdb}
-STAGES = {"a kill": lambda _: None, "repair": repair, "compact": compact}
+STAGES: dict[str, Callable[[Path], object]] = {"a kill": lambda _: None, "repair": repair, "compact": compact}
 
 
 def _compare(outcome: Outcome, label: str, found: pa.Table, cells: Cells) -> None:

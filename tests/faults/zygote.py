@@ -14,11 +14,13 @@ import select
 import signal
 import socket
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from esper_analyze.storage.block import Block
 from recorder.store import log as log_module
 from recorder.store import store as store_module
 from recorder.store.store import Store
@@ -130,10 +132,10 @@ def _counted() -> list[int]:
     """Count the rows handed to the store of this process."""
     handed, plain = [0], Store.put
 
-    def put(store: Store, rows: Any) -> None:
-        if not store.inert and not store._closing:
+    def put(self: Store, rows: Mapping[str, Sequence[Mapping[str, object]] | Block]) -> None:
+        if not self.inert and not self._closing:
             handed[0] += sum(len(some) for some in rows.values())
-        plain(store, rows)
+        plain(self, rows)
 
     Store.put = put  # type: ignore[method-assign]
     return handed

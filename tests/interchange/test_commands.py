@@ -142,7 +142,7 @@ def test_what_tensorboard_cannot_hold_is_counted(command: Command, tmp_path: Pat
 def test_null_nan_and_infinity_are_three_things_in_csv_and_json_lines(command: Command, tmp_path: Path) -> None:
     numbers = [None, math.nan, math.inf, -math.inf, 0.0]
     head = {"status": "performed", "level": "NORMAL"}
-    made = [{"update": k, "kl_k3": number, **head} for k, number in enumerate(numbers)]
+    made: list[dict[str, object]] = [{"update": k, "kl_k3": number, **head} for k, number in enumerate(numbers)]
     write_imported(tmp_path / "run", Imported("made up", rows={"updates": made}))
     column = list(open_run(tmp_path / "run").frame("updates").columns).index("kl_k3")
     command("export", tmp_path / "run", "--to", "csv", "--table", "updates", "--out", tmp_path / "u.csv")

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+import operator
 import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -51,7 +53,7 @@ def rows(table: Table, updates: int, subjects: tuple[str, ...] = ("",)) -> st.Se
         placed = [(update, subject) for update in range(updates) for subject in subjects]
         one = [
             st.fixed_dictionaries({"update": st.just(update), **named}).map(
-                lambda row, subject=subject: row | ({named_by: subject} if named_by else {})
+                partial(operator.or_, {named_by: subject} if named_by else {})
             )
             for update, subject in placed
         ]
@@ -146,7 +148,8 @@ def same_single(was: object, now: object) -> bool:
     if math.isnan(was):
         return math.isnan(now)
     try:
-        return struct.unpack("<f", struct.pack("<f", was))[0] == now
+        (single,) = struct.unpack("<f", struct.pack("<f", was))
+        return bool(single == now)
     except OverflowError:
         return now == math.copysign(math.inf, was)
 

@@ -12,6 +12,7 @@ from jupyter_client.manager import KernelManager
 from nbclient import NotebookClient
 
 from tests.patience import PATIENCE
+from tests.present import present
 
 FOLDER = Path(__file__).parents[2] / "notebooks"
 SHOWS = {
@@ -62,7 +63,8 @@ def kernel() -> Iterator[KernelManager]:
 
 
 def read(name: str) -> nbformat.NotebookNode:
-    return nbformat.read(FOLDER / f"{name}.ipynb", as_version=4)
+    notebook: nbformat.NotebookNode = nbformat.read(FOLDER / f"{name}.ipynb", as_version=4)
+    return notebook
 
 
 def test_every_notebook_is_listed_here() -> None:
@@ -91,7 +93,7 @@ def test_a_notebook_runs_and_shows_what_it_says(name: str, kernel: KernelManager
     with client.setup_kernel(cleanup_kc=False):
         for place, cell in enumerate(notebook.cells):
             client.execute_cell(cell, place)
-    client.kc.stop_channels()
+    present(client.kc).stop_channels()
     said = {cell.id: str(cell.get("outputs")).replace("\\n", "\n") for cell in notebook.cells}
     assert {cell: words for cell, words in SHOWS[name].items() if words not in said[cell]} == {}
     assert "image/png" in said["figure"]

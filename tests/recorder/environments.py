@@ -16,7 +16,7 @@ class MaskedEnv(gym.Env[Any, Any]):
 
     def __init__(self, seed: int = 0, nan_reward_at: int | None = None) -> None:
         self.observation_space = spaces.Box(-1, 1, (6,), np.float32)
-        self.action_space = spaces.MultiDiscrete(SIZES)
+        self.action_space = spaces.MultiDiscrete(list(SIZES))
         self._random = np.random.default_rng(seed)
         self._steps = 0
         self._nan_reward_at = nan_reward_at

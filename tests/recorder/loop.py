@@ -56,8 +56,8 @@ class Loop:
     def recorder(self, run_dir: Any, **options: Any) -> Recorder:
         heads = {name: self.agent.heads[name] for name in SIZES}
         groups = {"actor": self.agent.heads, "critic": self.agent.critic, "shared": self.agent.body}
-        options = {"strict": True, "total_updates": 20, "groups": groups} | options
-        return Recorder(run_dir, self.agent, heads=heads, **options)
+        usual: dict[str, Any] = {"strict": True, "total_updates": 20, "groups": groups}
+        return Recorder(run_dir, self.agent, heads=heads, **(usual | options))
 
     def rollout(self) -> dict[str, Any]:
         x = torch.randn(self.samples, 5, generator=self.random)
@@ -94,10 +94,10 @@ class Loop:
         if self.detach_head is not None:
             new[self.detach_head] = new[self.detach_head].detach()
             entropy[self.detach_head] = entropy[self.detach_head].detach()
-        ratio = (sum(new.values()) - sum(old.values())).exp()  # type: ignore[attr-defined]
+        ratio = (sum(new.values()) - sum(old.values())).exp()
         policy_loss = -torch.min(ratio * advantages[part], ratio.clamp(0.8, 1.2) * advantages[part]).mean()
         value_loss = (values - rollout["returns"][part]).square().mean()
-        loss = policy_loss + 0.5 * value_loss - 0.01 * sum(entropy.values()).mean()  # type: ignore[union-attr]
+        loss = policy_loss + 0.5 * value_loss - 0.01 * sum(entropy.values()).mean()
         if rec is not None:
             rec.minibatch(
                 log_prob=new,

@@ -94,7 +94,7 @@ def one_head(run_dir: Path, convert: Any, **options: Any) -> RecordedRun:
                     index=convert(torch.arange(N)),
                     values=convert(torch.ones(N)),
                     clip_range=np.float32(0.25),  # type: ignore[arg-type]
-                    policy_loss=np.float64(0.5),  # type: ignore[arg-type]
+                    policy_loss=np.float64(0.5),
                     loss=np.array([0.5]),  # type: ignore[arg-type]
                     epoch=np.int64(epoch),  # type: ignore[arg-type]
                     lstm=convert(torch.ones(1, 2, 3)),
@@ -128,7 +128,7 @@ def test_a_single_state_is_a_recurrent_state(tmp_path: Path) -> None:
     state = torch.nn.GRU(3, 4, 2)(torch.zeros(5, 6, 3))[1].detach() + 0.25
     with Recorder(tmp_path / "run", strict=True) as rec:
         rec.minibatch(log_prob=ONES, old_log_prob=ONES, lstm=state)
-        rec.update(lstm=(state,))  # type: ignore[arg-type]
+        rec.update(lstm=(state,))
     rows = open_run(tmp_path / "run").frame("lstm").to_dicts()
     assert [row["phase"] for row in rows] == ["rollout", "update"]
     for row in rows:
@@ -241,7 +241,8 @@ def test_what_a_recorder_cannot_be_made_of_is_named(tmp_path: Path, options: dic
 
 
 def test_one_head_may_be_named_by_a_word_and_lengths_be_numpy_s(tmp_path: Path) -> None:
-    with Recorder(tmp_path / "run", heads="op", sizes={"op": np.int64(3)}, total_updates=np.int64(2)) as rec:  # type: ignore[arg-type]
+    lengths: dict[str, Any] = {"sizes": {"op": np.int64(3)}, "total_updates": np.int64(2)}
+    with Recorder(tmp_path / "run", heads="op", **lengths) as rec:
         rec.update()
     run = open_run(tmp_path / "run")
     assert run.info["heads"] == {"op": 3}

@@ -266,7 +266,8 @@ def test_rows_of_a_shared_layer_are_followed_by_its_name(tmp_path: Path) -> None
             self.out = nn.Linear(3, 5)
 
     net = Shared()
-    heads = {"op": ParameterRows(net.out.weight, 0, 3), "slot": ParameterRows(net.out.weight, 3, 5)}
+    weight = net.get_parameter("out.weight")
+    heads = {"op": ParameterRows(weight, 0, 3), "slot": ParameterRows(weight, 3, 5)}
     with Recorder(tmp_path / "run", net, heads=heads, strict=True) as rec:
         for update in range(3):
             if update == 1:

@@ -138,7 +138,7 @@ class Known:
         self.model = nn.ModuleDict({"body": nn.Linear(7, wide), "out": nn.Linear(wide, 5)})
         out = self.model["out"]
         parts = {
-            name: [ParameterRows(out.weight, *span), ParameterRows(out.bias, *span)] for name, span in HEADS.items()
+            name: [ParameterRows(parameter, *span) for parameter in out.parameters()] for name, span in HEADS.items()
         }
         options = {"strict": True, "overhead_budget": None} | options
         groups = {"body": self.model["body"], "out": out}
@@ -157,7 +157,9 @@ class Known:
             self.rec.minibatch(log_prob=zeros, old_log_prob=zeros, clip_range=0.2)
             for parameter in self.model.parameters():
                 parameter.grad = torch.randn_like(parameter) * scale
-            self.model["out"].weight.grad[3:] = 0.0  # type: ignore[index]
+            gradient = self.model.get_parameter("out.weight").grad
+            assert gradient is not None
+            gradient[3:] = 0.0
             looked.append({n: p.grad.numpy().copy() for n, p in self.model.named_parameters() if p.grad is not None})
             torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
             self.optimizer.step()
@@ -239,7 +241,7 @@ def test_groups_say_what_numpy_says_about_values(known: tuple[Known, RecordedRun
 
 def test_groups_say_what_numpy_says_about_direction(known: tuple[Known, RecordedRun]) -> None:
     training, run = known
-    exact = training.model["body"].weight.numel() <= direction.MOST_ELEMENTS
+    exact = training.model.get_parameter("body.weight").numel() <= direction.MOST_ELEMENTS
     for row in run.frame("groups").to_dicts():
         update, group = row["update"], row["group"]
         vectors = np.stack([vector(step, group) for step in sampled(training, run, update)])

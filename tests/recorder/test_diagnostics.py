@@ -27,17 +27,15 @@ def two_heads(run_dir: Path, log_ratios: dict[str, Tensor], **given: Any) -> Rec
         for minibatch in range(2):
             part = slice(32 * minibatch, 32 * minibatch + 32)
             old = {name: torch.full((32,), -1.0) for name in log_ratios}
+            parts: dict[str, Any] = {
+                name: cut(cells, part) for name, cells in given.items() if isinstance(cells, Tensor | dict)
+            }
             rec.minibatch(
                 log_prob={name: old[name] + log_ratios[name][part] for name in log_ratios},
                 old_log_prob=old,
                 clip_range=0.2,
                 epoch=minibatch,
-                **{name: cells[part] for name, cells in given.items() if isinstance(cells, Tensor)},
-                **{
-                    name: {head: one[part] for head, one in cells.items()}
-                    for name, cells in given.items()
-                    if isinstance(cells, dict)
-                },
+                **parts,
             )
         rec.update()
     return open_run(run_dir)

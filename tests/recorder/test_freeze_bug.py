@@ -40,7 +40,7 @@ def test_a_missing_a_broken_a_masked_and_a_sound_gradient_are_four_things(tmp_pa
     assert gone["slot"]["grad_norm"] > 0
     assert gone["slot"]["zero_explained"] == "not_zero"
     loop = Loop(minibatches=1, epochs=1)  # the step itself would make everything NaN
-    loop.agent.heads["slot"].weight.register_hook(lambda grad: grad * math.nan)
+    loop.agent.get_parameter("heads.slot.weight").register_hook(lambda grad: grad * math.nan)
     torn = heads(acted(tmp_path / "torn", loop, updates=1))
     assert math.isnan(torn["slot"]["grad_norm"])
     assert torn["slot"]["grad_state"] == "nonfinite"

@@ -47,7 +47,7 @@ def test_a_head_beyond_its_clamp_counts_nothing_where_it_does_not_matter(tmp_pat
     given = {"joint_log_ratio": torch.from_numpy(JOINT)} if of_loop else {}
     run = record(tmp_path / "run", **given)
     row = run.frame("updates").to_dicts()[0]
-    close = {"rel": 1e-9, "abs": 1e-12}
+    close: dict[str, Any] = {"rel": 1e-9, "abs": 1e-12}
     assert row["kl_k3"] == pytest.approx(k3(JOINT), **close)
     assert row["kl_k1"] == pytest.approx(-JOINT.mean(), **close)
     assert row["ratio_max"] == pytest.approx(math.exp(JOINT.max()), **close)

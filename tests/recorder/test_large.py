@@ -22,7 +22,7 @@ from recorder.capture import batch as batches
 from recorder.capture.batch import CaptureBatch, measure
 from recorder.capture.detail import Detail
 from recorder.capture.parameters import ParameterMap, ParameterRows
-from recorder.measure import values
+from recorder.measure import ratios, values
 from tests.faults.judge import CLOCK
 
 SAMPLES, PIECE = 5000, 701
@@ -78,14 +78,16 @@ def test_a_variance_over_pieces_far_apart_is_that_of_all() -> None:
         patch.setattr(batches, "PIECE", PIECE)
         new = ratio.log().reshape(1, 1, -1)
         found = measure(CaptureBatch(heads=("a",), log_prob=new, old_log_prob=torch.zeros_like(new)), (0,))
-    names = batches.ratios.FIELDS
+    names = ratios.FIELDS
     assert float(found.packed[2 * names.index("ratio_var"), 0]) == pytest.approx(ratio.numpy().var(), rel=1e-12)
 
 
 class Largest(TorchDispatchMode):
     """Remembers the elements of the largest tensor that an operation made anew."""
 
-    elements = 0
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]  # torch gives it no types
+        self.elements = 0
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = func(*args, **(kwargs or {}))
@@ -159,9 +161,10 @@ def test_a_large_rollout_takes_little_memory_beside_its_own(tmp_path: Path) -> N
 def _lines(heads: int, *, shared: bool) -> int:
     """Return the lines carried out to map the parameters of so many heads."""
     layer = nn.Linear(2, 2 * heads)
+    weight = layer.get_parameter("weight")
     layers = nn.ModuleList([nn.Linear(2, 2) for _ in range(heads)])
     parts: dict[str, Any] = {
-        f"h{k}": ParameterRows(layer.weight, 2 * k, 2 * k + 2) if shared else layers[k] for k in range(heads)
+        f"h{k}": ParameterRows(weight, 2 * k, 2 * k + 2) if shared else layers[k] for k in range(heads)
     }
     lines = [0]
 

@@ -191,7 +191,8 @@ def test_a_head_that_is_never_relevant_has_null_ratio(tmp_path: Path) -> None:
 def test_padding_is_left_out(tmp_path: Path) -> None:
     new, old = torch.tensor([0.1, 9.0, 0.2]), torch.zeros(3)
     valid = torch.tensor([True, False, True])
-    for name, given in (("padded", {"valid": valid}), ("plain", {})):
+    options: dict[str, dict[str, Any]] = {"padded": {"valid": valid}, "plain": {}}
+    for name, given in options.items():
         with Recorder(tmp_path / name, sizes={"action": 2}, strict=True) as rec:
             part = slice(None) if name == "padded" else valid
             rec.minibatch(log_prob=new[part], old_log_prob=old[part], entropy=new[part], clip_range=0.2, **given)

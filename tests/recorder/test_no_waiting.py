@@ -46,6 +46,9 @@ WAITS = (
 class NoWaiting(TorchDispatchMode):
     """Raises on every operation whose result, or whose shape, needs a number from the device."""
 
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]  # torch gives it no types
+
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         name = func.overloadpacket.__name__
         if name in WAITS:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -199,7 +199,8 @@ def test_gradients_changed_after_the_clip_are_noticed(tmp_path: Path) -> None:
                 torch.nn.utils.clip_grad_norm_(model.parameters(), 0.5)
                 if update >= 3:  # somebody begins to double what was clipped
                     for parameter in model.parameters():
-                        parameter.grad *= 2  # type: ignore[operator]
+                        assert parameter.grad is not None
+                        parameter.grad *= 2
                 seen.append(
                     math.sqrt(
                         sum(float(p.grad.double().square().sum()) for p in model.parameters() if p.grad is not None)
@@ -236,7 +237,7 @@ def test_two_thousand_tensors_and_a_hundred_heads(tmp_path: Path) -> None:
 
 def test_a_compiled_model_is_recorded_under_its_own_names(tmp_path: Path) -> None:
     model = Plain()
-    compiled = torch.compile(model, backend="eager")
+    compiled = cast("Plain", torch.compile(model, backend="eager"))  # a module that has the attributes of the model
     optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
     with Recorder(tmp_path / "run", compiled, heads={"op": model.op}, strict=True) as rec:
         one_step(rec, model, optimizer, compiled.op(torch.randn(4, 3)).square().mean())

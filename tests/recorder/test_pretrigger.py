@@ -63,7 +63,8 @@ def test_the_updates_before_an_escalation_have_layers_with_the_true_norms(
 ) -> None:
     if not small:
         monkeypatch.setattr(measure, "SMALL", 0)
-    net, seen = model(), {}
+    net = model()
+    seen: dict[int, list[dict[str, Tensor]]] = {}
     with Recorder(tmp_path / "run", net, sizes={"action": 2}, strict=True) as rec:
         train(rec, net, range(SPIKE + 3), seen)
     found = layers(tmp_path / "run")

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from esper_analyze.errors import UsageError
@@ -35,7 +35,10 @@ def batch(random: torch.Generator, count: int) -> Batch:
     masks = {name: torch.rand(count, size, generator=random) > 0.4 for name, size in SIZES.items()}
     masks["slot"] |= torch.nn.functional.one_hot(torch.zeros(count, dtype=torch.long), 3).bool()
     masks["op"][:, 1] = True
-    row = lambda low, high: low + (high - low) * torch.rand(count, generator=random, dtype=torch.float64)  # noqa: E731
+
+    def row(low: float, high: float) -> Tensor:
+        return low + (high - low) * torch.rand(count, generator=random, dtype=torch.float64)
+
     old = {name: row(-2, -0.5) for name in SIZES}
     return {
         "old_log_prob": old,

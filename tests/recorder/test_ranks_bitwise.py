@@ -8,7 +8,8 @@ from unittest.mock import Mock
 import pytest
 import torch
 import torch.distributed as dist
-from torch import Tensor, multiprocessing, nn
+from torch import Tensor, nn
+from torch.multiprocessing.spawn import spawn
 from torch.nn.parallel import DistributedDataParallel
 
 from esper_analyze.runs.run import open_run
@@ -54,7 +55,7 @@ def averaged(rank: int, run_dir: Path | None) -> list[Tensor]:
     for update in range(UPDATES):
         rollout = lstm_loop.collect(agent, yards, state, start, rec)
         state, start = rollout["state"], rollout["next"]
-        lstm_loop.train(model, optimizer, rollout, rec)  # type: ignore[arg-type]
+        lstm_loop.train(model, optimizer, rollout, rec)
         lstm_loop.end_update(rec, rollout, update)
     rec.close()
     return [parameter.detach() for parameter in agent.parameters()]
@@ -73,7 +74,7 @@ def work(rank: int, folder: Path) -> None:
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("trained")
-    multiprocessing.spawn(work, (folder,), nprocs=RANKS)
+    spawn(work, (folder,), nprocs=RANKS)
     return folder
 
 

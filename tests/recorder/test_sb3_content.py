@@ -159,7 +159,7 @@ def test_a_callback_that_acts_does_not_enter_the_rollouts_log_probs(tmp_path: Pa
                 self.model.policy(torch.zeros(2, 4), deterministic=True)
             return True
 
-    found = []
+    found: list[list[Any]] = []
     for callback in (None, Acts()):
         training = Training(
             PPO, env=lambda: DummyVecEnv([MultiEnv] * 2), updates=2, options={"n_steps": 32, "batch_size": 32}

@@ -58,7 +58,7 @@ def said(run: RecordedRun, rule: str) -> set[tuple[str, str | None]]:
 
 
 def parts(policy: Policy) -> dict[str, Any]:
-    rows = [ParameterRows(policy.shared.weight, 2, 2 + K), ParameterRows(policy.shared.bias, 2, 2 + K)]
+    rows = [ParameterRows(one, 2, 2 + K) for one in policy.shared.parameters()]
     last = policy.head[2]
     return {"module": policy.head, "rows": rows, "parameters": [last.weight, last.bias], "generator": last.parameters()}
 

@@ -35,6 +35,7 @@ from recorder.store import store as store_module
 from recorder.store.run_file import create_run, plain
 from recorder.store.store import Store
 from tests.patience import PATIENCE
+from tests.present import present
 
 SPECIAL = [None, math.nan, math.inf, -math.inf, 0.0, -0.0, 5e-324, 1.7e308, 1e20]
 
@@ -389,7 +390,7 @@ def test_duckdb_still_needs_float_columns_without_statistics(tmp_path: Path) -> 
     """Hold the reason for writing floats without statistics: with them, DuckDB may lose NaN."""
     frame = pl.DataFrame({"v": [1.0, math.nan]})
     frame.write_parquet(tmp_path / "bare.parquet", statistics=False)
-    found = duckdb.sql(f"select sum(isnan(v)::int) from read_parquet('{tmp_path}/bare.parquet')").fetchall()
+    found = present(duckdb.sql(f"select sum(isnan(v)::int) from read_parquet('{tmp_path}/bare.parquet')")).fetchall()
     assert found == [(1,)]
 
 

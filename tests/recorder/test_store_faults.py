@@ -184,7 +184,7 @@ def test_a_log_whose_first_bytes_are_wrong_is_told_and_costs_no_frame(tmp_path: 
     data = bytearray(next(store.folder.glob(".wal-*")).read_bytes())
     store.close("closed")
     data[0] ^= 1
-    found, faults = frames(data)
+    found, faults = frames(bytes(data))
     assert len(found) == 1
     assert [(fault.start, fault.stop, fault.torn) for fault in faults] == [(0, len(MAGIC), False)]
 

@@ -83,7 +83,7 @@ def test_one_scaler_and_two_optimizers_unscaled_one_after_the_other(tmp_path: Pa
             true.append(norm_of(torch.autograd.grad(loss, list(model.parameters()), retain_graph=True)))
             rec.minibatch(log_prob=torch.zeros(4), old_log_prob=torch.zeros(4), loss=loss)
             model.zero_grad()
-            scaler.scale(loss).backward()  # type: ignore[union-attr]
+            scaler.scale(loss).backward()
             scaler.unscale_(optimizers["actor"])
             torch.nn.utils.clip_grad_norm_(model["critic"].parameters(), 1e9)  # still scaled
             torch.nn.utils.clip_grad_norm_(model["actor"].parameters(), 1e9)

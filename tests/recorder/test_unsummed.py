@@ -43,7 +43,7 @@ def losses(run: RecordedRun) -> str:
     return " | ".join(run.frame("losses_of_data")["detail"].to_list())
 
 
-EVIDENCE = {
+EVIDENCE: dict[str, Any] = {
     "advantages": torch.zeros(N),
     "values": torch.zeros(N, 1),
     "joint_log_ratio": torch.zeros(N),

@@ -53,7 +53,10 @@ def test_a_callback_records_into_the_directory_of_when_it_was_made(
     elsewhere: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (elsewhere.parent / "own.py").write_text(OWN)
-    made = [Sb3Callback("run", rules="own.py"), LightningCallback("run", rules="own.py")]
+    made: list[Sb3Callback | LightningCallback] = [
+        Sb3Callback("run", rules="own.py"),
+        LightningCallback("run", rules="own.py"),
+    ]
     monkeypatch.chdir(elsewhere)
     for callback in made:
         rec = Recorder(callback._run_dir, resume=True, **callback._options)

@@ -15,10 +15,11 @@ from esper_analyze.detector.thresholds import Thresholds
 from esper_analyze.detector.verdict import Bounds, Judgement, settle
 from esper_analyze.replay import backtest as module
 from esper_analyze.replay.backtest import Backtest, backtest
+from esper_analyze.replay.batches import read_batches
 from esper_analyze.replay.replay import replay
 from esper_analyze.replay.scores import ALL_RULES, Score, detections, scores
 from esper_analyze.replay.sweep import parse_sweep
-from esper_analyze.runs.run import open_run
+from esper_analyze.runs.run import RecordedRun, open_run
 from tests.reports.synthetic import Rows, write_run
 
 SWEEPS = ("far.critical=0.005,0.02,0.5,3", "far.times=1,3", "loud.warning=1.5,5,50")
@@ -83,7 +84,7 @@ def labelled(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     ]
 
 
-def defaults(_run: module.RecordedRun) -> Thresholds:
+def defaults(_run: RecordedRun) -> Thresholds:
     return Thresholds.defaults(RULES)
 
 
@@ -140,9 +141,9 @@ def test_rates_are_per_thousand_healthy_updates(labelled: list[Path]) -> None:
 
 def test_each_run_is_read_once_however_many_settings(labelled: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
     read: list[Path] = []
-    whole = module.read_batches
+    whole = read_batches
 
-    def counted(run: module.RecordedRun, wanted: dict[str, tuple[str, ...]]) -> object:
+    def counted(run: RecordedRun, wanted: dict[str, tuple[str, ...]]) -> object:
         read.append(run.path)
         return whole(run, wanted)
 

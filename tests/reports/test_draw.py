@@ -23,7 +23,7 @@ def axes() -> Axes:
 
 
 def drawn_heights(axes: Axes, marker: object) -> list[float]:
-    return [float(y) for drawn in axes.lines if drawn.get_marker() == marker for y in drawn.get_ydata()]
+    return [float(y) for drawn in axes.lines if drawn.get_marker() == marker for y in np.asarray(drawn.get_ydata())]
 
 
 def test_a_missing_value_is_a_gap_and_never_zero(axes: Axes) -> None:

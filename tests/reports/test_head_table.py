@@ -6,9 +6,11 @@ import pytest
 from esper_analyze.replay.evidence import Evidence, gather
 from esper_analyze.reports.render.sparkline import sparkline
 from esper_analyze.reports.render.style import VERDICTS
-from esper_analyze.reports.sections import heads
+from esper_analyze.reports.sections import head_table, heads
 from esper_analyze.reports.sections.head_state import SIGNS, state_of
 from esper_analyze.runs.run import open_run
+from esper_analyze.runs.series import Series
+from tests.present import present
 from tests.reports.synthetic import Rows, write_run
 
 NAN = float("nan")
@@ -33,7 +35,7 @@ def test_the_state_of_a_head_has_one_sign(cells: dict[str, object], sign: str, v
     def edit(_update: int, rows: Rows) -> None:
         rows["heads"][0] |= cells
 
-    data = heads.frame(gather(open_run(write_run(tmp_path / "run", 4, edit))))
+    data = present(heads.frame(gather(open_run(write_run(tmp_path / "run", 4, edit)))))
     state = next(state_of(head) for head in data if head.name == "slot")
     assert (str(state), state.verdict) == (sign, verdict)
 
@@ -46,19 +48,19 @@ def test_a_head_whose_gradients_explode_or_vanish_says_so(tmp_path: Path) -> Non
             rows["groups"][3] |= {"grad_norm": 1e-12, "vanishing_severity": 1.0, "has_vanishing": True}
             rows["heads"][0] |= LEARNING
 
-    data = heads.frame(gather(open_run(write_run(tmp_path / "run", 50, edit))))
+    data = present(heads.frame(gather(open_run(write_run(tmp_path / "run", 50, edit)))))
     signs = {head.name: state_of(head).sign for head in data}
     assert signs == {"op": "▲", "slot": "▼"}
 
 
 def test_a_collapsed_head_is_deterministic_in_the_colour_of_its_verdict(troubled: Evidence) -> None:
-    state = next(state_of(head) for head in heads.frame(troubled) if head.name == "op")
+    state = next(state_of(head) for head in present(heads.frame(troubled)) if head.name == "op")
     assert (state.sign, state.word) == ("◇", "deterministic")
     assert state.verdict in ("warning", "critical")
 
 
 def test_every_zero_is_counted_with_its_explanation(troubled: Evidence) -> None:
-    listed = {row["head"]: row for row in heads.QUESTION.table(heads.frame(troubled)).records()}
+    listed = {row["head"]: row for row in present(head_table.table(present(heads.frame(troubled)))).records()}
     assert listed["slot"]["zero_gradients"] == "59 updates masked, expected; 1 update unexplained"
     assert listed["op"]["zero_gradients"] == "never zero"
 
@@ -78,12 +80,12 @@ def test_signs_have_the_colours_of_verdicts() -> None:
 
 def test_a_sparkline_is_named_and_marks_what_was_not_finite() -> None:
     value = np.array([1.0, 2.0, NAN, NAN, 4.0])
-    drawn = sparkline(heads.Series(np.arange(5), value, np.array([False, False, False, True, False])))
+    drawn = sparkline(Series(np.arange(5), value, np.array([False, False, False, True, False])))
     assert 'aria-label="from 1 to 4, least 1, greatest 4, 1 NaN or infinite"' in drawn
     assert drawn.count('class="broken"') == 1
     assert drawn.count("<polyline") + drawn.count("<circle") == 2
 
 
 def test_a_sparkline_of_nothing_is_a_dash() -> None:
-    empty = heads.Series(np.arange(3), np.full(3, NAN), np.ones(3, bool))
+    empty = Series(np.arange(3), np.full(3, NAN), np.ones(3, bool))
     assert sparkline(empty) == '<span class="none">–</span>'

@@ -14,6 +14,7 @@ from esper_analyze.reports.render.figure import drawn
 from esper_analyze.reports.sections import layers
 from esper_analyze.reports.sections.layer_cells import COLUMNS, Layer, LayerGrid, read_layers
 from esper_analyze.runs.run import open_run
+from tests.present import present
 from tests.reports.synthetic import Rows, write_run
 
 NAN, INF = float("nan"), float("inf")
@@ -78,7 +79,7 @@ def test_each_layer_has_the_state_it_earned(tmp_path: Path) -> None:
     assert "▲ Exploding, above 5: body.weight, in at most 8 of 8 sampled updates, first at update 0." in said
     assert "▼ Vanishing, below 1e-07: body.bias, in at most 1 of 8 sampled updates, first at update 2." in said
     assert "○ Exactly zero whenever sampled: head.weight; expected of a head that never had a choice" in said
-    assert [row[0] for row in layers.table(data).cells] == ["body.weight", "body.bias", "head.weight"]
+    assert [row[0] for row in present(layers.table(data)).cells] == ["body.weight", "body.bias", "head.weight"]
 
 
 def test_a_layer_without_any_gradient_is_told_and_not_called_fine(tmp_path: Path) -> None:
@@ -169,6 +170,6 @@ def test_names_of_layers_are_harmless(name: str, tmp_path: Path) -> None:
     def edit(update: int, rows: Rows) -> None:
         rows["layers"] = [layer(update, name, NAN)]
 
-    data = layers.frame(gather(open_run(write_run(tmp_path / "run", 2, edit))))
+    data = present(layers.frame(gather(open_run(write_run(tmp_path / "run", 2, edit)))))
     assert "\x1b" not in " ".join(layers.words(data))
     assert "<b>" not in drawn(layers.QUESTION, data).svg

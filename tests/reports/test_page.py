@@ -154,7 +154,7 @@ def test_a_page_that_cannot_be_finished_leaves_the_old_one(
         os.close(descriptor)
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(write.os, "fdopen", full)
+    monkeypatch.setattr(os, "fdopen", full)
     with pytest.raises(UsageError, match="No space left"):
         write_report(troubled, page.parent)
     assert page.read_bytes() == before

@@ -4,6 +4,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from esper_analyze.detector.rules.value_collapse import ValueCollapseLimits
 from esper_analyze.replay.evidence import Evidence, gather
 from esper_analyze.reports.page import QUESTIONS
 from esper_analyze.reports.render.figure import MOST_POINTS, drawn
@@ -23,6 +24,7 @@ from esper_analyze.reports.sections import (
     value,
 )
 from esper_analyze.runs.run import open_run
+from tests.present import present
 from tests.reports.synthetic import Rows, write_run
 
 NAN = float("nan")
@@ -85,26 +87,27 @@ def test_an_empty_run_and_a_run_of_one_update_can_be_answered(question: Question
 
 
 def test_policy_says_where_the_largest_values_were_and_what_was_infinite(troubled: Evidence) -> None:
-    said = policy.words(policy.frame(troubled))
+    said = policy.words(present(policy.frame(troubled)))
     assert "KL (k3) was largest at update 20: 0.7." in said
     assert "The joint ratio was largest at update 23: 83." in said
     assert "The joint ratio was NaN or infinite at 1 update, first at 30." in said
 
 
 def test_the_bound_on_explained_variance_is_the_rules_own(healthy: Evidence) -> None:
-    bound = value.frame(healthy).bound
+    bound = present(present(value.frame(healthy)).bound)
     limits = healthy.replay.thresholds["value_collapse"]
+    assert isinstance(limits, ValueCollapseLimits)
     assert bound.value[[0, 8, 20, 59]].tolist() == [limits.warmup, limits.early, limits.mid, limits.late]
 
 
 def test_undefined_explained_variance_is_counted_not_called_zero(troubled: Evidence) -> None:
-    data = value.frame(troubled)
+    data = present(value.frame(troubled))
     assert data.columns["explained_variance"].null.sum() == 3
     assert any("3 updates" in sentence for sentence in value.words(data))
 
 
 def test_the_drift_baseline_is_the_one_the_detector_used(healthy: Evidence) -> None:
-    group = drift.frame(healthy).groups[0]
+    group = present(drift.frame(healthy)).groups[0]
     judged = group.drift.finite
     assert not judged[:10].any()
     assert judged[10:].all()
@@ -117,13 +120,13 @@ def test_a_group_that_drifted_comes_first(tmp_path: Path) -> None:
         if update >= 30:
             rows["groups"][1]["grad_norm"] = 50.0
 
-    data = drift.frame(made(tmp_path / "run", leap, updates=40))
+    data = present(drift.frame(made(tmp_path / "run", leap, updates=40)))
     assert data.groups[0].name == "critic"
     assert drift.words(data)[0].startswith("critic drifted once, first at update 32")
 
 
 def test_every_state_of_a_head_has_its_sentence(troubled: Evidence) -> None:
-    said = {head.name: head.sentence for head in heads.frame(troubled)}
+    said = {head.name: head.sentence for head in present(heads.frame(troubled))}
     assert said["slot"] == (
         "slot: gradient 0.000 (0 % learnable): unexplained zero or missing gradient at update 40: a bug report"
     )
@@ -165,12 +168,12 @@ def test_head_sentences(cells: dict[str, object], sentence: str, tmp_path: Path)
     def edit(_update: int, rows: Rows) -> None:
         rows["heads"][0] |= cells
 
-    found = heads.frame(made(tmp_path / "run", edit, updates=4))
+    found = present(heads.frame(made(tmp_path / "run", edit, updates=4)))
     assert {head.name: head.sentence for head in found}["slot"] == sentence
 
 
 def test_the_timeline_has_levels_triggers_and_lanes(troubled: Evidence) -> None:
-    data = escalation.frame(troubled)
+    data = present(escalation.frame(troubled))
     assert data.triggers[0][:2] == (20, "kl_spike")
     assert data.update[0] == 0
     assert data.update[-1] == 59
@@ -182,7 +185,7 @@ def test_the_state_of_an_lstm_that_is_nan_is_said(tmp_path: Path) -> None:
         if update == 3:
             rows["lstm"][1]["c_env_rms_max"] = NAN
 
-    said = lstm.words(lstm.frame(made(tmp_path / "run", broken)))
+    said = lstm.words(present(lstm.frame(made(tmp_path / "run", broken))))
     assert "In phase update the state was NaN or infinite at 1 update, first at 3." in said
 
 
@@ -191,7 +194,7 @@ def test_updates_without_an_episode_are_gaps(tmp_path: Path) -> None:
         if update % 2:
             rows["episodes"] = []
 
-    data = returns.frame(made(tmp_path / "run", rare))
+    data = present(returns.frame(made(tmp_path / "run", rare)))
     assert data.mean.update.tolist() == [0, 2, 4]
     assert data.episodes == 12
 
@@ -201,7 +204,7 @@ def test_a_figure_of_very_many_points_is_a_picture_inside_its_svg(tmp_path: Path
         head = rows["heads"][1]
         rows["heads"] = [{**head, "head": f"head {k}"} for k in range(8)]
 
-    data = heads.frame(made(tmp_path / "run", crowd, updates=500))
+    data = present(heads.frame(made(tmp_path / "run", crowd, updates=500)))
     few, many = drawn(heads.QUESTION, data[:2]), drawn(heads.QUESTION, data * 6)
     assert few.points <= MOST_POINTS
     assert "<image" not in few.svg
@@ -213,7 +216,7 @@ def test_what_was_found_in_update_0_raises_the_level_from_update_1(tmp_path: Pat
         if update == 0:
             rows["updates"][0]["kl_k3"] = 2.0
 
-    data = escalation.frame(made(tmp_path / "run", at_once, updates=20))
+    data = present(escalation.frame(made(tmp_path / "run", at_once, updates=20)))
     assert data.triggers == ((0, "kl_spike", "run"),)
     (rise,) = data.rises
     assert (rise.start, rise.until, rise.finding, rise.verdict) == (1, 10, 0, "critical")

@@ -11,6 +11,7 @@ from esper_analyze.reports.sections.ranks import RankFrame
 from esper_analyze.runs.run import open_run
 from esper_analyze.runs.series import Series
 from recorder.store.store import Store
+from tests.present import present
 from tests.reports.synthetic import quiet, write_run
 
 SAMPLES = Path(__file__).parents[2] / "sample_runs" / "runs"
@@ -45,7 +46,7 @@ def two(path: Path, edit: Any, updates: int = 6) -> Any:
 
 
 def test_ranks_in_step_are_told_to_be_equal() -> None:
-    data = ranks.frame(gather(open_run(SAMPLES / "two_ranks")))
+    data = present(ranks.frame(gather(open_run(SAMPLES / "two_ranks"))))
     assert ranks.words(data)[0] == "2 ranks stayed in sync: synchronised metrics are bitwise equal."
     assert [str(row[1]) for row in ranks.rows(data).cells] == ["● in sync"] * 2
     drawn(ranks.QUESTION, data)

@@ -16,6 +16,7 @@ from esper_analyze.runs.series import (
     rows_by_subject,
     with_gaps,
 )
+from tests.present import present
 from tests.reports.synthetic import Rows, write_run
 
 NAN, INF = float("nan"), float("inf")
@@ -37,7 +38,7 @@ def test_null_nan_and_zero_are_three_facts() -> None:
 
 
 def test_last_is_the_last_measured_even_when_it_is_nan() -> None:
-    assert np.isnan(series(1.0, NAN, None).last)
+    assert np.isnan(present(series(1.0, NAN, None).last))
     assert series(1.0, 2.0, None).last == 2.0
     assert series(None).last is None
 

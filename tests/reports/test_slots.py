@@ -9,6 +9,7 @@ from esper_analyze.reports.render.figure import drawn
 from esper_analyze.reports.sections import slots
 from esper_analyze.reports.sections.slot_history import Lane, SlotLocation, StageSpan, read_lanes
 from esper_analyze.runs.run import open_run
+from tests.present import present
 from tests.reports.synthetic import Rows, write_run
 
 SAMPLES = Path(__file__).parents[2] / "sample_runs" / "runs"
@@ -92,14 +93,14 @@ def test_a_disconnected_seed_is_told_apart_from_a_dormant_one(tmp_path: Path) ->
 
 
 def test_the_disconnected_sample_says_so_and_nothing_of_dormant() -> None:
-    data = slots.frame(gather(open_run(SAMPLES / "growing_disconnected")))
+    data = present(slots.frame(gather(open_run(SAMPLES / "growing_disconnected"))))
     assert data.incidents[0].sentence.startswith("⊘ env 5, early")
     assert not any("never woke" in sentence for sentence in slots.words(data))
 
 
 def test_forced_waits_have_nothing_to_learn_and_raise_nothing() -> None:
     evidence = gather(open_run(SAMPLES / "growing_waits"))
-    data = slots.frame(evidence)
+    data = present(slots.frame(evidence))
     assert data.incidents == ()
     assert slots.words(data)[0].startswith("No head had a choice in any update")
     assert slots.words(data)[-1] == "16 of 16 slots never held a seed module."

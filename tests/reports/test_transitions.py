@@ -8,6 +8,7 @@ from esper_analyze.replay.evidence import Evidence, gather
 from esper_analyze.reports.render.figure import drawn
 from esper_analyze.reports.sections import tensors, transitions
 from esper_analyze.runs.run import open_run
+from tests.present import present
 from tests.reports.synthetic import Rows, write_run
 
 SAMPLES = Path(__file__).parents[2] / "sample_runs" / "runs"
@@ -27,8 +28,16 @@ def made(path: Path, edit: Any, updates: int = 6) -> Evidence:
     return gather(open_run(write_run(path, updates, edit)))
 
 
+def of_transitions(evidence: Evidence, update: int | None = None) -> transitions.TransitionFrame:
+    return present(transitions.frame(evidence, update))
+
+
+def of_tensors(evidence: Evidence) -> tensors.TensorFrame:
+    return present(tensors.frame(evidence))
+
+
 def test_the_worst_update_is_shown_and_what_its_samples_share_is_said(mismatch: Evidence) -> None:
-    data = transitions.frame(mismatch)
+    data = of_transitions(mismatch)
     said = transitions.words(data)
     assert said[0] == (
         "A ratio exploded or collapsed in 11 updates; this is update 30, the worst: there 521 samples of the inner "
@@ -39,15 +48,13 @@ def test_the_worst_update_is_shown_and_what_its_samples_share_is_said(mismatch: 
 
 
 def test_samples_of_the_first_minibatch_mean_that_rollout_and_update_disagree(mismatch: Evidence) -> None:
-    assert any(
-        "in the very first minibatch, before any step" in s for s in transitions.words(transitions.frame(mismatch))
-    )
+    assert any("in the very first minibatch, before any step" in s for s in transitions.words(of_transitions(mismatch)))
     later = gather(open_run(SAMPLES / "one_update_collapse"))
-    assert not any("very first minibatch" in s for s in transitions.words(transitions.frame(later)))
+    assert not any("very first minibatch" in s for s in transitions.words(of_transitions(later)))
 
 
 def test_another_update_can_be_asked_for(mismatch: Evidence) -> None:
-    data = transitions.frame(mismatch, 40)
+    data = of_transitions(mismatch, 40)
     assert data.update == 40
     assert "this is update 40: there 17 samples" in transitions.words(data)[0]
     assert {row[0] for row in transitions.rows(data).cells} == {40}
@@ -55,12 +62,12 @@ def test_another_update_can_be_asked_for(mismatch: Evidence) -> None:
 
 def test_an_update_without_transitions_is_refused_with_those_there_are(mismatch: Evidence) -> None:
     with pytest.raises(UsageError, match="update 3 has no transitions") as refused:
-        transitions.frame(mismatch, 3)
+        of_transitions(mismatch, 3)
     assert refused.value.hint == "there are some of update 30, 31, 32, 33, 34, 35, 36, 37, 38, 39, 40"
 
 
 def test_the_page_lists_each_transition_once_with_how_often_it_was_among_the_worst(mismatch: Evidence) -> None:
-    listed = transitions.table(transitions.frame(mismatch)).narrow
+    listed = transitions.table(of_transitions(mismatch)).narrow
     joint = [row for row in listed.cells if row[0] == "(joint)"]
     assert len({row[1:3] for row in joint}) == len(joint) == 8
     assert joint[0][-1] == 4
@@ -71,7 +78,7 @@ def test_the_update_with_something_non_finite_is_the_worst(tmp_path: Path) -> No
         bad = {"nonfinite": 1} if update == 2 else {}
         rows["transitions"] = [sample(update, "", 0, float("nan") if update == 2 else float(update), **bad)]
 
-    data = transitions.frame(made(tmp_path / "run", edit))
+    data = of_transitions(made(tmp_path / "run", edit))
     assert data.update == 2
     assert "3 samples of the inner loop went beyond the bounds, 1 of them NaN or infinite" in transitions.words(data)[0]
     assert "the worst is log r NaN" in transitions.words(data)[1]
@@ -82,7 +89,7 @@ def test_a_head_called_like_the_joint_action_stays_apart(tmp_path: Path) -> None
     def edit(update: int, rows: Rows) -> None:
         rows["transitions"] = [sample(update, "", 0, 3.0), sample(update, "(joint)", 0, 2.0)]
 
-    assert len(transitions.frame(made(tmp_path / "run", edit, 2)).heads) == 2
+    assert len(of_transitions(made(tmp_path / "run", edit, 2)).heads) == 2
 
 
 def test_samples_without_place_or_advantage_are_told_as_they_are(tmp_path: Path) -> None:
@@ -90,19 +97,19 @@ def test_samples_without_place_or_advantage_are_told_as_they_are(tmp_path: Path)
         bare = {"advantage": None, "epoch": None, "minibatch": None, "bad": None, "nonfinite": None}
         rows["transitions"] = [sample(update, "", place, 3.0, **bare) for place in range(3)]
 
-    data = transitions.frame(made(tmp_path / "run", edit, 2))
+    data = of_transitions(made(tmp_path / "run", edit, 2))
     assert "(place not given)" in transitions.words(data)[1]
     assert len(transitions.table(data).cells) == 3
     drawn(transitions.QUESTION, data)
 
 
 def test_the_tensors_that_broke_are_named() -> None:
-    data = tensors.frame(gather(open_run(SAMPLES / "nan_reward")))
+    data = of_tensors(gather(open_run(SAMPLES / "nan_reward")))
     said = tensors.words(data)
     assert said[0] == "Taken at update 25 because a value was not finite; 1 report in total."
     assert said[1].startswith("NaN or infinite weights: all 12 (mlp_extractor.policy_net.0.weight,")
     assert "A loss was not finite: the gradient came from there." in said
-    assert len(tensors.table(data).cells) == 12
+    assert len(present(tensors.table(data)).cells) == 12
     drawn(tensors.QUESTION, data)
 
 
@@ -124,10 +131,10 @@ def test_one_broken_tensor_among_many_is_drawn_and_the_report_of_the_break_is_ch
             for k in range(100)
         ]
 
-    data = tensors.frame(made(tmp_path / "run", edit))
+    data = of_tensors(made(tmp_path / "run", edit))
     assert data.update == 3
     assert "NaN or infinite gradients: 1 of 100 tensors (t77)." in tensors.words(data)
-    assert [row[0] for row in tensors.table(data).cells] == ["t77"]
+    assert [row[0] for row in present(tensors.table(data)).cells] == ["t77"]
     assert "t77" in drawn(tensors.QUESTION, data).svg
 
 
@@ -137,7 +144,7 @@ def test_a_report_that_found_nothing_says_what_it_looked_at(tmp_path: Path) -> N
             [{"update": update, "tensor": "w", "cause": "asked", "weight_nonfinite": False}] if update == 1 else []
         )
 
-    data = tensors.frame(made(tmp_path / "run", edit, 3))
+    data = of_tensors(made(tmp_path / "run", edit, 3))
     assert tensors.words(data)[:2] == [
         "Taken at update 1 on request; 1 report in total.",
         "Nothing was NaN or infinite in weights of 1 and gradients of 0 of 1 tensor.",

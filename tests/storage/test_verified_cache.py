@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,10 +14,12 @@ import pytest
 from esper_analyze.errors import DamagedError
 from esper_analyze.runs.run import open_run
 from esper_analyze.storage import attempts, verified_cache
+from esper_analyze.storage.layout import ShardEntry
 from esper_analyze.storage.maintenance.verify import verify
 
 SAMPLE = Path(__file__).parents[2] / "sample_runs" / "runs" / "masked_healthy"
 HOUR = 3600 * 10**9
+Check = Callable[[Path, ShardEntry], str | None]
 
 
 @pytest.fixture
@@ -29,16 +32,20 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return path
 
 
+def listing(names: list[str], check: Check) -> Check:
+    """Return ``check`` as it is, but the names of the shards it is asked about go to ``names``."""
+
+    def spy(path: Path, entry: ShardEntry) -> str | None:
+        names.append(path.name)
+        return check(path, entry)
+
+    return spy
+
+
 @pytest.fixture
 def looked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     names: list[str] = []
-    real = attempts.shard_fault
-
-    def spy(path: Path, entry: attempts.ShardEntry) -> str | None:
-        names.append(path.name)
-        return real(path, entry)
-
-    monkeypatch.setattr(attempts, "shard_fault", spy)
+    monkeypatch.setattr(attempts, "shard_fault", listing(names, attempts.shard_fault))
     return names
 
 
@@ -72,14 +79,11 @@ def test_a_shard_that_another_took_the_place_of_is_looked_at(run: Path, looked: 
     assert looked == [shard.name]
 
 
-def test_a_shard_written_a_moment_ago_is_looked_at_every_time(
-    run: Path, looked: list[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_shard_written_a_moment_ago_is_looked_at_every_time(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.undo()
     verified_cache.forget()
-    real, names = attempts.shard_fault, looked
-    names.clear()
-    monkeypatch.setattr(attempts, "shard_fault", lambda path, entry: names.append(path.name) or real(path, entry))
+    names: list[str] = []
+    monkeypatch.setattr(attempts, "shard_fault", listing(names, attempts.shard_fault))
     for shard in run.rglob("*.parquet"):
         shard.touch()
     open_run(run)
@@ -98,7 +102,7 @@ def test_verify_looks_at_every_shard_every_time(run: Path, looked: list[str]) ->
 def test_a_manifest_that_says_otherwise_is_not_believed_for_what_was_seen(run: Path) -> None:
     open_run(run)
     manifest = next(run.rglob("manifest.jsonl"))
-    entries = [attempts.ShardEntry.from_line(line) for line in manifest.read_bytes().splitlines()]
+    entries = [ShardEntry.from_line(line) for line in manifest.read_bytes().splitlines()]
     manifest.write_bytes(b"".join(replace(entry, crc32=entry.crc32 ^ 1).as_line() for entry in entries))
     with pytest.raises(DamagedError, match="checksum"):
         open_run(run)

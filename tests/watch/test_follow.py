@@ -6,6 +6,7 @@ import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -15,6 +16,7 @@ from esper_analyze.errors import UsageError
 from esper_analyze.runs.run import open_run
 from esper_analyze.storage.maintenance.compact import compact
 from esper_analyze.storage.maintenance.repair import repair
+from esper_analyze.storage.shapes import read_shard
 from esper_analyze.watch import attempt as attempts
 from esper_analyze.watch.follow import Follower
 from esper_analyze.watch.snapshot import Snapshot, Status, snapshot
@@ -128,8 +130,12 @@ def test_of_a_long_run_only_the_last_shards_are_read(tmp_path: Path, monkeypatch
         growing.add(30)
         growing.seal()
     read: list[str] = []
-    plain = attempts.read_shard
-    monkeypatch.setattr(attempts, "read_shard", lambda *given: read.append(given[1].name) or plain(*given))  # type: ignore[func-returns-value]
+
+    def listed(*given: Any) -> Any:
+        read.append(given[1].name)
+        return read_shard(*given)
+
+    monkeypatch.setattr(attempts, "read_shard", listed)
     assert looked(Follower(growing.path)).update == 299
     assert sum(name.startswith("updates") for name in read) == 4
     growing.die()

@@ -119,7 +119,7 @@ def overflow(training: Training, age: int) -> None:
 
 def stop(training: Training, _: int) -> None:
     """Forget to call the optimizer's step."""
-    training.optimizer.step = lambda *_: None  # type: ignore[method-assign, assignment]
+    training.optimizer.step = lambda *_: None  # type: ignore[method-assign]
 
 
 def grow(training: Training, _: int) -> None:
@@ -127,9 +127,9 @@ def grow(training: Training, _: int) -> None:
     lstm = training.agent.lstm
     hidden = lstm.hidden_size
     with torch.no_grad():
-        lstm.bias_hh_l0[: 2 * hidden] += 0.5
-        for weight in (lstm.weight_hh_l0, lstm.weight_ih_l0):
-            weight[2 * hidden : 3 * hidden] *= 1.3
+        lstm.get_parameter("bias_hh_l0")[: 2 * hidden] += 0.5
+        for name in ("weight_hh_l0", "weight_ih_l0"):
+            lstm.get_parameter(name)[2 * hidden : 3 * hidden] *= 1.3
 
 
 def untrained_critic(run_dir: Path, seed: int, tell: Tell) -> tuple[Fault, ...]:

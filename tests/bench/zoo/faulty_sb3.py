@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from sb3_contrib import MaskablePPO
 from sb3_contrib.common.maskable.buffers import MaskableRolloutBuffer
+from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from torch import Tensor, nn
 
@@ -81,6 +82,9 @@ class Features(BaseFeaturesExtractor):
     The statistics move before each rollout as they should, or after it, before the update, once ``late`` is set.
     """
 
+    mean: Tensor
+    scale: Tensor
+
     def __init__(self, observation_space: Any) -> None:
         super().__init__(observation_space, int(observation_space.shape[0]))
         self.dropout = nn.Dropout(0.0)
@@ -89,7 +93,8 @@ class Features(BaseFeaturesExtractor):
         self.late = False
 
     def forward(self, observations: Tensor) -> Tensor:
-        return self.dropout((observations.float() - self.mean) / self.scale)
+        shown: Tensor = self.dropout((observations.float() - self.mean) / self.scale)
+        return shown
 
     def follow(self, observations: Tensor) -> None:
         """Move the running statistics a twentieth towards those of a rollout."""
@@ -121,10 +126,12 @@ class Normalising(Touch):
 
     @property
     def _features(self) -> Features:
-        found: Features = self.model.policy.features_extractor
+        found = self.model.policy.features_extractor
+        assert isinstance(found, Features)
         return found
 
     def _seen(self) -> Tensor:
+        assert isinstance(self.model, OnPolicyAlgorithm)
         observations = torch.as_tensor(self.model.rollout_buffer.observations)
         return observations.reshape(-1, observations.shape[-1])
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -52,9 +53,13 @@ class Rewards(gym.Wrapper[Any, Any, Any, Any]):
         return self.env.unwrapped.action_masks()  # type: ignore[attr-defined]
 
 
+def _rewarded(make: Callable[[int], Any], seed: int) -> Monitor[Any, Any]:
+    return Monitor(Rewards(make(seed)))
+
+
 def environments(make: Callable[[int], Any], seed: int, count: int) -> DummyVecEnv:
     """Return ``count`` environments that share no seed with those of another run."""
-    return DummyVecEnv([lambda place=place: Monitor(Rewards(make(1000 * seed + place))) for place in range(count)])
+    return DummyVecEnv([partial(_rewarded, make, 1000 * seed + place) for place in range(count)])
 
 
 def change_rewards(model: Any, change: Callable[[float], float], *, first_only: bool = False) -> None:

@@ -96,7 +96,12 @@ def test_progress_is_unknown_once_a_second_training_follows(tmp_path: Path) -> N
 def test_the_kl_that_skrl_hands_to_its_scheduler_is_recorded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     given: list[float] = []
     original = KLAdaptiveLR.step
-    monkeypatch.setattr(KLAdaptiveLR, "step", lambda self, *kl: (given.extend(kl), original(self, *kl))[1])
+
+    def step(self: Any, *kl: float) -> Any:
+        given.extend(kl)
+        return original(self, *kl)
+
+    monkeypatch.setattr(KLAdaptiveLR, "step", step)
     train(tmp_path / "run", options=STRICT, learning_rate=1e-3, learning_rate_scheduler=KLAdaptiveLR)
     rows = open_run(tmp_path / "run").frame("updates").to_dicts()
     for row, kl in zip(rows, given[EPOCHS - 1 :: EPOCHS], strict=True):
@@ -168,7 +173,7 @@ def test_under_a_loss_scale_gradients_are_those_without_it(tmp_path: Path, monke
 
 
 def test_a_step_that_the_scaler_skips_is_no_step(tmp_path: Path) -> None:
-    overflowing = {"loss_scale": 1e38, "mixed_precision": True, "value_loss_scale": 50.0}
+    overflowing: dict[str, Any] = {"loss_scale": 1e38, "mixed_precision": True, "value_loss_scale": 50.0}
     trained = train(tmp_path / "run", updates=1, options=STRICT, **overflowing)
     run = open_run(tmp_path / "run")
     taken = [step["stepped"] for step in run.frame("steps").to_dicts()]
@@ -192,7 +197,7 @@ def test_a_minibatch_beyond_the_kl_threshold_is_recorded_without_a_step(tmp_path
 
 def test_another_agent_is_refused_before_anything_is_written(tmp_path: Path) -> None:
     with pytest.raises(TypeError, match="no PPO of skrl"):
-        SkrlAttachment(torch.nn.Linear(1, 1), tmp_path / "run")  # type: ignore[arg-type]
+        SkrlAttachment(torch.nn.Linear(1, 1), tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 

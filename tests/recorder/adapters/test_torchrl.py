@@ -173,7 +173,7 @@ def test_heads_can_be_named_with_their_modules(tmp_path: Path) -> None:
 
 def test_another_loss_is_refused_before_anything_is_written(tmp_path: Path) -> None:
     with pytest.raises(TypeError, match="no PPO loss"):
-        TorchRLAttachment(torch.nn.MSELoss(), tmp_path / "run")  # type: ignore[arg-type]
+        TorchRLAttachment(torch.nn.MSELoss(), tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 
@@ -199,7 +199,7 @@ def test_an_exception_of_the_training_passes_and_its_update_is_interrupted(tmp_p
         loss(TensorDict({"observation": torch.zeros(3, 4), "advantage": torch.zeros(3, 1)}, [3]))
     closed = open_run(tmp_path / "run").attempts[-1].closed
     assert closed is not None
-    assert closed["reason"].startswith("KeyError")
+    assert str(closed["reason"]).startswith("KeyError")
 
 
 def test_detaching_leaves_nothing_behind_and_copies_are_never_wrapped(tmp_path: Path) -> None:

@@ -34,7 +34,7 @@ def test_ratio_and_kl_match_their_definitions(log_ratio: Array, clip_range: floa
     found = dict(zip(ratios.FIELDS, ratios.ratio_statistics(held, raw, clip_range, None).numpy(), strict=True))
     joint = np.concatenate([log_ratio.astype(np.float64).sum(0, keepdims=True), log_ratio.astype(np.float64)])
     ratio = np.exp(joint)
-    close = {"rtol": 2e-4, "atol": 2e-5}
+    close: dict[str, Any] = {"rtol": 2e-4, "atol": 2e-5}
     np.testing.assert_allclose(found["k1"], -joint.mean(1), **close)
     np.testing.assert_allclose(found["k2"], (joint**2 / 2).mean(1), **close)
     np.testing.assert_allclose(found["k3"], (ratio - 1 - joint).mean(1), **close)

@@ -24,9 +24,7 @@ pytestmark = pytest.mark.processor
 class Elsewhere(Tensor):
     """A tensor that says it is on a device: what is done with it is what is done there."""
 
-    @property
-    def device(self) -> Any:
-        return SimpleNamespace(type="elsewhere")
+    device: Any = property(lambda _: SimpleNamespace(type="elsewhere"))
 
 
 CUTS = [(5, 9), (1, 2, 3), (6,), (12,)]
@@ -125,7 +123,8 @@ GATE_WEIGHTS = ([[1.0], [0.0], [0.0], [2.0]], [[0.0]] * 4)
 
 
 def gates(inputs: Tensor) -> dict[str, float]:
-    weights = lstm.GateWeights(*(torch.tensor(one, dtype=inputs.dtype) for one in GATE_WEIGHTS), None, None)
+    of_input, of_state = (torch.tensor(one, dtype=inputs.dtype) for one in GATE_WEIGHTS)
+    weights = lstm.GateWeights(of_input, of_state, None, None)
     found = lstm.gate_statistics(inputs, torch.zeros_like(inputs), weights)
     return dict(zip(lstm.GATE_FIELDS, found.tolist(), strict=True))
 

@@ -59,9 +59,9 @@ CALL = st.tuples(
 
 def rows_of(calls: Sequence[Any]) -> dict[str, dict[str, Any]]:
     slots = Slots()
-    for place, seed, host, clip in calls:
+    for (env, slot), seed, host, clip in calls:
         given = {"stage": "TRAINING", "blueprint": None, "alpha": None}
-        slots.take_snapshot(*place, parameters(seed), parameters(host), given, clip)
+        slots.take_snapshot(env, slot, parameters(seed), parameters(host), given, clip)
     arrays = Transfer(slots.tensors()).arrays()
     return {row["place"]: row for row in slots.rows(slots.now, arrays, 3)}
 

@@ -38,7 +38,8 @@ def test_norms_of_rows_are_those_without_the_scale(clip: str, scale: float, wide
     wanted: list[np.ndarray[Any, Any]] = []
     with Recorder(tmp_path / "run", model, heads=heads_of(layer)) as rec:
         for _ in range(2):
-            rec.minibatch(**{what: {n: torch.full((8,), -1.0) for n in SIZES} for what in ("log_prob", "old_log_prob")})
+            new, old = ({n: torch.full((8,), -1.0) for n in SIZES} for _ in range(2))
+            rec.minibatch(log_prob=new, old_log_prob=old)
             optimizer.zero_grad()
             loss = model(torch.randn(7, 3)).pow(2).sum()
             scaler.scale(loss).backward()

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from esper_analyze.runs.run import open_run
+from esper_analyze.storage.block import Block, Rows
 from esper_analyze.storage.lock import LockedError, WriterLock
 from recorder.store import store as store_module
 from recorder.store.store import Store
@@ -44,11 +45,17 @@ def test_rows_are_sealed_when_there_are_many_or_they_are_old(
     assert Store._due(store) is due
 
 
+def updates(rows: Rows) -> list[Any]:
+    """Return the updates of rows that were handed over one by one."""
+    assert not isinstance(rows, Block)
+    return [row["update"] for row in rows]
+
+
 def waiting(store: Store) -> dict[str, list[int]]:
     """Return the updates of what waits for sealing, by table."""
     with store._guard:
         return {
-            table: [int(row["update"]) for _, rows in entries for row in rows]  # type: ignore[union-attr]
+            table: [update for _, rows in entries for update in updates(rows)]
             for table, entries in store._waiting.items()
             if entries
         }

@@ -189,7 +189,7 @@ def test_a_run_that_is_written_is_refused_and_the_writer_named(tmp_path: Path) -
     store.close("closed")
 
 
-HARMS: list[Callable[[Path, random.Random], None]] = [
+HARMS: list[Callable[[Path, random.Random], object]] = [
     lambda path, rng: path.write_bytes(path.read_bytes()[: rng.randrange(path.stat().st_size)]),
     lambda path, _: path.write_bytes(b""),
     lambda path, _: path.unlink(),
