@@ -18,7 +18,8 @@ SHOWN = [block for block in BLOCKS if block.language == "python"]
 EXAMPLES = [block for block in SHOWN if "example" in block.marks]
 RECORDED = {block.name for block in EXAMPLES} - {"slot", "checkpoint", "resume"}
 
-SLOW = {"torchrl", "skrl", "lightning"}
+SLOW = {"torchrl", "skrl", "lightning", "sb3", "sb3 heads", "sb3 callback", "readme sb3", "python"}
+"""They import a framework and train with it, or draw a report."""
 
 
 @pytest.fixture(autouse=True)
@@ -56,7 +57,10 @@ def test_an_example_runs(block: Block, monkeypatch: pytest.MonkeyPatch, tmp_path
 
 @pytest.mark.parametrize(
     "document",
-    dict.fromkeys(block.document for block in SHOWN if not block.marks),
+    [
+        pytest.param(document, marks=pytest.mark.slow) if document.stem in SLOW else document
+        for document in dict.fromkeys(block.document for block in SHOWN if not block.marks)
+    ],
     ids=lambda document: document.stem,
 )
 def test_what_a_reader_types_in_order_runs(document: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
