@@ -83,7 +83,7 @@ def _check_limits(limits: type[Limits]) -> None:
         raise Refusal(f"limits must be a class made from Limits, not {limits!r}")
     bare = [name for name, value in vars(limits).items() if isinstance(value, Field)]
     if bare:
-        raise Refusal(f"{limits.__name__} is no dataclass, so {bare[0]} is no threshold", _DATACLASS)
+        raise Refusal(f"{limits.__name__} is not a dataclass, so {bare[0]} is not a threshold", _DATACLASS)
     try:
         defaults = limits()
     except TypeError as error:

@@ -110,17 +110,17 @@ class Rule:
     ``causes`` are rules whose open incident explains this one; ``follows`` are further ones that can have led to it if
     they began earlier, open or not: a report tells the first. ``fills`` are columns that ``judge`` leaves in
     the memory under the same name for the batch just judged: the recorder writes them. ``confirmed_by`` names the
-    limit that says how many updates running the trouble must last before it is an alarm.
+    limit with the number of consecutive updates after which it is an alarm.
     ``figures`` names the sections of the report whose figures show what it judges, the best first; empty: those of
     its table.
-    ``guard`` gets the frame of the last update alone, the memory after it and the limits, and promises for how long
-    there will be no news (None: no promise), so that updates that come one by one can be judged later, several at once.
+    ``guard`` gets the frame of the last update, the memory after it and the limits, and returns under which conditions
+    no new finding is possible (None: unknown), so that single updates can be judged later, several at once.
     ``meanings`` maps each metric that has a meaning of its own to it.
-    ``finiteness`` marks a rule that judges whether something is finite: what it finds is the same NaN that others see.
-    ``reach`` is how many updates before its onset the rule's statistic looks at: its trouble may be as old.
-    ``statistics`` maps each metric whose verdicts have another ``value`` than its own cell to what it is. ``revision``
-    grows when numbers of the rule's findings become others, those that ``restated`` names (value, threshold,
-    baseline): ``replay --verify`` compares findings recorded under an older one by everything else.
+    ``finiteness`` marks a rule that judges whether values are finite: it reports the same NaN as other rules.
+    ``reach`` is how many updates before its onset the rule's statistic includes: the fault may be that old.
+    ``statistics`` maps each metric whose verdicts have another ``value`` than its own cell to that quantity.
+    ``revision`` grows when fields of the rule's findings, named by ``restated`` (value, threshold, baseline), are
+    computed differently: ``replay --verify`` compares findings of an older revision without these fields.
     """
 
     name: str
@@ -160,10 +160,10 @@ class Rule:
         return self.meanings.get(metric, self.meaning)
 
     def statistic(self, metric: str) -> Statistic:
-        """Return what the value of a verdict on ``metric`` is: the metric itself unless declared otherwise."""
+        """Return the quantity of a verdict's value on ``metric``: the metric itself unless declared otherwise."""
         return self.statistics.get(metric) or Statistic(metric, column=metric)
 
 
 def revisions(rules: Iterable[Rule]) -> dict[str, int]:
-    """Return what run.json keeps of ``rules`` beside their thresholds: the revision of each that has changed."""
+    """Return the revisions of ``rules`` for run.json, only of rules that have been revised."""
     return {rule.name: rule.revision for rule in rules if rule.revision > 1}

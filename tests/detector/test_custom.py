@@ -88,7 +88,11 @@ def test_built_in_rules_pass_the_checks_a_user_s_rule_must_pass(rule: Rule) -> N
         ('columns=("ratio_std",)', 'columns=("ratio_sd",)', "no column 'ratio_sd'; did you mean 'ratio_std'?"),
         ('columns=("ratio_std",)', 'columns=("ratio_std")', "columns must be a tuple, not 'ratio_std'"),
         ("limits=WideRatioLimits", "limits=WideRatioLimits()", "limits must be a class made from Limits"),
-        ("@dataclass(frozen=True, slots=True)\n", "", "WideRatioLimits is no dataclass, so warning is no threshold"),
+        (
+            "@dataclass(frozen=True, slots=True)\n",
+            "",
+            "WideRatioLimits is not a dataclass, so warning is not a threshold",
+        ),
         ('limit(0.5, "own runs: sound ones stay below 0.3")', "0.5", "threshold warning does not say where"),
         ('limit(0.5, "own runs: sound ones', 'limit("x", "own runs: sound ones', "threshold warning must be a number"),
         ("judge=judge", "judge=None", "judge must be a function, not None"),

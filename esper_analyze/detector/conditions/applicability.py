@@ -13,26 +13,26 @@ from esper_analyze.detector.verdict import Excuse
 _BY_CONSTRUCTION = "ratio, KL and clip fraction are 1, 0 and 0 by construction"
 _NOT_MEASURABLE = f"no minibatch after the first optimizer step: {_BY_CONSTRUCTION}"
 FORMER_REASONS = {f"one epoch of one minibatch: {_BY_CONSTRUCTION}": _NOT_MEASURABLE}
-"""Reasons that earlier detectors gave, in today's words: the findings of a run recorded then are still the same."""
+"""Reasons given by earlier detectors, mapped to today's text, so that recorded findings compare as equal."""
 _CATEGORICAL = choice_code("heads", "kind", "categorical")
 
 
 def inner_loop_not_measurable(frame: Frame) -> Excuse:
-    """Without a minibatch after the update's first optimizer step ratio is 1, KL 0 and clip 0 by construction."""
+    """Excuse updates without a minibatch after their first optimizer step: ratio, KL and clip fraction are trivial."""
     return Excuse(frame["inner_loop_measurable"].equals(0.0), _NOT_MEASURABLE)
 
 
 def nothing_learnable(frame: Frame) -> Excuse:
-    """No step offered the head a choice."""
+    """Excuse heads without a choice at any step."""
     return Excuse(
         frame["learnable_fraction"].equals(0.0),
         "0 % learnable: no step offered this head more than one valid action",
-        quiet=True,  # mask_collapse says so, once
+        quiet=True,  # mask_collapse reports it, once
     )
 
 
 def not_categorical(frame: Frame) -> Excuse:
-    """Excuse heads without a set of actions: they have neither masks nor normalised entropy."""
+    """Excuse heads that are not categorical: they have neither masks nor normalised entropy."""
     kind = frame["kind"]
     return Excuse(~kind.null & ~kind.equals(_CATEGORICAL), "not a categorical head")
 
@@ -55,31 +55,31 @@ ACTIONS_UNKNOWN = "the number of actions is not known: give sizes= or masks="
 
 
 def joint_actions_unknown(frame: Frame) -> Excuse:
-    """Say that the joint entropy of categorical heads could not be normalised."""
+    """Return where the joint entropy of categorical heads could not be normalised."""
     return Excuse(frame["entropy_norm"].null & frame["choices_unknown"].equals(1.0), ACTIONS_UNKNOWN)
 
 
 def actions_unknown(frame: Frame) -> Excuse:
-    """Say that the entropy of a head could not be normalised."""
+    """Return where the entropy of a head could not be normalised."""
     return Excuse(frame["entropy_norm"].null & frame["choice_samples"].null & ~frame["entropy"].null, ACTIONS_UNKNOWN)
 
 
 RETURNS = ("ev_low_variance", "return_variance", "return_mean")
-"""The columns ``returns_hardly_vary`` reads."""
+"""The columns that ``returns_hardly_vary`` reads."""
 
 
 CLOSE = 1.1
-"""Factor within which a variance is too close to its bound for a promise."""
+"""Factor within which a variance is too close to its bound for a guard."""
 FARTHEST = 1e-6
 """Share of the larger of a variance and its bound that the smaller one counts as at least."""
 SMALLEST = 1e-280
 """Bound below which products lose digits."""
 SLACK = 1.001
-"""Factor that rounding cannot bridge."""
+"""Factor larger than any rounding error."""
 
 
 def returns_hardly_vary(frame: Frame, spread: float) -> Excuse:
-    """Excuse updates whose returns differ by less than ``spread`` of their mean: a task that is solved, mostly."""
+    """Excuse updates whose returns differ by less than ``spread`` of their mean: mostly a solved task."""
     variance, mean = frame["return_variance"], frame["return_mean"]
     with np.errstate(over="ignore"):
         narrow = variance.finite & mean.finite & (variance.values < np.square(spread * mean.values))
@@ -89,7 +89,7 @@ def returns_hardly_vary(frame: Frame, spread: float) -> Excuse:
 
 
 def returns_held(frame: Frame, spread: float) -> dict[str, Sequence[Side]] | None:
-    """Return the sides of ``RETURNS`` on which ``returns_hardly_vary`` stays as it is, None where that is too close."""
+    """Return the sides of ``RETURNS`` on which ``returns_hardly_vary`` stays the same, None if too close to a bound."""
     variance, mean = frame["return_variance"], frame["return_mean"]
     sides: dict[str, Sequence[Side]] = {"ev_low_variance": same(frame["ev_low_variance"])}
     if not spread > 0.0:

@@ -1,4 +1,4 @@
-"""Low entropy as a success: it came slowly, or returns rose with it. Shared by the rules on entropy."""
+"""Low entropy as a success: it fell slowly, or returns rose. Shared by the rules on entropy."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ CONVERGENCE_MEMORY: Mapping[str, Callable[[int], np.ndarray[Any, Any]]] = {
 
 @dataclass(frozen=True, slots=True)
 class ConvergenceLimits(Limits):
-    """What tells a policy that has learnt from one that has collapsed."""
+    """Bounds that distinguish a policy that has learnt from one that has collapsed."""
 
     better: float = limit(0.1, "returns above their early mean by this share of it: sound runs rose by half or more")
     exploring: float = limit(0.5, "an entropy that counts as exploring")
@@ -65,7 +65,7 @@ class Descent:
 
     @property
     def learnt(self) -> Bools:
-        """Where low entropy is what a policy that learns comes to: slowly, and with better returns."""
+        """Where low entropy is the result of learning: it fell slowly, and returns rose."""
         return self.better & ~self.fast
 
 
@@ -79,7 +79,7 @@ def rose(returns: Signal, memory: Memory, share: float) -> Bools:
 
 
 def rise_steady(returns: Signal, memory: Memory) -> int:
-    """Return how many more updates leave what ``rose`` says as it is, if the same returns stay finite."""
+    """Return for how many more updates ``rose`` returns the same, if the same returns stay finite."""
     usable = returns.finite
     if not early_known(usable, memory, EARLY_UPDATES, "returns_"):
         return 0
@@ -95,9 +95,9 @@ def descend(
     memory: Memory,
     limits: ConvergenceLimits,
 ) -> Descent:
-    """Follow an entropy [n, k] down: ``low`` counts, ``clear`` starts anew.
+    """Follow the fall of an entropy [n, k]: ``low`` counts updates, ``clear`` resets the count.
 
-    ``returns`` are mean episode returns [n, k]; where none are known, nothing is called better.
+    ``returns`` are mean episode returns [n, k]; unknown returns do not count as better.
     """
     length = streak(low, clear, memory["low"])
     exploring, start = usable & (entropy.values > limits.exploring), low & (length == 1)

@@ -73,9 +73,9 @@ RULE = Rule(
     judge=judge,
     guard=guard,
     title="Entropy collapsed",
-    meaning="Where the masks left a choice, the policy takes nearly always the same action. It no longer explores and "
-    "its gradient vanishes; after a collapse within one update everything else looks calm. Where it came about slowly "
-    "and returns rose, it is what learning comes to, and information; where it came fast, a warning; without better "
+    meaning="Where the masks left a choice, the policy almost always takes the same action. It no longer explores and "
+    "its gradient vanishes; after a collapse within one update every other number looks normal. If it happened slowly "
+    "and returns rose, it is the result of learning, and information; if it happened fast, a warning; without better "
     "returns, critical.",
     look_first="kl_k3 and ratio_max of the update before; entropy coefficient; learning rate; whether the return "
     "says that being deterministic is right.",

@@ -1,4 +1,4 @@
-"""Rule ``entropy_low``: the policy explores less than it may look like."""
+"""Rule ``entropy_low``: the policy explores little where it has a choice."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class EntropyLowLimits(Limits):
 
 
 def judge(frame: Frame, memory: Memory, limits: EntropyLowLimits) -> list[Judgement]:  # noqa: ARG001
-    """Say where normalised entropy is low."""
+    """Judge where normalised entropy is low."""
     entropy = frame["entropy_norm"]
     bounds = Bounds(info=entropy.values < limits.info, warning_at=limits.info)
     return [
@@ -62,8 +62,8 @@ RULE = Rule(
     judge=judge,
     guard=guard,
     title="Entropy is low",
-    meaning="Where the masks left a choice, the policy uses less than a third of the entropy there is. Late in a run "
-    "that learns, this is success; early, it is the last sign before a collapse.",
+    meaning="Where the masks left a choice, the policy uses less than a third of the possible entropy. Late in a run "
+    "that learns, this is success; early, it often precedes a collapse.",
     look_first="Whether the return still rises; the entropy coefficient.",
     reference="Andrychowicz et al. 2021, What Matters in On-Policy RL, section on policy entropy",
     examples=(

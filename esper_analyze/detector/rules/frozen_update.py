@@ -17,7 +17,7 @@ from esper_analyze.detector.verdict import Bounds, Excuse, Judgement, settle
 
 @dataclass(frozen=True, slots=True)
 class FrozenUpdateLimits(Limits):
-    """Bounds on what counts as no movement at all."""
+    """Bounds on what counts as no movement."""
 
     still: float = limit(1e-12, "k3 of log-ratios at float32 noise (1e-6) is 5e-13; nats")
     sustained: int = limit(3, "one still update may be a schedule that ended", at_least=1)
@@ -90,11 +90,11 @@ RULE = Rule(
     judge=judge,
     guard=guard,
     title="The optimizer steps, and nothing moves",
-    meaning="Every gradient the optimizer got was exactly zero although the loss had one: a norm that overflowed "
-    "float32 makes the clip's factor 0, and learning stops without an exception (critical; while an optimizer's "
-    "momentum still coasts, a warning). Or the policy has not moved by the least amount for several updates.",
+    meaning="Every gradient at the optimizer step was exactly zero although the loss had one: a norm that overflowed "
+    "float32 makes the clip factor 0, and learning stops without an exception (critical; a warning while the "
+    "optimizer's momentum still moves the policy). Or the policy has not moved at all for several updates.",
     look_first="grad_norm_pre_clip of the first such update; a loss or reward that became huge; the learning rate; "
-    "whether the optimizer holds the policy's parameters.",
+    "whether the optimizer has the policy's parameters.",
     reference="torch.nn.utils.clip_grad_norm_ multiplies by max_norm / (norm + 1e-6), which is 0 for an infinite norm",
     examples=(
         Example("a sound update", "ok", _cells(3.0, 0.5, 0.01)),
@@ -112,8 +112,8 @@ RULE = Rule(
     meanings={
         "grad_norm_post_clip_max": "Every gradient that the optimizer got was exactly zero although the loss had one: "
         "a norm that overflowed float32 makes the clip's factor 0, and learning stops without an exception.",
-        "kl_k3": "Optimizer steps were taken, and for several updates the policy has not moved by the least amount: a "
-        "learning rate of 0, an optimizer that does not hold the policy's parameters, or gradients of 0.",
+        "kl_k3": "Optimizer steps were taken, but the policy has not moved at all for several updates: a learning rate "
+        "of 0, an optimizer without the policy's parameters, or gradients of 0.",
     },
     statistics={
         "grad_norm_post_clip_max": Statistic(

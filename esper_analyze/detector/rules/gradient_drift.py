@@ -1,4 +1,4 @@
-"""Rule ``gradient_drift``: a group's gradient norm or health leaves its own moving average for good."""
+"""Rule ``gradient_drift``: a group's gradient norm or health stays away from its own moving average."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from esper_analyze.detector.verdict import Bounds, Excuse, Judgement, settle
 
 METRICS = (("grad_norm", "norm"), ("health", "health"))
 HEALTH = 1
-"""Its place among them."""
+"""Its index among them."""
 
 EPSILON = 1e-8
 """Keeps the drift defined where the average is 0."""
 
 LARGEST = float(np.finfo(np.float64).max)
-"""Bound on the drift: a finite value after an average of 0 can overflow the quotient, and is not itself non-finite."""
+"""Bound on the drift: a finite value after an average of 0 can overflow the quotient without being non-finite."""
 
 
 @dataclass(frozen=True, slots=True)
 class GradientDriftLimits(Limits):
-    """Bounds on drift = |x − ema| / (ema + 1e-8), taken before the average takes x in."""
+    """Bounds on drift = |x − ema| / (ema + 1e-8), with the EMA before x is added."""
 
     warning: float = limit(0.5, "50 % deviation from the EMA")
     critical: float = limit(2.0, "four times the warning")
@@ -73,7 +73,7 @@ def _settled(
 
 
 def _step(values: Floats, usable: Bools, memory: Memory, limits: GradientDriftLimits) -> Floats:
-    """Return the moving average of |x − the x before|, [n, 2, k]: how much a metric changes of itself."""
+    """Return the moving average of |x − previous x|, [n, 2, k]: the usual change of a metric."""
     carried = memory["last"]
     warmup = max(limits.warmup - 1, 1)
     if len(values) == 1:

@@ -81,9 +81,9 @@ RULE = Rule(
     judge=judge,
     guard=guard,
     title="Gradients exploded",
-    meaning="The group's gradient norm before clipping is ten times what it usually is, again and again (the baseline: "
-    "the median of its last 50 updates, or the mean of its first ten if that is larger). Sound PPO runs clip norms "
-    "hundreds of times the clip norm for good, so it is the change that tells, not the size.",
+    meaning="The group's gradient norm before clipping is repeatedly ten times its usual value (the baseline: the "
+    "median of its last 50 updates, or the mean of its first ten if that is larger). Sound PPO runs permanently clip "
+    "norms hundreds of times the clip norm, so the change matters, not the size.",
     look_first="Which group came first; rewards and returns of that rollout; first_ratio_error and ratio_max.",
     reference="Pascanu et al. 2013, On the difficulty of training recurrent neural networks",
     examples=(

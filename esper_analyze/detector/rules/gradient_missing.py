@@ -19,7 +19,7 @@ _REMOVED = choice_code("heads", "grad_state", "removed")
 
 @dataclass(frozen=True, slots=True)
 class GradientMissingLimits(Limits):
-    """Nothing to set: an unexplained missing gradient is a bug report."""
+    """No bounds: an unexplained missing gradient points to a bug."""
 
 
 def judge(frame: Frame, memory: Memory, limits: GradientMissingLimits) -> list[Judgement]:  # noqa: ARG001

@@ -17,13 +17,13 @@ from esper_analyze.detector.verdict import Bounds, Excuse, Judgement, settle
 from esper_analyze.schema.constants import HEAD_GROUP
 
 HOLDERS = ("actor", "all")
-"""Groups in which the heads' own tensors are."""
+"""Groups that contain the heads' own tensors."""
 ROUNDING = 1e-9
-"""What is left of a share after an equal one was taken from it."""
+"""Rounding error of a share after an equal one was subtracted."""
 NEAR = 2.0
-"""Factor within which a norm is too near to its bound for a promise."""
+"""Factor within which a norm is too close to its bound for a guard."""
 SMALLEST = 1e-290
-"""Bound on early levels whose shares can be told apart."""
+"""Bound on early levels below which shares cannot be distinguished."""
 _EXPLAINED = np.array([choice_code("heads", "zero_explained", word) for word in ("masked", "irrelevant", "frozen")])
 
 
@@ -40,14 +40,14 @@ class GradientVanishingLimits(Limits):
 
 
 def judge(frame: Frame, memory: Memory, limits: GradientVanishingLimits) -> list[Judgement]:
-    """Judge the share of vanished tensors, and the whole norm against what it was at the start."""
+    """Judge the share of vanished tensors, and the norm relative to its early mean."""
     masked = Excuse(_explained(frame, limits), "masked, irrelevant or frozen: nothing to learn from", quiet=True)
     return [_severity(frame, memory, limits, masked), _norm(frame, memory, limits, masked)]
 
 
 @lru_cache(maxsize=64)
 def _roles(groups: tuple[str, ...]) -> tuple[Bools, Bools, Bools]:
-    """Return which groups are a head's own, which hold the heads, and which is the critic."""
+    """Return which groups are a head's own, which contain the heads, and which is the critic."""
     return (
         np.array([name.startswith(HEAD_GROUP) for name in groups], bool),
         np.array([name in HOLDERS for name in groups], bool),
@@ -65,7 +65,7 @@ def _explained(frame: Frame, limits: GradientVanishingLimits) -> Bools:
 
 
 def _unexplained_share(frame: Frame, masked: Bools) -> Signal:
-    """Return vanishing_severity less the tensors of masked heads, for the groups that hold the heads."""
+    """Return vanishing_severity without the tensors of masked heads, for the groups that contain the heads."""
     share, tensors = frame["vanishing_severity"], frame["tensors"].values
     heads, holders, _ = _roles(frame.subjects)
     if not np.count_nonzero(masked & heads) or not np.count_nonzero(holders):
@@ -161,9 +161,9 @@ RULE = Rule(
     judge=judge,
     guard=guard,
     title="Gradients vanished",
-    meaning="Tensors of the group get gradients below 1e-7, or the whole group gets less than a ten-thousandth of "
-    "what it got in its first updates (the baseline; information only, for a critic that has "
-    "solved its task fades too). Nothing is learnt there any more.",
+    meaning="Tensors of the group get gradients below 1e-7, or the gradient norm of the group is less than a "
+    "ten-thousandth of its early mean (the baseline; information only, because a critic that has solved its task "
+    "fades too). These parameters no longer learn.",
     look_first="Whether the entropy collapsed before; saturated activations or gates; a loss term whose weight is 0; "
     "for one head: its learnable fraction.",
     reference="Glorot & Bengio 2010, Understanding the difficulty of training deep feedforward neural networks",

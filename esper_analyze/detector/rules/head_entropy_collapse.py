@@ -1,4 +1,4 @@
-"""Rule ``head_entropy_collapse``: one head has become deterministic while the joint entropy may look well."""
+"""Rule ``head_entropy_collapse``: one head has become deterministic while the joint entropy may look normal."""
 
 from __future__ import annotations
 
@@ -84,9 +84,9 @@ RULE = Rule(
     judge=judge,
     guard=guard,
     title="A head collapsed",
-    meaning="This head takes nearly always the same action where it had a choice. The joint entropy can hide it behind "
-    "the other heads. Where it came about slowly and returns rose, it is what learning comes to, and information; "
-    "where it came fast, a warning; without better returns, critical when it lasts.",
+    meaning="This head almost always takes the same action where it had a choice. The joint entropy can hide this "
+    "behind the other heads. If it happened slowly and returns rose, it is the result of learning, and information; if "
+    "it happened fast, a warning; without better returns, critical when it lasts.",
     look_first="The head's own entropy coefficient and learnable fraction; whether its best action really is always "
     "the same; its ratio and KL in the updates before.",
     reference="A joint entropy hides one head that collapsed among others (entropy is judged per head)",

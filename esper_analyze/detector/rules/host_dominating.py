@@ -1,4 +1,4 @@
-"""Rule ``host_dominating``: the host's gradient is large and drowns that of a seed which does what it did before."""
+"""Rule ``host_dominating``: the host's gradient is large and dominates that of a seed module that has not changed."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class HostDominatingLimits(Limits):
 
 
 def judge(frame: Frame, memory: Memory, limits: HostDominatingLimits) -> list[Judgement]:
-    """Judge the ratio where the host's norm is high; where the seed itself is the reason, it is information."""
+    """Judge the ratio where the host's norm is high; if the seed module itself is the reason, it is information."""
     host, excuses = frame[HOST], [*not_training(frame), unreached(frame)]
     seed, cause = frame["normalized_ratio"], frame["low_ratio_cause"]
     ratio = Signal(seed.name, np.where(host.nonfinite, host.values, seed.values), seed.null)
@@ -69,11 +69,11 @@ RULE = Rule(
     judge=judge,
     guard=guard,
     title="The host drowns a seed",
-    meaning="The host's gradient norm is above 1 and, by the root of the number of parameters, more than ten times the "
-    "seed's, though the seed gets what it got before: steps and clipping are the host's. Where the seed itself has "
-    "faded or never woke it is information, and seed_dormant says what is wrong.",
-    look_first="The host's loss and learning rate at the update it began; whether host and seed are clipped together, "
-    "so that the host's norm scales the seed's steps down; low_ratio_cause.",
+    meaning="The host's gradient norm is above 1 and, divided by the root of the number of parameters, more than ten "
+    "times the seed module's, whose own gradient has not changed: the host determines steps and clipping. If the seed "
+    "module itself has faded or never learnt, it is information, and seed_dormant reports the fault.",
+    look_first="The host's loss and learning rate at the update it began; whether host and seed module are clipped "
+    "together, so that the host's norm scales the seed module's steps down; low_ratio_cause.",
     reference="Gradient norms per parameter (norm / sqrt(elements)), so that modules of different size compare",
     examples=(
         Example("as active as its host", "ok", _cells(0.8)),

@@ -76,7 +76,7 @@ RULE = Rule(
     judge=judge,
     guard=guard,
     title="KL divergence spiked",
-    meaning="The policy moved further in one update than the clipped surrogate is good for. Large steps precede "
+    meaning="The policy moved further in one update than the clipped surrogate is valid for. Large steps precede "
     "exploding ratios and collapsed entropy.",
     look_first="Learning rate, number of epochs, minibatch size; a target_kl would have stopped the update early.",
     reference="Schulman 2020, Approximating KL Divergence (k3); Schulman et al. 2017, section 4",

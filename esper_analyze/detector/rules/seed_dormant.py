@@ -25,7 +25,7 @@ class SeedDormantLimits(Limits):
 
 
 def judge(frame: Frame, memory: Memory, limits: SeedDormantLimits) -> list[Judgement]:
-    """Judge the seed's share of the gradient, and whether it is reached at all; a fast host is information."""
+    """Judge the seed module's share of the gradient, and whether it gets any; a fast host is information."""
     excuses = not_training(frame)
     return [_share(frame, memory, limits, excuses), _reach(frame, memory, limits, excuses)]
 
@@ -49,7 +49,7 @@ def _share(frame: Frame, memory: Memory, limits: SeedDormantLimits, excuses: Seq
 
 
 def _reach(frame: Frame, memory: Memory, limits: SeedDormantLimits, excuses: Sequence[Excuse]) -> Judgement:
-    """Judge whether any tensor of the seed has a gradient; 1 stands for none."""
+    """Judge whether any tensor of the seed module has a gradient; 1 means none has."""
     cut, trains = disconnected(frame), judged(frame, excuses)
     lost = streak(cut & trains, trains & ~cut, memory["lost"]) >= limits.sustained
     reached = Signal("low_ratio_cause", np.where(cut, 1.0, 0.0), frame["should_train"].null)

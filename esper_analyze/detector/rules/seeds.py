@@ -1,4 +1,4 @@
-"""What the rules on seed modules share: which seeds are to be judged at all."""
+"""Shared by the rules on seed modules: which seed modules are judged."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ CONTEXT = ("low_ratio_cause", "should_train", "tensors")
 FAST = choice_code("slots", "low_ratio_cause", "host_learning_fast")
 DISCONNECTED = choice_code("slots", "low_ratio_cause", "disconnected")
 RATIO = float(LOW_RATIO)
-"""Default bound on the ratio: that below which the recorder names a cause."""
+"""Default bound on the ratio, below which the recorder names a cause."""
 
 
 def not_training(frame: Frame) -> list[Excuse]:
-    """Excuse slots that are empty or whose stage is none in which a seed trains, and seeds with nothing to train."""
+    """Excuse empty slots, stages in which seed modules do not train, and seed modules without trainable parameters."""
     return [
         Excuse(frame["should_train"].equals(0.0), "not in a stage in which a seed trains", quiet=True),
         Excuse(frame["tensors"].equals(0.0), "nothing in this seed is trainable"),
@@ -26,13 +26,13 @@ def not_training(frame: Frame) -> list[Excuse]:
 
 
 def disconnected(frame: Frame) -> Bools:
-    """Seeds that should train and of which no tensor had a gradient: ``seed_dormant`` says so."""
+    """Return seed modules that should train and have no gradient in any tensor: ``seed_dormant`` reports them."""
     cut: Bools = frame["low_ratio_cause"].equals(DISCONNECTED) & frame["normalized_ratio"].null
     return cut
 
 
 def unreached(frame: Frame) -> Excuse:
-    """Excuse those seeds from being judged by what they have not."""
+    """Excuse these seed modules from rules on gradients that they do not have."""
     return Excuse(disconnected(frame), "disconnected: judged by seed_dormant", quiet=True)
 
 
@@ -45,6 +45,6 @@ def judged(frame: Frame, excuses: Sequence[Excuse]) -> Bools:
 
 
 def known_sides(frame: Frame) -> dict[str, Sequence[Side] | None]:
-    """Return the sides of ``CONTEXT`` on which the functions above say the same."""
+    """Return the sides of ``CONTEXT`` on which the functions above return the same."""
     sides: dict[str, Sequence[Side] | None] = {"low_ratio_cause": same(frame["low_ratio_cause"])}
     return sides | {"should_train": (0.0,), "tensors": (0.0,)}

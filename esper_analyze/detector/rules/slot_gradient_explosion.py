@@ -1,4 +1,4 @@
-"""Rule ``slot_gradient_explosion``: tensors of a seed get gradients many times the norm they are clipped to."""
+"""Rule ``slot_gradient_explosion``: tensors of a seed module get gradients many times their clip norm."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Rule ``slot_gradient_vanishing``: tensors of a seed that should train get next to no gradient."""
+"""Rule ``slot_gradient_vanishing``: tensors of a seed module that should train get hardly any gradient."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class SlotGradientVanishingLimits(Limits):
 
 
 def judge(frame: Frame, memory: Memory, limits: SlotGradientVanishingLimits) -> list[Judgement]:
-    """Judge the share of vanished tensors in stages in which a seed should train."""
+    """Judge the share of vanished tensors in stages in which a seed module should train."""
     share, excuses = frame["vanishing_severity"], [*not_training(frame), unreached(frame)]
     usable = share.finite & judged(frame, excuses)
     some, half = usable & (share.values > limits.warning), usable & (share.values >= limits.critical)
