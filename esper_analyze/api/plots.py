@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from esper_analyze.api.tables import declared_table
 from esper_analyze.errors import UsageError, did_you_mean
-from esper_analyze.replay.replay import together
+from esper_analyze.replay.replay import merged_run
 from esper_analyze.reports.render.draw import finish, incidents_behind, line, scale
 from esper_analyze.reports.render.figure import figure_of
 from esper_analyze.reports.render.section import Layout, Question
@@ -123,7 +123,7 @@ def fleet_panel(runs: Sequence[tuple[str, RecordedRun]], metric: Metric, subject
 
 def _lines(run: RecordedRun, metric: Metric) -> dict[str, Series]:
     """Return the metric by subject, of the run itself under an empty name; ranks joined."""
-    table, column, whole = metric.table, metric.column.name, together(run)
+    table, column, whole = metric.table, metric.column.name, merged_run(run)
     if table.subject is None:
         return {"": all_series(whole, table.name, [column])[column]}
     return {name: own[column] for name, own in by_subject(whole, table.name, [column]).items()}

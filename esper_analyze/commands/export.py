@@ -100,7 +100,7 @@ def _series(run: RecordedRun, to: Target, tables: Sequence[Table], place: Path) 
     from esper_analyze.interchange.export_tensorboard import write_events
     from esper_analyze.interchange.export_wide import write_wide
     from esper_analyze.interchange.names_own import TABLES, USUAL
-    from esper_analyze.replay.replay import together
+    from esper_analyze.replay.replay import merged_run
     from esper_analyze.wording import many
 
     misfit = next((table.name for table in tables if table not in TABLES), None)
@@ -109,7 +109,7 @@ def _series(run: RecordedRun, to: Target, tables: Sequence[Table], place: Path) 
         raise UsageError(
             f"table {misfit} has many rows an update and does not fit one row", hint=f"tables that do: {named}"
         )
-    whole = together(run)
+    whole = merged_run(run)
     if to is Target.PARQUET:
         return f"{many(write_wide(whole, tables or USUAL, place), 'row')}, one an update"
     place.mkdir()
@@ -131,7 +131,7 @@ def _rows(run: RecordedRun, to: Target, tables: Sequence[Table], place: Path, *,
     if len(tables) == 1:
         return f"{many(write(run, tables[0], place), 'row')} of {tables[0].name}"
     place.mkdir()
-    held = [table for table in tables or TABLES if run.parts(table.name)]
+    held = [table for table in tables or TABLES if run.row_sources(table.name)]
     if not held:
         say("esper-analyze: the run holds no row of these tables")
     return ", ".join(f"{table.name} {write(run, table, place / f'{table.name}.{to}'):,}" for table in held)

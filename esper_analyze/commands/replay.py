@@ -154,10 +154,10 @@ def _print_words(run: RecordedRun, result: Replay, different: list[Difference] |
 
 def _print_incidents(run: RecordedRun, result: Replay) -> None:
     from esper_analyze.replay.evidence import texts_of
-    from esper_analyze.replay.replay import together
+    from esper_analyze.replay.replay import merged_run
     from esper_analyze.wording import number
 
-    texts = texts_of(together(run), result)
+    texts = texts_of(merged_run(run), result)
     rows = [
         [
             i.peak_verdict,

@@ -226,7 +226,7 @@ def _slots(run: RecordedRun) -> dict[Key, Series]:
     """Return metrics over all slots of an update, where the run has slots; a NaN in any slot makes the value NaN."""
     import polars
 
-    if not run.parts("slots"):
+    if not run.row_sources("slots"):
         return {}
     rows = rows_of(run, "slots", ["host_grad_norm", "normalized_ratio"])
     least = polars.col("normalized_ratio").nan_min().alias("normalized_ratio_min")
@@ -256,7 +256,7 @@ def _unseen(table: str, runs: Sequence[RecordedRun]) -> bool:
         "losses_of_data",
         *(metric.table for metric in (*METRICS, *SLOTS)),
     }
-    return table not in compared and any(run.parts(table) for run in runs)
+    return table not in compared and any(run.row_sources(table) for run in runs)
 
 
 def _twice(table: str, subject: str) -> bool:

@@ -25,7 +25,7 @@ _SLICE = 50_000
 
 def frames(run: RecordedRun, table: Table) -> Iterator[polars.DataFrame]:
     """Yield the rows of ``table`` in the order they were written, a part after the other."""
-    parts: list[RowSource] = run.parts(table.name)
+    parts: list[RowSource] = run.row_sources(table.name)
     for part in parts:
         whole = part.frame(list(table.names)).select(table.names)
         yield from whole.iter_slices(_SLICE)

@@ -72,7 +72,7 @@ def write_table(run: RecordedRun, table: Table, path: Path) -> int:
 
     from esper_analyze.schema.arrow import arrow_schema
 
-    parts = [part.read(table.names).cast(arrow_schema(table)) for part in run.parts(table.name)]
+    parts = [part.read(table.names).cast(arrow_schema(table)) for part in run.row_sources(table.name)]
     data = pa.concat_tables(parts) if parts else arrow_schema(table).empty_table()
     write_parquet(data, path)
     return int(data.num_rows)

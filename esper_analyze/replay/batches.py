@@ -22,7 +22,7 @@ from esper_analyze.storage.row_source import RowSource
 
 def batch_sources(run: RecordedRun, tables: Iterable[str]) -> list[list[tuple[str, RowSource]]]:
     """Return the row sources of ``tables`` in order of updates, grouped so that no update is in two groups."""
-    sources = [(table, source) for table in tables for source in run.parts(table)]
+    sources = [(table, source) for table in tables for source in run.row_sources(table)]
     sources.sort(key=lambda named: (named[1].first_update, named[1].last_update))
     groups: list[list[tuple[str, RowSource]]] = []
     end = -1

@@ -14,7 +14,7 @@ from esper_analyze.detector.rules import RULES
 from esper_analyze.detector.signals import RUN
 from esper_analyze.detector.thresholds import Thresholds
 from esper_analyze.detector.verdict import Verdict
-from esper_analyze.replay.replay import Replay, replay, together
+from esper_analyze.replay.replay import Replay, merged_run, replay
 from esper_analyze.runs.run import RecordedRun
 from esper_analyze.runs.series import Series, rows_of
 from esper_analyze.schema import BY_NAME, Kind
@@ -78,7 +78,7 @@ def gather(
     progress: Callable[[int], None] | None = None,
 ) -> Evidence:
     """Replay ``run`` once (thresholds default to the recorded ones) and collect what reports need."""
-    watch, run = _DriftWatch(), together(run)
+    watch, run = _DriftWatch(), merged_run(run)
     result = replay(run, thresholds, rules=rules, progress=progress, observe=watch.take)
     return Evidence(run, result, watch.traces(), texts_of(run, result))
 

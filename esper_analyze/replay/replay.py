@@ -86,7 +86,7 @@ def replay(
     without stored thresholds use their defaults. ``progress`` is called with the last update processed, ``observe``
     with each batch's outcome.
     """
-    run = together(run)
+    run = merged_run(run)
     chosen = stored_thresholds(run, rules) if thresholds is None else thresholds.completed(rules)
     level = run.info.get("level", "NORMAL")
     if level not in LEVELS:
@@ -114,9 +114,9 @@ def replay(
     return result
 
 
-def together(run: RecordedRun) -> RecordedRun:
+def merged_run(run: RecordedRun) -> RecordedRun:
     """Return ``run`` with its ranks merged if it has several, else ``run``."""
-    if run.joined is not None or len(run.ranks) < 2:
+    if run.merged is not None or len(run.ranks) < 2:
         return run
     from esper_analyze.runs.merge_ranks import merge_ranks
 

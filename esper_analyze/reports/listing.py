@@ -92,7 +92,7 @@ def summary_of(run: RecordedRun) -> RunSummary:
 def status_words(run: RecordedRun) -> str:
     """Return how the run ended: closed, by which error, or its last complete update; deviating ranks are named."""
     ranks, planned = run.ranks, run.info.get("ranks", 1)
-    if run.joined is None and len(ranks) < 2 and planned == 1:
+    if run.merged is None and len(ranks) < 2 and planned == 1:
         return _status(run)
     ended = {rank: (_status(run.only(rank)), run.only(rank).last_update) for rank in ranks}
     usual, _ = max(Counter(ended.values()).items(), key=lambda group: group[1], default=(("nothing recorded", None), 0))

@@ -43,7 +43,7 @@ def merge_ranks(run: RecordedRun) -> RecordedRun:
             frames[table.name] = run.frame(table.name)
     frames["ranks"] = side_by_side(run)
     tables = {name: frame.to_arrow().cast(arrow_schema(BY_NAME[name])) for name, frame in frames.items()}
-    return replace(run, joined=tables)
+    return replace(run, merged=tables)
 
 
 def _slot_rows(rows: pl.DataFrame) -> pl.DataFrame:

@@ -31,7 +31,7 @@ class RecordedRun:
     path: Path
     info: dict[str, Any]
     attempts: tuple[Attempt, ...]
-    joined: Mapping[str, pa.Table] | None = None
+    merged: Mapping[str, pa.Table] | None = None
     """The merged rows of all ranks, see ``esper_analyze.runs.merge_ranks``."""
 
     @property
@@ -78,12 +78,12 @@ class RecordedRun:
     @property
     def last_update(self) -> int | None:
         """The last complete update; None without one."""
-        return last_update(self.parts("updates"))
+        return last_update(self.row_sources("updates"))
 
     @property
     def rows(self) -> dict[str, int]:
         """Rows per table that readers see: sealed and logged, without rows superseded by a resumed attempt."""
-        return {table.name: sum(part.count() for part in self.parts(table.name)) for table in TABLES}
+        return {table.name: sum(part.count() for part in self.row_sources(table.name)) for table in TABLES}
 
     @property
     def torn(self) -> list[str]:
@@ -108,10 +108,10 @@ class RecordedRun:
         """Whether a process is writing the run right now."""
         return any(attempt.alive() for attempt in self.attempts)
 
-    def parts(self, table: str, rank: int | None = None) -> list[RowSource]:
+    def row_sources(self, table: str, rank: int | None = None) -> list[RowSource]:
         """Return the row sources of ``table`` in the order they were written: sound shards, then rows of the log."""
-        if self.joined is not None:
-            rows = self.joined.get(table)
+        if self.merged is not None:
+            rows = self.merged.get(table)
             all_ranks = Attempt(self.path, 0, 0)
             return [in_memory(BY_NAME[table], rows, all_ranks)] if rows is not None and len(rows) else []
         attempts = [attempt for attempt in self.attempts if rank is None or attempt.rank == rank]
@@ -119,21 +119,21 @@ class RecordedRun:
 
     def files(self, table: str) -> list[str]:
         """Return the paths of the sound shards of ``table`` that readers see."""
-        return [str(part.path) for part in self.parts(table) if part.path is not None]
+        return [str(part.path) for part in self.row_sources(table) if part.path is not None]
 
     def rows_query(
-        self, connection: duckdb.DuckDBPyConnection, table: Table, *, view: bool = False, held_as: str = ""
+        self, connection: duckdb.DuckDBPyConnection, table: Table, *, view: bool = False, name_prefix: str = ""
     ) -> tuple[str, list[str]]:
         """Return a SELECT over all rows of ``table``, and the names of the rows registered with ``connection`` for it.
 
         Rows of the log are registered, and for a ``view`` also those of a foreign shard that DuckDB would filter
-        wrongly. ``held_as`` is the prefix of their names.
+        wrongly. ``name_prefix`` is the prefix of their names.
         """
         shards: dict[tuple[int | None, str], list[str]] = {}
         tails = []
-        for number, part in enumerate(self.parts(table.name)):
+        for number, part in enumerate(self.row_sources(table.name)):
             if part.path is None or (view and has_float_statistics(part.path)):
-                name = f"{held_as}rows of {table.name} in memory, part {number}"
+                name = f"{name_prefix}rows of {table.name} in memory, part {number}"
                 connection.register(name, part.read(table.names))
                 tails.append((name, None))
             else:
@@ -162,13 +162,13 @@ class RecordedRun:
 
         declared = BY_NAME[table]
         wanted = list(declared.names if columns is None else columns)
-        parts = self.parts(table)
+        parts = self.row_sources(table)
         if not parts:
             return polars.DataFrame(arrow_schema(declared).empty_table()).select(wanted)
         needed = list(dict.fromkeys([*wanted, "rank", "seq", "update"]))
         frames = [part.frame(needed) for part in parts]
         rows = polars.concat(frames) if len(frames) > 1 else frames[0]
-        one_writer = len({(part.attempt.rank, part.attempt.number) for part in parts}) == 1 and self.joined is None
+        one_writer = len({(part.attempt.rank, part.attempt.number) for part in parts}) == 1 and self.merged is None
         if not (one_writer and rows["seq"].is_sorted()):  # the shards of one writer are in order already
             rows = rows.sort("rank", ATTEMPT, "seq")
         return rows[wanted]

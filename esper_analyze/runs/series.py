@@ -111,7 +111,7 @@ def _chunks(run: RecordedRun, table: str, columns: Sequence[str]) -> Iterator[po
     import polars
 
     waiting: list[polars.DataFrame] = []
-    for part in run.parts(table):
+    for part in run.row_sources(table):
         rows = part.frame(list(dict.fromkeys([*columns, "seq"])))
         waiting.append(rows if rows["seq"].is_sorted() else rows.sort("seq"))
         if sum(rows.height for rows in waiting) >= _CHUNK:

@@ -69,7 +69,7 @@ def _load(
         files += run.files(table.name)
         for attempt, piece in _pieces(run, attempts=attempts):
             named = f"run {number}, {'' if attempt is None else f'attempt {attempt}, '}"
-            query, names = piece.rows_query(connection, table, held_as=named)
+            query, names = piece.rows_query(connection, table, name_prefix=named)
             registered += names
             fact = "" if attempt is None else f"cast({attempt} as bigint) as {ATTEMPT_COLUMN}, "
             queries.append(f"select cast({quote_text(label)} as {kind}) as {RUN_COLUMN}, {fact}* from ({query})")

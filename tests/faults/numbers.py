@@ -172,7 +172,7 @@ def _by_polars(frame: pl.DataFrame) -> dict[str, Counts]:
 
 
 def _in_pyarrow(run: RecordedRun) -> dict[str, Counts]:
-    return _by_pyarrow(pa.concat_tables([part.read(COLUMNS) for part in run.parts(TABLE.name)]))
+    return _by_pyarrow(pa.concat_tables([part.read(COLUMNS) for part in run.row_sources(TABLE.name)]))
 
 
 def _by_pyarrow(data: pa.Table) -> dict[str, Counts]:
@@ -187,7 +187,7 @@ def _by_pyarrow(data: pa.Table) -> dict[str, Counts]:
 
 
 def _in_numpy(run: RecordedRun) -> dict[str, Counts]:
-    data = pa.concat_tables([part.read(COLUMNS) for part in run.parts(TABLE.name)])
+    data = pa.concat_tables([part.read(COLUMNS) for part in run.row_sources(TABLE.name)])
     return {name: _counted(*numbers(TABLE, name, data[name])) for name in COLUMNS}
 
 

@@ -116,7 +116,7 @@ def _lost(table: Table, cells: dict[str, list[int]]) -> int:
 
 
 def _rounded(outcome: Outcome, run: RecordedRun, table: Table, name: str, own: list[int]) -> None:
-    data = pa.concat_tables([part.read([name]) for part in run.parts(table.name)])
+    data = pa.concat_tables([part.read([name]) for part in run.row_sources(table.name)])
     if numbers(table, name, data[name])[0].tolist() != [float(one) for one in own]:
         outcome.wrong[f"{table.name}.{name} comes to the detector otherwise"] += 1
 

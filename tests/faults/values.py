@@ -130,7 +130,9 @@ def _in_polars(run: RecordedRun, table: Table) -> pa.Table:
 
 
 def _in_pyarrow(run: RecordedRun, table: Table) -> pa.Table:
-    return pa.concat_tables([part.read(table.names).replace_schema_metadata(None) for part in run.parts(table.name)])
+    return pa.concat_tables(
+        [rows.read(table.names).replace_schema_metadata(None) for rows in run.row_sources(table.name)]
+    )
 
 
 def _in_duckdb(run: RecordedRun, table: Table) -> pa.Table:

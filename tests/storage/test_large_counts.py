@@ -10,7 +10,7 @@ import pyarrow as pa
 import pytest
 
 from esper_analyze.replay.batches import numbers
-from esper_analyze.replay.replay import replay, together
+from esper_analyze.replay.replay import merged_run, replay
 from esper_analyze.runs.run import open_run
 from esper_analyze.schema.tables import UPDATES
 from esper_analyze.storage.block import Block
@@ -59,4 +59,4 @@ def test_counts_of_several_ranks_are_added_up_without_wrapping(tmp_path: Path) -
         cells = {"update": np.arange(3), "status": "performed", "level": "NORMAL"}
         store.put({"updates": Block(3, {**cells, "dropped_rows": np.array([LARGEST, 5, 2**62])})})
         store.close("closed")
-    assert together(open_run(tmp_path)).frame("updates")["dropped_rows"].to_list() == [LARGEST, 10, LARGEST]
+    assert merged_run(open_run(tmp_path)).frame("updates")["dropped_rows"].to_list() == [LARGEST, 10, LARGEST]

@@ -196,7 +196,7 @@ def around(run: RecordedRun, table: str, columns: Sequence[str], first: int, las
     """Return rows of updates ``first`` to ``last``, reading only the shards that have some; may be empty."""
     import polars
 
-    parts = [part for part in run.parts(table) if part.first_update <= last and part.last_update >= first]
+    parts = [part for part in run.row_sources(table) if part.first_update <= last and part.last_update >= first]
     wanted = list(dict.fromkeys(["update", *columns]))
     inside = polars.col("update").is_between(first, last)
     frames = [part.frame(wanted).filter(inside) for part in parts]

@@ -137,7 +137,7 @@ def _recorded_in_spans(evidence: Evidence, what: str, start: Ints, until: Ints) 
     """Return how many rows of ``what`` were recorded in each span of updates."""
     count = np.zeros(len(start), np.int64)
     table, column = ("updates", "sampled_steps") if what == "sampled_steps" else (what, None)
-    for part in evidence.run.parts(table):
+    for part in evidence.run.row_sources(table):
         if not ((start <= part.last_update) & (until >= part.first_update)).any():
             continue
         rows = part.frame(["update", *([column] if column else [])]).sort("update")

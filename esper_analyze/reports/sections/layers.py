@@ -48,7 +48,7 @@ class LayerFrame:
 
 def frame(evidence: Evidence) -> LayerFrame | None:
     """Return the layers' gradients, None when no layer was sampled."""
-    if not evidence.run.parts("layers"):
+    if not evidence.run.row_sources("layers"):
         return None
     exploding = EXPLODING_FACTOR * _clip_norm(evidence)
     layers, cells = read_layers(evidence.run, VANISHING, exploding)

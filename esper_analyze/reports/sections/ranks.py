@@ -43,7 +43,7 @@ class RankFrame:
 
 def frame(evidence: Evidence) -> RankFrame | None:
     """Return the ranks, None when there is only one."""
-    run = replace(evidence.run, joined=None)
+    run = replace(evidence.run, merged=None)
     if len(run.ranks) < 2:
         return None
     ranks = {rank: all_series(run.only(rank), "updates", _COLUMNS) for rank in run.ranks}

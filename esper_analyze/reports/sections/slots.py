@@ -71,7 +71,7 @@ class SlotFrame:
 
 def frame(evidence: Evidence) -> SlotFrame | None:
     """Return the history of each slot, None when no slot was recorded."""
-    if not evidence.run.parts("slots"):
+    if not evidence.run.row_sources("slots"):
         return None
     connection = evidence.run.connection()
     locations = read_locations(connection)

@@ -38,7 +38,7 @@ class TensorFrame:
 
 def frame(evidence: Evidence) -> TensorFrame | None:
     """Return the first report triggered by a non-finite value, else the last requested one; None without any."""
-    if not evidence.run.parts("tensors"):
+    if not evidence.run.row_sources("tensors"):
         return None
     connection = evidence.run.connection()
     reports = queried(

@@ -72,7 +72,7 @@ def frame(evidence: Evidence, update: int | None = None) -> TransitionFrame | No
 
     Raises ``UsageError`` when that update has none.
     """
-    if not evidence.run.parts("transitions"):
+    if not evidence.run.row_sources("transitions"):
         return None
     connection = evidence.run.connection()
     summary = queried(connection, _SUMMARY)

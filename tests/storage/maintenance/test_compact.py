@@ -62,7 +62,9 @@ def test_a_long_run_stays_in_stretches_that_every_table_shares(closed: Path, tmp
     run = copied(closed, tmp_path / "run")
     compact(run, cells=3_000)
     opened = open_run(run)
-    spans = {table: [(p.first_update, p.last_update) for p in opened.parts(table)] for table in ("updates", "heads")}
+    spans = {
+        table: [(p.first_update, p.last_update) for p in opened.row_sources(table)] for table in ("updates", "heads")
+    }
     assert spans["updates"] == spans["heads"]
     assert len(spans["updates"]) == 2
     assert same(frames(run), frames(closed))
