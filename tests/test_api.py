@@ -7,6 +7,7 @@ import json
 import shutil
 import subprocess
 import sys
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 
@@ -104,6 +105,17 @@ def test_a_long_query_is_stopped_and_the_process_goes_on(run: ea.Run) -> None:
     with pytest.raises(ea.EsperError, match=r"stopped after 0\.3 s"):
         run.sql("select count(*) from range(100000000000) a, range(1000000) b", timeout=0.3)
     assert run.sql("select 1 as one").item() == 1
+
+
+def test_a_result_larger_than_the_memory_allowed_is_refused(run: ea.Run) -> None:
+    with pytest.raises(ea.EsperError, match=r"more than 0\.1 GB of memory"):
+        run.sql("select range as number from range(20000000)", memory=0.1)
+
+
+def test_a_traceback_shows_the_hint(run: ea.Run) -> None:
+    with pytest.raises(ea.EsperError) as caught:
+        run.section("head")
+    assert f"hint: {caught.value.hint}" in "".join(traceback.format_exception(caught.value))
 
 
 def test_verdict_and_incidents_are_those_of_the_report(run: ea.Run, tmp_path: Path) -> None:
@@ -324,14 +336,14 @@ class _Bad:
     run = ea.open(SAMPLES / "one_update_collapse")
 
     calls: tuple[tuple[Callable[[], object], str, str], ...] = (
-        (lambda: ea.open("nowhere"), "nowhere does not exist", "run.json"),
+        (lambda: ea.open("nowhere"), "nowhere", "recorder"),
         (lambda: ea.open(5), "5 is not a path", "pathlib.Path"),  # type: ignore[arg-type]
-        (lambda: ea.open(SAMPLES), "is not a recorded run", "ls"),
+        (lambda: ea.open(SAMPLES), "not a recorded run", ""),
         (lambda: ea.open(SAMPLES / "masked_healthy", rank=3), "has no rank 3", "ranks: 0"),
         (lambda: ea.open(SAMPLES / "masked_healthy", rules="no.py"), "no.py cannot be read", "RULES"),
         (lambda: ea.open_fleet([]), "no path is given", "patterns"),
-        (lambda: ea.open_fleet(["nowhere"]), "nowhere does not exist", "run.json"),
-        (lambda: ea.open_fleet("nowhere*"), "no recorded run matches", "ls"),
+        (lambda: ea.open_fleet(["nowhere"]), "nowhere", "recorder"),
+        (lambda: ea.open_fleet("nowhere*"), "nowhere*", ""),
         (lambda: ea.open_fleet(SAMPLES)["masked"], "did you mean 'masked_healthy'", ""),
         (lambda: _Bad.run.frame("head"), "did you mean 'heads'", "schema"),
         (lambda: _Bad.run.frame(["heads"]), "no table", ""),  # type: ignore[arg-type]
@@ -347,7 +359,7 @@ class _Bad:
         (lambda: _Bad.run.plot("heads.grad_norm", subject="ops"), "did you mean 'op'", ""),
         (lambda: _Bad.run.plot("kl_k3", subject="op"), "has no subject", ""),
         (lambda: _Bad.run.sql("select kl from updates"), "kl", "schema"),
-        (lambda: _Bad.run.sql("drop table updates"), "only answers queries", "SELECT"),
+        (lambda: _Bad.run.sql("drop table updates"), "DROP", "SELECT"),
         (lambda: _Bad.run.sql("select * from read_csv('/etc/hostname')"), "the query failed", ""),
         (lambda: _Bad.run.sql("select $1", 5), "parameters=5 cannot be used", "list"),  # type: ignore[arg-type]
         (lambda: _Bad.run.sql("select $1"), "the query failed", ""),
@@ -355,13 +367,15 @@ class _Bad:
         (lambda: _Bad.run.sql("select interval 1 day"), "polars cannot hold", "varchar"),
         (lambda: _Bad.run.sql(5), "a query is a text", ""),  # type: ignore[arg-type]
         (lambda: _Bad.run.sql("select 1", timeout=0), "timeout=0", ""),
+        (lambda: _Bad.run.sql("select 1", timeout="1"), "timeout='1'", ""),  # type: ignore[arg-type]
+        (lambda: _Bad.run.sql("select 1", memory=None), "memory=None", ""),  # type: ignore[arg-type]
         (lambda: _Bad.run.sql("select 1", memory=0), "memory=0", ""),
         (lambda: _Bad.run.replay(kl_spik={}), "did you mean 'kl_spike'", ""),
         (lambda: _Bad.run.replay(kl_spike={"warnin": 1}), "did you mean 'warning'", ""),
         (lambda: _Bad.run.replay(kl_spike={"warning": "x"}), "must be a finite number", ""),
         (lambda: _Bad.run.replay(kl_spike=3), "must be a table", ""),  # type: ignore[arg-type]
         (lambda: _Bad.run.replay(3), "must be ea.Thresholds", "run.thresholds"),  # type: ignore[arg-type]
-        (lambda: _Bad.run.report(_Bad.run.path / "page"), "lies inside a recorded run", "another place"),
+        (lambda: _Bad.run.report(_Bad.run.path / "page"), "inside a recorded run", ""),
         (lambda: ea.compare([_Bad.run]), "needs two runs", "directory"),
         (lambda: ea.compare([_Bad.run, "x"]), "not both", "ea.open"),  # type: ignore[arg-type]
         (lambda: ea.compare(5), "neither a path nor", ""),  # type: ignore[arg-type]

@@ -41,10 +41,10 @@ def as_paths(paths: Paths) -> list[Path]:
 
 def run_paths_in(paths: Paths) -> list[Path]:
     """Return the paths of runs. Raises ``UsageError`` when there is none."""
-    given = as_paths(paths)
-    if not given:
+    listed = as_paths(paths)
+    if not listed:
         raise UsageError("no path is given", hint="name runs, directories with runs below them, or patterns")
-    return given
+    return listed
 
 
 def own_rules(files: Paths) -> tuple[CustomRules, ...]:
@@ -55,9 +55,9 @@ def own_rules(files: Paths) -> tuple[CustomRules, ...]:
     return tuple(loaded)
 
 
-def all_rules(own: Sequence[CustomRules]) -> tuple[Rule, ...]:
-    """Return the built-in rules and the user's ``own`` after them."""
-    return (*RULES, *(rule for one in own for rule in one.rules))
+def all_rules(custom: Sequence[CustomRules]) -> tuple[Rule, ...]:
+    """Return the built-in rules and ``custom`` ones after them."""
+    return (*RULES, *(rule for file in custom for rule in file.rules))
 
 
 def changed(base: Thresholds, changes: Changes) -> Thresholds:

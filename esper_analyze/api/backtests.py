@@ -16,7 +16,7 @@ from esper_analyze.detector.thresholds import Thresholds
 from esper_analyze.errors import UsageError
 from esper_analyze.replay.backtest import backtest as judge_labelled
 from esper_analyze.replay.recorded_rules import stored_thresholds
-from esper_analyze.replay.scores import Detection, Score, detections, scores
+from esper_analyze.replay.scores import Score, detections, scores
 from esper_analyze.replay.sweep import parse_sweep
 from esper_analyze.runs.fleet import run_paths
 from esper_analyze.wording import many
@@ -79,13 +79,13 @@ class BacktestResult:
         ``recall`` is the share of labelled faults that were found, ``median_delay`` is in updates after the onset,
         ``per_1000`` counts false alarms per 1,000 healthy updates. Null: there is nothing to take it of.
         """
-        return frame(([asdict(one)[name] for name in SCORES] for one in self._scores), SCORES)
+        return frame(([asdict(score)[name] for name in SCORES] for score in self._scores), SCORES)
 
     @property
     def detections(self) -> pl.DataFrame:
         """One row per setting and labelled fault: by which rule and when it was found, null when it was not."""
-        found: list[Detection] = detections(self.result)
-        return frame(([asdict(one)[name] for name in DETECTIONS] for one in found), DETECTIONS)
+        rows = ([asdict(detection)[name] for name in DETECTIONS] for detection in detections(self.result))
+        return frame(rows, DETECTIONS)
 
     def plot(self) -> Figure:
         """Return recall and delay against false alarms, a point for each setting."""
@@ -120,17 +120,17 @@ def backtest(
 
     Raises ``EsperError`` when no run has labels (labels.toml beside run.json), or a threshold does not exist.
     """
-    found = run_paths(run_paths_in(paths))
+    run_dirs = run_paths(run_paths_in(paths))
     chosen_rules = all_rules(own_rules(rules))
     combinations = parse_sweep([_swept(name, values) for name, values in (sweep or {}).items()], chosen_rules)
-    start = Thresholds.defaults(chosen_rules) if thresholds is None else thresholds
-    changed(start, changes or {})  # refused before long work
+    defaults = Thresholds.defaults(chosen_rules)
+    changed(defaults if thresholds is None else thresholds, changes or {})  # refused before long work
 
     def base(run: RecordedRun) -> Thresholds:
-        own = stored_thresholds(run, chosen_rules) if thresholds is None else thresholds.completed(chosen_rules)
-        return own.merged(changes or {})
+        start = stored_thresholds(run, chosen_rules) if thresholds is None else thresholds.completed(chosen_rules)
+        return start.merged(changes or {})
 
-    result = BacktestResult(judge_labelled(found, chosen_rules, combinations, base, skip_broken=skip_broken))
+    result = BacktestResult(judge_labelled(run_dirs, chosen_rules, combinations, base, skip_broken=skip_broken))
     if not result.result.tested and not result.broken:
         raise UsageError(
             "no run has labels", hint="write labels.toml beside its run.json: healthy = true, or [[fault]] tables"

@@ -41,28 +41,28 @@ DIVERGENCES: Schema = {
 class Comparison:
     """Runs compared, from ``ea.compare``; in a notebook it shows its sentences."""
 
-    def __init__(self, found: SideBySide) -> None:
-        self.found = found
+    def __init__(self, side_by_side: SideBySide) -> None:
+        self.side_by_side = side_by_side
 
     @property
     def labels(self) -> tuple[str, ...]:
         """The runs' labels."""
-        return self.found.labels
+        return self.side_by_side.labels
 
     @property
     def headline(self) -> str:
         """The answer in one sentence."""
-        return headline(self.found)
+        return headline(self.side_by_side)
 
     @property
     def sentences(self) -> list[str]:
         """The answer in more words, caveats last."""
-        return [*sentences(self.found), *caveats(self.found)]
+        return [*sentences(self.side_by_side), *caveats(self.side_by_side)]
 
     @cached_property
     def facts(self) -> dict[str, Any]:
         """Everything the comparison says as plain data, as compare.json holds it."""
-        return facts(self.found)
+        return facts(self.side_by_side)
 
     @property
     def divergences(self) -> pl.DataFrame:
@@ -72,9 +72,9 @@ class Comparison:
         says what else differs, such as NaN.
         """
         rows = [
-            [metric["metric"] if name == "metric" else one[name] for name in DIVERGENCES]
+            [metric["metric"] if name == "metric" else divergence[name] for name in DIVERGENCES]
             for metric in self.facts["metrics"]
-            for one in metric["partings"]
+            for divergence in metric["partings"]
         ]
         return frame(rows, DIVERGENCES).sort("update", maintain_order=True)
 
@@ -82,7 +82,7 @@ class Comparison:
     def settings(self) -> pl.DataFrame:
         """One row for each setting that differs, one column for each run."""
         named: Schema = {"setting": pl.String, **dict.fromkeys(self.labels, pl.String)}
-        return frame(((name, *map(str, values)) for name, values in self.found.settings), named)
+        return frame(((name, *map(str, values)) for name, values in self.side_by_side.settings), named)
 
     def report(self, out: PathLike | None = None) -> Path:
         """Write page, figures and compare.json into ``out`` (default: reports/compare); return its index.html.
@@ -91,7 +91,7 @@ class Comparison:
         """
         target = Path("reports/compare") if out is None else as_path(out)
         refuse_folder(target)
-        return write_comparison(self.found, target)
+        return write_comparison(self.side_by_side, target)
 
     def __repr__(self) -> str:
         return f"<Comparison of {many(len(self.labels), 'run')}: {cleaned(self.headline)}>"
@@ -107,25 +107,27 @@ def compare(runs: Fleet | Paths | Sequence[Run], *, skip_broken: bool = False) -
     more: which run leaves the others, and when. Raises ``EsperError`` when fewer than two have a complete update, and
     when they have no metric in common.
     """
-    labelled = [one for one in _labelled(runs, skip_broken=skip_broken) if one[1].last_update is not None]
+    opened = _labelled(runs, skip_broken=skip_broken)
+    labelled = [(label, run) for label, run in opened if run.last_update is not None]
     if len(labelled) < 2:
+        names = ", ".join(label for label, _ in labelled) or "none"
         raise UsageError(
-            f"compare needs two runs with a complete update, given: {', '.join(one[0] for one in labelled) or 'none'}",
+            f"compare needs two runs with a complete update, given: {names}",
             hint="a directory stands for all the runs below it",
         )
-    found = side_by_side(labelled)
-    if not found.metrics:
+    comparison = side_by_side(labelled)
+    if not comparison.metrics:
         raise UsageError("these runs have no metric in common", hint="run.rows says what was recorded")
-    return Comparison(found)
+    return Comparison(comparison)
 
 
 def _labelled(runs: Fleet | Paths | Sequence[Run], *, skip_broken: bool) -> list[tuple[str, RecordedRun]]:
     if isinstance(runs, Fleet):
         return list(runs.recorded.runs)
-    given = [runs] if isinstance(runs, Run) else runs
-    if isinstance(given, Sequence) and not isinstance(given, str) and any(isinstance(one, Run) for one in given):
-        opened = [one for one in given if isinstance(one, Run)]
-        if len(opened) < len(given):
+    items = [runs] if isinstance(runs, Run) else runs
+    if isinstance(items, Sequence) and not isinstance(items, str) and any(isinstance(item, Run) for item in items):
+        opened = [item for item in items if isinstance(item, Run)]
+        if len(opened) < len(items):
             raise UsageError("compare takes opened runs or paths, not both", hint="open the paths with ea.open")
-        return list(zip(labels([one.path for one in opened]), [one.recorded for one in opened], strict=True))
-    return list(open_fleet(run_paths_in(given), skip_broken=skip_broken).runs)  # type: ignore[arg-type]
+        return list(zip(labels([run.path for run in opened]), [run.recorded for run in opened], strict=True))
+    return list(open_fleet(run_paths_in(items), skip_broken=skip_broken).runs)  # type: ignore[arg-type]

@@ -22,7 +22,10 @@ def columns(table: str) -> polars.DataFrame:
 
     declared = declared_table(table)
     names = ("column", "kind", "unit", "meaning", "reducer", "null_means")
-    rows = [(one.name, one.kind.value, one.unit, one.meaning, one.reducer, one.empty) for one in declared.columns]
+    rows = [
+        (column.name, column.kind.value, column.unit, column.meaning, column.reducer, column.empty)
+        for column in declared.columns
+    ]
     return frame(rows, dict.fromkeys(names, polars.String))
 
 

@@ -30,6 +30,7 @@ class Fleet:
     def __init__(self, recorded: RecordedFleet, rules: tuple[Rule, ...]) -> None:
         self.recorded, self.rules = recorded, rules
         self.unopened = recorded.unopened
+        self._runs: dict[str, Run] = {}
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -43,10 +44,11 @@ class Fleet:
         return iter(self.labels)
 
     def __getitem__(self, label: str) -> Run:
-        for own, run in self.recorded.runs:
-            if own == label:
-                return Run(run, self.rules)
-        raise UsageError(f"there is no run {label!r} in this fleet{did_you_mean(str(label), self.labels)}")
+        if label not in self.labels:
+            raise UsageError(f"there is no run {label!r} in this fleet{did_you_mean(str(label), self.labels)}")
+        if label not in self._runs:
+            self._runs[label] = Run(dict(self.recorded.runs)[label], self.rules)
+        return self._runs[label]
 
     def summary(self) -> polars.DataFrame:
         """Return one row per run: what it is, how it ended, and its verdict by what the live detector said.

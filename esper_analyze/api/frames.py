@@ -77,35 +77,38 @@ def frame(rows: Iterable[Sequence[object]], schema: Schema) -> pl.DataFrame:
 
 def incident_frame(incidents: Sequence[Incident]) -> pl.DataFrame:
     """Return one row per incident, the earliest first; ``cause`` names the rule of the incident it is shown under."""
-    ordered = sorted(incidents, key=lambda one: one.start)
-    return frame((_incident(incidents, one) for one in ordered), INCIDENTS)
+    ordered = sorted(incidents, key=lambda incident: incident.start)
+    return frame((_incident(incidents, incident) for incident in ordered), INCIDENTS)
 
 
-def _incident(incidents: Sequence[Incident], one: Incident) -> tuple[object, ...]:
-    cause = None if one.cause is None else incidents[one.cause].rule
-    what = (one.start, one.end, one.peak_verdict, one.rule, one.subject, one.metric)
-    numbers = (one.onset, one.peak, one.peak_update, one.statistic, one.threshold, one.now, one.now_update)
-    return (*what, *numbers, one.count, one.ended, cause)
+def _incident(incidents: Sequence[Incident], incident: Incident) -> list[object]:
+    cells = asdict(incident) | {
+        "verdict": incident.peak_verdict,
+        "updates_in_alarm": incident.count,
+        "cause": None if incident.cause is None else incidents[incident.cause].rule,
+    }
+    return [cells[name] for name in INCIDENTS]
 
 
 def finding_frame(findings: Iterable[Finding]) -> pl.DataFrame:
     """Return one row per change of verdict."""
-    return frame(([asdict(one)[name] for name in FINDINGS] for one in findings), FINDINGS)
+    return frame(([asdict(finding)[name] for name in FINDINGS] for finding in findings), FINDINGS)
 
 
 def level_frame(levels: Iterable[LevelChange]) -> pl.DataFrame:
     """Return one row per change of the telemetry level."""
-    return frame(([asdict(one)[name] for name in LEVELS] for one in levels), LEVELS)
+    return frame(([asdict(level)[name] for name in LEVELS] for level in levels), LEVELS)
 
 
 def change_frame(changes: Iterable[AlarmChange]) -> pl.DataFrame:
     """Return one row per alarm, live or now; updates are null on the side that has none, ends while it is open."""
-    return frame((_change(one) for one in changes), CHANGES)
+    return frame((_change(change) for change in changes), CHANGES)
 
 
-def _change(one: AlarmChange) -> tuple[object, ...]:
-    about = one.about
-    return (one.what, about.rule, about.subject, about.metric, about.verdict, *_span(one.live), *_span(one.now))
+def _change(change: AlarmChange) -> tuple[object, ...]:
+    alarm = change.about
+    what = (change.what, alarm.rule, alarm.subject, alarm.metric, alarm.verdict)
+    return (*what, *_span(change.live), *_span(change.now))
 
 
 def _span(alarm: Alarm | None) -> tuple[int | None, int | None]:

@@ -70,19 +70,19 @@ class Panel:
 
 def metric_named(name: str) -> Metric:
     """Return the metric ``COLUMN`` or ``TABLE.COLUMN``. Raises ``UsageError`` with the nearest name."""
-    known = {(table.name, column.name): Metric(table, column) for table in TABLES for column in _drawn(table)}
+    metrics = {(table.name, column.name): Metric(table, column) for table in TABLES for column in _drawn(table)}
     table, dot, column = str(name).rpartition(".")
     if dot:
         declared = declared_table(table)
-        names = [own for owner, own in known if owner == declared.name]
+        names = [column for owner, column in metrics if owner == declared.name]
         if column not in names:
             raise UsageError(
                 f"table {table} has no metric over updates called {column!r}{did_you_mean(column, names)}", hint=_NEXT
             )
-        return known[table, column]
-    chosen = next((metric for (_, own), metric in known.items() if own == name), None)
+        return metrics[table, column]
+    chosen = next((metric for (_, column), metric in metrics.items() if column == name), None)
     if chosen is None:
-        names = [own for _, own in known]
+        names = [column for _, column in metrics]
         close = did_you_mean(str(name), names)
         raise UsageError(f"there is no metric {name!r}{close if 'did you' in close else ''}", hint=_NEXT)
     return chosen
@@ -90,10 +90,11 @@ def metric_named(name: str) -> Metric:
 
 def _drawn(table: Table) -> list[Column]:
     """Return the columns of ``table`` that are numbers over updates: at most one subject tells its rows apart."""
-    keys = [name for name in table.key if name != "rank"]
-    if keys[:1] != ["update"] or len(keys) > 2:
+    key = [name for name in table.key if name != "rank"]
+    if key[:1] != ["update"] or len(key) > 2:
         return []
-    return [one for one in table.columns if one.kind in _NUMBERS and one.name not in ("rank", "update", "seq")]
+    keys = ("rank", "update", "seq")
+    return [column for column in table.columns if column.kind in _NUMBERS and column.name not in keys]
 
 
 def run_panel(run: RecordedRun, metric: Metric, subject: str | None, incidents: Sequence[Incident]) -> Panel:
@@ -101,7 +102,11 @@ def run_panel(run: RecordedRun, metric: Metric, subject: str | None, incidents: 
     lines = _lines(run, metric)
     if subject is not None:
         lines = {subject: _known_subject(metric, subject, lines)[subject]}
-    behind = tuple(one for one in incidents if one.metric == metric.column.name and subject in (None, one.subject))
+    behind = tuple(
+        incident
+        for incident in incidents
+        if incident.metric == metric.column.name and subject in (None, incident.subject)
+    )
     return Panel(metric.title, lines, len(lines), behind)
 
 
@@ -123,10 +128,10 @@ def fleet_panel(runs: Sequence[tuple[str, RecordedRun]], metric: Metric, subject
 
 def _lines(run: RecordedRun, metric: Metric) -> dict[str, Series]:
     """Return the metric by subject, of the run itself under an empty name; ranks joined."""
-    table, column, whole = metric.table, metric.column.name, merged_run(run)
+    table, column, merged = metric.table, metric.column.name, merged_run(run)
     if table.subject is None:
-        return {"": all_series(whole, table.name, [column])[column]}
-    return {name: own[column] for name, own in by_subject(whole, table.name, [column]).items()}
+        return {"": all_series(merged, table.name, [column])[column]}
+    return {name: series[column] for name, series in by_subject(merged, table.name, [column]).items()}
 
 
 def _known_subject(metric: Metric, subject: str, lines: dict[str, Series]) -> dict[str, Series]:
@@ -149,15 +154,15 @@ def _layout(panels: Sequence[Panel]) -> Layout:
 
 
 def _draw(panels: Sequence[Panel], axes: Sequence[Axes]) -> None:
-    for place, (panel, own) in enumerate(zip(panels, axes, strict=True)):
+    for index, (panel, axis) in enumerate(zip(panels, axes, strict=True)):
         shown = dict(list(panel.lines.items())[:MOST_LINES])
         for colour, (label, series) in zip(_COLOURS, shown.items(), strict=False):
-            line(own, series, colour, label)
-        scale(own, *shown.values())
-        finish(own, _title(panel, shown), last=place == len(panels) - 1, legend=1 < len(shown) <= _ABOVE)
+            line(axis, series, colour, label)
+        scale(axis, *shown.values())
+        finish(axis, _title(panel, shown), last=index == len(panels) - 1, legend=1 < len(shown) <= _ABOVE)
         if len(shown) > _ABOVE:
-            own.legend(loc="upper right", ncols=2, frameon=True, framealpha=0.8)
-        incidents_behind(own, panel.incidents, tuple({one.rule for one in panel.incidents}))
+            axis.legend(loc="upper right", ncols=2, frameon=True, framealpha=0.8)
+        incidents_behind(axis, panel.incidents, tuple({incident.rule for incident in panel.incidents}))
 
 
 def _title(panel: Panel, shown: dict[str, Series]) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import polars as pl
@@ -35,18 +35,33 @@ def queried(
     """
     if not isinstance(query, str):
         raise UsageError(f"a query is a text, not {query!r:.80}")
-    if not (timeout > 0 and math.isfinite(timeout)):
+    if not isinstance(timeout, (int, float)) or not 0 < timeout < math.inf:
         raise UsageError(f"timeout={timeout!r} is not a number of seconds above 0")
-    if not 0.1 <= memory <= _MOST_MEMORY:
+    if not isinstance(memory, (int, float)) or not 0.1 <= memory <= _MOST_MEMORY:
         raise UsageError(f"memory={memory!r} must be between 0.1 and {_MOST_MEMORY:,.0f} GB")
     size = int(memory * 1e9)
     with Session(runs, timeout=timeout, memory=size, attempts=attempts, ends_process=False) as session:
         try:
             with session.arrow(query, parameters) as (schema, batches):
-                rows = pa.Table.from_batches(batches, schema)
+                rows = pa.Table.from_batches(_bounded(batches, size), schema)
         except TypeError as error:
+            if parameters is None:
+                raise
             raise UsageError(f"parameters={parameters!r:.80} cannot be used: {error}", hint=_PARAMETERS) from error
     return _plain(_frame(rows))
+
+
+def _bounded(batches: Iterator[pa.RecordBatch], most: int) -> Iterator[pa.RecordBatch]:
+    """Pass on ``batches``. Raises ``UsageError`` once they take more than ``most`` bytes."""
+    size = 0
+    for batch in batches:
+        size += batch.nbytes
+        if size > most:
+            raise UsageError(
+                f"the result takes more than {most / 1e9:g} GB of memory",
+                hint="ask for less, or raise memory",
+            )
+        yield batch
 
 
 def _frame(rows: pa.Table) -> pl.DataFrame:

@@ -181,7 +181,7 @@ class Run(JudgedRun, RunTables):
     @property
     def broken(self) -> list[str]:
         """Files that ``skip_broken`` left out, each with the reason."""
-        return [f"{one.file} {one.reason}" for one in self.recorded.broken]
+        return [f"{file.file} {file.reason}" for file in self.recorded.broken]
 
     @property
     def labels(self) -> Labels | None:
@@ -242,13 +242,13 @@ class ReplayedRun(JudgedRun):
         from esper_analyze.replay.whatif import what_if
 
         with naming_damaged_shard(self.recorded):
-            found = what_if(self.evidence.run, self.evidence.replay, self.original.thresholds)
-        return change_frame(found.alarms)
+            difference = what_if(self.evidence.run, self.evidence.replay, self.original.thresholds)
+        return change_frame(difference.alarms)
 
     def _notes(self) -> list[str]:
         stored, now = self.original.thresholds.as_dict(), self.thresholds.as_dict()
         changed = sum(
-            value != stored.get(rule, {}).get(name) for rule, own in now.items() for name, value in own.items()
+            value != stored.get(rule, {}).get(name) for rule, limits in now.items() for name, value in limits.items()
         )
         return [f"{many(changed, 'threshold')} changed"]
 
@@ -271,8 +271,8 @@ def open(  # noqa: A001 - ea.open, as gzip.open
     are not given.
     """
     recorded = open_run(as_path(path), skip_broken=skip_broken, all_attempts=all_attempts)
-    own = own_rules(rules)
-    warning = other_file(recorded, own)
+    custom = own_rules(rules)
+    warning = other_file(recorded, custom)
     if warning is not None:
         warnings.warn(warning, stacklevel=2)
-    return Run(recorded if rank is None else recorded.only(rank), all_rules(own))
+    return Run(recorded if rank is None else recorded.only(rank), all_rules(custom))

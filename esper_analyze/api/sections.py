@@ -61,16 +61,16 @@ class ReportSection:
         from esper_analyze.reports.render.figure import picture
 
         heading = f"<h4>{html.text(self.title)}</h4><p><em>{html.text(self.asks)}</em></p>"
-        told = html.bullets(self.sentences)
+        sentences = html.bullets(self.sentences)
         if self.data is None:
-            return heading + told
+            return heading + sentences
         image = b64encode(picture(self.question, self.data, "png")).decode()
-        return f'{heading}{told}<img alt="{html.text(self.title)}" src="data:image/png;base64,{image}">'
+        return f'{heading}{sentences}<img alt="{html.text(self.title)}" src="data:image/png;base64,{image}">'
 
 
 def section_of(evidence: Evidence, name: str) -> ReportSection:
     """Return the section called ``name``. Raises ``UsageError`` with the nearest name when there is none."""
-    question = next((one for one in QUESTIONS if one.name == name), None)
+    question = next((question for question in QUESTIONS if question.name == name), None)
     if question is None:
         raise UsageError(
             f"the report has no section {name!r}{did_you_mean(str(name), NAMES)}", hint=f"sections: {', '.join(NAMES)}"

@@ -39,8 +39,8 @@ def summary_frame(runs: Sequence[tuple[str, RecordedRun]]) -> pl.DataFrame:
 
 def _row(label: str, run: RecordedRun) -> tuple[object, ...]:
     with naming_damaged_shard(run):
-        found = summary_of(run)
-    worst = found.worst or {}
-    what = (label, found.name, found.framework, found.algorithm, found.updates, found.status)
+        summary = summary_of(run)
+    worst = summary.worst or {}
+    what = (label, summary.name, summary.framework, summary.algorithm, summary.updates, summary.status)
     alarm = (worst.get("rule"), worst.get("subject"), worst.get("update"))
-    return (*what, found.verdict, found.label, *alarm, found.unjudged, found.fault, str(run.path))
+    return (*what, summary.verdict, summary.label, *alarm, summary.unjudged, summary.fault, str(run.path))

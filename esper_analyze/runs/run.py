@@ -194,6 +194,7 @@ def open_run(path: Path | str, *, skip_broken: bool = False, all_attempts: bool 
         more = f" (and {len(run.broken) - 1} more)" if len(run.broken) > 1 else ""
         raise DamagedError(
             f"{first.file} {first.reason}{more}",
-            hint="use --skip-broken to leave damaged files out; their rows are counted as missing",
+            hint="use --skip-broken (in Python skip_broken=True) to leave damaged files out; "
+            "their rows are counted as missing",
         )
     return run

@@ -65,4 +65,5 @@ PACKAGES = {
             *(f"tests/reports/test_{name}.py" for name in ("ranks", "series")),
         ),
     ),
+    "api": Package(("esper_analyze/api",), ("tests/test_api.py",)),
 }
