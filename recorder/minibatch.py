@@ -66,13 +66,13 @@ class MinibatchCapture:
     @staticmethod
     def together(captures: Sequence[Capture]) -> CaptureBatch:
         """Return captures of one shape as a batch."""
-        samples = [capture for capture in captures if isinstance(capture, MinibatchCapture)]
-        first = samples[0]
-        fields = _named(first, as_float(_stacked([sample.numbers for sample in samples])))
-        fields |= _placed(first, _joined([sample.integers for sample in samples], dim=1))
-        flags = _joined([sample.flags for sample in samples], dim=1)
+        minibatches = [capture for capture in captures if isinstance(capture, MinibatchCapture)]
+        first = minibatches[0]
+        fields = _number_fields(first, as_float(_stacked([minibatch.numbers for minibatch in minibatches])))
+        fields |= _integer_fields(first, _joined([minibatch.integers for minibatch in minibatches], dim=1))
+        flags = _joined([minibatch.flags for minibatch in minibatches], dim=1)
         names = first.heads.names
-        valid_actions, unsized = _valid_actions(samples)
+        valid_actions, unsized = _valid_actions(minibatches)
         return CaptureBatch(
             heads=names,
             valid_actions=valid_actions,
@@ -81,12 +81,12 @@ class MinibatchCapture:
             relevant=None if flags is None or not first.causal else _relevant(first, flags),
             counted=None if flags is None or not first.counted else flags[-1],
             clip_range=first.clip_range,
-            losses=_losses(samples),
+            losses=_losses(minibatches),
             **fields,
         )
 
 
-def _named(first: MinibatchCapture, numbers: Tensor) -> dict[str, Tensor]:
+def _number_fields(first: MinibatchCapture, numbers: Tensor) -> dict[str, Tensor]:
     """Split ``numbers`` [rows, M, N] into the fields of a batch."""
     fields, start, count = {}, 0, len(first.heads.names)
     for name in first.names:
@@ -96,7 +96,7 @@ def _named(first: MinibatchCapture, numbers: Tensor) -> dict[str, Tensor]:
     return fields
 
 
-def _placed(first: MinibatchCapture, integers: Tensor | None) -> dict[str, Tensor]:
+def _integer_fields(first: MinibatchCapture, integers: Tensor | None) -> dict[str, Tensor]:
     """Split ``integers`` [rows, M, N] into the fields of a batch."""
     if integers is None:
         return {}
@@ -115,24 +115,24 @@ def _stacked(tensors: Sequence[Tensor], dim: int = 1) -> Tensor:
     return tensors[0].unsqueeze(dim) if len(tensors) == 1 else torch.stack(list(tensors), dim=dim)
 
 
-def _valid_actions(samples: Sequence[MinibatchCapture]) -> tuple[Tensor | None, tuple[str, ...]]:
+def _valid_actions(minibatches: Sequence[MinibatchCapture]) -> tuple[Tensor | None, tuple[str, ...]]:
     """Return valid actions [H, M, N], and the categorical heads whose valid actions are unknown.
 
     They are counted from masks; a head without masks has its size, a head of another kind or unknown size 0.
     """
-    first = samples[0]
-    counted = _joined([sample.valid_actions for sample in samples], dim=1)
+    first = minibatches[0]
+    counted = _joined([minibatch.valid_actions for minibatch in minibatches], dim=1)
     if counted is not None:
         return counted, ()
-    masks = _joined([sample.masks for sample in samples], dim=0)
+    masks = _joined([minibatch.masks for minibatch in minibatches], dim=0)
     counts = {}
     if masks is not None:
         parts = torch.split(masks.bool(), [width * first.samples for width in first.widths], dim=1)
         counts = {
-            name: part.reshape(len(samples), -1, width).sum(-1)
+            name: part.reshape(len(minibatches), -1, width).sum(-1)
             for name, part, width in zip(first.masked, parts, first.widths, strict=True)
         }
-    heads, shape = first.heads, (len(samples), first.samples)
+    heads, shape = first.heads, (len(minibatches), first.samples)
     sizes = {name: heads.size(name) for name in heads.categorical if first.sized}
     unsized = tuple(name for name in heads.categorical if name not in counts and sizes.get(name) is None)
     if len(unsized) == len(heads.names):
@@ -151,13 +151,13 @@ def _relevant(first: MinibatchCapture, flags: Tensor) -> Tensor:
     return torch.stack(rows)
 
 
-def _losses(samples: Sequence[MinibatchCapture]) -> dict[str, Tensor]:
+def _losses(minibatches: Sequence[MinibatchCapture]) -> dict[str, Tensor]:
     """Return the losses [M] by name."""
-    by_minibatch = [sample.amounts for sample in samples]
+    by_minibatch = [minibatch.amounts for minibatch in minibatches]
     together = [amounts for amounts in by_minibatch if isinstance(amounts, Tensor)]
     if len(together) == len(by_minibatch):
-        return dict(zip(samples[0].losses, torch.stack(together, dim=1).double(), strict=True))
-    return {name: _cells([row[index] for row in by_minibatch]) for index, name in enumerate(samples[0].losses)}
+        return dict(zip(minibatches[0].losses, torch.stack(together, dim=1).double(), strict=True))
+    return {name: _cells([row[index] for row in by_minibatch]) for index, name in enumerate(minibatches[0].losses)}
 
 
 def _cells(losses: Sequence[Tensor | float]) -> Tensor:

@@ -70,21 +70,21 @@ class MinibatchReader:
         """
         self.causal = self.causal or passed.get("relevant") is not None
         try:
-            sample = self._capture(passed)
+            capture = self._capture(passed)
         except Exception as error:
             self._refuse_unsummed(passed)
             if self.guarded.strict:
                 raise
-            sample = self._usable(passed, error)
+            capture = self._usable(passed, error)
         for name in PER_HEAD:
             self._count_unknown(name, passed.get(name))
-        self._note_matrix(passed, sample, epoch)
-        if "entropy" in sample.names and sample.valid_actions is None:
-            self._warn_unsized(sample)
-        return sample
+        self._note_matrix(passed, capture, epoch)
+        if "entropy" in capture.names and capture.valid_actions is None:
+            self._warn_unsized(capture)
+        return capture
 
-    def _warn_unsized(self, sample: MinibatchCapture) -> None:
-        unsized = [name for name in self.heads.categorical if name not in sample.masked and not self.heads.size(name)]
+    def _warn_unsized(self, capture: MinibatchCapture) -> None:
+        unsized = [name for name in self.heads.categorical if name not in capture.masked and not self.heads.size(name)]
         if unsized:
             self.guarded.warn_once(
                 "sizes",
@@ -104,7 +104,7 @@ class MinibatchReader:
         """Return a minibatch of the usable arguments, each tested alone. Raises if the log-probs cannot be used."""
         needed = {name: passed[name] for name in NEEDED}
         try:
-            sample = self._capture(needed)
+            capture = self._capture(needed)
         except Exception as needed_error:
             raise needed_error from error
         usable = dict(needed)
@@ -113,9 +113,9 @@ class MinibatchReader:
                 with self.guarded(f"minibatch({name})"):
                     self._capture(needed | {name: passed[name]})
                     usable[name] = passed[name]
-        sample = self._capture(usable)
-        sample.sized = all(name in usable or passed.get(name) is None for name in ("masks", "valid_actions"))
-        return sample
+        capture = self._capture(usable)
+        capture.sized = all(name in usable or passed.get(name) is None for name in ("masks", "valid_actions"))
+        return capture
 
     def _refuse_unsummed(self, passed: MinibatchArguments) -> None:
         """Raise ``DimensionsError`` if other arguments show that the last axis of log-probs is that of the action."""
@@ -143,19 +143,19 @@ class MinibatchReader:
             counts["valid_actions"] = math.prod(shape) // len(self.heads.names)
         return counts
 
-    def _note_matrix(self, passed: MinibatchArguments, sample: MinibatchCapture, epoch: int) -> None:
+    def _note_matrix(self, passed: MinibatchArguments, capture: MinibatchCapture, epoch: int) -> None:
         """Keep the shape of log-probs [..., A] if no other recorded argument shows that they are N·A samples."""
         new = passed["log_prob"]
         first = new[self.heads.names[0]] if isinstance(new, Mapping) else new
         shape = first.shape if isinstance(first, Tensor) else np.shape(first)
-        decided = sample.counted or sample.masked or sample.causal or sample.origins or sample.has_actions
-        if len(shape) < 2 or shape[-1] < 2 or decided or sample.valid_actions is not None:
+        decided = capture.counted or capture.masked or capture.causal or capture.origins or capture.has_actions
+        if len(shape) < 2 or shape[-1] < 2 or decided or capture.valid_actions is not None:
             return
-        if any(name in ROWS for name in sample.names):
+        if any(name in ROWS for name in capture.names):
             return
         if self.unsummed:
             raise DimensionsError(f"log_prob of shape {tuple(shape)}, as in an update before: {SUM}")
-        self.matrices.append(Matrix(epoch, sample.numbers.shape[1], int(shape[-1])))
+        self.matrices.append(Matrix(epoch, capture.numbers.shape[1], int(shape[-1])))
 
     def judge_matrices(self, minibatches: int, rollout: int | None) -> None:
         """Decide at the end of an update whether its log-probs were summed; ``rollout``: samples collected, if known.

@@ -81,14 +81,14 @@ class Pretrigger:
         parameters, like = step.detail.parameters, step.batch.like
         assert step.norms is not None
         positions = range(len(like.plan.tensors)) if like.present is None else like.present
-        norms, there = np.full(len(parameters.parameters), np.nan), np.zeros(len(parameters.parameters), bool)
+        norms, present = np.full(len(parameters.parameters), np.nan), np.zeros(len(parameters.parameters), bool)
         tensors = [like.plan.tensors[position] for position in positions]
-        norms[tensors], there[tensors] = step.norms.double().cpu().numpy(), True
+        norms[tensors], present[tensors] = step.norms.double().cpu().numpy(), True
         cells = {
             "update": step.update,
             "layer": parameters.names,
             "minibatch": step.minibatch,
             "elements": np.array([parameter.numel() for parameter in parameters.parameters], np.int64),
-            "grad_norm": nullable(norms, there),
+            "grad_norm": nullable(norms, present),
         }
         return Block(len(norms), cells)

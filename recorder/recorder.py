@@ -312,7 +312,7 @@ class Recorder:
             number = epoch if type(epoch) is int and abs(epoch) < 2**31 else 0
             if number is not epoch:
                 number = self._converted("minibatch(epoch)", arguments.integer, epoch) or 0
-            sample = self._minibatch_reader.read(
+            capture = self._minibatch_reader.read(
                 {
                     "log_prob": log_prob,
                     "old_log_prob": old_log_prob,
@@ -337,7 +337,7 @@ class Recorder:
                 },
                 number,
             )
-            self._add(sample, number)
+            self._add(capture, number)
             state = self._converted("minibatch(lstm)", arguments.recurrent_state, lstm)
             if state is not None:
                 self._states["update"] = (state[0].clone(), None if state[1] is None else state[1].clone())

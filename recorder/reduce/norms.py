@@ -49,15 +49,15 @@ def gradient_norms(
     for batch in batches:
         rows = np.searchsorted(steps, batch.minibatches)[:, None]
         tensors = np.array(batch.like.plan.tensors)
-        there = tensors if batch.like.present is None else tensors[np.array(batch.like.present, np.int64)]
+        with_gradient = tensors if batch.like.present is None else tensors[np.array(batch.like.present, np.int64)]
         measured[rows, tensors] = True
         missing[rows, tensors] = True
-        missing[rows, there] = False
-        if len(there):
+        missing[rows, with_gradient] = False
+        if len(with_gradient):
             scale = arrays.get(f"scale {batch.name}", _ONE)[:, None]
             batch_norms = np.array(arrays[f"norms {batch.name}"], np.float64)
             elements.append(_nonfinite_counts(batch, batch_norms, arrays.get(f"elements {batch.name}")))
-            norms[rows, there] = batch_norms / scale
+            norms[rows, with_gradient] = batch_norms / scale
             _fill_row_ranges(batch, rows[:, 0], arrays, pieces, norms, scale)
     tensor_of_piece = [piece.tensor for piece in pieces]
     counted = [counts for counts in elements if counts is not None]
