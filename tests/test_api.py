@@ -20,6 +20,7 @@ from esper_analyze.api.tables import RunTables
 from esper_analyze.schema import BY_NAME, TABLES
 from tests.patience import PATIENCE
 from tests.present import present
+from tests.test_house import imports, modules
 from tests.test_imports import HEAVY, loaded_after
 
 ROOT = Path(__file__).parents[1]
@@ -45,6 +46,13 @@ def test_the_import_loads_nothing_heavy_and_names_everything() -> None:
 def test_opening_a_run_draws_nothing_and_needs_no_torch() -> None:
     code = f"import esper_analyze as ea; ea.open({str(SAMPLES / 'masked_healthy')!r})"
     assert not loaded_after(code) & {"matplotlib", "torch", "typer", "rich", "textual"}
+
+
+def test_nothing_below_imports_the_api_or_the_door_to_the_recorder() -> None:
+    below = [module for module in modules() if module != "esper_analyze" and not module.startswith("esper_analyze.api")]
+    upwards = [(module, name) for module in below for name in imports(module) if name.startswith("esper_analyze.api")]
+    assert upwards == []
+    assert [module for module in modules() if "esper_analyze.record" in imports(module)] == []
 
 
 def test_every_public_name_is_documented() -> None:
