@@ -68,7 +68,7 @@ RULE = Rule(
     limits=HostDominatingLimits,
     judge=judge,
     guard=guard,
-    title="The host drowns a seed",
+    title="The host dominates a seed module",
     meaning="The host's gradient norm is above 1 and, divided by the root of the number of parameters, more than ten "
     "times the seed module's, whose own gradient has not changed: the host determines steps and clipping. If the seed "
     "module itself has faded or never learnt, it is information, and seed_dormant reports the fault.",
@@ -80,7 +80,7 @@ RULE = Rule(
         Example("low, and the host's gradient is small", "ok", _cells(*[0.05] * 3, host=0.4), updates=3),
         Example("low for two updates", "ok", _cells(0.05, 0.05), updates=2),
         Example("the host learns fast", "warning", _cells(*[0.05] * 3, cause="host_learning_fast"), updates=3),
-        Example("a seed that never woke", "info", _cells(*[0.005] * 3, cause="dormant"), updates=3),
+        Example("a seed module that never learnt", "info", _cells(*[0.005] * 3, cause="dormant"), updates=3),
         Example("fossilised", "not_applicable", _cells(0.001) | {"should_train": False}),
         Example("NaN never passes", "critical", _cells(float("nan"))),
         Example("a host that is NaN", "critical", _cells(0.5, host=float("nan"))),

@@ -17,7 +17,7 @@ class SlotGradientVanishingLimits(Limits):
     """Bounds on ``slots.vanishing_severity``, the mean over an update's calls."""
 
     warning: float = limit(
-        0.25, "one tensor of a small sound seed gets none: a bias before a normalisation", at_least=0.0
+        0.25, "one tensor of a small sound seed module gets none: a bias before a normalisation", at_least=0.0
     )
     critical: float = limit(0.5, "as gradient_vanishing: half of the tensors, that many included", at_least=0.0)
     sustained: int = limit(3, "as gradient_vanishing: a single quiet update is common", at_least=1)
