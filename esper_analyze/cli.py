@@ -177,8 +177,8 @@ def _failed(error: BaseException) -> int:
     words = getattr(error, "format_message", None)
     if callable(words):
         return _misused(error, str(words()))
-    if isinstance(error, OSError) and (known := _system_error(error)) is not None:
-        words, code = known
+    if isinstance(error, OSError) and (message := _system_error(error)) is not None:
+        words, code = message
         say(f"esper-analyze: {words}")
         return code
     say(f"esper-analyze: internal error, {type(error).__name__}: {error} (set {TRACEBACK}=1 to see where)")

@@ -37,8 +37,8 @@ class DamagedError(EsperError):
     exit_code = DAMAGED
 
 
-def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """Return the end of a sentence that refuses ``name``: the nearest of ``known``, or all when none is near."""
-    listed = list(known)
+def did_you_mean(name: str, names: Iterable[str]) -> str:
+    """Return the end of a sentence that refuses ``name``: the nearest of ``names``, or all when none is near."""
+    listed = list(names)
     close = difflib.get_close_matches(name, listed, n=1, cutoff=0.4)
     return f"; did you mean {close[0]!r}?" if close else f"; there are {', '.join(listed)}"

@@ -80,8 +80,8 @@ def backtest(
     from esper_analyze.replay.scores import detections, scores
     from esper_analyze.replay.sweep import parse_sweep
 
-    given = given_rules(rules_files)
-    rules = joined(RULES, given)
+    custom = given_rules(rules_files)
+    rules = joined(RULES, custom)
     try:
         sweep = parse_sweep(sweeps or (), rules)
     except ThresholdError as error:
@@ -90,18 +90,18 @@ def backtest(
     changed_thresholds(Thresholds.defaults(rules), thresholds, assignments)  # refused before long work
 
     def base(run: RecordedRun) -> Thresholds:
-        chosen_rules(run, given)
+        chosen_rules(run, custom)
         start = Thresholds.defaults(rules) if defaults else stored_thresholds(run, rules)
         return changed_thresholds(start, thresholds, assignments)
 
-    paths = _found(run_paths)
+    paths = _run_folders(run_paths)
     with progress("judging", len(paths) * STEPS) as step:
         result = run_backtest(paths, rules, sweep, base, skip_broken=skip_broken, progress=step)
     _tell_left_out(result)
     if result.tested:
-        found, when = scores(result), detections(result)
-        (_print_json if as_json else _print_words)(result, found, when)
-        _write_figure(figure, found)
+        scored, when = scores(result), detections(result)
+        (_print_json if as_json else _print_words)(result, scored, when)
+        _write_figure(figure, scored)
     if result.broken:
         raise typer.Exit(DAMAGED)
     if not result.tested:
@@ -110,11 +110,11 @@ def backtest(
         )
 
 
-def _found(run_paths: Sequence[Path]) -> list[Path]:
+def _run_folders(run_paths: Sequence[Path]) -> list[Path]:
     """Return the runs at or below each path, each once. Raises ``UsageError`` for a path without runs."""
     from esper_analyze.storage.run_info import find_runs
 
-    found: dict[Path, Path] = {}
+    by_folder: dict[Path, Path] = {}
     for path in run_paths:
         if not path.is_dir():
             raise UsageError(f"{path} is not a directory", hint="give runs, or directories with runs below them")
@@ -122,8 +122,8 @@ def _found(run_paths: Sequence[Path]) -> list[Path]:
         if not below:
             raise UsageError(f"no recorded run at or below {path}", hint="`esper-analyze ls DIR` lists runs")
         for run in below:
-            found.setdefault(run.resolve(), run)
-    return list(found.values())
+            by_folder.setdefault(run.resolve(), run)
+    return list(by_folder.values())
 
 
 def _check_figure(figure: Path | None) -> None:
@@ -134,13 +134,13 @@ def _check_figure(figure: Path | None) -> None:
     refuse_file(figure)
 
 
-def _write_figure(figure: Path | None, found: Sequence[Score]) -> None:
+def _write_figure(figure: Path | None, scored: Sequence[Score]) -> None:
     if figure is None:
         return
     from esper_analyze.reports.tradeoff import tradeoff_png
     from esper_analyze.storage.atomic import write_whole
 
-    picture = tradeoff_png(found)
+    picture = tradeoff_png(scored)
     try:
         write_whole(figure, picture)
     except OSError as error:
@@ -157,7 +157,7 @@ def _tell_left_out(result: Backtest) -> None:
         say(f"{left} of {left + len(result.tested)} runs are left out")
 
 
-def _print_json(result: Backtest, found: Sequence[Score], when: Sequence[Detection]) -> None:
+def _print_json(result: Backtest, scored: Sequence[Score], when: Sequence[Detection]) -> None:
     from esper_analyze.strict_json import strict_json
 
     runs = [
@@ -175,13 +175,13 @@ def _print_json(result: Backtest, found: Sequence[Score], when: Sequence[Detecti
         "runs": runs,
         "unlabelled": [str(path) for path in result.unlabelled],
         "broken": broken,
-        "scores": found,
+        "scores": scored,
         "detections": when,
     }
     put(strict_json(facts))
 
 
-def _print_words(result: Backtest, found: Sequence[Score], when: Sequence[Detection]) -> None:
+def _print_words(result: Backtest, scored: Sequence[Score], when: Sequence[Detection]) -> None:
     from esper_analyze.wording import many
 
     healthy = sum(not run.labels.faults for run in result.tested)
@@ -191,17 +191,17 @@ def _print_words(result: Backtest, found: Sequence[Score], when: Sequence[Detect
         f"{many(len(result.tested), 'labelled run')} ({healthy} healthy), {many(faults, 'fault')}, "
         f"{many(updates, 'healthy update')}\n"
     )
-    swept = bool(found and found[0].values)
-    for rule in dict.fromkeys(score.rule for score in found) if swept else ():
+    swept = bool(scored and scored[0].values)
+    for rule in dict.fromkeys(score.rule for score in scored) if swept else ():
         put(f"\n{rule}:\n")
-        _show("setting", [score for score in found if score.rule == rule])
+        _show("setting", [score for score in scored if score.rule == rule])
     if not swept:
-        _show("rule", found)
+        _show("rule", scored)
     _print_missed(when)
 
 
-def _show(first: str, found: Sequence[Score]) -> None:
-    show_table((first, *_TITLES), [_cells(score) for score in found], right=_TITLES)
+def _show(first: str, scored: Sequence[Score]) -> None:
+    show_table((first, *_TITLES), [_cells(score) for score in scored], right=_TITLES)
 
 
 def _cells(score: Score) -> list[str]:
@@ -219,16 +219,19 @@ def _cells(score: Score) -> list[str]:
 def _print_missed(when: Sequence[Detection]) -> None:
     """Name the faults that no setting finds, and hard ones that no setting finds at once."""
     best: dict[tuple[str, str], Detection] = {}
-    for one in when:
-        known = best.get((one.run, one.fault))
-        if known is None or (one.delay is not None and (known.delay is None or one.delay < known.delay)):
-            best[one.run, one.fault] = one
+    for detection in when:
+        earlier = best.get((detection.run, detection.fault))
+        if earlier is None or (
+            detection.delay is not None and (earlier.delay is None or detection.delay < earlier.delay)
+        ):
+            best[detection.run, detection.fault] = detection
     lines = []
-    for one in best.values():
-        if one.delay is None:
-            lines.append(f"missed: {one.run}, {one.fault!r} from update {one.onset}")
-        elif one.hard and one.delay > 0:
-            lines.append(f"late: {one.run}, {one.fault!r} is hard, from update {one.onset}, found at {one.update}")
+    for detection in best.values():
+        if detection.delay is None:
+            lines.append(f"missed: {detection.run}, {detection.fault!r} from update {detection.onset}")
+        elif detection.hard and detection.delay > 0:
+            late = f"{detection.fault!r} is hard, from update {detection.onset}, found at {detection.update}"
+            lines.append(f"late: {detection.run}, {late}")
     for line in lines[:_MOST_MISSED]:
         put(cleaned(line, longest=500) + "\n")
     if len(lines) > _MOST_MISSED:

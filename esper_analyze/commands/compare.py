@@ -84,19 +84,19 @@ def compare(
         refuse_folder(out)
     runs = _usable(open_fleet(paths, skip_broken=skip_broken))
     with progress("reading", len(runs)) as step:
-        found = side_by_side(runs, progress=step)
-    if not found.metrics:
+        compared = side_by_side(runs, progress=step)
+    if not compared.metrics:
         raise UsageError("these runs have no metric in common", hint="`esper-analyze sql RUN` shows what was recorded")
     page = None
     if not no_page:
         with progress("drawing", len(TOPICS)) as step:
-            page = write_comparison(found, out, progress=step)
+            page = write_comparison(compared, out, progress=step)
     if as_json:
-        put(strict_json(facts(found)))
+        put(strict_json(facts(compared)))
     else:
-        _show(found)
+        _show(compared)
         put("" if page is None else f"\n{path_words(page)}\n")
-    if fail_on_parting and (found.divergences or found.returns_end_apart):
+    if fail_on_parting and (compared.divergences or compared.returns_end_apart):
         raise typer.Exit(FINDINGS)
 
 

@@ -16,22 +16,22 @@ MOST_LINES = 20
 _TITLES = ("change", "verdict", "incident", "alarm live", "alarm now")
 
 
-def print_comparison(found: WhatIf) -> None:
+def print_comparison(whatif: WhatIf) -> None:
     """Write to stdout which thresholds differ, what became of every alarm, and findings of one side only."""
-    for name, live, now in found.thresholds:
+    for name, live, now in whatif.thresholds:
         put(f"{name}: recorded with {live}, now {now}\n")
-    if not found.thresholds:
+    if not whatif.thresholds:
         put("no threshold differs from those recorded\n")
-    if found.not_live:
-        put(f"did not judge live: {', '.join(found.not_live)}\n")
-    kinds = [change.what for change in found.alarms]
-    told = ", ".join(f"{kinds.count(kind)} {kind}" for kind in dict.fromkeys(kinds))
-    put(f"against the recording: {told or 'no incident then, none now'}\n")
-    changed = [change for change in found.alarms if change.what != "same"]
+    if whatif.not_live:
+        put(f"did not judge live: {', '.join(whatif.not_live)}\n")
+    kinds = [change.what for change in whatif.alarms]
+    counts = ", ".join(f"{kinds.count(kind)} {kind}" for kind in dict.fromkeys(kinds))
+    put(f"against the recording: {counts or 'no incident then, none now'}\n")
+    changed = [change for change in whatif.alarms if change.what != "same"]
     if changed:
-        several = {rule for rule in {one.about.rule for one in changed} if _metrics(changed, rule) > 1}
+        several = {rule for rule in {entry.about.rule for entry in changed} if _metrics(changed, rule) > 1}
         show_table(_TITLES, [_row(change, several) for change in changed], right=_TITLES[-2:])
-    _print_lines(found)
+    _print_lines(whatif)
 
 
 def _metrics(changes: Sequence[AlarmChange], rule: str) -> int:
@@ -54,15 +54,15 @@ def _span(alarm: Alarm | None) -> str:
     return f"{alarm.start}" if alarm.end == alarm.start else f"{alarm.start} – {alarm.end}"
 
 
-def _print_lines(found: WhatIf) -> None:
+def _print_lines(whatif: WhatIf) -> None:
     """Write a line for each finding and level change of one side: + now, - recorded live."""
     from esper_analyze.replay.replay import finding_text, level_text
 
     sides: Sequence[tuple[str, Sequence[tuple[int, str]]]] = (
-        ("-", [(one.update, finding_text(one)) for one in found.findings_live]),
-        ("-", [(one.update, level_text(one)) for one in found.levels_live]),
-        ("+", [(one.update, finding_text(one)) for one in found.findings_now]),
-        ("+", [(one.update, level_text(one)) for one in found.levels_now]),
+        ("-", [(entry.update, finding_text(entry)) for entry in whatif.findings_live]),
+        ("-", [(entry.update, level_text(entry)) for entry in whatif.levels_live]),
+        ("+", [(entry.update, finding_text(entry)) for entry in whatif.findings_now]),
+        ("+", [(entry.update, level_text(entry)) for entry in whatif.levels_now]),
     )
     lines = [(update, sign, text) for sign, side in sides for update, text in side]
     lines.sort(key=lambda line: line[0])

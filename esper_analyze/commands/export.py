@@ -70,9 +70,11 @@ def export(
     run = open_run(run_path, skip_broken=skip_broken, all_attempts=all_attempts)
     tell_left_out(run)
     run = run if rank is None else run.only(rank)
-    with naming_damaged_shard(run), staged(out) as place:
-        said = _series(run, to, tables, place) if _is_series(to, tables) else _rows(run, to, tables, place, safe=safe)
-    put(f"{path_words(out)}: {said}\n")
+    with naming_damaged_shard(run), staged(out) as target:
+        summary = (
+            _series(run, to, tables, target) if _is_series(to, tables) else _rows(run, to, tables, target, safe=safe)
+        )
+    put(f"{path_words(out)}: {summary}\n")
 
 
 def _tables(chosen: Sequence[str] | None) -> list[Table]:
@@ -95,7 +97,7 @@ def _is_series(to: Target, tables: Sequence[Table]) -> bool:
     return to is Target.TENSORBOARD or (to is Target.PARQUET and len(tables) != 1)
 
 
-def _series(run: RecordedRun, to: Target, tables: Sequence[Table], place: Path) -> str:
+def _series(run: RecordedRun, to: Target, tables: Sequence[Table], target: Path) -> str:
     """Write one row an update, or one event."""
     from esper_analyze.interchange.export_tensorboard import write_events
     from esper_analyze.interchange.export_wide import write_wide
@@ -109,17 +111,17 @@ def _series(run: RecordedRun, to: Target, tables: Sequence[Table], place: Path) 
         raise UsageError(
             f"table {misfit} has many rows an update and does not fit one row", hint=f"tables that do: {named}"
         )
-    whole = merged_run(run)
+    merged = merged_run(run)
     if to is Target.PARQUET:
-        return f"{many(write_wide(whole, tables or USUAL, place), 'row')}, one an update"
-    place.mkdir()
-    updates, too_large = write_events(whole, tables or USUAL, place)
+        return f"{many(write_wide(merged, tables or USUAL, target), 'row')}, one an update"
+    target.mkdir()
+    updates, too_large = write_events(merged, tables or USUAL, target)
     if too_large:
         say(f"esper-analyze: warning: {many(too_large, 'value')} too large for float32, written as infinity")
     return many(updates, "update")
 
 
-def _rows(run: RecordedRun, to: Target, tables: Sequence[Table], place: Path, *, safe: bool) -> str:
+def _rows(run: RecordedRun, to: Target, tables: Sequence[Table], target: Path, *, safe: bool) -> str:
     """Write tables row by row."""
     from esper_analyze.interchange.export_rows import write_csv, write_jsonl
     from esper_analyze.interchange.export_wide import write_table
@@ -129,9 +131,9 @@ def _rows(run: RecordedRun, to: Target, tables: Sequence[Table], place: Path, *,
     csv: Callable[[RecordedRun, Table, Path], int] = partial(write_csv, safe=safe)
     write = {Target.CSV: csv, Target.JSONL: write_jsonl, Target.PARQUET: write_table}[to]
     if len(tables) == 1:
-        return f"{many(write(run, tables[0], place), 'row')} of {tables[0].name}"
-    place.mkdir()
-    held = [table for table in tables or TABLES if run.row_sources(table.name)]
-    if not held:
+        return f"{many(write(run, tables[0], target), 'row')} of {tables[0].name}"
+    target.mkdir()
+    with_rows = [table for table in tables or TABLES if run.row_sources(table.name)]
+    if not with_rows:
         say("esper-analyze: the run holds no row of these tables")
-    return ", ".join(f"{table.name} {write(run, table, place / f'{table.name}.{to}'):,}" for table in held)
+    return ", ".join(f"{table.name} {write(run, table, target / f'{table.name}.{to}'):,}" for table in with_rows)

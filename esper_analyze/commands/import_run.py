@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from esper_analyze.interchange.write import Written
 
 
-class Format(StrEnum):
+class ImportFormat(StrEnum):
     """What a source may be."""
 
     AUTO = "auto"
@@ -30,10 +30,10 @@ class Format(StrEnum):
 
 Source = Annotated[Path, typer.Argument(metavar="SOURCE", help="File or directory that another tool wrote.")]
 Out = Annotated[Path, typer.Option("--out", metavar="RUN", help="Directory of the new run; must not exist.")]
-Kind = Annotated[Format, typer.Option("--format", help="What SOURCE is; auto looks.")]
+Kind = Annotated[ImportFormat, typer.Option("--format", help="What SOURCE is; auto looks.")]
 
 
-def import_run(source: Source, out: Out, kind: Kind = Format.AUTO, as_json: Json = False) -> None:
+def import_run(source: Source, out: Out, kind: Kind = ImportFormat.AUTO, as_json: Json = False) -> None:
     """Make a run out of SOURCE, so that every command works on it; SOURCE is only read.
 
     What it lacks is null and the rules on it say no_data; numbers that are constants by construction are null too.
@@ -47,44 +47,44 @@ def import_run(source: Source, out: Out, kind: Kind = Format.AUTO, as_json: Json
     from esper_analyze.interchange.write import write_imported
 
     refuse_existing(out)
-    found = read_source(source, None if kind is Format.AUTO else kind.value)
-    written = write_imported(out, found)
-    for sentence in found.losses.sentences():
+    imported = read_source(source, None if kind is ImportFormat.AUTO else kind.value)
+    written = write_imported(out, imported)
+    for sentence in imported.losses.sentences():
         say(f"esper-analyze: {sentence}")
     if as_json:
-        _print_json(found, written)
+        _print_json(imported, written)
     else:
-        _print_words(found, written)
+        _print_words(imported, written)
 
 
-def _print_json(found: Imported, written: Written) -> None:
+def _print_json(imported: Imported, written: Written) -> None:
     from esper_analyze.strict_json import strict_json
 
     facts = {
         "run": str(written.path),
-        "format": found.format,
+        "format": imported.format,
         "updates": written.updates,
         "rows": written.rows,
         "alarms": written.alarms,
         "foreign_alarms": written.foreign,
-        "losses": found.losses.rows(),
-        "columns": found.columns,
-        "left_out": found.left_out,
+        "losses": imported.losses.rows(),
+        "columns": imported.columns,
+        "left_out": imported.left_out,
     }
     put(strict_json(facts))
 
 
-def _print_words(found: Imported, written: Written) -> None:
+def _print_words(imported: Imported, written: Written) -> None:
     from esper_analyze.wording import many
 
-    framework = found.facts.get("framework")
-    known = f", {framework}" if framework and str(framework) != found.format else ""
+    framework = imported.facts.get("framework")
+    framework_words = f", {framework}" if framework and str(framework) != imported.format else ""
     theirs = f", {many(written.foreign, 'alarm')} of its own detector" if written.foreign else ""
     put(
-        f"{path_words(written.path)}: {many(written.updates, 'update')} from {found.format}{known}; "
+        f"{path_words(written.path)}: {many(written.updates, 'update')} from {imported.format}{framework_words}; "
         f"{many(written.alarms, 'alarm')} of ours{theirs}\n"
     )
     tables = ", ".join(f"{name} {rows:,}" for name, rows in written.rows.items())
     put(f"rows: {tables}\n")
-    if found.left_out:
-        say(f"not imported, no column holds it (why is in run.json): {', '.join(found.left_out)}")
+    if imported.left_out:
+        say(f"not imported, no column holds it (why is in run.json): {', '.join(imported.left_out)}")

@@ -32,15 +32,15 @@ def ls(
     if not directory.is_dir():
         raise UsageError(f"{directory} is not a directory", hint="give a directory with recorded runs below it")
     runs = find_runs(directory)
-    found = [summarise(path) for path in sorted([*runs, *orphans(directory, runs)])]
+    summaries = [summarise(path) for path in sorted([*runs, *orphans(directory, runs)])]
     if as_json:
-        put(strict_json(found))
-    elif found:
-        rows = [[escaped(cell) for cell in summary.cells(directory)] for summary in found]
+        put(strict_json(summaries))
+    elif summaries:
+        rows = [[escaped(cell) for cell in summary.cells(directory)] for summary in summaries]
         show_table(_TITLES, rows, right=("updates",))
     else:
         say(f"no recorded run at or below {directory}")
-    bad = sum(summary.fault is not None for summary in found)
+    bad = sum(summary.fault is not None for summary in summaries)
     if bad:
-        say(f"{bad} of {len(found)} runs cannot be read in full")
+        say(f"{bad} of {len(summaries)} runs cannot be read in full")
         raise typer.Exit(DAMAGED)

@@ -89,33 +89,33 @@ def given_rules(files: Iterable[Path] | None) -> list[CustomRules]:
     from esper_analyze.detector.custom import load_rules
     from esper_analyze.detector.rules import RULES
 
-    found: list[CustomRules] = []
+    loaded: list[CustomRules] = []
     for file in files or ():
-        found.append(load_rules(file, joined(RULES, found)))
-    return found
+        loaded.append(load_rules(file, joined(RULES, loaded)))
+    return loaded
 
 
-def joined(rules: Sequence[Rule], given: Iterable[CustomRules]) -> tuple[Rule, ...]:
-    """Return ``rules`` and the ``given`` ones after them."""
-    return (*rules, *(rule for one in given for rule in one.rules))
+def joined(rules: Sequence[Rule], custom: Iterable[CustomRules]) -> tuple[Rule, ...]:
+    """Return ``rules`` and the ``custom`` ones after them."""
+    return (*rules, *(rule for file in custom for rule in file.rules))
 
 
-def chosen_rules(run: RecordedRun, given: Sequence[CustomRules]) -> tuple[Rule, ...]:
-    """Return the built-in rules and the ``given`` ones; warns when the run was recorded with another file of them."""
+def chosen_rules(run: RecordedRun, custom: Sequence[CustomRules]) -> tuple[Rule, ...]:
+    """Return the built-in rules and the ``custom`` ones; warns when the run was recorded with another file of them."""
     from esper_analyze.detector.rules import RULES
     from esper_analyze.replay.recorded_rules import other_file
 
-    warning = other_file(run, given)
+    warning = other_file(run, custom)
     if warning is not None:
         say(f"esper-analyze: warning: {warning}")
-    return joined(RULES, given)
+    return joined(RULES, custom)
 
 
-def new_rules(run: RecordedRun, given: Iterable[CustomRules]) -> bool:
-    """Return whether ``given`` holds rules that did not judge the run live."""
+def new_rules(run: RecordedRun, custom: Iterable[CustomRules]) -> bool:
+    """Return whether ``custom`` holds rules that did not judge the run live."""
     from esper_analyze.replay.recorded_rules import recorded_rules
 
-    return not {rule.name for one in given for rule in one.rules} <= set(recorded_rules(run).names)
+    return not {rule.name for file in custom for rule in file.rules} <= set(recorded_rules(run).names)
 
 
 def changed_thresholds(base: Thresholds, file: Path | None, assignments: Iterable[str] | None) -> Thresholds:

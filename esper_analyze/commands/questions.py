@@ -109,11 +109,11 @@ def answer(
     refuse_unless_csv(safe=asked.safe, is_csv=form is Form.CSV)
     if asked.out is not None:
         refuse_file(asked.out)
-    given = given_rules(asked.rules_files)
+    custom = given_rules(asked.rules_files)
     run = open_run(asked.run_path, skip_broken=asked.skip_broken)
     tell_left_out(run)
     run = run if asked.rank is None else run.only(asked.rank)
-    rules = chosen_rules(run, given)
+    rules = chosen_rules(run, custom)
     with naming_damaged_shard(run):
         evidence = _evidence(asked, run, rules)
         data = question.frame(evidence)
@@ -122,7 +122,7 @@ def answer(
         content = _content(asked, question, evidence, data, rows)
     _write(content, asked.out)
     named = set(about)
-    fail_if(run, (one for one in evidence.replay.findings if not named or one.rule in named), asked.fail_on)
+    fail_if(run, (finding for finding in evidence.replay.findings if not named or finding.rule in named), asked.fail_on)
 
 
 def _evidence(asked: Asked, run: RecordedRun, rules: Sequence[Rule]) -> Evidence:
@@ -145,13 +145,13 @@ def _content(
     form = asked.resolved
     if form in (Form.PNG, Form.SVG):
         return picture(question, data, form)
-    said, found = question.words(data), rows(evidence, data)
+    sentences, table = question.words(data), rows(evidence, data)
     if form is Form.TABLE:
-        return said, found
+        return sentences, table
     if form is Form.JSON:
-        facts = {"question": question.name, "asks": question.asks, "words": said, "rows": list(found.records())}
+        facts = {"question": question.name, "asks": question.asks, "words": sentences, "rows": list(table.records())}
         return strict_json(facts)
-    lines = [found.columns, *(bare(row) for row in found.cells)]
+    lines = [table.columns, *(bare(row) for row in table.cells)]
     return "".join(csv_line(line, safe=asked.safe) for line in lines)
 
 
@@ -178,18 +178,18 @@ def _write(content: Answer, out: Path | None) -> None:
     put(f"{path_words(out)}\n")
 
 
-def _print(said: Iterable[str], found: SectionTable, most: int | None) -> None:
+def _print(sentences: Iterable[str], table: SectionTable, most: int | None) -> None:
     """Print the sentences, then the brief columns of the first ``most`` rows (None: of all)."""
     from esper_analyze.reports.render.rows import spelled
 
-    for sentence in said:
+    for sentence in sentences:
         put(f"{fill(cleaned(sentence, 2_000), _width())}\n")
-    shown = found.narrow.first(len(found.cells) if most is None else most)
+    shown = table.narrow.first(len(table.cells) if most is None else most)
     if shown.cells:
         cells = [[escaped(spelled(cell)) for cell in row] for row in shown.cells]
         show_table(shown.columns, cells, right=shown.numbers)
-    if len(shown.cells) < len(found.cells):
-        say(f"{len(found.cells) - len(shown.cells):,} of {len(found.cells):,} rows are not shown: --format csv has all")
+    if len(shown.cells) < len(table.cells):
+        say(f"{len(table.cells) - len(shown.cells):,} of {len(table.cells):,} rows are not shown: --format csv has all")
 
 
 def _width() -> int:

@@ -71,16 +71,16 @@ def replay(
 
     if verify and (thresholds or assignments):
         raise UsageError("--verify compares with the recording, so it takes no other thresholds", hint="leave one out")
-    given = given_rules(rules_files)
+    custom = given_rules(rules_files)
     run = open_run(run_path, skip_broken=skip_broken)
     tell_left_out(run)
     run = run if rank is None else run.only(rank)
-    rules = chosen_rules(run, given)
+    rules = chosen_rules(run, custom)
     stored = stored_thresholds(run, rules)
     chosen = changed_thresholds(stored, thresholds, assignments)
     if verify:
         rules = judged_live(run, rules)
-    asked = thresholds or assignments or new_rules(run, given)
+    asked = thresholds or assignments or new_rules(run, custom)
     with naming_damaged_shard(run), progress("judging", run.last_update) as step:
         result = run_replay(run, chosen, rules=rules, progress=step)
         different = _verified(run, result, chosen, rules) if verify else None
@@ -106,12 +106,12 @@ def _verified(run: RecordedRun, result: Replay, thresholds: Thresholds, rules: S
     restated = restated_since(run.info, rules)
     if len(run.ranks) < 2:
         return differences(result, recorded(run), restated)
-    found = []
+    listed = []
     for rank in run.ranks:
-        own = run.only(rank)
-        apart = differences(run_replay(own, thresholds, rules=rules), recorded(own), restated)
-        found += [replace(one, text=f"rank {rank}: {one.text}") for one in apart]
-    return found
+        rank_run = run.only(rank)
+        apart = differences(run_replay(rank_run, thresholds, rules=rules), recorded(rank_run), restated)
+        listed += [replace(difference, text=f"rank {rank}: {difference.text}") for difference in apart]
+    return listed
 
 
 def _print_json(run: RecordedRun, result: Replay, different: list[Difference] | None, compared: WhatIf | None) -> None:
@@ -143,8 +143,8 @@ def _print_words(run: RecordedRun, result: Replay, different: list[Difference] |
     put(f"{path_words(run.path)}: {many(result.updates, 'update')}, {alarms}, {incidents}\n")
     if result.incidents:
         _print_incidents(run, result)
-    for rule in sorted({one.rule for one in result.unjudged if one.verdict == "no_data"}):
-        reasons = {one.reason for one in result.unjudged if one.rule == rule and one.verdict == "no_data"}
+    for rule in sorted({entry.rule for entry in result.unjudged if entry.verdict == "no_data"}):
+        reasons = {entry.reason for entry in result.unjudged if entry.rule == rule and entry.verdict == "no_data"}
         put(f"not judged for lack of data: {rule} ({', '.join(sorted(reasons))})\n")
     if compared is not None:
         print_comparison(compared)
@@ -184,7 +184,7 @@ def _print_verified(run: RecordedRun, result: Replay, different: list[Difference
         put(f"replay says what was recorded on each of {len(run.ranks)} ranks\n")
     elif not different:
         put(f"replay says what was recorded: {len(result.findings)} findings, {len(result.levels)} levels\n")
-    found = {finding.rule for finding in result.findings}
+    fired = {finding.rule for finding in result.findings}
     for name, numbers in restated_since(run.info, result.rules).items():
-        if name in found:
+        if name in fired:
             put(f"not compared: {' and '.join(numbers)} of {escaped(name)}, changed since it was recorded\n")

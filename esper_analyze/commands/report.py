@@ -59,14 +59,14 @@ def report(
     from esper_analyze.runs.damaged_shard import naming_damaged_shard
     from esper_analyze.runs.run import open_run
 
-    given = given_rules(rules_files)
+    custom = given_rules(rules_files)
     target = out or Path("reports") / run_path.resolve().name
     if out is not None or not as_json:
         refuse_folder(target)
     run = open_run(run_path, skip_broken=skip_broken)
     tell_left_out(run)
     run = run if rank is None else run.only(rank)
-    rules = chosen_rules(run, given)
+    rules = chosen_rules(run, custom)
     chosen = changed_thresholds(stored_thresholds(run, rules), thresholds, assignments)
     with naming_damaged_shard(run), progress("judging", run.last_update) as step:
         evidence = gather(run, chosen, rules=rules, progress=step)

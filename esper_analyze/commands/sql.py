@@ -36,7 +36,7 @@ _QUERY_SIGNS = " \t\n\r;("
 
 
 def sql(
-    given: Given,
+    arguments: Given,
     shape: Annotated[
         ResultFormat | None,
         typer.Option("--format", help="How to write it; default: a table, or what FILE ends with."),
@@ -67,7 +67,7 @@ def sql(
 
     Example: esper-analyze sql runs/ "from learnable_by_phase()" --out phases.parquet
     """
-    paths, query = split(given)
+    paths, query = split(arguments)
     _check_memory(memory)
     chosen = _format(shape, out, as_json=as_json, as_csv=as_csv)
     refuse_unless_csv(safe=spreadsheet_safe, is_csv=chosen is ResultFormat.CSV)
@@ -94,15 +94,15 @@ def _check_memory(gigabytes: float) -> None:
         raise UsageError(f"--memory {gigabytes:g} is no amount of gigabytes", hint=f"{_MOST_MEMORY:,} are the most")
 
 
-def split(given: Sequence[str]) -> tuple[list[Path], str | None]:
+def split(arguments: Sequence[str]) -> tuple[list[Path], str | None]:
     """Return the runs and the query: the last argument, when it is no path and reads like one."""
-    last = given[-1]
+    last = arguments[-1]
     reads = not last.strip() or any(sign in last for sign in _QUERY_SIGNS)
     if os.path.exists(last) or not reads:  # noqa: PTH110 - a text too long for a path is no error here
-        return [Path(one) for one in given], None
-    if len(given) == 1:
+        return [Path(argument) for argument in arguments], None
+    if len(arguments) == 1:
         raise UsageError("no run is given, only a query", hint='esper-analyze sql RUN "QUERY"')
-    return [Path(one) for one in given[:-1]], last
+    return [Path(argument) for argument in arguments[:-1]], last
 
 
 def _format(shape: ResultFormat | None, out: Path | None, *, as_json: bool, as_csv: bool) -> ResultFormat:
@@ -144,17 +144,17 @@ def _refuse_out(out: Path | None) -> None:
 
 def _piped(session: Session, shape: ResultFormat, out: Path | None, limit: int) -> None:
     """Run what a pipe says, one after the other; what fails is told and hides no other, exit 2 in the end."""
-    asked = list(statements(_said()))
+    asked = list(statements(_input_name()))
     if not asked:
         raise UsageError("no query is given, and stdin says nothing", hint='esper-analyze sql RUN "QUERY"')
     if out is not None and len(asked) > 1:
         raise UsageError(f"--out takes one query, these are {len(asked)}", hint="give one after the other")
     worst = 0
-    for place, one in enumerate(asked):
+    for index, statement in enumerate(asked):
         try:
-            if place and shape is not ResultFormat.JSONL:
+            if index and shape is not ResultFormat.JSONL:
                 put("\n")
-            if not run_one(session, one, shape, out, limit):
+            if not run_one(session, statement, shape, out, limit):
                 return
             sys.stdout.flush()
         except EsperError as error:
@@ -164,7 +164,7 @@ def _piped(session: Session, shape: ResultFormat, out: Path | None, limit: int) 
         raise typer.Exit(worst)
 
 
-def _said() -> str:
+def _input_name() -> str:
     """Return what stdin says."""
     try:
         return sys.stdin.read()

@@ -28,11 +28,11 @@ def verify(runs: Runs, as_json: Json = False) -> None:
     from esper_analyze.storage.maintenance.verify import runs_at
     from esper_analyze.strict_json import strict_json
 
-    found = []
+    results = []
     refused: list[UsageError | DamagedError] = []
-    for path in [path for given in runs for path in runs_at(given)]:
+    for path in [path for argument in runs for path in runs_at(argument)]:
         try:
-            found.append(_checked(path))
+            results.append(_checked(path))
         except (
             UsageError,
             DamagedError,
@@ -40,12 +40,12 @@ def verify(runs: Runs, as_json: Json = False) -> None:
             refused.append(error)
             tell(error)
     if as_json:
-        put(strict_json([one.as_dict() for one in found]))
+        put(strict_json([result.as_dict() for result in results]))
     else:
-        for one in found:
-            _print(one)
-    bad = sum(bool(one.damage) for one in found)
-    looked_at = len(found) + len(refused)
+        for result in results:
+            _print(result)
+    bad = sum(bool(result.damage) for result in results)
+    looked_at = len(results) + len(refused)
     if refused and looked_at > 1:
         say(f"{len(refused)} of {looked_at} runs not checked")
     if bad:
@@ -63,19 +63,20 @@ def _checked(path: Path) -> Verified:
         return check(path, step)
 
 
-def _print(one: Verified) -> None:
+def _print(verified: Verified) -> None:
     from esper_analyze.wording import many
 
-    verdict = f"DAMAGED, {many(len(one.damage), 'fault')}" if one.damage else "fine"
-    size = (
-        f"{many(one.files, 'file')}, {one.bytes:,} bytes, {many(one.rows, 'row')}, {many(one.updates or 0, 'update')}"
-    )
-    put(f"{path_words(one.path)}: {verdict}; {one.status}; {size}\n")
-    if one.faults:
-        show_table(("", "rank", "try", "file", "table", "rows", "reason"), _cells(one), right=("rank", "try", "rows"))
+    verdict = f"DAMAGED, {many(len(verified.damage), 'fault')}" if verified.damage else "fine"
+    rows, updates = many(verified.rows, "row"), many(verified.updates or 0, "update")
+    size = f"{many(verified.files, 'file')}, {verified.bytes:,} bytes, {rows}, {updates}"
+    put(f"{path_words(verified.path)}: {verdict}; {verified.status}; {size}\n")
+    if verified.faults:
+        show_table(
+            ("", "rank", "try", "file", "table", "rows", "reason"), _cells(verified), right=("rank", "try", "rows")
+        )
 
 
-def _cells(one: Verified) -> list[list[str]]:
+def _cells(verified: Verified) -> list[list[str]]:
     return [
         [
             fault.kind,
@@ -86,11 +87,11 @@ def _cells(one: Verified) -> list[list[str]]:
             "–" if fault.rows is None else f"{fault.rows:,}",
             escaped(fault.reason),
         ]
-        for fault in sorted(one.faults, key=lambda fault: fault.kind)
+        for fault in sorted(verified.faults, key=lambda fault: fault.kind)
     ]
 
 
 def _file(name: str) -> str:
     """Return a file's own name; what is about all files of a writer has none."""
-    own = name.rsplit("/", maxsplit=1)[-1]
-    return "–" if own.startswith("attempt-") else escaped(own)
+    file_name = name.rsplit("/", maxsplit=1)[-1]
+    return "–" if file_name.startswith("attempt-") else escaped(file_name)

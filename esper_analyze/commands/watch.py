@@ -43,21 +43,21 @@ def watch(
     from esper_analyze.storage.run_info import identity
     from esper_analyze.watch.follow import Follower
 
-    seen = Follower(run_path, rank)
+    follower = Follower(run_path, rank)
     shown_once = once or as_json or not (sys.stdout.isatty() and sys.stdin.isatty())
     if not wait:
         identity(run_path)
     if shown_once:
-        _print_once(seen, interval, as_json=as_json)
+        _print_once(follower, interval, as_json=as_json)
         return
     from esper_analyze.watch.view import WatchApp
 
-    error = WatchApp(seen, interval).run(mouse=False)
+    error = WatchApp(follower, interval).run(mouse=False)
     if error is not None:
         raise error
 
 
-def _print_once(seen: Follower, interval: float, *, as_json: bool) -> None:
+def _print_once(follower: Follower, interval: float, *, as_json: bool) -> None:
     """Print one snapshot, after the run has come to be."""
     import shutil
 
@@ -67,18 +67,18 @@ def _print_once(seen: Follower, interval: float, *, as_json: bool) -> None:
     from esper_analyze.watch.snapshot import snapshot
     from esper_analyze.watch.writer import WAITING
 
-    seen.look()
-    if seen.state == WAITING and not seen.looks:
-        say(f"waiting for {path_words(seen.path)}: there is no run yet")
-    while not seen.looks:
+    follower.poll()
+    if follower.state == WAITING and not follower.polls:
+        say(f"waiting for {path_words(follower.path)}: there is no run yet")
+    while not follower.polls:
         time.sleep(interval)
-        seen.look()
-    shot = snapshot(seen)
+        follower.poll()
+    shot = snapshot(follower)
     if as_json:
         put(strict_json(shot))
     else:
         console = stdout()
         for line in plain(shot, shutil.get_terminal_size((_PIPE_WIDTH, 24)).columns):
             console.print(line, soft_wrap=True)
-    if seen.trouble or seen.file_troubles:
+    if follower.trouble or follower.file_troubles:
         raise typer.Exit(DAMAGED)

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from esper_analyze.interchange.ancestor_names import COUNTS, HEADS, INNER_LOOP, LSTM, PHASES, STATES, UPDATES
-from esper_analyze.interchange.cells import CellError, fitted, flag, real, whole
-from esper_analyze.interchange.imported import Imported, Losses, Row
+from esper_analyze.interchange.cells import CellError, fitted, flag, real, whole_number
+from esper_analyze.interchange.imported import Imported, ImportLosses, Row
 from esper_analyze.schema.constants import HEAD_GROUP
 from esper_analyze.schema.tables import BY_NAME
 from esper_analyze.schema.zero import explain_zero
@@ -24,18 +24,18 @@ class Payload:
     """The ``data`` of an event; a cell that cannot be read is null, and counted."""
 
     cells: dict[str, Any]
-    losses: Losses
+    losses: ImportLosses
     where: str
-    told: set[str] = field(default_factory=set)
+    reported: set[str] = field(default_factory=set)
 
     def _read(self, kind: Any, name: str) -> Any:
         cell = self.cells.get(name)
         try:
             return kind(cell)
         except CellError:
-            if name in self.told:
+            if name in self.reported:
                 return None
-            self.told.add(name)
+            self.reported.add(name)
             self.losses.count("unreadable_value", "value that cannot be read, taken as null", f"{name}, {self.where}")
             return None
 
@@ -43,9 +43,9 @@ class Payload:
         """Return a number."""
         return self._read(real, name)  # type: ignore[no-any-return]
 
-    def whole(self, name: str) -> int | None:
+    def whole_number(self, name: str) -> int | None:
         """Return a whole number."""
-        return self._read(whole, name)  # type: ignore[no-any-return]
+        return self._read(whole_number, name)  # type: ignore[no-any-return]
 
     def flag(self, name: str) -> bool | None:
         """Return true or false."""
@@ -57,7 +57,7 @@ class Payload:
 
 
 @dataclass(slots=True)
-class Seed:
+class SeedModule:
     """One slot of one environment over the inner epochs of a batch."""
 
     calls: int = 0
@@ -81,21 +81,21 @@ class Seed:
         """Return the cells of ``slots``."""
         cells: Mapping[str, Any] = self.last.cells if self.last else {}
         stage = cells.get("stage")
-        seen = bool(self.health)
+        measured = bool(self.health)
         return {
             "calls": self.calls,
             "stage": None if stage is None else str(stage),
             "blueprint": None if cells.get("blueprint_id") is None else str(cells["blueprint_id"]),
             "alpha": self.last.real("alpha") if self.last else None,
             "should_train": None if stage is None else str(stage).lower() in _TRAINING,
-            "health": sum(self.health) / len(self.health) if seen else None,
-            "has_vanishing": any(self.vanishing) if seen else None,
-            "has_exploding": any(self.exploding) if seen else None,
+            "health": sum(self.health) / len(self.health) if measured else None,
+            "has_vanishing": any(self.vanishing) if measured else None,
+            "has_exploding": any(self.exploding) if measured else None,
         }
 
 
 @dataclass(slots=True)
-class Batch:
+class AncestorBatch:
     """What was gathered of one batch; ``masks`` are steps with at most one valid action, and steps, by head."""
 
     number: int
@@ -104,7 +104,7 @@ class Batch:
     episodes_done: int | None = None
     skipped: bool | None = None
     masks: dict[str, tuple[int, int]] = field(default_factory=dict)
-    seeds: dict[tuple[int, str], Seed] = field(default_factory=dict)
+    seeds: dict[tuple[int, str], SeedModule] = field(default_factory=dict)
     episodes: list[Payload] = field(default_factory=list)
 
     def has_head(self, head: str) -> bool:
@@ -113,15 +113,15 @@ class Batch:
         return head in self.masks or cells.get(f"head_{head}_grad_norm") is not None
 
 
-def measurable(batches: Iterable[Batch]) -> bool | None:
+def measurable(batches: Iterable[AncestorBatch]) -> bool | None:
     """Return whether ratio, KL and clip fraction moved in any update; None when none has them.
 
     The events do not say how many inner epochs there were: with one, they are 1, 0 and 0 in all updates.
     """
-    known = [
+    measured = [
         batch.update for batch in batches if batch.update is not None and batch.update.real("ratio_max") is not None
     ]
-    return any(_moved(update) for update in known) if known else None
+    return any(_moved(update) for update in measured) if measured else None
 
 
 def _moved(update: Payload) -> bool:
@@ -136,26 +136,26 @@ def update_columns(caveats: Mapping[str, str]) -> dict[str, str]:
     return {ours: "; ".join(filter(None, (theirs, caveats.get(ours)))) for ours, theirs in named.items()}
 
 
-def batch_rows(found: Imported, batch: Batch, batches: int | None, usable: bool | None) -> None:
+def batch_rows(imported: Imported, batch: AncestorBatch, batches: int | None, usable: bool | None) -> None:
     """Add the rows of one batch; without an event of its update only what says that it was skipped."""
     if batch.update is not None:
-        found.add("updates", _update_row(batch, batch.update, batches, usable))
-        _head_rows(found, batch, batch.update, usable)
-        _group_rows(found, batch.number, batch.update)
-        _lstm_rows(found, batch.number, batch.update)
+        imported.add("updates", _update_row(batch, batch.update, batches, usable))
+        _head_rows(imported, batch, batch.update, usable)
+        _group_rows(imported, batch.number, batch.update)
+        _lstm_rows(imported, batch.number, batch.update)
     elif batch.skipped:
         reason = "the source says skipped_update, and not why"
         row = {"update": batch.number, "level": "NORMAL", "status": "no_usable_steps", "skip_reason": reason}
-        found.add("updates", row | _episodes(batch))
+        imported.add("updates", row | _episodes(batch))
     for (env, slot), seed in batch.seeds.items():
-        place = {"update": batch.number, "place": f"env {env}, {slot}", "env": env, "slot": slot}
-        found.add("slots", place | seed.row())
+        keys = {"update": batch.number, "place": f"env {env}, {slot}", "env": env, "slot": slot}
+        imported.add("slots", keys | seed.row())
     for episode in batch.episodes:
-        cells = {"env": episode.whole("env_id"), "episode_return": episode.real("episode_reward")}
-        found.add("episodes", {"update": batch.number, **cells, "length": episode.whole("episode_length")})
+        cells = {"env": episode.whole_number("env_id"), "episode_return": episode.real("episode_reward")}
+        imported.add("episodes", {"update": batch.number, **cells, "length": episode.whole_number("episode_length")})
 
 
-def _update_row(batch: Batch, data: Payload, batches: int | None, usable: bool | None) -> Row:
+def _update_row(batch: AncestorBatch, data: Payload, batches: int | None, usable: bool | None) -> Row:
     row: Row = {"update": batch.number, "level": "NORMAL", "wall_time": batch.time, **_status(data)}
     row |= {ours: data.column("updates", ours, theirs) for ours, theirs in UPDATES.items()}
     if usable is not False:
@@ -168,7 +168,7 @@ def _update_row(batch: Batch, data: Payload, batches: int | None, usable: bool |
         "optimisation_s": None if took is None else took / 1000,
         "nonfinite_sources": _nonfinite(data),
     }
-    row |= {name: data.whole(name) or None for name in COUNTS}
+    row |= {name: data.whole_number(name) or None for name in COUNTS}
     return row | _episodes(batch)
 
 
@@ -177,7 +177,7 @@ def _status(data: Payload) -> Row:
         overflow = data.flag("amp_overflow_detected")
         status = "nonfinite_skipped" if overflow else "no_usable_steps"
         return {"status": status, "skip_reason": "overflow" if overflow else "the source says skipped, and not why"}
-    return {"status": "performed" if data.whole("early_stop_epoch") is None else "kl_stopped"}
+    return {"status": "performed" if data.whole_number("early_stop_epoch") is None else "kl_stopped"}
 
 
 def _nonfinite(data: Payload) -> str | None:
@@ -188,9 +188,15 @@ def _nonfinite(data: Payload) -> str | None:
     return ",".join(dict.fromkeys(named)) or None
 
 
-def _episodes(batch: Batch) -> Row:
-    returns = [one for one in (episode.real("episode_reward") for episode in batch.episodes) if one is not None]
-    lengths = [one for one in (episode.whole("episode_length") for episode in batch.episodes) if one is not None]
+def _episodes(batch: AncestorBatch) -> Row:
+    returns = [
+        number for number in (episode.real("episode_reward") for episode in batch.episodes) if number is not None
+    ]
+    lengths = [
+        number
+        for number in (episode.whole_number("episode_length") for episode in batch.episodes)
+        if number is not None
+    ]
     return {
         "episodes_finished": len(batch.episodes) or None,
         "episode_return_mean": sum(returns) / len(returns) if returns else None,
@@ -198,19 +204,19 @@ def _episodes(batch: Batch) -> Row:
     }
 
 
-def _head_rows(found: Imported, batch: Batch, data: Payload, usable: bool | None) -> None:
+def _head_rows(imported: Imported, batch: AncestorBatch, data: Payload, usable: bool | None) -> None:
     for head in HEADS:
         if not batch.has_head(head):
             continue
-        single, seen = batch.masks.get(head, (0, 0))
-        learnable = 1 - single / seen if seen else None
+        single, total = batch.masks.get(head, (0, 0))
+        learnable = 1 - single / total if total else None
         effective = data.real(f"head_{head}_learnable_fraction")
         row: Row = {
             "head": head,
             "kind": "categorical",
             "grad_norm": data.real(f"head_{head}_grad_norm"),
-            "rollout_samples": seen or None,
-            "single_action_fraction": single / seen if seen else None,
+            "rollout_samples": total or None,
+            "single_action_fraction": single / total if total else None,
             "learnable_fraction": learnable,
             "effective_fraction": effective,
             "entropy_norm": _entropy_norm(data.real(f"head_{head}_entropy"), learnable, effective),
@@ -220,7 +226,7 @@ def _head_rows(found: Imported, batch: Batch, data: Payload, usable: bool | None
             row["clip_fraction"] = data.real(f"head_{head}_clip_fraction")
         row["grad_state"] = _grad_state(data.cells.get(f"head_{head}_gradient_state"), row["grad_norm"])
         row["zero_explained"] = explain_zero(row)
-        found.add("heads", {"update": batch.number, **row})
+        imported.add("heads", {"update": batch.number, **row})
 
 
 def _entropy_norm(entropy: float | None, learnable: float | None, effective: float | None) -> float | None:
@@ -233,27 +239,27 @@ def _entropy_norm(entropy: float | None, learnable: float | None, effective: flo
     return entropy / effective
 
 
-def _grad_state(said: object, norm: object) -> str | None:
-    if said not in STATES:
+def _grad_state(recorded: object, norm: object) -> str | None:
+    if recorded not in STATES:
         return None
-    state = STATES[str(said)]
+    state = STATES[str(recorded)]
     if state is not None or not isinstance(norm, float):
         return state
     return "finite" if abs(norm) < float("inf") else "nonfinite"
 
 
-def _group_rows(found: Imported, update: int, data: Payload) -> None:
+def _group_rows(imported: Imported, update: int, data: Payload) -> None:
     named = {f"{HEAD_GROUP}{head}": f"head_{head}_grad_norm" for head in HEADS}
     named |= {"value": "head_value_grad_norm", "q": "head_q_grad_norm", "all": "pre_clip_grad_norm"}
     for group, name in named.items():
         norm = data.real(name)
         if norm is not None:
-            found.add("groups", {"update": update, "group": group, "grad_norm": norm})
+            imported.add("groups", {"update": update, "group": group, "grad_norm": norm})
 
 
-def _lstm_rows(found: Imported, update: int, data: Payload) -> None:
+def _lstm_rows(imported: Imported, update: int, data: Payload) -> None:
     for phase, prefix in PHASES.items():
         cells: Row = {name: data.real(prefix + name) for name in LSTM}
         if any(cell is not None for cell in cells.values()):
             flags = {name: data.flag(prefix + name) for name in ("has_nan", "has_inf")}
-            found.add("lstm", {"update": update, "phase": phase, **cells, **flags})
+            imported.add("lstm", {"update": update, "phase": phase, **cells, **flags})

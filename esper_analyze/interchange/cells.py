@@ -36,7 +36,7 @@ def real(cell: object) -> float | None:
         raise CellError(f"{text[:40]!r} is no number") from error
 
 
-def whole(cell: object) -> int | None:
+def whole_number(cell: object) -> int | None:
     """Return ``cell`` as a whole number, None when it is empty; a fraction, NaN or Inf is none."""
     if isinstance(cell, int) and not isinstance(cell, bool):
         return _bounded(cell)
@@ -80,7 +80,7 @@ def fitted(column: Column, cell: object) -> object:
     if column.kind is Kind.FLOAT:
         return real(cell)
     if column.kind is Kind.INT:
-        return whole(cell)
+        return whole_number(cell)
     if column.kind is Kind.BOOL:
         return flag(cell)
     if column.kind is Kind.CHOICE:
@@ -95,7 +95,7 @@ def _choice(column: Column, cell: object) -> str | None:
         return None
     if isinstance(cell, str) and cell in column.choices:
         return cell
-    place = whole(cell)
-    if place is None or not 0 <= place < len(column.choices):
+    index = whole_number(cell)
+    if index is None or not 0 <= index < len(column.choices):
         raise CellError(f"{str(cell)[:40]!r} is none of {', '.join(column.choices)}")
-    return column.choices[place]
+    return column.choices[index]

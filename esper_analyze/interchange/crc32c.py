@@ -42,19 +42,19 @@ def masked(value: int) -> int:
 
 def masked_sums(records: Sequence[bytes]) -> list[int]:
     """Return the masked CRC-32C of each record; those of one length are summed together, a byte of each at a time."""
-    found = [0] * len(records)
+    results = [0] * len(records)
     lengths: dict[int, list[int]] = {}
-    for place, record in enumerate(records):
-        lengths.setdefault(len(record), []).append(place)
-    for length, places in lengths.items():
-        if len(places) < _FEW:
-            sums = [crc32c(records[place]) for place in places]
+    for index, record in enumerate(records):
+        lengths.setdefault(len(record), []).append(index)
+    for length, indices in lengths.items():
+        if len(indices) < _FEW:
+            sums = [crc32c(records[index]) for index in indices]
         else:
-            joined = np.frombuffer(b"".join(records[place] for place in places), np.uint8)
-            sums = _sums(joined.reshape(len(places), length)).tolist()
-        for place, value in zip(places, sums, strict=True):
-            found[place] = masked(value)
-    return found
+            joined = np.frombuffer(b"".join(records[index] for index in indices), np.uint8)
+            sums = _sums(joined.reshape(len(indices), length)).tolist()
+        for index, value in zip(indices, sums, strict=True):
+            results[index] = masked(value)
+    return results
 
 
 def _sums(rows: np.ndarray[Any, np.dtype[np.uint8]]) -> np.ndarray[Any, np.dtype[np.uint32]]:

@@ -58,40 +58,40 @@ class Records:
 
 def records(data: bytes) -> Records:
     """Return the payloads of all records of an event file. Beyond a bad length nothing can be found."""
-    view, place, found, sums, places = memoryview(data), 0, [], [], []
+    view, offset, payloads, sums, offsets = memoryview(data), 0, [], [], []
     heads: list[bytes] = []
     fault, torn = None, False
-    while place < len(data):
-        if len(data) - place < _LENGTH.size:
-            fault, torn = f"ends within a record at byte {place:,}", True
+    while offset < len(data):
+        if len(data) - offset < _LENGTH.size:
+            fault, torn = f"ends within a record at byte {offset:,}", True
             break
-        length, _ = _LENGTH.unpack_from(data, place)
+        length, _ = _LENGTH.unpack_from(data, offset)
         if length > LARGEST_RECORD:
-            fault = f"has a record of {length:,} bytes at byte {place:,}"
+            fault = f"has a record of {length:,} bytes at byte {offset:,}"
             break
-        end = place + _LENGTH.size + length + _SUM.size
+        end = offset + _LENGTH.size + length + _SUM.size
         if end > len(data):
-            fault, torn = f"ends within a record at byte {place:,}", True
+            fault, torn = f"ends within a record at byte {offset:,}", True
             break
-        heads.append(bytes(view[place : place + _LENGTH.size]))
-        found.append(bytes(view[place + _LENGTH.size : end - _SUM.size]))
+        heads.append(bytes(view[offset : offset + _LENGTH.size]))
+        payloads.append(bytes(view[offset + _LENGTH.size : end - _SUM.size]))
         sums.append(_SUM.unpack_from(data, end - _SUM.size)[0])
-        places.append(place)
-        place = end
-    return _checked(heads, found, sums, places, fault, torn=torn)
+        offsets.append(offset)
+        offset = end
+    return _checked(heads, payloads, sums, offsets, fault, torn=torn)
 
 
 def _checked(
-    heads: list[bytes], found: list[bytes], sums: list[int], places: list[int], fault: str | None, *, torn: bool
+    heads: list[bytes], payloads: list[bytes], sums: list[int], offsets: list[int], fault: str | None, *, torn: bool
 ) -> Records:
     """Keep records whose length and payload match their checksums; what follows a wrong length is no record."""
     lengths = masked_sums([head[:8] for head in heads])
     stop = next((i for i, head in enumerate(heads) if _SUM.unpack(head[8:])[0] != lengths[i]), len(heads))
     if stop < len(heads):
-        fault, torn = f"has a record at byte {places[stop]:,} whose length does not match its checksum", False
-    own = masked_sums(found[:stop])
-    sound = [payload for i, payload in enumerate(found[:stop]) if own[i] == sums[i]]
-    return Records(sound, fault, torn, [places[i] for i in range(stop) if own[i] != sums[i]])
+        fault, torn = f"has a record at byte {offsets[stop]:,} whose length does not match its checksum", False
+    computed = masked_sums(payloads[:stop])
+    sound = [payload for i, payload in enumerate(payloads[:stop]) if computed[i] == sums[i]]
+    return Records(sound, fault, torn, [offsets[i] for i in range(stop) if computed[i] != sums[i]])
 
 
 def scalars(payload: bytes) -> Iterator[Scalar]:
@@ -155,24 +155,24 @@ def _tensor(data: bytes) -> float | None:
 
 def _fields(data: bytes) -> Iterator[tuple[int, int | bytes]]:
     """Yield number and value of each protobuf field: whole numbers as int, all else as bytes."""
-    place, end = 0, len(data)
-    while place < end:
-        key, place = varint(data, place)
+    offset, end = 0, len(data)
+    while offset < end:
+        key, offset = varint(data, offset)
         kind = key & 7
         if kind == _VARINT:
-            value, place = varint(data, place)
+            value, offset = varint(data, offset)
             yield key >> 3, value
             continue
         if kind == _BYTES:
-            size, place = varint(data, place)
+            size, offset = varint(data, offset)
         elif kind in (_FIXED32, _FIXED64):
             size = 4 if kind == _FIXED32 else 8
         else:
             raise EventError(f"has a field of unknown kind {kind}")
-        if place + size > end:
+        if offset + size > end:
             raise EventError("has a field that is longer than it")
-        yield key >> 3, data[place : place + size]
-        place += size
+        yield key >> 3, data[offset : offset + size]
+        offset += size
 
 
 def event_file(events: Iterable[tuple[int, float, Sequence[tuple[str, float]]]], created: float) -> bytes:
@@ -183,7 +183,9 @@ def event_file(events: Iterable[tuple[int, float, Sequence[tuple[str, float]]]],
         payloads.append(_event(step, wall, _field(_SUMMARY, _BYTES, summary)))
     heads = [struct.pack("<Q", len(payload)) for payload in payloads]
     parts = zip(heads, masked_sums(heads), payloads, masked_sums(payloads), strict=True)
-    return b"".join(head + _SUM.pack(own) + payload + _SUM.pack(its) for head, own, payload, its in parts)
+    return b"".join(
+        head + _SUM.pack(head_sum) + payload + _SUM.pack(payload_sum) for head, head_sum, payload, payload_sum in parts
+    )
 
 
 def _event(step: int, wall: float, rest: bytes) -> bytes:
@@ -214,9 +216,9 @@ def _field(number: int, kind: int, value: bytes) -> bytes:
 
 def _coded(number: int) -> bytes:
     number &= (1 << 64) - 1
-    found = bytearray()
+    encoded = bytearray()
     while number > 127:
-        found.append(number & 127 | 128)
+        encoded.append(number & 127 | 128)
         number >>= 7
-    found.append(number)
-    return bytes(found)
+    encoded.append(number)
+    return bytes(encoded)

@@ -27,8 +27,8 @@ def frames(run: RecordedRun, table: Table) -> Iterator[polars.DataFrame]:
     """Yield the rows of ``table`` in the order they were written, a part after the other."""
     parts: list[RowSource] = run.row_sources(table.name)
     for part in parts:
-        whole = part.frame(list(table.names)).select(table.names)
-        yield from whole.iter_slices(_SLICE)
+        rows = part.frame(list(table.names)).select(table.names)
+        yield from rows.iter_slices(_SLICE)
 
 
 def write_csv(run: RecordedRun, table: Table, path: Path, *, safe: bool = False) -> int:

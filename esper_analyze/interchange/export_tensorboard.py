@@ -24,24 +24,24 @@ Event = tuple[int, float, list[tuple[str, float]]]
 
 def write_events(run: RecordedRun, tables: Sequence[Table], folder: Path) -> tuple[int, int]:
     """Write an event file into ``folder``; return the number of updates, and of values too large for float32."""
-    found = wide(run, tables)
+    table = wide(run, tables)
     created = _number(run.info.get("created"))
     name = f"events.out.tfevents.{int(created):010d}.export.0"
-    events = list(_events(found, created))
+    events = list(_events(table, created))
     (folder / name).write_bytes(event_file(events, created))
-    return found.height, sum(too_large(value) for _, _, values in events for _, value in values)
+    return table.height, sum(too_large(value) for _, _, values in events for _, value in values)
 
 
 def _number(created: object) -> float:
     return float(created) if isinstance(created, (int, float)) else 0.0
 
 
-def _events(found: polars.DataFrame, created: float) -> Iterator[Event]:
-    tags = [(name, column) for name in found.columns if (column := _exported(name)) is not None]
-    clock = wall_times(found)
-    walls = found[clock].to_list() if clock else [None] * found.height
+def _events(table: polars.DataFrame, created: float) -> Iterator[Event]:
+    tags = [(name, column) for name in table.columns if (column := _exported(name)) is not None]
+    clock = wall_times(table)
+    walls = table[clock].to_list() if clock else [None] * table.height
     codes = [_codes(column) for _, column in tags]
-    rows = found.select(["update", *(name for name, _ in tags)]).iter_rows()
+    rows = table.select(["update", *(name for name, _ in tags)]).iter_rows()
     last = created
     for (update, *cells), wall in zip(rows, walls, strict=True):
         last = wall if wall is not None else last
@@ -60,4 +60,4 @@ def _exported(name: str) -> Column | None:
 
 
 def _codes(column: Column) -> dict[str, int] | None:
-    return {word: place for place, word in enumerate(column.choices)} if column.kind is Kind.CHOICE else None
+    return {word: index for index, word in enumerate(column.choices)} if column.kind is Kind.CHOICE else None

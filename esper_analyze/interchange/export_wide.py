@@ -27,12 +27,12 @@ def wide(run: RecordedRun, tables: Sequence[Table]) -> polars.DataFrame:
     """
     import polars
 
-    found = [part for table in tables for part in _parts(run.frame(table.name), table)]
-    columns = sum(frame.width - 1 for frame in found)
+    parts = [part for table in tables for part in _parts(run.frame(table.name), table)]
+    columns = sum(frame.width - 1 for frame in parts)
     if columns > MOST_COLUMNS:
         raise UsageError(f"{columns:,} columns are more than {MOST_COLUMNS:,}", hint="choose tables: --table updates")
-    updates = polars.concat([frame.select("update") for frame in found]).unique().sort("update")
-    for frame in found:
+    updates = polars.concat([frame.select("update") for frame in parts]).unique().sort("update")
+    for frame in parts:
         updates = updates.join(frame, on="update", how="left", maintain_order="left")
     return updates
 
@@ -41,7 +41,7 @@ def _parts(rows: polars.DataFrame, table: Table) -> list[polars.DataFrame]:
     if table.subject is None:
         return [_named(rows, table, table.name)]
     subjects = rows[table.subject].unique(maintain_order=True).to_list()
-    return [_named(rows.filter(rows[table.subject] == one), table, f"{table.name}/{one}") for one in subjects]
+    return [_named(rows.filter(rows[table.subject] == key), table, f"{table.name}/{key}") for key in subjects]
 
 
 def _named(rows: polars.DataFrame, table: Table, prefix: str) -> polars.DataFrame:
@@ -55,15 +55,15 @@ def write_parquet(data: pa.Table, path: Path) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    whole = [field.name for field in data.schema if pa.types.is_integer(field.type)]
-    pq.write_table(data, path, compression="zstd", write_statistics=whole or False)
+    integers = [field.name for field in data.schema if pa.types.is_integer(field.type)]
+    pq.write_table(data, path, compression="zstd", write_statistics=integers or False)
 
 
 def write_wide(run: RecordedRun, tables: Sequence[Table], path: Path) -> int:
     """Write one row an update to the Parquet file ``path`` and return the rows."""
-    found = wide(run, tables)
-    write_parquet(found.to_arrow(compat_level=_oldest()), path)
-    return found.height
+    table = wide(run, tables)
+    write_parquet(table.to_arrow(compat_level=_oldest()), path)
+    return table.height
 
 
 def write_table(run: RecordedRun, table: Table, path: Path) -> int:
@@ -84,7 +84,7 @@ def _oldest() -> polars.CompatLevel:
     return polars.CompatLevel.oldest()
 
 
-def wall_times(found: polars.DataFrame) -> str | None:
-    """Return the column of ``found`` that says when each update ended, None when none does."""
+def wall_times(table: polars.DataFrame) -> str | None:
+    """Return the column of ``table`` that says when each update ended, None when none does."""
     name = f"{UPDATES.name}/wall_time"
-    return name if name in found.columns else None
+    return name if name in table.columns else None

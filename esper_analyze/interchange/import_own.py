@@ -11,9 +11,9 @@ from pathlib import Path
 
 from esper_analyze.errors import EsperError, UsageError
 from esper_analyze.interchange import names_own
-from esper_analyze.interchange.imported import Imported, Losses, Row
+from esper_analyze.interchange.imported import Imported, ImportLosses, Row
 from esper_analyze.interchange.rows_file import SUFFIXES, rows_of
-from esper_analyze.interchange.series import Log, cell
+from esper_analyze.interchange.series import ScalarLog, cell
 from esper_analyze.schema.column import Table
 from esper_analyze.schema.tables import BY_NAME, TABLES
 
@@ -29,7 +29,7 @@ def recognises(path: Path) -> Path | None:
     if not path.is_file() or path.suffix not in SUFFIXES:
         return None
     try:
-        names = [name for row in islice(rows_of(path, Losses()), 1) for name in row]
+        names = [name for row in islice(rows_of(path, ImportLosses()), 1) for name in row]
     except EsperError:
         return None
     return path if _table_of(names) is not None or any(names_own.split(name) for name in names) else None
@@ -42,36 +42,36 @@ def _table_of(names: Iterable[str]) -> Table | None:
 
 def read(path: Path) -> Imported:
     """Read the file or directory ``path``. Raises ``UsageError`` or ``DamagedError``."""
-    found, log = Imported(FORMAT), Log(timesteps=False)
+    imported, log = Imported(FORMAT), ScalarLog(timesteps=False)
     for file in _files(path):
-        _read_file(file, found, log)
+        _read_file(file, imported, log)
     if log.series:
-        names_own.take(log, found)
-    found.columns["all"] = "as exported"
-    if "updates" not in found.rows:
+        names_own.take(log, imported)
+    imported.columns["all"] = "as exported"
+    if "updates" not in imported.rows:
         raise UsageError(f"{path} holds no row of updates", hint="export table updates too")
-    updates = {int(str(row["update"])) for row in found.rows["updates"]}
-    found.count_gaps(updates, "has no row")
-    found.facts["heads"] = {str(row["head"]): None for row in found.rows.get("heads", [])}
-    return found
+    updates = {int(str(row["update"])) for row in imported.rows["updates"]}
+    imported.count_gaps(updates, "has no row")
+    imported.facts["heads"] = {str(row["head"]): None for row in imported.rows.get("heads", [])}
+    return imported
 
 
 def _files(path: Path) -> Sequence[Path]:
     return sorted(file for file in path.iterdir() if file.suffix in SUFFIXES) if path.is_dir() else [path]
 
 
-def _read_file(file: Path, found: Imported, log: Log) -> None:
-    rows = iter(rows_of(file, found.losses))
+def _read_file(file: Path, imported: Imported, log: ScalarLog) -> None:
+    rows = iter(rows_of(file, imported.losses))
     first = next(rows, None)
     table = BY_NAME.get(file.stem) if first is None else _table_of(first)
     if table is not None:
         if table.name not in _MADE_ANEW:
-            _take_rows(table, file, found, _with(first, rows))
+            _take_rows(table, file, imported, _with(first, rows))
         return
-    for place, row in enumerate(_with(first, rows)):
-        update = cell(found, "updates", "update", row.get("update"), f"update, row {place} of {file.name}")
+    for index, row in enumerate(_with(first, rows)):
+        update = cell(imported, "updates", "update", row.get("update"), f"update, row {index} of {file.name}")
         if not isinstance(update, int):
-            found.losses.count("malformed_row", "row without an update", f"row {place} of {file.name}", lost=1)
+            imported.losses.count("malformed_row", "row without an update", f"row {index} of {file.name}", lost=1)
             continue
         for name, value in row.items():
             if value is not None and name != "update":
@@ -84,16 +84,16 @@ def _with(first: Row | None, rows: Iterator[Row]) -> Iterator[Row]:
     yield from rows
 
 
-def _take_rows(table: Table, file: Path, found: Imported, rows: Iterable[Row]) -> None:
+def _take_rows(table: Table, file: Path, imported: Imported, rows: Iterable[Row]) -> None:
     required = [column.name for column in table.columns if column.required and column.name not in _OURS]
-    for place, row in enumerate(rows):
+    for index, row in enumerate(rows):
         if row["rank"] not in (0, "0"):
             raise UsageError(f"{file} holds rows of several ranks", hint="export those of one: --rank N")
-        where = f"row {place} of {file.name}"
-        own = {name: cell(found, table.name, name, row[name], f"{name}, {where}") for name in table.names}
+        where = f"row {index} of {file.name}"
+        cells = {name: cell(imported, table.name, name, row[name], f"{name}, {where}") for name in table.names}
         for name in _OURS:
-            del own[name]
-        if any(own[name] is None for name in required):
-            found.losses.count("malformed_row", f"row of {table.name} without what it must have", where, lost=1)
+            del cells[name]
+        if any(cells[name] is None for name in required):
+            imported.losses.count("malformed_row", f"row of {table.name} without what it must have", where, lost=1)
             continue
-        found.add(table.name, own)
+        imported.add(table.name, cells)

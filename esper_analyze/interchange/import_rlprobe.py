@@ -13,7 +13,7 @@ from esper_analyze.errors import DamagedError, UsageError
 from esper_analyze.interchange.imported import Imported, Row, own_finding
 from esper_analyze.interchange.json_lines import json_lines
 from esper_analyze.interchange.rows_file import rows_of
-from esper_analyze.interchange.series import LogRow, Named, cell, leave_out, taken
+from esper_analyze.interchange.series import LogRow, Named, cell, leave_out, mapped_cells
 
 FORMAT = "rlprobe"
 MANIFEST_FILE, STEPS_FILE, PARTS, EVENTS_FILE = "manifest.json", "steps.parquet", "steps", "events.jsonl"
@@ -49,28 +49,28 @@ _LOST = ("recorder_drops", "bad_record")
 
 def recognises(path: Path) -> Path | None:
     """Return ``path`` when it is a directory that rlprobe wrote, else None."""
-    held = path.is_dir() and (path / MANIFEST_FILE).is_file()
-    return path if held and ((path / STEPS_FILE).is_file() or (path / PARTS).is_dir()) else None
+    is_rlprobe = path.is_dir() and (path / MANIFEST_FILE).is_file()
+    return path if is_rlprobe and ((path / STEPS_FILE).is_file() or (path / PARTS).is_dir()) else None
 
 
 def read(path: Path) -> Imported:
     """Read the run in the directory ``path``. Raises ``UsageError`` or ``DamagedError``."""
-    found = Imported(FORMAT)
-    found.facts |= _facts(path)
+    imported = Imported(FORMAT)
+    imported.facts |= _facts(path)
     compacted = path / STEPS_FILE
     files = [compacted] if compacted.is_file() else sorted((path / PARTS).glob("part-*.parquet"))
     names: set[str] = set()
-    for row in (row for file in files for row in rows_of(file, found.losses)):
+    for row in (row for file in files for row in rows_of(file, imported.losses)):
         names |= {name for name, value in row.items() if value not in (None, [])}
-        _take(found, row)
-    leave_out(found, names, (*UPDATES, "step", "rank", "weight_update_ratio"))
-    found.left_out |= {name: why for name, why in _NOT_OURS.items() if name in names}
-    updates = sorted({int(str(row["update"])) for row in found.rows.get("updates", [])})
+        _take(imported, row)
+    leave_out(imported, names, (*UPDATES, "step", "rank", "weight_update_ratio"))
+    imported.left_out |= {name: why for name, why in _NOT_OURS.items() if name in names}
+    updates = sorted({int(str(row["update"])) for row in imported.rows.get("updates", [])})
     if not updates:
         raise DamagedError(f"{path} holds no step")
-    found.count_gaps(updates, "has no row")
-    _take_events(found, path, updates)
-    return found
+    imported.count_gaps(updates, "has no row")
+    _take_events(imported, path, updates)
+    return imported
 
 
 def _facts(path: Path) -> Row:
@@ -92,37 +92,37 @@ def _facts(path: Path) -> Row:
     }
 
 
-def _moment(said: object) -> float | None:
+def _moment(recorded: object) -> float | None:
     try:
-        return datetime.fromisoformat(str(said)).timestamp()
+        return datetime.fromisoformat(str(recorded)).timestamp()
     except (ValueError, OverflowError):
         return None
 
 
-def _take(found: Imported, row: Row) -> None:
-    step = cell(found, "updates", "update", row.get("step"), "step")
+def _take(imported: Imported, row: Row) -> None:
+    step = cell(imported, "updates", "update", row.get("step"), "step")
     if not isinstance(step, int):
-        found.losses.count("malformed_row", "row without a step", lost=1)
+        imported.losses.count("malformed_row", "row without a step", lost=1)
         return
-    cells = taken(found, LogRow(step, None, row), UPDATES)
-    found.add("updates", {"update": step, "level": "NORMAL", "status": "performed", **cells})
-    ratio = cell(found, "groups", "update_ratio", row.get("weight_update_ratio"), f"weight_update_ratio at {step}")
+    cells = mapped_cells(imported, LogRow(step, None, row), UPDATES)
+    imported.add("updates", {"update": step, "level": "NORMAL", "status": "performed", **cells})
+    ratio = cell(imported, "groups", "update_ratio", row.get("weight_update_ratio"), f"weight_update_ratio at {step}")
     if ratio is not None or cells.get("grad_norm_pre_clip") is not None:
         norm = cells.get("grad_norm_pre_clip")
-        found.add("groups", {"update": step, "group": "all", "grad_norm": norm, "update_ratio": ratio})
+        imported.add("groups", {"update": step, "group": "all", "grad_norm": norm, "update_ratio": ratio})
 
 
-def _take_events(found: Imported, path: Path, updates: list[int]) -> None:
+def _take_events(imported: Imported, path: Path, updates: list[int]) -> None:
     """Take alarms as findings of a foreign detector, and what rlprobe itself lost as losses."""
     file = path / EVENTS_FILE
-    for _, event in json_lines(file, found.losses) if file.is_file() else ():
+    for _, event in json_lines(file, imported.losses) if file.is_file() else ():
         kind, words = str(event.get("kind")), str(event.get("message") or "")
         if kind in _LOST:
             data = event.get("data")
             count = data.get("count") if isinstance(data, dict) else 1
             lost = count if isinstance(count, int) else 1
-            found.losses.count(kind, "record that rlprobe itself lost", words, times=lost, lost=lost)
+            imported.losses.count(kind, "record that rlprobe itself lost", words, times=lost, lost=lost)
         elif kind in _ALARMS:
             step = event.get("step")
             update = step if isinstance(step, int) and step in updates else updates[-1]
-            found.foreign.append(own_finding(update, f"rlprobe:{kind}", "run", kind, _ALARMS[kind], words or kind))
+            imported.foreign.append(own_finding(update, f"rlprobe:{kind}", "run", kind, _ALARMS[kind], words or kind))

@@ -7,7 +7,7 @@ from pathlib import Path
 from esper_analyze.interchange.imported import Imported
 from esper_analyze.interchange.naming import take_updates
 from esper_analyze.interchange.rows_file import rows_of
-from esper_analyze.interchange.series import Log
+from esper_analyze.interchange.series import ScalarLog
 
 FORMAT = "sb3"
 PROGRESS_FILE = "progress.csv"
@@ -21,10 +21,10 @@ def recognises(path: Path) -> Path | None:
 
 def read(path: Path) -> Imported:
     """Read the file ``path``. Raises ``UsageError`` or ``DamagedError``."""
-    found, log = Imported(FORMAT), Log(timesteps=False)
-    for place, row in enumerate(rows_of(path, found.losses)):
+    imported, log = Imported(FORMAT), ScalarLog(timesteps=False)
+    for index, row in enumerate(rows_of(path, imported.losses)):
         for name, value in row.items():
             if value is not None:
-                log.add(name, place, value)
-    take_updates(log, found, str(path))
-    return found
+                log.add(name, index, value)
+    take_updates(log, imported, str(path))
+    return imported

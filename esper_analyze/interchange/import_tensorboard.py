@@ -8,7 +8,7 @@ from esper_analyze.errors import UsageError
 from esper_analyze.interchange.event_file import EventError, records, scalars
 from esper_analyze.interchange.imported import Imported
 from esper_analyze.interchange.naming import take_updates
-from esper_analyze.interchange.series import Log
+from esper_analyze.interchange.series import ScalarLog
 
 FORMAT = "tensorboard"
 _MARK = "tfevents"
@@ -25,7 +25,7 @@ def recognises(path: Path) -> Path | None:
         return path
     below = sorted({file.parent for file in path.rglob(f"*{_MARK}*") if file.is_file()})
     if len(below) > 1:
-        named = ", ".join(str(one.relative_to(path)) for one in below[:_NAMED])
+        named = ", ".join(str(event_path.relative_to(path)) for event_path in below[:_NAMED])
         more = " …" if len(below) > _NAMED else ""
         raise UsageError(f"{path} holds {len(below)} TensorBoard runs: {named}{more}", hint="give one of them")
     return below[0] if below else None
@@ -37,29 +37,29 @@ def _files(folder: Path) -> list[Path]:
 
 def read(path: Path) -> Imported:
     """Read the event file ``path``, or all in the directory ``path``. Raises ``UsageError`` or ``DamagedError``."""
-    found, log = Imported(FORMAT), Log()
+    imported, log = Imported(FORMAT), ScalarLog()
     for file in _files(path) if path.is_dir() else [path]:
-        _read_file(file, log, found)
+        _read_file(file, log, imported)
     walls = [wall for series in log.series.values() for wall in series.walls[:1] if wall is not None]
-    found.facts["created"] = min(walls, default=None)
-    take_updates(log, found, str(path))
-    return found
+    imported.facts["created"] = min(walls, default=None)
+    take_updates(log, imported, str(path))
+    return imported
 
 
-def _read_file(file: Path, log: Log, found: Imported) -> None:
+def _read_file(file: Path, log: ScalarLog, imported: Imported) -> None:
     try:
         read_records = records(file.read_bytes())
     except OSError as error:
         raise UsageError(f"{file} cannot be read: {error.strerror}") from error
     if read_records.fault is not None:
         kind = "cut_file" if read_records.torn else "damaged_file"
-        found.losses.count(kind, "event file that is not whole", f"{file.name} {read_records.fault}", lost=1)
-    for place in read_records.bad:
+        imported.losses.count(kind, "event file that is not whole", f"{file.name} {read_records.fault}", lost=1)
+    for offset in read_records.bad:
         what = "record that does not match its checksum"
-        found.losses.count("damaged_record", what, f"{file.name} at byte {place:,}", lost=1)
+        imported.losses.count("damaged_record", what, f"{file.name} at byte {offset:,}", lost=1)
     for payload in read_records.payloads:
         try:
             for scalar in scalars(payload):
                 log.add(scalar.tag, scalar.step, scalar.value, scalar.wall_time)
         except EventError as error:
-            found.losses.count("damaged_record", "record that is no event", f"{file.name}: {error}", lost=1)
+            imported.losses.count("damaged_record", "record that is no event", f"{file.name}: {error}", lost=1)

@@ -9,11 +9,11 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from esper_analyze.errors import UsageError
-from esper_analyze.interchange.cells import CellError, real, whole
-from esper_analyze.interchange.imported import Imported, Losses, Row
+from esper_analyze.interchange.cells import CellError, real, whole_number
+from esper_analyze.interchange.imported import Imported, ImportLosses, Row
 from esper_analyze.interchange.naming import take_updates
 from esper_analyze.interchange.rows_file import SUFFIXES, rows_of
-from esper_analyze.interchange.series import Log
+from esper_analyze.interchange.series import ScalarLog
 
 FORMAT = "wandb"
 _STEPS = ("global_step", "train/global_step", "_step", "Step")
@@ -32,18 +32,18 @@ def recognises(path: Path) -> Path | None:
 
 def read(path: Path) -> Imported:
     """Read the file ``path``. Raises ``UsageError`` or ``DamagedError``."""
-    found = Imported(FORMAT)
-    rows = list(_plain(rows_of(path, found.losses), path))
+    imported = Imported(FORMAT)
+    rows = list(_plain(rows_of(path, imported.losses), path))
     names = dict.fromkeys(name for row in rows for name in row)
     step = next((name for name in _STEPS if name in names), None)
-    log = Log(timesteps=step in _ENV_STEPS)
-    for place, row in _placed(rows, step, found.losses):
+    log = ScalarLog(timesteps=step in _ENV_STEPS)
+    for index, row in _numbered(rows, step, imported.losses):
         wall = _number(row.get("_timestamp"))
         for name, value in row.items():
             if value is not None and name != step and name not in _PLACED and not isinstance(value, (dict, list)):
-                log.add(name, place, value, wall)
-    take_updates(log, found, str(path))
-    return found
+                log.add(name, index, value, wall)
+    take_updates(log, imported, str(path))
+    return imported
 
 
 def _plain(rows: Iterable[Row], path: Path) -> Iterator[Row]:
@@ -59,16 +59,16 @@ def _plain(rows: Iterable[Row], path: Path) -> Iterator[Row]:
         yield {name.split(_CHART, 1)[-1]: cell for name, cell in row.items() if not name.endswith(_EXTREMES)}
 
 
-def _placed(rows: Iterable[Row], step: str | None, losses: Losses) -> Iterator[tuple[int, Row]]:
+def _numbered(rows: Iterable[Row], step: str | None, losses: ImportLosses) -> Iterator[tuple[int, Row]]:
     """Yield each row with its step; one without is of the step before it."""
     last = 0
-    for place, row in enumerate(rows):
+    for index, row in enumerate(rows):
         try:
-            said = whole(row.get(step)) if step is not None else place
+            number = whole_number(row.get(step)) if step is not None else index
         except CellError:
-            losses.count("unreadable_value", "step that cannot be read; the row is left out", f"row {place}", lost=1)
+            losses.count("unreadable_value", "step that cannot be read; the row is left out", f"row {index}", lost=1)
             continue
-        last = last if said is None else said
+        last = last if number is None else number
         yield last, row
 
 

@@ -13,7 +13,7 @@ _NAMED = 5
 
 
 @dataclass(slots=True)
-class _Loss:
+class _CountedLoss:
     """``counted``: how often. ``lost``: rows that are not there because of it."""
 
     what: str
@@ -23,15 +23,15 @@ class _Loss:
     where: list[str] = field(default_factory=list)
 
 
-class Losses:
+class ImportLosses:
     """What a source holds broken, twice or not at all: each kind is counted, and its first places are named."""
 
     def __init__(self) -> None:
-        self._kinds: dict[str, _Loss] = {}
+        self._kinds: dict[str, _CountedLoss] = {}
 
     def count(self, kind: str, what: str, where: str = "", *, update: int = 0, times: int = 1, lost: int = 0) -> None:
         """Count ``times`` of ``kind``, of which ``lost`` rows are missing; ``what`` says in words what it is."""
-        loss = self._kinds.setdefault(kind, _Loss(what, update))
+        loss = self._kinds.setdefault(kind, _CountedLoss(what, update))
         loss.counted += times
         loss.lost += lost
         if where and len(loss.where) <= _NAMED:
@@ -54,7 +54,7 @@ class Losses:
         ]
 
 
-def _sentence(loss: _Loss) -> str:
+def _sentence(loss: _CountedLoss) -> str:
     places = ", ".join(loss.where[:_NAMED]) + (" …" if len(loss.where) > _NAMED else "")
     return f"{loss.counted:,} × {loss.what}" + (f": {places}" if places else "")
 
@@ -73,7 +73,7 @@ class Imported:
     rows: dict[str, list[Row]] = field(default_factory=dict)
     columns: dict[str, str] = field(default_factory=dict)
     left_out: dict[str, str] = field(default_factory=dict)
-    losses: Losses = field(default_factory=Losses)
+    losses: ImportLosses = field(default_factory=ImportLosses)
     foreign: list[Finding] = field(default_factory=list)
 
     def add(self, table: str, row: Row) -> Row:
@@ -83,8 +83,8 @@ class Imported:
 
     def count_gaps(self, numbers: Iterable[int], why: str) -> None:
         """Count updates between the first and the last that have no row as lost."""
-        known = sorted(set(numbers))
-        for before, after in pairwise(known):
+        present = sorted(set(numbers))
+        for before, after in pairwise(present):
             if after > before + 1:
                 self._gap(before + 1, after - 1, why)
 

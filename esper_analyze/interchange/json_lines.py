@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import BinaryIO
 
 from esper_analyze.errors import UsageError
-from esper_analyze.interchange.imported import Losses, Row
+from esper_analyze.interchange.imported import ImportLosses, Row
 
 LONGEST_LINE = 1 << 26
 """Bytes of one line: an event with every layer of a large model is some hundred thousand."""
 
 
-def json_lines(path: Path, losses: Losses) -> Iterator[tuple[int, Row]]:
+def json_lines(path: Path, losses: ImportLosses) -> Iterator[tuple[int, Row]]:
     """Yield (line number, object) of each line that holds one; all others are counted in ``losses``."""
     tokens = 0
 
@@ -29,21 +29,21 @@ def json_lines(path: Path, losses: Losses) -> Iterator[tuple[int, Row]]:
         if not line.strip():
             continue
         try:
-            found = json.loads(line, parse_constant=constant)
+            parsed = json.loads(line, parse_constant=constant)
         except (ValueError, RecursionError):
             cut = not line.endswith(b"\n")
             what = f"{'cut line, the last' if cut else 'line that is no JSON'} of {path.name}"
             losses.count("cut_line" if cut else "malformed_line", what, f"line {number}", lost=1)
             continue
-        if isinstance(found, dict):
-            yield number, found
+        if isinstance(parsed, dict):
+            yield number, parsed
         else:
             losses.count("malformed_line", f"line that is no JSON object of {path.name}", f"line {number}", lost=1)
     if tokens:
         losses.count("nonfinite_tokens", "NaN or Infinity as a bare token, read as the number", times=tokens)
 
 
-def _lines(path: Path, losses: Losses) -> Iterator[tuple[int, bytes]]:
+def _lines(path: Path, losses: ImportLosses) -> Iterator[tuple[int, bytes]]:
     number = 0
     try:
         with opened(path) as file:

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from itertools import pairwise
 
 from esper_analyze.interchange.imported import Imported, Row
-from esper_analyze.interchange.series import Log, LogRow, Named, cell, leave_out, taken
+from esper_analyze.interchange.series import LogRow, Named, ScalarLog, cell, leave_out, mapped_cells
 
 _LAST = "last minibatch, not the mean"
 
@@ -28,26 +28,26 @@ UPDATES = {
 RETURN, LENGTH = "charts/episodic_return", "charts/episodic_length"
 
 
-def speaks(log: Log) -> bool:
+def speaks(log: ScalarLog) -> bool:
     """Whether the log is one of a CleanRL script."""
     return any(name in log.series for name in UPDATES)
 
 
-def take(log: Log, found: Imported) -> None:
-    """Add the updates and episodes of ``log`` to ``found``."""
-    found.facts |= {"framework": "CleanRL", "algorithm": "PPO"}
-    rows = [row for row in log.rows(lambda name: name in UPDATES, found) if row.begins("losses/")]
+def take(log: ScalarLog, imported: Imported) -> None:
+    """Add the updates and episodes of ``log`` to ``imported``."""
+    imported.facts |= {"framework": "CleanRL", "algorithm": "PPO"}
+    rows = [row for row in log.rows(lambda name: name in UPDATES, imported) if row.begins("losses/")]
     numbers = _numbers(rows, counted=log.timesteps)
-    episodes = _episodes(log, found, [row.step for row in rows])
+    episodes = _episodes(log, imported, [row.step for row in rows])
     for row, number in zip(rows, numbers, strict=True):
         mine = episodes.get(row.step, [])
         for episode in mine:
-            found.add("episodes", {"update": number, **episode})
+            imported.add("episodes", {"update": number, **episode})
         clock: Row = {"wall_time": row.wall, "env_steps": row.step if log.timesteps else None}
         head = {"update": number, "level": "NORMAL", "status": "performed"}
-        found.add("updates", head | clock | taken(found, row, UPDATES) | _means(mine))
-    found.count_gaps(numbers, "was not logged")
-    leave_out(found, log.series, (*UPDATES, RETURN, LENGTH))
+        imported.add("updates", head | clock | mapped_cells(imported, row, UPDATES) | _means(mine))
+    imported.count_gaps(numbers, "was not logged")
+    leave_out(imported, log.series, (*UPDATES, RETURN, LENGTH))
 
 
 def _numbers(rows: Sequence[LogRow], *, counted: bool) -> list[int]:
@@ -62,24 +62,24 @@ def _numbers(rows: Sequence[LogRow], *, counted: bool) -> list[int]:
     return [step // batch - 1 for step in steps]
 
 
-def _episodes(log: Log, found: Imported, ends: Sequence[int]) -> dict[int, list[Row]]:
+def _episodes(log: ScalarLog, imported: Imported, ends: Sequence[int]) -> dict[int, list[Row]]:
     """Return the episodes by the step of the row of losses that comes at or after their end."""
     returns, lengths = log.series.get(RETURN), log.series.get(LENGTH)
     if returns is None:
         return {}
-    known = lengths if lengths is not None and lengths.steps == returns.steps else None
+    usable_lengths = lengths if lengths is not None and lengths.steps == returns.steps else None
     ended: dict[int, list[Row]] = {}
-    for place, step in enumerate(returns.steps):
+    for index, step in enumerate(returns.steps):
         row: Row = {
-            "episode_return": cell(found, "episodes", "episode_return", returns.values[place], f"{RETURN} at {step}")
+            "episode_return": cell(imported, "episodes", "episode_return", returns.values[index], f"{RETURN} at {step}")
         }
-        if known is not None:
-            row["length"] = cell(found, "episodes", "length", known.values[place], f"{LENGTH} at {step}")
+        if usable_lengths is not None:
+            row["length"] = cell(imported, "episodes", "length", usable_lengths.values[index], f"{LENGTH} at {step}")
         end = bisect_left(ends, step)
         if end < len(ends):
             ended.setdefault(ends[end], []).append(row)
         else:
-            found.losses.count("unfinished_update", "episode after the last update logged", f"step {step}", lost=1)
+            imported.losses.count("unfinished_update", "episode after the last update logged", f"step {step}", lost=1)
     return ended
 
 

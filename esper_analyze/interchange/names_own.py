@@ -6,7 +6,7 @@ A step is an update there. Words out of a declared set stand in TensorBoard file
 from __future__ import annotations
 
 from esper_analyze.interchange.imported import Imported, Row
-from esper_analyze.interchange.series import Log, cell, leave_out
+from esper_analyze.interchange.series import ScalarLog, cell, leave_out
 from esper_analyze.schema.column import Table
 from esper_analyze.schema.tables import GROUPS, HEADS, LAYERS, LSTM, SLOTS, UPDATES
 
@@ -32,13 +32,13 @@ def series_columns(table: Table) -> list[str]:
     return [name for name in table.names if name not in (*PLACED, table.subject)]
 
 
-def speaks(log: Log) -> bool:
+def speaks(log: ScalarLog) -> bool:
     """Whether the log is one of our exports."""
     return any(split(name) is not None for name in log.series)
 
 
-def take(log: Log, found: Imported) -> None:
-    """Add the rows of ``log`` to ``found``."""
+def take(log: ScalarLog, imported: Imported) -> None:
+    """Add the rows of ``log`` to ``imported``."""
     rows: dict[tuple[str, str], dict[int, Row]] = {}
     for name, series in log.series.items():
         parts = split(name)
@@ -47,16 +47,16 @@ def take(log: Log, found: Imported) -> None:
         table, subject, column = parts
         mine = rows.setdefault((table.name, subject), {})
         for step, value in zip(series.steps, series.values, strict=True):
-            read = cell(found, table.name, column, value, f"{name} at {step}")
+            read = cell(imported, table.name, column, value, f"{name} at {step}")
             if read is not None:
                 mine.setdefault(step, _begun(table, subject, step))[column] = read
     for (table_name, _), by_update in rows.items():
         for _, row in sorted(by_update.items()):
-            found.add(table_name, row)
-    found.columns["all"] = "as exported"
-    found.facts["heads"] = dict.fromkeys(subject for table_name, subject in rows if table_name == HEADS.name)
-    leave_out(found, log.series, filter(split, log.series))
-    _complete(found)
+            imported.add(table_name, row)
+    imported.columns["all"] = "as exported"
+    imported.facts["heads"] = dict.fromkeys(subject for table_name, subject in rows if table_name == HEADS.name)
+    leave_out(imported, log.series, filter(split, log.series))
+    _complete(imported)
 
 
 def _begun(table: Table, subject: str, update: int) -> Row:
@@ -73,10 +73,10 @@ def _begun(table: Table, subject: str, update: int) -> Row:
     return row
 
 
-def _complete(found: Imported) -> None:
+def _complete(imported: Imported) -> None:
     """Give an update of which only heads or groups are there a row, and count updates between that have none."""
-    updates = {row["update"] for row in found.rows.get("updates", [])}
-    others = {row["update"] for table, rows in found.rows.items() if table != "updates" for row in rows}
+    updates = {row["update"] for row in imported.rows.get("updates", [])}
+    others = {row["update"] for table, rows in imported.rows.items() if table != "updates" for row in rows}
     for update in sorted(others - updates, key=str):
-        found.add("updates", _begun(UPDATES, "", int(str(update))))
-    found.count_gaps((int(str(row["update"])) for row in found.rows.get("updates", [])), "has no value")
+        imported.add("updates", _begun(UPDATES, "", int(str(update))))
+    imported.count_gaps((int(str(row["update"])) for row in imported.rows.get("updates", [])), "has no value")

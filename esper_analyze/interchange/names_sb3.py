@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from esper_analyze.interchange.imported import Imported, Row
 from esper_analyze.interchange.sb3_order import EPOCHS, ITERATION, counted, in_order
-from esper_analyze.interchange.series import Log, LogRow, Named, leave_out, taken
+from esper_analyze.interchange.series import LogRow, Named, ScalarLog, leave_out, mapped_cells
 
 _WINDOW = "mean over the last 100 episodes, not those of the update"
 
@@ -37,30 +37,30 @@ _SPARSE = (
 )
 
 
-def speaks(log: Log) -> bool:
+def speaks(log: ScalarLog) -> bool:
     """Whether the log is one of a training by Stable-Baselines3."""
     return any(name in log.series for name in (*TRAIN, "rollout/ep_rew_mean"))
 
 
-def take(log: Log, found: Imported) -> None:
-    """Add the updates of ``log`` to ``found``."""
-    found.facts |= {"framework": "Stable-Baselines3", "algorithm": "PPO"}
-    rows = in_order(log.rows(lambda name: name.startswith(PREFIXES), found), _dumped, found)
+def take(log: ScalarLog, imported: Imported) -> None:
+    """Add the updates of ``log`` to ``imported``."""
+    imported.facts |= {"framework": "Stable-Baselines3", "algorithm": "PPO"}
+    rows = in_order(log.rows(lambda name: name.startswith(PREFIXES), imported), _dumped, imported)
     numbers, behind = _iterations(rows), 1
     if _sparse(rows):
         behind = 0
-        found.facts["notes"] = _SPARSE
+        imported.facts["notes"] = _SPARSE
     updates: dict[int, Row] = {}
     for row, iteration in zip(rows, numbers, strict=True):
         dumped = _dumped(row)
-        trained = taken(found, row, TRAIN)
+        trained = mapped_cells(imported, row, TRAIN)
         if trained:
             updates.setdefault(iteration - 1 - behind if dumped else iteration - 1, {}).update(trained)
         if dumped:
             steps: Row = {"env_steps": row.step} if log.timesteps else {}
-            updates.setdefault(iteration - 1, {}).update(steps | taken(found, row, ROLLOUT))
-    _finish(found, updates)
-    leave_out(found, log.series, (*TRAIN, *ROLLOUT, ITERATION, EPOCHS))
+            updates.setdefault(iteration - 1, {}).update(steps | mapped_cells(imported, row, ROLLOUT))
+    _finish(imported, updates)
+    leave_out(imported, log.series, (*TRAIN, *ROLLOUT, ITERATION, EPOCHS))
 
 
 def _sparse(rows: Sequence[LogRow]) -> bool:
@@ -74,16 +74,16 @@ def _dumped(row: LogRow) -> bool:
     return row.begins("rollout/", "time/fps", ITERATION)
 
 
-def _finish(found: Imported, updates: dict[int, Row]) -> None:
+def _finish(imported: Imported, updates: dict[int, Row]) -> None:
     """Keep the updates that were trained on for sure: all but the last, unless its training was dumped."""
     last = max(updates, default=0)
     if last in updates and not updates[last].keys() & {named.column for named in TRAIN.values()}:
         what = "last rollout, whose training Stable-Baselines3 never logs"
-        found.losses.count("unfinished_update", what, f"update {last}", update=last)
+        imported.losses.count("unfinished_update", what, f"update {last}", update=last)
         del updates[last]
     for number in sorted(number for number in updates if number >= 0):
-        found.add("updates", {"update": number, "level": "NORMAL", "status": "performed", **updates[number]})
-    found.count_gaps(updates, "was not logged")
+        imported.add("updates", {"update": number, "level": "NORMAL", "status": "performed", **updates[number]})
+    imported.count_gaps(updates, "was not logged")
 
 
 def _iterations(rows: Sequence[LogRow]) -> list[int]:
@@ -92,14 +92,14 @@ def _iterations(rows: Sequence[LogRow]) -> list[int]:
     A row that something else dumped in the middle of a rollout, an evaluation for one, has the number before it. Where
     ``learn`` was called again, iterations begin anew at 1.
     """
-    found, last, before, said_last = [], 0, 0, 0
-    first = min((said for row in rows if (said := counted(row, ITERATION)) is not None), default=0)
+    iterations, last, before, last_number = [], 0, 0, 0
+    first = min((number for row in rows if (number := counted(row, ITERATION)) is not None), default=0)
     for row in rows:
         if _dumped(row):
-            said = counted(row, ITERATION)
-            if said is not None and said_last >= said == first:
+            number = counted(row, ITERATION)
+            if number is not None and last_number >= number == first:
                 before = last
-            last = last + 1 if said is None else before + said
-            said_last = said_last if said is None else said
-        found.append(last)
-    return found
+            last = last + 1 if number is None else before + number
+            last_number = last_number if number is None else number
+        iterations.append(last)
+    return iterations

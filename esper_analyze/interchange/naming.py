@@ -7,19 +7,19 @@ from itertools import islice
 from esper_analyze.errors import UsageError
 from esper_analyze.interchange import names_cleanrl, names_own, names_sb3
 from esper_analyze.interchange.imported import Imported
-from esper_analyze.interchange.series import Log
+from esper_analyze.interchange.series import ScalarLog
 
 _LANGUAGES = (names_own, names_sb3, names_cleanrl)
 
 
-def take_updates(log: Log, found: Imported, where: str) -> None:
-    """Add what ``log`` holds of updates to ``found``. Raises ``UsageError`` when it knows none of its names."""
+def take_updates(log: ScalarLog, imported: Imported, where: str) -> None:
+    """Add what ``log`` holds of updates to ``imported``. Raises ``UsageError`` when it knows none of its names."""
     for language in _LANGUAGES:
         if language.speaks(log):
-            language.take(log, found)
+            language.take(log, imported)
             return
     if not log.series:
-        raise UsageError(f"{where} holds no scalar", hint="; ".join(found.losses.sentences()))
+        raise UsageError(f"{where} holds no scalar", hint="; ".join(imported.losses.sentences()))
     named = ", ".join(islice(log.series, 5)) + (" …" if len(log.series) > 5 else "")
     raise UsageError(
         f"{where} has {len(log.series)} names and none that is known of a PPO training: {named}",

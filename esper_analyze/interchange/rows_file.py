@@ -7,14 +7,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from esper_analyze.errors import DamagedError, UsageError
-from esper_analyze.interchange.imported import Losses, Row
+from esper_analyze.interchange.imported import ImportLosses, Row
 from esper_analyze.interchange.json_lines import json_lines
 
 SUFFIXES = (".csv", ".jsonl", ".ndjson", ".parquet")
 _BATCH = 10_000
 
 
-def rows_of(path: Path, losses: Losses) -> Iterator[Row]:
+def rows_of(path: Path, losses: ImportLosses) -> Iterator[Row]:
     """Yield the rows of ``path`` by its ending; broken ones are counted in ``losses``.
 
     Raises ``UsageError`` or ``DamagedError``.
@@ -29,7 +29,7 @@ def rows_of(path: Path, losses: Losses) -> Iterator[Row]:
         raise UsageError(f"{path} ends in none of {', '.join(SUFFIXES)}", hint="give a file of one of these kinds")
 
 
-def _csv_rows(path: Path, losses: Losses) -> Iterator[Row]:
+def _csv_rows(path: Path, losses: ImportLosses) -> Iterator[Row]:
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
             lines = csv.reader(file, strict=True)

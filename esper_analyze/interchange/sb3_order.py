@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
-from esper_analyze.interchange.cells import CellError, whole
+from esper_analyze.interchange.cells import CellError, whole_number
 from esper_analyze.interchange.imported import Imported
 from esper_analyze.interchange.series import LogRow
 
@@ -21,33 +21,37 @@ _Key = tuple[int, int]
 def counted(row: LogRow, name: str) -> int | None:
     """Return the whole number that ``row`` has under ``name``, None when there is none."""
     try:
-        return whole(row.cells.get(name))
+        return whole_number(row.cells.get(name))
     except CellError:
         return None
 
 
-def in_order(rows: Sequence[LogRow], dumped: Callable[[LogRow], bool], found: Imported) -> list[LogRow]:
-    """Return ``rows`` in order; of repeated ones the last stands. What was odd is counted in ``found``.
+def in_order(rows: Sequence[LogRow], dumped: Callable[[LogRow], bool], imported: Imported) -> list[LogRow]:
+    """Return ``rows`` in order; of repeated ones the last stands. What was odd is counted in ``imported``.
 
     What something else dumped within a rollout stays with the dump of that rollout. Rows that say nothing of their
     place stay as they are.
     """
     groups = list(_groups(rows, dumped))
-    if not any(_said(one) is not None for one in groups):
+    if not any(_iteration_of(rows_of_dump) is not None for rows_of_dump in groups):
         return list(rows)
-    by_training = any(_trained(one) >= 0 for one in groups)
-    keys = [(_trained(one), _said(one) or 0) for one in groups] if by_training else _by_calls(groups)
+    by_training = any(_trained(rows_of_dump) >= 0 for rows_of_dump in groups)
+    keys = (
+        [(_trained(rows_of_dump), _iteration_of(rows_of_dump) or 0) for rows_of_dump in groups]
+        if by_training
+        else _by_calls(groups)
+    )
     latest: dict[_Key, _Group] = {}
     before = keys[0]
     for key, group in zip(keys, groups, strict=True):
         if key in latest:
-            found.losses.count("repeated_row", "row logged again, the last stands", f"row {group[-1].step}")
+            imported.losses.count("repeated_row", "row logged again, the last stands", f"row {group[-1].step}")
         elif key < before:
-            found.losses.count(
+            imported.losses.count(
                 "unordered_row", "row before which later ones stand, put in order", f"row {group[-1].step}"
             )
         latest[key], before = group, max(before, key)
-    return list(_trained_once(sorted(latest.items()), found))
+    return list(_trained_once(sorted(latest.items()), imported))
 
 
 def _groups(rows: Sequence[LogRow], dumped: Callable[[LogRow], bool]) -> Iterator[_Group]:
@@ -63,37 +67,42 @@ def _groups(rows: Sequence[LogRow], dumped: Callable[[LogRow], bool]) -> Iterato
 
 def _trained(group: _Group) -> int:
     """Return how many epochs were trained before a group, -1 where it says nothing: before the first training."""
-    return max((said for row in group if (said := counted(row, EPOCHS)) is not None), default=-1)
+    return max((count for row in group if (count := counted(row, EPOCHS)) is not None), default=-1)
 
 
-def _said(group: _Group) -> int | None:
-    said = counted(group[-1], ITERATION)
-    return counted(group[-1], STEPS) if said is None else said
+def _iteration_of(group: _Group) -> int | None:
+    number = counted(group[-1], ITERATION)
+    return counted(group[-1], STEPS) if number is None else number
 
 
 def _by_calls(groups: Sequence[_Group]) -> list[_Key]:
     """Return keys by the calls of ``learn``, each of which begins with the number that the first one began with."""
-    found: list[_Key] = []
-    first, call, last = _said(groups[0]), 0, groups[0]
+    keys: list[_Key] = []
+    first, call, last = _iteration_of(groups[0]), 0, groups[0]
     for group in groups:
-        said = _said(group)
-        begins = said is not None and said == first and said != _said(last) and group[-1].cells != groups[0][-1].cells
+        number = _iteration_of(group)
+        begins = (
+            number is not None
+            and number == first
+            and number != _iteration_of(last)
+            and group[-1].cells != groups[0][-1].cells
+        )
         call += begins
-        found.append((call, -1 if said is None else said))
+        keys.append((call, -1 if number is None else number))
         last = group
-    return found
+    return keys
 
 
-def _trained_once(ordered: Sequence[tuple[_Key, _Group]], found: Imported) -> Iterator[LogRow]:
+def _trained_once(ordered: Sequence[tuple[_Key, _Group]], imported: Imported) -> Iterator[LogRow]:
     """Yield the rows; what is said of a training that an earlier one has told of is left out."""
-    told: set[int] = set()
+    reported: set[int] = set()
     for _, group in ordered:
         epochs = _trained(group)
-        if epochs > 0 and epochs in told:
-            found.losses.count("repeated_row", "training logged again, left out", f"row {group[-1].step}")
+        if epochs > 0 and epochs in reported:
+            imported.losses.count("repeated_row", "training logged again, left out", f"row {group[-1].step}")
             yield from (replace(row, cells=_untrained(row)) for row in group)
             continue
-        told.add(epochs)
+        reported.add(epochs)
         yield from group
 
 

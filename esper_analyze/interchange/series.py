@@ -11,7 +11,7 @@ from esper_analyze.schema.tables import BY_NAME
 
 
 @dataclass(slots=True)
-class Series:
+class ScalarSeries:
     """The points of one name in the order they were logged; ``walls`` are UTC epochs, None where not known."""
 
     steps: list[int] = field(default_factory=list)
@@ -39,17 +39,17 @@ class LogRow:
 
 
 @dataclass(slots=True)
-class Log:
+class ScalarLog:
     """All series of a source. ``timesteps``: steps are environment steps, else positions of rows or updates."""
 
-    series: dict[str, Series] = field(default_factory=dict)
+    series: dict[str, ScalarSeries] = field(default_factory=dict)
     timesteps: bool = True
 
     def add(self, name: str, step: int, value: object, wall: float | None = None) -> None:
         """Add one point."""
-        self.series.setdefault(name, Series()).add(step, value, wall)
+        self.series.setdefault(name, ScalarSeries()).add(step, value, wall)
 
-    def rows(self, wanted: Callable[[str], bool], found: Imported) -> list[LogRow]:
+    def rows(self, wanted: Callable[[str], bool], imported: Imported) -> list[LogRow]:
         """Return the points of the ``wanted`` names by step; of two at one step the later stands, and is counted."""
         cells: dict[int, dict[str, object]] = {}
         walls: dict[int, float] = {}
@@ -58,7 +58,7 @@ class Log:
             for step, value, wall in zip(series.steps, series.values, series.walls, strict=True):
                 row = cells.setdefault(step, {})
                 if name in row:
-                    found.losses.count("logged_twice", "value logged twice at one step, the later stands", name)
+                    imported.losses.count("logged_twice", "value logged twice at one step, the later stands", name)
                 row[name] = value
                 if wall is not None:
                     walls[step] = max(wall, walls.get(step, wall))
@@ -77,29 +77,29 @@ class Named:
         return "; ".join(filter(None, (name, self.caveat)))
 
 
-def taken(found: Imported, row: LogRow, names: Mapping[str, Named]) -> Row:
+def mapped_cells(imported: Imported, row: LogRow, names: Mapping[str, Named]) -> Row:
     """Return those cells of ``row`` that ``names`` knows; one that cannot be read is null, and counted."""
     cells: Row = {}
     for name, named in names.items():
         if name not in row.cells:
             continue
-        cells[named.column] = cell(found, "updates", named.column, row.cells[name], f"{name} at {row.step}")
+        cells[named.column] = cell(imported, "updates", named.column, row.cells[name], f"{name} at {row.step}")
         if cells[named.column] is not None:
-            found.columns.setdefault(f"updates.{named.column}", named.words(name))
+            imported.columns.setdefault(f"updates.{named.column}", named.words(name))
     return cells
 
 
-def cell(found: Imported, table: str, column: str, value: object, where: str) -> object:
+def cell(imported: Imported, table: str, column: str, value: object, where: str) -> object:
     """Return ``value`` as ``column`` of ``table`` holds it, None and counted when it cannot be."""
     try:
         return fitted(BY_NAME[table].column(column), value)
     except CellError:
-        found.losses.count("unreadable_value", "value that cannot be read, taken as null", where)
+        imported.losses.count("unreadable_value", "value that cannot be read, taken as null", where)
         return None
 
 
-def leave_out(found: Imported, names: Iterable[str], known: Iterable[str]) -> None:
+def leave_out(imported: Imported, names: Iterable[str], recognised: Iterable[str]) -> None:
     """Note the ``names`` of a source that no column holds."""
-    taken_up = set(known)
+    taken_up = set(recognised)
     for name in sorted(set(names) - taken_up):
-        found.left_out[name] = "no column holds it"
+        imported.left_out[name] = "no column holds it"

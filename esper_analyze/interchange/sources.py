@@ -45,20 +45,24 @@ def read_source(path: Path, kind: str | None = None) -> Imported:
     """Read ``path`` as the source called ``kind``, or as what it is. Raises ``UsageError`` or ``DamagedError``."""
     if not path.exists():
         raise UsageError(f"{path} does not exist", hint="give the file or directory to import")
-    places = [(one, place) for one in SOURCES if kind in (None, one.name) and (place := one.recognises(path))]
+    places = [
+        (format_source, path_inside)
+        for format_source in SOURCES
+        if kind in (None, format_source.name) and (path_inside := format_source.recognises(path))
+    ]
     if not places:
-        wanted = next((one.what for one in SOURCES if one.name == kind), None)
-        kinds = "; ".join(f"{one.name}: {one.what}" for one in SOURCES)
+        wanted = next((format_source.what for format_source in SOURCES if format_source.name == kind), None)
+        kinds = "; ".join(f"{format_source.name}: {format_source.what}" for format_source in SOURCES)
         if wanted is None:
             raise UsageError(f"{path} is nothing that can be imported", hint=kinds)
         raise UsageError(f"{path} is not, and does not hold, {wanted}", hint="--format auto looks what it is")
-    if path.is_dir() and len(places) > 1 and all(one.name in _DIRECTORY for one, _ in places):
-        named = ", ".join(f"{place.name} ({one.name})" for one, place in places)
+    if path.is_dir() and len(places) > 1 and all(format_source.name in _DIRECTORY for format_source, _ in places):
+        named = ", ".join(f"{path_inside.name} ({format_source.name})" for format_source, path_inside in places)
         raise UsageError(f"{path} holds several logs: {named}", hint="give one of them, or --format")
-    source, place = places[0]
-    found = source.read(place)
-    found.facts["source"] = {"path": place.name} | _mapping(found.facts.get("source"))
-    return found
+    source, path_inside = places[0]
+    imported = source.read(path_inside)
+    imported.facts["source"] = {"path": path_inside.name} | _mapping(imported.facts.get("source"))
+    return imported
 
 
 def _mapping(value: object) -> dict[str, object]:

@@ -48,16 +48,16 @@ class Written:
     foreign: int
 
 
-def write_imported(out: Path, found: Imported) -> Written:
-    """Write ``found`` as a run at ``out``, with what our detector says of it. Raises ``UsageError``.
+def write_imported(out: Path, imported: Imported) -> Written:
+    """Write ``imported`` as a run at ``out``, with what our detector says of it. Raises ``UsageError``.
 
     ``out`` must not exist. Until all is there it is made under another name beside it.
     """
     refuse_existing(out)
-    tables = _in_order(found)
-    facts = _facts(out, found)
+    tables = _in_order(imported)
+    facts = _facts(out, imported)
     replayed = _judged(out, facts, tables)
-    tables["findings"] = [finding.as_row() for finding in (*replayed.findings, *found.foreign)]
+    tables["findings"] = [finding.as_row() for finding in (*replayed.findings, *imported.foreign)]
     tables["levels"] = [
         {name: getattr(change, name) for name in BY_NAME["levels"].names if hasattr(change, name)}
         for change in replayed.levels
@@ -66,23 +66,25 @@ def write_imported(out: Path, found: Imported) -> Written:
         folder.mkdir()
         rows = _write(folder, facts, tables)
     alarms = sum(finding.alarm for finding in replayed.findings)
-    return Written(out, rows, len(tables["updates"]), alarms, len(found.foreign))
+    return Written(out, rows, len(tables["updates"]), alarms, len(imported.foreign))
 
 
-def _in_order(found: Imported) -> dict[str, list[Row]]:
+def _in_order(imported: Imported) -> dict[str, list[Row]]:
     """Return the rows of every table by update, losses included; of updates that cannot be there is none."""
     tables = {}
-    for name, rows in found.rows.items():
+    for name, rows in imported.rows.items():
         sound = [row for row in rows if 0 <= _update(row) < LAST_UPDATE]
         if len(sound) < len(rows):
             lost = len(rows) - len(sound)
-            found.losses.count("impossible_update", f"row of {name} of no possible update", times=lost, lost=lost)
+            imported.losses.count("impossible_update", f"row of {name} of no possible update", times=lost, lost=lost)
         if sound:
             tables[name] = sorted(sound, key=_update)
     if "updates" not in tables:
-        raise DamagedError("the source holds no update: nothing is imported", hint="; ".join(found.losses.sentences()))
-    tables["losses_of_data"] = [*tables.get("losses_of_data", []), *found.losses.rows()]
-    found.foreign = [finding for finding in found.foreign if 0 <= finding.update < LAST_UPDATE]
+        raise DamagedError(
+            "the source holds no update: nothing is imported", hint="; ".join(imported.losses.sentences())
+        )
+    tables["losses_of_data"] = [*tables.get("losses_of_data", []), *imported.losses.rows()]
+    imported.foreign = [finding for finding in imported.foreign if 0 <= finding.update < LAST_UPDATE]
     return tables
 
 
@@ -90,15 +92,15 @@ def _update(row: Row) -> int:
     return int(str(row["update"]))
 
 
-def _facts(out: Path, found: Imported) -> Row:
+def _facts(out: Path, imported: Imported) -> Row:
     """Return run.json."""
     from esper_analyze.detector.rule import revisions
     from esper_analyze.detector.rules import RULES
     from esper_analyze.detector.thresholds import Thresholds
 
     versions = {"esper-analyze": metadata.version("esper-analyze")}
-    given = {name: fact for name, fact in found.facts.items() if fact is not None}
-    source = {"format": found.format, "columns": found.columns, "left_out": found.left_out}
+    stated = {name: fact for name, fact in imported.facts.items() if fact is not None}
+    source = {"format": imported.format, "columns": imported.columns, "left_out": imported.left_out}
     return {
         "schema_version": VERSION,
         "run_id": uuid.uuid4().hex,
@@ -110,10 +112,10 @@ def _facts(out: Path, found: Imported) -> Row:
         "heads": {},
         "thresholds": Thresholds.defaults(RULES).as_dict(),
         "rule_revisions": revisions(RULES),
-        "imported_from": found.format,
-        "foreign_rules": sorted({finding.rule for finding in found.foreign}),
-        **given,
-        "source": source | _mapping(given.get("source")),
+        "imported_from": imported.format,
+        "foreign_rules": sorted({finding.rule for finding in imported.foreign}),
+        **stated,
+        "source": source | _mapping(stated.get("source")),
     }
 
 
@@ -131,8 +133,8 @@ def _judged(out: Path, facts: Row, tables: Mapping[str, list[Row]]) -> Replay:
 
     def observe(outcome: Outcome) -> None:
         for (table, column), (subjects, values) in outcome.filled.items():
-            for place, update in enumerate(outcome.update.tolist()):
-                for subject, value in zip(subjects, values[place].tolist(), strict=True):
+            for index, update in enumerate(outcome.update.tolist()):
+                for subject, value in zip(subjects, values[index].tolist(), strict=True):
                     if not math.isnan(value):
                         filled.setdefault((table, f"{update} {subject}"), {})[column] = value
 

@@ -1,4 +1,4 @@
-"""Troubles that are open, made from the live detector's findings as they come."""
+"""Open incidents, built from the live detector's findings as they arrive."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from esper_analyze.reports.narrative.primary_incident import primary_incident
 from esper_analyze.schema import BY_NAME, Kind
 
 MOST_KEPT = 1_000
-"""Incidents that have ended and are kept: they may be the cause of an open one."""
+"""Ended incidents that are kept, because they may be the cause of an open one."""
 _Key = tuple[str, str, str]
-_OWN = {rule.name: rule for rule in RULES}
-_PLACE = {name: place for place, name in enumerate(_OWN)}
+_BUILT_IN = {rule.name: rule for rule in RULES}
+_RULE_ORDER = {name: index for index, name in enumerate(_BUILT_IN)}
 
 
 @dataclass(frozen=True, slots=True)
-class Ringing:
-    """One trouble: its last finding, the one that made it as bad as it was, when it began and ended (None: open)."""
+class ActiveAlarm:
+    """One alarm: its last finding, the finding that set its worst verdict, when it began and ended (None: open)."""
 
     finding: Finding
     start: int
@@ -36,13 +36,13 @@ class Ringing:
 
 @dataclass(frozen=True, slots=True)
 class OpenIncident:
-    """An open trouble as it is shown. ``cause`` names what it is shown under, ``depth`` how far below.
+    """An open incident as it is shown. ``cause`` is the rule it is shown under, ``depth`` the level of nesting.
 
-    ``statistic`` names what was judged, ``value`` is what it was at ``value_update``, where it crossed ``threshold``.
-    ``worst`` and ``now`` are known where the recording holds that number at every update: the worst since
-    ``worst_since``, the beginning or the first update that is looked back on. ``said`` is what stood in a judged column
-    of words, which has no ``value``. ``seen_by`` are the rules that see the same NaN, or the one rule alone, and
-    ``about`` rule, subject and metric of each.
+    ``statistic`` names the judged number, ``value`` is its value at ``value_update``, where it crossed ``threshold``.
+    ``worst`` and ``now`` are set where the recording has that number at every update: the worst since ``worst_since``,
+    the start or the first update in the window. ``said`` is the text of a judged text column, which has no ``value``.
+    ``seen_by`` are the rules that see the same NaN, or the one rule alone, and ``about`` rule, subject and metric of
+    each.
     """
 
     verdict: str
@@ -72,41 +72,41 @@ class OpenIncident:
 
 @dataclass(slots=True)
 class Alarms:
-    """Takes findings in order."""
+    """Active and past alarms, updated with findings in order."""
 
     limits: dict[str, Limits] = field(default_factory=dict)
     restated: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    now: dict[_Key, Ringing] = field(default_factory=dict)
-    past: list[Ringing] = field(default_factory=list)
+    now: dict[_Key, ActiveAlarm] = field(default_factory=dict)
+    past: list[ActiveAlarm] = field(default_factory=list)
     ended: int = 0
     ended_nonfinite: set[int] = field(default_factory=set)
 
     @classmethod
     def judged_with(cls, info: Mapping[str, object]) -> Alarms:
-        """Return an empty memory that knows how long a streak had to be; what cannot be read is the default."""
+        """Return no alarms yet, with the limits of run.json; values that cannot be read become the defaults."""
         thresholds = info.get("thresholds")
-        found = dict(Thresholds.defaults(RULES).by_rule)
+        limits = dict(Thresholds.defaults(RULES).by_rule)
         for name, values in thresholds.items() if isinstance(thresholds, Mapping) else ():
-            if name in found:
+            if name in limits:
                 try:
-                    found[name] = Thresholds.defaults(RULES).merged({name: values})[name]
+                    limits[name] = Thresholds.defaults(RULES).merged({name: values})[name]
                 except ThresholdError:
                     continue
-        return cls(found, restated_since(info, RULES))
+        return cls(limits, restated_since(info, RULES))
 
     def take(self, row: Mapping[str, Any]) -> None:
-        """Take up one row of table ``findings``."""
+        """Add one row of table ``findings``."""
         columns = ("update", "rule", "subject", "metric", "verdict", "value", "threshold", "baseline", "reason")
         finding = Finding(**{name: row[name] for name in columns}, previous=None)
         code, key = BY_WORD.get(finding.verdict, Verdict.NO_DATA), (finding.rule, finding.subject, finding.metric)
         open_now = self.now.get(key)
         if code >= Verdict.WARNING:
             if open_now is None:
-                self.now[key] = Ringing(finding, finding.update, code.word, finding)
+                self.now[key] = ActiveAlarm(finding, finding.update, code.word, finding)
             else:
                 worse = code > BY_WORD[open_now.worst]
                 worst, alarm = (code.word, finding) if worse else (open_now.worst, open_now.alarm)
-                self.now[key] = Ringing(finding, open_now.start, worst, alarm)
+                self.now[key] = ActiveAlarm(finding, open_now.start, worst, alarm)
         elif code >= Verdict.OK and open_now is not None:
             self._end(key, finding.update)
 
@@ -122,116 +122,122 @@ class Alarms:
 
     @property
     def number_ended(self) -> int:
-        """How many incidents have ended; what several rules see of one NaN is one."""
+        """Number of ended incidents; several rules that see the same NaN count once."""
         still = {alarm.start for alarm in self.now.values() if _began_nonfinite(alarm)}
         return self.ended + len(self.ended_nonfinite - still)
 
     def begin_anew(self, update: int) -> None:
-        """End what is open: from ``update`` on a detector judges that knows nothing of it."""
+        """End all active alarms: from ``update`` on a new detector judges, without their state."""
         for key in list(self.now):
             self._end(key, update)
 
     def open_incidents(self, last_update: int) -> list[OpenIncident]:
-        """Return what is open now, the first cause first, then the worst; each consequence below its cause."""
+        """Return the open incidents, the primary one first, then the worst; each consequence below its cause."""
         alarms_by_start = (*self.past[-MOST_KEPT:], *self.now.values()) if self.now else ()
-        listed = sorted(alarms_by_start, key=lambda one: (one.start, _PLACE.get(one.finding.rule, len(_PLACE))))
+        listed = sorted(
+            alarms_by_start, key=lambda item: (item.start, _RULE_ORDER.get(item.finding.rule, len(_RULE_ORDER)))
+        )
         rules = {alarm.finding.rule: rule_named(alarm.finding.rule) for alarm in listed}
-        single = [self._incident(one, last_update) for one in listed]
-        of = {(*_key(one), one.start): alarm for one, alarm in zip(single, listed, strict=True)}
-        nonfinite = {place for place, alarm in enumerate(listed) if _began_nonfinite(alarm)}
-        found = with_causes(merge_nonfinite(single, nonfinite), rules)
-        alarms = {place: of[(*_key(one), one.start)] for place, one in enumerate(found) if one.ended == "open"}
+        single = [self._incident(item, last_update) for item in listed]
+        of = {(*_key(item), item.start): alarm for item, alarm in zip(single, listed, strict=True)}
+        nonfinite = {index for index, alarm in enumerate(listed) if _began_nonfinite(alarm)}
+        incidents = with_causes(merge_nonfinite(single, nonfinite), rules)
+        alarms = {index: of[(*_key(item), item.start)] for index, item in enumerate(incidents) if item.ended == "open"}
         shown: list[OpenIncident] = []
         below: dict[int | None, list[int]] = {}
-        for place in alarms:
-            below.setdefault(found[place].cause, []).append(place)
+        for index in alarms:
+            below.setdefault(incidents[index].cause, []).append(index)
 
-        def show(place: int, depth: int) -> None:
-            cause = found[place].cause
-            shown.append(self._shown(alarms[place], found[place], None if cause is None else found[cause], depth))
-            for one in below.get(place, ()):
-                show(one, depth + 1)
+        def show(index: int, depth: int) -> None:
+            cause = incidents[index].cause
+            shown.append(
+                self._shown(alarms[index], incidents[index], None if cause is None else incidents[cause], depth)
+            )
+            for item in below.get(index, ()):
+                show(item, depth + 1)
 
-        roots = [place for place in alarms if found[place].cause not in alarms]
-        first = self._first(found, sorted(alarms), rules) if alarms else None
-        for place in sorted(roots, key=lambda one: (one != first, -BY_WORD[found[one].peak_verdict], found[one].start)):
-            show(place, 0)
+        roots = [index for index in alarms if incidents[index].cause not in alarms]
+        first = self._first(incidents, sorted(alarms), rules) if alarms else None
+        for index in sorted(
+            roots, key=lambda item: (item != first, -BY_WORD[incidents[item].peak_verdict], incidents[item].start)
+        ):
+            show(index, 0)
         return shown
 
     @staticmethod
-    def _first(found: list[Incident], places: list[int], rules: Mapping[str, Rule]) -> int:
-        """Return the position of the open incident that leads, or of the open one that it is shown under."""
-        index = {place: number for number, place in enumerate(places)}
-        several = [replace(found[place], cause=index.get(found[place].cause or 0)) for place in places]
-        place = places[primary_incident(several, rules.values())]
-        while found[place].cause in index:
-            place = int(found[place].cause or 0)
-        return place
+    def _first(incidents: list[Incident], indices: list[int], rules: Mapping[str, Rule]) -> int:
+        """Return the index of the primary open incident, or of the open one that it is shown under."""
+        order = {chosen: number for number, chosen in enumerate(indices)}
+        several = [replace(incidents[chosen], cause=order.get(incidents[chosen].cause or 0)) for chosen in indices]
+        chosen = indices[primary_incident(several, rules.values())]
+        while incidents[chosen].cause in order:
+            chosen = int(incidents[chosen].cause or 0)
+        return chosen
 
-    def _shown(self, alarm: Ringing, incident: Incident, because: Incident | None, depth: int) -> OpenIncident:
-        said, rule = alarm.alarm, rule_named(alarm.finding.rule)
-        numbers = {name: getattr(said, name) for name in ("value", "threshold", "baseline")}
+    def _shown(self, alarm: ActiveAlarm, incident: Incident, because: Incident | None, depth: int) -> OpenIncident:
+        first_finding, rule = alarm.alarm, rule_named(alarm.finding.rule)
+        numbers = {name: getattr(first_finding, name) for name in ("value", "threshold", "baseline")}
         restated = self.restated.get(rule.name, ())
-        if _in_words(rule, said.metric):
+        if _in_words(rule, first_finding.metric):
             numbers = dict.fromkeys(numbers)
-        elif "value" in restated or ("threshold" in restated and not _beyond(said, rule)):
+        elif "value" in restated or ("threshold" in restated and not _beyond(first_finding, rule)):
             numbers |= {"threshold": None, "baseline": None}
         verdict = incident.peak_verdict if incident.parts else alarm.finding.verdict
         return OpenIncident(
             *(
                 verdict,
-                said.rule,
+                first_finding.rule,
                 rule.title,
-                said.subject,
-                said.metric,
+                first_finding.subject,
+                first_finding.metric,
                 alarm.start,
             ),
             **numbers,
             look_first=rule.look_first,
-            statistic=said.metric if "value" in restated else rule.statistic(said.metric).name,
-            value_update=said.update,
+            statistic=first_finding.metric if "value" in restated else rule.statistic(first_finding.metric).name,
+            value_update=first_finding.update,
             seen_by=incident.seen_by,
-            about=tuple(_key(one) for one in incident.parts or (incident,)),
+            about=tuple(_key(part) for part in incident.parts or (incident,)),
             cause=None if because is None else because.rule,
             cause_update=None if because is None else because.start,
             depth=depth,
         )
 
-    def _incident(self, alarm: Ringing, last_update: int) -> Incident:
-        """Return an alarm as the detector's own search for causes takes it; its peak is not known live."""
-        said, limits = alarm.finding, self.limits.get(alarm.finding.rule, Limits())
+    def _incident(self, alarm: ActiveAlarm, last_update: int) -> Incident:
+        """Return an alarm as an incident, the input of the detector's search for causes; its peak is not known live."""
+        last_finding, limits = alarm.finding, self.limits.get(alarm.finding.rule, Limits())
         end = last_update if alarm.ended is None else max(alarm.start, alarm.ended - limits.clear_after)
-        first = alarm.start if _began_nonfinite(alarm) else onset(rule_named(said.rule), limits, alarm.start)
-        word, peak = "open" if alarm.ended is None else "cleared", said.value or 0.0
-        place = (said.rule, said.subject, said.metric, first, alarm.start, end, word)
-        return Incident(*place, peak, said.update, alarm.worst, 1)
+        first = alarm.start if _began_nonfinite(alarm) else onset(rule_named(last_finding.rule), limits, alarm.start)
+        word, peak = "open" if alarm.ended is None else "cleared", last_finding.value or 0.0
+        fields = (last_finding.rule, last_finding.subject, last_finding.metric, first, alarm.start, end, word)
+        return Incident(*fields, peak, last_finding.update, alarm.worst, 1)
 
 
-def _beyond(said: Finding, rule: Rule) -> bool:
+def _beyond(finding: Finding, rule: Rule) -> bool:
     """Whether a recorded value is at or beyond the bound recorded with it."""
-    if said.value is None or said.threshold is None:
+    if finding.value is None or finding.threshold is None:
         return False
-    return said.value >= said.threshold if rule.higher_is_worse else said.value <= said.threshold
+    return finding.value >= finding.threshold if rule.higher_is_worse else finding.value <= finding.threshold
 
 
-def _key(one: Incident) -> _Key:
-    return one.rule, one.subject, one.metric
+def _key(incident: Incident) -> _Key:
+    return incident.rule, incident.subject, incident.metric
 
 
-def _began_nonfinite(alarm: Ringing) -> bool:
-    """Whether the trouble began because something was not finite."""
+def _began_nonfinite(alarm: ActiveAlarm) -> bool:
+    """Whether the alarm began because a value was not finite."""
     began = alarm.alarm
     return rule_named(began.rule).finiteness or (began.update == alarm.start and began.reason == NONFINITE)
 
 
 def rule_named(name: str) -> Rule:
-    """Return a rule by its name; one of the user's own is known by its name alone."""
-    return _OWN.get(name) or replace(
+    """Return a rule by its name; of a custom rule only the name is known."""
+    return _BUILT_IN.get(name) or replace(
         RULES[0], name=name, title=name, look_first="", causes=(), confirmed_by=None, finiteness=False
     )
 
 
 def _in_words(rule: Rule, metric: str) -> bool:
-    """Whether a rule of the program judged a column of words: the value is then a number for them."""
+    """Whether a built-in rule judged a text column: the recorded value is then only a code."""
     table = BY_NAME[rule.table]
-    return rule.name in _OWN and metric in table.names and table.column(metric).kind in (Kind.TEXT, Kind.CHOICE)
+    return rule.name in _BUILT_IN and metric in table.names and table.column(metric).kind in (Kind.TEXT, Kind.CHOICE)

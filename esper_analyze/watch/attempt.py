@@ -1,4 +1,4 @@
-"""One writer's folder, followed: rows that are new, each once, whether they came by the log or by a shard."""
+"""Follow the folder of one attempt: new rows, each returned once, whether they come from the log or from a shard."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from esper_analyze.watch.tails import LogTail, ManifestTail, RewrittenError
 
 Row = dict[str, Any]
 WINDOW = 120
-"""Updates that are looked back on; older rows of tables that grow with every update are never read."""
+"""Updates in the window; older rows of tables that grow with every update are never read."""
 _SHOWN: Mapping[str, tuple[str, ...]] = {
     "updates": (
         *(
@@ -48,7 +48,7 @@ _SHOWN: Mapping[str, tuple[str, ...]] = {
 
 
 def _read(table: str) -> tuple[str, ...]:
-    """Return the columns of ``table`` that are shown, and those that rules judge: open incidents follow them."""
+    """Return the columns of ``table`` that are shown, and those that rules judge, needed for open incidents."""
     declared = BY_NAME[table]
     judged = (name for rule in RULES if rule.table == table for name in (*rule.columns, *rule.fills))
     subject = () if declared.subject is None else (declared.subject,)
@@ -56,18 +56,18 @@ def _read(table: str) -> tuple[str, ...]:
 
 
 GROWING: Mapping[str, tuple[str, ...]] = {table: _read(table) for table in _SHOWN}
-"""Tables with rows at every update, and the columns of them that are read."""
+"""Tables with rows at every update, and the columns that are read."""
 RARE: Mapping[str, tuple[str, ...]] = {
     "losses_of_data": ("kind", "detail", "rows"),
     "levels": ("level", "previous", "rule", "subject", "until"),
     "findings": ("rule", "subject", "metric", "verdict", "value", "threshold", "baseline", "reason"),
 }
-"""Tables that are read whole: they have rows only when something happens."""
+"""Tables that are read completely: they have rows only when something happens."""
 
 
 @dataclass(slots=True)
-class _Known:
-    """What of a table was taken: the last sequence number that a shard brought, and what only the log has."""
+class _TableProgress:
+    """Progress in one table: last sequence number from shards, last one returned, and spans that only the log has."""
 
     sealed: int = -1
     applied: int = -1
@@ -76,7 +76,7 @@ class _Known:
 
 @dataclass(slots=True)
 class AttemptFollower:
-    """Follows one attempt. ``until``: its rows from this update on were recorded anew by a later attempt."""
+    """Follows one attempt. ``until``: its rows from this update on were superseded by a later attempt."""
 
     folder: Path
     number: int
@@ -88,7 +88,7 @@ class AttemptFollower:
     broken: list[str] = field(default_factory=list)
     _log: LogTail = field(init=False)
     _manifest: ManifestTail = field(init=False)
-    _known: dict[str, _Known] = field(default_factory=dict)
+    _progress: dict[str, _TableProgress] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self._log = LogTail(self.folder)
@@ -96,19 +96,19 @@ class AttemptFollower:
 
     @property
     def troubles(self) -> list[str]:
-        """What of the folder cannot be used, in words."""
+        """Files of the folder that cannot be used, and why."""
         return [*self.broken, *self._log.troubles.values(), *self._manifest.troubles]
 
     @property
     def touched(self) -> float:
-        """When something was last written to the logs, or a file made (seconds of the epoch)."""
+        """Time of the last write to the logs or of a new file (seconds of the epoch)."""
         return self._log.touched
 
     def news(self) -> dict[str, list[Row]]:
-        """Return the rows of each table that were not returned yet, in order of their sequence numbers.
+        """Return the new rows of each table, in order of their sequence numbers.
 
-        The log is read before the manifest: what a writer seals meanwhile is seen twice, and never not at all.
-        Raises ``RewrittenError`` when all must be read anew, ``OSError`` when the folder is gone.
+        The log is read before the manifest: rows sealed meanwhile are seen twice (and deduplicated), never missed.
+        Raises ``RewrittenError`` when everything must be read again, ``OSError`` when the folder is gone.
         """
         frames = self._log.new()
         entries = self._manifest.new()
@@ -117,22 +117,22 @@ class AttemptFollower:
         return {name: self._rows(name, entries, rows, since) for name, rows in logged.items()}
 
     def _logged(self, name: str, frames: Iterable[Mapping[str, Entry]]) -> pa.Table | None:
-        table, known = BY_NAME[name], self._known.setdefault(name, _Known())
+        table, progress = BY_NAME[name], self._progress.setdefault(name, _TableProgress())
         names = former_names(table)
-        new = [frame[name] for frame in frames if name in frame and frame[name][0] > known.sealed]
+        new = [frame[name] for frame in frames if name in frame and frame[name][0] > progress.sealed]
         if not new:
             return None
-        known.logged += [(first, len(rows)) for first, rows in new]
-        found, misfits = fitting(table, [(first, with_names(rows, names)) for first, rows in new], self.rank)
+        progress.logged += [(first, len(rows)) for first, rows in new]
+        rows_found, misfits = fitting(table, [(first, with_names(rows, names)) for first, rows in new], self.rank)
         self.misfits += misfits
-        return found
+        return rows_found
 
     def _since(self, entries: Sequence[ShardEntry], logged: pa.Table | None) -> int:
-        """Return the first update to look at, and note the first and last one of all."""
-        own = [entry for entry in entries if entry.table == "updates"]
-        seen = pc.min_max(logged["update"]).as_py() if logged is not None and len(logged) else None
-        firsts = [*(entry.first_update for entry in own), *([seen["min"]] if seen else [])]
-        lasts = [*(entry.last_update for entry in own), *([seen["max"]] if seen else [])]
+        """Return the first update of the window, and update ``first_update`` and ``last_update``."""
+        shards = [entry for entry in entries if entry.table == "updates"]
+        bounds = pc.min_max(logged["update"]).as_py() if logged is not None and len(logged) else None
+        firsts = [*(entry.first_update for entry in shards), *([bounds["min"]] if bounds else [])]
+        lasts = [*(entry.last_update for entry in shards), *([bounds["max"]] if bounds else [])]
         if firsts:
             self.first_update = min([*firsts, *([] if self.first_update is None else [self.first_update])])
             self.last_update = max([*lasts, *([] if self.last_update is None else [self.last_update])])
@@ -140,34 +140,36 @@ class AttemptFollower:
         return (last if self.until is None else min(last, self.until - 1)) - WINDOW + 1
 
     def _rows(self, name: str, entries: Iterable[ShardEntry], logged: pa.Table | None, since: int) -> list[Row]:
-        known, least = self._known[name], since if name in GROWING else 0
+        progress, least = self._progress[name], since if name in GROWING else 0
         columns = ("seq", "update", *GROWING.get(name, RARE.get(name, ())))
         parts = [logged.select(columns)] if logged is not None else []
-        taken = list(known.logged)
-        for entry in sorted((one for one in entries if one.table == name), key=lambda one: one.first_seq):
-            if self._brings_more(entry, known) and entry.last_update >= least:
-                parts += self._unsealed(entry, columns, taken)
+        logged_spans = list(progress.logged)
+        for entry in sorted((shard for shard in entries if shard.table == name), key=lambda shard: shard.first_seq):
+            if self._brings_more(entry, progress) and entry.last_update >= least:
+                parts += self._unsealed(entry, columns, logged_spans)
         rows: list[Row] = []
         for part in parts:
             fresh = part.filter(pc.greater_equal(part["update"], least))
             rows += (fresh if self.until is None else fresh.filter(pc.less(fresh["update"], self.until))).to_pylist()
         rows.sort(key=lambda row: int(row["seq"]))
-        if rows and rows[0]["seq"] <= known.applied:
+        if rows and rows[0]["seq"] <= progress.applied:
             raise RewrittenError(str(self.folder))
-        known.applied = rows[-1]["seq"] if rows else known.applied
+        progress.applied = rows[-1]["seq"] if rows else progress.applied
         return rows
 
-    def _brings_more(self, entry: ShardEntry, known: _Known) -> bool:
-        """Whether a shard holds rows that no log brought; what it seals need not be kept in mind any more."""
-        if entry.last_seq <= known.sealed:
+    def _brings_more(self, entry: ShardEntry, progress: _TableProgress) -> bool:
+        """Whether a shard has rows that did not come from the log; sealed spans are forgotten."""
+        if entry.last_seq <= progress.sealed:
             return False
-        known.sealed = entry.last_seq
-        inside = [count for first, count in known.logged if entry.first_seq <= first <= entry.last_seq]
-        known.logged = [one for one in known.logged if one[0] > entry.last_seq]
+        progress.sealed = entry.last_seq
+        inside = [count for first, count in progress.logged if entry.first_seq <= first <= entry.last_seq]
+        progress.logged = [span for span in progress.logged if span[0] > entry.last_seq]
         return sum(inside) < entry.rows
 
-    def _unsealed(self, entry: ShardEntry, columns: Sequence[str], taken: Sequence[tuple[int, int]]) -> list[pa.Table]:
-        """Return the rows of a shard that did not come by the log; none, and a trouble, when it is damaged."""
+    def _unsealed(
+        self, entry: ShardEntry, columns: Sequence[str], logged_spans: Sequence[tuple[int, int]]
+    ) -> list[pa.Table]:
+        """Return the rows of a shard that did not come from the log; none, and a note in ``broken``, if damaged."""
         path = self.folder / entry.shard
         fault = shard_fault(path, entry)
         if fault is not None:
@@ -181,6 +183,6 @@ class AttemptFollower:
         except DamagedError as error:
             self.broken.append(error.message)
             return []
-        own = [seq for first, count in taken for seq in range(first, first + count)]
-        seen = pc.is_in(data["seq"], value_set=pa.array(own, pa.int64()))
-        return [data.filter(pc.invert(seen))]
+        known_seqs = [seq for first, count in logged_spans for seq in range(first, first + count)]
+        duplicate = pc.is_in(data["seq"], value_set=pa.array(known_seqs, pa.int64()))
+        return [data.filter(pc.invert(duplicate))]

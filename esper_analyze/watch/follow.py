@@ -1,7 +1,7 @@
-"""A run, followed: every look costs as much as what is new, however long the run is.
+"""Follow a run: every poll costs as much as the new data, however long the run is.
 
-Which rules could judge is a question about the whole run: it is answered again when the run has grown by
-``COVERAGE_GROWTH``, or is in another state. In sum that reads each update about twenty times.
+Which rules could judge depends on the whole run: it is computed again when the run has grown by ``COVERAGE_GROWTH`` or
+its state has changed. In total that reads each update about twenty times.
 """
 
 from __future__ import annotations
@@ -21,33 +21,33 @@ from esper_analyze.storage.run_info import identity
 from esper_analyze.watch.alarms import Alarms
 from esper_analyze.watch.attempt import AttemptFollower
 from esper_analyze.watch.tails import RewrittenError
-from esper_analyze.watch.window import Kept
+from esper_analyze.watch.window import RecentRows
 from esper_analyze.watch.writer import DELETED, WAITING, Writer, writer_of
 
 COVERAGE_GROWTH = 0.05
 _TRIES = 5
-"""How often all is read anew in one look, when files are replaced while they are read."""
+"""How often everything is read again in one poll, when files are replaced while they are read."""
 
 
 @dataclass(slots=True)
 class Follower:
-    """Follows the run in directory ``path``; ``rank`` None: the first rank that is there.
+    """Follows the run in directory ``path``; ``rank`` None: the first existing rank.
 
-    ``clock`` gives seconds of the epoch. Only reads; what cannot be read is told in ``trouble`` and tried again.
+    ``clock`` returns seconds of the epoch. Only reads; ``trouble`` says what cannot be read, and it is tried again.
     """
 
     path: Path
     rank: int | None = None
     clock: Callable[[], float] = time.time
     info: dict[str, Any] = field(default_factory=dict)
-    kept: Kept = field(default_factory=lambda: Kept(Alarms()))
+    recent: RecentRows = field(default_factory=lambda: RecentRows(Alarms()))
     writers: dict[int, Writer] = field(default_factory=dict)
     attempts: list[AttemptFollower] = field(default_factory=list)
     shown_rank: int = 0
     state: str = WAITING
     news_at: float | None = None
     touched: float | None = None
-    looks: int = 0
+    polls: int = 0
     replaced: bool = False
     trouble: str | None = None
     coverage: Coverage | None = None
@@ -58,50 +58,50 @@ class Follower:
 
     @property
     def file_troubles(self) -> list[str]:
-        """Files that cannot be used, in words."""
-        marks = [one.trouble for one in self.writers.values() if one.trouble is not None]
-        return [*(one for own in self.attempts for one in own.troubles), *marks]
+        """Files that cannot be used, and why."""
+        marks = [writer.trouble for writer in self.writers.values() if writer.trouble is not None]
+        return [*(writer for attempt in self.attempts for writer in attempt.troubles), *marks]
 
-    def look(self) -> None:
-        """Take up what is new. Raises ``EsperError`` when the run cannot be read and never could."""
+    def poll(self) -> None:
+        """Read what is new. Raises ``EsperError`` when the run cannot be read and never could."""
         self.trouble = None
         try:
-            self._look()
+            self._poll()
         except FileNotFoundError as error:
             if (self.path / layout.RUN_FILE).exists():
-                self.trouble = f"{error.filename} was taken away while it was read"
+                self.trouble = f"{error.filename} was removed while it was read"
             else:
-                self.state = DELETED if self.looks else WAITING
+                self.state = DELETED if self.polls else WAITING
         except (OSError, EsperError) as error:
-            if not self.looks:
+            if not self.polls:
                 raise
             words = error.message if isinstance(error, EsperError) else f"{error.filename}: {error.strerror}"
             self.trouble = f"cannot be read now: {words}"
 
-    def _look(self) -> None:
+    def _poll(self) -> None:
         self._identify()
         folders = self._folders()
         ranks = sorted(folders)
         self.shown_rank = self._chosen(ranks)
-        own = folders.get(self.shown_rank, [])
+        of_shown_rank = folders.get(self.shown_rank, [])
         for _ in range(_TRIES):
             try:
-                self._follow(own)
+                self._follow(of_shown_rank)
                 break
             except RewrittenError:
                 self._forget()
         else:
             self.trouble = "its files are being replaced"
-        self.writers = {rank: writer_of(found[-1], self.clock()) for rank, found in folders.items()}
+        self.writers = {rank: writer_of(of_rank[-1], self.clock()) for rank, of_rank in folders.items()}
         if self.shown_rank in self.writers:
             self.state = self.writers[self.shown_rank].state
             self.touched = self.attempts[-1].touched if self.attempts else None
-        self.looks += 1
+        self.polls += 1
         self._count_rules()
 
     def _count_rules(self) -> None:
-        """Count again which rules could judge, if the run has grown enough since or is in another state."""
-        updates, covered = (self.kept.last_update or 0) + 1, (len(self.attempts), self.state)
+        """Compute again which rules could judge, if the run has grown enough or its state has changed."""
+        updates, covered = (self.recent.last_update or 0) + 1, (len(self.attempts), self.state)
         if covered == self._covered and updates < self._coverage_due:
             return
         run = open_run(self.path, skip_broken=True)
@@ -110,8 +110,8 @@ class Follower:
 
     def _identify(self) -> None:
         """Read run.json when it is new or was replaced. Raises ``FileNotFoundError`` while there is none."""
-        found = (self.path / layout.RUN_FILE).stat()
-        mark = (found.st_ino, found.st_mtime_ns, found.st_size)
+        status = (self.path / layout.RUN_FILE).stat()
+        mark = (status.st_ino, status.st_mtime_ns, status.st_size)
         if mark == self._mark:
             return
         info = identity(self.path)
@@ -132,37 +132,37 @@ class Follower:
     def _chosen(self, ranks: list[int]) -> int:
         if self.rank is None:
             return ranks[0] if ranks else 0
-        if ranks and self.rank not in ranks and not self.looks:
+        if ranks and self.rank not in ranks and not self.polls:
             raise UsageError(f"{self.path} has no rank {self.rank}", hint=f"ranks: {', '.join(map(str, ranks))}")
         return self.rank
 
     def _forget(self) -> None:
-        self.attempts, self.kept = [], Kept(Alarms.judged_with(self.info))
+        self.attempts, self.recent = [], RecentRows(Alarms.judged_with(self.info))
         self.coverage = self._covered = None
 
     def _follow(self, folders: list[Path]) -> None:
-        """Take up the news of every attempt. Raises ``RewrittenError`` when all must be read anew."""
-        known = [one.folder for one in self.attempts]
-        if folders[: len(known)] != known:
+        """Read the new rows of every attempt. Raises ``RewrittenError`` when everything must be read again."""
+        followed = [attempt.folder for attempt in self.attempts]
+        if folders[: len(followed)] != followed:
             raise RewrittenError(str(self.path))
-        for folder in folders[len(known) :]:
+        for folder in folders[len(followed) :]:
             number = layout.attempt_of(folder) or 0
             self.attempts.append(AttemptFollower(folder, number, self.shown_rank, self._untils.get(folder)))
-        news = [one.news() for one in self.attempts]
+        news = [attempt.news() for attempt in self.attempts]
         untils = self._superseded()
-        if untils != {one.folder: one.until for one in self.attempts}:
+        if untils != {attempt.folder: attempt.until for attempt in self.attempts}:
             self._untils = untils
             raise RewrittenError(str(self.path))
-        if sum(self.kept.take(rows) for rows in news):
-            self.news_at = self.clock() if self.looks else None
+        if sum(self.recent.take(rows) for rows in news):
+            self.news_at = self.clock() if self.polls else None
 
     def _superseded(self) -> dict[Path, int | None]:
-        """Return from which update on each attempt was resumed by a later one."""
+        """Return the update from which on each attempt was superseded by a later one."""
         untils: dict[Path, int | None] = {}
         least: int | None = None
-        for one in reversed(self.attempts):
-            over = least is not None and one.last_update is not None and least <= one.last_update
-            untils[one.folder] = least if over else None
-            if one.first_update is not None:
-                least = one.first_update if least is None else min(least, one.first_update)
+        for attempt in reversed(self.attempts):
+            over = least is not None and attempt.last_update is not None and least <= attempt.last_update
+            untils[attempt.folder] = least if over else None
+            if attempt.first_update is not None:
+                least = attempt.first_update if least is None else min(least, attempt.first_update)
         return untils

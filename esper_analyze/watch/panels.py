@@ -1,4 +1,4 @@
-"""A snapshot in lines of text for a given width: the same on a live screen and in a pipe. No word is broken."""
+"""A snapshot as lines of text for a given width, the same on the live screen and in a pipe. Words are not broken."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ from esper_analyze.wording import many, number
 
 MUTED = "dim"
 WIDE = 108
-"""Columns from which on reasons stand beside states."""
+"""Columns from which on reasons are shown next to states."""
 _COLOURS = {RUNNING: "ok", ENDED: "info", CRASHED: "critical", DELETED: "warning", WAITING: "no_data"}
 LEAST_BARS = 6
-"""Cells below which a line of bars says nothing."""
+"""Fewest cells in which a sparkline is drawn."""
 _NAMED = 5
 
 
 @dataclass(frozen=True, slots=True)
-class Section:
+class ScreenSection:
     """A part of the view: ``name`` for the screen, its title, the heads of its columns, its lines."""
 
     name: str
@@ -36,8 +36,8 @@ class Section:
     lines: list[Text] = field(default_factory=list)
 
 
-def sections(shot: Snapshot, width: int) -> list[Section]:
-    """Return every part that has something to say, in order."""
+def sections(shot: Snapshot, width: int) -> list[ScreenSection]:
+    """Return every non-empty part, in order."""
     if shot.status.state == WAITING:
         return [_header(shot, width)]
     parts = [_header(shot, width), _incidents(shot, width), _heads(shot, width), _recurrent(shot, width)]
@@ -66,13 +66,13 @@ def lasting(seconds: float) -> str:
 
 
 def headline(shot: Snapshot) -> str:
-    """Return how the run stands in one sentence."""
+    """Return the state of the run in one sentence."""
     status = shot.status
     since = "" if status.silent_s is None else lasting(status.silent_s)
     if status.state == WAITING:
-        return f"waiting for {path_words(shot.path)}: there is no run yet"
+        return f"waiting for {path_words(shot.path)}: no run there yet"
     if status.state == DELETED:
-        return "its directory is gone; this is what was last seen"
+        return "its directory was deleted; this is the last known state"
     if status.state == RUNNING:
         usual = "" if status.usual_s is None else f", an update usually takes {_brief(status.usual_s)}"
         if status.late:
@@ -87,24 +87,24 @@ def _brief(seconds: float) -> str:
     return f"{seconds * 1000:.0f} ms" if seconds < 1 else f"{seconds:.2g} s" if seconds < 10 else lasting(seconds)
 
 
-def _header(shot: Snapshot, width: int) -> Section:
+def _header(shot: Snapshot, width: int) -> ScreenSection:
     word = shot.status.state.upper()
     name = _cut(f"{cleaned(shot.name, 60)} · {cleaned(shot.trained_with, 60)}".rstrip(" ·"), width - len(word) - 3)
     first = Text.assemble((name, "bold"), " " * max(1, width - len(word) - 2 - Text(name).cell_len))
     first.append(f" {word} ", f"bold reverse {VERDICTS[_COLOURS[shot.status.state]]}")
     bad = shot.status.late or shot.status.state in (CRASHED, DELETED)
-    said = [_wrapped(headline(shot), width, VERDICTS["warning"] if bad else "")]
+    blocks = [_wrapped(headline(shot), width, VERDICTS["warning"] if bad else "")]
     if shot.status.state == RUNNING and width >= WIDE:
-        said.append(_wrapped(shot.status.why, width, MUTED))
+        blocks.append(_wrapped(shot.status.why, width, MUTED))
     if shot.status.state != WAITING:
-        said.append(_listed(_facts(shot), width))
+        blocks.append(_listed(_facts(shot), width))
     if shot.without_choice:
-        said.append(_wrapped("nothing to learn: no head has a choice", width, VERDICTS["warning"]))
+        blocks.append(_wrapped("no head has a choice: the masks leave one action", width, VERDICTS["warning"]))
     if shot.replaced:
-        said.append(_wrapped("another run took the place of the one before", width, VERDICTS["warning"]))
+        blocks.append(_wrapped("the run was replaced by another one", width, VERDICTS["warning"]))
     if shot.trouble:
-        said.append(_wrapped(cleaned(shot.trouble, 300), width, VERDICTS["warning"]))
-    return Section("header", Text(""), None, [first, *(line for lines in said for line in lines)])
+        blocks.append(_wrapped(cleaned(shot.trouble, 300), width, VERDICTS["warning"]))
+    return ScreenSection("header", Text(""), None, [first, *(line for lines in blocks for line in lines)])
 
 
 def _facts(shot: Snapshot) -> Iterator[str]:
@@ -138,53 +138,53 @@ def _ranks(shot: Snapshot) -> Iterator[str]:
     if len(odd) > 3:
         yield f"{len(odd) - 3} more ranks differ"
     if missing > 0:
-        yield f"{many(missing, 'rank')} not there"
+        yield f"{many(missing, 'rank')} missing"
 
 
-def _incidents(shot: Snapshot, width: int) -> Section:
+def _incidents(shot: Snapshot, width: int) -> ScreenSection:
     count = len(shot.incidents)
-    bad = sum(one.verdict == "critical" for one in shot.incidents)
+    bad = sum(incident.verdict == "critical" for incident in shot.incidents)
     title = f"{count or 'no'} open {'incident' if count == 1 else 'incidents'}" + (f", {bad} critical" if bad else "")
     if shot.ended_incidents:
         title += f"; {shot.ended_incidents:,} ended"
     lines: list[Text] = []
-    for place, group in enumerate(_grouped(shot.incidents)):
+    for index, group in enumerate(_grouped(shot.incidents)):
         lines += _incident(group, width)
-        if place == 0:
+        if index == 0:
             lines += _hanging("look first at: " + group[0].look_first, width, 9, MUTED) if group[0].look_first else []
     if not lines and shot.last_ended is not None:
         worst, rule, start, end = shot.last_ended
         lines = _wrapped(f"the last one was {rule} ({worst}), from update {start:,}, over at {end:,}", width, MUTED)
     if shot.judged is not None and shot.judged.lacking:
         lines += _wrapped(shot.judged.words, width, VERDICTS["no_data"])
-    return Section("incidents", Text(title, "bold"), None, lines)
+    return ScreenSection("incidents", Text(title, "bold"), None, lines)
 
 
 def _grouped(incidents: Sequence[OpenIncident]) -> list[list[OpenIncident]]:
-    """Return incidents of one rule with one cause together, unless something is shown below one of them."""
+    """Group incidents of one rule with one cause, unless consequences are shown below one of them."""
     groups: list[list[OpenIncident]] = []
-    places: dict[tuple[object, ...], int] = {}
-    for place, one in enumerate(incidents):
-        after = incidents[place + 1] if place + 1 < len(incidents) else None
-        key: tuple[object, ...] = (one.rule, one.cause, one.cause_update, one.depth)
-        if after is not None and after.depth > one.depth:
-            key = (place,)
-        if key in places:
-            groups[places[key]].append(one)
+    positions: dict[tuple[object, ...], int] = {}
+    for index, incident in enumerate(incidents):
+        after = incidents[index + 1] if index + 1 < len(incidents) else None
+        key: tuple[object, ...] = (incident.rule, incident.cause, incident.cause_update, incident.depth)
+        if after is not None and after.depth > incident.depth:
+            key = (index,)
+        if key in positions:
+            groups[positions[key]].append(incident)
         else:
-            places[key] = len(groups)
-            groups.append([one])
+            positions[key] = len(groups)
+            groups.append([incident])
     return groups
 
 
 def _incident(group: Sequence[OpenIncident], width: int) -> list[Text]:
-    worst = next((one for one in group if one.verdict == "critical"), group[0])
-    subjects = list(dict.fromkeys(one.subject for one in group if one.subject != "run"))
+    worst = next((incident for incident in group if incident.verdict == "critical"), group[0])
+    subjects = list(dict.fromkeys(incident.subject for incident in group if incident.subject != "run"))
     named = ", ".join(cleaned(subject, 40) for subject in subjects[:_NAMED]) + (
         f" and {len(subjects) - _NAMED} more" if len(subjects) > _NAMED else ""
     )
     words = f"{'↳ ' if worst.depth else ''}{cleaned(worst.title)}" + (f" on {named}" if named else "")
-    words += f" since update {min(one.start for one in group):,}"
+    words += f" since update {min(incident.start for incident in group):,}"
     if len(worst.seen_by) > 1:
         words += f", {len(worst.seen_by)} rules see the same NaN"
     if worst.said is not None:
@@ -200,24 +200,28 @@ def _incident(group: Sequence[OpenIncident], width: int) -> list[Text]:
     return lines
 
 
-def _judged(one: OpenIncident) -> str:
-    """Return what was judged with its bound, its worst, and its value now."""
-    bound = "" if one.threshold is None else f", bound {number(one.threshold)}"
-    at = "" if one.value_update in (None, one.start) else f" at {one.value_update:,}"
-    told = f"{cleaned(one.statistic, 80)} {number(one.value)}{at}{bound}"
-    if one.now is None or one.worst_update is None or one.worst_since is None:
-        return told
-    since = "" if one.worst_since <= one.start else f" since {one.worst_since:,}"
-    worst = f", worst{since} {number(one.worst)} at {one.worst_update:,}"
-    if one.worst_update == one.value_update:
+def _judged(incident: OpenIncident) -> str:
+    """Return the judged statistic with its bound, its worst value, and its value now."""
+    bound = "" if incident.threshold is None else f", bound {number(incident.threshold)}"
+    at = "" if incident.value_update in (None, incident.start) else f" at {incident.value_update:,}"
+    words = f"{cleaned(incident.statistic, 80)} {number(incident.value)}{at}{bound}"
+    if incident.now is None or incident.worst_update is None or incident.worst_since is None:
+        return words
+    since = "" if incident.worst_since <= incident.start else f" since {incident.worst_since:,}"
+    worst = f", worst{since} {number(incident.worst)} at {incident.worst_update:,}"
+    if incident.worst_update == incident.value_update:
         worst = ""
-    return f"{told}{worst}" if one.now_update == one.worst_update else f"{told}{worst}, now {number(one.now)}"
+    return (
+        f"{words}{worst}"
+        if incident.now_update == incident.worst_update
+        else f"{words}{worst}, now {number(incident.now)}"
+    )
 
 
-def _heads(shot: Snapshot, width: int) -> Section:
+def _heads(shot: Snapshot, width: int) -> ScreenSection:
     title = Text(f"{many(len(shot.heads), 'head')}" if shot.heads else "no head was recorded", "bold")
     if not shot.heads:
-        return Section("heads", title)
+        return ScreenSection("heads", title)
     longest = max(10, *(len(cleaned(head.name, 60)) for head in shot.heads))
     names = min(longest, 28 if width >= WIDE else min(20, max(10, width - 51)))
     room = width - names - 51
@@ -225,7 +229,7 @@ def _heads(shot: Snapshot, width: int) -> Section:
     heads = f"{'':{names}} {'gradient norm'[:trend]:{trend}} {'now':>9} {'entropy':>8} {'learnable':>10}  state"
     ordered = sorted(shot.heads, key=lambda head: _RANK.get(head.state.verdict, 3))
     lines = [_head(head, shot, names, trend, width) for head in ordered]
-    return Section("heads", title, Text(_cut(heads, width), MUTED), lines)
+    return ScreenSection("heads", title, Text(_cut(heads, width), MUTED), lines)
 
 
 _RANK = {"critical": 0, "warning": 1, "no_data": 2}
@@ -243,7 +247,7 @@ def _bars(values: Trend, width: int) -> Text:
     return drawn
 
 
-def _recurrent(shot: Snapshot, width: int) -> Section | None:
+def _recurrent(shot: Snapshot, width: int) -> ScreenSection | None:
     if not shot.recurrent:
         return None
     room = width - 70
@@ -256,23 +260,23 @@ def _recurrent(shot: Snapshot, width: int) -> Section | None:
         lines.append(_with_state(line, row, shot, width))
     gates = next((row.gates for row in shot.recurrent if any(gate is not None for gate in row.gates)), None)
     if gates is not None:
-        said = ", ".join(
+        shares = ", ".join(
             f"{name} {_share(gate)}" for name, gate in zip(("forget", "input", "output"), gates, strict=True)
         )
-        lines.append(Text(_cut(f"gates at their ends: {said}", width), MUTED))
-    return Section("recurrent", Text("recurrent state", "bold"), Text(_cut(heads, width), MUTED), lines)
+        lines.append(Text(_cut(f"gates at their ends: {shares}", width), MUTED))
+    return ScreenSection("recurrent", Text("recurrent state", "bold"), Text(_cut(heads, width), MUTED), lines)
 
 
 def _with_state(line: Text, row: HeadRow | RecurrentRow, shot: Snapshot, width: int) -> Text:
-    said = str(row.state)
+    words = str(row.state)
     if shot.update is not None and row.update < shot.update:
-        said += f", update {row.update:,}"
+        words += f", update {row.update:,}"
     if width >= WIDE:
-        said += f": {row.state.because}"
-    return line.append(_cut(said, width - line.cell_len), VERDICTS[row.state.verdict])
+        words += f": {row.state.because}"
+    return line.append(_cut(words, width - line.cell_len), VERDICTS[row.state.verdict])
 
 
-def _data(shot: Snapshot, width: int) -> Section:
+def _data(shot: Snapshot, width: int) -> ScreenSection:
     losses, cost = shot.losses, shot.cost
     lines: list[Text] = []
     for file in losses.files[:3]:
@@ -284,18 +288,18 @@ def _data(shot: Snapshot, width: int) -> Section:
         share = "" if cost.fraction is None else f", {100 * cost.fraction:.2g} % of its time"
         detail = f"; detail at {cost.sampled_steps} of {cost.optimizer_steps} steps" if cost.sampled_steps else ""
         lines += _wrapped(f"recording takes {number(cost.milliseconds)} ms an update{share}{detail}", width, MUTED)
-    lost = f"{many(losses.rows, 'row')} lost" if losses.rows else "no loss of data"
+    lost = f"{many(losses.rows, 'row')} lost" if losses.rows else "no data lost"
     if losses.events and not losses.rows:
         lost = f"{many(losses.events, 'event')} noted, no row lost"
     damaged = f"{many(len(losses.files), 'damaged file')} left out" if losses.files else ""
     title = ", ".join(filter(None, (lost if losses.events or losses.rows or not damaged else "", damaged)))
-    return Section(
+    return ScreenSection(
         "data", Text(title, "bold" if not (losses.rows or losses.files) else f"bold {VERDICTS['warning']}"), None, lines
     )
 
 
 def _share(value: float | None) -> str:
-    """Return a share in per cent; what is nearly none or all is not rounded to it."""
+    """Return a share in percent; small and large shares are not rounded to 0 or 100 %."""
     if value is None or not math.isfinite(value):
         return number(value)
     if 0 < value < 0.005:
@@ -326,7 +330,7 @@ def _wrapped(words: str, width: int, style: str = "") -> list[Text]:
 
 
 def _listed(facts: Iterable[str], width: int) -> list[Text]:
-    """Return facts side by side; a line ends between two of them where there is such a place."""
+    """Return facts separated by dots; lines break between facts where possible."""
     lines: list[str] = []
     for fact in facts:
         if lines and len(lines[-1]) + 3 + len(fact) <= width:

@@ -1,4 +1,4 @@
-"""A run at one moment: everything that is shown, computed once, as plain data."""
+"""The state of a run at one moment: everything shown, computed once, as plain data."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from esper_analyze.watch.writer import RUNNING
 
 Trend = tuple[float | None, ...]
 LATE = 10.0
-"""So many usual updates without news, and at least ``LATE_SECONDS``, are called late."""
+"""A run is late after so many median update times, and at least ``LATE_SECONDS``, without new data."""
 LATE_SECONDS = 30.0
 
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """How the run stands: a word, why, seconds since something was last written, and the usual time of an update."""
+    """State of the run: a word, why, seconds since the last write, and the median time of an update."""
 
     state: str
     why: str
@@ -36,7 +36,7 @@ class Status:
 
     @property
     def late(self) -> bool:
-        """Whether a running training has been silent for unusually long."""
+        """Whether a running training has written nothing for unusually long."""
         if self.state != RUNNING or self.silent_s is None:
             return False
         return self.silent_s > max(LATE_SECONDS, LATE * (self.usual_s or 0.0))
@@ -70,7 +70,7 @@ class RecurrentRow:
 
 
 @dataclass(frozen=True, slots=True)
-class Losses:
+class LossSummary:
     """What was lost of the data: events and rows in all, the last ones in words, files that cannot be used."""
 
     events: int
@@ -119,91 +119,98 @@ class Snapshot:
     last_ended: tuple[str, str, int, int] | None
     heads: tuple[HeadRow, ...]
     recurrent: tuple[RecurrentRow, ...]
-    losses: Losses
+    losses: LossSummary
     cost: Cost
     trouble: str | None
 
 
-def snapshot(seen: Follower) -> Snapshot:
-    """Return what ``seen`` knows now."""
-    info, kept, now = seen.info, seen.kept, seen.clock()
-    updates = kept.rows("updates")
+def snapshot(follower: Follower) -> Snapshot:
+    """Return what ``follower`` knows now."""
+    info, window, now = follower.info, follower.recent, follower.clock()
+    updates = window.rows("updates")
     last = updates[-1] if updates else {}
-    open_now = [_followed(seen, _said(seen, one)) for one in kept.alarms.open_incidents(kept.last_update or 0)]
-    planned, ended = info.get("total_updates"), kept.alarms.past[-1:]
+    open_now = [
+        _with_worst_and_now(follower, _with_cell_text(follower, alarm))
+        for alarm in window.alarms.open_incidents(window.last_update or 0)
+    ]
+    planned, ended = info.get("total_updates"), window.alarms.past[-1:]
     return Snapshot(
-        path=str(seen.path),
+        path=str(follower.path),
         taken_at=now,
-        status=_status(seen, now),
-        name=str(info.get("name") or seen.path.resolve().name),
+        status=_status(follower, now),
+        name=str(info.get("name") or follower.path.resolve().name),
         trained_with=" ".join(str(info[key]) for key in ("framework", "algorithm") if info.get(key)),
-        rank=seen.shown_rank,
-        ranks=tuple((rank, writer.state) for rank, writer in sorted(seen.writers.items())),
+        rank=follower.shown_rank,
+        ranks=tuple((rank, writer.state) for rank, writer in sorted(follower.writers.items())),
         planned_ranks=info["ranks"] if isinstance(info.get("ranks"), int) else 1,
-        attempts=len(seen.attempts),
-        resumed_at=seen.attempts[-1].first_update if len(seen.attempts) > 1 else None,
-        replaced=seen.replaced,
-        update=kept.last_update,
+        attempts=len(follower.attempts),
+        resumed_at=follower.attempts[-1].first_update if len(follower.attempts) > 1 else None,
+        replaced=follower.replaced,
+        update=window.last_update,
         planned=planned if isinstance(planned, int) else None,
         update_status=last.get("status"),
         env_steps=last.get("env_steps"),
-        episode_return=_last(kept.column("updates", "episode_return_mean")),
+        episode_return=_last(window.column("updates", "episode_return_mean")),
         level=last.get("level") or (None if info.get("level") is None else str(info["level"])),
-        level_because=_because(seen, last.get("level")),
+        level_because=_because(follower, last.get("level")),
         grad_norm=last.get("grad_norm_pre_clip"),
         incidents=tuple(open_now),
-        ended_incidents=kept.alarms.number_ended,
-        without_choice=_without_choice(seen),
-        judged=seen.coverage,
-        last_ended=next(((one.worst, one.finding.rule, one.start, one.ended or 0) for one in ended), None),
-        heads=tuple(_heads(seen, open_now)),
-        recurrent=tuple(_recurrent(seen, open_now)),
-        losses=_losses(seen),
-        cost=_cost(seen),
-        trouble=seen.trouble,
+        ended_incidents=window.alarms.number_ended,
+        without_choice=_without_choice(follower),
+        judged=follower.coverage,
+        last_ended=next(((alarm.worst, alarm.finding.rule, alarm.start, alarm.ended or 0) for alarm in ended), None),
+        heads=tuple(_heads(follower, open_now)),
+        recurrent=tuple(_recurrent(follower, open_now)),
+        losses=_losses(follower),
+        cost=_cost(follower),
+        trouble=follower.trouble,
     )
 
 
-def _said(seen: Follower, incident: OpenIncident) -> OpenIncident:
-    """Return the incident with what stood in its column of words when it began, where that is still kept."""
-    row = next((row for row in seen.kept.rows("updates") if row["update"] == incident.start), {})
-    said = row.get(incident.metric)
-    return replace(incident, said=said) if isinstance(said, str) else incident
+def _with_cell_text(follower: Follower, incident: OpenIncident) -> OpenIncident:
+    """Return the incident with the text of its column when it began, where that row is still in the window."""
+    row = next((row for row in follower.recent.rows("updates") if row["update"] == incident.start), {})
+    text = row.get(incident.metric)
+    return replace(incident, said=text) if isinstance(text, str) else incident
 
 
-def _followed(seen: Follower, one: OpenIncident) -> OpenIncident:
-    """Return the incident with the worst and the last of what was judged, where the kept rows hold that number."""
-    rule = rule_named(one.rule)
-    column = rule.statistic(one.metric).column
-    if one.value is None or column is None or column not in GROWING.get(rule.table, ()):
-        return one
-    subject = None if BY_NAME[rule.table].subject is None else one.subject
-    rows = [row for row in seen.kept.rows(rule.table, subject) if row["update"] >= one.start]
-    known = [(row["update"], float(row[column])) for row in rows if row.get(column) is not None]
-    if not known:
-        return one
-    at, now = known[-1]
-    since = known[0][0]
-    if one.value_update is not None and one.value_update < since:
-        known.insert(0, (one.value_update, one.value))
-    worst_update, worst = known[worst_of(np.array([value for _, value in known]), higher=rule.higher_is_worse)]
-    return replace(one, worst=worst, worst_update=worst_update, worst_since=since, now=now, now_update=at)
+def _with_worst_and_now(follower: Follower, incident: OpenIncident) -> OpenIncident:
+    """Return the incident with worst and last value of the judged number, where the window has it."""
+    rule = rule_named(incident.rule)
+    column = rule.statistic(incident.metric).column
+    if incident.value is None or column is None or column not in GROWING.get(rule.table, ()):
+        return incident
+    subject = None if BY_NAME[rule.table].subject is None else incident.subject
+    rows = [row for row in follower.recent.rows(rule.table, subject) if row["update"] >= incident.start]
+    measured = [(row["update"], float(row[column])) for row in rows if row.get(column) is not None]
+    if not measured:
+        return incident
+    at, now = measured[-1]
+    since = measured[0][0]
+    if incident.value_update is not None and incident.value_update < since:
+        measured.insert(0, (incident.value_update, incident.value))
+    worst_update, worst = measured[worst_of(np.array([value for _, value in measured]), higher=rule.higher_is_worse)]
+    return replace(incident, worst=worst, worst_update=worst_update, worst_since=since, now=now, now_update=at)
 
 
-def _status(seen: Follower, now: float) -> Status:
-    writer = seen.writers.get(seen.shown_rank)
-    closed = None if writer is None or writer.state != seen.state else writer.closed_at
-    touched = closed or seen.news_at or seen.touched
-    times = seen.kept.column("updates", "wall_time")
-    took = [later - one for one, later in pairwise(times) if one is not None and later is not None and later > one]
+def _status(follower: Follower, now: float) -> Status:
+    writer = follower.writers.get(follower.shown_rank)
+    closed = None if writer is None or writer.state != follower.state else writer.closed_at
+    touched = closed or follower.news_at or follower.touched
+    times = follower.recent.column("updates", "wall_time")
+    took = [
+        later - earlier
+        for earlier, later in pairwise(times)
+        if earlier is not None and later is not None and later > earlier
+    ]
     silent = None if touched is None else max(0.0, now - touched)
-    why = writer.why if writer is not None and writer.state == seen.state else ""
-    return Status(seen.state, why, silent, median(took) if took else None)
+    why = writer.why if writer is not None and writer.state == follower.state else ""
+    return Status(follower.state, why, silent, median(took) if took else None)
 
 
-def _because(seen: Follower, level: str | None) -> str | None:
-    """Return why the level in effect is another than usual."""
-    change, last = seen.kept.level, seen.kept.last_update
+def _because(follower: Follower, level: str | None) -> str | None:
+    """Return why the level is raised, None when it is not."""
+    change, last = follower.recent.level, follower.recent.last_update
     if change is None or last is None or change["rule"] is None or change["level"] != level or change["until"] < last:
         return None
     return f"until update {change['until']}, because of {change['rule']} on {change['subject']}"
@@ -211,32 +218,34 @@ def _because(seen: Follower, level: str | None) -> str | None:
 
 def _alarms_about(incidents: Sequence[OpenIncident], *subjects: str) -> dict[str, str]:
     """Return the rules in alarm about any of ``subjects``, with their verdicts."""
-    return {rule: one.verdict for one in incidents for rule, subject, _ in one.about if subject in subjects}
+    return {
+        rule: incident.verdict for incident in incidents for rule, subject, _ in incident.about if subject in subjects
+    }
 
 
-def _heads(seen: Follower, incidents: Sequence[OpenIncident]) -> list[HeadRow]:
-    found = []
-    for name in seen.kept.subjects("heads"):
-        rows = seen.kept.rows("heads", name)
+def _heads(follower: Follower, incidents: Sequence[OpenIncident]) -> list[HeadRow]:
+    head_rows = []
+    for name in follower.recent.subjects("heads"):
+        rows = follower.recent.rows("heads", name)
         if not rows:
             continue
         last, alarms = rows[-1], _alarms_about(incidents, name, f"{HEAD_GROUP}{name}")
         numbers = (last["grad_norm"], last["entropy_norm"], last["learnable_fraction"])
         trend = tuple(row["grad_norm"] for row in rows)
-        found.append(HeadRow(name, last["update"], head_state(last, alarms), *numbers, trend))
-    return found
+        head_rows.append(HeadRow(name, last["update"], head_state(last, alarms), *numbers, trend))
+    return head_rows
 
 
-def _without_choice(seen: Follower) -> bool:
-    """Whether, as far as is looked back, no head ever had more than one valid action."""
-    rows = [row for name in seen.kept.subjects("heads") for row in seen.kept.rows("heads", name)]
+def _without_choice(follower: Follower) -> bool:
+    """Whether within the window no head ever had more than one valid action."""
+    rows = [row for name in follower.recent.subjects("heads") for row in follower.recent.rows("heads", name)]
     return bool(rows) and all(row["learnable_fraction"] == 0 for row in rows)
 
 
-def _recurrent(seen: Follower, incidents: Sequence[OpenIncident]) -> list[RecurrentRow]:
-    found = []
-    for phase in seen.kept.subjects("lstm"):
-        rows = seen.kept.rows("lstm", phase)
+def _recurrent(follower: Follower, incidents: Sequence[OpenIncident]) -> list[RecurrentRow]:
+    phase_rows = []
+    for phase in follower.recent.subjects("lstm"):
+        rows = follower.recent.rows("lstm", phase)
         if not rows:
             continue
         last = rows[-1]
@@ -244,23 +253,25 @@ def _recurrent(seen: Follower, incidents: Sequence[OpenIncident]) -> list[Recurr
         gates = (last["forget_saturation"], last["input_saturation"], last["output_saturation"])
         numbers = (last["c_env_rms_max"], last["h_env_rms_max"], last["h_saturation"])
         trend = tuple(row["c_env_rms_max"] for row in rows)
-        found.append(RecurrentRow(phase, last["update"], state, *numbers, gates, trend))
-    return found
+        phase_rows.append(RecurrentRow(phase, last["update"], state, *numbers, gates, trend))
+    return phase_rows
 
 
-def _losses(seen: Follower) -> Losses:
-    kept = seen.kept
-    last = tuple((row["update"], row["kind"], row["detail"], row["rows"]) for row in kept.losses)
-    misfits = sum(one.misfits for one in seen.attempts)
-    return Losses(kept.lost_events, kept.lost_rows + misfits, last, tuple(dict.fromkeys(seen.file_troubles)))
+def _losses(follower: Follower) -> LossSummary:
+    window = follower.recent
+    last = tuple((row["update"], row["kind"], row["detail"], row["rows"]) for row in window.losses)
+    misfits = sum(attempt.misfits for attempt in follower.attempts)
+    return LossSummary(
+        window.lost_events, window.lost_rows + misfits, last, tuple(dict.fromkeys(follower.file_troubles))
+    )
 
 
-def _cost(seen: Follower) -> Cost:
+def _cost(follower: Follower) -> Cost:
     took = {
-        name: [value for value in seen.kept.column("updates", name) if value is not None]
+        name: [value for value in follower.recent.column("updates", name) if value is not None]
         for name in ("recorder_ms", "recorder_fraction")
     }
-    rows = seen.kept.rows("updates")
+    rows = follower.recent.rows("updates")
     last = rows[-1] if rows else {}
     middle = [median(values) if values else None for values in took.values()]
     return Cost(middle[0], middle[1], last.get("sampled_steps"), last.get("optimizer_steps"))

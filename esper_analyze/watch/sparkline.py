@@ -1,4 +1,4 @@
-"""A number over the last updates in one line of text, with missing, non-finite and zero kept apart."""
+"""A number over the last updates in one line of text, with missing, non-finite and zero distinguished."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from esper_analyze.reports.render.style import VERDICTS
 
 BARS = "▁▂▃▄▅▆▇█"
 MISSING, BROKEN, ZERO = "·", "×", "0"
-"""Signs of a cell in which nothing was measured, something was NaN or ±Inf, or all was exactly zero."""
+"""Signs of a cell that was not measured, contains NaN or ±Inf, or is exactly zero."""
 
 
 def sparkline(values: Sequence[float | None], width: int) -> Text:
     """Return ``values`` in at most ``width`` cells, from zero to their largest; a cell shows its largest value.
 
-    What is not finite beats every number in its cell, and a number beats what is missing.
+    In a cell, non-finite values take precedence over numbers, and numbers over missing values.
     """
     cells = _cells(values, width)
     top = max((value for value in cells if value is not None and math.isfinite(value)), default=0.0)
@@ -31,14 +31,14 @@ def sparkline(values: Sequence[float | None], width: int) -> Text:
 
 def _cells(values: Sequence[float | None], width: int) -> list[float | None]:
     count = min(len(values), width)
-    edges = [len(values) * place // count for place in range(count + 1)] if count else []
+    edges = [len(values) * index // count for index in range(count + 1)] if count else []
     return [_largest(values[start:stop]) for start, stop in pairwise(edges)]
 
 
 def _largest(values: Sequence[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
-    broken = [value for value in known if not math.isfinite(value)]
-    return broken[0] if broken else max(known, default=None)
+    measured = [value for value in values if value is not None]
+    broken = [value for value in measured if not math.isfinite(value)]
+    return broken[0] if broken else max(measured, default=None)
 
 
 def _sign(value: float | None, top: float) -> str:

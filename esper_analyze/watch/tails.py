@@ -1,4 +1,4 @@
-"""Files that grow: what was added to logs and manifest since the last look."""
+"""Growing files: what was added to logs and manifest since the last poll."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from esper_analyze.storage.log_frames import MAGIC, frames
 from esper_analyze.storage.run_files import is_regular, open_file, why_unreadable
 
 _GRAIN = 2.0
-"""Seconds within which two changes of a folder may have the same time."""
+"""Seconds within which two changes of a folder may have the same modification time."""
 
 
 class RewrittenError(Exception):
-    """Files that only grow were replaced (repaired, compacted), or rows came out of order: read all of it anew."""
+    """Append-only files were replaced (repaired, compacted), or rows came out of order: read everything again."""
 
 
 @dataclass(slots=True)
 class LogTail:
-    """The write-ahead logs of one attempt. ``troubles``: what of them cannot be read, by file."""
+    """The write-ahead logs of one attempt. ``troubles``: why a file cannot be read, by name."""
 
     folder: Path
     troubles: dict[str, str] = field(default_factory=dict)
@@ -37,18 +37,18 @@ class LogTail:
     _listed_at: float | None = None
 
     def new(self) -> list[dict[str, Entry]]:
-        """Return the sound frames that were not returned yet. Raises ``OSError`` when the folder is gone."""
+        """Return the new intact frames. Raises ``OSError`` when the folder is gone."""
         self._find()
         return [frame for number in sorted(self._numbers) for frame in self._of(number)]
 
     @property
     def touched(self) -> float:
-        """When something was last written to the logs or the folder (seconds of the epoch)."""
-        places = [self.folder, *(self.folder / layout.log_name(number) for number in self._numbers)]
-        return max(place.stat().st_mtime for place in places if place.exists())
+        """Time of the last write to the logs or the folder (seconds of the epoch)."""
+        paths = [self.folder, *(self.folder / layout.log_name(number) for number in self._numbers)]
+        return max(path.stat().st_mtime for path in paths if path.exists())
 
     def _find(self) -> None:
-        """Find the files: they are numbered one after the other, so a folder of many shards is rarely listed."""
+        """Find the files: they are numbered consecutively, so a folder of many shards is rarely listed."""
         if self._numbers or self._last:
             while (self.folder / layout.log_name(self._last + 1)).exists():
                 self._last += 1
@@ -75,7 +75,7 @@ class LogTail:
         return self._parsed(path.name, data) if data else []
 
     def _added(self, path: Path) -> bytes:
-        """Return what stands beyond the last sound frame; nothing while the file has not grown."""
+        """Return the bytes after the last intact frame; nothing while the file has not grown."""
         size, at = path.lstat().st_size, self._at.get(path.name, 0)
         if is_regular(path) and (size == self._sizes.get(path.name) or size <= at):
             return b""
@@ -89,17 +89,17 @@ class LogTail:
 
     def _parsed(self, name: str, data: bytes) -> list[dict[str, Entry]]:
         at = self._at.get(name, 0)
-        begun = len(MAGIC) if at else 0  # what is read from its middle is read as a log of its own
-        found, faults = frames(MAGIC + data if at else data)
+        begun = len(MAGIC) if at else 0  # a log read from its middle is parsed with a header put in front
+        entries, faults = frames(MAGIC + data if at else data)
         end = begun + len(data)
         for fault in faults:
-            if fault.torn:  # a frame on its way, or where the writer was stopped: the next look begins here
+            if fault.torn:  # a frame being written, or where the writer was stopped: the next poll begins here
                 end = fault.start
             else:
                 where = f"bytes {at + fault.start - begun:,}–{at + fault.stop - begun:,}"
                 self.troubles[name] = f"{name} {where}: {fault.reason}"
         self._at[name] = at + end - begun
-        return found
+        return entries
 
 
 @dataclass(slots=True)
@@ -112,14 +112,14 @@ class ManifestTail:
     _at: int = 0
 
     def replaced(self) -> bool:
-        """Whether another file stands where the lines came from."""
+        """Whether the file that was read was replaced by another."""
         try:
             return self._file not in (None, self.path.lstat().st_ino)
         except FileNotFoundError:
             return self._file is not None
 
     def new(self) -> list[ShardEntry]:
-        """Return the complete lines that were not returned yet. Raises ``RewrittenError`` when it was replaced."""
+        """Return the new complete lines. Raises ``RewrittenError`` when the file was replaced."""
         if self.replaced():
             raise RewrittenError(str(self.path))
         try:
@@ -134,9 +134,9 @@ class ManifestTail:
             if trouble not in self.troubles:
                 self.troubles.append(trouble)
             return []
-        whole = data[: data.rfind(b"\n") + 1]
-        self._at += len(whole)
-        return list(self._entries(whole.splitlines()))
+        complete = data[: data.rfind(b"\n") + 1]
+        self._at += len(complete)
+        return list(self._entries(complete.splitlines()))
 
     def _entries(self, lines: list[bytes]) -> Iterator[ShardEntry]:
         for line in lines:

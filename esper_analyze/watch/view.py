@@ -1,4 +1,4 @@
-"""The live screen: looks again and again in a thread of its own, and shows the lines of ``panels``."""
+"""The live screen: polls the run in a worker thread and shows the lines of ``panels``."""
 
 from __future__ import annotations
 
@@ -15,46 +15,46 @@ from textual.worker import Worker, WorkerState
 
 from esper_analyze.terminal import path_words
 from esper_analyze.watch.follow import Follower
-from esper_analyze.watch.panels import Section, sections
+from esper_analyze.watch.panels import ScreenSection, sections
 from esper_analyze.watch.snapshot import Snapshot, snapshot
 
 PARTS = ("incidents", "heads", "recurrent", "data")
 KEYS = " q quit  p pause  tab next part  ↑↓ scroll  ? help"
 HELP = """\
-q              quit; the run does not notice
-p              pause, and go on
-tab, shift+tab next part, part before; also → and ←
+q              quit; the training is not affected
+p              pause or continue
+tab, shift+tab next part, previous part; also → and ←
 ↑ ↓ page keys  scroll in the part
-?  esc         this help, and back
+?  esc         show or close this help
 
 ▲ exploding, NaN, infinite     ▼ vanishing
 ○ dead: no gradient; frozen    ◇ deterministic; no choice
 ◐ partly masked: a choice at some steps only     ● ok
 
-In a line of bars each cell shows its largest value,
+Each cell of a sparkline shows its largest value,
 from zero up. 0: exactly zero; ·: not measured;
-×: NaN or infinite. Open incidents are what the
-detector in the training said; `esper-analyze report`
+×: NaN or infinite. Open incidents come from the
+detector in the training; `esper-analyze report`
 judges the whole run again.
 """
 
 
-class Part(Vertical):
-    """One part of the screen: a title, fixed heads of columns, and lines that scroll."""
+class ScreenPart(Vertical):
+    """One part of the screen: a title, fixed column titles, and scrolling lines."""
 
     def __init__(self, name: str) -> None:
         super().__init__(id=name)
         self._title, self._rule, self._columns, self._lines = (
-            Static(classes=place, markup=False) for place in ("title", "rule", "columns", "lines")
+            Static(classes=css_class, markup=False) for css_class in ("title", "rule", "columns", "lines")
         )
 
     def compose(self) -> ComposeResult:
-        """Make the title, the heads and the scrolling lines."""
+        """Create the title, the column titles and the scrolling lines."""
         yield Horizontal(self._title, self._rule)
         yield self._columns
         yield VerticalScroll(self._lines)
 
-    def show(self, section: Section) -> None:
+    def show(self, section: ScreenSection) -> None:
         """Show the lines of ``section``."""
         self._title.update(section.title)
         self._rule.update("─" * self.size.width)
@@ -70,12 +70,12 @@ class Help(ModalScreen[None]):
     BINDINGS: ClassVar[list[BindingType]] = [("escape,question_mark,q", "dismiss", "back")]
 
     def compose(self) -> ComposeResult:
-        """Make the one text."""
+        """Create the help text."""
         yield Static(HELP, markup=False)
 
 
 class WatchApp(App[BaseException]):
-    """Shows a run that grows. Returns the error that nobody foresaw, None when it was quit."""
+    """Shows a growing run. Returns an unexpected error, None when it was quit."""
 
     TITLE = "esper-analyze watch"
     ENABLE_COMMAND_PALETTE = False
@@ -88,12 +88,12 @@ class WatchApp(App[BaseException]):
     ]
     CSS = """
     #header, #keys, .columns, .lines { height: auto; width: 100%; }
-    Part, Part Horizontal { height: auto; }
+    ScreenPart, ScreenPart Horizontal { height: auto; }
     .title { width: auto; padding-right: 1; }
     .rule { width: 1fr; height: 1; text-style: dim; }
-    Part VerticalScroll { height: auto; overflow-x: hidden; scrollbar-size-vertical: 1; }
+    ScreenPart VerticalScroll { height: auto; overflow-x: hidden; scrollbar-size-vertical: 1; }
     .title { text-style: bold; }
-    Part:focus-within .title { text-style: bold reverse; }
+    ScreenPart:focus-within .title { text-style: bold reverse; }
     #incidents { max-height: 40%; }
     #incidents VerticalScroll { max-height: 100%; }
     #heads { height: 1fr; min-height: 4; }
@@ -109,66 +109,66 @@ class WatchApp(App[BaseException]):
         self.follower, self.interval = follower, interval
         self.shot: Snapshot | None = None
         self.paused = False
-        self._looking = False
-        # kept, because a look may end while the help stands before them, or while they are taken down
+        self._polling = False
+        # held here, because a poll may end while the help covers them, or while they are removed
         self._header = Static(f"reading {path_words(follower.path)} …", id="header", markup=False)
-        self._parts = {name: Part(name) for name in PARTS}
+        self._parts = {name: ScreenPart(name) for name in PARTS}
         self._keys = Static(KEYS, id="keys", markup=False)
 
     def compose(self) -> ComposeResult:
-        """Make the parts, empty."""
+        """Create the empty parts."""
         yield self._header
         yield from self._parts.values()
         yield self._keys
 
     def on_mount(self) -> None:
-        """Begin to look."""
+        """Start polling."""
         self.theme = "ansi-dark"
         self.query_one("#heads VerticalScroll").focus()
-        self.set_interval(self.interval, self.look)
-        self.look()
+        self.set_interval(self.interval, self.refresh_run)
+        self.refresh_run()
 
-    def look(self) -> None:
-        """Look once more, unless the last look is still under way."""
-        if self.paused or self._looking:
+    def refresh_run(self) -> None:
+        """Poll once more, unless the last poll is still running."""
+        if self.paused or self._polling:
             return
-        self._looking = True
-        self.run_worker(self._look, thread=True, exit_on_error=False)
+        self._polling = True
+        self.run_worker(self._poll, thread=True, exit_on_error=False)
 
-    def _look(self) -> Snapshot:
-        self.follower.look()
+    def _poll(self) -> Snapshot:
+        self.follower.poll()
         return snapshot(self.follower)
 
     def on_worker_state_changed(self, event: Worker.StateChanged) -> None:
-        """Show what a look found."""
+        """Show the result of a poll."""
         if event.state == WorkerState.SUCCESS:
-            self._looking = False
+            self._polling = False
             self.shot = event.worker.result
             self.show()
         elif event.state == WorkerState.ERROR:
             self.exit(event.worker.error)
 
     def on_resize(self, event: Resize) -> None:  # noqa: ARG002
-        """Lay the lines out anew."""
+        """Lay out the lines for the new size."""
         self.show()
 
     def show(self) -> None:
-        """Show the last snapshot; one column is kept for scroll bars."""
+        """Show the last snapshot; one column is reserved for scroll bars."""
         if self.shot is None or not self.is_running:
             return
-        found = {section.name: section for section in sections(self.shot, max(self.size.width - 1, 40))}
-        self._header.update(Text("\n").join(found["header"].lines))
+        by_name = {section.name: section for section in sections(self.shot, max(self.size.width - 1, 40))}
+        self._header.update(Text("\n").join(by_name["header"].lines))
         for name, part in self._parts.items():
-            part.display = name in found
-            if name in found:
-                part.show(found[name])
+            part.display = name in by_name
+            if name in by_name:
+                part.show(by_name[name])
         self._keys.update(("  PAUSED " if self.paused else "") + KEYS)
 
     def action_pause(self) -> None:
-        """Stop looking, or go on."""
+        """Pause or continue polling."""
         self.paused = not self.paused
         self.show()
-        self.look()
+        self.refresh_run()
 
     def action_help(self) -> None:
         """Show keys and signs."""

@@ -1,4 +1,4 @@
-"""What is kept in memory of a run: the last updates of tables that grow, and all that happened rarely."""
+"""The part of a run held in memory: the last updates of growing tables, and all rare events."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _Subject = str | None
 
 
 @dataclass(slots=True)
-class Kept:
+class RecentRows:
     """Rows of the last updates by table, subject and update; alarms, the last change of level, losses of data."""
 
     alarms: Alarms
@@ -29,14 +29,14 @@ class Kept:
     last_update: int | None = None
 
     def take(self, news: Mapping[str, Sequence[Row]]) -> int:
-        """Take up new rows of one attempt; return how many there were."""
+        """Add new rows of one attempt; return how many there were."""
         for row in news["losses_of_data"]:
             self._lose(row)
         for row in news["findings"]:
             self.alarms.take(row)
         self.level = news["levels"][-1] if news["levels"] else self.level
         for name in GROWING:
-            self._keep(name, news[name])
+            self._add(name, news[name])
         return sum(map(len, news.values()))
 
     def _lose(self, row: Row) -> None:
@@ -46,19 +46,19 @@ class Kept:
         self.lost_events += 1
         self.lost_rows += row["rows"] or 0
 
-    def _keep(self, name: str, rows: Iterable[Row]) -> None:
-        subject, kept = BY_NAME[name].subject, self.recent[name]
+    def _add(self, name: str, rows: Iterable[Row]) -> None:
+        subject, by_subject = BY_NAME[name].subject, self.recent[name]
         for row in rows:
-            kept.setdefault(None if subject is None else row[subject], {})[row["update"]] = row
+            by_subject.setdefault(None if subject is None else row[subject], {})[row["update"]] = row
             if name == "updates":
                 self.last_update = max(row["update"], -1 if self.last_update is None else self.last_update)
         least = (self.last_update or 0) - WINDOW
-        for by_update in kept.values():
-            for update in [one for one in by_update if one <= least]:
+        for by_update in by_subject.values():
+            for update in [number for number in by_update if number <= least]:
                 del by_update[update]
 
     def rows(self, name: str, subject: _Subject = None) -> list[Row]:
-        """Return the kept rows of one subject in order of updates."""
+        """Return the rows of one subject in the window, in order of updates."""
         return [row for _, row in sorted(self.recent[name].get(subject, {}).items())]
 
     def subjects(self, name: str) -> list[str]:
@@ -66,5 +66,5 @@ class Kept:
         return [str(subject) for subject in self.recent[name]]
 
     def column(self, name: str, column: str, subject: _Subject = None) -> list[Any]:
-        """Return one column of the kept rows, in order of updates."""
+        """Return one column of the rows in the window, in order of updates."""
         return [row[column] for row in self.rows(name, subject)]

@@ -1,4 +1,4 @@
-"""Whether somebody still writes, and if not, how it ended."""
+"""Whether a writer is still running, and if not, how it ended."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from esper_analyze.terminal import cleaned
 
 WAITING, RUNNING, ENDED, CRASHED, DELETED = "waiting", "running", "ended", "crashed", "deleted"
 _LATEST = 1e11
-"""Seconds of the epoch that no clock of a training shows."""
+"""Latest plausible time, seconds of the epoch."""
 SEALED_AT_LEAST = 600.0
 """Seconds without a new file after which a run without locks counts as crashed: a writer seals twice as often."""
 _WORDS = {End.CLOSED: "closed", End.STOPPED: "stopped by Ctrl-C", End.PREEMPTED: "stopped by SIGTERM"}
@@ -23,51 +23,53 @@ _WORDS = {End.CLOSED: "closed", End.STOPPED: "stopped by Ctrl-C", End.PREEMPTED:
 
 @dataclass(frozen=True, slots=True)
 class Writer:
-    """How one writer stands: the word of its ``state``, and ``why`` in words; when it closed, where it noted that."""
+    """The ``state`` of one writer, ``why`` in words, and when it closed, where that was recorded."""
 
     state: str
     why: str
     closed_at: float | None = None
     trouble: str | None = None
-    """What is wrong with its mark, None when nothing is or there is none."""
+    """What is wrong with its clean-close marker, None when it is valid or absent."""
 
 
 def writer_of(folder: Path, now: float) -> Writer:
-    """Return how the writer of an attempt's ``folder`` stands at ``now`` (seconds of the epoch).
+    """Return the state of the writer of an attempt's ``folder`` at ``now`` (seconds of the epoch).
 
-    Asks for a shared lock of that writer's own file, never for one that another writer would need to begin.
+    Takes a shared lock of that writer's own file only, never one that another writer would need to begin.
     """
     try:
         marker = _marker(folder)
     except (OSError, ValueError, RecursionError) as error:
         reason = why_unreadable(error) if isinstance(error, OSError) else "is not a clean-close marker"
-        return Writer(*_ending("a mark that cannot be read"), trouble=f"{layout.CLOSED_FILE} {reason}")
+        return Writer(*_ending("its marker cannot be read"), trouble=f"{layout.CLOSED_FILE} {reason}")
     if marker is not None:
         reason = str(marker.get("reason", "closed"))
         return Writer(*_ending(reason), None if reason == REPAIRED else _time(marker.get("closed_at")))
-    held = is_held(folder / layout.LOCK_FILE)
-    if held:
+    locked = is_held(folder / layout.LOCK_FILE)
+    if locked:
         return Writer(RUNNING, f"written by {cleaned(holder(folder), 60)}")
-    if held is None:
+    if locked is None:
         silent = now - folder.stat().st_mtime
-        told = "no lock tells whether its writer lives"
+        unknown = "without locks it is unknown whether its writer is alive"
         return (
-            Writer(RUNNING, told) if silent < SEALED_AT_LEAST else Writer(CRASHED, f"{told}; nothing was sealed lately")
+            Writer(RUNNING, unknown)
+            if silent < SEALED_AT_LEAST
+            else Writer(CRASHED, f"{unknown}; nothing was sealed recently")
         )
-    return Writer(CRASHED, "its writer is gone and did not close it")
+    return Writer(CRASHED, "its writer is gone and did not close the run")
 
 
 def _time(noted: object) -> float | None:
-    """Return a noted time (seconds of the epoch), None for what is none."""
+    """Return a recorded time (seconds of the epoch), None when it is invalid."""
     if isinstance(noted, bool) or not isinstance(noted, (int, float)):
         return None
     return float(noted) if 0 < noted < _LATEST else None
 
 
 def _ending(reason: str) -> tuple[str, str]:
-    """Return state and words for the reason that the writer noted when it closed."""
+    """Return state and words for the reason that the writer recorded when it closed."""
     if reason == REPAIRED:
-        return CRASHED, "its writer was gone; repaired since"
+        return CRASHED, "its writer was gone; the run was repaired since"
     end, error = end_of(reason)
     if end is End.DIED:
         return CRASHED, f"died: {cleaned(error, 80)}"

@@ -205,7 +205,7 @@ def test_nan_logits_in_the_rollout_after_a_sound_update_are_a_death(tmp_path: Pa
     assert summarise(path).status == "died: ValueError after update 2"
     assert command(["report", str(path), "--out", str(tmp_path / "page"), "--fail-on", "critical"]) == 1
     seen = Follower(path)
-    seen.look()
+    seen.poll()
     shot = snapshot(seen)
     assert shot.status.state == "crashed"
     assert shot.status.why.startswith("died: ValueError: Expected parameter logits")
@@ -244,7 +244,7 @@ def test_a_run_without_gradients_is_partly_judged_and_says_why(tmp_path: Path) -
     assert (listed.verdict, listed.label) == ("no_data", "partly judged")
     assert listed.unjudged == coverage.words
     seen = Follower(path)
-    seen.look()
+    seen.poll()
     assert snapshot(seen).judged == coverage
     assert coverage.words in " ".join(line.plain.strip() for line in plain(snapshot(seen), 100))
 
@@ -272,7 +272,7 @@ def test_a_first_update_without_an_episode_is_no_lack_of_data(tmp_path: Path, wi
     coverage = live_coverage(run)
     assert ("performance_degradation" in coverage.lacking) is lacks
     seen = Follower(tmp_path / "run")
-    seen.look()
+    seen.poll()
     assert snapshot(seen).judged == coverage
 
 
@@ -284,7 +284,7 @@ def test_a_run_with_a_rule_of_its_own_is_listed_and_watched(tmp_path: Path) -> N
     listed = summarise(tmp_path / "run")
     assert (listed.fault, listed.label) == (None, "partly judged")
     seen = Follower(tmp_path / "run")
-    seen.look()
+    seen.poll()
     assert seen.trouble is None
     assert seen.coverage is not None
     assert seen.coverage.words == listed.unjudged
@@ -295,9 +295,9 @@ def test_a_follower_counts_the_rules_again_when_the_run_has_grown(tmp_path: Path
     counted = []
     for _ in range(30):
         growing.add()
-        seen.look()
+        seen.poll()
         counted.append(seen.coverage == live_coverage(open_run(growing.path)))
     growing.die()
-    seen.look()
+    seen.poll()
     assert all(counted)
     assert seen.coverage == live_coverage(open_run(growing.path))

@@ -227,7 +227,7 @@ def test_what_several_rules_see_of_one_nan_is_one_incident(tmp_path: Path) -> No
     assert len(first.seen_by) == len({one.rule for one in alarms}) >= 5
     assert f"{len(first.seen_by)} rules see the same NaN: numerical_instability" in story.frame(evidence).paragraph
     seen = Follower(path)
-    seen.look()
+    seen.poll()
     shown = snapshot(seen).incidents
     assert [(one.rule, one.start, one.seen_by) for one in shown] == [
         (one.rule, one.start, one.seen_by) for one in evidence.replay.incidents

@@ -30,7 +30,7 @@ SAMPLES = Path(__file__).parents[2] / "sample_runs" / "runs"
 
 
 def looked(seen: Follower) -> Snapshot:
-    seen.look()
+    seen.poll()
     return snapshot(seen)
 
 
@@ -69,7 +69,7 @@ def test_a_follower_knows_what_one_who_begins_now_knows(
         elif step == "seal":
             growing.seal()
         elif step == "look":
-            seen.look()
+            seen.poll()
         elif step == "resume":
             growing.resume(max(0, growing.next - back))
         else:
@@ -80,9 +80,9 @@ def test_a_follower_knows_what_one_who_begins_now_knows(
     growing.die()
     assert timeless(looked(seen)) == timeless(looked(Follower(growing.path)))
     wanted = open_run(growing.path).frame("heads", ["update", "head", "grad_norm"]).sort("update")
-    for head in seen.kept.subjects("heads"):
+    for head in seen.recent.subjects("heads"):
         own = wanted.filter(wanted["head"] == head)
-        assert [(row["update"], head, row["grad_norm"]) for row in seen.kept.rows("heads", head)] == own.rows()
+        assert [(row["update"], head, row["grad_norm"]) for row in seen.recent.rows("heads", head)] == own.rows()
 
 
 @pytest.mark.parametrize("name", sorted(path.name for path in SAMPLES.iterdir() if path.is_dir()))
@@ -108,7 +108,7 @@ def test_a_consequence_stands_below_its_cause() -> None:
 def test_what_came_by_the_log_is_not_read_again_from_a_shard(growing: Growing, monkeypatch: pytest.MonkeyPatch) -> None:
     seen = Follower(growing.path)
     growing.add(3)
-    seen.look()
+    seen.poll()
     monkeypatch.setattr(attempts, "read_shard", lambda *_: pytest.fail("a shard was read"))
     growing.seal()
     growing.add(2)
@@ -117,11 +117,11 @@ def test_what_came_by_the_log_is_not_read_again_from_a_shard(growing: Growing, m
 
 def test_what_was_sealed_between_two_looks_is_read_from_its_shard(growing: Growing) -> None:
     seen = Follower(growing.path)
-    seen.look()
+    seen.poll()
     growing.add(3)
     growing.seal()
     assert looked(seen).update == 2
-    assert len(seen.kept.rows("updates")) == 3
+    assert len(seen.recent.rows("updates")) == 3
 
 
 def test_of_a_long_run_only_the_last_shards_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -148,7 +148,7 @@ def test_a_look_changes_no_file_and_keeps_no_writer_away(growing: Growing) -> No
     seen = Follower(growing.path)
     growing.die()
     before = files(growing.path)
-    seen.look()
+    seen.poll()
     Store(growing.path, attempt=1).close("closed")
     after = {name: data for name, data in files(growing.path).items() if "attempt-0001" not in name}
     assert after == before
@@ -197,7 +197,7 @@ def test_a_closed_run_is_as_old_as_its_mark_says_whatever_its_files_say(tmp_path
 def test_a_run_that_is_deleted_is_shown_as_it_was_last_seen(growing: Growing) -> None:
     growing.add(4)
     seen = Follower(growing.path)
-    seen.look()
+    seen.poll()
     growing.die()
     shutil.rmtree(growing.path)
     shot = looked(seen)
@@ -239,7 +239,7 @@ def test_a_damaged_shard_is_named_and_the_rest_is_shown(tmp_path: Path) -> None:
 def test_a_run_file_that_breaks_while_it_is_followed_is_told_and_the_rest_stays(growing: Growing) -> None:
     growing.add(2)
     seen = Follower(growing.path)
-    seen.look()
+    seen.poll()
     (growing.path / "run.json").write_text("{")
     shot = looked(seen)
     assert "run.json" in str(shot.trouble)
@@ -250,9 +250,9 @@ def test_silence_is_late_only_beyond_what_is_usual(growing: Growing) -> None:
     now = 1e9
     seen = Follower(growing.path, clock=lambda: now)
     growing.add(5)
-    seen.look()
+    seen.poll()
     growing.add(1)
-    seen.look()
+    seen.poll()
     assert snapshot(seen).status.usual_s == pytest.approx(2.0)
     now += 29
     assert not snapshot(seen).status.late
@@ -278,7 +278,7 @@ def test_a_rank_can_be_chosen_and_one_that_is_not_there_is_refused(tmp_path: Pat
     assert (shot.rank, shot.ranks, shot.planned_ranks) == (0, ((0, "running"), (1, "running")), 3)
     assert looked(Follower(growing.path, rank=1)).update is None
     with pytest.raises(UsageError, match="no rank 7"):
-        Follower(growing.path, rank=7).look()
+        Follower(growing.path, rank=7).poll()
     other.close("closed")
 
 

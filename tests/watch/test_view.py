@@ -44,7 +44,7 @@ async def shown(app: WatchApp, pilot: Pilot[BaseException]) -> None:
 
 async def look(app: WatchApp, pilot: Pilot[BaseException]) -> None:
     """Look once, as the clock would."""
-    app.look()
+    app.refresh_run()
     await shown(app, pilot)
 
 
@@ -69,7 +69,7 @@ def test_the_screen_shows_whole_lines_of_the_snapshot(name: str, size: tuple[int
     lines = screen_of(SAMPLES / name, size)
     assert [len(line) for line in lines] == [size[0]] * size[1]
     seen = Follower(SAMPLES / name)
-    seen.look()
+    seen.poll()
     whole = {line.plain.rstrip() for line in plain(snapshot(seen), size[0] - 1)}
     own = {line.rstrip(" ▁▂▃▄▅▆▇█").rstrip("─ ") for line in lines[2:-1]}
     known = {line.rstrip(" ▁▂▃▄▅▆▇█").rstrip("─ ") for line in whole}
@@ -78,7 +78,7 @@ def test_the_screen_shows_whole_lines_of_the_snapshot(name: str, size: tuple[int
 
 def test_at_80_by_24_header_incidents_heads_state_and_keys_are_all_there() -> None:
     said = "\n".join(screen_of(SAMPLES / "lstm_masks"))
-    wanted = ["ENDED", "1 open incident", "4 heads", "recurrent state", "no loss of data", "q quit"]
+    wanted = ["ENDED", "1 open incident", "4 heads", "recurrent state", "no data lost", "q quit"]
     assert [words for words in wanted if words not in said] == []
     assert [head for head in ("style", "op ", "slot", "tempo") if head not in said] == []
 
@@ -99,14 +99,14 @@ def test_a_growing_run_is_followed_until_it_is_killed(tmp_path: Path) -> None:
     played(tmp_path / "run", play)
     assert all("RUNNING" in words for words in said[:3])
     assert "CRASHED" in said[3]
-    assert "its writer is gone and did not close it" in said[3]
+    assert "its writer is gone and did not close the run" in said[3]
     assert "update 2 of 200" in said[3]
 
 
 def test_a_run_that_is_not_there_yet_is_waited_for(tmp_path: Path) -> None:
     async def play(app: WatchApp, pilot: Pilot[BaseException]) -> None:
         said = "\n".join(lines_of(app))
-        assert "there is no run yet" in said
+        assert "no run there yet" in said
         assert "no open incidents" not in said
         write_run(tmp_path / "run", 3)
         await look(app, pilot)
@@ -118,12 +118,12 @@ def test_a_run_that_is_not_there_yet_is_waited_for(tmp_path: Path) -> None:
 def test_a_paused_screen_does_not_look_and_says_so(tmp_path: Path) -> None:
     async def play(app: WatchApp, pilot: Pilot[BaseException]) -> None:
         await pilot.press("p")
-        looks = app.follower.looks
+        looks = app.follower.polls
         await look(app, pilot)
-        assert (app.follower.looks, "PAUSED" in lines_of(app)[-1]) == (looks, True)
+        assert (app.follower.polls, "PAUSED" in lines_of(app)[-1]) == (looks, True)
         await pilot.press("p")
         await shown(app, pilot)
-        assert (app.follower.looks, "PAUSED" in lines_of(app)[-1]) == (looks + 1, False)
+        assert (app.follower.polls, "PAUSED" in lines_of(app)[-1]) == (looks + 1, False)
 
     played(write_run(tmp_path / "run", 3), play)
 
@@ -157,7 +157,7 @@ def test_help_explains_the_signs_and_goes_away_again() -> None:
 
 def test_the_clock_looks_by_itself(tmp_path: Path) -> None:
     async def play(app: WatchApp, pilot: Pilot[BaseException]) -> None:
-        while app.follower.looks < 3:
+        while app.follower.polls < 3:
             await pilot.pause(0.02)
 
     played(write_run(tmp_path / "run", 3), play, interval=0.02)
@@ -170,8 +170,8 @@ def test_an_error_that_nobody_foresaw_ends_the_screen_and_is_handed_on(
         raise ZeroDivisionError("boom")
 
     async def play(app: WatchApp, pilot: Pilot[BaseException]) -> None:
-        monkeypatch.setattr(Follower, "look", broken)
-        app.look()
+        monkeypatch.setattr(Follower, "poll", broken)
+        app.refresh_run()
         while app.return_value is None:
             await pilot.pause(0.01)
 
