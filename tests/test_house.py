@@ -84,6 +84,15 @@ def test_no_packages_import_each_other_in_a_circle() -> None:
     assert [" → ".join(circle) for circle in circles(graph)] == []
 
 
+def test_no_two_classes_share_a_name() -> None:
+    places = defaultdict(list)
+    for module, tree in modules().items():
+        for node in ast.walk(tree):
+            if isinstance(node, ast.ClassDef):
+                places[node.name].append(f"{file_of(module)}:{node.lineno}")
+    assert {name: where for name, where in places.items() if len(where) > 1} == {}
+
+
 def test_the_files_that_contributing_names_exist() -> None:
     text = (ROOT / ".github" / "CONTRIBUTING.md").read_text(encoding="utf-8")
     paths = re.findall(r"`((?:recorder|esper_analyze|tests)/[\w/]+(?:\.py)?)`", text)
