@@ -11,6 +11,10 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("esper_analyze", "recorder")
+PLACEHOLDERS = {"found", "one", "place", "said", "told", "given", "held", "kept", "own", "whole", "look", "seen"}
+PLACEHOLDERS |= {"known", "made", "taken"}
+MOST_PLACEHOLDERS = 0.01
+"""Share of bindings that may have a placeholder for a name: where it says literally that."""
 
 
 @cache
@@ -91,6 +95,28 @@ def test_no_two_classes_share_a_name() -> None:
             if isinstance(node, ast.ClassDef):
                 places[node.name].append(f"{file_of(module)}:{node.lineno}")
     assert {name: where for name, where in places.items() if len(where) > 1} == {}
+
+
+def bindings(tree: ast.Module) -> Iterator[tuple[str, int]]:
+    """Yield every name that is bound, with its line."""
+    for node in ast.walk(tree):
+        match node:
+            case ast.Name(id=name, ctx=ast.Store()) | ast.arg(arg=name) | ast.ExceptHandler(name=str(name)):
+                yield name, node.lineno
+            case ast.FunctionDef(name=name) | ast.AsyncFunctionDef(name=name) | ast.ClassDef(name=name):
+                yield name, node.lineno
+            case _:
+                pass
+
+
+def test_names_say_what_they_hold() -> None:
+    count, lines = 0, []
+    for module, tree in modules().items():
+        for name, line in bindings(tree):
+            count += 1
+            if name.strip("_") in PLACEHOLDERS:
+                lines.append(f"{file_of(module)}:{line} {name}")
+    assert len(lines) <= MOST_PLACEHOLDERS * count, "\n".join([f"{len(lines)} of {count}", *lines])
 
 
 def test_the_files_that_contributing_names_exist() -> None:

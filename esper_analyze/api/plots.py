@@ -45,7 +45,7 @@ _NEXT = "ea.columns(TABLE) lists the columns of a table; write TABLE.COLUMN for 
 
 
 @dataclass(frozen=True, slots=True)
-class Metric:
+class PlottedMetric:
     """A column with numbers, one for each update (and subject) of its table."""
 
     table: Table
@@ -68,9 +68,9 @@ class Panel:
     incidents: tuple[Incident, ...] = ()
 
 
-def metric_named(name: str) -> Metric:
+def metric_named(name: str) -> PlottedMetric:
     """Return the metric ``COLUMN`` or ``TABLE.COLUMN``. Raises ``UsageError`` with the nearest name."""
-    metrics = {(table.name, column.name): Metric(table, column) for table in TABLES for column in _drawn(table)}
+    metrics = {(table.name, column.name): PlottedMetric(table, column) for table in TABLES for column in _drawn(table)}
     table, dot, column = str(name).rpartition(".")
     if dot:
         declared = declared_table(table)
@@ -97,7 +97,7 @@ def _drawn(table: Table) -> list[Column]:
     return [column for column in table.columns if column.kind in _NUMBERS and column.name not in keys]
 
 
-def run_panel(run: RecordedRun, metric: Metric, subject: str | None, incidents: Sequence[Incident]) -> Panel:
+def run_panel(run: RecordedRun, metric: PlottedMetric, subject: str | None, incidents: Sequence[Incident]) -> Panel:
     """Return the panel of one run: a line for each subject, incidents on this metric behind them."""
     lines = _lines(run, metric)
     if subject is not None:
@@ -110,7 +110,7 @@ def run_panel(run: RecordedRun, metric: Metric, subject: str | None, incidents: 
     return Panel(metric.title, lines, len(lines), behind)
 
 
-def fleet_panel(runs: Sequence[tuple[str, RecordedRun]], metric: Metric, subject: str | None) -> Panel:
+def fleet_panel(runs: Sequence[tuple[str, RecordedRun]], metric: PlottedMetric, subject: str | None) -> Panel:
     """Return the panel of several runs: a line for each run that has the subject."""
     if metric.table.subject is not None and subject is None:
         raise UsageError(
@@ -126,7 +126,7 @@ def fleet_panel(runs: Sequence[tuple[str, RecordedRun]], metric: Metric, subject
     return Panel(f"{cleaned(subject, 40)}, {metric.title}", shown, len(runs))
 
 
-def _lines(run: RecordedRun, metric: Metric) -> dict[str, Series]:
+def _lines(run: RecordedRun, metric: PlottedMetric) -> dict[str, Series]:
     """Return the metric by subject, of the run itself under an empty name; ranks joined."""
     table, column, merged = metric.table, metric.column.name, merged_run(run)
     if table.subject is None:
@@ -134,7 +134,7 @@ def _lines(run: RecordedRun, metric: Metric) -> dict[str, Series]:
     return {name: series[column] for name, series in by_subject(merged, table.name, [column]).items()}
 
 
-def _known_subject(metric: Metric, subject: str, lines: dict[str, Series]) -> dict[str, Series]:
+def _known_subject(metric: PlottedMetric, subject: str, lines: dict[str, Series]) -> dict[str, Series]:
     table = metric.table
     if table.subject is None:
         raise UsageError(f"{table.name}.{metric.column.name} is one number an update, it has no subject {subject!r}")
