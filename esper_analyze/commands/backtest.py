@@ -1,4 +1,4 @@
-"""``esper-analyze backtest``: how well rules find labelled faults, and how often they cry wolf, for many settings."""
+"""``esper-analyze backtest``: recall and false alarms of rules on labelled runs, for many settings."""
 
 from __future__ import annotations
 

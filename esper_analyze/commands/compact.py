@@ -9,7 +9,7 @@ from esper_analyze.terminal import counted, escaped, path_words, put
 
 
 def compact(run_path: RunPath, as_json: Json = False) -> None:
-    """Join the many small shards of RUN into few: the same rows in the same order, faster to open and to query.
+    """Merge the many small shards of RUN into few: the same rows in the same order, faster to open and to query.
 
     Only a sound run that nobody writes to is compacted. May be killed at any time: readers see the old shards or the
     new ones, and the next run of `compact` or `repair` finishes. Programs that have the run open must open it anew.

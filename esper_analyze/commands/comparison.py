@@ -1,4 +1,4 @@
-"""Print what other thresholds or rules would have said, beside what was said live."""
+"""Print the findings of other thresholds or rules next to the live ones."""
 
 from __future__ import annotations
 

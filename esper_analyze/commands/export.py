@@ -1,4 +1,4 @@
-"""``esper-analyze export``: a run for tools that know nothing of it."""
+"""``esper-analyze export``: a run in the formats of other tools."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Target(StrEnum):
     PARQUET = "parquet"
 
 
-To = Annotated[Target, typer.Option("--to", help="What to write.")]
+To = Annotated[Target, typer.Option("--to", help="Format to write.")]
 Out = Annotated[Path, typer.Option("--out", metavar="PATH", help="New file or directory; must not exist.")]
 Chosen = Annotated[
     list[str] | None,
@@ -98,7 +98,7 @@ def _is_series(to: Target, tables: Sequence[Table]) -> bool:
 
 
 def _series(run: RecordedRun, to: Target, tables: Sequence[Table], target: Path) -> str:
-    """Write one row an update, or one event."""
+    """Write one row, or one event, for each update."""
     from esper_analyze.interchange.export_tensorboard import write_events
     from esper_analyze.interchange.export_wide import write_wide
     from esper_analyze.interchange.names_own import TABLES, USUAL
@@ -135,5 +135,5 @@ def _rows(run: RecordedRun, to: Target, tables: Sequence[Table], target: Path, *
     target.mkdir()
     with_rows = [table for table in tables or TABLES if run.row_sources(table.name)]
     if not with_rows:
-        say("esper-analyze: the run holds no row of these tables")
+        say("esper-analyze: the run has no rows in these tables")
     return ", ".join(f"{table.name} {write(run, table, target / f'{table.name}.{to}'):,}" for table in with_rows)

@@ -1,4 +1,4 @@
-"""``esper-analyze import``: what another tool logged becomes a run that every command reads."""
+"""``esper-analyze import``: convert the log of another tool into a run that every command reads."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class ImportFormat(StrEnum):
-    """What a source may be."""
+    """Formats of a source."""
 
     AUTO = "auto"
     ANCESTOR = "ancestor"
@@ -28,9 +28,9 @@ class ImportFormat(StrEnum):
     OWN = "own"
 
 
-Source = Annotated[Path, typer.Argument(metavar="SOURCE", help="File or directory that another tool wrote.")]
+Source = Annotated[Path, typer.Argument(metavar="SOURCE", help="File or directory written by another tool.")]
 Out = Annotated[Path, typer.Option("--out", metavar="RUN", help="Directory of the new run; must not exist.")]
-Kind = Annotated[ImportFormat, typer.Option("--format", help="What SOURCE is; auto looks.")]
+Kind = Annotated[ImportFormat, typer.Option("--format", help="Format of SOURCE; auto detects it.")]
 
 
 def import_run(source: Source, out: Out, kind: Kind = ImportFormat.AUTO, as_json: Json = False) -> None:

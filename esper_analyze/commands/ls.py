@@ -1,4 +1,4 @@
-"""``esper-analyze ls``: the runs below a directory, one a line."""
+"""``esper-analyze ls``: the runs below a directory, one per line."""
 
 from __future__ import annotations
 

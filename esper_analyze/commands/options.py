@@ -33,17 +33,15 @@ Json = Annotated[
     bool,
     typer.Option("--json", help='Strict JSON on stdout; NaN and ±Inf are the texts "NaN", "Infinity", "-Infinity".'),
 ]
-AllAttempts = Annotated[
-    bool, typer.Option("--all-attempts", help="Keep rows, too, that were recorded anew after a resume.")
-]
+AllAttempts = Annotated[bool, typer.Option("--all-attempts", help="Include rows that were superseded after a resume.")]
 Rank = Annotated[
     int | None,
-    typer.Option("--rank", metavar="N", help="Only what this rank of a distributed training recorded.", min=0),
+    typer.Option("--rank", metavar="N", help="Use only this rank of a distributed training.", min=0),
 ]
-SkipBroken = Annotated[bool, typer.Option("--skip-broken", help="Leave damaged files out, and say how many.")]
+SkipBroken = Annotated[bool, typer.Option("--skip-broken", help="Leave out damaged files and say how many.")]
 Assignments = Annotated[
     list[str] | None,
-    typer.Option("--set", metavar="RULE.FIELD=VALUE", help="Change one threshold; may be given again."),
+    typer.Option("--set", metavar="RULE.FIELD=VALUE", help="Change one threshold; repeatable."),
 ]
 ThresholdsFile = Annotated[
     Path | None,
@@ -51,12 +49,12 @@ ThresholdsFile = Annotated[
 ]
 RulesFiles = Annotated[
     list[Path] | None,
-    typer.Option("--rules", metavar="FILE", help="Python file with your rules; it is executed. May be given again."),
+    typer.Option("--rules", metavar="FILE", help="Python file with custom rules; it is executed. Repeatable."),
 ]
 
 
 def absolute(path: Path | None) -> Path | None:
-    """Return where an output goes, whatever becomes of the working directory until it is written."""
+    """Return the absolute output path, independent of later changes of the working directory."""
     return None if path is None else path.absolute()
 
 
@@ -65,14 +63,14 @@ Fail = Annotated[
     FailOn | None,
     typer.Option(
         "--fail-on",
-        help="Exit 1 when a finding is at least this bad. A training that died of an exception is critical, "
-        "one that was killed a warning.",
+        help="Exit 1 if a finding is at least this severe. A training that died of an exception counts as critical, "
+        "a killed one as a warning.",
     ),
 ]
 
 
 def tell_left_out(run: RecordedRun) -> None:
-    """Say on stderr what of ``run`` is left out: damaged files, and ranks that are not there."""
+    """Report on stderr what of ``run`` is left out: damaged files and missing ranks."""
     from esper_analyze.wording import many
 
     if run.broken:

@@ -1,4 +1,4 @@
-"""What the commands that ask a single question share: judge the run, answer, and write it in the form asked for."""
+"""Shared by the commands that answer a single question: judge the run, answer, and write the answer."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ _PIPED = 120
 
 
 class Form(StrEnum):
-    """How an answer is written."""
+    """Output formats."""
 
     TABLE = "table"
     JSON = "json"
@@ -57,11 +57,11 @@ class Form(StrEnum):
 
 AsForm = Annotated[
     Form | None,
-    typer.Option("--format", help="How to answer; default: by the ending of --out, else a table."),
+    typer.Option("--format", help="Output format; default: by the suffix of --out, else a table."),
 ]
 OutFile = Annotated[
     Path | None,
-    typer.Option("--out", metavar="FILE", help="Write it there instead of to stdout.", callback=absolute),
+    typer.Option("--out", metavar="FILE", help="Write to FILE instead of stdout.", callback=absolute),
 ]
 
 
@@ -85,13 +85,15 @@ class Asked:
         """The form to answer in. Raises ``UsageError`` for an ending that says nothing, or a picture to a terminal."""
         form = self.form or self._by_ending()
         if form in (Form.PNG, Form.SVG) and self.out is None and sys.stdout.isatty():
-            raise UsageError(f"a {form.upper()} picture is nothing for a terminal", hint=f"give --out FILE.{form}")
+            raise UsageError(
+                f"a {form.upper()} picture cannot be printed to a terminal", hint=f"give --out FILE.{form}"
+            )
         return form
 
     def _by_ending(self) -> Form:
         ending = "txt" if self.out is None else self.out.suffix.lower().removeprefix(".")
         if ending not in (*Form, "txt"):
-            raise UsageError(f"--out {self.out} does not say what form it is to have", hint="give --format")
+            raise UsageError(f"the suffix of --out {self.out} names no known format", hint="give --format")
         return Form.TABLE if ending == "txt" else Form(ending)
 
 
@@ -100,7 +102,7 @@ def answer(
 ) -> None:
     """Answer ``question`` with its figure, or with ``rows``, and exit by the findings of the rules in ``about``.
 
-    No rule named means all rules. Raises ``UsageError`` when the run holds nothing to answer with.
+    No rule named means all rules. Raises ``UsageError`` when the run lacks the data.
     """
     from esper_analyze.runs.damaged_shard import naming_damaged_shard
     from esper_analyze.runs.run import open_run

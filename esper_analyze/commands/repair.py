@@ -1,4 +1,4 @@
-"""``esper-analyze repair``: a run whose writer died becomes one that is closed, and nothing recorded is deleted."""
+"""``esper-analyze repair``: close a run whose writer died; nothing recorded is deleted."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from esper_analyze.terminal import counted, escaped, path_words, put, show_table
 if TYPE_CHECKING:
     from esper_analyze.storage.maintenance.repair import Act
 
-Dry = Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and change nothing.")]
+Dry = Annotated[bool, typer.Option("--dry-run", help="Show what would be done without changing anything.")]
 
 
 def repair(run_path: RunPath, dry_run: Dry = False, as_json: Json = False) -> None:

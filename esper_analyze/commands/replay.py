@@ -1,4 +1,4 @@
-"""``esper-analyze replay``: the detector once more over a recorded run, as recorded or with other thresholds."""
+"""``esper-analyze replay``: run the detector again over a recorded run, as recorded or with other thresholds."""
 
 from __future__ import annotations
 
@@ -36,9 +36,7 @@ if TYPE_CHECKING:
     from esper_analyze.replay.whatif import WhatIf
     from esper_analyze.runs.run import RecordedRun
 
-Verify = Annotated[
-    bool, typer.Option("--verify", help="Compare with what was recorded live; exit 3 when they are not the same.")
-]
+Verify = Annotated[bool, typer.Option("--verify", help="Compare with the live findings; exit 3 if they differ.")]
 
 
 def replay(

@@ -1,4 +1,4 @@
-"""``esper-analyze report``: one page that tells what happened in a run."""
+"""``esper-analyze report``: one page about what happened in a run."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from esper_analyze.terminal import path_words, progress, put
 
 Out = Annotated[
     Path | None,
-    typer.Option("--out", metavar="DIR", help="Where to write it; default: reports/<name of RUN>.", callback=absolute),
+    typer.Option("--out", metavar="DIR", help="Output directory; default: reports/<name of RUN>.", callback=absolute),
 ]
 
 
@@ -43,7 +43,7 @@ def report(
     skip_broken: SkipBroken = False,
     as_json: Json = False,
 ) -> None:
-    """Write a page that tells what the run was, what went wrong first, when, and what to look at.
+    """Write a page about the run: what went wrong first, when, and what to check.
 
     The ranks of a distributed training are joined: gradients of the first, samples of all.
 

@@ -1,4 +1,4 @@
-"""``esper-analyze rules``: what the detector watches, with thresholds and examples."""
+"""``esper-analyze rules``: the detector's rules, with thresholds and examples."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def rules(
     as_toml: Annotated[bool, typer.Option("--toml", help="Every threshold as TOML, to edit for --thresholds.")] = False,
     rules_files: Annotated[
         list[Path] | None,
-        typer.Option("--rules", metavar="FILE", help="Execute this Python file, check its rules, print them alone."),
+        typer.Option("--rules", metavar="FILE", help="Execute this Python file, check its rules, and print only them."),
     ] = None,
 ) -> None:
     """Print every rule of the detector: what it means, what to look at first, its thresholds and examples.

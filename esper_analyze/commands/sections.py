@@ -109,7 +109,7 @@ def _slots() -> Section:
 SECTION_COMMANDS: tuple[SectionCommand, ...] = (
     SectionCommand(
         name="timeline",
-        asks="When was there trouble, when did the recorder look closer?",
+        asks="When were incidents open, and when was more detail recorded?",
         help="""List incidents in the order in which they began, with causes; as a picture, with the telemetry level.
 
         Example: esper-analyze timeline RUN --format csv
@@ -118,7 +118,7 @@ SECTION_COMMANDS: tuple[SectionCommand, ...] = (
     ),
     SectionCommand(
         name="drift",
-        asks="Which gradients moved away from what they were used to?",
+        asks="Which gradients drifted from their baseline?",
         help="""Show how far each group's gradient norm is from its own earlier level, and which groups alarmed for it.
 
         --fail-on goes by the rule gradient_drift.
@@ -152,7 +152,7 @@ SECTION_COMMANDS: tuple[SectionCommand, ...] = (
     ),
     SectionCommand(
         name="lstm",
-        asks="Is the recurrent state sound?",
+        asks="Is the recurrent state healthy?",
         help="""Show size and saturation of the recurrent state, its gates, and how far one environment stands out.
 
         --fail-on goes by the rules whose names begin with lstm.
@@ -163,7 +163,7 @@ SECTION_COMMANDS: tuple[SectionCommand, ...] = (
     ),
     SectionCommand(
         name="slots",
-        asks="Which seed modules pass the quality gate, which are in trouble?",
+        asks="Which seed modules pass the quality gate, and which do not?",
         help="""Show the seed module of each environment and slot: gradient ratio to its host, health, what stops it.
 
         The gate takes a ratio of at least 0.10 and a health of at least 0.7. --fail-on goes by the rules seed_dormant,

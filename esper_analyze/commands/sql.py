@@ -1,4 +1,4 @@
-"""``esper-analyze sql``: queries over the tables of runs, in a database that can touch nothing else."""
+"""``esper-analyze sql``: queries over the tables of runs, in a sandboxed database."""
 
 from __future__ import annotations
 
@@ -41,9 +41,7 @@ def sql(
         ResultFormat | None,
         typer.Option("--format", help="How to write it; default: a table, or what FILE ends with."),
     ] = None,
-    out: Annotated[
-        Path | None, typer.Option("--out", metavar="FILE", help="Write to this file, whole or not at all.")
-    ] = None,
+    out: Annotated[Path | None, typer.Option("--out", metavar="FILE", help="Write to this file, atomically.")] = None,
     as_json: Json = False,
     as_csv: Annotated[bool, typer.Option("--csv", help="CSV on stdout; null is an empty cell, NaN is nan.")] = False,
     limit: Annotated[int, typer.Option(min=0, help="Rows shown in the table, 0 for all.")] = 100,
@@ -91,7 +89,7 @@ def sql(
 
 def _check_memory(gigabytes: float) -> None:
     if not gigabytes <= _MOST_MEMORY:
-        raise UsageError(f"--memory {gigabytes:g} is no amount of gigabytes", hint=f"{_MOST_MEMORY:,} are the most")
+        raise UsageError(f"--memory must be between 0.1 and {_MOST_MEMORY:,} GB, not {gigabytes:g}")
 
 
 def split(arguments: Sequence[str]) -> tuple[list[Path], str | None]:

@@ -22,21 +22,21 @@ _PIPE_WIDTH = 100
 def watch(
     run_path: Annotated[Path, typer.Argument(metavar="RUN", help="Directory of one run, recorded or to be recorded.")],
     once: Annotated[
-        bool, typer.Option("--once", help="Print one snapshot; so it is, too, without a terminal.")
+        bool, typer.Option("--once", help="Print one snapshot and exit (default when stdout is not a terminal).")
     ] = False,
     as_json: Json = False,
-    wait: Annotated[bool, typer.Option("--wait", help="Wait for a run that is not there yet.")] = False,
+    wait: Annotated[bool, typer.Option("--wait", help="Wait until the run exists.")] = False,
     interval: Annotated[
-        float, typer.Option("--interval", metavar="SECONDS", help="Time between two looks.", min=0.1, max=3600.0)
+        float, typer.Option("--interval", metavar="SECONDS", help="Time between two polls.", min=0.1, max=3600.0)
     ] = 1.0,
     rank: Rank = None,
 ) -> None:
-    """Follow a run while it is written: how it stands, open incidents, heads, recurrent state, losses of data.
+    """Follow a run while it is written: state, open incidents, heads, recurrent state, lost data.
 
-    Nothing is written to the run, and its training does not notice. Each look reads only what is new, so a long run
-    costs no more than a short one; only which rules could judge is counted over the whole run, each time it has grown
-    by a twentieth. Incidents are those that the detector in the training found; of several ranks, those of the first
-    one, or of the one that --rank names. A snapshot of a run with damaged files exits 3.
+    Nothing is written to the run, and its training is not affected. Each poll reads only new data, so a long run costs
+    no more than a short one; only which rules could judge is computed over the whole run, each time it has grown by a
+    twentieth. Incidents come from the detector in the training; of several ranks, the first one is shown, or the one
+    that --rank names. A snapshot of a run with damaged files exits 3.
 
     Example: esper-analyze watch sample_runs/runs/one_update_collapse --once
     """
@@ -58,7 +58,7 @@ def watch(
 
 
 def _print_once(follower: Follower, interval: float, *, as_json: bool) -> None:
-    """Print one snapshot, after the run has come to be."""
+    """Print one snapshot, once the run exists."""
     import shutil
 
     from esper_analyze.strict_json import strict_json

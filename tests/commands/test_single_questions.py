@@ -49,7 +49,7 @@ def test_a_terminal_gets_no_picture(command: Command, monkeypatch: pytest.Monkey
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
     said = command("layers", SAMPLES / "lstm_masks", "--format", "png")
     assert (said.code, said.out) == (2, "")
-    assert said.err == "esper-analyze: a PNG picture is nothing for a terminal (give --out FILE.png)\n"
+    assert said.err == "esper-analyze: a PNG picture cannot be printed to a terminal (give --out FILE.png)\n"
 
 
 @pytest.mark.parametrize(
@@ -61,7 +61,7 @@ def test_a_terminal_gets_no_picture(command: Command, monkeypatch: pytest.Monkey
         (("transitions", SAMPLES / "mask_mismatch", "--update", "3"), "update 3 has no transitions (there are some of"),
         (
             ("drift", SAMPLES / "lstm_masks", "--out", "drift.pdf"),
-            "does not say what form it is to have (give --format)",
+            "names no known format (give --format)",
         ),
         (("drift", SAMPLES / "lstm_masks", "--out", "nowhere/drift.png"), "nowhere/drift.png cannot be written"),
         (("drift", SAMPLES / "lstm_masks", "--rank", "3"), "has no rank 3"),

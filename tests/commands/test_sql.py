@@ -107,7 +107,7 @@ def test_a_directory_with_a_blank_in_its_name_is_a_run(command: Command, runs: P
         (["RUN", "select 1 a, 2 a", "--json"], "two columns named a"),
         (["RUN", "select 1 a, 2 a", "--format", "jsonl"], "two columns named a"),
         (["RUN", "select '\udcff'"], "not UTF-8"),
-        (["RUN", "select 1", "--memory", "inf"], "no amount of gigabytes"),
+        (["RUN", "select 1", "--memory", "inf"], "must be between 0.1 and 1,000,000 GB"),
     ],
 )
 def test_wrong_use_is_one_sentence_and_leaves_no_file(
