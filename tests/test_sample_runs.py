@@ -184,6 +184,6 @@ def test_reports_of_growing_hosts_read_right() -> None:
     assert headline == "A seed module does not learn on env 5, early at update 22"
     assert "low_ratio_cause said: disconnected" in paragraph
     headline, paragraph = told("growing_waits")
-    assert headline == "No rule fired: there was nothing to learn here"
+    assert headline == "No rule fired: no head ever had a choice"
     assert "no head ever had a choice" in paragraph
     assert told("growing_healthy")[0] == "No rule fired"

@@ -257,7 +257,7 @@ def test_the_same_rule_elsewhere_is_told_as_the_same(tmp_path: Path) -> None:
 
     told = story.frame(gather(open_run(write_run(tmp_path / "both", 40, both))))
     assert "The same rule elsewhere or again: gradient_drift on critic from update 32" in told.paragraph
-    assert "Not tied to it" not in told.paragraph
+    assert "Later and unrelated" not in told.paragraph
 
 
 def test_a_run_of_which_hardly_anything_was_recorded_is_not_called_healthy(tmp_path: Path) -> None:
