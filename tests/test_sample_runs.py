@@ -185,5 +185,5 @@ def test_reports_of_growing_hosts_read_right() -> None:
     assert "low_ratio_cause said: disconnected" in paragraph
     headline, paragraph = told("growing_waits")
     assert headline == "No rule fired: no head ever had a choice"
-    assert "no head ever had a choice" in paragraph
+    assert "No head ever had a choice" in paragraph
     assert told("growing_healthy")[0] == "No rule fired"
