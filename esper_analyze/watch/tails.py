@@ -39,6 +39,13 @@ class LogTail:
     def new(self) -> list[dict[str, Entry]]:
         """Return the new intact frames. Raises ``OSError`` when the folder is gone."""
         self._find()
+        new = self._read()
+        if not self._numbers and self._last:  # all logs followed so far are sealed: a later one may lie beyond a gap
+            self._find()
+            new += self._read()
+        return new
+
+    def _read(self) -> list[dict[str, Entry]]:
         return [frame for number in sorted(self._numbers) for frame in self._of(number)]
 
     @property
@@ -49,7 +56,7 @@ class LogTail:
 
     def _find(self) -> None:
         """Find the files: they are numbered consecutively, so a folder of many shards is rarely listed."""
-        if self._numbers or self._last:
+        if self._numbers:
             while (self.folder / layout.log_name(self._last + 1)).exists():
                 self._last += 1
                 self._numbers.add(self._last)
@@ -60,7 +67,7 @@ class LogTail:
         # a change within the clock's grain of the listing would not show in the folder's time
         self._listed_at = changed if time.time() - changed > _GRAIN else None
         self._numbers = {n for path in listed(self.folder) if (n := layout.log_of(path.name)) is not None}
-        self._last = max(self._numbers, default=0)
+        self._last = max(self._numbers, default=self._last)
 
     def _of(self, number: int) -> list[dict[str, Entry]]:
         path = self.folder / layout.log_name(number)

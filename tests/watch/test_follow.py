@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from esper_analyze.errors import UsageError
@@ -54,6 +54,7 @@ def test_what_is_handed_over_is_there_at_the_next_look(growing: Growing) -> None
 
 
 @settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@example(steps=["add", "look", "seal", "add", "seal", "add"], back=0)  # two logs come and go between two polls
 @given(
     steps=st.lists(st.sampled_from(["add", "add", "seal", "look", "look", "resume", "compact"]), max_size=14),
     back=st.integers(0, 9),
