@@ -8,6 +8,8 @@ import time
 from collections import Counter
 from types import TracebackType
 
+import torch
+
 from esper_analyze.schema.printable import LOG
 from recorder.process_state import as_by_default, is_altered
 from recorder.reduce.update import Cells
@@ -46,13 +48,14 @@ class ErrorGuard:
             spent, self.start = spent + now - self.start, now
         return spent
 
-    def mark(self) -> tuple[int, int]:
-        """Return the nesting depth of this thread's blocks, for ``leave``."""
-        return self.depth, len(self.entered.contexts)
+    def mark(self) -> tuple[int, int, bool]:
+        """Return the nesting depth of this thread's blocks and its grad mode, for ``leave``."""
+        return self.depth, len(self.entered.contexts), torch.is_grad_enabled()
 
-    def leave(self, mark: tuple[int, int]) -> None:
-        """Leave the blocks entered since ``mark`` whose exit was interrupted by Ctrl-C."""
-        depth, contexts = mark
+    def leave(self, mark: tuple[int, int, bool]) -> None:
+        """Leave the blocks entered since ``mark`` whose exit Ctrl-C interrupted, and restore the grad mode."""
+        depth, contexts, grad_enabled = mark
+        torch.set_grad_enabled(grad_enabled)
         while len(self.entered.contexts) > contexts:
             context = self.entered.contexts.pop()
             if context is not None:

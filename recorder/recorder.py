@@ -91,6 +91,23 @@ def completed(
     return decorate
 
 
+def restored(method: Callable[Concatenate[Recorder, P], R]) -> Callable[Concatenate[Recorder, P], R]:
+    """Restore this thread's blocks and grad mode where Ctrl-C interrupts a method that is not completed."""
+
+    @wraps(method)
+    def entered(self: Recorder, /, *args: P.args, **kwargs: P.kwargs) -> R:
+        mark = self.guarded.mark()
+        try:
+            return method(self, *args, **kwargs)
+        except Exception:
+            raise
+        except BaseException:
+            self.guarded.leave(mark)
+            raise
+
+    return entered
+
+
 class Recorder:
     """Records one PPO training into ``run_dir``.
 
@@ -571,6 +588,7 @@ class Recorder:
             self._episode_count += 1
             self._episodes.append((total, steps, where, won))
 
+    @restored
     def slot(
         self,
         env: int,
@@ -602,6 +620,7 @@ class Recorder:
             bound = self._converted("slot(max_grad_norm)", arguments.number, max_grad_norm)
             self._slots.take_snapshot(env, slot, seed, around, labels, bound)
 
+    @restored
     def gradients(self, max_norm: float | None = None) -> None:
         """Measure the gradients now, in a loop that does not call ``torch.nn.utils.clip_grad_norm_``."""
         if self._model is not None and self._watching:
@@ -641,6 +660,7 @@ class Recorder:
         total = total_norm(gradients, small=False, on_host=False)
         return total if snapshot.scale is None else total / snapshot.scale
 
+    @restored
     def before_clip(self, parameters: list[Tensor], *, plain: bool) -> Clipped | None:
         """Record gradients before a clip call; with their total norm if it equals torch's own bit for bit.
 
@@ -659,6 +679,7 @@ class Recorder:
             self.guarded.spent = spent
         return Clipped(self._buffer.minibatches[-1], snapshot, total, wider)
 
+    @restored
     def after_clip(self, clipped: Clipped, total: Tensor, max_norm: object, norm_type: float) -> None:
         """Record the norm returned by the clip call."""
         with self.guarded("clip"), torch.no_grad():
@@ -670,6 +691,7 @@ class Recorder:
             bound = float(max_norm) if norm_type == 2.0 and isinstance(max_norm, (int, float)) else None
             clipped.minibatch.record_clip(norm, bound)
 
+    @restored
     def before_step(self, optimizer: Optimizer) -> None:
         """Record gradients as the optimizer takes them."""
         if self._reader is None or self._closed:

@@ -10,6 +10,7 @@ from typing import Any
 
 import polars as pl
 import pytest
+import torch
 
 from esper_analyze.runs.run import RecordedRun, open_run
 from esper_analyze.schema import TABLES
@@ -98,6 +99,7 @@ def test_ctrl_c_costs_no_row_and_the_recording_goes_on(name: str, tmp_path: Path
         found = wrong(tmp_path / f"{nth}", name, whole)
         if found:
             failed[nth] = found[:3]
+        assert torch.is_grad_enabled()
     assert not failed, f"random seed {seed}"
 
 
