@@ -259,7 +259,7 @@ def writer_dies(bench: Bench) -> Outcome:
             for _ in range(bench.trials(1, 5)):
                 harm = {"name": "writer_dies", "at": 5, "thread": thread, "die": 18 if kill else None}
                 child = bench.nursery.run(UPDATES, harm=harm, constants=SEAL_OFTEN)
-                if not any("writer" in line for line in child.warnings) and not kill:
+                if not any("died and was restarted" in line for line in child.warnings) and not kill:
                     outcome.wrong[f"{thread} died in silence"] += 1
                 if kill:
                     bench.judge(child, outcome, f"{thread} died, then killed")
