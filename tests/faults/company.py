@@ -9,6 +9,7 @@ from typing import Any
 
 from esper_analyze.reports.listing import status_words
 from esper_analyze.runs.run import open_run
+from recorder.store.store import SETTLE_SECONDS
 from tests.faults.children import SEAL_OFTEN, Child
 from tests.faults.judge import judged
 from tests.faults.outcome import UPDATES, Bench, Outcome, facts
@@ -211,12 +212,14 @@ def live_reads(bench: Bench) -> Outcome:
 def own_errors(bench: Bench) -> Outcome:
     """A function of the recorder raises, for some updates or for good: the parameters are those without recorder."""
     outcome = Outcome()
+    # A writer that cannot take up anything is not waited for until the end of patience, but as in any training.
+    constants = SEAL_OFTEN | {"FIRST_BACK_OFF": 0.01, "SETTLE_SECONDS": SETTLE_SECONDS}
     errors = ("RuntimeError", "MemoryError", "OSError") if bench.long else ("RuntimeError",)
     for where in WHERE if bench.long else bench.random.sample(WHERE, 8):
         for error in errors:
             for until in (9, 10**9) if bench.long else (9,):
                 harm = {"name": "recorder_raises", "at": 5, "until": until, "where": where, "error": error}
-                child = bench.nursery.run(12, harm=harm, constants=SEAL_OFTEN | {"FIRST_BACK_OFF": 0.01})
+                child = bench.nursery.run(12, harm=harm, constants=constants)
                 outcome.trials += 1
                 if child.status != 0 or child.sha != bench.sha(12):
                     outcome.harmed += 1
