@@ -51,7 +51,7 @@ def shard_contents(path: Path, table: Table, rank: int) -> Contents:
                     cells = file.read_row_group(group, columns=[column.name], use_threads=False).column(0)
                     cells.validate(full=True)  # Arrow reads a code beyond its dictionary without an error
                     gathered.take(column, cells)
-    except (pa.ArrowException, OSError, ValueError) as error:
+    except (pa.ArrowException, OSError, ValueError, IndexError) as error:  # IndexError: a column is not found
         gathered.faults.append(f"has a cell that cannot be decoded ({type(error).__name__})")
     return gathered.contents()
 
