@@ -104,10 +104,12 @@ for _command, _short in _FIRST:
     _add(_command, _short)
 for _section in SECTION_COMMANDS:
     app.command(_section.name, short_help=_section.asks)(_section.function())
-    if _section.former_name:
-        app.command(_section.former_name, hidden=True)(_section.function())
 for _command, _short in _LAST:
     _add(_command, _short)
+
+
+_FORMER_NAMES = {section.former_name: section.name for section in SECTION_COMMANDS if section.former_name}
+"""Former name of a command → its name; help does not list it."""
 
 
 def main() -> None:
@@ -137,7 +139,7 @@ def run(arguments: Sequence[str]) -> int:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")
     try:
-        _invoke(list(arguments))
+        _invoke([_FORMER_NAMES.get(arguments[0], arguments[0]), *arguments[1:]] if arguments else [])
         sys.stdout.flush()
     except typer.Exit as done:
         return done.exit_code
