@@ -9,6 +9,7 @@ from esper_analyze.errors import DamagedError, EsperError
 from esper_analyze.runs.run import RecordedRun
 from esper_analyze.schema.tables import BY_NAME
 from esper_analyze.storage.decode_errors import NEXT
+from esper_analyze.storage.shapes import shapes
 
 
 @contextmanager
@@ -34,7 +35,8 @@ def _first_fault(run: RecordedRun) -> str | None:
 
     for attempt in run.attempts:
         for path, entry in attempt.shards:
-            contents = shard_contents(path, BY_NAME[entry.table], attempt.rank)
+            declared = shapes(BY_NAME[entry.table])[entry.schema].table
+            contents = shard_contents(path, declared, attempt.rank)
             for fault in (*contents.faults, *entry_faults(entry, contents)):
                 return f"{path} {fault}"
     return None
