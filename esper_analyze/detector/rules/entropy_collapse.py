@@ -19,8 +19,10 @@ from esper_analyze.detector.verdict import Bounds, Judgement, settle
 class EntropyCollapseLimits(ConvergenceLimits):
     """Bounds on ``updates.entropy_norm``, a share of the entropy the masks leave room for."""
 
-    warning: float = limit(0.1, "a tenth of the entropy that the masks allow")
-    critical: float = limit(0.02, "a fifth of the warning: hardly any exploration is left")
+    warning: float = limit(0.1, "a tenth of the entropy that the masks allow (subsystem review)")
+    critical: float = limit(
+        0.02, "a fiftieth of the entropy that the masks allow (set by design: detector specification)"
+    )
 
 
 def judge(frame: Frame, memory: Memory, limits: EntropyCollapseLimits) -> list[Judgement]:

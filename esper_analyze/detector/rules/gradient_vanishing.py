@@ -31,10 +31,10 @@ _EXPLAINED = np.array([choice_code("heads", "zero_explained", word) for word in 
 class GradientVanishingLimits(Limits):
     """Bounds on ``groups.vanishing_severity``, and on the norm as a share of the group's own early mean."""
 
-    warning: float = limit(0.0, "any tensor", at_least=0.0)
-    critical: float = limit(0.5, "half of the tensors", at_least=0.0)
+    warning: float = limit(0.0, "any tensor (set by design: detector specification)", at_least=0.0)
+    critical: float = limit(0.5, "half of the tensors (set by design: detector specification)", at_least=0.0)
     faded: float = limit(1e-4, "four orders of magnitude below the group's own early scale", at_least=0.0)
-    sustained: int = limit(3, "a single quiet update is common", at_least=1)
+    sustained: int = limit(3, "a single quiet update is no sign of it", at_least=1)
     early_updates: int = limit(10, "updates whose mean is the group's own early level", at_least=1)
     choice: float = limit(0.05, "mask_collapse: below this a head has next to nothing to learn", at_least=0.0)
 
@@ -166,7 +166,7 @@ RULE = Rule(
     "fades too). These parameters no longer learn.",
     look_first="Whether the entropy collapsed before; saturated activations or gates; a loss term whose weight is 0; "
     "for one head: its learnable fraction.",
-    reference="Glorot & Bengio 2010, Understanding the difficulty of training deep feedforward neural networks",
+    reference="A tensor without a gradient does not learn, whatever the norm of its group (gradient review)",
     examples=(
         Example("healthy", "ok", _cells(0.0)),
         Example("one quiet update", "ok", _cells(0.0, 0.3, 0.0), updates=3),

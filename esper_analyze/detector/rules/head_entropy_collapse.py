@@ -21,11 +21,11 @@ RETURNS = "updates.episode_return_mean"
 class HeadEntropyCollapseLimits(ConvergenceLimits):
     """Bounds on ``heads.entropy_norm`` over steps with a choice."""
 
-    threshold: float = limit(0.1, "a tenth of the head's entropy, for heads without a threshold of their own")
+    threshold: float = limit(0.1, "for heads without a threshold of their own (set by design: detector specification)")
     per_head: dict[str, float] = limit({}, "single heads in place of the default")  # noqa: RUF009
-    warning_updates: int = limit(3, "one low update is common, three in a row are not", at_least=1)
-    critical_updates: int = limit(20, "long enough to be a state and not a phase", at_least=1)
-    clear_factor: float = limit(1.5, "clears only above 1.5 × the threshold, so that it does not flap")
+    warning_updates: int = limit(3, "3 updates in a row (set by design: detector specification)", at_least=1)
+    critical_updates: int = limit(20, "20 updates in a row (set by design: detector specification)", at_least=1)
+    clear_factor: float = limit(1.5, "clears only above 1.5 × the threshold (set by design: detector specification)")
 
 
 def judge(frame: Frame, memory: Memory, limits: HeadEntropyCollapseLimits) -> list[Judgement]:

@@ -20,8 +20,8 @@ HOST = "host_grad_norm"
 class HostDominatingLimits(Limits):
     """Bounds on ``slots.normalized_ratio`` while the host's norm is high."""
 
-    warning: float = limit(RATIO, "the seed module gets a tenth of the host's gradient per parameter …")
-    host_norm: float = limit(1.0, "… while the host's own gradient is large", at_least=0.0)
+    warning: float = limit(RATIO, "a ratio below 0.1 … (gradient review)")
+    host_norm: float = limit(1.0, "… while host_grad_norm is above 1.0 (gradient review)", at_least=0.0)
     sustained: int = limit(3, "as seed_dormant", at_least=1)
 
 

@@ -19,9 +19,9 @@ from esper_analyze.detector.verdict import Bounds, Excuse, Judgement, settle
 class SeedDormantLimits(Limits):
     """Bounds on ``slots.normalized_ratio``."""
 
-    warning: float = limit(RATIO, "below 0.1 the host dominates")
-    critical: float = limit(0.01, "below 0.01 the seed module hardly learns")
-    sustained: int = limit(3, "as gradient_vanishing: a single quiet update is common", at_least=1)
+    warning: float = limit(RATIO, "below 0.1 the host dominates (gradient review)")
+    critical: float = limit(0.01, "below 0.01 the seed module is dormant (gradient review)")
+    sustained: int = limit(3, "as gradient_vanishing: a single quiet update is no sign of it", at_least=1)
 
 
 def judge(frame: Frame, memory: Memory, limits: SeedDormantLimits) -> list[Judgement]:

@@ -20,7 +20,7 @@ class SlotGradientVanishingLimits(Limits):
         0.25, "one tensor of a small sound seed module gets none: a bias before a normalisation", at_least=0.0
     )
     critical: float = limit(0.5, "as gradient_vanishing: half of the tensors, that many included", at_least=0.0)
-    sustained: int = limit(3, "as gradient_vanishing: a single quiet update is common", at_least=1)
+    sustained: int = limit(3, "as gradient_vanishing: a single quiet update is no sign of it", at_least=1)
 
 
 def judge(frame: Frame, memory: Memory, limits: SlotGradientVanishingLimits) -> list[Judgement]:
@@ -66,7 +66,7 @@ RULE = Rule(
     "layers do not learn.",
     look_first="Layers initialised to 0 (layers before them get no gradient at first); saturated activations in the "
     "seed module; alpha at 0 in a blend that passes no gradient.",
-    reference="Glorot & Bengio 2010, Understanding the difficulty of training deep feedforward neural networks",
+    reference="A tensor without a gradient does not learn, whatever the norm of its module (gradient review)",
     examples=(
         Example("in range", "ok", _cells(0.0)),
         Example("one bias of six tensors", "ok", _cells(*[1 / 6] * 5), updates=5),
