@@ -260,7 +260,7 @@ def _removable(node: ast.AST) -> bool:
     return isinstance(node, ast.AugAssign)
 
 
-_SYMMETRIC = ("min", "max", "minimum", "maximum", "fmin", "fmax", "isclose", "equal")
+_SYMMETRIC = ("min", "max", "minimum", "maximum", "fmin", "fmax", "equal")
 """Functions of two arguments whose order makes no difference."""
 
 

@@ -38,7 +38,7 @@ def judge(frame: Frame, memory: Memory, limits: HeadEntropyCollapseLimits) -> li
     clear = usable & (entropy.values > limits.clear_factor * threshold)
     returns = frame[RETURNS]
     descent = descend(entropy, usable, low, clear, returns, memory, limits)
-    bound = np.where(low, threshold, limits.clear_factor * threshold)  # between the bounds it stands for want of more
+    bound = np.where(low, threshold, limits.clear_factor * threshold)  # between the bounds a low head stays low
     bounds = Bounds(
         info=descent.length >= limits.warning_updates,
         warning=(descent.length >= limits.warning_updates) & ~descent.learnt,
