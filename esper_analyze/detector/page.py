@@ -7,6 +7,9 @@ from dataclasses import asdict
 
 from esper_analyze.detector.rule import Example, Rule
 
+MOST_CELLS = 6
+"""Values of a series that an example shows."""
+
 
 def rules_page(rules: Iterable[Rule]) -> str:
     """Return the page for ``rules`` as Markdown."""
@@ -49,11 +52,14 @@ def _cells(example: Example) -> str:
 
 
 def _cell(cell: object) -> str:
+    """Return the cell in words; of a long series its first values and its last."""
     if isinstance(cell, list):
         words = [_cell(value) for value in cell]
         if len(words) > 4 and len(set(words)) == 1:
             return f"{words[0]} throughout"
-        return ", ".join(words)
+        return ", ".join(words if len(words) <= MOST_CELLS else [*words[: MOST_CELLS - 2], "…", words[-1]])
+    if isinstance(cell, float):
+        return f"{cell:.4g}" if cell != round(cell, 3) else str(cell)
     return "null" if cell is None else str(cell)
 
 

@@ -32,7 +32,7 @@ class Limits:
     escalate: int = field(
         default=5,
         metadata={
-            "source": "5 updates of detail unless the rule asks for more (set by design: detector specification)",
+            "source": "5 updates of detail unless the rule asks for more (set by design)",
             "at_least": 0,
         },
     )

@@ -226,6 +226,7 @@ def test_the_rules_page_shows_cells_shortly_and_names_what_a_rule_hangs_together
         Example("five alike", "warning", {"a": [1.0] * 5}),
         Example("four alike", "warning", {"a": [1.0] * 4}),
         Example("five, one odd", "warning", {"a": [1.0] * 4 + [None]}),
+        Example("a ramp", "warning", {"a": [index / 3 for index in range(61)]}, updates=61),
     )
     lonely = replace(first_ratio, examples=examples, causes=(), follows=())
     page = rules_page([lonely])

@@ -21,9 +21,7 @@ RETURNS = "episode_return_mean"
 class AdvantageCollapseLimits(Limits):
     """Bounds on ``updates.advantage_std``."""
 
-    info: float = limit(
-        0.1, "share of its own early level; solved runs get there (set by design: detector specification)", at_least=0.0
-    )
+    info: float = limit(0.1, "share of its own early level; solved runs get there (set by design)", at_least=0.0)
     better: float = limit(0.1, "information where returns rose by this share of their early mean: a task solved")
     warning: float = limit(1e-4, "solved runs came down to 6e-4 of their early level", at_least=0.0)
     critical: float = limit(1e-8, "the epsilon that loops normalise with", at_least=0.0)

@@ -24,10 +24,8 @@ SAFE = 0.999
 class AdvantageOutlierLimits(Limits):
     """Bounds on the largest advantage in standard deviations from 0."""
 
-    info: float = limit(
-        10.0, "sound runs with rare failures get there every 50 updates (set by design: detector specification)"
-    )
-    warning: float = limit(50.0, "possible only with at least 2,500 samples (set by design: detector specification)")
+    info: float = limit(10.0, "sound runs with rare failures get there every 50 updates (set by design)")
+    warning: float = limit(50.0, "possible only with at least 2,500 samples (set by design)")
 
 
 def judge(frame: Frame, memory: Memory, limits: AdvantageOutlierLimits) -> list[Judgement]:  # noqa: ARG001

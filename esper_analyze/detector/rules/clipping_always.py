@@ -25,8 +25,8 @@ from esper_analyze.detector.verdict import Bounds, Judgement, settle
 class ClippingAlwaysLimits(Limits):
     """Bounds on ``updates.clip_active_fraction``, and on how far the norm has risen."""
 
-    fraction: float = limit(0.9, "nine of ten steps (set by design: detector specification)")
-    sustained: int = limit(20, "20 updates in a row (set by design: detector specification)", at_least=1)
+    fraction: float = limit(0.9, "nine of ten steps (set by design)")
+    sustained: int = limit(20, "20 updates in a row (set by design)", at_least=1)
     warning_rise: float = limit(10.0, "sound runs clip every step: only with a rising norm is it a fault", at_least=1)
     critical_rise: float = limit(100.0, "ten times the warning", at_least=1)
     early_updates: int = limit(10, "updates whose mean is the norm's own early level", at_least=1)

@@ -19,10 +19,10 @@ class CriticConstantLimits(Limits):
     """Bounds on ``updates.explained_variance``."""
 
     spread: float = limit(0.01, "solved runs: returns within 1 % of their mean", at_least=0.0)
-    band: float = limit(1e-3, "|EV| < 1e-3 (set by design: detector specification)", at_least=0.0)
+    band: float = limit(1e-3, "|EV| < 1e-3 (set by design)", at_least=0.0)
     error: float = limit(1.1, "value_nrmse of a critic that knows the mean return is 1: then it is information")
-    warning_updates: int = limit(20, "20 updates in a row (set by design: detector specification)", at_least=1)
-    critical_updates: int = limit(100, "100 updates in a row (set by design: detector specification)", at_least=1)
+    warning_updates: int = limit(20, "20 updates in a row (set by design)", at_least=1)
+    critical_updates: int = limit(100, "100 updates in a row (set by design)", at_least=1)
 
 
 def judge(frame: Frame, memory: Memory, limits: CriticConstantLimits) -> list[Judgement]:

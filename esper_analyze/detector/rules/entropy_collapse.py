@@ -19,10 +19,8 @@ from esper_analyze.detector.verdict import Bounds, Judgement, settle
 class EntropyCollapseLimits(ConvergenceLimits):
     """Bounds on ``updates.entropy_norm``, a share of the entropy the masks leave room for."""
 
-    warning: float = limit(0.1, "a tenth of the entropy that the masks allow (subsystem review)")
-    critical: float = limit(
-        0.02, "a fiftieth of the entropy that the masks allow (set by design: detector specification)"
-    )
+    warning: float = limit(0.1, "a tenth of the entropy that the masks allow (from a review of a PPO code base)")
+    critical: float = limit(0.02, "a fiftieth of the entropy that the masks allow (set by design)")
 
 
 def judge(frame: Frame, memory: Memory, limits: EntropyCollapseLimits) -> list[Judgement]:

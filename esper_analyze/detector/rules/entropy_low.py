@@ -15,9 +15,7 @@ from esper_analyze.detector.verdict import Bounds, Judgement, settle
 class EntropyLowLimits(Limits):
     """Bound on ``updates.entropy_norm``."""
 
-    info: float = limit(
-        0.3, "a sound run that has learnt its task gets there too (set by design: detector specification)"
-    )
+    info: float = limit(0.3, "a sound run that has learnt its task gets there too (set by design)")
     escalate: int = limit(0, "information never escalates")
 
 

@@ -14,9 +14,9 @@ from esper_analyze.detector.verdict import Judgement, above, settle
 class FirstRatioLimits(Limits):
     """Bounds on ``updates.first_ratio_error``, nats."""
 
-    warning: float = limit(1e-4, "float32 noise of sound runs stays under 1e-5 (set by design: detector specification)")
-    critical: float = limit(1e-2, "a ratio off by 1 % (set by design: detector specification)")
-    escalate: int = limit(10, "10 updates of detail for ratio and KL (set by design: detector specification)")
+    warning: float = limit(1e-4, "float32 noise of sound runs stays under 1e-5 (set by design)")
+    critical: float = limit(1e-2, "a ratio off by 1 % (set by design)")
+    escalate: int = limit(10, "10 updates of detail for ratio and KL (set by design)")
 
 
 def judge(frame: Frame, memory: Memory, limits: FirstRatioLimits) -> list[Judgement]:  # noqa: ARG001

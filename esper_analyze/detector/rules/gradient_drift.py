@@ -27,13 +27,15 @@ LARGEST = float(np.finfo(np.float64).max)
 class GradientDriftLimits(Limits):
     """Bounds on drift = |x − ema| / (ema + 1e-8), with the EMA before x is added."""
 
-    warning: float = limit(0.5, "50 % deviation from the EMA (subsystem review)")
-    critical: float = limit(2.0, "200 % deviation from the EMA (set by design: detector specification)")
-    sustained: int = limit(3, "3 updates in a row (set by design: detector specification)", at_least=1)
+    warning: float = limit(0.5, "50 % deviation from the EMA (from a review of a PPO code base)")
+    critical: float = limit(2.0, "200 % deviation from the EMA (set by design)")
+    sustained: int = limit(3, "3 updates in a row (set by design)", at_least=1)
     noise: float = limit(15.0, "sound runs drift by up to 13 × their own change from update to update", at_least=0.0)
-    momentum: float = limit(0.99, "an EMA over about 100 updates (subsystem review)", at_least=0.0, below=1.0)
-    warmup: int = limit(10, "no drift before 10 updates (subsystem review)", at_least=1)
-    escalate: int = limit(5, "5 updates of detail for drift (set by design: detector specification)")
+    momentum: float = limit(
+        0.99, "an EMA over about 100 updates (from a review of a PPO code base)", at_least=0.0, below=1.0
+    )
+    warmup: int = limit(10, "no drift before 10 updates (from a review of a PPO code base)", at_least=1)
+    escalate: int = limit(5, "5 updates of detail for drift (set by design)")
 
 
 def judge(frame: Frame, memory: Memory, limits: GradientDriftLimits) -> list[Judgement]:

@@ -28,8 +28,8 @@ LONGEST = 50
 class GradientExplosionLimits(Limits):
     """Bounds on ``groups.grad_norm`` over the group's own level: its rolling median, or its early mean if larger."""
 
-    warning: float = limit(10.0, "10 × own rolling median (set by design: detector specification)", at_least=1.0)
-    critical: float = limit(100.0, "100 × own rolling median (set by design: detector specification)", at_least=1.0)
+    warning: float = limit(10.0, "10 × own rolling median (set by design)", at_least=1.0)
+    critical: float = limit(100.0, "100 × own rolling median (set by design)", at_least=1.0)
     window_hits: int = limit(2, "a critic that has converged meets a rare failure in sound runs too", at_least=1)
     window: int = limit(5, "as kl_spike: the present update included", at_least=1, below=LONGEST + 1)
     early_updates: int = limit(10, "updates whose mean is the group's own early level", at_least=1)

@@ -31,8 +31,8 @@ _EXPLAINED = np.array([choice_code("heads", "zero_explained", word) for word in 
 class GradientVanishingLimits(Limits):
     """Bounds on ``groups.vanishing_severity``, and on the norm as a share of the group's own early mean."""
 
-    warning: float = limit(0.0, "any tensor (set by design: detector specification)", at_least=0.0)
-    critical: float = limit(0.5, "half of the tensors (set by design: detector specification)", at_least=0.0)
+    warning: float = limit(0.0, "any tensor (set by design)", at_least=0.0)
+    critical: float = limit(0.5, "half of the tensors (set by design)", at_least=0.0)
     faded: float = limit(1e-4, "four orders of magnitude below the group's own early scale", at_least=0.0)
     sustained: int = limit(3, "a single quiet update is no sign of it", at_least=1)
     early_updates: int = limit(10, "updates whose mean is the group's own early level", at_least=1)

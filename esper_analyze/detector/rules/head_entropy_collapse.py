@@ -21,11 +21,11 @@ RETURNS = "updates.episode_return_mean"
 class HeadEntropyCollapseLimits(ConvergenceLimits):
     """Bounds on ``heads.entropy_norm`` over steps with a choice."""
 
-    threshold: float = limit(0.1, "for heads without a threshold of their own (set by design: detector specification)")
+    threshold: float = limit(0.1, "for heads without a threshold of their own (set by design)")
     per_head: dict[str, float] = limit({}, "single heads in place of the default")  # noqa: RUF009
-    warning_updates: int = limit(3, "3 updates in a row (set by design: detector specification)", at_least=1)
-    critical_updates: int = limit(20, "20 updates in a row (set by design: detector specification)", at_least=1)
-    clear_factor: float = limit(1.5, "clears only above 1.5 × the threshold (set by design: detector specification)")
+    warning_updates: int = limit(3, "3 updates in a row (set by design)", at_least=1)
+    critical_updates: int = limit(20, "20 updates in a row (set by design)", at_least=1)
+    clear_factor: float = limit(1.5, "clears only above 1.5 × the threshold (set by design)")
 
 
 def judge(frame: Frame, memory: Memory, limits: HeadEntropyCollapseLimits) -> list[Judgement]:

@@ -21,18 +21,20 @@ LONGEST = 50
 class KlSpikeLimits(Limits):
     """Bounds on ``updates.kl_k3``, nats."""
 
-    warning: float = limit(0.1, "0.05–0.1 is usual (subsystem review); sound fast learners reach 0.12 once")
-    window_hits: int = limit(2, "crossings within the window (set by design: detector specification)", at_least=1)
+    warning: float = limit(
+        0.1, "0.05–0.1 is usual (from a review of a PPO code base); sound fast learners reach 0.12 once"
+    )
+    window_hits: int = limit(2, "crossings within the window (set by design)", at_least=1)
     window: int = limit(
         5,
-        "the last 5 updates, the present one included (set by design: detector specification)",
+        "the last 5 updates, the present one included (set by design)",
         at_least=1,
         below=LONGEST + 1,
     )
-    critical: float = limit(0.5, "at once (set by design: detector specification)")
+    critical: float = limit(0.5, "at once (set by design)")
     target_factor: float = limit(1.5, "Stable-Baselines3 stops an epoch above 1.5 × target_kl")
-    target_updates: int = limit(3, "3 updates in a row (set by design: detector specification)", at_least=1)
-    escalate: int = limit(10, "10 updates of detail for ratio and KL (set by design: detector specification)")
+    target_updates: int = limit(3, "3 updates in a row (set by design)", at_least=1)
+    escalate: int = limit(10, "10 updates of detail for ratio and KL (set by design)")
 
 
 def judge(frame: Frame, memory: Memory, limits: KlSpikeLimits) -> list[Judgement]:

@@ -16,7 +16,7 @@ METRICS = ("has_nan", "has_inf")
 class LstmNonfiniteLimits(Limits):
     """Nothing to set: any NaN or ±Inf is critical."""
 
-    escalate: int = limit(20, "20 updates of detail for non-finite numbers (set by design: detector specification)")
+    escalate: int = limit(20, "20 updates of detail for non-finite numbers (set by design)")
 
 
 def judge(frame: Frame, memory: Memory, limits: LstmNonfiniteLimits) -> list[Judgement]:  # noqa: ARG001

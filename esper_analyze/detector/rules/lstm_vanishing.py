@@ -16,7 +16,7 @@ METRICS = ("h_rms", "c_rms")
 class LstmVanishingLimits(Limits):
     """Bounds on root mean squares of the state."""
 
-    warning: float = limit(1e-4, "rms below 1e-4 (set by design: detector specification)")
+    warning: float = limit(1e-4, "rms below 1e-4 (set by design)")
     critical: float = limit(1e-6, "rms below 1e-6 (set by design: TELE-340)")
 
 

@@ -15,7 +15,7 @@ from esper_analyze.detector.verdict import Bounds, Judgement, settle
 class MaskCollapseLimits(Limits):
     """Bound on ``heads.learnable_fraction``."""
 
-    info: float = limit(0.05, "a choice at fewer than one step in twenty (set by design: detector specification)")
+    info: float = limit(0.05, "a choice at fewer than one step in twenty (set by design)")
     escalate: int = limit(0, "an explanation never escalates")
 
 

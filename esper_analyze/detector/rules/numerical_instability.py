@@ -21,7 +21,7 @@ SAID = "nonfinite_sources"
 class NumericalInstabilityLimits(Limits):
     """Nothing to set: any NaN or ±Inf is critical."""
 
-    escalate: int = limit(20, "20 updates of detail for non-finite numbers (set by design: detector specification)")
+    escalate: int = limit(20, "20 updates of detail for non-finite numbers (set by design)")
 
 
 def judge(frame: Frame, memory: Memory, limits: NumericalInstabilityLimits) -> list[Judgement]:  # noqa: ARG001

@@ -32,15 +32,11 @@ _WINDOWS = Rolling(_compared, size=3, length=2 * WINDOW, every=10, first=2 * WIN
 class PerformanceDegradationLimits(Limits):
     """Bounds on the drop of the mean episode return from 20 updates to the next 20."""
 
-    info: float = limit(
-        0.10, "10 % of the mean of the previous window (set by design: detector specification)", at_least=0.0
-    )
-    warning: float = limit(
-        0.30, "30 % of the mean of the previous window (set by design: detector specification)", at_least=0.0
-    )
+    info: float = limit(0.10, "10 % of the mean of the previous window (set by design)", at_least=0.0)
+    warning: float = limit(0.30, "30 % of the mean of the previous window (set by design)", at_least=0.0)
     critical: float = limit(0.75, "sound runs of PPO on CartPole lose up to 60 % and recover", at_least=0.0)
     noise: float = limit(4.0, "drops of sound runs stay below 4 standard errors of the two means", at_least=0.0)
-    after_progress: float = limit(0.1, "only after 10 % of the training (set by design: detector specification)")
+    after_progress: float = limit(0.1, "only after 10 % of the training (set by design)")
     warmup_updates: int = limit(50, "where progress is unknown, as value_collapse", at_least=0)
 
 

@@ -22,15 +22,15 @@ LONGEST = 50
 class RatioCollapseLimits(Limits):
     """Bounds on ``updates.ratio_min``."""
 
-    warning: float = limit(0.1, "0.1 is a log-prob change of −2.3 nats (subsystem review)")
-    critical: float = limit(0.01, "0.01 is a log-prob change of −4.6 nats (set by design: detector specification)")
+    warning: float = limit(0.1, "0.1 is a log-prob change of −2.3 nats (from a review of a PPO code base)")
+    critical: float = limit(0.01, "0.01 is a log-prob change of −4.6 nats (set by design)")
     weight: float = limit(0.8, "as ratio_explosion: effective sample size below which such samples count")
     moved: float = limit(0.1, "as ratio_explosion: or kl_k3 above which they do, nats")
     moved_continuous: float = limit(0.3, "kl_k3 from which it counts with continuous actions; sound runs reach 0.28")
     at_once: float = limit(0.5, "kl_k3 at which one update is enough: kl_spike's critical bound, nats")
     window_hits: int = limit(2, "as kl_spike: crossings within the window", at_least=1)
     window: int = limit(5, "as kl_spike: the present update included", at_least=1, below=LONGEST + 1)
-    escalate: int = limit(10, "10 updates of detail for ratio and KL (set by design: detector specification)")
+    escalate: int = limit(10, "10 updates of detail for ratio and KL (set by design)")
 
 
 def judge(frame: Frame, memory: Memory, limits: RatioCollapseLimits) -> list[Judgement]:

@@ -22,15 +22,15 @@ LONGEST = 50
 class RatioExplosionLimits(Limits):
     """Bounds on ``updates.ratio_max``."""
 
-    warning: float = limit(5.0, "5 is a log-prob change of 1.6 nats (subsystem review)")
-    critical: float = limit(20.0, "20 is a log-prob change of 3 nats (set by design: detector specification)")
+    warning: float = limit(5.0, "5 is a log-prob change of 1.6 nats (from a review of a PPO code base)")
+    critical: float = limit(20.0, "20 is a log-prob change of 3 nats (set by design)")
     weight: float = limit(0.8, "effective sample size below which such samples count; sound runs stay above 0.87")
     critical_weight: float = limit(0.5, "half of the samples' worth is lost")
     moved: float = limit(0.1, "or the policy moved: kl_spike's warning, nats (all ratios alike have full weight)")
     at_once: float = limit(0.5, "kl_k3 at which one update is enough: kl_spike's critical bound, nats")
     window_hits: int = limit(2, "as kl_spike: crossings within the window", at_least=1)
     window: int = limit(5, "as kl_spike: the present update included", at_least=1, below=LONGEST + 1)
-    escalate: int = limit(10, "10 updates of detail for ratio and KL (set by design: detector specification)")
+    escalate: int = limit(10, "10 updates of detail for ratio and KL (set by design)")
 
 
 def judge(frame: Frame, memory: Memory, limits: RatioExplosionLimits) -> list[Judgement]:

@@ -21,10 +21,8 @@ LONGEST = 50
 class SlotGradientExplosionLimits(Limits):
     """Bounds on ``slots.exploding_severity``; any NaN or ±Inf is critical at once."""
 
-    warning: float = limit(0.0, "any tensor (set by design: detector specification)", at_least=0.0)
-    critical: float = limit(
-        0.5, "half of the tensors, that many included (set by design: detector specification)", at_least=0.0
-    )
+    warning: float = limit(0.0, "any tensor (set by design)", at_least=0.0)
+    critical: float = limit(0.5, "half of the tensors, that many included (set by design)", at_least=0.0)
     window_hits: int = limit(2, "as gradient_explosion: once is information", at_least=1)
     window: int = limit(5, "as kl_spike: the present update included", at_least=1, below=LONGEST + 1)
 

@@ -18,11 +18,11 @@ from esper_analyze.detector.verdict import Bounds, Judgement, settle
 class SpikeThenSilenceLimits(Limits):
     """Bounds on ``updates.kl_k3``, nats, before and after."""
 
-    spike: float = limit(1.0, "KL above 1 (set by design: detector specification)")
-    silence: float = limit(1e-6, "KL below 1e-6 (set by design: detector specification)")
-    updates: int = limit(2, "2 updates (set by design: detector specification)", at_least=1)
+    spike: float = limit(1.0, "KL above 1 (set by design)")
+    silence: float = limit(1e-6, "KL below 1e-6 (set by design)")
+    updates: int = limit(2, "2 updates (set by design)", at_least=1)
     reach: int = limit(10, "recorded collapses fell silent within 2 updates; 10 leaves room to settle", at_least=1)
-    escalate: int = limit(10, "10 updates of detail for ratio and KL (set by design: detector specification)")
+    escalate: int = limit(10, "10 updates of detail for ratio and KL (set by design)")
 
 
 def judge(frame: Frame, memory: Memory, limits: SpikeThenSilenceLimits) -> list[Judgement]:

@@ -21,7 +21,7 @@ _INTERRUPTED = choice_code("updates", "status", "interrupted")
 class UpdateSkippedLimits(Limits):
     """How many skipped updates running are critical."""
 
-    critical_updates: int = limit(3, "3 in a row (set by design: detector specification)", at_least=1)
+    critical_updates: int = limit(3, "3 in a row (set by design)", at_least=1)
 
 
 def judge(frame: Frame, memory: Memory, limits: UpdateSkippedLimits) -> list[Judgement]:

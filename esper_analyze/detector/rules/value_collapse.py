@@ -15,7 +15,7 @@ from esper_analyze.detector.signals import Floats, Frame, Ints, Signal
 from esper_analyze.detector.streaks import streak, tally, zeros
 from esper_analyze.detector.verdict import Bounds, Judgement, settle
 
-_SOURCE = "by phase of training: a critic is bad at first and must improve (subsystem review)"
+_SOURCE = "by phase of training: a critic is bad at first and must improve (from a review of a PPO code base)"
 
 _PHASES = np.array([0.10, 0.25, 0.75])
 
@@ -29,13 +29,13 @@ class ValueCollapseLimits(Limits):
     early: float = limit(-0.2, _SOURCE)
     mid: float = limit(0.0, _SOURCE)
     late: float = limit(0.1, _SOURCE)
-    critical_below: float = limit(1.0, "this far below the warning (set by design: detector specification)")
+    critical_below: float = limit(1.0, "this far below the warning (set by design)")
     sustained: int = limit(
         5, "sound recurrent runs stay below 0 for dozens of updates, but not below their start", at_least=1
     )
     error: float = limit(1.1, "value_nrmse of a critic that knows the mean return is 1: then it is information")
     early_updates: int = limit(10, "updates whose mean is the critic's own early level")
-    warmup_updates: int = limit(50, "warm-up where progress is unknown (set by design: detector specification)")
+    warmup_updates: int = limit(50, "warm-up where progress is unknown (set by design)")
 
 
 def judge(frame: Frame, memory: Memory, limits: ValueCollapseLimits) -> list[Judgement]:
