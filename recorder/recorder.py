@@ -16,7 +16,8 @@ from torch.optim.optimizer import Optimizer
 
 from esper_analyze.detector.rule import Rule, revisions
 from esper_analyze.detector.thresholds import Thresholds
-from esper_analyze.schema.merging import OF_FIRST
+from esper_analyze.schema.merging import RankRows
+from esper_analyze.schema.tables import BY_NAME
 from esper_analyze.schema.tables.events import CONTINUED, RESUMED_FRESH
 from esper_analyze.schema.tables.updates import STATUSES
 from recorder import amp, arguments, clip, ranks, shutdown, slots
@@ -730,7 +731,7 @@ class Recorder:
         with self.guarded("slot: rows"):
             tables["slots"] = self._slots.rows(measured.slots, rows.arrays, measured.update)
         if not self.rank_role.records_gradients:
-            tables = {name: some for name, some in tables.items() if name not in OF_FIRST}
+            tables = {name: some for name, some in tables.items() if BY_NAME[name].ranks is not RankRows.OF_FIRST}
         judged = self._detector.judge(measured.update, tables)
         if self._reader is not None:
             self._reader.forget_copies()

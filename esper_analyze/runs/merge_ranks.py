@@ -1,4 +1,4 @@
-"""Merge the ranks of a distributed training into one run by the rules of ``schema.merging``."""
+"""Merge the ranks of a distributed training into one run, by the rule declared with each column."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from esper_analyze.runs.run import RecordedRun
 from esper_analyze.schema import merging
 from esper_analyze.schema.arrow import arrow_schema
 from esper_analyze.schema.column import Column, Kind, Table
+from esper_analyze.schema.merging import RankRows
 from esper_analyze.schema.tables import BY_NAME, TABLES
 from esper_analyze.schema.tables.updates import LOW_VARIANCE, STATUSES
 from esper_analyze.schema.zero import explain_zero
@@ -32,14 +33,14 @@ def merge_ranks(run: RecordedRun) -> RecordedRun:
         return run
     frames: dict[str, pl.DataFrame] = {}
     for table in TABLES:
-        if table.name in merging.MERGED:
-            frames[table.name] = _one_row(table, run.frame(table.name), merging.MERGED[table.name])
-        elif table.name in merging.OF_FIRST:
+        if table.ranks is RankRows.MERGED:
+            frames[table.name] = _one_row(table, run.frame(table.name))
+        elif table.ranks is RankRows.OF_FIRST:
             rows = run.frame(table.name)
             frames[table.name] = rows.filter(pl.col("rank") == pl.col("rank").min()).with_columns(rank=pl.lit(0))
-        elif table.name in merging.OF_PLACES:
+        elif table.ranks is RankRows.OF_PLACES:
             frames[table.name] = _slot_rows(run.frame(table.name))
-        elif table.name != "ranks":
+        elif table.ranks is RankRows.OF_ALL:
             frames[table.name] = run.frame(table.name)
     frames["ranks"] = side_by_side(run)
     tables = {name: frame.to_arrow().cast(arrow_schema(BY_NAME[name])) for name, frame in frames.items()}
@@ -54,11 +55,14 @@ def _slot_rows(rows: pl.DataFrame) -> pl.DataFrame:
     )
 
 
-def _one_row(table: Table, rows: pl.DataFrame, rules: Mapping[str, merging.How]) -> pl.DataFrame:
+def _one_row(table: Table, rows: pl.DataFrame) -> pl.DataFrame:
     """Return one merged row for each key of ``table``."""
     keys = [name for name in table.key if name != "rank"]
-    plain = {name: how for name, how in rules.items() if how != merging.DERIVED}
-    expressions = [_expression(table.column(name), how).alias(name) for name, how in plain.items()]
+    expressions = [
+        _expression(table.column(name), rule).alias(name)
+        for name, rule in table.merge_rules.items()
+        if rule != merging.DERIVED
+    ]
     expressions += [expression.alias(name) for name, expression in _DERIVED.get(table.name, {}).items()]
     merged = (
         rows.sort("rank", "seq")
@@ -76,10 +80,10 @@ def _one_row(table: Table, rows: pl.DataFrame, rules: Mapping[str, merging.How])
     )
 
 
-def _expression(declared: Column, how: merging.How) -> pl.Expr:
+def _expression(declared: Column, rule: merging.MergeRule) -> pl.Expr:
     column = pl.col(declared.name)
-    if isinstance(how, merging.Mean):
-        return _mean(column, pl.col(how.weight))
+    if isinstance(rule, merging.Mean):
+        return _mean(column, pl.col(rule.weight))
     any_value = column.is_not_null().any()
     by_rule: dict[str, pl.Expr] = {
         merging.FIRST: column.drop_nulls().first(),
@@ -92,7 +96,7 @@ def _expression(declared: Column, how: merging.How) -> pl.Expr:
             pl.format("rank {}: {}", pl.col("rank"), column).drop_nulls().str.join("; ")
         ),
     }
-    return by_rule[str(how)]
+    return by_rule[str(rule)]
 
 
 def _total(column: pl.Expr) -> pl.Expr:

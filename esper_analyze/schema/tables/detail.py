@@ -1,6 +1,7 @@
 """Tables of detail, recorded on samples or when something happened: ``layers``, ``transitions``, ``tensors``."""
 
 from esper_analyze.schema.column import RANK, SEQ, UPDATE, Table, choice, count, flag, key, real, text
+from esper_analyze.schema.merging import RankRows
 
 _NO_GRADIENT = "the tensor had no gradient at the sampled step"
 _SAMPLE = "the loop does not say"
@@ -38,6 +39,7 @@ LAYERS = Table(
             f"the parameter was all 0, or {_UNSAMPLED}",
         ),
     ),
+    RankRows.OF_FIRST,
 )
 
 TRANSITIONS = Table(
@@ -87,4 +89,5 @@ TENSORS = Table(
         real("grad_norm_pre_clip", "whole-model norm before clipping", "1", "max over the optimizer steps"),
         flag("loss_finite", "all losses of the update were finite", empty="no loss was handed over"),
     ),
+    RankRows.OF_FIRST,
 )

@@ -1,6 +1,7 @@
 """Tables of events: ``episodes``, ``levels``, ``findings``, ``events``, ``losses_of_data``; and ``ranks``."""
 
 from esper_analyze.schema.column import RANK, SEQ, UPDATE, Table, choice, count, flag, key, real, text
+from esper_analyze.schema.merging import RankRows
 
 LEVELS = ("OFF", "MINIMAL", "NORMAL", "DEBUG")
 VERDICTS = ("not_applicable", "no_data", "ok", "info", "warning", "critical")
@@ -113,4 +114,5 @@ RANKS = Table(
             "fewer than two ranks have a value",
         ),
     ),
+    RankRows.COMPUTED,
 )

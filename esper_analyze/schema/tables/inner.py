@@ -1,6 +1,7 @@
 """Tables of the inner loop and of parts of the network: ``steps``, ``heads``, ``groups``, ``lstm``."""
 
 from esper_analyze.schema.column import RANK, SEQ, UPDATE, Column, Table, choice, count, flag, key, real, text
+from esper_analyze.schema.merging import ANY, DERIVED, FIRST, MAX, MIN, SUM, Mean, RankRows
 
 _NO_CLIP = "no clip call and no explicit gradient call was seen"
 _NO_GRADIENT = "no tensor of the group had a gradient"
@@ -11,6 +12,9 @@ _NO_RELEVANT = "the head was never relevant, or its log-probs were not handed ov
 _ONE_STEP = "one sampled optimizer step"
 _THINNED = "; from up to 65,536 evenly spaced elements of each tensor of a large model"
 _NO_DETAIL = "not a sampled update, or no gradient at the sampled step"
+
+_BY_SAMPLES, _BY_CHOICES, _BY_RELEVANT = Mean("samples"), Mean("choice_samples"), Mean("relevant_samples")
+_BY_ROLLOUT, _BY_ELEMENTS, _BY_GATES = Mean("rollout_samples"), Mean("elements"), Mean("gate_values")
 
 HISTOGRAM = (
     ("zero", "g = 0"),
@@ -33,20 +37,28 @@ STEPS = Table(
         SEQ,
         key("epoch", "pass over the rollout, from 0"),
         key("minibatch", "minibatch within the update, from 0"),
-        count("samples", "samples, padding left out", "samples"),
-        real("kl_k1", "mean(−log r) of the joint ratio", "nats"),
-        real("kl_k2", "mean(½ log² r)", "nats"),
-        real("kl_k3", "mean(r − 1 − log r)", "nats"),
-        real("ratio_max", "largest joint ratio", "1"),
-        real("ratio_min", "smallest joint ratio", "1"),
-        real("clip_fraction", "share of samples with |r − 1| > clip_range", "share"),
-        real("entropy", "joint entropy", "nats", "mean over samples"),
-        real("policy_loss", "clipped surrogate loss", "1"),
-        real("value_loss", "value loss", "1"),
-        real("grad_norm_pre_clip", "whole-model norm as the clip call returned it", "1", "", _NO_CLIP),
-        real("grad_norm_post_clip", "the same at the optimizer step, see table updates", "1", "", "no optimizer step"),
-        flag("stepped", "an optimizer step followed this minibatch", empty="no optimizer hook"),
+        count("samples", "samples, padding left out", "samples", merge=SUM),
+        real("kl_k1", "mean(−log r) of the joint ratio", "nats", merge=_BY_SAMPLES),
+        real("kl_k2", "mean(½ log² r)", "nats", merge=_BY_SAMPLES),
+        real("kl_k3", "mean(r − 1 − log r)", "nats", merge=_BY_SAMPLES),
+        real("ratio_max", "largest joint ratio", "1", merge=MAX),
+        real("ratio_min", "smallest joint ratio", "1", merge=MIN),
+        real("clip_fraction", "share of samples with |r − 1| > clip_range", "share", merge=_BY_SAMPLES),
+        real("entropy", "joint entropy", "nats", "mean over samples", merge=_BY_SAMPLES),
+        real("policy_loss", "clipped surrogate loss", "1", merge=_BY_SAMPLES),
+        real("value_loss", "value loss", "1", merge=_BY_SAMPLES),
+        real("grad_norm_pre_clip", "whole-model norm as the clip call returned it", "1", "", _NO_CLIP, merge=FIRST),
+        real(
+            "grad_norm_post_clip",
+            "the same at the optimizer step, see table updates",
+            "1",
+            "",
+            "no optimizer step",
+            merge=FIRST,
+        ),
+        flag("stepped", "an optimizer step followed this minibatch", empty="no optimizer hook", merge=FIRST),
     ),
+    RankRows.MERGED,
 )
 
 GRAD_STATES = ("finite", "nonfinite", "missing", "frozen", "removed")
@@ -62,13 +74,14 @@ HEADS = Table(
         UPDATE,
         SEQ,
         text("head", "name of the head as given", required=True),
-        choice("kind", "distribution of the head", HEAD_KINDS),
+        choice("kind", "distribution of the head", HEAD_KINDS, merge=FIRST),
         real(
             "grad_norm",
             "L2 norm of the head's own parameters' gradient, before clipping",
             "1",
             f"mean {_STEPS}",
             "gradient missing or not measured, see grad_state",
+            merge=FIRST,
         ),
         choice(
             "grad_state",
@@ -76,6 +89,7 @@ HEADS = Table(
             "frozen: nothing trainable; removed: the model no longer has any of its parameters",
             GRAD_STATES,
             "no clip call was seen, or the head's parameters are not known",
+            merge=FIRST,
         ),
         count(
             "params_without_grad",
@@ -83,6 +97,7 @@ HEADS = Table(
             "tensors",
             "worst optimizer step",
             _NO_CLIP,
+            merge=FIRST,
         ),
         count(
             "params_nonfinite",
@@ -90,6 +105,7 @@ HEADS = Table(
             "tensors",
             "worst optimizer step",
             _NO_CLIP,
+            merge=FIRST,
         ),
         count(
             "params_finite",
@@ -97,27 +113,53 @@ HEADS = Table(
             "tensors",
             "worst optimizer step",
             _NO_CLIP,
+            merge=FIRST,
         ),
-        count("samples", "samples evaluated, padding left out, each once an epoch", "samples", "sum", _NO_RELEVANT),
-        count("relevant_samples", "those of them where the head is relevant", "samples", "sum", _NO_RELEVANT),
+        count(
+            "samples",
+            "samples evaluated, padding left out, each once an epoch",
+            "samples",
+            "sum",
+            _NO_RELEVANT,
+            merge=SUM,
+        ),
+        count(
+            "relevant_samples", "those of them where the head is relevant", "samples", "sum", _NO_RELEVANT, merge=SUM
+        ),
         count(
             "choice_samples",
             "samples where the head had more than one valid action",
             "samples",
             "sum",
             "its valid actions or its entropy are not known",
+            merge=SUM,
         ),
-        real("ratio_max", "largest ratio of this head alone", "1", f"max {_RELEVANT}", _NO_RELEVANT),
-        real("ratio_min", "smallest ratio of this head alone", "1", f"min {_RELEVANT}", _NO_RELEVANT),
-        real("kl_k3", "mean(r − 1 − log r) of this head alone", "nats", f"mean {_RELEVANT}", _NO_RELEVANT),
-        real("clip_fraction", "share with |r − 1| > clip_range", "share", f"mean {_RELEVANT}", _NO_RELEVANT),
-        real("entropy", "entropy of the head", "nats", "mean over all samples", "not handed over"),
+        real("ratio_max", "largest ratio of this head alone", "1", f"max {_RELEVANT}", _NO_RELEVANT, merge=MAX),
+        real("ratio_min", "smallest ratio of this head alone", "1", f"min {_RELEVANT}", _NO_RELEVANT, merge=MIN),
+        real(
+            "kl_k3",
+            "mean(r − 1 − log r) of this head alone",
+            "nats",
+            f"mean {_RELEVANT}",
+            _NO_RELEVANT,
+            merge=_BY_RELEVANT,
+        ),
+        real(
+            "clip_fraction",
+            "share with |r − 1| > clip_range",
+            "share",
+            f"mean {_RELEVANT}",
+            _NO_RELEVANT,
+            merge=_BY_RELEVANT,
+        ),
+        real("entropy", "entropy of the head", "nats", "mean over all samples", "not handed over", merge=_BY_SAMPLES),
         real(
             "entropy_conditional",
             "entropy where the head had a choice",
             "nats",
             "mean over samples with more than one valid action",
             "the head never had a choice",
+            merge=_BY_CHOICES,
         ),
         real(
             "entropy_norm",
@@ -125,19 +167,30 @@ HEADS = Table(
             "share",
             "mean over samples with more than one valid action",
             "the head never had a choice, or is continuous",
+            merge=_BY_CHOICES,
         ),
-        real("log_prob_min", "smallest new log-prob of an action taken", "nats", "min over all samples"),
-        real("log_prob_max", "largest new log-prob of an action taken", "nats", "max over all samples"),
-        count("rollout_samples", "timesteps of the rollout with stored masks", "steps", "", "not categorical"),
-        real("valid_actions_min", "valid actions", "actions", "min over the rollout", "not categorical"),
-        real("valid_actions_mean", "valid actions", "actions", "mean over the rollout", "not categorical"),
-        real("valid_actions_max", "valid actions", "actions", "max over the rollout", "not categorical"),
+        real("log_prob_min", "smallest new log-prob of an action taken", "nats", "min over all samples", merge=MIN),
+        real("log_prob_max", "largest new log-prob of an action taken", "nats", "max over all samples", merge=MAX),
+        count(
+            "rollout_samples", "timesteps of the rollout with stored masks", "steps", "", "not categorical", merge=SUM
+        ),
+        real("valid_actions_min", "valid actions", "actions", "min over the rollout", "not categorical", merge=MIN),
+        real(
+            "valid_actions_mean",
+            "valid actions",
+            "actions",
+            "mean over the rollout",
+            "not categorical",
+            merge=_BY_ROLLOUT,
+        ),
+        real("valid_actions_max", "valid actions", "actions", "max over the rollout", "not categorical", merge=MAX),
         real(
             "single_action_fraction",
             "share of steps with exactly one valid action",
             "share",
             "over the rollout",
             "not categorical",
+            merge=_BY_ROLLOUT,
         ),
         real(
             "learnable_fraction",
@@ -146,6 +199,7 @@ HEADS = Table(
             "share",
             "over the rollout",
             "not categorical",
+            merge=_BY_ROLLOUT,
         ),
         real(
             "relevant_fraction",
@@ -153,6 +207,7 @@ HEADS = Table(
             "share",
             "over the rollout",
             "no causal mask was given",
+            merge=_BY_ROLLOUT,
         ),
         real(
             "effective_fraction",
@@ -160,15 +215,18 @@ HEADS = Table(
             "share",
             "over the rollout",
             "no causal mask was given",
+            merge=_BY_ROLLOUT,
         ),
-        real("coefficient", "weight of the head in the loss", "1", "", "the loss does not weigh heads"),
+        real("coefficient", "weight of the head in the loss", "1", "", "the loss does not weigh heads", merge=FIRST),
         choice(
             "zero_explained",
             "why a zero or missing gradient is expected; unexplained: it is not, which points to a bug",
             ZERO_EXPLANATIONS,
             "no gradient was measured",
+            merge=DERIVED,
         ),
     ),
+    RankRows.MERGED,
 )
 
 GROUPS = Table(
@@ -300,6 +358,7 @@ GROUPS = Table(
         ),
         real("drift_health", "the same of health", "1", "", "warming up, missing or non-finite"),
     ),
+    RankRows.OF_FIRST,
 )
 
 _H = "hidden state h"
@@ -308,12 +367,18 @@ _C = "cell state c"
 
 def _state(letter: str, what: str) -> tuple[Column, ...]:
     return (
-        real(f"{letter}_l2_total", f"‖{letter}‖₂ of the whole {what} (grows with its size)", "1"),
-        real(f"{letter}_rms", f"root mean square of {what}", "1"),
-        real(f"{letter}_env_rms_mean", f"rms of {what} per environment", "1", "mean over environments"),
-        real(f"{letter}_env_rms_max", f"rms of {what} per environment", "1", "max over environments"),
-        real(f"{letter}_max", f"largest |x| of {what}", "1", "max"),
-        real(f"{letter}_mean", f"{what}", "1", "mean"),
+        real(f"{letter}_l2_total", f"‖{letter}‖₂ of the whole {what} (grows with its size)", "1", merge=DERIVED),
+        real(f"{letter}_rms", f"root mean square of {what}", "1", merge=DERIVED),
+        real(
+            f"{letter}_env_rms_mean",
+            f"rms of {what} per environment",
+            "1",
+            "mean over environments",
+            merge=_BY_ELEMENTS,
+        ),
+        real(f"{letter}_env_rms_max", f"rms of {what} per environment", "1", "max over environments", merge=MAX),
+        real(f"{letter}_max", f"largest |x| of {what}", "1", "max", merge=MAX),
+        real(f"{letter}_mean", f"{what}", "1", "mean", merge=_BY_ELEMENTS),
     )
 
 
@@ -331,16 +396,40 @@ LSTM = Table(
             ("rollout", "update"),
             required=True,
         ),
-        count("elements", "numbers in h: layers × environments × hidden", "elements"),
+        count("elements", "numbers in h: layers × environments × hidden", "elements", merge=SUM),
         *_state("h", _H),
         *_state("c", _C),
-        real("h_saturation", "share of |h| > 0.99; |h| ≤ 1 always for an nn.LSTM without projection", "share"),
-        flag("has_nan", "some element of h or c is NaN"),
-        flag("has_inf", "some element of h or c is ±Inf"),
-        count("gate_values", "values of each gate that were examined", "values", "sampled minibatch"),
-        real("forget_saturation", "share of forget-gate values < 0.05 or > 0.95", "share", "sampled minibatch"),
-        real("input_saturation", "share of input-gate values < 0.05 or > 0.95", "share", "sampled minibatch"),
-        real("output_saturation", "share of output-gate values < 0.05 or > 0.95", "share", "sampled minibatch"),
-        real("cell_mean", "mean cell candidate over the sampled minibatch", "1", "sampled minibatch"),
+        real(
+            "h_saturation",
+            "share of |h| > 0.99; |h| ≤ 1 always for an nn.LSTM without projection",
+            "share",
+            merge=_BY_ELEMENTS,
+        ),
+        flag("has_nan", "some element of h or c is NaN", merge=ANY),
+        flag("has_inf", "some element of h or c is ±Inf", merge=ANY),
+        count("gate_values", "values of each gate that were examined", "values", "sampled minibatch", merge=SUM),
+        real(
+            "forget_saturation",
+            "share of forget-gate values < 0.05 or > 0.95",
+            "share",
+            "sampled minibatch",
+            merge=_BY_GATES,
+        ),
+        real(
+            "input_saturation",
+            "share of input-gate values < 0.05 or > 0.95",
+            "share",
+            "sampled minibatch",
+            merge=_BY_GATES,
+        ),
+        real(
+            "output_saturation",
+            "share of output-gate values < 0.05 or > 0.95",
+            "share",
+            "sampled minibatch",
+            merge=_BY_GATES,
+        ),
+        real("cell_mean", "mean cell candidate over the sampled minibatch", "1", "sampled minibatch", merge=_BY_GATES),
     ),
+    RankRows.MERGED,
 )

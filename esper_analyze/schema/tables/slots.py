@@ -1,6 +1,7 @@
 """Table ``slots``: host and seed modules of a growing network, measured after their backward passes."""
 
 from esper_analyze.schema.column import RANK, SEQ, UPDATE, Table, choice, count, flag, key, real, text
+from esper_analyze.schema.merging import RankRows
 
 LOW_RATIO = 0.10
 """A ``normalized_ratio`` below this is low: the seed module gets a tenth of the host's gradient per parameter.
@@ -125,4 +126,5 @@ SLOTS = Table(
             "train",
         ),
     ),
+    RankRows.OF_PLACES,
 )

@@ -1,6 +1,7 @@
 """Table ``updates``: one row for every PPO update, skipped ones included."""
 
 from esper_analyze.schema.column import RANK, SEQ, UPDATE, Table, choice, count, flag, real, text
+from esper_analyze.schema.merging import ALONE, ANY, DERIVED, FIRST, MAX, MIN, SUM, TOLD, Mean, RankRows
 
 _SAMPLES = "sample-weighted mean over all minibatches"
 _MINIBATCHES = "mean over minibatches, unweighted"
@@ -11,6 +12,9 @@ _NO_ROLLOUT = "rollout values were not handed over"
 _CONSTANT = "undefined: the values are constant"
 _NO_SCALE = "not measured, or undefined because the standard deviation is ~0"
 
+_BY_SAMPLES, _BY_CHOICES, _BY_ROLLOUT = Mean("samples"), Mean("choice_samples"), Mean("rollout_samples")
+_BY_MINIBATCHES, _BY_EPISODES = Mean("minibatches"), Mean("episodes_finished")
+
 LOW_VARIANCE = 1e-8
 """Below this Var(R), explained variance is meaningless."""
 SETTINGS = ("learning_rate", "clip_range", "entropy_coef", "target_kl", "max_grad_norm")
@@ -18,32 +22,34 @@ SETTINGS = ("learning_rate", "clip_range", "entropy_coef", "target_kl", "max_gra
 STATUSES = ("performed", "kl_stopped", "nonfinite_skipped", "no_usable_steps", "interrupted")
 
 _CLOCK = (
-    count("env_steps", "environment steps since the start of the run, all environments together", "steps"),
-    count("episodes", "episodes finished since the start of the run", "episodes"),
-    real("wall_time", "when the update ended, UTC epoch", "s"),
-    real("rollout_s", "time spent collecting the rollout", "s"),
-    real("optimisation_s", "time spent in the inner loop", "s"),
+    count("env_steps", "environment steps since the start of the run, all environments together", "steps", merge=SUM),
+    count("episodes", "episodes finished since the start of the run", "episodes", merge=SUM),
+    real("wall_time", "when the update ended, UTC epoch", "s", merge=MAX),
+    real("rollout_s", "time spent collecting the rollout", "s", merge=MAX),
+    real("optimisation_s", "time spent in the inner loop", "s", merge=MAX),
     real(
         "progress",
         "share of the planned training done, in [0, 1]; stays 1 beyond the plan. The plan is the total given to the "
         "recorder, else that of the framework's first call (learn, train)",
         "share",
         empty="the total is unknown, or a later call has changed it",
+        merge=MIN,
     ),
-    real("learning_rate", "learning rate in effect", "1", "last optimizer step"),
-    real("clip_range", "ratio clip range in effect", "1", "last minibatch"),
-    real("entropy_coef", "entropy bonus coefficient in effect", "1", "last minibatch"),
-    real("target_kl", "KL bound of the early stop", "nats", empty="no bound is set"),
+    real("learning_rate", "learning rate in effect", "1", "last optimizer step", merge=FIRST),
+    real("clip_range", "ratio clip range in effect", "1", "last minibatch", merge=FIRST),
+    real("entropy_coef", "entropy bonus coefficient in effect", "1", "last minibatch", merge=FIRST),
+    real("target_kl", "KL bound of the early stop", "nats", empty="no bound is set", merge=FIRST),
     choice(
         "status",
         "how the update ended; interrupted: an exception or the end of the process came before it was complete",
         STATUSES,
         required=True,
+        merge=DERIVED,
     ),
-    text("skip_reason", "why the update was skipped or interrupted", "the update was performed"),
-    count("minibatches", "minibatches evaluated", "minibatches"),
-    count("samples", "samples evaluated, padding left out, each once an epoch", "samples", "sum", _NO_LOOP),
-    count("optimizer_steps", "optimizer steps taken", "steps", empty="no optimizer hook and no clip call"),
+    text("skip_reason", "why the update was skipped or interrupted", "the update was performed", merge=TOLD),
+    count("minibatches", "minibatches evaluated", "minibatches", merge=MAX),
+    count("samples", "samples evaluated, padding left out, each once an epoch", "samples", "sum", _NO_LOOP, merge=SUM),
+    count("optimizer_steps", "optimizer steps taken", "steps", empty="no optimizer hook and no clip call", merge=MAX),
 )
 
 _RATIO = (
@@ -53,6 +59,7 @@ _RATIO = (
         "construction (one epoch of one minibatch, or gradients accumulated into one step). Where steps cannot be "
         "observed, as without a model: whether there was a second minibatch",
         empty=_NO_LOOP,
+        merge=ANY,
     ),
     real(
         "ratio_max",
@@ -61,17 +68,26 @@ _RATIO = (
         "1",
         "max over every sample",
         _NO_LOOP,
+        merge=MAX,
     ),
-    real("ratio_min", "smallest joint ratio", "1", "min over every sample", _NO_LOOP),
-    real("ratio_mean", "joint ratio", "1", _SAMPLES, _NO_LOOP),
-    real("ratio_std", "standard deviation of the joint ratio (population)", "1", "over every sample", _NO_LOOP),
-    count("ratio_nonfinite", "samples whose unclamped log-ratio is NaN or ±Inf", "samples", "sum", _NO_LOOP),
+    real("ratio_min", "smallest joint ratio", "1", "min over every sample", _NO_LOOP, merge=MIN),
+    real("ratio_mean", "joint ratio", "1", _SAMPLES, _NO_LOOP, merge=_BY_SAMPLES),
+    real(
+        "ratio_std",
+        "standard deviation of the joint ratio (population)",
+        "1",
+        "over every sample",
+        _NO_LOOP,
+        merge=DERIVED,
+    ),
+    count("ratio_nonfinite", "samples whose unclamped log-ratio is NaN or ±Inf", "samples", "sum", _NO_LOOP, merge=SUM),
     real(
         "clamped_fraction",
         "share of samples where the joint log-ratio reached its clamp (±30) or that of a relevant head did (±20)",
         "share",
         _SAMPLES,
         _NO_LOOP,
+        merge=_BY_SAMPLES,
     ),
     real(
         "first_ratio_error",
@@ -80,17 +96,19 @@ _RATIO = (
         "nats",
         "first minibatch",
         _NO_LOOP,
+        merge=MAX,
     ),
-    real("ess_fraction", "effective sample size (Σr)²/(N Σr²)", "share", "over every sample", _NO_LOOP),
-    real("kl_k1", "KL(old‖new) estimator mean(−log r) (Schulman 2020)", "nats", _SAMPLES, _NO_LOOP),
-    real("kl_k2", "KL estimator mean(½ log² r)", "nats", _SAMPLES, _NO_LOOP),
-    real("kl_k3", "KL estimator mean(r − 1 − log r), never negative", "nats", _SAMPLES, _NO_LOOP),
+    real("ess_fraction", "effective sample size (Σr)²/(N Σr²)", "share", "over every sample", _NO_LOOP, merge=DERIVED),
+    real("kl_k1", "KL(old‖new) estimator mean(−log r) (Schulman 2020)", "nats", _SAMPLES, _NO_LOOP, merge=_BY_SAMPLES),
+    real("kl_k2", "KL estimator mean(½ log² r)", "nats", _SAMPLES, _NO_LOOP, merge=_BY_SAMPLES),
+    real("kl_k3", "KL estimator mean(r − 1 − log r), never negative", "nats", _SAMPLES, _NO_LOOP, merge=_BY_SAMPLES),
     real(
         "kl_k3_last_epoch",
         "k3 of the last epoch begun: what Stable-Baselines3 logs as approx_kl",
         "nats",
         "mean over the last epoch's minibatches, unweighted",
         _NO_LOOP,
+        merge=_BY_MINIBATCHES,
     ),
     real(
         "clip_fraction",
@@ -98,6 +116,7 @@ _RATIO = (
         "share",
         _MINIBATCHES,
         "no minibatch was seen, or no clip range is known",
+        merge=_BY_MINIBATCHES,
     ),
     real(
         "clip_fraction_positive",
@@ -105,6 +124,7 @@ _RATIO = (
         "share",
         _MINIBATCHES,
         "no minibatch was seen, or no clip range is known",
+        merge=_BY_MINIBATCHES,
     ),
     real(
         "clip_fraction_negative",
@@ -112,6 +132,7 @@ _RATIO = (
         "share",
         _MINIBATCHES,
         "no minibatch was seen, or no clip range is known",
+        merge=_BY_MINIBATCHES,
     ),
 )
 
@@ -123,6 +144,7 @@ _POLICY = (
         "nats",
         _SAMPLES,
         "no minibatch was seen, or the distribution has no closed-form entropy",
+        merge=_BY_SAMPLES,
     ),
     real(
         "entropy_norm",
@@ -130,6 +152,7 @@ _POLICY = (
         "share",
         _SAMPLES,
         "no head ever had a choice, or an action head is continuous",
+        merge=_BY_CHOICES,
     ),
     real(
         "choice_fraction",
@@ -137,12 +160,14 @@ _POLICY = (
         "share",
         _SAMPLES,
         "no categorical head, or no minibatch was seen",
+        merge=_BY_SAMPLES,
     ),
     flag(
         "choices_unknown",
         "all heads are categorical, and for some the number of valid actions is unknown (no masks, no size): their "
         "entropy cannot be normalised",
         empty="no joint entropy is known",
+        merge=ANY,
     ),
     count(
         "choice_samples",
@@ -150,64 +175,117 @@ _POLICY = (
         "samples",
         "sum",
         "no categorical head, or no minibatch was seen",
+        merge=SUM,
     ),
-    real("policy_loss", "clipped surrogate loss", "1", _MINIBATCHES, _NO_LOOP),
-    real("value_loss", "value loss on the targets the loop trains on", "1", _MINIBATCHES, _NO_LOOP),
-    real("entropy_loss", "−entropy, before its coefficient", "nats", _MINIBATCHES, _NO_LOOP),
-    real("total_loss", "the loss that was differentiated", "1", _MINIBATCHES, _NO_LOOP),
+    real("policy_loss", "clipped surrogate loss", "1", _MINIBATCHES, _NO_LOOP, merge=_BY_MINIBATCHES),
+    real(
+        "value_loss", "value loss on the targets the loop trains on", "1", _MINIBATCHES, _NO_LOOP, merge=_BY_MINIBATCHES
+    ),
+    real("entropy_loss", "−entropy, before its coefficient", "nats", _MINIBATCHES, _NO_LOOP, merge=_BY_MINIBATCHES),
+    real("total_loss", "the loss that was differentiated", "1", _MINIBATCHES, _NO_LOOP, merge=_BY_MINIBATCHES),
 )
 
 _VALUE = (
-    count("rollout_samples", "timesteps of the rollout", "steps", "", _NO_ROLLOUT),
+    count("rollout_samples", "timesteps of the rollout", "steps", "", _NO_ROLLOUT, merge=SUM),
     real(
         "explained_variance",
         "1 − Var(R − V)/Var(R) of the rollout, before the update",
         "1",
         "",
         "undefined: Var(R) is 0; or rollout values were not handed over",
+        merge=DERIVED,
     ),
-    real("return_variance", "Var(R) (population)", "1", "", _NO_ROLLOUT),
-    flag("ev_low_variance", "Var(R) is below its floor, so explained variance is meaningless", empty=_NO_ROLLOUT),
-    real("value_nrmse", "RMSE(V, R) / std(R)", "1", "", _CONSTANT),
-    real("value_return_correlation", "Pearson correlation of V and R", "1", "", "undefined: either is constant"),
-    real("value_mean", "predicted values", "1", "mean over the rollout", _NO_ROLLOUT),
-    real("value_std", "predicted values", "1", "standard deviation over the rollout", _NO_ROLLOUT),
-    real("value_min", "predicted values", "1", "min over the rollout", _NO_ROLLOUT),
-    real("value_max", "predicted values", "1", "max over the rollout", _NO_ROLLOUT),
-    real("td_error_mean", "r + γV' − V", "1", "mean over the rollout"),
-    real("td_error_std", "r + γV' − V", "1", "standard deviation over the rollout"),
-    real("bellman_error", "|r + γV' − V|", "1", "mean over the rollout"),
+    real("return_variance", "Var(R) (population)", "1", "", _NO_ROLLOUT, merge=DERIVED),
+    flag(
+        "ev_low_variance",
+        "Var(R) is below its floor, so explained variance is meaningless",
+        empty=_NO_ROLLOUT,
+        merge=DERIVED,
+    ),
+    real("value_nrmse", "RMSE(V, R) / std(R)", "1", "", _CONSTANT, merge=DERIVED),
+    real(
+        "value_return_correlation",
+        "Pearson correlation of V and R",
+        "1",
+        "",
+        "undefined: either is constant",
+        merge=DERIVED,
+    ),
+    real("value_mean", "predicted values", "1", "mean over the rollout", _NO_ROLLOUT, merge=_BY_ROLLOUT),
+    real("value_std", "predicted values", "1", "standard deviation over the rollout", _NO_ROLLOUT, merge=DERIVED),
+    real("value_min", "predicted values", "1", "min over the rollout", _NO_ROLLOUT, merge=MIN),
+    real("value_max", "predicted values", "1", "max over the rollout", _NO_ROLLOUT, merge=MAX),
+    real("td_error_mean", "r + γV' − V", "1", "mean over the rollout", merge=_BY_ROLLOUT),
+    real("td_error_std", "r + γV' − V", "1", "standard deviation over the rollout", merge=DERIVED),
+    real("bellman_error", "|r + γV' − V|", "1", "mean over the rollout", merge=_BY_ROLLOUT),
     *(
-        real(f"value_error_p{p:02d}", "R − V", "1", f"quantile {p / 100:g} over the rollout", _NO_ROLLOUT)
+        real(f"value_error_p{p:02d}", "R − V", "1", f"quantile {p / 100:g} over the rollout", _NO_ROLLOUT, merge=ALONE)
         for p in (1, 10, 50, 90, 99)
     ),
-    real("advantage_mean", "advantages before normalisation", "1", "mean over the rollout", _NO_ROLLOUT),
-    real("advantage_std", "advantages before normalisation (population)", "1", "over the rollout", _NO_ROLLOUT),
-    real("advantage_min", "advantages before normalisation", "1", "min over the rollout", _NO_ROLLOUT),
-    real("advantage_max", "advantages before normalisation", "1", "max over the rollout", _NO_ROLLOUT),
-    real("advantage_skewness", "third standardised moment", "1", "over the rollout", _NO_SCALE),
-    real("advantage_kurtosis", "excess fourth standardised moment", "1", "over the rollout", _NO_SCALE),
-    real("advantage_positive_fraction", "share of advantages > 0", "share", "over the rollout", _NO_ROLLOUT),
+    real(
+        "advantage_mean",
+        "advantages before normalisation",
+        "1",
+        "mean over the rollout",
+        _NO_ROLLOUT,
+        merge=_BY_ROLLOUT,
+    ),
+    real(
+        "advantage_std",
+        "advantages before normalisation (population)",
+        "1",
+        "over the rollout",
+        _NO_ROLLOUT,
+        merge=DERIVED,
+    ),
+    real("advantage_min", "advantages before normalisation", "1", "min over the rollout", _NO_ROLLOUT, merge=MIN),
+    real("advantage_max", "advantages before normalisation", "1", "max over the rollout", _NO_ROLLOUT, merge=MAX),
+    real("advantage_skewness", "third standardised moment", "1", "over the rollout", _NO_SCALE, merge=DERIVED),
+    real("advantage_kurtosis", "excess fourth standardised moment", "1", "over the rollout", _NO_SCALE, merge=DERIVED),
+    real(
+        "advantage_positive_fraction",
+        "share of advantages > 0",
+        "share",
+        "over the rollout",
+        _NO_ROLLOUT,
+        merge=_BY_ROLLOUT,
+    ),
     flag(
         "advantage_std_floored",
         "the advantages' standard deviation is below the floor or epsilon that the loop uses when normalising",
         empty="the loop does not normalise, or its floor is not known",
+        merge=ANY,
     ),
-    real("return_mean", "value targets (returns)", "1", "mean over the rollout", _NO_ROLLOUT),
-    real("return_std", "value targets (population)", "1", "over the rollout", _NO_ROLLOUT),
-    real("return_min", "value targets", "1", "min over the rollout", _NO_ROLLOUT),
-    real("return_max", "value targets", "1", "max over the rollout", _NO_ROLLOUT),
-    real("return_skewness", "third standardised moment of value targets", "1", "over the rollout", _NO_SCALE),
-    real("return_p10", "value targets", "1", "quantile 0.1 over the rollout", _NO_ROLLOUT),
-    real("return_p50", "value targets", "1", "quantile 0.5 over the rollout", _NO_ROLLOUT),
-    real("return_p90", "value targets", "1", "quantile 0.9 over the rollout", _NO_ROLLOUT),
-    count("episodes_finished", "episodes finished in this update", "episodes", "", "no episode was ever reported"),
+    real("return_mean", "value targets (returns)", "1", "mean over the rollout", _NO_ROLLOUT, merge=_BY_ROLLOUT),
+    real("return_std", "value targets (population)", "1", "over the rollout", _NO_ROLLOUT, merge=DERIVED),
+    real("return_min", "value targets", "1", "min over the rollout", _NO_ROLLOUT, merge=MIN),
+    real("return_max", "value targets", "1", "max over the rollout", _NO_ROLLOUT, merge=MAX),
+    real(
+        "return_skewness",
+        "third standardised moment of value targets",
+        "1",
+        "over the rollout",
+        _NO_SCALE,
+        merge=DERIVED,
+    ),
+    real("return_p10", "value targets", "1", "quantile 0.1 over the rollout", _NO_ROLLOUT, merge=ALONE),
+    real("return_p50", "value targets", "1", "quantile 0.5 over the rollout", _NO_ROLLOUT, merge=ALONE),
+    real("return_p90", "value targets", "1", "quantile 0.9 over the rollout", _NO_ROLLOUT, merge=ALONE),
+    count(
+        "episodes_finished",
+        "episodes finished in this update",
+        "episodes",
+        "",
+        "no episode was ever reported",
+        merge=SUM,
+    ),
     real(
         "episode_return_mean",
         "undiscounted return of episodes finished in this update",
         "1",
         "mean over episodes",
         "no episode finished",
+        merge=_BY_EPISODES,
     ),
     real(
         "episode_length_mean",
@@ -215,6 +293,7 @@ _VALUE = (
         "steps",
         "mean over episodes",
         "no episode finished",
+        merge=_BY_EPISODES,
     ),
 )
 
@@ -225,9 +304,10 @@ _GRADIENT = (
         "1",
         f"mean {_STEPS}",
         _NO_CLIP,
+        merge=FIRST,
     ),
-    real("grad_norm_pre_clip_max", "the same", "1", f"max {_STEPS}", _NO_CLIP),
-    real("grad_norm_pre_clip_last", "the same", "1", f"last {_STEPS}", _NO_CLIP),
+    real("grad_norm_pre_clip_max", "the same", "1", f"max {_STEPS}", _NO_CLIP, merge=FIRST),
+    real("grad_norm_pre_clip_last", "the same", "1", f"last {_STEPS}", _NO_CLIP, merge=FIRST),
     real(
         "grad_norm_post_clip",
         "whole-model L2 norm at the optimizer step: measured at the first step of each update; at the others the "
@@ -235,16 +315,20 @@ _GRADIENT = (
         "1",
         f"mean {_STEPS}",
         "no optimizer hook",
+        merge=FIRST,
     ),
-    real("grad_norm_post_clip_max", "the same", "1", f"max {_STEPS}", "no optimizer hook"),
-    real("grad_norm_post_clip_last", "the same", "1", f"last {_STEPS}", "no optimizer hook"),
-    real("max_grad_norm", "clip norm given to the clip call", "1", "last clip call", "no clip call was seen"),
+    real("grad_norm_post_clip_max", "the same", "1", f"max {_STEPS}", "no optimizer hook", merge=FIRST),
+    real("grad_norm_post_clip_last", "the same", "1", f"last {_STEPS}", "no optimizer hook", merge=FIRST),
+    real(
+        "max_grad_norm", "clip norm given to the clip call", "1", "last clip call", "no clip call was seen", merge=FIRST
+    ),
     real(
         "clip_active_fraction",
         "share of optimizer steps whose pre-clip norm was above the clip norm",
         "share",
         _STEPS,
         "no clip call was seen, or several per step with different bounds",
+        merge=FIRST,
     ),
     real(
         "clip_scale_mean",
@@ -252,6 +336,7 @@ _GRADIENT = (
         "1",
         f"mean {_STEPS}",
         "no clip call, no optimizer hook, or a pre-clip norm of 0",
+        merge=FIRST,
     ),
     count(
         "nan_grad_count",
@@ -259,6 +344,7 @@ _GRADIENT = (
         "elements",
         f"sum {_STEPS}",
         "no clip call, or a large model on a device, where counting costs too much",
+        merge=FIRST,
     ),
     count(
         "inf_grad_count",
@@ -266,6 +352,7 @@ _GRADIENT = (
         "elements",
         f"sum {_STEPS}",
         "no clip call, or a large model on a device, where counting costs too much",
+        merge=FIRST,
     ),
     count(
         "tensors_nonfinite",
@@ -273,6 +360,7 @@ _GRADIENT = (
         "tensors",
         f"sum {_STEPS}",
         _NO_CLIP,
+        merge=FIRST,
     ),
     count(
         "nonfinite_minibatches",
@@ -280,26 +368,31 @@ _GRADIENT = (
         "minibatches",
         "sum",
         _NO_LOOP,
+        merge=SUM,
     ),
-    text("nonfinite_sources", "names of what was NaN or ±Inf, separated by commas", "nothing was non-finite"),
+    text(
+        "nonfinite_sources", "names of what was NaN or ±Inf, separated by commas", "nothing was non-finite", merge=TOLD
+    ),
     real(
         "loss_scale",
         "loss scale under automatic mixed precision",
         "1",
         "last optimizer step",
         "no loss scaling",
+        merge=FIRST,
     ),
 )
 
 _RECORDER = (
-    choice("level", "telemetry level in effect", ("OFF", "MINIMAL", "NORMAL", "DEBUG"), required=True),
-    real("recorder_ms", "time the recorder took in the training thread", "ms", "sum over the update"),
-    real("recorder_fraction", "recorder_ms / (rollout + optimisation time)", "share"),
-    count("dropped_rows", "rows lost since the previous update", "rows"),
+    choice("level", "telemetry level in effect", ("OFF", "MINIMAL", "NORMAL", "DEBUG"), required=True, merge=FIRST),
+    real("recorder_ms", "time the recorder took in the training thread", "ms", "sum over the update", merge=MAX),
+    real("recorder_fraction", "recorder_ms / (rollout + optimisation time)", "share", merge=MAX),
+    count("dropped_rows", "rows lost since the previous update", "rows", merge=SUM),
     count(
         "sampled_steps",
         "optimizer steps on which detail was measured (layers, histogram, direction); 0: none, because of the budget",
         "steps",
+        merge=MAX,
     ),
 )
 
@@ -308,4 +401,5 @@ UPDATES = Table(
     "One row per PPO update: clock, policy change, losses, value function, advantages, gradients.",
     ("rank", "update"),
     (RANK, UPDATE, SEQ, *_CLOCK, *_RATIO, *_POLICY, *_VALUE, *_GRADIENT, *_RECORDER),
+    RankRows.MERGED,
 )
