@@ -188,7 +188,7 @@ def _failed(error: BaseException) -> int:
 
 
 def _system_error(error: OSError) -> tuple[str, int] | None:
-    """Return what to say of an error of the file system and the exit code, None for one that nobody foresaw."""
+    """Return what to say of an error of the file system and the exit code, None for an unexpected one."""
     if error.errno in _FULL:
         if not error.filename:
             _let_go_of_stdout()

@@ -22,7 +22,7 @@ Paths = PathLike | Sequence[PathLike]
 
 
 def as_path(path: PathLike) -> Path:
-    """Return ``path``. Raises ``UsageError`` for what is no path."""
+    """Return ``path``. Raises ``UsageError`` for what is not a path."""
     try:
         return Path(path)
     except TypeError as error:
@@ -61,7 +61,7 @@ def all_rules(custom: Sequence[CustomRules]) -> tuple[Rule, ...]:
 
 
 def changed(base: Thresholds, changes: Changes) -> Thresholds:
-    """Return ``base`` with ``changes``. Raises ``UsageError`` for what is no thresholds, ``ThresholdError`` else."""
+    """Return ``base`` with ``changes``. Raises ``UsageError`` for what is not thresholds, ``ThresholdError`` else."""
     if not isinstance(base, Thresholds):
         raise UsageError(
             f"thresholds must be ea.Thresholds, not {base!r:.80}", hint="run.thresholds are those of a run"

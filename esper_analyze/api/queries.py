@@ -31,7 +31,7 @@ def queried(
 ) -> pl.DataFrame:
     """Return what ``query`` finds in the tables of labelled ``runs``; ``memory`` is in gigabytes.
 
-    Raises ``UsageError`` for what is no query, for what DuckDB objects to, and when time or memory is used up.
+    Raises ``UsageError`` for what is not a query, for what DuckDB objects to, and when time or memory is used up.
     """
     if not isinstance(query, str):
         raise UsageError(f"a query is a text, not {query!r:.80}")

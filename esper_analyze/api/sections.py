@@ -46,7 +46,7 @@ class ReportSection:
 
     @property
     def figure(self) -> Figure | None:
-        """The section's figure, drawn anew at each access; None when the run lacks the data."""
+        """The section's figure, drawn at each access; None when the run lacks the data."""
         from esper_analyze.reports.render.figure import figure_of
 
         return None if self.data is None else figure_of(self.question, self.data)

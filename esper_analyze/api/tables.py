@@ -19,7 +19,7 @@ _SCHEMA = "`esper-analyze schema` prints every table and column; ea.columns(TABL
 
 
 class RunTables:
-    """Reads the tables of one recorded run. Each access reads the files anew: keep the frame you work with.
+    """Reads the tables of one recorded run. Each access reads the files again: keep the frame you work with.
 
     A cell that is null was not measured; NaN and ±Inf were measured and came out so. A table without rows is an empty
     frame with its columns and types.

@@ -11,8 +11,8 @@ from esper_analyze.terminal import counted, escaped, path_words, put
 def compact(run_path: RunPath, as_json: Json = False) -> None:
     """Merge the many small shards of RUN into few: the same rows in the same order, faster to open and to query.
 
-    Only a sound run that nobody writes to is compacted. May be killed at any time: readers see the old shards or the
-    new ones, and the next run of `compact` or `repair` finishes. Programs that have the run open must open it anew.
+    Only a sound run without a writer is compacted. May be killed at any time: readers see the old shards or the
+    new ones, and the next run of `compact` or `repair` finishes. Programs that have the run open must open it again.
 
     Example: esper-analyze compact RUN
     """

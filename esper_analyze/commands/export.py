@@ -55,7 +55,7 @@ def export(
 
     parquet: one file; one table, or without --table a row an update with columns like updates/kl_k3 and
     heads/op/grad_norm. tensorboard: a directory with an event file of the same names as scalars (float32: larger is
-    infinite, and counted; null is no point, free text is left out).
+    infinite, and counted; null gives no point, free text is left out).
 
     Example: esper-analyze export RUN --to tensorboard --out tb
     """

@@ -20,7 +20,7 @@ def repair(run_path: RunPath, dry_run: Dry = False, as_json: Json = False) -> No
     """Repair RUN after a crash: seal the complete rows of its log, and take files that are damaged out of it.
 
     Nothing that was recorded is deleted: damaged files go to the folder `set-aside` beside the sound ones, with a note
-    why. A lost manifest is made anew from the shards, which are then called unverified. May be killed at any time and
+    why. A lost manifest is rebuilt from the shards, which are then called unverified. May be killed at any time and
     run again.
 
     Example: esper-analyze repair RUN --dry-run

@@ -93,10 +93,10 @@ def _check_memory(gigabytes: float) -> None:
 
 
 def split(arguments: Sequence[str]) -> tuple[list[Path], str | None]:
-    """Return the runs and the query: the last argument, when it is no path and reads like one."""
+    """Return the runs and the query: the last argument, when it is not a path and reads like a query."""
     last = arguments[-1]
     reads = not last.strip() or any(sign in last for sign in _QUERY_SIGNS)
-    if os.path.exists(last) or not reads:  # noqa: PTH110 - a text too long for a path is no error here
+    if os.path.exists(last) or not reads:  # noqa: PTH110 - a text too long for a path is not an error here
         return [Path(argument) for argument in arguments], None
     if len(arguments) == 1:
         raise UsageError("no run is given, only a query", hint='esper-analyze sql RUN "QUERY"')
@@ -141,7 +141,7 @@ def _refuse_out(out: Path | None) -> None:
 
 
 def _piped(session: Session, shape: ResultFormat, out: Path | None, limit: int) -> None:
-    """Run what a pipe says, one after the other; what fails is told and hides no other, exit 2 in the end."""
+    """Run the queries of a pipe in order; a failed one is reported and the others still run, then exit 2."""
     asked = list(statements(_input_name()))
     if not asked:
         raise UsageError("no query is given, and stdin says nothing", hint='esper-analyze sql RUN "QUERY"')

@@ -49,7 +49,7 @@ INNER_LOOP = {
 """The same of what one inner epoch makes 1, 0 and 0 by construction: null then."""
 
 COUNTS = ("nan_grad_count", "inf_grad_count")
-"""Counts that are 0 also when nobody counted: 0 is null."""
+"""Counts that are 0 also when not counted: 0 becomes null."""
 
 LSTM = (
     "h_l2_total",
@@ -72,7 +72,7 @@ LEFT_OUT = {
     "entropy": "a weighted sum of the heads' normalised entropies (up to 9.4), not the joint entropy in nats",
     "entropy_loss": "0 also when not measured",
     "grad_norm": "the same number as pre_clip_grad_norm; the norm after clipping was never recorded",
-    "value_nrmse": "held against 1 + std(returns), not std(returns)",
+    "value_nrmse": "relative to 1 + std(returns), not to std(returns)",
     "advantage_mean, advantage_std, advantage_positive_ratio": "of advantages after normalisation; ours are before",
     "return_std, ev_return_variance": "of a sample; ours are of the population, see return_variance",
     "dead_layers, exploding_layers, layer_gradient_health, gradient_cv": "0 also when not measured, bounds unknown",

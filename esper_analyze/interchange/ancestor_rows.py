@@ -36,7 +36,7 @@ class Payload:
             if name in self.reported:
                 return None
             self.reported.add(name)
-            self.losses.count("unreadable_value", "value that cannot be read, taken as null", f"{name}, {self.where}")
+            self.losses.count("unreadable_value", "unreadable value, taken as null", f"{name}, {self.where}")
             return None
 
     def real(self, name: str) -> float | None:
@@ -67,7 +67,7 @@ class SeedModule:
     exploding: list[bool] = field(default_factory=list)
 
     def take(self, seed: Payload) -> None:
-        """Take in one inner epoch. Health 0 with nothing wrong is a default that nobody measured."""
+        """Take in one inner epoch. Health 0 with nothing wrong is a default, not a measurement."""
         self.calls += 1
         self.last = seed
         health, vanishing, exploding = seed.real("grad_ratio"), seed.flag("has_vanishing"), seed.flag("has_exploding")
@@ -144,7 +144,7 @@ def batch_rows(imported: Imported, batch: AncestorBatch, batches: int | None, us
         _group_rows(imported, batch.number, batch.update)
         _lstm_rows(imported, batch.number, batch.update)
     elif batch.skipped:
-        reason = "the source says skipped_update, and not why"
+        reason = "the source reports skipped_update without a reason"
         row = {"update": batch.number, "level": "NORMAL", "status": "no_usable_steps", "skip_reason": reason}
         imported.add("updates", row | _episodes(batch))
     for (env, slot), seed in batch.seeds.items():
@@ -176,7 +176,10 @@ def _status(data: Payload) -> Row:
     if data.flag("update_skipped") or data.flag("skipped"):
         overflow = data.flag("amp_overflow_detected")
         status = "nonfinite_skipped" if overflow else "no_usable_steps"
-        return {"status": status, "skip_reason": "overflow" if overflow else "the source says skipped, and not why"}
+        return {
+            "status": status,
+            "skip_reason": "overflow" if overflow else "the source reports a skipped update without a reason",
+        }
     return {"status": "performed" if data.whole_number("early_stop_epoch") is None else "kl_stopped"}
 
 

@@ -22,9 +22,9 @@ def real(cell: object) -> float | None:
         try:
             return float(cell)
         except OverflowError as error:
-            raise CellError(f"{str(cell)[:20]}… is no number that fits") from error
+            raise CellError(f"{str(cell)[:20]}… is out of range") from error
     if not isinstance(cell, str):
-        raise CellError(f"{type(cell).__name__} is no number")
+        raise CellError(f"{type(cell).__name__} is not a number")
     text = cell.strip()
     if not text:
         return None
@@ -33,7 +33,7 @@ def real(cell: object) -> float | None:
     try:
         return float(text)
     except ValueError as error:
-        raise CellError(f"{text[:40]!r} is no number") from error
+        raise CellError(f"{text[:40]!r} is not a number") from error
 
 
 def whole_number(cell: object) -> int | None:
@@ -51,13 +51,13 @@ def whole_number(cell: object) -> int | None:
     if number is None:
         return None
     if not math.isfinite(number) or number != int(number):
-        raise CellError(f"{number!r} is no whole number")
+        raise CellError(f"{number!r} is not a whole number")
     return _bounded(int(number))
 
 
 def _bounded(number: int) -> int:
     if not -_LARGEST <= number < _LARGEST:
-        raise CellError(f"{str(number)[:20]}… is no number that fits")
+        raise CellError(f"{str(number)[:20]}… is out of range")
     return number
 
 

@@ -29,7 +29,7 @@ VERSION = b"brain.Event:2"
 
 
 class EventError(ValueError):
-    """A record that is no event; the message says why."""
+    """A record that is not an event; the message says why."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +84,7 @@ def records(data: bytes) -> Records:
 def _checked(
     heads: list[bytes], payloads: list[bytes], sums: list[int], offsets: list[int], fault: str | None, *, torn: bool
 ) -> Records:
-    """Keep records whose length and payload match their checksums; what follows a wrong length is no record."""
+    """Keep records whose length and payload match their checksums; what follows a wrong length is not a record."""
     lengths = masked_sums([head[:8] for head in heads])
     stop = next((i for i, head in enumerate(heads) if _SUM.unpack(head[8:])[0] != lengths[i]), len(heads))
     if stop < len(heads):
@@ -103,7 +103,7 @@ def scalars(payload: bytes) -> Iterator[Scalar]:
                 if number == _VALUE and isinstance(value, bytes):
                     yield from _scalar(value, step, wall)
     except (IndexError, struct.error, UnicodeDecodeError, VarintError) as error:
-        raise EventError(f"is no event ({type(error).__name__})") from error
+        raise EventError(f"is not an event ({type(error).__name__})") from error
 
 
 def _parts(payload: bytes) -> tuple[float, int, list[bytes]]:

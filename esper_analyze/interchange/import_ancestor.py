@@ -71,7 +71,7 @@ class _AncestorLog:
         number = event.get("event_id")
         if isinstance(number, str):
             if number in self.seen_kinds:
-                self.imported.losses.count("repeated_event", "event that is there twice, taken once", where)
+                self.imported.losses.count("repeated_event", "duplicate event, taken once", where)
                 return
             self.seen_kinds.add(number)
         if not isinstance(kind, str) or not isinstance(data, dict):
@@ -104,7 +104,7 @@ class _AncestorLog:
         batch = self.at(number)
         if batch.update is not None:
             self.imported.losses.count(
-                "repeated_update", "update with two events, the first is taken", data.where, lost=1
+                "repeated_update", "update with two events, the first one is used", data.where, lost=1
             )
             return
         batch.update, batch.time, batch.episodes_done = data, _moment(event), _count(event.get("epoch"))

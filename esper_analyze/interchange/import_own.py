@@ -1,6 +1,6 @@
 """Import of what ``export`` wrote: a table or several, row by row, or one file with everything of an update in a row.
 
-Findings and levels are made anew: our detector judges the rows as it judges any import.
+Findings and levels are computed again: our detector judges the rows as in any import.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from esper_analyze.schema.column import Table
 from esper_analyze.schema.tables import BY_NAME, TABLES
 
 FORMAT = "own"
-_MADE_ANEW = ("findings", "levels", "ranks")
+_COMPUTED_AGAIN = ("findings", "levels", "ranks")
 _OURS = ("rank", "seq")
 
 
@@ -65,7 +65,7 @@ def _read_file(file: Path, imported: Imported, log: ScalarLog) -> None:
     first = next(rows, None)
     table = BY_NAME.get(file.stem) if first is None else _table_of(first)
     if table is not None:
-        if table.name not in _MADE_ANEW:
+        if table.name not in _COMPUTED_AGAIN:
             _take_rows(table, file, imported, _with(first, rows))
         return
     for index, row in enumerate(_with(first, rows)):
@@ -94,6 +94,6 @@ def _take_rows(table: Table, file: Path, imported: Imported, rows: Iterable[Row]
         for name in _OURS:
             del cells[name]
         if any(cells[name] is None for name in required):
-            imported.losses.count("malformed_row", f"row of {table.name} without what it must have", where, lost=1)
+            imported.losses.count("malformed_row", f"row of {table.name} without a required cell", where, lost=1)
             continue
         imported.add(table.name, cells)

@@ -38,10 +38,10 @@ UPDATES = {
 _NOT_OURS = {
     "kl_mean": "KL to the reference policy; ours is between the policy before and after the update",
     "kl_max": "KL to the reference policy; ours is between the policy before and after the update",
-    "adv_mean": "not said whether before or after normalisation",
-    "adv_std": "not said whether before or after normalisation",
-    "nan_count": "not said of what",
-    "inf_count": "not said of what",
+    "adv_mean": "the source does not say whether before or after normalisation",
+    "adv_std": "the source does not say whether before or after normalisation",
+    "nan_count": "the source does not say what was counted",
+    "inf_count": "the source does not say what was counted",
 }
 _ALARMS = {"nan_detected": "critical", "crash": "critical"}
 _LOST = ("recorder_drops", "bad_record")
@@ -80,7 +80,7 @@ def _facts(path: Path) -> Row:
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise DamagedError(f"{path / MANIFEST_FILE} cannot be read as rlprobe's ({type(error).__name__})") from error
     if version != KNOWN_VERSION:
-        raise UsageError(f"{path} is of rlprobe's schema {version!r}; known is {KNOWN_VERSION}")
+        raise UsageError(f"{path} uses rlprobe's schema {version!r}; only {KNOWN_VERSION} is supported")
     environment = manifest.get("environment")
     return {
         "framework": "rlprobe",
@@ -121,7 +121,7 @@ def _take_events(imported: Imported, path: Path, updates: list[int]) -> None:
             data = event.get("data")
             count = data.get("count") if isinstance(data, dict) else 1
             lost = count if isinstance(count, int) else 1
-            imported.losses.count(kind, "record that rlprobe itself lost", words, times=lost, lost=lost)
+            imported.losses.count(kind, "record lost by rlprobe itself", words, times=lost, lost=lost)
         elif kind in _ALARMS:
             step = event.get("step")
             update = step if isinstance(step, int) and step in updates else updates[-1]

@@ -53,7 +53,7 @@ def _read_file(file: Path, log: ScalarLog, imported: Imported) -> None:
         raise UsageError(f"{file} cannot be read: {error.strerror}") from error
     if read_records.fault is not None:
         kind = "cut_file" if read_records.torn else "damaged_file"
-        imported.losses.count(kind, "event file that is not whole", f"{file.name} {read_records.fault}", lost=1)
+        imported.losses.count(kind, "incomplete event file", f"{file.name} {read_records.fault}", lost=1)
     for offset in read_records.bad:
         what = "record that does not match its checksum"
         imported.losses.count("damaged_record", what, f"{file.name} at byte {offset:,}", lost=1)
@@ -62,4 +62,4 @@ def _read_file(file: Path, log: ScalarLog, imported: Imported) -> None:
             for scalar in scalars(payload):
                 log.add(scalar.tag, scalar.step, scalar.value, scalar.wall_time)
         except EventError as error:
-            imported.losses.count("damaged_record", "record that is no event", f"{file.name}: {error}", lost=1)
+            imported.losses.count("damaged_record", "record that is not an event", f"{file.name}: {error}", lost=1)

@@ -90,7 +90,7 @@ def _iterations(rows: Sequence[LogRow]) -> list[int]:
     """Return for each row the iterations done when it was dumped: as it says, else by counting.
 
     A row that something else dumped in the middle of a rollout, an evaluation for one, has the number before it. Where
-    ``learn`` was called again, iterations begin anew at 1.
+    ``learn`` was called again, iterations start again at 1.
     """
     iterations, last, before, last_number = [], 0, 0, 0
     first = min((number for row in rows if (number := counted(row, ITERATION)) is not None), default=0)

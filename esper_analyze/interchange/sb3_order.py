@@ -1,7 +1,7 @@
 """Rows of a Stable-Baselines3 log in the order of its training, each once: files get joined, copied and sorted.
 
 What tells the order is ``train/n_updates``, which never goes back, not even where ``learn`` is called again. Without
-it, it is the count of iterations (or environment steps), which begins anew at its first number with each call.
+it, it is the count of iterations (or environment steps), which starts again at its first number with each call.
 """
 
 from __future__ import annotations

@@ -58,7 +58,7 @@ class ScalarLog:
             for step, value, wall in zip(series.steps, series.values, series.walls, strict=True):
                 row = cells.setdefault(step, {})
                 if name in row:
-                    imported.losses.count("logged_twice", "value logged twice at one step, the later stands", name)
+                    imported.losses.count("logged_twice", "value logged twice at one step, the later one is used", name)
                 row[name] = value
                 if wall is not None:
                     walls[step] = max(wall, walls.get(step, wall))
@@ -94,7 +94,7 @@ def cell(imported: Imported, table: str, column: str, value: object, where: str)
     try:
         return fitted(BY_NAME[table].column(column), value)
     except CellError:
-        imported.losses.count("unreadable_value", "value that cannot be read, taken as null", where)
+        imported.losses.count("unreadable_value", "unreadable value, taken as null", where)
         return None
 
 

@@ -54,8 +54,8 @@ def read_source(path: Path, kind: str | None = None) -> Imported:
         wanted = next((format_source.what for format_source in SOURCES if format_source.name == kind), None)
         kinds = "; ".join(f"{format_source.name}: {format_source.what}" for format_source in SOURCES)
         if wanted is None:
-            raise UsageError(f"{path} is nothing that can be imported", hint=kinds)
-        raise UsageError(f"{path} is not, and does not hold, {wanted}", hint="--format auto looks what it is")
+            raise UsageError(f"{path} is not in a format that can be imported", hint=kinds)
+        raise UsageError(f"{path} is not, and does not hold, {wanted}", hint="--format auto detects the format")
     if path.is_dir() and len(places) > 1 and all(format_source.name in _DIRECTORY for format_source, _ in places):
         named = ", ".join(f"{path_inside.name} ({format_source.name})" for format_source, path_inside in places)
         raise UsageError(f"{path} holds several logs: {named}", hint="give one of them, or --format")

@@ -76,12 +76,14 @@ def _in_order(imported: Imported) -> dict[str, list[Row]]:
         sound = [row for row in rows if 0 <= _update(row) < LAST_UPDATE]
         if len(sound) < len(rows):
             lost = len(rows) - len(sound)
-            imported.losses.count("impossible_update", f"row of {name} of no possible update", times=lost, lost=lost)
+            imported.losses.count(
+                "impossible_update", f"row of {name} with an impossible update number", times=lost, lost=lost
+            )
         if sound:
             tables[name] = sorted(sound, key=_update)
     if "updates" not in tables:
         raise DamagedError(
-            "the source holds no update: nothing is imported", hint="; ".join(imported.losses.sentences())
+            "the source contains no update: nothing was imported", hint="; ".join(imported.losses.sentences())
         )
     tables["losses_of_data"] = [*tables.get("losses_of_data", []), *imported.losses.rows()]
     imported.foreign = [finding for finding in imported.foreign if 0 <= finding.update < LAST_UPDATE]
@@ -149,7 +151,7 @@ def _arrow(name: str, rows: Sequence[Row], first: int) -> pa.Table:
     data = arrow_table(BY_NAME[name], [(first, rows)])
     faults = table_faults(BY_NAME[name], data)
     if faults:
-        raise DamagedError(f"the source's {name} cannot be held: {faults[0]}")
+        raise DamagedError(f"the source's {name} cannot be stored: {faults[0]}")
     return data
 
 

@@ -69,7 +69,7 @@ def test_repaired_it_has_the_same_cells(number: str, tmp_path: Path) -> None:
     copy = Path(shutil.copytree(GOLDEN / number / "run", tmp_path / "run"))
     expected = cells(copy)
     next(copy.rglob(MANIFEST_FILE)).unlink()
-    assert {act.what for act in repair(copy)} == {"list again", "close", "write anew"}
+    assert {act.what for act in repair(copy)} == {"list again", "close", "rebuild"}
     assert cells(copy) == expected
     assert len(open_run(copy).unverified) == len(list(copy.rglob("*.parquet")))
     assert cells(copy) == expected

@@ -25,7 +25,7 @@ class AdvantageCollapseLimits(Limits):
     better: float = limit(0.1, "information where returns rose by this share of their early mean: a task solved")
     warning: float = limit(1e-4, "solved runs came down to 6e-4 of their early level", at_least=0.0)
     critical: float = limit(1e-8, "the epsilon that loops normalise with", at_least=0.0)
-    sustained: int = limit(5, "a single rollout without reward is no collapse", at_least=1)
+    sustained: int = limit(5, "a single rollout without reward is not a collapse", at_least=1)
     early_updates: int = limit(10, "updates whose mean is the early level", at_least=1)
 
 

@@ -12,7 +12,7 @@ from esper_analyze.detector.signals import Frame, Signal
 from esper_analyze.detector.verdict import Bounds, Excuse, Judgement, settle
 
 TINY = 1e-12
-"""Bound under which a standard deviation is no scale to measure with."""
+"""Bound under which a standard deviation is too small to scale by."""
 
 NARROWER = 0.7
 """Share of a spread that the next ones may come down to before they are looked at again."""

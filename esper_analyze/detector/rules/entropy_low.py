@@ -73,7 +73,7 @@ RULE = Rule(
         Example("every head had one valid action", "not_applicable", _cells(None, choice=0.0)),
         Example("Gaussian actions", "not_applicable", _cells(None, choice=None)),
         Example("the number of actions is not known", "no_data", _cells(None, choice=None, unknown=True)),
-        Example("recorded before anybody said so", "not_applicable", _cells(None, choice=None, unknown=None)),
+        Example("recorded by a version that did not say so", "not_applicable", _cells(None, choice=None, unknown=None)),
         Example("not recorded", "no_data", _cells(None, choice=None, entropy=None)),
     ),
     causes=("numerical_instability",),

@@ -59,13 +59,13 @@ RULE = Rule(
     examples=(
         Example("learning", "ok", _cells("finite", "not_zero")),
         Example("zero because masked", "ok", _cells("finite", "masked")),
-        Example("zero and nobody knows why", "warning", _cells("finite", "unexplained")),
+        Example("zero for an unknown reason", "warning", _cells("finite", "unexplained")),
         Example("no gradient", "critical", _cells("missing", "unexplained")),
         Example("no gradient, but masked all along", "ok", _cells("missing", "masked")),
         Example("frozen on purpose", "not_applicable", _cells("frozen", "frozen")),
         Example("its parameters are gone", "not_applicable", _cells("removed", None)),
         Example("not recorded", "no_data", _cells(None, None)),
-        Example("nobody looked why", "no_data", _cells("missing", None)),
+        Example("the reason was not examined", "no_data", _cells("missing", None)),
     ),
     statistics={"grad_state": Statistic("grad_state (1: missing, 0: zero)")},
 )

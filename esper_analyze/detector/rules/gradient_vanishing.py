@@ -34,7 +34,7 @@ class GradientVanishingLimits(Limits):
     warning: float = limit(0.0, "any tensor (set by design)", at_least=0.0)
     critical: float = limit(0.5, "half of the tensors (set by design)", at_least=0.0)
     faded: float = limit(1e-4, "four orders of magnitude below the group's own early scale", at_least=0.0)
-    sustained: int = limit(3, "a single quiet update is no sign of it", at_least=1)
+    sustained: int = limit(3, "a single quiet update does not count", at_least=1)
     early_updates: int = limit(10, "updates whose mean is the group's own early level", at_least=1)
     choice: float = limit(0.05, "mask_collapse: below this a head has next to nothing to learn", at_least=0.0)
 
@@ -187,9 +187,7 @@ RULE = Rule(
             updates=3,
         ),
         Example("no gradient", "no_data", _cells(None, norm=None)),
-        Example(
-            "nobody knows whether the head was masked", "no_data", _cells(*[1.0] * 3, norm=0.0, why=None), updates=3
-        ),
+        Example("unknown whether the head was masked", "no_data", _cells(*[1.0] * 3, norm=0.0, why=None), updates=3),
     ),
     memory={"some": zeros, "half": zeros, "low": zeros, **EARLY_MEMORY},
     causes=("numerical_instability", "spike_then_silence", "frozen_update", "entropy_collapse"),

@@ -1,4 +1,4 @@
-"""Rule ``lstm_vanishing``: the recurrent state is next to nothing, so there is no memory."""
+"""Rule ``lstm_vanishing``: the recurrent state is close to zero, so it carries no memory."""
 
 from __future__ import annotations
 

@@ -39,7 +39,7 @@ def judge(frame: Frame, memory: Memory, limits: RatioCollapseLimits) -> list[Jud
     excuse = inner_loop_not_measurable(frame)
     counts = ratio.finite & ~excuse.where
     counts &= ~frame["choice_fraction"].null | ~(kl.values <= limits.moved_continuous)
-    weighs = ~(ess.values >= limits.weight) | ~(kl.values <= limits.moved)  # an unknown weight is no excuse
+    weighs = ~(ess.values >= limits.weight) | ~(kl.values <= limits.moved)  # an unknown weight does not excuse it
     crossed, far = counts & weighs & (ratio.values < limits.warning), counts & (ratio.values < limits.critical)
     again = recent(crossed, memory["crossed"], limits.window) >= limits.window_hits
     again_far = recent(far, memory["far"], limits.window) >= limits.window_hits

@@ -39,7 +39,7 @@ def judge(frame: Frame, memory: Memory, limits: RatioExplosionLimits) -> list[Ju
     excuse = inner_loop_not_measurable(frame)
     usable = ratio.finite & ~excuse.where
     crossed, far = usable & (ratio.values > limits.warning), usable & (ratio.values > limits.critical)
-    # an unknown weight is no excuse
+    # an unknown weight does not excuse it
     heavy = crossed & (~(ess.values >= limits.weight) | ~(kl.values <= limits.moved))
     extreme = far & (~(ess.values >= limits.critical_weight) | ~(kl.values <= limits.at_once))
     again = recent(heavy, memory["heavy"], limits.window) >= limits.window_hits
@@ -95,7 +95,7 @@ RULE = Rule(
         Example("far out, with weight", "warning", _cells(30.0)),
         Example("far out, and a KL to match", "critical", _cells(30.0, kl=0.8)),
         Example("far out again", "critical", _cells(30.0, 25.0), updates=2),
-        Example("far out, and nobody knows the weight", "critical", _cells(30.0, ess=None, kl=None)),
+        Example("far out, with an unknown weight", "critical", _cells(30.0, ess=None, kl=None)),
         Example("NaN never passes", "critical", _cells(float("nan"))),
         Example("not recorded", "no_data", _cells(None)),
         Example("one epoch of one minibatch", "not_applicable", _cells(1.0, measurable=False)),

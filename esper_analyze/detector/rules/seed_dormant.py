@@ -21,7 +21,7 @@ class SeedDormantLimits(Limits):
 
     warning: float = limit(RATIO, "below 0.1 the host dominates (gradient review)")
     critical: float = limit(0.01, "below 0.01 the seed module is dormant (gradient review)")
-    sustained: int = limit(3, "as gradient_vanishing: a single quiet update is no sign of it", at_least=1)
+    sustained: int = limit(3, "as gradient_vanishing: a single quiet update does not count", at_least=1)
 
 
 def judge(frame: Frame, memory: Memory, limits: SeedDormantLimits) -> list[Judgement]:

@@ -20,7 +20,7 @@ class SlotGradientVanishingLimits(Limits):
         0.25, "one tensor of a small sound seed module gets none: a bias before a normalisation", at_least=0.0
     )
     critical: float = limit(0.5, "as gradient_vanishing: half of the tensors, that many included", at_least=0.0)
-    sustained: int = limit(3, "as gradient_vanishing: a single quiet update is no sign of it", at_least=1)
+    sustained: int = limit(3, "as gradient_vanishing: a single quiet update does not count", at_least=1)
 
 
 def judge(frame: Frame, memory: Memory, limits: SlotGradientVanishingLimits) -> list[Judgement]:

@@ -32,7 +32,7 @@ class ValueDivergenceLimits(Limits):
     bellman_factor: float = limit(10.0, "as gradient_explosion: 10 × its own median", at_least=1.0)
     critical_factor: float = limit(10.0, "ten times the warning", at_least=1.0)
     early_updates: int = limit(10, "updates whose mean is the early level", at_least=1)
-    sustained: int = limit(3, "a single unusual rollout is no divergence", at_least=1)
+    sustained: int = limit(3, "a single unusual rollout is not a divergence", at_least=1)
 
 
 def judge(frame: Frame, memory: Memory, limits: ValueDivergenceLimits) -> list[Judgement]:

@@ -1,4 +1,4 @@
-"""HTML out of text that nobody may trust: every word from a run goes through ``text``."""
+"""HTML out of untrusted text: every word from a run goes through ``text``."""
 
 from __future__ import annotations
 

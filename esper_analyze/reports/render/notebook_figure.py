@@ -1,4 +1,4 @@
-"""A figure that shows itself in a notebook, also when nobody has imported pyplot."""
+"""A figure that shows itself in a notebook, also without pyplot."""
 
 from __future__ import annotations
 

@@ -27,7 +27,7 @@ SIGNS = (
 
 
 def state_of(head: HeadFrame) -> State:
-    """Return how ``head`` stands at the end of the run; what was wrong on the way is told by its sentence."""
+    """Return how ``head`` stands at the end of the run; what was wrong earlier is in its sentence."""
     if head.ended is not None and head.grad_state != "removed":
         return replace(UNMEASURED, because=head.ending)
     standing = {incident.rule: incident for incident in head.incidents if incident.ended == "open"}

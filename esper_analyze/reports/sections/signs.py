@@ -46,7 +46,7 @@ _ALL = 0.999
 def head_state(row: Mapping[str, Any], alarms: Mapping[str, str]) -> State:
     """Return the state of a head at its last row; ``alarms`` are open rules about it, each with its verdict.
 
-    Bounds are the detector's alone: here only what was measured is told apart.
+    Bounds are the detector's alone: this only distinguishes what was measured.
     """
     norm, explained, learnable = row["grad_norm"], row["zero_explained"], row["learnable_fraction"]
     standing = _measured(row) or _first(_ALARMS, alarms)

@@ -38,7 +38,7 @@ class Compacted:
 
 
 def compact(run_dir: Path, step: Step = lambda: None, *, cells: int = GROUP_CELLS) -> Compacted:
-    """Compact every attempt of a run that nobody writes to (see ``exclusive``).
+    """Compact every attempt of a run without a writer (see ``exclusive``).
 
     Raises ``DamagedError`` when the run is damaged or a log holds rows, before any attempt is changed; ``OSError``
     when the disk fails, and then the run is as before.

@@ -67,7 +67,7 @@ class RepairPlan:
 
 
 def repair(run_dir: Path, *, dry: bool = False, step: Step = lambda: None) -> list[Act]:
-    """Repair every attempt of a run that nobody writes to (see ``exclusive``); return the actions done or planned.
+    """Repair every attempt of a run without a writer (see ``exclusive``); return the actions done or planned.
 
     Raises ``OSError`` when the disk fails; the next call then continues.
     """
@@ -142,7 +142,7 @@ def _set_aside(plan: RepairPlan, broken: Broken) -> None:
     if broken.entry is not None or name == layout.MANIFEST_FILE:
         plan.new_manifest = True
     if name in (layout.MANIFEST_FILE, layout.CLOSED_FILE):
-        plan.note("write anew", name, broken.reason)
+        plan.note("rebuild", name, broken.reason)
     elif os.path.lexists(broken.file):
         plan.aside[name] = broken.reason
     else:
