@@ -15,6 +15,7 @@ from recorder.capture.parameters import ParameterMap
 from recorder.capture.update_buffer import UpdateBuffer
 from recorder.gates import Gates, lstms
 from recorder.pretrigger import Pretrigger
+from recorder.transfer import Handle, Outgoing
 
 UNSAMPLED_LEVELS = ("OFF", "MINIMAL")
 
@@ -96,19 +97,23 @@ class DetailSchedule:
             with self._timed():
                 self.detail.separate(policy_loss, value_loss, entropy_loss if reaches else None)
 
-    def tensors(self, update: int, level: str, buffer: UpdateBuffer, states: dict[str, State]) -> dict[str, Tensor]:
-        """Return the tensors to transfer for the ended update; add the LSTM state to ``states`` if missing there."""
+    def tensors(
+        self, update: int, level: str, buffer: UpdateBuffer, states: dict[str, State], outgoing: Outgoing
+    ) -> Handle | None:
+        """Schedule the detail of the ended update; add the LSTM state to ``states`` if missing there.
+
+        Return the handle of the gates' statistics; None if there are none.
+        """
         if self.pretrigger is not None and not self.wanted and level not in UNSAMPLED_LEVELS:
             self.pretrigger.keep(update, buffer.snapshots)
         self._gates.stop()
         if self._gates.state is not None:
             states.setdefault("update", self._gates.state)
         with self._timed():
-            tensors = buffer.detail_tensors()
-        if self._gate_numbers is not None:
-            tensors["gates"] = self._gate_numbers
+            outgoing |= buffer.detail_tensors()
+        gates = None if self._gate_numbers is None else outgoing.add(self._gate_numbers)
         self._gates.state = self._gate_numbers = None
-        return tensors
+        return gates
 
     def end(self, update: int, buffer: UpdateBuffer, *, elapsed: float, spent: float) -> None:
         """Account for the ended update: its seconds, and the seconds ``spent`` on recording, detail included."""

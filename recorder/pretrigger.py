@@ -14,10 +14,11 @@ import torch
 from torch import Tensor
 
 from esper_analyze.storage.block import Block, nullable
-from recorder.capture.detail import Detail, DetailBatch, fullest_batches
+from recorder.capture.detail import Detail, DetailBatch, SampledDetail, fullest_batches
 from recorder.capture.snapshot_batch import SnapshotBatch
 from recorder.measure.elements import element_statistics
 from recorder.reduce.detail import DetailNumbers
+from recorder.transfer import Handle
 
 UPDATES = 3
 """Unsampled updates kept: bounds the memory to this many copies of a small model's gradients."""
@@ -71,10 +72,11 @@ class Pretrigger:
         with torch.no_grad():
             statistics = element_statistics(step.gradients, segments).cpu().numpy()
         unknown = np.full((1, len(atoms)), np.nan)
-        arrays = {"detail kept statistics": statistics, "detail kept squares": unknown, "detail kept means": unknown}
-        batch = DetailBatch("kept", atoms, (step.minibatch,), step.minibatch, compared=False)
+        described, squares, means = Handle(), Handle(), Handle()
+        arrays = {described: statistics, squares: unknown, means: unknown}
+        batch = DetailBatch(atoms, (step.minibatch,), step.minibatch, described, squares, means, dot=None)
         samples = np.full(step.minibatch + 1, np.nan)
-        return DetailNumbers(step.detail.parameters, [batch], arrays, samples).layer_block(step.update)
+        return DetailNumbers(step.detail.parameters, SampledDetail([batch]), arrays, samples).layer_block(step.update)
 
     @staticmethod
     def _normed(step: _KeptStep) -> Block:

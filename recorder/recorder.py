@@ -44,7 +44,7 @@ from recorder.rows import EndedUpdate, Episode, rows_of
 from recorder.slots import Parameters, Slots
 from recorder.store.resume import begin
 from recorder.store.store import Store
-from recorder.transfer import Transfer
+from recorder.transfer import Handle, Outgoing, Transfer
 from recorder.uninterrupted import Uninterrupted
 
 UNSEEN_CLIP = (
@@ -462,17 +462,19 @@ class Recorder:
                 "relevant": relevant,
             }
             arrays = rollout_arrays(rollout, self.guarded)
-            tensors = self._minibatch_tensors(max((array.numel() for array in arrays.values()), default=None))
-            tensors |= rollout_tensors(self.heads, arrays, rollout, self.guarded)
+            outgoing = self._minibatch_tensors(max((array.numel() for array in arrays.values()), default=None))
+            of_rollout = rollout_tensors(self.heads, arrays, rollout, self.guarded, outgoing)
             state = self._converted("update(lstm)", arguments.recurrent_state, lstm)
             if state is not None:
                 self._states["rollout"] = state
+            gates = None
             with self.guarded("update: detail"):
                 self._forget_weights()
-                tensors |= self._detail_schedule.tensors(self._update, self.level, self._buffer, self._states)
-            tensors |= self._state_tensors()
+                detail = self._detail_schedule
+                gates = detail.tensors(self._update, self.level, self._buffer, self._states, outgoing)
+            of_states = self._state_tensors(outgoing)
             with self.guarded("update: slots"):
-                tensors |= self._slots.tensors()
+                outgoing |= self._slots.tensors()
             status = self._converted("update(status)", _checked_status, status)
             if status not in ("interrupted", "nonfinite_skipped"):
                 self._check_relevant(relevant)
@@ -480,15 +482,28 @@ class Recorder:
             floor = self._converted("update(advantage_floor)", arguments.number, advantage_floor)
             steps = self._converted("update(env_steps)", arguments.integer, env_steps)
             loop_cells = self._cells(cells)
-            numbers = {name: cell for name, cell in loop_cells.items() if isinstance(cell, Tensor)}
-            sent = Transfer(tensors | {f"cell {name}": cell for name, cell in numbers.items()})
+            scalars = self._loss_scale() | {n: cell for n, cell in loop_cells.items() if isinstance(cell, Tensor)}
+            of_scalars = {name: outgoing.add(cell) for name, cell in scalars.items()}
+            sent = Transfer(outgoing)
 
             def end() -> None:
                 host_cells = self._host_cells(steps) | {
-                    name: cell for name, cell in loop_cells.items() if name not in numbers
+                    name: cell for name, cell in loop_cells.items() if not isinstance(cell, Tensor)
                 }
                 self._pending = EndedUpdate(
-                    number, self._buffer, sent, host_cells, self._episodes, status, reason, floor, self._slots.now
+                    update=number,
+                    buffer=self._buffer,
+                    transfer=sent,
+                    cells=host_cells,
+                    episodes=self._episodes,
+                    status=status,
+                    reason=reason,
+                    advantage_floor=floor,
+                    slots=self._slots.now,
+                    rollout=of_rollout,
+                    states=of_states,
+                    gates=gates,
+                    scalars=of_scalars,
                 )
                 self._next_update()
                 if not sent.waits:
@@ -499,8 +514,8 @@ class Recorder:
             with self.guarded("update: end"):
                 self._next_update()
 
-    def _minibatch_tensors(self, rollout: int | None) -> dict[str, Tensor]:
-        """Return the minibatches' measurements; if they cannot be measured, the update keeps its row without them."""
+    def _minibatch_tensors(self, rollout: int | None) -> Outgoing:
+        """Schedule the minibatches' measurements; if they cannot be measured, the update keeps its row without them."""
         try:
             self._minibatch_reader.judge_matrices(len(self._buffer.minibatches), rollout)
             return self._buffer.tensors()
@@ -509,7 +524,7 @@ class Recorder:
             lost, self._buffer = self._buffer, self._new_buffer()
             self._buffer.came = True
             self._buffer.other_steps = lost.other_steps + sum(minibatch.steps > 0 for minibatch in lost.minibatches)
-            return {}
+            return Outgoing()
 
     def _converted(self, argument: str, convert: Callable[[Any], Any], value: Any) -> Any:
         return arguments.take(self.guarded, argument, convert, value)
@@ -531,16 +546,19 @@ class Recorder:
             missing = "passed to update() but not to minibatch(): ratio and KL count the heads at every sample"
             self.guarded.refuse("update(relevant)", ValueError(missing))
 
-    def _state_tensors(self) -> dict[str, Tensor]:
-        """Return the statistics of recurrent states, and the loss scale."""
-        tensors: dict[str, Tensor] = {}
+    def _state_tensors(self, outgoing: Outgoing) -> dict[str, Handle]:
+        """Schedule the statistics of recurrent states; return their handles by phase."""
+        handles: dict[str, Handle] = {}
         for phase, (hidden, cell) in self._states.items():
             with self.guarded(f"lstm ({phase})"):
-                tensors[f"lstm_{phase}"] = lstm_statistics(hidden.detach(), None if cell is None else cell.detach())
+                statistics = lstm_statistics(hidden.detach(), None if cell is None else cell.detach())
+                handles[phase] = outgoing.add(statistics)
+        return handles
+
+    def _loss_scale(self) -> dict[str, Tensor]:
+        """Return the loss scale of automatic mixed precision as the cell of its column; empty without one."""
         scale = None if self.parameters is None else amp.loss_scale(self.parameters.parameters)
-        if scale is not None:
-            tensors["loss_scale"] = scale
-        return tensors
+        return {} if scale is None else {"loss_scale": scale.reshape(-1)}
 
     def _host_cells(self, env_steps: int | None) -> dict[str, object]:
         """Return the columns of ``updates`` known on the host without a transfer."""
@@ -556,7 +574,7 @@ class Recorder:
             "progress": progress,
             "level": self.level,
             "dropped_rows": self._store.take_losses(),
-            "sampled_steps": len({minibatch for batch in self._buffer.details for minibatch in batch.minibatches}),
+            "sampled_steps": self._buffer.sampled_steps,
         }
 
     def _next_update(self) -> None:

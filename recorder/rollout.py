@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -14,11 +15,22 @@ from recorder.guard import ErrorGuard
 from recorder.heads import Heads
 from recorder.measure.masks import FIELDS, mask_statistics
 from recorder.measure.values import advantage_statistics, td_statistics, value_statistics
+from recorder.transfer import Handle, Outgoing
 
 ARRAYS = ("values", "returns", "advantages", "td_errors")
 """Arguments with one number a timestep."""
 UNKNOWN = [index for index, name in enumerate(FIELDS) if name not in ("steps", "relevant")]
 """Indices of ``FIELDS`` that are unknown for a head without valid actions."""
+
+
+@dataclass(slots=True)
+class RolloutHandles:
+    """Handles of the rollout's statistics; None for what was not passed or could not be used."""
+
+    values: Handle | None = None  # measure.values.FIELDS
+    advantages: Handle | None = None  # measure.values.ADVANTAGE_FIELDS
+    td_errors: Handle | None = None  # measure.values.TD_FIELDS
+    masks: Handle | None = None  # [measure.masks.FIELDS, categorical heads]; NaN where unknown
 
 
 def rollout_arrays(rollout: Mapping[str, Any], guarded: ErrorGuard) -> dict[str, Tensor]:
@@ -34,37 +46,39 @@ def rollout_arrays(rollout: Mapping[str, Any], guarded: ErrorGuard) -> dict[str,
 
 
 def rollout_tensors(
-    heads: Heads, arrays: Mapping[str, Tensor], rollout: Mapping[str, Any], guarded: ErrorGuard
-) -> dict[str, Tensor]:
-    """Return device scalars under the names that ``recorder.reduce.rollout`` reads; missing arguments are left out.
+    heads: Heads, arrays: Mapping[str, Tensor], rollout: Mapping[str, Any], guarded: ErrorGuard, outgoing: Outgoing
+) -> RolloutHandles:
+    """Measure the rollout and schedule its statistics.
 
     ``arrays``: the result of ``rollout_arrays(rollout)``. An argument that does not fit costs only its own columns.
     """
-    tensors = {}
+    handles = RolloutHandles()
     if "values" in arrays and "returns" in arrays:
         with guarded("update(values, returns)"):
             timesteps = [arrays[name].numel() for name in ("values", "returns")]
             if len(set(timesteps)) > 1:
                 raise ValueError("{} values and {} returns: pass both for every timestep".format(*timesteps))
-            tensors["values"] = value_statistics(*arguments.together((arrays["values"], arrays["returns"])))
+            both = arguments.together((arrays["values"], arrays["returns"]))
+            handles.values = outgoing.add(value_statistics(*both))
     elif rollout["returns"] is not None and rollout["values"] is None:
         missing = "returns without values: both are needed for what is recorded of them"
         guarded.refuse("update(returns)", ValueError(missing))
     if "advantages" in arrays:
         with guarded("update(advantages)"):
-            tensors["advantages"] = advantage_statistics(arrays["advantages"])
+            handles.advantages = outgoing.add(advantage_statistics(arrays["advantages"]))
     if "td_errors" in arrays:
         with guarded("update(td_errors)"):
-            tensors["td_errors"] = td_statistics(arrays["td_errors"])
+            handles.td_errors = outgoing.add(td_statistics(arrays["td_errors"]))
     with guarded("update(masks, relevant)"):
-        tensors |= _mask_tensors(heads, arrays, rollout, guarded)
-    return tensors
+        masks = _mask_statistics(heads, arrays, rollout, guarded)
+        handles.masks = None if masks is None else outgoing.add(masks)
+    return handles
 
 
-def _mask_tensors(
+def _mask_statistics(
     heads: Heads, arrays: Mapping[str, Tensor], rollout: Mapping[str, Any], guarded: ErrorGuard
-) -> dict[str, Tensor]:
-    """Return statistics [FIELDS, categorical heads] of masks and causal masks; NaN where unknown."""
+) -> Tensor | None:
+    """Return statistics [FIELDS, categorical heads] of masks and causal masks; NaN where unknown, None without any."""
     masks, lost_masks = _of_heads(heads, rollout["masks"], "masks", guarded)
     relevant, lost_relevant = _of_heads(heads, rollout["relevant"], "relevant", guarded)
     choices = {name: mask.reshape(-1, mask.shape[-1]).bool().sum(-1) for name, mask in masks.items() if mask.dim()}
@@ -72,7 +86,7 @@ def _mask_tensors(
     lengths = Counter(map(len, (*choices.values(), *matters.values())))
     lengths = lengths or Counter(array.numel() for array in arrays.values())
     if not lengths or not heads.categorical:
-        return {}
+        return None
     steps = lengths.most_common(1)[0][0]
     for argument, rows in (("masks", choices), ("relevant", matters)):
         for name in [name for name, row in rows.items() if len(row) != steps]:
@@ -83,7 +97,7 @@ def _mask_tensors(
     full = torch.ones(steps, dtype=torch.int64, device=device)
     sized = [name for name in heads.categorical if name in choices or (heads.size(name) and name not in lost_masks)]
     if not sized and not matters:
-        return {}
+        return None
     counts = [
         arguments.on_device(choices[name], device) if name in choices else full * (heads.size(name) or 0)
         for name in heads.categorical
@@ -97,7 +111,7 @@ def _mask_tensors(
             statistics[UNKNOWN, index] = torch.nan
         if name in lost_relevant:
             statistics[-2:, index] = torch.nan
-    return {"masks": statistics}
+    return statistics
 
 
 def _of_heads(heads: Heads, value: Any, argument: str, guarded: ErrorGuard) -> tuple[dict[str, Tensor], set[str]]:

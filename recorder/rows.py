@@ -26,8 +26,9 @@ from recorder.reduce.norms import GradientNorms
 from recorder.reduce.policy import PolicyNumbers, step_block
 from recorder.reduce.rollout import floored_cells, lstm_rows, mask_cells, scalar_cells, value_cells
 from recorder.reduce.update import Cells, MinibatchNumbers, minibatch_numbers
+from recorder.rollout import RolloutHandles
 from recorder.slots import SlotCalls
-from recorder.transfer import Transfer
+from recorder.transfer import Arrays, Handle, Transfer
 
 AT_MINIMAL = ("updates", "episodes")
 """Tables recorded at level MINIMAL, besides findings, levels and losses_of_data."""
@@ -50,6 +51,10 @@ class EndedUpdate:
     reason: str | None
     advantage_floor: float | None
     slots: SlotCalls
+    rollout: RolloutHandles
+    states: Mapping[str, Handle]  # statistics of recurrent states, by phase
+    gates: Handle | None
+    scalars: Mapping[str, Handle]  # cells of ``updates`` transferred as single numbers, by column
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +65,7 @@ class UpdateRows:
     update: Cells
     heads: Sequence[Cells]
     norms: GradientNorms | None
-    arrays: Mapping[str, Numbers]
+    arrays: Arrays
     contradicted: Sequence[str]  # heads whose entropy shows that their inferred size is wrong
 
 
@@ -88,22 +93,27 @@ def rows_of(measured: EndedUpdate, heads: Heads, reader: GradientReader | None) 
             )
             policy = PolicyNumbers(minibatches)
         gradients = group_numbers(parameters, minibatches)
-        row = {"update": update, **value_cells(arrays), **_minibatch_cells(minibatches, policy, buffer, hooked=hooked)}
-        row |= measured.cells | scalar_cells(arrays) | _episode_cells(measured)
+        row = {
+            "update": update,
+            **value_cells(arrays, measured.rollout),
+            **_minibatch_cells(minibatches, policy, buffer, hooked=hooked),
+        }
+        row |= measured.cells | scalar_cells(arrays, measured.scalars) | _episode_cells(measured)
         row |= floored_cells(row, measured.advantage_floor) | _status(measured, row, minibatches)
         groups = group_cells(parameters, gradients, buffer.changed_groups) if parameters is not None else []
         samples = None if minibatches is None else minibatches.step_samples
-        detail = None if samples is None else detail_numbers(parameters, buffer.details, arrays, samples)
+        detail = None if samples is None else detail_numbers(parameters, buffer.sampled, arrays, samples)
         if detail is not None:
             groups = [cells | detail.group_cells(index) for index, cells in enumerate(groups)]
-        head_rows = _head_rows(heads, parameters, policy, gradients, arrays, contradicted)
+        masks = None if measured.rollout.masks is None else arrays[measured.rollout.masks]
+        head_rows = _head_rows(heads, parameters, policy, gradients, masks, contradicted)
         tables: dict[str, Rows] = {
             "updates": [row],
             "steps": [] if minibatches is None else step_block(minibatches, update, hooked=hooked),
             "heads": [{"update": update, **cells} for cells in head_rows],
             "groups": [{"update": update, **cells} for cells in groups],
             "layers": [] if detail is None else detail.layer_block(update),
-            "lstm": lstm_rows(arrays, update),
+            "lstm": lstm_rows(arrays, measured.states, measured.gates, update),
             "episodes": _episode_block(measured.episodes, update),
         }
         return UpdateRows(
@@ -117,12 +127,12 @@ def _contradicted(heads: Heads, policy: PolicyNumbers | None) -> list[str]:
 
 
 def _measured_minibatches(
-    buffer: UpdateBuffer, arrays: Mapping[str, Numbers], reader: GradientReader | None
+    buffer: UpdateBuffer, arrays: Arrays, reader: GradientReader | None
 ) -> MinibatchNumbers | None:
     if not buffer.minibatches:
         return None
     pieces = () if reader is None else reader.parameters.pieces
-    numbers = minibatch_numbers(buffer.minibatches, buffer.measurements, buffer.snapshots, arrays, pieces)
+    numbers = minibatch_numbers(buffer, arrays, pieces)
     if reader is not None and numbers.as_clipped is not None:
         reader.trusted = numbers.as_clipped
     return numbers
@@ -145,7 +155,7 @@ def _head_rows(
     parameters: ParameterMap | None,
     policy: PolicyNumbers | None,
     gradients: GroupNumbers | None,
-    arrays: Mapping[str, Numbers],
+    masks: Numbers | None,
     contradicted: Sequence[str],
 ) -> list[Cells]:
     rows = []
@@ -155,8 +165,8 @@ def _head_rows(
         if policy is not None:
             row |= policy.head_cells(index)
         row |= head_gradient_cells(parameters, gradients, name)
-        if name in masked and name not in contradicted:
-            row |= mask_cells(arrays, masked[name])
+        if name in masked and name not in contradicted and masks is not None:
+            row |= mask_cells(masks, masked[name])
         elif name not in masked:
             row["choice_samples"] = None
         row["zero_explained"] = explain_zero(row)

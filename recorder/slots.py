@@ -12,13 +12,12 @@ from torch import Tensor, nn
 
 from esper_analyze.schema.constants import DEFAULT_CLIP_NORM, EXPLODING_FACTOR
 from recorder import amp, arguments
-from recorder.measure import Numbers
 from recorder.module_gradients import ModuleGradients, ModuleSnapshots, trained_gradients
 from recorder.reduce.slots import NOTHING, Slot, SlotCall, SlotHistory, slot_rows
 from recorder.reduce.update import Cells
+from recorder.transfer import Arrays, Handle, Outgoing
 
 Parameters = nn.Module | Iterable[Tensor]
-_TENSORS, _ALPHA = "slot looks", "slot alpha"
 
 
 @dataclass(slots=True)
@@ -30,7 +29,9 @@ class SlotCalls:
     snapshots: ModuleSnapshots = field(default_factory=ModuleSnapshots)
     alphas: dict[str, Tensor] = field(default_factory=dict)
     numbers: list[tuple[int, ...]] = field(default_factory=list)
-    """Numbers of the snapshots in each of the transferred tensors."""
+    """Numbers of the snapshots measured together, and the handles of their statistics:"""
+    statistics: list[Handle] = field(default_factory=list)
+    sent_alphas: dict[str, Handle] = field(default_factory=dict)
 
 
 class Slots:
@@ -77,13 +78,14 @@ class Slots:
             now.snapshots.note(now.alphas[slot_key])
         now.calls.append(_call(slot_key, numbers, growing, around))
 
-    def tensors(self) -> dict[str, Tensor]:
-        """Return the tensors to transfer for the update's calls."""
-        now = self.now
+    def tensors(self) -> Outgoing:
+        """Return the measurements of the update's calls, to be transferred."""
+        now, outgoing = self.now, Outgoing()
         now.numbers, statistics = now.snapshots.tensors()
         now.snapshots.join(now.alphas.values())
-        sent = {f"{_TENSORS} {k}": part for k, part in enumerate(statistics)}
-        return sent | {f"{_ALPHA} {slot_key}": alpha for slot_key, alpha in now.alphas.items()}
+        now.statistics = [outgoing.add(part) for part in statistics]
+        now.sent_alphas = {slot_key: outgoing.add(alpha) for slot_key, alpha in now.alphas.items()}
+        return outgoing
 
     def forget_calls(self) -> None:
         """Discard the calls: the next update begins."""
@@ -95,13 +97,13 @@ class Slots:
         detail = f"calls of slot() after the last update, which are part of no update: {calls}"
         return [{"update": update, "kind": "slot_calls_left_out", "detail": detail, "rows": 0}] if calls else []
 
-    def rows(self, done: SlotCalls, arrays: Mapping[str, Numbers], update: int) -> list[Cells]:
+    def rows(self, done: SlotCalls, arrays: Arrays, update: int) -> list[Cells]:
         """Return the rows of an update whose measurements have arrived; call it in the order of updates."""
         if not done.calls or sum(map(len, done.numbers)) != done.snapshots.count:  # not measured: the loss is counted
             return []
-        for slot_key in done.alphas:
-            done.slots[slot_key].alpha = float(arrays[f"{_ALPHA} {slot_key}"][0])
-        parts = [(numbers, arrays[f"{_TENSORS} {k}"]) for k, numbers in enumerate(done.numbers)]
+        for slot_key, handle in done.sent_alphas.items():
+            done.slots[slot_key].alpha = float(arrays[handle][0])
+        parts = [(numbers, arrays[handle]) for numbers, handle in zip(done.numbers, done.statistics, strict=True)]
         return slot_rows(done.calls, done.slots, parts, self.history, update)
 
 

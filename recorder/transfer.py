@@ -6,11 +6,30 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
-Numbers = npt.NDArray[np.float64]
+from recorder.measure import Numbers
+
+
+class Handle:
+    """One tensor on its way to the host: made where the tensor is scheduled, and the key of its array on arrival."""
+
+    __slots__ = ()
+
+
+class Outgoing(dict[Handle, Tensor]):
+    """Tensors scheduled for transfer."""
+
+    def add(self, tensor: Tensor) -> Handle:
+        """Schedule ``tensor``; return its handle."""
+        handle = Handle()
+        self[handle] = tensor
+        return handle
+
+
+Arrays = Mapping[Handle, Numbers]
+"""The arrays of an update that have arrived."""
 
 
 class Transfer:
@@ -20,10 +39,10 @@ class Transfer:
     optimisation begins (at once if the numbers are on the host already).
     """
 
-    def __init__(self, tensors: Mapping[str, Tensor]) -> None:
-        self._shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+    def __init__(self, tensors: Mapping[Handle, Tensor]) -> None:
+        self._shapes = {handle: tuple(tensor.shape) for handle, tensor in tensors.items()}
         self._parts = [
-            _DevicePack({n: t for n, t in tensors.items() if t.device == device}) for device in _devices(tensors)
+            _DevicePack({h: t for h, t in tensors.items() if t.device == device}) for device in _devices(tensors)
         ]
 
     @property
@@ -31,14 +50,14 @@ class Transfer:
         """Whether ``arrays`` would have to wait for a device."""
         return any(part.waits for part in self._parts)
 
-    def arrays(self) -> dict[str, Numbers]:
-        """Return the measurements as float64 arrays under their names and in their shapes."""
+    def arrays(self) -> dict[Handle, Numbers]:
+        """Return the measurements as float64 arrays in their shapes, by handle."""
         arrays = {}
         for part in self._parts:
             flat, start = part.numbers(), 0
-            for name in part.names:
-                size = int(np.prod(self._shapes[name], dtype=np.int64))
-                arrays[name] = flat[start : start + size].reshape(self._shapes[name])
+            for handle in part.handles:
+                size = int(np.prod(self._shapes[handle], dtype=np.int64))
+                arrays[handle] = flat[start : start + size].reshape(self._shapes[handle])
                 start += size
         return arrays
 
@@ -46,8 +65,8 @@ class Transfer:
 class _DevicePack:
     """The measurements of one device, packed."""
 
-    def __init__(self, tensors: Mapping[str, Tensor]) -> None:
-        self.names = tuple(tensors)
+    def __init__(self, tensors: Mapping[Handle, Tensor]) -> None:
+        self.handles = tuple(tensors)
         device = next(iter(tensors.values())).device
         kind = torch.float32 if device.type == "mps" else torch.float64
         packed = torch.cat([tensor.detach().reshape(-1).to(kind) for tensor in tensors.values()])
@@ -73,5 +92,5 @@ class _DevicePack:
         return numbers
 
 
-def _devices(tensors: Mapping[str, Tensor]) -> list[torch.device]:
+def _devices(tensors: Mapping[Handle, Tensor]) -> list[torch.device]:
     return list(dict.fromkeys(tensor.device for tensor in tensors.values()))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Protocol
+from typing import Any, Generic, Protocol, TypeVar
 
 import torch
 from torch import Tensor
@@ -81,18 +81,43 @@ class Capture(Protocol):
         """Return captures of one shape as a batch."""
 
 
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Parts(Generic[T]):
+    """The statistics of M minibatches: as tensors, as shapes without M, or as arrays on the host."""
+
+    ratio: T  # [ratios.FIELDS, 1 + H, M]
+    heads: T  # [entropy.HEAD_FIELDS, H, M]
+    losses: T  # [losses, M]
+    nonfinite: T  # counts [sources, M]
+    joint: T | None  # [entropy.JOINT_FIELDS, M]; None: no joint entropy
+
+    @staticmethod
+    def of(listed: Sequence[T]) -> Parts[T]:
+        """Return the parts that ``listed`` has returned, or what was made of each."""
+        ratio, heads, losses, nonfinite, *joint = listed
+        return Parts(ratio, heads, losses, nonfinite, joint[0] if joint else None)
+
+    def listed(self) -> list[T]:
+        """Return the parts there are, in order."""
+        parts = [self.ratio, self.heads, self.losses, self.nonfinite]
+        return parts if self.joint is None else [*parts, self.joint]
+
+
 @dataclass(frozen=True, slots=True)
 class Measurements:
-    """A measured batch: ``packed`` [cells, M] holds the arrays named in ``layout``, concatenated.
+    """A measured batch: ``packed`` [cells, M] holds the parts of these ``shapes``, concatenated.
 
     ``minibatches``: their indices in the update.
     """
 
     packed: Tensor
-    layout: tuple[tuple[str, tuple[int, ...]], ...]
+    shapes: Parts[tuple[int, ...]]
     minibatches: tuple[int, ...]
-    sources: tuple[str, ...]  # names of the counts under "nonfinite"
-    losses: tuple[str, ...]  # names of the numbers under "losses"
+    sources: tuple[str, ...]  # names of the counts ``nonfinite``
+    losses: tuple[str, ...]  # names of the numbers ``losses``
     entropy_known: bool
     choices_known: tuple[bool, ...]  # by head
     joint_choices_known: bool
@@ -107,8 +132,8 @@ def measure(batch: CaptureBatch, minibatches: Sequence[int]) -> Measurements:
     sources, parts = _statistics(batch, losses)
     room = valid if batch.all_categorical and not batch.unsized else None
     return Measurements(
-        packed=torch.cat([part.reshape(-1, new.shape[1]).double() for part in parts.values()]),
-        layout=tuple((name, tuple(part.shape[:-1])) for name, part in parts.items()),
+        packed=torch.cat([part.reshape(-1, new.shape[1]).double() for part in parts.listed()]),
+        shapes=Parts.of([tuple(part.shape[:-1]) for part in parts.listed()]),
         minibatches=tuple(minibatches),
         sources=sources,
         losses=tuple(batch.losses),
@@ -121,30 +146,22 @@ def measure(batch: CaptureBatch, minibatches: Sequence[int]) -> Measurements:
     )
 
 
-def _statistics(batch: CaptureBatch, losses: Tensor) -> tuple[tuple[str, ...], dict[str, Tensor]]:
-    """Return the names of the counts under "nonfinite", and the statistics by name, each [cells, …, M]."""
+def _statistics(batch: CaptureBatch, losses: Tensor) -> tuple[tuple[str, ...], Parts[Tensor]]:
+    """Return the names of the counts ``nonfinite``, and the statistics."""
     pieces = pieces_of(batch)
     if len(pieces) == 1:
         return _piece_statistics(batch, losses)
     measured = [_piece_statistics(piece, losses if piece is pieces[0] else losses[:0]) for piece in pieces]
     parts = [statistics for _, statistics in measured]
-    merged = {
-        name: joined([part[name] for part in parts], fields, how)
-        for name, (fields, how) in _JOINED.items()
-        if name in parts[0]
-    }
-    sources, first = measured[0][0], parts[0]
-    merged["losses"] = losses
-    rest = torch.stack([part["nonfinite"] for part in parts[1:]]).sum(0)
-    merged["nonfinite"] = first["nonfinite"] + torch.cat([rest, torch.zeros_like(first["nonfinite"][len(rest) :])])
-    return sources, {name: merged[name] for name in first}
-
-
-_JOINED = {
-    "ratio": (ratios.FIELDS, ratios.JOINS),
-    "heads": (entropies.HEAD_FIELDS, entropies.HEAD_JOINS),
-    "joint": (entropies.JOINT_FIELDS, entropies.JOINT_JOINS),
-}
+    counts, joint = parts[0].nonfinite, [part.joint for part in parts if part.joint is not None]
+    rest = torch.stack([part.nonfinite for part in parts[1:]]).sum(0)
+    return measured[0][0], Parts(
+        joined([part.ratio for part in parts], ratios.FIELDS, ratios.JOINS),
+        joined([part.heads for part in parts], entropies.HEAD_FIELDS, entropies.HEAD_JOINS),
+        losses,
+        counts + torch.cat([rest, torch.zeros_like(counts[len(rest) :])]),
+        joined(joint, entropies.JOINT_FIELDS, entropies.JOINT_JOINS) if joint else None,
+    )
 
 
 def pieces_of(batch: CaptureBatch) -> list[CaptureBatch]:
@@ -160,23 +177,21 @@ def pieces_of(batch: CaptureBatch) -> list[CaptureBatch]:
     ]
 
 
-def _piece_statistics(batch: CaptureBatch, losses: Tensor) -> tuple[tuple[str, ...], dict[str, Tensor]]:
+def _piece_statistics(batch: CaptureBatch, losses: Tensor) -> tuple[tuple[str, ...], Parts[Tensor]]:
     new, old = batch.log_prob, batch.old_log_prob
     valid, entropy, total = batch.valid_actions, batch.entropy, batch.joint_entropy
     if total is None and entropy is not None:
         total = entropy.sum(0)
     clamped, raw = ratios.log_ratios(batch.joint_log_ratio, new - old, batch.relevant)
     sources, nonfinite = _nonfinite(batch, losses)
-    parts = {
-        "ratio": ratios.ratio_statistics(clamped, raw, batch.clip_range, weight_of(batch)),
-        "heads": entropies.head_entropy(entropy, new, valid, batch.counted),
-        "losses": losses,
-        "nonfinite": nonfinite,
-    }
     room = valid if batch.all_categorical and not batch.unsized else None
-    if total is not None:
-        parts["joint"] = entropies.joint_entropy(total, room, batch.counted)
-    return sources, parts
+    return sources, Parts(
+        ratios.ratio_statistics(clamped, raw, batch.clip_range, weight_of(batch)),
+        entropies.head_entropy(entropy, new, valid, batch.counted),
+        losses,
+        nonfinite,
+        None if total is None else entropies.joint_entropy(total, room, batch.counted),
+    )
 
 
 def _losses(batch: CaptureBatch) -> Tensor:

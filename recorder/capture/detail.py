@@ -20,6 +20,7 @@ from recorder.capture.snapshot_batch import SnapshotBatch
 from recorder.measure.direction import dots_by_segment, mean_vector, spacing, squares_by_segment, thinned
 from recorder.measure.elements import Segments, element_statistics, element_statistics_of_one
 from recorder.measure.gradients import SMALL
+from recorder.transfer import Handle, Outgoing
 
 STEPS = 4
 """Optimizer steps of a sampled update whose gradient directions are compared …"""
@@ -37,13 +38,25 @@ _Listed = tuple[SnapshotPlan, tuple[int, ...] | None]
 
 @dataclass(frozen=True, slots=True)
 class DetailBatch:
-    """The atoms and minibatches described by the tensors ``detail {name} …``."""
+    """Handles of the detail of one list of gradients: its atoms A at K minibatches."""
 
-    name: str
     atoms: tuple[int, ...]
     minibatches: tuple[int, ...]
     described: int  # minibatch of the element statistics
-    compared: bool  # an earlier sampled update has the same gradients
+    statistics: Handle  # [A, elements.FIELDS]
+    squares: Handle  # Σ g² [K, A]
+    means: Handle  # Σ of the squared mean gradient, and of that of the previous sampled update [1 or 2, A]
+    dot: Handle | None  # Σ of the product of both [A]; None: no earlier sampled update has the same gradients
+
+
+@dataclass(frozen=True, slots=True)
+class SampledDetail:
+    """Handles of the detail of a sampled update: by list of gradients, and over all atoms."""
+
+    batches: Sequence[DetailBatch]  # at least one
+    moved: Handle | None = None  # Σ Δθ² and Σ θ² [2, atoms]; None: the parameters before the update are not known
+    weight_norms: Handle | None = None  # norms of the parameters before the update [T]
+    separate: Handle | None = None  # products and squares of the losses' gradients [4, atoms]
 
 
 @dataclass(slots=True)
@@ -113,46 +126,45 @@ class Detail:
             vectors.append(thinned(flat).float())
         return LargeDetail(torch.stack(statistics), torch.cat(vectors))
 
-    def tensors(self, batches: Sequence[SnapshotBatch]) -> tuple[list[DetailBatch], dict[str, Tensor]]:
-        """Return the measured batches of the update, and the tensors to transfer by name."""
-        measured_batches: list[DetailBatch] = []
-        tensors: dict[str, Tensor] = {}
+    def schedule(self, batches: Sequence[SnapshotBatch], outgoing: Outgoing) -> SampledDetail | None:
+        """Measure the update and schedule its detail; None if it is not sampled or has no gradients to measure."""
         if not self.wanted:
-            return measured_batches, tensors
-        for batch in fullest_batches(batches):
-            measured = self._measured(batch)
-            if measured is not None:
-                measured_batches.append(measured[0])
-                tensors |= measured[1]
-        if measured_batches:
-            tensors |= self._moved()
-            if self._separate is not None:
-                tensors["detail separate"] = self._separate
-        return measured_batches, tensors
+            return None
+        measured = [self._measured(batch, outgoing) for batch in fullest_batches(batches)]
+        described = [batch for batch in measured if batch is not None]
+        if not described:
+            return None
+        separate = None if self._separate is None else outgoing.add(self._separate)
+        if self._before is None or self._weight_norms is None:
+            return SampledDetail(described, separate=separate)
+        moved, weight_norms = outgoing.add(self._moved(self._before)), outgoing.add(self._weight_norms)
+        return SampledDetail(described, moved, weight_norms, separate)
 
-    def _measured(self, batch: SnapshotBatch) -> tuple[DetailBatch, dict[str, Tensor]] | None:
+    def _measured(self, batch: SnapshotBatch, outgoing: Outgoing) -> DetailBatch | None:
         vectors, statistics, minibatches = self._sampled(batch)
         if vectors is None or batch.like.scale is not None:
             return None
-        like, name, count = batch.like, batch.name, len(minibatches)
-        segments, atoms = self.segments_of(batch.like, large=batch.flat is None)
+        like, described = batch.like, len(minibatches) // 2
+        segments, atoms = self.segments_of(like, large=batch.flat is None)
         mean = mean_vector(vectors)
         key = (like.plan, like.present)
         previous = self._previous.get(key)
         self._means[key] = mean.float()
-        described = count // 2
         if statistics is None:
             statistics = element_statistics(vectors[described], segments)
         sums = [mean] if previous is None else [mean, previous.double()]
-        tensors = {
-            f"detail {name} statistics": statistics,
-            f"detail {name} squares": squares_by_segment(vectors, segments),
-            f"detail {name} means": squares_by_segment(torch.stack(sums), segments),
-        }
+        dot = None
         if previous is not None:
-            both = dots_by_segment(mean.unsqueeze(0), previous.unsqueeze(0), segments)
-            tensors[f"detail {name} dot"] = both[0]
-        return DetailBatch(name, atoms, minibatches, minibatches[described], previous is not None), tensors
+            dot = outgoing.add(dots_by_segment(mean.unsqueeze(0), previous.unsqueeze(0), segments)[0])
+        return DetailBatch(
+            atoms,
+            minibatches,
+            minibatches[described],
+            statistics=outgoing.add(statistics),
+            squares=outgoing.add(squares_by_segment(vectors, segments)),
+            means=outgoing.add(squares_by_segment(torch.stack(sums), segments)),
+            dot=dot,
+        )
 
     def _sampled(self, batch: SnapshotBatch) -> tuple[Tensor | None, Tensor | None, tuple[int, ...]]:
         """Return the sampled gradients [K, P], element statistics if measured already, and their minibatches."""
@@ -212,15 +224,10 @@ class Detail:
             self._all = Segments([self._size(atom, large=True) for atom in self.parameters.atoms], device)
         return self._all
 
-    def _moved(self) -> dict[str, Tensor]:
-        """Return Σ Δθ² and Σ θ² [2, atoms] of the update, and the norms of the parameters before it [T]."""
-        if self._before is None or self._weight_norms is None:
-            return {}
-        both = torch.stack([self._weights() - self._before, self._before])
-        return {
-            "detail moved": squares_by_segment(both, self._everything(self._before.device)),
-            "detail weight norms": self._weight_norms,
-        }
+    def _moved(self, before: Tensor) -> Tensor:
+        """Return Σ Δθ² and Σ θ² [2, atoms] of the update."""
+        both = torch.stack([self._weights() - before, before])
+        return squares_by_segment(both, self._everything(before.device))
 
 
 def fullest_batches(batches: Sequence[SnapshotBatch]) -> list[SnapshotBatch]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -10,49 +10,60 @@ from torch import Tensor
 from torch.linalg import vector_norm
 
 from recorder.capture.gradient_snapshot import CopiedRow, GradientSnapshot, LargeDetail
+from recorder.transfer import Handle, Outgoing
 
 
 @dataclass(frozen=True, slots=True)
 class SnapshotBatch:
-    """Snapshots of the same gradients, stacked; the transfer names them ``norms {name}`` and ``rows {name} {k}``.
+    """Snapshots of the same gradients, stacked, and the handles of what is transferred of them.
 
     ``flat`` [snapshots, elements] keeps the gradients until the update's measurements have arrived: if something
     turns out not to be finite, it is counted from them.
     """
 
-    name: str
     like: GradientSnapshot
     minibatches: tuple[int, ...]  # of each snapshot
     flat: Tensor | None
     large: tuple[LargeDetail | None, ...]  # detail of each snapshot of a large model
+    norms: Handle | None  # [snapshots, present]; None: no gradient
+    rows: tuple[Handle, ...]  # norms [snapshots, rows] of each cut parameter with a gradient
+    elements: Handle | None  # counts [NaN, Inf] over all snapshots
+    scale: Handle | None  # loss scales [snapshots]
 
 
-@dataclass(frozen=True, slots=True)
-class BatchTensors:
-    """A batch of snapshots, and the tensors to transfer for it by name."""
+def snapshot_batches(by_minibatch: Sequence[Sequence[GradientSnapshot]], outgoing: Outgoing) -> list[SnapshotBatch]:
+    """Return the snapshots of an update, stacked as far as they are alike, and schedule their norms and counts.
 
-    batch: SnapshotBatch
-    tensors: dict[str, Tensor]
-
-
-def snapshot_batches(by_minibatch: Sequence[Sequence[GradientSnapshot]]) -> Iterator[BatchTensors]:
-    """Yield the snapshots of an update that may be stacked; ``by_minibatch`` has those of each minibatch."""
+    ``by_minibatch`` has the snapshots of each minibatch.
+    """
     alike: dict[tuple[object, ...], list[tuple[int, GradientSnapshot]]] = {}
     for minibatch, snapshots in enumerate(by_minibatch):
         for snapshot in snapshots:
             key = (snapshot.plan, snapshot.present, snapshot.flat is None, snapshot.scale is None)
             alike.setdefault(key, []).append((minibatch, snapshot))
-    for number, members in enumerate(alike.values()):
-        copies = [snapshot.flat for _, snapshot in members if snapshot.flat is not None]
-        flat = _joined(copies) if copies else None
-        batch = SnapshotBatch(
-            str(number),
-            members[0][1],
-            tuple(minibatch for minibatch, _ in members),
-            flat,
-            tuple(o.detail for _, o in members),
-        )
-        yield BatchTensors(batch, _tensors(batch, [snapshot for _, snapshot in members]))
+    return [
+        _batch([snapshot for _, snapshot in members], tuple(minibatch for minibatch, _ in members), outgoing)
+        for members in alike.values()
+    ]
+
+
+def _batch(snapshots: Sequence[GradientSnapshot], minibatches: tuple[int, ...], outgoing: Outgoing) -> SnapshotBatch:
+    like, copies = snapshots[0], [snapshot.flat for snapshot in snapshots if snapshot.flat is not None]
+    flat = _joined(copies) if copies else None
+    norms = _norms(snapshots, flat)
+    rows = _row_norms(like, flat) if flat is not None else _rows(snapshots)
+    elements = [snapshot.elements for snapshot in snapshots if snapshot.elements is not None]
+    scales = [snapshot.scale.reshape(-1) for snapshot in snapshots if snapshot.scale is not None]
+    return SnapshotBatch(
+        like,
+        minibatches,
+        flat,
+        tuple(snapshot.detail for snapshot in snapshots),
+        norms=None if norms is None else outgoing.add(norms),
+        rows=tuple(outgoing.add(row) for row in rows),
+        elements=outgoing.add(torch.stack(elements).sum(0)) if elements else None,
+        scale=outgoing.add(torch.stack(scales)[:, 0]) if scales else None,
+    )
 
 
 def _joined(rows: Sequence[CopiedRow]) -> Tensor:
@@ -63,23 +74,15 @@ def _joined(rows: Sequence[CopiedRow]) -> Tensor:
     return torch.stack([row.block[row.index] for row in rows])
 
 
-def _tensors(batch: SnapshotBatch, snapshots: Sequence[GradientSnapshot]) -> dict[str, Tensor]:
-    name, like, flat = batch.name, batch.like, batch.flat
-    tensors: dict[str, Tensor] = {}
+def _norms(snapshots: Sequence[GradientSnapshot], flat: Tensor | None) -> Tensor | None:
+    """Return the norms of all gradients [snapshots, present]; None without a gradient."""
     norms = [snapshot.norms for snapshot in snapshots if snapshot.norms is not None]
     if norms:
-        tensors[f"norms {name}"] = stacked(norms)
-    elif flat is not None:
-        spans = [vector_norm(flat[:, a:b], dim=1, dtype=torch.float64) for _, a, b in like.spans]
-        tensors[f"norms {name}"] = torch.stack(spans, dim=1)
-    rows = _row_norms(like, flat) if flat is not None else _rows(snapshots)
-    tensors |= {f"rows {name} {k}": row for k, row in enumerate(rows)}
-    for what in ("elements", "scale"):
-        cells = [cell.reshape(-1) for snapshot in snapshots if (cell := getattr(snapshot, what)) is not None]
-        if cells:
-            together = torch.stack(cells)
-            tensors[f"{what} {name}"] = together.sum(0) if what == "elements" else together[:, 0]
-    return tensors
+        return stacked(norms)
+    if flat is None:
+        return None
+    spans = [vector_norm(flat[:, a:b], dim=1, dtype=torch.float64) for _, a, b in snapshots[0].spans]
+    return torch.stack(spans, dim=1)
 
 
 def _rows(snapshots: Sequence[GradientSnapshot]) -> list[Tensor]:

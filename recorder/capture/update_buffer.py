@@ -9,11 +9,12 @@ from torch import Tensor
 from torch.linalg import vector_norm
 
 from recorder.capture.batch import Capture, CaptureBatch, Measurements, measure, pieces_of
-from recorder.capture.detail import Detail, DetailBatch
+from recorder.capture.detail import Detail, SampledDetail
 from recorder.capture.gradient_snapshot import GradientReader, GradientSnapshot
 from recorder.capture.snapshot_batch import SnapshotBatch, snapshot_batches, stacked
 from recorder.capture.transitions import RatioBounds, worst_of
 from recorder.measure.worst import Worst
+from recorder.transfer import Handle, Outgoing
 
 KEEP_ELEMENTS = 1 << 22
 """Log-probs buffered before they are measured, over all minibatches and heads."""
@@ -60,7 +61,10 @@ class UpdateBuffer:
         self._worst: dict[tuple[int, tuple[int, ...]], Worst] = {}
         self.snapshots: list[SnapshotBatch] = []
         self.every_step = every_step
-        self.details: list[DetailBatch] = []
+        self.packed: list[Handle] = []  # of each of ``measurements``
+        self.pre_clip: Handle | None = None  # norms of the minibatches that have one, in order
+        self.post_clip: Handle | None = None
+        self.sampled: SampledDetail | None = None
         self._detail = detail
         self._bounds = bounds
         self.changed_groups: frozenset[str] = frozenset()  # groups whose parameters differ from the previous update
@@ -150,26 +154,34 @@ class UpdateBuffer:
         trusted = self.reader is not None and self.reader.trusted and not self.every_step
         return not (trusted and minibatch.as_clipped and len(self.minibatches) > 1)
 
-    def detail_tensors(self) -> dict[str, Tensor]:
-        """Return the detail of a sampled update under names that ``recorder.reduce`` reads; after ``tensors``."""
-        if self._detail is None:
-            return {}
-        self.details, tensors = self._detail.tensors(self.snapshots)
-        return tensors
+    @property
+    def sampled_steps(self) -> int:
+        """Number of optimizer steps on which detail was measured."""
+        batches = () if self.sampled is None else self.sampled.batches
+        return len({minibatch for batch in batches for minibatch in batch.minibatches})
 
-    def tensors(self) -> dict[str, Tensor]:
-        """Return all measurements of the update under names that ``recorder.reduce`` reads."""
+    def detail_tensors(self) -> Outgoing:
+        """Return the detail of a sampled update, to be transferred; after ``tensors``."""
+        outgoing = Outgoing()
+        if self._detail is not None:
+            self.sampled = self._detail.schedule(self.snapshots, outgoing)
+        return outgoing
+
+    def tensors(self) -> Outgoing:
+        """Return all measurements of the update, to be transferred."""
         self._measure_waiting()
-        tensors = {f"packed {number}": measured.packed for number, measured in enumerate(self.measurements)}
-        batches = list(snapshot_batches([minibatch.snapshots for minibatch in self.minibatches]))
-        self.snapshots = [batch.batch for batch in batches]
-        for batch in batches:
-            tensors |= batch.tensors
-        for name in ("pre_clip", "post_clip"):
-            norms = [_together(getattr(minibatch, name)) for minibatch in self.minibatches if getattr(minibatch, name)]
-            if norms:
-                tensors[name] = stacked(norms)
-        return tensors
+        outgoing = Outgoing()
+        self.packed = [outgoing.add(measured.packed) for measured in self.measurements]
+        self.snapshots = snapshot_batches([minibatch.snapshots for minibatch in self.minibatches], outgoing)
+        self.pre_clip = _scheduled([minibatch.pre_clip for minibatch in self.minibatches], outgoing)
+        self.post_clip = _scheduled([minibatch.post_clip for minibatch in self.minibatches], outgoing)
+        return outgoing
+
+
+def _scheduled(norms: Sequence[Sequence[Tensor]], outgoing: Outgoing) -> Handle | None:
+    """Schedule the combined norms of the minibatches that have any; None if none has."""
+    combined = [_together(of_minibatch) for of_minibatch in norms if of_minibatch]
+    return outgoing.add(stacked(combined)) if combined else None
 
 
 def _together(norms: Sequence[Tensor]) -> Tensor:

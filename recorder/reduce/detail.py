@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
 from esper_analyze.storage.block import Block, nullable
-from recorder.capture.detail import DetailBatch
+from recorder.capture.detail import DetailBatch, SampledDetail
 from recorder.capture.parameters import ParameterMap
 from recorder.measure import Numbers
 from recorder.measure.direction import spacing
 from recorder.measure.elements import FIELDS
 from recorder.reduce.update import Cells
+from recorder.transfer import Arrays
 
 _FIELD = {name: index for index, name in enumerate(FIELDS)}
 _BINS = ("zero", "below_1e_6", "1e_6_to_1e_4", "1e_4_to_1e_2", "1e_2_to_1", "1_and_above")
@@ -23,11 +24,9 @@ _SUMS = [_FIELD[name] for name in (*_BINS, "nan", "inf", "large", "positive")]
 class DetailNumbers:
     """The detail of one update by atom; ``present``: the atom had a gradient at the sampled step."""
 
-    def __init__(
-        self, parameters: ParameterMap, batches: Sequence[DetailBatch], arrays: Mapping[str, Numbers], samples: Numbers
-    ) -> None:
-        count = len(parameters.atoms)
-        self.parameters, self.batches = parameters, batches
+    def __init__(self, parameters: ParameterMap, sampled: SampledDetail, arrays: Arrays, samples: Numbers) -> None:
+        count, batches = len(parameters.atoms), sampled.batches
+        self.parameters = parameters
         self.sizes = np.array([atom.stop - atom.start for atom in parameters.atoms], np.float64)
         self.tensor = np.array([atom.tensor for atom in parameters.atoms])
         self.statistics = np.zeros((count, len(FIELDS)))
@@ -38,31 +37,33 @@ class DetailNumbers:
         self.means, self.dot = np.full((2, count), np.nan), np.full(count, np.nan)
         thinned_sizes = [atom.every(spacing(parameters.parameters[atom.tensor].numel())) for atom in parameters.atoms]
         self.stands_for = self.sizes / np.maximum(thinned_sizes, 1)  # elements of the atom per sampled element
-        self.moved = arrays.get("detail moved", np.full((2, count), np.nan)) * self.stands_for
-        self.weight_norms = arrays.get("detail weight norms", np.full(len(parameters.parameters), np.nan))
-        self.weighed = "detail weight norms" in arrays  # parameters were measured before and after the update
-        self.separate = arrays["detail separate"] * self.stands_for if "detail separate" in arrays else None
+        # without them the parameters were not measured before and after the update
+        self.moved = None if sampled.moved is None else arrays[sampled.moved] * self.stands_for
+        self.weight_norms = None if sampled.weight_norms is None else arrays[sampled.weight_norms]
+        self.separate = None if sampled.separate is None else arrays[sampled.separate] * self.stands_for
         self.samples = float(samples[list(self.minibatches)].mean())
         for batch in batches:
             self._add_batch(batch, arrays)
 
-    def _add_batch(self, batch: DetailBatch, arrays: Mapping[str, Numbers]) -> None:
+    def _add_batch(self, batch: DetailBatch, arrays: Arrays) -> None:
         atoms = list(batch.atoms)
         self.present[atoms] = True
-        self.statistics[atoms] = arrays[f"detail {batch.name} statistics"]
+        self.statistics[atoms] = arrays[batch.statistics]
         if batch.minibatches == self.minibatches:
             stands_for = self.stands_for[atoms]
-            self.squares[:, atoms] = arrays[f"detail {batch.name} squares"] * stands_for
-            means = arrays[f"detail {batch.name} means"]
+            self.squares[:, atoms] = arrays[batch.squares] * stands_for
+            means = arrays[batch.means]
             self.means[: len(means), atoms] = means * stands_for
-            if batch.compared:
-                self.dot[atoms] = arrays[f"detail {batch.name} dot"] * stands_for
+            if batch.dot is not None:
+                self.dot[atoms] = arrays[batch.dot] * stands_for
 
     def group_cells(self, group: int) -> Cells:
         """Return the detail cells of a group's ``groups`` row; null where its atoms had no gradient."""
         atoms = self.parameters.group_atoms[group]
-        moved, weights = self.moved[:, atoms].sum(axis=1).tolist()
-        cells: Cells = {"update_ratio": float(np.sqrt(moved / weights)) if self.weighed and weights else None}
+        cells: Cells = {"update_ratio": None}
+        if self.moved is not None:
+            moved, weights = self.moved[:, atoms].sum(axis=1).tolist()
+            cells["update_ratio"] = float(np.sqrt(moved / weights)) if weights else None
         if self.separate is not None:
             cells |= self._separate(self.separate[:, atoms])
         atoms = atoms[self.present[atoms]]
@@ -112,7 +113,6 @@ class DetailNumbers:
         spread = self.statistics[:, _FIELD["sum"]] / self.sizes - mean[self.tensor]
         squares = self._by_tensor(self.statistics[:, _FIELD["squares"]] + self.sizes * spread**2)
         counts = {FIELDS[index]: self._by_tensor(self.statistics[:, index]) for index in _SUMS}
-        moved, weights = self._by_tensor(self.moved[0]), self._by_tensor(self.moved[1])
         infinite = (counts["inf"] > 0) & (counts["nan"] == 0)  # a spread about an infinite mean is NaN, the norm is not
         cells = {
             "grad_norm": np.where(infinite, np.inf, np.sqrt(squares + elements * mean**2)),
@@ -134,10 +134,17 @@ class DetailNumbers:
                 "minibatch": self.described,
                 "elements": elements.astype(np.int64),
                 **{name: nullable(cell, present) for name, cell in cells.items()},
-                "weight_norm": self.weight_norms if self.weighed else None,
-                "update_ratio": nullable(np.sqrt(moved / weights), weights != 0) if self.weighed else None,
+                "weight_norm": self.weight_norms,
+                "update_ratio": self._update_ratios(),
             },
         )
+
+    def _update_ratios(self) -> Any:
+        """Return ‖Δθ‖ / ‖θ‖ of each tensor, null where it was all 0; None if the parameters were not measured."""
+        if self.moved is None:
+            return None
+        moved, weights = self._by_tensor(self.moved[0]), self._by_tensor(self.moved[1])
+        return nullable(np.sqrt(moved / weights), weights != 0)
 
     def _by_tensor(self, cells: Numbers) -> Numbers:
         return np.bincount(self.tensor, cells, len(self.parameters.parameters)).astype(np.float64)
@@ -162,7 +169,7 @@ def noise_scale(small: float, big: float, samples: float, count: int) -> float |
 
 
 def detail_numbers(
-    parameters: ParameterMap | None, batches: Sequence[DetailBatch], arrays: Mapping[str, Numbers], samples: Numbers
+    parameters: ParameterMap | None, sampled: SampledDetail | None, arrays: Arrays, samples: Numbers
 ) -> DetailNumbers | None:
     """Return the detail of an update; None if it was not sampled."""
-    return None if parameters is None or not batches else DetailNumbers(parameters, batches, arrays, samples)
+    return None if parameters is None or sampled is None else DetailNumbers(parameters, sampled, arrays, samples)

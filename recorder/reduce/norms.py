@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,6 +12,7 @@ from recorder.capture.parameters import Piece
 from recorder.capture.snapshot_batch import SnapshotBatch
 from recorder.measure import Numbers
 from recorder.measure.gradients import nonfinite_elements
+from recorder.transfer import Arrays
 
 Flags = npt.NDArray[np.bool_]
 
@@ -33,9 +34,7 @@ class GradientNorms:
         return self.measured & ~self.missing
 
 
-def gradient_norms(
-    batches: Sequence[SnapshotBatch], arrays: Mapping[str, Numbers], pieces: Sequence[Piece]
-) -> GradientNorms | None:
+def gradient_norms(batches: Sequence[SnapshotBatch], arrays: Arrays, pieces: Sequence[Piece]) -> GradientNorms | None:
     """Return the merged norms of all snapshots: actor and critic may be clipped by separate calls.
 
     None if no gradient was measured.
@@ -53,10 +52,11 @@ def gradient_norms(
         measured[rows, tensors] = True
         missing[rows, tensors] = True
         missing[rows, with_gradient] = False
-        if len(with_gradient):
-            scale = arrays.get(f"scale {batch.name}", _ONE)[:, None]
-            batch_norms = np.array(arrays[f"norms {batch.name}"], np.float64)
-            elements.append(_nonfinite_counts(batch, batch_norms, arrays.get(f"elements {batch.name}")))
+        if batch.norms is not None:
+            scale = (_ONE if batch.scale is None else arrays[batch.scale])[:, None]
+            batch_norms = np.array(arrays[batch.norms], np.float64)
+            counts = None if batch.elements is None else arrays[batch.elements]
+            elements.append(_nonfinite_counts(batch, batch_norms, counts))
             norms[rows, with_gradient] = batch_norms / scale
             _fill_row_ranges(batch, rows[:, 0], arrays, pieces, norms, scale)
     tensor_of_piece = [piece.tensor for piece in pieces]
@@ -90,7 +90,7 @@ def _nonfinite_counts(batch: SnapshotBatch, norms: Numbers, elements: Numbers | 
 def _fill_row_ranges(
     batch: SnapshotBatch,
     rows: npt.NDArray[np.int64],
-    arrays: Mapping[str, Numbers],
+    arrays: Arrays,
     pieces: Sequence[Piece],
     norms: Numbers,
     scale: Numbers,
@@ -100,7 +100,10 @@ def _fill_row_ranges(
         return
     present = set(range(len(batch.like.plan.tensors)) if batch.like.present is None else batch.like.present)
     cut = [batch.like.plan.tensors[position] for position in batch.like.plan.cut if position in present]
-    squares = {tensor: np.square(arrays[f"rows {batch.name} {k}"] / scale) for k, tensor in enumerate(cut)}
+    squares = {
+        tensor: np.square(arrays[rows_of_tensor] / scale)
+        for tensor, rows_of_tensor in zip(cut, batch.rows, strict=True)
+    }
     for index, piece in enumerate(pieces):
         if piece.rows is not None and piece.tensor in squares:
             norms[rows, index] = np.sqrt(sum(squares[piece.tensor][:, a:b].sum(axis=1) for a, b in piece.rows))

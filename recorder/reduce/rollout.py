@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from esper_analyze.schema.tables.updates import LOW_VARIANCE
 from recorder.measure import Numbers, lstm, masks, values
 from recorder.reduce.update import Cells
+from recorder.rollout import RolloutHandles
+from recorder.transfer import Arrays, Handle
 
 _UNDEFINED = {
     "explained_variance": "explained_variance_defined",
@@ -18,20 +20,19 @@ _UNDEFINED = {
     "advantage_skewness": "advantage_moments_defined",
     "advantage_kurtosis": "advantage_moments_defined",
 }
-_FIELDS = {
-    "values": values.FIELDS,
-    "advantages": values.ADVANTAGE_FIELDS,
-    "td_errors": values.TD_FIELDS,
-}
 _NOT_KEPT = ("value_skewness", "value_kurtosis", "return_kurtosis")
 
 
-def value_cells(arrays: Mapping[str, Numbers]) -> Cells:
+def value_cells(arrays: Arrays, rollout: RolloutHandles) -> Cells:
     """Return the value, return and advantage cells of the ``updates`` row; null where undefined."""
     measured: dict[str, float] = {}
-    for name, fields in _FIELDS.items():
-        if name in arrays:
-            measured |= {field: float(cell) for field, cell in zip(fields, arrays[name], strict=True)}
+    for handle, fields in (
+        (rollout.values, values.FIELDS),
+        (rollout.advantages, values.ADVANTAGE_FIELDS),
+        (rollout.td_errors, values.TD_FIELDS),
+    ):
+        if handle is not None:
+            measured |= {field: float(cell) for field, cell in zip(fields, arrays[handle], strict=True)}
     cells: Cells = {
         name: cell
         for name, cell in measured.items()
@@ -44,11 +45,9 @@ def value_cells(arrays: Mapping[str, Numbers]) -> Cells:
     return cells
 
 
-def mask_cells(arrays: Mapping[str, Numbers], head: int) -> Cells:
+def mask_cells(statistics: Numbers, head: int) -> Cells:
     """Return the mask cells of one ``heads`` row; ``head``: its index among the categorical heads."""
-    if "masks" not in arrays:
-        return {}
-    measured = {name: float(row[head]) for name, row in zip(masks.FIELDS, arrays["masks"], strict=True)}
+    measured = {name: float(row[head]) for name, row in zip(masks.FIELDS, statistics, strict=True)}
     cells: Cells = {"rollout_samples": int(measured["steps"])}
     if not math.isnan(measured["minimum"]):  # NaN: the valid actions are unknown
         cells |= {
@@ -64,13 +63,9 @@ def mask_cells(arrays: Mapping[str, Numbers], head: int) -> Cells:
     return cells
 
 
-def scalar_cells(arrays: Mapping[str, Numbers]) -> Cells:
-    """Return the cells of the ``updates`` row that were transferred as single numbers."""
-    cells: Cells = {"loss_scale": float(arrays["loss_scale"])} if "loss_scale" in arrays else {}
-    for name, array in arrays.items():
-        if name.startswith("cell "):
-            cells[name.removeprefix("cell ")] = float(array[0]) if len(array) else None
-    return cells
+def scalar_cells(arrays: Arrays, scalars: Mapping[str, Handle]) -> Cells:
+    """Return the cells of the ``updates`` row that were transferred as single numbers; ``scalars``: by column."""
+    return {name: float(arrays[handle][0]) for name, handle in scalars.items()}
 
 
 def floored_cells(row: Cells, floor: float | None) -> Cells:
@@ -80,25 +75,23 @@ def floored_cells(row: Cells, floor: float | None) -> Cells:
     return {"advantage_std_floored": row["advantage_std"] < floor}
 
 
-def lstm_rows(arrays: Mapping[str, Numbers], update: int) -> list[Cells]:
-    """Return the rows of ``lstm``, one for each phase that was passed."""
+def lstm_rows(arrays: Arrays, states: Mapping[str, Handle], gates: Handle | None, update: int) -> list[Cells]:
+    """Return the rows of ``lstm``, one for each phase that was passed; ``states``: statistics by phase."""
     rows = []
     for phase in ("rollout", "update"):
-        if f"lstm_{phase}" in arrays:
-            numbers = arrays[f"lstm_{phase}"].tolist()
+        if phase in states:
+            numbers = arrays[states[phase]].tolist()
             fields = lstm.FIELDS if len(numbers) == len(lstm.FIELDS) else lstm.HIDDEN_FIELDS
             cells = dict(zip(fields, numbers, strict=True))
             flags = {name: bool(cells.pop(name)) for name in ("has_nan", "has_inf")}
-            gates = _gate_cells(arrays) if phase == "update" else {}
+            gate_cells = _gate_cells(arrays[gates]) if phase == "update" and gates is not None else {}
             cells["elements"] = int(cells["elements"])
-            rows.append({"update": update, "phase": phase, **cells, **flags, **gates})
+            rows.append({"update": update, "phase": phase, **cells, **flags, **gate_cells})
     return rows
 
 
-def _gate_cells(arrays: Mapping[str, Numbers]) -> Cells:
-    if "gates" not in arrays:
-        return {}
-    statistics = dict(zip(lstm.GATE_FIELDS, arrays["gates"].tolist(), strict=True))
+def _gate_cells(gates: Numbers) -> Cells:
+    statistics = dict(zip(lstm.GATE_FIELDS, gates.tolist(), strict=True))
     count = statistics["count"]
     cells = {f"{gate}_saturation": statistics[gate] / count for gate in ("forget", "input", "output")}
     return cells | {"gate_values": int(count), "cell_mean": statistics["candidate"] / count}

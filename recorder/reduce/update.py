@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from torch import Tensor
 
-from recorder.capture.batch import LOSSES, Measurements
+from recorder.capture.batch import LOSSES, Measurements, Parts
 from recorder.capture.parameters import Piece
-from recorder.capture.snapshot_batch import SnapshotBatch
-from recorder.capture.update_buffer import Minibatch
+from recorder.capture.update_buffer import Minibatch, UpdateBuffer
 from recorder.measure import Numbers
 from recorder.reduce.norms import Flags, GradientNorms, gradient_norms
+from recorder.transfer import Arrays, Handle
 
 Cells = dict[str, Any]
 
@@ -53,18 +54,13 @@ class MinibatchNumbers:
     as_clipped: bool | None  # the optimizer took gradients as the clip left them wherever measured; None: nowhere
 
 
-def minibatch_numbers(
-    minibatches: Sequence[Minibatch],
-    measurements: Sequence[Measurements],
-    snapshots: Sequence[SnapshotBatch],
-    arrays: Mapping[str, Numbers],
-    pieces: Sequence[Piece],
-) -> MinibatchNumbers:
-    """Return the numbers of ``minibatches`` (at least one) from the ``arrays`` sent by ``UpdateBuffer.tensors``."""
-    parts = _merged_parts(len(minibatches), measurements, arrays)
-    pre, pre_known = _sparse(minibatches, "pre_clip", arrays)
-    post, post_known = _sparse(minibatches, "post_clip", arrays)
-    norms = gradient_norms(snapshots, arrays, pieces)
+def minibatch_numbers(buffer: UpdateBuffer, arrays: Arrays, pieces: Sequence[Piece]) -> MinibatchNumbers:
+    """Return the numbers of the minibatches (at least one) from the ``arrays`` of what ``buffer`` has scheduled."""
+    minibatches, measurements = buffer.minibatches, buffer.measurements
+    parts = _merged_parts(len(minibatches), measurements, [arrays[handle] for handle in buffer.packed])
+    pre, pre_known = _sparse([minibatch.pre_clip for minibatch in minibatches], buffer.pre_clip, arrays)
+    post, post_known = _sparse([minibatch.post_clip for minibatch in minibatches], buffer.post_clip, arrays)
+    norms = gradient_norms(buffer.snapshots, arrays, pieces)
     _fill_from_norms(minibatches, norms, pre, pre_known)
     as_clipped = _fill_from_clip(minibatches, norms, pre, post, post_known)
     losses = common_losses(measurements)
@@ -72,12 +68,12 @@ def minibatch_numbers(
     return MinibatchNumbers(
         count=len(minibatches),
         epoch=np.array([minibatch.epoch for minibatch in minibatches], np.int64),
-        ratio=parts["ratio"],
-        heads=parts["heads"],
-        joint=parts.get("joint"),
-        losses={name: row for name, row in zip(losses, parts["losses"], strict=True) if name in LOSSES},
+        ratio=parts.ratio,
+        heads=parts.heads,
+        joint=parts.joint,
+        losses={name: row for name, row in zip(losses, parts.losses, strict=True) if name in LOSSES},
         sources=all_sources(measurements),
-        nonfinite=parts["nonfinite"],
+        nonfinite=parts.nonfinite,
         clip_range=minibatches[-1].clip_range,
         clip_known=all(minibatch.clip_range is not None for minibatch in minibatches),
         entropy_known=all(measurement.entropy_known for measurement in measurements),
@@ -87,7 +83,7 @@ def minibatch_numbers(
         joint_choices_known=all(measurement.joint_choices_known for measurement in measurements),
         unsized=any(measurement.unsized for measurement in measurements),
         steps=np.array([minibatch.steps for minibatch in minibatches], np.int64),
-        step_samples=_accumulated(minibatches, parts["ratio"][0, 0]),
+        step_samples=_accumulated(minibatches, parts.ratio[0, 0]),
         pre_clip=pre,
         pre_clip_known=pre_known,
         post_clip=post,
@@ -112,41 +108,36 @@ def _accumulated(minibatches: Sequence[Minibatch], samples: Numbers) -> Numbers:
     return totals
 
 
-def _merged_parts(
-    count: int, measurements: Sequence[Measurements], arrays: Mapping[str, Numbers]
-) -> dict[str, Numbers]:
+def _merged_parts(count: int, measurements: Sequence[Measurements], packed: Sequence[Numbers]) -> Parts[Numbers]:
     """Merge all measurements, with the minibatches in their original order."""
-    cut = [_unpacked(measurement, arrays[f"packed {number}"]) for number, measurement in enumerate(measurements)]
+    cut = [_unpacked(measurement.shapes, array) for measurement, array in zip(measurements, packed, strict=True)]
     if len(measurements) == 1:
         return cut[0]
-    common = [name for name in cut[0] if all(name in part for part in cut)]
-    parts: dict[str, Numbers] = {}
-    for measurement, part in zip(measurements, cut, strict=True):
-        for name in common:
-            rows = _rows_in_order(name, measurement, part[name], measurements)
-            merged = parts.setdefault(name, np.full((*rows.shape[:-1], count), np.nan))
-            merged[..., list(measurement.minibatches)] = rows
-    return parts
+
+    def merged(parts: Sequence[Numbers]) -> Numbers:
+        whole = np.full((*parts[0].shape[:-1], count), np.nan)
+        for measurement, part in zip(measurements, parts, strict=True):
+            whole[..., list(measurement.minibatches)] = part
+        return whole
+
+    of_measurement = list(zip(measurements, cut, strict=True))
+    joint = [part.joint for part in cut if part.joint is not None]
+    losses, sources = common_losses(measurements), all_sources(measurements)
+    return Parts(
+        merged([part.ratio for part in cut]),
+        merged([part.heads for part in cut]),
+        merged([_rows(measurement.losses, part.losses, losses) for measurement, part in of_measurement]),
+        merged([_rows(measurement.sources, part.nonfinite, sources) for measurement, part in of_measurement]),
+        merged(joint) if len(joint) == len(cut) else None,
+    )
 
 
-def _rows_in_order(
-    name: str, measurement: Measurements, rows: Numbers, measurements: Sequence[Measurements]
-) -> Numbers:
-    """Return the rows of a part that all measurements share: common losses, and counts for all sources."""
-    if name == "losses":
-        return np.array([rows[measurement.losses.index(loss)] for loss in common_losses(measurements)]).reshape(
-            -1, rows.shape[-1]
-        )
-    if name == "nonfinite":
-        nothing = np.zeros(rows.shape[-1])
-        sources = all_sources(measurements)
-        return np.array(
-            [
-                rows[measurement.sources.index(source)] if source in measurement.sources else nothing
-                for source in sources
-            ]
-        )
-    return rows
+def _rows(names: Sequence[str], rows: Numbers, wanted: Sequence[str]) -> Numbers:
+    """Return the ``rows`` called ``wanted``, in that order; zeros where there is none."""
+    nothing = np.zeros(rows.shape[-1])
+    return np.array([rows[names.index(name)] if name in names else nothing for name in wanted]).reshape(
+        -1, rows.shape[-1]
+    )
 
 
 def common_losses(measurements: Sequence[Measurements]) -> tuple[str, ...]:
@@ -161,20 +152,21 @@ def all_sources(measurements: Sequence[Measurements]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(name for measurement in measurements for name in measurement.sources))
 
 
-def _unpacked(measurement: Measurements, packed: Numbers) -> dict[str, Numbers]:
-    parts, start = {}, 0
-    for name, shape in measurement.layout:
+def _unpacked(shapes: Parts[tuple[int, ...]], packed: Numbers) -> Parts[Numbers]:
+    parts, start = [], 0
+    for shape in shapes.listed():
         size = math.prod(shape)
-        parts[name] = packed[start : start + size].reshape(*shape, packed.shape[1])
+        parts.append(packed[start : start + size].reshape(*shape, packed.shape[1]))
         start += size
-    return parts
+    return Parts.of(parts)
 
 
-def _sparse(minibatches: Sequence[Minibatch], name: str, arrays: Mapping[str, Numbers]) -> tuple[Numbers, Flags]:
-    measured = np.array([bool(getattr(minibatch, name)) for minibatch in minibatches], bool)
-    values = np.full(len(minibatches), np.nan)
-    if name in arrays:
-        values[measured] = arrays[name]
+def _sparse(norms: Sequence[Sequence[Tensor]], handle: Handle | None, arrays: Arrays) -> tuple[Numbers, Flags]:
+    """Return the norm of each minibatch that has ``norms``, and where there is one."""
+    measured = np.array([bool(of_minibatch) for of_minibatch in norms], bool)
+    values = np.full(len(norms), np.nan)
+    if handle is not None:
+        values[measured] = arrays[handle]
     return values, measured
 
 

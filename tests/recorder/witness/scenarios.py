@@ -16,6 +16,7 @@ from torch import nn
 from esper_analyze.runs.merge_ranks import merge_ranks
 from esper_analyze.runs.run import RecordedRun, open_run
 from recorder import Recorder
+from recorder.rollout import RolloutHandles
 from tests.recorder.measure.test_slots import expected as slot_cells
 from tests.recorder.plain import Plain, ordinary
 from tests.recorder.witness.expected import PRECISE, SINGLE, Expected, Law
@@ -48,9 +49,9 @@ def clock(run_dir: Path) -> Iterator[Expected]:
     """
     time = Time()
 
-    def slow(*_: object) -> dict[str, torch.Tensor]:
+    def slow(*_: object) -> RolloutHandles:
         time.now += 0.5
-        return {}
+        return RolloutHandles()
 
     next_update = Recorder._next_update
 
