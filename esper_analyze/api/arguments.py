@@ -5,15 +5,9 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from esper_analyze.detector.custom import CustomRules, load_rules
-from esper_analyze.detector.rules import RULES
 from esper_analyze.detector.thresholds import Thresholds
 from esper_analyze.errors import UsageError
-
-if TYPE_CHECKING:
-    from esper_analyze.detector.rule import Rule
 
 Changes = Mapping[str, Mapping[str, object]]
 """Rule → threshold → value."""
@@ -45,19 +39,6 @@ def run_paths_in(paths: Paths) -> list[Path]:
     if not listed:
         raise UsageError("no path is given", hint="name runs, directories with runs below them, or patterns")
     return listed
-
-
-def own_rules(files: Paths) -> tuple[CustomRules, ...]:
-    """Return the checked rules of each file. Raises ``UsageError`` for a file that cannot be used."""
-    loaded: list[CustomRules] = []
-    for file in as_paths(files):
-        loaded.append(load_rules(file, all_rules(loaded)))
-    return tuple(loaded)
-
-
-def all_rules(custom: Sequence[CustomRules]) -> tuple[Rule, ...]:
-    """Return the built-in rules and ``custom`` ones after them."""
-    return (*RULES, *(rule for file in custom for rule in file.rules))
 
 
 def changed(base: Thresholds, changes: Changes) -> Thresholds:

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
-from esper_analyze.api.arguments import Changes, Paths, all_rules, changed, own_rules, run_paths_in
+from esper_analyze.api.arguments import Changes, Paths, as_paths, changed, run_paths_in
 from esper_analyze.api.frames import Schema, frame
+from esper_analyze.detector.custom import load_rule_files, with_custom
 from esper_analyze.detector.thresholds import Thresholds
 from esper_analyze.errors import UsageError
 from esper_analyze.replay.backtest import backtest as judge_labelled
@@ -121,7 +122,7 @@ def backtest(
     Raises ``EsperError`` when no run has labels (labels.toml beside run.json), or a threshold does not exist.
     """
     run_dirs = run_paths(run_paths_in(paths))
-    chosen_rules = all_rules(own_rules(rules))
+    chosen_rules = with_custom(load_rule_files(as_paths(rules)))
     combinations = parse_sweep([_swept(name, values) for name, values in (sweep or {}).items()], chosen_rules)
     defaults = Thresholds.defaults(chosen_rules)
     changed(defaults if thresholds is None else thresholds, changes or {})  # refused before long work

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from esper_analyze.api.arguments import Paths, all_rules, own_rules, run_paths_in
+from esper_analyze.api.arguments import Paths, as_paths, run_paths_in
 from esper_analyze.api.run import Run
+from esper_analyze.detector.custom import load_rule_files, with_custom
 from esper_analyze.errors import UsageError, did_you_mean
 from esper_analyze.runs import fleet as fleets
 from esper_analyze.terminal import cleaned
@@ -98,4 +99,4 @@ def open_fleet(paths: Paths, *, skip_broken: bool = False, all_attempts: bool = 
     recorded = fleets.open_fleet(run_paths_in(paths), skip_broken=skip_broken, all_attempts=all_attempts)
     if not recorded.runs:
         raise UsageError("none of these runs can be opened", hint="`esper-analyze verify` says what is wrong with them")
-    return Fleet(recorded, all_rules(own_rules(rules)))
+    return Fleet(recorded, with_custom(load_rule_files(as_paths(rules))))

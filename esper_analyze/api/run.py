@@ -8,8 +8,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from esper_analyze.api.arguments import PathLike, Paths, all_rules, as_path, changed, own_rules
+from esper_analyze.api.arguments import PathLike, Paths, as_path, as_paths, changed
 from esper_analyze.api.tables import RunTables
+from esper_analyze.detector.custom import load_rule_files, with_custom
 from esper_analyze.errors import UsageError
 from esper_analyze.replay.labels import Labels, read_labels
 from esper_analyze.replay.recorded_rules import other_file, stored_thresholds
@@ -271,8 +272,8 @@ def open(  # noqa: A001 - ea.open, as gzip.open
     are not given.
     """
     recorded = open_run(as_path(path), skip_broken=skip_broken, all_attempts=all_attempts)
-    custom = own_rules(rules)
+    custom = load_rule_files(as_paths(rules))
     warning = other_file(recorded, custom)
     if warning is not None:
         warnings.warn(warning, stacklevel=2)
-    return Run(recorded if rank is None else recorded.only(rank), all_rules(custom))
+    return Run(recorded if rank is None else recorded.only(rank), with_custom(custom))

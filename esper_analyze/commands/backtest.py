@@ -7,18 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from esper_analyze.commands.options import (
-    Assignments,
-    Json,
-    RulesFiles,
-    SkipBroken,
-    ThresholdsFile,
-    absolute,
-    changed_thresholds,
-    chosen_rules,
-    given_rules,
-    joined,
-)
+from esper_analyze.commands.options import Json, SkipBroken, absolute, takes_options
+from esper_analyze.commands.run_options import EVERY_THRESHOLD, DetectorOptions
 from esper_analyze.errors import DAMAGED, UsageError
 from esper_analyze.storage.output_path import refuse_file
 from esper_analyze.terminal import cleaned, escaped, progress, put, say, show_table
@@ -52,13 +42,15 @@ _TITLES = ("recall", "found", "false\nalarms", "per\n1,000", "delay")
 _MOST_MISSED = 20
 
 
+@takes_options(
+    *("run_paths", "sweeps", "assignments", "thresholds", "defaults", "rules_files"),
+    *("figure", "as_json", "skip_broken"),
+)
 def backtest(
+    options: DetectorOptions,
     run_paths: Runs,
     sweeps: Sweeps = None,
-    assignments: Assignments = None,
-    thresholds: ThresholdsFile = None,
     defaults: Defaults = False,
-    rules_files: RulesFiles = None,
     figure: Figure = None,
     as_json: Json = False,
     skip_broken: SkipBroken = False,
@@ -72,7 +64,7 @@ def backtest(
 
     Example: esper-analyze backtest sample_runs/runs --sweep kl_spike.critical=0.2,0.5,1,2 -o tradeoff.png
     """
-    from esper_analyze.detector.rules import RULES
+    from esper_analyze.detector.custom import with_custom
     from esper_analyze.detector.thresholds import ThresholdError, Thresholds
     from esper_analyze.replay.backtest import STEPS
     from esper_analyze.replay.backtest import backtest as run_backtest
@@ -80,19 +72,17 @@ def backtest(
     from esper_analyze.replay.scores import detections, scores
     from esper_analyze.replay.sweep import parse_sweep
 
-    custom = given_rules(rules_files)
-    rules = joined(RULES, custom)
+    rules = with_custom(options.custom)
     try:
         sweep = parse_sweep(sweeps or (), rules)
     except ThresholdError as error:
-        raise UsageError(f"--sweep: {error}", hint="`esper-analyze rules --toml` prints every threshold") from error
+        raise UsageError(f"--sweep: {error}", hint=EVERY_THRESHOLD) from error
     _check_figure(figure)
-    changed_thresholds(Thresholds.defaults(rules), thresholds, assignments)  # refused before long work
+    options.changed(Thresholds.defaults(rules))  # refused before long work
 
     def base(run: RecordedRun) -> Thresholds:
-        chosen_rules(run, custom)
-        start = Thresholds.defaults(rules) if defaults else stored_thresholds(run, rules)
-        return changed_thresholds(start, thresholds, assignments)
+        rules = options.rules(run)
+        return options.changed(Thresholds.defaults(rules) if defaults else stored_thresholds(run, rules))
 
     paths = _run_folders(run_paths)
     with progress("judging", len(paths) * STEPS) as step:

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from esper_analyze.commands.options import Json, SkipBroken, tell_left_out
+from esper_analyze.commands.options import Json, SkipBroken
+from esper_analyze.commands.run_options import open_runs
 from esper_analyze.errors import FINDINGS, UsageError
 from esper_analyze.storage.output_path import refuse_folder
 from esper_analyze.terminal import cleaned, escaped, path_words, progress, put, say, show_table
@@ -77,12 +78,11 @@ def compare(
     from esper_analyze.comparison.metrics import TOPICS
     from esper_analyze.comparison.side_by_side import side_by_side
     from esper_analyze.comparison.write import facts, write_comparison
-    from esper_analyze.runs.fleet import open_fleet
     from esper_analyze.strict_json import strict_json
 
     if not no_page:
         refuse_folder(out)
-    runs = _usable(open_fleet(paths, skip_broken=skip_broken))
+    runs = _usable(open_runs(paths, skip_broken=skip_broken))
     with progress("reading", len(runs)) as step:
         compared = side_by_side(runs, progress=step)
     if not compared.metrics:
@@ -101,11 +101,7 @@ def compare(
 
 
 def _usable(fleet: RecordedFleet) -> list[tuple[str, RecordedRun]]:
-    """Return the runs that have an update and report those left out. Raises ``UsageError`` when fewer than two do."""
-    for error in fleet.unopened:
-        say(f"esper-analyze: warning: left out: {error.message}")
-    for _, run in fleet.runs:
-        tell_left_out(run)
+    """Return the runs that have an update and report the others. Raises ``UsageError`` when fewer than two have one."""
     empty = [label for label, run in fleet.runs if run.last_update is None]
     runs = [entry for entry in fleet.runs if entry[0] not in empty]
     if len(runs) > 1:

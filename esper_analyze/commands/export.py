@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from esper_analyze.commands.options import AllAttempts, Rank, RunPath, SkipBroken, tell_left_out
+from esper_analyze.commands.options import takes_options
+from esper_analyze.commands.run_options import RunOptions
 from esper_analyze.csv_text import SpreadsheetSafe, refuse_unless_csv
 from esper_analyze.errors import UsageError, did_you_mean
 from esper_analyze.terminal import path_words, put, say
@@ -37,16 +38,8 @@ Chosen = Annotated[
 ]
 
 
-def export(
-    run_path: RunPath,
-    to: To,
-    out: Out,
-    chosen: Chosen = None,
-    rank: Rank = None,
-    skip_broken: SkipBroken = False,
-    all_attempts: AllAttempts = False,
-    safe: SpreadsheetSafe = False,
-) -> None:
+@takes_options("path", "to", "out", "chosen", "rank", "skip_broken", "all_attempts", "safe")
+def export(options: RunOptions, to: To, out: Out, chosen: Chosen = None, safe: SpreadsheetSafe = False) -> None:
     """Write RUN for other tools. `import` reads it back, where table updates is in it.
 
     csv and jsonl: each table's rows; PATH is a file for one table, else a directory with a file a table. In CSV null is
@@ -61,15 +54,12 @@ def export(
     """
     from esper_analyze.interchange.destination import refuse_existing, staged
     from esper_analyze.runs.damaged_shard import naming_damaged_shard
-    from esper_analyze.runs.run import open_run
 
     tables = _tables(chosen)
     refuse_unless_csv(safe=safe, is_csv=to is Target.CSV)
     refuse_existing(out)
     _check_ending(to, tables, out)
-    run = open_run(run_path, skip_broken=skip_broken, all_attempts=all_attempts)
-    tell_left_out(run)
-    run = run if rank is None else run.only(rank)
+    run = options.open()
     with naming_damaged_shard(run), staged(out) as target:
         summary = (
             _series(run, to, tables, target) if _is_series(to, tables) else _rows(run, to, tables, target, safe=safe)

@@ -1,24 +1,15 @@
-"""Arguments and options that several commands take, declared once."""
+"""Arguments and options that several commands take, declared once, and commands that take a dataclass of them."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import fields
 from enum import StrEnum
+from inspect import Parameter, Signature, signature
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated, Any, get_type_hints
 
 import typer
-
-from esper_analyze.errors import UsageError
-from esper_analyze.terminal import say
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
-
-    from esper_analyze.detector.custom import CustomRules
-    from esper_analyze.detector.findings import Finding
-    from esper_analyze.detector.rule import Rule
-    from esper_analyze.detector.thresholds import Thresholds
-    from esper_analyze.runs.run import RecordedRun
 
 
 class FailOn(StrEnum):
@@ -53,12 +44,6 @@ RulesFiles = Annotated[
 ]
 
 
-def absolute(path: Path | None) -> Path | None:
-    """Return the absolute output path, independent of later changes of the working directory."""
-    return None if path is None else path.absolute()
-
-
-_NEXT = "`esper-analyze rules --toml` prints every threshold"
 Fail = Annotated[
     FailOn | None,
     typer.Option(
@@ -69,91 +54,32 @@ Fail = Annotated[
 ]
 
 
-def tell_left_out(run: RecordedRun) -> None:
-    """Report on stderr what of ``run`` is left out: damaged files and missing ranks."""
-    from esper_analyze.wording import many
-
-    if run.broken:
-        first = run.broken[0]
-        more = f" (and {len(run.broken) - 1:,} more)" if len(run.broken) > 1 else ""
-        left = f"{many(len(run.broken), 'damaged file')} left out, so this is not the whole run"
-        say(f"esper-analyze: warning: {left}: {first.file} {first.reason}{more}")
-    for rank in run.missing_ranks:
-        say(f"esper-analyze: warning: rank {rank} is missing: it recorded nothing, or its folder was taken away")
+def absolute(path: Path | None) -> Path | None:
+    """Return the absolute output path, independent of later changes of the working directory."""
+    return None if path is None else path.absolute()
 
 
-def given_rules(files: Iterable[Path] | None) -> list[CustomRules]:
-    """Return the checked rules of each file. Raises ``UsageError`` for a file that cannot be used."""
-    from esper_analyze.detector.custom import load_rules
-    from esper_analyze.detector.rules import RULES
+def takes_options(*names: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Give a command whose first parameter is a dataclass of options one option for each of ``names``.
 
-    loaded: list[CustomRules] = []
-    for file in files or ():
-        loaded.append(load_rules(file, joined(RULES, loaded)))
-    return loaded
-
-
-def joined(rules: Sequence[Rule], custom: Iterable[CustomRules]) -> tuple[Rule, ...]:
-    """Return ``rules`` and the ``custom`` ones after them."""
-    return (*rules, *(rule for file in custom for rule in file.rules))
-
-
-def chosen_rules(run: RecordedRun, custom: Sequence[CustomRules]) -> tuple[Rule, ...]:
-    """Return the built-in rules and the ``custom`` ones; warns when the run was recorded with another file of them."""
-    from esper_analyze.detector.rules import RULES
-    from esper_analyze.replay.recorded_rules import other_file
-
-    warning = other_file(run, custom)
-    if warning is not None:
-        say(f"esper-analyze: warning: {warning}")
-    return joined(RULES, custom)
-
-
-def new_rules(run: RecordedRun, custom: Iterable[CustomRules]) -> bool:
-    """Return whether ``custom`` holds rules that did not judge the run live."""
-    from esper_analyze.replay.recorded_rules import recorded_rules
-
-    return not {rule.name for file in custom for rule in file.rules} <= set(recorded_rules(run).names)
-
-
-def changed_thresholds(base: Thresholds, file: Path | None, assignments: Iterable[str] | None) -> Thresholds:
-    """Return ``base`` with ``file`` and then ``assignments`` applied.
-
-    Raises ``UsageError`` for a file or an assignment that makes no sense.
+    ``names`` are fields of the dataclass and the command's other parameters, in the order in which help lists them.
     """
-    from esper_analyze.detector.thresholds import ThresholdError
 
-    chosen = base if file is None else _from_file(file, base)
-    try:
-        for assignment in assignments or ():
-            chosen = chosen.assigned(assignment)
-    except ThresholdError as error:
-        raise UsageError(f"--set: {error}", hint=_NEXT) from error
-    for sentence in chosen.crossed():
-        if sentence not in base.crossed():
-            say(f"esper-analyze: warning: {sentence}: it goes from ok to critical and never warns")
-    return chosen
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        hints = get_type_hints(command, include_extras=True)
+        kind = hints[next(iter(signature(command).parameters))]
+        hints |= get_type_hints(kind, include_extras=True)
+        declared = {**signature(kind).parameters, **signature(command).parameters}
+        own = {field.name for field in fields(kind)}
 
+        def run(**values: Any) -> None:
+            options = kind(**{name: value for name, value in values.items() if name in own})
+            command(options, **{name: value for name, value in values.items() if name not in own})
 
-def _from_file(file: Path, base: Thresholds) -> Thresholds:
-    from esper_analyze.detector.thresholds import ThresholdError
-    from esper_analyze.detector.toml import thresholds_from_toml
+        parameters = [declared[name].replace(annotation=hints[name], kind=Parameter.KEYWORD_ONLY) for name in names]
+        run.__name__, run.__doc__ = command.__name__, command.__doc__
+        run.__annotations__ = {name: hints[name] for name in names}
+        run.__signature__ = Signature(parameters)  # type: ignore[attr-defined]
+        return run
 
-    try:
-        return thresholds_from_toml(file.read_text(encoding="utf-8"), base)
-    except OSError as error:
-        raise UsageError(f"{file} cannot be read: {error.strerror}", hint=_NEXT) from error
-    except (ThresholdError, UnicodeDecodeError) as error:
-        raise UsageError(f"{file}: {error}", hint=_NEXT) from error
-
-
-def fail_if(run: RecordedRun, findings: Iterable[Finding], fail_on: FailOn | None) -> None:
-    """Exit 1 when a finding, or how the training ended, is at least as bad as ``fail_on``."""
-    from esper_analyze.replay.standing import verdict_of_end
-    from esper_analyze.runs.ending import end_of_run
-
-    if fail_on is None:
-        return
-    bad = {"critical"} if fail_on is FailOn.CRITICAL else {"warning", "critical"}
-    if verdict_of_end(end_of_run(run)) in bad or any(finding.verdict in bad for finding in findings):
-        raise typer.Exit(1)
+    return decorate

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from contextlib import redirect_stdout
 from dataclasses import dataclass
 from enum import StrEnum
@@ -15,26 +15,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from esper_analyze.commands.options import (
-    FailOn,
-    absolute,
-    changed_thresholds,
-    chosen_rules,
-    fail_if,
-    given_rules,
-    tell_left_out,
-)
-from esper_analyze.csv_text import csv_line, refuse_unless_csv
+from esper_analyze.commands.options import absolute
+from esper_analyze.commands.run_options import RunOptions
+from esper_analyze.csv_text import SpreadsheetSafe, csv_line, refuse_unless_csv
 from esper_analyze.errors import UsageError
 from esper_analyze.storage.output_path import refuse_file
-from esper_analyze.terminal import cleaned, escaped, path_words, progress, put, say, show_table
+from esper_analyze.terminal import cleaned, escaped, path_words, put, say, show_table
 
 if TYPE_CHECKING:
-    from esper_analyze.detector.rule import Rule
     from esper_analyze.replay.evidence import Evidence
     from esper_analyze.reports.render.rows import SectionTable
     from esper_analyze.reports.render.section import Question
-    from esper_analyze.runs.run import RecordedRun
 
     Answer = bytes | str | tuple[list[str], SectionTable]
 
@@ -65,20 +56,13 @@ OutFile = Annotated[
 ]
 
 
-@dataclass(frozen=True, slots=True)
-class Asked:
-    """The options of a command that asks a question; those of the detector are left out where nothing is judged."""
+@dataclass(frozen=True, kw_only=True)
+class AnswerOptions(RunOptions):
+    """The options of a command that answers a question: which run, how it is judged, and how the answer is written."""
 
-    run_path: Path
-    form: Form | None
-    out: Path | None
-    rank: int | None
-    skip_broken: bool
-    assignments: list[str] | None = None
-    thresholds: Path | None = None
-    rules_files: list[Path] | None = None
-    fail_on: FailOn | None = None
-    safe: bool = False
+    form: AsForm = None
+    out: OutFile = None
+    safe: SpreadsheetSafe = False
 
     @property
     def resolved(self) -> Form:
@@ -98,46 +82,41 @@ class Asked:
 
 
 def answer(
-    asked: Asked, question: Question, rows: Callable[[Evidence, Any], SectionTable], about: Iterable[str] = ()
+    options: AnswerOptions,
+    question: Question,
+    rows: Callable[[Evidence, Any], SectionTable],
+    about: Iterable[str] = (),
 ) -> None:
     """Answer ``question`` with its figure, or with ``rows``, and exit by the findings of the rules in ``about``.
 
     No rule named means all rules. Raises ``UsageError`` when the run lacks the data.
     """
     from esper_analyze.runs.damaged_shard import naming_damaged_shard
-    from esper_analyze.runs.run import open_run
 
-    form = asked.resolved
-    refuse_unless_csv(safe=asked.safe, is_csv=form is Form.CSV)
-    if asked.out is not None:
-        refuse_file(asked.out)
-    custom = given_rules(asked.rules_files)
-    run = open_run(asked.run_path, skip_broken=asked.skip_broken)
-    tell_left_out(run)
-    run = run if asked.rank is None else run.only(asked.rank)
-    rules = chosen_rules(run, custom)
+    form = options.resolved
+    refuse_unless_csv(safe=options.safe, is_csv=form is Form.CSV)
+    if options.out is not None:
+        refuse_file(options.out)
+    run = options.open()
+    evidence = options.evidence(run)
     with naming_damaged_shard(run):
-        evidence = _evidence(asked, run, rules)
         data = question.frame(evidence)
         if data is None:
-            raise UsageError(f"{run.path} cannot answer this: {question.without}", hint=_OTHERS if asked.rank else "")
-        content = _content(asked, question, evidence, data, rows)
-    _write(content, asked.out)
+            hint = _OTHERS if options.rank else ""
+            raise UsageError(f"{run.path} cannot answer this: {question.without}", hint=hint)
+        content = _content(options, question, evidence, data, rows)
+    _write(content, options.out)
     named = set(about)
-    fail_if(run, (finding for finding in evidence.replay.findings if not named or finding.rule in named), asked.fail_on)
-
-
-def _evidence(asked: Asked, run: RecordedRun, rules: Sequence[Rule]) -> Evidence:
-    from esper_analyze.replay.evidence import gather
-    from esper_analyze.replay.recorded_rules import stored_thresholds
-
-    chosen = changed_thresholds(stored_thresholds(run, rules), asked.thresholds, asked.assignments)
-    with progress("judging", run.last_update) as step:
-        return gather(run, chosen, rules=rules, progress=step)
+    findings = (finding for finding in evidence.replay.findings if not named or finding.rule in named)
+    options.exit_if_found(run, findings)
 
 
 def _content(
-    asked: Asked, question: Question, evidence: Evidence, data: Any, rows: Callable[[Evidence, Any], SectionTable]
+    asked: AnswerOptions,
+    question: Question,
+    evidence: Evidence,
+    data: Any,
+    rows: Callable[[Evidence, Any], SectionTable],
 ) -> Answer:
     """Return the whole answer: bytes of a picture, text, or sentences and rows for a table."""
     from esper_analyze.reports.render.figure import picture

@@ -8,22 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from esper_analyze.commands.comparison import print_comparison
-from esper_analyze.commands.options import (
-    Assignments,
-    Fail,
-    Json,
-    Rank,
-    RulesFiles,
-    RunPath,
-    SkipBroken,
-    ThresholdsFile,
-    changed_thresholds,
-    chosen_rules,
-    fail_if,
-    given_rules,
-    new_rules,
-    tell_left_out,
-)
+from esper_analyze.commands.options import Json, takes_options
+from esper_analyze.commands.run_options import RunOptions
 from esper_analyze.errors import DAMAGED, UsageError
 from esper_analyze.terminal import escaped, path_words, progress, put, say, show_table
 
@@ -39,17 +25,11 @@ if TYPE_CHECKING:
 Verify = Annotated[bool, typer.Option("--verify", help="Compare with the live findings; exit 3 if they differ.")]
 
 
-def replay(
-    run_path: RunPath,
-    assignments: Assignments = None,
-    thresholds: ThresholdsFile = None,
-    rules_files: RulesFiles = None,
-    verify: Verify = False,
-    rank: Rank = None,
-    as_json: Json = False,
-    fail_on: Fail = None,
-    skip_broken: SkipBroken = False,
-) -> None:
+@takes_options(
+    *("path", "assignments", "thresholds", "rules_files", "verify"),
+    *("rank", "as_json", "fail_on", "skip_broken"),
+)
+def replay(options: RunOptions, verify: Verify = False, as_json: Json = False) -> None:
     """Run the detector again over RUN and show what it finds: as recorded, or what other thresholds would find.
 
     With other thresholds or rules, what is new, gone or moved against the live recording is listed too: incidents as a
@@ -65,24 +45,19 @@ def replay(
     from esper_analyze.replay.replay import replay as run_replay
     from esper_analyze.replay.whatif import what_if
     from esper_analyze.runs.damaged_shard import naming_damaged_shard
-    from esper_analyze.runs.run import open_run
 
-    if verify and (thresholds or assignments):
+    if verify and (options.thresholds or options.assignments):
         raise UsageError("--verify compares with the recording, so it takes no other thresholds", hint="leave one out")
-    custom = given_rules(rules_files)
-    run = open_run(run_path, skip_broken=skip_broken)
-    tell_left_out(run)
-    run = run if rank is None else run.only(rank)
-    rules = chosen_rules(run, custom)
+    run = options.open()
+    rules = options.rules(run)
     stored = stored_thresholds(run, rules)
-    chosen = changed_thresholds(stored, thresholds, assignments)
+    chosen = options.changed(stored)
     if verify:
         rules = judged_live(run, rules)
-    asked = thresholds or assignments or new_rules(run, custom)
     with naming_damaged_shard(run), progress("judging", run.last_update) as step:
         result = run_replay(run, chosen, rules=rules, progress=step)
         different = _verified(run, result, chosen, rules) if verify else None
-        compared = what_if(run, result, stored) if asked and not verify else None
+        compared = what_if(run, result, stored) if options.judges_otherwise(run) and not verify else None
     (_print_json if as_json else _print_words)(run, result, different, compared)
     if different:
         say(f"replay and recording differ in {len(different)} places")
@@ -92,7 +67,7 @@ def replay(
         if grown is not None and not run.broken and not run.repaired:
             say(grown)
         raise typer.Exit(DAMAGED)
-    fail_if(run, result.findings, fail_on)
+    options.exit_if_found(run, result.findings)
 
 
 def _verified(run: RecordedRun, result: Replay, thresholds: Thresholds, rules: Sequence[Rule]) -> list[Difference]:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from esper_analyze.commands.options import Json, given_rules, joined
+from esper_analyze.commands.options import Json
 from esper_analyze.errors import UsageError
 from esper_analyze.terminal import put
 
@@ -24,6 +24,7 @@ def rules(
 
     Example: esper-analyze rules --toml > t.toml
     """
+    from esper_analyze.detector.custom import load_rule_files
     from esper_analyze.detector.page import rule_facts, rules_page
     from esper_analyze.detector.rules import RULES
     from esper_analyze.detector.thresholds import Thresholds
@@ -32,7 +33,8 @@ def rules(
 
     if as_json and as_toml:
         raise UsageError("--json and --toml exclude each other", hint="give one of them")
-    shown = joined((), given_rules(rules_files)) if rules_files else RULES
+    custom = load_rule_files(rules_files or ())
+    shown = tuple(rule for file in custom for rule in file.rules) or RULES
     if as_json:
         put(strict_json([rule_facts(rule) for rule in shown]))
     elif as_toml:

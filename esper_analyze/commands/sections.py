@@ -6,9 +6,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from esper_analyze.commands.options import Assignments, Fail, Rank, RulesFiles, RunPath, SkipBroken, ThresholdsFile
-from esper_analyze.commands.questions import AsForm, Asked, OutFile, answer
-from esper_analyze.csv_text import SpreadsheetSafe
+from esper_analyze.commands.options import takes_options
+from esper_analyze.commands.questions import AnswerOptions, answer
 
 if TYPE_CHECKING:
     from esper_analyze.replay.evidence import Evidence
@@ -36,34 +35,12 @@ class SectionCommand:
     def function(self) -> Callable[..., None]:
         """Return the command as a function whose signature declares its options."""
 
-        def judging(
-            run_path: RunPath,
-            form: AsForm = None,
-            out: OutFile = None,
-            assignments: Assignments = None,
-            thresholds: ThresholdsFile = None,
-            rules_files: RulesFiles = None,
-            rank: Rank = None,
-            fail_on: Fail = None,
-            skip_broken: SkipBroken = False,
-            safe: SpreadsheetSafe = False,
-        ) -> None:
-            asked = Asked(run_path, form, out, rank, skip_broken, assignments, thresholds, rules_files, fail_on, safe)
-            answer(asked, *self.load())
+        def command(options: AnswerOptions) -> None:
+            answer(options, *self.load())
 
-        def showing(
-            run_path: RunPath,
-            form: AsForm = None,
-            out: OutFile = None,
-            rank: Rank = None,
-            skip_broken: SkipBroken = False,
-            safe: SpreadsheetSafe = False,
-        ) -> None:
-            answer(Asked(run_path, form, out, rank, skip_broken, safe=safe), *self.load())
-
-        command = judging if self.judges else showing
         command.__doc__ = self.help
-        return command
+        judging = ("assignments", "thresholds", "rules_files", "rank", "fail_on") if self.judges else ("rank",)
+        return takes_options("path", "form", "out", *judging, "skip_broken", "safe")(command)
 
 
 def _timeline() -> Section:

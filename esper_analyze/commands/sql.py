@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from esper_analyze.commands.options import AllAttempts, Json, SkipBroken, tell_left_out
+from esper_analyze.commands.options import AllAttempts, Json, SkipBroken
+from esper_analyze.commands.run_options import open_runs
 from esper_analyze.csv_text import SpreadsheetSafe, refuse_unless_csv
 from esper_analyze.errors import EsperError, UsageError
 from esper_analyze.sql.output import ResultFormat, run_one, write_result
 from esper_analyze.sql.statements import statements
 from esper_analyze.storage.output_path import refuse_file
-from esper_analyze.terminal import put, say, tell
+from esper_analyze.terminal import put, tell
 
 if TYPE_CHECKING:
     from esper_analyze.runs.run import RecordedRun
@@ -123,16 +124,10 @@ def _format(shape: ResultFormat | None, out: Path | None, *, as_json: bool, as_c
 
 
 def _opened(paths: Sequence[Path], *, skip_broken: bool, all_attempts: bool) -> tuple[tuple[str, RecordedRun], ...]:
-    from esper_analyze.runs.fleet import open_fleet
-
-    fleet = open_fleet(paths, skip_broken=skip_broken, all_attempts=all_attempts)
-    for error in fleet.unopened:
-        say(f"esper-analyze: warning: left out: {error.message}")
-    for _, run in fleet.runs:
-        tell_left_out(run)
-    if not fleet.runs:
+    runs = open_runs(paths, skip_broken=skip_broken, all_attempts=all_attempts).runs
+    if not runs:
         raise UsageError("none of these runs can be opened", hint="`esper-analyze verify` says what is wrong with them")
-    return fleet.runs
+    return runs
 
 
 def _refuse_out(out: Path | None) -> None:

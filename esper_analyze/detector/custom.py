@@ -6,7 +6,7 @@ import ast
 import contextlib
 import hashlib
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import CodeType, ModuleType
@@ -69,6 +69,19 @@ def load_rules(path: Path, beside: Sequence[Rule] = RULES) -> CustomRules:
     if not hasattr(module, NAME):
         raise CustomRulesError(f"{path} does not define {NAME}", hint=_NEXT)
     return CustomRules(_checked(getattr(module, NAME), source, beside), str(path), digest)
+
+
+def load_rule_files(files: Iterable[Path]) -> tuple[CustomRules, ...]:
+    """Return the checked rules of each file, to be used together. Raises ``CustomRulesError``."""
+    loaded: list[CustomRules] = []
+    for file in files:
+        loaded.append(load_rules(file, with_custom(loaded)))
+    return tuple(loaded)
+
+
+def with_custom(custom: Iterable[CustomRules]) -> tuple[Rule, ...]:
+    """Return the built-in rules and ``custom`` ones after them."""
+    return (*RULES, *(rule for file in custom for rule in file.rules))
 
 
 def _compiled(path: Path, content: bytes) -> tuple[_Source, CodeType]:
