@@ -31,6 +31,11 @@ class Finding:
     baseline: float | None
     reason: str | None
 
+    @property
+    def key(self) -> tuple[str, str, str]:
+        """Rule, subject and metric."""
+        return self.rule, self.subject, self.metric
+
     def as_row(self) -> dict[str, object]:
         """Return the finding as a row of the table ``findings``, without rank and seq."""
         return asdict(self)

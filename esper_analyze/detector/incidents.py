@@ -5,17 +5,17 @@ from __future__ import annotations
 import math
 from bisect import bisect_left, bisect_right
 from collections.abc import Container, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import accumulate
 
 import numpy as np
 
 from esper_analyze.detector.detector import Outcome, RuleVerdicts
-from esper_analyze.detector.findings import known_value
+from esper_analyze.detector.findings import Finding, known_value
 from esper_analyze.detector.rule import Limits, Rule
 from esper_analyze.detector.signals import Bools, Floats, Ints
 from esper_analyze.detector.thresholds import Thresholds
-from esper_analyze.detector.verdict import NONFINITE, Judgement, Verdict
+from esper_analyze.detector.verdict import BY_WORD, NONFINITE, Judgement, Verdict
 from esper_analyze.schema.constants import HEAD_GROUP
 
 
@@ -72,6 +72,37 @@ class Incident:
 def unmerged(incidents: Iterable[Incident]) -> list[Incident]:
     """Return the incidents per rule and subject, with merged ones split into their parts."""
     return [part for incident in incidents for part in incident.parts or (incident,)]
+
+
+@dataclass(frozen=True, slots=True)
+class ActiveAlarm:
+    """One alarm as findings tell it: the last one in alarm, and the first that set its worst verdict.
+
+    ``cleared`` is the update of the finding that ended it, None while it is active.
+    """
+
+    start: int
+    last: Finding
+    worst: Finding
+    cleared: int | None = None
+
+
+@dataclass(slots=True)
+class ActiveAlarms:
+    """The active alarms by rule, subject and metric, followed from findings in the order of their updates."""
+
+    active: dict[tuple[str, str, str], ActiveAlarm] = field(default_factory=dict)
+
+    def take(self, finding: Finding) -> ActiveAlarm | None:
+        """Add the next finding and return the alarm that it ends. What could not be judged ends none."""
+        verdict, now = BY_WORD[finding.verdict], self.active.get(finding.key)
+        if verdict >= Verdict.WARNING:
+            start, worst = (finding.update, finding) if now is None else (now.start, now.worst)
+            worst = finding if verdict > BY_WORD[worst.verdict] else worst
+            self.active[finding.key] = ActiveAlarm(start, finding, worst)
+        elif verdict >= Verdict.OK and now is not None:
+            return replace(self.active.pop(finding.key), cleared=finding.update)
+        return None
 
 
 @dataclass(slots=True)

@@ -10,8 +10,9 @@ from dataclasses import dataclass, replace
 
 from esper_analyze.detector.escalation import LevelChange
 from esper_analyze.detector.findings import Finding
+from esper_analyze.detector.incidents import ActiveAlarms
 from esper_analyze.detector.thresholds import Thresholds
-from esper_analyze.detector.verdict import BY_WORD, Verdict
+from esper_analyze.detector.verdict import BY_WORD
 from esper_analyze.replay.recorded_rules import judged_live, restated_since
 from esper_analyze.replay.replay import Replay, Restated, recorded, replay
 from esper_analyze.runs.run import RecordedRun
@@ -120,18 +121,13 @@ def _changed_thresholds(
 
 def alarms_of(findings: Iterable[Finding]) -> list[Alarm]:
     """Return the alarms in ``findings`` (which are in order of updates), sorted by start."""
-    open_: dict[tuple[str, str, str], Alarm] = {}
-    done: list[Alarm] = []
-    for finding in findings:
-        verdict, thing = BY_WORD[finding.verdict], (finding.rule, finding.subject, finding.metric)
-        now = open_.get(thing)
-        if verdict >= Verdict.WARNING:
-            worst = finding.verdict if now is None else max(now.verdict, finding.verdict, key=BY_WORD.__getitem__)
-            start = finding.update if now is None else now.start
-            open_[thing] = Alarm(*thing, worst, start, None)
-        elif verdict >= Verdict.OK and now is not None:
-            done.append(replace(open_.pop(thing), end=finding.update - 1))
-    return sorted([*done, *open_.values()], key=lambda alarm: (alarm.start, alarm.key))
+    followed = ActiveAlarms()
+    cleared = [alarm for finding in findings if (alarm := followed.take(finding)) is not None]
+    alarms = [
+        Alarm(*alarm.last.key, alarm.worst.verdict, alarm.start, None if alarm.cleared is None else alarm.cleared - 1)
+        for alarm in (*cleared, *followed.active.values())
+    ]
+    return sorted(alarms, key=lambda alarm: (alarm.start, alarm.key))
 
 
 def alarm_changes(live: Sequence[Alarm], now: Sequence[Alarm]) -> list[AlarmChange]:

@@ -7,7 +7,14 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from esper_analyze.detector.findings import Finding
-from esper_analyze.detector.incidents import Incident, merge_nonfinite, onset, with_causes
+from esper_analyze.detector.incidents import (
+    ActiveAlarm,
+    ActiveAlarms,
+    Incident,
+    merge_nonfinite,
+    onset,
+    with_causes,
+)
 from esper_analyze.detector.rule import Limits, Rule
 from esper_analyze.detector.rules import RULES
 from esper_analyze.detector.thresholds import ThresholdError, Thresholds
@@ -21,17 +28,6 @@ MOST_KEPT = 1_000
 _Key = tuple[str, str, str]
 _BUILT_IN = {rule.name: rule for rule in RULES}
 _RULE_ORDER = {name: index for index, name in enumerate(_BUILT_IN)}
-
-
-@dataclass(frozen=True, slots=True)
-class ActiveAlarm:
-    """One alarm: its last finding, the finding that set its worst verdict, when it began and ended (None: open)."""
-
-    finding: Finding
-    start: int
-    worst: str
-    alarm: Finding
-    ended: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +72,7 @@ class Alarms:
 
     limits: dict[str, Limits] = field(default_factory=dict)
     restated: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    now: dict[_Key, ActiveAlarm] = field(default_factory=dict)
+    now: ActiveAlarms = field(default_factory=ActiveAlarms)
     past: list[ActiveAlarm] = field(default_factory=list)
     ended: int = 0
     ended_nonfinite: set[int] = field(default_factory=set)
@@ -96,23 +92,15 @@ class Alarms:
 
     def take(self, row: Mapping[str, Any]) -> None:
         """Add one row of table ``findings``."""
-        columns = ("update", "rule", "subject", "metric", "verdict", "value", "threshold", "baseline", "reason")
-        finding = Finding(**{name: row[name] for name in columns}, previous=None)
-        code, key = BY_WORD.get(finding.verdict, Verdict.NO_DATA), (finding.rule, finding.subject, finding.metric)
-        open_now = self.now.get(key)
-        if code >= Verdict.WARNING:
-            if open_now is None:
-                self.now[key] = ActiveAlarm(finding, finding.update, code.word, finding)
-            else:
-                worse = code > BY_WORD[open_now.worst]
-                worst, alarm = (code.word, finding) if worse else (open_now.worst, open_now.alarm)
-                self.now[key] = ActiveAlarm(finding, open_now.start, worst, alarm)
-        elif code >= Verdict.OK and open_now is not None:
-            self._end(key, finding.update)
+        columns = ("update", "rule", "subject", "metric", "value", "threshold", "baseline", "reason")
+        verdict = row["verdict"] if row["verdict"] in BY_WORD else Verdict.NO_DATA.word
+        finding = Finding(**{name: row[name] for name in columns}, verdict=verdict, previous=None)
+        ended = self.now.take(finding)
+        if ended is not None:
+            self._end(ended)
 
-    def _end(self, key: _Key, update: int) -> None:
-        alarm = self.now.pop(key)
-        self.past.append(replace(alarm, ended=update))
+    def _end(self, alarm: ActiveAlarm) -> None:
+        self.past.append(alarm)
         if _began_nonfinite(alarm):
             self.ended_nonfinite.add(alarm.start)
         else:
@@ -123,21 +111,23 @@ class Alarms:
     @property
     def number_ended(self) -> int:
         """Number of ended incidents; several rules that see the same NaN count once."""
-        still = {alarm.start for alarm in self.now.values() if _began_nonfinite(alarm)}
+        still = {alarm.start for alarm in self.now.active.values() if _began_nonfinite(alarm)}
         return self.ended + len(self.ended_nonfinite - still)
 
     def begin_anew(self, update: int) -> None:
         """End all active alarms: from ``update`` on a new detector judges, without their state."""
-        for key in list(self.now):
-            self._end(key, update)
+        for alarm in self.now.active.values():
+            self._end(replace(alarm, cleared=update))
+        self.now.active.clear()
 
     def open_incidents(self, last_update: int) -> list[OpenIncident]:
         """Return the open incidents, the primary one first, then the worst; each consequence below its cause."""
-        alarms_by_start = (*self.past[-MOST_KEPT:], *self.now.values()) if self.now else ()
+        active = self.now.active
+        alarms_by_start = (*self.past[-MOST_KEPT:], *active.values()) if active else ()
         listed = sorted(
-            alarms_by_start, key=lambda item: (item.start, _RULE_ORDER.get(item.finding.rule, len(_RULE_ORDER)))
+            alarms_by_start, key=lambda item: (item.start, _RULE_ORDER.get(item.last.rule, len(_RULE_ORDER)))
         )
-        rules = {alarm.finding.rule: rule_named(alarm.finding.rule) for alarm in listed}
+        rules = {alarm.last.rule: rule_named(alarm.last.rule) for alarm in listed}
         single = [self._incident(item, last_update) for item in listed]
         of = {(*_key(item), item.start): alarm for item, alarm in zip(single, listed, strict=True)}
         nonfinite = {index for index, alarm in enumerate(listed) if _began_nonfinite(alarm)}
@@ -175,14 +165,14 @@ class Alarms:
         return chosen
 
     def _shown(self, alarm: ActiveAlarm, incident: Incident, because: Incident | None, depth: int) -> OpenIncident:
-        first_finding, rule = alarm.alarm, rule_named(alarm.finding.rule)
+        first_finding, rule = alarm.worst, rule_named(alarm.last.rule)
         numbers = {name: getattr(first_finding, name) for name in ("value", "threshold", "baseline")}
         restated = self.restated.get(rule.name, ())
         if _in_words(rule, first_finding.metric):
             numbers = dict.fromkeys(numbers)
         elif "value" in restated or ("threshold" in restated and not _beyond(first_finding, rule)):
             numbers |= {"threshold": None, "baseline": None}
-        verdict = incident.peak_verdict if incident.parts else alarm.finding.verdict
+        verdict = incident.peak_verdict if incident.parts else alarm.last.verdict
         return OpenIncident(
             *(
                 verdict,
@@ -205,12 +195,12 @@ class Alarms:
 
     def _incident(self, alarm: ActiveAlarm, last_update: int) -> Incident:
         """Return an alarm as an incident, the input of the detector's search for causes; its peak is not known live."""
-        last_finding, limits = alarm.finding, self.limits.get(alarm.finding.rule, Limits())
-        end = last_update if alarm.ended is None else max(alarm.start, alarm.ended - limits.clear_after)
+        last_finding, limits = alarm.last, self.limits.get(alarm.last.rule, Limits())
+        end = last_update if alarm.cleared is None else max(alarm.start, alarm.cleared - limits.clear_after)
         first = alarm.start if _began_nonfinite(alarm) else onset(rule_named(last_finding.rule), limits, alarm.start)
-        word, peak = "open" if alarm.ended is None else "cleared", last_finding.value or 0.0
+        word, peak = "open" if alarm.cleared is None else "cleared", last_finding.value or 0.0
         fields = (last_finding.rule, last_finding.subject, last_finding.metric, first, alarm.start, end, word)
-        return Incident(*fields, peak, last_finding.update, alarm.worst, 1)
+        return Incident(*fields, peak, last_finding.update, alarm.worst.verdict, 1)
 
 
 def _beyond(finding: Finding, rule: Rule) -> bool:
@@ -226,7 +216,7 @@ def _key(incident: Incident) -> _Key:
 
 def _began_nonfinite(alarm: ActiveAlarm) -> bool:
     """Whether the alarm began because a value was not finite."""
-    began = alarm.alarm
+    began = alarm.worst
     return rule_named(began.rule).finiteness or (began.update == alarm.start and began.reason == NONFINITE)
 
 

@@ -158,7 +158,9 @@ def snapshot(follower: Follower) -> Snapshot:
         ended_incidents=window.alarms.number_ended,
         without_choice=_without_choice(follower),
         judged=follower.coverage,
-        last_ended=next(((alarm.worst, alarm.finding.rule, alarm.start, alarm.ended or 0) for alarm in ended), None),
+        last_ended=next(
+            ((alarm.worst.verdict, alarm.last.rule, alarm.start, alarm.cleared or 0) for alarm in ended), None
+        ),
         heads=tuple(_heads(follower, open_now)),
         recurrent=tuple(_recurrent(follower, open_now)),
         losses=_losses(follower),
