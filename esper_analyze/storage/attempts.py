@@ -8,11 +8,10 @@ from __future__ import annotations
 import json
 import os
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Protocol
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -104,12 +103,18 @@ def find_attempts(run_dir: Path) -> list[Attempt]:
 
 def _leave_out_twins(attempts: list[Attempt]) -> None:
     """Drop the rows of an attempt whose number another of the rank has: a recorder never uses a number twice."""
+    for attempt, other in twins(attempts):
+        attempt.shards, attempt.tail = [], Tail()
+        attempt.broken.insert(0, Broken(attempt.folder, twin_fault(attempt, other)))
+
+
+def twins(attempts: Iterable[Attempt]) -> Iterator[tuple[Attempt, Attempt]]:
+    """Yield each attempt whose number an earlier one of its rank has, and that one."""
     first: dict[tuple[int, int], Attempt] = {}
     for attempt in attempts:
         other = first.setdefault((attempt.rank, attempt.number), attempt)
         if other is not attempt:
-            attempt.shards, attempt.tail = [], Tail()
-            attempt.broken.insert(0, Broken(attempt.folder, twin_fault(attempt, other)))
+            yield attempt, other
 
 
 def twin_fault(attempt: Attempt, other: Attempt) -> str:
@@ -118,7 +123,19 @@ def twin_fault(attempt: Attempt, other: Attempt) -> str:
     return f"{words}: one of them is of another run, move it away"
 
 
-def supersede(attempts: list[Attempt]) -> None:
+class Resumed(Protocol):
+    """What is known of an attempt when it is put in order with the later ones of its rank."""
+
+    rank: int
+    number: int
+    until: int | None
+
+    @property
+    def first_update(self) -> int | None:
+        """The first update with a row in ``updates``; None without such rows."""
+
+
+def supersede(attempts: Iterable[Resumed]) -> None:
     """Set each attempt's ``until`` to the update from which a later attempt of its rank resumed."""
     first: dict[int, int] = {}
     for attempt in sorted(attempts, key=lambda attempt: attempt.number, reverse=True):
@@ -270,36 +287,24 @@ def _manifest(attempt: Attempt, torn: list[LogFault] | None) -> Iterator[ShardEn
     """
     path = attempt.folder / layout.MANIFEST_FILE
     try:
-        lines = read_file(path, LARGEST_TEXT).split(b"\n")
+        content = read_file(path, LARGEST_TEXT)
     except FileNotFoundError:
         return
     except OSError as error:
         attempt.broken.append(Broken(path, why_unreadable(error)))
         return
-    listed_shards = set()
-    for number, line in enumerate(lines, start=1):
-        if not line:
-            continue
-        if torn is not None and number == len(lines):
-            end = sum(map(len, lines)) + len(lines) - 1
-            torn.append(LogFault(path, FrameFault(end - len(line), end, torn=True, reason="ends within a line")))
-            continue
-        try:
-            entry = _entry_of(line)
-        except ManifestError as error:
-            attempt.broken.append(Broken(path, f"line {number}: {error}"))
-            continue
-        if entry.shard in listed_shards:
+    last_line, listed_shards = content.count(b"\n") + 1, set()
+    for number, entry in layout.manifest_entries(content):
+        if torn is not None and number == last_line:
+            start = content.rfind(b"\n") + 1
+            torn.append(LogFault(path, FrameFault(start, len(content), torn=True, reason="ends within a line")))
+        elif isinstance(entry, ManifestError):
+            attempt.broken.append(Broken(path, f"line {number}: {entry}"))
+        elif entry.shard in listed_shards:
             attempt.broken.append(Broken(path, f"line {number}: {entry.shard} is listed twice"))
-            continue
-        listed_shards.add(entry.shard)
-        yield entry
-
-
-@lru_cache(maxsize=16_384)
-def _entry_of(line: bytes) -> ShardEntry:
-    """Parse one manifest line; cached, because a run that is opened every second has the same lines each time."""
-    return ShardEntry.from_line(line)
+        else:
+            listed_shards.add(entry.shard)
+            yield entry
 
 
 def shard_fault(path: Path, entry: ShardEntry) -> str | None:

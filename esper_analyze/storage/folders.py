@@ -34,13 +34,13 @@ class AttemptFolder:
 
 def attempt_folders(run_dir: Path) -> list[AttemptFolder]:
     """Return the folder of every writer of a run, by rank and attempt."""
-    folders = []
-    for rank_dir in listed(run_dir):
-        rank = layout.rank_of(rank_dir)
-        if rank is None or not rank_dir.is_dir():
-            continue
-        for folder in listed(rank_dir):
-            number = layout.attempt_of(folder)
-            if number is not None and folder.is_dir():
-                folders.append(AttemptFolder(folder, rank, number))
-    return folders
+    return [folder for rank_dir in listed(run_dir) for folder in attempts_of_rank(rank_dir)]
+
+
+def attempts_of_rank(rank_dir: Path) -> list[AttemptFolder]:
+    """Return the folder of every writer of one rank; none if ``rank_dir`` is missing or not a rank's folder."""
+    rank = layout.rank_of(rank_dir)
+    if rank is None or not rank_dir.is_dir():
+        return []
+    numbered = [(path, layout.attempt_of(path)) for path in listed(rank_dir)]
+    return [AttemptFolder(path, rank, number) for path, number in numbered if number is not None and path.is_dir()]

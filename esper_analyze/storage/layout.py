@@ -8,7 +8,9 @@ from __future__ import annotations
 import json
 import re
 import zlib
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, fields
+from functools import lru_cache
 from pathlib import Path
 
 RUN_FILE = "run.json"
@@ -131,3 +133,19 @@ _KINDS = {item.name: str if item.name in _WORDS else int for item in fields(Shar
 
 def _crc(facts: dict[str, object]) -> int:
     return zlib.crc32(json.dumps(facts, sort_keys=True).encode())
+
+
+def manifest_entries(content: bytes) -> Iterator[tuple[int, ShardEntry | ManifestError]]:
+    """Yield each line's number in a manifest and its entry, or why it has none."""
+    for number, line in enumerate(content.split(b"\n"), start=1):
+        if line:
+            try:
+                yield number, _entry_of(line)
+            except ManifestError as error:
+                yield number, error
+
+
+@lru_cache(maxsize=16_384)
+def _entry_of(line: bytes) -> ShardEntry:
+    """Parse one manifest line; cached, because a run that is opened every second has the same lines each time."""
+    return ShardEntry.from_line(line)

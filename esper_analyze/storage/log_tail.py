@@ -11,6 +11,7 @@ import pyarrow as pa
 from esper_analyze.schema.tables import BY_NAME
 from esper_analyze.storage import layout
 from esper_analyze.storage.entries import Entry, fitting
+from esper_analyze.storage.folders import listed
 from esper_analyze.storage.limits import LARGEST_LOG
 from esper_analyze.storage.log_frames import FrameFault, frames
 from esper_analyze.storage.run_files import read_file, why_unreadable
@@ -48,14 +49,18 @@ Spans = Mapping[str, Sequence[tuple[int, int]]]
 """First and last sequence number of each sound shard, by table."""
 
 
+def log_numbers(folder: Path) -> list[int]:
+    """Return the numbers of the log files in ``folder``, sorted. Raises as ``listed`` does."""
+    return sorted(number for path in listed(folder) if (number := layout.log_of(path.name)) is not None)
+
+
 def read_logs(folder: Path) -> list[tuple[Path, bytes | OSError]]:
     """Return the log files in ``folder`` in order, each as bytes or as the error of reading it.
 
     Read them before the manifest: rows that a living writer seals in between are then read twice, never missed.
     """
-    numbered = [(number, path) for path in folder.iterdir() if (number := layout.log_of(path.name)) is not None]
     logs: list[tuple[Path, bytes | OSError]] = []
-    for _, path in sorted(numbered):
+    for path in (folder / layout.log_name(number) for number in log_numbers(folder)):
         try:
             logs.append((path, read_file(path, LARGEST_LOG)))
         except FileNotFoundError:

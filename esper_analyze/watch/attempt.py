@@ -104,6 +104,13 @@ class AttemptFollower:
         """Time of the last write to the logs or of a new file (seconds of the epoch)."""
         return self._log.touched
 
+    @property
+    def superseded_rows(self) -> int | None:
+        """The first update whose rows were recorded here and again by a later attempt; None: there is none."""
+        if self.until is None or self.last_update is None or self.until > self.last_update:
+            return None
+        return self.until
+
     def news(self) -> dict[str, list[Row]]:
         """Return the new rows of each table, in order of their sequence numbers.
 

@@ -16,6 +16,7 @@ from esper_analyze.errors import EsperError, UsageError
 from esper_analyze.replay.standing import Coverage, live_coverage
 from esper_analyze.runs.run import open_run
 from esper_analyze.storage import layout
+from esper_analyze.storage.attempts import supersede
 from esper_analyze.storage.folders import attempt_folders
 from esper_analyze.storage.run_info import identity
 from esper_analyze.watch.alarms import Alarms
@@ -149,20 +150,10 @@ class Follower:
             number = layout.attempt_of(folder) or 0
             self.attempts.append(AttemptFollower(folder, number, self.shown_rank, self._untils.get(folder)))
         news = [attempt.news() for attempt in self.attempts]
-        untils = self._superseded()
-        if untils != {attempt.folder: attempt.until for attempt in self.attempts}:
-            self._untils = untils
+        read = [attempt.superseded_rows for attempt in self.attempts]
+        supersede(self.attempts)
+        self._untils = {attempt.folder: attempt.until for attempt in self.attempts}
+        if read != [attempt.superseded_rows for attempt in self.attempts]:
             raise RewrittenError(str(self.path))
         if sum(self.recent.take(rows) for rows in news):
             self.news_at = self.clock() if self.polls else None
-
-    def _superseded(self) -> dict[Path, int | None]:
-        """Return the update from which on each attempt was superseded by a later one."""
-        untils: dict[Path, int | None] = {}
-        least: int | None = None
-        for attempt in reversed(self.attempts):
-            over = least is not None and attempt.last_update is not None and least <= attempt.last_update
-            untils[attempt.folder] = least if over else None
-            if attempt.first_update is not None:
-                least = attempt.first_update if least is None else min(least, attempt.first_update)
-        return untils

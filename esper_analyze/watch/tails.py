@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from esper_analyze.storage import layout
 from esper_analyze.storage.entries import Entry
-from esper_analyze.storage.folders import listed
 from esper_analyze.storage.layout import ManifestError, ShardEntry
 from esper_analyze.storage.limits import LARGEST_LOG, LARGEST_TEXT
 from esper_analyze.storage.log_frames import MAGIC, frames
+from esper_analyze.storage.log_tail import log_numbers
 from esper_analyze.storage.run_files import is_regular, open_file, why_unreadable
 
 _GRAIN = 2.0
@@ -66,7 +65,7 @@ class LogTail:
             return
         # a change within the clock's grain of the listing would not show in the folder's time
         self._listed_at = changed if time.time() - changed > _GRAIN else None
-        self._numbers = {n for path in listed(self.folder) if (n := layout.log_of(path.name)) is not None}
+        self._numbers = set(log_numbers(self.folder))
         self._last = max(self._numbers, default=self._last)
 
     def _of(self, number: int) -> list[dict[str, Entry]]:
@@ -143,11 +142,6 @@ class ManifestTail:
             return []
         complete = data[: data.rfind(b"\n") + 1]
         self._at += len(complete)
-        return list(self._entries(complete.splitlines()))
-
-    def _entries(self, lines: list[bytes]) -> Iterator[ShardEntry]:
-        for line in lines:
-            try:
-                yield ShardEntry.from_line(line)
-            except ManifestError as error:
-                self.troubles.append(f"{self.path.name}: {error}")
+        entries = [entry for _, entry in layout.manifest_entries(complete)]
+        self.troubles += [f"{self.path.name}: {entry}" for entry in entries if isinstance(entry, ManifestError)]
+        return [entry for entry in entries if isinstance(entry, ShardEntry)]

@@ -14,9 +14,11 @@ import pyarrow.parquet as pq
 from esper_analyze.schema import VERSION
 from esper_analyze.schema.history import is_newer, was_declared
 from esper_analyze.storage import layout
-from esper_analyze.storage.layout import ManifestError, ShardEntry
-from esper_analyze.storage.limits import LARGEST_LOG, LARGEST_TEXT
+from esper_analyze.storage.folders import attempt_folders, attempts_of_rank
+from esper_analyze.storage.layout import ShardEntry
+from esper_analyze.storage.limits import LARGEST_TEXT
 from esper_analyze.storage.log_frames import frames
+from esper_analyze.storage.log_tail import read_logs
 from esper_analyze.storage.run_files import RefusedFileError, read_file
 from recorder.store.run_file import RunExistsError, create_run, plain
 
@@ -104,14 +106,10 @@ def earlier_attempts(run_dir: Path, rank: int) -> EarlierAttempts:
     Raises ``ResumeError`` for a file that is not regular or too large to be the recorder's.
     """
     attempt, last = -1, -1
-    folder = run_dir / layout.rank_folder(rank)
-    for child in sorted(folder.iterdir()) if folder.is_dir() else ():
-        number = layout.attempt_of(child)
-        if number is None:
-            continue
-        attempt = max(attempt, number)
+    for folder in attempts_of_rank(run_dir / layout.rank_folder(rank)):
+        attempt = max(attempt, folder.number)
         try:
-            last = max(last, _last_sealed(child), _last_logged(child))
+            last = max(last, _last_sealed(folder.path), _last_logged(folder.path))
         except RefusedFileError as error:
             raise ResumeError(f"{error}: move it away, or record into a new directory") from error
     return EarlierAttempts(attempt + 1, last)
@@ -128,33 +126,28 @@ def _last_logged(folder: Path) -> int:
 def _sealed(folder: Path, table: str) -> Iterator[ShardEntry]:
     """Yield the shards of ``table`` in an attempt's folder that the manifest lists."""
     try:
-        lines = read_file(folder / layout.MANIFEST_FILE, LARGEST_TEXT).split(b"\n")
+        content = read_file(folder / layout.MANIFEST_FILE, LARGEST_TEXT)
     except FileNotFoundError:
         return
-    for line in lines:
-        try:
-            entry = ShardEntry.from_line(line) if line else None
-        except ManifestError:
-            continue
-        if entry is not None and entry.table == table:
+    for _, entry in layout.manifest_entries(content):
+        if isinstance(entry, ShardEntry) and entry.table == table:
             yield entry
 
 
 def _logged(folder: Path, table: str) -> Iterator[Mapping[str, Any]]:
     """Yield the rows of ``table`` in an attempt's logs."""
-    for path in folder.iterdir():
-        if layout.log_of(path.name) is None:
-            continue
-        for frame in frames(read_file(path, LARGEST_LOG))[0]:
+    for _, data in read_logs(folder):
+        if isinstance(data, OSError):
+            raise data
+        for frame in frames(data)[0]:
             _, rows = frame.get(table, (0, []))
             yield from rows if isinstance(rows, list) else ()
 
 
 def _parameters_changed(run_dir: Path) -> bool:
     """Return whether parameters were added, removed or replaced in an earlier attempt of any rank."""
-    ranks = [folder for folder in run_dir.iterdir() if layout.rank_of(folder) is not None]
-    attempts = [child for folder in ranks for child in folder.iterdir() if layout.attempt_of(child) is not None]
-    return any(str(kind).startswith("parameters_") for folder in attempts for kind in _event_kinds(folder))
+    kinds = (kind for folder in attempt_folders(run_dir) for kind in _event_kinds(folder.path))
+    return any(str(kind).startswith("parameters_") for kind in kinds)
 
 
 def _event_kinds(folder: Path) -> Iterator[object]:

@@ -13,7 +13,7 @@ import numpy as np
 from esper_analyze.errors import DamagedError, UsageError
 from esper_analyze.schema.tables.updates import UPDATES
 from esper_analyze.storage import layout
-from esper_analyze.storage.attempts import Attempt, closed, supersede, twin_fault
+from esper_analyze.storage.attempts import Attempt, closed, supersede, twin_fault, twins
 from esper_analyze.storage.folders import attempt_folders, listed
 from esper_analyze.storage.lock import holder
 from esper_analyze.storage.maintenance.inspection import DAMAGE, NOTE, FileFault, Inspection, Step, inspect_attempt
@@ -136,13 +136,9 @@ def _status(attempts: Sequence[Attempt]) -> str:
 
 def duplicate_attempts(inspected: Sequence[Inspection]) -> Iterator[FileFault]:
     """Yield attempts whose number another attempt of the rank has."""
-    first: dict[tuple[int, int], Inspection] = {}
-    for inspection in inspected:
-        attempt = inspection.attempt
-        other = first.setdefault((attempt.rank, attempt.number), inspection).attempt
-        if other is not attempt:
-            where = f"{attempt.folder.parent.name}/{attempt.folder.name}"
-            yield FileFault(DAMAGE, where, twin_fault(attempt, other), None, None, attempt.rank, attempt.number)
+    for attempt, other in twins(inspection.attempt for inspection in inspected):
+        where = f"{attempt.folder.parent.name}/{attempt.folder.name}"
+        yield FileFault(DAMAGE, where, twin_fault(attempt, other), None, None, attempt.rank, attempt.number)
 
 
 def _between_attempts(inspected: Sequence[Inspection]) -> Iterator[FileFault]:
