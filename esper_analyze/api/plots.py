@@ -11,7 +11,7 @@ from esper_analyze.errors import UsageError, did_you_mean
 from esper_analyze.replay.replay import merged_run
 from esper_analyze.reports.render.draw import finish, incidents_behind, line, scale
 from esper_analyze.reports.render.figure import figure_of
-from esper_analyze.reports.render.section import Layout, Question
+from esper_analyze.reports.render.section import Drawing, Layout
 from esper_analyze.reports.render.style import FIRST, SECOND, THIRD, VERDICTS
 from esper_analyze.runs.series import Series, all_series, by_subject
 from esper_analyze.schema import TABLES, Kind
@@ -146,7 +146,7 @@ def _known_subject(metric: PlottedMetric, subject: str, lines: dict[str, Series]
 
 def plotted(panels: Sequence[Panel]) -> Figure:
     """Return a figure with one panel below the other."""
-    return figure_of(_QUESTION, tuple(panels))
+    return figure_of(_PLOT, tuple(panels))
 
 
 def _layout(panels: Sequence[Panel]) -> Layout:
@@ -171,12 +171,4 @@ def _title(panel: Panel, shown: dict[str, Series]) -> str:
     return panel.title if len(shown) == panel.total else f"{panel.title} ({len(shown)} of {panel.total} drawn)"
 
 
-def _nothing(_data: object) -> None:
-    """Return nothing: the panels are made by the caller."""
-
-
-def _no_words(_data: object) -> list[str]:
-    return []
-
-
-_QUESTION = Question("plot", "Plot", "", "", _nothing, _layout, _draw, _no_words)
+_PLOT = Drawing("plot", _layout, _draw)

@@ -6,17 +6,17 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from esper_analyze.errors import UsageError, did_you_mean
-from esper_analyze.reports.page import QUESTIONS
 from esper_analyze.reports.render import html
+from esper_analyze.reports.section_list import SECTIONS
 
 if TYPE_CHECKING:
     import polars
     from matplotlib.figure import Figure
 
     from esper_analyze.replay.evidence import Evidence
-    from esper_analyze.reports.render.section import Question
+    from esper_analyze.reports.render.section import Section
 
-NAMES: tuple[str, ...] = tuple(question.name for question in QUESTIONS)
+NAMES: tuple[str, ...] = tuple(section.name for section in SECTIONS)
 """The sections of the report, in order."""
 
 
@@ -33,15 +33,14 @@ class ReportSection:
     asks: str
     sentences: tuple[str, ...]
     data: Any = field(repr=False)
-    question: Question = field(repr=False)
+    section: Section = field(repr=False)
 
     @property
     def rows(self) -> polars.DataFrame | None:
         """What the page lists under the figure, None when the section lists nothing."""
         from esper_analyze.api.frames import row_frame
 
-        table = self.question.table
-        rows = None if table is None or self.data is None else table(self.data)
+        rows = None if self.data is None else self.section.listing(self.data)
         return None if rows is None else row_frame(rows)
 
     @property
@@ -49,7 +48,7 @@ class ReportSection:
         """The section's figure, drawn at each access; None when the run lacks the data."""
         from esper_analyze.reports.render.figure import figure_of
 
-        return None if self.data is None else figure_of(self.question, self.data)
+        return None if self.data is None else figure_of(self.section, self.data)
 
     def __repr__(self) -> str:
         state = "not recorded" if self.data is None else f"{len(self.sentences)} sentences"
@@ -64,17 +63,17 @@ class ReportSection:
         sentences = html.bullets(self.sentences)
         if self.data is None:
             return heading + sentences
-        image = b64encode(picture(self.question, self.data, "png")).decode()
+        image = b64encode(picture(self.section, self.data, "png")).decode()
         return f'{heading}{sentences}<img alt="{html.text(self.title)}" src="data:image/png;base64,{image}">'
 
 
 def section_of(evidence: Evidence, name: str) -> ReportSection:
     """Return the section called ``name``. Raises ``UsageError`` with the nearest name when there is none."""
-    question = next((question for question in QUESTIONS if question.name == name), None)
-    if question is None:
+    section = next((section for section in SECTIONS if section.name == name), None)
+    if section is None:
         raise UsageError(
             f"the report has no section {name!r}{did_you_mean(str(name), NAMES)}", hint=f"sections: {', '.join(NAMES)}"
         )
-    data = question.frame(evidence)
-    sentences = (question.without,) if data is None else tuple(question.words(data))
-    return ReportSection(question.name, question.title, question.asks, sentences, data, question)
+    data = section.frame(evidence)
+    sentences = (section.without,) if data is None else tuple(section.words(data))
+    return ReportSection(section.name, section.title, section.asks, sentences, data, section)

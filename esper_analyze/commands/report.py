@@ -29,7 +29,7 @@ def report(options: RunOptions, out: Out = None, as_json: Json = False) -> None:
 
     Example: esper-analyze report sample_runs/runs/one_update_collapse --out page
     """
-    from esper_analyze.reports.page import QUESTIONS
+    from esper_analyze.reports.section_list import SECTIONS
     from esper_analyze.reports.write import report_json, write_report
     from esper_analyze.runs.damaged_shard import naming_damaged_shard
 
@@ -40,7 +40,7 @@ def report(options: RunOptions, out: Out = None, as_json: Json = False) -> None:
     evidence = options.evidence(run)
     page = None
     if out is not None or not as_json:
-        with naming_damaged_shard(run), progress("drawing", len(QUESTIONS)) as step:
+        with naming_damaged_shard(run), progress("drawing", len(SECTIONS)) as step:
             page = write_report(evidence, target, progress=step)
     with naming_damaged_shard(run):
         put(report_json(evidence) if as_json else f"{path_words(page)}\n")

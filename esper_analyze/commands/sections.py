@@ -1,34 +1,25 @@
-"""The commands that answer one section of the report each, generated from the list below."""
+"""The commands that answer one section of the report each, generated from the list below: one entry a command."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
 
 from esper_analyze.commands.options import takes_options
 from esper_analyze.commands.questions import AnswerOptions, answer
 
-if TYPE_CHECKING:
-    from esper_analyze.replay.evidence import Evidence
-    from esper_analyze.reports.render.rows import SectionTable
-    from esper_analyze.reports.render.section import Question
-
-    Section = tuple[Question, Callable[[Evidence, Any], SectionTable], Iterable[str]]
-
 
 @dataclass(frozen=True, slots=True)
 class SectionCommand:
-    """One command: its name, what it answers, its help, and the section with its rows and rules.
+    """One command: its name, what it answers, and its help.
 
-    ``load`` imports the section; the rules are those that ``--fail-on`` goes by, none named means all. ``judges``: the
-    command takes thresholds and rules, since what it shows is judged again.
+    The section of the same name is imported when the command runs: help stays quick. ``judges``: the command takes
+    thresholds and rules, since what it shows is judged again.
     """
 
     name: str
     asks: str
     help: str
-    load: Callable[[], Section]
     judges: bool = True
     former_name: str | None = None
 
@@ -36,51 +27,13 @@ class SectionCommand:
         """Return the command as a function whose signature declares its options."""
 
         def command(options: AnswerOptions) -> None:
-            answer(options, *self.load())
+            from esper_analyze.reports.section_list import section_named
+
+            answer(options, section_named(self.name))
 
         command.__doc__ = self.help
         judging = ("assignments", "thresholds", "rules_files", "rank", "fail_on") if self.judges else ("rank",)
         return takes_options("path", "form", "out", *judging, "skip_broken", "safe")(command)
-
-
-def _timeline() -> Section:
-    from esper_analyze.reports.judgement_rows import timeline_rows
-    from esper_analyze.reports.sections.escalation import QUESTION
-
-    return QUESTION, timeline_rows, ()
-
-
-def _drift() -> Section:
-    from esper_analyze.reports.judgement_rows import DRIFT_RULES, drift_rows
-    from esper_analyze.reports.sections.drift import QUESTION
-
-    return QUESTION, drift_rows, DRIFT_RULES
-
-
-def _heads() -> Section:
-    from esper_analyze.reports.judgement_rows import HEAD_RULES, head_rows
-    from esper_analyze.reports.sections.heads import QUESTION
-
-    return QUESTION, head_rows, HEAD_RULES
-
-
-def _layers() -> Section:
-    from esper_analyze.reports.sections.layers import QUESTION, rows
-
-    return QUESTION, lambda _, data: rows(data), ()
-
-
-def _lstm() -> Section:
-    from esper_analyze.reports.sections.lstm import QUESTION, RULES, rows
-
-    return QUESTION, lambda _, data: rows(data), RULES
-
-
-def _slots() -> Section:
-    from esper_analyze.reports.sections.slot_findings import RULES
-    from esper_analyze.reports.sections.slots import QUESTION, rows
-
-    return QUESTION, lambda _, data: rows(data), RULES
 
 
 SECTION_COMMANDS: tuple[SectionCommand, ...] = (
@@ -91,7 +44,6 @@ SECTION_COMMANDS: tuple[SectionCommand, ...] = (
 
         Example: esper-analyze timeline RUN --format csv
         """,
-        load=_timeline,
     ),
     SectionCommand(
         name="drift",
@@ -102,7 +54,6 @@ SECTION_COMMANDS: tuple[SectionCommand, ...] = (
 
         Example: esper-analyze drift RUN --set gradient_drift.warning=0.4 --out drift.png
         """,
-        load=_drift,
     ),
     SectionCommand(
         name="heads",
@@ -113,7 +64,6 @@ SECTION_COMMANDS: tuple[SectionCommand, ...] = (
 
         Example: esper-analyze heads RUN --fail-on critical
         """,
-        load=_heads,
     ),
     SectionCommand(
         name="layers",
@@ -124,7 +74,6 @@ SECTION_COMMANDS: tuple[SectionCommand, ...] = (
 
         Example: esper-analyze layers RUN --out layers.png
         """,
-        load=_layers,
         judges=False,
     ),
     SectionCommand(
@@ -136,7 +85,6 @@ SECTION_COMMANDS: tuple[SectionCommand, ...] = (
 
         Example: esper-analyze lstm RUN --format json
         """,
-        load=_lstm,
     ),
     SectionCommand(
         name="slots",
@@ -148,7 +96,6 @@ SECTION_COMMANDS: tuple[SectionCommand, ...] = (
 
         Example: esper-analyze slots RUN --out slots.svg
         """,
-        load=_slots,
         former_name="seeds",
     ),
 )

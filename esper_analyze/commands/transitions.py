@@ -24,7 +24,7 @@ def transitions(options: AnswerOptions, update: Update = None) -> None:
 
     Example: esper-analyze transitions RUN --update 40 --format csv
     """
-    from esper_analyze.reports.sections.transitions import QUESTION, frame, rows, table
+    from esper_analyze.reports.sections.transitions import SECTION, frame, listed, rows
 
-    listed = table if options.resolved is Form.TABLE else rows
-    answer(options, replace(QUESTION, frame=partial(frame, update=update)), lambda _, data: listed(data))
+    shown = listed if options.resolved is Form.TABLE else rows
+    answer(options, replace(SECTION, frame=partial(frame, update=update), rows=shown))

@@ -12,7 +12,7 @@ from esper_analyze.comparison.side_by_side import ComparedMetric, SideBySide
 from esper_analyze.comparison.words import first_divergences
 from esper_analyze.detector.signals import Floats
 from esper_analyze.reports.render.draw import area, finish, line, scale
-from esper_analyze.reports.render.section import Layout, Question
+from esper_analyze.reports.render.section import Drawing, Layout
 from esper_analyze.reports.render.style import BAND, FIRST, SECOND, THIRD, VERDICTS
 from esper_analyze.runs.series import Series
 from esper_analyze.terminal import cleaned
@@ -20,8 +20,6 @@ from esper_analyze.wording import many
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-
-    from esper_analyze.replay.evidence import Evidence
 
 MOST_PANELS = 8
 """Panels of one figure: those with a divergence come first."""
@@ -46,17 +44,33 @@ _TITLES = {
 class Overlay:
     """One figure: its panels, and the colour of each run drawn as a line (the rest make the band)."""
 
+    topic: str
     comparison: SideBySide
     panels: tuple[ComparedMetric, ...]
     lines: dict[int, str]
     band: bool
 
+    @property
+    def title(self) -> str:
+        """The figure's title."""
+        return _TITLES[self.topic][0]
 
-def overlays(comparison: SideBySide) -> list[tuple[Question, Overlay]]:
+    @property
+    def asks(self) -> str:
+        """The question that the figure answers."""
+        return _TITLES[self.topic][1]
+
+    @property
+    def drawing(self) -> Drawing:
+        """How the figure is drawn."""
+        return Drawing(self.topic, layout, draw)
+
+
+def overlays(comparison: SideBySide) -> list[Overlay]:
     """Return a figure for every topic that was measured."""
     lines, band = _lines(comparison)
     overlays = []
-    for topic, (title, asks) in _TITLES.items():
+    for topic in _TITLES:
         panels = [
             candidate
             for candidate in comparison.metrics
@@ -65,8 +79,7 @@ def overlays(comparison: SideBySide) -> list[tuple[Question, Overlay]]:
         ]
         panels = sorted(sorted(panels, key=_diverges, reverse=True)[:MOST_PANELS], key=comparison.metrics.index)
         if panels:
-            question = Question(topic, title, asks, "", _no_rows, layout, draw, words)
-            overlays.append((question, Overlay(comparison, tuple(panels), lines, band)))
+            overlays.append(Overlay(topic, comparison, tuple(panels), lines, band))
     return overlays
 
 
@@ -83,10 +96,6 @@ def _lines(comparison: SideBySide) -> tuple[dict[int, str], bool]:
         return dict(zip(left, _COLOURS, strict=False)), True
     colours = iter((*_COLOURS, FIRST))
     return {run: next(colours) if run in left else THIRD for run in range(len(comparison.labels))}, False
-
-
-def _no_rows(_evidence: Evidence) -> None:
-    """Return nothing: these figures are drawn from several runs, not from the evidence of one."""
 
 
 def layout(data: Overlay) -> Layout:

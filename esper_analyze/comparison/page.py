@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from importlib import resources
 
 from esper_analyze import reports
+from esper_analyze.comparison.figures import Overlay
 from esper_analyze.comparison.settings import Difference
 from esper_analyze.comparison.side_by_side import SideBySide
 from esper_analyze.comparison.words import READING, caveats, divergence_table, headline, sentences, undiverged
 from esper_analyze.reports.render import html
 from esper_analyze.reports.render.figure import Drawn
-from esper_analyze.reports.render.section import Question
 from esper_analyze.wording import many
 
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'"
@@ -19,15 +19,15 @@ _LINES = (
     "A gap in a line: not measured. A cross on the upper edge: NaN or ±Inf. A dashed line: the run diverges from that "
     "update on. A band: the range of the runs without their own line, darker the middle half of them."
 )
-Answered = tuple[Question, Drawn, list[str]]
-"""A figure with its question and its sentences."""
+Answered = tuple[Overlay, Drawn, list[str]]
+"""A figure's data, the figure and its sentences."""
 
 
 def page(comparison: SideBySide, answers: Sequence[Answered]) -> str:
     """Return the page as one self-contained HTML document."""
     sections = [
         ("divergences", "Where they diverge", _divergences(comparison)),
-        *((question.name, question.title, _figure(question, drawn, words)) for question, drawn, words in answers),
+        *((overlay.topic, overlay.title, _figure(overlay, drawn, words)) for overlay, drawn, words in answers),
         ("settings", "How their settings differ", settings(comparison)),
         ("runs", "The runs", [_runs(comparison)]),
         ("method", "How runs are compared", [html.paragraphs(READING), html.paragraphs([_LINES])]),
@@ -82,10 +82,10 @@ def _divergences(comparison: SideBySide) -> list[str]:
     return parts
 
 
-def _figure(question: Question, drawn: Drawn, words: Sequence[str]) -> list[str]:
-    label = html.text(f"{question.title}: {' '.join(words)}", 300)
+def _figure(overlay: Overlay, drawn: Drawn, words: Sequence[str]) -> list[str]:
+    label = html.text(f"{overlay.title}: {' '.join(words)}", 300)
     return [
-        f'<p class="asks">{html.text(question.asks)}</p>',
+        f'<p class="asks">{html.text(overlay.asks)}</p>',
         html.paragraphs([" ".join(words)]),
         f'<figure role="img" aria-label="{label}">{drawn.svg}</figure>',
     ]

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable
 from pathlib import Path
 
-from esper_analyze.comparison.figures import overlays
+from esper_analyze.comparison.figures import overlays, words
 from esper_analyze.comparison.page import page
 from esper_analyze.comparison.side_by_side import ComparedMetric, SideBySide
 from esper_analyze.comparison.words import caveats, headline, sentences, values_at
@@ -25,11 +25,11 @@ def write_comparison(comparison: SideBySide, out: Path, *, progress: Callable[[i
     ``progress`` is called with the number of figures drawn. Raises ``UsageError`` when ``out`` cannot be written.
     """
     answers = []
-    for done, (question, data) in enumerate(overlays(comparison), start=1):
-        answers.append((question, drawn(question, data), question.words(data)))
+    for done, overlay in enumerate(overlays(comparison), start=1):
+        answers.append((overlay, drawn(overlay.drawing, overlay), words(overlay)))
         if progress is not None:
             progress(done)
-    files = {f"{question.name}.png": figure.png for question, figure, _ in answers}
+    files = {f"{overlay.topic}.png": figure.png for overlay, figure, _ in answers}
     files[FACTS_FILE] = strict_json(facts(comparison)).encode()
     files[PAGE_FILE] = page(comparison, answers).encode()
     try:

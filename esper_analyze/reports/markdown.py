@@ -77,10 +77,10 @@ def _incidents(evidence: Evidence) -> list[str]:
 
 
 def _answer(answer: Answer) -> list[str]:
-    title = [f"## {text(answer.question.title)}", text(answer.question.asks)]
+    title = [f"## {text(answer.section.title)}", text(answer.section.asks)]
     if answer.figure is None:
-        return [*title, text(answer.question.without)]
-    image = f"![{text(answer.question.title)}]({answer.question.name}.png)"
+        return [*title, text(answer.section.without)]
+    image = f"![{text(answer.section.title)}]({answer.section.name}.png)"
     rows = table(answer.rows) if answer.rows is not None else ""
     return [*title, text(" ".join(answer.words[:MOST_ROWS])), image, rows]
 

@@ -14,48 +14,10 @@ from esper_analyze.reports.narrative.primary_incident import NEAR
 from esper_analyze.reports.render import html
 from esper_analyze.reports.render.figure import Drawn
 from esper_analyze.reports.render.rows import SectionTable, markup
-from esper_analyze.reports.render.section import Question
-from esper_analyze.reports.sections import (
-    clipping,
-    cost,
-    direction,
-    drift,
-    escalation,
-    heads,
-    layers,
-    losses,
-    lstm,
-    policy,
-    ranks,
-    returns,
-    slots,
-    tensors,
-    transitions,
-    value,
-)
+from esper_analyze.reports.render.section import Section
 from esper_analyze.reports.sections import identity as identities
 from esper_analyze.reports.story_html import findings_part, story_part
 from esper_analyze.reports.tables import incident_table, threshold_table, unjudged_table, verdict_table
-
-QUESTIONS: tuple[Question, ...] = (
-    escalation.QUESTION,
-    policy.QUESTION,
-    transitions.QUESTION,
-    heads.QUESTION,
-    value.QUESTION,
-    drift.QUESTION,
-    layers.QUESTION,
-    direction.QUESTION,
-    clipping.QUESTION,
-    tensors.QUESTION,
-    lstm.QUESTION,
-    slots.QUESTION,
-    losses.QUESTION,
-    returns.QUESTION,
-    ranks.QUESTION,
-    cost.QUESTION,
-)
-"""Every figure of the page, in order."""
 
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'"
 _LAST = {
@@ -66,7 +28,6 @@ _LAST = {
     "thresholds": "Thresholds used",
     "reading": "How to read the figures",
 }
-_LISTED = ("layers", "slots", "transitions")
 MOST_LISTED = 200
 """Sentences shown in a list, such as one for each head."""
 MOST_ROWS = 24
@@ -85,7 +46,7 @@ _READING = (
 class Answer:
     """One section of the report: figure (None when nothing was recorded), sentences, table, and special markup."""
 
-    question: Question
+    section: Section
     figure: Drawn | None
     words: tuple[str, ...]
     rows: SectionTable | None = None
@@ -98,7 +59,7 @@ def page(evidence: Evidence, answers: Sequence[Answer], story: stories.Story) ->
     titles = {
         "incidents": "Incidents",
         "foreign": foreign.TITLE,
-        **{a.question.name: a.question.title for a in answers if a.figure},
+        **{a.section.name: a.section.title for a in answers if a.figure},
         **_LAST,
     }
     linkable = titles | {f"rule-{name}": "what to do, and why" for name in {i.rule for i in evidence.replay.incidents}}
@@ -106,7 +67,7 @@ def page(evidence: Evidence, answers: Sequence[Answer], story: stories.Story) ->
     content = {
         "incidents": [incident_table(evidence), findings_part(evidence, linkable)],
         **({} if theirs is None else {"foreign": [markup(theirs, MOST_ROWS)]}),
-        **{answer.question.name: _answer(answer, answer.figure) for answer in answers if answer.figure},
+        **{answer.section.name: _answer(answer, answer.figure) for answer in answers if answer.figure},
         "unrecorded": [_unrecorded(answers)],
         "unjudged": [unjudged_table(evidence)],
         "run": _run(identity),
@@ -136,14 +97,14 @@ def _head(identity: identities.Identity) -> str:
 
 
 def _answer(answer: Answer, drawn: Drawn) -> list[str]:
-    asks = f'<p class="asks">{html.text(answer.question.asks)}</p>'
-    label = html.text(f"{answer.question.title}: {' '.join(answer.words)}", 300)
+    asks = f'<p class="asks">{html.text(answer.section.asks)}</p>'
+    label = html.text(f"{answer.section.title}: {' '.join(answer.words)}", 300)
     figure = f'<figure role="img" aria-label="{label}">{drawn.svg}</figure>'
     if answer.markup:
         return [asks, answer.markup, figure, _folded("In words", _listed(answer.words))]
     table = "" if answer.rows is None else markup(answer.rows, MOST_ROWS)
-    listed = answer.question.name in _LISTED
-    return [asks, _listed(answer.words) if listed else html.paragraphs([" ".join(answer.words)]), figure, table]
+    itemised = answer.section.itemised
+    return [asks, _listed(answer.words) if itemised else html.paragraphs([" ".join(answer.words)]), figure, table]
 
 
 def _listed(words: Sequence[str]) -> str:
@@ -154,7 +115,7 @@ def _listed(words: Sequence[str]) -> str:
 
 def _unrecorded(answers: Sequence[Answer]) -> str:
     """Name every section without recorded data, and how to record it."""
-    silent = [answer.question for answer in answers if answer.figure is None]
+    silent = [answer.section for answer in answers if answer.figure is None]
     items = "".join(
         f"<li><strong>{html.text(unanswered.title)}</strong>: {html.text(unanswered.without)}</li>"
         for unanswered in silent

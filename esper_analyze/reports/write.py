@@ -14,9 +14,10 @@ from esper_analyze.replay.evidence import Evidence
 from esper_analyze.reports.markdown import markdown
 from esper_analyze.reports.narrative import foreign, story
 from esper_analyze.reports.narrative.explained import explained
-from esper_analyze.reports.page import QUESTIONS, Answer, page
+from esper_analyze.reports.page import Answer, page
 from esper_analyze.reports.render.figure import drawn
-from esper_analyze.reports.render.section import Question
+from esper_analyze.reports.render.section import Section
+from esper_analyze.reports.section_list import SECTIONS
 from esper_analyze.reports.sections import identity
 from esper_analyze.strict_json import strict_json
 
@@ -28,18 +29,18 @@ MARKDOWN_FILE = "report.md"
 def write_report(evidence: Evidence, out: Path, *, progress: Callable[[int], None] | None = None) -> Path:
     """Write the report on ``evidence`` into directory ``out`` and return the page's path.
 
-    ``progress`` is called with the number of questions answered. Raises ``UsageError`` when ``out`` cannot be written.
+    ``progress`` is called with the number of sections computed. Raises ``UsageError`` when ``out`` cannot be written.
     """
     answers = []
     with _uncollected():
-        for done, question in enumerate(QUESTIONS, start=1):
-            answers.append(answered(evidence, question, figures=True))
+        for done, section in enumerate(SECTIONS, start=1):
+            answers.append(answered(evidence, section, figures=True))
             if progress is not None:
                 progress(done)
     files: dict[str, bytes] = {}
     for answer in answers:
         if answer.figure is not None:
-            name = answer.question.name
+            name = answer.section.name
             files |= {f"{name}.png": answer.figure.png, f"{name}.svg": answer.figure.file.encode()}
     narrative = story.frame(evidence)
     files[FACTS_FILE] = strict_json(facts(evidence, answers, narrative)).encode()
@@ -65,23 +66,23 @@ def _uncollected() -> Iterator[None]:
             gc.enable()
 
 
-def answered(evidence: Evidence, question: Question, *, figures: bool) -> Answer:
-    """Return the answer to ``question``, drawn if ``figures``; its frame, which may be large, is released."""
-    data = question.frame(evidence)
+def answered(evidence: Evidence, section: Section, *, figures: bool) -> Answer:
+    """Return the answer to ``section``, drawn if ``figures``; its frame, which may be large, is released."""
+    data = section.frame(evidence)
     if data is None:
-        return Answer(question, None, ())
+        return Answer(section, None, ())
     return Answer(
-        question,
-        drawn(question, data) if figures else None,
-        tuple(question.words(data)),
-        None if question.table is None else question.table(data),
-        question.markup(data) if figures and question.markup is not None else "",
+        section,
+        drawn(section, data) if figures else None,
+        tuple(section.words(data)),
+        section.listing(data),
+        section.markup(data) if figures and section.markup is not None else "",
     )
 
 
 def report_json(evidence: Evidence) -> str:
     """Return the contents of report.json without drawing anything."""
-    answers = [answered(evidence, question, figures=False) for question in QUESTIONS]
+    answers = [answered(evidence, section, figures=False) for section in SECTIONS]
     return strict_json(facts(evidence, answers, story.frame(evidence)))
 
 
@@ -117,7 +118,7 @@ def facts(evidence: Evidence, answers: Sequence[Answer], narrative: story.Story)
         "verdicts": replay.verdict_counts,
         "unjudged": replay.unjudged,
         "thresholds": replay.thresholds.as_dict(),
-        "questions": [_question(answer) for answer in answers],
+        "questions": [_section(answer) for answer in answers],
     }
 
 
@@ -126,14 +127,14 @@ def _ended(narrative: story.Story) -> dict[str, object]:
     return {"how": end.end.name.lower(), "error": end.error or None, "update": end.update, "words": end.status}
 
 
-def _question(answer: Answer) -> dict[str, object]:
-    question = answer.question
+def _section(answer: Answer) -> dict[str, object]:
+    section = answer.section
     return {
-        "name": question.name,
-        "asks": question.asks,
+        "name": section.name,
+        "asks": section.asks,
         "answered": bool(answer.words),
-        "words": answer.words or (question.without,),
-        "figure": f"{question.name}.png" if answer.words else None,
+        "words": answer.words or (section.without,),
+        "figure": f"{section.name}.png" if answer.words else None,
         "rows": None if answer.rows is None else list(answer.rows.records()),
     }
 

@@ -93,7 +93,7 @@ def test_none_of_these_parts_never_stands_over_ends_that_do_not_overlap(tmp_path
     assert not [one for one in found.divergences if one.compared.name == "episode_return_mean"]
     assert "are different at the end: Episode return is " in headline(found)
     assert any(told.startswith("Different at the end") and "episode_return_mean" in told for told in sentences(found))
-    told = {question.name: words(data) for question, data in overlays(found)}
+    told = {overlay.topic: words(overlay) for overlay in overlays(found)}
     assert told["returns"] == ["Different at the end: Episode return."]
     assert told["policy"] == ["None of these diverges."]
 

@@ -179,13 +179,13 @@ class _Tags(HTMLParser):
 
 
 def _page(outcome: Outcome, run_dir: Path, out: Path) -> Iterator[str]:
-    from esper_analyze.reports.page import QUESTIONS
+    from esper_analyze.reports.section_list import SECTIONS
 
     done = measured("report", run_dir, "--out", out, cwd=out.parent)
     yield from _clean(done, "report")
     if done.code:
         return
-    pictures = {f"{question.name}.{form}" for question in QUESTIONS for form in ("png", "svg")}
+    pictures = {f"{question.name}.{form}" for question in SECTIONS for form in ("png", "svg")}
     files = {path.name for path in out.iterdir()}
     if strange := files - pictures - {"index.html", "report.json", "report.md"}:
         yield f"strange files {strange}"

@@ -37,7 +37,7 @@ def test_a_loop_without_a_clip_call_is_told_as_one(tmp_path: Path) -> None:
     said = clipping.words(data)
     assert said[0] == "No clip call was recorded: the norms are those that the optimizer received."
     assert said[-1] == "It was NaN or infinite at 1 update, first at 4: clipping does not repair that."
-    drawn(clipping.QUESTION, data)
+    drawn(clipping.SECTION, data)
 
 
 def test_direction_takes_the_whole_model_first_and_says_what_is_usual(tmp_path: Path) -> None:
@@ -51,7 +51,7 @@ def test_direction_takes_the_whole_model_first_and_says_what_is_usual(tmp_path: 
     said = " ".join(direction.words(data))
     assert "the cosine is usually -0.90 (all), 0.30 (actor), 0.30 (critic)." in said
     assert "Actor and critic pulled apart on all in 2 of 6 sampled updates." in said
-    drawn(direction.QUESTION, data)
+    drawn(direction.SECTION, data)
 
 
 def test_what_was_not_measured_apart_says_how_to(tmp_path: Path) -> None:
@@ -90,7 +90,7 @@ def test_gates_that_nobody_looked_at_are_not_called_unsaturated(tmp_path: Path) 
     assert len(lstm.layout(data).heights) == 4
     assert lstm.words(data)[-1].startswith("Gates were not looked at")
     assert all("saturation" not in str(row[1]) or row[1] == "h_saturation" for row in lstm.rows(data).cells)
-    drawn(lstm.QUESTION, data)
+    drawn(lstm.SECTION, data)
 
 
 def test_gates_are_taken_from_the_phase_that_looked_at_them(tmp_path: Path) -> None:

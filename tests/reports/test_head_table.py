@@ -60,7 +60,7 @@ def test_a_collapsed_head_is_deterministic_in_the_colour_of_its_verdict(troubled
 
 
 def test_every_zero_is_counted_with_its_explanation(troubled: Evidence) -> None:
-    listed = {row["head"]: row for row in present(head_table.table(present(heads.frame(troubled)))).records()}
+    listed = {row["head"]: row for row in head_table.listed(present(heads.frame(troubled))).records()}
     assert listed["slot"]["zero_gradients"] == "59 updates masked, expected; 1 update unexplained"
     assert listed["op"]["zero_gradients"] == "never zero"
 

@@ -65,7 +65,7 @@ def test_null_zero_and_nan_are_three_kinds_of_cells(tmp_path: Path) -> None:
     assert not (heat.zero[:, 0] | heat.broken[:, 0]).any()
     assert np.isnan(heat.log[:, :3]).all()
     assert np.allclose(heat.log[:, 3:], np.log10(0.5))
-    drawn(layers.QUESTION, data)
+    drawn(layers.SECTION, data)
 
 
 def test_each_layer_has_the_state_it_earned(tmp_path: Path) -> None:
@@ -79,7 +79,7 @@ def test_each_layer_has_the_state_it_earned(tmp_path: Path) -> None:
     assert "▲ Exploding, above 5: body.weight, in at most 8 of 8 sampled updates, first at update 0." in said
     assert "▼ Vanishing, below 1e-07: body.bias, in at most 1 of 8 sampled updates, first at update 2." in said
     assert "○ Exactly zero whenever sampled: head.weight; expected of a head that never had a choice" in said
-    assert [row[0] for row in present(layers.table(data)).cells] == ["body.weight", "body.bias", "head.weight"]
+    assert [row[0] for row in layers.listed(data).cells] == ["body.weight", "body.bias", "head.weight"]
 
 
 def test_a_layer_without_any_gradient_is_told_and_not_called_fine(tmp_path: Path) -> None:
@@ -161,7 +161,7 @@ def test_no_cell_of_the_heatmap_hides_what_is_worse_than_it(log: np.ndarray, gap
 def test_a_run_whose_layers_were_all_null_is_drawn_empty(tmp_path: Path) -> None:
     data = frame_of(tmp_path / "run", lambda *_: None)
     assert not (data.heat.zero | data.heat.broken).any()
-    drawn(layers.QUESTION, data)
+    drawn(layers.SECTION, data)
     assert not any("nan" in sentence for sentence in layers.words(data))
 
 
@@ -172,4 +172,4 @@ def test_names_of_layers_are_harmless(name: str, tmp_path: Path) -> None:
 
     data = present(layers.frame(gather(open_run(write_run(tmp_path / "run", 2, edit)))))
     assert "\x1b" not in " ".join(layers.words(data))
-    assert "<b>" not in drawn(layers.QUESTION, data).svg
+    assert "<b>" not in drawn(layers.SECTION, data).svg

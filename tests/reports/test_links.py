@@ -6,12 +6,12 @@ from esper_analyze.detector.rule import Rule
 from esper_analyze.detector.rules import RULES
 from esper_analyze.replay.evidence import Evidence
 from esper_analyze.reports.narrative.links import figures_of
-from esper_analyze.reports.page import QUESTIONS
+from esper_analyze.reports.section_list import SECTIONS
 
 
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.name)
 def test_every_rule_has_a_figure_that_shows_what_it_judges(rule: Rule) -> None:
-    names = {question.name for question in QUESTIONS} | {"run"}
+    names = {section.name for section in SECTIONS} | {"run"}
     assert set(figures_of(rule)) <= names
 
 

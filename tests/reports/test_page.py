@@ -11,7 +11,8 @@ import pytest
 from esper_analyze.errors import UsageError
 from esper_analyze.replay.evidence import Evidence, gather
 from esper_analyze.reports import write
-from esper_analyze.reports.page import MOST_LISTED, QUESTIONS
+from esper_analyze.reports.page import MOST_LISTED
+from esper_analyze.reports.section_list import SECTIONS
 from esper_analyze.reports.write import write_report
 from esper_analyze.runs.run import open_run
 from tests.reports.synthetic import Rows, write_run
@@ -47,7 +48,7 @@ def evil(update: int, rows: Rows) -> None:
 @pytest.fixture
 def one_figure(monkeypatch: pytest.MonkeyPatch) -> None:
     """Ask one question only, where the figures do not matter."""
-    monkeypatch.setattr(write, "QUESTIONS", [one for one in QUESTIONS if one.name in ("heads", "cost")])
+    monkeypatch.setattr(write, "SECTIONS", [one for one in SECTIONS if one.name in ("heads", "cost")])
 
 
 @pytest.fixture(scope="module")
@@ -136,7 +137,7 @@ def test_the_facts_are_strict_json(evil_page: Path, page: Path) -> None:
         assert facts["incidents"]
     assert "Infinity" in {incident["peak"] for incident in facts["incidents"]}
     assert facts["headline"] == "KL divergence spiked at update 20"
-    assert [question["name"] for question in facts["questions"]] == [question.name for question in QUESTIONS]
+    assert [question["name"] for question in facts["questions"]] == [question.name for question in SECTIONS]
 
 
 @pytest.mark.usefixtures("one_figure")

@@ -49,7 +49,7 @@ def test_ranks_in_step_are_told_to_be_equal() -> None:
     data = present(ranks.frame(gather(open_run(SAMPLES / "two_ranks"))))
     assert ranks.words(data)[0] == "2 ranks stayed in sync: synchronised metrics are bitwise equal."
     assert [str(row[1]) for row in ranks.rows(data).cells] == ["● in sync"] * 2
-    drawn(ranks.QUESTION, data)
+    drawn(ranks.SECTION, data)
 
 
 def test_one_process_has_no_ranks_to_compare(tmp_path: Path) -> None:
@@ -64,7 +64,7 @@ def test_the_update_the_ranks_parted_at_is_named_with_what_differs(tmp_path: Pat
     data = two(tmp_path / "run", edit)
     assert ranks.words(data)[0].startswith("The ranks diverged at update 3: grad_norm_pre_clip differ")
     assert [str(row[1]) for row in ranks.rows(data).cells] == ["▲ apart"] * 2
-    drawn(ranks.QUESTION, data)
+    drawn(ranks.SECTION, data)
 
 
 def test_a_norm_that_is_nan_on_one_rank_only_is_apart(tmp_path: Path) -> None:
@@ -73,7 +73,7 @@ def test_a_norm_that_is_nan_on_one_rank_only_is_apart(tmp_path: Path) -> None:
 
     data = two(tmp_path / "run", edit)
     assert ranks.distance_to_others(data) == {0: float("inf"), 1: float("inf")}
-    drawn(ranks.QUESTION, data)
+    drawn(ranks.SECTION, data)
 
 
 def test_of_three_ranks_the_odd_one_is_named() -> None:
@@ -99,4 +99,4 @@ def test_the_ranks_farthest_from_the_rest_are_drawn() -> None:
     norms = [series(1.0, 1.0 + (rank == 9)) for rank in range(12)]
     data = made(*norms)
     assert f"{ranks.MOST_DRAWN} of 12 ranks are drawn" in ranks.words(data)[-1]
-    assert "rank 9" in drawn(ranks.QUESTION, data).svg
+    assert "rank 9" in drawn(ranks.SECTION, data).svg

@@ -1,6 +1,7 @@
 import pytest
 
-from esper_analyze.reports.render.rows import Mark, SectionTable, bare, markup, spelled
+from esper_analyze.reports.render.csv import section_csv
+from esper_analyze.reports.render.rows import Mark, SectionTable, markup, spelled
 
 NAN, INF = float("nan"), float("inf")
 
@@ -14,7 +15,8 @@ def test_null_nan_and_zero_are_spelled_apart(cell: object, said: str) -> None:
 
 
 def test_csv_leaves_null_empty_and_writes_nan() -> None:
-    assert bare([None, NAN, 0.0, Mark("ok", "● fine")]) == [None, NAN, 0.0, "● fine"]
+    rows = SectionTable(("a", "b", "c", "d"), ((None, NAN, 0.0, Mark("ok", "● fine")),))
+    assert section_csv(rows) == "a,b,c,d\n,nan,0.0,● fine\n"
 
 
 def test_the_narrow_table_has_its_own_headings_and_the_records_all_columns() -> None:

@@ -63,7 +63,7 @@ def test_an_exploding_seed_is_named_with_slot_update_and_severity(exploding: Any
     worst = slots.rows(exploding).cells[0]
     assert (worst[0], str(worst[1])) == ("env 3, late", "▲ exploding")
     assert "env 3, late" in exploding.panels
-    drawn(slots.QUESTION, exploding)
+    drawn(slots.SECTION, exploding)
 
 
 def test_a_disconnected_seed_is_told_apart_from_a_dormant_one(tmp_path: Path) -> None:
@@ -104,8 +104,8 @@ def test_forced_waits_have_nothing_to_learn_and_raise_nothing() -> None:
     assert data.incidents == ()
     assert slots.words(data)[0].startswith("No head had a choice in any update")
     assert slots.words(data)[-1] == "16 of 16 slots never held a seed module."
-    assert slots.table(data) is None
-    drawn(slots.QUESTION, data)
+    assert slots.SECTION.listing(data) is None
+    drawn(slots.SECTION, data)
 
 
 def test_one_head_with_a_choice_is_something_to_learn(exploding: Any) -> None:
@@ -179,5 +179,5 @@ def test_all_null_slots_and_unknown_stages_are_drawn(tmp_path: Path) -> None:
 
     data = made(tmp_path / "run", edit, 3)
     assert [str(place.gate) for place in data.locations] == ["✕ NaN", "– not training"]
-    assert "<held>" not in drawn(slots.QUESTION, data).svg
+    assert "<held>" not in drawn(slots.SECTION, data).svg
     assert not any("nan" in sentence for sentence in slots.words(data))

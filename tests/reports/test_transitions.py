@@ -44,7 +44,7 @@ def test_the_worst_update_is_shown_and_what_its_samples_share_is_said(mismatch: 
         "loop went beyond the bounds."
     )
     assert "of the 100 worst all are of action 0." in said[-1]
-    drawn(transitions.QUESTION, data)
+    drawn(transitions.SECTION, data)
 
 
 def test_samples_of_the_first_minibatch_mean_that_rollout_and_update_disagree(mismatch: Evidence) -> None:
@@ -67,7 +67,7 @@ def test_an_update_without_transitions_is_refused_with_those_there_are(mismatch:
 
 
 def test_the_page_lists_each_transition_once_with_how_often_it_was_among_the_worst(mismatch: Evidence) -> None:
-    listed = transitions.table(of_transitions(mismatch)).narrow
+    listed = transitions.listed(of_transitions(mismatch)).narrow
     joint = [row for row in listed.cells if row[0] == "(joint)"]
     assert len({row[1:3] for row in joint}) == len(joint) == 8
     assert joint[0][-1] == 4
@@ -82,7 +82,7 @@ def test_the_update_with_something_non_finite_is_the_worst(tmp_path: Path) -> No
     assert data.update == 2
     assert "3 samples of the inner loop went beyond the bounds, 1 of them NaN or infinite" in transitions.words(data)[0]
     assert "the worst is log r NaN" in transitions.words(data)[1]
-    drawn(transitions.QUESTION, data)
+    drawn(transitions.SECTION, data)
 
 
 def test_a_head_called_like_the_joint_action_stays_apart(tmp_path: Path) -> None:
@@ -99,8 +99,8 @@ def test_samples_without_place_or_advantage_are_told_as_they_are(tmp_path: Path)
 
     data = of_transitions(made(tmp_path / "run", edit, 2))
     assert "(place not given)" in transitions.words(data)[1]
-    assert len(transitions.table(data).cells) == 3
-    drawn(transitions.QUESTION, data)
+    assert len(transitions.listed(data).cells) == 3
+    drawn(transitions.SECTION, data)
 
 
 def test_the_tensors_that_broke_are_named() -> None:
@@ -109,8 +109,8 @@ def test_the_tensors_that_broke_are_named() -> None:
     assert said[0] == "Taken at update 25 because a value was not finite; 1 report in total."
     assert said[1].startswith("NaN or infinite weights: all 12 (mlp_extractor.policy_net.0.weight,")
     assert "A loss was not finite: the gradient came from there." in said
-    assert len(present(tensors.table(data)).cells) == 12
-    drawn(tensors.QUESTION, data)
+    assert len(tensors.listed(data).cells) == 12
+    drawn(tensors.SECTION, data)
 
 
 def test_one_broken_tensor_among_many_is_drawn_and_the_report_of_the_break_is_chosen(tmp_path: Path) -> None:
@@ -134,8 +134,8 @@ def test_one_broken_tensor_among_many_is_drawn_and_the_report_of_the_break_is_ch
     data = of_tensors(made(tmp_path / "run", edit))
     assert data.update == 3
     assert "NaN or infinite gradients: 1 of 100 tensors (t77)." in tensors.words(data)
-    assert [row[0] for row in present(tensors.table(data)).cells] == ["t77"]
-    assert "t77" in drawn(tensors.QUESTION, data).svg
+    assert [row[0] for row in tensors.listed(data).cells] == ["t77"]
+    assert "t77" in drawn(tensors.SECTION, data).svg
 
 
 def test_a_report_that_found_nothing_says_what_it_looked_at(tmp_path: Path) -> None:
@@ -149,5 +149,5 @@ def test_a_report_that_found_nothing_says_what_it_looked_at(tmp_path: Path) -> N
         "Taken at update 1 on request; 1 report in total.",
         "Nothing was NaN or infinite in weights of 1 and gradients of 0 of 1 tensor.",
     ]
-    assert tensors.table(data) is None
-    drawn(tensors.QUESTION, data)
+    assert tensors.SECTION.listing(data) is None
+    drawn(tensors.SECTION, data)

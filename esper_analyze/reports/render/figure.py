@@ -1,4 +1,4 @@
-"""From a question's frame to its figure, drawn once: an element of the page, and files beside it (SVG and PNG)."""
+"""From data to their figure, drawn once: an element of the page, and files for themselves (SVG and PNG)."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from esper_analyze.reports.render.section import Question
+from esper_analyze.reports.render.section import Drawing
 from esper_analyze.reports.render.style import VARIABLES, house_style, sheet
 
 if TYPE_CHECKING:
@@ -37,39 +37,39 @@ class Drawn:
     points: int
 
 
-def drawn(question: Question, data: Any) -> Drawn:
+def drawn(drawing: Drawing, data: Any) -> Drawn:
     """Draw ``data`` and return both pictures."""
-    with _figure(question, data) as figure:
+    with _figure(drawing, data) as figure:
         points = _thinned(figure)
-        file = _svg(figure, question.name)
+        file = _svg(figure, drawing.name)
         return Drawn(inline(file), file, _png(figure), points)
 
 
-def picture(question: Question, data: Any, form: str) -> bytes:
+def picture(drawing: Drawing, data: Any, form: str) -> bytes:
     """Draw ``data`` and return it as a file of its own, "png" or "svg", in the light style."""
-    with _figure(question, data) as figure:
+    with _figure(drawing, data) as figure:
         if form == "png":
             return _png(figure)
         _thinned(figure)
-        return _svg(figure, question.name).encode()
+        return _svg(figure, drawing.name).encode()
 
 
-def figure_of(question: Question, data: Any) -> Figure:
+def figure_of(drawing: Drawing, data: Any) -> Figure:
     """Draw ``data`` and return the figure, complete: what is made at a first drawing (ticks) has our style, too."""
-    with _figure(question, data) as figure:
+    with _figure(drawing, data) as figure:
         figure.draw_without_rendering()
         return figure
 
 
 @contextmanager
-def _figure(question: Question, data: Any) -> Iterator[Figure]:
+def _figure(drawing: Drawing, data: Any) -> Iterator[Figure]:
     with house_style(), warnings.catch_warnings():
         # A name in a script without glyphs here: the browser has them, the PNG shows boxes.
         warnings.filterwarnings("ignore", r"Glyph .* missing from")
         warnings.filterwarnings("ignore", r"Matplotlib currently does not support")
-        layout = question.layout(data)
+        layout = drawing.layout(data)
         figure, axes = sheet(layout.heights, layout.columns, layout.left)
-        question.draw(data, axes)
+        drawing.draw(data, axes)
         yield figure
 
 

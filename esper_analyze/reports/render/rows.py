@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from esper_analyze.reports.render import html
 from esper_analyze.terminal import LONGEST, cleaned
@@ -11,6 +11,7 @@ from esper_analyze.wording import number
 
 Cell = object
 """None where nothing was measured, a number as it was (NaN and ±Inf too), a word, or a ``Mark``."""
+_WORST_FIRST = ("critical", "warning", "no_data", "not_applicable", "ok")
 _SHORT = 40
 """Characters of a cell that the page does not break."""
 
@@ -50,15 +51,25 @@ class SectionTable:
 
     def first(self, count: int) -> SectionTable:
         """Return the first ``count`` rows."""
-        return SectionTable(self.columns, self.cells[:count], self.brief)
+        return replace(self, cells=self.cells[:count])
+
+    @property
+    def worst_first(self) -> SectionTable:
+        """The rows by the verdict of their first mark, those alike in the order they had."""
+        return replace(self, cells=tuple(sorted(self.cells, key=lambda row: _WORST_FIRST.index(_verdicts(row)[0]))))
+
+    def having(self, *verdicts: str) -> SectionTable:
+        """Return the rows with a mark of one of ``verdicts``."""
+        return replace(self, cells=tuple(row for row in self.cells if set(verdicts) & set(_verdicts(row))))
 
     def records(self) -> Iterator[dict[str, Cell]]:
         """Return each row by column, marks as their words."""
         for row in self.cells:
-            yield {
-                name: str(cell) if isinstance(cell, Mark) else cell
-                for name, cell in zip(self.columns, row, strict=True)
-            }
+            yield {name: plain(cell) for name, cell in zip(self.columns, row, strict=True)}
+
+
+def _verdicts(row: Sequence[Cell]) -> list[str]:
+    return [cell.verdict for cell in row if isinstance(cell, Mark)]
 
 
 def _numeric(cells: Iterable[Cell]) -> bool:
@@ -95,6 +106,6 @@ def _marked(cell: Cell) -> str:
     return f'<span class="short">{html.text(content)}</span>' if len(content) <= _SHORT else html.text(content)
 
 
-def bare(cells: Sequence[Cell]) -> list[Cell]:
-    """Return a row as CSV holds it: nan and inf as Python writes them, marks as words."""
-    return [str(cell) if isinstance(cell, Mark) else cell for cell in cells]
+def plain(cell: Cell) -> Cell:
+    """Return a cell as data: a mark as its word, anything else as it is."""
+    return str(cell) if isinstance(cell, Mark) else cell

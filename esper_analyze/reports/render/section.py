@@ -1,4 +1,4 @@
-"""What a figure report is: a question, a frame that computes, a draw that only draws, and words below."""
+"""What a section of the report declares: how it computes its data, draws it, and puts it into sentences and rows."""
 
 from __future__ import annotations
 
@@ -23,21 +23,43 @@ class Layout:
 
 
 @dataclass(frozen=True, slots=True)
-class Question:
-    """One report.
-
-    ``frame`` computes arrays (None: nothing was recorded, ``without`` says so and what records it), ``layout`` says
-    which axes they need, ``draw`` draws them, ``words`` puts them into sentences, ``table`` lists what the page shows
-    under the figure (None: nothing is worth listing), ``markup`` is a table of the page that needs more than words.
-    """
+class Drawing:
+    """A figure: ``layout`` says which axes the data need, ``draw`` only draws them."""
 
     name: str
+    layout: Callable[[Any], Layout]
+    draw: Callable[[Any, Sequence[Axes]], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Section(Drawing):
+    """One section of the report, from which page, Markdown, terminal, CSV, JSON and API are rendered.
+
+    ``frame`` computes the typed data once (None: nothing was recorded, ``without`` says so and what records it);
+    ``layout``, ``draw``, ``words``, ``rows`` and ``listed`` show them and compute nothing of their own.
+    ``rows``: every row with all columns, as the section's command writes them to CSV and JSON; ``listed``: the rows
+    that the report lists under the figure. ``rules``: those that ``--fail-on`` of the command goes by, none named means
+    all. ``itemised``: the page shows the sentences as a list; ``markup`` is a table that needs more than words.
+    """
+
     title: str
     asks: str
     without: str
     frame: Callable[[Evidence], Any]
-    layout: Callable[[Any], Layout]
-    draw: Callable[[Any, Sequence[Axes]], None]
     words: Callable[[Any], list[str]]
-    table: Callable[[Any], SectionTable | None] | None = None
+    rows: Callable[[Any], SectionTable] | None = None
+    listed: Callable[[Any], SectionTable] | None = None
+    rules: tuple[str, ...] = ()
+    itemised: bool = False
     markup: Callable[[Any], str] | None = None
+
+    def table(self, data: Any) -> SectionTable:
+        """Return every row with all columns. Raises ``TypeError`` for a section that has none."""
+        if self.rows is None:
+            raise TypeError(f"section {self.name} has no rows")
+        return self.rows(data)
+
+    def listing(self, data: Any) -> SectionTable | None:
+        """Return the rows that the report lists, None when there are none."""
+        table = None if self.listed is None else self.listed(data)
+        return table if table is not None and table.cells else None

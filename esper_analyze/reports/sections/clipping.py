@@ -10,7 +10,7 @@ import numpy as np
 
 from esper_analyze.replay.evidence import Evidence
 from esper_analyze.reports.render.draw import bounds, finish, incidents_behind, line, scale
-from esper_analyze.reports.render.section import Layout, Question
+from esper_analyze.reports.render.section import Layout, Section
 from esper_analyze.reports.render.style import FIRST, SECOND, THIRD
 from esper_analyze.runs.series import Series, all_series
 from esper_analyze.wording import many, number
@@ -102,7 +102,7 @@ def words(data: ClipFrame) -> list[str]:
     return sentences
 
 
-QUESTION = Question(
+SECTION = Section(
     name="clipping",
     title="Gradient clipping",
     asks="How large are gradients before and after clipping, and how often does it clip?",

@@ -10,7 +10,7 @@ import numpy as np
 
 from esper_analyze.replay.evidence import Evidence
 from esper_analyze.reports.render.draw import finish, from_zero, line, scale
-from esper_analyze.reports.render.section import Layout, Question
+from esper_analyze.reports.render.section import Layout, Section
 from esper_analyze.runs.series import Series, all_series
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ def words(data: CostFrame) -> list[str]:
     return sentences
 
 
-QUESTION = Question(
+SECTION = Section(
     name="cost",
     title="Cost of recording",
     asks="What did recording cost the training?",

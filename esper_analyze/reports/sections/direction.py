@@ -10,7 +10,7 @@ import numpy as np
 
 from esper_analyze.replay.evidence import Evidence
 from esper_analyze.reports.render.draw import finish, line, scale
-from esper_analyze.reports.render.section import Layout, Question
+from esper_analyze.reports.render.section import Layout, Section
 from esper_analyze.reports.render.style import FIRST, SECOND, THIRD
 from esper_analyze.runs.series import Series, queried, series_of
 from esper_analyze.terminal import cleaned
@@ -130,7 +130,7 @@ def _opposed(groups: dict[str, Series] | None) -> list[str]:
     return sentences
 
 
-QUESTION = Question(
+SECTION = Section(
     name="direction",
     title="Gradient direction and noise",
     asks="Do gradients agree from update to update, between minibatches, and of actor and critic?",

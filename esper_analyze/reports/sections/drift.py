@@ -6,10 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from esper_analyze.replay.evidence import Evidence
 from esper_analyze.reports.render.draw import finish, from_zero, incidents_behind, line, scale
 from esper_analyze.reports.render.rows import Cell, Mark, SectionTable
-from esper_analyze.reports.render.section import Layout, Question
+from esper_analyze.reports.render.section import Layout, Section
 from esper_analyze.reports.render.style import FIRST, INK, SECOND, VERDICTS
 from esper_analyze.reports.sections.change_points import ChangePoint, change_points, levels_of
 from esper_analyze.runs.series import Series, by_subject
@@ -26,50 +28,58 @@ MOST_DRAWN = 6
 _RULE = "gradient_drift"
 _METRIC = "grad_norm"
 _MOST_CHANGES = 4
+_NOTHING = Series(np.zeros(0, np.int64), np.zeros(0), np.zeros(0, bool))
 
 
 @dataclass(frozen=True, slots=True)
 class GroupDrift:
-    """One group: gradient norm, the detector's baseline, and the drift it judged.
+    """One metric of one group: its values, the detector's baseline, and the drift it judged.
 
-    ``changes``: change points of the norm, found after the run; None: too short to tell.
+    ``incidents`` are those of the group, of any metric.
     """
 
     name: str
+    metric: str
     value: Series
     baseline: Series
     drift: Series
     incidents: tuple[Incident, ...]
-    changes: tuple[ChangePoint, ...] | None
 
 
 @dataclass(frozen=True, slots=True)
 class DriftFrame:
-    """Groups, those with alarms first, and the bounds (warning, critical) on drift."""
+    """Every metric and group judged, the gradient norms that are drawn (alarms first), and the bounds on drift.
 
+    ``changes``: change points of the norm by group, found after the run; None: too short to tell.
+    """
+
+    judged: tuple[GroupDrift, ...]
     groups: tuple[GroupDrift, ...]
     limits: tuple[float | None, float | None]
+    changes: dict[str, tuple[ChangePoint, ...] | None]
 
 
 def frame(evidence: Evidence) -> DriftFrame | None:
     """Return each group's norm, baseline and drift, None when no group was recorded."""
-    values = by_subject(evidence.run, "groups", [_METRIC])
-    judged = evidence.drift.get(_METRIC, {})
-    groups = [
-        GroupDrift(
+    values = by_subject(evidence.run, "groups", list(evidence.drift))
+    judged = {
+        (metric, name): GroupDrift(
             name,
-            columns[_METRIC],
-            judged[name].baseline,
-            judged[name].value,
+            metric,
+            values[name][metric] if name in values else _NOTHING,
+            trace.baseline,
+            trace.value,
             tuple(i for i in evidence.replay.single_incidents if i.rule == _RULE and i.subject == name),
-            change_points(columns[_METRIC]),
         )
-        for name, columns in values.items()
-        if name in judged and not columns[_METRIC].empty
-    ]
+        for metric, traces in evidence.drift.items()
+        for name, trace in traces.items()
+    }
+    norms = [judged[_METRIC, name] for name in values if (_METRIC, name) in judged]
+    groups = sorted((norm for norm in norms if not norm.value.empty), key=lambda norm: not norm.incidents)
     if not groups:
         return None
-    return DriftFrame(tuple(sorted(groups, key=lambda group: not group.incidents)), evidence.bounds(_RULE))
+    changes = {group.name: change_points(group.value) for group in groups}
+    return DriftFrame(tuple(judged.values()), tuple(groups), evidence.bounds(_RULE), changes)
 
 
 def layout(data: DriftFrame) -> Layout:
@@ -87,7 +97,7 @@ def draw(data: DriftFrame, axes: Sequence[Axes]) -> None:
         line(value, group.baseline, SECOND, "baseline" if row == 0 else "")
         scale(value, group.value)
         from_zero(value, group.value)
-        _mark_changes(value, group, named=row == 0)
+        _mark_changes(value, group, data.changes[group.name], named=row == 0)
         finish(value, f"{cleaned(group.name, 24)}: gradient norm", last=last, legend=row == 0)
         line(drift, group.drift, FIRST)
         scale(drift, group.drift)
@@ -97,12 +107,12 @@ def draw(data: DriftFrame, axes: Sequence[Axes]) -> None:
         incidents_behind(value, group.incidents, (_RULE,))
 
 
-def _mark_changes(axes: Axes, group: GroupDrift, *, named: bool) -> None:
-    if not group.changes:
+def _mark_changes(axes: Axes, group: GroupDrift, changes: tuple[ChangePoint, ...] | None, *, named: bool) -> None:
+    if not changes:
         return
-    update, level = levels_of(group.changes, int(group.value.update[0]), int(group.value.update[-1]))
+    update, level = levels_of(changes, int(group.value.update[0]), int(group.value.update[-1]))
     axes.plot(update, level, color=INK, linewidth=1.0, linestyle=(0, (1, 1.5)), label="level" if named else None)
-    for change in group.changes:
+    for change in changes:
         axes.plot([change.update], [0.04], marker="^", color=INK, markersize=5, transform=axes.get_xaxis_transform())
 
 
@@ -144,31 +154,82 @@ def words(data: DriftFrame) -> list[str]:
 
 def _changed(data: DriftFrame) -> list[str]:
     """Say where levels changed, as found after the run (▴ in the figure)."""
-    changed = [group for group in data.groups if group.changes]
-    moves = [f"{cleaned(group.name, 40)} {change.words}" for group in changed for change in group.changes or ()]
+    moves = [
+        f"{cleaned(name, 40)} {change.words}" for name, changes in data.changes.items() for change in changes or ()
+    ]
     if moves:
         left = f"; {len(moves) - _MOST_CHANGES} more are in the table" if len(moves) > _MOST_CHANGES else ""
         return [f"Change points of the norm, found after the run (▴): {'; '.join(moves[:_MOST_CHANGES])}{left}."]
-    short = sum(group.changes is None for group in data.groups)
+    short = sum(changes is None for changes in data.changes.values())
     if short == len(data.groups):
         return ["Too few updates, given the norms' autocorrelation, to find change points."]
     return ["No change point was found in any group's norm."]
 
 
-def table(data: DriftFrame) -> SectionTable:
+def rows(data: DriftFrame) -> SectionTable:
+    """Return each group and metric judged: value, baseline and drift at the end, the largest drift, and alarms."""
+    columns = (
+        "group",
+        "state",
+        "drift",
+        "most_drift",
+        "most_at",
+        "value",
+        "baseline",
+        "metric",
+        "alarms",
+        "first_alarm",
+    )
+    brief = (
+        ("group", "group"),
+        ("metric", "metric"),
+        ("state", "state"),
+        ("drift", "drift"),
+        ("most_drift", "most"),
+        ("most_at", "at"),
+        ("first_alarm", "alarm"),
+    )
+    return SectionTable(columns, tuple(_judged_row(group) for group in data.judged), brief).worst_first
+
+
+def _judged_row(group: GroupDrift) -> tuple[Cell, ...]:
+    alarms = [incident for incident in group.incidents if incident.metric == group.metric]
+    judged, most = bool(group.drift.finite.any()), group.drift.largest
+    return (
+        group.name,
+        _state(alarms, judged=judged),
+        group.drift.last,
+        float(group.drift.value[most]) if judged else None,
+        int(group.drift.update[most]) if judged else None,
+        group.value.last,
+        group.baseline.last,
+        group.metric,
+        len(alarms),
+        alarms[0].start if alarms else None,
+    )
+
+
+def _state(alarms: Sequence[Incident], *, judged: bool) -> Mark:
+    if not alarms:
+        return Mark("ok", "● steady") if judged else Mark("no_data", "– not judged")
+    return Mark(_worst(alarms), "▲ drifted")
+
+
+def _worst(alarms: Sequence[Incident]) -> str:
+    return "critical" if any(incident.peak_verdict == "critical" for incident in alarms) else "warning"
+
+
+def listed(data: DriftFrame) -> SectionTable:
     """List every group with its largest drift and each change of its level."""
     columns = ("group", "verdict", "alarms", "first_alarm", "largest_drift", "at_update", "baseline", "change_points")
-    return SectionTable(columns, tuple(_row(group) for group in data.groups))
+    return SectionTable(columns, tuple(_row(group, data.changes[group.name]) for group in data.groups))
 
 
-def _row(group: GroupDrift) -> tuple[Cell, ...]:
+def _row(group: GroupDrift, changes: tuple[ChangePoint, ...] | None) -> tuple[Cell, ...]:
     judged = bool(group.drift.finite.any())
     index = group.drift.largest
-    worst = "critical" if any(item.peak_verdict == "critical" for item in group.incidents) else "warning"
-    verdict = worst if group.incidents else "ok" if judged else "no_data"
-    changes = (
-        "too short to tell" if group.changes is None else "; ".join(item.words for item in group.changes) or "none"
-    )
+    verdict = _worst(group.incidents) if group.incidents else "ok" if judged else "no_data"
+    levels = "too short to tell" if changes is None else "; ".join(item.words for item in changes) or "none"
     return (
         cleaned(group.name, 60),
         Mark(verdict, verdict.replace("_", " ")),
@@ -177,11 +238,11 @@ def _row(group: GroupDrift) -> tuple[Cell, ...]:
         float(group.drift.value[index]) if judged else None,
         int(group.drift.update[index]) if judged else None,
         float(group.baseline.value[index]) if judged else None,
-        changes,
+        levels,
     )
 
 
-QUESTION = Question(
+SECTION = Section(
     name="drift",
     title="Gradient drift",
     asks="Did a group's gradient drift from its baseline, and did its level change?",
@@ -190,5 +251,7 @@ QUESTION = Question(
     layout=layout,
     draw=draw,
     words=words,
-    table=table,
+    rows=rows,
+    listed=listed,
+    rules=(_RULE,),
 )

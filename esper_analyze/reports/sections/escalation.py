@@ -13,8 +13,9 @@ from esper_analyze.replay.evidence import Evidence
 from esper_analyze.reports.narrative.primary_incident import duration, judged_rules, primary_incident
 from esper_analyze.reports.render.draw import finish, merged
 from esper_analyze.reports.render.rows import Mark, SectionTable
-from esper_analyze.reports.render.section import Layout, Question
+from esper_analyze.reports.render.section import Layout, Section
 from esper_analyze.reports.render.style import FIRST, VERDICTS
+from esper_analyze.reports.sections.incident_list import IncidentEntry, incident_entries, incident_table
 from esper_analyze.runs.series import PIXELS
 from esper_analyze.schema.tables import LEVELS
 from esper_analyze.terminal import cleaned
@@ -67,6 +68,7 @@ class TimelineFrame:
     triggers: tuple[tuple[int, str, str], ...]
     rises: tuple[LevelRise, ...]
     lanes: dict[str, tuple[Incident, ...]]
+    incidents: tuple[IncidentEntry, ...]
     troubles: tuple[str, ...] = ()
 
 
@@ -83,7 +85,8 @@ def frame(evidence: Evidence) -> TimelineFrame | None:
     triggers = tuple((_finding_update(c), c.rule, c.subject or RUN) for c in changes if c.rule is not None)
     rises = tuple(level_rises(evidence))
     steps = np.array(update, np.int64), np.array(level, np.int64)
-    return TimelineFrame(*steps, triggers, rises, _lanes(evidence), tuple(_troubles(evidence)))
+    troubles = tuple(_troubles(evidence))
+    return TimelineFrame(*steps, triggers, rises, _lanes(evidence), incident_entries(evidence), troubles)
 
 
 def _level_changes(evidence: Evidence) -> Sequence[LevelChange]:
@@ -158,10 +161,13 @@ def captured_since(evidence: Evidence, update: int) -> str:
     return f"The level was raised in {span}, which recorded {rise.detail_words}."
 
 
-def table(data: TimelineFrame) -> SectionTable | None:
+def rows(data: TimelineFrame) -> SectionTable:
+    """Return every incident in the order in which they began."""
+    return incident_table(data.incidents)
+
+
+def listed(data: TimelineFrame) -> SectionTable:
     """List every rise of the level, what raised it, and the detail recorded."""
-    if not data.rises:
-        return None
     columns = ("from", "until", "raised_by", "on", "verdict", "finding_at", *_DETAIL)
     cells = tuple(
         (r.start, r.until, r.rule, r.subject, Mark(r.verdict, r.verdict), r.finding, *r.detail.values())
@@ -232,7 +238,7 @@ def _level_sentences(data: TimelineFrame) -> list[str]:
     return sentences
 
 
-QUESTION = Question(
+SECTION = Section(
     name="timeline",
     title="Timeline",
     asks="When were incidents open, and when did the recorder record more detail?",
@@ -241,5 +247,6 @@ QUESTION = Question(
     layout=layout,
     draw=draw,
     words=words,
-    table=table,
+    rows=rows,
+    listed=listed,
 )

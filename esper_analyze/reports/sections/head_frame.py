@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -28,6 +29,8 @@ class HeadFrame:
 
     ``ended``: the first update since which its parameters are gone, or its gradient is not measured any more while
     that of others is; None: it is measured to the end.
+    ``last_row`` holds the cells of its last update; ``alarms`` every incident on it or on the group of its parameters,
+    ``incidents`` those of rules on heads and their gradients.
     ``bad`` are the updates with an unexplained zero or missing gradient, ``nonfinite`` those with a NaN or ±Inf one,
     ``expected`` those with one that is explained; ``zeros`` counts both by explanation.
     """
@@ -45,6 +48,8 @@ class HeadFrame:
     expected: np.ndarray[tuple[int], np.dtype[np.int64]]
     zeros: dict[str, int]
     incidents: tuple[Incident, ...]
+    alarms: tuple[Incident, ...]
+    last_row: Mapping[str, Any]
 
     @property
     def sentence(self) -> str:

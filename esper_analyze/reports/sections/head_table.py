@@ -6,13 +6,16 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from esper_analyze.reports.render import html
-from esper_analyze.reports.render.rows import Mark, SectionTable
+from esper_analyze.reports.render.rows import Cell, Mark, SectionTable
 from esper_analyze.reports.render.sparkline import sparkline
 from esper_analyze.reports.sections.head_state import SIGNS, brief, state_of, zeros_explained
+from esper_analyze.reports.sections.signs import head_state
 from esper_analyze.terminal import cleaned
 from esper_analyze.wording import many
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from esper_analyze.reports.sections.head_frame import HeadFrame
 
 MOST_SHOWN = 24
@@ -26,7 +29,57 @@ _FIGURE = (
 _TITLES = ("head", "state", "gradient norm", "entropy", "learnable", "zero gradients")
 
 
-def table(data: Sequence[HeadFrame]) -> SectionTable:
+def rows(data: Sequence[HeadFrame]) -> SectionTable:
+    """Return each head: gradient, learnable fraction and entropy at the end, its worst, and whether it learns."""
+    columns = (
+        "head",
+        "state",
+        "grad_norm",
+        "learnable_fraction",
+        "entropy_norm",
+        "grad_state",
+        "zero_explained",
+        "least_entropy",
+        "unexplained",
+        "first_unexplained",
+        "nonfinite",
+        "first_nonfinite",
+        "alarms",
+    )
+    brief = (
+        ("head", "head"),
+        ("state", "state"),
+        ("grad_norm", "gradient"),
+        ("learnable_fraction", "learnable"),
+        ("entropy_norm", "entropy"),
+        ("zero_explained", "zero"),
+    )
+    return SectionTable(columns, tuple(_cells(head) for head in data), brief).worst_first
+
+
+def _cells(head: HeadFrame) -> tuple[Cell, ...]:
+    last, entropy = head.last_row, head.entropy_norm
+    state = head_state(last, {alarm.rule: alarm.peak_verdict for alarm in head.alarms if alarm.ended == "open"})
+    return (
+        head.name,
+        Mark(state.verdict, str(state)),
+        None if last["grad_state"] in (None, "removed") else head.grad_norm.last,
+        head.learnable.last,
+        entropy.last,
+        last["grad_state"],
+        last["zero_explained"],
+        float(entropy.value[entropy.finite].min()) if entropy.finite.any() else None,
+        *_counted(head.bad),
+        *_counted(head.nonfinite),
+        len(head.alarms),
+    )
+
+
+def _counted(updates: np.ndarray[tuple[int], np.dtype[np.int64]]) -> tuple[int, int | None]:
+    return len(updates), int(updates[0]) if len(updates) else None
+
+
+def listed(data: Sequence[HeadFrame]) -> SectionTable:
     """List every head: its state, its last numbers, and why its gradient was zero."""
     columns = ("head", "sign", "state", "because", "grad_norm", "entropy_norm", "learnable_fraction", "zero_gradients")
     cells = []

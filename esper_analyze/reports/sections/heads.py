@@ -10,7 +10,7 @@ import numpy as np
 from esper_analyze.detector.signals import Bools
 from esper_analyze.replay.evidence import Evidence
 from esper_analyze.reports.render.draw import area, finish, from_zero, incidents_behind, line, scale
-from esper_analyze.reports.render.section import Layout, Question
+from esper_analyze.reports.render.section import Layout, Section
 from esper_analyze.reports.render.style import BAND, MUTED, VERDICTS
 from esper_analyze.reports.sections import head_table
 from esper_analyze.reports.sections.head_frame import EXPECTED, HeadFrame
@@ -40,14 +40,14 @@ def frame(evidence: Evidence) -> tuple[HeadFrame, ...] | None:
     parts = rows_by_subject(evidence.run, "heads", [*_NUMBERS, *_WORDS])
     if not parts:
         return None
-    incidents: dict[str, list[Incident]] = {}
+    alarms: dict[str, list[Incident]] = {}
     for incident in evidence.replay.single_incidents:
-        if incident.rule in _RULES:
-            incidents.setdefault(incident.subject, []).append(incident)
-        elif incident.rule in _OF_GROUP and incident.subject.startswith(HEAD_GROUP):
-            incidents.setdefault(incident.subject.removeprefix(HEAD_GROUP), []).append(incident)
+        alarms.setdefault(incident.subject, []).append(incident)
     latest = max(map(_last_measured, parts.values()))
-    heads = [_head(name, rows, incidents.get(name, ()), latest) for name, rows in parts.items()]
+    heads = [
+        _head(name, rows, (*alarms.get(name, ()), *alarms.get(f"{HEAD_GROUP}{name}", ())), latest)
+        for name, rows in parts.items()
+    ]
     return tuple(sorted(heads, key=lambda head: not (len(head.bad) or len(head.nonfinite) or head.incidents)))
 
 
@@ -68,7 +68,7 @@ def _ended(rows: polars.DataFrame, latest: int) -> int | None:
     return int(after[0]) if len(after) and (gone or last < latest) else None
 
 
-def _head(name: str, rows: polars.DataFrame, incidents: Iterable[Incident], latest: int) -> HeadFrame:
+def _head(name: str, rows: polars.DataFrame, alarms: Iterable[Incident], latest: int) -> HeadFrame:
     entropy, gradient, learnable = (series_of(rows, column) for column in _NUMBERS)
     update = gradient.update
     broken = gradient.nonfinite | _equals(rows, "grad_state", "nonfinite")
@@ -83,7 +83,9 @@ def _head(name: str, rows: polars.DataFrame, incidents: Iterable[Incident], late
         nonfinite=update[broken],
         expected=update[_expected(rows)],
         zeros=_zeros(rows),
-        incidents=tuple(incidents),
+        incidents=tuple(alarm for alarm in alarms if alarm.rule in (_RULES if alarm.subject == name else _OF_GROUP)),
+        alarms=tuple(alarms),
+        last_row=rows.row(-1, named=True),
     )
 
 
@@ -174,7 +176,7 @@ def words(data: tuple[HeadFrame, ...]) -> list[str]:
     return sentences
 
 
-QUESTION = Question(
+SECTION = Section(
     name="heads",
     title="Heads",
     asks="Is every head learning, and where a gradient is zero, is that expected?",
@@ -183,6 +185,8 @@ QUESTION = Question(
     layout=layout,
     draw=draw,
     words=words,
-    table=head_table.table,
+    rows=head_table.rows,
+    listed=head_table.listed,
     markup=head_table.markup,
+    rules=("head_entropy_collapse", "mask_collapse", "gradient_missing"),
 )

@@ -11,7 +11,7 @@ import numpy as np
 from esper_analyze.replay.evidence import Evidence
 from esper_analyze.reports.render.heat import Heat, draw_heat
 from esper_analyze.reports.render.rows import Mark, SectionTable
-from esper_analyze.reports.render.section import Layout, Question
+from esper_analyze.reports.render.section import Layout, Section
 from esper_analyze.reports.sections.layer_cells import Layer, LayerGrid, read_layers
 from esper_analyze.runs.series import all_series
 from esper_analyze.schema.constants import DEFAULT_CLIP_NORM, EXPLODING_FACTOR, VANISHING
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 MOST_LANES = 64
 """Rows of the heatmap; with more layers, neighbours share one."""
 _NAMED = 3
-_ORDER = ("critical", "warning", "no_data", "not_applicable", "ok")
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,7 +177,6 @@ def rows(data: LayerFrame) -> SectionTable:
         "first_broken",
         "largest_update_ratio",
     )
-    layers = sorted(data.layers, key=lambda layer: _ORDER.index(state(layer).verdict))
     brief = (
         ("layer", "layer"),
         ("state", "state"),
@@ -187,7 +185,7 @@ def rows(data: LayerFrame) -> SectionTable:
         ("most_norm", "most"),
         ("first_broken", "NaN at"),
     )
-    return SectionTable(columns, tuple(_row(layer) for layer in layers), brief)
+    return SectionTable(columns, tuple(_row(layer) for layer in data.layers), brief).worst_first
 
 
 def _row(layer: Layer) -> tuple[Any, ...]:
@@ -223,14 +221,12 @@ def state(layer: Layer) -> Mark:
     return Mark("warning", "▼ vanishing") if layer.vanished else Mark("ok", "● flowing")
 
 
-def table(data: LayerFrame) -> SectionTable | None:
-    """Return the layers that were anything but flowing, None when all are well."""
-    listed = rows(data)
-    bad = sum(state(layer).verdict != "ok" for layer in data.layers)
-    return listed.first(bad) if bad else None
+def listed(data: LayerFrame) -> SectionTable:
+    """Return the layers that were anything but flowing."""
+    return rows(data).having("critical", "warning", "no_data", "not_applicable")
 
 
-QUESTION = Question(
+SECTION = Section(
     name="layers",
     title="Gradient flow by layer",
     asks="Which layer went bad first, and where along the network do gradients vanish or explode?",
@@ -240,5 +236,7 @@ QUESTION = Question(
     layout=layout,
     draw=draw,
     words=words,
-    table=table,
+    rows=rows,
+    listed=listed,
+    itemised=True,
 )

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from esper_analyze.replay.evidence import Evidence
 from esper_analyze.reports.render.draw import finish, incidents_behind, line, scale
-from esper_analyze.reports.render.section import Layout, Question
+from esper_analyze.reports.render.section import Layout, Section
 from esper_analyze.runs.series import Series, all_series
 from esper_analyze.wording import many
 
@@ -88,7 +88,7 @@ def words(data: LossFrame) -> list[str]:
     return sentences
 
 
-QUESTION = Question(
+SECTION = Section(
     name="losses",
     title="Losses",
     asks="What did the losses do, and was everything in them finite?",

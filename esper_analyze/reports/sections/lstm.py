@@ -11,7 +11,7 @@ import numpy as np
 from esper_analyze.replay.evidence import Evidence
 from esper_analyze.reports.render.draw import bounds, finish, from_zero, incidents_behind, line, scale
 from esper_analyze.reports.render.rows import SectionTable
-from esper_analyze.reports.render.section import Layout, Question
+from esper_analyze.reports.render.section import Layout, Section
 from esper_analyze.reports.render.style import FIRST, SECOND, THIRD
 from esper_analyze.runs.series import Series, by_subject
 from esper_analyze.wording import many
@@ -191,7 +191,7 @@ def _extremes(series: Series) -> tuple[float | None, float | None, int | None, i
     return float(numbers.min()), float(numbers.max()), int(series.update[series.largest]), len(broken), first
 
 
-QUESTION = Question(
+SECTION = Section(
     name="lstm",
     title="Recurrent state",
     asks="Is the recurrent state alive, bounded and unsaturated?",
@@ -201,4 +201,6 @@ QUESTION = Question(
     layout=layout,
     draw=draw,
     words=words,
+    rows=rows,
+    rules=RULES,
 )

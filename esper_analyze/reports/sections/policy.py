@@ -10,7 +10,7 @@ import numpy as np
 
 from esper_analyze.replay.evidence import Evidence
 from esper_analyze.reports.render.draw import bounds, finish, from_zero, incidents_behind, line, scale
-from esper_analyze.reports.render.section import Layout, Question
+from esper_analyze.reports.render.section import Layout, Section
 from esper_analyze.reports.render.style import FIRST, SECOND, THIRD
 from esper_analyze.runs.series import Series, all_series
 from esper_analyze.wording import many
@@ -159,7 +159,7 @@ def _samples(data: PolicyFrame) -> list[str]:
     return sentences
 
 
-QUESTION = Question(
+SECTION = Section(
     name="policy",
     title="Policy change",
     asks="How far did each update move the policy, and did rollout and update agree to begin with?",

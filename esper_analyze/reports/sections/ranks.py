@@ -12,7 +12,7 @@ from esper_analyze.detector.signals import Bools, Floats, Ints
 from esper_analyze.replay.evidence import Evidence
 from esper_analyze.reports.render.draw import bounds, finish, from_zero, incidents_behind, line, scale
 from esper_analyze.reports.render.rows import Mark, SectionTable
-from esper_analyze.reports.render.section import Layout, Question
+from esper_analyze.reports.render.section import Layout, Section
 from esper_analyze.reports.render.style import FIRST, SECOND, THIRD, VERDICTS
 from esper_analyze.runs.series import Series, all_series, rows_of, series_of
 from esper_analyze.terminal import cleaned
@@ -196,7 +196,7 @@ def rows(data: RankFrame) -> SectionTable:
     return SectionTable(("rank", "state", "last_update", "grad_norm", "apart", "return_mean", "seconds"), tuple(cells))
 
 
-QUESTION = Question(
+SECTION = Section(
     name="ranks",
     title="Ranks",
     asks="Do the ranks of a distributed training stay in sync?",
@@ -205,5 +205,6 @@ QUESTION = Question(
     layout=layout,
     draw=draw,
     words=words,
-    table=rows,
+    rows=rows,
+    listed=rows,
 )

@@ -10,7 +10,7 @@ import numpy as np
 
 from esper_analyze.replay.evidence import Evidence
 from esper_analyze.reports.render.draw import area, finish, incidents_behind, line, scale
-from esper_analyze.reports.render.section import Layout, Question
+from esper_analyze.reports.render.section import Layout, Section
 from esper_analyze.reports.render.style import BAND, FIRST
 from esper_analyze.runs.series import Series, series_of
 from esper_analyze.wording import many, number
@@ -108,7 +108,7 @@ def fall_of(mean: Series) -> str:
     return f" The best level was {number(best)}, about update {at:,}; at the end it was {number(last)}."
 
 
-QUESTION = Question(
+SECTION = Section(
     name="returns",
     title="Episode returns",
     asks="Did the agent get better?",

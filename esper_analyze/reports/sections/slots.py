@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 from esper_analyze.replay.evidence import Evidence
 from esper_analyze.reports.render.draw import bounds, finish, incidents_behind, line, scale
 from esper_analyze.reports.render.rows import SectionTable
-from esper_analyze.reports.render.section import Layout, Question
+from esper_analyze.reports.render.section import Layout, Section
 from esper_analyze.reports.render.style import BAND, FIRST, GRID, PAPER, SECOND, THIRD, VERDICTS
-from esper_analyze.reports.sections.slot_findings import SlotIncident, slot_incidents
+from esper_analyze.reports.sections.slot_findings import RULES, SlotIncident, slot_incidents
 from esper_analyze.reports.sections.slot_history import (
     HEALTH_GATE,
     Lane,
@@ -250,13 +250,7 @@ def _row(location: SlotLocation, incidents: Sequence[SlotIncident]) -> tuple[obj
     )
 
 
-def table(data: SlotFrame) -> SectionTable | None:
-    """Return the gate's table, None when no slot ever held a seed module."""
-    listed = rows(data)
-    return listed if listed.cells else None
-
-
-QUESTION = Question(
+SECTION = Section(
     name="slots",
     title="Seed modules in slots",
     asks="Which seed modules pass the quality gate, and what is wrong with those that do not?",
@@ -266,5 +260,8 @@ QUESTION = Question(
     layout=layout,
     draw=draw,
     words=words,
-    table=table,
+    rows=rows,
+    listed=rows,
+    rules=RULES,
+    itemised=True,
 )

@@ -12,7 +12,7 @@ from esper_analyze.detector.signals import Bools, Floats
 from esper_analyze.replay.evidence import Evidence
 from esper_analyze.reports.render.draw import magnitude
 from esper_analyze.reports.render.rows import Mark, SectionTable
-from esper_analyze.reports.render.section import Layout, Question
+from esper_analyze.reports.render.section import Layout, Section
 from esper_analyze.reports.render.style import FIRST, INK, SECOND, VERDICTS
 from esper_analyze.runs.series import queried
 from esper_analyze.terminal import cleaned
@@ -149,15 +149,12 @@ def _state(broken: bool | None) -> Mark:
     return Mark("critical", "✕ NaN") if broken else Mark("ok", "● finite")
 
 
-def table(data: TensorFrame) -> SectionTable | None:
-    """Return the tensors that are not finite, None when all are."""
-    bad = _bad(data)
-    listed = rows(data)
-    cells = tuple(row for row, broken in zip(listed.cells, bad, strict=True) if broken)
-    return SectionTable(listed.columns, cells) if cells else None
+def listed(data: TensorFrame) -> SectionTable:
+    """Return the tensors that are not finite."""
+    return rows(data).having("critical")
 
 
-QUESTION = Question(
+SECTION = Section(
     name="tensors",
     title="Numerical stability",
     asks="When a value was not finite, which tensors contained it?",
@@ -166,5 +163,6 @@ QUESTION = Question(
     layout=layout,
     draw=draw,
     words=words,
-    table=table,
+    rows=rows,
+    listed=listed,
 )

@@ -13,7 +13,7 @@ from esper_analyze.errors import UsageError
 from esper_analyze.replay.evidence import Evidence
 from esper_analyze.reports.render.draw import finish, line, magnitude, scale
 from esper_analyze.reports.render.rows import SectionTable
-from esper_analyze.reports.render.section import Layout, Question
+from esper_analyze.reports.render.section import Layout, Section
 from esper_analyze.reports.render.style import FIRST, THIRD, VERDICTS
 from esper_analyze.runs.series import Series, queried, series_of
 from esper_analyze.terminal import cleaned
@@ -189,7 +189,7 @@ def rows(data: TransitionFrame) -> SectionTable:
     return SectionTable(columns, tuple(cells))
 
 
-def table(data: TransitionFrame) -> SectionTable:
+def listed(data: TransitionFrame) -> SectionTable:
     """Return the first few of each: a transition once, with how often it was among the worst."""
     cells: list[tuple[Any, ...]] = []
     for head, samples in list(data.heads.items())[: _PAGE_HEADS + 1]:
@@ -207,7 +207,7 @@ def _folded(head: str, samples: polars.DataFrame, most: int) -> list[tuple[Any, 
     return [(_labelled(head), *(same[0][name] for name in _FOLDED[1:-1]), len(same)) for same in worst]
 
 
-QUESTION = Question(
+SECTION = Section(
     name="transitions",
     title="Worst transitions",
     asks="Which samples made a ratio explode or collapse, and what have they in common?",
@@ -217,5 +217,7 @@ QUESTION = Question(
     layout=layout,
     draw=draw,
     words=words,
-    table=table,
+    rows=rows,
+    listed=listed,
+    itemised=True,
 )

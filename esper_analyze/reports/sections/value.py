@@ -12,7 +12,7 @@ from esper_analyze.detector.rules.value_collapse import bound_of_phase
 from esper_analyze.detector.signals import RUN, Frame, Ints, Signal
 from esper_analyze.replay.evidence import Evidence
 from esper_analyze.reports.render.draw import area, finish, incidents_behind, line, scale
-from esper_analyze.reports.render.section import Layout, Question
+from esper_analyze.reports.render.section import Layout, Section
 from esper_analyze.reports.render.style import BAND, FIRST, SECOND, THIRD, VERDICTS
 from esper_analyze.runs.series import Series, all_series
 from esper_analyze.wording import many, number
@@ -141,7 +141,7 @@ def words(data: ValueFrame) -> list[str]:
     return sentences
 
 
-QUESTION = Question(
+SECTION = Section(
     name="value",
     title="Value and advantage",
     asks="Does the value function predict the returns, and what do the advantages look like?",

@@ -6,9 +6,9 @@ import pytest
 
 from esper_analyze.detector.rules.value_collapse import ValueCollapseLimits
 from esper_analyze.replay.evidence import Evidence, gather
-from esper_analyze.reports.page import QUESTIONS
 from esper_analyze.reports.render.figure import MOST_POINTS, drawn
-from esper_analyze.reports.render.section import Question
+from esper_analyze.reports.render.section import Section
+from esper_analyze.reports.section_list import SECTIONS
 from esper_analyze.reports.sections import (
     drift,
     escalation,
@@ -28,10 +28,10 @@ from tests.present import present
 from tests.reports.synthetic import Rows, write_run
 
 NAN = float("nan")
-ELSEWHERE = (layers.QUESTION, ranks.QUESTION, slots.QUESTION, tensors.QUESTION, transitions.QUESTION)
+ELSEWHERE = (layers.SECTION, ranks.SECTION, slots.SECTION, tensors.SECTION, transitions.SECTION)
 """Questions about what the sound run does not hold; each has a file of tests of its own."""
-SOUND = [question for question in QUESTIONS if question not in ELSEWHERE]
-NAMES = [question.name for question in SOUND]
+SOUND = [section for section in SECTIONS if section not in ELSEWHERE]
+NAMES = [section.name for section in SOUND]
 
 
 def bare(update: int, rows: Rows) -> None:
@@ -59,31 +59,31 @@ def made(path: Path, edit: Any, updates: int = 6) -> Evidence:
     return gather(open_run(write_run(path, updates, edit)))
 
 
-@pytest.mark.parametrize("question", SOUND, ids=NAMES)
-def test_every_question_is_answered_on_a_sound_run(question: Question, healthy: Evidence) -> None:
-    data = question.frame(healthy)
+@pytest.mark.parametrize("section", SOUND, ids=NAMES)
+def test_every_question_is_answered_on_a_sound_run(section: Section, healthy: Evidence) -> None:
+    data = section.frame(healthy)
     assert data is not None
-    picture = drawn(question, data)
+    picture = drawn(section, data)
     assert picture.png.startswith(b"\x89PNG")
     assert picture.svg.startswith("<svg viewBox=")
-    assert question.words(data)
+    assert section.words(data)
 
 
-@pytest.mark.parametrize("question", SOUND, ids=NAMES)
+@pytest.mark.parametrize("section", SOUND, ids=NAMES)
 @pytest.mark.parametrize("edit", [bare, all_nan, all_zero])
-def test_nothing_measured_all_nan_and_all_zero_can_be_answered(question: Question, edit: Any, tmp_path: Path) -> None:
+def test_nothing_measured_all_nan_and_all_zero_can_be_answered(section: Section, edit: Any, tmp_path: Path) -> None:
     evidence = made(tmp_path / "run", edit)
-    data = question.frame(evidence)
-    assert (data is None) == (edit is bare and question.name != "timeline")
+    data = section.frame(evidence)
+    assert (data is None) == (edit is bare and section.name != "timeline")
     if data is not None:
-        drawn(question, data)
-        assert all("nan" not in sentence for sentence in question.words(data))
+        drawn(section, data)
+        assert all("nan" not in sentence for sentence in section.words(data))
 
 
-@pytest.mark.parametrize("question", SOUND, ids=NAMES)
-def test_an_empty_run_and_a_run_of_one_update_can_be_answered(question: Question, tmp_path: Path) -> None:
-    assert question.frame(made(tmp_path / "none", None, updates=0)) is None
-    drawn(question, question.frame(made(tmp_path / "one", None, updates=1)))
+@pytest.mark.parametrize("section", SOUND, ids=NAMES)
+def test_an_empty_run_and_a_run_of_one_update_can_be_answered(section: Section, tmp_path: Path) -> None:
+    assert section.frame(made(tmp_path / "none", None, updates=0)) is None
+    drawn(section, section.frame(made(tmp_path / "one", None, updates=1)))
 
 
 def test_policy_says_where_the_largest_values_were_and_what_was_infinite(troubled: Evidence) -> None:
@@ -205,7 +205,7 @@ def test_a_figure_of_very_many_points_is_a_picture_inside_its_svg(tmp_path: Path
         rows["heads"] = [{**head, "head": f"head {k}"} for k in range(8)]
 
     data = present(heads.frame(made(tmp_path / "run", crowd, updates=500)))
-    few, many = drawn(heads.QUESTION, data[:2]), drawn(heads.QUESTION, data * 6)
+    few, many = drawn(heads.SECTION, data[:2]), drawn(heads.SECTION, data * 6)
     assert few.points <= MOST_POINTS
     assert "<image" not in few.svg
     assert ("<image" in many.svg) == (many.points > MOST_POINTS)
