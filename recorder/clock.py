@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import time
 
+from esper_analyze.schema.row_types import UpdatesRow
+
 STEP = 5.0
 """Seconds by which the wall clock may differ from the elapsed time between two updates."""
 
@@ -28,7 +30,7 @@ class Clock:
         """Seconds since the update began."""
         return time.perf_counter() - self._began
 
-    def cells(self, update: int, spent: float) -> dict[str, object]:
+    def cells(self, update: int, spent: float) -> UpdatesRow:
         """Return the time columns of ``updates``; ``spent``: the recorder's own seconds."""
         now = self._ended = time.perf_counter()
         optimising = now if self._optimising is None else self._optimising

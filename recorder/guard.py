@@ -11,8 +11,8 @@ from types import TracebackType
 import torch
 
 from esper_analyze.schema.printable import LOG
+from esper_analyze.schema.row_types import LossesOfDataRow
 from recorder.process_state import as_by_default, is_altered
-from recorder.reduce.update import Cells
 
 
 class ErrorGuard:
@@ -82,7 +82,7 @@ class ErrorGuard:
             self._logged_kinds.add(kind)
             LOG.warning("recorder: %s", message)
 
-    def take_losses(self, update: int) -> list[Cells]:
+    def take_losses(self, update: int) -> list[LossesOfDataRow]:
         """Return the losses since the last call as rows of ``losses_of_data``, one per kind."""
         lost, self._lost = self._lost, Counter()
         return [

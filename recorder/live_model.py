@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from esper_analyze.schema.constants import HEAD_GROUP
+from esper_analyze.schema.row_types import EventsRow
 from recorder.capture.parameters import ParameterMap, ParameterRows, Part, Parts, groups_by_name, length_of
-from recorder.reduce.update import Cells
 
 MAX_EVENTS = 1_000
 """Rows of one kind for one change; the rest is one more row with their number."""
@@ -69,7 +69,7 @@ class LiveModel:
         self._foreign |= {id(p): weakref.ref(p) for p in unknown if id(p) not in live}
         return any(id(parameter) in live for parameter in unknown)
 
-    def follow(self) -> list[Cells]:
+    def follow(self) -> list[EventsRow]:
         """Rebuild the map; return the changes as rows of ``events`` without ``update``."""
         before = self.parameters
         resolve = _Resolver(self.model)
@@ -136,7 +136,7 @@ def _identities(parameters: ParameterMap, group: str) -> list[tuple[int, int]]:
     return [(id(parameter), size) for parameter, size in parameters.members_of(group)]
 
 
-def _parameter_events(before: ParameterMap, now: ParameterMap) -> list[Cells]:
+def _parameter_events(before: ParameterMap, now: ParameterMap) -> list[EventsRow]:
     old = dict(zip(before.names, zip(before.parameters, before.shapes, strict=True), strict=True))
     new = dict(zip(now.names, zip(now.parameters, now.shapes, strict=True), strict=True))
     both = [name for name in new if name in old and (new[name][0] is not old[name][0] or new[name][1] != old[name][1])]
@@ -145,7 +145,7 @@ def _parameter_events(before: ParameterMap, now: ParameterMap) -> list[Cells]:
         "parameters_removed": [(name, f"shape {old[name][1]} before") for name in old if name not in new],
         "parameters_replaced": [(name, f"shape {old[name][1]} before, {new[name][1]} now") for name in both],
     }
-    events: list[Cells] = []
+    events: list[EventsRow] = []
     for kind, changes in kinds.items():
         events += [{"kind": kind, "subject": name, "detail": detail} for name, detail in changes[:MAX_EVENTS]]
         if len(changes) > MAX_EVENTS:
@@ -153,9 +153,9 @@ def _parameter_events(before: ParameterMap, now: ParameterMap) -> list[Cells]:
     return events
 
 
-def _head_events(before: ParameterMap, now: ParameterMap, heads: Iterable[str]) -> list[Cells]:
+def _head_events(before: ParameterMap, now: ParameterMap, heads: Iterable[str]) -> list[EventsRow]:
     """Return one row for each head whose parameters changed."""
-    events: list[Cells] = []
+    events: list[EventsRow] = []
     for subject in (HEAD_GROUP + name for name in heads):
         then, after = before.members_of(subject), now.members_of(subject)
         if _identities(before, subject) == _identities(now, subject):

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from esper_analyze.schema.row_types import LayersColumns
 from esper_analyze.storage.block import Block, nullable
 from recorder.capture.detail import Detail, DetailBatch, SampledDetail, fullest_batches
 from recorder.capture.snapshot_batch import SnapshotBatch
@@ -86,7 +87,7 @@ class Pretrigger:
         norms, present = np.full(len(parameters.parameters), np.nan), np.zeros(len(parameters.parameters), bool)
         tensors = [like.plan.tensors[position] for position in positions]
         norms[tensors], present[tensors] = step.norms.double().cpu().numpy(), True
-        cells = {
+        cells: LayersColumns = {
             "update": step.update,
             "layer": parameters.names,
             "minibatch": step.minibatch,

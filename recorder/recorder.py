@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import wraps
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Concatenate, ParamSpec, Self, TypeVar
+from typing import Any, Concatenate, ParamSpec, Self, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +17,7 @@ from torch.optim.optimizer import Optimizer
 from esper_analyze.detector.rule import Rule, revisions
 from esper_analyze.detector.thresholds import Thresholds
 from esper_analyze.schema.merging import RankRows
+from esper_analyze.schema.row_types import EventsRow, LossesOfDataRow, UpdatesRow
 from esper_analyze.schema.tables import BY_NAME
 from esper_analyze.schema.tables.events import CONTINUED, RESUMED_FRESH
 from esper_analyze.schema.tables.updates import STATUSES
@@ -38,9 +39,8 @@ from recorder.measure.lstm import lstm_statistics
 from recorder.minibatch_reader import MinibatchReader
 from recorder.online_detector import OnlineDetector
 from recorder.process_state import by_default
-from recorder.reduce.update import Cells
 from recorder.rollout import rollout_arrays, rollout_tensors
-from recorder.rows import EndedUpdate, Episode, rows_of
+from recorder.rows import EndedUpdate, Episode, rows_of, undeclared_cells
 from recorder.slots import Parameters, Slots
 from recorder.store.resume import begin
 from recorder.store.store import Store
@@ -206,7 +206,7 @@ class Recorder:
         self._minibatch_reader = MinibatchReader(self.heads, self.guarded)
         self._model = None if model is None else LiveModel(model, groups, parts)
         self.parameters: ParameterMap | None = None if self._model is None else self._model.parameters
-        self._events: list[Cells] = []
+        self._events: list[EventsRow] = []
         self._changed_groups: frozenset[str] = frozenset()  # in the update in progress
         self._thread = threading.get_ident()  # that of the last minibatch
         self._reader = None if self.parameters is None else GradientReader(self.parameters)
@@ -481,20 +481,17 @@ class Recorder:
             reason = self._converted("update(reason)", arguments.words, reason)
             floor = self._converted("update(advantage_floor)", arguments.number, advantage_floor)
             steps = self._converted("update(env_steps)", arguments.integer, env_steps)
-            loop_cells = self._cells(cells)
-            scalars = self._loss_scale() | {n: cell for n, cell in loop_cells.items() if isinstance(cell, Tensor)}
+            loop_cells, scalars = self._cells(cells)
+            scalars = self._loss_scale() | scalars
             of_scalars = {name: outgoing.add(cell) for name, cell in scalars.items()}
             sent = Transfer(outgoing)
 
             def end() -> None:
-                host_cells = self._host_cells(steps) | {
-                    name: cell for name, cell in loop_cells.items() if not isinstance(cell, Tensor)
-                }
                 self._pending = EndedUpdate(
                     update=number,
                     buffer=self._buffer,
                     transfer=sent,
-                    cells=host_cells,
+                    cells=self._host_cells(steps) | loop_cells,
                     episodes=self._episodes,
                     status=status,
                     reason=reason,
@@ -529,13 +526,14 @@ class Recorder:
     def _converted(self, argument: str, convert: Callable[[Any], Any], value: Any) -> Any:
         return arguments.take(self.guarded, argument, convert, value)
 
-    def _cells(self, cells_of_loop: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the cells of ``updates`` from the loop or its optimizer; numbers on a device as tensors."""
+    def _cells(self, cells_of_loop: Mapping[str, Any]) -> tuple[UpdatesRow, dict[str, Tensor]]:
+        """Return the cells of ``updates`` from the loop or its optimizer, and those that are numbers on a device."""
         cells: dict[str, Any] = {"learning_rate": None}
         for name, cell in (("learning_rate", self._learning_rate), *cells_of_loop.items()):
             with self.guarded(f"update({name})"):
                 cells[name] = arguments.cell(name, cell)
-        return cells
+        on_device = {name: cell for name, cell in cells.items() if isinstance(cell, Tensor)}
+        return cast("UpdatesRow", {name: cell for name, cell in cells.items() if name not in on_device}), on_device
 
     def _check_relevant(self, of_rollout: object) -> None:
         """Count a loss if only one of ``minibatch`` and ``update`` was passed causal masks."""
@@ -560,7 +558,7 @@ class Recorder:
         scale = None if self.parameters is None else amp.loss_scale(self.parameters.parameters)
         return {} if scale is None else {"loss_scale": scale.reshape(-1)}
 
-    def _host_cells(self, env_steps: int | None) -> dict[str, object]:
+    def _host_cells(self, env_steps: int | None) -> UpdatesRow:
         """Return the columns of ``updates`` known on the host without a transfer."""
         progress = None
         if self._total_env_steps and env_steps is not None:
@@ -753,6 +751,9 @@ class Recorder:
         judged = self._detector.judge(measured.update, tables)
         if self._reader is not None:
             self._reader.forget_copies()
+        for table, names in undeclared_cells(judged.rows).items():
+            undeclared = ValueError(f"not declared, so not stored: {', '.join(names)}")
+            self.guarded.refuse(f"cells of {table}", undeclared)
         events, self._events = self._events, []
         self._store.put(judged.rows | {"events": events, "losses_of_data": self._losses(measured.update)})
         if judged.escalates and self._detail_schedule.pretrigger is not None:
@@ -769,7 +770,7 @@ class Recorder:
         wrong = f"head {head!r}: its entropies do not fit {size} actions, the outputs of its last layer: pass sizes="
         self.guarded.lose("minibatch(entropy)", ValueError(wrong))
 
-    def _losses(self, update: int) -> list[dict[str, object]]:
+    def _losses(self, update: int) -> list[LossesOfDataRow]:
         """Return the rows of ``losses_of_data`` for an update: errors, wall-clock changes, a resume."""
         losses = self.guarded.take_losses(update)
         moved = self._clock.step(update)

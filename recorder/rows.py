@@ -7,6 +7,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from esper_analyze.schema.row_types import EpisodesColumns, HeadsRow, UpdatesRow
+from esper_analyze.schema.tables import TABLES
 from esper_analyze.schema.zero import explain_zero
 from esper_analyze.storage.block import Block, Rows
 from recorder.capture.gradient_snapshot import GradientReader
@@ -25,7 +27,7 @@ from recorder.reduce.gradients import (
 from recorder.reduce.norms import GradientNorms
 from recorder.reduce.policy import PolicyNumbers, step_block
 from recorder.reduce.rollout import floored_cells, lstm_rows, mask_cells, scalar_cells, value_cells
-from recorder.reduce.update import Cells, MinibatchNumbers, minibatch_numbers
+from recorder.reduce.update import MinibatchNumbers, minibatch_numbers
 from recorder.rollout import RolloutHandles
 from recorder.slots import SlotCalls
 from recorder.transfer import Arrays, Handle, Transfer
@@ -45,7 +47,7 @@ class EndedUpdate:
     update: int
     buffer: UpdateBuffer
     transfer: Transfer
-    cells: Cells
+    cells: UpdatesRow
     episodes: Collection[Episode]
     status: str | None
     reason: str | None
@@ -62,8 +64,8 @@ class UpdateRows:
     """The rows of one update by table (without findings and levels), its gradient norms, and all transferred arrays."""
 
     tables: dict[str, Rows]
-    update: Cells
-    heads: Sequence[Cells]
+    update: UpdatesRow
+    heads: Sequence[HeadsRow]
     norms: GradientNorms | None
     arrays: Arrays
     contradicted: Sequence[str]  # heads whose entropy shows that their inferred size is wrong
@@ -93,7 +95,7 @@ def rows_of(measured: EndedUpdate, heads: Heads, reader: GradientReader | None) 
             )
             policy = PolicyNumbers(minibatches)
         gradients = group_numbers(parameters, minibatches)
-        row = {
+        row: UpdatesRow = {
             "update": update,
             **value_cells(arrays, measured.rollout),
             **_minibatch_cells(minibatches, policy, buffer, hooked=hooked),
@@ -121,6 +123,19 @@ def rows_of(measured: EndedUpdate, heads: Heads, reader: GradientReader | None) 
         )
 
 
+def undeclared_cells(tables: Mapping[str, Rows]) -> dict[str, list[str]]:
+    """Return the cells that are no column of their table and so cannot be stored, by table."""
+    undeclared: dict[str, set[str]] = {}
+    for table, rows in tables.items():
+        for cells in [rows.cells] if isinstance(rows, Block) else rows:
+            if not cells.keys() <= _DECLARED[table]:
+                undeclared.setdefault(table, set()).update(cells.keys() - _DECLARED[table])
+    return {table: sorted(names) for table, names in undeclared.items()}
+
+
+_DECLARED = {table.name: frozenset(table.names) for table in TABLES}
+
+
 def _contradicted(heads: Heads, policy: PolicyNumbers | None) -> list[str]:
     sizes = {heads.names.index(name): size for name, size in heads.inferred.items()}
     return [] if policy is None or not sizes else [heads.names[index] for index in policy.contradicted(sizes)]
@@ -140,7 +155,7 @@ def _measured_minibatches(
 
 def _minibatch_cells(
     numbers: MinibatchNumbers | None, policy: PolicyNumbers | None, buffer: UpdateBuffer, *, hooked: bool
-) -> Cells:
+) -> UpdatesRow:
     if numbers is None or policy is None:
         return {"optimizer_steps": buffer.other_steps} if hooked else {}
     cells = policy.update_cells(hooked=hooked) | model_cells(numbers)
@@ -157,11 +172,11 @@ def _head_rows(
     gradients: GroupNumbers | None,
     masks: Numbers | None,
     contradicted: Sequence[str],
-) -> list[Cells]:
-    rows = []
+) -> list[HeadsRow]:
+    rows: list[HeadsRow] = []
     masked = {name: index for index, name in enumerate(heads.categorical)}
     for index, name in enumerate(heads.names):
-        row: Cells = {"head": name, "kind": heads.kind(name), "coefficient": heads.coefficients.get(name)}
+        row: HeadsRow = {"head": name, "kind": heads.kind(name), "coefficient": heads.coefficients.get(name)}
         if policy is not None:
             row |= policy.head_cells(index)
         row |= head_gradient_cells(parameters, gradients, name)
@@ -178,11 +193,17 @@ def _episode_block(episodes: Collection[Episode], update: int) -> Rows:
     if not episodes:
         return []
     returns, lengths, envs, successes = zip(*episodes, strict=True)
-    cells = {"update": update, "episode_return": returns, "length": lengths, "env": envs, "success": successes}
+    cells: EpisodesColumns = {
+        "update": update,
+        "episode_return": returns,
+        "length": lengths,
+        "env": envs,
+        "success": successes,
+    }
     return Block(len(episodes), cells)
 
 
-def _episode_cells(measured: EndedUpdate) -> Cells:
+def _episode_cells(measured: EndedUpdate) -> UpdatesRow:
     returns = [episode[0] for episode in measured.episodes]
     lengths = [episode[1] for episode in measured.episodes if episode[1] is not None]
     return {
@@ -192,7 +213,7 @@ def _episode_cells(measured: EndedUpdate) -> Cells:
     }
 
 
-def _status(measured: EndedUpdate, row: Cells, minibatches: MinibatchNumbers | None) -> Cells:
+def _status(measured: EndedUpdate, row: UpdatesRow, minibatches: MinibatchNumbers | None) -> UpdatesRow:
     """Return how the update ended: as the loop said, else as recorded."""
     if measured.status is not None:
         return {"status": measured.status, "skip_reason": measured.reason}

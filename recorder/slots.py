@@ -11,10 +11,10 @@ import numpy as np
 from torch import Tensor, nn
 
 from esper_analyze.schema.constants import DEFAULT_CLIP_NORM, EXPLODING_FACTOR
+from esper_analyze.schema.row_types import LossesOfDataRow, SlotsRow
 from recorder import amp, arguments
 from recorder.module_gradients import ModuleGradients, ModuleSnapshots, trained_gradients
 from recorder.reduce.slots import NOTHING, Slot, SlotCall, SlotHistory, slot_rows
-from recorder.reduce.update import Cells
 from recorder.transfer import Arrays, Handle, Outgoing
 
 Parameters = nn.Module | Iterable[Tensor]
@@ -91,13 +91,13 @@ class Slots:
         """Discard the calls: the next update begins."""
         self.now = SlotCalls()
 
-    def left_out(self, update: int) -> list[Cells]:
+    def left_out(self, update: int) -> list[LossesOfDataRow]:
         """Return a row of ``losses_of_data`` if calls were made after the last update; else empty."""
         calls = len(self.now.calls)
         detail = f"calls of slot() after the last update, which are part of no update: {calls}"
         return [{"update": update, "kind": "slot_calls_left_out", "detail": detail, "rows": 0}] if calls else []
 
-    def rows(self, done: SlotCalls, arrays: Arrays, update: int) -> list[Cells]:
+    def rows(self, done: SlotCalls, arrays: Arrays, update: int) -> list[SlotsRow]:
         """Return the rows of an update whose measurements have arrived; call it in the order of updates."""
         if not done.calls or sum(map(len, done.numbers)) != done.snapshots.count:  # not measured: the loss is counted
             return []

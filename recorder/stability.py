@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from esper_analyze.schema.row_types import TensorsColumns, UpdatesRow
 from esper_analyze.storage.block import Block, nullable
+from recorder.capture.batch import LOSSES
 from recorder.capture.parameters import ParameterMap
 from recorder.capture.snapshot_batch import SnapshotBatch
 from recorder.reduce.norms import GradientNorms
@@ -19,7 +21,7 @@ def stability_rows(
     parameters: ParameterMap,
     norms: GradientNorms | None,
     batches: Sequence[SnapshotBatch],
-    row: Mapping[str, Any],
+    row: UpdatesRow,
     *,
     cause: str,
 ) -> Block:
@@ -40,24 +42,22 @@ def stability_rows(
         broken = (present & ~np.isfinite(tensor_norms)).any(axis=0)
         norm = np.where(present, tensor_norms, -np.inf).max(axis=0)
     gradients, copied = _largest_gradients(batches, count)
-    losses = [row.get(name) for name in ("policy_loss", "value_loss", "entropy_loss", "total_loss")]
+    losses = [row.get(name) for name in LOSSES]
     recorded = [loss for loss in losses if loss is not None]
-    return Block(
-        count,
-        {
-            "update": row["update"],
-            "tensor": parameters.names,
-            "cause": cause,
-            "elements": np.array([parameter.numel() for parameter in parameters.parameters]),
-            "weight_nonfinite": nullable(~np.isfinite(weights), filled),
-            "weight_abs_max": nullable(weights, filled),
-            "grad_nonfinite": nullable(broken, measured),
-            "grad_abs_max": nullable(gradients, copied),
-            "grad_norm_max": nullable(norm, measured),
-            "grad_norm_pre_clip": row.get("grad_norm_pre_clip_max"),
-            "loss_finite": bool(np.isfinite(recorded).all()) if recorded else None,
-        },
-    )
+    cells: TensorsColumns = {
+        "update": row["update"],
+        "tensor": parameters.names,
+        "cause": cause,
+        "elements": np.array([parameter.numel() for parameter in parameters.parameters]),
+        "weight_nonfinite": nullable(~np.isfinite(weights), filled),
+        "weight_abs_max": nullable(weights, filled),
+        "grad_nonfinite": nullable(broken, measured),
+        "grad_abs_max": nullable(gradients, copied),
+        "grad_norm_max": nullable(norm, measured),
+        "grad_norm_pre_clip": row.get("grad_norm_pre_clip_max"),
+        "loss_finite": bool(np.isfinite(recorded).all()) if recorded else None,
+    }
+    return Block(count, cells)
 
 
 def _largest(parameter: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, Literal, Protocol, TypeVar, get_args
 
 import torch
 from torch import Tensor
@@ -34,7 +34,8 @@ _BY_SAMPLE = (
     "step",
 )
 """Fields of a batch whose last axis is the samples."""
-LOSSES = ("policy_loss", "value_loss", "entropy_loss", "total_loss")
+Loss = Literal["policy_loss", "value_loss", "entropy_loss", "total_loss"]
+LOSSES: tuple[Loss, ...] = get_args(Loss)
 
 
 @dataclass(frozen=True, slots=True)

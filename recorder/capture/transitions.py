@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from esper_analyze.schema.row_types import TransitionsColumns
 from esper_analyze.storage.block import Block, Rows, nullable
 from recorder.capture.batch import CaptureBatch, weight_of
 from recorder.measure import Numbers
@@ -19,7 +20,8 @@ from recorder.measure.worst import FIELDS, Worst, worst_samples
 
 WORST = 100
 """Samples kept for the joint action and for each head whose ratios left the bounds."""
-_INTEGERS = ("minibatch", "index", "env", "step", "action")
+_ADDED: tuple[Literal["epoch", "bad", "nonfinite", "place"], ...] = ("epoch", "bad", "nonfinite", "place")
+_INTEGERS = ("minibatch", "index", "env", "step", "action", *_ADDED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,16 +76,18 @@ def transition_rows(worst: Sequence[Worst], rows: Mapping[int, str], epochs: Seq
     parts = [part for part in parts if len(part["place"])]
     if not parts:
         return []
-    cells: dict[str, Any] = {"update": update, "head": [name for part in parts for name in part["head"]]}
-    for name in (*FIELDS, "epoch", "bad", "nonfinite", "place"):
-        column = np.concatenate([part[name] for part in parts])
-        is_known = (
-            ~np.isnan(column) if name not in ("log_ratio", "joint_log_ratio", "log_prob", "old_log_prob") else None
-        )
-        if name in (*_INTEGERS, "epoch", "bad", "nonfinite", "place"):
-            column = np.nan_to_num(column).astype(np.int64)
-        cells[name] = column if is_known is None else nullable(column, is_known)
-    return Block(len(cells["head"]), cells)
+    cells: TransitionsColumns = {"update": update, "head": [name for part in parts for name in part["head"]]}
+    for name in (*FIELDS, *_ADDED):
+        cells[name] = _column(name, np.concatenate([part[name] for part in parts]))
+    return Block(sum(len(part["place"]) for part in parts), cells)
+
+
+def _column(name: str, numbers: Numbers) -> Any:
+    """Return the cells of a column; NaN is null where it means that the loop does not say."""
+    if name in ("log_ratio", "joint_log_ratio", "log_prob", "old_log_prob"):
+        return numbers
+    is_known = ~np.isnan(numbers)
+    return nullable(np.nan_to_num(numbers).astype(np.int64) if name in _INTEGERS else numbers, is_known)
 
 
 def _worst_of_row(

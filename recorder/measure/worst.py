@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
 
-FIELDS = (
+Field = Literal[
     "minibatch",
     "index",
     "env",
@@ -18,7 +19,8 @@ FIELDS = (
     "old_log_prob",
     "action",
     "advantage",
-)
+]
+FIELDS: tuple[Field, ...] = get_args(Field)
 """Fields kept of a sample; NaN where the argument was not passed."""
 
 

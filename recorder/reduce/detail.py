@@ -7,18 +7,17 @@ from typing import Any
 
 import numpy as np
 
+from esper_analyze.schema.row_types import GroupsRow, LayersColumns
 from esper_analyze.storage.block import Block, nullable
 from recorder.capture.detail import DetailBatch, SampledDetail
 from recorder.capture.parameters import ParameterMap
 from recorder.measure import Numbers
 from recorder.measure.direction import spacing
 from recorder.measure.elements import FIELDS
-from recorder.reduce.update import Cells
 from recorder.transfer import Arrays
 
 _FIELD = {name: index for index, name in enumerate(FIELDS)}
-_BINS = ("zero", "below_1e_6", "1e_6_to_1e_4", "1e_4_to_1e_2", "1e_2_to_1", "1_and_above")
-_SUMS = [_FIELD[name] for name in (*_BINS, "nan", "inf", "large", "positive")]
+_COUNTS = ("zero", "below_1e_6", "nan", "inf", "large")
 
 
 class DetailNumbers:
@@ -57,10 +56,10 @@ class DetailNumbers:
             if batch.dot is not None:
                 self.dot[atoms] = arrays[batch.dot] * stands_for
 
-    def group_cells(self, group: int) -> Cells:
+    def group_cells(self, group: int) -> GroupsRow:
         """Return the detail cells of a group's ``groups`` row; null where its atoms had no gradient."""
         atoms = self.parameters.group_atoms[group]
-        cells: Cells = {"update_ratio": None}
+        cells: GroupsRow = {"update_ratio": None}
         if self.moved is not None:
             moved, weights = self.moved[:, atoms].sum(axis=1).tolist()
             cells["update_ratio"] = float(np.sqrt(moved / weights)) if weights else None
@@ -72,13 +71,20 @@ class DetailNumbers:
         elements = float(self.sizes[atoms].sum())
         shares = dict(zip(FIELDS, (self.statistics[atoms].sum(axis=0) / elements).tolist(), strict=True))
         cells["zero_fraction"] = shares["zero"]
-        cells |= {f"hist_{name}": shares[name] for name in _BINS}
-        cells["hist_nonfinite"] = shares["nan"] + shares["inf"]
+        cells |= {
+            "hist_zero": shares["zero"],
+            "hist_below_1e_6": shares["below_1e_6"],
+            "hist_1e_6_to_1e_4": shares["1e_6_to_1e_4"],
+            "hist_1e_4_to_1e_2": shares["1e_4_to_1e_2"],
+            "hist_1e_2_to_1": shares["1e_2_to_1"],
+            "hist_1_and_above": shares["1_and_above"],
+            "hist_nonfinite": shares["nan"] + shares["inf"],
+        }
         cells["sign_positive_fraction"] = shares["positive"]
         return cells | self._direction(atoms)
 
     @staticmethod
-    def _separate(sums: Numbers) -> Cells:
+    def _separate(sums: Numbers) -> GroupsRow:
         """Return the cells of separate backward passes; the cosine is over the elements that both losses reach."""
         shared = (sums[1] > 0) & (sums[2] > 0)
         both, policy, value, _ = sums[:, shared].sum(axis=1).tolist()
@@ -88,8 +94,8 @@ class DetailNumbers:
             "entropy_grad_norm": math.sqrt(entropy) if entropy > 0 else None,
         }
 
-    def _direction(self, atoms: np.ndarray[tuple[int], np.dtype[np.int64]]) -> Cells:
-        cells: Cells = {}
+    def _direction(self, atoms: np.ndarray[tuple[int], np.dtype[np.int64]]) -> GroupsRow:
+        cells: GroupsRow = {}
         squares, means = self.squares[:, atoms].sum(axis=1), self.means[:, atoms].sum(axis=1)
         norms, count = np.sqrt(squares), len(squares)
         spread = norms.sum() ** 2 - squares.sum()
@@ -112,32 +118,28 @@ class DetailNumbers:
         mean = sums / elements
         spread = self.statistics[:, _FIELD["sum"]] / self.sizes - mean[self.tensor]
         squares = self._by_tensor(self.statistics[:, _FIELD["squares"]] + self.sizes * spread**2)
-        counts = {FIELDS[index]: self._by_tensor(self.statistics[:, index]) for index in _SUMS}
+        counts = {name: self._by_tensor(self.statistics[:, _FIELD[name]]) for name in _COUNTS}
         infinite = (counts["inf"] > 0) & (counts["nan"] == 0)  # a spread about an infinite mean is NaN, the norm is not
-        cells = {
-            "grad_norm": np.where(infinite, np.inf, np.sqrt(squares + elements * mean**2)),
-            "mean": mean,
-            "std": np.sqrt(squares / elements),
-            "min": self._extreme(np.minimum, "min"),
-            "max": self._extreme(np.maximum, "max"),
-            "zero_fraction": counts["zero"] / elements,
-            "small_fraction": (counts["zero"] + counts["below_1e_6"]) / elements,
-            "large_fraction": counts["large"] / elements,
-            "nan_count": counts["nan"].astype(np.int64),
-            "inf_count": counts["inf"].astype(np.int64),
+        norms = np.where(infinite, np.inf, np.sqrt(squares + elements * mean**2))
+        cells: LayersColumns = {
+            "update": update,
+            "layer": self.parameters.names,
+            "minibatch": self.described,
+            "elements": elements.astype(np.int64),
+            "grad_norm": nullable(norms, present),
+            "mean": nullable(mean, present),
+            "std": nullable(np.sqrt(squares / elements), present),
+            "min": nullable(self._extreme(np.minimum, "min"), present),
+            "max": nullable(self._extreme(np.maximum, "max"), present),
+            "zero_fraction": nullable(counts["zero"] / elements, present),
+            "small_fraction": nullable((counts["zero"] + counts["below_1e_6"]) / elements, present),
+            "large_fraction": nullable(counts["large"] / elements, present),
+            "nan_count": nullable(counts["nan"].astype(np.int64), present),
+            "inf_count": nullable(counts["inf"].astype(np.int64), present),
+            "weight_norm": self.weight_norms,
+            "update_ratio": self._update_ratios(),
         }
-        return Block(
-            tensors,
-            {
-                "update": update,
-                "layer": self.parameters.names,
-                "minibatch": self.described,
-                "elements": elements.astype(np.int64),
-                **{name: nullable(cell, present) for name, cell in cells.items()},
-                "weight_norm": self.weight_norms,
-                "update_ratio": self._update_ratios(),
-            },
-        )
+        return Block(tensors, cells)
 
     def _update_ratios(self) -> Any:
         """Return ‖Δθ‖ / ‖θ‖ of each tensor, null where it was all 0; None if the parameters were not measured."""

@@ -7,29 +7,30 @@ import math
 import numpy as np
 
 from esper_analyze.schema.constants import DEFAULT_CLIP_NORM, EXPLODING_FACTOR, HEAD_GROUP, VANISHING, gradient_health
+from esper_analyze.schema.row_types import GroupsRow, HeadsRow, UpdatesRow
 from recorder.capture.parameters import ParameterMap
 from recorder.measure import Numbers
 from recorder.reduce.norms import Flags, GradientNorms
-from recorder.reduce.update import Cells, MinibatchNumbers
+from recorder.reduce.update import MinibatchNumbers
 
 
-def model_cells(minibatches: MinibatchNumbers) -> Cells:
+def model_cells(minibatches: MinibatchNumbers) -> UpdatesRow:
     """Return the whole-model gradient cells of the ``updates`` row."""
-    cells: Cells = {}
-    for name, norms in (
-        ("pre_clip", minibatches.pre_clip[minibatches.pre_clip_known]),
-        ("post_clip", minibatches.post_clip[minibatches.post_clip_known]),
-    ):
-        if len(norms):
-            cells[f"grad_norm_{name}"] = float(norms.mean())
-            cells[f"grad_norm_{name}_max"] = float(norms.max())
-            cells[f"grad_norm_{name}_last"] = float(norms[-1])
-    if minibatches.clip_norm is not None and minibatches.pre_clip_known.any():
+    cells: UpdatesRow = {}
+    pre = minibatches.pre_clip[minibatches.pre_clip_known]
+    if len(pre):
+        cells["grad_norm_pre_clip"] = float(pre.mean())
+        cells["grad_norm_pre_clip_max"] = float(pre.max())
+        cells["grad_norm_pre_clip_last"] = float(pre[-1])
+    post = minibatches.post_clip[minibatches.post_clip_known]
+    if len(post):
+        cells["grad_norm_post_clip"] = float(post.mean())
+        cells["grad_norm_post_clip_max"] = float(post.max())
+        cells["grad_norm_post_clip_last"] = float(post[-1])
+    if minibatches.clip_norm is not None and len(pre):
         cells["max_grad_norm"] = minibatches.clip_norm
         if minibatches.clipped_once:
-            cells["clip_active_fraction"] = float(
-                (~(minibatches.pre_clip[minibatches.pre_clip_known] <= minibatches.clip_norm)).mean()
-            )
+            cells["clip_active_fraction"] = float((~(pre <= minibatches.clip_norm)).mean())
         both = minibatches.pre_clip_known & minibatches.post_clip_known & (minibatches.pre_clip != 0)
         cells["clip_scale_mean"] = (
             float((minibatches.post_clip[both] / minibatches.pre_clip[both]).mean()) if both.any() else None
@@ -70,6 +71,8 @@ class GroupNumbers:
         self._logarithms = self._sum(squares * np.log(np.where(squares > 0, squares, 1.0)))
         self._with = self.counts > 0
         self._steps = self._with.sum(axis=0)
+        self.norms = self._mean(np.sqrt(self.squares))
+        """``grad_norm`` of each group in ``groups``, and of its head in ``heads``."""
 
     def _sum(self, cells: Numbers | Flags) -> Numbers:
         return np.add.reduceat(cells, self._starts, axis=1, dtype=np.float64)
@@ -80,19 +83,18 @@ class GroupNumbers:
         means: list[float] = (np.where(chosen, cells, 0.0).sum(axis=0) / chosen.sum(axis=0)).tolist()
         return means
 
-    def cells(self) -> list[Cells]:
+    def cells(self) -> list[GroupsRow]:
         """Return the norm cells of each group; a group without any gradient has null norms, never health 1."""
-        norm, vanishing = self._mean(np.sqrt(self.squares)), self._mean(self.vanished / self.counts)
-        exploding = self._mean(self.exploded / self.counts)
+        vanishing, exploding = self._mean(self.vanished / self.counts), self._mean(self.exploded / self.counts)
         concentration = self._concentration()
         without, finite = self.without.max(axis=0).tolist(), (self.nonfinite.sum(axis=0) == 0).tolist()
-        rows: list[Cells] = []
+        rows: list[GroupsRow] = []
         for g, steps in enumerate(self._steps.tolist()):
-            row: Cells = {"tensors_without_grad": int(without[g])}
+            row: GroupsRow = {"tensors_without_grad": int(without[g])}
             if steps:
                 low, high = float(self.smallest[g]), float(self.largest[g])
                 row |= {
-                    "grad_norm": norm[g],
+                    "grad_norm": self.norms[g],
                     "min_tensor_norm": low,
                     "max_tensor_norm": high,
                     "norm_ratio": None if low == 0 else high / low,
@@ -112,18 +114,20 @@ class GroupNumbers:
         entropy = np.abs(np.log(self.squares) - self._logarithms / self.squares) / np.log(self.counts)
         return [None if math.isnan(mean) else mean for mean in self._mean(entropy, defined)]
 
-    def head_cells(self, g: int) -> Cells:
+    def head_cells(self, g: int) -> HeadsRow:
         """Return gradient norm, state and counts of the ``heads`` row whose group is ``g``."""
         counts, without, nonfinite = self.counts[:, g], self.without[:, g], self.nonfinite[:, g]
         worst = int(np.lexsort((without, nonfinite))[-1])
-        cells: Cells = {
+        cells: HeadsRow = {
             "params_without_grad": int(without[worst]),
             "params_nonfinite": int(nonfinite[worst]),
             "params_finite": int(counts[worst] - nonfinite[worst]),
         }
         if not counts.any():
-            return cells | ({"grad_state": "missing"} if without.any() else {})
-        cells["grad_norm"] = float(np.sqrt(self.squares[counts > 0, g]).mean())
+            if without.any():
+                cells["grad_state"] = "missing"
+            return cells
+        cells["grad_norm"] = self.norms[g]
         cells["grad_state"] = "nonfinite" if nonfinite.any() else "finite"
         return cells
 
@@ -135,9 +139,9 @@ def group_numbers(parameters: ParameterMap | None, minibatches: MinibatchNumbers
     return GroupNumbers(parameters, minibatches.norms, minibatches.clip_norm)
 
 
-def group_cells(parameters: ParameterMap, numbers: GroupNumbers | None, changed: frozenset[str]) -> list[Cells]:
+def group_cells(parameters: ParameterMap, numbers: GroupNumbers | None, changed: frozenset[str]) -> list[GroupsRow]:
     """Return the rows of ``groups`` without ``update``; ``changed``: groups whose parameters differ from before."""
-    rows: list[Cells] = [
+    rows: list[GroupsRow] = [
         {
             "group": group.name,
             "tensors": group.tensors,
@@ -151,7 +155,7 @@ def group_cells(parameters: ParameterMap, numbers: GroupNumbers | None, changed:
     return [row | measured for row, measured in zip(rows, numbers.cells(), strict=True)]
 
 
-def head_gradient_cells(parameters: ParameterMap | None, numbers: GroupNumbers | None, head: str) -> Cells:
+def head_gradient_cells(parameters: ParameterMap | None, numbers: GroupNumbers | None, head: str) -> HeadsRow:
     """Return gradient norm, state and counts of one ``heads`` row."""
     index = None if parameters is None else parameters.group_index.get(HEAD_GROUP + head)
     if parameters is not None and head in parameters.removed:

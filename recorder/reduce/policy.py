@@ -7,10 +7,11 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from esper_analyze.schema.row_types import HeadsRow, StepsColumns, UpdatesRow
 from esper_analyze.storage.block import Block, nullable
 from recorder.capture.batch import LOSSES
 from recorder.measure import entropy, ratios
-from recorder.reduce.update import Cells, MinibatchNumbers, summary
+from recorder.reduce.update import MinibatchNumbers, summary
 
 _RATIO = {name: index for index, name in enumerate(ratios.FIELDS)}
 _HEAD = {name: index for index, name in enumerate(entropy.HEAD_FIELDS)}
@@ -45,12 +46,12 @@ class PolicyNumbers:
             and (least[head] < -SLACK or most[head] > math.log(size) * (1 + SLACK) + SLACK)
         ]
 
-    def update_cells(self, *, hooked: bool) -> Cells:
+    def update_cells(self, *, hooked: bool) -> UpdatesRow:
         """Return the policy cells of the ``updates`` row. ``hooked``: optimizer steps are recorded."""
         minibatches, ratio = self.minibatches, self.ratio
         has_samples = ratio.count[0] > 0
         counts = minibatches.nonfinite.sum(axis=1).tolist()
-        cells: Cells = {
+        cells: UpdatesRow = {
             "minibatches": minibatches.count,
             "inner_loop_measurable": bool(minibatches.steps[:-1].any()) if hooked else minibatches.count > 1,
             "ratio_nonfinite": int(ratio.total[_RATIO["nonfinite"]][0]),
@@ -66,12 +67,12 @@ class PolicyNumbers:
             cells |= self._ratio_cells()
         return cells | self._entropy_cells()
 
-    def _ratio_cells(self) -> Cells:
+    def _ratio_cells(self) -> UpdatesRow:
         minibatches, ratio = self.minibatches, self.ratio
         last = (minibatches.epoch == minibatches.epoch[-1]) & (minibatches.ratio[_RATIO["count"], 0] > 0)
         mean, std = self._pooled()
         k1, k2, k3 = (ratio.weighted[_RATIO[name]][0] for name in ("k1", "k2", "k3"))
-        cells: Cells = {
+        cells: UpdatesRow = {
             "samples": int(ratio.count[0]),
             "ratio_max": ratio.largest[_RATIO["ratio_max"]][0],
             "ratio_min": ratio.smallest[_RATIO["ratio_min"]][0],
@@ -101,11 +102,14 @@ class PolicyNumbers:
         spread = np.where(counts > 0, (variances + (means - mean) ** 2) * counts, 0.0)
         return mean, math.sqrt(variance) if (variance := float(spread.sum() / counts.sum())) >= 0 else math.nan
 
-    def _entropy_cells(self) -> Cells:
+    def _entropy_cells(self) -> UpdatesRow:
         joint = self.joint
         if joint is None or not joint.count[0] > 0:
             return {}
-        cells: Cells = {"entropy": joint.weighted[_JOINT["entropy"]][0], "choices_unknown": self.minibatches.unsized}
+        cells: UpdatesRow = {
+            "entropy": joint.weighted[_JOINT["entropy"]][0],
+            "choices_unknown": self.minibatches.unsized,
+        }
         if self.minibatches.joint_choices_known:
             choices = joint.total[_JOINT["choices"]][0]
             cells["choice_samples"] = int(choices)
@@ -113,11 +117,11 @@ class PolicyNumbers:
             cells["entropy_norm"] = joint.total[_JOINT["norm_sum"]][0] / choices if choices > 0 else None
         return cells
 
-    def head_cells(self, head: int) -> Cells:
+    def head_cells(self, head: int) -> HeadsRow:
         """Return the ratio and entropy cells of one ``heads`` row; ``head``: its index."""
         ratio, heads = self.ratio, self.heads
         row = 1 + head if len(ratio.count) > 1 + head else 0
-        cells: Cells = {"relevant_samples": int(ratio.count[row]), "samples": int(heads.count[head])}
+        cells: HeadsRow = {"relevant_samples": int(ratio.count[row]), "samples": int(heads.count[head])}
         if ratio.count[row] > 0:
             cells["ratio_max"] = ratio.largest[_RATIO["ratio_max"]][row]
             cells["ratio_min"] = ratio.smallest[_RATIO["ratio_min"]][row]
@@ -145,24 +149,22 @@ def step_block(minibatches: MinibatchNumbers, update: int, *, hooked: bool) -> B
     joint = dict(zip(ratios.FIELDS, minibatches.ratio[:, 0], strict=True))
     counted = joint["count"] > 0
     entropy_rows = None if minibatches.joint is None else minibatches.joint[_JOINT["entropy"]]
-    return Block(
-        minibatches.count,
-        {
-            "update": update,
-            "epoch": minibatches.epoch,
-            "minibatch": np.arange(minibatches.count),
-            "samples": joint["count"].astype(np.int64),
-            "kl_k1": nullable(joint["k1"], counted),
-            "kl_k2": nullable(joint["k2"], counted),
-            "kl_k3": nullable(joint["k3"], counted),
-            "ratio_max": nullable(joint["ratio_max"], counted),
-            "ratio_min": nullable(joint["ratio_min"], counted),
-            "clip_fraction": nullable(joint["clip_fraction"], counted) if minibatches.clip_known else None,
-            "entropy": None if entropy_rows is None else nullable(entropy_rows, counted),
-            "policy_loss": minibatches.losses.get("policy_loss"),
-            "value_loss": minibatches.losses.get("value_loss"),
-            "grad_norm_pre_clip": nullable(minibatches.pre_clip, minibatches.pre_clip_known),
-            "grad_norm_post_clip": nullable(minibatches.post_clip, minibatches.post_clip_known),
-            "stepped": minibatches.steps > 0 if hooked else None,
-        },
-    )
+    cells: StepsColumns = {
+        "update": update,
+        "epoch": minibatches.epoch,
+        "minibatch": np.arange(minibatches.count),
+        "samples": joint["count"].astype(np.int64),
+        "kl_k1": nullable(joint["k1"], counted),
+        "kl_k2": nullable(joint["k2"], counted),
+        "kl_k3": nullable(joint["k3"], counted),
+        "ratio_max": nullable(joint["ratio_max"], counted),
+        "ratio_min": nullable(joint["ratio_min"], counted),
+        "clip_fraction": nullable(joint["clip_fraction"], counted) if minibatches.clip_known else None,
+        "entropy": None if entropy_rows is None else nullable(entropy_rows, counted),
+        "policy_loss": minibatches.losses.get("policy_loss"),
+        "value_loss": minibatches.losses.get("value_loss"),
+        "grad_norm_pre_clip": nullable(minibatches.pre_clip, minibatches.pre_clip_known),
+        "grad_norm_post_clip": nullable(minibatches.post_clip, minibatches.post_clip_known),
+        "stepped": minibatches.steps > 0 if hooked else None,
+    }
+    return Block(minibatches.count, cells)

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import numpy.typing as npt
 
 from esper_analyze.schema.constants import gradient_health
+from esper_analyze.schema.row_types import SlotsColumns, SlotsRow
 from esper_analyze.schema.tables.slots import LOW_RATIO
+from esper_analyze.storage.block import Block
 from recorder.measure import Numbers
 from recorder.measure.slots import FIELDS
 from recorder.reduce.norms import Flags
-from recorder.reduce.update import Cells
 
 TRAINING_STAGES = ("training", "blending")
 """Stages in which a seed should train; in any other stage it should not."""
@@ -120,7 +121,7 @@ def slot_rows(
     parts: Sequence[StatisticsPart],
     history: SlotHistory,
     update: int,
-) -> list[Cells]:
+) -> list[SlotsRow]:
     """Return the rows of one update, which had at least one call.
 
     ``slots``: as of the last call, by slot key. ``parts``: the measured snapshots.
@@ -129,10 +130,10 @@ def slot_rows(
         history.histories.setdefault(slot_key, SeedHistory())
     order = [slot_key for slot_key in history.histories if slot_key in slots]
     numbers = SlotNumbers(calls, order, parts)
-    rows = []
+    rows: list[SlotsRow] = []
     for slot_key, measured, unreached in zip(order, numbers.cells(), numbers.unreached(), strict=True):
         slot, past = slots[slot_key], history.histories[slot_key]
-        row: Cells = {
+        row: SlotsRow = {
             "update": update,
             "place": slot_key,
             "env": slot.env,
@@ -191,33 +192,34 @@ class SlotNumbers:
         counts: list[int] = np.where(least == np.iinfo(np.int64).max, 0, least).tolist()
         return counts
 
-    def cells(self) -> list[Cells]:
+    def cells(self) -> list[SlotsRow]:
         """Return the measured cells of each slot."""
         present, both = (self.tensors - self.without).astype(np.float64), self.grown & self.around
         elements = [counts.astype(np.float64) for counts in (self.seed_elements, self.host_elements)]
         with np.errstate(all="ignore"):
-            shares = {"vanishing": self.vanished / present, "exploding": self.exploded / present}
+            vanishing, exploding = self.vanished / present, self.exploded / present
             ratio = normalized_ratio(self.norm, elements[0], self.host_norm, elements[1])
-        columns: dict[str, list[Any]] = {
+        columns: SlotsColumns = {
             "calls": np.bincount(self.slot_of_call, minlength=self.slot_count).tolist(),
             "tensors": self._most(self.tensors),
             "tensors_without_grad": self._most(self.without),
             "tensors_nonfinite": self._most(self.nonfinite, self.grown),
             "grad_norm": self._mean(self.norm, self.grown),
-            **{f"{what}_severity": self._mean(share, self.grown) for what, share in shares.items()},
+            "vanishing_severity": self._mean(vanishing, self.grown),
+            "exploding_severity": self._mean(exploding, self.grown),
             "host_grad_norm": self._mean(self.host_norm, self.around),
             "seed_grad_norm": self._mean(self.norm, both),
             "seed_elements": self._most(self.seed_elements),
             "host_elements": self._most(self.host_elements),
             "normalized_ratio": self._mean(ratio, both),
         }
-        rows: list[Cells] = [dict(zip(columns, cells, strict=True)) for cells in zip(*columns.values(), strict=True)]
+        rows = [cast("SlotsRow", row) for row in Block(self.slot_count, columns).as_rows()]
         return [row | _health(row) for row in rows]
 
 
-def _health(row: Cells) -> Cells:
+def _health(row: SlotsRow) -> SlotsRow:
     vanishing, exploding = row["vanishing_severity"], row["exploding_severity"]
-    if vanishing is None:
+    if vanishing is None or exploding is None:
         return {"health": None, "has_vanishing": None, "has_exploding": None}
     return {
         "health": gradient_health(vanishing, exploding, nonfinite=bool(row["tensors_nonfinite"])),
@@ -226,16 +228,16 @@ def _health(row: Cells) -> Cells:
     }
 
 
-def _updated_history(past: SeedHistory, row: Cells, unreached: int) -> tuple[float | None, str | None]:
+def _updated_history(past: SeedHistory, row: SlotsRow, unreached: int) -> tuple[float | None, str | None]:
     """Return ``ratio_ema`` and ``low_ratio_cause``, and add the update to ``past``."""
     ratio = row["normalized_ratio"]
     cause = low_ratio_cause(past, row, unreached)
     if ratio is not None and not np.isfinite(ratio):
         return None, cause
     low = ratio is not None and ratio < LOW_RATIO
-    host = row["host_grad_norm"]
-    if host is not None and np.isfinite(host) and not (low and row["should_train"]):
-        past.host = _moving_average(past.host, host / row["host_elements"] ** 0.5)
+    host, elements = row["host_grad_norm"], row["host_elements"]
+    if host is not None and elements is not None and np.isfinite(host) and not (low and row["should_train"]):
+        past.host = _moving_average(past.host, host / elements**0.5)
     if ratio is None:
         return None, cause
     past.active += not low
@@ -247,7 +249,7 @@ def _moving_average(average: float | None, value: float) -> float:
     return value if average is None else DECAY * average + (1 - DECAY) * value
 
 
-def low_ratio_cause(past: SeedHistory, row: Cells, unreached: int) -> str | None:
+def low_ratio_cause(past: SeedHistory, row: SlotsRow, unreached: int) -> str | None:
     """Return why the ratio is low, or missing though the seed should train; see the column's meaning.
 
     ``unreached``: number of seed tensors without a gradient in all calls of the update.
@@ -267,8 +269,9 @@ def low_ratio_cause(past: SeedHistory, row: Cells, unreached: int) -> str | None
     return "saturated" if past.active >= ACTIVE_UPDATES else "dormant"
 
 
-def _ratio_with_host(host: float, row: Cells) -> float:
+def _ratio_with_host(host: float, row: SlotsRow) -> float:
     """Return the seed's ratio to a host whose norm / √elements is ``host``."""
+    assert row["host_elements"] is not None  # there is a ratio, so there was a host
     norms = np.array([row["seed_grad_norm"], host * row["host_elements"] ** 0.5])
     elements = np.array([row["seed_elements"], row["host_elements"]], np.float64)
     return float(normalized_ratio(norms[:1], elements[:1], norms[1:], elements[1:])[0])

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -17,8 +16,6 @@ from recorder.capture.update_buffer import Minibatch, UpdateBuffer
 from recorder.measure import Numbers
 from recorder.reduce.norms import Flags, GradientNorms, gradient_norms
 from recorder.transfer import Arrays, Handle
-
-Cells = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import nn
 
+from esper_analyze.schema.row_types import SlotsRow
 from recorder.reduce.slots import SlotHistory
 from recorder.slots import Slots
 from recorder.transfer import Transfer
@@ -24,7 +25,7 @@ class Course:
     def __init__(self) -> None:
         self.slots = Slots()
 
-    def update(self, seed: float | None, host: float | None, **given: Any) -> dict[str, Any]:
+    def update(self, seed: float | None, host: float | None, **given: Any) -> SlotsRow:
         modules = [nn.Parameter(torch.zeros(16)) for _ in range(2)]
         for one, pull in zip(modules, (seed, host), strict=True):
             one.grad = None if pull is None else torch.full((16,), pull)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
 from unittest.mock import patch
@@ -57,7 +57,7 @@ CALL = st.tuples(
 )
 
 
-def rows_of(calls: Sequence[Any]) -> dict[str, dict[str, Any]]:
+def rows_of(calls: Sequence[Any]) -> dict[str, Mapping[str, Any]]:
     slots = Slots()
     for (env, slot), seed, host, clip in calls:
         given = {"stage": "TRAINING", "blueprint": None, "alpha": None}
