@@ -76,14 +76,16 @@ def completed(
     def decorate(method: Callable[Concatenate[Recorder, P], R]) -> Callable[Concatenate[Recorder, P], R]:
         @wraps(method)
         def entered(self: Recorder, /, *args: P.args, **kwargs: P.kwargs) -> R:
-            mark, before = self.guarded.mark(), progress(self)
+            start = None
             try:
+                start = self.guarded.mark(), progress(self)
                 return method(self, *args, **kwargs)
             except Exception:
                 raise
             except BaseException:
-                self.guarded.leave(mark)
-                if progress(self) == before:
+                if start is not None:
+                    self.guarded.leave(start[0])
+                if start is None or progress(self) == start[1]:
                     method(self, *args, **kwargs)
                 raise
 

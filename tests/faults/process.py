@@ -13,6 +13,7 @@ from esper_analyze.storage.maintenance.exclusive import exclusive
 from esper_analyze.storage.maintenance.repair import repair
 from tests.faults.children import SEAL_OFTEN
 from tests.faults.outcome import UPDATES, Bench, Outcome, facts
+from tests.recorder.interruption import ENTRY
 from tests.recorder.process_states import STATES
 
 
@@ -83,7 +84,7 @@ def interruptions(bench: Bench) -> Outcome:
         bench.discard(child, keep=False)
         events = int(note.read_text().split()[1])
         points += events
-        for nth in sorted(bench.random.sample(range(1, events + 1), bench.trials(2, events))):
+        for nth in sorted(bench.random.sample(range(ENTRY + 1, events + 1), bench.trials(2, events - ENTRY))):
             child = bench.nursery.run(UPDATES, harm=order | {"nth": nth})
             label = f"{method} at {nth}"
             if note.read_text() != f"came {nth}":

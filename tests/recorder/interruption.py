@@ -7,6 +7,9 @@ from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
+ENTRY = 3
+"""Events of a call before its ``try`` is entered. An interruption there is one before the call: nothing is recorded."""
+
 
 class Interruption:
     """Raises KeyboardInterrupt at the ``nth`` event of calls of ``method``; ``events`` counts them."""

@@ -17,7 +17,7 @@ from esper_analyze.schema import TABLES
 from esper_analyze.storage.maintenance.verify import verify
 from tests.faults.judge import CLOCK, same_bits
 from tests.recorder.growing import Growing
-from tests.recorder.interruption import Interruption
+from tests.recorder.interruption import ENTRY, Interruption
 from tests.recorder.sick_loop import Loop
 
 UPDATES = 4
@@ -64,7 +64,7 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, pl.
 
 
 def points(events: int, how_many: int | None, seed: int) -> Iterator[int]:
-    every = range(1, events + 1)
+    every = range(ENTRY + 1, events + 1)
     yield from every if how_many is None else sorted(random.Random(seed).sample(every, min(how_many, events)))
 
 
