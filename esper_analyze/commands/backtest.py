@@ -10,7 +10,7 @@ import typer
 from esper_analyze.commands.options import Json, SkipBroken, absolute, takes_options
 from esper_analyze.commands.run_options import EVERY_THRESHOLD, DetectorOptions
 from esper_analyze.errors import DAMAGED, UsageError
-from esper_analyze.storage.output_path import refuse_file
+from esper_analyze.storage.output_path import refuse_file, writing
 from esper_analyze.terminal import cleaned, escaped, progress, put, say, show_table
 
 if TYPE_CHECKING:
@@ -131,10 +131,8 @@ def _write_figure(figure: Path | None, scored: Sequence[Score]) -> None:
     from esper_analyze.storage.atomic import write_whole
 
     picture = tradeoff_png(scored)
-    try:
+    with writing(figure, hint="choose another --figure"):
         write_whole(figure, picture)
-    except OSError as error:
-        raise UsageError(f"{figure} cannot be written: {error.strerror}", hint="choose another --figure") from error
 
 
 def _tell_left_out(result: Backtest) -> None:

@@ -10,9 +10,9 @@ from esper_analyze.comparison.figures import overlays, words
 from esper_analyze.comparison.page import page
 from esper_analyze.comparison.side_by_side import ComparedMetric, SideBySide
 from esper_analyze.comparison.words import caveats, headline, sentences, values_at
-from esper_analyze.errors import UsageError
 from esper_analyze.reports.render.figure import drawn
-from esper_analyze.storage.atomic import write_whole
+from esper_analyze.storage.atomic import write_files
+from esper_analyze.storage.output_path import writing
 from esper_analyze.strict_json import strict_json
 
 PAGE_FILE = "index.html"
@@ -32,12 +32,9 @@ def write_comparison(comparison: SideBySide, out: Path, *, progress: Callable[[i
     files = {f"{overlay.topic}.png": figure.png for overlay, figure, _ in answers}
     files[FACTS_FILE] = strict_json(facts(comparison)).encode()
     files[PAGE_FILE] = page(comparison, answers).encode()
-    try:
+    with writing(out):
         out.mkdir(parents=True, exist_ok=True)
-        for name, content in files.items():
-            write_whole(out / name, content)
-    except OSError as error:
-        raise UsageError(f"{out} cannot be written: {error.strerror}", hint="choose another --out") from error
+        write_files(out, files)
     return out / PAGE_FILE
 
 

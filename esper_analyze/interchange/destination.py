@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import shutil
-import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
 from esper_analyze.errors import UsageError
-from esper_analyze.storage.atomic import sync_folder
-from esper_analyze.storage.output_path import refuse_inside_run
+from esper_analyze.storage import atomic
+from esper_analyze.storage.output_path import refuse_inside_run, writing
 
 
 def refuse_existing(out: Path) -> None:
@@ -26,17 +24,8 @@ def staged(out: Path) -> Iterator[Path]:
 
     When not, it is gone. Raises ``UsageError`` where the disk refuses.
     """
-    staging = out.parent / f".{out.stem}.{uuid.uuid4().hex[:8]}.tmp{out.suffix}"
-    try:
+    with writing(out, hint="give another --out"):
         out.parent.mkdir(parents=True, exist_ok=True)
-        yield staging
-        refuse_existing(out)
-        staging.rename(out)
-        sync_folder(out.parent)
-    except OSError as error:
-        raise UsageError(f"{out} cannot be written: {error.strerror or error}", hint="give another --out") from error
-    finally:
-        if staging.is_dir():
-            shutil.rmtree(staging, ignore_errors=True)
-        with contextlib.suppress(OSError):
-            staging.unlink(missing_ok=True)
+        with atomic.staged(out) as staging:
+            yield staging
+            refuse_existing(out)

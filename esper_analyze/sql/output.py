@@ -13,7 +13,6 @@ parquet  null             unchanged
 from __future__ import annotations
 
 import json
-import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from enum import StrEnum
@@ -25,6 +24,8 @@ from esper_analyze.csv_text import csv_line
 from esper_analyze.errors import UsageError
 from esper_analyze.sql.statements import command_text
 from esper_analyze.sql.temporary import remember, remove
+from esper_analyze.storage.atomic import staged
+from esper_analyze.storage.output_path import writing
 from esper_analyze.terminal import RESULTS, Sink, escaped, path_words, put, say, show_table
 
 if TYPE_CHECKING:
@@ -147,17 +148,15 @@ def _nested(kind: pa.DataType) -> bool:
 @contextmanager
 def _atomic_output(out: Path) -> Iterator[Path]:
     """Yield a hidden path in the folder of ``out`` that is renamed to ``out`` on success."""
-    try:
-        path = out.parent / f".{out.name[:80]}.{uuid.uuid4().hex[:8]}"
-        remember(path)
-        path.touch(mode=0o600, exist_ok=False)
-        yield path
-        path.chmod(0o644)
-        path.replace(out)
-    except OSError as error:
-        raise UsageError(f"{out} cannot be written: {error.strerror}", hint="choose another --out") from error
-    finally:
-        remove(path)
+    with writing(out):
+        try:
+            with staged(out) as path:
+                remember(path)
+                path.touch(mode=0o600, exist_ok=False)
+                yield path
+                path.chmod(0o644)
+        finally:
+            remove(path)
 
 
 def run_one(session: Session, text: str, shape: ResultFormat, out: Path | None, limit: int) -> bool:

@@ -5,7 +5,6 @@ Both are removed at the end, also when a thread ends the process; after a SIGKIL
 
 from __future__ import annotations
 
-import contextlib
 import fcntl
 import os
 import re
@@ -13,6 +12,8 @@ import shutil
 import stat
 import tempfile
 from pathlib import Path
+
+from esper_analyze.storage import atomic
 
 _PREFIX = "esper-analyze-"
 _NAME = re.compile(re.escape(_PREFIX) + r"[a-z0-9_]{8}\Z")
@@ -28,10 +29,7 @@ def remember(path: Path) -> None:
 
 def remove(path: Path) -> None:
     """Remove the file or directory ``path``; errors are ignored."""
-    if path.is_dir():
-        shutil.rmtree(path, ignore_errors=True)
-    with contextlib.suppress(OSError):
-        path.unlink(missing_ok=True)
+    atomic.remove(path)
     _temporary.discard(path)
 
 

@@ -1,11 +1,15 @@
-"""Atomic, durable writes: a file appears complete or not at all, a line is appended by one write."""
+"""Atomic, durable writes: files and folders appear complete or not at all, a line is appended by one write."""
 
 from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import uuid
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+
+from esper_analyze.storage.run_files import open_regular
 
 
 def sync_folder(folder: Path) -> None:
@@ -24,21 +28,60 @@ def write_all(descriptor: int, data: bytes) -> None:
         view = view[os.write(descriptor, view) :]
 
 
+def write_synced(path: Path, data: bytes) -> None:
+    """Write ``data`` to the regular file at ``path`` and make it durable. Raises ``OSError``."""
+    descriptor = open_regular(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    try:
+        write_all(descriptor, data)
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
 def write_whole(path: Path, data: bytes) -> None:
     """Put ``data`` at ``path``: temporary name, fsync, rename. Raises ``OSError``; then ``path`` is as before."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
+    write_files(path.parent, {path.name: data})
+
+
+def write_files(folder: Path, files: Mapping[str, bytes]) -> None:
+    """Put ``files`` (name → content) into ``folder``, in this order, once all are written under temporary names.
+
+    Raises ``OSError``; unless a rename itself failed, the files are then as before.
+    """
+    temporary = {folder / f".{name}.{os.getpid()}.tmp": name for name in files}
     try:
-        try:
-            write_all(descriptor, data)
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-        temporary.replace(path)
+        for path, name in temporary.items():
+            write_synced(path, files[name])
+        for path, name in temporary.items():
+            path.replace(folder / name)
     except BaseException:
-        temporary.unlink(missing_ok=True)
+        for path in temporary:
+            path.unlink(missing_ok=True)
         raise
-    sync_folder(path.parent)
+    sync_folder(folder)
+
+
+@contextlib.contextmanager
+def staged(out: Path) -> Iterator[Path]:
+    """Yield a new hidden name beside ``out``, for a file or folder that becomes ``out`` when nothing was raised.
+
+    Otherwise it is removed. Raises ``OSError``.
+    """
+    staging = out.parent / f".{out.stem[:80]}.{uuid.uuid4().hex[:8]}.tmp{out.suffix}"
+    try:
+        yield staging
+        staging.replace(out)
+        sync_folder(out.parent)
+    finally:
+        remove(staging)
+
+
+def remove(path: Path) -> None:
+    """Remove the file or folder at ``path``; errors are ignored."""
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    with contextlib.suppress(OSError):
+        path.unlink(missing_ok=True)
 
 
 def write_once(path: Path, data: bytes) -> bool:

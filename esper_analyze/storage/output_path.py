@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from esper_analyze.errors import UsageError
@@ -41,6 +43,15 @@ def refuse_folder(path: Path) -> None:
         kind = _kind(file)
         if kind is not None:
             raise UsageError(f"{file} is {kind} and is not overwritten", hint="choose another directory")
+
+
+@contextmanager
+def writing(out: Path, hint: str = "choose another --out") -> Iterator[None]:
+    """Turn an error of the disk into ``UsageError``: ``out`` cannot be written."""
+    try:
+        yield
+    except OSError as error:
+        raise UsageError(f"{out} cannot be written: {error.strerror or error}", hint=hint) from error
 
 
 def _kind(path: Path) -> str | None:

@@ -19,9 +19,9 @@ from typing import Any
 
 from esper_analyze.errors import DamagedError, UsageError
 from esper_analyze.storage import layout
-from esper_analyze.storage.atomic import sync_folder, write_all
+from esper_analyze.storage.atomic import sync_folder, write_synced
 from esper_analyze.storage.limits import LARGEST_TEXT
-from esper_analyze.storage.run_files import RefusedFileError, open_regular, read_file
+from esper_analyze.storage.run_files import RefusedFileError, read_file
 
 _ASIDE = re.compile(re.escape(layout.ASIDE) + r"/[A-Za-z0-9._-]{1,120}\Z")
 _AGAIN = "move it away and repair again"
@@ -41,12 +41,7 @@ class FolderChange:
     def stage(self, name: str, content: bytes) -> None:
         """Write ``content`` to a staged file that becomes ``name`` when the change is applied. Raises ``OSError``."""
         staged = layout.STAGED + name.replace("/", "-")
-        descriptor = open_regular(self.folder / staged, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
-        try:
-            write_all(descriptor, content)
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+        write_synced(self.folder / staged, content)
         self.puts.append((staged, name))
 
     @contextlib.contextmanager
