@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import polars
     from matplotlib.figure import Figure
 
-    from esper_analyze.api.queries import Parameters
+    from esper_analyze.api.queries import QueryParameters
     from esper_analyze.detector.rule import Rule
     from esper_analyze.runs.fleet import RecordedFleet
 
@@ -62,7 +62,7 @@ class Fleet:
         return summary_frame(self.recorded.runs)
 
     def sql(
-        self, query: str, parameters: Parameters | None = None, *, timeout: float = 60.0, memory: float = 2.0
+        self, query: str, parameters: QueryParameters | None = None, *, timeout: float = 60.0, memory: float = 2.0
     ) -> polars.DataFrame:
         """Return what ``query`` (DuckDB SQL) finds; column ``run`` of every table is the label. See ``Run.sql``."""
         from esper_analyze.api.queries import queried

@@ -15,7 +15,7 @@ from esper_analyze.sql.session import Session
 if TYPE_CHECKING:
     from esper_analyze.runs.run import RecordedRun
 
-Parameters = Sequence[object] | Mapping[str, object]
+QueryParameters = Sequence[object] | Mapping[str, object]
 _MOST_MEMORY = 1_000_000.0
 _PARAMETERS = "give a list for $1, $2 …, a dict for $name"
 
@@ -23,7 +23,7 @@ _PARAMETERS = "give a list for $1, $2 …, a dict for $name"
 def queried(
     runs: Sequence[tuple[str, RecordedRun]],
     query: str,
-    parameters: Parameters | None,
+    parameters: QueryParameters | None,
     *,
     timeout: float,
     memory: float,

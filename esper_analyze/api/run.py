@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     import polars
     from matplotlib.figure import Figure
 
-    from esper_analyze.api.queries import Parameters
+    from esper_analyze.api.queries import QueryParameters
     from esper_analyze.api.sections import ReportSection
     from esper_analyze.detector.rule import Rule
     from esper_analyze.detector.thresholds import Thresholds
@@ -190,7 +190,7 @@ class Run(JudgedRun, RunTables):
         return read_labels(self.path, [rule.name for rule in self.rules])
 
     def sql(
-        self, query: str, parameters: Parameters | None = None, *, timeout: float = 60.0, memory: float = 2.0
+        self, query: str, parameters: QueryParameters | None = None, *, timeout: float = 60.0, memory: float = 2.0
     ) -> polars.DataFrame:
         """Return what ``query`` (DuckDB SQL) finds in the run's tables; it can read and write nothing else.
 

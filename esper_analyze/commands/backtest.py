@@ -21,7 +21,9 @@ if TYPE_CHECKING:
     from esper_analyze.replay.scores import Detection, Score
     from esper_analyze.runs.run import RecordedRun
 
-Runs = Annotated[list[Path], typer.Argument(metavar="RUNS...", help="Labelled runs, or directories with runs below.")]
+LabelledRuns = Annotated[
+    list[Path], typer.Argument(metavar="RUNS...", help="Labelled runs, or directories with runs below.")
+]
 Sweeps = Annotated[
     list[str] | None,
     typer.Option(
@@ -48,7 +50,7 @@ _MOST_MISSED = 20
 )
 def backtest(
     options: DetectorOptions,
-    run_paths: Runs,
+    run_paths: LabelledRuns,
     sweeps: Sweeps = None,
     defaults: Defaults = False,
     figure: Figure = None,

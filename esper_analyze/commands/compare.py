@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from esper_analyze.runs.fleet import RecordedFleet
     from esper_analyze.runs.run import RecordedRun
 
-Runs = Annotated[
+ComparedRuns = Annotated[
     list[Path],
     typer.Argument(
         metavar="RUN…", help="Two or more runs: run directories, directories that contain runs, or patterns."
@@ -39,7 +39,7 @@ _NUMBERS = (
 
 
 def compare(
-    paths: Runs,
+    paths: ComparedRuns,
     out: Annotated[
         Path, typer.Option("--out", metavar="DIR", help="Directory for the page, its figures and compare.json.")
     ] = Path("reports/compare"),

@@ -31,7 +31,7 @@ class Target(StrEnum):
 
 
 To = Annotated[Target, typer.Option("--to", help="Format to write.")]
-Out = Annotated[Path, typer.Option("--out", metavar="PATH", help="New file or directory; must not exist.")]
+NewPath = Annotated[Path, typer.Option("--out", metavar="PATH", help="New file or directory; must not exist.")]
 Chosen = Annotated[
     list[str] | None,
     typer.Option("--table", metavar="NAME", help="Only this table; may be given again. Default: all that fit."),
@@ -39,7 +39,7 @@ Chosen = Annotated[
 
 
 @takes_options("path", "to", "out", "chosen", "rank", "skip_broken", "all_attempts", "safe")
-def export(options: RunOptions, to: To, out: Out, chosen: Chosen = None, safe: SpreadsheetSafe = False) -> None:
+def export(options: RunOptions, to: To, out: NewPath, chosen: Chosen = None, safe: SpreadsheetSafe = False) -> None:
     """Write RUN for other tools. `import` reads it back, where table updates is in it.
 
     csv and jsonl: each table's rows; PATH is a file for one table, else a directory with a file a table. In CSV null is

@@ -28,12 +28,12 @@ class ImportFormat(StrEnum):
     OWN = "own"
 
 
-Source = Annotated[Path, typer.Argument(metavar="SOURCE", help="File or directory written by another tool.")]
-Out = Annotated[Path, typer.Option("--out", metavar="RUN", help="Directory of the new run; must not exist.")]
-Kind = Annotated[ImportFormat, typer.Option("--format", help="Format of SOURCE; auto detects it.")]
+SourcePath = Annotated[Path, typer.Argument(metavar="SOURCE", help="File or directory written by another tool.")]
+NewRun = Annotated[Path, typer.Option("--out", metavar="RUN", help="Directory of the new run; must not exist.")]
+SourceFormat = Annotated[ImportFormat, typer.Option("--format", help="Format of SOURCE; auto detects it.")]
 
 
-def import_run(source: Source, out: Out, kind: Kind = ImportFormat.AUTO, as_json: Json = False) -> None:
+def import_run(source: SourcePath, out: NewRun, kind: SourceFormat = ImportFormat.AUTO, as_json: Json = False) -> None:
     """Make a run out of SOURCE, so that every command works on it; SOURCE is only read.
 
     What it lacks is null and the rules on it say no_data; numbers that are constants by construction are null too.

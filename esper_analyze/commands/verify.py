@@ -14,10 +14,12 @@ from esper_analyze.terminal import counted, escaped, path_words, put, say, show_
 if TYPE_CHECKING:
     from esper_analyze.storage.maintenance.verify import Verified
 
-Runs = Annotated[list[Path], typer.Argument(metavar="RUN", help="Recorded runs, or directories with runs below.")]
+CheckedRuns = Annotated[
+    list[Path], typer.Argument(metavar="RUN", help="Recorded runs, or directories with runs below.")
+]
 
 
-def verify(runs: Runs, as_json: Json = False) -> None:
+def verify(runs: CheckedRuns, as_json: Json = False) -> None:
     """Check each RUN down to the last cell, and name the file, table, rows and reason of each fault.
 
     A run that was killed is fine: its log ends in the middle of an update, and a note says where. Exit code 3 when

@@ -7,7 +7,7 @@ from importlib import resources
 
 from esper_analyze import reports
 from esper_analyze.comparison.figures import Overlay
-from esper_analyze.comparison.settings import Difference
+from esper_analyze.comparison.settings import SettingDifference
 from esper_analyze.comparison.side_by_side import SideBySide
 from esper_analyze.comparison.words import READING, caveats, divergence_table, headline, sentences, undiverged
 from esper_analyze.reports.render import html
@@ -104,7 +104,7 @@ def settings(comparison: SideBySide) -> list[str]:
     return parts
 
 
-def _settings(comparison: SideBySide, chosen: Sequence[Difference]) -> str:
+def _settings(comparison: SideBySide, chosen: Sequence[SettingDifference]) -> str:
     if len(comparison.labels) == 2:
         rows = [[html.text(cell) for cell in (name, *values)] for name, values in chosen]
         return html.table(("setting", *comparison.labels), rows)

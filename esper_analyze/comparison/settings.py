@@ -18,11 +18,11 @@ SAME = 1e-6
 NAMING = ("run_id", "created", "name", "schema_version", "rule_revisions", "notes")
 """Keys that identify a run and are not settings."""
 _ADDRESS = re.compile(r" at 0x[0-9a-f]+")
-Difference = tuple[str, tuple[str, ...]]
+SettingDifference = tuple[str, tuple[str, ...]]
 """A setting and its value in each run, ``–`` where run.json has none."""
 
 
-def differences(infos: Sequence[Mapping[str, Any]]) -> list[Difference]:
+def differences(infos: Sequence[Mapping[str, Any]]) -> list[SettingDifference]:
     """Return the settings that are not the same in all runs, hyperparameters first and thresholds last."""
     flat = [dict(_flat(info)) for info in infos]
     names = dict.fromkeys(name for setting in flat for name in setting)
@@ -32,7 +32,7 @@ def differences(infos: Sequence[Mapping[str, Any]]) -> list[Difference]:
     )
 
 
-def used(column: str, cells: MetricMatrix, rows: Bools, updates: Ints) -> Difference | None:
+def used(column: str, cells: MetricMatrix, rows: Bools, updates: Ints) -> SettingDifference | None:
     """Return how a setting recorded in every update differs between runs, None when no common update shows it.
 
     Where the summaries of all runs are equal, their values at the first differing update are returned.

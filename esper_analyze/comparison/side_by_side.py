@@ -13,7 +13,7 @@ from esper_analyze.comparison.cells import MetricMatrix
 from esper_analyze.comparison.divergence import HITS, Divergence, DivergenceResult, find_divergences
 from esper_analyze.comparison.ends import EndDifference, end_differences
 from esper_analyze.comparison.metrics import CLOCKS, METRICS, SLOTS, Metric
-from esper_analyze.comparison.settings import Difference, differences, opaque, used
+from esper_analyze.comparison.settings import SettingDifference, differences, opaque, used
 from esper_analyze.detector.signals import Bools, Ints
 from esper_analyze.runs.damaged_shard import naming_damaged_shard
 from esper_analyze.runs.merge_ranks import merge_ranks
@@ -83,7 +83,7 @@ class SideBySide:
     rows: Bools
     metrics: tuple[ComparedMetric, ...]
     not_common: tuple[ComparedMetric, ...]
-    settings: tuple[Difference, ...]
+    settings: tuple[SettingDifference, ...]
     functions: tuple[str, ...]
     exact: tuple[tuple[str, MetricMatrix], ...] = ()
     tables: tuple[str, ...] = ()

@@ -11,6 +11,9 @@ import numpy as np
 from esper_analyze.detector.signals import Ints
 from esper_analyze.detector.verdict import BY_WORD, NONFINITE, WORDS, Judgement, Verdict, is_all_ok
 
+FindingKey = tuple[str, str, str]
+"""Rule, subject and metric."""
+
 
 @dataclass(frozen=True, slots=True)
 class Finding:
@@ -32,7 +35,7 @@ class Finding:
     reason: str | None
 
     @property
-    def key(self) -> tuple[str, str, str]:
+    def key(self) -> FindingKey:
         """Rule, subject and metric."""
         return self.rule, self.subject, self.metric
 

@@ -11,7 +11,7 @@ from itertools import accumulate
 import numpy as np
 
 from esper_analyze.detector.detector import Outcome, RuleVerdicts
-from esper_analyze.detector.findings import Finding, known_value
+from esper_analyze.detector.findings import Finding, FindingKey, known_value
 from esper_analyze.detector.rule import Limits, Rule
 from esper_analyze.detector.signals import Bools, Floats, Ints
 from esper_analyze.detector.thresholds import Thresholds
@@ -56,6 +56,11 @@ class Incident:
     parts: tuple[Incident, ...] = ()
 
     @property
+    def key(self) -> FindingKey:
+        """Rule, subject and metric."""
+        return self.rule, self.subject, self.metric
+
+    @property
     def how_it_ended(self) -> str:
         """How it ended: cleared, still open, or better at the last judged update but not long enough to clear."""
         if self.ended != "open":
@@ -91,7 +96,7 @@ class ActiveAlarm:
 class ActiveAlarms:
     """The active alarms by rule, subject and metric, followed from findings in the order of their updates."""
 
-    active: dict[tuple[str, str, str], ActiveAlarm] = field(default_factory=dict)
+    active: dict[FindingKey, ActiveAlarm] = field(default_factory=dict)
 
     def take(self, finding: Finding) -> ActiveAlarm | None:
         """Add the next finding and return the alarm that it ends. What could not be judged ends none."""
@@ -118,17 +123,14 @@ class _Open:
     """Whether it began because a value was not finite."""
 
 
-_Key = tuple[str, str, str]
-
-
 class IncidentTracker:
     """Collects incidents from outcomes in order; only updates in alarm are handled in Python."""
 
     def __init__(self, thresholds: Thresholds | None = None) -> None:
         self._thresholds = thresholds
-        self._open: dict[_Key, _Open] = {}
-        self._ended: list[tuple[_Key, _Open, str]] = []
-        self._now: dict[_Key, tuple[float | None, int]] = {}
+        self._open: dict[FindingKey, _Open] = {}
+        self._ended: list[tuple[FindingKey, _Open, str]] = []
+        self._now: dict[FindingKey, tuple[float | None, int]] = {}
         self._rules: dict[str, Rule] = {}
         self._order: dict[str, int] = {}
 
@@ -153,7 +155,7 @@ class IncidentTracker:
                 self._now[key] = known_value(judgement, int(rows[-1]), k), int(update[rows[-1]])
             self._follow(key, update, judgement, rows, alarm[rows, k], k)
 
-    def _follow(self, key: _Key, update: Ints, judgement: Judgement, rows: Ints, states: Bools, k: int) -> None:
+    def _follow(self, key: FindingKey, update: Ints, judgement: Judgement, rows: Ints, states: Bools, k: int) -> None:
         """Follow one subject through its judged ``rows``; ``states`` says in which of them it is in alarm."""
         edges = np.flatnonzero(np.diff(states)) + 1
         for part in np.split(np.arange(len(rows)), edges):
@@ -166,7 +168,7 @@ class IncidentTracker:
             elif key in self._open:
                 self._ended.append((key, self._open.pop(key), "cleared"))
 
-    def _alarm(self, key: _Key, update: Ints, judgement: Judgement, here: Ints, k: int) -> None:
+    def _alarm(self, key: FindingKey, update: Ints, judgement: Judgement, here: Ints, k: int) -> None:
         if not len(update):
             return
         value, code = judgement.value[here, k], judgement.code[here, k]
@@ -195,7 +197,7 @@ class IncidentTracker:
         nonfinite = {index for index, (_, state, _) in enumerate(entries) if state.nonfinite}
         return with_causes(merge_nonfinite([self._incident(*item) for item in entries], nonfinite), self._rules)
 
-    def _incident(self, key: _Key, state: _Open, ended: str) -> Incident:
+    def _incident(self, key: FindingKey, state: _Open, ended: str) -> Incident:
         now, now_update = self._now[key]
         return Incident(
             *key,

@@ -15,7 +15,7 @@ from esper_analyze.interchange.series import LogRow
 
 ITERATION, STEPS, EPOCHS = "time/iterations", "time/total_timesteps", "train/n_updates"
 _Group = list[LogRow]
-_Key = tuple[int, int]
+_ColumnKey = tuple[int, int]
 
 
 def counted(row: LogRow, name: str) -> int | None:
@@ -41,7 +41,7 @@ def in_order(rows: Sequence[LogRow], dumped: Callable[[LogRow], bool], imported:
         if by_training
         else _by_calls(groups)
     )
-    latest: dict[_Key, _Group] = {}
+    latest: dict[_ColumnKey, _Group] = {}
     before = keys[0]
     for key, group in zip(keys, groups, strict=True):
         if key in latest:
@@ -75,9 +75,9 @@ def _iteration_of(group: _Group) -> int | None:
     return counted(group[-1], STEPS) if number is None else number
 
 
-def _by_calls(groups: Sequence[_Group]) -> list[_Key]:
+def _by_calls(groups: Sequence[_Group]) -> list[_ColumnKey]:
     """Return keys by the calls of ``learn``, each of which begins with the number that the first one began with."""
-    keys: list[_Key] = []
+    keys: list[_ColumnKey] = []
     first, call, last = _iteration_of(groups[0]), 0, groups[0]
     for group in groups:
         number = _iteration_of(group)
@@ -93,7 +93,7 @@ def _by_calls(groups: Sequence[_Group]) -> list[_Key]:
     return keys
 
 
-def _trained_once(ordered: Sequence[tuple[_Key, _Group]], imported: Imported) -> Iterator[LogRow]:
+def _trained_once(ordered: Sequence[tuple[_ColumnKey, _Group]], imported: Imported) -> Iterator[LogRow]:
     """Yield the rows; what is said of a training that an earlier one has told of is left out."""
     reported: set[int] = set()
     for _, group in ordered:

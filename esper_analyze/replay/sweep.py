@@ -33,7 +33,7 @@ class Variant:
         return thresholds[self.rule]
 
 
-Setting = tuple[Variant, ...]
+SweptSetting = tuple[Variant, ...]
 """One combination: a variant of every swept rule."""
 
 
@@ -42,7 +42,7 @@ class Sweep:
     """The variants of each swept rule, and all their combinations."""
 
     variants: Mapping[str, tuple[Variant, ...]]
-    settings: tuple[Setting, ...]
+    settings: tuple[SweptSetting, ...]
 
 
 def parse_sweep(texts: Sequence[str], rules: Sequence[Rule]) -> Sweep:

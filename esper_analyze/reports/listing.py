@@ -10,8 +10,9 @@ from typing import Any
 
 from esper_analyze.errors import EsperError
 from esper_analyze.replay.standing import live_coverage, standing
-from esper_analyze.runs.ending import REPAIRED, End, end_of_run
+from esper_analyze.runs.ending import End, end_of_run
 from esper_analyze.runs.run import RecordedRun, open_run
+from esper_analyze.storage import layout
 from esper_analyze.wording import many
 
 _SEVERITY = ("info", "warning", "critical")
@@ -109,7 +110,7 @@ def _until(words: str, last: int | None) -> str:
 
 def _status(run: RecordedRun) -> str:
     end = end_of_run(run)
-    if end.end is End.UNCLOSED and run.closed and closing_reason(run) == REPAIRED:
+    if end.end is End.UNCLOSED and run.closed and closing_reason(run) == layout.REPAIRED:
         return "repaired" + (f", {len(run.unverified)} shards unverified" if run.unverified else "")
     return end.status
 

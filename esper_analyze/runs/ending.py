@@ -7,14 +7,13 @@ from dataclasses import dataclass
 from enum import IntEnum
 from typing import TYPE_CHECKING
 
+from esper_analyze.storage.layout import REPAIRED
 from esper_analyze.terminal import cleaned
 
 if TYPE_CHECKING:
     from esper_analyze.runs.run import RecordedRun
     from esper_analyze.storage.attempts import Attempt
 
-REPAIRED = "repaired"
-"""The reason in a clean-close marker that ``repair`` wrote for a run whose writer was dead."""
 _EXCEPTION = re.compile(r"([^\W\d][\w.]*):(?: (.*))?\Z", re.DOTALL)
 """The recorder's note of an exception: its class, a colon, its message."""
 

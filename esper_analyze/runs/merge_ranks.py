@@ -12,13 +12,12 @@ from esper_analyze.runs.run import RecordedRun
 from esper_analyze.schema import merging
 from esper_analyze.schema.arrow import arrow_schema
 from esper_analyze.schema.column import Column, Kind, Table
+from esper_analyze.schema.constants import TINY_STD
 from esper_analyze.schema.merging import RankRows
 from esper_analyze.schema.tables import BY_NAME, TABLES
 from esper_analyze.schema.tables.updates import LOW_VARIANCE, STATUSES
 from esper_analyze.schema.zero import explain_zero
 
-TINY_STD = 1e-12
-"""Below this standard deviation, relative to the largest magnitude, skewness and kurtosis are undefined."""
 _RANKED = ("rank", "seq")
 
 

@@ -10,6 +10,8 @@ EXPLODING_FACTOR = 10.0
 """A tensor whose gradient norm is strictly above this multiple of max_grad_norm has exploded …"""
 DEFAULT_CLIP_NORM = 0.5
 """… with this clip norm where the loop does not clip: 5.0."""
+TINY_STD = 1e-12
+"""Below this standard deviation, relative to the largest magnitude, skewness and kurtosis are undefined."""
 VANISHING_WEIGHT, EXPLODING_WEIGHT = 0.5, 0.8
 
 

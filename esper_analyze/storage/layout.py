@@ -16,6 +16,8 @@ from pathlib import Path
 RUN_FILE = "run.json"
 MANIFEST_FILE = "manifest.jsonl"
 CLOSED_FILE = "closed.json"
+REPAIRED = "repaired"
+"""The reason in a clean-close marker that ``repair`` wrote for a run whose writer was dead."""
 LOCK_FILE = ".lock"
 RESERVE_FILE = ".reserve"
 """Reserves space while a run is written, so that on a full disk ``CLOSED_FILE`` can still be written."""

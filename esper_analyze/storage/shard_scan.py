@@ -5,19 +5,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from esper_analyze.detector.signals import Ints
 from esper_analyze.schema.arrow import word_columns
 from esper_analyze.schema.column import Column, Kind, Table
 from esper_analyze.storage.layout import ShardEntry
 from esper_analyze.storage.run_files import open_file
 
-Ints = np.ndarray[Any, np.dtype[np.int64]]
 LOST_IN = {"losses_of_data": "rows"}
 """Columns in which the recorder counts lost rows."""
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from esper_analyze.detector.findings import Finding
+from esper_analyze.detector.findings import Finding, FindingKey
 from esper_analyze.detector.incidents import (
     ActiveAlarm,
     ActiveAlarms,
@@ -25,7 +25,6 @@ from esper_analyze.schema import BY_NAME, Kind
 
 MOST_KEPT = 1_000
 """Ended incidents that are kept, because they may be the cause of an open one."""
-_Key = tuple[str, str, str]
 _BUILT_IN = {rule.name: rule for rule in RULES}
 _RULE_ORDER = {name: index for index, name in enumerate(_BUILT_IN)}
 
@@ -60,7 +59,7 @@ class OpenIncident:
     now_update: int | None = None
     said: str | None = None
     seen_by: tuple[str, ...] = ()
-    about: tuple[_Key, ...] = ()
+    about: tuple[FindingKey, ...] = ()
     cause: str | None = None
     cause_update: int | None = None
     depth: int = 0
@@ -129,10 +128,10 @@ class Alarms:
         )
         rules = {alarm.last.rule: rule_named(alarm.last.rule) for alarm in listed}
         single = [self._incident(item, last_update) for item in listed]
-        of = {(*_key(item), item.start): alarm for item, alarm in zip(single, listed, strict=True)}
+        of = {(*item.key, item.start): alarm for item, alarm in zip(single, listed, strict=True)}
         nonfinite = {index for index, alarm in enumerate(listed) if _began_nonfinite(alarm)}
         incidents = with_causes(merge_nonfinite(single, nonfinite), rules)
-        alarms = {index: of[(*_key(item), item.start)] for index, item in enumerate(incidents) if item.ended == "open"}
+        alarms = {index: of[(*item.key, item.start)] for index, item in enumerate(incidents) if item.ended == "open"}
         shown: list[OpenIncident] = []
         below: dict[int | None, list[int]] = {}
         for index in alarms:
@@ -187,7 +186,7 @@ class Alarms:
             statistic=first_finding.metric if "value" in restated else rule.statistic(first_finding.metric).name,
             value_update=first_finding.update,
             seen_by=incident.seen_by,
-            about=tuple(_key(part) for part in incident.parts or (incident,)),
+            about=tuple(part.key for part in incident.parts or (incident,)),
             cause=None if because is None else because.rule,
             cause_update=None if because is None else because.start,
             depth=depth,
@@ -208,10 +207,6 @@ def _beyond(finding: Finding, rule: Rule) -> bool:
     if finding.value is None or finding.threshold is None:
         return False
     return finding.value >= finding.threshold if rule.higher_is_worse else finding.value <= finding.threshold
-
-
-def _key(incident: Incident) -> _Key:
-    return incident.rule, incident.subject, incident.metric
 
 
 def _began_nonfinite(alarm: ActiveAlarm) -> bool:

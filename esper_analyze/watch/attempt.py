@@ -21,7 +21,7 @@ from esper_analyze.storage.layout import ShardEntry
 from esper_analyze.storage.shapes import former_names, read_shard, with_names
 from esper_analyze.watch.tails import LogTail, ManifestTail, RewrittenError
 
-Row = dict[str, Any]
+RecentRow = dict[str, Any]
 WINDOW = 120
 """Updates in the window; older rows of tables that grow with every update are never read."""
 _SHOWN: Mapping[str, tuple[str, ...]] = {
@@ -111,7 +111,7 @@ class AttemptFollower:
             return None
         return self.until
 
-    def news(self) -> dict[str, list[Row]]:
+    def news(self) -> dict[str, list[RecentRow]]:
         """Return the new rows of each table, in order of their sequence numbers.
 
         The log is read before the manifest: rows sealed meanwhile are seen twice (and deduplicated), never missed.
@@ -146,7 +146,7 @@ class AttemptFollower:
         last = self.last_update or 0
         return (last if self.until is None else min(last, self.until - 1)) - WINDOW + 1
 
-    def _rows(self, name: str, entries: Iterable[ShardEntry], logged: pa.Table | None, since: int) -> list[Row]:
+    def _rows(self, name: str, entries: Iterable[ShardEntry], logged: pa.Table | None, since: int) -> list[RecentRow]:
         progress, least = self._progress[name], since if name in GROWING else 0
         columns = ("seq", "update", *GROWING.get(name, RARE.get(name, ())))
         parts = [logged.select(columns)] if logged is not None else []
@@ -154,7 +154,7 @@ class AttemptFollower:
         for entry in sorted((shard for shard in entries if shard.table == name), key=lambda shard: shard.first_seq):
             if self._brings_more(entry, progress) and entry.last_update >= least:
                 parts += self._unsealed(entry, columns, logged_spans)
-        rows: list[Row] = []
+        rows: list[RecentRow] = []
         for part in parts:
             fresh = part.filter(pc.greater_equal(part["update"], least))
             rows += (fresh if self.until is None else fresh.filter(pc.less(fresh["update"], self.until))).to_pylist()

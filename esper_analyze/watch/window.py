@@ -10,7 +10,7 @@ from typing import Any
 from esper_analyze.schema.tables import BY_NAME
 from esper_analyze.schema.tables.events import RESUMED_FRESH
 from esper_analyze.watch.alarms import Alarms
-from esper_analyze.watch.attempt import GROWING, WINDOW, Row
+from esper_analyze.watch.attempt import GROWING, WINDOW, RecentRow
 
 MOST_LOSSES = 20
 _Subject = str | None
@@ -21,14 +21,16 @@ class RecentRows:
     """Rows of the last updates by table, subject and update; alarms, the last change of level, losses of data."""
 
     alarms: Alarms
-    recent: dict[str, dict[_Subject, dict[int, Row]]] = field(default_factory=lambda: {name: {} for name in GROWING})
-    level: Row | None = None
-    losses: deque[Row] = field(default_factory=lambda: deque(maxlen=MOST_LOSSES))
+    recent: dict[str, dict[_Subject, dict[int, RecentRow]]] = field(
+        default_factory=lambda: {name: {} for name in GROWING}
+    )
+    level: RecentRow | None = None
+    losses: deque[RecentRow] = field(default_factory=lambda: deque(maxlen=MOST_LOSSES))
     lost_events: int = 0
     lost_rows: int = 0
     last_update: int | None = None
 
-    def take(self, news: Mapping[str, Sequence[Row]]) -> int:
+    def take(self, news: Mapping[str, Sequence[RecentRow]]) -> int:
         """Add new rows of one attempt; return how many there were."""
         for row in news["losses_of_data"]:
             self._lose(row)
@@ -39,14 +41,14 @@ class RecentRows:
             self._add(name, news[name])
         return sum(map(len, news.values()))
 
-    def _lose(self, row: Row) -> None:
+    def _lose(self, row: RecentRow) -> None:
         if row["kind"] == RESUMED_FRESH:
             self.alarms.begin_anew(row["update"])
         self.losses.append(row)
         self.lost_events += 1
         self.lost_rows += row["rows"] or 0
 
-    def _add(self, name: str, rows: Iterable[Row]) -> None:
+    def _add(self, name: str, rows: Iterable[RecentRow]) -> None:
         subject, by_subject = BY_NAME[name].subject, self.recent[name]
         for row in rows:
             by_subject.setdefault(None if subject is None else row[subject], {})[row["update"]] = row
@@ -57,7 +59,7 @@ class RecentRows:
             for update in [number for number in by_update if number <= least]:
                 del by_update[update]
 
-    def rows(self, name: str, subject: _Subject = None) -> list[Row]:
+    def rows(self, name: str, subject: _Subject = None) -> list[RecentRow]:
         """Return the rows of one subject in the window, in order of updates."""
         return [row for _, row in sorted(self.recent[name].get(subject, {}).items())]
 

@@ -6,7 +6,7 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from esper_analyze.runs.ending import REPAIRED, End, end_of
+from esper_analyze.runs.ending import End, end_of
 from esper_analyze.storage import layout
 from esper_analyze.storage.limits import LARGEST_TEXT
 from esper_analyze.storage.lock import holder, is_held
@@ -44,7 +44,7 @@ def writer_of(folder: Path, now: float) -> Writer:
         return Writer(*_ending("its marker cannot be read"), trouble=f"{layout.CLOSED_FILE} {reason}")
     if marker is not None:
         reason = str(marker.get("reason", "closed"))
-        return Writer(*_ending(reason), None if reason == REPAIRED else _time(marker.get("closed_at")))
+        return Writer(*_ending(reason), None if reason == layout.REPAIRED else _time(marker.get("closed_at")))
     locked = is_held(folder / layout.LOCK_FILE)
     if locked:
         return Writer(RUNNING, f"written by {cleaned(holder(folder), 60)}")
@@ -68,7 +68,7 @@ def _time(noted: object) -> float | None:
 
 def _ending(reason: str) -> tuple[str, str]:
     """Return state and words for the reason that the writer recorded when it closed."""
-    if reason == REPAIRED:
+    if reason == layout.REPAIRED:
         return CRASHED, "its writer was gone; the run was repaired since"
     end, error = end_of(reason)
     if end is End.DIED:

@@ -8,10 +8,8 @@ from functools import reduce
 import torch
 from torch import Tensor
 
+from esper_analyze.schema.constants import TINY_STD
 from recorder.measure.joined import PIECE
-
-TINY_STD = 1e-12
-"""Below this standard deviation, relative to the largest magnitude, skewness and kurtosis are undefined."""
 
 QUANTILES = (0.01, 0.1, 0.5, 0.9, 0.99)
 MOMENTS = ("mean", "std", "min", "max", "skewness", "kurtosis")

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple, cast
 
 import numpy as np
-import numpy.typing as npt
 
+from esper_analyze.detector.signals import Ints
 from esper_analyze.schema.constants import gradient_health
 from esper_analyze.schema.row_types import SlotsColumns, SlotsRow
 from esper_analyze.schema.tables.slots import LOW_RATIO
@@ -28,7 +28,6 @@ ACTIVE_UPDATES = 3
 NOTHING = -1
 """Value of a call's fields without a module or without gradients."""
 
-Ints = npt.NDArray[np.int64]
 StatisticsPart = tuple[Sequence[int], Numbers]
 """Numbers of snapshots, and their ``FIELDS`` [snapshots, fields]."""
 

@@ -6,8 +6,9 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
+from esper_analyze.detector.signals import Ints
 from esper_analyze.storage.attempts import Attempt
-from esper_analyze.storage.shard_scan import Contents, Ints, as_runs, concatenated
+from esper_analyze.storage.shard_scan import Contents, as_runs, concatenated
 
 CoverageFault = tuple[bool, str, str | None, int | None]
 """Whether it is damage, the description, the table, the number of rows."""

@@ -30,8 +30,6 @@ from esper_analyze.storage.shapes import shapes
 from esper_analyze.storage.shard_file import parquet_bytes, shard_entry
 from esper_analyze.storage.shard_scan import Contents, as_runs, integers, shard_contents
 
-REPAIRED = "repaired"
-
 
 @dataclass(frozen=True, slots=True)
 class Act:
@@ -239,7 +237,7 @@ def _plan_marker(plan: RepairPlan, inspection: Inspection) -> None:
         _count(tables, table, len(data), pc.max(data["update"]).as_py())
     lost, before = _lost(inspection, tables), inspection.attempt.closed or {}
     plan.marker = {
-        "reason": REPAIRED, "closed_at": time.time(), "lost_rows": lost, "tables": tables,
+        "reason": layout.REPAIRED, "closed_at": time.time(), "lost_rows": lost, "tables": tables,
         "before": None if not before else before.get("before", before.get("reason")),
     }  # fmt: skip
     words = f"{plan.marker['lost_rows']:,} rows are gone" if plan.marker["lost_rows"] else "no row is gone"

@@ -131,7 +131,7 @@ def _status(attempts: Sequence[Attempt]) -> str:
     if not closed(attempts):
         return f"not closed, {extent}"
     reasons = {str((attempt.closed or {}).get("reason")) for attempt in attempts}
-    return ("repaired, " if "repaired" in reasons else "closed, ") + extent
+    return ("repaired, " if layout.REPAIRED in reasons else "closed, ") + extent
 
 
 def duplicate_attempts(inspected: Sequence[Inspection]) -> Iterator[FileFault]:
