@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import asdict
 
+from esper_analyze.commands.changing import changing
 from esper_analyze.commands.options import Json, RunPath
-from esper_analyze.terminal import counted, escaped, path_words, put
+from esper_analyze.terminal import path_words, put
 
 
 def compact(run_path: RunPath, as_json: Json = False) -> None:
@@ -17,19 +18,11 @@ def compact(run_path: RunPath, as_json: Json = False) -> None:
     Example: esper-analyze compact RUN
     """
     from esper_analyze.storage.maintenance.compact import compact as join
-    from esper_analyze.storage.maintenance.exclusive import exclusive
-    from esper_analyze.storage.maintenance.journal import cannot_write
-    from esper_analyze.storage.maintenance.verify import shard_count
-    from esper_analyze.storage.run_info import identity
     from esper_analyze.strict_json import strict_json
     from esper_analyze.wording import many
 
-    identity(run_path)
-    try:
-        with exclusive(run_path), counted(f"compacting {escaped(run_path.name)}", shard_count(run_path)) as step:
-            done = join(run_path, step)
-    except OSError as error:
-        raise cannot_write(error) from error
+    with changing(run_path, "compacting") as step:
+        done = join(run_path, step)
     if as_json:
         put(strict_json({"run": str(run_path), **asdict(done)}))
         return

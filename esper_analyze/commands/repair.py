@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from esper_analyze.commands.changing import changing
 from esper_analyze.commands.options import Json, RunPath
-from esper_analyze.terminal import counted, escaped, path_words, put, show_table
+from esper_analyze.terminal import escaped, path_words, put, show_table
 
 if TYPE_CHECKING:
     from esper_analyze.storage.maintenance.repair import Act
@@ -25,19 +26,11 @@ def repair(run_path: RunPath, dry_run: Dry = False, as_json: Json = False) -> No
 
     Example: esper-analyze repair RUN --dry-run
     """
-    from esper_analyze.storage.maintenance.exclusive import exclusive
-    from esper_analyze.storage.maintenance.journal import cannot_write
     from esper_analyze.storage.maintenance.repair import repair as mend
-    from esper_analyze.storage.maintenance.verify import shard_count
-    from esper_analyze.storage.run_info import identity
     from esper_analyze.strict_json import strict_json
 
-    identity(run_path)
-    try:
-        with exclusive(run_path), counted(f"repairing {escaped(run_path.name)}", shard_count(run_path)) as step:
-            acts = mend(run_path, dry=dry_run, step=step)
-    except OSError as error:
-        raise cannot_write(error) from error
+    with changing(run_path, "repairing") as step:
+        acts = mend(run_path, dry=dry_run, step=step)
     if as_json:
         facts = {"run": str(run_path), "dry_run": dry_run, "acts": [asdict(act) for act in acts]}
         put(strict_json(facts))
