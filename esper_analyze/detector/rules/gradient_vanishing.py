@@ -94,14 +94,21 @@ def _severity(frame: Frame, memory: Memory, limits: GradientVanishingLimits, mas
     share = _unexplained_share(frame, masked.where)
     reasons = _reasons(frame, share)
     usable = share.finite & ~masked.where & ~reasons.null
-    some, half = usable & (share.values > limits.warning), usable & (share.values >= limits.critical)
-    bounds = Bounds(
-        warning=streak(some, usable & ~some, memory["some"]) >= limits.sustained,
-        critical=streak(half, usable & ~half, memory["half"]) >= limits.sustained,
-        warning_at=limits.warning,
-        critical_at=limits.critical,
-    )
+    bounds = sustained_bounds(share, usable, memory, limits.warning, limits.critical, limits.sustained)
     return settle(share.name, share, bounds, excuses=[masked], needs=[reasons])
+
+
+def sustained_bounds(
+    share: Signal, usable: Bools, memory: Memory, warning: float, critical: float, sustained: int
+) -> Bounds:
+    """Return the bounds that a share of vanished tensors crosses: above or at them so many updates in a row."""
+    some, half = usable & (share.values > warning), usable & (share.values >= critical)
+    return Bounds(
+        warning=streak(some, usable & ~some, memory["some"]) >= sustained,
+        critical=streak(half, usable & ~half, memory["half"]) >= sustained,
+        warning_at=warning,
+        critical_at=critical,
+    )
 
 
 def _norm(frame: Frame, memory: Memory, limits: GradientVanishingLimits, masked: Excuse) -> Judgement:

@@ -6,10 +6,11 @@ from dataclasses import dataclass
 
 from esper_analyze.detector.deferral_guards import DeferralGuard, until
 from esper_analyze.detector.rule import Example, Limits, Memory, Rule, limit
+from esper_analyze.detector.rules.gradient_vanishing import sustained_bounds
 from esper_analyze.detector.rules.seeds import CONTEXT, judged, known_sides, not_training, unreached
 from esper_analyze.detector.signals import Frame
-from esper_analyze.detector.streaks import streak, zeros
-from esper_analyze.detector.verdict import Bounds, Judgement, settle
+from esper_analyze.detector.streaks import zeros
+from esper_analyze.detector.verdict import Judgement, settle
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,13 +28,7 @@ def judge(frame: Frame, memory: Memory, limits: SlotGradientVanishingLimits) -> 
     """Judge the share of vanished tensors in stages in which a seed module should train."""
     share, excuses = frame["vanishing_severity"], [*not_training(frame), unreached(frame)]
     usable = share.finite & judged(frame, excuses)
-    some, half = usable & (share.values > limits.warning), usable & (share.values >= limits.critical)
-    bounds = Bounds(
-        warning=streak(some, usable & ~some, memory["some"]) >= limits.sustained,
-        critical=streak(half, usable & ~half, memory["half"]) >= limits.sustained,
-        warning_at=limits.warning,
-        critical_at=limits.critical,
-    )
+    bounds = sustained_bounds(share, usable, memory, limits.warning, limits.critical, limits.sustained)
     return [settle(share.name, share, bounds, excuses=excuses)]
 
 
