@@ -247,11 +247,10 @@ class ReplayedRun(JudgedRun):
         return change_frame(difference.alarms)
 
     def _notes(self) -> list[str]:
-        stored, now = self.original.thresholds.as_dict(), self.thresholds.as_dict()
-        changed = sum(
-            value != stored.get(rule, {}).get(name) for rule, limits in now.items() for name, value in limits.items()
-        )
-        return [f"{many(changed, 'threshold')} changed"]
+        from esper_analyze.replay.whatif import changed_thresholds
+
+        changes = changed_thresholds(self.original.thresholds.as_dict(), self.thresholds.as_dict())
+        return [f"{many(len(list(changes)), 'threshold')} changed"]
 
 
 def open(  # noqa: A001 - ea.open, as gzip.open

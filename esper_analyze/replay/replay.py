@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from itertools import pairwise
 from types import MappingProxyType
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -23,11 +23,13 @@ from esper_analyze.detector.thresholds import Thresholds
 from esper_analyze.detector.verdict import Verdict, is_all_ok
 from esper_analyze.errors import DamagedError
 from esper_analyze.replay.batches import read_batches
-from esper_analyze.replay.recorded_rules import foreign_rules, stored_thresholds
+from esper_analyze.replay.recorded_rules import foreign_rules, restated_since, stored_thresholds
 from esper_analyze.runs.run import RecordedRun
 from esper_analyze.schema.tables import LEVELS
 from esper_analyze.schema.tables.events import CONTINUED, RESUMED_FRESH
 
+Item = TypeVar("Item")
+_SIDES = ("replay", "recorded")
 Restated = Mapping[str, tuple[str, ...]]
 """Rule → the fields of its findings that an earlier revision computed differently, see ``restated_since``."""
 
@@ -201,18 +203,36 @@ def differences(
 
     ``restated`` names, by rule, fields that an earlier revision computed differently; they are not compared.
     """
-    findings, levels = live
-    unmatched = _unmatched(
-        {finding_key(finding, restated): finding for finding in replayed.findings},
-        {finding_key(finding, restated): finding for finding in findings},
-        finding_text,
-    )
-    unmatched += _unmatched(
-        {_level_key(change): change for change in replayed.levels},
-        {_level_key(change): change for change in levels},
-        level_text,
-    )
-    return sorted(unmatched, key=lambda difference: (difference.update, difference.only, difference.text))
+    findings = unshared(replayed.findings, live[0], lambda finding: finding_key(finding, restated))
+    levels = unshared(replayed.levels, live[1])
+    listed = [
+        Difference(only, finding.update, finding_text(finding))
+        for only, side in zip(_SIDES, findings, strict=True)
+        for finding in side
+    ]
+    listed += [
+        Difference(only, change.update, level_text(change))
+        for only, side in zip(_SIDES, levels, strict=True)
+        for change in side
+    ]
+    return sorted(listed, key=lambda difference: (difference.update, difference.only, difference.text))
+
+
+def verified(run: RecordedRun, result: Replay) -> list[Difference]:
+    """Return how ``result``, a replay of ``run``, differs from the recording; several ranks are replayed one by one.
+
+    Several ranks are judged by themselves while they train, so each is compared with its own replay.
+    """
+    restated = restated_since(run.info, result.rules)
+    if len(run.ranks) < 2:
+        return differences(result, recorded(run), restated)
+    listed = []
+    for rank in run.ranks:
+        rank_run = run.only(rank)
+        replayed = replay(rank_run, result.thresholds, rules=result.rules)
+        apart = differences(replayed, recorded(rank_run), restated)
+        listed += [replace(difference, text=f"rank {rank}: {difference.text}") for difference in apart]
+    return listed
 
 
 def finding_key(finding: Finding, restated: Restated = MappingProxyType({})) -> tuple[object, ...]:
@@ -223,14 +243,12 @@ def finding_key(finding: Finding, restated: Restated = MappingProxyType({})) -> 
     return (*words, FORMER_REASONS.get(finding.reason or "", finding.reason), *numbers)
 
 
-def _level_key(change: LevelChange) -> tuple[object, ...]:
-    return tuple(getattr(change, item.name) for item in fields(change))
-
-
-def _unmatched(ours: dict[Any, Any], theirs: dict[Any, Any], text: Callable[[Any], str]) -> list[Difference]:
-    only_replay = [Difference("replay", ours[key].update, text(ours[key])) for key in ours if key not in theirs]
-    only_live = [Difference("recorded", theirs[key].update, text(theirs[key])) for key in theirs if key not in ours]
-    return only_replay + only_live
+def unshared(
+    ours: Iterable[Item], theirs: Iterable[Item], key: Callable[[Item], object] = lambda item: item
+) -> tuple[list[Item], list[Item]]:
+    """Return what only the first and what only the second side has; items with the same key are the same."""
+    first, second = ({key(item): item for item in side} for side in (ours, theirs))
+    return [first[k] for k in first if k not in second], [second[k] for k in second if k not in first]
 
 
 def finding_text(finding: Finding) -> str:

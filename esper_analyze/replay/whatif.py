@@ -14,7 +14,7 @@ from esper_analyze.detector.incidents import ActiveAlarms
 from esper_analyze.detector.thresholds import Thresholds
 from esper_analyze.detector.verdict import BY_WORD
 from esper_analyze.replay.recorded_rules import judged_live, restated_since
-from esper_analyze.replay.replay import Replay, Restated, recorded, replay
+from esper_analyze.replay.replay import Replay, Restated, recorded, replay, unshared
 from esper_analyze.runs.run import RecordedRun
 
 CHANGES = (
@@ -95,23 +95,28 @@ def what_if(run: RecordedRun, result: Replay, stored: Thresholds) -> WhatIf:
     if len(run.ranks) > 1:  # live, each rank was judged by itself
         base = replay(run, stored, rules=result.rules)
         findings, levels = base.findings, base.levels
+    restated = restated_since(run.info, result.rules)
     judging = {rule.name for rule in judged_live(run, result.rules)}
     not_live = tuple(rule.name for rule in result.rules if rule.name not in judging)
     changes = alarm_changes(alarms_of(findings), alarms_of(result.findings))
     marked = [replace(entry, what="not live") if entry.about.rule in not_live else entry for entry in changes]
+    findings_now, findings_live = unshared(result.findings, findings, lambda finding: _key(finding, restated))
+    levels_now, levels_live = unshared(result.levels, levels)
     return WhatIf(
-        tuple(_changed_thresholds(stored.as_dict(), result.thresholds.as_dict())),
+        tuple(changed_thresholds(stored.as_dict(), result.thresholds.as_dict())),
         tuple(marked),
-        *_unshared(result.findings, findings, restated_since(run.info, result.rules)),
-        tuple(change for change in result.levels if change not in levels),
-        tuple(change for change in levels if change not in result.levels),
+        tuple(findings_now),
+        tuple(findings_live),
+        tuple(levels_now),
+        tuple(levels_live),
         not_live,
     )
 
 
-def _changed_thresholds(
+def changed_thresholds(
     stored: Mapping[str, Mapping[str, object]], used: Mapping[str, Mapping[str, object]]
 ) -> Iterable[tuple[str, object, object]]:
+    """Yield each threshold that differs, by rule and name, with the stored value and the one used."""
     for rule, limits in used.items():
         for name, value in limits.items():
             was = stored.get(rule, {}).get(name, value)
@@ -194,16 +199,6 @@ def _kind(live: Alarm, now: Alarm) -> str:
 
 def _until(alarm: Alarm) -> float:
     return math.inf if alarm.end is None else alarm.end
-
-
-def _unshared(
-    now: Sequence[Finding], live: Sequence[Finding], restated: Restated
-) -> tuple[tuple[Finding, ...], tuple[Finding, ...]]:
-    ours, theirs = ({_key(finding, restated): finding for finding in side} for side in (now, live))
-    return (
-        tuple(finding for key, finding in ours.items() if key not in theirs),
-        tuple(finding for key, finding in theirs.items() if key not in ours),
-    )
 
 
 def _key(finding: Finding, restated: Restated) -> tuple[object, ...]:
