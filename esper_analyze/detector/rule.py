@@ -93,6 +93,22 @@ class Statistic:
     column: str | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Sign:
+    """A mark with its word, the verdict whose colour it has (empty: that of the alarm), and why it is so."""
+
+    sign: str
+    word: str
+    verdict: str
+    because: str
+    precedence: int = 0
+    """Of several rules in alarm about one head or recurrent state, the sign with the lowest is shown."""
+
+    def __str__(self) -> str:
+        """Return mark and word."""
+        return f"{self.sign} {self.word}"
+
+
 Judge = Callable[[Frame, Memory, Any], list[Judgement]]
 GuardFunction = Callable[[Frame, Memory, Any], DeferralGuard | None]
 
@@ -113,6 +129,8 @@ class Rule:
     limit with the number of consecutive updates after which it is an alarm.
     ``figures`` names the sections of the report whose figures show what it judges, the best first; empty: those of
     its table.
+    ``panels`` names the panels of figures, as section.panel, in which its incidents are shaded. ``sign`` is the state
+    of a head or a recurrent state that is in alarm; None: such an alarm changes nothing of the state that is shown.
     ``guard`` gets the frame of the last update, the memory after it and the limits, and returns under which conditions
     no new finding is possible (None: unknown), so that single updates can be judged later, several at once.
     ``meanings`` maps each metric that has a meaning of its own to it.
@@ -137,6 +155,8 @@ class Rule:
     beside: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     context: tuple[str, ...] = ()
     figures: tuple[str, ...] = ()
+    panels: tuple[str, ...] = ()
+    sign: Sign | None = None
     causes: tuple[str, ...] = ()
     follows: tuple[str, ...] = ()
     fills: tuple[str, ...] = ()

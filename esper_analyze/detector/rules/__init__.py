@@ -76,3 +76,13 @@ RULES: tuple[Rule, ...] = (
 )
 
 __all__ = ["RULES"]
+
+
+def rules_over(table: str) -> tuple[str, ...]:
+    """Return the names of the rules that judge ``table``."""
+    return tuple(rule.name for rule in RULES if rule.table == table)
+
+
+def shaded_in(panel: str) -> tuple[str, ...]:
+    """Return the names of the rules whose incidents are shaded in ``panel``, named section.panel."""
+    return tuple(rule.name for rule in RULES if panel in rule.panels)

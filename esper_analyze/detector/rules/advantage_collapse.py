@@ -71,6 +71,7 @@ RULE = Rule(
     name="advantage_collapse",
     table="updates",
     figures=("value",),
+    panels=("value.advantages",),
     columns=("advantage_std", "episode_return_mean"),
     context=("episode_return_mean",),
     limits=AdvantageCollapseLimits,

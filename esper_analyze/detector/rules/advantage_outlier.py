@@ -68,6 +68,7 @@ RULE = Rule(
     name="advantage_outlier",
     table="updates",
     figures=("value",),
+    panels=("value.advantages",),
     columns=("advantage_min", "advantage_max", "advantage_std"),
     limits=AdvantageOutlierLimits,
     judge=judge,

@@ -52,6 +52,7 @@ def _cells(*values: float | None, measurable: bool = True) -> dict[str, object]:
 RULE = Rule(
     name="clip_saturation",
     table="updates",
+    panels=("policy.clip",),
     columns=("clip_fraction", "inner_loop_measurable"),
     limits=ClipSaturationLimits,
     judge=judge,

@@ -73,6 +73,7 @@ RULE = Rule(
     name="clipping_always",
     table="updates",
     figures=("clipping", "losses"),
+    panels=("clipping.norm", "clipping.share"),
     columns=("clip_active_fraction", "grad_norm_pre_clip"),
     limits=ClippingAlwaysLimits,
     judge=judge,

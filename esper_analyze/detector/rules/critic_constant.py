@@ -63,6 +63,7 @@ RULE = Rule(
     name="critic_constant",
     table="updates",
     figures=("value",),
+    panels=("value.explained",),
     columns=("explained_variance", "value_nrmse", *RETURNS),
     context=("value_nrmse", *RETURNS),
     limits=CriticConstantLimits,

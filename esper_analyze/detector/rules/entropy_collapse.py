@@ -66,6 +66,7 @@ def _slow(last: float) -> dict[str, object]:
 RULE = Rule(
     name="entropy_collapse",
     table="updates",
+    panels=("policy.entropy", "heads.head"),
     columns=("entropy_norm", "choice_fraction", "entropy", "choices_unknown", "episode_return_mean"),
     context=("choice_fraction", "entropy", "choices_unknown", "episode_return_mean"),
     memory=CONVERGENCE_MEMORY,

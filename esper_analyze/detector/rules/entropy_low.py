@@ -56,6 +56,7 @@ def _cells(
 RULE = Rule(
     name="entropy_low",
     table="updates",
+    panels=("policy.entropy",),
     columns=("entropy_norm", "choice_fraction", "entropy", "choices_unknown"),
     context=("choice_fraction", "entropy", "choices_unknown"),
     limits=EntropyLowLimits,

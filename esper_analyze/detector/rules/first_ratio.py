@@ -34,6 +34,7 @@ def guard(frame: Frame, memory: Memory, limits: FirstRatioLimits) -> DeferralGua
 RULE = Rule(
     name="first_ratio",
     table="updates",
+    panels=("policy.first_ratio",),
     columns=("first_ratio_error",),
     limits=FirstRatioLimits,
     judge=judge,

@@ -84,6 +84,7 @@ RULE = Rule(
     name="frozen_update",
     table="updates",
     figures=("losses", "clipping"),
+    panels=("policy.kl", "clipping.norm"),
     columns=tuple(_cells(None, None, None)),
     context=("max_grad_norm", "choice_fraction"),
     limits=FrozenUpdateLimits,

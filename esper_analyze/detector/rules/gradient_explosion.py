@@ -15,7 +15,7 @@ from esper_analyze.detector.baselines import (
     recent_median_steady,
 )
 from esper_analyze.detector.deferral_guards import LASTING, DeferralGuard, steady
-from esper_analyze.detector.rule import Example, Limits, Memory, Rule, limit
+from esper_analyze.detector.rule import Example, Limits, Memory, Rule, Sign, limit
 from esper_analyze.detector.signals import Frame
 from esper_analyze.detector.streaks import recent, window
 from esper_analyze.detector.verdict import Bounds, Excuse, Judgement, settle
@@ -76,6 +76,8 @@ RULE = Rule(
     name="gradient_explosion",
     table="groups",
     figures=("drift", "layers"),
+    panels=("clipping.norm", "heads.head"),
+    sign=Sign("▲", "exploding", "critical", "far above its own past"),
     columns=("grad_norm",),
     limits=GradientExplosionLimits,
     judge=judge,

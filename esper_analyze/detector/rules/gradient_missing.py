@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from esper_analyze.detector.deferral_guards import LASTING, DeferralGuard, same
-from esper_analyze.detector.rule import Example, Limits, Memory, Rule, Statistic
+from esper_analyze.detector.rule import Example, Limits, Memory, Rule, Sign, Statistic
 from esper_analyze.detector.signals import Frame, Signal, choice_code
 from esper_analyze.detector.verdict import Bounds, Excuse, Judgement, settle
 
@@ -46,6 +46,8 @@ def _cells(state: str | None, explained: str | None) -> dict[str, object]:
 RULE = Rule(
     name="gradient_missing",
     table="heads",
+    panels=("heads.head",),
+    sign=Sign("○", "dead", "critical", "its gradient is missing", precedence=3),
     columns=("grad_state", "zero_explained"),
     limits=GradientMissingLimits,
     judge=judge,

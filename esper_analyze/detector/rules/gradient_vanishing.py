@@ -10,7 +10,7 @@ import numpy as np
 
 from esper_analyze.detector.baselines import EARLY_MEMORY, early_known, early_level
 from esper_analyze.detector.deferral_guards import FREE, DeferralGuard, Side, same, until
-from esper_analyze.detector.rule import Example, Limits, Memory, Rule, Statistic, limit
+from esper_analyze.detector.rule import Example, Limits, Memory, Rule, Sign, Statistic, limit
 from esper_analyze.detector.signals import Bools, Frame, Signal, choice_code
 from esper_analyze.detector.streaks import streak, zeros
 from esper_analyze.detector.verdict import Bounds, Excuse, Judgement, settle
@@ -161,6 +161,8 @@ RULE = Rule(
     name="gradient_vanishing",
     table="groups",
     figures=("layers", "drift"),
+    panels=("heads.head",),
+    sign=Sign("▼", "vanishing", "warning", "its gradient has all but gone", precedence=2),
     columns=("vanishing_severity", "grad_norm", "tensors"),
     context=("tensors",),
     beside={"heads": ("zero_explained", "learnable_fraction"), "updates": ("choice_fraction",)},

@@ -9,7 +9,7 @@ import numpy as np
 
 from esper_analyze.detector.conditions.applicability import actions_unknown, not_categorical, nothing_learnable
 from esper_analyze.detector.deferral_guards import FREE, DeferralGuard, Side, same, until
-from esper_analyze.detector.rule import Example, Memory, Rule, limit
+from esper_analyze.detector.rule import Example, Memory, Rule, Sign, limit
 from esper_analyze.detector.rules.convergence import CONVERGENCE_MEMORY, ConvergenceLimits, descend, rise_steady
 from esper_analyze.detector.signals import Floats, Frame
 from esper_analyze.detector.verdict import Bounds, Judgement, settle
@@ -78,6 +78,8 @@ _RISING = [1.0 + 0.1 * i for i in range(60)]
 RULE = Rule(
     name="head_entropy_collapse",
     table="heads",
+    panels=("heads.head",),
+    sign=Sign("◇", "deterministic", "", "its entropy collapsed", precedence=1),
     columns=("entropy_norm", "learnable_fraction", "kind", "entropy", "choice_samples"),
     context=("learnable_fraction", "entropy", "choice_samples"),
     limits=HeadEntropyCollapseLimits,

@@ -75,6 +75,7 @@ def _cells(*values: float | None, target: float | None = None) -> dict[str, obje
 RULE = Rule(
     name="kl_spike",
     table="updates",
+    panels=("policy.kl",),
     columns=("kl_k3", "target_kl", "inner_loop_measurable"),
     context=("target_kl",),
     limits=KlSpikeLimits,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from esper_analyze.detector.deferral_guards import LASTING, DeferralGuard, steady
-from esper_analyze.detector.rule import Example, Limits, Memory, Rule, limit
+from esper_analyze.detector.rule import Example, Limits, Memory, Rule, Sign, limit
 from esper_analyze.detector.signals import Frame
 from esper_analyze.detector.streaks import recent, window
 from esper_analyze.detector.verdict import Bounds, Judgement, settle
@@ -61,6 +61,8 @@ def _cells(worst: float | None, c: float | None = 0.8) -> dict[str, object]:
 RULE = Rule(
     name="lstm_explosion",
     table="lstm",
+    panels=("lstm.state",),
+    sign=Sign("▲", "exploding", "critical", "c leaves the range its gates can work in", precedence=1),
     columns=METRICS,
     limits=LstmExplosionLimits,
     judge=judge,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from esper_analyze.detector.deferral_guards import LASTING, DeferralGuard, same
-from esper_analyze.detector.rule import Example, Limits, Memory, Rule, Statistic, limit
+from esper_analyze.detector.rule import Example, Limits, Memory, Rule, Sign, Statistic, limit
 from esper_analyze.detector.signals import Frame
 from esper_analyze.detector.verdict import Bounds, Judgement, settle
 
@@ -34,6 +34,8 @@ def guard(frame: Frame, memory: Memory, limits: LstmNonfiniteLimits) -> Deferral
 RULE = Rule(
     name="lstm_nonfinite",
     table="lstm",
+    panels=("lstm.state",),
+    sign=Sign("▲", "exploding", "critical", "h or c is NaN or infinite"),
     columns=METRICS,
     limits=LstmNonfiniteLimits,
     judge=judge,

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from esper_analyze.detector.deferral_guards import LASTING, DeferralGuard
-from esper_analyze.detector.rule import Example, Limits, Memory, Rule, limit
+from esper_analyze.detector.rule import Example, Limits, Memory, Rule, Sign, limit
 from esper_analyze.detector.signals import Frame
 from esper_analyze.detector.verdict import Excuse, Judgement, above, settle
 
@@ -46,6 +46,8 @@ def _cells(hidden: float | None, forget: float | None = 0.1) -> dict[str, object
 RULE = Rule(
     name="lstm_saturation",
     table="lstm",
+    panels=("lstm.saturation",),
+    sign=Sign("◇", "saturated", "", "most units or gates are at their ends", precedence=3),
     columns=("h_saturation", *GATES),
     limits=LstmSaturationLimits,
     judge=judge,

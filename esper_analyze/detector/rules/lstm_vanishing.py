@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from esper_analyze.detector.deferral_guards import LASTING, DeferralGuard
-from esper_analyze.detector.rule import Example, Limits, Memory, Rule, limit
+from esper_analyze.detector.rule import Example, Limits, Memory, Rule, Sign, limit
 from esper_analyze.detector.signals import Frame
 from esper_analyze.detector.verdict import Judgement, below, settle
 
@@ -34,6 +34,8 @@ def guard(frame: Frame, memory: Memory, limits: LstmVanishingLimits) -> Deferral
 RULE = Rule(
     name="lstm_vanishing",
     table="lstm",
+    panels=("lstm.state",),
+    sign=Sign("▼", "vanishing", "warning", "its size has all but gone", precedence=2),
     columns=METRICS,
     limits=LstmVanishingLimits,
     judge=judge,

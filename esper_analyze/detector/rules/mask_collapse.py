@@ -34,6 +34,7 @@ def guard(frame: Frame, memory: Memory, limits: MaskCollapseLimits) -> DeferralG
 RULE = Rule(
     name="mask_collapse",
     table="heads",
+    panels=("heads.head",),
     columns=("learnable_fraction", "kind"),
     limits=MaskCollapseLimits,
     judge=judge,

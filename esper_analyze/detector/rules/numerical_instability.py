@@ -51,6 +51,7 @@ RULE = Rule(
     name="numerical_instability",
     table="updates",
     figures=("losses", "tensors"),
+    panels=("clipping.norm", "losses.loss"),
     columns=(*WATCHED, SAID),
     limits=NumericalInstabilityLimits,
     judge=judge,

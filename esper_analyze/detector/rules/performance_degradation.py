@@ -77,6 +77,7 @@ RULE = Rule(
     name="performance_degradation",
     table="updates",
     figures=("returns",),
+    panels=("returns.return",),
     columns=("episode_return_mean", "progress"),
     context=("progress",),
     limits=PerformanceDegradationLimits,

@@ -81,6 +81,7 @@ def _cells(
 RULE = Rule(
     name="ratio_collapse",
     table="updates",
+    panels=("policy.ratio",),
     columns=("ratio_min", "kl_k3", "ess_fraction", "choice_fraction", "inner_loop_measurable"),
     context=("kl_k3", "ess_fraction", "choice_fraction"),
     limits=RatioCollapseLimits,

@@ -74,6 +74,7 @@ def _cells(*ratio: float | None, ess: object = 0.3, kl: object = 0.2, measurable
 RULE = Rule(
     name="ratio_explosion",
     table="updates",
+    panels=("policy.ratio",),
     columns=("ratio_max", "ess_fraction", "kl_k3", "inner_loop_measurable"),
     context=("ess_fraction", "kl_k3"),
     limits=RatioExplosionLimits,

@@ -55,6 +55,7 @@ def _cells(*values: float | None, measurable: bool = True) -> dict[str, object]:
 RULE = Rule(
     name="spike_then_silence",
     table="updates",
+    panels=("policy.kl",),
     columns=("kl_k3", "inner_loop_measurable"),
     limits=SpikeThenSilenceLimits,
     judge=judge,

@@ -105,6 +105,7 @@ RULE = Rule(
     name="value_collapse",
     table="updates",
     figures=("value",),
+    panels=("value.explained",),
     columns=("explained_variance", "progress", "value_nrmse", *RETURNS),
     context=("progress", "value_nrmse", *RETURNS),
     limits=ValueCollapseLimits,

@@ -108,6 +108,7 @@ RULE = Rule(
     name="value_divergence",
     table="updates",
     figures=("value",),
+    panels=("value.error",),
     columns=METRICS,
     limits=ValueDivergenceLimits,
     judge=judge,
