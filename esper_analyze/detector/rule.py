@@ -101,8 +101,6 @@ class Sign:
     word: str
     verdict: str
     because: str
-    precedence: int = 0
-    """Of several rules in alarm about one head or recurrent state, the sign with the lowest is shown."""
 
     def __str__(self) -> str:
         """Return mark and word."""
@@ -131,6 +129,7 @@ class Rule:
     its table.
     ``panels`` names the panels of figures, as section.panel, in which its incidents are shaded. ``sign`` is the state
     of a head or a recurrent state that is in alarm; None: such an alarm changes nothing of the state that is shown.
+    Of several rules in alarm the one with the lowest ``sign_order`` gives its sign.
     ``guard`` gets the frame of the last update, the memory after it and the limits, and returns under which conditions
     no new finding is possible (None: unknown), so that single updates can be judged later, several at once.
     ``meanings`` maps each metric that has a meaning of its own to it.
@@ -157,6 +156,7 @@ class Rule:
     figures: tuple[str, ...] = ()
     panels: tuple[str, ...] = ()
     sign: Sign | None = None
+    sign_order: int = 0
     causes: tuple[str, ...] = ()
     follows: tuple[str, ...] = ()
     fills: tuple[str, ...] = ()

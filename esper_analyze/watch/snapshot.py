@@ -10,8 +10,9 @@ from statistics import median
 import numpy as np
 
 from esper_analyze.detector.incidents import worst_of
+from esper_analyze.detector.rule import Sign
 from esper_analyze.replay.standing import Coverage
-from esper_analyze.reports.sections.signs import State, head_state, recurrent_state
+from esper_analyze.reports.sections.signs import head_state, recurrent_state
 from esper_analyze.schema import BY_NAME
 from esper_analyze.schema.constants import HEAD_GROUP
 from esper_analyze.watch.alarms import OpenIncident, rule_named
@@ -48,7 +49,7 @@ class HeadRow:
 
     name: str
     update: int
-    state: State
+    state: Sign
     grad_norm: float | None
     entropy_norm: float | None
     learnable_fraction: float | None
@@ -61,7 +62,7 @@ class RecurrentRow:
 
     phase: str
     update: int
-    state: State
+    state: Sign
     c_rms: float | None
     h_rms: float | None
     h_saturation: float | None

@@ -200,7 +200,7 @@ def _not_cleared(incident: Incident, last: int) -> str:
 
 def title_of(evidence: Evidence, lead: Incident) -> str:
     """Return the title of an incident; for a non-finite number, that fact unless the rule is about NaN itself."""
-    if math.isfinite(lead.peak) or lead.rule in ("numerical_instability", "lstm_nonfinite"):
+    if math.isfinite(lead.peak) or evidence.rules[lead.rule].finiteness:
         return evidence.title(lead.rule)
     return f"{lead.metric} was {number(lead.peak)}"
 

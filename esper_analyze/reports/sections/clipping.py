@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from esper_analyze.detector.rules import shaded_in
 from esper_analyze.replay.evidence import Evidence
 from esper_analyze.reports.render.draw import bounds, finish, incidents_behind, line, scale
 from esper_analyze.reports.render.section import Layout, Section
@@ -28,7 +29,6 @@ _COLUMNS = (
     "clip_active_fraction",
     "clip_scale_mean",
 )
-_RULES = ("numerical_instability", "gradient_explosion", "frozen_update", "clipping_always")
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +62,7 @@ def draw(data: ClipFrame, axes: Sequence[Axes]) -> None:
     line(axes[0], columns["max_grad_norm"], THIRD, "clip norm", width=0.8)
     scale(axes[0], columns["grad_norm_pre_clip_max"], columns["grad_norm_post_clip"], log=True)
     finish(axes[0], "Gradient norm of the whole model", legend=True)
-    incidents_behind(axes[0], data.incidents, _RULES)
+    incidents_behind(axes[0], data.incidents, shaded_in("clipping.norm"))
     for panel, name, title in (
         (axes[1], "clip_active_fraction", "Share of optimizer steps that were clipped"),
         (axes[2], "clip_scale_mean", "Share of the gradient norm that remains after clipping, mean over the steps"),
@@ -70,7 +70,7 @@ def draw(data: ClipFrame, axes: Sequence[Axes]) -> None:
         line(panel, columns[name])
         panel.set_ylim(-0.03, 1.03)
         finish(panel, title, last=panel is axes[2])
-    incidents_behind(axes[1], data.incidents, ("clipping_always",))
+    incidents_behind(axes[1], data.incidents, shaded_in("clipping.share"))
     bounds(axes[1], *data.limits)
 
 

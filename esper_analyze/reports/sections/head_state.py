@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from esper_analyze.reports.sections.signs import UNMEASURED, State, head_state
+from esper_analyze.detector.rule import Sign
+from esper_analyze.reports.sections.signs import UNMEASURED, head_state
 from esper_analyze.wording import many, number
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ SIGNS = (
 """Sign, word, verdict (empty: that of what made it so) and meaning, the worst first."""
 
 
-def state_of(head: HeadFrame) -> State:
+def state_of(head: HeadFrame) -> Sign:
     """Return how ``head`` stands at the end of the run; what was wrong earlier is in its sentence."""
     if head.ended is not None and head.grad_state != "removed":
         return replace(UNMEASURED, because=head.ending)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from esper_analyze.detector.rules import rules_over, shaded_in
 from esper_analyze.detector.signals import Bools
 from esper_analyze.replay.evidence import Evidence
 from esper_analyze.reports.render.draw import area, finish, from_zero, incidents_behind, line, scale
@@ -28,8 +29,8 @@ MOST_DRAWN = 10
 """Heads drawn; every head has its sentence."""
 _NUMBERS = ("entropy_norm", "grad_norm", "learnable_fraction")
 _WORDS = ("kind", "grad_state", "zero_explained")
-_RULES = ("head_entropy_collapse", "mask_collapse", "gradient_missing", "entropy_collapse")
-_OF_GROUP = ("gradient_explosion", "gradient_vanishing")
+_SHADED = shaded_in("heads.head")
+_OF_GROUP = rules_over("groups")
 """Rules that judge the gradient of a head as the group ``head:NAME``."""
 _MARKS = 150
 """Most marks for zero gradients in one panel."""
@@ -83,7 +84,9 @@ def _head(name: str, rows: polars.DataFrame, alarms: Iterable[Incident], latest:
         nonfinite=update[broken],
         expected=update[_expected(rows)],
         zeros=_zeros(rows),
-        incidents=tuple(alarm for alarm in alarms if alarm.rule in (_RULES if alarm.subject == name else _OF_GROUP)),
+        incidents=tuple(
+            alarm for alarm in alarms if alarm.rule in _SHADED and (alarm.rule in _OF_GROUP) == (alarm.subject != name)
+        ),
         alarms=tuple(alarms),
         last_row=rows.row(-1, named=True),
     )
@@ -136,7 +139,7 @@ def draw(data: tuple[HeadFrame, ...], axes: Sequence[Axes]) -> None:
         learnable.set_ylim(-0.03, 1.03)
         _title(learnable, "learnable fraction", head.learnable, "no masks", last=last)
         for axis in (entropy, gradient, learnable):
-            incidents_behind(axis, head.incidents, (*_RULES, *_OF_GROUP))
+            incidents_behind(axis, head.incidents, _SHADED)
 
 
 def _shade_learnable(axes: Axes, learnable: Series) -> None:
@@ -188,5 +191,5 @@ SECTION = Section(
     rows=head_table.rows,
     listed=head_table.listed,
     markup=head_table.markup,
-    rules=("head_entropy_collapse", "mask_collapse", "gradient_missing"),
+    rules=rules_over("heads"),
 )

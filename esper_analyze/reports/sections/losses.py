@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from esper_analyze.detector.rules import shaded_in
 from esper_analyze.replay.evidence import Evidence
 from esper_analyze.reports.render.draw import finish, incidents_behind, line, scale
 from esper_analyze.reports.render.section import Layout, Section
@@ -58,7 +59,7 @@ def draw(data: LossFrame, axes: Sequence[Axes]) -> None:
         line(axes[index], data.columns[name])
         scale(axes[index], data.columns[name])
         finish(axes[index], title + _count_words(data.columns[name]), last=index == len(shown) - 1)
-        incidents_behind(axes[index], data.incidents, ("numerical_instability",))
+        incidents_behind(axes[index], data.incidents, shaded_in("losses.loss"))
 
 
 def _count_words(series: Series) -> str:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from esper_analyze.detector.rules import rules_over, shaded_in
 from esper_analyze.replay.evidence import Evidence
 from esper_analyze.reports.render.draw import bounds, finish, from_zero, incidents_behind, line, scale
 from esper_analyze.reports.render.rows import SectionTable
@@ -35,9 +36,6 @@ _BRIEF = (
 )
 OUTLIER = 3.0
 """An environment whose state is so many times the mean environment's stands out; told, not judged."""
-RULES = ("lstm_explosion", "lstm_vanishing", "lstm_nonfinite", "lstm_saturation")
-"""Rules that judge table ``lstm``."""
-_STATE_RULES = ("lstm_explosion", "lstm_vanishing", "lstm_nonfinite")
 _COLOURS = {"rollout": FIRST, "update": SECOND}
 
 
@@ -74,7 +72,7 @@ def draw(data: LstmFrame, axes: Sequence[Axes]) -> None:
     for index, (letter, what) in enumerate((("c", "Cell state c"), ("h", "Hidden state h"))):
         _draw_state(data, axes[index], letter)
         finish(axes[index], f"{what}: largest rms of an environment, and (thin) largest element", legend=True)
-        incidents_behind(axes[index], data.incidents, _STATE_RULES)
+        incidents_behind(axes[index], data.incidents, shaded_in("lstm.state"))
         bounds(axes[index], *data.explosion)
         bounds(axes[index], *data.vanishing)
     _draw_phases(axes[2], {phase: outliers(columns) for phase, columns in data.phases.items()})
@@ -83,7 +81,7 @@ def draw(data: LstmFrame, axes: Sequence[Axes]) -> None:
     _draw_phases(axes[3], saturated)
     from_zero(axes[3], *saturated.values(), least=0.05)
     finish(axes[3], "Share of |h| > 0.99", last=len(axes) == 4, legend=True)
-    incidents_behind(axes[3], data.incidents, ("lstm_saturation",))
+    incidents_behind(axes[3], data.incidents, shaded_in("lstm.saturation"))
     if len(axes) > 4:
         _draw_gates(data, axes[4], axes[5])
 
@@ -109,7 +107,7 @@ def _draw_gates(data: LstmFrame, saturation: Axes, mean: Axes) -> None:
         line(saturation, columns[name], colour, name.removesuffix("_saturation"), width=width)
     from_zero(saturation, *(columns[name] for name in _GATES), least=0.05)
     finish(saturation, "Share of each gate's values below 0.05 or above 0.95, sampled minibatches", legend=True)
-    incidents_behind(saturation, data.incidents, ("lstm_saturation",))
+    incidents_behind(saturation, data.incidents, shaded_in("lstm.saturation"))
     line(mean, columns["cell_mean"])
     scale(mean, columns["cell_mean"])
     finish(mean, "Mean cell candidate, sampled minibatches", last=True)
@@ -202,5 +200,5 @@ SECTION = Section(
     draw=draw,
     words=words,
     rows=rows,
-    rules=RULES,
+    rules=rules_over("lstm"),
 )

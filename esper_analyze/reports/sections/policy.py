@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from esper_analyze.detector.rules import shaded_in
 from esper_analyze.replay.evidence import Evidence
 from esper_analyze.reports.render.draw import bounds, finish, from_zero, incidents_behind, line, scale
 from esper_analyze.reports.render.section import Layout, Section
@@ -38,7 +39,6 @@ _COLUMNS = (
     "inner_loop_measurable",
 )
 _BOUND_RULES = ("kl_spike", "ratio_explosion", "ratio_collapse", "first_ratio", "entropy_collapse", "clip_saturation")
-_KL_RULES = ("kl_spike", "spike_then_silence", "frozen_update")
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,13 +76,13 @@ def draw(data: PolicyFrame, axes: Sequence[Axes]) -> None:
     line(axes[4], entropy, FIRST)
     finish(axes[4], "Entropy, as a share of the most there could be (valid actions only)")
     axes[4].set_ylim(0, max(1.0, axes[4].get_ylim()[1]))
-    incidents_behind(axes[4], data.incidents, ("entropy_collapse", "entropy_low"))
+    incidents_behind(axes[4], data.incidents, shaded_in("policy.entropy"))
     bounds(axes[4], *data.limits["entropy_collapse"])
     line(axes[5], error, FIRST)
     scale(axes[5], error, log=True)
     from_zero(axes[5], error, least=0.02)
     finish(axes[5], "Ratio error in the first minibatch: rollout and update must agree", last=True)
-    incidents_behind(axes[5], data.incidents, ("first_ratio",))
+    incidents_behind(axes[5], data.incidents, shaded_in("policy.first_ratio"))
     bounds(axes[5], *data.limits["first_ratio"])
 
 
@@ -95,7 +95,7 @@ def _draw_kl(data: PolicyFrame, axes: Axes) -> None:
         line(axes, columns["target_kl"], THIRD, "target", width=0.8)
     scale(axes, columns["kl_k3"], columns["kl_k2"], floor=1e-3)
     finish(axes, "KL from old to new policy, nats", legend=True)
-    incidents_behind(axes, data.incidents, _KL_RULES)
+    incidents_behind(axes, data.incidents, shaded_in("policy.kl"))
     bounds(axes, *data.limits["kl_spike"])
 
 
@@ -104,7 +104,7 @@ def _draw_ratio(data: PolicyFrame, axes: Axes) -> None:
     line(axes, data.columns["ratio_min"], SECOND, "smallest")
     scale(axes, data.columns["ratio_max"], data.columns["ratio_min"], log=True)
     finish(axes, "Joint probability ratio", legend=True)
-    incidents_behind(axes, data.incidents, ("ratio_explosion", "ratio_collapse"))
+    incidents_behind(axes, data.incidents, shaded_in("policy.ratio"))
     bounds(axes, *data.limits["ratio_explosion"])
     bounds(axes, *data.limits["ratio_collapse"])
 
@@ -115,7 +115,7 @@ def _draw_clip(data: PolicyFrame, axes: Axes) -> None:
     line(axes, data.columns["clip_fraction_negative"], THIRD, "below", width=0.9)
     from_zero(axes, data.columns["clip_fraction"], least=0.05)
     finish(axes, "Share of samples clipped", legend=True)
-    incidents_behind(axes, data.incidents, ("clip_saturation",))
+    incidents_behind(axes, data.incidents, shaded_in("policy.clip"))
     bounds(axes, *data.limits["clip_saturation"])
 
 

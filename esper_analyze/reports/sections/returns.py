@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from esper_analyze.detector.rules import shaded_in
 from esper_analyze.replay.evidence import Evidence
 from esper_analyze.reports.render.draw import area, finish, incidents_behind, line, scale
 from esper_analyze.reports.render.section import Layout, Section
@@ -72,7 +73,7 @@ def draw(data: ReturnFrame, axes: Sequence[Axes]) -> None:
     line(axes[0], data.mean, FIRST, "mean")
     scale(axes[0], data.mean)
     finish(axes[0], "Return of the episodes that ended in each update", last=len(axes) == 1, legend=True)
-    incidents_behind(axes[0], data.incidents, ("performance_degradation",))
+    incidents_behind(axes[0], data.incidents, shaded_in("returns.return"))
     if len(axes) > 1:
         line(axes[1], data.length)
         scale(axes[1], data.length)

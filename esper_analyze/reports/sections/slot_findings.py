@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from esper_analyze.detector.incidents import Incident
+from esper_analyze.detector.rules import rules_over
 from esper_analyze.replay.evidence import Evidence
 from esper_analyze.runs.series import queried
 from esper_analyze.terminal import cleaned
@@ -14,8 +15,6 @@ from esper_analyze.wording import number
 if TYPE_CHECKING:
     import duckdb
 
-RULES = ("seed_dormant", "host_dominating", "slot_gradient_explosion", "slot_gradient_vanishing")
-"""Rules that judge table ``slots``."""
 _CAUSES = {
     "dormant": "dormant: its gradient was small from the beginning",
     "saturated": "saturated: its gradient was normal before",
@@ -36,7 +35,7 @@ class SlotIncident:
 
 def slot_incidents(evidence: Evidence, connection: duckdb.DuckDBPyConnection) -> list[SlotIncident]:
     """Return the incidents on slots, critical before warning, each in order of its start."""
-    incidents = [incident for incident in evidence.replay.single_incidents if incident.rule in RULES]
+    incidents = [incident for incident in evidence.replay.single_incidents if incident.rule in rules_over("slots")]
     incidents.sort(key=lambda item: (item.peak_verdict != "critical", item.start, item.subject))
     return [_described(incident, _cause(incident, connection)) for incident in incidents]
 

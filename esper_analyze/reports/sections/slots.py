@@ -6,12 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from esper_analyze.detector.rules import rules_over
 from esper_analyze.replay.evidence import Evidence
 from esper_analyze.reports.render.draw import bounds, finish, incidents_behind, line, scale
 from esper_analyze.reports.render.rows import SectionTable
 from esper_analyze.reports.render.section import Layout, Section
 from esper_analyze.reports.render.style import BAND, FIRST, GRID, PAPER, SECOND, THIRD, VERDICTS
-from esper_analyze.reports.sections.slot_findings import RULES, SlotIncident, slot_incidents
+from esper_analyze.reports.sections.slot_findings import SlotIncident, slot_incidents
 from esper_analyze.reports.sections.slot_history import (
     HEALTH_GATE,
     Lane,
@@ -262,6 +263,6 @@ SECTION = Section(
     words=words,
     rows=rows,
     listed=rows,
-    rules=RULES,
+    rules=rules_over("slots"),
     itemised=True,
 )

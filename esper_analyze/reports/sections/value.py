@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from esper_analyze.detector.rules import shaded_in
 from esper_analyze.detector.rules.value_collapse import bound_of_phase
 from esper_analyze.detector.signals import RUN, Frame, Ints, Signal
 from esper_analyze.replay.evidence import Evidence
@@ -36,7 +37,6 @@ _COLUMNS = (
     "advantage_min",
     "advantage_max",
 )
-_EV_RULES = ("value_collapse", "critic_constant")
 _LOWEST_EV = -1.5
 
 
@@ -81,12 +81,12 @@ def draw(data: ValueFrame, axes: Sequence[Axes]) -> None:
     line(axes[1], columns["value_mean"], FIRST, "mean value")
     scale(axes[1], columns["return_mean"], columns["value_mean"])
     finish(axes[1], "Values predicted, and the returns they should predict", legend=True)
-    incidents_behind(axes[1], data.incidents, ("value_divergence",))
+    incidents_behind(axes[1], data.incidents, shaded_in("value.error"))
     area(axes[2], columns["advantage_min"], columns["advantage_max"], BAND, "min to max")
     line(axes[2], columns["advantage_std"], FIRST, "standard deviation")
     scale(axes[2], columns["advantage_std"])
     finish(axes[2], "Advantages before normalisation", last=True, legend=True)
-    incidents_behind(axes[2], data.incidents, ("advantage_collapse", "advantage_outlier"))
+    incidents_behind(axes[2], data.incidents, shaded_in("value.advantages"))
 
 
 def _draw_explained(data: ValueFrame, axes: Axes) -> None:
@@ -117,7 +117,7 @@ def _draw_explained(data: ValueFrame, axes: Axes) -> None:
     axes.axhline(0, color=THIRD, linewidth=0.6)
     axes.set_ylim(_LOWEST_EV if below.any() else min(-0.6, axes.get_ylim()[0]), 1.05)
     finish(axes, "Explained variance of the returns, before each update", legend=True)
-    incidents_behind(axes, data.incidents, _EV_RULES)
+    incidents_behind(axes, data.incidents, shaded_in("value.explained"))
 
 
 def _steps(series: Series) -> Ints:
