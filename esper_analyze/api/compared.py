@@ -17,7 +17,7 @@ from esper_analyze.comparison.side_by_side import side_by_side
 from esper_analyze.comparison.words import caveats, headline, sentences
 from esper_analyze.comparison.write import facts, write_comparison
 from esper_analyze.errors import UsageError
-from esper_analyze.reports.render import html
+from esper_analyze.reports.render.html import render
 from esper_analyze.runs.fleet import labels, open_fleet
 from esper_analyze.storage.output_path import refuse_folder
 from esper_analyze.terminal import cleaned
@@ -97,7 +97,7 @@ class Comparison:
         return f"<Comparison of {many(len(self.labels), 'run')}: {cleaned(self.headline)}>"
 
     def _repr_html_(self) -> str:
-        return f"<h4>{html.text(self.headline)}</h4>{html.bullets(self.sentences)}"
+        return render("notebook_comparison.html.j2", headline=self.headline, sentences=self.sentences)
 
 
 def compare(runs: Fleet | Paths | Sequence[Run], *, skip_broken: bool = False) -> Comparison:

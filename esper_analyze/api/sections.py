@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from esper_analyze.errors import UsageError, did_you_mean
-from esper_analyze.reports.render import html
+from esper_analyze.reports.render.html import render
 from esper_analyze.reports.section_list import SECTIONS
 
 if TYPE_CHECKING:
@@ -55,16 +55,10 @@ class ReportSection:
         return f"<ReportSection {self.name}: {state}>"
 
     def _repr_html_(self) -> str:
-        from base64 import b64encode
-
         from esper_analyze.reports.render.figure import picture
 
-        heading = f"<h4>{html.text(self.title)}</h4><p><em>{html.text(self.asks)}</em></p>"
-        sentences = html.bullets(self.sentences)
-        if self.data is None:
-            return heading + sentences
-        image = b64encode(picture(self.section, self.data, "png")).decode()
-        return f'{heading}{sentences}<img alt="{html.text(self.title)}" src="data:image/png;base64,{image}">'
+        image = None if self.data is None else picture(self.section, self.data, "png")
+        return render("notebook_section.html.j2", section=self, image=image)
 
 
 def section_of(evidence: Evidence, name: str) -> ReportSection:

@@ -11,12 +11,11 @@ from pathlib import Path
 
 from esper_analyze.errors import UsageError
 from esper_analyze.replay.evidence import Evidence
-from esper_analyze.reports.markdown import markdown
+from esper_analyze.reports.answer import Answer, answered
 from esper_analyze.reports.narrative import foreign, story
 from esper_analyze.reports.narrative.explained import explained
-from esper_analyze.reports.page import Answer, page
-from esper_analyze.reports.render.figure import drawn
-from esper_analyze.reports.render.section import Section
+from esper_analyze.reports.page import page
+from esper_analyze.reports.render.markdown import markdown
 from esper_analyze.reports.section_list import SECTIONS
 from esper_analyze.reports.sections import identity
 from esper_analyze.strict_json import strict_json
@@ -64,20 +63,6 @@ def _uncollected() -> Iterator[None]:
     finally:
         if was:
             gc.enable()
-
-
-def answered(evidence: Evidence, section: Section, *, figures: bool) -> Answer:
-    """Return the answer to ``section``, drawn if ``figures``; its frame, which may be large, is released."""
-    data = section.frame(evidence)
-    if data is None:
-        return Answer(section, None, ())
-    return Answer(
-        section,
-        drawn(section, data) if figures else None,
-        tuple(section.words(data)),
-        section.listing(data),
-        section.markup(data) if figures and section.markup is not None else "",
-    )
 
 
 def report_json(evidence: Evidence) -> str:

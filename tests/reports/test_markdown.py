@@ -3,7 +3,7 @@ import re
 from pathlib import Path
 
 from esper_analyze.replay.evidence import Evidence
-from esper_analyze.reports.markdown import text
+from esper_analyze.reports.render.markdown import text
 from esper_analyze.reports.write import report_json
 
 

@@ -11,7 +11,7 @@ import pytest
 from esper_analyze.errors import UsageError
 from esper_analyze.replay.evidence import Evidence, gather
 from esper_analyze.reports import write
-from esper_analyze.reports.page import MOST_LISTED
+from esper_analyze.reports.answer import MOST_LISTED
 from esper_analyze.reports.section_list import SECTIONS
 from esper_analyze.reports.write import write_report
 from esper_analyze.runs.run import open_run

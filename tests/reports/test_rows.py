@@ -1,7 +1,8 @@
 import pytest
 
 from esper_analyze.reports.render.csv import section_csv
-from esper_analyze.reports.render.rows import Mark, SectionTable, markup, spelled
+from esper_analyze.reports.render.html import _environment
+from esper_analyze.reports.render.rows import MOST_ROWS, Mark, SectionTable, spelled
 
 NAN, INF = float("nan"), float("inf")
 
@@ -29,9 +30,10 @@ def test_the_narrow_table_has_its_own_headings_and_the_records_all_columns() -> 
 
 
 def test_no_cell_becomes_markup_and_what_is_left_out_is_counted() -> None:
-    page = markup(SectionTable(("<i>",), (("<b>x</b>",), (Mark("ok", "<u>"),), ("c",))), 2)
+    rows = SectionTable(("<i>",), (("<b>x</b>",), (Mark("ok", "<u>"),), *[("c",)] * MOST_ROWS))
+    page = _environment().from_string('{% import "macros.html.j2" as m %}{{ m.rows(table) }}').render(table=rows)
     assert "<b>" not in page
     assert "<u>" not in page
     assert "<i>" not in page
     assert 'class="chip ok"' in page
-    assert "1 more of 3 rows are not shown." in page
+    assert "2 more of 26 rows are not shown." in page

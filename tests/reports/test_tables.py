@@ -2,7 +2,9 @@ from pathlib import Path
 
 from esper_analyze.detector.incidents import Incident
 from esper_analyze.replay.evidence import Evidence, gather
-from esper_analyze.reports.tables import grouped, incident_table, threshold_table, unjudged_table
+from esper_analyze.reports.render.html import render
+from esper_analyze.reports.render.rows import spelled
+from esper_analyze.reports.tables import grouped, incident_list, threshold_rows, unjudged_rows
 from esper_analyze.runs.run import open_run
 from tests.reports.synthetic import Rows, write_run
 
@@ -48,28 +50,28 @@ def test_every_incident_is_in_some_row(troubled: Evidence) -> None:
 
 
 def test_words_stand_where_words_were_judged(troubled: Evidence) -> None:
-    table = incident_table(troubled)
-    assert "value_loss: 1 <small>at 30</small>" in table
-    assert "finite, unexplained <small>at 40</small>" in table
-    assert "+Inf <small>at 30</small>" in table
+    worst = {(spelled(group.worst), group.worst_at) for group in incident_list(troubled).groups}
+    assert {("value_loss: 1", 30), ("finite, unexplained", 40), ("+Inf", 30)} <= worst
 
 
 def test_a_healthy_run_has_no_incident_table(healthy: Evidence) -> None:
-    assert incident_table(healthy) == "<p>No incident: no rule reached a warning.</p>"
+    page = render("incidents.html.j2", incidents=incident_list(healthy))
+    assert page.strip() == "<p>No incident: no rule reached a warning.</p>"
 
 
 def test_what_could_not_be_judged_says_why(troubled: Evidence) -> None:
-    table = unjudged_table(troubled)
-    assert "explained_variance is missing" in table
-    assert '<td data-label="updates">3</td>' in table
+    listed = {(row.reason, row.updates) for row in unjudged_rows(troubled)}
+    assert ("explained_variance is missing", "3") in listed
 
 
 def test_changed_thresholds_are_marked(troubled: Evidence) -> None:
-    assert "recorded with" not in threshold_table(troubled)
+    assert not any(row.changes for row in threshold_rows(troubled))
     changed = troubled.replay.thresholds.assigned("kl_spike.warning=0.05")
     troubled.replay.thresholds, kept = changed, troubled.replay.thresholds
     try:
-        assert "recorded with 0.1; default 0.1" in threshold_table(troubled)
+        (row,) = [row for row in threshold_rows(troubled) if row.changes]
+        assert (row.rule, row.name, row.value) == ("kl_spike", "warning", 0.05)
+        assert row.changes == ("recorded with 0.1", "default 0.1")
     finally:
         troubled.replay.thresholds = kept
 
@@ -78,6 +80,5 @@ def test_a_rule_whose_table_has_no_rows_is_listed_as_silent(tmp_path: Path) -> N
     def without(_update: int, rows: Rows) -> None:
         rows["lstm"] = []
 
-    table = unjudged_table(gather(open_run(write_run(tmp_path / "run", 3, without))))
-    assert "lstm_explosion" in table
-    assert "table lstm has no rows" in table
+    rows = unjudged_rows(gather(open_run(write_run(tmp_path / "run", 3, without))))
+    assert ("lstm_explosion", "table lstm has no rows", "all") in {(row.rule, row.reason, row.updates) for row in rows}

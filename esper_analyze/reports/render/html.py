@@ -1,56 +1,84 @@
-"""HTML out of untrusted text: every word from a run goes through ``text``."""
+"""HTML from the templates: everything they show is escaped, cleaned and cut, unless it was made by a filter here."""
 
 from __future__ import annotations
 
-import html
-from collections.abc import Iterable, Sequence
+from base64 import b64encode
+from collections.abc import Iterable
+from functools import cache
+from typing import TYPE_CHECKING
 
+from esper_analyze.reports.render.rows import Mark, spelled
 from esper_analyze.terminal import cleaned
+from esper_analyze.wording import many, times
 
-_LONGEST_CELL = 600
+if TYPE_CHECKING:
+    from jinja2 import Environment
+    from markupsafe import Markup
+
+    from esper_analyze.reports.render.figure import Drawn
+
+_LONGEST = 600
+"""Characters of a text from a run, where the template cuts it to no other length."""
 
 
-def text(value: object, longest: int = _LONGEST_CELL) -> str:
-    """Return ``value`` as harmless text: control characters gone, cut, and all of ``< > & " '`` escaped."""
-    return html.escape(cleaned(value, longest), quote=True)
+def render(template: str, **values: object) -> str:
+    """Return ``template`` filled with ``values``. Raises ``jinja2.UndefinedError`` for one that is missing."""
+    return _environment().get_template(template).render(values)
 
 
-def table(titles: Sequence[str], rows: Iterable[Sequence[str]], *, kind: str = "") -> str:
-    """Return a table; titles are escaped here, cells are HTML already."""
-    named = [text(title) for title in titles]
-    head = "".join(f'<th scope="col">{title}</th>' for title in named)
-    body = "".join(
-        "<tr>"
-        + "".join(f'<td data-label="{title}">{cell}</td>' for title, cell in zip(named, row, strict=True))
-        + "</tr>"
-        for row in rows
+@cache
+def _environment() -> Environment:
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    environment = Environment(
+        loader=PackageLoader("esper_analyze.reports.render"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        finalize=_harmless,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
     )
-    name = f' class="{kind}"' if kind else ""
-    return f'<div class="wide"><table{name}><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
+    environment.filters |= {
+        "base64": _base64,
+        "cut": _cut,
+        "grouped": "{:,}".format,
+        "many": many,
+        "points": _points,
+        "spelled": spelled,
+        "svg": _svg,
+        "times": times,
+    }
+    environment.tests["mark"] = lambda value: isinstance(value, Mark)
+    return environment
 
 
-def facts(pairs: Iterable[tuple[str, str]]) -> str:
-    """Return (what, value) pairs as a description list."""
-    return (
-        "<dl>" + "".join(f"<div><dt>{text(what)}</dt><dd>{text(value)}</dd></div>" for what, value in pairs) + "</dl>"
-    )
+def _harmless(value: object) -> object:
+    """Return what a template shows: markup as it is, anything else without control characters and cut."""
+    return value if hasattr(value, "__html__") else cleaned(value, _LONGEST)
 
 
-def paragraphs(sentences: Iterable[str]) -> str:
-    """Return each sentence as a paragraph."""
-    return "".join(f"<p>{text(sentence, 2_000)}</p>" for sentence in sentences if sentence)
+def _cut(value: object, longest: int) -> Markup:
+    from markupsafe import escape
+
+    return escape(cleaned(value, longest))
 
 
-def bullets(sentences: Iterable[str]) -> str:
-    """Return each sentence as an item of a list."""
-    return "<ul>" + "".join(f"<li>{text(sentence, 2_000)}</li>" for sentence in sentences) + "</ul>"
+def _svg(drawn: Drawn) -> Markup:
+    """Return a figure as markup: matplotlib has escaped the text in it."""
+    from markupsafe import Markup
+
+    return Markup(drawn.svg)
 
 
-def chip(verdict: str, label: str = "") -> str:
-    """Return a verdict as a word with its colour; ``label`` is another word for it."""
-    return f'<span class="chip {text(verdict)}">{text(label or verdict.replace("_", " "))}</span>'
+def _base64(data: bytes) -> Markup:
+    from markupsafe import Markup
+
+    return Markup(b64encode(data).decode())
 
 
-def section(name: str, title: str, *content: str) -> str:
-    """Return a section of the page that the table of contents can point to."""
-    return f'<section id="{text(name)}"><h2>{text(title)}</h2>{"".join(content)}</section>'
+def _points(pairs: Iterable[tuple[float, float]]) -> Markup:
+    """Return coordinates as an SVG polyline has them; numbers need no escaping."""
+    from markupsafe import Markup
+
+    return Markup(" ".join(f"{x:.1f},{y:.1f}" for x, y in pairs))

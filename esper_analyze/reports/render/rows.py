@@ -5,15 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from esper_analyze.reports.render import html
 from esper_analyze.terminal import LONGEST, cleaned
 from esper_analyze.wording import number
 
 Cell = object
 """None where nothing was measured, a number as it was (NaN and ±Inf too), a word, or a ``Mark``."""
 _WORST_FIRST = ("critical", "warning", "no_data", "not_applicable", "ok")
-_SHORT = 40
-"""Characters of a cell that the page does not break."""
+MOST_ROWS = 24
+"""Rows shown on the page and in Markdown; report.json has all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +42,11 @@ class SectionTable:
         indices = [self.columns.index(name) for name, _ in brief]
         headings = tuple(heading for _, heading in brief)
         return SectionTable(headings, tuple(tuple(row[position] for position in indices) for row in self.cells))
+
+    @property
+    def shown(self) -> SectionTable:
+        """The first rows as the page and Markdown show them."""
+        return self.first(MOST_ROWS).narrow
 
     @property
     def numbers(self) -> tuple[str, ...]:
@@ -88,22 +92,6 @@ def spelled(cell: Cell, longest: int = LONGEST) -> str:
     if isinstance(cell, float):
         return number(cell)
     return cleaned(cell, longest)
-
-
-def markup(rows: SectionTable, most: int) -> str:
-    """Return the first ``most`` rows as a table of the page, with a line on those left out."""
-    shown = rows.narrow.first(most)
-    body = [[_marked(cell) for cell in row] for row in shown.cells]
-    left = len(rows.cells) - len(shown.cells)
-    more = html.paragraphs([f"{left:,} more of {len(rows.cells):,} rows are not shown."]) if left else ""
-    return html.table(shown.columns, body) + more
-
-
-def _marked(cell: Cell) -> str:
-    if isinstance(cell, Mark):
-        return f'<span class="chip {html.text(cell.verdict)}">{html.text(cell.word)}</span>'
-    content = spelled(cell)
-    return f'<span class="short">{html.text(content)}</span>' if len(content) <= _SHORT else html.text(content)
 
 
 def plain(cell: Cell) -> Cell:

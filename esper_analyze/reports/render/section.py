@@ -39,7 +39,7 @@ class Section(Drawing):
     ``layout``, ``draw``, ``words``, ``rows`` and ``listed`` show them and compute nothing of their own.
     ``rows``: every row with all columns, as the section's command writes them to CSV and JSON; ``listed``: the rows
     that the report lists under the figure. ``rules``: those that ``--fail-on`` of the command goes by, none named means
-    all. ``itemised``: the page shows the sentences as a list; ``markup`` is a table that needs more than words.
+    all. ``itemised``: the page shows the sentences as a list; ``template`` renders the section there.
     """
 
     title: str
@@ -51,7 +51,7 @@ class Section(Drawing):
     listed: Callable[[Any], SectionTable] | None = None
     rules: tuple[str, ...] = ()
     itemised: bool = False
-    markup: Callable[[Any], str] | None = None
+    template: str = "section.html.j2"
 
     def table(self, data: Any) -> SectionTable:
         """Return every row with all columns. Raises ``TypeError`` for a section that has none."""

@@ -190,6 +190,6 @@ SECTION = Section(
     words=words,
     rows=head_table.rows,
     listed=head_table.listed,
-    markup=head_table.markup,
+    template="heads.html.j2",
     rules=rules_over("heads"),
 )

@@ -50,6 +50,17 @@ class Identity:
     hyperparameters: tuple[tuple[str, str], ...]
     losses: tuple[tuple[str, str, str, str], ...]
 
+    @property
+    def line(self) -> str:
+        """Framework, algorithm, number of updates, and how the run ended."""
+        named = dict(self.facts)
+        return f"{self.subtitle} · {named['updates']} updates · {named['ended']}"
+
+    @property
+    def id(self) -> str:
+        """The run's id, its name where it has none."""
+        return dict(self.facts).get("run id", self.name)
+
 
 def frame(run: RecordedRun) -> Identity:
     """Return what run.json and the clock columns say of the run."""

@@ -9,17 +9,15 @@ from typing import TYPE_CHECKING
 from esper_analyze.reports.narrative import foreign
 from esper_analyze.reports.narrative import story as stories
 from esper_analyze.reports.narrative.explained import explained
-from esper_analyze.reports.render.rows import SectionTable, spelled
+from esper_analyze.reports.render.rows import MOST_ROWS, SectionTable, spelled
 from esper_analyze.reports.sections import identity as identities
-from esper_analyze.reports.tables import incident_rows
+from esper_analyze.reports.tables import incident_rows, unjudged_rows
 from esper_analyze.terminal import cleaned
 
 if TYPE_CHECKING:
     from esper_analyze.replay.evidence import Evidence
-    from esper_analyze.reports.page import Answer
+    from esper_analyze.reports.answer import Answer
 
-MOST_ROWS = 24
-"""Rows shown of a table; report.json has all."""
 _LONGEST = 4_000
 _SPECIAL = re.compile(r"([\\`*_\[\]<>#|~&])")
 
@@ -32,10 +30,9 @@ def text(value: object) -> str:
 def markdown(evidence: Evidence, answers: Sequence[Answer], story: stories.Story) -> str:
     """Return the report: narrative, incidents, findings, every figure with its sentences, the run."""
     identity = identities.frame(evidence.run)
-    identity_facts = dict(identity.facts)
     blocks = [
         f"# {text(identity.name)}",
-        text(f"{identity.subtitle} · {identity_facts['updates']} updates · {identity_facts['ended']}"),
+        text(identity.line),
         *_story(story),
         *_incidents(evidence),
         *_foreign(evidence),
@@ -55,10 +52,6 @@ def _story(story: stories.Story) -> list[str]:
         ]
         blocks += [f"**{title}**", "\n".join(f"- {line}" for line in lines)]
     return [*blocks, *(f"> {text(caveat)}" for caveat in story.caveats)]
-
-
-def _point(point: stories.Point) -> str:
-    return text(point.words) + (f" `{cleaned(point.command, _LONGEST)}`" if point.command else "")
 
 
 def _incidents(evidence: Evidence) -> list[str]:
@@ -91,11 +84,7 @@ def _foreign(evidence: Evidence) -> list[str]:
 
 
 def _unjudged(evidence: Evidence) -> list[str]:
-    reasons = dict.fromkeys(
-        f"{entry.rule}: {entry.verdict.replace('_', ' ')}, {entry.reason}" for entry in evidence.replay.unjudged
-    )
-    silent = [rule for rule in evidence.replay.rules if not evidence.replay.verdict_counts.get(rule.name)]
-    lines = [*reasons, *(f"{rule.name}: not applicable, table {rule.table} has no rows" for rule in silent)]
+    lines = [f"{row.rule}: {row.verdict.replace('_', ' ')}, {row.reason}" for row in unjudged_rows(evidence)]
     return ["## What could not be judged", _listed(lines) or "Every rule judged every update."]
 
 
@@ -105,7 +94,7 @@ def _listed(lines: Iterable[str]) -> str:
 
 def table(rows: SectionTable) -> str:
     """Return the first rows as a Markdown table, with a note on those left out."""
-    shown = rows.first(MOST_ROWS).narrow
+    shown = rows.shown
     lines = [[text(name) for name in shown.columns], ["---"] * len(shown.columns)]
     lines += [[text(spelled(cell)) for cell in row] for row in shown.cells]
     left = len(rows.cells) - len(shown.cells)
