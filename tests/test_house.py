@@ -119,6 +119,36 @@ def test_names_say_what_they_hold() -> None:
     assert len(lines) <= MOST_PLACEHOLDERS * count, "\n".join([f"{len(lines)} of {count}", *lines])
 
 
+TAG = re.compile(r"</?(?:a|br|circle|code|dd|details|div|dl|dt|h[1-6]|img|li|ol|p|path|polyline|pre|section|small|span|"
+                 r"strong|style|summary|svg|table|tbody|td|th|thead|tr|ul)(?=[\s>/])[^<]*>")  # fmt: skip
+SVG_FILES = {"esper_analyze.reports.render.figure"}
+"""Takes matplotlib's SVG apart; makes none."""
+
+
+def strings(tree: ast.Module) -> Iterator[tuple[str, int]]:
+    """Yield every string that is not a docstring, the parts of f-strings too."""
+    statements = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in statements:
+            yield node.value, node.lineno
+
+
+def test_html_is_found() -> None:
+    tree = ast.parse("def f(x):\n    '<p>'\n    return f'<td class=\"a\">{x} < y > z</td>' + 'RUN <name> <p'")
+    assert [text for text, _ in strings(tree) if TAG.search(text)] == ['<td class="a">', " < y > z</td>"]
+
+
+def test_html_is_written_in_templates_only() -> None:
+    lines = [
+        f"{file_of(module)}:{line} {text!r}"
+        for module, tree in modules().items()
+        if module not in SVG_FILES
+        for text, line in strings(tree)
+        if TAG.search(text)
+    ]
+    assert lines == []
+
+
 def test_the_files_that_contributing_names_exist() -> None:
     text = (ROOT / ".github" / "CONTRIBUTING.md").read_text(encoding="utf-8")
     paths = re.findall(r"`((?:recorder|esper_analyze|tests)/[\w/]+(?:\.py)?)`", text)

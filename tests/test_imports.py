@@ -17,6 +17,7 @@ HEAVY = (
     "pandas",
     "typer",
     "rich",
+    "jinja2",
     "stable_baselines3",
     "torchrl",
     "skrl",
@@ -70,4 +71,4 @@ def test_the_recorder_loads_neither_polars_nor_duckdb_nor_matplotlib() -> None:
 
 def test_help_loads_nothing_heavy() -> None:
     loaded = loaded_after("import esper_analyze.cli")
-    assert not loaded & {"duckdb", "polars", "pyarrow", "matplotlib", "torch", "numpy"}
+    assert not loaded & {"duckdb", "polars", "pyarrow", "matplotlib", "torch", "numpy", "jinja2"}

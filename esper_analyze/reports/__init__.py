@@ -1,1 +1,1 @@
-"""Reports: one question a file, each computes a frame and draws it; page.py puts them together."""
+"""Reports: sections compute typed data, one a file; renderers make page, Markdown, terminal, CSV and JSON of it."""

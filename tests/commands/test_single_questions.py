@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from esper_analyze.commands.sections import SECTION_COMMANDS
+from esper_analyze.reports.section_list import SECTIONS
 from tests.commands.conftest import Command
 from tests.reports.synthetic import Rows, write_run
 
@@ -35,6 +37,11 @@ def test_each_question_answers_as_table_json_and_csv(name: str, run: str, comman
     rows = list(csv.DictReader(io.StringIO(command(name, SAMPLES / run, "--format", "csv").out)))
     assert len(rows) == len(told["rows"]) > 0
     assert list(rows[0]) == list(told["rows"][0])
+
+
+def test_every_command_of_a_section_has_a_section_with_rows() -> None:
+    sections = {section.name: section for section in SECTIONS}
+    assert all(sections[command.name].rows is not None for command in SECTION_COMMANDS)
 
 
 @pytest.mark.parametrize("form", ["png", "svg"])

@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from esper_analyze import reports
+from esper_analyze.reports import render
 from esper_analyze.reports.render.style import VARIABLES, VERDICTS
 from tests.reports.test_page import Tags
 
-CSS = resources.files(reports).joinpath("page.css").read_text(encoding="utf-8")
+CSS = resources.files(render).joinpath("templates/page.css").read_text(encoding="utf-8")
 TEXT_ON = [(text, ground) for text in ("ink", "muted", "first") for ground in ("paper", "panel")]
 ENOUGH = 4.5
 """Contrast of text that WCAG 2.1 asks for at level AA; 3 for lines."""

@@ -1,1 +1,1 @@
-"""Sections of the report, one question a file: each computes a frame and draws it."""
+"""Sections of the report, one a file: each computes typed data, draws them, lists them and says them in sentences."""

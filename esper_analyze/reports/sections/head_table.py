@@ -32,7 +32,7 @@ class Trend:
 
 
 @dataclass(frozen=True, slots=True)
-class HeadRow:
+class HeadTrends:
     """A head as the page lists it."""
 
     name: str
@@ -47,16 +47,16 @@ class HeadRow:
 class HeadTable(SectionTable):
     """Every head, and the same heads with their numbers over the run."""
 
-    heads: tuple[HeadRow, ...] = ()
+    heads: tuple[HeadTrends, ...] = ()
     signs: tuple[tuple[str, str, str, str], ...] = SIGNS
 
     @property
-    def on_sight(self) -> tuple[HeadRow, ...]:
+    def on_sight(self) -> tuple[HeadTrends, ...]:
         """The heads that the page shows at once."""
         return self.heads[:MOST_SHOWN]
 
     @property
-    def folded(self) -> tuple[HeadRow, ...]:
+    def folded(self) -> tuple[HeadTrends, ...]:
         """The heads that the page shows when asked to."""
         return self.heads[MOST_SHOWN:MOST_FOLDED]
 
@@ -133,8 +133,8 @@ def listed(data: Sequence[HeadFrame]) -> HeadTable:
     return HeadTable(columns, tuple(cells), heads=heads)
 
 
-def _row(head: HeadFrame) -> HeadRow:
-    return HeadRow(
+def _row(head: HeadFrame) -> HeadTrends:
+    return HeadTrends(
         head.name,
         state_of(head),
         Trend(sparkline(head.grad_norm), brief(head.last_norm)),
