@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from esper_analyze.detector.rule import Sign
 from esper_analyze.reports.render.rows import Cell, Mark, SectionTable
 from esper_analyze.reports.render.sparkline import Sparkline, sparkline
 from esper_analyze.reports.sections.head_state import SIGNS, brief, state_of, zeros_explained
-from esper_analyze.reports.sections.signs import State, head_state
+from esper_analyze.reports.sections.signs import head_state
 from esper_analyze.terminal import cleaned
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ class HeadTrends:
     """A head as the page lists it."""
 
     name: str
-    state: State
+    state: Sign
     grad_norm: Trend
     entropy: Trend
     learnable: Trend
