@@ -38,7 +38,7 @@ def headline(comparison: SideBySide) -> str:
         if len(comparison.too_short) == len(comparison.labels):
             return f"{many(len(comparison.labels), 'run')}, too short to tell whether any diverges."
         maybe = "; " + _possible(comparison) if comparison.pending else ""
-        judged = f"{many(len(comparison.labels), 'run')}, {_judged(comparison)} metrics judged{maybe}"
+        judged = f"{many(len(comparison.labels), 'run')}, {many(_judged(comparison), 'metric')} judged{maybe}"
         if comparison.end_differences:
             return f"No run diverges at an identifiable update, but the runs {_end_difference(comparison)} ({judged})."
         return f"No run diverges from the others: {judged}."
