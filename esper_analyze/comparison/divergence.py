@@ -163,7 +163,7 @@ def _edge(least: Floats, most: Floats, others: Ints, noise: float) -> Floats:
     quarter = np.maximum(others - 1, 0) // 4
     first, third = order_statistic_of_others(least, quarter), -order_statistic_of_others(most, quarter)
     with np.errstate(invalid="ignore"):
-        fence = first - FENCE * np.maximum(third - first, 1.35 * noise)
+        fence = first - FENCE * (third - first)
     return np.where(enough, np.minimum(edge, fence), edge)
 
 
