@@ -142,3 +142,80 @@ def test_equal_settings_are_not_listed(tmp_path: Path) -> None:
     found = compared(tmp_path, one=None, other=None)
     assert found.settings == ()
     assert headline(found).startswith("one and other are equal in all")
+
+
+def test_a_logarithm_is_taken_only_where_asked_for() -> None:
+    one, other = [1e-3] * 20, [5e-3] * 20
+    plain = end_differences(cells(one, other, [1.0] * 20, [1.0] * 20, [1.0] * 20))
+    assert plain == (None,) * 5  # none is a hundredth of 1 away; their logarithms are 1.6 apart
+    by_log = end_differences(cells(one, other, [1.0] * 20, [1.0] * 20, [1.0] * 20), log=True)
+    assert [end is not None for end in by_log] == [True, False, False, False, False]
+    assert by_log[0] is not None
+    assert (by_log[0].run, by_log[0].others) == (1e-3, 1.0)  # values as measured, not their logarithms
+
+
+@pytest.mark.parametrize(("least", "apart"), [(0.0, True), (3.999, True), (4.0, False), (9.0, False)])
+def test_a_distance_of_least_does_not_count(least: float, apart: bool) -> None:
+    found = end_differences(cells([1.0] * 20, [5.0] * 20), least=least)
+    assert [end is not None for end in found] == [apart, apart]
+
+
+def test_the_margin_is_a_hundredth_of_the_median_size_of_all_ends() -> None:
+    big = [[-1000.0] * 20, [1009.0] * 20, [1000.0] * 20]  # 1 % of 1,000 is 10
+    assert [end is not None for end in end_differences(cells(*big))] == [True, False, False]
+    big[1] = [1011.0] * 20
+    assert [end is not None for end in end_differences(cells(*big))] == [True, True, False]
+
+
+@pytest.mark.parametrize(("count", "values"), [(3, 3), (5, 5), (30, 5), (50, 5), (51, 6), (100, 10), (101, 11)])
+def test_an_end_is_a_tenth_of_the_values_and_five_at_least(count: int, values: int) -> None:
+    found = end_differences(cells([1.0] * count, [9.0] * count))[0]
+    assert found is not None
+    assert found.values == values
+
+
+def test_two_values_are_too_few_to_judge_an_end() -> None:
+    nan = [np.nan] * 18
+    assert end_differences(cells([1.0, 1.0, *nan], [9.0] * 20)) == (None, None)
+    assert end_differences(cells([1.0, 1.0, 1.0, *nan[1:]], [9.0] * 20))[0] is not None
+
+
+def test_a_run_that_shares_no_update_with_others_has_no_end() -> None:
+    nan = [np.nan] * 10
+    assert end_differences(cells([1.0] * 10 + nan, nan + [9.0] * 10))[1] is None
+    assert end_differences(cells([np.nan] * 10, [9.0] * 10)) == (None, None)
+    assert end_differences(cells([np.nan] * 10, [np.nan] * 10)) == (None, None)
+
+
+def test_two_others_are_needed_where_there_are_several() -> None:
+    nan = [np.nan] * 20
+    assert end_differences(cells([1.0] * 20, [9.0] * 20, nan)) == (None,) * 3
+    three = end_differences(cells([1.0] * 20, [9.0] * 20, [9.0] * 20, nan))
+    assert [end is not None for end in three] == [True, False, False, False]
+
+
+def test_one_of_five_others_is_left_out_at_each_end() -> None:
+    values = [[5.0] * 20, [1.0] * 20, [8.0] * 20, [8.0] * 20, [8.0] * 20, [9.0] * 20]
+    found = end_differences(cells(*values))
+    # 1 is left out of the others of the first, 9 of those of a run at 8
+    assert [end is not None for end in found] == [True, True, False, False, False, True]
+    assert found[0] is not None
+    assert found[0].others == 8.0
+    four = end_differences(cells(*values[:5]))
+    assert [end is not None for end in four] == [False, True, False, False, False]
+
+
+def test_the_others_of_an_end_are_the_median_of_their_medians() -> None:
+    values = [[50.0] * 20, [1.0] * 20, [2.0] * 20, [9.0] * 20]
+    found = end_differences(cells(*values))[0]
+    assert found is not None
+    assert (found.run, found.others) == (50.0, 2.0)
+
+
+@pytest.mark.parametrize(("low", "high", "apart"), [(10.0, 20.0, True), (10.0, 15.2, False), (20.0, 10.0, True)])
+def test_bands_reach_from_the_tenth_to_the_ninetieth_percentile(low: float, high: float, apart: bool) -> None:
+    spread = np.linspace(-5, 5, 11)  # quantiles of 10 % and 90 % are -4 and 4
+    rows = [[0.0] * 99 + (middle + spread).tolist() for middle in (low, high)]
+    assert (end_differences(cells(*rows))[0] is not None) is apart
+    close = [[0.0] * 99 + (middle + spread).tolist() for middle in (10.0, 18.3)]
+    assert end_differences(cells(*close))[0] is not None  # 14 and 14.3 are more than 1 % apart
