@@ -183,3 +183,11 @@ def test_a_finite_norm_after_an_average_of_zero_is_far_off_and_not_infinite() ->
     assert drift[-2] == 0.0
     assert 1e300 < drift[-1] < math.inf
     assert worst_last(rule, outcome) == "ok"  # one update is no drift yet
+
+
+def test_returns_too_large_to_be_squared_are_no_fall_and_no_warning_of_numpy() -> None:
+    rule = next(one for one in RULES if one.name == "performance_degradation")
+    cells = {"episode_return_mean": [1e300, -1e300] * 25, "progress": 0.5}
+    outcome = judge_cells(Detector(rules=[rule]), "updates", cells, 50)
+    assert worst_last(rule, outcome) == "ok"
+    assert outcome.findings == ()

@@ -20,9 +20,10 @@ WINDOW = 20
 def _compared(windows: Floats) -> Floats:
     """Return mean of the older half, drop to the newer half, standard error of that drop; [3, m]."""
     older, newer = windows[:, :WINDOW], windows[:, WINDOW:]
-    before = older.mean(axis=1)
-    error = np.sqrt((older.var(axis=1) + newer.var(axis=1)) / (WINDOW - 1))
-    return np.stack([before, before - newer.mean(axis=1), error])
+    with np.errstate(over="ignore", invalid="ignore"):
+        before = older.mean(axis=1)
+        error = np.sqrt((older.var(axis=1) + newer.var(axis=1)) / (WINDOW - 1))
+        return np.stack([before, before - newer.mean(axis=1), error])
 
 
 _WINDOWS = Rolling(_compared, size=3, length=2 * WINDOW, every=10, first=2 * WINDOW, inclusive=True)
