@@ -1,0 +1,829 @@
+"""What a guard promises holds for every update inside of it, and is as wide as the rule's definition allows."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from esper_analyze.detector.deferral_guards import (
+    BROKEN,
+    FREE,
+    LASTING,
+    NULL,
+    DeferralGuard,
+    Side,
+    before,
+    box,
+    coded,
+    steady,
+    until,
+)
+from esper_analyze.detector.detector import Detector, Outcome
+from esper_analyze.detector.rule import Memory, Rule
+from esper_analyze.detector.rules import RULES
+from esper_analyze.detector.signals import Frame, batch_from_rows, cell_number, choice_code
+from esper_analyze.detector.thresholds import Thresholds
+from esper_analyze.schema import BY_NAME, Kind
+from tests.detector.batches import frame
+from tests.detector.test_boundaries import Case
+from tests.detector.walks import rows_of
+
+BY_RULE = {rule.name: rule for rule in RULES}
+GUARDED = [rule for rule in RULES if rule.guard is not None]
+Rows = Mapping[str, Sequence[Mapping[str, Any]]]
+Cells = dict[str, Any]
+
+
+def over(number: float) -> float:
+    return math.nextafter(number, math.inf)
+
+
+def under(number: float) -> float:
+    return math.nextafter(number, -math.inf)
+
+
+class Asking:
+    """A rule's guard that notes what it promises and defers nothing, so that it is asked at every update."""
+
+    def __init__(self, rule: Rule) -> None:
+        self._rule = rule
+        self.promise: DeferralGuard | None = None
+        self.frame: Frame | None = None
+        self.asked = 0
+
+    def __call__(self, last: Frame, memory: Memory, limits: Any) -> None:
+        assert self._rule.guard is not None
+        self.promise, self.frame = self._rule.guard(last, memory, limits), last
+        self.asked += 1
+
+
+@dataclass
+class Watched:
+    """A rule that judges every update, and what its guard promises after each."""
+
+    rule: Rule
+    limits: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        thresholds = Thresholds.defaults([self.rule]).merged({self.rule.name: {"clear_after": 1, **self.limits}})
+        self.asking = Asking(self.rule)
+        self._asked = Detector(thresholds, rules=[replace(self.rule, guard=self.asking)], defer=True)
+        self._judging = Detector(thresholds, rules=[self.rule])
+        self._updates = 0
+
+    def take(self, rows: Rows) -> Outcome:
+        self.asking.promise = None
+        self._asked.process(batch_from_rows(self._updates, rows, self._asked.wanted))
+        outcome = self._judging.process(batch_from_rows(self._updates, rows, self._judging.wanted))
+        self._updates += 1
+        return outcome
+
+
+Verdicts = tuple[str, list[int], list[str]]
+
+
+def verdicts(outcome: Outcome) -> list[Verdicts]:
+    (judged,) = outcome.judged
+    return [
+        (one.metric, one.code[-1].tolist(), [one.reasons[number] for number in one.reason[-1].tolist()])
+        for one in judged.judgements
+    ]
+
+
+def number_of(side: Side, k: int) -> float:
+    cells = np.asarray(side, np.float64)
+    return float(cells) if cells.ndim == 0 else float(cells.reshape(-1, cells.shape[-1])[-1, k])
+
+
+def subjects_beside(rule: Rule, table: str, row: Mapping[str, Any], subjects: Sequence[str]) -> list[int]:
+    """Return the subjects of the rule's frame that a row of ``table`` speaks for."""
+    subject = BY_NAME[table].subject
+    if subject is None:
+        return list(range(len(subjects)))
+    joined = f"head:{row[subject]}" if (rule.table, table) == ("groups", "heads") else str(row[subject])
+    return [k for k, name in enumerate(subjects) if name == joined]
+
+
+def candidates(table: str, name: str, cell: object, sides: Sequence[float]) -> list[object]:
+    """Return values of a column, the present one among them, and those on and right beside each side."""
+    column = BY_NAME[table].column(name)
+    if column.kind is Kind.CHOICE:
+        return [*column.choices]
+    if column.kind is Kind.BOOL:
+        return [True, False]
+    if column.kind is Kind.TEXT:
+        return ["said"]
+    if column.kind is Kind.FLOAT:
+        near = [f(side) for side in sides if math.isfinite(side) for f in (float, over, under)]
+        return [cell, *near, 0.0, 1e300, -1e300, *([] if not isinstance(cell, float) else [0.9 * cell, 1.1 * cell])]
+    return [cell, 0, 1, 2, 7, 10**6]
+
+
+def sign(number: float) -> int:
+    return (number > 0) - (number < 0)
+
+
+def columns_of(rule: Rule, table: str) -> Sequence[str]:
+    return rule.columns if table == rule.table else rule.beside[table]
+
+
+def inside(promise: DeferralGuard, rule: Rule, last: Frame, rows: Rows, rng: np.random.Generator) -> Rows | None:
+    """Return rows of an update after ``rows`` that keep the promise; None where a cell it watches is not finite."""
+    changed: dict[str, list[dict[str, Any]]] = {}
+    for table, listed in rows.items():
+        changed[table] = []
+        for row in listed:
+            mine, next_row = subjects_beside(rule, table, row, last.subjects), dict(row)
+            for name in columns_of(rule, table):
+                sides = promise.sides[name if table == rule.table else f"{table}.{name}"]
+                numbers = None if sides is FREE else [number_of(side, k) for side in sides for k in mine]
+                choices = cells_inside(table, name, row.get(name), numbers)
+                if not choices:
+                    return None
+                next_row[name] = choices[int(rng.integers(len(choices)))]
+            changed[table].append(next_row)
+    return changed
+
+
+def cells_inside(table: str, name: str, cell: object, sides: Sequence[float] | None) -> list[object]:
+    """Return cells that keep to the sides of ``cell``; none where it is not finite and ``sides`` are watched."""
+    if sides is None:
+        broken = [math.nan, math.inf] if BY_NAME[table].column(name).kind is Kind.FLOAT else []
+        return [*candidates(table, name, cell, ()), *broken, None]
+    now = cell_number(table, name, cell)
+    if now is None:
+        return [None]
+    if not math.isfinite(now):
+        return []
+    others = [(other, cell_number(table, name, other)) for other in candidates(table, name, cell, sides)]
+    return [
+        other
+        for other, number in others
+        if number is not None and all(sign(number - side) == sign(now - side) for side in sides if not math.isnan(side))
+    ]
+
+
+def some_missing(rule: Rule, rows: Rows, rng: np.random.Generator) -> Rows:
+    """Return ``rows`` with a cell of the rule's columns missing now and then."""
+    changed: dict[str, list[dict[str, Any]]] = {}
+    for table, listed in rows.items():
+        columns = columns_of(rule, table)
+        changed[table] = [
+            {name: None if name in columns and rng.random() < 0.02 else cell for name, cell in row.items()}
+            for row in listed
+        ]
+    return changed
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("rule", GUARDED, ids=lambda rule: rule.name)
+def test_inside_of_what_a_guard_promises_no_verdict_and_no_reason_changes(rule: Rule, seed: int) -> None:
+    """Between promises the updates wander near the rule's examples; then they jump about within the box."""
+    rng, watched = np.random.default_rng(seed), Watched(rule)
+    left, verdicts_then, rows_then = 0, list[Verdicts](), dict[str, Any]()
+    promise, last = None, None
+    for rows in rows_of(rule, 200, rng):
+        next_rows = None
+        if left and promise is not None and last is not None:
+            next_rows = inside(promise, rule, last, rows_then, rng)
+        if next_rows is not None:
+            outcome = watched.take(next_rows)
+            assert verdicts(outcome) == verdicts_then
+            assert outcome.findings == ()
+            left -= 1
+            continue
+        rows_then = dict(some_missing(rule, rows, rng))
+        verdicts_then = verdicts(watched.take(rows_then))
+        promise, last = watched.asking.promise, watched.asking.frame
+        left = 0 if promise is None or rng.random() < 0.3 else min(promise.updates, int(rng.choice([2, 5, 64])))
+
+
+@dataclass(frozen=True)
+class Promise:
+    """Cells of one subject, and what the guard promises after the last update; None: nothing.
+
+    ``sides`` holds the numbers a column must stay on its side of, ``"any"`` where its cells may be anything.
+    """
+
+    rule: str
+    cells: Mapping[str, Any]
+    n: int
+    updates: int | None
+    sides: Mapping[str, Any] = field(default_factory=dict)
+    limits: Mapping[str, Any] = field(default_factory=dict)
+
+    def actual(self) -> DeferralGuard | None:
+        watched = Watched(BY_RULE[self.rule], self.limits)
+        for rows in Case(self.rule, "", dict(self.cells), f"{self.n}o").rows():
+            watched.take(rows)
+        assert watched.asking.asked == self.n
+        return watched.asking.promise
+
+
+RETURNS_VARY = {"return_mean": 10.0, "return_variance": 4.0, "ev_low_variance": False}
+RETURN = "episode_return_mean"
+VARY_SIDES = {"ev_low_variance": [0.0], "return_variance": "?", "return_mean": "?"}
+"""Those of ``returns_held``, which has tests of its own."""
+
+
+def _of_fixed_bounds() -> list[Promise]:
+    """Rules that compare cells with bounds and count nothing: the same promise at any time."""
+    entropy = {"entropy_norm": 0.7, "choice_fraction": 1.0, "entropy": 1.0, "choices_unknown": False}
+    counts = ("nan_grad_count", "inf_grad_count", "tensors_nonfinite", "ratio_nonfinite", "nonfinite_minibatches")
+    losses = ("policy_loss", "value_loss", "entropy_loss", "total_loss", "grad_norm_pre_clip")
+    healthy = {**dict.fromkeys(counts, 0), **dict.fromkeys(losses, 0.1), "nonfinite_sources": None}
+    shares = dict.fromkeys(("h_saturation", "forget_saturation", "input_saturation", "output_saturation"), 0.1)
+    return [
+        Promise(
+            "numerical_instability",
+            healthy,
+            1,
+            LASTING,
+            {**{key: [0.0] for key in counts}, **{key: [] for key in losses}, "nonfinite_sources": []},
+        ),
+        Promise("data_lost", {"dropped_rows": 0}, 2, LASTING, {"dropped_rows": [0.0]}),
+        Promise("rank_desync", {"spread": 0.0, "ranks": 2}, 2, LASTING, {"spread": [1e-4, 1e-2], "ranks": [2.0]}),
+        Promise("first_ratio", {"first_ratio_error": 0.0}, 2, LASTING, {"first_ratio_error": [1e-4, 1e-2]}),
+        Promise(
+            "entropy_low",
+            entropy,
+            2,
+            LASTING,
+            {"entropy_norm": [0.3], "choice_fraction": [0.0], "entropy": [], "choices_unknown": [0.0]},
+        ),
+        Promise(
+            "mask_collapse",
+            {"learnable_fraction": 0.5, "kind": "categorical"},
+            2,
+            LASTING,
+            {"learnable_fraction": [0.05], "kind": [0.0]},
+        ),
+        Promise(
+            "lstm_nonfinite", {"has_nan": False, "has_inf": True}, 2, LASTING, {"has_nan": [0.0], "has_inf": [1.0]}
+        ),
+        Promise("lstm_saturation", shares, 2, LASTING, {key: [0.5, 0.9] for key in shares}),
+        Promise(
+            "lstm_vanishing",
+            {"h_rms": 0.3, "c_rms": 0.3},
+            2,
+            LASTING,
+            {key: [0.0001, 1e-06] for key in ("h_rms", "c_rms")},
+        ),
+    ]
+
+
+def _of_streaks() -> list[Promise]:
+    """A streak of c hits stays on one side of a length L for L − c − 1 more; at L and above, and at 0, for good."""
+    cells: Cells
+    sides: Any
+    updates: int | None
+    result = []
+    measurable = {"inner_loop_measurable": True}
+    for n, share, updates in (
+        (1, 0.1, LASTING),
+        (1, 0.4, 1),
+        (2, 0.4, 0),
+        (3, 0.4, LASTING),
+        (1, 0.6, 1),
+        (4, 0.6, LASTING),
+    ):
+        sides = {"clip_fraction": [0.3, 0.5], "inner_loop_measurable": [1.0]}
+        result.append(Promise("clip_saturation", measurable | {"clip_fraction": share}, n, updates, sides))
+    shares = [0.4, 0.4, 0.6]  # three above 0.3, the last alone above 0.5
+    result.append(Promise("clip_saturation", measurable | {"clip_fraction": shares}, 3, 1, sides))
+
+    sides = {"kl_k3": [1e-6, 1.0], "inner_loop_measurable": [1.0]}
+    for course, updates in (([0.1], LASTING), ([0.1, 0.0], 0), ([0.1, 0.0, 0.0], LASTING), ([3.0, 0.0], 0)):
+        result.append(Promise("spike_then_silence", measurable | {"kl_k3": course}, len(course), updates, sides))
+
+    steps = {"grad_norm_pre_clip_max": 3.0, "grad_norm_post_clip_max": 0.5, "max_grad_norm": 0.5}
+    steps |= {"optimizer_steps": 8, "choice_fraction": 1.0, **measurable}
+    sides = {**{key: [0.0] for key in steps}, "kl_k3": [1e-12], "inner_loop_measurable": [1.0], "max_grad_norm": []}
+    for n, kl, updates in ((2, 0.1, LASTING), (1, 0.0, 1), (2, 0.0, 0), (3, 0.0, LASTING)):
+        result.append(Promise("frozen_update", steps | {"kl_k3": kl}, n, updates, sides))
+
+    skipped = "nonfinite_skipped"
+    for status, n, updates in (("performed", 2, LASTING), (skipped, 1, 1), (skipped, 2, 0), (skipped, 3, LASTING)):
+        sides = {"status": [choice_code("updates", "status", status)]}
+        result.append(Promise("update_skipped", {"status": status}, n, updates, sides))
+
+    seed = {"low_ratio_cause": "dormant", "should_train": True, "tensors": 4, "host_elements": 100}
+    cause = choice_code("slots", "low_ratio_cause", "dormant")
+    known = {"low_ratio_cause": [cause], "should_train": [0.0], "tensors": [0.0]}
+    for n, ratio, updates in ((2, 0.8, LASTING), (1, 0.05, 1), (2, 0.001, 0), (3, 0.001, LASTING)):
+        sides = {**known, "normalized_ratio": [0.1, 0.01], "host_elements": [0.0]}
+        result.append(Promise("seed_dormant", seed | {"normalized_ratio": ratio}, n, updates, sides))
+        sides = {**known, "normalized_ratio": [0.1], "host_elements": [0.0], "host_grad_norm": [1.0]}
+        cells = seed | {"normalized_ratio": ratio, "host_grad_norm": 3.0}
+        result.append(Promise("host_dominating", cells, n, updates, sides))
+        sides = {**known, "normalized_ratio": [], "vanishing_severity": [0.25, 0.5]}
+        share = 0.0 if ratio == 0.8 else 0.3 if ratio == 0.05 else 0.7
+        cells = seed | {"normalized_ratio": 0.8, "vanishing_severity": share}
+        result.append(Promise("slot_gradient_vanishing", cells, n, updates, sides))
+    mixed = seed | {"normalized_ratio": [0.05, 0.05, 0.001]}  # three are low, and the last one alone is dead
+    sides = {**known, "normalized_ratio": [0.1, 0.01], "host_elements": [0.0]}
+    result.append(Promise("seed_dormant", mixed, 3, 1, sides))
+    lost = seed | {"normalized_ratio": None, "low_ratio_cause": "disconnected"}
+    sides = {**sides, "low_ratio_cause": [choice_code("slots", "low_ratio_cause", "disconnected")]}
+    result += [Promise("seed_dormant", lost, n, updates, sides) for n, updates in ((1, 1), (2, 0), (3, LASTING))]
+    mixed = seed | {"normalized_ratio": 0.05, "host_grad_norm": 3.0, "low_ratio_cause": ["dormant"] * 2 + [None]}
+    sides = {**known, "low_ratio_cause": [math.nan], "normalized_ratio": [0.1], "host_elements": [0.0]}
+    result.append(Promise("host_dominating", mixed, 3, 1, sides | {"host_grad_norm": [1.0]}))
+
+    head = {"kind": "categorical", "learnable_fraction": 1.0, "entropy": 1.0, "choice_samples": 3}
+    sides = {
+        "entropy_norm": [0.1, 1.5 * 0.1],
+        "learnable_fraction": [0.0],
+        "kind": [0.0],
+        "entropy": [],
+        "choice_samples": [],
+    }
+    returns = f"updates.{RETURN}"
+    for n, norm, updates, free in (
+        (2, 0.6, LASTING, True),
+        (1, 0.05, 1, True),
+        (2, 0.05, 0, True),
+        (3, 0.05, 16, False),  # 19 before it is critical
+        (19, 0.05, 0, False),
+        (20, 0.05, LASTING, False),
+    ):
+        watched = {**sides, returns: "any" if free else []}
+        result.append(Promise("head_entropy_collapse", head | {"entropy_norm": norm}, n, updates, watched))
+    # returns: their mean of ten is taken at the tenth, the fifteenth …; with it the verdict may change
+    cells = head | {"entropy_norm": 0.05}
+    for n, updates in ((9, 0), (10, 4), (14, 0), (15, 4), (17, 2)):
+        level = {returns: [1.0 + i for i in range(n)]}
+        result.append(Promise("head_entropy_collapse", cells | level, n, updates, {**sides, returns: []}))
+    own = {"per_head": {"s0": 0.5}}
+    watched = {**sides, "entropy_norm": [0.5, 1.5 * 0.5], returns: "any"}
+    result.append(Promise("head_entropy_collapse", head | {"entropy_norm": 0.9}, 2, LASTING, watched, own))
+    return result
+
+
+def _of_windows() -> list[Promise]:
+    """A window of five is counted on while it holds hits and others; then each update that leaves it counts."""
+    cells: Cells
+    sides: Any
+    course: Any
+    updates: int | None
+    result = []
+    kl = {"inner_loop_measurable": True, "target_kl": 0.02}
+    sides = {"kl_k3": [0.1, 0.5, 1.5 * 0.02], "inner_loop_measurable": [1.0], "target_kl": [0.02]}
+    for course, updates in (
+        ([0.01], LASTING),
+        ([0.04], 1),
+        ([0.04] * 2, 0),
+        ([0.04] * 3, LASTING),
+        ([0.2], None),
+        ([0.2, 0.01, 0.01, 0.01, 0.01], None),
+        ([0.2, 0.01, 0.01, 0.01, 0.01, 0.01], LASTING),
+        ([0.2] * 4, None),
+        ([0.2] * 5, LASTING),
+    ):
+        result.append(Promise("kl_spike", kl | {"kl_k3": course}, len(course), updates, sides))
+    sides = {"kl_k3": [0.1, 0.5, math.nan], "inner_loop_measurable": [1.0], "target_kl": [math.nan]}
+    result.append(Promise("kl_spike", {"kl_k3": 0.2, "inner_loop_measurable": True}, 5, LASTING, sides))
+
+    usual = {"ess_fraction": 0.3, "kl_k3": 0.2, "inner_loop_measurable": True}
+    free = {"inner_loop_measurable": [1.0], "ess_fraction": "any", "kl_k3": "any"}
+    beyond = {"inner_loop_measurable": [1.0], "ess_fraction": [0.8, 0.5], "kl_k3": [0.1, 0.5]}
+    for course, updates, rest in (
+        ([1.4], LASTING, free),
+        ([7.0], None, {}),
+        ([7.0] * 5, LASTING, beyond),
+        ([30.0] * 4, None, {}),
+        ([30.0] * 5, LASTING, beyond),
+        ([*[30.0] * 5, *[7.0] * 4], None, {}),
+        ([*[30.0] * 5, *[7.0] * 5], LASTING, beyond),
+        ([*[30.0] * 5, *[1.4] * 5], LASTING, free),
+    ):
+        cells, watched = usual | {"ratio_max": course}, {"ratio_max": [5.0, 20.0], **rest}
+        result.append(Promise("ratio_explosion", cells, len(course), updates, watched))
+    light = usual | {"ess_fraction": 0.95, "kl_k3": 0.05, "ratio_max": 7.0}
+    result.append(Promise("ratio_explosion", light, 1, LASTING, {"ratio_max": [5.0, 20.0], **beyond}))
+
+    usual = usual | {"choice_fraction": 1.0}
+    free = {**free, "choice_fraction": "any"}
+    beyond = {"inner_loop_measurable": [1.0], "ess_fraction": [0.8], "kl_k3": [0.1, 0.3, 0.5], "choice_fraction": []}
+    for course, updates, rest in (
+        ([0.7], LASTING, free),
+        ([0.05], None, {}),
+        ([0.05] * 5, LASTING, beyond),
+        ([0.001] * 5, LASTING, beyond),
+        ([*[0.001] * 5, *[0.05] * 4], None, {}),
+        ([*[0.001] * 5, *[0.7] * 5], LASTING, free),
+    ):
+        cells, watched = usual | {"ratio_min": course}, {"ratio_min": [0.1, 0.01], **rest}
+        result.append(Promise("ratio_collapse", cells, len(course), updates, watched))
+
+    calm = {"c_env_rms_max": 0.5, "c_rms": 0.5, "h_rms": 0.5}
+    sides = {"c_env_rms_max": [10.0, 20.0], "c_rms": [5.0, 10.0], "h_rms": [5.0, 10.0]}
+    result.append(Promise("lstm_explosion", calm, 1, LASTING, sides))
+    for metric in calm:
+        for n, updates in ((1, None), (4, None), (5, LASTING)):
+            result.append(Promise("lstm_explosion", calm | {metric: 15.0}, n, updates, sides))
+
+    slot = {
+        "low_ratio_cause": None,
+        "should_train": True,
+        "tensors": 4,
+        "normalized_ratio": 0.8,
+        "tensors_nonfinite": 0,
+    }
+    sides = {"low_ratio_cause": [math.nan], "should_train": [0.0], "tensors": [0.0], "normalized_ratio": []}
+    sides |= {"tensors_nonfinite": [0.0], "exploding_severity": [0.0, 0.5]}
+    for course, updates in (
+        ([0.0], LASTING),
+        ([0.2], None),
+        ([0.2] * 5, LASTING),
+        ([*[0.2] * 5, 0.7], None),
+        ([0.7] * 5, LASTING),
+        ([*[0.7] * 5, *[0.2] * 4], None),
+        ([*[0.7] * 5, *[0.2] * 5], LASTING),
+    ):
+        cells = slot | {"exploding_severity": course}
+        result.append(Promise("slot_gradient_explosion", cells, len(course), updates, sides))
+    return result
+
+
+def _of_levels() -> list[Promise]:
+    """Baselines: an early mean of ten, a median taken at the twentieth value and every twentieth after it."""
+    cells: Cells
+    sides: Any
+    course: Any
+    updates: int | None
+    result = []
+    norm = "grad_norm"
+    for course, updates, sides in (
+        ([2.0] * 9, None, []),
+        ([2.0] * 10, 10, [20.0 * math.nan, 200.0 * math.nan]),  # no level before the twentieth
+        ([2.0] * 19, 1, [math.nan, math.nan]),
+        ([2.0] * 20, 0, [20.0, 200.0]),
+        ([2.0] * 21, LASTING, [20.0]),  # below ten times the early level, and the level is never below that
+        ([*[2.0] * 26, *[30.0] * 5], 9, [20.0, 200.0]),
+        ([*[2.0] * 26, 30.0], None, []),
+        ([*[2.0] * 21, 20.0], 18, [20.0, 200.0]),
+        ([*[2.0] * 21, under(20.0)], LASTING, [20.0]),
+        ([*[2.0] * 10, *[6.0] * 20], LASTING, [20.0]),
+        ([*[2.0] * 10, *[4.0] * 30, 25.0], 19, [40.0, 400.0]),
+        ([*[0.0] * 21], 19, [0.0, 0.0]),
+        ([*[2.0] * 21, None], LASTING, [20.0]),
+    ):
+        result.append(Promise("gradient_explosion", {norm: course}, len(course), updates, {norm: sides}))
+
+    nrmse, bellman = "value_nrmse", "bellman_error"
+    for course, updates, sides in (
+        ([1.0] * 9, None, []),
+        ([1.0] * 10, 10, [math.nan, math.nan]),
+        ([1.0] * 20, 0, [5.0, 50.0]),
+        ([1.0] * 21, LASTING, [5.0]),
+        ([*[4.0] * 21], LASTING, [12.0]),
+        ([*[4.0] * 21, 13.0], 1, [12.0, 120.0]),
+        ([*[4.0] * 21, 13.0, 13.0], 0, [12.0, 120.0]),
+        ([*[4.0] * 21, 13.0, 13.0, 13.0], 16, [12.0, 120.0]),
+        ([*[4.0] * 21, 12.0], 18, [12.0, 120.0]),
+        ([*[4.0] * 21, 13.0, 13.0, 130.0], 1, [12.0, 120.0]),
+    ):
+        other = LASTING if len(course) > 20 else None
+        if other is not None:
+            cells = {nrmse: course, bellman: 1.0}
+            result.append(Promise("value_divergence", cells, len(course), updates, {nrmse: sides, bellman: [10.0]}))
+        elif updates is not None:
+            both = {nrmse: sides, bellman: [10.0, 100.0] if len(course) == 20 else [math.nan, math.nan]}
+            result.append(Promise("value_divergence", {nrmse: course, bellman: 1.0}, len(course), updates, both))
+        else:
+            result.append(Promise("value_divergence", {nrmse: course, bellman: 1.0}, len(course), None))
+    for course, updates, sides in (([2.0] * 21, LASTING, [20.0]), ([*[2.0] * 21, 21.0], 1, [20.0, 200.0])):
+        cells = {nrmse: 1.0, bellman: course}
+        result.append(Promise("value_divergence", cells, len(course), updates, {nrmse: [5.0], bellman: sides}))
+
+    return result
+
+
+def _of_medians() -> list[Promise]:
+    cells: Cells
+    sides: Any
+    updates: int | None
+    result = []
+    fraction, pre = "clip_active_fraction", "grad_norm_pre_clip"
+    for share, n, updates, sides in (
+        (0.5, 1, 19, []),
+        (1.0, 1, 18, []),
+        (1.0, 19, 0, []),
+        (1.0, 20, 0, [0.9]),
+        (1.0, 21, 19, [0.9]),
+        (1.0, 25, 15, [0.9]),
+        (1.0, 40, 0, [0.9]),
+    ):
+        result.append(Promise("clipping_always", {fraction: share, pre: 3.0}, n, updates, {fraction: sides, pre: []}))
+    late = {fraction: 1.0, pre: [*[None] * 15, *[3.0] * 9]}
+    result.append(Promise("clipping_always", late, 24, None))  # the early level still changes
+
+    ev, error = "explained_variance", "value_nrmse"
+    for n, updates in ((1, 58), (9, 50), (58, 1), (59, 0), (60, 0), (61, 19), (79, 1), (80, 0)):
+        cells = RETURNS_VARY | {ev: 0.0, error: 3.0}
+        result.append(Promise("critic_not_learning", cells, n, updates, {ev: [], error: [], **VARY_SIDES}))
+    # medians are taken anew at the eightieth value of each; of the error there are fewer
+    for missing, n, updates in ((8, 70, 10), (7, 62, 5), (2, 62, 0), (2, 61, 1)):
+        partly = RETURNS_VARY | {ev: 0.0, error: [*[None] * missing, *[3.0] * (n - missing)]}
+        result.append(Promise("critic_not_learning", partly, n, updates, {ev: [], error: [], **VARY_SIDES}))
+    short = {"after": 20, "early_updates": 30}
+    result.append(Promise("critic_not_learning", RETURNS_VARY | {ev: 0.0, error: 3.0}, 25, None, {}, short))
+
+    flat = RETURNS_VARY | {ev: 0.0, error: 3.0}
+    for n, updates, watched in (
+        (1, 18, "any"),
+        (19, 0, "any"),
+        (20, 79, [1.1]),
+        (99, 0, [1.1]),
+        (100, LASTING, [1.1]),
+    ):
+        sides = {ev: [-1e-3, 1e-3], error: watched, **VARY_SIDES}
+        result.append(Promise("critic_constant", flat, n, updates, sides))
+    result.append(
+        Promise("critic_constant", flat | {ev: 0.5}, 3, LASTING, {ev: [-1e-3, 1e-3], error: "any", **VARY_SIDES})
+    )
+
+    return result
+
+
+def _of_returns() -> list[Promise]:
+    cells: Cells
+    sides: Any
+    course: Any
+    updates: int | None
+    result = []
+    returns, phase = RETURN, {"progress": 0.5}
+    for course, n, updates in (
+        (10.0, 1, 38),
+        (10.0, 39, 0),
+        (10.0, 40, 9),  # after the fortieth value, then every tenth
+        (10.0, 44, 5),
+        (10.0, 49, 0),
+        (10.0, 50, 0),
+        (10.0, 51, 8),
+    ):
+        sides = {returns: [], "progress": [0.1]}
+        result.append(Promise("performance_degradation", phase | {returns: course}, n, updates, sides))
+
+    std = "advantage_std"
+    for course, updates, sides, level in (
+        ([2.0] * 9, None, [], []),
+        ([2.0] * 10, LASTING, [0.1 * 2.0, 1e-4 * 2.0, 1e-8], "any"),
+        ([*[2.0] * 10, 0.1], 3, [0.1 * 2.0, 1e-4 * 2.0, 1e-8], []),
+        ([*[2.0] * 10, *[0.1] * 4], 0, [0.1 * 2.0, 1e-4 * 2.0, 1e-8], []),
+        ([*[2.0] * 10, *[0.1] * 5], LASTING, [0.1 * 2.0, 1e-4 * 2.0, 1e-8], []),
+        ([*[2.0] * 10, *[0.1] * 5, 1e-5], 3, [0.1 * 2.0, 1e-4 * 2.0, 1e-8], []),
+        ([*[2.0] * 10, *[1e-5] * 5, 0.0], 3, [0.1 * 2.0, 1e-4 * 2.0, 1e-8], []),
+    ):
+        result.append(Promise("advantage_collapse", {std: course}, len(course), updates, {std: sides, returns: level}))
+    # while it is narrow, returns are asked for: their recent mean changes at every fifth
+    cells = {std: [*[2.0] * 10, *[0.1] * 7], returns: [1.0] * 17}
+    result.append(Promise("advantage_collapse", cells, 17, 2, {std: [0.2, 2e-4, 1e-8], returns: []}))
+    return result
+
+
+def _of_shares() -> list[Promise]:
+    """Quotients: the promise keeps both parts where their quotient is far from its bound."""
+    cells: Cells
+    sides: Any
+    updates: int | None
+    result = []
+    least, most, spread = "advantage_min", "advantage_max", "advantage_std"
+    widest = 0.999 * 10.0 * 0.7 * 2.0
+    sides = {least: [-widest, widest], most: [-widest, widest], spread: [0.7 * 2.0]}
+    for low, high, updates in (
+        (-1.0, 1.0, LASTING),
+        (-under(widest), 1.0, LASTING),
+        (-widest, 1.0, None),
+        (-1.0, under(widest), LASTING),
+        (-1.0, widest, None),
+        (-1.0, -widest, None),
+        (widest, 1.0, None),
+    ):
+        result.append(Promise("advantage_outlier", {least: low, most: high, spread: 2.0}, 2, updates, sides))
+    narrow = over(1e-12) / 0.7
+    result.append(Promise("advantage_outlier", {least: 0.0, most: 0.0, spread: 1e-12 / 0.7 * 0.999}, 1, None))
+    result.append(
+        Promise(
+            "advantage_outlier",
+            {least: 0.0, most: 0.0, spread: narrow * 1.001},
+            1,
+            LASTING,
+            {
+                **{key: [-6.993 * narrow * 1.001, 6.993 * narrow * 1.001] for key in (least, most)},
+                spread: [0.7 * narrow * 1.001],
+            },
+        )
+    )
+    nothing = dict.fromkeys((least, most, spread))
+    result.append(Promise("advantage_outlier", nothing, 2, LASTING, {key: [] for key in nothing}))
+    result.append(Promise("advantage_outlier", nothing | {spread: 1.0}, 2, None))
+
+    share, norm, why, learnable = "vanishing_severity", "grad_norm", "heads.zero_explained", "heads.learnable_fraction"
+    head = {"tensors": 4, share: 0.0, why: "not_zero", learnable: 1.0, "updates.choice_fraction": 1.0}
+    code = choice_code("heads", "zero_explained", "not_zero")
+    rest = {why: [code], learnable: [0.05], "updates.choice_fraction": [0.0]}
+    calm, some = {share: [0.0, 0.0, 0.5], "tensors": "any"}, {share: [0.3], "tensors": [4.0]}
+    far, near = 2.0 * 1e-4 * 2.0, 1e-4 * 2.0 / 2.0
+    ten = [2.0] * 10
+    for norms, updates in (
+        ([2.0] * 9, None),
+        (ten, LASTING),
+        ([*ten, far], None),
+        ([*ten, over(far)], LASTING),
+        ([*ten, near], None),
+        ([*ten, under(near)], 1),
+        ([*ten, under(near), under(near)], 0),
+        ([*ten, *[under(near)] * 3], LASTING),
+    ):
+        sides = {norm: [far, near], **calm, **rest}
+        result.append(Promise("gradient_vanishing", head | {norm: norms}, len(norms), updates, sides))
+    for n, severity, updates in ((10, 0.3, LASTING), (11, [*[0.0] * 10, 0.3], 1), (12, [*[0.0] * 10, 0.3, 0.3], 0)):
+        sides = {norm: [far, near], **some, **rest}
+        result.append(Promise("gradient_vanishing", head | {norm: 2.0, share: severity}, n, updates, sides))
+    late = [*[0.3] * 12, 0.6]  # long above 0, and only once at a half
+    sides = {norm: [far, near], **some, **rest, share: [0.6]}
+    result.append(Promise("gradient_vanishing", head | {norm: 2.0, share: late}, 13, 1, sides))
+    for early, updates in ((1e-290, LASTING), (under(1e-290), None), (0.0, LASTING)):
+        bounds = {norm: [2.0 * 1e-4 * early, 1e-4 * early / 2.0], **calm, **rest}
+        cells = head | {norm: [early, 1.0]}
+        result.append(Promise("gradient_vanishing", cells, 2, updates, bounds, {"early_updates": 1}))
+    return result
+
+
+def _of_entropies() -> list[Promise]:
+    cells: Cells
+    sides: Any
+    updates: int | None
+    cells = {"choice_fraction": 1.0, "entropy": 1.0, "choices_unknown": False}
+    sides = {"entropy_norm": [0.1, 0.02], "choice_fraction": [0.0], "entropy": [], "choices_unknown": [0.0]}
+    result = [
+        Promise("entropy_collapse", cells | {"entropy_norm": 0.7}, 2, LASTING, {**sides, RETURN: "any"}),
+        Promise("entropy_collapse", cells | {"entropy_norm": 0.05}, 2, LASTING, {**sides, RETURN: []}),
+    ]
+    for n, updates in ((9, 0), (10, 4), (12, 2), (14, 0), (15, 4)):
+        rising = {"entropy_norm": 0.05, RETURN: [1.0 + i for i in range(n)]}
+        result.append(Promise("entropy_collapse", cells | rising, n, updates, {**sides, RETURN: []}))
+    return result
+
+
+def _of_phases() -> list[Promise]:
+    cells: Cells
+    course: Any
+    updates: int | None
+    ev, error = "explained_variance", "value_nrmse"
+    cells = RETURNS_VARY | {error: 3.0, "progress": 0.5}
+    result = [Promise("value_collapse", cells | {ev: 0.5}, 9, None)]  # its early level still changes
+    watched = {"progress": [0.10, 0.25, 0.75], **VARY_SIDES}
+    enough = {ev: [0.0], error: "any", **watched}  # above the bound of mid-training nothing else matters
+    result.append(Promise("value_collapse", cells | {ev: 0.5}, 10, 40, enough))
+    result.append(Promise("value_collapse", cells | {ev: 0.5}, 50, 0, enough))  # the warm-up where progress is unknown
+    result.append(Promise("value_collapse", cells | {ev: 0.5}, 51, LASTING, enough))
+    result.append(Promise("value_collapse", cells | {ev: [*[-0.9] * 51, 0.5]}, 52, LASTING, enough | {ev: [-0.9]}))
+    ten = [0.5] * 51
+    all_sides = {ev: [0.5, 0.0, -1.0], error: [1.1], **watched}
+    for course, updates in (
+        ([*ten, 0.0], LASTING),
+        ([*ten, -0.1], 3),
+        ([*ten, *[-0.1] * 4], 0),
+        ([*ten, *[-0.1] * 5], LASTING),
+        ([*ten, *[-0.1] * 5, -2.0], 3),
+    ):
+        result.append(Promise("value_collapse", cells | {ev: course}, len(course), updates, all_sides))
+    mixed = cells | {ev: [*ten, *[-0.1] * 5], error: [*[1.0] * 55, 3.0]}  # low for five, and off only once
+    result.append(Promise("value_collapse", mixed, 56, 3, all_sides))
+    return result
+
+
+PROMISES = [
+    promise
+    for part in (
+        _of_fixed_bounds,
+        _of_streaks,
+        _of_windows,
+        _of_levels,
+        _of_medians,
+        _of_returns,
+        _of_shares,
+        _of_entropies,
+        _of_phases,
+    )
+    for promise in part()
+]
+MISSING_TEXT = {"gradient_missing"}
+"""Of the state of a gradient, which is never on a side of anything."""
+
+
+@pytest.mark.parametrize("promise", PROMISES, ids=[f"{one.rule} {i}" for i, one in enumerate(PROMISES)])
+def test_a_guard_promises_as_much_as_the_definition_of_its_rule_allows(promise: Promise) -> None:
+    actual = promise.actual()
+    if promise.updates is None:
+        assert actual is None
+        return
+    assert actual is not None
+    assert min(actual.updates, 100) == min(promise.updates, 100)
+    assert set(actual.sides) == set(promise.sides)
+    for name, expected in promise.sides.items():
+        sides = actual.sides[name]
+        if expected == "?":
+            assert sides is not FREE
+        elif expected == "any":
+            assert sides is FREE
+        else:
+            assert sides is not FREE
+            assert [number_of(side, 0) for side in sides] == pytest.approx(expected, rel=1e-12, nan_ok=True), name
+
+
+def test_every_guard_has_its_promises_written_down() -> None:
+    assert {promise.rule for promise in PROMISES} | MISSING_TEXT == {rule.name for rule in GUARDED}
+
+
+def test_a_head_s_state_of_its_gradient_is_kept_as_it_is() -> None:
+    watched = Watched(BY_RULE["gradient_missing"])
+    watched.take({"heads": [{"head": "a", "grad_state": "finite", "zero_explained": "masked"}]})
+    promise = watched.asking.promise
+    assert promise is not None
+    assert promise.updates == LASTING
+    texts = {"grad_state": "finite", "zero_explained": "masked"}
+    sides = {name: [number_of(side, 0) for side in sides or ()] for name, sides in promise.sides.items()}
+    assert sides == {name: [choice_code("heads", name, text)] for name, text in texts.items()}
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_until_is_the_longest_for_which_no_streak_passes_a_length(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    streak, lengths = rng.integers(0, 12, 3) * rng.integers(0, 2, 3), rng.integers(1, 12, 2).tolist()
+
+    def passes(more: int) -> bool:
+        return any(
+            (count >= length) != (count + more >= length) for count in streak.tolist() if count for length in lengths
+        )
+
+    expected = next(more for more in range(LASTING + 1) if more == LASTING or passes(more + 1))
+    assert until(streak, *lengths) == expected
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_before_is_the_longest_for_which_no_tally_that_is_counted_reaches_the_last(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    number, counted, last = rng.integers(0, 12, 3), rng.random(3) < 0.6, int(rng.integers(0, 12))
+
+    def passes(more: int) -> bool:
+        return any((n >= last) != (n + more >= last) for n, on in zip(number.tolist(), counted, strict=True) if on)
+
+    expected = next(more for more in range(LASTING + 1) if more == LASTING or passes(more + 1))
+    assert before(number, counted, last) == expected
+
+
+def test_a_window_is_steady_where_each_subject_hit_at_all_of_its_updates_or_at_none() -> None:
+    flags = np.array([[1, 0, 0], [1, 0, 1], [1, 0, 1]], bool)
+    assert [steady(flags, length) for length in (1, 2, 3, 4)] == [True, True, False, False]
+    assert steady(flags[:, :2], 3)
+    assert not steady(flags[:, :2], 4), "as long as that the flags are not carried"
+    assert not steady(flags[::-1], 1) or not steady(flags[::-1], 2)
+    assert steady(np.zeros((3, 2), bool), 3)
+    assert not steady(np.zeros((3, 2), bool), 4)
+
+
+def test_cells_as_codes() -> None:
+    values, null = np.array([1.0, math.nan, math.inf, math.nan, -math.inf]), np.array([0, 0, 0, 1, 0], bool)
+    assert coded(values, null, all_finite=False).tolist() == [1.0, BROKEN, BROKEN, NULL, BROKEN]
+    assert coded(values[:1], null[:1], all_finite=True).tolist() == [1.0]
+
+
+NUMBERS = (-2.0, under(-1.0), -1.0, over(-1.0), 0.0, 5e-324, 0.5, under(1.0), 1.0, over(1.0), 3.0)
+
+
+@pytest.mark.parametrize("sides", [(), (1.0,), (-1.0, 1.0), (1.0, -1.0, 0.0), (math.nan, 1.0)])
+@pytest.mark.parametrize("now", NUMBERS)
+def test_a_box_holds_the_numbers_on_the_same_side_of_each_side(now: float, sides: tuple[float, ...]) -> None:
+    last = frame("updates", {"policy_loss": [[now]], "value_loss": [[7.0]]})
+    bounds = box(DeferralGuard(9, {"policy_loss": sides, "value_loss": ()}), ("policy_loss", "value_loss"), last)
+    assert bounds is not None
+    least, most = bounds
+    for other in NUMBERS:
+        same_sides = all(sign(other - side) == sign(now - side) for side in sides if not math.isnan(side))
+        assert bool(least[0, 0] <= other <= most[0, 0]) == same_sides
+    assert least[1, 0] == -1e308
+    assert most[1, 0] == 1e308
+
+
+def test_a_box_keeps_each_subject_to_its_own_side_and_null_to_null() -> None:
+    last = frame("heads", {"entropy": [[0.2, 0.8, None]], "kind": [["categorical"] * 3]}, ["a", "b", "c"])
+    for side in (np.array([0.5, 0.5, 0.5]), np.array([[0.5, 0.5, 0.5]])):
+        bounds = box(DeferralGuard(9, {"entropy": (side,), "kind": FREE}), ("entropy", "kind"), last)
+        assert bounds is not None
+        least, most = bounds
+        assert least[0].tolist() == [-1e308, over(0.5), NULL]
+        assert most[0].tolist() == [under(0.5), 1e308, NULL]
+        assert (least[1].tolist(), most[1].tolist()) == ([NULL] * 3, [BROKEN] * 3)
+    for broken in (math.nan, math.inf):
+        last = frame("heads", {"entropy": [[0.2, broken]]}, ["a", "b"])
+        assert box(DeferralGuard(9, {"entropy": (0.5,)}), ("entropy",), last) is None
+        assert box(DeferralGuard(9, {"entropy": FREE}), ("entropy",), last) is not None
