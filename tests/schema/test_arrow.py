@@ -17,6 +17,7 @@ from esper_analyze.schema.arrow import (
     float_columns,
     integer_columns,
     schema_fingerprint,
+    word_columns,
 )
 from esper_analyze.schema.column import RANK, UPDATE, choice, real, text
 
@@ -106,6 +107,7 @@ def test_parquet_keeps_fingerprint_and_meaning(tmp_path: Path) -> None:
 def test_float_and_integer_columns_are_told_apart() -> None:
     assert float_columns(SMALL) == ["kl"]
     assert integer_columns(SMALL) == ["rank", "update"]
+    assert word_columns(SMALL) == ["head", "kind"]
 
 
 def test_an_unknown_column_is_named() -> None:

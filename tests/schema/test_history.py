@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from esper_analyze.schema import TABLES, VERSION, VERSIONS
 from esper_analyze.schema.arrow import arrow_schema, fingerprint
 from esper_analyze.schema.column import real
-from esper_analyze.schema.history import Version, is_newer, is_newer_major, parsed
+from esper_analyze.schema.history import Version, is_newer, is_newer_major, parsed, was_declared
 from esper_analyze.schema.views import select_shards
 from esper_analyze.storage.block import Block
 from esper_analyze.storage.shapes import former_names, history, shapes, upgraded, with_names
@@ -110,6 +110,11 @@ def test_renamed_columns_keep_their_cells_and_new_ones_are_null_in_arrow_and_sql
 )  # fmt: skip
 def test_what_is_newer_is_known_by_its_number(number: str, newer: bool, major: bool) -> None:
     assert (is_newer(number), is_newer_major(number)) == (newer, major)
+
+
+def test_only_versions_that_there_were_are_declared() -> None:
+    assert [version.number for version in VERSIONS if not was_declared(version.number)] == []
+    assert not any(map(was_declared, ("", "0.9", "99.0", f"{VERSION}.0")))
 
 
 @given(st.text())

@@ -21,6 +21,12 @@ def test_a_table_refuses_a_column_whose_merge_rule_does_not_fit(column: Column, 
         Table("losses", "Losses.", ("rank", "update"), (RANK, UPDATE, column), ranks)
 
 
+def test_only_columns_that_are_merged_have_a_rule() -> None:
+    table = Table("x", "X.", ("rank", "update"), (RANK, UPDATE, real("kl", "kl", merge=SUM)), RankRows.MERGED)
+    assert table.merge_rules == {"kl": SUM}
+    assert Table("x", "X.", ("rank", "update"), (RANK, UPDATE, real("kl", "kl"))).merge_rules == {}
+
+
 def test_a_mean_is_weighted_by_a_count_of_the_same_table() -> None:
     for table in TABLES:
         rules = table.merge_rules

@@ -43,6 +43,12 @@ def test_a_column_of_another_type_is_named_with_both_types() -> None:
     assert schema_faults(SMALL, retyped) == ["column kl has type float, declared is double"]
 
 
+def test_the_first_column_is_checked_like_any_other() -> None:
+    schema = arrow_schema(SMALL)
+    retyped = schema.set(0, pa.field("rank", pa.string()))
+    assert schema_faults(SMALL, retyped) == ["column rank has type string, declared is int64"]
+
+
 def test_a_doubled_column_is_named() -> None:
     schema = arrow_schema(SMALL)
     assert "column kl occurs twice" in schema_faults(SMALL, schema.append(schema.field("kl")))

@@ -11,8 +11,10 @@ import pytest
 
 from esper_analyze.schema import TABLES, VERSIONS, Kind, Table
 from esper_analyze.schema.arrow import arrow_schema
-from esper_analyze.schema.page import schema_page, table_facts
-from esper_analyze.schema.views import literal_path, quote_identifier, quote_text, select_shards
+from esper_analyze.schema.history import Version
+from esper_analyze.schema.macros import Macro
+from esper_analyze.schema.page import schema_page, table_facts, version_facts
+from esper_analyze.schema.views import literal_path, quote_identifier, quote_text, select_rows, select_shards
 from tests.schema.test_arrow import SMALL
 
 SQL_TYPES = {Kind.FLOAT: "DOUBLE", Kind.INT: "BIGINT", Kind.BOOL: "BOOLEAN"}
@@ -53,6 +55,28 @@ def test_exactly_the_named_file_is_read(tmp_path: Path, name: str) -> None:
     assert found == [(0, 1, "op", None, "gaussian")]
 
 
+def test_shards_and_tables_in_memory_are_read_up_to_their_bound(tmp_path: Path) -> None:
+    for update in (1, 2, 3):
+        write(tmp_path / f"small-{update}.parquet", update)
+    paths = [str(tmp_path / f"small-{update}.parquet") for update in (1, 2, 3)]
+    tail = pa.table({"kl": [0.5, 0.25], "update": [7, 8], "rank": [0, 0], "head": ["a", "b"], "kind": [None, None]})
+    sources = {"rank": "rank", "update": "update", "head": "kind", "kl": None, "kind": "kind"}
+
+    def found(shards: list[tuple[list[str], int | None, dict[str, str | None] | None]], until: int | None) -> object:
+        statement = select_rows(SMALL, shards, [("tail", until)])
+        with duckdb.connect() as connection:
+            connection.register("tail", tail)
+            return sorted(row[1:4] for row in connection.execute(statement).fetchall())
+
+    rows = [(1, "op", None), (2, "op", None), (3, "op", None)]
+    assert found([(paths, None, None)], None) == [*rows, (7, "a", 0.5), (8, "b", 0.25)]
+    assert found([(paths, 3, None), ([], 1, None)], 8) == [*rows[:2], (7, "a", 0.5)]
+    assert found([(paths[:1], 2, sources), (paths[1:], None, None)], 0) == [(1, "gaussian", None), *rows[1:]]
+    assert found([], 8) == [(7, "a", 0.5)]
+    with duckdb.connect() as connection:
+        assert connection.execute(select_rows(SMALL, [([], None, None)], [])).fetchall() == []
+
+
 def test_quotes_cannot_be_closed_from_inside() -> None:
     assert quote_identifier('a"; drop table b; --') == '"a""; drop table b; --"'
     assert quote_text("it's") == "'it''s'"
@@ -77,3 +101,27 @@ def test_a_bar_in_a_meaning_does_not_break_the_pages_table() -> None:
     for line in schema_page(TABLES, VERSIONS).split("\n## Versions\n")[0].splitlines():
         if line.startswith("| "):
             assert line.replace("\\|", "").count("|") == 7, line
+
+
+def test_a_version_is_plain_data() -> None:
+    version = Version("1.1", "wider", ("new",), {"small": ("spread",)}, {"small": {"kl": "kl_k3"}})
+    assert version_facts(version) == {
+        "version": "1.1",
+        "meaning": "wider",
+        "tables": ["new"],
+        "columns": {"small": ["spread"]},
+        "renamed": {"small": {"kl": "kl_k3"}},
+    }
+    history = schema_page([SMALL], (Version("1.0", "first"), version)).split("## Versions")[1].splitlines()
+    assert history[-2:] == [
+        "| 1.1 | wider | new | small: spread | small: kl_k3 → kl |",
+        "| 1.0 | first |  |  |  |",
+    ]
+
+
+def test_a_macro_is_created_under_its_name_and_shown_without_arguments() -> None:
+    macro = Macro("twice", "what is twice?", (), "select 2 * x as y", "x := 4")
+    with duckdb.connect() as connection:
+        connection.execute(macro.create)
+        assert connection.execute(macro.example).fetchall() == [(8,)]
+        assert connection.execute("from twice(x := 5)").fetchall() == [(10,)]
