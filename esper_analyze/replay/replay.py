@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from esper_analyze.detector.conditions.applicability import FORMER_REASONS
+from esper_analyze.detector.conditions.applicability import FORMER_REASONS, FORMER_VERDICTS
 from esper_analyze.detector.detector import Detector, Outcome, RuleVerdicts
 from esper_analyze.detector.escalation import LevelChange
 from esper_analyze.detector.findings import Finding
@@ -239,8 +239,9 @@ def finding_key(finding: Finding, restated: Restated = MappingProxyType({})) -> 
     """Return the identity of a finding: its fields, numbers by their exact bits, without those in ``restated``."""
     compared = [name for name in ("value", "threshold", "baseline") if name not in restated.get(finding.rule, ())]
     numbers = tuple(None if x is None else float(x).hex() for x in (getattr(finding, name) for name in compared))
-    words = (finding.update, finding.rule, finding.subject, finding.metric, finding.verdict, finding.previous)
-    return (*words, FORMER_REASONS.get(finding.reason or "", finding.reason), *numbers)
+    reason = FORMER_REASONS.get(finding.reason or "", finding.reason)
+    verdict = FORMER_VERDICTS.get((finding.rule, finding.verdict, reason or ""), (finding.verdict, reason))
+    return (finding.update, finding.rule, finding.subject, finding.metric, finding.previous, *verdict, *numbers)
 
 
 def unshared(

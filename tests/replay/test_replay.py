@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from esper_analyze.detector.conditions.applicability import FORMER_REASONS
+from esper_analyze.detector.conditions.applicability import FORMER_REASONS, FORMER_VERDICTS
 from esper_analyze.detector.findings import Finding
 from esper_analyze.detector.rule import revisions
 from esper_analyze.detector.rules import RULES
@@ -108,3 +108,11 @@ def test_a_reason_that_an_earlier_detector_gave_in_other_words_is_the_same_findi
     )
     assert finding_key(replace(finding, reason=then)) == finding_key(finding)
     assert finding_key(replace(finding, reason="another")) != finding_key(finding)
+
+
+def test_a_verdict_that_an_earlier_detector_gave_is_the_same_finding() -> None:
+    (rule, verdict, reason), (now, now_reason) = next(iter(FORMER_VERDICTS.items()))
+    finding = Finding(0, rule, "run", "clip_active_fraction", verdict, None, None, None, None, reason)
+    assert finding_key(replace(finding, verdict=now, reason=now_reason)) == finding_key(finding)
+    assert finding_key(replace(finding, reason="another")) != finding_key(finding)
+    assert finding_key(replace(finding, rule="kl_spike")) != finding_key(replace(finding, verdict=now))

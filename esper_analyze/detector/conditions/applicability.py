@@ -14,6 +14,11 @@ _BY_CONSTRUCTION = "ratio, KL and clip fraction are 1, 0 and 0 by construction"
 _NOT_MEASURABLE = f"no minibatch after the first optimizer step: {_BY_CONSTRUCTION}"
 FORMER_REASONS = {f"one epoch of one minibatch: {_BY_CONSTRUCTION}": _NOT_MEASURABLE}
 """Reasons given by earlier detectors, mapped to today's text, so that recorded findings compare as equal."""
+NO_CLIP_CALL = "no clip call was seen: there is no clipping to judge"
+FORMER_VERDICTS = {
+    ("clipping_always", "no_data", "clip_active_fraction is missing"): ("not_applicable", NO_CLIP_CALL),
+}
+"""Rule, verdict and reason given by earlier detectors, mapped to today's, so that recorded findings compare as equal."""
 _CATEGORICAL = choice_code("heads", "kind", "categorical")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,11 +15,15 @@ from esper_analyze.detector.baselines import (
     recent_median_memory,
     recent_median_steady,
 )
-from esper_analyze.detector.deferral_guards import DeferralGuard
+from esper_analyze.detector.conditions.applicability import NO_CLIP_CALL
+from esper_analyze.detector.deferral_guards import DeferralGuard, Side
 from esper_analyze.detector.rule import Example, Limits, Memory, Rule, Statistic, limit
 from esper_analyze.detector.signals import Frame, Signal
 from esper_analyze.detector.streaks import streak, zeros
-from esper_analyze.detector.verdict import Bounds, Judgement, settle
+from esper_analyze.detector.verdict import Bounds, Excuse, Judgement, settle
+
+UNCLIPPED: dict[str, Sequence[Side]] = {"max_grad_norm": (), "optimizer_steps": (0.0,)}
+"""Sides of the columns that say that nothing is clipped."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +55,9 @@ def judge(frame: Frame, memory: Memory, limits: ClippingAlwaysLimits) -> list[Ju
         critical_at=limits.critical_rise,
     )
     watched = Signal(share.name, np.where(norm.nonfinite, np.nan, share.values), share.null)
-    return [settle(share.name, watched, bounds, needs=[norm], baseline=early, judged=rise)]
+    unclipped = share.null & frame["max_grad_norm"].null & (frame["optimizer_steps"].values > 0)
+    excuses = [Excuse(unclipped, NO_CLIP_CALL)]
+    return [settle(share.name, watched, bounds, excuses=excuses, needs=[norm], baseline=early, judged=rise)]
 
 
 def guard(frame: Frame, memory: Memory, limits: ClippingAlwaysLimits) -> DeferralGuard | None:
@@ -58,15 +65,20 @@ def guard(frame: Frame, memory: Memory, limits: ClippingAlwaysLimits) -> Deferra
     norm = frame["grad_norm_pre_clip"]
     soonest = limits.sustained - int(memory["high"].max()) - 1
     if soonest >= 0:  # shares that come and go cannot have lasted before that
-        return DeferralGuard(soonest, {"clip_active_fraction": (), norm.name: ()})
-    sides = {"clip_active_fraction": (limits.fraction,), norm.name: ()}
+        return DeferralGuard(soonest, {"clip_active_fraction": (), norm.name: (), **UNCLIPPED})
+    sides: dict[str, Sequence[Side]] = {"clip_active_fraction": (limits.fraction,), norm.name: (), **UNCLIPPED}
     if not early_known(norm.finite, memory, limits.early_updates):
         return None
     return DeferralGuard(recent_median_steady(memory, "norm", norm.finite), sides)
 
 
-def _cells(share: object, norm: object = 3.0) -> dict[str, object]:
-    return {"clip_active_fraction": share, "grad_norm_pre_clip": norm}
+def _cells(share: object, norm: object = 3.0, bound: float | None = 0.5) -> dict[str, object]:
+    return {
+        "clip_active_fraction": share,
+        "grad_norm_pre_clip": norm,
+        "max_grad_norm": bound,
+        "optimizer_steps": None if bound is share is norm is None else 8,
+    }
 
 
 RULE = Rule(
@@ -74,7 +86,8 @@ RULE = Rule(
     table="updates",
     figures=("clipping", "losses"),
     panels=("clipping.norm", "clipping.share"),
-    columns=("clip_active_fraction", "grad_norm_pre_clip"),
+    columns=tuple(_cells(None)),
+    context=("max_grad_norm", "optimizer_steps"),
     limits=ClippingAlwaysLimits,
     judge=judge,
     guard=guard,
@@ -89,7 +102,9 @@ RULE = Rule(
         Example("always, at a steady norm", "info", _cells(1.0), updates=25),
         Example("always, and thirty times the norm", "warning", _cells(1.0, [*[1.0] * 20, *[30.0] * 40]), updates=60),
         Example("and a thousand times", "critical", _cells(1.0, [*[1.0] * 20, *[1000.0] * 40]), updates=60),
-        Example("not recorded", "no_data", _cells(None)),
+        Example("not clipped", "not_applicable", _cells(None, bound=None), reason=NO_CLIP_CALL),
+        Example("clipped several times a step", "no_data", _cells(None)),
+        Example("not recorded", "no_data", _cells(None, None, None)),
     ),
     memory={"high": zeros, **EARLY_MEMORY, **recent_median_memory("norm")},
     causes=("numerical_instability", "value_divergence", "gradient_explosion"),
