@@ -230,6 +230,8 @@ def _median(windows: Floats) -> Floats:
 
 
 _RECENT_MEDIAN = Rolling(_median)
+MEDIAN_FIRST = _RECENT_MEDIAN.first
+"""Usable values before the first ``recent_median``."""
 
 
 def recent_median_memory(name: str) -> Mapping[str, First]:

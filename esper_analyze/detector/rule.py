@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from esper_analyze.detector.deferral_guards import DeferralGuard
-from esper_analyze.detector.signals import Frame
-from esper_analyze.detector.verdict import Judgement
+from esper_analyze.detector.signals import Bools, Frame
+from esper_analyze.detector.verdict import Excuse, Judgement
 
 Memory = dict[str, np.ndarray[Any, Any]]
 """A rule's carried state: arrays whose last axis is the k subjects."""
@@ -107,6 +107,28 @@ class Sign:
         return f"{self.sign} {self.word}"
 
 
+@dataclass(frozen=True, slots=True)
+class WarmUp:
+    """The ``reason`` a rule gives while it is too early to judge, and the updates it needs, given its limits.
+
+    ``updates`` counts updates in which the subject was measured, the first judged one included; its second argument
+    says whether the training's planned length is known. Then ``progress`` is the share that must have passed as well.
+    """
+
+    reason: str
+    updates: Callable[[Any, bool], int]
+    progress: Callable[[Any], float] | None = None
+
+    def excuse(self, where: Bools) -> Excuse:
+        """Return the excuse; it produces no finding."""
+        return Excuse(where, self.reason, quiet=True)
+
+    def needs(self, limits: Any, *, planned: bool) -> str:
+        """Return what the rule needs in words, "20 updates and 10 % of the training"."""
+        share = f" and {100 * self.progress(limits):.3g} % of the training" if planned and self.progress else ""
+        return f"{self.updates(limits, planned)} updates{share}"
+
+
 Judge = Callable[[Frame, Memory, Any], list[Judgement]]
 GuardFunction = Callable[[Frame, Memory, Any], DeferralGuard | None]
 
@@ -133,6 +155,7 @@ class Rule:
     ``guard`` gets the frame of the last update, the memory after it and the limits, and returns under which conditions
     no new finding is possible (None: unknown), so that single updates can be judged later, several at once.
     ``meanings`` maps each metric that has a meaning of its own to it.
+    ``warm_up`` says what the rule needs before its first verdict; None: it judges from the first update on.
     ``finiteness`` marks a rule that judges whether values are finite: it reports the same NaN as other rules.
     ``reach`` is how many updates before its onset the rule's statistic includes: the fault may be that old.
     ``statistics`` maps each metric whose verdicts have another ``value`` than its own cell to that quantity.
@@ -165,6 +188,7 @@ class Rule:
     guard: GuardFunction | None = None
     statistics: Mapping[str, Statistic] = field(default_factory=dict)
     meanings: Mapping[str, str] = field(default_factory=dict)
+    warm_up: WarmUp | None = None
     reach: int = 0
     finiteness: bool = False
     revision: int = 1

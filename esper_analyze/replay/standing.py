@@ -20,6 +20,7 @@ from esper_analyze.replay.recorded_rules import known_thresholds
 from esper_analyze.replay.replay import replay
 from esper_analyze.runs.ending import End, TrainingEnd, end_of_run
 from esper_analyze.schema.tables import BY_NAME
+from esper_analyze.wording import many
 
 if TYPE_CHECKING:
     from esper_analyze.detector.rule import Rule
@@ -120,10 +121,32 @@ def without_data(replay: Replay) -> dict[str, str]:
         if unjudged.verdict == "no_data":
             reasons.setdefault(subject, unjudged.reason)
     lacking: dict[str, str] = {}
+    early = early_rules(replay)
     for subject, counts in updates.items():
-        if counts["no_data"] > counts["not_applicable"] and not _has_judged(replay, subject[0]):
-            lacking.setdefault(subject[0], reasons[subject])
+        name = subject[0]
+        if counts["no_data"] > counts["not_applicable"] and name not in early and not _has_judged(replay, name):
+            lacking.setdefault(name, reasons[subject])
     return lacking
+
+
+def early_rules(replay: Replay) -> set[str]:
+    """Return the rules that judged nothing, but will judge some metric after more updates of the same kind."""
+    reasons = {rule.name: rule.warm_up.reason for rule in replay.rules if rule.warm_up is not None}
+    return {
+        unjudged.rule
+        for unjudged in replay.unjudged
+        if unjudged.reason == reasons.get(unjudged.rule) and not _has_judged(replay, unjudged.rule)
+    }
+
+
+def too_early(run: RecordedRun, replay: Replay) -> dict[str, str]:
+    """Return the rules that judged nothing because it was too early, each with what it needs."""
+    early, planned = early_rules(replay), bool(run.info.get("total_updates") or run.info.get("total_env_steps"))
+    return {
+        rule.name: rule.warm_up.needs(replay.thresholds[rule.name], planned=planned)
+        for rule in replay.rules
+        if rule.name in early and rule.warm_up is not None
+    }
 
 
 def _has_judged(replay: Replay, rule: str) -> bool:
@@ -153,7 +176,7 @@ def _no_rows(rule: Rule) -> str:
     return f"table {rule.table} has no rows"
 
 
-def _column(rule: Rule, reason: str) -> tuple[str, str] | None:
+def missing_column(rule: Rule, reason: str) -> tuple[str, str] | None:
     """Return the table and column that ``reason`` names as missing; None if it names none."""
     name = reason.removesuffix(_MISSING)
     table, _, column = name.rpartition(".")
@@ -172,13 +195,13 @@ def reasons_in_words(rules: Mapping[str, Rule], lacking: Mapping[str, str]) -> s
     causes = Counter(_cause(rules.get(name), reason) for name, reason in lacking.items())
     ordered = [cause for cause, _ in causes.most_common()]
     more = len(ordered) - _MOST_CAUSES
-    return "; ".join(ordered[:_MOST_CAUSES]) + (f" (and {more} more reasons)" if more > 0 else "")
+    return "; ".join(ordered[:_MOST_CAUSES]) + (f" (and {many(more, 'more reason')})" if more > 0 else "")
 
 
 def _cause(rule: Rule | None, reason: str) -> str:
     """Return why a column is missing, as its declaration states; of several reasons the last, most general one."""
     if reason == "table groups has no rows":
         return "no gradients were recorded"
-    source = None if rule is None else _column(rule, reason)
+    source = None if rule is None else missing_column(rule, reason)
     empty = "" if source is None else BY_NAME[source[0]].column(source[1]).empty
     return reason if empty in ("", "not measured") else empty.rpartition("; or ")[2].removeprefix("undefined: ")

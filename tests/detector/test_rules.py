@@ -49,6 +49,25 @@ def test_rule_is_declared_in_full(rule: Rule) -> None:
     assert set(rule.causes) <= {other.name for other in RULES}
 
 
+WARMING = [rule for rule in RULES if rule.warm_up is not None]
+
+
+@pytest.mark.parametrize("planned", [False, True])
+@pytest.mark.parametrize("rule", WARMING, ids=lambda rule: rule.name)
+def test_a_rule_judges_first_after_the_updates_that_it_says_it_needs(rule: Rule, planned: bool) -> None:
+    assert rule.warm_up is not None
+    needed = rule.warm_up.updates(Thresholds.defaults([rule])[rule.name], planned)
+    sound = next(example for example in rule.examples if example.verdict == "ok")
+    rising = {name: [1.0 + 0.01 * i for i in range(needed)] for name in rule.columns if name not in rule.context}
+    cells = dict(sound.cells) | rising | ({"progress": 0.5 if planned else None} if "progress" in rule.columns else {})
+    cells = {name: cell[0] if isinstance(cell, list) and name not in rising else cell for name, cell in cells.items()}
+    outcome = judge_cells(Detector(rules=[rule]), rule.table, cells, needed)
+    codes = outcome.judged[0].judgements[0].code[:, 0].tolist()
+    assert codes[-1] >= Verdict.OK
+    assert set(codes[:-1]) == {int(Verdict.NOT_APPLICABLE)}
+    assert outcome.judged[0].judgements[0].reasons[-1] == rule.warm_up.reason
+
+
 NUMERIC = [
     (rule, column)
     for rule in RULES

@@ -32,6 +32,7 @@ class Batch:
     values: Tensor
     returns: Tensor
     steps: int = SAMPLES
+    episodes: tuple[tuple[float, int], ...] = ((1.0, 8), (2.0, 9))
 
     @property
     def advantages(self) -> Tensor:
@@ -104,7 +105,9 @@ def one_head() -> Names:
         nn.utils.clip_grad_norm_(agent.parameters(), 0.5)
         optimizer.step()
 
-    return names | {"rollouts": [collect(agent) for _ in range(UPDATES)], "losses": of_one_head, "step": step}
+    agent.actor = agent.op
+    parts = {"minibatches": lambda rollout: [rollout] * 2, "losses": of_one_head, "step": step}
+    return names | parts | {"rollouts": (collect(agent) for _ in range(UPDATES))}
 
 
 def slot() -> Names:

@@ -9,6 +9,9 @@ from pathlib import Path
 import pytest
 from torch.distributions import Distribution
 
+from esper_analyze.replay.evidence import gather
+from esper_analyze.replay.standing import of_replay
+from esper_analyze.reports.narrative.missing_calls import missing_calls
 from esper_analyze.runs.run import open_run
 from tests.docs.blocks import BLOCKS, Block
 from tests.docs.folder import fill
@@ -53,6 +56,17 @@ def test_an_example_runs(block: Block, monkeypatch: pytest.MonkeyPatch, tmp_path
     if "rec" in names:
         names["rec"].update()
         names["rec"].close()
+
+
+@pytest.mark.parametrize("name", ["readme own loop", "own loop"])
+def test_every_rule_that_applies_can_judge_the_loops_shown(
+    name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    run([block for block in EXAMPLES if block.name == name], SURROUNDINGS[name]())
+    evidence = gather(open_run(tmp_path / "runs" / "mine"))
+    assert of_replay(evidence.run, evidence.replay).coverage.lacking == {}
+    assert list(missing_calls(evidence)) == ["rec.update(td_errors=…)"]
 
 
 @pytest.mark.parametrize(

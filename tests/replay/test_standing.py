@@ -18,9 +18,11 @@ from esper_analyze.detector.rules import RULES
 from esper_analyze.replay.evidence import gather
 from esper_analyze.replay.standing import Coverage, live_coverage, of_replay, standing
 from esper_analyze.reports.listing import summarise
+from esper_analyze.reports.narrative.missing_calls import CALLS, missing_calls
 from esper_analyze.reports.narrative.story import frame
 from esper_analyze.runs.ending import End, TrainingEnd, end_of, end_of_run
 from esper_analyze.runs.run import open_run
+from esper_analyze.schema import BY_NAME
 from esper_analyze.watch.follow import Follower
 from esper_analyze.watch.panels import plain
 from esper_analyze.watch.snapshot import snapshot
@@ -247,6 +249,51 @@ def test_a_run_without_gradients_is_partly_judged_and_says_why(tmp_path: Path) -
     seen.poll()
     assert snapshot(seen).judged == coverage
     assert coverage.words in " ".join(line.plain.strip() for line in plain(snapshot(seen), 100))
+
+
+def test_the_calls_that_would_record_what_rules_lack_are_named_in_next(tmp_path: Path) -> None:
+    told = frame(gather(open_run(recorded(tmp_path / "run"))))
+    named = [point.words for point in told.after]
+    assert "Record what performance_degradation lacked: rec.episode(episode_return, length) where an episode ends." in (
+        named
+    )
+    assert any("gradient_vanishing" in words and "clip_grad_norm_(…), called by its module" in words for words in named)
+    assert any("value_divergence" in words and words.endswith("rec.update(values=…, returns=…).") for words in named)
+    assert not any("clipping_always" in words for words in named)
+    told = frame(gather(open_run(recorded(tmp_path / "without", model=False))))
+    assert any(words.endswith(": Recorder(run_dir, model, …).") for words in (point.words for point in told.after))
+
+
+ALWAYS = {"status", "dropped_rows", "inner_loop_measurable", "kind", "zero_explained"}
+"""Columns that rules need, and that the recorder writes whatever a loop hands over."""
+
+
+def test_every_column_without_which_a_rule_cannot_judge_has_its_call() -> None:
+    optional = ("lstm", "slots", "ranks", "losses_of_data")
+    for rule in RULES:
+        if rule.table in optional or rule.finiteness:
+            continue
+        needed = set(rule.columns) - set(rule.context) - ALWAYS
+        assert {column for column in needed if (rule.table, column) not in CALLS} == set(), rule.name
+    assert all(column in BY_NAME[table].names for table, column in CALLS)
+
+
+def test_what_adapters_and_other_tools_recorded_gets_no_advice_on_a_loop(tmp_path: Path) -> None:
+    for facts in ({"attach_points": ["evaluate_actions"]}, {"attach_points": [], "imported_from": "csv"}):
+        path = recorded(tmp_path / f"run{len(facts)}")
+        info = json.loads((path / "run.json").read_text())
+        (path / "run.json").write_text(json.dumps(info | facts))
+        assert missing_calls(gather(open_run(path))) == {}
+
+
+def test_rules_for_which_it_is_too_early_are_named_with_what_they_need(tmp_path: Path) -> None:
+    evidence = gather(open_run(write_run(tmp_path / "run", 15)))
+    words = frame(evidence).paragraph
+    assert "Too early: critic_not_learning needs 60 updates; " in words
+    assert "value_divergence and gradient_explosion need 21 updates" in words
+    assert "gradient_drift" not in words
+    assert "lstm" not in " ".join(frame(evidence).caveats)
+    assert "Too early" not in frame(gather(open_run(write_run(tmp_path / "long", 70)))).paragraph
 
 
 def test_all_samples_could_be_judged_by_every_rule_that_applies() -> None:

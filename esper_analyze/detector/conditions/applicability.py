@@ -18,7 +18,7 @@ NO_CLIP_CALL = "no clip call was seen: there is no clipping to judge"
 FORMER_VERDICTS = {
     ("clipping_always", "no_data", "clip_active_fraction is missing"): ("not_applicable", NO_CLIP_CALL),
 }
-"""Rule, verdict and reason given by earlier detectors, mapped to today's, so that recorded findings compare as equal."""
+"""Rule, verdict and reason given by earlier detectors, mapped to today's, so that recorded findings are the same."""
 _CATEGORICAL = choice_code("heads", "kind", "categorical")
 
 

@@ -16,10 +16,12 @@ from esper_analyze.detector.baselines import (
 )
 from esper_analyze.detector.conditions.applicability import RETURNS, returns_hardly_vary, returns_held
 from esper_analyze.detector.deferral_guards import DeferralGuard, before
-from esper_analyze.detector.rule import Example, Limits, Memory, Rule, Statistic, limit
+from esper_analyze.detector.rule import Example, Limits, Memory, Rule, Statistic, WarmUp, limit
 from esper_analyze.detector.signals import Frame
 from esper_analyze.detector.streaks import tally, zeros
-from esper_analyze.detector.verdict import Bounds, Excuse, Judgement, settle
+from esper_analyze.detector.verdict import Bounds, Judgement, settle
+
+WARM_UP = WarmUp("too early to expect a critic to have learnt", lambda limits, _: limits.after)
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +48,7 @@ def judge(frame: Frame, memory: Memory, limits: CriticNotLearningLimits) -> list
     off = recent_median(nrmse.values, usable & nrmse.finite, memory, "nrmse")
     number = tally(usable, memory["number"])
     stuck = usable & (number >= limits.after) & (level < limits.low) & (level <= early + limits.margin)
-    young = Excuse(usable & (number < limits.after), "too early to expect a critic to have learnt", quiet=True)
+    young = WARM_UP.excuse(usable & (number < limits.after))
     bounds = Bounds(info=stuck, warning=stuck & ~(off <= limits.error), warning_at=limits.low)
     return [settle(ev.name, ev, bounds, excuses=[constant, young], needs=[nrmse], baseline=early, judged=level)]
 
@@ -80,6 +82,7 @@ RULE = Rule(
     columns=("explained_variance", "value_nrmse", *RETURNS),
     context=("value_nrmse", *RETURNS),
     limits=CriticNotLearningLimits,
+    warm_up=WARM_UP,
     judge=judge,
     guard=guard,
     title="The critic does not learn",

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from esper_analyze.detector.ema import ema_baseline, ema_memory
-from esper_analyze.detector.rule import Example, Limits, Memory, Rule, Statistic, limit
+from esper_analyze.detector.rule import Example, Limits, Memory, Rule, Statistic, WarmUp, limit
 from esper_analyze.detector.signals import Bools, Floats, Frame, Signal
 from esper_analyze.detector.streaks import latest, streak
 from esper_analyze.detector.verdict import Bounds, Excuse, Judgement, settle
@@ -21,6 +21,8 @@ EPSILON = 1e-8
 
 LARGEST = float(np.finfo(np.float64).max)
 """Bound on the drift: a finite value after an average of 0 can overflow the quotient without being non-finite."""
+
+WARM_UP = WarmUp("warming up", lambda limits, _: limits.warmup + 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +71,7 @@ def _settled(
         return settle(metric, Signal(metric, drift, signal.null), bounds, baseline=average)
     excuses = [
         Excuse(signal.nonfinite, "non-finite: judged by numerical_instability", quiet=True),
-        Excuse(young, "warming up", quiet=True),
+        WARM_UP.excuse(young),
     ]
     return settle(metric, Signal(metric, drift, signal.null), bounds, excuses=excuses, baseline=average)
 
@@ -100,6 +102,7 @@ RULE = Rule(
     figures=("drift",),
     columns=("grad_norm", "health"),
     limits=GradientDriftLimits,
+    warm_up=WARM_UP,
     judge=judge,
     title="Gradients drifted",
     meaning="The group's gradient has been far from its own moving average for several updates: it grows, fades or "

@@ -8,6 +8,7 @@ import numpy as np
 
 from esper_analyze.detector.baselines import (
     EARLY_MEMORY,
+    MEDIAN_FIRST,
     early_known,
     early_level,
     recent_median,
@@ -15,13 +16,15 @@ from esper_analyze.detector.baselines import (
     recent_median_steady,
 )
 from esper_analyze.detector.deferral_guards import LASTING, DeferralGuard, steady
-from esper_analyze.detector.rule import Example, Limits, Memory, Rule, Sign, limit
+from esper_analyze.detector.rule import Example, Limits, Memory, Rule, Sign, WarmUp, limit
 from esper_analyze.detector.signals import Frame
 from esper_analyze.detector.streaks import recent, window
-from esper_analyze.detector.verdict import Bounds, Excuse, Judgement, settle
+from esper_analyze.detector.verdict import Bounds, Judgement, settle
 
 LONGEST = 50
 """Bound on ``window``: the flags of so many updates are carried, whatever the window is set to."""
+
+WARM_UP = WarmUp("too early to know its typical level", lambda _, __: MEDIAN_FIRST + 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +52,7 @@ def judge(frame: Frame, memory: Memory, limits: GradientExplosionLimits) -> list
         warning_at=limits.warning * level,
         critical_at=limits.critical * level,
     )
-    young = Excuse(norm.finite & ~comparable, "too early to know its typical level", quiet=True)
+    young = WARM_UP.excuse(norm.finite & ~comparable)
     return [settle(norm.name, norm, bounds, excuses=[young], baseline=level)]
 
 
@@ -80,6 +83,7 @@ RULE = Rule(
     sign=Sign("▲", "exploding", "critical", "far above its own past"),
     columns=("grad_norm",),
     limits=GradientExplosionLimits,
+    warm_up=WARM_UP,
     judge=judge,
     guard=guard,
     title="Gradients exploded",

@@ -8,10 +8,10 @@ import numpy as np
 
 from esper_analyze.detector.baselines import Rolling
 from esper_analyze.detector.deferral_guards import DeferralGuard, before
-from esper_analyze.detector.rule import Example, Limits, Memory, Rule, Statistic, limit
+from esper_analyze.detector.rule import Example, Limits, Memory, Rule, Statistic, WarmUp, limit
 from esper_analyze.detector.signals import Floats, Frame
 from esper_analyze.detector.streaks import tally, zeros
-from esper_analyze.detector.verdict import Bounds, Excuse, Judgement, settle
+from esper_analyze.detector.verdict import Bounds, Judgement, settle
 
 WINDOW = 20
 """Updates with finished episodes in each of the two windows that are compared."""
@@ -27,6 +27,12 @@ def _compared(windows: Floats) -> Floats:
 
 
 _WINDOWS = Rolling(_compared, size=3, length=2 * WINDOW, every=10, first=2 * WINDOW, inclusive=True)
+
+WARM_UP = WarmUp(
+    "too early to speak of a level",
+    lambda limits, planned: 2 * WINDOW if planned else max(2 * WINDOW, limits.warmup_updates + 1),
+    lambda limits: limits.after_progress,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +64,7 @@ def judge(frame: Frame, memory: Memory, limits: PerformanceDegradationLimits) ->
         warning_at=before - limits.warning * scale,
         critical_at=before - limits.critical * scale,
     )
-    young = Excuse(returns.finite & (early | np.isnan(before)), "too early to speak of a level", quiet=True)
+    young = WARM_UP.excuse(returns.finite & (early | np.isnan(before)))
     return [settle(returns.name, returns, bounds, excuses=[young], baseline=before, judged=before - drop)]
 
 
@@ -82,6 +88,7 @@ RULE = Rule(
     columns=("episode_return_mean", "progress"),
     context=("progress",),
     limits=PerformanceDegradationLimits,
+    warm_up=WARM_UP,
     judge=judge,
     guard=guard,
     title="Returns fell",

@@ -8,6 +8,7 @@ import numpy as np
 
 from esper_analyze.detector.baselines import (
     EARLY_MEMORY,
+    MEDIAN_FIRST,
     early_known,
     early_level,
     recent_median,
@@ -15,12 +16,14 @@ from esper_analyze.detector.baselines import (
     recent_median_steady,
 )
 from esper_analyze.detector.deferral_guards import DeferralGuard, Side, until
-from esper_analyze.detector.rule import Example, Limits, Memory, Rule, limit
+from esper_analyze.detector.rule import Example, Limits, Memory, Rule, WarmUp, limit
 from esper_analyze.detector.signals import Frame
 from esper_analyze.detector.streaks import streak, zeros
-from esper_analyze.detector.verdict import Bounds, Excuse, Judgement, settle
+from esper_analyze.detector.verdict import Bounds, Judgement, settle
 
 METRICS = ("value_nrmse", "bellman_error")
+
+WARM_UP = WarmUp("too early to know its typical level", lambda _, __: MEDIAN_FIRST + 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +64,7 @@ def _judge_one(
         warning_at=bound,
         critical_at=far,
     )
-    young = Excuse(signal.finite & ~comparable, "too early to know its typical level", quiet=True)
+    young = WARM_UP.excuse(signal.finite & ~comparable)
     return settle(metric, signal, bounds, excuses=[young], baseline=level)
 
 
@@ -111,6 +114,7 @@ RULE = Rule(
     panels=("value.error",),
     columns=METRICS,
     limits=ValueDivergenceLimits,
+    warm_up=WARM_UP,
     judge=judge,
     guard=guard,
     title="Value predictions left the scale of returns",

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from esper_analyze.replay.evidence import Evidence
-from esper_analyze.replay.standing import of_replay
+from esper_analyze.replay.standing import OPTIONAL, of_replay, too_early, without_data
 from esper_analyze.reports.listing import broken_words
 from esper_analyze.reports.narrative import onset
 from esper_analyze.reports.narrative.links import figures_of
+from esper_analyze.reports.narrative.missing_calls import missing_calls
 from esper_analyze.reports.narrative.primary_incident import (
     alarms_of,
     bound_crossing,
@@ -161,7 +162,15 @@ def _quiet(evidence: Evidence, overall: Standing, caveats: tuple[str, ...]) -> S
         overall = replace(overall, verdict="no_data", label="partly judged")
         headline = f"An alarm raised live cannot be judged again: {lost[0].words}"
     now = tuple(_sound(evidence, overall))
-    return Story(overall, headline, now, tuple(_nearest(evidence)), (), caveats, None)
+    return Story(
+        overall,
+        headline,
+        now,
+        tuple(_nearest(evidence)),
+        tuple(_recorded_next(evidence, evidence.rules)),
+        caveats,
+        None,
+    )
 
 
 def _without_choice(run: RecordedRun) -> bool:
@@ -174,8 +183,7 @@ def _now(evidence: Evidence, lead: Incident, overall: Standing) -> Iterator[Poin
     incidents = evidence.replay.incidents
     yield Point(duration(evidence, lead), ("incidents",))
     yield from _ended(overall.end)
-    if overall.coverage.lacking:
-        yield Point(f"{overall.coverage.words}.", ("unjudged",))
+    yield from _unjudged(evidence, overall)
     still = [incident for incident in incidents if incident.ended == "open"]
     last = f"when the recording ends at update {last_update(evidence):,}"
     if still:
@@ -187,6 +195,29 @@ def _now(evidence: Evidence, lead: Incident, overall: Standing) -> Iterator[Poin
         end = max(incident.end for incident in incidents)
         yield Point(f"Every incident had cleared {last}, the last after update {end:,}.", ("timeline",))
     yield from _returns(evidence, lead)
+
+
+def _unjudged(evidence: Evidence, overall: Standing) -> Iterator[Point]:
+    """Say which rules could not judge: for lack of data, or because it is too early."""
+    if overall.coverage.lacking:
+        yield Point(f"{overall.coverage.words}.", ("unjudged",))
+    needs: dict[str, list[str]] = {}
+    for rule, updates in too_early(evidence.run, evidence.replay).items():
+        needs.setdefault(updates, []).append(rule)
+    if needs:
+        rules = "; ".join(
+            f"{' and '.join(names)} {'needs' if len(names) == 1 else 'need'} {updates}"
+            for updates, names in needs.items()
+        )
+        yield Point(f"Too early: {rules}.", ("unjudged",))
+
+
+def _recorded_next(evidence: Evidence, names: Container[str]) -> Iterator[Point]:
+    """Name the calls that would record what rules in ``names`` lacked."""
+    for call, rules in missing_calls(evidence).items():
+        named = ", ".join(cleaned(rule, 40) for rule in rules if rule in names)
+        if named:
+            yield Point(f"Record what {named} lacked: {call}.", ("unjudged",))
 
 
 def _ended(end: TrainingEnd) -> Iterator[Point]:
@@ -285,6 +316,7 @@ def _next(evidence: Evidence, lead: Incident, began: onset.OnsetContext) -> Iter
         query = f"select epoch, minibatch, {', '.join(columns)} from steps where update = {lead.start}"
         words = f"Update {lead.start:,} minibatch by minibatch:"
         yield Point(words, command=f'esper-analyze sql {path} "{query}"')
+    yield from _recorded_next(evidence, without_data(evidence.replay))
 
 
 def _nearest(evidence: Evidence) -> Iterator[Point]:
@@ -320,8 +352,7 @@ def _sound(evidence: Evidence, overall: Standing) -> Iterator[Point]:
         )
     judged = many(overall.coverage.judged, "rule")
     yield Point(f"{judged} judged {updates} and none reached a warning.", ("verdicts",))
-    if overall.coverage.lacking:
-        yield Point(f"{overall.coverage.words}.", ("unjudged",))
+    yield from _unjudged(evidence, overall)
     series = all_series(evidence.run, "updates", ["episode_return_mean"])["episode_return_mean"]
     returns = series.value[series.finite]
     if len(returns) > _COMPARED:
@@ -333,7 +364,8 @@ def _sound(evidence: Evidence, overall: Standing) -> Iterator[Point]:
         )
     informed = sum(counts.get("info", 0) for counts in replay.verdict_counts.values())
     if informed:
-        yield Point(f"{informed:,} verdicts were informational only.", ("verdicts",))
+        was = "was" if informed == 1 else "were"
+        yield Point(f"{many(informed, 'verdict')} {was} informational only.", ("verdicts",))
 
 
 def _caveats(evidence: Evidence) -> Iterable[str]:
@@ -354,6 +386,10 @@ def _caveats(evidence: Evidence) -> Iterable[str]:
         yield f"No data for {', '.join(never)}, which judged nothing: missing data is not a sign of health."
     if partly:
         yield f"Some data was missing for {', '.join(partly)}: missing data is not a sign of health."
-    silent = [rule.name for rule in evidence.replay.rules if not evidence.replay.verdict_counts.get(rule.name)]
+    silent = [
+        rule.name
+        for rule in evidence.replay.rules
+        if rule.table not in OPTIONAL and not evidence.replay.verdict_counts.get(rule.name)
+    ]
     if silent:
         yield f"Not checked, because the run has no rows for them: {', '.join(silent)}."

@@ -4,7 +4,7 @@ from esper_analyze.schema.column import RANK, SEQ, UPDATE, Column, Table, choice
 from esper_analyze.schema.merging import ANY, DERIVED, FIRST, MAX, MIN, SUM, Mean, RankRows
 
 _NO_CLIP = "no clip call and no explicit gradient call was seen"
-_NO_GRADIENT = "no tensor of the group had a gradient"
+_NO_GRADIENT = f"no tensor of the group had a gradient; or {_NO_CLIP}"
 _STEPS = "over the update's optimizer steps"
 _RELEVANT = "over samples where the head is relevant"
 _NO_RELEVANT = "the head was never relevant, or its log-probs were not handed over"

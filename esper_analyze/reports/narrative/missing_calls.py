@@ -1,0 +1,101 @@
+"""Which call of a loop of one's own would record what a rule lacks."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING
+
+from esper_analyze.detector.conditions.applicability import ACTIONS_UNKNOWN
+from esper_analyze.replay.standing import missing_column, without_data
+
+if TYPE_CHECKING:
+    from esper_analyze.detector.rule import Rule
+    from esper_analyze.replay.evidence import Evidence
+    from esper_analyze.runs.run import RecordedRun
+
+_OWN_LOOP = {"clip_grad_norm_", "optimizer step"}
+"""What ``Recorder`` attaches to by itself; an adapter attaches to more, and makes these calls."""
+_MODEL = "Recorder(run_dir, model, …)"
+_CLIP = "torch.nn.utils.clip_grad_norm_(…), called by its module, or rec.gradients() after each backward"
+_HEADS = "Recorder(heads={name: its module})"
+_SIZES = "Recorder(sizes={head: number of actions}) or rec.minibatch(masks=…)"
+_RATIO = "rec.minibatch(log_prob=…, old_log_prob=…)"
+_VALUES = "rec.update(values=…, returns=…)"
+_ADVANTAGES = "rec.update(advantages=…)"
+_ENTROPY = "rec.minibatch(entropy=…)"
+
+CALLS: Mapping[tuple[str, str], str] = {
+    ("updates", "first_ratio_error"): _RATIO,
+    ("updates", "kl_k3"): _RATIO,
+    ("updates", "ratio_max"): _RATIO,
+    ("updates", "ratio_min"): _RATIO,
+    ("updates", "clip_fraction"): "rec.minibatch(clip_range=…)",
+    ("updates", "entropy_norm"): _ENTROPY,
+    ("updates", "advantage_std"): _ADVANTAGES,
+    ("updates", "advantage_min"): _ADVANTAGES,
+    ("updates", "advantage_max"): _ADVANTAGES,
+    ("updates", "explained_variance"): _VALUES,
+    ("updates", "value_nrmse"): _VALUES,
+    ("updates", "bellman_error"): "rec.update(td_errors=…)",
+    ("updates", "grad_norm_pre_clip"): _CLIP,
+    ("updates", "grad_norm_pre_clip_max"): _CLIP,
+    ("updates", "grad_norm_post_clip_max"): _MODEL,
+    ("updates", "clip_active_fraction"): _CLIP,
+    ("updates", "optimizer_steps"): _MODEL,
+    ("updates", "episode_return_mean"): "rec.episode(episode_return, length) where an episode ends",
+    ("heads", "learnable_fraction"): _SIZES,
+    ("heads", "entropy_norm"): _ENTROPY,
+    ("heads", "grad_state"): _HEADS,
+    ("groups", "grad_norm"): _CLIP,
+    ("groups", "vanishing_severity"): _CLIP,
+    ("groups", "health"): _CLIP,
+}
+"""The call that fills a column that rules need."""
+
+
+def missing_calls(evidence: Evidence) -> dict[str, list[str]]:
+    """Return call → the rules that it would let judge, those that judged nothing first.
+
+    Empty for runs of an adapter, and imported ones.
+    """
+    if not _own_loop(evidence.run):
+        return {}
+    needed: dict[str, list[str]] = defaultdict(list)
+    entirely = without_data(evidence.replay)
+    for rule, call in sorted(_lacking(evidence), key=lambda pair: pair[0] in entirely, reverse=True):
+        if rule not in needed[call]:
+            needed[call].append(rule)
+    return dict(needed)
+
+
+def _own_loop(run: RecordedRun) -> bool:
+    points = run.info.get("attach_points")
+    return "imported_from" not in run.info and isinstance(points, list) and _OWN_LOOP.issuperset(map(str, points))
+
+
+def _lacking(evidence: Evidence) -> Iterator[tuple[str, str]]:
+    """Yield rule and missing call: for each metric that was missing in every update, and for rules without rows."""
+    replay, rules = evidence.replay, evidence.rules
+    for rule in replay.rules:
+        if not replay.verdict_counts.get(rule.name) and rule.table == "groups":
+            yield rule.name, _MODEL
+    norms = not any(unjudged.reason == "grad_norm is missing" for unjudged in replay.unjudged)
+    gradients = bool(evidence.run.rows["groups"])
+    for unjudged in replay.unjudged:
+        if unjudged.verdict != "no_data" or unjudged.count < replay.updates:
+            continue
+        call = _call(rules[unjudged.rule], unjudged.reason)
+        if call in (_CLIP, _HEADS) and not gradients:
+            call = _MODEL
+        elif call == _HEADS and not norms:
+            call = _CLIP
+        if call is not None:
+            yield unjudged.rule, call
+
+
+def _call(rule: Rule, reason: str) -> str | None:
+    if reason == ACTIONS_UNKNOWN:
+        return _SIZES
+    column = missing_column(rule, reason)
+    return None if column is None else CALLS.get(column)
