@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
 
 import hypothesis.strategies as st
 import numpy as np
@@ -11,7 +13,18 @@ import pytest
 from hypothesis import given, settings
 
 from esper_analyze.detector.detector import Detector
-from esper_analyze.detector.incidents import Incident, IncidentTracker, onset, unmerged, worst_of
+from esper_analyze.detector.findings import Finding
+from esper_analyze.detector.incidents import (
+    ActiveAlarm,
+    ActiveAlarms,
+    Incident,
+    IncidentTracker,
+    merge_nonfinite,
+    onset,
+    unmerged,
+    with_causes,
+    worst_of,
+)
 from esper_analyze.detector.rules import RULES
 from esper_analyze.detector.thresholds import Thresholds
 from tests.detector.batches import batch, frame, judge_cells, run_cut
@@ -221,3 +234,130 @@ def test_one_head_is_no_cause_of_what_happens_to_another() -> None:
     assert found[collapse].subject == "a"
     drifts = {one.subject: one.cause for one in found if one.rule == "gradient_drift"}
     assert drifts == {"all": collapse, "head:a": collapse, "head:b": None}
+
+
+def incident(rule: str, onset: int, start: int, end: int, subject: str = "run") -> Incident:
+    return Incident(rule, subject, "x", onset, start, end, "cleared", 1.0, start, "warning", 1)
+
+
+CAUSING = ("numerical_instability", "kl_spike", "first_ratio", "entropy_collapse", "head_entropy_collapse")
+CAUSED = ("ratio_explosion", "gradient_drift", "head_entropy_collapse", "gradient_vanishing")
+PART_OF = {
+    "head_entropy_collapse": ("a", "b"),
+    "gradient_drift": ("all", "head:a"),
+    "gradient_vanishing": ("head:b", "critic"),
+}
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_the_cause_among_many_is_the_first_of_the_first_rule_that_was_open(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    listed = []
+    for _ in range(30):
+        name = str(rng.choice([*CAUSING, *CAUSED]))
+        start = int(rng.integers(0, 60))
+        onset_, end = max(start - int(rng.integers(0, 4)), 0), start + int(rng.choice([0, 1, 5, 40]))
+        listed.append(incident(name, onset_, start, end, str(rng.choice(PART_OF.get(name, ("run",))))))
+    listed.sort(key=lambda one: one.start)
+    rules = {rule.name: rule for rule in RULES}
+
+    def part(one: Incident) -> str | None:
+        return None if one.subject in ("run", "all", "critic") else one.subject.removeprefix("head:")
+
+    for found, one in zip(with_causes(listed, rules), listed, strict=True):
+        expected = None
+        for name in rules[one.rule].causes:
+            open_then = [
+                i
+                for i, other in enumerate(listed)
+                if other.rule == name and other.start <= one.start and other.end >= one.onset
+                if part(one) is None or part(other) in (None, part(one))
+            ]
+            if open_then and expected is None:
+                expected = open_then[0]
+        assert found.cause == expected
+
+
+def test_only_incidents_of_what_is_not_finite_that_begin_together_are_merged() -> None:
+    listed = [
+        incident("numerical_instability", 1, 1, 3),
+        replace(incident("first_ratio", 1, 1, 9), ended="open", count=7),
+        incident("kl_spike", 1, 1, 99),
+        incident("ratio_explosion", 1, 1, 2),
+        incident("first_ratio", 5, 5, 5),
+        incident("kl_spike", 5, 5, 6),
+    ]
+    merged = merge_nonfinite(listed, {0, 1, 3, 4})
+    assert [(one.rule, one.start, one.end, one.ended, one.count) for one in merged] == [
+        ("numerical_instability", 1, 9, "open", 7),
+        ("kl_spike", 1, 99, "cleared", 1),
+        ("first_ratio", 5, 5, "cleared", 1),
+        ("kl_spike", 5, 6, "cleared", 1),
+    ]
+    assert merged[0].parts == (listed[0], listed[1], listed[3])
+    assert merged[0].seen_by == ("numerical_instability", "first_ratio", "ratio_explosion")
+    assert all(one.parts == () for one in merged[1:])
+    assert unmerged(merged) == [listed[0], listed[1], listed[3], listed[2], *listed[4:]]
+    assert merge_nonfinite(listed, set()) == listed
+    assert merge_nonfinite([], set()) == []
+
+
+def test_alarms_followed_from_findings() -> None:
+    def said(update: int, verdict: str, subject: str = "run") -> Finding:
+        return Finding(update, "kl_spike", subject, "kl_k3", verdict, None, 1.0, 0.5, None, None)
+
+    alarms = ActiveAlarms()
+    key = ("kl_spike", "run", "kl_k3")
+    for finding in (said(1, "ok"), said(2, "info"), said(3, "no_data")):
+        assert alarms.take(finding) is None
+        assert alarms.active == {}
+    warning, critical, again = said(4, "warning"), said(6, "critical"), said(8, "warning")
+    assert alarms.take(warning) is None
+    assert alarms.active == {key: ActiveAlarm(4, warning, warning)}
+    assert alarms.take(critical) is None
+    assert alarms.active == {key: ActiveAlarm(4, critical, critical)}
+    assert alarms.take(again) is None
+    assert alarms.take(said(9, "not_applicable")) is None
+    assert alarms.take(said(9, "ok", "other")) is None
+    assert alarms.active == {key: ActiveAlarm(4, again, critical)}
+    assert alarms.take(said(11, "info")) == ActiveAlarm(4, again, critical, cleared=11)
+    assert alarms.active == {}
+    assert alarms.take(again) is None
+    assert alarms.take(replace(again, update=12)) is None
+    assert alarms.active[key].worst == again, "the first that set its worst verdict"
+    assert alarms.take(said(13, "ok")) == ActiveAlarm(8, replace(again, update=12), again, cleared=13)
+
+
+def test_incidents_are_listed_by_start_then_in_the_order_of_the_rules_then_by_subject() -> None:
+    n = 8
+    heads: dict[str, Any] = {name: [[None] * 3] * n for name in Detector().wanted["heads"]}
+    heads |= {"entropy_norm": [[0.05] * 3] * n, "kind": [["categorical"] * 3] * n}
+    updates: dict[str, Any] = {name: [[None]] * n for name in Detector().wanted["updates"]}
+    updates |= {"first_ratio_error": [[0.0]] * 2 + [[0.5]] * (n - 2), "kl_k3": [[0.0]] + [[0.9]] * (n - 1)}
+    tracker = IncidentTracker()
+    frames = {"heads": frame("heads", heads, ["c", "a", "b"]), "updates": frame("updates", updates)}
+    tracker.take(Detector().process(batch(frames)))
+    listed = [(one.start, one.rule, one.subject) for one in tracker.incidents()]
+    assert listed == [
+        (1, "kl_spike", "run"),
+        (2, "first_ratio", "run"),
+        *[(2, "head_entropy_collapse", head) for head in ("a", "b", "c")],
+    ]
+
+
+def test_an_update_in_alarm_only_by_hysteresis_counts_for_nothing() -> None:
+    """Four good updates stand as an alarm, and the fifth clears it: neither their values nor their number count."""
+    (one,) = incidents(first_ratio_error=[0.02, 6e-4, *[1e-6] * 4, 7e-4, *[1e-6] * 5])
+    assert (one.start, one.end, one.count, one.peak, one.peak_update) == (0, 6, 3, 0.02, 0)
+    assert (one.ended, one.now, one.now_update) == ("cleared", 1e-6, 11)
+    assert one.how_it_ended == "cleared"
+    for cut in range(1, 12):
+        (other,) = incidents((cut,), first_ratio_error=[0.02, 6e-4, *[1e-6] * 4, 7e-4, *[1e-6] * 5])
+        assert other == one
+
+
+def test_an_incident_names_its_statistic_and_a_bound_only_where_a_number_crossed_one() -> None:
+    (one,) = incidents(advantage_min=[-80.0], advantage_max=[1.0], advantage_std=[1.0])
+    assert (one.statistic, one.threshold, one.peak) == ("largest |advantage|", 50.0, 80.0)
+    (one,) = incidents(first_ratio_error=[math.inf, 6e-4])
+    assert (one.threshold, one.peak, one.statistic) == (None, math.inf, "first_ratio_error")

@@ -37,12 +37,12 @@ def whole(seed: int = 0, *, changed: bool = True) -> Batch:
     return batch({"groups": frame("groups", columns | nothing, SUBJECTS)})
 
 
-def course(rule: Rule, given: Batch, subject: str) -> list[tuple[int, str, str]]:
+def course(rule: Rule, given: Batch, subject: str) -> list[tuple[object, ...]]:
     """Return verdict, value, threshold and baseline of a subject at each update."""
     (judged,) = Detector(rules=[rule]).process(given).judged
     k = judged.subjects.index(subject)
     return [
-        (int(one.code[i, k]), *(float(x[i, k]).hex() for x in (one.value, one.threshold, one.baseline)))  # type: ignore[misc]
+        (int(one.code[i, k]), *(float(x[i, k]).hex() for x in (one.value, one.threshold, one.baseline)))
         for i in range(len(given.update))
         for one in judged.judgements
     ]
@@ -86,9 +86,9 @@ def test_the_filled_columns_are_those_of_the_parts() -> None:
 
 
 def test_a_head_begins_anew_with_its_group() -> None:
-    heads = {name: [[None] * 2] * 12 for name in Detector().wanted["heads"]}
+    heads: dict[str, Any] = {name: [[None] * 2] * 12 for name in Detector().wanted["heads"]}
     heads |= {"entropy_norm": [[0.05, 0.05]] * 12, "kind": [["categorical"] * 2] * 12}
-    groups = {name: [[None] * 2] * 12 for name in Detector().wanted["groups"]}
+    groups: dict[str, Any] = {name: [[None] * 2] * 12 for name in Detector().wanted["groups"]}
     groups["parameters_changed"] = [[False, i == 4] for i in range(12)]
     given = batch({"heads": frame("heads", heads, ["a", "b"]), "groups": frame("groups", groups, ["head:a", "head:b"])})
     found = [one for one in Detector().process(given).findings if one.rule == "head_entropy_collapse"]
