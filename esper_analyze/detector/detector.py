@@ -216,6 +216,8 @@ class Detector:
         """Let the rules that are due judge ``batch``, together with their deferred updates before it."""
         deferral = self._deferral
         assert deferral is not None
+        if not len(batch.update):
+            return [], []
         if not deferral.follows(batch) or changes(batch) is not None:
             self._evaluate_deferred()
         ordered, self._late = self._late, []

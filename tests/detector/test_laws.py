@@ -14,11 +14,13 @@ from hypothesis import given, settings
 
 from esper_analyze.detector.detector import Detector
 from esper_analyze.detector.findings import Finding
+from esper_analyze.detector.rule import Rule
 from esper_analyze.detector.rules import RULES
 from esper_analyze.detector.signals import Batch, Frame, Signal, batch_from_rows
 from esper_analyze.detector.thresholds import Thresholds
 from esper_analyze.schema import BY_NAME, Kind
 from tests.detector.batches import run_cut, said
+from tests.detector.walks import rows_of
 
 pytestmark = pytest.mark.processor
 
@@ -243,3 +245,22 @@ def test_a_run_in_which_no_head_has_a_choice_raises_no_warning_and_explains_each
         (0, "mask_collapse", head, "info") for head in heads
     ]
     assert {one.value for one in explained} == {0.0}
+
+
+@pytest.mark.parametrize("defer", [False, True])
+@pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.name)
+def test_a_batch_without_updates_says_nothing_and_changes_nothing(rule: Rule, defer: bool) -> None:
+    rng = np.random.default_rng(0)
+    rows = rows_of(rule, 60, rng)
+    with_gaps, without = Detector(rules=[rule], defer=defer), Detector(rules=[rule], defer=defer)
+    found: list[list[str]] = [[], []]
+    for i, row in enumerate(rows):
+        for listed, detector in zip(found, (with_gaps, without), strict=True):
+            listed += [repr(one) for one in detector.process(batch_from_rows(i, row, detector.wanted)).findings]
+        if i % 3 == 0:
+            nothing = with_gaps.process(Batch(np.array([], np.int64)))
+            assert nothing.findings == ()
+            assert nothing.levels == ()
+            assert all(len(one.code) == 0 for judged in nothing.judged for one in judged.judgements)
+            assert all(len(values) == 0 for _, values in nothing.filled.values())
+    assert found[0] == found[1]
