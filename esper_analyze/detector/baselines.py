@@ -218,14 +218,12 @@ def _by_row(windows: Floats) -> Floats:
 
 
 def _median(windows: Floats) -> Floats:
-    """Return the median of each window; ``np.median`` would also check for NaN, which no window contains.
+    """Return the median of each window of an even length; ``np.median`` would also check for NaN, which none contains.
 
     Sorting 50 numbers takes a tenth of the time of a partition at two indices, which numpy does not vectorise.
     """
     upper = windows.shape[1] // 2
     ordered = np.sort(windows, axis=1)
-    if windows.shape[1] % 2:
-        return ordered[None, :, upper]
     return (ordered[None, :, upper - 1] + ordered[None, :, upper]) / 2
 
 

@@ -225,3 +225,50 @@ def test_a_baseline_given_before_does_not_change_later() -> None:
         recent_median(9.0 * ones, ones > 0, memory, "x")
     for one, copy in zip((*earlier, whole), copies, strict=True):
         assert np.array_equal(one, copy, equal_nan=True)
+
+
+class Counting:
+    """A statistic that notes how many windows it was taken of, in how many calls."""
+
+    def __init__(self) -> None:
+        self.calls: list[int] = []
+
+    def __call__(self, windows: np.ndarray) -> np.ndarray:
+        self.calls.append(len(windows))
+        return latest_count(windows)
+
+
+@pytest.mark.parametrize("usable_from", [0, 5])
+def test_of_subjects_that_share_a_row_one_is_computed_for_all(usable_from: int) -> None:
+    counting = Counting()
+    rolling = Rolling(counting, size=2, length=7, every=3, first=7)
+    memory = {name: first(4) for name, first in rolling.memory("x").items()}
+    values, usable = np.broadcast_to(np.arange(40.0)[:, None], (40, 4)), np.ones((40, 4), bool)
+    usable[:usable_from] = False
+    level = rolling.baseline(values, usable, memory, "x")
+    assert counting.calls == [len(range(9, 40 - usable_from + 1, 3))]
+    apart = {name: first(4) for name, first in rolling.memory("x").items()}
+    assert np.array_equal(level, rolling.baseline(values.copy(), usable, apart, "x"), equal_nan=True)
+    for name, cells in apart.items():
+        assert np.array_equal(memory[name], cells, equal_nan=True)
+    assert memory["x_count"].tolist() == [40 - usable_from] * 4
+
+
+def test_subjects_in_step_are_computed_together_and_others_each_by_itself() -> None:
+    for odd, calls in ((None, [12 * 3]), (3, [12] * 3)):
+        counting = Counting()
+        rolling = Rolling(counting, size=2, length=6, every=3, first=6)
+        memory = {name: first(3) for name, first in rolling.memory("x").items()}
+        values, usable = np.arange(123.0).reshape(41, 3), np.ones((41, 3), bool)
+        usable[-1, 1] = odd is None
+        rolling.baseline(values, usable, memory, "x")
+        assert counting.calls == calls
+        counting.calls.clear()
+        rolling.baseline(values[:1], usable[:1], memory, "x")
+        assert counting.calls == ([3] if odd is None else [2])  # the forty-second value of each, but of one subject
+
+
+def test_an_even_window_has_the_mean_of_its_two_middle_values_for_a_median() -> None:
+    memory = {name: first(1) for name, first in recent_median_memory("x").items()}
+    values = np.array([*[1.0] * 10, *[4.0] * 10, 0.0])[:, None]
+    assert recent_median(values, np.ones((21, 1), bool), memory, "x")[-1] == 2.5
