@@ -86,7 +86,7 @@ SLACK = 1.001
 def returns_hardly_vary(frame: Frame, spread: float) -> Excuse:
     """Excuse updates whose returns differ by less than ``spread`` of their mean: mostly a solved task."""
     variance, mean = frame["return_variance"], frame["return_mean"]
-    with np.errstate(over="ignore"):
+    with np.errstate(over="ignore", invalid="ignore"):
         narrow = variance.finite & mean.finite & (variance.values < np.square(spread * mean.values))
     return Excuse(
         frame["ev_low_variance"].equals(1.0) | narrow, "the returns hardly vary: explained variance says nothing"
@@ -101,9 +101,10 @@ def returns_held(frame: Frame, spread: float) -> dict[str, Sequence[Side]] | Non
         return sides | {"return_variance": (0.0,), "return_mean": ()}
     with np.errstate(all="ignore"):
         spot, square = variance.values, np.square(spread * mean.values)
-        middle = np.sqrt(np.maximum(spot, FARTHEST * square) * np.maximum(square, FARTHEST * spot))
+        product = np.maximum(spot, FARTHEST * square) * np.maximum(square, FARTHEST * spot)
+        middle = np.sqrt(product)
         narrow, wide = spot * CLOSE < square, spot > CLOSE * square
-    sure = (narrow | wide) & np.isfinite(middle) & (middle > SMALLEST)
+    sure = (narrow | wide) & np.isfinite(product) & (product > SMALLEST)
     none = (variance.values == 0.0) & (mean.values == 0.0)
     if np.count_nonzero(~(sure | none | variance.null | mean.null)):
         return None
