@@ -520,7 +520,8 @@ def _of_medians() -> list[Promise]:
         (1.0, 25, 15, [0.9]),
         (1.0, 40, 0, [0.9]),
     ):
-        result.append(Promise("clipping_always", {fraction: share, pre: 3.0}, n, updates, {fraction: sides, pre: []}))
+        expected = {fraction: sides, pre: [], "max_grad_norm": [], "optimizer_steps": [0.0]}
+        result.append(Promise("clipping_always", {fraction: share, pre: 3.0}, n, updates, expected))
     late = {fraction: 1.0, pre: [*[None] * 15, *[3.0] * 9]}
     result.append(Promise("clipping_always", late, 24, None))  # the early level still changes
 
