@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+import random
 from typing import Any
 
 import pytest
 
 from esper_analyze.detector.detector import Detector
-from esper_analyze.detector.escalation import Escalation
+from esper_analyze.detector.escalation import Escalation, LevelChange
 from esper_analyze.detector.findings import Finding
 from esper_analyze.detector.rule import Rule
 from esper_analyze.detector.rules import RULES
@@ -100,3 +101,44 @@ def test_a_level_in_effect_survives_a_checkpoint() -> None:
     later.load_state_dict(escalation.state_dict())
     assert later.advance([4, 5, 6], [(finding(5, "drift"), 1)]) == []
     assert later.level_at(7) == "NORMAL"
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_the_level_of_each_update_is_debug_as_long_as_an_earlier_finding_asks_for_it(seed: int) -> None:
+    """Findings at any of the updates, which have gaps; cut in any way; changes are where the level differs."""
+    rng = random.Random(seed)
+    base = rng.choice(["MINIMAL", "NORMAL", "OFF"])
+    updates = sorted(rng.sample(range(40), 25))
+    triggers = [(finding(at, f"rule{at}"), rng.choice([0, 1, 2, 3, 9])) for at in sorted(rng.choices(updates, k=6))]
+
+    def level(update: int) -> str:
+        raised = any(one.update < update <= one.update + duration for one, duration in triggers)
+        return "DEBUG" if raised and base != "OFF" else base
+
+    expected, before = [], base
+    for update in updates:
+        if level(update) != before:
+            expected.append((update, level(update), before))
+            before = level(update)
+    for parts in ([updates], [[one] for one in updates], [updates[:7], [], updates[7:8], updates[8:]]):
+        escalation, changes = Escalation(base), []
+        for part in parts:
+            if part:
+                assert escalation.level_at(part[0]) == level(part[0])
+            mine = [one for one in triggers if one[0].update in part]
+            changes += escalation.advance(part, rng.sample(mine, len(mine)))
+        assert [(one.update, one.level, one.previous) for one in changes] == expected
+        check_causes(changes, base, triggers)
+
+
+def check_causes(changes: list[LevelChange], base: str, triggers: list[tuple[Finding, int]]) -> None:
+    """Each rise names the finding that asks for it longest, and its end; each fall nothing but itself."""
+    for change in changes:
+        named = (change.rule, change.subject, change.finding_update, change.until)
+        if change.level == base:
+            assert named == (None, None, None, change.update)
+            continue
+        asked = [(one.update + more, one) for one, more in triggers if one.update < change.update <= one.update + more]
+        until = max(last for last, _ in asked)
+        cause = next(one for last, one in asked if last == until)
+        assert named == (cause.rule, "run", cause.update, until)
