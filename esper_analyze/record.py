@@ -30,7 +30,7 @@ _ADAPTERS = {
 _SUPPORTED = (
     "attach takes a PPO, RecurrentPPO or MaskablePPO of Stable-Baselines3 and sb3-contrib, a PPO agent of skrl, "
     "a ClipPPOLoss of TorchRL, or a Trainer of Lightning (with the module after it); "
-    "a loop of your own makes a Recorder"
+    "a loop of your own makes a Recorder(run_dir, model), see `esper-analyze help own-loop`"
 )
 
 
@@ -46,8 +46,26 @@ def attach(training: object, /, *arguments: Any, **options: Any) -> AbstractCont
             _recorder()
             context: AbstractContextManager[Recorder] = import_module(adapter).attach(training, *arguments, **options)
             return context
+    raise _unsupported(training)
+
+
+def _unsupported(training: object) -> UsageError:
+    """Return the error for what ``attach`` cannot record, with a hint that fits what was passed instead."""
     kind = type(training)
-    raise UsageError(f"{kind.__module__}.{kind.__qualname__} is not of a supported framework", hint=_SUPPORTED)
+    if isinstance(training, type):
+        return UsageError(f"attach was given the class {training.__name__}: pass an instance of it", hint=_SUPPORTED)
+    if isinstance(training, (str, Path)):
+        return UsageError(
+            f"attach was given {str(training)!r:.80} where the training is expected",
+            hint=f"the training comes first, then the run's directory; {_SUPPORTED}",
+        )
+    what = f"{kind.__module__}.{kind.__qualname__} is not of a supported framework"
+    if any(base.__module__ == "torch.nn.modules.module" for base in kind.__mro__):
+        return UsageError(
+            f"{what}: a network alone has no training loop to attach to",
+            hint=_SUPPORTED,
+        )
+    return UsageError(what, hint=_SUPPORTED)
 
 
 if not TYPE_CHECKING:  # a type checker knows the names above, and shall miss any other

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from esper_analyze.errors import did_you_mean
+
 KINDS = ("categorical", "gaussian", "bernoulli", "other")
 
 
@@ -41,10 +43,10 @@ class Heads:
             raise ValueError(f"head names must differ: {list(self.names)}")
         for name, kind in self.kinds.items():
             if kind not in KINDS:
-                raise ValueError(f"head {name!r} has the kind {kind!r}; kinds are {', '.join(KINDS)}")
+                raise ValueError(f"head {name!r} has the kind {kind!r}{did_you_mean(str(kind), KINDS)}")
         for name in (*self.sizes, *self.kinds, *self.coefficients):
             if name not in self.names:
-                raise ValueError(f"unknown head {name!r}; heads are {', '.join(self.names)}")
+                raise ValueError(f"there is no head {name!r}{did_you_mean(str(name), self.names)}")
 
     def size(self, name: str) -> int | None:
         """Return the number of actions of a head, as passed or inferred from its last layer; None if unknown."""

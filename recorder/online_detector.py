@@ -17,6 +17,7 @@ from esper_analyze.detector.rules import RULES
 from esper_analyze.detector.signals import Frame, batch_from_rows
 from esper_analyze.detector.thresholds import Thresholds
 from esper_analyze.detector.verdict import Judgement
+from esper_analyze.errors import did_you_mean
 from esper_analyze.schema.printable import LOG
 from esper_analyze.schema.tables import BY_NAME, LEVELS
 from esper_analyze.storage.block import Block, Rows
@@ -30,7 +31,7 @@ class OnlineDetector:
         self, thresholds: Thresholds | None, level: str, rules: Path | str | Sequence[Rule] | None = None
     ) -> None:
         if level not in LEVELS:
-            raise ValueError(f"level must be one of {', '.join(LEVELS)}, not {level!r}")
+            raise ValueError(f"there is no level {level!r}{did_you_mean(str(level).upper(), LEVELS)}")
         self.custom = custom_rules(rules)
         every = (*RULES, *(replace(rule, judge=_GuardedJudge(rule)) for rule in self.custom.rules))
         chosen = Thresholds.defaults(every) if thresholds is None else thresholds.completed(every)

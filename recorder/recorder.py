@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -21,7 +22,7 @@ from esper_analyze.schema.row_types import EventsRow, LossesOfDataRow, UpdatesRo
 from esper_analyze.schema.tables import BY_NAME
 from esper_analyze.schema.tables.events import CONTINUED, RESUMED_FRESH
 from esper_analyze.schema.tables.updates import STATUSES
-from recorder import amp, arguments, clip, ranks, shutdown, slots
+from recorder import amp, arguments, clip, options, ranks, shutdown, slots
 from recorder.arguments import ArrayLike, PerHead, State
 from recorder.capture.batch import Capture
 from recorder.capture.gradient_snapshot import GradientReader, GradientSnapshot
@@ -195,11 +196,18 @@ class Recorder:
         resume: bool = False,
         **facts: object,
     ) -> None:
-        self.run_dir = Path(run_dir).absolute()  # the training may change its working directory
-        self.rank_role = ranks.rank_role(rank, world_size, all_ranks=all_ranks)
-        model = ranks.measurable_model(model)
+        options.refuse_misspelt(facts, ARGUMENTS, "Recorder")
+        self.run_dir = options.run_directory(run_dir)
+        self.rank_role = ranks.rank_role(
+            options.whole("rank", rank), options.whole("world_size", world_size), all_ranks=all_ranks
+        )
+        model = ranks.measurable_model(options.network(model))
         self.guarded = ErrorGuard(strict=strict)
-        heads = (heads,) if isinstance(heads, str) else heads
+        heads = options.head_names(heads)
+        sizes = options.by_name("sizes", sizes, "head to number of actions", "{'action': 4}")
+        kinds = options.by_name("kinds", kinds, "head to kind", "{'action': 'gaussian'}")
+        coefficients = options.by_name("coefficients", coefficients, "head to weight", "{'action': 1.0}")
+        groups = options.by_name("groups", groups, "group to modules or parameters", "{'actor': model.actor}")
         parts = (
             {name: _parts(name, head_parts) for name, head_parts in heads.items()} if isinstance(heads, Mapping) else {}
         )
@@ -215,12 +223,12 @@ class Recorder:
         self._detail_schedule = DetailSchedule(
             model,
             self.parameters if self.rank_role.records_gradients else None,
-            overhead_budget,
+            options.share("overhead_budget", overhead_budget),
             separate=separate_backward,
         )
-        self._total_updates = _planned("total_updates", total_updates)
-        self._total_env_steps = _planned("total_env_steps", total_env_steps)
-        self._detector = OnlineDetector(thresholds, level, rules)
+        self._total_updates = options.whole("total_updates", total_updates)
+        self._total_env_steps = options.whole("total_env_steps", total_env_steps)
+        self._detector = OnlineDetector(options.limits(thresholds), level, rules)
         earlier = begin(self.run_dir, self.rank_role.rank, self._identity(facts), resume=resume)
         self._store = Store(self.run_dir, rank=self.rank_role.rank, attempt=earlier.attempt)
         self._update = self._first_update = earlier.last_update + 1
@@ -848,12 +856,8 @@ class Recorder:
         self.close("closed" if error is None else shutdown.reason_of(error))
 
 
-def _planned(name: str, length: Any) -> int | None:
-    """Return a planned length. Raises ``ValueError`` for anything but a whole number."""
-    try:
-        return None if length is None else arguments.integer(length)
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"{name}: {error}") from error
+ARGUMENTS: tuple[str, ...] = tuple(inspect.signature(Recorder).parameters)
+"""The names of the arguments of ``Recorder``, and that of its further facts."""
 
 
 def _parts(name: str, parts: Parts | None) -> Parts | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import gymnasium
 import pytest
 from stable_baselines3 import PPO
+from torch import nn
 
 import esper_analyze as ea
 import recorder
@@ -92,8 +94,41 @@ def test_attach_takes_a_class_derived_from_a_supported_one(tmp_path: Path) -> No
 
 
 def test_attach_names_what_it_takes_when_it_is_given_something_else(tmp_path: Path) -> None:
-    with pytest.raises(ea.EsperError, match=r"pathlib.*Path is not of a supported framework") as caught:
-        attach(tmp_path, tmp_path / "run")
+    with pytest.raises(ea.EsperError, match=r"builtins.object is not of a supported framework") as caught:
+        attach(object(), tmp_path / "run")
     for name in ("Stable-Baselines3", "skrl", "TorchRL", "Lightning", "Recorder"):
         assert name in caught.value.hint
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"head": ["action"]}, "attach() has no argument 'head'; did you mean 'heads'?"),
+        ({"total_timestep": 64}, "attach() has no argument 'total_timestep'; did you mean 'total_timesteps'?"),
+        ({"lvel": "DEBUG"}, "attach() has no argument 'lvel'; did you mean 'level'?"),
+        ({"sizes": {"action": 2}}, "attach() determines sizes itself, from the model: leave it out"),
+        ({"total_env_steps": 64}, "attach() determines total_env_steps itself"),
+    ],
+)
+def test_options_that_attach_cannot_use_are_named(tmp_path: Path, options: dict[str, object], words: str) -> None:
+    model = PPO("MlpPolicy", gymnasium.make("CartPole-v1"), n_steps=32, batch_size=16, n_epochs=1, seed=1, device="cpu")
+    with pytest.raises(TypeError, match=re.escape(words)), attach(model, tmp_path / "run", **options):
+        pass
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("training", "words"),
+    [
+        ("model", "attach was given 'model' where the training is expected"),
+        (Path("runs/first"), "attach was given 'runs/first' where the training is expected"),
+        (PPO, "attach was given the class PPO: pass an instance of it"),
+        (nn.Linear(3, 4), "Linear is not of a supported framework: a network alone has no training loop to attach to"),
+        (3, "builtins.int is not of a supported framework"),
+    ],
+)
+def test_attach_says_what_it_was_given_and_what_it_takes(training: object, words: str) -> None:
+    with pytest.raises(ea.EsperError, match=re.escape(words)) as refused:
+        attach(training, "run")
+    assert "attach takes a PPO, RecurrentPPO or MaskablePPO" in refused.value.hint

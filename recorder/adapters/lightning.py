@@ -19,7 +19,8 @@ from torch.utils.hooks import RemovableHandle
 
 from recorder.adapters.wrapped import Wrappers, absolute_rules, recorded
 from recorder.clip import Clipped
-from recorder.recorder import Recorder
+from recorder.options import refuse_misspelt
+from recorder.recorder import ARGUMENTS, Recorder
 from recorder.shutdown import reason_of
 
 Rollout = Callable[[Any], Mapping[str, Any]]
@@ -107,6 +108,7 @@ class LightningRecorderCallback(Callback):
         super().__init__()
         if updates not in ("epoch", "batch"):
             raise ValueError(f"updates={updates!r}: one update is an 'epoch' or a 'batch'")
+        refuse_misspelt(options, ("updates", "rollout", *ARGUMENTS), "attach")
         self._run_dir = Path(run_dir).absolute()  # the working directory may change before training starts
         self._options = absolute_rules(options)
         self._updates, self._rollout = updates, rollout

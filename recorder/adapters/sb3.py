@@ -21,8 +21,9 @@ from recorder.adapters.sb3_minibatch import Hyperparameters, RolloutRows, Sb3Cap
 from recorder.adapters.sb3_policy import PolicyLayout, policy_layout
 from recorder.adapters.wrapped import Wrappers, absolute_rules, recorded
 from recorder.measure.values import td_errors
+from recorder.options import refuse_determined, refuse_misspelt
 from recorder.plan import TrainingPlan
-from recorder.recorder import Recorder
+from recorder.recorder import ARGUMENTS, Recorder
 
 STEPS_TOGETHER = 16
 """Rollout steps whose logits are copied by one operation."""
@@ -42,6 +43,11 @@ _HYPERPARAMETERS = (
     "seed",
     "use_sde",
 )
+
+_DETERMINED = dict.fromkeys(("sizes", "kinds", "groups"), "leave it out") | {
+    "total_env_steps": "leave it out, or pass total_timesteps="
+}
+"""Arguments of ``Recorder`` that the model determines, and what to do instead."""
 
 
 @contextmanager
@@ -112,6 +118,8 @@ class Sb3Attachment:
     ) -> None:
         if not (hasattr(model, "rollout_buffer") and hasattr(model, "clip_range") and hasattr(model, "policy")):
             raise TypeError(f"{type(model).__name__} is no PPO of Stable-Baselines3: it has no clip range or buffer")
+        refuse_misspelt(options, ("heads", "total_timesteps", *ARGUMENTS), "attach")
+        refuse_determined(options, _DETERMINED)
         self.model = model
         self.layout: PolicyLayout = policy_layout(model, heads)
         self.recorder = Recorder(

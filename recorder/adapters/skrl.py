@@ -26,8 +26,9 @@ from torch.utils.hooks import RemovableHandle
 from recorder.adapters.roles import actor_and_critic
 from recorder.adapters.wrapped import Wrappers, recorded
 from recorder.measure.values import td_errors
+from recorder.options import refuse_determined, refuse_misspelt
 from recorder.plan import TrainingPlan
-from recorder.recorder import Recorder
+from recorder.recorder import ARGUMENTS, Recorder
 
 ADVANTAGE_FLOOR = 1e-8
 """What skrl adds to the advantages' standard deviation."""
@@ -78,6 +79,8 @@ class SkrlAttachment:
     def __init__(self, agent: PPO, run_dir: Path | str, **options: Any) -> None:
         if not isinstance(agent, PPO) or agent.policy is None or agent.value is None or agent.memory is None:
             raise TypeError(f"{type(agent).__name__} is no PPO of skrl that can train: policy, value, memory")
+        refuse_misspelt(options, ARGUMENTS, "attach")
+        refuse_determined(options, dict.fromkeys(("heads", "sizes", "kinds", "groups"), "leave it out"))
         self.agent = agent
         model = nn.ModuleDict({"policy": agent.policy, "value": agent.value})
         kind, size = _head(agent.action_space)

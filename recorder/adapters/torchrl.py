@@ -23,7 +23,8 @@ from recorder.adapters.roles import actor_and_critic
 from recorder.adapters.torchrl_policy import chosen, entropy_key, heads_of, masks_of, model_of, rows
 from recorder.adapters.wrapped import Wrappers, recorded
 from recorder.capture.parameters import Parts
-from recorder.recorder import Recorder
+from recorder.options import refuse_determined, refuse_misspelt
+from recorder.recorder import ARGUMENTS, Recorder
 
 STANDARDIZE_FLOOR = torch.finfo(torch.float).resolution
 """Least divisor of ``normalize_advantage``."""
@@ -82,6 +83,8 @@ class TorchRLAttachment:
     ) -> None:
         if not isinstance(loss, PPOLoss):
             raise TypeError(f"{type(loss).__name__} is no PPO loss of TorchRL")
+        refuse_misspelt(options, ("collector", *ARGUMENTS), "attach")
+        refuse_determined(options, dict.fromkeys(("kinds", "groups"), "leave it out"))
         self.loss, self.heads = loss, heads_of(loss, heads)
         names = [head.name for head in self.heads]
         model = model_of(loss)

@@ -232,12 +232,41 @@ def test_gradients_with_a_bad_bound_are_still_measured(tmp_path: Path) -> None:
         ({"sizes": {"action": "four"}}, "sizes['action'] is 'four'"),
         ({"sizes": {"action": 0}}, "sizes['action'] is 0"),
         ({"heads": (3, 4)}, "heads: pass their names as text"),
+        ({"sizes": {"acton": 4}}, "there is no head 'acton'; did you mean 'action'?"),
+        ({"kinds": {"action": "gausian"}}, "head 'action' has the kind 'gausian'; did you mean 'gaussian'?"),
+        ({"level": "debug"}, "there is no level 'debug'; did you mean 'DEBUG'?"),
+        ({"rank": "first"}, "rank: 'first' is not a number"),
+        ({"sizes": 2}, "sizes is 2 (int): pass a mapping from head to number of actions, such as sizes={'action': 4}"),
+        ({"sizes": [2]}, "sizes is [2] (list): pass a mapping"),
+        ({"kinds": "gaussian"}, "kinds is 'gaussian' (str): pass a mapping from head to kind"),
+        ({"groups": "actor"}, "groups is 'actor' (str): pass a mapping from group to modules or parameters"),
+        ({"coefficients": 0.5}, "coefficients is 0.5 (float): pass a mapping from head to weight"),
+        ({"heads": 3}, "heads is 3 (int): pass a mapping from head to its module"),
+        ({"thresholds": {}}, "thresholds is {} (dict): pass Thresholds, such as"),
+        ({"overhead_budget": "2%"}, "overhead_budget is '2%' (str): pass a share"),
+        ({"model": "model"}, "model is 'model' (str): pass the torch.nn.Module that is trained"),
+        ({"model": nn.Linear}, "model is the class Linear: pass an instance of it"),
+        ({"size": {"action": 4}}, "Recorder() has no argument 'size'; did you mean 'sizes'?"),
+        ({"total_update": 5}, "Recorder() has no argument 'total_update'; did you mean 'total_updates'?"),
+        ({"treshold": None}, "Recorder() has no argument 'treshold'; did you mean 'thresholds'?"),
     ],
 )
 def test_what_a_recorder_cannot_be_made_of_is_named(tmp_path: Path, options: dict[str, Any], words: str) -> None:
-    with pytest.raises(ValueError, match=re.escape(words)):
+    with pytest.raises((TypeError, ValueError), match=re.escape(words)):
         Recorder(tmp_path / "run", **options)
     assert not (tmp_path / "run").exists()
+
+
+def test_a_run_directory_and_a_model_in_the_wrong_order_are_named(tmp_path: Path) -> None:
+    with pytest.raises(TypeError, match=re.escape("run_dir is a Linear: pass the run's directory first")):
+        Recorder(nn.Linear(2, 1), tmp_path / "run")  # type: ignore[arg-type]
+
+
+def test_names_unlike_those_of_arguments_are_facts_of_the_run(tmp_path: Path) -> None:
+    with Recorder(tmp_path / "run", notes="a try", seeds=[1], environment="CartPole", git_commit="abc") as rec:
+        rec.update()
+    info = open_run(tmp_path / "run").info
+    assert (info["notes"], info["seeds"], info["environment"], info["git_commit"]) == ("a try", [1], "CartPole", "abc")
 
 
 def test_one_head_may_be_named_by_a_word_and_lengths_be_numpy_s(tmp_path: Path) -> None:
