@@ -15,7 +15,7 @@ from esper_analyze.interchange.series import LogRow
 
 ITERATION, STEPS, EPOCHS = "time/iterations", "time/total_timesteps", "train/n_updates"
 _Group = list[LogRow]
-_ColumnKey = tuple[int, int]
+_ColumnKey = tuple[int, ...]
 
 
 def counted(row: LogRow, name: str) -> int | None:
@@ -29,18 +29,20 @@ def counted(row: LogRow, name: str) -> int | None:
 def in_order(rows: Sequence[LogRow], dumped: Callable[[LogRow], bool], imported: Imported) -> list[LogRow]:
     """Return ``rows`` in order; of repeated ones the last stands. What was odd is counted in ``imported``.
 
-    What something else dumped within a rollout stays with the dump of that rollout. Rows that say nothing of their
-    place stay as they are.
+    What something else dumped within a rollout stays with the dump of that rollout, and within the last one, where
+    there is none, behind the dump before it. Rows that say nothing of their place stay as they are.
     """
     groups = list(_groups(rows, dumped))
     if not any(_iteration_of(rows_of_dump) is not None for rows_of_dump in groups):
         return list(rows)
     by_training = any(_trained(rows_of_dump) >= 0 for rows_of_dump in groups)
-    keys = (
+    keys: list[_ColumnKey] = (
         [(_trained(rows_of_dump), _iteration_of(rows_of_dump) or 0) for rows_of_dump in groups]
         if by_training
         else _by_calls(groups)
     )
+    if len(groups) > 1 and not dumped(groups[-1][-1]) and _unplaced(groups[-1], groups[-2], by_training=by_training):
+        keys[-1] = (*keys[-2], 1)  # within the last rollout, which nothing dumped: behind the dump before it
     latest: dict[_ColumnKey, _Group] = {}
     before = keys[0]
     for key, group in zip(keys, groups, strict=True):
@@ -52,6 +54,13 @@ def in_order(rows: Sequence[LogRow], dumped: Callable[[LogRow], bool], imported:
             )
         latest[key], before = group, max(before, key)
     return list(_trained_once(sorted(latest.items()), imported))
+
+
+def _unplaced(group: _Group, before: _Group, *, by_training: bool) -> bool:
+    """Whether a group without a dump says nothing of its place that can be compared with that of the dump before."""
+    if by_training:
+        return _trained(group) < 0
+    return _iteration_of(group) is None or counted(before[-1], ITERATION) is not None
 
 
 def _groups(rows: Sequence[LogRow], dumped: Callable[[LogRow], bool]) -> Iterator[_Group]:
