@@ -156,8 +156,9 @@ def frames(data: bytes | memoryview) -> tuple[list[dict[str, Entry]], list[Frame
     if not data.startswith(MAGIC):
         if MAGIC.startswith(data):  # the writer was stopped before its first frame
             return sound, [FrameFault(0, len(data), torn=True, reason="ends within its first bytes")] if data else []
-        first = _next_sound(data, 0) or len(data)
-        faults.append(FrameFault(0, first, torn=False, reason="does not begin as a log does"))
+        first = _next_sound(data, 0)
+        begin = len(data) if first is None else first
+        faults.append(FrameFault(0, begin, torn=False, reason="does not begin as a log does"))
     at = faults[0].stop if faults else len(MAGIC)
     while at < len(data):
         entry, stop, reason = _frame_at(data, at)
