@@ -132,7 +132,11 @@ def numbers(table: Table, name: str, cells: pa.ChunkedArray) -> tuple[Floats, Bo
     null = _flags(cells.is_null()) if cells.null_count else np.zeros(len(cells), bool)
     if column.kind is Kind.CHOICE:
         coded = _as_dictionary(cells)
-        codes = np.array([column.choices.index(word) for word in coded.dictionary.to_pylist()] or [0], np.float64)
+        words = coded.dictionary.to_pylist()
+        unknown = next((word for word in words if word not in column.choices), None)
+        if unknown is not None:
+            raise ValueError(f"{table.name}.{name} has the value {unknown!r}, not one of its choices")
+        codes = np.array([column.choices.index(word) for word in words] or [0], np.float64)
         if not coded.null_count:
             return codes[_integers(coded.indices)], null
         values: Floats = np.where(null, np.nan, codes[_integers(pc.fill_null(coded.indices, 0))])
