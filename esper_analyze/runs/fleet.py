@@ -68,4 +68,4 @@ def labels(paths: Sequence[Path]) -> list[str]:
     depth = 1
     while depth < max(map(len, parts), default=1) and len({names[-depth:] for names in parts}) < len(parts):
         depth += 1
-    return ["/".join(names[-depth:]) for names in parts]
+    return [str(Path(*names[-depth:])) for names in parts]
