@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import difflib
 import re
 import sys
+from collections.abc import Collection
 from typing import Annotated
 
 import typer
@@ -34,11 +36,14 @@ TOPICS: tuple[tuple[str, str], ...] = (
 )
 """Each topic is a file of ``esper_analyze/docs``, with one line that describes it."""
 
+_MOST_NAMED = 3
+"""Topics named where a word is none."""
 _LINK = re.compile(r"\[([^\]]+)\]\([^)]+\)")
 """A link's target is a file beside the text, which a terminal cannot open."""
 
 
 def help_topic(
+    context: typer.Context,
     topic: Annotated[str | None, typer.Argument(metavar="TOPIC", help="A topic; without one, they are listed.")] = None,
 ) -> None:
     """Print the documentation of TOPIC: formatted in a terminal, Markdown in a pipe.
@@ -49,7 +54,7 @@ def help_topic(
         width = max(len(name) for name, _ in TOPICS)
         put("".join(f"{name:<{width}}  {line.replace('`', '')}\n" for name, line in TOPICS))
         return
-    text = documentation(topic)
+    text = documentation(topic, _commands(context))
     if not sys.stdout.isatty():
         put(text)
         return
@@ -61,12 +66,39 @@ def help_topic(
     console.print(Markdown(_LINK.sub(r"\1", text), code_theme="ansi_dark"))
 
 
-def documentation(topic: str) -> str:
-    """Return the Markdown of a topic, without the comments that are there for the tests; ``UsageError`` if unknown."""
+def _commands(context: typer.Context) -> Collection[str]:
+    """Return the names of all commands."""
+    parent = context.parent
+    return () if parent is None else getattr(parent.command, "commands", ())
+
+
+def documentation(topic: str, commands: Collection[str] = ()) -> str:
+    """Return the Markdown of a topic, without the comments that are there for the tests.
+
+    Raises ``UsageError`` for an unknown topic: it names the topics that mention the word, or the nearest.
+    """
+    if topic not in (name for name, _ in TOPICS):
+        raise UsageError(f"there is no help topic {topic!r}{_instead(topic)}", hint=_command_hint(topic, commands))
+    return _text(topic)
+
+
+def _text(topic: str) -> str:
     from importlib.resources import files
 
-    names = [name for name, _ in TOPICS]
-    if topic not in names:
-        raise UsageError(f"there is no help topic {topic!r}{did_you_mean(topic, names)}")
     lines = files("esper_analyze").joinpath("docs", f"{topic}.md").read_text(encoding="utf-8").splitlines(keepends=True)
     return "".join(line for line in lines if not line.startswith("<!--"))
+
+
+def _instead(word: str) -> str:
+    """Return the end of a sentence: topics spelt nearly so, else those whose line or text has the word most often."""
+    names = [name for name, _ in TOPICS]
+    if difflib.get_close_matches(word, names, 1, 0.7) or not word.strip():
+        return did_you_mean(word, names)
+    stem = word.lower().rstrip("s")
+    mentioned = {name: 100 * line.lower().count(stem) + _text(name).lower().count(stem) for name, line in TOPICS}
+    best = sorted((name for name in names if mentioned[name]), key=lambda name: -mentioned[name])[:_MOST_NAMED]
+    return f"; it is explained in {', '.join(best)}" if best else f"; there are {', '.join(names)}"
+
+
+def _command_hint(word: str, commands: Collection[str]) -> str:
+    return f"`esper-analyze {word} --help` explains the command" if word in commands else ""

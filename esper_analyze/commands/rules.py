@@ -2,28 +2,48 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from esper_analyze.commands.options import Json
-from esper_analyze.errors import UsageError
+from esper_analyze.errors import UsageError, did_you_mean
 from esper_analyze.terminal import put
+
+if TYPE_CHECKING:
+    from esper_analyze.detector.rule import Rule
+
+
+Names = Annotated[
+    list[str] | None, typer.Argument(metavar="[NAME]…", help="Print only these rules.", show_default=False)
+]
 
 
 def rules(
+    names: Names = None,
     as_json: Json = False,
     as_toml: Annotated[bool, typer.Option("--toml", help="Every threshold as TOML, to edit for --thresholds.")] = False,
     rules_files: Annotated[
         list[Path] | None,
         typer.Option("--rules", metavar="FILE", help="Execute this Python file, check its rules, and print only them."),
     ] = None,
+    example: Annotated[
+        bool, typer.Option("--example", help="Print a complete file with a custom rule, to edit for --rules.")
+    ] = False,
 ) -> None:
     """Print every rule of the detector: what it means, what to look at first, its thresholds and examples.
 
+    Example: esper-analyze rules kl_spike
+
     Example: esper-analyze rules --toml > t.toml
+
+    Example: esper-analyze rules --example > own_rules.py
     """
+    if example:
+        _print_example(alone=not (names or as_json or as_toml or rules_files))
+        return
     from esper_analyze.detector.custom import load_rule_files
     from esper_analyze.detector.page import rule_facts, rules_page
     from esper_analyze.detector.rules import RULES
@@ -34,10 +54,28 @@ def rules(
     if as_json and as_toml:
         raise UsageError("--json and --toml exclude each other", hint="give one of them")
     custom = load_rule_files(rules_files or ())
-    shown = tuple(rule for file in custom for rule in file.rules) or RULES
+    shown = _named(names or (), tuple(rule for file in custom for rule in file.rules) or RULES)
     if as_json:
         put(strict_json([rule_facts(rule) for rule in shown]))
     elif as_toml:
         put(thresholds_to_toml(Thresholds.defaults(shown), shown))
     else:
         put(rules_page(shown))
+
+
+def _named(names: Sequence[str], rules: tuple[Rule, ...]) -> tuple[Rule, ...]:
+    """Return the rules called ``names``, all without one. Raises ``UsageError`` for an unknown name."""
+    by_name = {rule.name: rule for rule in rules}
+    for name in names:
+        if name not in by_name:
+            raise UsageError(f"there is no rule {name!r}{did_you_mean(name, by_name)}")
+    return tuple(by_name[name] for name in names) if names else rules
+
+
+def _print_example(*, alone: bool) -> None:
+    """Print the file of ``esper_analyze/docs`` that declares a rule of one's own."""
+    from importlib.resources import files
+
+    if not alone:
+        raise UsageError("--example prints one file and takes no other option", hint="give it alone")
+    put(files("esper_analyze").joinpath("docs", "own_rules.py").read_text(encoding="utf-8"))

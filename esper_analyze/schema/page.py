@@ -36,12 +36,21 @@ def _lines(tables: Iterable[Table], version: str) -> Iterator[str]:
     yield "0.0: measured as zero. No default value ever replaces a missing measurement."
     for table in tables:
         yield ""
-        yield f"## {table.name}"
-        yield f"{table.meaning} Key: {', '.join(table.key)}."
-        yield ""
-        yield "| column | type | unit | meaning | reducer | empty means |"
-        yield "|---|---|---|---|---|---|"
-        yield from (_line(column) for column in table.columns)
+        yield from _table_lines(table)
+
+
+def tables_page(tables: Iterable[Table]) -> str:
+    """Return ``tables`` alone as Markdown."""
+    return "\n\n".join("\n".join(_table_lines(table)) for table in tables) + "\n"
+
+
+def _table_lines(table: Table) -> Iterator[str]:
+    yield f"## {table.name}"
+    yield f"{table.meaning} Key: {', '.join(table.key)}."
+    yield ""
+    yield "| column | type | unit | meaning | reducer | empty means |"
+    yield "|---|---|---|---|---|---|"
+    yield from (_line(column) for column in table.columns)
 
 
 def _line(column: Column) -> str:

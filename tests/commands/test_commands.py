@@ -217,6 +217,34 @@ def test_rules_prints_every_rule_as_page_json_and_toml(command: Command) -> None
     assert defaults.merged(tomllib.loads(command("rules", "--toml").out)) == defaults
 
 
+def test_one_table_and_one_rule_are_printed_alone(command: Command) -> None:
+    page = command("schema", "updates", "heads").out
+    assert [line for line in page.splitlines() if line.startswith("## ")] == ["## updates", "## heads"]
+    assert page.splitlines()[-1] in command("schema").out
+    assert [table["table"] for table in strict(command("schema", "ranks", "--json").out)["tables"]] == ["ranks"]
+    rule = command("rules", "kl_spike").out
+    assert rule.startswith("## kl_spike: ")
+    assert rule.count("\n## ") == 0
+    assert rule in command("rules").out
+    assert [one["rule"] for one in strict(command("rules", "kl_spike", "--json").out)] == ["kl_spike"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("schema", "head"), "there is no table 'head'; did you mean 'heads'?"),
+        (("schema", "kl_k3"), "there is no table 'kl_k3' (kl_k3 is a column of updates, steps, heads)"),
+        (("rules", "kl_spik"), "there is no rule 'kl_spik'; did you mean 'kl_spike'?"),
+    ],
+)
+def test_an_unknown_table_or_rule_is_refused_with_the_nearest(
+    command: Command, arguments: tuple[str, ...], words: str
+) -> None:
+    result = command(*arguments)
+    assert (result.code, result.out) == (2, "")
+    assert words in result.err
+
+
 @pytest.mark.parametrize("name", ["ls", "report", "replay", "backtest", "sql", "schema", "rules"])
 def test_help_teaches_with_an_example(name: str, command: Command) -> None:
     said = command(name, "--help")

@@ -37,6 +37,14 @@ def test_rules_shows_their_page_and_their_thresholds(command: Command) -> None:
     assert table["wide_ratio"]["warning"] == 0.5
 
 
+def test_the_example_that_is_shipped_is_a_complete_file(command: Command, wide: Path, tmp_path: Path) -> None:
+    printed = command("rules", "--example")
+    assert (printed.code, printed.out) == (0, OWN.read_text(encoding="utf-8"))
+    (tmp_path / "own_rules.py").write_text(printed.out, encoding="utf-8")
+    assert "wide_ratio" in command("replay", wide, "--rules", tmp_path / "own_rules.py").out
+    assert command("rules", "--example", "--json").code == 2
+
+
 def test_replay_judges_with_them_and_marks_what_they_did_not_say_live(command: Command, wide: Path) -> None:
     said = command("replay", wide, "--rules", OWN)
     assert said.code == 0

@@ -48,3 +48,17 @@ def test_an_unknown_topic_is_refused_with_the_nearest(command: Command) -> None:
     result = command("help", "resum")
     assert result.code == 2
     assert "did you mean 'resume'?" in result.err
+
+
+@pytest.mark.parametrize(
+    ("word", "words"),
+    [
+        ("thresholds", "; it is explained in rules, "),
+        ("foo", "; there are recording, adapters, "),
+        ("timeline", "`esper-analyze timeline --help` explains the command"),
+    ],
+)
+def test_a_word_that_is_no_topic_leads_to_the_topics_that_explain_it(word: str, words: str, command: Command) -> None:
+    result = command("help", word)
+    assert (result.code, result.out) == (2, "")
+    assert words in result.err
