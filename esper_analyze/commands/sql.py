@@ -15,7 +15,7 @@ from esper_analyze.commands.run_options import open_runs
 from esper_analyze.csv_text import SpreadsheetSafe, refuse_unless_csv
 from esper_analyze.errors import EsperError, UsageError
 from esper_analyze.sql.output import ResultFormat, run_one, write_result
-from esper_analyze.sql.statements import statements
+from esper_analyze.sql.statements import COMMANDS, statements
 from esper_analyze.storage.output_path import refuse_file
 from esper_analyze.terminal import put, tell
 
@@ -78,7 +78,7 @@ def sql(
     with Session(runs, timeout=timeout, memory=int(memory * 1e9), attempts=all_attempts) as session:
         session.spreadsheet_safe = spreadsheet_safe
         if query is not None:
-            write_result(session, query, chosen, out=out, limit=limit)
+            _run_query(session, query, chosen, out, limit)
         elif sys.stdin.isatty():
             _refuse_out(out)
             from esper_analyze.sql.prompt import prompt
@@ -88,15 +88,23 @@ def sql(
             _piped(session, chosen, out, limit)
 
 
+def _run_query(session: Session, query: str, shape: ResultFormat, out: Path | None, limit: int) -> None:
+    if query.strip().startswith("."):
+        _refuse_out(out)
+        run_one(session, query.strip().rstrip(";"), shape, None, limit)
+    else:
+        write_result(session, query, shape, out=out, limit=limit)
+
+
 def _check_memory(gigabytes: float) -> None:
     if not gigabytes <= _MOST_MEMORY:
         raise UsageError(f"--memory must be between 0.1 and {_MOST_MEMORY:,} GB, not {gigabytes:g}")
 
 
 def split(arguments: Sequence[str]) -> tuple[list[Path], str | None]:
-    """Return the runs and the query: the last argument, when it is not a path and reads like a query."""
+    """Return the runs and the query: the last argument, when it is not a path and reads like a query or dot command."""
     last = arguments[-1]
-    reads = not last.strip() or any(sign in last for sign in _QUERY_SIGNS)
+    reads = not last.strip() or any(sign in last for sign in _QUERY_SIGNS) or last in COMMANDS
     if os.path.exists(last) or not reads:  # noqa: PTH110 - a text too long for a path is not an error here
         return [Path(argument) for argument in arguments], None
     if len(arguments) == 1:

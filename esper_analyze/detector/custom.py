@@ -23,7 +23,7 @@ from esper_analyze.errors import UsageError
 
 NAME = "RULES"
 """Name of the list of ``Rule`` that a module with rules defines."""
-_NEXT = "a module with rules defines RULES = [Rule(...), …], as esper_analyze/detector/rules/ratio_explosion.py does"
+_NEXT = "a module with rules defines RULES = [Rule(...), …]; `esper-analyze rules --example` prints one"
 
 
 class CustomRulesError(UsageError):

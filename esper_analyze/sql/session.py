@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import re
 import signal
 import socket
@@ -31,6 +32,15 @@ if TYPE_CHECKING:
 _PIECE = 2048
 LONGEST_TEXT = 1 << 24
 """Characters of one cell: written as CSV or JSON it takes many times as much memory, which is not limited there."""
+_NO_TABLE = re.compile(r"Table(?: Function)? with name (\w+) does not exist")
+_OF_ALARMS = "from alarms() lists when each alarm began, from first_fired() when each rule first warned"
+_MEANT = {"incidents": _OF_ALARMS, "incident": _OF_ALARMS, "alarm": _OF_ALARMS, "warnings": _OF_ALARMS} | {
+    "verdicts": "table findings has one row per change of verdict",
+    "gradients": "gradients are in the tables groups and layers",
+    "minibatches": "table steps has one row per minibatch",
+    "metrics": "the metrics of an update are the columns of table updates",
+}
+"""Names that are no tables → where to find what they mean."""
 _READ_ONLY = ("SELECT", "EXPLAIN", "MULTI")
 """Kinds of read-only statements; DuckDB splits a PIVOT into several statements and calls it MULTI."""
 
@@ -267,7 +277,14 @@ def _errors_explained(watch: Watch, query: str) -> Iterator[None]:
     except (duckdb.Error, UnicodeDecodeError, UnicodeEncodeError) as error:
         if watch.late:
             raise watch.too_long() from error
-        raise UsageError(f"the query failed: {_sentence(error)}", hint=_hint(error, query)) from error
+        raise _failed(error, query) from error
+
+
+def _failed(error: Exception, query: str) -> UsageError:
+    missing = _NO_TABLE.search(str(error)) if isinstance(error, duckdb.CatalogException) else None
+    if missing is not None:
+        return UsageError(f"there is no table {missing[1]!r}", hint=_instead(missing[1]))
+    return UsageError(f"the query failed: {_sentence(error)}", hint=_hint(error, query))
 
 
 def _sentence(error: Exception) -> str:
@@ -277,9 +294,22 @@ def _sentence(error: Exception) -> str:
     return " ".join(sentences[:3]).rstrip(".")
 
 
+def _instead(name: str) -> str:
+    """Return what there is in place of a table called ``name``."""
+    name = name.lower()
+    macros = [macro.name for macro in MACROS]
+    if name in macros:
+        return f"it is a macro: from {name}()"
+    if name in _MEANT:
+        return f"{_MEANT[name]}; .tables at the prompt lists tables and macros"
+    tables = [table.name for table in TABLES]
+    near = difflib.get_close_matches(name, [*tables, *macros], 1, 0.7)
+    if near:
+        return f"did you mean {near[0]}{'' if near[0] in tables else '()'}?"
+    return f"the tables are {', '.join(tables)}, and macros such as {macros[0]}(); `esper-analyze help sql`"
+
+
 def _hint(error: Exception, query: str) -> str:
-    if isinstance(error, duckdb.CatalogException):
-        return f"the tables are {', '.join(table.name for table in TABLES)}"
     first = query.split(maxsplit=1)[0]
     if isinstance(error, duckdb.ParserException) and "/" in first:
         return f"is {first} meant to be a run? There is no such directory"

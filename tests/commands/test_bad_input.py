@@ -159,7 +159,11 @@ def test_a_bad_thresholds_file_is_wrong_use(
     [
         ("selec 1", "syntax error"),
         ("select nothing from updates", "nothing"),
-        ("select * from nowhere", "the tables are updates, steps"),
+        ("select * from nowhere", "there is no table 'nowhere' (the tables are updates, steps"),
+        ("select * from incidents", "there is no table 'incidents' (from alarms() lists when each alarm began"),
+        ("from alarms", "there is no table 'alarms' (it is a macro: from alarms())"),
+        ("from updats", "there is no table 'updats' (did you mean updates?)"),
+        ("from first_fird()", "did you mean first_fired()?"),
         ("select * from read_csv('/etc/passwd')", "disabled"),
         ("explain analyze copy updates to '/tmp/stolen.csv'", "disabled"),
         ("copy updates to '/tmp/stolen.csv'", "only runs queries, and this is COPY"),

@@ -299,3 +299,12 @@ def test_a_damaged_run_among_many_is_refused_or_left_out(command: Command, trunc
     said = command("sql", truncated.parent, query, "--skip-broken", "--csv")
     assert (said.code, said.out.split()[1:]) == (0, ["healthy,30", "troubled,60"])
     assert "damaged file left out" in said.err
+
+
+def test_a_dot_command_may_stand_in_place_of_the_query(command: Command, runs: Path) -> None:
+    listed = command("sql", runs / "healthy", ".tables")
+    assert listed.code == 0
+    assert listed.out.startswith("updates ")
+    assert "alarms()" in listed.out
+    assert "kl_k3 double" in command("sql", runs / "healthy", ".schema updates").out
+    assert command("sql", runs / "healthy", ".tables", "--out", "t.csv").code == 2
