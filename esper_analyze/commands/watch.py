@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from pathlib import Path
@@ -10,7 +11,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from esper_analyze.commands.options import Json, Rank
-from esper_analyze.errors import DAMAGED
+from esper_analyze.errors import DAMAGED, UsageError
+from esper_analyze.storage.layout import RUN_FILE
 from esper_analyze.terminal import path_words, put, say
 
 if TYPE_CHECKING:
@@ -46,7 +48,10 @@ def watch(
     follower = Follower(run_path, rank)
     shown_once = once or as_json or not (sys.stdout.isatty() and sys.stdin.isatty())
     if not wait:
-        identity(run_path)
+        try:
+            identity(run_path)
+        except UsageError as missing:
+            raise _with_wait(missing, run_path) from missing
     if shown_once:
         _print_once(follower, interval, as_json=as_json)
         return
@@ -55,6 +60,13 @@ def watch(
     error = WatchApp(follower, interval).run(mouse=False)
     if error is not None:
         raise error
+
+
+def _with_wait(error: UsageError, run_path: Path) -> UsageError:
+    """Return ``error``, with how to wait where there is no run yet."""
+    if os.path.lexists(run_path / RUN_FILE):
+        return error
+    return UsageError(error.message, hint=f"{error.hint}; to wait for a run that is yet to begin, add --wait")
 
 
 def _print_once(follower: Follower, interval: float, *, as_json: bool) -> None:

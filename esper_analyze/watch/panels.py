@@ -74,13 +74,20 @@ def headline(shot: Snapshot) -> str:
     if status.state == DELETED:
         return "its directory was deleted; this is the last known state"
     if status.state == RUNNING:
-        usual = "" if status.usual_s is None else f", an update usually takes {_brief(status.usual_s)}"
-        if status.late:
-            return f"nothing new for {since}{usual}: the training may hang"
-        return f"last news {since} ago{usual}"
+        return _running(shot, since)
     if status.state == ENDED:
         return f"{status.why} {since} ago"
     return f"{status.why}; last written {since} ago"
+
+
+def _running(shot: Snapshot, since: str) -> str:
+    usual_s = shot.status.usual_s
+    usual = "" if usual_s is None else f", an update usually takes {_brief(usual_s)}"
+    if shot.status.late:
+        return f"nothing new for {since}{usual}: the training may hang"
+    if shot.update is None:
+        return f"last news {since} ago: the first update is not complete yet"
+    return f"last news {since} ago{usual}"
 
 
 def _brief(seconds: float) -> str:

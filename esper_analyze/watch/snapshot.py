@@ -24,6 +24,8 @@ Trend = tuple[float | None, ...]
 LATE = 10.0
 """A run is late after so many median update times, and at least ``LATE_SECONDS``, without new data."""
 LATE_SECONDS = 30.0
+LATE_UNKNOWN = 600.0
+"""Seconds without new data after which a run is late whose time for an update is not known yet."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +42,7 @@ class Status:
         """Whether a running training has written nothing for unusually long."""
         if self.state != RUNNING or self.silent_s is None:
             return False
-        return self.silent_s > max(LATE_SECONDS, LATE * (self.usual_s or 0.0))
+        return self.silent_s > (LATE_UNKNOWN if self.usual_s is None else max(LATE_SECONDS, LATE * self.usual_s))
 
 
 @dataclass(frozen=True, slots=True)

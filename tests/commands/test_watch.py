@@ -45,7 +45,8 @@ def test_json_has_the_snapshot_with_nan_as_a_word(command: Command, runs: Path) 
 @pytest.mark.parametrize(
     ("words", "told"),
     [
-        (["nowhere"], "does not exist"),
+        (["nowhere"], "does not exist (give a directory written by the recorder; to wait for a run"),
+        (["nowhere"], "that is yet to begin, add --wait)"),
         (["."], "is not a recorded run"),
         (["RUN", "--rank", "3"], "has no rank 3"),
         (["RUN", "--interval", "0"], "interval"),

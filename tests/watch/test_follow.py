@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from esper_analyze.storage.maintenance.repair import repair
 from esper_analyze.storage.shapes import read_shard
 from esper_analyze.watch import attempt as attempts
 from esper_analyze.watch.follow import Follower
+from esper_analyze.watch.panels import headline
 from esper_analyze.watch.snapshot import Snapshot, Status, snapshot
 from recorder.store.store import Store
 from tests.reports.conftest import trouble
@@ -288,3 +290,19 @@ def test_thresholds_that_make_no_sense_do_not_stop_the_view(tmp_path: Path) -> N
     facts = json.loads((path / "run.json").read_text())
     (path / "run.json").write_text(json.dumps(facts | {"thresholds": {"kl_spike": "high", "unheard_of": {}}}))
     assert looked(Follower(path)).update == 29
+
+
+@pytest.mark.parametrize("updates", [0, 1])
+def test_a_run_whose_time_for_an_update_is_unknown_hangs_only_after_ten_minutes(tmp_path: Path, updates: int) -> None:
+    growing = Growing(tmp_path / "run")
+    growing.add(updates)
+    now = time.time()
+    seen = Follower(growing.path, clock=lambda: now)
+    seen.poll()
+    touched = seen.news_at or seen.touched
+    assert touched is not None
+    for silent, late in ((100.0, False), (590.0, False), (700.0, True)):
+        now = touched + silent
+        words = headline(snapshot(seen))
+        assert ("may hang" in words) is late
+        assert late or updates or words.endswith("ago: the first update is not complete yet")
