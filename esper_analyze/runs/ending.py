@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 from typing import TYPE_CHECKING
 
-from esper_analyze.storage.layout import REPAIRED
+from esper_analyze.storage.layout import CLOSED_FILE, REPAIRED, ShardEntry
 from esper_analyze.terminal import cleaned
 
 if TYPE_CHECKING:
@@ -38,13 +38,15 @@ class End(IntEnum):
 class TrainingEnd:
     """How the training ended, the error it died of ("ValueError: …", else empty), the last update recorded.
 
-    ``interrupted``: it ended in the middle of that update.
+    ``interrupted``: it ended in the middle of that update. ``lost``: rows of table ``updates`` were left out as damaged,
+    so that the last update may have been a later one.
     """
 
     end: End
     error: str = ""
     update: int | None = None
     interrupted: bool = False
+    lost: bool = False
 
     @property
     def kind(self) -> str:
@@ -62,6 +64,8 @@ class TrainingEnd:
         if self.end is End.CLOSED:
             return "closed"
         extent = "no complete update" if self.update is None else f"last complete update {self.update}"
+        if self.lost:
+            extent = "its updates are lost" if self.update is None else f"{extent} of those left"
         return f"{'running' if self.end is End.RUNNING else 'not closed'}, {extent}"
 
     @property
@@ -77,8 +81,11 @@ class TrainingEnd:
     def when(self) -> str:
         """In or after which update it ended."""
         if self.update is None:
-            return "before its first update was complete"
-        return f"{'in' if self.interrupted else 'after'} update {self.update:,}"
+            return (
+                "at an unknown update, as its updates are lost" if self.lost else "before its first update was complete"
+            )
+        left = ", the last of those left" if self.lost and not self.interrupted else ""
+        return f"{'in' if self.interrupted else 'after'} update {self.update:,}{left}"
 
 
 _STOPPED = {End.STOPPED: "stopped by Ctrl-C", End.PREEMPTED: "stopped by SIGTERM"}
@@ -105,7 +112,7 @@ def end_of_run(run: RecordedRun) -> TrainingEnd:
     last = {attempt.rank: attempt for attempt in sorted(run.attempts, key=lambda attempt: attempt.number)}
     ends = [_end_of_attempt(attempt) for attempt in last.values()]
     end, error = max(ends, key=lambda ending: ending[0], default=(End.UNCLOSED, ""))
-    return TrainingEnd(end, error, run.last_update, interrupted=_interrupted(run))
+    return TrainingEnd(end, error, run.last_update, interrupted=_interrupted(run), lost=_updates_left_out(run))
 
 
 def _end_of_attempt(attempt: Attempt) -> tuple[End, str]:
@@ -114,6 +121,14 @@ def _end_of_attempt(attempt: Attempt) -> tuple[End, str]:
     reason = attempt.closed.get("reason", "closed")
     before = attempt.closed.get("before") if reason == REPAIRED else None
     return end_of(str(before or reason))
+
+
+def _updates_left_out(run: RecordedRun) -> bool:
+    """Whether a damaged file with rows of ``updates``, or a log, which has rows of every table, was left out."""
+    return any(
+        broken.entry.table == "updates" if isinstance(broken.entry, ShardEntry) else broken.file.name != CLOSED_FILE
+        for broken in run.broken
+    )
 
 
 def _interrupted(run: RecordedRun) -> bool:

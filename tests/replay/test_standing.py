@@ -348,3 +348,38 @@ def test_a_follower_counts_the_rules_again_when_the_run_has_grown(tmp_path: Path
     seen.poll()
     assert all(counted)
     assert seen.coverage == live_coverage(open_run(growing.path))
+
+
+@pytest.mark.parametrize(
+    ("reason", "headline", "status"),
+    [
+        ("closed", "Nothing can be said: the rows of its updates are lost", "closed"),
+        (
+            "ValueError: no",
+            "The training died of ValueError at an unknown update, as its updates are lost; no rule had fired",
+            "died: ValueError at an unknown update, as its updates are lost",
+        ),
+    ],
+)
+def test_a_run_whose_updates_are_lost_did_not_end_before_its_first(
+    tmp_path: Path, reason: str, headline: str, status: str
+) -> None:
+    path = write_run(tmp_path / "run", 30, reason=reason)
+    for shard in path.rglob("updates-*.parquet"):
+        shard.write_bytes(shard.read_bytes()[:-9])
+    run = open_run(path, skip_broken=True)
+    told = frame(gather(run))
+    assert (told.headline, end_of_run(run).status) == (headline, status)
+    assert told.verdict != "ok"
+
+
+def test_a_run_that_lost_some_updates_does_not_say_that_it_ended_after_the_last_one_left(tmp_path: Path) -> None:
+    growing = Growing(tmp_path / "run")
+    growing.add(20)
+    growing.seal()
+    growing.add(20)
+    growing.store.close("ValueError: no")
+    assert end_of_run(open_run(growing.path)).when == "after update 39"
+    sorted(growing.path.rglob("updates-*.parquet"))[-1].unlink()
+    end = end_of_run(open_run(growing.path, skip_broken=True))
+    assert end.when == "after update 19, the last of those left"

@@ -151,6 +151,8 @@ def _became_critical(evidence: Evidence, lead: Incident) -> str:
 def _quiet(evidence: Evidence, overall: Standing, caveats: tuple[str, ...]) -> Story:
     """Return the story of a run without incidents; healthy only if the training ended well and could be judged."""
     headline = "No rule fired"
+    if overall.end.lost and overall.end.update is None:
+        headline = "Nothing can be said: the rows of its updates are lost"
     if overall.end.headline:
         headline = f"{overall.end.headline}; no rule had fired"
     if overall.coverage.lacking:
