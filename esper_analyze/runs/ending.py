@@ -38,8 +38,8 @@ class End(IntEnum):
 class TrainingEnd:
     """How the training ended, the error it died of ("ValueError: …", else empty), the last update recorded.
 
-    ``interrupted``: it ended in the middle of that update. ``lost``: rows of table ``updates`` were left out as damaged,
-    so that the last update may have been a later one.
+    ``interrupted``: it ended in the middle of that update. ``lost``: rows of table ``updates`` were left out as
+    damaged, so that the last update may have been a later one.
     """
 
     end: End
@@ -53,6 +53,11 @@ class TrainingEnd:
         """The exception class or exit code, without the message."""
         kind, _, message = self.error.partition(":")
         return f"exit code {cleaned(message.strip(), 40)}" if kind == "SystemExit" else cleaned(kind, 40)
+
+    @property
+    def message(self) -> str:
+        """The message of the exception, or of what was passed to ``sys.exit``; empty without one."""
+        return self.error.partition(":")[2].strip()
 
     @property
     def status(self) -> str:
@@ -81,13 +86,12 @@ class TrainingEnd:
     def when(self) -> str:
         """In or after which update it ended."""
         if self.update is None:
-            return (
-                "at an unknown update, as its updates are lost" if self.lost else "before its first update was complete"
-            )
+            return "at an unknown update, as its updates are lost" if self.lost else _BEFORE_FIRST
         left = ", the last of those left" if self.lost and not self.interrupted else ""
         return f"{'in' if self.interrupted else 'after'} update {self.update:,}{left}"
 
 
+_BEFORE_FIRST = "before its first update was complete"
 _STOPPED = {End.STOPPED: "stopped by Ctrl-C", End.PREEMPTED: "stopped by SIGTERM"}
 
 

@@ -383,3 +383,18 @@ def test_a_run_that_lost_some_updates_does_not_say_that_it_ended_after_the_last_
     sorted(growing.path.rglob("updates-*.parquet"))[-1].unlink()
     end = end_of_run(open_run(growing.path, skip_broken=True))
     assert end.when == "after update 19, the last of those left"
+
+
+def test_an_update_that_an_exception_cut_short_is_neither_called_skipped_nor_named_twice(tmp_path: Path) -> None:
+    def cut_short(update: int, rows: Rows) -> None:
+        if update == 29:
+            rows["updates"][0]["status"] = "interrupted"
+
+    told = frame(gather(open_run(write_run(tmp_path / "run", 30, cut_short, reason="RuntimeError: boom"))))
+    assert told.headline == "The training died of RuntimeError in update 29; no rule had fired before"
+    words = [point.words for point in told.now]
+    assert "The training died of RuntimeError in update 29: boom" in words
+    assert words[0].startswith("Update not completed (warning) at update 29")
+    assert "skipped (" not in " ".join(words)
+    silent = frame(gather(open_run(write_run(tmp_path / "silent", 30, reason="RuntimeError: "))))
+    assert "The training died of RuntimeError after update 29." in [point.words for point in silent.now]

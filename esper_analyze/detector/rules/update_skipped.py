@@ -19,7 +19,7 @@ _INTERRUPTED = choice_code("updates", "status", "interrupted")
 
 @dataclass(frozen=True, slots=True)
 class UpdateSkippedLimits(Limits):
-    """How many skipped updates running are critical."""
+    """How many skipped updates in a row are critical."""
 
     critical_updates: int = limit(3, "3 in a row (set by design)", at_least=1)
 
@@ -50,10 +50,10 @@ RULE = Rule(
     limits=UpdateSkippedLimits,
     judge=judge,
     guard=guard,
-    title="Update skipped",
+    title="Update not completed",
     meaning="The update made no step because something was NaN or infinite or because the optimizer was not called, or "
     "was cut short by an exception or the end of the process. The value is how many were skipped in a row.",
-    look_first="skip_reason of that row.",
+    look_first="skip_reason of that row; after an exception, the training's own traceback.",
     reference="Loops that test gradients for NaN and Inf skip the step, as torch.amp.GradScaler does",
     examples=(
         Example("performed", "ok", {"status": "performed"}),

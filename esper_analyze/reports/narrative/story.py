@@ -126,7 +126,7 @@ def frame(evidence: Evidence) -> Story:
     headline = f"{_began(evidence, lead)}{_became_critical(evidence, lead)}"
     return Story(
         standing=overall,
-        headline=f"{overall.end.headline}; before: {headline}" if overall.label == "died" else headline,
+        headline=_of_end(evidence, lead, overall.end, headline) if overall.label == "died" else headline,
         now=tuple(_now(evidence, lead, overall)),
         why=tuple(_why(evidence, lead, began)),
         after=tuple(_next(evidence, lead, began)),
@@ -138,6 +138,12 @@ def frame(evidence: Evidence) -> Story:
 
 def _began(evidence: Evidence, incident: Incident) -> str:
     return f"{title_of(evidence, incident)}{on(incident.subject)} at update {incident.start:,}"
+
+
+def _of_end(evidence: Evidence, lead: Incident, end: TrainingEnd, headline: str) -> str:
+    """Return the headline of a training that died; an incident that is the interrupted update itself adds nothing."""
+    cut_short = end.interrupted and lead.start == end.update and evidence.cell_text(lead) == "interrupted"
+    return f"{end.headline}; no rule had fired before" if cut_short else f"{end.headline}; before: {headline}"
 
 
 def _became_critical(evidence: Evidence, lead: Incident) -> str:
@@ -225,7 +231,8 @@ def _recorded_next(evidence: Evidence, names: Container[str]) -> Iterator[Point]
 def _ended(end: TrainingEnd) -> Iterator[Point]:
     """Say how the training ended, unless it was closed normally."""
     if end.end is End.DIED:
-        yield Point(f"{end.headline}: {cleaned(end.error, 160)}", ("run",))
+        message = "" if end.kind.startswith("exit code") else cleaned(end.message, 160)
+        yield Point(f"{end.headline}: {message}" if message else f"{end.headline}.", ("run",))
     elif end.end is End.UNCLOSED:
         yield Point(f"{end.headline}: the process was killed or the machine went down ({end.status}).", ("run",))
     elif end.end is End.RUNNING:
