@@ -219,6 +219,8 @@ def test_pieces_that_share_an_update_are_read_together() -> None:
     ]
     assert groups(made, "updates") == [[("updates", 0, 1)], [("updates", 2, 3)], [("updates", 4, 5)]]
     assert groups(made, "steps") == []
+    single = in_parts(updates=[[0], [1], [2]])
+    assert [len(group) for group in groups(single, "updates")] == [1, 1, 1]
     overlapping = in_parts(updates=[[0, 9], [1], [5], [10]])
     assert [len(group) for group in groups(overlapping, "updates")] == [3, 1]
 

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from esper_analyze.detector.conditions.applicability import FORMER_REASONS, FORMER_VERDICTS
 from esper_analyze.detector.custom import CustomRules
 from esper_analyze.detector.detector import RuleVerdicts
 from esper_analyze.detector.escalation import LevelChange
@@ -45,10 +46,12 @@ from esper_analyze.replay.replay import (
     unshared,
     verified,
 )
+from esper_analyze.runs.run import open_run
 from esper_analyze.schema.tables.events import CONTINUED, RESUMED_FRESH
 from tests.replay.made import run, updates
 
 NAN = math.nan
+SAMPLES = Path(__file__).parents[2] / "sample_runs" / "runs"
 DEFAULTS = Thresholds.defaults(RULES)
 KL = next(rule for rule in RULES if rule.name == "kl_spike")
 LEVEL = LevelChange(5, "DEBUG", "NORMAL", "kl_spike", "run", 4, 9)
@@ -78,7 +81,7 @@ def test_nothing_differs_where_both_sides_say_the_same() -> None:
     [
         finding(value=np.nextafter(0.25, 1)), finding(threshold=0.2), finding(baseline=None), finding(5),
         finding(verdict="critical"), finding(previous="info"), finding(reason="why"), finding(subject="x"),
-        finding(metric="y"), finding(rule="z"), finding(value=None), finding(value=NAN),
+        finding(metric="y"), finding(reason=""), finding(rule="z"), finding(value=None), finding(value=NAN),
     ],
 )  # fmt: skip
 def test_any_field_that_is_not_the_same_is_a_difference_on_both_sides(other: Finding) -> None:
@@ -98,6 +101,13 @@ def test_differences_come_by_update_then_side_then_text() -> None:
     ]
     only_live = differences(made(), ([], [LEVEL]))
     assert [(one.only, one.update) for one in only_live] == [("recorded", 5)]
+
+
+@pytest.mark.parametrize("said", [3, ["mine"], {"rules": "mine"}, {"rules": [1]}, {"rules": ["a"], "file": 3},
+                                  {"rules": ["a"], "file": None, "sha256": 5}, {}])  # fmt: skip
+def test_custom_rules_that_make_no_sense_are_damage(said: object) -> None:
+    with pytest.raises(DamagedError, match=r"custom_rules in run\.json cannot be used"):
+        recorded_rules(run({"custom_rules": said}))
 
 
 @pytest.mark.parametrize("field", ["value", "threshold", "baseline"])
@@ -184,6 +194,31 @@ def test_a_run_of_one_rank_or_of_merged_ones_is_replayed_as_it_is() -> None:
     one = run(updates=updates(2))
     assert merged_run(one) is one
     assert verified(one, replay(one, DEFAULTS)) == differences(replay(one, DEFAULTS), ([], []))
+
+
+def test_each_rank_is_compared_with_its_own_replay() -> None:
+    several = open_run(SAMPLES / "two_ranks")
+    result = replay(several)
+    assert verified(several, result) == []
+    other = replay(several, result.thresholds.assigned("first_ratio.critical=-1"))
+    apart = verified(several, other)
+    assert {one.text[:7] for one in apart} == {"rank 0:", "rank 1:"}
+    assert all("first_ratio" in one.text for one in apart if one.only == "replay" and "level" not in one.text)
+
+
+def test_what_was_recorded_in_other_words_or_by_another_verdict_is_the_same() -> None:
+    (then, now), *_ = FORMER_REASONS.items()
+    assert differences(made(finding(reason=now)), ([finding(reason=then)], [])) == []
+    (rule, verdict, reason), (verdict_now, reason_now) = next(iter(FORMER_VERDICTS.items()))
+    old = finding(verdict=verdict, rule=rule, reason=reason)
+    assert differences(made(finding(verdict=verdict_now, rule=rule, reason=reason_now)), ([old], [])) == []
+
+
+def test_thresholds_are_those_of_the_run_unless_others_are_given() -> None:
+    low = DEFAULTS.assigned("kl_spike.warning=0.001").assigned("kl_spike.critical=0.002").as_dict()["kl_spike"]
+    loud = run({"thresholds": {"kl_spike": low}}, updates=updates(6, kl_k3=0.01, inner_loop_measurable=True))
+    assert [one.verdict for one in replay(loud, rules=(KL,)).findings if one.alarm] == ["critical"]
+    assert [one for one in replay(loud, DEFAULTS, rules=(KL,)).findings if one.alarm] == []
 
 
 def judgement(codes: list[list[int]], reasons: list[list[int]], words: tuple[str, ...]) -> Judgement:

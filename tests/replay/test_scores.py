@@ -141,6 +141,30 @@ def test_a_fault_that_begins_after_the_run_is_refused(rows: int, onset: int, fau
         module._check_onsets(made, labels)
 
 
+def test_each_update_of_a_labelled_run_counts_and_those_before_its_onset_are_healthy(tmp_path: Path) -> None:
+    rules = tuple(rule for rule in RULES if rule.name == "kl_spike")
+    rows = updates(40, kl_k3=0.01, inner_loop_measurable=True)
+    for at in (3, 4, 5, 20, 21):
+        rows[at]["kl_k3"] = 99.0
+    made = run(path=tmp_path, updates=rows)
+    defaults = Thresholds.defaults(RULES)
+    sweep = parse_sweep((), rules)
+    for text, healthy, false, found in (
+        ("healthy = true", 40, 2, {}),
+        ('[[fault]]\nname = "f"\nonset = 20\nrules = ["kl_spike"]', 20, 1, {0: 20}),
+        ('[[fault]]\nname = "f"\nonset = 0\nrules = ["kl_spike"]', 0, 0, {0: 3}),
+    ):
+        (tmp_path / "labels.toml").write_text(text)
+        steps: list[int] = []
+        result = module._test_run(made, rules, sweep, defaults, module._Progress(steps.append, 0))
+        assert (result.updates, result.healthy_updates, steps) == (40, healthy, [1000])
+        assert sum(result.false_alarms.values()) == false
+        assert {index: update for (_, index), update in result.found.items()} == found
+    (tmp_path / "labels.toml").unlink()
+    with pytest.raises(LabelsError, match="was removed during the backtest"):
+        module._test_run(made, rules, sweep, defaults, module._Progress(None, 0))
+
+
 def test_a_swept_rule_has_a_detector_for_each_variant_and_all_others_share_one() -> None:
     defaults = Thresholds.defaults(RULES)
     sweep = parse_sweep(("kl_spike.warning=0.1,0.2",), RULES)
