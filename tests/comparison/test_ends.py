@@ -10,7 +10,7 @@ import pytest
 
 from esper_analyze.cli import run as command
 from esper_analyze.comparison.cells import MetricMatrix
-from esper_analyze.comparison.ends import end_differences
+from esper_analyze.comparison.ends import QUANTILES, end_differences
 from esper_analyze.comparison.figures import overlays, words
 from esper_analyze.comparison.side_by_side import SideBySide, side_by_side
 from esper_analyze.comparison.words import headline, sentences
@@ -219,3 +219,27 @@ def test_bands_reach_from_the_tenth_to_the_ninetieth_percentile(low: float, high
     assert (end_differences(cells(*rows))[0] is not None) is apart
     close = [[0.0] * 99 + (middle + spread).tolist() for middle in (10.0, 18.3)]
     assert end_differences(cells(*close))[0] is not None  # 14 and 14.3 are more than 1 % apart
+
+
+def test_the_highest_of_five_others_is_left_out_and_no_more() -> None:
+    values = [[5.0] * 20, [1.0] * 20, [2.0] * 20, [3.0] * 20, [8.0] * 20, [9.0] * 20]
+    assert end_differences(cells(*values))[0] is None  # between 2 and 8
+    negated = [[-value for value in row] for row in values]
+    assert end_differences(cells(*negated))[0] is None
+
+
+def test_the_size_of_an_end_is_its_median() -> None:
+    assert QUANTILES == (0.1, 0.5, 0.9)
+    skewed = [0.0] * 30 + [10.0] * 3 + [2000.0] * 2  # of the last five the 90 % quantile is 2,000
+    assert end_differences(cells(skewed, [value + 5000 for value in skewed]))[0] is not None
+    close = [0.0] * 35 + [1000.0] * 3 + [1040.0] * 2
+    far = [0.0] * 35 + [1025.0 + 40] * 2 + [1025.0 + 40] * 3  # 25 beyond 1,040; the sizes are 1,000 and 1,065
+    assert [end is not None for end in end_differences(cells(close, far))] == [True, True]
+    low = [0.0] * 35 + [900.0] * 2 + [1000.0] * 3  # its 10 % quantile is 900
+    high = [0.0] * 35 + [1009.8] * 5  # 9.8 beyond: 1 % of 900 but not of the median, 1,004.9
+    assert end_differences(cells(low, high)) == (None, None)
+
+
+def test_a_run_without_an_end_does_not_take_the_margin_away() -> None:
+    nan = [np.nan] * 20
+    assert end_differences(cells([1000.0] * 20, [1009.0] * 20, [1009.0] * 20, nan)) == (None,) * 4

@@ -49,7 +49,9 @@ def test_there_is_a_figure_for_each_topic_that_was_measured_and_it_asks_somethin
     of_each = [next(metric for metric in METRICS if metric.topic == topic) for topic in reversed(TOPICS)]
     found = overlays(comparison([compared(metric, still(2), "x") for metric in of_each]))
     assert [overlay.topic for overlay in found] == list(TOPICS)
-    assert len({overlay.title for overlay in found}) == len({overlay.asks for overlay in found}) == len(TOPICS)
+    titles = ["Returns", "Policy change", "Value function", "Gradients", "Heads", "LSTM state"]
+    assert [overlay.title for overlay in found] == titles
+    assert len({overlay.asks for overlay in found}) == len(TOPICS)
     assert all(overlay.asks.endswith("?") for overlay in found)
     assert overlays(comparison([compared(LOSS, still(2))]))[0].drawing.name == "policy"
 
@@ -59,7 +61,9 @@ def test_a_metric_that_is_not_drawn_is_so_where_it_diverges_or_ends_apart() -> N
     assert overlays(comparison([compared(quiet, still(2))])) == []
     wild = 1000 * np.random.default_rng(0).normal(size=(2, 40))
     wild[0, 30:], wild[1, 30:] = 1.0, 9.0
-    for values in (parting(2, b=20), wild):
+    one_apart = 1000 * np.random.default_rng(0).normal(size=(3, 40))
+    one_apart[:, 30:], one_apart[0, 30:] = 9.0, 1.0
+    for values in (parting(2, b=20), wild, parting(5, b=20), one_apart):
         assert [len(overlay.panels) for overlay in overlays(comparison([compared(quiet, values)]))] == [1]
 
 
@@ -234,3 +238,9 @@ def test_the_words_of_a_figure_name_what_diverges_and_what_ends_apart() -> None:
     wild[0, 30:], wild[1, 30:] = 1.0, 9.0
     (ends,) = overlays(comparison([compared(LOSS, wild), *numbered(1)]))
     assert words(ends) == ["Different at the end: Policy loss."]
+    three = 1000 * np.random.default_rng(0).normal(size=(3, 40))
+    three[:, 30:], three[0, 30:] = 9.0, 1.0
+    (of_one,) = overlays(comparison([compared(LOSS, three)]))
+    assert words(of_one) == ["Different at the end: Policy loss."]
+    (left,) = overlays(comparison([compared(LOSS, parting(5, b=20))]))
+    assert words(left)[0].startswith("Diverging: Policy loss.")

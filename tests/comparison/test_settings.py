@@ -89,6 +89,10 @@ def told(*rows: Sequence[float | None]) -> tuple[str, ...] | None:
     [
         (([1.0, 1.0], [1.0, 1.0]), None),
         (([1.0, 1.0], [1.0, 1.0 + 9e-7]), None),  # one of them came through float32
+        (([1.0, 1.0], [1.0, 1.0 + 1.5e-6]), ("1 at update 11", "1 at update 11")),
+        (([1.0, NAN], [1.0, 1.0]), None),  # NaN is no setting
+        (([1.0, NAN], [1.0, NAN]), None),
+        (([2.0, 0.0, 3.0, 2.0], [2.0] * 4), ("2, 0 at update 11", "2")),
         (([1.0, 1.0], [1.0, 1.01]), ("1", "1 → 1.01")),
         (([3e-4, 3e-4], [1e-4, 1e-4]), ("0.0003", "0.0001")),
         (([1.0, 1.0, 1.0], [1.0, 5.0, 1.0]), ("1", "1, 5 at update 11")),
@@ -116,6 +120,12 @@ def test_an_update_that_one_run_alone_has_shows_no_difference() -> None:
     matrix = MetricMatrix(np.array([[1.0, 5.0], [1.0, NAN]]), np.zeros((2, 2), bool), np.zeros((2, 2), bool))
     rows = np.array([[True, True], [True, False]])
     assert used("lr", matrix, rows, np.array([0, 1])) is None
+
+
+def test_a_run_that_has_ended_makes_no_difference_between_others() -> None:
+    none = np.zeros((3, 2), bool)
+    matrix = MetricMatrix(np.array([[1.0, 1.0], [1.0, 1.0], [1.0, NAN]]), none, none)
+    assert used("lr", matrix, np.isfinite(matrix.value), np.array([0, 1])) is None
 
 
 def test_a_run_that_has_none_of_the_updates_is_a_dash() -> None:

@@ -10,12 +10,14 @@ import pytest
 
 from esper_analyze.comparison.cells import MetricMatrix
 from esper_analyze.comparison.metrics import CLOCKS, METRICS, SLOTS, TOPICS, Metric
-from esper_analyze.comparison.side_by_side import _cells, _differing, _others, _twice
+from esper_analyze.comparison.side_by_side import _cells, _columns, _differing, _others, _twice, side_by_side
+from esper_analyze.runs.run import RecordedRun
 from esper_analyze.runs.series import Series
 from esper_analyze.schema import BY_NAME
 from esper_analyze.schema.column import Kind
 from esper_analyze.schema.tables.updates import SETTINGS
 from tests.comparison.made import compared, comparison, parting, still
+from tests.replay.made import run, updates
 
 NAN, INF = math.nan, math.inf
 PLAIN = Metric("updates", "policy_loss", "Policy loss", "policy")
@@ -185,6 +187,40 @@ def test_the_gradients_of_heads_and_of_the_whole_model_are_compared_once(table: 
     assert _twice(table, subject) is twice
 
 
+def test_runs_are_compared_in_what_two_of_them_measured_and_the_rest_is_listed() -> None:
+    def recorded(offset: float, **more: Any) -> RecordedRun:
+        rows = updates(40, kl_k1=offset, value_mean=100.0 + offset, learning_rate=offset)
+        groups = [{"update": at, "group": group, "grad_norm": 1.0} for at in range(40) for group in ("actor", "all")]
+        return run({"seed": offset}, updates=rows, groups=groups, **more)
+
+    episodes = [{"update": 0, "env": 0, "episode_return": 1.0}]
+    slots = [
+        {"update": 3, "place": place, "env": 0, "slot": place, "host_grad_norm": norm, "normalized_ratio": ratio}
+        for place, norm, ratio in (("a", 1.0, 0.5), ("b", 3.0, 0.25))
+    ]  # fmt: skip
+    counts: list[int] = []
+    runs = [("x", recorded(1.0, episodes=episodes, slots=slots)), ("y", recorded(2.0))]
+    found = side_by_side(runs, progress=counts.append)
+    assert counts == [1, 2]
+    assert (found.labels, found.updates.tolist()) == (("x", "y"), list(range(40)))
+    assert found.rows.all()
+    assert [metric.name for metric in found.metrics] == ["value_mean", "groups:actor.grad_norm"]
+    by_slots = {metric.name: metric.cells.value[0, 3] for metric in found.not_common}
+    assert by_slots == {"host_grad_norm_max": 3.0, "normalized_ratio_min": 0.25}
+    assert found.tables == ("episodes",)
+    assert found.first_difference == (0, ("value_mean", "kl_k1"))
+    assert [name for name, _ in found.settings] == ["learning_rate, as used", "seed"]
+    three = side_by_side([*runs, ("z", recorded(1.0))])
+    assert three.exact == ()  # equality is asked of pairs only
+
+
+def test_the_first_64_heads_of_a_run_are_compared() -> None:
+    heads = [{"update": 0, "head": f"h{number}", "grad_norm": 1.0} for number in range(66)]
+    columns = _columns(run(updates=updates(1), heads=heads))
+    named = [subject for metric, subject in columns if (metric.table, metric.column) == ("heads", "grad_norm")]
+    assert named == [f"h{number}" for number in range(64)]
+
+
 def test_every_number_of_updates_is_a_metric_a_setting_a_clock_or_compared_for_equality() -> None:
     metrics = {metric.column for metric in METRICS if metric.table == "updates"}
     classes = (metrics, set(SETTINGS), set(CLOCKS), set(_others()))
@@ -202,11 +238,12 @@ def test_a_metric_has_a_topic_and_a_subject_where_its_table_has_one(metric: Metr
 
 
 def test_sizes_are_judged_by_their_logarithm_and_shares_from_a_fiftieth_on() -> None:
-    by_log = {metric.column for metric in (*METRICS, *SLOTS) if metric.log}
-    assert by_log == {
-        "kl_k3", "ratio_max", "value_loss", "value_std", "return_std", "advantage_std", "grad_norm_pre_clip",
-        "grad_norm", "h_rms", "c_rms", "host_grad_norm_max", "normalized_ratio_min",
-    }  # fmt: skip
+    by_log = [f"{metric.table}.{metric.column}" for metric in (*METRICS, *SLOTS) if metric.log]
+    assert by_log == [
+        "updates.kl_k3", "updates.ratio_max", "updates.value_loss", "updates.value_std", "updates.return_std",
+        "updates.advantage_std", "updates.grad_norm_pre_clip", "groups.grad_norm", "heads.grad_norm", "lstm.h_rms",
+        "lstm.c_rms", "slots.host_grad_norm_max", "slots.normalized_ratio_min",
+    ]  # fmt: skip
     assert {metric.column: metric.least for metric in METRICS if metric.least} == {
         "clip_fraction": 0.02, "entropy": 0.02, "explained_variance": 0.02, "entropy_norm": 0.02,
         "learnable_fraction": 0.02, "first_ratio_error": 1e-4,

@@ -70,6 +70,22 @@ def test_two_runs_that_diverge_have_their_values_in_the_headline() -> None:
     ]
 
 
+def test_a_column_that_one_run_alone_measured_is_compared_too() -> None:
+    alone = still(2)
+    alone[1] = NAN
+    later = still(2)
+    later[1, 5] = 3.0
+    found = comparison([compared(LOSS, still(2))], exact={"kl_k1": alone, "kl_k2": later})
+    assert "in all 3 compared columns" not in " ".join(sentences(found))  # they differ at once
+    assert found.first_difference == (10, ("kl_k1",))
+    gap = still(2)
+    gap[:, :8] = gap[1] = NAN
+    nulled = comparison([compared(LOSS, still(2))], exact={"kl_k1": gap})
+    assert sentences(nulled)[0] == (
+        "Up to update 17 they are equal in all 2 compared columns; the first to differ, at update 18: kl_k1."
+    )
+
+
 def test_two_runs_that_end_apart() -> None:
     found = comparison([compared(LOSS, ending(1.0, 9.0))])
     assert headline(found) == (
