@@ -191,7 +191,7 @@ class Rolling:
         parts = [self.statistics(_by_row(window))[:, None] for window in short]
         if len(short) < len(due):
             windows = np.lib.stride_tricks.sliding_window_view(line, self.length, axis=0)  # [places, k, w]
-            chosen = windows[due[len(short)] - self.length - offset :: self.every][: len(due) - len(short)]
+            chosen = windows[due[len(short)] - self.length - offset :: self.every]
             statistics_ = self.statistics(np.ascontiguousarray(chosen).reshape(-1, self.length))
             parts.append(statistics_.reshape(self.size, -1, k))
         return due - count, np.concatenate(parts, axis=1)

@@ -238,20 +238,21 @@ class Counting:
         return latest_count(windows)
 
 
+@pytest.mark.parametrize("k", [2, 4])
 @pytest.mark.parametrize("usable_from", [0, 5])
-def test_of_subjects_that_share_a_row_one_is_computed_for_all(usable_from: int) -> None:
+def test_of_subjects_that_share_a_row_one_is_computed_for_all(usable_from: int, k: int) -> None:
     counting = Counting()
     rolling = Rolling(counting, size=2, length=7, every=3, first=7)
-    memory = {name: first(4) for name, first in rolling.memory("x").items()}
-    values, usable = np.broadcast_to(np.arange(40.0)[:, None], (40, 4)), np.ones((40, 4), bool)
+    memory = {name: first(k) for name, first in rolling.memory("x").items()}
+    values, usable = np.broadcast_to(np.arange(40.0)[:, None], (40, k)), np.ones((40, k), bool)
     usable[:usable_from] = False
     level = rolling.baseline(values, usable, memory, "x")
     assert counting.calls == [len(range(9, 40 - usable_from + 1, 3))]
-    apart = {name: first(4) for name, first in rolling.memory("x").items()}
+    apart = {name: first(k) for name, first in rolling.memory("x").items()}
     assert np.array_equal(level, rolling.baseline(values.copy(), usable, apart, "x"), equal_nan=True)
     for name, cells in apart.items():
         assert np.array_equal(memory[name], cells, equal_nan=True)
-    assert memory["x_count"].tolist() == [40 - usable_from] * 4
+    assert memory["x_count"].tolist() == [40 - usable_from] * k
 
 
 def test_subjects_in_step_are_computed_together_and_others_each_by_itself() -> None:

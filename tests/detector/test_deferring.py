@@ -91,6 +91,13 @@ def test_a_cell_that_becomes_null_or_not_finite_is_looked_at_at_once() -> None:
     assert log.judged == [(0, 1)]
 
 
+def test_of_a_long_run_those_updates_are_kept_that_a_rule_has_yet_to_judge() -> None:
+    """At update 256 the oldest are dropped: of that rule 65 are due just then."""
+    log = Log()
+    run(log, 330, lambda i: 0.5 if i < 61 else 2.0)
+    assert log.judged == [(0, 1), (61, 61), (126, 65), (191, 65), (256, 65), (321, 65)]
+
+
 def test_the_state_saved_is_that_after_all_updates() -> None:
     log = Log()
     detector = run(log, 10)
