@@ -9,6 +9,8 @@ from collections.abc import Iterator, Mapping
 from functools import cache
 from pathlib import Path
 
+from tests.pacing import LONG, SLOW
+
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("esper_analyze", "recorder")
 PLACEHOLDERS = {"found", "one", "place", "said", "told", "given", "held", "kept", "own", "whole", "look", "seen"}
@@ -147,6 +149,12 @@ def test_html_is_written_in_templates_only() -> None:
         if TAG.search(text)
     ]
     assert lines == []
+
+
+def test_the_files_said_to_take_long_exist() -> None:
+    files = (*LONG, *SLOW)
+    assert len(set(files)) == len(files)
+    assert [file for file in files if not (ROOT / "tests" / file).is_file()] == []
 
 
 def test_the_files_that_contributing_names_exist() -> None:

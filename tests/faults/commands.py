@@ -68,13 +68,15 @@ def watched(line: list[str], limit: float, cwd: Path = ROOT, environment: Mappin
 def batch(*lines: tuple[object, ...], cwd: Path, limit: float = PATIENCE) -> list[Done]:
     """Run many commands one after the other in one process, which spares all but the first the imports.
 
-    ``peak`` is then the most that the process had up to the end of the command. Raises ``subprocess.TimeoutExpired``.
+    ``limit``: seconds for every ten of them. ``peak`` is then the most that the process had up to the end of the
+    command. Raises ``subprocess.TimeoutExpired``.
     """
     own = os.environ | {"PYTHONPATH": str(ROOT), "NO_COLOR": "1", "OMP_NUM_THREADS": "1"}
     asked = json.dumps([[str(word) for word in words] for words in lines])
     done = subprocess.run(
         [sys.executable, "-m", "tests.faults.commands"],
-        input=asked, cwd=cwd, env=own, capture_output=True, text=True, timeout=limit, check=False,
+        input=asked, cwd=cwd, env=own, capture_output=True, text=True,
+        timeout=limit * max(len(lines) / 10, 1), check=False,
     )  # fmt: skip
     if done.returncode:
         raise RuntimeError(f"the commands' process ended with {done.returncode}: {done.stderr[-300:]}")
