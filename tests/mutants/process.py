@@ -171,6 +171,7 @@ class Chosen:
 
 
 _OPTIONS = (
+    *("-o", "addopts=", "--strict-markers"),  # in one process, and those that take long too
     *("-q", "--no-header", "-W", "ignore::pytest.PytestAssertRewriteWarning"),
     *("-p", "no:cacheprovider", "-p", "no:faulthandler", "-p", "no:unraisableexception"),
     *("-p", "_hypothesis_pytestplugin"),  # the only one: looking for plugins takes as long as many a test
