@@ -385,3 +385,58 @@ def test_an_error_over_a_line_that_counts_other_rows_names_the_shard(tmp_path: P
 
     with pytest.raises(DamagedError, match="has rows 2, the manifest says 3"):
         fail()
+
+
+LOST_IN_PART = TrainingEnd(End.UNCLOSED, update=4, lost=True)
+
+
+@pytest.mark.parametrize(
+    ("end", "status", "when"),
+    [
+        (LOST_IN_PART, "not closed, last complete update 4 of those left", "after update 4, the last of those left"),
+        (
+            TrainingEnd(End.UNCLOSED, lost=True),
+            "not closed, its updates are lost",
+            "at an unknown update, as its updates are lost",
+        ),
+        (
+            TrainingEnd(End.RUNNING, update=4, lost=True),
+            "running, last complete update 4 of those left",
+            "after update 4, the last of those left",
+        ),
+        (
+            TrainingEnd(End.DIED, "ValueError: no", 4, interrupted=True, lost=True),
+            "died: ValueError in update 4",
+            "in update 4",
+        ),
+    ],
+)
+def test_an_end_whose_updates_are_lost_in_part_or_all(end: TrainingEnd, status: str, when: str) -> None:
+    assert (end.status, end.when) == (status, when)
+
+
+@pytest.mark.parametrize(
+    ("error", "message"), [("ValueError: no: such", "no: such"), ("KeyError:", ""), ("", ""), ("SystemExit: 3", "3")]
+)
+def test_the_message_of_an_error(error: str, message: str) -> None:
+    assert TrainingEnd(End.DIED, error).message == message
+
+
+def test_updates_are_lost_where_their_shard_or_a_log_is_left_out_and_nowhere_else(tmp_path: Path) -> None:
+    for name, lost in (
+        ("updates-000001.parquet", True),
+        ("heads-000001.parquet", False),
+        ("closed.json", False),
+        (".wal-000001", True),
+        (None, False),
+    ):
+        path = identify(tmp_path / f"run {name}")
+        writer = Writer(path)
+        writer.seal(updates=updates(0), heads=heads(0, "a"))
+        if name == "closed.json":
+            (writer.folder / name).write_text("[]")
+        elif name == ".wal-000001":
+            (writer.folder / name).mkdir()
+        elif name is not None:
+            (writer.folder / name).unlink()
+        assert end_of_run(open_run(path, skip_broken=True)).lost is lost
