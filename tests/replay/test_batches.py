@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -23,13 +21,9 @@ from esper_analyze.replay.batches import (
     read_batches,
 )
 from esper_analyze.replay.replay import _between
-from esper_analyze.runs.run import RecordedRun
 from esper_analyze.schema.arrow import arrow_schema
-from esper_analyze.schema.tables import BY_NAME, HEADS, STEPS, UPDATES
-from esper_analyze.storage.attempts import Attempt
-from esper_analyze.storage.entries import arrow_table
-from esper_analyze.storage.row_source import RowSource, in_memory
-from tests.replay.made import READY, run, updates
+from esper_analyze.schema.tables import HEADS, STEPS, UPDATES
+from tests.replay.made import InParts, in_parts, run, updates
 
 NAN, INF = math.nan, math.inf
 
@@ -175,33 +169,6 @@ def test_words_in_plain_and_in_coded_pieces_become_codes_alike() -> None:
         found = _as_codes(piece, ["head"])
         assert pa.types.is_dictionary(found.schema.field("head").type)
         assert (found.schema.metadata, found.to_pylist()) == (None, piece.to_pylist())
-
-
-@dataclass(frozen=True)
-class InParts(RecordedRun):
-    """A run whose tables are in several pieces of memory."""
-
-    parts: dict[str, list[RowSource]] = field(default_factory=dict)
-
-    def row_sources(self, table: str, rank: int | None = None) -> list[RowSource]:  # noqa: ARG002
-        """Return the pieces of ``table``."""
-        return self.parts.get(table, [])
-
-
-def in_parts(until: int | None = None, **tables: list[list[int]]) -> InParts:
-    """Return a run of which each piece has rows of these updates."""
-    attempt = Attempt(Path("made"), 0, 0)
-    attempt.until = until
-    pieces = {
-        name: [in_memory(BY_NAME[name], rows(name, piece), attempt) for piece in of] for name, of in tables.items()
-    }
-    return InParts(Path("made"), {}, (), None, pieces)
-
-
-def rows(name: str, piece: list[int]) -> pa.Table:
-    """Return rows of a table for these updates."""
-    subject = {"head": "op"} if name == "heads" else READY
-    return arrow_table(BY_NAME[name], [(0, [{"update": update, **subject} for update in piece])])
 
 
 def groups(made: InParts, *tables: str) -> list[list[tuple[str, int, int]]]:

@@ -168,6 +168,8 @@ def test_a_replay_counts_its_updates_verdicts_and_what_it_could_not_judge() -> N
         ("kl_spike", "run", "kl_k3", "no_data", "kl_k3 is missing", 1)
     ]
     assert found.thresholds["kl_spike"] == DEFAULTS["kl_spike"]
+    fine = replay(run(updates=updates(6, kl_k3=0.01, inner_loop_measurable=True)), DEFAULTS, rules=(KL,))
+    assert (fine.verdict_counts, fine.unjudged, fine.incidents) == ({"kl_spike": {"ok": 6}}, [], [])
 
 
 def test_a_replay_begins_anew_where_the_recording_did() -> None:

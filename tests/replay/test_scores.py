@@ -15,7 +15,7 @@ from esper_analyze.replay.backtest import STEPS, Backtest, backtest, labelled_fa
 from esper_analyze.replay.labels import LabelledFault, Labels, LabelsError
 from esper_analyze.replay.scores import ALL_RULES, Detection, Score, detections, scores
 from esper_analyze.replay.sweep import Sweep, Variant, parse_sweep
-from tests.replay.made import run, updates
+from tests.replay.made import in_parts, run, updates
 
 A, B = Variant("a"), Variant("b")
 LOW, HIGH = Variant("a", (("limit", 0.5),)), Variant("a", (("limit", 2.0),))
@@ -160,6 +160,10 @@ def test_each_update_of_a_labelled_run_counts_and_those_before_its_onset_are_hea
         assert (result.updates, result.healthy_updates, steps) == (40, healthy, [1000])
         assert sum(result.false_alarms.values()) == false
         assert {index: update for (_, index), update in result.found.items()} == found
+    pieces = in_parts(path=tmp_path, updates=[list(range(10)), list(range(10, 40))])
+    steps = []
+    assert module._test_run(pieces, rules, sweep, defaults, module._Progress(steps.append, 0)).updates == 40
+    assert steps == [250, 1000]
     (tmp_path / "labels.toml").unlink()
     with pytest.raises(LabelsError, match="was removed during the backtest"):
         module._test_run(made, rules, sweep, defaults, module._Progress(None, 0))

@@ -54,6 +54,12 @@ def test_what_cannot_be_swept_is_refused_in_words(asked: tuple[str, ...], told: 
     assert told in str(caught.value)
 
 
+def test_a_grid_of_just_the_most_settings_is_tried() -> None:
+    many, some = (",".join(str(place / 100) for place in range(1, 1 + count)) for count in (40, 25))
+    assert len(parse_sweep((f"kl_spike.warning={many}", f"ratio_explosion.warning={some}"), RULES).settings) == 1_000
+    assert MOST_SETTINGS == 1_000
+
+
 def test_a_grid_of_an_absurd_size_is_refused_with_its_size() -> None:
     many = ",".join(str(place / 100) for place in range(1, 41))
     with pytest.raises(ThresholdError, match=rf"40 × 40 values make 1,600 settings, more than {MOST_SETTINGS:,}"):
