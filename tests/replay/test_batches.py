@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
@@ -210,6 +211,17 @@ def test_batches_have_the_wanted_columns_of_every_table_that_has_rows() -> None:
     assert batch.frames["updates"].present[:, 0].tolist() == [True, True, False]
     assert batch.frames["heads"].present[:, 0].tolist() == [False, True, True]
     assert STEPS.name == "steps"
+
+
+def test_pieces_with_coded_and_with_plain_words_are_one_table() -> None:
+    made = in_parts(heads=[[0, 1], [2]])
+    first, second = made.parts["heads"]
+    assert first.logged is not None
+    place = first.logged.schema.get_field_index("head")
+    coded = first.logged.set_column(place, "head", first.logged["head"].dictionary_encode())
+    made.parts["heads"][:] = [replace(first, logged=coded, last_update=2), second]
+    (batch,) = read_batches(made, {"heads": ["grad_norm", "grad_state"]})
+    assert (batch.update.tolist(), batch.frames["heads"].subjects) == ([0, 1, 2], ("op",))
 
 
 @pytest.mark.parametrize(

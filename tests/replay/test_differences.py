@@ -195,6 +195,8 @@ def test_a_level_that_there_is_not_is_damage() -> None:
 def test_a_run_of_one_rank_or_of_merged_ones_is_replayed_as_it_is() -> None:
     one = run(updates=updates(2))
     assert merged_run(one) is one
+    already = run(ranks=2, updates=updates(2))
+    assert merged_run(already) is already
     assert verified(one, replay(one, DEFAULTS)) == differences(replay(one, DEFAULTS), ([], []))
 
 
