@@ -136,11 +136,13 @@ def test_lines_are_appended_each_by_one_write(tmp_path: Path, monkeypatch: pytes
         return real(descriptor, data)
 
     monkeypatch.setattr(os, "write", spy)
+    before = os.umask(0o022)
     append_line(path, b"one\n")
     append_line(path, b"two\n")
+    os.umask(before)
     assert written == [b"one\n", b"two\n"]
     assert path.read_bytes() == b"one\ntwo\n"
-    assert stat.S_IMODE(path.stat().st_mode) == 0o644 & ~os.umask(os.umask(0o22))
+    assert stat.S_IMODE(path.stat().st_mode) == 0o644
     path.write_bytes(b"one\ntor")
     append_line(path, b"three\n")
     assert path.read_bytes() == b"one\ntor\nthree\n"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import socket
@@ -34,9 +35,8 @@ def things(folder: Path) -> dict[str, Path]:
     os.mkfifo(folder / "fifo")
     (folder / "link").symlink_to(folder / "nowhere")
     (folder / "folder").mkdir()
-    bound = socket.socket(socket.AF_UNIX)
-    bound.bind(str(folder / "socket"))
-    bound.close()
+    with contextlib.chdir(folder), socket.socket(socket.AF_UNIX) as bound:
+        bound.bind("socket")  # a path of a socket has at most some hundred bytes
     named = {"a FIFO": "fifo", "a symbolic link": "link", "a directory": "folder", "a socket": "socket"}
     return {words: folder / name for words, name in named.items()} | {"a character device": Path("/dev/null")}
 
