@@ -63,7 +63,6 @@ def write_imported(out: Path, imported: Imported) -> Written:
         for change in replayed.levels
     ]
     with staged(out) as folder:
-        folder.mkdir()
         rows = _write(folder, facts, tables)
     alarms = sum(finding.alarm for finding in replayed.findings)
     return Written(out, rows, len(tables["updates"]), alarms, len(imported.foreign))
