@@ -319,6 +319,17 @@ def test_facts_of_the_run_come_from_its_start(tmp_path: Path) -> None:
     assert found.left_out["grad_norm"]
 
 
+def test_a_head_that_some_batch_says_something_of_is_one_of_the_run(tmp_path: Path) -> None:
+    found = log(tmp_path, ppo(1, head_op_grad_norm=1.0), ppo(2, head_slot_grad_norm=1.0))
+    assert found.facts["heads"] == {"op": None, "slot": None}
+
+
+@pytest.mark.parametrize(("epoch", "done"), [(0, 0), (6, 6), (-1, None), (True, None), (2.0, None), (None, None)])
+def test_a_count_is_a_whole_number_from_0_on(tmp_path: Path, epoch: object, done: int | None) -> None:
+    found = log(tmp_path, {**ppo(1), "epoch": epoch})
+    assert found.rows["updates"][0]["episodes"] == done
+
+
 @pytest.mark.parametrize("when", [None, "yesterday", 5, ""])
 def test_a_moment_that_cannot_be_read_is_null(tmp_path: Path, when: object) -> None:
     found = log(tmp_path, {**ppo(1, value_loss=0.5), "timestamp": when})
@@ -433,7 +444,7 @@ def test_rows_of_updates_that_are_not_there_are_lost_by_table(tmp_path: Path) ->
         ((1, 2), {"batch_idx": 1}, 0),
         ((1, 2), {"batch": 2, "batch_idx": 1}, 1),
         ((1, 2), {}, 1),  # it is of the update that would come, and none does
-        ((1, 4), {"batch": 2}, 3),  # the next update that is there
+        ((1, 4, 6), {"batch": 2}, 3),  # the next update that is there
         ((1, 4), {"batch": 9}, 3),  # beyond all: the last
     ],
 )

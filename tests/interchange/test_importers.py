@@ -13,10 +13,13 @@ import pytest
 
 from esper_analyze.errors import DamagedError, UsageError
 from esper_analyze.interchange import import_own, import_rlprobe, import_sb3, import_tensorboard, import_wandb
+from esper_analyze.interchange.destination import refuse_existing, staged
 from esper_analyze.interchange.event_file import event_file
 from esper_analyze.interchange.imported import Imported
+from esper_analyze.interchange.sources import read_source
 from esper_analyze.schema.tables import HEADS, UPDATES
 from tests.interchange.logs import write_csv
+from tests.interchange.test_tensors import record
 
 MOMENT = 1782864000.0
 WHEN = "2026-07-01T00:00:00+00:00"
@@ -142,7 +145,10 @@ def test_event_files_are_found_in_or_below_a_folder(tmp_path: Path) -> None:
     assert import_tensorboard.recognises(one) == one
     assert import_tensorboard.recognises(tmp_path) == one.parent
     assert import_tensorboard.recognises(write_csv(tmp_path / "x.csv", [])) is None
-    for number in range(1, 8):
+    events(tmp_path / "deep" / "run1" / "x.tfevents.1", 1)
+    with pytest.raises(UsageError, match=r"holds 2 TensorBoard runs: deep/run0, deep/run1\n"):
+        import_tensorboard.recognises(tmp_path)
+    for number in range(2, 8):
         events(tmp_path / "deep" / f"run{number}" / "x.tfevents.1", 1)
     with pytest.raises(UsageError, match=r"holds 8 TensorBoard runs: deep/run0, .*, deep/run7\n"):
         import_tensorboard.recognises(tmp_path)
@@ -151,6 +157,21 @@ def test_event_files_are_found_in_or_below_a_folder(tmp_path: Path) -> None:
         import_tensorboard.recognises(tmp_path)
     here = events(tmp_path / "x.tfevents.1", 1)
     assert import_tensorboard.recognises(tmp_path) == here.parent  # what is in it goes before what is below
+
+
+def test_a_run_began_with_the_first_point_of_any_name(tmp_path: Path) -> None:
+    points = [(64, 20.0, [("losses/value_loss", 1.0)]), (64, 10.0, [("losses/entropy", 1.0)])]
+    (tmp_path / "x.tfevents").write_bytes(event_file(points, 1.0))
+    assert import_tensorboard.read(tmp_path).facts["created"] == 10.0
+
+
+def test_a_record_that_is_no_event_is_lost(tmp_path: Path) -> None:
+    (tmp_path / "x.tfevents").write_bytes(event_file([(64, 1.0, [("losses/value_loss", 1.0)])], 1.0) + record(b"\xff"))
+    found = import_tensorboard.read(tmp_path)
+    assert updates(found, "value_loss") == [(0, 1.0)]
+    ((detail, rows),) = lost(found).values()
+    assert str(detail).startswith("1 × record that is not an event: x.tfevents: is not an event")
+    assert (list(lost(found)), rows) == (["damaged_record"], 1)
 
 
 def test_damaged_event_files_are_counted(tmp_path: Path) -> None:
@@ -351,6 +372,7 @@ def test_one_row_an_update_comes_back_by_table(tmp_path: Path) -> None:
     assert [row["grad_norm"] for row in found.rows["heads"]] == [math.pi, 1.0]
     assert lost(found) == {"malformed_row": ("1 × row without an update: row 1 of wide.parquet", 1)}
     assert found.facts["heads"] == {"op": None}
+    assert found.left_out == {}
 
 
 def test_what_export_did_not_write_is_not_recognised(tmp_path: Path) -> None:
@@ -363,8 +385,42 @@ def test_what_export_did_not_write_is_not_recognised(tmp_path: Path) -> None:
     assert import_own.recognises(lines(tmp_path / "updates.txt", whole(UPDATES))) is None
     short = dict.fromkeys(UPDATES.names[:-1])
     assert import_own.recognises(lines(tmp_path / "y.jsonl", short)) is None
-    good = lines(tmp_path / "z.jsonl", whole(UPDATES))
+    good = lines(tmp_path / "z.jsonl", whole(UPDATES), whole(UPDATES))
     assert import_own.recognises(good) == good
     assert import_own.recognises(tmp_path) is None
     lines(tmp_path / "updates.ndjson", whole(UPDATES))
     assert import_own.recognises(tmp_path) == tmp_path
+
+
+def test_of_an_export_beside_a_log_the_log_is_read(tmp_path: Path) -> None:
+    write_csv(tmp_path / "progress.csv", [{"time/iterations": 1, "train/loss": None},
+                                          {"time/iterations": 2, "train/loss": 0.5}])  # fmt: skip
+    lines(tmp_path / "updates.jsonl", whole(UPDATES, update=0, **READY))
+    assert read_source(tmp_path).format == "sb3"
+    assert read_source(tmp_path, "own").format == "own"
+
+
+def test_nothing_is_written_over_and_a_name_is_taken_only_at_the_end(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("mine")
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "nowhere")
+    for name in ("file", "folder", "link"):
+        with pytest.raises(UsageError, match="exists, and nothing is ever written over"):
+            refuse_existing(tmp_path / name)
+    out = tmp_path / "a" / "b" / "out"
+    refuse_existing(out)
+    with staged(out) as staging:
+        staging.write_text("new")
+        assert not out.exists()
+    assert out.read_text() == "new"
+    later = tmp_path / "later"
+
+    def late() -> None:
+        with staged(later) as staging:
+            staging.write_text("new")
+            later.write_text("mine")
+
+    with pytest.raises(UsageError, match="exists"):
+        late()
+    assert later.read_text() == "mine"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "file", "folder", "later", "link"]

@@ -11,7 +11,7 @@ from esper_analyze.errors import UsageError
 from esper_analyze.interchange import names_cleanrl, names_own, names_sb3
 from esper_analyze.interchange.imported import Imported
 from esper_analyze.interchange.naming import take_updates
-from esper_analyze.interchange.sb3_order import in_order
+from esper_analyze.interchange.sb3_order import _iteration_of, _trained, in_order
 from esper_analyze.interchange.series import LogRow, ScalarLog
 from esper_analyze.schema.tables import LAYERS, UPDATES
 
@@ -88,6 +88,38 @@ def test_a_second_call_of_learn_goes_on() -> None:
     second = [(2, dump(1, 0.2)), (3, dump(2, 0.3)), (4, dump(3, 0.4))]
     found = sb3([*first, *second])
     assert updates(found, "total_loss") == [(0, 0.1), (1, 0.2), (2, 0.3), (3, 0.4)]
+
+
+def test_calls_of_learn_of_one_iteration_each_go_on() -> None:
+    found = sb3([(at, dump(1, loss, **{"train/n_updates": 10 * at})) for at, loss in ((0, None), (1, 0.5), (2, 0.25))])
+    assert updates(found, "total_loss") == [(0, 0.5), (1, 0.25)]
+
+
+def test_every_name_of_stable_baselines_is_in_its_column() -> None:
+    trained = {name: float(place) for place, name in enumerate(names_sb3.TRAIN, start=1)}
+    found = sb3([(0, dump(1, None, **{"rollout/ep_rew_mean": 8.5, "rollout/ep_len_mean": 9.5})),
+                 (1, {**dump(2, None), **trained})])  # fmt: skip
+    (row,) = found.rows["updates"]
+    assert {name: cell for name, cell in row.items() if name not in ("update", "level", "status")} == {
+        "episode_return_mean": 8.5, "episode_length_mean": 9.5, "env_steps": 64, "kl_k3_last_epoch": 1.0,
+        "clip_fraction": 2.0, "clip_range": 3.0, "entropy_loss": 4.0, "explained_variance": 5.0, "learning_rate": 6.0,
+        "total_loss": 7.0, "policy_loss": 8.0, "value_loss": 9.0,
+    }  # fmt: skip
+    window = "mean over the last 100 episodes, not those of the update"
+    assert found.columns["updates.episode_return_mean"] == f"rollout/ep_rew_mean; {window}"
+    assert found.columns["updates.episode_length_mean"] == f"rollout/ep_len_mean; {window}"
+    assert found.columns["updates.value_loss"] == "train/value_loss"
+
+
+def test_every_name_of_cleanrl_is_in_its_column() -> None:
+    logged = {name: float(place) for place, name in enumerate(names_cleanrl.UPDATES, start=1)}
+    (row,) = cleanrl([(64, logged)]).rows["updates"]
+    last = "last minibatch, not the mean"
+    assert {named.column: (row[named.column], named.caveat) for named in names_cleanrl.UPDATES.values()} == {
+        "value_loss": (1.0, last), "policy_loss": (2.0, last), "entropy": (3.0, last), "kl_k1": (4.0, last),
+        "kl_k3_last_epoch": (5.0, "last minibatch, not the mean over its epoch"), "clip_fraction": (6.0, ""),
+        "explained_variance": (7.0, ""), "learning_rate": (8.0, ""),
+    }  # fmt: skip
 
 
 def test_without_any_update_nothing_is_added() -> None:
@@ -189,12 +221,33 @@ def test_an_evaluation_in_the_last_rollout_stays_behind_the_dump_before_it() -> 
     assert ordered(*trained, row(1, train__n_updates=10))[0] == [0, 1, 2]
 
 
+def test_an_evaluation_before_a_late_dump_goes_with_it() -> None:
+    rows = [row(step, time__iterations=iteration) for step, iteration in ((0, 1), (1, 3))]
+    late = [row(2, eval__x=1.0), row(3, time__iterations=2)]
+    assert ordered(*rows, *late)[0] == [0, 2, 3, 1]
+    assert ordered(rows[0], row(4, eval__x=1.0)) == ([0, 4], {})
+    many = [row(at, time__iterations=at + 1) for at in range(3)]
+    copied = [row(5, eval__x=1.0), *many[:1], *many[1:], *[row(9 + at, time__iterations=at + 1) for at in range(3)]]
+    assert [step for step in ordered(*copied)[0] if step >= 9] == [9, 10, 11]
+    again = [*many, row(8, eval__x=2.0), *[row(9 + at, time__iterations=at + 1) for at in range(3)]]
+    steps, odd = ordered(*again)
+    assert steps == [8, 9, 10, 11]
+    assert str(odd["repeated_row"][0]).startswith("3 ×")
+
+
+def test_a_group_of_rows_has_the_most_epochs_and_the_last_row_s_place() -> None:
+    group = [row(0, train__n_updates=10, time__total_timesteps=32), row(1, train__n_updates=20),
+             row(2, time__total_timesteps=64)]  # fmt: skip
+    assert (_trained(group), _iteration_of(group)) == (20, 64)
+    assert (_trained(group[2:]), _iteration_of(group[1:2])) == (-1, None)
+
+
 def test_a_training_told_twice_is_left_out_the_second_time() -> None:
     imported = Imported("x")
     rows = [
         row(0, time__iterations=1, train__n_updates=0),
-        row(1, time__iterations=2, train__n_updates=10, train__loss=1.0),
-        row(2, time__iterations=3, train__n_updates=10, train__loss=1.0, rollout__x=5.0),
+        row(1, time__iterations=2, train__n_updates=1, train__loss=1.0),
+        row(2, time__iterations=3, train__n_updates=1, train__loss=1.0, rollout__x=5.0),
         row(3, time__iterations=4, train__n_updates=0),
     ]
     found = in_order(rows, names_sb3._dumped, imported)
@@ -229,6 +282,8 @@ def losses(*steps: int) -> list[tuple[int, dict[str, Any]]]:
         ((64,), [0]),
         ((128, 256), [0, 1]),
         ((100, 150, 175), [3, 5, 6]),
+        ((128, 192), [1, 2]),
+        ((1, 2, 4), [0, 1, 3]),
         ((0, 64, 128), [0, 1, 2]),
         ((96, 160, 256), [0, 1, 2]),
     ],
