@@ -117,7 +117,7 @@ def test_what_only_one_side_found_and_which_rules_did_not_run_live() -> None:
     assert set(found.not_live) == {rule.name for rule in RULES} - {"kl_spike"}
 
 
-@pytest.mark.parametrize(("ranks", "live"), [(1, True), (2, False)])
+@pytest.mark.parametrize(("ranks", "live"), [(1, True), (2, False), (3, False)])
 def test_several_ranks_are_compared_with_a_replay_of_what_they_recorded(ranks: int, live: bool) -> None:
     said = finding(1, "warning", "kl_spike")
     recorded = run(ranks=ranks, updates=updates(3), findings=[said.as_row()])

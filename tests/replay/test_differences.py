@@ -103,8 +103,11 @@ def test_differences_come_by_update_then_side_then_text() -> None:
     assert [(one.only, one.update) for one in only_live] == [("recorded", 5)]
 
 
-@pytest.mark.parametrize("said", [3, ["mine"], {"rules": "mine"}, {"rules": [1]}, {"rules": ["a"], "file": 3},
-                                  {"rules": ["a"], "file": None, "sha256": 5}, {}])  # fmt: skip
+@pytest.mark.parametrize(
+    "said",
+    [3, ["mine"], {"rules": "mine"}, {"rules": [1]}, {"rules": ["a", 1]}, {"rules": ["a"], "file": 3},
+     {"rules": ["a"], "file": None, "sha256": 5}, {}],
+)  # fmt: skip
 def test_custom_rules_that_make_no_sense_are_damage(said: object) -> None:
     with pytest.raises(DamagedError, match=r"custom_rules in run\.json cannot be used"):
         recorded_rules(run({"custom_rules": said}))
