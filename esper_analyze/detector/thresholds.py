@@ -40,19 +40,22 @@ class Thresholds:
             raise ThresholdError(f"there is no rule {rule!r}{did_you_mean(rule, self.by_rule)}")
         return self.by_rule[rule]
 
-    def changed(self, rule: str, name: str, value: object) -> Thresholds:
-        """Return a copy with one field set. Raises ``ThresholdError`` with the nearest valid name."""
+    def changed(self, rule: str, name: str, value: object, *, recorded: bool = False) -> Thresholds:
+        """Return a copy with one field set. Raises ``ThresholdError`` with the nearest valid name.
+
+        A ``recorded`` real number may be below the least one of today: it was valid when the run was recorded.
+        """
         limits = self[rule]
         declared = {item.name: item.metadata for item in fields(limits)}
         if name not in declared:
             raise ThresholdError(f"rule {rule} has no threshold {name!r}{did_you_mean(name, declared)}")
-        checked = _checked(f"{rule}.{name}", getattr(limits, name), value, declared[name])
+        checked = _checked(f"{rule}.{name}", getattr(limits, name), value, declared[name], recorded=recorded)
         return Thresholds(
             MappingProxyType({**self.by_rule, rule: replace(limits, **cast("dict[str, Any]", {name: checked}))})
         )
 
-    def merged(self, values: Mapping[str, object]) -> Thresholds:
-        """Return a copy with ``{rule: {field: value}}`` applied, the form of run.json and TOML."""
+    def merged(self, values: Mapping[str, object], *, recorded: bool = False) -> Thresholds:
+        """Return a copy with ``{rule: {field: value}}`` applied, the form of run.json (``recorded``) and TOML."""
         if not isinstance(values, Mapping):
             raise ThresholdError(f"thresholds must be a table of rules, not {values!r}")
         result = self
@@ -60,7 +63,7 @@ class Thresholds:
             if not isinstance(table, Mapping):
                 raise ThresholdError(f"{rule} must be a table of thresholds, not {table!r}")
             for name, value in table.items():
-                result = result.changed(rule, name, value)
+                result = result.changed(rule, name, value, recorded=recorded)
         return result
 
     def assigned(self, assignment: str) -> Thresholds:
@@ -98,7 +101,7 @@ def _parsed(value: str) -> object:
     return value
 
 
-def _checked(where: str, present: object, value: object, declared: Mapping[str, Any]) -> object:
+def _checked(where: str, present: object, value: object, declared: Mapping[str, Any], *, recorded: bool) -> object:
     if isinstance(present, dict):
         if not isinstance(value, Mapping):
             raise ThresholdError(f"{where} must be a table of name = number, not {value!r}")
@@ -106,6 +109,7 @@ def _checked(where: str, present: object, value: object, declared: Mapping[str, 
     number = _number(where, value)
     is_whole = isinstance(present, int)
     least, below = declared.get("at_least"), declared.get("below")
+    least = None if recorded and not is_whole else least
     outside = (least is not None and number < least) or (below is not None and number >= below)
     if outside or (is_whole and number != int(number)):
         raise ThresholdError(f"{where} must be {_wanted(integer=is_whole, least=least, below=below)}, not {value!r}")

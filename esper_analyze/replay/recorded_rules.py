@@ -69,7 +69,7 @@ def known_thresholds(run: RecordedRun) -> Thresholds:
 
 def _merged(run: RecordedRun, stored: Any, rules: Sequence[Rule]) -> Thresholds:
     try:
-        return Thresholds.defaults(rules).merged(stored)
+        return Thresholds.defaults(rules).merged(stored, recorded=True)
     except ThresholdError as error:
         raise DamagedError(f"{run.path}: the thresholds in run.json cannot be used: {error}") from error
 

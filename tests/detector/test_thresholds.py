@@ -150,6 +150,11 @@ SHARES = (
     "slot_gradient_explosion.warning", "slot_gradient_explosion.critical", "slot_gradient_vanishing.warning",
     "slot_gradient_vanishing.critical", "host_dominating.host_norm", "performance_degradation.info",
     "performance_degradation.warning", "performance_degradation.critical", "performance_degradation.noise",
+    "rank_desync.warning", "rank_desync.critical", "first_ratio.warning", "first_ratio.critical", "kl_spike.warning",
+    "kl_spike.critical", "kl_spike.target_factor", "spike_then_silence.spike", "ratio_explosion.warning",
+    "ratio_explosion.critical", "clip_saturation.warning", "clip_saturation.critical", "advantage_outlier.info",
+    "advantage_outlier.warning", "gradient_drift.warning", "gradient_drift.critical", "clipping_always.fraction",
+    "lstm_explosion.warning", "lstm_explosion.critical", "lstm_saturation.warning", "lstm_saturation.critical",
 )  # fmt: skip
 """Bounds on what is never below 0."""
 
@@ -175,6 +180,13 @@ def test_a_threshold_takes_its_whole_range_and_nothing_beyond(
     for number in (below, *(() if most is None else (most,))):
         with pytest.raises(ThresholdError, match="must be a"):
             defaults.changed(rule, field, number)
+
+
+def test_a_recorded_number_below_a_least_that_was_declared_later_is_read(defaults: Thresholds) -> None:
+    stored = defaults.merged({"kl_spike": {"warning": -1.0}}, recorded=True)
+    assert stored["kl_spike"].warning == -1.0  # type: ignore[attr-defined]
+    with pytest.raises(ThresholdError, match="must be a whole number"):
+        defaults.merged({"kl_spike": {"window": 0}}, recorded=True)
 
 
 def test_any_other_threshold_takes_any_number(defaults: Thresholds) -> None:

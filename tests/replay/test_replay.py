@@ -52,11 +52,11 @@ def test_progress_is_told_the_last_update_of_each_stretch(in_parts: RecordedRun)
 
 
 def test_other_thresholds_differ_from_what_was_recorded_and_each_difference_is_named(in_parts: RecordedRun) -> None:
-    changed = replay(in_parts, stored_thresholds(in_parts).assigned("first_ratio.critical=-1"))
+    changed = replay(in_parts, stored_thresholds(in_parts).assigned("kl_spike.critical=0"))
     found = differences(changed, recorded(in_parts))
     assert found
     assert all(one.only in ("replay", "recorded") and one.text for one in found)
-    assert any("first_ratio on run (first_ratio_error): critical" in one.text for one in found if one.only == "replay")
+    assert any("kl_spike on run (kl_k3): critical" in one.text for one in found if one.only == "replay")
 
 
 def test_a_difference_in_the_last_bit_of_a_value_is_a_difference(in_parts: RecordedRun) -> None:

@@ -24,8 +24,8 @@ SAFE = 0.999
 class AdvantageOutlierLimits(Limits):
     """Bounds on the largest advantage in standard deviations from 0."""
 
-    info: float = limit(10.0, "sound runs with rare failures get there every 50 updates (set by design)")
-    warning: float = limit(50.0, "possible only with at least 2,500 samples (set by design)")
+    info: float = limit(10.0, "sound runs with rare failures get there every 50 updates (set by design)", at_least=0.0)
+    warning: float = limit(50.0, "possible only with at least 2,500 samples (set by design)", at_least=0.0)
 
 
 def judge(frame: Frame, memory: Memory, limits: AdvantageOutlierLimits) -> list[Judgement]:  # noqa: ARG001

@@ -16,8 +16,8 @@ from esper_analyze.detector.verdict import Bounds, Judgement, settle
 class ClipSaturationLimits(Limits):
     """Bounds on ``updates.clip_fraction``."""
 
-    warning: float = limit(0.3, "sound runs lie at 0.05–0.25 (from a review of a PPO code base)")
-    critical: float = limit(0.5, "half of all samples (set by design)")
+    warning: float = limit(0.3, "sound runs lie at 0.05–0.25 (from a review of a PPO code base)", at_least=0.0)
+    critical: float = limit(0.5, "half of all samples (set by design)", at_least=0.0)
     sustained: int = limit(3, "3 updates in a row (set by design)", at_least=1)
 
 

@@ -30,7 +30,7 @@ UNCLIPPED: dict[str, Sequence[Side]] = {"max_grad_norm": (), "optimizer_steps": 
 class ClippingAlwaysLimits(Limits):
     """Bounds on ``updates.clip_active_fraction``, and on how far the norm has risen."""
 
-    fraction: float = limit(0.9, "nine of ten steps (set by design)")
+    fraction: float = limit(0.9, "nine of ten steps (set by design)", at_least=0.0)
     sustained: int = limit(20, "20 updates in a row (set by design)", at_least=1)
     warning_rise: float = limit(10.0, "sound runs clip every step: only with a rising norm is it a fault", at_least=1)
     critical_rise: float = limit(100.0, "ten times the warning", at_least=1)

@@ -14,8 +14,8 @@ from esper_analyze.detector.verdict import Judgement, above, settle
 class FirstRatioLimits(Limits):
     """Bounds on ``updates.first_ratio_error``, nats."""
 
-    warning: float = limit(1e-4, "float32 noise of sound runs stays under 1e-5 (set by design)")
-    critical: float = limit(1e-2, "a ratio off by 1 % (set by design)")
+    warning: float = limit(1e-4, "float32 noise of sound runs stays under 1e-5 (set by design)", at_least=0.0)
+    critical: float = limit(1e-2, "a ratio off by 1 % (set by design)", at_least=0.0)
     escalate: int = limit(10, "10 updates of detail for ratio and KL (set by design)")
 
 

@@ -29,8 +29,8 @@ WARM_UP = WarmUp("warming up", lambda limits, _: limits.warmup + 1)
 class GradientDriftLimits(Limits):
     """Bounds on drift = |x − ema| / (ema + 1e-8), with the EMA before x is added."""
 
-    warning: float = limit(0.5, "50 % deviation from the EMA (from a review of a PPO code base)")
-    critical: float = limit(2.0, "200 % deviation from the EMA (set by design)")
+    warning: float = limit(0.5, "50 % deviation from the EMA (from a review of a PPO code base)", at_least=0.0)
+    critical: float = limit(2.0, "200 % deviation from the EMA (set by design)", at_least=0.0)
     sustained: int = limit(3, "3 updates in a row (set by design)", at_least=1)
     noise: float = limit(15.0, "sound runs drift by up to 13 × their own change from update to update", at_least=0.0)
     momentum: float = limit(

@@ -19,7 +19,7 @@ _REMOVED = choice_code("heads", "grad_state", "removed")
 
 @dataclass(frozen=True, slots=True)
 class GradientMissingLimits(Limits):
-    """No bounds: an unexplained missing gradient points to a bug."""
+    """No bounds: a gradient is there or not."""
 
 
 def judge(frame: Frame, memory: Memory, limits: GradientMissingLimits) -> list[Judgement]:  # noqa: ARG001
@@ -55,7 +55,7 @@ RULE = Rule(
     guard=guard,
     title="A head gets no gradient",
     meaning="The head's parameters have no gradient at all (critical) or exactly zero (warning), although its masks "
-    "gave it a choice that mattered. It cannot learn.",
+    "gave it a choice that mattered. It does not learn. A policy that has become deterministic has exact zeros, too.",
     look_first="Whether the head's log-prob is part of the loss, a detach() or no_grad() on its way, an optimizer "
     "that does not hold it.",
     reference="A gradient that is None was never computed, which differs from one of 0.0",

@@ -22,7 +22,9 @@ class KlSpikeLimits(Limits):
     """Bounds on ``updates.kl_k3``, nats."""
 
     warning: float = limit(
-        0.1, "0.05–0.1 is usual (from a review of a PPO code base); sound fast learners reach 0.12 once"
+        0.1,
+        "0.05–0.1 is usual (from a review of a PPO code base); sound fast learners reach 0.12 once",
+        at_least=0.0,
     )
     window_hits: int = limit(2, "crossings within the window (set by design)", at_least=1)
     window: int = limit(
@@ -31,8 +33,8 @@ class KlSpikeLimits(Limits):
         at_least=1,
         below=LONGEST + 1,
     )
-    critical: float = limit(0.5, "at once (set by design)")
-    target_factor: float = limit(1.5, "Stable-Baselines3 stops an epoch above 1.5 × target_kl")
+    critical: float = limit(0.5, "at once (set by design)", at_least=0.0)
+    target_factor: float = limit(1.5, "Stable-Baselines3 stops an epoch above 1.5 × target_kl", at_least=0.0)
     target_updates: int = limit(3, "3 updates in a row (set by design)", at_least=1)
     escalate: int = limit(10, "10 updates of detail for ratio and KL (set by design)")
 

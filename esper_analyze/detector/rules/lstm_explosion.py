@@ -19,8 +19,8 @@ METRICS = ("c_env_rms_max", "c_rms", "h_rms")
 class LstmExplosionLimits(Limits):
     """Bounds on root mean squares of the state."""
 
-    warning: float = limit(5.0, "rms above 5, where tanh is 0.9999 (set by design: TELE-340)")
-    critical: float = limit(10.0, "rms above 10 (set by design: TELE-340)")
+    warning: float = limit(5.0, "rms above 5, where tanh is 0.9999 (set by design: TELE-340)", at_least=0.0)
+    critical: float = limit(10.0, "rms above 10 (set by design: TELE-340)", at_least=0.0)
     window_hits: int = limit(3, "a sound run crossed once", at_least=1)
     window: int = limit(5, "as kl_spike: the present update included", at_least=1, below=LONGEST + 1)
     one_environment: float = limit(

@@ -18,8 +18,8 @@ GATES = ("forget_saturation", "input_saturation", "output_saturation")
 class LstmSaturationLimits(Limits):
     """Bounds on shares of saturated units."""
 
-    warning: float = limit(0.5, "half of the units (set by design)")
-    critical: float = limit(0.9, "nine of ten units (set by design)")
+    warning: float = limit(0.5, "half of the units (set by design)", at_least=0.0)
+    critical: float = limit(0.9, "nine of ten units (set by design)", at_least=0.0)
 
 
 def judge(frame: Frame, memory: Memory, limits: LstmSaturationLimits) -> list[Judgement]:  # noqa: ARG001

@@ -14,8 +14,10 @@ from esper_analyze.detector.verdict import Excuse, Judgement, above, settle
 class RankDesyncLimits(Limits):
     """Bounds on ``ranks.spread``: the difference between ranks as a share of the larger magnitude."""
 
-    warning: float = limit(1e-4, "all-reduced numbers are equal to the bit, sums of them to float32 noise (1e-6)")
-    critical: float = limit(1e-2, "ranks that differ by a per cent train different models")
+    warning: float = limit(
+        1e-4, "all-reduced numbers are equal to the bit, sums of them to float32 noise (1e-6)", at_least=0.0
+    )
+    critical: float = limit(1e-2, "ranks that differ by a per cent train different models", at_least=0.0)
     escalate: int = limit(0, "found when ranks are joined, after the training")
 
 

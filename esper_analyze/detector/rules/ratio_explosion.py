@@ -22,8 +22,8 @@ LONGEST = 50
 class RatioExplosionLimits(Limits):
     """Bounds on ``updates.ratio_max``."""
 
-    warning: float = limit(5.0, "5 is a log-prob change of 1.6 nats (from a review of a PPO code base)")
-    critical: float = limit(20.0, "20 is a log-prob change of 3 nats (set by design)")
+    warning: float = limit(5.0, "5 is a log-prob change of 1.6 nats (from a review of a PPO code base)", at_least=0.0)
+    critical: float = limit(20.0, "20 is a log-prob change of 3 nats (set by design)", at_least=0.0)
     weight: float = limit(0.8, "effective sample size below which such samples count; sound runs stay above 0.87")
     critical_weight: float = limit(0.5, "half of the samples' worth is lost")
     moved: float = limit(0.1, "or the policy moved: kl_spike's warning, nats (all ratios alike have full weight)")

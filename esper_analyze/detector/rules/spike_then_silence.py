@@ -18,7 +18,7 @@ from esper_analyze.detector.verdict import Bounds, Judgement, settle
 class SpikeThenSilenceLimits(Limits):
     """Bounds on ``updates.kl_k3``, nats, before and after."""
 
-    spike: float = limit(1.0, "KL above 1 (set by design)")
+    spike: float = limit(1.0, "KL above 1 (set by design)", at_least=0.0)
     silence: float = limit(1e-6, "KL below 1e-6 (set by design)")
     updates: int = limit(2, "2 updates (set by design)", at_least=1)
     reach: int = limit(10, "recorded collapses fell silent within 2 updates; 10 leaves room to settle", at_least=1)
