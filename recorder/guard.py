@@ -68,7 +68,11 @@ class ErrorGuard:
         self._lost[f"{kind}: {error}"[:500]] += 1
         if kind not in self._logged_kinds:
             self._logged_kinds.add(kind)
-            LOG.error("recorder: error in %s; training continues, the loss is counted", what, exc_info=error)
+            LOG.error(
+                "recorder: error in %s; training continues, what is not recorded is counted in table losses_of_data",
+                what,
+                exc_info=error,
+            )
 
     def refuse(self, what: str, error: Exception) -> None:
         """Count ``error``, detected in ``what`` without interrupting it; with ``strict`` it is raised."""

@@ -60,7 +60,7 @@ class OnlineDetector:
             {name: getattr(change, name) for name in _LEVEL_COLUMNS if hasattr(change, name)}
             for change in outcome.levels
         ]
-        _log_critical(outcome.findings, self.detector.rules, stored)
+        log_critical(outcome.findings, self.detector.rules, stored)
         return OnlineVerdicts(stored, outcome, level != DEBUG and self.level(update + 1) == DEBUG)
 
 
@@ -106,12 +106,13 @@ def _fill(rows: Mapping[str, Sequence[Any]], outcome: Outcome) -> None:
             row[column] = None if math.isnan(value) else value
 
 
-def _log_critical(findings: Sequence[Finding], rules: Sequence[Rule], rows: Mapping[str, Rows]) -> None:
+def log_critical(findings: Sequence[Finding], rules: Sequence[Rule], rows: Mapping[str, Rows]) -> None:
     """Log critical findings; of a failing update only the root causes, with the number of their consequences."""
     alarms = [finding for finding in findings if finding.alarm and finding.verdict == "critical"]
     rung, causes = {finding.rule for finding in alarms}, {rule.name: set(rule.causes) for rule in rules}
     roots = [finding for finding in alarms if not causes[finding.rule] & rung]
-    follow = f" (and {len(alarms) - len(roots)} consequences)" if len(alarms) > len(roots) else ""
+    count = len(alarms) - len(roots)
+    follow = f" (and {count} consequence{'s' if count > 1 else ''})" if count else ""
     by_name = {rule.name: rule for rule in rules}
     for finding in roots:
         rule = by_name[finding.rule]

@@ -15,8 +15,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import nn
 
+from esper_analyze.detector.findings import Finding
+from esper_analyze.detector.rules import RULES
 from esper_analyze.runs.run import RecordedRun, open_run
 from recorder import Recorder
+from recorder.online_detector import log_critical
 from tests.recorder.bad_arguments import CLOCK, JUNK, OPTIONAL, TABLES, N, cells, differences, record
 from tests.recorder.loop import Loop
 
@@ -260,6 +263,24 @@ def test_what_a_recorder_cannot_be_made_of_is_named(tmp_path: Path, options: dic
 def test_a_run_directory_and_a_model_in_the_wrong_order_are_named(tmp_path: Path) -> None:
     with pytest.raises(TypeError, match=re.escape("run_dir is a Linear: pass the run's directory first")):
         Recorder(nn.Linear(2, 1), tmp_path / "run")  # type: ignore[arg-type]
+
+
+def test_what_the_recorder_logs_says_where_losses_are_counted_and_counts_consequences_in_words(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with Recorder(tmp_path / "run") as rec:
+        rec.minibatch(log_prob=[0.0, 9.0], old_log_prob=[0.0, 0.0], entropy="none")
+        rec.update()
+    said = [record.getMessage() for record in caplog.records]
+    assert any("what is not recorded is counted in table losses_of_data" in words for words in said)
+    log_critical([critical("kl_spike"), critical("ratio_explosion")], RULES, {})
+    log_critical([critical("kl_spike"), critical("ratio_explosion"), critical("spike_then_silence")], RULES, {})
+    said = [record.getMessage() for record in caplog.records[-2:]]
+    assert [words.rpartition(" (and ")[2] for words in said] == ["1 consequence)", "2 consequences)"]
+
+
+def critical(rule: str) -> Finding:
+    return Finding(3, rule, "run", "kl_k3", "critical", "ok", 2.0, 1.0, None, None)
 
 
 def test_names_unlike_those_of_arguments_are_facts_of_the_run(tmp_path: Path) -> None:
