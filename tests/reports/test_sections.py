@@ -128,7 +128,8 @@ def test_a_group_that_drifted_comes_first(tmp_path: Path) -> None:
 def test_every_state_of_a_head_has_its_sentence(troubled: Evidence) -> None:
     said = {head.name: head.sentence for head in present(heads.frame(troubled))}
     assert said["slot"] == (
-        "slot: gradient 0.000 (0 % learnable): unexplained zero or missing gradient at update 40: a bug report"
+        "slot: gradient 0.000 (0 % learnable): unexplained zero or missing gradient at update 40: it is cut off from "
+        "the loss, or its policy has become deterministic"
     )
     assert said["op"].endswith("(70 % learnable): its entropy collapsed while it had a choice, update 47 to the end")
 
@@ -144,7 +145,7 @@ def test_every_state_of_a_head_has_its_sentence(troubled: Evidence) -> None:
         (
             {"grad_norm": None, "grad_state": "missing", "zero_explained": "unexplained"},
             "slot: gradient missing (0 % learnable): unexplained zero or missing gradient at 4 updates, "
-            "first 0: a bug report",
+            "first 0: it is cut off from the loss",
         ),
         (
             {"grad_norm": NAN, "grad_state": "nonfinite", "zero_explained": "not_zero"},

@@ -130,6 +130,27 @@ def test_a_warning_that_turns_critical_tells_both(tmp_path: Path) -> None:
     assert "still when the recording ends at update 19" in told.paragraph
 
 
+def test_a_value_that_is_too_low_is_below_the_bound(tmp_path: Path) -> None:
+    def low(update: int, rows: Rows) -> None:
+        rows["updates"][0]["entropy_norm"] = 0.9 if update < 10 else 0.01
+
+    told = story.frame(gather(open_run(write_run(tmp_path / "low", 20, low))))
+    assert re.search(r"entropy_norm was [\d.]+, below the \w+ bound of 0\.", told.paragraph)
+    assert "beyond" not in told.paragraph
+
+
+def test_now_does_not_tell_an_incident_that_is_over(tmp_path: Path) -> None:
+    def spiked(update: int, rows: Rows) -> None:
+        if 10 <= update < 13:
+            rows["updates"][0]["kl_k3"] = 2.0
+
+    told = story.frame(gather(open_run(write_run(tmp_path / "over", 40, spiked))))
+    now = [point.words for point in told.now]
+    assert not any("spiked" in words for words in now)
+    assert "No incident is open when the recording ends at update 39; the last was in alarm until update 15." in now
+    assert told.why[0].words.startswith("KL divergence spiked (critical) from update 10 until update 15.")
+
+
 def test_what_words_said_is_quoted(tmp_path: Path) -> None:
     def broken(update: int, rows: Rows) -> None:
         if update == 7:

@@ -243,7 +243,7 @@ def _beyond(finding: Finding, statistic: Statistic) -> str:
     value = f"{number(finding.value)} {statistic.unit}".rstrip()
     if finding.threshold is None or finding.value is None:
         return value
-    side = "at" if finding.value == finding.threshold else "beyond"
+    side = "at" if finding.value == finding.threshold else "below" if finding.value < finding.threshold else "beyond"
     against = "" if finding.baseline is None else f", against {statistic.baseline}, {number(finding.baseline)}"
     return f"{value}, {side} the {finding.verdict} bound of {number(finding.threshold)}{against}"
 

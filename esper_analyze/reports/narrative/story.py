@@ -189,7 +189,8 @@ def _without_choice(run: RecordedRun) -> bool:
 
 def _now(evidence: Evidence, lead: Incident, overall: Standing) -> Iterator[Point]:
     incidents = evidence.replay.incidents
-    yield Point(duration(evidence, lead), ("incidents",))
+    if lead.ended == "open":
+        yield Point(duration(evidence, lead), ("incidents",))
     yield from _ended(overall.end)
     yield from _unjudged(evidence, overall)
     still = [incident for incident in incidents if incident.ended == "open"]
@@ -201,7 +202,7 @@ def _now(evidence: Evidence, lead: Incident, overall: Standing) -> Iterator[Poin
         yield Point(f"{many(len(still), 'incident')} still open {last}: {named}.", ("timeline",))
     else:
         end = max(incident.end for incident in incidents)
-        yield Point(f"Every incident had cleared {last}, the last after update {end:,}.", ("timeline",))
+        yield Point(f"No incident is open {last}; the last was in alarm until update {end:,}.", ("timeline",))
     yield from _returns(evidence, lead)
 
 
@@ -258,7 +259,8 @@ def _returns(evidence: Evidence, lead: Incident) -> Iterator[Point]:
 
 def _why(evidence: Evidence, lead: Incident, began: onset.OnsetContext) -> Iterator[Point]:
     rule = evidence.rules[lead.rule]
-    judged = [*bound_crossing(evidence, lead), *began.usual_range, *worst_and_now(evidence, lead)]
+    over = [] if lead.ended == "open" else [duration(evidence, lead)]
+    judged = [*over, *bound_crossing(evidence, lead), *began.usual_range, *worst_and_now(evidence, lead)]
     yield Point(" ".join(judged), figures_of(rule))
     if rule.table == "slots":
         yield from _seed_course(evidence.run, lead)

@@ -88,7 +88,8 @@ class HeadFrame:
 
     def _state(self) -> str:
         if len(self.bad):
-            return f"unexplained zero or missing gradient at {_at(self.bad)}: a bug report"
+            cause = "" if self.grad_state == "missing" else ", or its policy has become deterministic"
+            return f"unexplained zero or missing gradient at {_at(self.bad)}: it is cut off from the loss{cause}"
         if len(self.nonfinite):
             return f"NaN or infinite gradient at {_at(self.nonfinite)}"
         if self.zero_explained in EXPECTED:
