@@ -214,6 +214,7 @@ def _misused(error: BaseException, words: str) -> int:
     if type(error).__name__ == "NoArgsIsHelpError":
         sys.stderr.write(words + "\n")
         return USAGE
+    words = words.replace("Value error, ", "")  # put before the message of an enumeration by some versions of typer
     path = getattr(context, "command_path", "esper-analyze")
     say(f"esper-analyze: {words.rstrip('.')} (see `{path} --help`)")
     return USAGE

@@ -67,7 +67,9 @@ class AnswerOptions(RunOptions):
     def _by_ending(self) -> Form:
         ending = "txt" if self.out is None else self.out.suffix.lower().removeprefix(".")
         if ending not in (*Form, "txt"):
-            raise UsageError(f"the suffix of --out {self.out} names no known format", hint="give --format")
+            raise UsageError(
+                f"the suffix of --out {self.out} names no known format", hint=f"formats are {', '.join(Form)}"
+            )
         return Form.TABLE if ending == "txt" else Form(ending)
 
 

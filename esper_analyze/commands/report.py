@@ -9,6 +9,7 @@ import typer
 
 from esper_analyze.commands.options import Json, absolute, takes_options
 from esper_analyze.commands.run_options import RunOptions
+from esper_analyze.errors import UsageError
 from esper_analyze.storage.output_path import refuse_folder
 from esper_analyze.terminal import path_words, progress, put
 
@@ -18,8 +19,13 @@ Out = Annotated[
 ]
 
 
-@takes_options("path", "out", "assignments", "thresholds", "rules_files", "rank", "fail_on", "skip_broken", "as_json")
-def report(options: RunOptions, out: Out = None, as_json: Json = False) -> None:
+NoForm = Annotated[str | None, typer.Option("--format", hidden=True)]
+
+
+@takes_options(
+    "path", "out", "assignments", "thresholds", "rules_files", "rank", "fail_on", "skip_broken", "as_json", "form"
+)
+def report(options: RunOptions, out: Out = None, as_json: Json = False, form: NoForm = None) -> None:
     """Write a page about the run: what went wrong first, when, and what to check.
 
     The ranks of a distributed training are joined: gradients of the first, samples of all.
@@ -33,6 +39,11 @@ def report(options: RunOptions, out: Out = None, as_json: Json = False) -> None:
     from esper_analyze.reports.write import report_json, write_report
     from esper_analyze.runs.damaged_shard import naming_damaged_shard
 
+    if form is not None:
+        raise UsageError(
+            "report takes no --format: it always writes HTML, Markdown, JSON, PNG and SVG",
+            hint="--json prints JSON; a single question, such as `esper-analyze timeline`, takes --format",
+        )
     target = out or Path("reports") / options.path.resolve().name
     if out is not None or not as_json:
         refuse_folder(target)

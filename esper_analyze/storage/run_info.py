@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,10 @@ from esper_analyze.storage.run_files import read_file, why_unreadable
 
 _LOGS = "rank*/attempt-*/.wal-*"
 """Logs do not state their columns, so logs of a newer version, even a minor one, are refused."""
+
+
+_MOST_SEARCHED, _MOST_NAMED = 100, 5
+"""Runs that are searched for in a folder that is none, and of them those that are named."""
 
 
 def find_runs(directory: Path | str) -> list[Path]:
@@ -74,7 +79,7 @@ def identity(path: Path) -> dict[str, Any]:
     if not there:
         raise UsageError(
             f"{path} is not a recorded run: it has no {RUN_FILE}",
-            hint="give a directory written by the recorder; `esper-analyze ls DIR` lists the runs below a directory",
+            hint=_runs_below(path) or "give a directory written by the recorder",
         )
     info = _facts(file)
     version = str(info[VERSION_KEY])
@@ -83,6 +88,16 @@ def identity(path: Path) -> dict[str, Any]:
     if not was_declared(version) and not is_newer(version):
         raise DamagedError(f"{file} has the unknown schema version {version[:40]!r}")
     return info
+
+
+def _runs_below(path: Path) -> str:
+    """Name the first runs in a folder, or in folders of it; empty without any."""
+    patterns = (f"*/{RUN_FILE}", f"*/*/{RUN_FILE}")
+    runs = sorted(file.parent for pattern in patterns for file in islice(path.glob(pattern), _MOST_SEARCHED))
+    if not runs:
+        return ""
+    more = ", …" if len(runs) > _MOST_NAMED else ""
+    return f"it holds runs: {', '.join(map(str, runs[:_MOST_NAMED]))}{more}; `esper-analyze ls {path}` lists them"
 
 
 def _facts(file: Path) -> dict[str, Any]:

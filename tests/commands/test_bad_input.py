@@ -321,3 +321,39 @@ def test_a_rank_that_is_gone_is_said(command: Command, tmp_path: Path) -> None:
     info = json.loads((run / "run.json").read_text())
     (run / "run.json").write_text(json.dumps(info | {"ranks": 2}))
     assert "rank 1 is missing" in command("replay", run).err
+
+
+@pytest.mark.parametrize(
+    ("words", "answer"),
+    [
+        (["timeline", "RUN", "--format", "pdf"], "'pdf' is not one of 'table', 'json', 'csv', 'png', 'svg'"),
+        (["timeline", "RUN", "--out", "t.pdf"], "names no known format (formats are table, json, csv, png, svg)"),
+        (
+            ["sql", "RUN", "select 1", "--format", "pdf"],
+            "'pdf' is not one of 'table', 'csv', 'json', 'jsonl'",
+        ),
+        (
+            ["report", "RUN", "--format", "pdf"],
+            "it always writes HTML, Markdown, JSON, PNG and SVG (--json",
+        ),
+        (["replay", "RUN", "--set", "kl_spike.warning=-1"], "kl_spike.warning must be a number of at least 0, not -1"),
+    ],
+)
+def test_an_unknown_format_or_an_impossible_bound_is_refused_with_what_is_possible(
+    words: list[str], answer: str, command: Command, runs: Path
+) -> None:
+    said = command(*(str(runs / "healthy") if word == "RUN" else word for word in words))
+    assert (said.code, said.out) == (2, "")
+    assert answer in said.err
+    assert "Value error" not in said.err
+    assert one_sentence(said.err)
+
+
+def test_a_folder_of_runs_names_the_runs_in_it(command: Command, runs: Path, tmp_path: Path) -> None:
+    said = command("report", runs)
+    assert said.code == 2
+    assert f"{runs} is not a recorded run: it has no run.json (it holds runs: " in said.err
+    assert str(runs / "healthy") in said.err
+    assert f"`esper-analyze ls {runs}` lists them" in said.err
+    (tmp_path / "empty").mkdir()
+    assert "give a directory written by the recorder" in command("report", tmp_path / "empty").err

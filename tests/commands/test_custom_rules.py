@@ -53,6 +53,12 @@ def test_replay_judges_with_them_and_marks_what_they_did_not_say_live(command: C
     assert "wide_ratio" not in command("replay", wide).out
 
 
+def test_a_rule_that_was_not_recorded_has_a_default_and_no_recorded_threshold(command: Command, wide: Path) -> None:
+    said = command("replay", wide, "--rules", OWN, "--set", "wide_ratio.warning=0.8", "--set", "kl_spike.warning=0.2")
+    assert "wide_ratio.warning: default 0.5, now 0.8\n" in said.out
+    assert "kl_spike.warning: recorded with 0.1, now 0.2\n" in said.out
+
+
 def test_their_thresholds_can_be_set_and_written_and_read(command: Command, wide: Path, tmp_path: Path) -> None:
     narrow = json.loads(command("replay", wide, "--rules", OWN, "--set", "wide_ratio.warning=2", "--json").out)
     assert narrow["incidents"] == []
