@@ -209,13 +209,14 @@ def test_a_whole_number_is_stored_as_one(value: object, stored: int | None) -> N
 
 
 def test_assignments_are_read_as_numbers_around_spaces() -> None:
-    defaults = Thresholds.defaults([BY_RULE["kl_spike"]])
+    defaults = Thresholds.defaults([BY_RULE["kl_spike"], BY_RULE["value_collapse"]])
     for text, value in (
         ("kl_spike.warning = 1e-3", 1e-3),
         (" kl_spike.warning=2", 2.0),
-        ("kl_spike.warning=-.5 ", -0.5),
+        ("value_collapse.mid=-.5 ", -0.5),
     ):
-        assert getattr(defaults.assigned(text)["kl_spike"], "warning") == value  # noqa: B009
+        rule, _, name = text.strip().partition("=")[0].strip().partition(".")
+        assert getattr(defaults.assigned(text)[rule], name) == value
     for text in ("kl_spike.warning", "kl_spike=1", "warning=1", ""):
         with pytest.raises(ThresholdError, match="is not of the form"):
             defaults.assigned(text)

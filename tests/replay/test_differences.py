@@ -207,10 +207,10 @@ def test_each_rank_is_compared_with_its_own_replay() -> None:
     several = open_run(SAMPLES / "two_ranks")
     result = replay(several)
     assert verified(several, result) == []
-    other = replay(several, result.thresholds.assigned("first_ratio.critical=-1"))
+    other = replay(several, result.thresholds.assigned("kl_spike.critical=0"))
     apart = verified(several, other)
     assert {one.text[:7] for one in apart} == {"rank 0:", "rank 1:"}
-    assert all("first_ratio" in one.text for one in apart if one.only == "replay" and "level" not in one.text)
+    assert all("kl_spike" in one.text for one in apart if one.only == "replay" and "level" not in one.text)
 
 
 def test_what_was_recorded_in_other_words_or_by_another_verdict_is_the_same() -> None:
