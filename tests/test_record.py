@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import gymnasium
 import pytest
@@ -77,7 +78,7 @@ def test_a_script_called_recorder_is_told_of_itself(tmp_path: Path) -> None:
 
 def test_attach_records_a_model_of_sb3(tmp_path: Path) -> None:
     model = PPO("MlpPolicy", gymnasium.make("CartPole-v1"), n_steps=32, batch_size=16, n_epochs=1, seed=1, device="cpu")
-    with attach(model, tmp_path / "run", total_timesteps=64) as rec:
+    with attach(model, tmp_path / "run", total_timesteps=64, heads="move") as rec:
         model.learn(64)
     assert isinstance(rec, Recorder)
     assert ea.open(tmp_path / "run").updates.height == 2
@@ -109,11 +110,12 @@ def test_attach_names_what_it_takes_when_it_is_given_something_else(tmp_path: Pa
         ({"lvel": "DEBUG"}, "attach() has no argument 'lvel'; did you mean 'level'?"),
         ({"sizes": {"action": 2}}, "attach() determines sizes itself, from the model: leave it out"),
         ({"total_env_steps": 64}, "attach() determines total_env_steps itself"),
+        ({"heads": ["a", "b"]}, "2 head names for an action space of 1 head: Discrete(2)"),
     ],
 )
-def test_options_that_attach_cannot_use_are_named(tmp_path: Path, options: dict[str, object], words: str) -> None:
+def test_options_that_attach_cannot_use_are_named(tmp_path: Path, options: dict[str, Any], words: str) -> None:
     model = PPO("MlpPolicy", gymnasium.make("CartPole-v1"), n_steps=32, batch_size=16, n_epochs=1, seed=1, device="cpu")
-    with pytest.raises(TypeError, match=re.escape(words)), attach(model, tmp_path / "run", **options):
+    with pytest.raises((TypeError, ValueError), match=re.escape(words)), attach(model, tmp_path / "run", **options):
         pass
     assert not (tmp_path / "run").exists()
 

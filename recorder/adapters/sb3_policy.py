@@ -27,9 +27,11 @@ def policy_layout(model: Any, names: Sequence[str] | None) -> PolicyLayout:
     """Return the layout of ``model.policy``. Raises ``ValueError`` when ``names`` do not fit the action space."""
     space, policy = model.action_space, model.policy
     factored = tuple(int(n) for n in space.nvec) if isinstance(space, spaces.MultiDiscrete) else ()
+    names = (names,) if isinstance(names, str) else names
     head_names = tuple(names) if names is not None else _default_names(factored)
-    if len(head_names) != max(len(factored), 1):
-        raise ValueError(f"{len(head_names)} head names for an action space of {max(len(factored), 1)} heads: {space}")
+    if len(head_names) != (wanted := max(len(factored), 1)):
+        heads_words = "1 head" if wanted == 1 else f"{wanted} heads"
+        raise ValueError(f"{len(head_names)} head names for an action space of {heads_words}: {space}")
     if factored:
         heads = Heads(
             head_names, dict(zip(head_names, factored, strict=True)), dict.fromkeys(head_names, "categorical")
