@@ -324,6 +324,7 @@ def _steps() -> list[Case]:
     )
     cases.append(Case("update_skipped", "status", {"status": skipped}, "2w 2c", threshold=3.0, value=4.0))
     cases += single("data_lost", "dropped_rows", {}, [(0, "o"), (1, "w")])
+    cases.append(Case("data_lost", "dropped_rows", {"dropped_rows": [7]}, "1w", threshold=0.0, value=7.0))
     return cases
 
 

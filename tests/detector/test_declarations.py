@@ -7,7 +7,7 @@ from dataclasses import asdict, replace
 import pytest
 
 from esper_analyze.detector.page import rule_facts, rules_page
-from esper_analyze.detector.rule import Example, Limits, Rule, Statistic, limit, revisions
+from esper_analyze.detector.rule import Example, Limits, Rule, Sign, Statistic, limit, revisions
 from esper_analyze.detector.rules import RULES, rules_over, shaded_in
 from esper_analyze.detector.thresholds import ThresholdError, Thresholds
 from esper_analyze.detector.toml import thresholds_from_toml, thresholds_to_toml
@@ -74,6 +74,10 @@ def test_of_several_signs_the_worse_one_is_shown(tables: tuple[str, ...], words:
     ordered = sorted(signed, key=lambda rule: rule.sign_order)
     assert [rule.sign.word for rule in ordered if rule.sign] == words
     assert len({rule.sign_order for rule in signed}) == len(signed)
+
+
+def test_a_sign_is_its_mark_and_its_word() -> None:
+    assert str(Sign("▲", "exploding", "critical", "why")) == "▲ exploding"
 
 
 def test_rules_by_table_and_by_panel() -> None:

@@ -142,6 +142,8 @@ def test_a_rule_that_the_saved_state_lacks_starts_fresh() -> None:
         one.process(batch_from_rows(i, rows(i), one.wanted))
     both = Detector(rules=[BY_RULE["gradient_drift"], BY_RULE["kl_spike"]])
     both.load_state_dict(json.loads(json.dumps(one.state_dict())))
+    with pytest.raises(ValueError, match="updates must increase: got 4 after 4"):
+        both.process(Batch(np.array([4])))
     outcome = both.process(batch_from_rows(5, rows(3), both.wanted))
     assert [(finding.rule, finding.verdict) for finding in outcome.findings] == [("kl_spike", "critical")]
     assert both.state_dict()["rules"]["gradient_drift"]["memory"]["ema_count"] == [[6, 4]] * 2

@@ -143,6 +143,15 @@ def test_no_updates_are_no_findings_and_forget_nothing() -> None:
     assert announced(announcer, judgement("w"), first=1) == []
 
 
+def test_what_was_announced_before_a_state_was_loaded_is_forgotten() -> None:
+    announcer, fresh = Announcer(), Announcer().state_dict()
+    first = announced(announcer, judgement("wd"))
+    assert len(first) == 2
+    assert announced(announcer, judgement("wd")) == []
+    announcer.load_state_dict(fresh)  # type: ignore[arg-type]
+    assert announced(announcer, judgement("wd")) == first
+
+
 @pytest.mark.parametrize("verdict", [one for one in Verdict if one is not Verdict.ABSENT])
 def test_a_finding_as_a_row_is_itself(verdict: Verdict) -> None:
     one = Finding(7, "kl_spike", "run", "kl_k3", verdict.word, None, 1.0, None, None, "why")

@@ -146,6 +146,8 @@ def test_only_what_was_settled_as_ok_everywhere_is_known_to_be() -> None:
     watched = loss(0.5, 0.6)
     judged = settle("policy_loss", watched, above(watched, 1.0, 2.0))
     assert is_all_ok(judged.code)
+    assert is_all_ok(settle("policy_loss", watched, Bounds(), needs=[loss(1.0, 2.0)]).code)
+    assert not is_all_ok(settle("policy_loss", watched, Bounds(), needs=[loss(1.0, None)]).code)
     assert not is_all_ok(judged.code.copy())
     assert not is_all_ok(settle("policy_loss", watched, above(watched, 0.55, 2.0)).code)
     assert not is_all_ok(settle("policy_loss", loss(0.5, None), Bounds()).code)
