@@ -15,6 +15,7 @@ from esper_analyze.detector.custom import CustomRules
 from esper_analyze.detector.detector import RuleVerdicts
 from esper_analyze.detector.escalation import LevelChange
 from esper_analyze.detector.findings import Finding
+from esper_analyze.detector.incidents import Incident
 from esper_analyze.detector.rules import RULES
 from esper_analyze.detector.thresholds import Thresholds
 from esper_analyze.detector.verdict import Judgement, Verdict
@@ -226,6 +227,14 @@ def test_thresholds_are_those_of_the_run_unless_others_are_given() -> None:
     loud = run({"thresholds": {"kl_spike": low}}, updates=updates(6, kl_k3=0.01, inner_loop_measurable=True))
     assert [one.verdict for one in replay(loud, rules=(KL,)).findings if one.alarm] == ["critical"]
     assert [one for one in replay(loud, DEFAULTS, rules=(KL,)).findings if one.alarm] == []
+
+
+def test_a_nan_that_several_rules_report_counts_once_for_each() -> None:
+    one = Incident("a", "run", "m", 0, 0, 1, "open", NAN, 0, "critical", 2)
+    other = replace(one, rule="b")
+    merged = replace(one, parts=(one, other))
+    alone = replace(one, rule="c", start=5)
+    assert Replay(DEFAULTS, incidents=[merged, alone]).single_incidents == [one, other, alone]
 
 
 def judgement(codes: list[list[int]], reasons: list[list[int]], words: tuple[str, ...]) -> Judgement:
