@@ -221,7 +221,7 @@ def test_a_head_has_a_row_where_the_events_say_something_of_it() -> None:
     [
         ({"head_op_entropy": 0.3, "head_op_learnable_fraction": 0.5}, (2, 4), 0.6),
         ({"head_op_entropy": 0.3, "head_op_learnable_fraction": 0.5 + 5e-7}, (2, 4), 0.6),
-        ({"head_op_entropy": 0.3, "head_op_learnable_fraction": 0.5 + 5e-6}, (2, 4), None),
+        ({"head_op_entropy": 0.3, "head_op_learnable_fraction": 0.5 + 1.5e-6}, (2, 4), None),
         ({"head_op_entropy": 0.3, "head_op_learnable_fraction": 0.25}, (2, 4), None),
         ({"head_op_entropy": 0.0, "head_op_learnable_fraction": 1.0}, (0, 4), 0.0),
         ({"head_op_entropy": 0.3, "head_op_learnable_fraction": 0.0}, (4, 4), None),

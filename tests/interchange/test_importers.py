@@ -81,6 +81,12 @@ def test_a_wandb_row_without_a_step_is_of_the_one_before(tmp_path: Path) -> None
     assert lost(found) == {"unreadable_value": ("1 × step that cannot be read; the row is left out: row 2", 1)}
 
 
+def test_rows_before_the_first_step_are_of_step_0(tmp_path: Path) -> None:
+    rows = [{"losses/value_loss": 1.0}, {"global_step": 64, "losses/value_loss": 2.0}]
+    found = import_wandb.read(lines(tmp_path / "x.jsonl", *rows))
+    assert updates(found, "env_steps", "value_loss") == [(0, 0, 1.0), (1, 64, 2.0)]
+
+
 def test_without_a_step_rows_are_numbered(tmp_path: Path) -> None:
     found = import_wandb.read(lines(tmp_path / "x.jsonl", {"losses/value_loss": 1.0}, {"losses/value_loss": 2.0}))
     assert updates(found, "value_loss", "env_steps") == [(0, 1.0, None), (1, 2.0, None)]
@@ -160,7 +166,11 @@ def test_event_files_are_found_in_or_below_a_folder(tmp_path: Path) -> None:
 
 
 def test_a_run_began_with_the_first_point_of_any_name(tmp_path: Path) -> None:
-    points = [(64, 20.0, [("losses/value_loss", 1.0)]), (64, 10.0, [("losses/entropy", 1.0)])]
+    points = [
+        (64, 20.0, [("losses/value_loss", 1.0)]),
+        (64, 10.0, [("losses/entropy", 1.0)]),
+        (128, 5.0, [("losses/value_loss", 1.0)]),  # a clock that was set back
+    ]
     (tmp_path / "x.tfevents").write_bytes(event_file(points, 1.0))
     assert import_tensorboard.read(tmp_path).facts["created"] == 10.0
 

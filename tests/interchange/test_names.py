@@ -214,6 +214,7 @@ def test_an_evaluation_in_the_last_rollout_stays_behind_the_dump_before_it() -> 
     assert ordered(*dumps, last) == ([0, 1, 2, 3], {})
     assert ordered(dumps[1], dumps[2], dumps[0], last)[0] == [0, 3, 1, 2]
     assert ordered(last) == ([3], {})
+    assert ordered(row(3, time__total_timesteps=64, train__loss=0.5)) == ([3], {})
     assert ordered(*dumps, row(3, time__total_timesteps=1, train__loss=0.5))[0] == [0, 1, 2, 3]
     stepped = [row(step, time__total_timesteps=64 * step, time__fps=1) for step in (1, 3)]
     assert ordered(*stepped, row(2, time__total_timesteps=128))[0] == [1, 2, 3]  # steps can be compared

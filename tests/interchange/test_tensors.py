@@ -70,6 +70,7 @@ def tensor(*fields: bytes) -> bytes:
         (tensor(field(1, 3), field(7, number(12))), 12.0),
         (tensor(field(1, 3), field(7, number(-3))), -3.0),
         (tensor(field(1, 9), field(10, number(1 << 62))), float(1 << 62)),
+        (tensor(field(1, 1), field(3, 2), field(4, struct.pack("<f", 1.5))), 1.5),  # 3: the version
         (tensor(field(2, b"shape"), field(1, 1), field(4, struct.pack("<f", 1.5))), 1.5),
     ],
 )
@@ -161,6 +162,8 @@ def test_a_length_beyond_any_record_is_a_fault_and_no_cut() -> None:
     found = records(record(b"one") + length + struct.pack("<I", masked(crc32c(length))) + b"x" * 50)
     assert (found.payloads, found.torn) == ([b"one"], False)
     assert found.fault == "has a record of 268,435,457 bytes at byte 19"
+    alone = records(length + struct.pack("<I", masked(crc32c(length))))
+    assert (alone.fault, alone.torn) == ("has a record of 268,435,457 bytes at byte 0", False)
     largest = records(struct.pack("<Q", LARGEST_RECORD) + b"x" * 50)
     assert (largest.fault, largest.torn) == ("ends within a record at byte 0", True)
     assert LARGEST_RECORD == 2**28
