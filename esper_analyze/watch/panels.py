@@ -114,11 +114,17 @@ def _header(shot: Snapshot, width: int) -> ScreenSection:
     return ScreenSection("header", Text(""), None, [first, *(line for lines in blocks for line in lines)])
 
 
+def _extent(shot: Snapshot) -> str:
+    """Return the last update, or why there is none."""
+    if shot.update is not None:
+        return f"update {shot.update:,}" + (f" of {shot.planned:,}" if shot.planned else "")
+    if shot.losses.files:
+        return "no update in what is left"
+    return "no complete update" + (" yet" if shot.status.state == RUNNING else "")
+
+
 def _facts(shot: Snapshot) -> Iterator[str]:
-    if shot.update is None:
-        yield "no complete update" + (" yet" if shot.status.state == RUNNING else "")
-    else:
-        yield f"update {shot.update:,}" + (f" of {shot.planned:,}" if shot.planned else "")
+    yield _extent(shot)
     if shot.update_status not in (None, "performed"):
         yield str(shot.update_status).replace("_", " ")
     if shot.level:

@@ -190,3 +190,12 @@ def test_a_line_of_bars_fits_and_loses_neither_peak_nor_nan(values: list[float |
 )
 def test_durations_are_told_in_their_unit(seconds: float, words: str) -> None:
     assert lasting(seconds) == words
+
+
+def test_a_run_whose_updates_are_damaged_is_not_said_to_have_none(tmp_path: Path) -> None:
+    path = write_run(tmp_path / "run", 5)
+    for shard in path.rglob("updates-*.parquet"):
+        shard.write_bytes(shard.read_bytes()[:-9])
+    words = text_of(path, 100)
+    assert "no update in what is left" in words
+    assert "no complete update" not in words
