@@ -87,6 +87,7 @@ def held(mean: float | None, variance: float | None, spread: float = 0.01) -> di
         (100.0, 1.0, False),  # on the bound: 1 % of the mean is a deviation of 1
         (100.0, 1.0 / 1.1001, True),
         (100.0, 1.0 / 1.0999, False),
+        (100.0, 1.1, False),
         (100.0, 1.1001, True),
         (100.0, 1.0999, False),
         (-100.0, 1.1001, True),

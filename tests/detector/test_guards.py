@@ -533,6 +533,9 @@ def _of_medians() -> list[Promise]:
     for missing, n, updates in ((8, 70, 10), (7, 62, 5), (2, 62, 0), (2, 61, 1)):
         partly = RETURNS_VARY | {ev: 0.0, error: [*[None] * missing, *[3.0] * (n - missing)]}
         result.append(Promise("critic_not_learning", partly, n, updates, {ev: [], error: [], **VARY_SIDES}))
+    # an error that is missing now stays missing: when its median would be taken anew does not matter
+    gone = RETURNS_VARY | {ev: 0.0, error: [*[3.0] * 55, *[None] * 15]}
+    result.append(Promise("critic_not_learning", gone, 70, 10, {ev: [], error: [], **VARY_SIDES}))
     short = {"after": 20, "early_updates": 30}
     result.append(Promise("critic_not_learning", RETURNS_VARY | {ev: 0.0, error: 3.0}, 25, None, {}, short))
 
