@@ -216,6 +216,8 @@ def test_an_evaluation_in_the_last_rollout_stays_behind_the_dump_before_it() -> 
     assert ordered(last) == ([3], {})
     assert ordered(row(3, time__total_timesteps=64, train__loss=0.5)) == ([3], {})
     assert ordered(*dumps, row(3, time__total_timesteps=1, train__loss=0.5))[0] == [0, 1, 2, 3]
+    evaluated = [row(0, time__iterations=1), row(1, eval__x=1.0), row(2, time__iterations=2)]
+    assert ordered(*evaluated, row(3, time__total_timesteps=1, train__loss=0.5))[0] == [0, 1, 2, 3]
     stepped = [row(step, time__total_timesteps=64 * step, time__fps=1) for step in (1, 3)]
     assert ordered(*stepped, row(2, time__total_timesteps=128))[0] == [1, 2, 3]  # steps can be compared
     trained = [row(step, time__iterations=step + 1, train__n_updates=10 * step) for step in (0, 2)]

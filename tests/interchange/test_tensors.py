@@ -106,7 +106,9 @@ def test_a_step_is_signed(step: int) -> None:
 
 def test_an_event_without_step_or_clock_has_zeros_and_several_values_keep_their_order() -> None:
     one, other = (field(1, tag) + field(2, 1.0, fixed="<f") for tag in (b"a", "é".encode()))
-    payload = field(5, field(1, one) + field(9, 5) + field(1, other)) + field(3, b"version") + field(7, 4)
+    payload = (
+        field(5, field(1, one) + field(9, 5) + field(2, one) + field(1, other)) + field(3, b"version") + field(7, 4)
+    )
     assert read(payload) == [Scalar("a", 0, 0.0, 1.0), Scalar("é", 0, 0.0, 1.0)]
     assert read(field(5, field(1, field(2, 1.0, fixed="<f")))) == [Scalar("", 0, 0.0, 1.0)]
     assert read(b"") == []
