@@ -132,6 +132,8 @@ def series(updates_: list[int], cells: list[Any]) -> Series:
 def test_the_extremes_are_the_first_of_equals_and_finite() -> None:
     one = series([0, 1, 2, 3, 4, 5], [math.nan, 2.0, -3.0, 2.0, math.inf, None])
     assert (one.largest, one.smallest, one.last) == (1, 2, math.inf)
+    assert one.finite.tolist() == [False, True, True, True, False, False]
+    assert one.nonfinite.tolist() == [True, False, False, False, True, False]
     assert series([0, 1], [None, None]).empty
     assert not series([0, 1], [None, math.nan]).empty
 

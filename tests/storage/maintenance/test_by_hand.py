@@ -16,6 +16,7 @@ import pytest
 
 from esper_analyze.errors import DamagedError, UsageError
 from esper_analyze.runs.run import open_run
+from esper_analyze.storage import attempts, footer
 from esper_analyze.storage.layout import ShardEntry, manifest_entries
 from esper_analyze.storage.maintenance.compact import Compacted, compact
 from esper_analyze.storage.maintenance.exclusive import exclusive
@@ -29,6 +30,8 @@ STRAY = "is not a file of a recorded run; readers ignore it"
 @pytest.fixture(autouse=True)
 def _still(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(time, "time", lambda: 5.0)
+    monkeypatch.setattr(attempts, "probe", lambda _: None)  # footers that end a process have tests of their own
+    monkeypatch.setattr(footer, "crashes_reader", lambda _: False)
 
 
 def written(path: Path, *, close: bool = True, **options: Any) -> Writer:
