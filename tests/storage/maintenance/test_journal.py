@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from esper_analyze.errors import DamagedError
+from esper_analyze.storage.maintenance import journal as journal_module
 from esper_analyze.storage.maintenance.journal import FolderChange, cannot_write, forget_staged, pending
 
 SHARD, OTHER, LOG = "heads-000001.parquet", "heads-000002.parquet", ".wal-000001"
@@ -190,3 +191,24 @@ def test_a_failed_write_in_words() -> None:
     error = cannot_write(OSError(errno.ENOSPC, "No space left on device", "x/y"))
     assert error.message == "cannot write x/y (No space left on device)"
     assert cannot_write(OSError(errno.EIO, "Input/output error")).message == "cannot write the run (Input/output error)"
+
+
+def test_each_step_is_durable_before_the_next(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The names as they were at each sync of a folder: new files, then removals, then the end of the journal."""
+    change, seen = prepared(tmp_path), list[tuple[Path, bool, bool, bool]]()
+
+    def spy(folder: Path) -> None:
+        there = [(tmp_path / name).exists() for name in (".staged-manifest.jsonl", LOG, ".journal.json")]
+        seen.append((folder, there[0], there[1], there[2]))
+
+    monkeypatch.setattr(journal_module, "sync_folder", spy)
+    change.commit()
+    assert seen == [(tmp_path, True, True, False), (tmp_path, True, True, True)]
+    seen.clear()
+    change.apply()
+    assert seen == [
+        (tmp_path, False, True, True),
+        (tmp_path / "set-aside", False, True, True),
+        (tmp_path, False, False, True),
+        (tmp_path, False, False, False),
+    ]
