@@ -86,7 +86,7 @@ class TrainingEnd:
     def when(self) -> str:
         """In or after which update it ended."""
         if self.update is None:
-            return "at an unknown update, as its updates are lost" if self.lost else _BEFORE_FIRST
+            return "at a lost update" if self.lost else _BEFORE_FIRST
         left = ", the last of those left" if self.lost and not self.interrupted else ""
         return f"{'in' if self.interrupted else 'after'} update {self.update:,}{left}"
 

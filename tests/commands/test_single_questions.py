@@ -68,7 +68,7 @@ def test_a_terminal_gets_no_picture(command: Command, monkeypatch: pytest.Monkey
         (("transitions", SAMPLES / "mask_mismatch", "--update", "3"), "update 3 has no transitions (there are some of"),
         (
             ("drift", SAMPLES / "lstm_masks", "--out", "drift.pdf"),
-            "names no known format (give --format)",
+            "names no known format (formats are table, json, csv, png, svg)",
         ),
         (("drift", SAMPLES / "lstm_masks", "--out", "nowhere/drift.png"), "nowhere/drift.png cannot be written"),
         (("drift", SAMPLES / "lstm_masks", "--rank", "3"), "has no rank 3"),

@@ -356,8 +356,8 @@ def test_a_follower_counts_the_rules_again_when_the_run_has_grown(tmp_path: Path
         ("closed", "Nothing can be said: the rows of its updates are lost", "closed"),
         (
             "ValueError: no",
-            "The training died of ValueError at an unknown update, as its updates are lost; no rule had fired",
-            "died: ValueError at an unknown update, as its updates are lost",
+            "The training died of ValueError at a lost update; no rule had fired",
+            "died: ValueError at a lost update",
         ),
     ],
 )

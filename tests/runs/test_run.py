@@ -397,7 +397,7 @@ LOST_IN_PART = TrainingEnd(End.UNCLOSED, update=4, lost=True)
         (
             TrainingEnd(End.UNCLOSED, lost=True),
             "not closed, its updates are lost",
-            "at an unknown update, as its updates are lost",
+            "at a lost update",
         ),
         (
             TrainingEnd(End.RUNNING, update=4, lost=True),
