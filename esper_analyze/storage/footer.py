@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import itertools
 import struct
 from pathlib import Path
 from typing import BinaryIO
@@ -58,7 +59,10 @@ def _content_fault(file: BinaryIO, path: Path, table: Table, entry: ShardEntry |
     schema = metadata.schema.to_arrow_schema()
     reason = _columns_fault(table, schema, entry.schema if entry else None)
     _refuse_newer(path, metadata, unknown=reason is not None)
-    reason = reason or _size_fault(metadata) or (_entry_fault(metadata, entry) if entry else None)
+    reason = reason or _size_fault(metadata)
+    reason = reason or (
+        _entry_fault(metadata, entry) if entry else _text_fault(metadata, schema)
+    )  # a listed one has a checksum
     return reason or pages_fault(file, table, metadata) or _rank_fault(file, path, metadata)
 
 
@@ -136,6 +140,17 @@ def _columns_fault(table: Table, columns: pa.Schema, expected: str | None) -> st
         faults = [f"column {name} differs in whether it may be null" for name in other]
     more = f" (and {len(faults) - 1} more)" if len(faults) > 1 else ""
     return f"is not a shard of {table.name}: {faults[0]}{more}"
+
+
+def _text_fault(metadata: pq.FileMetaData, schema: pa.Schema) -> str | None:
+    """Return a fault where texts in the footer are not UTF-8: pyarrow reads such a file, polars does not."""
+    try:
+        for texts in (metadata.metadata, schema.metadata, *(field.metadata for field in schema)):
+            for text in itertools.chain.from_iterable((texts or {}).items()):
+                text.decode()
+    except UnicodeDecodeError:
+        return "has a text in its footer that is not UTF-8"
+    return None
 
 
 def _size_fault(metadata: pq.FileMetaData) -> str | None:

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -272,3 +273,14 @@ def test_the_last_file_that_the_child_survived(
 
     monkeypatch.setattr(subprocess, "Popen", Child)
     assert footer_crash_check._last_survived([tmp_path / name for name in "abc"]) == last
+
+
+@pytest.mark.parametrize("text", [VERSION_KEY, VERSION])
+def test_a_footer_s_texts_are_utf_8_since_polars_refuses_others(folder: Path, text: str) -> None:
+    path, _ = sealed(folder)
+    harmed = bytearray(path.read_bytes())
+    harmed[harmed.rindex(text.encode())] = 0xFF
+    path.write_bytes(harmed)
+    assert footer_fault(path, HEADS) == "has a text in its footer that is not UTF-8"
+    with pytest.raises(pl.exceptions.ComputeError):
+        pl.read_parquet(path)
