@@ -19,7 +19,7 @@ import duckdb
 from esper_analyze.errors import UsageError
 from esper_analyze.schema import TABLES
 from esper_analyze.schema.macros import MACROS
-from esper_analyze.shutdown import ENDING, exit_code
+from esper_analyze.shutdown import ENDING
 from esper_analyze.sql.limits import GRACE, Watch, resident
 from esper_analyze.sql.sandbox import sandbox
 from esper_analyze.sql.temporary import Spill
@@ -247,14 +247,16 @@ def _interruptible(connection: duckdb.DuckDBPyConnection, watch: Watch) -> Itera
 
 
 def _listen(signals: socket.socket, connection: duckdb.DuckDBPyConnection, watch: Watch) -> None:
+    ending = 0
     try:
         while number := signals.recv(1):
             if number[0] in (signal.SIGINT, *ENDING):
                 connection.interrupt()
             if number[0] in ENDING:
+                ending = number[0]
                 signals.settimeout(GRACE)
     except TimeoutError:
-        watch.end(exit_code())
+        watch.end(128 + ending)  # no handler of Python has run: the main thread is in DuckDB
 
 
 @contextmanager

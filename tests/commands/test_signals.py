@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from esper_analyze.sql.temporary import Spill, sweep
 from tests.faults.signals import DEAF, SPILLS, WRITERS, ended_query, ended_writer, killed_query
+from tests.patience import PATIENCE
 
 
 @pytest.mark.parametrize("query", [SPILLS, DEAF], ids=["spilling", "deaf"])
@@ -45,3 +48,26 @@ def test_only_directories_of_dead_processes_are_swept(tmp_path: Path, monkeypatc
     assert left == {spill.path.name, "elsewhere", "esper-analyze-abcd_999", *(one.name for one in others)}
     spill.remove()
     assert not spill.path.exists()
+
+
+BUSY = """
+import hashlib, os, signal, threading
+from esper_analyze.shutdown import end_cleanly
+from esper_analyze.sql.limits import Watch
+from esper_analyze.sql.session import _interruptible
+
+class Deaf:
+    def interrupt(self):
+        pass
+
+end_cleanly()
+with _interruptible(Deaf(), Watch(1e9, 1 << 62, baseline=0)):
+    threading.Timer(0.2, os.kill, (os.getpid(), signal.{name})).start()
+    hashlib.pbkdf2_hmac("sha256", b"", b"", 10**9)  # releases the interpreter, and lets no handler run
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_query_that_does_not_hear_a_signal_is_ended_with_its_exit_code(number: signal.Signals) -> None:
+    done = subprocess.run([sys.executable, "-c", BUSY.format(name=number.name)], timeout=PATIENCE, check=False)
+    assert done.returncode == 128 + number
