@@ -28,7 +28,7 @@ def test_the_facts_without_figures_are_those_beside_them(troubled: Evidence, pag
 
 def test_every_point_of_the_story_and_every_row_is_among_the_facts(troubled: Evidence) -> None:
     facts = json.loads(report_json(troubled))
-    assert facts["now"][0]["figures"] == ["incidents"]
+    assert [one["figures"] for one in facts["now"]] == [["timeline"], ["returns"], ["unjudged"]]
     assert {one["rule"] for one in facts["explained"]} == {one["rule"] for one in facts["incidents"]}
     assert all(one["do"] and one["source"] for one in facts["explained"])
     rows = {one["name"]: one["rows"] for one in facts["questions"]}

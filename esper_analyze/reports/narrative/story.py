@@ -192,7 +192,6 @@ def _now(evidence: Evidence, lead: Incident, overall: Standing) -> Iterator[Poin
     if lead.ended == "open":
         yield Point(duration(evidence, lead), ("incidents",))
     yield from _ended(overall.end)
-    yield from _unjudged(evidence, overall)
     still = [incident for incident in incidents if incident.ended == "open"]
     last = f"when the recording ends at update {last_update(evidence):,}"
     if still:
@@ -204,6 +203,7 @@ def _now(evidence: Evidence, lead: Incident, overall: Standing) -> Iterator[Poin
         end = max(incident.end for incident in incidents)
         yield Point(f"No incident is open {last}; the last was in alarm until update {end:,}.", ("timeline",))
     yield from _returns(evidence, lead)
+    yield from _unjudged(evidence, overall)
 
 
 def _unjudged(evidence: Evidence, overall: Standing) -> Iterator[Point]:
