@@ -36,6 +36,7 @@ SLOW = (
     "detector/test_laws.py",
     "docs/test_commands.py",
     "docs/test_python.py",
+    "faultbench/test_faultbench.py",
     "golden/test_golden.py",
     "interchange/test_ancestor.py",
     "interchange/test_commands.py",

@@ -1,0 +1,96 @@
+"""What a training of the bench is: drawn from its number alone, so that it can be made again anywhere."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from tests.faultbench.tasks import HELD, TUNE, Known
+
+SPLITS: dict[str, dict[str, Known]] = {"tune": TUNE, "held": HELD}
+ALGORITHMS = ("loop",)
+
+
+@dataclass(frozen=True)
+class Setup:
+    """One training: the settings it was drawn with. ``kind``: its fault, empty without; ``onset``: its first update."""
+
+    number: int
+    split: str
+    task: str
+    algorithm: str
+    recurrent: str
+    shared: bool
+    hidden: int
+    activation: str
+    learning_rate: float
+    schedule: str
+    environments: int
+    steps: int
+    epochs: int
+    minibatches: int
+    gamma: float
+    gae_lambda: float
+    entropy_coefficient: float
+    value_coefficient: float
+    clip: float
+    max_grad_norm: float
+    normalise_advantages: bool
+    normalise_observations: bool
+    reward_scale: float
+    updates: int
+    kind: str = ""
+    onset: int = 0
+
+    @property
+    def name(self) -> str:
+        """Return the name of the run's folder."""
+        return f"{self.split}-{self.number:04d}-{self.kind or 'sound'}"
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the settings by name."""
+        return asdict(self)
+
+
+def draw(split: str, number: int) -> Setup:
+    """Return the sound training ``number`` of a split: its settings vary as those of real ones do."""
+    random = np.random.default_rng([number, sorted(SPLITS).index(split)])
+    tasks = SPLITS[split]
+    task = str(random.choice(list(tasks)))
+    known = tasks[task]
+    environments = int(random.choice([4, 8, 16, 32]))
+    steps = int(random.choice([16, 32, 64])) * (2 if environments <= 8 else 1)
+    epochs, minibatches = (1, 1) if random.random() < 0.08 else (int(random.choice([2, 4, 6, 10])), _split_of(random))
+    slow = epochs >= 6
+    return Setup(
+        number=number,
+        split=split,
+        task=task,
+        algorithm=str(random.choice(ALGORITHMS)),
+        recurrent=str(random.choice(["lstm", "gru"])) if known.memory else "",
+        shared=bool(random.random() < 0.5),
+        hidden=int(random.choice([16, 32, 64])),
+        activation=str(random.choice(["tanh", "relu"])),
+        learning_rate=float(10 ** random.uniform(-3.5, -2.7 if slow else -2.4)),
+        schedule=str(random.choice(["constant", "linear"], p=[0.6, 0.4])),
+        environments=environments,
+        steps=steps,
+        epochs=epochs,
+        minibatches=minibatches,
+        gamma=float(random.choice([0.9, 0.95, 0.98, 0.99])),
+        gae_lambda=float(random.choice([0.8, 0.9, 0.95, 1.0])),
+        entropy_coefficient=float(random.choice([0.0, 0.003, 0.01, 0.03])),
+        value_coefficient=float(random.choice([0.25, 0.5, 1.0])),
+        clip=float(random.choice([0.1, 0.2, 0.3])),
+        max_grad_norm=float(random.choice([0.5, 1.0, 5.0])),
+        normalise_advantages=bool(random.random() < 0.85),
+        normalise_observations=bool(random.random() < 0.3),
+        reward_scale=float(random.choice([0.1, 1.0, 1.0, 10.0])),
+        updates=int(random.integers(60, 241)),
+    )
+
+
+def _split_of(random: np.random.Generator) -> int:
+    return int(random.choice([1, 2, 4, 8]))

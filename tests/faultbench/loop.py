@@ -1,0 +1,389 @@
+"""A hand-written PPO loop whose every step asks ``knobs`` first: turning one is a fault, or a change that is none."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.distributions import Categorical, Normal
+
+from recorder import Recorder, td_errors
+from tests.faultbench.draw import Setup
+from tests.faultbench.tasks import TASKS
+
+State = tuple[Tensor, ...]
+Part = Callable[[Any], Any]
+"""Takes a minibatch of cells [T, B], or of each in a mapping."""
+
+
+@dataclass
+class Knobs:
+    """What may be turned while a training goes on; as it stands here, nothing is wrong."""
+
+    rate: float = 1.0
+    entropy: float = 1.0
+    value: float = 1.0
+    clip: float = 1.0
+    clip_gradients: bool = True
+    epochs: int = 1
+    gamma: float | None = None
+    step: bool = True
+    normalise_advantages: bool | None = None
+    masks_in_update: bool = True
+    ignore_ends: bool = False
+    detach_critic: bool = False
+    detach_head: str | None = None
+    zero_state: bool = False
+    target_shift: int = 0
+    half: bool = False
+    observation: Callable[[Tensor], Tensor] | None = None
+    stored_observation: Callable[[Tensor], Tensor] | None = None
+    reward: Callable[[Tensor], Tensor] | None = None
+    advantages: Callable[[Tensor], Tensor] | None = None
+    log_prob: Callable[[Tensor], Tensor] | None = None
+    executed: Callable[[Tensor], Tensor] | None = None
+    logged: Callable[[Tensor], Tensor] | None = None
+    identical: bool = False
+    extra: dict[str, Any] = field(default_factory=dict)
+
+
+class Body(nn.Module):
+    """Features of an observation [N, *shape]: two layers, or a convolution before them."""
+
+    def __init__(self, shape: tuple[int, ...], hidden: int, activation: str) -> None:
+        super().__init__()
+        act = nn.Tanh if activation == "tanh" else nn.ReLU
+        if len(shape) == 3:
+            self.layers = nn.Sequential(
+                nn.Conv2d(shape[0], 8, 4, 2), act(), nn.Flatten(), nn.Linear(8 * 7 * 7, hidden), act()
+            )
+        else:
+            self.layers = nn.Sequential(nn.Linear(math.prod(shape), hidden), act(), nn.Linear(hidden, hidden), act())
+
+    def forward(self, x: Tensor) -> Tensor:
+        result: Tensor = self.layers(x)
+        return result
+
+
+class Agent(nn.Module):
+    """A body (or two), a memory where the task needs one, a linear layer a head, or a mean with its own log std."""
+
+    def __init__(self, setup: Setup) -> None:
+        super().__init__()
+        task = TASKS[setup.task].make
+        self.sizes, self.dimensions, hidden = task.sizes, task.dimensions, setup.hidden
+        self.body = Body(task.shape, hidden, setup.activation)
+        self.critic_body = None if setup.shared or setup.recurrent else Body(task.shape, hidden, setup.activation)
+        self.memory = {"lstm": nn.LSTM, "gru": nn.GRU}[setup.recurrent](hidden, hidden) if setup.recurrent else None
+        self.heads = nn.ModuleDict({name: _head(hidden, size, 0.01) for name, size in self.sizes.items()})
+        if self.dimensions:
+            self.mean = _head(hidden, self.dimensions, 0.01)
+            self.log_std = nn.Parameter(torch.zeros(self.dimensions))
+        self.critic = _head(hidden, 1, 1.0)
+        self.hidden = hidden
+
+    def first_state(self, count: int) -> State:
+        """Return the state of ``count`` environments in which nothing was seen yet; empty without a memory."""
+        if self.memory is None:
+            return ()
+        zeros = torch.zeros(1, count, self.hidden)
+        return (zeros, zeros.clone()) if isinstance(self.memory, nn.LSTM) else (zeros,)
+
+    def forward(self, x: Tensor, starts: Tensor, state: State, knobs: Knobs) -> tuple[dict[str, Tensor], Tensor, State]:
+        """Return logits (or the mean) by head and values of [T, B] steps, and the state afterwards."""
+        steps, count = x.shape[:2]
+        flat = x.flatten(0, 1)
+        features = self.body(flat).unflatten(0, (steps, count))
+        if self.memory is not None:
+            features, state = self._remember(features, starts, state)
+        outputs = {name: head(features) for name, head in self.heads.items()}
+        if self.dimensions:
+            outputs["move"] = self.mean(features)
+        if knobs.detach_head is not None:
+            name = knobs.detach_head if knobs.detach_head in outputs else next(iter(outputs))
+            outputs[name] = outputs[name].detach()
+        of_critic = features if self.critic_body is None else self.critic_body(flat).unflatten(0, (steps, count))
+        value = self.critic(of_critic).squeeze(-1)
+        return outputs, value.detach() if knobs.detach_critic else value, state
+
+    def _remember(self, features: Tensor, starts: Tensor, state: State) -> tuple[Tensor, State]:
+        outputs = []
+        for step, start in zip(features, starts, strict=True):
+            kept = tuple((1.0 - start).view(1, -1, 1) * part for part in state)
+            assert self.memory is not None
+            output, after = self.memory(step.unsqueeze(0), kept if len(kept) == 2 else kept[0])
+            state = after if isinstance(after, tuple) else (after,)
+            outputs.append(output)
+        return torch.cat(outputs), state
+
+
+def _head(inputs: int, outputs: int, gain: float) -> nn.Linear:
+    layer = nn.Linear(inputs, outputs)
+    nn.init.orthogonal_(layer.weight, gain)
+    nn.init.zeros_(layer.bias)
+    return layer
+
+
+@dataclass
+class Outcome:
+    """What the loop itself saw, by update: mean return of the episodes that ended (NaN without), and the value loss."""
+
+    returns: list[float] = field(default_factory=list)
+    value_losses: list[float] = field(default_factory=list)
+    died: str = ""
+
+
+class Training:
+    """One training: its parts and ``knobs`` may be touched as each update begins."""
+
+    def __init__(self, setup: Setup) -> None:
+        torch.manual_seed(setup.number)
+        self.setup, self.knobs, self.outcome = setup, Knobs(), Outcome()
+        self.random = np.random.default_rng([setup.number, 7])
+        self.task = TASKS[setup.task].make(setup.environments, setup.number)
+        self.agent = Agent(setup)
+        self.optimizer = torch.optim.Adam(self.agent.parameters(), lr=setup.learning_rate, eps=1e-5)
+        self.moments: tuple[Tensor, Tensor, float] = (torch.zeros(()), torch.ones(()), 1e-4)
+        self._state = self.agent.first_state(setup.environments)
+        self._starts = torch.ones(setup.environments)
+        self._totals = np.zeros(setup.environments)
+        self._lengths = np.zeros(setup.environments, np.int64)
+
+    def run(self, run_dir: Path, before: Callable[[Training, int], None]) -> Outcome:
+        """Train and record to the end, or to where it raises; ``before`` is called as each update begins."""
+        setup = self.setup
+        with self._recorder(run_dir) as rec:
+            try:
+                for update in range(setup.updates):
+                    before(self, update)
+                    left = 1.0 - update / setup.updates if setup.schedule == "linear" else 1.0
+                    rate = setup.learning_rate * left * self.knobs.rate
+                    for group in self.optimizer.param_groups:
+                        group["lr"] = rate
+                    rollout = self._collect(rec)
+                    self._train(rollout, rec)
+                    rec.update(
+                        values=rollout["values"],
+                        returns=rollout["returns"],
+                        advantages=rollout["advantages"],
+                        td_errors=rollout["td_errors"],
+                        masks=rollout["masks"] or None,
+                        lstm=self._state or None,
+                        learning_rate=rate,
+                        env_steps=(update + 1) * setup.steps * setup.environments,
+                    )
+            except (ValueError, RuntimeError) as error:
+                self.outcome.died = f"{type(error).__name__}: {error}"
+        return self.outcome
+
+    def _recorder(self, run_dir: Path) -> Recorder:
+        setup, agent = self.setup, self.agent
+        heads: dict[str, nn.Module] = dict(agent.heads)
+        if agent.dimensions:
+            heads["move"] = agent.mean
+        return Recorder(
+            run_dir,
+            agent,
+            heads=heads,
+            sizes=agent.sizes or None,
+            kinds={"move": "gaussian"} if agent.dimensions else None,
+            total_updates=setup.updates,
+            overhead_budget=None,
+            framework="hand-written",
+            algorithm="PPO",
+            hyperparameters=setup.as_json() | {"kind": "", "onset": 0},
+            seeds={"torch": setup.number},
+        )
+
+    def _collect(self, rec: Recorder) -> dict[str, Any]:
+        knobs, setup = self.knobs, self.setup
+        kept: dict[str, list[Any]] = {name: [] for name in ("x", "starts", "masks", "actions", "log_prob", "values")}
+        rewards, ends, first = [], [], self._state
+        finished: list[float] = []
+        with torch.no_grad():
+            for _ in range(setup.steps):
+                x = self._observe()
+                masks = {name: torch.from_numpy(mask) for name, mask in self.task.masks().items()}
+                masks = masks if self.task.masked else {}
+                outputs, value, self._state = self.agent(x[None], self._starts[None], self._state, knobs)
+                chosen = self._distributions(outputs, {name: mask[None] for name, mask in masks.items()})
+                actions = {name: one.sample()[0] for name, one in chosen.items()}
+                log_prob = {name: _log_prob(one, actions[name][None])[0] for name, one in chosen.items()}
+                step = self._act(actions)
+                reward = torch.from_numpy(step.reward).float() * setup.reward_scale
+                over = torch.from_numpy(step.terminated | step.truncated).float()
+                self._count(step.reward, over, finished, rec)
+                rewards.append(reward if knobs.reward is None else knobs.reward(reward))
+                ends.append(torch.zeros_like(over) if knobs.ignore_ends else over)
+                stored = x if knobs.stored_observation is None else knobs.stored_observation(x)
+                logged = actions if knobs.logged is None else {k: knobs.logged(v) for k, v in actions.items()}
+                for name, cell in zip(kept, (stored, self._starts, masks, logged, log_prob, value[0]), strict=True):
+                    kept[name].append(cell)
+                self._starts = torch.zeros_like(over) if knobs.ignore_ends else over
+            _, last, _ = self.agent(self._observe()[None], self._starts[None], self._state, knobs)
+        rollout = {name: _stacked(cells) for name, cells in kept.items()}
+        reward, end = torch.stack(rewards), torch.stack(ends)
+        gamma = setup.gamma if knobs.gamma is None else knobs.gamma
+        advantages = self._gae(reward, rollout["values"], end, last[0], gamma)
+        self.outcome.returns.append(float(np.mean(finished)) if finished else math.nan)
+        returns = advantages + rollout["values"]
+        if knobs.target_shift:
+            returns = returns.roll(knobs.target_shift, 0)
+        if knobs.advantages is not None:
+            advantages = knobs.advantages(advantages)
+        if knobs.log_prob is not None:
+            rollout["log_prob"] = {name: knobs.log_prob(one) for name, one in rollout["log_prob"].items()}
+        errors = td_errors(rollout["values"], reward, end, last[0], gamma)
+        return rollout | {"advantages": advantages, "returns": returns, "td_errors": errors, "first": first}
+
+    def _act(self, actions: dict[str, Tensor]) -> Any:
+        done = actions if self.knobs.executed is None else {k: self.knobs.executed(v) for k, v in actions.items()}
+        return self.task.step({name: one.numpy() for name, one in done.items()})
+
+    def _count(self, reward: Any, over: Tensor, finished: list[float], rec: Recorder) -> None:
+        self._totals += reward
+        self._lengths += 1
+        for env in np.flatnonzero(over.numpy()):
+            finished.append(float(self._totals[env]))
+            rec.episode(float(self._totals[env]), int(self._lengths[env]), env=int(env))
+            self._totals[env], self._lengths[env] = 0.0, 0
+
+    def _observe(self) -> Tensor:
+        x = torch.from_numpy(self.task.observe())
+        if self.knobs.identical:
+            x = x[:1].expand_as(x).clone()
+        if self.knobs.observation is not None:
+            x = self.knobs.observation(x)
+        if not self.setup.normalise_observations:
+            return x
+        mean, variance, count = self.moments
+        total = count + len(x)
+        delta = x.mean(0) - mean
+        mean = mean + delta * len(x) / total
+        variance = (variance * count + x.var(0, correction=0) * len(x) + delta**2 * count * len(x) / total) / total
+        self.moments = (mean, variance, total)
+        return ((x - mean) / (variance + 1e-8).sqrt()).clamp(-10, 10)
+
+    def _distributions(self, outputs: dict[str, Tensor], masks: dict[str, Tensor]) -> dict[str, Any]:
+        if self.agent.dimensions:
+            return {"move": Normal(outputs["move"], self.agent.log_std.exp())}
+        return {
+            name: Categorical(logits=torch.where(masks[name], one, -1e8) if name in masks else one)
+            for name, one in outputs.items()
+        }
+
+    def _gae(self, reward: Tensor, value: Tensor, end: Tensor, last: Tensor, gamma: float) -> Tensor:
+        """Return generalised advantage estimates [T, B] (Schulman et al. 2016); a time limit counts as an end."""
+        advantages, running = torch.zeros_like(reward), torch.zeros_like(last)
+        for t in reversed(range(len(reward))):
+            ahead = last if t == len(reward) - 1 else value[t + 1]
+            alive = 1.0 - end[t]
+            running = reward[t] + gamma * ahead * alive - value[t] + gamma * self.setup.gae_lambda * alive * running
+            advantages[t] = running
+        return advantages
+
+    def _train(self, rollout: dict[str, Any], rec: Recorder) -> None:
+        losses = []
+        for epoch in range(self.setup.epochs * self.knobs.epochs):
+            for part in self._minibatches():
+                loss, value_loss = self._loss(rollout, part, epoch, rec)
+                self.optimizer.zero_grad()
+                loss.backward()
+                self._step(rec)
+                losses.append(value_loss)
+        self.outcome.value_losses.append(float(np.mean(losses)))
+
+    def _loss(self, rollout: dict[str, Any], part: Part, epoch: int, rec: Recorder) -> tuple[Tensor, float]:
+        """Return the loss of a minibatch, and the value loss in it."""
+        knobs, setup = self.knobs, self.setup
+        cut = {name: part(rollout[name]) for name in ("x", "starts", "actions", "log_prob", "masks")}
+        advantages, returns = part(rollout["advantages"]), part(rollout["returns"])
+        state = tuple(part(torch.zeros_like(one) if knobs.zero_state else one) for one in rollout["first"])
+        outputs, value, after = self.agent(cut["x"], cut["starts"], state, knobs)
+        masks = cut["masks"] if knobs.masks_in_update else {}
+        chosen = self._distributions(outputs, masks)
+        new = {name: _log_prob(one, cut["actions"][name]) for name, one in chosen.items()}
+        entropy = {name: _entropy(one) for name, one in chosen.items()}
+        ratio = torch.stack([new[name] - cut["log_prob"][name] for name in new]).sum(0).exp()
+        normalise = knobs.normalise_advantages
+        if setup.normalise_advantages if normalise is None else normalise:
+            advantages = (advantages - advantages.mean()) / (advantages.std() + 1e-8)
+        clip = setup.clip * knobs.clip
+        policy_loss = -torch.min(ratio * advantages, ratio.clamp(1 - clip, 1 + clip) * advantages).mean()
+        value_loss = (value - returns).square().mean()
+        bonus = torch.stack([one.mean() for one in entropy.values()]).sum()
+        weight = setup.entropy_coefficient if setup.entropy_coefficient else 0.01 * (knobs.entropy != 1.0)
+        loss = policy_loss + setup.value_coefficient * knobs.value * value_loss - weight * knobs.entropy * bonus
+        rec.minibatch(
+            log_prob=new,
+            old_log_prob=cut["log_prob"],
+            entropy=entropy,
+            masks=masks or None,
+            clip_range=clip,
+            policy_loss=policy_loss,
+            value_loss=value_loss,
+            loss=loss,
+            values=value,
+            epoch=epoch,
+            lstm=after or None,
+        )
+        return loss, float(value_loss.detach())
+
+    def _step(self, rec: Recorder) -> None:
+        parameters = list(self.agent.parameters())
+        if self.knobs.half:  # a loss scale that is never lowered
+            for parameter in parameters:
+                if parameter.grad is not None:
+                    parameter.grad = (parameter.grad * 2.0**24).half().float() / 2.0**24
+        if self.knobs.clip_gradients:
+            nn.utils.clip_grad_norm_(parameters, self.setup.max_grad_norm)
+        else:
+            rec.gradients()
+        if self.knobs.step:
+            self.optimizer.step()
+
+    def _minibatches(self) -> list[Part]:
+        """Return how to take each minibatch of a rollout [T, B]: whole environments where there is a memory."""
+        setup = self.setup
+        if setup.recurrent:
+            count = min(setup.minibatches, setup.environments)
+            return [_environments(one) for one in torch.randperm(setup.environments).chunk(count)]
+        return [_samples(one) for one in torch.randperm(setup.environments * setup.steps).chunk(setup.minibatches)]
+
+
+def _environments(which: Tensor) -> Part:
+    def part(cells: Any) -> Any:
+        return {name: part(cell) for name, cell in cells.items()} if isinstance(cells, dict) else cells[:, which]
+
+    return part
+
+
+def _samples(which: Tensor) -> Part:
+    def part(cells: Any) -> Any:
+        if isinstance(cells, dict):
+            return {name: part(cell) for name, cell in cells.items()}
+        return cells.flatten(0, 1)[which].unsqueeze(0)
+
+    return part
+
+
+def _log_prob(distribution: Any, actions: Tensor) -> Tensor:
+    found: Tensor = distribution.log_prob(actions)
+    return found.sum(-1) if isinstance(distribution, Normal) else found
+
+
+def _entropy(distribution: Any) -> Tensor:
+    found: Tensor = distribution.entropy()
+    return found.sum(-1) if isinstance(distribution, Normal) else found
+
+
+def _stacked(cells: list[Any]) -> Any:
+    if isinstance(cells[0], dict):
+        return {name: torch.stack([cell[name] for cell in cells]) for name in cells[0]}
+    return torch.stack(cells)

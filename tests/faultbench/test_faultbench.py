@@ -1,0 +1,132 @@
+"""Tests of the fault bench itself: its draws, its halves, its faults and its figures."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.faultbench.__main__ import main
+from tests.faultbench.draw import Setup, draw
+from tests.faultbench.faults import FAULTS, HARMLESS, KINDS_BY_SPLIT
+from tests.faultbench.loop import Outcome, Training
+from tests.faultbench.make import make, setups
+from tests.faultbench.outcome import Made
+from tests.faultbench.score import judge, summary, wilson
+from tests.faultbench.tasks import HELD, TASKS, TUNE
+
+ONSET, UPDATES = 3, 6
+
+
+def small(possible: Callable[[Setup], bool] = lambda _: True) -> Setup:
+    """Return the first drawn training of a kind that can have the fault, cut short."""
+    drawn = (draw(split, number) for number in range(200) for split in ("tune", "held"))
+    setup = next(one for one in drawn if possible(one))
+    return replace(
+        setup, updates=UPDATES, environments=8, steps=16, epochs=4, minibatches=2, learning_rate=0.01, clip=0.1
+    )
+
+
+def never(training: Training, update: int) -> None:
+    """Touch nothing."""
+
+
+def test_a_training_follows_from_its_number() -> None:
+    assert draw("tune", 5) == draw("tune", 5)
+    assert draw("tune", 5) != replace(draw("held", 5), split="tune")
+    assert list(setups("tune", 3, 2)) == list(setups("tune", 0, 5))[-len(list(setups("tune", 3, 2))) :]
+
+
+def test_the_halves_share_no_task_and_no_kind_and_every_kind_is_drawn() -> None:
+    assert not set(TUNE) & set(HELD)
+    assert not set(KINDS_BY_SPLIT["tune"]) & set(KINDS_BY_SPLIT["held"])
+    assert len(FAULTS) >= 30
+    for split, kinds in KINDS_BY_SPLIT.items():
+        drawn = [one for one in setups(split, 0, 300) if one.kind]
+        assert {one.kind for one in drawn} == {*kinds, *HARMLESS}
+        assert all(20 <= one.onset < one.updates for one in drawn)
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_a_task_gives_rewards_masks_and_ends_of_its_shape(name: str) -> None:
+    task = TASKS[name].make(5, 1)
+    random, ended = np.random.default_rng(2), 0
+    for _ in range(2 * task.limit):
+        assert task.observe().shape == (5, *task.shape)
+        masks = task.masks()
+        assert all(mask.any(1).all() for mask in masks.values())
+        actions = {head: np.array([random.choice(np.flatnonzero(row)) for row in mask]) for head, mask in masks.items()}
+        step = task.step(actions if task.sizes else {"move": random.normal(size=(5, task.dimensions))})
+        assert step.reward.shape == step.terminated.shape == step.truncated.shape == (5,)
+        assert not (step.terminated & step.truncated).any()
+        ended += int((step.terminated | step.truncated).sum())
+    assert ended >= 5
+
+
+@pytest.mark.parametrize("kind", [*FAULTS, *HARMLESS])
+def test_a_fault_changes_its_training_from_its_onset_on_and_not_before(kind: str, tmp_path: Path) -> None:
+    setup = small(FAULTS[kind].possible if kind in FAULTS else lambda _: True)
+    if kind == "advantages_normalised":
+        setup = replace(setup, normalise_advantages=False)
+    touch = FAULTS[kind].touch if kind in FAULTS else HARMLESS[kind]
+
+    def before(training: Training, update: int) -> None:
+        if update >= ONSET:
+            touch(training, update - ONSET)
+
+    twin = Training(setup).run(tmp_path / "twin", never)
+    changed = Training(setup).run(tmp_path / "changed", before)
+    assert twin.died == ""
+    assert len(twin.value_losses) == UPDATES
+    assert changed.value_losses[:ONSET] == twin.value_losses[:ONSET]
+    assert changed.died or changed.value_losses[ONSET:] != twin.value_losses[ONSET:]
+
+
+def made(shares: list[float], onset: int = 0, died: str = "") -> Made:
+    """Return a training with these returns, 0 that of random actions and 1 a good one."""
+    known = TASKS["chain"]
+    returns = [known.by_chance + share * (known.good - known.by_chance) for share in shares]
+    setup = replace(draw("tune", 0), task="chain", onset=onset)
+    return Made(setup, Outcome(returns, [0.1] * len(returns), died))
+
+
+def test_sound_is_what_learnt_or_had_solved_its_task_and_did_not_fall_back() -> None:
+    assert made([0.0, 0.1, 0.1, 0.2, 0.3]).sound
+    assert made([0.9, 0.9, 0.9, 0.9, 0.85]).sound
+    assert not made([0.0, 0.01, 0.0, 0.02, 0.03]).sound
+    assert not made([0.1, 0.5, 0.9, 0.9, 0.5]).sound
+    assert not made([0.0, 0.1, 0.1, 0.2, 0.3], died="ValueError").sound
+    assert not made([math.nan] * 5).sound
+
+
+def test_harm_is_what_the_twin_did_not_suffer_after_the_onset() -> None:
+    twin = made([0.1, 0.5, 0.9, 0.9])
+    assert made([0.1, 0.5, 0.6, 0.6], onset=2).did_harm(twin)
+    assert not made([0.0, 0.0, 0.9, 0.8], onset=2).did_harm(twin)
+    assert made([0.1, 0.5, 0.9, 0.9], onset=2, died="ValueError").did_harm(twin)
+    assert made([0.1, 0.5, math.nan, math.nan], onset=2).did_harm(twin)
+
+
+def test_wilsons_interval() -> None:
+    low, high = wilson(8, 10)
+    assert low == pytest.approx(0.4901625, abs=1e-6)
+    assert high == pytest.approx(0.9433178, abs=1e-6)
+    assert wilson(0, 0) == (0.0, 1.0)
+
+
+def test_what_is_missing_is_trained_once_and_judged(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    drawn = [replace(one, updates=8, onset=min(one.onset, 4)) for one in setups("tune", 1, 1)]
+    for one in drawn:
+        make(tmp_path, one)
+    judged = judge(tmp_path, "tune")
+    assert [one.kind for one in judged] == [one.kind for one in drawn]
+    assert judged[1].twin == judged[0]
+    assert summary(judged)["trainings"] == len(drawn)
+    assert main([str(tmp_path), "--first", "1", "--count", "1"]) == 0
+    assert "2 of 2 runs are there" in capsys.readouterr().err
+    assert main([str(tmp_path), "--report", "--json", str(tmp_path / "figures.json")]) == 0
+    assert drawn[1].kind in capsys.readouterr().out
