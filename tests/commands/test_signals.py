@@ -60,6 +60,7 @@ class Deaf:
     def interrupt(self):
         pass
 
+signal.signal(signal.{name}, signal.SIG_DFL)  # a shell may have had it ignored
 end_cleanly()
 with _interruptible(Deaf(), Watch(1e9, 1 << 62, baseline=0)):
     threading.Timer(0.2, os.kill, (os.getpid(), signal.{name})).start()
