@@ -65,7 +65,7 @@ def per_row(run: RecordedRun) -> int:
     """Judge the first updates row by row in plain Python, decoding included; return how many."""
     detector, taken = PerRow(), 0
     named = columns()
-    files = {table: pq.ParquetFile(run.files(table)[0]) for table in named}
+    files = {table: pq.ParquetFile(run.files(table)[0]) for table in ("heads", "updates")}
     heads = files["heads"].read(columns=named["heads"], use_threads=False).slice(0, 8 * PER_ROW_UPDATES).to_pylist()
     rows = files["updates"].read(columns=named["updates"], use_threads=False).slice(0, PER_ROW_UPDATES).to_pylist()
     for taken, row in enumerate(rows, 1):

@@ -9,6 +9,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from tests.patience import PATIENCE
+
 ROOT = Path(__file__).parents[2]
 
 
@@ -16,7 +18,7 @@ def figures(command: str, folder: Path, *arguments: str) -> dict[str, Any]:
     """Run a benchmark's smoke run in a process of its own, as one would; return its JSON."""
     found = folder / "figures.json"
     line = [sys.executable, "-m", f"tests.bench.{command}", "--quick", "--json", str(found), *arguments]
-    done = subprocess.run(line, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run(line, cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE, check=False)
     assert done.returncode == 0, done.stderr
     return dict(json.loads(found.read_text()))
 
@@ -63,3 +65,11 @@ def test_large_minibatches_many_heads_and_large_models_are_measured(tmp_path: Pa
     found = figures("large", tmp_path)
     assert all(math.isfinite(found[name]) and found[name] >= 0 for name in ("memory_over_inputs", "sampled_over_plain"))
     assert found["ten_times_the_heads"] > 0
+
+
+def test_replay_is_measured_beside_decoding_and_a_detector_by_row(tmp_path: Path) -> None:
+    figures = tmp_path / "figures.json"
+    line = [sys.executable, "-m", "tests.bench.replay", "--sizes", "3000", "--repeats", "1", "--json", str(figures)]
+    done = subprocess.run(line, cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE, check=False)
+    assert done.returncode == 0, done.stderr
+    assert figures.exists()
