@@ -1,6 +1,6 @@
 """The faults of the bench: each turns one knob, or touches the parts of a training once, at its onset.
 
-``rules``: those whose finding names the cause, any of them; ``settings``: hyperparameters whose change does.
+``rules``: those whose finding names the cause, any of them.
 A fault is ``hard`` where the update itself shows it beyond doubt: it must then be found in the very update.
 """
 
@@ -28,7 +28,6 @@ class Fault:
     touch: Touch
     rules: tuple[str, ...]
     hard: bool = False
-    settings: tuple[str, ...] = ()
     possible: Callable[[Setup], bool] = lambda _: True
 
 
@@ -162,18 +161,18 @@ _CRITIC = ("critic_constant", "critic_not_learning", "value_collapse", "value_di
 _STOPPED = ("frozen_update", "update_skipped")
 _DETERMINISM = ("entropy_collapse", "entropy_low", "head_entropy_collapse")
 _FALLEN = ("performance_degradation",)
-_NO_SIGNAL = ("advantage_collapse", "advantage_alignment")
+_NO_SIGNAL = ("advantage_collapse",)
 
 FAULTS: dict[str, Fault] = {
-    "learning_rate_x30": Fault(knob(rate=30.0), _STEPS, settings=("learning_rate",)),
-    "learning_rate_0": Fault(knob(rate=0.0), _STOPPED, hard=True, settings=("learning_rate",)),
+    "learning_rate_x30": Fault(knob(rate=30.0), _STEPS),
+    "learning_rate_0": Fault(knob(rate=0.0), _STOPPED, hard=True),
     "step_forgotten": Fault(knob(step=False), _STOPPED, hard=True),
-    "entropy_sign": Fault(knob(entropy=-10.0), (*_DETERMINISM, "loss_settings")),
-    "entropy_x100": Fault(knob(entropy=100.0), ("entropy_rising", *_FALLEN, "loss_settings")),
-    "advantage_sign": Fault(knob(advantages=torch.neg), (*_FALLEN, "advantage_alignment")),
-    "advantage_shuffled": Fault(knob(advantages=_shuffled), (*_FALLEN, "advantage_alignment")),
+    "entropy_sign": Fault(knob(entropy=-10.0), _DETERMINISM),
+    "entropy_x100": Fault(knob(entropy=100.0), _FALLEN),
+    "advantage_sign": Fault(knob(advantages=torch.neg), _FALLEN),
+    "advantage_shuffled": Fault(knob(advantages=_shuffled), _FALLEN),
     "rewards_x1000_unnormalised": Fault(
-        once(_rewards_x1000), ("value_divergence", "gradient_explosion", "gradient_drift", "reward_scale", *_CRITIC)
+        once(_rewards_x1000), ("value_divergence", "gradient_explosion", "gradient_drift", *_CRITIC)
     ),
     "stale_log_probs": Fault(knob(log_prob=_jittered), _STALE, hard=True),
     "log_probs_of_the_step_before": Fault(knob(log_prob=_previous), _STALE, hard=True),
@@ -183,7 +182,7 @@ FAULTS: dict[str, Fault] = {
     "ends_ignored": Fault(knob(ignore_ends=True), (*_CRITIC, *_FALLEN, *_STALE)),
     "gamma_above_1": Fault(knob(gamma=1.05), ("value_divergence", "gradient_explosion", "gradient_drift", *_CRITIC)),
     "value_coefficient_x100": Fault(
-        knob(value=100.0), ("gradient_explosion", "gradient_drift", "clipping_always", "loss_settings", *_FALLEN)
+        knob(value=100.0), ("gradient_explosion", "gradient_drift", "clipping_always", *_FALLEN)
     ),
     "critic_detached": Fault(knob(detach_critic=True), ("gradient_missing", "gradient_vanishing", *_CRITIC), hard=True),
     "head_detached": Fault(
@@ -192,27 +191,27 @@ FAULTS: dict[str, Fault] = {
     "nan_reward": Fault(knob(reward=_first_nan), _BAD_NUMBERS, hard=True),
     "inf_observation_acting": Fault(knob(observation=_first_inf), _BAD_NUMBERS, hard=True),
     "inf_observation_stored": Fault(knob(stored_observation=_first_inf), (*_BAD_NUMBERS, *_STALE), hard=True),
-    "weights_x10000": Fault(once(_scale_weights), (*_DETERMINISM, *_CRITIC, "gradient_explosion", "policy_jump")),
-    "weights_reset": Fault(once(_reset), (*_FALLEN, *_CRITIC, "policy_jump", "gradient_drift")),
+    "weights_x10000": Fault(once(_scale_weights), (*_DETERMINISM, *_CRITIC, "gradient_explosion")),
+    "weights_reset": Fault(once(_reset), (*_FALLEN, *_CRITIC, "gradient_drift")),
     "observation_drifts": Fault(_drifting, (*_FALLEN, *_CRITIC, *_DETERMINISM)),
     "state_zeroed": Fault(knob(zero_state=True), _STALE, hard=True, possible=_memory),
-    "clip_x50": Fault(knob(clip=50.0), _STEPS, settings=("clip_range",)),
-    "epochs_x10": Fault(knob(epochs=10), _STEPS, settings=("epochs",)),
-    "reward_0": Fault(knob(reward=torch.zeros_like), (*_NO_SIGNAL, "reward_constant")),
+    "clip_x50": Fault(knob(clip=50.0), _STEPS),
+    "epochs_x10": Fault(knob(epochs=10), _STEPS),
+    "reward_0": Fault(knob(reward=torch.zeros_like), _NO_SIGNAL),
     "reward_sign": Fault(knob(reward=torch.neg), _FALLEN),
     "reward_noise": Fault(knob(reward=_noise), (*_FALLEN, *_CRITIC)),
     "action_logged_shifted": Fault(knob(logged=_shifted), _STALE, hard=True),
     "other_action_executed": Fault(knob(executed=_shuffled), (*_FALLEN, *_CRITIC, *_NO_SIGNAL)),
-    "clip_gone_rate_x10": Fault(once(_unclipped), (*_STEPS, *_FALLEN), settings=("learning_rate", "max_grad_norm")),
+    "clip_gone_rate_x10": Fault(once(_unclipped), (*_STEPS, *_FALLEN)),
     "dead_relus": Fault(
-        once(_dead_relus), ("gradient_missing", "gradient_vanishing", "policy_jump", *_FALLEN, *_CRITIC),
+        once(_dead_relus), ("gradient_missing", "gradient_vanishing", *_FALLEN, *_CRITIC),
         possible=lambda setup: setup.activation == "relu",
     ),
-    "policy_bias_pushed": Fault(once(_push_bias), (*_DETERMINISM, "policy_jump"), possible=_categorical),
-    "environments_identical": Fault(knob(identical=True), (*_FALLEN, *_CRITIC, "environments_identical")),
+    "policy_bias_pushed": Fault(once(_push_bias), _DETERMINISM, possible=_categorical),
+    "environments_identical": Fault(knob(identical=True), (*_FALLEN, *_CRITIC)),
     "value_target_shifted": Fault(knob(target_shift=1), _CRITIC),
     "normaliser_reset": Fault(
-        once(_forget_normaliser), ("policy_jump", *_FALLEN, *_STEPS, *_CRITIC),
+        once(_forget_normaliser), (*_FALLEN, *_STEPS, *_CRITIC),
         possible=lambda setup: setup.normalise_observations,
     ),
     "moments_lost": Fault(once(_lose_moments), _STEPS),

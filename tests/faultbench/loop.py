@@ -50,7 +50,6 @@ class Knobs:
     executed: Callable[[Tensor], Tensor] | None = None
     logged: Callable[[Tensor], Tensor] | None = None
     identical: bool = False
-    extra: dict[str, Any] = field(default_factory=dict)
 
 
 class Body(nn.Module):

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from esper_analyze.detector.rules import RULES
 from tests.faultbench.__main__ import main
 from tests.faultbench.draw import Setup, draw
 from tests.faultbench.faults import FAULTS, HARMLESS, KINDS_BY_SPLIT
@@ -109,6 +110,10 @@ def test_harm_is_what_the_twin_did_not_suffer_after_the_onset() -> None:
     assert not made([0.0, 0.0, 0.9, 0.8], onset=2).did_harm(twin)
     assert made([0.1, 0.5, 0.9, 0.9], onset=2, died="ValueError").did_harm(twin)
     assert made([0.1, 0.5, math.nan, math.nan], onset=2).did_harm(twin)
+
+
+def test_the_rules_that_name_a_fault_exist() -> None:
+    assert {rule for fault in FAULTS.values() for rule in fault.rules} <= {rule.name for rule in RULES}
 
 
 def test_wilsons_interval() -> None:
