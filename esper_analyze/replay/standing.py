@@ -130,13 +130,21 @@ def without_data(replay: Replay) -> dict[str, str]:
 
 
 def early_rules(replay: Replay) -> set[str]:
-    """Return the rules that judged nothing, but will judge some metric after more updates of the same kind."""
+    """Return the rules that judged nothing, but will judge some metric after more updates of the same kind.
+
+    A metric that was missing in more updates than the rule was warming up in is missing, not early.
+    """
     reasons = {rule.name: rule.warm_up.reason for rule in replay.rules if rule.warm_up is not None}
-    return {
-        unjudged.rule
-        for unjudged in replay.unjudged
-        if unjudged.reason == reasons.get(unjudged.rule) and not _has_judged(replay, unjudged.rule)
-    }
+    excess: Counter[tuple[str, str, str]] = Counter()
+    warming: set[tuple[str, str, str]] = set()
+    for unjudged in replay.unjudged:
+        subject = (unjudged.rule, unjudged.subject, unjudged.metric)
+        if unjudged.verdict == "no_data":
+            excess[subject] -= unjudged.count
+        elif unjudged.reason == reasons.get(unjudged.rule):
+            excess[subject] += unjudged.count
+            warming.add(subject)
+    return {subject[0] for subject in warming if excess[subject] >= 0 and not _has_judged(replay, subject[0])}
 
 
 def too_early(run: RecordedRun, replay: Replay) -> dict[str, str]:

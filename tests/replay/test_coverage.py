@@ -91,12 +91,20 @@ def test_data_is_missing_where_it_was_so_more_often_than_not_applicable(
 
 def test_a_rule_for_which_it_is_too_early_lacks_nothing() -> None:
     early = (WARM.name, "run", "m", "not_applicable", TOO_EARLY, 1)
-    missing = (WARM.name, "run", "m", "no_data", "x is missing", 5)
+    missing = (WARM.name, "run", "another", "no_data", "x is missing", 5)
     assert early_rules(made(early, missing)) == {WARM.name}
     assert without_data(made(early, missing)) == {}
     assert early_rules(made(early, **{WARM.name: {"ok": 1}})) == set()
     assert early_rules(made(missing)) == set()
     assert early_rules(made(("kl_spike", "run", "m", "not_applicable", TOO_EARLY, 1))) == set()
+
+
+def test_a_metric_missing_more_often_than_it_warmed_up_is_missing() -> None:
+    early = (WARM.name, "run", "m", "not_applicable", TOO_EARLY, 4)
+    as_often, more = ((WARM.name, "run", "m", "no_data", "x is missing", count) for count in (4, 5))
+    assert early_rules(made(early, as_often)) == {WARM.name}
+    assert early_rules(made(early, more)) == set()
+    assert without_data(made(early, more)) == {WARM.name: "x is missing"}
 
 
 @pytest.mark.parametrize(
