@@ -199,7 +199,7 @@ class Recorder:
         options.refuse_misspelt(facts, ARGUMENTS, "Recorder")
         self.run_dir = options.run_directory(run_dir)
         self.rank_role = ranks.rank_role(
-            options.whole("rank", rank), options.whole("world_size", world_size), all_ranks=all_ranks
+            options.integer("rank", rank), options.integer("world_size", world_size), all_ranks=all_ranks
         )
         model = ranks.measurable_model(options.network(model))
         self.guarded = ErrorGuard(strict=strict)
@@ -226,8 +226,8 @@ class Recorder:
             options.share("overhead_budget", overhead_budget),
             separate=separate_backward,
         )
-        self._total_updates = options.whole("total_updates", total_updates)
-        self._total_env_steps = options.whole("total_env_steps", total_env_steps)
+        self._total_updates = options.integer("total_updates", total_updates)
+        self._total_env_steps = options.integer("total_env_steps", total_env_steps)
         self._detector = OnlineDetector(options.limits(thresholds), level, rules)
         earlier = begin(self.run_dir, self.rank_role.rank, self._identity(facts), resume=resume)
         self._store = Store(self.run_dir, rank=self.rank_role.rank, attempt=earlier.attempt)

@@ -37,7 +37,7 @@ TOPICS: tuple[tuple[str, str], ...] = (
 """Each topic is a file of ``esper_analyze/docs``, with one line that describes it."""
 
 _MOST_NAMED = 3
-"""Topics named where a word is none."""
+"""The most topics that an error names."""
 _LINK = re.compile(r"\[([^\]]+)\]\([^)]+\)")
 """A link's target is a file beside the text, which a terminal cannot open."""
 

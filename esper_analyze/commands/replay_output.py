@@ -99,8 +99,8 @@ def _print_verified(run: RecordedRun, result: Replay, different: list[Difference
 def _print_comparison(whatif: WhatIf) -> None:
     """Write to stdout which thresholds differ, what became of every alarm, and findings of one side only."""
     for name, live, now in whatif.thresholds:
-        was = "default" if name.partition(".")[0] in whatif.not_live else "recorded with"
-        put(f"{name}: {was} {live}, now {now}\n")
+        origin = "default" if name.partition(".")[0] in whatif.not_live else "recorded with"
+        put(f"{name}: {origin} {live}, now {now}\n")
     if not whatif.thresholds:
         put("no threshold differs from those recorded\n")
     if whatif.not_live:

@@ -60,9 +60,8 @@ def _content_fault(file: BinaryIO, path: Path, table: Table, entry: ShardEntry |
     reason = _columns_fault(table, schema, entry.schema if entry else None)
     _refuse_newer(path, metadata, unknown=reason is not None)
     reason = reason or _size_fault(metadata)
-    reason = reason or (
-        _entry_fault(metadata, entry) if entry else _text_fault(metadata, schema)
-    )  # a listed one has a checksum
+    # the texts of a shard with an entry are under its checksum
+    reason = reason or (_entry_fault(metadata, entry) if entry else _text_fault(metadata, schema))
     return reason or pages_fault(file, table, metadata) or _rank_fault(file, path, metadata)
 
 
