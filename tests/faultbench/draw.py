@@ -9,8 +9,9 @@ import numpy as np
 
 from tests.faultbench.tasks import HELD, TUNE, Known
 
+SHORTEST, LONGEST = 60, 400
+"""Updates of a training; short ones are drawn more often."""
 SPLITS: dict[str, dict[str, Known]] = {"tune": TUNE, "held": HELD}
-ALGORITHMS = ("loop",)
 
 
 @dataclass(frozen=True)
@@ -54,12 +55,16 @@ class Setup:
         return asdict(self)
 
 
-def draw(split: str, number: int) -> Setup:
-    """Return the sound training ``number`` of a split: its settings vary as those of real ones do."""
-    random = np.random.default_rng([number, sorted(SPLITS).index(split)])
+def draw(split: str, number: int, attempt: int = 0) -> Setup:
+    """Return the sound training ``number`` of a split: its settings vary as those of real ones do.
+
+    ``attempt``: how often it was drawn before, and could not have the fault it is the twin of.
+    """
+    random = np.random.default_rng([number, sorted(SPLITS).index(split), attempt])
     tasks = SPLITS[split]
     task = str(random.choice(list(tasks)))
     known = tasks[task]
+    algorithm = str(random.choice(["loop", _of_library(known)]))
     environments = int(random.choice([4, 8, 16, 32]))
     steps = int(random.choice([16, 32, 64])) * (2 if environments <= 8 else 1)
     epochs, minibatches = (1, 1) if random.random() < 0.08 else (int(random.choice([2, 4, 6, 10])), _split_of(random))
@@ -68,8 +73,8 @@ def draw(split: str, number: int) -> Setup:
         number=number,
         split=split,
         task=task,
-        algorithm=str(random.choice(ALGORITHMS)),
-        recurrent=str(random.choice(["lstm", "gru"])) if known.memory else "",
+        algorithm=algorithm,
+        recurrent=_memory(random, algorithm) if known.memory else "",
         shared=bool(random.random() < 0.5),
         hidden=int(random.choice([16, 32, 64])),
         activation=str(random.choice(["tanh", "relu"])),
@@ -88,8 +93,19 @@ def draw(split: str, number: int) -> Setup:
         normalise_advantages=bool(random.random() < 0.85),
         normalise_observations=bool(random.random() < 0.3),
         reward_scale=float(random.choice([0.1, 1.0, 1.0, 10.0])),
-        updates=int(random.integers(60, 241)),
+        updates=int(SHORTEST * (LONGEST / SHORTEST) ** random.random()),
     )
+
+
+def _of_library(known: Known) -> str:
+    """Return the algorithm of Stable-Baselines3 that the task is for."""
+    if known.memory:
+        return "recurrent"
+    return "maskable" if known.make.masked else "ppo"
+
+
+def _memory(random: np.random.Generator, algorithm: str) -> str:
+    return str(random.choice(["lstm", "gru"])) if algorithm == "loop" else "lstm"
 
 
 def _split_of(random: np.random.Generator) -> int:

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from tests.faultbench.draw import Setup
-from tests.faultbench.loop import Training
 from tests.faultbench.tasks import TASKS
+from tests.faultbench.training import Training
 
 Touch = Callable[[Training, int], None]
 """Called with the fault's age, 0 at its onset, as each update begins."""
@@ -54,7 +54,7 @@ def knob(**values: object) -> Touch:
 
 
 def _linears(training: Training) -> Iterator[nn.Linear]:
-    yield from (one for one in training.agent.modules() if isinstance(one, nn.Linear))
+    yield from (one for one in training.network.modules() if isinstance(one, nn.Linear))
 
 
 def _scale_weights(training: Training) -> None:
@@ -64,37 +64,38 @@ def _scale_weights(training: Training) -> None:
 
 
 def _reset(training: Training) -> None:
-    for module in training.agent.modules():
+    for module in training.network.modules():
         if isinstance(module, nn.Linear | nn.Conv2d | nn.RNNBase):
             module.reset_parameters()
 
 
 def _dead_relus(training: Training) -> None:
     with torch.no_grad():
-        for layer in training.agent.body.layers:
+        for layer in training.policy_body().modules():
             if isinstance(layer, nn.Linear):
                 layer.bias.sub_(100.0)
 
 
 def _push_bias(training: Training) -> None:
     with torch.no_grad():
-        for head in training.agent.heads.values():
-            assert isinstance(head, nn.Linear)
-            head.bias[0].add_(12.0)
+        for layer, sizes in training.action_layers():
+            firsts = [sum(sizes[:place]) for place in range(len(sizes))]
+            layer.bias[firsts] += 12.0
 
 
 def _lose_moments(training: Training) -> None:
     """Start the optimizer anew, at the step count it had: its first steps are then up to 1/(1 − β₁) too large."""
     old = training.optimizer
     steps = {parameter: copy.deepcopy(state["step"]) for parameter, state in old.state.items()}
-    training.optimizer = torch.optim.Adam(training.agent.parameters(), lr=old.param_groups[0]["lr"], eps=1e-5)
+    new = torch.optim.Adam(training.network.parameters(), lr=old.param_groups[0]["lr"], eps=1e-5)
     for parameter, step in steps.items():
         zeros = {"exp_avg": torch.zeros_like(parameter), "exp_avg_sq": torch.zeros_like(parameter)}
-        training.optimizer.state[parameter] = {"step": step, **zeros}
+        new.state[parameter] = {"step": step, **zeros}
+    training.replace_optimizer(new)
 
 
 def _forget_normaliser(training: Training) -> None:
-    training.moments = (torch.zeros(()), torch.ones(()), 1e-4)
+    training.world.moments = (torch.zeros(()), torch.ones(()), 1e-4)
 
 
 def _first_nan(reward: Tensor) -> Tensor:
@@ -150,8 +151,12 @@ def _categorical(setup: Setup) -> bool:
     return bool(TASKS[setup.task].make.sizes)
 
 
+def _by_hand(setup: Setup) -> bool:
+    return setup.algorithm == "loop"
+
+
 def _several_heads(setup: Setup) -> bool:
-    return len(TASKS[setup.task].make.sizes) > 1
+    return _by_hand(setup) and len(TASKS[setup.task].make.sizes) > 1
 
 
 _STEPS = ("kl_spike", "ratio_explosion", "ratio_collapse", "clip_saturation")
@@ -166,7 +171,7 @@ _NO_SIGNAL = ("advantage_collapse",)
 FAULTS: dict[str, Fault] = {
     "learning_rate_x30": Fault(knob(rate=30.0), _STEPS),
     "learning_rate_0": Fault(knob(rate=0.0), _STOPPED, hard=True),
-    "step_forgotten": Fault(knob(step=False), _STOPPED, hard=True),
+    "step_forgotten": Fault(knob(step=False), _STOPPED, hard=True, possible=_by_hand),
     "entropy_sign": Fault(knob(entropy=-10.0), _DETERMINISM),
     "entropy_x100": Fault(knob(entropy=100.0), _FALLEN),
     "advantage_sign": Fault(knob(advantages=torch.neg), _FALLEN),
@@ -215,7 +220,7 @@ FAULTS: dict[str, Fault] = {
         possible=lambda setup: setup.normalise_observations,
     ),
     "moments_lost": Fault(once(_lose_moments), _STEPS),
-    "float16_overflow": Fault(knob(half=True), _BAD_NUMBERS),
+    "float16_overflow": Fault(knob(half=True), _BAD_NUMBERS, possible=_by_hand),
 }  # fmt: skip
 
 HARMLESS: dict[str, Touch] = {

@@ -1,10 +1,9 @@
-"""A hand-written PPO loop whose every step asks ``knobs`` first: turning one is a fault, or a change that is none."""
+"""A hand-written PPO loop whose every step asks ``knobs`` first."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,40 +15,11 @@ from torch.distributions import Categorical, Normal
 from recorder import Recorder, td_errors
 from tests.faultbench.draw import Setup
 from tests.faultbench.tasks import TASKS
+from tests.faultbench.training import Episode, Knobs, Outcome, Training
 
 State = tuple[Tensor, ...]
 Part = Callable[[Any], Any]
 """Takes a minibatch of cells [T, B], or of each in a mapping."""
-
-
-@dataclass
-class Knobs:
-    """What may be turned while a training goes on; as it stands here, nothing is wrong."""
-
-    rate: float = 1.0
-    entropy: float = 1.0
-    value: float = 1.0
-    clip: float = 1.0
-    clip_gradients: bool = True
-    epochs: int = 1
-    gamma: float | None = None
-    step: bool = True
-    normalise_advantages: bool | None = None
-    masks_in_update: bool = True
-    ignore_ends: bool = False
-    detach_critic: bool = False
-    detach_head: str | None = None
-    zero_state: bool = False
-    target_shift: int = 0
-    half: bool = False
-    observation: Callable[[Tensor], Tensor] | None = None
-    stored_observation: Callable[[Tensor], Tensor] | None = None
-    reward: Callable[[Tensor], Tensor] | None = None
-    advantages: Callable[[Tensor], Tensor] | None = None
-    log_prob: Callable[[Tensor], Tensor] | None = None
-    executed: Callable[[Tensor], Tensor] | None = None
-    logged: Callable[[Tensor], Tensor] | None = None
-    identical: bool = False
 
 
 class Body(nn.Module):
@@ -129,40 +99,43 @@ def _head(inputs: int, outputs: int, gain: float) -> nn.Linear:
     return layer
 
 
-@dataclass
-class Outcome:
-    """What the loop itself saw, by update: mean return of the episodes that ended (NaN without), and the value loss."""
-
-    returns: list[float] = field(default_factory=list)
-    value_losses: list[float] = field(default_factory=list)
-    died: str = ""
-
-
-class Training:
-    """One training: its parts and ``knobs`` may be touched as each update begins."""
+class LoopTraining(Training):
+    """A training by the hand-written loop."""
 
     def __init__(self, setup: Setup) -> None:
-        torch.manual_seed(setup.number)
-        self.setup, self.knobs, self.outcome = setup, Knobs(), Outcome()
-        self.random = np.random.default_rng([setup.number, 7])
-        self.task = TASKS[setup.task].make(setup.environments, setup.number)
+        super().__init__(setup)
         self.agent = Agent(setup)
-        self.optimizer = torch.optim.Adam(self.agent.parameters(), lr=setup.learning_rate, eps=1e-5)
-        self.moments: tuple[Tensor, Tensor, float] = (torch.zeros(()), torch.ones(()), 1e-4)
+        self._optimizer: torch.optim.Optimizer = torch.optim.Adam(
+            self.agent.parameters(), lr=setup.learning_rate, eps=1e-5
+        )
         self._state = self.agent.first_state(setup.environments)
         self._starts = torch.ones(setup.environments)
-        self._totals = np.zeros(setup.environments)
-        self._lengths = np.zeros(setup.environments, np.int64)
+
+    @property
+    def network(self) -> nn.Module:
+        return self.agent
+
+    @property
+    def optimizer(self) -> torch.optim.Optimizer:
+        return self._optimizer
+
+    def replace_optimizer(self, new: torch.optim.Optimizer) -> None:
+        self._optimizer = new
+
+    def policy_body(self) -> nn.Module:
+        return self.agent.body
+
+    def action_layers(self) -> Sequence[tuple[nn.Linear, Sequence[int]]]:
+        heads = self.agent.heads.values()
+        return [(head, (head.out_features,)) for head in heads if isinstance(head, nn.Linear)]
 
     def run(self, run_dir: Path, before: Callable[[Training, int], None]) -> Outcome:
-        """Train and record to the end, or to where it raises; ``before`` is called as each update begins."""
         setup = self.setup
         with self._recorder(run_dir) as rec:
             try:
                 for update in range(setup.updates):
                     before(self, update)
-                    left = 1.0 - update / setup.updates if setup.schedule == "linear" else 1.0
-                    rate = setup.learning_rate * left * self.knobs.rate
+                    rate = self.rate(update)
                     for group in self.optimizer.param_groups:
                         group["lr"] = rate
                     rollout = self._collect(rec)
@@ -204,33 +177,31 @@ class Training:
         knobs, setup = self.knobs, self.setup
         kept: dict[str, list[Any]] = {name: [] for name in ("x", "starts", "masks", "actions", "log_prob", "values")}
         rewards, ends, first = [], [], self._state
-        finished: list[float] = []
+        finished: list[Episode] = []
         with torch.no_grad():
             for _ in range(setup.steps):
-                x = self._observe()
-                masks = {name: torch.from_numpy(mask) for name, mask in self.task.masks().items()}
-                masks = masks if self.task.masked else {}
+                x, masks = self.world.observe(), self.world.masks()
                 outputs, value, self._state = self.agent(x[None], self._starts[None], self._state, knobs)
                 chosen = self._distributions(outputs, {name: mask[None] for name, mask in masks.items()})
                 actions = {name: one.sample()[0] for name, one in chosen.items()}
                 log_prob = {name: _log_prob(one, actions[name][None])[0] for name, one in chosen.items()}
-                step = self._act(actions)
-                reward = torch.from_numpy(step.reward).float() * setup.reward_scale
-                over = torch.from_numpy(step.terminated | step.truncated).float()
-                self._count(step.reward, over, finished, rec)
-                rewards.append(reward if knobs.reward is None else knobs.reward(reward))
+                reward, over, episodes = self.world.act(actions)
+                for one in episodes:
+                    rec.episode(one.total, one.length, env=one.env)
+                finished += episodes
+                rewards.append(reward)
                 ends.append(torch.zeros_like(over) if knobs.ignore_ends else over)
                 stored = x if knobs.stored_observation is None else knobs.stored_observation(x)
                 logged = actions if knobs.logged is None else {k: knobs.logged(v) for k, v in actions.items()}
                 for name, cell in zip(kept, (stored, self._starts, masks, logged, log_prob, value[0]), strict=True):
                     kept[name].append(cell)
                 self._starts = torch.zeros_like(over) if knobs.ignore_ends else over
-            _, last, _ = self.agent(self._observe()[None], self._starts[None], self._state, knobs)
+            _, last, _ = self.agent(self.world.observe()[None], self._starts[None], self._state, knobs)
         rollout = {name: _stacked(cells) for name, cells in kept.items()}
         reward, end = torch.stack(rewards), torch.stack(ends)
-        gamma = setup.gamma if knobs.gamma is None else knobs.gamma
+        gamma = knobs.gamma_of(setup)
         advantages = self._gae(reward, rollout["values"], end, last[0], gamma)
-        self.outcome.returns.append(float(np.mean(finished)) if finished else math.nan)
+        self.ended(finished)
         returns = advantages + rollout["values"]
         if knobs.target_shift:
             returns = returns.roll(knobs.target_shift, 0)
@@ -240,34 +211,6 @@ class Training:
             rollout["log_prob"] = {name: knobs.log_prob(one) for name, one in rollout["log_prob"].items()}
         errors = td_errors(rollout["values"], reward, end, last[0], gamma)
         return rollout | {"advantages": advantages, "returns": returns, "td_errors": errors, "first": first}
-
-    def _act(self, actions: dict[str, Tensor]) -> Any:
-        done = actions if self.knobs.executed is None else {k: self.knobs.executed(v) for k, v in actions.items()}
-        return self.task.step({name: one.numpy() for name, one in done.items()})
-
-    def _count(self, reward: Any, over: Tensor, finished: list[float], rec: Recorder) -> None:
-        self._totals += reward
-        self._lengths += 1
-        for env in np.flatnonzero(over.numpy()):
-            finished.append(float(self._totals[env]))
-            rec.episode(float(self._totals[env]), int(self._lengths[env]), env=int(env))
-            self._totals[env], self._lengths[env] = 0.0, 0
-
-    def _observe(self) -> Tensor:
-        x = torch.from_numpy(self.task.observe())
-        if self.knobs.identical:
-            x = x[:1].expand_as(x).clone()
-        if self.knobs.observation is not None:
-            x = self.knobs.observation(x)
-        if not self.setup.normalise_observations:
-            return x
-        mean, variance, count = self.moments
-        total = count + len(x)
-        delta = x.mean(0) - mean
-        mean = mean + delta * len(x) / total
-        variance = (variance * count + x.var(0, correction=0) * len(x) + delta**2 * count * len(x) / total) / total
-        self.moments = (mean, variance, total)
-        return ((x - mean) / (variance + 1e-8).sqrt()).clamp(-10, 10)
 
     def _distributions(self, outputs: dict[str, Tensor], masks: dict[str, Tensor]) -> dict[str, Any]:
         if self.agent.dimensions:
@@ -310,15 +253,14 @@ class Training:
         new = {name: _log_prob(one, cut["actions"][name]) for name, one in chosen.items()}
         entropy = {name: _entropy(one) for name, one in chosen.items()}
         ratio = torch.stack([new[name] - cut["log_prob"][name] for name in new]).sum(0).exp()
-        normalise = knobs.normalise_advantages
-        if setup.normalise_advantages if normalise is None else normalise:
+        if knobs.normalises(setup):
             advantages = (advantages - advantages.mean()) / (advantages.std() + 1e-8)
         clip = setup.clip * knobs.clip
         policy_loss = -torch.min(ratio * advantages, ratio.clamp(1 - clip, 1 + clip) * advantages).mean()
         value_loss = (value - returns).square().mean()
         bonus = torch.stack([one.mean() for one in entropy.values()]).sum()
-        weight = setup.entropy_coefficient if setup.entropy_coefficient else 0.01 * (knobs.entropy != 1.0)
-        loss = policy_loss + setup.value_coefficient * knobs.value * value_loss - weight * knobs.entropy * bonus
+        loss = policy_loss + setup.value_coefficient * knobs.value * value_loss
+        loss = loss - knobs.entropy_coefficient(setup) * bonus
         rec.minibatch(
             log_prob=new,
             old_log_prob=cut["log_prob"],

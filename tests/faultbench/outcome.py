@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tests.faultbench.draw import Setup
-from tests.faultbench.loop import Outcome
 from tests.faultbench.tasks import TASKS
+from tests.faultbench.training import Outcome
 
 FILE = "outcome.json"
 LEARNT, SOLVED, FALLEN, HARM = 0.1, 0.7, 0.25, 0.15

@@ -3,36 +3,38 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from esper_analyze.detector.rules import RULES
+from esper_analyze.runs.run import open_run
 from tests.faultbench.__main__ import main
 from tests.faultbench.draw import Setup, draw
-from tests.faultbench.faults import FAULTS, HARMLESS, KINDS_BY_SPLIT
-from tests.faultbench.loop import Outcome, Training
-from tests.faultbench.make import make, setups
+from tests.faultbench.faults import FAULTS, HARMLESS, KINDS_BY_SPLIT, Fault
+from tests.faultbench.make import make, setups, training
 from tests.faultbench.outcome import Made
 from tests.faultbench.score import judge, summary, wilson
 from tests.faultbench.tasks import HELD, TASKS, TUNE
+from tests.faultbench.training import Outcome, Training
 
 ONSET, UPDATES = 3, 6
 
 
-def small(possible: Callable[[Setup], bool] = lambda _: True) -> Setup:
-    """Return the first drawn training of a kind that can have the fault, cut short."""
+def small(possible: Callable[[Setup], bool]) -> Setup | None:
+    """Return the first drawn training of which that is so, cut short."""
     drawn = (draw(split, number) for number in range(200) for split in ("tune", "held"))
-    setup = next(one for one in drawn if possible(one))
-    return replace(
+    setup = next((one for one in drawn if possible(one)), None)
+    return setup and replace(
         setup, updates=UPDATES, environments=8, steps=16, epochs=4, minibatches=2, learning_rate=0.01, clip=0.1
     )
 
 
-def never(training: Training, update: int) -> None:
+def never(_: Training, __: int) -> None:
     """Touch nothing."""
 
 
@@ -68,23 +70,48 @@ def test_a_task_gives_rewards_masks_and_ends_of_its_shape(name: str) -> None:
     assert ended >= 5
 
 
-@pytest.mark.parametrize("kind", [*FAULTS, *HARMLESS])
-def test_a_fault_changes_its_training_from_its_onset_on_and_not_before(kind: str, tmp_path: Path) -> None:
-    setup = small(FAULTS[kind].possible if kind in FAULTS else lambda _: True)
+def drives() -> Iterator[tuple[str, Setup]]:
+    """Yield each change with a training by hand and one by the library that can have it."""
+    for kind in [*FAULTS, *HARMLESS]:
+        fault = FAULTS.get(kind)
+        for libraries in (("loop",), ("ppo", "maskable", "recurrent")):
+            setup = small(partial(_can_have, fault, libraries))
+            if setup is not None:
+                yield kind, setup
+
+
+def _can_have(fault: Fault | None, algorithms: tuple[str, ...], setup: Setup) -> bool:
+    return setup.algorithm in algorithms and (fault is None or fault.possible(setup))
+
+
+@pytest.mark.parametrize(
+    ("kind", "setup"), list(drives()), ids=lambda one: one.algorithm if isinstance(one, Setup) else one
+)
+def test_a_fault_changes_its_training_from_its_onset_on_and_not_before(kind: str, setup: Setup, tmp_path: Path) -> None:
     if kind == "advantages_normalised":
         setup = replace(setup, normalise_advantages=False)
     touch = FAULTS[kind].touch if kind in FAULTS else HARMLESS[kind]
 
-    def before(training: Training, update: int) -> None:
+    def before(trained: Training, update: int) -> None:
         if update >= ONSET:
-            touch(training, update - ONSET)
+            touch(trained, update - ONSET)
 
-    twin = Training(setup).run(tmp_path / "twin", never)
-    changed = Training(setup).run(tmp_path / "changed", before)
+    twin = training(setup).run(tmp_path / "twin", never)
+    changed = training(setup).run(tmp_path / "changed", before)
     assert twin.died == ""
     assert len(twin.value_losses) == UPDATES
     assert changed.value_losses[:ONSET] == twin.value_losses[:ONSET]
     assert changed.died or changed.value_losses[ONSET:] != twin.value_losses[ONSET:]
+
+
+@pytest.mark.parametrize("algorithm", ["loop", "ppo", "maskable", "recurrent"])
+def test_every_algorithm_trains_and_its_recorder_saw_every_update(algorithm: str, tmp_path: Path) -> None:
+    setup = small(lambda one: one.algorithm == algorithm)
+    assert setup is not None
+    outcome = training(setup).run(tmp_path / "run", never)
+    updates = open_run(tmp_path / "run").frame("updates")
+    assert len(updates) == len(outcome.returns) == UPDATES
+    assert updates["value_loss"].to_list() == pytest.approx(outcome.value_losses, rel=1e-4)
 
 
 def made(shares: list[float], onset: int = 0, died: str = "") -> Made:
