@@ -1,0 +1,164 @@
+"""The tables of the bench, this project's detector and its peers side by side, for a terminal, Markdown and JSON."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from tests.faultbench.peers import PEERS
+from tests.faultbench.score import OURS, Judged, breakdown, summary
+
+ByDetector = Mapping[str, Sequence[Judged]]
+"""The trainings as each detector sees them; without the detectors that are not installed."""
+
+DETECTORS = (OURS, *PEERS)
+RATE = "false incidents per 1,000 sound updates"
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table of text: its title, the names of its columns, and its rows."""
+
+    title: str
+    columns: tuple[str, ...]
+    rows: list[tuple[str, ...]]
+
+    def as_markdown(self) -> str:
+        """Return it with its title as Markdown."""
+        lines = [self.columns, ("---",) * len(self.columns), *self.rows]
+        cells = [[cell.replace("|", "\\|").replace("_", "\\_") for cell in line] for line in lines]
+        return f"**{self.title}**\n\n" + "".join(f"| {' | '.join(line)} |\n" for line in cells)
+
+
+def tables(judged: ByDetector, detectors: Sequence[str], split: str) -> list[Table]:
+    """Return the tables of a split; a detector without trainings in ``judged`` has a cell that says why."""
+    return [
+        Table(f"Figures, {split}", ("figure", *detectors), _figures(judged, detectors)),
+        Table(
+            f"Faults found, net of the twin, and {RATE}, {split}",
+            ("by", "group", "faulty trainings", *detectors),
+            _groups(judged, detectors),
+        ),
+        Table(
+            f"Faults found, net of the twin, by kind, {split}",
+            ("fault", "runs", "harmed", *detectors, "named by ours", "found first by ours"),
+            _kinds(judged, detectors),
+        ),
+        Table(f"False alarms of sound trainings, {split}", ("detector", "rule", "verdict", "times"), _false(judged)),
+    ]
+
+
+def _figures(judged: ByDetector, detectors: Sequence[str]) -> list[tuple[str, ...]]:
+    figures = {name: summary(trainings) for name, trainings in judged.items()}
+    names = list(next(iter(figures.values())))
+    rows: list[tuple[str, ...]] = []
+    for name in names:
+        texts = {detector: shown(of[name]) for detector, of in figures.items()}
+        rows.append((name, *_cells(texts, detectors, first=not rows)))
+    return rows
+
+
+def _cells(texts: Mapping[str, str], detectors: Sequence[str], *, first: bool) -> list[str]:
+    """Return a cell for each detector; in the ``first`` row one that is not installed says how it would be."""
+    return [texts[name] if name in texts else _absent(name) if first else "" for name in detectors]
+
+
+def _absent(detector: str) -> str:
+    return f"not installed: pip install {PEERS[detector].package}"
+
+
+def shown(figure: Any) -> str:
+    """Return a figure as text: a share with its interval, a number, or a dash."""
+    if isinstance(figure, dict):
+        low, high = 100 * figure["low"], 100 * figure["high"]
+        share = 100 * figure["hits"] / figure["of"] if figure["of"] else 0.0
+        return f"{figure['hits']} of {figure['of']}: {share:.0f} % ({low:.0f}–{high:.0f})"
+    return "–" if figure is None else f"{figure:.3g}" if isinstance(figure, float) else str(figure)
+
+
+def _groups(judged: ByDetector, detectors: Sequence[str]) -> list[tuple[str, ...]]:
+    groups = {name: breakdown(trainings) for name, trainings in judged.items()}
+    rows: list[tuple[str, ...]] = []
+    for grouping, members in next(iter(groups.values())).items():
+        for member, figures in members.items():
+            of_each = {name: of[grouping][member] for name, of in groups.items()}
+            texts = {name: f"{shown(of['recall'])}; {shown(of[RATE])}" for name, of in of_each.items()}
+            rows.append((grouping, member, str(figures["recall"]["of"]), *_cells(texts, detectors, first=not rows)))
+    return rows
+
+
+def _kinds(judged: ByDetector, detectors: Sequence[str]) -> list[tuple[str, ...]]:
+    kinds = {name: by_kind(trainings) for name, trainings in judged.items()}
+    rows: list[tuple[str, ...]] = []
+    for kind, ours in kinds[OURS].items():
+        cells = _cells({name: str(of[kind]["found"]) for name, of in kinds.items()}, detectors, first=not rows)
+        first = ", ".join(f"{rule} {count}" for rule, count in ours["found first by"].items())
+        rows.append((kind, str(ours["runs"]), str(ours["harmed"]), *cells, str(ours["named"]), first))
+    return rows
+
+
+def by_kind(judged: Sequence[Judged]) -> dict[str, dict[str, Any]]:
+    """Return for every kind of fault how many were found and named, by which rule first, and which were missed."""
+    kinds: dict[str, list[Judged]] = defaultdict(list)
+    for training in judged:
+        if training.is_fault:
+            kinds[training.kind].append(training)
+    return {kind: _kind(trainings) for kind, trainings in sorted(kinds.items())}
+
+
+def _kind(trainings: Sequence[Judged]) -> dict[str, Any]:
+    first = Counter(each.found.rule if each.found else "nothing" for each in trainings)
+    return {
+        "runs": len(trainings),
+        "harmed": sum(each.harmed for each in trainings),
+        "found": sum(each.found is not None for each in trainings),
+        "named": sum(each.named for each in trainings),
+        "found first by": dict(first.most_common()),
+        "missed": [each.made.setup.name for each in trainings if each.found is None],
+        "missed though it did harm": [each.made.setup.name for each in trainings if each.found is None and each.harmed],
+        "delays": {each.made.setup.name: each.delay for each in trainings if each.delay is not None},
+    }
+
+
+def false_alarms(judged: Sequence[Judged]) -> list[dict[str, Any]]:
+    """Return which rules alarmed sound trainings, the most frequent first, with the names of the runs."""
+    runs: dict[tuple[str, str], list[str]] = defaultdict(list)
+    for training in judged:
+        if training.is_sound:
+            for alarm in training.leading:
+                runs[alarm.rule, alarm.verdict].append(training.made.setup.name)
+    ordered = sorted(runs.items(), key=lambda entry: -len(entry[1]))
+    return [
+        {"rule": rule, "verdict": verdict, "times": len(names), "runs": sorted(set(names))}
+        for (rule, verdict), names in ordered
+    ]
+
+
+def _false(judged: ByDetector) -> list[tuple[str, ...]]:
+    return [
+        (name, entry["rule"], entry["verdict"], str(entry["times"]))
+        for name, trainings in judged.items()
+        for entry in false_alarms(trainings)
+    ]
+
+
+def everything(judged: ByDetector, split: str) -> dict[str, Any]:
+    """Return all figures, with the names of runs, as JSON can hold them."""
+    return {
+        "split": split,
+        "detectors": {
+            name: {
+                "version": PEERS[name].package if name in PEERS else "",
+                "figures": summary(trainings),
+                "groups": breakdown(trainings),
+                "kinds": by_kind(trainings),
+                "false alarms": false_alarms(trainings),
+                "criticals of hard negatives": [
+                    each.made.setup.name for each in trainings if each.is_hard_negative and each.has_critical
+                ],
+            }
+            for name, trainings in judged.items()
+        },
+    }
