@@ -16,7 +16,6 @@ from tests.faultbench import dashboard
 from tests.faultbench.__main__ import main
 from tests.faultbench.alarms import Alarm, Check, stretches
 from tests.faultbench.draw import draw
-from tests.faultbench.loop import Outcome
 from tests.faultbench.make import make, setups
 from tests.faultbench.outcome import Made
 from tests.faultbench.peers import FILE, PEERS, Peer, alarms_of
@@ -24,6 +23,7 @@ from tests.faultbench.recording import COLUMNS, EPISODES, Recording, recording
 from tests.faultbench.report import DETECTORS, tables
 from tests.faultbench.score import OURS, Judged, breakdown, judge_with, summary
 from tests.faultbench.tasks import TASKS
+from tests.faultbench.training import Outcome
 
 ROOT = Path(__file__).parents[2]
 
