@@ -22,7 +22,7 @@ import json
 import warnings
 import zlib
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from importlib import metadata
 from pathlib import Path
@@ -35,6 +35,9 @@ from tests.faultbench.recording import Recording, renamed, updates_of
 
 FILE = "peers.json"
 """Beside the outcome of a run: the alarms of the peers that are packages, which take seconds to ask."""
+
+LIVE_EVERY, LIVE_WARM_UP = 25, 60
+"""The defaults of rl-doctor's ``LiveMonitor``."""
 
 _RLPROBE = {
     "reward_mean": "reward_mean",
@@ -157,27 +160,51 @@ def _rlprobe(scalars: Recording) -> tuple[Alarm, ...]:
     return stretches(checks())
 
 
-def _rldoctor(scalars: Recording, *, every: int | None, warm_up: int | None) -> tuple[Alarm, ...]:
-    """Ask its ``LiveMonitor`` every ``every`` updates after ``warm_up`` (None: its defaults), and at the end."""
-    from rl_doctor.detectors.base import Severity
-    from rl_doctor.live import LiveMonitor
+def _rldoctor(scalars: Recording, *, every: int, warm_up: int) -> tuple[Alarm, ...]:
+    """Ask it as its ``LiveMonitor`` does: every ``every`` updates from the ``warm_up``-th on, and at the end.
 
-    config: dict[str, Any] = {"algorithm": "ppo", "max_steps": scalars.total_updates}
-    bounds = {name: value for name, value in (("check_every", every), ("min_steps", warm_up)) if value is not None}
-    monitor = LiveMonitor(config, on_finding=lambda _: None, **bounds)
-    last = len(scalars.rows)
+    The monitor reads all records again each time, which takes most of its time; a prefix of what it read is the same.
+    """
+    from rl_doctor.detectors.base import Severity
+    from rl_doctor.diagnosis import diagnose
+    from rl_doctor.ingest.base import run_from_records
+
+    updates = list(updates_of(scalars.rows))
+    if not updates:
+        return ()
+    config = {"algorithm": "ppo", "max_steps": scalars.total_updates}
+    records = [{"step": update} | renamed(row, _RLDOCTOR) for update, row in zip(updates, scalars.rows, strict=True)]
+    run = run_from_records(records, config)
 
     def checks() -> Iterator[Check]:
-        for count, (update, row) in enumerate(zip(updates_of(scalars.rows), scalars.rows, strict=True), 1):
-            monitor.latest = None
-            monitor.log(renamed(row, _RLDOCTOR), step=update)
-            if count == last and monitor.latest is None:
-                monitor.check()
-            if monitor.latest is not None:
-                problems = [problem for problem in monitor.latest.problems if problem.severity >= Severity.WARNING]
-                yield update, {problem.detector: problem.severity.name.lower() for problem in problems}
+        for count, update in enumerate(updates, 1):
+            if count == len(updates) or (count >= warm_up and count % every == 0):
+                findings = diagnose(_prefix(run, count)).problems  # the most severe first
+                yield (
+                    update,
+                    {
+                        finding.detector: finding.severity.name.lower()
+                        for finding in findings
+                        if finding.severity >= Severity.WARNING
+                    },
+                )
 
     return stretches(checks())
+
+
+def _prefix(run: Any, count: int) -> Any:
+    """Return the first ``count`` steps of a run as rl-doctor read it."""
+    last = float(run.steps[count - 1])
+    return replace(
+        run,
+        steps=run.steps[:count],
+        series={name: values[:count] for name, values in run.series.items()},
+        nonfinite_steps={
+            name: before
+            for name, steps in run.nonfinite_steps.items()
+            if (before := [step for step in steps if step <= last])
+        },
+    )
 
 
 _RLDOCTOR_MEANS = {
@@ -202,8 +229,8 @@ PEERS: dict[str, Peer] = {
         },
         "rlprobe==0.1.0",
     ),
-    "rldoctor": Peer(partial(_rldoctor, every=None, warm_up=None), _RLDOCTOR_MEANS, "rldoctor==0.2.0"),
-    "rldoctor, each update": Peer(partial(_rldoctor, every=1, warm_up=1), _RLDOCTOR_MEANS, "rldoctor==0.2.0"),
+    "rldoctor": Peer(partial(_rldoctor, every=LIVE_EVERY, warm_up=LIVE_WARM_UP), _RLDOCTOR_MEANS, "rldoctor==0.2.0"),
+    "rldoctor, each update": Peer(partial(_rldoctor, every=1, warm_up=8), _RLDOCTOR_MEANS, "rldoctor==0.2.0"),
     "dashboard": Peer(
         dashboard.judge,
         {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import math
 from collections.abc import Callable
@@ -18,8 +19,8 @@ from tests.faultbench.alarms import Alarm, Check, stretches
 from tests.faultbench.draw import draw
 from tests.faultbench.make import make, setups
 from tests.faultbench.outcome import Made
-from tests.faultbench.peers import FILE, PEERS, Peer, alarms_of
-from tests.faultbench.recording import COLUMNS, EPISODES, Recording, recording
+from tests.faultbench.peers import _RLDOCTOR, FILE, LIVE_EVERY, LIVE_WARM_UP, PEERS, Peer, _rldoctor, alarms_of
+from tests.faultbench.recording import COLUMNS, EPISODES, Recording, recording, renamed
 from tests.faultbench.report import DETECTORS, tables
 from tests.faultbench.score import OURS, Judged, breakdown, judge_with, summary
 from tests.faultbench.tasks import TASKS
@@ -139,6 +140,33 @@ def test_a_peer_tells_a_gradient_that_is_not_a_number_in_that_update(name: str) 
         ("gradient_pathology", 99, None),
     }
     assert last.verdict == "critical"
+
+
+@pytest.mark.parametrize("every", [1, LIVE_EVERY])
+def test_rl_doctor_is_asked_as_its_live_monitor_asks(every: int) -> None:
+    live = pytest.importorskip("rl_doctor.live")
+    rows = scalars(
+        160,
+        entropy=lambda n: 1.2 * 0.95**n,
+        approx_kl=from_update(120, None, math.nan),
+        grad_norm_pre_clip=lambda n: math.inf if n == 130 else 1.0 + n % 5,
+        reward_mean=lambda n: math.sin(n / 9) - (n / 50) ** 2,
+    )
+    warm_up = live.DEFAULT_MIN_STEPS
+    monitor = live.LiveMonitor({"algorithm": "ppo", "max_steps": 160}, check_every=every, on_finding=lambda _: None)
+    told = []
+    for row in rows.rows:
+        told += [
+            (int(row["update"] or 0), each.detector) for each in monitor.log(renamed(row, _RLDOCTOR), row["update"])
+        ]
+    alarms = _rldoctor(rows, every=every, warm_up=warm_up)
+    first: dict[str, int] = {}
+    for update, detector in told:
+        first.setdefault(detector, update)
+    assert len(first) >= 2
+    assert {alarm.rule: alarm.start for alarm in reversed(alarms)} == first
+    assert inspect.signature(live.LiveMonitor).parameters["check_every"].default == LIVE_EVERY
+    assert warm_up == LIVE_WARM_UP
 
 
 def test_the_rules_that_a_peers_rules_stand_for_exist() -> None:
