@@ -100,6 +100,8 @@ class Peer:
     @cached_property
     def installed(self) -> str | None:
         """Return the version that is installed, None without."""
+        if not self.package:
+            return None
         try:
             return metadata.version(self.package.partition("==")[0])
         except metadata.PackageNotFoundError:

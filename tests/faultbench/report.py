@@ -150,7 +150,7 @@ def everything(judged: ByDetector, split: str) -> dict[str, Any]:
         "split": split,
         "detectors": {
             name: {
-                "version": PEERS[name].package if name in PEERS else "",
+                "version": PEERS[name].version if name in PEERS else None,
                 "figures": summary(trainings),
                 "groups": breakdown(trainings),
                 "kinds": by_kind(trainings),
