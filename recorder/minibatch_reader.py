@@ -19,7 +19,7 @@ from recorder.minibatch import BY_HEAD, MinibatchCapture, copied
 
 NEEDED = ("log_prob", "old_log_prob")
 """Arguments required to record a minibatch."""
-ROWS = ("joint_log_ratio", "joint_entropy", "values", "advantages")
+ROWS = ("joint_log_ratio", "joint_entropy", "values", "advantages", "returns", "old_values")
 ORIGINS = ("index", "env", "step")
 PER_HEAD = (*BY_HEAD, "masks", "relevant", "actions")
 _DISCRETE = ("categorical", "bernoulli")
@@ -78,6 +78,7 @@ class MinibatchReader:
             capture = self._usable(passed, error)
         for name in PER_HEAD:
             self._count_unknown(name, passed.get(name))
+        self._count_alone(passed)
         self._note_matrix(passed, capture, epoch)
         if "entropy" in capture.names and capture.valid_actions is None:
             self._warn_unsized(capture)
@@ -99,6 +100,13 @@ class MinibatchReader:
                 if name not in self.heads.names:
                     error = arguments.unknown(name, self.heads.names, "head")
                     self.guarded.refuse(f"minibatch({argument})", error)
+
+    def _count_alone(self, passed: MinibatchArguments) -> None:
+        """Count a loss if only one of ``returns`` and ``old_values`` was passed: they are used together."""
+        for name, other in (("returns", "old_values"), ("old_values", "returns")):
+            if passed.get(name) is not None and passed.get(other) is None:
+                error = ValueError(f"{name} without {other}: both are needed for advantage_alignment")
+                self.guarded.refuse(f"minibatch({name})", error)
 
     def _usable(self, passed: MinibatchArguments, error: Exception) -> MinibatchCapture:
         """Return a minibatch of the usable arguments, each tested alone. Raises if the log-probs cannot be used."""

@@ -312,6 +312,8 @@ class Recorder:
         joint_entropy: ArrayLike | None = None,
         actions: PerHead | None = None,
         advantages: ArrayLike | None = None,
+        returns: ArrayLike | None = None,
+        old_values: ArrayLike | None = None,
         index: ArrayLike | None = None,
         env: ArrayLike | None = None,
         step: ArrayLike | None = None,
@@ -329,7 +331,9 @@ class Recorder:
         forward, or h alone (GRU), each layers × environments × hidden.
         ``joint_log_ratio`` and ``joint_entropy`` [N]: the framework's own, if it has them. For the worst samples of
         table ``transitions``: ``actions`` [N] per discrete head, ``advantages`` [N] as the loss uses them, and the
-        origin of the samples: ``index`` in the flattened rollout, ``env``, ``step``, each [N].
+        origin of the samples: ``index`` in the flattened rollout, ``env``, ``step``, each [N]. For
+        ``advantage_alignment``, both: ``returns`` [N], the targets of the value loss, and ``old_values`` [N], the
+        values stored at collection; their difference is the raw advantage.
         """
         if self._closed or self._store.inert:
             return
@@ -349,6 +353,8 @@ class Recorder:
                     "joint_entropy": joint_entropy,
                     "values": values,
                     "advantages": advantages,
+                    "returns": returns,
+                    "old_values": old_values,
                     "actions": actions,
                     "index": index,
                     "env": env,
@@ -441,6 +447,7 @@ class Recorder:
         relevant: PerHead | None = None,
         lstm: tuple[ArrayLike, ArrayLike] | ArrayLike | None = None,
         td_errors: ArrayLike | None = None,
+        rewards: ArrayLike | None = None,
         advantage_floor: float | None = None,
         env_steps: int | None = None,
         status: str | None = None,
@@ -452,9 +459,10 @@ class Recorder:
         ``values``, ``returns``, ``advantages``: of the entire rollout, before the update, any shape, advantages not
         normalised. ``masks``, ``relevant``: of the entire rollout, each timestep once, [..., K] and [...] per head.
         ``lstm``: (h, c), or h alone, at the end of collection. ``td_errors``: r + γV' − V of the rollout, any shape
-        (see ``recorder.td_errors``). ``advantage_floor``: the least divisor of the loop's advantage
-        normalisation, or its epsilon. ``env_steps``: since the start of the run. ``status`` and ``reason`` override
-        what was recorded (see table ``updates``). ``cells``: further columns of ``updates`` known to the loop, such
+        (see ``recorder.td_errors``). ``rewards``: of the rollout as the training uses them (scaled, clipped), any
+        shape. ``advantage_floor``: the least divisor of the loop's advantage normalisation, or its epsilon.
+        ``env_steps``: since the start of the run. ``status`` and ``reason`` override what was recorded (see table
+        ``updates``). ``cells``: further columns of ``updates`` known to the loop, such
         as learning_rate, entropy_coef, target_kl.
         """
         if self._closed or self._store.inert:
@@ -468,6 +476,7 @@ class Recorder:
                 "returns": returns,
                 "advantages": advantages,
                 "td_errors": td_errors,
+                "rewards": rewards,
                 "masks": masks,
                 "relevant": relevant,
             }

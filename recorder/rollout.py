@@ -14,10 +14,10 @@ from recorder import arguments
 from recorder.guard import ErrorGuard
 from recorder.heads import Heads
 from recorder.measure.masks import FIELDS, mask_statistics
-from recorder.measure.values import advantage_statistics, td_statistics, value_statistics
+from recorder.measure.values import advantage_statistics, reward_statistics, td_statistics, value_statistics
 from recorder.transfer import Handle, Outgoing
 
-ARRAYS = ("values", "returns", "advantages", "td_errors")
+ARRAYS = ("values", "returns", "advantages", "td_errors", "rewards")
 """Arguments with one number a timestep."""
 UNKNOWN = [index for index, name in enumerate(FIELDS) if name not in ("steps", "relevant")]
 """Indices of ``FIELDS`` that are unknown for a head without valid actions."""
@@ -30,6 +30,7 @@ class RolloutHandles:
     values: Handle | None = None  # measure.values.FIELDS
     advantages: Handle | None = None  # measure.values.ADVANTAGE_FIELDS
     td_errors: Handle | None = None  # measure.values.TD_FIELDS
+    rewards: Handle | None = None  # measure.values.REWARD_FIELDS
     masks: Handle | None = None  # [measure.masks.FIELDS, categorical heads]; NaN where unknown
 
 
@@ -38,7 +39,7 @@ def rollout_arrays(rollout: Mapping[str, Any], guarded: ErrorGuard) -> dict[str,
     converted = {name: arguments.take(guarded, f"update({name})", arguments.tensor, rollout[name]) for name in ARRAYS}
     arrays = {name: tensor for name, tensor in converted.items() if tensor is not None}
     steps = {arrays[name].numel() for name in ("values", "returns") if name in arrays}
-    for name in ("advantages", "td_errors"):
+    for name in ("advantages", "td_errors", "rewards"):
         if name in arrays and len(steps) == 1 and arrays[name].numel() not in steps:
             error = ValueError(f"{arrays.pop(name).numel()} timesteps in a rollout of {max(steps)}")
             guarded.refuse(f"update({name})", error)
@@ -69,6 +70,9 @@ def rollout_tensors(
     if "td_errors" in arrays:
         with guarded("update(td_errors)"):
             handles.td_errors = outgoing.add(td_statistics(arrays["td_errors"]))
+    if "rewards" in arrays:
+        with guarded("update(rewards)"):
+            handles.rewards = outgoing.add(reward_statistics(arrays["rewards"]))
     with guarded("update(masks, relevant)"):
         masks = _mask_statistics(heads, arrays, rollout, guarded)
         handles.masks = None if masks is None else outgoing.add(masks)

@@ -151,6 +151,8 @@ def train(policy: Policy, optimizer: torch.optim.Optimizer, rollout: dict[str, A
                 values=value,
                 actions=part["actions"],
                 advantages=advantages,
+                returns=rollout["returns"][:, chosen],
+                old_values=rollout["value"][:, chosen],
                 epoch=epoch,
                 lstm=state,
             )
@@ -209,6 +211,7 @@ def grow(
                 relevant=rollout["relevant"],
                 lstm=rollout["state"],
                 td_errors=rollout["td_errors"],
+                rewards=rollout["reward"],
                 env_steps=(update + 1) * PLOTS * EPISODE,
             )
 

@@ -169,6 +169,8 @@ def train(
                 values=value,
                 actions=part["actions"],
                 advantages=advantages,
+                returns=rollout["returns"][:, envs],
+                old_values=rollout["value"][:, envs],
                 epoch=epoch,
                 lstm=end,
             )
@@ -201,6 +203,7 @@ def end_update(rec: Recorder, rollout: dict[str, Any], update: int) -> None:
         relevant={"style": rollout["actions"]["op"] != 0},
         lstm=rollout["state"],
         td_errors=rollout["td_errors"],
+        rewards=rollout["reward"],
         env_steps=(update + 1) * STEPS * ENVS,
     )
 

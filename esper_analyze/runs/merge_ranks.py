@@ -194,6 +194,7 @@ _DERIVED: Mapping[str, Mapping[str, pl.Expr]] = {
         "status": _status(),
         **{f"{name}_std": _std(f"{name}_std", f"{name}_mean", "rollout_samples") for name in ("value", "advantage")},
         **{f"{name}_std": _std(f"{name}_std", f"{name}_mean", "rollout_samples") for name in ("return", "td_error")},
+        "reward_std": _std("reward_std", "reward_mean", "rollout_samples"),
         "advantage_skewness": _moment("advantage", 3),
         "advantage_kurtosis": _moment("advantage", 4),
         "return_skewness": _moment("return", 3),

@@ -78,6 +78,14 @@ VERSIONS: tuple[Version, ...] = (
         tables=("events",),
         columns={"updates": ("choices_unknown",), "groups": ("parameters_changed",)},
     ),
+    Version(
+        "1.4",
+        "Whether the policy moves towards actions with a positive advantage, and the rewards that the training used.",
+        columns={
+            "updates": ("advantage_alignment", "reward_mean", "reward_std", "reward_min", "reward_max"),
+            "heads": ("advantage_alignment",),
+        },
+    ),
 )
 VERSION = VERSIONS[-1].number
 """Schema version written to run.json and into the footer of every shard."""

@@ -50,6 +50,7 @@ class UpdatesRow(TypedDict, total=False):
     kl_k2: float | None
     kl_k3: float | None
     kl_k3_last_epoch: float | None
+    advantage_alignment: float | None
     clip_fraction: float | None
     clip_fraction_positive: float | None
     clip_fraction_negative: float | None
@@ -96,6 +97,10 @@ class UpdatesRow(TypedDict, total=False):
     return_p10: float | None
     return_p50: float | None
     return_p90: float | None
+    reward_mean: float | None
+    reward_std: float | None
+    reward_min: float | None
+    reward_max: float | None
     episodes_finished: int | None
     episode_return_mean: float | None
     episode_length_mean: float | None
@@ -180,6 +185,7 @@ class HeadsRow(TypedDict, total=False):
     ratio_max: float | None
     ratio_min: float | None
     kl_k3: float | None
+    advantage_alignment: float | None
     clip_fraction: float | None
     entropy: float | None
     entropy_conditional: float | None

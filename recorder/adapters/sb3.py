@@ -293,6 +293,7 @@ class Sb3Attachment:
                 masks=self._rollout_masks(buffer),
                 lstm=self._lstm_state(),
                 td_errors=self._td_errors,
+                rewards=buffer.rewards,  # with what SB3 adds at a time limit: γ · value of the last state
                 advantage_floor=1e-8 if model.normalize_advantage else None,
                 env_steps=self._plan.done,
                 **self._plan.cells(planned=self.recorder.planned),

@@ -157,6 +157,8 @@ def _batch(captures: Sequence[Sb3Capture]) -> CaptureBatch:
         losses=losses_of(first, advantages, index, new, old, entropy, values),
         actions=actions.movedim(-1, 0) if discrete else None,
         advantages=advantages,
+        returns=rollout.scalars("returns")[index],
+        old_values=rollout.scalars("values")[index],
         index=index,
         env=index // rollout.steps,
         step=index % rollout.steps,

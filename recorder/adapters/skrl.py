@@ -1,7 +1,8 @@
 """Attach to skrl's PPO (torch).
 
 The losses are computed by the same operations in the same order as in skrl's own ``update``, which keeps them in
-local variables. Values and returns are recorded before a value preprocessor; the losses use them after it.
+local variables. Values and returns are recorded before a value preprocessor; the losses use them after it. Their
+difference before it is the raw advantage: only its direction and relative size matter for ``advantage_alignment``.
 """
 
 from __future__ import annotations
@@ -171,6 +172,7 @@ class SkrlAttachment:
         rewards, gamma = arguments["rewards"].squeeze(-1), arguments["discount_factor"]
         errors = td_errors(values.squeeze(-1), rewards, ends.squeeze(-1), arguments["last_values"].detach(), gamma)
         self._rollout = {"values": values, "returns": returns, "advantages": returns - values, "td_errors": errors}
+        self._rollout["rewards"] = arguments["rewards"].detach().clone()
 
     def _on_sample(self, _: Any, arguments: dict[str, Any], batches: Any) -> None:
         """Keep the minibatches of an epoch, each identified by its tensor of actions."""
@@ -226,12 +228,21 @@ class SkrlAttachment:
             values=None if values is None else values.reshape(-1),
             actions=sampled["actions"].reshape(-1) if discrete else None,
             advantages=sampled["advantages"].reshape(-1),
+            returns=self._of_rollout("returns", index),
+            old_values=self._of_rollout("values", index),
             index=index,
             env=None if index is None else index % envs,
             step=None if index is None else index // envs,
             epoch=minibatch.epoch,
             **self._losses(minibatch, values),
         )
+
+    def _of_rollout(self, name: str, index: Tensor | None) -> Tensor | None:
+        """Return a minibatch's part of the rollout as recorded before a value preprocessor; None if unknown."""
+        rollout: Tensor | None = self._rollout.get(name)
+        if rollout is None or index is None:
+            return None
+        return rollout.reshape(-1)[index.to(rollout.device, non_blocking=True)]
 
     def _losses(self, minibatch: _Minibatch, predicted: Tensor | None) -> dict[str, Any]:
         """Return the unscaled losses, and the loss that skrl differentiates.

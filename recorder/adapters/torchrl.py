@@ -195,16 +195,20 @@ class TorchRLAttachment:
             return {}
         keys = self.loss.tensor_keys
         keys_of = {"values": keys.value, "returns": keys.value_target, "advantages": keys.advantage}
+        keys_of["rewards"] = ("next", keys.reward)
         tensors = {name: self._data.get(key, None) for name, key in keys_of.items()}
         if tensors["values"] is None:  # a batch without values: nothing to compare returns with
             tensors["returns"] = None
         return {name: None if tensor is None else tensor.detach().clone() for name, tensor in tensors.items()}
 
     def _minibatch(self, data: Any, result: Any, call: _LossCall) -> None:
-        advantages = data.get(self.loss.tensor_keys.advantage, None)
+        keys = self.loss.tensor_keys
+        advantages = data.get(keys.advantage, None)
         samples = data.numel() if advantages is None else advantages.numel()
         masks = masks_of(call.distribution, self.heads, samples)
         actions = {head.name: chosen(data.get(head.action), samples) for head in self.heads if head.name in masks}
+        returns, old_values = data.get(keys.value_target, None), data.get(keys.value, None)
+        both = returns is not None and old_values is not None
         self.recorder.minibatch(
             log_prob=self._by_head(call.log_probs[0], samples, [head.log_prob for head in self.heads]),
             old_log_prob={head.name: rows(data.get(head.log_prob), samples) for head in self.heads},
@@ -214,6 +218,8 @@ class TorchRLAttachment:
             values=None if call.values is None else call.values.reshape(-1),
             actions=actions or None,
             advantages=None if advantages is None or self._changes_advantages else advantages.reshape(-1),
+            returns=returns if both else None,
+            old_values=old_values if both else None,
             epoch=self._visit(samples, masks),
             **self._losses(result),
         )

@@ -29,6 +29,8 @@ _BY_SAMPLE = (
     "values",
     "actions",
     "advantages",
+    "returns",
+    "old_values",
     "index",
     "env",
     "step",
@@ -58,9 +60,16 @@ class CaptureBatch:
     losses: Mapping[str, Tensor] = field(default_factory=dict)  # each [M]
     actions: Tensor | None = None  # [H, M, N]
     advantages: Tensor | None = None  # [M, N]
+    returns: Tensor | None = None  # [M, N], targets of the value loss
+    old_values: Tensor | None = None  # [M, N], stored at collection
     index: Tensor | None = None  # [M, N], position in the rollout
     env: Tensor | None = None  # [M, N]
     step: Tensor | None = None  # [M, N]
+
+    @property
+    def raw_advantages(self) -> Tensor | None:
+        """Returns minus the values stored at collection [M, N]; None if either was not passed."""
+        return None if self.returns is None or self.old_values is None else self.returns - self.old_values
 
 
 class Capture(Protocol):
@@ -120,6 +129,7 @@ class Measurements:
     sources: tuple[str, ...]  # names of the counts ``nonfinite``
     losses: tuple[str, ...]  # names of the numbers ``losses``
     entropy_known: bool
+    advantages_known: bool  # the raw ones
     choices_known: tuple[bool, ...]  # by head
     joint_choices_known: bool
     unsized: bool  # the joint entropy cannot be normalised: valid actions of some categorical head are unknown
@@ -139,6 +149,7 @@ def measure(batch: CaptureBatch, minibatches: Sequence[int]) -> Measurements:
         sources=sources,
         losses=tuple(batch.losses),
         entropy_known=entropy is not None,
+        advantages_known=batch.returns is not None and batch.old_values is not None,
         choices_known=tuple(
             valid is not None and entropy is not None and name not in batch.unsized for name in batch.heads
         ),
@@ -187,7 +198,7 @@ def _piece_statistics(batch: CaptureBatch, losses: Tensor) -> tuple[tuple[str, .
     sources, nonfinite = _nonfinite(batch, losses)
     room = valid if batch.all_categorical and not batch.unsized else None
     return sources, Parts(
-        ratios.ratio_statistics(clamped, raw, batch.clip_range, weight_of(batch)),
+        ratios.ratio_statistics(clamped, raw, batch.clip_range, weight_of(batch), batch.raw_advantages),
         entropies.head_entropy(entropy, new, valid, batch.counted),
         losses,
         nonfinite,

@@ -4,6 +4,8 @@ Rows are the joint, then each head.
 
 With log r = log π_new − log π_old: k1 = −log r, k2 = ½ log² r, k3 = r − 1 − log r estimate KL(old‖new) from
 samples of the old policy (Schulman 2020, "Approximating KL divergence"). k3 is taken as expm1(log r) − log r.
+
+The last five fields are the moments from which the correlation of log r with the raw advantage follows.
 """
 
 from __future__ import annotations
@@ -11,7 +13,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from recorder.measure.joined import MAXIMUM, MEAN, MINIMUM, SUM, VARIANCE
+from recorder.measure.joined import COVARIANCE, MAXIMUM, MEAN, MINIMUM, SUM, VARIANCE
 
 HEAD_CLAMP = 20.0
 """A head's log-ratio is held within ±20: exp stays finite in float32 with room for products."""
@@ -33,6 +35,11 @@ FIELDS = (
     "nonfinite",
     "clamped",
     "log_ratio_abs_max",
+    "log_ratio_mean",
+    "log_ratio_var",
+    "advantage_mean",
+    "advantage_var",
+    "covariance",
 )
 JOINS = dict.fromkeys(FIELDS, MEAN) | {
     "count": SUM,
@@ -42,6 +49,9 @@ JOINS = dict.fromkeys(FIELDS, MEAN) | {
     "nonfinite": SUM,
     "clamped": SUM,
     "log_ratio_abs_max": MAXIMUM,
+    "log_ratio_var": VARIANCE,
+    "advantage_var": VARIANCE,
+    "covariance": COVARIANCE,
 }
 """Rows of what ``ratio_statistics`` returns, each over the counted samples of one minibatch."""
 
@@ -67,12 +77,19 @@ def joint_sum(heads: Tensor, relevant: Tensor | None) -> Tensor:
     return heads.sum(0) if relevant is None else torch.where(relevant, heads, 0.0).sum(0)
 
 
-def ratio_statistics(clamped: Tensor, raw: Tensor, clip_range: float | Tensor | None, weight: Tensor | None) -> Tensor:
+def ratio_statistics(
+    clamped: Tensor,
+    raw: Tensor,
+    clip_range: float | Tensor | None,
+    weight: Tensor | None,
+    advantages: Tensor | None = None,
+) -> Tensor:
     """Return ``FIELDS`` × [R, M] for clamped (``clamped``) and unclamped (``raw``) log-ratios [R, M, N].
 
     R rows are the joint, then each head; M minibatches of N samples. ``weight`` is a boolean [R, M, N] of samples
     that count (None: all); a head that met its clamp counts in the joint row only where that head counts. A row with
-    count 0 holds NaN, to be read as null. Without a clip range the clip rows are NaN.
+    count 0 holds NaN, to be read as null. Without a clip range the clip rows are NaN. ``advantages``: raw ones [M, N];
+    without them the moments are NaN, with them the result is float64.
     """
     ratio = clamped.exp()
     mean = mean_of(ratio, weight)
@@ -102,7 +119,22 @@ def ratio_statistics(clamped: Tensor, raw: Tensor, clip_range: float | Tensor | 
         sum_of(met.to(clamped.dtype), weight),
         extreme_of(raw.abs(), weight, largest=True),
     ]
-    return torch.stack(rows)
+    if advantages is None:
+        return torch.stack([*rows, *[torch.full_like(mean, torch.nan)] * 5])
+    return torch.cat([torch.stack(rows).double(), _moments(clamped, advantages, weight)])
+
+
+def _moments(log_ratio: Tensor, advantages: Tensor, weight: Tensor | None) -> Tensor:
+    """Return means, population variances and covariance of log-ratios [R, M, N] and advantages [M, N]: [5, R, M].
+
+    In float64: squares of large advantages do not overflow, and centred numbers keep their digits.
+    """
+    rows = 1 if weight is None else len(log_ratio)
+    x, y = log_ratio.double(), advantages.double().expand(rows, *advantages.shape)
+    x_mean, y_mean = mean_of(x, weight), mean_of(y, weight)
+    x, y = x - x_mean.unsqueeze(-1), y - y_mean.unsqueeze(-1)
+    moments = [x_mean, mean_of(x.square(), weight), y_mean, mean_of(y.square(), weight), mean_of(x * y, weight)]
+    return torch.stack(torch.broadcast_tensors(*moments))
 
 
 def count_of(x: Tensor, weight: Tensor | None) -> Tensor:

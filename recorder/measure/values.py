@@ -38,6 +38,7 @@ ADVANTAGE_FIELDS = (
 )
 
 
+REWARD_FIELDS = ("rollout_samples", "reward_mean", "reward_std", "reward_min", "reward_max")
 TD_FIELDS = ("td_error_mean", "td_error_std", "bellman_error")
 
 
@@ -56,6 +57,15 @@ def td_statistics(errors: Tensor) -> Tensor:
     _, _, mean = rows.extremes_and_mean()
     variance, size = rows.mean_of(lambda piece: torch.cat([(piece - mean).square(), piece.abs()]))
     return torch.stack([mean.squeeze(), variance.sqrt(), size])
+
+
+def reward_statistics(rewards: Tensor) -> Tensor:
+    """Return ``REWARD_FIELDS`` for rewards of any shape; the standard deviation is the population's."""
+    rows = _Rows([rewards])
+    low, high, mean = rows.extremes_and_mean()
+    variance = rows.mean_of(lambda piece: (piece - mean).square())
+    samples = mean.new_full((), rewards.numel())
+    return torch.stack([samples, mean.squeeze(), variance.sqrt().squeeze(), low.squeeze(), high.squeeze()])
 
 
 def value_statistics(values: Tensor, returns: Tensor) -> Tensor:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from esper_analyze.schema.constants import TINY_STD
 from esper_analyze.schema.row_types import HeadsRow, StepsColumns, UpdatesRow
 from esper_analyze.storage.block import Block, nullable
 from recorder.capture.batch import LOSSES
@@ -17,6 +18,8 @@ _RATIO = {name: index for index, name in enumerate(ratios.FIELDS)}
 _HEAD = {name: index for index, name in enumerate(entropy.HEAD_FIELDS)}
 _JOINT = {name: index for index, name in enumerate(entropy.JOINT_FIELDS)}
 
+LEAST_CHANGE = 1e-5
+"""Standard deviation of log-ratios, in nats, up to which they are the rounding of float32 log-probs: no change."""
 SLACK = 0.01
 """Absolute and relative excess of an entropy over its bounds that half precision may cause."""
 
@@ -83,6 +86,7 @@ class PolicyNumbers:
             "kl_k1": k1,
             "kl_k2": k2,
             "kl_k3": k3,
+            "advantage_alignment": self._alignment(0),
             "kl_k3_last_epoch": float(minibatches.ratio[_RATIO["k3"], 0, last].mean()) if last.any() else None,
         }
         if minibatches.ratio[_RATIO["count"], 0, 0] > 0:
@@ -92,6 +96,23 @@ class PolicyNumbers:
             cells["clip_fraction_positive"] = ratio.mean[_RATIO["clip_positive"]][0]
             cells["clip_fraction_negative"] = ratio.mean[_RATIO["clip_negative"]][0]
         return cells
+
+    def _alignment(self, row: int) -> float | None:
+        """Return the correlation of log-ratio and raw advantage over the last epoch; ``row``: 0 the joint, 1 + head.
+
+        Mean over the minibatches in which it is defined, weighted by samples; None without any.
+        """
+        minibatches = self.minibatches
+        counts, change, mean, spread, covariance = (
+            minibatches.ratio[_RATIO[name], row]
+            for name in ("count", "log_ratio_var", "advantage_mean", "advantage_var", "covariance")
+        )
+        chosen = minibatches.advantages_known & (minibatches.epoch == minibatches.epoch[-1]) & (counts > 0)
+        chosen &= ~(change <= LEAST_CHANGE**2) & ~(spread <= np.square(TINY_STD * mean))  # NaN is a number to record
+        if not chosen.any():
+            return None
+        by_minibatch = np.clip(covariance[chosen] / np.sqrt(change[chosen] * spread[chosen]), -1.0, 1.0)
+        return float(np.average(by_minibatch, weights=counts[chosen]))
 
     def _pooled(self) -> tuple[float, float]:
         """Return mean and population standard deviation of the joint ratio over all minibatches (Chan et al. 1983)."""
@@ -126,6 +147,7 @@ class PolicyNumbers:
             cells["ratio_max"] = ratio.largest[_RATIO["ratio_max"]][row]
             cells["ratio_min"] = ratio.smallest[_RATIO["ratio_min"]][row]
             cells["kl_k3"] = ratio.weighted[_RATIO["k3"]][row]
+            cells["advantage_alignment"] = self._alignment(row)
             cells["clip_fraction"] = (
                 ratio.weighted[_RATIO["clip_fraction"]][row] if self.minibatches.clip_known else None
             )

@@ -14,7 +14,7 @@ from recorder.transfer import Arrays, Handle
 
 
 def value_cells(arrays: Arrays, rollout: RolloutHandles) -> UpdatesRow:
-    """Return the value, return and advantage cells of the ``updates`` row; null where undefined."""
+    """Return the value, return, advantage and reward cells of the ``updates`` row; null where undefined."""
     cells: UpdatesRow = {}
     if rollout.values is not None:
         cells |= _value_cells(dict(zip(values.FIELDS, arrays[rollout.values].tolist(), strict=True)))
@@ -23,6 +23,10 @@ def value_cells(arrays: Arrays, rollout: RolloutHandles) -> UpdatesRow:
     if rollout.td_errors is not None:
         mean, std, absolute = arrays[rollout.td_errors].tolist()
         cells |= {"td_error_mean": mean, "td_error_std": std, "bellman_error": absolute}
+    if rollout.rewards is not None:
+        samples, mean, std, least, most = arrays[rollout.rewards].tolist()
+        cells |= {"rollout_samples": int(samples), "reward_mean": mean, "reward_std": std}
+        cells |= {"reward_min": least, "reward_max": most}
     return cells
 
 

@@ -36,6 +36,7 @@ class MinibatchNumbers:
     clip_range: float | None  # of the last minibatch
     clip_known: bool
     entropy_known: bool
+    advantages_known: Flags  # [M]: the raw ones
     choices_known: tuple[bool, ...]  # by head
     joint_choices_known: bool
     unsized: bool  # the valid actions of some categorical head are unknown
@@ -73,6 +74,7 @@ def minibatch_numbers(buffer: UpdateBuffer, arrays: Arrays, pieces: Sequence[Pie
         nonfinite=parts.nonfinite,
         clip_range=minibatches[-1].clip_range,
         clip_known=all(minibatch.clip_range is not None for minibatch in minibatches),
+        advantages_known=_advantages_known(len(minibatches), measurements),
         entropy_known=all(measurement.entropy_known for measurement in measurements),
         choices_known=tuple(
             all(flags) for flags in zip(*(measurement.choices_known for measurement in measurements), strict=True)
@@ -103,6 +105,14 @@ def _accumulated(minibatches: Sequence[Minibatch], samples: Numbers) -> Numbers:
         if minibatch.steps or minibatch.snapshots:
             since = 0.0
     return totals
+
+
+def _advantages_known(count: int, measurements: Sequence[Measurements]) -> Flags:
+    """Return by minibatch whether its raw advantages were passed."""
+    known = np.zeros(count, bool)
+    for measurement in measurements:
+        known[list(measurement.minibatches)] = measurement.advantages_known
+    return known
 
 
 def _merged_parts(count: int, measurements: Sequence[Measurements], packed: Sequence[Numbers]) -> Parts[Numbers]:

@@ -39,6 +39,10 @@ class Batch:
         return self.returns - self.values
 
     @property
+    def rewards(self) -> Tensor:
+        return self.returns
+
+    @property
     def old(self) -> Any:
         return self.log_prob["op"]
 

@@ -145,6 +145,7 @@ class LoopTraining(Training):
                         returns=rollout["returns"],
                         advantages=rollout["advantages"],
                         td_errors=rollout["td_errors"],
+                        rewards=rollout["rewards"],
                         masks=rollout["masks"] or None,
                         lstm=self._state or None,
                         learning_rate=rate,
@@ -210,7 +211,8 @@ class LoopTraining(Training):
         if knobs.log_prob is not None:
             rollout["log_prob"] = {name: knobs.log_prob(one) for name, one in rollout["log_prob"].items()}
         errors = td_errors(rollout["values"], reward, end, last[0], gamma)
-        return rollout | {"advantages": advantages, "returns": returns, "td_errors": errors, "first": first}
+        rollout |= {"advantages": advantages, "returns": returns, "rewards": reward}
+        return rollout | {"td_errors": errors, "first": first}
 
     def _distributions(self, outputs: dict[str, Tensor], masks: dict[str, Tensor]) -> dict[str, Any]:
         if self.agent.dimensions:
@@ -271,6 +273,8 @@ class LoopTraining(Training):
             value_loss=value_loss,
             loss=loss,
             values=value,
+            returns=returns,
+            old_values=part(rollout["values"]),
             epoch=epoch,
             lstm=after or None,
         )

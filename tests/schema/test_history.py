@@ -23,9 +23,9 @@ from tests.present import present
 from tests.schema.test_arrow import SMALL
 
 MARKS = {
-    "updates": ["301ffb8947384fa9", "badb85ac1381d356", "06a2ac09bb7a2f99"],
+    "updates": ["9cef0d974105619e", "301ffb8947384fa9", "badb85ac1381d356", "06a2ac09bb7a2f99"],
     "steps": ["8a884208a56b14b4"],
-    "heads": ["f1850514cbeef1f0", "f3f264a3db8ec9b1"],
+    "heads": ["87d3011c48b3414b", "f1850514cbeef1f0", "f3f264a3db8ec9b1"],
     "groups": ["96773964349a7aa8", "9329bf899c840629", "4eef6d9c94e1412f"],
     "layers": ["55cfe7818cb84c97"],
     "lstm": ["e9c7875d96548f30", "400178935395f08f"],

@@ -2,6 +2,7 @@
 
 from esper_analyze.schema.column import RANK, SEQ, UPDATE, Column, Table, choice, count, flag, key, real, text
 from esper_analyze.schema.merging import ANY, DERIVED, FIRST, MAX, MIN, SUM, Mean, RankRows
+from esper_analyze.schema.tables.updates import ALIGNMENT_UNKNOWN
 
 _NO_CLIP = "no clip call and no explicit gradient call was seen"
 _NO_GRADIENT = f"no tensor of the group had a gradient; or {_NO_CLIP}"
@@ -142,6 +143,14 @@ HEADS = Table(
             "nats",
             f"mean {_RELEVANT}",
             _NO_RELEVANT,
+            merge=_BY_RELEVANT,
+        ),
+        real(
+            "advantage_alignment",
+            "correlation of this head's log-ratio with the raw advantage, as in table updates",
+            "1",
+            f"mean over the last epoch's minibatches, weighted; {_RELEVANT}",
+            ALIGNMENT_UNKNOWN,
             merge=_BY_RELEVANT,
         ),
         real(

@@ -10,11 +10,16 @@ _NO_LOOP = "no minibatch was seen"
 _NO_CLIP = "no clip call and no explicit gradient call was seen"
 _NO_ROLLOUT = "rollout values were not handed over"
 _CONSTANT = "undefined: the values are constant"
+_NO_REWARDS = "rewards were not passed"
 _NO_SCALE = "not measured, or undefined because the standard deviation is ~0"
 
 _BY_SAMPLES, _BY_CHOICES, _BY_ROLLOUT = Mean("samples"), Mean("choice_samples"), Mean("rollout_samples")
 _BY_MINIBATCHES, _BY_EPISODES = Mean("minibatches"), Mean("episodes_finished")
 
+ALIGNMENT_UNKNOWN = (
+    "undefined: in every minibatch of the last epoch the ratio (as before the first optimizer step) or the raw "
+    "advantage is constant; or returns and stored values were not passed with the minibatches"
+)
 LOW_VARIANCE = 1e-8
 """Below this Var(R), explained variance is meaningless."""
 SETTINGS = ("learning_rate", "clip_range", "entropy_coef", "target_kl", "max_grad_norm")
@@ -109,6 +114,17 @@ _RATIO = (
         "mean over the last epoch's minibatches, unweighted",
         _NO_LOOP,
         merge=_BY_MINIBATCHES,
+    ),
+    real(
+        "advantage_alignment",
+        "Pearson correlation of the joint log-ratio log π_new − log π_old with the raw advantage (returns − values "
+        "stored at collection), within each minibatch, −1 to 1. Positive where the policy moves towards actions that "
+        "were better than expected: about +0.1 or more in a sound update, negative with a flipped sign, about 0 with "
+        "shuffled advantages. NaN: an input was NaN or ±Inf",
+        "1",
+        "mean over the last epoch's minibatches, weighted by samples",
+        ALIGNMENT_UNKNOWN,
+        merge=_BY_SAMPLES,
     ),
     real(
         "clip_fraction",
@@ -271,6 +287,17 @@ _VALUE = (
     real("return_p10", "value targets", "1", "quantile 0.1 over the rollout", _NO_ROLLOUT, merge=ALONE),
     real("return_p50", "value targets", "1", "quantile 0.5 over the rollout", _NO_ROLLOUT, merge=ALONE),
     real("return_p90", "value targets", "1", "quantile 0.9 over the rollout", _NO_ROLLOUT, merge=ALONE),
+    real(
+        "reward_mean",
+        "rewards of the rollout as the training used them: scaled, clipped, and with whatever the framework added",
+        "1",
+        "mean over the rollout",
+        _NO_REWARDS,
+        merge=_BY_ROLLOUT,
+    ),
+    real("reward_std", "the same (population)", "1", "over the rollout", _NO_REWARDS, merge=DERIVED),
+    real("reward_min", "the same", "1", "min over the rollout", _NO_REWARDS, merge=MIN),
+    real("reward_max", "the same", "1", "max over the rollout", _NO_REWARDS, merge=MAX),
     count(
         "episodes_finished",
         "episodes finished in this update",

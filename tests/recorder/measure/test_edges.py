@@ -44,11 +44,12 @@ def test_statistics_of_pieces_join_to_those_of_all_samples(cuts: tuple[int, ...]
         counted[:] = False
         counted[:, 4] = padding == "all but one"
     weight = None if padding == "none" else counted.expand(3, 2, 12)
+    advantages = torch.from_numpy(rng.normal(50, 2, (2, 12)))
     spread = torch.from_numpy(rng.uniform(0, 1, (2, 2, 12)))
     valid = torch.from_numpy(rng.integers(0, 4, (2, 2, 12)))
     of_all = None if padding == "none" else counted
     whole = [
-        ratios.ratio_statistics(held, raw, 0.2, weight),
+        ratios.ratio_statistics(held, raw, 0.2, weight, advantages),
         entropy.joint_entropy(spread.sum(0), valid, of_all),
         entropy.head_entropy(spread, -spread, valid, of_all),
     ]
@@ -58,7 +59,7 @@ def test_statistics_of_pieces_join_to_those_of_all_samples(cuts: tuple[int, ...]
         mine = None if of_all is None else of_all[..., some]
         piece = None if weight is None else weight[..., some]
         if a < b:
-            parts[0].append(ratios.ratio_statistics(held[..., some], raw[..., some], 0.2, piece))
+            parts[0].append(ratios.ratio_statistics(held[..., some], raw[..., some], 0.2, piece, advantages[..., some]))
             parts[1].append(entropy.joint_entropy(spread.sum(0)[..., some], valid[..., some], mine))
             parts[2].append(entropy.head_entropy(spread[..., some], -spread[..., some], valid[..., some], mine))
     kinds = (

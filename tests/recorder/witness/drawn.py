@@ -37,7 +37,7 @@ class Minibatch:
     epoch: int
     clip_range: float | None
     by_head: dict[str, Arrays]  # log_prob, old_log_prob, entropy: head → [N]
-    rows: Arrays  # joint_log_ratio, joint_entropy, values, advantages, index, env, step: [N]
+    rows: Arrays  # joint_log_ratio, joint_entropy, values, advantages, returns, old_values, index, env, step: [N]
     masks: Arrays
     relevant: Arrays
     counted: Array
@@ -57,7 +57,7 @@ class Update:
     """What one update was given."""
 
     minibatches: list[Minibatch] = field(default_factory=list)
-    rollout: Arrays = field(default_factory=dict)  # values, returns, advantages, td_errors
+    rollout: Arrays = field(default_factory=dict)  # values, returns, advantages, td_errors, rewards
     masks: Arrays = field(default_factory=dict)
     relevant: Arrays = field(default_factory=dict)
     state: tuple[Array, Array] | None = None
@@ -265,6 +265,13 @@ class Drawn:
             "env": rng.integers(0, 5, n),
             "step": rng.integers(0, 50, n),
         }
+        if self.seed % 7 != 5:  # from a generator of its own: what else is drawn does not depend on it
+            own = np.random.default_rng([self.seed, place, len(self.updates)])
+            returns = np.full(n, 2.5) if own.random() < 0.2 else own.normal(100, 3, n)
+            old_values = np.full(n, 0.1) if own.random() < 0.3 else own.normal(90, 2, n)
+            if self.odd and own.random() < 0.2:
+                returns[own.integers(n)] = own.choice([np.nan, np.inf])
+            rows |= {"returns": self._float(returns), "old_values": self._float(old_values)}
         if self.own_joint:
             total = np.sum([by_head["log_prob"][h] - by_head["old_log_prob"][h] for h in self.heads], axis=0)
             rows["joint_log_ratio"] = self._float(total + 0.01)
@@ -364,6 +371,7 @@ class Drawn:
             returns[0], advantages[-1] = np.nan, np.inf
         now.rollout = {"values": values, "returns": returns, "advantages": advantages}
         now.rollout["td_errors"] = self._float(rng.normal(0.1, 2, (n, 1)))
+        now.rollout["rewards"] = self._rewards(n, number)
         if self.seed % 8 == 2:
             now.rollout = {}
         for name, size in self.sizes.items():
@@ -382,6 +390,13 @@ class Drawn:
         now.floor = [None, 1e-8, 1.0][self.seed % 3]
         now.settings = {"entropy_coef": 0.01 * number, "target_kl": None if self.seed % 2 else 0.02}
         now.asked = self.seed % 4 == 0
+
+    def _rewards(self, n: int, number: int) -> Array:
+        """Return rewards from a generator of their own, constant in the first update."""
+        rewards = np.random.default_rng([self.seed, number]).normal(5, 0.1 if number else 0.0, (n, 1))
+        if self.odd and number == 2:
+            rewards[0] = np.nan
+        return self._float(rewards)
 
     def _end(self, now: Update) -> None:
         number = len(self.updates)

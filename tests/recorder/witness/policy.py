@@ -15,12 +15,13 @@ Cells = dict[str, Any]
 
 @dataclass
 class Ratios:
-    """Log-ratios of one minibatch, of the joint or of one head, over the samples that count."""
+    """Log-ratios of one minibatch, of the joint or of one head, over the samples that count; and raw advantages."""
 
     raw: Array
     bounded: Array
     clamped: Array
     clip_range: float | None
+    advantages: Array | None
 
     @property
     def ratio(self) -> Array:
@@ -29,6 +30,15 @@ class Ratios:
     @property
     def k3(self) -> Array:
         return self.ratio - 1 - self.bounded
+
+    def alignment(self) -> float | None:
+        """Return the correlation of bounded log-ratio and raw advantage; None where either is constant."""
+        if self.advantages is None or not len(self.bounded):
+            return None
+        pair = self.bounded, self.advantages
+        if any(np.isfinite(x).all() and np.ptp(x) <= 1e-12 * np.abs(x).max() for x in pair):
+            return None
+        return float(np.corrcoef(*pair)[0, 1])
 
     def outside(self) -> tuple[float, float, float] | None:
         """Return the shares of |r − 1|, r − 1 and 1 − r above the clip range."""
@@ -58,11 +68,27 @@ def ratios(drawn: Drawn, one: Minibatch) -> dict[str, Ratios]:
     any_met = np.any([*met.values(), (np.abs(total) > 30.0)], axis=0)
     if "joint_log_ratio" in one.rows:
         any_met |= (joint_bounded != joint) & ~np.isnan(joint)
-    parts = {"": Ratios(joint[one.counted], joint_bounded[one.counted], any_met[one.counted], one.clip_range)}
+    raw_advantages = one.rows["returns"] - one.rows["old_values"] if "returns" in one.rows else None
+
+    def part(samples: Array, *columns: Array) -> Ratios:
+        return Ratios(
+            *(column[samples] for column in columns),
+            one.clip_range,
+            None if raw_advantages is None else raw_advantages[samples],
+        )
+
+    parts = {"": part(one.counted, joint, joint_bounded, any_met)}
     for h in drawn.heads:
-        inside = one.counted & matters[h]
-        parts[h] = Ratios(raw[h][inside], bounded[h][inside], met[h][inside], one.clip_range)
+        parts[h] = part(one.counted & matters[h], raw[h], bounded[h], met[h])
     return parts
+
+
+def alignment(parts: Sequence[Ratios], now: Update) -> float | None:
+    """Return the mean of the last epoch's correlations, weighted by samples."""
+    begun = now.minibatches[-1].epoch
+    last = [f for f, one in zip(parts, now.minibatches, strict=True) if one.epoch == begun]
+    pairs = [(cell, len(f.bounded)) for f in last if (cell := f.alignment()) is not None]
+    return sum(cell * n for cell, n in pairs) / sum(n for _, n in pairs) if pairs else None
 
 
 def joined(parts: Sequence[Array]) -> Array:
@@ -134,6 +160,7 @@ def update_cells(drawn: Drawn, now: Update) -> Cells:
         "kl_k1": mean(-bounded),
         "kl_k2": mean(bounded**2 / 2),
         "kl_k3": mean(r - 1 - bounded),
+        "advantage_alignment": alignment(parts, now),
         "kl_k3_last_epoch": mean([float(f.k3.mean()) for f in last]),
     }
     shares = [f.outside() for f in some]
@@ -208,6 +235,7 @@ def head_cells(drawn: Drawn, now: Update, head: str) -> Cells:
         "ratio_max": float(r.max()) if len(r) else None,
         "ratio_min": float(r.min()) if len(r) else None,
         "kl_k3": mean(r - 1 - bounded),
+        "advantage_alignment": alignment(parts, now),
         "clip_fraction": mean(away) if clip_known else None,
         "log_prob_min": float(log_prob.min()) if len(log_prob) else None,
         "log_prob_max": float(log_prob.max()) if len(log_prob) else None,

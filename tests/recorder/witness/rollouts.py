@@ -58,6 +58,7 @@ def _value_cells(now: Update) -> Cells:
         **moments("value", v),
         **moments("return", r),
         **moments("advantage", a),
+        **moments("reward", now.rollout["rewards"]),
         "return_skewness": standardised(r, 3),
         "advantage_skewness": standardised(a, 3),
         "advantage_kurtosis": None if kurtosis is None else kurtosis - 3,
