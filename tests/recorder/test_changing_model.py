@@ -81,6 +81,8 @@ class Training:
                     old_log_prob={name: old.get(name, torch.zeros(16)) for name in ("op", "slot")},
                     clip_range=0.2,
                     loss=loss,
+                    returns=1 + self.x[:, 0],
+                    old_values=self.x[:, 1],
                 )
             self.optimizer.zero_grad()
             loss.backward()
@@ -88,7 +90,7 @@ class Training:
             torch.nn.utils.clip_grad_norm_(self.net.parameters(), 0.5)
             self.optimizer.step()
         if self.rec is not None:
-            self.rec.update()
+            self.rec.update(rewards=self.x[:, 2])
 
     def _change(self, changes: dict[str, Change], place: str) -> None:
         if place in changes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -38,7 +39,8 @@ class Ratios:
         pair = self.bounded, self.advantages
         if any(np.isfinite(x).all() and np.ptp(x) <= 1e-12 * np.abs(x).max() for x in pair):
             return None
-        return float(np.corrcoef(*pair)[0, 1])
+        x, y = (x - x.mean() for x in pair)
+        return float((x * y).mean() / math.sqrt((x**2).mean() * (y**2).mean()))
 
     def outside(self) -> tuple[float, float, float] | None:
         """Return the shares of |r − 1|, r − 1 and 1 − r above the clip range."""
@@ -70,12 +72,9 @@ def ratios(drawn: Drawn, one: Minibatch) -> dict[str, Ratios]:
         any_met |= (joint_bounded != joint) & ~np.isnan(joint)
     raw_advantages = one.rows["returns"] - one.rows["old_values"] if "returns" in one.rows else None
 
-    def part(samples: Array, *columns: Array) -> Ratios:
-        return Ratios(
-            *(column[samples] for column in columns),
-            one.clip_range,
-            None if raw_advantages is None else raw_advantages[samples],
-        )
+    def part(samples: Array, raw: Array, bounded: Array, clamped: Array) -> Ratios:
+        advantages = None if raw_advantages is None else raw_advantages[samples]
+        return Ratios(raw[samples], bounded[samples], clamped[samples], one.clip_range, advantages)
 
     parts = {"": part(one.counted, joint, joint_bounded, any_met)}
     for h in drawn.heads:
