@@ -19,6 +19,7 @@ from skrl.resources.schedulers.torch import KLAdaptiveLR
 from esper_analyze.runs.run import RecordedRun, open_run
 from recorder.adapters.skrl import SkrlAttachment, attach
 from recorder.adapters.wrapped import Wrapped
+from recorder.recorder import Recorder
 from tests.recorder.adapters.skrl_training import ENVS, EPOCHS, MINIBATCHES, ROLLOUTS, Trained, make, train
 
 UPDATES, CLIP = 4, 0.5
@@ -126,6 +127,29 @@ def test_values_and_returns_are_those_before_the_preprocessor(case: Case) -> Non
         assert not row["advantage_std_floored"]
     first = case[2].frame("updates").to_dicts()[0]
     assert abs(first["return_mean"]) > 2  # after it, they would be around 0
+
+
+def test_raw_advantages_and_rewards_are_those_of_the_rollout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    passed: list[dict[str, Any]] = []
+    minibatch = Recorder.minibatch
+
+    def listening(self: Recorder, **given: Any) -> None:
+        passed.append(given)
+        minibatch(self, **given)
+
+    monkeypatch.setattr(Recorder, "minibatch", listening)
+    trained = train(tmp_path / "run", options=STRICT)
+    assert passed
+    for given in passed:
+        raw = (given["returns"] - given["old_values"]).reshape(1, -1)
+        used = given["advantages"].reshape(1, -1)
+        assert float(torch.corrcoef(torch.cat([raw, used]))[0, 1]) == pytest.approx(1.0, abs=1e-5)
+    row = open_run(tmp_path / "run").frame("updates").to_dicts()[-1]
+    assert -1 <= row["advantage_alignment"] <= 1
+    rewards = trained.agent.memory.get_tensor_by_name("rewards").double()
+    statistics = (rewards.mean(), rewards.std(correction=0), rewards.min(), rewards.max())
+    cells = [row[f"reward_{name}"] for name in ("mean", "std", "min", "max")]
+    assert cells == pytest.approx([float(one) for one in statistics], abs=1e-12)
 
 
 def test_the_action_is_one_head_with_choices_when_it_is_discrete(case: Case) -> None:

@@ -22,6 +22,7 @@ from torchrl.objectives import ClipPPOLoss
 from esper_analyze.runs.run import RecordedRun, open_run
 from recorder.adapters.torchrl import TorchRLAttachment, attach
 from recorder.adapters.wrapped import Wrapped
+from recorder.recorder import Recorder
 from tests.recorder.adapters.torchrl_training import BATCH, FRAMES, SIZES, Trained, actor, train
 
 UPDATES = 4
@@ -105,6 +106,10 @@ def test_values_returns_and_advantages_are_those_before_the_update(case: Case) -
         assert row["rollout_samples"] == FRAMES
         assert row["explained_variance"] == pytest.approx(float(explained), abs=1e-6)
         assert row["advantage_mean"] == pytest.approx(float(data["advantage"].mean()), abs=1e-6)
+        rewards = data["next", "reward"].double()
+        statistics = (rewards.mean(), rewards.std(correction=0), rewards.min(), rewards.max())
+        cells = [row[f"reward_{name}"] for name in ("mean", "std", "min", "max")]
+        assert cells == pytest.approx([float(one) for one in statistics], abs=1e-12)
         ended = data["next", "done"]
         assert row["episodes_finished"] == int(ended.sum())
         assert row["episode_return_mean"] == pytest.approx(
@@ -230,3 +235,22 @@ def test_a_loop_without_a_collector_hands_its_batches_over(tmp_path: Path, caplo
     assert all(row["entropy"] is not None and row["entropy_loss"] is None for row in rows)
     assert all(row["status"] == "no_usable_steps" for row in rows)
     assert "no rollout seen" not in caplog.text
+
+
+def test_raw_advantages_are_value_targets_minus_values(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    passed: list[dict[str, Any]] = []
+    minibatch = Recorder.minibatch
+
+    def listening(self: Recorder, **given: Any) -> None:
+        passed.append(given)
+        minibatch(self, **given)
+
+    monkeypatch.setattr(Recorder, "minibatch", listening)
+    train(tmp_path / "run", factored=True, updates=2, strict=True)
+    assert passed
+    for given in passed:
+        raw = (given["returns"] - given["old_values"]).reshape(-1)
+        torch.testing.assert_close(raw, given["advantages"].reshape(-1), rtol=1e-4, atol=1e-5)
+    run = open_run(tmp_path / "run")
+    for table in ("updates", "heads"):
+        assert all(-1 <= cell <= 1 for cell in run.frame(table)["advantage_alignment"].to_list())
