@@ -49,6 +49,7 @@ SLOW = (
     "recorder/adapters/test_torchrl.py",
     "recorder/measure/test_against_numpy.py",
     "recorder/measure/test_slots.py",
+    "recorder/test_advantage_alignment.py",
     "recorder/test_arguments.py",
     "recorder/test_changing_model.py",
     "recorder/test_every_rule.py",
