@@ -83,8 +83,7 @@ class Attempt:
         if self.broken or self.alive():
             return self.tail.misfits
         entries, logged_tables = [entry for _, entry in self.shards], self.tail.tables.values()
-        last_logged = [int(pc.max(rows["seq"]).as_py()) for rows in logged_tables if len(rows)]
-        end = 1 + max([-1, *(entry.last_seq for entry in entries), *last_logged])
+        end = max([self.tail.end, *(entry.last_seq + 1 for entry in entries)])
         count = sum(entry.rows for entry in entries) + sum(map(len, logged_tables))
         return max(end - count, self.tail.misfits)
 

@@ -42,6 +42,8 @@ class Tail:
     faults: list[LogFault] = field(default_factory=list)
     misfits: int = 0
     """Rows with a cell of a wrong type: the writer would have counted them as lost when sealing."""
+    end: int = 0
+    """The sequence number after that of the last logged row, whether it fits or not."""
     unusable: list[tuple[Path, str]] = field(default_factory=list)
 
 
@@ -83,6 +85,7 @@ def tail_of(logs: Sequence[tuple[Path, bytes | OSError]], rank: int, sealed: Spa
         tail.faults += [LogFault(path, fault, None if fault.torn else missing) for fault in faults]
         for frame in sound_frames:
             for table, entry in frame.items():
+                tail.end = max(tail.end, entry[0] + len(entry[1]))
                 if not any(first <= entry[0] <= last for first, last in sealed.get(table, ())):
                     rows = with_names(entry[1], former_names(BY_NAME[table]))
                     entries.setdefault(table, []).append((entry[0], rows))

@@ -115,6 +115,9 @@ def test_rows_lost_are_gaps_in_the_numbers_where_nobody_counted(tmp_path: Path) 
     alone = Writer(tmp_path / "other", seq=4)
     alone.log(1, updates=updates(0))
     assert read(alone).lost_rows == 4
+    alone.seq += 3
+    alone.log(2, updates=[{"update": "x"}])
+    assert read(alone).lost_rows == 8, "the last row logged does not fit, and a gap is before it"
 
 
 def test_the_first_update_is_the_least_of_shards_and_log(tmp_path: Path) -> None:
