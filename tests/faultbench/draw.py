@@ -11,6 +11,8 @@ from tests.faultbench.tasks import HELD, TUNE, Known
 
 SHORTEST, LONGEST = 60, 400
 """Updates of a training; short ones are drawn more often."""
+BUDGET = 12_000.0
+"""Milliseconds that a training may take, about, on one core that does nothing else."""
 SPLITS: dict[str, dict[str, Known]] = {"tune": TUNE, "held": HELD}
 
 
@@ -68,6 +70,7 @@ def draw(split: str, number: int, attempt: int = 0) -> Setup:
     environments = int(random.choice([4, 8, 16, 32]))
     steps = int(random.choice([16, 32, 64])) * (2 if environments <= 8 else 1)
     epochs, minibatches = (1, 1) if random.random() < 0.08 else (int(random.choice([2, 4, 6, 10])), _split_of(random))
+    epochs, minibatches, longest = _affordable(steps, epochs, minibatches, recurrent=known.memory)
     slow = epochs >= 6
     return Setup(
         number=number,
@@ -93,8 +96,20 @@ def draw(split: str, number: int, attempt: int = 0) -> Setup:
         normalise_advantages=bool(random.random() < 0.85),
         normalise_observations=bool(random.random() < 0.3),
         reward_scale=float(random.choice([0.1, 1.0, 1.0, 10.0])),
-        updates=int(SHORTEST * (LONGEST / SHORTEST) ** random.random()),
+        updates=int(SHORTEST * (longest / SHORTEST) ** random.random()),
     )
+
+
+def _affordable(steps: int, epochs: int, minibatches: int, *, recurrent: bool) -> tuple[int, int, int]:
+    """Return epochs, minibatches and the most updates with which a training stays within ``BUDGET``."""
+
+    def cost() -> float:
+        """Return the milliseconds of an update; a memory takes one step after the other in every minibatch."""
+        return 0.35 * steps + epochs * minibatches * (2.2 + 0.35 * steps * recurrent)
+
+    while cost() * SHORTEST > BUDGET and epochs * minibatches > 1:
+        epochs, minibatches = (epochs, minibatches // 2) if minibatches > 1 else (epochs // 2, 1)
+    return epochs, minibatches, min(LONGEST, max(SHORTEST, int(BUDGET / cost())))
 
 
 def _of_library(known: Known) -> str:
