@@ -80,7 +80,9 @@ def _print_incidents(run: RecordedRun, result: Replay) -> None:
 
 
 def _print_verified(run: RecordedRun, result: Replay, different: list[Difference]) -> None:
+    from esper_analyze.detector.rule import VERDICT
     from esper_analyze.replay.recorded_rules import restated_since
+    from esper_analyze.replay.replay import recorded
 
     if different:
         put("what replay and the live recording do not share:\n")
@@ -90,10 +92,14 @@ def _print_verified(run: RecordedRun, result: Replay, different: list[Difference
         put(f"replay says what was recorded on each of {len(run.ranks)} ranks\n")
     elif not different:
         put(f"replay says what was recorded: {len(result.findings)} findings, {len(result.levels)} levels\n")
-    fired = {finding.rule for finding in result.findings}
-    for name, numbers in restated_since(run.info, result.rules).items():
-        if name in fired:
-            put(f"not compared: {' and '.join(numbers)} of {escaped(name)}, changed since it was recorded\n")
+    fired = {finding.rule for finding in (*result.findings, *recorded(run)[0])}
+    restated = {name: what for name, what in restated_since(run.info, result.rules).items() if name in fired}
+    for name, what in restated.items():
+        if VERDICT not in what:
+            put(f"not compared: {' and '.join(what)} of {escaped(name)}, changed since it was recorded\n")
+    apart = [escaped(name) for name, what in restated.items() if VERDICT in what]
+    if apart:
+        put(f"not compared: levels, and all that {', '.join(apart)} found: judged otherwise since it was recorded\n")
 
 
 def _print_comparison(whatif: WhatIf) -> None:

@@ -16,6 +16,8 @@ Memory = dict[str, np.ndarray[Any, Any]]
 """A rule's carried state: arrays whose last axis is the k subjects."""
 
 
+VERDICT = "verdict"
+"""Among ``Rule.restated``: the rule judges otherwise than it did."""
 LONGEST_HOLD = 50
 """Bound on ``Limits.clear_after``: the most verdicts carried per subject."""
 
@@ -160,7 +162,8 @@ class Rule:
     ``reach`` is how many updates before its onset the rule's statistic includes: the fault may be that old.
     ``statistics`` maps each metric whose verdicts have another ``value`` than its own cell to that quantity.
     ``revision`` grows when fields of the rule's findings, named by ``restated`` (value, threshold, baseline), are
-    computed differently: ``replay --verify`` compares findings of an older revision without these fields.
+    computed differently: ``replay --verify`` compares findings of an older revision without these fields. With
+    ``VERDICT`` among them the rule judges otherwise than it did, and nothing of its findings is compared.
     """
 
     name: str

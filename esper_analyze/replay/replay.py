@@ -16,7 +16,7 @@ from esper_analyze.detector.detector import Detector, Outcome, RuleVerdicts
 from esper_analyze.detector.escalation import LevelChange
 from esper_analyze.detector.findings import Finding
 from esper_analyze.detector.incidents import Incident, IncidentTracker, unmerged
-from esper_analyze.detector.rule import Rule
+from esper_analyze.detector.rule import VERDICT, Rule
 from esper_analyze.detector.rules import RULES
 from esper_analyze.detector.signals import Batch
 from esper_analyze.detector.thresholds import Thresholds
@@ -201,10 +201,14 @@ def differences(
 ) -> list[Difference]:
     """Return findings and level changes that only replay or only the recording has; numbers are compared bitwise.
 
-    ``restated`` names, by rule, fields that an earlier revision computed differently; they are not compared.
+    ``restated`` names, by rule, fields that an earlier revision computed differently; they are not compared. Where that
+    is the verdict itself nothing of the rule is, and no level change if the rule has findings: one may follow from it.
     """
-    findings = unshared(replayed.findings, live[0], lambda finding: finding_key(finding, restated))
-    levels = unshared(replayed.levels, live[1])
+    apart = {name for name, what in restated.items() if VERDICT in what}
+    ours, theirs = ([one for one in side if one.rule not in apart] for side in (replayed.findings, live[0]))
+    findings = unshared(ours, theirs, lambda finding: finding_key(finding, restated))
+    alike = len(ours) == len(replayed.findings) and len(theirs) == len(live[0])
+    levels: tuple[list[LevelChange], list[LevelChange]] = unshared(replayed.levels, live[1]) if alike else ([], [])
     listed = [
         Difference(only, finding.update, finding_text(finding))
         for only, side in zip(_SIDES, findings, strict=True)

@@ -122,6 +122,17 @@ def test_a_field_that_an_earlier_revision_computed_otherwise_is_not_compared(fie
     assert len(differences(made(finding()), (live, []), {"first_ratio": (field,)})) == 2
 
 
+def test_of_a_rule_that_judges_otherwise_nothing_is_compared_nor_the_levels_that_may_follow_from_it() -> None:
+    rejudged: dict[str, tuple[str, ...]] = {"kl_spike": ("verdict",)}
+    other = finding(rule="first_ratio")
+    ours, theirs = made(finding(), other, levels=(LEVEL,)), [finding(9, "critical"), other]
+    assert differences(ours, (theirs, []), rejudged) == []
+    assert [one.text.split(" ")[0] for one in differences(ours, ([], []), rejudged)] == ["first_ratio"]
+    silent = made(other, levels=(LEVEL,))
+    assert len(differences(silent, ([other], []), rejudged)) == 1  # it found nothing: levels are compared
+    assert differences(silent, ([other, finding()], []), rejudged) == []
+
+
 def test_findings_and_levels_are_one_line_each() -> None:
     assert finding_text(finding(value=1234567.0)) == "kl_spike on run (kl_k3): warning at 1.23457e+06"
     assert finding_text(finding(value=0.0)) == "kl_spike on run (kl_k3): warning at 0"
