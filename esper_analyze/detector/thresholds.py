@@ -55,15 +55,20 @@ class Thresholds:
         )
 
     def merged(self, values: Mapping[str, object], *, recorded: bool = False) -> Thresholds:
-        """Return a copy with ``{rule: {field: value}}`` applied, the form of run.json (``recorded``) and TOML."""
+        """Return a copy with ``{rule: {field: value}}`` applied, the form of run.json (``recorded``) and TOML.
+
+        A ``recorded`` field that the rule no longer has is left out.
+        """
         if not isinstance(values, Mapping):
             raise ThresholdError(f"thresholds must be a table of rules, not {values!r}")
         result = self
         for rule, table in values.items():
             if not isinstance(table, Mapping):
                 raise ThresholdError(f"{rule} must be a table of thresholds, not {table!r}")
+            known = {item.name for item in fields(result[rule])} if recorded else table
             for name, value in table.items():
-                result = result.changed(rule, name, value, recorded=recorded)
+                if name in known:
+                    result = result.changed(rule, name, value, recorded=recorded)
         return result
 
     def assigned(self, assignment: str) -> Thresholds:

@@ -15,6 +15,7 @@ from esper_analyze.detector.rules.frozen_update import RULE as FROZEN_UPDATE
 from esper_analyze.detector.rules.gradient_drift import RULE as GRADIENT_DRIFT
 from esper_analyze.detector.rules.gradient_explosion import RULE as GRADIENT_EXPLOSION
 from esper_analyze.detector.rules.gradient_missing import RULE as GRADIENT_MISSING
+from esper_analyze.detector.rules.gradient_stopped import RULE as GRADIENT_STOPPED
 from esper_analyze.detector.rules.gradient_vanishing import RULE as GRADIENT_VANISHING
 from esper_analyze.detector.rules.head_entropy_collapse import RULE as HEAD_ENTROPY_COLLAPSE
 from esper_analyze.detector.rules.host_dominating import RULE as HOST_DOMINATING
@@ -26,10 +27,12 @@ from esper_analyze.detector.rules.lstm_vanishing import RULE as LSTM_VANISHING
 from esper_analyze.detector.rules.mask_collapse import RULE as MASK_COLLAPSE
 from esper_analyze.detector.rules.numerical_instability import RULE as NUMERICAL_INSTABILITY
 from esper_analyze.detector.rules.performance_degradation import RULE as PERFORMANCE_DEGRADATION
+from esper_analyze.detector.rules.policy_replaced import RULE as POLICY_REPLACED
 from esper_analyze.detector.rules.rank_desync import RULE as RANK_DESYNC
 from esper_analyze.detector.rules.ratio_collapse import RULE as RATIO_COLLAPSE
 from esper_analyze.detector.rules.ratio_explosion import RULE as RATIO_EXPLOSION
 from esper_analyze.detector.rules.seed_dormant import RULE as SEED_DORMANT
+from esper_analyze.detector.rules.setting_changed import RULE as SETTING_CHANGED
 from esper_analyze.detector.rules.slot_gradient_explosion import RULE as SLOT_GRADIENT_EXPLOSION
 from esper_analyze.detector.rules.slot_gradient_vanishing import RULE as SLOT_GRADIENT_VANISHING
 from esper_analyze.detector.rules.spike_then_silence import RULE as SPIKE_THEN_SILENCE
@@ -41,6 +44,8 @@ RULES: tuple[Rule, ...] = (
     NUMERICAL_INSTABILITY,
     DATA_LOST,
     RANK_DESYNC,
+    SETTING_CHANGED,
+    POLICY_REPLACED,
     FIRST_RATIO,
     KL_SPIKE,
     SPIKE_THEN_SILENCE,
@@ -59,6 +64,7 @@ RULES: tuple[Rule, ...] = (
     VALUE_COLLAPSE,
     VALUE_DIVERGENCE,
     GRADIENT_MISSING,
+    GRADIENT_STOPPED,
     GRADIENT_EXPLOSION,
     GRADIENT_VANISHING,
     GRADIENT_DRIFT,

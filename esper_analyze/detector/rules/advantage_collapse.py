@@ -8,8 +8,8 @@ import numpy as np
 
 from esper_analyze.detector.baselines import EARLY_MEMORY, early_known, early_level
 from esper_analyze.detector.deferral_guards import FREE, DeferralGuard, until
-from esper_analyze.detector.rule import Example, Limits, Memory, Rule, Statistic, limit
-from esper_analyze.detector.rules.convergence import RETURNS_MEMORY, rise_steady, rose
+from esper_analyze.detector.rule import VERDICT, Example, Limits, Memory, Rule, Statistic, limit
+from esper_analyze.detector.rules.convergence import RETURNS_MEMORY, at_best, rise_steady
 from esper_analyze.detector.signals import Frame
 from esper_analyze.detector.streaks import streak, zeros
 from esper_analyze.detector.verdict import Bounds, Judgement, settle
@@ -38,7 +38,7 @@ def judge(frame: Frame, memory: Memory, limits: AdvantageCollapseLimits) -> list
     none = spread.finite & (spread.values < limits.critical)
     long_narrow = streak(narrow, spread.finite & ~narrow, memory["narrow"]) >= limits.sustained
     long_low = streak(low, spread.finite & ~low, memory["low"]) >= limits.sustained
-    better = rose(frame["episode_return_mean"], memory, limits.better)
+    better = at_best(frame["episode_return_mean"], memory, limits.better)
     bounds = Bounds(
         info=long_narrow,
         warning=long_low | (long_narrow & ~better),
@@ -104,6 +104,6 @@ RULE = Rule(
     statistics={
         "advantage_std": Statistic("advantage_std", baseline="its mean over the first updates", column="advantage_std")
     },
-    revision=2,
-    restated=("threshold",),
+    revision=3,
+    restated=("threshold", VERDICT),
 )

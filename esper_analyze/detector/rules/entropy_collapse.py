@@ -9,18 +9,20 @@ import numpy as np
 
 from esper_analyze.detector.conditions.applicability import joint_actions_unknown, joint_entropy_undefined
 from esper_analyze.detector.deferral_guards import FREE, LASTING, DeferralGuard, Side, same
-from esper_analyze.detector.rule import Example, Memory, Rule, limit
-from esper_analyze.detector.rules.convergence import CONVERGENCE_MEMORY, ConvergenceLimits, descend, rise_steady
+from esper_analyze.detector.rule import VERDICT, Example, Limits, Memory, Rule, limit
+from esper_analyze.detector.rules.convergence import BETTER, RETURNS_MEMORY, at_best, rise_steady
 from esper_analyze.detector.signals import Frame
+from esper_analyze.detector.streaks import streak, zeros
 from esper_analyze.detector.verdict import Bounds, Judgement, settle
 
 
 @dataclass(frozen=True, slots=True)
-class EntropyCollapseLimits(ConvergenceLimits):
+class EntropyCollapseLimits(Limits):
     """Bounds on ``updates.entropy_norm``, a share of the entropy the masks leave room for."""
 
     warning: float = limit(0.1, "a tenth of the entropy that the masks allow (from a review of a PPO code base)")
     critical: float = limit(0.02, "a fiftieth of the entropy that the masks allow (set by design)")
+    better: float = limit(0.1, BETTER)
 
 
 def judge(frame: Frame, memory: Memory, limits: EntropyCollapseLimits) -> list[Judgement]:
@@ -30,11 +32,12 @@ def judge(frame: Frame, memory: Memory, limits: EntropyCollapseLimits) -> list[J
     usable = entropy.finite & ~excuses[0].where & ~excuses[1].where
     low, none = usable & (entropy.values < limits.warning), usable & (entropy.values < limits.critical)
     returns = frame["episode_return_mean"]
-    descent = descend(entropy, usable, low, usable & ~low, returns, memory, limits)
+    learnt = at_best(returns, memory, limits.better)
+    streak(low, usable & ~low, memory["low"])
     bounds = Bounds(
         info=low,
-        warning=low & ~descent.learnt,
-        critical=none & ~descent.better,
+        warning=low & ~learnt,
+        critical=none & ~learnt,
         warning_at=limits.warning,
         critical_at=limits.critical,
     )
@@ -69,15 +72,14 @@ RULE = Rule(
     panels=("policy.entropy", "heads.head"),
     columns=("entropy_norm", "choice_fraction", "entropy", "choices_unknown", "episode_return_mean"),
     context=("choice_fraction", "entropy", "choices_unknown", "episode_return_mean"),
-    memory=CONVERGENCE_MEMORY,
+    memory={"low": zeros, **RETURNS_MEMORY},
     limits=EntropyCollapseLimits,
     judge=judge,
     guard=guard,
     title="Entropy collapsed",
     meaning="Where the masks left a choice, the policy almost always takes the same action. It no longer explores and "
-    "its gradient vanishes; after a collapse within one update every other number looks normal. If it happened slowly "
-    "and returns rose, it is the result of learning, and information; if it happened fast, a warning; without better "
-    "returns, critical.",
+    "its gradient vanishes; after a collapse within one update every other number looks normal. Where returns rose and "
+    "stay near their best, it is the result of learning, and information.",
     look_first="kl_k3 and ratio_max of the update before; entropy coefficient; learning rate; whether the return "
     "says that being deterministic is right.",
     reference="Andrychowicz et al. 2021, What Matters in On-Policy RL, section on policy entropy",
@@ -100,4 +102,6 @@ RULE = Rule(
         "gradient_explosion",
     ),
     higher_is_worse=False,
+    revision=2,
+    restated=(VERDICT,),
 )

@@ -9,16 +9,17 @@ import numpy as np
 
 from esper_analyze.detector.conditions.applicability import actions_unknown, not_categorical, nothing_learnable
 from esper_analyze.detector.deferral_guards import FREE, DeferralGuard, Side, same, until
-from esper_analyze.detector.rule import Example, Memory, Rule, Sign, limit
-from esper_analyze.detector.rules.convergence import CONVERGENCE_MEMORY, ConvergenceLimits, descend, rise_steady
+from esper_analyze.detector.rule import VERDICT, Example, Limits, Memory, Rule, Sign, limit
+from esper_analyze.detector.rules.convergence import BETTER, RETURNS_MEMORY, at_best, rise_steady
 from esper_analyze.detector.signals import Floats, Frame
+from esper_analyze.detector.streaks import streak, zeros
 from esper_analyze.detector.verdict import Bounds, Judgement, settle
 
 RETURNS = "updates.episode_return_mean"
 
 
 @dataclass(frozen=True, slots=True)
-class HeadEntropyCollapseLimits(ConvergenceLimits):
+class HeadEntropyCollapseLimits(Limits):
     """Bounds on ``heads.entropy_norm`` over steps with a choice."""
 
     threshold: float = limit(0.1, "for heads without a threshold of their own (set by design)")
@@ -26,6 +27,7 @@ class HeadEntropyCollapseLimits(ConvergenceLimits):
     warning_updates: int = limit(3, "3 updates in a row (set by design)", at_least=1)
     critical_updates: int = limit(20, "20 updates in a row (set by design)", at_least=1)
     clear_factor: float = limit(1.5, "clears only above 1.5 × the threshold (set by design)")
+    better: float = limit(0.1, BETTER)
 
 
 def judge(frame: Frame, memory: Memory, limits: HeadEntropyCollapseLimits) -> list[Judgement]:
@@ -37,12 +39,13 @@ def judge(frame: Frame, memory: Memory, limits: HeadEntropyCollapseLimits) -> li
     low = usable & (entropy.values < threshold)
     clear = usable & (entropy.values > limits.clear_factor * threshold)
     returns = frame[RETURNS]
-    descent = descend(entropy, usable, low, clear, returns, memory, limits)
+    length = streak(low, clear, memory["low"])
+    learnt = at_best(returns, memory, limits.better)
     bound = np.where(low, threshold, limits.clear_factor * threshold)  # between the bounds a low head stays low
     bounds = Bounds(
-        info=descent.length >= limits.warning_updates,
-        warning=(descent.length >= limits.warning_updates) & ~descent.learnt,
-        critical=(descent.length >= limits.critical_updates) & ~descent.better,
+        info=length >= limits.warning_updates,
+        warning=(length >= limits.warning_updates) & ~learnt,
+        critical=(length >= limits.critical_updates) & ~learnt,
         warning_at=bound,
         critical_at=bound,
     )
@@ -88,8 +91,8 @@ RULE = Rule(
     guard=guard,
     title="A head collapsed",
     meaning="This head almost always takes the same action where it had a choice. The joint entropy can hide this "
-    "behind the other heads. If it happened slowly and returns rose, it is the result of learning, and information; if "
-    "it happened fast, a warning; without better returns, critical when it lasts.",
+    "behind the other heads. Where returns rose and stay near their best, it is the result of learning, and "
+    "information; else critical when it lasts.",
     look_first="The head's own entropy coefficient and learnable fraction; whether its best action really is always "
     "the same; its ratio and KL in the updates before.",
     reference="A joint entropy hides one head that collapsed among others (entropy is judged per head)",
@@ -108,7 +111,7 @@ RULE = Rule(
         ),
         Example(
             "low within ten updates, and returns rose",
-            "warning",
+            "info",
             _cells(*[0.9] * 20, *[0.05] * 40, returns=_RISING),
             updates=60,
         ),
@@ -117,12 +120,12 @@ RULE = Rule(
         Example("the number of actions is not known", "no_data", _cells(None) | {"entropy": 1.0}, updates=1),
         Example("not recorded", "no_data", _cells(None), updates=1),
     ),
-    memory=CONVERGENCE_MEMORY,
+    memory={"low": zeros, **RETURNS_MEMORY},
     beside={"updates": ("episode_return_mean",)},
     causes=("numerical_instability", "kl_spike", "entropy_collapse", "mask_collapse"),
     follows=("gradient_explosion",),
     confirmed_by="warning_updates",
     higher_is_worse=False,
-    revision=2,
-    restated=("threshold",),
+    revision=3,
+    restated=("threshold", VERDICT),
 )

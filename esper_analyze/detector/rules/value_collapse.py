@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -10,7 +11,8 @@ import numpy as np
 from esper_analyze.detector.baselines import EARLY_MEMORY, early_known, early_level
 from esper_analyze.detector.conditions.applicability import RETURNS, returns_hardly_vary, returns_held
 from esper_analyze.detector.deferral_guards import FREE, DeferralGuard, Side, before, until
-from esper_analyze.detector.rule import Example, Limits, Memory, Rule, Statistic, limit
+from esper_analyze.detector.rule import VERDICT, Example, Limits, Memory, Rule, Statistic, limit
+from esper_analyze.detector.rules.convergence import BETTER, RETURNS_MEMORY, at_best, rise_steady
 from esper_analyze.detector.signals import Floats, Frame, Ints, Signal
 from esper_analyze.detector.streaks import streak, tally, zeros
 from esper_analyze.detector.verdict import Bounds, Judgement, settle
@@ -18,6 +20,7 @@ from esper_analyze.detector.verdict import Bounds, Judgement, settle
 _SOURCE = "by phase of training: a critic is bad at first and must improve (from a review of a PPO code base)"
 
 _PHASES = np.array([0.10, 0.25, 0.75])
+EPISODES = "episode_return_mean"
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,10 +39,17 @@ class ValueCollapseLimits(Limits):
     error: float = limit(1.1, "value_nrmse of a critic that knows the mean return is 1: then it is information")
     early_updates: int = limit(10, "updates whose mean is the critic's own early level")
     warmup_updates: int = limit(50, "warm-up where progress is unknown (set by design)")
+    least_updates: int = limit(
+        200, "a plan of fewer updates passes through the phases as slowly as one of so many", at_least=1
+    )
+    better: float = limit(0.1, BETTER)
 
 
 def judge(frame: Frame, memory: Memory, limits: ValueCollapseLimits) -> list[Judgement]:
-    """Judge explained variance against its phase's bound, while it is not above its own early level."""
+    """Judge explained variance against its phase's bound, while it is not above its own early level.
+
+    Where returns are at their best it is information: what is left of their variance is noise that no critic explains.
+    """
     ev = frame["explained_variance"]
     excuse = returns_hardly_vary(frame, limits.spread)
     usable = ev.finite & ~excuse.where
@@ -50,10 +60,11 @@ def judge(frame: Frame, memory: Memory, limits: ValueCollapseLimits) -> list[Jud
     off = low & ~(frame["value_nrmse"].values <= limits.error)
     far_below = bound - limits.critical_below
     far = stuck & (ev.values < far_below)
+    learnt = at_best(frame[EPISODES], memory, limits.better)
     bounds = Bounds(
         info=streak(low, usable & ~low, memory["low"]) >= limits.sustained,
-        warning=streak(off, usable & ~off, memory["off"]) >= limits.sustained,
-        critical=streak(far, usable & ~far, memory["far"]) >= limits.sustained,
+        warning=(streak(off, usable & ~off, memory["off"]) >= limits.sustained) & ~learnt,
+        critical=(streak(far, usable & ~far, memory["far"]) >= limits.sustained) & ~learnt,
         warning_at=bound,
         critical_at=far_below,
     )
@@ -67,7 +78,8 @@ def bound_of_phase(frame: Frame, memory: Memory, limits: ValueCollapseLimits) ->
 
 def _bound(progress: Signal, number: Ints, limits: ValueCollapseLimits) -> Floats:
     bounds = np.array([limits.warmup, limits.early, limits.mid, limits.late])
-    phased: Floats = bounds[_PHASES.searchsorted(progress.values, side="right")]
+    reached = np.minimum(progress.values, number / limits.least_updates)
+    phased: Floats = bounds[_PHASES.searchsorted(reached, side="right")]
     if progress.all_finite:
         return phased
     unknown = np.where(number <= limits.warmup_updates, limits.warmup, limits.mid)
@@ -86,11 +98,18 @@ def guard(frame: Frame, memory: Memory, limits: ValueCollapseLimits) -> Deferral
     early = early_level(ev.values, usable, memory, limits.early_updates)
     bound = _bound(progress, memory["updates"], limits)
     lasting = min(until(memory[name], limits.sustained) for name in ("low", "off", "far"))
-    lasting = min(lasting, before(memory["updates"], frame.present[-1], limits.warmup_updates + 1))
+    phases = [limits.warmup_updates + 1, *(math.ceil(share * limits.least_updates) for share in _PHASES.tolist())]
+    lasting = min([lasting, *(before(memory["updates"], frame.present[-1], number) for number in phases)])
     enough = np.fmin(early, np.maximum(bound, bound - limits.critical_below))
-    sides: dict[str, Sequence[Side] | None] = {ev.name: (enough,), progress.name: tuple(_PHASES), "value_nrmse": FREE}
+    sides: dict[str, Sequence[Side] | None] = {
+        ev.name: (enough,),
+        progress.name: tuple(_PHASES),
+        "value_nrmse": FREE,
+        EPISODES: FREE,
+    }
     if np.count_nonzero(usable & ~(ev.values > enough)):
-        sides |= {ev.name: (early, bound, bound - limits.critical_below), "value_nrmse": (limits.error,)}
+        sides |= {ev.name: (early, bound, bound - limits.critical_below), "value_nrmse": (limits.error,), EPISODES: ()}
+        lasting = min(lasting, rise_steady(frame[EPISODES], memory))
     return DeferralGuard(lasting, {**sides, **returns})
 
 
@@ -101,13 +120,17 @@ def _cells(
     return {"explained_variance": list(values), "progress": progress, "ev_low_variance": low, **scale}
 
 
+def _learnt() -> dict[str, object]:
+    return _cells(*[-3.0] * 80) | {EPISODES: [*[10.0] * 10, *[90.0] * 70]}
+
+
 RULE = Rule(
     name="value_collapse",
     table="updates",
     figures=("value",),
     panels=("value.explained",),
-    columns=("explained_variance", "progress", "value_nrmse", *RETURNS),
-    context=("progress", "value_nrmse", *RETURNS),
+    columns=("explained_variance", "progress", "value_nrmse", *RETURNS, EPISODES),
+    context=("progress", "value_nrmse", *RETURNS, EPISODES),
     limits=ValueCollapseLimits,
     judge=judge,
     guard=guard,
@@ -119,11 +142,13 @@ RULE = Rule(
     reference="Andrychowicz et al. 2021, What Matters in On-Policy RL",
     examples=(
         Example("a sound critic", "ok", _cells(*[0.6] * 6), updates=6),
-        Example("below 0 in mid-training, five updates running", "warning", _cells(*[-0.3] * 5), updates=5),
+        Example("below 0 in mid-training, five updates running", "warning", _cells(*[-0.3] * 60), updates=60),
         Example("below 0 but better than at its start", "ok", _cells(-0.9, *[-0.3] * 8), updates=9),
-        Example("below 0, but it knows the mean return", "info", _cells(*[-0.02] * 6, error=1.01), updates=6),
-        Example("far below", "critical", _cells(*[-1.4] * 5), updates=5),
+        Example("below 0, but it knows the mean return", "info", _cells(*[-0.02] * 60, error=1.01), updates=60),
+        Example("far below", "critical", _cells(*[-1.5] * 60), updates=60),
         Example("early training", "ok", _cells(*[-0.3] * 6, progress=0.05), updates=6),
+        Example("a short training, after as few updates", "ok", _cells(*[-0.3] * 6, progress=0.9), updates=6),
+        Example("all returns alike at their best", "info", _learnt(), updates=80),
         Example("constant returns", "not_applicable", _cells(None, low=True), updates=1),
         Example("not recorded", "no_data", _cells(None), updates=1),
     ),
@@ -133,6 +158,7 @@ RULE = Rule(
         "far": zeros,
         "updates": zeros,
         **EARLY_MEMORY,
+        **RETURNS_MEMORY,
     },
     causes=("numerical_instability",),
     follows=(
@@ -150,4 +176,6 @@ RULE = Rule(
             "explained_variance", baseline="its mean over the first updates", column="explained_variance"
         )
     },
+    revision=2,
+    restated=("threshold", VERDICT),
 )

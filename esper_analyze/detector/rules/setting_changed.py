@@ -1,0 +1,112 @@
+"""Rule ``setting_changed``: a setting of the training jumped, or got a value that it cannot be meant to have."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from esper_analyze.detector.deferral_guards import LASTING, DeferralGuard, Side, same
+from esper_analyze.detector.rule import Example, Limits, Memory, Rule, Statistic, limit
+from esper_analyze.detector.signals import Frame, Signal
+from esper_analyze.detector.streaks import nothing_yet
+from esper_analyze.detector.verdict import Bounds, Judgement, settle
+
+SETTINGS = ("learning_rate", "clip_range", "entropy_coef")
+
+
+@dataclass(frozen=True, slots=True)
+class SettingChangedLimits(Limits):
+    """Bounds on a setting against what it was."""
+
+    change: float = limit(0.2, "a fifth from one update to the next: schedules go slower (set by design)", at_least=0.0)
+    rise: float = limit(
+        5.0, "times its largest value so far: adaptive learning rates at most double in an update", at_least=1.0
+    )
+    ended: float = limit(
+        0.1, "share of its largest value from which a fall to 0 is the end of a schedule (set by design)", at_least=0.0
+    )
+
+
+def judge(frame: Frame, memory: Memory, limits: SettingChangedLimits) -> list[Judgement]:
+    """Judge each setting against its last and its largest value; a change is information, a jump a warning."""
+    return [_judged(frame[name], memory, limits) for name in SETTINGS]
+
+
+def _judged(setting: Signal, memory: Memory, limits: SettingChangedLimits) -> Judgement:
+    name = setting.name
+    last = _before(setting.values, setting.finite, memory, f"{name}_last")
+    most = np.fmax.accumulate(
+        np.concatenate([memory[f"{name}_most"][None], np.where(setting.finite, setting.values, np.nan)]), axis=0
+    )
+    if len(setting.values):
+        memory[f"{name}_most"] = most[-1].copy()
+    largest = most[:-1]
+    changed = setting.finite & (np.abs(setting.values - last) > limits.change * np.abs(last))
+    jumped = setting.finite & (largest > 0) & (setting.values >= limits.rise * largest)
+    stopped = setting.equals(0.0) & (last > limits.ended * largest) & (name != "entropy_coef")
+    negative = setting.finite & (setting.values < 0)
+    bounds = Bounds(
+        info=changed,
+        warning=jumped | stopped | negative,
+        info_at=np.where(setting.values > last, (1 + limits.change) * last, np.nan),
+        warning_at=np.where(jumped, limits.rise * largest, np.nan),
+    )
+    return settle(name, setting, bounds, baseline=last)
+
+
+def guard(frame: Frame, memory: Memory, limits: SettingChangedLimits) -> DeferralGuard:  # noqa: ARG001
+    """Defer while each setting stays so near to its value that no two of its values can be a change apart."""
+    near = (limits.change / (2 + limits.change)) * 0.99
+    sides: dict[str, Sequence[Side]] = {}
+    for name in SETTINGS:
+        value = frame[name].values
+        sides[name] = (
+            same(frame[name]) if np.isnan(value).any() else (value - near * np.abs(value), value + near * np.abs(value))
+        )
+    return DeferralGuard(LASTING, sides)
+
+
+def _before(values: np.ndarray, finite: np.ndarray, memory: Memory, name: str) -> np.ndarray:
+    """Return the last finite value before each update [n, k], NaN without."""
+    line = np.concatenate([memory[name][None], np.where(finite, values, np.nan)])
+    known = np.where(np.isnan(line), 0, np.arange(len(line))[:, None])
+    filled = np.take_along_axis(line, np.maximum.accumulate(known, axis=0), axis=0)
+    if len(values):
+        memory[name] = filled[-1].copy()
+    return filled[:-1]
+
+
+def _cells(*rate: float | None, entropy: float | None = 0.01) -> dict[str, object]:
+    return {"learning_rate": list(rate), "clip_range": 0.2, "entropy_coef": entropy}
+
+
+RULE = Rule(
+    name="setting_changed",
+    table="updates",
+    figures=("settings",),
+    columns=SETTINGS,
+    limits=SettingChangedLimits,
+    judge=judge,
+    guard=guard,
+    title="A setting jumped",
+    meaning="Learning rate, clip range or entropy coefficient rose in one update to several times the largest value it "
+    "had so far, or fell to 0 in the middle of its schedule; or it is negative, which turns a bonus into a penalty. "
+    "Any other change from one update to the next is information. What follows is likely its consequence.",
+    look_first="The code or the schedule that set it at this update; a restart with other arguments.",
+    reference="The recorded settings themselves",
+    examples=(
+        Example("constant", "ok", _cells(3e-4, 3e-4), updates=2),
+        Example("a linear schedule", "ok", _cells(3e-4, 2.9e-4, 2.8e-4), updates=3),
+        Example("halved", "info", _cells(4e-4, 4e-4, 2e-4), updates=3),
+        Example("ten times as large", "warning", _cells(3e-4, 3e-4, 3e-3), updates=3),
+        Example("back to where it was", "info", _cells(3e-3, 3e-4, 3e-3), updates=3),
+        Example("0 in the middle", "warning", _cells(3e-4, 3e-4, 0.0), updates=3),
+        Example("0 at the end of its schedule", "info", _cells(3e-4, 1e-4, 1e-5, 0.0), updates=4),
+        Example("a penalty on entropy", "warning", _cells(3e-4, entropy=-0.01)),
+        Example("not recorded", "no_data", {"learning_rate": None, "clip_range": None, "entropy_coef": None}),
+    ),
+    memory={f"{name}_{part}": nothing_yet for name in SETTINGS for part in ("last", "most")},
+    statistics={name: Statistic(name, baseline="its value before", column=name) for name in SETTINGS},
+)
