@@ -27,7 +27,7 @@ def judge(frame: Frame, memory: Memory, limits: GradientStoppedLimits) -> list[J
     had = tally(known & ~none, memory["had"]) > 0
     bounds = Bounds(info=none, critical=none & had, critical_at=tensors.values)
     heads = np.array([name.startswith(HEAD_GROUP) for name in frame.subjects], bool)
-    by_head = Excuse(frame.present & heads, "a head: judged by gradient_missing")
+    by_head = Excuse(frame.present & heads, "a head: judged by gradient_missing", quiet=True)
     return [settle(without.name, without, bounds, excuses=[by_head], needs=[tensors])]
 
 
@@ -63,6 +63,6 @@ RULE = Rule(
         Example("not recorded", "no_data", _cells(None)),
     ),
     memory={"had": zeros},
-    causes=("numerical_instability", "update_skipped"),
+    causes=("numerical_instability",),
     statistics={"tensors_without_grad": Statistic("tensors without gradient", column="tensors_without_grad")},
 )

@@ -9,8 +9,8 @@ import numpy as np
 from esper_analyze.detector.baselines import Rolling
 from esper_analyze.detector.deferral_guards import DeferralGuard, before
 from esper_analyze.detector.rule import Example, Limits, Memory, Rule, Statistic, WarmUp, limit
-from esper_analyze.detector.signals import Bools, Floats, Frame
-from esper_analyze.detector.streaks import nothing_yet
+from esper_analyze.detector.signals import Bools, Floats, Frame, Signal
+from esper_analyze.detector.streaks import latest, nothing_yet, zeros
 from esper_analyze.detector.verdict import Bounds, Judgement, settle
 
 
@@ -49,13 +49,18 @@ def judge(frame: Frame, memory: Memory, limits: PolicyReplacedLimits) -> list[Ju
     moved = np.sqrt(np.fmax(kl.values, 0.0) + np.fmax(kl_before, 0.0))
     bound = np.fmax(limits.steps * usual, np.fmax(limits.moved * moved, limits.least))
     young = WARM_UP.excuse(entropy.finite & kl.finite & ~(known & np.isfinite(usual)))
-    bounds = Bounds(critical=known & (change > bound), critical_at=bound)
-    return [settle(entropy.name, entropy, bounds, excuses=[young], needs=[kl], baseline=earlier, judged=change)]
+    jumped = known & (change > bound)
+    latest((jumped | np.isnan(earlier)).astype(np.int64), entropy.finite, memory["unsettled"])
+    bounds = Bounds(critical=jumped, critical_at=bound)
+    watched = Signal(entropy.name, np.where(kl.nonfinite, np.nan, entropy.values), entropy.null)
+    return [settle(entropy.name, watched, bounds, excuses=[young], needs=[kl], baseline=earlier, judged=change)]
 
 
-def guard(frame: Frame, memory: Memory, limits: PolicyReplacedLimits) -> DeferralGuard:
+def guard(frame: Frame, memory: Memory, limits: PolicyReplacedLimits) -> DeferralGuard | None:
     """Defer while entropy stays so near to its value that no change can reach the least bound."""
     entropy = frame["entropy"]
+    if np.count_nonzero(memory["unsettled"]):
+        return None
     lasting = before(memory["steps_count"], entropy.finite[-1], _STEPS.first + 1)
     near = 0.49 * limits.least
     return DeferralGuard(lasting, {entropy.name: (entropy.values - near, entropy.values + near), "kl_k3": ()})
@@ -100,7 +105,7 @@ RULE = Rule(
         Example("too early to say", "not_applicable", _cells(1.0, 0.1), updates=2),
         Example("not recorded", "no_data", _cells(None)),
     ),
-    memory={"entropy": nothing_yet, "kl": nothing_yet, **_STEPS.memory("steps")},
+    memory={"entropy": nothing_yet, "kl": nothing_yet, "unsettled": zeros, **_STEPS.memory("steps")},
     causes=("numerical_instability", "kl_spike"),
     statistics={
         "entropy": Statistic(

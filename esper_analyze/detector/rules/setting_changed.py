@@ -10,10 +10,12 @@ import numpy as np
 from esper_analyze.detector.deferral_guards import LASTING, DeferralGuard, Side, same
 from esper_analyze.detector.rule import Example, Limits, Memory, Rule, Statistic, limit
 from esper_analyze.detector.signals import Frame, Signal
-from esper_analyze.detector.streaks import nothing_yet
+from esper_analyze.detector.streaks import latest, nothing_yet, zeros
 from esper_analyze.detector.verdict import Bounds, Judgement, settle
 
 SETTINGS = ("learning_rate", "clip_range", "entropy_coef")
+SAFE = 0.99
+"""Share of a distance up to which rounding cannot carry a number over it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +49,7 @@ def _judged(setting: Signal, memory: Memory, limits: SettingChangedLimits) -> Ju
     jumped = setting.finite & (largest > 0) & (setting.values >= limits.rise * largest)
     stopped = setting.equals(0.0) & (last > limits.ended * largest) & (name != "entropy_coef")
     negative = setting.finite & (setting.values < 0)
+    latest((changed | jumped | stopped).astype(np.int64), setting.finite, memory[f"{name}_moved"])
     bounds = Bounds(
         info=changed,
         warning=jumped | stopped | negative,
@@ -56,16 +59,22 @@ def _judged(setting: Signal, memory: Memory, limits: SettingChangedLimits) -> Ju
     return settle(name, setting, bounds, baseline=last)
 
 
-def guard(frame: Frame, memory: Memory, limits: SettingChangedLimits) -> DeferralGuard:  # noqa: ARG001
-    """Defer while each setting stays so near to its value that no two of its values can be a change apart."""
-    near = (limits.change / (2 + limits.change)) * 0.99
-    sides: dict[str, Sequence[Side]] = {}
-    for name in SETTINGS:
-        value = frame[name].values
-        sides[name] = (
-            same(frame[name]) if np.isnan(value).any() else (value - near * np.abs(value), value + near * np.abs(value))
-        )
-    return DeferralGuard(LASTING, sides)
+def guard(frame: Frame, memory: Memory, limits: SettingChangedLimits) -> DeferralGuard | None:
+    """Defer while each setting stays so near to its value that no two of its values can be a change apart.
+
+    A setting that has just changed is judged once more: it is the usual value of the next update.
+    """
+    if limits.rise <= 1 or any(np.count_nonzero(memory[f"{name}_moved"]) for name in SETTINGS):
+        return None
+    near = SAFE * min(limits.change / (2 + limits.change), limits.rise - 1)
+    return DeferralGuard(LASTING, {name: _near(frame[name], near) for name in SETTINGS})
+
+
+def _near(setting: Signal, share: float) -> Sequence[Side]:
+    if not setting.all_finite:
+        return same(setting)
+    width = share * np.abs(setting.values)
+    return setting.values - width, setting.values + width
 
 
 def _before(values: np.ndarray, finite: np.ndarray, memory: Memory, name: str) -> np.ndarray:
@@ -107,6 +116,9 @@ RULE = Rule(
         Example("a penalty on entropy", "warning", _cells(3e-4, entropy=-0.01)),
         Example("not recorded", "no_data", {"learning_rate": None, "clip_range": None, "entropy_coef": None}),
     ),
-    memory={f"{name}_{part}": nothing_yet for name in SETTINGS for part in ("last", "most")},
+    memory={
+        **{f"{name}_{part}": nothing_yet for name in SETTINGS for part in ("last", "most")},
+        **{f"{name}_moved": zeros for name in SETTINGS},
+    },
     statistics={name: Statistic(name, baseline="its value before", column=name) for name in SETTINGS},
 )

@@ -86,6 +86,12 @@ def _bound(progress: Signal, number: Ints, limits: ValueCollapseLimits) -> Float
     return np.where(progress.finite, phased, unknown)
 
 
+def _first_update(share: float, limits: ValueCollapseLimits) -> int:
+    """Return the first number of updates that ``least_updates`` count as ``share`` of the training."""
+    number = math.floor(share * limits.least_updates)
+    return number if number / limits.least_updates >= share else number + 1
+
+
 def guard(frame: Frame, memory: Memory, limits: ValueCollapseLimits) -> DeferralGuard | None:
     """Defer while explained variance stays above its phase's bound or early level, else on one side of all bounds."""
     ev, progress = frame["explained_variance"], frame["progress"]
@@ -98,7 +104,7 @@ def guard(frame: Frame, memory: Memory, limits: ValueCollapseLimits) -> Deferral
     early = early_level(ev.values, usable, memory, limits.early_updates)
     bound = _bound(progress, memory["updates"], limits)
     lasting = min(until(memory[name], limits.sustained) for name in ("low", "off", "far"))
-    phases = [limits.warmup_updates + 1, *(math.ceil(share * limits.least_updates) for share in _PHASES.tolist())]
+    phases = [limits.warmup_updates + 1, *(_first_update(share, limits) for share in _PHASES.tolist())]
     lasting = min([lasting, *(before(memory["updates"], frame.present[-1], number) for number in phases)])
     enough = np.fmin(early, np.maximum(bound, bound - limits.critical_below))
     sides: dict[str, Sequence[Side] | None] = {
