@@ -7,7 +7,7 @@ from dataclasses import asdict, replace
 import pytest
 
 from esper_analyze.detector.page import rule_facts, rules_page
-from esper_analyze.detector.rule import Example, Limits, Rule, Sign, Statistic, limit, revisions
+from esper_analyze.detector.rule import VERDICT, Example, Limits, Rule, Sign, Statistic, limit, revisions
 from esper_analyze.detector.rules import RULES, rules_over, shaded_in
 from esper_analyze.detector.thresholds import ThresholdError, Thresholds
 from esper_analyze.detector.toml import thresholds_from_toml, thresholds_to_toml
@@ -15,8 +15,10 @@ from esper_analyze.detector.toml import thresholds_from_toml, thresholds_to_toml
 BY_RULE = {rule.name: rule for rule in RULES}
 REVISED = {
     "frozen_update": (2, {"value", "threshold"}),
-    "head_entropy_collapse": (2, {"threshold"}),
-    "advantage_collapse": (2, {"threshold"}),
+    "entropy_collapse": (2, {VERDICT}),
+    "head_entropy_collapse": (3, {"threshold", VERDICT}),
+    "advantage_collapse": (3, {"threshold", VERDICT}),
+    "value_collapse": (2, {"threshold", VERDICT}),
     "advantage_outlier": (2, {"threshold"}),
     "critic_constant": (2, {"value"}),
     "critic_not_learning": (2, {"value"}),

@@ -685,13 +685,23 @@ def _of_phases() -> list[Promise]:
     cells = RETURNS_VARY | {error: 3.0, "progress": 0.5}
     result = [Promise("value_collapse", cells | {ev: 0.5}, 9, None)]  # its early level still changes
     watched = {"progress": [0.10, 0.25, 0.75], **VARY_SIDES}
-    enough = {ev: [0.0], error: "any", **watched}  # above the bound of mid-training nothing else matters
-    result.append(Promise("value_collapse", cells | {ev: 0.5}, 10, 40, enough))
-    result.append(Promise("value_collapse", cells | {ev: 0.5}, 50, 0, enough))  # the warm-up where progress is unknown
-    result.append(Promise("value_collapse", cells | {ev: 0.5}, 51, LASTING, enough))
+    enough = {ev: [0.0], error: "any", RETURN: "any", **watched}  # above the phase's bound nothing else matters
+    for n, updates, bound in (
+        (10, 9, -0.5),  # the first phase ends with the twentieth of two hundred updates, the second with the fiftieth
+        (19, 0, -0.5),
+        (20, 29, -0.2),
+        (49, 0, -0.2),
+        (50, 0, 0.0),  # the warm-up where progress is unknown
+        (51, LASTING, 0.0),
+        (140, 9, 0.0),
+        (150, LASTING, 0.0),
+    ):
+        result.append(Promise("value_collapse", cells | {ev: 0.5}, n, updates, enough | {ev: [bound]}))
+    short = {"least_updates": 70}
+    result.append(Promise("value_collapse", cells | {ev: 0.5}, 10, 7, enough | {ev: [-0.2]}, short))
     result.append(Promise("value_collapse", cells | {ev: [*[-0.9] * 51, 0.5]}, 52, LASTING, enough | {ev: [-0.9]}))
     ten = [0.5] * 51
-    all_sides = {ev: [0.5, 0.0, -1.0], error: [1.1], **watched}
+    all_sides = {ev: [0.5, 0.0, -1.0], error: [1.1], RETURN: [], **watched}
     for course, updates in (
         ([*ten, 0.0], LASTING),
         ([*ten, -0.1], 3),
@@ -702,6 +712,47 @@ def _of_phases() -> list[Promise]:
         result.append(Promise("value_collapse", cells | {ev: course}, len(course), updates, all_sides))
     mixed = cells | {ev: [*ten, *[-0.1] * 5], error: [*[1.0] * 55, 3.0]}  # low for five, and off only once
     result.append(Promise("value_collapse", mixed, 56, 3, all_sides))
+    rising = cells | {ev: [*ten, -0.1], RETURN: [1.0 + i for i in range(52)]}
+    result.append(Promise("value_collapse", rising, 52, 2, all_sides))  # their recent mean changes at the 55th
+    return result
+
+
+def _of_changes() -> list[Promise]:
+    """A setting, a gradient and an entropy that stay what they are; what has just changed is looked at once more."""
+    rate, clip, bonus = "learning_rate", "clip_range", "entropy_coef"
+    cells: Cells = {rate: 1.0, clip: 0.2, bonus: 0.0}
+
+    def near(share: float, **values: float) -> dict[str, Any]:
+        return {
+            name: [x - share * x, x + share * x] for name, x in ({rate: 1.0, clip: 0.2, bonus: 0.0} | values).items()
+        }
+
+    tenth = 0.99 * 0.2 / 2.2
+    result = [
+        Promise("setting_changed", cells, 1, LASTING, near(tenth)),
+        Promise("setting_changed", cells | {rate: [1.0, 2.0]}, 2, None),
+        Promise("setting_changed", cells | {rate: [1.0, 9.0]}, 2, None),
+        Promise("setting_changed", cells | {rate: [1.0, 0.0]}, 2, None),
+        Promise("setting_changed", cells | {rate: [1.0, 2.0, 2.0]}, 3, LASTING, near(tenth, learning_rate=2.0)),
+        Promise("setting_changed", cells | {bonus: None}, 2, LASTING, near(tenth) | {bonus: [math.nan]}),
+        Promise("setting_changed", cells, 2, LASTING, near(0.99 * 0.25), {"change": 9.0, "rise": 1.25}),
+        Promise("setting_changed", cells, 2, None, {}, {"rise": 1.0}),
+    ]
+    without, tensors = "tensors_without_grad", "tensors"
+    result += [
+        Promise("gradient_stopped", {without: n, tensors: 4}, 2, LASTING, {without: [float(n)], tensors: [4.0]})
+        for n in (0, 4)
+    ]
+    entropy, kl = "entropy", "kl_k3"
+    sides = {entropy: [1.0 - 0.049, 1.0 + 0.049], kl: []}
+    for n, updates in ((1, None), (2, 4), (5, 1), (6, 0), (7, LASTING)):
+        result.append(Promise("policy_replaced", {entropy: 1.0, kl: 0.01}, n, updates, sides))
+    for course, updates in (([2.0] * 8 + [1.0], None), ([2.0] * 8 + [1.0] * 2, LASTING), ([1.1] * 8 + [1.0], LASTING)):
+        result.append(Promise("policy_replaced", {entropy: course, kl: 0.01}, len(course), updates, sides))
+    gone = {entropy: [*[1.0] * 8, None], kl: 0.01}
+    result.append(Promise("policy_replaced", gone, 9, LASTING, {entropy: [math.nan] * 2, kl: []}))
+    back = {entropy: [*[1.0] * 8, None, 1.0], kl: 0.01}
+    result.append(Promise("policy_replaced", back, 10, None))
     return result
 
 
@@ -717,6 +768,7 @@ PROMISES = [
         _of_shares,
         _of_entropies,
         _of_phases,
+        _of_changes,
     )
     for promise in part()
 ]

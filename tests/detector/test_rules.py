@@ -150,7 +150,19 @@ def test_unknown_progress_has_the_warm_up_bound_for_fifty_updates_and_then_the_m
 def test_phases_are_half_open(progress: float, bound: float) -> None:
     rule = next(one for one in RULES if one.name == "value_collapse")
     cells = {"explained_variance": -9.0, "progress": progress, "ev_low_variance": False}
-    outcome = judge_cells(Detector(rules=[rule]), "updates", cells, 5)
+    outcome = judge_cells(Detector(rules=[rule]), "updates", cells, 200)
+    assert outcome.judged[0].judgements[0].threshold[-1, 0] == bound - 1.0
+
+
+@pytest.mark.parametrize(
+    ("updates", "bound"), [(5, -0.5), (19, -0.5), (20, -0.2), (49, -0.2), (50, 0.0), (149, 0.0), (150, 0.1)]
+)
+def test_the_phases_of_a_short_plan_take_as_many_updates_as_those_of_one_of_two_hundred(
+    updates: int, bound: float
+) -> None:
+    rule = next(one for one in RULES if one.name == "value_collapse")
+    cells = {"explained_variance": -9.0, "progress": 1.0, "ev_low_variance": False}
+    outcome = judge_cells(Detector(rules=[rule]), "updates", cells, updates)
     assert outcome.judged[0].judgements[0].threshold[-1, 0] == bound - 1.0
 
 

@@ -128,18 +128,18 @@ AT_LEAST_ONE = {
         "slot_gradient_explosion",
     )},
     **{f"{rule.name}.clear_after": 51 for rule in RULES},
-    **dict.fromkeys(("entropy_collapse.fast_updates", "head_entropy_collapse.fast_updates"), 201),
     **dict.fromkeys((
         "kl_spike.target_updates", "spike_then_silence.updates", "spike_then_silence.reach", "gradient_drift.warmup",
         "head_entropy_collapse.warning_updates", "head_entropy_collapse.critical_updates",
         "critic_constant.warning_updates", "critic_constant.critical_updates", "update_skipped.critical_updates",
+        "value_collapse.least_updates",
     )),
 }  # fmt: skip
 """Numbers of updates without which a rule would alarm at nothing, and from which on there are too many to carry."""
 FACTORS = (
     "value_divergence.nrmse_factor", "value_divergence.bellman_factor", "value_divergence.critical_factor",
     "gradient_explosion.warning", "gradient_explosion.critical", "clipping_always.warning_rise",
-    "clipping_always.critical_rise", "lstm_explosion.one_environment",
+    "clipping_always.critical_rise", "lstm_explosion.one_environment", "setting_changed.rise",
 )  # fmt: skip
 """Multiples of a level: below 1 what is usual would be an alarm."""
 SHARES = (
@@ -155,6 +155,8 @@ SHARES = (
     "ratio_explosion.critical", "clip_saturation.warning", "clip_saturation.critical", "advantage_outlier.info",
     "advantage_outlier.warning", "gradient_drift.warning", "gradient_drift.critical", "clipping_always.fraction",
     "lstm_explosion.warning", "lstm_explosion.critical", "lstm_saturation.warning", "lstm_saturation.critical",
+    "setting_changed.change", "setting_changed.ended", "policy_replaced.steps", "policy_replaced.least",
+    "policy_replaced.moved",
 )  # fmt: skip
 """Bounds on what is never below 0."""
 
@@ -187,6 +189,14 @@ def test_a_recorded_number_below_a_least_that_was_declared_later_is_read(default
     assert stored["kl_spike"].warning == -1.0  # type: ignore[attr-defined]
     with pytest.raises(ThresholdError, match="must be a whole number"):
         defaults.merged({"kl_spike": {"window": 0}}, recorded=True)
+
+
+def test_a_recorded_threshold_that_its_rule_no_longer_has_is_left_out(defaults: Thresholds) -> None:
+    stored = {"entropy_collapse": {"fast_updates": 25, "warning": 0.05}}
+    read = defaults.merged(stored, recorded=True)
+    assert read.as_dict() == defaults.assigned("entropy_collapse.warning=0.05").as_dict()
+    with pytest.raises(ThresholdError, match="rule entropy_collapse has no threshold 'fast_updates'"):
+        defaults.merged(stored)
 
 
 def test_any_other_threshold_takes_any_number(defaults: Thresholds) -> None:
