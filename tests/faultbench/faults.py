@@ -167,13 +167,15 @@ _STOPPED = ("frozen_update", "update_skipped")
 _DETERMINISM = ("entropy_collapse", "entropy_low", "head_entropy_collapse")
 _FALLEN = ("performance_degradation",)
 _NO_SIGNAL = ("advantage_collapse",)
+_SETTING = ("setting_changed",)
+_REPLACED = ("policy_replaced",)
 
 FAULTS: dict[str, Fault] = {
-    "learning_rate_x30": Fault(knob(rate=30.0), _STEPS),
-    "learning_rate_0": Fault(knob(rate=0.0), _STOPPED, hard=True),
+    "learning_rate_x30": Fault(knob(rate=30.0), (*_STEPS, *_SETTING)),
+    "learning_rate_0": Fault(knob(rate=0.0), (*_STOPPED, *_SETTING), hard=True),
     "step_forgotten": Fault(knob(step=False), _STOPPED, hard=True, possible=_by_hand),
-    "entropy_sign": Fault(knob(entropy=-10.0), _DETERMINISM),
-    "entropy_x100": Fault(knob(entropy=100.0), _FALLEN),
+    "entropy_sign": Fault(knob(entropy=-10.0), (*_DETERMINISM, *_SETTING)),
+    "entropy_x100": Fault(knob(entropy=100.0), (*_FALLEN, *_SETTING)),
     "advantage_sign": Fault(knob(advantages=torch.neg), _FALLEN),
     "advantage_shuffled": Fault(knob(advantages=_shuffled), _FALLEN),
     "rewards_x1000_unnormalised": Fault(
@@ -189,34 +191,36 @@ FAULTS: dict[str, Fault] = {
     "value_coefficient_x100": Fault(
         knob(value=100.0), ("gradient_explosion", "gradient_drift", "clipping_always", *_FALLEN)
     ),
-    "critic_detached": Fault(knob(detach_critic=True), ("gradient_missing", "gradient_vanishing", *_CRITIC), hard=True),
+    "critic_detached": Fault(
+        knob(detach_critic=True), ("gradient_missing", "gradient_stopped", "gradient_vanishing", *_CRITIC), hard=True
+    ),
     "head_detached": Fault(
         knob(detach_head="speed"), ("gradient_missing",), hard=True, possible=_several_heads
     ),
     "nan_reward": Fault(knob(reward=_first_nan), _BAD_NUMBERS, hard=True),
     "inf_observation_acting": Fault(knob(observation=_first_inf), _BAD_NUMBERS, hard=True),
     "inf_observation_stored": Fault(knob(stored_observation=_first_inf), (*_BAD_NUMBERS, *_STALE), hard=True),
-    "weights_x10000": Fault(once(_scale_weights), (*_DETERMINISM, *_CRITIC, "gradient_explosion")),
-    "weights_reset": Fault(once(_reset), (*_FALLEN, *_CRITIC, "gradient_drift")),
+    "weights_x10000": Fault(once(_scale_weights), (*_DETERMINISM, *_CRITIC, *_REPLACED, "gradient_explosion")),
+    "weights_reset": Fault(once(_reset), (*_FALLEN, *_CRITIC, *_REPLACED, "gradient_drift")),
     "observation_drifts": Fault(_drifting, (*_FALLEN, *_CRITIC, *_DETERMINISM)),
     "state_zeroed": Fault(knob(zero_state=True), _STALE, hard=True, possible=_memory),
-    "clip_x50": Fault(knob(clip=50.0), _STEPS),
+    "clip_x50": Fault(knob(clip=50.0), (*_STEPS, *_SETTING)),
     "epochs_x10": Fault(knob(epochs=10), _STEPS),
     "reward_0": Fault(knob(reward=torch.zeros_like), _NO_SIGNAL),
     "reward_sign": Fault(knob(reward=torch.neg), _FALLEN),
     "reward_noise": Fault(knob(reward=_noise), (*_FALLEN, *_CRITIC)),
     "action_logged_shifted": Fault(knob(logged=_shifted), _STALE, hard=True),
     "other_action_executed": Fault(knob(executed=_shuffled), (*_FALLEN, *_CRITIC, *_NO_SIGNAL)),
-    "clip_gone_rate_x10": Fault(once(_unclipped), (*_STEPS, *_FALLEN)),
+    "clip_gone_rate_x10": Fault(once(_unclipped), (*_STEPS, *_FALLEN, *_SETTING)),
     "dead_relus": Fault(
-        once(_dead_relus), ("gradient_missing", "gradient_vanishing", *_FALLEN, *_CRITIC),
+        once(_dead_relus), ("gradient_missing", "gradient_vanishing", *_FALLEN, *_CRITIC, *_REPLACED),
         possible=lambda setup: setup.activation == "relu",
     ),
-    "policy_bias_pushed": Fault(once(_push_bias), _DETERMINISM, possible=_categorical),
+    "policy_bias_pushed": Fault(once(_push_bias), (*_DETERMINISM, *_REPLACED), possible=_categorical),
     "environments_identical": Fault(knob(identical=True), (*_FALLEN, *_CRITIC)),
     "value_target_shifted": Fault(knob(target_shift=1), _CRITIC),
     "normaliser_reset": Fault(
-        once(_forget_normaliser), (*_FALLEN, *_STEPS, *_CRITIC),
+        once(_forget_normaliser), (*_FALLEN, *_STEPS, *_CRITIC, *_REPLACED),
         possible=lambda setup: setup.normalise_observations,
     ),
     "moments_lost": Fault(once(_lose_moments), _STEPS),

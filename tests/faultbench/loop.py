@@ -149,6 +149,7 @@ class LoopTraining(Training):
                         masks=rollout["masks"] or None,
                         lstm=self._state or None,
                         learning_rate=rate,
+                        entropy_coef=self.knobs.entropy_coefficient(setup),
                         env_steps=(update + 1) * setup.steps * setup.environments,
                     )
             except (ValueError, RuntimeError) as error:

@@ -130,8 +130,13 @@ def broken_state(number: float) -> Stage:
     return have(spoil=spoil)
 
 
-def no_learning(loop: Loop) -> None:
-    loop.optimizer.param_groups[0]["lr"] = 0.0
+def learn_at(rate: float) -> Stage:
+    """Give every group of the optimizer this learning rate."""
+
+    def stage(loop: Loop) -> None:
+        loop.optimizer.param_groups[0]["lr"] = rate
+
+    return stage
 
 
 def refuse_writing(loop: Loop) -> None:
@@ -148,6 +153,20 @@ RECURRENT: Mapping[str, Any] = {"recurrent": True}
 UNMASKED: Mapping[str, Any] = {"masked": False}
 
 POLICY: dict[str, tuple[Drive, ...]] = {
+    "setting_changed": (
+        Drive(
+            {3: learn_at(5e-4), 5: learn_at(2e-2)},
+            {(RUN, "learning_rate"): {3: INFO, 5: WARNING}},
+        ),
+        Drive({3: have(entropy_coef=-0.01)}, {(RUN, "entropy_coef"): {3: WARNING}}),
+    ),
+    "policy_replaced": (
+        Drive(
+            {10: prefer(op=(6, 0, 0, 0), slot=(4, -4))},
+            {(RUN, "entropy"): {10: CRITICAL}},
+            loop=UNMASKED,
+        ),
+    ),
     "first_ratio": (
         Drive(
             {3: have(spoil=stale_log_probs), 5: have(spoil=forgotten_masks)},
@@ -170,7 +189,7 @@ POLICY: dict[str, tuple[Drive, ...]] = {
     ),
     "frozen_update": (
         Drive(
-            {3: no_learning, 6: have(loss_scale=1e25)},
+            {3: learn_at(0.0), 6: have(loss_scale=1e25)},
             {(RUN, "kl_k3"): {5: WARNING}, (RUN, "grad_norm_post_clip_max"): {6: CRITICAL}},
         ),
     ),
@@ -186,7 +205,6 @@ POLICY: dict[str, tuple[Drive, ...]] = {
         Drive(
             {36: prefer(op=(5.5, 0, 0, 0), slot=(2.5, -2.5))},
             {(RUN, "entropy_norm"): {36: INFO}},
-            sound={10: prefer(op=(2.2, 0, 0, 0), slot=(2, -2))},
             loop={"masked": False, "episode_growth": 5.0},
         ),
     ),
@@ -195,7 +213,6 @@ POLICY: dict[str, tuple[Drive, ...]] = {
         Drive(
             {36: prefer(slot=(4, -4))},
             {("slot", "entropy_norm"): {38: INFO}},
-            sound={10: prefer(slot=(1.1, -1.1))},
             loop={"episode_growth": 5.0},
         ),
     ),
@@ -245,9 +262,9 @@ VALUE: dict[str, tuple[Drive, ...]] = {
     ),
     "value_collapse": (
         Drive(
-            {10: miss(1.0), 15: miss(1.2), 20: miss(1.6)},
-            {(RUN, "explained_variance"): {14: INFO, 19: WARNING, 24: CRITICAL}},
-            recorder={"total_updates": 10},  # late: explained variance is to be above 0.1
+            {50: miss(1.03), 55: miss(1.2), 60: miss(1.6)},
+            {(RUN, "explained_variance"): {54: INFO, 59: WARNING, 64: CRITICAL}},
+            recorder={"total_updates": 70},  # mid-training: explained variance is to be above 0
         ),
     ),
     "value_divergence": (
@@ -272,6 +289,10 @@ GRADIENTS: dict[str, tuple[Drive, ...]] = {
             {3: have(weights={"slot": 0.0}), 5: have(detached=("slot",))},
             {("slot", "grad_state"): {3: WARNING, 5: CRITICAL}},
         ),
+    ),
+    "gradient_stopped": (
+        Drive({3: have(critic_detached=True)}, {("critic", "tensors_without_grad"): {3: CRITICAL}}),
+        Drive({0: have(critic_detached=True)}, {("critic", "tensors_without_grad"): {0: INFO}}),
     ),
     "gradient_explosion": (
         Drive(

@@ -94,7 +94,9 @@ class Loop:
     max_norm: float = 10.0
     weights: dict[str, float] = field(default_factory=dict)  # of heads in the loss
     detached: tuple[str, ...] = ()
+    critic_detached: bool = False
     target_kl: float | None = None
+    entropy_coef: float = 0.01
     guard: bool = False  # whether the loop itself leaves out minibatches whose loss is not finite
     growing: Growing | None = None  # a host with a seed that is trained while collecting
 
@@ -149,6 +151,7 @@ class Loop:
             lstm=rollout.state,
             env_steps=(number + 1) * self.samples,
             target_kl=self.target_kl,
+            entropy_coef=self.entropy_coef,
         )
 
     @torch.no_grad()
@@ -195,9 +198,10 @@ class Loop:
         log_ratio = torch.stack([weights[name] * (new[name] - rollout.old[name]) for name in SIZES]).sum(0)
         ratio, advantages = log_ratio.exp(), rollout.advantages
         policy_loss = -torch.min(ratio * advantages, ratio.clamp(0.8, 1.2) * advantages).mean()
-        value_loss = (values - rollout.returns).square().mean()
+        predicted = values.detach() if self.critic_detached else values
+        value_loss = (predicted - rollout.returns).square().mean()
         entropy_loss = -torch.stack([weights[name] * entropy[name] for name in SIZES]).sum(0).mean()
-        loss = self.loss_scale * (policy_loss + 0.5 * value_loss + 0.01 * entropy_loss)
+        loss = self.loss_scale * (policy_loss + 0.5 * value_loss + self.entropy_coef * entropy_loss)
         self.rec.minibatch(
             log_prob=new,
             old_log_prob=rollout.old,

@@ -16,6 +16,7 @@ from esper_analyze.detector.detector import RuleVerdicts
 from esper_analyze.detector.escalation import LevelChange
 from esper_analyze.detector.findings import Finding
 from esper_analyze.detector.incidents import Incident
+from esper_analyze.detector.rule import revisions
 from esper_analyze.detector.rules import RULES
 from esper_analyze.detector.thresholds import Thresholds
 from esper_analyze.detector.verdict import Judgement, Verdict
@@ -208,7 +209,7 @@ def test_a_level_that_there_is_not_is_damage() -> None:
 
 
 def test_a_run_of_one_rank_or_of_merged_ones_is_replayed_as_it_is() -> None:
-    one = run(updates=updates(2))
+    one = run({"rule_revisions": revisions(RULES)}, updates=updates(2))
     assert merged_run(one) is one
     already = run(ranks=2, updates=updates(2))
     assert merged_run(already) is already
@@ -217,9 +218,9 @@ def test_a_run_of_one_rank_or_of_merged_ones_is_replayed_as_it_is() -> None:
 
 def test_each_rank_is_compared_with_its_own_replay() -> None:
     several = open_run(SAMPLES / "two_ranks")
-    result = replay(several)
+    result = replay(several, rules=judged_live(several, RULES))
     assert verified(several, result) == []
-    other = replay(several, result.thresholds.assigned("kl_spike.critical=0"))
+    other = replay(several, result.thresholds.assigned("kl_spike.critical=0"), rules=result.rules)
     apart = verified(several, other)
     assert {one.text[:7] for one in apart} == {"rank 0:", "rank 1:"}
     assert all("kl_spike" in one.text for one in apart if one.only == "replay" and "level" not in one.text)

@@ -15,6 +15,7 @@ from tests.reports.synthetic import Rows, write_run
 def trouble(update: int, rows: Rows) -> None:
     """A KL spike that drags the ratio along, then a NaN loss, an unexplained zero and a head that collapses."""
     row = rows["updates"][0]
+    row["episode_return_mean"] = 10.0
     if 20 <= update < 24:
         row |= {"kl_k3": 0.7, "ratio_max": 60.0 + update}
     if update == 30:

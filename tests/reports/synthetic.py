@@ -30,7 +30,7 @@ def quiet(update: int, total: int, noise: np.random.Generator) -> Rows:
         "rollout_s": 1.2,
         "optimisation_s": 0.8,
         "progress": done,
-        "learning_rate": 3e-4 * (1 - done),
+        "learning_rate": 3e-4 * (1 - update / total),
         "clip_range": 0.2,
         "entropy_coef": 0.01,
         "status": "performed",

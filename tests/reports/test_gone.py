@@ -63,7 +63,7 @@ def test_a_setting_that_changed_before_the_streak_is_named(tmp_path: Path) -> No
             rows["updates"][0]["kl_k3"] = 0.9
 
     evidence = written(tmp_path / "run", change)
-    lead = evidence.replay.incidents[0]
+    lead = next(one for one in evidence.replay.incidents if one.rule == "kl_spike")
     assert lead.onset == 30
     told = onset.frame(evidence.run, lead)
     assert [(one.name, one.update, one.at) for one in told.settings] == [("learning_rate", 27, 0.0)]

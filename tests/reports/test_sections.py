@@ -97,7 +97,9 @@ def test_the_bound_on_explained_variance_is_the_rules_own(healthy: Evidence) -> 
     bound = present(present(value.frame(healthy)).bound)
     limits = healthy.replay.thresholds["value_collapse"]
     assert isinstance(limits, ValueCollapseLimits)
-    assert bound.value[[0, 8, 20, 59]].tolist() == [limits.warmup, limits.early, limits.mid, limits.late]
+    assert bound.value[[0, 18, 19, 48, 49, 59]].tolist() == [
+        *(limits.warmup, limits.warmup, limits.early, limits.early, limits.mid, limits.mid)
+    ]
 
 
 def test_undefined_explained_variance_is_counted_not_called_zero(troubled: Evidence) -> None:

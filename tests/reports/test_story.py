@@ -214,8 +214,10 @@ def test_the_headline_goes_by_time_and_cause(several: list[Incident], lead: int)
 
 def test_badge_and_headline_agree_where_a_warning_leads(tmp_path: Path) -> None:
     def pushed(update: int, rows: Rows) -> None:
+        if update >= 10:
+            rows["updates"][0]["episode_return_mean"] = 1.0
         if update >= 30:
-            rows["updates"][0] |= {"entropy_norm": 0.05, "episode_return_mean": 1.0}
+            rows["updates"][0]["entropy_norm"] = 0.05
             rows["updates"][0] |= {"explained_variance": -3.0, "value_nrmse": 2.0}
 
     told = story.frame(gather(open_run(write_run(tmp_path / "pushed", 50, pushed))))

@@ -24,13 +24,18 @@ _RATIO = "rec.minibatch(log_prob=…, old_log_prob=…)"
 _VALUES = "rec.update(values=…, returns=…)"
 _ADVANTAGES = "rec.update(advantages=…)"
 _ENTROPY = "rec.minibatch(entropy=…)"
+_CLIP_RANGE = "rec.minibatch(clip_range=…)"
 
 CALLS: Mapping[tuple[str, str], str] = {
     ("updates", "first_ratio_error"): _RATIO,
     ("updates", "kl_k3"): _RATIO,
     ("updates", "ratio_max"): _RATIO,
     ("updates", "ratio_min"): _RATIO,
-    ("updates", "clip_fraction"): "rec.minibatch(clip_range=…)",
+    ("updates", "clip_fraction"): _CLIP_RANGE,
+    ("updates", "clip_range"): _CLIP_RANGE,
+    ("updates", "learning_rate"): _MODEL,
+    ("updates", "entropy_coef"): "rec.update(entropy_coef=…)",
+    ("updates", "entropy"): _ENTROPY,
     ("updates", "entropy_norm"): _ENTROPY,
     ("updates", "advantage_std"): _ADVANTAGES,
     ("updates", "advantage_min"): _ADVANTAGES,
@@ -50,6 +55,8 @@ CALLS: Mapping[tuple[str, str], str] = {
     ("groups", "grad_norm"): _CLIP,
     ("groups", "vanishing_severity"): _CLIP,
     ("groups", "health"): _CLIP,
+    ("groups", "tensors"): _CLIP,
+    ("groups", "tensors_without_grad"): _CLIP,
 }
 """The call that fills a column that rules need."""
 
