@@ -84,7 +84,7 @@ class Alarms:
         for name, values in thresholds.items() if isinstance(thresholds, Mapping) else ():
             if name in limits:
                 try:
-                    limits[name] = Thresholds.defaults(RULES).merged({name: values})[name]
+                    limits[name] = Thresholds.defaults(RULES).merged({name: values}, recorded=True)[name]
                 except ThresholdError:
                     continue
         return cls(limits, restated_since(info, RULES))

@@ -28,9 +28,9 @@ SHOWS = {
         "labels": "policy gone in one update",
         "rules": "all rules",
         "detections": "kl_spike",
-        "sweep": "threshold=0.02",
-        "what-if": "earlier head_entropy_collapse on style from update 8",
-        "toml": "threshold = 0.5",
+        "sweep": "critical=0.02",
+        "what-if": "new kl_spike on run from update 1",
+        "toml": "critical = 0.02",
     },
     "random_seeds": {
         "open": "died: ValueError",
