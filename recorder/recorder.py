@@ -830,11 +830,15 @@ class Recorder:
 
     @completed(lambda self: self._closed)
     def close(self, reason: str = "closed") -> None:
-        """End the recording: the update in progress is kept as interrupted, everything is sealed. Idempotent."""
+        """End the recording: the update in progress is kept as interrupted, everything is sealed. Idempotent.
+
+        An exception interrupts an update wherever it comes, also before the first minibatch.
+        """
         if self._closed:
             return
         if not self._store.inert:
-            if self._buffer.minibatches:
+            failed = isinstance(reason, shutdown.Failure) and self._update > 0
+            if self._buffer.minibatches or failed:
                 self.update(status="interrupted", reason=reason)
             with self.guarded("close"):
                 self._finish_pending()

@@ -33,6 +33,12 @@ _exit_reason: list[str] = []
 """Reason of the main thread's last ``sys.exit``, unless something was recorded after it."""
 
 
+class Failure(str):
+    """The close reason of a training that an exception ended, other than by Ctrl-C or an exit."""
+
+    __slots__ = ()
+
+
 def reason_of(error: BaseException) -> str:
     """Return the close reason for an exception that ends a training: "ValueError: …"; "closed" for a clean exit."""
     if isinstance(error, SystemExit) and error.code in (None, 0):
@@ -41,7 +47,8 @@ def reason_of(error: BaseException) -> str:
         message = str(error)
     except Exception:
         message = "its message cannot be read"
-    return f"{type(error).__name__}: {message}"[:500]
+    reason = f"{type(error).__name__}: {message}"[:500]
+    return Failure(reason) if isinstance(error, Exception) else reason
 
 
 def close_at_exit(thing: Closable) -> None:
