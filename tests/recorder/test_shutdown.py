@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from esper_analyze.runs.run import open_run
+from recorder import Recorder
 from tests.patience import PATIENCE
 
 pytestmark = pytest.mark.signals
@@ -117,6 +118,31 @@ def test_the_run_is_closed_and_whole_and_says_why_when_the_process(tmp_path: Pat
     assert updates[:3] == [0, 1, 2]
     marker = json.loads((run.attempts[0].folder / "closed.json").read_bytes())
     assert marker["reason"].startswith(reason) if reason.endswith(": ") else marker["reason"] == reason
+
+
+def test_an_exception_between_two_updates_is_an_update_cut_short_and_an_end_on_purpose_is_none(tmp_path: Path) -> None:
+    kept = "goes on after the thread that trained"
+    for number, (ending, (script, _, reason)) in enumerate(sorted(ENDINGS.items())):
+        if ending == kept:
+            continue
+        run_process(script, tmp_path / str(number))
+        rows = open_run(tmp_path / str(number)).frame("updates").to_dicts()
+        failed = "Error: " in reason
+        cut_short = [row for row in rows if row["status"] == "interrupted"]
+        assert len(cut_short) == failed, ending
+        assert all(row["update"] > 2 and row["skip_reason"].startswith(reason) for row in cut_short), ending
+    assert any("Error: " in reason for _, _, reason in ENDINGS.values())
+
+
+def test_an_exception_before_the_first_update_makes_no_row(tmp_path: Path) -> None:
+    def fails() -> None:
+        with Recorder(tmp_path / "run"):
+            raise ValueError("no environment")
+
+    with pytest.raises(ValueError, match="no environment"):
+        fails()
+    run = open_run(tmp_path / "run")
+    assert (run.rows.get("updates", 0), run.closed) == (0, True)
 
 
 def test_an_exception_in_a_message_does_not_keep_the_run_open(tmp_path: Path) -> None:
