@@ -134,7 +134,8 @@ def test_verdict_and_incidents_are_those_of_the_report(run: ea.Run, tmp_path: Pa
     assert run.story.headline == report["headline"]
     assert run.incidents["rule"].to_list() == [one["rule"] for one in report["incidents"]]
     assert run.incidents["rule"].to_list()[:2] == ["setting_changed", "kl_spike"]
-    assert run.incidents.filter(rule="entropy_collapse")["cause"].unique().to_list() == ["kl_spike"]
+    assert run.incidents.filter(rule="ratio_explosion")["cause"].to_list() == ["kl_spike"]
+    assert run.incidents.filter(rule="entropy_collapse")["cause"].to_list() == [None]
 
 
 def test_a_healthy_run_is_ok_and_has_typed_empty_incidents() -> None:
