@@ -21,7 +21,7 @@ SHOWS = {
         "card": "esper-card ok",
         "sql": "kl_k3",
         "meaning": "share",
-        "what-if": "head_entropy_collapse",
+        "what-if": "kl_spike",
         "figure": "% learnable",
     },
     "thresholds": {
