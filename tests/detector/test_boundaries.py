@@ -124,7 +124,9 @@ def _ratios() -> list[Case]:
         (near, 0.8, None, "1i 1w"),
         (far, 0.5, 0.1, "1i 1w"),
         (far, 0.5, 0.5, "1i 1w"),
-        (far, under(0.5), 0.5, "1w 1c"),
+        (far, under(0.5), 0.5, "2w"),
+        (far, under(0.5), over(0.5), "2c"),
+        (far, under(0.5), None, "2c"),
         (far, 1.0, over(0.5), "2c"),
     ):
         changed = cells | {"ess_fraction": ess, "kl_k3": kl, "ratio_max": [value] * 2}
@@ -137,13 +139,13 @@ def _ratios() -> list[Case]:
         [
             ([near, *once, near], "1i 3o 1w"),
             ([near, *once, 1.0, near], "1i 4o 1i"),
-            ([far, *once, far], "1w 3o 1c"),
+            ([far, *once, far], "1w 3o 1w"),
             ([far, *once, 1.0, far], "1w 4o 1w"),
         ],
     )
     measurable = {"ratio_max": [near] * 3, "inner_loop_measurable": [False, True, True]}
     cases.append(Case(name, "ratio_max", cells | measurable, "1n 1i 1w", threshold=5.0))
-    cases.append(Case(name, "ratio_max", cells | {"ratio_max": [far] * 2}, "1w 1c", threshold=20.0))
+    cases.append(Case(name, "ratio_max", cells | {"ratio_max": far, "kl_k3": 0.6}, "2c", threshold=20.0))
 
     name, cells = "ratio_collapse", cells | {"ess_fraction": 0.9, "choice_fraction": 1.0}
     cases += single(name, "ratio_min", cells, [(0.1, "o"), (under(0.1), "i"), (0.01, "i"), (under(0.01), "w")])
@@ -156,10 +158,15 @@ def _ratios() -> list[Case]:
         (near, 0.3, 0.3, None, "2i"),
         (near, 0.3, over(0.3), None, "1i 1w"),
         (near, 0.3, None, None, "1i 1w"),
-        (far, 1.0, 0.05, 1.0, "1w 1c"),
-        (far, 1.0, 0.5, 1.0, "1w 1c"),
+        (far, 0.8, 0.1, 1.0, "2i"),
+        (far, under(0.8), 0.1, 1.0, "2w"),
+        (far, 0.8, over(0.1), 1.0, "2w"),
+        (far, 1.0, 0.5, 1.0, "2w"),
         (far, 1.0, over(0.5), 1.0, "2c"),
+        (far, 1.0, None, 1.0, "2c"),
         (far, 0.3, 0.3, None, "2i"),
+        (far, 0.3, over(0.3), None, "2w"),
+        (far, 0.3, over(0.5), None, "2c"),
     ):
         changed = {"ess_fraction": ess, "kl_k3": kl, "choice_fraction": choice, "ratio_min": [value] * 2}
         cases.append(Case(name, "ratio_min", cells | changed, verdicts))
@@ -170,13 +177,13 @@ def _ratios() -> list[Case]:
         [
             ([near, *once, near], "1i 3o 1w"),
             ([near, *once, 1.0, near], "1i 4o 1i"),
-            ([far, *once, far], "1w 3o 1c"),
+            ([far, *once, far], "1w 3o 1w"),
             ([far, *once, 1.0, far], "1w 4o 1w"),
         ],
     )
     measurable = {"ratio_min": [near] * 3, "inner_loop_measurable": [False, True, True]}
     cases.append(Case(name, "ratio_min", cells | measurable, "1n 1i 1w", threshold=0.1))
-    cases.append(Case(name, "ratio_min", cells | {"ratio_min": [far] * 2}, "1w 1c", threshold=0.01))
+    cases.append(Case(name, "ratio_min", cells | {"ratio_min": far, "kl_k3": 0.6}, "2c", threshold=0.01))
     return cases + single(
         "first_ratio",
         "first_ratio_error",
@@ -198,6 +205,26 @@ def _divergences() -> list[Case]:
     cases.append(Case(name, "kl_k3", cells | {"kl_k3": [0.04] * 3}, "2o 1w", threshold=goal))
     cases.append(Case(name, "kl_k3", cells | {"kl_k3": [0.2] * 3}, "1i 2w", threshold=0.1))
     cases.append(Case(name, "kl_k3", {"kl_k3": [0.9], "inner_loop_measurable": True}, "1c", threshold=0.5))
+    cells = {"target_kl": None, "inner_loop_measurable": True}
+    twentieth = [0.05] * 20
+    cases += series(
+        name,
+        "kl_k3",
+        cells,
+        [
+            (twentieth + [0.25] * 2, "20o 2i"),  # five times its median
+            (twentieth + [over(0.25)] * 2, "20o 1i 1w"),
+            ([*twentieth[:18], *[over(0.1)] * 3], "18o 1i 2w"),  # no median before the twentieth
+            ([*twentieth, over(0.25), 0.0, 0.2, over(0.25)], "20o 1i 1o 1i 1w"),
+            ([0.01] * 20 + [over(0.1)] * 2, "20o 1i 1w"),
+            ([0.2] * 40, "1i 22w 17i"),  # from the 21st on it is usual, and of the last five at most one is not
+            ([0.2] * 20 + [0.5, over(0.5)], "1i 20w 1c"),
+        ],
+    )
+    cases.append(Case(name, "kl_k3", cells | {"kl_k3": twentieth + [0.3] * 2}, "20o 1i 1w", threshold=0.25))
+    cases.append(Case(name, "kl_k3", cells | {"kl_k3": [*twentieth, 0.2]}, "20o 1i", threshold=0.1))
+    median = {"kl_k3": twentieth + [0.2] * 2, "inner_loop_measurable": [False, *[True] * 21]}
+    cases.append(Case(name, "kl_k3", median, "1n 19o 1i 1i"))  # what was not measurable is not in it
     measurable: Cells = {"kl_k3": [0.2] * 4, "inner_loop_measurable": [False, True, None, True]}
     cases.append(Case(name, "kl_k3", measurable, "1n 1i 2w"))
 
@@ -223,7 +250,7 @@ def _divergences() -> list[Case]:
     measurable = {"kl_k3": [3.0, 0.0, 3.0, 0.0, 0.0], "inner_loop_measurable": [False, True, False, True, True]}
     cases.append(Case(name, "kl_k3", measurable, "1n 1o 1n 2o"))
 
-    name, cells = "clip_saturation", {"inner_loop_measurable": True}
+    name, cells = "clip_saturation", {"inner_loop_measurable": True, "kl_k3": 0.08}
     cases += lasting(
         name,
         "clip_fraction",
@@ -240,7 +267,18 @@ def _divergences() -> list[Case]:
             ([0.6, 0.6, 0.5, 0.6, 0.6, 0.6], "2o 3w 1c"),
         ],
     )
-    measurable = {"clip_fraction": [0.4] * 4, "inner_loop_measurable": [True, True, False, True]}
+    for kl, milder, worse in (
+        (0.05, "2o 1i", "2o 1i"),
+        (over(0.05), "2o 1w", "2o 1c"),
+        (None, "2o 1w", "2o 1c"),
+        (math.nan, "2o 1w", "2o 1c"),
+        ([0.08] * 3 + [0.05, 0.08], "2o 1w 1i 1w", "2o 1c 1i 1c"),
+    ):
+        narrow = cells | {"kl_k3": kl}
+        cases += lasting(name, "clip_fraction", narrow, [(0.4, milder), (0.9, worse)])
+    narrow = cells | {"clip_fraction": 0.9, "kl_k3": 0.01}
+    cases.append(Case(name, "clip_fraction", narrow, "2o 1i", threshold=0.3))
+    measurable = cells | {"clip_fraction": 0.4, "inner_loop_measurable": [True, True, False, True]}
     cases.append(Case(name, "clip_fraction", measurable, "2o 1n 1w", threshold=0.3))
     cases.append(Case(name, "clip_fraction", cells | {"clip_fraction": [0.9] * 3}, "2o 1c", threshold=0.5))
     return cases
@@ -287,6 +325,31 @@ def _steps() -> list[Case]:
     cases += series(
         name, "kl_k3", cells, [([0.0, 0.0, None, 0.0], "2o 1d 1w"), ([0.0, 0.0, 1.0, 0.0, 0.0, 0.0], "5o 1w")]
     )
+    moves, returns = [0.01] * 5, "episode_return_mean"
+    cases += series(
+        name,
+        "kl_k3",
+        cells,
+        [
+            ([*moves, *[0.0] * 4], "5o 4w"),  # it stopped at once
+            ([*moves[1:], *[0.0] * 4], "4o 2o 2w"),
+            ([*[1e-6] * 5, *[0.0] * 4], "5o 2o 2w"),
+            ([*[over(1e-6)] * 5, *[0.0] * 4], "5o 4w"),
+            ([*moves, *[1e-9], *[0.0] * 4], "5o 1o 2o 2w"),  # it came to rest slowly
+            ([*moves, 0.0, None, 0.0, *moves[1:], 0.0], "5o 1w 1d 1w 4o 1o"),
+            ([*moves[:3], None, *moves[3:], 0.0], "3o 1d 2o 1w"),
+        ],
+    )
+    for level, letter in (
+        (20.0, "i"),
+        (11.0, "w"),  # a tenth more is not more than a tenth
+        (11.5, "i"),
+        (None, "w"),
+    ):
+        slowly = {"kl_k3": [*[0.01] * 19, 1e-9, *[0.0] * 4], returns: [*[10.0] * 10, *[level] * 14]}
+        cases.append(Case(name, "kl_k3", cells | slowly, f"22o 2{letter}", threshold=1e-12))
+        at_once = {"kl_k3": [*[0.01] * 20, *[0.0] * 4], returns: [*[10.0] * 10, *[level] * 14]}
+        cases.append(Case(name, "kl_k3", cells | at_once, "20o 4w", threshold=1e-12))
     for column, values in (
         ("inner_loop_measurable", [True, True, False, True]),
         ("choice_fraction", [1.0, 1.0, 0.0, 1.0]),
@@ -336,7 +399,7 @@ def _critics() -> list[Case]:
     ev = "explained_variance"
     cases = []
     for name, cells, verdicts in (
-        ("value_collapse", {"value_nrmse": 2.0, "progress": 0.5}, "4o 1c"),
+        ("value_collapse", {"value_nrmse": None, "progress": 0.5}, "4o 1c"),
         ("critic_constant", {"value_nrmse": 2.0}, "19o 1w"),
         ("critic_not_learning", {"value_nrmse": 2.0}, "59n 1w"),
     ):
@@ -354,7 +417,7 @@ def _critics() -> list[Case]:
             cases += lasting(name, ev, cells | SCALE | returns, [(value, letters)])
 
     first = len(cases)
-    name, cells = "value_collapse", SCALE | {"value_nrmse": 2.0}
+    name, cells = "value_collapse", SCALE | {"value_nrmse": None}  # an error that is not known excuses nothing
     for progress, bound in (
         (0.0, -0.5),
         (under(0.1), -0.5),
@@ -374,9 +437,22 @@ def _critics() -> list[Case]:
         )
     cells |= {"progress": 0.5}
     cases += [
-        Case(name, ev, cells | {ev: -0.3, "value_nrmse": nrmse}, f"4o 1{letter}")
-        for nrmse, letter in ((1.1, "i"), (over(1.1), "w"), (None, "w"), (math.nan, "w"))
+        Case(name, ev, cells | {ev: -3.0, "value_nrmse": [*[early] * 10, *[late] * 5]}, f"4o {letters}")
+        for early, late, letters in (
+            (0.5, 1.1, "11i"),
+            (0.5, over(1.1), "10i 1c"),
+            (2.0, 2.5, "11i"),  # a quarter more than its mean over the first ten
+            (2.0, over(2.5), "10i 1c"),
+            (2.0, None, "10i 1c"),
+            (2.0, math.nan, "10i 1c"),
+            (9.0, 9.0, "11i"),  # it was never better
+            (None, over(1.1), "6c 5i"),  # its first updates are those that are known
+        )
     ]
+    worse = cells | {ev: -0.3, "value_nrmse": [*[2.0] * 10, 99.0, *[2.6] * 4]}
+    cases.append(Case(name, ev, worse, "4o 10i 1w"))  # the eleventh is no part of the early level
+    worse = worse | {"value_nrmse": [*[2.0] * 10, *[2.6] * 3, 2.5, *[2.6] * 5]}
+    cases.append(Case(name, ev, worse, "4o 14i 1w"))
     cases.append(Case(name, ev, cells | {ev: -0.3}, "4o 1w", threshold=0.0, value=-0.3))
     cases.append(Case(name, ev, cells | {ev: -3.0}, "4o 1c", threshold=-1.0, baseline=-3.0))
     cases += series(
@@ -391,11 +467,17 @@ def _critics() -> list[Case]:
             ([-2.0] * 10 + [9.0] + [-2.0] * 6, "4o 6c 5o 2c"),
         ],
     )
-    fading = cells | {ev: -0.3, "value_nrmse": [2.0] * 4 + [1.0] + [2.0] * 5}
+    fading = cells | {ev: -0.3, "value_nrmse": [None] * 4 + [1.0] + [None] * 5}
     cases.append(Case(name, ev, fading, "4o 5i 1w"))
     at_once = {"least_updates": 1}  # progress alone says which phase it is
     cases = [*cases[:first], *(replace(case, limits=at_once) for case in cases[first:]), *_phases()]
 
+    return cases + _flat_critics() + _diverging_critics()
+
+
+def _flat_critics() -> list[Case]:
+    """Critics that explain nothing, with returns at their best or not."""
+    ev, cases = "explained_variance", list[Case]()
     name, cells = "critic_constant", SCALE | {"value_nrmse": 3.0}
     band = 1e-3
     cases += lasting(
@@ -410,6 +492,19 @@ def _critics() -> list[Case]:
     )
     cases.append(Case(name, ev, cells | {ev: -0.0005}, "19o 1w", threshold=1e-3, value=0.0005))
     cases.append(Case(name, ev, cells | {ev: 0.0}, "19o 80w 1c", threshold=1e-3))
+
+    returns = "episode_return_mean"
+    for level, verdicts in (
+        (20.0, "19o 101i"),
+        (11.0, "19o 80w 21c"),  # a tenth more is not more than a tenth
+        (11.5, "19o 101i"),
+        (None, "19o 80w 21c"),
+    ):
+        learnt = {ev: 0.0, returns: [*[10.0] * 10, *[level] * 110]}
+        cases.append(Case(name, ev, cells | learnt, verdicts))
+    for level, verdicts in ((18.0, "19o 11i"), (17.9, "19o 10i 1w")):  # a fifth of the way back is the most
+        fallen = {ev: 0.0, returns: [*[10.0] * 10, *[20.0] * 10, *[level] * 10]}
+        cases.append(Case(name, ev, cells | fallen, verdicts))
 
     name, cells = "critic_not_learning", SCALE | {"value_nrmse": 1.0}
     late = [0.0] * 10
@@ -433,9 +528,20 @@ def _critics() -> list[Case]:
     ]
     cases.append(Case(name, ev, cells | {ev: 0.0, "value_nrmse": None}, "59n 2d"))
     cases.append(Case(name, ev, cells | {ev: 0.0, "ev_low_variance": [True] * 5 + [False] * 61}, "64n 2i"))
+    for level, letter in ((20.0, "i"), (11.0, "w"), (11.5, "i"), (None, "w")):
+        learnt = {ev: 0.0, "value_nrmse": 3.0, returns: [*[10.0] * 10, *[level] * 51]}
+        cases.append(Case(name, ev, cells | learnt, f"59n 2{letter}"))
+    for level, letter in ((18.0, "i"), (17.9, "w")):
+        fallen = {ev: 0.0, "value_nrmse": 3.0, returns: [*[10.0] * 10, *[20.0] * 40, *[level] * 10]}
+        cases.append(Case(name, ev, cells | fallen, f"59n 1{letter}"))
     numbers = cells | {ev: late + [0.04] * 51, "value_nrmse": 3.0}
     cases.append(Case(name, ev, numbers, "59n 2w", threshold=0.1, value=0.04, baseline=0.0))
 
+    return cases
+
+
+def _diverging_critics() -> list[Case]:
+    cases = list[Case]()
     name, nrmse = "value_divergence", "value_nrmse"
     for metric, other, usual, warning, critical in (
         (nrmse, "bellman_error", 2.0, 6.0, 60.0),  # 3 times its level
@@ -479,7 +585,7 @@ def _critics() -> list[Case]:
 def _phases() -> list[Case]:
     """A plan of few updates, which passes through the phases of a critic more slowly; and returns at their best."""
     name, ev = "value_collapse", "explained_variance"
-    cells: Cells = SCALE | {"value_nrmse": 2.0}
+    cells: Cells = SCALE | {"value_nrmse": None}
     cases = [
         Case(name, ev, cells | {ev: value, "progress": progress}, verdicts)
         for value, progress, verdicts in (
@@ -497,10 +603,10 @@ def _phases() -> list[Case]:
     cases.append(Case(name, ev, cells | {ev: -0.3, "progress": 0.9}, "10o 1w", limits=short))
     cells |= {"progress": 0.5}
     for value, late, verdicts in (
-        (-3.0, 74.0, "4o 10c 26i"),  # from the fifteenth on returns are at their best: a mean of 50, then of 90
-        (-1.0, 74.0, "4o 10w 26i"),
-        (-3.0, 73.9, "4o 10c 25i 1c"),  # a fifth of the way from 90 to 10 is the most that they may lose
-        (-1.0, 73.9, "4o 10w 25i 1w"),
+        (-3.0, 74.0, "4o 6c 30i"),  # from the eleventh on returns are at their best: a mean of 18, in the end of 90
+        (-1.0, 74.0, "4o 6w 30i"),
+        (-3.0, 73.9, "4o 6c 29i 1c"),  # a fifth of the way from 90 to 10 is the most that they may lose
+        (-1.0, 73.9, "4o 6w 29i 1w"),
         (-0.3, 74.0, "23o 17i"),
     ):
         returns = [*[10.0] * 10, *[90.0] * 20, *[late] * 10]
@@ -549,7 +655,6 @@ def _descents() -> list[Case]:
         for between, last, early, late, letter in (
             (24, 0.05, 10.0, 20.0, "i"),
             (5, 0.05, 10.0, 20.0, "i"),  # however fast
-            (0, 0.05, 10.0, 20.0, "w"),  # the mean of the last ten returns is taken at the tenth and at the fifteenth
             (24, 0.05, 10.0, 11.0, "w"),  # a tenth more is not more than a tenth
             (24, 0.05, 10.0, 11.5, "i"),
             (24, 0.05, -10.0, -9.0, "w"),
@@ -563,20 +668,21 @@ def _descents() -> list[Case]:
             level: list[float | None] = [*[early] * 10, *[late] * (between + 4)]
             verdicts = f"{10 + between}o " + (f"2o 2{letter}" if head else f"4{letter}")
             cases.append(Case(rule, norm, others | {norm: steps, column: level}, verdicts))
-        for early, best, late, lost in (
-            (10.0, 20.0, 18.0, False),  # a fifth of the way back to 10 is the most that they may lose
-            (10.0, 20.0, 17.9, True),
-            (-10.0, -5.0, -6.0, False),
-            (-10.0, -5.0, -6.1, True),
+        for early, best, late, below, lost in (
+            # the mean of the last ten: 11, then 12, … a fifth of the way back to 10 is the most that it may lose
+            (10.0, 20.0, 18.0, 1, False),
+            (10.0, 20.0, 17.9, 1, True),
+            (-10.0, -5.0, -6.0, 2, False),
+            (-10.0, -5.0, -6.1, 2, True),
         ):
             steps = [0.6] * 10 + [0.05] * 30
             level = [*[early] * 10, *[best] * 20, *[late] * 10]
-            verdicts = "12o 2w" if head else "10o 4w"
-            verdicts += (" 25i 1c" if head else " 25i 1w") if lost else " 26i"
+            verdicts = "12o 27i" if head else f"10o {below}w {29 - below}i"
+            verdicts += (" 1c" if head else " 1w") if lost else " 1i"
             cases.append(Case(rule, norm, others | {norm: steps, column: level}, verdicts))
         steps = [0.6] * 10 + [0.3] * 24 + [0.05] * 16  # returns rise when it has been low for some time
-        level = [*[10.0] * 38, *[30.0] * 12]  # of the last ten at the fortieth, two: a mean of 14
-        verdicts = "36o 3w 11i" if head else "34o 5w 11i"
+        level = [*[10.0] * 38, *[30.0] * 12]  # of the last ten one: a mean of 12
+        verdicts = "36o 2w 12i" if head else "34o 4w 12i"
         cases.append(Case(rule, norm, others | {norm: steps, column: level}, verdicts))
         steps = [0.6] * 10 + [0.3] * 24 + [0.05] * 4 + [0.6] * 2 + [0.05] * 4
         level = [*[10.0] * 10, *[20.0] * 34]
@@ -650,6 +756,54 @@ def _advantages() -> list[Case]:
     cases.append(Case(name, std, {std: ones + [1e-6] * 5}, "14o 1w", threshold=1e-4))
     cases.append(Case(name, std, {std: ones + [0.0] * 5}, "14o 1c", threshold=1e-8))
 
+    return cases + _outliers() + _alignments()
+
+
+def _alignments() -> list[Case]:
+    name, alignment, returns = "advantage_misaligned", "advantage_alignment", "episode_return_mean"
+    cells: Cells = {"inner_loop_measurable": True}
+    cases = lasting(
+        name,
+        alignment,
+        cells,
+        [(5e-324, "4n 2o"), (0.0, "4n 2w"), (-0.0499, "4n 12w"), (-0.05, "4n 9w 2c")],
+    )
+    cases += series(
+        name,
+        alignment,
+        cells,
+        [
+            ([0.5, *[-0.125] * 4], "4n 1w"),  # their mean is 0
+            ([over(0.5), *[-0.125] * 4], "4n 1o"),
+            ([0.5, *[-0.125] * 4, 0.5], "4n 1w 1w"),
+            ([9.0, *[-0.125] * 4, 0.75], "4n 2o"),  # of the last five only
+            ([9.0, -1.0, None, -1.0, -1.0, 1.0, 1.0], "2n 1d 2n 1o 1w"),
+            ([*[-1.0] * 13, 9.0, *[-1.0] * 14], "4n 9w 5o 9w 1c"),
+            ([*[-1.0] * 13, None, None, -1.0], "4n 9w 2d 1c"),
+            ([*[0.5] * 4, math.nan, 0.5], "4n 1c 1o"),
+        ],
+    )
+    for level, letter in (
+        ([*[10.0] * 5, *[20.0] * 10], "i"),
+        ([*[10.0] * 5, *[11.0] * 10], "w"),  # a tenth more is not more than a tenth
+        ([*[10.0] * 5, *[11.5] * 10], "i"),
+        ([*[10.0] * 5, *[20.0] * 10, *[18.0] * 10], "i"),  # a fifth of the way back is the most that they may lose
+        ([*[10.0] * 5, *[20.0] * 10, *[17.9] * 10], "w"),
+    ):
+        n = len(level)
+        followed = cells | {alignment: [0.5] * (n - 5) + [0.0] * 5, returns: level}
+        cases.append(Case(name, alignment, followed, f"4n {n - 5}o 1{letter}", threshold=0.0, value=0.0))
+    for late, letter in ((20.0, "i"), (10.0, "w")):  # the mean of five is below 0 from the third on
+        against = cells | {alignment: [0.5] * 11 + [-0.5] * 14, returns: [10.0] * 5 + [late] * 20}
+        cases.append(Case(name, alignment, against, f"4n 9o 9{letter} 3c"))
+    measurable = {alignment: -1.0, "inner_loop_measurable": [*[True] * 13, False, False, True]}
+    cases.append(Case(name, alignment, measurable, "4n 9w 2n 1c", threshold=-0.05, value=-1.0))
+
+    return cases
+
+
+def _outliers() -> list[Case]:
+    std, cases = "advantage_std", list[Case]()
     name, low, high = "advantage_outlier", "advantage_min", "advantage_max"
     for least, most, spread, verdict in (
         (-1.0, 10.0, 1.0, "1o"),
@@ -678,21 +832,40 @@ def _states() -> list[Case]:
     name, cases = "lstm_explosion", []
     calm = {"c_env_rms_max": 0.5, "c_rms": 0.5, "h_rms": 0.5}
     for metric, warning in (("c_env_rms_max", 10.0), ("c_rms", 5.0), ("h_rms", 5.0)):
-        points = [(warning, "o"), (over(warning), "i"), (2 * warning, "i"), (over(2 * warning), "c")]
-        cases += single(name, metric, calm, points)
-        high, low = 1.5 * warning, 0.5
+        cases += single(name, metric, calm, [(warning, "o"), (over(warning), "i"), (9 * warning, "i")])
+        high, low, critical = 1.5 * warning, 0.5, 2 * warning
+        ten, usual, large = [0.5] * 10, [0.5 * warning] * 10, [0.8 * warning] * 10
+        rising = [0.2 * warning] * 10 + [0.6 * warning] * 10  # the mean of the first ten, then the median, 0.4
         cases += series(
             name,
             metric,
             calm,
             [
-                ([high, high, low, low, high], "2i 2o 1w"),
-                ([high, high, low, low, low, high], "2i 3o 1i"),
-                ([high, None, high, high], "1i 1d 1i 1w"),
+                ([*ten, high, high, low, low, high], "10o 2i 2o 1w"),
+                ([*ten, high, high, low, low, low, high], "10o 2i 3o 1i"),
+                ([*ten, high, None, high, high], "10o 1i 1d 1i 1w"),
+                ([*ten, *[warning] * 3], "13o"),
+                ([*ten, *[critical] * 3], "10o 2i 1w"),
+                ([*ten, *[over(critical)] * 3], "10o 2i 1c"),
+                ([*ten, over(critical), over(critical), low, low, over(critical)], "10o 2i 2o 1c"),
+                ([*ten, *[over(critical)] * 2, high, over(critical)], "10o 2i 1w 1c"),
+                ([*usual, *[high] * 3], "10o 3i"),  # three times its level
+                ([*usual, *[over(high)] * 3], "10o 2i 1w"),
+                ([*large, *[2.4 * warning] * 3], "10o 3i"),
+                ([*large, *[over(2.4 * warning)] * 3], "10o 2i 1c"),
+                ([*rising, *[1.2 * warning] * 3], "20o 3i"),
+                ([*rising, *[over(1.2 * warning)] * 3], "20o 2i 1w"),
+                ([high] * 13, "13i"),  # so it has been from its first update on
             ],
         )
-        cases.append(Case(name, metric, calm | {metric: [high] * 3}, "2i 1w", threshold=warning))
-        cases.append(Case(name, metric, calm | {metric: 99.0}, "1c", threshold=2 * warning))
+        numbers = calm | {metric: [*ten, *[high] * 3]}
+        cases.append(Case(name, metric, numbers, "10o 2i 1w", threshold=warning, value=high, baseline=0.5))
+        cases.append(Case(name, metric, calm | {metric: [*ten, *[99.0] * 3]}, "10o 2i 1c", threshold=critical))
+        numbers = calm | {metric: [*usual, *[1.9 * warning] * 3]}
+        cases.append(Case(name, metric, numbers, "10o 2i 1w", threshold=high, baseline=0.5 * warning))
+        numbers = calm | {metric: [*large, *[3 * warning] * 3]}
+        cases.append(Case(name, metric, numbers, "10o 2i 1c", threshold=2.4 * warning))
+        cases.append(Case(name, metric, calm | {metric: [*ten, high]}, "10o 1i", threshold=warning))
     for metric in ("h_rms", "c_rms"):
         points = [(1e-4, "o"), (under(1e-4), "w"), (1e-6, "w"), (under(1e-6), "c")]
         cases += single("lstm_vanishing", metric, {"h_rms": 0.5, "c_rms": 0.5}, points)
@@ -719,10 +892,15 @@ def _gradients() -> list[Case]:
             ([*ones, 10.0], "20n 1o"),
             ([*ones, over(10.0)], "20n 1i"),
             ([*ones, 100.0], "20n 1i"),
-            ([*ones, over(100.0)], "20n 1c"),
-            ([*ones, 11.0, 1.0, 1.0, 1.0, 11.0], "20n 1i 3o 1w"),
-            ([*ones, 11.0, 1.0, 1.0, 1.0, 1.0, 11.0], "20n 1i 4o 1i"),
-            ([*ones, 11.0, None, 11.0], "20n 1i 1d 1w"),
+            ([*ones, 9e9], "20n 1i"),
+            ([*ones, 11.0, 1.0, 11.0, 1.0, 11.0], "20n 1i 1o 1i 1o 1w"),
+            ([*ones, 11.0, 1.0, 11.0, 1.0, 1.0, 11.0], "20n 1i 1o 1i 2o 1i"),
+            ([*ones, 11.0, None, 11.0, 11.0], "20n 1i 1d 1i 1w"),
+            ([*ones, *[100.0] * 3], "20n 2i 1w"),
+            ([*ones, *[over(100.0)] * 3], "20n 2i 1c"),
+            ([*ones, 101.0, 1.0, 101.0, 1.0, 101.0], "20n 1i 1o 1i 1o 1c"),
+            ([*ones, 101.0, 11.0, 101.0, 11.0, 11.0, 101.0], "20n 2i 3w 1w"),
+            ([*ones, math.inf, 1.0], "20n 1c 1o"),
             ([*falling, 40.0], "20n 1o"),
             ([*falling, over(40.0)], "20n 1i"),
             ([*odd, over(40.0)], "20n 1i"),
@@ -732,7 +910,23 @@ def _gradients() -> list[Case]:
         ],
     )
     cases.append(Case(name, norm, {norm: [*ones, 20.0]}, "20n 1i", threshold=10.0, value=20.0, baseline=1.0))
-    cases.append(Case(name, norm, {norm: [*ones, 200.0]}, "20n 1c", threshold=100.0))
+    cases.append(Case(name, norm, {norm: [*ones, *[200.0] * 3]}, "20n 2i 1c", threshold=100.0))
+    clip = "updates.max_grad_norm"
+    for limit, course, verdicts in (
+        (3.0, [*ones, 30.0], "20n 1o"),  # the clip norm is above its median
+        (3.0, [*ones, over(30.0)], "20n 1i"),
+        (3.0, [*ones, *[over(300.0)] * 3], "20n 2i 1c"),
+        (3.0, [*ones, *[300.0] * 3], "20n 2i 1w"),
+        (0.5, [*ones, 10.0], "20n 1o"),
+        (0.5, [*ones, over(10.0)], "20n 1i"),
+        (None, [*ones, over(10.0)], "20n 1i"),
+        (math.nan, [*ones, over(10.0)], "20n 1i"),
+        (3.0, [0.0] * 20 + [over(30.0)], "20n 1i"),
+        ([*[3.0] * 20, 1.0, 3.0], [*ones, 20.0, 20.0], "20n 1i 1o"),
+    ):
+        cases.append(Case(name, norm, {norm: course, clip: limit}, verdicts))
+    numbers = {norm: [*ones, *[40.0] * 3], clip: 3.0}
+    cases.append(Case(name, norm, numbers, "20n 2i 1w", threshold=30.0, value=40.0, baseline=3.0))
 
     name, share = "gradient_vanishing", "vanishing_severity"
     cells = {norm: 1.0, "tensors": 4, "heads.zero_explained": "not_zero", "heads.learnable_fraction": 1.0}
@@ -790,7 +984,7 @@ def _gradients() -> list[Case]:
 
     name = "gradient_drift"
     once = {"sustained": 1}
-    for last, letter in ((5e-9, "o"), (over(5e-9), "w"), (2e-8, "w"), (over(2e-8), "c")):  # over 1e-8 where it was 0
+    for last, letter in ((5e-9, "o"), (over(5e-9), "i"), (9.0, "i")):  # over 1e-8 where it was 0
         cells = {norm: [0.0] * 11 + [last], "health": 1.0}
         cases.append(Case(name, norm, cells, f"10n 1o 1{letter}", limits=once))
     ten = [1.0] * 10
@@ -802,23 +996,24 @@ def _gradients() -> list[Case]:
             {"health": 1.0},
             [
                 ([*ten, 1.48, 1.48, 1.48], "10n 3o"),
-                ([*ten, 1.6, 1.6, 1.6], "10n 2o 1w"),
+                ([*ten, 1.6, 1.6, 1.6], "10n 2o 1i"),
                 ([*ten, 1.6, 1.6, 1.0, 1.6, 1.6], "10n 5o"),
-                ([*ten, 1.6, 1.6, None, 1.6], "10n 2o 1d 1w"),
-                ([*ten, 0.3, 0.3, 0.3], "10n 2o 1w"),
-                ([*ten, 2.9, 2.9, 2.9], "10n 2o 1w"),
-                ([*ten, 3.3, 3.3, 3.3], "10n 2o 1c"),
+                ([*ten, 1.6, 1.6, None, 1.6], "10n 2o 1d 1i"),
+                ([*ten, 0.3, 0.3, 0.3], "10n 2o 1i"),
+                ([*ten, 99.0, 99.0, 99.0], "10n 2o 1i"),
                 ([*noisy, 2.5, 2.5, 2.5], "10n 5o"),  # fifteen times its change from update to update is 1.5
-                ([*noisy, 4.0, 4.0, 4.0], "10n 4o 1c"),
+                ([*noisy, 4.0, 4.0, 4.0], "10n 4o 1i"),
             ],
         ),
         *series(
             name,
             "health",
             {norm: 1.0},
-            [([*ten, 0.4, 0.4, 0.4], "10n 2o 1w"), ([*[0.4] * 10, 1.0, 1.0, 1.0], "10n 3o")],
+            [([*ten, 0.4, 0.4, 0.4], "10n 2o 1i"), ([*[0.4] * 10, 1.0, 1.0, 1.0], "10n 3o")],
         ),
     ]
+    numbers = {norm: [*ten, 1.6, 1.6, 1.6], "health": 1.0}
+    cases.append(Case(name, norm, numbers, "10n 2o 1i", threshold=0.5))
     state, why = "grad_state", "zero_explained"
     words = [
         (("missing", "unexplained"), "1c"),
@@ -1066,37 +1261,45 @@ def _changes() -> list[Case]:
 
 def _returns() -> list[Case]:
     name, returns = "performance_degradation", "episode_return_mean"
-    cells = {"progress": 0.5}
     tens = [10.0] * 20
-    scattered = [9.0, 11.0] * 10  # both halves have variance 1: the drop's standard error is sqrt(2 / 19) = 0.324
+    scattered = [9.0, 11.0] * 10  # a variance of 20 / 19: the drop's standard error is 0.51299, four times it 2.05196
+    dipped = [5.0] * 5 + [10.0] * 15
     cases = series(
         name,
         returns,
-        cells,
+        {},
         [
-            (tens + [9.0] * 20, "39n 1i"),
-            (tens + [9.0000001] * 20, "39n 1o"),
-            (tens + [7.0] * 20, "39n 1w"),
-            (tens + [7.0000001] * 20, "39n 1i"),
-            (tens + [2.5] * 20, "39n 1c"),
-            (tens + [2.5000001] * 20, "39n 1w"),
-            (tens + [12.0] * 20, "39n 1o"),
-            (scattered + [7.75, 9.75] * 10, "39n 1o"),
-            (scattered + [7.65, 9.65] * 10, "39n 1i"),
-            ([0.0] * 40, "39n 1o"),
-            (tens + [9.0] * 19 + [None, 9.0], "39n 1d 1i"),
+            (tens[:14], "14n"),
+            (tens[:10] + [9.0] * 5, "14n 1i"),
+            (tens + [9.0] * 5, "14n 10o 1i"),
+            (tens + [9.0000001] * 5, "14n 11o"),
+            (tens + [7.0] * 5, "14n 7o 3i 1w"),
+            (tens + [7.0000001] * 5, "14n 7o 4i"),
+            (tens + [2.5] * 5, "14n 6o 1i 3w 1c"),
+            (tens + [2.5000001] * 5, "14n 6o 2i 3w"),
+            (tens + [12.0] * 5, "14n 11o"),
+            ([10.0] * 15 + [7.0] * 24, "14n 2o 3i 1w 3i 16o"),  # then it scatters, and has been as low
+            (scattered + [7.9481] * 5, "14n 11o"),
+            (scattered + [7.9480] * 5, "14n 10o 1i"),
+            ([0.0] * 25, "14n 11o"),
+            (tens + [9.0] * 4 + [None, 9.0], "14n 10o 1d 1i"),
+            ([-10.0] * 20 + [-13.0] * 5, "14n 7o 3i 1w"),
+            ([-90.0] * 3 + [-10.0] * 20 + [-18.0] * 5, "14n 13o 1i"),  # a tenth of the 80 that it had risen by
+            ([-90.0] * 3 + [-10.0] * 20 + [-17.9999] * 5, "14n 14o"),
+            ([0.0] * 3 + [10.0] * 20 + [9.0] * 5, "14n 13o 1i"),
         ],
     )
-    cases.append(Case(name, returns, {returns: tens + [5.0] * 20, "progress": under(0.1)}, "40n"))
-    cases.append(Case(name, returns, {returns: tens + [5.0] * 20, "progress": 0.1}, "39n 1w"))
-    falling = [16.0] * 20 + [8.0] * 20 + [4.0] * 20
-    cases.append(Case(name, returns, {returns: falling[:52], "progress": None}, "50n 2w"))
-    numbers = {returns: tens + [6.0] * 20, "progress": 0.5}
-    cases.append(Case(name, returns, numbers, "39n 1w", threshold=7.0, value=6.0, baseline=10.0))
-    numbers = {returns: tens + [8.0] * 20, "progress": 0.5}
-    cases.append(Case(name, returns, numbers, "39n 1i", threshold=9.0, value=8.0, baseline=10.0))
-    numbers = {returns: tens + [1.0] * 20, "progress": 0.5}
-    cases.append(Case(name, returns, numbers, "39n 1c", threshold=2.5, value=1.0, baseline=10.0))
+    for late, verdicts in ((5.0, "14n 11o"), (4.9999, "14n 10o 1w")):  # of five updates in a row the least mean was 5
+        cases.append(Case(name, returns, {returns: dipped + [late] * 5}, verdicts, limits={"noise": 0.0}))
+    for late, verdicts, threshold in (
+        (8.0, "14n 8o 3i", 9.0),
+        (6.0, "14n 7o 2i 2w", 7.0),
+        (1.0, "14n 6o 1i 3w 1c", 2.5),
+    ):
+        numbers = {returns: tens + [late] * 5}
+        cases.append(Case(name, returns, numbers, verdicts, threshold=threshold, value=late, baseline=10.0))
+    risen = {returns: [-90.0] * 3 + [-10.0] * 20 + [-20.0] * 5}
+    cases.append(Case(name, returns, risen, "14n 13o 1i", threshold=-18.0, value=-20.0, baseline=-10.0))
 
     points = [(1e-4, "o"), (over(1e-4), "w"), (1e-2, "w"), (over(1e-2), "c")]
     cases += single("rank_desync", "spread", {"ranks": 2}, points)

@@ -14,19 +14,26 @@ from esper_analyze.detector.toml import thresholds_from_toml, thresholds_to_toml
 
 BY_RULE = {rule.name: rule for rule in RULES}
 REVISED = {
-    "frozen_update": (2, {"value", "threshold"}),
+    "kl_spike": (2, {"threshold", VERDICT}),
+    "ratio_explosion": (2, {VERDICT}),
+    "ratio_collapse": (2, {VERDICT}),
+    "clip_saturation": (2, {VERDICT}),
+    "gradient_explosion": (2, {"threshold", "baseline", VERDICT}),
+    "gradient_drift": (2, {"threshold", VERDICT}),
+    "lstm_explosion": (2, {"threshold", "baseline", VERDICT}),
+    "frozen_update": (3, {"value", "threshold", VERDICT}),
     "entropy_collapse": (2, {VERDICT}),
     "head_entropy_collapse": (3, {"threshold", VERDICT}),
     "advantage_collapse": (3, {"threshold", VERDICT}),
     "value_collapse": (2, {"threshold", VERDICT}),
     "advantage_outlier": (2, {"threshold"}),
-    "critic_constant": (2, {"value"}),
-    "critic_not_learning": (2, {"value"}),
+    "critic_constant": (3, {"value", VERDICT}),
+    "critic_not_learning": (3, {"value", VERDICT}),
     "gradient_vanishing": (3, {"value", "threshold"}),
     "clipping_always": (2, {"value", "threshold", "baseline"}),
     "slot_gradient_explosion": (2, {"value"}),
     "update_skipped": (2, {"value"}),
-    "performance_degradation": (2, {"value", "threshold"}),
+    "performance_degradation": (3, {"value", "threshold", "baseline", VERDICT}),
 }
 """The revisions that recorded runs name. One that changes makes ``replay --verify`` compare less of them."""
 
@@ -40,7 +47,8 @@ def test_a_revision_is_that_which_recorded_runs_name() -> None:
 
 def test_a_rule_s_statistic_reaches_as_far_back_as_its_window_and_the_updates_until_it_is_taken_again() -> None:
     medians = dict.fromkeys(("critic_not_learning", "clipping_always"), 50 + 20)
-    assert {rule.name: rule.reach for rule in RULES if rule.reach} == {**medians, "performance_degradation": 20 + 20}
+    means = {"performance_degradation": 5 + 20, "advantage_misaligned": 5}
+    assert {rule.name: rule.reach for rule in RULES if rule.reach} == medians | means
 
 
 def test_the_lower_a_value_the_worse_of_exactly_these_rules() -> None:
@@ -60,6 +68,7 @@ def test_the_lower_a_value_the_worse_of_exactly_these_rules() -> None:
         "seed_dormant",
         "host_dominating",
         "performance_degradation",
+        "advantage_misaligned",
     }
     assert {rule.name for rule in RULES if rule.finiteness} == {"numerical_instability", "lstm_nonfinite"}
 

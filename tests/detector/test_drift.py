@@ -15,7 +15,7 @@ from esper_analyze.detector.verdict import Verdict
 from tests.detector.batches import judge_cells
 from tests.detector.test_ema import by_hand
 
-WARNING, CRITICAL, N = 0.3, 1.0, 90
+INFO, N = 0.3, 90
 
 
 def averages(values: list[float | None], keep: float, warmup: int) -> list[float]:
@@ -38,7 +38,7 @@ def expected(
         changes.append(None if x is None or last is None else abs(x - last))
         last = last if x is None else x
     step = averages(changes, keep, max(warmup - 1, 1))
-    verdicts, drifts, far, out = list[str](), list[float](), 0, 0
+    verdicts, drifts, far = list[str](), list[float](), 0
     for i, x in enumerate(finite):
         if x is None or math.isnan(average[i]):
             verdicts.append("no_data" if cells[i] is None else "not_applicable")
@@ -46,9 +46,8 @@ def expected(
             continue
         drift = abs(x - average[i]) / (average[i] + 1e-8)
         beyond = abs(x - average[i]) > noise * step[i] and (not falling or x < average[i])
-        far = far + 1 if beyond and drift > WARNING else 0
-        out = out + 1 if beyond and drift > CRITICAL else 0
-        verdicts.append("critical" if out >= sustained else "warning" if far >= sustained else "ok")
+        far = far + 1 if beyond and drift > INFO else 0
+        verdicts.append("info" if far >= sustained else "ok")
         drifts.append(drift)
     return verdicts, drifts
 
@@ -75,8 +74,7 @@ def test_verdicts_and_drifts_are_those_of_the_definition(
                 "warmup": warmup,
                 "noise": noise,
                 "sustained": sustained,
-                "warning": WARNING,
-                "critical": CRITICAL,
+                "info": INFO,
             }
         }
     )
@@ -91,7 +89,7 @@ def test_verdicts_and_drifts_are_those_of_the_definition(
         filled = outcome.filled["groups", column][1][:, 0]
         assert filled.tolist() == pytest.approx(drifts, rel=1e-9, nan_ok=True)
         seen |= set(verdicts)
-    assert {"ok", "no_data", "not_applicable", "warning"} <= seen
+    assert {"ok", "no_data", "not_applicable", "info"} <= seen
 
 
 def test_a_norm_that_is_not_finite_is_not_the_rule_s_to_judge_and_says_so_quietly() -> None:

@@ -227,6 +227,7 @@ class Promise:
 
 RETURNS_VARY = {"return_mean": 10.0, "return_variance": 4.0, "ev_low_variance": False}
 RETURN = "episode_return_mean"
+CLIP = "updates.max_grad_norm"
 VARY_SIDES = {"ev_low_variance": [0.0], "return_variance": "?", "return_mean": "?"}
 """Those of ``returns_held``, which has tests of its own."""
 
@@ -292,7 +293,7 @@ def _of_streaks() -> list[Promise]:
         (1, 0.6, 1),
         (4, 0.6, LASTING),
     ):
-        sides = {"clip_fraction": [0.3, 0.5], "inner_loop_measurable": [1.0]}
+        sides = {"clip_fraction": [0.3, 0.5], "inner_loop_measurable": [1.0], "kl_k3": [0.05] if share > 0.3 else "any"}
         result.append(Promise("clip_saturation", measurable | {"clip_fraction": share}, n, updates, sides))
     shares = [0.4, 0.4, 0.6]  # three above 0.3, the last alone above 0.5
     result.append(Promise("clip_saturation", measurable | {"clip_fraction": shares}, 3, 1, sides))
@@ -303,9 +304,21 @@ def _of_streaks() -> list[Promise]:
 
     steps = {"grad_norm_pre_clip_max": 3.0, "grad_norm_post_clip_max": 0.5, "max_grad_norm": 0.5}
     steps |= {"optimizer_steps": 8, "choice_fraction": 1.0, **measurable}
-    sides = {**{key: [0.0] for key in steps}, "kl_k3": [1e-12], "inner_loop_measurable": [1.0], "max_grad_norm": []}
-    for n, kl, updates in ((2, 0.1, LASTING), (1, 0.0, 1), (2, 0.0, 0), (3, 0.0, LASTING)):
-        result.append(Promise("frozen_update", steps | {"kl_k3": kl}, n, updates, sides))
+    sides = {**{key: [0.0] for key in steps}, "kl_k3": [1e-12, 1e-6], "inner_loop_measurable": [1.0]}
+    sides |= {"max_grad_norm": []}
+    for course, updates in (
+        ([0.1] * 2, LASTING),
+        ([0.0], 1),
+        ([0.0] * 2, 0),
+        ([0.0] * 3, LASTING),
+        ([*[0.1] * 5, 0.0], 1),
+        ([*[0.1] * 5, *[0.0] * 3], LASTING),
+    ):
+        still = course[-1] == 0.0  # then returns are asked for, and their recent mean is another at each update
+        watched = sides | {RETURN: [] if still else "any"}
+        result.append(Promise("frozen_update", steps | {"kl_k3": course}, len(course), updates, watched))
+        rising = steps | {"kl_k3": course, RETURN: [1.0 + i for i in range(len(course))]}
+        result.append(Promise("frozen_update", rising, len(course), 0 if still else updates, watched))
 
     skipped = "nonfinite_skipped"
     for status, n, updates in (("performed", 2, LASTING), (skipped, 1, 1), (skipped, 2, 0), (skipped, 3, LASTING)):
@@ -354,9 +367,9 @@ def _of_streaks() -> list[Promise]:
     ):
         watched = {**sides, returns: "any" if free else []}
         result.append(Promise("head_entropy_collapse", head | {"entropy_norm": norm}, n, updates, watched))
-    # returns: their mean of ten is taken at the tenth, the fifteenth …; with it the verdict may change
+    # returns: their mean of ten is another at each update, and with it the verdict may be
     cells = head | {"entropy_norm": 0.05}
-    for n, updates in ((9, 0), (10, 4), (14, 0), (15, 4), (17, 2)):
+    for n, updates in ((3, 0), (9, 0), (17, 0)):
         level = {returns: [1.0 + i for i in range(n)]}
         result.append(Promise("head_entropy_collapse", cells | level, n, updates, {**sides, returns: []}))
     own = {"per_head": {"s0": 0.5}}
@@ -383,11 +396,22 @@ def _of_windows() -> list[Promise]:
         ([0.2, 0.01, 0.01, 0.01, 0.01], None),
         ([0.2, 0.01, 0.01, 0.01, 0.01, 0.01], LASTING),
         ([0.2] * 4, None),
-        ([0.2] * 5, LASTING),
     ):
         result.append(Promise("kl_spike", kl | {"kl_k3": course}, len(course), updates, sides))
-    sides = {"kl_k3": [0.1, 0.5, math.nan], "inner_loop_measurable": [1.0], "target_kl": [math.nan]}
-    result.append(Promise("kl_spike", {"kl_k3": 0.2, "inner_loop_measurable": True}, 5, LASTING, sides))
+    # beyond the bound its level matters: unknown until the twentieth, and another after every twentieth
+    for course, updates, level in (
+        ([0.2] * 5, 15, math.nan),
+        ([0.2] * 20, 0, 1.0),
+        ([0.2] * 23, None, 1.0),
+        ([0.2] * 25, 15, 1.0),
+        ([*[0.04] * 20, *[0.25] * 4], None, 0.2),
+        ([*[0.04] * 20, *[0.25] * 5], 15, 0.2),
+        ([*[0.04] * 20, 0.15], 19, 0.2),
+    ):
+        watched = sides | {"kl_k3": [*sides["kl_k3"], level]}
+        result.append(Promise("kl_spike", kl | {"kl_k3": course}, len(course), updates, watched))
+    sides = {"kl_k3": [0.1, 0.5, math.nan, math.nan], "inner_loop_measurable": [1.0], "target_kl": [math.nan]}
+    result.append(Promise("kl_spike", {"kl_k3": 0.2, "inner_loop_measurable": True}, 5, 15, sides))
 
     usual = {"ess_fraction": 0.3, "kl_k3": 0.2, "inner_loop_measurable": True}
     free = {"inner_loop_measurable": [1.0], "ess_fraction": "any", "kl_k3": "any"}
@@ -398,8 +422,8 @@ def _of_windows() -> list[Promise]:
         ([7.0] * 5, LASTING, beyond),
         ([30.0] * 4, None, {}),
         ([30.0] * 5, LASTING, beyond),
-        ([*[30.0] * 5, *[7.0] * 4], None, {}),
-        ([*[30.0] * 5, *[7.0] * 5], LASTING, beyond),
+        ([*[30.0] * 5, *[7.0] * 4], LASTING, beyond),
+        ([*[30.0] * 5, *[1.4] * 4], None, {}),
         ([*[30.0] * 5, *[1.4] * 5], LASTING, free),
     ):
         cells, watched = usual | {"ratio_max": course}, {"ratio_max": [5.0, 20.0], **rest}
@@ -415,18 +439,24 @@ def _of_windows() -> list[Promise]:
         ([0.05], None, {}),
         ([0.05] * 5, LASTING, beyond),
         ([0.001] * 5, LASTING, beyond),
-        ([*[0.001] * 5, *[0.05] * 4], None, {}),
+        ([*[0.001] * 5, *[0.05] * 4], LASTING, beyond),
+        ([*[0.001] * 5, *[0.7] * 4], None, {}),
         ([*[0.001] * 5, *[0.7] * 5], LASTING, free),
     ):
         cells, watched = usual | {"ratio_min": course}, {"ratio_min": [0.1, 0.01], **rest}
         result.append(Promise("ratio_collapse", cells, len(course), updates, watched))
 
     calm = {"c_env_rms_max": 0.5, "c_rms": 0.5, "h_rms": 0.5}
-    sides = {"c_env_rms_max": [10.0, 20.0], "c_rms": [5.0, 10.0], "h_rms": [5.0, 10.0]}
+    sides = {"c_env_rms_max": [10.0], "c_rms": [5.0], "h_rms": [5.0]}
     result.append(Promise("lstm_explosion", calm, 1, LASTING, sides))
+    result.append(
+        Promise("lstm_explosion", calm, 1, LASTING, {k: [0.6 * v[0]] for k, v in sides.items()}, {"critical": 3.0})
+    )
+    result.append(Promise("lstm_explosion", calm | {"h_rms": [*[0.5] * 9, None]}, 10, LASTING, sides))
     for metric in calm:
-        for n, updates in ((1, None), (4, None), (5, LASTING)):
-            result.append(Promise("lstm_explosion", calm | {metric: 15.0}, n, updates, sides))
+        result += [Promise("lstm_explosion", calm | {metric: 15.0}, n, None) for n in (1, 5, 60)]
+        once = calm | {metric: [*[0.5] * 10, 15.0, *[0.5] * 50]}  # as long as the window may be
+        result += [Promise("lstm_explosion", once, n, updates, sides) for n, updates in ((59, None), (60, LASTING))]
 
     slot = {
         "low_ratio_cause": None,
@@ -473,8 +503,20 @@ def _of_levels() -> list[Promise]:
         ([*[2.0] * 10, *[4.0] * 30, 25.0], 19, [40.0, 400.0]),
         ([*[0.0] * 21], 19, [0.0, 0.0]),
         ([*[2.0] * 21, None], LASTING, [20.0]),
+        ([*[2.0] * 26, *[300.0] * 5], 9, [20.0, 200.0]),
+        ([*[2.0] * 21, *[300.0] * 5, *[30.0] * 4], None, []),
     ):
-        result.append(Promise("gradient_explosion", {norm: course}, len(course), updates, {norm: sides}))
+        watched = {norm: sides, CLIP: [math.nan]}
+        result.append(Promise("gradient_explosion", {norm: course}, len(course), updates, watched))
+    for clip, course, updates, sides in (
+        (0.5, [2.0] * 21, LASTING, [20.0]),
+        (3.0, [2.0] * 10, 10, [math.nan, math.nan]),
+        (3.0, [2.0] * 21, LASTING, [20.0]),
+        (3.0, [*[2.0] * 21, 25.0], 18, [30.0, 300.0]),
+        (3.0, [0.0] * 21, 19, [30.0, 300.0]),
+    ):
+        cells, watched = {norm: course, CLIP: clip}, {norm: sides, CLIP: [clip]}
+        result.append(Promise("gradient_explosion", cells, len(course), updates, watched))
 
     nrmse, bellman = "value_nrmse", "bellman_error"
     for course, updates, sides in (
@@ -526,16 +568,21 @@ def _of_medians() -> list[Promise]:
     result.append(Promise("clipping_always", late, 24, None))  # the early level still changes
 
     ev, error = "explained_variance", "value_nrmse"
+    kept = {ev: [], error: [], RETURN: [], **VARY_SIDES}
     for n, updates in ((1, 58), (9, 50), (58, 1), (59, 0), (60, 0), (61, 19), (79, 1), (80, 0)):
         cells = RETURNS_VARY | {ev: 0.0, error: 3.0}
-        result.append(Promise("critic_not_learning", cells, n, updates, {ev: [], error: [], **VARY_SIDES}))
+        result.append(Promise("critic_not_learning", cells, n, updates, kept))
     # medians are taken anew at the eightieth value of each; of the error there are fewer
     for missing, n, updates in ((8, 70, 10), (7, 62, 5), (2, 62, 0), (2, 61, 1)):
         partly = RETURNS_VARY | {ev: 0.0, error: [*[None] * missing, *[3.0] * (n - missing)]}
-        result.append(Promise("critic_not_learning", partly, n, updates, {ev: [], error: [], **VARY_SIDES}))
+        result.append(Promise("critic_not_learning", partly, n, updates, kept))
     # an error that is missing now stays missing: when its median would be taken anew does not matter
     gone = RETURNS_VARY | {ev: 0.0, error: [*[3.0] * 55, *[None] * 15]}
-    result.append(Promise("critic_not_learning", gone, 70, 10, {ev: [], error: [], **VARY_SIDES}))
+    result.append(Promise("critic_not_learning", gone, 70, 10, kept))
+    rising = RETURNS_VARY | {ev: 0.0, error: 3.0}  # after the warm-up the mean of returns is another at each update
+    for n, updates in ((9, 50), (61, 0)):
+        cells = rising | {RETURN: [1.0 + i for i in range(n)]}
+        result.append(Promise("critic_not_learning", cells, n, updates, kept))
     short = {"after": 20, "early_updates": 30}
     result.append(Promise("critic_not_learning", RETURNS_VARY | {ev: 0.0, error: 3.0}, 25, None, {}, short))
 
@@ -543,15 +590,17 @@ def _of_medians() -> list[Promise]:
     for n, updates, watched in (
         (1, 18, "any"),
         (19, 0, "any"),
-        (20, 79, [1.1]),
+        (20, LASTING, [1.1]),
         (99, 0, [1.1]),
         (100, LASTING, [1.1]),
     ):
-        sides = {ev: [-1e-3, 1e-3], error: watched, **VARY_SIDES}
+        episodes = "any" if watched == "any" else []
+        sides = {ev: [-1e-3, 1e-3], error: watched, RETURN: episodes, **VARY_SIDES}
         result.append(Promise("critic_constant", flat, n, updates, sides))
-    result.append(
-        Promise("critic_constant", flat | {ev: 0.5}, 3, LASTING, {ev: [-1e-3, 1e-3], error: "any", **VARY_SIDES})
-    )
+        growing = flat | {RETURN: [1.0 + i for i in range(n)]}
+        result.append(Promise("critic_constant", growing, n, updates if watched == "any" else 0, sides))
+    sides = {ev: [-1e-3, 1e-3], error: "any", RETURN: "any", **VARY_SIDES}
+    result.append(Promise("critic_constant", flat | {ev: 0.5}, 3, LASTING, sides))
 
     return result
 
@@ -562,18 +611,23 @@ def _of_returns() -> list[Promise]:
     course: Any
     updates: int | None
     result = []
-    returns, phase = RETURN, {"progress": 0.5}
-    for course, n, updates in (
-        (10.0, 1, 38),
-        (10.0, 39, 0),
-        (10.0, 40, 9),  # after the fortieth value, then every tenth
-        (10.0, 44, 5),
-        (10.0, 49, 0),
-        (10.0, 50, 0),
-        (10.0, 51, 8),
+    alignment, returns = "advantage_alignment", RETURN
+    sides = {alignment: [0.0], "inner_loop_measurable": [1.0], returns: "any"}
+    for course, updates in (
+        ([0.5] * 4, None),
+        ([0.5] * 5, LASTING),
+        ([5e-324] * 5, LASTING),
+        ([*[0.5] * 5, 0.0], None),
+        ([*[0.5] * 5, 0.0, *[0.5] * 4], None),
+        ([*[0.5] * 5, 0.0, *[0.5] * 5], LASTING),
+        ([*[0.5] * 5, None], LASTING),
     ):
-        sides = {returns: [], "progress": [0.1]}
-        result.append(Promise("performance_degradation", phase | {returns: course}, n, updates, sides))
+        cells = {alignment: course, "inner_loop_measurable": True}
+        result.append(Promise("advantage_misaligned", cells, len(course), updates, sides))
+    low = {"warning": -0.2, "critical": -0.1}
+    cells = {alignment: 0.5, "inner_loop_measurable": True}
+    for n, updates in ((1, 3), (4, 0), (5, LASTING)):
+        result.append(Promise("advantage_misaligned", cells, n, updates, sides | {alignment: [-0.1]}, low))
 
     std = "advantage_std"
     for course, updates, sides, level in (
@@ -586,9 +640,9 @@ def _of_returns() -> list[Promise]:
         ([*[2.0] * 10, *[1e-5] * 5, 0.0], 3, [0.1 * 2.0, 1e-4 * 2.0, 1e-8], []),
     ):
         result.append(Promise("advantage_collapse", {std: course}, len(course), updates, {std: sides, returns: level}))
-    # while it is narrow, returns are asked for: their recent mean changes at every fifth
+    # while it is narrow, returns are asked for: their recent mean changes at every update
     cells = {std: [*[2.0] * 10, *[0.1] * 7], returns: [1.0] * 17}
-    result.append(Promise("advantage_collapse", cells, 17, 2, {std: [0.2, 2e-4, 1e-8], returns: []}))
+    result.append(Promise("advantage_collapse", cells, 17, 0, {std: [0.2, 2e-4, 1e-8], returns: []}))
     return result
 
 
@@ -671,7 +725,7 @@ def _of_entropies() -> list[Promise]:
         Promise("entropy_collapse", cells | {"entropy_norm": 0.7}, 2, LASTING, {**sides, RETURN: "any"}),
         Promise("entropy_collapse", cells | {"entropy_norm": 0.05}, 2, LASTING, {**sides, RETURN: []}),
     ]
-    for n, updates in ((9, 0), (10, 4), (12, 2), (14, 0), (15, 4)):
+    for n, updates in ((2, 0), (9, 0), (15, 0)):
         rising = {"entropy_norm": 0.05, RETURN: [1.0 + i for i in range(n)]}
         result.append(Promise("entropy_collapse", cells | rising, n, updates, {**sides, RETURN: []}))
     return result
@@ -701,7 +755,8 @@ def _of_phases() -> list[Promise]:
     result.append(Promise("value_collapse", cells | {ev: 0.5}, 10, 7, enough | {ev: [-0.2]}, short))
     result.append(Promise("value_collapse", cells | {ev: [*[-0.9] * 51, 0.5]}, 52, LASTING, enough | {ev: [-0.9]}))
     ten = [0.5] * 51
-    all_sides = {ev: [0.5, 0.0, -1.0], error: [1.1], RETURN: [], **watched}
+    all_sides = {ev: [0.5, 0.0, -1.0], error: [1.1, 1.25 * 3.0], RETURN: [], **watched}
+    cells = cells | {error: [*[3.0] * 10, *[4.0] * 60]}
     for course, updates in (
         ([*ten, 0.0], LASTING),
         ([*ten, -0.1], 3),
@@ -711,9 +766,13 @@ def _of_phases() -> list[Promise]:
     ):
         result.append(Promise("value_collapse", cells | {ev: course}, len(course), updates, all_sides))
     mixed = cells | {ev: [*ten, *[-0.1] * 5], error: [*[1.0] * 55, 3.0]}  # low for five, and off only once
-    result.append(Promise("value_collapse", mixed, 56, 3, all_sides))
+    result.append(Promise("value_collapse", mixed, 56, 3, all_sides | {error: [1.1, 1.25]}))
     rising = cells | {ev: [*ten, -0.1], RETURN: [1.0 + i for i in range(52)]}
-    result.append(Promise("value_collapse", rising, 52, 2, all_sides))  # their recent mean changes at the 55th
+    result.append(Promise("value_collapse", rising, 52, 0, all_sides))  # their recent mean changes at each update
+    late = cells | {ev: 0.5, error: [*[None] * 42, *[3.0] * 10]}  # nor is the early error known before its tenth
+    result += [Promise("value_collapse", late, n, updates, enough) for n, updates in ((51, None), (52, LASTING))]
+    gone = cells | {ev: [*ten, -0.1], error: [*[3.0] * 4, *[None] * 48]}
+    result.append(Promise("value_collapse", gone, 52, 3, all_sides))
     return result
 
 

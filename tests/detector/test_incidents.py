@@ -30,6 +30,8 @@ from esper_analyze.detector.thresholds import Thresholds
 from tests.detector.batches import batch, frame, judge_cells, run_cut
 from tests.detector.test_laws import random_batch, random_thresholds
 
+BY_RULE = {rule.name: rule for rule in RULES}
+
 
 def incidents(cuts: Sequence[int] = (), **columns: Sequence[object]) -> list[Incident]:
     detector = Detector()
@@ -220,7 +222,8 @@ def test_one_head_is_no_cause_of_what_happens_to_another() -> None:
         "choice_samples": [[64, 64]] * n,
     }
     norms = [[1.0 + 0.01 * (update % 3)] * 3 for update in range(n - 5)] + [[30.0] * 3] * 5
-    detector = Detector()
+    explosion = replace(BY_RULE["gradient_explosion"], causes=("head_entropy_collapse",))
+    detector = Detector(rules=[BY_RULE["head_entropy_collapse"], explosion])
     tracker = IncidentTracker()
     heads = frame("heads", {name: cells.get(name, [[None, None]] * n) for name in detector.wanted["heads"]}, ["a", "b"])
     groups = frame(
@@ -232,8 +235,8 @@ def test_one_head_is_no_cause_of_what_happens_to_another() -> None:
     found = tracker.incidents()
     collapse = next(place for place, one in enumerate(found) if one.rule == "head_entropy_collapse")
     assert found[collapse].subject == "a"
-    drifts = {one.subject: one.cause for one in found if one.rule == "gradient_drift"}
-    assert drifts == {"all": collapse, "head:a": collapse, "head:b": None}
+    exploded = {one.subject: one.cause for one in found if one.rule == "gradient_explosion"}
+    assert exploded == {"all": collapse, "head:a": collapse, "head:b": None}
 
 
 def incident(rule: str, onset: int, start: int, end: int, subject: str = "run") -> Incident:

@@ -156,11 +156,11 @@ def table_rows(table: str, one: Frame, i: int) -> list[dict[str, Any]]:
 
 def test_saved_state_of_another_memory_is_refused_by_name() -> None:
     state = json.loads(json.dumps(Detector().state_dict()))
-    state["rules"]["kl_spike"]["memory"]["crossed"] = [[True]]
-    with pytest.raises(ValueError, match="saved state of rule kl_spike does not fit: 'crossed'"):
+    state["rules"]["kl_spike"]["memory"]["far"] = [[True]]
+    with pytest.raises(ValueError, match="saved state of rule kl_spike does not fit: 'far'"):
         Detector().load_state_dict(state)
-    del state["rules"]["kl_spike"]["memory"]["crossed"]
-    with pytest.raises(ValueError, match="saved state of rule kl_spike does not fit: 'crossed'"):
+    del state["rules"]["kl_spike"]["memory"]["far"]
+    with pytest.raises(ValueError, match="saved state of rule kl_spike does not fit: 'far'"):
         Detector().load_state_dict(state)
 
 

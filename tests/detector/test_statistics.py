@@ -87,9 +87,9 @@ NORMS = np.concatenate([RNG.uniform(0.9, 1.1, 40), RNG.uniform(20.0, 30.0, 40)])
         (
             "performance_degradation",
             "episode_return_mean",
-            {"episode_return_mean": RETURNS.tolist(), "progress": 0.5},
-            60,
-            RETURNS[40:].mean(),
+            {"episode_return_mean": RETURNS[:43].tolist()},
+            43,
+            RETURNS[38:43].mean(),
         ),
         (
             "clipping_always",

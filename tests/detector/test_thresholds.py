@@ -113,11 +113,11 @@ AT_LEAST_ONE = {
     **{f"{name}.sustained": None for name in (
         "frozen_update", "clip_saturation", "advantage_collapse", "value_collapse", "value_divergence",
         "gradient_vanishing", "gradient_drift", "clipping_always", "slot_gradient_vanishing", "seed_dormant",
-        "host_dominating",
+        "host_dominating", "advantage_misaligned",
     )},
     **{f"{name}.early_updates": None for name in (
         "advantage_collapse", "critic_not_learning", "value_divergence", "gradient_explosion", "gradient_vanishing",
-        "clipping_always",
+        "clipping_always", "lstm_explosion",
     )},
     **{f"{name}.window_hits": None for name in (
         "kl_spike", "ratio_explosion", "ratio_collapse", "gradient_explosion", "lstm_explosion",
@@ -132,7 +132,7 @@ AT_LEAST_ONE = {
         "kl_spike.target_updates", "spike_then_silence.updates", "spike_then_silence.reach", "gradient_drift.warmup",
         "head_entropy_collapse.warning_updates", "head_entropy_collapse.critical_updates",
         "critic_constant.warning_updates", "critic_constant.critical_updates", "update_skipped.critical_updates",
-        "value_collapse.least_updates",
+        "value_collapse.least_updates", "frozen_update.moved",
     )),
 }  # fmt: skip
 """Numbers of updates without which a rule would alarm at nothing, and from which on there are too many to carry."""
@@ -153,7 +153,8 @@ SHARES = (
     "rank_desync.warning", "rank_desync.critical", "first_ratio.warning", "first_ratio.critical", "kl_spike.warning",
     "kl_spike.critical", "kl_spike.target_factor", "spike_then_silence.spike", "ratio_explosion.warning",
     "ratio_explosion.critical", "clip_saturation.warning", "clip_saturation.critical", "advantage_outlier.info",
-    "advantage_outlier.warning", "gradient_drift.warning", "gradient_drift.critical", "clipping_always.fraction",
+    "advantage_outlier.warning", "gradient_drift.info", "clipping_always.fraction", "kl_spike.usual",
+    "clip_saturation.moved", "frozen_update.moving", "lstm_explosion.growth", "value_collapse.worse",
     "lstm_explosion.warning", "lstm_explosion.critical", "lstm_saturation.warning", "lstm_saturation.critical",
     "setting_changed.change", "setting_changed.ended", "policy_replaced.steps", "policy_replaced.least",
     "policy_replaced.moved",
@@ -167,7 +168,7 @@ def ranges() -> list[tuple[str, float, float | None, float]]:
     found += [(name, 1.0, None, math.nextafter(1.0, 0.0)) for name in FACTORS]
     found += [(name, 0.0, 1.0 if name.endswith("momentum") else None, -5e-324) for name in SHARES]
     found += [(f"{rule.name}.escalate", 0, None, -1) for rule in RULES]
-    found += [(f"{name}.warmup_updates", 0, None, -1) for name in ("value_collapse", "performance_degradation")]
+    found.append(("value_collapse.warmup_updates", 0, None, -1))
     return [*found, ("value_collapse.early_updates", 0, None, -1), ("critic_not_learning.after", 20, None, 19)]
 
 

@@ -2,6 +2,7 @@
 
 from esper_analyze.detector.rule import Rule
 from esper_analyze.detector.rules.advantage_collapse import RULE as ADVANTAGE_COLLAPSE
+from esper_analyze.detector.rules.advantage_misaligned import RULE as ADVANTAGE_MISALIGNED
 from esper_analyze.detector.rules.advantage_outlier import RULE as ADVANTAGE_OUTLIER
 from esper_analyze.detector.rules.clip_saturation import RULE as CLIP_SATURATION
 from esper_analyze.detector.rules.clipping_always import RULE as CLIPPING_ALWAYS
@@ -57,6 +58,7 @@ RULES: tuple[Rule, ...] = (
     CLIP_SATURATION,
     MASK_COLLAPSE,
     HEAD_ENTROPY_COLLAPSE,
+    ADVANTAGE_MISALIGNED,
     ADVANTAGE_COLLAPSE,
     ADVANTAGE_OUTLIER,
     CRITIC_CONSTANT,

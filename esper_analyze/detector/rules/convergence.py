@@ -12,7 +12,7 @@ from esper_analyze.detector.rule import Memory
 from esper_analyze.detector.signals import Bools, Floats, Signal
 from esper_analyze.detector.streaks import nothing_yet
 
-EARLY_UPDATES = 10
+EARLY_UPDATES = 3
 """Updates whose mean is the early level of returns."""
 
 
@@ -20,7 +20,7 @@ def _means(windows: Floats) -> Floats:
     return np.asarray(windows.mean(axis=1))[None, :]
 
 
-_RECENT = Rolling(_means, length=10, every=5, first=10, inclusive=True)
+_RECENT = Rolling(_means, length=10, every=1, first=3, inclusive=True)
 
 BETTER = "returns above their early mean by this share of it: sound runs rose by half or more"
 """Source of the share at which returns count as risen."""

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from esper_analyze.detector.conditions.applicability import RETURNS, returns_hardly_vary, returns_held
-from esper_analyze.detector.deferral_guards import FREE, DeferralGuard, until
-from esper_analyze.detector.rule import Example, Limits, Memory, Rule, Statistic, limit
+from esper_analyze.detector.deferral_guards import FREE, DeferralGuard, Side, until
+from esper_analyze.detector.rule import VERDICT, Example, Limits, Memory, Rule, Statistic, limit
+from esper_analyze.detector.rules.convergence import BETTER, RETURNS_MEMORY, at_best, rise_steady
 from esper_analyze.detector.signals import Frame
 from esper_analyze.detector.streaks import streak, zeros
 from esper_analyze.detector.verdict import Bounds, Judgement, settle
+
+EPISODES = "episode_return_mean"
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +27,7 @@ class CriticConstantLimits(Limits):
     error: float = limit(1.1, "value_nrmse of a critic that knows the mean return is 1: then it is information")
     warning_updates: int = limit(20, "20 updates in a row (set by design)", at_least=1)
     critical_updates: int = limit(100, "100 updates in a row (set by design)", at_least=1)
+    better: float = limit(0.1, BETTER)
 
 
 def judge(frame: Frame, memory: Memory, limits: CriticConstantLimits) -> list[Judgement]:
@@ -32,7 +37,7 @@ def judge(frame: Frame, memory: Memory, limits: CriticConstantLimits) -> list[Ju
     usable = ev.finite & ~excuse.where
     flat = usable & (np.abs(ev.values) < limits.band)
     length = streak(flat, usable & ~flat, memory["flat"])
-    off = ~(frame["value_nrmse"].values <= limits.error)
+    off = ~(frame["value_nrmse"].values <= limits.error) & ~at_best(frame[EPISODES], memory, limits.better)
     bounds = Bounds(
         info=length >= limits.warning_updates,
         warning=(length >= limits.warning_updates) & off,
@@ -51,7 +56,10 @@ def guard(frame: Frame, memory: Memory, limits: CriticConstantLimits) -> Deferra
     long = np.count_nonzero(memory["flat"] >= min(limits.warning_updates, limits.critical_updates))
     lasting = until(memory["flat"], limits.warning_updates, limits.critical_updates)
     error = (limits.error,) if long else FREE
-    return DeferralGuard(lasting, {"explained_variance": (-limits.band, limits.band), "value_nrmse": error, **returns})
+    episodes: Sequence[Side] | None = () if long else FREE
+    lasting = min(lasting, rise_steady(frame[EPISODES], memory)) if long else lasting
+    sides = {"explained_variance": (-limits.band, limits.band), "value_nrmse": error, EPISODES: episodes}
+    return DeferralGuard(lasting, {**sides, **returns})
 
 
 def _cells(*values: float | None, low: bool = False, error: float | None = 3.0) -> dict[str, object]:
@@ -64,8 +72,8 @@ RULE = Rule(
     table="updates",
     figures=("value",),
     panels=("value.explained",),
-    columns=("explained_variance", "value_nrmse", *RETURNS),
-    context=("value_nrmse", *RETURNS),
+    columns=("explained_variance", "value_nrmse", *RETURNS, EPISODES),
+    context=("value_nrmse", *RETURNS, EPISODES),
     limits=CriticConstantLimits,
     judge=judge,
     guard=guard,
@@ -84,7 +92,7 @@ RULE = Rule(
         Example("constant returns", "not_applicable", _cells(None, low=True)),
         Example("not recorded", "no_data", _cells(None)),
     ),
-    memory={"flat": zeros},
+    memory={"flat": zeros, **RETURNS_MEMORY},
     causes=("numerical_instability", "kl_spike", "spike_then_silence", "entropy_collapse"),
     follows=(
         "value_divergence",
@@ -93,6 +101,6 @@ RULE = Rule(
     confirmed_by="warning_updates",
     higher_is_worse=False,
     statistics={"explained_variance": Statistic("|explained_variance|")},
-    revision=2,
-    restated=("value",),
+    revision=3,
+    restated=("value", VERDICT),
 )

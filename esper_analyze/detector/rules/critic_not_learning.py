@@ -16,12 +16,15 @@ from esper_analyze.detector.baselines import (
 )
 from esper_analyze.detector.conditions.applicability import RETURNS, returns_hardly_vary, returns_held
 from esper_analyze.detector.deferral_guards import DeferralGuard, before
-from esper_analyze.detector.rule import Example, Limits, Memory, Rule, Statistic, WarmUp, limit
+from esper_analyze.detector.rule import VERDICT, Example, Limits, Memory, Rule, Statistic, WarmUp, limit
+from esper_analyze.detector.rules.convergence import BETTER, RETURNS_MEMORY, at_best, rise_steady
 from esper_analyze.detector.signals import Frame
 from esper_analyze.detector.streaks import tally, zeros
 from esper_analyze.detector.verdict import Bounds, Judgement, settle
 
 WARM_UP = WarmUp("too early to expect a critic to have learnt", lambda limits, _: limits.after)
+
+EPISODES = "episode_return_mean"
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +38,7 @@ class CriticNotLearningLimits(Limits):
     )
     margin: float = limit(0.05, "explained variance must exceed its own early level by this much")
     early_updates: int = limit(10, "updates whose mean is the critic's own early level", at_least=1)
+    better: float = limit(0.1, BETTER)
     after: int = limit(60, "sound recurrent runs took up to 50 updates to leave their start", at_least=20)
 
 
@@ -49,7 +53,8 @@ def judge(frame: Frame, memory: Memory, limits: CriticNotLearningLimits) -> list
     number = tally(usable, memory["number"])
     stuck = usable & (number >= limits.after) & (level < limits.low) & (level <= early + limits.margin)
     young = WARM_UP.excuse(usable & (number < limits.after))
-    bounds = Bounds(info=stuck, warning=stuck & ~(off <= limits.error), warning_at=limits.low)
+    learnt = at_best(frame[EPISODES], memory, limits.better)
+    bounds = Bounds(info=stuck, warning=stuck & ~(off <= limits.error) & ~learnt, warning_at=limits.low)
     return [settle(ev.name, ev, bounds, excuses=[constant, young], needs=[nrmse], baseline=early, judged=level)]
 
 
@@ -65,9 +70,11 @@ def guard(frame: Frame, memory: Memory, limits: CriticNotLearningLimits) -> Defe
         if not early_known(usable, memory, limits.early_updates):
             return None
         lasting = min(
-            recent_median_steady(memory, "recent", usable), recent_median_steady(memory, "nrmse", usable & nrmse.finite)
+            recent_median_steady(memory, "recent", usable),
+            recent_median_steady(memory, "nrmse", usable & nrmse.finite),
+            rise_steady(frame[EPISODES], memory),
         )
-    return DeferralGuard(lasting, {ev.name: (), nrmse.name: (), **returns})
+    return DeferralGuard(lasting, {ev.name: (), nrmse.name: (), EPISODES: (), **returns})
 
 
 def _cells(*values: float | None, error: float | None = 1.0, low: bool = False) -> dict[str, object]:
@@ -79,8 +86,8 @@ RULE = Rule(
     name="critic_not_learning",
     table="updates",
     figures=("value",),
-    columns=("explained_variance", "value_nrmse", *RETURNS),
-    context=("value_nrmse", *RETURNS),
+    columns=("explained_variance", "value_nrmse", *RETURNS, EPISODES),
+    context=("value_nrmse", *RETURNS, EPISODES),
     limits=CriticNotLearningLimits,
     warm_up=WARM_UP,
     judge=judge,
@@ -102,7 +109,13 @@ RULE = Rule(
         Example("constant returns", "not_applicable", _cells(None, low=True)),
         Example("not recorded", "no_data", _cells(None)),
     ),
-    memory={"number": zeros, **EARLY_MEMORY, **recent_median_memory("recent"), **recent_median_memory("nrmse")},
+    memory={
+        "number": zeros,
+        **EARLY_MEMORY,
+        **recent_median_memory("recent"),
+        **recent_median_memory("nrmse"),
+        **RETURNS_MEMORY,
+    },
     causes=("numerical_instability", "critic_constant"),
     follows=(
         "value_collapse",
@@ -117,6 +130,6 @@ RULE = Rule(
         )
     },
     reach=70,  # 50 values, refreshed after every twentieth
-    revision=2,
-    restated=("value",),
+    revision=3,
+    restated=("value", VERDICT),
 )

@@ -8,11 +8,14 @@ from dataclasses import dataclass
 import numpy as np
 
 from esper_analyze.detector.conditions.applicability import inner_loop_not_measurable
-from esper_analyze.detector.deferral_guards import DeferralGuard, Side, same, until
-from esper_analyze.detector.rule import Example, Limits, Memory, Rule, Statistic, limit
+from esper_analyze.detector.deferral_guards import FREE, LASTING, DeferralGuard, Side, same, until
+from esper_analyze.detector.rule import VERDICT, Example, Limits, Memory, Rule, Statistic, limit
+from esper_analyze.detector.rules.convergence import BETTER, RETURNS_MEMORY, at_best, rise_steady
 from esper_analyze.detector.signals import Frame
-from esper_analyze.detector.streaks import streak, zeros
+from esper_analyze.detector.streaks import latest, nothing_yet, streak, zeros
 from esper_analyze.detector.verdict import Bounds, Excuse, Judgement, settle
+
+EPISODES = "episode_return_mean"
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +24,13 @@ class FrozenUpdateLimits(Limits):
 
     still: float = limit(1e-12, "k3 of log-ratios at float32 noise (1e-6) is 5e-13; nats")
     sustained: int = limit(3, "one still update may be a schedule that ended", at_least=1)
+    moving: float = limit(
+        1e-6,
+        "a KL from which a policy does not come to rest in one update by itself, nats (set by design)",
+        at_least=0.0,
+    )
+    moved: int = limit(5, "updates in a row that moved it so, before the first that does not", at_least=1)
+    better: float = limit(0.1, BETTER)
     escalate: int = limit(20, "as numerical instability: the cause is mostly an overflow")
 
 
@@ -56,16 +66,26 @@ def _movement(frame: Frame, memory: Memory, limits: FrozenUpdateLimits, idle: Ex
     for excuse in excuses:
         judged = judged & ~excuse.where
     still = judged & (kl.values <= limits.still)
-    stuck = streak(still, judged & ~still, memory["still"]) >= limits.sustained
-    return settle(kl.name, kl, Bounds(warning=stuck, warning_at=limits.still), excuses=excuses)
+    length = streak(still, judged & ~still, memory["still"])
+    moving = judged & (kl.values > limits.moving)
+    carried = memory["moving"].copy()
+    moved = np.concatenate([carried[None], streak(moving, judged & ~moving, memory["moving"])])[:-1]
+    before = latest(moved.astype(np.float64), still & (length == 1), memory["moved"])
+    stuck, learnt = length >= limits.sustained, at_best(frame[EPISODES], memory, limits.better)
+    stopped = still & (before >= limits.moved)
+    bounds = Bounds(info=stuck, warning=stopped | (stuck & ~learnt), info_at=limits.still, warning_at=limits.still)
+    return settle(kl.name, kl, bounds, excuses=excuses)
 
 
 def guard(frame: Frame, memory: Memory, limits: FrozenUpdateLimits) -> DeferralGuard:
     """Defer while norms, KL and steps stay on the same side of their bounds."""
-    sides: dict[str, Sequence[Side]] = dict.fromkeys(_cells(None, None, None), (0.0,))
+    sides: dict[str, Sequence[Side] | None] = dict.fromkeys(_cells(None, None, None), (0.0,))
     measurable = same(frame["inner_loop_measurable"])
-    watched = sides | {"kl_k3": (limits.still,), "inner_loop_measurable": measurable, "max_grad_norm": ()}
-    return DeferralGuard(until(memory["still"], limits.sustained), watched)
+    watched = sides | {"kl_k3": (limits.still, limits.moving), "inner_loop_measurable": measurable, "max_grad_norm": ()}
+    if not np.count_nonzero(memory["still"]):
+        return DeferralGuard(LASTING, {**watched, EPISODES: FREE})
+    lasting = min(until(memory["still"], limits.sustained), rise_steady(frame[EPISODES], memory))
+    return DeferralGuard(lasting, {**watched, EPISODES: ()})
 
 
 def _cells(pre: float | None, post: float | None, kl: object, steps: int | None = 8) -> dict[str, object]:
@@ -77,6 +97,7 @@ def _cells(pre: float | None, post: float | None, kl: object, steps: int | None 
         "optimizer_steps": steps,
         "inner_loop_measurable": True,
         "choice_fraction": 1.0,
+        EPISODES: None,
     }
 
 
@@ -86,7 +107,7 @@ RULE = Rule(
     figures=("losses", "clipping"),
     panels=("policy.kl", "clipping.norm"),
     columns=tuple(_cells(None, None, None)),
-    context=("max_grad_norm", "choice_fraction"),
+    context=("max_grad_norm", "choice_fraction", EPISODES),
     limits=FrozenUpdateLimits,
     judge=judge,
     guard=guard,
@@ -106,21 +127,22 @@ RULE = Rule(
         Example("no step was taken", "not_applicable", _cells(None, None, 0.0, steps=0)),
         Example("not recorded", "no_data", _cells(None, None, None)),
     ),
-    memory={"still": zeros},
+    memory={"still": zeros, "moving": zeros, "moved": nothing_yet, **RETURNS_MEMORY},
     causes=("numerical_instability", "spike_then_silence", "kl_spike"),
     follows=("gradient_explosion",),
     higher_is_worse=False,
     meanings={
         "grad_norm_post_clip_max": "Every gradient that the optimizer got was exactly zero although the loss had one: "
         "a norm that overflowed float32 makes the clip's factor 0, and learning stops without an exception.",
-        "kl_k3": "Optimizer steps were taken, but the policy has not moved at all for several updates: a learning rate "
-        "of 0, an optimizer without the policy's parameters, or gradients of 0.",
+        "kl_k3": "Optimizer steps were taken, but the policy has not moved at all, from one update to the next or for "
+        "several: a learning rate of 0, an optimizer without the policy's parameters, or gradients of 0. Where it came "
+        "to rest slowly while returns rose and stay near their best, it is the end of learning, and information.",
     },
     statistics={
         "grad_norm_post_clip_max": Statistic(
             "largest gradient norm after clipping (before it, where only that is not finite)"
         )
     },
-    revision=2,
-    restated=("value", "threshold"),
+    revision=3,
+    restated=("value", "threshold", VERDICT),
 )

@@ -1,4 +1,4 @@
-"""Rule ``gradient_drift``: a group's gradient norm or health stays away from its own moving average."""
+"""Rule ``gradient_drift``: a group's gradient norm or health stays away from its own moving average. Never an alarm."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from esper_analyze.detector.ema import ema_baseline, ema_memory
-from esper_analyze.detector.rule import Example, Limits, Memory, Rule, Statistic, WarmUp, limit
+from esper_analyze.detector.rule import VERDICT, Example, Limits, Memory, Rule, Statistic, WarmUp, limit
 from esper_analyze.detector.signals import Bools, Floats, Frame, Signal
 from esper_analyze.detector.streaks import latest, streak
 from esper_analyze.detector.verdict import Bounds, Excuse, Judgement, settle
@@ -29,8 +29,7 @@ WARM_UP = WarmUp("warming up", lambda limits, _: limits.warmup + 1)
 class GradientDriftLimits(Limits):
     """Bounds on drift = |x − ema| / (ema + 1e-8), with the EMA before x is added."""
 
-    warning: float = limit(0.5, "50 % deviation from the EMA (from a review of a PPO code base)", at_least=0.0)
-    critical: float = limit(2.0, "200 % deviation from the EMA (set by design)", at_least=0.0)
+    info: float = limit(0.5, "50 % deviation from the EMA (from a review of a PPO code base)", at_least=0.0)
     sustained: int = limit(3, "3 updates in a row (set by design)", at_least=1)
     noise: float = limit(15.0, "sound runs drift by up to 13 × their own change from update to update", at_least=0.0)
     momentum: float = limit(
@@ -52,13 +51,12 @@ def judge(frame: Frame, memory: Memory, limits: GradientDriftLimits) -> list[Jud
         drift = np.minimum(away / (average + EPSILON), LARGEST)
         beyond = has_average & (away > limits.noise * _step(values, usable, memory, limits))
     beyond[:, HEALTH] &= values[:, HEALTH] < average[:, HEALTH]  # it rose in sound runs by twice its average
-    far, out = beyond & (drift > limits.warning), beyond & (drift > limits.critical)
+    far = beyond & (drift > limits.info)
     long_far = streak(far, has_average & ~far, memory["far"]) >= limits.sustained
-    long_out = streak(out, has_average & ~out, memory["out"]) >= limits.sustained
     judgements = []
     for row, (metric, short) in enumerate(METRICS):
         memory[f"drift_{short}"] = drift[:, row]
-        bounds = Bounds(long_far[:, row], long_out[:, row], warning_at=limits.warning, critical_at=limits.critical)
+        bounds = Bounds(info=long_far[:, row], info_at=limits.info)
         judgements.append(_settled(metric, signals[row], drift[:, row], average[:, row], has_average[:, row], bounds))
     return judgements
 
@@ -106,15 +104,16 @@ RULE = Rule(
     judge=judge,
     title="Gradients drifted",
     meaning="The group's gradient has been far from its own moving average for several updates: it grows, fades or "
-    "its tensors vanish or explode, without any single update being alarming. Health counts only when it falls.",
+    "its tensors vanish or explode, without any single update being alarming. Health counts only when it falls. "
+    "It is information: gradients also grow and fade by tens of times in trainings that go well.",
     look_first="Learning-rate schedule, scale of advantages and returns, entropy; which group moved first.",
     reference="Relative deviation from a bias-corrected EMA (Kingma & Ba 2015)",
     examples=(
         Example("steady", "ok", _cells(*[1.0] * 14), updates=14),
         Example("warming up", "not_applicable", _cells(1.0, 5.0), updates=2),
-        Example("twice the average, three updates running", "warning", _cells(*[1.0] * 11, 2.0, 2.0, 2.0), updates=14),
+        Example("twice the average, three updates running", "info", _cells(*[1.0] * 11, 2.0, 2.0, 2.0), updates=14),
         Example("two updates only", "ok", _cells(*[1.0] * 11, 2.0, 2.0), updates=13),
-        Example("five times the average", "critical", _cells(*[1.0] * 11, 5.0, 5.0, 5.0), updates=14),
+        Example("five times the average", "info", _cells(*[1.0] * 11, 5.0, 5.0, 5.0), updates=14),
         Example("no gradient", "no_data", _cells(None), updates=1),
     ),
     memory={
@@ -122,7 +121,6 @@ RULE = Rule(
         **ema_memory("step", 2),
         "last": lambda k: np.full((2, k), np.nan),
         "far": lambda k: np.zeros((2, k), np.int64),
-        "out": lambda k: np.zeros((2, k), np.int64),
     },
     causes=("numerical_instability", "kl_spike", "entropy_collapse", "head_entropy_collapse"),
     follows=(
@@ -136,4 +134,6 @@ RULE = Rule(
         metric: Statistic(f"drift of {metric}", baseline=f"the moving average of {metric}", column=f"drift_{short}")
         for metric, short in METRICS
     },
+    revision=2,
+    restated=("threshold", VERDICT),
 )

@@ -15,14 +15,16 @@ from esper_analyze.detector.baselines import (
     recent_median_memory,
     recent_median_steady,
 )
-from esper_analyze.detector.deferral_guards import LASTING, DeferralGuard, steady
-from esper_analyze.detector.rule import Example, Limits, Memory, Rule, Sign, WarmUp, limit
+from esper_analyze.detector.deferral_guards import LASTING, DeferralGuard, same, steady
+from esper_analyze.detector.rule import VERDICT, Example, Limits, Memory, Rule, Sign, WarmUp, limit
 from esper_analyze.detector.signals import Frame
 from esper_analyze.detector.streaks import recent, window
 from esper_analyze.detector.verdict import Bounds, Judgement, settle
 
 LONGEST = 50
 """Bound on ``window``: the flags of so many updates are carried, whatever the window is set to."""
+
+CLIP = "updates.max_grad_norm"
 
 WARM_UP = WarmUp("too early to know its typical level", lambda _, __: MEDIAN_FIRST + 1)
 
@@ -33,7 +35,7 @@ class GradientExplosionLimits(Limits):
 
     warning: float = limit(10.0, "10 × own rolling median (set by design)", at_least=1.0)
     critical: float = limit(100.0, "100 × own rolling median (set by design)", at_least=1.0)
-    window_hits: int = limit(2, "a critic that has converged meets a rare failure in sound runs too", at_least=1)
+    window_hits: int = limit(3, "a critic that has converged meets rare failures in sound runs too", at_least=1)
     window: int = limit(5, "as kl_spike: the present update included", at_least=1, below=LONGEST + 1)
     early_updates: int = limit(10, "updates whose mean is the group's own early level", at_least=1)
 
@@ -43,12 +45,13 @@ def judge(frame: Frame, memory: Memory, limits: GradientExplosionLimits) -> list
     norm = frame["grad_norm"]
     early = early_level(norm.values, norm.finite, memory, limits.early_updates)
     level = np.maximum(recent_median(norm.values, norm.finite, memory, "level"), early)
+    level = np.fmax(level, np.where(np.isnan(level), np.nan, frame[CLIP].values))
     comparable = norm.finite & (level > 0.0)
-    crossed = comparable & (norm.values > limits.warning * level)
+    crossed, far = (comparable & (norm.values > times * level) for times in (limits.warning, limits.critical))
     bounds = Bounds(
         info=crossed,
         warning=recent(crossed, memory["crossed"], limits.window) >= limits.window_hits,
-        critical=comparable & (norm.values > limits.critical * level),
+        critical=recent(far, memory["far"], limits.window) >= limits.window_hits,
         warning_at=limits.warning * level,
         critical_at=limits.critical * level,
     )
@@ -59,20 +62,26 @@ def judge(frame: Frame, memory: Memory, limits: GradientExplosionLimits) -> list
 def guard(frame: Frame, memory: Memory, limits: GradientExplosionLimits) -> DeferralGuard | None:
     """Defer while norms stay on the same side of the bounds; bounds by a rolling median hold until it is refreshed."""
     norm = frame["grad_norm"]
-    if not early_known(norm.finite, memory, limits.early_updates) or not steady(memory["crossed"], limits.window):
+    if not early_known(norm.finite, memory, limits.early_updates):
         return None
+    if not all(steady(memory[name], limits.window) for name in ("crossed", "far")):
+        return None
+    clip = same(frame[CLIP])
     early = early_level(norm.values, norm.finite, memory, limits.early_updates)
     level = np.maximum(memory["level_level"], early)
+    level = np.fmax(level, np.where(np.isnan(level), np.nan, frame[CLIP].values))
     lowest = min(limits.warning, limits.critical)
     lasting = recent_median_steady(memory, "level", norm.finite)
     low = norm.null | ((level > 0.0) & (early > 0.0) & (norm.values < lowest * early))
     if lasting and np.count_nonzero(low) == low.size:
-        return DeferralGuard(LASTING, {norm.name: (lowest * early,)})  # the level is never below the early one
-    return DeferralGuard(lasting, {norm.name: (limits.warning * level, limits.critical * level)})
+        return DeferralGuard(
+            LASTING, {norm.name: (lowest * early,), CLIP: clip}
+        )  # the level is never below the early one
+    return DeferralGuard(lasting, {norm.name: (limits.warning * level, limits.critical * level), CLIP: clip})
 
 
-def _cells(*values: float | None) -> dict[str, object]:
-    return {"grad_norm": list(values)}
+def _cells(*values: float | None, clip: float | None = None) -> dict[str, object]:
+    return {"grad_norm": list(values), CLIP: clip}
 
 
 RULE = Rule(
@@ -82,31 +91,37 @@ RULE = Rule(
     panels=("clipping.norm", "heads.head"),
     sign=Sign("▲", "exploding", "critical", "far above its own past"),
     columns=("grad_norm",),
+    beside={"updates": ("max_grad_norm",)},
     limits=GradientExplosionLimits,
     warm_up=WARM_UP,
     judge=judge,
     guard=guard,
     title="Gradients exploded",
-    meaning="The group's gradient norm before clipping is repeatedly ten times its usual value (the baseline: the "
-    "median of its last 50 updates, or the mean of its first ten if that is larger). Sound PPO runs permanently clip "
-    "norms hundreds of times the clip norm, so the change matters, not the size.",
+    meaning="The group's gradient norm before clipping is again and again ten times its usual value (the baseline: "
+    "the median of its last 50 updates, or the mean of its first ten, or the clip norm if that is larger). Sound PPO "
+    "runs permanently clip norms hundreds of times the clip norm, so the change matters, not the size; a norm below "
+    "the clip norm is none that explodes.",
     look_first="Which group came first; rewards and returns of that rollout; first_ratio_error and ratio_max.",
     reference="Pascanu et al. 2013, On the difficulty of training recurrent neural networks",
     examples=(
         Example("steady", "ok", _cells(*[1.0] * 25), updates=25),
         Example("large all along", "ok", _cells(*[700.0] * 25), updates=25),
         Example("twenty times its level, once", "info", _cells(*[1.0] * 24, 20.0), updates=25),
-        Example("twenty times its level, twice", "warning", _cells(*[1.0] * 23, 20.0, 20.0), updates=25),
-        Example("two hundred times its level", "critical", _cells(*[1.0] * 24, 200.0), updates=25),
+        Example("twenty times its level, three times", "warning", _cells(*[1.0] * 22, *[20.0] * 3), updates=25),
+        Example("two hundred times its level, once", "info", _cells(*[1.0] * 24, 200.0), updates=25),
+        Example("two hundred times its level, three times", "critical", _cells(*[1.0] * 22, *[200.0] * 3), updates=25),
+        Example("it begins to learn", "ok", _cells(*[0.01] * 22, *[0.5] * 3, clip=1.0), updates=25),
         Example("infinite", "critical", _cells(*[1.0] * 24, float("inf")), updates=25),
         Example("NaN in the first update", "critical", _cells(float("nan"))),
         Example("too early to say", "not_applicable", _cells(1.0)),
         Example("no gradient", "no_data", _cells(None)),
     ),
-    memory={"crossed": window(LONGEST), **EARLY_MEMORY, **recent_median_memory("level")},
+    memory={"crossed": window(LONGEST), "far": window(LONGEST), **EARLY_MEMORY, **recent_median_memory("level")},
     causes=("numerical_instability", "first_ratio", "kl_spike", "value_divergence"),
     follows=(
         "ratio_explosion",
         "advantage_outlier",
     ),
+    revision=2,
+    restated=("threshold", "baseline", VERDICT),
 )

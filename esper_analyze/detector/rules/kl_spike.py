@@ -6,9 +6,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from esper_analyze.detector.baselines import recent_median, recent_median_memory, recent_median_steady
 from esper_analyze.detector.conditions.applicability import inner_loop_not_measurable
-from esper_analyze.detector.deferral_guards import DeferralGuard, same, steady, until
-from esper_analyze.detector.rule import Example, Limits, Memory, Rule, limit
+from esper_analyze.detector.deferral_guards import DeferralGuard, Side, same, steady, until
+from esper_analyze.detector.rule import VERDICT, Example, Limits, Memory, Rule, limit
 from esper_analyze.detector.signals import Frame
 from esper_analyze.detector.streaks import recent, streak, window, zeros
 from esper_analyze.detector.verdict import Bounds, Judgement, settle
@@ -24,6 +25,11 @@ class KlSpikeLimits(Limits):
     warning: float = limit(
         0.1,
         "0.05–0.1 is usual (from a review of a PPO code base); sound fast learners reach 0.12 once",
+        at_least=0.0,
+    )
+    usual: float = limit(
+        5.0,
+        "times the median of its last 50 updates: a training whose every update is that large is no spike",
         at_least=0.0,
     )
     window_hits: int = limit(2, "crossings within the window (set by design)", at_least=1)
@@ -44,8 +50,10 @@ def judge(frame: Frame, memory: Memory, limits: KlSpikeLimits) -> list[Judgement
     kl, target = frame["kl_k3"], frame["target_kl"]
     excuse = inner_loop_not_measurable(frame)
     usable = kl.finite & ~excuse.where
+    level = recent_median(kl.values, usable, memory, "level")
     crossed = usable & (kl.values > limits.warning)
-    hits = recent(crossed, memory["crossed"], limits.window)
+    far = crossed & ~(kl.values <= limits.usual * level)
+    hits = recent(far, memory["far"], limits.window)
     goal = np.where(target.finite, limits.target_factor * target.values, np.inf)
     over = usable & (kl.values > goal)
     sustained = streak(over, usable & ~over, memory["over"]) >= limits.target_updates
@@ -54,20 +62,26 @@ def judge(frame: Frame, memory: Memory, limits: KlSpikeLimits) -> list[Judgement
         info=crossed,
         warning=often | sustained,
         critical=usable & (kl.values > limits.critical),
-        warning_at=np.where(sustained & ~often, goal, limits.warning),
+        info_at=limits.warning,
+        warning_at=np.where(sustained & ~often, goal, np.fmax(limits.warning, limits.usual * level)),
         critical_at=limits.critical,
     )
     return [settle("kl_k3", kl, bounds, excuses=[excuse])]
 
 
 def guard(frame: Frame, memory: Memory, limits: KlSpikeLimits) -> DeferralGuard | None:
-    """Defer while KL stays on the same side of all three bounds."""
-    target = frame["target_kl"]
-    if not steady(memory["crossed"], limits.window):
+    """Defer while KL stays on the same side of its bounds; its own level matters beyond the warning's."""
+    kl, target = frame["kl_k3"], frame["target_kl"]
+    if not steady(memory["far"], limits.window):
         return None
-    sides = (limits.warning, limits.critical, limits.target_factor * target.values)
+    sides: list[Side] = [limits.warning, limits.critical, limits.target_factor * target.values]
+    lasting = until(memory["over"], limits.target_updates)
+    if np.count_nonzero(kl.values > limits.warning):
+        usable = kl.finite & ~inner_loop_not_measurable(frame).where
+        sides.append(limits.usual * memory["level_level"][0])
+        lasting = min(lasting, recent_median_steady(memory, "level", usable))
     watched = {"inner_loop_measurable": same(frame["inner_loop_measurable"]), target.name: same(target)}
-    return DeferralGuard(until(memory["over"], limits.target_updates), {"kl_k3": sides, **watched})
+    return DeferralGuard(lasting, {kl.name: sides, **watched})
 
 
 def _cells(*values: float | None, target: float | None = None) -> dict[str, object]:
@@ -96,7 +110,9 @@ RULE = Rule(
         Example("over the target three times", "warning", _cells(0.02, 0.02, 0.02, target=0.01), updates=3),
         Example("not recorded", "no_data", _cells(None), updates=1),
     ),
-    memory={"crossed": window(LONGEST), "over": zeros},
+    memory={"far": window(LONGEST), "over": zeros, **recent_median_memory("level")},
     causes=("first_ratio", "numerical_instability"),
     follows=("advantage_outlier",),
+    revision=2,
+    restated=("threshold", VERDICT),
 )

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from esper_analyze.detector.deferral_guards import LASTING, DeferralGuard, steady
-from esper_analyze.detector.rule import Example, Limits, Memory, Rule, Sign, limit
+import numpy as np
+
+from esper_analyze.detector.baselines import EARLY_MEMORY, early_level, recent_median, recent_median_memory
+from esper_analyze.detector.deferral_guards import LASTING, DeferralGuard
+from esper_analyze.detector.rule import VERDICT, Example, Limits, Memory, Rule, Sign, limit
 from esper_analyze.detector.signals import Frame
 from esper_analyze.detector.streaks import recent, window
 from esper_analyze.detector.verdict import Bounds, Judgement, settle
@@ -21,8 +24,12 @@ class LstmExplosionLimits(Limits):
 
     warning: float = limit(5.0, "rms above 5, where tanh is 0.9999 (set by design: TELE-340)", at_least=0.0)
     critical: float = limit(10.0, "rms above 10 (set by design: TELE-340)", at_least=0.0)
+    growth: float = limit(
+        3.0, "times its own level: in sound runs a cell state grows slowly as episodes get longer", at_least=0.0
+    )
     window_hits: int = limit(3, "a sound run crossed once", at_least=1)
     window: int = limit(5, "as kl_spike: the present update included", at_least=1, below=LONGEST + 1)
+    early_updates: int = limit(10, "updates whose mean is its level until 20 are known", at_least=1)
     one_environment: float = limit(
         2.0, "factor on the bounds for the worst environment: sound runs reach 7.3", at_least=1.0
     )
@@ -33,29 +40,40 @@ def judge(frame: Frame, memory: Memory, limits: LstmExplosionLimits) -> list[Jud
     judgements = []
     for metric in METRICS:
         signal, factor = frame[metric], limits.one_environment if metric == METRICS[0] else 1.0
-        warning, critical = factor * limits.warning, factor * limits.critical
-        crossed = signal.finite & (signal.values > warning)
+        early = early_level(signal.values, signal.finite, _named(memory, metric), limits.early_updates)
+        level = recent_median(signal.values, signal.finite, memory, f"{metric}_level")
+        level = np.where(np.isnan(level), early, level)
+        out, far = (signal.finite & (signal.values > factor * by) for by in (limits.warning, limits.critical))
+        grown = signal.values > limits.growth * level
         bounds = Bounds(
-            info=crossed,
-            warning=recent(crossed, memory[metric], limits.window) >= limits.window_hits,
-            critical=signal.values > critical,
-            warning_at=warning,
-            critical_at=critical,
+            info=out,
+            warning=recent(out & grown, memory[metric], limits.window) >= limits.window_hits,
+            critical=recent(far & grown, memory[f"{metric}_far"], limits.window) >= limits.window_hits,
+            info_at=factor * limits.warning,
+            warning_at=np.fmax(factor * limits.warning, limits.growth * level),
+            critical_at=np.fmax(factor * limits.critical, limits.growth * level),
         )
-        judgements.append(settle(metric, signal, bounds))
+        judgements.append(settle(metric, signal, bounds, baseline=level))
     return judgements
 
 
-def guard(frame: Frame, memory: Memory, limits: LstmExplosionLimits) -> DeferralGuard | None:  # noqa: ARG001
-    """Defer while each metric stays on the same side of its bounds."""
-    if not all(steady(memory[metric], limits.window) for metric in METRICS):
+def _named(memory: Memory, metric: str) -> Memory:
+    return {name: memory[f"{metric}_{name}"] for name in EARLY_MEMORY}
+
+
+def guard(frame: Frame, memory: Memory, limits: LstmExplosionLimits) -> DeferralGuard | None:
+    """Defer while no metric is out of range."""
+    if any(np.count_nonzero(memory[name]) for metric in METRICS for name in (metric, f"{metric}_far")):
         return None
     factors = {metric: limits.one_environment if metric == METRICS[0] else 1.0 for metric in METRICS}
-    return DeferralGuard(LASTING, {name: (by * limits.warning, by * limits.critical) for name, by in factors.items()})
+    lowest = min(limits.warning, limits.critical)
+    if any(np.count_nonzero(frame[name].values > by * lowest) for name, by in factors.items()):
+        return None
+    return DeferralGuard(LASTING, {name: (by * lowest,) for name, by in factors.items()})
 
 
-def _cells(worst: float | None, c: float | None = 0.8) -> dict[str, object]:
-    return {"c_env_rms_max": worst, "c_rms": c, "h_rms": 0.3}
+def _cells(*worst: float | None, c: object = 0.8) -> dict[str, object]:
+    return {"c_env_rms_max": list(worst), "c_rms": c, "h_rms": 0.3}
 
 
 RULE = Rule(
@@ -69,24 +87,33 @@ RULE = Rule(
     judge=judge,
     guard=guard,
     title="LSTM state exploded",
-    meaning="The cell state integrates without forgetting and leaves the range its gates can work in. |h| ≤ 1 always "
+    meaning="The cell state integrates without forgetting and leaves the range its gates can work in, several times as "
+    "large as it has been: the median of its last 50 updates (the baseline). One that grew there slowly is "
+    "information: episodes got longer. |h| ≤ 1 always "
     "holds for an nn.LSTM without projection, so the bound on h can only fire on something else.",
     look_first="Forget gates near 1 (saturation), resets at episode starts, learning rate of the recurrent layer.",
     reference="Pascanu et al. 2013, On the difficulty of training recurrent neural networks",
     examples=(
         Example("in range", "ok", _cells(1.2)),
         Example("one environment is further out than the rest", "ok", _cells(7.0)),
-        Example("out once", "info", _cells(8.0, 6.0)),
-        Example("one environment is out", "warning", _cells(12.0), updates=3),
-        Example("all are out", "warning", _cells(8.0, 6.0), updates=3),
-        Example("far out", "critical", _cells(12.0, 11.0)),
+        Example("out once", "info", _cells(*[1.0] * 10, 12.0), updates=11),
+        Example("one environment is out", "warning", _cells(*[1.0] * 10, *[12.0] * 3), updates=13),
+        Example("all are out", "warning", _cells(*[1.0] * 13, c=[1.0] * 10 + [8.0] * 3), updates=13),
+        Example("far out", "critical", _cells(*[1.0] * 13, c=[1.0] * 10 + [12.0] * 3), updates=13),
+        Example("it grew slowly", "info", _cells(*[1.0] * 120, c=[1.0 + 0.1 * i for i in range(120)]), updates=120),
         Example("NaN never passes", "critical", _cells(float("nan"))),
         Example("not recorded", "no_data", _cells(None)),
     ),
-    memory=dict.fromkeys(METRICS, window(LONGEST)),
+    memory={
+        **{f"{metric}{part}": window(LONGEST) for metric in METRICS for part in ("", "_far")},
+        **{f"{metric}_{name}": first for metric in METRICS for name, first in EARLY_MEMORY.items()},
+        **{name: first for metric in METRICS for name, first in recent_median_memory(f"{metric}_level").items()},
+    },
     causes=("numerical_instability", "lstm_nonfinite"),
     follows=(
         "kl_spike",
         "gradient_explosion",
     ),
+    revision=2,
+    restated=("threshold", "baseline", VERDICT),
 )

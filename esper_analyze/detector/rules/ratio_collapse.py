@@ -9,7 +9,7 @@ import numpy as np
 
 from esper_analyze.detector.conditions.applicability import inner_loop_not_measurable
 from esper_analyze.detector.deferral_guards import FREE, LASTING, DeferralGuard, Side, same, steady
-from esper_analyze.detector.rule import Example, Limits, Memory, Rule, limit
+from esper_analyze.detector.rule import VERDICT, Example, Limits, Memory, Rule, limit
 from esper_analyze.detector.signals import Frame
 from esper_analyze.detector.streaks import recent, window
 from esper_analyze.detector.verdict import Bounds, Judgement, settle
@@ -27,7 +27,7 @@ class RatioCollapseLimits(Limits):
     weight: float = limit(0.8, "as ratio_explosion: effective sample size below which such samples count")
     moved: float = limit(0.1, "as ratio_explosion: or kl_k3 above which they do, nats")
     moved_continuous: float = limit(0.3, "kl_k3 from which it counts with continuous actions; sound runs reach 0.28")
-    at_once: float = limit(0.5, "kl_k3 at which one update is enough: kl_spike's critical bound, nats")
+    at_once: float = limit(0.5, "kl_k3 that makes it critical: kl_spike's critical bound, nats")
     window_hits: int = limit(2, "as kl_spike: crossings within the window", at_least=1)
     window: int = limit(5, "as kl_spike: the present update included", at_least=1, below=LONGEST + 1)
     escalate: int = limit(10, "10 updates of detail for ratio and KL (set by design)")
@@ -40,13 +40,12 @@ def judge(frame: Frame, memory: Memory, limits: RatioCollapseLimits) -> list[Jud
     counts = ratio.finite & ~excuse.where
     counts &= ~frame["choice_fraction"].null | ~(kl.values <= limits.moved_continuous)
     weighs = ~(ess.values >= limits.weight) | ~(kl.values <= limits.moved)  # an unknown weight does not excuse it
-    crossed, far = counts & weighs & (ratio.values < limits.warning), counts & (ratio.values < limits.critical)
+    crossed, far = (counts & weighs & (ratio.values < bound) for bound in (limits.warning, limits.critical))
     again = recent(crossed, memory["crossed"], limits.window) >= limits.window_hits
-    again_far = recent(far, memory["far"], limits.window) >= limits.window_hits
     bounds = Bounds(
         info=ratio.values < limits.warning,
         warning=again | far,
-        critical=again_far | (far & ~(kl.values <= limits.at_once)),
+        critical=far & ~(kl.values <= limits.at_once),
         warning_at=limits.warning,
         critical_at=limits.critical,
     )
@@ -56,7 +55,7 @@ def judge(frame: Frame, memory: Memory, limits: RatioCollapseLimits) -> list[Jud
 def guard(frame: Frame, memory: Memory, limits: RatioCollapseLimits) -> DeferralGuard | None:
     """Defer while the ratio stays on the same side of both bounds; KL matters beyond them."""
     ratio = frame["ratio_min"]
-    if not steady(memory["crossed"], limits.window) or not steady(memory["far"], limits.window):
+    if not steady(memory["crossed"], limits.window):
         return None
     sides: dict[str, Sequence[Side] | None] = {ratio.name: (limits.warning, limits.critical)}
     sides |= {
@@ -100,14 +99,17 @@ RULE = Rule(
         Example("twice in five updates", "warning", _cells(0.05, 0.6, 0.07), updates=3),
         Example("twice, while the policy hardly moves", "info", _cells(0.05, 0.05, kl=0.02), updates=2),
         Example("gone", "warning", _cells(0.001)),
+        Example("gone, while the policy hardly moves", "info", _cells(0.001, 0.001, kl=0.02), updates=2),
         Example("gone, and a KL to match", "critical", _cells(0.001, kl=0.8)),
-        Example("gone again", "critical", _cells(0.001, 0.002), updates=2),
+        Example("gone again", "warning", _cells(0.001, 0.002), updates=2),
         Example("a tail of a Gaussian", "info", _cells(0.001, 0.001, choice=None), updates=2),
         Example("not recorded", "no_data", _cells(None)),
         Example("one epoch of one minibatch", "not_applicable", _cells(1.0, measurable=False)),
     ),
-    memory={"crossed": window(LONGEST), "far": window(LONGEST)},
+    memory={"crossed": window(LONGEST)},
     causes=("first_ratio", "numerical_instability", "kl_spike", "entropy_collapse"),
     follows=("ratio_explosion",),
     higher_is_worse=False,
+    revision=2,
+    restated=(VERDICT,),
 )

@@ -37,6 +37,11 @@ class ValueCollapseLimits(Limits):
         5, "sound recurrent runs stay below 0 for dozens of updates, but not below their start", at_least=1
     )
     error: float = limit(1.1, "value_nrmse of a critic that knows the mean return is 1: then it is information")
+    worse: float = limit(
+        1.25,
+        "times its value_nrmse of the first updates: else it was never better, and does not collapse",
+        at_least=0.0,
+    )
     early_updates: int = limit(10, "updates whose mean is the critic's own early level")
     warmup_updates: int = limit(50, "warm-up where progress is unknown (set by design)")
     least_updates: int = limit(
@@ -57,9 +62,12 @@ def judge(frame: Frame, memory: Memory, limits: ValueCollapseLimits) -> list[Jud
     early = early_level(ev.values, usable, memory, limits.early_updates)
     stuck = usable & ~(ev.values > early)
     low = stuck & (ev.values < bound)
-    off = low & ~(frame["value_nrmse"].values <= limits.error)
+    error = frame["value_nrmse"]
+    named = {name: memory[f"error_{name}"] for name in EARLY_MEMORY}
+    worse = limits.worse * early_level(error.values, usable & error.finite, named, limits.early_updates)
+    off = low & ~(error.values <= np.fmax(limits.error, worse))
     far_below = bound - limits.critical_below
-    far = stuck & (ev.values < far_below)
+    far = off & (ev.values < far_below)
     learnt = at_best(frame[EPISODES], memory, limits.better)
     bounds = Bounds(
         info=streak(low, usable & ~low, memory["low"]) >= limits.sustained,
@@ -99,8 +107,13 @@ def guard(frame: Frame, memory: Memory, limits: ValueCollapseLimits) -> Deferral
     if returns is None:
         return None
     usable = ev.finite & ~returns_hardly_vary(frame, limits.spread).where
+    measured = usable & frame["value_nrmse"].finite
     if not early_known(usable, memory, limits.early_updates):
         return None
+    if not early_known(measured, memory, limits.early_updates, "error_"):
+        return None
+    named = {name: memory[f"error_{name}"] for name in EARLY_MEMORY}
+    worse = limits.worse * early_level(frame["value_nrmse"].values, measured, named, limits.early_updates)
     early = early_level(ev.values, usable, memory, limits.early_updates)
     bound = _bound(progress, memory["updates"], limits)
     lasting = min(until(memory[name], limits.sustained) for name in ("low", "off", "far"))
@@ -114,20 +127,28 @@ def guard(frame: Frame, memory: Memory, limits: ValueCollapseLimits) -> Deferral
         EPISODES: FREE,
     }
     if np.count_nonzero(usable & ~(ev.values > enough)):
-        sides |= {ev.name: (early, bound, bound - limits.critical_below), "value_nrmse": (limits.error,), EPISODES: ()}
+        sides |= {
+            ev.name: (early, bound, bound - limits.critical_below),
+            "value_nrmse": (limits.error, worse),
+            EPISODES: (),
+        }
         lasting = min(lasting, rise_steady(frame[EPISODES], memory))
     return DeferralGuard(lasting, {**sides, **returns})
 
 
+_WORSE = [2.0] * 10 + [3.0] * 50
+"""A ``value_nrmse`` that grew."""
+
+
 def _cells(
-    *values: float | None, progress: float | None = 0.5, low: bool = False, error: float = 2.0
+    *values: float | None, progress: float | None = 0.5, low: bool = False, error: object = 2.0
 ) -> dict[str, object]:
     scale = {"value_nrmse": error, "return_variance": 4.0, "return_mean": 10.0}
     return {"explained_variance": list(values), "progress": progress, "ev_low_variance": low, **scale}
 
 
 def _learnt() -> dict[str, object]:
-    return _cells(*[-3.0] * 80) | {EPISODES: [*[10.0] * 10, *[90.0] * 70]}
+    return _cells(*[-3.0] * 60, error=_WORSE) | {EPISODES: [*[10.0] * 10, *[90.0] * 50]}
 
 
 RULE = Rule(
@@ -148,13 +169,16 @@ RULE = Rule(
     reference="Andrychowicz et al. 2021, What Matters in On-Policy RL",
     examples=(
         Example("a sound critic", "ok", _cells(*[0.6] * 6), updates=6),
-        Example("below 0 in mid-training, five updates running", "warning", _cells(*[-0.3] * 60), updates=60),
+        Example(
+            "below 0 in mid-training, five updates running", "warning", _cells(*[-0.3] * 60, error=_WORSE), updates=60
+        ),
         Example("below 0 but better than at its start", "ok", _cells(-0.9, *[-0.3] * 8), updates=9),
         Example("below 0, but it knows the mean return", "info", _cells(*[-0.02] * 60, error=1.01), updates=60),
-        Example("far below", "critical", _cells(*[-1.5] * 60), updates=60),
+        Example("below 0, but it never knew more", "info", _cells(*[-0.3] * 60), updates=60),
+        Example("far below", "critical", _cells(*[-1.5] * 60, error=_WORSE), updates=60),
         Example("early training", "ok", _cells(*[-0.3] * 6, progress=0.05), updates=6),
         Example("a short training, after as few updates", "ok", _cells(*[-0.3] * 6, progress=0.9), updates=6),
-        Example("all returns alike at their best", "info", _learnt(), updates=80),
+        Example("all returns alike at their best", "info", _learnt(), updates=60),
         Example("constant returns", "not_applicable", _cells(None, low=True), updates=1),
         Example("not recorded", "no_data", _cells(None), updates=1),
     ),
@@ -164,6 +188,7 @@ RULE = Rule(
         "far": zeros,
         "updates": zeros,
         **EARLY_MEMORY,
+        **{f"error_{name}": first for name, first in EARLY_MEMORY.items()},
         **RETURNS_MEMORY,
     },
     causes=("numerical_instability",),
