@@ -48,11 +48,11 @@ SECTION_COMMANDS: tuple[SectionCommand, ...] = (
     SectionCommand(
         name="drift",
         asks="Which gradients drifted from their baseline?",
-        help="""Show how far each group's gradient norm is from its own earlier level, and which groups alarmed for it.
+        help="""Show how far each group's gradient norm is from its own earlier level, and which groups drifted.
 
-        --fail-on goes by the rule gradient_drift.
+        The rule gradient_drift gives information, never an alarm: --fail-on finds nothing here.
 
-        Example: esper-analyze drift RUN --set gradient_drift.warning=0.4 --out drift.png
+        Example: esper-analyze drift RUN --set gradient_drift.info=0.4 --out drift.png
         """,
     ),
     SectionCommand(

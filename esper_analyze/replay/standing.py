@@ -19,6 +19,7 @@ from esper_analyze.detector.rules import RULES
 from esper_analyze.replay.recorded_rules import known_thresholds
 from esper_analyze.replay.replay import replay
 from esper_analyze.runs.ending import End, TrainingEnd, end_of_run
+from esper_analyze.schema.history import was_added_after
 from esper_analyze.schema.tables import BY_NAME
 from esper_analyze.wording import many
 
@@ -97,8 +98,18 @@ def of_replay(run: RecordedRun, replay: Replay) -> Standing:
 
 
 def replay_coverage(run: RecordedRun, replay: Replay) -> Coverage:
-    """Return which rules judged at least one update in a replay."""
-    lacking = without_data(replay)
+    """Return which rules judged at least one update in a replay.
+
+    A rule that needs a column which no recorder had when the run was recorded does not count.
+    """
+    by_name = {rule.name: rule for rule in replay.rules}
+    lacking = {
+        name: reason
+        for name, reason in without_data(replay).items()
+        if run.older_schema is None
+        or (column := missing_column(by_name[name], reason)) is None
+        or not was_added_after(run.older_schema, *column)
+    }
     lacking |= {
         rule.name: _no_rows(rule)
         for rule in replay.rules

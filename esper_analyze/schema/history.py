@@ -111,6 +111,13 @@ def is_newer_major(number: str) -> bool:
     return version is not None and version[0] > (parsed(VERSION) or (0, 0))[0]
 
 
+def was_added_after(number: str, table: str, column: str) -> bool:
+    """Return whether ``column`` of ``table`` was declared by a version after ``number``."""
+    before = parsed(number) or (0, 0)
+    later = [version for version in VERSIONS if (parsed(version.number) or (0, 0)) > before]
+    return any(table in version.tables or column in version.columns.get(table, ()) for version in later)
+
+
 def was_declared(number: str) -> bool:
     """Return whether ``number`` is one of ``VERSIONS``."""
     return any(number == version.number for version in VERSIONS)

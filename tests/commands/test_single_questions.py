@@ -90,13 +90,16 @@ def test_what_cannot_be_answered_is_one_sentence(
 
 def test_other_thresholds_are_used_and_only_rules_of_the_question_fail(command: Command) -> None:
     run = SAMPLES / "one_update_collapse"
-    no_drift = SAMPLES / "mask_mismatch"  # first_ratio is critical there
-    assert command("drift", no_drift, "--fail-on", "warning").code == 0
-    assert command("timeline", no_drift, "--fail-on", "warning").code == 1
+    sound = SAMPLES / "mask_mismatch"  # first_ratio is critical there
+    assert command("heads", sound, "--fail-on", "warning").code == 0
+    assert command("timeline", sound, "--fail-on", "warning").code == 1
     assert command("timeline", run, "--fail-on", "critical").code == 1
-    assert command("drift", run, "--fail-on", "warning").code == 1
-    both = ("--set", "gradient_drift.critical=1e7", "--set", "gradient_drift.warning=1e6")
-    assert command("drift", run, "--fail-on", "warning", *both).code == 0
+    assert command("drift", run, "--fail-on", "warning").code == 0  # information only
+    assert "▲ drifted" in command("drift", run).out
+    assert "▲ drifted" not in command("drift", run, "--set", "gradient_drift.info=1e6").out
+    assert command("heads", run, "--fail-on", "warning").code == 1
+    never = ("--set", "head_entropy_collapse.threshold=0")
+    assert command("heads", run, "--fail-on", "warning", *never).code == 0
 
 
 def test_null_nan_and_zero_stay_apart_in_every_form(command: Command, tmp_path: Path) -> None:

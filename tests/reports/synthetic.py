@@ -72,6 +72,7 @@ def quiet(update: int, total: int, noise: np.random.Generator) -> Rows:
         "advantage_std": 1.0,
         "advantage_min": -3.0,
         "advantage_max": 3.2,
+        "advantage_alignment": 0.3,
         "return_mean": 10 * done + 0.1 * wave(),
         "return_std": 1.4,
         "return_min": 10 * done - 3,

@@ -89,14 +89,14 @@ def test_what_went_first_is_searched_for_as_far_back_as_the_rule_looks(tmp_path:
     def fell(update: int, rows: Rows) -> None:
         wave = 0.1 * (update % 2)
         rows["updates"][0]["episode_return_mean"] = 20.0 + wave if update < 80 else 3.0 + wave
-        rows["updates"][0]["learning_rate"] = 1e-3 if update < 78 else 1e-2
+        rows["updates"][0]["learning_rate"] = 1e-3 if update < 74 else 1e-2
 
     evidence = gather(open_run(write_run(tmp_path / "run", 110, fell)))
     lead = next(one for one in evidence.replay.incidents if one.rule == "performance_degradation")
-    assert lead.start - 78 > onset.AHEAD
+    assert lead.start - 74 > onset.AHEAD
     reach = evidence.rules[lead.rule].reach
-    assert [one.update for one in onset.frame(evidence.run, lead, reach).settings] == [78]
-    assert "learning_rate went from 0.001 to 0.01 at update 78" in story.frame(evidence).paragraph
+    assert [one.update for one in onset.frame(evidence.run, lead, reach).settings] == [74]
+    assert "learning_rate went from 0.001 to 0.01 at update 74" in story.frame(evidence).paragraph
 
 
 def test_a_learning_rate_of_0_is_told_as_that_and_not_as_an_overflow(tmp_path: Path) -> None:

@@ -54,7 +54,7 @@ def test_the_story_tells_what_began_when_how_far_it_went_and_what_to_look_at(tro
 
 def test_a_fall_from_the_best_returns_is_told(tmp_path: Path) -> None:
     def fell(update: int, rows: Rows) -> None:
-        returns = 42.0 if update < 20 else 298.0 if update < 58 else 25.0
+        returns = 42.0 if update < 20 else 298.0 if update < 59 else 25.0
         rows["updates"][0]["episode_return_mean"] = returns + 0.5 * (update % 3)
 
     told = story.frame(gather(open_run(write_run(tmp_path / "fell", 60, fell)))).paragraph
@@ -132,7 +132,7 @@ def test_a_warning_that_turns_critical_tells_both(tmp_path: Path) -> None:
 
 def test_a_value_that_is_too_low_is_below_the_bound(tmp_path: Path) -> None:
     def low(update: int, rows: Rows) -> None:
-        rows["updates"][0]["entropy_norm"] = 0.9 if update < 10 else 0.01
+        rows["updates"][0] |= {"entropy_norm": 0.9 if update < 10 else 0.01, "episode_return_mean": 10.0}
 
     told = story.frame(gather(open_run(write_run(tmp_path / "low", 20, low))))
     assert re.search(r"entropy_norm was [\d.]+, below the \w+ bound of 0\.", told.paragraph)
@@ -276,10 +276,10 @@ def test_a_training_that_raised_names_its_error(tmp_path: Path) -> None:
 def test_the_same_rule_elsewhere_is_told_as_the_same(tmp_path: Path) -> None:
     def both(update: int, rows: Rows) -> None:
         if update >= 30:
-            rows["groups"][0]["grad_norm"] = rows["groups"][1]["grad_norm"] = 5.0
+            rows["groups"][0]["grad_norm"] = rows["groups"][1]["grad_norm"] = 50.0
 
     told = story.frame(gather(open_run(write_run(tmp_path / "both", 40, both))))
-    assert "The same rule elsewhere or again: gradient_drift on critic from update 32" in told.paragraph
+    assert "The same rule elsewhere or again: gradient_explosion on critic from update 32" in told.paragraph
     assert "Later and unrelated" not in told.paragraph
 
 

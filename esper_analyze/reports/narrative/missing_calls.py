@@ -40,6 +40,7 @@ CALLS: Mapping[tuple[str, str], str] = {
     ("updates", "advantage_std"): _ADVANTAGES,
     ("updates", "advantage_min"): _ADVANTAGES,
     ("updates", "advantage_max"): _ADVANTAGES,
+    ("updates", "advantage_alignment"): "rec.minibatch(returns=…, old_values=…)",
     ("updates", "explained_variance"): _VALUES,
     ("updates", "value_nrmse"): _VALUES,
     ("updates", "bellman_error"): "rec.update(td_errors=…)",

@@ -10,7 +10,7 @@ from esper_analyze.wording import number
 
 Cell = object
 """None where nothing was measured, a number as it was (NaN and ±Inf too), a word, or a ``Mark``."""
-_WORST_FIRST = ("critical", "warning", "no_data", "not_applicable", "ok")
+_WORST_FIRST = ("critical", "warning", "info", "no_data", "not_applicable", "ok")
 MOST_ROWS = 24
 """Rows shown on the page and in Markdown; report.json has all."""
 

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from esper_analyze.replay.evidence import Evidence
-from esper_analyze.reports.render.draw import finish, from_zero, incidents_behind, line, scale
+from esper_analyze.reports.render.draw import finish, from_zero, line, scale
 from esper_analyze.reports.render.rows import Cell, Mark, SectionTable
 from esper_analyze.reports.render.section import Layout, Section
-from esper_analyze.reports.render.style import FIRST, INK, SECOND, VERDICTS
+from esper_analyze.reports.render.style import FIRST, INK, SECOND
 from esper_analyze.reports.sections.change_points import ChangePoint, change_points, levels_of
 from esper_analyze.runs.series import Series, by_subject
 from esper_analyze.terminal import cleaned
@@ -21,10 +21,10 @@ from esper_analyze.wording import many, times
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-    from esper_analyze.detector.incidents import Incident
+    from esper_analyze.detector.findings import Finding
 
 MOST_DRAWN = 6
-"""Groups drawn, those with alarms first."""
+"""Groups drawn, those that drifted first."""
 _RULE = "gradient_drift"
 _METRIC = "grad_norm"
 _MOST_CHANGES = 4
@@ -35,7 +35,7 @@ _NOTHING = Series(np.zeros(0, np.int64), np.zeros(0), np.zeros(0, bool))
 class GroupDrift:
     """One metric of one group: its values, the detector's baseline, and the drift it judged.
 
-    ``incidents`` are those of the group, of any metric.
+    ``findings``: one for each time that the group drifted, of any metric.
     """
 
     name: str
@@ -43,19 +43,19 @@ class GroupDrift:
     value: Series
     baseline: Series
     drift: Series
-    incidents: tuple[Incident, ...]
+    findings: tuple[Finding, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class DriftFrame:
-    """Every metric and group judged, the gradient norms that are drawn (alarms first), and the bounds on drift.
+    """Every metric and group judged, the gradient norms that are drawn (those that drifted first), and the bound.
 
     ``changes``: change points of the norm by group, found after the run; None: too short to tell.
     """
 
     judged: tuple[GroupDrift, ...]
     groups: tuple[GroupDrift, ...]
-    limits: tuple[float | None, float | None]
+    limit: float | None
     changes: dict[str, tuple[ChangePoint, ...] | None]
 
 
@@ -69,17 +69,21 @@ def frame(evidence: Evidence) -> DriftFrame | None:
             values[name][metric] if name in values else _NOTHING,
             trace.baseline,
             trace.value,
-            tuple(i for i in evidence.replay.single_incidents if i.rule == _RULE and i.subject == name),
+            tuple(one for one in evidence.replay.findings if _drifted(one) and one.subject == name),
         )
         for metric, traces in evidence.drift.items()
         for name, trace in traces.items()
     }
     norms = [judged[_METRIC, name] for name in values if (_METRIC, name) in judged]
-    groups = sorted((norm for norm in norms if not norm.value.empty), key=lambda norm: not norm.incidents)
+    groups = sorted((norm for norm in norms if not norm.value.empty), key=lambda norm: not norm.findings)
     if not groups:
         return None
     changes = {group.name: change_points(group.value) for group in groups}
-    return DriftFrame(tuple(judged.values()), tuple(groups), evidence.bounds(_RULE), changes)
+    return DriftFrame(tuple(judged.values()), tuple(groups), evidence.bound(_RULE, "info"), changes)
+
+
+def _drifted(finding: Finding) -> bool:
+    return finding.rule == _RULE and finding.verdict == "info"
 
 
 def layout(data: DriftFrame) -> Layout:
@@ -101,10 +105,9 @@ def draw(data: DriftFrame, axes: Sequence[Axes]) -> None:
         finish(value, f"{cleaned(group.name, 24)}: gradient norm", last=last, legend=row == 0)
         line(drift, group.drift, FIRST)
         scale(drift, group.drift)
-        _bands(drift, data.limits)
+        _band(drift, data.limit)
         finish(drift, "drift from the baseline", last=last)
         drift.set_xlim(value.get_xlim())
-        incidents_behind(value, group.incidents, (_RULE,))
 
 
 def _mark_changes(axes: Axes, group: GroupDrift, changes: tuple[ChangePoint, ...] | None, *, named: bool) -> None:
@@ -116,36 +119,29 @@ def _mark_changes(axes: Axes, group: GroupDrift, changes: tuple[ChangePoint, ...
         axes.plot([change.update], [0.04], marker="^", color=INK, markersize=5, transform=axes.get_xaxis_transform())
 
 
-def _bands(axes: Axes, limits: tuple[float | None, float | None]) -> None:
-    """Mark the bands in which the detector warns, with room above the warning bound."""
-    warning, critical = limits
-    if warning is None or critical is None:
+def _band(axes: Axes, limit: float | None) -> None:
+    """Mark the bound of the detector, with room above it."""
+    if limit is None:
         return
-    top = max(axes.get_ylim()[1], 1.3 * warning)
+    top = max(axes.get_ylim()[1], 1.3 * limit)
     if axes.get_yscale() == "linear":
         axes.set_ylim(0, top)
-    axes.axhspan(warning, min(critical, top), color=VERDICTS["warning"], alpha=0.12, linewidth=0)
-    axes.axhline(warning, color=VERDICTS["warning"], linewidth=1.0, linestyle=(0, (4, 3)))
-    if critical < top:
-        axes.axhspan(critical, top, color=VERDICTS["critical"], alpha=0.12, linewidth=0)
-        axes.axhline(critical, color=VERDICTS["critical"], linewidth=1.0, linestyle=(0, (4, 3)))
-    if axes.get_yscale() != "linear":
+    else:
         axes.set_ylim(top=top)
+    axes.axhline(limit, color=INK, linewidth=1.0, linestyle=(0, (4, 3)))
 
 
 def words(data: DriftFrame) -> list[str]:
     """Say which groups drifted, or that none did, and where levels changed."""
-    moved = [group for group in data.groups if group.incidents]
+    moved = [group for group in data.groups if group.findings]
     sentences = [
-        f"{cleaned(group.name, 40)} drifted {times(len(group.incidents))}, first at update {group.incidents[0].start}."
+        f"{cleaned(group.name, 40)} drifted {times(len(group.findings))}, first at update {group.findings[0].update}."
         for group in moved
     ]
     if not any(bool(group.drift.finite.any()) for group in data.groups):
         return [f"None of {many(len(data.groups), 'group')} could be judged: too few finite norms for a baseline."]
     if not moved:
-        sentences.append(
-            f"Of {many(len(data.groups), 'group')} none drifted beyond its bounds long enough for an alarm."
-        )
+        sentences.append(f"Of {many(len(data.groups), 'group')} none drifted beyond the bound for long enough.")
     sentences += _changed(data)
     if len(data.groups) > MOST_DRAWN:
         sentences.append(f"{len(data.groups) - MOST_DRAWN} of {len(data.groups)} groups are not drawn.")
@@ -167,7 +163,7 @@ def _changed(data: DriftFrame) -> list[str]:
 
 
 def rows(data: DriftFrame) -> SectionTable:
-    """Return each group and metric judged: value, baseline and drift at the end, the largest drift, and alarms."""
+    """Return each group and metric judged: value, baseline and drift at the end, and the largest drift."""
     columns = (
         "group",
         "state",
@@ -193,48 +189,53 @@ def rows(data: DriftFrame) -> SectionTable:
 
 
 def _judged_row(group: GroupDrift) -> tuple[Cell, ...]:
-    alarms = [incident for incident in group.incidents if incident.metric == group.metric]
+    drifted = [finding for finding in group.findings if finding.metric == group.metric]
     judged, most = bool(group.drift.finite.any()), group.drift.largest
     return (
         group.name,
-        _state(alarms, judged=judged),
+        _state(drifted, judged=judged),
         group.drift.last,
         float(group.drift.value[most]) if judged else None,
         int(group.drift.update[most]) if judged else None,
         group.value.last,
         group.baseline.last,
         group.metric,
-        len(alarms),
-        alarms[0].start if alarms else None,
+        len(drifted),
+        drifted[0].update if drifted else None,
     )
 
 
-def _state(alarms: Sequence[Incident], *, judged: bool) -> Mark:
-    if not alarms:
+def _state(drifted: Sequence[Finding], *, judged: bool) -> Mark:
+    if not drifted:
         return Mark("ok", "● steady") if judged else Mark("no_data", "– not judged")
-    return Mark(_worst(alarms), "▲ drifted")
-
-
-def _worst(alarms: Sequence[Incident]) -> str:
-    return "critical" if any(incident.peak_verdict == "critical" for incident in alarms) else "warning"
+    return Mark("info", "▲ drifted")
 
 
 def listed(data: DriftFrame) -> SectionTable:
     """List every group with its largest drift and each change of its level."""
-    columns = ("group", "verdict", "alarms", "first_alarm", "largest_drift", "at_update", "baseline", "change_points")
+    columns = (
+        "group",
+        "verdict",
+        "alarms",
+        "first_alarm",
+        "largest_drift",
+        "at_update",
+        "baseline",
+        "change_points",
+    )
     return SectionTable(columns, tuple(_row(group, data.changes[group.name]) for group in data.groups))
 
 
 def _row(group: GroupDrift, changes: tuple[ChangePoint, ...] | None) -> tuple[Cell, ...]:
     judged = bool(group.drift.finite.any())
     index = group.drift.largest
-    verdict = _worst(group.incidents) if group.incidents else "ok" if judged else "no_data"
+    verdict = "info" if group.findings else "ok" if judged else "no_data"
     levels = "too short to tell" if changes is None else "; ".join(item.words for item in changes) or "none"
     return (
         cleaned(group.name, 60),
         Mark(verdict, verdict.replace("_", " ")),
-        len(group.incidents),
-        group.incidents[0].start if group.incidents else None,
+        len(group.findings),
+        group.findings[0].update if group.findings else None,
         float(group.drift.value[index]) if judged else None,
         int(group.drift.update[index]) if judged else None,
         float(group.baseline.value[index]) if judged else None,
