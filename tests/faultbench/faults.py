@@ -176,8 +176,8 @@ FAULTS: dict[str, Fault] = {
     "step_forgotten": Fault(knob(step=False), _STOPPED, hard=True, possible=_by_hand),
     "entropy_sign": Fault(knob(entropy=-10.0), (*_DETERMINISM, *_SETTING)),
     "entropy_x100": Fault(knob(entropy=100.0), (*_FALLEN, *_SETTING)),
-    "advantage_sign": Fault(knob(advantages=torch.neg), _FALLEN),
-    "advantage_shuffled": Fault(knob(advantages=_shuffled), _FALLEN),
+    "advantage_sign": Fault(knob(advantages=torch.neg), ("advantage_misaligned", *_FALLEN)),
+    "advantage_shuffled": Fault(knob(advantages=_shuffled), ("advantage_misaligned", *_FALLEN)),
     "rewards_x1000_unnormalised": Fault(
         once(_rewards_x1000), ("value_divergence", "gradient_explosion", "gradient_drift", *_CRITIC)
     ),

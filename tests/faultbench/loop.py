@@ -130,31 +130,33 @@ class LoopTraining(Training):
         return [(head, (head.out_features,)) for head in heads if isinstance(head, nn.Linear)]
 
     def run(self, run_dir: Path, before: Callable[[Training, int], None]) -> Outcome:
-        setup = self.setup
-        with self._recorder(run_dir) as rec:
-            try:
-                for update in range(setup.updates):
+        try:
+            with self._recorder(run_dir) as rec:
+                for update in range(self.setup.updates):
                     before(self, update)
-                    rate = self.rate(update)
-                    for group in self.optimizer.param_groups:
-                        group["lr"] = rate
-                    rollout = self._collect(rec)
-                    self._train(rollout, rec)
-                    rec.update(
-                        values=rollout["values"],
-                        returns=rollout["returns"],
-                        advantages=rollout["advantages"],
-                        td_errors=rollout["td_errors"],
-                        rewards=rollout["rewards"],
-                        masks=rollout["masks"] or None,
-                        lstm=self._state or None,
-                        learning_rate=rate,
-                        entropy_coef=self.knobs.entropy_coefficient(setup),
-                        env_steps=(update + 1) * setup.steps * setup.environments,
-                    )
-            except (ValueError, RuntimeError) as error:
-                self.outcome.died = f"{type(error).__name__}: {error}"
+                    self._update(update, rec)
+        except (ValueError, RuntimeError) as error:
+            self.outcome.died = f"{type(error).__name__}: {error}"
         return self.outcome
+
+    def _update(self, update: int, rec: Recorder) -> None:
+        rate = self.rate(update)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        rollout = self._collect(rec)
+        self._train(rollout, rec)
+        rec.update(
+            values=rollout["values"],
+            returns=rollout["returns"],
+            advantages=rollout["advantages"],
+            rewards=rollout["rewards"],
+            td_errors=rollout["td_errors"],
+            masks=rollout["masks"] or None,
+            lstm=self._state or None,
+            learning_rate=rate,
+            entropy_coef=self.knobs.entropy_coefficient(self.setup),
+            env_steps=(update + 1) * self.setup.steps * self.setup.environments,
+        )
 
     def _recorder(self, run_dir: Path) -> Recorder:
         setup, agent = self.setup, self.agent

@@ -160,11 +160,11 @@ class Sb3Training(Training):
         total = self.setup.updates * self.setup.steps * self.setup.environments
         heads = list(self.world.task.sizes) if len(self.world.task.sizes) > 1 else None
         options = {"overhead_budget": None, "seeds": {"torch": self.setup.number}}
-        with attach(self.model, run_dir, heads=heads, total_timesteps=total, **options):
-            try:
+        try:
+            with attach(self.model, run_dir, heads=heads, total_timesteps=total, **options):
                 self.model.learn(total, callback=_AtRollouts(self, before), log_interval=None)
-            except (ValueError, RuntimeError) as error:
-                self.outcome.died = f"{type(error).__name__}: {error}"
+        except (ValueError, RuntimeError) as error:
+            self.outcome.died = f"{type(error).__name__}: {error}"
         return self.outcome
 
     def turn_settings(self, update: int) -> None:

@@ -238,6 +238,7 @@ POLICY: dict[str, tuple[Drive, ...]] = {
             {(RUN, "clip_fraction"): {5: WARNING, 8: CRITICAL}},
             loop=UNMASKED,
         ),
+        Drive({3: leap(0.74, 0, 0, 0)}, {(RUN, "clip_fraction"): {5: INFO}}, loop=UNMASKED),
     ),
 }
 
@@ -245,6 +246,9 @@ VALUE: dict[str, tuple[Drive, ...]] = {
     "advantage_collapse": (
         Drive({10: shrink(0.02), 15: shrink(0.0)}, {(RUN, "advantage_std"): {14: WARNING, 19: CRITICAL}}),
         Drive({25: shrink(0.02)}, {(RUN, "advantage_std"): {29: INFO}}, loop={"episode_growth": 5.0}),
+    ),
+    "advantage_misaligned": (
+        Drive({10: have(policy_sign=-1.0)}, {(RUN, "advantage_alignment"): {11: WARNING, 21: CRITICAL}}),
     ),
     "advantage_outlier": (
         Drive(
@@ -276,8 +280,13 @@ VALUE: dict[str, tuple[Drive, ...]] = {
     "performance_degradation": (
         Drive(
             {45: have(episode_return=85.0), 65: have(episode_return=50.0), 90: have(episode_return=5.0)},
-            {(RUN, "episode_return_mean"): {59: INFO, 79: WARNING, 109: CRITICAL}},
-            recorder={"total_updates": 100},
+            {
+                (RUN, "episode_return_mean"): {
+                    48: INFO,
+                    **{66: INFO, 68: WARNING},
+                    **{90: INFO, 91: WARNING, 94: CRITICAL},
+                }
+            },
         ),
     ),
 }
@@ -296,8 +305,8 @@ GRADIENTS: dict[str, tuple[Drive, ...]] = {
     ),
     "gradient_explosion": (
         Drive(
-            {22: have(loss_scale=40.0), 24: have(loss_scale=2000.0)},
-            {(group, "grad_norm"): {22: INFO, 23: WARNING, 24: CRITICAL} for group in ("critic", "all")},
+            {22: have(loss_scale=1000.0), 25: have(loss_scale=10000.0)},
+            {(group, "grad_norm"): {22: INFO, 24: WARNING, 27: CRITICAL} for group in ("critic", "all")},
         ),
     ),
     "gradient_vanishing": (
@@ -308,8 +317,8 @@ GRADIENTS: dict[str, tuple[Drive, ...]] = {
     ),
     "gradient_drift": (
         Drive(
-            {15: have(loss_scale=2.2), 18: have(loss_scale=8.0)},
-            {(group, "grad_norm"): {17: WARNING, 20: CRITICAL} for group in ("critic", "shared", "all")},
+            {15: have(loss_scale=2.2)},
+            {(group, "grad_norm"): {17: INFO} for group in ("critic", "shared", "all")},
             loop={"same_data": True},
         ),
     ),
@@ -336,8 +345,8 @@ REST: dict[str, tuple[Drive, ...]] = {
     ),
     "lstm_explosion": (
         Drive(
-            {3: gates(50, *[0.469] * 4), 6: gates(50, *[50] * 4)},  # cells of 7, then 16, after sixteen steps
-            {(phase, "c_rms"): {3: INFO, 5: WARNING, 6: CRITICAL} for phase in ("rollout", "update")},
+            {12: gates(50, *[0.469] * 4), 15: gates(50, *[50] * 4)},  # cells of 7, then 16, after sixteen steps
+            {(phase, "c_rms"): {12: INFO, 14: WARNING, 17: CRITICAL} for phase in ("rollout", "update")},
             loop=RECURRENT,
         ),
     ),

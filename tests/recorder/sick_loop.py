@@ -91,6 +91,7 @@ class Loop:
     leap_after: int = 1  # … after so many minibatches
     stays: bool = False  # whether the leap outlives its update
     loss_scale: float = 1.0
+    policy_sign: float = 1.0  # of the advantages in the loss
     max_norm: float = 10.0
     weights: dict[str, float] = field(default_factory=dict)  # of heads in the loss
     detached: tuple[str, ...] = ()
@@ -196,7 +197,7 @@ class Loop:
             new[name], entropy[name] = new[name].detach(), entropy[name].detach()
         weights = {name: self.weights.get(name, 1.0) for name in SIZES}
         log_ratio = torch.stack([weights[name] * (new[name] - rollout.old[name]) for name in SIZES]).sum(0)
-        ratio, advantages = log_ratio.exp(), rollout.advantages
+        ratio, advantages = log_ratio.exp(), self.policy_sign * rollout.advantages
         policy_loss = -torch.min(ratio * advantages, ratio.clamp(0.8, 1.2) * advantages).mean()
         predicted = values.detach() if self.critic_detached else values
         value_loss = (predicted - rollout.returns).square().mean()
@@ -214,6 +215,8 @@ class Loop:
             loss=loss,
             values=values,
             advantages=advantages,
+            returns=rollout.returns,
+            old_values=rollout.values,
             epoch=epoch,
         )
         if self.guard and not loss.isfinite():

@@ -10,7 +10,7 @@ import pytest
 
 from esper_analyze.detector.conditions.applicability import FORMER_REASONS, FORMER_VERDICTS
 from esper_analyze.detector.findings import Finding
-from esper_analyze.detector.rule import revisions
+from esper_analyze.detector.rule import VERDICT, revisions
 from esper_analyze.detector.rules import RULES
 from esper_analyze.replay.batches import read_batches
 from esper_analyze.replay.recorded_rules import judged_live, restated_since, stored_thresholds
@@ -85,9 +85,9 @@ def test_drift_that_was_written_live_is_what_replay_fills(in_parts: RecordedRun)
 def test_a_rule_whose_findings_held_other_numbers_is_compared_by_all_else() -> None:
     run = open_run(SAMPLES / "one_update_collapse")  # recorded before critic_not_learning's value was its median
     restated, rules = restated_since(run.info, RULES), replay(run, rules=judged_live(run, RULES))
-    assert restated["critic_not_learning"] == ("value",)
+    assert restated["critic_not_learning"] == ("value", VERDICT)
     assert differences(rules, recorded(run), restated) == []
-    assert {one.text.split(" ")[0] for one in differences(rules, recorded(run))} <= set(restated)
+    assert {one.text.split(" ")[0] for one in differences(rules, recorded(run))} <= {*restated, "level"}
     assert differences(rules, recorded(run))
     assert restated_since({"rule_revisions": revisions(RULES)}, RULES) == {}
 
