@@ -203,8 +203,8 @@ def test_nan_logits_in_the_rollout_after_a_sound_update_are_a_death(tmp_path: Pa
     assert done.returncode == 1
     told = frame(gather(open_run(path)))
     assert (told.verdict, told.standing.label) == ("critical", "died")
-    assert "died of ValueError after update 2" in told.headline
-    assert summarise(path).status == "died: ValueError after update 2"
+    assert "died of ValueError in update 3" in told.headline
+    assert summarise(path).status == "died: ValueError in update 3"
     assert command(["report", str(path), "--out", str(tmp_path / "page"), "--fail-on", "critical"]) == 1
     seen = Follower(path)
     seen.poll()
