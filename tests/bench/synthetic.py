@@ -14,6 +14,7 @@ import pyarrow as pa
 
 from esper_analyze.detector.detector import Detector
 from esper_analyze.detector.rules import RULES
+from esper_analyze.detector.rules.setting_changed import SETTINGS
 from esper_analyze.schema.arrow import arrow_schema
 from esper_analyze.schema.column import Table
 from esper_analyze.schema.tables import HEADS, UPDATES
@@ -100,8 +101,8 @@ def _filled(table: Table, columns: tuple[str, ...], n: int, random: np.random.Ge
         elif pa.types.is_integer(kind):
             cells[name] = np.full(n, 16 if name == "optimizer_steps" else 0)
         elif pa.types.is_floating(kind):
-            usual = _USUAL.get(name, 1.0)
-            cells[name] = usual * random.uniform(0.8, 1.2, n)
+            spread = 0.0 if name in SETTINGS else 0.2
+            cells[name] = _USUAL.get(name, 1.0) * random.uniform(1 - spread, 1 + spread, n)
             if name in _FAR:
                 cells[name][random.random(n) < RARE] = _FAR[name]
     return cells

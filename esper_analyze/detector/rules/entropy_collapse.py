@@ -96,7 +96,7 @@ RULE = Rule(
         Example("recorded by a version that did not say so", "not_applicable", _cells(None, choice=None, unknown=None)),
         Example("not recorded", "no_data", _cells(None, choice=None, entropy=None)),
     ),
-    causes=("numerical_instability", "kl_spike"),
+    causes=("setting_changed", "policy_replaced", "numerical_instability", "kl_spike"),
     follows=(
         "first_ratio",
         "gradient_explosion",

@@ -128,7 +128,7 @@ RULE = Rule(
         Example("not recorded", "no_data", _cells(None, None, None)),
     ),
     memory={"still": zeros, "moving": zeros, "moved": nothing_yet, **RETURNS_MEMORY},
-    causes=("numerical_instability", "spike_then_silence", "kl_spike"),
+    causes=("setting_changed", "numerical_instability", "spike_then_silence", "kl_spike"),
     follows=("gradient_explosion",),
     higher_is_worse=False,
     meanings={

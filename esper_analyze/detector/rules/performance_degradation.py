@@ -28,8 +28,10 @@ def _compared(windows: Floats) -> Floats:
     with np.errstate(over="ignore", invalid="ignore"):
         before = older.mean(axis=1)
         error = older.std(axis=1, ddof=1) * np.sqrt(1 / NEWER + 1 / older.shape[1])
-        levels = np.lib.stride_tricks.sliding_window_view(older, NEWER, axis=1).mean(axis=2)
-        return np.stack([before, before - newer, error, levels.min(axis=1)])
+        totals = np.cumsum(older, axis=1)
+        levels = totals[:, NEWER - 1 :].copy()
+        levels[:, 1:] -= totals[:, :-NEWER]
+        return np.stack([before, before - newer, error, levels.min(axis=1) / NEWER])
 
 
 _WINDOWS = Rolling(_compared, size=4, length=NEWER + OLDER, every=1, first=LEAST, inclusive=True)
@@ -104,13 +106,16 @@ RULE = Rule(
         Example("no episode finished", "no_data", _cells(None)),
     ),
     memory={**EARLY_MEMORY, **_WINDOWS.memory("windows")},
-    causes=("numerical_instability", "first_ratio", "kl_spike", "spike_then_silence", "entropy_collapse"),
-    follows=(
-        "head_entropy_collapse",
-        "value_divergence",
-        "value_collapse",
-        "gradient_explosion",
+    causes=(
+        "policy_replaced",
+        "advantage_misaligned",
+        "numerical_instability",
+        "first_ratio",
+        "kl_spike",
+        "spike_then_silence",
+        "entropy_collapse",
     ),
+    follows=("head_entropy_collapse", "value_divergence", "value_collapse", "gradient_explosion", "setting_changed"),
     higher_is_worse=False,
     statistics={
         "episode_return_mean": Statistic(

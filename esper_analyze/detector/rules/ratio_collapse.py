@@ -107,7 +107,7 @@ RULE = Rule(
         Example("one epoch of one minibatch", "not_applicable", _cells(1.0, measurable=False)),
     ),
     memory={"crossed": window(LONGEST)},
-    causes=("first_ratio", "numerical_instability", "kl_spike", "entropy_collapse"),
+    causes=("setting_changed", "first_ratio", "numerical_instability", "kl_spike", "entropy_collapse"),
     follows=("ratio_explosion",),
     higher_is_worse=False,
     revision=2,

@@ -101,7 +101,7 @@ RULE = Rule(
         Example("one epoch of one minibatch", "not_applicable", _cells(1.0, measurable=False)),
     ),
     memory={"heavy": window(LONGEST)},
-    causes=("first_ratio", "numerical_instability", "kl_spike", "entropy_collapse"),
+    causes=("setting_changed", "first_ratio", "numerical_instability", "kl_spike", "entropy_collapse"),
     revision=2,
     restated=(VERDICT,),
 )
