@@ -796,6 +796,8 @@ def _alignments() -> list[Case]:
     for late, letter in ((20.0, "i"), (10.0, "w")):  # the mean of five is below 0 from the third on
         against = cells | {alignment: [0.5] * 11 + [-0.5] * 14, returns: [10.0] * 5 + [late] * 20}
         cases.append(Case(name, alignment, against, f"4n 9o 9{letter} 3c"))
+    undefined = cells | {"kl_k3": 0.0, alignment: [None, *[0.5] * 6, None, None, 0.5]}
+    cases.append(Case(name, alignment, undefined, "1d 4n 2o 2n 1o"))
     measurable = {alignment: -1.0, "inner_loop_measurable": [*[True] * 13, False, False, True]}
     cases.append(Case(name, alignment, measurable, "4n 9w 2n 1c", threshold=-0.05, value=-1.0))
 

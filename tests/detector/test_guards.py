@@ -612,7 +612,7 @@ def _of_returns() -> list[Promise]:
     updates: int | None
     result = []
     alignment, returns = "advantage_alignment", RETURN
-    sides = {alignment: [0.0], "inner_loop_measurable": [1.0], returns: "any"}
+    sides = {alignment: [0.0], "inner_loop_measurable": [1.0], "kl_k3": "any", returns: "any"}
     for course, updates in (
         ([0.5] * 4, None),
         ([0.5] * 5, LASTING),

@@ -12,8 +12,8 @@ from esper_analyze.detector.deferral_guards import FREE, DeferralGuard, before, 
 from esper_analyze.detector.rule import Example, Limits, Memory, Rule, Statistic, WarmUp, limit
 from esper_analyze.detector.rules.convergence import BETTER, RETURNS_MEMORY, at_best
 from esper_analyze.detector.signals import Floats, Frame
-from esper_analyze.detector.streaks import streak, zeros
-from esper_analyze.detector.verdict import Bounds, Judgement, settle
+from esper_analyze.detector.streaks import streak, tally, zeros
+from esper_analyze.detector.verdict import Bounds, Excuse, Judgement, settle
 
 EPISODES = "episode_return_mean"
 UPDATES = 5
@@ -49,6 +49,10 @@ def judge(frame: Frame, memory: Memory, limits: AdvantageMisalignedLimits) -> li
     usable = alignment.finite & ~excuse.where
     mean = _MEAN.baseline(alignment.values, usable, memory, "mean")[0]
     young = WARM_UP.excuse(usable & np.isnan(mean))
+    known = tally(usable, memory["known"]) > 0
+    undefined = Excuse(
+        alignment.null & frame["kl_k3"].finite & known, "nothing moved, or all advantages are alike", quiet=True
+    )
     against = usable & (mean <= limits.critical)
     bounds = Bounds(
         info=mean <= limits.warning,
@@ -57,7 +61,7 @@ def judge(frame: Frame, memory: Memory, limits: AdvantageMisalignedLimits) -> li
         warning_at=limits.warning,
         critical_at=limits.critical,
     )
-    return [settle(alignment.name, alignment, bounds, excuses=[excuse, young], judged=mean)]
+    return [settle(alignment.name, alignment, bounds, excuses=[excuse, young, undefined], judged=mean)]
 
 
 def guard(frame: Frame, memory: Memory, limits: AdvantageMisalignedLimits) -> DeferralGuard | None:
@@ -68,7 +72,9 @@ def guard(frame: Frame, memory: Memory, limits: AdvantageMisalignedLimits) -> De
     usable = alignment.finite & ~inner_loop_not_measurable(frame).where
     lasting = before(memory["mean_count"], usable[-1], UPDATES)
     measurable = same(frame["inner_loop_measurable"])
-    return DeferralGuard(lasting, {alignment.name: (bound,), "inner_loop_measurable": measurable, EPISODES: FREE})
+    return DeferralGuard(
+        lasting, {alignment.name: (bound,), "inner_loop_measurable": measurable, "kl_k3": FREE, EPISODES: FREE}
+    )
 
 
 def _cells(*values: float | None, measurable: bool = True) -> dict[str, object]:
@@ -79,8 +85,8 @@ RULE = Rule(
     name="advantage_misaligned",
     table="updates",
     figures=("policy",),
-    columns=("advantage_alignment", "inner_loop_measurable", EPISODES),
-    context=(EPISODES,),
+    columns=("advantage_alignment", "inner_loop_measurable", "kl_k3", EPISODES),
+    context=("kl_k3", EPISODES),
     limits=AdvantageMisalignedLimits,
     warm_up=WARM_UP,
     judge=judge,
@@ -101,9 +107,10 @@ RULE = Rule(
         Example("the other way for long", "critical", _cells(*[-0.2] * 14), updates=14),
         Example("too early to say", "not_applicable", _cells(-0.2, -0.2), updates=2),
         Example("one epoch of one minibatch", "not_applicable", _cells(None, measurable=False)),
+        Example("nothing moved any more", "not_applicable", _cells(*[0.2] * 5, None) | {"kl_k3": 0.0}, updates=6),
         Example("not recorded", "no_data", _cells(None)),
     ),
-    memory={"against": zeros, **_MEAN.memory("mean"), **RETURNS_MEMORY},
+    memory={"against": zeros, "known": zeros, **_MEAN.memory("mean"), **RETURNS_MEMORY},
     causes=("numerical_instability", "first_ratio"),
     higher_is_worse=False,
     statistics={"advantage_alignment": Statistic(f"mean of advantage_alignment over {UPDATES} updates")},
