@@ -247,6 +247,7 @@ class Recorder:
         self._lost_minibatch = False
         self._clock = Clock()
         self._closed = False
+        self._cut_short = False  # the last update was interrupted
         if self.parameters is not None:
             clip.watch(self)
             amp.watch()
@@ -495,6 +496,7 @@ class Recorder:
             with self.guarded("update: slots"):
                 outgoing |= self._slots.tensors()
             status = self._converted("update(status)", _checked_status, status)
+            self._cut_short = status == "interrupted"
             if status not in ("interrupted", "nonfinite_skipped"):
                 self._check_relevant(relevant)
             reason = self._converted("update(reason)", arguments.words, reason)
@@ -837,7 +839,7 @@ class Recorder:
         if self._closed:
             return
         if not self._store.inert:
-            failed = isinstance(reason, shutdown.Failure) and self._update > 0
+            failed = isinstance(reason, shutdown.Failure) and self._update > 0 and not self._cut_short
             if self._buffer.minibatches or failed:
                 self.update(status="interrupted", reason=reason)
             with self.guarded("close"):

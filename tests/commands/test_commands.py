@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from esper_analyze.detector.rule import revisions
 from esper_analyze.detector.rules import RULES
 from esper_analyze.detector.thresholds import Thresholds
 from esper_analyze.schema import TABLES
@@ -123,6 +124,7 @@ def test_replay_verify_exits_3_where_the_recording_differs(command: Command, run
     file = runs / "troubled" / "run.json"
     info = json.loads(file.read_text())
     info["thresholds"]["kl_spike"]["critical"] = 100.0
+    info["rule_revisions"] = revisions(RULES)  # as if it had been judged by today's rules
     file.write_text(json.dumps(info))
     said = command("replay", runs / "troubled", "--verify")
     assert said.code == 3

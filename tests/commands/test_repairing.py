@@ -40,9 +40,10 @@ def test_a_killed_run_is_fine_then_repaired_then_compacted_and_replay_says_the_s
     assert files(killed) == before
     assert "complete rows of the log" in command("repair", killed).out
     assert command("repair", killed).out == f"{killed}: nothing to repair\n"
+    shards = len(list(killed.rglob("*.parquet")))
     said = command("compact", killed)
     assert said.code == 0
-    assert "21 shards" in said.out
+    assert f"{shards} shards" in said.out
     assert "6 shards" in said.out
     assert "repaired" in command("ls", killed).out
     assert command("verify", killed).code == 0

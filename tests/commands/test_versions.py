@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from esper_analyze.detector.rule import revisions
+from esper_analyze.detector.rules import RULES
 from esper_analyze.replay.replay import differences, recorded, replay
 from esper_analyze.runs.run import open_run
 from esper_analyze.schema import VERSION
@@ -19,10 +21,14 @@ OLDER, TODAY = GOLDEN / "1.0" / "run", GOLDEN / "1.1" / "run"
 LINES = (("replay",), ("report",), ("verify",), ("repair",), ("compact",), ("sql", "select 1"))
 
 
-def test_replay_of_an_older_run_says_why_it_differs(command: Command) -> None:
-    run = open_run(OLDER)
+def test_replay_of_an_older_run_says_why_it_differs(command: Command, tmp_path: Path) -> None:
+    older = Path(shutil.copytree(OLDER, tmp_path / "run"))
+    run = open_run(older)
     assert differences(replay(run), recorded(run))
-    said = command("replay", OLDER, "--verify")
+    assert "judged otherwise since it was recorded" in command("replay", older, "--verify").out
+    info = json.loads((older / "run.json").read_text())
+    (older / "run.json").write_text(json.dumps(info | {"rule_revisions": revisions(RULES)}))
+    said = command("replay", older, "--verify")
     assert said.code == 3
     assert "was recorded with schema 1.0 and 15 of today's" in said.err
     assert "a difference is not damage" in said.err
