@@ -40,7 +40,7 @@ def test_many_shards_become_one_a_table_with_the_same_rows(closed: Path, tmp_pat
     run = copied(closed, tmp_path / "run")
     with exclusive(run):
         done = compact(run)
-    assert done.shards == (21, 6)
+    assert done.shards == (len(list(folder(closed).glob("*.parquet"))), 6)
     assert done.rows[0] == done.rows[1]
     assert done.bytes[1] < done.bytes[0] / 2
     assert len(list(folder(run).glob("*.parquet"))) == 6
