@@ -838,13 +838,22 @@ class Recorder:
         """
         if self._closed:
             return
-        if not self._store.inert:
-            failed = isinstance(reason, shutdown.Failure) and self._update > 0 and not self._cut_short
-            if self._buffer.minibatches or failed:
-                self.update(status="interrupted", reason=reason)
-            with self.guarded("close"):
-                self._finish_pending()
-        self._uninterrupted.run(lambda: self._end_recording(reason))
+        failed = isinstance(reason, shutdown.Failure)
+        try:
+            if not self._store.inert:
+                self._cut_off(reason, failed=failed)
+                with self.guarded("close"):
+                    self._finish_pending()
+        except Exception:
+            if not failed:  # else the exception that ended the training is the one to be seen
+                raise
+        finally:
+            self._uninterrupted.run(lambda: self._end_recording(reason))
+
+    def _cut_off(self, reason: str, *, failed: bool) -> None:
+        """Record the update in progress as interrupted."""
+        if self._buffer.minibatches or (failed and self._update > 0 and not self._cut_short):
+            self.update(status="interrupted", reason=reason)
 
     def _end_recording(self, reason: str) -> None:
         if self._closed:

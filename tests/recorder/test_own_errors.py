@@ -6,6 +6,7 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 
 from esper_analyze.runs.run import open_run
 from recorder import Recorder
@@ -55,3 +56,22 @@ def test_a_step_of_the_wall_clock_is_told_with_its_update(tmp_path: Path, monkey
     told = run.frame("losses_of_data").to_dicts()
     assert [(row["update"], row["kind"], row["rows"]) for row in told] == [(2, "clock_step", 0)]
     assert "-3600" in told[0]["detail"]
+
+
+def test_a_strict_recording_that_cannot_end_its_last_update_is_closed_and_the_training_s_error_is_seen(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(**_: object) -> None:
+        raise TypeError("of the recorder")
+
+    def train() -> None:
+        with Recorder(tmp_path / "run", Plain(), strict=True) as rec:
+            rec.minibatch(log_prob=torch.zeros(4), old_log_prob=torch.zeros(4))
+            rec.update()
+            monkeypatch.setattr(rec, "update", refused)
+            raise ValueError("of the training")
+
+    with pytest.raises(ValueError, match="of the training"):
+        train()
+    assert open_run(tmp_path / "run").closed
+    assert not hasattr(torch.nn.utils.clip_grad_norm_, "__recorder__")
