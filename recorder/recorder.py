@@ -18,6 +18,7 @@ from torch.optim.optimizer import Optimizer
 from esper_analyze.detector.rule import Rule, revisions
 from esper_analyze.detector.thresholds import Thresholds
 from esper_analyze.schema.merging import RankRows
+from esper_analyze.schema.printable import LOG
 from esper_analyze.schema.row_types import EventsRow, LossesOfDataRow, UpdatesRow
 from esper_analyze.schema.tables import BY_NAME
 from esper_analyze.schema.tables.events import CONTINUED, RESUMED_FRESH
@@ -844,9 +845,10 @@ class Recorder:
                 self._cut_off(reason, failed=failed)
                 with self.guarded("close"):
                     self._finish_pending()
-        except Exception:
+        except Exception as error:
             if not failed:  # else the exception that ended the training is the one to be seen
                 raise
+            LOG.error("recorder: the update that was cut short could not be recorded: %s", error)
         finally:
             self._uninterrupted.run(lambda: self._end_recording(reason))
 

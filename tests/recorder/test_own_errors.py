@@ -59,7 +59,7 @@ def test_a_step_of_the_wall_clock_is_told_with_its_update(tmp_path: Path, monkey
 
 
 def test_a_strict_recording_that_cannot_end_its_last_update_is_closed_and_the_training_s_error_is_seen(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     def refused(**_: object) -> None:
         raise TypeError("of the recorder")
@@ -73,5 +73,6 @@ def test_a_strict_recording_that_cannot_end_its_last_update_is_closed_and_the_tr
 
     with pytest.raises(ValueError, match="of the training"):
         train()
+    assert "could not be recorded: of the recorder" in caplog.text
     assert open_run(tmp_path / "run").closed
     assert not hasattr(torch.nn.utils.clip_grad_norm_, "__recorder__")
