@@ -28,6 +28,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Train or report; return 1 when a training failed."""
     options = _options(arguments)
     if options.report:
+        if not any(options.out.glob(f"{options.split}-*/outcome.json")):
+            say(f"{options.out} holds no training of {options.split}: train some first, without --report")
+            return 2
         report(options)
         return 0
     return int(not train(options.out, list(setups(options.split, options.first, options.count)), options.processes))

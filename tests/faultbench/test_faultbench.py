@@ -150,6 +150,11 @@ def test_wilsons_interval() -> None:
     assert wilson(0, 0) == (0.0, 1.0)
 
 
+def test_a_report_of_nothing_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([str(tmp_path), "--report"]) == 2
+    assert "holds no training of tune" in capsys.readouterr().err
+
+
 def test_what_is_missing_is_trained_once_and_judged(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     drawn = [replace(one, updates=8, onset=min(one.onset, 4)) for one in setups("tune", 1, 1)]
     for one in drawn:
