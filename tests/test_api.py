@@ -16,6 +16,7 @@ import pytest
 from matplotlib.figure import Figure
 
 import esper_analyze as ea
+from esper_analyze.api.backtests import GROUPS
 from esper_analyze.api.tables import RunTables
 from esper_analyze.detector.rule import VERDICT
 from esper_analyze.detector.rules import RULES
@@ -264,6 +265,24 @@ def test_a_backtest_scores_rules_and_settings() -> None:
     assert repr(result) == "<BacktestResult of 12 labelled runs, 6 faults>"
     assert len(result.plot().axes) == 2
     assert "per_1000" in result._repr_html_()
+
+
+def test_a_backtest_scores_all_rules_as_the_fault_bench_does(tmp_path: Path) -> None:
+    healthy, broken = (SAMPLES / name for name in ("masked_healthy", "nan_reward"))
+    fault = {"name": "NaN", "onset": 25, "rules": ["numerical_instability"]}
+    faulty = {"twin": str(healthy), "fault": [fault], "groups": {"task": "masked"}}
+    file = tmp_path / "labels.json"
+    file.write_text(json.dumps({str(healthy): {"healthy": True}, str(broken): faulty}))
+    result = ea.backtest([healthy, broken], labels=file, sweep={"kl_spike.critical": [0.00001, 1e9]})
+    figures = {(row["setting"], row["figure"]): row for row in result.figures.to_dicts()}
+    net = figures["kl_spike.critical=1e+09", "recall_net"]
+    assert (net["hits"], net["of"], net["value"]) == (1, 1, 1.0)
+    assert figures["kl_spike.critical=1e-05", "false_incidents"]["value"] > 0
+    assert figures["kl_spike.critical=1e+09", "recall_net_by_harm"]["value"] is None
+    assert result.faults["named"].to_list() == [1, 1]
+    assert result.groups.columns == list(GROUPS)
+    assert result.groups["found"].to_list() == [1, 1]
+    assert "kl_spike" in result.false_alarms["rule"].to_list()
 
 
 def test_a_backtest_begins_with_the_thresholds_given(tmp_path: Path) -> None:

@@ -36,6 +36,14 @@ Figure = Annotated[
         "--figure", "-o", metavar="FILE", help="Draw recall and delay against false alarms (PNG).", callback=absolute
     ),
 ]
+LabelsFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--labels",
+        metavar="FILE",
+        help="Labels of all runs in one file (TOML or, if its name ends in .json, JSON), not labels.toml in each.",
+    ),
+]
 Defaults = Annotated[
     bool,
     typer.Option("--defaults", help="Start from the default thresholds, not from those each run was recorded with."),
@@ -44,23 +52,25 @@ Defaults = Annotated[
 
 @takes_options(
     *("run_paths", "sweeps", "assignments", "thresholds", "defaults", "rules_files"),
-    *("figure", "as_json", "skip_broken"),
+    *("labels", "figure", "as_json", "skip_broken"),
 )
 def backtest(
     options: DetectorOptions,
     run_paths: LabelledRuns,
     sweeps: Sweeps = None,
     defaults: Defaults = False,
+    labels: LabelsFile = None,
     figure: Figure = None,
     as_json: Json = False,
     skip_broken: SkipBroken = False,
 ) -> None:
     """Judge labelled RUNS and count, for each rule and setting: recall, false alarms, and delay in updates.
 
-    A run's labels.toml says `healthy = true`, or has [[fault]] tables with name, onset and rules (and until, hard).
-    A fault is found when a rule it lists begins to alarm at or after its onset; an incident that begins in a healthy
-    run or before the first onset is a false alarm, counted per 1,000 healthy updates. Each run is read once for all
-    settings.
+    A run's labels.toml says `healthy = true`, or has [[fault]] tables with name, onset and rules (and until, hard,
+    harm). Of a rule, a fault is found when it lists the rule and the rule begins to alarm at or after its onset; an
+    incident that begins in a healthy run or before the first onset is a false alarm, counted per 1,000 healthy
+    updates. Of all rules together, the figures are those of the fault bench: recall net of the twin that a label names,
+    cause, delay and false incidents, with 95 % intervals. Each run is read once for all settings.
 
     Example: esper-analyze backtest sample_runs/runs --sweep kl_spike.critical=0.2,0.5,1,2 -o tradeoff.png
     """
@@ -69,7 +79,7 @@ def backtest(
     from esper_analyze.replay.backtest import STEPS
     from esper_analyze.replay.backtest import backtest as run_backtest
     from esper_analyze.replay.recorded_rules import stored_thresholds
-    from esper_analyze.replay.scores import detections, scores
+    from esper_analyze.replay.scores import scores
     from esper_analyze.replay.sweep import parse_sweep
 
     rules = with_custom(options.custom)
@@ -78,6 +88,8 @@ def backtest(
     except ThresholdError as error:
         raise UsageError(f"--sweep: {error}", hint=EVERY_THRESHOLD) from error
     _check_figure(figure)
+    if labels is not None and not labels.is_file():
+        raise UsageError(f"--labels: {labels} is not a file", hint="a table for each run, with the keys of labels.toml")
     options.changed(Thresholds.defaults(rules))  # refused before long work
 
     def base(run: RecordedRun) -> Thresholds:
@@ -86,17 +98,18 @@ def backtest(
 
     paths = _run_folders(run_paths)
     with progress("judging", len(paths) * STEPS) as step:
-        result = run_backtest(paths, rules, sweep, base, skip_broken=skip_broken, progress=step)
+        result = run_backtest(paths, rules, sweep, base, labels_file=labels, skip_broken=skip_broken, progress=step)
     tell_left_out(result)
     if result.tested:
-        scored, when = scores(result), detections(result)
-        (print_json if as_json else print_words)(result, scored, when)
+        scored = scores(result)
+        (print_json if as_json else print_words)(result, scored)
         _write_figure(figure, scored)
     if result.broken:
         raise typer.Exit(DAMAGED)
     if not result.tested:
         raise UsageError(
-            "no run has labels", hint="write labels.toml beside its run.json: healthy = true, or [[fault]]"
+            "no run has labels" if labels is None else f"{labels} names none of the runs",
+            hint="write labels.toml beside its run.json: healthy = true, or [[fault]]",
         )
 
 

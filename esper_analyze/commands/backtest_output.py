@@ -1,4 +1,4 @@
-"""What ``backtest`` prints: scores by rule and setting, and the faults that were missed."""
+"""What ``backtest`` prints: scores by rule and setting, the fault bench's tables, and the faults that were missed."""
 
 from __future__ import annotations
 
@@ -10,9 +10,18 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from esper_analyze.replay.backtest import Backtest
+    from esper_analyze.replay.recall import LabelledAlarms, RecallFigure
     from esper_analyze.replay.scores import Detection, Score
 
 _TITLES = ("recall", "found", "false\nalarms", "per\n1,000", "delay")
+_SETTING_TITLES = {
+    "recall_net": "recall,\nnet",
+    "cause_named_first": "cause\nnamed",
+    "delay_median": "delay",
+    "false_per_1000": "false per\n1,000",
+    "sound_with_an_alarm": "sound with\nan alarm",
+    "sound_with_a_critical": "with a\ncritical",
+}
 _MOST_MISSED = 20
 
 
@@ -20,22 +29,28 @@ def tell_left_out(result: Backtest) -> None:
     """Report on stderr the runs that were not judged."""
     for path, why in result.broken:
         say(f"left out, cannot be judged: {why if str(path) in why else f'{path}: {why}'}")
-    for path in result.unlabelled:
+    for path in () if result.labels_file else result.unlabelled:
         say(f"left out, no labels.toml: {path}")
     left = len(result.broken) + len(result.unlabelled)
     if left:
-        say(f"{left} of {left + len(result.tested)} runs are left out")
+        unnamed = len(result.unlabelled) if result.labels_file else 0
+        why = f", {unnamed} of them because {result.labels_file} does not name them" if unnamed else ""
+        say(f"{left} of {left + len(result.tested)} runs are left out{why}")
 
 
-def print_json(result: Backtest, scored: Sequence[Score], when: Sequence[Detection]) -> None:
-    """Write runs, scores and detections as JSON."""
+def print_json(result: Backtest, scored: Sequence[Score]) -> None:
+    """Write runs, scores, detections and, for each setting, the fault bench's tables as JSON."""
+    from esper_analyze.replay.scores import detections, setting_labels
     from esper_analyze.strict_json import strict_json
 
     runs = [
         {
             "run": str(run.path),
-            "healthy": not run.labels.faults,
+            "healthy": run.labels.healthy and not run.labels.faults,
             "faults": run.labels.faults,
+            "change": run.labels.change or None,
+            "twin": None if run.labels.twin is None else str(run.labels.twin),
+            "groups": run.labels.groups,
             "updates": run.updates,
             "healthy_updates": run.healthy_updates,
         }
@@ -47,16 +62,34 @@ def print_json(result: Backtest, scored: Sequence[Score], when: Sequence[Detecti
         "unlabelled": [str(path) for path in result.unlabelled],
         "broken": broken,
         "scores": scored,
-        "detections": when,
+        "detections": detections(result),
+        "all_rules": [_all_rules(result, index, label) for index, label in enumerate(setting_labels(result))],
     }
     put(strict_json(facts))
 
 
-def print_words(result: Backtest, scored: Sequence[Score], when: Sequence[Detection]) -> None:
-    """Write a table of scores for each rule, and the faults that nothing finds."""
+def _all_rules(result: Backtest, setting: int, label: str) -> dict[str, object]:
+    """Return the fault bench's tables for one setting."""
+    from esper_analyze.replay.backtest import labelled_alarms
+    from esper_analyze.replay.recall import false_alarms, fault_kinds, recall, run_groups
+
+    runs = labelled_alarms(result, setting)
+    return {
+        "setting": label,
+        "figures": recall(runs),
+        "faults": fault_kinds(runs),
+        "groups": run_groups(runs),
+        "false_alarms": false_alarms(runs),
+    }
+
+
+def print_words(result: Backtest, scored: Sequence[Score]) -> None:
+    """Write a table of scores for each rule, the tables of all rules, and the faults that nothing finds."""
+    from esper_analyze.replay.backtest import labelled_alarms
+    from esper_analyze.replay.scores import detections
     from esper_analyze.wording import many
 
-    healthy = sum(not run.labels.faults for run in result.tested)
+    healthy = sum(run.labels.healthy and not run.labels.faults for run in result.tested)
     faults = sum(len(run.labels.faults) for run in result.tested)
     updates = sum(run.healthy_updates for run in result.tested)
     put(
@@ -69,7 +102,11 @@ def print_words(result: Backtest, scored: Sequence[Score], when: Sequence[Detect
         _show("setting", [score for score in scored if score.rule == rule])
     if not swept:
         _show("rule", scored)
-    _print_missed(when)
+    if swept:
+        _show_settings(result)
+    else:
+        _show_all_rules(labelled_alarms(result, 0))
+    _print_missed(detections(result))
 
 
 def _show(first: str, scored: Sequence[Score]) -> None:
@@ -86,6 +123,72 @@ def _cells(score: Score) -> list[str]:
         "–" if score.per_1000 is None else f"{score.per_1000:.3g}",
         "–" if score.median_delay is None else f"{score.median_delay:g}",
     ]
+
+
+def _show_settings(result: Backtest) -> None:
+    """Show the main figures of all rules together, a row for each setting."""
+    from esper_analyze.replay.backtest import labelled_alarms
+    from esper_analyze.replay.recall import recall
+    from esper_analyze.replay.scores import setting_labels
+
+    rows = []
+    for index, label in enumerate(setting_labels(result)):
+        figures = recall(labelled_alarms(result, index))
+        cells = [_share_words(getattr(figures, name)) for name in _SETTING_TITLES]
+        rows.append(["\n".join(escaped(part) for part in label.split(", ")), *cells])
+    titles = tuple(_SETTING_TITLES.values())
+    put("\nall rules, net of twins, incidents that are shown under no other:\n")
+    show_table(("setting", *titles), rows, right=titles)
+
+
+def _show_all_rules(runs: Sequence[LabelledAlarms]) -> None:
+    """Show the fault bench's tables: figures, groups of runs, faults by name, false alarms by rule."""
+    from esper_analyze.replay.recall import TITLES, false_alarms, fault_kinds, recall, run_groups
+
+    put("\nall rules, net of twins, incidents that are shown under no other:\n")
+    show_table(("figure", "all rules"), [(TITLES[name], _words(value)) for name, value in recall(runs).items()])
+    groups = [
+        (escaped(of.group), escaped(of.value), of.recall_net.words, _words(of.false_per_1000))
+        for of in run_groups(runs)
+    ]
+    if groups:
+        put("\nby group:\n")
+        show_table(("by", "group", "recall, net", "false per\n1,000"), groups, right=("false per\n1,000",))
+    kinds = fault_kinds(runs)
+    if kinds:
+        put("\nby fault:\n")
+        show_table(
+            ("fault", "runs", "harmed", "found", "named", "found first by"),
+            [
+                (
+                    escaped(kind.name),
+                    *map(str, (kind.faults, kind.harmful, kind.found, kind.named)),
+                    ", ".join(f"{rule} {count}" for rule, count in kind.found_first_by.items()),
+                )
+                for kind in kinds
+            ],
+            right=("runs", "harmed", "found", "named"),
+        )
+    false = [(alarm.rule, alarm.verdict, f"{alarm.times:,}") for alarm in false_alarms(runs)]
+    if false:
+        put("\nfalse alarms of sound runs:\n")
+        show_table(("rule", "verdict", "times"), false, right=("times",))
+
+
+def _words(figure: RecallFigure) -> str:
+    """Return a figure in words: a share with its interval, a number, or a dash."""
+    from esper_analyze.replay.recall import Share
+
+    if isinstance(figure, Share):
+        return figure.words
+    return "–" if figure is None else f"{figure:.3g}" if isinstance(figure, float) else f"{figure:,}"
+
+
+def _share_words(figure: RecallFigure) -> str:
+    """Return a figure in few words: of a share its hits."""
+    from esper_analyze.replay.recall import Share
+
+    return f"{figure.hits}/{figure.of}" if isinstance(figure, Share) else _words(figure)
 
 
 def _print_missed(when: Sequence[Detection]) -> None:

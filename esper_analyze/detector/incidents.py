@@ -192,10 +192,7 @@ class IncidentTracker:
 
     def incidents(self) -> list[Incident]:
         """Return all incidents so far, by start, causes before what they cause."""
-        entries = [*self._ended, *((key, state, "open") for key, state in self._open.items())]
-        entries.sort(key=lambda item: (item[1].start, self._order[item[0][0]], item[0]))
-        nonfinite = {index for index, (_, state, _) in enumerate(entries) if state.nonfinite}
-        return with_causes(merge_nonfinite([self._incident(*item) for item in entries], nonfinite), self._rules)
+        return joined_incidents([self], self._order)
 
     def _incident(self, key: FindingKey, state: _Open, ended: str) -> Incident:
         now, now_update = self._now[key]
@@ -218,6 +215,23 @@ class IncidentTracker:
     def _onset(self, name: str, start: int) -> int:
         rule = self._rules[name]
         return onset(rule, rule.limits() if self._thresholds is None else self._thresholds[name], start)
+
+
+def joined_incidents(trackers: Sequence[IncidentTracker], order: Mapping[str, int]) -> list[Incident]:
+    """Return the incidents of rules that were followed by several trackers, as one that follows all would.
+
+    ``order`` maps each rule to its place in the order of the rules.
+    """
+    entries = [
+        (tracker, *entry)
+        for tracker in trackers
+        for entry in (*tracker._ended, *((key, state, "open") for key, state in tracker._open.items()))
+    ]
+    entries.sort(key=lambda entry: (entry[2].start, order[entry[1][0]], entry[1]))
+    nonfinite = {index for index, (_, _, state, _) in enumerate(entries) if state.nonfinite}
+    rules = {name: rule for tracker in trackers for name, rule in tracker._rules.items()}
+    listed = [tracker._incident(key, state, ended) for tracker, key, state, ended in entries]
+    return with_causes(merge_nonfinite(listed, nonfinite), rules)
 
 
 def onset(rule: Rule, limits: Limits, start: int) -> int:

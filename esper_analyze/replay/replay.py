@@ -96,7 +96,7 @@ def replay(
     detector = Detector(chosen, level=level, rules=rules)
     result = Replay(chosen, tuple(rules))
     tracker, unjudged = IncidentTracker(chosen), _UnjudgedCounter()
-    for batch in _between(read_batches(run, detector.wanted), fresh := fresh_starts(run)):
+    for batch in between(read_batches(run, detector.wanted), fresh := fresh_starts(run)):
         if len(batch.update) and int(batch.update[0]) in fresh:
             detector = Detector(chosen, level=level, rules=rules)
         outcome = detector.process(batch)
@@ -136,7 +136,7 @@ def continued(run: RecordedRun) -> bool:
     return CONTINUED in run.frame("losses_of_data", ["kind"])["kind"].to_list()
 
 
-def _between(batches: Iterable[Batch], edges: Sequence[int]) -> Iterator[Batch]:
+def between(batches: Iterable[Batch], edges: Sequence[int]) -> Iterator[Batch]:
     """Yield batches, split so that each update in ``edges`` begins a batch."""
     for batch in batches:
         offsets = [0, *np.searchsorted(batch.update, edges).tolist(), len(batch.update)]

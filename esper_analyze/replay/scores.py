@@ -74,6 +74,11 @@ def detections(result: Backtest) -> list[Detection]:
     return rows
 
 
+def setting_labels(result: Backtest) -> list[str]:
+    """Return each setting as text; empty where nothing is changed."""
+    return [_label(setting) for setting in result.sweep.settings]
+
+
 def _label(setting: Sequence[Variant]) -> str:
     """Return the setting as text: rule.field=value, separated by commas."""
     return ", ".join(f"{variant.rule}.{name}={value:g}" for variant in setting for name, value in variant.values)

@@ -54,7 +54,11 @@ def test_without_a_sweep_every_rule_has_a_row(command: Command, labelled: Path) 
 def test_a_sweep_has_a_row_for_each_setting_of_its_rule_and_of_all(command: Command, labelled: Path) -> None:
     said = command("backtest", labelled, *SWEEP)
     assert said.code == 0
-    assert [line for line in said.out.splitlines() if line.endswith(":")] == ["kl_spike:", "all rules:"]
+    assert [line for line in said.out.splitlines() if line.endswith(":")] == [
+        "kl_spike:",
+        "all rules:",
+        "all rules, net of twins, incidents that are shown under no other:",
+    ]
     assert row(said.out, "critical=3")[1:3] == ["1.00", "1/1"]
     assert int(row(said.out, "critical=0.005")[3]) > 0
     assert "kl_spike.critical=0.5" in said.out
@@ -79,6 +83,45 @@ def test_the_figure_is_a_png(command: Command, labelled: Path, tmp_path: Path) -
     assert said.code == 0
     assert (tmp_path / "t.png").read_bytes().startswith(b"\x89PNG")
     assert command("backtest", labelled, "-o", tmp_path / "every.png").code == 0
+
+
+def labels_of_many(runs: Path, **more: object) -> Path:
+    fault = {"name": "spike", "onset": 20, "rules": ["kl_spike"], "hard": True, "harm": 0.5}
+    troubled = {"twin": "healthy", "fault": [fault], "groups": {"task": "pole"}} | more
+    (runs / "all.json").write_text(json.dumps({"healthy": {"healthy": True}, "troubled": troubled}))
+    return runs / "all.json"
+
+
+def test_one_file_labels_all_runs_and_all_rules_are_scored_as_the_bench_does(command: Command, runs: Path) -> None:
+    said = command("backtest", runs, "--labels", labels_of_many(runs))
+    assert said.code == 0
+    assert f"1 of 3 runs are left out, 1 of them because {runs / 'all.json'} does not name them" in said.err
+    assert row(said.out, "recall, net of the twin")[-6:] == ["1", "of", "1:", "100", "%", "(21–100)"]
+    assert row(said.out, "sound updates")[-1] == "30"
+    assert row(said.out, "task")[:3] == ["task", "pole", "1"]
+    assert row(said.out, "spike ")[:5] == ["spike", "1", "1", "1", "1"]
+    (facts,) = strict(command("backtest", runs, "--labels", runs / "all.json", "--json").out)["all_rules"]
+    assert facts["setting"] == ""
+    assert facts["figures"]["recall_net_of_harm"]["hits"] == 1
+    assert facts["figures"]["false_incidents"] == 0
+    assert [(fault["name"], fault["found"], fault["missed"]) for fault in facts["faults"]] == [("spike", 1, [])]
+
+
+def test_a_sweep_scores_all_rules_for_each_setting(command: Command, runs: Path) -> None:
+    said = command("backtest", runs, "--labels", labels_of_many(runs), *SWEEP, "--json")
+    settings = strict(said.out)["all_rules"]
+    assert [facts["setting"] for facts in settings] == [f"kl_spike.critical={value}" for value in (0.005, 0.5, 3)]
+    assert [facts["figures"]["false_incidents"] > 0 for facts in settings] == [True, False, False]
+    assert settings[0]["false_alarms"][0]["rule"] == "kl_spike"
+    said = command("backtest", runs, "--labels", runs / "all.json", *SWEEP)
+    assert "all rules, net of twins, incidents that are shown under no other:" in said.out
+
+
+def test_a_run_whose_twin_is_not_judged_is_named_and_makes_exit_3(command: Command, runs: Path) -> None:
+    said = command("backtest", runs / "troubled", "--labels", labels_of_many(runs))
+    assert said.code == 3
+    assert f"its twin {(runs / 'healthy').resolve()} was not judged" in said.err
+    assert said.out == ""
 
 
 @pytest.mark.parametrize("name", ["t.jpg", "t", "nowhere/t.png"])
@@ -118,13 +161,20 @@ def test_a_truncated_shard_is_named_and_can_be_left_out(command: Command, labell
         (("RUNS", "--rules", "nowhere.py"), "nowhere.py cannot be read"),
         (("EMPTY",), "no recorded run at or below"),
         (("BARE",), "no run has labels"),
+        (("RUNS", "--labels", "nowhere.toml"), "nowhere.toml is not a file"),
+        (("BARE", "--labels", "MANY"), "all.json names none of the runs"),
     ],
 )
 def test_wrong_use_is_one_sentence(
     arguments: tuple[str, ...], told: str, command: Command, labelled: Path, tmp_path: Path
 ) -> None:
     (tmp_path / "nothing").mkdir()
-    places = {"RUNS": labelled, "EMPTY": tmp_path / "nothing", "BARE": labelled / "empty"}
+    places = {
+        "RUNS": labelled,
+        "EMPTY": tmp_path / "nothing",
+        "BARE": labelled / "empty",
+        "MANY": labels_of_many(labelled),
+    }
     said = command("backtest", *(places.get(word, word) for word in arguments))
     assert (said.code, said.out) == (2, "")
     assert told in said.err

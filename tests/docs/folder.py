@@ -11,7 +11,7 @@ import numpy as np
 from recorder.online_detector import OnlineDetector
 from recorder.store.run_file import create_run
 from recorder.store.store import Store
-from tests.docs.blocks import ROOT
+from tests.docs.blocks import BLOCKS, ROOT
 from tests.interchange.logs import sb3_rows, write_csv
 from tests.patience import PATIENCE
 from tests.reports.synthetic import quiet
@@ -20,12 +20,14 @@ SAMPLES = ROOT / "sample_runs" / "runs"
 
 
 def fill(folder: Path) -> None:
-    """Make what the documents name: ``sample_runs``, ``runs/first``, ``runs/second``, ``runs/killed`` and ``logs``."""
+    """Make what the documents name: ``sample_runs``, ``runs/first``, ``runs/second``, ``runs/killed``, ``logs`` …"""
     (folder / "sample_runs").symlink_to(ROOT / "sample_runs")
     (folder / "runs").mkdir()
     for name, sample in (("first", "one_update_collapse"), ("second", "masked_healthy")):
         shutil.copytree(SAMPLES / sample, folder / "runs" / name)
     write_killed(folder / "runs" / "killed")
+    (labels,) = (block.code for block in BLOCKS if block.marks.get("example") == "labels of many")
+    (folder / "labels-of-runs.toml").write_text(labels)
     (folder / "logs").mkdir()
     write_csv(folder / "logs" / "progress.csv", [row for _, row in sb3_rows(6)])
 

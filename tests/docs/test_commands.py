@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from esper_analyze.detector.rules import RULES
-from esper_analyze.replay.labels import read_labels
+from esper_analyze.replay.labels import read_labels, read_labels_of_many
 from esper_analyze.schema import VERSIONS
 from tests.commands.conftest import Command
 from tests.docs.blocks import BLOCKS, DOCUMENTS, ROOT, outputs
@@ -85,6 +85,15 @@ def test_the_labels_shown_are_labels(tmp_path: Path) -> None:
     labels = read_labels(tmp_path, [rule.name for rule in RULES])
     assert labels is not None
     assert [(fault.onset, fault.hard) for fault in labels.faults] == [(40, True)]
+
+
+def test_the_labels_of_many_runs_shown_are_labels(tmp_path: Path) -> None:
+    fill(tmp_path)
+    labels = read_labels_of_many(tmp_path / "labels-of-runs.toml", [rule.name for rule in RULES])
+    assert [(one.sound, one.twin in labels, len(one.faults)) for one in labels.values()] == [
+        (True, False, 0),
+        (False, True, 1),
+    ]
 
 
 def test_the_layout_shown_is_that_of_a_run() -> None:

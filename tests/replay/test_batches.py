@@ -21,7 +21,7 @@ from esper_analyze.replay.batches import (
     pivot,
     read_batches,
 )
-from esper_analyze.replay.replay import _between
+from esper_analyze.replay.replay import between
 from esper_analyze.schema.arrow import arrow_schema
 from esper_analyze.schema.tables import HEADS, STEPS, UPDATES
 from tests.replay.made import InParts, in_parts, run, updates
@@ -235,7 +235,7 @@ def test_pieces_with_coded_and_with_plain_words_are_one_table() -> None:
 )
 def test_a_batch_is_split_where_a_detector_began_anew(edges: list[int], parts: list[list[int]]) -> None:
     batches = [Batch(np.array(piece), {}) for piece in ([3, 4, 5], [8, 9])]
-    assert [batch.update.tolist() for batch in _between(batches, edges)] == parts
+    assert [batch.update.tolist() for batch in between(batches, edges)] == parts
 
 
 def test_updates_are_rows_of_their_own() -> None:

@@ -135,10 +135,10 @@ def test_a_fault_that_begins_after_the_run_is_refused(rows: int, onset: int, fau
     made = run(updates=updates(rows)) if rows else run()
     labels = Labels((LabelledFault("f", onset, ("a",)),))
     if fault is None:
-        module._check_onsets(made, labels)
+        module._check_onsets(made, labels, Path("labels.toml"))
         return
     with pytest.raises(LabelsError, match=fault):
-        module._check_onsets(made, labels)
+        module._check_onsets(made, labels, Path("labels.toml"))
 
 
 def test_each_update_of_a_labelled_run_counts_and_those_before_its_onset_are_healthy(tmp_path: Path) -> None:
@@ -149,24 +149,24 @@ def test_each_update_of_a_labelled_run_counts_and_those_before_its_onset_are_hea
     made = run(path=tmp_path, updates=rows)
     defaults = Thresholds.defaults(RULES)
     sweep = parse_sweep((), rules)
-    for text, healthy, false, found in (
-        ("healthy = true", 40, 2, {}),
-        ('[[fault]]\nname = "f"\nonset = 20\nrules = ["kl_spike"]', 20, 1, {0: 20}),
-        ('[[fault]]\nname = "f"\nonset = 0\nrules = ["kl_spike"]', 0, 0, {0: 3}),
+    for labels, healthy, false, found in (
+        (Labels(), 40, 2, {}),
+        (Labels(healthy=False), 0, 0, {}),
+        (Labels((LabelledFault("f", 20, ("kl_spike",)),), healthy=False), 20, 1, {0: 20}),
+        (Labels((LabelledFault("f", 0, ("kl_spike",)),)), 0, 0, {0: 3}),
     ):
-        (tmp_path / "labels.toml").write_text(text)
         steps: list[int] = []
-        result = module._test_run(made, rules, sweep, defaults, module._Progress(steps.append, 0))
+        result = module._test_run(made, labels, rules, sweep, defaults, module._Progress(steps.append, 0))
         assert (result.updates, result.healthy_updates, steps) == (40, healthy, [1000])
         assert sum(result.false_alarms.values()) == false
         assert {index: update for (_, index), update in result.found.items()} == found
+        assert [[(one.rule, one.start, one.verdict) for one in of] for of in result.alarms] == [
+            [("kl_spike", 3, "critical"), ("kl_spike", 20, "critical")]
+        ]
     pieces = in_parts(path=tmp_path, updates=[list(range(10)), list(range(10, 40))])
     steps = []
-    assert module._test_run(pieces, rules, sweep, defaults, module._Progress(steps.append, 0)).updates == 40
+    assert module._test_run(pieces, Labels(), rules, sweep, defaults, module._Progress(steps.append, 0)).updates == 40
     assert steps == [250, 1000]
-    (tmp_path / "labels.toml").unlink()
-    with pytest.raises(LabelsError, match="was removed during the backtest"):
-        module._test_run(made, rules, sweep, defaults, module._Progress(None, 0))
 
 
 def test_a_swept_rule_has_a_detector_for_each_variant_and_all_others_share_one() -> None:
