@@ -94,6 +94,7 @@ def facts(evidence: Evidence, answers: Sequence[Answer], narrative: story.Story)
         },
         "paragraph": narrative.paragraph,
         "look_first": narrative.look_first,
+        "causes": narrative.causes,
         "caveats": narrative.caveats,
         "incidents": replay.incidents,
         "explained": explained(evidence),

@@ -323,8 +323,8 @@ def test_a_command_to_copy_holds_no_name_that_means_something_to_a_shell(place: 
     evidence = gather(open_run(SEEDS))
     lead = next(one for one in evidence.replay.incidents if one.rule == "slot_gradient_explosion")
     began = onset.frame(evidence.run, lead)
-    commands = [one.command for one in story._next(evidence, replace(lead, subject=place), began)]
+    commands = [one.command for one in story._next(evidence, replace(lead, subject=place), began, ())]
     assert not any(place in command for command in commands)
     assert any("from slots where update between" in command for command in commands)
-    named = [one.command for one in story._next(evidence, lead, began)]
+    named = [one.command for one in story._next(evidence, lead, began, ())]
     assert any("place = 'env 3, late'" in command for command in named)

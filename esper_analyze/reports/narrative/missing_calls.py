@@ -67,7 +67,7 @@ def missing_calls(evidence: Evidence) -> dict[str, list[str]]:
 
     Empty for runs of an adapter, and imported ones.
     """
-    if not _own_loop(evidence.run):
+    if not is_own_loop(evidence.run):
         return {}
     needed: dict[str, list[str]] = defaultdict(list)
     entirely = without_data(evidence.replay)
@@ -77,7 +77,8 @@ def missing_calls(evidence: Evidence) -> dict[str, list[str]]:
     return dict(needed)
 
 
-def _own_loop(run: RecordedRun) -> bool:
+def is_own_loop(run: RecordedRun) -> bool:
+    """Return whether the run is of a hand-written loop, which makes the recorder's calls itself."""
     points = run.info.get("attach_points")
     return "imported_from" not in run.info and isinstance(points, list) and _OWN_LOOP.issuperset(map(str, points))
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Container, Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -12,6 +12,8 @@ import numpy as np
 
 from esper_analyze.replay.evidence import Evidence
 from esper_analyze.replay.standing import OPTIONAL, of_replay, too_early, without_data
+from esper_analyze.reports.causes.cause import Likelihood
+from esper_analyze.reports.causes.look_alikes import PossibleCause, look_alikes
 from esper_analyze.reports.listing import broken_words
 from esper_analyze.reports.narrative import onset
 from esper_analyze.reports.narrative.links import figures_of
@@ -60,6 +62,8 @@ _OF_SEED = {
 }
 _PLAIN = re.compile(r"[A-Za-z0-9_ ,.:-]+")
 """A name without special meaning in a shell or SQL: commands are printed to be copied."""
+_GROUPED = {Likelihood.NOT_RECORDED: "Not recorded, and so cannot be told", Likelihood.RULED_OUT: "Ruled out"}
+"""Answers whose causes are listed in one point."""
 _INNER = ("kl_k3", "ratio_max", "ratio_min", "clip_fraction", "entropy", "grad_norm_pre_clip")
 
 
@@ -76,7 +80,8 @@ class Point:
 class Story:
     """The verdict in words. ``standing`` is the run's overall verdict, ``lead`` the primary incident.
 
-    ``now``: the state at the run's end; ``why``: the evidence, the strongest first; ``after``: what to do next.
+    ``now``: the state at the run's end; ``why``: the evidence, the strongest first; ``after``: what to do next;
+    ``causes``: those that the primary incident can have and look alike, the likely ones first.
     """
 
     standing: Standing
@@ -87,6 +92,7 @@ class Story:
     caveats: tuple[str, ...]
     lead: Incident | None
     look_first: str = ""
+    causes: tuple[PossibleCause, ...] = ()
 
     @property
     def verdict(self) -> str:
@@ -124,15 +130,17 @@ def frame(evidence: Evidence) -> Story:
     lead = replay.incidents[primary_incident(replay.incidents, replay.rules)]
     began = onset.frame(evidence.run, lead, evidence.rules[lead.rule].reach)
     headline = f"{_began(evidence, lead)}{_became_critical(evidence, lead)}"
+    causes = look_alikes(evidence, lead)
     return Story(
         standing=overall,
         headline=_of_end(evidence, lead, overall.end, headline) if overall.label == "died" else headline,
         now=tuple(_now(evidence, lead, overall)),
         why=tuple(_why(evidence, lead, began)),
-        after=tuple(_next(evidence, lead, began)),
+        after=tuple(_next(evidence, lead, began, causes)),
         caveats=caveats,
         lead=lead,
         look_first=cleaned(evidence.rules[lead.rule].look_first, 600),
+        causes=causes,
     )
 
 
@@ -306,11 +314,14 @@ def _seed_course(run: RecordedRun, lead: Incident) -> Iterator[Point]:
             yield Point(f"{what} was {at}, against {usual}.", ("slots",))
 
 
-def _next(evidence: Evidence, lead: Incident, began: onset.OnsetContext) -> Iterator[Point]:
+def _next(
+    evidence: Evidence, lead: Incident, began: onset.OnsetContext, causes: Sequence[PossibleCause]
+) -> Iterator[Point]:
     for setting in began.settings:
         yield Point(f"Find what set {setting.name} to {number(setting.at)} at update {setting.update:,}.")
     if began.next_step:
         yield Point(began.next_step)
+    yield from _of_causes(causes)
     yield Point(cleaned(evidence.rules[lead.rule].look_first, 600), (f"rule-{lead.rule}",))
     captured = captured_since(evidence, lead.start)
     if captured:
@@ -328,6 +339,18 @@ def _next(evidence: Evidence, lead: Incident, began: onset.OnsetContext) -> Iter
         words = f"Update {lead.start:,} minibatch by minibatch:"
         yield Point(words, command=f'esper-analyze sql {path} "{query}"')
     yield from _recorded_next(evidence, without_data(evidence.replay))
+
+
+def _of_causes(causes: Sequence[PossibleCause]) -> Iterator[Point]:
+    """Say which causes look alike here, a point for each that is left, and one for all that are not."""
+    for cause in causes:
+        if cause.answer in (Likelihood.LIKELY, Likelihood.POSSIBLE):
+            yield Point(cause.line)
+    for answer, title in _GROUPED.items():
+        left = [cause for cause in causes if cause.answer is answer]
+        if left:
+            named = "; ".join(f"{cause.lower_sentence} ({cause.words})" for cause in left)
+            yield Point(f"{title}: {named}.")
 
 
 def _nearest(evidence: Evidence) -> Iterator[Point]:

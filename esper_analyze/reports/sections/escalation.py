@@ -10,6 +10,8 @@ import numpy as np
 
 from esper_analyze.detector.signals import RUN, Ints
 from esper_analyze.replay.evidence import Evidence
+from esper_analyze.reports.causes.cause import Likelihood
+from esper_analyze.reports.causes.look_alikes import look_alikes
 from esper_analyze.reports.narrative.primary_incident import duration, judged_rules, primary_incident
 from esper_analyze.reports.render.draw import finish, merged
 from esper_analyze.reports.render.rows import Mark, SectionTable
@@ -95,14 +97,16 @@ def _level_changes(evidence: Evidence) -> Sequence[LevelChange]:
 
 
 def _troubles(evidence: Evidence) -> Iterator[str]:
-    """Describe the primary incident, and count the others."""
+    """Describe the primary incident with its likely causes, and count the others."""
     incidents = evidence.replay.incidents
     if not incidents:
         judged, lacking = map(len, judged_rules(evidence))
         without = f"; {many(lacking, 'rule')} had no data" if lacking else ""
         yield f"No incident; {many(judged, 'rule')} judged{without}."
         return
-    yield duration(evidence, incidents[primary_incident(incidents, evidence.replay.rules)])
+    lead = incidents[primary_incident(incidents, evidence.replay.rules)]
+    yield duration(evidence, lead)
+    yield from (cause.line for cause in look_alikes(evidence, lead) if cause.answer is Likelihood.LIKELY)
     after = sum(incident.cause is not None for incident in incidents)
     if len(incidents) > 1:
         yield f"{many(len(incidents), 'incident')} in total, {after} of them shown under their causes."

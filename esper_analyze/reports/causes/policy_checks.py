@@ -1,0 +1,151 @@
+"""Checks of settings, of steps of the policy, and of what it follows."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from esper_analyze.reports.causes.cause import Checked, likely, not_recorded, possible, ruled_out
+from esper_analyze.reports.causes.general_checks import jump
+from esper_analyze.reports.causes.numbers import Numbers, Step
+from esper_analyze.wording import number
+
+_SETTINGS = (
+    *("learning_rate", "clip_range", "entropy_coef", "value_coef", "gamma", "target_kl", "max_grad_norm", "epochs"),
+    "loss_scale",
+)
+_EARLY = 10
+"""An incident in so many first updates began with the run."""
+_SETTING_STEP = 0.2
+"""Change of a setting from one update to the next that no schedule makes."""
+_SAME_SIZE = 3.0
+"""Within this factor, two sizes are alike."""
+
+
+def setting_changed(numbers: Numbers) -> Checked:
+    """Say which setting changed from one update to the next before the incident."""
+    first = numbers.lead.onset - max(numbers.reach, 20)
+    changes, steady, missing = [], [], []
+    for name in _SETTINGS:
+        if not numbers.recorded(name):
+            missing += [name] if name not in ("target_kl", "loss_scale") else []
+            continue
+        cells, near = numbers.cells(name), (numbers.update[1:] >= first) & (numbers.update[1:] <= numbers.lead.start)
+        old, new = cells[:-1], cells[1:]
+        with np.errstate(invalid="ignore"):
+            jumped = np.abs(new - old) > _SETTING_STEP * np.maximum(np.abs(old), np.abs(new))
+        at = np.flatnonzero(near & jumped)
+        if len(at):
+            last = int(at[-1])
+            changes.append(Step(name, int(numbers.update[last + 1]), float(old[last]), float(new[last])).words)
+        else:
+            steady.append(name)
+    if changes:
+        return likely("; ".join(changes))
+    left = f"; not recorded: {', '.join(missing)}" if missing else ""
+    return ruled_out(f"unchanged: {', '.join(steady)}{left}") if steady else not_recorded(left.strip("; "))
+
+
+def too_large_from_the_start(numbers: Numbers) -> Checked:
+    """Say whether the incident began with the run, with settings that were never others."""
+    first = int(numbers.update[0]) if len(numbers.update) else 0
+    words = f"it began at update {numbers.lead.start:,}"
+    if numbers.lead.start - first >= _EARLY:
+        return ruled_out(f"{words}, after {numbers.lead.start - first:,} updates without")
+    names = [name for name in ("learning_rate", "clip_range", "minibatches") if numbers.recorded(name)]
+    return likely(f"{words}, with {', '.join(f'{name} {number(numbers.since(name))}' for name in names)}")
+
+
+def misaligned(numbers: Numbers) -> Checked:
+    """Say whether the policy moves with the advantages."""
+    mean = numbers.since("advantage_alignment")
+    words = f"advantage_alignment is {number(mean)}"
+    return likely(words) if mean <= 0 else possible(words) if mean < 0.03 else ruled_out(words)
+
+
+def sign_flipped(numbers: Numbers) -> Checked:
+    """Say whether the policy moves against the advantages."""
+    name = next(
+        (name for name in ("minibatch_advantage_consistency", "advantage_consistency") if numbers.recorded(name)), None
+    )
+    if name is not None:
+        value = numbers.since(name)
+        return (likely if value < -0.5 else ruled_out)(f"{name} is {number(value)}")
+    mean = numbers.since("advantage_alignment")
+    words = f"advantage_alignment is {number(mean)}"
+    return likely(words) if mean <= -0.03 else possible(words) if mean < 0.0 else ruled_out(words)
+
+
+def shuffled(numbers: Numbers) -> Checked:
+    """Say whether the policy moves neither with nor against the advantages."""
+    name = next(
+        (name for name in ("minibatch_advantage_consistency", "advantage_consistency") if numbers.recorded(name)), None
+    )
+    if name is not None:
+        value = numbers.since(name)
+        return (likely if abs(value) <= 0.5 else ruled_out)(f"{name} is {number(value)}")
+    mean = numbers.since("advantage_alignment")
+    words = f"advantage_alignment is {number(mean)}"
+    return ruled_out(words) if mean <= -0.1 or mean > 0.05 else likely(words) if mean > -0.03 else possible(words)
+
+
+def replaced(numbers: Numbers) -> Checked:
+    """Say whether entropy or values jumped between two updates."""
+    other = numbers.incident("policy_replaced")
+    if other is not None:
+        return likely(f"policy_replaced alarmed at update {other.start:,}")
+    steps = [step for name in ("entropy", "value_std") if (step := numbers.step(name)) is not None]
+    jumped = [step for step in steps if step.update >= numbers.lead.onset - numbers.reach - 10]
+    if jumped:
+        return possible("; ".join(step.words for step in jumped))
+    return ruled_out("policy_replaced did not alarm, entropy and value_std have no step")
+
+
+def large_steps(numbers: Numbers) -> Checked:
+    """Say whether updates were too large before the incident."""
+    for rule in ("kl_spike", "ratio_explosion", "clip_saturation"):
+        other = numbers.incident(rule)
+        if other is not None and other.start <= numbers.lead.start:
+            return likely(
+                f"{rule} alarmed at update {other.start:,}; kl_k3 {number(numbers.measured('kl_k3', other.start))}"
+            )
+    return ruled_out(f"kl_k3 is {number(numbers.since('kl_k3'))} ({number(numbers.before('kl_k3'))} before)")
+
+
+def pushed(numbers: Numbers) -> Checked:
+    """Say whether entropy fell at once and the values did not change."""
+    (old, new), (was, now) = jump(numbers, "entropy"), jump(numbers, "value_std")
+    words = f"entropy {number(old)} to {number(new)}, value_std {number(was)} to {number(now)}"
+    if new >= old:
+        return ruled_out(words)
+    return likely(words) if not now > _SAME_SIZE * was and not now < was / _SAME_SIZE else possible(words)
+
+
+def reset(numbers: Numbers) -> Checked:
+    """Say whether entropy is at once what it was in the first updates."""
+    (old, new), (was, now) = jump(numbers, "entropy"), jump(numbers, "value_std")
+    first, first_std = numbers.first("entropy"), numbers.first("value_std")
+    words = f"entropy {number(old)} to {number(new)}, {number(first)} in the first updates"
+    if new <= old or now > 10 * max(was, first_std):
+        return ruled_out(f"{words}; value_std {number(was)} to {number(now)}")
+    (mean, mean_now) = jump(numbers, "value_mean")
+    if abs(now - was) <= 0.3 * was and abs(mean_now - mean) <= max(was, 0.3 * abs(mean)):
+        return possible(f"{words}; but the values hardly changed, value_std {number(was)} to {number(now)}")
+    return (likely if new >= 0.7 * first else possible)(words)
+
+
+def weights_scaled(numbers: Numbers) -> Checked:
+    """Say whether the values grew at once by an order of magnitude."""
+    was, now = jump(numbers, "value_std")
+    words = f"value_std {number(was)} to {number(now)}"
+    if np.isnan(was):
+        return not_recorded("value_std; pass rec.update(values=…)")
+    return likely(words) if now > 10 * was else ruled_out(words)
+
+
+def normaliser_reset(numbers: Numbers) -> Checked:
+    """Say whether policy and values jumped together."""
+    (old, new), (was, now) = jump(numbers, "entropy"), jump(numbers, "value_std")
+    words = f"entropy {number(old)} to {number(new)}, value_std {number(was)} to {number(now)}"
+    if np.isnan(was):
+        return possible(words)
+    return ruled_out(words) if abs(now - was) <= 0.1 * was else possible(words)
