@@ -18,7 +18,7 @@ from esper_analyze.strict_json import strict_json
 
 GOLDEN = Path(__file__).parent
 EXPECTED = "expected.json"
-PROSE = ("headline", "now", "why", "next", "paragraph", "look_first", "caveats")
+PROSE = ("headline", "now", "why", "next", "paragraph", "look_first", "causes", "caveats")
 """Sentences of a report: each has a test of its own, golden runs hold cells and judgements."""
 
 
