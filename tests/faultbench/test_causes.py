@@ -21,7 +21,7 @@ ONSET, UPDATES = 20, 40
 def jittered(update: int, rows: Rows) -> None:
     """Record log-probs that are too low from the onset on."""
     if update >= ONSET:
-        rows["updates"][0] |= {"first_ratio_error": 0.3, "ratio_mean": 1.16, "kl_k1": -0.15}
+        rows["updates"][0] |= {"first_ratio_error": 0.3, "ratio_mean": 1.16, "kl_k1": -0.15, "kl_k2": 0.02}
 
 
 def test_every_fault_has_causes_that_name_it_and_they_exist() -> None:

@@ -40,6 +40,10 @@ LATER_RULES = {
     "advantage_inconsistent",
     "optimizer_restarted",
 }
+SETTINGS = (
+    *("learning_rate", "clip_range", "entropy_coef", "value_coef", "gamma", "target_kl", "max_grad_norm", "epochs"),
+    "loss_scale",
+)
 LIKELY, POSSIBLE, RULED_OUT, MISSING = (
     Likelihood.LIKELY,
     Likelihood.POSSIBLE,
@@ -112,7 +116,11 @@ def checked(name: str, cells: Mapping[str, object], at: int = START, *, tables: 
         ("reward_sign", {"reward_mean": (0.5, -0.4)}, LIKELY, "reward_mean went from 0.5 to -0.4 at update 27"),
         ("reward_sign", {"reward_mean": (0.5, 0.1)}, RULED_OUT, "not its negative"),
         ("reward_sign", {"reward_mean": (0.5, -50.0)}, RULED_OUT, "not its negative"),
-        ("reward_sign", {"reward_mean": 0.5}, RULED_OUT, "no step"),
+        ("reward_sign", {"reward_mean": 0.5, "reward_std": 1.0}, RULED_OUT, "no step"),
+        ("reward_sign", {"reward_mean": 0.01, "reward_std": 1.0}, POSSIBLE, "too near 0 to tell"),
+        ("reward_sign", {"reward_mean": 0.01, "reward_min": (0.0, -1.0), "reward_max": (1.0, 0.0)}, LIKELY, "-1 to 0"),
+        ("reward_sign", {"reward_mean": 0.01, "reward_min": 0.0, "reward_max": 1.0}, RULED_OUT, "from 0 to 1"),
+        ("reward_sign", {"reward_mean": (0.5, -0.5), "reward_min": -1.0, "reward_max": 1.0}, LIKELY, "to -0.5"),
         ("reward_scale", {"reward_std": (0.5, 500.0)}, LIKELY, "reward_std went from 0.5 to 500 at update 27"),
         ("reward_scale", {"return_std": (2.0, 3.0)}, RULED_OUT, "return_std (3)"),
         ("reward_scale", {}, MISSING, "reward_std, return_std"),
@@ -164,10 +172,10 @@ def checked(name: str, cells: Mapping[str, object], at: int = START, *, tables: 
         ("deterministic", {"entropy_norm": 0.5}, RULED_OUT, "0.5"),
         ("advantages_zero", {"advantage_std": (1.0, 0.0)}, LIKELY, "advantage_std is 0 (1 before)"),
         ("advantages_zero", {"advantage_std": 1.0}, RULED_OUT, "advantage_std is 1"),
-        ("stale_log_probs", {"ratio_mean": (1.0, 1.2), "kl_k1": (0.01, -0.15)}, LIKELY, "too low"),
-        ("stale_log_probs", {"ratio_mean": (1.0, 1.5), "kl_k1": (0.01, 0.02)}, LIKELY, "scatter around 1"),
-        ("stale_log_probs", {"ratio_mean": 1.0, "kl_k1": 0.2}, RULED_OUT, "distributed as"),
-        ("stale_log_probs", {"ratio_mean": 0.7, "kl_k1": 0.4}, POSSIBLE, "0.7"),
+        ("stale_log_probs", {"ratio_mean": 1.2, "kl_k1": -0.15, "kl_k2": 0.02}, LIKELY, "too low"),
+        ("stale_log_probs", {"ratio_mean": 1.0, "kl_k1": 0.002, "kl_k2": 0.1}, LIKELY, "scatter around 0"),
+        ("stale_log_probs", {"ratio_mean": 1.0, "kl_k1": 0.2, "kl_k2": 0.2}, RULED_OUT, "distributed as"),
+        ("stale_log_probs", {"ratio_mean": 0.7, "kl_k1": 0.4, "kl_k2": 0.3}, POSSIBLE, "0.7"),
         ("stale_log_probs", {"ratio_mean": 1.5, "kl_k1": 0.0, "first_ratio_error": 2e8}, RULED_OUT, "forbidden"),
         ("actions_shifted", {"ratio_mean": 1.5, "ratio_max": 9.0, "kl_k1": 0.6}, LIKELY, "unlikely under the policy"),
         ("actions_shifted", {"ratio_mean": 1.0, "ratio_max": 9.0, "kl_k1": 3.0, "first_ratio_error": 2e8}, LIKELY, "f"),
@@ -190,7 +198,8 @@ def checked(name: str, cells: Mapping[str, object], at: int = START, *, tables: 
         ("bad_stored", {"first_ratio_error": 0.0, "ratio_nonfinite": 0.0}, RULED_OUT, "first_ratio_error 0"),
         ("bad_stored", {"first_ratio_error": (0.0, NAN), "value_mean": 1.0}, LIKELY, "first_ratio_error NaN"),
         ("bad_stored", {"first_ratio_error": (0.0, NAN), "value_mean": (1.0, NAN)}, RULED_OUT, "already the rollout"),
-        ("bad_stored", {"optimisation_s": 0.1, "minibatches": (8.0, None)}, POSSIBLE, "ended in its first minibatch"),
+        ("bad_stored", {"optimisation_s": 0.1, "minibatches": (8.0, None)}, POSSIBLE, "ended before its first"),
+        ("bad_observation", {"optimisation_s": 0.1, "minibatches": (8.0, None)}, POSSIBLE, "ended before its first"),
         ("bad_stored", {}, MISSING, "first_ratio_error"),
         ("bad_parameters", {"inf_grad_count": 3.0}, LIKELY, "in update 29 before it: inf_grad_count"),
         ("bad_parameters", {"inf_grad_count": 0.0}, RULED_OUT, "inf_grad_count 0"),
@@ -201,7 +210,8 @@ def checked(name: str, cells: Mapping[str, object], at: int = START, *, tables: 
         ("overflow", {}, MISSING, "gradients"),
         ("optimizer_restarted", {"optimizer_state_lost": (0.0, 1.0)}, LIKELY, "at update 30"),
         ("optimizer_restarted", {"optimizer_state_lost": 0.0}, RULED_OUT, "is 0"),
-        ("clip_gone", {"max_grad_norm": (0.5, None)}, LIKELY, "max_grad_norm was 0.5"),
+        ("clip_gone", {"max_grad_norm": (0.5, None)}, LIKELY, "there is no clip call, 0.5 before"),
+        ("clip_gone", {"max_grad_norm": (0.5, INF)}, LIKELY, "max_grad_norm is +Inf, 0.5 before"),
         ("clip_gone", {"max_grad_norm": 0.5}, RULED_OUT, "max_grad_norm is 0.5"),
         ("less_data", {"samples": (4096.0, 512.0)}, LIKELY, "samples went from 4,096"),
         ("less_data", {"samples": 4096.0}, RULED_OUT, "4,096"),
@@ -222,8 +232,11 @@ def checked(name: str, cells: Mapping[str, object], at: int = START, *, tables: 
         ("learnt", {"episode_return_mean": (1.0, 9.0)}, LIKELY, "episode_return_mean 9"),
         ("learnt", {"episode_return_mean": 1.0}, RULED_OUT, "episode_return_mean 1"),
         ("setting", {"learning_rate": (1e-3, 0.3)}, LIKELY, "learning_rate went from 0.001"),
-        ("setting", {"learning_rate": 1e-3}, RULED_OUT, "unchanged: learning_rate; not recorded: clip_range"),
-        ("setting", {}, MISSING, "not recorded: learning_rate"),
+        ("setting", {"learning_rate": 1e-3}, MISSING, "epochs; unchanged: learning_rate; pass rec"),
+        ("setting", {}, MISSING, "learning_rate, clip_range, "),
+        ("setting", dict.fromkeys(SETTINGS, 0.1), RULED_OUT, "unchanged: learning_rate, clip_range"),
+        ("setting", {"minibatches": (8.0, 80.0)}, LIKELY, "minibatches went from 8 to 80 at update 30 (epochs are"),
+        ("setting", {"max_grad_norm": (0.5, INF)}, LIKELY, "max_grad_norm went from 0.5 to +Inf"),
     ],
 )  # fmt: skip
 def test_the_numbers_answer_for_a_cause(name: str, cells: Mapping[str, object], answer: Likelihood, words: str) -> None:
@@ -261,7 +274,7 @@ def test_the_numbers_answer_for_a_cause(name: str, cells: Mapping[str, object], 
 def test_the_rows_of_groups_and_heads_answer_for_a_cause(
     name: str, tables: Mapping[str, Any], answer: Likelihood, words: str
 ) -> None:
-    cells = {"ratio_mean": 0.6 if name == "masks_differ" else 1.5, "ratio_max": 1.1, "kl_k1": 0.8}
+    cells = {"ratio_mean": 0.6 if name == "masks_differ" else 1.5, "ratio_max": 1.1, "kl_k1": 0.8, "kl_k2": 0.8}
     found, said = checked(name, cells, tables=tables)
     assert (found, words in said) == (answer, True), said
 
@@ -324,14 +337,15 @@ def test_the_report_names_the_likely_cause_what_is_possible_missing_and_ruled_ou
     assert (
         "environments are copies of each other (environments, environments_distinct; pass rec.update(values" in missing
     )
+    assert "a setting changed (" in missing
     (ruled_out,) = [words for words in points if words.startswith("Ruled out: ")]
-    assert "a setting changed (unchanged: learning_rate" in ruled_out
+    assert "parameters were replaced between two updates (" in ruled_out
 
 
 def test_page_markdown_and_json_show_the_causes(tmp_path: Path) -> None:
     def mismatch(update: int, rows: Rows) -> None:
         if update >= 30:
-            rows["updates"][0] |= {"first_ratio_error": 0.8, "ratio_mean": 1.2, "kl_k1": -0.15}
+            rows["updates"][0] |= {"first_ratio_error": 0.8, "ratio_mean": 1.2, "kl_k1": -0.15, "kl_k2": 0.02}
 
     evidence, causes = listed(tmp_path / "run", mismatch)
     assert causes[0].name == "stale_log_probs"

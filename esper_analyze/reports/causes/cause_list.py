@@ -74,6 +74,8 @@ _STEPS = (
 )
 _ENTROPY = ("entropy_collapse", "entropy_low", "head_entropy_collapse")
 _NO_GRADIENT = ("gradient_missing", "gradient_stopped", "gradient_vanishing", "frozen_update")
+_STOPPED = (*_NO_GRADIENT, "update_skipped")
+_MEMORY = ("lstm_explosion", "lstm_saturation", "lstm_vanishing")
 _BROKEN = ("numerical_instability", "update_skipped", "lstm_nonfinite")
 _REPLACED = ("policy_replaced",)
 _RATIO = ("first_ratio",)
@@ -88,7 +90,7 @@ CAUSES: tuple[Cause, ...] = (
     Cause(
         "setting",
         "A setting changed",
-        (*_CHANGED, *_FELL, *_SIZE, *_STEPS, *_ENTROPY, *_NO_GRADIENT),
+        (*_CHANGED, *_FELL, *_SIZE, *_STEPS, *_ENTROPY, *_NO_GRADIENT, *_DIRECTION, *_MEMORY),
         (),
         "",
         setting_changed,
@@ -135,11 +137,11 @@ CAUSES: tuple[Cause, ...] = (
         "rec.update(values=…) of shape [T, B]",
         environments,
     ),
-    Cause("other_action", "Another action is executed than logged", _RETURNS, (), "", other_action),
+    Cause("other_action", "Another action is executed than logged", (*_FELL, *_SIGNAL), (), "", other_action),
     Cause(
         "observations_changed",
         "Observations changed (scale, normaliser, content)",
-        (*_FELL, *_SIZE),
+        (*_FELL, *_SIZE, *_MEMORY),
         ("value_mean",),
         _VALUES,
         observations,
@@ -155,7 +157,7 @@ CAUSES: tuple[Cause, ...] = (
     Cause(
         "gamma",
         "The discount is above 1 or not the one meant",
-        (*_CRITIC, *_SIZE),
+        (*_FELL, *_SIZE),
         ("gamma",),
         "rec.update(gamma=…, rewards=…, returns=…)",
         gamma,
@@ -204,7 +206,7 @@ CAUSES: tuple[Cause, ...] = (
     Cause(
         "large_steps",
         "Updates are too large",
-        (*_RETURNS, *_ENTROPY, "critic_constant"),
+        (*_RETURNS, *_ENTROPY, "critic_constant", *_MEMORY),
         ("kl_k3",),
         "rec.minibatch(log_prob=…, old_log_prob=…)",
         large_steps,
@@ -212,7 +214,7 @@ CAUSES: tuple[Cause, ...] = (
     Cause(
         "gradient_lost",
         "A part of the network gets no gradient any more",
-        (*_RETURNS, *_CRITIC, *_NO_GRADIENT),
+        (*_RETURNS, *_CRITIC, *_STOPPED),
         (),
         "the model, given to the recorder",
         detached,
@@ -228,7 +230,7 @@ CAUSES: tuple[Cause, ...] = (
     Cause(
         "no_step",
         "No optimizer step is taken",
-        _NO_GRADIENT,
+        _STOPPED,
         ("optimizer_steps",),
         "the model, given to the recorder",
         zero_at_start("optimizer_steps"),
@@ -236,7 +238,7 @@ CAUSES: tuple[Cause, ...] = (
     Cause(
         "learning_rate_0",
         "The learning rate is 0",
-        _NO_GRADIENT,
+        _STOPPED,
         ("learning_rate",),
         "the model, given to the recorder",
         zero_at_start("learning_rate"),
@@ -261,7 +263,7 @@ CAUSES: tuple[Cause, ...] = (
         "stale_log_probs",
         "Stored log-probs are stale or of another step",
         _RATIO,
-        ("ratio_mean", "kl_k1"),
+        ("ratio_mean", "kl_k1", "kl_k2"),
         "rec.minibatch(log_prob=…, old_log_prob=…)",
         stale,
     ),
@@ -277,7 +279,7 @@ CAUSES: tuple[Cause, ...] = (
         "actions_shifted",
         "Stored actions are of another step",
         _RATIO,
-        ("ratio_mean", "kl_k1"),
+        ("ratio_mean", "kl_k1", "kl_k2"),
         "rec.minibatch(log_prob=…, old_log_prob=…)",
         shifted,
     ),
@@ -391,7 +393,7 @@ CAUSES: tuple[Cause, ...] = (
     Cause(
         "weights_scaled",
         "The weights were multiplied",
-        _REPLACED,
+        (*_REPLACED, *_BROKEN),
         ("entropy",),
         "rec.minibatch(entropy=…)",
         weights_scaled,

@@ -105,9 +105,10 @@ def optimizer_restarted(numbers: Numbers) -> Checked:
 def clip_gone(numbers: Numbers) -> Checked:
     """Say whether gradients are still clipped."""
     start = numbers.measured("max_grad_norm", numbers.lead.start)
-    if start is None:
+    if start is None or np.isinf(start):
         earlier = number(numbers.before("max_grad_norm"))
-        return likely(f"no clip call in update {numbers.lead.start:,}; max_grad_norm was {earlier}")
+        now = "there is no clip call" if start is None else f"max_grad_norm is {number(start)}"
+        return likely(f"in update {numbers.lead.start:,} {now}, {earlier} before")
     return ruled_out(f"max_grad_norm is {number(start)}")
 
 

@@ -54,6 +54,8 @@ def nan_reward(numbers: Numbers) -> Checked:
 def bad_observation(numbers: Numbers) -> Checked:
     """Say whether the network's answers while acting were not finite."""
     value = at_start_of_incident(numbers, "value_mean")
+    if value is None and _cut_short(numbers):
+        return possible(f"update {numbers.lead.start:,} ended before its first minibatch did, while acting or after")
     if value is None:
         return not_recorded(f"value_mean of update {numbers.lead.start:,}; pass rec.update(values=…)")
     words = _shown(numbers, "value_mean", "reward_mean")
@@ -62,13 +64,18 @@ def bad_observation(numbers: Numbers) -> Checked:
     return likely(words) if bad_parameters(numbers).answer is not Likelihood.LIKELY else possible(words)
 
 
-def bad_stored(numbers: Numbers) -> Checked:
-    """Say whether the first minibatch was not finite though the rollout was."""
-    if (
+def _cut_short(numbers: Numbers) -> bool:
+    """Return whether the update of the incident has a row, but not one minibatch."""
+    return (
         at_start_of_incident(numbers, "optimisation_s") is not None
         and at_start_of_incident(numbers, "minibatches") is None
-    ):
-        return possible(f"update {numbers.lead.start:,} ended in its first minibatch, after the rollout")
+    )
+
+
+def bad_stored(numbers: Numbers) -> Checked:
+    """Say whether the first minibatch was not finite though the rollout was."""
+    if _cut_short(numbers):
+        return possible(f"update {numbers.lead.start:,} ended before its first minibatch did, while acting or after")
     ratio, bad = at_start_of_incident(numbers, "first_ratio_error"), at_start_of_incident(numbers, "ratio_nonfinite")
     value, returns = at_start_of_incident(numbers, "value_mean"), at_start_of_incident(numbers, "return_mean")
     words = _shown(

@@ -13,6 +13,10 @@ _SETTINGS = (
     *("learning_rate", "clip_range", "entropy_coef", "value_coef", "gamma", "target_kl", "max_grad_norm", "epochs"),
     "loss_scale",
 )
+_ARGUMENTS = ("entropy_coef", "value_coef", "gamma", "epochs")
+"""Settings that a loop passes to ``rec.update``."""
+_SETTING_FACTOR = 1.5
+"""More minibatches by this factor are not those of an early stop that did not come."""
 _EARLY = 10
 """An incident in so many first updates began with the run."""
 _SETTING_STEP = 0.2
@@ -33,16 +37,24 @@ def setting_changed(numbers: Numbers) -> Checked:
         old, new = cells[:-1], cells[1:]
         with np.errstate(invalid="ignore"):
             jumped = np.abs(new - old) > _SETTING_STEP * np.maximum(np.abs(old), np.abs(new))
+        jumped |= np.isinf(new) & np.isfinite(old)
         at = np.flatnonzero(near & jumped)
         if len(at):
             last = int(at[-1])
             changes.append(Step(name, int(numbers.update[last + 1]), float(old[last]), float(new[last])).words)
         else:
             steady.append(name)
+    more = None if numbers.recorded("epochs") else numbers.step("minibatches")
+    if more is not None and more.before < more.after / _SETTING_FACTOR:
+        changes.append(f"{more.words} (epochs are not recorded)")
     if changes:
         return likely("; ".join(changes))
-    left = f"; not recorded: {', '.join(missing)}" if missing else ""
-    return ruled_out(f"unchanged: {', '.join(steady)}{left}") if steady else not_recorded(left.strip("; "))
+    unchanged = f"unchanged: {', '.join(steady)}" if steady else ""
+    if not missing:
+        return ruled_out(unchanged)
+    calls = ", ".join(f"{name}=…" for name in missing if name in _ARGUMENTS)
+    call = f"; pass rec.update({calls})" if calls else ""
+    return not_recorded("; ".join(filter(None, (", ".join(missing), unchanged))) + call)
 
 
 def too_large_from_the_start(numbers: Numbers) -> Checked:

@@ -31,12 +31,30 @@ def reward_constant(numbers: Numbers) -> Checked:
 
 def reward_sign(numbers: Numbers) -> Checked:
     """Say whether the mean reward became its negative."""
+    swapped = _extremes_swapped(numbers)
+    if swapped is not None:
+        return swapped
     step = numbers.step("reward_mean")
+    if step is None and abs(numbers.since("reward_mean")) < 0.1 * numbers.since("reward_std"):
+        return possible(f"reward_mean is {number(numbers.since('reward_mean'))}, too near 0 to tell its sign")
     if step is None:
         return ruled_out(f"reward_mean has no step ({number(numbers.since('reward_mean'))})")
     if step.before * step.after < 0 and 1 / _SAME_SIZE < step.ratio < _SAME_SIZE:
         return likely(step.words)
     return ruled_out(f"{step.words}: not its negative")
+
+
+def _extremes_swapped(numbers: Numbers) -> Checked | None:
+    """Say whether the least reward is what the greatest was, with the other sign; None where both look alike."""
+    low, high = (numbers.before(name) for name in ("reward_min", "reward_max"))
+    least, most = (numbers.since(name) for name in ("reward_min", "reward_max"))
+    room = 0.2 * (high - low)
+    if not abs(low + high) > room > 0:
+        return None
+    words = f"rewards are from {number(least)} to {number(most)} ({number(low)} to {number(high)} before)"
+    if abs(least + high) <= room and abs(most + low) <= room:
+        return likely(words)
+    return ruled_out(words) if abs(least - low) <= room and abs(most - high) <= room else None
 
 
 def _scaled(columns: Iterable[str], numbers: Numbers) -> list[Step]:
