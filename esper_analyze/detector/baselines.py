@@ -217,6 +217,15 @@ def _by_row(windows: Floats) -> Floats:
     return np.ascontiguousarray(windows.T)
 
 
+def _mean(windows: Floats) -> Floats:
+    return np.asarray(windows.mean(axis=1))[None, :]
+
+
+def rolling_mean(length: int, *, first: int) -> Rolling:
+    """Return the mean of the last ``length`` usable values, the present one included, from the ``first`` one on."""
+    return Rolling(_mean, length=length, every=1, first=first, inclusive=True)
+
+
 def _median(windows: Floats) -> Floats:
     """Return the median of each window of an even length; ``np.median`` would also check for NaN, which none contains.
 

@@ -152,7 +152,7 @@ def _span(rule: Rule, sheet: Sheet, joined_subjects: JoinedSubjects) -> _Span | 
         return None
     subjects = starts[rule.table][1]
     rows = [_cells(starts[rule.table], name, subjects) for name in rule.columns]
-    for table, names in rule.beside.items():
+    for table, names in rule.joined.items():
         speakers = joined_subjects(rule.table, subjects, table)
         speakers = speakers * len(subjects) if len(speakers) == 1 else speakers
         rows += [_cells(starts.get(table, (0, (), ())), name, speakers) for name in names]

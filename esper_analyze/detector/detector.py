@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from esper_analyze.detector.conditions.shared import TABLE, SharedConditions
 from esper_analyze.detector.deferral import Deferral
 from esper_analyze.detector.deferral_guards import DeferralGuard
 from esper_analyze.detector.escalation import NORMAL, Escalation, LevelChange
@@ -85,7 +86,7 @@ class _RuleState:
         if not self.subjects:
             return RuleVerdicts(self.rule, (), ())
         frame = frames.aligned(self.rule.table, self.subjects)
-        if self.rule.beside:
+        if self.rule.joined:
             frame = frames.beside(frame, self.rule)
         self._frame = frame
         parameters_changed = frames.parameters_changed(self.rule.table, self.subjects)
@@ -180,7 +181,8 @@ class Detector:
         self.rules = tuple(rules)
         self.thresholds = thresholds or Thresholds.defaults(self.rules)
         self.escalation = Escalation(level)
-        self.wanted = _wanted(self.rules)
+        self._conditions = SharedConditions(self.rules)
+        self.wanted = _wanted(self.rules, self._conditions.columns)
         self._states = [_RuleState(rule) for rule in self.rules]
         self._limits = [self.thresholds[rule.name] for rule in self.rules]
         self._deferral = Deferral(self.rules, joined_subjects) if defer else None
@@ -192,6 +194,7 @@ class Detector:
         updates = batch.update.tolist()
         if updates and (updates[0] <= self._last_update or (len(updates) > 1 and np.diff(batch.update).min() <= 0)):
             raise ValueError(f"updates must increase: got {updates[0]} after {self._last_update}")
+        batch = self._conditions.joined(batch)
         filled: _Filled = {}
         judge = self._judge_all if self._deferral is None else self._judge_due
         judged, ordered = judge(batch, filled)
@@ -262,6 +265,7 @@ class Detector:
         return {
             "last_update": self._last_update,
             "escalation": self.escalation.state_dict(),
+            "conditions": self._conditions.state_dict(),
             "rules": {
                 state.rule.name: {
                     "subjects": list(state.subjects),
@@ -283,6 +287,7 @@ class Detector:
             self._deferral.forget()
         self._last_update = int(state["last_update"])
         self.escalation.load_state_dict(state["escalation"])
+        self._conditions.load_state_dict(state.get("conditions", {}))
         for mine in self._states:
             theirs = state["rules"].get(mine.rule.name)
             if theirs is None:
@@ -298,12 +303,14 @@ class Detector:
                 mine.hysteresis[metric].resume(last)
 
 
-def _wanted(rules: Iterable[Rule]) -> dict[str, tuple[str, ...]]:
-    """Return the columns that ``rules`` read, by table."""
+def _wanted(rules: Iterable[Rule], of_conditions: Sequence[str]) -> dict[str, tuple[str, ...]]:
+    """Return the columns that ``rules`` and their conditions read, by table."""
     wanted: dict[str, dict[str, None]] = {}
     for rule in rules:
         for table, columns in ((rule.table, rule.columns), *rule.beside.items()):
             wanted.setdefault(table, {}).update(dict.fromkeys(columns))
+    if of_conditions:
+        wanted.setdefault(TABLE, {}).update(dict.fromkeys(of_conditions))
     if wanted.keys() & {PARAMETERS_CHANGED[0], "heads"}:
         wanted.setdefault(PARAMETERS_CHANGED[0], {})[PARAMETERS_CHANGED[1]] = None
     return {table: tuple(columns) for table, columns in wanted.items()}

@@ -131,6 +131,35 @@ class WarmUp:
         return f"{self.updates(limits, planned)} updates{share}"
 
 
+CONDITIONS = "conditions"
+"""In a rule's frame, the columns of conditions are named as if they were those of a table of this name."""
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """What holds, or does not, of the complete training at an update: evaluated once, for all rules that name it.
+
+    ``columns`` are those of table ``updates`` that ``evaluate`` reads. It gets their frame over a batch (one subject)
+    and the condition's memory, which it changes in place, and returns where the condition holds, [n, 1]; that must not
+    depend on how updates are cut into batches. ``meaning`` completes "whether …".
+    """
+
+    name: str
+    columns: tuple[str, ...]
+    evaluate: Callable[[Frame, Memory], Bools]
+    meaning: str
+    memory: Mapping[str, Callable[[int], np.ndarray[Any, Any]]] = field(default_factory=dict)
+
+    @property
+    def key(self) -> str:
+        """The name of its column in a rule's frame: 1.0 where it holds, else 0.0; null where a subject has no row."""
+        return f"{CONDITIONS}.{self.name}"
+
+    def holds(self, frame: Frame) -> Bools:
+        """Return where it holds, [n, k]."""
+        return frame[self.key].equals(1.0)
+
+
 Judge = Callable[[Frame, Memory, Any], list[Judgement]]
 GuardFunction = Callable[[Frame, Memory, Any], DeferralGuard | None]
 
@@ -144,6 +173,7 @@ class Rule:
     function from k to its first value; state must not depend on how updates are cut into batches.
     ``beside`` maps other tables to columns the rule also reads, as ``frame["table.column"]``: a table with one row an
     update speaks for every subject, heads for their groups (``head:NAME``), any other for the subject of that name.
+    ``conditions`` are those it reads; it names their columns among its own or those ``beside`` it, too.
     ``context`` are those of ``columns`` that only qualify a judgement: missing or non-finite, they excuse nothing.
     ``causes`` are rules whose open incident explains this one; ``follows`` are further ones that can have led to it if
     they began earlier, open or not: a report tells the first. ``fills`` are columns that ``judge`` leaves in
@@ -178,6 +208,7 @@ class Rule:
     examples: tuple[Example, ...]
     memory: Mapping[str, Callable[[int], np.ndarray[Any, Any]]] = field(default_factory=dict)
     beside: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    conditions: tuple[Condition, ...] = ()
     context: tuple[str, ...] = ()
     figures: tuple[str, ...] = ()
     panels: tuple[str, ...] = ()
@@ -198,9 +229,16 @@ class Rule:
     restated: tuple[str, ...] = ()
 
     @property
+    def joined(self) -> Mapping[str, tuple[str, ...]]:
+        """The columns joined to those of its table: of other tables, and of the conditions it reads."""
+        if not self.conditions:
+            return self.beside
+        return {**self.beside, CONDITIONS: tuple(condition.name for condition in self.conditions)}
+
+    @property
     def columns_beside(self) -> tuple[str, ...]:
-        """The columns of other tables, by the names they have in the rule's frame."""
-        return tuple(f"{table}.{name}" for table, names in self.beside.items() for name in names)
+        """The columns joined to its own, by the names they have in the rule's frame."""
+        return tuple(f"{table}.{name}" for table, names in self.joined.items() for name in names)
 
     def meaning_of(self, metric: str) -> str:
         """Return what a finding on ``metric`` means."""

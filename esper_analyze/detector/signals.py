@@ -118,7 +118,26 @@ class Frame:
                 null = null | ~self.present
                 values = np.where(null, np.nan, values)
             added[f"{table}.{name}"] = Signal(name, values, null)
-        return Frame(self.subjects, self.present, {**self.columns, **added})
+        return Frame(self.subjects, self.present, _Joined(self.columns, added))
+
+
+class _Joined(Mapping[str, Signal]):
+    """Columns with others added: none of the first is created for it."""
+
+    def __init__(self, columns: Mapping[str, Signal], added: Mapping[str, Signal]) -> None:
+        self._columns = columns
+        self._added = added
+
+    def __getitem__(self, name: str) -> Signal:
+        signal = self._added.get(name)
+        return self._columns[name] if signal is None else signal
+
+    def __iter__(self) -> Iterator[str]:
+        yield from self._columns
+        yield from self._added
+
+    def __len__(self) -> int:
+        return len(self._columns) + len(self._added)
 
 
 @lru_cache(maxsize=256)
@@ -179,6 +198,16 @@ class Sheet:
     values: Floats
     null: Bools
     all_finite: bool
+
+    def extended(self, table: str, names: tuple[str, ...], values: Floats) -> Sheet:
+        """Return the sheet with one more table: one subject, finite ``values`` [n, columns]."""
+        null = np.broadcast_to(np.False_, values.shape)
+        return Sheet(
+            (*self.tables, (table, (RUN,), names)),
+            np.concatenate([self.values, values], axis=1),
+            np.concatenate([self.null, null], axis=1),
+            self.all_finite,
+        )
 
     def frames(self) -> dict[str, Frame]:
         """Return one frame for each table."""

@@ -7,7 +7,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from esper_analyze.detector.rule import Rule
+from esper_analyze.detector.rule import CONDITIONS, Rule
 from esper_analyze.detector.signals import RUN, Batch, Bools, Frame, Signal
 from esper_analyze.schema.constants import HEAD_GROUP
 from esper_analyze.schema.tables import BY_NAME
@@ -45,8 +45,8 @@ class Frames:
         return frame_
 
     def beside(self, frame: Frame, rule: Rule) -> Frame:
-        """Return ``frame`` with the columns of other tables that ``rule`` reads."""
-        for table, columns in rule.beside.items():
+        """Return ``frame`` with the columns of other tables, and of conditions, that ``rule`` reads."""
+        for table, columns in rule.joined.items():
             names = joined_subjects(rule.table, frame.subjects, table)
             frame = frame.beside(table, self._batch.frames.get(table), columns, names)
         return frame
@@ -79,7 +79,7 @@ def changes(batch: Batch) -> Bools | None:
 @lru_cache(maxsize=256)
 def joined_subjects(table: str, subjects: tuple[str, ...], other: str) -> tuple[str, ...]:
     """Return the subject of table ``other`` that is joined to each of the ``subjects`` of ``table``."""
-    if BY_NAME[other].subject is None:
+    if other == CONDITIONS or BY_NAME[other].subject is None:
         return (RUN,)
     if (table, other) == ("groups", "heads"):
         return tuple(name.removeprefix(HEAD_GROUP) if name.startswith(HEAD_GROUP) else NO_SUBJECT for name in subjects)

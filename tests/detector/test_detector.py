@@ -25,7 +25,17 @@ ABSENT, NO_DATA, OK, CRITICAL = (int(one) for one in (Verdict.ABSENT, Verdict.NO
 def test_what_the_rules_read_by_table_each_column_once() -> None:
     names = ("kl_spike", "spike_then_silence", "gradient_vanishing", "head_entropy_collapse")
     assert Detector(rules=[BY_RULE[name] for name in names]).wanted == {
-        "updates": ("kl_k3", "target_kl", "inner_loop_measurable", "choice_fraction", "episode_return_mean"),
+        "updates": (
+            "kl_k3",
+            "target_kl",
+            "inner_loop_measurable",
+            "choice_fraction",
+            "value_nrmse",
+            "entropy_norm",
+            "episode_return_mean",
+            "reward_min",
+            "reward_max",
+        ),
         "groups": ("vanishing_severity", "grad_norm", "tensors", "parameters_changed"),
         "heads": (
             "zero_explained",

@@ -75,10 +75,12 @@ class Watched:
         self._asked = Detector(thresholds, rules=[replace(self.rule, guard=self.asking)], defer=True)
         self._judging = Detector(thresholds, rules=[self.rule])
         self._updates = 0
+        self.frame: Frame | None = None
 
     def take(self, rows: Rows) -> Outcome:
         self.asking.promise = None
         self._asked.process(batch_from_rows(self._updates, rows, self._asked.wanted))
+        self.frame = self.asking.frame
         outcome = self._judging.process(batch_from_rows(self._updates, rows, self._judging.wanted))
         self._updates += 1
         return outcome
@@ -168,6 +170,12 @@ def cells_inside(table: str, name: str, cell: object, sides: Sequence[float] | N
     ]
 
 
+def conditions_hold(promise: DeferralGuard, rule: Rule, last: Frame, now: Frame | None) -> bool:
+    """Whether each condition that is watched is what it was; it is evaluated before the rule and not a cell of rows."""
+    keys = [one.key for one in rule.conditions if promise.sides[one.key] is not FREE]
+    return not keys or now is None or all(np.array_equal(now[key].values[-1], last[key].values[-1]) for key in keys)
+
+
 def some_missing(rule: Rule, rows: Rows, rng: np.random.Generator) -> Rows:
     """Return ``rows`` with a cell of the rule's columns missing now and then."""
     changed: dict[str, list[dict[str, Any]]] = {}
@@ -191,8 +199,11 @@ def test_inside_of_what_a_guard_promises_no_verdict_and_no_reason_changes(rule: 
         next_rows = None
         if left and promise is not None and last is not None:
             next_rows = inside(promise, rule, last, rows_then, rng)
-        if next_rows is not None:
+        if next_rows is not None and promise is not None and last is not None:
             outcome = watched.take(next_rows)
+            if not conditions_hold(promise, rule, last, watched.frame):
+                left, promise = 0, None
+                continue
             assert verdicts(outcome) == verdicts_then
             assert outcome.findings == ()
             left -= 1
@@ -228,6 +239,10 @@ class Promise:
 RETURNS_VARY = {"return_mean": 10.0, "return_variance": 4.0, "ev_low_variance": False}
 RETURN = "episode_return_mean"
 CLIP = "updates.max_grad_norm"
+BEST, SILENT = "conditions.at_best", "conditions.unrewarded"
+REWARDS = dict.fromkeys(("reward_min", "reward_max"), "any")
+UNREWARDED: dict[str, Any] = {SILENT: [0.0], RETURN: "any", **REWARDS}
+"""Of a rule that holds whether a step was rewarded, with what that is seen by: they may be anything by themselves."""
 VARY_SIDES = {"ev_low_variance": [0.0], "return_variance": "?", "return_mean": "?"}
 """Those of ``returns_held``, which has tests of its own."""
 
@@ -294,6 +309,7 @@ def _of_streaks() -> list[Promise]:
         (4, 0.6, LASTING),
     ):
         sides = {"clip_fraction": [0.3, 0.5], "inner_loop_measurable": [1.0], "kl_k3": [0.05] if share > 0.3 else "any"}
+        sides |= {RETURN: "any", BEST: [0.0] if share > 0.3 else "any"}
         result.append(Promise("clip_saturation", measurable | {"clip_fraction": share}, n, updates, sides))
     shares = [0.4, 0.4, 0.6]  # three above 0.3, the last alone above 0.5
     result.append(Promise("clip_saturation", measurable | {"clip_fraction": shares}, 3, 1, sides))
@@ -314,11 +330,12 @@ def _of_streaks() -> list[Promise]:
         ([*[0.1] * 5, 0.0], 1),
         ([*[0.1] * 5, *[0.0] * 3], LASTING),
     ):
-        still = course[-1] == 0.0  # then returns are asked for, and their recent mean is another at each update
-        watched = sides | {RETURN: [] if still else "any"}
+        still = course[-1] == 0.0  # then it matters whether returns are at their best
+        watched = sides | {RETURN: "any", BEST: [0.0] if still else "any"}
         result.append(Promise("frozen_update", steps | {"kl_k3": course}, len(course), updates, watched))
         rising = steps | {"kl_k3": course, RETURN: [1.0 + i for i in range(len(course))]}
-        result.append(Promise("frozen_update", rising, len(course), 0 if still else updates, watched))
+        risen = watched | {BEST: [float(len(course) > 3)] if still else "any"}
+        result.append(Promise("frozen_update", rising, len(course), updates, risen))
 
     skipped = "nonfinite_skipped"
     for status, n, updates in (("performed", 2, LASTING), (skipped, 1, 1), (skipped, 2, 0), (skipped, 3, LASTING)):
@@ -365,15 +382,16 @@ def _of_streaks() -> list[Promise]:
         (19, 0.05, 0, False),
         (20, 0.05, LASTING, False),
     ):
-        watched = {**sides, returns: "any" if free else []}
+        watched = {**sides, returns: "any", BEST: "any" if free else [0.0]}
         result.append(Promise("head_entropy_collapse", head | {"entropy_norm": norm}, n, updates, watched))
-    # returns: their mean of ten is another at each update, and with it the verdict may be
     cells = head | {"entropy_norm": 0.05}
-    for n, updates in ((3, 0), (9, 0), (17, 0)):
+    for n, updates, best in ((3, 16, 0.0), (9, 10, 1.0), (17, 2, 1.0)):
         level = {returns: [1.0 + i for i in range(n)]}
-        result.append(Promise("head_entropy_collapse", cells | level, n, updates, {**sides, returns: []}))
+        result.append(
+            Promise("head_entropy_collapse", cells | level, n, updates, {**sides, returns: "any", BEST: [best]})
+        )
     own = {"per_head": {"s0": 0.5}}
-    watched = {**sides, "entropy_norm": [0.5, 1.5 * 0.5], returns: "any"}
+    watched = {**sides, "entropy_norm": [0.5, 1.5 * 0.5], returns: "any", BEST: "any"}
     result.append(Promise("head_entropy_collapse", head | {"entropy_norm": 0.9}, 2, LASTING, watched, own))
     return result
 
@@ -534,15 +552,20 @@ def _of_levels() -> list[Promise]:
         other = LASTING if len(course) > 20 else None
         if other is not None:
             cells = {nrmse: course, bellman: 1.0}
-            result.append(Promise("value_divergence", cells, len(course), updates, {nrmse: sides, bellman: [10.0]}))
+            result.append(
+                Promise("value_divergence", cells, len(course), updates, {nrmse: sides, bellman: [10.0], **UNREWARDED})
+            )
         elif updates is not None:
             both = {nrmse: sides, bellman: [10.0, 100.0] if len(course) == 20 else [math.nan, math.nan]}
+            both |= UNREWARDED
             result.append(Promise("value_divergence", {nrmse: course, bellman: 1.0}, len(course), updates, both))
         else:
             result.append(Promise("value_divergence", {nrmse: course, bellman: 1.0}, len(course), None))
     for course, updates, sides in (([2.0] * 21, LASTING, [20.0]), ([*[2.0] * 21, 21.0], 1, [20.0, 200.0])):
         cells = {nrmse: 1.0, bellman: course}
-        result.append(Promise("value_divergence", cells, len(course), updates, {nrmse: [5.0], bellman: sides}))
+        result.append(
+            Promise("value_divergence", cells, len(course), updates, {nrmse: [5.0], bellman: sides, **UNREWARDED})
+        )
 
     return result
 
@@ -568,7 +591,7 @@ def _of_medians() -> list[Promise]:
     result.append(Promise("clipping_always", late, 24, None))  # the early level still changes
 
     ev, error = "explained_variance", "value_nrmse"
-    kept = {ev: [], error: [], RETURN: [], **VARY_SIDES}
+    kept = {ev: [], error: [], BEST: [0.0], **UNREWARDED, **VARY_SIDES}
     for n, updates in ((1, 58), (9, 50), (58, 1), (59, 0), (60, 0), (61, 19), (79, 1), (80, 0)):
         cells = RETURNS_VARY | {ev: 0.0, error: 3.0}
         result.append(Promise("critic_not_learning", cells, n, updates, kept))
@@ -579,10 +602,10 @@ def _of_medians() -> list[Promise]:
     # an error that is missing now stays missing: when its median would be taken anew does not matter
     gone = RETURNS_VARY | {ev: 0.0, error: [*[3.0] * 55, *[None] * 15]}
     result.append(Promise("critic_not_learning", gone, 70, 10, kept))
-    rising = RETURNS_VARY | {ev: 0.0, error: 3.0}  # after the warm-up the mean of returns is another at each update
-    for n, updates in ((9, 50), (61, 0)):
+    rising = RETURNS_VARY | {ev: 0.0, error: 3.0}
+    for n, updates in ((9, 50), (61, 19)):
         cells = rising | {RETURN: [1.0 + i for i in range(n)]}
-        result.append(Promise("critic_not_learning", cells, n, updates, kept))
+        result.append(Promise("critic_not_learning", cells, n, updates, kept | {BEST: [1.0]}))
     short = {"after": 20, "early_updates": 30}
     result.append(Promise("critic_not_learning", RETURNS_VARY | {ev: 0.0, error: 3.0}, 25, None, {}, short))
 
@@ -590,16 +613,17 @@ def _of_medians() -> list[Promise]:
     for n, updates, watched in (
         (1, 18, "any"),
         (19, 0, "any"),
-        (20, LASTING, [1.1]),
+        (20, 79, [1.1]),
         (99, 0, [1.1]),
         (100, LASTING, [1.1]),
     ):
-        episodes = "any" if watched == "any" else []
-        sides = {ev: [-1e-3, 1e-3], error: watched, RETURN: episodes, **VARY_SIDES}
+        best: Any = "any" if watched == "any" else [0.0]
+        sides = {ev: [-1e-3, 1e-3], error: watched, BEST: best, **UNREWARDED, **VARY_SIDES}
         result.append(Promise("critic_constant", flat, n, updates, sides))
         growing = flat | {RETURN: [1.0 + i for i in range(n)]}
-        result.append(Promise("critic_constant", growing, n, updates if watched == "any" else 0, sides))
-    sides = {ev: [-1e-3, 1e-3], error: "any", RETURN: "any", **VARY_SIDES}
+        sides = sides | {BEST: "any" if watched == "any" else [1.0]}
+        result.append(Promise("critic_constant", growing, n, updates, sides))
+    sides = {ev: [-1e-3, 1e-3], error: "any", BEST: "any", **UNREWARDED, **VARY_SIDES}
     result.append(Promise("critic_constant", flat | {ev: 0.5}, 3, LASTING, sides))
 
     return result
@@ -612,7 +636,7 @@ def _of_returns() -> list[Promise]:
     updates: int | None
     result = []
     alignment, returns = "advantage_alignment", RETURN
-    sides = {alignment: [0.0], "inner_loop_measurable": [1.0], "kl_k3": "any", returns: "any"}
+    sides = {alignment: [0.0], "inner_loop_measurable": [1.0], "kl_k3": "any", returns: "any", BEST: "any"}
     for course, updates in (
         ([0.5] * 4, None),
         ([0.5] * 5, LASTING),
@@ -623,26 +647,34 @@ def _of_returns() -> list[Promise]:
         ([*[0.5] * 5, None], LASTING),
     ):
         cells = {alignment: course, "inner_loop_measurable": True}
-        result.append(Promise("advantage_misaligned", cells, len(course), updates, sides))
-    low = {"warning": -0.2, "critical": -0.1}
+        watched = sides | {"kl_k3": [] if course[-1] is None else "any"}
+        result.append(Promise("advantage_misaligned", cells, len(course), updates, watched, {"least": 5}))
+    cells = {alignment: 0.5, "inner_loop_measurable": True}
+    for n, updates in ((5, 9), (14, 0), (15, LASTING)):
+        result.append(Promise("advantage_misaligned", cells, n, updates, sides))
+    low = {"warning": -0.2, "critical": -0.1, "least": 5}
     cells = {alignment: 0.5, "inner_loop_measurable": True}
     for n, updates in ((1, 3), (4, 0), (5, LASTING)):
         result.append(Promise("advantage_misaligned", cells, n, updates, sides | {alignment: [-0.1]}, low))
 
     std = "advantage_std"
-    for course, updates, sides, level in (
-        ([2.0] * 9, None, [], []),
-        ([2.0] * 10, LASTING, [0.1 * 2.0, 1e-4 * 2.0, 1e-8], "any"),
-        ([*[2.0] * 10, 0.1], 3, [0.1 * 2.0, 1e-4 * 2.0, 1e-8], []),
-        ([*[2.0] * 10, *[0.1] * 4], 0, [0.1 * 2.0, 1e-4 * 2.0, 1e-8], []),
-        ([*[2.0] * 10, *[0.1] * 5], LASTING, [0.1 * 2.0, 1e-4 * 2.0, 1e-8], []),
-        ([*[2.0] * 10, *[0.1] * 5, 1e-5], 3, [0.1 * 2.0, 1e-4 * 2.0, 1e-8], []),
-        ([*[2.0] * 10, *[1e-5] * 5, 0.0], 3, [0.1 * 2.0, 1e-4 * 2.0, 1e-8], []),
+    rewarded = {"reward_min": 0.0, "reward_max": 1.0}
+    sides = {std: [0.1 * 2.0, 1e-8], RETURN: "any", SILENT: [0.0], "reward_min": [], "reward_max": []}
+    for course, updates, best in (
+        ([2.0] * 9, None, []),
+        ([2.0] * 10, LASTING, "any"),
+        ([*[2.0] * 10, 0.1], 3, [0.0]),
+        ([*[2.0] * 10, *[0.1] * 4], 0, [0.0]),
+        ([*[2.0] * 10, *[0.1] * 5], LASTING, [0.0]),
+        ([*[2.0] * 10, *[0.1] * 5, 1e-9], 3, [0.0]),
+        ([*[2.0] * 10, *[1e-5] * 5, 0.0], 3, [0.0]),
     ):
-        result.append(Promise("advantage_collapse", {std: course}, len(course), updates, {std: sides, returns: level}))
-    # while it is narrow, returns are asked for: their recent mean changes at every update
-    cells = {std: [*[2.0] * 10, *[0.1] * 7], returns: [1.0] * 17}
-    result.append(Promise("advantage_collapse", cells, 17, 0, {std: [0.2, 2e-4, 1e-8], returns: []}))
+        cells = rewarded | {std: course}
+        result.append(Promise("advantage_collapse", cells, len(course), updates, sides | {BEST: best}))
+    cells = rewarded | {std: [*[2.0] * 10, *[0.1] * 7], returns: [*[1.0] * 7, *[9.0] * 10]}
+    result.append(Promise("advantage_collapse", cells, 17, LASTING, sides | {BEST: [1.0]}))
+    stopped = {std: 2.0, "reward_min": 0.0, "reward_max": [*[1.0] * 15, 0.0]}
+    result.append(Promise("advantage_collapse", stopped, 16, None))
     return result
 
 
@@ -687,7 +719,19 @@ def _of_shares() -> list[Promise]:
     head = {"tensors": 4, share: 0.0, why: "not_zero", learnable: 1.0, "updates.choice_fraction": 1.0}
     code = choice_code("heads", "zero_explained", "not_zero")
     rest = {why: [code], learnable: [0.05], "updates.choice_fraction": [0.0]}
-    calm, some = {share: [0.0, 0.0, 0.5], "tensors": "any"}, {share: [0.3], "tensors": [4.0]}
+    free = {f"updates.{name}": "any" for name in (RETURN, *REWARDS)}
+    error, entropy = "updates.value_nrmse", "updates.entropy_norm"
+    calm: Any = {
+        share: [0.0, 0.0, 0.5],
+        "tensors": "any",
+        BEST: "any",
+        SILENT: "any",
+        error: "any",
+        entropy: "any",
+        **free,
+    }
+    some: Any = {share: [0.3], "tensors": [4.0], BEST: [0.0], SILENT: [0.0], error: [1.0], entropy: [0.1], **free}
+    three = {"some_sustained": 3}
     far, near = 2.0 * 1e-4 * 2.0, 1e-4 * 2.0 / 2.0
     ten = [2.0] * 10
     for norms, updates in (
@@ -701,13 +745,13 @@ def _of_shares() -> list[Promise]:
         ([*ten, *[under(near)] * 3], LASTING),
     ):
         sides = {norm: [far, near], **calm, **rest}
-        result.append(Promise("gradient_vanishing", head | {norm: norms}, len(norms), updates, sides))
+        result.append(Promise("gradient_vanishing", head | {norm: norms}, len(norms), updates, sides, three))
     for n, severity, updates in ((10, 0.3, LASTING), (11, [*[0.0] * 10, 0.3], 1), (12, [*[0.0] * 10, 0.3, 0.3], 0)):
         sides = {norm: [far, near], **some, **rest}
-        result.append(Promise("gradient_vanishing", head | {norm: 2.0, share: severity}, n, updates, sides))
+        result.append(Promise("gradient_vanishing", head | {norm: 2.0, share: severity}, n, updates, sides, three))
     late = [*[0.3] * 12, 0.6]  # long above 0, and only once at a half
     sides = {norm: [far, near], **some, **rest, share: [0.6]}
-    result.append(Promise("gradient_vanishing", head | {norm: 2.0, share: late}, 13, 1, sides))
+    result.append(Promise("gradient_vanishing", head | {norm: 2.0, share: late}, 13, 1, sides, three))
     for early, updates in ((1e-290, LASTING), (under(1e-290), None), (0.0, LASTING)):
         bounds = {norm: [2.0 * 1e-4 * early, 1e-4 * early / 2.0], **calm, **rest}
         cells = head | {norm: [early, 1.0]}
@@ -718,16 +762,16 @@ def _of_shares() -> list[Promise]:
 def _of_entropies() -> list[Promise]:
     cells: Cells
     sides: Any
-    updates: int | None
     cells = {"choice_fraction": 1.0, "entropy": 1.0, "choices_unknown": False}
     sides = {"entropy_norm": [0.1, 0.02], "choice_fraction": [0.0], "entropy": [], "choices_unknown": [0.0]}
+    sides |= {RETURN: "any"}
     result = [
-        Promise("entropy_collapse", cells | {"entropy_norm": 0.7}, 2, LASTING, {**sides, RETURN: "any"}),
-        Promise("entropy_collapse", cells | {"entropy_norm": 0.05}, 2, LASTING, {**sides, RETURN: []}),
+        Promise("entropy_collapse", cells | {"entropy_norm": 0.7}, 2, LASTING, {**sides, BEST: "any"}),
+        Promise("entropy_collapse", cells | {"entropy_norm": 0.05}, 2, LASTING, {**sides, BEST: [0.0]}),
     ]
-    for n, updates in ((2, 0), (9, 0), (15, 0)):
+    for n, best in ((2, 0.0), (9, 1.0), (15, 1.0)):
         rising = {"entropy_norm": 0.05, RETURN: [1.0 + i for i in range(n)]}
-        result.append(Promise("entropy_collapse", cells | rising, n, updates, {**sides, RETURN: []}))
+        result.append(Promise("entropy_collapse", cells | rising, n, LASTING, {**sides, BEST: [best]}))
     return result
 
 
@@ -738,8 +782,8 @@ def _of_phases() -> list[Promise]:
     ev, error = "explained_variance", "value_nrmse"
     cells = RETURNS_VARY | {error: 3.0, "progress": 0.5}
     result = [Promise("value_collapse", cells | {ev: 0.5}, 9, None)]  # its early level still changes
-    watched = {"progress": [0.10, 0.25, 0.75], **VARY_SIDES}
-    enough = {ev: [0.0], error: "any", RETURN: "any", **watched}  # above the phase's bound nothing else matters
+    watched = {"progress": [0.10, 0.25, 0.75], **UNREWARDED, **VARY_SIDES}
+    enough = {ev: [0.0], error: "any", BEST: "any", **watched}  # above the phase's bound nothing else matters
     for n, updates, bound in (
         (10, 9, -0.5),  # the first phase ends with the twentieth of two hundred updates, the second with the fiftieth
         (19, 0, -0.5),
@@ -755,7 +799,7 @@ def _of_phases() -> list[Promise]:
     result.append(Promise("value_collapse", cells | {ev: 0.5}, 10, 7, enough | {ev: [-0.2]}, short))
     result.append(Promise("value_collapse", cells | {ev: [*[-0.9] * 51, 0.5]}, 52, LASTING, enough | {ev: [-0.9]}))
     ten = [0.5] * 51
-    all_sides = {ev: [0.5, 0.0, -1.0], error: [1.1, 1.25 * 3.0], RETURN: [], **watched}
+    all_sides = {ev: [0.5, 0.0, -1.0], error: [1.1, 1.25 * 3.0], BEST: [0.0], **watched}
     cells = cells | {error: [*[3.0] * 10, *[4.0] * 60]}
     for course, updates in (
         ([*ten, 0.0], LASTING),
@@ -768,7 +812,7 @@ def _of_phases() -> list[Promise]:
     mixed = cells | {ev: [*ten, *[-0.1] * 5], error: [*[1.0] * 55, 3.0]}  # low for five, and off only once
     result.append(Promise("value_collapse", mixed, 56, 3, all_sides | {error: [1.1, 1.25]}))
     rising = cells | {ev: [*ten, -0.1], RETURN: [1.0 + i for i in range(52)]}
-    result.append(Promise("value_collapse", rising, 52, 0, all_sides))  # their recent mean changes at each update
+    result.append(Promise("value_collapse", rising, 52, 3, all_sides | {BEST: [1.0]}))
     late = cells | {ev: 0.5, error: [*[None] * 42, *[3.0] * 10]}  # nor is the early error known before its tenth
     result += [Promise("value_collapse", late, n, updates, enough) for n, updates in ((51, None), (52, LASTING))]
     gone = cells | {ev: [*ten, -0.1], error: [*[3.0] * 4, *[None] * 48]}

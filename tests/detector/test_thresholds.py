@@ -132,32 +132,34 @@ AT_LEAST_ONE = {
         "kl_spike.target_updates", "spike_then_silence.updates", "spike_then_silence.reach", "gradient_drift.warmup",
         "head_entropy_collapse.warning_updates", "head_entropy_collapse.critical_updates",
         "critic_constant.warning_updates", "critic_constant.critical_updates", "update_skipped.critical_updates",
-        "value_collapse.least_updates", "frozen_update.moved",
+        "value_collapse.least_updates", "frozen_update.moved", "advantage_collapse.rewarded",
+        "gradient_vanishing.some_sustained",
     )),
 }  # fmt: skip
 """Numbers of updates without which a rule would alarm at nothing, and from which on there are too many to carry."""
 FACTORS = (
     "value_divergence.nrmse_factor", "value_divergence.bellman_factor", "value_divergence.critical_factor",
     "gradient_explosion.warning", "gradient_explosion.critical", "clipping_always.warning_rise",
-    "clipping_always.critical_rise", "lstm_explosion.one_environment", "setting_changed.rise",
+    "clipping_always.critical_rise", "advantage_collapse.gap", "lstm_explosion.one_environment", "setting_changed.rise",
 )  # fmt: skip
 """Multiples of a level: below 1 what is usual would be an alarm."""
 SHARES = (
-    "advantage_collapse.info", "advantage_collapse.warning", "advantage_collapse.critical", "critic_constant.spread",
+    "advantage_collapse.narrow", "advantage_collapse.critical", "advantage_misaligned.errors", "critic_constant.spread",
     "critic_constant.band", "critic_not_learning.spread", "critic_not_learning.error", "value_collapse.spread",
     "value_divergence.nrmse_floor", "gradient_vanishing.warning", "gradient_vanishing.critical",
-    "gradient_vanishing.faded", "gradient_vanishing.choice", "gradient_drift.noise", "gradient_drift.momentum",
-    "slot_gradient_explosion.warning", "slot_gradient_explosion.critical", "slot_gradient_vanishing.warning",
-    "slot_gradient_vanishing.critical", "host_dominating.host_norm", "performance_degradation.info",
-    "performance_degradation.warning", "performance_degradation.critical", "performance_degradation.noise",
-    "rank_desync.warning", "rank_desync.critical", "first_ratio.warning", "first_ratio.critical", "kl_spike.warning",
-    "kl_spike.critical", "kl_spike.target_factor", "spike_then_silence.spike", "ratio_explosion.warning",
-    "ratio_explosion.critical", "clip_saturation.warning", "clip_saturation.critical", "advantage_outlier.info",
-    "advantage_outlier.warning", "gradient_drift.info", "clipping_always.fraction", "kl_spike.usual",
-    "clip_saturation.moved", "frozen_update.moving", "lstm_explosion.growth", "value_collapse.worse",
-    "lstm_explosion.warning", "lstm_explosion.critical", "lstm_saturation.warning", "lstm_saturation.critical",
-    "setting_changed.change", "setting_changed.ended", "policy_replaced.steps", "policy_replaced.least",
-    "policy_replaced.moved",
+    "gradient_vanishing.faded", "gradient_vanishing.error",
+    "gradient_vanishing.entropy", "gradient_vanishing.choice", "gradient_drift.noise",
+    "gradient_drift.momentum", "slot_gradient_explosion.warning", "slot_gradient_explosion.critical",
+    "slot_gradient_vanishing.warning", "slot_gradient_vanishing.critical", "host_dominating.host_norm",
+    "performance_degradation.info", "performance_degradation.warning", "performance_degradation.critical",
+    "performance_degradation.noise", "rank_desync.warning", "rank_desync.critical", "first_ratio.warning",
+    "first_ratio.critical", "kl_spike.warning", "kl_spike.critical", "kl_spike.target_factor",
+    "spike_then_silence.spike", "ratio_explosion.warning", "ratio_explosion.critical", "clip_saturation.warning",
+    "clip_saturation.critical", "advantage_outlier.info", "advantage_outlier.warning", "gradient_drift.info",
+    "clipping_always.fraction", "kl_spike.usual", "clip_saturation.moved", "frozen_update.moving",
+    "lstm_explosion.growth", "value_collapse.worse", "lstm_explosion.warning", "lstm_explosion.critical",
+    "lstm_saturation.warning", "lstm_saturation.critical", "setting_changed.change", "setting_changed.ended",
+    "policy_replaced.steps", "policy_replaced.least", "policy_replaced.moved",
 )  # fmt: skip
 """Bounds on what is never below 0."""
 
@@ -169,6 +171,7 @@ def ranges() -> list[tuple[str, float, float | None, float]]:
     found += [(name, 0.0, 1.0 if name.endswith("momentum") else None, -5e-324) for name in SHARES]
     found += [(f"{rule.name}.escalate", 0, None, -1) for rule in RULES]
     found.append(("value_collapse.warmup_updates", 0, None, -1))
+    found.append(("advantage_misaligned.least", 5, None, 4))
     return [*found, ("value_collapse.early_updates", 0, None, -1), ("critic_not_learning.after", 20, None, 19)]
 
 

@@ -123,7 +123,7 @@ def test_a_training_that_still_runs_is_not_called_dead(tmp_path: Path) -> None:
 def test_an_incident_before_the_death_is_told_after_it(tmp_path: Path) -> None:
     def fast(update: int, rows: Rows) -> None:
         if 20 <= update < 25:
-            rows["updates"][0] |= {"clip_fraction": 0.4, "kl_k3": 0.08}
+            rows["updates"][0] |= {"clip_fraction": 0.4, "kl_k3": 0.2}
 
     path = write_run(tmp_path / "run", 30, fast, reason="ValueError: no")
     told = frame(gather(open_run(path)))

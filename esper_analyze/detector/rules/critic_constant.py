@@ -8,14 +8,14 @@ from dataclasses import dataclass
 import numpy as np
 
 from esper_analyze.detector.conditions.applicability import RETURNS, returns_hardly_vary, returns_held
+from esper_analyze.detector.conditions.convergence import AT_BEST, EPISODE_RETURN
+from esper_analyze.detector.conditions.rewards import REWARDS, UNREWARDED, nothing_rewarded
+from esper_analyze.detector.conditions.shared import free, held
 from esper_analyze.detector.deferral_guards import FREE, DeferralGuard, Side, until
 from esper_analyze.detector.rule import VERDICT, Example, Limits, Memory, Rule, Statistic, limit
-from esper_analyze.detector.rules.convergence import BETTER, RETURNS_MEMORY, at_best, rise_steady
 from esper_analyze.detector.signals import Frame
 from esper_analyze.detector.streaks import streak, zeros
 from esper_analyze.detector.verdict import Bounds, Judgement, settle
-
-EPISODES = "episode_return_mean"
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,17 +27,16 @@ class CriticConstantLimits(Limits):
     error: float = limit(1.1, "value_nrmse of a critic that knows the mean return is 1: then it is information")
     warning_updates: int = limit(20, "20 updates in a row (set by design)", at_least=1)
     critical_updates: int = limit(100, "100 updates in a row (set by design)", at_least=1)
-    better: float = limit(0.1, BETTER)
 
 
 def judge(frame: Frame, memory: Memory, limits: CriticConstantLimits) -> list[Judgement]:
     """Judge how long explained variance has been indistinguishable from 0."""
     ev = frame["explained_variance"]
-    excuse = returns_hardly_vary(frame, limits.spread)
-    usable = ev.finite & ~excuse.where
+    excuses = [returns_hardly_vary(frame, limits.spread), nothing_rewarded(frame)]
+    usable = ev.finite & ~excuses[0].where & ~excuses[1].where
     flat = usable & (np.abs(ev.values) < limits.band)
     length = streak(flat, usable & ~flat, memory["flat"])
-    off = ~(frame["value_nrmse"].values <= limits.error) & ~at_best(frame[EPISODES], memory, limits.better)
+    off = ~(frame["value_nrmse"].values <= limits.error) & ~AT_BEST.holds(frame)
     bounds = Bounds(
         info=length >= limits.warning_updates,
         warning=(length >= limits.warning_updates) & off,
@@ -45,7 +44,7 @@ def judge(frame: Frame, memory: Memory, limits: CriticConstantLimits) -> list[Ju
         warning_at=limits.band,
         critical_at=limits.band,
     )
-    return [settle(ev.name, ev, bounds, excuses=[excuse], judged=np.abs(ev.values))]
+    return [settle(ev.name, ev, bounds, excuses=excuses, judged=np.abs(ev.values))]
 
 
 def guard(frame: Frame, memory: Memory, limits: CriticConstantLimits) -> DeferralGuard | None:
@@ -56,9 +55,9 @@ def guard(frame: Frame, memory: Memory, limits: CriticConstantLimits) -> Deferra
     long = np.count_nonzero(memory["flat"] >= min(limits.warning_updates, limits.critical_updates))
     lasting = until(memory["flat"], limits.warning_updates, limits.critical_updates)
     error = (limits.error,) if long else FREE
-    episodes: Sequence[Side] | None = () if long else FREE
-    lasting = min(lasting, rise_steady(frame[EPISODES], memory)) if long else lasting
-    sides = {"explained_variance": (-limits.band, limits.band), "value_nrmse": error, EPISODES: episodes}
+    sides: dict[str, Sequence[Side] | None] = {"explained_variance": (-limits.band, limits.band), "value_nrmse": error}
+    sides |= {**dict.fromkeys((EPISODE_RETURN, *REWARDS), FREE), **held(frame, UNREWARDED)}
+    sides |= held(frame, AT_BEST) if long else free(AT_BEST)
     return DeferralGuard(lasting, {**sides, **returns})
 
 
@@ -72,8 +71,9 @@ RULE = Rule(
     table="updates",
     figures=("value",),
     panels=("value.explained",),
-    columns=("explained_variance", "value_nrmse", *RETURNS, EPISODES),
-    context=("value_nrmse", *RETURNS, EPISODES),
+    columns=("explained_variance", "value_nrmse", *RETURNS, EPISODE_RETURN, *REWARDS),
+    context=("value_nrmse", *RETURNS, EPISODE_RETURN, *REWARDS),
+    conditions=(AT_BEST, UNREWARDED),
     limits=CriticConstantLimits,
     judge=judge,
     guard=guard,
@@ -92,7 +92,7 @@ RULE = Rule(
         Example("constant returns", "not_applicable", _cells(None, low=True)),
         Example("not recorded", "no_data", _cells(None)),
     ),
-    memory={"flat": zeros, **RETURNS_MEMORY},
+    memory={"flat": zeros},
     causes=("numerical_instability", "kl_spike", "spike_then_silence", "entropy_collapse"),
     follows=(
         "value_divergence",
@@ -101,6 +101,6 @@ RULE = Rule(
     confirmed_by="warning_updates",
     higher_is_worse=False,
     statistics={"explained_variance": Statistic("|explained_variance|")},
-    revision=3,
+    revision=4,
     restated=("value", VERDICT),
 )

@@ -15,16 +15,16 @@ from esper_analyze.detector.baselines import (
     recent_median_steady,
 )
 from esper_analyze.detector.conditions.applicability import RETURNS, returns_hardly_vary, returns_held
-from esper_analyze.detector.deferral_guards import DeferralGuard, before
+from esper_analyze.detector.conditions.convergence import AT_BEST, EPISODE_RETURN
+from esper_analyze.detector.conditions.rewards import REWARDS, UNREWARDED, nothing_rewarded
+from esper_analyze.detector.conditions.shared import held
+from esper_analyze.detector.deferral_guards import FREE, DeferralGuard, before
 from esper_analyze.detector.rule import VERDICT, Example, Limits, Memory, Rule, Statistic, WarmUp, limit
-from esper_analyze.detector.rules.convergence import BETTER, RETURNS_MEMORY, at_best, rise_steady
 from esper_analyze.detector.signals import Frame
 from esper_analyze.detector.streaks import tally, zeros
 from esper_analyze.detector.verdict import Bounds, Judgement, settle
 
 WARM_UP = WarmUp("too early to expect a critic to have learnt", lambda limits, _: limits.after)
-
-EPISODES = "episode_return_mean"
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,28 +34,29 @@ class CriticNotLearningLimits(Limits):
     spread: float = limit(0.01, "solved runs: returns within 1 % of their mean", at_least=0.0)
     low: float = limit(0.1, "a critic above this explains something, whatever it did at its start")
     error: float = limit(
-        1.5, "a critic that knows the mean return is off by 1 standard deviation; sound runs are there", at_least=0.0
+        2.0,
+        "a critic that knows the mean return is off by 1 standard deviation; sound runs of the fault bench reach 1.6",
+        at_least=0.0,
     )
     margin: float = limit(0.05, "explained variance must exceed its own early level by this much")
     early_updates: int = limit(10, "updates whose mean is the critic's own early level", at_least=1)
-    better: float = limit(0.1, BETTER)
     after: int = limit(60, "sound recurrent runs took up to 50 updates to leave their start", at_least=20)
 
 
 def judge(frame: Frame, memory: Memory, limits: CriticNotLearningLimits) -> list[Judgement]:
     """Judge the recent level of explained variance against its own early level; an alarm if it is far off as well."""
     ev, nrmse = frame["explained_variance"], frame["value_nrmse"]
-    constant = returns_hardly_vary(frame, limits.spread)
-    usable = ev.finite & ~constant.where
+    constant, silent = returns_hardly_vary(frame, limits.spread), nothing_rewarded(frame)
+    usable = ev.finite & ~constant.where & ~silent.where
     early = early_level(ev.values, usable, memory, limits.early_updates)
     level = recent_median(ev.values, usable, memory, "recent")
     off = recent_median(nrmse.values, usable & nrmse.finite, memory, "nrmse")
     number = tally(usable, memory["number"])
     stuck = usable & (number >= limits.after) & (level < limits.low) & (level <= early + limits.margin)
     young = WARM_UP.excuse(usable & (number < limits.after))
-    learnt = at_best(frame[EPISODES], memory, limits.better)
+    learnt = AT_BEST.holds(frame)
     bounds = Bounds(info=stuck, warning=stuck & ~(off <= limits.error) & ~learnt, warning_at=limits.low)
-    return [settle(ev.name, ev, bounds, excuses=[constant, young], needs=[nrmse], baseline=early, judged=level)]
+    return [settle(ev.name, ev, bounds, excuses=[constant, silent, young], needs=[nrmse], baseline=early, judged=level)]
 
 
 def guard(frame: Frame, memory: Memory, limits: CriticNotLearningLimits) -> DeferralGuard | None:
@@ -64,7 +65,7 @@ def guard(frame: Frame, memory: Memory, limits: CriticNotLearningLimits) -> Defe
     ev, nrmse = frame["explained_variance"], frame["value_nrmse"]
     if returns is None:
         return None
-    usable = ev.finite & ~returns_hardly_vary(frame, limits.spread).where
+    usable = ev.finite & ~returns_hardly_vary(frame, limits.spread).where & ~UNREWARDED.holds(frame)
     lasting = before(memory["number"], usable[-1], limits.after)
     if np.count_nonzero(usable & (memory["number"] >= limits.after)):
         if not early_known(usable, memory, limits.early_updates):
@@ -72,9 +73,9 @@ def guard(frame: Frame, memory: Memory, limits: CriticNotLearningLimits) -> Defe
         lasting = min(
             recent_median_steady(memory, "recent", usable),
             recent_median_steady(memory, "nrmse", usable & nrmse.finite),
-            rise_steady(frame[EPISODES], memory),
         )
-    return DeferralGuard(lasting, {ev.name: (), nrmse.name: (), EPISODES: (), **returns})
+    sides = {ev.name: (), nrmse.name: (), **dict.fromkeys((EPISODE_RETURN, *REWARDS), FREE)}
+    return DeferralGuard(lasting, {**sides, **held(frame, AT_BEST, UNREWARDED), **returns})
 
 
 def _cells(*values: float | None, error: float | None = 1.0, low: bool = False) -> dict[str, object]:
@@ -86,8 +87,9 @@ RULE = Rule(
     name="critic_not_learning",
     table="updates",
     figures=("value",),
-    columns=("explained_variance", "value_nrmse", *RETURNS, EPISODES),
-    context=("value_nrmse", *RETURNS, EPISODES),
+    columns=("explained_variance", "value_nrmse", *RETURNS, EPISODE_RETURN, *REWARDS),
+    context=("value_nrmse", *RETURNS, EPISODE_RETURN, *REWARDS),
+    conditions=(AT_BEST, UNREWARDED),
     limits=CriticNotLearningLimits,
     warm_up=WARM_UP,
     judge=judge,
@@ -114,7 +116,6 @@ RULE = Rule(
         **EARLY_MEMORY,
         **recent_median_memory("recent"),
         **recent_median_memory("nrmse"),
-        **RETURNS_MEMORY,
     },
     causes=("numerical_instability", "critic_constant"),
     follows=(
@@ -130,6 +131,6 @@ RULE = Rule(
         )
     },
     reach=70,  # 50 values, refreshed after every twentieth
-    revision=3,
+    revision=4,
     restated=("value", VERDICT),
 )

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from esper_analyze.detector.conditions.applicability import joint_actions_unknown, joint_entropy_undefined
+from esper_analyze.detector.conditions.convergence import AT_BEST, EPISODE_RETURN
+from esper_analyze.detector.conditions.shared import free, held
 from esper_analyze.detector.deferral_guards import FREE, LASTING, DeferralGuard, Side, same
 from esper_analyze.detector.rule import VERDICT, Example, Limits, Memory, Rule, limit
-from esper_analyze.detector.rules.convergence import BETTER, RETURNS_MEMORY, at_best, rise_steady
 from esper_analyze.detector.signals import Frame
 from esper_analyze.detector.streaks import streak, zeros
 from esper_analyze.detector.verdict import Bounds, Judgement, settle
@@ -22,7 +23,6 @@ class EntropyCollapseLimits(Limits):
 
     warning: float = limit(0.1, "a tenth of the entropy that the masks allow (from a review of a PPO code base)")
     critical: float = limit(0.02, "a fiftieth of the entropy that the masks allow (set by design)")
-    better: float = limit(0.1, BETTER)
 
 
 def judge(frame: Frame, memory: Memory, limits: EntropyCollapseLimits) -> list[Judgement]:
@@ -31,8 +31,7 @@ def judge(frame: Frame, memory: Memory, limits: EntropyCollapseLimits) -> list[J
     excuses = joint_entropy_undefined(frame)
     usable = entropy.finite & ~excuses[0].where & ~excuses[1].where
     low, none = usable & (entropy.values < limits.warning), usable & (entropy.values < limits.critical)
-    returns = frame["episode_return_mean"]
-    learnt = at_best(returns, memory, limits.better)
+    learnt = AT_BEST.holds(frame)
     streak(low, usable & ~low, memory["low"])
     bounds = Bounds(
         info=low,
@@ -46,12 +45,10 @@ def judge(frame: Frame, memory: Memory, limits: EntropyCollapseLimits) -> list[J
 
 def guard(frame: Frame, memory: Memory, limits: EntropyCollapseLimits) -> DeferralGuard:
     """Defer while entropy stays on the same side of both bounds; returns matter while it is low."""
-    returns = frame["episode_return_mean"]
-    sides: dict[str, Sequence[Side] | None] = {"entropy_norm": (limits.warning, limits.critical), returns.name: FREE}
+    sides: dict[str, Sequence[Side] | None] = {"entropy_norm": (limits.warning, limits.critical), EPISODE_RETURN: FREE}
     sides |= {"choice_fraction": (0.0,), "entropy": (), "choices_unknown": same(frame["choices_unknown"])}
-    if not np.count_nonzero(memory["low"]):
-        return DeferralGuard(LASTING, sides)
-    return DeferralGuard(rise_steady(returns, memory), {**sides, returns.name: ()})
+    matters = np.count_nonzero(memory["low"])
+    return DeferralGuard(LASTING, {**sides, **(held(frame, AT_BEST) if matters else free(AT_BEST))})
 
 
 def _cells(
@@ -70,9 +67,10 @@ RULE = Rule(
     name="entropy_collapse",
     table="updates",
     panels=("policy.entropy", "heads.head"),
-    columns=("entropy_norm", "choice_fraction", "entropy", "choices_unknown", "episode_return_mean"),
-    context=("choice_fraction", "entropy", "choices_unknown", "episode_return_mean"),
-    memory={"low": zeros, **RETURNS_MEMORY},
+    columns=("entropy_norm", "choice_fraction", "entropy", "choices_unknown", EPISODE_RETURN),
+    context=("choice_fraction", "entropy", "choices_unknown", EPISODE_RETURN),
+    conditions=(AT_BEST,),
+    memory={"low": zeros},
     limits=EntropyCollapseLimits,
     judge=judge,
     guard=guard,

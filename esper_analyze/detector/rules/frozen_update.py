@@ -8,14 +8,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from esper_analyze.detector.conditions.applicability import inner_loop_not_measurable
+from esper_analyze.detector.conditions.convergence import AT_BEST, EPISODE_RETURN
+from esper_analyze.detector.conditions.shared import free, held
 from esper_analyze.detector.deferral_guards import FREE, LASTING, DeferralGuard, Side, same, until
 from esper_analyze.detector.rule import VERDICT, Example, Limits, Memory, Rule, Statistic, limit
-from esper_analyze.detector.rules.convergence import BETTER, RETURNS_MEMORY, at_best, rise_steady
 from esper_analyze.detector.signals import Frame
 from esper_analyze.detector.streaks import latest, nothing_yet, streak, zeros
 from esper_analyze.detector.verdict import Bounds, Excuse, Judgement, settle
-
-EPISODES = "episode_return_mean"
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +29,6 @@ class FrozenUpdateLimits(Limits):
         at_least=0.0,
     )
     moved: int = limit(5, "updates in a row that moved it so, before the first that does not", at_least=1)
-    better: float = limit(0.1, BETTER)
     escalate: int = limit(20, "as numerical instability: the cause is mostly an overflow")
 
 
@@ -71,7 +69,7 @@ def _movement(frame: Frame, memory: Memory, limits: FrozenUpdateLimits, idle: Ex
     carried = memory["moving"].copy()
     moved = np.concatenate([carried[None], streak(moving, judged & ~moving, memory["moving"])])[:-1]
     before = latest(moved.astype(np.float64), still & (length == 1), memory["moved"])
-    stuck, learnt = length >= limits.sustained, at_best(frame[EPISODES], memory, limits.better)
+    stuck, learnt = length >= limits.sustained, AT_BEST.holds(frame)
     stopped = still & (before >= limits.moved)
     bounds = Bounds(info=stuck, warning=stopped | (stuck & ~learnt), info_at=limits.still, warning_at=limits.still)
     return settle(kl.name, kl, bounds, excuses=excuses)
@@ -82,10 +80,10 @@ def guard(frame: Frame, memory: Memory, limits: FrozenUpdateLimits) -> DeferralG
     sides: dict[str, Sequence[Side] | None] = dict.fromkeys(_cells(None, None, None), (0.0,))
     measurable = same(frame["inner_loop_measurable"])
     watched = sides | {"kl_k3": (limits.still, limits.moving), "inner_loop_measurable": measurable, "max_grad_norm": ()}
+    watched[EPISODE_RETURN] = FREE
     if not np.count_nonzero(memory["still"]):
-        return DeferralGuard(LASTING, {**watched, EPISODES: FREE})
-    lasting = min(until(memory["still"], limits.sustained), rise_steady(frame[EPISODES], memory))
-    return DeferralGuard(lasting, {**watched, EPISODES: ()})
+        return DeferralGuard(LASTING, {**watched, **free(AT_BEST)})
+    return DeferralGuard(until(memory["still"], limits.sustained), {**watched, **held(frame, AT_BEST)})
 
 
 def _cells(pre: float | None, post: float | None, kl: object, steps: int | None = 8) -> dict[str, object]:
@@ -97,7 +95,7 @@ def _cells(pre: float | None, post: float | None, kl: object, steps: int | None 
         "optimizer_steps": steps,
         "inner_loop_measurable": True,
         "choice_fraction": 1.0,
-        EPISODES: None,
+        EPISODE_RETURN: None,
     }
 
 
@@ -107,7 +105,8 @@ RULE = Rule(
     figures=("losses", "clipping"),
     panels=("policy.kl", "clipping.norm"),
     columns=tuple(_cells(None, None, None)),
-    context=("max_grad_norm", "choice_fraction", EPISODES),
+    context=("max_grad_norm", "choice_fraction", EPISODE_RETURN),
+    conditions=(AT_BEST,),
     limits=FrozenUpdateLimits,
     judge=judge,
     guard=guard,
@@ -127,7 +126,7 @@ RULE = Rule(
         Example("no step was taken", "not_applicable", _cells(None, None, 0.0, steps=0)),
         Example("not recorded", "no_data", _cells(None, None, None)),
     ),
-    memory={"still": zeros, "moving": zeros, "moved": nothing_yet, **RETURNS_MEMORY},
+    memory={"still": zeros, "moving": zeros, "moved": nothing_yet},
     causes=("setting_changed", "numerical_instability", "spike_then_silence", "kl_spike"),
     follows=("gradient_explosion",),
     higher_is_worse=False,

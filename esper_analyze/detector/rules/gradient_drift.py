@@ -36,7 +36,7 @@ class GradientDriftLimits(Limits):
         0.99, "an EMA over about 100 updates (from a review of a PPO code base)", at_least=0.0, below=1.0
     )
     warmup: int = limit(10, "no drift before 10 updates (from a review of a PPO code base)", at_least=1)
-    escalate: int = limit(5, "5 updates of detail for drift (set by design)")
+    escalate: int = limit(0, "information never escalates")
 
 
 def judge(frame: Frame, memory: Memory, limits: GradientDriftLimits) -> list[Judgement]:

@@ -9,8 +9,11 @@ from functools import lru_cache
 import numpy as np
 
 from esper_analyze.detector.baselines import EARLY_MEMORY, early_known, early_level
+from esper_analyze.detector.conditions.convergence import AT_BEST, EPISODE_RETURN
+from esper_analyze.detector.conditions.rewards import REWARDS, UNREWARDED
+from esper_analyze.detector.conditions.shared import free, held
 from esper_analyze.detector.deferral_guards import FREE, DeferralGuard, Side, same, until
-from esper_analyze.detector.rule import Example, Limits, Memory, Rule, Sign, Statistic, limit
+from esper_analyze.detector.rule import VERDICT, Example, Limits, Memory, Rule, Sign, Statistic, limit
 from esper_analyze.detector.signals import Bools, Frame, Signal, choice_code
 from esper_analyze.detector.streaks import streak, zeros
 from esper_analyze.detector.verdict import Bounds, Excuse, Judgement, settle
@@ -35,7 +38,14 @@ class GradientVanishingLimits(Limits):
     critical: float = limit(0.5, "half of the tensors (set by design)", at_least=0.0)
     faded: float = limit(1e-4, "four orders of magnitude below the group's own early scale", at_least=0.0)
     sustained: int = limit(3, "a single quiet update does not count", at_least=1)
+    some_sustained: int = limit(
+        5, "of fewer than half of the tensors: ReLUs of a sound training came back after 4 (fault bench)", at_least=1
+    )
+    error: float = limit(
+        1.0, "value_nrmse of a critic that knows the mean return: one that is off by more has not fitted", at_least=0.0
+    )
     early_updates: int = limit(10, "updates whose mean is the group's own early level", at_least=1)
+    entropy: float = limit(0.1, "entropy_collapse: a policy below it is deterministic", at_least=0.0)
     choice: float = limit(0.05, "mask_collapse: below this a head has next to nothing to learn", at_least=0.0)
 
 
@@ -94,18 +104,34 @@ def _severity(frame: Frame, memory: Memory, limits: GradientVanishingLimits, mas
     share = _unexplained_share(frame, masked.where)
     reasons = _reasons(frame, share)
     usable = share.finite & ~masked.where & ~reasons.null
-    bounds = sustained_bounds(share, usable, memory, limits.warning, limits.critical, limits.sustained)
+    lengths = limits.some_sustained, limits.sustained
+    bounds = sustained_bounds(share, usable, memory, limits.warning, limits.critical, lengths)
+    bounds.info = bounds.warning | bounds.critical
+    alarming = ~_nothing_to_learn(frame, limits)
+    bounds.warning, bounds.critical = bounds.warning & alarming, bounds.critical & alarming
     return settle(share.name, share, bounds, excuses=[masked], needs=[reasons])
 
 
+def _nothing_to_learn(frame: Frame, limits: GradientVanishingLimits) -> Bools:
+    """Return where gradients may be that small: no reward yet, or returns at their best.
+
+    Then a policy must have become deterministic too, and a critic must fit the returns.
+    """
+    heads, holders, _ = _roles(frame.subjects)
+    policy = heads | (holders & (np.array(frame.subjects) != "all"))
+    fitted = ~(frame["updates.value_nrmse"].values > limits.error)
+    learnt = np.where(policy, frame["updates.entropy_norm"].values < limits.entropy, fitted)
+    return UNREWARDED.holds(frame) | (AT_BEST.holds(frame) & learnt)
+
+
 def sustained_bounds(
-    share: Signal, usable: Bools, memory: Memory, warning: float, critical: float, sustained: int
+    share: Signal, usable: Bools, memory: Memory, warning: float, critical: float, lengths: tuple[int, int]
 ) -> Bounds:
-    """Return the bounds that a share of vanished tensors crosses: above or at them so many updates in a row."""
+    """Return the bounds that a share of vanished tensors crosses: above or at each its length of updates in a row."""
     some, half = usable & (share.values > warning), usable & (share.values >= critical)
     return Bounds(
-        warning=streak(some, usable & ~some, memory["some"]) >= sustained,
-        critical=streak(half, usable & ~half, memory["half"]) >= sustained,
+        warning=streak(some, usable & ~some, memory["some"]) >= lengths[0],
+        critical=streak(half, usable & ~half, memory["half"]) >= lengths[1],
         warning_at=warning,
         critical_at=critical,
     )
@@ -138,11 +164,16 @@ def guard(frame: Frame, memory: Memory, limits: GradientVanishingLimits) -> Defe
     if np.count_nonzero(usable & (early > 0.0) & unsure):
         return None
     sides: dict[str, Sequence[Side] | None] = {share.name: (0.0, limits.warning, limits.critical), "tensors": FREE}
+    sides |= {**free(AT_BEST, UNREWARDED), "updates.value_nrmse": FREE, "updates.entropy_norm": FREE}
     if np.count_nonzero(share.values > 0.0):  # what is left of shares depends on others'
-        sides = {share.name: same(share), "tensors": same(frame["tensors"])}
+        sides |= {share.name: same(share), "tensors": same(frame["tensors"])}
+        sides |= {**held(frame, AT_BEST, UNREWARDED), "updates.value_nrmse": (limits.error,)}
+        sides["updates.entropy_norm"] = (limits.entropy,)
+    sides |= {f"updates.{name}": FREE for name in (EPISODE_RETURN, *REWARDS)}
     sides |= {norm.name: (far, near), why: same(frame[why])}
     sides |= {"heads.learnable_fraction": (limits.choice,), "updates.choice_fraction": (0.0,)}
-    return DeferralGuard(min(until(memory[name], limits.sustained) for name in ("some", "half", "low")), sides)
+    lasting = min(until(memory["some"], limits.some_sustained), until(memory["half"], limits.sustained))
+    return DeferralGuard(min(lasting, until(memory["low"], limits.sustained)), sides)
 
 
 def _cells(
@@ -157,6 +188,13 @@ def _cells(
     }
 
 
+_UNREWARDED = {f"updates.{name}": 0.0 for name in (EPISODE_RETURN, *REWARDS)}
+
+
+def _solved(entropy: float) -> dict[str, object]:
+    return {f"updates.{EPISODE_RETURN}": [*[1.0] * 5, *[9.0] * 15], "updates.entropy_norm": entropy}
+
+
 RULE = Rule(
     name="gradient_vanishing",
     table="groups",
@@ -166,22 +204,32 @@ RULE = Rule(
     sign_order=2,
     columns=("vanishing_severity", "grad_norm", "tensors"),
     context=("tensors",),
-    beside={"heads": ("zero_explained", "learnable_fraction"), "updates": ("choice_fraction",)},
+    beside={
+        "heads": ("zero_explained", "learnable_fraction"),
+        "updates": ("choice_fraction", "value_nrmse", "entropy_norm", EPISODE_RETURN, *REWARDS),
+    },
+    conditions=(AT_BEST, UNREWARDED),
     limits=GradientVanishingLimits,
     judge=judge,
     guard=guard,
     title="Gradients vanished",
-    meaning="Tensors of the group get gradients below 1e-7, or the gradient norm of the group is less than a "
-    "ten-thousandth of its early mean (the baseline; information only, because a critic that has solved its task "
-    "fades too). These parameters no longer learn.",
+    meaning="Tensors of the group get gradients below 1e-7 update after update: they no longer learn. Where there is "
+    "nothing to learn it is information: no reward in the rollout, or returns that stay near their best with a policy "
+    "that has become deterministic, or a critic that fits them. So is a norm below a ten-thousandth of the group's "
+    "early mean (the baseline), because a critic that has solved its task fades too.",
     look_first="Whether the entropy collapsed before; saturated activations or gates; a loss term whose weight is 0; "
     "for one head: its learnable fraction.",
     reference="A tensor without a gradient does not learn, whatever the norm of its group (gradient review)",
     examples=(
         Example("healthy", "ok", _cells(0.0)),
         Example("one quiet update", "ok", _cells(0.0, 0.3, 0.0), updates=3),
-        Example("some tensors, for three updates", "warning", _cells(0.3, 0.3, 0.3), updates=3),
-        Example("most tensors", "critical", _cells(0.8, 0.8, 0.8), updates=3),
+        Example("some tensors, for five updates", "warning", _cells(*[0.3] * 5), updates=5),
+        Example("most tensors, for three updates", "critical", _cells(*[0.8] * 3), updates=3),
+        Example("no reward yet", "info", _cells(*[0.8] * 3) | _UNREWARDED, updates=3),
+        Example(
+            "a deterministic policy, returns at their best", "info", _cells(*[0.8] * 20) | _solved(0.01), updates=20
+        ),
+        Example("returns at their best, and it is not", "critical", _cells(*[0.8] * 20) | _solved(0.7), updates=20),
         Example(
             "faded from its early level",
             "info",
@@ -206,6 +254,6 @@ RULE = Rule(
         "vanishing_severity": Statistic("vanishing_severity without the tensors of masked heads"),
         "grad_norm": Statistic("grad_norm as a share of its early mean", baseline="that mean"),
     },
-    revision=3,
-    restated=("value", "threshold"),
+    revision=4,
+    restated=("value", "threshold", VERDICT),
 )

@@ -8,14 +8,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from esper_analyze.detector.conditions.applicability import actions_unknown, not_categorical, nothing_learnable
+from esper_analyze.detector.conditions.convergence import AT_BEST, EPISODE_RETURN
+from esper_analyze.detector.conditions.shared import free, held
 from esper_analyze.detector.deferral_guards import FREE, DeferralGuard, Side, same, until
 from esper_analyze.detector.rule import VERDICT, Example, Limits, Memory, Rule, Sign, limit
-from esper_analyze.detector.rules.convergence import BETTER, RETURNS_MEMORY, at_best, rise_steady
 from esper_analyze.detector.signals import Floats, Frame
 from esper_analyze.detector.streaks import streak, zeros
 from esper_analyze.detector.verdict import Bounds, Judgement, settle
-
-RETURNS = "updates.episode_return_mean"
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +26,6 @@ class HeadEntropyCollapseLimits(Limits):
     warning_updates: int = limit(3, "3 updates in a row (set by design)", at_least=1)
     critical_updates: int = limit(20, "20 updates in a row (set by design)", at_least=1)
     clear_factor: float = limit(1.5, "clears only above 1.5 × the threshold (set by design)")
-    better: float = limit(0.1, BETTER)
 
 
 def judge(frame: Frame, memory: Memory, limits: HeadEntropyCollapseLimits) -> list[Judgement]:
@@ -38,9 +36,8 @@ def judge(frame: Frame, memory: Memory, limits: HeadEntropyCollapseLimits) -> li
     threshold = _thresholds(frame.subjects, limits) if limits.per_head else limits.threshold
     low = usable & (entropy.values < threshold)
     clear = usable & (entropy.values > limits.clear_factor * threshold)
-    returns = frame[RETURNS]
     length = streak(low, clear, memory["low"])
-    learnt = at_best(returns, memory, limits.better)
+    learnt = AT_BEST.holds(frame)
     bound = np.where(low, threshold, limits.clear_factor * threshold)  # between the bounds a low head stays low
     bounds = Bounds(
         info=length >= limits.warning_updates,
@@ -61,11 +58,10 @@ def guard(frame: Frame, memory: Memory, limits: HeadEntropyCollapseLimits) -> De
     threshold = _thresholds(frame.subjects, limits) if limits.per_head else limits.threshold
     lasting = until(memory["low"], limits.warning_updates, limits.critical_updates)
     sides: dict[str, Sequence[Side] | None] = {"entropy_norm": (threshold, limits.clear_factor * threshold)}
-    sides |= {"learnable_fraction": (0.0,), "kind": same(frame["kind"]), RETURNS: FREE}
+    sides |= {"learnable_fraction": (0.0,), "kind": same(frame["kind"]), f"updates.{EPISODE_RETURN}": FREE}
     sides |= {"entropy": (), "choice_samples": ()}
-    if not np.count_nonzero(memory["low"] >= min(limits.warning_updates, limits.critical_updates)):
-        return DeferralGuard(lasting, sides)
-    return DeferralGuard(min(lasting, rise_steady(frame[RETURNS], memory)), {**sides, RETURNS: ()})
+    matters = np.count_nonzero(memory["low"] >= min(limits.warning_updates, limits.critical_updates))
+    return DeferralGuard(lasting, {**sides, **(held(frame, AT_BEST) if matters else free(AT_BEST))})
 
 
 def _cells(
@@ -120,8 +116,9 @@ RULE = Rule(
         Example("the number of actions is not known", "no_data", _cells(None) | {"entropy": 1.0}, updates=1),
         Example("not recorded", "no_data", _cells(None), updates=1),
     ),
-    memory={"low": zeros, **RETURNS_MEMORY},
-    beside={"updates": ("episode_return_mean",)},
+    memory={"low": zeros},
+    beside={"updates": (EPISODE_RETURN,)},
+    conditions=(AT_BEST,),
     causes=("numerical_instability", "kl_spike", "entropy_collapse", "mask_collapse"),
     follows=("gradient_explosion",),
     confirmed_by="warning_updates",

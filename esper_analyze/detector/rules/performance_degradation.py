@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from esper_analyze.detector.baselines import EARLY_MEMORY, Rolling, early_level
+from esper_analyze.detector.conditions.convergence import EARLY_UPDATES, EPISODE_RETURN
 from esper_analyze.detector.rule import VERDICT, Example, Limits, Memory, Rule, Statistic, WarmUp, limit
-from esper_analyze.detector.rules.convergence import EARLY_UPDATES
 from esper_analyze.detector.signals import Floats, Frame
 from esper_analyze.detector.verdict import Bounds, Judgement, settle
 
@@ -51,7 +51,7 @@ class PerformanceDegradationLimits(Limits):
 
 def judge(frame: Frame, memory: Memory, limits: PerformanceDegradationLimits) -> list[Judgement]:
     """Judge the mean return of the last 5 updates against the 20 before, beyond their scatter and their least level."""
-    returns = frame["episode_return_mean"]
+    returns = frame[EPISODE_RETURN]
     early = early_level(returns.values, returns.finite, memory, EARLY_UPDATES)
     before, drop, error, least = _WINDOWS.baseline(returns.values, returns.finite, memory, "windows")
     scale = np.fmax(np.abs(before), np.abs(before - early))
@@ -69,7 +69,7 @@ def judge(frame: Frame, memory: Memory, limits: PerformanceDegradationLimits) ->
 
 
 def _cells(*values: float | None) -> dict[str, object]:
-    return {"episode_return_mean": list(values)}
+    return {EPISODE_RETURN: list(values)}
 
 
 RULE = Rule(
@@ -77,7 +77,7 @@ RULE = Rule(
     table="updates",
     figures=("returns",),
     panels=("returns.return",),
-    columns=("episode_return_mean",),
+    columns=(EPISODE_RETURN,),
     limits=PerformanceDegradationLimits,
     warm_up=WARM_UP,
     judge=judge,
@@ -118,7 +118,7 @@ RULE = Rule(
     follows=("head_entropy_collapse", "value_divergence", "value_collapse", "gradient_explosion", "setting_changed"),
     higher_is_worse=False,
     statistics={
-        "episode_return_mean": Statistic(
+        EPISODE_RETURN: Statistic(
             f"mean of episode_return_mean over {NEWER} updates", baseline=f"its mean over the {OLDER} before"
         )
     },

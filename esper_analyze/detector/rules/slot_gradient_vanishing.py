@@ -28,7 +28,7 @@ def judge(frame: Frame, memory: Memory, limits: SlotGradientVanishingLimits) -> 
     """Judge the share of vanished tensors in stages in which a seed module should train."""
     share, excuses = frame["vanishing_severity"], [*not_training(frame), unreached(frame)]
     usable = share.finite & judged(frame, excuses)
-    bounds = sustained_bounds(share, usable, memory, limits.warning, limits.critical, limits.sustained)
+    bounds = sustained_bounds(share, usable, memory, limits.warning, limits.critical, (limits.sustained,) * 2)
     return [settle(share.name, share, bounds, excuses=excuses)]
 
 

@@ -10,9 +10,11 @@ import numpy as np
 
 from esper_analyze.detector.baselines import EARLY_MEMORY, early_known, early_level
 from esper_analyze.detector.conditions.applicability import RETURNS, returns_hardly_vary, returns_held
+from esper_analyze.detector.conditions.convergence import AT_BEST, EPISODE_RETURN
+from esper_analyze.detector.conditions.rewards import REWARDS, UNREWARDED, nothing_rewarded
+from esper_analyze.detector.conditions.shared import free, held
 from esper_analyze.detector.deferral_guards import FREE, DeferralGuard, Side, before, until
 from esper_analyze.detector.rule import VERDICT, Example, Limits, Memory, Rule, Statistic, limit
-from esper_analyze.detector.rules.convergence import BETTER, RETURNS_MEMORY, at_best, rise_steady
 from esper_analyze.detector.signals import Floats, Frame, Ints, Signal
 from esper_analyze.detector.streaks import streak, tally, zeros
 from esper_analyze.detector.verdict import Bounds, Judgement, settle
@@ -20,7 +22,6 @@ from esper_analyze.detector.verdict import Bounds, Judgement, settle
 _SOURCE = "by phase of training: a critic is bad at first and must improve (from a review of a PPO code base)"
 
 _PHASES = np.array([0.10, 0.25, 0.75])
-EPISODES = "episode_return_mean"
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +48,6 @@ class ValueCollapseLimits(Limits):
     least_updates: int = limit(
         200, "a plan of fewer updates passes through the phases as slowly as one of so many", at_least=1
     )
-    better: float = limit(0.1, BETTER)
 
 
 def judge(frame: Frame, memory: Memory, limits: ValueCollapseLimits) -> list[Judgement]:
@@ -56,8 +56,8 @@ def judge(frame: Frame, memory: Memory, limits: ValueCollapseLimits) -> list[Jud
     Where returns are at their best it is information: what is left of their variance is noise that no critic explains.
     """
     ev = frame["explained_variance"]
-    excuse = returns_hardly_vary(frame, limits.spread)
-    usable = ev.finite & ~excuse.where
+    excuses = [returns_hardly_vary(frame, limits.spread), nothing_rewarded(frame)]
+    usable = ev.finite & ~excuses[0].where & ~excuses[1].where
     bound = bound_of_phase(frame, memory, limits)
     early = early_level(ev.values, usable, memory, limits.early_updates)
     stuck = usable & ~(ev.values > early)
@@ -68,7 +68,7 @@ def judge(frame: Frame, memory: Memory, limits: ValueCollapseLimits) -> list[Jud
     off = low & ~(error.values <= np.fmax(limits.error, worse))
     far_below = bound - limits.critical_below
     far = off & (ev.values < far_below)
-    learnt = at_best(frame[EPISODES], memory, limits.better)
+    learnt = AT_BEST.holds(frame)
     bounds = Bounds(
         info=streak(low, usable & ~low, memory["low"]) >= limits.sustained,
         warning=(streak(off, usable & ~off, memory["off"]) >= limits.sustained) & ~learnt,
@@ -76,7 +76,7 @@ def judge(frame: Frame, memory: Memory, limits: ValueCollapseLimits) -> list[Jud
         warning_at=bound,
         critical_at=far_below,
     )
-    return [settle("explained_variance", ev, bounds, excuses=[excuse], baseline=early)]
+    return [settle("explained_variance", ev, bounds, excuses=excuses, baseline=early)]
 
 
 def bound_of_phase(frame: Frame, memory: Memory, limits: ValueCollapseLimits) -> Floats:
@@ -106,7 +106,7 @@ def guard(frame: Frame, memory: Memory, limits: ValueCollapseLimits) -> Deferral
     returns = returns_held(frame, limits.spread)
     if returns is None:
         return None
-    usable = ev.finite & ~returns_hardly_vary(frame, limits.spread).where
+    usable = ev.finite & ~returns_hardly_vary(frame, limits.spread).where & ~UNREWARDED.holds(frame)
     measured = usable & frame["value_nrmse"].finite
     if not early_known(usable, memory, limits.early_updates):
         return None
@@ -124,15 +124,16 @@ def guard(frame: Frame, memory: Memory, limits: ValueCollapseLimits) -> Deferral
         ev.name: (enough,),
         progress.name: tuple(_PHASES),
         "value_nrmse": FREE,
-        EPISODES: FREE,
+        **dict.fromkeys((EPISODE_RETURN, *REWARDS), FREE),
+        **free(AT_BEST),
+        **held(frame, UNREWARDED),
     }
     if np.count_nonzero(usable & ~(ev.values > enough)):
         sides |= {
             ev.name: (early, bound, bound - limits.critical_below),
             "value_nrmse": (limits.error, worse),
-            EPISODES: (),
+            **held(frame, AT_BEST),
         }
-        lasting = min(lasting, rise_steady(frame[EPISODES], memory))
     return DeferralGuard(lasting, {**sides, **returns})
 
 
@@ -148,7 +149,7 @@ def _cells(
 
 
 def _learnt() -> dict[str, object]:
-    return _cells(*[-3.0] * 60, error=_WORSE) | {EPISODES: [*[10.0] * 10, *[90.0] * 50]}
+    return _cells(*[-3.0] * 60, error=_WORSE) | {EPISODE_RETURN: [*[10.0] * 10, *[90.0] * 50]}
 
 
 RULE = Rule(
@@ -156,8 +157,9 @@ RULE = Rule(
     table="updates",
     figures=("value",),
     panels=("value.explained",),
-    columns=("explained_variance", "progress", "value_nrmse", *RETURNS, EPISODES),
-    context=("progress", "value_nrmse", *RETURNS, EPISODES),
+    columns=("explained_variance", "progress", "value_nrmse", *RETURNS, EPISODE_RETURN, *REWARDS),
+    context=("progress", "value_nrmse", *RETURNS, EPISODE_RETURN, *REWARDS),
+    conditions=(AT_BEST, UNREWARDED),
     limits=ValueCollapseLimits,
     judge=judge,
     guard=guard,
@@ -189,7 +191,6 @@ RULE = Rule(
         "updates": zeros,
         **EARLY_MEMORY,
         **{f"error_{name}": first for name, first in EARLY_MEMORY.items()},
-        **RETURNS_MEMORY,
     },
     causes=("numerical_instability",),
     follows=(
@@ -207,6 +208,6 @@ RULE = Rule(
             "explained_variance", baseline="its mean over the first updates", column="explained_variance"
         )
     },
-    revision=2,
+    revision=3,
     restated=("threshold", VERDICT),
 )

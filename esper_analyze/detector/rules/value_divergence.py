@@ -15,13 +15,17 @@ from esper_analyze.detector.baselines import (
     recent_median_memory,
     recent_median_steady,
 )
-from esper_analyze.detector.deferral_guards import DeferralGuard, Side, until
-from esper_analyze.detector.rule import Example, Limits, Memory, Rule, WarmUp, limit
+from esper_analyze.detector.conditions.convergence import EPISODE_RETURN
+from esper_analyze.detector.conditions.rewards import REWARDS, UNREWARDED, nothing_rewarded
+from esper_analyze.detector.conditions.shared import held
+from esper_analyze.detector.deferral_guards import FREE, DeferralGuard, Side, until
+from esper_analyze.detector.rule import VERDICT, Example, Limits, Memory, Rule, WarmUp, limit
 from esper_analyze.detector.signals import Frame
 from esper_analyze.detector.streaks import streak, zeros
 from esper_analyze.detector.verdict import Bounds, Judgement, settle
 
 METRICS = ("value_nrmse", "bellman_error")
+COLUMNS = (*REWARDS, EPISODE_RETURN)
 
 WARM_UP = WarmUp("too early to know its typical level", lambda _, __: MEDIAN_FIRST + 1)
 
@@ -52,9 +56,11 @@ def _judge_one(
     frame: Frame, memory: Memory, limits: ValueDivergenceLimits, metric: str, factor: float, floor: float
 ) -> Judgement:
     signal = frame[metric]
-    early = early_level(signal.values, signal.finite, _of(memory, metric), limits.early_updates)
-    level = np.maximum(recent_median(signal.values, signal.finite, memory, metric), early)
-    comparable = signal.finite & ~np.isnan(level)
+    silent = nothing_rewarded(frame)
+    usable = signal.finite & ~silent.where
+    early = early_level(signal.values, usable, _of(memory, metric), limits.early_updates)
+    level = np.maximum(recent_median(signal.values, usable, memory, metric), early)
+    comparable = usable & ~np.isnan(level)
     bound = np.maximum(factor * level, floor)
     far = np.maximum(limits.critical_factor * factor * level, limits.critical_factor * floor)
     high, extreme = comparable & (signal.values > bound), comparable & (signal.values > far)
@@ -64,8 +70,8 @@ def _judge_one(
         warning_at=bound,
         critical_at=far,
     )
-    young = WARM_UP.excuse(signal.finite & ~comparable)
-    return settle(metric, signal, bounds, excuses=[young], baseline=level)
+    young = WARM_UP.excuse(usable & ~comparable)
+    return settle(metric, signal, bounds, excuses=[silent, young], baseline=level)
 
 
 def _of(memory: Memory, metric: str) -> Memory:
@@ -81,7 +87,11 @@ def guard(frame: Frame, memory: Memory, limits: ValueDivergenceLimits) -> Deferr
     given_by_all = [promise for promise in promises if promise is not None]
     return DeferralGuard(
         min(updates for updates, _ in given_by_all),
-        {metric: sides for metric, (_, sides) in zip(METRICS, given_by_all, strict=True)},
+        {
+            **{metric: sides for metric, (_, sides) in zip(METRICS, given_by_all, strict=True)},
+            **dict.fromkeys(COLUMNS, FREE),
+            **held(frame, UNREWARDED),
+        },
     )
 
 
@@ -90,13 +100,14 @@ def _held_one(
 ) -> tuple[int, tuple[Side, ...]] | None:
     """Return for how many updates the bounds of ``metric`` stay the same, and these bounds."""
     signal = frame[metric]
-    if not early_known(signal.finite, memory, limits.early_updates, f"{metric}_"):
+    usable = signal.finite & ~UNREWARDED.holds(frame)
+    if not early_known(usable, memory, limits.early_updates, f"{metric}_"):
         return None
     lasting = min(until(memory[f"{metric}_{name}"], limits.sustained) for name in ("high", "extreme"))
-    early = early_level(signal.values, signal.finite, _of(memory, metric), limits.early_updates)
+    early = early_level(signal.values, usable, _of(memory, metric), limits.early_updates)
     level = np.maximum(memory[f"{metric}_level"], early)
     lowest = np.maximum(factor * early, floor)  # the level is never below the early one
-    steady = recent_median_steady(memory, metric, signal.finite)
+    steady = recent_median_steady(memory, metric, usable)
     if steady and np.count_nonzero((signal.values < lowest) & ~np.isnan(level)) == level.size:
         return lasting, (lowest,)
     far = np.maximum(limits.critical_factor * factor * level, limits.critical_factor * floor)
@@ -112,7 +123,9 @@ RULE = Rule(
     table="updates",
     figures=("value",),
     panels=("value.error",),
-    columns=METRICS,
+    columns=(*METRICS, *COLUMNS),
+    context=COLUMNS,
+    conditions=(UNREWARDED,),
     limits=ValueDivergenceLimits,
     warm_up=WARM_UP,
     judge=judge,
@@ -151,4 +164,6 @@ RULE = Rule(
     },
     causes=("numerical_instability",),
     confirmed_by="sustained",
+    revision=2,
+    restated=("threshold", "baseline", VERDICT),
 )
