@@ -63,7 +63,7 @@ from esper_analyze.reports.causes.rollout_checks import (
 _RETURNS = ("performance_degradation", "ends_ignored", "environments_alike")
 _CRITIC = ("value_collapse", "value_divergence", "critic_not_learning", "critic_constant", "returns_inconsistent")
 _SIGNAL = ("advantage_collapse", "advantage_outlier")
-_SIZE = ("gradient_explosion", "gradient_drift", "clipping_always", "advantage_inconsistent")
+_SIZE = ("gradient_explosion", "gradient_drift", "clipping_always")
 _STEPS = (
     "kl_spike",
     "ratio_explosion",
@@ -79,7 +79,7 @@ _MEMORY = ("lstm_explosion", "lstm_saturation", "lstm_vanishing")
 _BROKEN = ("numerical_instability", "update_skipped", "lstm_nonfinite")
 _REPLACED = ("policy_replaced",)
 _RATIO = ("first_ratio",)
-_DIRECTION = ("advantage_misaligned",)
+_DIRECTION = ("advantage_misaligned", "advantage_inconsistent")
 _CHANGED = ("setting_changed",)
 
 _REWARDS = "rec.update(rewards=…)"
@@ -158,7 +158,7 @@ CAUSES: tuple[Cause, ...] = (
         "gamma",
         "The discount is above 1 or not the one meant",
         (*_FELL, *_SIZE),
-        ("gamma",),
+        (),
         "rec.update(gamma=…, rewards=…, returns=…)",
         gamma,
     ),
@@ -183,7 +183,7 @@ CAUSES: tuple[Cause, ...] = (
         "advantages_sign",
         "The sign of the advantages or of the policy loss is flipped",
         _DIRECTION,
-        ("advantage_alignment",),
+        (),
         "rec.minibatch(returns=…, old_values=…)",
         sign_flipped,
     ),
@@ -191,7 +191,7 @@ CAUSES: tuple[Cause, ...] = (
         "advantages_order",
         "Advantages belong to other samples (shuffled, reshaped, rolled)",
         _DIRECTION,
-        ("advantage_alignment",),
+        (),
         "rec.minibatch(returns=…, old_values=…)",
         shuffled,
     ),

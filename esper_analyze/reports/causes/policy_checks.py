@@ -13,10 +13,14 @@ _SETTINGS = (
     *("learning_rate", "clip_range", "entropy_coef", "value_coef", "gamma", "target_kl", "max_grad_norm", "epochs"),
     "loss_scale",
 )
-_ARGUMENTS = ("entropy_coef", "value_coef", "gamma", "epochs")
+_ARGUMENTS = ("entropy_coef", "value_coef", "gamma")
 """Settings that a loop passes to ``rec.update``."""
 _SETTING_FACTOR = 1.5
 """More minibatches by this factor are not those of an early stop that did not come."""
+_BY_MINIBATCH = "minibatch_advantage_consistency"
+_ALIGNMENT = "advantage_alignment; pass rec.minibatch(returns=…, old_values=…)"
+_CONSISTENT = 0.5
+"""Correlation of advantages with returns − values from which on they are of the same samples."""
 _EARLY = 10
 """An incident in so many first updates began with the run."""
 _SETTING_STEP = 0.2
@@ -75,29 +79,36 @@ def misaligned(numbers: Numbers) -> Checked:
 
 
 def sign_flipped(numbers: Numbers) -> Checked:
-    """Say whether the policy moves against the advantages."""
-    name = next(
-        (name for name in ("minibatch_advantage_consistency", "advantage_consistency") if numbers.recorded(name)), None
-    )
-    if name is not None:
-        value = numbers.since(name)
-        return (likely if value < -0.5 else ruled_out)(f"{name} is {number(value)}")
+    """Say whether the policy moves against the advantages, or these are the negative of returns − values."""
+    consistency = _consistency(numbers)
+    if consistency is not None and consistency[1] < _CONSISTENT:
+        name, value = consistency
+        return (likely if value < -_CONSISTENT else ruled_out)(f"{name} is {number(value)}")
+    if not numbers.recorded("advantage_alignment"):
+        return not_recorded(_ALIGNMENT)
     mean = numbers.since("advantage_alignment")
     words = f"advantage_alignment is {number(mean)}"
     return likely(words) if mean <= -0.03 else possible(words) if mean < 0.0 else ruled_out(words)
 
 
 def shuffled(numbers: Numbers) -> Checked:
-    """Say whether the policy moves neither with nor against the advantages."""
-    name = next(
-        (name for name in ("minibatch_advantage_consistency", "advantage_consistency") if numbers.recorded(name)), None
-    )
-    if name is not None:
-        value = numbers.since(name)
-        return (likely if abs(value) <= 0.5 else ruled_out)(f"{name} is {number(value)}")
+    """Say whether the policy moves neither with nor against the advantages, or these are of other samples."""
+    consistency = _consistency(numbers)
+    if consistency is not None:
+        name, value = consistency
+        if abs(value) < _CONSISTENT or value < 0 or name == _BY_MINIBATCH:
+            return (likely if abs(value) < _CONSISTENT else ruled_out)(f"{name} is {number(value)}")
+    if not numbers.recorded("advantage_alignment"):
+        return not_recorded(_ALIGNMENT)
     mean = numbers.since("advantage_alignment")
     words = f"advantage_alignment is {number(mean)}"
     return ruled_out(words) if mean <= -0.1 or mean > 0.05 else likely(words) if mean > -0.03 else possible(words)
+
+
+def _consistency(numbers: Numbers) -> tuple[str, float] | None:
+    """Return how the advantages correlate with returns − values, in the minibatches if that is recorded."""
+    name = next((name for name in (_BY_MINIBATCH, "advantage_consistency") if numbers.recorded(name)), None)
+    return None if name is None else (name, numbers.since(name))
 
 
 def replaced(numbers: Numbers) -> Checked:

@@ -143,6 +143,8 @@ def gamma(numbers: Numbers) -> Checked:
         fit = numbers.since("return_gamma")
         above = numbers.recorded("gamma") and fit > numbers.since("gamma") + 0.02
         return (likely if fit > 1.0 or above else ruled_out)(f"return_gamma, fitted to the returns, is {number(fit)}")
+    if not numbers.recorded("gamma"):
+        return not_recorded("gamma, return_gamma; pass rec.update(gamma=…, rewards=…, returns=…)")
     gamma = numbers.since("gamma")
     return (likely if gamma > 1.0 else ruled_out)(f"gamma is {number(gamma)}")
 
