@@ -137,7 +137,6 @@ CAUSES: tuple[Cause, ...] = (
         "rec.update(values=…) of shape [T, B]",
         environments,
     ),
-    Cause("other_action", "Another action is executed than logged", (*_FELL, *_SIGNAL), (), "", other_action),
     Cause(
         "observations_changed",
         "Observations changed (scale, normaliser, content)",
@@ -417,5 +416,6 @@ CAUSES: tuple[Cause, ...] = (
         "rec.episode(…)",
         learnt,
     ),
+    Cause("other_action", "Another action is executed than logged", (*_FELL, *_SIGNAL), (), "", other_action),
 )
 """Every cause; those of one incident are listed in this order within each answer."""

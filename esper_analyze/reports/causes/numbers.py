@@ -23,6 +23,8 @@ _BEFORE, _AFTER = 80, 4
 """Updates around the start of the incident that are looked at."""
 _NEAR = 15
 """An incident of another rule so many updates before or after belongs to this one."""
+RECENT = 20
+"""A step so many updates before an incident can have led to it."""
 _SIDE = 10
 """Updates on each side of a step."""
 _LEAST = 4

@@ -6,7 +6,7 @@ import numpy as np
 
 from esper_analyze.reports.causes.cause import Checked, likely, not_recorded, possible, ruled_out
 from esper_analyze.reports.causes.general_checks import jump
-from esper_analyze.reports.causes.numbers import Numbers, Step
+from esper_analyze.reports.causes.numbers import RECENT, Numbers, Step
 from esper_analyze.wording import number
 
 _SETTINGS = (
@@ -117,7 +117,7 @@ def replaced(numbers: Numbers) -> Checked:
     if other is not None:
         return likely(f"policy_replaced alarmed at update {other.start:,}")
     steps = [step for name in ("entropy", "value_std") if (step := numbers.step(name)) is not None]
-    jumped = [step for step in steps if step.update >= numbers.lead.onset - numbers.reach - 10]
+    jumped = [step for step in steps if step.update >= numbers.lead.onset - RECENT]
     if jumped:
         return possible("; ".join(step.words for step in jumped))
     return ruled_out("policy_replaced did not alarm, entropy and value_std have no step")

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 import numpy as np
 
 from esper_analyze.reports.causes.cause import Checked, likely, not_recorded, possible, ruled_out
-from esper_analyze.reports.causes.numbers import Numbers, Step
+from esper_analyze.reports.causes.numbers import RECENT, Numbers, Step
 from esper_analyze.wording import number
 
 _CONSTANT = 1e-6
@@ -121,7 +121,7 @@ def other_action(numbers: Numbers) -> Checked:
 def observations(numbers: Numbers) -> Checked:
     """Say whether values and entropy of the rollouts jumped or left their earlier range."""
     steps = [step for name in ("value_mean", "value_std", "entropy") if (step := numbers.step(name)) is not None]
-    jumped = [step for step in steps if step.update >= numbers.lead.onset - numbers.reach - 10]
+    jumped = [step for step in steps if step.update >= numbers.lead.onset - RECENT]
     if not jumped:
         drifted = [name for name in ("value_mean", "value_std") if numbers.left_range(name)]
         if drifted:

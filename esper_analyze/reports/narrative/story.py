@@ -321,8 +321,9 @@ def _next(
         yield Point(f"Find what set {setting.name} to {number(setting.at)} at update {setting.update:,}.")
     if began.next_step:
         yield Point(began.next_step)
-    yield from _of_causes(causes)
+    yield from (Point(cause.line) for cause in causes if cause.answer is Likelihood.LIKELY)
     yield Point(cleaned(evidence.rules[lead.rule].look_first, 600), (f"rule-{lead.rule}",))
+    yield from _other_causes(causes)
     captured = captured_since(evidence, lead.start)
     if captured:
         yield Point(captured, ("timeline",))
@@ -341,11 +342,9 @@ def _next(
     yield from _recorded_next(evidence, without_data(evidence.replay))
 
 
-def _of_causes(causes: Sequence[PossibleCause]) -> Iterator[Point]:
-    """Say which causes look alike here, a point for each that is left, and one for all that are not."""
-    for cause in causes:
-        if cause.answer in (Likelihood.LIKELY, Likelihood.POSSIBLE):
-            yield Point(cause.line)
+def _other_causes(causes: Sequence[PossibleCause]) -> Iterator[Point]:
+    """Say which causes look like the likely ones: a point for each that is possible, and one for all others."""
+    yield from (Point(cause.line) for cause in causes if cause.answer is Likelihood.POSSIBLE)
     for answer, title in _GROUPED.items():
         left = [cause for cause in causes if cause.answer is answer]
         if left:
