@@ -113,6 +113,8 @@ def checked(name: str, cells: Mapping[str, object], at: int = START, *, tables: 
         ("reward_constant", {"reward_std": (0.4, 0.0)}, LIKELY, "reward_std is 0 since update 27 (0.4 before)"),
         ("reward_constant", {"reward_std": (0.4, 0.3)}, RULED_OUT, "reward_std is 0.3 (0.4 before)"),
         ("reward_constant", {"reward_std": 0.0}, RULED_OUT, "(0 before)"),
+        ("rewards_absent", {"reward_std": 0.0}, LIKELY, "reward_std was at most 0 in 31 updates up to here"),
+        ("rewards_absent", {"reward_std": (0.4, 0.0)}, RULED_OUT, "at most 0.4"),
         ("reward_sign", {"reward_mean": (0.5, -0.4)}, LIKELY, "reward_mean went from 0.5 to -0.4 at update 27"),
         ("reward_sign", {"reward_mean": (0.5, 0.1)}, RULED_OUT, "not its negative"),
         ("reward_sign", {"reward_mean": (0.5, -50.0)}, RULED_OUT, "not its negative"),

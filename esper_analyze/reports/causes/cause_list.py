@@ -57,6 +57,7 @@ from esper_analyze.reports.causes.rollout_checks import (
     reward_scale,
     reward_sign,
     reward_unrelated,
+    rewards_absent,
     targets,
 )
 
@@ -111,6 +112,7 @@ CAUSES: tuple[Cause, ...] = (
         _REWARDS,
         reward_constant,
     ),
+    Cause("rewards_absent", "No reward has come yet", _SIGNAL, ("reward_std",), _REWARDS, rewards_absent),
     Cause("reward_sign", "Rewards changed their sign", _FELL, ("reward_mean",), _REWARDS, reward_sign),
     Cause("reward_scale", "Rewards changed their scale", (*_CRITIC, *_SIZE, *_SIGNAL), (), _REWARDS, reward_scale),
     Cause(

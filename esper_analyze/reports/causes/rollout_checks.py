@@ -8,7 +8,7 @@ import numpy as np
 
 from esper_analyze.reports.causes.cause import Checked, likely, not_recorded, possible, ruled_out
 from esper_analyze.reports.causes.numbers import RECENT, Numbers, Step
-from esper_analyze.wording import number
+from esper_analyze.wording import many, number
 
 _CONSTANT = 1e-6
 """Standard deviation below which rewards are constant."""
@@ -27,6 +27,14 @@ def reward_constant(numbers: Numbers) -> Checked:
     return likely(
         f"reward_std is {number(numbers.since('reward_std'))} since update {since:,} ({number(earlier)} before)"
     )
+
+
+def rewards_absent(numbers: Numbers) -> Checked:
+    """Say whether no rollout so far had two rewards that differ."""
+    cells = numbers.cells("reward_std")
+    cells = cells[(numbers.update <= numbers.lead.start) & ~np.isnan(cells)]
+    words = f"reward_std was at most {number(float(cells.max(initial=0.0)))} in {many(len(cells), 'update')} up to here"
+    return (likely if len(cells) and not (cells > _CONSTANT).any() else ruled_out)(words)
 
 
 def reward_sign(numbers: Numbers) -> Checked:
