@@ -12,6 +12,8 @@ from esper_analyze.wording import number
 
 _SCALED = 5.0
 """From this factor on, a size is another one."""
+_ALL = 0.999
+"""Share of the optimizer's moments from which on all of them are gone."""
 
 
 def detached(numbers: Numbers) -> Checked:
@@ -95,11 +97,10 @@ def advantage_scale(numbers: Numbers) -> Checked:
 
 def optimizer_restarted(numbers: Numbers) -> Checked:
     """Say whether the optimizer's state was lost before the incident."""
-    since = numbers.holds_since("optimizer_state_lost", lambda cells: cells > 0)
-    lost = np.flatnonzero((numbers.cells("optimizer_state_lost") > 0) & (numbers.update <= numbers.lead.start))
-    if since is None and not len(lost):
+    lost = numbers.update[(numbers.cells("optimizer_state_lost") >= _ALL) & (numbers.update <= numbers.lead.start)]
+    if not len(lost):
         return ruled_out("optimizer_state_lost is 0")
-    return likely(f"optimizer_state_lost at update {numbers.update[lost[-1]]:,}")
+    return likely(f"optimizer_state_lost is 1 in update {lost[-1]:,}")
 
 
 def clip_gone(numbers: Numbers) -> Checked:

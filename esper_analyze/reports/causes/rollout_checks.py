@@ -10,6 +10,10 @@ from esper_analyze.reports.causes.cause import Checked, likely, not_recorded, po
 from esper_analyze.reports.causes.numbers import RECENT, Numbers, Step
 from esper_analyze.wording import many, number
 
+_EXACT, _INEXACT = 1e-3, 0.01
+"""Returns that follow from rewards and values up to rounding, and those that do not."""
+_CONTINUED = 0.999
+"""Share of the ends at which returns look beyond them: all."""
 _CONSTANT = 1e-6
 """Standard deviation below which rewards are constant."""
 _SAME_SIZE = 3.0
@@ -107,14 +111,23 @@ def ends_ignored(numbers: Numbers) -> Checked:
     words = f"rollout_ends {number(ends)} while {number(episodes)} episodes finished, in the same updates"
     if not episodes:
         return possible("no episode finished around the incident")
-    return likely(words) if ends < 0.5 * episodes else ruled_out(words)
+    if ends < 0.5 * episodes:
+        return likely(words)
+    continued = numbers.since("ends_continued_fraction")
+    if continued >= _CONTINUED:
+        earlier = numbers.before("ends_continued_fraction")
+        words = f"ends_continued_fraction is {number(continued)} ({number(earlier)} before)"
+        return likely(words) if earlier < _CONTINUED else possible(f"{words}: so it is with time limits, too")
+    return ruled_out(words)
 
 
 def environments(numbers: Numbers) -> Checked:
     """Compare the number of environments with the number that differ."""
     distinct, of = numbers.since("environments_distinct"), numbers.since("environments")
     words = f"environments_distinct {number(distinct)} of {number(of)}"
-    return likely(words) if distinct < of else ruled_out(words)
+    if distinct >= of or of <= 1:
+        return ruled_out(words)
+    return likely(words) if distinct <= 1 and numbers.since("value_std") != 0 else possible(words)
 
 
 def other_action(numbers: Numbers) -> Checked:
@@ -150,7 +163,9 @@ def gamma(numbers: Numbers) -> Checked:
     if numbers.recorded("return_gamma"):
         fit = numbers.since("return_gamma")
         above = numbers.recorded("gamma") and fit > numbers.since("gamma") + 0.02
-        return (likely if fit > 1.0 or above else ruled_out)(f"return_gamma, fitted to the returns, is {number(fit)}")
+        return (likely if fit > 1.0 + _EXACT or above else ruled_out)(
+            f"return_gamma, fitted to the returns, is {number(fit)}"
+        )
     if not numbers.recorded("gamma"):
         return not_recorded("gamma, return_gamma; pass rec.update(gamma=…, rewards=…, returns=…)")
     gamma = numbers.since("gamma")
@@ -161,7 +176,9 @@ def targets(numbers: Numbers) -> Checked:
     """Say whether the returns fit the rewards and values."""
     residual, earlier = numbers.since("return_residual"), numbers.before("return_residual")
     words = f"return_residual is {number(residual)} ({number(earlier)} before)"
-    return likely(words) if residual > max(0.05, 5 * earlier) else ruled_out(words)
+    if residual <= _INEXACT:
+        return ruled_out(words)
+    return likely(words) if earlier < _EXACT else possible(f"{words}: it was never exact")
 
 
 def less_data(numbers: Numbers) -> Checked:
