@@ -15,7 +15,7 @@ from torch.distributions import Categorical, Normal
 from recorder import Recorder, td_errors
 from tests.faultbench.draw import Setup
 from tests.faultbench.tasks import TASKS
-from tests.faultbench.training import Episode, Knobs, Outcome, Training
+from tests.faultbench.training import Episode, Knobs, Outcome, Training, World, estimates
 
 State = tuple[Tensor, ...]
 Part = Callable[[Any], Any]
@@ -110,6 +110,7 @@ class LoopTraining(Training):
         )
         self._state = self.agent.first_state(setup.environments)
         self._starts = torch.ones(setup.environments)
+        self._rollout: dict[str, Any] | None = None
 
     @property
     def network(self) -> nn.Module:
@@ -143,18 +144,25 @@ class LoopTraining(Training):
         rate = self.rate(update)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
-        rollout = self._collect(rec)
+        if len(self.optimizer.param_groups) > 1:
+            self.optimizer.param_groups[1]["lr"] = rate * self.knobs.critic_rate
+        collected = self._collect(rec)
+        rollout = collected if self.knobs.refill or self._rollout is None else self._rollout
+        self._rollout = rollout
         self._train(rollout, rec)
         rec.update(
             values=rollout["values"],
             returns=rollout["returns"],
             advantages=rollout["advantages"],
             rewards=rollout["rewards"],
+            ends=rollout["ends"],
             td_errors=rollout["td_errors"],
             masks=rollout["masks"] or None,
             lstm=self._state or None,
             learning_rate=rate,
             entropy_coef=self.knobs.entropy_coefficient(self.setup),
+            value_coef=self.setup.value_coefficient * self.knobs.value,
+            gamma=self.knobs.gamma_of(self.setup),
             env_steps=(update + 1) * self.setup.steps * self.setup.environments,
         )
 
@@ -182,13 +190,17 @@ class LoopTraining(Training):
         kept: dict[str, list[Any]] = {name: [] for name in ("x", "starts", "masks", "actions", "log_prob", "values")}
         rewards, ends, first = [], [], self._state
         finished: list[Episode] = []
+        self.agent.eval()
         with torch.no_grad():
             for _ in range(setup.steps):
                 x, masks = self.world.observe(), self.world.masks()
                 outputs, value, self._state = self.agent(x[None], self._starts[None], self._state, knobs)
+                if knobs.temperature != 1.0:
+                    outputs = {name: one / knobs.temperature for name, one in outputs.items()}
                 chosen = self._distributions(outputs, {name: mask[None] for name, mask in masks.items()})
                 actions = {name: one.sample()[0] for name, one in chosen.items()}
-                log_prob = {name: _log_prob(one, actions[name][None])[0] for name, one in chosen.items()}
+                of = {name: one.sample()[0] for name, one in chosen.items()} if knobs.resample else actions
+                log_prob = {name: _log_prob(one, of[name][None])[0] for name, one in chosen.items()}
                 reward, over, episodes = self.world.act(actions)
                 for one in episodes:
                     rec.episode(one.total, one.length, env=one.env)
@@ -200,12 +212,18 @@ class LoopTraining(Training):
                 for name, cell in zip(kept, (stored, self._starts, masks, logged, log_prob, value[0]), strict=True):
                     kept[name].append(cell)
                 self._starts = torch.zeros_like(over) if knobs.ignore_ends else over
-            _, last, _ = self.agent(self.world.observe()[None], self._starts[None], self._state, knobs)
-        rollout = {name: _stacked(cells) for name, cells in kept.items()}
-        reward, end = torch.stack(rewards), torch.stack(ends)
-        gamma = knobs.gamma_of(setup)
-        advantages = self._gae(reward, rollout["values"], end, last[0], gamma)
+            after = self.world.observe()
+            _, last, _ = self.agent(after[None], self._starts[None], self._state, knobs)
+        if knobs.next_observation:
+            kept["x"] = [*kept["x"][1:], after]
         self.ended(finished)
+        rollout = {name: _stacked(cells) for name, cells in kept.items()}
+        return self._estimated(rollout, torch.stack(rewards), torch.stack(ends), last) | {"first": first}
+
+    def _estimated(self, rollout: dict[str, Any], reward: Tensor, end: Tensor, last: Tensor) -> dict[str, Any]:
+        """Return the rollout with what is computed from it as it ends."""
+        knobs, setup = self.knobs, self.setup
+        advantages = estimates(knobs, setup, reward, rollout["values"], end, last[0])
         returns = advantages + rollout["values"]
         if knobs.target_shift:
             returns = returns.roll(knobs.target_shift, 0)
@@ -213,9 +231,19 @@ class LoopTraining(Training):
             advantages = knobs.advantages(advantages)
         if knobs.log_prob is not None:
             rollout["log_prob"] = {name: knobs.log_prob(one) for name, one in rollout["log_prob"].items()}
-        errors = td_errors(rollout["values"], reward, end, last[0], gamma)
-        rollout |= {"advantages": advantages, "returns": returns, "rewards": reward}
-        return rollout | {"td_errors": errors, "first": first}
+        errors = td_errors(rollout["values"], reward, end, last[0], knobs.gamma_of(setup))
+        rollout |= {"advantages": advantages, "returns": returns, "rewards": reward, "ends": end}
+        return rollout | {"td_errors": errors}
+
+    def play(self, world: World, steps: int) -> None:
+        state, starts = self.agent.first_state(self.setup.environments), torch.ones(self.setup.environments)
+        self.agent.eval()
+        with torch.no_grad():
+            for _ in range(steps):
+                outputs, _, state = self.agent(world.observe()[None], starts[None], state, self.knobs)
+                masks = {name: mask[None] for name, mask in world.masks().items()}
+                best = {name: one.mode[0] for name, one in self._distributions(outputs, masks).items()}
+                _, starts, _ = world.act(best)
 
     def _distributions(self, outputs: dict[str, Tensor], masks: dict[str, Tensor]) -> dict[str, Any]:
         if self.agent.dimensions:
@@ -225,29 +253,22 @@ class LoopTraining(Training):
             for name, one in outputs.items()
         }
 
-    def _gae(self, reward: Tensor, value: Tensor, end: Tensor, last: Tensor, gamma: float) -> Tensor:
-        """Return generalised advantage estimates [T, B] (Schulman et al. 2016); a time limit counts as an end."""
-        advantages, running = torch.zeros_like(reward), torch.zeros_like(last)
-        for t in reversed(range(len(reward))):
-            ahead = last if t == len(reward) - 1 else value[t + 1]
-            alive = 1.0 - end[t]
-            running = reward[t] + gamma * ahead * alive - value[t] + gamma * self.setup.gae_lambda * alive * running
-            advantages[t] = running
-        return advantages
-
     def _train(self, rollout: dict[str, Any], rec: Recorder) -> None:
-        losses = []
+        losses: list[float] = []
+        self.agent.train()
         for epoch in range(self.setup.epochs * self.knobs.epochs):
             for part in self._minibatches():
-                loss, value_loss = self._loss(rollout, part, epoch, rec)
+                loss, value_loss, kl = self._loss(rollout, part, epoch, rec)
                 self.optimizer.zero_grad()
                 loss.backward()
                 self._step(rec)
                 losses.append(value_loss)
+            if self.knobs.target_kl is not None and kl > 1.5 * self.knobs.target_kl:
+                break
         self.outcome.value_losses.append(float(np.mean(losses)))
 
-    def _loss(self, rollout: dict[str, Any], part: Part, epoch: int, rec: Recorder) -> tuple[Tensor, float]:
-        """Return the loss of a minibatch, and the value loss in it."""
+    def _loss(self, rollout: dict[str, Any], part: Part, epoch: int, rec: Recorder) -> tuple[Tensor, float, float]:
+        """Return the loss of a minibatch, the value loss in it, and how far the policy has moved (k3)."""
         knobs, setup = self.knobs, self.setup
         cut = {name: part(rollout[name]) for name in ("x", "starts", "actions", "log_prob", "masks")}
         advantages, returns = part(rollout["advantages"]), part(rollout["returns"])
@@ -261,7 +282,8 @@ class LoopTraining(Training):
         if knobs.normalises(setup):
             advantages = (advantages - advantages.mean()) / (advantages.std() + 1e-8)
         clip = setup.clip * knobs.clip
-        policy_loss = -torch.min(ratio * advantages, ratio.clamp(1 - clip, 1 + clip) * advantages).mean()
+        gain = torch.min(ratio * advantages, ratio.clamp(1 - clip, 1 + clip) * advantages)
+        policy_loss = -knobs.policy * gain.mean()
         value_loss = (value - returns).square().mean()
         bonus = torch.stack([one.mean() for one in entropy.values()]).sum()
         loss = policy_loss + setup.value_coefficient * knobs.value * value_loss
@@ -276,12 +298,14 @@ class LoopTraining(Training):
             value_loss=value_loss,
             loss=loss,
             values=value,
+            advantages=advantages,
             returns=returns,
             old_values=part(rollout["values"]),
             epoch=epoch,
             lstm=after or None,
         )
-        return loss, float(value_loss.detach())
+        moved = (ratio - 1.0 - ratio.log()).mean()
+        return loss, float(value_loss.detach()), float(moved.detach())
 
     def _step(self, rec: Recorder) -> None:
         parameters = list(self.agent.parameters())

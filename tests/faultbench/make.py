@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 
 from tests.faultbench.draw import Setup, draw
-from tests.faultbench.faults import FAULTS, HARMLESS, KINDS_BY_SPLIT
-from tests.faultbench.outcome import FILE, Made, write
+from tests.faultbench.faults import FAULTS, HARMLESS, HARMLESS_BY_SPLIT, KINDS_BY_SPLIT
+from tests.faultbench.outcome import FILE, Made, read, write
 from tests.faultbench.training import Training
 
 HARMLESS_EVERY = 3
@@ -25,7 +25,7 @@ def setups(split: str, first: int, count: int) -> Iterator[Setup]:
 
     Kinds take turns, so that each is there as often as any other.
     """
-    kinds = KINDS_BY_SPLIT[split]
+    kinds, harmless = KINDS_BY_SPLIT[split], HARMLESS_BY_SPLIT[split]
     for number in range(first, first + count):
         kind = kinds[number % len(kinds)]
         drawn = (draw(split, number, attempt) for attempt in itertools.count())
@@ -35,7 +35,7 @@ def setups(split: str, first: int, count: int) -> Iterator[Setup]:
         onset = max(20, int(sound.updates * random.uniform(0.25, 0.65)))
         yield replace(sound, kind=kind, onset=onset)
         if number % HARMLESS_EVERY == 0:
-            yield replace(sound, kind=list(HARMLESS)[int(random.integers(len(HARMLESS)))], onset=onset)
+            yield replace(sound, kind=harmless[number // HARMLESS_EVERY % len(harmless)], onset=onset)
 
 
 def training(setup: Setup) -> Training:
@@ -47,8 +47,8 @@ def training(setup: Setup) -> Training:
 
 
 def is_made(out: Path, setup: Setup) -> bool:
-    """Return whether the training is there, whole."""
-    return (out / setup.name / FILE).exists()
+    """Return whether the training is there, whole, and drawn as it is drawn now."""
+    return (out / setup.name / FILE).exists() and read(out / setup.name).setup == setup
 
 
 def make(out: Path, setup: Setup) -> str:

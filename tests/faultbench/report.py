@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from tests.faultbench.draw import RELEASE
+from tests.faultbench.held_faults import HELD_FAULTS
 from tests.faultbench.peers import PEERS
 from tests.faultbench.score import OURS, Judged, breakdown, summary
 
@@ -43,8 +45,13 @@ def tables(judged: ByDetector, detectors: Sequence[str], split: str) -> list[Tab
         ),
         Table(
             f"Faults found, net of the twin, by kind, {split}",
-            ("fault", "runs", "harmed", *detectors, "named by ours", "found first by ours"),
+            ("fault", "kind", "runs", "harmed", *detectors, "named by ours", "found first by ours"),
             _kinds(judged, detectors),
+        ),
+        Table(
+            f"Changes that did no harm, and those with an alarm that the twin lacks, {split}",
+            ("change", "trainings", *detectors),
+            _harmless(judged, detectors),
         ),
         Table(f"False alarms of sound trainings, {split}", ("detector", "rule", "verdict", "times"), _false(judged)),
     ]
@@ -95,7 +102,8 @@ def _kinds(judged: ByDetector, detectors: Sequence[str]) -> list[tuple[str, ...]
     for kind, ours in kinds[OURS].items():
         cells = _cells({name: str(of[kind]["found"]) for name, of in kinds.items()}, detectors, first=not rows)
         first = ", ".join(f"{rule} {count}" for rule, count in ours["found first by"].items())
-        rows.append((kind, str(ours["runs"]), str(ours["harmed"]), *cells, str(ours["named"]), first))
+        novelty = "new" if kind in HELD_FAULTS else "known"
+        rows.append((kind, novelty, str(ours["runs"]), str(ours["harmed"]), *cells, str(ours["named"]), first))
     return rows
 
 
@@ -120,6 +128,19 @@ def _kind(trainings: Sequence[Judged]) -> dict[str, Any]:
         "missed though it did harm": [each.made.setup.name for each in trainings if each.found is None and each.harmed],
         "delays": {each.made.setup.name: each.delay for each in trainings if each.delay is not None},
     }
+
+
+def _harmless(judged: ByDetector, detectors: Sequence[str]) -> list[tuple[str, ...]]:
+    changes: dict[str, dict[str, list[bool]]] = defaultdict(lambda: defaultdict(list))
+    for name, trainings in judged.items():
+        for training in trainings:
+            if training.is_hard_negative:
+                changes[training.kind][name].append(training.found is not None)
+    rows: list[tuple[str, ...]] = []
+    for change, alarms in sorted(changes.items()):
+        texts = {name: str(sum(of)) for name, of in alarms.items()}
+        rows.append((change, str(len(alarms[OURS])), *_cells(texts, detectors, first=not rows)))
+    return rows
 
 
 def false_alarms(judged: Sequence[Judged]) -> list[dict[str, Any]]:
@@ -147,6 +168,7 @@ def _false(judged: ByDetector) -> list[tuple[str, ...]]:
 def everything(judged: ByDetector, split: str) -> dict[str, Any]:
     """Return all figures, with the names of runs, as JSON can hold them."""
     return {
+        "release": RELEASE,
         "split": split,
         "detectors": {
             name: {

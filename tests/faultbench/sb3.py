@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from recorder.adapters.sb3 import attach
 from tests.faultbench.draw import Setup
 from tests.faultbench.loop import Body
-from tests.faultbench.training import Episode, Outcome, Training, World
+from tests.faultbench.training import Episode, Outcome, Training, World, estimates
 
 ALGORITHMS: dict[str, Any] = {"ppo": PPO, "maskable": MaskablePPO, "recurrent": RecurrentPPO}
 _STATES = ("hidden_states_pi", "cell_states_pi", "hidden_states_vf", "cell_states_vf")
@@ -179,15 +179,24 @@ class Sb3Training(Training):
         model.n_epochs = setup.epochs * knobs.epochs
         model.gamma = model.rollout_buffer.gamma = knobs.gamma_of(setup)
         model.normalize_advantage = knobs.normalises(setup)
+        model.target_kl = knobs.target_kl
 
     def turn_buffer(self) -> None:
         """Change what was collected as the knobs ask for."""
         buffer, knobs = self.model.rollout_buffer, self.knobs
+        if knobs.across_environments or not knobs.bootstrap:
+            self._estimate_again()
         if knobs.target_shift:
             buffer.returns = np.roll(buffer.returns, knobs.target_shift, 0)
+        self._turn_stored()
         for name, change in (("advantages", knobs.advantages), ("log_probs", knobs.log_prob)):
             if change is not None:
                 setattr(buffer, name, change(torch.from_numpy(getattr(buffer, name))).numpy())
+
+    def _turn_stored(self) -> None:
+        buffer, knobs = self.model.rollout_buffer, self.knobs
+        if knobs.next_observation:
+            buffer.observations = np.concatenate([buffer.observations[1:], self.model._last_obs[None]])
         for name, change in (("observations", knobs.stored_observation), ("actions", knobs.logged)):
             if change is not None:
                 cells = torch.from_numpy(getattr(buffer, name))
@@ -195,6 +204,34 @@ class Sb3Training(Training):
         forgotten = () if knobs.masks_in_update else ("action_masks",)
         for name in (*forgotten, *(_STATES if knobs.zero_state else ())):
             getattr(buffer, name)[:] = float(name == "action_masks")
+
+    def _estimate_again(self) -> None:
+        """Estimate the advantages as the knobs ask for; the values after the rollout follow from SB3's own."""
+        buffer = self.model.rollout_buffer
+        cells = (buffer.rewards, buffer.values, buffer.advantages, self._ends())
+        reward, value, advantages, end = (torch.as_tensor(one).float() for one in cells)
+        ahead = advantages[-1] - reward[-1] + value[-1]
+        last = torch.where(end[-1] > 0, 0.0, ahead / self.knobs.gamma_of(self.setup))
+        new = estimates(self.knobs, self.setup, reward, value, end, last)
+        buffer.advantages, buffer.returns = new.numpy(), (new + value).numpy()
+
+    def _ends(self) -> np.ndarray:
+        """Return [T, B]: whether an episode ended with the step."""
+        starts = [self.model.rollout_buffer.episode_starts[1:], np.asarray(self.model._last_episode_starts)[None]]
+        return np.concatenate(starts).astype(np.float32)
+
+    def play(self, world: World, steps: int) -> None:
+        environments = Environments(world)
+        x: Any = environments.reset()
+        state, starts = None, np.ones(self.setup.environments, bool)
+        for _ in range(steps):
+            options: dict[str, Any] = {}
+            if world.task.masked:
+                options["action_masks"] = np.stack(environments.env_method("action_masks"))
+            elif self.setup.recurrent:
+                options |= {"state": state, "episode_start": starts}
+            actions, state = self.model.predict(x, deterministic=True, **options)
+            x, _, starts, _ = environments.step(actions)
 
     def _critic_output(self, _: nn.Module, __: Any, value: Tensor) -> Tensor:
         return value.detach() if self.knobs.detach_critic else value

@@ -20,9 +20,11 @@ from esper_analyze.runs.run import RecordedRun, open_run
 from esper_analyze.terminal import counted
 from tests.faultbench.alarms import VERDICTS, Alarm
 from tests.faultbench.faults import FAULTS
+from tests.faultbench.held_faults import HELD_FAULTS
 from tests.faultbench.outcome import FILE, Made, mean, read
 from tests.faultbench.peers import PEERS, alarms_of
 from tests.faultbench.recording import recording
+from tests.faultbench.tasks import TASKS
 
 OURS = "ours"
 LENGTHS = (120, 240)
@@ -203,12 +205,16 @@ def summary(judged: Sequence[Judged]) -> dict[str, Any]:
         "recall, net, of faults that did harm": _share(each.found for each in harmed),
         "recall, net, macro over kinds": _macro(faulty),
         "recall, net, of harm, macro over kinds": _macro(harmed),
+        "recall, net, macro over new kinds": _macro([each for each in faulty if each.kind in HELD_FAULTS]),
         "recall, net, weighted by harm": _weighted(faulty),
         "cause named first": _share(each.named for each in faulty if each.found),
         "hard faults in the very update": _share(each.delay == 0 for each in hard),
         **_delays("delay of the others", late),
         **_delays("delay of all found", [each.delay for each in faulty if each.delay is not None]),
         **_false_alarms(judged),
+        "hard negatives with an alarm that the twin lacks": _share(
+            each.found for each in judged if each.is_hard_negative
+        ),
         "hard negatives with a critical": _share(each.has_critical for each in judged if each.is_hard_negative),
     }
 
@@ -242,7 +248,7 @@ def _false_alarms(judged: Sequence[Judged]) -> dict[str, Any]:
 
 
 def breakdown(judged: Sequence[Judged]) -> dict[str, dict[str, dict[str, Any]]]:
-    """Return the recall net of the twin and the false incidents by task, algorithm, memory and length."""
+    """Return the recall net of the twin and the false incidents by family, task, algorithm, memory, length."""
     return {name: _groups(judged, of) for name, of in GROUPINGS.items()}
 
 
@@ -264,6 +270,7 @@ def _length(training: Judged) -> str:
 
 
 GROUPINGS: Mapping[str, Callable[[Judged], str]] = {
+    "family": lambda training: TASKS[training.made.setup.task].family,
     "task": lambda training: training.made.setup.task,
     "algorithm": lambda training: training.made.setup.algorithm,
     "memory": lambda training: training.made.setup.recurrent or "none",

@@ -288,4 +288,4 @@ def test_the_report_stands_beside_its_peers(tmp_path: Path, capsys: pytest.Captu
     assert {OURS, "dashboard"} <= figures["detectors"].keys() <= {*DETECTORS}
     kinds = figures["detectors"][OURS]["kinds"].values()
     assert all(len(of["missed"]) + of["found"] == of["runs"] for of in kinds)
-    assert files["markdown"].read_text().count("\n| --- |") == 4
+    assert files["markdown"].read_text().count("\n| --- |") == 5

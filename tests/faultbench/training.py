@@ -13,6 +13,8 @@ from torch import Tensor, nn
 from tests.faultbench.draw import Setup
 from tests.faultbench.tasks import TASKS
 
+EVALUATION_STEPS = 10
+
 
 @dataclass
 class Knobs:
@@ -42,6 +44,15 @@ class Knobs:
     executed: Callable[[Tensor], Tensor] | None = None
     logged: Callable[[Tensor], Tensor] | None = None
     identical: bool = False
+    across_environments: bool = False
+    bootstrap: bool = True
+    next_observation: bool = False
+    resample: bool = False
+    policy: float = 1.0
+    critic_rate: float = 1.0
+    temperature: float = 1.0
+    refill: bool = True
+    target_kl: float | None = None
 
     def entropy_coefficient(self, setup: Setup) -> float:
         """Return the weight of the entropy bonus; a turned knob finds a small one where the training has none."""
@@ -126,6 +137,31 @@ class World:
         return found
 
 
+def estimates(knobs: Knobs, setup: Setup, reward: Tensor, value: Tensor, end: Tensor, last: Tensor) -> Tensor:
+    """Return the generalised advantage estimates [T, B] that the training makes of its rollout.
+
+    ``end`` [T, B]: whether an episode ended with the step; ``last`` [B]: the values of what was observed after it.
+    """
+    if not knobs.bootstrap:
+        last = torch.zeros_like(last)
+    gamma, gae_lambda = knobs.gamma_of(setup), setup.gae_lambda
+    if knobs.across_environments:  # as if all were steps of one environment, one after the other
+        reward_, value_, end_ = (one.reshape(-1, 1) for one in (reward, value, end))
+        return gae(reward_, value_, end_, last[-1:], gamma, gae_lambda).view_as(reward)
+    return gae(reward, value, end, last, gamma, gae_lambda)
+
+
+def gae(reward: Tensor, value: Tensor, end: Tensor, last: Tensor, gamma: float, gae_lambda: float) -> Tensor:
+    """Return generalised advantage estimates [T, B] (Schulman et al. 2016); a time limit counts as an end."""
+    advantages, running = torch.zeros_like(reward), torch.zeros_like(last)
+    for t in reversed(range(len(reward))):
+        ahead = last if t == len(reward) - 1 else value[t + 1]
+        alive = 1.0 - end[t]
+        running = reward[t] + gamma * ahead * alive - value[t] + gamma * gae_lambda * alive * running
+        advantages[t] = running
+    return advantages
+
+
 class Training:
     """One training: its parts and ``knobs`` may be touched as each update begins."""
 
@@ -164,6 +200,16 @@ class Training:
         """Return the learning rate of an update."""
         left = 1.0 - update / self.setup.updates if self.setup.schedule == "linear" else 1.0
         return self.setup.learning_rate * left * self.knobs.rate
+
+    def evaluate(self) -> None:
+        """Play some steps without exploring in environments of their own; nothing of the training changes."""
+        world = World(self.setup, self.knobs)
+        world.moments = self.world.moments
+        self.play(world, EVALUATION_STEPS)
+
+    def play(self, world: World, steps: int) -> None:
+        """Act without exploring in a world."""
+        raise NotImplementedError
 
     def ended(self, episodes: Sequence[Episode]) -> None:
         """Keep the mean return of the episodes that ended in a rollout."""
