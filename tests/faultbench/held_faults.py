@@ -122,8 +122,8 @@ def _plain_sgd(training: Training) -> None:
 
 
 HELD_FAULTS: dict[str, Fault] = {
-    "gae_across_environments": Fault(knob(across_environments=True), (*RETURNS, "ends_ignored", *CRITIC), hard=True),
-    "bootstrap_missing": Fault(knob(bootstrap=False), (*RETURNS, "ends_ignored", *CRITIC)),
+    "gae_across_environments": Fault(knob(across_environments=True), (*RETURNS, *CRITIC), hard=True),
+    "bootstrap_missing": Fault(knob(bootstrap=False), (*RETURNS, *CRITIC)),
     "advantages_absolute": Fault(
         knob(advantages=torch.abs), (*ADVANTAGES, "advantage_misaligned", *FALLEN), hard=True
     ),
@@ -140,7 +140,7 @@ HELD_FAULTS: dict[str, Fault] = {
     "critic_rate_0": Fault(once(_stop_critic), CRITIC, possible=by_hand),
     "policy_loss_sign": Fault(knob(policy=-1.0), ("advantage_misaligned", *FALLEN), possible=by_hand),
     "reward_delayed": Fault(once(_delay_rewards), (*FALLEN, *CRITIC, *NO_SIGNAL)),
-    "environments_stuck": Fault(once(_stick), ("environments_alike", *FALLEN, *CRITIC)),
+    "environments_stuck": Fault(once(_stick), (*FALLEN, *CRITIC)),
     "observations_half_garbage": Fault(knob(observation=_garbage), (*FALLEN, *CRITIC, *REPLACED)),
     "sensor_dead": Fault(knob(observation=_deaf), (*FALLEN, *CRITIC, *REPLACED)),
     "actions_partly_another": Fault(knob(executed=_partly_another), (*FALLEN, *CRITIC, *NO_SIGNAL)),

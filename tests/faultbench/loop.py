@@ -163,6 +163,7 @@ class LoopTraining(Training):
             entropy_coef=self.knobs.entropy_coefficient(self.setup),
             value_coef=self.setup.value_coefficient * self.knobs.value,
             gamma=self.knobs.gamma_of(self.setup),
+            target_kl=self.knobs.target_kl,
             env_steps=(update + 1) * self.setup.steps * self.setup.environments,
         )
 

@@ -142,7 +142,7 @@ TUNE_FAULTS: dict[str, Fault] = {
     ),
     "ends_ignored": Fault(knob(ignore_ends=True), ("ends_ignored", *RETURNS, *CRITIC, *FALLEN, *STALE)),
     "gamma_above_1": Fault(
-        knob(gamma=1.05), ("value_divergence", "gradient_explosion", "gradient_drift", *CRITIC, *SETTING)
+        knob(gamma=1.05), ("value_divergence", "gradient_explosion", "gradient_drift", *CRITIC, *SETTING, *RETURNS)
     ),
     "value_coefficient_x100": Fault(
         knob(value=100.0), ("gradient_explosion", "gradient_drift", "clipping_always", *FALLEN, *SETTING)
