@@ -25,7 +25,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Write the labels of one split; return 2 without a training."""
     parser = argparse.ArgumentParser(prog="python -m tests.faultbench.labels", description=__doc__)
     parser.add_argument("out", type=Path, metavar="OUT", help="folder of the runs")
-    parser.add_argument("--split", choices=SPLITS, default="tune", help="half of tasks and kinds (default tune)")
+    parser.add_argument("--split", choices=SPLITS, default="tune", help="tasks and kinds of fault (default tune)")
     parser.add_argument("--file", type=Path, help="where to write the labels (default OUT/labels-SPLIT.json)")
     options = parser.parse_args(arguments)
     file = options.file or options.out / f"labels-{options.split}.json"

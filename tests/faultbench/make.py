@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import logging
 import shutil
 import time
 from collections.abc import Iterator
@@ -56,6 +57,9 @@ def make(out: Path, setup: Setup) -> str:
     import torch
 
     torch.set_num_threads(1)
+    logging.getLogger("recorder").setLevel(
+        logging.ERROR
+    )  # findings are for the report: nobody is to see them by the way
     run_dir, began = out / setup.name, time.monotonic()
     if run_dir.exists():
         shutil.rmtree(run_dir)

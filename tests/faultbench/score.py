@@ -205,16 +205,12 @@ def summary(judged: Sequence[Judged]) -> dict[str, Any]:
         "recall, net, of faults that did harm": _share(each.found for each in harmed),
         "recall, net, macro over kinds": _macro(faulty),
         "recall, net, of harm, macro over kinds": _macro(harmed),
-        "recall, net, macro over new kinds": _macro([each for each in faulty if each.kind in HELD_FAULTS]),
         "recall, net, weighted by harm": _weighted(faulty),
         "cause named first": _share(each.named for each in faulty if each.found),
         "hard faults in the very update": _share(each.delay == 0 for each in hard),
         **_delays("delay of the others", late),
         **_delays("delay of all found", [each.delay for each in faulty if each.delay is not None]),
         **_false_alarms(judged),
-        "hard negatives with an alarm that the twin lacks": _share(
-            each.found for each in judged if each.is_hard_negative
-        ),
         "hard negatives with a critical": _share(each.has_critical for each in judged if each.is_hard_negative),
     }
 
@@ -248,7 +244,7 @@ def _false_alarms(judged: Sequence[Judged]) -> dict[str, Any]:
 
 
 def breakdown(judged: Sequence[Judged]) -> dict[str, dict[str, dict[str, Any]]]:
-    """Return the recall net of the twin and the false incidents by family, task, algorithm, memory, length."""
+    """Return the recall net of the twin and the false incidents by each of ``GROUPINGS``."""
     return {name: _groups(judged, of) for name, of in GROUPINGS.items()}
 
 
@@ -269,12 +265,19 @@ def _length(training: Judged) -> str:
     return f"{short + 1}–{medium} updates" if updates <= medium else f"{medium + 1} updates or more"
 
 
+def _novelty(training: Judged) -> str:
+    if not training.is_fault:
+        return "no fault"
+    return "new kinds" if training.kind in HELD_FAULTS else "known kinds"
+
+
 GROUPINGS: Mapping[str, Callable[[Judged], str]] = {
     "family": lambda training: TASKS[training.made.setup.task].family,
     "task": lambda training: training.made.setup.task,
     "algorithm": lambda training: training.made.setup.algorithm,
     "memory": lambda training: training.made.setup.recurrent or "none",
     "length": _length,
+    "kind": _novelty,
 }
 
 
