@@ -18,6 +18,7 @@ from esper_analyze.runs.run import open_run
 from esper_analyze.terminal import RESULTS, put, show_table
 from tests.faultbench.draw import SPLITS
 from tests.faultbench.faults import FAULTS
+from tests.faultbench.held_causes import HELD_TRUE
 from tests.faultbench.outcome import FILE, Made, read
 
 TRUE: dict[str, tuple[str, ...]] = {
@@ -59,7 +60,7 @@ TRUE: dict[str, tuple[str, ...]] = {
     "normaliser_reset": ("normaliser_reset", "observations_changed"),
     "moments_lost": ("optimizer_restarted",),
     "float16_overflow": ("overflow",),
-}  # fmt: skip
+} | HELD_TRUE  # fmt: skip
 """The causes that name each kind of fault; of those that a report lists, any of them."""
 
 
@@ -105,7 +106,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Print how often the true cause is listed, not ruled out, likely and first."""
     parser = argparse.ArgumentParser(prog="python -m tests.faultbench.causes", description=__doc__)
     parser.add_argument("out", type=Path, metavar="OUT", help="folder of the runs")
-    parser.add_argument("--split", choices=SPLITS, default="tune", help="half of tasks and kinds (default tune)")
+    parser.add_argument("--split", choices=SPLITS, default="tune", help="tasks and kinds of fault (default tune)")
     parser.add_argument("--each", action="store_true", help="print every list")
     options = parser.parse_args(arguments)
     counts: dict[str, Counter[str]] = defaultdict(Counter)
