@@ -40,6 +40,7 @@ from recorder.measure.gradients import total_norm
 from recorder.measure.lstm import lstm_statistics
 from recorder.minibatch_reader import MinibatchReader
 from recorder.online_detector import OnlineDetector
+from recorder.optimizer_state import OptimizerStates
 from recorder.process_state import by_default
 from recorder.rollout import rollout_arrays, rollout_tensors
 from recorder.rows import EndedUpdate, Episode, rows_of, undeclared_cells
@@ -245,6 +246,7 @@ class Recorder:
         )  # a growing list would make malloc consolidate in the middle of a rollout
         self._episode_count = 0
         self._learning_rate: float | Tensor | None = None
+        self._optimizer_states = OptimizerStates()
         self._lost_minibatch = False
         self._clock = Clock()
         self._closed = False
@@ -450,6 +452,7 @@ class Recorder:
         lstm: tuple[ArrayLike, ArrayLike] | ArrayLike | None = None,
         td_errors: ArrayLike | None = None,
         rewards: ArrayLike | None = None,
+        ends: ArrayLike | None = None,
         advantage_floor: float | None = None,
         env_steps: int | None = None,
         status: str | None = None,
@@ -462,10 +465,13 @@ class Recorder:
         normalised. ``masks``, ``relevant``: of the entire rollout, each timestep once, [..., K] and [...] per head.
         ``lstm``: (h, c), or h alone, at the end of collection. ``td_errors``: r + γV' − V of the rollout, any shape
         (see ``recorder.td_errors``). ``rewards``: of the rollout as the training uses them (scaled, clipped), any
-        shape. ``advantage_floor``: the least divisor of the loop's advantage normalisation, or its epsilon.
+        shape. ``ends``: true at timesteps with which an episode ended, so that returns do not look beyond them. With
+        values, returns, rewards and ends each as [T, B] (timesteps × environments) it is recorded whether they agree;
+        what a loop adds to returns at a time limit belongs to the rewards.
+        ``advantage_floor``: the least divisor of the loop's advantage normalisation, or its epsilon.
         ``env_steps``: since the start of the run. ``status`` and ``reason`` override what was recorded (see table
-        ``updates``). ``cells``: further columns of ``updates`` known to the loop, such
-        as learning_rate, entropy_coef, target_kl.
+        ``updates``). ``cells``: further columns of ``updates`` known to the loop, such as learning_rate, entropy_coef,
+        value_coef, gamma, target_kl.
         """
         if self._closed or self._store.inert:
             return
@@ -479,6 +485,7 @@ class Recorder:
                 "advantages": advantages,
                 "td_errors": td_errors,
                 "rewards": rewards,
+                "ends": ends,
                 "masks": masks,
                 "relevant": relevant,
             }
@@ -551,7 +558,8 @@ class Recorder:
     def _cells(self, cells_of_loop: Mapping[str, Any]) -> tuple[UpdatesRow, dict[str, Tensor]]:
         """Return the cells of ``updates`` from the loop or its optimizer, and those that are numbers on a device."""
         cells: dict[str, Any] = {"learning_rate": None}
-        for name, cell in (("learning_rate", self._learning_rate), *cells_of_loop.items()):
+        hooked = {"learning_rate": self._learning_rate, "optimizer_state_lost": self._optimizer_states.lost}
+        for name, cell in (*hooked.items(), *cells_of_loop.items()):
             with self.guarded(f"update({name})"):
                 cells[name] = arguments.cell(name, cell)
         on_device = {name: cell for name, cell in cells.items() if isinstance(cell, Tensor)}
@@ -603,6 +611,7 @@ class Recorder:
         self._changed_groups = frozenset()
         self._buffer, self._lost_minibatch = self._new_buffer(), False
         self._minibatch_reader.begin()
+        self._optimizer_states.begin()
         self._states, self._episodes = {}, deque()
         self._slots.forget_calls()
         self._clock.next()
@@ -744,6 +753,7 @@ class Recorder:
         with self.guarded("step"), torch.no_grad():
             self._buffer.record_step(parameters, amp.carried(parameters))
             self._learning_rate = optimizer.param_groups[0].get("lr")
+            self._optimizer_states.before_step(optimizer)
 
     def _finish_pending(self) -> None:
         """Turn the previously ended update into rows: the only step that may wait for the device."""

@@ -13,11 +13,12 @@ from torch import Tensor
 from recorder import arguments
 from recorder.guard import ErrorGuard
 from recorder.heads import Heads
+from recorder.measure.estimates import consistency, environment_statistics, return_statistics
 from recorder.measure.masks import FIELDS, mask_statistics
 from recorder.measure.values import advantage_statistics, reward_statistics, td_statistics, value_statistics
 from recorder.transfer import Handle, Outgoing
 
-ARRAYS = ("values", "returns", "advantages", "td_errors", "rewards")
+ARRAYS = ("values", "returns", "advantages", "td_errors", "rewards", "ends")
 """Arguments with one number a timestep."""
 UNKNOWN = [index for index, name in enumerate(FIELDS) if name not in ("steps", "relevant")]
 """Indices of ``FIELDS`` that are unknown for a head without valid actions."""
@@ -31,6 +32,10 @@ class RolloutHandles:
     advantages: Handle | None = None  # measure.values.ADVANTAGE_FIELDS
     td_errors: Handle | None = None  # measure.values.TD_FIELDS
     rewards: Handle | None = None  # measure.values.REWARD_FIELDS
+    ends: Handle | None = None  # number of timesteps at which an episode ended
+    consistency: Handle | None = None  # measure.estimates.CONSISTENCY_FIELDS
+    environments: Handle | None = None  # measure.estimates.ENVIRONMENT_FIELDS
+    agreement: Handle | None = None  # measure.estimates.RETURN_FIELDS and DEFINED_FIELDS
     masks: Handle | None = None  # [measure.masks.FIELDS, categorical heads]; NaN where unknown
 
 
@@ -39,7 +44,7 @@ def rollout_arrays(rollout: Mapping[str, Any], guarded: ErrorGuard) -> dict[str,
     converted = {name: arguments.take(guarded, f"update({name})", arguments.tensor, rollout[name]) for name in ARRAYS}
     arrays = {name: tensor for name, tensor in converted.items() if tensor is not None}
     steps = {arrays[name].numel() for name in ("values", "returns") if name in arrays}
-    for name in ("advantages", "td_errors", "rewards"):
+    for name in ("advantages", "td_errors", "rewards", "ends"):
         if name in arrays and len(steps) == 1 and arrays[name].numel() not in steps:
             error = ValueError(f"{arrays.pop(name).numel()} timesteps in a rollout of {max(steps)}")
             guarded.refuse(f"update({name})", error)
@@ -73,10 +78,36 @@ def rollout_tensors(
     if "rewards" in arrays:
         with guarded("update(rewards)"):
             handles.rewards = outgoing.add(reward_statistics(arrays["rewards"]))
+    if "ends" in arrays:
+        with guarded("update(ends)"):
+            handles.ends = outgoing.add((arrays["ends"] != 0).sum().reshape(1))
+    with guarded("update: agreement of the rollout"):
+        _schedule_agreement(arrays, handles, outgoing)
     with guarded("update(masks, relevant)"):
         masks = _mask_statistics(heads, arrays, rollout, guarded)
         handles.masks = None if masks is None else outgoing.add(masks)
     return handles
+
+
+def _schedule_agreement(arrays: Mapping[str, Tensor], handles: RolloutHandles, outgoing: Outgoing) -> None:
+    """Measure whether the parts of a rollout agree, as far as they were passed and fit together."""
+    one_each = [arrays[name] for name in ("advantages", "returns", "values") if name in arrays]
+    if len(one_each) == 3 and len({array.numel() for array in one_each}) == 1:
+        handles.consistency = outgoing.add(consistency(*arguments.together(one_each)))
+    values = _by_environment(arrays.get("values"))
+    if values is not None and values.shape[1] > 1:  # [N, 1] may be a flattened rollout of any number of them
+        handles.environments = outgoing.add(environment_statistics(values))
+    rest = [_by_environment(arrays.get(name)) for name in ("returns", "rewards", "ends")]
+    steps = [array for array in (values, *rest) if array is not None]
+    if len(steps) == 4 and len({array.shape for array in steps}) == 1:
+        handles.agreement = outgoing.add(return_statistics(*arguments.together(steps)))
+
+
+def _by_environment(array: Tensor | None) -> Tensor | None:
+    """Return an array as [T, B], also from [T, B, 1]; None where time and environments are not told apart."""
+    if array is not None and array.dim() == 3 and array.shape[-1] == 1:
+        array = array.squeeze(-1)
+    return array if array is not None and array.dim() == 2 else None
 
 
 def _mask_statistics(

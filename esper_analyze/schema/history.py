@@ -86,6 +86,28 @@ VERSIONS: tuple[Version, ...] = (
             "heads": ("advantage_alignment",),
         },
     ),
+    Version(
+        "1.5",
+        "Whether advantages, returns, rewards and ends of a rollout agree; how many environments differ; whether the "
+        "optimizer kept its moments; value coefficient, discount and epochs.",
+        columns={
+            "updates": (
+                "value_coef",
+                "gamma",
+                "epochs",
+                "optimizer_state_lost",
+                "minibatch_advantage_consistency",
+                "advantage_consistency",
+                "environments",
+                "environments_distinct",
+                "rollout_ends",
+                "ends_continued_fraction",
+                "return_residual",
+                "return_gamma",
+                "return_lambda",
+            ),
+        },
+    ),
 )
 VERSION = VERSIONS[-1].number
 """Schema version written to run.json and into the footer of every shard."""

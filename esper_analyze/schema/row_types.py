@@ -31,12 +31,16 @@ class UpdatesRow(TypedDict, total=False):
     learning_rate: float | None
     clip_range: float | None
     entropy_coef: float | None
+    value_coef: float | None
+    gamma: float | None
     target_kl: float | None
     status: str
     skip_reason: str | None
     minibatches: int | None
+    epochs: int | None
     samples: int | None
     optimizer_steps: int | None
+    optimizer_state_lost: float | None
     inner_loop_measurable: bool | None
     ratio_max: float | None
     ratio_min: float | None
@@ -51,6 +55,7 @@ class UpdatesRow(TypedDict, total=False):
     kl_k3: float | None
     kl_k3_last_epoch: float | None
     advantage_alignment: float | None
+    minibatch_advantage_consistency: float | None
     clip_fraction: float | None
     clip_fraction_positive: float | None
     clip_fraction_negative: float | None
@@ -101,6 +106,14 @@ class UpdatesRow(TypedDict, total=False):
     reward_std: float | None
     reward_min: float | None
     reward_max: float | None
+    advantage_consistency: float | None
+    environments: int | None
+    environments_distinct: int | None
+    rollout_ends: int | None
+    ends_continued_fraction: float | None
+    return_residual: float | None
+    return_gamma: float | None
+    return_lambda: float | None
     episodes_finished: int | None
     episode_return_mean: float | None
     episode_length_mean: float | None

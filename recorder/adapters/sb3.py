@@ -146,6 +146,7 @@ class Sb3Attachment:
         self._train_settings: Hyperparameters | None = None
         self._rollout: RolloutRows | None = None
         self._td_errors: Tensor | None = None
+        self._ends: np.ndarray[Any, Any] | None = None  # [T, B]
         self._last_episode: Any = None
         buffer, policy = model.rollout_buffer, model.policy
         self._wrappers.wrap(buffer, "reset", before=lambda *_: self._boundary())
@@ -211,11 +212,11 @@ class Sb3Attachment:
         buffer = self.model.rollout_buffer
         last, dones = arguments.get("last_values"), arguments.get("dones")
         if last is not None and dones is not None:
-            ends = np.concatenate([buffer.episode_starts[1:], np.asarray(dones)[None]]).astype(np.float32)
+            self._ends = np.concatenate([buffer.episode_starts[1:], np.asarray(dones)[None]]).astype(np.float32)
             self._td_errors = td_errors(
                 torch.as_tensor(buffer.values),
                 torch.as_tensor(buffer.rewards),
-                torch.as_tensor(ends),
+                torch.as_tensor(self._ends),
                 torch.as_tensor(last).detach().cpu().flatten(),
                 float(buffer.gamma),
             )
@@ -287,23 +288,26 @@ class Sb3Attachment:
         if self._collected:
             model, buffer = self.model, self.model.rollout_buffer
             self.recorder.update(
-                values=buffer.values,
-                returns=buffer.returns,
-                advantages=buffer.advantages,
+                values=_timesteps(buffer, "values"),
+                returns=_timesteps(buffer, "returns"),
+                advantages=_timesteps(buffer, "advantages"),
                 masks=self._rollout_masks(buffer),
                 lstm=self._lstm_state(),
                 td_errors=self._td_errors,
-                rewards=buffer.rewards,  # with what SB3 adds at a time limit: γ · value of the last state
+                ends=self._ends,
+                rewards=_timesteps(buffer, "rewards"),  # with what SB3 adds to them at a time limit
                 advantage_floor=1e-8 if model.normalize_advantage else None,
                 env_steps=self._plan.done,
                 **self._plan.cells(planned=self.recorder.planned),
                 entropy_coef=model.ent_coef,
+                value_coef=model.vf_coef,
+                gamma=buffer.gamma,
                 target_kl=model.target_kl,
                 status=None if interrupted is None else "interrupted",
                 reason=interrupted,
             )
         self._collected, self._visited, self._sampled, self._old_heads = False, 0, None, None
-        self._train_settings = self._rollout = self._td_errors = None
+        self._train_settings = self._rollout = self._td_errors = self._ends = None
         self._steps_kept = 0
         self._step_logits.clear()
         self._kept_logits.clear()
@@ -324,6 +328,13 @@ class Sb3Attachment:
         if getattr(self.model.policy, "lstm_critic", None) is None:
             return states.pi[0], states.pi[1]
         return torch.cat([states.pi[0], states.vf[0]]), torch.cat([states.pi[1], states.vf[1]])
+
+
+def _timesteps(buffer: Any, name: str) -> np.ndarray[Any, Any]:
+    """Return an array of the buffer as [T, B]; sampling from the buffer flattens it, environment after environment."""
+    array: np.ndarray[Any, Any] = getattr(buffer, name)
+    steps, count = int(buffer.buffer_size), int(buffer.n_envs)
+    return array if array.shape == (steps, count) else array.reshape(count, steps).swapaxes(0, 1)
 
 
 def _facts(model: Any) -> dict[str, Any]:

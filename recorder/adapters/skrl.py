@@ -172,7 +172,7 @@ class SkrlAttachment:
         rewards, gamma = arguments["rewards"].squeeze(-1), arguments["discount_factor"]
         errors = td_errors(values.squeeze(-1), rewards, ends.squeeze(-1), arguments["last_values"].detach(), gamma)
         self._rollout = {"values": values, "returns": returns, "advantages": returns - values, "td_errors": errors}
-        self._rollout["rewards"] = arguments["rewards"].detach().clone()
+        self._rollout |= {"rewards": arguments["rewards"].detach().clone(), "ends": ends.clone(), "gamma": gamma}
 
     def _on_sample(self, _: Any, arguments: dict[str, Any], batches: Any) -> None:
         """Keep the minibatches of an epoch, each identified by its tensor of actions."""

@@ -199,7 +199,14 @@ class TorchRLAttachment:
         tensors = {name: self._data.get(key, None) for name, key in keys_of.items()}
         if tensors["values"] is None:  # a batch without values: nothing to compare returns with
             tensors["returns"] = None
-        return {name: None if tensor is None else tensor.detach().clone() for name, tensor in tensors.items()}
+        return {name: None if tensor is None else self._timesteps(tensor) for name, tensor in tensors.items()}
+
+    def _timesteps(self, tensor: Tensor) -> Tensor:
+        """Return a copy of a tensor [B, T, 1] of the rollout as [T, B]; of any other batch size as [N]."""
+        assert self._data is not None
+        copied = tensor.detach().clone()
+        two = self._data.ndim == 2 and copied.numel() == self._data.numel()
+        return copied.reshape(self._data.shape).transpose(0, 1) if two else copied.reshape(-1)
 
     def _minibatch(self, data: Any, result: Any, call: _LossCall) -> None:
         keys = self.loss.tensor_keys

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from recorder.measure import entropy as entropies
 from recorder.measure import ratios
+from recorder.measure.estimates import rounding
 from recorder.measure.joined import PIECE, joined
 
 _BY_SAMPLE = (
@@ -70,6 +71,13 @@ class CaptureBatch:
     def raw_advantages(self) -> Tensor | None:
         """Returns minus the values stored at collection [M, N]; None if either was not passed."""
         return None if self.returns is None or self.old_values is None else self.returns - self.old_values
+
+    @property
+    def rounding(self) -> Tensor | float:
+        """The differences of returns and stored values in each minibatch that are their rounding [M]."""
+        if self.returns is None or self.old_values is None:
+            return 0.0
+        return rounding(self.returns, self.old_values)
 
 
 class Capture(Protocol):
@@ -130,6 +138,7 @@ class Measurements:
     losses: tuple[str, ...]  # names of the numbers ``losses``
     entropy_known: bool
     advantages_known: bool  # the raw ones
+    used_known: bool  # and those that the loss uses
     choices_known: tuple[bool, ...]  # by head
     joint_choices_known: bool
     unsized: bool  # the joint entropy cannot be normalised: valid actions of some categorical head are unknown
@@ -149,7 +158,8 @@ def measure(batch: CaptureBatch, minibatches: Sequence[int]) -> Measurements:
         sources=sources,
         losses=tuple(batch.losses),
         entropy_known=entropy is not None,
-        advantages_known=batch.returns is not None and batch.old_values is not None,
+        advantages_known=batch.raw_advantages is not None,
+        used_known=batch.raw_advantages is not None and batch.advantages is not None,
         choices_known=tuple(
             valid is not None and entropy is not None and name not in batch.unsized for name in batch.heads
         ),
@@ -198,7 +208,15 @@ def _piece_statistics(batch: CaptureBatch, losses: Tensor) -> tuple[tuple[str, .
     sources, nonfinite = _nonfinite(batch, losses)
     room = valid if batch.all_categorical and not batch.unsized else None
     return sources, Parts(
-        ratios.ratio_statistics(clamped, raw, batch.clip_range, weight_of(batch), batch.raw_advantages),
+        ratios.ratio_statistics(
+            clamped,
+            raw,
+            batch.clip_range,
+            weight_of(batch),
+            batch.raw_advantages,
+            batch.advantages,
+            0.0 if batch.advantages is None else batch.rounding,
+        ),
         entropies.head_entropy(entropy, new, valid, batch.counted),
         losses,
         nonfinite,

@@ -40,6 +40,11 @@ FIELDS = (
     "advantage_mean",
     "advantage_var",
     "covariance",
+    "used_mean",
+    "used_var",
+    "raw_mean",
+    "raw_var",
+    "used_covariance",
 )
 JOINS = dict.fromkeys(FIELDS, MEAN) | {
     "count": SUM,
@@ -52,6 +57,9 @@ JOINS = dict.fromkeys(FIELDS, MEAN) | {
     "log_ratio_var": VARIANCE,
     "advantage_var": VARIANCE,
     "covariance": COVARIANCE,
+    "used_var": VARIANCE,
+    "raw_var": VARIANCE,
+    "used_covariance": COVARIANCE,
 }
 """Rows of what ``ratio_statistics`` returns, each over the counted samples of one minibatch."""
 
@@ -83,13 +91,17 @@ def ratio_statistics(
     clip_range: float | Tensor | None,
     weight: Tensor | None,
     advantages: Tensor | None = None,
+    used: Tensor | None = None,
+    rounding: Tensor | float = 0.0,
 ) -> Tensor:
     """Return ``FIELDS`` × [R, M] for clamped (``clamped``) and unclamped (``raw``) log-ratios [R, M, N].
 
     R rows are the joint, then each head; M minibatches of N samples. ``weight`` is a boolean [R, M, N] of samples
     that count (None: all); a head that met its clamp counts in the joint row only where that head counts. A row with
     count 0 holds NaN, to be read as null. Without a clip range the clip rows are NaN. ``advantages``: raw ones [M, N];
-    without them the moments are NaN, with them the result is float64.
+    without them the moments are NaN, with them the result is float64. ``used``: those that the loss uses [M, N], for
+    moments with the raw ones that are the same in every row; a standard deviation of the raw ones up to ``rounding``
+    [M] counts as 0 in them.
     """
     ratio = clamped.exp()
     mean = mean_of(ratio, weight)
@@ -120,8 +132,13 @@ def ratio_statistics(
         extreme_of(raw.abs(), weight, largest=True),
     ]
     if advantages is None:
-        return torch.stack([*rows, *[torch.full_like(mean, torch.nan)] * 5])
-    return torch.cat([torch.stack(rows).double(), _moments(clamped, advantages, weight)])
+        return torch.stack([*rows, *[torch.full_like(mean, torch.nan)] * 10])
+    moments = _moments(clamped, advantages, weight)
+    if used is None:
+        return torch.cat([torch.stack(rows).double(), moments, torch.full_like(moments, torch.nan)])
+    of_used = _moments(used.unsqueeze(0), advantages, None if weight is None else weight[:1])
+    of_used[3] = torch.where(of_used[3] <= rounding**2, 0.0, of_used[3])
+    return torch.cat([torch.stack(rows).double(), moments, of_used.expand_as(moments)])
 
 
 def _moments(log_ratio: Tensor, advantages: Tensor, weight: Tensor | None) -> Tensor:

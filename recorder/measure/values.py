@@ -53,7 +53,7 @@ def td_errors(values: Tensor, rewards: Tensor, ends: Tensor, last_values: Tensor
 
 def td_statistics(errors: Tensor) -> Tensor:
     """Return ``TD_FIELDS`` for TD errors of any shape: mean, standard deviation (population), mean |error|."""
-    rows = _Rows([errors])
+    rows = PiecewiseRows([errors])
     _, _, mean = rows.extremes_and_mean()
     variance, size = rows.mean_of(lambda piece: torch.cat([(piece - mean).square(), piece.abs()]))
     return torch.stack([mean.squeeze(), variance.sqrt(), size])
@@ -61,7 +61,7 @@ def td_statistics(errors: Tensor) -> Tensor:
 
 def reward_statistics(rewards: Tensor) -> Tensor:
     """Return ``REWARD_FIELDS`` for rewards of any shape; the standard deviation is the population's."""
-    rows = _Rows([rewards])
+    rows = PiecewiseRows([rewards])
     low, high, mean = rows.extremes_and_mean()
     variance = rows.mean_of(lambda piece: (piece - mean).square())
     samples = mean.new_full((), rewards.numel())
@@ -70,7 +70,7 @@ def reward_statistics(rewards: Tensor) -> Tensor:
 
 def value_statistics(values: Tensor, returns: Tensor) -> Tensor:
     """Return ``FIELDS`` for values and returns [N]; a ``_defined`` field of 0 means that its number is null."""
-    rows = _Rows([values, returns], derived=lambda both: both[1:] - both[:1])
+    rows = PiecewiseRows([values, returns], derived=lambda both: both[1:] - both[:1])
     low, high, mean = rows.extremes_and_mean()
     squares = rows.mean_of(lambda piece: _squares_and_products(piece, mean))
     std = squares[:2, None].sqrt()
@@ -95,7 +95,7 @@ def _squares_and_products(piece: Tensor, mean: Tensor) -> Tensor:
 
 def advantage_statistics(advantages: Tensor) -> Tensor:
     """Return ``ADVANTAGE_FIELDS`` for advantages [N] before normalisation."""
-    rows = _Rows([advantages])
+    rows = PiecewiseRows([advantages])
     low, high, mean = rows.extremes_and_mean()
     std = rows.mean_of(lambda piece: (piece - mean).square())[:, None].sqrt()
     moments, defined = _moments(rows, low, high, mean, std)
@@ -104,7 +104,7 @@ def advantage_statistics(advantages: Tensor) -> Tensor:
     return torch.cat([samples, moments[0], positive, defined.double()])
 
 
-class _Rows:
+class PiecewiseRows:
     """R quantities of N numbers each, read as float64 [R, at most ``PIECE`` numbers in all].
 
     ``derived`` computes further rows from a piece of the others. Reading in pieces bounds the memory of intermediate
@@ -155,7 +155,7 @@ class _Rows:
         return rows
 
 
-def _moments(rows: _Rows, low: Tensor, high: Tensor, mean: Tensor, std: Tensor) -> tuple[Tensor, Tensor]:
+def _moments(rows: PiecewiseRows, low: Tensor, high: Tensor, mean: Tensor, std: Tensor) -> tuple[Tensor, Tensor]:
     """Return ``MOMENTS`` of the first rows, and whether the last two are defined; all arguments are [R, 1].
 
     Moments are the population's; kurtosis is in excess of the normal's 3.

@@ -11,7 +11,8 @@ from esper_analyze.schema.constants import TINY_STD
 from esper_analyze.schema.row_types import HeadsRow, StepsColumns, UpdatesRow
 from esper_analyze.storage.block import Block, nullable
 from recorder.capture.batch import LOSSES
-from recorder.measure import entropy, ratios
+from recorder.measure import Numbers, entropy, ratios
+from recorder.reduce.norms import Flags
 from recorder.reduce.update import MinibatchNumbers, summary
 
 _RATIO = {name: index for index, name in enumerate(ratios.FIELDS)}
@@ -22,6 +23,15 @@ LEAST_CHANGE = 1e-5
 """Standard deviation of log-ratios, in nats, up to which they are the rounding of float32 log-probs: no change."""
 SLACK = 0.01
 """Absolute and relative excess of an entropy over its bounds that half precision may cause."""
+
+
+def _mean_correlation(covariance: Numbers, variances: Numbers, counts: Numbers, chosen: Flags) -> float | None:
+    """Return the mean correlation of the ``chosen`` minibatches that have samples, weighted by them; None without."""
+    chosen = chosen & (counts > 0)
+    if not chosen.any():
+        return None
+    by_minibatch = np.clip(covariance[chosen] / np.sqrt(variances[chosen]), -1.0, 1.0)
+    return float(np.average(by_minibatch, weights=counts[chosen]))
 
 
 class PolicyNumbers:
@@ -56,6 +66,7 @@ class PolicyNumbers:
         counts = minibatches.nonfinite.sum(axis=1).tolist()
         cells: UpdatesRow = {
             "minibatches": minibatches.count,
+            "epochs": len(np.unique(minibatches.epoch)),
             "inner_loop_measurable": bool(minibatches.steps[:-1].any()) if hooked else minibatches.count > 1,
             "ratio_nonfinite": int(ratio.total[_RATIO["nonfinite"]][0]),
             "nonfinite_minibatches": int(np.count_nonzero(minibatches.nonfinite.sum(axis=0))),
@@ -87,6 +98,7 @@ class PolicyNumbers:
             "kl_k2": k2,
             "kl_k3": k3,
             "advantage_alignment": self._alignment(0),
+            "minibatch_advantage_consistency": self._consistency(),
             "kl_k3_last_epoch": float(minibatches.ratio[_RATIO["k3"], 0, last].mean()) if last.any() else None,
         }
         if minibatches.ratio[_RATIO["count"], 0, 0] > 0:
@@ -107,12 +119,18 @@ class PolicyNumbers:
             minibatches.ratio[_RATIO[name], row]
             for name in ("count", "log_ratio_var", "advantage_mean", "advantage_var", "covariance")
         )
-        chosen = minibatches.advantages_known & (minibatches.epoch == minibatches.epoch[-1]) & (counts > 0)
+        chosen = minibatches.advantages_known & (minibatches.epoch == minibatches.epoch[-1])
         chosen &= ~(change <= LEAST_CHANGE**2) & ~(spread <= np.square(TINY_STD * mean))  # NaN is a number to record
-        if not chosen.any():
-            return None
-        by_minibatch = np.clip(covariance[chosen] / np.sqrt(change[chosen] * spread[chosen]), -1.0, 1.0)
-        return float(np.average(by_minibatch, weights=counts[chosen]))
+        return _mean_correlation(covariance, change * spread, counts, chosen)
+
+    def _consistency(self) -> float | None:
+        """Return the correlation of the advantages in the loss with the raw ones: mean over minibatches, by samples."""
+        counts, mean, used, raw_mean, raw, covariance = (
+            self.minibatches.ratio[_RATIO[name], 0]
+            for name in ("count", "used_mean", "used_var", "raw_mean", "raw_var", "used_covariance")
+        )
+        chosen = self.minibatches.used_known & ~(used <= np.square(TINY_STD * mean))
+        return _mean_correlation(covariance, used * raw, counts, chosen & ~(raw <= np.square(TINY_STD * raw_mean)))
 
     def _pooled(self) -> tuple[float, float]:
         """Return mean and population standard deviation of the joint ratio over all minibatches (Chan et al. 1983)."""

@@ -8,7 +8,7 @@ from typing import cast
 
 from esper_analyze.schema.row_types import HeadsRow, LstmRow, UpdatesRow
 from esper_analyze.schema.tables.updates import LOW_VARIANCE
-from recorder.measure import Numbers, lstm, masks, values
+from recorder.measure import Numbers, estimates, lstm, masks, values
 from recorder.rollout import RolloutHandles
 from recorder.transfer import Arrays, Handle
 
@@ -27,6 +27,27 @@ def value_cells(arrays: Arrays, rollout: RolloutHandles) -> UpdatesRow:
         samples, mean, std, least, most = arrays[rollout.rewards].tolist()
         cells |= {"rollout_samples": int(samples), "reward_mean": mean, "reward_std": std}
         cells |= {"reward_min": least, "reward_max": most}
+    return cells | _agreement_cells(arrays, rollout)
+
+
+def _agreement_cells(arrays: Arrays, rollout: RolloutHandles) -> UpdatesRow:
+    """Return the cells on whether the parts of a rollout agree; null where undefined."""
+    cells: UpdatesRow = {}
+    if rollout.ends is not None:
+        cells["rollout_ends"] = int(arrays[rollout.ends][0])
+    if rollout.consistency is not None:
+        correlation, defined = arrays[rollout.consistency].tolist()
+        cells["advantage_consistency"] = correlation if defined else None
+    if rollout.environments is not None:
+        environments, distinct = arrays[rollout.environments].tolist()
+        cells |= {"environments": int(environments), "environments_distinct": int(distinct)}
+    if rollout.agreement is not None:
+        fields = (*estimates.RETURN_FIELDS, *estimates.DEFINED_FIELDS)
+        fit = dict(zip(fields, arrays[rollout.agreement].tolist(), strict=True))
+        cells["ends_continued_fraction"] = fit["ends_continued_fraction"] if fit["ends_defined"] else None
+        cells["return_residual"] = fit["return_residual"] if fit["fit_defined"] else None
+        cells["return_gamma"] = fit["return_gamma"] if fit["fit_defined"] else None
+        cells["return_lambda"] = fit["return_lambda"] if fit["lambda_defined"] else None
     return cells
 
 

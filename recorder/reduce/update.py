@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -37,6 +37,7 @@ class MinibatchNumbers:
     clip_known: bool
     entropy_known: bool
     advantages_known: Flags  # [M]: the raw ones
+    used_known: Flags  # [M]: and those that the loss uses
     choices_known: tuple[bool, ...]  # by head
     joint_choices_known: bool
     unsized: bool  # the valid actions of some categorical head are unknown
@@ -74,7 +75,8 @@ def minibatch_numbers(buffer: UpdateBuffer, arrays: Arrays, pieces: Sequence[Pie
         nonfinite=parts.nonfinite,
         clip_range=minibatches[-1].clip_range,
         clip_known=all(minibatch.clip_range is not None for minibatch in minibatches),
-        advantages_known=_advantages_known(len(minibatches), measurements),
+        advantages_known=_flags(len(minibatches), measurements, lambda measured: measured.advantages_known),
+        used_known=_flags(len(minibatches), measurements, lambda measured: measured.used_known),
         entropy_known=all(measurement.entropy_known for measurement in measurements),
         choices_known=tuple(
             all(flags) for flags in zip(*(measurement.choices_known for measurement in measurements), strict=True)
@@ -107,12 +109,12 @@ def _accumulated(minibatches: Sequence[Minibatch], samples: Numbers) -> Numbers:
     return totals
 
 
-def _advantages_known(count: int, measurements: Sequence[Measurements]) -> Flags:
-    """Return by minibatch whether its raw advantages were passed."""
-    known = np.zeros(count, bool)
+def _flags(count: int, measurements: Sequence[Measurements], flag: Callable[[Measurements], bool]) -> Flags:
+    """Return a flag of each measurement by minibatch."""
+    flags = np.zeros(count, bool)
     for measurement in measurements:
-        known[list(measurement.minibatches)] = measurement.advantages_known
-    return known
+        flags[list(measurement.minibatches)] = flag(measurement)
+    return flags
 
 
 def _merged_parts(count: int, measurements: Sequence[Measurements], packed: Sequence[Numbers]) -> Parts[Numbers]:

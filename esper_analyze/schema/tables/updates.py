@@ -22,7 +22,20 @@ ALIGNMENT_UNKNOWN = (
 )
 LOW_VARIANCE = 1e-8
 """Below this Var(R), explained variance is meaningless."""
-SETTINGS = ("learning_rate", "clip_range", "entropy_coef", "target_kl", "max_grad_norm")
+_NO_CONSISTENCY = "undefined: either is constant, up to rounding; or returns, values or advantages were not passed"
+_NO_STEPS = "values, returns, rewards and ends were not all passed as [timesteps, environments]"
+_NO_ENDS = "ends were not passed"
+_NO_SETTING = "the loop did not pass it"
+_NO_MATRIX = "values were not passed as [timesteps, environments]"
+SETTINGS = (
+    "learning_rate",
+    "clip_range",
+    "entropy_coef",
+    "value_coef",
+    "gamma",
+    "target_kl",
+    "max_grad_norm",
+)
 """Settings of the training, constant or scheduled, as opposed to results."""
 STATUSES = ("performed", "kl_stopped", "nonfinite_skipped", "no_usable_steps", "interrupted")
 
@@ -43,6 +56,15 @@ _CLOCK = (
     real("learning_rate", "learning rate in effect", "1", "last optimizer step", merge=FIRST),
     real("clip_range", "ratio clip range in effect", "1", "last minibatch", merge=FIRST),
     real("entropy_coef", "entropy bonus coefficient in effect", "1", "last minibatch", merge=FIRST),
+    real(
+        "value_coef",
+        "weight of the value loss in effect",
+        "1",
+        "last minibatch",
+        _NO_SETTING,
+        merge=FIRST,
+    ),
+    real("gamma", "discount in effect", "1", "", _NO_SETTING, merge=FIRST),
     real("target_kl", "KL bound of the early stop", "nats", empty="no bound is set", merge=FIRST),
     choice(
         "status",
@@ -53,8 +75,19 @@ _CLOCK = (
     ),
     text("skip_reason", "why the update was skipped or interrupted", "the update was performed", merge=TOLD),
     count("minibatches", "minibatches evaluated", "minibatches", merge=MAX),
+    count("epochs", "epochs begun, as numbered by the loop", "epochs", empty=_NO_LOOP, merge=MAX),
     count("samples", "samples evaluated, padding left out, each once an epoch", "samples", "sum", _NO_LOOP, merge=SUM),
     count("optimizer_steps", "optimizer steps taken", "steps", empty="no optimizer hook and no clip call", merge=MAX),
+    real(
+        "optimizer_state_lost",
+        "whether the optimizer lost its moments since its step before: 0 if the watched tensor (the first moment of "
+        "one parameter) is still the same one; 1 if it has none; if it was replaced, the share of its elements that "
+        "are 0: 1 for moments that begin anew, about 0 for restored ones",
+        "share",
+        "first optimizer step",
+        "no optimizer hook, the optimizer keeps no such tensor, or it was not seen in three steps before",
+        merge=FIRST,
+    ),
 )
 
 _RATIO = (
@@ -125,6 +158,16 @@ _RATIO = (
         "mean over the last epoch's minibatches, weighted by samples",
         ALIGNMENT_UNKNOWN,
         merge=_BY_SAMPLES,
+    ),
+    real(
+        "minibatch_advantage_consistency",
+        "Pearson correlation of the advantages as the loss uses them with the raw advantages (returns − values stored "
+        "at collection), within each minibatch, −1 to 1: 1 for any estimator whose returns are advantages + values, "
+        "normalised or not",
+        "1",
+        "mean over minibatches, weighted by samples",
+        _NO_CONSISTENCY,
+        merge=MIN,
     ),
     real(
         "clip_fraction",
@@ -298,6 +341,61 @@ _VALUE = (
     real("reward_std", "the same (population)", "1", "over the rollout", _NO_REWARDS, merge=DERIVED),
     real("reward_min", "the same", "1", "min over the rollout", _NO_REWARDS, merge=MIN),
     real("reward_max", "the same", "1", "max over the rollout", _NO_REWARDS, merge=MAX),
+    real(
+        "advantage_consistency",
+        "Pearson correlation of the advantages with returns − values, −1 to 1: 1 for any estimator whose returns are "
+        "advantages + values, normalised or not",
+        "1",
+        "over the rollout",
+        _NO_CONSISTENCY,
+        merge=MIN,
+    ),
+    count("environments", "environments of the rollout", "environments", "", _NO_MATRIX, merge=SUM),
+    count(
+        "environments_distinct",
+        "environments whose values are not the same as another's at every timestep, each group of equal ones counted "
+        "once: 1 means that all saw the same observations",
+        "environments",
+        "over the rollout",
+        _NO_MATRIX,
+        merge=SUM,
+    ),
+    count(
+        "rollout_ends",
+        "timesteps at which an episode ended, as the returns count it",
+        "steps",
+        "sum over the rollout",
+        _NO_ENDS,
+        merge=SUM,
+    ),
+    real(
+        "ends_continued_fraction",
+        "share of the ends whose return is not the reward of that timestep: it looks beyond the end. 0 where ends cut "
+        "returns off; 1 where they are ignored, or each is a time limit whose return goes on with the last value",
+        "share",
+        "over the rollout's ends",
+        f"no episode ended, or {_NO_STEPS}",
+        merge=MAX,
+    ),
+    real(
+        "return_residual",
+        "distance of the returns from r + γ·((1 − λ)·V' + λ·R'), V' and R' those of the next timestep, with the γ and "
+        "λ that fit best, where no episode ended: root mean square, relative to that of the returns. About 1e-6 for "
+        "GAE of any γ and λ",
+        "share",
+        "over the rollout",
+        _NO_STEPS,
+        merge=MAX,
+    ),
+    real("return_gamma", "the γ of that fit", "1", "over the rollout", _NO_STEPS, merge=_BY_ROLLOUT),
+    real(
+        "return_lambda",
+        "the λ of that fit",
+        "1",
+        "over the rollout",
+        f"undefined: values and returns are alike; or {_NO_STEPS}",
+        merge=_BY_ROLLOUT,
+    ),
     count(
         "episodes_finished",
         "episodes finished in this update",

@@ -52,7 +52,7 @@ def test_ratio_and_kl_match_their_definitions(log_ratio: Array, clip_range: floa
 @given(arrays(-80, 80, rows=2))
 def test_clamps_hold_and_are_counted(log_ratio: Array) -> None:
     held, raw = ratios.log_ratios(None, torch.from_numpy(log_ratio))
-    found = ratios.ratio_statistics(held, raw, 0.2, None, held[0])
+    found = ratios.ratio_statistics(held, raw, 0.2, None, held[0], held[1])
     assert bool(found.isfinite().all())
     clamped = (np.abs(log_ratio) > 20).any(0) | (np.abs(np.clip(log_ratio, -20, 20).sum(0)) > 30)
     assert found[ratios.FIELDS.index("clamped"), 0] == clamped.sum()
@@ -74,11 +74,12 @@ def test_weighted_statistics_equal_those_of_the_samples_that_count(log_ratio: Ar
     rows = torch.from_numpy(log_ratio)
     both = torch.from_numpy(np.stack([weight, weight]))
     advantages = torch.linspace(-1, 2, n).square()
-    found = ratios.ratio_statistics(rows, rows, 0.2, both, advantages)
+    found = ratios.ratio_statistics(rows, rows, 0.2, both, advantages, rows[0])
     if not weight.any():
         assert found[0].tolist() == [0.0, 0.0]
         return
-    wanted = ratios.ratio_statistics(rows[:, weight], rows[:, weight], 0.2, None, advantages[weight])
+    counted = rows[:, weight]
+    wanted = ratios.ratio_statistics(counted, counted, 0.2, None, advantages[weight], counted[0])
     torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-5)
 
 

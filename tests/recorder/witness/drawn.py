@@ -57,7 +57,8 @@ class Update:
     """What one update was given."""
 
     minibatches: list[Minibatch] = field(default_factory=list)
-    rollout: Arrays = field(default_factory=dict)  # values, returns, advantages, td_errors, rewards
+    rollout: Arrays = field(default_factory=dict)  # values, returns, advantages, td_errors, rewards, ends: each [N]
+    shape: tuple[int, ...] = ()  # timesteps and environments; empty: passed as one line
     masks: Arrays = field(default_factory=dict)
     relevant: Arrays = field(default_factory=dict)
     state: tuple[Array, Array] | None = None
@@ -206,6 +207,11 @@ class Drawn:
     def _weights(self) -> Arrays:
         return {name: p.detach().double().numpy().copy() for name, p in self.model.named_parameters()}
 
+    @property
+    def rounding(self) -> float:
+        """The relative difference of two of the loop's numbers that counts as rounding."""
+        return 256.0 * float(torch.finfo(torch.float64 if self.dtype is torch.float64 else torch.float32).eps)
+
     def _float(self, x: Array) -> Array:
         """Return numbers as the loop's precision holds them."""
         return x.astype(np.float64 if self.dtype is torch.float64 else np.float32).astype(np.float64)
@@ -269,6 +275,10 @@ class Drawn:
             own = np.random.default_rng([self.seed, place, len(self.updates)])
             returns = np.full(n, 2.5) if own.random() < 0.2 else own.normal(100, 3, n)
             old_values = np.full(n, 0.1) if own.random() < 0.3 else own.normal(90, 2, n)
+            if own.random() < 0.15:
+                returns = old_values + (1e-6 if self.dtype is torch.float32 else 1e-14) * own.normal(size=n)
+            elif own.random() < 0.3:
+                rows["advantages"] = self._float(own.choice([-2.0, 0.5]) * (returns - old_values) + 3.0)
             if self.odd and own.random() < 0.2:
                 returns[own.integers(n)] = own.choice([np.nan, np.inf])
             rows |= {"returns": self._float(returns), "old_values": self._float(old_values)}
@@ -370,8 +380,10 @@ class Drawn:
         if self.odd and number == 1:
             returns[0], advantages[-1] = np.nan, np.inf
         now.rollout = {"values": values, "returns": returns, "advantages": advantages}
-        now.rollout["td_errors"] = self._float(rng.normal(0.1, 2, (n, 1)))
-        now.rollout["rewards"] = self._rewards(n, number)
+        now.rollout["td_errors"] = self._float(rng.normal(0.1, 2, n))
+        now.rollout["rewards"] = self._rewards(n, number).reshape(-1)
+        now.rollout["ends"] = np.random.default_rng([self.seed, number, 1]).random(n) < (0.2 if number else 0.0)
+        self._by_environment(now, n, number)
         if self.seed % 8 == 2:
             now.rollout = {}
         for name, size in self.sizes.items():
@@ -389,7 +401,36 @@ class Drawn:
         now.state = (hidden, cell) if self.seed % 5 else (hidden[0], cell[0])
         now.floor = [None, 1e-8, 1.0][self.seed % 3]
         now.settings = {"entropy_coef": 0.01 * number, "target_kl": None if self.seed % 2 else 0.02}
+        now.settings |= {"value_coef": 0.5 + number, "gamma": 0.99 if self.seed % 2 else None}
         now.asked = self.seed % 4 == 0
+
+    def _by_environment(self, now: Update, n: int, number: int) -> None:
+        """Make of a line of N steps a rollout of several environments, from a generator of its own.
+
+        Some of them have the values of another one; some returns and advantages are those of GAE, some nearly so.
+        """
+        own = np.random.default_rng([self.seed, number, 2])
+        if self.seed % 5 == 4:
+            return
+        count = int(own.choice([count for count in range(1, 7) if n % count == 0]))
+        now.shape = (n // count, count)
+        values, rewards, ends = (now.rollout[name].reshape(now.shape) for name in ("values", "rewards", "ends"))
+        values[:, own.random(count) < 0.4] = values[:, :1]
+        if own.random() < 0.7:
+            gamma, smoothing = own.choice([0.0, 0.9, 1.05]), own.choice([0.0, 0.8, 1.0])
+            cut = ends if own.random() < 0.7 else np.zeros_like(ends)
+            advantages = np.zeros(now.shape)
+            ahead, running = own.normal(size=count), np.zeros(count)
+            for t in reversed(range(len(values))):
+                running = rewards[t] - values[t] + gamma * ~cut[t] * (ahead + smoothing * running)
+                advantages[t], ahead = running, values[t]
+            returns = advantages + values
+            if own.random() < 0.3:
+                returns = np.roll(returns, 1, 0)
+            now.rollout |= {
+                "returns": self._float(returns.reshape(-1)),
+                "advantages": self._float(advantages.reshape(-1)),
+            }
 
     def _rewards(self, n: int, number: int) -> Array:
         """Return rewards from a generator of their own, constant in the first update."""
@@ -411,7 +452,10 @@ class Drawn:
             self.rec.episode(**episode)
         if now.asked:
             self.rec.stability_report()
-        given: dict[str, Any] = {name: self._tensor(x) for name, x in now.rollout.items()}
+        given: dict[str, Any] = {
+            name: (torch.from_numpy(x) if name == "ends" else self._tensor(x)).reshape(now.shape or (-1,))
+            for name, x in now.rollout.items()
+        }
         given["masks"], given["relevant"] = now.masks or None, now.relevant or None
         assert now.state is not None
         given["lstm"] = tuple(self._tensor(x) for x in now.state)

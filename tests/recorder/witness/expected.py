@@ -19,6 +19,8 @@ Cells = dict[str, Any]
 PRECISE = {"rtol": 1e-9, "atol": 1e-12}
 SINGLE = {"rtol": 2e-5, "atol": 1e-9}
 """Gradients are measured in the model's precision."""
+FITTED = {"rtol": 1e-6, "atol": 1e-9}
+"""A least-squares fit by normal equations, beside one by orthogonalisation."""
 THINNED = {"rtol": 1e-4, "atol": 1e-6}
 """Directions and weights are compared in float32."""
 
@@ -86,6 +88,7 @@ def _updates(drawn: Drawn) -> Iterator[Expected]:
         cells["nonfinite_sources"] = Law(f"{sources}", partial(same_counts, sources))
         yield Expected("updates", row, cells, drawn.tolerance)
         yield Expected("updates", row, rollouts.value_cells(now), PRECISE)
+        yield Expected("updates", row, rollouts.agreement_cells(drawn, now), FITTED)
         yield Expected("updates", row, gradients.model_cells(now), SINGLE)
         finished += len(now.episodes)
         yield Expected("updates", row, clock_cells(drawn, number, now, row, finished), PRECISE)
@@ -127,6 +130,9 @@ def clock_cells(drawn: Drawn, number: int, now: Update, row: Mapping[str, Any], 
         "learning_rate": 0.05 + drawn.seed / 1e3 if any(earlier) else None,
         "entropy_coef": now.settings["entropy_coef"],
         "target_kl": now.settings["target_kl"],
+        "value_coef": now.settings["value_coef"],
+        "gamma": now.settings["gamma"],
+        "optimizer_state_lost": None,  # SGD without momentum has none
         "status": status,
         "skip_reason": reason,
         "inner_loop_measurable": any(stepped[:-1]),  # a step in between: else nothing could have changed

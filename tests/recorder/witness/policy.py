@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from tests.recorder.witness.drawn import Array, Drawn, Minibatch, Update
+from tests.recorder.witness.rollouts import correlated
 
 Cells = dict[str, Any]
 
@@ -90,6 +91,18 @@ def alignment(parts: Sequence[Ratios], now: Update) -> float | None:
     return sum(cell * n for cell, n in pairs) / sum(n for _, n in pairs) if pairs else None
 
 
+def consistency(drawn: Drawn, now: Update) -> float | None:
+    """Return the mean of the minibatches' correlations of advantages and raw advantages, weighted by samples."""
+    pairs = []
+    for one in now.minibatches:
+        if "returns" in one.rows and one.counted.any():
+            returns, values = one.rows["returns"], one.rows["old_values"]
+            raw, used = (x[one.counted] for x in (returns - values, one.rows["advantages"]))
+            cell = correlated(used, raw, drawn.rounding * np.abs([*returns, *values]).max())
+            pairs += [] if cell is None else [(cell, one.counted.sum())]
+    return sum(cell * n for cell, n in pairs) / sum(n for _, n in pairs) if pairs else None
+
+
 def joined(parts: Sequence[Array]) -> Array:
     return np.concatenate([np.zeros(0), *parts])
 
@@ -144,6 +157,8 @@ def update_cells(drawn: Drawn, now: Update) -> Cells:
             sources[name] = sources.get(name, 0) + count
     cells: Cells = {
         "minibatches": len(now.minibatches),
+        "epochs": len({one.epoch for one in now.minibatches}),
+        "minibatch_advantage_consistency": consistency(drawn, now),
         "samples": len(r) if len(r) else None,
         "clip_range": now.minibatches[-1].clip_range,
         "ratio_nonfinite": int((~np.isfinite(joined([f.raw for f in parts]))).sum()),

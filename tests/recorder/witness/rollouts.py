@@ -75,6 +75,56 @@ def _value_cells(now: Update) -> Cells:
     return cells
 
 
+def correlated(x: Array, y: Array, rounding: float) -> float | None:
+    """Return the correlation of two lines; None where x is constant or y is no more than rounding."""
+    if (np.isfinite(x).all() and np.ptp(x) <= 1e-12 * np.abs(x).max()) or y.std() <= rounding:
+        return None
+    x, y = x - x.mean(), y - y.mean()
+    return float((x * y).mean() / math.sqrt((x**2).mean() * (y**2).mean()))
+
+
+def agreement_cells(drawn: Drawn, now: Update) -> Cells:
+    """Return the cells on whether advantages, returns, rewards and ends agree, and how many environments differ."""
+    names = ("advantage_consistency", "environments", "environments_distinct", "rollout_ends")
+    cells: Cells = dict.fromkeys(
+        (*names, "ends_continued_fraction", "return_residual", "return_gamma", "return_lambda")
+    )
+    if not now.rollout:
+        return cells
+    v, r, a, rewards, ends = (now.rollout[n] for n in ("values", "returns", "advantages", "rewards", "ends"))
+    with np.errstate(all="ignore"):
+        cells["rollout_ends"] = int(ends.sum())
+        cells["advantage_consistency"] = correlated(a, r - v, drawn.rounding * np.abs([*r, *v]).max())
+        if now.shape:
+            cells |= _by_environment(*(x.reshape(now.shape) for x in (v, r, rewards, ends)))
+    return cells
+
+
+def _by_environment(v: Array, r: Array, rewards: Array, ends: Array) -> Cells:
+    cells: Cells = {}
+    scale = math.sqrt((r**2).mean())
+    if v.shape[1] > 1:
+        same = [any(np.allclose(v[:, b], v[:, a], rtol=1e-9) for a in range(b)) for b in range(v.shape[1])]
+        cells |= {"environments": v.shape[1], "environments_distinct": v.shape[1] - sum(same)}
+    known = np.isfinite([v, r, rewards]).all()
+    if ends.any():
+        beyond = np.abs(r - rewards)[ends] > 1e-3 * scale
+        cells["ends_continued_fraction"] = float(beyond.mean()) if known else math.nan
+    lives = ~ends[:-1]
+    if lives.sum() < 8:
+        return cells
+    if known and (r[1:][lives] ** 2).sum() > 0:
+        y, x = (r - rewards)[:-1][lives], np.stack([r[1:][lives], (r - v)[1:][lives]], 1)
+        alike = np.linalg.det(x.T @ x) <= 1e-9 * np.prod((x**2).sum(0))
+        fit = np.linalg.lstsq(x[:, :1] if alike else x, y, rcond=None)[0]
+        missed = y - x[:, : len(fit)] @ fit
+        cells |= {"return_gamma": float(fit[0]), "return_residual": math.sqrt((missed**2).mean()) / scale}
+        cells["return_lambda"] = None if alike else float(1 + fit[1] / fit[0])
+    elif not known:
+        cells |= dict.fromkeys(("return_gamma", "return_residual", "return_lambda"), math.nan)
+    return cells
+
+
 def quantile(x: Array, q: float) -> float:
     return float(np.nan) if np.isnan(x).any() else float(np.quantile(x, q))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 import math
 from collections.abc import Callable, Iterator
@@ -303,7 +304,38 @@ def changes(run_dir: Path) -> Iterator[Expected]:
         yield Expected("groups", row, {"parameters_changed": row["update"] == 1}, {})
 
 
+def optimizers(run_dir: Path) -> Iterator[Expected]:
+    """Adam in each update: its moments begin; carried on; restored from a checkpoint; zeroed; gone, with a new Adam."""
+    model = nn.Linear(2, 3)
+    steps = (2, 2, 4, 4, 4, 1, 4)
+    lost: list[float | None] = [None, None, 0.0, 0.0, 1.0, 0.0, 1.0]
+    optimizer: torch.optim.Optimizer = torch.optim.Adam(model.parameters())
+    with Recorder(run_dir, model, strict=True) as rec:
+        for update, count in enumerate(steps):
+            if update in (3, 4, 6):
+                optimizer = _another(optimizer, zeroed=update == 4, empty=update == 6)
+            for _ in range(count):
+                ordinary(rec)
+                model.zero_grad()
+                model(torch.ones(4, 2)).square().sum().backward()
+                nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+                optimizer.step()
+            rec.update()
+    for row, cell in zip(rows_of(open_run(run_dir), "updates"), lost, strict=True):
+        yield Expected("updates", row, {"optimizer_state_lost": cell}, PRECISE)
+
+
+def _another(optimizer: torch.optim.Optimizer, *, zeroed: bool, empty: bool) -> torch.optim.Optimizer:
+    """Return a new Adam of the same parameters with the same state, or with first moments of 0, or without state."""
+    made = torch.optim.Adam([p for group in optimizer.param_groups for p in group["params"]])
+    if not empty:
+        made.load_state_dict(copy.deepcopy(optimizer.state_dict()))
+    for state in made.state.values() if zeroed else ():
+        state["exp_avg"].zero_()
+    return made
+
+
 SCENARIOS: dict[str, Callable[[Path], Iterator[Expected]]] = {
     scenario.__name__: scenario
-    for scenario in (clock, losses, escalation, spike, baseline, ranks, seeds, drift, scaled, changes)
+    for scenario in (clock, losses, escalation, spike, baseline, ranks, seeds, drift, scaled, changes, optimizers)
 }
