@@ -188,6 +188,7 @@ class Rule:
     no new finding is possible (None: unknown), so that single updates can be judged later, several at once.
     ``meanings`` maps each metric that has a meaning of its own to it.
     ``warm_up`` says what the rule needs before its first verdict; None: it judges from the first update on.
+    ``optional``: a further check between numbers that a loop may hand over; without them a run is judged all the same.
     ``finiteness`` marks a rule that judges whether values are finite: it reports the same NaN as other rules.
     ``reach`` is how many updates before its onset the rule's statistic includes: the fault may be that old.
     ``statistics`` maps each metric whose verdicts have another ``value`` than its own cell to that quantity.
@@ -223,6 +224,7 @@ class Rule:
     statistics: Mapping[str, Statistic] = field(default_factory=dict)
     meanings: Mapping[str, str] = field(default_factory=dict)
     warm_up: WarmUp | None = None
+    optional: bool = False
     reach: int = 0
     finiteness: bool = False
     revision: int = 1

@@ -100,15 +100,18 @@ def of_replay(run: RecordedRun, replay: Replay) -> Standing:
 def replay_coverage(run: RecordedRun, replay: Replay) -> Coverage:
     """Return which rules judged at least one update in a replay.
 
-    A rule that needs a column which no recorder had when the run was recorded does not count.
+    A rule that needs a column which no recorder had when the run was recorded does not count, nor does an optional one.
     """
     by_name = {rule.name: rule for rule in replay.rules}
     lacking = {
         name: reason
         for name, reason in without_data(replay).items()
-        if run.older_schema is None
-        or (column := missing_column(by_name[name], reason)) is None
-        or not was_added_after(run.older_schema, *column)
+        if not by_name[name].optional
+        and (
+            run.older_schema is None
+            or (column := missing_column(by_name[name], reason)) is None
+            or not was_added_after(run.older_schema, *column)
+        )
     }
     lacking |= {
         rule.name: _no_rows(rule)
@@ -178,9 +181,11 @@ def live_coverage(run: RecordedRun) -> Coverage:
 
     A rule without findings counts as judging. Only built-in rules are counted.
     """
-    noted = set(run.frame("findings", ["verdict"])["verdict"])
+    optional = {rule.name for rule in RULES if rule.optional}
+    noted = run.frame("findings", ["rule", "verdict"])
+    missing = set(noted.filter(noted["verdict"] == "no_data")["rule"]) - optional
     present = run.rows
-    if "no_data" in noted or any(not present[rule.table] and _expected(rule, run) for rule in RULES):
+    if missing or any(not present[rule.table] and _expected(rule, run) for rule in RULES):
         return replay_coverage(run, replay(run, known_thresholds(run)))
     judged = sum(bool(present[rule.table]) for rule in RULES)
     return Coverage(judged, judged, {}, "")

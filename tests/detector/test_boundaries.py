@@ -112,6 +112,83 @@ def varied(rule: str, metric: str, cells: Cells, points: Sequence[tuple[Cells, s
     return [Case(rule, metric, cells | one, verdicts) for one, verdicts in points]
 
 
+def _relations() -> list[Case]:
+    """Relations that hold by construction, moments that are there or not, environments that differ or not."""
+    name, rollout = "advantage_inconsistent", "advantage_consistency"
+    cases = []
+    for metric, other in ((rollout, f"minibatch_{rollout}"), (f"minibatch_{rollout}", rollout)):
+        cases += series(
+            name,
+            metric,
+            {other: 0.5, "advantage_std": 1.0},
+            [
+                ([0.9999] * 3 + [0.9, under(0.9)], "4o 1c"),
+                ([0.9999] * 2 + [under(0.9999), 0.5], "4o"),
+                ([1.0, None, 1.0, 1.0, 0.5], "1o 1n 2o 1c"),
+                ([over(0.1), 0.1, -1.0], "1o 2w"),
+                ([1.0, math.nan, 1.0, 1.0, 1.0, 0.5], "1o 1c 3o 1c"),
+                ([None], "1d"),
+            ],
+        )
+        cases.append(Case(name, metric, {metric: [1.0, None], "advantage_std": [1.0, None]}, "1o 1d"))
+    sound: Cells = {"return_residual": 1e-7, "ends_continued_fraction": 0.0, "rollout_ends": 3, "return_gamma": 0.9}
+    name, residual, share = "returns_inconsistent", "return_residual", "ends_continued_fraction"
+    cases += series(
+        name,
+        residual,
+        sound,
+        [
+            ([1e-3] * 3 + [0.01, over(0.01)], "4o 1c"),
+            ([1e-3] * 2 + [over(1e-3), 9.0], "4o"),
+            ([None], "1d"),
+        ],
+    )
+    cases += series(
+        name,
+        share,
+        sound,
+        [
+            ([0.0] * 3 + [0.999, 0.999], "3o 2w"),
+            ([0.0] * 3 + [under(0.999), 0.999], "4o 1i"),
+            ([0.0] * 2 + [0.999], "3o"),
+            ([0.0] * 3 + [0.999, 0.5, 1.0], "3o 1w 1o 1i"),
+            ([None], "1d"),
+        ],
+    )
+    cases.append(Case(name, share, sound | {share: [0.0] * 3 + [1.0], "rollout_ends": [3, 3, 3, 2]}, "3o 1i"))
+    cases.append(Case(name, share, sound | {share: [0.0, None], "rollout_ends": [3, 0]}, "1o 1n"))
+    cases += series(name, "return_gamma", sound, [([1.001, over(1.001), None], "1o 1c 1d")])
+    cases.append(Case(name, "return_gamma", sound | {"return_gamma": 2.0, residual: [1e-3, over(1e-3)]}, "1c 1o"))
+    name, cells = "ends_ignored", {"episodes_finished": 1.0}
+    cases += series(
+        name,
+        "rollout_ends",
+        cells,
+        [([0, 0, 0, 1, 0, 0], "2o 1c 3o"), ([0, 0, None, 0], "2o 1d 1c"), ([5], "1o")],
+    )
+    cases.append(Case(name, "rollout_ends", {"rollout_ends": 0, "episodes_finished": [2, 0, 1, 7]}, "2o 2c"))
+    cases.append(Case(name, "rollout_ends", {"rollout_ends": 0, "episodes_finished": [2, None]}, "1o 1d"))
+    name, cells = "environments_alike", {"environments": 4.0, "value_std": 1.0}
+    cases += series(
+        name,
+        "environments_distinct",
+        cells,
+        [([1, 1, 1], "2i 1w"), ([2, 1, 2], "1o 1w 1o"), ([1, 1, None, 1], "2i 1d 1w")],
+    )
+    rising = cells | {"episode_return_mean": [1.0 + i for i in range(14)]}
+    cases.append(Case(name, "environments_distinct", rising | {"environments_distinct": [4] * 13 + [1]}, "13o 1i"))
+    cases.append(Case(name, "environments_distinct", cells | {"environments_distinct": 1, "environments": 1}, "3n"))
+    cases.append(Case(name, "environments_distinct", cells | {"environments_distinct": 1, "value_std": 0.0}, "3n"))
+    name, lost = "optimizer_restarted", "optimizer_state_lost"
+    cases += series(
+        name,
+        lost,
+        {},
+        [([0.0, under(0.999), 0.999, 0.0], "2o 1w 1o"), ([1.0, 1.0, 1.0, 1.0], "2w 2i"), ([None], "1d")],
+    )
+    return cases
+
+
 def _ratios() -> list[Case]:
     name, cells = "ratio_explosion", {"ess_fraction": 0.3, "kl_k3": 0.2, "inner_loop_measurable": True}
     cases = single(name, "ratio_max", cells, [(5.0, "o"), (over(5.0), "i"), (20.0, "i"), (over(20.0), "w")])
@@ -1250,6 +1327,28 @@ def _changes() -> list[Case]:
     risen = cells | {rate: [10.0, 2.0, 4.0]}
     cases.append(Case(name, rate, risen, "1o 2i", threshold=1.2 * 2.0, value=4.0, baseline=2.0))
 
+    more: Cells = {"value_coef": 0.5, "gamma": 0.99, "max_grad_norm": 0.5, "epochs": 4}
+    turns: list[tuple[str, list[Any], str]] = [
+        ("value_coef", [0.5, 0.5, 50.0], "2o 1w"),
+        ("value_coef", [0.5, 0.0], "1o 1w"),
+        ("value_coef", [None, 0.5], "1n 1o"),
+        ("gamma", [0.99, 1.0, over(1.0)], "2o 1w"),
+        ("gamma", [0.5, 0.0], "1o 1i"),
+        ("max_grad_norm", [0.5, math.inf, math.inf], "1o 1w 1o"),
+        ("max_grad_norm", [math.inf, math.inf, 0.5], "2o 1i"),
+        ("max_grad_norm", [0.5, math.nan], "1o 1c"),
+        ("epochs", [4] * 6 + [20], "6o 1w"),
+        ("epochs", [4] * 6 + [19], "7o"),
+        ("epochs", [4] * 5 + [20], "6o"),  # five equal to the one before it take six
+        ("epochs", [4] * 6 + [20] * 6, "6o 5w 1o"),  # and then it is the usual number
+        ("epochs", [None, 4], "1n 1o"),
+    ]
+    for setting, course, verdicts in turns:
+        cases.append(Case(name, setting, cells | more | {setting: course}, verdicts))
+    stopped = cells | more | {"epochs": [4] * 6 + [20]}
+    cases.append(Case(name, "epochs", stopped | {"target_kl": 0.01}, "7o"))
+    cases.append(Case(name, "epochs", stopped | {"target_kl": 0.0}, "6o 1w", threshold=20.0, value=20.0, baseline=4.0))
+
     name, entropy = "policy_replaced", "entropy"
     zeros, swings = [0.0] * 7, [0.0, 4.0] * 10
     cases += series(
@@ -1379,6 +1478,7 @@ CASES = [
         _gradients,
         _slots,
         _changes,
+        _relations,
         _returns,
         _finiteness,
     )

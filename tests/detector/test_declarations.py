@@ -14,6 +14,7 @@ from esper_analyze.detector.toml import thresholds_from_toml, thresholds_to_toml
 
 BY_RULE = {rule.name: rule for rule in RULES}
 REVISED = {
+    "setting_changed": (2, {VERDICT}),
     "kl_spike": (2, {"threshold", VERDICT}),
     "ratio_explosion": (2, {VERDICT}),
     "ratio_collapse": (2, {VERDICT}),
@@ -71,6 +72,15 @@ def test_the_lower_a_value_the_worse_of_exactly_these_rules() -> None:
         "host_dominating",
         "performance_degradation",
         "advantage_misaligned",
+        "advantage_inconsistent",
+        "environments_alike",
+    }
+    assert {rule.name for rule in RULES if rule.optional} == {
+        "optimizer_restarted",
+        "ends_ignored",
+        "returns_inconsistent",
+        "advantage_inconsistent",
+        "environments_alike",
     }
     assert {rule.name for rule in RULES if rule.finiteness} == {"numerical_instability", "lstm_nonfinite"}
 

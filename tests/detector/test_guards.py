@@ -828,6 +828,10 @@ def _of_changes() -> list[Promise]:
     def near(share: float, **values: float) -> dict[str, Any]:
         return {
             name: [x - share * x, x + share * x] for name, x in ({rate: 1.0, clip: 0.2, bonus: 0.0} | values).items()
+        } | {
+            **{name: [math.nan] for name in ("value_coef", "max_grad_norm", "epochs")},
+            "gamma": [math.nan, 1.0],
+            "target_kl": [0.0],
         }
 
     tenth = 0.99 * 0.2 / 2.2
@@ -841,6 +845,11 @@ def _of_changes() -> list[Promise]:
         Promise("setting_changed", cells, 2, LASTING, near(0.99 * 0.25), {"change": 9.0, "rise": 1.25}),
         Promise("setting_changed", cells, 2, None, {}, {"rise": 1.0}),
     ]
+    more: Cells = {"gamma": 0.9, "value_coef": 0.5, "max_grad_norm": 2.0, "epochs": 4}
+    of_more = {name: [(1 - tenth) * x, (1 + tenth) * x] for name, x in more.items()}
+    of_more |= {"gamma": [(1 - tenth) * 0.9, (1 + tenth) * 0.9, 1.0], "epochs": [4.0], "target_kl": [0.0]}
+    for n, left in ((1, LASTING), (2, 3), (5, 0), (6, LASTING)):
+        result.append(Promise("setting_changed", cells | more, n, left, near(tenth) | of_more))
     without, tensors = "tensors_without_grad", "tensors"
     result += [
         Promise("gradient_stopped", {without: n, tensors: 4}, 2, LASTING, {without: [float(n)], tensors: [4.0]})
@@ -856,6 +865,37 @@ def _of_changes() -> list[Promise]:
     result.append(Promise("policy_replaced", gone, 9, LASTING, {entropy: [math.nan] * 2, kl: []}))
     back = {entropy: [*[1.0] * 8, None, 1.0], kl: 0.01}
     result.append(Promise("policy_replaced", back, 10, None))
+    return result + _of_relations()
+
+
+def _of_relations() -> list[Promise]:
+    """Relations that hold or do not, moments that are there or gone, environments that differ or are alike."""
+    result = []
+    bounds = [0.9999, 0.9, 0.1]
+    advantages = {"advantage_consistency": 1.0, "minibatch_advantage_consistency": 0.5, "advantage_std": 2.0}
+    sides: Cells = {"advantage_consistency": bounds, "minibatch_advantage_consistency": bounds, "advantage_std": []}
+    for n, updates in ((1, 1), (2, 0), (3, LASTING)):
+        result.append(Promise("advantage_inconsistent", advantages, n, updates, sides))
+    returns = {"return_residual": 1e-7, "ends_continued_fraction": 0.5, "rollout_ends": 4, "return_gamma": 0.9}
+    sides = {
+        "return_residual": [1e-3, 0.01],
+        "ends_continued_fraction": [0.0, 0.999, 0.5],
+        "rollout_ends": [0.0, 3.0],
+        "return_gamma": [1.001],
+    }
+    for n, updates in ((1, 1), (2, 0), (3, LASTING)):
+        result.append(Promise("returns_inconsistent", returns, n, updates, sides))
+    sides = {"rollout_ends": [0.0], "episodes_finished": [0.0]}
+    for ends, updates_ in ((2, LASTING), (0, None)):
+        cells: Cells = {"rollout_ends": ends, "episodes_finished": 1}
+        result.append(Promise("ends_ignored", cells, 1, updates_, sides))
+    sides = {"environments_distinct": [1.0], "environments": [1.0], "value_std": [0.0], RETURN: "any"}
+    for distinct, updates_ in ((2, LASTING), (1, None)):
+        cells = {"environments_distinct": distinct, "environments": 4, "value_std": 1.0}
+        result.append(Promise("environments_alike", cells, 1, updates_, sides))
+    for lost, updates_ in ((0.0, LASTING), (1.0, None)):
+        sides = {"optimizer_state_lost": [0.999]}
+        result.append(Promise("optimizer_restarted", {"optimizer_state_lost": lost}, 1, updates_, sides))
     return result
 
 

@@ -110,10 +110,12 @@ def test_the_rules_page_names_every_rule_threshold_and_example() -> None:
 
 
 AT_LEAST_ONE = {
+    "setting_changed.constant": None, "optimizer_restarted.often": None, "ends_ignored.episodes": None,
+    "advantage_inconsistent.updates": None, "returns_inconsistent.updates": None, "returns_inconsistent.ends": None,
     **{f"{name}.sustained": None for name in (
         "frozen_update", "clip_saturation", "advantage_collapse", "value_collapse", "value_divergence",
         "gradient_vanishing", "gradient_drift", "clipping_always", "slot_gradient_vanishing", "seed_dormant",
-        "host_dominating", "advantage_misaligned",
+        "host_dominating", "advantage_misaligned", "environments_alike",
     )},
     **{f"{name}.early_updates": None for name in (
         "advantage_collapse", "critic_not_learning", "value_divergence", "gradient_explosion", "gradient_vanishing",
@@ -159,6 +161,9 @@ SHARES = (
     "clipping_always.fraction", "kl_spike.usual", "clip_saturation.moved", "frozen_update.moving",
     "lstm_explosion.growth", "value_collapse.worse", "lstm_explosion.warning", "lstm_explosion.critical",
     "lstm_saturation.warning", "lstm_saturation.critical", "setting_changed.change", "setting_changed.ended",
+    "setting_changed.discount", "optimizer_restarted.lost", "returns_inconsistent.exact",
+    "returns_inconsistent.broken", "returns_inconsistent.continued", "returns_inconsistent.gamma",
+    "returns_inconsistent.rounding",
     "policy_replaced.steps", "policy_replaced.least", "policy_replaced.moved",
 )  # fmt: skip
 """Bounds on what is never below 0."""

@@ -83,6 +83,7 @@ class Training:
                     loss=loss,
                     returns=1 + self.x[:, 0],
                     old_values=self.x[:, 1],
+                    advantages=1 + self.x[:, 0] - self.x[:, 1],
                 )
             self.optimizer.zero_grad()
             loss.backward()
@@ -90,7 +91,16 @@ class Training:
             torch.nn.utils.clip_grad_norm_(self.net.parameters(), 0.5)
             self.optimizer.step()
         if self.rec is not None:
-            self.rec.update(rewards=self.x[:, 2])
+            values, returns, rewards = self.x[:, 1].reshape(8, 2), 1 + self.x[:, 0].reshape(8, 2), self.x[:, 2]
+            self.rec.update(
+                values=values,
+                returns=returns,
+                advantages=returns - values,
+                rewards=rewards.reshape(8, 2),
+                ends=torch.arange(16).reshape(8, 2) % 5 == 0,
+                value_coef=0.5,
+                gamma=0.99,
+            )
 
     def _change(self, changes: dict[str, Change], place: str) -> None:
         if place in changes:

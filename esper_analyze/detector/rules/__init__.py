@@ -2,6 +2,7 @@
 
 from esper_analyze.detector.rule import Rule
 from esper_analyze.detector.rules.advantage_collapse import RULE as ADVANTAGE_COLLAPSE
+from esper_analyze.detector.rules.advantage_inconsistent import RULE as ADVANTAGE_INCONSISTENT
 from esper_analyze.detector.rules.advantage_misaligned import RULE as ADVANTAGE_MISALIGNED
 from esper_analyze.detector.rules.advantage_outlier import RULE as ADVANTAGE_OUTLIER
 from esper_analyze.detector.rules.clip_saturation import RULE as CLIP_SATURATION
@@ -9,8 +10,10 @@ from esper_analyze.detector.rules.clipping_always import RULE as CLIPPING_ALWAYS
 from esper_analyze.detector.rules.critic_constant import RULE as CRITIC_CONSTANT
 from esper_analyze.detector.rules.critic_not_learning import RULE as CRITIC_NOT_LEARNING
 from esper_analyze.detector.rules.data_lost import RULE as DATA_LOST
+from esper_analyze.detector.rules.ends_ignored import RULE as ENDS_IGNORED
 from esper_analyze.detector.rules.entropy_collapse import RULE as ENTROPY_COLLAPSE
 from esper_analyze.detector.rules.entropy_low import RULE as ENTROPY_LOW
+from esper_analyze.detector.rules.environments_alike import RULE as ENVIRONMENTS_ALIKE
 from esper_analyze.detector.rules.first_ratio import RULE as FIRST_RATIO
 from esper_analyze.detector.rules.frozen_update import RULE as FROZEN_UPDATE
 from esper_analyze.detector.rules.gradient_drift import RULE as GRADIENT_DRIFT
@@ -27,11 +30,13 @@ from esper_analyze.detector.rules.lstm_saturation import RULE as LSTM_SATURATION
 from esper_analyze.detector.rules.lstm_vanishing import RULE as LSTM_VANISHING
 from esper_analyze.detector.rules.mask_collapse import RULE as MASK_COLLAPSE
 from esper_analyze.detector.rules.numerical_instability import RULE as NUMERICAL_INSTABILITY
+from esper_analyze.detector.rules.optimizer_restarted import RULE as OPTIMIZER_RESTARTED
 from esper_analyze.detector.rules.performance_degradation import RULE as PERFORMANCE_DEGRADATION
 from esper_analyze.detector.rules.policy_replaced import RULE as POLICY_REPLACED
 from esper_analyze.detector.rules.rank_desync import RULE as RANK_DESYNC
 from esper_analyze.detector.rules.ratio_collapse import RULE as RATIO_COLLAPSE
 from esper_analyze.detector.rules.ratio_explosion import RULE as RATIO_EXPLOSION
+from esper_analyze.detector.rules.returns_inconsistent import RULE as RETURNS_INCONSISTENT
 from esper_analyze.detector.rules.seed_dormant import RULE as SEED_DORMANT
 from esper_analyze.detector.rules.setting_changed import RULE as SETTING_CHANGED
 from esper_analyze.detector.rules.slot_gradient_explosion import RULE as SLOT_GRADIENT_EXPLOSION
@@ -46,6 +51,11 @@ RULES: tuple[Rule, ...] = (
     DATA_LOST,
     RANK_DESYNC,
     SETTING_CHANGED,
+    OPTIMIZER_RESTARTED,
+    ENDS_IGNORED,
+    RETURNS_INCONSISTENT,
+    ADVANTAGE_INCONSISTENT,
+    ENVIRONMENTS_ALIKE,
     FIRST_RATIO,
     KL_SPIKE,
     POLICY_REPLACED,

@@ -1,0 +1,34 @@
+"""A relation that holds by construction: once it has held for some updates, a breach is news whatever its size."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+from esper_analyze.detector.deferral_guards import until
+from esper_analyze.detector.rule import Memory
+from esper_analyze.detector.signals import Bools
+from esper_analyze.detector.streaks import streak, tally, zeros
+
+UPDATES = 3
+"""Updates in a row in which a relation must have held before it counts as one of this training."""
+EVIDENCE = "updates in a row in which it held before a breach is one (set by design)"
+"""Source of that number where it is a limit."""
+
+
+def relation_memory(*names: str) -> Mapping[str, Callable[[int], np.ndarray[Any, Any]]]:
+    """Return the memory that ``established`` needs for relations of these names."""
+    return {f"{name}_{part}": zeros for name in names for part in ("holding", "established")}
+
+
+def established(holds: Bools, known: Bools, memory: Memory, name: str, updates: int) -> Bools:
+    """Return where the relation has held in ``updates`` updates in a row, now or at any time before."""
+    run = streak(holds, known & ~holds, memory[f"{name}_holding"])
+    return tally(run >= updates, memory[f"{name}_established"]) > 0
+
+
+def establishing(memory: Memory, name: str, updates: int) -> int:
+    """Return for how many more updates ``established`` returns the same if the relation goes on as now."""
+    return until(memory[f"{name}_holding"], updates)
