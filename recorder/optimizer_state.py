@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 from torch.optim.optimizer import Optimizer
 
-SEEN = 3
-"""Steps in a row at which the same tensor must have been there: an optimizer may make a new one in each."""
+SEEN = 1
+"""Steps at which the same tensor must have been there again: an optimizer may make a new one in each."""
 
 
 @dataclass(slots=True)

@@ -130,6 +130,28 @@ def broken_state(number: float) -> Stage:
     return have(spoil=spoil)
 
 
+def of_the_next_step(rollout: Rollout) -> None:
+    rollout.returns = rollout.returns.roll(2)
+
+
+def beyond_ends(share: float) -> Stage:
+    """Let the returns of a share of the ends look beyond them."""
+
+    def spoil(rollout: Rollout) -> None:
+        places = rollout.ends.nonzero().squeeze(1)
+        rollout.returns[places[: round(share * len(places))]] += 1.0
+
+    return have(spoil=spoil)
+
+
+def without_ends(rollout: Rollout) -> None:
+    rollout.ends = torch.zeros_like(rollout.ends)
+
+
+def one_environment(rollout: Rollout) -> None:
+    rollout.values = rollout.values.reshape(-1, 2)[:, :1].expand(-1, 2).reshape(-1).clone()
+
+
 def learn_at(rate: float) -> Stage:
     """Give every group of the optimizer this learning rate."""
 
@@ -166,6 +188,21 @@ POLICY: dict[str, tuple[Drive, ...]] = {
             {(RUN, "entropy"): {10: CRITICAL}},
             loop=UNMASKED,
         ),
+    ),
+    "optimizer_restarted": (Drive({5: Loop.begin_optimizer}, {(RUN, "optimizer_state_lost"): {5: WARNING, 11: INFO}}),),
+    "ends_ignored": (Drive({5: have(spoil=without_ends)}, {(RUN, "rollout_ends"): {6: CRITICAL}}),),
+    "returns_inconsistent": (
+        Drive({5: have(spoil=of_the_next_step)}, {(RUN, "return_residual"): {5: CRITICAL}}),
+        Drive({5: beyond_ends(1.0)}, {(RUN, "ends_continued_fraction"): {5: WARNING}}),
+        Drive({5: beyond_ends(0.5), 6: beyond_ends(1.0)}, {(RUN, "ends_continued_fraction"): {6: INFO}}),
+    ),
+    "advantage_inconsistent": (
+        Drive({0: have(policy_sign=-1.0)}, {(RUN, "minibatch_advantage_consistency"): {0: WARNING}}),
+        Drive({5: have(policy_sign=-1.0)}, {(RUN, "minibatch_advantage_consistency"): {5: CRITICAL}}),
+    ),
+    "environments_alike": (
+        Drive({0: have(spoil=one_environment)}, {(RUN, "environments_distinct"): {0: INFO, 2: WARNING}}),
+        Drive({5: have(spoil=one_environment)}, {(RUN, "environments_distinct"): {5: WARNING}}),
     ),
     "first_ratio": (
         Drive(

@@ -18,6 +18,7 @@ from tests.recorder.growing import Growing
 
 SIZES = {"op": 4, "slot": 2}
 EPOCHS = 4
+ENVIRONMENTS, GAMMA = 2, 0.9
 
 State = tuple[Tensor, Tensor]
 
@@ -49,7 +50,10 @@ class Net(nn.Module):
 
 @dataclass
 class Rollout:
-    """What one collection gave. ``advantages``, one step ahead, are the TD errors as well."""
+    """What one collection of two environments gave, sample after sample.
+
+    Returns look one step ahead, so that ``advantages`` are the TD errors as well: rewards are what makes them so.
+    """
 
     x: Tensor
     masks: dict[str, Tensor]
@@ -57,6 +61,8 @@ class Rollout:
     old: dict[str, Tensor]
     values: Tensor
     returns: Tensor
+    rewards: Tensor
+    ends: Tensor
     state: State | None
 
     @property
@@ -104,8 +110,12 @@ class Loop:
     def __post_init__(self) -> None:
         torch.manual_seed(0)
         self.net = Net(recurrent=self.recurrent)
-        self.optimizer = torch.optim.SGD(self.net.parameters(), lr=2e-3)
+        self.begin_optimizer()
         self.random = torch.Generator().manual_seed(0)
+
+    def begin_optimizer(self) -> None:
+        """Make a new optimizer; its moments are there, and too small to move anything."""
+        self.optimizer = torch.optim.SGD(self.net.parameters(), lr=2e-3, momentum=1e-12)
 
     def recorder(self, run_dir: Path, **options: Any) -> Recorder:
         groups = {"actor": self.net.heads, "critic": self.net.critic, "shared": self.net.body}
@@ -143,16 +153,22 @@ class Loop:
         self._train(rollout)
         for nudge in (-1.0, 1.0):
             self.rec.episode(self.episode_return + self.episode_growth * number + nudge, 8)
+        of_steps: dict[str, Any] = {
+            "values": rollout.values,
+            "returns": rollout.returns,
+            "advantages": rollout.advantages,
+        }
+        of_steps |= {"rewards": rollout.rewards, "ends": rollout.ends}
         self.rec.update(
-            values=rollout.values,
-            returns=rollout.returns,
-            advantages=rollout.advantages,
+            **{name: steps.reshape(-1, ENVIRONMENTS) for name, steps in of_steps.items()},
             td_errors=rollout.advantages,
             masks=rollout.masks,
             lstm=rollout.state,
             env_steps=(number + 1) * self.samples,
             target_kl=self.target_kl,
             entropy_coef=self.entropy_coef,
+            value_coef=0.5,
+            gamma=GAMMA,
         )
 
     @torch.no_grad()
@@ -169,7 +185,11 @@ class Loop:
                 actions[name][:2] = self.forced[name]
         old = {name: one.gather(1, actions[name][:, None]).squeeze(1) for name, one in logits.items()}
         returns = values + values.std(correction=0) * unlike(values, self.random)
-        return Rollout(x, masks, actions, old, values, returns, state)
+        step = torch.arange(self.samples) // ENVIRONMENTS
+        ends = step % 4 == 3
+        ahead = torch.cat([values[ENVIRONMENTS:], torch.zeros(ENVIRONMENTS)])
+        rewards = returns - GAMMA * ahead * ~ends
+        return Rollout(x, masks, actions, old, values, returns, rewards, ends, state)
 
     def _mask(self, name: str, size: int) -> Tensor:
         mask = torch.rand(self.samples, size, generator=self.random) < (0.0 if name in self.single else 0.7)

@@ -136,7 +136,7 @@ RULE = Rule(
         Example("not recorded", "no_data", _cells(None)),
     ),
     memory={"against": zeros, "known": zeros, **_MEAN.memory("mean")},
-    causes=("numerical_instability", "first_ratio"),
+    causes=("advantage_inconsistent", "numerical_instability", "first_ratio"),
     higher_is_worse=False,
     statistics={"advantage_alignment": Statistic(f"mean of advantage_alignment over {UPDATES} updates")},
     reach=UPDATES,

@@ -95,7 +95,7 @@ RULE = Rule(
         Example("not recorded", "no_data", _cells(None)),
     ),
     memory={"high": zeros, "extreme": zeros},
-    causes=("setting_changed", "first_ratio", "numerical_instability", "kl_spike"),
+    causes=("setting_changed", "optimizer_restarted", "first_ratio", "numerical_instability", "kl_spike"),
     confirmed_by="sustained",
     revision=3,
     restated=(VERDICT,),

@@ -93,7 +93,14 @@ RULE = Rule(
         Example("not recorded", "no_data", _cells(None)),
     ),
     memory={"flat": zeros},
-    causes=("numerical_instability", "kl_spike", "spike_then_silence", "entropy_collapse"),
+    causes=(
+        "returns_inconsistent",
+        "environments_alike",
+        "numerical_instability",
+        "kl_spike",
+        "spike_then_silence",
+        "entropy_collapse",
+    ),
     follows=(
         "value_divergence",
         "gradient_explosion",

@@ -117,7 +117,7 @@ RULE = Rule(
         **recent_median_memory("recent"),
         **recent_median_memory("nrmse"),
     },
-    causes=("numerical_instability", "critic_constant"),
+    causes=("returns_inconsistent", "ends_ignored", "environments_alike", "numerical_instability", "critic_constant"),
     follows=(
         "value_collapse",
         "value_divergence",

@@ -117,7 +117,14 @@ RULE = Rule(
         Example("no gradient", "no_data", _cells(None)),
     ),
     memory={"crossed": window(LONGEST), "far": window(LONGEST), **EARLY_MEMORY, **recent_median_memory("level")},
-    causes=("setting_changed", "numerical_instability", "first_ratio", "kl_spike", "value_divergence"),
+    causes=(
+        "setting_changed",
+        "returns_inconsistent",
+        "numerical_instability",
+        "first_ratio",
+        "kl_spike",
+        "value_divergence",
+    ),
     follows=(
         "ratio_explosion",
         "advantage_outlier",

@@ -111,7 +111,7 @@ RULE = Rule(
         Example("not recorded", "no_data", _cells(None), updates=1),
     ),
     memory={"far": window(LONGEST), "over": zeros, **recent_median_memory("level")},
-    causes=("setting_changed", "first_ratio", "numerical_instability"),
+    causes=("setting_changed", "optimizer_restarted", "first_ratio", "numerical_instability"),
     follows=("advantage_outlier",),
     revision=2,
     restated=("threshold", VERDICT),

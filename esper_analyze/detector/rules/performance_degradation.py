@@ -108,6 +108,11 @@ RULE = Rule(
     memory={**EARLY_MEMORY, **_WINDOWS.memory("windows")},
     causes=(
         "policy_replaced",
+        "optimizer_restarted",
+        "advantage_inconsistent",
+        "returns_inconsistent",
+        "ends_ignored",
+        "environments_alike",
         "advantage_misaligned",
         "numerical_instability",
         "first_ratio",

@@ -101,7 +101,14 @@ RULE = Rule(
         Example("one epoch of one minibatch", "not_applicable", _cells(1.0, measurable=False)),
     ),
     memory={"heavy": window(LONGEST)},
-    causes=("setting_changed", "first_ratio", "numerical_instability", "kl_spike", "entropy_collapse"),
+    causes=(
+        "setting_changed",
+        "optimizer_restarted",
+        "first_ratio",
+        "numerical_instability",
+        "kl_spike",
+        "entropy_collapse",
+    ),
     revision=2,
     restated=(VERDICT,),
 )

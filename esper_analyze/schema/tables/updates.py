@@ -85,7 +85,7 @@ _CLOCK = (
         "are 0: 1 for moments that begin anew, about 0 for restored ones",
         "share",
         "first optimizer step",
-        "no optimizer hook, the optimizer keeps no such tensor, or it was not seen in three steps before",
+        "no optimizer hook, the optimizer keeps no such tensor, or it was not there in two steps before",
         merge=FIRST,
     ),
 )

@@ -308,7 +308,7 @@ def optimizers(run_dir: Path) -> Iterator[Expected]:
     """Adam in each update: its moments begin; carried on; restored from a checkpoint; zeroed; gone, with a new Adam."""
     model = nn.Linear(2, 3)
     steps = (2, 2, 4, 4, 4, 1, 4)
-    lost: list[float | None] = [None, None, 0.0, 0.0, 1.0, 0.0, 1.0]
+    lost: list[float | None] = [None, 0.0, 0.0, 0.0, 1.0, 0.0, 1.0]
     optimizer: torch.optim.Optimizer = torch.optim.Adam(model.parameters())
     with Recorder(run_dir, model, strict=True) as rec:
         for update, count in enumerate(steps):
