@@ -43,6 +43,10 @@ class Batch:
         return self.returns
 
     @property
+    def ends(self) -> Tensor:
+        return torch.arange(self.steps) % 8 == 7
+
+    @property
     def old(self) -> Any:
         return self.log_prob["op"]
 

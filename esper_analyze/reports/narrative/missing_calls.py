@@ -23,7 +23,9 @@ _SIZES = "Recorder(sizes={head: number of actions}) or rec.minibatch(masks=…)"
 _RATIO = "rec.minibatch(log_prob=…, old_log_prob=…)"
 _VALUES = "rec.update(values=…, returns=…)"
 _ADVANTAGES = "rec.update(advantages=…)"
+_STEPS = "rec.update(values=…, returns=…, rewards=…, ends=…), each as timesteps × environments"
 _ENTROPY = "rec.minibatch(entropy=…)"
+_EPISODE = "rec.episode(episode_return, length) where an episode ends"
 _CLIP_RANGE = "rec.minibatch(clip_range=…)"
 
 CALLS: Mapping[tuple[str, str], str] = {
@@ -41,6 +43,16 @@ CALLS: Mapping[tuple[str, str], str] = {
     ("updates", "advantage_min"): _ADVANTAGES,
     ("updates", "advantage_max"): _ADVANTAGES,
     ("updates", "advantage_alignment"): "rec.minibatch(returns=…, old_values=…)",
+    ("updates", "advantage_consistency"): _ADVANTAGES,
+    ("updates", "minibatch_advantage_consistency"): "rec.minibatch(advantages=…, returns=…, old_values=…)",
+    ("updates", "rollout_ends"): "rec.update(ends=…)",
+    ("updates", "episodes_finished"): _EPISODE,
+    ("updates", "ends_continued_fraction"): _STEPS,
+    ("updates", "return_residual"): _STEPS,
+    ("updates", "return_gamma"): _STEPS,
+    ("updates", "environments"): _STEPS,
+    ("updates", "environments_distinct"): _STEPS,
+    ("updates", "optimizer_state_lost"): _MODEL,
     ("updates", "explained_variance"): _VALUES,
     ("updates", "value_nrmse"): _VALUES,
     ("updates", "bellman_error"): "rec.update(td_errors=…)",
@@ -49,7 +61,7 @@ CALLS: Mapping[tuple[str, str], str] = {
     ("updates", "grad_norm_post_clip_max"): _MODEL,
     ("updates", "clip_active_fraction"): _CLIP,
     ("updates", "optimizer_steps"): _MODEL,
-    ("updates", "episode_return_mean"): "rec.episode(episode_return, length) where an episode ends",
+    ("updates", "episode_return_mean"): _EPISODE,
     ("heads", "learnable_fraction"): _SIZES,
     ("heads", "entropy_norm"): _ENTROPY,
     ("heads", "grad_state"): _HEADS,
