@@ -890,6 +890,7 @@ def _of_relations() -> list[Promise]:
         cells: Cells = {"rollout_ends": ends, "episodes_finished": 1}
         result.append(Promise("ends_ignored", cells, 1, updates_, sides))
     sides = {"environments_distinct": [1.0], "environments": [1.0], "value_std": [0.0], RETURN: "any"}
+    sides |= {"conditions.at_best": "any"}
     for distinct, updates_ in ((2, LASTING), (1, None)):
         cells = {"environments_distinct": distinct, "environments": 4, "value_std": 1.0}
         result.append(Promise("environments_alike", cells, 1, updates_, sides))

@@ -75,7 +75,7 @@ CALLS: Mapping[tuple[str, str], str] = {
 
 
 def missing_calls(evidence: Evidence) -> dict[str, list[str]]:
-    """Return call → the rules that it would let judge, those that judged nothing first.
+    """Return call → the rules that it would let judge, those that judged nothing first; optional rules are left out.
 
     Empty for runs of an adapter, and imported ones.
     """
@@ -104,7 +104,7 @@ def _lacking(evidence: Evidence) -> Iterator[tuple[str, str]]:
     norms = not any(unjudged.reason == "grad_norm is missing" for unjudged in replay.unjudged)
     gradients = bool(evidence.run.rows["groups"])
     for unjudged in replay.unjudged:
-        if unjudged.verdict != "no_data" or unjudged.count < replay.updates:
+        if unjudged.verdict != "no_data" or unjudged.count < replay.updates or rules[unjudged.rule].optional:
             continue
         call = _call(rules[unjudged.rule], unjudged.reason)
         if call in (_CLIP, _HEADS) and not gradients:
