@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -18,7 +17,6 @@ from tests.faultbench.draw import Setup
 from tests.faultbench.tasks import TASKS
 from tests.faultbench.training import Episode, Knobs, Outcome, Training, World, estimates
 
-FURTHER = "ends" in inspect.signature(Recorder.update).parameters
 State = tuple[Tensor, ...]
 Part = Callable[[Any], Any]
 """Takes a minibatch of cells [T, B], or of each in a mapping."""
@@ -157,20 +155,17 @@ class LoopTraining(Training):
             returns=rollout["returns"],
             advantages=rollout["advantages"],
             rewards=rollout["rewards"],
+            ends=rollout["ends"],
             td_errors=rollout["td_errors"],
             masks=rollout["masks"] or None,
             lstm=self._state or None,
             learning_rate=rate,
             entropy_coef=self.knobs.entropy_coefficient(self.setup),
+            value_coef=self.setup.value_coefficient * self.knobs.value,
+            gamma=self.knobs.gamma_of(self.setup),
             target_kl=self.knobs.target_kl,
-            **(self._further(rollout) if FURTHER else {}),
             env_steps=(update + 1) * self.setup.steps * self.setup.environments,
         )
-
-    def _further(self, rollout: dict[str, Any]) -> dict[str, Any]:
-        """Return what a recorder of schema 1.5 takes as well."""
-        coefficient, gamma = self.setup.value_coefficient * self.knobs.value, self.knobs.gamma_of(self.setup)
-        return {"ends": rollout["ends"], "value_coef": coefficient, "gamma": gamma}
 
     def _recorder(self, run_dir: Path) -> Recorder:
         setup, agent = self.setup, self.agent
