@@ -17,6 +17,8 @@ RETURN_FIELDS = ("ends_continued_fraction", "return_residual", "return_gamma", "
 DEFINED_FIELDS = ("ends_defined", "fit_defined", "lambda_defined")
 ROUNDING = 256.0
 """Times the precision of two numbers: a smaller difference of them is rounding."""
+EQUAL = 8.0
+"""Times the precision of values: a batch computes those of equal observations up to so much the same."""
 CONTINUED = 1e-3
 """Difference of return and reward at an end, as a share of the returns' root mean square, from which it goes on."""
 FEWEST = 8
@@ -69,7 +71,7 @@ def environment_statistics(values: Tensor) -> Tensor:
         sums.append(weights @ piece)
         sizes.append(weights.abs() @ piece.abs())
     signature, size = reduce(torch.add, sums), reduce(torch.add, sizes)
-    apart = signature.sort().values.diff() > ROUNDING * precision(values) * size.amax()
+    apart = signature.sort().values.diff() > EQUAL * precision(values) * size.amax()
     return torch.stack([signature.new_full((), len(signature)), 1 + apart.sum()])
 
 
