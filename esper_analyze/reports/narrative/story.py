@@ -414,8 +414,8 @@ def _caveats(evidence: Evidence) -> Iterable[str]:
         named = "; ".join(alarm.words for alarm in lost[:_MOST_OPEN])
         yield f"Alarmed live, but cannot be judged again because the rows are missing: {named}{more}."
     never = judged_rules(evidence)[1]
-    whole = {*never, *(rule.name for rule in evidence.replay.rules if rule.optional)}
-    partly = dict.fromkeys(u.rule for u in evidence.replay.unjudged if u.verdict == "no_data" and u.rule not in whole)
+    left = {*never, *(rule.name for rule in evidence.replay.rules if rule.optional)}
+    partly = dict.fromkeys(u.rule for u in evidence.replay.unjudged if u.verdict == "no_data" and u.rule not in left)
     if never:
         yield f"No data for {', '.join(never)}, which judged nothing: missing data is not a sign of health."
     if partly:
