@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
@@ -21,13 +22,22 @@ UPDATES = 5
 """Updates whose mean is judged."""
 
 
-def _mean_and_error(windows: Floats) -> Floats:
-    """Return the mean of each window and its standard error, [2, m]."""
-    with np.errstate(over="ignore", invalid="ignore"):
-        return np.stack([windows.mean(axis=1), windows.std(axis=1, ddof=1) / np.sqrt(UPDATES)])
+def _mean_and_error(windows: Floats, bound: float) -> Floats:
+    """Return the mean of each window and, where it is not above ``bound``, its standard error (else NaN), [2, m]."""
+    mean, error = windows.mean(axis=1), np.full(len(windows), np.nan)
+    low = np.flatnonzero(mean <= bound)
+    if len(low):
+        with np.errstate(over="ignore", invalid="ignore"):
+            error[low] = windows[low].std(axis=1, ddof=1) / np.sqrt(UPDATES)
+    return np.stack([mean, error])
 
 
-_MEAN = Rolling(_mean_and_error, size=2, length=UPDATES, every=1, first=UPDATES, inclusive=True)
+def _rolling(bound: float) -> Rolling:
+    return Rolling(
+        partial(_mean_and_error, bound=bound), size=2, length=UPDATES, every=1, first=UPDATES, inclusive=True
+    )
+
+
 WARM_UP = WarmUp("too early: the first steps of sound trainings overshoot", lambda limits, _: limits.least)
 
 
@@ -59,7 +69,7 @@ def judge(frame: Frame, memory: Memory, limits: AdvantageMisalignedLimits) -> li
     alignment = frame["advantage_alignment"]
     excuse = inner_loop_not_measurable(frame)
     usable = alignment.finite & ~excuse.where
-    mean, error = _MEAN.baseline(alignment.values, usable, memory, "mean")
+    mean, error = _rolling(limits.warning).baseline(alignment.values, usable, memory, "mean")
     known = tally(usable, memory["known"])
     young = WARM_UP.excuse(usable & (known < limits.least))
     undefined = Excuse(
@@ -135,7 +145,7 @@ RULE = Rule(
         Example("nothing moved any more", "not_applicable", _cells(*[0.2] * 15, None) | {"kl_k3": 0.0}, updates=16),
         Example("not recorded", "no_data", _cells(None)),
     ),
-    memory={"against": zeros, "known": zeros, **_MEAN.memory("mean")},
+    memory={"against": zeros, "known": zeros, **_rolling(0.0).memory("mean")},
     causes=("advantage_inconsistent", "numerical_instability", "first_ratio"),
     higher_is_worse=False,
     statistics={"advantage_alignment": Statistic(f"mean of advantage_alignment over {UPDATES} updates")},

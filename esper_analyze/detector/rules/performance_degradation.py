@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
@@ -18,23 +19,31 @@ LEAST = 15
 """Such updates before the first verdict."""
 
 
-def _compared(windows: Floats) -> Floats:
+def _compared(windows: Floats, share: float) -> Floats:
     """Return mean of the older part, drop to the newer one, its standard error, least level of the older; [4, m].
 
     The error is that of two means of values that scatter as the older ones do. The least level is the smallest mean of
-    as many older updates in a row as the newer part has.
+    as many older updates in a row as the newer part has. Both are NaN where the drop is below ``share`` of the mean.
     """
     older, newer = windows[:, :-NEWER], windows[:, -NEWER:].mean(axis=1)
     with np.errstate(over="ignore", invalid="ignore"):
         before = older.mean(axis=1)
-        error = older.std(axis=1, ddof=1) * np.sqrt(1 / NEWER + 1 / older.shape[1])
-        totals = np.cumsum(older, axis=1)
-        levels = totals[:, NEWER - 1 :].copy()
-        levels[:, 1:] -= totals[:, :-NEWER]
-        return np.stack([before, before - newer, error, levels.min(axis=1) / NEWER])
+        drop = before - newer
+        error, least = np.full((2, len(windows)), np.nan)
+        fallen = np.flatnonzero(~(drop < share * np.abs(before)) & (drop > 0))
+        if len(fallen):
+            older = older[fallen]
+            error[fallen] = older.std(axis=1, ddof=1) * np.sqrt(1 / NEWER + 1 / older.shape[1])
+            totals = np.cumsum(older, axis=1)
+            levels = totals[:, NEWER - 1 :].copy()
+            levels[:, 1:] -= totals[:, :-NEWER]
+            least[fallen] = levels.min(axis=1) / NEWER
+        return np.stack([before, drop, error, least])
 
 
-_WINDOWS = Rolling(_compared, size=4, length=NEWER + OLDER, every=1, first=LEAST, inclusive=True)
+def _windows(share: float) -> Rolling:
+    return Rolling(partial(_compared, share=share), size=4, length=NEWER + OLDER, every=1, first=LEAST, inclusive=True)
+
 
 WARM_UP = WarmUp("too early to speak of a level", lambda *_: LEAST)
 
@@ -53,7 +62,9 @@ def judge(frame: Frame, memory: Memory, limits: PerformanceDegradationLimits) ->
     """Judge the mean return of the last 5 updates against the 20 before, beyond their scatter and their least level."""
     returns = frame[EPISODE_RETURN]
     early = early_level(returns.values, returns.finite, memory, EARLY_UPDATES)
-    before, drop, error, least = _WINDOWS.baseline(returns.values, returns.finite, memory, "windows")
+    before, drop, error, least = _windows(min(limits.info, limits.warning, limits.critical)).baseline(
+        returns.values, returns.finite, memory, "windows"
+    )
     scale = np.fmax(np.abs(before), np.abs(before - early))
     clear = (drop > limits.noise * error) & (before - drop < least)
     bounds = Bounds(
@@ -105,7 +116,7 @@ RULE = Rule(
         Example("too early to say", "not_applicable", _cells(*[10.0] * 5), updates=5),
         Example("no episode finished", "no_data", _cells(None)),
     ),
-    memory={**EARLY_MEMORY, **_WINDOWS.memory("windows")},
+    memory={**EARLY_MEMORY, **_windows(0.0).memory("windows")},
     causes=(
         "policy_replaced",
         "optimizer_restarted",
