@@ -691,6 +691,42 @@ def _phases() -> list[Case]:
     return cases
 
 
+def _fits() -> list[Case]:
+    name, correlation, ev = "value_fit_lost", "value_return_correlation", "explained_variance"
+    cells: Cells = SCALE | {"reward_min": 0.0, "reward_max": 1.0}
+    z = [0.8, 0.7] * 6
+    cells |= {ev: [*z, *[0.0] * 3]}
+    mean, scatter = 0.75, math.sqrt(12 * 0.05**2 / 11)
+    error = scatter * math.sqrt(1 / 3 + 1 / 12)
+    cases = []
+    for low, verdicts in ((mean - 0.301, "12n 2o 1w"), (mean - 0.299, "12n 3o")):
+        cases.append(Case(name, correlation, cells | {correlation: [math.tanh(x) for x in [*z, *[low] * 3]]}, verdicts))
+    for beyond, letter in ((1.01, "w"), (0.99, "o")):
+        few: Cells = {"fall": 0.0}
+        low = mean - beyond * 4.0 * error
+        course = [math.tanh(x) for x in [*z, *[low] * 3]]
+        cases.append(Case(name, correlation, cells | {correlation: course}, f"12n 2o 1{letter}", limits=few))
+        slow = cells | {ev: [*z, *[low] * 3], correlation: [math.tanh(x) for x in [*z, *[0.0] * 3]]}
+        cases.append(Case(name, correlation, slow, f"12n 2o 1{letter}", limits=few))
+    lost = [math.tanh(x) for x in [*z, *[0.0] * 6]]
+    cases += varied(
+        name,
+        correlation,
+        cells | {correlation: lost},
+        [
+            ({ev: [*z, *[0.0] * 6]}, "12n 2o 1w 3o"),  # then the older ones hold the first that is as low
+            ({ev: 0.7}, "12n 6o"),
+            ({ev: [*z, *[-9.0] * 6]}, "12n 2o 1w 3o"),
+            ({ev: [*z, 0.0, None, 0.0, 0.0, 0.0, 0.0]}, "12n 1o 1d 1o 1w 2o"),
+            ({ev: [*z, 0.0, math.nan, 0.0, 0.0, 0.0, 0.0]}, "12n 1o 1c 1o 1w 2o"),
+            ({ev: [*z, *[0.0] * 6], "reward_max": [*[1.0] * 12, *[0.0] * 6]}, "18n"),
+            ({ev: [*z, *[0.0] * 6], "return_variance": [*[4.0] * 12, *[0.0] * 6]}, "18n"),
+            ({ev: [*z, *[0.0] * 6], correlation: [*lost[:13], lost[0], *lost[13:17]]}, "12n 6o"),
+        ],
+    )
+    return cases
+
+
 def _entropies() -> list[Case]:
     norm = "entropy_norm"
     cells: Cells = {"choice_fraction": 1.0, "entropy": 1.0, "choices_unknown": False}
@@ -1471,6 +1507,7 @@ CASES = [
         _divergences,
         _steps,
         _critics,
+        _fits,
         _entropies,
         _descents,
         _advantages,

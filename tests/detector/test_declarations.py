@@ -50,7 +50,7 @@ def test_a_revision_is_that_which_recorded_runs_name() -> None:
 
 def test_a_rule_s_statistic_reaches_as_far_back_as_its_window_and_the_updates_until_it_is_taken_again() -> None:
     medians = dict.fromkeys(("critic_not_learning", "clipping_always"), 50 + 20)
-    means = {"performance_degradation": 5 + 20, "advantage_misaligned": 5}
+    means = {"performance_degradation": 5 + 20, "value_fit_lost": 3 + 20, "advantage_misaligned": 5}
     assert {rule.name: rule.reach for rule in RULES if rule.reach} == medians | means
 
 
@@ -107,7 +107,7 @@ def test_rules_by_table_and_by_panel() -> None:
     assert rules_over("lstm") == ("lstm_nonfinite", "lstm_explosion", "lstm_vanishing", "lstm_saturation")
     assert rules_over("ranks") == ("rank_desync",)
     assert rules_over("layers") == ()
-    assert shaded_in("value.explained") == ("critic_constant", "value_collapse")
+    assert shaded_in("value.explained") == ("value_fit_lost", "critic_constant", "value_collapse")
     assert shaded_in("policy.kl") == ("kl_spike", "spike_then_silence", "frozen_update")
     assert shaded_in("value") == ()
 

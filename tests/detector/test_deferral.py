@@ -247,5 +247,11 @@ def test_each_rule_rests_while_what_it_watches_is_sound(rule: Rule) -> None:
             rows[table] = [row if subject is None else {subject: named, **row}]
         detector.process(batch_from_rows(i, rows, detector.wanted))
         looks.append(counting.looks)
-    renewed = {"performance_degradation": 100, "critic_not_learning": 5, "clipping_always": 5, "gradient_drift": 100}
+    renewed = {
+        "performance_degradation": 100,
+        "value_fit_lost": 100,
+        "critic_not_learning": 5,
+        "clipping_always": 5,
+        "gradient_drift": 100,
+    }
     assert looks[199] - looks[99] <= renewed.get(rule.name, 2), "levels are taken anew every tenth or twentieth update"

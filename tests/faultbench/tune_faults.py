@@ -14,6 +14,7 @@ from tests.faultbench.fault import (
     CRITIC,
     DETERMINISM,
     FALLEN,
+    FIT,
     NO_SIGNAL,
     REPLACED,
     RETURNS,
@@ -165,7 +166,7 @@ TUNE_FAULTS: dict[str, Fault] = {
         knob(epochs=10), (*STEPS, *SETTING), possible=lambda setup: setup.epochs * setup.minibatches <= 6
     ),
     "reward_0": Fault(knob(reward=torch.zeros_like), NO_SIGNAL),
-    "reward_sign": Fault(knob(reward=torch.neg), FALLEN),
+    "reward_sign": Fault(knob(reward=torch.neg), (*FALLEN, *FIT)),
     "reward_noise": Fault(knob(reward=_noise), (*FALLEN, *CRITIC)),
     "action_logged_shifted": Fault(knob(logged=_shifted), STALE, hard=True),
     "other_action_executed": Fault(knob(executed=_shuffled), (*FALLEN, *CRITIC, *NO_SIGNAL)),

@@ -285,7 +285,12 @@ VALUE: dict[str, tuple[Drive, ...]] = {
         Drive({25: shrink(0.02)}, {(RUN, "advantage_std"): {29: INFO}}, loop={"episode_growth": 5.0}),
     ),
     "advantage_misaligned": (
-        Drive({10: have(policy_sign=-1.0)}, {(RUN, "advantage_alignment"): {11: WARNING, 21: CRITICAL}}),
+        Drive({10: have(policy_sign=-1.0)}, {(RUN, "advantage_alignment"): {14: WARNING, 23: CRITICAL}}),
+        Drive(
+            {20: have(policy_sign=-1.0), 21: have(policy_sign=1.0), 22: have(policy_sign=-1.0)},
+            {(RUN, "advantage_alignment"): {23: INFO}},
+            loop={"episode_growth": 5.0},
+        ),
     ),
     "advantage_outlier": (
         Drive(
@@ -300,6 +305,9 @@ VALUE: dict[str, tuple[Drive, ...]] = {
     ),
     "critic_not_learning": (
         Drive({10: miss(1.0), 72: miss(2.0)}, {(RUN, "explained_variance"): {59: INFO, 100: WARNING}}),
+    ),
+    "value_fit_lost": (
+        Drive({20: miss(2.0)}, {(RUN, "value_return_correlation"): {22: WARNING}}, sound={0: miss(0.5)}),
     ),
     "value_collapse": (
         Drive(
@@ -349,7 +357,7 @@ GRADIENTS: dict[str, tuple[Drive, ...]] = {
     "gradient_vanishing": (
         Drive(
             {10: have(weights={"slot": 0.0}), 13: have(loss_scale=1e-9)},
-            {("all", "vanishing_severity"): {12: WARNING, 15: CRITICAL}, ("all", "grad_norm"): {15: INFO}},
+            {("all", "vanishing_severity"): {14: WARNING, 15: CRITICAL}, ("all", "grad_norm"): {15: INFO}},
         ),
     ),
     "gradient_drift": (

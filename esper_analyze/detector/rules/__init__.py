@@ -45,6 +45,7 @@ from esper_analyze.detector.rules.spike_then_silence import RULE as SPIKE_THEN_S
 from esper_analyze.detector.rules.update_skipped import RULE as UPDATE_SKIPPED
 from esper_analyze.detector.rules.value_collapse import RULE as VALUE_COLLAPSE
 from esper_analyze.detector.rules.value_divergence import RULE as VALUE_DIVERGENCE
+from esper_analyze.detector.rules.value_fit_lost import RULE as VALUE_FIT_LOST
 
 RULES: tuple[Rule, ...] = (
     NUMERICAL_INSTABILITY,
@@ -71,6 +72,7 @@ RULES: tuple[Rule, ...] = (
     ADVANTAGE_MISALIGNED,
     ADVANTAGE_COLLAPSE,
     ADVANTAGE_OUTLIER,
+    VALUE_FIT_LOST,
     CRITIC_CONSTANT,
     CRITIC_NOT_LEARNING,
     VALUE_COLLAPSE,

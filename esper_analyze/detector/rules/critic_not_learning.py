@@ -117,7 +117,14 @@ RULE = Rule(
         **recent_median_memory("recent"),
         **recent_median_memory("nrmse"),
     },
-    causes=("returns_inconsistent", "ends_ignored", "environments_alike", "numerical_instability", "critic_constant"),
+    causes=(
+        "returns_inconsistent",
+        "ends_ignored",
+        "environments_alike",
+        "numerical_instability",
+        "value_fit_lost",
+        "critic_constant",
+    ),
     follows=(
         "value_collapse",
         "value_divergence",

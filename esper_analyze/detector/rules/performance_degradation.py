@@ -131,7 +131,14 @@ RULE = Rule(
         "spike_then_silence",
         "entropy_collapse",
     ),
-    follows=("head_entropy_collapse", "value_divergence", "value_collapse", "gradient_explosion", "setting_changed"),
+    follows=(
+        "head_entropy_collapse",
+        "value_fit_lost",
+        "value_divergence",
+        "value_collapse",
+        "gradient_explosion",
+        "setting_changed",
+    ),
     higher_is_worse=False,
     statistics={
         EPISODE_RETURN: Statistic(

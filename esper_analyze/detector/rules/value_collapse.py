@@ -192,7 +192,7 @@ RULE = Rule(
         **EARLY_MEMORY,
         **{f"error_{name}": first for name, first in EARLY_MEMORY.items()},
     },
-    causes=("returns_inconsistent", "ends_ignored", "environments_alike", "numerical_instability"),
+    causes=("returns_inconsistent", "ends_ignored", "environments_alike", "numerical_instability", "value_fit_lost"),
     follows=(
         "value_divergence",
         "gradient_explosion",

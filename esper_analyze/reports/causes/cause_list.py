@@ -62,7 +62,14 @@ from esper_analyze.reports.causes.rollout_checks import (
 )
 
 _RETURNS = ("performance_degradation", "ends_ignored", "environments_alike")
-_CRITIC = ("value_collapse", "value_divergence", "critic_not_learning", "critic_constant", "returns_inconsistent")
+_CRITIC = (
+    "value_fit_lost",
+    "value_collapse",
+    "value_divergence",
+    "critic_not_learning",
+    "critic_constant",
+    "returns_inconsistent",
+)
 _SIGNAL = ("advantage_collapse", "advantage_outlier")
 _SIZE = ("gradient_explosion", "gradient_drift", "clipping_always")
 _STEPS = (
