@@ -47,7 +47,13 @@ _USUAL = {
     "return_mean": 20.0,
     "clip_active_fraction": 0.5,
     "learnable_fraction": 0.8,
+    "optimizer_state_lost": 0.0,
+    "return_residual": 0.0,
+    "ends_continued_fraction": 0.0,
+    "return_gamma": 0.99,
 }
+_STEADY = (*SETTINGS, "advantage_consistency", "minibatch_advantage_consistency", "return_gamma")
+"""Columns with the same number in every update of a sound training."""
 
 
 def make_run(path: Path, updates: int, progress: Callable[[int], None] | None = None) -> Path:
@@ -101,7 +107,7 @@ def _filled(table: Table, columns: tuple[str, ...], n: int, random: np.random.Ge
         elif pa.types.is_integer(kind):
             cells[name] = np.full(n, 16 if name == "optimizer_steps" else 0)
         elif pa.types.is_floating(kind):
-            spread = 0.0 if name in SETTINGS else 0.2
+            spread = 0.0 if name in _STEADY else 0.2
             cells[name] = _USUAL.get(name, 1.0) * random.uniform(1 - spread, 1 + spread, n)
             if name in _FAR:
                 cells[name][random.random(n) < RARE] = _FAR[name]

@@ -34,7 +34,9 @@ def _fall(windows: Floats) -> Floats:
     """
     older, newer = windows[:, :-NEWER], windows[:, -NEWER:]
     fall, errors = np.full((2, len(windows)), np.nan)
-    rows = np.flatnonzero(newer.max(axis=1) < older.min(axis=1))
+    highest = np.maximum(np.maximum(newer[:, 0], newer[:, 1]), newer[:, 2])
+    rows = np.flatnonzero((highest < older[:, 0]) & (highest < older[:, -1]))  # few are left to be compared in full
+    rows = rows[highest[rows] < older[rows].min(axis=1)]
     if len(rows):
         older, newer = older[rows], newer[rows]
         scatter = np.maximum(older.std(axis=1, ddof=1), NARROWEST)
