@@ -93,4 +93,4 @@ def test_the_timeline_says_what_began_first() -> None:
     assert any("2 incidents in total, 1 of them shown under their causes" in line for line in words[1:])
     quiet = escalation.frame(gather(open_run(RUNS / "masked_healthy")))
     assert quiet is not None
-    assert escalation.words(quiet)[0].startswith("No incident; 2")
+    assert escalation.words(quiet)[0].startswith("No incident; 3")
