@@ -894,53 +894,34 @@ def _advantages() -> list[Case]:
 
 
 def _alignments() -> list[Case]:
-    name, alignment, returns = "advantage_misaligned", "advantage_alignment", "episode_return_mean"
+    name, alignment = "advantage_misaligned", "advantage_alignment"
     cells: Cells = {"inner_loop_measurable": True}
-    cases = lasting(
-        name,
-        alignment,
-        cells,
-        [(5e-324, "4n 2o"), (0.0, "4n 2w"), (-0.0499, "4n 12w"), (-0.05, "4n 9w 2c")],
-    )
-    cases += series(
+    cases = series(
         name,
         alignment,
         cells,
         [
-            ([0.5, *[-0.125] * 4], "4n 1w"),  # their mean is 0
-            ([over(0.5), *[-0.125] * 4], "4n 1o"),
-            ([0.5, *[-0.125] * 4, 0.5], "4n 1w 1w"),
-            ([9.0, *[-0.125] * 4, 0.75], "4n 2o"),  # of the last five only
-            ([9.0, -1.0, None, -1.0, -1.0, 1.0, 1.0], "2n 1d 2n 1o 1w"),
-            ([*[-1.0] * 13, 9.0, *[-1.0] * 14], "4n 9w 5o 9w 1c"),
-            ([*[-1.0] * 13, None, None, -1.0], "4n 9w 2d 1c"),
-            ([*[0.5] * 4, math.nan, 0.5], "4n 1c 1o"),
+            ([-1.0] * 26, "14n 9w 3c"),
+            ([0.0] * 16, "14n 2w"),
+            ([5e-324] * 16, "14n 2o"),
+            ([*[1.0] * 9, *[-1.0] * 6], "14n 1o"),
+            ([*[1.0] * 8, *[-1.0] * 7], "14n 1i"),
+            ([*[1.0] * 7, *[-1.0] * 8], "14n 1i"),
+            ([*[1.0] * 6, *[-1.0] * 9], "14n 1w"),
+            ([*[-1.0] * 5, *[1.0] * 10], "14n 1o"),  # of the last ten only
+            ([*[-1.0] * 14, None, -1.0, None, -1.0], "14n 1d 1w 1d 1i"),
+            ([*[0.5] * 14, math.nan, 0.5], "14n 1c 1o"),
+            ([*[-1.0] * 20, 1.0, -1.0, 1.0, -1.0, -1.0], "14n 8w 3i"),
         ],
     )
-    for level, letter in (
-        ([*[10.0] * 5, *[20.0] * 10], "i"),
-        ([*[10.0] * 5, *[11.0] * 10], "w"),  # a tenth more is not more than a tenth
-        ([*[10.0] * 5, *[11.5] * 10], "i"),
-        ([*[10.0] * 5, *[20.0] * 10, *[18.0] * 10], "i"),  # a fifth of the way back is the most that they may lose
-        ([*[10.0] * 5, *[20.0] * 10, *[17.9] * 10], "w"),
-    ):
-        n = len(level)
-        followed = cells | {alignment: [0.5] * (n - 5) + [0.0] * 5, returns: level}
-        cases.append(Case(name, alignment, followed, f"4n {n - 5}o 1{letter}", threshold=0.0, value=0.0))
-    for late, verdicts in ((20.0, "2i 7w"), (10.0, "9w")):  # the mean of five is below 0 from the third on
-        against = cells | {alignment: [0.5] * 11 + [-0.5] * 14, returns: [10.0] * 5 + [late] * 20}
-        cases.append(Case(name, alignment, against, f"4n 9o {verdicts} 3c"))
-    undefined = cells | {"kl_k3": 0.0, alignment: [None, *[0.5] * 6, None, None, 0.5]}
-    cases.append(Case(name, alignment, undefined, "1d 4n 2o 2n 1o"))
-    measurable = {alignment: -1.0, "inner_loop_measurable": [*[True] * 13, False, False, True]}
-    cases.append(Case(name, alignment, measurable, "4n 9w 2n 1c", threshold=-0.05, value=-1.0))
-    cases = [replace(case, limits={"least": 5}) for case in cases]
-    cases += lasting(name, alignment, cells, [(0.5, "14n 2o"), (-0.5, "14n 9w 2c")])
-    for step, verdicts in ((0.6, "5o 1i"), (0.3, "4o 1i 1w")):  # below 0 by more than twice its error only at 0.3
-        below = [-0.25 + step * share for share in (1, 0.5, 0, -0.5, -1)]
-        followed = cells | {alignment: [0.5] * 15 + below, returns: [*[10.0] * 5, *[20.0] * 15]}
-        cases.append(Case(name, alignment, followed, f"14n {verdicts}", limits={"sustained": 99}))
-
+    cases.append(Case(name, alignment, cells | {alignment: -1.0}, "14n 1w", threshold=9.0, value=10.0))
+    cases.append(
+        Case(name, alignment, cells | {alignment: -1.0}, "4n 9w 2c", limits={"least": 5, "info": 1, "warning": 1})
+    )
+    undefined = cells | {"kl_k3": 0.0, alignment: [None, *[0.5] * 16, None, None, 0.5]}
+    cases.append(Case(name, alignment, undefined, "1d 14n 2o 2n 1o"))
+    measurable = {alignment: -1.0, "inner_loop_measurable": [*[True] * 15, False, True]}
+    cases.append(Case(name, alignment, measurable, "14n 1w 1n 1w"))
     return cases
 
 

@@ -635,24 +635,21 @@ def _of_returns() -> list[Promise]:
     course: Any
     updates: int | None
     result = []
-    alignment, returns = "advantage_alignment", RETURN
-    sides = {alignment: [0.0], "inner_loop_measurable": [1.0], "kl_k3": "any", returns: "any", BEST: "any"}
+    alignment = "advantage_alignment"
+    sides = {alignment: [0.0], "inner_loop_measurable": [1.0], "kl_k3": "any"}
     for course, updates in (
-        ([0.5] * 4, None),
-        ([0.5] * 5, LASTING),
-        ([5e-324] * 5, LASTING),
-        ([*[0.5] * 5, 0.0], None),
-        ([*[0.5] * 5, 0.0, *[0.5] * 4], None),
-        ([*[0.5] * 5, 0.0, *[0.5] * 5], LASTING),
-        ([*[0.5] * 5, None], LASTING),
+        ([0.5], 13),
+        ([0.5] * 14, 0),
+        ([5e-324] * 15, LASTING),
+        ([*[0.5] * 15, 0.0], None),
+        ([*[0.5] * 15, 0.0, *[0.5] * 8], None),
+        ([*[0.5] * 15, 0.0, *[0.5] * 9], LASTING),
+        ([*[0.5] * 15, None], LASTING),
     ):
         cells = {alignment: course, "inner_loop_measurable": True}
         watched = sides | {"kl_k3": [] if course[-1] is None else "any"}
-        result.append(Promise("advantage_misaligned", cells, len(course), updates, watched, {"least": 5}))
-    cells = {alignment: 0.5, "inner_loop_measurable": True}
-    for n, updates in ((5, 9), (14, 0), (15, LASTING)):
-        result.append(Promise("advantage_misaligned", cells, n, updates, sides))
-    low = {"warning": -0.2, "critical": -0.1, "least": 5}
+        result.append(Promise("advantage_misaligned", cells, len(course), updates, watched))
+    low = {"level": -0.1, "least": 5}
     cells = {alignment: 0.5, "inner_loop_measurable": True}
     for n, updates in ((1, 3), (4, 0), (5, LASTING)):
         result.append(Promise("advantage_misaligned", cells, n, updates, sides | {alignment: [-0.1]}, low))
@@ -671,7 +668,7 @@ def _of_returns() -> list[Promise]:
     ):
         cells = rewarded | {std: course}
         result.append(Promise("advantage_collapse", cells, len(course), updates, sides | {BEST: best}))
-    cells = rewarded | {std: [*[2.0] * 10, *[0.1] * 7], returns: [*[1.0] * 7, *[9.0] * 10]}
+    cells = rewarded | {std: [*[2.0] * 10, *[0.1] * 7], RETURN: [*[1.0] * 7, *[9.0] * 10]}
     result.append(Promise("advantage_collapse", cells, 17, LASTING, sides | {BEST: [1.0]}))
     stopped = {std: 2.0, "reward_min": 0.0, "reward_max": [*[1.0] * 15, 0.0]}
     result.append(Promise("advantage_collapse", stopped, 16, None))

@@ -110,6 +110,7 @@ def test_the_rules_page_names_every_rule_threshold_and_example() -> None:
 
 
 AT_LEAST_ONE = {
+    "advantage_misaligned.info": None, "advantage_misaligned.warning": None, "advantage_misaligned.least": None,
     "setting_changed.constant": None, "optimizer_restarted.often": None, "ends_ignored.episodes": None,
     "advantage_inconsistent.updates": None, "returns_inconsistent.updates": None, "returns_inconsistent.ends": None,
     **{f"{name}.sustained": None for name in (
@@ -146,7 +147,7 @@ FACTORS = (
 )  # fmt: skip
 """Multiples of a level: below 1 what is usual would be an alarm."""
 SHARES = (
-    "advantage_collapse.narrow", "advantage_collapse.critical", "advantage_misaligned.errors", "critic_constant.spread",
+    "advantage_collapse.narrow", "advantage_collapse.critical", "critic_constant.spread",
     "critic_constant.band", "critic_not_learning.spread", "critic_not_learning.error", "value_collapse.spread",
     "value_fit_lost.spread", "value_fit_lost.fall", "value_fit_lost.errors",
     "value_divergence.nrmse_floor", "gradient_vanishing.warning", "gradient_vanishing.critical",
@@ -177,7 +178,6 @@ def ranges() -> list[tuple[str, float, float | None, float]]:
     found += [(name, 0.0, 1.0 if name.endswith("momentum") else None, -5e-324) for name in SHARES]
     found += [(f"{rule.name}.escalate", 0, None, -1) for rule in RULES]
     found.append(("value_collapse.warmup_updates", 0, None, -1))
-    found.append(("advantage_misaligned.least", 5, None, 4))
     return [*found, ("value_collapse.early_updates", 0, None, -1), ("critic_not_learning.after", 20, None, 19)]
 
 

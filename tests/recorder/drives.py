@@ -285,12 +285,7 @@ VALUE: dict[str, tuple[Drive, ...]] = {
         Drive({25: shrink(0.02)}, {(RUN, "advantage_std"): {29: INFO}}, loop={"episode_growth": 5.0}),
     ),
     "advantage_misaligned": (
-        Drive({10: have(policy_sign=-1.0)}, {(RUN, "advantage_alignment"): {14: WARNING, 23: CRITICAL}}),
-        Drive(
-            {20: have(policy_sign=-1.0), 21: have(policy_sign=1.0), 22: have(policy_sign=-1.0)},
-            {(RUN, "advantage_alignment"): {23: INFO}},
-            loop={"episode_growth": 5.0},
-        ),
+        Drive({10: have(policy_sign=-1.0)}, {(RUN, "advantage_alignment"): {16: INFO, 18: WARNING, 27: CRITICAL}}),
     ),
     "advantage_outlier": (
         Drive(
