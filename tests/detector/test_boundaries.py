@@ -916,7 +916,7 @@ def _alignments() -> list[Case]:
     )
     cases.append(Case(name, alignment, cells | {alignment: -1.0}, "14n 1w", threshold=9.0, value=10.0))
     cases.append(
-        Case(name, alignment, cells | {alignment: -1.0}, "4n 9w 2c", limits={"least": 5, "info": 1, "warning": 1})
+        Case(name, alignment, cells | {alignment: -1.0}, "4n 9w 2c", limits={"least": 5, "info": 1, "often": 1})
     )
     undefined = cells | {"kl_k3": 0.0, alignment: [None, *[0.5] * 16, None, None, 0.5]}
     cases.append(Case(name, alignment, undefined, "1d 14n 2o 2n 1o"))

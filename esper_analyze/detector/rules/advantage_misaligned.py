@@ -25,7 +25,7 @@ class AdvantageMisalignedLimits(Limits):
 
     level: float = limit(0.0, "no correlation: the policy does not follow the advantages (by definition)")
     info: int = limit(7, "of 10 updates (set by design)", at_least=1)
-    warning: int = limit(9, "of 10 updates: none of 123 sound trainings of the fault bench's known half", at_least=1)
+    often: int = limit(9, "of 10 updates: none of 123 sound trainings of the fault bench's known half", at_least=1)
     sustained: int = limit(10, "updates for which it must last to be critical (set by design)", at_least=1)
     least: int = limit(
         15, "updates: in the first ones Adam overshoots, and an untrained critic moves a shared trunk", at_least=1
@@ -43,14 +43,14 @@ def judge(frame: Frame, memory: Memory, limits: AdvantageMisalignedLimits) -> li
         alignment.null & frame["kl_k3"].finite & (known > 0), "nothing moved, or all advantages are alike", quiet=True
     )
     count = recent(usable & (alignment.values <= limits.level), memory["window"], UPDATES)
-    often = usable & (known >= limits.least) & (count >= limits.warning)
+    often = usable & (known >= limits.least) & (count >= limits.often)
     bounds = Bounds(
         info=count >= limits.info,
         warning=often,
         critical=streak(often, usable & ~often, memory["often"]) >= limits.sustained,
         info_at=float(limits.info),
-        warning_at=float(limits.warning),
-        critical_at=float(limits.warning),
+        warning_at=float(limits.often),
+        critical_at=float(limits.often),
     )
     counted = count.astype(np.float64)
     return [settle(alignment.name, alignment, bounds, excuses=[excuse, young, undefined], judged=counted)]
