@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from esper_analyze.detector.conditions.applicability import inner_loop_not_measurable
+from esper_analyze.detector.conditions.convergence import AT_BEST
+from esper_analyze.detector.conditions.shared import free
 from esper_analyze.detector.deferral_guards import FREE, DeferralGuard, Side, before, same
 from esper_analyze.detector.rule import VERDICT, Example, Limits, Memory, Rule, Statistic, WarmUp, limit
 from esper_analyze.detector.signals import Frame
@@ -26,6 +28,9 @@ class AdvantageMisalignedLimits(Limits):
     level: float = limit(0.0, "no correlation: the policy does not follow the advantages (by definition)")
     info: int = limit(7, "of 10 updates (set by design)", at_least=1)
     often: int = limit(9, "of 10 updates: none of 123 sound trainings of the fault bench's known half", at_least=1)
+    learnt: int = limit(
+        15, "updates in a row where returns are at their best: 2 in 65,536 if signs are random", at_least=1
+    )
     sustained: int = limit(10, "updates for which it must last to be critical (set by design)", at_least=1)
     least: int = limit(
         15, "updates: in the first ones Adam overshoots, and an untrained critic moves a shared trunk", at_least=1
@@ -42,8 +47,10 @@ def judge(frame: Frame, memory: Memory, limits: AdvantageMisalignedLimits) -> li
     undefined = Excuse(
         alignment.null & frame["kl_k3"].finite & (known > 0), "nothing moved, or all advantages are alike", quiet=True
     )
-    count = recent(usable & (alignment.values <= limits.level), memory["window"], UPDATES)
-    often = usable & (known >= limits.least) & (count >= limits.often)
+    low = usable & (alignment.values <= limits.level)
+    count = recent(low, memory["window"], UPDATES)
+    always = streak(low, usable & ~low, memory["low"]) >= limits.learnt
+    often = usable & (known >= limits.least) & (count >= limits.often) & (~AT_BEST.holds(frame) | always)
     bounds = Bounds(
         info=count >= limits.info,
         warning=often,
@@ -58,14 +65,16 @@ def judge(frame: Frame, memory: Memory, limits: AdvantageMisalignedLimits) -> li
 
 def guard(frame: Frame, memory: Memory, limits: AdvantageMisalignedLimits) -> DeferralGuard | None:
     """Defer while all updates that count are above the level."""
-    if np.count_nonzero(memory["window"]):
+    if np.count_nonzero(memory["window"]) or np.count_nonzero(memory["low"]):
         return None
     alignment = frame["advantage_alignment"]
     usable = alignment.finite & ~inner_loop_not_measurable(frame).where
     lasting = before(memory["known"], usable[-1], limits.least)
     kl: Sequence[Side] | None = () if np.count_nonzero(alignment.null) else FREE  # it says why there is no alignment
     measurable = same(frame["inner_loop_measurable"])
-    return DeferralGuard(lasting, {alignment.name: (limits.level,), "inner_loop_measurable": measurable, "kl_k3": kl})
+    return DeferralGuard(
+        lasting, {alignment.name: (limits.level,), "inner_loop_measurable": measurable, "kl_k3": kl, **free(AT_BEST)}
+    )
 
 
 def _cells(*values: float | None, measurable: bool = True) -> dict[str, object]:
@@ -78,14 +87,16 @@ RULE = Rule(
     figures=("policy",),
     columns=("advantage_alignment", "inner_loop_measurable", "kl_k3"),
     context=("kl_k3",),
+    conditions=(AT_BEST,),
     limits=AdvantageMisalignedLimits,
     warm_up=WARM_UP,
     judge=judge,
     guard=guard,
     title="The policy does not follow the advantages",
     meaning="In nine of ten updates actions that were better than expected did not become more likely (critical where "
-    "it lasts); in sound trainings they do in all but a few. The loss is then not the one that was meant: the sign of "
-    "the advantages or of the loss, or advantages that belong to other samples.",
+    "it lasts); in sound trainings they do in all but a few, unless returns are at their best and nothing is left to "
+    "follow. The loss is then not the one that was meant: the sign of the advantages or of the loss, or advantages "
+    "that belong to other samples.",
     look_first="The sign of advantages and policy loss; whether advantages, actions and observations of a minibatch "
     "are of the same samples (shuffled, reshaped, rolled).",
     reference="Schulman et al. 2017, equation 7: its gradient raises log-probs in proportion to the advantage",
@@ -100,7 +111,7 @@ RULE = Rule(
         Example("nothing moved any more", "not_applicable", _cells(*[0.2] * 15, None) | {"kl_k3": 0.0}, updates=16),
         Example("not recorded", "no_data", _cells(None)),
     ),
-    memory={"often": zeros, "known": zeros, "window": window(UPDATES)},
+    memory={"often": zeros, "low": zeros, "known": zeros, "window": window(UPDATES)},
     causes=("advantage_inconsistent", "numerical_instability", "first_ratio"),
     statistics={
         "advantage_alignment": Statistic(

@@ -16,8 +16,10 @@ from esper_analyze.detector.baselines import (
     recent_median_steady,
 )
 from esper_analyze.detector.conditions.applicability import NO_CLIP_CALL
+from esper_analyze.detector.conditions.convergence import AT_BEST
+from esper_analyze.detector.conditions.shared import free, held
 from esper_analyze.detector.deferral_guards import DeferralGuard, Side
-from esper_analyze.detector.rule import Example, Limits, Memory, Rule, Statistic, limit
+from esper_analyze.detector.rule import VERDICT, Example, Limits, Memory, Rule, Statistic, limit
 from esper_analyze.detector.signals import Frame, Signal
 from esper_analyze.detector.streaks import streak, zeros
 from esper_analyze.detector.verdict import Bounds, Excuse, Judgement, settle
@@ -48,7 +50,7 @@ def judge(frame: Frame, memory: Memory, limits: ClippingAlwaysLimits) -> list[Ju
         rise = level / early
     bounds = Bounds(
         info=always,
-        warning=always & (rise > limits.warning_rise),
+        warning=always & (rise > limits.warning_rise) & ~AT_BEST.holds(frame),
         critical=always & (rise > limits.critical_rise),
         info_at=np.nan,
         warning_at=limits.warning_rise,
@@ -65,8 +67,9 @@ def guard(frame: Frame, memory: Memory, limits: ClippingAlwaysLimits) -> Deferra
     norm = frame["grad_norm_pre_clip"]
     soonest = limits.sustained - int(memory["high"].max()) - 1
     if soonest >= 0:  # shares that come and go cannot have lasted before that
-        return DeferralGuard(soonest, {"clip_active_fraction": (), norm.name: (), **UNCLIPPED})
-    sides: dict[str, Sequence[Side]] = {"clip_active_fraction": (limits.fraction,), norm.name: (), **UNCLIPPED}
+        return DeferralGuard(soonest, {"clip_active_fraction": (), norm.name: (), **UNCLIPPED, **free(AT_BEST)})
+    sides: dict[str, Sequence[Side] | None] = {"clip_active_fraction": (limits.fraction,), norm.name: (), **UNCLIPPED}
+    sides |= held(frame, AT_BEST)
     if not early_known(norm.finite, memory, limits.early_updates):
         return None
     return DeferralGuard(recent_median_steady(memory, "norm", norm.finite), sides)
@@ -88,13 +91,15 @@ RULE = Rule(
     panels=("clipping.norm", "clipping.share"),
     columns=tuple(_cells(None)),
     context=("max_grad_norm", "optimizer_steps"),
+    conditions=(AT_BEST,),
     limits=ClippingAlwaysLimits,
     judge=judge,
     guard=guard,
     title="Every step is clipped",
     meaning="Nearly every optimizer step has been clipped for many updates: the clip norm, not the gradient, sets the "
     "length of the step. Most sound PPO runs do so, hence information only; it becomes an alarm when the norm before "
-    "clipping has risen far above its early level meanwhile (the value is how many times, the baseline that level).",
+    "clipping has risen far above its early level meanwhile (the value is how many times, the baseline that level) and "
+    "returns are not near their best.",
     look_first="grad_norm_pre_clip over time, scale of returns and vf_coef; then whether the clip norm is meant.",
     reference="Andrychowicz et al. 2021, What Matters in On-Policy RL, section on gradient clipping",
     examples=(
@@ -116,6 +121,6 @@ RULE = Rule(
         )
     },
     reach=70,  # the median of 50, refreshed after every twentieth
-    revision=2,
-    restated=("value", "threshold", "baseline"),
+    revision=3,
+    restated=("value", "threshold", "baseline", VERDICT),
 )

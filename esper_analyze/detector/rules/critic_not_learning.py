@@ -18,10 +18,10 @@ from esper_analyze.detector.conditions.applicability import RETURNS, returns_har
 from esper_analyze.detector.conditions.convergence import AT_BEST, EPISODE_RETURN
 from esper_analyze.detector.conditions.rewards import REWARDS, UNREWARDED, nothing_rewarded
 from esper_analyze.detector.conditions.shared import held
-from esper_analyze.detector.deferral_guards import FREE, DeferralGuard, before
+from esper_analyze.detector.deferral_guards import FREE, DeferralGuard, before, until
 from esper_analyze.detector.rule import VERDICT, Example, Limits, Memory, Rule, Statistic, WarmUp, limit
 from esper_analyze.detector.signals import Frame
-from esper_analyze.detector.streaks import tally, zeros
+from esper_analyze.detector.streaks import streak, tally, zeros
 from esper_analyze.detector.verdict import Bounds, Judgement, settle
 
 WARM_UP = WarmUp("too early to expect a critic to have learnt", lambda limits, _: limits.after)
@@ -40,6 +40,11 @@ class CriticNotLearningLimits(Limits):
     )
     margin: float = limit(0.05, "explained variance must exceed its own early level by this much")
     early_updates: int = limit(10, "updates whose mean is the critic's own early level", at_least=1)
+    sustained: int = limit(
+        50,
+        "updates of being off: in sound runs a critic follows rising returns from behind (set by design)",
+        at_least=1,
+    )
     after: int = limit(60, "sound recurrent runs took up to 50 updates to leave their start", at_least=20)
 
 
@@ -55,7 +60,9 @@ def judge(frame: Frame, memory: Memory, limits: CriticNotLearningLimits) -> list
     stuck = usable & (number >= limits.after) & (level < limits.low) & (level <= early + limits.margin)
     young = WARM_UP.excuse(usable & (number < limits.after))
     learnt = AT_BEST.holds(frame)
-    bounds = Bounds(info=stuck, warning=stuck & ~(off <= limits.error) & ~learnt, warning_at=limits.low)
+    lost = stuck & ~(off <= limits.error) & ~learnt
+    long = streak(lost, usable & ~lost, memory["lost"]) >= limits.sustained
+    bounds = Bounds(info=stuck, warning=long, warning_at=limits.low)
     return [settle(ev.name, ev, bounds, excuses=[constant, silent, young], needs=[nrmse], baseline=early, judged=level)]
 
 
@@ -74,6 +81,7 @@ def guard(frame: Frame, memory: Memory, limits: CriticNotLearningLimits) -> Defe
             recent_median_steady(memory, "recent", usable),
             recent_median_steady(memory, "nrmse", usable & nrmse.finite),
         )
+    lasting = min(lasting, until(memory["lost"], limits.sustained))
     sides = {ev.name: (), nrmse.name: (), **dict.fromkeys((EPISODE_RETURN, *REWARDS), FREE)}
     return DeferralGuard(lasting, {**sides, **held(frame, AT_BEST, UNREWARDED), **returns})
 
@@ -113,6 +121,7 @@ RULE = Rule(
     ),
     memory={
         "number": zeros,
+        "lost": zeros,
         **EARLY_MEMORY,
         **recent_median_memory("recent"),
         **recent_median_memory("nrmse"),

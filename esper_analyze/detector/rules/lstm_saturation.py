@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from esper_analyze.detector.deferral_guards import LASTING, DeferralGuard
-from esper_analyze.detector.rule import Example, Limits, Memory, Rule, Sign, limit
-from esper_analyze.detector.signals import Frame
-from esper_analyze.detector.verdict import Excuse, Judgement, above, settle
+from esper_analyze.detector.conditions.convergence import AT_BEST
+from esper_analyze.detector.conditions.shared import free, held
+from esper_analyze.detector.deferral_guards import LASTING, DeferralGuard, Side
+from esper_analyze.detector.rule import VERDICT, Example, Limits, Memory, Rule, Sign, limit
+from esper_analyze.detector.signals import Bools, Frame, Signal
+from esper_analyze.detector.verdict import Bounds, Excuse, Judgement, settle
 
 GATES = ("forget_saturation", "input_saturation", "output_saturation")
 
@@ -24,19 +27,35 @@ class LstmSaturationLimits(Limits):
 
 def judge(frame: Frame, memory: Memory, limits: LstmSaturationLimits) -> list[Judgement]:  # noqa: ARG001
     """Judge the share of hidden units with |h| > 0.99, and of gate values within 0.05 of 0 or 1."""
-    hidden = frame["h_saturation"]
+    hidden, learnt = frame["h_saturation"], AT_BEST.holds(frame)
     rollout = np.array([[name == "rollout" for name in frame.subjects]])
-    judged = [settle(hidden.name, hidden, above(hidden, limits.warning, limits.critical))]
+    judged = [settle(hidden.name, hidden, _bounds(hidden, learnt, limits))]
     for name in GATES:
         gate = frame[name]
         unlooked = Excuse(gate.null & rollout, "gates are looked at in minibatches, not in the rollout", quiet=True)
-        judged.append(settle(name, gate, above(gate, limits.warning, limits.critical), excuses=[unlooked]))
+        judged.append(settle(name, gate, _bounds(gate, learnt, limits), excuses=[unlooked]))
     return judged
 
 
+def _bounds(share: Signal, learnt: Bools, limits: LstmSaturationLimits) -> Bounds:
+    most, nearly_all = share.values > limits.warning, share.values > limits.critical
+    return Bounds(
+        info=most | nearly_all,
+        warning=most & ~learnt,
+        critical=nearly_all & ~learnt,
+        warning_at=limits.warning,
+        critical_at=limits.critical,
+    )
+
+
 def guard(frame: Frame, memory: Memory, limits: LstmSaturationLimits) -> DeferralGuard:  # noqa: ARG001
-    """Defer while every share stays on the same side of both bounds."""
-    return DeferralGuard(LASTING, dict.fromkeys(("h_saturation", *GATES), (limits.warning, limits.critical)))
+    """Defer while every share stays on the same side of both bounds, and success what it is where that matters."""
+    shares: dict[str, Sequence[Side] | None] = dict.fromkeys(
+        ("h_saturation", *GATES), (limits.warning, limits.critical)
+    )
+    least = min(limits.warning, limits.critical)
+    high = any(np.count_nonzero(frame[name].values[-1] > least) for name in shares)
+    return DeferralGuard(LASTING, {**shares, **(held(frame, AT_BEST) if high else free(AT_BEST))})
 
 
 def _cells(hidden: float | None, forget: float | None = 0.1) -> dict[str, object]:
@@ -50,12 +69,14 @@ RULE = Rule(
     sign=Sign("◇", "saturated", "", "most units or gates are at their ends"),
     sign_order=3,
     columns=("h_saturation", *GATES),
+    conditions=(AT_BEST,),
     limits=LstmSaturationLimits,
     judge=judge,
     guard=guard,
     title="LSTM saturated",
     meaning="Most units are at ±1, or most gates fully open or shut. Their derivatives are then near 0: the network "
-    "remembers, but cannot learn to remember otherwise.",
+    "remembers, but cannot learn to remember otherwise. Where returns stay near their best it is information: what it "
+    "remembers is then what it has learnt.",
     look_first="Scale of the LSTM's inputs (normalise observations), learning rate of the recurrent layer, c_rms.",
     reference="Karpathy et al. 2015, Visualizing and Understanding Recurrent Networks",
     examples=(
@@ -66,4 +87,6 @@ RULE = Rule(
         Example("not recorded", "no_data", _cells(None)),
     ),
     causes=("numerical_instability", "lstm_nonfinite", "lstm_explosion"),
+    revision=2,
+    restated=(VERDICT,),
 )
