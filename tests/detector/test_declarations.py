@@ -14,6 +14,8 @@ from esper_analyze.detector.toml import thresholds_from_toml, thresholds_to_toml
 
 BY_RULE = {rule.name: rule for rule in RULES}
 REVISED = {
+    "policy_replaced": (2, {"threshold", VERDICT}),
+    "lstm_saturation": (2, {VERDICT}),
     "setting_changed": (2, {VERDICT}),
     "kl_spike": (2, {"threshold", VERDICT}),
     "ratio_explosion": (2, {VERDICT}),
@@ -29,11 +31,11 @@ REVISED = {
     "value_collapse": (3, {"threshold", VERDICT}),
     "advantage_outlier": (2, {"threshold"}),
     "critic_constant": (4, {"value", VERDICT}),
-    "critic_not_learning": (4, {"value", VERDICT}),
+    "critic_not_learning": (5, {"value", VERDICT}),
     "gradient_vanishing": (4, {"value", "threshold", VERDICT}),
     "value_divergence": (2, {"threshold", "baseline", VERDICT}),
     "advantage_misaligned": (2, {VERDICT}),
-    "clipping_always": (2, {"value", "threshold", "baseline"}),
+    "clipping_always": (3, {"value", "threshold", "baseline", VERDICT}),
     "slot_gradient_explosion": (2, {"value"}),
     "update_skipped": (2, {"value"}),
     "performance_degradation": (3, {"value", "threshold", "baseline", VERDICT}),

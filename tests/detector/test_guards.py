@@ -282,7 +282,13 @@ def _of_fixed_bounds() -> list[Promise]:
         Promise(
             "lstm_nonfinite", {"has_nan": False, "has_inf": True}, 2, LASTING, {"has_nan": [0.0], "has_inf": [1.0]}
         ),
-        Promise("lstm_saturation", shares, 2, LASTING, {key: [0.5, 0.9] for key in shares}),
+        Promise(
+            "lstm_saturation",
+            shares,
+            2,
+            LASTING,
+            {key: [0.5, 0.9] for key in shares} | {BEST: "any", f"updates.{RETURN}": "any"},
+        ),
         Promise(
             "lstm_vanishing",
             {"h_rms": 0.3, "c_rms": 0.3},
@@ -585,7 +591,8 @@ def _of_medians() -> list[Promise]:
         (1.0, 25, 15, [0.9]),
         (1.0, 40, 0, [0.9]),
     ):
-        expected = {fraction: sides, pre: [], "max_grad_norm": [], "optimizer_steps": [0.0]}
+        expected = {fraction: sides, pre: [], "max_grad_norm": [], "optimizer_steps": [0.0], RETURN: "any"}
+        expected[BEST] = [0.0] if n >= 20 else "any"
         result.append(Promise("clipping_always", {fraction: share, pre: 3.0}, n, updates, expected))
     late = {fraction: 1.0, pre: [*[None] * 15, *[3.0] * 9]}
     result.append(Promise("clipping_always", late, 24, None))  # the early level still changes
@@ -636,7 +643,7 @@ def _of_returns() -> list[Promise]:
     updates: int | None
     result = []
     alignment = "advantage_alignment"
-    sides = {alignment: [0.0], "inner_loop_measurable": [1.0], "kl_k3": "any"}
+    sides = {alignment: [0.0], "inner_loop_measurable": [1.0], "kl_k3": "any", RETURN: "any", BEST: "any"}
     for course, updates in (
         ([0.5], 13),
         ([0.5] * 14, 0),

@@ -111,6 +111,7 @@ def test_the_rules_page_names_every_rule_threshold_and_example() -> None:
 
 AT_LEAST_ONE = {
     "advantage_misaligned.info": None, "advantage_misaligned.often": None, "advantage_misaligned.least": None,
+    "advantage_misaligned.learnt": None, "critic_not_learning.sustained": None,
     "setting_changed.constant": None, "optimizer_restarted.often": None, "ends_ignored.episodes": None,
     "advantage_inconsistent.updates": None, "returns_inconsistent.updates": None, "returns_inconsistent.ends": None,
     **{f"{name}.sustained": None for name in (
@@ -166,7 +167,7 @@ SHARES = (
     "setting_changed.discount", "optimizer_restarted.lost", "returns_inconsistent.exact",
     "returns_inconsistent.broken", "returns_inconsistent.continued", "returns_inconsistent.gamma",
     "returns_inconsistent.rounding",
-    "policy_replaced.steps", "policy_replaced.least", "policy_replaced.moved",
+    "policy_replaced.steps", "policy_replaced.least", "policy_replaced.moved", "policy_replaced.peaks",
 )  # fmt: skip
 """Bounds on what is never below 0."""
 

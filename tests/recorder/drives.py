@@ -185,7 +185,7 @@ POLICY: dict[str, tuple[Drive, ...]] = {
     "policy_replaced": (
         Drive(
             {10: prefer(op=(6, 0, 0, 0), slot=(4, -4))},
-            {(RUN, "entropy"): {10: CRITICAL}},
+            {(RUN, "entropy"): {10: WARNING}},
             loop=UNMASKED,
         ),
     ),
@@ -299,7 +299,7 @@ VALUE: dict[str, tuple[Drive, ...]] = {
         Drive({3: have(spoil=say_far_off)}, {(RUN, "explained_variance"): {22: WARNING, 102: CRITICAL}}),
     ),
     "critic_not_learning": (
-        Drive({10: miss(1.0), 72: miss(2.0)}, {(RUN, "explained_variance"): {59: INFO, 100: WARNING}}),
+        Drive({10: miss(1.0), 72: miss(2.0)}, {(RUN, "explained_variance"): {59: INFO, 149: WARNING}}),
     ),
     "value_fit_lost": (
         Drive({20: miss(2.0)}, {(RUN, "value_return_correlation"): {22: WARNING}}, sound={0: miss(0.5)}),

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from esper_analyze.detector.conditions.applicability import inner_loop_not_measurable
-from esper_analyze.detector.conditions.convergence import AT_BEST
+from esper_analyze.detector.conditions.convergence import AT_BEST, EPISODE_RETURN
 from esper_analyze.detector.conditions.shared import free
 from esper_analyze.detector.deferral_guards import FREE, DeferralGuard, Side, before, same
 from esper_analyze.detector.rule import VERDICT, Example, Limits, Memory, Rule, Statistic, WarmUp, limit
@@ -72,9 +72,8 @@ def guard(frame: Frame, memory: Memory, limits: AdvantageMisalignedLimits) -> De
     lasting = before(memory["known"], usable[-1], limits.least)
     kl: Sequence[Side] | None = () if np.count_nonzero(alignment.null) else FREE  # it says why there is no alignment
     measurable = same(frame["inner_loop_measurable"])
-    return DeferralGuard(
-        lasting, {alignment.name: (limits.level,), "inner_loop_measurable": measurable, "kl_k3": kl, **free(AT_BEST)}
-    )
+    sides = {alignment.name: (limits.level,), "inner_loop_measurable": measurable, "kl_k3": kl, EPISODE_RETURN: FREE}
+    return DeferralGuard(lasting, {**sides, **free(AT_BEST)})
 
 
 def _cells(*values: float | None, measurable: bool = True) -> dict[str, object]:
@@ -85,8 +84,8 @@ RULE = Rule(
     name="advantage_misaligned",
     table="updates",
     figures=("policy",),
-    columns=("advantage_alignment", "inner_loop_measurable", "kl_k3"),
-    context=("kl_k3",),
+    columns=("advantage_alignment", "inner_loop_measurable", "kl_k3", EPISODE_RETURN),
+    context=("kl_k3", EPISODE_RETURN),
     conditions=(AT_BEST,),
     limits=AdvantageMisalignedLimits,
     warm_up=WARM_UP,

@@ -16,16 +16,20 @@ from esper_analyze.detector.baselines import (
     recent_median_steady,
 )
 from esper_analyze.detector.conditions.applicability import NO_CLIP_CALL
-from esper_analyze.detector.conditions.convergence import AT_BEST
+from esper_analyze.detector.conditions.convergence import AT_BEST, EPISODE_RETURN
 from esper_analyze.detector.conditions.shared import free, held
-from esper_analyze.detector.deferral_guards import DeferralGuard, Side
+from esper_analyze.detector.deferral_guards import FREE, DeferralGuard, Side
 from esper_analyze.detector.rule import VERDICT, Example, Limits, Memory, Rule, Statistic, limit
 from esper_analyze.detector.signals import Frame, Signal
 from esper_analyze.detector.streaks import streak, zeros
 from esper_analyze.detector.verdict import Bounds, Excuse, Judgement, settle
 
-UNCLIPPED: dict[str, Sequence[Side]] = {"max_grad_norm": (), "optimizer_steps": (0.0,)}
-"""Sides of the columns that say that nothing is clipped."""
+UNCLIPPED: dict[str, Sequence[Side] | None] = {
+    "max_grad_norm": (),
+    "optimizer_steps": (0.0,),
+    EPISODE_RETURN: FREE,
+}
+"""Sides of the columns that say that nothing is clipped, and of the one that a condition reads."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,8 +93,8 @@ RULE = Rule(
     table="updates",
     figures=("clipping", "losses"),
     panels=("clipping.norm", "clipping.share"),
-    columns=tuple(_cells(None)),
-    context=("max_grad_norm", "optimizer_steps"),
+    columns=(*_cells(None), EPISODE_RETURN),
+    context=("max_grad_norm", "optimizer_steps", EPISODE_RETURN),
     conditions=(AT_BEST,),
     limits=ClippingAlwaysLimits,
     judge=judge,

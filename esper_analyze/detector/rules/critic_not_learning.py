@@ -105,7 +105,7 @@ RULE = Rule(
     title="The critic does not learn",
     meaning="Over the last 50 updates the critic explained next to nothing of the returns, and no more than in its "
     "first ten updates (the baseline). If it at least knows the mean return, this is information: there may be "
-    "nothing to predict. If it is off by more, it does not learn, and the policy is trained on its errors.",
+    "nothing to predict. If it is off by more for long, it does not learn, and the policy is trained on its errors.",
     look_first="Whether the value loss reaches the critic (its gradient norm and update_ratio), vf_coef, value "
     "clipping with returns far larger than the clip, observations that do not hold what the return depends on.",
     reference="Explained variance compared with its own early level; Engstrom et al. 2020, "
@@ -114,7 +114,7 @@ RULE = Rule(
         Example("a critic that learns", "ok", _cells(*[0.0] * 10, *[0.5] * 60), updates=70),
         Example("low, but better than at its start", "ok", _cells(*[-0.6] * 10, *[0.05] * 60), updates=70),
         Example("no better than at its start, but it knows the mean", "info", _cells(*[0.0] * 70), updates=70),
-        Example("no better, and off", "warning", _cells(*[0.02, -0.03] * 35, error=3.0), updates=70),
+        Example("no better, and off for long", "warning", _cells(*[0.02, -0.03] * 60, error=3.0), updates=120),
         Example("too early to say", "not_applicable", _cells(*[-0.1] * 30), updates=30),
         Example("constant returns", "not_applicable", _cells(None, low=True)),
         Example("not recorded", "no_data", _cells(None)),
@@ -147,6 +147,6 @@ RULE = Rule(
         )
     },
     reach=70,  # 50 values, refreshed after every twentieth
-    revision=4,
+    revision=5,
     restated=("value", VERDICT),
 )

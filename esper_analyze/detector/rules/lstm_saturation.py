@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from esper_analyze.detector.conditions.convergence import AT_BEST
+from esper_analyze.detector.conditions.convergence import AT_BEST, EPISODE_RETURN
 from esper_analyze.detector.conditions.shared import free, held
-from esper_analyze.detector.deferral_guards import LASTING, DeferralGuard, Side
+from esper_analyze.detector.deferral_guards import FREE, LASTING, DeferralGuard, Side
 from esper_analyze.detector.rule import VERDICT, Example, Limits, Memory, Rule, Sign, limit
 from esper_analyze.detector.signals import Bools, Frame, Signal
 from esper_analyze.detector.verdict import Bounds, Excuse, Judgement, settle
@@ -55,6 +55,7 @@ def guard(frame: Frame, memory: Memory, limits: LstmSaturationLimits) -> Deferra
     )
     least = min(limits.warning, limits.critical)
     high = any(np.count_nonzero(frame[name].values[-1] > least) for name in shares)
+    shares[f"updates.{EPISODE_RETURN}"] = FREE
     return DeferralGuard(LASTING, {**shares, **(held(frame, AT_BEST) if high else free(AT_BEST))})
 
 
@@ -69,6 +70,7 @@ RULE = Rule(
     sign=Sign("◇", "saturated", "", "most units or gates are at their ends"),
     sign_order=3,
     columns=("h_saturation", *GATES),
+    beside={"updates": (EPISODE_RETURN,)},
     conditions=(AT_BEST,),
     limits=LstmSaturationLimits,
     judge=judge,
