@@ -117,6 +117,8 @@ def ends_ignored(numbers: Numbers) -> Checked:
     if continued >= _CONTINUED:
         earlier = numbers.before("ends_continued_fraction")
         words = f"ends_continued_fraction is {number(continued)} ({number(earlier)} before)"
+        if numbers.recorded("return_residual") and numbers.since("return_residual") > _INEXACT:
+            return possible(f"{words}, and so at other timesteps")
         return likely(words) if earlier < _CONTINUED else possible(f"{words}: so it is with time limits, too")
     return ruled_out(words)
 
@@ -160,7 +162,7 @@ def observations(numbers: Numbers) -> Checked:
 
 def gamma(numbers: Numbers) -> Checked:
     """Say which discount fits the returns, else which one is set."""
-    if numbers.recorded("return_gamma"):
+    if numbers.recorded("return_gamma") and not numbers.since("return_residual") > _INEXACT:
         fit = numbers.since("return_gamma")
         above = numbers.recorded("gamma") and fit > numbers.since("gamma") + 0.02
         return (likely if fit > 1.0 + _EXACT or above else ruled_out)(
