@@ -302,8 +302,8 @@ def test_a_directory_whose_name_is_no_text_is_wrong_use_and_no_damage(name: str,
 
 @pytest.mark.parametrize("arguments", [("replay",), ("sql", "select count(*) from heads")])
 def test_what_is_left_out_is_said(command: Command, tmp_path: Path, arguments: tuple[str, ...]) -> None:
-    run = Path(shutil.copytree(SAMPLES / "one_update_collapse", tmp_path / "run"))
-    shard = next(run.rglob("heads-*.parquet"))
+    run = Path(shutil.copytree(SAMPLES / "nan_reward", tmp_path / "run"))
+    shard = next(run.rglob("updates-*.parquet"))
     shard.write_bytes(shard.read_bytes()[:5000])
     said = command(arguments[0], run, *arguments[1:], "--skip-broken")
     assert said.code == 0

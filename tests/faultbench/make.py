@@ -57,9 +57,6 @@ def make(out: Path, setup: Setup) -> str:
     import torch
 
     torch.set_num_threads(1)
-    logging.getLogger("recorder").setLevel(
-        logging.ERROR
-    )  # findings are for the report: nobody is to see them by the way
     run_dir, began = out / setup.name, time.monotonic()
     if run_dir.exists():
         shutil.rmtree(run_dir)
@@ -69,7 +66,13 @@ def make(out: Path, setup: Setup) -> str:
         if touch is not None and update >= setup.onset:
             touch(trained, update - setup.onset)
 
-    made = Made(setup, training(setup).run(run_dir, before))
+    log = logging.getLogger("recorder")
+    level = log.level
+    log.setLevel(logging.ERROR)  # findings are for the report: nobody is to see them by the way
+    try:
+        made = Made(setup, training(setup).run(run_dir, before))
+    finally:
+        log.setLevel(level)
     write(run_dir, made)
     died = f", died: {made.outcome.died}" if made.outcome.died else ""
     return f"{setup.name} ({setup.task}, {setup.updates} updates): {time.monotonic() - began:.0f} s{died}"

@@ -55,6 +55,7 @@ CALLS: Mapping[tuple[str, str], str] = {
     ("updates", "optimizer_state_lost"): _MODEL,
     ("updates", "explained_variance"): _VALUES,
     ("updates", "value_nrmse"): _VALUES,
+    ("updates", "value_return_correlation"): _VALUES,
     ("updates", "bellman_error"): "rec.update(td_errors=…)",
     ("updates", "grad_norm_pre_clip"): _CLIP,
     ("updates", "grad_norm_pre_clip_max"): _CLIP,
