@@ -168,6 +168,7 @@ def _relations() -> list[Case]:
     )
     cases.append(Case(name, "rollout_ends", {"rollout_ends": 0, "episodes_finished": [2, 0, 1, 7]}, "2o 2c"))
     cases.append(Case(name, "rollout_ends", {"rollout_ends": 0, "episodes_finished": [2, None]}, "1o 1d"))
+    cases.append(Case(name, "rollout_ends", {"rollout_ends": 0, "episodes_finished": [-1, 2**63 - 1]}, "1o 1c"))
     name, cells = "environments_alike", {"environments": 4.0, "value_std": 1.0}
     cases += series(
         name,

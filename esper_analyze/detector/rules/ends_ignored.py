@@ -12,6 +12,9 @@ from esper_analyze.detector.signals import Frame, Ints
 from esper_analyze.detector.streaks import zeros
 from esper_analyze.detector.verdict import Bounds, Judgement, settle
 
+MANY = 2.0**31
+"""Episodes of an update from which on their number does not matter: sums of them stay within 64 bits."""
+
 
 @dataclass(frozen=True, slots=True)
 class EndsIgnoredLimits(Limits):
@@ -27,7 +30,7 @@ def judge(frame: Frame, memory: Memory, limits: EndsIgnoredLimits) -> list[Judge
     ends, episodes = frame["rollout_ends"], frame["episodes_finished"]
     known = ends.finite & episodes.finite
     ended = known & (ends.values > 0)
-    count = np.where(known, episodes.values, 0.0).astype(np.int64)
+    count = np.where(known, np.clip(episodes.values, 0.0, MANY), 0.0).astype(np.int64)
     without = _since(count, ended, memory["without"])
     bounds = Bounds(critical=known & (without >= limits.episodes), critical_at=float(limits.episodes))
     return [settle(ends.name, ends, bounds, needs=[episodes], judged=without.astype(np.float64))]
