@@ -28,18 +28,6 @@ from tests.reports.synthetic import Rows, write_run
 START, UPDATES = 30, 35
 NAN, INF = float("nan"), float("inf")
 BY_CAUSE = {cause.name: cause for cause in CAUSES}
-LATER = {
-    *("rollout_ends", "environments", "environments_distinct", "return_residual", "gamma", "value_coef"),
-    *("return_gamma", "optimizer_state_lost"),
-}
-"""Columns of the next version of the schema: until a run has them, they are not recorded."""
-LATER_RULES = {
-    "ends_ignored",
-    "environments_alike",
-    "returns_inconsistent",
-    "advantage_inconsistent",
-    "optimizer_restarted",
-}
 SETTINGS = (
     *("learning_rate", "clip_range", "entropy_coef", "value_coef", "gamma", "target_kl", "max_grad_norm", "epochs"),
     "loss_scale",
@@ -330,8 +318,8 @@ def test_a_step_is_found_in_the_update_in_which_it_happened_and_noise_has_none()
 
 def test_every_cause_has_its_own_name_and_names_rules_and_columns_that_exist() -> None:
     assert len(BY_CAUSE) == len(CAUSES)
-    assert {rule for cause in CAUSES for rule in cause.rules} <= {rule.name for rule in RULES} | LATER_RULES
-    assert {name for cause in CAUSES for name in cause.columns} <= {*BY_NAME["updates"].names, *LATER}
+    assert {rule for cause in CAUSES for rule in cause.rules} <= {rule.name for rule in RULES}
+    assert {name for cause in CAUSES for name in cause.columns} <= {*BY_NAME["updates"].names}
     assert all(cause.record for cause in CAUSES if cause.columns)
 
 
