@@ -66,7 +66,7 @@ def environment_statistics(values: Tensor) -> Tensor:
     sums, sizes = [], []
     for start, part in _cuts(values):
         steps = torch.arange(start, start + len(part), dtype=torch.float64, device=part.device)
-        weights = (12.9898 * steps + 0.5).sin()  # an irrational step: no two timesteps have the same weight
+        weights = (12.9898 * steps + 0.5).sin()  # no multiple of the step is a full turn, so they do not repeat
         piece = part.double()
         sums.append(weights @ piece)
         sizes.append(weights.abs() @ piece.abs())

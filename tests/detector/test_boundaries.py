@@ -1364,6 +1364,10 @@ def _changes() -> list[Case]:
     ]
     for setting, course, verdicts in turns:
         cases.append(Case(name, setting, cells | more | {setting: course}, verdicts))
+    unclipped = cells | more | {"max_grad_norm": [0.5, math.inf]}
+    cases.append(Case(name, "max_grad_norm", unclipped, "1o 1w", threshold=2.5, value=math.inf, baseline=0.5))
+    clipped = cells | more | {"max_grad_norm": [math.inf, 0.5]}
+    cases.append(Case(name, "max_grad_norm", clipped, "1o 1i", value=0.5, baseline=math.inf))
     stopped = cells | more | {"epochs": [4] * 6 + [20]}
     cases.append(Case(name, "epochs", stopped | {"target_kl": 0.01}, "7o"))
     cases.append(Case(name, "epochs", stopped | {"target_kl": 0.0}, "6o 1w", threshold=20.0, value=20.0, baseline=4.0))

@@ -32,7 +32,7 @@ class AdvantageCollapseLimits(Limits):
     rewarded: int = limit(10, "updates with a reward before which one that stays away may just be rare", at_least=1)
     gap: float = limit(
         3.0,
-        "times the longest time without reward so far; in sparse tasks of the fault bench it grew by 1.5 at most",
+        "times the longest time without reward so far; in known sparse tasks of the fault bench it grew by 1.5 at most",
         at_least=1.0,
     )
 

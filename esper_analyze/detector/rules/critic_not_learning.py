@@ -35,7 +35,7 @@ class CriticNotLearningLimits(Limits):
     low: float = limit(0.1, "a critic above this explains something, whatever it did at its start")
     error: float = limit(
         2.0,
-        "a critic that knows the mean return is off by 1 standard deviation; sound runs of the fault bench reach 1.6",
+        "a critic that knows the mean return is off by 1 standard deviation; sound runs of the known half reach 1.6",
         at_least=0.0,
     )
     margin: float = limit(0.05, "explained variance must exceed its own early level by this much")

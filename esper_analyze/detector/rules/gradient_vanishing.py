@@ -39,7 +39,9 @@ class GradientVanishingLimits(Limits):
     faded: float = limit(1e-4, "four orders of magnitude below the group's own early scale", at_least=0.0)
     sustained: int = limit(3, "a single quiet update does not count", at_least=1)
     some_sustained: int = limit(
-        5, "of fewer than half of the tensors: ReLUs of a sound training came back after 4 (fault bench)", at_least=1
+        5,
+        "of fewer than half of the tensors: ReLUs of a sound training of the known half came back after 4",
+        at_least=1,
     )
     error: float = limit(
         1.0, "value_nrmse of a critic that knows the mean return: one that is off by more has not fitted", at_least=0.0

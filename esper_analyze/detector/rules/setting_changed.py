@@ -20,7 +20,7 @@ MAY_BE_ZERO = ("entropy_coef", "gamma")
 """Settings that are meant to be 0 at times."""
 EPOCHS, EARLY_STOP = "epochs", "target_kl"
 WIDE = 1e100
-"""A clip norm of as much or more clips nothing."""
+"""A clip norm of as much or more clips nothing: compared as this number, and told as infinity."""
 SAFE = 0.99
 """Share of a distance up to which rounding cannot carry a number over it."""
 
@@ -62,8 +62,9 @@ def _epochs(frame: Frame, memory: Memory, limits: SettingChangedLimits) -> Judge
 
 def _judged(name: str, frame: Frame, memory: Memory, limits: SettingChangedLimits) -> Judgement:
     setting = frame[name]
+    recorded = setting.values
     if name == "max_grad_norm":  # infinity: gradients are not clipped
-        setting = Signal(name, np.minimum(setting.values, WIDE), setting.null)
+        setting = Signal(name, np.minimum(recorded, WIDE), setting.null)
     last = _before(setting.values, setting.finite, memory, f"{name}_last")
     most = np.fmax.accumulate(
         np.concatenate([memory[f"{name}_most"][None], np.where(setting.finite, setting.values, np.nan)]), axis=0
@@ -82,7 +83,8 @@ def _judged(name: str, frame: Frame, memory: Memory, limits: SettingChangedLimit
         info_at=np.where(setting.values > last, (1 + limits.change) * last, np.nan),
         warning_at=np.where(jumped, limits.rise * largest, np.nan),
     )
-    return settle(name, setting, bounds, excuses=_unpassed(setting, frame), baseline=last)
+    baseline = np.where(last >= WIDE, np.inf, last)
+    return settle(name, setting, bounds, excuses=_unpassed(setting, frame), baseline=baseline, judged=recorded)
 
 
 def _unpassed(setting: Signal, frame: Frame) -> list[Excuse]:
