@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from functools import reduce
 
 import torch
@@ -85,56 +86,72 @@ def return_statistics(values: Tensor, returns: Tensor, rewards: Tensor, ends: Te
     R = r.
     """
     pieces = _Steps(values, returns, rewards, ends)
-    square, one, two, mixed, y_one, y_two, alive, ended = reduce(torch.add, map(_sums, pieces))
+    products, others = (reduce(torch.add, parts) for parts in zip(*map(_sums, pieces), strict=True))
+    (y_one, y_two), (one, mixed), two = products[0, 1:], products[1, 1:], products[2, 2]
+    alive, ended, square = others
     scale = (square / returns.numel()).sqrt()
     determinant = one * two - mixed.square()
     apart = determinant > COLLINEAR * one * two
     gamma = torch.where(apart, (y_one * two - y_two * mixed) / determinant, y_one / one)
     other = torch.where(apart, (y_two * one - y_one * mixed) / determinant, 0.0)
+    weights = torch.stack([torch.ones_like(gamma), -gamma, -other])
 
-    def misses(piece: tuple[Tensor, ...]) -> Tensor:
-        target, after, advantage, lives, ends_here = piece[:5]
-        missed = torch.where(lives, target - gamma * after - other * advantage, 0.0).square().sum()
-        return torch.stack([missed, (ends_here & (target.abs() > CONTINUED * scale)).sum().double()])
+    def misses(piece: _Piece) -> Tensor:
+        continued = piece.over & (piece.target.abs() > CONTINUED * scale)
+        return torch.stack([(weights @ piece.rows).square().sum(), continued.sum().double()])
 
     missed, continued = reduce(torch.add, map(misses, pieces))
     cells = torch.stack([continued / ended, (missed / alive).sqrt() / scale, gamma, 1 + other / gamma])
-    broken = ~torch.stack([array.isfinite().all() for array in (values, returns, rewards)]).all()
+    broken = ~torch.stack([array.sum(dtype=torch.float64) for array in (values, returns, rewards)]).isfinite().all()
     fits = (alive >= FEWEST) & (broken | (one > 0))
     defined = torch.stack([ended > 0, fits, fits & (broken | apart)])
     return torch.cat([torch.where(broken, torch.nan, cells), defined.double()])
 
 
-class _Steps:
-    """Timesteps of a rollout, piece by piece in float64, each with the one after it.
+@dataclass(frozen=True, slots=True)
+class _Piece:
+    """Some timesteps, each with the next. ``rows`` [3, N] are R − r, R' and R' − V', 0 where the episode ended."""
 
-    A piece has R − r, R', R' − V', where an episode goes on, where it ended, and R; the last timestep has no next.
-    """
+    rows: Tensor
+    lives: Tensor  # where the episode goes on, of the timesteps that have a next one
+    target: Tensor  # R − r
+    over: Tensor  # where the episode ended
+    returns: Tensor
+
+
+class _Steps:
+    """The timesteps of a rollout, piece by piece in float64."""
 
     def __init__(self, values: Tensor, returns: Tensor, rewards: Tensor, ends: Tensor) -> None:
         self._arrays = values, returns, rewards, ends
+        cuts = list(_cuts(returns))
+        self._starts = [start for start, _ in cuts]
+        self._rows = len(cuts[0][1])
+        self._only = self._piece(0) if len(cuts) == 1 else None
 
-    def __iter__(self) -> Iterator[tuple[Tensor, ...]]:
+    def __iter__(self) -> Iterator[_Piece]:
+        if self._only is not None:
+            yield self._only
+            return
+        for start in self._starts:
+            yield self._piece(start)
+
+    def _piece(self, start: int) -> _Piece:
         values, returns, rewards, ends = self._arrays
-        for start, part in _cuts(returns):
-            stop = start + len(part)
-            ahead = slice(start + 1, stop + 1)
-            here, after, value = part.double(), returns[ahead].double(), values[ahead].double()
-            if len(after) < len(here):  # the rollout's last timestep
-                nothing = torch.zeros_like(here[:1])
-                after, value = torch.cat([after, nothing]), torch.cat([value, nothing])
-            over = ends[start:stop] != 0
-            lives = ~over
-            if stop == len(returns):
-                lives = torch.cat([lives[:-1], torch.zeros_like(lives[:1])])
-            yield here - rewards[start:stop].double(), after, after - value, lives, over, here
+        stop = min(start + self._rows, len(returns))
+        ahead = slice(start + 1, stop + 1)
+        here, after = returns[start:stop].double(), returns[ahead].double()
+        target, over = here - rewards[start:stop].double(), ends[start:stop] != 0
+        count = len(after)  # one less at the end of the rollout: its last timestep has no next
+        lives = ~over[:count]
+        rows = torch.stack([target[:count], after, after - values[ahead]]) * lives
+        return _Piece(rows.reshape(3, -1), lives, target, over, here)
 
 
-def _sums(piece: tuple[Tensor, ...]) -> Tensor:
-    target, after, advantage, lives, over, here = piece
-    y, one, two = (torch.where(lives, cells, 0.0) for cells in (target, after, advantage))
-    products = [here * here, one * one, two * two, one * two, y * one, y * two, lives.double(), over.double()]
-    return torch.stack([product.sum() for product in products])
+def _sums(piece: _Piece) -> tuple[Tensor, Tensor]:
+    """Return the products of the rows [3, 3]; and timesteps that go on, timesteps that ended, and the sum of R² [3]."""
+    others = [piece.lives.sum(), piece.over.sum(), piece.returns.square().sum()]
+    return piece.rows @ piece.rows.T, torch.stack([cell.double() for cell in others])
 
 
 def _cuts(array: Tensor) -> Iterator[tuple[int, Tensor]]:
