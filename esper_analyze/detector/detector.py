@@ -1,6 +1,7 @@
 """The detector: batches of updates in; verdicts, findings, level changes and filled columns out.
 
-The recorder runs it live with one update per batch, replay over complete shards; results are the same.
+The recorder runs it live with one update per batch, replay over complete shards; results are the same. Rules compute
+on whatever was recorded, so numpy does not warn within: overflow, division by zero and NaN are values, and judged.
 """
 
 from __future__ import annotations
@@ -189,6 +190,7 @@ class Detector:
         self._late: list[_Ordered] = []
         self._last_update = -1
 
+    @np.errstate(all="ignore")
     def process(self, batch: Batch) -> Outcome:
         """Judge the next updates. Raises ``ValueError`` unless they follow those already processed."""
         updates = batch.update.tolist()
@@ -249,6 +251,7 @@ class Detector:
             filled[state.rule.table, column] = (result.subjects, state.memory.pop(column))
         return result, ordered
 
+    @np.errstate(all="ignore")
     def _evaluate_deferred(self) -> None:
         """Evaluate all deferred updates. None should produce findings; any that do are emitted late."""
         if self._deferral is None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -26,10 +27,11 @@ pytestmark = pytest.mark.processor
 
 WANTED = Detector().wanted
 SPECIAL = [math.nan, math.inf, -math.inf, 0.0, 1e-9, 0.01, 0.05, 0.12, 0.3, 0.6, 1.0, 6.0, 30.0, -0.4, -2.0]
+EXTREME = [*SPECIAL, 5e-324, -5e-324, 1e-200, 1e160, -1e160, 1.7e308, -1.7e308]
 SETTINGS = settings(max_examples=60, deadline=None)
 
 
-def random_frame(table: str, n: int, rng: np.random.Generator) -> Frame:
+def random_frame(table: str, n: int, rng: np.random.Generator, special: Sequence[float]) -> Frame:
     declared = BY_NAME[table]
     k = 1 if declared.subject is None else int(rng.integers(1, 4))
     subjects = ("run",) if declared.subject is None else tuple(f"s{i}" for i in range(k))
@@ -41,7 +43,7 @@ def random_frame(table: str, n: int, rng: np.random.Generator) -> Frame:
         if column.kind is Kind.FLOAT:
             steady = rng.choice([0.01, 0.3, 0.9, 1.0])
             values = np.where(
-                rng.random((n, k)) < 0.6, steady * rng.uniform(0.9, 1.1, (n, k)), rng.choice(SPECIAL, (n, k))
+                rng.random((n, k)) < 0.6, steady * rng.uniform(0.9, 1.1, (n, k)), rng.choice(special, (n, k))
             )
         elif column.kind is Kind.CHOICE:
             values = rng.integers(0, len(column.choices), (n, k)).astype(float)
@@ -55,9 +57,11 @@ def random_frame(table: str, n: int, rng: np.random.Generator) -> Frame:
     return Frame(tuple(subjects[i] for i in order), present[:, order], picked)
 
 
-def random_batch(seed: int, n: int) -> Batch:
+def random_batch(seed: int, n: int, special: Sequence[float] = SPECIAL) -> Batch:
     rng = np.random.default_rng(seed)
-    frames = {table: random_frame(table, n, rng) for table in WANTED if table == "updates" or rng.random() < 0.9}
+    frames = {
+        table: random_frame(table, n, rng, special) for table in WANTED if table == "updates" or rng.random() < 0.9
+    }
     update = np.cumsum(rng.choice([1, 1, 1, 2], n)).astype(np.int64)
     return Batch(update, {table: one for table, one in frames.items() if one.subjects})
 
@@ -264,3 +268,10 @@ def test_a_batch_without_updates_says_nothing_and_changes_nothing(rule: Rule, de
             assert all(len(one.code) == 0 for judged in nothing.judged for one in judged.judgements)
             assert all(len(values) == 0 for _, values in nothing.filled.values())
     assert found[0] == found[1]
+
+
+@SETTINGS
+@given(st.integers(0, 2**32), st.integers(1, 60))
+def test_the_largest_and_the_smallest_numbers_are_judged_like_all_others(seed: int, n: int) -> None:
+    whole = random_batch(seed, n, EXTREME)
+    assert said(run_cut(Detector(), whole, range(n))) == said(run_cut(Detector(), whole, []))

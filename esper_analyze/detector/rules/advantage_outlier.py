@@ -32,8 +32,7 @@ def judge(frame: Frame, memory: Memory, limits: AdvantageOutlierLimits) -> list[
     """Judge max(|advantage|) / std."""
     low, high, spread = frame["advantage_min"], frame["advantage_max"], frame["advantage_std"]
     constant = Excuse(spread.finite & (spread.values < TINY), "the advantages do not differ: see advantage_collapse")
-    with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
-        size = np.maximum(np.abs(low.values), np.abs(high.values)) / spread.values
+    size = np.maximum(np.abs(low.values), np.abs(high.values)) / spread.values
     size = np.where(spread.nonfinite, np.nan, size)
     outlier = Signal("advantage_max", size, high.null)
     bounds = Bounds(

@@ -50,8 +50,7 @@ def judge(frame: Frame, memory: Memory, limits: ClippingAlwaysLimits) -> list[Ju
     always = streak(high, share.finite & ~high, memory["high"]) >= limits.sustained
     early = early_level(norm.values, norm.finite, memory, limits.early_updates)
     level = recent_median(norm.values, norm.finite, memory, "norm")
-    with np.errstate(invalid="ignore", divide="ignore"):
-        rise = level / early
+    rise = level / early
     bounds = Bounds(
         info=always,
         warning=always & (rise > limits.warning_rise) & ~AT_BEST.holds(frame),

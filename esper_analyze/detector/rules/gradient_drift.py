@@ -46,10 +46,9 @@ def judge(frame: Frame, memory: Memory, limits: GradientDriftLimits) -> list[Jud
     usable = np.stack([signal.finite for signal in signals], axis=1)
     average = ema_baseline(values, usable, memory, "ema", keep=limits.momentum, warmup=limits.warmup)
     has_average = ~np.isnan(average)
-    with np.errstate(all="ignore"):
-        away = np.abs(values - average)
-        drift = np.minimum(away / (average + EPSILON), LARGEST)
-        beyond = has_average & (away > limits.noise * _step(values, usable, memory, limits))
+    away = np.abs(values - average)
+    drift = np.minimum(away / (average + EPSILON), LARGEST)
+    beyond = has_average & (away > limits.noise * _step(values, usable, memory, limits))
     beyond[:, HEALTH] &= values[:, HEALTH] < average[:, HEALTH]  # it rose in sound runs by twice its average
     far = beyond & (drift > limits.info)
     long_far = streak(far, has_average & ~far, memory["far"]) >= limits.sustained

@@ -82,10 +82,9 @@ def _unexplained_share(frame: Frame, masked: Bools) -> Signal:
     heads, holders, _ = _roles(frame.subjects)
     if not np.count_nonzero(masked & heads) or not np.count_nonzero(holders):
         return share
-    with np.errstate(invalid="ignore", divide="ignore"):
-        gone = np.where(masked & heads, share.values * tensors, 0.0)
-        expected = np.nan_to_num(np.nansum(gone, axis=1, keepdims=True) / tensors)
-        left = share.values - expected
+    gone = np.where(masked & heads, share.values * tensors, 0.0)
+    expected = np.nan_to_num(np.nansum(gone, axis=1, keepdims=True) / tensors)
+    left = share.values - expected
     shared = holders & (expected > 0.0) & np.isfinite(share.values)  # an update without masked heads is left alone
     return Signal(share.name, np.where(shared, np.where(left < ROUNDING, 0.0, left), share.values), share.null)
 
@@ -143,8 +142,7 @@ def _norm(frame: Frame, memory: Memory, limits: GradientVanishingLimits, masked:
     norm = frame["grad_norm"]
     usable = norm.finite & ~masked.where
     early = early_level(norm.values, usable, memory, limits.early_updates)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        share = Signal(norm.name, np.where(norm.null, np.nan, norm.values / early), norm.null)
+    share = Signal(norm.name, np.where(norm.null, np.nan, norm.values / early), norm.null)
     usable = usable & (early > 0.0)
     low = usable & (share.values < limits.faded)
     bounds = Bounds(info=streak(low, usable & ~low, memory["low"]) >= limits.sustained, warning_at=limits.faded)

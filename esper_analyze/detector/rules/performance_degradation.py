@@ -26,19 +26,18 @@ def _compared(windows: Floats, share: float) -> Floats:
     as many older updates in a row as the newer part has. Both are NaN where the drop is below ``share`` of the mean.
     """
     older, newer = windows[:, :-NEWER], windows[:, -NEWER:].mean(axis=1)
-    with np.errstate(over="ignore", invalid="ignore"):
-        before = older.mean(axis=1)
-        drop = before - newer
-        error, least = np.full((2, len(windows)), np.nan)
-        fallen = np.flatnonzero(~(drop < share * np.abs(before)) & (drop > 0))
-        if len(fallen):
-            older = older[fallen]
-            error[fallen] = older.std(axis=1, ddof=1) * np.sqrt(1 / NEWER + 1 / older.shape[1])
-            totals = np.cumsum(older, axis=1)
-            levels = totals[:, NEWER - 1 :].copy()
-            levels[:, 1:] -= totals[:, :-NEWER]
-            least[fallen] = levels.min(axis=1) / NEWER
-        return np.stack([before, drop, error, least])
+    before = older.mean(axis=1)
+    drop = before - newer
+    error, least = np.full((2, len(windows)), np.nan)
+    fallen = np.flatnonzero(~(drop < share * np.abs(before)) & (drop > 0))
+    if len(fallen):
+        older = older[fallen]
+        error[fallen] = older.std(axis=1, ddof=1) * np.sqrt(1 / NEWER + 1 / older.shape[1])
+        totals = np.cumsum(older, axis=1)
+        levels = totals[:, NEWER - 1 :].copy()
+        levels[:, 1:] -= totals[:, :-NEWER]
+        least[fallen] = levels.min(axis=1) / NEWER
+    return np.stack([before, drop, error, least])
 
 
 def _windows(share: float) -> Rolling:
