@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+
+from esper_analyze.replay.recall import AlarmSpan
 
 CLEAR_AFTER = 5
 """An alarm that returns before so many quiet updates is the same one, as with this project's own rules."""
@@ -13,28 +14,12 @@ Check = tuple[int, Mapping[str, str]]
 """An update at which a detector was asked, and the rules that were in alarm then with their verdict."""
 
 
-@dataclass(frozen=True)
-class Alarm:
-    """A rule in alarm from update ``start`` to ``end`` (None: still at the last check); ``verdict`` is its worst."""
-
-    rule: str
-    start: int
-    end: int | None
-    verdict: str
-    leading: bool = True
-    """Whether it is not shown under another alarm, as its consequence."""
-
-    def lasts_until(self, update: int) -> bool:
-        """Return whether it had not ended before ``update``."""
-        return self.end is None or self.end >= update
-
-
-def stretches(checks: Iterable[Check]) -> tuple[Alarm, ...]:
+def stretches(checks: Iterable[Check]) -> tuple[AlarmSpan, ...]:
     """Return the alarms of ``checks``, which are in the order of their updates; of those that begin together a critical
     first, the others in the order in which the detector named them.
     """
     active: dict[str, tuple[int, int, str]] = {}
-    ended: list[Alarm] = []
+    ended: list[AlarmSpan] = []
     firing: Mapping[str, str] = {}
     for update, firing in checks:
         for rule, verdict in firing.items():
@@ -42,9 +27,10 @@ def stretches(checks: Iterable[Check]) -> tuple[Alarm, ...]:
             active[rule] = start, update, max(worst, verdict, key=VERDICTS.index)
         for rule, (start, last, verdict) in list(active.items()):
             if update - last >= CLEAR_AFTER:
-                ended.append(Alarm(rule, start, last, verdict))
+                ended.append(AlarmSpan(rule, start, last, verdict))
                 del active[rule]
     ended += [
-        Alarm(rule, start, None if rule in firing else last, verdict) for rule, (start, last, verdict) in active.items()
+        AlarmSpan(rule, start, None if rule in firing else last, verdict)
+        for rule, (start, last, verdict) in active.items()
     ]
     return tuple(sorted(ended, key=lambda alarm: (alarm.start, alarm.verdict != "critical")))

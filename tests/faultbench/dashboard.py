@@ -14,7 +14,8 @@ import math
 from collections import Counter
 from collections.abc import Iterator
 
-from tests.faultbench.alarms import Alarm, Check, stretches
+from esper_analyze.replay.recall import AlarmSpan
+from tests.faultbench.alarms import Check, stretches
 from tests.faultbench.recording import Recording, Row, updates_of
 
 KL, CLIP_FRACTION, EXPLAINED_VARIANCE, ENTROPY_SHARE, GRADIENT_NORM = 0.05, 0.5, 0.0, 0.1, 100.0
@@ -24,7 +25,7 @@ _LOSSES = ("policy_loss", "value_loss", "total_loss")
 _CURVES = (*_LOSSES, "approx_kl", "clip_fraction", "entropy", "explained_variance", "grad_norm_pre_clip", "reward_mean")
 
 
-def judge(recording: Recording) -> tuple[Alarm, ...]:
+def judge(recording: Recording) -> tuple[AlarmSpan, ...]:
     """Return the alarms of a training."""
     return stretches(_checks(recording))
 

@@ -9,16 +9,15 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from esper_analyze.strict_json import strict_json
 from esper_analyze.terminal import say
 from tests.faultbench.draw import SPLITS
-from tests.faultbench.faults import FAULTS
 from tests.faultbench.outcome import FILE, read
-from tests.faultbench.score import GROUPINGS, Judged, _with_twins
+from tests.faultbench.score import Judged, with_twins
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -42,20 +41,18 @@ def labels_of(out: Path, split: str, folder: Path) -> dict[str, Any]:
     def path(name: str) -> str:
         return os.path.relpath(out / name, folder)
 
-    return {path(run.made.setup.name): _label(run, path) for run in _with_twins([Judged(one, ()) for one in made])}
+    return {path(run.made.setup.name): _label(run, path) for run in with_twins([Judged(one, ()) for one in made])}
 
 
-def _label(run: Judged, path: Any) -> dict[str, Any]:
-    label: dict[str, Any] = {"groups": {name: of(run) for name, of in GROUPINGS.items()}}
+def _label(run: Judged, path: Callable[[str], str]) -> dict[str, Any]:
+    labels = run.labels
+    label: dict[str, Any] = {"groups": labels.groups}
     if run.twin is not None:
         label["twin"] = path(run.twin.made.setup.name)
-    if not run.is_fault:
-        change = {"change": run.kind} if run.kind else {}
-        return {"healthy": run.is_sound or run.is_hard_negative, **change, **label}
-    fault = FAULTS[run.kind]
-    onset = run.made.setup.onset
-    entry = {"name": run.kind, "onset": onset, "rules": fault.rules, "hard": fault.hard, "harm": run.harm}
-    return {"fault": [entry], **label}
+    if not labels.faults:
+        return {"healthy": labels.healthy, **({"change": labels.change} if labels.change else {}), **label}
+    keys = ("name", "onset", "rules", "hard", "harm")
+    return {"fault": [{key: getattr(fault, key) for key in keys} for fault in labels.faults], **label}
 
 
 if __name__ == "__main__":

@@ -28,9 +28,10 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from esper_analyze.replay.recall import AlarmSpan
 from esper_analyze.storage.atomic import write_whole
 from tests.faultbench import alarms, dashboard, recording
-from tests.faultbench.alarms import Alarm, Check, stretches
+from tests.faultbench.alarms import Check, stretches
 from tests.faultbench.recording import Recording, renamed, updates_of
 
 FILE = "peers.json"
@@ -92,7 +93,7 @@ class Peer:
     A rule of a peer names the cause of a fault where one of those does.
     """
 
-    judge: Callable[[Recording], tuple[Alarm, ...]]
+    judge: Callable[[Recording], tuple[AlarmSpan, ...]]
     means: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     package: str = ""
     """Name and version on PyPI, empty for what needs no package."""
@@ -115,13 +116,13 @@ class Peer:
         return f"{self.installed or self.package.partition('==')[2]} {code:08x}"
 
 
-def alarms_of(peer: Peer, name: str, run_dir: Path, scalars: Recording) -> tuple[Alarm, ...] | None:
+def alarms_of(peer: Peer, name: str, run_dir: Path, scalars: Recording) -> tuple[AlarmSpan, ...] | None:
     """Return a peer's alarms on a run, cached beside it; None where it was never asked and is not installed."""
     if not peer.package:
         return peer.judge(scalars)
     cached = _cached(run_dir)
     if cached.get(name, {}).get("version") == peer.version:
-        return tuple(Alarm(**cells) for cells in cached[name]["alarms"])
+        return tuple(AlarmSpan(**cells) for cells in cached[name]["alarms"])
     if peer.installed is None:
         return None
     with warnings.catch_warnings():
@@ -139,7 +140,7 @@ def _cached(run_dir: Path) -> dict[str, Any]:
     return entries
 
 
-def _rlprobe(scalars: Recording) -> tuple[Alarm, ...]:
+def _rlprobe(scalars: Recording) -> tuple[AlarmSpan, ...]:
     from rlprobe.doctor.engine import diagnose_view
     from rlprobe.doctor.runview import RunView
     from rlprobe.schemas import RunManifest, StepRecord
@@ -162,7 +163,7 @@ def _rlprobe(scalars: Recording) -> tuple[Alarm, ...]:
     return stretches(checks())
 
 
-def _rldoctor(scalars: Recording, *, every: int, warm_up: int) -> tuple[Alarm, ...]:
+def _rldoctor(scalars: Recording, *, every: int, warm_up: int) -> tuple[AlarmSpan, ...]:
     """Ask it as its ``LiveMonitor`` does: every ``every`` updates from the ``warm_up``-th on, and at the end.
 
     The monitor reads all records again each time, which takes most of its time; a prefix of what it read is the same.

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from esper_analyze.replay.recall import FalseAlarms, false_alarms, fault_kinds
+from esper_analyze.strict_json import plain
 from tests.faultbench.draw import RELEASE
 from tests.faultbench.held_faults import HELD_FAULTS
 from tests.faultbench.peers import PEERS
@@ -117,16 +119,19 @@ def by_kind(judged: Sequence[Judged]) -> dict[str, dict[str, Any]]:
 
 
 def _kind(trainings: Sequence[Judged]) -> dict[str, Any]:
-    first = Counter(each.found.rule if each.found else "nothing" for each in trainings)
+    (of,) = fault_kinds([training.labelled for training in trainings])
+    delays = {each.made.setup.name: each.after_change.delay for each in trainings}
     return {
-        "runs": len(trainings),
-        "harmed": sum(each.harmed for each in trainings),
-        "found": sum(each.found is not None for each in trainings),
-        "named": sum(each.named for each in trainings),
-        "found first by": dict(first.most_common()),
-        "missed": [each.made.setup.name for each in trainings if each.found is None],
-        "missed though it did harm": [each.made.setup.name for each in trainings if each.found is None and each.harmed],
-        "delays": {each.made.setup.name: each.delay for each in trainings if each.delay is not None},
+        "runs": of.faults,
+        "harmed": of.harmful,
+        "found": of.found,
+        "named": of.named,
+        "found first by": of.found_first_by,
+        "missed": list(of.missed),
+        "missed though it did harm": [
+            name for each in trainings if each.harmed and (name := each.made.setup.name) in of.missed
+        ],
+        "delays": {name: delay for name, delay in delays.items() if delay is not None},
     }
 
 
@@ -135,7 +140,7 @@ def _harmless(judged: ByDetector, detectors: Sequence[str]) -> list[tuple[str, .
     for name, trainings in judged.items():
         for training in trainings:
             if training.is_hard_negative:
-                changes[training.kind][name].append(training.found is not None)
+                changes[training.kind][name].append(training.after_change.found is not None)
     rows: list[tuple[str, ...]] = []
     for change, alarms in sorted(changes.items()):
         texts = {name: str(sum(of)) for name, of in alarms.items()}
@@ -143,25 +148,16 @@ def _harmless(judged: ByDetector, detectors: Sequence[str]) -> list[tuple[str, .
     return rows
 
 
-def false_alarms(judged: Sequence[Judged]) -> list[dict[str, Any]]:
+def of_sound(judged: Sequence[Judged]) -> list[FalseAlarms]:
     """Return which rules alarmed sound trainings, the most frequent first, with the names of the runs."""
-    runs: dict[tuple[str, str], list[str]] = defaultdict(list)
-    for training in judged:
-        if training.is_sound:
-            for alarm in training.leading:
-                runs[alarm.rule, alarm.verdict].append(training.made.setup.name)
-    ordered = sorted(runs.items(), key=lambda entry: -len(entry[1]))
-    return [
-        {"rule": rule, "verdict": verdict, "times": len(names), "runs": sorted(set(names))}
-        for (rule, verdict), names in ordered
-    ]
+    return false_alarms([training.labelled for training in judged])
 
 
 def _false(judged: ByDetector) -> list[tuple[str, ...]]:
     return [
-        (name, entry["rule"], entry["verdict"], str(entry["times"]))
+        (name, entry.rule, entry.verdict, str(entry.times))
         for name, trainings in judged.items()
-        for entry in false_alarms(trainings)
+        for entry in of_sound(trainings)
     ]
 
 
@@ -176,9 +172,9 @@ def everything(judged: ByDetector, split: str) -> dict[str, Any]:
                 "figures": summary(trainings),
                 "groups": breakdown(trainings),
                 "kinds": by_kind(trainings),
-                "false alarms": false_alarms(trainings),
+                "false alarms": plain(of_sound(trainings)),
                 "criticals of hard negatives": [
-                    each.made.setup.name for each in trainings if each.is_hard_negative and each.has_critical
+                    each.made.setup.name for each in trainings if each.is_hard_negative and each.labelled.has_critical
                 ],
             }
             for name, trainings in judged.items()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import statistics
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -15,10 +14,13 @@ from typing import Any
 
 from esper_analyze.detector.rules import RULES
 from esper_analyze.detector.thresholds import Thresholds
+from esper_analyze.replay.labels import LabelledFault, Labels
+from esper_analyze.replay.recall import TITLES, AlarmSpan, JudgedFault, LabelledAlarms, recall
 from esper_analyze.replay.replay import replay
 from esper_analyze.runs.run import RecordedRun, open_run
+from esper_analyze.strict_json import plain
 from esper_analyze.terminal import counted
-from tests.faultbench.alarms import VERDICTS, Alarm
+from tests.faultbench.alarms import VERDICTS
 from tests.faultbench.faults import FAULTS
 from tests.faultbench.held_faults import HELD_FAULTS
 from tests.faultbench.outcome import FILE, Made, mean, read
@@ -30,7 +32,7 @@ OURS = "ours"
 LENGTHS = (120, 240)
 """Updates up to which a training is short, and medium."""
 
-Answers = dict[str, tuple[Alarm, ...] | None]
+Answers = dict[str, tuple[AlarmSpan, ...] | None]
 """Alarms on one training by detector; None where a detector is not installed."""
 
 
@@ -39,7 +41,7 @@ class Judged:
     """One training and the alarms of one detector, in time. ``twin``: the same training without the change."""
 
     made: Made
-    alarms: tuple[Alarm, ...]
+    alarms: tuple[AlarmSpan, ...]
     twin: Judged | None = None
     detector: str = OURS
 
@@ -79,41 +81,34 @@ class Judged:
             return 1.0
         return min(max(lost, 0.0), 1.0)
 
-    @property
-    def leading(self) -> tuple[Alarm, ...]:
-        """Return the alarms that are not shown under another."""
-        return tuple(alarm for alarm in self.alarms if alarm.leading)
+    @cached_property
+    def labels(self) -> Labels:
+        """Return what ``backtest`` is told of the training, but for the path of its twin."""
+        groups = {name: of(self) for name, of in GROUPINGS.items()}
+        if self.is_fault:
+            return Labels((self._change,), groups=groups)
+        return Labels(healthy=self.is_sound or self.is_hard_negative, change=self.kind, groups=groups)
 
     @property
-    def has_critical(self) -> bool:
-        """Return whether any alarm is critical."""
-        return any(alarm.verdict == "critical" for alarm in self.alarms)
+    def _change(self) -> LabelledFault:
+        """Return what was put in, a harmless change as well; the rules that name it by their names in the detector."""
+        fault, harm = FAULTS.get(self.kind), None if self.twin is None else self.harm
+        rules = () if fault is None else fault.rules
+        if self.detector != OURS:
+            meanings = PEERS[self.detector].means.items()
+            rules = tuple(name for name, meant in meanings if not {*meant}.isdisjoint(rules))
+        return LabelledFault(self.kind, self.made.setup.onset, rules, hard=fault is not None and fault.hard, harm=harm)
 
-    def after_onset(self, *, net: bool) -> list[Alarm]:
-        """Return the alarms that began with the fault or later; ``net``: without rules that the twin raises too."""
-        onset = self.made.setup.onset
-        of_twin = {alarm.rule for alarm in self.twin.alarms if alarm.lasts_until(onset)} if net and self.twin else set()
-        return [alarm for alarm in self.alarms if alarm.start >= onset and alarm.rule not in of_twin]
+    @cached_property
+    def labelled(self) -> LabelledAlarms:
+        """Return the alarms with the labels, as ``recall`` takes them."""
+        twin = None if self.twin is None else self.twin.labelled
+        return LabelledAlarms(self.made.setup.name, self.labels, self.made.setup.updates, self.alarms, twin)
 
-    @property
-    def found(self) -> Alarm | None:
-        """Return the first alarm after the onset that the twin does not have."""
-        return next(iter(self.after_onset(net=True)), None)
-
-    @property
-    def delay(self) -> int | None:
-        """Return the updates from the onset to that, None without."""
-        return None if self.found is None else self.found.start - self.made.setup.onset
-
-    @property
-    def named(self) -> bool:
-        """Return whether the first leading alarm after the onset is of a rule that names the fault."""
-        onset = self.made.setup.onset
-        first = next((alarm for alarm in self.leading if alarm.start >= onset), None)
-        if first is None:
-            return False
-        means = (first.rule,) if self.detector == OURS else PEERS[self.detector].means.get(first.rule, ())
-        return not {*means}.isdisjoint(FAULTS[self.kind].rules)
+    @cached_property
+    def after_change(self) -> JudgedFault:
+        """Return the alarms beside what was put in."""
+        return JudgedFault(self.labelled, self._change)
 
 
 def judge(out: Path, split: str, processes: int = 1) -> list[Judged]:
@@ -132,7 +127,7 @@ def judge_with(detectors: Sequence[str], out: Path, split: str, processes: int =
         known = [cells for cells in alarms if cells is not None]
         if len(known) == len(alarms):
             single = [Judged(made, cells, None, detector) for made, cells in zip(trainings, known, strict=True)]
-            judged[detector] = _with_twins(single)
+            judged[detector] = with_twins(single)
     return judged
 
 
@@ -159,17 +154,17 @@ def answer(detectors: Sequence[str], folder: Path) -> Answers:
     return peers | {name: _ours(run) for name in detectors if name == OURS}
 
 
-def _ours(run: RecordedRun) -> tuple[Alarm, ...]:
+def _ours(run: RecordedRun) -> tuple[AlarmSpan, ...]:
     incidents = replay(run, Thresholds.defaults(RULES)).incidents
     alarms = [
-        Alarm(each.rule, each.start, each.end, each.peak_verdict, each.cause is None)
+        AlarmSpan(each.rule, each.start, each.end, each.peak_verdict, each.cause is None)
         for each in incidents
         if each.peak_verdict in VERDICTS
     ]
     return tuple(sorted(alarms, key=lambda alarm: alarm.start))
 
 
-def _with_twins(judged: Iterable[Judged]) -> list[Judged]:
+def with_twins(judged: Iterable[Judged]) -> list[Judged]:
     """Return the trainings by number, the sound one first, the others with it as their twin; none without a twin."""
     numbers: dict[int, dict[str, Judged]] = defaultdict(dict)
     for training in judged:
@@ -182,65 +177,22 @@ def _with_twins(judged: Iterable[Judged]) -> list[Judged]:
     return paired
 
 
-def wilson(hits: int, of: int) -> tuple[float, float]:
-    """Return the 95 % interval of a share (Wilson 1927); (0, 1) of nothing."""
-    if not of:
-        return 0.0, 1.0
-    z, p = 1.959964, hits / of
-    middle, half = p + z * z / (2 * of), z * math.sqrt(p * (1 - p) / of + z * z / (4 * of * of))
-    return max(middle - half, 0.0) / (1 + z * z / of), min((middle + half) / (1 + z * z / of), 1.0)
-
-
 def summary(judged: Sequence[Judged]) -> dict[str, Any]:
-    """Return the figures of one detector."""
-    faulty = [training for training in judged if training.is_fault]
-    harmed = [training for training in faulty if training.harmed]
-    hard = [training for training in faulty if FAULTS[training.kind].hard]
-    late = [each.delay for each in faulty if each.delay is not None and not FAULTS[each.kind].hard]
-    return {
-        "trainings": len(judged),
-        "neither sound nor changed": sum(not each.kind and not each.made.sound for each in judged),
-        "recall": _share(each.after_onset(net=False) for each in faulty),
-        "recall, net of the twin": _share(each.found for each in faulty),
-        "recall, net, of faults that did harm": _share(each.found for each in harmed),
-        "recall, net, macro over kinds": _macro(faulty),
-        "recall, net, of harm, macro over kinds": _macro(harmed),
-        "recall, net, weighted by harm": _weighted(faulty),
-        "cause named first": _share(each.named for each in faulty if each.found),
-        "hard faults in the very update": _share(each.delay == 0 for each in hard),
-        **_delays("delay of the others", late),
-        **_delays("delay of all found", [each.delay for each in faulty if each.delay is not None]),
-        **_false_alarms(judged),
-        "hard negatives with a critical": _share(each.has_critical for each in judged if each.is_hard_negative),
-    }
+    """Return the figures of one detector by their names, as JSON can hold them."""
+    figures = recall([training.labelled for training in judged])
+    return {TITLES[name]: plain(figure) for name, figure in figures.items()}
 
 
-def _delays(name: str, delays: Sequence[int]) -> dict[str, Any]:
-    return {
-        f"{name}, median": statistics.median(delays) if delays else None,
-        f"{name}, 90 %": statistics.quantiles(delays, n=10)[-1] if len(delays) > 1 else None,
-    }
-
-
-def _false_alarms(judged: Sequence[Judged]) -> dict[str, Any]:
-    sound = [training for training in judged if training.is_sound]
-    updates = sum(training.made.setup.updates for training in sound)
-    counts = {
-        "": sum(len(each.leading) for each in sound),
-        ", with consequences": sum(len(each.alarms) for each in sound),
-        ", each rule once a training": sum(len({alarm.rule for alarm in each.leading}) for each in sound),
-    }
-    rates = {
-        f"false incidents per 1,000 sound updates{how}": 1000 * count / updates if updates else None
-        for how, count in counts.items()
-    }
-    return {
-        "sound updates": updates,
-        "false incidents": counts[""],
-        **rates,
-        "sound trainings with an alarm": _share(bool(each.alarms) for each in sound),
-        "sound trainings with a critical": _share(each.has_critical for each in sound),
-    }
+FALSE_ALARMS = (
+    "sound updates",
+    "false incidents",
+    "false incidents per 1,000 sound updates",
+    "false incidents per 1,000 sound updates, with consequences",
+    "false incidents per 1,000 sound updates, each rule once a training",
+    "sound trainings with an alarm",
+    "sound trainings with a critical",
+)
+"""The figures of a group beside its recall."""
 
 
 def breakdown(judged: Sequence[Judged]) -> dict[str, dict[str, dict[str, Any]]]:
@@ -252,9 +204,10 @@ def _groups(judged: Sequence[Judged], group: Callable[[Judged], str]) -> dict[st
     members: dict[str, list[Judged]] = defaultdict(list)
     for training in judged:
         members[group(training)].append(training)
+    figures = {name: summary(trainings) for name, trainings in sorted(members.items())}
     return {
-        name: {"recall": _share(each.found for each in trainings if each.is_fault), **_false_alarms(trainings)}
-        for name, trainings in sorted(members.items())
+        name: {"recall": of["recall, net of the twin"], **{title: of[title] for title in FALSE_ALARMS}}
+        for name, of in figures.items()
     }
 
 
@@ -279,21 +232,3 @@ GROUPINGS: Mapping[str, Callable[[Judged], str]] = {
     "length": _length,
     "kind": _novelty,
 }
-
-
-def _share(outcomes: Iterable[object]) -> dict[str, Any]:
-    hits = [bool(outcome) for outcome in outcomes]
-    low, high = wilson(sum(hits), len(hits))
-    return {"hits": sum(hits), "of": len(hits), "low": low, "high": high}
-
-
-def _macro(faulty: Sequence[Judged]) -> float | None:
-    kinds: dict[str, list[bool]] = defaultdict(list)
-    for training in faulty:
-        kinds[training.kind].append(training.found is not None)
-    return statistics.fmean(statistics.fmean(hits) for hits in kinds.values()) if kinds else None
-
-
-def _weighted(faulty: Sequence[Judged]) -> float | None:
-    harm = sum(training.harm for training in faulty)
-    return sum(training.harm for training in faulty if training.found) / harm if harm else None

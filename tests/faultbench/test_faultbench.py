@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from esper_analyze.detector.rules import RULES
+from esper_analyze.replay.recall import wilson
 from esper_analyze.runs.run import open_run
 from tests.faultbench.__main__ import main
 from tests.faultbench.draw import Setup, draw
@@ -20,7 +21,7 @@ from tests.faultbench.faults import FAULTS, HARMLESS, HARMLESS_BY_SPLIT, KINDS_B
 from tests.faultbench.held_tasks import HELD
 from tests.faultbench.make import make, setups, training
 from tests.faultbench.outcome import Made
-from tests.faultbench.score import judge, summary, wilson
+from tests.faultbench.score import judge, summary
 from tests.faultbench.tasks import TASKS
 from tests.faultbench.training import Outcome, Training
 from tests.faultbench.tune_tasks import TUNE

@@ -27,11 +27,10 @@ from esper_analyze.replay.recall import (
 from esper_analyze.replay.sweep import parse_sweep
 from esper_analyze.strict_json import plain
 from tests.faultbench import report
-from tests.faultbench.alarms import Alarm
 from tests.faultbench.draw import Setup, draw
 from tests.faultbench.labels import main
 from tests.faultbench.outcome import Made, write
-from tests.faultbench.score import Judged, _with_twins, breakdown, judge, summary
+from tests.faultbench.score import Judged, breakdown, judge, summary, with_twins
 from tests.faultbench.tasks import TASKS
 from tests.faultbench.training import Outcome
 from tests.reports.synthetic import Rows, write_run
@@ -92,7 +91,7 @@ def theirs(judged: list[Judged]) -> tuple[object, ...]:
         (kind, of["runs"], of["harmed"], of["found"], of["named"], of["found first by"], of["missed"])
         for kind, of in report.by_kind(judged).items()
     ]
-    false = [tuple(entry.values()) for entry in report.false_alarms(judged)]
+    false = [(of.rule, of.verdict, of.times, of.runs) for of in report.of_sound(judged)]
     return plain(summary(judged)), plain(groups), plain(kinds), plain(false)
 
 
@@ -134,21 +133,21 @@ def test_the_figures_agree_on_whatever_alarms(bench: Path, tmp_path: Path) -> No
     trainings = judge(bench, "tune")
     for _ in range(200):
         drawn = [replace(one, alarms=alarms(random), twin=None) for one in trainings]
-        judged = _with_twins(drawn)
-        spans = {one.made.setup.name: [AlarmSpan(**vars(alarm)) for alarm in one.alarms] for one in judged}
-        runs = {name: LabelledAlarms(name, labels[name], UPDATES, tuple(of)) for name, of in spans.items()}
+        judged = with_twins(drawn)
+        spans = {one.made.setup.name: one.alarms for one in judged}
+        runs = {name: LabelledAlarms(name, labels[name], UPDATES, of) for name, of in spans.items()}
         twins = {name: runs[of.labels.twin.name] for name, of in runs.items() if of.labels.twin is not None}
         assert ours([replace(of, twin=twins.get(name)) for name, of in runs.items()]) == theirs(judged)
 
 
-def alarms(random: np.random.Generator) -> tuple[Alarm, ...]:
+def alarms(random: np.random.Generator) -> tuple[AlarmSpan, ...]:
     """Return some alarms of rules that name some of the faults, by start."""
     names = ("numerical_instability", "setting_changed", "advantage_misaligned", "kl_spike")
     spans = []
     for start in sorted(random.integers(0, UPDATES, size=random.integers(0, 4)).tolist()):
         end = None if random.random() < 0.3 else start + int(random.integers(0, 20))
         verdict = str(random.choice(["warning", "critical"]))
-        spans.append(Alarm(str(random.choice(names)), start, end, verdict, bool(random.random() < 0.7)))
+        spans.append(AlarmSpan(str(random.choice(names)), start, end, verdict, bool(random.random() < 0.7)))
     return tuple(spans)
 
 

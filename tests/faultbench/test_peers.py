@@ -12,10 +12,11 @@ from pathlib import Path
 import pytest
 
 from esper_analyze.detector.rules import RULES
+from esper_analyze.replay.recall import AlarmSpan
 from esper_analyze.runs.run import open_run
 from tests.faultbench import dashboard
 from tests.faultbench.__main__ import main
-from tests.faultbench.alarms import Alarm, Check, stretches
+from tests.faultbench.alarms import Check, stretches
 from tests.faultbench.draw import draw
 from tests.faultbench.make import make, setups
 from tests.faultbench.outcome import Made
@@ -35,7 +36,7 @@ def checks(updates: int, firing: dict[int, str], every: int = 1) -> list[Check]:
 
 def test_a_stretch_of_updates_in_alarm_is_one_alarm_of_its_worst_verdict() -> None:
     firing = {3: "warning", 4: "critical", 5: "warning"}
-    assert stretches(checks(20, firing)) == (Alarm("rule", 3, 5, "critical"),)
+    assert stretches(checks(20, firing)) == (AlarmSpan("rule", 3, 5, "critical"),)
 
 
 def test_an_alarm_that_returns_before_it_has_cleared_is_the_same() -> None:
@@ -45,8 +46,8 @@ def test_an_alarm_that_returns_before_it_has_cleared_is_the_same() -> None:
 
 
 def test_an_alarm_at_the_last_check_has_no_end() -> None:
-    assert stretches(checks(20, {19: "warning"})) == (Alarm("rule", 19, None, "warning"),)
-    assert Alarm("rule", 19, None, "warning").lasts_until(100)
+    assert stretches(checks(20, {19: "warning"})) == (AlarmSpan("rule", 19, None, "warning"),)
+    assert AlarmSpan("rule", 19, None, "warning").lasts_until(100)
 
 
 def test_of_a_detector_asked_every_25_updates_one_quiet_check_ends_an_alarm() -> None:
@@ -83,7 +84,7 @@ def test_the_dashboard_tells_nothing_of_a_training_that_goes_well() -> None:
 @pytest.mark.parametrize("value", [math.nan, math.inf])
 def test_the_dashboard_tells_what_is_not_a_number_in_that_update(name: str, value: float) -> None:
     alarms = dashboard.judge(scalars(50, **{name: lambda n: value if n == 20 else 1.0}))
-    assert alarms == (Alarm("not_finite", 20, 20, "critical"),)
+    assert alarms == (AlarmSpan("not_finite", 20, 20, "critical"),)
 
 
 @pytest.mark.parametrize(
@@ -100,7 +101,7 @@ def test_a_threshold_is_crossed_for_three_updates_before_the_dashboard_tells_it(
     rule: str, name: str, beyond: float
 ) -> None:
     assert dashboard.judge(scalars(50, **{name: from_update(20, SOUND[name], beyond)})) == (
-        Alarm(rule, 22, None, "warning"),
+        AlarmSpan(rule, 22, None, "warning"),
     )
     twice = {name: lambda n: beyond if n in (20, 21) else SOUND[name]}
     assert dashboard.judge(scalars(50, **twice)) == ()
@@ -113,7 +114,7 @@ def test_what_was_not_measured_neither_crosses_a_threshold_nor_ends_a_streak() -
 
 def test_the_dashboard_tells_returns_below_half_way_to_their_best() -> None:
     rises_and_falls = {"recent_return_mean": lambda n: 10.0 + n if n < 30 else 20.0}
-    assert dashboard.judge(scalars(50, **rises_and_falls)) == (Alarm("episode_return", 32, None, "warning"),)
+    assert dashboard.judge(scalars(50, **rises_and_falls)) == (AlarmSpan("episode_return", 32, None, "warning"),)
     noise = {"recent_return_mean": lambda n: 10.0 + (n < 30)}
     assert dashboard.judge(scalars(50, **noise)) == ()
 
@@ -177,9 +178,9 @@ def test_the_rules_that_a_peers_rules_stand_for_exist() -> None:
 
 def test_a_peers_answer_is_cached_until_its_version_changes(tmp_path: Path) -> None:
     asked: list[int] = []
-    alarms = (Alarm("rule", 3, None, "warning"),)
+    alarms = (AlarmSpan("rule", 3, None, "warning"),)
 
-    def answers(of: Recording) -> tuple[Alarm, ...]:
+    def answers(of: Recording) -> tuple[AlarmSpan, ...]:
         asked.append(len(of.rows))
         return alarms
 
@@ -200,7 +201,7 @@ def test_what_is_not_installed_answers_from_its_cache_alone(tmp_path: Path) -> N
     assert alarms_of(peer, "peer", tmp_path, scalars(5)) == ()
 
 
-def judged(kind: str, shares: list[float], *alarms: Alarm, onset: int = 2, detector: str = OURS) -> Judged:
+def judged(kind: str, shares: list[float], *alarms: AlarmSpan, onset: int = 2, detector: str = OURS) -> Judged:
     """Return a training with these returns, 0 that of random actions and 1 a good one."""
     task = TASKS["chain"]
     returns = [task.by_chance + share * (task.good - task.by_chance) for share in shares]
@@ -209,23 +210,23 @@ def judged(kind: str, shares: list[float], *alarms: Alarm, onset: int = 2, detec
 
 
 GOOD, FALLEN = [0.1, 0.5, 0.9, 0.9, 0.9], [0.1, 0.5, 0.4, 0.4, 0.4]
-LATER = Alarm("later", 3, None, "warning")
+LATER = AlarmSpan("later", 3, None, "warning")
 
 
 @pytest.mark.parametrize(
     ("of_twin", "counted"),
     [
         ((LATER,), False),
-        ((Alarm("later", 0, 2, "warning"),), False),
-        ((Alarm("later", 0, 1, "critical"),), True),
-        ((Alarm("another", 0, None, "warning"),), True),
+        ((AlarmSpan("later", 0, 2, "warning"),), False),
+        ((AlarmSpan("later", 0, 1, "critical"),), True),
+        ((AlarmSpan("another", 0, None, "warning"),), True),
     ],
 )
 def test_a_rule_that_alarms_the_twin_from_the_onset_on_is_not_counted(
-    of_twin: tuple[Alarm, ...], counted: bool
+    of_twin: tuple[AlarmSpan, ...], counted: bool
 ) -> None:
     faulty = replace(judged("reward_sign", FALLEN, LATER), twin=judged("", GOOD, *of_twin))
-    assert (faulty.found is not None) is counted
+    assert (faulty.after_change.found is not None) is counted
     assert summary([faulty])["recall"]["hits"] == 1
 
 
@@ -241,14 +242,14 @@ def test_a_fault_counts_as_much_as_the_returns_that_it_cost() -> None:
 
 
 def test_a_peer_names_a_cause_by_what_its_rule_stands_for() -> None:
-    fallen = Alarm("episode_return", 3, None, "warning")
-    assert judged("reward_sign", FALLEN, fallen, detector="dashboard").named
-    assert not judged("reward_sign", FALLEN, fallen).named
-    assert not judged("reward_sign", FALLEN, replace(fallen, rule="entropy"), detector="dashboard").named
+    fallen = AlarmSpan("episode_return", 3, None, "warning")
+    assert judged("reward_sign", FALLEN, fallen, detector="dashboard").after_change.named
+    assert not judged("reward_sign", FALLEN, fallen).after_change.named
+    assert not judged("reward_sign", FALLEN, replace(fallen, rule="entropy"), detector="dashboard").after_change.named
 
 
 def test_consequences_and_repetitions_are_counted_apart() -> None:
-    again, under = Alarm("again", 0, 0, "warning"), Alarm("under", 1, 1, "critical", leading=False)
+    again, under = AlarmSpan("again", 0, 0, "warning"), AlarmSpan("under", 1, 1, "critical", leading=False)
     figures = summary([judged("", [0.9] * 500, again, replace(again, start=90, end=90), under)])
     rate = "false incidents per 1,000 sound updates"
     assert figures[rate] == pytest.approx(4.0)
