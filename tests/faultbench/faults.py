@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from tests.faultbench.held_faults import HELD_FAULTS, HELD_HARMLESS
 from tests.faultbench.tune_faults import TUNE_FAULTS, TUNE_HARMLESS
 
 FAULTS = TUNE_FAULTS | HELD_FAULTS
 HARMLESS = TUNE_HARMLESS | HELD_HARMLESS
 
-KINDS_BY_SPLIT = {"tune": tuple(sorted(TUNE_FAULTS)), "held": tuple(sorted(FAULTS))}
-HARMLESS_BY_SPLIT = {"tune": tuple(TUNE_HARMLESS), "held": tuple(HARMLESS)}
+
+def spread(known: Iterable[str], new: Iterable[str]) -> tuple[str, ...]:
+    """Return all, so that every stretch of them has about as large a share of new ones."""
+    places = [(place / len(names), name) for names in (sorted(known), sorted(new)) for place, name in enumerate(names)]
+    return tuple(name for _, name in sorted(places))
+
+
+KINDS_BY_SPLIT = {"tune": tuple(sorted(TUNE_FAULTS)), "held": spread(TUNE_FAULTS, HELD_FAULTS)}
+HARMLESS_BY_SPLIT = {"tune": tuple(TUNE_HARMLESS), "held": spread(TUNE_HARMLESS, HELD_HARMLESS)}

@@ -11,241 +11,369 @@ from numpy.typing import NDArray
 from tests.faultbench.task import Actions, Floats, Known, Task
 
 
-class Beam(Task):
-    """Keep a rolling ball on a beam that is tilted step by step; more near the middle, a loss where it falls off."""
+class Junction(Task):
+    """Give one of two queues of cars the green light, each change costs a step; 0.1 a car, a jam ends it."""
 
-    sizes = {"tilt": 3}  # noqa: RUF012
-    shape = (3,)
-    limit = 150
+    sizes = {"light": 2}  # noqa: RUF012
+    shape = (4,)
+    limit = 60
+    room = 12
+
+    def begin(self, where: NDArray[np.bool_]) -> None:
+        if not hasattr(self, "queues"):
+            self.queues, self.light = np.zeros((self.count, 2), np.int64), np.zeros(self.count, np.int64)
+            self.flow = np.zeros((self.count, 2))
+        count = int(where.sum())
+        self.queues[where] = self.random.integers(0, 5, (count, 2))
+        self.light[where] = self.random.integers(2, size=count)
+        self.flow[where] = self.random.uniform(0.3, 0.9, (count, 2))
+
+    def observe(self) -> Floats:
+        light = 2.0 * self.light - 1.0
+        return np.stack([*(self.queues.T / 6 - 1), light, self.age / 30 - 1], axis=1).astype(np.float32)
+
+    def act(self, actions: Actions) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+        rows, changed = np.arange(self.count), actions["light"] != self.light
+        self.light = actions["light"].astype(np.int64)
+        passed = np.where(changed, 0, np.minimum(self.queues[rows, self.light], 2))
+        self.queues[rows, self.light] -= passed
+        self.queues += self.random.poisson(self.flow)
+        return 0.1 * passed, self.queues.max(1) > self.room
+
+
+class Flap(Task):
+    """Stay in the air by flaps, and be at the height of the gap at each sixth step: 1 a gate, the end beside it."""
+
+    sizes = {"flap": 2}  # noqa: RUF012
+    shape = (4,)
+    limit = 90
 
     def begin(self, where: NDArray[np.bool_]) -> None:
         if not hasattr(self, "state"):
-            self.state = np.zeros((self.count, 3))
-        self.state[where] = self.random.uniform(-1, 1, (int(where.sum()), 3)) * (0.5, 0.3, 0.1)
+            self.state, self.gap = np.zeros((self.count, 2)), np.zeros(self.count)
+        count = int(where.sum())
+        self.state[where] = np.stack([self.random.uniform(0.4, 0.6, count), np.zeros(count)], axis=1)
+        self.gap[where] = self.random.uniform(0.3, 0.7, count)
+
+    def observe(self) -> Floats:
+        height, speed = self.state.T
+        cells = [2 * height - 1, 10 * speed, 3 * (self.gap - height), self.age % 6 / 3 - 1]
+        return np.stack(cells, axis=1).astype(np.float32)
+
+    def act(self, actions: Actions) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+        height, speed = self.state.T
+        speed = np.where(actions["flap"] == 1, 0.09, speed - 0.03)
+        height = height + speed
+        self.state = np.stack([height, speed], axis=1)
+        gate = self.age % 6 == 0
+        beside = (height < 0) | (height > 1) | (gate & (np.abs(height - self.gap) > 0.2))
+        self.gap = np.where(gate, np.clip(self.gap + self.random.uniform(-0.3, 0.3, self.count), 0.25, 0.75), self.gap)
+        return (gate & ~beside).astype(np.float64), beside
+
+
+class Battery(Task):
+    """Buy and sell power by a real amount at a price that swings with the day; what counts is money; 48 steps."""
+
+    dimensions = 1
+    shape = (4,)
+    limit = 48
+
+    def begin(self, where: NDArray[np.bool_]) -> None:
+        if not hasattr(self, "charge"):
+            self.charge, self.phase, self.noise = (np.zeros(self.count) for _ in range(3))
+        count = int(where.sum())
+        self.charge[where] = self.random.random(count)
+        self.phase[where] = self.random.uniform(0, 12, count)
+        self.noise[where] = 0.0
+
+    @property
+    def angle(self) -> NDArray[np.float64]:
+        """Return the time of the day."""
+        angle: NDArray[np.float64] = (self.age + self.phase) * np.pi / 6
+        return angle
+
+    def observe(self) -> Floats:
+        price = np.sin(self.angle) + self.noise
+        cells = [2 * self.charge - 1, price, np.sin(self.angle), np.cos(self.angle)]
+        return np.stack(cells, axis=1).astype(np.float32)
+
+    def act(self, actions: Actions) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+        price = np.sin((self.age - 1 + self.phase) * np.pi / 6) + self.noise
+        asked = 0.3 * np.clip(actions["move"][:, 0], -1, 1)
+        after = np.clip(self.charge + asked, 0.0, 1.0)
+        money = -price * (after - self.charge) - 0.1 * np.abs(asked)
+        self.charge = after
+        self.noise = 0.7 * self.noise + self.random.normal(0, 0.2, self.count)
+        return money, np.zeros(self.count, bool)
+
+
+class Orbit(Task):
+    """Run round inside a ring by two real pushes: the angle that was covered counts, off the ring it ends with −1."""
+
+    dimensions = 2
+    shape = (4,)
+    limit = 60
+
+    def begin(self, where: NDArray[np.bool_]) -> None:
+        if not hasattr(self, "state"):
+            self.state = np.zeros((self.count, 4))
+        angle = self.random.uniform(-np.pi, np.pi, int(where.sum()))
+        zeros = np.zeros(len(angle))
+        self.state[where] = np.stack([np.cos(angle), np.sin(angle), zeros, zeros], axis=1)
 
     def observe(self) -> Floats:
         return self.state.astype(np.float32)
 
     def act(self, actions: Actions) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-        x, speed, angle = self.state.T
-        angle = np.clip(angle + 0.05 * (actions["tilt"] - 1), -0.3, 0.3)
-        speed = speed + 0.7 * np.sin(angle) + self.random.normal(0, 0.01, self.count)
-        self.state = np.stack([x + 0.1 * speed, speed, angle], axis=1)
-        off = np.abs(self.state[:, 0]) > 1.0
-        return 0.1 * (1.0 - np.minimum(np.abs(self.state[:, 0]), 1.0)) - off, off
+        before = np.arctan2(self.state[:, 1], self.state[:, 0])
+        self.state[:, 2:] = 0.8 * self.state[:, 2:] + 0.25 * np.clip(actions["move"], -1, 1)
+        self.state[:, :2] += 0.2 * self.state[:, 2:]
+        turned = np.arctan2(self.state[:, 1], self.state[:, 0]) - before
+        turned = (turned + np.pi) % (2 * np.pi) - np.pi
+        off = np.abs(np.hypot(self.state[:, 0], self.state[:, 1]) - 1.0) > 0.5
+        return np.where(off, -1.0, turned), off
 
 
-class Descent(Task):
-    """Come down by a real thrust: what counts is the speed on the ground; time and fuel cost a little."""
+class Fields(Task):
+    """Sow and reap three fields, each under a mask of what can be done: ripe is best, too late is lost; 40 steps."""
 
-    dimensions = 1
+    sizes = {"north": 3, "middle": 3, "south": 3}  # noqa: RUF012
+    shape = (15,)
+    limit = 40
+    masked = True
+    worth = (0.0, 0.0, 0.4, 1.0, 0.3)
+
+    def begin(self, where: NDArray[np.bool_]) -> None:
+        if not hasattr(self, "growth"):
+            self.growth = np.zeros((self.count, 3), np.int64)
+        self.growth[where] = self.random.integers(0, 3, (int(where.sum()), 3))
+
+    def observe(self) -> Floats:
+        shown: Floats = np.eye(5, dtype=np.float32)[self.growth].reshape(self.count, 15)
+        return shown
+
+    def masks(self) -> dict[str, NDArray[np.bool_]]:
+        empty = self.growth == 0
+        valid = np.stack([np.ones_like(empty), empty, ~empty], axis=2)
+        return {name: valid[:, field] for field, name in enumerate(self.sizes)}
+
+    def act(self, actions: Actions) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+        done = np.stack([actions[name] for name in self.sizes], axis=1)
+        sown, reaped = (done == 1) & (self.growth == 0), done == 2
+        reward = np.where(reaped, np.asarray(self.worth)[self.growth], 0.0) - 0.1 * sown
+        grown = self.growth + ((self.growth > 0) & (self.random.random(self.growth.shape) < 0.8))
+        self.growth = np.where(reaped | (grown > 4), 0, np.where(sown, 1, grown))
+        return reward.sum(1), np.zeros(self.count, bool)
+
+
+class Trick(Task):
+    """Beat the card on the table by one of five that was not played yet, and say whether it counts double."""
+
+    sizes = {"card": 5, "stake": 2}  # noqa: RUF012
+    shape = (7,)
+    limit = 5
+    masked = True
+
+    def begin(self, where: NDArray[np.bool_]) -> None:
+        if not hasattr(self, "hand"):
+            self.hand, self.table = np.zeros((self.count, 5)), np.zeros(self.count)
+        count = int(where.sum())
+        self.hand[where] = self.random.uniform(0, 1, (count, 5))
+        self.table[where] = self.random.uniform(0, 1, count)
+
+    def observe(self) -> Floats:
+        cells = [2 * self.hand - 1, 2 * self.table[:, None] - 1, self.age[:, None] / 5]
+        return np.concatenate(cells, axis=1).astype(np.float32)
+
+    def masks(self) -> dict[str, NDArray[np.bool_]]:
+        there = self.hand >= 0
+        return {"card": there, "stake": np.stack([np.ones(self.count, bool), there.sum(1) > 1], axis=1)}
+
+    def act(self, actions: Actions) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+        rows = np.arange(self.count)
+        won = self.hand[rows, actions["card"]] > self.table
+        self.hand[rows, actions["card"]] = -0.5
+        self.table = self.random.uniform(0, 1, self.count)
+        return np.where(won, 0.5, -0.5) * (1 + actions["stake"]), self.age == self.limit
+
+
+class Bandit(Task):
+    """Find which of three arms pays, and keep to it: what was pulled and what it paid is seen once; 16 pulls."""
+
+    sizes = {"arm": 3}  # noqa: RUF012
+    shape = (4,)
+    limit = 16
+
+    def begin(self, where: NDArray[np.bool_]) -> None:
+        if not hasattr(self, "best"):
+            self.best, self.shown = np.zeros(self.count, np.int64), np.zeros((self.count, 4), np.float32)
+        self.best[where] = self.random.integers(3, size=int(where.sum()))
+        self.shown[where] = (0, 0, 0, 1)
+
+    def observe(self) -> Floats:
+        return self.shown.copy()
+
+    def act(self, actions: Actions) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+        arm = actions["arm"]
+        paid = self.random.random(self.count) < np.where(arm == self.best, 0.95, 0.05)
+        self.shown = np.zeros((self.count, 4), np.float32)
+        self.shown[np.arange(self.count), arm] = np.where(paid, 1.0, -1.0)
+        return np.where(paid, 0.25, 0.0), np.zeros(self.count, bool)
+
+
+class Tally(Task):
+    """Say which of two marks was shown more often so far, or pass; a wrong answer costs more than a right one gives."""
+
+    sizes = {"say": 3}  # noqa: RUF012
     shape = (2,)
-    limit = 80
+    limit = 20
+
+    def begin(self, where: NDArray[np.bool_]) -> None:
+        if not hasattr(self, "total"):
+            self.total, self.mark = np.zeros(self.count, np.int64), np.zeros(self.count, np.int64)
+        self.mark[where] = self.random.choice([-1, 1], int(where.sum()))
+        self.total[where] = self.mark[where]
+
+    def observe(self) -> Floats:
+        return np.stack([self.mark > 0, self.mark < 0], axis=1).astype(np.float32)
+
+    def act(self, actions: Actions) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+        said = actions["say"] - 1
+        right = said * np.sign(self.total)
+        reward = np.where(said == 0, 0.0, np.where(right > 0, 0.2, -0.3))
+        self.mark = self.random.choice([-1, 1], self.count)
+        self.total = self.total + self.mark
+        return reward, np.zeros(self.count, bool)
+
+
+class Valley(Task):
+    """Drive a weak car out of a valley, by swinging: 1 on the hill and nothing before; 60 steps at most."""
+
+    sizes = {"drive": 3}  # noqa: RUF012
+    shape = (2,)
+    limit = 60
 
     def begin(self, where: NDArray[np.bool_]) -> None:
         if not hasattr(self, "state"):
             self.state = np.zeros((self.count, 2))
         count = int(where.sum())
-        self.state[where] = np.stack([self.random.uniform(4, 8, count), self.random.uniform(-1, 0.5, count)], axis=1)
+        self.state[where] = np.stack([self.random.uniform(-1.0, 0.2, count), np.zeros(count)], axis=1)
 
     def observe(self) -> Floats:
-        return (self.state / (4.0, 2.0)).astype(np.float32)
+        return (self.state * (1.5, 15.0)).astype(np.float32)
 
     def act(self, actions: Actions) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-        thrust = np.clip(actions["move"][:, 0], -2, 2)
-        height, speed = self.state.T
-        speed = np.clip(speed + 0.2 * (thrust - 0.5), -4, 4)
-        self.state = np.stack([height + 0.2 * speed, speed], axis=1)
-        down = self.state[:, 0] <= 0
-        landing = np.maximum(2.0 - speed**2, -6.0)
-        return np.where(down, landing, -0.03 - 0.01 * np.abs(thrust)), down
+        place, speed = self.state.T
+        speed = np.clip(speed + 0.008 * (actions["drive"] - 1) - 0.005 * np.cos(3 * place), -0.12, 0.12)
+        ahead = np.clip(place + speed, -1.2, 0.6)
+        self.state = np.stack([ahead, np.where(ahead <= -1.2, 0.0, speed)], axis=1)
+        there = ahead >= 0.4
+        return there.astype(np.float64), there
 
 
-class Tanks(Task):
-    """Hold three tanks, each of which drains into the next, at levels that are drawn, by their inflows; 60 steps."""
+class Fetch(Task):
+    """On a ring of eight places take the key where it lies and use it at the door: 3 there and nothing before."""
 
-    dimensions = 3
-    shape = (6,)
-    limit = 60
-
-    def begin(self, where: NDArray[np.bool_]) -> None:
-        if not hasattr(self, "levels"):
-            self.levels, self.wanted = np.zeros((self.count, 3)), np.zeros((self.count, 3))
-        count = int(where.sum())
-        self.levels[where] = self.random.uniform(0, 2, (count, 3))
-        self.wanted[where] = self.random.uniform(0.5, 1.5, (count, 3))
-
-    def observe(self) -> Floats:
-        return np.concatenate([self.levels - 1.0, self.wanted - self.levels], axis=1).astype(np.float32)
-
-    def act(self, actions: Actions) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-        drained = 0.1 * np.sqrt(self.levels)
-        inflow = 0.2 * np.clip(actions["move"], -1, 1) + self.random.normal(0, 0.02, self.levels.shape)
-        inflow[:, 1:] += drained[:, :-1]
-        self.levels = np.clip(self.levels + inflow - drained, 0.0, 2.0)
-        return np.exp(-3.0 * np.abs(self.levels - self.wanted).mean(1)), np.zeros(self.count, bool)
-
-
-class Crew(Task):
-    """Choose of the workers who came the best for each of two stations, and a pause: work tires; 50 steps."""
-
-    sizes = {"early": 4, "late": 4, "pause": 3}  # noqa: RUF012
-    shape = (9,)
-    limit = 50
-    masked = True
-
-    def begin(self, where: NDArray[np.bool_]) -> None:
-        if not hasattr(self, "skill"):
-            self.skill, self.vigour = np.zeros((self.count, 4)), np.ones((self.count, 4))
-            self.there, self.worked = np.ones((self.count, 4), bool), np.zeros(self.count, np.int64)
-        count = int(where.sum())
-        self.vigour[where], self.worked[where] = 1.0, 0
-        self.skill[where], self.there[where] = self._come(count)
-
-    def _come(self, count: int) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-        there = self.random.random((count, 4)) < 0.8
-        there[np.arange(count), self.random.integers(4, size=count)] = True
-        return self.random.choice([0.1, 0.4, 1.0], (count, 4)), there
-
-    def observe(self) -> Floats:
-        cells = [2.0 * self.skill - 1.0, 2.0 * self.vigour - 1.0, self.worked[:, None] / 3]
-        return np.concatenate(cells, axis=1).astype(np.float32)
-
-    def masks(self) -> dict[str, NDArray[np.bool_]]:
-        pause = np.ones((self.count, 3), bool)
-        pause[self.worked >= 3, 0] = False
-        return {"early": self.there.copy(), "late": self.there.copy(), "pause": pause}
-
-    def act(self, actions: Actions) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-        rows, pause = np.arange(self.count), actions["pause"]
-        able, work = self.skill * self.vigour, np.zeros(self.count)
-        for station, share in (("early", 1.0), ("late", 2.0)):
-            work += share * able[rows, actions[station]]
-        for station in ("early", "late"):
-            self.vigour[rows, actions[station]] *= 0.8
-        self.vigour = np.minimum(self.vigour + np.array([0.05, 0.1, 0.3])[pause][:, None], 1.0)
-        self.worked = np.where(pause == 0, self.worked + 1, 0)
-        self.skill, self.there = self._come(self.count)
-        return work * np.array([1.0, 0.9, 0.5])[pause], np.zeros(self.count, bool)
-
-
-class Signal(Task):
-    """Name the colour of the lamp that shone last, now or some steps ago; the watch may end at any step."""
-
-    sizes = {"name": 3}  # noqa: RUF012
-    shape = (4,)
-    limit = 40
-
-    def begin(self, where: NDArray[np.bool_]) -> None:
-        if not hasattr(self, "colour"):
-            self.colour, self.shines = np.zeros(self.count, np.int64), np.ones(self.count, bool)
-        self.colour[where] = self.random.integers(3, size=int(where.sum()))
-        self.shines[where] = True
-
-    def observe(self) -> Floats:
-        shown = np.zeros((self.count, 4), np.float32)
-        rows = np.arange(self.count)
-        shown[rows, np.where(self.shines, self.colour, 3)] = 1.0
-        return shown
-
-    def act(self, actions: Actions) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-        right = actions["name"] == self.colour
-        self.shines = self.random.random(self.count) < 0.3
-        self.colour = np.where(self.shines, self.random.integers(3, size=self.count), self.colour)
-        return np.where(right, 0.2, -0.1), self.random.random(self.count) < 0.03
-
-
-class Aim(Task):
-    """Move to a mark that is seen at the first two steps only, by a real push; −distance a step, 12 steps."""
-
-    dimensions = 1
-    shape = (3,)
-    limit = 12
+    sizes = {"do": 3}  # noqa: RUF012
+    shape = (5,)
+    limit = 24
 
     def begin(self, where: NDArray[np.bool_]) -> None:
         if not hasattr(self, "places"):
-            self.places = np.zeros((self.count, 2))
-        self.places[where] = self.random.uniform(-1, 1, (int(where.sum()), 2)) * (0.3, 1.0)
+            self.places, self.has = np.zeros((self.count, 3), np.int64), np.zeros(self.count, bool)
+        self.places[where] = self.random.integers(8, size=(int(where.sum()), 3))
+        self.has[where] = False
 
     def observe(self) -> Floats:
-        seen = self.age < 2
-        return np.stack([self.places[:, 0], self.places[:, 1] * seen, seen], axis=1).astype(np.float32)
+        key, door = ((self.places[:, one] - self.places[:, 0]) * np.pi / 4 for one in (1, 2))
+        cells = [np.sin(key) * ~self.has, np.cos(key) * ~self.has, np.sin(door), np.cos(door), self.has]
+        return np.stack(cells, axis=1).astype(np.float32)
 
     def act(self, actions: Actions) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-        self.places[:, 0] = np.clip(self.places[:, 0] + 0.3 * np.clip(actions["move"][:, 0], -1, 1), -1.5, 1.5)
-        return -np.abs(self.places[:, 0] - self.places[:, 1]), np.zeros(self.count, bool)
+        handles = actions["do"] == 2
+        there = handles & self.has & (self.places[:, 0] == self.places[:, 2])
+        self.has |= handles & (self.places[:, 0] == self.places[:, 1])
+        self.places[:, 0] = (self.places[:, 0] + np.array([-1, 1, 0])[actions["do"]]) % 8
+        return 3.0 * there, there
 
 
-class Maze(Task):
-    """Walk from a corner of 6 × 6 fields round two walls to the other; 5 there and nothing before; two pits end it."""
+class Gallery(Task):
+    """Name the figure in a noisy picture of 16 × 16 pixels, one after the other; the third mistake ends it."""
+
+    sizes = {"name": 4}  # noqa: RUF012
+    shape = (1, 16, 16)
+    limit = 24
+
+    def begin(self, where: NDArray[np.bool_]) -> None:
+        if not hasattr(self, "figure"):
+            self.figure, self.mistakes = np.zeros(self.count, np.int64), np.zeros(self.count, np.int64)
+            self.picture = np.zeros((self.count, 16, 16), bool)
+        self.mistakes[where] = 0
+        self._hang(where)
+
+    def _hang(self, where: NDArray[np.bool_]) -> None:
+        count = int(where.sum())
+        figure, top, left = self.random.integers(4, size=count), *self.random.integers(0, 5, (2, count))
+        down, right = (np.arange(16)[None] - one[:, None] for one in (top, left))
+        rows, columns = down[:, :, None], right[:, None, :]
+        inside = (rows >= 0) & (rows < 12) & (columns >= 0) & (columns < 12)
+        round_ = (rows - 5.5) ** 2 + (columns - 5.5) ** 2 < 16
+        drawn = [np.abs(rows - 5.5) < 1, np.abs(columns - 5.5) < 1, np.abs(rows - columns) < 2, round_]
+        picture = np.select([(figure == kind)[:, None, None] for kind in range(4)], drawn) & inside
+        self.figure[where] = figure
+        self.picture[where] = picture ^ (self.random.random((count, 16, 16)) < 0.01)
+
+    def observe(self) -> Floats:
+        return self.picture[:, None].astype(np.float32)
+
+    def act(self, actions: Actions) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+        right = actions["name"] == self.figure
+        self.mistakes += ~right
+        self._hang(np.ones(self.count, bool))
+        return 0.25 * right, self.mistakes >= 3
+
+
+class Forage(Task):
+    """Find food on 4 × 4 fields of 4 × 4 pixels, in three planes, out of the way of a beast that wanders; 32 steps."""
 
     sizes = {"walk": 4}  # noqa: RUF012
-    shape = (36,)
-    limit = 40
-    walls = frozenset({(1, 1), (1, 2), (1, 3), (3, 2), (3, 3), (3, 4), (3, 5)})
-    pits = ((5, 0), (0, 5))
+    shape = (3, 16, 16)
+    limit = 32
 
     def begin(self, where: NDArray[np.bool_]) -> None:
-        if not hasattr(self, "place"):
-            self.place = np.zeros((self.count, 2), np.int64)
-            self.closed = np.zeros((6, 6), bool)
-            self.closed[tuple(np.array(sorted(self.walls)).T)] = True
-        self.place[where] = 0
+        if not hasattr(self, "places"):
+            self.places = np.zeros((self.count, 3, 2), np.int64)
+        self.places[where] = self.random.integers(4, size=(int(where.sum()), 3, 2))
 
     def observe(self) -> Floats:
-        shown: Floats = np.eye(36, dtype=np.float32)[self.place[:, 0] * 6 + self.place[:, 1]]
-        return shown
+        fields = np.zeros((self.count, 3, 4, 4), np.float32)
+        rows, planes = np.indices((self.count, 3))
+        fields[rows, planes, self.places[..., 0], self.places[..., 1]] = 1.0
+        return np.kron(fields, np.ones((1, 1, 4, 4), np.float32))
 
     def act(self, actions: Actions) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-        moves = np.array([(0, 1), (1, 0), (0, -1), (-1, 0)])[actions["walk"]]
-        ahead = np.clip(self.place + moves, 0, 5)
-        self.place = np.where(self.closed[ahead[:, 0], ahead[:, 1]][:, None], self.place, ahead)
-        there = (self.place == 5).all(1)
-        lost = np.any([(self.place == pit).all(1) for pit in self.pits], axis=0)
-        return 5.0 * there, there | lost
-
-
-class Road(Task):
-    """Steer along a winding road that scrolls down, two planes of pixels 16 × 16; 0.5 a row, the end off the road."""
-
-    sizes = {"steer": 3}  # noqa: RUF012
-    shape = (2, 16, 16)
-    limit = 48
-
-    def begin(self, where: NDArray[np.bool_]) -> None:
-        if not hasattr(self, "road"):
-            self.road, self.car = np.full((self.count, 16), 8), np.full(self.count, 8)
-        count = int(where.sum())
-        road = np.full((count, 16), 8)
-        for row in range(14, -1, -1):
-            road[:, row] = self._wind(road[:, row + 1])
-        self.road[where], self.car[where] = road, 8
-
-    def _wind(self, centre: NDArray[np.int64]) -> NDArray[np.int64]:
-        wound: NDArray[np.int64] = np.clip(centre + self.random.integers(-1, 2, len(centre)), 3, 12)
-        return wound
-
-    def observe(self) -> Floats:
-        shown = np.zeros((self.count, 2, 16, 16), np.float32)
-        shown[:, 0] = np.abs(np.arange(16) - self.road[:, :, None]) <= 2
-        shown[np.arange(self.count), 1, 15, self.car] = 1.0
-        return shown
-
-    def act(self, actions: Actions) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-        self.car = np.clip(self.car + actions["steer"] - 1, 0, 15)
-        ahead = self._wind(self.road[:, 0])
-        self.road = np.concatenate([ahead[:, None], self.road[:, :-1]], axis=1)
-        off = np.abs(self.car - self.road[:, 15]) > 2
-        return 0.5 * ~off, off
+        moves = np.array([(0, 1), (1, 0), (0, -1), (-1, 0)])
+        self.places[:, 0] = np.clip(self.places[:, 0] + moves[actions["walk"]], 0, 3)
+        eaten, bitten = ((self.places[:, 0] == self.places[:, one]).all(1) for one in (1, 2))
+        self.places[eaten, 1] = self.random.integers(4, size=(int(eaten.sum()), 2))
+        wanders = self.random.random(self.count) < 0.3
+        self.places[wanders, 2] = np.clip(
+            self.places[wanders, 2] + moves[self.random.integers(4, size=int(wanders.sum()))], 0, 3
+        )
+        return 0.5 * eaten - 0.3 * bitten, np.zeros(self.count, bool)
 
 
 HELD = {
-    "beam": Known(Beam, 0.34, 13.5),
-    "descent": Known(Descent, -5.1, 1.0),
-    "tanks": Known(Tanks, 10.5, 30.0),
-    "crew": Known(Crew, 54.5, 85.0),
-    "signal": Known(Signal, 0.01, 4.0, memory=True),
-    "aim": Known(Aim, -7.8, -1.3, memory=True),
-    "maze": Known(Maze, 0.12, 4.8, sparse=True),
-    "road": Known(Road, 3.3, 20.0),
+    "junction": Known(Junction, 2.4, 6.0),
+    "flap": Known(Flap, 0.2, 14.0),
+    "battery": Known(Battery, -0.9, 5.3),
+    "orbit": Known(Orbit, -1.0, 6.0),
+    "fields": Known(Fields, 3.9, 23.0),
+    "trick": Known(Trick, 0.0, 2.0),
+    "bandit": Known(Bandit, 1.4, 3.3, memory=True),
+    "tally": Known(Tally, -1.1, 2.0, memory=True),
+    "valley": Known(Valley, 0.1, 1.0, sparse=True),
+    "fetch": Known(Fetch, 0.46, 2.9, sparse=True),
+    "gallery": Known(Gallery, 0.24, 5.5),
+    "forage": Known(Forage, 0.0, 5.0),
 }

@@ -228,6 +228,10 @@ class LoopTraining(Training):
         returns = advantages + rollout["values"]
         if knobs.target_shift:
             returns = returns.roll(knobs.target_shift, 0)
+        if knobs.targets is not None:
+            returns = knobs.targets(returns, reward)
+        if knobs.stored_starts is not None:
+            rollout["starts"] = knobs.stored_starts(rollout["starts"])
         if knobs.advantages is not None:
             advantages = knobs.advantages(advantages)
         if knobs.log_prob is not None:
@@ -283,9 +287,11 @@ class LoopTraining(Training):
         if knobs.normalises(setup):
             advantages = (advantages - advantages.mean()) / (advantages.std() + 1e-8)
         clip = setup.clip * knobs.clip
-        gain = torch.min(ratio * advantages, ratio.clamp(1 - clip, 1 + clip) * advantages)
-        policy_loss = -knobs.policy * gain.mean()
-        value_loss = (value - returns).square().mean()
+        policy_loss = -knobs.policy * (knobs.surrogate or _surrogate)(ratio, advantages, clip).mean()
+        old_value = part(rollout["values"])
+        limit = knobs.value_clip
+        near = value if limit is None else old_value + (value - old_value).clamp(-limit, limit)
+        value_loss = (near - returns).square().mean() if knobs.value_loss is None else knobs.value_loss(near, returns)
         bonus = torch.stack([one.mean() for one in entropy.values()]).sum()
         loss = policy_loss + setup.value_coefficient * knobs.value * value_loss
         loss = loss - knobs.entropy_coefficient(setup) * bonus
@@ -301,7 +307,7 @@ class LoopTraining(Training):
             values=value,
             advantages=advantages,
             returns=returns,
-            old_values=part(rollout["values"]),
+            old_values=old_value,
             epoch=epoch,
             lstm=after or None,
         )
@@ -315,7 +321,7 @@ class LoopTraining(Training):
                 if parameter.grad is not None:
                     parameter.grad = (parameter.grad * 2.0**24).half().float() / 2.0**24
         if self.knobs.clip_gradients:
-            nn.utils.clip_grad_norm_(parameters, self.setup.max_grad_norm)
+            nn.utils.clip_grad_norm_(parameters, self.setup.max_grad_norm * self.knobs.grad_norm)
         else:
             rec.gradients()
         if self.knobs.step:
@@ -349,6 +355,10 @@ def _samples(which: Tensor) -> Part:
 def _log_prob(distribution: Any, actions: Tensor) -> Tensor:
     found: Tensor = distribution.log_prob(actions)
     return found.sum(-1) if isinstance(distribution, Normal) else found
+
+
+def _surrogate(ratio: Tensor, advantages: Tensor, clip: float) -> Tensor:
+    return torch.min(ratio * advantages, ratio.clamp(1 - clip, 1 + clip) * advantages)
 
 
 def _entropy(distribution: Any) -> Tensor:

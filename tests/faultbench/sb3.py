@@ -175,7 +175,9 @@ class Sb3Training(Training):
         model.clip_range = lambda _: clip
         model.ent_coef = knobs.entropy_coefficient(setup)
         model.vf_coef = setup.value_coefficient * knobs.value
-        model.max_grad_norm = setup.max_grad_norm if knobs.clip_gradients else float("inf")
+        model.max_grad_norm = setup.max_grad_norm * knobs.grad_norm if knobs.clip_gradients else float("inf")
+        if knobs.value_clip is not None:
+            model.clip_range_vf = lambda _: knobs.value_clip
         model.n_epochs = setup.epochs * knobs.epochs
         model.gamma = model.rollout_buffer.gamma = knobs.gamma_of(setup)
         model.normalize_advantage = knobs.normalises(setup)
@@ -184,10 +186,14 @@ class Sb3Training(Training):
     def turn_buffer(self) -> None:
         """Change what was collected as the knobs ask for."""
         buffer, knobs = self.model.rollout_buffer, self.knobs
-        if knobs.across_environments or not knobs.bootstrap:
+        if knobs.across_environments or not knobs.bootstrap or knobs.estimate is not None:
             self._estimate_again()
         if knobs.target_shift:
             buffer.returns = np.roll(buffer.returns, knobs.target_shift, 0)
+        if knobs.targets is not None:
+            buffer.returns = knobs.targets(torch.from_numpy(buffer.returns), torch.from_numpy(buffer.rewards)).numpy()
+        if knobs.stored_starts is not None:
+            buffer.episode_starts = knobs.stored_starts(torch.from_numpy(buffer.episode_starts)).numpy()
         self._turn_stored()
         for name, change in (("advantages", knobs.advantages), ("log_probs", knobs.log_prob)):
             if change is not None:

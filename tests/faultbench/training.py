@@ -14,6 +14,8 @@ from tests.faultbench.draw import Setup
 from tests.faultbench.tasks import TASKS
 
 EVALUATION_STEPS = 10
+Estimate = Callable[[Tensor, Tensor, Tensor, Tensor, float, float], Tensor]
+"""Takes what ``gae`` takes."""
 
 
 @dataclass
@@ -53,6 +55,14 @@ class Knobs:
     temperature: float = 1.0
     refill: bool = True
     target_kl: float | None = None
+    estimate: Estimate | None = None
+    targets: Callable[[Tensor, Tensor], Tensor] | None = None
+    value_loss: Callable[[Tensor, Tensor], Tensor] | None = None
+    value_clip: float | None = None
+    surrogate: Callable[[Tensor, Tensor, float], Tensor] | None = None
+    masks: Callable[[Tensor], Tensor] | None = None
+    grad_norm: float = 1.0
+    stored_starts: Callable[[Tensor], Tensor] | None = None
 
     def entropy_coefficient(self, setup: Setup) -> float:
         """Return the weight of the entropy bonus; a turned knob finds a small one where the training has none."""
@@ -126,7 +136,10 @@ class World:
 
     def masks(self) -> dict[str, Tensor]:
         """Return valid actions [B, K] by head; empty for a task without."""
-        return {name: torch.from_numpy(mask) for name, mask in self.task.masks().items()} if self.task.masked else {}
+        if not self.task.masked:
+            return {}
+        change = self.knobs.masks or (lambda mask: mask)
+        return {name: change(torch.from_numpy(mask)) for name, mask in self.task.masks().items()}
 
     def _finished(self, reward: np.ndarray, over: np.ndarray) -> list[Episode]:
         self._totals += reward
@@ -148,7 +161,7 @@ def estimates(knobs: Knobs, setup: Setup, reward: Tensor, value: Tensor, end: Te
     if knobs.across_environments:  # as if all were steps of one environment, one after the other
         reward_, value_, end_ = (one.reshape(-1, 1) for one in (reward, value, end))
         return gae(reward_, value_, end_, last[-1:], gamma, gae_lambda).view_as(reward)
-    return gae(reward, value, end, last, gamma, gae_lambda)
+    return (knobs.estimate or gae)(reward, value, end, last, gamma, gae_lambda)
 
 
 def gae(reward: Tensor, value: Tensor, end: Tensor, last: Tensor, gamma: float, gae_lambda: float) -> Tensor:

@@ -33,6 +33,7 @@ from tests.faultbench.fault import (
 )  # fmt: skip
 from tests.faultbench.tasks import TASKS
 from tests.faultbench.training import Training
+from tests.faultbench.tune_faults_2 import FAULTS_2, HARMLESS_2
 
 
 def _linears(training: Training) -> Iterator[nn.Linear]:
@@ -184,7 +185,7 @@ TUNE_FAULTS: dict[str, Fault] = {
     ),
     "moments_lost": Fault(once(_lose_moments), ("optimizer_restarted", *STEPS)),
     "float16_overflow": Fault(knob(half=True), BAD_NUMBERS, possible=by_hand),
-}  # fmt: skip
+} | FAULTS_2  # fmt: skip
 
 TUNE_HARMLESS: dict[str, Touch] = {
     "rate_halved": knob(rate=0.5),
@@ -193,5 +194,5 @@ TUNE_HARMLESS: dict[str, Touch] = {
     "epochs_doubled": knob(epochs=2),
     "observations_scaled_by_2": knob(observation=lambda x: 2.0 * x),
     "advantages_normalised": knob(normalise_advantages=True),
-}
+} | HARMLESS_2
 """Changes that a training may well bear: where it does as well as its twin, an alarm on it is a false one."""

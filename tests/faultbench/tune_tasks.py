@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tests.faultbench.task import Actions, Floats, Known, Task
+from tests.faultbench.tune_tasks_2 import TASKS_2
 
 
 class Pole(Task):
@@ -333,4 +334,4 @@ TUNE = {
     "repeat": Known(Repeat, 0.73, 2.2, memory=True),
     "catch": Known(Catch, -0.63, 1.0),
     "keep": Known(Keep, 0.83, 2.5, memory=True),
-}
+} | TASKS_2
