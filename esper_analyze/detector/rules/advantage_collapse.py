@@ -25,7 +25,9 @@ REWARD = REWARDS[1]
 class AdvantageCollapseLimits(Limits):
     """Bounds on ``updates.advantage_std``, and on how long no step is rewarded."""
 
-    narrow: float = limit(0.1, "share of its own early level; solved runs get there (set by design)", at_least=0.0)
+    narrow: float = limit(
+        0.1, "share of its own early level: information, sound runs get there (set by design)", at_least=0.0
+    )
     critical: float = limit(1e-8, "the epsilon that loops normalise with", at_least=0.0)
     sustained: int = limit(5, "a single rollout without reward is not a collapse", at_least=1)
     early_updates: int = limit(10, "updates whose mean is the early level", at_least=1)
@@ -53,9 +55,8 @@ def _spread(frame: Frame, memory: Memory, limits: AdvantageCollapseLimits) -> Ju
     long_none = streak(none, usable & ~none, memory["none"]) >= limits.sustained
     bounds = Bounds(
         info=long_narrow | long_none,
-        warning=long_narrow & ~solved,
         critical=long_none & ~solved,
-        warning_at=limits.narrow * early,
+        info_at=limits.narrow * early,
         critical_at=limits.critical,
     )
     return settle(spread.name, spread, bounds, excuses=[silent], baseline=early)
@@ -128,10 +129,10 @@ RULE = Rule(
     judge=judge,
     guard=guard,
     title="Advantages collapsed",
-    meaning="The advantages of a rollout hardly differ from each other although it was rewarded, or no rollout has "
+    meaning="The advantages of a rollout do not differ from each other although it was rewarded, or no rollout has "
     "been rewarded for much longer than ever before. A loop that normalises advantages scales the remaining noise to "
-    "unit size and trains on it; one that does not learns nothing. Where returns rose and stay near their best there "
-    "is nothing left to prefer, and before rewards have come often nothing to prefer yet: both are information.",
+    "unit size and trains on it; one that does not learns nothing. Advantages that have become narrow are information, "
+    "and so are all of these where returns rose and stay near their best: nothing is left to prefer.",
     meanings={
         REWARD: "No rollout has been rewarded for much longer than ever before: the policy is trained on the critic's "
         "errors alone. Before rewards have come often it is information: there is nothing to learn from yet."
@@ -141,7 +142,7 @@ RULE = Rule(
     reference="Loops divide advantages by their standard deviation plus an epsilon: a smaller one scales noise up",
     examples=(
         Example("a sound spread", "ok", _cells(1.0)),
-        Example("narrow for five updates", "warning", _cells(*[1.0] * 10, *[0.02] * 5), updates=15),
+        Example("narrow for five updates", "info", _cells(*[1.0] * 10, *[0.02] * 5), updates=15),
         Example(
             "narrow, and returns rose",
             "info",

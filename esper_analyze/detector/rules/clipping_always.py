@@ -38,8 +38,10 @@ class ClippingAlwaysLimits(Limits):
 
     fraction: float = limit(0.9, "nine of ten steps (set by design)", at_least=0.0)
     sustained: int = limit(20, "20 updates in a row (set by design)", at_least=1)
-    warning_rise: float = limit(10.0, "sound runs clip every step: only with a rising norm is it a fault", at_least=1)
-    critical_rise: float = limit(100.0, "ten times the warning", at_least=1)
+    warning_rise: float = limit(
+        100.0, "sound runs clip every step, and the norm of some rose thirtyfold with their returns", at_least=1
+    )
+    critical_rise: float = limit(1000.0, "ten times the warning", at_least=1)
     early_updates: int = limit(10, "updates whose mean is the norm's own early level", at_least=1)
 
 
@@ -51,10 +53,11 @@ def judge(frame: Frame, memory: Memory, limits: ClippingAlwaysLimits) -> list[Ju
     early = early_level(norm.values, norm.finite, memory, limits.early_updates)
     level = recent_median(norm.values, norm.finite, memory, "norm")
     rise = level / early
+    harmful = always & ~AT_BEST.holds(frame)
     bounds = Bounds(
         info=always,
-        warning=always & (rise > limits.warning_rise) & ~AT_BEST.holds(frame),
-        critical=always & (rise > limits.critical_rise),
+        warning=harmful & (rise > limits.warning_rise),
+        critical=harmful & (rise > limits.critical_rise),
         info_at=np.nan,
         warning_at=limits.warning_rise,
         critical_at=limits.critical_rise,
@@ -108,8 +111,9 @@ RULE = Rule(
     examples=(
         Example("now and then", "ok", _cells(0.4)),
         Example("always, at a steady norm", "info", _cells(1.0), updates=25),
-        Example("always, and thirty times the norm", "warning", _cells(1.0, [*[1.0] * 20, *[30.0] * 40]), updates=60),
-        Example("and a thousand times", "critical", _cells(1.0, [*[1.0] * 20, *[1000.0] * 40]), updates=60),
+        Example("always, and thirty times the norm", "info", _cells(1.0, [*[1.0] * 20, *[30.0] * 40]), updates=60),
+        Example("and three hundred times", "warning", _cells(1.0, [*[1.0] * 20, *[300.0] * 40]), updates=60),
+        Example("and ten thousand times", "critical", _cells(1.0, [*[1.0] * 20, *[1e4] * 40]), updates=60),
         Example("not clipped", "not_applicable", _cells(None, bound=None), reason=NO_CLIP_CALL),
         Example("clipped several times a step", "no_data", _cells(None)),
         Example("not recorded", "no_data", _cells(None, None, None)),

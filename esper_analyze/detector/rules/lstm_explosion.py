@@ -7,7 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from esper_analyze.detector.baselines import EARLY_MEMORY, early_level, recent_median, recent_median_memory
-from esper_analyze.detector.deferral_guards import LASTING, DeferralGuard
+from esper_analyze.detector.conditions.convergence import AT_BEST, EPISODE_RETURN
+from esper_analyze.detector.conditions.shared import free
+from esper_analyze.detector.deferral_guards import FREE, LASTING, DeferralGuard
 from esper_analyze.detector.rule import VERDICT, Example, Limits, Memory, Rule, Sign, limit
 from esper_analyze.detector.signals import Frame
 from esper_analyze.detector.streaks import recent, window
@@ -38,8 +40,11 @@ class LstmExplosionLimits(Limits):
 
 
 def judge(frame: Frame, memory: Memory, limits: LstmExplosionLimits) -> list[Judgement]:
-    """Judge the cell state of the worst environment, of all, and the hidden state; one crossing is information."""
-    judgements = []
+    """Judge the cell state of the worst environment, of all, and the hidden state; one crossing is information.
+
+    So is a state that grew while returns rise or are at their best: longer episodes and a longer memory do that.
+    """
+    judgements, harmless = [], AT_BEST.holds(frame)
     for metric in METRICS:
         signal, factor = frame[metric], limits.one_environment if metric == METRICS[0] else 1.0
         early = early_level(signal.values, signal.finite, _named(memory, metric), limits.early_updates)
@@ -49,8 +54,8 @@ def judge(frame: Frame, memory: Memory, limits: LstmExplosionLimits) -> list[Jud
         grown = signal.values > limits.growth * level
         bounds = Bounds(
             info=out,
-            warning=recent(out & grown, memory[metric], limits.window) >= limits.window_hits,
-            critical=recent(far & grown, memory[f"{metric}_far"], limits.window) >= limits.window_hits,
+            warning=(recent(out & grown, memory[metric], limits.window) >= limits.window_hits) & ~harmless,
+            critical=(recent(far & grown, memory[f"{metric}_far"], limits.window) >= limits.window_hits) & ~harmless,
             info_at=factor * limits.warning,
             warning_at=np.fmax(factor * limits.warning, limits.growth * level),
             critical_at=np.fmax(factor * limits.critical, limits.growth * level),
@@ -71,12 +76,15 @@ def guard(frame: Frame, memory: Memory, limits: LstmExplosionLimits) -> Deferral
     lowest = min(limits.warning, limits.critical)
     if any(np.count_nonzero(frame[name].values > by * lowest) for name, by in factors.items()):
         return None
-    return DeferralGuard(LASTING, {name: (by * lowest,) for name, by in factors.items()})
+    sides = {name: (by * lowest,) for name, by in factors.items()}
+    return DeferralGuard(LASTING, {**sides, f"updates.{EPISODE_RETURN}": FREE, **free(AT_BEST)})
 
 
 def _cells(*worst: float | None, c: object = 0.8) -> dict[str, object]:
     return {"c_env_rms_max": list(worst), "c_rms": c, "h_rms": 0.3}
 
+
+RISING = {f"updates.{EPISODE_RETURN}": [1.0 + 0.1 * i for i in range(13)]}
 
 RULE = Rule(
     name="lstm_explosion",
@@ -85,13 +93,15 @@ RULE = Rule(
     sign=Sign("▲", "exploding", "critical", "c leaves the range its gates can work in"),
     sign_order=1,
     columns=METRICS,
+    beside={"updates": (EPISODE_RETURN,)},
+    conditions=(AT_BEST,),
     limits=LstmExplosionLimits,
     judge=judge,
     guard=guard,
     title="LSTM state exploded",
     meaning="The cell state integrates without forgetting and leaves the range its gates can work in, several times as "
-    "large as it has been: the median of its last 50 updates (the baseline). One that grew there slowly is "
-    "information: episodes got longer. |h| ≤ 1 always "
+    "large as it has been: the median of its last 50 updates (the baseline). One that grew there slowly, or "
+    "while returns rise or stay near their best, is information: episodes got longer. |h| ≤ 1 always "
     "holds for an nn.LSTM without projection, so the bound on h can only fire on something else.",
     look_first="Forget gates near 1 (saturation), resets at episode starts, learning rate of the recurrent layer.",
     reference="Pascanu et al. 2013, On the difficulty of training recurrent neural networks",
@@ -103,6 +113,7 @@ RULE = Rule(
         Example("all are out", "warning", _cells(*[1.0] * 13, c=[1.0] * 10 + [8.0] * 3), updates=13),
         Example("far out", "critical", _cells(*[1.0] * 13, c=[1.0] * 10 + [12.0] * 3), updates=13),
         Example("it grew slowly", "info", _cells(*[1.0] * 120, c=[1.0 + 0.1 * i for i in range(120)]), updates=120),
+        Example("and returns rose", "info", _cells(*[1.0] * 10, *[12.0] * 3) | RISING, updates=13),
         Example("NaN never passes", "critical", _cells(float("nan"))),
         Example("not recorded", "no_data", _cells(None)),
     ),

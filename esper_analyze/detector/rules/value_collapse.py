@@ -35,7 +35,7 @@ class ValueCollapseLimits(Limits):
     late: float = limit(0.1, _SOURCE)
     critical_below: float = limit(1.0, "this far below the warning (set by design)")
     sustained: int = limit(
-        5, "sound recurrent runs stay below 0 for dozens of updates, but not below their start", at_least=1
+        20, "updates in a row: in known sound trainings of the fault bench it lasted for up to 15", at_least=1
     )
     error: float = limit(1.1, "value_nrmse of a critic that knows the mean return is 1: then it is information")
     worse: float = limit(

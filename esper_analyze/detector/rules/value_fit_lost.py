@@ -45,7 +45,15 @@ def _fall(windows: Floats) -> Floats:
     return np.stack([fall, errors])
 
 
+def _rise(windows: Floats) -> Floats:
+    """Return how far the newer mean is above the older one, in its standard errors, [1, m]."""
+    older, newer = windows[:, :-NEWER], windows[:, -NEWER:]
+    scatter = older.std(axis=1, ddof=1) * np.sqrt(1 / NEWER + 1 / older.shape[1])
+    return np.asarray((newer.mean(axis=1) - older.mean(axis=1)) / scatter)[None]
+
+
 _WINDOWS = Rolling(_fall, size=2, length=NEWER + OLDER, every=1, first=LEAST, inclusive=True)
+_RETURNS = Rolling(_rise, length=NEWER + OLDER, every=1, first=LEAST, inclusive=True)
 
 WARM_UP = WarmUp("too early to know how well the critic fits", lambda *_: LEAST)
 
@@ -61,6 +69,12 @@ class ValueFitLostLimits(Limits):
         "standard errors: sound trainings of the known half of the fault bench come to 3.5, faults to 4.6",
         at_least=0.0,
     )
+    rise: float = limit(
+        1.5,
+        "standard errors by which returns rose: a better policy is new to the critic. With faults they rose by less, "
+        "or the critic predicted the opposite (fault bench)",
+        at_least=0.0,
+    )
 
 
 def judge(frame: Frame, memory: Memory, limits: ValueFitLostLimits) -> list[Judgement]:
@@ -72,7 +86,11 @@ def judge(frame: Frame, memory: Memory, limits: ValueFitLostLimits) -> list[Judg
     fall, lost = _lost(z, usable, memory, "correlation", limits)
     fell = _lost(np.maximum(ev.values, LOWEST), usable, memory, "variance", limits)[1]
     young = WARM_UP.excuse(usable & (tally(usable, memory["number"]) < LEAST))
-    bounds = Bounds(warning=usable & lost & fell, warning_at=limits.fall)
+    returns = frame[EPISODE_RETURN]
+    rise = _RETURNS.baseline(returns.values, returns.finite, memory, "returns")[0]
+    outrun = (rise > limits.rise) & (correlation.values > 0.0)
+    no_fit = usable & lost & fell
+    bounds = Bounds(info=no_fit, warning=no_fit & ~outrun, warning_at=limits.fall)
     watched = Signal(correlation.name, np.where(ev.nonfinite, np.nan, correlation.values), correlation.null)
     return [settle(watched.name, watched, bounds, excuses=[*excuses, young], needs=[ev], judged=fall)]
 
@@ -87,6 +105,10 @@ def _cells(correlation: object, variance: object = None) -> dict[str, object]:
     scale = {"return_variance": 4.0, "return_mean": 10.0, "ev_low_variance": False, "reward_min": 0.0}
     cells = {"value_return_correlation": correlation, "explained_variance": variance or correlation}
     return {**cells, **scale, "reward_max": 1.0}
+
+
+def _returns(newer: float) -> dict[str, object]:
+    return {EPISODE_RETURN: [*[1.0, 2.0] * 8, *[newer] * 3]}
 
 
 _SOUND = [0.8, 0.7] * 8
@@ -107,13 +129,17 @@ RULE = Rule(
     meaning="In the last 3 updates the critic predicted the returns worse than in any of the 20 before, by more than "
     "these scatter, both in order (correlation) and in size (explained variance). A critic loses its fit slowly, "
     "if at all: what it is to predict has changed (the sign or scale of rewards, the discount, where episodes "
-    "end, the environment, the scale of observations), or the critic itself was replaced or took far too large a step.",
+    "end, the environment, the scale of observations), or the critic itself was replaced or took far too large a step. "
+    "Where returns have just risen it is information: a policy that gets better meets what the critic has not seen.",
     look_first="What changed at this update: rewards (sign, scale, a wrapper), discount, ends of episodes, "
     "observations and their normaliser, parameters that were loaded or reset; then learning rate and value loss.",
     reference="Fisher 1921 (z of a correlation); explained variance compared with its own scatter",
     examples=(
         Example("a sound critic", "ok", _cells(_SOUND), updates=16),
         Example("it fits no longer", "warning", _cells([*_SOUND, 0.0, -0.2, 0.1]), updates=19),
+        Example("returns rose", "info", _cells([*_SOUND, 0.1, 0.0, 0.1]) | _returns(9.0), updates=19),
+        Example("returns did not", "warning", _cells([*_SOUND, 0.1, 0.0, 0.1]) | _returns(2.0), updates=19),
+        Example("the opposite", "warning", _cells([*_SOUND, -0.6, -0.7, -0.6]) | _returns(9.0), updates=19),
         Example("for two updates", "ok", _cells([*_SOUND, 0.0, -0.2]), updates=18),
         Example("within its own scatter", "ok", _cells([*_NOISY, -0.1, -0.2, -0.1]), updates=19),
         Example("off, in the right order", "ok", _cells([*_SOUND, 0.7, 0.7, 0.7], [*_SOUND, *[-1.0] * 3]), updates=19),
@@ -121,7 +147,12 @@ RULE = Rule(
         Example("constant returns", "not_applicable", _cells(None) | {"ev_low_variance": True}),
         Example("not recorded", "no_data", _cells(None)),
     ),
-    memory={"number": zeros, **_WINDOWS.memory("correlation"), **_WINDOWS.memory("variance")},
+    memory={
+        "number": zeros,
+        **_WINDOWS.memory("correlation"),
+        **_WINDOWS.memory("variance"),
+        **_RETURNS.memory("returns"),
+    },
     causes=(
         "returns_inconsistent",
         "ends_ignored",
