@@ -19,6 +19,8 @@ NEAR_BEST = 0.3
 is more."""
 ERRORS = 3.0
 """Standard errors of the difference of two recent means."""
+ROUNDING = 1e-9
+"""Share of a mean by which two means of the same numbers never differ."""
 RECENT, SCATTER = 10, 21
 """Updates whose mean is the recent level; updates from whose steps their scatter is estimated."""
 STEP = 2 / np.sqrt(np.pi)
@@ -48,6 +50,7 @@ def _at_best(frame: Frame, memory: Memory) -> Bools:
     level, error = _RECENT.baseline(returns.values, returns.finite, memory, "recent")
     best = np.fmax.accumulate(np.concatenate([memory["best"][None], level]), axis=0)[1:]
     memory["best"] = best[-1].copy()
+    error = np.maximum(error, ROUNDING * np.abs(early))
     risen = level > early + np.minimum(BETTER * np.abs(early), ERRORS * error)
     kept: Bools = risen & (level >= best - np.maximum(NEAR_BEST * np.abs(best - early), ERRORS * error))
     return kept

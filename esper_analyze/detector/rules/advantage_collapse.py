@@ -99,14 +99,15 @@ def guard(frame: Frame, memory: Memory, limits: AdvantageCollapseLimits) -> Defe
         return None
     early = early_level(spread.values, spread.finite, memory, limits.early_updates)
     lasting = min(until(memory[name], limits.sustained) for name in ("narrow", "none"))
-    matters = np.count_nonzero(memory["narrow"]) or np.count_nonzero(memory["none"])
     sides: dict[str, Sequence[Side] | None] = {
         spread.name: (limits.narrow * early, limits.critical),
         EPISODE_RETURN: () if np.count_nonzero(frame[REWARD].null) else FREE,  # it stands in for rewards
         **dict.fromkeys(REWARDS, ()),
         **held(frame, UNREWARDED),
     }
-    return DeferralGuard(lasting, {**sides, **(held(frame, AT_BEST) if matters else free(AT_BEST))})
+    return DeferralGuard(
+        lasting, {**sides, **(held(frame, AT_BEST) if np.count_nonzero(memory["none"]) else free(AT_BEST))}
+    )
 
 
 def _cells(*values: float | None) -> dict[str, object]:

@@ -72,7 +72,7 @@ def guard(frame: Frame, memory: Memory, limits: GradientExplosionLimits) -> Defe
         return None
     if not all(steady(memory[name], limits.window) for name in ("crossed", "far")):
         return None
-    crossed = np.count_nonzero(memory["crossed"])
+    crossed = np.count_nonzero(memory["crossed"][-limits.window :])
     beside: dict[str, Sequence[Side] | None] = {CLIP: same(frame[CLIP]), RETURNS: FREE}
     beside |= held(frame, AT_BEST) if crossed else free(AT_BEST)
     early = early_level(norm.values, norm.finite, memory, limits.early_updates)

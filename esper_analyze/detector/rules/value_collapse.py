@@ -172,10 +172,13 @@ RULE = Rule(
     examples=(
         Example("a sound critic", "ok", _cells(*[0.6] * 6), updates=6),
         Example(
-            "below 0 in mid-training, five updates running", "warning", _cells(*[-0.3] * 60, error=_WORSE), updates=60
+            "below its phase's bound, twenty updates running",
+            "warning",
+            _cells(*[-0.3] * 39, error=_WORSE[:39]),
+            updates=39,
         ),
         Example("below 0 but better than at its start", "ok", _cells(-0.9, *[-0.3] * 8), updates=9),
-        Example("below 0, but it knows the mean return", "info", _cells(*[-0.02] * 60, error=1.01), updates=60),
+        Example("below 0, but it knows the mean return", "info", _cells(*[-0.02] * 69, error=1.01), updates=69),
         Example("below 0, but it never knew more", "info", _cells(*[-0.3] * 60), updates=60),
         Example("far below", "critical", _cells(*[-1.5] * 60, error=_WORSE), updates=60),
         Example("early training", "ok", _cells(*[-0.3] * 6, progress=0.05), updates=6),

@@ -8,7 +8,7 @@ import numpy as np
 
 from esper_analyze.detector.baselines import Rolling
 from esper_analyze.detector.conditions.applicability import RETURNS, returns_hardly_vary
-from esper_analyze.detector.conditions.convergence import EPISODE_RETURN
+from esper_analyze.detector.conditions.convergence import EPISODE_RETURN, ROUNDING
 from esper_analyze.detector.conditions.rewards import REWARDS, UNREWARDED, nothing_rewarded
 from esper_analyze.detector.rule import Example, Limits, Memory, Rule, Statistic, WarmUp, limit
 from esper_analyze.detector.signals import Bools, Floats, Frame, Signal
@@ -48,8 +48,9 @@ def _fall(windows: Floats) -> Floats:
 def _rise(windows: Floats) -> Floats:
     """Return how far the newer mean is above the older one, in its standard errors, [1, m]."""
     older, newer = windows[:, :-NEWER], windows[:, -NEWER:]
-    scatter = older.std(axis=1, ddof=1) * np.sqrt(1 / NEWER + 1 / older.shape[1])
-    return np.asarray((newer.mean(axis=1) - older.mean(axis=1)) / scatter)[None]
+    before = older.mean(axis=1)
+    scatter = np.maximum(older.std(axis=1, ddof=1), ROUNDING * np.abs(before))
+    return np.asarray((newer.mean(axis=1) - before) / (scatter * np.sqrt(1 / NEWER + 1 / older.shape[1])))[None]
 
 
 _WINDOWS = Rolling(_fall, size=2, length=NEWER + OLDER, every=1, first=LEAST, inclusive=True)
@@ -138,7 +139,7 @@ RULE = Rule(
         Example("a sound critic", "ok", _cells(_SOUND), updates=16),
         Example("it fits no longer", "warning", _cells([*_SOUND, 0.0, -0.2, 0.1]), updates=19),
         Example("returns rose", "info", _cells([*_SOUND, 0.1, 0.0, 0.1]) | _returns(9.0), updates=19),
-        Example("returns did not", "warning", _cells([*_SOUND, 0.1, 0.0, 0.1]) | _returns(2.0), updates=19),
+        Example("returns did not", "warning", _cells([*_SOUND, 0.1, 0.0, 0.1]) | _returns(1.9), updates=19),
         Example("the opposite", "warning", _cells([*_SOUND, -0.6, -0.7, -0.6]) | _returns(9.0), updates=19),
         Example("for two updates", "ok", _cells([*_SOUND, 0.0, -0.2]), updates=18),
         Example("within its own scatter", "ok", _cells([*_NOISY, -0.1, -0.2, -0.1]), updates=19),
