@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import replace
 from typing import Any
 
@@ -48,11 +49,58 @@ def test_a_rule_names_the_columns_of_its_conditions_among_those_it_reads() -> No
     assert {condition.name for rule in READERS for condition in rule.conditions} == {one.name for one in CONDITIONS}
 
 
-def test_returns_are_at_their_best_from_when_they_rose_until_they_have_lost_a_fifth_of_it() -> None:
-    course = [10.0] * 5 + [20.0] * 10 + [18.0] * 10 + [17.9]
+def swings(middle: float, step: float, n: int) -> list[float]:
+    """Return ``2 * n`` values that lie by turns below and above ``middle``, ``step`` apart."""
+    return [middle - step / 2, middle + step / 2] * n
+
+
+def bound(step: float) -> float:
+    """Return three standard errors of the difference of two means of ten values that all lie ``step`` apart.
+
+    Two draws of unit variance lie 2 / √π apart on average, and a difference of two means of ten has a variance of 2/10.
+    """
+    return 3 * step * math.sqrt(math.pi) / 2 * math.sqrt(2 / 10)
+
+
+def test_returns_are_at_their_best_from_when_they_rose_until_they_have_lost_three_tenths_of_it() -> None:
+    course = [10.0] * 5 + [20.0] * 10 + [17.0] * 10 + [16.9]
     assert held(AT_BEST, returns(*course)) == [0.0] * 5 + [1.0] * 20 + [0.0]
-    assert held(AT_BEST, returns(*[10.0] * 5, *[11.0] * 10, *[11.1] * 10)) == [0.0] * 15 + [1.0] * 10
     assert held(AT_BEST, returns(None, None, *[-10.0] * 3, None, -1.0, float("nan"))) == [0.0] * 6 + [1.0] * 2
+
+
+def test_returns_that_scatter_have_risen_beyond_a_tenth() -> None:
+    assert bound(4.0) > 1.0, "a tenth of 10 is less"
+    course = [*[10.0] * 3, *swings(11.0, 4.0, 10), 9.1]
+    assert held(AT_BEST, returns(*course)) == [0.0] * 23 + [1.0]
+
+
+@pytest.mark.parametrize("early", [10.0, -10.0])
+@pytest.mark.parametrize(("errors", "best"), [(0.999, 0.0), (1.001, 1.0)])
+def test_returns_that_hardly_scatter_have_risen_beyond_three_standard_errors(
+    early: float, errors: float, best: float
+) -> None:
+    assert bound(0.2) < 1.0, "a tenth of 10 is more"
+    course = [*[early] * 3, *swings(early + errors * bound(0.2), 0.2, 11)]
+    assert held(AT_BEST, returns(*course))[-1] == best
+
+
+@pytest.mark.parametrize(("errors", "best"), [(0.999, 1.0), (1.001, 0.0)])
+def test_returns_that_scatter_stay_near_their_best_within_three_standard_errors(errors: float, best: float) -> None:
+    assert 3.0 < bound(4.0) < 9.0, "three tenths of the way from 10 to 20 are less"
+    course = [*[10.0] * 3, *swings(20.0, 4.0, 11), *swings(20.0 - errors * bound(4.0), 4.0, 11)]
+    assert held(AT_BEST, returns(*course))[-1] == best
+
+
+def test_a_scatter_that_is_over_does_not_count() -> None:
+    """It is that of the last twenty steps: after so many at 15, half of the way down from 20 is a fall."""
+    course = [*[10.0] * 3, *swings(20.0, 16.0, 11), *[15.0] * 21]
+    assert bound(16.0) > 5.0
+    assert held(AT_BEST, returns(*course))[-1] == 0.0
+
+
+@pytest.mark.parametrize("level", [0.7, -0.3, 1 / 3, 2.3, -1.6, 0.0])
+def test_returns_that_are_always_the_same_never_rose(level: float) -> None:
+    assert held(AT_BEST, returns(*[level] * 40)) == [0.0] * 40
 
 
 @pytest.mark.parametrize(

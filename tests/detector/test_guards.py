@@ -471,11 +471,11 @@ def _of_windows() -> list[Promise]:
         result.append(Promise("ratio_collapse", cells, len(course), updates, watched))
 
     calm = {"c_env_rms_max": 0.5, "c_rms": 0.5, "h_rms": 0.5}
-    sides = {"c_env_rms_max": [10.0], "c_rms": [5.0], "h_rms": [5.0]}
+    free = {f"updates.{RETURN}": "any", BEST: "any"}  # while nothing is out of range
+    sides = {"c_env_rms_max": [10.0], "c_rms": [5.0], "h_rms": [5.0], **free}
     result.append(Promise("lstm_explosion", calm, 1, LASTING, sides))
-    result.append(
-        Promise("lstm_explosion", calm, 1, LASTING, {k: [0.6 * v[0]] for k, v in sides.items()}, {"critical": 3.0})
-    )
+    near = {"c_env_rms_max": [6.0], "c_rms": [3.0], "h_rms": [3.0], **free}
+    result.append(Promise("lstm_explosion", calm, 1, LASTING, near, {"critical": 3.0}))
     result.append(Promise("lstm_explosion", calm | {"h_rms": [*[0.5] * 9, None]}, 10, LASTING, sides))
     for metric in calm:
         result += [Promise("lstm_explosion", calm | {metric: 15.0}, n, None) for n in (1, 5, 60)]
@@ -505,33 +505,38 @@ def _of_windows() -> list[Promise]:
     return result
 
 
-def _of_levels() -> list[Promise]:
-    """Baselines: an early mean of ten, a median taken at the twentieth value and every twentieth after it."""
+def _of_gradients() -> list[Promise]:
+    """A group's own level: an early mean of ten, a median taken at the twentieth value and every twentieth after it."""
     cells: Cells
     sides: Any
     course: Any
     updates: int | None
     result = []
-    norm = "grad_norm"
+    norm, returns = "grad_norm", f"updates.{RETURN}"
     for course, updates, sides in (
         ([2.0] * 9, None, []),
         ([2.0] * 10, 10, [20.0 * math.nan, 200.0 * math.nan]),  # no level before the twentieth
         ([2.0] * 19, 1, [math.nan, math.nan]),
         ([2.0] * 20, 0, [20.0, 200.0]),
         ([2.0] * 21, LASTING, [20.0]),  # below ten times the early level, and the level is never below that
-        ([*[2.0] * 26, *[30.0] * 5], 9, [20.0, 200.0]),
         ([*[2.0] * 26, 30.0], None, []),
+        ([*[2.0] * 21, 30.0, *[2.0] * 4], None, []),
+        ([*[2.0] * 21, 30.0, *[2.0] * 5], LASTING, [20.0]),
         ([*[2.0] * 21, 20.0], 18, [20.0, 200.0]),
         ([*[2.0] * 21, under(20.0)], LASTING, [20.0]),
         ([*[2.0] * 10, *[6.0] * 20], LASTING, [20.0]),
         ([*[2.0] * 10, *[4.0] * 30, 25.0], 19, [40.0, 400.0]),
         ([*[0.0] * 21], 19, [0.0, 0.0]),
         ([*[2.0] * 21, None], LASTING, [20.0]),
-        ([*[2.0] * 26, *[300.0] * 5], 9, [20.0, 200.0]),
         ([*[2.0] * 21, *[300.0] * 5, *[30.0] * 4], None, []),
     ):
-        watched = {norm: sides, CLIP: [math.nan]}
+        watched = {norm: sides, CLIP: [math.nan], returns: "any", BEST: "any"}
         result.append(Promise("gradient_explosion", {norm: course}, len(course), updates, watched))
+    for high in (30.0, 300.0):  # now it matters whether returns are at their best
+        for level, best in ((1.0, 0.0), ([1.0 + i for i in range(31)], 1.0)):
+            cells = {norm: [*[2.0] * 26, *[high] * 5], returns: level}
+            watched = {norm: [20.0, 200.0], CLIP: [math.nan], returns: "any", BEST: [best]}
+            result.append(Promise("gradient_explosion", cells, 31, 9, watched))
     for clip, course, updates, sides in (
         (0.5, [2.0] * 21, LASTING, [20.0]),
         (3.0, [2.0] * 10, 10, [math.nan, math.nan]),
@@ -539,9 +544,18 @@ def _of_levels() -> list[Promise]:
         (3.0, [*[2.0] * 21, 25.0], 18, [30.0, 300.0]),
         (3.0, [0.0] * 21, 19, [30.0, 300.0]),
     ):
-        cells, watched = {norm: course, CLIP: clip}, {norm: sides, CLIP: [clip]}
+        cells, watched = {norm: course, CLIP: clip}, {norm: sides, CLIP: [clip], returns: "any", BEST: "any"}
         result.append(Promise("gradient_explosion", cells, len(course), updates, watched))
+    return result
 
+
+def _of_levels() -> list[Promise]:
+    """The same of a critic's errors, at a floor, and of hits in a row."""
+    cells: Cells
+    sides: Any
+    course: Any
+    updates: int | None
+    result = []
     nrmse, bellman = "value_nrmse", "bellman_error"
     for course, updates, sides in (
         ([1.0] * 9, None, []),
@@ -667,15 +681,15 @@ def _of_returns() -> list[Promise]:
     for course, updates, best in (
         ([2.0] * 9, None, []),
         ([2.0] * 10, LASTING, "any"),
-        ([*[2.0] * 10, 0.1], 3, [0.0]),
-        ([*[2.0] * 10, *[0.1] * 4], 0, [0.0]),
-        ([*[2.0] * 10, *[0.1] * 5], LASTING, [0.0]),
+        ([*[2.0] * 10, 0.1], 3, "any"),
+        ([*[2.0] * 10, *[0.1] * 4], 0, "any"),
+        ([*[2.0] * 10, *[0.1] * 5], LASTING, "any"),
         ([*[2.0] * 10, *[0.1] * 5, 1e-9], 3, [0.0]),
         ([*[2.0] * 10, *[1e-5] * 5, 0.0], 3, [0.0]),
     ):
         cells = rewarded | {std: course}
         result.append(Promise("advantage_collapse", cells, len(course), updates, sides | {BEST: best}))
-    cells = rewarded | {std: [*[2.0] * 10, *[0.1] * 7], RETURN: [*[1.0] * 7, *[9.0] * 10]}
+    cells = rewarded | {std: [*[2.0] * 10, *[0.0] * 7], RETURN: [*[1.0] * 7, *[9.0] * 10]}
     result.append(Promise("advantage_collapse", cells, 17, LASTING, sides | {BEST: [1.0]}))
     stopped = {std: 2.0, "reward_min": 0.0, "reward_max": [*[1.0] * 15, 0.0]}
     result.append(Promise("advantage_collapse", stopped, 16, None))
@@ -804,23 +818,23 @@ def _of_phases() -> list[Promise]:
     result.append(Promise("value_collapse", cells | {ev: [*[-0.9] * 51, 0.5]}, 52, LASTING, enough | {ev: [-0.9]}))
     ten = [0.5] * 51
     all_sides = {ev: [0.5, 0.0, -1.0], error: [1.1, 1.25 * 3.0], BEST: [0.0], **watched}
-    cells = cells | {error: [*[3.0] * 10, *[4.0] * 60]}
+    cells = cells | {error: [*[3.0] * 10, *[4.0] * 70]}
     for course, updates in (
         ([*ten, 0.0], LASTING),
-        ([*ten, -0.1], 3),
-        ([*ten, *[-0.1] * 4], 0),
-        ([*ten, *[-0.1] * 5], LASTING),
-        ([*ten, *[-0.1] * 5, -2.0], 3),
+        ([*ten, -0.1], 18),
+        ([*ten, *[-0.1] * 19], 0),
+        ([*ten, *[-0.1] * 20], LASTING),
+        ([*ten, *[-0.1] * 20, -2.0], 18),
     ):
         result.append(Promise("value_collapse", cells | {ev: course}, len(course), updates, all_sides))
-    mixed = cells | {ev: [*ten, *[-0.1] * 5], error: [*[1.0] * 55, 3.0]}  # low for five, and off only once
-    result.append(Promise("value_collapse", mixed, 56, 3, all_sides | {error: [1.1, 1.25]}))
+    mixed = cells | {ev: [*ten, *[-0.1] * 20], error: [*[1.0] * 70, 3.0]}  # low for twenty, and off only once
+    result.append(Promise("value_collapse", mixed, 71, 18, all_sides | {error: [1.1, 1.25]}))
     rising = cells | {ev: [*ten, -0.1], RETURN: [1.0 + i for i in range(52)]}
-    result.append(Promise("value_collapse", rising, 52, 3, all_sides | {BEST: [1.0]}))
+    result.append(Promise("value_collapse", rising, 52, 18, all_sides | {BEST: [1.0]}))
     late = cells | {ev: 0.5, error: [*[None] * 42, *[3.0] * 10]}  # nor is the early error known before its tenth
     result += [Promise("value_collapse", late, n, updates, enough) for n, updates in ((51, None), (52, LASTING))]
     gone = cells | {ev: [*ten, -0.1], error: [*[3.0] * 4, *[None] * 48]}
-    result.append(Promise("value_collapse", gone, 52, 3, all_sides))
+    result.append(Promise("value_collapse", gone, 52, 18, all_sides))
     return result
 
 
@@ -910,6 +924,7 @@ PROMISES = [
         _of_fixed_bounds,
         _of_streaks,
         _of_windows,
+        _of_gradients,
         _of_levels,
         _of_medians,
         _of_returns,

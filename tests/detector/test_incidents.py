@@ -81,11 +81,11 @@ def test_a_consequence_is_tied_to_the_cause_that_was_open_when_it_began() -> Non
 
 
 def test_a_trouble_that_had_to_be_confirmed_is_tied_to_what_was_open_at_its_onset() -> None:
-    kl = [0.01] * 4 + [0.9] + [0.01] * 5
-    ev = [0.5] * 4 + [-0.9] * 6
-    found = incidents(kl_k3=kl, explained_variance=ev, progress=[0.5] * 10, nonfinite_sources=[None] * 10)
+    kl = [0.01] * 4 + [0.9] + [0.01] * 20
+    ev = [0.5] * 4 + [-0.9] * 21
+    found = incidents(kl_k3=kl, explained_variance=ev, progress=[0.5] * 25, nonfinite_sources=[None] * 25)
     collapse = next(one for one in found if one.rule == "value_collapse")
-    assert (collapse.onset, collapse.start) == (4, 8)
+    assert (collapse.onset, collapse.start) == (4, 23)
 
 
 def test_incidents_do_not_depend_on_how_updates_are_cut() -> None:

@@ -91,16 +91,16 @@ def test_any_cut_into_batches_says_the_same_to_the_last_bit(
 
 
 def test_a_run_with_late_and_lost_rows_is_judged_the_same_however_it_is_cut() -> None:
-    present = (np.arange(60)[:, None] >= 3) & (np.arange(60)[:, None] != 10)
+    present = (np.arange(80)[:, None] >= 3) & (np.arange(80)[:, None] != 10)
     cells = {"explained_variance": -0.3, "progress": math.nan, "ev_low_variance": 0.0}
     columns = {}
     for name in WANTED["updates"]:
         values = np.where(present, cells.get(name, math.nan), math.nan)
         columns[name] = Signal(name, values, np.isnan(values))
-    whole = Batch(np.arange(60), {"updates": Frame(("run",), present, columns)})
+    whole = Batch(np.arange(80), {"updates": Frame(("run",), present, columns)})
     at_once = said(run_cut(Detector(), whole, []))
-    assert said(run_cut(Detector(), whole, range(60))) == at_once
-    assert [one[0] for one in at_once["findings"] if one[1] == "value_collapse" and one[4] == "warning"] == [58]
+    assert said(run_cut(Detector(), whole, range(80))) == at_once
+    assert [one[0] for one in at_once["findings"] if one[1] == "value_collapse" and one[4] == "warning"] == [73]
 
 
 @SETTINGS

@@ -140,10 +140,10 @@ def test_an_update_without_kl_keeps_the_streak_over_the_target() -> None:
 
 def test_unknown_progress_has_the_warm_up_bound_for_fifty_updates_and_then_the_middle_one() -> None:
     rule = next(one for one in RULES if one.name == "value_collapse")
-    cells = {"explained_variance": [-0.3] * 60, "progress": None, "ev_low_variance": False}
-    outcome = judge_cells(Detector(rules=[rule]), "updates", cells, 60)
+    cells = {"explained_variance": [-0.3] * 75, "progress": None, "ev_low_variance": False}
+    outcome = judge_cells(Detector(rules=[rule]), "updates", cells, 75)
     codes = outcome.judged[0].judgements[0].code[:, 0]
-    assert np.flatnonzero(codes == Verdict.WARNING).tolist() == list(range(54, 60))
+    assert np.flatnonzero(codes == Verdict.WARNING).tolist() == list(range(69, 75))
 
 
 @pytest.mark.parametrize(("progress", "bound"), [(0.0, -0.5), (0.1, -0.2), (0.25, 0.0), (0.75, 0.1), (1.0, 0.1)])
@@ -162,7 +162,8 @@ def test_the_phases_of_a_short_plan_take_as_many_updates_as_those_of_one_of_two_
 ) -> None:
     rule = next(one for one in RULES if one.name == "value_collapse")
     cells = {"explained_variance": -9.0, "progress": 1.0, "ev_low_variance": False}
-    outcome = judge_cells(Detector(rules=[rule]), "updates", cells, updates)
+    thresholds = Thresholds.defaults([rule]).changed(rule.name, "sustained", 1)
+    outcome = judge_cells(Detector(thresholds, rules=[rule]), "updates", cells, updates)
     assert outcome.judged[0].judgements[0].threshold[-1, 0] == bound - 1.0
 
 
