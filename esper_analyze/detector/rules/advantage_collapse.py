@@ -165,6 +165,6 @@ RULE = Rule(
         "advantage_std": Statistic("advantage_std", baseline="its mean over the first updates", column="advantage_std"),
         REWARD: Statistic("largest |reward| of a rollout"),
     },
-    revision=4,
+    revision=5,
     restated=("threshold", VERDICT),
 )

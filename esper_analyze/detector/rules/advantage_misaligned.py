@@ -118,6 +118,6 @@ RULE = Rule(
         )
     },
     reach=UPDATES,
-    revision=2,
+    revision=3,
     restated=(VERDICT,),
 )

@@ -97,6 +97,6 @@ RULE = Rule(
     memory={"high": zeros, "extreme": zeros},
     causes=("setting_changed", "optimizer_restarted", "first_ratio", "numerical_instability", "kl_spike"),
     confirmed_by="sustained",
-    revision=3,
+    revision=4,
     restated=(VERDICT,),
 )

@@ -128,6 +128,6 @@ RULE = Rule(
         )
     },
     reach=70,  # the median of 50, refreshed after every twentieth
-    revision=3,
+    revision=4,
     restated=("value", "threshold", "baseline", VERDICT),
 )

@@ -108,6 +108,6 @@ RULE = Rule(
     confirmed_by="warning_updates",
     higher_is_worse=False,
     statistics={"explained_variance": Statistic("|explained_variance|")},
-    revision=4,
+    revision=5,
     restated=("value", VERDICT),
 )

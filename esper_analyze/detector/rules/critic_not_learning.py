@@ -147,6 +147,6 @@ RULE = Rule(
         )
     },
     reach=70,  # 50 values, refreshed after every twentieth
-    revision=5,
+    revision=6,
     restated=("value", VERDICT),
 )

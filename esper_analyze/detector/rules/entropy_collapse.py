@@ -100,6 +100,6 @@ RULE = Rule(
         "gradient_explosion",
     ),
     higher_is_worse=False,
-    revision=2,
+    revision=3,
     restated=(VERDICT,),
 )

@@ -9,7 +9,7 @@ import numpy as np
 from esper_analyze.detector.conditions.convergence import AT_BEST, EPISODE_RETURN
 from esper_analyze.detector.conditions.shared import free
 from esper_analyze.detector.deferral_guards import FREE, LASTING, DeferralGuard
-from esper_analyze.detector.rule import Example, Limits, Memory, Rule, limit
+from esper_analyze.detector.rule import VERDICT, Example, Limits, Memory, Rule, limit
 from esper_analyze.detector.signals import Frame
 from esper_analyze.detector.streaks import streak, tally, zeros
 from esper_analyze.detector.verdict import Bounds, Excuse, Judgement, settle
@@ -87,4 +87,6 @@ RULE = Rule(
     causes=("numerical_instability",),
     confirmed_by="sustained",
     higher_is_worse=False,
+    revision=2,
+    restated=(VERDICT,),
 )

@@ -142,6 +142,6 @@ RULE = Rule(
             "largest gradient norm after clipping (before it, where only that is not finite)"
         )
     },
-    revision=3,
+    revision=4,
     restated=("value", "threshold", VERDICT),
 )

@@ -143,6 +143,6 @@ RULE = Rule(
         "ratio_explosion",
         "advantage_outlier",
     ),
-    revision=2,
+    revision=3,
     restated=("threshold", "baseline", VERDICT),
 )

@@ -254,6 +254,6 @@ RULE = Rule(
         "vanishing_severity": Statistic("vanishing_severity without the tensors of masked heads"),
         "grad_norm": Statistic("grad_norm as a share of its early mean", baseline="that mean"),
     },
-    revision=4,
+    revision=5,
     restated=("value", "threshold", VERDICT),
 )

@@ -123,6 +123,6 @@ RULE = Rule(
     follows=("gradient_explosion",),
     confirmed_by="warning_updates",
     higher_is_worse=False,
-    revision=3,
+    revision=4,
     restated=("threshold", VERDICT),
 )

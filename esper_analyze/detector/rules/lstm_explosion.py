@@ -127,6 +127,6 @@ RULE = Rule(
         "kl_spike",
         "gradient_explosion",
     ),
-    revision=2,
+    revision=3,
     restated=("threshold", "baseline", VERDICT),
 )

@@ -89,6 +89,6 @@ RULE = Rule(
         Example("not recorded", "no_data", _cells(None)),
     ),
     causes=("numerical_instability", "lstm_nonfinite", "lstm_explosion"),
-    revision=2,
+    revision=3,
     restated=(VERDICT,),
 )

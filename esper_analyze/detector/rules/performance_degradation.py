@@ -147,6 +147,6 @@ RULE = Rule(
         )
     },
     reach=NEWER + OLDER,
-    revision=3,
+    revision=4,
     restated=("value", "threshold", "baseline", VERDICT),
 )

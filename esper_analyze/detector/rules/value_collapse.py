@@ -211,6 +211,6 @@ RULE = Rule(
             "explained_variance", baseline="its mean over the first updates", column="explained_variance"
         )
     },
-    revision=3,
+    revision=4,
     restated=("threshold", VERDICT),
 )

@@ -10,7 +10,7 @@ from esper_analyze.detector.baselines import Rolling
 from esper_analyze.detector.conditions.applicability import RETURNS, returns_hardly_vary
 from esper_analyze.detector.conditions.convergence import EPISODE_RETURN, ROUNDING
 from esper_analyze.detector.conditions.rewards import REWARDS, UNREWARDED, nothing_rewarded
-from esper_analyze.detector.rule import Example, Limits, Memory, Rule, Statistic, WarmUp, limit
+from esper_analyze.detector.rule import VERDICT, Example, Limits, Memory, Rule, Statistic, WarmUp, limit
 from esper_analyze.detector.signals import Bools, Floats, Frame, Signal
 from esper_analyze.detector.streaks import tally, zeros
 from esper_analyze.detector.verdict import Bounds, Judgement, settle
@@ -171,4 +171,6 @@ RULE = Rule(
         )
     },
     reach=NEWER + OLDER,
+    revision=2,
+    restated=(VERDICT,),
 )
