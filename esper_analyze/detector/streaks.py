@@ -115,3 +115,15 @@ def latest(values: Floats, where: Bools, carried: Floats) -> Floats:
     if len(values_):
         carried[:] = values_[-1]
     return values_
+
+
+def previous(values: Floats, where: Bools, carried: Floats) -> Floats:
+    """Return the value at the last update before each that ``where`` marks, [n, k]; NaN without.
+
+    ``carried`` [k] is the value before the first update; it is changed in place to the last one marked.
+    """
+    line = np.concatenate([carried[None], np.where(where, values, np.nan)])
+    known = np.where(np.isnan(line), 0, np.arange(len(line))[:, None])
+    filled: Floats = np.take_along_axis(line, np.maximum.accumulate(known, axis=0), axis=0)
+    carried[:] = filled[-1]
+    return filled[:-1]

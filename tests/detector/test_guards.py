@@ -869,10 +869,14 @@ def _of_changes() -> list[Promise]:
     for n, left in ((1, LASTING), (2, 3), (5, 0), (6, LASTING)):
         result.append(Promise("setting_changed", cells | more, n, left, near(tenth) | of_more))
     without, tensors = "tensors_without_grad", "tensors"
+    ratio, norm = "update_ratio", "grad_norm"
+    still: Cells = {without: 0, tensors: 4, norm: 1.0, ratio: 0.1}
+    sides = {without: [0.0], tensors: [4.0], ratio: [0.0], norm: [0.0]}
     result += [
-        Promise("gradient_stopped", {without: n, tensors: 4}, 2, LASTING, {without: [float(n)], tensors: [4.0]})
-        for n in (0, 4)
+        Promise("gradient_stopped", still | {without: n}, 2, LASTING, sides | {without: [n]}) for n in (0.0, 4.0)
     ]
+    result.append(Promise("gradient_stopped", still | {ratio: 0.0}, 2, LASTING, sides))  # nothing moves
+    result.append(Promise("gradient_stopped", still | {ratio: [0.1, math.nan]}, 2, None))
     entropy, kl = "entropy", "kl_k3"
     sides = {entropy: [1.0 - 0.049, 1.0 + 0.049], kl: []}
     for n, updates in ((1, None), (2, 4), (5, 1), (6, 0), (7, LASTING)):

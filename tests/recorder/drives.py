@@ -161,6 +161,13 @@ def learn_at(rate: float) -> Stage:
     return stage
 
 
+def leave_critic_out(loop: Loop) -> None:
+    """Take the critic's parameters from the optimizer."""
+    critic = {id(parameter) for parameter in loop.net.critic.parameters()}
+    group = loop.optimizer.param_groups[0]
+    group["params"] = [parameter for parameter in group["params"] if id(parameter) not in critic]
+
+
 def refuse_writing(loop: Loop) -> None:
     """Let the store try to write what waits, on a full disk, with room for little in memory."""
     full = OSError(28, "No space left on device")
@@ -342,6 +349,7 @@ GRADIENTS: dict[str, tuple[Drive, ...]] = {
     "gradient_stopped": (
         Drive({3: have(critic_detached=True)}, {("critic", "tensors_without_grad"): {3: CRITICAL}}),
         Drive({0: have(critic_detached=True)}, {("critic", "tensors_without_grad"): {0: INFO}}),
+        Drive({3: leave_critic_out}, {("critic", "update_ratio"): {4: WARNING}}, recorder={"overhead_budget": None}),
     ),
     "gradient_explosion": (
         Drive(

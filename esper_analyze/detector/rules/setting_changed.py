@@ -10,7 +10,7 @@ import numpy as np
 from esper_analyze.detector.deferral_guards import LASTING, DeferralGuard, Side, same, until
 from esper_analyze.detector.rule import VERDICT, Example, Limits, Memory, Rule, Statistic, limit
 from esper_analyze.detector.signals import Frame, Signal
-from esper_analyze.detector.streaks import latest, nothing_yet, streak, zeros
+from esper_analyze.detector.streaks import latest, nothing_yet, previous, streak, zeros
 from esper_analyze.detector.verdict import Bounds, Excuse, Judgement, settle
 
 SETTINGS = ("learning_rate", "clip_range", "entropy_coef", "value_coef", "gamma", "max_grad_norm")
@@ -50,7 +50,7 @@ def judge(frame: Frame, memory: Memory, limits: SettingChangedLimits) -> list[Ju
 def _epochs(frame: Frame, memory: Memory, limits: SettingChangedLimits) -> Judgement:
     """Judge the epochs of an update against those before, where they did not vary."""
     epochs = frame[EPOCHS]
-    last = _before(epochs.values, epochs.finite, memory, "epochs_last")
+    last = previous(epochs.values, epochs.finite, memory["epochs_last"])
     equal = epochs.finite & (epochs.values == last)
     run = streak(equal, epochs.finite & ~equal, memory["epochs_equal"])
     usual = latest(epochs.values, run >= limits.constant, memory["epochs_usual"])
@@ -65,7 +65,7 @@ def _judged(name: str, frame: Frame, memory: Memory, limits: SettingChangedLimit
     recorded = setting.values
     if name == "max_grad_norm":  # infinity: gradients are not clipped
         setting = Signal(name, np.minimum(recorded, WIDE), setting.null)
-    last = _before(setting.values, setting.finite, memory, f"{name}_last")
+    last = previous(setting.values, setting.finite, memory[f"{name}_last"])
     most = np.fmax.accumulate(
         np.concatenate([memory[f"{name}_most"][None], np.where(setting.finite, setting.values, np.nan)]), axis=0
     )
@@ -111,16 +111,6 @@ def _near(setting: Signal, share: float) -> Sequence[Side]:
         return same(setting)
     width = share * np.abs(setting.values)
     return setting.values - width, setting.values + width
-
-
-def _before(values: np.ndarray, finite: np.ndarray, memory: Memory, name: str) -> np.ndarray:
-    """Return the last finite value before each update [n, k], NaN without."""
-    line = np.concatenate([memory[name][None], np.where(finite, values, np.nan)])
-    known = np.where(np.isnan(line), 0, np.arange(len(line))[:, None])
-    filled = np.take_along_axis(line, np.maximum.accumulate(known, axis=0), axis=0)
-    if len(values):
-        memory[name] = filled[-1].copy()
-    return filled[:-1]
 
 
 def _cells(*rate: float | None, **others: object) -> dict[str, object]:
