@@ -110,6 +110,7 @@ def test_attach_names_what_it_takes_when_it_is_given_something_else(tmp_path: Pa
         ({"lvel": "DEBUG"}, "attach() has no argument 'lvel'; did you mean 'level'?"),
         ({"sizes": {"action": 2}}, "attach() determines sizes itself, from the model: leave it out"),
         ({"total_env_steps": 64}, "attach() determines total_env_steps itself"),
+        ({"total_timesteps": "many"}, "total_timesteps: 'many' is not a number"),
         ({"heads": ["a", "b"]}, "2 head names for an action space of 1 head: Discrete(2)"),
     ],
 )

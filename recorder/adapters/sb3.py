@@ -21,7 +21,7 @@ from recorder.adapters.sb3_minibatch import Hyperparameters, RolloutRows, Sb3Cap
 from recorder.adapters.sb3_policy import PolicyLayout, policy_layout
 from recorder.adapters.wrapped import Wrappers, absolute_rules, recorded
 from recorder.measure.values import td_errors
-from recorder.options import refuse_determined, refuse_misspelt
+from recorder.options import integer, refuse_determined, refuse_misspelt
 from recorder.plan import TrainingPlan
 from recorder.recorder import ARGUMENTS, Recorder
 
@@ -129,7 +129,7 @@ class Sb3Attachment:
             sizes=self.layout.heads.sizes,
             kinds=self.layout.heads.kinds,
             groups=self.layout.groups,
-            total_env_steps=total_timesteps,
+            total_env_steps=integer("total_timesteps", total_timesteps),
             **_facts(model),
             **options,
         )
