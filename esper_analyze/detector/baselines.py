@@ -126,6 +126,10 @@ class Rolling:
             and bool((usable == usable[:, :1]).all() and (count == count[0]).all() and (ring == ring[:, :1]).all())
         )
 
+    def newest(self, memory: Memory, name: str) -> Floats:
+        """Return the last values of the only subject, oldest first."""
+        return self._newest(memory[f"{name}_ring"], int(memory[f"{name}_count"][0]))[:, 0]
+
     def steady(self, memory: Memory, name: str, usable: Bools) -> int:
         """Return for how many more updates the baseline stays the same, if the same values stay ``usable``."""
         counts = memory[f"{name}_count"][usable[-1]]

@@ -838,6 +838,31 @@ def _of_phases() -> list[Promise]:
     return result
 
 
+def _of_fits() -> list[Promise]:
+    """A critic that fits as it did: one of its correlations stays among the older ones for eight updates."""
+    fit, ev, low = "value_return_correlation", "explained_variance", "ev_low_variance"
+    cells = RETURNS_VARY | {ev: 0.5}
+    excused = {fit: [], ev: [], **UNREWARDED, **VARY_SIDES}
+    sides = excused | {fit: "?"}
+    result: list[Promise] = []
+    course: list[float | None]
+    for course, updates in (
+        ([0.8] * 12, None),  # too early
+        ([0.8] * 13, None),  # as low as the lowest that stays
+        ([0.7, *[0.8] * 12], 8),
+        ([*[0.8] * 10, 0.7, 0.8, 0.8], 8),
+        ([*[0.8] * 11, 0.7, 0.8], None),  # not among the older ones yet
+        ([0.7, *[0.8] * 14], 8),
+        ([*[0.8] * 7, 0.7, *[0.8] * 15], None),  # no longer among them after eight updates
+        ([*[0.8] * 8, 0.7, *[0.8] * 14], 8),
+        ([*[0.8] * 20, 0.0, 0.0, 0.0], None),
+    ):
+        result.append(Promise("value_fit_lost", cells | {fit: course}, len(course), updates, sides))
+    result.append(Promise("value_fit_lost", cells | {fit: [0.8, None]}, 2, LASTING, excused))
+    result.append(Promise("value_fit_lost", cells | {fit: 0.8, low: True}, 2, LASTING, excused | {low: [1.0]}))
+    return result
+
+
 def _of_changes() -> list[Promise]:
     """A setting, a gradient and an entropy that stay what they are; what has just changed is looked at once more."""
     rate, clip, bonus = "learning_rate", "clip_range", "entropy_coef"
@@ -935,6 +960,7 @@ PROMISES = [
         _of_shares,
         _of_entropies,
         _of_phases,
+        _of_fits,
         _of_changes,
     )
     for promise in part()

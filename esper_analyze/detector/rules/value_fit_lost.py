@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from esper_analyze.detector.baselines import Rolling
-from esper_analyze.detector.conditions.applicability import RETURNS, returns_hardly_vary
+from esper_analyze.detector.conditions.applicability import RETURNS, returns_hardly_vary, returns_held
 from esper_analyze.detector.conditions.convergence import EPISODE_RETURN, ROUNDING
 from esper_analyze.detector.conditions.rewards import REWARDS, UNREWARDED, nothing_rewarded
-from esper_analyze.detector.rule import VERDICT, Example, Limits, Memory, Rule, Statistic, WarmUp, limit
+from esper_analyze.detector.conditions.shared import held
+from esper_analyze.detector.deferral_guards import FREE, LASTING, DeferralGuard, Side
+from esper_analyze.detector.rule import Example, Limits, Memory, Rule, Statistic, WarmUp, limit
 from esper_analyze.detector.signals import Bools, Floats, Frame, Signal
 from esper_analyze.detector.streaks import tally, zeros
 from esper_analyze.detector.verdict import Bounds, Judgement, settle
@@ -19,6 +22,8 @@ NEWER, OLDER = 3, 20
 """Updates in the window that is judged, and in the one before it."""
 LEAST = 13
 """Updates before the first verdict."""
+AHEAD = 8
+"""Updates that a guard covers."""
 NARROWEST = 1e-3
 """Least scatter of the older values."""
 LARGEST_CORRELATION = 0.99
@@ -102,6 +107,35 @@ def _lost(values: Floats, usable: Bools, memory: Memory, name: str, limits: Valu
     return fall, (fall > limits.fall) & (errors > limits.errors)
 
 
+def guard(frame: Frame, memory: Memory, limits: ValueFitLostLimits) -> DeferralGuard | None:
+    """Defer while the correlation stays above one that will be among the older ones of each of the next updates.
+
+    The newer ones are then not all lower than the older ones.
+    """
+    correlation, ev = frame["value_return_correlation"], frame["explained_variance"]
+    returns = returns_held(frame, limits.spread)
+    if returns is None:
+        return None
+    sides: dict[str, Sequence[Side] | None] = {
+        correlation.name: (),
+        ev.name: (),
+        **dict.fromkeys((EPISODE_RETURN, *REWARDS), FREE),
+        **held(frame, UNREWARDED),
+        **returns,
+    }
+    excused = returns_hardly_vary(frame, limits.spread).where | UNREWARDED.holds(frame)
+    if np.count_nonzero(excused | correlation.null | ev.null):
+        return DeferralGuard(LASTING, sides)
+    last = _WINDOWS.newest(memory, "correlation")
+    if len(last) < LEAST:
+        return None
+    stay = last[max(len(last) + AHEAD - NEWER - OLDER, 0) : 1 - NEWER]
+    side = np.tanh(stay.min()) + ROUNDING
+    if not correlation.values[-1, 0] > side:
+        return None
+    return DeferralGuard(AHEAD, {**sides, correlation.name: (side,)})
+
+
 def _cells(correlation: object, variance: object = None) -> dict[str, object]:
     scale = {"return_variance": 4.0, "return_mean": 10.0, "ev_low_variance": False, "reward_min": 0.0}
     cells = {"value_return_correlation": correlation, "explained_variance": variance or correlation}
@@ -126,6 +160,7 @@ RULE = Rule(
     limits=ValueFitLostLimits,
     warm_up=WARM_UP,
     judge=judge,
+    guard=guard,
     title="The critic no longer fits the returns",
     meaning="In the last 3 updates the critic predicted the returns worse than in any of the 20 before, by more than "
     "these scatter, both in order (correlation) and in size (explained variance). A critic loses its fit slowly, "
