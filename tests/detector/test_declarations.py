@@ -40,6 +40,7 @@ REVISED = {
     "update_skipped": (2, {"value"}),
     "environments_alike": (2, {VERDICT}),
     "value_fit_lost": (2, {VERDICT}),
+    "gradient_stopped": (2, {VERDICT}),
     "performance_degradation": (4, {"value", "threshold", "baseline", VERDICT}),
 }
 """The revisions that recorded runs name. One that changes makes ``replay --verify`` compare less of them."""

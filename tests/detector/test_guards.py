@@ -845,7 +845,8 @@ def _of_fits() -> list[Promise]:
     excused = {fit: [], ev: [], **UNREWARDED, **VARY_SIDES}
     sides = excused | {fit: "?"}
     result: list[Promise] = []
-    course: list[float | None]
+    course: list[float]
+    updates: int | None
     for course, updates in (
         ([0.8] * 12, None),  # too early
         ([0.8] * 13, None),  # as low as the lowest that stays

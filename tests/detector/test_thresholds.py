@@ -150,7 +150,8 @@ FACTORS = (
 SHARES = (
     "advantage_collapse.narrow", "advantage_collapse.critical", "critic_constant.spread",
     "critic_constant.band", "critic_not_learning.spread", "critic_not_learning.error", "value_collapse.spread",
-    "value_fit_lost.spread", "value_fit_lost.fall", "value_fit_lost.errors", "value_fit_lost.rise",
+    "value_fit_lost.spread", "value_fit_lost.fall", "value_fit_lost.errors",
+    "gradient_stopped.steady", "gradient_stopped.still", "value_fit_lost.rise",
     "value_divergence.nrmse_floor", "gradient_vanishing.warning", "gradient_vanishing.critical",
     "gradient_vanishing.faded", "gradient_vanishing.error",
     "gradient_vanishing.entropy", "gradient_vanishing.choice", "gradient_drift.noise",

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from esper_analyze.detector.deferral_guards import LASTING, DeferralGuard, Side, same, until
-from esper_analyze.detector.rule import Example, Limits, Memory, Rule, Statistic, limit
+from esper_analyze.detector.rule import VERDICT, Example, Limits, Memory, Rule, Statistic, limit
 from esper_analyze.detector.signals import Bools, Frame
 from esper_analyze.detector.streaks import nothing_yet, previous, streak, tally, zeros
 from esper_analyze.detector.verdict import Bounds, Excuse, Judgement, settle
@@ -125,4 +125,5 @@ RULE = Rule(
         RATIO: Statistic("share of its norm that the group moves", column=RATIO),
     },
     revision=2,
+    restated=(VERDICT,),
 )

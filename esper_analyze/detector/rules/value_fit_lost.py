@@ -13,7 +13,7 @@ from esper_analyze.detector.conditions.convergence import EPISODE_RETURN, ROUNDI
 from esper_analyze.detector.conditions.rewards import REWARDS, UNREWARDED, nothing_rewarded
 from esper_analyze.detector.conditions.shared import held
 from esper_analyze.detector.deferral_guards import FREE, LASTING, DeferralGuard, Side
-from esper_analyze.detector.rule import Example, Limits, Memory, Rule, Statistic, WarmUp, limit
+from esper_analyze.detector.rule import VERDICT, Example, Limits, Memory, Rule, Statistic, WarmUp, limit
 from esper_analyze.detector.signals import Bools, Floats, Frame, Signal
 from esper_analyze.detector.streaks import tally, zeros
 from esper_analyze.detector.verdict import Bounds, Judgement, settle
