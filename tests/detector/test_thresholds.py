@@ -137,7 +137,7 @@ AT_LEAST_ONE = {
         "head_entropy_collapse.warning_updates", "head_entropy_collapse.critical_updates",
         "critic_constant.warning_updates", "critic_constant.critical_updates", "update_skipped.critical_updates",
         "value_collapse.least_updates", "frozen_update.moved", "advantage_collapse.rewarded",
-        "gradient_vanishing.some_sustained",
+        "gradient_vanishing.some_sustained", "gradient_stopped.steady", "gradient_stopped.still",
     )),
 }  # fmt: skip
 """Numbers of updates without which a rule would alarm at nothing, and from which on there are too many to carry."""
@@ -150,8 +150,7 @@ FACTORS = (
 SHARES = (
     "advantage_collapse.narrow", "advantage_collapse.critical", "critic_constant.spread",
     "critic_constant.band", "critic_not_learning.spread", "critic_not_learning.error", "value_collapse.spread",
-    "value_fit_lost.spread", "value_fit_lost.fall", "value_fit_lost.errors",
-    "gradient_stopped.steady", "gradient_stopped.still", "value_fit_lost.rise",
+    "value_fit_lost.spread", "value_fit_lost.fall", "value_fit_lost.errors", "value_fit_lost.rise",
     "value_divergence.nrmse_floor", "gradient_vanishing.warning", "gradient_vanishing.critical",
     "gradient_vanishing.faded", "gradient_vanishing.error",
     "gradient_vanishing.entropy", "gradient_vanishing.choice", "gradient_drift.noise",

@@ -70,7 +70,7 @@ def _still(frame: Frame, memory: Memory, limits: GradientStoppedLimits) -> Judge
     bounds = Bounds(warning=long & (tally(moves, memory["moved"]) > 0), warning_at=0.0)
     excuses = [
         Excuse(ratio.nonfinite, "non-finite: judged by numerical_instability", quiet=True),
-        Excuse(ratio.null & frame.present, "not measured at this level", quiet=True),
+        Excuse(ratio.null & frame.present, "not measured in this update", quiet=True),
     ]
     return settle(RATIO, ratio, bounds, excuses=excuses)
 
