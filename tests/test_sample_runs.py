@@ -99,10 +99,11 @@ def test_after_a_one_update_collapse_low_entropy_is_an_alarm_once_returns_have_f
     roots = [(incident.rule, incident.start) for incident in found.incidents if incident.cause is None]
     assert list(dict.fromkeys(roots)) == [
         ("setting_changed", 40),
-        ("entropy_collapse", 43),
+        ("gradient_vanishing", 43),
+        ("entropy_collapse", 44),
     ]
     entropy = [(one.update, one.verdict) for one in found.findings if one.rule == "entropy_collapse"]
-    assert entropy[:2] == [(40, "info"), (43, "warning")]
+    assert entropy[:2] == [(40, "info"), (44, "warning")]
 
 
 def test_a_run_broken_by_nan_is_whole_up_to_there() -> None:

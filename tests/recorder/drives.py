@@ -148,6 +148,10 @@ def without_ends(rollout: Rollout) -> None:
     rollout.ends = torch.zeros_like(rollout.ends)
 
 
+def reward_nothing(rollout: Rollout) -> None:
+    rollout.rewards = torch.zeros_like(rollout.rewards)
+
+
 def one_environment(rollout: Rollout) -> None:
     rollout.values = rollout.values.reshape(-1, 2)[:, :1].expand(-1, 2).reshape(-1).clone()
 
@@ -288,8 +292,9 @@ POLICY: dict[str, tuple[Drive, ...]] = {
 
 VALUE: dict[str, tuple[Drive, ...]] = {
     "advantage_collapse": (
-        Drive({10: shrink(0.02), 15: shrink(0.0)}, {(RUN, "advantage_std"): {14: WARNING, 19: CRITICAL}}),
+        Drive({10: shrink(0.02), 15: shrink(0.0)}, {(RUN, "advantage_std"): {14: INFO, 19: CRITICAL}}),
         Drive({25: shrink(0.02)}, {(RUN, "advantage_std"): {29: INFO}}, loop={"episode_growth": 5.0}),
+        Drive({12: have(spoil=reward_nothing)}, {(RUN, "reward_max"): {16: WARNING}}),
     ),
     "advantage_misaligned": (
         Drive({10: have(policy_sign=-1.0)}, {(RUN, "advantage_alignment"): {16: INFO, 18: WARNING, 27: CRITICAL}}),
@@ -310,12 +315,18 @@ VALUE: dict[str, tuple[Drive, ...]] = {
     ),
     "value_fit_lost": (
         Drive({20: miss(2.0)}, {(RUN, "value_return_correlation"): {22: WARNING}}, sound={0: miss(0.5)}),
+        Drive(
+            {20: miss(2.0)},
+            {(RUN, "value_return_correlation"): {22: INFO}},
+            sound={0: miss(0.5)},
+            loop={"episode_growth": 5.0},
+        ),
     ),
     "value_collapse": (
         Drive(
-            {50: miss(1.03), 55: miss(1.2), 60: miss(1.6)},
-            {(RUN, "explained_variance"): {54: INFO, 59: WARNING, 64: CRITICAL}},
-            recorder={"total_updates": 70},  # mid-training: explained variance is to be above 0
+            {50: miss(1.03), 70: miss(1.2), 90: miss(1.6)},
+            {(RUN, "explained_variance"): {69: INFO, 89: WARNING, 109: CRITICAL}},
+            recorder={"total_updates": 110},  # mid-training: explained variance is to be above 0
         ),
     ),
     "value_divergence": (
@@ -330,8 +341,8 @@ VALUE: dict[str, tuple[Drive, ...]] = {
             {
                 (RUN, "episode_return_mean"): {
                     48: INFO,
-                    **{66: INFO, 68: WARNING},
-                    **{90: INFO, 91: WARNING, 94: CRITICAL},
+                    **{66: INFO, 69: WARNING, 74: INFO},
+                    **{90: INFO, 92: WARNING, 94: CRITICAL},
                 }
             },
         ),
@@ -372,7 +383,7 @@ GRADIENTS: dict[str, tuple[Drive, ...]] = {
     ),
     "clipping_always": (
         Drive(
-            {10: have(max_norm=1e-3), 30: have(loss_scale=30.0), 72: have(loss_scale=3000.0)},
+            {10: have(max_norm=1e-3), 30: have(loss_scale=300.0), 72: have(loss_scale=3e4)},
             {(RUN, "clip_active_fraction"): {29: INFO, 60: WARNING, 100: CRITICAL}},
             loop={"same_data": True},
         ),
