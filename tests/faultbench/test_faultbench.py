@@ -92,6 +92,10 @@ def test_a_task_gives_rewards_masks_and_ends_of_its_shape(name: str) -> None:
     assert ended >= 5
 
 
+ROUNDING = 1e-3
+"""Relative; sums of one training in the same process may round otherwise, as the library takes its kernels."""
+
+
 def drives() -> Iterator[tuple[str, Setup]]:
     """Yield each change with a training by hand and one by the library that can have it."""
     for kind in [*FAULTS, *HARMLESS]:
@@ -135,9 +139,11 @@ def test_a_fault_changes_its_training_from_its_onset_on_and_not_before(kind: str
     changed = training(setup).run(tmp_path / "changed", before)
     assert twin.died == ""
     assert len(twin.value_losses) == UPDATES
-    assert changed.value_losses[:ONSET] == twin.value_losses[:ONSET]
-    leaves_no_trace = kind in ("checkpoint_restored", "evaluated_between")
-    assert changed.died or (changed.value_losses[ONSET:] == twin.value_losses[ONSET:]) is leaves_no_trace
+    assert changed.value_losses[:ONSET] == pytest.approx(twin.value_losses[:ONSET], rel=ROUNDING)
+    if kind in ("checkpoint_restored", "evaluated_between"):
+        assert changed.value_losses == pytest.approx(twin.value_losses, rel=ROUNDING)
+    else:
+        assert changed.died or changed.value_losses[ONSET:] != twin.value_losses[ONSET:]
 
 
 @pytest.mark.parametrize("algorithm", ["loop", "ppo", "maskable", "recurrent"])
