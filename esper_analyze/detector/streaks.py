@@ -123,7 +123,7 @@ def previous(values: Floats, where: Bools, carried: Floats) -> Floats:
     ``carried`` [k] is the value before the first update; it is changed in place to the last one marked.
     """
     line = np.concatenate([carried[None], np.where(where, values, np.nan)])
-    known = np.where(np.isnan(line), 0, np.arange(len(line))[:, None])
-    filled: Floats = np.take_along_axis(line, np.maximum.accumulate(known, axis=0), axis=0)
+    rows = np.where(np.isnan(line), 0, np.arange(len(line))[:, None])
+    filled: Floats = np.take_along_axis(line, np.maximum.accumulate(rows, axis=0), axis=0)
     carried[:] = filled[-1]
     return filled[:-1]

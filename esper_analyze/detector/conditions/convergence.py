@@ -16,7 +16,7 @@ BETTER = 0.1
 """Share of their early level by which returns must have risen, or ``ERRORS``, if that is less."""
 NEAR_BEST = 0.3
 """Share of the way from early returns to the best ones within which returns are at their best, or ``ERRORS``, if that
-is more."""
+is more. Chosen on the known trainings of the fault bench, as ``ERRORS`` is."""
 ERRORS = 3.0
 """Standard errors of the difference of two recent means."""
 ROUNDING = 1e-9
@@ -52,8 +52,8 @@ def _at_best(frame: Frame, memory: Memory) -> Bools:
     memory["best"] = best[-1].copy()
     error = np.maximum(error, ROUNDING * np.abs(early))
     risen = level > early + np.minimum(BETTER * np.abs(early), ERRORS * error)
-    kept: Bools = risen & (level >= best - np.maximum(NEAR_BEST * np.abs(best - early), ERRORS * error))
-    return kept
+    at_best: Bools = risen & (level >= best - np.maximum(NEAR_BEST * np.abs(best - early), ERRORS * error))
+    return at_best
 
 
 AT_BEST = Condition(

@@ -39,7 +39,7 @@ class ClippingAlwaysLimits(Limits):
     fraction: float = limit(0.9, "nine of ten steps (set by design)", at_least=0.0)
     sustained: int = limit(20, "20 updates in a row (set by design)", at_least=1)
     warning_rise: float = limit(
-        100.0, "sound runs clip every step, and the norm of some rose thirtyfold with their returns", at_least=1
+        100.0, "sound runs clip every step, and the norm of known ones rose by up to 60 times", at_least=1
     )
     critical_rise: float = limit(1000.0, "ten times the warning", at_least=1)
     early_updates: int = limit(10, "updates whose mean is the norm's own early level", at_least=1)

@@ -30,13 +30,13 @@ class GradientStoppedLimits(Limits):
 def judge(frame: Frame, memory: Memory, limits: GradientStoppedLimits) -> list[Judgement]:
     """Judge how many tensors have no gradient, and whether the group moves; see the rule's meaning."""
     without, tensors = frame["tensors_without_grad"], frame["tensors"]
-    known = without.finite & tensors.finite & (tensors.values > 0)
-    none = known & (without.values >= tensors.values)
-    had = tally(known & ~none, memory["had"]) > 0
+    counted = without.finite & tensors.finite & (tensors.values > 0)
+    none = counted & (without.values >= tensors.values)
+    had = tally(counted & ~none, memory["had"]) > 0
     heads = np.array([name.startswith(HEAD_GROUP) for name in frame.subjects], bool)
     bounds = Bounds(
         info=none,
-        warning=_more(frame, known, heads, memory, limits),
+        warning=_more(frame, counted, heads, memory, limits),
         critical=none & had,
         critical_at=tensors.values,
     )
@@ -47,11 +47,11 @@ def judge(frame: Frame, memory: Memory, limits: GradientStoppedLimits) -> list[J
     ]
 
 
-def _more(frame: Frame, known: Bools, heads: Bools, memory: Memory, limits: GradientStoppedLimits) -> Bools:
+def _more(frame: Frame, counted: Bools, heads: Bools, memory: Memory, limits: GradientStoppedLimits) -> Bools:
     """Return where more tensors have no gradient than were ever steadily without one, those of heads left out."""
-    count = np.where(known, frame["tensors_without_grad"].values, np.nan)
-    equal = known & (count == previous(count, known, memory["last"]))
-    steady = streak(equal, known & ~equal, memory["equal"]) >= limits.steady
+    count = np.where(counted, frame["tensors_without_grad"].values, np.nan)
+    equal = counted & (count == previous(count, counted, memory["last"]))
+    steady = streak(equal, counted & ~equal, memory["equal"]) >= limits.steady
     line = np.concatenate([memory["least"][None], np.where(steady, count, np.nan)])
     least = np.fmin.accumulate(line, axis=0)
     memory["least"] = least[-1].copy()

@@ -53,7 +53,7 @@ class PerformanceDegradationLimits(Limits):
 
     info: float = limit(0.10, "10 % of the mean of the updates before (set by design)", at_least=0.0)
     warning: float = limit(
-        0.40, "40 % of it: one in 250 known sound trainings of the fault bench fell by more", at_least=0.0
+        0.40, "40 % of it: 1 of 244 known sound trainings of the fault bench fell by more", at_least=0.0
     )
     critical: float = limit(0.75, "sound runs of PPO on CartPole lose up to 60 % and recover", at_least=0.0)
     noise: float = limit(4.0, "drops of sound runs stay below 4 standard errors of the two means", at_least=0.0)
