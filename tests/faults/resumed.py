@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import polars as pl
+import pytest
 
 from esper_analyze.replay.replay import differences, recorded, replay
 from esper_analyze.runs.run import open_run
@@ -33,8 +34,9 @@ OWN = ("seq", "wall_time", "rollout_s", "optimisation_s", "recorder_ms", "record
 """Columns in which two recordings of the same training differ."""
 LOOKS_BACK = "cosine_previous_update"
 """Of the first update after a checkpoint it is not known: the gradient of the one before is not part of it."""
-DERIVED = ("grad_norm_post_clip", "grad_norm_post_clip_max", "clip_scale_mean")
+DERIVED = ("grad_norm_post_clip", "grad_norm_post_clip_max", "grad_norm_post_clip_last", "clip_scale_mean")
 """Follow from the clip's coefficient once measurements have agreed with it, and are measured until then: 1e-8 apart."""
+ROUNDING = 1e-6
 HISTORY = "losses_of_data"
 """Tells of the resume itself."""
 
@@ -89,9 +91,10 @@ def _judge(outcome: Outcome, label: str, run_dir: Path, clean: dict[str, pl.Data
         outcome.wrong[f"{label}: {damage[0].file} {damage[0].reason}"] += 1
     for name, found in _frames(run_dir).items():
         whole = clean[name]
-        if name != HISTORY and not _plain(found).equals(_plain(whole), null_equal=True):
+        differ = [] if name == HISTORY else _differing(found, whole)
+        if differ:
             outcome.lost += max(len(whole) - len(found), 0)
-            outcome.wrong[f"{label}: {name} is not what the twin recorded ({len(found)} rows of {len(whole)})"] += 1
+            outcome.wrong[f"{label}: {name} is not what the twin recorded: {', '.join(differ)}"] += 1
     run = open_run(run_dir)
     with run.connection() as connection:
         counts = connection.execute("select count(*), count(distinct update), max(update) from updates").fetchone()
@@ -108,9 +111,29 @@ def _judge(outcome: Outcome, label: str, run_dir: Path, clean: dict[str, pl.Data
         outcome.wrong[f"{label}: replay and recording differ"] += 1
 
 
-def _plain(frame: pl.DataFrame) -> pl.DataFrame:
-    derived = [pl.col(name).round_sig_figs(5) for name in DERIVED if name in frame.columns]
-    return frame.drop(LOOKS_BACK, strict=False).with_columns(derived)
+def _differing(found: pl.DataFrame, whole: pl.DataFrame) -> list[str]:
+    """Name the columns that differ, and by what; of numbers of rows that differ, these."""
+    if len(found) != len(whole) or found.schema != whole.schema:
+        return [f"{len(found)} rows of {len(whole)}", *sorted(set(found.columns) ^ set(whole.columns))]
+    return [
+        f"{name} {_first_difference(found[name], whole[name])}"
+        for name in found.columns
+        if name != LOOKS_BACK and not _same(found[name], whole[name])
+    ]
+
+
+def _same(found: pl.Series, whole: pl.Series) -> bool:
+    if found.name not in DERIVED:
+        return found.equals(whole, null_equal=True)
+    return all(
+        one == other if None in (one, other) else one == pytest.approx(other, rel=ROUNDING, nan_ok=True)
+        for one, other in zip(found, whole, strict=True)
+    )
+
+
+def _first_difference(found: pl.Series, whole: pl.Series) -> str:
+    pairs = enumerate(zip(found, whole, strict=True))
+    return next(f"row {row}: {one!r} for {other!r}" for row, (one, other) in pairs if repr(one) != repr(other))
 
 
 class _Trainer:
