@@ -159,6 +159,20 @@ def _relations() -> list[Case]:
     cases.append(Case(name, share, sound | {share: [0.0, None], "rollout_ends": [3, 0]}, "1o 1n"))
     cases += series(name, "return_gamma", sound, [([1.001, over(1.001), None], "1o 1c 1d")])
     cases.append(Case(name, "return_gamma", sound | {"return_gamma": 2.0, residual: [1e-3, over(1e-3)]}, "1c 1o"))
+    fitted = "return_gamma"
+    for passed, fits, verdicts in (
+        (0.5, [0.5, 0.5, 0.5009, 0.4991, 0.5011], "4o 1c"),
+        (0.0, [0.0, 1e-3, -1e-3, over(1e-3)], "3o 1c"),
+        (0.5, [0.5] * 2 + [0.6, 0.6], "2o 2i"),  # agreed in two updates only
+        ([0.5] * 3 + [0.6], 0.5, "3o 1c"),  # whichever of the two changed
+        ([0.5] * 3 + [None], 0.6, "3i 1o"),
+        ([0.5] * 3 + [None, 0.5], [0.5] * 3 + [0.6, 0.6], "4o 1c"),
+        (1.1, 1.1, "3c"),
+    ):
+        cases.append(Case(name, fitted, sound | {"gamma": passed, fitted: fits}, verdicts))
+    other = sound | {"gamma": 0.5, fitted: [0.5] * 3 + [0.6]}
+    cases.append(Case(name, fitted, other, "3o 1c", value=0.6, baseline=0.5))
+    cases.append(Case(name, fitted, other | {residual: [1e-7] * 3 + [0.005]}, "4o"))  # nothing fits
     name, cells = "ends_ignored", {"episodes_finished": 1.0}
     cases += series(
         name,
@@ -1396,7 +1410,13 @@ def _changes() -> list[Case]:
         ("value_coef", [0.5, 0.0], "1o 1w"),
         ("value_coef", [None, 0.5], "1n 1o"),
         ("gamma", [0.99, 1.0, over(1.0)], "2o 1w"),
-        ("gamma", [0.5, 0.0], "1o 1i"),
+        ("gamma", [0.5, 0.0, 0.0], "1o 1w 1o"),
+        ("gamma", [0.0, 0.0], "2o"),
+        ("clip_range", [0.2, 0.002, under(0.00002)], "1o 1i 1i"),  # from next to nothing on it is a schedule's end
+        ("clip_range", [0.2, under(0.002)], "1o 1w"),
+        ("entropy_coef", [0.01, 1e-9], "1o 1i"),
+        ("max_grad_norm", [math.inf, 1e-9], "1o 1i"),
+        ("max_grad_norm", [1e9, 0.5], "1o 1w"),
         ("max_grad_norm", [0.5, math.inf, math.inf], "1o 1w 1o"),
         ("max_grad_norm", [math.inf, math.inf, 0.5], "2o 1i"),
         ("max_grad_norm", [0.5, math.nan], "1o 1c"),

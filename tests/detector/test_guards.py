@@ -887,7 +887,9 @@ def _of_changes() -> list[Promise]:
         Promise("setting_changed", cells | {rate: [1.0, 2.0, 2.0]}, 3, LASTING, near(tenth, learning_rate=2.0)),
         Promise("setting_changed", cells | {bonus: None}, 2, LASTING, near(tenth) | {bonus: [math.nan]}),
         Promise("setting_changed", cells, 2, LASTING, near(0.99 * 0.25), {"change": 9.0, "rise": 1.25}),
+        Promise("setting_changed", cells, 2, LASTING, near(0.99 * 0.25), {"change": 9.0, "fall": 0.6}),
         Promise("setting_changed", cells, 2, None, {}, {"rise": 1.0}),
+        Promise("setting_changed", cells, 2, None, {}, {"fall": 1.0}),
     ]
     more: Cells = {"gamma": 0.9, "value_coef": 0.5, "max_grad_norm": 2.0, "epochs": 4}
     of_more = {name: [(1 - tenth) * x, (1 + tenth) * x] for name, x in more.items()}
@@ -925,11 +927,13 @@ def _of_relations() -> list[Promise]:
     for n, updates in ((1, 1), (2, 0), (3, LASTING)):
         result.append(Promise("advantage_inconsistent", advantages, n, updates, sides))
     returns = {"return_residual": 1e-7, "ends_continued_fraction": 0.5, "rollout_ends": 4, "return_gamma": 0.9}
+    returns["gamma"] = 0.9
     sides = {
         "return_residual": [1e-3, 0.01],
         "ends_continued_fraction": [0.0, 0.999, 0.5],
         "rollout_ends": [0.0, 3.0],
-        "return_gamma": [1.001],
+        "return_gamma": [1.001, 0.9 - 1e-3, 0.9 + 1e-3],
+        "gamma": [0.9],
     }
     for n, updates in ((1, 1), (2, 0), (3, LASTING)):
         result.append(Promise("returns_inconsistent", returns, n, updates, sides))

@@ -164,7 +164,7 @@ SHARES = (
     "clipping_always.fraction", "kl_spike.usual", "clip_saturation.moved", "frozen_update.moving",
     "lstm_explosion.growth", "value_collapse.worse", "lstm_explosion.warning", "lstm_explosion.critical",
     "lstm_saturation.warning", "lstm_saturation.critical", "setting_changed.change", "setting_changed.ended",
-    "setting_changed.discount", "optimizer_restarted.lost", "returns_inconsistent.exact",
+    "setting_changed.fall", "setting_changed.discount", "optimizer_restarted.lost", "returns_inconsistent.exact",
     "returns_inconsistent.broken", "returns_inconsistent.continued", "returns_inconsistent.gamma",
     "returns_inconsistent.rounding",
     "policy_replaced.steps", "policy_replaced.least", "policy_replaced.moved", "policy_replaced.peaks",

@@ -16,8 +16,8 @@ from esper_analyze.detector.verdict import Bounds, Excuse, Judgement, settle
 SETTINGS = ("learning_rate", "clip_range", "entropy_coef", "value_coef", "gamma", "max_grad_norm")
 MORE = (*SETTINGS[3:], "epochs")
 """What a loop may leave out."""
-MAY_BE_ZERO = ("entropy_coef", "gamma")
-"""Settings that are meant to be 0 at times."""
+MAY_BE_ZERO = "entropy_coef"
+"""A setting that is meant to end at some update."""
 EPOCHS, EARLY_STOP = "epochs", "target_kl"
 WIDE = 1e100
 """A clip norm of as much or more clips nothing: compared as this number, and told as infinity."""
@@ -37,6 +37,11 @@ class SettingChangedLimits(Limits):
         5, "updates in a row with as many epochs as before: an early stop makes them vary (set by design)", at_least=1
     )
     discount: float = limit(1.0, "a discount above 1 lets values grow without bound (by definition)", at_least=0.0)
+    fall: float = limit(
+        0.01,
+        "of its last value: schedules and adaptive rates fall slower (set by design)",
+        at_least=0.0,
+    )
     ended: float = limit(
         0.1, "share of its largest value from which a fall to 0 is the end of a schedule (set by design)", at_least=0.0
     )
@@ -74,12 +79,13 @@ def _judged(name: str, frame: Frame, memory: Memory, limits: SettingChangedLimit
     largest = most[:-1]
     changed = setting.finite & (np.abs(setting.values - last) > limits.change * np.abs(last))
     jumped = setting.finite & (largest > 0) & (setting.values >= limits.rise * largest)
-    stopped = setting.equals(0.0) & (last > limits.ended * largest) & (name not in MAY_BE_ZERO)
+    far = setting.equals(0.0) | (setting.finite & (setting.values < limits.fall * last) & (last < WIDE))
+    fell = far & (last > limits.ended * largest) & (name != MAY_BE_ZERO)
     impossible = setting.finite & ((setting.values < 0) | ((name == "gamma") & (setting.values > limits.discount)))
-    latest((changed | jumped | stopped).astype(np.int64), setting.finite, memory[f"{name}_moved"])
+    latest((changed | jumped | fell).astype(np.int64), setting.finite, memory[f"{name}_moved"])
     bounds = Bounds(
         info=changed,
-        warning=jumped | stopped | impossible,
+        warning=jumped | fell | impossible,
         info_at=np.where(setting.values > last, (1 + limits.change) * last, np.nan),
         warning_at=np.where(jumped, limits.rise * largest, np.nan),
     )
@@ -97,9 +103,9 @@ def guard(frame: Frame, memory: Memory, limits: SettingChangedLimits) -> Deferra
 
     A setting that has just changed is judged once more: it is the usual value of the next update.
     """
-    if limits.rise <= 1 or any(np.count_nonzero(memory[f"{name}_moved"]) for name in SETTINGS):
+    if limits.rise <= 1 or limits.fall >= 1 or any(np.count_nonzero(memory[f"{name}_moved"]) for name in SETTINGS):
         return None
-    near = SAFE * min(limits.change / (2 + limits.change), limits.rise - 1)
+    near = SAFE * min(limits.change / (2 + limits.change), limits.rise - 1, (1 - limits.fall) / (1 + limits.fall))
     sides = {name: _near(frame[name], near) for name in SETTINGS}
     sides["gamma"] = (*sides["gamma"], limits.discount)
     lasting = min(LASTING, until(memory["epochs_equal"], limits.constant))
@@ -129,9 +135,9 @@ RULE = Rule(
     guard=guard,
     title="A setting jumped",
     meaning="Learning rate, clip range, a coefficient of the loss or the clip norm of gradients rose in one update to "
-    "several times the largest value it had so far, or fell to 0 in the middle of its schedule; or it is negative, "
-    "which turns a bonus into a penalty; or the discount is above 1. Any other change from one update to the next is "
-    "information. What follows is likely its consequence.",
+    "several times the largest value it had so far, or fell to 0 or next to nothing in the middle of its schedule; or "
+    "it is negative, which turns a bonus into a penalty; or the discount is above 1. Any other change from one update "
+    "to the next is information. What follows is likely its consequence.",
     meanings={
         EPOCHS: "Each update takes several times as many epochs over its rollout as before, without an early stop that "
         "would make them vary: the policy moves further in each."
@@ -145,6 +151,9 @@ RULE = Rule(
         Example("ten times as large", "warning", _cells(3e-4, 3e-4, 3e-3), updates=3),
         Example("back to where it was", "info", _cells(3e-3, 3e-4, 3e-3), updates=3),
         Example("0 in the middle", "warning", _cells(3e-4, 3e-4, 0.0), updates=3),
+        Example("a thousandth in the middle", "warning", _cells(3e-4, 3e-4, 3e-7), updates=3),
+        Example("a discount of 0", "warning", _cells(*[3e-4] * 2, gamma=[0.99, 0.0]), updates=2),
+        Example("clipping begins", "info", _cells(*[3e-4] * 2, max_grad_norm=[float("inf"), 0.5]), updates=2),
         Example("0 at the end of its schedule", "info", _cells(3e-4, 1e-4, 1e-5, 0.0), updates=4),
         Example("a penalty on entropy", "warning", _cells(3e-4, entropy_coef=-0.01)),
         Example("a discount above 1", "warning", _cells(3e-4, gamma=1.05)),
@@ -158,6 +167,6 @@ RULE = Rule(
         **{"epochs_last": nothing_yet, "epochs_usual": nothing_yet, "epochs_equal": zeros},
     },
     statistics={name: Statistic(name, baseline="its value before", column=name) for name in (*SETTINGS, EPOCHS)},
-    revision=2,
+    revision=3,
     restated=(VERDICT,),
 )
