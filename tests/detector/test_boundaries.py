@@ -160,7 +160,7 @@ def _relations() -> list[Case]:
     cases += series(name, "return_gamma", sound, [([1.001, over(1.001), None], "1o 1c 1d")])
     cases.append(Case(name, "return_gamma", sound | {"return_gamma": 2.0, residual: [1e-3, over(1e-3)]}, "1c 1o"))
     fitted = "return_gamma"
-    for passed, fits, verdicts in (
+    courses: list[tuple[Any, Any, str]] = [
         (0.5, [0.5, 0.5, 0.5009, 0.4991, 0.5011], "4o 1c"),
         (0.0, [0.0, 1e-3, -1e-3, over(1e-3)], "3o 1c"),
         (0.5, [0.5] * 2 + [0.6, 0.6], "2o 2i"),  # agreed in two updates only
@@ -168,9 +168,10 @@ def _relations() -> list[Case]:
         ([0.5] * 3 + [None], 0.6, "3i 1o"),
         ([0.5] * 3 + [None, 0.5], [0.5] * 3 + [0.6, 0.6], "4o 1c"),
         (1.1, 1.1, "3c"),
-    ):
+    ]
+    for passed, fits, verdicts in courses:
         cases.append(Case(name, fitted, sound | {"gamma": passed, fitted: fits}, verdicts))
-    other = sound | {"gamma": 0.5, fitted: [0.5] * 3 + [0.6]}
+    other: Cells = sound | {"gamma": 0.5, fitted: [0.5] * 3 + [0.6]}
     cases.append(Case(name, fitted, other, "3o 1c", value=0.6, baseline=0.5))
     cases.append(Case(name, fitted, other | {residual: [1e-7] * 3 + [0.005]}, "4o"))  # nothing fits
     name, cells = "ends_ignored", {"episodes_finished": 1.0}
