@@ -171,9 +171,9 @@ def _relations() -> list[Case]:
     ]
     for passed, fits, verdicts in courses:
         cases.append(Case(name, fitted, sound | {"gamma": passed, fitted: fits}, verdicts))
-    other: Cells = sound | {"gamma": 0.5, fitted: [0.5] * 3 + [0.6]}
-    cases.append(Case(name, fitted, other, "3o 1c", value=0.6, baseline=0.5))
-    cases.append(Case(name, fitted, other | {residual: [1e-7] * 3 + [0.005]}, "4o"))  # nothing fits
+    changed: Cells = sound | {"gamma": 0.5, fitted: [0.5] * 3 + [0.6]}
+    cases.append(Case(name, fitted, changed, "3o 1c", value=0.6, baseline=0.5))
+    cases.append(Case(name, fitted, changed | {residual: [1e-7] * 3 + [0.005]}, "4o"))  # nothing fits
     name, cells = "ends_ignored", {"episodes_finished": 1.0}
     cases += series(
         name,
