@@ -82,6 +82,7 @@ class MinibatchCapture:
             counted=None if flags is None or not first.counted else flags[-1],
             clip_range=first.clip_range,
             losses=_losses(minibatches),
+            losses_follow=False,
             **fields,
         )
 

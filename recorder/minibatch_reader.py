@@ -102,11 +102,14 @@ class MinibatchReader:
                     self.guarded.refuse(f"minibatch({argument})", error)
 
     def _count_alone(self, passed: MinibatchArguments) -> None:
-        """Count a loss if only one of ``returns`` and ``old_values`` was passed: they are used together."""
-        for name, other in (("returns", "old_values"), ("old_values", "returns")):
-            if passed.get(name) is not None and passed.get(other) is None:
-                error = ValueError(f"{name} without {other}: both are needed for advantage_alignment")
-                self.guarded.refuse(f"minibatch({name})", error)
+        """Count a loss if ``returns`` or ``old_values`` was passed without what each is used with."""
+        there = {name for name in ("returns", "old_values", "values") if passed.get(name) is not None}
+        if "old_values" in there and "returns" not in there:
+            missing = "old_values without returns: both are needed for advantage_alignment"
+            self.guarded.refuse("minibatch(old_values)", ValueError(missing))
+        if there == {"returns"}:
+            missing = "returns without old_values or values: they are recorded beside either"
+            self.guarded.refuse("minibatch(returns)", ValueError(missing))
 
     def _usable(self, passed: MinibatchArguments, error: Exception) -> MinibatchCapture:
         """Return a minibatch of the usable arguments, each tested alone. Raises if the log-probs cannot be used."""

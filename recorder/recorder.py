@@ -25,6 +25,7 @@ from esper_analyze.schema.tables.events import CONTINUED, RESUMED_FRESH
 from esper_analyze.schema.tables.updates import STATUSES
 from recorder import amp, arguments, clip, options, ranks, shutdown, slots
 from recorder.arguments import ArrayLike, PerHead, State
+from recorder.between_updates import BetweenUpdates
 from recorder.capture.batch import Capture
 from recorder.capture.gradient_snapshot import GradientReader, GradientSnapshot
 from recorder.capture.parameters import ParameterMap, ParameterRows, Parts, outputs
@@ -39,6 +40,7 @@ from recorder.live_model import LiveModel
 from recorder.measure.gradients import total_norm
 from recorder.measure.lstm import lstm_statistics
 from recorder.minibatch_reader import MinibatchReader
+from recorder.observations import Observations
 from recorder.online_detector import OnlineDetector
 from recorder.optimizer_state import OptimizerStates
 from recorder.process_state import by_default
@@ -247,10 +249,12 @@ class Recorder:
         self._episode_count = 0
         self._learning_rate: float | Tensor | None = None
         self._optimizer_states = OptimizerStates()
+        self._between_updates, self._observations = BetweenUpdates(), Observations()
         self._lost_minibatch = False
         self._clock = Clock()
         self._closed = False
         self._cut_short = False  # the last update was interrupted
+        self._remember_parameters()
         if self.parameters is not None:
             clip.watch(self)
             amp.watch()
@@ -416,6 +420,8 @@ class Recorder:
         if not self._buffer.minibatches:
             with self.guarded("parameters"):
                 self._follow_model()
+            with self.guarded("parameters between updates"):
+                self._between_updates.begin(self._trained(), self._buffer.other_steps)
         self._clock.optimise()
         self._detail_schedule.begin(self._update, self.level)
         if len(self._buffer.minibatches) >= MAX_MINIBATCHES:
@@ -435,6 +441,13 @@ class Recorder:
         if self.rank_role.records_gradients:
             self._events += [{"update": self._update, **cells} for cells in events]
 
+    def _trained(self) -> Sequence[Tensor]:
+        return self.parameters.parameters if self.parameters is not None and self.level != "OFF" else ()
+
+    def _remember_parameters(self) -> None:
+        with self.guarded("parameters between updates"):
+            self._between_updates.end(self._trained())
+
     def _forget_weights(self) -> None:
         """Discard the copied parameters of a sampled update if the model's parameters changed during it."""
         if self._detail_schedule.wanted and self._model is not None and self._model.changed:
@@ -453,6 +466,7 @@ class Recorder:
         td_errors: ArrayLike | None = None,
         rewards: ArrayLike | None = None,
         ends: ArrayLike | None = None,
+        observations: Mapping[str, ArrayLike] | ArrayLike | None = None,
         advantage_floor: float | None = None,
         env_steps: int | None = None,
         status: str | None = None,
@@ -467,7 +481,9 @@ class Recorder:
         (see ``recorder.td_errors``). ``rewards``: of the rollout as the training uses them (scaled, clipped), any
         shape. ``ends``: true at timesteps with which an episode ended, so that returns do not look beyond them. With
         values, returns, rewards and ends each as [T, B] (timesteps × environments) it is recorded whether they agree;
-        what a loop adds to returns at a time limit belongs to the rewards.
+        what a loop adds to returns at a time limit belongs to the rewards. ``observations``: of the rollout as the
+        networks see them (normalised), timesteps first: [T, B, …] or [N, …], or a mapping of such arrays; with values,
+        returns or rewards.
         ``advantage_floor``: the least divisor of the loop's advantage normalisation, or its epsilon.
         ``env_steps``: since the start of the run. ``status`` and ``reason`` override what was recorded (see table
         ``updates``). ``cells``: further columns of ``updates`` known to the loop, such as learning_rate, entropy_coef,
@@ -490,8 +506,12 @@ class Recorder:
                 "relevant": relevant,
             }
             arrays = rollout_arrays(rollout, self.guarded)
-            outgoing = self._minibatch_tensors(max((array.numel() for array in arrays.values()), default=None))
+            timesteps = max((array.numel() for array in arrays.values()), default=None)
+            outgoing = self._minibatch_tensors(timesteps)
             of_rollout = rollout_tensors(self.heads, arrays, rollout, self.guarded, outgoing)
+            if observations is not None:
+                with self.guarded("update(observations)"):
+                    of_rollout.observations = outgoing.add(self._observations.statistics(observations, timesteps))
             state = self._converted("update(lstm)", arguments.recurrent_state, lstm)
             if state is not None:
                 self._states["rollout"] = state
@@ -511,7 +531,7 @@ class Recorder:
             floor = self._converted("update(advantage_floor)", arguments.number, advantage_floor)
             steps = self._converted("update(env_steps)", arguments.integer, env_steps)
             loop_cells, scalars = self._cells(cells)
-            scalars = self._loss_scale() | scalars
+            scalars = self._loss_scale() | self._between_updates.cells() | scalars
             of_scalars = {name: outgoing.add(cell) for name, cell in scalars.items()}
             sent = Transfer(outgoing)
 
@@ -612,6 +632,7 @@ class Recorder:
         self._buffer, self._lost_minibatch = self._new_buffer(), False
         self._minibatch_reader.begin()
         self._optimizer_states.begin()
+        self._remember_parameters()
         self._states, self._episodes = {}, deque()
         self._slots.forget_calls()
         self._clock.next()

@@ -36,6 +36,7 @@ class RolloutHandles:
     consistency: Handle | None = None  # measure.estimates.CONSISTENCY_FIELDS
     environments: Handle | None = None  # measure.estimates.ENVIRONMENT_FIELDS
     agreement: Handle | None = None  # measure.estimates.RETURN_FIELDS and DEFINED_FIELDS
+    observations: Handle | None = None  # measure.observations.FIELDS and DEFINED_FIELDS
     masks: Handle | None = None  # [measure.masks.FIELDS, categorical heads]; NaN where unknown
 
 

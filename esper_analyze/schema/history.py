@@ -108,6 +108,25 @@ VERSIONS: tuple[Version, ...] = (
             ),
         },
     ),
+    Version(
+        "1.6",
+        "Whether anything changed the parameters between two updates, whether the losses passed are PPO's, and "
+        "observations.",
+        columns={
+            "updates": (
+                "parameter_shift_between_updates",
+                "policy_loss_error",
+                "value_loss_factor",
+                "observation_mean",
+                "observation_std",
+                "observation_min",
+                "observation_max",
+                "observation_nonfinite_fraction",
+                "observation_constant_fraction",
+                "observation_shift",
+            ),
+        },
+    ),
 )
 VERSION = VERSIONS[-1].number
 """Schema version written to run.json and into the footer of every shard."""

@@ -41,6 +41,7 @@ class UpdatesRow(TypedDict, total=False):
     samples: int | None
     optimizer_steps: int | None
     optimizer_state_lost: float | None
+    parameter_shift_between_updates: float | None
     inner_loop_measurable: bool | None
     ratio_max: float | None
     ratio_min: float | None
@@ -66,6 +67,8 @@ class UpdatesRow(TypedDict, total=False):
     choice_samples: int | None
     policy_loss: float | None
     value_loss: float | None
+    policy_loss_error: float | None
+    value_loss_factor: float | None
     entropy_loss: float | None
     total_loss: float | None
     rollout_samples: int | None
@@ -107,6 +110,13 @@ class UpdatesRow(TypedDict, total=False):
     reward_min: float | None
     reward_max: float | None
     advantage_consistency: float | None
+    observation_mean: float | None
+    observation_std: float | None
+    observation_min: float | None
+    observation_max: float | None
+    observation_nonfinite_fraction: float | None
+    observation_constant_fraction: float | None
+    observation_shift: float | None
     environments: int | None
     environments_distinct: int | None
     rollout_ends: int | None

@@ -295,6 +295,7 @@ class Sb3Attachment:
                 lstm=self._lstm_state(),
                 td_errors=self._td_errors,
                 ends=self._ends,
+                observations=getattr(buffer, "observations", None),
                 rewards=_timesteps(buffer, "rewards"),  # with what SB3 adds to them at a time limit
                 advantage_floor=1e-8 if model.normalize_advantage else None,
                 env_steps=self._plan.done,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import reduce
 from typing import Any, Generic, Literal, Protocol, TypeVar, get_args
 
 import torch
@@ -17,6 +18,7 @@ from recorder.measure import entropy as entropies
 from recorder.measure import ratios
 from recorder.measure.estimates import rounding
 from recorder.measure.joined import PIECE, joined
+from recorder.measure.losses import EXPECTED, sums_and_count, surrogate_terms
 
 _BY_SAMPLE = (
     "log_prob",
@@ -59,6 +61,7 @@ class CaptureBatch:
     values: Tensor | None = None  # [M, N]
     clip_range: float | None = None
     losses: Mapping[str, Tensor] = field(default_factory=dict)  # each [M]
+    losses_follow: bool = False  # from the other fields, by an adapter: they are not the loop's own
     actions: Tensor | None = None  # [H, M, N]
     advantages: Tensor | None = None  # [M, N]
     returns: Tensor | None = None  # [M, N], targets of the value loss
@@ -148,7 +151,8 @@ def measure(batch: CaptureBatch, minibatches: Sequence[int]) -> Measurements:
     """Return the device scalars of a batch."""
     new, valid, entropy, total = batch.log_prob, batch.valid_actions, batch.entropy, batch.joint_entropy
     total = entropy if total is None else total
-    losses = _losses(batch)
+    expected = _expected_losses(batch)
+    losses = _losses(batch, expected)
     sources, parts = _statistics(batch, losses)
     room = valid if batch.all_categorical and not batch.unsized else None
     return Measurements(
@@ -156,7 +160,7 @@ def measure(batch: CaptureBatch, minibatches: Sequence[int]) -> Measurements:
         shapes=Parts.of([tuple(part.shape[:-1]) for part in parts.listed()]),
         minibatches=tuple(minibatches),
         sources=sources,
-        losses=tuple(batch.losses),
+        losses=(*batch.losses, *expected),
         entropy_known=entropy is not None,
         advantages_known=batch.raw_advantages is not None,
         used_known=batch.raw_advantages is not None and batch.advantages is not None,
@@ -224,12 +228,33 @@ def _piece_statistics(batch: CaptureBatch, losses: Tensor) -> tuple[tuple[str, .
     )
 
 
-def _losses(batch: CaptureBatch) -> Tensor:
-    """Return the losses that were passed, [losses, M] in float64."""
+def _losses(batch: CaptureBatch, expected: Mapping[str, Tensor]) -> Tensor:
+    """Return the losses that were passed, then those ``expected``, [losses, M] in float64."""
     if not batch.losses:
         return batch.log_prob.new_zeros((0, batch.log_prob.shape[1]), dtype=torch.float64)
-    device = batch.log_prob.device
-    return torch.stack([loss.to(device=device, dtype=torch.float64) for loss in batch.losses.values()])
+    device, losses = batch.log_prob.device, (*batch.losses.values(), *expected.values())
+    return torch.stack([loss.to(device=device, dtype=torch.float64) for loss in losses])
+
+
+def _expected_losses(batch: CaptureBatch) -> dict[str, Tensor]:
+    """Return ``EXPECTED`` [M] by name, as far as the loop passed the loss and what it follows from."""
+    policy = "policy_loss" in batch.losses and batch.advantages is not None and batch.clip_range is not None
+    value = "value_loss" in batch.losses and batch.values is not None and batch.returns is not None
+    if batch.losses_follow or not (policy or value):
+        return {}
+    sums = reduce(torch.add, (_expected_sums(piece, policy=policy, value=value) for piece in pieces_of(batch)))
+    names = [name for name, there in zip(EXPECTED, (policy, policy, value), strict=True) if there]
+    return dict(zip(names, sums[:-1] / sums[-1], strict=True))
+
+
+def _expected_sums(batch: CaptureBatch, *, policy: bool, value: bool) -> Tensor:
+    terms: list[Tensor] = []
+    if policy and batch.advantages is not None and batch.clip_range is not None:
+        clamped, _ = ratios.log_ratios(batch.joint_log_ratio, batch.log_prob - batch.old_log_prob, batch.relevant)
+        terms += surrogate_terms(clamped[0], batch.advantages, batch.clip_range)
+    if value and batch.values is not None and batch.returns is not None:
+        terms.append((batch.values.double() - batch.returns.double()).square())
+    return sums_and_count(terms, batch.counted)
 
 
 def weight_of(batch: CaptureBatch) -> Tensor | None:
@@ -255,7 +280,7 @@ def _nonfinite(batch: CaptureBatch, losses: Tensor) -> tuple[tuple[str, ...], Te
         names.append("values")
         counts.append(_nonfinite_count(batch.values, batch.counted if same else None).unsqueeze(0))
     names += list(batch.losses)
-    counts.append((~losses.isfinite()).long())
+    counts.append((~losses[: len(batch.losses)].isfinite()).long())
     return tuple(names), torch.cat(counts)
 
 

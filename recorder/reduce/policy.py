@@ -77,9 +77,23 @@ class PolicyNumbers:
         }
         for name in LOSSES:
             cells[name] = float(minibatches.losses[name].mean()) if name in minibatches.losses else None
+        cells |= self._loss_cells()
         if has_samples:
             cells |= self._ratio_cells()
         return cells | self._entropy_cells()
+
+    def _loss_cells(self) -> UpdatesRow:
+        """Return how far the losses that were passed are from PPO's formulas; null where undefined."""
+        counted = self.minibatches.ratio[_RATIO["count"], 0] > 0
+        losses = {name: numbers[counted] for name, numbers in self.minibatches.losses.items()}
+        cells = UpdatesRow()
+        if "surrogate_loss" in losses and counted.any():
+            size, apart = losses["surrogate_size"].mean(), losses["policy_loss"] - losses["surrogate_loss"]
+            cells["policy_loss_error"] = float(np.sqrt(np.square(apart).mean()) / size) if size != 0 else None
+        if "squared_error" in losses and counted.any():
+            expected = losses["squared_error"].mean()
+            cells["value_loss_factor"] = float(losses["value_loss"].mean() / expected) if expected != 0 else None
+        return cells
 
     def _ratio_cells(self) -> UpdatesRow:
         minibatches, ratio = self.minibatches, self.ratio

@@ -8,7 +8,7 @@ from typing import cast
 
 from esper_analyze.schema.row_types import HeadsRow, LstmRow, UpdatesRow
 from esper_analyze.schema.tables.updates import LOW_VARIANCE
-from recorder.measure import Numbers, estimates, lstm, masks, values
+from recorder.measure import Numbers, estimates, lstm, masks, observations, values
 from recorder.rollout import RolloutHandles
 from recorder.transfer import Arrays, Handle
 
@@ -27,7 +27,23 @@ def value_cells(arrays: Arrays, rollout: RolloutHandles) -> UpdatesRow:
         samples, mean, std, least, most = arrays[rollout.rewards].tolist()
         cells |= {"rollout_samples": int(samples), "reward_mean": mean, "reward_std": std}
         cells |= {"reward_min": least, "reward_max": most}
+    if rollout.observations is not None:
+        cells |= _observation_cells(arrays[rollout.observations].tolist())
     return cells | _agreement_cells(arrays, rollout)
+
+
+def _observation_cells(numbers: Sequence[float]) -> UpdatesRow:
+    measured = dict(zip((*observations.FIELDS, *observations.DEFINED_FIELDS), numbers, strict=True))
+    finite = measured["any_finite"] != 0
+    return {
+        "observation_mean": measured["observation_mean"] if finite else None,
+        "observation_std": measured["observation_std"] if finite else None,
+        "observation_min": measured["observation_min"] if finite else None,
+        "observation_max": measured["observation_max"] if finite else None,
+        "observation_nonfinite_fraction": measured["observation_nonfinite_fraction"],
+        "observation_constant_fraction": measured["observation_constant_fraction"],
+        "observation_shift": measured["observation_shift"] if measured["shift_defined"] else None,
+    }
 
 
 def _agreement_cells(arrays: Arrays, rollout: RolloutHandles) -> UpdatesRow:

@@ -14,6 +14,7 @@ from recorder.capture.batch import LOSSES, Measurements, Parts
 from recorder.capture.parameters import Piece
 from recorder.capture.update_buffer import Minibatch, UpdateBuffer
 from recorder.measure import Numbers
+from recorder.measure.losses import EXPECTED
 from recorder.reduce.norms import Flags, GradientNorms, gradient_norms
 from recorder.transfer import Arrays, Handle
 
@@ -30,7 +31,7 @@ class MinibatchNumbers:
     ratio: Numbers  # [ratios.FIELDS, 1 + H, M]
     heads: Numbers  # [entropy.HEAD_FIELDS, H, M]
     joint: Numbers | None  # [entropy.JOINT_FIELDS, M]
-    losses: dict[str, Numbers]  # by name, each [M]
+    losses: dict[str, Numbers]  # those passed and those expected, by name, each [M]
     sources: tuple[str, ...]
     nonfinite: Numbers  # counts [sources, M]
     clip_range: float | None  # of the last minibatch
@@ -70,7 +71,7 @@ def minibatch_numbers(buffer: UpdateBuffer, arrays: Arrays, pieces: Sequence[Pie
         ratio=parts.ratio,
         heads=parts.heads,
         joint=parts.joint,
-        losses={name: row for name, row in zip(losses, parts.losses, strict=True) if name in LOSSES},
+        losses={name: row for name, row in zip(losses, parts.losses, strict=True) if name in LOSSES + EXPECTED},
         sources=all_sources(measurements),
         nonfinite=parts.nonfinite,
         clip_range=minibatches[-1].clip_range,

@@ -159,7 +159,91 @@ def _relations() -> list[Case]:
     cases.append(Case(name, share, sound | {share: [0.0, None], "rollout_ends": [3, 0]}, "1o 1n"))
     cases += series(name, "return_gamma", sound, [([1.001, over(1.001), None], "1o 1c 1d")])
     cases.append(Case(name, "return_gamma", sound | {"return_gamma": 2.0, residual: [1e-3, over(1e-3)]}, "1c 1o"))
-    fitted = "return_gamma"
+    name, error, factor = "losses_inconsistent", "policy_loss_error", "value_loss_factor"
+    cases += series(
+        name,
+        error,
+        {factor: 0.5},
+        [
+            ([1e-5] * 3 + [1e-4, over(1e-4), 1.0, 1.0, 1e-4], "4o 1i 2w 1o"),
+            ([1e-5] * 2 + [over(1e-5), 0.3, 0.3, 0.3], "3o 3i"),  # never exact for long enough
+            ([1e-7] * 3 + [0.3, 1e-7, 0.3, 0.3], "3o 1i 1o 1i 1w"),  # exact before, at any time
+            ([1e-7] * 3 + [0.3, None, 0.3], "3o 1i 1d 1w"),
+            ([1e-7, math.nan], "1o 1c"),
+        ],
+    )
+    cases += series(
+        name,
+        factor,
+        {error: 1e-7},
+        [
+            ([0.5] * 4 + [0.5499, 0.5499, 0.5499], "7o"),  # a tenth more is little, and ends what was usual
+            ([0.5] * 4 + [over(0.55 + 1e-12)] + [0.6] * 4, "4o 1w 4o"),
+            ([0.5] * 4 + [0.6] * 5, "4o 3w 2o"),  # until it is the usual one
+            ([0.5] * 4 + [0.45, 0.4], "6o"),
+            ([0.5] * 4 + [0.44], "4o 1w"),
+            ([0.5] * 3 + [0.9], "4o"),  # equal to the one before in two updates only
+            ([0.5] * 4 + [0.5005, 0.5, 0.9], "6o 1w"),
+            ([0.5] * 4 + [0.51, 0.9, 0.9], "7o"),
+            ([-1.0] * 4 + [1.0], "4o 1w"),
+            ([0.5] * 4 + [None, 0.9], "4o 1d 1w"),
+            ([0.5, math.inf], "1o 1c"),
+        ],
+    )
+    other_loss: Cells = {error: 1e-7, factor: [0.5] * 4 + [3.0]}
+    cases.append(Case(name, factor, other_loss, "4o 1w", value=3.0, baseline=0.5))
+    name, shift = "parameters_changed", "parameter_shift_between_updates"
+    cases += series(
+        name,
+        shift,
+        {},
+        [
+            ([None, 0.0, 0.0, 0.0, 1e-6, over(1e-6)], "1d 4o 1w"),
+            ([0.0, 0.0, 0.5, 0.5], "4o"),  # not unchanged for long enough
+            ([*[0.0] * 3, *[0.5, 0.0] * 3, 0.5], "3o 1w 1o 1w 1o 1i 1o 1i"),
+            ([*[0.0] * 3, math.nan], "3o 1c"),
+            ([*[0.0] * 3, None, 0.5], "3o 1n 1w"),
+        ],
+    )
+    name, moved, spread = "observations_changed", "observation_shift", "observation_std"
+    constant, broken = "observation_constant_fraction", "observation_nonfinite_fraction"
+    seen: Cells = {spread: 1.0, constant: 0.0, broken: 0.0}
+    wider, stiller = {spread: [1.0] * 10 + [2.0]}, {constant: [0.0] * 10 + [0.1]}
+    cases += [
+        Case(name, moved, seen | {moved: [0.02] * 10 + [one], **other}, f"10n 1{verdict}")
+        for one, other, verdict in (
+            (0.15, wider, "w"),
+            (under(0.15), wider, "o"),
+            (0.15, stiller, "w"),
+            (0.15, {constant: [0.0] * 10 + [under(0.1)]}, "o"),
+            (0.15, {}, "o"),
+            (0.15, {spread: [1.0] * 10 + [over(1.05)]}, "w"),
+            (0.15, {spread: [1.0] * 10 + [1.05]}, "o"),
+            (0.15, {spread: [1.0] * 10 + [under(0.95)]}, "w"),
+            (0.15, {spread: [1.0] * 10 + [0.95]}, "o"),
+            (0.15, {spread: [1.0] * 10 + [None]}, "o"),
+            (0.9, {spread: [1.0] * 9 + [3.0, 3.0]}, "o"),
+        )
+    ]
+    cases += series(
+        name,
+        moved,
+        seen | {spread: [1.0] * 30 + [2.0]},
+        [
+            ([0.02] * 9 + [0.1] + [0.02] * 20 + [0.15], "10n 20o 1w"),  # the largest is more than 20 updates ago
+            ([0.02] * 10 + [0.11] + [0.02] * 19 + [0.15], "10n 20o 1o"),  # it is 0.11
+            ([0.02] * 10 + [0.1] + [0.02] * 19 + [over(0.15)], "10n 20o 1w"),
+            ([None] + [0.02] * 29 + [0.5], "11n 19o 1w"),
+            ([None] * 21 + [0.02] * 9 + [0.5], "31n"),  # nine before are not enough
+        ],
+    )
+    cases += series(
+        name,
+        broken,
+        seen | {moved: 0.02},
+        [([0.0, 0.1, 0.1], "1o 2c"), ([0.1, 0.1, 0.0, 0.1], "2i 1o 1c"), ([None, 0.1], "1d 1i"), ([math.nan], "1c")],
+    )
+    name, fitted = "returns_inconsistent", "return_gamma"
     courses: list[tuple[Any, Any, str]] = [
         (0.5, [0.5, 0.5, 0.5009, 0.4991, 0.5011], "4o 1c"),
         (0.0, [0.0, 1e-3, -1e-3, over(1e-3)], "3o 1c"),

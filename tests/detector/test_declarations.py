@@ -81,6 +81,9 @@ def test_the_lower_a_value_the_worse_of_exactly_these_rules() -> None:
         "environments_alike",
     }
     assert {rule.name for rule in RULES if rule.optional} == {
+        "observations_changed",
+        "parameters_changed",
+        "losses_inconsistent",
         "optimizer_restarted",
         "ends_ignored",
         "returns_inconsistent",

@@ -946,6 +946,33 @@ def _of_relations() -> list[Promise]:
     for distinct, updates_ in ((2, LASTING), (1, None)):
         cells = {"environments_distinct": distinct, "environments": 4, "value_std": 1.0}
         result.append(Promise("environments_alike", cells, 1, updates_, sides))
+    error, factor, near = "policy_loss_error", "value_loss_factor", 0.99 * 1e-3 / 2.001
+    cells, exact = {error: 1e-7, factor: 0.5}, {error: [1e-5, 1e-4]}
+    for n, updates in ((1, 1), (2, 0), (3, 1)):  # no factor is usual yet
+        result.append(Promise("losses_inconsistent", cells, n, updates, exact | {factor: []}))
+    around = exact | {factor: [0.5 * (1 - near), 0.5 * (1 + near)]}
+    result += [
+        Promise("losses_inconsistent", cells, 4, LASTING, around),
+        Promise("losses_inconsistent", cells | {error: [*[1e-7] * 3, 0.5]}, 4, 0, around),
+        Promise("losses_inconsistent", cells | {error: [*[1e-7] * 3, 0.5, 0.5]}, 5, LASTING, around),
+        Promise("losses_inconsistent", cells | {factor: [*[0.5] * 4, 0.9]}, 5, None),
+        Promise("losses_inconsistent", cells | {factor: None}, 3, LASTING, exact | {factor: [math.nan]}),
+        Promise("losses_inconsistent", cells | {factor: [0.5, 0.6, 0.7, 0.8]}, 4, 3, exact | {factor: []}),
+    ]
+    seen = {"observation_shift": 0.02, "observation_std": 1.0}
+    seen |= {"observation_constant_fraction": 0.1, "observation_nonfinite_fraction": 0.0}
+    sides = {"observation_std": [], "observation_constant_fraction": []}
+    sides |= {"observation_shift": [0.15], "observation_nonfinite_fraction": [0.0]}
+    result += [
+        Promise("observations_changed", seen, 10, None),
+        Promise("observations_changed", seen, 11, LASTING, sides),
+        Promise("observations_changed", seen | {"observation_shift": [0.02] * 10 + [0.15]}, 11, None),
+        Promise("observations_changed", seen | {"observation_shift": [0.02] * 10 + [None]}, 11, None),
+    ]
+    shift = "parameter_shift_between_updates"
+    for n, updates in ((1, 1), (2, 0), (3, LASTING)):
+        result.append(Promise("parameters_changed", {shift: 0.0}, n, updates, {shift: [1e-6]}))
+    result.append(Promise("parameters_changed", {shift: [0.0, 0.5]}, 2, None))
     for lost, updates_ in ((0.0, LASTING), (1.0, None)):
         sides = {"optimizer_state_lost": [0.999]}
         result.append(Promise("optimizer_restarted", {"optimizer_state_lost": lost}, 1, updates_, sides))

@@ -114,6 +114,8 @@ AT_LEAST_ONE = {
     "advantage_misaligned.learnt": None, "critic_not_learning.sustained": None,
     "setting_changed.constant": None, "optimizer_restarted.often": None, "ends_ignored.episodes": None,
     "advantage_inconsistent.updates": None, "returns_inconsistent.updates": None, "returns_inconsistent.ends": None,
+    "losses_inconsistent.updates": None, "losses_inconsistent.sustained": None, "parameters_changed.updates": None,
+    "parameters_changed.often": None,
     **{f"{name}.sustained": None for name in (
         "frozen_update", "clip_saturation", "advantage_collapse", "value_collapse", "value_divergence",
         "gradient_vanishing", "gradient_drift", "clipping_always", "slot_gradient_vanishing", "seed_dormant",
@@ -166,7 +168,10 @@ SHARES = (
     "lstm_saturation.warning", "lstm_saturation.critical", "setting_changed.change", "setting_changed.ended",
     "setting_changed.fall", "setting_changed.discount", "optimizer_restarted.lost", "returns_inconsistent.exact",
     "returns_inconsistent.broken", "returns_inconsistent.continued", "returns_inconsistent.gamma",
-    "returns_inconsistent.rounding",
+    "returns_inconsistent.rounding", "losses_inconsistent.exact", "losses_inconsistent.broken",
+    "losses_inconsistent.same", "losses_inconsistent.other", "parameters_changed.rounding",
+    "observations_changed.least", "observations_changed.peaks", "observations_changed.spread",
+    "observations_changed.constant",
     "policy_replaced.steps", "policy_replaced.least", "policy_replaced.moved", "policy_replaced.peaks",
 )  # fmt: skip
 """Bounds on what is never below 0."""

@@ -156,6 +156,7 @@ class LoopTraining(Training):
             advantages=rollout["advantages"],
             rewards=rollout["rewards"],
             ends=rollout["ends"],
+            observations=rollout["x"],
             td_errors=rollout["td_errors"],
             masks=rollout["masks"] or None,
             lstm=self._state or None,

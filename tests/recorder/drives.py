@@ -114,6 +114,20 @@ def one_reward(size: float) -> Stage:
     return have(spoil=spoil)
 
 
+def write_to_critic(loop: Loop) -> None:
+    loop.net.critic.bias.data.add_(0.1)
+
+
+def partly_infinite(x: torch.Tensor) -> torch.Tensor:
+    seen = x.clone()
+    seen[0, 0] = math.inf
+    return seen
+
+
+def halved(free: torch.Tensor, clipped: torch.Tensor) -> torch.Tensor:
+    return 0.5 * torch.min(free, clipped)
+
+
 def stale_log_probs(rollout: Rollout) -> None:
     rollout.old["op"] = rollout.old["op"] + 1e-3
 
@@ -201,9 +215,24 @@ POLICY: dict[str, tuple[Drive, ...]] = {
         ),
     ),
     "optimizer_restarted": (Drive({5: Loop.begin_optimizer}, {(RUN, "optimizer_state_lost"): {5: WARNING, 11: INFO}}),),
+    "parameters_changed": (
+        Drive({5: write_to_critic}, {(RUN, "parameter_shift_between_updates"): {5: WARNING, 11: INFO}}),
+    ),
+    "observations_changed": (
+        Drive({14: have(watched=lambda x: 5.0 * x)}, {(RUN, "observation_shift"): {14: WARNING}}),
+        Drive({5: have(watched=partly_infinite)}, {(RUN, "observation_nonfinite_fraction"): {5: CRITICAL}}),
+        Drive({0: have(watched=partly_infinite)}, {(RUN, "observation_nonfinite_fraction"): {0: INFO}}),
+    ),
+    "losses_inconsistent": (
+        Drive({5: have(surrogate=halved)}, {(RUN, "policy_loss_error"): {5: INFO, 6: WARNING}}),
+        Drive({0: have(surrogate=halved)}, {(RUN, "policy_loss_error"): {0: INFO}}),
+        Drive({5: have(value_factor=3.0)}, {(RUN, "value_loss_factor"): {5: WARNING}}),
+    ),
     "ends_ignored": (Drive({5: have(spoil=without_ends)}, {(RUN, "rollout_ends"): {6: CRITICAL}}),),
     "returns_inconsistent": (
         Drive({5: have(spoil=of_the_next_step)}, {(RUN, "return_residual"): {5: CRITICAL}}),
+        Drive({5: have(discount=0.8)}, {(RUN, "return_gamma"): {5: CRITICAL}}),
+        Drive({0: have(discount=0.8)}, {(RUN, "return_gamma"): {0: INFO}}),
         Drive({5: beyond_ends(1.0)}, {(RUN, "ends_continued_fraction"): {5: WARNING}}),
         Drive({5: beyond_ends(0.5), 6: beyond_ends(1.0)}, {(RUN, "ends_continued_fraction"): {6: INFO}}),
     ),

@@ -105,6 +105,10 @@ class Loop:
     target_kl: float | None = None
     entropy_coef: float = 0.01
     guard: bool = False  # whether the loop itself leaves out minibatches whose loss is not finite
+    surrogate: Callable[[Tensor, Tensor], Tensor] = torch.min  # which of the two is taken
+    value_factor: float = 1.0  # of the value loss
+    discount: float = GAMMA  # that is passed as the setting
+    watched: Callable[[Tensor], Tensor] | None = None  # what becomes of the observations that are passed
     growing: Growing | None = None  # a host with a seed that is trained while collecting
 
     def __post_init__(self) -> None:
@@ -168,7 +172,8 @@ class Loop:
             target_kl=self.target_kl,
             entropy_coef=self.entropy_coef,
             value_coef=0.5,
-            gamma=GAMMA,
+            gamma=self.discount,
+            observations=rollout.x if self.watched is None else self.watched(rollout.x),
         )
 
     @torch.no_grad()
@@ -218,9 +223,9 @@ class Loop:
         weights = {name: self.weights.get(name, 1.0) for name in SIZES}
         log_ratio = torch.stack([weights[name] * (new[name] - rollout.old[name]) for name in SIZES]).sum(0)
         ratio, advantages = log_ratio.exp(), self.policy_sign * rollout.advantages
-        policy_loss = -torch.min(ratio * advantages, ratio.clamp(0.8, 1.2) * advantages).mean()
+        policy_loss = -self.surrogate(ratio * advantages, ratio.clamp(0.8, 1.2) * advantages).mean()
         predicted = values.detach() if self.critic_detached else values
-        value_loss = (predicted - rollout.returns).square().mean()
+        value_loss = self.value_factor * (predicted - rollout.returns).square().mean()
         entropy_loss = -torch.stack([weights[name] * entropy[name] for name in SIZES]).sum(0).mean()
         loss = self.loss_scale * (policy_loss + 0.5 * value_loss + self.entropy_coef * entropy_loss)
         self.rec.minibatch(

@@ -23,7 +23,14 @@ from tests.present import present
 from tests.schema.test_arrow import SMALL
 
 MARKS = {
-    "updates": ["403601b6f1e28ee9", "9cef0d974105619e", "301ffb8947384fa9", "badb85ac1381d356", "06a2ac09bb7a2f99"],
+    "updates": [
+        "e4ff0dcb88b54f9c",
+        "403601b6f1e28ee9",
+        "9cef0d974105619e",
+        "301ffb8947384fa9",
+        "badb85ac1381d356",
+        "06a2ac09bb7a2f99",
+    ],
     "steps": ["8a884208a56b14b4"],
     "heads": ["87d3011c48b3414b", "f1850514cbeef1f0", "f3f264a3db8ec9b1"],
     "groups": ["96773964349a7aa8", "9329bf899c840629", "4eef6d9c94e1412f"],

@@ -24,13 +24,16 @@ from esper_analyze.detector.rules.gradient_vanishing import RULE as GRADIENT_VAN
 from esper_analyze.detector.rules.head_entropy_collapse import RULE as HEAD_ENTROPY_COLLAPSE
 from esper_analyze.detector.rules.host_dominating import RULE as HOST_DOMINATING
 from esper_analyze.detector.rules.kl_spike import RULE as KL_SPIKE
+from esper_analyze.detector.rules.losses_inconsistent import RULE as LOSSES_INCONSISTENT
 from esper_analyze.detector.rules.lstm_explosion import RULE as LSTM_EXPLOSION
 from esper_analyze.detector.rules.lstm_nonfinite import RULE as LSTM_NONFINITE
 from esper_analyze.detector.rules.lstm_saturation import RULE as LSTM_SATURATION
 from esper_analyze.detector.rules.lstm_vanishing import RULE as LSTM_VANISHING
 from esper_analyze.detector.rules.mask_collapse import RULE as MASK_COLLAPSE
 from esper_analyze.detector.rules.numerical_instability import RULE as NUMERICAL_INSTABILITY
+from esper_analyze.detector.rules.observations_changed import RULE as OBSERVATIONS_CHANGED
 from esper_analyze.detector.rules.optimizer_restarted import RULE as OPTIMIZER_RESTARTED
+from esper_analyze.detector.rules.parameters_changed import RULE as PARAMETERS_CHANGED
 from esper_analyze.detector.rules.performance_degradation import RULE as PERFORMANCE_DEGRADATION
 from esper_analyze.detector.rules.policy_replaced import RULE as POLICY_REPLACED
 from esper_analyze.detector.rules.rank_desync import RULE as RANK_DESYNC
@@ -48,14 +51,17 @@ from esper_analyze.detector.rules.value_divergence import RULE as VALUE_DIVERGEN
 from esper_analyze.detector.rules.value_fit_lost import RULE as VALUE_FIT_LOST
 
 RULES: tuple[Rule, ...] = (
+    OBSERVATIONS_CHANGED,
     NUMERICAL_INSTABILITY,
     DATA_LOST,
     RANK_DESYNC,
     SETTING_CHANGED,
+    PARAMETERS_CHANGED,
     OPTIMIZER_RESTARTED,
     ENDS_IGNORED,
     RETURNS_INCONSISTENT,
     ADVANTAGE_INCONSISTENT,
+    LOSSES_INCONSISTENT,
     ENVIRONMENTS_ALIKE,
     FIRST_RATIO,
     KL_SPIKE,

@@ -94,6 +94,8 @@ RULE = Rule(
     ),
     memory={"flat": zeros},
     causes=(
+        "observations_changed",
+        "parameters_changed",
         "returns_inconsistent",
         "environments_alike",
         "numerical_instability",

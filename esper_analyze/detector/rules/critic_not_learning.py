@@ -127,6 +127,8 @@ RULE = Rule(
         **recent_median_memory("nrmse"),
     },
     causes=(
+        "observations_changed",
+        "parameters_changed",
         "returns_inconsistent",
         "ends_ignored",
         "environments_alike",

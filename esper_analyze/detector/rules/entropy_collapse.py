@@ -94,7 +94,15 @@ RULE = Rule(
         Example("recorded by a version that did not say so", "not_applicable", _cells(None, choice=None, unknown=None)),
         Example("not recorded", "no_data", _cells(None, choice=None, entropy=None)),
     ),
-    causes=("setting_changed", "policy_replaced", "numerical_instability", "kl_spike"),
+    causes=(
+        "setting_changed",
+        "observations_changed",
+        "parameters_changed",
+        "losses_inconsistent",
+        "policy_replaced",
+        "numerical_instability",
+        "kl_spike",
+    ),
     follows=(
         "first_ratio",
         "gradient_explosion",

@@ -133,6 +133,9 @@ RULE = Rule(
     memory={"crossed": window(LONGEST), "far": window(LONGEST), **EARLY_MEMORY, **recent_median_memory("level")},
     causes=(
         "setting_changed",
+        "observations_changed",
+        "parameters_changed",
+        "losses_inconsistent",
         "returns_inconsistent",
         "numerical_instability",
         "first_ratio",

@@ -80,5 +80,6 @@ RULE = Rule(
         "slot_gradient_explosion",
     ),
     finiteness=True,
+    causes=("observations_changed",),
     statistics={SAID: Statistic("watched columns that are not finite or count what is not", "columns")},
 )

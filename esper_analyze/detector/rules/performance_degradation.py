@@ -119,6 +119,9 @@ RULE = Rule(
     ),
     memory={**EARLY_MEMORY, **_windows(0.0).memory("windows")},
     causes=(
+        "observations_changed",
+        "parameters_changed",
+        "losses_inconsistent",
         "policy_replaced",
         "optimizer_restarted",
         "advantage_inconsistent",

@@ -110,7 +110,7 @@ RULE = Rule(
         Example("not recorded", "no_data", _cells(None)),
     ),
     memory={"entropy": nothing_yet, "kl": nothing_yet, "unsettled": zeros, **_STEPS.memory("steps")},
-    causes=("numerical_instability", "kl_spike"),
+    causes=("parameters_changed", "numerical_instability", "kl_spike"),
     revision=2,
     restated=("threshold", VERDICT),
     statistics={

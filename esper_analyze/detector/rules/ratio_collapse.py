@@ -109,6 +109,9 @@ RULE = Rule(
     memory={"crossed": window(LONGEST)},
     causes=(
         "setting_changed",
+        "observations_changed",
+        "parameters_changed",
+        "losses_inconsistent",
         "optimizer_restarted",
         "first_ratio",
         "numerical_instability",

@@ -195,7 +195,16 @@ RULE = Rule(
         **EARLY_MEMORY,
         **{f"error_{name}": first for name, first in EARLY_MEMORY.items()},
     },
-    causes=("returns_inconsistent", "ends_ignored", "environments_alike", "numerical_instability", "value_fit_lost"),
+    causes=(
+        "observations_changed",
+        "parameters_changed",
+        "losses_inconsistent",
+        "returns_inconsistent",
+        "ends_ignored",
+        "environments_alike",
+        "numerical_instability",
+        "value_fit_lost",
+    ),
     follows=(
         "value_divergence",
         "gradient_explosion",

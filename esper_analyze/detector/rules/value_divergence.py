@@ -162,7 +162,16 @@ RULE = Rule(
             f"{metric}_extreme": zeros,
         }.items()
     },
-    causes=("returns_inconsistent", "ends_ignored", "environments_alike", "numerical_instability", "value_fit_lost"),
+    causes=(
+        "observations_changed",
+        "parameters_changed",
+        "losses_inconsistent",
+        "returns_inconsistent",
+        "ends_ignored",
+        "environments_alike",
+        "numerical_instability",
+        "value_fit_lost",
+    ),
     confirmed_by="sustained",
     revision=2,
     restated=("threshold", "baseline", VERDICT),

@@ -26,6 +26,9 @@ _NO_CONSISTENCY = "undefined: either is constant, up to rounding; or returns, va
 _NO_STEPS = "values, returns, rewards and ends were not all passed as [timesteps, environments]"
 _NO_ENDS = "ends were not passed"
 _NO_SETTING = "the loop did not pass it"
+_NO_OBSERVATIONS = "observations were not passed"
+_NO_OBSERVED = "no observation is finite, or observations were not passed"
+_SAMPLE = "over a sample of up to 2²⁰ numbers of the rollout"
 _NO_MATRIX = "values were not passed as [timesteps, environments]"
 SETTINGS = (
     "learning_rate",
@@ -87,6 +90,16 @@ _CLOCK = (
         "first optimizer step",
         "no optimizer hook, the optimizer keeps no such tensor, or it was not there in two steps before",
         merge=FIRST,
+    ),
+    real(
+        "parameter_shift_between_updates",
+        "distance of the trainable parameters at the first minibatch from where the update before left them (in the "
+        "first one: from where the recorder found them), relative to their norm; of a sample of up to 64 elements of "
+        "each tensor. 0: nothing changed them in between",
+        "share",
+        "first minibatch",
+        "parameters were added or replaced, an optimizer stepped in between, or no model was passed",
+        merge=MAX,
     ),
 )
 
@@ -240,6 +253,24 @@ _POLICY = (
     real(
         "value_loss", "value loss on the targets the loop trains on", "1", _MINIBATCHES, _NO_LOOP, merge=_BY_MINIBATCHES
     ),
+    real(
+        "policy_loss_error",
+        "distance of the policy losses that the loop passed from −mean(min(r·A, clip(r)·A)) of the ratios, advantages "
+        "and clip range passed: root mean square over minibatches, relative to mean |r·A|. About 1e-6 for PPO's loss",
+        "share",
+        "over all minibatches",
+        "undefined: all r·A are 0; or the loop did not pass advantages, clip range and policy loss with each minibatch",
+        merge=MAX,
+    ),
+    real(
+        "value_loss_factor",
+        "the value losses that the loop passed, divided by mean (V − R)² of the values and returns passed: 1, or ½ by "
+        "another convention, where the value loss is not clipped",
+        "1",
+        "ratio of the means over minibatches",
+        "undefined: all V − R are 0; or the loop did not pass values, returns and value loss with each minibatch",
+        merge=_BY_MINIBATCHES,
+    ),
     real("entropy_loss", "−entropy, before its coefficient", "nats", _MINIBATCHES, _NO_LOOP, merge=_BY_MINIBATCHES),
     real("total_loss", "the loss that was differentiated", "1", _MINIBATCHES, _NO_LOOP, merge=_BY_MINIBATCHES),
 )
@@ -349,6 +380,35 @@ _VALUE = (
         "over the rollout",
         _NO_CONSISTENCY,
         merge=MIN,
+    ),
+    real("observation_mean", "observations as the networks see them", "1", _SAMPLE, _NO_OBSERVED, merge=_BY_ROLLOUT),
+    real("observation_std", "the same (population)", "1", _SAMPLE, _NO_OBSERVED, merge=MAX),
+    real("observation_min", "the same", "1", _SAMPLE, _NO_OBSERVED, merge=MIN),
+    real("observation_max", "the same", "1", _SAMPLE, _NO_OBSERVED, merge=MAX),
+    real(
+        "observation_nonfinite_fraction",
+        "share of the observations that are NaN or ±Inf",
+        "share",
+        _SAMPLE,
+        _NO_OBSERVATIONS,
+        merge=MAX,
+    ),
+    real(
+        "observation_constant_fraction",
+        "share of the features whose finite values are all equal",
+        "share",
+        _SAMPLE,
+        _NO_OBSERVATIONS,
+        merge=MIN,
+    ),
+    real(
+        "observation_shift",
+        "how far the observations are from those of the update before: squared Hellinger distance between normal "
+        "distributions with the mean and variance of each feature in both, mean over features, 0 to 1",
+        "1",
+        _SAMPLE,
+        "the first update of a recording, other features than before, or observations were not passed",
+        merge=MAX,
     ),
     count("environments", "environments of the rollout", "environments", "", _NO_MATRIX, merge=SUM),
     count(

@@ -12,7 +12,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis.extra import numpy as hnp
 
-from recorder.measure import entropy, lstm, masks, ratios, values
+from recorder.measure import entropy, losses, lstm, masks, ratios, values
 from recorder.measure.gradients import device_norms, host_norms, nonfinite_elements, row_norms, total_norm
 
 pytestmark = pytest.mark.processor
@@ -260,3 +260,39 @@ def test_mask_statistics_match_numpy(size: int, n: int, seed: int) -> None:
     wanted = [np.full(2, n), valid.min(1), valid.mean(1), valid.max(1), (valid == 1).mean(1), (valid > 1).mean(1)]
     wanted += [relevant.mean(1), (relevant & (valid > 1)).mean(1)]
     np.testing.assert_allclose(found, np.stack(wanted), atol=1e-12)
+
+
+def test_rows_of_a_sparse_gradient_have_the_norms_of_the_dense_one() -> None:
+    sparse = torch.sparse_coo_tensor(
+        torch.tensor([[0, 2, 2], [1, 0, 1]]), torch.tensor([3.0, 4.0, 3.0]), (3, 2), check_invariants=True
+    )
+    assert row_norms(sparse).tolist() == [3.0, 0.0, 5.0]
+
+
+def test_entropy_is_that_of_the_last_axis_whatever_comes_before() -> None:
+    logits = torch.tensor([[[0.5, 0.5], [1.0, 0.0]], [[0.25, 0.75], [0.0, 1.0]]]).log()
+    wanted = [[math.log(2), 0.0], [-0.25 * math.log(0.25) - 0.75 * math.log(0.75), 0.0]]
+    np.testing.assert_allclose(entropy.categorical_entropy(logits).numpy(), wanted, atol=1e-7)
+
+
+def test_advantages_of_any_size_vary_where_no_rounding_is_given() -> None:
+    log_ratio, advantages = torch.tensor([[[0.1, -0.1, 0.2]]]), torch.tensor([[0.5, 0.0, 1.0]])
+    found = ratios.ratio_statistics(log_ratio, log_ratio, 0.2, None, advantages, advantages)
+    assert found[ratios.FIELDS.index("raw_var"), 0, 0].item() == pytest.approx(1 / 6)
+    held = ratios.ratio_statistics(log_ratio, log_ratio, 0.2, None, advantages, advantages, 0.5)
+    assert held[ratios.FIELDS.index("raw_var"), 0, 0].item() == 0.0
+
+
+@SETTINGS
+@given(arrays(-2, 2, rows=4), st.sampled_from([0.0, 0.1, 0.2, 1.5]), st.booleans())
+def test_the_terms_of_the_losses_are_those_of_ppo(rows: Array, clip_range: float, padded: bool) -> None:
+    log_ratio, advantages, wide, counted = rows.astype(np.float64)
+    counted = counted > -0.5 if padded else np.ones(len(counted), bool)
+    ratios_, used, wide_ = (torch.from_numpy(x)[None] for x in (log_ratio, advantages, wide))
+    terms = [*losses.surrogate_terms(ratios_, used, clip_range), wide_]
+    found = losses.sums_and_count(terms, torch.from_numpy(counted)[None] if padded else None).numpy()[:, 0]
+    ratio = np.exp(log_ratio)
+    clipped = np.minimum(np.maximum(ratio, 1 - clip_range), 1 + clip_range)
+    surrogate = -np.minimum(ratio * advantages, clipped * advantages)
+    wanted = [part[counted].sum() for part in (surrogate, np.abs(ratio * advantages), wide, np.ones(len(wide)))]
+    np.testing.assert_allclose(found, wanted, rtol=1e-9, atol=1e-9)

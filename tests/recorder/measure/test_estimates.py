@@ -84,3 +84,44 @@ def test_equal_environments_are_counted_once_and_near_ones_are_not_equal() -> No
     near = values.clone()
     near[:, 1] = values[:, 0] * (1 + 1e-3)
     assert environment_statistics(near).tolist() == [4.0, 4.0]
+
+
+EPS = 2.0**-23
+"""Of float32."""
+
+
+@pytest.mark.parametrize("size", [1.0, 64.0])
+@pytest.mark.parametrize(("units", "distinct"), [(7, 1), (9, 2)])
+def test_environments_are_equal_up_to_so_many_units_of_rounding(size: float, units: int, distinct: int) -> None:
+    values = torch.tensor([[size, size * (1 + units * EPS)]])
+    assert environment_statistics(values).tolist() == [2.0, float(distinct)]
+
+
+def test_the_precision_is_that_of_the_coarser_number() -> None:
+    single, double = torch.ones(1), torch.ones(1, dtype=torch.float64)
+    for pair in ((single, double), (double, single), (double, torch.ones(1, dtype=torch.int64))):
+        assert estimates.precision(*pair) == EPS
+    assert estimates.precision(double) == 2.0**-52
+    assert estimates.precision(single.half(), double) == 2.0**-10
+
+
+def test_advantages_of_a_critic_without_error_have_no_consistency() -> None:
+    zeros = torch.zeros(4)
+    assert estimates.consistency(torch.tensor([1.0, 2.0, 3.0, 5.0]), zeros, zeros).tolist()[1] == 0.0
+    assert estimates.consistency(zeros, torch.tensor([1.0, 2.0, 3.0, 5.0]), zeros).tolist()[1] == 0.0
+
+
+def test_where_values_and_returns_are_alike_there_is_no_smoothing_to_be_found() -> None:
+    """Returns are three times the values, both of any size: R' and R' − V' point the same way."""
+    for seed in range(20):
+        random = torch.Generator().manual_seed(seed)
+        values = 1e3 * torch.randn(40, 2, generator=random, dtype=torch.float64)
+        rewards = torch.randn(40, 2, generator=random, dtype=torch.float64)
+        assert measured((values, 3 * values, rewards, torch.zeros(40, 2)))["lambda_defined"] == 0.0
+
+
+def test_an_end_goes_on_only_beyond_a_thousandth_of_the_returns() -> None:
+    returns, ends = torch.full((1, 1), 1000.0), torch.ones(1, 1)
+    for reward, share in ((999.0, 0.0), (998.9, 1.0), (1001.0, 0.0), (1001.1, 1.0)):
+        cells = measured((torch.zeros(1, 1), returns, torch.full((1, 1), reward), ends))
+        assert cells["ends_continued_fraction"] == share

@@ -58,6 +58,7 @@ class Update:
 
     minibatches: list[Minibatch] = field(default_factory=list)
     rollout: Arrays = field(default_factory=dict)  # values, returns, advantages, td_errors, rewards, ends: each [N]
+    observations: Arrays = field(default_factory=dict)  # by name, each [N, …]
     shape: tuple[int, ...] = ()  # timesteps and environments; empty: passed as one line
     masks: Arrays = field(default_factory=dict)
     relevant: Arrays = field(default_factory=dict)
@@ -386,6 +387,8 @@ class Drawn:
         self._by_environment(now, n, number)
         if self.seed % 8 == 2:
             now.rollout = {}
+        else:
+            self._observe(now, n, number)
         for name, size in self.sizes.items():
             if name in self.masked:
                 now.masks[name] = rng.random((n, size)) < 0.5
@@ -432,6 +435,21 @@ class Drawn:
                 "advantages": self._float(advantages.reshape(-1)),
             }
 
+    def _observe(self, now: Update, n: int, number: int) -> None:
+        """Draw observations from a generator of their own: constant features, gaps, two kinds, at times none."""
+        own = np.random.default_rng([self.seed, number, 3])
+        if self.seed % 9 == 7:
+            return
+        scales = np.array([1.0, 1e-3, 50.0, 0.0])
+        vectors = 2.0 + scales * own.normal(size=(n, 4)) + (3.0 if number == 2 else 0.0)
+        if own.random() < 0.3:
+            vectors[own.random((n, 4)) < 0.2] = own.choice([np.nan, np.inf, -np.inf])
+        now.observations = {"vector": self._float(vectors)}
+        if self.seed % 3 == 0:
+            now.observations["image"] = own.integers(0, 255, (n, 2, 3)).astype(np.uint8)
+        if self.seed % 13 == 12 and number == 1:
+            now.observations["vector"] = now.observations["vector"][:, :3]  # other features than before and after
+
     def _rewards(self, n: int, number: int) -> Array:
         """Return rewards from a generator of their own, constant in the first update."""
         rewards = np.random.default_rng([self.seed, number]).normal(5, 0.1 if number else 0.0, (n, 1))
@@ -456,6 +474,11 @@ class Drawn:
             name: (torch.from_numpy(x) if name == "ends" else self._tensor(x)).reshape(now.shape or (-1,))
             for name, x in now.rollout.items()
         }
+        seen: dict[str, Any] = {
+            name: (torch.from_numpy(x) if self.seed % 2 else x).reshape(*(now.shape or (len(x),)), *x.shape[1:])
+            for name, x in now.observations.items()
+        }
+        given["observations"] = seen["vector"] if len(seen) == 1 else seen or None
         given["masks"], given["relevant"] = now.masks or None, now.relevant or None
         assert now.state is not None
         given["lstm"] = tuple(self._tensor(x) for x in now.state)

@@ -89,6 +89,9 @@ def _updates(drawn: Drawn) -> Iterator[Expected]:
         yield Expected("updates", row, cells, drawn.tolerance)
         yield Expected("updates", row, rollouts.value_cells(now), PRECISE)
         yield Expected("updates", row, rollouts.agreement_cells(drawn, now), FITTED)
+        before = drawn.updates[number - 1] if number else None
+        yield Expected("updates", row, rollouts.observation_cells(before, now), FITTED)
+        yield Expected("updates", row, {"parameter_shift_between_updates": 0.0}, PRECISE)
         yield Expected("updates", row, gradients.model_cells(now), SINGLE)
         finished += len(now.episodes)
         yield Expected("updates", row, clock_cells(drawn, number, now, row, finished), PRECISE)

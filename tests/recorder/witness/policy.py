@@ -185,7 +185,28 @@ def update_cells(drawn: Drawn, now: Update) -> Cells:
         given = [one.losses.get("loss" if name == "total_loss" else name) for one in now.minibatches]
         known = [loss for loss in given if loss is not None]
         cells[name] = mean(known) if len(known) == len(given) else None
-    return cells | entropy_cells(drawn, now)
+    return cells | loss_cells(drawn, now) | entropy_cells(drawn, now)
+
+
+def loss_cells(drawn: Drawn, now: Update) -> Cells:
+    """Return how far policy and value loss are from PPO's formulas."""
+    cells: Cells = dict.fromkeys(("policy_loss_error", "value_loss_factor"))
+    some = [one for one in now.minibatches if one.counted.any()]
+    if not some:
+        return cells
+    if all(one.clip_range is not None and "policy_loss" in one.losses for one in now.minibatches):
+        sizes, apart = [], []
+        for one in some:
+            ratio, advantages = ratios(drawn, one)[""].ratio, one.rows["advantages"][one.counted]
+            assert one.clip_range is not None
+            held = np.clip(ratio, 1 - one.clip_range, 1 + one.clip_range)
+            sizes.append(np.abs(ratio * advantages).mean())
+            apart.append(one.losses["policy_loss"] + np.minimum(ratio * advantages, held * advantages).mean())
+        cells["policy_loss_error"] = float(np.sqrt(np.square(apart).mean()) / np.mean(sizes))
+    if all("returns" in one.rows for one in now.minibatches):
+        squares = [((one.rows["values"] - one.rows["returns"])[one.counted] ** 2).mean() for one in some]
+        cells["value_loss_factor"] = float(np.mean([one.losses["value_loss"] for one in some]) / np.mean(squares))
+    return cells
 
 
 ENTROPY = ("entropy", "entropy_norm", "choice_fraction", "choice_samples", "choices_unknown")

@@ -125,6 +125,47 @@ def _by_environment(v: Array, r: Array, rewards: Array, ends: Array) -> Cells:
     return cells
 
 
+OBSERVED = ("mean", "std", "min", "max", "nonfinite_fraction", "constant_fraction", "shift")
+
+
+def observation_cells(before: Update | None, now: Update) -> Cells:
+    """Return the cells on observations, as one line of features a timestep."""
+    cells: Cells = dict.fromkeys(f"observation_{name}" for name in OBSERVED)
+    if not now.observations:
+        return cells
+    columns = features(now)
+    finite = [x[np.isfinite(x)] for x in columns]
+    every = np.concatenate(finite)
+    cells["observation_nonfinite_fraction"] = 1 - len(every) / sum(map(len, columns))
+    cells["observation_constant_fraction"] = sum(not len(x) or x.min() == x.max() for x in finite) / len(columns)
+    if len(every):
+        cells |= moments("observation", every)
+    earlier = [] if before is None or not before.observations else features(before)
+    if len(earlier) == len(columns):
+        pairs = [(x, y[np.isfinite(y)]) for x, y in zip(finite, earlier, strict=True)]
+        apart = [distance(x, y) for x, y in pairs if len(x) and len(y)]
+        cells["observation_shift"] = float(np.mean(apart)) if apart else None
+    return cells
+
+
+def features(now: Update) -> list[Array]:
+    """Return each feature's numbers."""
+    return [column for x in now.observations.values() for column in x.reshape(len(x), -1).astype(np.float64).T]
+
+
+def distance(x: Array, y: Array) -> float:
+    """Return the squared Hellinger distance of two normal distributions, by integrating √(p·q)."""
+    one, other = var(x), var(y)
+    if one == 0 or other == 0:
+        return float(one != other or x.mean() != y.mean())
+    width = math.sqrt(one + other)
+    middle = (x.mean() * other + y.mean() * one) / (one + other)
+    spread = math.sqrt(2 * one * other) / width
+    grid = middle + spread * np.linspace(-12, 12, 4001)
+    logs = [-((grid - z.mean()) ** 2) / (4 * v) - math.log(2 * math.pi * v) / 4 for z, v in ((x, one), (y, other))]
+    return float(1 - np.exp(logs[0] + logs[1]).sum() * (grid[1] - grid[0]))
+
+
 def quantile(x: Array, q: float) -> float:
     return float(np.nan) if np.isnan(x).any() else float(np.quantile(x, q))
 

@@ -325,6 +325,34 @@ def optimizers(run_dir: Path) -> Iterator[Expected]:
         yield Expected("updates", row, {"optimizer_state_lost": cell}, PRECISE)
 
 
+def between_updates(run_dir: Path) -> Iterator[Expected]:
+    """Parameters left alone; one written to; restored; stepped by an optimizer; one that broke; one replaced."""
+    model = nn.Linear(2, 3)
+    with torch.no_grad():
+        model.weight.copy_(torch.arange(6.0).reshape(3, 2))
+        model.bias.fill_(1.0)
+    optimizer = torch.optim.SGD(model.parameters(), 0.0)
+    norm = math.sqrt(0 + 1 + 4 + 9 + 16 + 25 + 3)
+    shifts: list[float | None] = [0.0, 0.0, 2.0 / norm, 0.0, None, math.nan, None, 0.0]
+    with Recorder(run_dir, model, strict=True) as rec:
+        for update in range(len(shifts)):
+            if update == 2:
+                model.bias.data[1] += 2.0
+            if update == 3:
+                model.bias.data[1] -= 2.0
+                model.bias.data[1] += 2.0
+            if update == 4:
+                optimizer.step()
+            if update == 5:
+                model.weight.data[0, 0] = math.nan
+            if update == 6:
+                model.bias = nn.Parameter(torch.ones(3))
+            ordinary(rec)
+            rec.update()
+    for row, shift in zip(rows_of(open_run(run_dir), "updates"), shifts, strict=True):
+        yield Expected("updates", row, {"parameter_shift_between_updates": shift}, SINGLE)
+
+
 def _another(optimizer: torch.optim.Optimizer, *, zeroed: bool, empty: bool) -> torch.optim.Optimizer:
     """Return a new Adam of the same parameters with the same state, or with first moments of 0, or without state."""
     made = torch.optim.Adam([p for group in optimizer.param_groups for p in group["params"]])
@@ -337,5 +365,18 @@ def _another(optimizer: torch.optim.Optimizer, *, zeroed: bool, empty: bool) -> 
 
 SCENARIOS: dict[str, Callable[[Path], Iterator[Expected]]] = {
     scenario.__name__: scenario
-    for scenario in (clock, losses, escalation, spike, baseline, ranks, seeds, drift, scaled, changes, optimizers)
+    for scenario in (
+        clock,
+        losses,
+        escalation,
+        spike,
+        baseline,
+        ranks,
+        seeds,
+        drift,
+        scaled,
+        changes,
+        optimizers,
+        between_updates,
+    )
 }

@@ -1,0 +1,119 @@
+"""Rule ``observations_changed``: the networks suddenly see other observations."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from esper_analyze.detector.baselines import Rolling
+from esper_analyze.detector.deferral_guards import LASTING, DeferralGuard
+from esper_analyze.detector.rule import Example, Limits, Memory, Rule, Statistic, WarmUp, limit
+from esper_analyze.detector.signals import Floats, Frame
+from esper_analyze.detector.streaks import tally, zeros
+from esper_analyze.detector.verdict import Bounds, Judgement, settle
+
+SHIFT, SPREAD = "observation_shift", "observation_std"
+CONSTANT, NONFINITE = "observation_constant_fraction", "observation_nonfinite_fraction"
+
+
+def _least_and_most(windows: Floats) -> Floats:
+    return np.stack([windows.min(axis=1), windows.max(axis=1)])
+
+
+_RANGE = Rolling(_least_and_most, size=2, length=20, every=1, first=10)
+
+WARM_UP = WarmUp("too early to know how much observations change", lambda *_: _RANGE.first + 1)
+
+
+@dataclass(frozen=True, slots=True)
+class ObservationsChangedLimits(Limits):
+    """Bounds on ``updates.observation_shift`` and on what the observations are like."""
+
+    least: float = limit(
+        0.15, "of 1: with the next three it tells none of 124 known sound trainings of the fault bench", at_least=0.0
+    )
+    peaks: float = limit(1.5, "times its largest value over the last 20 updates", at_least=0.0)
+    spread: float = limit(0.05, "share beyond the standard deviations of the last 20 updates", at_least=0.0)
+    constant: float = limit(0.1, "more features constant than in any of the last 20 updates", at_least=0.0)
+
+
+def judge(frame: Frame, memory: Memory, limits: ObservationsChangedLimits) -> list[Judgement]:
+    """Judge a shift beyond all recent ones, where the observations' spread also leaves the range that it had."""
+    shift, spread, constant = frame[SHIFT], frame[SPREAD], frame[CONSTANT]
+    _, largest = _RANGE.baseline(shift.values, shift.finite, memory, SHIFT)
+    narrow, wide = _RANGE.baseline(spread.values, spread.finite, memory, SPREAD)
+    _, most = _RANGE.baseline(constant.values, constant.finite, memory, CONSTANT)
+    bound = np.fmax(limits.least, limits.peaks * largest)
+    moved = shift.finite & (shift.values >= bound) & ~np.isnan(largest)
+    other = (spread.values > (1 + limits.spread) * wide) | (spread.values < (1 - limits.spread) * narrow)
+    still = constant.finite & (constant.values >= most + limits.constant)
+    young = WARM_UP.excuse(constant.finite & (shift.null | np.isnan(largest)))
+    bounds = Bounds(warning=moved & ((spread.finite & other) | still), warning_at=bound)
+    return [settle(SHIFT, shift, bounds, excuses=[young], baseline=largest), _broken(frame, memory)]
+
+
+def _broken(frame: Frame, memory: Memory) -> Judgement:
+    """Judge observations that are not finite: at once where all were before."""
+    share = frame[NONFINITE]
+    whole = tally(share.equals(0.0), memory["whole"]) > 0
+    broken = share.finite & (share.values > 0)
+    return settle(NONFINITE, share, Bounds(info=broken, critical=broken & whole, critical_at=0.0))
+
+
+def guard(frame: Frame, memory: Memory, limits: ObservationsChangedLimits) -> DeferralGuard | None:
+    """Defer while the shift is small, once it has been judged."""
+    shift = frame[SHIFT]
+    young = np.count_nonzero(memory[f"{SHIFT}_count"] <= _RANGE.first)
+    if young or not shift.all_finite or np.count_nonzero(shift.values[-1] >= limits.least):
+        return None
+    sides = {SHIFT: (limits.least,), SPREAD: (), CONSTANT: (), NONFINITE: (0.0,)}
+    return DeferralGuard(LASTING, sides)
+
+
+def _cells(*shift: float | None, **others: object) -> dict[str, object]:
+    return {SHIFT: list(shift), SPREAD: 1.0, CONSTANT: 0.0, NONFINITE: 0.0} | others
+
+
+_USUAL = [0.02] * 12
+
+RULE = Rule(
+    name="observations_changed",
+    table="updates",
+    figures=("timeline",),
+    columns=(SHIFT, SPREAD, CONSTANT, NONFINITE),
+    context=(SHIFT, SPREAD, CONSTANT),
+    optional=True,
+    limits=ObservationsChangedLimits,
+    warm_up=WARM_UP,
+    judge=judge,
+    guard=guard,
+    title="Observations changed",
+    meaning="The observations of this rollout are further from those of the one before than in any of the last 20 "
+    "updates, and their standard deviation is beyond its range in these, or more features are constant: the "
+    "environment, a sensor, a wrapper, the normalisation or the order of features changed. The networks were not "
+    "trained on what they see now.",
+    meanings={
+        NONFINITE: "Observations are NaN or ±Inf, and were not before: what the networks make of them is not a number "
+        "either."
+    },
+    look_first="The rollout's observations at this update, feature by feature, beside those of the update before: "
+    "scale, constant features, order; the environment and its wrappers, the normaliser's statistics.",
+    reference="Hellinger 1909: a distance of distributions between 0 and 1, here of each feature's mean and variance",
+    examples=(
+        Example("as usual", "ok", _cells(*_USUAL), updates=12),
+        Example("another scale", "warning", _cells(*_USUAL, 0.4, **{SPREAD: [1.0] * 12 + [2.0]}), updates=13),
+        Example("sensors stopped", "warning", _cells(*_USUAL, 0.4, **{CONSTANT: [0.0] * 12 + [0.25]}), updates=13),
+        Example("another place, seen as before", "ok", _cells(*_USUAL, 0.4), updates=13),
+        Example("a value is infinite", "critical", _cells(*_USUAL, **{NONFINITE: [0.0] * 11 + [0.01]}), updates=12),
+        Example("gaps from the beginning", "info", _cells(*_USUAL, **{NONFINITE: 0.01}), updates=12),
+        Example("not passed", "no_data", dict.fromkeys((SHIFT, SPREAD, CONSTANT, NONFINITE))),
+    ),
+    memory={**_RANGE.memory(SHIFT), **_RANGE.memory(SPREAD), **_RANGE.memory(CONSTANT), "whole": zeros},
+    statistics={
+        SHIFT: Statistic(
+            "distance to the observations of the update before", baseline="its largest in 20 updates", column=SHIFT
+        ),
+        NONFINITE: Statistic("share of observations that are not finite", column=NONFINITE),
+    },
+)
