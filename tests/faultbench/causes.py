@@ -69,7 +69,7 @@ TRUE: dict[str, tuple[str, ...]] = {
     "gradients_accumulated": ("large_steps", "advantages_wrong"),
     "weight_decay_1": ("weights_scaled", "setting"),
     "critic_rate_0": ("learning_rate_0",),
-    "policy_loss_sign": ("advantages_sign", "advantages_wrong"),
+    "policy_loss_sign": ("loss_changed", "advantages_sign", "advantages_wrong"),
     "reward_delayed": ("reward_unrelated",),
     "environments_stuck": ("observations_changed",),
     "observations_half_garbage": ("observations_changed",),

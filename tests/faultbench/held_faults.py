@@ -19,7 +19,9 @@ from tests.faultbench.fault import (
     CRITIC,
     DETERMINISM,
     FALLEN,
+    LOSSES,
     NO_SIGNAL,
+    OBSERVED,
     REPLACED,
     RETURNS,
     SETTING,
@@ -330,9 +332,9 @@ HELD_FAULTS: dict[str, Fault] = {
     "value_targets_standardised": Fault(knob(targets=_standardised), (*RETURNS, *ADVANTAGES, *CRITIC)),
     "value_targets_are_rewards": Fault(knob(targets=_rewards_alone), (*RETURNS, *ADVANTAGES, *CRITIC)),
     "value_loss_broadcast": Fault(
-        knob(value_loss=_broadcast), CRITIC, possible=lambda setup: by_hand(setup) and not setup.recurrent
+        knob(value_loss=_broadcast), (*CRITIC, *LOSSES), possible=lambda setup: by_hand(setup) and not setup.recurrent
     ),
-    "value_clip_0": Fault(knob(value_clip=1e-4), (*CRITIC, *SETTING)),
+    "value_clip_0": Fault(knob(value_clip=1e-4), (*CRITIC, *SETTING, *LOSSES)),
     "value_coefficient_0": Fault(knob(value=0.0), (*SETTING, *CRITIC, "gradient_stopped", "gradient_missing")),
     "gamma_0": Fault(knob(gamma=0.0), (*SETTING, *RETURNS, *FALLEN)),
     "rate_grows": Fault(_rate_grows, (*STEPS, *SETTING, *FALLEN)),
@@ -346,7 +348,7 @@ HELD_FAULTS: dict[str, Fault] = {
     "optimizer_of_a_copy": Fault(once(_step_a_copy), (*STOPPED, "optimizer_restarted"), hard=True),
     "checkpoint_loaded_again_and_again": Fault(_load_again, (*REPLACED, *STOPPED, *FALLEN)),
     "policy_heads_reset": Fault(once(_reset_policy_heads), (*REPLACED, *FALLEN, *STEPS), possible=categorical),
-    "critic_head_reset": Fault(once(_reset_critic_head), CRITIC),
+    "critic_head_reset": Fault(once(_reset_critic_head), (*CRITIC, *REPLACED)),
     "bits_flipped": Fault(
         once(_flip_bits), (*REPLACED, *CRITIC, *DETERMINISM, *FALLEN, "gradient_explosion", "gradient_drift")
     ),
@@ -359,8 +361,8 @@ HELD_FAULTS: dict[str, Fault] = {
         _on_gradients(_noisy),
         ("advantage_misaligned", "gradient_explosion", "gradient_drift", "clipping_always", *FALLEN),
     ),
-    "buffer_shares_memory": Fault(once(_share), STALE, hard=True),
-    "scaled_in_update_only": Fault(knob(stored_observation=_over_255), STALE, hard=True),
+    "buffer_shares_memory": Fault(once(_share), (*STALE, *OBSERVED), hard=True),
+    "scaled_in_update_only": Fault(knob(stored_observation=_over_255), (*STALE, *OBSERVED), hard=True),
     "actions_stored_clipped": Fault(knob(logged=_clipped), STALE, hard=True, possible=_real),
     "starts_forgotten_in_update": Fault(knob(stored_starts=torch.zeros_like), STALE, hard=True, possible=memory),
     "advantages_transposed": Fault(
@@ -373,10 +375,10 @@ HELD_FAULTS: dict[str, Fault] = {
         knob(advantages=_positive), (*ADVANTAGES, "advantage_misaligned", *FALLEN), hard=True
     ),
     "exponential_forgotten": Fault(
-        knob(surrogate=_log_ratio), ("advantage_misaligned", *FALLEN, *STEPS), possible=_more_than_one_step
+        knob(surrogate=_log_ratio), ("advantage_misaligned", *LOSSES, *FALLEN, *STEPS), possible=_more_than_one_step
     ),
     "larger_of_both_surrogates": Fault(
-        knob(surrogate=_larger), (*STEPS, *DETERMINISM, *FALLEN), possible=_more_than_one_step
+        knob(surrogate=_larger), (*STEPS, *LOSSES, *DETERMINISM, *FALLEN), possible=_more_than_one_step
     ),
     "reward_spikes": Fault(
         knob(reward=_spikes), ("advantage_outlier", "gradient_explosion", "gradient_drift", *CRITIC, *FALLEN)
@@ -387,14 +389,17 @@ HELD_FAULTS: dict[str, Fault] = {
     "reward_is_the_score_so_far": Fault(once(_score), (*CRITIC, *FALLEN)),
     "reward_of_another_environment": Fault(knob(reward=_neighbours), (*FALLEN, *CRITIC, *NO_SIGNAL)),
     "reward_shrinks": Fault(_shrink, (*NO_SIGNAL, *CRITIC)),
-    "observations_one_step_late": Fault(_late("observation"), (*FALLEN, *CRITIC)),
+    "observations_one_step_late": Fault(_late("observation"), (*FALLEN, *CRITIC, *OBSERVED)),
     "observations_cut_to_integers": Fault(
-        knob(observation=torch.trunc), (*FALLEN, *CRITIC, *REPLACED), possible=_fractions
+        knob(observation=torch.trunc), (*FALLEN, *CRITIC, *REPLACED, *OBSERVED), possible=_fractions
     ),
-    "features_reordered": Fault(knob(observation=_reversed), (*FALLEN, *CRITIC, *REPLACED)),
+    "features_reordered": Fault(knob(observation=_reversed), (*FALLEN, *CRITIC, *REPLACED, *OBSERVED)),
     "missing_values_observed": Fault(
         knob(observation=_missing),
-        (*FALLEN, *CRITIC, *REPLACED, *DETERMINISM, "gradient_explosion", "gradient_drift", "lstm_saturation"),
+        (
+            *FALLEN, *CRITIC, *REPLACED, *OBSERVED, *DETERMINISM, "gradient_explosion", "gradient_drift",
+            "lstm_saturation",
+        ),
     ),
     "actions_one_step_late": Fault(_late("executed"), (*FALLEN, *CRITIC, *NO_SIGNAL)),
     "masks_leave_one": Fault(

@@ -16,6 +16,7 @@ from tests.faultbench.fault import (
     FALLEN,
     FIT,
     NO_SIGNAL,
+    OBSERVED,
     REPLACED,
     RETURNS,
     SETTING,
@@ -156,11 +157,13 @@ TUNE_FAULTS: dict[str, Fault] = {
         knob(detach_head="speed"), ("gradient_missing",), hard=True, possible=several_heads
     ),
     "nan_reward": Fault(knob(reward=_first_nan), BAD_NUMBERS, hard=True),
-    "inf_observation_acting": Fault(knob(observation=_first_inf), BAD_NUMBERS, hard=True),
-    "inf_observation_stored": Fault(knob(stored_observation=_first_inf), (*BAD_NUMBERS, *STALE), hard=True),
+    "inf_observation_acting": Fault(knob(observation=_first_inf), (*BAD_NUMBERS, *OBSERVED), hard=True),
+    "inf_observation_stored": Fault(
+        knob(stored_observation=_first_inf), (*BAD_NUMBERS, *STALE, *OBSERVED), hard=True
+    ),
     "weights_x10000": Fault(once(_scale_weights), (*DETERMINISM, *CRITIC, *REPLACED, "gradient_explosion")),
     "weights_reset": Fault(once(_reset), (*FALLEN, *CRITIC, *REPLACED, "gradient_drift")),
-    "observation_drifts": Fault(_drifting, (*FALLEN, *CRITIC, *DETERMINISM)),
+    "observation_drifts": Fault(_drifting, (*FALLEN, *CRITIC, *DETERMINISM, *OBSERVED)),
     "state_zeroed": Fault(knob(zero_state=True), STALE, hard=True, possible=memory),
     "clip_x50": Fault(knob(clip=50.0), (*STEPS, *SETTING)),
     "epochs_x10": Fault(
@@ -177,10 +180,10 @@ TUNE_FAULTS: dict[str, Fault] = {
         possible=lambda setup: setup.activation == "relu",
     ),
     "policy_bias_pushed": Fault(once(_push_bias), (*DETERMINISM, *REPLACED), possible=categorical),
-    "environments_identical": Fault(knob(identical=True), ("environments_alike", *FALLEN, *CRITIC)),
+    "environments_identical": Fault(knob(identical=True), ("environments_alike", *OBSERVED, *FALLEN, *CRITIC)),
     "value_target_shifted": Fault(knob(target_shift=1), (*RETURNS, *ADVANTAGES, *CRITIC)),
     "normaliser_reset": Fault(
-        once(_forget_normaliser), (*FALLEN, *STEPS, *CRITIC, *REPLACED),
+        once(_forget_normaliser), (*FALLEN, *STEPS, *CRITIC, *REPLACED, *OBSERVED),
         possible=lambda setup: setup.normalise_observations,
     ),
     "moments_lost": Fault(once(_lose_moments), ("optimizer_restarted", *STEPS)),

@@ -13,7 +13,9 @@ from tests.faultbench.fault import (
     CRITIC,
     DETERMINISM,
     FALLEN,
+    LOSSES,
     NO_SIGNAL,
+    OBSERVED,
     REPLACED,
     RETURNS,
     STALE,
@@ -126,7 +128,7 @@ FAULTS_2: dict[str, Fault] = {
     ),
     "log_prob_of_another_sample": Fault(knob(resample=True), STALE, hard=True, possible=by_hand),
     "observations_of_another_environment": Fault(
-        knob(stored_observation=_of_another_environment), STALE, hard=True
+        knob(stored_observation=_of_another_environment), (*STALE, *OBSERVED), hard=True
     ),
     "next_observation_stored": Fault(knob(next_observation=True), STALE, hard=True),
     "gradients_accumulated": Fault(
@@ -135,11 +137,11 @@ FAULTS_2: dict[str, Fault] = {
     ),
     "weight_decay_1": Fault(once(_decay), (*FALLEN, *CRITIC, "advantage_misaligned")),
     "critic_rate_0": Fault(once(_stop_critic), CRITIC, possible=by_hand),
-    "policy_loss_sign": Fault(knob(policy=-1.0), ("advantage_misaligned", *FALLEN), possible=by_hand),
+    "policy_loss_sign": Fault(knob(policy=-1.0), ("advantage_misaligned", *LOSSES, *FALLEN), possible=by_hand),
     "reward_delayed": Fault(once(_delay_rewards), (*FALLEN, *CRITIC, *NO_SIGNAL)),
-    "environments_stuck": Fault(once(_stick), (*FALLEN, *CRITIC)),
-    "observations_half_garbage": Fault(knob(observation=_garbage), (*FALLEN, *CRITIC, *REPLACED)),
-    "sensor_dead": Fault(knob(observation=_deaf), (*FALLEN, *CRITIC, *REPLACED)),
+    "environments_stuck": Fault(once(_stick), (*FALLEN, *CRITIC, *OBSERVED)),
+    "observations_half_garbage": Fault(knob(observation=_garbage), (*FALLEN, *CRITIC, *REPLACED, *OBSERVED)),
+    "sensor_dead": Fault(knob(observation=_deaf), (*FALLEN, *CRITIC, *REPLACED, *OBSERVED)),
     "actions_partly_another": Fault(knob(executed=_partly_another), (*FALLEN, *CRITIC, *NO_SIGNAL)),
     "temperature_while_acting": Fault(
         knob(temperature=3.0), STALE, hard=True, possible=lambda setup: by_hand(setup) and categorical(setup)

@@ -32,6 +32,8 @@ SETTINGS = (
     *("learning_rate", "clip_range", "entropy_coef", "value_coef", "gamma", "target_kl", "max_grad_norm", "epochs"),
     "loss_scale",
 )
+SHIFT = "parameter_shift_between_updates"
+RESET = {"entropy": (0.1, 1.0), "value_std": (1.0, 0.2), "value_mean": 1.0}
 ENDS = {"rollout_ends": 2.0, "episodes_finished": 2.0}
 LIKELY, POSSIBLE, RULED_OUT, MISSING = (
     Likelihood.LIKELY,
@@ -174,6 +176,14 @@ def checked(name: str, cells: Mapping[str, object], at: int = START, *, tables: 
         ("advantages_order", {"minibatch_advantage_consistency": -1.0}, RULED_OUT, "is -1"),
         ("policy_replaced", {"entropy": (0.2, 1.0)}, POSSIBLE, "entropy went from 0.2 to 1"),
         ("policy_replaced", {"entropy": 0.2}, RULED_OUT, "did not alarm"),
+        ("policy_replaced", {"entropy": (0.2, 1.0), SHIFT: 0.0}, RULED_OUT, "updates is 0"),
+        ("policy_replaced", {"entropy": 0.2, SHIFT: (0.0, 0.3)}, LIKELY, "updates is 0.3 in update 30"),
+        ("weights_reset", {**RESET, SHIFT: (0.0, 0.3)}, LIKELY, "entropy 0.1"),
+        ("weights_reset", {**RESET, SHIFT: 0.0}, RULED_OUT, "updates is 0"),
+        ("bias_pushed", {"entropy": (1.0, 0.01), "value_std": 1.0, SHIFT: 0.0}, RULED_OUT, "updates is 0"),
+        ("weights_scaled", {"value_std": (1.0, 900.0), SHIFT: 0.0}, RULED_OUT, "updates is 0"),
+        ("dead_units", {"entropy": (0.1, 1.0), SHIFT: 0.0}, RULED_OUT, "updates is 0"),
+        ("loss_changed", {}, RULED_OUT, "losses_inconsistent did not alarm"),
         ("large_steps", {"kl_k3": 0.01}, RULED_OUT, "kl_k3 is 0.01 (0.01 before)"),
         ("settings_too_large", {}, RULED_OUT, "after 30 updates without"),
         ("no_step", {"optimizer_steps": (8.0, 0.0)}, LIKELY, "optimizer_steps is 0 in update 30"),

@@ -23,6 +23,7 @@ from esper_analyze.reports.causes.nonfinite_checks import (
     overflow,
 )
 from esper_analyze.reports.causes.policy_checks import (
+    if_written,
     large_steps,
     misaligned,
     normaliser_reset,
@@ -85,7 +86,9 @@ _NO_GRADIENT = ("gradient_missing", "gradient_stopped", "gradient_vanishing", "f
 _STOPPED = (*_NO_GRADIENT, "update_skipped")
 _MEMORY = ("lstm_explosion", "lstm_saturation", "lstm_vanishing")
 _BROKEN = ("numerical_instability", "update_skipped", "lstm_nonfinite")
-_REPLACED = ("policy_replaced",)
+_REPLACED = ("policy_replaced", "parameters_changed")
+_OBSERVED = ("observations_changed",)
+_LOSSES = ("losses_inconsistent",)
 _RATIO = ("first_ratio",)
 _DIRECTION = ("advantage_misaligned", "advantage_inconsistent")
 _CHANGED = ("setting_changed",)
@@ -141,7 +144,7 @@ CAUSES: tuple[Cause, ...] = (
     Cause(
         "environments_identical",
         "Environments are copies of each other",
-        (*_FELL, *_SIGNAL),
+        (*_FELL, *_SIGNAL, *_OBSERVED),
         ("environments", "environments_distinct"),
         "rec.update(values=…) of shape [T, B]",
         environments,
@@ -149,7 +152,7 @@ CAUSES: tuple[Cause, ...] = (
     Cause(
         "observations_changed",
         "Observations changed (scale, normaliser, content)",
-        (*_FELL, *_SIZE, *_MEMORY),
+        (*_FELL, *_SIZE, *_MEMORY, *_OBSERVED),
         ("value_mean",),
         _VALUES,
         observations,
@@ -206,10 +209,18 @@ CAUSES: tuple[Cause, ...] = (
     Cause(
         "policy_replaced",
         "Parameters were replaced between two updates",
-        (*_FELL, *_ENTROPY, *_SIZE, *_NO_GRADIENT),
-        ("entropy",),
-        "rec.minibatch(entropy=…)",
+        (*_FELL, *_ENTROPY, *_SIZE, *_NO_GRADIENT, *_STEPS, *_BROKEN, *_REPLACED),
+        (),
+        "the model, given to the recorder",
         replaced,
+    ),
+    Cause(
+        "loss_changed",
+        "The loss is no longer PPO's (surrogate, clip, sign, shapes that broadcast)",
+        (*_RETURNS, *_CRITIC, *_STEPS, *_DIRECTION, *_LOSSES),
+        (),
+        "rec.minibatch(policy_loss=…, advantages=…, value_loss=…, values=…, returns=…)",
+        by_rule("losses_inconsistent", "the losses passed are those of the formulas, or were never"),
     ),
     Cause(
         "large_steps",
@@ -327,7 +338,7 @@ CAUSES: tuple[Cause, ...] = (
     Cause(
         "bad_observation",
         "An observation was not finite while acting",
-        _BROKEN,
+        (*_BROKEN, *_OBSERVED),
         (),
         "rec.update(values=…)",
         bad_observation,
@@ -335,7 +346,7 @@ CAUSES: tuple[Cause, ...] = (
     Cause(
         "bad_stored",
         "A stored observation or log-prob is not finite, or was changed after acting",
-        _BROKEN,
+        (*_BROKEN, *_OBSERVED),
         (),
         "rec.minibatch(log_prob=…, old_log_prob=…)",
         bad_stored,
@@ -387,7 +398,7 @@ CAUSES: tuple[Cause, ...] = (
         (*_REPLACED,),
         ("entropy",),
         "rec.minibatch(entropy=…)",
-        pushed,
+        if_written(pushed),
     ),
     Cause(
         "weights_reset",
@@ -395,21 +406,28 @@ CAUSES: tuple[Cause, ...] = (
         _REPLACED,
         ("entropy",),
         "rec.minibatch(entropy=…)",
-        reset,
+        if_written(reset),
     ),
-    Cause("dead_units", "Units of the policy died", _REPLACED, ("entropy",), "rec.minibatch(entropy=…)", dead_units),
+    Cause(
+        "dead_units",
+        "Units of the policy died",
+        _REPLACED,
+        ("entropy",),
+        "rec.minibatch(entropy=…)",
+        if_written(dead_units),
+    ),
     Cause(
         "weights_scaled",
         "The weights were multiplied",
         (*_REPLACED, *_BROKEN),
         ("entropy",),
         "rec.minibatch(entropy=…)",
-        weights_scaled,
+        if_written(weights_scaled),
     ),
     Cause(
         "normaliser_reset",
         "The observation normaliser was reset, or observations changed",
-        _REPLACED,
+        (*_REPLACED, *_OBSERVED),
         ("entropy",),
         _VALUES,
         normaliser_reset,

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
-from esper_analyze.reports.causes.cause import Checked, likely, not_recorded, possible, ruled_out
+from esper_analyze.reports.causes.cause import Checked, Likelihood, likely, not_recorded, possible, ruled_out
 from esper_analyze.reports.causes.general_checks import jump
 from esper_analyze.reports.causes.numbers import RECENT, Numbers, Step
 from esper_analyze.wording import number
@@ -25,6 +27,7 @@ _EARLY = 10
 """An incident in so many first updates began with the run."""
 _SETTING_STEP = 0.2
 """Change of a setting from one update to the next that no schedule makes."""
+_SHIFT = "parameter_shift_between_updates"
 _SAME_SIZE = 3.0
 """Within this factor, two sizes are alike."""
 
@@ -111,8 +114,33 @@ def _consistency(numbers: Numbers) -> tuple[str, float] | None:
     return None if name is None else (name, numbers.since(name))
 
 
+def _written(numbers: Numbers) -> Checked | None:
+    """Say whether anything but the optimizer changed the parameters before the incident; None if it is not known."""
+    if not numbers.recorded(_SHIFT):
+        return None
+    near = (numbers.update >= numbers.lead.onset - RECENT) & (numbers.update <= numbers.lead.start)
+    moved = numbers.update[near & (numbers.cells(_SHIFT) > 0)]
+    if not len(moved):
+        return ruled_out(f"{_SHIFT} is 0")
+    shift = number(numbers.measured(_SHIFT, int(moved[-1])))
+    return likely(f"{_SHIFT} is {shift} in update {moved[-1]:,}")
+
+
+def if_written(check: Callable[[Numbers], Checked]) -> Callable[[Numbers], Checked]:
+    """Return the check of a cause that changes parameters: ruled out where nothing did."""
+
+    def checked(numbers: Numbers) -> Checked:
+        found = _written(numbers)
+        return check(numbers) if found is None or found.answer is Likelihood.LIKELY else found
+
+    return checked
+
+
 def replaced(numbers: Numbers) -> Checked:
-    """Say whether entropy or values jumped between two updates."""
+    """Say whether parameters, else entropy or values, jumped between two updates."""
+    found = _written(numbers)
+    if found is not None:
+        return found
     other = numbers.incident("policy_replaced")
     if other is not None:
         return likely(f"policy_replaced alarmed at update {other.start:,}")

@@ -142,7 +142,10 @@ def other_action(numbers: Numbers) -> Checked:
 
 
 def observations(numbers: Numbers) -> Checked:
-    """Say whether values and entropy of the rollouts jumped or left their earlier range."""
+    """Say whether observations changed, else whether values and entropy of the rollouts jumped or left their range."""
+    other = numbers.incident("observations_changed")
+    if other is not None or "observations_changed" in numbers.lead.seen_by:
+        return likely(f"observations_changed alarmed at update {(other or numbers.lead).start:,}")
     steps = [step for name in ("value_mean", "value_std", "entropy") if (step := numbers.step(name)) is not None]
     jumped = [step for step in steps if step.update >= numbers.lead.onset - RECENT]
     if not jumped:
