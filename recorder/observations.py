@@ -14,12 +14,15 @@ from torch import Tensor
 from recorder import arguments
 from recorder.measure.observations import feature_statistics, observation_statistics
 
-FEATURES = 1024
+FEATURES = 256
 """Features of an observation that are measured; of larger ones so many, evenly spread."""
-CELLS = 1 << 20
+CELLS = 1 << 16
 """Numbers measured in one update; of longer rollouts fewer timesteps, evenly spread."""
 GOLDEN = (math.sqrt(5) - 1) / 2
 """Its multiples modulo 1 lie evenly at every length, and in step with no number of environments (Weyl)."""
+
+
+Array = Tensor | np.ndarray[Any, Any]
 
 
 class Observations:
@@ -39,8 +42,10 @@ class Observations:
         parts = list(observations.values()) if isinstance(observations, Mapping) else [observations]
         if not parts:
             raise ValueError("no observations")
+        flat = [_by_timestep(part, steps) for part in parts]
         most = max(1, FEATURES // len(parts))
-        rows = [_sample(part, steps, most, CELLS // (most * len(parts))) for part in parts]
+        timesteps = max(1, CELLS // max(1, sum(min(part.shape[1], most) for part in flat)))
+        rows = [_sample(part, most, timesteps) for part in flat]
         now = feature_statistics(torch.cat(arguments.together(rows), dim=1))
         before, self._before = self._before, now
         if before is not None and before.shape != now.shape:
@@ -48,19 +53,24 @@ class Observations:
         return observation_statistics(now, before, len(rows[0]))
 
 
-def _sample(observations: Any, steps: int, features: int, timesteps: int) -> Tensor:
-    """Return some features of some timesteps [N, F]; only these are copied."""
+def _by_timestep(observations: Any, steps: int) -> Array:
+    """Return an array with the timesteps first as [N, F]."""
     array = observations.detach() if isinstance(observations, Tensor) else np.asarray(observations)
     lead = _leading(array.shape, steps)
-    flat = array.reshape(steps, math.prod(array.shape[lead:]))
-    if steps > timesteps:
-        flat = flat[_positions(flat, steps, timesteps)]
+    flat: Array = array.reshape(steps, math.prod(array.shape[lead:]))
+    return flat
+
+
+def _sample(flat: Array, features: int, timesteps: int) -> Tensor:
+    """Return some features of some timesteps [N, F]; only these are copied."""
+    if len(flat) > timesteps:
+        flat = flat[_positions(flat, len(flat), timesteps)]
     if flat.shape[1] > features:
         flat = flat[:, _positions(flat, flat.shape[1], features)]
     return arguments.tensor(flat)
 
 
-def _positions(array: Tensor | np.ndarray[Any, Any], length: int, count: int) -> Any:
+def _positions(array: Array, length: int, count: int) -> Any:
     """Return the positions of ``_spread`` as an index of the array, on its device."""
     spread = _spread(length, count)
     return torch.from_numpy(spread).to(array.device, non_blocking=True) if isinstance(array, Tensor) else spread

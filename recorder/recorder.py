@@ -341,7 +341,9 @@ class Recorder:
         table ``transitions``: ``actions`` [N] per discrete head, ``advantages`` [N] as the loss uses them, and the
         origin of the samples: ``index`` in the flattened rollout, ``env``, ``step``, each [N]. For
         ``advantage_alignment``, both: ``returns`` [N], the targets of the value loss, and ``old_values`` [N], the
-        values stored at collection; their difference is the raw advantage.
+        values stored at collection; their difference is the raw advantage. With ``advantages`` and ``clip_range`` it
+        is recorded whether ``policy_loss`` is PPO's, with ``values`` [N] (of this forward) and ``returns`` what
+        multiple of mean (V − R)² ``value_loss`` is.
         """
         if self._closed or self._store.inert:
             return

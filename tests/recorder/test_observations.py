@@ -50,8 +50,8 @@ def test_small_observations_are_looked_at_whole() -> None:
 def test_each_of_several_kinds_has_its_share() -> None:
     array = np.zeros((40, FEATURES), np.float32)
     found = cells(Observations(), {"left": array, "right": array + 1, "one": np.arange(40.0)}, 40)
-    assert found["observation_mean"] == pytest.approx((341 * 1 + 19.5) / 683)
-    assert found["observation_constant_fraction"] == pytest.approx(682 / 683)
+    assert found["observation_mean"] == pytest.approx((85 * 1 + 19.5) / 171)
+    assert found["observation_constant_fraction"] == pytest.approx(170 / 171)
 
 
 def test_a_shift_needs_the_same_features_in_the_update_before() -> None:

@@ -28,7 +28,7 @@ _NO_ENDS = "ends were not passed"
 _NO_SETTING = "the loop did not pass it"
 _NO_OBSERVATIONS = "observations were not passed"
 _NO_OBSERVED = "no observation is finite, or observations were not passed"
-_SAMPLE = "over a sample of up to 2²⁰ numbers of the rollout"
+_SAMPLE = "over a sample of up to 2¹⁶ numbers of the rollout"
 _NO_MATRIX = "values were not passed as [timesteps, environments]"
 SETTINGS = (
     "learning_rate",
