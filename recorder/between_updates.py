@@ -7,6 +7,8 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
+from recorder.measure.spread import spread_on
+
 ELEMENTS = 64
 """Elements of each tensor in the sample, evenly spaced: all of a bias or an output layer of few actions."""
 
@@ -16,7 +18,7 @@ class BetweenUpdates:
 
     def __init__(self) -> None:
         self._before: Tensor | None = None
-        self._sampled: tuple[int, ...] = ()
+        self._sampled: tuple[object, ...] = ()
         self._shift: Tensor | None = None
 
     def cells(self) -> dict[str, Tensor]:
@@ -25,8 +27,8 @@ class BetweenUpdates:
 
     def end(self, parameters: Iterable[Tensor]) -> None:
         """Keep a sample of the parameters as an update ends, or as the recording begins."""
-        self._shift, tensors = None, _plain(parameters)
-        self._sampled = tuple(map(id, tensors))
+        self._shift, tensors = None, _whole(parameters)
+        self._sampled = _identity(tensors)
         self._before = _sample(tensors) if tensors else None
 
     def begin(self, parameters: Iterable[Tensor], other_steps: int) -> None:
@@ -34,24 +36,43 @@ class BetweenUpdates:
         before, self._before = self._before, None
         if before is None or other_steps:
             return
-        tensors = _plain(parameters)
-        if tuple(map(id, tensors)) == self._sampled:
+        tensors = _whole(parameters)
+        if _identity(tensors) == self._sampled:
             self._shift = relative_distance(_sample(tensors), before)
 
 
 def relative_distance(now: Tensor, before: Tensor) -> Tensor:
-    """Return ‖now − before‖ ∕ ‖before‖ [1] in float64: 0 where each element is the same, NaN included."""
+    """Return ‖now − before‖ ∕ max(‖now‖, ‖before‖) [1] in float64, these of finite elements.
+
+    0 if each element is the same, NaN included.
+    """
     same = (now == before) | (now.isnan() & before.isnan())
     distance = torch.where(same, 0.0, now - before).norm()
-    return torch.where(same.all(), 0.0, distance / before.norm()).reshape(1)
+    sizes = [torch.where(part.isfinite(), part, 0.0).norm() for part in (now, before)]
+    return torch.where(same.all(), 0.0, distance / torch.maximum(*sizes)).reshape(1)
 
 
-def _plain(parameters: Iterable[Tensor]) -> list[Tensor]:
-    """Return the trainable parameters that lie whole on one device: not those sharded over several."""
+def _whole(parameters: Iterable[Tensor]) -> list[Tensor]:
+    """Return the trainable real parameters that lie whole on one device: not those sharded over several."""
     trainable = [one for one in parameters if one.requires_grad and not hasattr(one, "to_local")]
-    return [one for one in trainable if one.device == trainable[0].device and one.numel()]
+    real = [one for one in trainable if one.numel() and not one.is_complex() and one.layout is torch.strided]
+    return [one for one in real if one.device == real[0].device]
+
+
+def _identity(tensors: Iterable[Tensor]) -> tuple[object, ...]:
+    return tuple((id(tensor), tensor.shape, tensor.device) for tensor in tensors)
 
 
 def _sample(tensors: Iterable[Tensor]) -> Tensor:
-    flat = [tensor.detach().reshape(-1) for tensor in tensors]
-    return torch.cat([row[:: max(1, len(row) // ELEMENTS)][:ELEMENTS] for row in flat]).double()
+    return torch.cat([_elements(tensor.detach()).double() for tensor in tensors])
+
+
+def _elements(tensor: Tensor) -> Tensor:
+    """Return up to ``ELEMENTS`` elements [E]; a tensor that is not contiguous is not copied whole."""
+    if tensor.numel() <= ELEMENTS:
+        return tensor.reshape(-1)
+    chosen = spread_on(tensor.numel(), ELEMENTS, tensor.device)
+    if tensor.is_contiguous():
+        return tensor.view(-1)[chosen]
+    elements: Tensor = tensor[torch.unravel_index(chosen, tensor.shape)]
+    return elements

@@ -39,6 +39,7 @@ class MinibatchCapture:
     amounts: Tensor | tuple[Tensor | float, ...]  # of the losses: one tensor if they were tensors of one kind
     clip_range: float | None
     widths: tuple[int, ...]
+    losses_recomputed: bool = False  # by an adapter, from what else it hands over
     sized: bool = True  # a head without masks may take all its actions; False: its masks were lost
 
     @property
@@ -82,7 +83,7 @@ class MinibatchCapture:
             counted=None if flags is None or not first.counted else flags[-1],
             clip_range=first.clip_range,
             losses=_losses(minibatches),
-            losses_follow=False,
+            losses_recomputed=first.losses_recomputed,
             **fields,
         )
 

@@ -57,6 +57,7 @@ class MinibatchReader:
     matrices: list[Matrix] = field(default_factory=list)
     unsummed: bool = False
     causal: bool = False  # whether a minibatch of the update in progress had causal masks
+    losses_recomputed: bool = False  # whether an adapter computes the losses from what else it hands over
 
     def begin(self) -> None:
         """Begin an update."""
@@ -235,6 +236,7 @@ class MinibatchReader:
             _amounts(list(losses.values()), copies.device),
             clip_range if clip_range is None else arguments.number(clip_range),
             widths,
+            self.losses_recomputed,
         )
 
     def _actions(self, actions: Any, copies: Tensor) -> list[Any]:

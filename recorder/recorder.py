@@ -217,7 +217,7 @@ class Recorder:
         )
         widths = {name: width for name, head_parts in parts.items() if (width := outputs(head_parts)) is not None}
         self.heads = Heads(tuple(heads), sizes or {}, kinds or {}, coefficients or {}, widths)
-        self._minibatch_reader = MinibatchReader(self.heads, self.guarded)
+        self.minibatch_reader = MinibatchReader(self.heads, self.guarded)
         self._model = None if model is None else LiveModel(model, groups, parts)
         self.parameters: ParameterMap | None = None if self._model is None else self._model.parameters
         self._events: list[EventsRow] = []
@@ -254,7 +254,8 @@ class Recorder:
         self._clock = Clock()
         self._closed = False
         self._cut_short = False  # the last update was interrupted
-        self._remember_parameters()
+        if not earlier.attempt:  # else the model is likely to be loaded after this
+            self._remember_parameters()
         if self.parameters is not None:
             clip.watch(self)
             amp.watch()
@@ -354,7 +355,7 @@ class Recorder:
             number = epoch if type(epoch) is int and abs(epoch) < 2**31 else 0
             if number is not epoch:
                 number = self._converted("minibatch(epoch)", arguments.integer, epoch) or 0
-            capture = self._minibatch_reader.read(
+            capture = self.minibatch_reader.read(
                 {
                     "log_prob": log_prob,
                     "old_log_prob": old_log_prob,
@@ -439,7 +440,8 @@ class Recorder:
         self._reader = self._diagnostics.reader = GradientReader(self.parameters)
         self._detail_schedule.follow(self._model.model, self.parameters if self.rank_role.records_gradients else None)
         self._changed_groups = self._model.changed_groups
-        self._buffer = self._new_buffer()
+        other_steps, self._buffer = self._buffer.other_steps, self._new_buffer()
+        self._buffer.other_steps = other_steps
         if self.rank_role.records_gradients:
             self._events += [{"update": self._update, **cells} for cells in events]
 
@@ -468,7 +470,7 @@ class Recorder:
         td_errors: ArrayLike | None = None,
         rewards: ArrayLike | None = None,
         ends: ArrayLike | None = None,
-        observations: Mapping[str, ArrayLike] | ArrayLike | None = None,
+        observations: Mapping[str, ArrayLike] | tuple[ArrayLike, ...] | ArrayLike | None = None,
         advantage_floor: float | None = None,
         env_steps: int | None = None,
         status: str | None = None,
@@ -484,8 +486,8 @@ class Recorder:
         shape. ``ends``: true at timesteps with which an episode ended, so that returns do not look beyond them. With
         values, returns, rewards and ends each as [T, B] (timesteps × environments) it is recorded whether they agree;
         what a loop adds to returns at a time limit belongs to the rewards. ``observations``: of the rollout as the
-        networks see them (normalised), timesteps first: [T, B, …] or [N, …], or a mapping of such arrays; with values,
-        returns or rewards.
+        networks see them (normalised), timesteps first: [T, B, …] or [N, …], or a mapping or tuple of such arrays;
+        with values, returns or rewards.
         ``advantage_floor``: the least divisor of the loop's advantage normalisation, or its epsilon.
         ``env_steps``: since the start of the run. ``status`` and ``reason`` override what was recorded (see table
         ``updates``). ``cells``: further columns of ``updates`` known to the loop, such as learning_rate, entropy_coef,
@@ -508,12 +510,12 @@ class Recorder:
                 "relevant": relevant,
             }
             arrays = rollout_arrays(rollout, self.guarded)
-            timesteps = max((array.numel() for array in arrays.values()), default=None)
-            outgoing = self._minibatch_tensors(timesteps)
+            lengths = [array.numel() for array in arrays.values()]
+            outgoing = self._minibatch_tensors(max(lengths, default=None))
             of_rollout = rollout_tensors(self.heads, arrays, rollout, self.guarded, outgoing)
             if observations is not None:
                 with self.guarded("update(observations)"):
-                    of_rollout.observations = outgoing.add(self._observations.statistics(observations, timesteps))
+                    of_rollout.observations = outgoing.add(self._observations.statistics(observations, lengths))
             state = self._converted("update(lstm)", arguments.recurrent_state, lstm)
             if state is not None:
                 self._states["rollout"] = state
@@ -565,7 +567,7 @@ class Recorder:
     def _minibatch_tensors(self, rollout: int | None) -> Outgoing:
         """Schedule the minibatches' measurements; if they cannot be measured, the update keeps its row without them."""
         try:
-            self._minibatch_reader.judge_matrices(len(self._buffer.minibatches), rollout)
+            self.minibatch_reader.judge_matrices(len(self._buffer.minibatches), rollout)
             return self._buffer.tensors()
         except Exception as error:
             self.guarded.refuse("update: minibatches", error)
@@ -589,10 +591,10 @@ class Recorder:
 
     def _check_relevant(self, of_rollout: object) -> None:
         """Count a loss if only one of ``minibatch`` and ``update`` was passed causal masks."""
-        if self._minibatch_reader.causal and of_rollout is None:
+        if self.minibatch_reader.causal and of_rollout is None:
             missing = "passed to minibatch() but not to update(): the heads' relevant_fraction is unknown"
             self.guarded.refuse("update(relevant)", ValueError(missing))
-        elif of_rollout is not None and self._buffer.minibatches and not self._minibatch_reader.causal:
+        elif of_rollout is not None and self._buffer.minibatches and not self.minibatch_reader.causal:
             missing = "passed to update() but not to minibatch(): ratio and KL count the heads at every sample"
             self.guarded.refuse("update(relevant)", ValueError(missing))
 
@@ -632,9 +634,10 @@ class Recorder:
         self._update += 1
         self._changed_groups = frozenset()
         self._buffer, self._lost_minibatch = self._new_buffer(), False
-        self._minibatch_reader.begin()
+        self.minibatch_reader.begin()
         self._optimizer_states.begin()
         self._remember_parameters()
+        self._observations.end()
         self._states, self._episodes = {}, deque()
         self._slots.forget_calls()
         self._clock.next()

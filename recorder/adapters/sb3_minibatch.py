@@ -155,7 +155,7 @@ def _batch(captures: Sequence[Sb3Capture]) -> CaptureBatch:
         values=values,
         clip_range=first.clip_range,
         losses=losses_of(first, advantages, index, new, old, entropy, values),
-        losses_follow=True,
+        losses_recomputed=True,
         actions=actions.movedim(-1, 0) if discrete else None,
         advantages=advantages,
         returns=rollout.scalars("returns")[index],

@@ -95,6 +95,7 @@ class SkrlAttachment:
             groups=groups,
             **(_facts(agent) | options),
         )
+        self.recorder.minibatch_reader.losses_recomputed = True
         self._grad = bool(options.get("separate_backward"))
         self._wrappers, self._gae = Wrappers(self.recorder.guarded), Wrappers(self.recorder.guarded)
         self._updating = False

@@ -61,7 +61,7 @@ class CaptureBatch:
     values: Tensor | None = None  # [M, N]
     clip_range: float | None = None
     losses: Mapping[str, Tensor] = field(default_factory=dict)  # each [M]
-    losses_follow: bool = False  # from the other fields, by an adapter: they are not the loop's own
+    losses_recomputed: bool = False  # from the other fields, by an adapter: they are not the loop's own
     actions: Tensor | None = None  # [H, M, N]
     advantages: Tensor | None = None  # [M, N]
     returns: Tensor | None = None  # [M, N], targets of the value loss
@@ -240,7 +240,7 @@ def _expected_losses(batch: CaptureBatch) -> dict[str, Tensor]:
     """Return ``EXPECTED`` [M] by name, as far as the loop passed the loss and what it follows from."""
     policy = "policy_loss" in batch.losses and batch.advantages is not None and batch.clip_range is not None
     value = "value_loss" in batch.losses and batch.values is not None and batch.returns is not None
-    if batch.losses_follow or not (policy or value):
+    if batch.losses_recomputed or not (policy or value):
         return {}
     sums = reduce(torch.add, (_expected_sums(piece, policy=policy, value=value) for piece in pieces_of(batch)))
     names = [name for name, there in zip(EXPECTED, (policy, policy, value), strict=True) if there]
@@ -250,8 +250,8 @@ def _expected_losses(batch: CaptureBatch) -> dict[str, Tensor]:
 def _expected_sums(batch: CaptureBatch, *, policy: bool, value: bool) -> Tensor:
     terms: list[Tensor] = []
     if policy and batch.advantages is not None and batch.clip_range is not None:
-        clamped, _ = ratios.log_ratios(batch.joint_log_ratio, batch.log_prob - batch.old_log_prob, batch.relevant)
-        terms += surrogate_terms(clamped[0], batch.advantages, batch.clip_range)
+        _, raw = ratios.log_ratios(batch.joint_log_ratio, batch.log_prob - batch.old_log_prob, batch.relevant)
+        terms += surrogate_terms(raw[0], batch.advantages, batch.clip_range)
     if value and batch.values is not None and batch.returns is not None:
         terms.append((batch.values.double() - batch.returns.double()).square())
     return sums_and_count(terms, batch.counted)

@@ -165,8 +165,8 @@ def _relations() -> list[Case]:
         error,
         {factor: 0.5},
         [
-            ([1e-5] * 3 + [1e-4, over(1e-4), 1.0, 1.0, 1e-4], "4o 1i 2w 1o"),
-            ([1e-5] * 2 + [over(1e-5), 0.3, 0.3, 0.3], "3o 3i"),  # never exact for long enough
+            ([1e-5] * 3 + [1e-4, over(1e-4), over(1e-4), 1.0, 1e-4], "5o 2w 1o"),
+            ([1e-5] * 2 + [over(1e-5), 0.01, over(0.01), 0.3, 0.3], "4o 3i"),  # never exact for long enough
             ([1e-7] * 3 + [0.3, 1e-7, 0.3, 0.3], "3o 1i 1o 1i 1w"),  # exact before, at any time
             ([1e-7] * 3 + [0.3, None, 0.3], "3o 1i 1d 1w"),
             ([1e-7, math.nan], "1o 1c"),
@@ -177,11 +177,11 @@ def _relations() -> list[Case]:
         factor,
         {error: 1e-7},
         [
-            ([0.5] * 4 + [0.5499, 0.5499, 0.5499], "7o"),  # a tenth more is little, and ends what was usual
-            ([0.5] * 4 + [over(0.55 + 1e-12)] + [0.6] * 4, "4o 1w 4o"),
-            ([0.5] * 4 + [0.6] * 5, "4o 3w 2o"),  # until it is the usual one
-            ([0.5] * 4 + [0.45, 0.4], "6o"),
-            ([0.5] * 4 + [0.44], "4o 1w"),
+            ([0.5] * 4 + [0.5999, 0.5999, 0.5999], "7o"),  # a fifth more is little, and ends what was usual
+            ([0.5] * 4 + [0.6001] + [0.7] * 4, "4o 1w 4o"),
+            ([0.5] * 4 + [0.7] * 5, "4o 3w 2o"),  # until it is the usual one
+            ([0.5] * 4 + [0.41, 0.35], "6o"),
+            ([0.5] * 4 + [0.39], "4o 1w"),
             ([0.5] * 3 + [0.9], "4o"),  # equal to the one before in two updates only
             ([0.5] * 4 + [0.5005, 0.5, 0.9], "6o 1w"),
             ([0.5] * 4 + [0.51, 0.9, 0.9], "7o"),
@@ -216,13 +216,14 @@ def _relations() -> list[Case]:
             (under(0.15), wider, "o"),
             (0.15, stiller, "w"),
             (0.15, {constant: [0.0] * 10 + [under(0.1)]}, "o"),
-            (0.15, {}, "o"),
+            (under(0.4), {}, "o"),
+            (0.4, {}, "w"),
             (0.15, {spread: [1.0] * 10 + [over(1.05)]}, "w"),
             (0.15, {spread: [1.0] * 10 + [1.05]}, "o"),
             (0.15, {spread: [1.0] * 10 + [under(0.95)]}, "w"),
             (0.15, {spread: [1.0] * 10 + [0.95]}, "o"),
             (0.15, {spread: [1.0] * 10 + [None]}, "o"),
-            (0.9, {spread: [1.0] * 9 + [3.0, 3.0]}, "o"),
+            (0.3, {spread: [1.0] * 9 + [3.0, 3.0]}, "o"),
         )
     ]
     cases += series(
@@ -235,6 +236,16 @@ def _relations() -> list[Case]:
             ([0.02] * 10 + [0.1] + [0.02] * 19 + [over(0.15)], "10n 20o 1w"),
             ([None] + [0.02] * 29 + [0.5], "11n 19o 1w"),
             ([None] * 21 + [0.02] * 9 + [0.5], "31n"),  # nine before are not enough
+        ],
+    )
+    cases += series(
+        name,
+        moved,
+        seen,
+        [
+            ([0.02] * 9 + [0.2] + [over(0.6)], "10n 1w"),
+            ([0.02] * 9 + [0.2] + [under(0.6)], "10n 1o"),
+            ([0.02] * 12 + [None], "10n 2o 1n"),
         ],
     )
     cases += series(

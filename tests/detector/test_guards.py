@@ -947,15 +947,17 @@ def _of_relations() -> list[Promise]:
         cells = {"environments_distinct": distinct, "environments": 4, "value_std": 1.0}
         result.append(Promise("environments_alike", cells, 1, updates_, sides))
     error, factor, near = "policy_loss_error", "value_loss_factor", 0.99 * 1e-3 / 2.001
-    cells, exact = {error: 1e-7, factor: 0.5}, {error: [1e-5, 1e-4]}
+    cells, exact = {error: 1e-7, factor: 0.5}, {error: [1e-5, 1e-4, 0.01]}
     for n, updates in ((1, 1), (2, 0), (3, 1)):  # no factor is usual yet
         result.append(Promise("losses_inconsistent", cells, n, updates, exact | {factor: []}))
-    around = exact | {factor: [0.5 * (1 - near), 0.5 * (1 + near)]}
+    around = exact | {factor: [0.5 * (1 - near), 0.5 * (1 + near), 0.4, 0.6]}
+    changed = [0.7 * (1 - near), 0.7 * (1 + near), 0.4, 0.6]
     result += [
         Promise("losses_inconsistent", cells, 4, LASTING, around),
         Promise("losses_inconsistent", cells | {error: [*[1e-7] * 3, 0.5]}, 4, 0, around),
         Promise("losses_inconsistent", cells | {error: [*[1e-7] * 3, 0.5, 0.5]}, 5, LASTING, around),
         Promise("losses_inconsistent", cells | {factor: [*[0.5] * 4, 0.9]}, 5, None),
+        Promise("losses_inconsistent", cells | {factor: [*[0.5] * 4, 0.7, 0.7]}, 6, 1, exact | {factor: changed}),
         Promise("losses_inconsistent", cells | {factor: None}, 3, LASTING, exact | {factor: [math.nan]}),
         Promise("losses_inconsistent", cells | {factor: [0.5, 0.6, 0.7, 0.8]}, 4, 3, exact | {factor: []}),
     ]

@@ -169,9 +169,9 @@ SHARES = (
     "setting_changed.fall", "setting_changed.discount", "optimizer_restarted.lost", "returns_inconsistent.exact",
     "returns_inconsistent.broken", "returns_inconsistent.continued", "returns_inconsistent.gamma",
     "returns_inconsistent.rounding", "losses_inconsistent.exact", "losses_inconsistent.broken",
-    "losses_inconsistent.same", "losses_inconsistent.other", "parameters_changed.rounding",
+    "losses_inconsistent.same", "losses_inconsistent.other", "losses_inconsistent.never", "parameters_changed.rounding",
     "observations_changed.least", "observations_changed.peaks", "observations_changed.spread",
-    "observations_changed.constant",
+    "observations_changed.constant", "observations_changed.leap", "observations_changed.far",
     "policy_replaced.steps", "policy_replaced.least", "policy_replaced.moved", "policy_replaced.peaks",
 )  # fmt: skip
 """Bounds on what is never below 0."""

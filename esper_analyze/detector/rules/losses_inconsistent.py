@@ -31,11 +31,14 @@ class LossesInconsistentLimits(Limits):
 
     exact: float = limit(1e-5, "share of mean |r·A|: single precision stays below 1e-6", at_least=0.0)
     broken: float = limit(1e-4, "share of mean |r·A|, where it was exact before (set by design)", at_least=0.0)
+    never: float = limit(0.01, "share of mean |r·A|: half precision alone makes less than 0.001", at_least=0.0)
     sustained: int = limit(2, "updates: a second clip of large ratios alone acts in single ones", at_least=1)
     updates: int = limit(UPDATES, EVIDENCE, at_least=1)
     same: float = limit(1e-3, "share by which a constant factor may vary (set by design)", at_least=0.0)
     other: float = limit(
-        0.1, "share by which it is another one: a value clip begins with less (set by design)", at_least=0.0
+        0.2,
+        "share by which it is another one: value clips and Huber losses begin with less (set by design)",
+        at_least=0.0,
     )
 
 
@@ -46,7 +49,8 @@ def judge(frame: Frame, memory: Memory, limits: LossesInconsistentLimits) -> lis
     usual = established(exact, error.finite, memory, ERROR, limits.updates)
     apart = error.finite & (error.values > limits.broken)
     lasts = streak(apart & usual, error.finite & ~apart, memory["apart"]) >= limits.sustained
-    bounds = Bounds(info=apart, warning=apart & lasts, info_at=limits.broken, warning_at=limits.broken)
+    never = error.finite & (error.values > limits.never)
+    bounds = Bounds(info=never, warning=apart & lasts, info_at=limits.never, warning_at=limits.broken)
     return [settle(ERROR, error, bounds), _factor(frame, memory, limits)]
 
 
@@ -68,15 +72,17 @@ def guard(frame: Frame, memory: Memory, limits: LossesInconsistentLimits) -> Def
     """Defer while the policy loss stays on its side of the bounds, and the factor where it is if it was constant."""
     factor, constant = frame[FACTOR], int(memory["holding"][0])
     lasting = min(establishing(memory, ERROR, limits.updates), until(memory["apart"], limits.sustained))
-    sides: dict[str, Sequence[Side]] = {ERROR: (limits.exact, limits.broken), FACTOR: same(factor)}
+    sides: dict[str, Sequence[Side]] = {ERROR: (limits.exact, limits.broken, limits.never), FACTOR: same(factor)}
     if factor.all_finite and np.isnan(memory["usual"][0]):  # nothing to be compared with, until it was constant so long
         lasting, sides[FACTOR] = min(lasting, limits.updates - constant), ()
     elif factor.all_finite:
         if not constant:
             return None
-        near = SAFE * limits.same / (2 + limits.same) * np.abs(factor.values[-1])
+        near = SAFE * limits.same / (2 + limits.same) * np.abs(factor.values[-1])  # no two in it are further apart
+        far = limits.other * np.abs(memory["usual"])
         lasting = min(lasting, until(memory["holding"], limits.updates))
-        sides[FACTOR] = (factor.values[-1] - near, factor.values[-1] + near)
+        around, usual = factor.values[-1], memory["usual"]
+        sides[FACTOR] = (around - near, around + near, usual - far, usual + far)
     return DeferralGuard(lasting, sides)
 
 
@@ -93,12 +99,12 @@ RULE = Rule(
     limits=LossesInconsistentLimits,
     judge=judge,
     guard=guard,
-    title="The policy loss is not PPO's",
+    title="The losses are not PPO's",
     meaning="The policy loss that the loop passed is no longer −mean(min(r·A, clip(r)·A)) of the ratios, advantages "
-    "and clip range beside it, which it was in every update before: another surrogate, another clip, another sign, "
+    "and clip range beside it, which it was in several updates in a row: another surrogate, clip or sign, "
     "ratios or advantages that are not those passed. A loss that never was PPO's is information.",
     meanings={
-        FACTOR: "The value loss was the same multiple of mean (V − R)² in every update, and is no longer: another "
+        FACTOR: "The value loss was the same multiple of mean (V − R)² in several updates, and is no longer: another "
         "loss, another clip of values, shapes that broadcast, or values and returns that are not those passed.",
     },
     look_first="What computes the loss at this update: minimum or maximum, ratio or its logarithm, clip range, sign, "
@@ -110,7 +116,7 @@ RULE = Rule(
         Example("no longer PPO's", "warning", _cells(*[1e-7] * 3, 0.2, 0.3), updates=5),
         Example("one update apart", "info", _cells(*[1e-7] * 3, 0.2), updates=4),
         Example("another value loss", "warning", _cells(*[1e-7] * 5, factor=[0.5] * 4 + [3.0]), updates=5),
-        Example("a value clip begins to act", "ok", _cells(*[1e-7] * 6, factor=[0.5] * 4 + [0.52, 0.6]), updates=6),
+        Example("a value clip begins to act", "ok", _cells(*[1e-7] * 6, factor=[0.5] * 4 + [0.55, 0.6]), updates=6),
         Example("not passed", "no_data", dict.fromkeys((ERROR, FACTOR))),
     ),
     memory={

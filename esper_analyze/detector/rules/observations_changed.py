@@ -11,7 +11,7 @@ from esper_analyze.detector.deferral_guards import LASTING, DeferralGuard
 from esper_analyze.detector.rule import Example, Limits, Memory, Rule, Statistic, WarmUp, limit
 from esper_analyze.detector.signals import Floats, Frame
 from esper_analyze.detector.streaks import tally, zeros
-from esper_analyze.detector.verdict import Bounds, Judgement, settle
+from esper_analyze.detector.verdict import Bounds, Excuse, Judgement, settle
 
 SHIFT, SPREAD = "observation_shift", "observation_std"
 CONSTANT, NONFINITE = "observation_constant_fraction", "observation_nonfinite_fraction"
@@ -35,11 +35,13 @@ class ObservationsChangedLimits(Limits):
     )
     peaks: float = limit(1.5, "times its largest value over the last 20 updates", at_least=0.0)
     spread: float = limit(0.05, "share beyond the standard deviations of the last 20 updates", at_least=0.0)
+    leap: float = limit(3.0, "times that largest value, where the spread stayed in its range", at_least=0.0)
+    far: float = limit(0.4, "of 1, for the same: none of 124 known sound trainings had 0.26", at_least=0.0)
     constant: float = limit(0.1, "more features constant than in any of the last 20 updates", at_least=0.0)
 
 
 def judge(frame: Frame, memory: Memory, limits: ObservationsChangedLimits) -> list[Judgement]:
-    """Judge a shift beyond all recent ones, where the observations' spread also leaves the range that it had."""
+    """Judge a shift beyond all recent ones: far, or where the observations' spread also leaves the range it had."""
     shift, spread, constant = frame[SHIFT], frame[SPREAD], frame[CONSTANT]
     _, largest = _RANGE.baseline(shift.values, shift.finite, memory, SHIFT)
     narrow, wide = _RANGE.baseline(spread.values, spread.finite, memory, SPREAD)
@@ -48,9 +50,11 @@ def judge(frame: Frame, memory: Memory, limits: ObservationsChangedLimits) -> li
     moved = shift.finite & (shift.values >= bound) & ~np.isnan(largest)
     other = (spread.values > (1 + limits.spread) * wide) | (spread.values < (1 - limits.spread) * narrow)
     still = constant.finite & (constant.values >= most + limits.constant)
-    young = WARM_UP.excuse(constant.finite & (shift.null | np.isnan(largest)))
-    bounds = Bounds(warning=moved & ((spread.finite & other) | still), warning_at=bound)
-    return [settle(SHIFT, shift, bounds, excuses=[young], baseline=largest), _broken(frame, memory)]
+    leapt = moved & (shift.values >= np.fmax(limits.far, limits.leap * largest))
+    young = WARM_UP.excuse(constant.finite & np.isnan(largest))
+    others = Excuse(shift.null & constant.finite, "other features than before, or none before", quiet=True)
+    bounds = Bounds(warning=leapt | (moved & ((spread.finite & other) | still)), warning_at=bound)
+    return [settle(SHIFT, shift, bounds, excuses=[others, young], baseline=largest), _broken(frame, memory)]
 
 
 def _broken(frame: Frame, memory: Memory) -> Judgement:
@@ -90,9 +94,9 @@ RULE = Rule(
     guard=guard,
     title="Observations changed",
     meaning="The observations of this rollout are further from those of the one before than in any of the last 20 "
-    "updates, and their standard deviation is beyond its range in these, or more features are constant: the "
-    "environment, a sensor, a wrapper, the normalisation or the order of features changed. The networks were not "
-    "trained on what they see now.",
+    "updates: several times as far, or their standard deviation is beyond its range in these, or more features are "
+    "constant. The environment, a sensor, a wrapper, the normalisation or the order of features changed. The networks "
+    "were not trained on what they see now.",
     meanings={
         NONFINITE: "Observations are NaN or ±Inf, and were not before: what the networks make of them is not a number "
         "either."
@@ -104,7 +108,8 @@ RULE = Rule(
         Example("as usual", "ok", _cells(*_USUAL), updates=12),
         Example("another scale", "warning", _cells(*_USUAL, 0.4, **{SPREAD: [1.0] * 12 + [2.0]}), updates=13),
         Example("sensors stopped", "warning", _cells(*_USUAL, 0.4, **{CONSTANT: [0.0] * 12 + [0.25]}), updates=13),
-        Example("another place, seen as before", "ok", _cells(*_USUAL, 0.4), updates=13),
+        Example("another place, seen as before", "ok", _cells(*_USUAL, 0.3), updates=13),
+        Example("features in another order", "warning", _cells(*_USUAL, 0.5), updates=13),
         Example("a value is infinite", "critical", _cells(*_USUAL, **{NONFINITE: [0.0] * 11 + [0.01]}), updates=12),
         Example("gaps from the beginning", "info", _cells(*_USUAL, **{NONFINITE: 0.01}), updates=12),
         Example("not passed", "no_data", dict.fromkeys((SHIFT, SPREAD, CONSTANT, NONFINITE))),

@@ -26,7 +26,7 @@ SHIFT = "parameter_shift_between_updates"
 class ParametersChangedLimits(Limits):
     """Bounds on ``updates.parameter_shift_between_updates``."""
 
-    rounding: float = limit(1e-6, "of the norm: a conversion to another precision and back", at_least=0.0)
+    rounding: float = limit(1e-6, "of the norm: double precision to single and back is 6e-8", at_least=0.0)
     updates: int = limit(UPDATES, EVIDENCE, at_least=1)
     often: int = limit(3, "from so many times on it is a recipe, and information (set by design)", at_least=1)
 
@@ -67,8 +67,8 @@ RULE = Rule(
     guard=guard,
     title="Parameters changed between updates",
     meaning="The parameters at the first minibatch are not those that the update before left, although they were in "
-    "every update before: something other than the optimizer changed them. They were loaded, reset, averaged, clipped "
-    "or written to.",
+    "several updates in a row: something other than the optimizer changed them. They were loaded, reset, averaged, "
+    "clipped or written to.",
     look_first="What happens to the network between the end of the update before and the first minibatch of this one: "
     "a checkpoint that is loaded, a reset, an average of weights, a copy from another training, code that writes to "
     "parameters.",

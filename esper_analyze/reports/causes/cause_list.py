@@ -23,7 +23,6 @@ from esper_analyze.reports.causes.nonfinite_checks import (
     overflow,
 )
 from esper_analyze.reports.causes.policy_checks import (
-    if_written,
     large_steps,
     misaligned,
     normaliser_reset,
@@ -34,6 +33,7 @@ from esper_analyze.reports.causes.policy_checks import (
     shuffled,
     sign_flipped,
     too_large_from_the_start,
+    unless_untouched,
     weights_scaled,
 )
 from esper_analyze.reports.causes.ratio_checks import (
@@ -153,8 +153,8 @@ CAUSES: tuple[Cause, ...] = (
         "observations_changed",
         "Observations changed (scale, normaliser, content)",
         (*_FELL, *_SIZE, *_MEMORY, *_OBSERVED),
-        ("value_mean",),
-        _VALUES,
+        (),
+        "rec.update(observations=…)",
         observations,
     ),
     Cause(
@@ -220,7 +220,7 @@ CAUSES: tuple[Cause, ...] = (
         (*_RETURNS, *_CRITIC, *_STEPS, *_DIRECTION, *_LOSSES),
         (),
         "rec.minibatch(policy_loss=…, advantages=…, value_loss=…, values=…, returns=…)",
-        by_rule("losses_inconsistent", "the losses passed are those of the formulas, or were never"),
+        by_rule("losses_inconsistent", "the losses passed are those of the formulas, or never were"),
     ),
     Cause(
         "large_steps",
@@ -398,7 +398,7 @@ CAUSES: tuple[Cause, ...] = (
         (*_REPLACED,),
         ("entropy",),
         "rec.minibatch(entropy=…)",
-        if_written(pushed),
+        unless_untouched(pushed),
     ),
     Cause(
         "weights_reset",
@@ -406,7 +406,7 @@ CAUSES: tuple[Cause, ...] = (
         _REPLACED,
         ("entropy",),
         "rec.minibatch(entropy=…)",
-        if_written(reset),
+        unless_untouched(reset),
     ),
     Cause(
         "dead_units",
@@ -414,7 +414,7 @@ CAUSES: tuple[Cause, ...] = (
         _REPLACED,
         ("entropy",),
         "rec.minibatch(entropy=…)",
-        if_written(dead_units),
+        dead_units,
     ),
     Cause(
         "weights_scaled",
@@ -422,7 +422,7 @@ CAUSES: tuple[Cause, ...] = (
         (*_REPLACED, *_BROKEN),
         ("entropy",),
         "rec.minibatch(entropy=…)",
-        if_written(weights_scaled),
+        unless_untouched(weights_scaled),
     ),
     Cause(
         "normaliser_reset",

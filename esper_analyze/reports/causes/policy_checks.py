@@ -6,6 +6,8 @@ from collections.abc import Callable
 
 import numpy as np
 
+from esper_analyze.detector.rules.parameters_changed import SHIFT as _SHIFT
+from esper_analyze.detector.rules.parameters_changed import ParametersChangedLimits
 from esper_analyze.reports.causes.cause import Checked, Likelihood, likely, not_recorded, possible, ruled_out
 from esper_analyze.reports.causes.general_checks import jump
 from esper_analyze.reports.causes.numbers import RECENT, Numbers, Step
@@ -27,7 +29,7 @@ _EARLY = 10
 """An incident in so many first updates began with the run."""
 _SETTING_STEP = 0.2
 """Change of a setting from one update to the next that no schedule makes."""
-_SHIFT = "parameter_shift_between_updates"
+_ROUNDING = ParametersChangedLimits().rounding
 _SAME_SIZE = 3.0
 """Within this factor, two sizes are alike."""
 
@@ -114,33 +116,37 @@ def _consistency(numbers: Numbers) -> tuple[str, float] | None:
     return None if name is None else (name, numbers.since(name))
 
 
-def _written(numbers: Numbers) -> Checked | None:
+def _parameters(numbers: Numbers) -> Checked | None:
     """Say whether anything but the optimizer changed the parameters before the incident; None if it is not known."""
-    if not numbers.recorded(_SHIFT):
-        return None
+    if "parameters_changed" in numbers.lead.seen_by or numbers.incident("parameters_changed") is not None:
+        alarm = numbers.incident("parameters_changed") or numbers.lead
+        return likely(f"parameters_changed alarmed at update {alarm.start:,}")
     near = (numbers.update >= numbers.lead.onset - RECENT) & (numbers.update <= numbers.lead.start)
-    moved = numbers.update[near & (numbers.cells(_SHIFT) > 0)]
-    if not len(moved):
+    shifts = numbers.cells(_SHIFT)[near]
+    if not len(shifts) or not np.isfinite(shifts).all():
+        return None
+    if shifts.max() <= _ROUNDING:
         return ruled_out(f"{_SHIFT} is 0")
-    shift = number(numbers.measured(_SHIFT, int(moved[-1])))
-    return likely(f"{_SHIFT} is {shift} in update {moved[-1]:,}")
+    return possible(f"{_SHIFT} is {number(float(shifts.max()))} in update {numbers.update[near][shifts.argmax()]:,}")
 
 
-def if_written(check: Callable[[Numbers], Checked]) -> Callable[[Numbers], Checked]:
-    """Return the check of a cause that changes parameters: ruled out where nothing did."""
+def unless_untouched(check: Callable[[Numbers], Checked]) -> Callable[[Numbers], Checked]:
+    """Return the check of a cause that writes to parameters: ruled out where nothing did."""
 
     def checked(numbers: Numbers) -> Checked:
-        found = _written(numbers)
-        return check(numbers) if found is None or found.answer is Likelihood.LIKELY else found
+        written = _parameters(numbers)
+        return check(numbers) if written is None or written.answer is not Likelihood.RULED_OUT else written
 
     return checked
 
 
 def replaced(numbers: Numbers) -> Checked:
     """Say whether parameters, else entropy or values, jumped between two updates."""
-    found = _written(numbers)
-    if found is not None:
-        return found
+    written = _parameters(numbers)
+    if written is not None:
+        return written
+    if not numbers.recorded("entropy"):
+        return not_recorded("entropy; pass rec.minibatch(entropy=…), and the model to the recorder")
     other = numbers.incident("policy_replaced")
     if other is not None:
         return likely(f"policy_replaced alarmed at update {other.start:,}")

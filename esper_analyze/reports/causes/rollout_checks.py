@@ -146,6 +146,13 @@ def observations(numbers: Numbers) -> Checked:
     other = numbers.incident("observations_changed")
     if other is not None or "observations_changed" in numbers.lead.seen_by:
         return likely(f"observations_changed alarmed at update {(other or numbers.lead).start:,}")
+    return _by_values(numbers) if numbers.recorded("value_mean") else _NO_OBSERVATIONS
+
+
+_NO_OBSERVATIONS = not_recorded("observations, value_mean; pass rec.update(observations=…) or rec.update(values=…)")
+
+
+def _by_values(numbers: Numbers) -> Checked:
     steps = [step for name in ("value_mean", "value_std", "entropy") if (step := numbers.step(name)) is not None]
     jumped = [step for step in steps if step.update >= numbers.lead.onset - RECENT]
     if not jumped:

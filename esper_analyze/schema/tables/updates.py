@@ -94,11 +94,12 @@ _CLOCK = (
     real(
         "parameter_shift_between_updates",
         "distance of the trainable parameters at the first minibatch from where the update before left them (in the "
-        "first one: from where the recorder found them), relative to their norm; of a sample of up to 64 elements of "
-        "each tensor. 0: nothing changed them in between",
+        "first one: from where the recorder found them), relative to the larger of their norms; of a sample of up to "
+        "64 elements of each tensor. 0: nothing changed these in between",
         "share",
         "first minibatch",
-        "parameters were added or replaced, an optimizer stepped in between, or no model was passed",
+        "parameters were added, replaced, frozen or moved, an optimizer stepped in between, the first update after a "
+        "resume, no minibatch, or no model was passed",
         merge=MAX,
     ),
 )
@@ -395,7 +396,7 @@ _VALUE = (
     ),
     real(
         "observation_constant_fraction",
-        "share of the features whose finite values are all equal",
+        "share of the features whose finite values are all equal, or that have none",
         "share",
         _SAMPLE,
         _NO_OBSERVATIONS,

@@ -197,7 +197,7 @@ def loss_cells(drawn: Drawn, now: Update) -> Cells:
     if all(one.clip_range is not None and "policy_loss" in one.losses for one in now.minibatches):
         sizes, apart = [], []
         for one in some:
-            ratio, advantages = ratios(drawn, one)[""].ratio, one.rows["advantages"][one.counted]
+            ratio, advantages = np.exp(ratios(drawn, one)[""].raw), one.rows["advantages"][one.counted]
             assert one.clip_range is not None
             held = np.clip(ratio, 1 - one.clip_range, 1 + one.clip_range)
             sizes.append(np.abs(ratio * advantages).mean())

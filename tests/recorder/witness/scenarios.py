@@ -333,7 +333,7 @@ def between_updates(run_dir: Path) -> Iterator[Expected]:
         model.bias.fill_(1.0)
     optimizer = torch.optim.SGD(model.parameters(), 0.0)
     norm = math.sqrt(0 + 1 + 4 + 9 + 16 + 25 + 3)
-    shifts: list[float | None] = [0.0, 0.0, 2.0 / norm, 0.0, None, math.nan, None, 0.0]
+    shifts: list[float | None] = [0.0, 0.0, 2.0 / math.sqrt(norm**2 - 1 + 9), 0.0, None, math.nan, None, 0.0]
     with Recorder(run_dir, model, strict=True) as rec:
         for update in range(len(shifts)):
             if update == 2:
