@@ -51,12 +51,12 @@ from esper_analyze.detector.rules.value_divergence import RULE as VALUE_DIVERGEN
 from esper_analyze.detector.rules.value_fit_lost import RULE as VALUE_FIT_LOST
 
 RULES: tuple[Rule, ...] = (
+    SETTING_CHANGED,
+    PARAMETERS_CHANGED,
     OBSERVATIONS_CHANGED,
     NUMERICAL_INSTABILITY,
     DATA_LOST,
     RANK_DESYNC,
-    SETTING_CHANGED,
-    PARAMETERS_CHANGED,
     OPTIMIZER_RESTARTED,
     ENDS_IGNORED,
     RETURNS_INCONSISTENT,

@@ -114,6 +114,8 @@ RULE = Rule(
         Example("gaps from the beginning", "info", _cells(*_USUAL, **{NONFINITE: 0.01}), updates=12),
         Example("not passed", "no_data", dict.fromkeys((SHIFT, SPREAD, CONSTANT, NONFINITE))),
     ),
+    causes=("setting_changed", "parameters_changed"),
+    follows=("kl_spike", "policy_replaced", "entropy_collapse", "ratio_explosion", "gradient_explosion"),
     memory={**_RANGE.memory(SHIFT), **_RANGE.memory(SPREAD), **_RANGE.memory(CONSTANT), "whole": zeros},
     statistics={
         SHIFT: Statistic(
