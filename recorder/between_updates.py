@@ -33,12 +33,12 @@ class BetweenUpdates:
 
     def begin(self, parameters: Iterable[Tensor], other_steps: int) -> None:
         """Compare as the next update begins; not where an optimizer took ``other_steps`` since."""
-        before, self._before = self._before, None
-        if before is None or other_steps:
+        if self._before is None or other_steps:
             return
         tensors = _whole(parameters)
         if _identity(tensors) == self._sampled:
-            self._shift = relative_distance(_sample(tensors), before)
+            self._shift = relative_distance(_sample(tensors), self._before)
+        self._before = None  # last: Ctrl-C may repeat the call
 
 
 def relative_distance(now: Tensor, before: Tensor) -> Tensor:
