@@ -54,9 +54,11 @@ def relative_distance(now: Tensor, before: Tensor) -> Tensor:
 
 def _whole(parameters: Iterable[Tensor]) -> list[Tensor]:
     """Return the trainable real parameters that lie whole on one device: not those sharded over several."""
-    trainable = [one for one in parameters if one.requires_grad and not hasattr(one, "to_local")]
-    real = [one for one in trainable if one.numel() and not one.is_complex() and one.layout is torch.strided]
-    return [one for one in real if one.device == real[0].device]
+    trainable = [tensor for tensor in parameters if tensor.requires_grad and not hasattr(tensor, "to_local")]
+    real = [
+        tensor for tensor in trainable if tensor.numel() and not tensor.is_complex() and tensor.layout is torch.strided
+    ]
+    return [tensor for tensor in real if tensor.device == real[0].device]
 
 
 def _identity(tensors: Iterable[Tensor]) -> tuple[object, ...]:

@@ -31,12 +31,12 @@ class ObservationsChangedLimits(Limits):
     """Bounds on ``updates.observation_shift`` and on what the observations are like."""
 
     least: float = limit(
-        0.15, "of 1: with the next three it tells none of 124 known sound trainings of the fault bench", at_least=0.0
+        0.15, "of 1: with the next three it tells none of 108 known trainings without a fault", at_least=0.0
     )
     peaks: float = limit(1.5, "times its largest value over the last 20 updates", at_least=0.0)
     spread: float = limit(0.05, "share beyond the standard deviations of the last 20 updates", at_least=0.0)
     leap: float = limit(3.0, "times that largest value, where the spread stayed in its range", at_least=0.0)
-    far: float = limit(0.4, "of 1, for the same: none of 124 known sound trainings had 0.26", at_least=0.0)
+    far: float = limit(0.4, "of 1, for the same: none of 108 known trainings without a fault had 0.26", at_least=0.0)
     constant: float = limit(0.1, "more features constant than in any of the last 20 updates", at_least=0.0)
 
 
