@@ -11,6 +11,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -75,10 +76,25 @@ class Child:
                 self.sha = sha
                 self.lost, self.handed = (int(rest[0]), int(rest[1])) if rest else (0, 0)
 
-    def go(self) -> None:
-        """Let a child that waits go on."""
+    def go(self, times: int = 1) -> None:
+        """Let a child that waits go on, at this point and at as many as make ``times``."""
         assert self._socket is not None
-        self._socket.send(b"\n")
+        self._socket.send(times * b"\n")
+
+    def train_until(self, update: int) -> None:
+        """Let a child that is held at ``u`` train on until it waits at the end of ``update``."""
+        self.listen(lambda one: one.done >= 0)
+        self.go(update - self.done)
+        self.listen(lambda one: one.done >= update)
+
+    def warns(self) -> bool:
+        """Wait until the child has said on stderr that something cannot be done; False when it never does."""
+        end = time.monotonic() + PATIENCE
+        while not any("cannot" in line for line in self.warnings):
+            if time.monotonic() > end:
+                return False
+            time.sleep(0.005)
+        return True
 
     def signal(self, number: int) -> None:
         """Send a signal, should the child still live."""
@@ -134,7 +150,8 @@ class Nursery:
     def start(self, updates: int, **order: Any) -> Child:
         """Start a training; it waits at the points in ``hold`` until ``go``. Returns once it is ready.
 
-        Held at ``trained``, it is alive for whatever is done to it meanwhile, however fast it trains.
+        Held at ``trained``, it is alive for whatever is done to it meanwhile, however fast it trains; held at ``u``,
+        it waits after each update.
         """
         self._count += 1
         folder = self.scratch / f"{self._count:05d}"

@@ -45,13 +45,14 @@ def full_disk(bench: Bench) -> Outcome:
 
 
 def _room_comes_back(bench: Bench, place: Path, kilobytes: int) -> Child:
-    child = bench.nursery.start(UPDATES, run_dir=place / "run", constants=RECOVER_SOON, hold=["made"], pace=0.01)
+    child = bench.nursery.start(UPDATES, run_dir=place / "run", constants=RECOVER_SOON, hold=["made", "u"])
     child.listen(lambda one: one.writer > 0)
     ballast = place / "ballast"
     ballast.write_bytes(bytes(1000 * (4000 - kilobytes)))
     child.go()
-    child.listen(lambda one: one.done >= UPDATES // 2)
+    child.train_until(UPDATES // 2)
     ballast.unlink()
+    child.go(UPDATES)
     child.ended()
     return child
 
@@ -154,11 +155,12 @@ def taken_away(bench: Bench) -> Outcome:
 
 def _deleted(bench: Bench, outcome: Outcome, what: str) -> None:
     """Nothing is sealed before, so that all that was handed over is gone, and must be counted as such."""
-    child = bench.nursery.start(UPDATES, pace=0.01)
-    child.listen(lambda one: one.done >= 6)
+    child = bench.nursery.start(UPDATES, hold=["u"])
+    child.train_until(6)
     gone = child.run_dir if what == "run deleted" else next(child.run_dir.glob("rank*/attempt*"))
     while gone.exists():  # the writer may put a file into it meanwhile
         shutil.rmtree(gone, ignore_errors=True)
+    child.go(UPDATES)
     child.ended()
     outcome.trials += 1
     if child.status != 0 or child.sha != bench.sha(UPDATES):
@@ -172,16 +174,18 @@ def _deleted(bench: Bench, outcome: Outcome, what: str) -> None:
 
 def _without_permission(bench: Bench, outcome: Outcome, mode: int, *, back: bool) -> None:
     uid = NOBODY if os.geteuid() == 0 else None
-    child = bench.nursery.start(UPDATES, uid=uid, constants=RECOVER_SOON, pace=0.02)
-    child.listen(lambda one: one.done >= 6)
+    child = bench.nursery.start(UPDATES, uid=uid, constants=RECOVER_SOON, hold=["u"])
+    child.train_until(6)
     attempt = next(child.run_dir.glob("rank*/attempt*"))
     attempt.chmod(mode)
+    child.train_until(UPDATES // 2)
+    warned = child.warns()
     if back:
-        child.listen(lambda one: one.done >= UPDATES // 2)
         attempt.chmod(0o755)
+    child.go(UPDATES)
     child.ended()
     attempt.chmod(0o755)
-    if not any("cannot" in line for line in child.warnings):
+    if not warned:
         outcome.wrong[f"mode {mode:03o}: no warning"] += 1
     _warned(child, outcome)
     bench.judge_trained(child, outcome, UPDATES, f"mode {mode:03o}, {back=}", complete=back)
