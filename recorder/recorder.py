@@ -298,7 +298,7 @@ class Recorder:
         """The telemetry level of the update in progress."""
         return self._detector.level(self._update)
 
-    @completed(lambda self: (self._update, len(self._buffer.minibatches)))
+    @completed(lambda self: (self._update, len(self._buffer.minibatches)))  # type: ignore[arg-type]  # self is never passed by keyword
     def minibatch(
         self,
         *,
@@ -326,12 +326,13 @@ class Recorder:
         index: ArrayLike | None = None,
         env: ArrayLike | None = None,
         step: ArrayLike | None = None,
+        **misspelt: object,
     ) -> None:
         """Record one minibatch, before its backward.
 
         Tensors, numpy arrays and lists are accepted, of any shape with one number a sample ([N], or time × environments
         [T, B]); arguments by head need no mapping for a single head. An optional argument that cannot be used is left
-        out, counted in ``losses_of_data`` and logged once.
+        out, counted in ``losses_of_data`` and logged once; so is one of an unknown name (``misspelt``).
 
         Log-probs and entropies are [N] per head, one number a sample (of an action of several dimensions their sum),
         new ones from this minibatch's forward, old ones as stored at collection. ``masks``: the **stored** boolean
@@ -350,6 +351,8 @@ class Recorder:
             return
         self.expect_minibatch()
         with self.guarded("minibatch"), torch.no_grad():
+            for name in misspelt:
+                self.guarded.refuse(f"minibatch({name})", arguments.unknown(name, _MINIBATCH, "minibatch argument"))
             if not self._begin_minibatch():
                 return
             number = epoch if type(epoch) is int and abs(epoch) < 2**31 else 0
@@ -920,6 +923,7 @@ class Recorder:
 
 ARGUMENTS: tuple[str, ...] = tuple(inspect.signature(Recorder).parameters)
 """The names of the arguments of ``Recorder``, and that of its further facts."""
+_MINIBATCH = [name for name in inspect.signature(Recorder.minibatch).parameters if name not in ("self", "misspelt")]
 
 
 def _parts(name: str, parts: Parts | None) -> Parts | None:

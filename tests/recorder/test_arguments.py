@@ -149,6 +149,7 @@ NAMES = [
     ("update", {"returns": torch.ones(N)}, "returns without values"),
     ("update", {"masks": {"actoin": FLAGS[:, None]}}, "the nearest is 'action'"),
     ("update", {"relevant": {"action": FLAGS}}, "not to minibatch()"),
+    ("minibatch", {"clip_rnge": 0.2}, "no minibatch argument is called 'clip_rnge'; the nearest is 'clip_range'"),
     ("minibatch", {"relevant": {"action": FLAGS}}, "not to update()"),
     ("minibatch", {"relevant": {"actoin": FLAGS}}, "the nearest is 'action'"),
     ("minibatch", {"masks": {"actoin": FLAGS[:, None]}}, "the nearest is 'action'"),
