@@ -257,6 +257,20 @@ def test_runs_are_compared_opened_or_by_path(run: ea.Run, fleet: ea.Fleet, tmp_p
     assert json.loads((page.parent / "compare.json").read_text(encoding="utf-8"))["headline"] == by_path.headline
 
 
+def test_a_comparison_has_tenths_and_means_by_group() -> None:
+    compared = ea.compare([SAMPLES / "masked_healthy", SAMPLES / "kl_too_high", SAMPLES / "nan_reward"], by="n_epochs")
+    returns = compared.tenths.filter(pl.col("metric") == "episode_return_mean")
+    assert returns["run"].to_list() == ["masked_healthy", "kl_too_high", "nan_reward"]
+    assert returns["updates"].to_list() == [12, 6, 3]
+    first = ea.open(SAMPLES / "masked_healthy").updates["episode_return_mean"][:12].mean()
+    assert returns["first"][0] == pytest.approx(first)
+    groups = compared.groups.filter(pl.col("metric") == "kl_k3")
+    assert groups.select("group", "runs").rows() == [("4", 2), ("10", 1)]
+    low, mean, high = groups.select("low", "mean", "high").row(0)
+    assert low < mean < high
+    assert ea.compare([SAMPLES / "masked_healthy", SAMPLES / "nan_reward"]).groups.is_empty()
+
+
 def test_a_backtest_scores_rules_and_settings() -> None:
     result = ea.backtest(SAMPLES, sweep={"kl_spike.critical": [0.2, 1e9]})
     assert result.scores["rule"].to_list() == ["kl_spike", "kl_spike", "all rules", "all rules"]

@@ -13,6 +13,7 @@ from esper_analyze.api.arguments import PathLike, Paths, as_path, run_paths_in
 from esper_analyze.api.fleet import Fleet
 from esper_analyze.api.frames import Schema, frame
 from esper_analyze.api.run import Run
+from esper_analyze.comparison.groups import Group, groups_of
 from esper_analyze.comparison.side_by_side import side_by_side
 from esper_analyze.comparison.words import caveats, headline, sentences
 from esper_analyze.comparison.write import facts, write_comparison
@@ -38,11 +39,30 @@ DIVERGENCES: Schema = {
 }
 
 
+TENTHS: Schema = {
+    "run": pl.String,
+    "metric": pl.String,
+    "first": pl.Float64,
+    "last": pl.Float64,
+    "updates": pl.Int64,
+    "worst": pl.String,
+}
+GROUPS: Schema = {
+    "group": pl.String,
+    "metric": pl.String,
+    "mean": pl.Float64,
+    "low": pl.Float64,
+    "high": pl.Float64,
+    "runs": pl.Int64,
+}
+
+
 class Comparison:
     """Runs compared, from ``ea.compare``; in a notebook it shows its sentences."""
 
-    def __init__(self, side_by_side: SideBySide) -> None:
+    def __init__(self, side_by_side: SideBySide, groups: Sequence[Group] = ()) -> None:
         self.side_by_side = side_by_side
+        self._groups = groups
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -62,7 +82,35 @@ class Comparison:
     @cached_property
     def facts(self) -> dict[str, Any]:
         """Everything the comparison says as plain data, as compare.json holds it."""
-        return facts(self.side_by_side)
+        return facts(self.side_by_side, self._groups)
+
+    @property
+    def tenths(self) -> pl.DataFrame:
+        """One row for each run and summarised metric: means over the first and the last tenth, ``updates`` each.
+
+        A metric that a run never measured has no row. ``worst`` is the run's worst incident, or how it stands.
+        """
+        rows = [
+            (run["run"], column, cell["first"], cell["last"], cell["updates"], run["worst"])
+            for run in self.facts["runs"]
+            for column, cell in run["tenths"].items()
+            if cell is not None
+        ]
+        return frame(rows, TENTHS)
+
+    @property
+    def groups(self) -> pl.DataFrame:
+        """One row for each group and summarised metric: the mean of the runs' last tenths with its 95 % interval.
+
+        ``runs`` are those counted. Empty unless compared with ``by`` or ``group``.
+        """
+        rows = [
+            (group["group"], column, cell["mean"], cell["low"], cell["high"], cell["runs"])
+            for group in self.facts["groups"]
+            for column, cell in group["last_tenth"].items()
+            if cell is not None
+        ]
+        return frame(rows, GROUPS)
 
     @property
     def divergences(self) -> pl.DataFrame:
@@ -91,7 +139,7 @@ class Comparison:
         """
         target = Path("reports/compare") if out is None else as_path(out)
         refuse_folder(target)
-        return write_comparison(self.side_by_side, target)
+        return write_comparison(self.side_by_side, target, groups=self._groups)
 
     def __repr__(self) -> str:
         return f"<Comparison of {many(len(self.labels), 'run')}: {cleaned(self.headline)}>"
@@ -100,12 +148,19 @@ class Comparison:
         return render("notebook_comparison.html.j2", headline=self.headline, sentences=self.sentences)
 
 
-def compare(runs: Fleet | Paths | Sequence[Run], *, skip_broken: bool = False) -> Comparison:
+def compare(
+    runs: Fleet | Paths | Sequence[Run],
+    *,
+    by: str | Sequence[str] = (),
+    group: str | None = None,
+    skip_broken: bool = False,
+) -> Comparison:
     """Compare two runs or more: opened runs, a fleet, or paths as ``ea.open_fleet`` takes them.
 
     Two runs: from which update on one lies beyond what the other does, by more than their own early noise. Three and
-    more: which run leaves the others, and when. Raises ``EsperError`` when fewer than two have a complete update, and
-    when they have no metric in common.
+    more: which run leaves the others, and when. ``by``: settings, such as "learning_rate", by which the runs are
+    grouped; ``group``: a regular expression on their labels that does so instead. Raises ``EsperError`` when fewer than
+    two have a complete update, when they have no metric in common, and when they cannot be grouped so.
     """
     opened = _labelled(runs, skip_broken=skip_broken)
     labelled = [(label, run) for label, run in opened if run.last_update is not None]
@@ -118,7 +173,7 @@ def compare(runs: Fleet | Paths | Sequence[Run], *, skip_broken: bool = False) -
     comparison = side_by_side(labelled)
     if not comparison.metrics:
         raise UsageError("these runs have no metric in common", hint="run.rows says what was recorded")
-    return Comparison(comparison)
+    return Comparison(comparison, groups_of(comparison, [by] if isinstance(by, str) else by, group))
 
 
 def _labelled(runs: Fleet | Paths | Sequence[Run], *, skip_broken: bool) -> list[tuple[str, RecordedRun]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -14,6 +15,7 @@ from esper_analyze.storage.output_path import refuse_folder
 from esper_analyze.terminal import cleaned, escaped, path_words, progress, put, say, show_table
 
 if TYPE_CHECKING:
+    from esper_analyze.comparison.groups import Group
     from esper_analyze.comparison.side_by_side import SideBySide
     from esper_analyze.runs.fleet import RecordedFleet
     from esper_analyze.runs.run import RecordedRun
@@ -26,6 +28,8 @@ ComparedRuns = Annotated[
 ]
 MOST_SETTINGS = 12
 """Differing settings listed in the terminal; page and JSON list all."""
+MOST_LABELS = 2
+"""Runs named beside a value of a setting in the terminal."""
 _NUMBERS = (
     "update",
     "value",
@@ -43,6 +47,22 @@ def compare(
     out: Annotated[
         Path, typer.Option("--out", metavar="DIR", help="Directory for the page, its figures and compare.json.")
     ] = Path("reports/compare"),
+    by: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--by",
+            metavar="SETTING",
+            help="Means by group of runs with the same value of this setting, such as learning_rate. Repeat for more.",
+        ),
+    ] = None,
+    group: Annotated[
+        str | None,
+        typer.Option(
+            "--group",
+            metavar="REGEX",
+            help="Means by group of runs in whose labels this matches the same text; (…) picks the part that counts.",
+        ),
+    ] = None,
     as_json: Json = False,
     fail_on_parting: Annotated[
         bool,
@@ -55,7 +75,10 @@ def compare(
     ] = False,
     skip_broken: SkipBroken = False,
 ) -> None:
-    """Find the first update where runs diverge, in which metric, and how their settings differ.
+    """Compare runs: how each began and ended, where they diverge, in which metric, and how their settings differ.
+
+    First a table: the mean over the first and the last tenth of each run, their ratio, and its worst incident. With
+    --by or --group also the means over the runs of a group, with 95 % confidence intervals.
 
     Two runs: the update up to which they are equal in all compared columns, then the first at which one leaves the
     other's range around that update by more than their early noise, and stays outside. Two healthy runs with different
@@ -73,8 +96,11 @@ def compare(
 
     Example: esper-analyze compare runs/seeds --out reports/seeds --fail-on-parting
 
-    Example: esper-analyze compare 'runs/lr-*' --json
+    Example: esper-analyze compare 'runs/lr-*' --by learning_rate
+
+    Example: esper-analyze compare runs --group '^(.*)-seed' --json
     """
+    from esper_analyze.comparison.groups import groups_of
     from esper_analyze.comparison.metrics import TOPICS
     from esper_analyze.comparison.side_by_side import side_by_side
     from esper_analyze.comparison.write import facts, write_comparison
@@ -87,14 +113,15 @@ def compare(
         compared = side_by_side(runs, progress=step)
     if not compared.metrics:
         raise UsageError("these runs have no metric in common", hint="`esper-analyze sql RUN` shows what was recorded")
+    groups = groups_of(compared, by or (), group)
     page = None
     if not no_page:
         with progress("drawing", len(TOPICS)) as step:
-            page = write_comparison(compared, out, progress=step)
+            page = write_comparison(compared, out, groups=groups, progress=step)
     if as_json:
-        put(strict_json(facts(compared)))
+        put(strict_json(facts(compared, groups)))
     else:
-        _show(compared)
+        _show(compared, groups)
         put("" if page is None else f"\n{path_words(page)}\n")
     if fail_on_parting and (compared.divergences or compared.returns_end_apart):
         raise typer.Exit(FINDINGS)
@@ -114,9 +141,14 @@ def _usable(fleet: RecordedFleet) -> list[tuple[str, RecordedRun]]:
     raise UsageError(reason, hint="compare needs two runs or more; a directory stands for all the runs below it")
 
 
-def _show(comparison: SideBySide) -> None:
+def _show(comparison: SideBySide, groups: Sequence[Group]) -> None:
+    from esper_analyze.comparison.summary_tables import group_table, tenths_table
     from esper_analyze.comparison.words import caveats, divergence_table, headline, sentences
 
+    _show_table(*tenths_table(comparison))
+    if groups:
+        put("last tenth, mean over the runs of a group (95 % confidence interval):\n")
+        _show_table(*group_table(comparison, groups))
     put(cleaned(headline(comparison), 1_000) + "\n")
     for sentence in (*sentences(comparison), *caveats(comparison)):
         put(cleaned(sentence, 1_000) + "\n")
@@ -127,13 +159,29 @@ def _show(comparison: SideBySide) -> None:
     _show_settings(comparison)
 
 
+def _show_table(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    show_table(titles, [[escaped(cell) for cell in row] for row in rows], right=("runs",))
+    put("\n")
+
+
 def _show_settings(comparison: SideBySide) -> None:
     listed = [setting for setting in comparison.settings if not setting[0].startswith("thresholds.")]
     if listed:
         put("\nsettings that differ:\n")
     for name, values in listed[:MOST_SETTINGS]:
-        values_text = " | ".join(dict.fromkeys(cleaned(value, 40) for value in values))
-        put(f"  {cleaned(name)}: {cleaned(values_text, 160)}\n")
+        put(f"  {cleaned(name)}: {cleaned(_who_has_what(comparison, values), 240)}\n")
     more = len(comparison.settings) - len(listed[:MOST_SETTINGS])
     if more:
         put(f"  and {more:,} more, including thresholds of the detector: the page lists all\n")
+
+
+def _who_has_what(comparison: SideBySide, values: Sequence[str]) -> str:
+    """Return each value with the runs that have it; of two runs the values alone, in their order."""
+    if len(values) == 2:
+        return " | ".join(cleaned(value, 60) for value in values)
+    parts = []
+    for value in dict.fromkeys(values):
+        labels = [label for label, of_run in zip(comparison.labels, values, strict=True) if of_run == value]
+        more = f" and {len(labels) - MOST_LABELS} more" if len(labels) > MOST_LABELS else ""
+        parts.append(f"{cleaned(value, 40)} ({', '.join(labels[:MOST_LABELS])}{more})")
+    return " | ".join(parts)

@@ -6,8 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from esper_analyze.comparison.figures import Overlay
+from esper_analyze.comparison.group_figure import GroupFigure
 from esper_analyze.comparison.settings import SettingDifference
 from esper_analyze.comparison.side_by_side import SideBySide
+from esper_analyze.comparison.summary_tables import Table, tenths_table
 from esper_analyze.comparison.words import READING, caveats, divergence_table, headline, sentences, undiverged
 from esper_analyze.reports.render.figure import Drawn
 from esper_analyze.reports.render.html import render
@@ -22,7 +24,16 @@ Answered = tuple[Overlay, Drawn, list[str]]
 """A figure's data, the figure and its sentences."""
 
 
-def page(comparison: SideBySide, answers: Sequence[Answered]) -> str:
+@dataclass(frozen=True, slots=True)
+class Grouped:
+    """Means by group: their table, and their figure (None: no metric that two runs measured)."""
+
+    table: Table
+    drawn: Drawn | None
+    figure: GroupFigure
+
+
+def page(comparison: SideBySide, answers: Sequence[Answered], grouped: Grouped | None = None) -> str:
     """Return the page as one self-contained HTML document."""
     verdict, word = _verdict(comparison)
     labels = comparison.labels
@@ -30,6 +41,8 @@ def page(comparison: SideBySide, answers: Sequence[Answered]) -> str:
     return render(
         "comparison.html.j2",
         contents={
+            "tenths": "First and last tenth",
+            **({} if grouped is None else {"groups": GroupFigure.title}),
             "divergences": "Where they diverge",
             **{overlay.topic: overlay.title for overlay, _, _ in answers},
             "settings": "How their settings differ",
@@ -43,6 +56,8 @@ def page(comparison: SideBySide, answers: Sequence[Answered]) -> str:
         headline=headline(comparison),
         sentences=sentences(comparison),
         caveats=caveats(comparison),
+        tenths=tenths_table(comparison),
+        grouped=grouped,
         divergences={"titles": titles, "rows": rows},
         quiet=[metric.name for metric in undiverged(comparison)],
         answers=answers,

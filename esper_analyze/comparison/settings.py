@@ -18,13 +18,20 @@ SAME = 1e-6
 NAMING = ("run_id", "created", "name", "schema_version", "rule_revisions", "notes")
 """Keys that identify a run and are not settings."""
 _ADDRESS = re.compile(r" at 0x[0-9a-f]+")
+AS_USED = ", as used"
+"""After the name of a setting that was recorded in every update."""
 SettingDifference = tuple[str, tuple[str, ...]]
 """A setting and its value in each run, ``–`` where run.json has none."""
 
 
+def settings_of(info: Mapping[str, Any]) -> dict[str, str]:
+    """Return the settings in run.json by name, "hyperparameters.gamma", as texts."""
+    return dict(_flat(info))
+
+
 def differences(infos: Sequence[Mapping[str, Any]]) -> list[SettingDifference]:
     """Return the settings that are not the same in all runs, hyperparameters first and thresholds last."""
-    flat = [dict(_flat(info)) for info in infos]
+    flat = [settings_of(info) for info in infos]
     names = dict.fromkeys(name for setting in flat for name in setting)
     by_name = [(name, tuple(setting.get(name, "–") for setting in flat)) for name in names]
     return sorted(
@@ -49,7 +56,7 @@ def used(column: str, cells: MetricMatrix, rows: Bools, updates: Ints) -> Settin
     if len(set(words)) == 1:
         at = int(other.argmax())
         words = tuple(f"{_number(value)} at update {updates[at]:,}" for value in cells.value[:, at])
-    return f"{column}, as used", words
+    return column + AS_USED, words
 
 
 def _course(values: Floats, updates: Ints) -> str:

@@ -14,7 +14,9 @@ from esper_analyze.comparison.divergence import HITS, Divergence, DivergenceResu
 from esper_analyze.comparison.ends import EndDifference, end_differences
 from esper_analyze.comparison.metrics import CLOCKS, METRICS, SLOTS, Metric
 from esper_analyze.comparison.settings import SettingDifference, differences, opaque, used
+from esper_analyze.comparison.tenths import TITLES, Tenths, tenths
 from esper_analyze.detector.signals import Bools, Ints
+from esper_analyze.reports.listing import summary_of
 from esper_analyze.runs.damaged_shard import naming_damaged_shard
 from esper_analyze.runs.merge_ranks import merge_ranks
 from esper_analyze.runs.run import RecordedRun
@@ -74,7 +76,8 @@ class SideBySide:
     """Several runs compared. ``updates`` are those that any run recorded; ``rows`` [runs, updates] says which did.
 
     ``metrics`` were measured by two runs at least, ``not_common`` not by all. ``exact`` are the other numbers of table
-    updates, compared for equality only; ``tables`` have rows but were not compared.
+    updates, compared for equality only; ``tables`` have rows but were not compared. ``tenths`` are by column, ``worst``
+    is how each run stands and its worst alarm, by what its live detector said.
     """
 
     labels: tuple[str, ...]
@@ -85,6 +88,8 @@ class SideBySide:
     not_common: tuple[ComparedMetric, ...]
     settings: tuple[SettingDifference, ...]
     functions: tuple[str, ...]
+    tenths: Mapping[str, tuple[Tenths | None, ...]]
+    worst: tuple[str, ...]
     exact: tuple[tuple[str, MetricMatrix], ...] = ()
     tables: tuple[str, ...] = ()
 
@@ -199,6 +204,8 @@ def side_by_side(
         not_common=tuple(item for item in measured if not item.cells.has_measurements.all()),
         settings=(*(item for item in as_used if item is not None), *differences(infos)),
         functions=tuple(opaque(infos)),
+        tenths={item.metric.column: tenths(item.cells) for item in measured if item.name in TITLES},
+        worst=tuple(summary_of(run).short_verdict for _, run in runs),
         exact=tuple((name, _cells([item[name] for item in others], updates)) for name in _others() if others),
         tables=tuple(table.name for table in TABLES if _unseen(table.name, [run for _, run in runs])),
     )

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from esper_analyze.comparison.figures import overlays, words
-from esper_analyze.comparison.page import page
+from esper_analyze.comparison.group_figure import group_figure
+from esper_analyze.comparison.groups import Group
+from esper_analyze.comparison.page import Grouped, page
 from esper_analyze.comparison.side_by_side import ComparedMetric, SideBySide
+from esper_analyze.comparison.summary_tables import group_means, group_table
 from esper_analyze.comparison.words import caveats, headline, sentences, values_at
 from esper_analyze.reports.render.figure import drawn
 from esper_analyze.storage.atomic import write_files
@@ -19,26 +22,40 @@ PAGE_FILE = "index.html"
 FACTS_FILE = "compare.json"
 
 
-def write_comparison(comparison: SideBySide, out: Path, *, progress: Callable[[int], None] | None = None) -> Path:
+def write_comparison(
+    comparison: SideBySide,
+    out: Path,
+    *,
+    groups: Sequence[Group] = (),
+    progress: Callable[[int], None] | None = None,
+) -> Path:
     """Write the comparison into directory ``out``, the page last, and return the page's path.
 
     ``progress`` is called with the number of figures drawn. Raises ``UsageError`` when ``out`` cannot be written.
     """
+    grouped = _grouped(comparison, groups) if groups else None
     answers = []
     for done, overlay in enumerate(overlays(comparison), start=1):
         answers.append((overlay, drawn(overlay.drawing, overlay), words(overlay)))
         if progress is not None:
             progress(done)
     files = {f"{overlay.topic}.png": figure.png for overlay, figure, _ in answers}
-    files[FACTS_FILE] = strict_json(facts(comparison)).encode()
-    files[PAGE_FILE] = page(comparison, answers).encode()
+    if grouped is not None and grouped.drawn is not None:
+        files["groups.png"] = grouped.drawn.png
+    files[FACTS_FILE] = strict_json(facts(comparison, groups)).encode()
+    files[PAGE_FILE] = page(comparison, answers, grouped).encode()
     with writing(out):
         out.mkdir(parents=True, exist_ok=True)
         write_files(out, files)
     return out / PAGE_FILE
 
 
-def facts(comparison: SideBySide) -> dict[str, object]:
+def _grouped(comparison: SideBySide, groups: Sequence[Group]) -> Grouped:
+    figure = group_figure(comparison, groups)
+    return Grouped(group_table(comparison, groups), drawn(figure.drawing, figure) if figure.panels else None, figure)
+
+
+def facts(comparison: SideBySide, groups: Sequence[Group] = ()) -> dict[str, object]:
     """Return the contents of the page as plain data."""
     exact = comparison.first_difference if len(comparison.labels) == 2 else None
     return {
@@ -47,6 +64,7 @@ def facts(comparison: SideBySide) -> dict[str, object]:
         "caveats": caveats(comparison),
         "first_difference": None if exact is None else {"update": exact[0], "metrics": exact[1]},
         "runs": [_run(comparison, run) for run in range(len(comparison.labels))],
+        "groups": [_group(comparison, group) for group in groups],
         "metrics": [_metric(comparison, entry) for entry in comparison.metrics],
         "may_be_parting": [
             {"run": comparison.labels[entry.run], "update": entry.update, "metric": entry.compared.name}
@@ -78,6 +96,26 @@ def _run(comparison: SideBySide, run: int) -> dict[str, object]:
         "last_update": comparison.last_update(run),
         "parts_at": None if first is None else first.update,
         "parts_first_in": None if first is None else first.compared.name,
+        "worst": comparison.worst[run],
+        "tenths": {
+            column: None if cell is None else {"first": cell.first, "last": cell.last, "updates": cell.updates}
+            for column, cells in comparison.tenths.items()
+            for cell in (cells[run],)
+        },
+    }
+
+
+def _group(comparison: SideBySide, group: Group) -> dict[str, object]:
+    means = group_means(comparison, group)
+    return {
+        "group": group.name,
+        "runs": [comparison.labels[run] for run in group.runs],
+        "last_tenth": {
+            column: {"mean": mean.mean, "low": mean.low, "high": mean.high, "runs": mean.counted}
+            if mean.counted
+            else None
+            for column, mean in means.items()
+        },
     }
 
 

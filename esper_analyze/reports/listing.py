@@ -45,16 +45,22 @@ class RunSummary:
         status = f"{self.status}; {self.fault}" if self.status and self.fault else self.status or self.fault
         return [where, *("–" if fact is None else str(fact) for fact in facts), str(status), self._verdict_words()]
 
+    @property
+    def short_verdict(self) -> str:
+        """Return how the run stands and its worst alarm; rules that could not judge are left out."""
+        return "; ".join(self._verdict_parts()) or "–"
+
     def _verdict_words(self) -> str:
+        return "; ".join([*self._verdict_parts(), *([self.unjudged] if self.label and self.unjudged else [])]) or "–"
+
+    def _verdict_parts(self) -> list[str]:
         if self.label is None:
-            return "–"
+            return []
         parts = [] if self.worst is not None and self.label == self.worst["verdict"] else [self.label]
         if self.worst is not None:
             about = "" if self.worst["subject"] == "run" else f" on {self.worst['subject']}"
             parts.append(f"{self.worst['verdict']}: {self.worst['rule']}{about} at update {self.worst['update']}")
-        if self.unjudged:
-            parts.append(self.unjudged)
-        return "; ".join(parts)
+        return parts
 
 
 def summarise(path: Path) -> RunSummary:

@@ -229,3 +229,33 @@ def test_help_teaches(command: Command) -> None:
     said = command("compare", "--help")
     assert said.code == 0
     assert "Example: esper-analyze compare runs/before runs/after" in " ".join(said.out.split())
+
+
+def test_the_table_of_tenths_stands_first_and_groups_follow(seeds: Path, command: Command) -> None:
+    said = command("compare", seeds, "--group", "^(loud|seed)", "--no-page")
+    assert (said.code, said.err) == (0, "")
+    lines = said.out.splitlines()
+    assert lines[0].split()[:3] == ["run", "return", "KL"]
+    assert "worst incident" in lines[0]
+    assert [line.split()[0] for line in lines[2:8]] == ["loud", *(f"seed-{seed}" for seed in range(5))]
+    assert "95 % confidence interval" in lines[9]
+    assert [line.split()[:2] for line in lines[12:14]] == [["loud", "1"], ["seed", "5"]]
+
+
+def test_settings_that_differ_name_the_runs_and_runs_are_grouped_by_them(command: Command, tmp_path: Path) -> None:
+    for number in range(6):
+        rate = (0.1, 0.01)[number % 2]
+        facts = {"hyperparameters": {"learning_rate": rate, "gamma": 0.9}}
+        write_run(tmp_path / f"run-{number}", UPDATES, other_seed(number), facts=facts)
+    said = command("compare", tmp_path, "--by", "learning_rate", "--json", "--no-page")
+    groups = json.loads(said.out)["groups"]
+    assert [(group["group"], group["runs"]) for group in groups] == [
+        ("0.01", ["run-1", "run-3", "run-5"]),
+        ("0.1", ["run-0", "run-2", "run-4"]),
+    ]
+    said = command("compare", tmp_path, "--no-page")
+    assert "learning_rate: 0.1 (run-0, run-2 and 1 more) | 0.01 (run-1, run-3 and 1 more)" in said.out
+    said = command("compare", tmp_path, "--by", "gamma", "--no-page")
+    assert (said.code, said.out) == (2, "")
+    assert "gamma is 0.9 in all 6 runs" in said.err
+    assert "hyperparameters.learning_rate" in said.err

@@ -13,6 +13,7 @@ from esper_analyze.comparison.ends import end_differences
 from esper_analyze.comparison.metrics import METRICS, Metric
 from esper_analyze.comparison.settings import SettingDifference
 from esper_analyze.comparison.side_by_side import ComparedMetric, SideBySide
+from esper_analyze.comparison.tenths import TITLES, tenths
 from esper_analyze.detector.signals import Bools, Floats
 
 LABELS = ("a", "b", "c", "d", "e", "f", "g", "h")
@@ -43,7 +44,8 @@ def comparison(
 ) -> SideBySide:
     """Return a comparison of ``metrics``; runs are called a, b and so on, and have every update from 10 on."""
     shape = metrics[0].cells.value.shape
-    ready: dict[str, Any] = {"not_common": (), "functions": (), "tables": ()}
+    ready: dict[str, Any] = {"not_common": (), "functions": (), "tables": (), "worst": ("ok",) * shape[0]}
+    ready["tenths"] = {one.name: tenths(one.cells) for one in metrics if one.name in TITLES}
     return SideBySide(
         **{
             "labels": LABELS[: shape[0]],

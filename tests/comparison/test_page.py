@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from esper_analyze.comparison.figures import overlays, words
+from esper_analyze.comparison.groups import Group
 from esper_analyze.comparison.page import _run, _settings, _verdict, page
 from esper_analyze.comparison.side_by_side import SideBySide
 from esper_analyze.comparison.write import FACTS_FILE, PAGE_FILE, facts, write_comparison
@@ -103,10 +104,29 @@ def test_the_page_has_the_answer_each_section_and_what_stays_together() -> None:
     rendered = page(found, answers)
     assert "<h1>a and b</h1><p>2 metrics compared over 40 updates</p>" in rendered
     assert "No divergence in: value_mean." in rendered
-    for section in ("divergences", "policy", "value", "settings", "runs", "method"):
+    for section in ("tenths", "divergences", "policy", "value", "settings", "runs", "method"):
         assert rendered.count(f'id="{section}"') == 1
         assert f'href="#{section}"' in rendered
     assert "<h1>3 runs</h1>" in page(comparison([compared("policy_loss", still(3))]), [])
+
+
+def test_the_table_of_tenths_and_the_groups_come_first_on_page_and_in_the_facts(tmp_path: Path) -> None:
+    values = still(3)
+    values[:, 36:] = np.array([[2.0], [4.0], [9.0]])
+    found = comparison([compared("kl_k3", values)], worst=("ok", "ok", "critical: kl_spike at update 9"))
+    groups = (Group("<fast>", (0, 1)), Group("slow", (2,)))
+    page_text = write_comparison(found, tmp_path, groups=groups).read_text()
+    assert page_text.index('id="tenths"') < page_text.index('id="groups"') < page_text.index('id="divergences"')
+    for cell in ("100 → 2 (×0.02)", "critical: kl_spike at update 9", "3 (-9.71 – 15.7)", "&lt;fast&gt;"):
+        assert cell in page_text
+    assert "<fast>" not in page_text
+    assert (tmp_path / "groups.png").read_bytes().startswith(b"\x89PNG")
+    told = json.loads((tmp_path / FACTS_FILE).read_text())
+    assert told["runs"][2]["tenths"] == {"kl_k3": {"first": 100.0, "last": 9.0, "updates": 4}}
+    assert told["runs"][2]["worst"] == "critical: kl_spike at update 9"
+    first, second = told["groups"]
+    assert (first["group"], first["runs"], first["last_tenth"]["kl_k3"]["runs"]) == ("<fast>", ["a", "b"], 2)
+    assert second["last_tenth"]["kl_k3"] == {"mean": 9.0, "low": "NaN", "high": "NaN", "runs": 1}
 
 
 def test_facts_of_a_pair_that_diverges() -> None:
@@ -116,9 +136,9 @@ def test_facts_of_a_pair_that_diverges() -> None:
     assert told["first_difference"] == {"update": 40, "metrics": ("policy_loss",)}
     assert told["runs"] == [
         {"run": "a", "name": "one", "run_id": "x1", "updates": 40, "last_update": 49, "parts_at": None,
-         "parts_first_in": None},
+         "parts_first_in": None, "worst": "ok", "tenths": {}},
         {"run": "b", "name": None, "run_id": None, "updates": 40, "last_update": 49, "parts_at": 40,
-         "parts_first_in": "policy_loss"},
+         "parts_first_in": "policy_loss", "worst": "ok", "tenths": {}},
     ]  # fmt: skip
     (metric,) = told["metrics"]
     (parts,) = metric.pop("partings")
