@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -28,7 +29,12 @@ class OnlineDetector:
     """Judges each ended update on exactly the rows that will be stored."""
 
     def __init__(
-        self, thresholds: Thresholds | None, level: str, rules: Path | str | Sequence[Rule] | None = None
+        self,
+        thresholds: Thresholds | None,
+        level: str,
+        rules: Path | str | Sequence[Rule] | None = None,
+        *,
+        quiet: bool = False,
     ) -> None:
         if level not in LEVELS:
             raise ValueError(f"there is no level {level!r}{did_you_mean(str(level).upper(), LEVELS)}")
@@ -37,6 +43,8 @@ class OnlineDetector:
         chosen = Thresholds.defaults(every) if thresholds is None else thresholds.completed(every)
         self.detector = Detector(chosen, level=level, rules=every, defer=True)
         self._wanted = self.detector.wanted
+        self._quiet = quiet
+        self._warned: set[tuple[str, str]] = set()
 
     def level(self, update: int) -> str:
         """Return the telemetry level in effect for ``update``."""
@@ -60,7 +68,8 @@ class OnlineDetector:
             {name: getattr(change, name) for name in _LEVEL_COLUMNS if hasattr(change, name)}
             for change in outcome.levels
         ]
-        log_critical(outcome.findings, self.detector.rules, stored)
+        if not self._quiet:
+            log_alarms(outcome.findings, self.detector.rules, stored, self._warned)
         return OnlineVerdicts(stored, outcome, level != DEBUG and self.level(update + 1) == DEBUG)
 
 
@@ -106,21 +115,39 @@ def _fill(rows: Mapping[str, Sequence[Any]], outcome: Outcome) -> None:
             row[column] = None if math.isnan(value) else value
 
 
-def log_critical(findings: Sequence[Finding], rules: Sequence[Rule], rows: Mapping[str, Rows]) -> None:
-    """Log critical findings; of a failing update only the root causes, with the number of their consequences."""
-    alarms = [finding for finding in findings if finding.alarm and finding.verdict == "critical"]
+def log_alarms(
+    findings: Sequence[Finding], rules: Sequence[Rule], rows: Mapping[str, Rows], warned: set[tuple[str, str]]
+) -> None:
+    """Log alarms: critical ones as warnings, warnings as information and once a rule and subject (``warned``).
+
+    Of one update only the root causes, with the number of their consequences.
+    """
+    alarms = [finding for finding in findings if finding.alarm]
     rung, causes = {finding.rule for finding in alarms}, {rule.name: set(rule.causes) for rule in rules}
     roots = [finding for finding in alarms if not causes[finding.rule] & rung]
     count = len(alarms) - len(roots)
     follow = f" (and {count} consequence{'s' if count > 1 else ''})" if count else ""
     by_name = {rule.name: rule for rule in rules}
     for finding in roots:
+        critical = finding.verdict == "critical"
+        if not critical and (finding.rule, finding.subject) in warned:
+            continue
+        warned.add((finding.rule, finding.subject))
         rule = by_name[finding.rule]
         word = _word(finding, rule.table, rows)
         judged = rule.statistic(finding.metric).name if word is None else finding.metric
         shown = word or (None if finding.value is None else f"{finding.value:.4g}")
-        value = "" if shown is None else f" = {shown}"
-        LOG.warning("update %d: %s on %s: %s%s%s", finding.update, finding.rule, finding.subject, judged, value, follow)
+        LOG.log(
+            logging.WARNING if critical else logging.INFO,
+            "update %d: %s: %s on %s: %s%s%s",
+            finding.update,
+            finding.verdict,
+            finding.rule,
+            finding.subject,
+            judged,
+            "" if shown is None else f" = {shown}",
+            follow,
+        )
 
 
 def _word(finding: Finding, table: str, rows: Mapping[str, Rows]) -> str | None:

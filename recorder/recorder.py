@@ -23,7 +23,7 @@ from esper_analyze.schema.row_types import EventsRow, LossesOfDataRow, UpdatesRo
 from esper_analyze.schema.tables import BY_NAME
 from esper_analyze.schema.tables.events import CONTINUED, RESUMED_FRESH
 from esper_analyze.schema.tables.updates import STATUSES
-from recorder import amp, arguments, clip, options, ranks, shutdown, slots
+from recorder import amp, arguments, clip, options, ranks, run_names, shutdown, slots
 from recorder.arguments import ArrayLike, PerHead, State
 from recorder.between_updates import BetweenUpdates
 from recorder.capture.batch import Capture
@@ -32,6 +32,7 @@ from recorder.capture.parameters import ParameterMap, ParameterRows, Parts, outp
 from recorder.capture.update_buffer import UpdateBuffer
 from recorder.clip import Clipped
 from recorder.clock import Clock
+from recorder.console import Console
 from recorder.detail_schedule import DetailSchedule
 from recorder.diagnostics import Diagnostics
 from recorder.guard import ErrorGuard
@@ -126,8 +127,14 @@ class Recorder:
     Parameters
     ----------
     run_dir
-        New directory for the run, relative to the current working directory. ``RunExistsError`` if it already holds
-        one.
+        New directory for the run, relative to the current working directory; default:
+        ``runs/<script>-<date>-<time>``.
+    exists
+        What to do if ``run_dir`` already holds a run: "refuse" (``RunExistsError``), or "number": if the directory
+        exists, take ``run_dir-2``, ``run_dir-3`` and so on.
+    quiet
+        Log no alarms, and neither where the run is nor how to look at it; warnings of lost data and errors stay.
+        Where the training has not configured logging, all of it goes to stderr.
     model
         The network(s) trained; without it no gradient is recorded.
     heads
@@ -178,9 +185,11 @@ class Recorder:
     @by_default
     def __init__(
         self,
-        run_dir: Path | str,
+        run_dir: Path | str | None = None,
         model: nn.Module | None = None,
         *,
+        exists: str = "refuse",
+        quiet: bool = False,
         heads: Mapping[str, Parts | None] | Sequence[str] = ("action",),
         sizes: Mapping[str, int] | None = None,
         kinds: Mapping[str, str] | None = None,
@@ -201,10 +210,11 @@ class Recorder:
         **facts: object,
     ) -> None:
         options.refuse_misspelt(facts, ARGUMENTS, "Recorder")
-        self.run_dir = options.run_directory(run_dir)
+        self.run_dir = options.run_directory(run_names.default_directory() if run_dir is None else run_dir)
         self.rank_role = ranks.rank_role(
             options.integer("rank", rank), options.integer("world_size", world_size), all_ranks=all_ranks
         )
+        run_names.check(run_dir, exists, self.rank_role.ranks, resume=resume)
         model = ranks.measurable_model(options.network(model))
         self.guarded = ErrorGuard(strict=strict)
         heads = options.head_names(heads)
@@ -232,13 +242,13 @@ class Recorder:
         )
         self._total_updates = options.integer("total_updates", total_updates)
         self._total_env_steps = options.integer("total_env_steps", total_env_steps)
-        self._detector = OnlineDetector(options.limits(thresholds), level, rules)
+        self._detector = OnlineDetector(options.limits(thresholds), level, rules, quiet=quiet)
+        self.run_dir = run_names.claimed(self.run_dir, number=run_dir is None or exists == "number")
         earlier = begin(self.run_dir, self.rank_role.rank, self._identity(facts), resume=resume)
         self._store = Store(self.run_dir, rank=self.rank_role.rank, attempt=earlier.attempt)
         self._update = self._first_update = earlier.last_update + 1
         self._resumed = RESUMED_FRESH if earlier.attempt else None
         self._pending: EndedUpdate | None = None
-        self._uninterrupted = Uninterrupted()
         self._diagnostics = Diagnostics(self._detector.detector.thresholds.as_dict(), self._reader)
         self._spent = 0.0
         self._buffer, self._slots = self._new_buffer(), Slots()
@@ -248,11 +258,10 @@ class Recorder:
         )  # a growing list would make malloc consolidate in the middle of a rollout
         self._episode_count = 0
         self._learning_rate: float | Tensor | None = None
-        self._optimizer_states = OptimizerStates()
-        self._between_updates, self._observations = BetweenUpdates(), Observations()
-        self._lost_minibatch = False
-        self._clock = Clock()
-        self._closed = False
+        self._optimizer_states, self._between_updates = OptimizerStates(), BetweenUpdates()
+        self._observations = Observations()
+        self._clock, self._uninterrupted = Clock(), Uninterrupted()
+        self._lost_minibatch = self._closed = False
         self._cut_short = False  # the last update was interrupted
         if not earlier.attempt:  # else the model is likely to be loaded after this
             self._remember_parameters()
@@ -260,6 +269,7 @@ class Recorder:
             clip.watch(self)
             amp.watch()
         shutdown.close_at_exit(self)
+        self._console = None if quiet or self.rank_role.rank else Console(self.run_dir)
 
     def _identity(self, facts: Mapping[str, object]) -> dict[str, object]:
         """Return the facts of the run for run.json."""
@@ -272,6 +282,7 @@ class Recorder:
             "head_kinds": {name: self.heads.kind(name) for name in self.heads.names},
             "groups": names,
             "parameters": sum(p.numel() for p in self.parameters.parameters) if self.parameters else None,
+            "device": str(self.parameters.parameters[0].device) if names and self.parameters else None,
             "total_updates": self._total_updates,
             "total_env_steps": self._total_env_steps,
             "thresholds": self._detector.detector.thresholds.as_dict(),
@@ -911,6 +922,8 @@ class Recorder:
         shutdown.forget(self)
         with self.guarded("close"):
             self._store.close(reason)
+        if self._console is not None:
+            self._console.ended(self._update, reason)
 
     def __enter__(self) -> Self:
         return self

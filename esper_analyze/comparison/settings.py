@@ -15,7 +15,7 @@ from esper_analyze.detector.signals import Bools, Floats, Ints
 
 SAME = 1e-6
 """Relative difference up to which two settings are equal: some are stored in float32."""
-NAMING = ("run_id", "created", "name", "schema_version", "rule_revisions", "notes")
+NAMING = ("run_id", "created", "name", "schema_version", "rule_revisions", "notes", "argv", "host")
 """Keys that identify a run and are not settings."""
 _ADDRESS = re.compile(r" at 0x[0-9a-f]+")
 AS_USED = ", as used"

@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.optim.optimizer import Optimizer
 from torch.utils.hooks import RemovableHandle
 
-from recorder.adapters.wrapped import Wrappers, absolute_rules, recorded
+from recorder.adapters.wrapped import Wrappers, for_later, recorded
 from recorder.clip import Clipped
 from recorder.options import refuse_misspelt
 from recorder.recorder import ARGUMENTS, Recorder
@@ -40,7 +40,7 @@ _ARGUMENTS = tuple(inspect.signature(Recorder.minibatch).parameters)[1:]
 def attach(
     trainer: Trainer,
     module: LightningModule,
-    run_dir: Path | str,
+    run_dir: Path | str | None = None,
     *,
     updates: Literal["epoch", "batch"] = "epoch",
     rollout: Rollout | None = None,
@@ -99,7 +99,7 @@ class LightningRecorderCallback(Callback):
 
     def __init__(
         self,
-        run_dir: Path | str,
+        run_dir: Path | str | None = None,
         *,
         updates: Literal["epoch", "batch"] = "epoch",
         rollout: Rollout | None = None,
@@ -109,8 +109,7 @@ class LightningRecorderCallback(Callback):
         if updates not in ("epoch", "batch"):
             raise ValueError(f"updates={updates!r}: one update is an 'epoch' or a 'batch'")
         refuse_misspelt(options, ("updates", "rollout", *ARGUMENTS), "attach")
-        self._run_dir = Path(run_dir).absolute()  # the working directory may change before training starts
-        self._options = absolute_rules(options)
+        self._options = for_later(run_dir, options)  # the working directory may change before training starts
         self._updates, self._rollout = updates, rollout
         self._recorder: ClosureRecorder | None = None
         self._wrappers: Wrappers | None = None
@@ -127,7 +126,7 @@ class LightningRecorderCallback(Callback):
     def begin(self, module: LightningModule) -> None:
         """Create the recorder, unless it exists."""
         if self._recorder is None:
-            self._recorder = ClosureRecorder(self._run_dir, module, **(_facts(module) | self._options))
+            self._recorder = ClosureRecorder(model=module, **(_facts(module) | self._options))
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Wrap ``training_step`` and hook the optimizers' steps."""

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from recorder.adapters.sb3_minibatch import Hyperparameters, RolloutRows, Sb3Capture, separate_losses
 from recorder.adapters.sb3_policy import PolicyLayout, policy_layout
-from recorder.adapters.wrapped import Wrappers, absolute_rules, recorded
+from recorder.adapters.wrapped import Wrappers, for_later, recorded
 from recorder.measure.values import td_errors
 from recorder.options import integer, refuse_determined, refuse_misspelt
 from recorder.plan import TrainingPlan
@@ -53,7 +53,7 @@ _DETERMINED = dict.fromkeys(("sizes", "kinds", "groups"), "leave it out") | {
 @contextmanager
 def attach(
     model: Any,
-    run_dir: Path | str,
+    run_dir: Path | str | None = None,
     *,
     heads: Sequence[str] | None = None,
     total_timesteps: int | None = None,
@@ -74,27 +74,35 @@ def attach(
 class Sb3RecorderCallback(BaseCallback):
     """Callback that records a ``learn``. Takes the arguments of ``attach``, without the model.
 
-    Used in several calls of ``learn``, it needs ``resume=True``, and each call is an attempt of the same run.
+    Used in several calls of ``learn``, it records one run: each call is an attempt, which continues numbering and
+    detector where the one before ended.
 
     SB3 does not notify callbacks when ``learn`` raises; the run is then closed at exit. ``attach`` closes it at once.
     """
 
-    def __init__(self, run_dir: Path | str, **options: Any) -> None:
+    def __init__(self, run_dir: Path | str | None = None, **options: Any) -> None:
         super().__init__()
-        self._run_dir = Path(run_dir).absolute()  # the working directory may change before training starts
-        self._options = absolute_rules(options)
+        self._options = for_later(run_dir, options)  # the working directory may change before training starts
         self._plan = TrainingPlan()
         self._attachment: Sb3Attachment | None = None
+        self._state: dict[str, Any] | None = None
 
     def _on_training_start(self) -> None:
-        if self._attachment is None:
-            self._attachment = Sb3Attachment(self.model, self._run_dir, plan=self._plan, **self._options)
+        if self._attachment is not None:
+            return
+        self._attachment = Sb3Attachment(self.model, plan=self._plan, **self._options)
+        recorder = self._attachment.recorder
+        if self._state is not None:
+            recorder.load_state_dict(self._state)
+        self._options |= {"run_dir": recorder.run_dir, "exists": "refuse", "resume": True}  # for the next ``learn``
 
     def _on_step(self) -> bool:
         return True
 
     def _on_training_end(self) -> None:
         if self._attachment is not None:
+            self._attachment.end_update()
+            self._state = self._attachment.recorder.state_dict()
             self._attachment.detach("closed")
             self._attachment = None
 
@@ -109,7 +117,7 @@ class Sb3Attachment:
     def __init__(
         self,
         model: Any,
-        run_dir: Path | str,
+        run_dir: Path | str | None = None,
         *,
         heads: Sequence[str] | None = None,
         total_timesteps: int | None = None,
@@ -148,6 +156,7 @@ class Sb3Attachment:
         self._td_errors: Tensor | None = None
         self._ends: np.ndarray[Any, Any] | None = None  # [T, B]
         self._last_episode: Any = None
+        self._finished: list[Any] = []  # of the last step, in the order of environments
         buffer, policy = model.rollout_buffer, model.policy
         self._wrappers.wrap(buffer, "reset", before=lambda *_: self._boundary())
         self._wrappers.wrap(buffer, "add", after=self._on_add)
@@ -157,17 +166,23 @@ class Sb3Attachment:
         if self.layout.factored:
             self._wrappers.wrap(policy, "forward", after=self._on_forward)
 
+    def end_update(self, interrupted: str | None = None) -> None:
+        """Record the update in progress."""
+        with self.recorder.guarded("detach"):
+            self._record_episodes(None)
+            self._boundary(interrupted)
+
     def detach(self, reason: str) -> None:
         """Record the update in progress, remove the wrappers, close the run."""
-        with self.recorder.guarded("detach"):
-            self._boundary(None if reason == "closed" else reason)
+        self.end_update(None if reason == "closed" else reason)
         self._wrappers.undo()
         self.recorder.close(reason)
 
     def _on_add(self, args: tuple[Any, ...], kwargs: dict[str, Any], _: Any) -> None:
-        """Keep the logits of the step and record its finished episodes; the model keeps only the last 100 of them."""
+        """Keep the logits of the step and its finished episodes; the model keeps only the last 100 of them."""
         if self.layout.factored:
             self._keep_logits(args[5] if len(args) > 5 else kwargs.get("log_prob"))
+        self._record_episodes(args[3] if len(args) > 3 else kwargs.get("episode_start"))
         ring = self.model.ep_info_buffer
         if not ring or ring[-1] is self._last_episode:
             return
@@ -177,8 +192,21 @@ class Sb3Attachment:
                 break
             finished.append(episode)
         self._last_episode = finished[0]
-        for episode in reversed(finished):
-            self.recorder.episode(float(episode["r"]), int(episode["l"]))
+        self._finished = finished[::-1]
+
+    def _record_episodes(self, ended: Any) -> None:
+        """Record the episodes that finished in the step before; ``ended`` [B]: where an episode ended with it.
+
+        SB3 lists them in the order of environments. Where not each end is the end of a listed episode, as with wrappers
+        that end an episode with a life, it is unknown whose they are.
+        """
+        if not self._finished:
+            return
+        finished, self._finished = self._finished, []
+        environments = [] if ended is None else np.flatnonzero(np.asarray(ended)).tolist()
+        for index, episode in enumerate(finished):
+            env = environments[index] if len(environments) == len(finished) else None
+            self.recorder.episode(float(episode["r"]), int(episode["l"]), env=env)
 
     def _on_forward(self, _: tuple[Any, ...], __: dict[str, Any], result: Any) -> None:
         """Keep the logits from which actions were sampled: SB3 stores only the sum of the heads' log-probs."""
@@ -211,6 +239,7 @@ class Sb3Attachment:
         arguments = dict(zip(("last_values", "dones"), args, strict=False)) | kwargs
         buffer = self.model.rollout_buffer
         last, dones = arguments.get("last_values"), arguments.get("dones")
+        self._record_episodes(dones)
         if last is not None and dones is not None:
             self._ends = np.concatenate([buffer.episode_starts[1:], np.asarray(dones)[None]]).astype(np.float32)
             self._td_errors = td_errors(
@@ -341,12 +370,34 @@ def _timesteps(buffer: Any, name: str) -> np.ndarray[Any, Any]:
 def _facts(model: Any) -> dict[str, Any]:
     hyperparameters = {name: getattr(model, name, None) for name in _HYPERPARAMETERS}
     hyperparameters["clip_range"] = model.clip_range(1.0) if callable(model.clip_range) else model.clip_range
+    if callable(model.learning_rate):
+        hyperparameters["learning_rate"] = _schedule(model.learning_rate)
     points = ["evaluate_actions", "rollout buffer", "clip_grad_norm_", "optimizer step"]
     return {
         "framework": "stable-baselines3",
         "algorithm": type(model).__name__,
         "policy": type(model.policy).__name__,
+        "environment": _environment(model),
         "action_space": str(model.action_space),
         "hyperparameters": hyperparameters,
         "attach_points": points,
     }
+
+
+def _schedule(schedule: Any) -> str:
+    """Return the name of a schedule, with its values at the start and at the end of training."""
+    qualified = getattr(schedule, "__qualname__", type(schedule).__name__)
+    name = ".".join(qualified.split(".<locals>.")[-2:]).replace("<lambda>", "lambda")  # the function, and what made it
+    try:
+        return f"{name}: {float(schedule(1.0)):.6g} → {float(schedule(0.0)):.6g}"
+    except Exception as error:  # it is the training's own; SB3 will say so
+        return f"{name}: {type(error).__name__}"
+
+
+def _environment(model: Any) -> str | None:
+    """Return the id of the environment, None if it has none."""
+    try:
+        spec = model.env.get_attr("spec", 0)[0]
+        return None if spec is None else str(spec.id)
+    except Exception:  # vectorised environments of others need not know their parts
+        return None

@@ -51,7 +51,7 @@ _HYPERPARAMETERS = (
 
 
 @contextmanager
-def attach(agent: PPO, run_dir: Path | str, **options: Any) -> Iterator[Recorder]:
+def attach(agent: PPO, run_dir: Path | str | None = None, **options: Any) -> Iterator[Recorder]:
     """Record the training of ``agent`` inside the ``with`` into ``run_dir``.
 
     The joint action is one head, named ``action``, with all parameters that only the policy uses: skrl stores one
@@ -77,7 +77,7 @@ class _Minibatch:
 class SkrlAttachment:
     """The wrappers around one agent, and the state of the update in progress."""
 
-    def __init__(self, agent: PPO, run_dir: Path | str, **options: Any) -> None:
+    def __init__(self, agent: PPO, run_dir: Path | str | None = None, **options: Any) -> None:
         if not isinstance(agent, PPO) or agent.policy is None or agent.value is None or agent.memory is None:
             raise TypeError(f"{type(agent).__name__} is no PPO of skrl that can train: policy, value, memory")
         refuse_misspelt(options, ARGUMENTS, "attach")

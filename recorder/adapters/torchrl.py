@@ -39,7 +39,7 @@ _SETTINGS = ("entropy_bonus", "loss_critic_type", "normalize_advantage", "separa
 @contextmanager
 def attach(
     loss: PPOLoss,
-    run_dir: Path | str,
+    run_dir: Path | str | None = None,
     *,
     collector: Any = None,
     heads: Sequence[str] | Mapping[str, Parts | None] | None = None,
@@ -75,7 +75,7 @@ class TorchRLAttachment:
     def __init__(
         self,
         loss: PPOLoss,
-        run_dir: Path | str,
+        run_dir: Path | str | None = None,
         *,
         collector: Any = None,
         heads: Sequence[str] | Mapping[str, Parts | None] | None = None,

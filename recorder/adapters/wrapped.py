@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from recorder.guard import ErrorGuard
+from recorder.options import run_directory
 from recorder.recorder import Recorder
+from recorder.run_names import default_directory
 from recorder.shutdown import reason_of
 
 Before = Callable[[tuple[Any, ...], dict[str, Any]], None]
@@ -43,10 +45,13 @@ def recorded(attachment: Attached) -> Iterator[Recorder]:
     attachment.detach("closed")
 
 
-def absolute_rules(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Return options for a ``Recorder`` created later: a relative path of rules is resolved now."""
+def for_later(run_dir: Path | str | None, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return arguments of a ``Recorder`` created later: relative paths are resolved, and a run is named, now."""
     rules = options.get("rules")
-    return {**options, "rules": Path(rules).absolute()} if isinstance(rules, (str, Path)) else dict(options)
+    absolute = {"rules": Path(rules).absolute()} if isinstance(rules, (str, Path)) else {}
+    if run_dir is None:
+        return {**options, **absolute, "run_dir": default_directory(), "exists": "number"}
+    return {**options, **absolute, "run_dir": run_directory(run_dir)}
 
 
 class Wrapped:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 import math
+import platform
+import re
+import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 
@@ -16,6 +19,10 @@ from esper_analyze.storage.atomic import write_once
 from esper_analyze.storage.layout import RUN_FILE
 
 _PACKAGES = ("esper-analyze", "torch", "numpy", "stable-baselines3", "sb3-contrib", "gymnasium")
+
+GIT_SECONDS = 1.0
+"""Seconds that git may take to say whether files were changed."""
+_SECRET = re.compile(r"-.*(key|token|secret|passw|credential)", re.IGNORECASE)
 
 
 class RunExistsError(FileExistsError):
@@ -41,7 +48,9 @@ def create_run(run_dir: Path, facts: Mapping[str, object]) -> dict[str, object]:
         "ranks": 1,
         "python": sys.version.split()[0],
         "versions": _versions(),
-        "git_commit": _git_commit(Path.cwd()),
+        "argv": shown_arguments(sys.argv),
+        "host": platform.node(),
+        **_git(Path.cwd()),
         **facts,
     }
     if not write_once(path, json.dumps(plain(info), indent=1, allow_nan=False).encode()):
@@ -73,6 +82,31 @@ def _versions() -> dict[str, str]:
         except metadata.PackageNotFoundError:
             continue
     return versions
+
+
+def shown_arguments(argv: Sequence[str]) -> list[str]:
+    """Return the command line with ``…`` for values of options that are named like a secret."""
+    shown: list[str] = []
+    for argument in argv:
+        option, equals, _ = argument.partition("=")
+        if shown and _SECRET.match(shown[-1]) and "=" not in shown[-1] and not argument.startswith("-"):
+            shown.append("…")
+        else:
+            shown.append(f"{option}=…" if equals and _SECRET.match(option) else argument)
+    return shown
+
+
+def _git(start: Path) -> dict[str, object]:
+    """Return commit of the checkout around ``start``, and whether its tracked files were changed; None: unknown."""
+    line = ["git", "--no-optional-locks", "status", "--porcelain=v2", "--branch", "--untracked-files=no"]
+    try:
+        done = subprocess.run(line, cwd=start, capture_output=True, text=True, timeout=GIT_SECONDS, check=True)
+    except (OSError, subprocess.SubprocessError, UnicodeError):
+        return {"git_commit": _git_commit(start), "git_dirty": None}
+    lines = done.stdout.splitlines()
+    commit = next((row.split()[-1] for row in lines if row.startswith("# branch.oid ")), None)
+    known = commit is not None and commit != "(initial)"
+    return {"git_commit": commit if known else None, "git_dirty": any(not row.startswith("#") for row in lines)}
 
 
 def _git_commit(start: Path) -> str | None:

@@ -16,7 +16,7 @@ BY_RULE = {rule.name: rule for rule in RULES}
 REVISED = {
     "policy_replaced": (2, {"threshold", VERDICT}),
     "lstm_saturation": (3, {VERDICT}),
-    "setting_changed": (3, {VERDICT}),
+    "setting_changed": (4, {VERDICT}),
     "returns_inconsistent": (2, {"threshold", "baseline", VERDICT}),
     "kl_spike": (2, {"threshold", VERDICT}),
     "ratio_explosion": (2, {VERDICT}),

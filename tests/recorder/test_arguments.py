@@ -19,7 +19,7 @@ from esper_analyze.detector.findings import Finding
 from esper_analyze.detector.rules import RULES
 from esper_analyze.runs.run import RecordedRun, open_run
 from recorder import Recorder
-from recorder.online_detector import log_critical
+from recorder.online_detector import log_alarms
 from tests.recorder.bad_arguments import CLOCK, JUNK, OPTIONAL, TABLES, N, cells, differences, record
 from tests.recorder.loop import Loop
 
@@ -274,8 +274,8 @@ def test_what_the_recorder_logs_says_where_losses_are_counted_and_counts_consequ
         rec.update()
     said = [record.getMessage() for record in caplog.records]
     assert any("what is not recorded is counted in table losses_of_data" in words for words in said)
-    log_critical([critical("kl_spike"), critical("ratio_explosion")], RULES, {})
-    log_critical([critical("kl_spike"), critical("ratio_explosion"), critical("spike_then_silence")], RULES, {})
+    log_alarms([critical("kl_spike"), critical("ratio_explosion")], RULES, {}, set())
+    log_alarms([critical("kl_spike"), critical("ratio_explosion"), critical("spike_then_silence")], RULES, {}, set())
     said = [record.getMessage() for record in caplog.records[-2:]]
     assert [words.rpartition(" (and ")[2] for words in said] == ["1 consequence)", "2 consequences)"]
 

@@ -72,11 +72,27 @@ def test_a_model_trained_before_goes_on_at_its_own_count(tmp_path: Path) -> None
     assert rows(tmp_path / "run") == ([192, 256], [0.75, 1.0])
 
 
-def test_a_callback_given_to_each_learn_knows_that_the_plan_was_changed(tmp_path: Path) -> None:
-    model, callback = ppo(), RecorderCallback(tmp_path / "run", strict=True, resume=True)
+@pytest.mark.parametrize("options", [{}, {"resume": True}])
+def test_a_callback_given_to_each_learn_records_one_run_and_knows_that_the_plan_was_changed(
+    options: dict[str, Any], tmp_path: Path
+) -> None:
+    model, callback = ppo(), RecorderCallback(tmp_path / "run", strict=True, **options)
     for call in range(2):
         model.learn(128, callback=callback, reset_num_timesteps=call == 0)
+        assert open_run(tmp_path / "run").closed
     assert rows(tmp_path / "run") == ([64, 128, 192, 256], [0.5, 1.0, None, None])
+    assert len(list((tmp_path / "run").rglob("attempt*"))) == 2
+
+
+def test_a_callback_without_a_directory_records_its_learns_into_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    model, callback = ppo(), RecorderCallback(strict=True)
+    for call in range(3):
+        model.learn(64, callback=callback, reset_num_timesteps=call == 0)
+    (run_dir,) = (tmp_path / "runs").iterdir()
+    assert rows(run_dir)[0] == [64, 128, 192]
 
 
 def test_a_learn_that_was_stopped_and_is_finished_later_has_one_plan(tmp_path: Path) -> None:

@@ -5,17 +5,20 @@ from __future__ import annotations
 import copy
 import math
 import pickle
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
 import numpy as np
+import polars as pl
 import pytest
 import torch
 from sb3_contrib import MaskablePPO
 from stable_baselines3 import PPO
 from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import DummyVecEnv
 
 from esper_analyze.runs.run import RecordedRun, open_run
@@ -108,6 +111,39 @@ def test_every_episode_is_recorded_once(masked: tuple[RecordedRun, Any, list[Any
     assert lengths[-len(recent) :] == recent
     assert run.frame("updates")["episodes"].to_list()[-1] == len(lengths)
     assert model.num_timesteps - model.n_envs * 12 <= sum(lengths) <= model.num_timesteps
+
+
+def test_an_episode_has_its_environment(masked: tuple[RecordedRun, Any, list[Any]]) -> None:
+    run, model, _ = masked
+    for env, monitor in enumerate(model.env.envs):
+        own = run.frame("episodes").filter(pl.col("env") == env)
+        assert own["length"].to_list() == monitor.get_episode_lengths()
+        assert own["episode_return"].to_list() == pytest.approx(monitor.get_episode_rewards(), abs=1e-6)
+    assert run.frame("episodes")["env"].null_count() == 0
+
+
+class EndsWithALife(gym.Wrapper[Any, Any, Any, Any]):
+    """Ends every third step, unnoticed by what is inside."""
+
+    def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
+        observed, reward, terminated, truncated, info = super().step(action)
+        return observed, reward, terminated or self.unwrapped._age % 3 == 0, truncated, info  # type: ignore[attr-defined]
+
+
+def test_episodes_whose_ends_are_not_those_of_the_environments_have_none(tmp_path: Path) -> None:
+    training = TRAININGS["masked"]
+
+    def made(seed: int) -> Callable[[], gym.Env[Any, Any]]:
+        return lambda: EndsWithALife(Monitor(MaskedEnv(seed), allow_early_resets=True))
+
+    envs = DummyVecEnv([made(seed) for seed in range(8)])
+    model = training.make(training.policy, envs, seed=1, device="cpu", **training.options)
+    with attach(model, tmp_path / "run", strict=True):
+        model.learn(128)
+    episodes = open_run(tmp_path / "run").frame("episodes")
+    assert episodes.height > 0
+    known = episodes.filter(pl.col("env").is_not_null())
+    assert known.height < episodes.height
 
 
 def test_lstm_state_is_that_at_the_end_of_collection(tmp_path: Path) -> None:

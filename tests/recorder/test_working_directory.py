@@ -59,7 +59,7 @@ def test_a_callback_records_into_the_directory_of_when_it_was_made(
     ]
     monkeypatch.chdir(elsewhere)
     for callback in made:
-        rec = Recorder(callback._run_dir, resume=True, **callback._options)
+        rec = Recorder(resume=True, **callback._options)
         rec.close()
         assert rec.run_dir == elsewhere.parent / "run"
     assert list(elsewhere.iterdir()) == []

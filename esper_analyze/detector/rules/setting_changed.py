@@ -16,6 +16,8 @@ from esper_analyze.detector.verdict import Bounds, Excuse, Judgement, settle
 SETTINGS = ("learning_rate", "clip_range", "entropy_coef", "value_coef", "gamma", "max_grad_norm")
 MORE = (*SETTINGS[3:], "epochs")
 """What a loop may leave out."""
+DECAYING = ("learning_rate", "clip_range")
+"""Settings whose schedules end at 0, and where a training takes more steps than planned, a little below it."""
 MAY_BE_ZERO = "entropy_coef"
 """A setting that is meant to end at some update."""
 EPOCHS, EARLY_STOP = "epochs", "target_kl"
@@ -81,7 +83,9 @@ def _judged(name: str, frame: Frame, memory: Memory, limits: SettingChangedLimit
     jumped = setting.finite & (largest > 0) & (setting.values >= limits.rise * largest)
     far = setting.equals(0.0) | (setting.finite & (setting.values < limits.fall * last) & (last < WIDE))
     fell = far & (last > limits.ended * largest) & (name != MAY_BE_ZERO)
-    impossible = setting.finite & ((setting.values < 0) | ((name == "gamma") & (setting.values > limits.discount)))
+    past_end = (last >= 0) & (last <= limits.ended * largest) & (setting.values >= -limits.ended * largest)
+    negative = (setting.values < 0) & ~(past_end & (name in DECAYING))
+    impossible = setting.finite & (negative | ((name == "gamma") & (setting.values > limits.discount)))
     latest((changed | jumped | fell).astype(np.int64), setting.finite, memory[f"{name}_moved"])
     bounds = Bounds(
         info=changed,
@@ -136,7 +140,8 @@ RULE = Rule(
     title="A setting jumped",
     meaning="Learning rate, clip range, a coefficient of the loss or the clip norm of gradients rose in one update to "
     "several times the largest value it had so far, or fell to 0 or next to nothing in the middle of its schedule; or "
-    "it is negative, which turns a bonus into a penalty; or the discount is above 1. Any other change from one update "
+    "it is negative, which turns a bonus into a penalty or descent into ascent, by more than a last step past the end "
+    "of its schedule; or the discount is above 1. Any other change from one update "
     "to the next is information. What follows is likely its consequence.",
     meanings={
         EPOCHS: "Each update takes several times as many epochs over its rollout as before, without an early stop that "
@@ -155,6 +160,8 @@ RULE = Rule(
         Example("a discount of 0", "warning", _cells(*[3e-4] * 2, gamma=[0.99, 0.0]), updates=2),
         Example("clipping begins", "info", _cells(*[3e-4] * 2, max_grad_norm=[float("inf"), 0.5]), updates=2),
         Example("0 at the end of its schedule", "info", _cells(3e-4, 1e-4, 1e-5, 0.0), updates=4),
+        Example("a step past the end of its schedule", "info", _cells(3e-4, 1e-4, 1e-5, -1e-5), updates=4),
+        Example("on past the end of its schedule", "warning", _cells(3e-4, 1e-4, 1e-5, -1e-5, -3e-5), updates=5),
         Example("a penalty on entropy", "warning", _cells(3e-4, entropy_coef=-0.01)),
         Example("a discount above 1", "warning", _cells(3e-4, gamma=1.05)),
         Example("ten times as many epochs", "warning", _cells(*[3e-4] * 7, epochs=[4] * 6 + [40]), updates=7),
@@ -167,6 +174,6 @@ RULE = Rule(
         **{"epochs_last": nothing_yet, "epochs_usual": nothing_yet, "epochs_equal": zeros},
     },
     statistics={name: Statistic(name, baseline="its value before", column=name) for name in (*SETTINGS, EPOCHS)},
-    revision=3,
+    revision=4,
     restated=(VERDICT,),
 )
