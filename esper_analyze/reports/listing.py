@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from esper_analyze.errors import EsperError
 from esper_analyze.replay.standing import live_coverage, standing
@@ -16,13 +19,25 @@ from esper_analyze.storage import layout
 from esper_analyze.wording import many
 
 _SEVERITY = ("info", "warning", "critical")
+_ENDED = {
+    End.CLOSED: "ended",
+    End.STOPPED: "stopped",
+    End.PREEMPTED: "stopped",
+    End.RUNNING: "running",
+    End.UNCLOSED: "killed",
+    End.DIED: "crashed",
+}
+LAST_TENTH = 0.1
+"""Share of the updates with a return over which the return of a run is averaged, the last ones."""
 
 
 @dataclass(frozen=True, slots=True)
 class RunSummary:
     """One line of ``ls``. ``fault`` says why a run cannot be read completely; unknown fields are None.
 
-    ``unjudged``: how many rules could judge and why the others could not; None when all could.
+    ``unjudged``: how many rules could judge and why the others could not, ``judged`` the same in short; None when all
+    could. ``ended``: running, ended, stopped, killed or crashed. ``episode_return``: mean of the last tenth of the
+    updates with a finite one. ``created``: in seconds since 1970.
     """
 
     path: Path
@@ -36,6 +51,16 @@ class RunSummary:
     verdict: str | None = None
     label: str | None = None
     unjudged: str | None = None
+    judged: str | None = None
+    ended: str | None = None
+    env_steps: int | None = None
+    episode_return: float | None = None
+    created: float | None = None
+
+    @property
+    def troubled(self) -> bool:
+        """Whether the run has an alarm, did not end normally, or cannot be read in full."""
+        return self.fault is not None or self.verdict in ("warning", "critical")
 
     def cells(self, directory: Path) -> list[str]:
         """Return the summary as table cells, the path relative to ``directory``."""
@@ -80,7 +105,10 @@ def summary_of(run: RecordedRun) -> RunSummary:
     info = run.info
     framework = info.get("framework")
     worst = worst_finding(run.frame("findings", ["update", "rule", "subject", "verdict"]).to_dicts())
-    overall = standing(end_of_run(run), None if worst is None else worst["verdict"], live_coverage(run))
+    end = end_of_run(run)
+    overall = standing(end, None if worst is None else worst["verdict"], live_coverage(run))
+    env_steps, episode_return = _reached(run)
+    coverage, created = overall.coverage, info.get("created")
     return RunSummary(
         path=run.path,
         fault=broken_words(run),
@@ -92,8 +120,23 @@ def summary_of(run: RecordedRun) -> RunSummary:
         worst=worst,
         verdict=overall.verdict,
         label=overall.label,
-        unjudged=overall.coverage.words if overall.coverage.lacking else None,
+        unjudged=coverage.words if coverage.lacking else None,
+        judged=f"{coverage.judged} of {coverage.applicable} rules" if coverage.lacking else None,
+        ended=_ENDED[end.end],
+        env_steps=env_steps,
+        episode_return=episode_return,
+        created=float(created) if isinstance(created, (int, float)) else None,
     )
+
+
+def _reached(run: RecordedRun) -> tuple[int | None, float | None]:
+    """Return env steps, and the mean return over the last tenth of the updates with a finite one; of all ranks."""
+    rows = run.frame("updates", ["env_steps", "episode_return_mean"])
+    steps = rows["env_steps"].max()
+    returns = rows["episode_return_mean"].drop_nulls().to_numpy()
+    returns = returns[np.isfinite(returns)]
+    count = math.ceil(LAST_TENTH * len(returns))
+    return None if steps is None else int(steps), float(returns[-count:].mean()) if count else None  # type: ignore[arg-type]
 
 
 def status_words(run: RecordedRun) -> str:

@@ -1,5 +1,6 @@
 import csv
 import json
+import time
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -21,10 +22,23 @@ def strict(text: str) -> Any:
     return json.loads(text, parse_constant=refuse)
 
 
-def test_ls_tells_name_framework_updates_status_and_the_worst(command: Command, runs: Path) -> None:
+def by_name(out: str) -> dict[str, str]:
+    return {line.split()[1]: line for line in out.splitlines()[2:]}
+
+
+def test_ls_has_a_line_of_80_columns_a_run(command: Command, runs: Path) -> None:
     said = command("ls", runs)
     assert (said.code, said.err) == (0, "")
-    lines = {line.split()[0]: line for line in said.out.splitlines() if line.strip()}
+    assert all(len(line) <= 80 for line in said.out.splitlines())
+    assert said.out.splitlines()[0].split() == ["run", "updates", "steps", "return", "state", "worst", "incident"]
+    lines = by_name(said.out)
+    assert lines["healthy"].split() == ["✓", "healthy", "30", "15.4k", "19.33", "ended", "–"]
+    assert lines["troubled"].split() == ["✗", "troubled", "60", "30.7k", "10", "killed", "kl_spike", "20"]
+    assert lines["empty"].startswith("?")
+
+
+def test_ls_wide_tells_framework_status_and_verdict(command: Command, runs: Path) -> None:
+    lines = {line.split()[0]: line for line in command("ls", runs, "--wide").out.splitlines() if line.strip()}
     assert "hand-written loop" in lines["healthy"]
     assert "PPO" in lines["healthy"]
     assert " 30 " in lines["healthy"]
@@ -40,7 +54,7 @@ def test_one_bad_run_never_hides_the_others(command: Command, runs: Path) -> Non
     (runs / "aaa" / "run.json").write_text("{")
     newer = json.loads((runs / "empty" / "run.json").read_text()) | {"schema_version": "99.0"}
     (runs / "empty" / "run.json").write_text(json.dumps(newer))
-    said = command("ls", runs)
+    said = command("ls", runs, "--wide")
     assert said.code == 3
     lines = {line.split()[0]: line for line in said.out.splitlines() if line.strip()}
     assert "cannot be read as a run's identity" in lines["aaa"]
@@ -49,6 +63,66 @@ def test_one_bad_run_never_hides_the_others(command: Command, runs: Path) -> Non
     assert "schema 99.0" in lines["empty"]
     assert lines["healthy"].split()[-2:] == ["closed", "ok"]
     assert said.err == "3 of 4 runs cannot be read in full\n"
+    said = command("ls", runs)
+    assert (said.code, said.err) == (3, "3 of 4 runs cannot be read in full\n")
+    lines = by_name(said.out)
+    assert [lines[name].split()[0] for name in ("aaa", "empty", "healthy", "troubled")] == ["✗", "✗", "✓", "✗"]
+    assert all("damaged" in lines[name] for name in ("aaa", "empty", "troubled"))
+    assert all(len(line) <= 80 for line in said.out.splitlines())
+
+
+@pytest.mark.parametrize(
+    ("options", "names"),
+    [
+        (["--sort", "name"], ["empty", "healthy", "troubled"]),
+        (["--sort", "worst"], ["troubled", "empty", "healthy"]),
+        (["--sort", "updates"], ["troubled", "healthy", "empty"]),
+        (["--sort", "return"], ["healthy", "troubled", "empty"]),
+        (["--broken"], ["troubled"]),
+        (["--since", "1970-01-02"], ["empty", "healthy", "troubled"]),
+    ],
+)
+def test_ls_orders_and_chooses_runs(options: list[str], names: list[str], command: Command, runs: Path) -> None:
+    assert list(by_name(command("ls", runs, *options).out)) == names
+    assert [Path(run["path"]).name for run in strict(command("ls", runs, *options, "--json").out)] == names
+
+
+def test_ls_knows_when_runs_began(command: Command, runs: Path) -> None:
+    for name, hours in (("healthy", 1), ("troubled", 30), ("empty", 50)):
+        info = runs / name / "run.json"
+        info.write_text(json.dumps(json.loads(info.read_text()) | {"created": time.time() - 3600 * hours}))
+    assert list(by_name(command("ls", runs, "--since", "2d", "--sort", "created").out)) == ["healthy", "troubled"]
+    assert list(by_name(command("ls", runs, "--since", "2h").out)) == ["healthy"]
+    said = command("ls", runs, "--since", "10m")
+    assert (said.code, said.out, said.err) == (0, "", "none of 3 runs fits\n")
+    said = command("ls", runs, "--since", "yesterday")
+    assert (said.code, said.err.count("\n")) == (2, 1)
+
+
+@pytest.mark.parametrize(("fail_on", "code"), [("critical", 1), ("warning", 1)])
+def test_ls_turns_verdicts_into_an_exit_code(fail_on: str, code: int, command: Command, runs: Path) -> None:
+    assert command("ls", runs, "--fail-on", fail_on).code == code
+    assert command("ls", runs / "healthy", "--fail-on", fail_on).code == 0
+
+
+def test_ls_looks_into_runs_or_else_here(
+    command: Command, runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(runs)
+    assert list(by_name(command("ls").out)) == ["empty", "healthy", "troubled"]
+    (tmp_path / "project").mkdir()
+    (tmp_path / "project" / "runs").symlink_to(runs)
+    write_run(tmp_path / "project" / "beside", 6)
+    monkeypatch.chdir(tmp_path / "project")
+    assert list(by_name(command("ls").out)) == ["empty", "healthy", "troubled"]
+
+
+def test_ls_of_many_long_names_keeps_their_ends_apart(command: Command, tmp_path: Path) -> None:
+    for seed in range(3):
+        write_run(tmp_path / f"a_very_long_name_of_an_experiment_with_many_words-seed-{seed}", 6)
+    lines = command("ls", tmp_path).out.splitlines()
+    assert all(len(line) <= 80 for line in lines)
+    assert all(f"-seed-{seed} " in line for seed, line in enumerate(lines[2:]))
 
 
 def test_ls_of_a_place_without_runs_says_so(command: Command, tmp_path: Path) -> None:

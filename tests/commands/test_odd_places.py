@@ -19,7 +19,7 @@ FULL = Path("/dev/full")
 def test_a_run_without_identity_is_listed_and_is_damaged(tmp_path: Path, command: Command) -> None:
     shutil.copytree(RUNS / "nan_reward", tmp_path / "headless")
     (tmp_path / "headless" / "run.json").unlink()
-    listed = command("ls", str(tmp_path))
+    listed = command("ls", str(tmp_path), "--wide")
     assert listed.code == 3
     assert "headless" in listed.out
     assert "run.json is missing" in listed.out

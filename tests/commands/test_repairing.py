@@ -45,7 +45,7 @@ def test_a_killed_run_is_fine_then_repaired_then_compacted_and_replay_says_the_s
     assert said.code == 0
     assert f"{shards} shards" in said.out
     assert "6 shards" in said.out
-    assert "repaired" in command("ls", killed).out
+    assert "repaired" in command("ls", killed, "--wide").out
     assert command("verify", killed).code == 0
     assert command("replay", killed, "--verify").code == 0
 

@@ -240,7 +240,7 @@ def one_bad_run(bench: Bench) -> Outcome:
     bad = bench.random.randrange(runs)
     shard = next((place / f"run{bad:03d}").glob("rank*/attempt*/updates-*.parquet"))
     shard.write_bytes(shard.read_bytes()[:-9])
-    listed = _command("ls", place)
+    listed = _command("ls", place, "--wide")
     outcome.trials += 1
     if listed.returncode != 3 or "1 of 100 runs" not in listed.stderr or listed.stdout.count("run0") < 99:
         outcome.wrong[f"ls: exit {listed.returncode}, {listed.stderr.strip()}"] += 1

@@ -27,7 +27,7 @@ def imported(command: Command, tmp_path: Path) -> Path:
 
 
 def test_every_command_works_on_an_imported_run(command: Command, imported: Path, tmp_path: Path) -> None:
-    assert "ancestor:value_collapse_detected" in command("ls", tmp_path).out
+    assert "ancestor:value_collapse_detected" in command("ls", tmp_path, "--wide").out
     assert "fine" in command("verify", imported).out
     assert command("replay", imported, "--verify").code == 0
     assert "recorded with 0.1, now 0.2" in command("replay", imported, "--set", "critic_not_learning.low=0.2").out
@@ -101,7 +101,7 @@ def test_our_own_alarms_are_found_at_once_in_an_imported_run(command: Command, t
     rows[4]["train/loss"] = math.nan
     said = command("import", write_csv(tmp_path / "progress.csv", rows), "--out", tmp_path / "run")
     assert "1 alarm of ours" in said.out
-    assert "critical: numerical_instability at update 3" in command("ls", tmp_path).out
+    assert "critical: numerical_instability at update 3" in command("ls", tmp_path, "--wide").out
 
 
 @pytest.mark.parametrize(("to", "suffix"), [("csv", ".csv"), ("jsonl", ".jsonl"), ("parquet", ".parquet")])
