@@ -257,6 +257,15 @@ def test_runs_are_compared_opened_or_by_path(run: ea.Run, fleet: ea.Fleet, tmp_p
     assert json.loads((page.parent / "compare.json").read_text(encoding="utf-8"))["headline"] == by_path.headline
 
 
+def test_a_fleet_has_a_page_over_the_pages_of_its_runs(tmp_path: Path) -> None:
+    runs = ea.open_fleet([SAMPLES / "masked_healthy", SAMPLES / "nan_reward"])
+    page = runs.report(tmp_path / "out")
+    text = page.read_text(encoding="utf-8")
+    for label in ("masked_healthy", "nan_reward"):
+        assert f'<a href="{label}/index.html">{label}</a>' in text
+        assert (tmp_path / "out" / label / "index.html").is_file()
+
+
 def test_a_comparison_has_tenths_and_means_by_group() -> None:
     compared = ea.compare([SAMPLES / "masked_healthy", SAMPLES / "kl_too_high", SAMPLES / "nan_reward"], by="n_epochs")
     returns = compared.tenths.filter(pl.col("metric") == "episode_return_mean")

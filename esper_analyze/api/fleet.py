@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import quote
 
-from esper_analyze.api.arguments import Paths, as_paths, run_paths_in
+from esper_analyze.api.arguments import PathLike, Paths, as_path, as_paths, run_paths_in
 from esper_analyze.api.run import Run
+from esper_analyze.comparison.index_page import run_index, write_index
 from esper_analyze.detector.custom import load_rule_files, with_custom
 from esper_analyze.errors import UsageError, did_you_mean
 from esper_analyze.runs import fleet as fleets
+from esper_analyze.storage.output_path import refuse_folder
 from esper_analyze.terminal import cleaned
 from esper_analyze.wording import many
 
@@ -80,6 +84,17 @@ class Fleet:
             raise UsageError("plot needs a metric", hint='fleet.plot("kl_k3"); ea.columns("updates") lists them')
         chosen = [metric_named(metric) for metric in metrics]
         return plotted([fleet_panel(self.recorded.runs, metric, subject) for metric in chosen])
+
+    def report(self, out: PathLike | None = None) -> Path:
+        """Write the page of each run into a folder of ``out``, and an index.html over all of them; return its path.
+
+        ``out`` is "reports/runs" by default. Raises ``EsperError`` when it cannot be written or lies inside a run.
+        """
+        target = Path("reports/runs") if out is None else as_path(out)
+        refuse_folder(target)
+        links = {label: quote(f"{label}/{self[label].report(target / label).name}") for label in self.labels}
+        index = run_index([(label, run.path) for label, run in self.recorded.runs], links)
+        return write_index(index, many(len(self), "run"), target)
 
     def __repr__(self) -> str:
         left = f", {len(self.unopened)} not opened" if self.unopened else ""

@@ -1,18 +1,27 @@
-"""``esper-analyze report``: one page about what happened in a run."""
+"""``esper-analyze report``: one page about what happened in a run, or one over many with a page of each."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
+from urllib.parse import quote
 
 import typer
 
-from esper_analyze.commands.options import Json, absolute, takes_options
+from esper_analyze.commands.options import FailOn, Json, absolute, takes_options
 from esper_analyze.commands.run_options import RunOptions
-from esper_analyze.errors import UsageError
+from esper_analyze.errors import DAMAGED, FINDINGS, EsperError, UsageError
 from esper_analyze.storage.output_path import refuse_folder
-from esper_analyze.terminal import path_words, progress, put
+from esper_analyze.terminal import path_words, progress, put, tell
 
+if TYPE_CHECKING:
+    from esper_analyze.replay.evidence import Evidence
+    from esper_analyze.runs.run import RecordedRun
+
+IndexOnly = Annotated[
+    bool, typer.Option("--index-only", help="Of a directory of runs: write the index over them, not the page of each.")
+]
 Out = Annotated[
     Path | None,
     typer.Option("--out", metavar="DIR", help="Output directory; default: reports/<name of RUN>.", callback=absolute),
@@ -23,9 +32,12 @@ NoForm = Annotated[str | None, typer.Option("--format", hidden=True)]
 
 
 @takes_options(
-    "path", "out", "assignments", "thresholds", "rules_files", "rank", "fail_on", "skip_broken", "as_json", "form"
-)
-def report(options: RunOptions, out: Out = None, as_json: Json = False, form: NoForm = None) -> None:
+    "path", "out", "assignments", "thresholds", "rules_files", "rank", "fail_on", "skip_broken", "as_json", "form",
+    "index_only",
+)  # fmt: skip
+def report(
+    options: RunOptions, out: Out = None, as_json: Json = False, form: NoForm = None, index_only: IndexOnly = False
+) -> None:
     """Write a page about the run: what went wrong first, when, and what to check.
 
     The ranks of a distributed training are joined: gradients of the first, samples of all.
@@ -33,12 +45,13 @@ def report(options: RunOptions, out: Out = None, as_json: Json = False, form: No
     One self-contained index.html, report.md, the figures as PNG and SVG, and report.json with everything. The page's
     path goes to stdout; with --json what report.json holds goes there, and nothing is drawn or written without --out.
 
-    Example: esper-analyze report sample_runs/runs/one_update_collapse --out page
-    """
-    from esper_analyze.reports.section_list import SECTIONS
-    from esper_analyze.reports.write import report_json, write_report
-    from esper_analyze.runs.damaged_shard import naming_damaged_shard
+    Of a directory with runs below it: a page of each, and an index.html over all of them, with how each stands, its
+    returns, and the settings that differ.
 
+    Example: esper-analyze report sample_runs/runs/one_update_collapse --out page
+
+    Example: esper-analyze report runs --index-only
+    """
     if form is not None:
         raise UsageError(
             "report takes no --format: it always writes HTML, Markdown, JSON, PNG and SVG",
@@ -47,12 +60,66 @@ def report(options: RunOptions, out: Out = None, as_json: Json = False, form: No
     target = out or Path("reports") / options.path.resolve().name
     if out is not None or not as_json:
         refuse_folder(target)
+    below = _runs_below(options.path)
+    if below:
+        _report_all(options, below, target, as_json=as_json and out is None, pages=not (index_only or as_json))
+    elif index_only:
+        raise UsageError(f"{options.path} is one run", hint="--index-only is for a directory with runs below it")
+    else:
+        _report_one(options, target, as_json=as_json, draws=out is not None or not as_json)
+
+
+def _runs_below(path: Path) -> list[Path]:
+    from esper_analyze.storage.run_info import find_runs
+
+    runs = find_runs(path) if path.is_dir() else []
+    return [] if runs == [path] else runs
+
+
+def _report_one(options: RunOptions, target: Path, *, as_json: bool, draws: bool) -> None:
+    from esper_analyze.reports.write import report_json
+    from esper_analyze.runs.damaged_shard import naming_damaged_shard
+
     run = options.open()
     evidence = options.evidence(run)
-    page = None
-    if out is not None or not as_json:
-        with naming_damaged_shard(run), progress("drawing", len(SECTIONS)) as step:
-            page = write_report(evidence, target, progress=step)
+    page = _drawn(run, evidence, target) if draws else None
     with naming_damaged_shard(run):
         put(report_json(evidence) if as_json else f"{path_words(page)}\n")
     options.exit_if_found(run, evidence.replay.findings)
+
+
+def _drawn(run: RecordedRun, evidence: Evidence, target: Path, what: str = "drawing") -> Path:
+    from esper_analyze.reports.section_list import SECTIONS
+    from esper_analyze.reports.write import write_report
+    from esper_analyze.runs.damaged_shard import naming_damaged_shard
+
+    with naming_damaged_shard(run), progress(what, len(SECTIONS)) as step:
+        return write_report(evidence, target, progress=step)
+
+
+def _report_all(options: RunOptions, paths: list[Path], target: Path, *, as_json: bool, pages: bool) -> None:
+    """Write the pages of several runs and the index over them; a run that cannot be read hides no other."""
+    from esper_analyze.comparison.index_page import index_json, run_index, write_index
+    from esper_analyze.runs.fleet import labels
+
+    named, links, faults = list(zip(labels(paths), paths, strict=True)), {}, 0
+    if pages:
+        for count, (label, path) in enumerate(named, start=1):
+            one = replace(options, path=path)
+            try:
+                run = one.open()
+                _drawn(run, one.evidence(run), target / label, f"{count} of {len(named)}: {label}")
+            except EsperError as error:
+                tell(error)
+                faults += 1
+            else:
+                links[label] = quote(f"{label}/index.html")
+    else:
+        links = {label: quote(f"{label}/index.html") for label, _ in named if (target / label / "index.html").is_file()}
+    index = run_index(named, links)
+    put(index_json(index) if as_json else f"{path_words(write_index(index, str(options.path), target))}\n")
+    if faults or any(run.summary.fault is not None for run in index.runs):
+        raise typer.Exit(DAMAGED)
+    bad = {None: (), FailOn.WARNING: ("warning", "critical"), FailOn.CRITICAL: ("critical",)}[options.fail_on]
+    if any(run.verdict in bad for run in index.runs):
+        raise typer.Exit(FINDINGS)

@@ -147,6 +147,56 @@ def test_report_writes_the_page_and_names_it_on_stdout(command: Command, runs: P
     assert "not closed, last complete update 59" in (tmp_path / "out" / "index.html").read_text()
 
 
+def test_report_of_a_directory_writes_a_page_of_each_run_and_one_over_them(
+    command: Command, runs: Path, tmp_path: Path
+) -> None:
+    settings = {"healthy": 0.1, "troubled": 0.2}
+    for name, rate in settings.items():
+        info = runs / name / "run.json"
+        info.write_text(json.dumps(json.loads(info.read_text()) | {"hyperparameters": {"learning_rate": rate}}))
+    said = command("report", runs, "--out", tmp_path / "out")
+    assert (said.code, said.err) == (0, "")
+    assert Path(said.out.strip()) == tmp_path / "out" / "index.html"
+    text = (tmp_path / "out" / "index.html").read_text()
+    for name in ("empty", "healthy", "troubled"):
+        assert f'<a href="{name}/index.html">{name}</a>' in text
+        assert (tmp_path / "out" / name / "index.html").is_file()
+    assert "3 runs: 1 critical" in text
+    assert "kl_spike at 20" in text
+    assert "built-in method" not in text
+    listed = {entry["run"]: entry for entry in strict((tmp_path / "out" / "index.json").read_text())}
+    assert listed["healthy"]["settings"]["learning_rate"] == "0.1"
+    assert listed["troubled"]["summary"]["worst"]["rule"] == "kl_spike"
+    assert text.count('class="spark"') == 2
+    assert command("report", runs, "--out", tmp_path / "out", "--index-only", "--fail-on", "critical").code == 1
+    assert (tmp_path / "out" / "index.html").read_text() == text
+
+
+@pytest.mark.usefixtures("truncated")
+def test_a_damaged_run_hides_no_other_on_the_page_over_them(command: Command, runs: Path, tmp_path: Path) -> None:
+    said = command("report", runs, "--out", tmp_path / "out")
+    assert said.code == 3
+    assert said.err.count("\n") == 1
+    text = (tmp_path / "out" / "index.html").read_text()
+    assert '<a href="healthy/index.html">healthy</a>' in text
+    assert "<span>troubled</span>" in text
+    assert "damaged: heads-000001.parquet" in text
+
+
+def test_an_index_alone_links_only_pages_that_exist(command: Command, runs: Path, tmp_path: Path) -> None:
+    assert command("report", runs / "healthy", "--out", tmp_path / "out" / "healthy").code == 0
+    said = command("report", runs, "--out", tmp_path / "out", "--index-only")
+    assert said.code == 0
+    text = (tmp_path / "out" / "index.html").read_text()
+    assert 'href="healthy/index.html"' in text
+    assert 'href="troubled/index.html"' not in text
+    assert not (tmp_path / "out" / "troubled").exists()
+    assert [entry["page"] for entry in strict(command("report", runs, "--json").out)] == [None] * 3
+    assert command("report", runs / "healthy", "--index-only").code == 2
+    (tmp_path / "bare").mkdir()
+    assert command("report", tmp_path / "bare").code == 2
+
+
 def test_report_goes_to_reports_by_default(
     command: Command, runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
