@@ -14,13 +14,14 @@ from esper_analyze.comparison.divergence import HITS, Divergence, DivergenceResu
 from esper_analyze.comparison.ends import EndDifference, end_differences
 from esper_analyze.comparison.metrics import CLOCKS, METRICS, SLOTS, Metric
 from esper_analyze.comparison.settings import SettingDifference, differences, opaque, used
-from esper_analyze.comparison.tenths import TITLES, Tenths, tenths
+from esper_analyze.comparison.tenths import TITLES, tenths
 from esper_analyze.detector.signals import Bools, Ints
 from esper_analyze.reports.listing import summary_of
 from esper_analyze.runs.damaged_shard import naming_damaged_shard
 from esper_analyze.runs.merge_ranks import merge_ranks
 from esper_analyze.runs.run import RecordedRun
 from esper_analyze.runs.series import Series, all_series, by_subject, rows_of, series_of
+from esper_analyze.runs.tenths import Tenths
 from esper_analyze.schema import BY_NAME, TABLES
 from esper_analyze.schema.column import Kind
 from esper_analyze.schema.constants import HEAD_GROUP

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from esper_analyze.errors import EsperError
 from esper_analyze.replay.standing import live_coverage, standing
 from esper_analyze.runs.ending import End, end_of_run
 from esper_analyze.runs.run import RecordedRun, open_run
+from esper_analyze.runs.tenths import tenths_of
 from esper_analyze.storage import layout
 from esper_analyze.wording import many
 
@@ -27,8 +27,6 @@ _ENDED = {
     End.UNCLOSED: "killed",
     End.DIED: "crashed",
 }
-LAST_TENTH = 0.1
-"""Share of the updates with a return over which the return of a run is averaged, the last ones."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,9 +132,8 @@ def _reached(run: RecordedRun) -> tuple[int | None, float | None]:
     rows = run.frame("updates", ["env_steps", "episode_return_mean"])
     steps = rows["env_steps"].max()
     returns = rows["episode_return_mean"].drop_nulls().to_numpy()
-    returns = returns[np.isfinite(returns)]
-    count = math.ceil(LAST_TENTH * len(returns))
-    return None if steps is None else int(steps), float(returns[-count:].mean()) if count else None  # type: ignore[arg-type]
+    ends = tenths_of(returns[np.isfinite(returns)])
+    return None if steps is None else int(steps), None if ends is None else ends.last  # type: ignore[arg-type]
 
 
 def status_words(run: RecordedRun) -> str:

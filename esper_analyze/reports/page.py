@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from esper_analyze.reports import tables
-from esper_analyze.reports.narrative import foreign
+from esper_analyze.reports.narrative import course, foreign
 from esper_analyze.reports.narrative.explained import explained
 from esper_analyze.reports.narrative.primary_incident import NEAR
 from esper_analyze.reports.render.html import render
@@ -52,6 +52,7 @@ def page(evidence: Evidence, answers: Sequence[Answer], story: Story) -> str:
         titles=contents | {f"rule-{name}": "what to do, and why" for name in rules},
         identity=identity.frame(evidence.run),
         story=story,
+        sight=course.frame(evidence),
         incidents=tables.incident_list(evidence),
         explained=explained(evidence),
         foreign=theirs,

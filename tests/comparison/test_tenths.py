@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from esper_analyze.comparison.summary_tables import tenths_table
-from esper_analyze.comparison.tenths import Tenths, tenths
+from esper_analyze.comparison.tenths import tenths
+from esper_analyze.runs.tenths import Tenths
 from tests.comparison.made import cells, compared, comparison, still
 
 NAN = math.nan

@@ -25,26 +25,31 @@ class Sparkline:
     pieces: tuple[tuple[Point, ...], ...]
     crosses: tuple[int, ...]
     words: str
-    width: int = WIDE
-    height: int = HIGH
+    width: int
+    height: int
 
 
-def sparkline(series: Series, low: float = 0.0, high: float | None = None) -> Sparkline | None:
+def sparkline(
+    series: Series, low: float = 0.0, high: float | None = None, size: tuple[int, int] = (WIDE, HIGH)
+) -> Sparkline | None:
     """Return ``series`` between ``low`` and ``high`` (default: its greatest value), None where nothing was measured.
+
+    ``size``: width and height in pixels.
 
     Where NaN or ±Inf was measured a cross stands on the upper edge, in the colour of a critical verdict.
     """
     if series.empty:
         return None
-    thin = corners(series, _COLUMNS)
+    wide, tall = size
+    thin = corners(series, _COLUMNS * wide // WIDE)
     first, last = int(series.update[0]), max(int(series.update[-1]), int(series.update[0]) + 1)
     top = max(float(thin.value[~thin.null].max(initial=0.0)), low) if high is None else high
     span = (top - low) or 1.0
-    x = 2 + (WIDE - 4) * (thin.update - first) / (last - first)
-    y = 2 + (HIGH - 4) * (1 - np.clip((thin.value - low) / span, 0.0, 1.0))
+    x = 2 + (wide - 4) * (thin.update - first) / (last - first)
+    y = 2 + (tall - 4) * (1 - np.clip((thin.value - low) / span, 0.0, 1.0))
     pieces = tuple(tuple(zip(x[piece].tolist(), y[piece].tolist(), strict=True)) for piece in _pieces(thin))
-    where = 2 + (WIDE - 4) * (series.update[series.nonfinite] - first) / (last - first)
-    return Sparkline(pieces, tuple(int(at) - _ARM for at in np.unique(np.round(where))), _words(series))
+    where = 2 + (wide - 4) * (series.update[series.nonfinite] - first) / (last - first)
+    return Sparkline(pieces, tuple(int(at) - _ARM for at in np.unique(np.round(where))), _words(series), wide, tall)
 
 
 def _pieces(series: Series) -> list[slice]:
