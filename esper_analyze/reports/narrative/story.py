@@ -29,6 +29,7 @@ from esper_analyze.reports.narrative.primary_incident import (
     title_of,
     worst_and_now,
 )
+from esper_analyze.reports.narrative.settings_in_effect import settings_in_effect
 from esper_analyze.reports.narrative.unrepeatable import lost_alarms
 from esper_analyze.reports.sections.escalation import captured_since
 from esper_analyze.reports.sections.returns import fall_of
@@ -322,6 +323,9 @@ def _next(
     if began.next_step:
         yield Point(began.next_step)
     yield from (Point(cause.line) for cause in causes if cause.answer is Likelihood.LIKELY)
+    settings = settings_in_effect(evidence.run, lead)
+    if settings:
+        yield Point(settings, ("run",))
     yield Point(cleaned(evidence.rules[lead.rule].look_first, 600), (f"rule-{lead.rule}",))
     yield from _other_causes(causes)
     captured = captured_since(evidence, lead.start)
