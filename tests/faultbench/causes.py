@@ -20,6 +20,7 @@ from tests.faultbench.draw import SPLITS
 from tests.faultbench.faults import FAULTS
 from tests.faultbench.held_causes import HELD_TRUE
 from tests.faultbench.outcome import FILE, Made, read
+from tests.faultbench.tune_causes_3 import TRUE_3
 
 TRUE: dict[str, tuple[str, ...]] = {
     "learning_rate_x30": ("setting",),
@@ -80,7 +81,7 @@ TRUE: dict[str, tuple[str, ...]] = {
     "body_frozen": ("gradient_lost",),
     "plain_sgd": ("optimizer_restarted",),
     "rollout_reused": ("stale_log_probs",),
-} | HELD_TRUE  # fmt: skip
+} | TRUE_3 | HELD_TRUE  # fmt: skip
 """The causes that name each kind of fault; of those that a report lists, any of them."""
 
 

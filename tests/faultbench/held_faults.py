@@ -5,13 +5,13 @@ Which rules name a fault was written down from what the rules mean, before any o
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Callable, Iterator
-from weakref import WeakKeyDictionary
+import math
 
+import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+import tests.faultbench.held_touches as touches
 from tests.faultbench.draw import Setup
 from tests.faultbench.fault import (
     ADVANTAGES,
@@ -36,8 +36,9 @@ from tests.faultbench.fault import (
     memory,
     once,
 )  # fmt: skip
+from tests.faultbench.task import Task
 from tests.faultbench.tasks import TASKS
-from tests.faultbench.training import Training, gae
+from tests.faultbench.training import Training
 
 
 def _real(setup: Setup) -> bool:
@@ -48,399 +49,200 @@ def _masked(setup: Setup) -> bool:
     return TASKS[setup.task].make.masked
 
 
+def _normalises(setup: Setup) -> bool:
+    return setup.normalise_observations
+
+
+def _different_discounts(setup: Setup) -> bool:
+    return setup.gamma != setup.gae_lambda
+
+
+def _below_0(setup: Setup) -> bool:
+    """Return whether numbers below 0 are observed before any normalising."""
+    return bool((TASKS[setup.task].make(8, 0).observe() < 0).any())
+
+
 def _fractions(setup: Setup) -> bool:
-    """Return whether more is observed than 0 and 1."""
-    x = TASKS[setup.task].make(8, 0).observe()
-    return bool((x % 1 != 0).mean() > 0.3)
+    """Return whether most rewards, where there are some, are no integers."""
+    task, random = TASKS[setup.task].make(8, 0), np.random.default_rng(0)
+    rewards = setup.reward_scale * np.stack([task.step(_any_actions(task, random)).reward for _ in range(20)])
+    return bool((rewards % 1 != 0).sum() > 0.5 * max((rewards != 0).sum(), 1))
 
 
-def _more_than_one_step(setup: Setup) -> bool:
+def _any_actions(task: Task, random: np.random.Generator) -> dict[str, np.ndarray]:
+    if task.dimensions:
+        return {"move": random.normal(size=(task.count, task.dimensions))}
+    return {name: (random.random(mask.shape) * mask).argmax(1) for name, mask in task.masks().items()}
+
+
+def _long(setup: Setup) -> bool:
+    return TASKS[setup.task].make.limit >= 8
+
+
+def _remembers_by_hand(setup: Setup) -> bool:
+    return by_hand(setup) and memory(setup)
+
+
+def _several_minibatches(setup: Setup) -> bool:
+    return by_hand(setup) and setup.minibatches > 1
+
+
+def _one_sample_is_no_number(setup: Setup) -> bool:
+    return by_hand(setup) and not setup.recurrent and setup.normalise_advantages
+
+
+def _several_epochs(setup: Setup) -> bool:
+    return setup.epochs >= 4
+
+
+def _several_steps(setup: Setup) -> bool:
     return by_hand(setup) and setup.epochs * setup.minibatches > 1
 
 
-# Estimates of a rollout
-
-
-def _ends_late(reward: Tensor, value: Tensor, end: Tensor, last: Tensor, gamma: float, gae_lambda: float) -> Tensor:
-    """Take for the end of a step that of the step before."""
-    return gae(reward, value, end.roll(1, 0), last, gamma, gae_lambda)
-
-
-def _always_ends(reward: Tensor, value: Tensor, end: Tensor, last: Tensor, gamma: float, gae_lambda: float) -> Tensor:
-    return gae(reward, value, torch.ones_like(end), last, gamma, gae_lambda)
-
-
-def _forwards(reward: Tensor, value: Tensor, end: Tensor, last: Tensor, gamma: float, gae_lambda: float) -> Tensor:
-    """Go through the steps from the first to the last."""
-    return gae(reward.flip(0), value.flip(0), end.flip(0), last, gamma, gae_lambda).flip(0)
-
-
-def _undiscounted(reward: Tensor, value: Tensor, end: Tensor, last: Tensor, gamma: float, gae_lambda: float) -> Tensor:
-    """Forget the discount of the next value, as in ``reward + next_value - value``."""
-    return gae(reward, value, end, last, 1.0, gamma * gae_lambda)
-
-
-def _same_value(reward: Tensor, value: Tensor, end: Tensor, _: Tensor, gamma: float, gae_lambda: float) -> Tensor:
-    """Take for the next value that of the step itself."""
-    running, advantages = torch.zeros_like(reward[0]), torch.zeros_like(reward)
-    for t in reversed(range(len(reward))):
-        alive = 1.0 - end[t]
-        running = reward[t] + gamma * value[t] * alive - value[t] + gamma * gae_lambda * alive * running
-        advantages[t] = running
-    return advantages
-
-
-def _standardised(returns: Tensor, _: Tensor) -> Tensor:
-    return (returns - returns.mean()) / (returns.std() + 1e-8)
-
-
-def _rewards_alone(_: Tensor, rewards: Tensor) -> Tensor:
-    return rewards.clone()
-
-
-def _transposed(cells: Tensor) -> Tensor:
-    return cells.T.reshape(cells.shape)
-
-
-def _positive(cells: Tensor) -> Tensor:
-    return cells.clamp(min=0.0)
-
-
-class _Before:
-    """Hands over each time what came the time before; ``parts``: calls that belong together."""
-
-    def __init__(self, parts: int = 1) -> None:
-        self.waiting: list[Tensor] = []
-        self.parts = parts
-
-    def __call__(self, cells: Tensor) -> Tensor:
-        self.waiting.append(cells.clone())
-        return self.waiting.pop(0) if len(self.waiting) > self.parts else cells
-
-
-def _late(name: str) -> Touch:
-    def change(training: Training) -> None:
-        parts = max(len(training.world.task.sizes), 1) if name == "executed" else 1
-        setattr(training.knobs, name, _Before(parts))
-
-    return once(change)
-
-
-# Losses
-
-
-def _broadcast(value: Tensor, returns: Tensor) -> Tensor:
-    """Subtract every return from every value, as [N, 1] - [N] does."""
-    return (value.flatten().unsqueeze(1) - returns.flatten()).square().mean()
-
-
-def _log_ratio(ratio: Tensor, advantages: Tensor, clip: float) -> Tensor:
-    """Forget to exponentiate."""
-    log_ratio = ratio.log()
-    return torch.min(log_ratio * advantages, log_ratio.clamp(1 - clip, 1 + clip) * advantages)
-
-
-def _larger(ratio: Tensor, advantages: Tensor, clip: float) -> Tensor:
-    """Take of both the larger."""
-    return torch.max(ratio * advantages, ratio.clamp(1 - clip, 1 + clip) * advantages)
-
-
-# What is stored
-
-
-class _Shared:
-    """Stores every step in the same memory, so that all of a rollout are what came last."""
-
-    def __init__(self) -> None:
-        self.cells: Tensor | None = None
-
-    def __call__(self, x: Tensor) -> Tensor:
-        self.cells = x.clone() if self.cells is None else self.cells
-        return self.cells.copy_(x)
-
-
-def _share(training: Training) -> None:
-    training.knobs.stored_observation = _Shared()
-
-
-def _over_255(x: Tensor) -> Tensor:
-    return x / 255.0
-
-
-def _clipped(actions: Tensor) -> Tensor:
-    return actions.clamp(-0.5, 0.5)
-
-
-def _impossible(log_prob: Tensor) -> Tensor:
-    changed = log_prob.clone()
-    changed[0, 0] = -torch.inf
-    return changed
-
-
-# What the environments give
-
-
-def _spikes(reward: Tensor) -> Tensor:
-    return torch.where(torch.rand_like(reward) < 0.02, 300.0, reward)
-
-
-def _plus_100(reward: Tensor) -> Tensor:
-    return reward + 100.0
-
-
-def _neighbours(reward: Tensor) -> Tensor:
-    return reward.roll(1, 0)
-
-
-def _score(training: Training) -> None:
-    """Hand over the score of the episode so far."""
-    score = torch.zeros(training.setup.environments)
-
-    def change(reward: Tensor) -> Tensor:
-        nonlocal score
-        total = score + reward
-        score = torch.where(torch.from_numpy(training.world.task.age == 0), 0.0, total)
-        return total
-
-    training.knobs.reward = change
-
-
-def _shrink(training: Training, age: int) -> None:
-    training.knobs.reward = lambda reward: reward * 0.8**age
-
-
-def _missing(x: Tensor) -> Tensor:
-    """Show of a quarter of the environments a number that stands for no measurement."""
-    changed = x.clone()
-    changed.view(len(x), -1)[: max(len(x) // 4, 1), 0] = -9999.0
-    return changed
-
-
-def _reversed(x: Tensor) -> Tensor:
-    return x.flip(-1)
-
-
-def _first_alone(mask: Tensor) -> Tensor:
-    return mask & (mask.cumsum(1) == 1)
-
-
-# Parameters and optimizer
-
-
-def _linears(training: Training) -> Iterator[nn.Linear]:
-    yield from (one for one in training.network.modules() if isinstance(one, nn.Linear))
-
-
-def _critic_head(training: Training) -> nn.Linear:
-    heads = [one for name, one in training.network.named_modules() if name in ("critic", "value_net")]
-    assert isinstance(heads[0], nn.Linear)
-    return heads[0]
-
-
-def _flip_bits(training: Training) -> None:
-    """Flip a high bit of the exponent of one weight of each layer."""
-    with torch.no_grad():
-        for layer in _linears(training):
-            weights = layer.weight.view(-1)
-            weights[weights.abs().argmax()] *= 2.0**16
-
-
-def _lose_weight(training: Training) -> None:
-    with torch.no_grad():
-        _critic_head(training).weight[0, 0] = torch.nan
-
-
-def _reset_policy_heads(training: Training) -> None:
-    for layer, _ in training.action_layers():
-        layer.reset_parameters()
-
-
-def _reset_critic_head(training: Training) -> None:
-    _critic_head(training).reset_parameters()
-
-
-def _stop_exploring(training: Training) -> None:
-    with torch.no_grad():
-        next(one for name, one in training.network.named_parameters() if name.endswith("log_std")).sub_(4.0)
-
-
-_SAVED: WeakKeyDictionary[Training, dict[str, Tensor]] = WeakKeyDictionary()
-
-
-def _load_again(training: Training, age: int) -> None:
-    """Load at every second update what was saved at the onset."""
-    if age == 0:
-        _SAVED[training] = copy.deepcopy(training.network.state_dict())
-    elif age % 2 == 0:
-        training.network.load_state_dict(_SAVED[training])
-
-
-def _step_a_copy(training: Training) -> None:
-    """Leave the optimizer with the parameters of a network that was replaced."""
-    for group in training.optimizer.param_groups:
-        group["params"] = [nn.Parameter(one.detach().clone()) for one in group["params"]]
-
-
-def _damp(training: Training) -> None:
-    for group in training.optimizer.param_groups:
-        group["eps"] = 1.0
-
-
-def _normalise_batches(training: Training) -> None:
-    mean, variance = torch.zeros(training.setup.hidden), torch.ones(training.setup.hidden)
-
-    def normalised(module: nn.Module, _: object, features: Tensor) -> Tensor:
-        return nn.functional.batch_norm(features, mean, variance, training=module.training)
-
-    training.policy_body().register_forward_hook(normalised)
-
-
-def _on_gradients(change: Callable[[Tensor], Tensor]) -> Touch:
-    def hook(training: Training) -> None:
-        for parameter in training.network.parameters():
-            if parameter.requires_grad:
-                parameter.register_hook(change)
-
-    return once(hook)
-
-
-def _noisy(gradient: Tensor) -> Tensor:
-    return gradient + 5.0 * gradient.square().mean().sqrt() * torch.randn_like(gradient)
-
-
-# Schedules
-
-
-def _rate_grows(training: Training, age: int) -> None:
-    training.knobs.rate = min(1.2**age, 1e3)
-
-
-def _rate_decays(training: Training, age: int) -> None:
-    training.knobs.rate = 0.5**age
-
-
-def _entropy_grows(training: Training, age: int) -> None:
-    training.knobs.entropy = min(1.25**age, 1e4)
-
+MISALIGNED = ("advantage_misaligned",)
+EXPLODED = ("gradient_explosion", "gradient_drift", "clipping_always")
 
 HELD_FAULTS: dict[str, Fault] = {
-    "ends_one_step_late": Fault(knob(estimate=_ends_late), (*RETURNS, "ends_ignored", *CRITIC, *FALLEN)),
-    "every_step_an_end": Fault(knob(estimate=_always_ends), (*RETURNS, *CRITIC, *FALLEN)),
-    "gae_forwards": Fault(knob(estimate=_forwards), (*RETURNS, *CRITIC, *FALLEN), hard=True),
-    "next_value_undiscounted": Fault(knob(estimate=_undiscounted), (*RETURNS, *CRITIC, "value_divergence")),
-    "next_value_of_the_step_itself": Fault(knob(estimate=_same_value), (*RETURNS, *CRITIC)),
-    "value_targets_standardised": Fault(knob(targets=_standardised), (*RETURNS, *ADVANTAGES, *CRITIC)),
-    "value_targets_are_rewards": Fault(knob(targets=_rewards_alone), (*RETURNS, *ADVANTAGES, *CRITIC)),
-    "value_loss_broadcast": Fault(
-        knob(value_loss=_broadcast), (*CRITIC, *LOSSES), possible=lambda setup: by_hand(setup) and not setup.recurrent
+    "gamma_and_lambda_swapped": Fault(
+        knob(estimate=touches.swapped), (*RETURNS, *CRITIC, *FALLEN), possible=_different_discounts
     ),
-    "value_clip_0": Fault(knob(value_clip=1e-4), (*CRITIC, *SETTING, *LOSSES)),
-    "value_coefficient_0": Fault(knob(value=0.0), (*SETTING, *CRITIC, "gradient_stopped", "gradient_missing")),
-    "gamma_0": Fault(knob(gamma=0.0), (*SETTING, *RETURNS, *FALLEN)),
-    "rate_grows": Fault(_rate_grows, (*STEPS, *SETTING, *FALLEN)),
-    "rate_decays_in_a_few_updates": Fault(_rate_decays, (*STOPPED, *SETTING)),
-    "entropy_bonus_grows": Fault(_entropy_grows, (*FALLEN, *SETTING)),
-    "clip_0": Fault(knob(clip=1e-4), ("clip_saturation", *STOPPED, *SETTING)),
-    "gradient_clip_0": Fault(
-        knob(grad_norm=1e-7), (*STOPPED, "clipping_always", "gradient_vanishing", *SETTING)
+    "sum_crosses_ends": Fault(knob(estimate=touches.sum_crosses_ends), (*RETURNS, *CRITIC, *FALLEN)),
+    "next_value_crosses_ends": Fault(knob(estimate=touches.value_crosses_ends), (*RETURNS, *CRITIC, *FALLEN)),
+    "last_step_without_advantage": Fault(knob(estimate=touches.one_step_short), (*RETURNS, *CRITIC)),
+    "normalised_before_the_targets": Fault(knob(estimate=touches.normalised_first), (*RETURNS, *CRITIC)),
+    "baseline_forgotten": Fault(
+        once(touches.forget_baseline), (*ADVANTAGES, *MISALIGNED, *FALLEN, "advantage_outlier")
     ),
-    "adam_epsilon_1": Fault(once(_damp), STOPPED),
-    "optimizer_of_a_copy": Fault(once(_step_a_copy), (*STOPPED, "optimizer_restarted"), hard=True),
-    "checkpoint_loaded_again_and_again": Fault(_load_again, (*REPLACED, *STOPPED, *FALLEN)),
-    "policy_heads_reset": Fault(once(_reset_policy_heads), (*REPLACED, *FALLEN, *STEPS), possible=categorical),
-    "critic_head_reset": Fault(once(_reset_critic_head), (*CRITIC, *REPLACED)),
-    "bits_flipped": Fault(
-        once(_flip_bits), (*REPLACED, *CRITIC, *DETERMINISM, *FALLEN, "gradient_explosion", "gradient_drift")
+    "values_added_twice": Fault(once(touches.add_values_twice), (*RETURNS, *ADVANTAGES, *CRITIC)),
+    "values_of_another_environment": Fault(
+        knob(stored_values=touches.rolled), (*RETURNS, *CRITIC, *MISALIGNED, *FALLEN)
     ),
-    "nan_weight": Fault(once(_lose_weight), BAD_NUMBERS, hard=True),
-    "log_prob_minus_infinity": Fault(
-        knob(log_prob=_impossible), (*BAD_NUMBERS, *STALE, "ratio_explosion"), hard=True
+    "advantages_cut_to_integers": Fault(knob(advantages=torch.trunc), (*ADVANTAGES, *NO_SIGNAL, *STOPPED, *FALLEN)),
+    "advantages_averaged_over_environments": Fault(
+        knob(advantages=touches.averaged), (*ADVANTAGES, *MISALIGNED, *NO_SIGNAL, *FALLEN), hard=True
     ),
-    "batch_norm_in_update": Fault(once(_normalise_batches), STALE, hard=True),
-    "gradients_noisy": Fault(
-        _on_gradients(_noisy),
-        ("advantage_misaligned", "gradient_explosion", "gradient_drift", "clipping_always", *FALLEN),
+    "last_reward_lost": Fault(once(touches.lose_last_rewards), (*FALLEN, *CRITIC, *NO_SIGNAL)),
+    "reward_standardised_by_step": Fault(knob(reward=touches.standardised), (*CRITIC, *FALLEN)),
+    "rewards_cut_to_integers": Fault(knob(reward=torch.trunc), (*NO_SIGNAL, *CRITIC, *FALLEN), possible=_fractions),
+    "time_costs_more_than_is_won": Fault(once(touches.time_costs), (*CRITIC, *FALLEN, *EXPLODED)),
+    "an_action_is_paid": Fault(once(touches.pay_an_action), (*FALLEN, *CRITIC, *DETERMINISM), possible=categorical),
+    "bytes_wrapped": Fault(
+        knob(observation=touches.wrapped), (*OBSERVED, *FALLEN, *CRITIC, *REPLACED), possible=_below_0
     ),
-    "buffer_shares_memory": Fault(once(_share), (*STALE, *OBSERVED), hard=True),
-    "scaled_in_update_only": Fault(knob(stored_observation=_over_255), (*STALE, *OBSERVED), hard=True),
-    "actions_stored_clipped": Fault(knob(logged=_clipped), STALE, hard=True, possible=_real),
-    "starts_forgotten_in_update": Fault(knob(stored_starts=torch.zeros_like), STALE, hard=True, possible=memory),
-    "advantages_transposed": Fault(
-        knob(advantages=_transposed), (*ADVANTAGES, "advantage_misaligned", *FALLEN), hard=True
+    "sensor_slow": Fault(once(lambda training: setattr(training.knobs, "observation", touches.Slow())),
+                         (*OBSERVED, *FALLEN, *CRITIC)),
+    "sensor_offset": Fault(knob(observation=touches.shifted), (*OBSERVED, *FALLEN, *CRITIC, *REPLACED)),
+    "end_shown_at_the_start": Fault(once(touches.show_ends), (*OBSERVED, *FALLEN, *CRITIC)),
+    "observations_standardised_by_step": Fault(
+        knob(observation=touches.standardised), (*OBSERVED, *FALLEN, *CRITIC, *REPLACED)
     ),
-    "advantages_of_the_rollout_before": Fault(
-        _late("advantages"), (*ADVANTAGES, "advantage_misaligned", *FALLEN)
+    "normaliser_forgets": Fault(touches.forget_moments, (*OBSERVED, *FALLEN, *CRITIC), possible=_normalises),
+    "actions_sticky": Fault(once(touches.stick), (*FALLEN, *CRITIC, *NO_SIGNAL)),
+    "controls_inverted": Fault(once(touches.invert), (*FALLEN, *CRITIC, *NO_SIGNAL)),
+    "actions_times_10": Fault(knob(executed=touches.ten_times), (*FALLEN, *CRITIC), possible=_real),
+    "acts_greedily": Fault(knob(greedy=True), (*NO_SIGNAL, *MISALIGNED, *DETERMINISM, *STEPS, *FALLEN)),
+    "exploration_grows": Fault(touches.explore_more, (*REPLACED, *FALLEN, *CRITIC), hard=True, possible=_real),
+    "probability_stored_for_its_log": Fault(
+        knob(log_prob=torch.exp), (*STALE, *STEPS, *BAD_NUMBERS), hard=True
     ),
-    "advantages_positive_only": Fault(
-        knob(advantages=_positive), (*ADVANTAGES, "advantage_misaligned", *FALLEN), hard=True
+    "ratio_of_the_policy_to_itself": Fault(knob(own_ratio=True), (*STEPS, *DETERMINISM, *FALLEN, *STOPPED),
+                                           possible=_several_steps),
+    "clipped_around_0": Fault(
+        knob(surrogate=touches.clipped_around_0), (*LOSSES, *MISALIGNED, *STEPS, *FALLEN), hard=True, possible=by_hand
     ),
-    "exponential_forgotten": Fault(
-        knob(surrogate=_log_ratio), ("advantage_misaligned", *LOSSES, *FALLEN, *STEPS), possible=_more_than_one_step
+    "ratio_detached": Fault(
+        knob(surrogate=touches.ratio_detached),
+        ("gradient_missing", "gradient_stopped", "gradient_vanishing", *MISALIGNED, *STOPPED), possible=by_hand
     ),
-    "larger_of_both_surrogates": Fault(
-        knob(surrogate=_larger), (*STEPS, *LOSSES, *DETERMINISM, *FALLEN), possible=_more_than_one_step
+    "ratio_inverted": Fault(
+        knob(surrogate=touches.ratio_inverted), (*LOSSES, *MISALIGNED, *FALLEN), possible=by_hand
     ),
-    "reward_spikes": Fault(
-        knob(reward=_spikes), ("advantage_outlier", "gradient_explosion", "gradient_drift", *CRITIC, *FALLEN)
+    "value_loss_sign": Fault(
+        knob(value=-1.0), (*SETTING, *CRITIC, *EXPLODED, *FALLEN), hard=True
     ),
-    "reward_plus_100": Fault(
-        knob(reward=_plus_100), ("gradient_explosion", "gradient_drift", "clipping_always", *CRITIC, *FALLEN)
+    "memory_kept_at_ends": Fault(
+        knob(keep_state=True), (*FALLEN, *CRITIC, "lstm_explosion", "lstm_saturation"), possible=_remembers_by_hand
     ),
-    "reward_is_the_score_so_far": Fault(once(_score), (*CRITIC, *FALLEN)),
-    "reward_of_another_environment": Fault(knob(reward=_neighbours), (*FALLEN, *CRITIC, *NO_SIGNAL)),
-    "reward_shrinks": Fault(_shrink, (*NO_SIGNAL, *CRITIC)),
-    "observations_one_step_late": Fault(_late("observation"), (*FALLEN, *CRITIC, *OBSERVED)),
-    "observations_cut_to_integers": Fault(
-        knob(observation=torch.trunc), (*FALLEN, *CRITIC, *REPLACED, *OBSERVED), possible=_fractions
+    "memory_emptied_each_rollout": Fault(touches.forget_state, (*FALLEN, *CRITIC, "lstm_vanishing"), possible=memory),
+    "state_stored_after_the_rollout": Fault(knob(late_state=True), STALE, hard=True, possible=_remembers_by_hand),
+    "same_minibatch_for_ever": Fault(
+        once(lambda training: setattr(training.knobs, "parts", touches.First())), (*MISALIGNED, *STEPS, *FALLEN),
+        possible=_several_minibatches,
     ),
-    "features_reordered": Fault(knob(observation=_reversed), (*FALLEN, *CRITIC, *REPLACED, *OBSERVED)),
-    "missing_values_observed": Fault(
-        knob(observation=_missing),
-        (
-            *FALLEN, *CRITIC, *REPLACED, *OBSERVED, *DETERMINISM, "gradient_explosion", "gradient_drift",
-            "lstm_saturation",
-        ),
+    "minibatch_of_one_sample": Fault(
+        once(touches.one_more), BAD_NUMBERS, hard=True, possible=_one_sample_is_no_number
     ),
-    "actions_one_step_late": Fault(_late("executed"), (*FALLEN, *CRITIC, *NO_SIGNAL)),
-    "masks_leave_one": Fault(
-        knob(masks=_first_alone), ("mask_collapse", *FALLEN, *DETERMINISM, *REPLACED), possible=_masked
+    "optimizer_maximises": Fault(once(touches.maximise), (*MISALIGNED, *CRITIC, *EXPLODED, *FALLEN)),
+    "momentum_0999": Fault(once(touches.raise_momentum), (*FALLEN, *MISALIGNED, *STEPS, *CRITIC)),
+    "actor_left_out_of_optimizer": Fault(once(touches.leave_actor_out), STOPPED, hard=True),
+    "gradient_nan": Fault(once(touches.lose_gradient), BAD_NUMBERS, hard=True),
+    "rate_goes_on_below_0": Fault(touches.rate_goes_on_below_0, (*SETTING, *MISALIGNED, *CRITIC, *FALLEN, *EXPLODED)),
+    "target_kl_0": Fault(knob(target_kl=1e-7), (*SETTING, *STOPPED), possible=_several_epochs),
+    "weights_kept_in_bfloat16": Fault(once(touches.keep_in_bfloat16), (*STOPPED, *FALLEN, *CRITIC)),
+    "averaged_with_old_weights": Fault(touches.average_with_old, (*REPLACED, *FALLEN), hard=True),
+    "noise_on_weights": Fault(touches.add_noise, (*REPLACED, *FALLEN, *CRITIC), hard=True),
+    "half_of_the_units_pruned": Fault(once(touches.prune), (*REPLACED, *FALLEN, *CRITIC), hard=True),
+    "actions_reordered_in_the_head": Fault(
+        once(touches.reorder_actions), (*REPLACED, *FALLEN, *CRITIC), hard=True, possible=categorical
     ),
-    "exploration_gone": Fault(once(_stop_exploring), (*DETERMINISM, *REPLACED, *STEPS, *FALLEN), possible=_real),
+    "values_rescaled": Fault(once(touches.rescale_values), (*REPLACED, *CRITIC, *EXPLODED), hard=True),
+    "restarted_each_rollout": Fault(touches.restart_all, (*OBSERVED, *FALLEN, *CRITIC)),
+    "episodes_cut_to_a_quarter": Fault(once(touches.shorten), (*FALLEN, *CRITIC, *OBSERVED), possible=_long),
+    "seeded_again_each_rollout": Fault(touches.seed_again, (*FALLEN, *DETERMINISM, *STEPS)),
+    "masks_inverted": Fault(
+        knob(masks=touches.opposite), (*FALLEN, *CRITIC, *REPLACED, *NO_SIGNAL, "mask_collapse"), possible=_masked
+    ),
+    "masks_missing": Fault(knob(masks=torch.ones_like), (*FALLEN, *CRITIC, *REPLACED), possible=_masked),
+    "acts_in_bfloat16": Fault(once(touches.act_in_bfloat16), STALE),
+    "acts_with_old_weights": Fault(touches.act_with_old, (*STALE, *STEPS, *FALLEN), hard=True, possible=by_hand),
 }  # fmt: skip
 """Kinds that were not there while rules were written; all others are drawn in the held half as well."""
 
 
-def _rounded(log_prob: Tensor) -> Tensor:
-    return log_prob.half().float()
+def _cosine(training: Training, age: int) -> None:
+    """Lower the learning rate to a tenth along half a wave of 100 updates."""
+    training.knobs.rate = 0.1 + 0.45 * (1.0 + math.cos(math.pi * min((age + 1) / 100, 1.0)))
 
 
-def _shorter(reward: Tensor, value: Tensor, end: Tensor, last: Tensor, gamma: float, gae_lambda: float) -> Tensor:
-    return gae(reward, value, end, last, gamma, gae_lambda - 0.1)
+def _narrow(training: Training, age: int) -> None:
+    """Lower the clip range to a half within 50 updates."""
+    training.knobs.clip = max(1.0 - (age + 1) / 100, 0.5)
 
 
-def _lower_discount(training: Training) -> None:
-    training.knobs.gamma = training.setup.gamma - 0.02
+def _on_groups(**values: object) -> Touch:
+    def change(training: Training) -> None:
+        for group in training.optimizer.param_groups:
+            group.update(values)
+
+    return once(change)
 
 
-def _warm_up(training: Training, age: int) -> None:
-    training.knobs.rate = min((age + 1) / 20, 1.0)
+def _restart_some(training: Training) -> None:
+    """Start half of the environments anew, so that they are no longer in step with the others."""
+    training.restart(np.arange(training.setup.environments) % 2 == 0)
 
 
-def _jittered(x: Tensor) -> Tensor:
-    return x + 0.02 * torch.randn_like(x)
+def _slipping(actions: Tensor) -> Tensor:
+    """Execute of one in fifty environments what another chose, as a task is made a little less certain."""
+    slips = torch.rand(len(actions)) < 0.02
+    others = actions.roll(1, 0)
+    return torch.where(slips.view(-1, *[1] * (actions.dim() - 1)), others, actions)
 
 
-def _anneal(training: Training, age: int) -> None:
-    training.knobs.entropy = max(1.0 - (age + 1) / 30, 0.0)
+def _jittered(reward: Tensor) -> Tensor:
+    return reward + 0.01 * torch.randn_like(reward)
 
 
 HELD_HARMLESS: dict[str, Touch] = {
-    "log_probs_stored_in_half": knob(log_prob=_rounded),
-    "gradients_summed_over_4": _on_gradients(lambda gradient: 4.0 * gradient),
-    "lambda_lowered": knob(estimate=_shorter),
-    "discount_lowered": once(_lower_discount),
-    "rate_warmed_up": _warm_up,
-    "observations_jittered": knob(observation=_jittered),
-    "entropy_bonus_annealed": _anneal,
+    "minibatches_halved": knob(minibatches=2),
+    "rate_falls_as_a_cosine": _cosine,
+    "clip_annealed_to_a_half": _narrow,
+    "adam_betas_lowered": _on_groups(betas=(0.85, 0.99)),
+    "weight_decay_small": _on_groups(weight_decay=1e-4),
+    "value_coefficient_doubled": knob(value=2.0),
+    "gradient_clip_halved": knob(grad_norm=0.5),
+    "half_of_the_environments_restarted": once(_restart_some),
+    "actions_slip_a_little": knob(executed=_slipping),
+    "rewards_jittered": knob(reward=_jittered),
 }
 """Harmless changes that were not there while rules were written."""

@@ -130,6 +130,9 @@ class LoopTraining(Training):
         heads = self.agent.heads.values()
         return [(head, (head.out_features,)) for head in heads if isinstance(head, nn.Linear)]
 
+    def forget_state(self) -> None:
+        self._state = self.agent.first_state(self.setup.environments)
+
     def run(self, run_dir: Path, before: Callable[[Training, int], None]) -> Outcome:
         try:
             with self._recorder(run_dir) as rec:
@@ -192,15 +195,18 @@ class LoopTraining(Training):
         kept: dict[str, list[Any]] = {name: [] for name in ("x", "starts", "masks", "actions", "log_prob", "values")}
         rewards, ends, first = [], [], self._state
         finished: list[Episode] = []
-        self.agent.eval()
+        agent = self.agent if knobs.actor is None else knobs.actor
+        agent.eval()
         with torch.no_grad():
             for _ in range(setup.steps):
                 x, masks = self.world.observe(), self.world.masks()
-                outputs, value, self._state = self.agent(x[None], self._starts[None], self._state, knobs)
+                if knobs.keep_state:
+                    self._starts = torch.zeros_like(self._starts)
+                outputs, value, self._state = agent(x[None], self._starts[None], self._state, knobs)
                 if knobs.temperature != 1.0:
                     outputs = {name: one / knobs.temperature for name, one in outputs.items()}
                 chosen = self._distributions(outputs, {name: mask[None] for name, mask in masks.items()})
-                actions = {name: one.sample()[0] for name, one in chosen.items()}
+                actions = {name: (one.mode if knobs.greedy else one.sample())[0] for name, one in chosen.items()}
                 of = {name: one.sample()[0] for name, one in chosen.items()} if knobs.resample else actions
                 log_prob = {name: _log_prob(one, of[name][None])[0] for name, one in chosen.items()}
                 reward, over, episodes = self.world.act(actions)
@@ -215,16 +221,20 @@ class LoopTraining(Training):
                     kept[name].append(cell)
                 self._starts = torch.zeros_like(over) if knobs.ignore_ends else over
             after = self.world.observe()
-            _, last, _ = self.agent(after[None], self._starts[None], self._state, knobs)
+            _, last, _ = agent(after[None], self._starts[None], self._state, knobs)
         if knobs.next_observation:
             kept["x"] = [*kept["x"][1:], after]
         self.ended(finished)
         rollout = {name: _stacked(cells) for name, cells in kept.items()}
-        return self._estimated(rollout, torch.stack(rewards), torch.stack(ends), last) | {"first": first}
+        return self._estimated(rollout, torch.stack(rewards), torch.stack(ends), last) | {
+            "first": self._state if knobs.late_state else first
+        }
 
     def _estimated(self, rollout: dict[str, Any], reward: Tensor, end: Tensor, last: Tensor) -> dict[str, Any]:
         """Return the rollout with what is computed from it as it ends."""
         knobs, setup = self.knobs, self.setup
+        if knobs.stored_values is not None:
+            rollout["values"] = knobs.stored_values(rollout["values"])
         advantages = estimates(knobs, setup, reward, rollout["values"], end, last[0])
         returns = advantages + rollout["values"]
         if knobs.target_shift:
@@ -263,7 +273,8 @@ class LoopTraining(Training):
         losses: list[float] = []
         self.agent.train()
         for epoch in range(self.setup.epochs * self.knobs.epochs):
-            for part in self._minibatches():
+            parts = self._minibatches()
+            for part in parts if self.knobs.parts is None else self.knobs.parts(parts):
                 loss, value_loss, kl = self._loss(rollout, part, epoch, rec)
                 self.optimizer.zero_grad()
                 loss.backward()
@@ -284,7 +295,8 @@ class LoopTraining(Training):
         chosen = self._distributions(outputs, masks)
         new = {name: _log_prob(one, cut["actions"][name]) for name, one in chosen.items()}
         entropy = {name: _entropy(one) for name, one in chosen.items()}
-        ratio = torch.stack([new[name] - cut["log_prob"][name] for name in new]).sum(0).exp()
+        old = {name: one.detach() for name, one in new.items()} if knobs.own_ratio else cut["log_prob"]
+        ratio = torch.stack([new[name] - old[name] for name in new]).sum(0).exp()
         if knobs.normalises(setup):
             advantages = (advantages - advantages.mean()) / (advantages.std() + 1e-8)
         clip = setup.clip * knobs.clip
@@ -298,7 +310,7 @@ class LoopTraining(Training):
         loss = loss - knobs.entropy_coefficient(setup) * bonus
         rec.minibatch(
             log_prob=new,
-            old_log_prob=cut["log_prob"],
+            old_log_prob=old,
             entropy=entropy,
             masks=masks or None,
             clip_range=clip,
@@ -330,11 +342,11 @@ class LoopTraining(Training):
 
     def _minibatches(self) -> list[Part]:
         """Return how to take each minibatch of a rollout [T, B]: whole environments where there is a memory."""
-        setup = self.setup
+        setup, wanted = self.setup, self.setup.minibatches * self.knobs.minibatches
         if setup.recurrent:
-            count = min(setup.minibatches, setup.environments)
+            count = min(wanted, setup.environments)
             return [_environments(one) for one in torch.randperm(setup.environments).chunk(count)]
-        return [_samples(one) for one in torch.randperm(setup.environments * setup.steps).chunk(setup.minibatches)]
+        return [_samples(one) for one in torch.randperm(setup.environments * setup.steps).chunk(wanted)]
 
 
 def _environments(which: Tensor) -> Part:

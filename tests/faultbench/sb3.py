@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 from gymnasium import spaces
+from numpy.typing import NDArray
 from sb3_contrib import MaskablePPO, RecurrentPPO
 from stable_baselines3 import PPO
 from stable_baselines3.common.callbacks import BaseCallback
@@ -135,6 +136,7 @@ class Sb3Training(Training):
             device="cpu",
         )
         self._of_critic = self.model.policy.value_net.register_forward_hook(self._critic_output)
+        self._of_policy = self.model.policy.register_forward_pre_hook(self._policy_input, with_kwargs=True)
 
     @property
     def network(self) -> nn.Module:
@@ -155,6 +157,14 @@ class Sb3Training(Training):
 
     def action_layers(self) -> Sequence[tuple[nn.Linear, Sequence[int]]]:
         return [(self.model.policy.action_net, tuple(self.world.task.sizes.values()))]
+
+    def forget_state(self) -> None:
+        states = self.model._last_lstm_states
+        self.model._last_lstm_states = type(states)(*(tuple(map(torch.zeros_like, one)) for one in states))
+
+    def restart(self, where: NDArray[np.bool_]) -> None:
+        super().restart(where)
+        self.model._last_obs = self.environments.reset()
 
     def run(self, run_dir: Path, before: Callable[[Training, int], None]) -> Outcome:
         total = self.setup.updates * self.setup.steps * self.setup.environments
@@ -178,6 +188,7 @@ class Sb3Training(Training):
         model.max_grad_norm = setup.max_grad_norm * knobs.grad_norm if knobs.clip_gradients else float("inf")
         if knobs.value_clip is not None:
             model.clip_range_vf = lambda _: knobs.value_clip
+        model.batch_size = max(setup.steps * setup.environments // (setup.minibatches * knobs.minibatches), 2)
         model.n_epochs = setup.epochs * knobs.epochs
         model.gamma = model.rollout_buffer.gamma = knobs.gamma_of(setup)
         model.normalize_advantage = knobs.normalises(setup)
@@ -186,7 +197,8 @@ class Sb3Training(Training):
     def turn_buffer(self) -> None:
         """Change what was collected as the knobs ask for."""
         buffer, knobs = self.model.rollout_buffer, self.knobs
-        if knobs.across_environments or not knobs.bootstrap or knobs.estimate is not None:
+        asked = (knobs.estimate, knobs.stored_values)
+        if knobs.across_environments or not knobs.bootstrap or asked != (None, None):
             self._estimate_again()
         if knobs.target_shift:
             buffer.returns = np.roll(buffer.returns, knobs.target_shift, 0)
@@ -218,6 +230,9 @@ class Sb3Training(Training):
         reward, value, advantages, end = (torch.as_tensor(one).float() for one in cells)
         ahead = advantages[-1] - reward[-1] + value[-1]
         last = torch.where(end[-1] > 0, 0.0, ahead / self.knobs.gamma_of(self.setup))
+        if self.knobs.stored_values is not None:
+            value = self.knobs.stored_values(value)
+            buffer.values = value.numpy()
         new = estimates(self.knobs, self.setup, reward, value, end, last)
         buffer.advantages, buffer.returns = new.numpy(), (new + value).numpy()
 
@@ -241,6 +256,9 @@ class Sb3Training(Training):
 
     def _critic_output(self, _: nn.Module, __: Any, value: Tensor) -> Tensor:
         return value.detach() if self.knobs.detach_critic else value
+
+    def _policy_input(self, _: nn.Module, given: tuple[Any, ...], options: dict[str, Any]) -> Any:
+        return given, options | ({"deterministic": True} if self.knobs.greedy else {})
 
 
 class _AtRollouts(BaseCallback):

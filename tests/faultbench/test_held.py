@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import replace
-from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
+import tests.faultbench.held_touches as touches
 from tests.faultbench.draw import draw
 from tests.faultbench.faults import FAULTS, HARMLESS, KINDS_BY_SPLIT
 from tests.faultbench.held_faults import HELD_FAULTS
@@ -19,9 +21,10 @@ from tests.faultbench.training import Training, gae
 GAMMA, LAMBDA = 0.9, 0.8
 
 
-def begun(kind: str) -> Training:
+def begun(kind: str, task: str = "pig") -> Training:
     """Return a training by hand into which a change was put before its first update."""
-    trained = training(replace(draw("held", 0), task=next(iter(HELD)), algorithm="loop", recurrent="", updates=6))
+    setup = replace(draw("held", 0), task=task, algorithm="loop", recurrent="", updates=6, reward_scale=1.0)
+    trained = training(setup)
     touch = FAULTS[kind].touch if kind in FAULTS else HARMLESS[kind]
     touch(trained, 0)
     return trained
@@ -41,70 +44,80 @@ def estimate(kind: str) -> Tensor:
 
 
 def test_estimates_are_wrong_as_they_say() -> None:
-    reward, value, _, last = rollout()
-    assert torch.allclose(estimate("every_step_an_end"), reward - value)
-    late = torch.tensor([0.0, 0, 1, 0, 0])[:, None]
-    assert torch.allclose(estimate("ends_one_step_late"), gae(reward, value, late, last, GAMMA, LAMBDA))
-    undiscounted, own = estimate("next_value_undiscounted"), estimate("next_value_of_the_step_itself")
-    ahead = reward[3] - value[3] + value[4] + GAMMA * LAMBDA * undiscounted[4]
-    assert torch.allclose(undiscounted[3], ahead)
-    assert torch.allclose(own[4], reward[4] - value[4] + GAMMA * value[4])
-    assert torch.allclose(estimate("gae_forwards")[1], reward[1] - value[1])
+    reward, value, end, last = rollout()
+    sound = gae(reward, value, end, last, GAMMA, LAMBDA)
+    assert torch.allclose(estimate("sum_crosses_ends")[2:], sound[2:])
+    assert torch.allclose(estimate("sum_crosses_ends")[1], reward[1] - value[1] + GAMMA * LAMBDA * sound[2])
+    assert torch.allclose(estimate("next_value_crosses_ends")[1], reward[1] - value[1] + GAMMA * value[2])
+    assert torch.allclose(estimate("gamma_and_lambda_swapped"), gae(reward, value, end, last, LAMBDA, GAMMA))
+    assert estimate("last_step_without_advantage")[4] == 0
+    assert torch.allclose(estimate("last_step_without_advantage")[3], reward[3] - value[3] + GAMMA * value[4])
+    assert float(estimate("normalised_before_the_targets").std()) == pytest.approx(1.0)
 
 
-def test_a_shared_buffer_holds_what_came_last() -> None:
-    change = begun("buffer_shares_memory").knobs.stored_observation
+def test_values_are_added_to_what_is_made_of_the_estimates() -> None:
+    knobs = begun("baseline_forgotten").knobs
+    assert knobs.estimate is not None
+    assert knobs.advantages is not None
+    found = knobs.estimate(*rollout(), GAMMA, LAMBDA)
+    assert torch.equal(knobs.advantages(found), found + rollout()[1])
+
+
+def test_the_last_reward_of_an_episode_is_lost() -> None:
+    trained = begun("last_reward_lost")
+    change, age = trained.knobs.reward, trained.world.task.age
     assert change is not None
-    stored = [change(torch.full((2, 1), float(step))) for step in range(3)]
-    assert torch.stack(stored).eq(2.0).all()
+    age[:] = 3
+    age[0] = 0
+    assert change(torch.ones(len(age))).tolist() == [0.0, *[1.0] * (len(age) - 1)]
 
 
-def test_what_is_late_is_one_step_late_by_head() -> None:
-    change = begun("actions_one_step_late").knobs.executed
+def test_controls_are_inverted_by_head() -> None:
+    change = begun("controls_inverted", "counter").knobs.executed
     assert change is not None
-    assert [float(change(torch.tensor(float(step)))) for step in range(4)] == [0, 0, 1, 2]
+    assert [change(torch.tensor([0, 1])).tolist() for _ in range(3)] == [[8, 7], [1, 0], [8, 7]]
 
 
-def test_a_score_adds_up_until_the_episode_ends() -> None:
-    trained = begun("reward_is_the_score_so_far")
-    change, task = trained.knobs.reward, trained.world.task
-    assert change is not None
-    task.age[:] = 3
-    ones = torch.ones(task.count)
-    assert change(ones).eq(1).all()
-    task.age[0] = 0
-    assert change(ones).eq(2).all()
-    assert change(ones).tolist() == [1.0, *[3.0] * (task.count - 1)]
+def test_a_slow_sensor_shows_every_fourth_step() -> None:
+    slow = touches.Slow()
+    assert [float(slow(torch.tensor([float(step)]))) for step in range(6)] == [0, 0, 0, 0, 4, 4]
 
 
-def test_a_copy_is_stepped_and_the_network_stays(tmp_path: Path) -> None:
-    seen: list[Tensor] = []
-
-    def before(trained: Training, update: int) -> None:
-        seen.append(next(trained.network.parameters()).detach().clone())
-        HELD_FAULTS["optimizer_of_a_copy"].touch(trained, update - 2)
-
-    begun("rate_warmed_up").run(tmp_path / "run", before)
-    assert not torch.equal(seen[0], seen[1])
-    assert all(torch.equal(seen[2], later) for later in seen[3:])
+def test_what_is_below_0_is_wrapped() -> None:
+    assert touches.wrapped(torch.tensor([0.5, -0.5, 3.0])).tolist() == pytest.approx([0.5, 2.06, 0.44])
 
 
-def test_masks_leave_the_first_valid_action() -> None:
-    change = begun("masks_leave_one").knobs.masks
-    assert change is not None
-    assert change(torch.tensor([[False, True, True], [True, True, False]])).tolist() == [
-        [False, True, False],
-        [True, False, False],
-    ]
+def test_the_actions_of_each_head_are_reordered_alone() -> None:
+    trained = begun("noise_on_weights", "counter")
+    before = [layer.weight.clone() for layer, _ in trained.action_layers()]
+    touches.reorder_actions(trained)
+    after = [layer.weight for layer, _ in trained.action_layers()]
+    assert all(torch.equal(one.flip(0), other) for one, other in zip(before, after, strict=True))
 
 
-def test_log_probs_in_half_precision_are_close() -> None:
-    change, log_prob = begun("log_probs_stored_in_half").knobs.log_prob, -3 * torch.rand(100)
-    assert change is not None
-    assert 0 < float((change(log_prob) - log_prob).abs().max()) < 2e-3
+def test_opposite_masks_leave_something() -> None:
+    mask = torch.tensor([[True, False], [True, True]])
+    assert touches.opposite(mask).tolist() == [[False, True], [True, True]]
 
 
-@pytest.mark.parametrize("count", [6, 30, 60])
-def test_new_kinds_are_a_third_of_any_stretch_or_more(count: int) -> None:
-    kinds = KINDS_BY_SPLIT["held"][:count]
-    assert sum(kind in HELD_FAULTS for kind in kinds) >= count / 3
+def test_restarted_environments_are_at_the_beginning_of_an_episode() -> None:
+    trained = begun("rewards_jittered")
+    trained.world.task.age[:] = 3
+    trained.restart(np.arange(trained.setup.environments) < 2)
+    assert trained.world.task.age.tolist() == [0, 0, *[3] * (trained.setup.environments - 2)]
+
+
+def test_the_tasks_are_two_of_each_family() -> None:
+    assert set(Counter(known.family for known in HELD.values()).values()) == {2}
+
+
+@pytest.mark.parametrize("first", range(0, 200, 40))
+def test_known_and_new_kinds_take_turns(first: int) -> None:
+    kinds = KINDS_BY_SPLIT["held"][first : first + 40]
+    assert [kind in HELD_FAULTS for kind in kinds] == [False, True] * 20
+
+
+def test_the_held_half_has_each_known_kind_once_and_each_new_one_about_twice() -> None:
+    counts = Counter(KINDS_BY_SPLIT["held"])
+    assert {counts[kind] for kind in FAULTS if kind not in HELD_FAULTS} == {1}
+    assert {counts[kind] for kind in HELD_FAULTS} <= {1, 2, 3}

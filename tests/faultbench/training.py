@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from tests.faultbench.draw import Setup
@@ -63,6 +65,14 @@ class Knobs:
     masks: Callable[[Tensor], Tensor] | None = None
     grad_norm: float = 1.0
     stored_starts: Callable[[Tensor], Tensor] | None = None
+    stored_values: Callable[[Tensor], Tensor] | None = None
+    minibatches: int = 1
+    greedy: bool = False
+    own_ratio: bool = False
+    keep_state: bool = False
+    late_state: bool = False
+    parts: Callable[[list[Any]], list[Any]] | None = None
+    actor: nn.Module | None = None
 
     def entropy_coefficient(self, setup: Setup) -> float:
         """Return the weight of the entropy bonus; a turned knob finds a small one where the training has none."""
@@ -208,6 +218,16 @@ class Training:
     def run(self, run_dir: Path, before: Callable[[Training, int], None]) -> Outcome:
         """Train and record to the end, or to where it raises; ``before`` is called as each update begins."""
         raise NotImplementedError
+
+    def forget_state(self) -> None:
+        """Go on with the state of a memory that saw nothing yet."""
+        raise NotImplementedError
+
+    def restart(self, where: NDArray[np.bool_]) -> None:
+        """Start the environments ``where`` anew in the middle of an episode; the training is not told of an end."""
+        task = self.world.task
+        task.begin(where)
+        task.age[where] = 0
 
     def rate(self, update: int) -> float:
         """Return the learning rate of an update."""

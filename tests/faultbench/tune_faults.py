@@ -35,6 +35,7 @@ from tests.faultbench.fault import (
 from tests.faultbench.tasks import TASKS
 from tests.faultbench.training import Training
 from tests.faultbench.tune_faults_2 import FAULTS_2, HARMLESS_2
+from tests.faultbench.tune_faults_3 import FAULTS_3, HARMLESS_3
 
 
 def _linears(training: Training) -> Iterator[nn.Linear]:
@@ -188,14 +189,18 @@ TUNE_FAULTS: dict[str, Fault] = {
     ),
     "moments_lost": Fault(once(_lose_moments), ("optimizer_restarted", *STEPS)),
     "float16_overflow": Fault(knob(half=True), BAD_NUMBERS, possible=by_hand),
-} | FAULTS_2  # fmt: skip
+} | FAULTS_2 | FAULTS_3  # fmt: skip
 
-TUNE_HARMLESS: dict[str, Touch] = {
-    "rate_halved": knob(rate=0.5),
-    "entropy_bonus_taken": knob(entropy=0.0),
-    "clip_halved": knob(clip=0.5),
-    "epochs_doubled": knob(epochs=2),
-    "observations_scaled_by_2": knob(observation=lambda x: 2.0 * x),
-    "advantages_normalised": knob(normalise_advantages=True),
-} | HARMLESS_2
+TUNE_HARMLESS: dict[str, Touch] = (
+    {
+        "rate_halved": knob(rate=0.5),
+        "entropy_bonus_taken": knob(entropy=0.0),
+        "clip_halved": knob(clip=0.5),
+        "epochs_doubled": knob(epochs=2),
+        "observations_scaled_by_2": knob(observation=lambda x: 2.0 * x),
+        "advantages_normalised": knob(normalise_advantages=True),
+    }
+    | HARMLESS_2
+    | HARMLESS_3
+)
 """Changes that a training may well bear: where it does as well as its twin, an alarm on it is a false one."""

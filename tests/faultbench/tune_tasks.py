@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 
 from tests.faultbench.task import Actions, Floats, Known, Task
 from tests.faultbench.tune_tasks_2 import TASKS_2
+from tests.faultbench.tune_tasks_3 import TASKS_3
 
 
 class Pole(Task):
@@ -321,17 +322,21 @@ class Keep(Task):
         return 0.5 * (actions["say"] == self.cue), np.zeros(self.count, bool)
 
 
-TUNE = {
-    "pole": Known(Pole, 22.0, 200.0),
-    "swing": Known(Swing, -48.9, -4.0),
-    "workshop": Known(Workshop, 7.4, 30.0),
-    "chain": Known(Chain, 0.17, 1.0, sparse=True),
-    "recall": Known(Recall, 0.25, 1.0, memory=True),
-    "follow": Known(Follow, 2.5, 30.0),
-    "reach": Known(Reach, -3.3, 0.5),
-    "orders": Known(Orders, 0.35, 14.0),
-    "lock": Known(Lock, 0.05, 1.0, sparse=True),
-    "repeat": Known(Repeat, 0.73, 2.2, memory=True),
-    "catch": Known(Catch, -0.63, 1.0),
-    "keep": Known(Keep, 0.83, 2.5, memory=True),
-} | TASKS_2
+TUNE = (
+    {
+        "pole": Known(Pole, 22.0, 200.0),
+        "swing": Known(Swing, -48.9, -4.0),
+        "workshop": Known(Workshop, 7.4, 30.0),
+        "chain": Known(Chain, 0.17, 1.0, sparse=True),
+        "recall": Known(Recall, 0.25, 1.0, memory=True),
+        "follow": Known(Follow, 2.5, 30.0),
+        "reach": Known(Reach, -3.3, 0.5),
+        "orders": Known(Orders, 0.35, 14.0),
+        "lock": Known(Lock, 0.05, 1.0, sparse=True),
+        "repeat": Known(Repeat, 0.73, 2.2, memory=True),
+        "catch": Known(Catch, -0.63, 1.0),
+        "keep": Known(Keep, 0.83, 2.5, memory=True),
+    }
+    | TASKS_2
+    | TASKS_3
+)
