@@ -205,8 +205,8 @@ def _cosine(training: Training, age: int) -> None:
 
 
 def _narrow(training: Training, age: int) -> None:
-    """Lower the clip range to a half within 50 updates."""
-    training.knobs.clip = max(1.0 - (age + 1) / 100, 0.5)
+    """Lower the clip range to a half within 5 updates."""
+    training.knobs.clip = max(1.0 - (age + 1) / 10, 0.5)
 
 
 def _on_groups(**values: object) -> Touch:

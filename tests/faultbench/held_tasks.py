@@ -12,7 +12,7 @@ from tests.faultbench.task import Actions, Floats, Known, Task
 
 
 class Reservoir(Task):
-    """Hold the water behind a dam at 25 by one of four gates; −|level − 25| a step, observed as measured; 100 steps."""
+    """Hold the water behind a dam by one of four gates; −0.1 a metre off a step, metres as they are; 100 steps."""
 
     sizes = {"gate": 4}  # noqa: RUF012
     shape = (4,)
@@ -26,13 +26,13 @@ class Reservoir(Task):
         self.rain[where] = self.random.uniform(1, 5, count)
 
     def observe(self) -> Floats:
-        constant = np.full(self.count, 25.0)
-        return np.stack([self.level, self.rain, constant, self.level > 25], axis=1).astype(np.float32)
+        constant = np.full(self.count, 2.0)
+        return np.stack([self.level - 25.0, self.rain, constant, self.level > 25], axis=1).astype(np.float32)
 
     def act(self, actions: Actions) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
         self.level = np.clip(self.level + self.rain - 2.0 * actions["gate"], 0.0, 50.0)
         self.rain = np.clip(self.rain + self.random.normal(0, 0.4, self.count), 1.0, 5.0)
-        return -np.abs(self.level - 25.0), np.zeros(self.count, bool)
+        return -0.1 * np.abs(self.level - 25.0), np.zeros(self.count, bool)
 
 
 class Pig(Task):
@@ -279,32 +279,29 @@ class Lamps(Task):
 
 
 class Meteors(Task):
-    """Keep out of the way of blocks that fall through 16 × 16 pixels; 0.1 a step, a hit ends it; 100 steps at most."""
+    """Choose the lane of four in which no block comes down, of 4 × 4 fields of 4 × 4 pixels; a hit ends it."""
 
-    sizes = {"move": 3}  # noqa: RUF012
+    sizes = {"lane": 4}  # noqa: RUF012
     shape = (1, 16, 16)
     limit = 100
 
     def begin(self, where: NDArray[np.bool_]) -> None:
         if not hasattr(self, "sky"):
-            self.sky = np.zeros((self.count, 16, 16), bool)
-            self.ship = np.zeros(self.count, np.int64)
+            self.sky, self.ship = np.zeros((self.count, 4, 4), bool), np.zeros(self.count, np.int64)
         self.sky[where] = False
-        self.ship[where] = self.random.integers(16, size=int(where.sum()))
+        self.ship[where] = self.random.integers(4, size=int(where.sum()))
 
     def observe(self) -> Floats:
         shown = 0.5 * self.sky[:, None].astype(np.float32)
-        shown[np.arange(self.count), 0, 15, self.ship] = 1.0
-        return shown
+        shown[np.arange(self.count), 0, 3, self.ship] = 1.0
+        return np.kron(shown, np.ones((1, 1, 4, 4), np.float32))
 
     def act(self, actions: Actions) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-        self.ship = np.clip(self.ship + actions["move"] - 1, 0, 15)
-        new = np.zeros((self.count, 16), bool)
-        falls = np.flatnonzero(self.random.random(self.count) < 0.5)
-        left = self.random.integers(-2, 15, len(falls))
-        new[falls] = np.abs(np.arange(16) - left[:, None] - 1) <= 1
+        self.ship = actions["lane"].astype(np.int64)
+        new = self.random.random((self.count, 4)) < 0.4
+        new[np.arange(self.count), self.random.integers(4, size=self.count)] = False
         self.sky = np.concatenate([new[:, None], self.sky[:, :-1]], axis=1)
-        hit: NDArray[np.bool_] = self.sky[np.arange(self.count), 15, self.ship]
+        hit: NDArray[np.bool_] = self.sky[np.arange(self.count), 3, self.ship]
         return np.where(hit, 0.0, 0.1), hit
 
 
@@ -333,7 +330,7 @@ class Spot(Task):
 
 
 HELD = {
-    "reservoir": Known(Reservoir, -1744.0, -150.0),
+    "reservoir": Known(Reservoir, -174.4, -15.0),
     "pig": Known(Pig, 0.26, 0.43),
     "limbs": Known(Limbs, -26.3, -3.0),
     "hover": Known(Hover, 0.29, 2.7),
@@ -343,6 +340,6 @@ HELD = {
     "beat": Known(Beat, -0.3, 2.5, memory=True),
     "putt": Known(Putt, 0.11, 0.95, sparse=True),
     "lamps": Known(Lamps, 2.8, 9.8, sparse=True),
-    "meteors": Known(Meteors, 2.5, 9.5),
+    "meteors": Known(Meteors, 0.53, 9.5),
     "spot": Known(Spot, 2.5, 9.5),
 }
