@@ -130,7 +130,7 @@ def test_a_fault_changes_its_training_from_its_onset_on_and_not_before(kind: str
     if kind in ("larger_of_both_surrogates", "clip_halved"):
         setup = replace(setup, clip=0.001)
     if kind == "target_kl_set":
-        setup = replace(setup, learning_rate=0.2)
+        setup = replace(setup, learning_rate=0.03, epochs=10, minibatches=4)
     touch = FAULTS[kind].touch if kind in FAULTS else HARMLESS[kind]
 
     def before(trained: Training, update: int) -> None:
