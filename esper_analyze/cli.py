@@ -19,6 +19,7 @@ from esper_analyze.commands.export import export
 from esper_analyze.commands.help import help_topic
 from esper_analyze.commands.import_run import import_run
 from esper_analyze.commands.ls import ls
+from esper_analyze.commands.plot import plot
 from esper_analyze.commands.repair import repair
 from esper_analyze.commands.replay import replay
 from esper_analyze.commands.report import report
@@ -77,6 +78,7 @@ _FIRST: tuple[tuple[Callable[..., None], str], ...] = (
     (ls, "List the runs below a directory."),
     (report, "Write a page: what went wrong first, when, why, what next."),
     (watch, "Follow a run in the terminal while it grows."),
+    (plot, "Draw metrics of one run or several."),
     (compare, "Say where runs part, in which metric, and how settings differ."),
     (replay, "Run the detector again, as recorded or with other thresholds."),
     (backtest, "Score rules and settings on labelled runs."),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import quote
@@ -73,17 +74,19 @@ class Fleet:
 
         return queried(self.recorded.runs, query, parameters, timeout=timeout, memory=memory)
 
-    def plot(self, *metrics: str, subject: str | None = None) -> Figure:
+    def plot(self, *metrics: str, subject: str | None = None, x: str = "update") -> Figure:
         """Return a figure with a panel for each of ``metrics`` and a line for each run, see ``Run.plot``.
 
         A metric of heads, groups, layers or slots needs ``subject``, the one to draw.
         """
-        from esper_analyze.api.plots import fleet_panel, metric_named, plotted
+        from esper_analyze.api.plots import against, fleet_panel, metric_named, plotted
 
         if not metrics:
             raise UsageError("plot needs a metric", hint='fleet.plot("kl_k3"); ea.columns("updates") lists them')
         chosen = [metric_named(metric) for metric in metrics]
-        return plotted([fleet_panel(self.recorded.runs, metric, subject) for metric in chosen])
+        axis = against(self.recorded.runs, x)
+        panels = [fleet_panel(self.recorded.runs, metric, subject) for metric in chosen]
+        return plotted([replace(panel, against=axis) for panel in panels])
 
     def report(self, out: PathLike | None = None) -> Path:
         """Write the page of each run into a folder of ``out``, and an index.html over all of them; return its path.

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
+
+import numpy as np
 
 from esper_analyze.api.tables import declared_table
 from esper_analyze.errors import UsageError, did_you_mean
 from esper_analyze.replay.replay import merged_run
-from esper_analyze.reports.render.draw import finish, incidents_behind, line, scale
-from esper_analyze.reports.render.figure import figure_of
+from esper_analyze.reports.render.draw import Places, finish, incidents_behind, itself, line, magnitude, scale
+from esper_analyze.reports.render.figure import figure_of, picture
 from esper_analyze.reports.render.section import Drawing, Layout
 from esper_analyze.reports.render.style import FIRST, SECOND, THIRD, VERDICTS
 from esper_analyze.runs.series import Series, all_series, by_subject
@@ -39,8 +41,8 @@ _COLOURS = (
 )
 _NUMBERS = (Kind.FLOAT, Kind.INT, Kind.BOOL)
 _HEIGHT = 170
-_ABOVE = 4
-"""Names of lines that have room beside the title."""
+_ABOVE, _ROOM = 4, 110
+"""Names of lines, and characters of them and the title, that have room above a panel."""
 _NEXT = "ea.columns(TABLE) lists the columns of a table; write TABLE.COLUMN for a column that several tables have"
 
 
@@ -54,8 +56,35 @@ class PlottedMetric:
     @property
     def title(self) -> str:
         """Name, unit and meaning, cut to the width of a figure."""
-        unit = f" ({self.column.unit})" if self.column.unit else ""
+        unit = "" if self.column.unit in ("", "1") else f" ({self.column.unit})"
         return cleaned(f"{self.column.name}{unit}: {self.column.meaning}", 100)
+
+
+@dataclass(frozen=True, slots=True)
+class Against:
+    """What metrics are drawn against. ``places`` are the x values of updates by run label (empty: of the only run).
+
+    ``points``: another metric, so that updates are points and not a line.
+    """
+
+    title: str = "update"
+    places: Mapping[str, Series] = field(default_factory=dict)
+    points: bool = False
+
+    def of(self, label: str) -> Places:
+        """Return where the updates of a run are on the x axis; NaN where it was not measured, if they are points."""
+        series = self.places.get(label, self.places.get(""))
+        if series is None:
+            return itself
+        known = series.finite
+        x, y = series.update[known], series.value[known]
+        if not len(x):
+            return lambda update: np.full(len(update), np.nan)
+        if self.points:
+            return lambda update: np.where(
+                np.isin(update, x), y[np.searchsorted(x, update).clip(max=len(x) - 1)], np.nan
+            )
+        return lambda update: np.interp(update, x, y)
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +95,7 @@ class Panel:
     lines: dict[str, Series]
     total: int
     incidents: tuple[Incident, ...] = ()
+    against: Against = field(default_factory=Against)
 
 
 def metric_named(name: str) -> PlottedMetric:
@@ -144,6 +174,57 @@ def _known_subject(metric: PlottedMetric, subject: str, lines: dict[str, Series]
     return lines
 
 
+def against(runs: Sequence[tuple[str, RecordedRun]], x: str) -> Against:
+    """Return the x axis ``x`` for labelled runs: "update", "env_steps", "time", or a metric of table updates.
+
+    Raises ``UsageError`` for another one.
+    """
+    if x == "update":
+        return Against()
+    if x == "time":
+        clocks = {label: all_series(merged_run(run), "updates", ["wall_time"])["wall_time"] for label, run in runs}
+        return Against("seconds since the first update", {label: _since(clock) for label, clock in clocks.items()})
+    metric = metric_named(x)
+    if metric.table.name != "updates":
+        raise UsageError(f"{x} has a value for each {metric.table.subject}", hint="x takes a metric of table updates")
+    name = metric.column.name
+    places = {label: all_series(merged_run(run), "updates", [name])[name] for label, run in runs}
+    return Against("env steps" if x == "env_steps" else metric.title, places, points=x != "env_steps")
+
+
+def _since(clock: Series) -> Series:
+    known = clock.value[clock.finite]
+    return Series(clock.update, clock.value - (known[0] if len(known) else 0.0), clock.null)
+
+
+def between(panel: Panel, first: int | None, last: int | None) -> Panel:
+    """Return a panel with the updates from ``first`` to ``last`` alone; a negative ``first`` counts from the end."""
+    lines = {label: _cut(series, first, last) for label, series in panel.lines.items()}
+    incidents = panel.incidents
+    if first is not None or last is not None:
+        shown = [series.update for series in lines.values() if len(series.update)]
+        begin, end = (min(u[0] for u in shown), max(u[-1] for u in shown)) if shown else (0, -1)
+        inside = [i for i in incidents if i.end >= begin and i.start <= end]
+        incidents = tuple(replace(i, start=max(i.start, int(begin)), end=min(i.end, int(end))) for i in inside)
+    return replace(panel, lines=lines, incidents=incidents)
+
+
+def _cut(series: Series, first: int | None, last: int | None) -> Series:
+    kept = np.ones(len(series.update), bool)
+    if first is not None and first < 0 and len(series.update):
+        first = int(series.update[-1]) + 1 + first
+    if first is not None:
+        kept &= series.update >= first
+    if last is not None:
+        kept &= series.update <= last
+    return Series(series.update[kept], series.value[kept], series.null[kept])
+
+
+def plot_file(panels: Sequence[Panel], form: str) -> bytes:
+    """Return the figure as a file, "png" or "svg"."""
+    return picture(_PLOT, tuple(panels), form)
+
+
 def plotted(panels: Sequence[Panel]) -> Figure:
     """Return a figure with one panel below the other."""
     return figure_of(_PLOT, tuple(panels))
@@ -154,15 +235,35 @@ def _layout(panels: Sequence[Panel]) -> Layout:
 
 
 def _draw(panels: Sequence[Panel], axes: Sequence[Axes]) -> None:
+    from matplotlib.ticker import AutoLocator
+
     for index, (panel, axis) in enumerate(zip(panels, axes, strict=True)):
         shown = dict(list(panel.lines.items())[:MOST_LINES])
         for colour, (label, series) in zip(_COLOURS, shown.items(), strict=False):
-            line(axis, series, colour, label)
+            if panel.against.points:
+                axis.plot(
+                    panel.against.of(label)(series.update), series.value, ".", color=colour, ms=3, label=label or None
+                )
+            else:
+                line(axis, series, colour, label, at=panel.against.of(label))
         scale(axis, *shown.values())
-        finish(axis, _title(panel, shown), last=index == len(panels) - 1, legend=1 < len(shown) <= _ABOVE)
-        if len(shown) > _ABOVE:
+        title = _title(panel, shown)
+        beside = len(shown) <= _ABOVE and len(title) + sum(len(cleaned(label, 40)) + 6 for label in shown) < _ROOM
+        finish(
+            axis,
+            title,
+            last=index == len(panels) - 1,
+            legend=beside and len(shown) > 1 and not index,
+            x=panel.against.title,
+        )
+        if len(shown) > 1 and not beside and not index:
             axis.legend(loc="upper right", ncols=2, frameon=True, framealpha=0.8)
-        incidents_behind(axis, panel.incidents, tuple({incident.rule for incident in panel.incidents}))
+        if panel.against.points:
+            axis.xaxis.set_major_locator(AutoLocator())
+            axis.xaxis.set_major_formatter(magnitude)
+        else:
+            rules = tuple({incident.rule for incident in panel.incidents})
+            incidents_behind(axis, panel.incidents, rules, at=panel.against.of(""))
 
 
 def _title(panel: Panel, shown: dict[str, Series]) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -99,20 +100,24 @@ class JudgedRun:
         with naming_damaged_shard(self.recorded):
             return section_of(self.evidence, name)
 
-    def plot(self, *metrics: str, subject: str | None = None) -> Figure:
+    def plot(self, *metrics: str, subject: str | None = None, x: str = "update") -> Figure:
         """Return a figure with a panel for each of ``metrics`` over updates; incidents on it are shaded.
+
+        ``x``: "update", "env_steps", "time" (seconds since the first update), or another metric of table updates.
 
         A metric is a column (``"kl_k3"``) or table and column (``"heads.grad_norm"``). Of a table with a line for each
         head, group, layer or slot, ``subject`` picks one. NaN and ±Inf are marked on the edge, gaps were not measured.
         """
-        from esper_analyze.api.plots import metric_named, plotted, run_panel
+        from esper_analyze.api.plots import against, metric_named, plotted, run_panel
 
         if not metrics:
             raise UsageError("plot needs a metric", hint='run.plot("kl_k3"); ea.columns("updates") lists them')
         chosen = [metric_named(metric) for metric in metrics]
         incidents = self.evidence.replay.single_incidents
         with naming_damaged_shard(self.recorded):
-            return plotted([run_panel(self.evidence.run, metric, subject, incidents) for metric in chosen])
+            axis = against([("", self.recorded)], x)
+            panels = [run_panel(self.evidence.run, metric, subject, incidents) for metric in chosen]
+            return plotted([replace(panel, against=axis) for panel in panels])
 
     def report(self, out: PathLike | None = None) -> Path:
         """Write the report into the directory ``out`` (default: reports/<name of the run>); return its index.html.

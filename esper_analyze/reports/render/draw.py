@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from esper_analyze.detector.signals import Bools, Floats
+from esper_analyze.detector.signals import Bools, Floats, Ints
 from esper_analyze.reports.render.style import FIRST, INK, VERDICTS
 from esper_analyze.runs.series import PIXELS, Series, corners, envelope, with_gaps
 from esper_analyze.terminal import cleaned
@@ -27,7 +27,18 @@ _EDGES = (("x", 1.0), (6, 0.965), (7, 0.035))
 """Marker and height of NaN, +Inf and −Inf: a cross, a triangle up, a triangle down."""
 
 
-def line(axes: Axes, series: Series, colour: str = FIRST, label: str = "", *, width: float = 1.3) -> None:
+Places = Callable[[Ints], Floats | Ints]
+"""Returns where on the x axis updates are."""
+
+
+def itself(update: Ints) -> Ints:
+    """Return updates as their own places on the x axis."""
+    return update
+
+
+def line(
+    axes: Axes, series: Series, colour: str = FIRST, label: str = "", *, width: float = 1.3, at: Places = itself
+) -> None:
     """Draw ``series``: gaps where nothing was measured, marks on the edge where NaN or ±Inf was.
 
     With many more updates than pixels: the corners of every two pixels (no spike is lost), and their mean over them.
@@ -36,15 +47,15 @@ def line(axes: Axes, series: Series, colour: str = FIRST, label: str = "", *, wi
     if len(series.update) > _DENSE * pixels:
         coarse = max(100, pixels // 2)
         every, mean = corners(series, coarse), envelope(series, coarse)
-        axes.plot(every.update, _finite_or_nan(every), color=colour, linewidth=0.7, alpha=0.5)
-        axes.plot(mean.update, mean.mean, color=colour, linewidth=width, label=named)
+        axes.plot(at(every.update), _finite_or_nan(every), color=colour, linewidth=0.7, alpha=0.5)
+        axes.plot(at(mean.update), mean.mean, color=colour, linewidth=width, label=named)
     else:
         shown = with_gaps(series)
-        axes.plot(shown.update, _finite_or_nan(shown), color=colour, linewidth=width, label=named)
+        axes.plot(at(shown.update), _finite_or_nan(shown), color=colour, linewidth=width, label=named)
         alone = _alone(shown.finite)
         if alone.any():
-            axes.plot(shown.update[alone], shown.value[alone], ".", color=colour, markersize=4)
-    _mark_edges(axes, series, colour, pixels)
+            axes.plot(at(shown.update[alone]), shown.value[alone], ".", color=colour, markersize=4)
+    _mark_edges(axes, series, colour, pixels, at)
 
 
 def _finite_or_nan(series: Series) -> Floats:
@@ -64,7 +75,7 @@ def _alone(finite: Bools) -> Bools:
     return alone
 
 
-def _mark_edges(axes: Axes, series: Series, colour: str, pixels: int) -> None:
+def _mark_edges(axes: Axes, series: Series, colour: str, pixels: int, at: Places) -> None:
     """Mark NaN and ±Inf, at most one mark of a kind per pixel."""
     kinds = (np.isnan(series.value), series.value == np.inf, series.value == -np.inf)
     for (marker, height), kind in zip(_EDGES, kinds, strict=True):
@@ -74,7 +85,7 @@ def _mark_edges(axes: Axes, series: Series, colour: str, pixels: int) -> None:
         pixel = (where - where[0]) // max(1, (series.update[-1] - series.update[0]) // pixels)
         where = where[np.unique(pixel, return_index=True)[1]]
         axes.plot(
-            where,
+            at(where),
             np.full(len(where), height),
             linestyle="none",
             marker=marker,
@@ -191,12 +202,16 @@ def bounds(axes: Axes, warning: float | None, critical: float | None) -> None:
         axes.yaxis.set_minor_formatter(nothing)
 
 
-def incidents_behind(axes: Axes, incidents: Iterable[Incident], rules: tuple[str, ...], subject: str = "") -> None:
+def incidents_behind(
+    axes: Axes, incidents: Iterable[Incident], rules: tuple[str, ...], subject: str = "", *, at: Places = itself
+) -> None:
     """Shade where incidents of ``rules`` (on ``subject`` if given) were open, at most one span a pixel."""
     chosen = [i for i in incidents if i.rule in rules and subject in ("", i.subject)]
     low, high = axes.get_xlim()
     for verdict in ("warning", "critical"):
         spans = [(i.start, i.end) for i in chosen if i.peak_verdict == verdict]
+        if at is not itself:
+            spans = [(int(at(np.array([start]))[0]), int(at(np.array([end]))[0])) for start, end in spans]
         for start, end in merged(spans, (high - low) / PIXELS):
             axes.axvspan(start - 0.5, end + 0.5, color=VERDICTS[verdict], alpha=0.16, linewidth=0, zorder=0.5)
 
@@ -213,12 +228,12 @@ def merged(spans: Iterable[tuple[int, int]], pixel: float) -> list[tuple[float, 
     return spans_drawn
 
 
-def finish(axes: Axes, title: str, *, last: bool = False, legend: bool = False) -> None:
+def finish(axes: Axes, title: str, *, last: bool = False, legend: bool = False, x: str = "update") -> None:
     """Give axes their title, and the last of a column its x label."""
     axes.set_title(title, color=INK)
     axes.xaxis.set_major_formatter(update_label)
     axes.margins(x=0.01)
     if last:
-        axes.set_xlabel("update")
+        axes.set_xlabel(x)
     if legend and axes.get_legend_handles_labels()[0]:
         axes.legend(loc="lower right", bbox_to_anchor=(1.0, 1.0), ncols=6, borderpad=0.1, columnspacing=1.2)
