@@ -22,7 +22,7 @@ from esper_analyze.schema.macros import MACROS
 from esper_analyze.shutdown import received
 from esper_analyze.sql.output import ResultFormat, run_one
 from esper_analyze.sql.sandbox import ATTEMPT_COLUMN, RUN_COLUMN
-from esper_analyze.sql.statements import COMMANDS, complete, statements
+from esper_analyze.sql.statements import COMMANDS, complete, statements, unfinished
 from esper_analyze.terminal import say, tell
 
 if TYPE_CHECKING:
@@ -50,20 +50,23 @@ def prompt(
         complete_while_typing=False,
         multiline=True,
         key_bindings=_keys(),
-        prompt_continuation=lambda width, _line, _soft: ".".rjust(width - 1) + " ",
+        prompt_continuation=lambda width, _line, _soft: "...>".rjust(width - 1) + " ",
         input=source,
         output=screen,
     )
     say(f"{len(session.runs)} run{'s' if len(session.runs) > 1 else ''}; .help, .examples; a query ends with ;")
+    waiting = ""
     while True:
         try:
-            text = asking.prompt("sql> ")
+            text = asking.prompt("sql> ", default=waiting)
         except KeyboardInterrupt:
             if received() is not None:
                 raise
+            waiting = ""
             continue
         except EOFError:
             return
+        waiting, text = unfinished(text)  # a command does not lose the statement in which it was typed
         if not all(_run_statement(session, statement, shape, limit) for statement in statements(text)):
             return
 

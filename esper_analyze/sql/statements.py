@@ -16,14 +16,17 @@ from esper_analyze.schema.macros import MACROS
 _TOKEN = re.compile(
     r"'(?:[^']|'')*'|\"(?:[^\"]|\"\")*\"|--[^\n]*|/\*.*?\*/|\$(\w*)\$.*?\$\1\$|;|[^;'\"$/-]+|.", re.DOTALL
 )
+_DOT_COMMAND = re.compile(r"\.[a-z]")
 _COMMENT = re.compile(r"\s+|--[^\n]*|/\*.*?\*/", re.DOTALL)
 COMMANDS = {
     ".tables": "the tables and macros",
     ".schema": "the columns of a table, or the query of a macro: .schema heads",
     ".examples": "example queries",
     ".help": "this list",
-    ".quit": "leave (also Ctrl-D)",
+    ".quit": "leave (also exit, quit, Ctrl-D)",
 }
+LEAVE = ("exit", "quit")
+"""Words that leave the prompt, as in other shells; with a dot, too."""
 _HELP = "A query ends with ; and may span several lines. NaN is larger than every number: isfinite(x)."
 _TYPES = {Kind.FLOAT: "double", Kind.INT: "bigint", Kind.BOOL: "boolean", Kind.TEXT: "text", Kind.CHOICE: "text"}
 
@@ -68,6 +71,8 @@ def statements(text: str) -> Iterator[str]:
         end = _end(rest)
         statement = rest[:end].strip()
         rest = rest[end + 1 :]
+        if statement.lower() in LEAVE:
+            statement = ".quit"
         if _COMMENT.sub("", statement):
             yield statement
 
@@ -78,9 +83,22 @@ def _end(text: str) -> int:
 
 
 def complete(text: str) -> bool:
-    """Return whether ``text`` is complete: it ends a statement, is a dot command, or is empty."""
+    """Return whether ``text`` is complete: it ends a statement, its last line is a command, or it is empty."""
     stripped = text.strip()
-    return not stripped or stripped.startswith(".") or _end(stripped) < len(stripped)
+    return not stripped or _end(stripped) < len(stripped) or is_command(stripped.rpartition("\n")[2])
+
+
+def is_command(line: str) -> bool:
+    """Return whether a line is a dot command, or one of the words that leave."""
+    word = line.strip().rstrip(";").rstrip().lower()
+    return _DOT_COMMAND.match(word) is not None or word in LEAVE
+
+
+def unfinished(text: str) -> tuple[str, str]:
+    """Return the lines of a statement that is not finished, and the command on the last line below; else "" and all."""
+    above, _, last = text.rstrip().rpartition("\n")
+    waits = bool(above.strip()) and is_command(last) and not complete(above)
+    return (above + "\n", last) if waits else ("", text)
 
 
 def command_text(command: str) -> str | None:

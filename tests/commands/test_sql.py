@@ -232,6 +232,37 @@ def test_the_prompt_goes_on_after_an_error_and_keeps_what_was_asked(
     assert "+from updates;" in kept
 
 
+def test_a_command_below_an_unfinished_query_is_answered_and_the_query_kept(
+    session: Session, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    typed(session, "select count(*) as n\r.schema heads\rfrom updates;\rquit\rselect 5;\r", monkeypatch, tmp_path)
+    said = capsys.readouterr()
+    assert "grad_norm double" in said.out
+    assert said.out.split()[-2:] == ["n", "90"]
+
+
+@pytest.mark.parametrize("word", ["exit", "quit", "EXIT;", ".exit", ".quit"])
+def test_words_of_other_shells_leave(
+    word: str, session: Session, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    typed(session, f"{word}\rselect 5;\r", monkeypatch, tmp_path)
+    assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize(
+    ("text", "ends"),
+    [
+        ("select\n.5", False),
+        ("select\n.tables", True),
+        ("select 1\nexit", True),
+        ("exits", False),
+        ("select exit", False),
+    ],
+)
+def test_a_line_is_complete_where_its_last_line_is_a_command(text: str, ends: bool) -> None:
+    assert complete(text) is ends
+
+
 def test_bytes_that_are_no_text_are_refused_at_the_prompt_and_it_goes_on(
     session: Session, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
