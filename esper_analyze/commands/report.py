@@ -62,7 +62,8 @@ def report(
         refuse_folder(target)
     below = _runs_below(options.path)
     if below:
-        _report_all(options, below, target, as_json=as_json and out is None, pages=not (index_only or as_json))
+        writes = out is not None or not as_json
+        _report_all(options, below, target if writes else None, as_json=as_json, pages=writes and not index_only)
     elif index_only:
         raise UsageError(f"{options.path} is one run", hint="--index-only is for a directory with runs below it")
     else:
@@ -97,13 +98,16 @@ def _drawn(run: RecordedRun, evidence: Evidence, target: Path, what: str = "draw
         return write_report(evidence, target, progress=step)
 
 
-def _report_all(options: RunOptions, paths: list[Path], target: Path, *, as_json: bool, pages: bool) -> None:
-    """Write the pages of several runs and the index over them; a run that cannot be read hides no other."""
+def _report_all(options: RunOptions, paths: list[Path], target: Path | None, *, as_json: bool, pages: bool) -> None:
+    """Write the pages of several runs and the index over them into ``target``, if there is one.
+
+    A run that cannot be read hides no other.
+    """
     from esper_analyze.comparison.index_page import index_json, run_index, write_index
     from esper_analyze.runs.fleet import labels
 
     named, links, faults = list(zip(labels(paths), paths, strict=True)), {}, 0
-    if pages:
+    if target is not None and pages:
         for count, (label, path) in enumerate(named, start=1):
             one = replace(options, path=path)
             try:
@@ -114,10 +118,11 @@ def _report_all(options: RunOptions, paths: list[Path], target: Path, *, as_json
                 faults += 1
             else:
                 links[label] = quote(f"{label}/index.html")
-    else:
+    elif target is not None:
         links = {label: quote(f"{label}/index.html") for label, _ in named if (target / label / "index.html").is_file()}
     index = run_index(named, links)
-    put(index_json(index) if as_json else f"{path_words(write_index(index, str(options.path), target))}\n")
+    page = None if target is None else write_index(index, str(options.path), target)
+    put(index_json(index) if as_json else f"{path_words(page)}\n")
     if faults or any(run.summary.fault is not None for run in index.runs):
         raise typer.Exit(DAMAGED)
     bad = {None: (), FailOn.WARNING: ("warning", "critical"), FailOn.CRITICAL: ("critical",)}[options.fail_on]

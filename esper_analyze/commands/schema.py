@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from esper_analyze.commands.options import Json
 from esper_analyze.errors import UsageError, did_you_mean
-from esper_analyze.terminal import put
+from esper_analyze.terminal import put, show_table
 
 if TYPE_CHECKING:
-    from esper_analyze.schema.column import Table
+    from esper_analyze.schema.column import Column, Table
 
 
 def schema(
-    tables: Annotated[
-        list[str] | None, typer.Argument(metavar="[TABLE]…", help="Print only these tables.", show_default=False)
+    names: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[TABLE|TABLE.COLUMN|COLUMN]…", help="Print only these tables or columns.", show_default=False
+        ),
     ] = None,
     as_json: Json = False,
 ) -> None:
@@ -25,26 +30,48 @@ def schema(
 
     Example: esper-analyze schema updates
 
+    Example: esper-analyze schema updates.kl_k3
+
     Example: esper-analyze schema | less
     """
+    from rich.markup import escape
+
     from esper_analyze.schema import TABLES, VERSION, VERSIONS
-    from esper_analyze.schema.page import schema_page, table_facts, tables_page, version_facts
+    from esper_analyze.schema.page import columns_page, schema_page, table_facts, tables_page, version_facts
     from esper_analyze.strict_json import strict_json
 
-    shown = _named(tables or (), TABLES)
-    facts: dict[str, object] = {"schema_version": VERSION, "tables": [table_facts(table) for table in shown]}
+    shown = [_named(name, TABLES) for name in names or ()]
+    tables = [replace(table, columns=columns) for part in shown for table, columns in part] if names else TABLES
+    facts: dict[str, object] = {"schema_version": VERSION, "tables": [table_facts(table) for table in tables]}
     if as_json:
-        put(strict_json(facts if tables else facts | {"versions": [version_facts(v) for v in VERSIONS]}))
+        put(strict_json(facts if names else facts | {"versions": [version_facts(v) for v in VERSIONS]}))
+    elif names and all(table.name not in names for table in tables):
+        put(columns_page(tables))
+    elif sys.stdout.isatty():
+        for table in tables:
+            put(f"\n{table.name}: {table.meaning} Key: {', '.join(table.key)}.\n\n")
+            show_table(_TITLES, [[escape(cell) for cell in _cells(column)] for column in table.columns])
     else:
-        put(tables_page(shown) if tables else schema_page(shown, VERSIONS))
+        put(tables_page(tables) if names else schema_page(tables, VERSIONS))
 
 
-def _named(names: Sequence[str], tables: Sequence[Table]) -> Sequence[Table]:
-    """Return the tables called ``names``, all without one. Raises ``UsageError`` for an unknown name."""
+_TITLES = ("column", "unit", "meaning", "empty means")
+
+
+def _cells(column: Column) -> tuple[str, ...]:
+    return column.name, "" if column.unit == "1" else column.unit, column.meaning, column.empty
+
+
+def _named(name: str, tables: Sequence[Table]) -> list[tuple[Table, tuple[Column, ...]]]:
+    """Return a table with its columns, or each table that has the column. Raises ``UsageError`` for an unknown name."""
     by_name = {table.name: table for table in tables}
-    for name in names:
-        if name not in by_name:
-            having = [table.name for table in tables if name in table.names and name not in table.key]
-            hint = f"{name} is a column of {', '.join(having)}" if having else ""
-            raise UsageError(f"there is no table {name!r}{'' if having else did_you_mean(name, by_name)}", hint=hint)
-    return [by_name[name] for name in names] if names else tables
+    if name in by_name:
+        return [(by_name[name], by_name[name].columns)]
+    owner, dot, column = name.rpartition(".")
+    having = [table for table in tables if column in table.names and owner in ("", table.name)]
+    if having:
+        return [(table, (table.column(column),)) for table in having]
+    if dot and owner in by_name:
+        raise UsageError(f"table {owner} has no column {column!r}{did_you_mean(column, by_name[owner].names)}")
+    columns = dict.fromkeys(column for table in tables for column in table.names)
+    raise UsageError(f"there is no table or column {name!r}{did_you_mean(name, [*by_name, *columns])}")

@@ -44,6 +44,25 @@ def tables_page(tables: Iterable[Table]) -> str:
     return "\n\n".join("\n".join(_table_lines(table)) for table in tables) + "\n"
 
 
+def columns_page(tables: Iterable[Table]) -> str:
+    """Return the columns of ``tables`` one below the other, a fact a line."""
+    return "\n".join("\n".join(_column_lines(table, column)) for table in tables for column in table.columns)
+
+
+def _column_lines(table: Table, column: Column) -> Iterator[str]:
+    yield f"{table.name}.{column.name}: {column.meaning}"
+    facts = {
+        "type": column.kind.value,
+        "unit": "" if column.unit == "1" else column.unit,
+        "one of": ", ".join(column.choices),
+        "reducer": column.reducer,
+        "empty means": column.empty,
+        "row": f"one for each {', '.join(name for name in table.key if name != 'rank')}",
+    }
+    yield from (f"  {name:<12} {fact}" for name, fact in facts.items() if fact)
+    yield ""
+
+
 def _table_lines(table: Table) -> Iterator[str]:
     yield f"## {table.name}"
     yield f"{table.meaning} Key: {', '.join(table.key)}."

@@ -320,7 +320,7 @@ def test_text_from_runs_cannot_steer_the_terminal(command: Command, tmp_path: Pa
         rows["heads"][1] |= {"head": evil, "entropy_norm": 0.01}
 
     path = write_run(tmp_path / "run", 30, rename, facts={"name": evil, "framework": evil, "algorithm": evil})
-    for words in (["ls", path], ["replay", path], ["sql", path, "select head from heads limit 2"]):
+    for words in (["ls", path, "--wide"], ["replay", path], ["sql", path, "select head from heads limit 2"]):
         said = command(*words)
         assert said.code == 0
         assert not {"\x1b", "\x07", "\u202e"} & set(said.out)
@@ -355,11 +355,22 @@ def test_one_table_and_one_rule_are_printed_alone(command: Command) -> None:
     assert [one["rule"] for one in strict(command("rules", "kl_spike", "--json").out)] == ["kl_spike"]
 
 
+def test_a_column_is_printed_alone_of_each_table_that_has_it(command: Command) -> None:
+    page = command("schema", "kl_k3", "heads.grad_norm").out
+    titles = [line.partition(":")[0] for line in page.splitlines() if line and not line.startswith(" ")]
+    assert titles == ["updates.kl_k3", "steps.kl_k3", "heads.kl_k3", "heads.grad_norm"]
+    assert page.count("  empty means ") == 4
+    told = strict(command("schema", "heads.grad_norm", "--json").out)["tables"]
+    assert [(table["table"], [column["name"] for column in table["columns"]]) for table in told] == [
+        ("heads", ["grad_norm"])
+    ]
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (("schema", "head"), "there is no table 'head'; did you mean 'heads'?"),
-        (("schema", "kl_k3"), "there is no table 'kl_k3' (kl_k3 is a column of updates, steps, heads)"),
+        (("schema", "headss"), "there is no table or column 'headss'; did you mean 'heads'?"),
+        (("schema", "heads.kl_k33"), "table heads has no column 'kl_k33'; did you mean 'kl_k3'?"),
         (("rules", "kl_spik"), "there is no rule 'kl_spik'; did you mean 'kl_spike'?"),
     ],
 )
