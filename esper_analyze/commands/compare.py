@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from esper_analyze.commands.options import Json, SkipBroken
+from esper_analyze.commands.options import Json, Open, SkipBroken, show_file
 from esper_analyze.commands.run_options import open_runs
 from esper_analyze.errors import FINDINGS, UsageError
 from esper_analyze.storage.output_path import refuse_folder
@@ -45,7 +45,7 @@ _NUMBERS = (
 def compare(
     paths: ComparedRuns,
     out: Annotated[
-        Path, typer.Option("--out", metavar="DIR", help="Directory for the page, its figures and compare.json.")
+        Path, typer.Option("--out", "-o", metavar="DIR", help="Directory for the page, its figures and compare.json.")
     ] = Path("reports/compare"),
     by: Annotated[
         list[str] | None,
@@ -74,6 +74,7 @@ def compare(
         bool, typer.Option("--no-page", help="Print the table or JSON only; write no page and no figures.")
     ] = False,
     skip_broken: SkipBroken = False,
+    opens: Open = False,
 ) -> None:
     """Compare runs: how each began and ended, where they diverge, in which metric, and how their settings differ.
 
@@ -123,6 +124,7 @@ def compare(
     else:
         _show(compared, groups)
         put("" if page is None else f"\n{path_words(page)}\n")
+    show_file(page, wanted=opens)
     if fail_on_parting and (compared.divergences or compared.returns_end_apart):
         raise typer.Exit(FINDINGS)
 

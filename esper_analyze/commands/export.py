@@ -31,7 +31,7 @@ class Target(StrEnum):
 
 
 To = Annotated[Target, typer.Option("--to", help="Format to write.")]
-NewPath = Annotated[Path, typer.Option("--out", metavar="PATH", help="New file or directory; must not exist.")]
+NewPath = Annotated[Path, typer.Option("--out", "-o", metavar="PATH", help="New file or directory; must not exist.")]
 Chosen = Annotated[
     list[str] | None,
     typer.Option("--table", metavar="NAME", help="Only this table; may be given again. Default: all that fit."),

@@ -29,7 +29,7 @@ class ImportFormat(StrEnum):
 
 
 SourcePath = Annotated[Path, typer.Argument(metavar="SOURCE", help="File or directory written by another tool.")]
-NewRun = Annotated[Path, typer.Option("--out", metavar="RUN", help="Directory of the new run; must not exist.")]
+NewRun = Annotated[Path, typer.Option("--out", "-o", metavar="RUN", help="Directory of the new run; must not exist.")]
 SourceFormat = Annotated[ImportFormat, typer.Option("--format", help="Format of SOURCE; auto detects it.")]
 
 

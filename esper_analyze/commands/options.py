@@ -11,6 +11,8 @@ from typing import Annotated, Any, get_type_hints
 
 import typer
 
+from esper_analyze.terminal import say
+
 
 class FailOn(StrEnum):
     """The verdict from which on a command exits 1."""
@@ -52,6 +54,15 @@ Fail = Annotated[
         "a killed one as a warning.",
     ),
 ]
+
+
+Open = Annotated[bool, typer.Option("--open", help="Open what was written, as a double click does.")]
+
+
+def show_file(path: Path | None, *, wanted: bool) -> None:
+    """Open a written file in the program that the desktop has for it, if ``wanted``; say so where there is none."""
+    if wanted and path is not None and typer.launch(str(path)):
+        say(f"{path} cannot be opened here")
 
 
 def absolute(path: Path | None) -> Path | None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from esper_analyze.commands.options import SkipBroken, absolute
+from esper_analyze.commands.options import Open, SkipBroken, absolute, show_file
 from esper_analyze.errors import UsageError
 from esper_analyze.storage.output_path import refuse_file, writing
 from esper_analyze.terminal import path_words, put
@@ -39,9 +39,10 @@ def plot(
         int | None, typer.Option("--last", metavar="N", help="Draw only the last N updates of each run.", min=1)
     ] = None,
     out: Annotated[
-        Path, typer.Option("--out", metavar="FILE", help="File to write, .png or .svg.", callback=absolute)
+        Path, typer.Option("--out", "-o", metavar="FILE", help="File to write, .png or .svg.", callback=absolute)
     ] = Path("plot.png"),
     skip_broken: SkipBroken = False,
+    opens: Open = False,
 ) -> None:
     """Draw metrics of one run, with its incidents shaded, or of several, a line each.
 
@@ -68,6 +69,7 @@ def plot(
         out.parent.mkdir(parents=True, exist_ok=True)
         out.write_bytes(picture)
     put(f"{path_words(out)}\n")
+    show_file(out, wanted=opens)
 
 
 def _between(panel: Panel, first: int | None, last: int | None) -> Panel:

@@ -42,7 +42,7 @@ AsForm = Annotated[
 ]
 OutFile = Annotated[
     Path | None,
-    typer.Option("--out", metavar="FILE", help="Write to FILE instead of stdout.", callback=absolute),
+    typer.Option("--out", "-o", metavar="FILE", help="Write to FILE instead of stdout.", callback=absolute),
 ]
 
 

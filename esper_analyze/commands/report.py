@@ -9,7 +9,7 @@ from urllib.parse import quote
 
 import typer
 
-from esper_analyze.commands.options import FailOn, Json, absolute, takes_options
+from esper_analyze.commands.options import FailOn, Json, Open, absolute, show_file, takes_options
 from esper_analyze.commands.run_options import RunOptions
 from esper_analyze.errors import DAMAGED, FINDINGS, EsperError, UsageError
 from esper_analyze.storage.output_path import refuse_folder
@@ -24,7 +24,9 @@ IndexOnly = Annotated[
 ]
 Out = Annotated[
     Path | None,
-    typer.Option("--out", metavar="DIR", help="Output directory; default: reports/<name of RUN>.", callback=absolute),
+    typer.Option(
+        "--out", "-o", metavar="DIR", help="Output directory; default: reports/<name of RUN>.", callback=absolute
+    ),
 ]
 
 
@@ -33,10 +35,15 @@ NoForm = Annotated[str | None, typer.Option("--format", hidden=True)]
 
 @takes_options(
     "path", "out", "assignments", "thresholds", "rules_files", "rank", "fail_on", "skip_broken", "as_json", "form",
-    "index_only",
+    "index_only", "opens",
 )  # fmt: skip
 def report(
-    options: RunOptions, out: Out = None, as_json: Json = False, form: NoForm = None, index_only: IndexOnly = False
+    options: RunOptions,
+    out: Out = None,
+    as_json: Json = False,
+    form: NoForm = None,
+    index_only: IndexOnly = False,
+    opens: Open = False,
 ) -> None:
     """Write a page about the run: what went wrong first, when, and what to check.
 
@@ -58,16 +65,20 @@ def report(
             hint="--json prints JSON; a single question, such as `esper-analyze timeline`, takes --format",
         )
     target = out or Path("reports") / options.path.resolve().name
-    if out is not None or not as_json:
+    writes = out is not None or not as_json
+    if writes:
         refuse_folder(target)
+    elif opens:
+        raise UsageError("--json writes no page to open", hint="give --out as well")
     below = _runs_below(options.path)
     if below:
-        writes = out is not None or not as_json
-        _report_all(options, below, target if writes else None, as_json=as_json, pages=writes and not index_only)
+        _report_all(
+            options, below, target if writes else None, as_json=as_json, pages=writes and not index_only, opens=opens
+        )
     elif index_only:
         raise UsageError(f"{options.path} is one run", hint="--index-only is for a directory with runs below it")
     else:
-        _report_one(options, target, as_json=as_json, draws=out is not None or not as_json)
+        _report_one(options, target, as_json=as_json, draws=writes, opens=opens)
 
 
 def _runs_below(path: Path) -> list[Path]:
@@ -77,7 +88,7 @@ def _runs_below(path: Path) -> list[Path]:
     return [] if runs == [path] else runs
 
 
-def _report_one(options: RunOptions, target: Path, *, as_json: bool, draws: bool) -> None:
+def _report_one(options: RunOptions, target: Path, *, as_json: bool, draws: bool, opens: bool) -> None:
     from esper_analyze.reports.write import report_json
     from esper_analyze.runs.damaged_shard import naming_damaged_shard
 
@@ -86,6 +97,7 @@ def _report_one(options: RunOptions, target: Path, *, as_json: bool, draws: bool
     page = _drawn(run, evidence, target) if draws else None
     with naming_damaged_shard(run):
         put(report_json(evidence) if as_json else f"{path_words(page)}\n")
+    show_file(page, wanted=opens)
     options.exit_if_found(run, evidence.replay.findings)
 
 
@@ -98,7 +110,9 @@ def _drawn(run: RecordedRun, evidence: Evidence, target: Path, what: str = "draw
         return write_report(evidence, target, progress=step)
 
 
-def _report_all(options: RunOptions, paths: list[Path], target: Path | None, *, as_json: bool, pages: bool) -> None:
+def _report_all(
+    options: RunOptions, paths: list[Path], target: Path | None, *, as_json: bool, pages: bool, opens: bool
+) -> None:
     """Write the pages of several runs and the index over them into ``target``, if there is one.
 
     A run that cannot be read hides no other.
@@ -106,25 +120,33 @@ def _report_all(options: RunOptions, paths: list[Path], target: Path | None, *, 
     from esper_analyze.comparison.index_page import index_json, run_index, write_index
     from esper_analyze.runs.fleet import labels
 
-    named, links, faults = list(zip(labels(paths), paths, strict=True)), {}, 0
-    if target is not None and pages:
-        for count, (label, path) in enumerate(named, start=1):
-            one = replace(options, path=path)
-            try:
-                run = one.open()
-                _drawn(run, one.evidence(run), target / label, f"{count} of {len(named)}: {label}")
-            except EsperError as error:
-                tell(error)
-                faults += 1
-            else:
-                links[label] = quote(f"{label}/index.html")
-    elif target is not None:
-        links = {label: quote(f"{label}/index.html") for label, _ in named if (target / label / "index.html").is_file()}
-    index = run_index(named, links)
+    named = list(zip(labels(paths), paths, strict=True))
+    broken = _pages(options, named, target) if target is not None and pages else []
+    there = [
+        label
+        for label, _ in named
+        if target is not None and label not in broken and (target / label / "index.html").is_file()
+    ]
+    index = run_index(named, {label: quote(f"{label}/index.html") for label in there})
     page = None if target is None else write_index(index, str(options.path), target)
     put(index_json(index) if as_json else f"{path_words(page)}\n")
-    if faults or any(run.summary.fault is not None for run in index.runs):
+    show_file(page, wanted=opens)
+    if any(run.summary.fault is not None for run in index.runs):
         raise typer.Exit(DAMAGED)
     bad = {None: (), FailOn.WARNING: ("warning", "critical"), FailOn.CRITICAL: ("critical",)}[options.fail_on]
     if any(run.verdict in bad for run in index.runs):
         raise typer.Exit(FINDINGS)
+
+
+def _pages(options: RunOptions, named: list[tuple[str, Path]], target: Path) -> list[str]:
+    """Write the page of each run; return those of which none can be written, and say why."""
+    broken = []
+    for count, (label, path) in enumerate(named, start=1):
+        one = replace(options, path=path)
+        try:
+            run = one.open()
+            _drawn(run, one.evidence(run), target / label, f"{count} of {len(named)}: {label}")
+        except EsperError as error:
+            tell(error)
+            broken.append(label)
+    return broken

@@ -42,7 +42,9 @@ def sql(
         ResultFormat | None,
         typer.Option("--format", help="How to write it; default: a table, or what FILE ends with."),
     ] = None,
-    out: Annotated[Path | None, typer.Option("--out", metavar="FILE", help="Write to this file, atomically.")] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", metavar="FILE", help="Write to this file, atomically.")
+    ] = None,
     as_json: Json = False,
     as_csv: Annotated[bool, typer.Option("--csv", help="CSV on stdout; null is an empty cell, NaN is nan.")] = False,
     limit: Annotated[int, typer.Option(min=0, help="Rows shown in the table, 0 for all.")] = 100,

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import typer
 
 from esper_analyze.detector.rule import revisions
 from esper_analyze.detector.rules import RULES
@@ -181,6 +182,28 @@ def test_a_damaged_run_hides_no_other_on_the_page_over_them(command: Command, ru
     assert '<a href="healthy/index.html">healthy</a>' in text
     assert "<span>troubled</span>" in text
     assert "damaged: heads-000001.parquet" in text
+
+
+def test_what_was_written_is_opened_where_asked(
+    command: Command, runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened: list[str] = []
+
+    def launch(path: str) -> int:
+        opened.append(path)
+        return len(opened) == 4
+
+    monkeypatch.setattr(typer, "launch", launch)
+    page, picture = tmp_path / "page", tmp_path / "kl.png"
+    both = [runs / "healthy", runs / "troubled"]
+    assert command("report", runs / "healthy", "-o", page, "--open").err == ""
+    assert command("report", runs, "-o", page, "--index-only", "--open").err == ""
+    assert command("compare", *both, "-o", page, "--open").err == ""
+    assert command("plot", *both, "kl_k3", "-o", picture, "--open").err == f"{picture} cannot be opened here\n"
+    assert opened == [str(page / "index.html")] * 3 + [str(picture)]
+    assert command("report", runs / "healthy", "--json", "--open").code == 2
+    assert command("report", runs / "healthy", "-o", page).code == 0
+    assert len(opened) == 4
 
 
 def test_an_index_alone_links_only_pages_that_exist(command: Command, runs: Path, tmp_path: Path) -> None:
