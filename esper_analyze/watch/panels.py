@@ -13,7 +13,7 @@ from esper_analyze.reports.render.style import VERDICTS
 from esper_analyze.terminal import cleaned, path_words
 from esper_analyze.watch.alarms import OpenIncident
 from esper_analyze.watch.snapshot import HeadRow, RecurrentRow, Snapshot, Trend
-from esper_analyze.watch.sparkline import sparkline
+from esper_analyze.watch.sparkline import curve, sparkline
 from esper_analyze.watch.writer import CRASHED, DELETED, ENDED, RUNNING, WAITING
 from esper_analyze.wording import many, number
 
@@ -40,8 +40,8 @@ def sections(shot: Snapshot, width: int) -> list[ScreenSection]:
     """Return every non-empty part, in order."""
     if shot.status.state == WAITING:
         return [_header(shot, width)]
-    parts = [_header(shot, width), _incidents(shot, width), _heads(shot, width), _recurrent(shot, width)]
-    return [part for part in [*parts, _data(shot, width)] if part is not None]
+    parts = [_header(shot, width), _incidents(shot, width), _curves(shot, width), _heads(shot, width)]
+    return [part for part in [*parts, _recurrent(shot, width), _data(shot, width)] if part is not None]
 
 
 def plain(shot: Snapshot, width: int) -> list[Text]:
@@ -125,6 +125,9 @@ def _extent(shot: Snapshot) -> str:
 
 def _facts(shot: Snapshot) -> Iterator[str]:
     yield _extent(shot)
+    if shot.progress is not None and shot.status.state == RUNNING and shot.progress < 1:
+        left = "" if shot.left_s is None else f", about {lasting(shot.left_s)} left"
+        yield f"{100 * shot.progress:.0f} %{left}"
     if shot.update_status not in (None, "performed"):
         yield str(shot.update_status).replace("_", " ")
     if shot.level:
@@ -229,6 +232,22 @@ def _judged(incident: OpenIncident) -> str:
         if incident.now_update == incident.worst_update
         else f"{words}{worst}, now {number(incident.now)}"
     )
+
+
+def _curves(shot: Snapshot, width: int) -> ScreenSection | None:
+    """Return the courses of the last updates, from their least to their largest value, and their last values."""
+    if not shot.curves:
+        return None
+    longest = max(len(title) for title, _ in shot.curves)
+    room = min(60, width - longest - 12)
+    lines = []
+    for title, trend in shot.curves:
+        now = next(value for value in reversed(trend) if value is not None)
+        drawn = curve(trend, room) if room >= LEAST_BARS else Text()
+        drawn.pad_right(max(room, 0) - drawn.cell_len if room >= LEAST_BARS else 0)
+        lines.append(Text.assemble(_padded(title, longest), " ", drawn, f" {number(now):>9}"))
+    count = max(len(trend) for _, trend in shot.curves)
+    return ScreenSection("curves", Text(f"the last {many(count, 'update')}", "bold"), None, lines)
 
 
 def _heads(shot: Snapshot, width: int) -> ScreenSection:

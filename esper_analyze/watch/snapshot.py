@@ -16,11 +16,19 @@ from esper_analyze.reports.sections.signs import head_state, recurrent_state
 from esper_analyze.schema import BY_NAME
 from esper_analyze.schema.constants import HEAD_GROUP
 from esper_analyze.watch.alarms import OpenIncident, rule_named
-from esper_analyze.watch.attempt import GROWING
+from esper_analyze.watch.attempt import GROWING, RecentRow
 from esper_analyze.watch.follow import Follower
 from esper_analyze.watch.writer import RUNNING
 
 Trend = tuple[float | None, ...]
+CURVES = {
+    "episode_return_mean": "return",
+    "kl_k3": "KL (k3)",
+    "entropy": "entropy",
+    "explained_variance": "EV",
+    "clip_fraction": "clipped",
+}
+"""Columns of table updates that are drawn, and their names."""
 LATE = 10.0
 """A run is late after so many median update times, and at least ``LATE_SECONDS``, without new data."""
 LATE_SECONDS = 30.0
@@ -125,6 +133,9 @@ class Snapshot:
     losses: LossSummary
     cost: Cost
     trouble: str | None
+    progress: float | None = None
+    left_s: float | None = None
+    curves: tuple[tuple[str, Trend], ...] = ()
 
 
 def snapshot(follower: Follower) -> Snapshot:
@@ -169,7 +180,25 @@ def snapshot(follower: Follower) -> Snapshot:
         losses=_losses(follower),
         cost=_cost(follower),
         trouble=follower.trouble,
+        progress=last.get("progress"),
+        left_s=_left(updates),
+        curves=tuple(
+            (title, tuple(window.column("updates", column)))
+            for column, title in CURVES.items()
+            if _last(window.column("updates", column)) is not None
+        ),
     )
+
+
+def _left(updates: Sequence[RecentRow]) -> float | None:
+    """Return the seconds that are left at the pace of the window, None where the plan or the pace is unknown."""
+    known = [row for row in updates if row.get("progress") is not None and row.get("wall_time") is not None]
+    if len(known) < 2:
+        return None
+    took, done = (known[-1][name] - known[0][name] for name in ("wall_time", "progress"))
+    if took <= 0 or done <= 0:
+        return None
+    return float(took / done * (1.0 - known[-1]["progress"]))
 
 
 def _with_cell_text(follower: Follower, incident: OpenIncident) -> OpenIncident:

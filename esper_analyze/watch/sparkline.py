@@ -15,6 +15,18 @@ MISSING, BROKEN, ZERO = "·", "×", "0"
 """Signs of a cell that was not measured, contains NaN or ±Inf, or is exactly zero."""
 
 
+def curve(values: Sequence[float | None], width: int) -> Text:
+    """Return ``values`` in at most ``width`` cells, from their least to their largest, as a course of either sign."""
+    finite = [value for value in values if value is not None and math.isfinite(value)]
+    low, high = min(finite, default=0.0), max(finite, default=0.0)
+    # Above zero: only a gradient's zero has a sign of its own.
+    raised = [
+        value if value is None or not math.isfinite(value) else value - low + (high - low or 1.0) / 8
+        for value in values
+    ]
+    return sparkline(raised, width)
+
+
 def sparkline(values: Sequence[float | None], width: int) -> Text:
     """Return ``values`` in at most ``width`` cells, from zero to their largest; a cell shows its largest value.
 

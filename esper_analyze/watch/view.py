@@ -18,7 +18,9 @@ from esper_analyze.watch.follow import Follower
 from esper_analyze.watch.panels import ScreenSection, sections
 from esper_analyze.watch.snapshot import Snapshot, snapshot
 
-PARTS = ("incidents", "heads", "recurrent", "data")
+HIGH = 34
+"""Lines of the screen from which on the curves are shown: incidents and heads come first."""
+PARTS = ("incidents", "curves", "heads", "recurrent", "data")
 KEYS = " q quit  p pause  tab next part  ↑↓ scroll  ? help"
 HELP = """\
 q              quit; the training is not affected
@@ -158,6 +160,8 @@ class WatchApp(App[BaseException]):
             return
         by_name = {section.name: section for section in sections(self.shot, max(self.size.width - 1, 40))}
         self._header.update(Text("\n").join(by_name["header"].lines))
+        if self.size.height < HIGH:
+            by_name.pop("curves", None)
         for name, part in self._parts.items():
             part.display = name in by_name
             if name in by_name:

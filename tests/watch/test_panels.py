@@ -14,8 +14,9 @@ from esper_analyze.reports.sections.signs import head_state
 from esper_analyze.watch.follow import Follower
 from esper_analyze.watch.panels import lasting, plain
 from esper_analyze.watch.snapshot import Snapshot, snapshot
-from esper_analyze.watch.sparkline import BARS, sparkline
+from esper_analyze.watch.sparkline import BARS, curve, sparkline
 from tests.reports.synthetic import Rows, write_run
+from tests.watch.growing import Growing
 
 SAMPLES = Path(__file__).parents[2] / "sample_runs" / "runs"
 LONG = "a_head_with_a_name_that_is_much_longer_than_any_column"
@@ -200,3 +201,59 @@ def test_a_run_whose_updates_are_damaged_is_not_said_to_have_none(tmp_path: Path
     words = text_of(path, 100)
     assert "no update in what is left" in words
     assert "no complete update" not in words
+
+
+def test_the_last_updates_of_five_metrics_are_drawn_with_their_last_values(tmp_path: Path) -> None:
+    path = write_run(tmp_path / "run", 40)
+    shot = shot_of(path)
+    assert [title for title, _ in shot.curves] == ["return", "KL (k3)", "entropy", "EV", "clipped"]
+    rows = Follower(path)
+    rows.poll()
+    last = rows.recent.rows("updates")[-1]
+    lines = text_of(path, 100).splitlines()
+    start = next(index for index, line in enumerate(lines) if line.startswith("the last 40 updates"))
+    assert [line.split()[-1] for line in lines[start + 1 : start + 6]] == [
+        f"{last[name]:.3g}"
+        for name in ("episode_return_mean", "kl_k3", "entropy", "explained_variance", "clip_fraction")
+    ]
+
+
+@pytest.mark.parametrize(
+    ("values", "drawn"),
+    [
+        ([-1.0, 0.0, 1.0], "▁▅█"),
+        ([0.0, 0.0], "██"),
+        ([5.0, None, math.nan], "█·×"),
+        ([-3.0, -1.0], "▁█"),
+        ([], ""),
+    ],
+)
+def test_a_curve_goes_from_its_least_to_its_largest_value(values: list[float | None], drawn: str) -> None:
+    assert curve(values, 10).plain == drawn
+
+
+def test_a_running_training_says_how_far_it_is_and_what_is_left(tmp_path: Path) -> None:
+    growing = Growing(tmp_path / "run", planned=200)
+    growing.add(50)
+    shot = shot_of(growing.path)
+    first, last = shot_clock(growing.path)
+    assert shot.progress == pytest.approx(50 / 200)
+    assert shot.left_s == pytest.approx((last - first) / 49 * 150)
+    assert "25 %, about " in text_of(growing.path, 100)
+    growing.store.close("closed")
+    assert "25 %" not in text_of(growing.path, 100)
+
+
+def shot_clock(path: Path) -> tuple[float, float]:
+    seen = Follower(path)
+    seen.poll()
+    times = seen.recent.column("updates", "wall_time")
+    return times[0], times[-1]
+
+
+def test_nothing_is_said_of_what_is_left_without_a_plan(tmp_path: Path) -> None:
+    def unplanned(_: int, rows: Rows) -> None:
+        rows["updates"][0]["progress"] = None
+
+    shot = shot_of(write_run(tmp_path / "run", 12, unplanned))
+    assert (shot.progress, shot.left_s) == (None, None)
