@@ -13,7 +13,7 @@ from esper_analyze.api.arguments import PathLike, Paths, as_path, run_paths_in
 from esper_analyze.api.fleet import Fleet
 from esper_analyze.api.frames import Schema, frame
 from esper_analyze.api.run import Run
-from esper_analyze.comparison.groups import Group, groups_of
+from esper_analyze.comparison.groups import ComparedGroup, groups_of
 from esper_analyze.comparison.side_by_side import side_by_side
 from esper_analyze.comparison.words import caveats, headline, sentences
 from esper_analyze.comparison.write import facts, write_comparison
@@ -60,7 +60,7 @@ GROUPS: Schema = {
 class Comparison:
     """Runs compared, from ``ea.compare``; in a notebook it shows its sentences."""
 
-    def __init__(self, side_by_side: SideBySide, groups: Sequence[Group] = ()) -> None:
+    def __init__(self, side_by_side: SideBySide, groups: Sequence[ComparedGroup] = ()) -> None:
         self.side_by_side = side_by_side
         self._groups = groups
 

@@ -15,7 +15,7 @@ from esper_analyze.storage.output_path import refuse_folder
 from esper_analyze.terminal import cleaned, escaped, path_words, progress, put, say, show_table
 
 if TYPE_CHECKING:
-    from esper_analyze.comparison.groups import Group
+    from esper_analyze.comparison.groups import ComparedGroup
     from esper_analyze.comparison.side_by_side import SideBySide
     from esper_analyze.runs.fleet import RecordedFleet
     from esper_analyze.runs.run import RecordedRun
@@ -143,7 +143,7 @@ def _usable(fleet: RecordedFleet) -> list[tuple[str, RecordedRun]]:
     raise UsageError(reason, hint="compare needs two runs or more; a directory stands for all the runs below it")
 
 
-def _show(comparison: SideBySide, groups: Sequence[Group]) -> None:
+def _show(comparison: SideBySide, groups: Sequence[ComparedGroup]) -> None:
     from esper_analyze.comparison.summary_tables import group_table, tenths_table
     from esper_analyze.comparison.words import caveats, divergence_table, headline, sentences
 

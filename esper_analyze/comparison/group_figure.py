@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from esper_analyze.comparison.groups import Group, mean_curves
+from esper_analyze.comparison.groups import ComparedGroup, mean_curves
 from esper_analyze.comparison.side_by_side import ComparedMetric, SideBySide
 from esper_analyze.comparison.tenths import TITLES
 from esper_analyze.reports.render.draw import area, finish, line, scale
@@ -39,7 +39,7 @@ class GroupFigure:
     """The groups to draw, and the metrics, in the order of the table."""
 
     comparison: SideBySide
-    groups: tuple[Group, ...]
+    groups: tuple[ComparedGroup, ...]
     panels: tuple[ComparedMetric, ...]
     left_out: int
 
@@ -61,7 +61,7 @@ class GroupFigure:
         return [drawn, *no_band, *more]
 
 
-def group_figure(comparison: SideBySide, groups: Sequence[Group]) -> GroupFigure:
+def group_figure(comparison: SideBySide, groups: Sequence[ComparedGroup]) -> GroupFigure:
     """Return the figure of the first groups, as many as have a colour."""
     by_name = {metric.name: metric for metric in comparison.metrics}
     panels = tuple(by_name[column] for column in TITLES if column in by_name)

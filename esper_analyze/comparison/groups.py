@@ -23,7 +23,7 @@ NOT_SET = "–"
 
 
 @dataclass(frozen=True, slots=True)
-class Group:
+class ComparedGroup:
     """Runs that have a value of a setting in common, or a part of their labels: indices in the comparison."""
 
     name: str
@@ -95,7 +95,7 @@ def mean_curves(values: Floats) -> tuple[Floats, Floats, Floats]:
     return mean, mean - half, mean + half
 
 
-def groups_of(comparison: SideBySide, by: Sequence[str] = (), pattern: str | None = None) -> tuple[Group, ...]:
+def groups_of(comparison: SideBySide, by: Sequence[str] = (), pattern: str | None = None) -> tuple[ComparedGroup, ...]:
     """Return the groups by settings or by a pattern, none where neither is given. Raises ``UsageError`` for both."""
     if by and pattern is not None:
         raise UsageError("runs are grouped by settings or by a pattern, not by both", hint="give one of them")
@@ -107,7 +107,7 @@ def groups_of(comparison: SideBySide, by: Sequence[str] = (), pattern: str | Non
 
 def groups_by_setting(
     infos: Sequence[Mapping[str, Any]], names: Sequence[str], used: Mapping[str, Sequence[str]]
-) -> tuple[Group, ...]:
+) -> tuple[ComparedGroup, ...]:
     """Return the groups of runs with the same values of the settings ``names``, in order of these.
 
     A name is that of a setting in run.json, its last part is enough where only one ends so; ``used`` are values by run
@@ -133,10 +133,10 @@ def groups_by_setting(
     ordered = sorted(
         dict.fromkeys(zip(values, labels, strict=True)), key=lambda entry: [_order(value) for value in entry[0]]
     )
-    return tuple(Group(label, _members(values, of_group)) for of_group, label in ordered)
+    return tuple(ComparedGroup(label, _members(values, of_group)) for of_group, label in ordered)
 
 
-def groups_by_label(labels: Sequence[str], pattern: str) -> tuple[Group, ...]:
+def groups_by_label(labels: Sequence[str], pattern: str) -> tuple[ComparedGroup, ...]:
     """Return the groups of runs in whose labels ``pattern`` matches the same text: its groups, else the whole match.
 
     Raises ``UsageError`` for a pattern that is none, and where fewer than two groups come of it.
@@ -155,7 +155,7 @@ def groups_by_label(labels: Sequence[str], pattern: str) -> tuple[Group, ...]:
             f"the pattern {pattern!r} matches {'the same text in all runs' if names[0] != NOT_SET else 'in no run'}",
             hint=f"it is searched in their labels ({', '.join(labels[:4])}); (…) says which part names a group",
         )
-    return tuple(Group(name, _members(found, name)) for name in names)
+    return tuple(ComparedGroup(name, _members(found, name)) for name in names)
 
 
 def _matched(match: re.Match[str] | None) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from esper_analyze.comparison.groups import Group, GroupMean, mean_of
+from esper_analyze.comparison.groups import ComparedGroup, GroupMean, mean_of
 from esper_analyze.comparison.side_by_side import SideBySide
 from esper_analyze.comparison.tenths import TITLES
 
@@ -23,7 +23,7 @@ def tenths_table(comparison: SideBySide) -> Table:
     return titles, rows
 
 
-def group_means(comparison: SideBySide, group: Group) -> Mapping[str, GroupMean]:
+def group_means(comparison: SideBySide, group: ComparedGroup) -> Mapping[str, GroupMean]:
     """Return, by column, the mean over the runs of a group of their last tenths, runs that never measured it as NaN."""
     means = {}
     for column in _columns(comparison):
@@ -32,7 +32,7 @@ def group_means(comparison: SideBySide, group: Group) -> Mapping[str, GroupMean]
     return means
 
 
-def group_table(comparison: SideBySide, groups: Sequence[Group]) -> Table:
+def group_table(comparison: SideBySide, groups: Sequence[ComparedGroup]) -> Table:
     """Return each group's runs and its means with their 95 % intervals."""
     columns = _columns(comparison)
     rows = []

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from esper_analyze.comparison.figures import overlays, words
 from esper_analyze.comparison.group_figure import group_figure
-from esper_analyze.comparison.groups import Group
+from esper_analyze.comparison.groups import ComparedGroup
 from esper_analyze.comparison.page import Grouped, page
 from esper_analyze.comparison.side_by_side import ComparedMetric, SideBySide
 from esper_analyze.comparison.summary_tables import group_means, group_table
@@ -26,7 +26,7 @@ def write_comparison(
     comparison: SideBySide,
     out: Path,
     *,
-    groups: Sequence[Group] = (),
+    groups: Sequence[ComparedGroup] = (),
     progress: Callable[[int], None] | None = None,
 ) -> Path:
     """Write the comparison into directory ``out``, the page last, and return the page's path.
@@ -50,12 +50,12 @@ def write_comparison(
     return out / PAGE_FILE
 
 
-def _grouped(comparison: SideBySide, groups: Sequence[Group]) -> Grouped:
+def _grouped(comparison: SideBySide, groups: Sequence[ComparedGroup]) -> Grouped:
     figure = group_figure(comparison, groups)
     return Grouped(group_table(comparison, groups), drawn(figure.drawing, figure) if figure.panels else None, figure)
 
 
-def facts(comparison: SideBySide, groups: Sequence[Group] = ()) -> dict[str, object]:
+def facts(comparison: SideBySide, groups: Sequence[ComparedGroup] = ()) -> dict[str, object]:
     """Return the contents of the page as plain data."""
     exact = comparison.first_difference if len(comparison.labels) == 2 else None
     return {
@@ -105,7 +105,7 @@ def _run(comparison: SideBySide, run: int) -> dict[str, object]:
     }
 
 
-def _group(comparison: SideBySide, group: Group) -> dict[str, object]:
+def _group(comparison: SideBySide, group: ComparedGroup) -> dict[str, object]:
     means = group_means(comparison, group)
     return {
         "group": group.name,

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from esper_analyze.comparison.group_figure import group_figure
-from esper_analyze.comparison.groups import Group, groups_by_label, groups_of, mean_curves, mean_of, student
+from esper_analyze.comparison.groups import ComparedGroup, groups_by_label, groups_of, mean_curves, mean_of, student
 from esper_analyze.comparison.side_by_side import SideBySide
 from esper_analyze.comparison.summary_tables import group_table
 from esper_analyze.errors import UsageError
@@ -69,7 +69,7 @@ def test_curves_are_the_same_mean_at_each_update() -> None:
 
 def test_groups_of_a_setting_are_ordered_by_its_size() -> None:
     compared_runs = runs(rates(0.01, 3e-4, 0.01, 1.0, 3e-4))
-    groups = (Group("0.0003", (1, 4)), Group("0.01", (0, 2)), Group("1.0", (3,)))
+    groups = (ComparedGroup("0.0003", (1, 4)), ComparedGroup("0.01", (0, 2)), ComparedGroup("1.0", (3,)))
     assert groups_of(compared_runs, ["learning_rate"]) == groups
     assert groups_of(compared_runs, ["hyperparameters.learning_rate"]) == groups
     assert group_table(compared_runs, groups)[1] == [
@@ -82,17 +82,17 @@ def test_groups_of_a_setting_are_ordered_by_its_size() -> None:
 def test_two_settings_make_groups_of_their_pairs_and_what_is_not_set_comes_last() -> None:
     infos: list[dict[str, Any]] = [{"lr": 1, "clip": 0.1}, {"lr": 2, "clip": 0.1}, {"lr": 1}, {"lr": 1, "clip": 0.1}]
     assert groups_of(runs(infos), ["lr", "clip"]) == (
-        Group("lr 1, clip 0.1", (0, 3)),
-        Group("lr 1, clip –", (2,)),
-        Group("lr 2, clip 0.1", (1,)),
+        ComparedGroup("lr 1, clip 0.1", (0, 3)),
+        ComparedGroup("lr 1, clip –", (2,)),
+        ComparedGroup("lr 2, clip 0.1", (1,)),
     )
 
 
 def test_a_setting_recorded_in_every_update_groups_runs_that_have_it_nowhere_else() -> None:
     used = (("learning_rate, as used", ("0.1 → 0", "0.1", "0.1")),)
     assert groups_of(runs([{}, {}, {}], settings=used), ["learning_rate"]) == (
-        Group("0.1", (1, 2)),
-        Group("0.1 → 0", (0,)),
+        ComparedGroup("0.1", (1, 2)),
+        ComparedGroup("0.1 → 0", (0,)),
     )
     listed = (("learning_rate, as used", ("0.1", "0.2")),)
     assert groups_of(runs(rates(5, 6), settings=listed), ["learning_rate"])[0].name == "5"
@@ -138,8 +138,8 @@ def test_a_name_that_several_settings_have_is_refused_with_their_names() -> None
 
 def test_the_figure_has_a_line_for_each_group_and_says_what_it_leaves_out() -> None:
     count = 8
-    names = [Group(str(run), (run,)) for run in range(count)]
-    figure = group_figure(runs([{}] * count), [*names, Group("both", (0, 1))])
+    names = [ComparedGroup(str(run), (run,)) for run in range(count)]
+    figure = group_figure(runs([{}] * count), [*names, ComparedGroup("both", (0, 1))])
     assert (len(figure.groups), figure.left_out) == (8, 1)
     assert "1 further group only in the table." in figure.words
     assert drawn(figure.drawing, figure).png.startswith(b"\x89PNG")

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from esper_analyze.comparison.figures import overlays, words
-from esper_analyze.comparison.groups import Group
+from esper_analyze.comparison.groups import ComparedGroup
 from esper_analyze.comparison.page import _run, _settings, _verdict, page
 from esper_analyze.comparison.side_by_side import SideBySide
 from esper_analyze.comparison.write import FACTS_FILE, PAGE_FILE, facts, write_comparison
@@ -114,7 +114,7 @@ def test_the_table_of_tenths_and_the_groups_come_first_on_page_and_in_the_facts(
     values = still(3)
     values[:, 36:] = np.array([[2.0], [4.0], [9.0]])
     found = comparison([compared("kl_k3", values)], worst=("ok", "ok", "critical: kl_spike at update 9"))
-    groups = (Group("<fast>", (0, 1)), Group("slow", (2,)))
+    groups = (ComparedGroup("<fast>", (0, 1)), ComparedGroup("slow", (2,)))
     page_text = write_comparison(found, tmp_path, groups=groups).read_text()
     assert page_text.index('id="tenths"') < page_text.index('id="groups"') < page_text.index('id="divergences"')
     for cell in ("100 → 2 (×0.02)", "critical: kl_spike at update 9", "3 (-9.71 – 15.7)", "&lt;fast&gt;"):
