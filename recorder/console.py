@@ -26,19 +26,28 @@ class _Stderr(logging.Handler):
 _HANDLER = _Stderr()
 
 
+def _of_the_training(record: logging.LogRecord) -> bool:
+    """Return whether the training's own logging, configured after the recorder began, takes a record of its level."""
+    root = logging.getLogger()
+    return not root.handlers or record.levelno >= root.level
+
+
 class Console:
     """Says where ``run_dir`` is recorded and how to follow it, and at the end how to look at it."""
 
     def __init__(self, run_dir: Path) -> None:
         if not LOG.hasHandlers():
             LOG.addHandler(_HANDLER)
-            LOG.setLevel(LOG.level or logging.INFO)
+            if LOG.level == logging.NOTSET:
+                LOG.setLevel(logging.INFO)
+                LOG.addFilter(_of_the_training)
         self._path = _shown(run_dir)  # while the working directory is that of the start
         LOG.info("recorder: recording to %s; follow with: esper-analyze watch %s", self._path, self._path)
 
     def ended(self, updates: int, reason: str) -> None:
         """Say how many updates the run has, why it ended unless it was closed, and how to look at it."""
-        why = "" if reason == "closed" else f" ({reason.splitlines()[0][:200]})"
+        first_line = next(iter(reason.splitlines()), "")[:200]
+        why = "" if first_line in ("", "closed") else f" ({first_line})"
         count = f"{updates:,} update{'' if updates == 1 else 's'}"
         LOG.info("recorder: %s in %s%s; look with: esper-analyze report %s", count, self._path, why, self._path)
 

@@ -120,25 +120,30 @@ def log_alarms(
 ) -> None:
     """Log alarms: critical ones as warnings, warnings as information and once a rule and subject (``warned``).
 
-    Of one update only the root causes, with the number of their consequences.
+    Of the critical ones of an update, else of its warnings, only root causes, with the number of their consequences.
     """
     alarms = [finding for finding in findings if finding.alarm]
+    critical = [finding for finding in alarms if finding.verdict == "critical"]
+    _log_roots(logging.WARNING, critical, rules, rows)
+    others = [finding for finding in alarms if (finding.rule, finding.subject) not in warned]
+    if not critical:
+        _log_roots(logging.INFO, others, rules, rows)
+    warned |= {(finding.rule, finding.subject) for finding in alarms}
+
+
+def _log_roots(level: int, alarms: Sequence[Finding], rules: Sequence[Rule], rows: Mapping[str, Rows]) -> None:
     rung, causes = {finding.rule for finding in alarms}, {rule.name: set(rule.causes) for rule in rules}
     roots = [finding for finding in alarms if not causes[finding.rule] & rung]
     count = len(alarms) - len(roots)
     follow = f" (and {count} consequence{'s' if count > 1 else ''})" if count else ""
     by_name = {rule.name: rule for rule in rules}
     for finding in roots:
-        critical = finding.verdict == "critical"
-        if not critical and (finding.rule, finding.subject) in warned:
-            continue
-        warned.add((finding.rule, finding.subject))
         rule = by_name[finding.rule]
         word = _word(finding, rule.table, rows)
         judged = rule.statistic(finding.metric).name if word is None else finding.metric
         shown = word or (None if finding.value is None else f"{finding.value:.4g}")
         LOG.log(
-            logging.WARNING if critical else logging.INFO,
+            level,
             "update %d: %s: %s on %s: %s%s%s",
             finding.update,
             finding.verdict,

@@ -922,8 +922,8 @@ class Recorder:
         shutdown.forget(self)
         with self.guarded("close"):
             self._store.close(reason)
-        if self._console is not None:
-            self._console.ended(self._update, reason)
+            if self._console is not None:
+                self._console.ended(self._update, reason)
 
     def __enter__(self) -> Self:
         return self

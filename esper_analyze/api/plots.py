@@ -43,7 +43,9 @@ _NUMBERS = (Kind.FLOAT, Kind.INT, Kind.BOOL)
 _HEIGHT = 170
 _ABOVE, _ROOM = 4, 110
 """Names of lines, and characters of them and the title, that have room above a panel."""
-_NEXT = "ea.columns(TABLE) lists the columns of a table; write TABLE.COLUMN for a column that several tables have"
+_NEXT = (
+    "`esper-analyze schema` and ea.columns(TABLE) list the columns; write TABLE.COLUMN where several tables have one"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,7 +148,7 @@ def fleet_panel(runs: Sequence[tuple[str, RecordedRun]], metric: PlottedMetric, 
         raise UsageError(
             f"{metric.table.name}.{metric.column.name} has a line for each {metric.table.subject}; "
             "of several runs only one is drawn",
-            hint="give subject=",
+            hint="subject= (--subject) says which",
         )
     of_runs = {label: _lines(run, metric) for label, run in runs}
     if subject is None:
@@ -182,14 +184,24 @@ def against(runs: Sequence[tuple[str, RecordedRun]], x: str) -> Against:
     if x == "update":
         return Against()
     if x == "time":
+        _refuse_unrecorded(runs, "wall_time")
         clocks = {label: all_series(merged_run(run), "updates", ["wall_time"])["wall_time"] for label, run in runs}
         return Against("seconds since the first update", {label: _since(clock) for label, clock in clocks.items()})
     metric = metric_named(x)
     if metric.table.name != "updates":
         raise UsageError(f"{x} has a value for each {metric.table.subject}", hint="x takes a metric of table updates")
     name = metric.column.name
+    _refuse_unrecorded(runs, name)
     places = {label: all_series(merged_run(run), "updates", [name])[name] for label, run in runs}
     return Against("env steps" if x == "env_steps" else metric.title, places, points=x != "env_steps")
+
+
+def _refuse_unrecorded(runs: Sequence[tuple[str, RecordedRun]], name: str) -> None:
+    """Raise ``UsageError`` where a run did not record what it is to be drawn against."""
+    for label, run in runs:
+        if not all_series(merged_run(run), "updates", [name])[name].finite.any():
+            which = f"run {label}" if label else "this run"
+            raise UsageError(f"{which} has no {name}", hint="draw it against update, or another metric")
 
 
 def _since(clock: Series) -> Series:

@@ -184,10 +184,12 @@ def _cells(summary: RunSummary, directory: Path) -> tuple[str, ...]:
 
 
 def _short(value: float | None) -> str:
-    """Return a number in at most 6 characters or so, "1.23M"."""
+    """Return a number in at most 6 characters or so, "1.23M"; above 10,000 with three digits."""
     if value is None:
         return "–"
-    for size, unit in ((1e9, "G"), (1e6, "M"), (1e4, "k")):
-        if abs(value) >= size:
-            return f"{value / min(size, 1e3 if unit == 'k' else size):.3g}{unit}"
-    return f"{value:.0f}" if isinstance(value, int) else f"{value:.4g}"
+    if abs(value) < 1e4:
+        return f"{value:.0f}" if isinstance(value, int) else f"{value:.4g}"
+    for size, unit in ((1e3, "k"), (1e6, "M"), (1e9, "G")):
+        if abs(value) < 999.5 * size:
+            return f"{value / size:.3g}{unit}"
+    return f"{value:.2g}"

@@ -10,6 +10,7 @@ import typer
 
 from esper_analyze.commands.options import Open, SkipBroken, absolute, show_file
 from esper_analyze.errors import UsageError
+from esper_analyze.storage.atomic import write_files
 from esper_analyze.storage.output_path import refuse_file, writing
 from esper_analyze.terminal import path_words, put
 
@@ -67,7 +68,7 @@ def plot(
     picture = plot_file([_between(panel, begin, last) for panel in panels], form)
     with writing(out):
         out.parent.mkdir(parents=True, exist_ok=True)
-        out.write_bytes(picture)
+        write_files(out.parent, {out.name: picture})
     put(f"{path_words(out)}\n")
     show_file(out, wanted=opens)
 

@@ -118,10 +118,18 @@ def _report_all(
     A run that cannot be read hides no other.
     """
     from esper_analyze.comparison.index_page import index_json, run_index, write_index
+    from esper_analyze.detector.custom import with_custom
+    from esper_analyze.detector.thresholds import Thresholds
     from esper_analyze.runs.fleet import labels
 
+    if not pages and (options.assignments or options.thresholds or options.rules_files or options.rank is not None):
+        raise UsageError(
+            "the index alone says what the live detector said",
+            hint="--set, --thresholds, --rules and --rank need pages",
+        )
+    options.changed(Thresholds.defaults(with_custom(options.custom)))  # what is wrong is said once, not by each run
     named = list(zip(labels(paths), paths, strict=True))
-    broken = _pages(options, named, target) if target is not None and pages else []
+    broken, found = _pages(options, named, target) if target is not None and pages else ([], False)
     there = [
         label
         for label, _ in named
@@ -131,22 +139,28 @@ def _report_all(
     page = None if target is None else write_index(index, str(options.path), target)
     put(index_json(index) if as_json else f"{path_words(page)}\n")
     show_file(page, wanted=opens)
-    if any(run.summary.fault is not None for run in index.runs):
+    if broken or any(run.summary.fault is not None for run in index.runs):
         raise typer.Exit(DAMAGED)
     bad = {None: (), FailOn.WARNING: ("warning", "critical"), FailOn.CRITICAL: ("critical",)}[options.fail_on]
-    if any(run.verdict in bad for run in index.runs):
+    if found or (not pages and any(run.verdict in bad for run in index.runs)):
         raise typer.Exit(FINDINGS)
 
 
-def _pages(options: RunOptions, named: list[tuple[str, Path]], target: Path) -> list[str]:
-    """Write the page of each run; return those of which none can be written, and say why."""
-    broken = []
+def _pages(options: RunOptions, named: list[tuple[str, Path]], target: Path) -> tuple[list[str], bool]:
+    """Write the page of each run; return those of which none can be written, and whether --fail-on found something."""
+    broken, found = [], False
+    for label, _ in named:
+        refuse_folder(target / label)
     for count, (label, path) in enumerate(named, start=1):
         one = replace(options, path=path)
         try:
             run = one.open()
-            _drawn(run, one.evidence(run), target / label, f"{count} of {len(named)}: {label}")
+            evidence = one.evidence(run)
+            _drawn(run, evidence, target / label, f"{count} of {len(named)}: {label}")
+            one.exit_if_found(run, evidence.replay.findings)
         except EsperError as error:
             tell(error)
             broken.append(label)
-    return broken
+        except typer.Exit:
+            found = True
+    return broken, found

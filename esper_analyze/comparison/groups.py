@@ -73,8 +73,9 @@ def mean_of(values: Sequence[float]) -> GroupMean:
     nan = float("nan")
     if len(finite) < 2:
         return GroupMean(finite[0] if finite else nan, nan, nan, len(finite), len(values))
-    mean = float(np.mean(finite))
-    half = student(len(finite) - 1) * float(np.std(finite, ddof=1)) / math.sqrt(len(finite))
+    with np.errstate(over="ignore"):
+        mean = float(np.mean(finite))
+        half = student(len(finite) - 1) * float(np.std(finite, ddof=1)) / math.sqrt(len(finite))
     return GroupMean(mean, mean - half, mean + half, len(finite), len(values))
 
 
@@ -86,7 +87,7 @@ def mean_curves(values: Floats) -> tuple[Floats, Floats, Floats]:
     """
     finite = np.isfinite(values)
     count = finite.sum(axis=0)
-    with np.errstate(invalid="ignore", divide="ignore"):
+    with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
         mean = np.where(finite, values, 0.0).sum(axis=0) / count
         variance = np.where(finite, values - mean, 0.0)
         variance = (variance**2).sum(axis=0) / (count - 1)
@@ -116,7 +117,9 @@ def groups_by_setting(
     """
     flat = [settings_of(info) for info in infos]
     last_parts = {_last_part(name) for setting in flat for name in setting}
-    for name in used.keys() - last_parts:
+    for name in used:
+        if name in last_parts:
+            continue
         for setting, value in zip(flat, used[name], strict=True):
             setting[name] = value
     known = list(dict.fromkeys(name for setting in flat for name in setting))
@@ -162,7 +165,7 @@ def _matched(match: re.Match[str] | None) -> str:
     if match is None:
         return NOT_SET
     parts = [part for part in match.groups() if part is not None]
-    return " ".join(parts) if parts else match[0] or NOT_SET
+    return " ".join(parts) if parts else match[0]
 
 
 def _members(values: Sequence[object], of_group: object) -> tuple[int, ...]:

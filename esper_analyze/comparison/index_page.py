@@ -11,6 +11,7 @@ from esper_analyze.errors import EsperError
 from esper_analyze.reports.listing import RunSummary, summarise
 from esper_analyze.reports.render.html import render
 from esper_analyze.reports.render.sparkline import Sparkline, sparkline
+from esper_analyze.runs.merge_ranks import merge_ranks
 from esper_analyze.runs.run import RecordedRun, open_run
 from esper_analyze.runs.series import all_series
 from esper_analyze.storage.atomic import write_files
@@ -97,11 +98,13 @@ def _opened(path: Path) -> RecordedRun | None:
 
 
 def _returns(run: RecordedRun | None) -> Sparkline | None:
+    if run is None:
+        return None
     try:
-        series = None if run is None else all_series(run, "updates", ["episode_return_mean"])["episode_return_mean"]
+        series = all_series(merge_ranks(run), "updates", ["episode_return_mean"])["episode_return_mean"]
     except EsperError:
         return None
-    if series is None or not series.finite.any():
+    if not series.finite.any():
         return None
     return sparkline(series, float(series.value[series.finite].min()))
 

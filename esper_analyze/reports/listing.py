@@ -13,6 +13,7 @@ import numpy as np
 from esper_analyze.errors import EsperError
 from esper_analyze.replay.standing import live_coverage, standing
 from esper_analyze.runs.ending import End, end_of_run
+from esper_analyze.runs.merge_ranks import merge_ranks
 from esper_analyze.runs.run import RecordedRun, open_run
 from esper_analyze.runs.tenths import tenths_of
 from esper_analyze.storage import layout
@@ -129,7 +130,7 @@ def summary_of(run: RecordedRun) -> RunSummary:
 
 def _reached(run: RecordedRun) -> tuple[int | None, float | None]:
     """Return env steps, and the mean return over the last tenth of the updates with a finite one; of all ranks."""
-    rows = run.frame("updates", ["env_steps", "episode_return_mean"])
+    rows = merge_ranks(run).frame("updates", ["env_steps", "episode_return_mean"])
     steps = rows["env_steps"].max()
     returns = rows["episode_return_mean"].drop_nulls().to_numpy()
     ends = tenths_of(returns[np.isfinite(returns)])

@@ -43,5 +43,5 @@ def tenths_of(measured: Floats) -> Tenths | None:
     if not len(measured):
         return None
     count = math.ceil(TENTH * len(measured))
-    with np.errstate(invalid="ignore"):  # +Inf and −Inf in one tenth: their mean is NaN
+    with np.errstate(invalid="ignore", over="ignore"):  # +Inf and −Inf in one tenth: their mean is NaN
         return Tenths(float(measured[:count].mean()), float(measured[-count:].mean()), count)

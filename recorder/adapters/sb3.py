@@ -6,6 +6,7 @@ wrapped while attached. ``train()`` is not replaced.
 
 from __future__ import annotations
 
+import weakref
 from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -74,8 +75,8 @@ def attach(
 class Sb3RecorderCallback(BaseCallback):
     """Callback that records a ``learn``. Takes the arguments of ``attach``, without the model.
 
-    Used in several calls of ``learn``, it records one run: each call is an attempt, which continues numbering and
-    detector where the one before ended.
+    Used in several calls of ``learn`` of one model, it records one run: each call is an attempt, which continues
+    numbering and detector where the one before ended. Another model is recorded as another run, into ``run_dir-2``.
 
     SB3 does not notify callbacks when ``learn`` raises; the run is then closed at exit. ``attach`` closes it at once.
     """
@@ -85,16 +86,21 @@ class Sb3RecorderCallback(BaseCallback):
         self._options = for_later(run_dir, options)  # the working directory may change before training starts
         self._plan = TrainingPlan()
         self._attachment: Sb3Attachment | None = None
+        self._again: dict[str, Any] = {}  # options for a further ``learn`` of the same model
         self._state: dict[str, Any] | None = None
+        self._trained: weakref.ref[Any] | None = None
 
     def _on_training_start(self) -> None:
         if self._attachment is not None:
             return
-        self._attachment = Sb3Attachment(self.model, plan=self._plan, **self._options)
+        if self._trained is not None and self._trained() is not self.model:
+            self._again, self._state, self._plan = {"exists": "number", "resume": False}, None, TrainingPlan()
+        self._attachment = Sb3Attachment(self.model, plan=self._plan, **(self._options | self._again))
         recorder = self._attachment.recorder
         if self._state is not None:
             recorder.load_state_dict(self._state)
-        self._options |= {"run_dir": recorder.run_dir, "exists": "refuse", "resume": True}  # for the next ``learn``
+        self._trained = weakref.ref(self.model)
+        self._again = {"run_dir": recorder.run_dir, "exists": "refuse", "resume": True}
 
     def _on_step(self) -> bool:
         return True
@@ -370,14 +376,20 @@ def _timesteps(buffer: Any, name: str) -> np.ndarray[Any, Any]:
 def _facts(model: Any) -> dict[str, Any]:
     hyperparameters = {name: getattr(model, name, None) for name in _HYPERPARAMETERS}
     hyperparameters["clip_range"] = model.clip_range(1.0) if callable(model.clip_range) else model.clip_range
-    if callable(model.learning_rate):
-        hyperparameters["learning_rate"] = _schedule(model.learning_rate)
+    for name in ("learning_rate", "clip_range"):
+        schedule = getattr(model, name)
+        if callable(schedule) and (name == "learning_rate" or schedule(1.0) != schedule(0.0)):
+            hyperparameters[name] = _schedule(schedule)
+    try:
+        environment = _environment(model)
+    except Exception:  # vectorised environments of others need not know their parts
+        environment = None
     points = ["evaluate_actions", "rollout buffer", "clip_grad_norm_", "optimizer step"]
     return {
         "framework": "stable-baselines3",
         "algorithm": type(model).__name__,
         "policy": type(model.policy).__name__,
-        "environment": _environment(model),
+        "environment": environment,
         "action_space": str(model.action_space),
         "hyperparameters": hyperparameters,
         "attach_points": points,
@@ -386,6 +398,7 @@ def _facts(model: Any) -> dict[str, Any]:
 
 def _schedule(schedule: Any) -> str:
     """Return the name of a schedule, with its values at the start and at the end of training."""
+    schedule = getattr(schedule, "value_schedule", schedule)  # SB3 wraps one that it is given
     qualified = getattr(schedule, "__qualname__", type(schedule).__name__)
     name = ".".join(qualified.split(".<locals>.")[-2:]).replace("<lambda>", "lambda")  # the function, and what made it
     try:
@@ -395,9 +408,7 @@ def _schedule(schedule: Any) -> str:
 
 
 def _environment(model: Any) -> str | None:
-    """Return the id of the environment, None if it has none."""
-    try:
-        spec = model.env.get_attr("spec", 0)[0]
-        return None if spec is None else str(spec.id)
-    except Exception:  # vectorised environments of others need not know their parts
-        return None
+    """Return the id of the environment, None if it has none or runs in other processes."""
+    parts = getattr(model.env.unwrapped, "envs", None)  # of this process alone: a worker may not be able to answer
+    spec = getattr(getattr(parts[0], "unwrapped", None), "spec", None) if parts else None
+    return None if spec is None else str(spec.id)

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 from recorder.guard import ErrorGuard
 from recorder.options import run_directory
 from recorder.recorder import Recorder
-from recorder.run_names import default_directory
+from recorder.run_names import check, default_directory
 from recorder.shutdown import reason_of
 
 Before = Callable[[tuple[Any, ...], dict[str, Any]], None]
@@ -50,6 +50,7 @@ def for_later(run_dir: Path | str | None, options: Mapping[str, Any]) -> dict[st
     rules = options.get("rules")
     absolute = {"rules": Path(rules).absolute()} if isinstance(rules, (str, Path)) else {}
     if run_dir is None:
+        check(None, "refuse", 1, resume=bool(options.get("resume")))
         return {**options, **absolute, "run_dir": default_directory(), "exists": "number"}
     return {**options, **absolute, "run_dir": run_directory(run_dir)}
 

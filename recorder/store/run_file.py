@@ -22,7 +22,10 @@ _PACKAGES = ("esper-analyze", "torch", "numpy", "stable-baselines3", "sb3-contri
 
 GIT_SECONDS = 1.0
 """Seconds that git may take to say whether files were changed."""
-_SECRET = re.compile(r"-.*(key|token|secret|passw|credential)", re.IGNORECASE)
+_SECRET = re.compile(
+    r"(?:^|[-_.+/])(?:api_?key|key|token|secret|passw\w*|passphrase|pwd|auth\w*|credentials?)(?:$|[-_.])", re.IGNORECASE
+)
+_IN_ADDRESS = re.compile(r"(://)[^/@\s]+@")
 
 
 class RunExistsError(FileExistsError):
@@ -85,25 +88,39 @@ def _versions() -> dict[str, str]:
 
 
 def shown_arguments(argv: Sequence[str]) -> list[str]:
-    """Return the command line with ``…`` for values of options that are named like a secret."""
+    """Return the command line with ``…`` for values named like a secret, and for passwords in addresses."""
     shown: list[str] = []
+    hidden = False  # the next argument belongs to an option named like a secret
     for argument in argv:
-        option, equals, _ = argument.partition("=")
-        if shown and _SECRET.match(shown[-1]) and "=" not in shown[-1] and not argument.startswith("-"):
+        name, equals, _ = argument.partition("=")
+        secret = _SECRET.search(name) is not None
+        if hidden:
             shown.append("…")
+        elif secret and equals:
+            shown.append(f"{name}=…")
         else:
-            shown.append(f"{option}=…" if equals and _SECRET.match(option) else argument)
+            shown.append(_IN_ADDRESS.sub(r"\1…@", argument))
+        hidden = not hidden and secret and not equals and name.startswith("-")
     return shown
 
 
 def _git(start: Path) -> dict[str, object]:
     """Return commit of the checkout around ``start``, and whether its tracked files were changed; None: unknown."""
     line = ["git", "--no-optional-locks", "status", "--porcelain=v2", "--branch", "--untracked-files=no"]
+    pipe, null = subprocess.PIPE, subprocess.DEVNULL
     try:
-        done = subprocess.run(line, cwd=start, capture_output=True, text=True, timeout=GIT_SECONDS, check=True)
-    except (OSError, subprocess.SubprocessError, UnicodeError):
+        process = subprocess.Popen(line, cwd=start, stdin=null, stdout=pipe, stderr=null, text=True)
+        try:
+            said, _ = process.communicate(timeout=GIT_SECONDS)
+        except subprocess.TimeoutExpired:
+            process.kill()  # and not waited for: on a file system that hangs it does not end
+            process.returncode = -9
+            said = ""
+    except (OSError, ValueError, subprocess.SubprocessError):
         return {"git_commit": _git_commit(start), "git_dirty": None}
-    lines = done.stdout.splitlines()
+    if process.returncode != 0:
+        return {"git_commit": _git_commit(start), "git_dirty": None}
+    lines = said.splitlines()
     commit = next((row.split()[-1] for row in lines if row.startswith("# branch.oid ")), None)
     known = commit is not None and commit != "(initial)"
     return {"git_commit": commit if known else None, "git_dirty": any(not row.startswith("#") for row in lines)}

@@ -1,5 +1,6 @@
 import csv
 import json
+import math
 import time
 import tomllib
 from pathlib import Path
@@ -8,12 +9,16 @@ from typing import Any
 import pytest
 import typer
 
+import esper_analyze as ea
+from esper_analyze.commands.ls import _short
 from esper_analyze.detector.rule import revisions
 from esper_analyze.detector.rules import RULES
 from esper_analyze.detector.thresholds import Thresholds
 from esper_analyze.schema import TABLES
 from tests.commands.conftest import Command
 from tests.reports.synthetic import Rows, write_run
+
+SAMPLES = Path(__file__).parents[2] / "sample_runs" / "runs"
 
 
 def strict(text: str) -> Any:
@@ -100,6 +105,23 @@ def test_ls_knows_when_runs_began(command: Command, runs: Path) -> None:
     assert (said.code, said.err.count("\n")) == (2, 1)
 
 
+def test_ls_joins_the_ranks_of_a_distributed_training(command: Command) -> None:
+    (told,) = strict(command("ls", SAMPLES / "two_ranks", "--json").out)
+    rows = ea.open(SAMPLES / "two_ranks").updates
+    assert told["env_steps"] == 2 * int(rows["env_steps"].to_numpy().max()) == 20_480
+    compared = ea.compare([SAMPLES / "two_ranks", SAMPLES / "lstm_masks"]).facts["runs"][0]
+    assert told["episode_return"] == pytest.approx(compared["tenths"]["episode_return_mean"]["last"])
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [(None, "–"), (0, "0"), (9_999, "9999"), (10_240, "10.2k"), (999_499, "999k"), (999_936, "1M"), (1.5e9, "1.5G"),
+     (999_999_999, "1G"), (-20_000.0, "-20k"), (0.123456, "0.1235"), (math.nan, "nan"), (1e15, "1e+15")],
+)  # fmt: skip
+def test_numbers_of_a_list_are_short(value: float | None, shown: str) -> None:
+    assert _short(value) == shown
+
+
 @pytest.mark.parametrize(("fail_on", "code"), [("critical", 1), ("warning", 1)])
 def test_ls_turns_verdicts_into_an_exit_code(fail_on: str, code: int, command: Command, runs: Path) -> None:
     assert command("ls", runs, "--fail-on", fail_on).code == code
@@ -171,6 +193,35 @@ def test_report_of_a_directory_writes_a_page_of_each_run_and_one_over_them(
     assert text.count('class="spark"') == 2
     assert command("report", runs, "--out", tmp_path / "out", "--index-only", "--fail-on", "critical").code == 1
     assert (tmp_path / "out" / "index.html").read_text() == text
+
+
+def test_a_wrong_option_of_a_directory_is_said_once_and_its_runs_are_not_written_into(
+    command: Command, runs: Path, tmp_path: Path
+) -> None:
+    said = command("report", runs, "--out", tmp_path / "out", "--set", "nonsense=1")
+    assert (said.code, said.out, said.err.count("\n")) == (2, "", 1)
+    before = sorted(runs.rglob("*"))
+    said = command("report", runs, "--out", runs)
+    assert said.code == 2
+    assert "a recorded run, which is only read" in said.err
+    assert sorted(runs.rglob("*")) == before
+    said = command("report", runs, "--out", tmp_path / "out", "--index-only", "--set", "kl_spike.warning=9")
+    assert (said.code, said.err.count("\n")) == (2, 1)
+
+
+def test_fail_on_of_a_directory_goes_by_the_thresholds_asked_for(command: Command, tmp_path: Path) -> None:
+    def warn(_update: int, rows: Rows) -> None:
+        rows["updates"][0]["first_ratio_error"] = 1e-3
+
+    for name in ("a", "b"):
+        write_run(tmp_path / "runs" / name, 6, warn)
+    out = ("--out", tmp_path / "out")
+    assert command("report", tmp_path / "runs", *out, "--fail-on", "warning").code == 1
+    assert command("report", tmp_path / "runs", *out, "--fail-on", "critical").code == 0
+    assert (
+        command("report", tmp_path / "runs", *out, "--fail-on", "warning", "--set", "first_ratio.warning=0.005").code
+        == 0
+    )
 
 
 @pytest.mark.usefixtures("truncated")

@@ -78,6 +78,25 @@ def test_the_last_updates_are_those_of_each_run(run: RecordedRun, tmp_path: Path
     }
 
 
+def test_incidents_are_shaded_where_their_updates_are(run: RecordedRun) -> None:
+    figure = ea.open(run.path).plot("kl_k3", x="env_steps")
+    steps = run.frame("updates")["env_steps"]
+    (shaded,) = [patch.get_window_extent() for patch in figure.axes[0].patches if patch.get_alpha() == 0.16][:1]
+    edges = figure.axes[0].transData.inverted().transform([[shaded.x0, 0], [shaded.x1, 0]])[:, 0]
+    assert edges[0] == pytest.approx(steps[20], abs=60)
+
+
+def test_a_run_without_a_clock_is_not_drawn_over_time(command: Command, tmp_path: Path) -> None:
+    def clockless(update: int, rows: Rows) -> None:
+        spiked(update, rows)
+        rows["updates"][0]["wall_time"] = None
+
+    path = write_run(tmp_path / "runs" / "one", 40, clockless)
+    said = command("plot", path, "kl_k3", "--x", "time", "--out", tmp_path / "a.png")
+    assert (said.code, said.out, said.err.count("\n")) == (2, "", 1)
+    assert "this run has no wall_time" in said.err
+
+
 WRONG = [
     (["kl_k3"], "there is no run 'kl_k3'"),
     (["RUN"], "plot needs a metric"),

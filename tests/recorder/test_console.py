@@ -9,6 +9,11 @@ from pathlib import Path
 
 import pytest
 
+from esper_analyze.detector.findings import Finding
+from esper_analyze.detector.rules import RULES
+from recorder import Recorder
+from recorder.online_detector import log_alarms
+
 ROOT = Path(__file__).parents[2]
 LOOP = """
 import logging, sys
@@ -47,6 +52,13 @@ def test_a_quiet_recorder_says_nothing_of_a_run_without_errors(tmp_path: Path) -
     assert said(tmp_path, options=", quiet=True") == []
 
 
+def test_a_level_that_the_training_sets_later_holds(tmp_path: Path) -> None:
+    lines = said(tmp_path, inside="logging.basicConfig(level=logging.WARNING, format='%(levelname)s %(message)s')")
+    assert lines[0] == START
+    assert all(line.startswith("WARNING ") for line in lines[1:])
+    assert len(lines) > 1
+
+
 @pytest.mark.parametrize("when", ["before", "inside"])
 def test_a_training_that_configures_logging_has_each_line_once_in_its_own_form(tmp_path: Path, when: str) -> None:
     configured = "logging.basicConfig(level=logging.INFO, format='mine %(message)s')"
@@ -68,6 +80,28 @@ def test_only_the_first_of_several_ranks_says_where_and_how(tmp_path: Path) -> N
     assert first[0] == START
     assert START not in second
     assert END not in second
+
+
+def test_a_reason_without_words_is_none(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level("INFO"):
+        Recorder(tmp_path / "run").close("")
+    assert f"0 updates in {tmp_path / 'run'}; look with" in caplog.text
+
+
+def finding(rule: str, verdict: str, update: int = 9) -> Finding:
+    return Finding(update, rule, "run", "kl_k3", verdict, "ok", 2.0, 1.0, None, None)
+
+
+def test_a_critical_alarm_is_told_though_a_warning_may_have_caused_it(caplog: pytest.LogCaptureFixture) -> None:
+    warned: set[tuple[str, str]] = set()
+    with caplog.at_level("INFO"):
+        log_alarms([finding("kl_spike", "warning", 1)], RULES, {}, warned)
+        log_alarms([finding("kl_spike", "warning")], RULES, {}, warned)
+        log_alarms([finding("kl_spike", "warning"), finding("ratio_explosion", "critical")], RULES, {}, warned)
+    assert [(record.levelname, record.getMessage().split(" on ")[0]) for record in caplog.records] == [
+        ("INFO", "update 1: warning: kl_spike"),
+        ("WARNING", "update 9: critical: ratio_explosion"),
+    ]
 
 
 def test_a_run_that_an_exception_ended_says_which(tmp_path: Path) -> None:

@@ -84,6 +84,16 @@ def test_a_callback_given_to_each_learn_records_one_run_and_knows_that_the_plan_
     assert len(list((tmp_path / "run").rglob("attempt*"))) == 2
 
 
+def test_another_model_with_the_same_callback_is_another_run(tmp_path: Path) -> None:
+    callback = RecorderCallback(tmp_path / "run", strict=True)
+    for seed in range(3):
+        model = PPO("MlpPolicy", "CartPole-v1", n_steps=ROLLOUT, batch_size=64, n_epochs=1, seed=seed, device="cpu")
+        for call in range(2):
+            model.learn(64, callback=callback, reset_num_timesteps=call == 0)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["run", "run-2", "run-3"]
+    assert all(rows(path)[0] == [64, 128] for path in tmp_path.iterdir())
+
+
 def test_a_callback_without_a_directory_records_its_learns_into_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -12,14 +12,20 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
+from typing import Any
 
+import gymnasium as gym
 import pytest
 import torch
+from stable_baselines3 import PPO
+from stable_baselines3.common.vec_env import SubprocVecEnv
 from torch import nn
 
 from esper_analyze.comparison.settings import differences
 from esper_analyze.runs.run import open_run
 from recorder import Recorder, run_names
+from recorder.adapters.lightning import RecorderCallback as LightningCallback
+from recorder.adapters.sb3 import RecorderCallback as Sb3Callback
 from recorder.adapters.sb3 import attach
 from recorder.store.run_file import create_run, shown_arguments
 from tests.recorder.trainings import TRAININGS
@@ -127,8 +133,12 @@ def test_a_run_says_how_it_was_started_and_on_what(monkeypatch: pytest.MonkeyPat
     [
         (["x", "--token", "abc", "--lr", "1"], ["x", "--token", "…", "--lr", "1"]),
         (["x", "--hub_token=abc", "-p", "1"], ["x", "--hub_token=…", "-p", "1"]),
-        (["x", "--password", "--lr", "1"], ["x", "--password", "--lr", "1"]),
-        (["x", "secret", "key=1"], ["x", "secret", "key=1"]),
+        (["x", "--api-key", "-s3cret", "--lr=1"], ["x", "--api-key", "…", "--lr=1"]),
+        (["x", "wandb.api_key=a", "+logger.token=b"], ["x", "wandb.api_key=…", "+logger.token=…"]),
+        (["x", "--pwd", "a", "--auth=b"], ["x", "--pwd", "…", "--auth=…"]),
+        (["x", "--url=https://me:pw@host/a"], ["x", "--url=https://…@host/a"]),
+        (["x", "--tokenizer", "gpt2", "--max-tokens=512"], ["x", "--tokenizer", "gpt2", "--max-tokens=512"]),
+        (["x", "--monkey", "3", "secret"], ["x", "--monkey", "3", "secret"]),
     ],
 )
 def test_what_is_named_like_a_secret_is_not_stored(given: list[str], shown: list[str]) -> None:
@@ -175,9 +185,57 @@ def test_a_schedule_is_stored_by_name_with_its_first_and_last_value(tmp_path: Pa
     assert info["environment"] is None
 
 
+def test_a_schedule_of_the_clip_range_is_stored_too_and_a_constant_one_as_its_number(tmp_path: Path) -> None:
+    named = TRAININGS["masked"]
+    found = []
+
+    def falling(progress: float) -> float:
+        return 0.2 * progress
+
+    clips: tuple[Any, ...] = (falling, 0.3)
+    for number, clip in enumerate(clips):
+        model = named.make(named.policy, named.env(), clip_range=clip, device="cpu", **named.options)
+        with attach(model, tmp_path / str(number), strict=True) as rec:
+            pass
+        found.append(open_run(rec.run_dir).info["hyperparameters"]["clip_range"])
+    assert found[0].endswith("falling: 0.2 → 0")
+    assert found[1] == 0.3
+
+
+def scaled() -> gym.Env[Any, Any]:
+    """Return an environment of which a worker cannot send the specification: it holds a lambda."""
+    return gym.wrappers.TransformReward(gym.make("CartPole-v1"), lambda reward: 0.1 * float(reward))
+
+
+def test_environments_in_other_processes_are_asked_nothing(tmp_path: Path) -> None:
+    envs = SubprocVecEnv([scaled, scaled], start_method="fork")
+    try:
+        model = PPO("MlpPolicy", envs, n_steps=32, batch_size=64, n_epochs=1, device="cpu")
+        with attach(model, tmp_path / "run", strict=True):
+            model.learn(128)
+    finally:
+        envs.close()
+    run = open_run(tmp_path / "run")
+    assert run.info["environment"] is None
+    assert run.frame("updates").height == 2
+
+
+def test_an_environment_of_this_process_is_named(tmp_path: Path) -> None:
+    model = PPO("MlpPolicy", "CartPole-v1", n_steps=32, batch_size=32, device="cpu")
+    with attach(model, tmp_path / "run", strict=True) as rec:
+        pass
+    assert open_run(rec.run_dir).info["environment"] == "CartPole-v1"
+
+
+@pytest.mark.parametrize("callback", [Sb3Callback, LightningCallback])
+def test_a_callback_that_is_to_resume_needs_a_directory(callback: Any) -> None:
+    with pytest.raises(ValueError, match="run_dir is not given, but resume=True"):
+        callback(resume=True)
+
+
 def test_an_environment_that_does_not_answer_has_no_name(tmp_path: Path) -> None:
     model = TRAININGS["masked"].model()
-    model.env = SimpleNamespace(get_attr=lambda *_: 1 / 0)
+    model.env = SimpleNamespace()
     with attach(model, tmp_path / "run", strict=True) as rec:
         pass
     assert open_run(rec.run_dir).info["environment"] is None

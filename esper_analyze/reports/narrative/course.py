@@ -78,7 +78,8 @@ def _change(values: Floats, ends: Tenths) -> str:
     if ends.updates < _LEAST:
         return "Too short to tell: returns went"
     parts = (values[: ends.updates], values[-ends.updates :])
-    error = math.sqrt(sum(float(part.var(ddof=1)) for part in parts) / ends.updates)
+    with np.errstate(over="ignore"):
+        error = math.sqrt(sum(float(part.var(ddof=1)) for part in parts) / ends.updates)
     if abs(ends.last - ends.first) <= _ERRORS * error:
         return "No clear change: returns went"
     return "Yes: returns rose" if ends.last > ends.first else "No: returns fell"

@@ -54,7 +54,7 @@ def settings_in_effect(run: RecordedRun, lead: Incident) -> str:
     if lead.rule not in RULES:
         return ""
     used = dict(_used(run, lead.onset))
-    if run.info.get("framework") != "stable-baselines3":
+    if str(run.info.get("framework")).lower() != "stable-baselines3":
         named = ", ".join(f"{name} {number(value)}" for name, value in used.items())
         return f"Settings in effect at update {lead.onset:,}: {named}." if named else ""
     values = _hyperparameters(run) | {_RECORDED[name]: value for name, value in used.items()}

@@ -209,14 +209,17 @@ def incidents_behind(
     chosen = [i for i in incidents if i.rule in rules and subject in ("", i.subject)]
     low, high = axes.get_xlim()
     for verdict in ("warning", "critical"):
-        spans = [(i.start, i.end) for i in chosen if i.peak_verdict == verdict]
+        updates = [(i.start, i.end) for i in chosen if i.peak_verdict == verdict]
+        half, spans = 0.5, [(float(start), float(end)) for start, end in updates]
         if at is not itself:
-            spans = [(int(at(np.array([start]))[0]), int(at(np.array([end]))[0])) for start, end in spans]
-        for start, end in merged(spans, (high - low) / PIXELS):
-            axes.axvspan(start - 0.5, end + 0.5, color=VERDICTS[verdict], alpha=0.16, linewidth=0, zorder=0.5)
+            half = 0.0
+            spans = [(float(at(np.array([start]))[0]), float(at(np.array([end]))[0])) for start, end in updates]
+        finite = [span for span in spans if np.isfinite(span).all()]
+        for start, end in merged(finite, (high - low) / PIXELS):
+            axes.axvspan(start - half, end + half, color=VERDICTS[verdict], alpha=0.16, linewidth=0, zorder=0.5)
 
 
-def merged(spans: Iterable[tuple[int, int]], pixel: float) -> list[tuple[float, float]]:
+def merged(spans: Iterable[tuple[float, float]], pixel: float) -> list[tuple[float, float]]:
     """Return ``spans`` at least a pixel wide, those less than a pixel apart made one."""
     spans_drawn: list[tuple[float, float]] = []
     for start, end in sorted(spans):
