@@ -14,7 +14,7 @@ import typer
 
 from esper_analyze.commands.options import Fail, Json
 from esper_analyze.errors import DAMAGED, FINDINGS, UsageError
-from esper_analyze.terminal import cleaned, escaped, progress, put, say, show_table
+from esper_analyze.terminal import cleaned, escaped, path_words, progress, put, say, show_table
 
 if TYPE_CHECKING:
     from esper_analyze.reports.listing import RunSummary
@@ -25,6 +25,8 @@ WIDTH = 80
 _SIGNS = {"critical": "✗", "warning": "!", "no_data": "?", "info": "·", "ok": "✓"}
 _NARROW = ("", "run", "updates", "steps", "return", "state", "worst incident")
 _LEAST_NAME = 22
+FEW = 20
+"""Runs up to which reading them shows no bar."""
 _UNITS = {"m": 60, "h": 3_600, "d": 86_400, "w": 604_800}
 
 
@@ -69,31 +71,17 @@ def ls(
 
     Example: esper-analyze ls runs --broken --since 2d --sort worst
     """
-    from esper_analyze.reports.listing import summarise
-    from esper_analyze.storage.maintenance.verify import orphans
-    from esper_analyze.storage.run_info import find_runs
     from esper_analyze.strict_json import strict_json
 
     earliest = None if since is None else _moment(since)
     directory = directory or (Path("runs") if Path("runs").is_dir() else Path())
-    if not directory.is_dir():
-        raise UsageError(f"{directory} is not a directory", hint="give a directory with recorded runs below it")
-    paths = find_runs(directory)
-    paths = sorted([*paths, *orphans(directory, paths)])
-    summaries = []
-    with progress("reading", len(paths)) as step:
-        for done, path in enumerate(paths, start=1):
-            summaries.append(summarise(path))
-            step(done)
+    summaries = _summaries(directory)
     shown = [one for one in summaries if _asked_for(one, broken=broken, earliest=earliest)]
     shown.sort(key=_ORDERS[sort])
     if as_json:
         put(strict_json(shown))
-    elif shown and wide:
-        rows = [[escaped(cell) for cell in summary.cells(directory)] for summary in shown]
-        show_table(_WIDE, rows, right=("updates",))
     elif shown:
-        put("".join(f"{line}\n" for line in _lines(shown, directory)))
+        _print(shown, directory, wide=wide)
     else:
         say(f"no recorded run at or below {directory}" if not summaries else f"none of {len(summaries)} runs fits")
     bad = sum(summary.fault is not None for summary in shown)
@@ -105,6 +93,38 @@ def ls(
     )
     if any(summary.verdict in verdicts for summary in shown):
         raise typer.Exit(FINDINGS)
+
+
+def _summaries(directory: Path) -> list[RunSummary]:
+    """Return the summary of every run below ``directory``. Raises ``UsageError`` where that is no directory."""
+    from esper_analyze.reports.listing import summarise
+    from esper_analyze.storage.maintenance.verify import orphans
+    from esper_analyze.storage.run_info import find_runs
+
+    if not directory.is_dir():
+        raise UsageError(f"{directory} is not a directory", hint="give a directory with recorded runs below it")
+    paths = find_runs(directory)
+    paths = sorted([*paths, *orphans(directory, paths)])
+    if len(paths) <= FEW:
+        return [summarise(path) for path in paths]
+    summaries = []
+    with progress("reading", len(paths)) as step:
+        for path in paths:
+            summaries.append(summarise(path))
+            step(len(summaries))
+    return summaries
+
+
+def _print(summaries: Sequence[RunSummary], directory: Path, *, wide: bool) -> None:
+    """Print a line a run; what is wrong with one that cannot be read goes to stderr, unless there is room for it."""
+    if wide:
+        rows = [[escaped(cell) for cell in summary.cells(directory)] for summary in summaries]
+        show_table(_WIDE, rows, right=("updates",))
+        return
+    put("".join(f"{line}\n" for line in _lines(summaries, directory)))
+    for summary in summaries:
+        if summary.fault is not None:
+            say(f"{path_words(summary.path)}: {summary.fault}")
 
 
 def _moment(since: str) -> float:

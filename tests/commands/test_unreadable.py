@@ -43,7 +43,7 @@ def test_a_locked_folder_is_named_and_hides_no_run(locked: Path) -> None:
     assert said.returncode == 3
     assert "good" in said.stdout
     assert "locked" in said.stdout
-    assert "cannot be read (Permission denied)" in said.stdout
+    assert "cannot be read (Permission denied)" in said.stderr
     checked = process("verify", locked)
     assert checked.returncode == 3
     assert "good: fine" in checked.stdout
