@@ -196,7 +196,8 @@ def test_a_section_shows_itself_in_a_notebook(run: ea.Run) -> None:
 )
 def test_plot_draws_a_panel_for_each_metric(run: ea.Run, metrics: tuple[str, ...], panels: int) -> None:
     figure = run.plot(*metrics)
-    assert [axes.get_title(loc="left").split()[0] for axes in figure.axes] == [m.rpartition(".")[2] for m in metrics]
+    titles = [axes.get_title(loc="left").split()[0].rstrip(":") for axes in figure.axes]
+    assert titles == [metric.rpartition(".")[2] for metric in metrics]
     assert len(figure.axes) == panels
     assert all(axes.lines for axes in figure.axes)
 

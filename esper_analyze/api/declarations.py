@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from esper_analyze.api.tables import declared_table
 from esper_analyze.detector import toml
 from esper_analyze.detector.rules import RULES
 from esper_analyze.detector.thresholds import Thresholds
 from esper_analyze.errors import UsageError, did_you_mean
+from esper_analyze.schema.lookup import declared_table
 
 if TYPE_CHECKING:
     import polars

@@ -79,7 +79,7 @@ class Fleet:
 
         A metric of heads, groups, layers or slots needs ``subject``, the one to draw.
         """
-        from esper_analyze.api.plots import against, fleet_panel, metric_named, plotted
+        from esper_analyze.reports.metric_plots import against, fleet_panel, metric_named, plotted
 
         if not metrics:
             raise UsageError("plot needs a metric", hint='fleet.plot("kl_k3"); ea.columns("updates") lists them')

@@ -108,7 +108,7 @@ class JudgedRun:
         A metric is a column (``"kl_k3"``) or table and column (``"heads.grad_norm"``). Of a table with a line for each
         head, group, layer or slot, ``subject`` picks one. NaN and ±Inf are marked on the edge, gaps were not measured.
         """
-        from esper_analyze.api.plots import against, metric_named, plotted, run_panel
+        from esper_analyze.reports.metric_plots import against, metric_named, plotted, run_panel
 
         if not metrics:
             raise UsageError("plot needs a metric", hint='run.plot("kl_k3"); ea.columns("updates") lists them')

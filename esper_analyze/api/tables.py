@@ -7,15 +7,13 @@ from typing import TYPE_CHECKING
 
 from esper_analyze.errors import UsageError, did_you_mean
 from esper_analyze.runs.damaged_shard import naming_damaged_shard
-from esper_analyze.schema import BY_NAME
+from esper_analyze.schema.lookup import HINT, declared_table
 
 if TYPE_CHECKING:
     import polars
 
     from esper_analyze.runs.run import RecordedRun
     from esper_analyze.schema.column import Table
-
-_SCHEMA = "`esper-analyze schema` prints every table and column; ea.columns(TABLE) returns those of a table"
 
 
 class RunTables:
@@ -112,19 +110,12 @@ class RunTables:
         return self.frame("ranks")
 
 
-def declared_table(name: str) -> Table:
-    """Return the table called ``name``. Raises ``UsageError`` with the nearest name."""
-    if not isinstance(name, str) or name not in BY_NAME:
-        raise UsageError(f"there is no table {name!r}{did_you_mean(str(name), BY_NAME)}", hint=_SCHEMA)
-    return BY_NAME[name]
-
-
 def _known_columns(table: Table, columns: Sequence[str]) -> list[str]:
     if isinstance(columns, str) or not isinstance(columns, Sequence):
         raise UsageError(f"columns must be a list of names, not {columns!r:.80}", hint=f"as in {list(table.key)}")
     for name in columns:
         if name not in table.names:
             raise UsageError(
-                f"table {table.name} has no column {name!r}{did_you_mean(str(name), table.names)}", hint=_SCHEMA
+                f"table {table.name} has no column {name!r}{did_you_mean(str(name), table.names)}", hint=HINT
             )
     return list(dict.fromkeys(columns))

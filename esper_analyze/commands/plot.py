@@ -15,7 +15,7 @@ from esper_analyze.storage.output_path import refuse_file, writing
 from esper_analyze.terminal import path_words, put
 
 if TYPE_CHECKING:
-    from esper_analyze.api.plots import Panel
+    from esper_analyze.reports.metric_plots import Panel
 
 _FORMS = {".png": "png", ".svg": "svg"}
 
@@ -55,7 +55,7 @@ def plot(
 
     Example: esper-analyze plot runs/mine heads.grad_norm --subject op --last 100
     """
-    from esper_analyze.api.plots import plot_file
+    from esper_analyze.reports.metric_plots import plot_file
 
     if latest is not None and first is not None:
         raise UsageError("--last and --from cannot be combined", hint="give one of them")
@@ -74,16 +74,16 @@ def plot(
 
 
 def _between(panel: Panel, first: int | None, last: int | None) -> Panel:
-    from esper_analyze.api.plots import between
+    from esper_analyze.reports.metric_plots import between
 
     return between(panel, first, last)
 
 
 def _panels(arguments: list[str], subject: str | None, x: str, *, skip_broken: bool) -> list[Panel]:
-    from esper_analyze.api.plots import against, fleet_panel, metric_named, run_panel
     from esper_analyze.commands.run_options import open_runs
     from esper_analyze.replay.evidence import gather
     from esper_analyze.replay.recorded_rules import known_thresholds
+    from esper_analyze.reports.metric_plots import against, fleet_panel, metric_named, run_panel
 
     paths, names = _parted(arguments)
     metrics = [metric_named(name) for name in names]

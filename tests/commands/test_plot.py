@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 import esper_analyze as ea
-from esper_analyze.api.plots import against, between, fleet_panel, metric_named, run_panel
 from esper_analyze.detector.incidents import Incident
+from esper_analyze.reports.metric_plots import against, between, fleet_panel, metric_named, run_panel
 from esper_analyze.runs.run import RecordedRun, open_run
 from tests.commands.conftest import Command
 from tests.reports.synthetic import Rows, write_run

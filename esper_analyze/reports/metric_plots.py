@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from esper_analyze.api.tables import declared_table
 from esper_analyze.errors import UsageError, did_you_mean
 from esper_analyze.replay.replay import merged_run
 from esper_analyze.reports.render.draw import Places, finish, incidents_behind, itself, line, magnitude, scale
@@ -17,6 +16,7 @@ from esper_analyze.reports.render.section import Drawing, Layout
 from esper_analyze.reports.render.style import FIRST, SECOND, THIRD, VERDICTS
 from esper_analyze.runs.series import Series, all_series, by_subject
 from esper_analyze.schema import TABLES, Kind
+from esper_analyze.schema.lookup import declared_table
 from esper_analyze.terminal import cleaned
 
 if TYPE_CHECKING:
