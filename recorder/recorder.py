@@ -268,8 +268,8 @@ class Recorder:
         if self.parameters is not None:
             clip.watch(self)
             amp.watch()
-        shutdown.close_at_exit(self)
         self._console = None if quiet or self.rank_role.rank else Console(self.run_dir)
+        shutdown.close_at_exit(self)
 
     def _identity(self, facts: Mapping[str, object]) -> dict[str, object]:
         """Return the facts of the run for run.json."""

@@ -47,7 +47,7 @@ def claimed(directory: Path, *, number: bool) -> Path:
 def check(run_dir: object, exists: str, ranks: int, *, resume: bool) -> None:
     """Raise ``ValueError`` where no name can be chosen: for a run that is resumed, and for one rank of several."""
     if exists not in EXISTS:
-        raise ValueError(f"exists={exists!r} is none of {', '.join(EXISTS)}")
+        raise ValueError(f"exists must be one of {', '.join(EXISTS)}, not {exists!r}")
     chosen = "run_dir is not given" if run_dir is None else f"exists={exists!r}" if exists == "number" else ""
     if chosen and resume:
         raise ValueError(f"{chosen}, but resume=True needs the directory of the run to resume: pass run_dir")

@@ -135,7 +135,9 @@ def _moment(since: str) -> float:
     try:
         return time.mktime(time.strptime(since, "%Y-%m-%d"))
     except ValueError:
-        raise UsageError(f"--since {since!r} is no time", hint="such as 30m, 12h, 3d, 2w or 2026-05-31") from None
+        raise UsageError(
+            f"--since must be a span or a date, not {since!r}", hint="such as 30m, 12h, 3d, 2w or 2026-05-31"
+        ) from None
 
 
 def _asked_for(summary: RunSummary, *, broken: bool, earliest: float | None) -> bool:

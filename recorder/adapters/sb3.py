@@ -375,10 +375,11 @@ def _timesteps(buffer: Any, name: str) -> np.ndarray[Any, Any]:
 
 def _facts(model: Any) -> dict[str, Any]:
     hyperparameters = {name: getattr(model, name, None) for name in _HYPERPARAMETERS}
-    hyperparameters["clip_range"] = model.clip_range(1.0) if callable(model.clip_range) else model.clip_range
+    hyperparameters["clip_range"] = model.clip_range
     for name in ("learning_rate", "clip_range"):
         schedule = getattr(model, name)
-        if callable(schedule) and (name == "learning_rate" or schedule(1.0) != schedule(0.0)):
+        schedule = getattr(schedule, "value_schedule", schedule)  # SB3 wraps what it is given, a number too
+        if callable(schedule):
             hyperparameters[name] = _schedule(schedule)
     try:
         environment = _environment(model)
@@ -396,15 +397,15 @@ def _facts(model: Any) -> dict[str, Any]:
     }
 
 
-def _schedule(schedule: Any) -> str:
-    """Return the name of a schedule, with its values at the start and at the end of training."""
-    schedule = getattr(schedule, "value_schedule", schedule)  # SB3 wraps one that it is given
+def _schedule(schedule: Any) -> str | float:
+    """Return the name of a schedule, with its values at the start and at the end of training; one value as a number."""
     qualified = getattr(schedule, "__qualname__", type(schedule).__name__)
     name = ".".join(qualified.split(".<locals>.")[-2:]).replace("<lambda>", "lambda")  # the function, and what made it
     try:
-        return f"{name}: {float(schedule(1.0)):.6g} → {float(schedule(0.0)):.6g}"
+        first, last = float(schedule(1.0)), float(schedule(0.0))
     except Exception as error:  # it is the training's own; SB3 will say so
         return f"{name}: {type(error).__name__}"
+    return first if first == last else f"{name}: {first:.6g} → {last:.6g}"
 
 
 def _environment(model: Any) -> str | None:

@@ -104,7 +104,7 @@ def test_a_name_that_is_taken_is_numbered_where_asked_and_refused_otherwise(tmp_
         ({"resume": True}, "run_dir is not given, but resume=True"),
         ({"run_dir": "x", "exists": "number", "resume": True}, "exists='number', but resume=True"),
         ({"world_size": 2, "rank": 0}, "all 2 ranks need the same directory"),
-        ({"run_dir": "x", "exists": "overwrite"}, "is none of refuse, number"),
+        ({"run_dir": "x", "exists": "overwrite"}, "exists must be one of refuse, number, not 'overwrite'"),
     ],
 )
 def test_where_no_name_can_be_chosen_it_is_said_and_nothing_is_made(
@@ -200,6 +200,22 @@ def test_a_schedule_of_the_clip_range_is_stored_too_and_a_constant_one_as_its_nu
         found.append(open_run(rec.run_dir).info["hyperparameters"]["clip_range"])
     assert found[0].endswith("falling: 0.2 → 0")
     assert found[1] == 0.3
+
+
+def test_a_schedule_that_has_no_end_does_not_stop_the_training(tmp_path: Path) -> None:
+    named = TRAININGS["masked"]
+
+    def endless(progress: float) -> float:
+        return 0.1 / progress
+
+    model = named.make(
+        named.policy, named.env(), clip_range=endless, learning_rate=endless, device="cpu", **named.options
+    )
+    with attach(model, tmp_path / "run", strict=True) as rec:
+        pass
+    settings = open_run(rec.run_dir).info["hyperparameters"]
+    assert settings["clip_range"].endswith("endless: ZeroDivisionError")
+    assert settings["learning_rate"].endswith("endless: ZeroDivisionError")
 
 
 def scaled() -> gym.Env[Any, Any]:
