@@ -30,7 +30,6 @@ class DetailSchedule:
         self.pretrigger = None if self.detail is None else Pretrigger(self.detail)
         self._budget = Budget(fraction, 0.0 if self.detail is None or fraction is None else self.detail.predicted())
         self._gates = Gates(() if model is None else lstms(model))
-        self._gate_numbers: Tensor | None = None
         self._separate = separate
         self._minibatches = 0
         self._begun = -1
@@ -76,18 +75,18 @@ class DetailSchedule:
         finally:
             self._seconds += time.perf_counter() - start
 
-    def minibatch_added(self, number: int) -> None:
+    def minibatch_measured(self, number: int) -> None:
         """Record the LSTM gates in the forward of the update's second minibatch; ``number`` counts from 1."""
         if not self._gates.modules or not self.wanted:
             return
         with self._timed():
-            if self._gates.watching:
-                self._gate_numbers = self._gates.take()
-            elif number == 1:
+            if number == 1:
                 self._gates.watch()
+            elif self._gates.watching:
+                self._gates.take()
 
     def wants_losses(self, number: int) -> bool:
-        """Return whether to differentiate the losses of the minibatch just added one by one."""
+        """Return whether to differentiate the losses of the update's minibatch ``number`` one by one."""
         return self._separate and self.wanted and number == 1
 
     def losses(self, policy_loss: Tensor, value_loss: Tensor, entropy_loss: Tensor | None) -> None:
@@ -111,8 +110,8 @@ class DetailSchedule:
             states.setdefault("update", self._gates.state)
         with self._timed():
             outgoing |= buffer.detail_tensors()
-        gates = None if self._gate_numbers is None else outgoing.add(self._gate_numbers)
-        self._gates.state = self._gate_numbers = None
+        gates = None if self._gates.numbers is None else outgoing.add(self._gates.numbers)
+        self._gates.state = self._gates.numbers = None
         return gates
 
     def end(self, update: int, buffer: UpdateBuffer, *, elapsed: float, spent: float) -> None:

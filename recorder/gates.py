@@ -32,11 +32,12 @@ class GateCall:
 class Gates:
     """Records the LSTM calls of a model for one minibatch.
 
-    ``state``: h and c after the last recorded call, layers × environments × hidden.
+    ``state``: h and c after the last recorded call, layers × environments × hidden. ``numbers``: of the last ``take``.
     """
 
     modules: Sequence[nn.Module]
     state: tuple[Tensor, Tensor] | None = None
+    numbers: Tensor | None = None
     error: Exception | None = None
     _hooks: list[RemovableHandle] = field(default_factory=list)
     _calls: dict[nn.Module, list[GateCall]] = field(default_factory=dict)
@@ -44,13 +45,15 @@ class Gates:
 
     def watch(self) -> None:
         """Record calls from now on, as far as they are differentiated."""
-        self._calls, self._states, self.state, self.error = {}, {}, None, None
+        self.stop()
+        self._calls, self._states, self.state, self.numbers, self.error = {}, {}, None, None, None
         self._hooks = [module.register_forward_hook(self._on_call, with_kwargs=True) for module in self.modules]
 
     def stop(self) -> None:
-        """Remove the hooks."""
+        """Remove the hooks and forget the calls."""
         while self._hooks:
             self._hooks.pop().remove()
+        self._calls = {}
 
     @property
     def watching(self) -> bool:
@@ -58,20 +61,28 @@ class Gates:
         return bool(self._hooks)
 
     def take(self) -> Tensor | None:
-        """Stop recording; return ``GATE_FIELDS`` over all calls, None without a measurable call.
+        """Stop recording; return ``numbers``: ``GATE_FIELDS`` over all calls, None without a measurable call.
 
-        Call it before the optimizer changes the weights. Raises the error of a failed call.
+        Call it before the optimizer changes the weights. Raises the error of a failed call. If Ctrl-C interrupts it, it
+        can be called again.
         """
+        try:
+            self.numbers = self._measured()
+        except Exception:
+            self.stop()
+            raise
         self.stop()
+        return self.numbers
+
+    def _measured(self) -> Tensor | None:
         if self.error is not None:
             raise self.error
-        calls, self._calls = self._calls, {}
         if self._states:
             states = list(self._states.values())
             if len({(h.shape[1:], c.shape[1:]) for h, c in states}) == 1:
                 self.state = torch.cat([h for h, _ in states]), torch.cat([c for _, c in states])
         measured = []
-        for module, module_calls in calls.items():
+        for module, module_calls in self._calls.items():
             inputs, hidden = (
                 torch.cat([call.inputs for call in module_calls]),
                 torch.cat([call.hidden for call in module_calls]),

@@ -261,7 +261,7 @@ class Recorder:
         self._optimizer_states, self._between_updates = OptimizerStates(), BetweenUpdates()
         self._observations = Observations()
         self._clock, self._uninterrupted = Clock(), Uninterrupted()
-        self._lost_minibatch = self._closed = False
+        self._closed = False
         self._cut_short = False  # the last update was interrupted
         if not earlier.attempt:  # else the model is likely to be loaded after this
             self._remember_parameters()
@@ -396,16 +396,17 @@ class Recorder:
                 },
                 number,
             )
-            self._add(capture, number)
             state = self._converted("minibatch(lstm)", arguments.recurrent_state, lstm)
             if state is not None:
                 self._states["update"] = (state[0].clone(), None if state[1] is None else state[1].clone())
             if self.separates and isinstance(policy_loss, Tensor) and isinstance(value_loss, Tensor):
-                self.separate(policy_loss, value_loss, entropy_loss if isinstance(entropy_loss, Tensor) else None)
+                with self.guarded("minibatch: separate losses"):
+                    self.separate(policy_loss, value_loss, entropy_loss if isinstance(entropy_loss, Tensor) else None)
+            self._add(capture, number)
 
     def expect_minibatch(self) -> None:
         """Announce the next minibatch: if recording it fails, its gradients are not attributed to the previous one."""
-        self._lost_minibatch = self._buffer.came = True
+        self._buffer.announce()
 
     def captured(self, capture: Capture, epoch: int) -> None:
         """Add a minibatch that an adapter will measure when the update ends. Call it within ``guarded``."""
@@ -413,14 +414,15 @@ class Recorder:
             self._add(capture, epoch)
 
     def _add(self, capture: Capture, epoch: int) -> None:
+        """Add the minibatch announced: last, because an interrupted call is repeated unless it has been added."""
+        with self.guarded("minibatch: lstm gates"):
+            self._detail_schedule.minibatch_measured(self._buffer.announced)
         self._buffer.add(capture, epoch)
-        self._lost_minibatch = False
-        self._detail_schedule.minibatch_added(len(self._buffer.minibatches))
 
     @property
     def separates(self) -> bool:
-        """Whether to call ``separate`` with the losses of the minibatch just added."""
-        return self._detail_schedule.wants_losses(len(self._buffer.minibatches))
+        """Whether to call ``separate`` with the losses of the minibatch announced last."""
+        return self._detail_schedule.wants_losses(self._buffer.announced)
 
     def separate(self, policy_loss: Tensor, value_loss: Tensor, entropy_loss: Tensor | None) -> None:
         """Differentiate the losses of a minibatch one by one, before its backward."""
@@ -454,8 +456,8 @@ class Recorder:
         self._reader = self._diagnostics.reader = GradientReader(self.parameters)
         self._detail_schedule.follow(self._model.model, self.parameters if self.rank_role.records_gradients else None)
         self._changed_groups = self._model.changed_groups
-        other_steps, self._buffer = self._buffer.other_steps, self._new_buffer()
-        self._buffer.other_steps = other_steps
+        earlier, self._buffer = self._buffer, self._new_buffer()
+        self._buffer.succeed(earlier)
         if self.rank_role.records_gradients:
             self._events += [{"update": self._update, **cells} for cells in events]
 
@@ -586,7 +588,7 @@ class Recorder:
         except Exception as error:
             self.guarded.refuse("update: minibatches", error)
             lost, self._buffer = self._buffer, self._new_buffer()
-            self._buffer.came = True
+            self._buffer.announced = lost.announced
             self._buffer.other_steps = lost.other_steps + sum(minibatch.steps > 0 for minibatch in lost.minibatches)
             return Outgoing()
 
@@ -647,7 +649,7 @@ class Recorder:
         elapsed, ended, buffer = self._clock.elapsed, self._update, self._buffer
         self._update += 1
         self._changed_groups = frozenset()
-        self._buffer, self._lost_minibatch = self._new_buffer(), False
+        self._buffer = self._new_buffer()
         self.minibatch_reader.begin()
         self._optimizer_states.begin()
         self._remember_parameters()
@@ -719,8 +721,7 @@ class Recorder:
 
     @property
     def _watching(self) -> bool:
-        lost = self._closed or self._lost_minibatch
-        return self._reader is not None and not lost and bool(self._buffer.minibatches)
+        return self._reader is not None and not self._closed and self._buffer.attributable
 
     def _owns(self, parameters: Sequence[Tensor]) -> bool:
         """Return whether any of the parameters is the model's. Other trainings may call at any time, from any thread.

@@ -218,8 +218,8 @@ def _status(measured: EndedUpdate, row: UpdatesRow, minibatches: MinibatchNumber
     if measured.status is not None:
         return {"status": measured.status, "skip_reason": measured.reason}
     steps_taken = row.get("optimizer_steps")
-    if minibatches is None and not steps_taken and (steps_taken is not None or not measured.buffer.came):
-        why = "no optimizer step was taken" if measured.buffer.came else "no minibatch was seen"
+    if minibatches is None and not steps_taken and (steps_taken is not None or not measured.buffer.announced):
+        why = "no optimizer step was taken" if measured.buffer.announced else "no minibatch was seen"
         return {"status": "no_usable_steps", "skip_reason": measured.reason or why}
     if steps_taken == 0 and row.get("nonfinite_sources"):
         return {"status": "nonfinite_skipped", "skip_reason": measured.reason or row["nonfinite_sources"]}

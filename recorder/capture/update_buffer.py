@@ -54,7 +54,7 @@ class UpdateBuffer:
         self, reader: GradientReader | None, heads: int, detail: Detail | None, bounds: RatioBounds, *, every_step: bool
     ) -> None:
         self.minibatches: list[Minibatch] = []
-        self.came = False  # whether there was a minibatch, recorded or not
+        self.announced = 0  # minibatches that came, recorded or not
         self.other_steps = 0  # optimizer steps that followed no recorded minibatch
         self._measured: dict[tuple[int, ...], Measurements] = {}  # by the indices of the minibatches measured together
         self._batches: dict[tuple[int, ...], CaptureBatch] = {}  # those not reduced to their worst samples yet
@@ -72,6 +72,19 @@ class UpdateBuffer:
         self._heads = heads
         self._buffered = 0
         self._copied = 0
+
+    def announce(self) -> None:
+        """Announce the next minibatch: if recording it fails, its gradients are not attributed to the previous one."""
+        self.announced = len(self.minibatches) + 1
+
+    @property
+    def attributable(self) -> bool:
+        """Whether gradients measured now belong to the last minibatch."""
+        return 0 < len(self.minibatches) >= self.announced
+
+    def succeed(self, earlier: UpdateBuffer) -> None:
+        """Take the place of an empty ``earlier``, of the same update."""
+        self.announced, self.other_steps = earlier.announced, earlier.other_steps
 
     def add(self, capture: Capture, epoch: int) -> None:
         """Add a minibatch; it is measured later, together with others of its shape."""

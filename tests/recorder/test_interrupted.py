@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -27,14 +27,20 @@ POINTS = 24
 """Events sampled a method; the fault matrix goes through all of them."""
 
 
-def train(run_dir: Path, name: str, nth: int, *, go_on: bool = True) -> tuple[Interruption, Loop, bool]:
-    """Train with Ctrl-C at an event of one method in update ``AT``; return whether it came."""
+def train(
+    run_dir: Path, name: str, nth: int, *, go_on: bool = True, caught: bool = False
+) -> tuple[Interruption, Loop, bool]:
+    """Train with Ctrl-C at an event of one method in update ``AT``; return whether it came.
+
+    ``caught``: where the method is called, so that the loop misses nothing.
+    """
     loop = Loop(growing=Growing())
     rec = loop.recorder(run_dir, overhead_budget=None)
     harm, came = Interruption(nth), False
     for number in range(UPDATES):
         if number == AT and name != "close":
-            setattr(rec, name, harm.around(getattr(rec, name)))
+            traced = harm.around(getattr(rec, name))
+            setattr(rec, name, _suppressing(traced) if caught else traced)
         try:
             loop.update(number)
         except KeyboardInterrupt:
@@ -49,6 +55,14 @@ def train(run_dir: Path, name: str, nth: int, *, go_on: bool = True) -> tuple[In
         came = True
     rec.close()
     return harm, loop, came
+
+
+def _suppressing(method: Callable[..., None]) -> Callable[..., None]:
+    def called(*args: Any, **kwargs: Any) -> None:
+        with contextlib.suppress(KeyboardInterrupt):
+            method(*args, **kwargs)
+
+    return called
 
 
 def frames(run: RecordedRun) -> dict[str, pl.DataFrame]:
@@ -100,6 +114,22 @@ def test_ctrl_c_costs_no_row_and_the_recording_goes_on(name: str, tmp_path: Path
         if found:
             failed[nth] = found[:3]
         assert torch.is_grad_enabled()
+    assert not failed, f"random seed {seed}"
+
+
+@pytest.mark.parametrize("name", ["minibatch", "update"])
+def test_a_loop_that_catches_ctrl_c_at_the_call_has_the_rows_of_an_undisturbed_one(
+    name: str, tmp_path: Path, undisturbed: Any
+) -> None:
+    whole, events = undisturbed
+    seed = random.randrange(10**6)
+    last = range(events[name] - POINTS, events[name] + 1)  # where it is decided whether the call is made again
+    failed = {}
+    for nth in {*points(events[name], POINTS // 2, seed), *last}:
+        train(tmp_path / f"{nth}", name, nth, caught=True)
+        found = wrong(tmp_path / f"{nth}", "update", whole)
+        if found:
+            failed[nth] = found[:3]
     assert not failed, f"random seed {seed}"
 
 
