@@ -28,6 +28,13 @@ def times(count: int) -> str:
     return {1: "once", 2: "twice"}.get(count, f"{count:,} times")
 
 
+def lasting(seconds: float) -> str:
+    """Return a duration: "12.5 s", "34 min", "5.6 h"."""
+    if abs(seconds) < 120:
+        return f"{seconds:.3g} s"
+    return f"{seconds / 60:.3g} min" if abs(seconds) < 7200 else f"{seconds / 3600:,.3g} h"
+
+
 def on(subject: str) -> str:
     """Return " on <subject>", empty for the run itself."""
     return "" if subject == "run" else f" on {cleaned(subject, 40)}"

@@ -34,6 +34,8 @@ class ReportSection:
     sentences: tuple[str, ...]
     data: Any = field(repr=False)
     section: Section = field(repr=False)
+    updates: str = field(default="update", repr=False)
+    """The label of axes of updates."""
 
     @property
     def rows(self) -> polars.DataFrame | None:
@@ -48,7 +50,7 @@ class ReportSection:
         """The section's figure, drawn at each access; None when the run lacks the data."""
         from esper_analyze.reports.render.figure import figure_of
 
-        return None if self.data is None else figure_of(self.section, self.data)
+        return None if self.data is None else figure_of(self.section, self.data, self.updates)
 
     def __repr__(self) -> str:
         state = "not recorded" if self.data is None else f"{len(self.sentences)} sentences"
@@ -57,7 +59,7 @@ class ReportSection:
     def _repr_html_(self) -> str:
         from esper_analyze.reports.render.figure import picture
 
-        image = None if self.data is None else picture(self.section, self.data, "png")
+        image = None if self.data is None else picture(self.section, self.data, "png", self.updates)
         return render("notebook_section.html.j2", section=self, image=image)
 
 
@@ -70,4 +72,4 @@ def section_of(evidence: Evidence, name: str) -> ReportSection:
         )
     data = section.frame(evidence)
     sentences = (section.without,) if data is None else tuple(section.words(data))
-    return ReportSection(section.name, section.title, section.asks, sentences, data, section)
+    return ReportSection(section.name, section.title, section.asks, sentences, data, section, evidence.moments.axis)

@@ -91,13 +91,13 @@ def answer(options: AnswerOptions, section: Section) -> None:
         if data is None:
             hint = _OTHERS if options.rank else ""
             raise UsageError(f"{run.path} cannot answer this: {section.without}", hint=hint)
-        content = _content(options, section, data)
+        content = _content(options, section, data, evidence.moments.axis)
     _write(content, options.out)
     findings = evidence.replay.findings
     options.exit_if_found(run, (item for item in findings if not section.rules or item.rule in section.rules))
 
 
-def _content(options: AnswerOptions, section: Section, data: Any) -> Answer:
+def _content(options: AnswerOptions, section: Section, data: Any, updates: str) -> Answer:
     """Return the complete answer: bytes of a picture, text, or sentences and rows for a table."""
     from esper_analyze.reports.render.csv import section_csv
     from esper_analyze.reports.render.figure import picture
@@ -105,7 +105,7 @@ def _content(options: AnswerOptions, section: Section, data: Any) -> Answer:
 
     form = options.resolved
     if form in (Form.PNG, Form.SVG):
-        return picture(section, data, form)
+        return picture(section, data, form, updates)
     sentences, table = section.words(data), section.table(data)
     if form is Form.JSON:
         return section_json(section, sentences, table)

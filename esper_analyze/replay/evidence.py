@@ -15,6 +15,7 @@ from esper_analyze.detector.signals import RUN
 from esper_analyze.detector.thresholds import Thresholds
 from esper_analyze.detector.verdict import Verdict
 from esper_analyze.replay.replay import Replay, merged_run, replay
+from esper_analyze.runs.moments import Moments, moments_of
 from esper_analyze.runs.run import RecordedRun
 from esper_analyze.runs.series import Series, rows_of
 from esper_analyze.schema import BY_NAME, Kind
@@ -36,13 +37,15 @@ class DriftTrace:
 class Evidence:
     """A run and its replay. ``drift`` maps metric → subject → the drift rule's values and baselines.
 
-    ``texts`` maps rule → (subject, update) → the recorded text, for rules that judge a text column.
+    ``texts`` maps rule → (subject, update) → the recorded text, for rules that judge a text column. ``moments``: how
+    far the training was at an update.
     """
 
     run: RecordedRun
     replay: Replay
     drift: Mapping[str, Mapping[str, DriftTrace]]
     texts: Mapping[str, Mapping[tuple[str, int], str]]
+    moments: Moments
 
     @property
     def rules(self) -> dict[str, Rule]:
@@ -80,7 +83,7 @@ def gather(
     """Replay ``run`` once (thresholds default to the recorded ones) and collect what reports need."""
     watch, run = _DriftWatch(), merged_run(run)
     result = replay(run, thresholds, rules=rules, progress=progress, observe=watch.take)
-    return Evidence(run, result, watch.traces(), texts_of(run, result))
+    return Evidence(run, result, watch.traces(), texts_of(run, result), moments_of(run))
 
 
 def texts_of(run: RecordedRun, result: Replay) -> dict[str, dict[tuple[str, int], str]]:

@@ -42,5 +42,5 @@ def answered(evidence: Evidence, section: Section, *, figures: bool) -> Answer:
     data = section.frame(evidence)
     if data is None:
         return Answer(section, None, ())
-    figure = drawn(section, data) if figures else None
+    figure = drawn(section, data, evidence.moments.axis) if figures else None
     return Answer(section, figure, tuple(section.words(data)), section.listing(data))

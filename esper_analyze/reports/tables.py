@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from esper_analyze.detector.incidents import Incident
     from esper_analyze.replay.evidence import Evidence
     from esper_analyze.replay.replay import Unjudged
+    from esper_analyze.runs.moments import Moment
 
 MOST_ROWS = 200
 """Incidents shown on the page; report.json has all."""
@@ -30,7 +31,8 @@ _NAMED, _NAMED_UNJUDGED = 4, 6
 class IncidentGroup:
     """Incidents of the same rule and metric, in one row. ``consequence``: they stand under their cause.
 
-    ``in_alarm`` counts updates, ``worst`` is the judged value (words where words were judged).
+    ``began``: how far the training was when update ``start`` ended. ``in_alarm`` counts updates; ``worst``: the judged
+    value (words where words were judged).
     """
 
     consequence: bool
@@ -43,6 +45,7 @@ class IncidentGroup:
     rules_seeing: int
     start: int
     end: int
+    began: Moment
     in_alarm: int
     worst: Cell
     worst_at: int
@@ -132,6 +135,7 @@ def _group(evidence: Evidence, incidents: list[Incident], depth: int) -> Inciden
         rules_seeing=len(first.seen_by),
         start=first.start,
         end=max(incident.end for incident in incidents),
+        began=evidence.moments.at(first.start),
         in_alarm=sum(incident.count for incident in incidents),
         worst=cleaned(text, 80) if text else worst.peak,
         worst_at=worst.peak_update,
@@ -148,7 +152,8 @@ def _worst(incidents: list[Incident], *, higher: bool) -> Incident:
 
 def incident_rows(evidence: Evidence) -> SectionTable:
     """Return the groups of incidents as a table of plain cells."""
-    columns = ("verdict", "what", "rule", "metric", "from", "until", "in_alarm", "worst", "at", "ended")
+    when = ("from", "until", "env_steps", "seconds", "in_alarm")
+    columns = ("verdict", "what", "rule", "metric", *when, "worst", "at", "ended")
     groups = [_group(evidence, group, depth) for group, depth in grouped(evidence.replay.incidents)]
     return SectionTable(columns, tuple(map(_cells, groups)))
 
@@ -161,6 +166,8 @@ def _cells(group: IncidentGroup) -> tuple[Cell, ...]:
         group.metric,
         group.start,
         group.end,
+        group.began.env_steps,
+        group.began.seconds,
         group.in_alarm,
         group.worst,
         group.worst_at,

@@ -135,7 +135,7 @@ def told(rule: Rule, example: Example) -> list[tuple[Incident, str]]:
     tracker.take(outcome)
     found = tracker.incidents()
     replay = Replay(Detector(rules=[rule]).thresholds, (rule,), findings=list(outcome.findings), incidents=found)
-    evidence = Evidence(None, replay, {}, {})  # type: ignore[arg-type]
+    evidence = Evidence(None, replay, {}, {}, None)  # type: ignore[arg-type]
     return [(one, " ".join([*bound_crossing(evidence, one), *worst_and_now(evidence, one)])) for one in found]
 
 

@@ -13,6 +13,7 @@ from esper_analyze.detector.rules import RULES
 from esper_analyze.detector.thresholds import Thresholds
 from esper_analyze.replay.evidence import Evidence, gather, texts_of
 from esper_analyze.replay.replay import Replay
+from esper_analyze.runs.moments import moments_of
 from esper_analyze.schema import BY_NAME, Kind
 from tests.replay.made import run, updates
 
@@ -29,7 +30,7 @@ def incident(rule: str, metric: str, update: int = 1, subject: str = "run") -> I
 
 
 def evidence(*incidents: Incident, **texts: dict[tuple[str, int], str]) -> Evidence:
-    return Evidence(run(), Replay(DEFAULTS, incidents=list(incidents)), {}, texts)
+    return Evidence(run(), Replay(DEFAULTS, incidents=list(incidents)), {}, texts, moments_of(run()))
 
 
 def test_a_bound_is_that_of_the_replay_and_none_where_there_is_none() -> None:

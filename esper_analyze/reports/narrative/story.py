@@ -270,7 +270,8 @@ def _why(evidence: Evidence, lead: Incident, began: onset.OnsetContext) -> Itera
     rule = evidence.rules[lead.rule]
     over = [] if lead.ended == "open" else [duration(evidence, lead)]
     judged = [*over, *bound_crossing(evidence, lead), *began.usual_range, *worst_and_now(evidence, lead)]
-    yield Point(" ".join(judged), figures_of(rule))
+    moment = evidence.moments.at(lead.start).sentence(lead.start)
+    yield Point(" ".join([*judged, moment]).rstrip(), figures_of(rule))
     if rule.table == "slots":
         yield from _seed_course(evidence.run, lead)
     for sentence in began.sentences:

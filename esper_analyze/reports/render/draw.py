@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
     from esper_analyze.detector.incidents import Incident
 
+UPDATES = "update"
+"""Label of an axis of updates, to which a report adds how far the training was."""
 _SPREAD = 1e3
 """A largest value this many times the median asks for a logarithmic axis."""
 _DENSE = 2.5
@@ -231,7 +233,7 @@ def merged(spans: Iterable[tuple[float, float]], pixel: float) -> list[tuple[flo
     return spans_drawn
 
 
-def finish(axes: Axes, title: str, *, last: bool = False, legend: bool = False, x: str = "update") -> None:
+def finish(axes: Axes, title: str, *, last: bool = False, legend: bool = False, x: str = UPDATES) -> None:
     """Give axes their title, and the last of a column its x label."""
     axes.set_title(title, color=INK)
     axes.xaxis.set_major_formatter(update_label)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from esper_analyze.reports.render.draw import UPDATES
 from esper_analyze.reports.render.section import Drawing
 from esper_analyze.reports.render.style import VARIABLES, house_style, sheet
 
@@ -37,32 +38,32 @@ class Drawn:
     points: int
 
 
-def drawn(drawing: Drawing, data: Any) -> Drawn:
-    """Draw ``data`` and return both pictures."""
-    with _figure(drawing, data) as figure:
+def drawn(drawing: Drawing, data: Any, updates: str = UPDATES) -> Drawn:
+    """Draw ``data`` and return both pictures; ``updates`` labels axes of updates."""
+    with _figure(drawing, data, updates) as figure:
         points = _thinned(figure)
         file = _svg(figure, drawing.name)
         return Drawn(inline(file), file, _png(figure), points)
 
 
-def picture(drawing: Drawing, data: Any, form: str) -> bytes:
+def picture(drawing: Drawing, data: Any, form: str, updates: str = UPDATES) -> bytes:
     """Draw ``data`` and return it as a file of its own, "png" or "svg", in the light style."""
-    with _figure(drawing, data) as figure:
+    with _figure(drawing, data, updates) as figure:
         if form == "png":
             return _png(figure)
         _thinned(figure)
         return _svg(figure, drawing.name).encode()
 
 
-def figure_of(drawing: Drawing, data: Any) -> Figure:
+def figure_of(drawing: Drawing, data: Any, updates: str = UPDATES) -> Figure:
     """Draw ``data`` and return the figure, complete: what is made at a first drawing (ticks) has our style, too."""
-    with _figure(drawing, data) as figure:
+    with _figure(drawing, data, updates) as figure:
         figure.draw_without_rendering()
         return figure
 
 
 @contextmanager
-def _figure(drawing: Drawing, data: Any) -> Iterator[Figure]:
+def _figure(drawing: Drawing, data: Any, updates: str) -> Iterator[Figure]:
     with house_style(), warnings.catch_warnings():
         # A name in a script without glyphs here: the browser has them, the PNG shows boxes.
         warnings.filterwarnings("ignore", r"Glyph .* missing from")
@@ -70,6 +71,9 @@ def _figure(drawing: Drawing, data: Any) -> Iterator[Figure]:
         layout = drawing.layout(data)
         figure, axes = sheet(layout.heights, layout.columns, layout.left)
         drawing.draw(data, axes)
+        for one in axes:
+            if one.get_xlabel() == UPDATES:
+                one.set_xlabel(updates)
         yield figure
 
 

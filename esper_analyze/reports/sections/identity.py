@@ -13,6 +13,7 @@ from esper_analyze.reports.listing import status_words
 from esper_analyze.runs.run import RecordedRun
 from esper_analyze.runs.series import rows_of, series_of
 from esper_analyze.terminal import cleaned
+from esper_analyze.wording import lasting
 
 _TOLD = (
     "name",
@@ -85,7 +86,7 @@ def _clock(run: RecordedRun) -> list[tuple[str, str]]:
     clock = series_of(rows, "wall_time")
     times = clock.value[clock.finite]
     if len(times) > 1:
-        facts.append(("wall time", _duration(float(np.ptp(times)))))
+        facts.append(("wall time", lasting(float(np.ptp(times)))))
     statuses = dict(rows["status"].value_counts(sort=True).iter_rows())
     if set(statuses) - {"performed"}:
         facts.append(("update status", ", ".join(f"{number:,} {word}" for word, number in statuses.items())))
@@ -97,12 +98,6 @@ def _moment(created: object) -> str:
         return datetime.fromtimestamp(float(str(created)), UTC).strftime("%Y-%m-%d %H:%M UTC")
     except (ValueError, OverflowError, OSError):
         return "not recorded" if created is None else cleaned(created)
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 120:
-        return f"{seconds:.3g} s"
-    return f"{seconds / 60:.3g} min" if seconds < 7200 else f"{seconds / 3600:.3g} h"
 
 
 def _described(info: Mapping[str, Any]) -> list[tuple[str, str]]:

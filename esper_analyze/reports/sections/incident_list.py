@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
     from esper_analyze.detector.incidents import Incident
     from esper_analyze.replay.evidence import Evidence
+    from esper_analyze.runs.moments import Moment
 
 _COLUMNS = (
     "start",
@@ -32,17 +33,29 @@ _COLUMNS = (
     "seen_by",
     "worst",
     "cause",
+    "start_env_steps",
+    "start_seconds",
 )
-_BRIEF = ("start", "end", "verdict", "rule", "subject", "judged", "bound", "worst", "now", "cause")
+_BRIEF = (
+    ("start", "start"),
+    ("end", "end"),
+    ("start_env_steps", "env steps"),
+    ("start_seconds", "seconds"),
+    *((name, name) for name in ("verdict", "rule", "subject", "judged", "bound", "worst", "now", "cause")),
+)
 
 
 @dataclass(frozen=True, slots=True)
 class IncidentEntry:
-    """An incident, the text recorded at its peak where words were judged, and the rule it is shown under."""
+    """An incident, the text recorded at its peak where words were judged, and the rule it is shown under.
+
+    ``began``: how far the training was when the incident's first update ended.
+    """
 
     incident: Incident
     text: str | None
     cause: str | None
+    began: Moment
 
 
 def incident_entries(evidence: Evidence) -> tuple[IncidentEntry, ...]:
@@ -53,6 +66,7 @@ def incident_entries(evidence: Evidence) -> tuple[IncidentEntry, ...]:
             incident,
             evidence.cell_text(incident),
             None if incident.cause is None else incidents[incident.cause].rule,
+            evidence.moments.at(incident.start),
         )
         for incident in sorted(incidents, key=lambda incident: incident.start)
     )
@@ -60,7 +74,7 @@ def incident_entries(evidence: Evidence) -> tuple[IncidentEntry, ...]:
 
 def incident_table(entries: Sequence[IncidentEntry]) -> SectionTable:
     """Return one row for each entry; ``cause`` names the rule of the incident it is shown under."""
-    return SectionTable(_COLUMNS, tuple(map(_cells, entries)), tuple((name, name) for name in _BRIEF))
+    return SectionTable(_COLUMNS, tuple(map(_cells, entries)), _BRIEF)
 
 
 def _cells(entry: IncidentEntry) -> tuple[Cell, ...]:
@@ -84,4 +98,6 @@ def _cells(entry: IncidentEntry) -> tuple[Cell, ...]:
         ", ".join(incident.seen_by),
         entry.text or incident.peak,
         entry.cause,
+        entry.began.env_steps,
+        entry.began.seconds,
     )
