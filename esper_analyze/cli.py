@@ -15,6 +15,7 @@ import typer
 from esper_analyze.commands.backtest import backtest
 from esper_analyze.commands.compact import compact
 from esper_analyze.commands.compare import compare
+from esper_analyze.commands.completion import INSTRUCTION, complete, completion
 from esper_analyze.commands.export import export
 from esper_analyze.commands.help import help_topic
 from esper_analyze.commands.import_run import import_run
@@ -93,6 +94,7 @@ _LAST: tuple[tuple[Callable[..., None], str], ...] = (
     (compact, "Join many small shards into few."),
     (schema, "Print every table and column, with unit and meaning."),
     (rules, "Print every rule: meaning, thresholds, examples."),
+    (completion, "Print what lets a shell complete commands at Tab."),
     (help_topic, "Print the documentation of a topic, or list the topics."),
 )
 
@@ -163,6 +165,9 @@ def _let_go_of_stdout() -> None:
 def _invoke(arguments: list[str]) -> None:
     """Run a command without typer's own main, which would turn a closed pipe into exit code 1."""
     command = typer.main.get_command(app)
+    instruction = os.environ.get(INSTRUCTION)
+    if instruction:
+        raise typer.Exit(complete(command, instruction))
     with command.make_context("esper-analyze", arguments) as context:
         command.invoke(context)
 

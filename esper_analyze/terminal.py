@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -18,6 +19,8 @@ LONGEST = 120
 """Characters shown of a text from a run."""
 _LONGEST_PATH = 4_096
 _PIPE_WIDTH = 10_000
+_LINK = re.compile(r"\[([^\]]+)\]\([^)]+\)")
+"""A link's target is a file beside the text, which a terminal cannot open."""
 
 
 def cleaned(text: object, longest: int = LONGEST) -> str:
@@ -69,6 +72,19 @@ def put(text: str) -> None:
     Line breaks and tabs stay; a ``\x1b`` in the name of a head is shown as these four characters.
     """
     sys.stdout.write(printable(text, "\n\t") if sys.stdout.isatty() else text)
+
+
+def show_markdown(text: str) -> None:
+    """Write Markdown to stdout: formatted on a terminal, exact to a file or a pipe."""
+    if not sys.stdout.isatty():
+        put(text)
+        return
+    from rich.markdown import Markdown
+    from rich.theme import Theme
+
+    console = stdout()
+    console.push_theme(Theme({"markdown.code": "cyan"}))  # rich's own is on black, also where the terminal is white
+    console.print(Markdown(_LINK.sub(r"\1", printable(text, "\n\t")), code_theme="ansi_dark"))
 
 
 def say(message: str) -> None:

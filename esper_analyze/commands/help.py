@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import difflib
-import re
-import sys
 from collections.abc import Collection
 from typing import Annotated
 
 import typer
 
 from esper_analyze.errors import UsageError, did_you_mean
-from esper_analyze.terminal import put, stdout
+from esper_analyze.terminal import put, show_markdown
 
 TOPICS: tuple[tuple[str, str], ...] = (
     ("recording", "Record Stable-Baselines3; options, and what recording costs."),
@@ -38,8 +36,6 @@ TOPICS: tuple[tuple[str, str], ...] = (
 
 _MOST_NAMED = 3
 """The most topics that an error names."""
-_LINK = re.compile(r"\[([^\]]+)\]\([^)]+\)")
-"""A link's target is a file beside the text, which a terminal cannot open."""
 
 
 def help_topic(
@@ -54,16 +50,7 @@ def help_topic(
         width = max(len(name) for name, _ in TOPICS)
         put("".join(f"{name:<{width}}  {line.replace('`', '')}\n" for name, line in TOPICS))
         return
-    text = documentation(topic, _commands(context))
-    if not sys.stdout.isatty():
-        put(text)
-        return
-    from rich.markdown import Markdown
-    from rich.theme import Theme
-
-    console = stdout()
-    console.push_theme(Theme({"markdown.code": "cyan"}))  # rich's own is on black, also where the terminal is white
-    console.print(Markdown(_LINK.sub(r"\1", text), code_theme="ansi_dark"))
+    show_markdown(documentation(topic, _commands(context)))
 
 
 def _commands(context: typer.Context) -> Collection[str]:

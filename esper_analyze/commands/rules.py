@@ -10,7 +10,7 @@ import typer
 
 from esper_analyze.commands.options import Json
 from esper_analyze.errors import UsageError, did_you_mean
-from esper_analyze.terminal import put
+from esper_analyze.terminal import put, show_markdown
 
 if TYPE_CHECKING:
     from esper_analyze.detector.rule import Rule
@@ -34,6 +34,8 @@ def rules(
     ] = False,
 ) -> None:
     """Print every rule of the detector: what it means, what to look at first, its thresholds and examples.
+
+    Formatted in a terminal, Markdown in a pipe.
 
     Example: esper-analyze rules kl_spike
 
@@ -60,7 +62,7 @@ def rules(
     elif as_toml:
         put(thresholds_to_toml(Thresholds.defaults(shown), shown))
     else:
-        put(rules_page(shown))
+        show_markdown(rules_page(shown))
 
 
 def _named(names: Sequence[str], rules: tuple[Rule, ...]) -> tuple[Rule, ...]:

@@ -62,3 +62,15 @@ def test_a_word_that_is_no_topic_leads_to_the_topics_that_explain_it(word: str, 
     result = command("help", word)
     assert (result.code, result.out) == (2, "")
     assert words in result.err
+
+
+def test_rules_are_tables_in_a_terminal_and_markdown_in_a_pipe(
+    command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert "| threshold | default | source |" in command("rules", "kl_spike").out
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True, raising=False)
+    monkeypatch.setenv("COLUMNS", "80")
+    out = re.sub(r"\x1b\[[\d;]*m", "", command("rules", "kl_spike").out)
+    assert not any(sign in out for sign in ("|", "##", "`"))
+    assert re.search(r"^ *threshold +default +source *$", out, re.MULTILINE)
+    assert max(map(len, out.splitlines())) <= 80
