@@ -11,6 +11,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Concatenate, ParamSpec, Self, TypeVar, cast
 
+import numpy.ma  # noqa: F401  # by np.unique at its first call, when no file may be openable any more
 import torch
 from torch import Tensor, nn
 from torch.optim.optimizer import Optimizer

@@ -72,3 +72,22 @@ def test_the_recorder_loads_neither_polars_nor_duckdb_nor_matplotlib() -> None:
 def test_help_loads_nothing_heavy() -> None:
     loaded = loaded_after("import esper_analyze.cli")
     assert not loaded & {"duckdb", "polars", "pyarrow", "matplotlib", "torch", "numpy", "jinja2"}
+
+
+def test_a_training_loads_nothing_more_while_it_is_recorded() -> None:
+    """What was loaded late would fail where no descriptor or no disk is left."""
+    script = """
+import sys, tempfile
+from pathlib import Path
+from tests.faults.training import recorded, train, unrecorded
+idle = {"pace": 0.0, "after": lambda *_: None}
+train(unrecorded(), 2, **idle)
+with tempfile.TemporaryDirectory() as folder:
+    loop = recorded(Path(folder) / "run", quiet=True)
+    before = set(sys.modules)
+    train(loop, 6, **idle)
+    late = set(sys.modules) - before
+    loop.rec.close()
+assert not late, late
+"""
+    loaded_after(script)

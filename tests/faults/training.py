@@ -25,7 +25,7 @@ class Unrecorded:
         """Take an update."""
 
 
-def recorded(run_dir: Path, *, resume: bool = False, **place: int) -> Loop:
+def recorded(run_dir: Path, *, resume: bool = False, **place: Any) -> Loop:
     """Return a loop that records every detail of every update: what is measured does not depend on the clock."""
     loop = Loop()
     groups = {"actor": loop.net.heads, "critic": loop.net.critic, "shared": loop.net.body}
