@@ -40,6 +40,7 @@ def page(comparison: SideBySide, answers: Sequence[Answered], grouped: Grouped |
     titles, rows = divergence_table(comparison)
     return render(
         "comparison.html.j2",
+        moments={"update": []},  # environment steps and time differ from run to run
         contents={
             "tenths": "First and last tenth",
             **({} if grouped is None else {"groups": GroupFigure.title}),

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from esper_analyze.reports.answer import Answer
     from esper_analyze.reports.narrative.story import Story
 
+MOST_MOMENTS = 4_000
+"""Updates of which the page knows environment steps and time: all of a run that a reader can point at one by one."""
 _LAST = {
     "unrecorded": "Not recorded in this run",
     "unjudged": "What could not be judged",
@@ -51,6 +53,7 @@ def page(evidence: Evidence, answers: Sequence[Answer], story: Story) -> str:
         contents=contents,
         titles=contents | {f"rule-{name}": "what to do, and why" for name in rules},
         identity=identity.frame(evidence.run),
+        moments=evidence.moments.listed(MOST_MOMENTS),
         story=story,
         sight=course.frame(evidence),
         incidents=tables.incident_list(evidence),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -40,16 +41,27 @@ class Moment:
 
 @dataclass(frozen=True, slots=True)
 class Moments:
-    """The moments of one run by update."""
+    """The moments of one run by update; ``start``: the clock at the end of its first update."""
 
     steps: Series
     clock: Series
+    start: float
 
     def at(self, update: int) -> Moment:
         """Return the moment at which ``update`` ended."""
         steps, time = _value(self.steps, update), _value(self.clock, update)
-        first = self.clock.value[self.clock.finite][:1]
-        return Moment(None if steps is None else int(steps), None if time is None else time - float(first[0]))
+        return Moment(None if steps is None else int(steps), None if time is None else time - self.start)
+
+    def listed(self, most: int) -> dict[str, list[float | None]]:
+        """Return at most ``most`` moments by name, evenly over the run: update, env_steps and seconds."""
+        updates = self.steps.update
+        places = np.unique(np.linspace(0, max(len(updates) - 1, 0), min(len(updates), most)).astype(int))
+        shown = [(int(update), self.at(int(update))) for update in updates[places]]
+        return {
+            "update": [update for update, _ in shown],
+            "env_steps": [moment.env_steps for _, moment in shown],
+            "seconds": [None if moment.seconds is None else float(f"{moment.seconds:.4g}") for _, moment in shown],
+        }
 
     @property
     def axis(self) -> str:
@@ -67,10 +79,14 @@ class Moments:
 def moments_of(run: RecordedRun) -> Moments:
     """Read the moments of a run whose ranks are merged."""
     columns = all_series(run, "updates", ["env_steps", "wall_time"])
-    return Moments(columns["env_steps"], columns["wall_time"])
+    clock = columns["wall_time"]
+    known = np.flatnonzero(clock.finite)
+    return Moments(columns["env_steps"], clock, float(clock.value[known[0]]) if len(known) else 0.0)
 
 
 def _value(series: Series, update: int) -> float | None:
     place = int(np.searchsorted(series.update, update))
-    known = place < len(series.update) and series.update[place] == update and bool(series.finite[place])
-    return float(series.value[place]) if known else None
+    if place == len(series.update) or series.update[place] != update or series.null[place]:
+        return None
+    value = float(series.value[place])
+    return value if math.isfinite(value) else None

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 from tests.faults.commands import Done, batch, measured
 from tests.faults.outcome import Bench, Outcome, facts
 from tests.patience import PATIENCE
+from tests.reports.own_scripts import without_own_scripts
 
 if TYPE_CHECKING:
     from tests.reports.synthetic import Rows
@@ -209,7 +210,7 @@ def _page(outcome: Outcome, run_dir: Path, out: Path) -> Iterator[str]:
 
 
 def _markup(text: str, what: str) -> Iterator[str]:
-    parsed = _Tags(text)
+    parsed = _Tags(text := without_own_scripts(text))
     if raw := [tag for tag in parsed.found if tag in _TAGS and tag != "a"]:
         yield f"{what} has tags {sorted(set(raw))}"
     if parsed.outward or parsed.on:

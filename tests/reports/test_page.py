@@ -2,6 +2,8 @@ import errno
 import json
 import os
 import re
+from base64 import b64encode
+from hashlib import sha256
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -12,9 +14,11 @@ from esper_analyze.errors import UsageError
 from esper_analyze.replay.evidence import Evidence, gather
 from esper_analyze.reports import write
 from esper_analyze.reports.answer import MOST_LISTED
+from esper_analyze.reports.render.html import scripts
 from esper_analyze.reports.section_list import SECTIONS
 from esper_analyze.reports.write import write_report
 from esper_analyze.runs.run import open_run
+from tests.reports.own_scripts import without_own_scripts
 from tests.reports.synthetic import Rows, write_run
 
 EVIL = "<script>alert('x')</script>\"&'$x_{$ \x1b[31mred\x07\u202e \u0007 日本" + "y" * 300
@@ -73,21 +77,25 @@ def test_the_page_its_pictures_and_its_facts_lie_together(page: Path) -> None:
     assert len(drawn) > 10
 
 
-def test_the_page_loads_nothing_and_runs_nothing(page: Path) -> None:
-    parsed = Tags(page.read_text())
+def test_the_page_loads_nothing_and_runs_nothing_but_its_own_scripts(page: Path) -> None:
+    text = without_own_scripts(page.read_text())
+    parsed = Tags(text)
     assert not {"script", "link", "iframe", "object", "embed", "base", "form"} & {tag for tag, _ in parsed.tags}
     for _, attributes in parsed.tags:
         for name, value in attributes.items():
             assert not name.startswith("on")
             if name in ("href", "xlink:href", "src"):
                 assert str(value).startswith(("#", "data:image/png;base64,"))
-    assert not re.search(r"url\((?!#)|@import", page.read_text())
+    assert not re.search(r"url\((?!#)|@import", text)
+    assert not re.search(r"fetch\(|XMLHttpRequest|import\(|eval\(|innerHTML|new Function", "".join(scripts()))
 
 
 def test_a_content_security_policy_forbids_what_the_page_does_not_need(page: Path) -> None:
     policy = next(a["content"] for t, a in Tags(page.read_text()).tags if a.get("http-equiv"))
     assert "default-src 'none'" in str(policy)
-    assert "script-src" not in str(policy)
+    (allowed,) = re.findall(r"script-src ([^;]*);", str(policy))
+    digests = [b64encode(sha256(script.encode()).digest()).decode() for script in scripts()]
+    assert allowed.split() == [f"'sha256-{digest}'" for digest in digests]
 
 
 def test_the_page_reads_in_light_and_dark(page: Path) -> None:
@@ -112,7 +120,7 @@ def test_the_narrative_comes_before_any_figure(page: Path) -> None:
 
 
 def test_no_text_from_a_run_becomes_markup(evil_page: Path) -> None:
-    parsed = Tags(evil_page.read_text())
+    parsed = Tags(without_own_scripts(evil_page.read_text()))
     assert "script" not in {tag for tag, _ in parsed.tags}
     assert "<script>alert" in parsed.words
     assert all(not name.startswith("on") for _, attributes in parsed.tags for name in attributes)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from esper_analyze.reports.render.curves import CurvePanel, columns_of, panels_of
 from esper_analyze.reports.render.draw import UPDATES
 from esper_analyze.reports.render.section import Drawing
 from esper_analyze.reports.render.style import VARIABLES, house_style, sheet
@@ -30,20 +31,27 @@ _FINE = re.compile(r"(?<=\.\d\d)\d+")
 
 @dataclass(frozen=True, slots=True)
 class Drawn:
-    """A figure as the page holds it (``svg``, colours as CSS variables), and as files in the light style."""
+    """A figure as the page holds it (``svg``, colours as CSS variables), and as files in the light style.
+
+    ``panels``: its numbers, from which the page's script draws it again; empty where it is not lines over updates.
+    ``columns``: how many stand side by side; ``updates``: the label of their axis.
+    """
 
     svg: str
     file: str
     png: bytes
     points: int
+    panels: tuple[CurvePanel, ...] = ()
+    columns: int = 1
+    updates: str = UPDATES
 
 
 def drawn(drawing: Drawing, data: Any, updates: str = UPDATES) -> Drawn:
     """Draw ``data`` and return both pictures; ``updates`` labels axes of updates."""
     with _figure(drawing, data, updates) as figure:
-        points = _thinned(figure)
+        points, panels, columns = _thinned(figure), panels_of(figure), columns_of(figure)
         file = _svg(figure, drawing.name)
-        return Drawn(inline(file), file, _png(figure), points)
+        return Drawn(inline(file), file, _png(figure), points, panels, columns, updates)
 
 
 def picture(drawing: Drawing, data: Any, form: str, updates: str = UPDATES) -> bytes:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from base64 import b64encode
 from collections.abc import Iterable
+from dataclasses import asdict
 from functools import cache
+from hashlib import sha256
+from importlib.resources import files
 from typing import TYPE_CHECKING
 
 from esper_analyze.reports.render.rows import Mark, spelled
@@ -43,12 +47,14 @@ def _environment() -> Environment:
         "base64": _base64,
         "cut": _cut,
         "grouped": "{:,}".format,
+        "json": _json,
         "many": many,
         "points": _points,
         "spelled": spelled,
         "svg": _svg,
         "times": times,
     }
+    environment.globals |= {"script_source": _script_source, "plot_style": _plot_style, "scripts": scripts}
     environment.tests["mark"] = lambda value: isinstance(value, Mark)
     return environment
 
@@ -69,6 +75,41 @@ def _svg(drawn: Drawn) -> Markup:
     from markupsafe import Markup
 
     return Markup(drawn.svg)
+
+
+def _json(value: object) -> Markup:
+    """Return a value as the text of a script element: nothing in it ends the element."""
+    from markupsafe import Markup
+
+    plain = [asdict(one) for one in value] if isinstance(value, tuple) else value
+    text = json.dumps(plain, separators=(",", ":"), allow_nan=False, ensure_ascii=False)
+    return Markup(text.translate({ord(sign): f"\\u{ord(sign):04x}" for sign in "<>&\u2028\u2029"}))
+
+
+@cache
+def scripts() -> tuple[Markup, ...]:
+    """Return the page's scripts, the library first."""
+    from markupsafe import Markup
+
+    folder = files("esper_analyze.reports.render")
+    paths = (folder / "vendor" / "uPlot.iife.min.js", folder / "templates" / "figures.js")
+    return tuple(Markup(path.read_text(encoding="utf-8").strip()) for path in paths)
+
+
+@cache
+def _plot_style() -> Markup:
+    from markupsafe import Markup
+
+    return Markup((files("esper_analyze.reports.render") / "vendor" / "uPlot.min.css").read_text(encoding="utf-8"))
+
+
+@cache
+def _script_source() -> Markup:
+    """Return the part of the content security policy that lets these scripts run, and no others."""
+    from markupsafe import Markup
+
+    digests = (b64encode(sha256(script.encode()).digest()).decode() for script in scripts())
+    return Markup("script-src {}; ".format(" ".join(f"'sha256-{digest}'" for digest in digests)))
 
 
 def _base64(data: bytes) -> Markup:

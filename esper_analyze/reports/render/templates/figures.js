@@ -1,0 +1,186 @@
+/* Draws the figures of this page again from their numbers: hover for values, drag to zoom all of them, double click to
+   see everything again, click a name to hide a line. Without it the drawn pictures stay. */
+(() => {
+  "use strict";
+  const root = document.documentElement;
+  const moments = JSON.parse(document.getElementById("moments").textContent);
+  const plots = [];
+  const sync = uPlot.sync("updates");
+  let whole = null, seen = null, now = null, zooming = false;  // updates as [first, last]
+
+  const colour = name => name.startsWith("--") ? getComputedStyle(root).getPropertyValue(name).trim() : name;
+  const short = value => {
+    if (value == null) return "–";
+    const size = Math.abs(value);
+    if (value === 0 || (size >= 1e-3 && size < 1e5)) return String(+value.toPrecision(size >= 1000 ? 6 : 4));
+    return value.toExponential(3).replace("e+", "e").replace(/\.?0+e/, "e");
+  };
+  const lasting = seconds => seconds < 120 ? `${+seconds.toPrecision(3)} s`
+    : seconds < 7200 ? `${+(seconds / 60).toPrecision(3)} min` : `${+(seconds / 3600).toPrecision(3)} h`;
+  const moment = update => {
+    const at = moments.update.indexOf(update);
+    if (at < 0) return "";
+    const steps = moments.env_steps[at], seconds = moments.seconds[at];
+    return (steps == null ? "" : ` · ${steps.toLocaleString("en")} env steps`) + (seconds == null ? "" : ` · ${lasting(seconds)}`);
+  };
+
+  const behind = panel => plot => {
+    const { ctx, bbox } = plot, x = value => plot.valToPos(value, "x", true), y = value => plot.valToPos(value, "y", true);
+    ctx.save();
+    ctx.beginPath();
+    ctx.rect(bbox.left, bbox.top, bbox.width, bbox.height);
+    ctx.clip();
+    for (const [first, last, name] of panel.spans) {
+      ctx.globalAlpha = 0.16;
+      ctx.fillStyle = colour(name);
+      ctx.fillRect(x(first), bbox.top, Math.max(1, x(last) - x(first)), bbox.height);
+    }
+    for (const [name, xs, ys] of panel.areas) {
+      ctx.globalAlpha = 0.6;
+      ctx.fillStyle = colour(name);
+      ctx.beginPath();
+      xs.forEach((value, place) => value != null && ys[place] != null && ctx.lineTo(x(value), y(ys[place])));
+      ctx.fill();
+    }
+    ctx.restore();
+  };
+  const before = panel => plot => {
+    const { ctx, bbox } = plot, ratio = devicePixelRatio;
+    ctx.save();
+    ctx.lineWidth = ratio;
+    for (const [value, name] of panel.bounds) {
+      const y = plot.valToPos(value, "y", true);
+      if (y < bbox.top || y > bbox.top + bbox.height) continue;
+      ctx.strokeStyle = colour(name);
+      ctx.setLineDash([4 * ratio, 3 * ratio]);
+      ctx.beginPath();
+      ctx.moveTo(bbox.left, y);
+      ctx.lineTo(bbox.left + bbox.width, y);
+      ctx.stroke();
+    }
+    ctx.setLineDash([]);
+    ctx.strokeStyle = ctx.fillStyle = "#d55e00";
+    ctx.lineWidth = 1.5 * ratio;
+    const half = 3.5 * ratio;
+    for (const [kind, update] of panel.marks) {
+      const x = plot.valToPos(update, "x", true), y = bbox.top + bbox.height * (kind === "down" ? 0.965 : 0.035);
+      if (x < bbox.left || x > bbox.left + bbox.width) continue;
+      ctx.beginPath();
+      if (kind === "cross") {
+        ctx.moveTo(x - half, y - half); ctx.lineTo(x + half, y + half);
+        ctx.moveTo(x - half, y + half); ctx.lineTo(x + half, y - half);
+        ctx.stroke();
+      } else {
+        const tip = kind === "up" ? -half : half;
+        ctx.moveTo(x, y + tip); ctx.lineTo(x - half, y - tip); ctx.lineTo(x + half, y - tip);
+        ctx.fill();
+      }
+    }
+    ctx.restore();
+  };
+
+  const decades = (_, ticks) => {
+    const powers = ticks.map(tick => tick === 0 || Math.abs(Math.log10(Math.abs(tick)) % 1) < 1e-6 ? tick : null);
+    const every = Math.ceil(powers.filter(tick => tick != null).length / 6);
+    let count = 0;
+    return powers.map(tick => tick == null || count++ % every ? null : tick);
+  };
+  const range = panel => (plot, low, high) => {
+    if (!zooming || low == null) return [panel.low, panel.high];
+    if (panel.scale === "log") return [low / 1.3, high * 1.3];
+    const room = 0.06 * (high - low) || Math.abs(high) * 0.1 || 1;
+    return panel.scale === "linear" ? [low - room, high + room] : [low < 0 ? low * 1.3 : low / 1.3, high < 0 ? high / 1.3 : high * 1.3];
+  };
+
+  const follow = () => {
+    for (const plot of plots) {
+      const { min, max } = plot.scales.x;
+      if (min !== now[0] || max !== now[1]) plot.setScale("x", { min: now[0], max: now[1] });
+    }
+  };
+  const show = (low, high) => {
+    if (now === null || low == null || (low === now[0] && high === now[1])) return;
+    zooming = low > seen[0] || high < seen[1];
+    now = zooming ? [low, high] : whole;
+    setTimeout(follow);  // not within the change of a scale
+  };
+  const columns = place => innerWidth > 700 ? +place.dataset.columns : 1;
+  const widthOf = place => Math.max(200, Math.floor(place.clientWidth / columns(place)));
+  const draw = (place, panel, last) => {
+    const tables = panel.curves.map(curve => [curve.x, curve.y]);
+    const data = tables.length ? uPlot.join(tables, tables.map(() => [1, 2])) : [[], []];
+    const axis = { stroke: colour("--muted"), grid: { stroke: colour("--grid"), width: 1 }, ticks: { show: false } };
+    const scale = panel.scale === "log" ? { distr: 3 } : panel.scale === "linear" ? {} : { distr: 4, asinh: panel.linear_below };
+    const plot = new uPlot({
+      width: widthOf(place),
+      height: panel.height + (last ? 58 : 30),
+      title: panel.title,
+      padding: [8, 10, 0, 0],
+      cursor: { sync: { key: "updates", scales: ["x", null] }, drag: { x: true, y: false }, points: { size: 5 } },
+      legend: { live: true },
+      scales: { x: { time: false }, y: { ...scale, range: range(panel) } },
+      axes: [
+        { ...axis, show: true, size: last ? 40 : 20, label: !last ? undefined : columns(place) > 1 ? "update" : place.dataset.updates, labelSize: 18,
+          values: (_, ticks) => ticks.map(tick => Number.isInteger(tick) ? tick.toLocaleString("en") : "") },
+        { ...axis, ...(panel.scale === "linear" ? {} : { filter: decades, grid: { ...axis.grid, filter: decades } }), size: 64, values: (_, ticks) => ticks.map(tick => tick == null ? "" : short(tick)) },
+      ],
+      series: [
+        { label: "update", value: (_, update) => update == null ? "–" : update.toLocaleString("en") + moment(update) },
+        ...panel.curves.map((curve, number) => ({
+          label: curve.label || `line ${number + 1}`, stroke: colour(curve.colour), width: curve.width,
+          paths: curve.points ? () => null : undefined, points: { show: curve.points ? true : undefined, size: 5 },
+          value: (_, value) => short(value),
+        })),
+      ],
+      hooks: {
+        drawClear: [behind(panel)],
+        draw: [before(panel)],
+        setScale: [(plot, key) => { if (key === "x") show(plot.scales.x.min, plot.scales.x.max); }],
+      },
+    }, data, place);
+    sync.sub(plot);
+    return plot;
+  };
+
+  const all = () => {
+    for (const plot of plots.splice(0)) plot.destroy();
+    now = null;
+    zooming = false;
+    const made = [];
+    let low = Infinity, high = -Infinity;
+    for (const figure of document.querySelectorAll("figure")) {
+      const facts = figure.querySelector("script.curves");
+      if (!facts) continue;
+      let place = figure.querySelector(".plots");
+      if (!place) {
+        place = document.createElement("div");
+        place.className = "plots";
+        figure.append(place);
+      }
+      const panels = JSON.parse(facts.textContent);
+      Object.assign(place.dataset, facts.dataset);
+      figure.classList.add("live");
+      place.style.gridTemplateColumns = `repeat(${columns(place)}, minmax(0, 1fr))`;
+      panels.forEach((panel, number) => made.push(draw(place, panel, number >= panels.length - columns(place))));
+      for (const panel of panels) for (const curve of panel.curves) {
+        if (curve.x.length) { low = Math.min(low, curve.x[0]); high = Math.max(high, curve.x[curve.x.length - 1]); }
+      }
+    }
+    const room = Math.max(0.5, 0.01 * (high - low));
+    seen = [low, high];
+    whole = [low - room, high + room];
+    plots.push(...made);
+    now = whole;
+    follow();
+  };
+
+  window.plots = plots;
+  all();
+  let width = innerWidth;
+  addEventListener("resize", () => {
+    if (innerWidth === width) return;
+    width = innerWidth;
+    all();
+  });
+  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", all);
+})();
