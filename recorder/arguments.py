@@ -95,8 +95,8 @@ def on_device(numbers: Tensor, device: torch.device) -> Tensor:
 def common_device(tensors: Iterable[Tensor]) -> torch.device:
     """Return the device to which all can move without waiting: the first other than the host, else the host."""
     devices = dict.fromkeys(tensor.device for tensor in tensors)
-    chosen = (device for device in devices if len(devices) == 1 or device.type not in ("cpu", "meta"))
-    return next(chosen, torch.device("cpu"))
+    chosen = [device for device in devices if len(devices) == 1 or device.type not in ("cpu", "meta")]
+    return chosen[0] if chosen else torch.device("cpu")
 
 
 def together(tensors: Sequence[Tensor]) -> list[Tensor]:

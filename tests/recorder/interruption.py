@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import sys
 from collections.abc import Callable
 from types import FrameType
@@ -17,10 +18,15 @@ class Interruption:
     def __init__(self, nth: int) -> None:
         self.nth, self.events = nth, 0
 
-    def trace(self, frame: FrameType, _: str, __: Any) -> Any:
-        """Count an event of the recorder's own lines, and raise at the ``nth``."""
+    def trace(self, frame: FrameType, event: str, _: Any) -> Any:
+        """Count an event of the recorder's own lines, and raise at the ``nth``.
+
+        Of a generator only lines count: what is raised while an unfinished one is discarded is ignored by Python.
+        """
         if "/recorder/" not in frame.f_code.co_filename or "/tests/" in frame.f_code.co_filename:
             return None
+        if frame.f_code.co_flags & inspect.CO_GENERATOR and event != "line":
+            return self.trace
         self.events += 1
         if self.events == self.nth:
             raise KeyboardInterrupt
