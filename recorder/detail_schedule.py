@@ -75,7 +75,7 @@ class DetailSchedule:
         finally:
             self._seconds += time.perf_counter() - start
 
-    def minibatch_measured(self, number: int) -> None:
+    def record_gates(self, number: int) -> None:
         """Record the LSTM gates in the forward of the update's second minibatch; ``number`` counts from 1."""
         if not self._gates.modules or not self.wanted:
             return

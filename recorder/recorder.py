@@ -417,7 +417,7 @@ class Recorder:
     def _add(self, capture: Capture, epoch: int) -> None:
         """Add the minibatch announced: last, because an interrupted call is repeated unless it has been added."""
         with self.guarded("minibatch: lstm gates"):
-            self._detail_schedule.minibatch_measured(self._buffer.announced)
+            self._detail_schedule.record_gates(self._buffer.announced)
         self._buffer.add(capture, epoch)
 
     @property

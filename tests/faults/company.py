@@ -30,7 +30,7 @@ WHERE = (
     "recorder.diagnostics:Diagnostics.rows",
     "recorder.detail_schedule:DetailSchedule.begin",
     "recorder.detail_schedule:DetailSchedule.tensors",
-    "recorder.detail_schedule:DetailSchedule.minibatch_measured",
+    "recorder.detail_schedule:DetailSchedule.record_gates",
     "recorder.detail_schedule:DetailSchedule.end",
     "recorder.guard:ErrorGuard.take_losses",
     "recorder.store.store:Store.put",

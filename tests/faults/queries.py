@@ -193,7 +193,7 @@ MORE_BOMBS = {
 LATE = 3.0
 """Seconds after its time by which a query must be gone, the start of the process not counted.
 
-On a machine where a start takes more than half as long, twice that."""
+Where starting the command takes more than half of it: twice as long as that start."""
 OVER = 200 << 20
 """Bytes the whole process may take beyond the limit given."""
 

@@ -68,7 +68,7 @@ def panels_of(figure: Figure) -> tuple[CurvePanel, ...]:
         return ()
     height = figure.get_figheight() * 72
     panels = tuple(_panel(one, round(one.get_position().height * height)) for one in axes)
-    legend = {(place.colour, place.width): place.label for panel in panels for place in panel.curves if place.label}
+    legend = {(curve.colour, curve.width): curve.label for panel in panels for curve in panel.curves if curve.label}
     return tuple(
         replace(panel, curves=tuple(_named(panel, curve, legend) for curve in panel.curves)) for panel in panels
     )

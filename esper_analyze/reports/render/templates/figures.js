@@ -5,7 +5,6 @@
   const root = document.documentElement;
   const moments = JSON.parse(document.getElementById("moments").textContent);
   const plots = [];
-  const sync = uPlot.sync("updates");
   let whole = null, seen = null, now = null, zooming = false;  // updates as [first, last]
 
   const colour = name => name.startsWith("--") ? getComputedStyle(root).getPropertyValue(name).trim() : name;
@@ -138,7 +137,6 @@
         setScale: [(plot, key) => { if (key === "x") show(plot.scales.x.min, plot.scales.x.max); }],
       },
     }, data, place);
-    sync.sub(plot);
     return plot;
   };
 
