@@ -8,9 +8,10 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import islice
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
@@ -168,10 +169,9 @@ def _undo(connection: duckdb.DuckDBPyConnection) -> None:
 def _rows(connection: duckdb.DuckDBPyConnection, watch: Watch) -> Iterator[tuple[Any, ...]]:
     while True:
         with watch.timed(connection.interrupt):
-            piece = connection.fetchmany(_PIECE)
+            piece = list(islice(_checked(connection), _PIECE))
         if not piece:
             return
-        _check_lengths(piece)
         began = time.thread_time()
         yield from piece
         watch.use(time.thread_time() - began)  # a slow reader of the output does not count
@@ -191,13 +191,19 @@ def _batches(
         watch.use(time.thread_time() - began)
 
 
-def _check_lengths(rows: Iterable[tuple[Any, ...]]) -> None:
-    longest = max((len(cell) for row in rows for cell in row if isinstance(cell, (str, bytes))), default=0)
-    if longest > LONGEST_TEXT:
-        raise UsageError(
-            f"the result has a text of {longest:,} characters, the limit is {LONGEST_TEXT:,}",
-            hint="select a part of it: left(x, 1000)",
-        )
+def _checked(connection: duckdb.DuckDBPyConnection) -> Iterator[tuple[Any, ...]]:
+    """Yield the rows that are left, each checked before the next one is made.
+
+    While DuckDB makes a text of Python's from a cell no other thread runs, so ``Watch`` sees its memory too late.
+    """
+    while (row := connection.fetchone()) is not None:
+        for cell in row:
+            if isinstance(cell, (str, bytes)) and len(cell) > LONGEST_TEXT:
+                raise UsageError(
+                    f"the result has a text of {len(cell):,} characters, the limit is {LONGEST_TEXT:,}",
+                    hint="select a part of it: left(x, 1000)",
+                )
+        yield row
 
 
 def _check_statement(query: str) -> None:

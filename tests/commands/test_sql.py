@@ -22,6 +22,7 @@ from prompt_toolkit.input import create_pipe_input
 from prompt_toolkit.output import DummyOutput
 
 from esper_analyze.commands.sql import split
+from esper_analyze.errors import UsageError
 from esper_analyze.runs.fleet import open_fleet
 from esper_analyze.schema import TABLES
 from esper_analyze.schema.macros import MACROS
@@ -185,6 +186,12 @@ def test_ctrl_c_stops_a_query_that_never_looks_up_and_the_next_one_runs(session:
         pass
     with session.result("select 1 as n") as found:
         assert list(found.rows) == [(1,)]
+
+
+def test_a_long_text_ends_the_query_before_longer_ones_are_made(session: Session) -> None:
+    doubled = "with recursive t(n, s) as (select 1, 'x' union all select n + 1, s || s from t where n < 28) from t"
+    with pytest.raises(UsageError, match="33,554,432 characters"), session.result(doubled) as result:
+        list(result.rows)
 
 
 @pytest.mark.parametrize("text", ["", "  \n -- nothing\n"])
