@@ -55,8 +55,8 @@ class RowSource:
         else:
             with decoding(self.path):
                 data = read_shard(self.table, str(self.path), self.fingerprint, columns, dictionaries)
-                for name in dictionaries:
-                    _validate_codes(data[name])
+                for name in columns:
+                    _validate_text(data[name])
         return data if self.until is None else data.filter(pc.less(data["update"], self.until))
 
     def count(self) -> int:
@@ -71,17 +71,15 @@ class RowSource:
         """Return ``columns`` of the rows not superseded as a polars frame, with the number of their attempt."""
         import polars
 
-        if self.path is None or self.logged is not None:
-            assert self.logged is not None
-            frame = polars.DataFrame(self.logged.select(list(columns)))
-        elif self.shape.current:
+        if self.logged is not None or self.path is None or not self.shape.current:
+            frame = polars.DataFrame(self.read(columns))
+        else:
             with decoding(self.path), open_file(self.path) as file:
                 frame = polars.read_parquet(file, columns=list(columns), hive_partitioning=False)
-        else:
-            with decoding(self.path):
-                frame = polars.DataFrame(read_shard(self.table, str(self.path), self.fingerprint, columns))
-        if self.until is not None:
-            frame = frame.filter(polars.col("update") < self.until)
+                for text in frame.select(polars.col(polars.String)).iter_columns():
+                    text.to_arrow().validate(full=True)
+            if self.until is not None:
+                frame = frame.filter(polars.col("update") < self.until)
         return frame.with_columns(polars.lit(self.attempt.number).alias(ATTEMPT))
 
 
@@ -110,17 +108,18 @@ def last_update(parts: Sequence[RowSource]) -> int | None:
     return max((part.last_update for part in parts), default=None)
 
 
-def _validate_codes(column: pa.ChunkedArray) -> None:
-    """Raise ``ArrowInvalid`` for a code beyond its dictionary, which Arrow reads without an error, or invalid UTF-8.
+def _validate_text(column: pa.ChunkedArray) -> None:
+    """Raise ``ArrowInvalid`` for invalid UTF-8 or a code beyond its dictionary: Arrow reads both without an error.
 
-    ``validate(full=True)`` of the whole column would check the word of every row.
+    ``validate(full=True)`` of the whole column would check the word of every row that has a code.
     """
     import pyarrow as pa
     import pyarrow.compute as pc
 
     for chunk in column.chunks:
         if not isinstance(chunk, pa.DictionaryArray):
-            chunk.validate(full=True)
+            if pa.types.is_string(chunk.type):
+                chunk.validate(full=True)
             continue
         chunk.dictionary.validate(full=True)
         bounds = pc.min_max(chunk.indices).as_py()

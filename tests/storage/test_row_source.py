@@ -9,11 +9,13 @@ import pyarrow as pa
 import pytest
 
 from esper_analyze.errors import DamagedError, EsperError
+from esper_analyze.schema.column import Column, Kind
 from esper_analyze.schema.tables import BY_NAME
 from esper_analyze.storage import row_source
 from esper_analyze.storage.attempts import find_attempts
 from esper_analyze.storage.decode_errors import decoding
 from esper_analyze.storage.row_source import in_memory, last_update, row_sources
+from tests.faults.forged import copied, filled, listed, parquet
 from tests.storage.handmade import Writer, heads, updates
 
 HEADS, UPDATES = BY_NAME["heads"], BY_NAME["updates"]
@@ -22,6 +24,10 @@ HEADS, UPDATES = BY_NAME["heads"], BY_NAME["updates"]
 def failing(path: Path | None, error: BaseException) -> None:
     with decoding(path):
         raise error
+
+
+def is_text(column: Column) -> bool:
+    return column.kind in (Kind.TEXT, Kind.CHOICE)
 
 
 class Panic(BaseException):
@@ -52,17 +58,17 @@ def coded(indices: list[int | None], words: list[str]) -> pa.ChunkedArray:
 def test_codes_are_within_their_dictionary() -> None:
     sound: list[list[int | None]] = [[], [None], [0, 1, None, 1]]
     for indices in sound:
-        row_source._validate_codes(coded(indices, ["a", "b"]))
+        row_source._validate_text(coded(indices, ["a", "b"]))
     beyond: list[tuple[list[int | None], int]] = [([0, 2], 2), ([-1, 0], 0), ([9, None], 9)]
     for indices, code in beyond:
         with pytest.raises(pa.ArrowInvalid, match=f"code {code} in a dictionary of 2 words"):
-            row_source._validate_codes(coded(indices, ["a", "b"]))
-    row_source._validate_codes(pa.chunked_array([["plain", "words"]]))
+            row_source._validate_text(coded(indices, ["a", "b"]))
+    row_source._validate_text(pa.chunked_array([["plain", "words"]]))
     bad = pa.StringArray.from_buffers(1, pa.py_buffer(b"\0\0\0\0\2\0\0\0"), pa.py_buffer(b"\xff\xfe"))
     with pytest.raises(pa.ArrowInvalid):
-        row_source._validate_codes(pa.chunked_array([bad]))
+        row_source._validate_text(pa.chunked_array([bad]))
     with pytest.raises(pa.ArrowInvalid):
-        row_source._validate_codes(pa.chunked_array([pa.DictionaryArray.from_arrays(pa.array([0], pa.int32()), bad)]))
+        row_source._validate_text(pa.chunked_array([pa.DictionaryArray.from_arrays(pa.array([0], pa.int32()), bad)]))
 
 
 def test_rows_of_a_shard_and_of_the_log_as_arrow_and_polars(tmp_path: Path) -> None:
@@ -117,3 +123,24 @@ def test_a_shard_that_cannot_be_decoded_is_named(tmp_path: Path) -> None:
     for read in (part.read, part.frame):
         with pytest.raises(DamagedError, match=r"heads-000001\.parquet cannot be decoded"):
             read(["head"])
+
+
+@pytest.mark.parametrize("dictionary", [True, False])
+@pytest.mark.parametrize("name", sorted(name for name, table in BY_NAME.items() if any(map(is_text, table.columns))))
+def test_text_that_is_no_utf8_is_damage_in_arrow_and_in_polars(tmp_path: Path, name: str, dictionary: bool) -> None:
+    table, word = BY_NAME[name], "wörd"
+    run_dir = copied(tmp_path / "run")
+    for column in filter(is_text, table.columns):
+        rows = filled(table, 3, **{column.name: pa.array([word] * 3)})
+        content = parquet(rows, compression="none", use_dictionary=dictionary, write_statistics=False)
+        at = content.index(word.encode())
+        path = listed(run_dir, table, content[:at] + b"\xff" + content[at + 1 :])
+        (attempt,) = find_attempts(run_dir)
+        (part,) = (part for part in row_sources([attempt], table) if part.path == path)
+        for read in (part.frame, part.read):
+            with pytest.raises(DamagedError, match="cannot be decoded"):
+                read(["update", column.name])
+        for read in (part.frame, part.read):
+            read([other.name for other in table.columns if other is not column])
+        path.unlink()
+        run_dir = copied(tmp_path / "run")
