@@ -115,11 +115,13 @@ class WarmUp:
 
     ``updates`` counts updates in which the subject was measured, the first judged one included; its second argument
     says whether the training's planned length is known. Then ``progress`` is the share that must have passed as well.
+    ``also``: what else it needs, in words.
     """
 
     reason: str
     updates: Callable[[Any, bool], int]
     progress: Callable[[Any], float] | None = None
+    also: str = ""
 
     def excuse(self, where: Bools) -> Excuse:
         """Return the excuse; it produces no finding."""
@@ -128,7 +130,7 @@ class WarmUp:
     def needs(self, limits: Any, *, planned: bool) -> str:
         """Return what the rule needs in words, "20 updates and 10 % of the training"."""
         share = f" and {100 * self.progress(limits):.3g} % of the training" if planned and self.progress else ""
-        return f"{self.updates(limits, planned)} updates{share}"
+        return f"{self.updates(limits, planned)} updates{share}{self.also}"
 
 
 CONDITIONS = "conditions"

@@ -1588,46 +1588,62 @@ def _changes() -> list[Case]:
 
 
 def _returns() -> list[Case]:
-    name, returns = "performance_degradation", "episode_return_mean"
+    name, returns, episodes = "performance_degradation", "episode_return_mean", "episodes_finished"
     tens = [10.0] * 20
-    scattered = [9.0, 11.0] * 10  # a variance of 20 / 19: the drop's standard error is 0.51299, four times it 2.05196
-    dipped = [5.0] * 5 + [10.0] * 15
+    scattered = [9.0, 11.0] * 10  # best mean of three 31 / 3; a step's square is 20 episodes', six errors are 6.92820
+    risen = [-90.0] * 3 + [float(level) for level in range(-89, -10)] + [-10.0] * 40
     cases = series(
         name,
         returns,
-        {},
+        {episodes: 10},
         [
-            (tens[:14], "14n"),
-            (tens[:10] + [9.0] * 5, "14n 1i"),
-            (tens + [9.0] * 5, "14n 10o 1i"),
-            (tens + [9.0000001] * 5, "14n 11o"),
-            (tens + [6.0] * 5, "14n 7o 3i 1w"),
-            (tens + [6.0000001] * 5, "14n 7o 4i"),
-            (tens + [2.5] * 5, "14n 6o 2i 2w 1c"),
-            (tens + [2.5000001] * 5, "14n 6o 2i 3w"),
-            (tens + [12.0] * 5, "14n 11o"),
-            ([10.0] * 15 + [6.0] * 24, "14n 2o 3i 1w 3i 16o"),  # then it scatters, and has been as low
-            (scattered + [7.9481] * 5, "14n 11o"),
-            (scattered + [7.9480] * 5, "14n 10o 1i"),
-            ([0.0] * 25, "14n 11o"),
-            (tens + [9.0] * 4 + [None, 9.0], "14n 10o 1d 1i"),
-            ([-10.0] * 20 + [-14.0] * 5, "14n 7o 3i 1w"),
-            ([-90.0] * 3 + [-10.0] * 20 + [-18.0] * 5, "14n 13o 1i"),  # a tenth of the 80 that it had risen by
-            ([-90.0] * 3 + [-10.0] * 20 + [-17.9999] * 5, "14n 14o"),
-            ([0.0] * 3 + [10.0] * 20 + [9.0] * 5, "14n 13o 1i"),
+            (tens[:12], "12n"),
+            (tens[:13], "12n 1o"),
+            (tens + [9.0] * 3, "12n 10o 1i"),
+            (tens + [9.0000001] * 3, "12n 11o"),
+            (tens + [7.5] * 3, "12n 9o 1i 1w"),
+            (tens + [7.5000001] * 3, "12n 9o 2i"),
+            (tens + [2.5] * 3, "12n 8o 2w 1c"),
+            (tens + [2.5000001] * 3, "12n 8o 1i 2w"),
+            (tens + [12.0] * 3, "12n 11o"),
+            (tens + [12.0] * 3 + [9.0] * 3, "12n 13o 1w"),
+            (tens + [6.0] * 24, "12n 8o 1i 23w"),
+            (tens + [6.0] * 3 + [10.0] * 3, "12n 8o 1i 2w 3o"),
+            (scattered + [3.4052] * 3, "12n 11o"),
+            (scattered + [3.4050] * 3, "12n 10o 1w"),
+            ([0.0] * 23, "12n 11o"),
+            (tens + [9.0] * 2 + [None, 9.0], "12n 10o 1d 1i"),
+            ([-10.0] * 20 + [-12.5] * 3, "12n 9o 1i 1w"),
+            (risen + [-18.0] * 3, "12n 112o 1i"),  # a tenth of the 80 that it had risen by
+            (risen + [-17.9999] * 3, "12n 113o"),
         ],
     )
-    for late, verdicts in ((5.0, "14n 11o"), (4.9999, "14n 10o 1w")):  # of five updates in a row the least mean was 5
-        cases.append(Case(name, returns, {returns: dipped + [late] * 5}, verdicts, limits={"noise": 0.0}))
+    for alone in (
+        1,
+        None,
+    ):  # an episode an update, or nobody knows how many: it takes twenty of them, and twenty before
+        cases += series(
+            name,
+            returns,
+            {episodes: alone},
+            [
+                (tens + tens[:19], "39n"),
+                (tens + tens, "39n 1o"),
+                (tens + tens + [9.0] * 20, "39n 20o 1i"),
+                (tens + tens + [9.0000001] * 20, "39n 21o"),
+            ],
+        )
+    cases += series(name, returns, {episodes: 7}, [(tens[:13], "12n 1o")])
+    cases += series(name, returns, {episodes: 6}, [(tens[:13], "13n"), (tens[:14], "13n 1o")])
     for late, verdicts, threshold in (
-        (8.0, "14n 8o 3i", 9.0),
-        (5.5, "14n 7o 3i 1w", 6.0),
-        (1.0, "14n 6o 2i 2w 1c", 2.5),
+        (8.0, "12n 9o 2i", 9.0),
+        (5.5, "12n 8o 1i 2w", 7.5),
+        (1.0, "12n 8o 2w 1c", 2.5),
     ):
-        numbers = {returns: tens + [late] * 5}
+        numbers = {returns: tens + [late] * 3, episodes: 10}
         cases.append(Case(name, returns, numbers, verdicts, threshold=threshold, value=late, baseline=10.0))
-    risen = {returns: [-90.0] * 3 + [-10.0] * 20 + [-20.0] * 5}
-    cases.append(Case(name, returns, risen, "14n 13o 1i", threshold=-18.0, value=-20.0, baseline=-10.0))
+    numbers = {returns: risen + [-26.0] * 3, episodes: 10}
+    cases.append(Case(name, returns, numbers, "12n 111o 2i", threshold=-18.0, value=-26.0, baseline=-10.0))
 
     points = [(1e-4, "o"), (over(1e-4), "w"), (1e-2, "w"), (over(1e-2), "c")]
     cases += single("rank_desync", "spread", {"ranks": 2}, points)

@@ -87,9 +87,9 @@ NORMS = np.concatenate([RNG.uniform(0.9, 1.1, 40), RNG.uniform(20.0, 30.0, 40)])
         (
             "performance_degradation",
             "episode_return_mean",
-            {"episode_return_mean": RETURNS[:43].tolist()},
+            {"episode_return_mean": RETURNS[:43].tolist(), "episodes_finished": [4, 9, 5] * 14 + [4]},
             43,
-            RETURNS[38:43].mean(),
+            np.average(RETURNS[39:43], weights=[4, 9, 5, 4]),
         ),
         (
             "clipping_always",

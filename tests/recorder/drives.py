@@ -368,11 +368,7 @@ VALUE: dict[str, tuple[Drive, ...]] = {
         Drive(
             {45: have(episode_return=85.0), 65: have(episode_return=50.0), 90: have(episode_return=5.0)},
             {
-                (RUN, "episode_return_mean"): {
-                    48: INFO,
-                    **{66: INFO, 69: WARNING, 74: INFO},
-                    **{90: INFO, 92: WARNING, 94: CRITICAL},
-                }
+                (RUN, "episode_return_mean"): {51: INFO, 67: WARNING, 95: CRITICAL},
             },
         ),
     ),

@@ -3,85 +3,57 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import partial
 
 import numpy as np
 
-from esper_analyze.detector.baselines import EARLY_MEMORY, Rolling, early_level
+from esper_analyze.detector.baselines import EARLY_MEMORY, early_level
+from esper_analyze.detector.best_level import EPISODES, FIRST, LEVEL_MEMORY, UPDATES, below_best
 from esper_analyze.detector.conditions.convergence import EARLY_UPDATES, EPISODE_RETURN
 from esper_analyze.detector.rule import VERDICT, Example, Limits, Memory, Rule, Statistic, WarmUp, limit
-from esper_analyze.detector.signals import Floats, Frame
+from esper_analyze.detector.signals import Frame
 from esper_analyze.detector.verdict import Bounds, Judgement, settle
 
-NEWER, OLDER = 5, 20
-"""Updates with finished episodes in the window that is judged, and in the one before it."""
-LEAST = 15
-"""Such updates before the first verdict."""
-
-
-def _compared(windows: Floats, share: float) -> Floats:
-    """Return mean of the older part, drop to the newer one, its standard error, least level of the older; [4, m].
-
-    The error is that of two means of values that scatter as the older ones do. The least level is the smallest mean of
-    as many older updates in a row as the newer part has. Both are NaN where the drop is below ``share`` of the mean.
-    """
-    older, newer = windows[:, :-NEWER], windows[:, -NEWER:].mean(axis=1)
-    before = older.mean(axis=1)
-    drop = before - newer
-    error, least = np.full((2, len(windows)), np.nan)
-    fallen = np.flatnonzero(~(drop < share * np.abs(before)) & (drop > 0))
-    if len(fallen):
-        older = older[fallen]
-        error[fallen] = older.std(axis=1, ddof=1) * np.sqrt(1 / NEWER + 1 / older.shape[1])
-        totals = np.cumsum(older, axis=1)
-        levels = totals[:, NEWER - 1 :].copy()
-        levels[:, 1:] -= totals[:, :-NEWER]
-        least[fallen] = levels.min(axis=1) / NEWER
-    return np.stack([before, drop, error, least])
-
-
-def _windows(share: float) -> Rolling:
-    return Rolling(partial(_compared, share=share), size=4, length=NEWER + OLDER, every=1, first=LEAST, inclusive=True)
-
-
-WARM_UP = WarmUp("too early to speak of a level", lambda *_: LEAST)
+EPISODES_FINISHED = "episodes_finished"
+WARM_UP = WarmUp("too early to speak of a level", lambda *_: FIRST + UPDATES, also=f" and {2 * EPISODES} episodes")
 
 
 @dataclass(frozen=True, slots=True)
 class PerformanceDegradationLimits(Limits):
-    """Bounds on the drop of the mean episode return, as shares of what it was, or of what it had risen by."""
+    """Bounds on the drop of the mean episode return, as shares of what it was at best, or of what it had risen by."""
 
-    info: float = limit(0.10, "10 % of the mean of the updates before (set by design)", at_least=0.0)
+    info: float = limit(0.10, "10 % of the best mean before (set by design)", at_least=0.0)
     warning: float = limit(
-        0.40, "40 % of it: 1 of 244 known sound trainings of the fault bench fell by more", at_least=0.0
+        0.25,
+        "a quarter of it: 0 of 93 known sound trainings of the fault bench fell by more, 1 of 88 others",
+        at_least=0.0,
     )
     critical: float = limit(0.75, "sound runs of PPO on CartPole lose up to 60 % and recover", at_least=0.0)
-    noise: float = limit(4.0, "drops of sound runs stay below 4 standard errors of the two means", at_least=0.0)
+    noise: float = limit(6.0, "standard errors: of the best of many means, drops by chance reach 5", at_least=0.0)
 
 
 def judge(frame: Frame, memory: Memory, limits: PerformanceDegradationLimits) -> list[Judgement]:
-    """Judge the mean return of the last 5 updates against the 20 before, beyond their scatter and their least level."""
+    """Judge the mean return of the newest episodes against the best such mean before, beyond their scatter."""
     returns = frame[EPISODE_RETURN]
     early = early_level(returns.values, returns.finite, memory, EARLY_UPDATES)
-    before, drop, error, least = _windows(min(limits.info, limits.warning, limits.critical)).baseline(
-        returns.values, returns.finite, memory, "windows"
-    )
-    scale = np.fmax(np.abs(before), np.abs(before - early))
-    clear = (drop > limits.noise * error) & (before - drop < least)
+    least = min(limits.info, limits.warning, limits.critical)
+    level = below_best(returns, frame[EPISODES_FINISHED], memory, least)
+    drop, best = level.best - level.mean, level.best
+    scale = np.fmax(np.abs(best), np.abs(best - early))
+    clear = (drop > 0) & (drop > limits.noise * level.error)
     bounds = Bounds(
         info=clear & (drop >= limits.info * scale),
         warning=clear & (drop >= limits.warning * scale),
         critical=clear & (drop >= limits.critical * scale),
-        info_at=before - limits.info * scale,
-        warning_at=before - limits.warning * scale,
-        critical_at=before - limits.critical * scale,
+        info_at=best - limits.info * scale,
+        warning_at=best - limits.warning * scale,
+        critical_at=best - limits.critical * scale,
     )
-    young = WARM_UP.excuse(returns.finite & np.isnan(before))
-    return [settle(returns.name, returns, bounds, excuses=[young], baseline=before, judged=before - drop)]
+    young = WARM_UP.excuse(returns.finite & np.isnan(best))
+    return [settle(returns.name, returns, bounds, excuses=[young], baseline=best, judged=level.mean)]
 
 
-def _cells(*values: float | None) -> dict[str, object]:
-    return {EPISODE_RETURN: list(values)}
+def _cells(*values: float | None, episodes: int | None = 10) -> dict[str, object]:
+    return {EPISODE_RETURN: list(values), EPISODES_FINISHED: episodes}
 
 
 RULE = Rule(
@@ -89,13 +61,15 @@ RULE = Rule(
     table="updates",
     figures=("returns",),
     panels=("returns.return",),
-    columns=(EPISODE_RETURN,),
+    columns=(EPISODE_RETURN, EPISODES_FINISHED),
+    context=(EPISODES_FINISHED,),
     limits=PerformanceDegradationLimits,
     warm_up=WARM_UP,
     judge=judge,
     title="Returns fell",
-    meaning="The mean episode return of the last 5 updates is a tenth or more below that of the 20 before (the "
-    "baseline), by more than their own scatter explains, and lower than of any 5 of those in a row.",
+    meaning="The mean return of the newest episodes is a tenth or more below the best such mean before (the baseline), "
+    "by more than the scatter of single episodes explains. A mean is of the last 3 updates with a finished episode, or "
+    "of as many more as 20 episodes take.",
     look_first="What the other rules said in the updates before the drop; whether the environment changed.",
     reference="Henderson et al. 2018, Deep Reinforcement Learning that Matters (on the scatter of returns)",
     examples=(
@@ -104,20 +78,22 @@ RULE = Rule(
         Example(
             "within its own scatter", "ok", _cells(*[10.0, 30.0] * 10, *[10.0, 25.0, 10.0, 25.0, 10.0]), updates=25
         ),
-        Example("fell by a fifth", "info", _cells(*[10.0, 11.0] * 10, *[8.0] * 5), updates=25),
-        Example("fell by half", "warning", _cells(*[10.0, 11.0] * 10, *[5.0] * 5), updates=25),
-        Example("fell to nothing", "critical", _cells(*[10.0, 11.0] * 10, *[1.0] * 5), updates=25),
-        Example("negative returns, fell by half", "warning", _cells(*[-10.0, -11.0] * 10, *[-16.0] * 5), updates=25),
+        Example("fell by a fifth", "info", _cells(*[10.0, 10.2] * 10, *[8.0] * 3), updates=23),
+        Example("fell by half", "warning", _cells(*[10.0, 10.2] * 10, *[5.0] * 3), updates=23),
+        Example("fell to nothing", "critical", _cells(*[10.0, 10.2] * 10, *[1.0] * 3), updates=23),
+        Example("negative returns, fell by half", "warning", _cells(*[-10.0, -10.2] * 10, *[-16.0] * 3), updates=23),
         Example(
-            "fell by half of a small part of its rise",
+            "fell by an eighth of its rise",
             "info",
-            _cells(*[-90.0] * 3, *[-10.0, -11.0] * 10, *[-20.0] * 5),
-            updates=28,
+            _cells(*[-90.0 + i for i in range(80)], *[-10.0] * 40, *[-20.0] * 3),
+            updates=123,
         ),
+        Example("fell, of one episode each", "warning", _cells(*[10.0] * 40, *[5.0] * 20, episodes=1), updates=60),
+        Example("of so few episodes too early", "not_applicable", _cells(*[10.0] * 30, episodes=1), updates=30),
         Example("too early to say", "not_applicable", _cells(*[10.0] * 5), updates=5),
         Example("no episode finished", "no_data", _cells(None)),
     ),
-    memory={**EARLY_MEMORY, **_windows(0.0).memory("windows")},
+    memory={**EARLY_MEMORY, **LEVEL_MEMORY},
     causes=(
         "observations_changed",
         "parameters_changed",
@@ -146,10 +122,10 @@ RULE = Rule(
     higher_is_worse=False,
     statistics={
         EPISODE_RETURN: Statistic(
-            f"mean of episode_return_mean over {NEWER} updates", baseline=f"its mean over the {OLDER} before"
+            f"mean of episode_return_mean over {EPISODES} episodes or more", baseline="the best such mean before"
         )
     },
-    reach=NEWER + OLDER,
-    revision=4,
+    reach=EPISODES,
+    revision=5,
     restated=("value", "threshold", "baseline", VERDICT),
 )
