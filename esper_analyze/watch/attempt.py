@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 
 from esper_analyze.detector.rules import RULES
 from esper_analyze.errors import DamagedError
+from esper_analyze.reports.sections.slot_history import JUDGED
 from esper_analyze.schema.tables import BY_NAME
 from esper_analyze.storage import layout
 from esper_analyze.storage.attempts import shard_fault
@@ -45,7 +46,7 @@ _SHOWN: Mapping[str, tuple[str, ...]] = {
         *("forget_saturation", "input_saturation", "output_saturation"),
     ),
     "groups": (),
-    "slots": (),
+    "slots": ("tensors", "should_train", *(name for name in JUDGED if name != "update")),
 }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shlex
 import textwrap
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -12,7 +13,7 @@ from rich.text import Text
 from esper_analyze.reports.render.style import VERDICTS
 from esper_analyze.terminal import cleaned, path_words
 from esper_analyze.watch.alarms import OpenIncident
-from esper_analyze.watch.snapshot import HeadRow, RecurrentRow, Snapshot, Trend
+from esper_analyze.watch.snapshot import HeadRow, RecurrentRow, SlotRow, Snapshot, Trend
 from esper_analyze.watch.sparkline import curve, sparkline
 from esper_analyze.watch.writer import CRASHED, DELETED, ENDED, RUNNING, WAITING
 from esper_analyze.wording import many, number
@@ -23,25 +24,38 @@ WIDE = 108
 _COLOURS = {RUNNING: "ok", ENDED: "info", CRASHED: "critical", DELETED: "warning", WAITING: "no_data"}
 LEAST_BARS = 6
 """Fewest cells in which a sparkline is drawn."""
-_NAMED = 5
+_NAMED, _LISTED = 5, 3
+"""Subjects of an incident that are named, and files and losses that are listed."""
+MOST_PRINTED = 8
+"""Lines of a part with a command of its own that a printed snapshot has; the live screen scrolls through all."""
 
 
 @dataclass(frozen=True, slots=True)
 class ScreenSection:
-    """A part of the view: ``name`` for the screen, its title, the heads of its columns, its lines."""
+    """A part of the view: ``name`` for the screen, its title, the heads of its columns, its lines.
+
+    ``lists_all`` is the command that lists all lines, where a printed snapshot has the first ones only.
+    """
 
     name: str
     title: Text
     heads: Text | None = None
     lines: list[Text] = field(default_factory=list)
+    lists_all: str | None = None
+
+    def printed(self, width: int) -> list[Text]:
+        """Return the lines of a printed snapshot."""
+        if self.lists_all is None:
+            return self.lines
+        return [*self.lines[:MOST_PRINTED], *_more(len(self.lines) - MOST_PRINTED, self.lists_all, width)]
 
 
 def sections(shot: Snapshot, width: int) -> list[ScreenSection]:
     """Return every non-empty part, in order."""
     if shot.status.state == WAITING:
         return [_header(shot, width)]
-    parts = [_header(shot, width), _incidents(shot, width), _curves(shot, width), _heads(shot, width)]
-    return [part for part in [*parts, _recurrent(shot, width), _data(shot, width)] if part is not None]
+    drawn = (draw(shot, width) for draw in (_header, _incidents, _curves, _heads, _slots, _recurrent, _data))
+    return [part for part in drawn if part is not None]
 
 
 def plain(shot: Snapshot, width: int) -> list[Text]:
@@ -49,7 +63,8 @@ def plain(shot: Snapshot, width: int) -> list[Text]:
     lines: list[Text] = []
     for part in sections(shot, width):
         ruled = Text.assemble(part.title, " ", ("─" * max(0, width - part.title.cell_len - 1), MUTED))
-        lines += [*([] if part.name == "header" else [ruled]), *([part.heads] if part.heads else []), *part.lines]
+        lines += [] if part.name == "header" else [ruled]
+        lines += [*([part.heads] if part.heads else []), *part.printed(width)]
     return lines
 
 
@@ -168,6 +183,8 @@ def _incidents(shot: Snapshot, width: int) -> ScreenSection:
         lines += _incident(group, width)
         if index == 0:
             lines += _hanging("look first at: " + group[0].look_first, width, 9, MUTED) if group[0].look_first else []
+    if any(len(_subjects(group)) > _NAMED for group in _grouped(shot.incidents)):
+        lines += _wrapped(f"every subject: {_command('timeline', shot.path)}", width, MUTED)
     if not lines and shot.last_ended is not None:
         worst, rule, start, end = shot.last_ended
         lines = _wrapped(f"the last one was {rule} ({worst}), from update {start:,}, over at {end:,}", width, MUTED)
@@ -193,9 +210,14 @@ def _grouped(incidents: Sequence[OpenIncident]) -> list[list[OpenIncident]]:
     return groups
 
 
+def _subjects(group: Sequence[OpenIncident]) -> list[str]:
+    """Return what a group is about, without the run itself."""
+    return list(dict.fromkeys(incident.subject for incident in group if incident.subject != "run"))
+
+
 def _incident(group: Sequence[OpenIncident], width: int) -> list[Text]:
     worst = next((incident for incident in group if incident.verdict == "critical"), group[0])
-    subjects = list(dict.fromkeys(incident.subject for incident in group if incident.subject != "run"))
+    subjects = _subjects(group)
     named = ", ".join(cleaned(subject, 40) for subject in subjects[:_NAMED]) + (
         f" and {len(subjects) - _NAMED} more" if len(subjects) > _NAMED else ""
     )
@@ -279,6 +301,45 @@ def _bars(values: Trend, width: int) -> Text:
     return drawn
 
 
+def _slots(shot: Snapshot, width: int) -> ScreenSection | None:
+    """Return the seed modules in slots, the worst first, as ``esper-analyze slots`` judges them."""
+    if not shot.slots and not shot.empty_slots:
+        return None
+    judged = [slot for slot in shot.slots if slot.update is not None]
+    passing = sum(slot.gate.verdict == "ok" for slot in judged)
+    title = many(len(shot.slots) + shot.empty_slots, "slot")
+    title += f", {passing} of {many(len(judged), 'seed module')} pass the gate" if judged else ", no seed module trains"
+    title += f"; {shot.empty_slots} empty" if shot.empty_slots else ""
+    if not shot.slots:
+        return ScreenSection("slots", Text(title, "bold"))
+    names, stages = (
+        min(20, max(len(cleaned(word or "–", 20)) for word in column))
+        for column in ([slot.name for slot in shot.slots], ["stage", *(slot.stage for slot in shot.slots)])
+    )
+    heads = f"{'':{names}} {'gate':14} {'ratio':>9} {'health':>6}  {'stage':{stages}}"
+    lines = [_slot(slot, shot, names, stages, width) for slot in shot.slots]
+    return ScreenSection(
+        *("slots", Text(title, "bold"), Text(_cut(heads, width), MUTED), lines), _command("slots", shot.path)
+    )
+
+
+def _slot(slot: SlotRow, shot: Snapshot, names: int, stages: int, width: int) -> Text:
+    line = Text.assemble(_padded(slot.name, names), " ", (slot.gate.word.ljust(14), VERDICTS[slot.gate.verdict]))
+    line.append(f" {number(slot.ratio):>9} {number(slot.health):>6}  ").append_text(_padded(slot.stage or "–", stages))
+    if slot.alarm is not None:
+        line.append(f" {cleaned(slot.alarm, 40)}")
+    elif slot.update is not None and slot.update < (shot.update or 0):
+        line.append(f" at update {slot.update:,}", MUTED)
+    line.truncate(width, overflow="ellipsis")
+    line.rstrip()
+    return line
+
+
+def _command(name: str, path: str) -> str:
+    """Return a command about a run that can be copied to a shell."""
+    return f"esper-analyze {name} {path_words(shlex.quote(path))}"
+
+
 def _recurrent(shot: Snapshot, width: int) -> ScreenSection | None:
     if not shot.recurrent:
         return None
@@ -311,11 +372,13 @@ def _with_state(line: Text, row: HeadRow | RecurrentRow, shot: Snapshot, width: 
 def _data(shot: Snapshot, width: int) -> ScreenSection:
     losses, cost = shot.losses, shot.cost
     lines: list[Text] = []
-    for file in losses.files[:3]:
+    for file in losses.files[:_LISTED]:
         lines += _hanging(f"file left out: {cleaned(file, 300)}", width, 0, VERDICTS["critical"], further=2)
-    for update, kind, detail, rows in reversed(losses.last[-3:]):
+    lines += _more(len(losses.files) - _LISTED, _command("verify", shot.path), width)
+    for update, kind, detail, rows in reversed(losses.last[-_LISTED:]):
         words = f"update {update:,}: {cleaned(kind)}" + (f", {many(rows, 'row')}" if rows else "")
         lines += _hanging(words + (f": {cleaned(detail, 200)}" if detail else ""), width, 0, "", further=2)
+    lines += _more(losses.events - _LISTED, _command("sql", shot.path) + " 'from losses_of_data'", width)
     if cost.milliseconds is not None:
         share = "" if cost.fraction is None else f", {100 * cost.fraction:.2g} % of its time"
         detail = f"; detail at {cost.sampled_steps} of {cost.optimizer_steps} steps" if cost.sampled_steps else ""
@@ -328,6 +391,11 @@ def _data(shot: Snapshot, width: int) -> ScreenSection:
     return ScreenSection(
         "data", Text(title, "bold" if not (losses.rows or losses.files) else f"bold {VERDICTS['warning']}"), None, lines
     )
+
+
+def _more(left_out: int, command: str, width: int) -> list[Text]:
+    """Say how many lines are left out, if any, and the command that lists all."""
+    return _wrapped(f"{left_out:,} more: {command}", width, MUTED) if left_out > 0 else []
 
 
 def _share(value: float | None) -> str:

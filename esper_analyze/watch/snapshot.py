@@ -12,7 +12,9 @@ import numpy as np
 from esper_analyze.detector.incidents import worst_of
 from esper_analyze.detector.rule import Sign
 from esper_analyze.replay.standing import Coverage
+from esper_analyze.reports.render.rows import Mark
 from esper_analyze.reports.sections.signs import head_state, recurrent_state
+from esper_analyze.reports.sections.slot_history import SlotLocation
 from esper_analyze.schema import BY_NAME
 from esper_analyze.schema.constants import HEAD_GROUP
 from esper_analyze.watch.alarms import OpenIncident, rule_named
@@ -81,6 +83,23 @@ class RecurrentRow:
 
 
 @dataclass(frozen=True, slots=True)
+class SlotRow:
+    """A slot as ``esper-analyze slots`` judges it, at the last update in the window in which its seed module trained.
+
+    ``alarm`` is the rule of the worst open incident about it, None without one.
+    """
+
+    name: str
+    update: int | None
+    gate: Mark
+    ratio: float | None
+    health: float | None
+    stage: str | None
+    blueprint: str | None
+    alarm: str | None
+
+
+@dataclass(frozen=True, slots=True)
 class LossSummary:
     """What was lost of the data: events and rows in all, the last ones in words, files that cannot be used."""
 
@@ -130,6 +149,8 @@ class Snapshot:
     last_ended: tuple[str, str, int, int] | None
     heads: tuple[HeadRow, ...]
     recurrent: tuple[RecurrentRow, ...]
+    slots: tuple[SlotRow, ...]
+    empty_slots: int
     losses: LossSummary
     cost: Cost
     trouble: str | None
@@ -147,6 +168,7 @@ def snapshot(follower: Follower) -> Snapshot:
         _with_worst_and_now(follower, _with_cell_text(follower, alarm))
         for alarm in window.alarms.open_incidents(window.last_update or 0)
     ]
+    slots = _slots(follower)
     planned, ended = info.get("total_updates"), window.alarms.past[-1:]
     return Snapshot(
         path=str(follower.path),
@@ -177,6 +199,8 @@ def snapshot(follower: Follower) -> Snapshot:
         ),
         heads=tuple(_heads(follower, open_now)),
         recurrent=tuple(_recurrent(follower, open_now)),
+        slots=tuple(_slot_row(slot, open_now) for slot in _worst_first(slots, open_now) if slot.seeded),
+        empty_slots=sum(not slot.seeded for slot in slots),
         losses=_losses(follower),
         cost=_cost(follower),
         trouble=follower.trouble,
@@ -289,6 +313,38 @@ def _recurrent(follower: Follower, incidents: Sequence[OpenIncident]) -> list[Re
         trend = tuple(row["c_env_rms_max"] for row in rows)
         phase_rows.append(RecurrentRow(phase, last["update"], state, *numbers, gates, trend))
     return phase_rows
+
+
+def _slots(follower: Follower) -> list[SlotLocation]:
+    """Return every slot with a row in the window."""
+    rows = {name: follower.recent.rows("slots", name) for name in follower.recent.subjects("slots")}
+    return [SlotLocation.of_rows(name, of_slot) for name, of_slot in rows.items() if of_slot]
+
+
+def _worst_first(slots: Sequence[SlotLocation], incidents: Sequence[OpenIncident]) -> list[SlotLocation]:
+    """Return slots with a critical incident, with another one, and the others, each as the gate judges them."""
+
+    def order(slot: SlotLocation) -> tuple[int, int]:
+        alarm = _worst_about(slot.name, incidents)
+        return 2 if alarm is None else int(alarm.verdict != "critical"), slot.severity
+
+    return sorted(slots, key=order)
+
+
+def _worst_about(slot: str, incidents: Sequence[OpenIncident]) -> OpenIncident | None:
+    """Return the worst open incident about a slot, the first of several."""
+    about = [
+        incident
+        for incident in incidents
+        if any(subject == slot and rule_named(rule).table == "slots" for rule, subject, _ in incident.about)
+    ]
+    return min(about, key=lambda incident: incident.verdict != "critical", default=None)
+
+
+def _slot_row(slot: SlotLocation, incidents: Sequence[OpenIncident]) -> SlotRow:
+    alarm = _worst_about(slot.name, incidents)
+    numbers = (slot.ratio, slot.health, slot.stage, slot.blueprint)
+    return SlotRow(slot.name, slot.update, slot.gate, *numbers, None if alarm is None else alarm.rule)
 
 
 def _losses(follower: Follower) -> LossSummary:

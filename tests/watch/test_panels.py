@@ -11,6 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from esper_analyze.reports.sections.signs import head_state
+from esper_analyze.reports.sections.slot_history import read_locations
+from esper_analyze.runs.run import open_run
 from esper_analyze.watch.follow import Follower
 from esper_analyze.watch.panels import lasting, plain
 from esper_analyze.watch.snapshot import Snapshot, snapshot
@@ -257,3 +259,68 @@ def test_nothing_is_said_of_what_is_left_without_a_plan(tmp_path: Path) -> None:
 
     shot = shot_of(write_run(tmp_path / "run", 12, unplanned))
     assert (shot.progress, shot.left_s) == (None, None)
+
+
+GROWING = ("growing_disconnected", "growing_exploding", "growing_healthy", "growing_waits")
+
+
+@pytest.mark.parametrize("name", GROWING)
+def test_a_slot_is_judged_as_the_command_slots_judges_it(name: str) -> None:
+    wanted = {slot.name: slot for slot in read_locations(open_run(SAMPLES / name).connection())}
+    shot = shot_of(SAMPLES / name)
+    assert {slot.name for slot in shot.slots} == {slot.name for slot in wanted.values() if slot.seeded}
+    assert shot.empty_slots == sum(not slot.seeded for slot in wanted.values())
+    for slot in shot.slots:
+        judged = wanted[slot.name]
+        assert (slot.gate, slot.update, slot.ratio, slot.health, slot.stage, slot.blueprint) == (
+            *(judged.gate, judged.update, judged.ratio),
+            *(judged.health, judged.stage, judged.blueprint),
+        )
+
+
+def test_the_worst_slots_come_first_and_a_printed_list_says_what_it_leaves_out() -> None:
+    path = SAMPLES / "growing_exploding"
+    lines = text_of(path, 100).splitlines()
+    start = next(index for index, line in enumerate(lines) if line.startswith("16 slots, 14 of 16 seed modules pass"))
+    gates = [line[13:27].strip() for line in lines[start + 2 : start + 10]]
+    assert gates == ["▲ exploding"] * 2 + ["● passes"] * 6
+    assert "slot_gradient_explosion" in lines[start + 2]
+    assert lines[start + 10].startswith(f"8 more: esper-analyze slots {path}"[:60])
+
+
+def test_a_slot_with_a_critical_incident_comes_before_one_that_only_the_gate_stops(tmp_path: Path) -> None:
+    measured = {"env": 0, "tensors": 4, "should_train": True, "tensors_nonfinite": 0, "health": 0.1}
+
+    def slots(update: int, rows: Rows) -> None:
+        ratios = {"a": 0.5, "b": 0.5, "c": math.nan}
+        rows["slots"] = [
+            {**measured, "stage": "\x1b[2J", "update": update, "place": name, "slot": name, "normalized_ratio": ratio}
+            | ({"exploding_severity": 0.9, "health": 1.0} if name == "b" else {})
+            for name, ratio in ratios.items()
+        ]
+        rows["slots"].append({"update": update, "place": "d", "env": 0, "slot": "d"})
+
+    path = write_run(tmp_path / "run", 40, slots)
+    shot = shot_of(path)
+    alarms = {slot.name: slot.alarm for slot in shot.slots}
+    assert [slot.name for slot in shot.slots][-1] == "a"
+    assert (alarms["a"], alarms["b"]) == (None, "slot_gradient_explosion")
+    assert {slot.name: slot.gate.word for slot in shot.slots} == {"a": "▼ health", "b": "▲ exploding", "c": "✕ NaN"}
+    assert shot.empty_slots == 1
+    assert "\x1b" not in text_of(path, 80)
+
+
+def test_losses_that_are_not_listed_are_counted_with_the_command_that_lists_them(tmp_path: Path) -> None:
+    def lose(update: int, rows: Rows) -> None:
+        rows["losses_of_data"] = [{"update": update, "kind": "dropped", "detail": "disk full", "rows": 3}]
+
+    path = write_run(tmp_path / "run", 5, lose)
+    said = " ".join(text_of(path, 200).split())
+    assert f"2 more: esper-analyze sql {path} 'from losses_of_data'" in said
+    assert "more:" not in text_of(write_run(tmp_path / "other", 3, lose), 200)
+
+
+def test_subjects_that_are_not_named_have_a_command_that_names_them(odd_runs: dict[str, Path]) -> None:
+    path = odd_runs["many heads"]
+    assert f"every subject: esper-analyze timeline {path}" in text_of(path, 200)
+    assert "every subject" not in text_of(SAMPLES / "lstm_masks", 200)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from math import isfinite
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from esper_analyze.reports.render.rows import Mark
 from esper_analyze.runs.series import Series, queried, series_of
@@ -21,6 +21,10 @@ HEALTH_GATE = 0.7
 STRETCHES = 600
 """Most spans of updates in which stages are resolved."""
 _SEED = "tensors > 0 and should_train"
+JUDGED = ("update", "stage", "blueprint", "alpha", "normalized_ratio", "health", "exploding_severity",
+          "vanishing_severity", "tensors_nonfinite", "low_ratio_cause")  # fmt: skip
+"""Columns of the last row in which a seed module should have trained, in the order of ``SlotLocation``."""
+_VERDICTS = ("critical", "warning", "no_data", "ok", "not_applicable")
 PANEL = ("normalized_ratio", "seed_norm", "host_norm", "health", "alpha")
 
 
@@ -40,6 +44,18 @@ class SlotLocation:
     vanishing: float | None
     nonfinite: int | None
     cause: str | None
+
+    @classmethod
+    def of_rows(cls, name: str, rows: Sequence[Mapping[str, Any]]) -> SlotLocation:
+        """Return a slot from its rows in order of updates, as ``read_locations`` does from the whole table."""
+        judged: Mapping[str, Any] = next((row for row in reversed(rows) if row["tensors"] and row["should_train"]), {})
+        seeded = sum(row["tensors"] is not None for row in rows)
+        return cls(name, seeded, *(judged.get(column) for column in JUDGED))
+
+    @property
+    def severity(self) -> int:
+        """Order by what the gate says of the seed module, the worst first."""
+        return _VERDICTS.index(self.gate.verdict)
 
     @property
     def gate(self) -> Mark:
@@ -88,8 +104,7 @@ _LAST = f"""
         select place, count(*) filter (tensors is not null) as seeded, min(env) as env, min(slot) as slot from slots
         group by place
     )
-    select known.place, seeded, update, stage, blueprint, alpha, normalized_ratio, health, exploding_severity,
-        vanishing_severity, tensors_nonfinite, low_ratio_cause
+    select known.place, seeded, {", ".join(JUDGED)}
     from known left join judged using (place) order by known.env, known.slot, known.place
 """
 _SPANS = f"""

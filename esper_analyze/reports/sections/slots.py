@@ -78,7 +78,7 @@ def frame(evidence: Evidence) -> SlotFrame | None:
     locations = read_locations(connection)
     incidents = slot_incidents(evidence, connection)
     worst = {incident.slot: order for order, incident in reversed(list(enumerate(incidents)))}
-    locations.sort(key=lambda location: (worst.get(location.name, len(worst)), _rank(location), not location.seeded))
+    locations.sort(key=lambda location: (worst.get(location.name, len(worst)), location.severity, not location.seeded))
     names = [location.name for location in locations]
     seeded = [location for location in locations if location.seeded]
     bad = [
@@ -96,10 +96,6 @@ def frame(evidence: Evidence) -> SlotFrame | None:
         int((choice.finite & (choice.value == 0.0)).sum()),
         int(choice.finite.sum()),
     )
-
-
-def _rank(location: SlotLocation) -> int:
-    return ("critical", "warning", "no_data", "ok", "not_applicable").index(location.gate.verdict)
 
 
 def layout(data: SlotFrame) -> Layout:
