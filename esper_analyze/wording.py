@@ -6,6 +6,9 @@ import math
 
 from esper_analyze.terminal import cleaned
 
+SIGNS = {"critical": "✗", "warning": "!", "no_data": "?", "info": "·", "ok": "✓"}
+"""How a run stands, in one character of a list; the worst first."""
+
 
 def number(value: float | None) -> str:
     """Return a number, and in words what is not finite."""

@@ -11,7 +11,8 @@ from esper_analyze.errors import EsperError, UsageError
 from esper_analyze.runs.run import RecordedRun, open_run
 from esper_analyze.storage.run_info import find_runs, identity
 
-_MAGIC = ("*", "?", "[")
+PATTERN_SIGNS = ("*", "?", "[")
+"""Characters by which a path that does not exist is a pattern."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +51,7 @@ def run_paths(paths: Iterable[Path]) -> list[Path]:
 
 
 def _runs_of(path: Path) -> list[Path]:
-    if not path.exists() and any(sign in str(path) for sign in _MAGIC):
+    if not path.exists() and any(sign in str(path) for sign in PATTERN_SIGNS):
         matched = [Path(name) for name in sorted(glob.glob(str(path), recursive=True))]  # noqa: PTH207
         runs = [run for folder in matched if folder.is_dir() for run in find_runs(folder)]
         if not runs:

@@ -58,10 +58,10 @@ def sections(shot: Snapshot, width: int) -> list[ScreenSection]:
     return [part for part in drawn if part is not None]
 
 
-def plain(shot: Snapshot, width: int) -> list[Text]:
-    """Return the whole snapshot as lines."""
+def printed(parts: Iterable[ScreenSection], width: int) -> list[Text]:
+    """Return the parts of a view as lines to print."""
     lines: list[Text] = []
-    for part in sections(shot, width):
+    for part in parts:
         ruled = Text.assemble(part.title, " ", ("─" * max(0, width - part.title.cell_len - 1), MUTED))
         lines += [] if part.name == "header" else [ruled]
         lines += [*([part.heads] if part.heads else []), *part.printed(width)]
@@ -115,17 +115,17 @@ def _header(shot: Snapshot, width: int) -> ScreenSection:
     first = Text.assemble((name, "bold"), " " * max(1, width - len(word) - 2 - Text(name).cell_len))
     first.append(f" {word} ", f"bold reverse {VERDICTS[_COLOURS[shot.status.state]]}")
     bad = shot.status.late or shot.status.state in (CRASHED, DELETED)
-    blocks = [_wrapped(headline(shot), width, VERDICTS["warning"] if bad else "")]
+    blocks = [wrapped(headline(shot), width, VERDICTS["warning"] if bad else "")]
     if shot.status.state == RUNNING and width >= WIDE:
-        blocks.append(_wrapped(shot.status.why, width, MUTED))
+        blocks.append(wrapped(shot.status.why, width, MUTED))
     if shot.status.state != WAITING:
         blocks.append(_listed(_facts(shot), width))
     if shot.without_choice:
-        blocks.append(_wrapped("no head has a choice: the masks leave one action", width, VERDICTS["warning"]))
+        blocks.append(wrapped("no head has a choice: the masks leave one action", width, VERDICTS["warning"]))
     if shot.replaced:
-        blocks.append(_wrapped("the run was replaced by another one", width, VERDICTS["warning"]))
+        blocks.append(wrapped("the run was replaced by another one", width, VERDICTS["warning"]))
     if shot.trouble:
-        blocks.append(_wrapped(cleaned(shot.trouble, 300), width, VERDICTS["warning"]))
+        blocks.append(wrapped(cleaned(shot.trouble, 300), width, VERDICTS["warning"]))
     return ScreenSection("header", Text(""), None, [first, *(line for lines in blocks for line in lines)])
 
 
@@ -184,12 +184,12 @@ def _incidents(shot: Snapshot, width: int) -> ScreenSection:
         if index == 0:
             lines += _hanging("look first at: " + group[0].look_first, width, 9, MUTED) if group[0].look_first else []
     if any(len(_subjects(group)) > _NAMED for group in _grouped(shot.incidents)):
-        lines += _wrapped(f"every subject: {_command('timeline', shot.path)}", width, MUTED)
+        lines += wrapped(f"every subject: {_command('timeline', shot.path)}", width, MUTED)
     if not lines and shot.last_ended is not None:
         worst, rule, start, end = shot.last_ended
-        lines = _wrapped(f"the last one was {rule} ({worst}), from update {start:,}, over at {end:,}", width, MUTED)
+        lines = wrapped(f"the last one was {rule} ({worst}), from update {start:,}, over at {end:,}", width, MUTED)
     if shot.judged is not None and shot.judged.lacking:
-        lines += _wrapped(shot.judged.words, width, VERDICTS["no_data"])
+        lines += wrapped(shot.judged.words, width, VERDICTS["no_data"])
     return ScreenSection("incidents", Text(title, "bold"), None, lines)
 
 
@@ -267,7 +267,7 @@ def _curves(shot: Snapshot, width: int) -> ScreenSection | None:
         now = next(value for value in reversed(trend) if value is not None)
         drawn = curve(trend, room) if room >= LEAST_BARS else Text()
         drawn.pad_right(max(room, 0) - drawn.cell_len if room >= LEAST_BARS else 0)
-        lines.append(Text.assemble(_padded(title, longest), " ", drawn, f" {number(now):>9}"))
+        lines.append(Text.assemble(padded(title, longest), " ", drawn, f" {number(now):>9}"))
     count = max(len(trend) for _, trend in shot.curves)
     return ScreenSection("curves", Text(f"the last {many(count, 'update')}", "bold"), None, lines)
 
@@ -291,7 +291,7 @@ _RANK = {"critical": 0, "warning": 1, "no_data": 2}
 
 def _head(head: HeadRow, shot: Snapshot, names: int, trend: int, width: int) -> Text:
     cells = f" {number(head.grad_norm):>9} {number(head.entropy_norm):>8} {_share(head.learnable_fraction):>10}  "
-    line = Text.assemble(_padded(head.name, names), " ", _bars(head.trend, trend), cells)
+    line = Text.assemble(padded(head.name, names), " ", _bars(head.trend, trend), cells)
     return _with_state(line, head, shot, width)
 
 
@@ -324,8 +324,8 @@ def _slots(shot: Snapshot, width: int) -> ScreenSection | None:
 
 
 def _slot(slot: SlotRow, shot: Snapshot, names: int, stages: int, width: int) -> Text:
-    line = Text.assemble(_padded(slot.name, names), " ", (slot.gate.word.ljust(14), VERDICTS[slot.gate.verdict]))
-    line.append(f" {number(slot.ratio):>9} {number(slot.health):>6}  ").append_text(_padded(slot.stage or "–", stages))
+    line = Text.assemble(padded(slot.name, names), " ", (slot.gate.word.ljust(14), VERDICTS[slot.gate.verdict]))
+    line.append(f" {number(slot.ratio):>9} {number(slot.health):>6}  ").append_text(padded(slot.stage or "–", stages))
     if slot.alarm is not None:
         line.append(f" {cleaned(slot.alarm, 40)}")
     elif slot.update is not None and slot.update < (shot.update or 0):
@@ -349,7 +349,7 @@ def _recurrent(shot: Snapshot, width: int) -> ScreenSection | None:
     lines = []
     for row in shot.recurrent:
         cells = f" {number(row.c_rms):>9} {number(row.h_rms):>8} {_share(row.h_saturation):>14}  "
-        line = Text.assemble(_padded(row.phase, 14), " ", _bars(row.trend, trend), cells)
+        line = Text.assemble(padded(row.phase, 14), " ", _bars(row.trend, trend), cells)
         lines.append(_with_state(line, row, shot, width))
     gates = next((row.gates for row in shot.recurrent if any(gate is not None for gate in row.gates)), None)
     if gates is not None:
@@ -382,7 +382,7 @@ def _data(shot: Snapshot, width: int) -> ScreenSection:
     if cost.milliseconds is not None:
         share = "" if cost.fraction is None else f", {100 * cost.fraction:.2g} % of its time"
         detail = f"; detail at {cost.sampled_steps} of {cost.optimizer_steps} steps" if cost.sampled_steps else ""
-        lines += _wrapped(f"recording takes {number(cost.milliseconds)} ms an update{share}{detail}", width, MUTED)
+        lines += wrapped(f"recording takes {number(cost.milliseconds)} ms an update{share}{detail}", width, MUTED)
     lost = f"{many(losses.rows, 'row')} lost" if losses.rows else "no data lost"
     if losses.events and not losses.rows:
         lost = f"{many(losses.events, 'event')} noted, no row lost"
@@ -395,7 +395,7 @@ def _data(shot: Snapshot, width: int) -> ScreenSection:
 
 def _more(left_out: int, command: str, width: int) -> list[Text]:
     """Say how many lines are left out, if any, and the command that lists all."""
-    return _wrapped(f"{left_out:,} more: {command}", width, MUTED) if left_out > 0 else []
+    return wrapped(f"{left_out:,} more: {command}", width, MUTED) if left_out > 0 else []
 
 
 def _share(value: float | None) -> str:
@@ -409,8 +409,9 @@ def _share(value: float | None) -> str:
     return ">99 %" if 0.995 < value < 1 else f"{100 * value:.0f} %"
 
 
-def _padded(name: str, width: int) -> Text:
-    text = Text(cleaned(name, 60))
+def padded(name: str, width: int) -> Text:
+    """Return a name as wide as its column."""
+    text = Text(cleaned(name, 200))
     text.truncate(width, overflow="ellipsis", pad=True)
     return text
 
@@ -425,7 +426,8 @@ def _cut(words: str, width: int) -> str:
     return f"{short.rstrip(' ,·:;')} …" if len(short) > width // 2 else text.plain
 
 
-def _wrapped(words: str, width: int, style: str = "") -> list[Text]:
+def wrapped(words: str, width: int, style: str = "") -> list[Text]:
+    """Return a sentence in lines of at most ``width``."""
     return [Text(line, style) for line in textwrap.wrap(words, max(width, 20)) or [""]]
 
 

@@ -15,7 +15,7 @@ from esper_analyze.storage.log_frames import MAGIC, frames
 from esper_analyze.storage.log_tail import log_numbers
 from esper_analyze.storage.run_files import is_regular, open_file, why_unreadable
 
-_GRAIN = 2.0
+CLOCK_GRAIN = 2.0
 """Seconds within which two changes of a folder may have the same modification time."""
 
 
@@ -64,7 +64,7 @@ class LogTail:
         if changed == self._listed_at:
             return
         # a change within the clock's grain of the listing would not show in the folder's time
-        self._listed_at = changed if time.time() - changed > _GRAIN else None
+        self._listed_at = changed if time.time() - changed > CLOCK_GRAIN else None
         self._numbers = set(log_numbers(self.folder))
         self._last = max(self._numbers, default=self._last)
 

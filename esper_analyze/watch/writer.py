@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from esper_analyze.runs.ending import End, end_of
 from esper_analyze.storage import layout
 from esper_analyze.storage.limits import LARGEST_TEXT
 from esper_analyze.storage.lock import holder, is_held
+from esper_analyze.storage.log_tail import log_numbers
 from esper_analyze.storage.run_files import read_file, why_unreadable
 from esper_analyze.terminal import cleaned
 
@@ -23,10 +25,11 @@ _WORDS = {End.CLOSED: "closed", End.STOPPED: "stopped by Ctrl-C", End.PREEMPTED:
 
 @dataclass(frozen=True, slots=True)
 class Writer:
-    """The ``state`` of one writer, ``why`` in words, and when it closed, where that was recorded."""
+    """The ``state`` of one writer, ``why`` in words, its ``end``, and when it closed, where that was recorded."""
 
     state: str
     why: str
+    end: End
     closed_at: float | None = None
     trouble: str | None = None
     """What is wrong with its clean-close marker, None when it is valid or absent."""
@@ -47,16 +50,25 @@ def writer_of(folder: Path, now: float) -> Writer:
         return Writer(*_ending(reason), None if reason == layout.REPAIRED else _time(marker.get("closed_at")))
     locked = is_held(folder / layout.LOCK_FILE)
     if locked:
-        return Writer(RUNNING, f"written by {cleaned(holder(folder), 60)}")
+        return Writer(RUNNING, f"written by {cleaned(holder(folder), 60)}", End.RUNNING)
     if locked is None:
         silent = now - folder.stat().st_mtime
         unknown = "without locks it is unknown whether its writer is alive"
         return (
-            Writer(RUNNING, unknown)
+            Writer(RUNNING, unknown, End.RUNNING)
             if silent < SEALED_AT_LEAST
-            else Writer(CRASHED, f"{unknown}; nothing was sealed recently")
+            else Writer(CRASHED, f"{unknown}; nothing was sealed recently", End.UNCLOSED)
         )
-    return Writer(CRASHED, "its writer is gone and did not close the run")
+    return Writer(CRASHED, "its writer is gone and did not close the run", End.UNCLOSED)
+
+
+def last_written(folder: Path) -> float:
+    """Return when an attempt's folder or one of its logs was last written (seconds of the epoch)."""
+    times = [folder.stat().st_mtime]
+    for number in log_numbers(folder):
+        with suppress(FileNotFoundError):  # sealed meanwhile
+            times.append((folder / layout.log_name(number)).stat().st_mtime)
+    return max(times)
 
 
 def _time(noted: object) -> float | None:
@@ -66,14 +78,14 @@ def _time(noted: object) -> float | None:
     return float(noted) if 0 < noted < _LATEST else None
 
 
-def _ending(reason: str) -> tuple[str, str]:
-    """Return state and words for the reason that the writer recorded when it closed."""
-    if reason == layout.REPAIRED:
-        return CRASHED, "its writer was gone; the run was repaired since"
+def _ending(reason: str) -> tuple[str, str, End]:
+    """Return state, words and end for the reason that the writer recorded when it closed."""
     end, error = end_of(reason)
+    if reason == layout.REPAIRED:
+        return CRASHED, "its writer was gone; the run was repaired since", end
     if end is End.DIED:
-        return CRASHED, f"died: {cleaned(error, 80)}"
-    return ENDED, "imported" if reason == "imported" else _WORDS[end]
+        return CRASHED, f"died: {cleaned(error, 80)}", end
+    return ENDED, "imported" if reason == "imported" else _WORDS[end], end
 
 
 def _marker(folder: Path) -> dict[str, object] | None:

@@ -24,7 +24,7 @@ from esper_analyze.runs.ending import End, TrainingEnd, end_of, end_of_run
 from esper_analyze.runs.run import open_run
 from esper_analyze.schema import BY_NAME
 from esper_analyze.watch.follow import Follower
-from esper_analyze.watch.panels import plain
+from esper_analyze.watch.panels import printed, sections
 from esper_analyze.watch.snapshot import snapshot
 from recorder import Recorder
 from tests.reports.conftest import trouble
@@ -248,7 +248,7 @@ def test_a_run_without_gradients_is_partly_judged_and_says_why(tmp_path: Path) -
     seen = Follower(path)
     seen.poll()
     assert snapshot(seen).judged == coverage
-    assert coverage.words in " ".join(line.plain.strip() for line in plain(snapshot(seen), 100))
+    assert coverage.words in " ".join(line.plain.strip() for line in printed(sections(snapshot(seen), 100), 100))
 
 
 def test_the_calls_that_would_record_what_rules_lack_are_named_in_next(tmp_path: Path) -> None:

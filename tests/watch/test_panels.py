@@ -9,12 +9,13 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from rich.text import Text
 
 from esper_analyze.reports.sections.signs import head_state
 from esper_analyze.reports.sections.slot_history import read_locations
 from esper_analyze.runs.run import open_run
 from esper_analyze.watch.follow import Follower
-from esper_analyze.watch.panels import lasting, plain
+from esper_analyze.watch.panels import lasting, printed, sections
 from esper_analyze.watch.snapshot import Snapshot, snapshot
 from esper_analyze.watch.sparkline import BARS, curve, sparkline
 from tests.reports.synthetic import Rows, write_run
@@ -30,8 +31,12 @@ def shot_of(path: Path) -> Snapshot:
     return snapshot(seen)
 
 
+def lines_of(path: Path, width: int) -> list[Text]:
+    return printed(sections(shot_of(path), width), width)
+
+
 def text_of(path: Path, width: int) -> str:
-    return "\n".join(line.plain for line in plain(shot_of(path), width))
+    return "\n".join(line.plain for line in lines_of(path, width))
 
 
 def many_heads(update: int, rows: Rows) -> None:
@@ -61,7 +66,7 @@ def odd_runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 @pytest.mark.parametrize("width", [40, 80, 120, 200])
 def test_no_line_is_wider_than_the_screen(width: int, odd_runs: dict[str, Path]) -> None:
     for path in [*odd_runs.values(), *sorted(place for place in SAMPLES.iterdir() if place.is_dir())]:
-        lines = plain(shot_of(path), width)
+        lines = lines_of(path, width)
         assert max(line.cell_len for line in lines) <= max(width, 60)
 
 
