@@ -94,6 +94,7 @@ SLOW = (
     "test_sample_runs.py",
     "watch/test_follow.py",
     "watch/test_panels.py",
+    "watch/test_run_list.py",
     "watch/test_view.py",
 )
 """More than two seconds each: left out by ``.ci/test-fast``, as those above are."""

@@ -69,11 +69,11 @@ def watch(
 
 def _check(paths: Iterable[Path]) -> None:
     """Raise ``UsageError`` for a path that names no run, with how to wait for one."""
-    from esper_analyze.runs.fleet import run_paths
+    from esper_analyze.runs.fleet import runs_of
 
     for path in paths:
         try:
-            run_paths([path])
+            runs_of(path)
         except UsageError as missing:
             wait = "to wait for a run that is yet to begin, add --wait"
             if path.is_dir():

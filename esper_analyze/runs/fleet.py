@@ -45,12 +45,13 @@ def run_paths(paths: Iterable[Path]) -> list[Path]:
     """Return the runs that ``paths`` name, each once, in order. Raises ``UsageError`` for one that names none."""
     by_resolved: dict[Path, Path] = {}
     for path in paths:
-        for run in _runs_of(path):
+        for run in runs_of(path):
             by_resolved.setdefault(run.resolve(), run)
     return list(by_resolved.values())
 
 
-def _runs_of(path: Path) -> list[Path]:
+def runs_of(path: Path) -> list[Path]:
+    """Return the runs that one path names, in order. Raises ``UsageError`` when it names none."""
     if not path.exists() and any(sign in str(path) for sign in PATTERN_SIGNS):
         matched = [Path(name) for name in sorted(glob.glob(str(path), recursive=True))]  # noqa: PTH207
         runs = [run for folder in matched if folder.is_dir() for run in find_runs(folder)]

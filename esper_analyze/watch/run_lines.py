@@ -14,7 +14,7 @@ from esper_analyze.watch.run_list import DAMAGED, RunLine, RunLines
 from esper_analyze.watch.writer import CRASHED, RUNNING
 from esper_analyze.wording import SIGNS, number, tail
 
-_TITLES = ("", "", "run", "update", "", "return", "left", "since", "worst open incident")
+_TITLES = ("", "", "run", "update", "", "return", "left", "since", "worst incident")
 _RIGHT = (3, 4, 5, 6, 7)
 _NAME, _LAST = 2, 8
 _LEAST_NAME = 16

@@ -16,7 +16,7 @@ from pathlib import Path
 from esper_analyze.errors import EsperError
 from esper_analyze.replay.standing import standing
 from esper_analyze.runs.ending import TrainingEnd
-from esper_analyze.runs.fleet import PATTERN_SIGNS, run_paths
+from esper_analyze.runs.fleet import PATTERN_SIGNS, runs_of
 from esper_analyze.storage.folders import attempt_folders
 from esper_analyze.watch.alarms import OpenIncident
 from esper_analyze.watch.follow import Follower
@@ -37,7 +37,7 @@ def present_runs(paths: Iterable[Path]) -> dict[Path, None]:
     runs: dict[Path, None] = {}
     for path in paths:
         with suppress(EsperError, OSError):
-            runs |= dict.fromkeys(run_paths([path]))
+            runs |= dict.fromkeys(runs_of(path))
     return runs
 
 
