@@ -78,7 +78,7 @@ def _options(
 _FIRST: tuple[tuple[Callable[..., None], str], ...] = (
     (ls, "List the runs below a directory."),
     (report, "Write a page: what went wrong first, when, why, what next."),
-    (watch, "Follow a run in the terminal while it grows."),
+    (watch, "Follow one run or several in the terminal while they grow."),
     (plot, "Draw metrics of one run or several."),
     (compare, "Say where runs part, in which metric, and how settings differ."),
     (replay, "Run the detector again, as recorded or with other thresholds."),

@@ -18,7 +18,7 @@ TOPICS: tuple[tuple[str, str], ...] = (
     ("growing", "Seed modules that grow in the slots of a host network."),
     ("ranks", "Distributed training: one run of several processes."),
     ("resume", "Continue a recording after a checkpoint."),
-    ("watch", "Follow a run in the terminal while it trains."),
+    ("watch", "Follow one run or several in the terminal while they train."),
     ("report", "The page, single questions as commands, exit codes."),
     ("rules", "Rules and thresholds: what-if replay, rules of your own."),
     ("backtest", "Score rules and thresholds on labelled runs."),

@@ -23,7 +23,8 @@ _PIPE_WIDTH = 100
 
 def watch(
     paths: Annotated[
-        list[Path], typer.Argument(metavar="RUN|DIR...", help="Run, recorded or to be recorded; directory of runs.")
+        list[Path],
+        typer.Argument(metavar="RUN", help="Runs, recorded or to be recorded, or directories with runs below."),
     ],
     once: Annotated[
         bool, typer.Option("--once", help="Print one snapshot and exit (default when stdout is not a terminal).")

@@ -39,13 +39,13 @@ def _header(lines: RunLines, width: int) -> ScreenSection:
         words.append(f"{lines.ended_lately - len(lines.ended):,} more ended lately")
     if lines.ended_earlier:
         words.append(f"{lines.ended_earlier:,} ended earlier")
-    told = [Text(path_words(lines.directory), "bold")]
+    header = [Text(path_words(lines.directory), "bold")]
     if lines.is_empty:
-        told += wrapped(f"waiting for {path_words(lines.directory)}: no run there yet", width)
+        header += wrapped(f"waiting for {path_words(lines.directory)}: no run there yet", width)
     if words:
         command = f"esper-analyze ls {path_words(shlex.quote(lines.directory))}"
-        told += wrapped(f"{', '.join(words)}: {command}", width, MUTED)
-    return ScreenSection("header", Text(""), None, told)
+        header += wrapped(f"{', '.join(words)}: {command}", width, MUTED)
+    return ScreenSection("header", Text(""), None, header)
 
 
 def _ended(lines: RunLines, drawn: list[Text]) -> ScreenSection:

@@ -127,9 +127,9 @@ class RunList:
 
     def __post_init__(self) -> None:
         self.began = self.clock()
-        plain = not any(sign in str(path) for path in self.paths for sign in PATTERN_SIGNS)
-        self._base = Path(os.path.commonpath([path.absolute() for path in self.paths])) if plain else Path.cwd()
-        self.directory = str(self.paths[0] if len(self.paths) == 1 and plain else self._base)
+        literal = not any(sign in str(path) for path in self.paths for sign in PATTERN_SIGNS)
+        self._base = Path(os.path.commonpath([path.absolute() for path in self.paths])) if literal else Path.cwd()
+        self.directory = str(self.paths[0] if len(self.paths) == 1 and literal else self._base)
 
     def poll(self) -> RunLines:
         """Read what is new and return the lines. A run that cannot be read has a line that says so."""
@@ -226,6 +226,6 @@ class RunList:
 
     def _name(self, path: Path) -> str:
         """Return the path of a run relative to what is watched."""
-        whole = path.absolute()
-        inside = whole.relative_to(self._base) if whole.is_relative_to(self._base) else path
-        return path.name if inside == Path() else str(inside)
+        full = path.absolute()
+        relative = full.relative_to(self._base) if full.is_relative_to(self._base) else path
+        return path.name if relative == Path() else str(relative)
