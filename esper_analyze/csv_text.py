@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -45,6 +45,12 @@ def _csv_cell(cell: object, *, safe: bool) -> str:
     if _QUOTED.search(text):
         text = '"' + text.replace('"', '""') + '"'
     return text or _EMPTY
+
+
+def records_csv(columns: Sequence[str], records: Iterable[Mapping[str, object]], *, safe: bool = False) -> str:
+    """Return a line of ``columns`` and one for each record, where a column that it lacks is an empty cell."""
+    lines = (csv_line((record.get(name) for name in columns), safe=safe) for record in records)
+    return "".join((csv_line(columns), *lines))
 
 
 def safe_frame(rows: polars.DataFrame) -> polars.DataFrame:

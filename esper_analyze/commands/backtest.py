@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from esper_analyze.commands.backtest_output import print_json, print_words, tell_left_out
-from esper_analyze.commands.options import Json, SkipBroken, absolute, takes_options
+from esper_analyze.commands.backtest_output import backtest_facts, print_words, tell_left_out
+from esper_analyze.commands.options import SkipBroken, absolute, takes_options
+from esper_analyze.commands.output import Form, RowOutput
 from esper_analyze.commands.run_options import EVERY_THRESHOLD, DetectorOptions
 from esper_analyze.errors import DAMAGED, UsageError
 from esper_analyze.storage.output_path import refuse_file, writing
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from esper_analyze.detector.thresholds import Thresholds
+    from esper_analyze.replay.backtest import Backtest
     from esper_analyze.replay.scores import Score
     from esper_analyze.runs.run import RecordedRun
 
@@ -33,7 +36,7 @@ Sweeps = Annotated[
 Figure = Annotated[
     Path | None,
     typer.Option(
-        "--figure", "-o", metavar="FILE", help="Draw recall and delay against false alarms (PNG).", callback=absolute
+        "--figure", metavar="FILE", help="Draw recall and delay against false alarms (PNG).", callback=absolute
     ),
 ]
 LabelsFile = Annotated[
@@ -50,18 +53,24 @@ Defaults = Annotated[
 ]
 
 
+@dataclass(frozen=True, kw_only=True)
+class BacktestOptions(DetectorOptions, RowOutput):
+    """The options of ``backtest``: how the runs are judged, and how the scores are written."""
+
+    suffix_hint = "; --figure FILE.png draws the scores"
+
+
 @takes_options(
     *("run_paths", "sweeps", "assignments", "thresholds", "defaults", "rules_files"),
-    *("labels", "figure", "as_json", "skip_broken"),
+    *("labels", "figure", "form", "as_json", "out", "skip_broken", "safe"),
 )
 def backtest(
-    options: DetectorOptions,
+    options: BacktestOptions,
     run_paths: LabelledRuns,
     sweeps: Sweeps = None,
     defaults: Defaults = False,
     labels: LabelsFile = None,
     figure: Figure = None,
-    as_json: Json = False,
     skip_broken: SkipBroken = False,
 ) -> None:
     """Judge labelled RUNS and count, for each rule and setting: recall, false alarms, and delay in updates.
@@ -72,7 +81,7 @@ def backtest(
     updates. Of all rules together, the figures are those of the fault bench: recall net of the twin that a label names,
     cause, delay and false incidents, with 95 % intervals. Each run is read once for all settings.
 
-    Example: esper-analyze backtest sample_runs/runs --sweep kl_spike.critical=0.2,0.5,1,2 -o tradeoff.png
+    Example: esper-analyze backtest sample_runs/runs --sweep kl_spike.critical=0.2,0.5,1,2 --figure tradeoff.png
     """
     from esper_analyze.detector.custom import with_custom
     from esper_analyze.detector.thresholds import ThresholdError, Thresholds
@@ -82,6 +91,7 @@ def backtest(
     from esper_analyze.replay.scores import scores
     from esper_analyze.replay.sweep import parse_sweep
 
+    _ = options.resolved
     rules = with_custom(options.custom)
     try:
         sweep = parse_sweep(sweeps or (), rules)
@@ -102,7 +112,7 @@ def backtest(
     tell_left_out(result)
     if result.tested:
         scored = scores(result)
-        (print_json if as_json else print_words)(result, scored)
+        _write(options, result, scored)
         _write_figure(figure, scored)
     if result.broken:
         raise typer.Exit(DAMAGED)
@@ -111,6 +121,19 @@ def backtest(
             "no run has labels" if labels is None else f"{labels} names none of the runs",
             hint="write labels.toml beside its run.json: healthy = true, or [[fault]]",
         )
+
+
+def _write(options: BacktestOptions, result: Backtest, scored: Sequence[Score]) -> None:
+    from esper_analyze.csv_text import records_csv
+    from esper_analyze.replay.scores import SCORE_COLUMNS
+    from esper_analyze.strict_json import strict_json
+
+    if options.resolved is Form.JSON:
+        options.write(strict_json(backtest_facts(result, scored)))
+    elif options.resolved is Form.CSV:
+        options.write(records_csv(SCORE_COLUMNS, map(asdict, scored), safe=options.safe))
+    else:
+        options.write(lambda: print_words(result, scored))
 
 
 def _run_folders(run_paths: Sequence[Path]) -> list[Path]:

@@ -38,10 +38,9 @@ def tell_left_out(result: Backtest) -> None:
         say(f"{left} of {left + len(result.tested)} runs are left out{why}")
 
 
-def print_json(result: Backtest, scored: Sequence[Score]) -> None:
-    """Write runs, scores, detections and, for each setting, the fault bench's tables as JSON."""
+def backtest_facts(result: Backtest, scored: Sequence[Score]) -> dict[str, object]:
+    """Return runs, scores, detections and, for each setting, the fault bench's tables as data."""
     from esper_analyze.replay.scores import detections, setting_labels
-    from esper_analyze.strict_json import strict_json
 
     runs = [
         {
@@ -57,7 +56,7 @@ def print_json(result: Backtest, scored: Sequence[Score]) -> None:
         for run in result.tested
     ]
     broken = [{"run": str(path), "reason": why} for path, why in result.broken]
-    facts = {
+    return {
         "runs": runs,
         "unlabelled": [str(path) for path in result.unlabelled],
         "broken": broken,
@@ -65,7 +64,6 @@ def print_json(result: Backtest, scored: Sequence[Score]) -> None:
         "detections": detections(result),
         "all_rules": [_all_rules(result, index, label) for index, label in enumerate(setting_labels(result))],
     }
-    put(strict_json(facts))
 
 
 def _all_rules(result: Backtest, setting: int, label: str) -> dict[str, object]:

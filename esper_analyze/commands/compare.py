@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from esper_analyze.commands.options import Json, Open, SkipBroken, show_file
+from esper_analyze.commands.options import Json, Open, RunPaths, SkipBroken, show_file
 from esper_analyze.commands.run_options import open_runs
 from esper_analyze.errors import FINDINGS, UsageError
 from esper_analyze.storage.output_path import refuse_folder
@@ -20,12 +20,6 @@ if TYPE_CHECKING:
     from esper_analyze.runs.fleet import RecordedFleet
     from esper_analyze.runs.run import RecordedRun
 
-ComparedRuns = Annotated[
-    list[Path],
-    typer.Argument(
-        metavar="RUN…", help="Two or more runs: run directories, directories that contain runs, or patterns."
-    ),
-]
 MOST_SETTINGS = 12
 """Differing settings listed in the terminal; page and JSON list all."""
 MOST_LABELS = 2
@@ -43,7 +37,7 @@ _NUMBERS = (
 
 
 def compare(
-    paths: ComparedRuns,
+    paths: RunPaths,
     out: Annotated[
         Path, typer.Option("--out", "-o", metavar="DIR", help="Directory for the page, its figures and compare.json.")
     ] = Path("reports/compare"),

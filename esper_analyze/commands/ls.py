@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from esper_analyze.commands.options import Fail, Json
+from esper_analyze.commands.options import Fail, takes_options
+from esper_analyze.commands.output import Form, RowOutput
 from esper_analyze.errors import DAMAGED, FINDINGS, UsageError
 from esper_analyze.terminal import cleaned, escaped, path_words, progress, put, say, show_table
 
@@ -24,6 +25,21 @@ WIDTH = 80
 """Columns of the terminal that a line takes at most."""
 _SIGNS = {"critical": "✗", "warning": "!", "no_data": "?", "info": "·", "ok": "✓"}
 _NARROW = ("", "run", "updates", "steps", "return", "state", "worst incident")
+_COLUMNS = (
+    *("path", "name", "framework", "algorithm", "created", "updates", "env_steps", "episode_return", "ended", "status"),
+    *(
+        "verdict",
+        "label",
+        "worst_rule",
+        "worst_subject",
+        "worst_verdict",
+        "worst_update",
+        "judged",
+        "unjudged",
+        "fault",
+    ),
+)
+"""Of CSV: the fields of a summary."""
 _LEAST_NAME = 22
 FEW = 20
 """Runs up to which reading them shows no bar."""
@@ -40,7 +56,12 @@ class Sort(StrEnum):
     WORST = "worst"
 
 
+@takes_options(
+    *("directory", "sort", "broken", "since", "wide", "form", "as_json", "out"),
+    *("fail_on", "safe"),
+)
 def ls(
+    output: RowOutput,
     directory: Annotated[
         Path | None,
         typer.Argument(metavar="DIR", help="Directory to look in, at any depth. [default: runs, if it exists, else .]"),
@@ -58,7 +79,6 @@ def ls(
     wide: Annotated[
         bool, typer.Option("--wide", help="All columns, as wide as they are: framework, status, and why.")
     ] = False,
-    as_json: Json = False,
     fail_on: Fail = None,
 ) -> None:
     """List the runs below DIR, a line each: how far they came, what they return, how they stand.
@@ -71,17 +91,21 @@ def ls(
 
     Example: esper-analyze ls runs --broken --since 2d --sort worst
     """
+    from esper_analyze.csv_text import records_csv
     from esper_analyze.strict_json import strict_json
 
+    form = output.resolved
     earliest = None if since is None else _moment(since)
     directory = directory or (Path("runs") if Path("runs").is_dir() else Path())
     summaries = _summaries(directory)
     shown = [one for one in summaries if _asked_for(one, broken=broken, earliest=earliest)]
     shown.sort(key=_ORDERS[sort])
-    if as_json:
-        put(strict_json(shown))
+    if form is Form.JSON:
+        output.write(strict_json(shown))
+    elif form is Form.CSV:
+        output.write(records_csv(_COLUMNS, map(_record, shown), safe=output.safe))
     elif shown:
-        _print(shown, directory, wide=wide)
+        output.write(lambda: _print(shown, directory, wide=wide))
     else:
         say(f"no recorded run at or below {directory}" if not summaries else f"none of {len(summaries)} runs fits")
     bad = sum(summary.fault is not None for summary in shown)
@@ -125,6 +149,11 @@ def _print(summaries: Sequence[RunSummary], directory: Path, *, wide: bool) -> N
     for summary in summaries:
         if summary.fault is not None:
             say(f"{path_words(summary.path)}: {summary.fault}")
+
+
+def _record(summary: RunSummary) -> dict[str, object]:
+    worst = {f"worst_{name}": cell for name, cell in (summary.worst or {}).items()}
+    return {name: getattr(summary, name, None) for name in _COLUMNS} | worst
 
 
 def _moment(since: str) -> float:

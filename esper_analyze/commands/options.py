@@ -24,7 +24,13 @@ class FailOn(StrEnum):
 RunPath = Annotated[Path, typer.Argument(metavar="RUN", help="Directory of one recorded run (it holds run.json).")]
 Json = Annotated[
     bool,
-    typer.Option("--json", help='Strict JSON on stdout; NaN and ±Inf are the texts "NaN", "Infinity", "-Infinity".'),
+    typer.Option("--json", help='Strict JSON; NaN and ±Inf are the texts "NaN", "Infinity", "-Infinity".'),
+]
+RunPaths = Annotated[
+    list[Path],
+    typer.Argument(
+        metavar="RUN…", help="Recorded runs (directories that hold run.json), directories of such, or patterns."
+    ),
 ]
 AllAttempts = Annotated[bool, typer.Option("--all-attempts", help="Include rows that were superseded after a resume.")]
 Rank = Annotated[

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from esper_analyze.commands.options import Open, SkipBroken, absolute, show_file
+from esper_analyze.commands.options import Open, SkipBroken, absolute, show_file, takes_options
+from esper_analyze.commands.run_options import UpdateRange
 from esper_analyze.errors import UsageError
 from esper_analyze.storage.atomic import write_files
 from esper_analyze.storage.output_path import refuse_file, writing
@@ -20,7 +21,12 @@ if TYPE_CHECKING:
 _FORMS = {".png": "png", ".svg": "svg"}
 
 
+@takes_options(
+    *("arguments", "subject", "x", "first", "last", "latest"),
+    *("out", "skip_broken", "opens"),
+)
 def plot(
+    updates: UpdateRange,
     arguments: Annotated[
         list[str],
         typer.Argument(
@@ -34,11 +40,6 @@ def plot(
     x: Annotated[
         str, typer.Option("--x", metavar="X", help="update, env_steps, time (seconds), or another metric: points.")
     ] = "update",
-    first: Annotated[int | None, typer.Option("--from", metavar="N", help="First update drawn.", min=0)] = None,
-    last: Annotated[int | None, typer.Option("--to", metavar="N", help="Last update drawn.", min=0)] = None,
-    latest: Annotated[
-        int | None, typer.Option("--last", metavar="N", help="Draw only the last N updates of each run.", min=1)
-    ] = None,
     out: Annotated[
         Path, typer.Option("--out", "-o", metavar="FILE", help="File to write, .png or .svg.", callback=absolute)
     ] = Path("plot.png"),
@@ -57,15 +58,14 @@ def plot(
     """
     from esper_analyze.reports.metric_plots import plot_file
 
-    if latest is not None and first is not None:
-        raise UsageError("--last and --from cannot be combined", hint="give one of them")
+    updates.refuse_contradiction()
     form = _FORMS.get(out.suffix.lower())
     if form is None:
         raise UsageError(f"{out.name} is neither .png nor .svg", hint="name the file as one of them")
     refuse_file(out)
     panels = _panels(arguments, subject, x, skip_broken=skip_broken)
-    begin = first if latest is None else -latest
-    picture = plot_file([_between(panel, begin, last) for panel in panels], form)
+    begin = updates.first if updates.latest is None else -updates.latest
+    picture = plot_file([_between(panel, begin, updates.last) for panel in panels], form)
     with writing(out):
         out.parent.mkdir(parents=True, exist_ok=True)
         write_files(out.parent, {out.name: picture})

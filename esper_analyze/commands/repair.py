@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from esper_analyze.commands.changing import changing
-from esper_analyze.commands.options import Json, RunPath
+from esper_analyze.commands.options import RunPath, takes_options
+from esper_analyze.commands.output import Form, TextOutput
 from esper_analyze.terminal import escaped, path_words, put, show_table
 
 if TYPE_CHECKING:
@@ -17,7 +18,8 @@ if TYPE_CHECKING:
 Dry = Annotated[bool, typer.Option("--dry-run", help="Show what would be done without changing anything.")]
 
 
-def repair(run_path: RunPath, dry_run: Dry = False, as_json: Json = False) -> None:
+@takes_options("run_path", "dry_run", "form", "as_json", "out")
+def repair(output: TextOutput, run_path: RunPath, dry_run: Dry = False) -> None:
     """Repair RUN after a crash: seal the complete rows of its log, and take files that are damaged out of it.
 
     Nothing that was recorded is deleted: damaged files go to the folder `set-aside` beside the sound ones, with a note
@@ -29,13 +31,14 @@ def repair(run_path: RunPath, dry_run: Dry = False, as_json: Json = False) -> No
     from esper_analyze.storage.maintenance.repair import repair as mend
     from esper_analyze.strict_json import strict_json
 
+    form = output.resolved
     with changing(run_path, "repairing") as step:
         acts = mend(run_path, dry=dry_run, step=step)
-    if as_json:
+    if form is Form.JSON:
         facts = {"run": str(run_path), "dry_run": dry_run, "acts": [asdict(act) for act in acts]}
-        put(strict_json(facts))
+        output.write(strict_json(facts))
     else:
-        _print(path_words(run_path), acts, dry=dry_run)
+        output.write(lambda: _print(path_words(run_path), acts, dry=dry_run))
 
 
 def _print(run: str, acts: list[Act], *, dry: bool) -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Annotated
 
 import typer
 
-from esper_analyze.commands.options import Json, takes_options
-from esper_analyze.commands.replay_output import print_json, print_words
+from esper_analyze.commands.options import takes_options
+from esper_analyze.commands.output import Form, TextOutput
+from esper_analyze.commands.replay_output import print_words, replay_facts
 from esper_analyze.commands.run_options import RunOptions
 from esper_analyze.errors import DAMAGED, UsageError
 from esper_analyze.terminal import progress, say
@@ -15,11 +17,16 @@ from esper_analyze.terminal import progress, say
 Verify = Annotated[bool, typer.Option("--verify", help="Compare with the live findings; exit 3 if they differ.")]
 
 
+@dataclass(frozen=True, kw_only=True)
+class ReplayOptions(RunOptions, TextOutput):
+    """The options of ``replay``: which run, how it is judged, and how the answer is written."""
+
+
 @takes_options(
     *("path", "assignments", "thresholds", "rules_files", "verify"),
-    *("rank", "as_json", "fail_on", "skip_broken"),
+    *("rank", "form", "as_json", "out", "fail_on", "skip_broken"),
 )
-def replay(options: RunOptions, verify: Verify = False, as_json: Json = False) -> None:
+def replay(options: ReplayOptions, verify: Verify = False) -> None:
     """Run the detector again over RUN and show what it finds: as recorded, or what other thresholds would find.
 
     With other thresholds or rules, what is new, gone or moved against the live recording is listed too: incidents as a
@@ -35,9 +42,11 @@ def replay(options: RunOptions, verify: Verify = False, as_json: Json = False) -
     from esper_analyze.replay.replay import replay as run_replay
     from esper_analyze.replay.whatif import what_if
     from esper_analyze.runs.damaged_shard import naming_damaged_shard
+    from esper_analyze.strict_json import strict_json
 
     if verify and (options.thresholds or options.assignments):
         raise UsageError("--verify compares with the recording, so it takes no other thresholds", hint="leave one out")
+    form = options.resolved
     run = options.open()
     rules = options.rules(run)
     stored = stored_thresholds(run, rules)
@@ -48,7 +57,10 @@ def replay(options: RunOptions, verify: Verify = False, as_json: Json = False) -
         result = run_replay(run, chosen, rules=rules, progress=step)
         different = verified(run, result) if verify else None
         compared = what_if(run, result, stored) if options.judges_otherwise(run) and not verify else None
-    (print_json if as_json else print_words)(run, result, different, compared)
+    if form is Form.JSON:
+        options.write(strict_json(replay_facts(run, result, different, compared)))
+    else:
+        options.write(lambda: print_words(run, result, different, compared))
     if different:
         say(f"replay and recording differ in {len(different)} places")
         if continued(run):

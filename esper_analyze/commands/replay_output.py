@@ -18,11 +18,11 @@ MOST_LINES = 20
 _TITLES = ("change", "verdict", "incident", "alarm live", "alarm now")
 
 
-def print_json(run: RecordedRun, result: Replay, different: list[Difference] | None, compared: WhatIf | None) -> None:
-    """Write the replay as JSON, with its differences from the recording or what other thresholds change."""
-    from esper_analyze.strict_json import strict_json
-
-    facts = {
+def replay_facts(
+    run: RecordedRun, result: Replay, different: list[Difference] | None, compared: WhatIf | None
+) -> dict[str, object]:
+    """Return the replay as data, with its differences from the recording or what other thresholds change."""
+    facts: dict[str, object] = {
         "run": str(run.path),
         "updates": result.updates,
         "left_out": [{"file": str(one.file), "reason": one.reason} for one in run.broken],
@@ -37,7 +37,7 @@ def print_json(run: RecordedRun, result: Replay, different: list[Difference] | N
         facts["differences"] = different
     if compared is not None:
         facts["what_if"] = compared
-    put(strict_json(facts))
+    return facts
 
 
 def print_words(run: RecordedRun, result: Replay, different: list[Difference] | None, compared: WhatIf | None) -> None:

@@ -1,10 +1,10 @@
-"""The options that say which run a command is about and how it is judged, and what follows from them."""
+"""The options that say which runs a command is about, how they are judged, and which of their updates are shown."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -91,14 +91,50 @@ class DetectorOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
-class RunOptions(DetectorOptions):
-    """The run that a command is about, and how it is judged."""
+class JudgingOptions(DetectorOptions):
+    """What of a run is read, how it is judged, and which findings are a failure."""
 
-    path: RunPath
     rank: Rank = None
     skip_broken: SkipBroken = False
     all_attempts: AllAttempts = False
     fail_on: Fail = None
+
+    def chosen_rank(self, run: RecordedRun) -> RecordedRun:
+        """Return the rank of ``run`` that is asked for, all of it without one."""
+        return run if self.rank is None else run.only(self.rank)
+
+    def evidence(self, run: RecordedRun, doing: str = "judging") -> Evidence:
+        """Judge ``run`` with the recorded thresholds, changed as asked, and return what reports need."""
+        from esper_analyze.replay.evidence import gather
+        from esper_analyze.replay.recorded_rules import stored_thresholds
+        from esper_analyze.runs.damaged_shard import naming_damaged_shard
+
+        rules = self.rules(run)
+        chosen = self.changed(stored_thresholds(run, rules))
+        with naming_damaged_shard(run), progress(doing, run.last_update) as step:
+            return gather(run, chosen, rules=rules, progress=step)
+
+    def fails(self, run: RecordedRun, findings: Iterable[Finding]) -> bool:
+        """Return whether one of ``findings``, or how the training ended, is at least as bad as --fail-on."""
+        from esper_analyze.replay.standing import verdict_of_end
+        from esper_analyze.runs.ending import end_of_run
+
+        if self.fail_on is None:
+            return False
+        bad = {"critical"} if self.fail_on is FailOn.CRITICAL else {"warning", "critical"}
+        return verdict_of_end(end_of_run(run)) in bad or any(finding.verdict in bad for finding in findings)
+
+    def exit_if_found(self, run: RecordedRun, findings: Iterable[Finding]) -> None:
+        """Exit 1 when ``fails`` says so."""
+        if self.fails(run, findings):
+            raise typer.Exit(FINDINGS)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunOptions(JudgingOptions):
+    """The one run that a command is about, and how it is judged."""
+
+    path: RunPath
 
     def open(self) -> RecordedRun:
         """Open the run, or one rank of it, and report what is left out; custom rules are checked first."""
@@ -107,29 +143,34 @@ class RunOptions(DetectorOptions):
         _ = self.custom
         run = open_run(self.path, skip_broken=self.skip_broken, all_attempts=self.all_attempts)
         tell_left_out(run)
-        return run if self.rank is None else run.only(self.rank)
+        return self.chosen_rank(run)
 
-    def evidence(self, run: RecordedRun) -> Evidence:
-        """Judge ``run`` with the recorded thresholds, changed as asked, and return what reports need."""
-        from esper_analyze.replay.evidence import gather
-        from esper_analyze.replay.recorded_rules import stored_thresholds
-        from esper_analyze.runs.damaged_shard import naming_damaged_shard
 
-        rules = self.rules(run)
-        chosen = self.changed(stored_thresholds(run, rules))
-        with naming_damaged_shard(run), progress("judging", run.last_update) as step:
-            return gather(run, chosen, rules=rules, progress=step)
+@dataclass(frozen=True, kw_only=True)
+class UpdateRange:
+    """The updates that are shown: all, from one to another, or the last so many of each run."""
 
-    def exit_if_found(self, run: RecordedRun, findings: Iterable[Finding]) -> None:
-        """Exit 1 when one of ``findings``, or how the training ended, is at least as bad as --fail-on."""
-        from esper_analyze.replay.standing import verdict_of_end
-        from esper_analyze.runs.ending import end_of_run
+    first: Annotated[int | None, typer.Option("--from", metavar="N", help="First update shown.", min=0)] = None
+    last: Annotated[int | None, typer.Option("--to", metavar="N", help="Last update shown.", min=0)] = None
+    latest: Annotated[
+        int | None, typer.Option("--last", metavar="N", help="Show only the last N updates of each run.", min=1)
+    ] = None
 
-        if self.fail_on is None:
-            return
-        bad = {"critical"} if self.fail_on is FailOn.CRITICAL else {"warning", "critical"}
-        if verdict_of_end(end_of_run(run)) in bad or any(finding.verdict in bad for finding in findings):
-            raise typer.Exit(FINDINGS)
+    def refuse_contradiction(self) -> None:
+        """Raise ``UsageError`` for options that name no range together."""
+        for value, name in ((self.first, "--from"), (self.last, "--to")):
+            if self.latest is not None and value is not None:
+                raise UsageError(f"--last and {name} cannot be combined", hint="give one of them")
+        if self.first is not None and self.last is not None and self.first > self.last:
+            raise UsageError(f"--from {self.first} is after --to {self.last}", hint="the first update comes first")
+
+    def of(self, updates: tuple[int, int]) -> tuple[int, int] | None:
+        """Return the first and the last update shown of a run whose own are ``updates``, None for all of them."""
+        if self.first is self.last is self.latest is None:
+            return None
+        first, last = updates
+        begin = last + 1 - self.latest if self.latest is not None else self.first
+        return max(first, begin or first), last if self.last is None else min(last, self.last)
 
 
 def _from_file(file: Path, base: Thresholds) -> Thresholds:
@@ -145,12 +186,19 @@ def _from_file(file: Path, base: Thresholds) -> Thresholds:
 
 
 def open_runs(paths: Sequence[Path], *, skip_broken: bool, all_attempts: bool = False) -> RecordedFleet:
-    """Open the runs that ``paths`` name and report what is left out: runs, damaged files, missing ranks."""
-    from esper_analyze.runs.fleet import open_fleet
+    """Open the runs that ``paths`` name and report what is left out: runs, damaged files, missing ranks.
 
-    fleet = open_fleet(paths, skip_broken=skip_broken, all_attempts=all_attempts)
+    Raises ``UsageError`` when none can be opened.
+    """
+    from esper_analyze.runs.fleet import open_fleet, run_paths
+
+    found = run_paths(paths)
+    with progress("opening", len(found)) as step:
+        fleet = open_fleet(found, skip_broken=skip_broken, all_attempts=all_attempts, progress=step)
     for error in fleet.unopened:
         say(f"esper-analyze: warning: left out: {error.message}")
+    if not fleet.runs:
+        raise UsageError("none of these runs can be opened", hint="`esper-analyze verify` says what is wrong with them")
     for _, run in fleet.runs:
         tell_left_out(run)
     return fleet

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from inspect import cleandoc
 
 from esper_analyze.commands.options import takes_options
 from esper_analyze.commands.questions import AnswerOptions, answer
+
+_OF_WHAT = """--from, --to and --last limit sentences, rows and picture to these updates. Rules judge the whole run, and
+--fail-on goes by the findings in effect in these updates. Several runs are answered one after the other."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,9 +35,12 @@ class SectionCommand:
 
             answer(options, section_named(self.name))
 
-        command.__doc__ = self.help
+        description, example = cleandoc(self.help).rsplit("\n\n", 1)
+        command.__doc__ = f"{description}\n\n{_OF_WHAT}\n\n{example}"
         judging = ("assignments", "thresholds", "rules_files", "rank", "fail_on") if self.judges else ("rank",)
-        return takes_options("path", "form", "out", *judging, "skip_broken", "safe")(command)
+        return takes_options(
+            *("paths", "form", "as_json", "out", "first", "last", "latest"), *judging, *("skip_broken", "safe")
+        )(command)
 
 
 SECTION_COMMANDS: tuple[SectionCommand, ...] = (
@@ -41,6 +48,8 @@ SECTION_COMMANDS: tuple[SectionCommand, ...] = (
         name="timeline",
         asks="When were incidents open, and when was more detail recorded?",
         help="""List incidents in the order in which they began, with causes; as a picture, with the telemetry level.
+
+        Of some updates, the incidents that were open in them; sentences stay about the whole run, and say so.
 
         Example: esper-analyze timeline RUN --format csv
         """,

@@ -20,7 +20,6 @@ from esper_analyze.storage.output_path import refuse_file
 from esper_analyze.terminal import put, tell
 
 if TYPE_CHECKING:
-    from esper_analyze.runs.run import RecordedRun
     from esper_analyze.sql.session import Session
 
 Given = Annotated[
@@ -74,7 +73,7 @@ def sql(
     refuse_unless_csv(safe=spreadsheet_safe, is_csv=chosen is ResultFormat.CSV)
     if out is not None:
         refuse_file(out)
-    runs = _opened(paths, skip_broken=skip_broken, all_attempts=all_attempts)
+    runs = open_runs(paths, skip_broken=skip_broken, all_attempts=all_attempts).runs
     from esper_analyze.sql.session import Session
 
     with Session(runs, timeout=timeout, memory=int(memory * 1e9), attempts=all_attempts) as session:
@@ -131,13 +130,6 @@ def _format(shape: ResultFormat | None, out: Path | None, *, as_json: bool, as_c
             f"{out} does not say by its ending how to write it", hint="add --format csv|json|jsonl|parquet"
         )
     return ResultFormat(ending)
-
-
-def _opened(paths: Sequence[Path], *, skip_broken: bool, all_attempts: bool) -> tuple[tuple[str, RecordedRun], ...]:
-    runs = open_runs(paths, skip_broken=skip_broken, all_attempts=all_attempts).runs
-    if not runs:
-        raise UsageError("none of these runs can be opened", hint="`esper-analyze verify` says what is wrong with them")
-    return runs
 
 
 def _refuse_out(out: Path | None) -> None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from esper_analyze.commands.options import Json
+from esper_analyze.commands.options import takes_options
+from esper_analyze.commands.output import Form, RowOutput
 from esper_analyze.errors import DAMAGED, DamagedError, UsageError
 from esper_analyze.terminal import counted, escaped, path_words, put, say, show_table, tell
 
@@ -19,17 +22,22 @@ CheckedRuns = Annotated[
 ]
 
 
-def verify(runs: CheckedRuns, as_json: Json = False) -> None:
+@takes_options("runs", "form", "as_json", "out", "safe")
+def verify(output: RowOutput, runs: CheckedRuns) -> None:
     """Check each RUN down to the last cell, and name the file, table, rows and reason of each fault.
 
     A run that was killed is fine: its log ends in the middle of an update, and a note says where. Exit code 3 when
     something is damaged or missing that should be there.
 
+    As CSV, a line for each fault or note, and one for a run without any.
+
     Example: esper-analyze verify sample_runs/runs
     """
+    from esper_analyze.csv_text import records_csv
     from esper_analyze.storage.maintenance.verify import runs_at
     from esper_analyze.strict_json import strict_json
 
+    form = output.resolved
     results = []
     refused: list[UsageError | DamagedError] = []
     for path in [path for argument in runs for path in runs_at(argument)]:
@@ -41,11 +49,13 @@ def verify(runs: CheckedRuns, as_json: Json = False) -> None:
         ) as error:  # a newer schema, no permission: others are checked
             refused.append(error)
             tell(error)
-    if as_json:
-        put(strict_json([result.as_dict() for result in results]))
+    if form is Form.JSON:
+        output.write(strict_json([result.as_dict() for result in results]))
+    elif form is Form.CSV:
+        records = (record for result in results for record in _records(result))
+        output.write(records_csv(_COLUMNS, records, safe=output.safe))
     else:
-        for result in results:
-            _print(result)
+        output.write(lambda: _print_all(results))
     bad = sum(bool(result.damage) for result in results)
     looked_at = len(results) + len(refused)
     if refused and looked_at > 1:
@@ -63,6 +73,21 @@ def _checked(path: Path) -> Verified:
 
     with counted(f"checking {escaped(path.name)}", shard_count(path)) as step:
         return check(path, step)
+
+
+def _records(verified: Verified) -> Iterator[dict[str, object]]:
+    """Yield the faults and notes of a run as flat records, one without any for a run that has none."""
+    run = {"run": verified.path, "fine": not verified.damage, "status": verified.status, "files": verified.files}
+    run |= {"bytes": verified.bytes, "run_rows": verified.rows, "updates": verified.updates}
+    for fault in verified.faults:
+        yield {**run, **asdict(fault)}
+    if not verified.faults:
+        yield run
+
+
+def _print_all(results: Sequence[Verified]) -> None:
+    for result in results:
+        _print(result)
 
 
 def _print(verified: Verified) -> None:
@@ -91,6 +116,13 @@ def _cells(verified: Verified) -> list[list[str]]:
         ]
         for fault in sorted(verified.faults, key=lambda fault: fault.kind)
     ]
+
+
+_COLUMNS = (
+    *("run", "fine", "status", "files", "bytes", "run_rows", "updates"),
+    *("kind", "rank", "attempt", "file", "table", "rows", "reason"),
+)
+"""Of CSV: the run, then the fault."""
 
 
 def _file(name: str) -> str:

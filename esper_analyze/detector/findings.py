@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 
 import numpy as np
@@ -53,6 +53,23 @@ class Finding:
         """Whether all fields are equal; NaN equals NaN."""
         mine, theirs = asdict(self), asdict(other)
         return all(_same(mine[name], theirs[name]) for name in mine)
+
+
+def in_effect(findings: Sequence[Finding], first: int, last: int) -> list[Finding]:
+    """Return the findings, of ``findings`` in order, that hold at some update from ``first`` to ``last``.
+
+    A verdict holds until the next one on the same key. What could not be judged holds in its update, and ends none.
+    """
+    next_judged: dict[FindingKey, float] = {}
+    holding = []
+    for finding in reversed(findings):
+        judged = BY_WORD[finding.verdict] >= Verdict.OK
+        until = next_judged.get(finding.key, math.inf) if judged else finding.update + 1
+        if finding.update <= last and until > first:
+            holding.append(finding)
+        if judged:
+            next_judged[finding.key] = finding.update
+    return holding[::-1]
 
 
 def _same(first: object, second: object) -> bool:

@@ -18,15 +18,19 @@ from esper_analyze.detector.thresholds import Thresholds
 from esper_analyze.detector.verdict import BY_WORD, NONFINITE, Judgement, Verdict
 from esper_analyze.schema.constants import HEAD_GROUP
 
+CLEARED = "cleared"
+"""``Incident.ended`` of one that is over."""
+
 
 @dataclass(frozen=True, slots=True)
 class Incident:
     """One fault that one rule found on one metric of one subject.
 
     ``start`` and ``end`` are its first and last update in alarm, ``onset`` the first update of the streak that led to
-    the alarm; ``ended`` is "cleared" or "open". An alarm that returns before it has cleared (``Limits.clear_after``) is
-    the same incident. ``peak`` is the worst value (non-finite is worse than any number), ``peak_verdict`` the worst
-    verdict, ``count`` the updates in alarm. Updates that could not be judged neither end an incident nor count.
+    the alarm; ``ended`` is "cleared" or "open", in an excerpt of the run also "cleared later". An alarm that returns
+    before it has cleared (``Limits.clear_after``) is the same incident. ``peak`` is the worst value (non-finite is
+    worse than any number), ``peak_verdict`` the worst verdict, ``count`` the updates in alarm. Updates that could not
+    be judged neither end an incident nor count.
     ``cause`` is the index, in ``IncidentTracker.incidents()``, of the incident that this one is shown under.
     ``statistic`` names the quantity of ``peak``, ``threshold`` and ``now``. ``threshold`` is the bound of the worst
     verdict when it was first crossed (None for a non-finite value); ``now`` is the value at ``now_update``, the last
@@ -61,6 +65,11 @@ class Incident:
         return self.rule, self.subject, self.metric
 
     @property
+    def lasting(self) -> bool:
+        """Whether it is in alarm at the last update of the run, or of the excerpt of it."""
+        return self.ended != CLEARED
+
+    @property
     def how_it_ended(self) -> str:
         """How it ended: cleared, still open, or better at the last judged update but not long enough to clear."""
         if self.ended != "open":
@@ -77,6 +86,20 @@ class Incident:
 def unmerged(incidents: Iterable[Incident]) -> list[Incident]:
     """Return the incidents per rule and subject, with merged ones split into their parts."""
     return [part for incident in incidents for part in incident.parts or (incident,)]
+
+
+def open_between(incidents: Sequence[Incident], first: int, last: int) -> list[Incident]:
+    """Return the incidents in alarm at some update from ``first`` to ``last``, whole; causes outside become None."""
+    inside = [index for index, item in enumerate(incidents) if item.start <= last and item.end >= first]
+    moved = {index: position for position, index in enumerate(inside)}
+
+    def shown(item: Incident) -> Incident:
+        later = item.ended == CLEARED and item.end > last
+        parts = tuple(map(shown, (part for part in item.parts if part.start <= last and part.end >= first)))
+        cause = None if item.cause is None else moved.get(item.cause)
+        return replace(item, ended="cleared later" if later else item.ended, cause=cause, parts=parts)
+
+    return [shown(incidents[index]) for index in inside]
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,7 +189,7 @@ class IncidentTracker:
                 here = here[judgement.code[here, k] >= Verdict.WARNING]
                 self._alarm(key, update[here], judgement, here, k)
             elif key in self._open:
-                self._ended.append((key, self._open.pop(key), "cleared"))
+                self._ended.append((key, self._open.pop(key), CLEARED))
 
     def _alarm(self, key: FindingKey, update: Ints, judgement: Judgement, here: Ints, k: int) -> None:
         if not len(update):
@@ -253,7 +276,7 @@ def merge_nonfinite(listed: Sequence[Incident], nonfinite: Container[int]) -> li
         if len(several) < 2:
             result.append(incident)
         elif incident is several[0]:
-            ended = "open" if any(part.ended == "open" for part in several) else "cleared"
+            ended = "open" if any(part.ended == "open" for part in several) else CLEARED
             end, count = max(part.end for part in several), max(part.count for part in several)
             result.append(replace(incident, end=end, ended=ended, count=count, parts=tuple(several)))
     return result

@@ -80,3 +80,21 @@ def rule_facts(rule: Rule) -> dict[str, object]:
         "sources": rule.limits.sources(),
         "examples": [asdict(example) for example in rule.examples],
     }
+
+
+def threshold_records(rule: Rule) -> Iterator[dict[str, object]]:
+    """Yield each threshold of ``rule`` as a flat record; a rule without any has one, with no threshold."""
+    defaults, sources = asdict(rule.limits()), rule.limits.sources()
+    for name in defaults or [None]:
+        yield {
+            "rule": rule.name,
+            "threshold": name,
+            "default": None if name is None else defaults[name],
+            "source": None if name is None else sources[name],
+            "title": rule.title,
+            "meaning": rule.meaning,
+            "look_first": rule.look_first,
+            "table": rule.table,
+            "columns": ", ".join(rule.columns),
+            "reference": rule.reference,
+        }

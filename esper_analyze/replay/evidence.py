@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -15,6 +15,7 @@ from esper_analyze.detector.signals import RUN
 from esper_analyze.detector.thresholds import Thresholds
 from esper_analyze.detector.verdict import Verdict
 from esper_analyze.replay.replay import Replay, merged_run, replay
+from esper_analyze.runs.excerpt import excerpt
 from esper_analyze.runs.moments import Moments, moments_of
 from esper_analyze.runs.run import RecordedRun
 from esper_analyze.runs.series import Series, rows_of
@@ -32,13 +33,17 @@ class DriftTrace:
     value: Series
     baseline: Series
 
+    def between(self, first: int, last: int) -> DriftTrace:
+        """Return the updates from ``first`` to ``last`` alone."""
+        return DriftTrace(self.value.between(first, last), self.baseline.between(first, last))
+
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
     """A run and its replay. ``drift`` maps metric → subject → the drift rule's values and baselines.
 
     ``texts`` maps rule → (subject, update) → the recorded text, for rules that judge a text column. ``moments``: how
-    far the training was at an update.
+    far the training was at an update. ``excerpt_of``: what this is some updates of, see ``between``.
     """
 
     run: RecordedRun
@@ -46,6 +51,21 @@ class Evidence:
     drift: Mapping[str, Mapping[str, DriftTrace]]
     texts: Mapping[str, Mapping[tuple[str, int], str]]
     moments: Moments
+    excerpt_of: Excerpted | None = None
+
+    def between(self, first: int, last: int) -> Evidence:
+        """Return what the run has of updates ``first`` to ``last``: rows of these alone, judged over the whole run.
+
+        Findings are those in effect then, incidents those open then, whole as they are.
+        """
+        run = excerpt(self.run, first, last)
+        drift = {
+            metric: {name: trace for name, of in traces.items() if len((trace := of.between(first, last)).value.update)}
+            for metric, traces in self.drift.items()
+        }
+        updates = len(run.frame("updates", ["update"]))
+        judged = self.replay.between(first, last, updates)
+        return replace(self, run=run, replay=judged, drift=drift, excerpt_of=Excerpted(first, last, self))
 
     @property
     def rules(self) -> dict[str, Rule]:
@@ -71,6 +91,15 @@ class Evidence:
     def bounds(self, rule: str) -> tuple[float | None, float | None]:
         """Return the warning and critical bound of ``rule``."""
         return self.bound(rule, "warning"), self.bound(rule, "critical")
+
+
+@dataclass(frozen=True, slots=True)
+class Excerpted:
+    """The updates of an excerpt, and the whole that it was taken from."""
+
+    first: int
+    last: int
+    whole: Evidence
 
 
 def gather(

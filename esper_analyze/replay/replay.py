@@ -14,8 +14,8 @@ import numpy as np
 from esper_analyze.detector.conditions.applicability import FORMER_REASONS, FORMER_VERDICTS
 from esper_analyze.detector.detector import Detector, Outcome, RuleVerdicts
 from esper_analyze.detector.escalation import LevelChange
-from esper_analyze.detector.findings import Finding
-from esper_analyze.detector.incidents import Incident, IncidentTracker, unmerged
+from esper_analyze.detector.findings import Finding, in_effect
+from esper_analyze.detector.incidents import Incident, IncidentTracker, open_between, unmerged
 from esper_analyze.detector.rule import VERDICT, Rule
 from esper_analyze.detector.rules import RULES
 from esper_analyze.detector.signals import Batch
@@ -63,6 +63,14 @@ class Replay:
     def single_incidents(self) -> list[Incident]:
         """The incidents per rule and subject, unmerged: a NaN that several rules report counts several times."""
         return unmerged(self.incidents)
+
+    def between(self, first: int, last: int, updates: int) -> Replay:
+        """Return the findings in effect and the incidents open at some update from ``first`` to ``last``.
+
+        ``updates``: how many there are. Counts of verdicts, and what could not be judged, stay those of the whole run.
+        """
+        findings = in_effect(self.findings, first, last)
+        return replace(self, updates=updates, findings=findings, incidents=open_between(self.incidents, first, last))
 
 
 @dataclass(frozen=True, slots=True)

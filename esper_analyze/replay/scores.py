@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from statistics import median
 
 from esper_analyze.replay.backtest import Backtest, Tested, labelled_faults
@@ -33,6 +33,10 @@ class Score:
     false_alarms: int
     healthy_updates: int
     per_1000: float | None
+
+
+SCORE_COLUMNS = tuple(field.name for field in fields(Score) if field.name != "values")
+"""The fields of a score that are single cells; ``setting`` says in words what ``values`` holds."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -222,14 +222,9 @@ def between(panel: Panel, first: int | None, last: int | None) -> Panel:
 
 
 def _cut(series: Series, first: int | None, last: int | None) -> Series:
-    kept = np.ones(len(series.update), bool)
     if first is not None and first < 0 and len(series.update):
         first = int(series.update[-1]) + 1 + first
-    if first is not None:
-        kept &= series.update >= first
-    if last is not None:
-        kept &= series.update <= last
-    return Series(series.update[kept], series.value[kept], series.null[kept])
+    return series.between(first, last)
 
 
 def plot_file(panels: Sequence[Panel], form: str) -> bytes:

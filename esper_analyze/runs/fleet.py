@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import glob
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,8 +23,14 @@ class RecordedFleet:
     unopened: tuple[EsperError, ...] = ()
 
 
-def open_fleet(paths: Sequence[Path], *, skip_broken: bool = False, all_attempts: bool = False) -> RecordedFleet:
-    """Open every run that ``paths`` name: runs, directories of runs, patterns.
+def open_fleet(
+    paths: Sequence[Path],
+    *,
+    skip_broken: bool = False,
+    all_attempts: bool = False,
+    progress: Callable[[int], None] | None = None,
+) -> RecordedFleet:
+    """Open every run that ``paths`` name: runs, directories of runs, patterns; ``progress`` takes how many are open.
 
     Raises what ``open_run`` raises; with ``skip_broken`` a run that cannot be opened is listed in ``unopened``.
     """
@@ -38,6 +44,8 @@ def open_fleet(paths: Sequence[Path], *, skip_broken: bool = False, all_attempts
             if not skip_broken or len(run_dirs) == 1:
                 raise
             unopened.append(error)
+        if progress is not None:
+            progress(len(opened) + len(unopened))
     return RecordedFleet(tuple(opened), tuple(unopened))
 
 

@@ -61,6 +61,12 @@ class Series:
         measured = np.flatnonzero(~self.null)
         return float(self.value[measured[-1]]) if len(measured) else None
 
+    def between(self, first: int | None, last: int | None) -> Series:
+        """Return the updates from ``first`` to ``last`` alone; None: from the beginning, to the end."""
+        begin = 0 if first is None else int(np.searchsorted(self.update, first))
+        end = len(self.update) if last is None else int(np.searchsorted(self.update, last, "right"))
+        return Series(self.update[begin:end], self.value[begin:end], self.null[begin:end])
+
 
 def rows_of(run: RecordedRun, table: str, columns: Sequence[str]) -> polars.DataFrame:
     """Return ``columns`` in order of updates, with update and subject; of rows with one key, the last counts."""

@@ -97,17 +97,24 @@ def table_facts(table: Table) -> dict[str, object]:
         "table": table.name,
         "meaning": table.meaning,
         "key": list(table.key),
-        "columns": [
-            {
-                "name": column.name,
-                "type": column.kind.value,
-                "unit": column.unit,
-                "meaning": column.meaning,
-                "reducer": column.reducer,
-                "empty": column.empty,
-                "required": column.required,
-                "choices": list(column.choices),
-            }
-            for column in table.columns
-        ],
+        "columns": [_column_facts(column) for column in table.columns],
+    }
+
+
+def column_records(table: Table) -> Iterator[dict[str, object]]:
+    """Yield each column of ``table`` as a flat record."""
+    for column in table.columns:
+        yield {"table": table.name, **_column_facts(column), "choices": ", ".join(column.choices)}
+
+
+def _column_facts(column: Column) -> dict[str, object]:
+    return {
+        "name": column.name,
+        "type": column.kind.value,
+        "unit": column.unit,
+        "meaning": column.meaning,
+        "reducer": column.reducer,
+        "empty": column.empty,
+        "required": column.required,
+        "choices": list(column.choices),
     }

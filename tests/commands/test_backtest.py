@@ -79,10 +79,10 @@ def test_json_holds_scores_detections_and_what_was_left_out(command: Command, la
 
 
 def test_the_figure_is_a_png(command: Command, labelled: Path, tmp_path: Path) -> None:
-    said = command("backtest", labelled, *SWEEP, "-o", tmp_path / "t.png")
+    said = command("backtest", labelled, *SWEEP, "--figure", tmp_path / "t.png")
     assert said.code == 0
     assert (tmp_path / "t.png").read_bytes().startswith(b"\x89PNG")
-    assert command("backtest", labelled, "-o", tmp_path / "every.png").code == 0
+    assert command("backtest", labelled, "--figure", tmp_path / "every.png").code == 0
 
 
 def labels_of_many(runs: Path, **more: object) -> Path:
@@ -128,7 +128,7 @@ def test_a_run_whose_twin_is_not_judged_is_named_and_makes_exit_3(command: Comma
 def test_a_figure_that_cannot_be_is_refused_before_any_work(
     name: str, command: Command, labelled: Path, tmp_path: Path
 ) -> None:
-    said = command("backtest", labelled, "-o", tmp_path / name)
+    said = command("backtest", labelled, "--figure", tmp_path / name)
     assert (said.code, said.out) == (2, "")
     assert "ending in .png in a directory that exists" in said.err
 

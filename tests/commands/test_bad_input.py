@@ -350,7 +350,7 @@ def test_an_unknown_format_or_an_impossible_bound_is_refused_with_what_is_possib
 
 
 def test_a_folder_of_runs_names_the_runs_in_it(command: Command, runs: Path, tmp_path: Path) -> None:
-    said = command("timeline", runs)
+    said = command("replay", runs)
     assert said.code == 2
     assert f"{runs} is not a recorded run: it has no run.json (it holds runs: " in said.err
     assert str(runs / "healthy") in said.err

@@ -15,9 +15,11 @@ def test_null_nan_and_zero_are_spelled_apart(cell: object, said: str) -> None:
     assert spelled(cell) == said
 
 
-def test_csv_leaves_null_empty_and_writes_nan() -> None:
-    rows = SectionTable(("a", "b", "c", "d"), ((None, NAN, 0.0, Mark("ok", "● fine")),))
-    assert section_csv(rows) == "a,b,c,d\n,nan,0.0,● fine\n"
+def test_csv_leaves_null_empty_writes_nan_and_has_no_sign_for_the_eye() -> None:
+    rows = SectionTable(("a", "b", "c", "d"), ((None, NAN, 0.0, Mark("ok", "fine", "●")),))
+    assert section_csv(rows) == "a,b,c,d\n,nan,0.0,fine\n"
+    assert [row["d"] for row in rows.records()] == ["fine"]
+    assert [spelled(row[-1]) for row in rows.cells] == ["● fine"]
 
 
 def test_the_narrow_table_has_its_own_headings_and_the_records_all_columns() -> None:

@@ -83,8 +83,8 @@ def test_a_disconnected_seed_is_told_apart_from_a_dormant_one(tmp_path: Path) ->
     assert "saturated: its gradient was normal before" in said["env 0, c"]
     assert {place.name: str(place.gate) for place in data.locations} == {
         "env 0, a": "⊘ disconnected",
-        "env 0, b": "▼ ratio",
-        "env 0, c": "▼ ratio",
+        "env 0, b": "▼ low ratio",
+        "env 0, c": "▼ low ratio",
         "env 0, d": "● passes",
     }
     assert any("Of 4 slots with a training seed module, 1 pass the gate" in sentence for sentence in slots.words(data))
@@ -118,8 +118,8 @@ def test_one_head_with_a_choice_is_something_to_learn(exploding: Any) -> None:
     [
         ({}, "● passes"),
         ({"ratio": 0.1, "health": 0.7}, "● passes"),
-        ({"ratio": 0.0999}, "▼ ratio"),
-        ({"health": 0.699}, "▼ health"),
+        ({"ratio": 0.0999}, "▼ low ratio"),
+        ({"health": 0.699}, "▼ low health"),
         ({"health": None}, "– no health"),
         ({"ratio": None}, "– no gradient"),
         ({"ratio": None, "cause": "disconnected"}, "⊘ disconnected"),

@@ -5,25 +5,29 @@ from __future__ import annotations
 import io
 import re
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from esper_analyze.errors import UsageError
 from esper_analyze.reports.render.curves import CurvePanel, columns_of, panels_of
 from esper_analyze.reports.render.draw import UPDATES
 from esper_analyze.reports.render.section import Drawing
-from esper_analyze.reports.render.style import VARIABLES, house_style, sheet
+from esper_analyze.reports.render.style import VARIABLES, headed_sheets, house_style, sheet
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 MOST_POINTS = 60_000
 """Drawn points above which a figure's lines become one picture inside the SVG; axes and text stay text."""
 _PNG_SCALE = 1.6
 _PIXELS_A_POINT = 72
+_TALLEST_PNG = 2**16
+"""Pixels, of matplotlib's renderer."""
 _PATH = re.compile(r' d="[^"]*"')
 _FINE = re.compile(r"(?<=\.\d\d)\d+")
 """What of a coordinate is finer than a hundredth of a pixel."""
@@ -46,9 +50,19 @@ class Drawn:
     updates: str = UPDATES
 
 
+@dataclass(frozen=True, slots=True)
+class DrawnData:
+    """Data to draw: the label of axes of updates, the first and last update that these show (None: all), a heading."""
+
+    data: Any
+    updates: str = UPDATES
+    shown: tuple[int, int] | None = None
+    heading: str = ""
+
+
 def drawn(drawing: Drawing, data: Any, updates: str = UPDATES) -> Drawn:
     """Draw ``data`` and return both pictures; ``updates`` labels axes of updates."""
-    with _figure(drawing, data, updates) as figure:
+    with _figure(drawing, DrawnData(data, updates)) as figure:
         points, panels, columns = _thinned(figure), panels_of(figure), columns_of(figure)
         file = _svg(figure, drawing.name)
         return Drawn(inline(file), file, _png(figure), points, panels, columns, updates)
@@ -56,8 +70,15 @@ def drawn(drawing: Drawing, data: Any, updates: str = UPDATES) -> Drawn:
 
 def picture(drawing: Drawing, data: Any, form: str, updates: str = UPDATES) -> bytes:
     """Draw ``data`` and return it as a file of its own, "png" or "svg", in the light style."""
-    with _figure(drawing, data, updates) as figure:
+    return joint_picture(drawing, (DrawnData(data, updates),), form)
+
+
+def joint_picture(drawing: Drawing, parts: Sequence[DrawnData], form: str) -> bytes:
+    """Draw ``parts``, one below the other, as ``picture`` does. Raises ``UsageError`` for more than a PNG can hold."""
+    with _figure(drawing, *parts) as figure:
         if form == "png":
+            if figure.get_figheight() * _PIXELS_A_POINT * _PNG_SCALE >= _TALLEST_PNG:
+                raise UsageError(f"a PNG of {len(parts)} runs would be too tall", hint="give fewer runs, or write SVG")
             return _png(figure)
         _thinned(figure)
         return _svg(figure, drawing.name).encode()
@@ -65,24 +86,35 @@ def picture(drawing: Drawing, data: Any, form: str, updates: str = UPDATES) -> b
 
 def figure_of(drawing: Drawing, data: Any, updates: str = UPDATES) -> Figure:
     """Draw ``data`` and return the figure, complete: what is made at a first drawing (ticks) has our style, too."""
-    with _figure(drawing, data, updates) as figure:
+    with _figure(drawing, DrawnData(data, updates)) as figure:
         figure.draw_without_rendering()
         return figure
 
 
 @contextmanager
-def _figure(drawing: Drawing, data: Any, updates: str) -> Iterator[Figure]:
+def _figure(drawing: Drawing, *parts: DrawnData) -> Iterator[Figure]:
     with house_style(), warnings.catch_warnings():
         # A name in a script without glyphs here: the browser has them, the PNG shows boxes.
         warnings.filterwarnings("ignore", r"Glyph .* missing from")
         warnings.filterwarnings("ignore", r"Matplotlib currently does not support")
-        layout = drawing.layout(data)
-        figure, axes = sheet(layout.heights, layout.columns, layout.left)
-        drawing.draw(data, axes)
-        for one in axes:
-            if one.get_xlabel() == UPDATES:
-                one.set_xlabel(updates)
+        layouts = [drawing.layout(part.data) for part in parts]
+        if len(parts) == 1 and not parts[0].heading:
+            figure, axes = sheet(layouts[0].heights, layouts[0].columns, layouts[0].left)
+            sheets = [axes]
+        else:
+            figure, sheets = headed_sheets([part.heading for part in parts], layouts)
+        for part, axes in zip(parts, sheets, strict=True):
+            drawing.draw(part.data, axes)
+            _over_updates(axes, part)
         yield figure
+
+
+def _over_updates(axes: Sequence[Axes], part: DrawnData) -> None:
+    for one in axes:
+        if one.get_xlabel() == UPDATES:
+            one.set_xlabel(part.updates)
+            if part.shown is not None:
+                one.set_xlim(part.shown[0] - 0.5, part.shown[1] + 0.5)
 
 
 def _thinned(figure: Figure) -> int:

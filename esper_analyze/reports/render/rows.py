@@ -17,14 +17,15 @@ MOST_ROWS = 24
 
 @dataclass(frozen=True, slots=True)
 class Mark:
-    """A word with its verdict: a coloured chip on the page, the word anywhere else."""
+    """A word with its verdict, and a sign for the eye: a coloured chip on the page; data have the word alone."""
 
     verdict: str
     word: str
+    sign: str = ""
 
     def __str__(self) -> str:
-        """Return the word."""
-        return self.word
+        """Return sign and word."""
+        return f"{self.sign} {self.word}".lstrip()
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +67,10 @@ class SectionTable:
         """Return the rows with a mark of one of ``verdicts``."""
         return replace(self, cells=tuple(row for row in self.cells if set(verdicts) & set(_verdicts(row))))
 
+    def labelled(self, column: str, label: str) -> SectionTable:
+        """Return the rows with a first ``column`` that holds ``label``."""
+        return SectionTable((column, *self.columns), tuple((label, *row) for row in self.cells))
+
     def records(self) -> Iterator[dict[str, Cell]]:
         """Return each row by column, marks as their words."""
         for row in self.cells:
@@ -96,4 +101,4 @@ def spelled(cell: Cell, longest: int = LONGEST) -> str:
 
 def plain(cell: Cell) -> Cell:
     """Return a cell as data: a mark as its word, anything else as it is."""
-    return str(cell) if isinstance(cell, Mark) else cell
+    return cell.word if isinstance(cell, Mark) else cell

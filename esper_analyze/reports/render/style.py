@@ -14,7 +14,9 @@ from esper_analyze.runs.series import PIXELS
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
+    from matplotlib.figure import Figure, SubFigure
+
+    from esper_analyze.reports.render.section import Layout
 
 INK = "#1f2328"
 MUTED = "#5d666f"
@@ -47,6 +49,7 @@ VARIABLES = {
 """Colours that become CSS variables in SVG."""
 
 _RIGHT, _TOP, _BOTTOM, _BETWEEN, _GUTTER = 14, 30, 40, 34, 58
+_HEADING, _MARGIN = 36, 14
 _TICKS, _STEPS = 4, (1, 2, 2.5, 5, 10)
 _RC: dict[str, object] = {
     "font.family": "DejaVu Sans",
@@ -99,12 +102,38 @@ def sheet(heights: Sequence[int], columns: int = 1, left: int = 64) -> tuple[Fig
     One point is one pixel, so that text in the page's SVG has the page's size. Axes share their x axis by column.
     Nothing is laid out by measuring (tight layouts double the drawing time): places are given, labels included.
     """
-    from matplotlib.ticker import MaxNLocator
+    figure = _blank(_height(heights))
+    return figure, _axes(figure, heights, columns, left)
 
+
+def headed_sheets(headings: Sequence[str], layouts: Sequence[Layout]) -> tuple[Figure, list[list[Axes]]]:
+    """Return a figure with a sheet for each layout, one below the other under its heading, and the axes of each."""
+    heights = [_height(layout.heights) for layout in layouts]
+    figure = _blank(sum(heights) + _HEADING * len(layouts))
+    ratios = [part for tall in heights for part in (_HEADING, tall)]
+    parts = figure.subfigures(len(ratios), squeeze=False, height_ratios=ratios)[:, 0]
+    sheets = []
+    for index, (heading, layout) in enumerate(zip(headings, layouts, strict=True)):
+        title, part = parts[2 * index : 2 * index + 2]
+        title.text(_MARGIN / PIXELS, 0.35, heading, fontsize=13, fontweight="bold", va="center")
+        sheets.append(_axes(part, layout.heights, layout.columns, layout.left))
+    return figure, sheets
+
+
+def _height(heights: Sequence[int]) -> int:
+    return _TOP + sum(heights) + _BETWEEN * (len(heights) - 1) + _BOTTOM
+
+
+def _blank(height: int) -> Figure:
     from esper_analyze.reports.render.notebook_figure import NotebookFigure
 
-    height = _TOP + sum(heights) + _BETWEEN * (len(heights) - 1) + _BOTTOM
-    figure = NotebookFigure(figsize=(PIXELS / 72, height / 72), dpi=72)
+    return NotebookFigure(figsize=(PIXELS / 72, height / 72), dpi=72)
+
+
+def _axes(figure: Figure | SubFigure, heights: Sequence[int], columns: int, left: int) -> list[Axes]:
+    from matplotlib.ticker import MaxNLocator
+
+    height = _height(heights)
     width = (PIXELS - left - _RIGHT - _GUTTER * (columns - 1)) / columns
     axes: list[Axes] = []
     top = height - _TOP
@@ -124,4 +153,4 @@ def sheet(heights: Sequence[int], columns: int = 1, left: int = 64) -> tuple[Fig
         top -= _BETWEEN
     for axis in axes[: -columns or None]:
         axis.tick_params(labelbottom=False)
-    return figure, axes
+    return axes

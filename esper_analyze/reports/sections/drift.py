@@ -100,7 +100,7 @@ def draw(data: DriftFrame, axes: Sequence[Axes]) -> None:
         line(value, group.value, FIRST, "norm" if row == 0 else "")
         line(value, group.baseline, SECOND, "baseline" if row == 0 else "")
         scale(value, group.value)
-        from_zero(value, group.value)
+        from_zero(value, group.value, group.baseline)
         _mark_changes(value, group, data.changes[group.name], named=row == 0)
         finish(value, f"{cleaned(group.name, 24)}: gradient norm", last=last, legend=row == 0)
         line(drift, group.drift, FIRST)
@@ -207,8 +207,8 @@ def _judged_row(group: GroupDrift) -> tuple[Cell, ...]:
 
 def _state(drifted: Sequence[Finding], *, judged: bool) -> Mark:
     if not drifted:
-        return Mark("ok", "● steady") if judged else Mark("no_data", "– not judged")
-    return Mark("info", "▲ drifted")
+        return Mark("ok", "steady", "●") if judged else Mark("no_data", "not judged", "–")
+    return Mark("info", "drifted", "▲")
 
 
 def listed(data: DriftFrame) -> SectionTable:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -71,11 +71,43 @@ class TimelineFrame:
     rises: tuple[LevelRise, ...]
     lanes: dict[str, tuple[Incident, ...]]
     incidents: tuple[IncidentEntry, ...]
-    troubles: tuple[str, ...] = ()
+    sentences: tuple[str, ...] = ()
 
 
 def frame(evidence: Evidence) -> TimelineFrame | None:
-    """Return the levels and incidents over the run, None when it has no update."""
+    """Return the levels and incidents over the run, None when it has no update.
+
+    Of an excerpt: what was going on then; the sentences are of the whole run, and say so.
+    """
+    if evidence.excerpt_of is None:
+        return _whole_frame(evidence)
+    data = _whole_frame(evidence.excerpt_of.whole)
+    return None if data is None else _cut(data, evidence.excerpt_of.first, evidence.excerpt_of.last)
+
+
+def _cut(data: TimelineFrame, first: int, last: int) -> TimelineFrame:
+    incidents = tuple(entry for entry in data.incidents if _open(entry.incident, first, last))
+    lanes = {rule: tuple(one for one in lane if _open(one, first, last)) for rule, lane in data.lanes.items()}
+    inside = data.update[(data.update > first) & (data.update < last)]
+    update = np.concatenate([[first], inside, [last]])
+    level = data.level[np.searchsorted(data.update, update, "right") - 1]
+    shown = f"{len(incidents):,} of {many(len(data.incidents), 'incident')} in these updates."
+    return replace(
+        data,
+        update=update,
+        level=level,
+        triggers=tuple(trigger for trigger in data.triggers if first <= trigger[0] <= last),
+        lanes={rule: lane for rule, lane in lanes.items() if lane},
+        incidents=incidents,
+        sentences=(shown, *(f"Whole run: {sentence}" for sentence in data.sentences)),
+    )
+
+
+def _open(incident: Incident, first: int, last: int) -> bool:
+    return incident.start <= last and incident.end >= first
+
+
+def _whole_frame(evidence: Evidence) -> TimelineFrame | None:
     last = evidence.run.last_update
     if last is None:
         return None
@@ -87,8 +119,8 @@ def frame(evidence: Evidence) -> TimelineFrame | None:
     triggers = tuple((_finding_update(c), c.rule, c.subject or RUN) for c in changes if c.rule is not None)
     rises = tuple(level_rises(evidence))
     steps = np.array(update, np.int64), np.array(level, np.int64)
-    troubles = tuple(_troubles(evidence))
-    return TimelineFrame(*steps, triggers, rises, _lanes(evidence), incident_entries(evidence), troubles)
+    sentences = (*_troubles(evidence), _level_sentence(triggers))
+    return TimelineFrame(*steps, triggers, rises, _lanes(evidence), incident_entries(evidence), sentences)
 
 
 def _level_changes(evidence: Evidence) -> Sequence[LevelChange]:
@@ -202,9 +234,9 @@ def draw(data: TimelineFrame, axes: Sequence[Axes]) -> None:
     level.step(data.update, data.level, where="post", color=FIRST, linewidth=1.3)
     level.set_yticks(range(len(LEVELS)), LEVELS)
     level.set_ylim(-0.3, len(LEVELS) - 0.3)
-    level.set_xlim(-0.5, max(float(data.update[-1]) + 0.5, 1.0))
+    level.set_xlim(float(data.update[0]) - 0.5, max(float(data.update[-1]) + 0.5, 1.0))
     update = np.array([update for update, _, _ in data.triggers], np.int64)
-    pixel = update // max(1, -(-int(data.update[-1] + 1) // PIXELS))
+    pixel = update // max(1, -(-int(data.update[-1] - data.update[0] + 1) // PIXELS))
     marked = update[np.unique(pixel, return_index=True)[1]]
     top = np.full(len(marked), len(LEVELS) - 1)
     level.plot(marked, top, "v", color=VERDICTS["critical"], markersize=5, clip_on=False)
@@ -213,7 +245,7 @@ def draw(data: TimelineFrame, axes: Sequence[Axes]) -> None:
 
 def _draw_lanes(data: TimelineFrame, axes: Axes) -> None:
     names = list(data.lanes)[:MOST_LANES]
-    pixel = float(data.update[-1] + 1) / PIXELS
+    pixel = float(data.update[-1] - data.update[0] + 1) / PIXELS
     for row, name in enumerate(names):
         for verdict in ("warning", "critical"):
             spans = [(i.start, i.end) for i in data.lanes[name] if i.peak_verdict == verdict]
@@ -227,19 +259,16 @@ def _draw_lanes(data: TimelineFrame, axes: Axes) -> None:
 
 def words(data: TimelineFrame) -> list[str]:
     """Describe the primary incident, the number of others, and how often and why the level rose."""
-    return [*data.troubles, *_level_sentences(data)]
+    if len(data.lanes) <= MOST_LANES:
+        return list(data.sentences)
+    return [*data.sentences, f"{len(data.lanes) - MOST_LANES} more rules fired; they are in the table only."]
 
 
-def _level_sentences(data: TimelineFrame) -> list[str]:
-    if not data.triggers:
-        return ["The telemetry level never rose."]
-    rules = ", ".join(dict.fromkeys(rule for _, rule, _ in data.triggers))
-    sentences = [
-        f"The level rose {times(len(data.triggers))}, first after update {data.triggers[0][0]}; raised by {rules}."
-    ]
-    if len(data.lanes) > MOST_LANES:
-        sentences.append(f"{len(data.lanes) - MOST_LANES} more rules fired; they are in the table only.")
-    return sentences
+def _level_sentence(triggers: Sequence[tuple[int, str, str]]) -> str:
+    if not triggers:
+        return "The telemetry level never rose."
+    rules = ", ".join(dict.fromkeys(rule for _, rule, _ in triggers))
+    return f"The level rose {times(len(triggers))}, first after update {triggers[0][0]}; raised by {rules}."
 
 
 SECTION = Section(

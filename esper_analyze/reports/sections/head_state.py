@@ -31,7 +31,7 @@ def state_of(head: HeadFrame) -> Sign:
     """Return how ``head`` stands at the end of the run; what was wrong earlier is in its sentence."""
     if head.ended is not None and head.grad_state != "removed":
         return replace(UNMEASURED, because=head.ending)
-    standing = {incident.rule: incident for incident in head.incidents if incident.ended == "open"}
+    standing = {incident.rule: incident for incident in head.incidents if incident.lasting}
     last = {
         "grad_norm": head.last_norm,
         "learnable_fraction": head.learnable.last,

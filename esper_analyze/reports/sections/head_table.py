@@ -102,10 +102,10 @@ def rows(data: Sequence[HeadFrame]) -> SectionTable:
 
 def _cells(head: HeadFrame) -> tuple[Cell, ...]:
     last, entropy = head.last_row, head.entropy_norm
-    state = head_state(last, {alarm.rule: alarm.peak_verdict for alarm in head.alarms if alarm.ended == "open"})
+    state = head_state(last, {alarm.rule: alarm.peak_verdict for alarm in head.alarms if alarm.lasting})
     return (
         head.name,
-        Mark(state.verdict, str(state)),
+        Mark(state.verdict, state.word, state.sign),
         None if last["grad_state"] in (None, "removed") else head.grad_norm.last,
         head.learnable.last,
         entropy.last,

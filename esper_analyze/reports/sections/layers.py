@@ -211,14 +211,14 @@ def _row(layer: Layer) -> tuple[Any, ...]:
 def state(layer: Layer) -> Mark:
     """Return the worst that a layer was, as a mark; exploding is critical when it is so half of the time."""
     if layer.broken:
-        return Mark("critical", "✕ NaN")
+        return Mark("critical", "NaN", "✕")
     if layer.exploded:
-        return Mark("critical" if 2 * layer.exploded >= layer.sampled else "warning", "▲ exploding")
+        return Mark("critical" if 2 * layer.exploded >= layer.sampled else "warning", "exploding", "▲")
     if not layer.measured:
-        return Mark("no_data", "– no gradient")
+        return Mark("no_data", "no gradient", "–")
     if layer.always_zero:
-        return Mark("not_applicable", "○ zero")
-    return Mark("warning", "▼ vanishing") if layer.vanished else Mark("ok", "● flowing")
+        return Mark("not_applicable", "zero", "○")
+    return Mark("warning", "vanishing", "▼") if layer.vanished else Mark("ok", "flowing", "●")
 
 
 def listed(data: LayerFrame) -> SectionTable:

@@ -190,7 +190,7 @@ def rows(data: RankFrame) -> SectionTable:
         norm, took = columns["grad_norm_pre_clip"], time_of(columns)
         usual = float(np.median(took.value[took.finite])) if took.finite.any() else None
         bad = data.limits[0] is not None and apart[rank] > data.limits[0]
-        state = Mark("critical", "▲ apart") if bad else Mark("ok", "● in sync")
+        state = Mark("critical", "apart", "▲") if bad else Mark("ok", "in sync", "●")
         last = int(norm.update[-1]) if len(norm.update) else None
         cells.append((rank, state, last, norm.last, apart[rank], columns["return_mean"].last, usual))
     return SectionTable(("rank", "state", "last_update", "grad_norm", "apart", "return_mean", "seconds"), tuple(cells))

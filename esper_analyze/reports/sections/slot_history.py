@@ -65,15 +65,15 @@ class SlotLocation:
     def _gates(self) -> Iterable[tuple[object, Mark]]:
         """Yield whether each check of the gate stops the seed module, in order."""
         numbers = [value for value in (self.ratio, self.health) if value is not None]
-        yield self.update is None, Mark("not_applicable", "– not training")
-        yield self.nonfinite or not all(map(isfinite, numbers)), Mark("critical", "✕ NaN")
-        yield self.ratio is None and self.cause == "disconnected", Mark("critical", "⊘ disconnected")
-        yield self.exploding, Mark("critical", "▲ exploding")
-        yield self.ratio is None, Mark("no_data", "– no gradient")
-        yield self.ratio is not None and self.ratio < LOW_RATIO, Mark("warning", "▼ ratio")
-        yield self.health is None, Mark("no_data", "– no health")
-        yield self.health is not None and self.health < HEALTH_GATE, Mark("warning", "▼ health")
-        yield True, Mark("ok", "● passes")
+        yield self.update is None, Mark("not_applicable", "not training", "–")
+        yield self.nonfinite or not all(map(isfinite, numbers)), Mark("critical", "NaN", "✕")
+        yield self.ratio is None and self.cause == "disconnected", Mark("critical", "disconnected", "⊘")
+        yield self.exploding, Mark("critical", "exploding", "▲")
+        yield self.ratio is None, Mark("no_data", "no gradient", "–")
+        yield self.ratio is not None and self.ratio < LOW_RATIO, Mark("warning", "low ratio", "▼")
+        yield self.health is None, Mark("no_data", "no health", "–")
+        yield self.health is not None and self.health < HEALTH_GATE, Mark("warning", "low health", "▼")
+        yield True, Mark("ok", "passes", "●")
 
 
 @dataclass(frozen=True, slots=True)

@@ -145,8 +145,8 @@ def rows(data: TensorFrame) -> SectionTable:
 
 def _state(broken: bool | None) -> Mark:
     if broken is None:
-        return Mark("no_data", "– none")
-    return Mark("critical", "✕ NaN") if broken else Mark("ok", "● finite")
+        return Mark("no_data", "none", "–")
+    return Mark("critical", "NaN", "✕") if broken else Mark("ok", "finite", "●")
 
 
 def listed(data: TensorFrame) -> SectionTable:
