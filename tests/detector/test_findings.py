@@ -10,7 +10,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from esper_analyze.detector.findings import Announcer, Finding, known_value
+from esper_analyze.detector.findings import Announcer, Finding, in_effect, known_value
 from esper_analyze.detector.verdict import NONFINITE, Judgement, Verdict
 
 CODES = {"-": 0, "x": 1, "d": 2, "o": 3, "i": 4, "w": 5, "c": 6}
@@ -157,3 +157,20 @@ def test_a_finding_as_a_row_is_itself(verdict: Verdict) -> None:
     one = Finding(7, "kl_spike", "run", "kl_k3", verdict.word, None, 1.0, None, None, "why")
     assert Finding(**one.as_row()) == one  # type: ignore[arg-type]
     assert one.key == ("kl_spike", "run", "kl_k3")
+
+
+def test_a_finding_is_in_effect_until_the_next_verdict_on_its_key() -> None:
+    words = [(0, "a", "ok"), (3, "a", "warning"), (4, "a", "no_data"), (4, "b", "critical"), (6, "a", "ok")]
+    findings = [
+        Finding(update, "kl_spike", subject, "kl_k3", verdict, None, None, None, None, None)
+        for update, subject, verdict in words
+    ]
+
+    def shown(first: int, last: int) -> list[tuple[int, str, str]]:
+        return [(one.update, one.subject, one.verdict) for one in in_effect(findings, first, last)]
+
+    assert shown(0, 2) == [(0, "a", "ok")]
+    assert shown(4, 5) == [(3, "a", "warning"), (4, "a", "no_data"), (4, "b", "critical")]
+    assert shown(5, 5) == [(3, "a", "warning"), (4, "b", "critical")]  # what lacks data clears no alarm
+    assert shown(6, 9) == [(4, "b", "critical"), (6, "a", "ok")]
+    assert shown(0, 9) == words

@@ -21,6 +21,7 @@ from esper_analyze.detector.incidents import (
     IncidentTracker,
     merge_nonfinite,
     onset,
+    open_between,
     unmerged,
     with_causes,
     worst_of,
@@ -364,3 +365,16 @@ def test_an_incident_names_its_statistic_and_a_bound_only_where_a_number_crossed
     assert (one.statistic, one.threshold, one.peak) == ("largest |advantage|", 50.0, 80.0)
     (one,) = incidents(first_ratio_error=[math.inf, 6e-4])
     assert (one.threshold, one.peak, one.statistic) == (None, math.inf, "first_ratio_error")
+
+
+def test_of_an_excerpt_incidents_stay_whole_and_those_that_outlast_it_are_in_alarm_at_its_end() -> None:
+    early, long, late = (
+        Incident("kl_spike", "run", "kl_k3", start, start, end, ended, 1.0, start, "warning", 1, cause=cause)
+        for start, end, ended, cause in ((1, 3, "cleared", None), (2, 9, "cleared", 0), (8, 12, "open", 1))
+    )
+    (shown,) = open_between([early, long, late], 5, 6)
+    assert (shown.start, shown.end, shown.ended, shown.lasting, shown.cause) == (2, 9, "cleared later", True, None)
+    assert not open_between([early], 1, 3)[0].lasting
+    assert [one.cause for one in open_between([early, long, late], 4, 8)] == [None, 0]
+    merged = replace(long, parts=(replace(long, end=4), replace(long, subject="b")))
+    assert [part.subject for part in unmerged(open_between([merged], 5, 6))] == ["b"]
