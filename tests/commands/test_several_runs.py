@@ -182,6 +182,8 @@ def test_the_timeline_shows_incidents_open_then_and_its_sentences_stay_of_the_wh
     assert 0 < len(part["rows"]) < len(whole["rows"])
     assert part["words"][1] == f"{len(part['rows'])} of {len(whole['rows'])} incidents in these updates."
     assert part["words"][2:] == [f"Whole run: {sentence}" for sentence in whole["words"]]
+    sound = json.loads(command("timeline", SAMPLES / "masked_healthy", "--last", 3, "--json").out)["words"]
+    assert sound[1].startswith("Whole run: No incident;")
 
 
 def test_an_alarm_from_before_is_in_force_and_one_that_begins_later_is_not(command: Command, tmp_path: Path) -> None:

@@ -91,7 +91,7 @@ def _cut(data: TimelineFrame, first: int, last: int) -> TimelineFrame:
     inside = data.update[(data.update > first) & (data.update < last)]
     update = np.concatenate([[first], inside, [last]])
     level = data.level[np.searchsorted(data.update, update, "right") - 1]
-    shown = f"{len(incidents):,} of {many(len(data.incidents), 'incident')} in these updates."
+    counted = f"{len(incidents):,} of {many(len(data.incidents), 'incident')} in these updates."
     return replace(
         data,
         update=update,
@@ -99,7 +99,7 @@ def _cut(data: TimelineFrame, first: int, last: int) -> TimelineFrame:
         triggers=tuple(trigger for trigger in data.triggers if first <= trigger[0] <= last),
         lanes={rule: lane for rule, lane in lanes.items() if lane},
         incidents=incidents,
-        sentences=(shown, *(f"Whole run: {sentence}" for sentence in data.sentences)),
+        sentences=(*([counted] if data.incidents else []), *(f"Whole run: {sentence}" for sentence in data.sentences)),
     )
 
 
