@@ -16,6 +16,7 @@ from esper_analyze.commands.options import Fail, takes_options
 from esper_analyze.commands.output import Form, RowOutput
 from esper_analyze.errors import DAMAGED, FINDINGS, UsageError
 from esper_analyze.terminal import cleaned, escaped, path_words, progress, put, say, show_table
+from esper_analyze.wording import SIGNS
 
 if TYPE_CHECKING:
     from esper_analyze.reports.listing import RunSummary
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
 _WIDE = ("run", "name", "framework", "algorithm", "updates", "status", "verdict")
 WIDTH = 80
 """Columns of the terminal that a line takes at most."""
-_SIGNS = {"critical": "✗", "warning": "!", "no_data": "?", "info": "·", "ok": "✓"}
 _NARROW = ("", "run", "updates", "steps", "return", "state", "worst incident")
 _COLUMNS = (
     *("path", "name", "framework", "algorithm", "created", "updates", "env_steps", "episode_return", "ended", "status"),
@@ -178,7 +178,7 @@ def _asked_for(summary: RunSummary, *, broken: bool, earliest: float | None) -> 
 def _by_worst(summary: RunSummary) -> tuple[int, str]:
     if summary.fault is not None:
         return 0, str(summary.path)
-    return 1 + [*_SIGNS].index(summary.verdict or "no_data"), str(summary.path)
+    return 1 + [*SIGNS].index(summary.verdict or "no_data"), str(summary.path)
 
 
 _ORDERS: dict[Sort, Callable[[RunSummary], tuple[object, ...]]] = {
@@ -231,7 +231,7 @@ def _cells(summary: RunSummary, directory: Path) -> tuple[str, ...]:
         alarm = f"{summary.judged} judged"
     reached = (_short(summary.updates), _short(summary.env_steps), _short(summary.episode_return))
     state = "damaged" if summary.fault else summary.ended
-    return _SIGNS[summary.verdict or "no_data"], name, *reached, state, alarm
+    return SIGNS[summary.verdict or "no_data"], name, *reached, state, alarm
 
 
 def _short(value: float | None) -> str:
