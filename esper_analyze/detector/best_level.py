@@ -133,4 +133,5 @@ def _recent_scatter(line: Floats, weights: Floats, fallen: Ints, length: Ints) -
         np.lib.stride_tricks.sliding_window_view(numbers, SCATTER + 1)[fallen + EPISODES - length]
         for numbers in (line, weights)
     )
-    return _squared_steps(windows, counts).sum(axis=1) / np.count_nonzero(counts[:, :-1], axis=1)
+    scatter: Floats = _squared_steps(windows, counts).sum(axis=1) / np.count_nonzero(counts[:, :-1], axis=1)
+    return scatter

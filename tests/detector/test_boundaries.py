@@ -290,6 +290,28 @@ def _relations() -> list[Case]:
     cases.append(Case(name, "environments_distinct", rising | {"environments_distinct": [4] * 13 + [1]}, "13o 1i"))
     cases.append(Case(name, "environments_distinct", cells | {"environments_distinct": 1, "environments": 1}, "3n"))
     cases.append(Case(name, "environments_distinct", cells | {"environments_distinct": 1, "value_std": 0.0}, "3n"))
+    name, finished, length = "episodes_stopped", "episodes_finished", "episode_length_mean"
+    cases += series(
+        name,
+        finished,
+        {length: 100.0},
+        [
+            ([1] * 3 + [0] * 9, "2n 10o"),
+            ([1] * 3 + [0] * 11 + [1], "2n 10o 2w 1o"),
+            ([1, 1] + [0] * 20 + [1], "22n 1o"),
+            ([4, 0, 0] * 3 + [0] * 15, "6n 15o 3w"),  # the longest time between ends was three updates
+            ([4, 0, 0, 0, 0, 4, 0, 4] + [0] * 25, "7n 25o 1w"),
+            ([4, 0, 0, 0, 0, 4, 0, 4] + [0] * 12 + [None] + [0] * 13, "7n 13o 1d 12o 1w"),
+        ],
+    )
+    numbers = {finished: [3] * 5 + [0] * 10}
+    for lengths, last in (
+        ([9.0, 9.0, 5.0, 5.0, 5.0], "w"),
+        ([5.0, 5.0, 5.0, 9.0, 9.0], "i"),
+        ([5.0] * 4 + [None], "w"),
+    ):
+        cells = numbers | {length: [*lengths, *[None] * 10]}
+        cases.append(Case(name, finished, cells, f"2n 12o 1{last}", threshold=10.0, value=10.0, baseline=1.0))
     name, lost = "optimizer_restarted", "optimizer_state_lost"
     cases += series(
         name,

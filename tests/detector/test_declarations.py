@@ -89,6 +89,7 @@ def test_the_lower_a_value_the_worse_of_exactly_these_rules() -> None:
         "returns_inconsistent",
         "advantage_inconsistent",
         "environments_alike",
+        "episodes_stopped",
     }
     assert {rule.name for rule in RULES if rule.finiteness} == {"numerical_instability", "lstm_nonfinite"}
 

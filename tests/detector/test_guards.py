@@ -946,6 +946,11 @@ def _of_relations() -> list[Promise]:
     for distinct, updates_ in ((2, LASTING), (1, None)):
         cells = {"environments_distinct": distinct, "environments": 4, "value_std": 1.0}
         result.append(Promise("environments_alike", cells, 1, updates_, sides))
+    ending = {"episodes_finished": 2, "episode_length_mean": 100.0}
+    sides = {"episodes_finished": [0.0], "episode_length_mean": "any"}
+    result.append(Promise("episodes_stopped", ending, 3, LASTING, sides))
+    result.append(Promise("episodes_stopped", ending, 2, None, sides))
+    result.append(Promise("episodes_stopped", ending | {"episodes_finished": [2, 2, 2, 0]}, 4, None, sides))
     error, factor, near = "policy_loss_error", "value_loss_factor", 0.99 * 1e-3 / 2.001
     cells, exact = {error: 1e-7, factor: 0.5}, {error: [1e-5, 1e-4, 0.01]}
     for n, updates in ((1, 1), (2, 0), (3, 1)):  # no factor is usual yet

@@ -115,7 +115,7 @@ AT_LEAST_ONE = {
     "setting_changed.constant": None, "optimizer_restarted.often": None, "ends_ignored.episodes": None,
     "advantage_inconsistent.updates": None, "returns_inconsistent.updates": None, "returns_inconsistent.ends": None,
     "losses_inconsistent.updates": None, "losses_inconsistent.sustained": None, "parameters_changed.updates": None,
-    "parameters_changed.often": None,
+    "parameters_changed.often": None, "episodes_stopped.updates": None,
     **{f"{name}.sustained": None for name in (
         "frozen_update", "clip_saturation", "advantage_collapse", "value_collapse", "value_divergence",
         "gradient_vanishing", "gradient_drift", "clipping_always", "slot_gradient_vanishing", "seed_dormant",
@@ -147,6 +147,7 @@ FACTORS = (
     "value_divergence.nrmse_factor", "value_divergence.bellman_factor", "value_divergence.critical_factor",
     "gradient_explosion.warning", "gradient_explosion.critical", "clipping_always.warning_rise",
     "clipping_always.critical_rise", "advantage_collapse.gap", "lstm_explosion.one_environment", "setting_changed.rise",
+    "episodes_stopped.times",
 )  # fmt: skip
 """Multiples of a level: below 1 what is usual would be an alarm."""
 SHARES = (
@@ -184,7 +185,12 @@ def ranges() -> list[tuple[str, float, float | None, float]]:
     found += [(name, 0.0, 1.0 if name.endswith("momentum") else None, -5e-324) for name in SHARES]
     found += [(f"{rule.name}.escalate", 0, None, -1) for rule in RULES]
     found.append(("value_collapse.warmup_updates", 0, None, -1))
-    return [*found, ("value_collapse.early_updates", 0, None, -1), ("critic_not_learning.after", 20, None, 19)]
+    return [
+        *found,
+        ("value_collapse.early_updates", 0, None, -1),
+        ("critic_not_learning.after", 20, None, 19),
+        ("episodes_stopped.ends", 2, None, 1),
+    ]
 
 
 @pytest.mark.parametrize(("name", "least", "most", "below"), ranges(), ids=[one[0] for one in ranges()])

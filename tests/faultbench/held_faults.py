@@ -186,7 +186,7 @@ HELD_FAULTS: dict[str, Fault] = {
         once(touches.reorder_actions), (*REPLACED, *FALLEN, *CRITIC), hard=True, possible=categorical
     ),
     "values_rescaled": Fault(once(touches.rescale_values), (*REPLACED, *CRITIC, *EXPLODED), hard=True),
-    "restarted_each_rollout": Fault(touches.restart_all, (*OBSERVED, *FALLEN, *CRITIC)),
+    "restarted_each_rollout": Fault(touches.restart_all, ("episodes_stopped", *OBSERVED, *FALLEN, *CRITIC)),
     "episodes_cut_to_a_quarter": Fault(once(touches.shorten), (*FALLEN, *CRITIC, *OBSERVED), possible=_long),
     "seeded_again_each_rollout": Fault(touches.seed_again, (*FALLEN, *DETERMINISM, *STEPS)),
     "masks_inverted": Fault(

@@ -244,6 +244,10 @@ POLICY: dict[str, tuple[Drive, ...]] = {
         Drive({0: have(spoil=one_environment)}, {(RUN, "environments_distinct"): {0: INFO, 2: WARNING}}),
         Drive({5: have(spoil=one_environment)}, {(RUN, "environments_distinct"): {5: WARNING}}),
     ),
+    "episodes_stopped": (
+        Drive({15: have(episodes=0)}, {(RUN, "episodes_finished"): {24: WARNING}}),
+        Drive({5: have(episode_length=9), 7: have(episodes=0)}, {(RUN, "episodes_finished"): {16: INFO}}),
+    ),
     "first_ratio": (
         Drive(
             {3: have(spoil=stale_log_probs), 5: have(spoil=forgotten_masks)},

@@ -90,6 +90,8 @@ class Loop:
     masked: bool = True
     single: tuple[str, ...] = ()  # heads whose masks leave one action
     episode_return: float = 100.0
+    episodes: int = 2  # that end in an update
+    episode_length: int = 8
     episode_growth: float = 0.0  # of the return, per update
     forced: dict[str, int] = field(default_factory=dict)  # action the first two samples take, by head
     spoil: Callable[[Rollout], None] | None = None  # what happens to the rollout between collection and update
@@ -155,8 +157,8 @@ class Loop:
         if self.spoil is not None:
             self.spoil(rollout)
         self._train(rollout)
-        for nudge in (-1.0, 1.0):
-            self.rec.episode(self.episode_return + self.episode_growth * number + nudge, 8)
+        for nudge in (-1.0, 1.0)[: self.episodes]:
+            self.rec.episode(self.episode_return + self.episode_growth * number + nudge, self.episode_length)
         of_steps: dict[str, Any] = {
             "values": rollout.values,
             "returns": rollout.returns,

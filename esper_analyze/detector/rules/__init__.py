@@ -14,6 +14,7 @@ from esper_analyze.detector.rules.ends_ignored import RULE as ENDS_IGNORED
 from esper_analyze.detector.rules.entropy_collapse import RULE as ENTROPY_COLLAPSE
 from esper_analyze.detector.rules.entropy_low import RULE as ENTROPY_LOW
 from esper_analyze.detector.rules.environments_alike import RULE as ENVIRONMENTS_ALIKE
+from esper_analyze.detector.rules.episodes_stopped import RULE as EPISODES_STOPPED
 from esper_analyze.detector.rules.first_ratio import RULE as FIRST_RATIO
 from esper_analyze.detector.rules.frozen_update import RULE as FROZEN_UPDATE
 from esper_analyze.detector.rules.gradient_drift import RULE as GRADIENT_DRIFT
@@ -63,6 +64,7 @@ RULES: tuple[Rule, ...] = (
     ADVANTAGE_INCONSISTENT,
     LOSSES_INCONSISTENT,
     ENVIRONMENTS_ALIKE,
+    EPISODES_STOPPED,
     FIRST_RATIO,
     KL_SPIKE,
     POLICY_REPLACED,

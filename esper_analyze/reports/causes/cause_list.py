@@ -62,7 +62,7 @@ from esper_analyze.reports.causes.rollout_checks import (
     targets,
 )
 
-_RETURNS = ("performance_degradation", "ends_ignored", "environments_alike")
+_RETURNS = ("performance_degradation", "ends_ignored", "episodes_stopped", "environments_alike")
 _CRITIC = (
     "value_fit_lost",
     "value_collapse",
