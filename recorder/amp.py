@@ -8,7 +8,6 @@ two scalers reach the same parameter, as with a trunk shared by an actor's loss 
 from __future__ import annotations
 
 import logging
-import threading
 import weakref
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
@@ -18,6 +17,8 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.optim.optimizer import Optimizer
+
+from recorder.brief_lock import BriefLock
 
 LOG = logging.getLogger("recorder")
 
@@ -49,7 +50,7 @@ class _ScalerState:
 
 
 _users = 0
-_lock = threading.RLock()
+_lock = BriefLock()
 _replaced: dict[str, Callable[..., Any]] = {}
 _scalers: weakref.WeakKeyDictionary[torch.amp.GradScaler, _ScalerState] = weakref.WeakKeyDictionary()
 _numbers = count(1)

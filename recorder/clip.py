@@ -13,6 +13,7 @@ from torch.nn.utils import clip_grad
 from torch.optim.optimizer import Optimizer, register_optimizer_step_pre_hook
 from torch.utils.hooks import RemovableHandle
 
+from recorder.brief_lock import BriefLock
 from recorder.capture.gradient_snapshot import GradientSnapshot
 from recorder.capture.update_buffer import Minibatch
 
@@ -52,7 +53,7 @@ class Watcher(Protocol):
 
 
 _watchers: tuple[Watcher, ...] = ()  # replaced, never mutated: a call in another thread iterates over the old tuple
-_lock = threading.RLock()
+_lock = BriefLock()
 _replaced: dict[str, Callable[..., Tensor]] = {}
 _hook: list[RemovableHandle] = []
 _calls = threading.local()

@@ -12,6 +12,8 @@ import weakref
 from types import FrameType
 from typing import Any, Protocol
 
+from recorder.brief_lock import BriefLock
+
 
 class Closable(Protocol):
     """A recording to close; ``close`` is idempotent and does not raise."""
@@ -20,7 +22,7 @@ class Closable(Protocol):
         """Close, noting why."""
 
 
-_lock = threading.RLock()  # a signal handler runs in the main thread, possibly within one of these calls
+_lock = BriefLock()  # a signal handler runs in the main thread, possibly within one of these calls
 _open: weakref.WeakSet[Closable] = weakref.WeakSet()
 _owner: list[int] = []
 _before: list[object] = []

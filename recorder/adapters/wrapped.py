@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import copy
-import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
+from recorder.brief_lock import BriefLock
 from recorder.guard import ErrorGuard
 from recorder.options import run_directory
 from recorder.recorder import Recorder
@@ -119,7 +119,7 @@ class Wrapped:
         return (getattr, (self._owner, self._name)) if self._shadowed is None else (_itself, (self._shadowed,))
 
 
-_lock = threading.RLock()
+_lock = BriefLock()
 """Serialises wrapping: trainings in several threads may wrap a module's function at the same time."""
 
 
