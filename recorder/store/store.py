@@ -143,10 +143,13 @@ class Store:
             return
         self._revive()
         _ring(self._bell)
-        began, seconds = time.monotonic(), SETTLE_SECONDS if seconds is None else seconds
+        seconds = SETTLE_SECONDS if seconds is None else seconds
+        began, logs_since = time.monotonic(), None
         while self._processed < self._handed:
-            bound = seconds if self._logging else max(seconds, SETTLE_AT_MOST)
-            if self._stalled or time.monotonic() - began >= bound:
+            now = time.monotonic()
+            logs_since = (now if logs_since is None else logs_since) if self._logging else None
+            waited = now - began >= max(seconds, SETTLE_AT_MOST)
+            if self._stalled or (waited if logs_since is None else now - logs_since >= seconds):
                 self._stalled = True
                 return
             self._done.acquire(timeout=seconds)

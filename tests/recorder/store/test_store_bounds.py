@@ -161,6 +161,7 @@ def test_a_writer_that_only_has_not_had_the_processor_is_waited_for_longer(
     store.put({"updates": [update_row(0)]})
     store.settle(PATIENCE)
     monkeypatch.setattr(store_module, "SETTLE_AT_MOST", PATIENCE)
+    monkeypatch.setattr(store_module, "SETTLE_SECONDS", 0.1)
     held, let_go = threading.Event(), threading.Event()
 
     def busy() -> None:
