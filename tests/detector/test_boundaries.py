@@ -304,14 +304,14 @@ def _relations() -> list[Case]:
             ([4, 0, 0, 0, 0, 4, 0, 4] + [0] * 12 + [None] + [0] * 13, "7n 13o 1d 12o 1w"),
         ],
     )
-    numbers = {finished: [3] * 5 + [0] * 10}
+    numbers: Cells = {finished: [3] * 5 + [0] * 10}
     for lengths, last in (
         ([9.0, 9.0, 5.0, 5.0, 5.0], "w"),
         ([5.0, 5.0, 5.0, 9.0, 9.0], "i"),
         ([5.0] * 4 + [None], "w"),
     ):
-        cells = numbers | {length: [*lengths, *[None] * 10]}
-        cases.append(Case(name, finished, cells, f"2n 12o 1{last}", threshold=10.0, value=10.0, baseline=1.0))
+        by_length = numbers | {length: [*lengths, *[None] * 10]}
+        cases.append(Case(name, finished, by_length, f"2n 12o 1{last}", threshold=10.0, value=10.0, baseline=1.0))
     name, lost = "optimizer_restarted", "optimizer_state_lost"
     cases += series(
         name,

@@ -54,7 +54,7 @@ def judge(frame: Frame, memory: Memory, limits: EpisodesStoppedLimits) -> list[J
     ]
 
 
-def guard(frame: Frame, memory: Memory, limits: EpisodesStoppedLimits) -> DeferralGuard | None:
+def guard(frame: Frame, memory: Memory, limits: EpisodesStoppedLimits) -> DeferralGuard | None:  # noqa: ARG001
     """Defer while episodes end in every update."""
     if np.count_nonzero(memory["without"]) or np.count_nonzero(memory["ends"] < limits.ends):
         return None
