@@ -90,3 +90,21 @@ def test_an_internal_error_is_one_sentence_and_code_70(runs: Path) -> None:
     assert done.returncode == 70
     assert done.stderr.startswith("esper-analyze: internal error, RuntimeError: boom")
     assert "Traceback" not in done.stderr
+
+
+def test_what_aborts_at_the_end_of_the_interpreter_does_not_take_the_exit_code_or_the_output() -> None:
+    program = """
+import atexit, os, sys
+from esper_analyze.cli import leave
+
+class Last:
+    def __del__(self):
+        os.abort()
+
+sys.last_thing = Last()
+atexit.register(sys.stdout.write, "cleaned up")
+sys.stdout.write("said, ")
+leave(3)
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (3, "said, cleaned up")

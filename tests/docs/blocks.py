@@ -2,7 +2,8 @@
 
 ``<!-- example: NAME -->`` names a block whose surroundings a test sets up, ``<!-- exit: CODE -->`` says how the last
 command ends, ``<!-- command: NAME -->`` marks the README's commands that CI runs. A block ``text`` below a block
-``bash`` is how the output of its last command begins.
+``bash`` is how the output of its last command begins; ``<!-- shown: WHEN -->`` marks one that no command of the
+documents prints.
 """
 
 from __future__ import annotations

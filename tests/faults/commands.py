@@ -85,7 +85,7 @@ def batch(*lines: tuple[object, ...], cwd: Path, limit: float = PATIENCE) -> lis
 
 def child() -> None:
     """Run each command of a batch."""
-    from esper_analyze.cli import run
+    from esper_analyze.cli import leave, run
 
     found = []
     for words in json.load(sys.stdin):
@@ -96,6 +96,7 @@ def child() -> None:
         said = {"code": code, "out": out.getvalue(), "err": err.getvalue()}
         found.append(said | {"seconds": time.monotonic() - began, "peak": _peak(os.getpid())})
     sys.stdout.write(json.dumps(found))
+    leave(0)
 
 
 def _text(file: object) -> str:
