@@ -121,10 +121,10 @@ class RecordedRun:
         """Return the paths of the sound shards of ``table`` that readers see."""
         return [str(part.path) for part in self.row_sources(table) if part.path is not None]
 
-    def rows_query(
+    def row_queries(
         self, connection: duckdb.DuckDBPyConnection, table: Table, *, view: bool = False, name_prefix: str = ""
-    ) -> tuple[str, list[str]]:
-        """Return a SELECT over all rows of ``table``, and the names of the rows registered with ``connection`` for it.
+    ) -> tuple[list[str], list[str]]:
+        """Return SELECTs whose union is ``table``, and the names of the rows registered with ``connection`` for them.
 
         Rows of the log are registered, and for a ``view`` also those of a foreign shard that DuckDB would filter
         wrongly. ``name_prefix`` is the prefix of their names.
@@ -147,8 +147,8 @@ class RecordedRun:
 
         connection = duckdb.connect(":memory:")
         for table in TABLES:
-            query, _ = self.rows_query(connection, table, view=True)
-            connection.execute(f"create view {quote_identifier(table.name)} as {query}")
+            queries, _ = self.row_queries(connection, table, view=True)
+            connection.execute(f"create view {quote_identifier(table.name)} as {' union all '.join(queries)}")
         return connection
 
     def frame(self, table: str, columns: Sequence[str] | None = None) -> polars.DataFrame:

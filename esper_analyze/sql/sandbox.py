@@ -69,12 +69,16 @@ def _load(
         files += run.files(table.name)
         for attempt, piece in _pieces(run, attempts=attempts):
             named = f"run {number}, {'' if attempt is None else f'attempt {attempt}, '}"
-            query, names = piece.rows_query(connection, table, name_prefix=named)
+            selects, names = piece.row_queries(connection, table, name_prefix=named)
             registered += names
             fact = "" if attempt is None else f"cast({attempt} as bigint) as {ATTEMPT_COLUMN}, "
-            queries.append(f"select cast({quote_text(label)} as {kind}) as {RUN_COLUMN}, {fact}* from ({query})")
+            own = f"select cast({quote_text(label)} as {kind}) as {RUN_COLUMN}, {fact}*"
+            queries += [f"{own} from ({select})" for select in selects]
+    name = quote_identifier(table.name)
     with _naming_damaged(connection, files):
-        connection.execute(f"create table {quote_identifier(table.name)} as {' union all '.join(queries)}")
+        for query in queries:  # one by one: each keeps memory for its files until it ends
+            into = f"create table {name} as" if query is queries[0] else f"insert into {name}"
+            connection.execute(f"{into} {query}")
     for name in registered:
         connection.unregister(name)
 

@@ -24,7 +24,7 @@ from prompt_toolkit.output import DummyOutput
 from esper_analyze.commands.sql import split
 from esper_analyze.errors import UsageError
 from esper_analyze.runs.fleet import open_fleet
-from esper_analyze.schema import TABLES
+from esper_analyze.schema import TABLES, views
 from esper_analyze.schema.macros import MACROS
 from esper_analyze.sql.output import ResultFormat
 from esper_analyze.sql.prompt import NameCompleter, history, prompt
@@ -59,7 +59,11 @@ def test_a_single_run_has_the_column_too(command: Command, runs: Path) -> None:
     assert command("sql", runs / "healthy", "select distinct run from heads", "--csv").out == "run\nhealthy\n"
 
 
-def test_attempts_are_shown_when_all_are_asked_for(command: Command, tmp_path: Path) -> None:
+@pytest.mark.parametrize("at_once", [1, views.FILES_AT_ONCE])
+def test_attempts_are_shown_when_all_are_asked_for(
+    command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at_once: int
+) -> None:
+    monkeypatch.setattr(views, "FILES_AT_ONCE", at_once)
     create_run(tmp_path / "run", {})
     for attempt, first in enumerate((0, 3)):
         store = Store(tmp_path / "run", attempt=attempt)

@@ -106,12 +106,12 @@ def test_views_and_tables_of_duckdb_hold_the_rows_that_frames_do(tmp_path: Path)
 
 def test_rows_of_the_log_are_registered_by_name(tmp_path: Path) -> None:
     run, connection = open_run(resumed(tmp_path / "run")), duckdb.connect(":memory:")
-    query, names = run.rows_query(connection, BY_NAME["updates"], name_prefix="my ")
+    queries, names = run.row_queries(connection, BY_NAME["updates"], name_prefix="my ")
     assert names == ["my rows of updates in memory, part 2"], "a shard before the resume, one after it, then the log"
-    assert connection.sql(f"select count(*) from ({query})").fetchall() == [(8,)]
-    query, names = run.rows_query(connection, BY_NAME["heads"])
+    assert connection.sql(f"select count(*) from ({' union all '.join(queries)})").fetchall() == [(8,)]
+    queries, names = run.row_queries(connection, BY_NAME["heads"])
     assert names == []
-    assert connection.sql(f"select count(*) from ({query})").fetchall() == [(3,)]
+    assert connection.sql(f"select count(*) from ({' union all '.join(queries)})").fetchall() == [(3,)]
 
 
 def test_what_is_broken_refuses_the_run_or_is_left_out(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from esper_analyze.schema import TABLES, VERSIONS, Kind, Table
+from esper_analyze.schema import TABLES, VERSIONS, Kind, Table, views
 from esper_analyze.schema.arrow import arrow_schema
 from esper_analyze.schema.history import Version
 from esper_analyze.schema.macros import Macro
@@ -55,7 +55,11 @@ def test_exactly_the_named_file_is_read(tmp_path: Path, name: str) -> None:
     assert found == [(0, 1, "op", None, "gaussian")]
 
 
-def test_shards_and_tables_in_memory_are_read_up_to_their_bound(tmp_path: Path) -> None:
+@pytest.mark.parametrize("at_once", [1, 2, 3, views.FILES_AT_ONCE])
+def test_shards_and_tables_in_memory_are_read_up_to_their_bound(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at_once: int
+) -> None:
+    monkeypatch.setattr(views, "FILES_AT_ONCE", at_once)
     for update in (1, 2, 3):
         write(tmp_path / f"small-{update}.parquet", update)
     paths = [str(tmp_path / f"small-{update}.parquet") for update in (1, 2, 3)]
@@ -63,10 +67,11 @@ def test_shards_and_tables_in_memory_are_read_up_to_their_bound(tmp_path: Path) 
     sources = {"rank": "rank", "update": "update", "head": "kind", "kl": None, "kind": "kind"}
 
     def found(shards: list[tuple[list[str], int | None, dict[str, str | None] | None]], until: int | None) -> object:
-        statement = select_rows(SMALL, shards, [("tail", until)])
+        statements = select_rows(SMALL, shards, [("tail", until)])
+        assert all(statement.count("small-") <= at_once for statement in statements)
         with duckdb.connect() as connection:
             connection.register("tail", tail)
-            return sorted(row[1:4] for row in connection.execute(statement).fetchall())
+            return sorted(row[1:4] for row in connection.execute(" union all ".join(statements)).fetchall())
 
     rows = [(1, "op", None), (2, "op", None), (3, "op", None)]
     assert found([(paths, None, None)], None) == [*rows, (7, "a", 0.5), (8, "b", 0.25)]
@@ -74,7 +79,8 @@ def test_shards_and_tables_in_memory_are_read_up_to_their_bound(tmp_path: Path) 
     assert found([(paths[:1], 2, sources), (paths[1:], None, None)], 0) == [(1, "gaussian", None), *rows[1:]]
     assert found([], 8) == [(7, "a", 0.5)]
     with duckdb.connect() as connection:
-        assert connection.execute(select_rows(SMALL, [([], None, None)], [])).fetchall() == []
+        (nothing,) = select_rows(SMALL, [([], None, None)], [])
+        assert connection.execute(nothing).fetchall() == []
 
 
 def test_quotes_cannot_be_closed_from_inside() -> None:
