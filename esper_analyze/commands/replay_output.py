@@ -53,7 +53,7 @@ def print_words(run: RecordedRun, result: Replay, different: list[Difference] | 
         reasons = {entry.reason for entry in result.unjudged if entry.rule == rule and entry.verdict == "no_data"}
         put(f"not judged for lack of data: {rule} ({', '.join(sorted(reasons))})\n")
     if compared is not None:
-        _print_comparison(compared)
+        _print_comparison(run, result, compared)
     if different is not None:
         _print_verified(run, result, different)
 
@@ -102,8 +102,17 @@ def _print_verified(run: RecordedRun, result: Replay, different: list[Difference
         put(f"not compared: levels, and all that {', '.join(apart)} found: judged otherwise since it was recorded\n")
 
 
-def _print_comparison(whatif: WhatIf) -> None:
+def _print_comparison(run: RecordedRun, result: Replay, whatif: WhatIf) -> None:
     """Write to stdout which thresholds differ, what became of every alarm, and findings of one side only."""
+    from esper_analyze.detector.rule import VERDICT
+    from esper_analyze.replay.recorded_rules import restated_since
+
+    changed_rules = {change.about.rule for change in whatif.alarms if change.what != "same"}
+    otherwise = [
+        escaped(name)
+        for name, what in restated_since(run.info, result.rules).items()
+        if VERDICT in what and name in changed_rules
+    ]
     for name, live, now in whatif.thresholds:
         origin = "default" if name.partition(".")[0] in whatif.not_live else "recorded with"
         put(f"{name}: {origin} {live}, now {now}\n")
@@ -114,6 +123,8 @@ def _print_comparison(whatif: WhatIf) -> None:
     kinds = [change.what for change in whatif.alarms]
     counts = ", ".join(f"{kinds.count(kind)} {kind}" for kind in dict.fromkeys(kinds))
     put(f"against the recording: {counts or 'no incident then, none now'}\n")
+    if otherwise:
+        put(f"judged otherwise since it was recorded, whatever the thresholds: {', '.join(otherwise)}\n")
     changed = [change for change in whatif.alarms if change.what != "same"]
     if changed:
         several = {rule for rule in {entry.about.rule for entry in changed} if _metrics(changed, rule) > 1}

@@ -1,6 +1,7 @@
 import csv
 import json
 import math
+import shutil
 import time
 import tomllib
 from pathlib import Path
@@ -498,6 +499,18 @@ def test_other_thresholds_tell_what_is_gone_and_what_moved_and_when(command: Com
     (moved,) = [one for one in told["alarms"] if one["what"] == "later"]
     assert (moved["live"]["start"], moved["now"]["start"]) == (20, 22)
     assert sorted(told["thresholds"]) == [["kl_spike.critical", 0.5, 9.0], ["kl_spike.window_hits", 2, 3]]
+
+
+def test_a_rule_that_judges_otherwise_than_when_recorded_is_named_beside_what_moved(
+    command: Command, runs: Path, tmp_path: Path
+) -> None:
+    words = ("--set", "kl_spike.critical=9", "--set", "kl_spike.window_hits=3")
+    otherwise = "judged otherwise since it was recorded, whatever the thresholds: kl_spike\n"
+    run = shutil.copytree(runs / "troubled", tmp_path / "run")
+    info = json.loads((run / "run.json").read_text())
+    for others, told in (({}, False), ({"kl_spike": 1}, True)):
+        (run / "run.json").write_text(json.dumps(info | {"rule_revisions": revisions(RULES) | others}))
+        assert (otherwise in command("replay", run, *words).out) is told
 
 
 def test_without_other_thresholds_nothing_is_compared(command: Command, runs: Path) -> None:

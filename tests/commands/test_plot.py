@@ -10,7 +10,7 @@ import pytest
 
 import esper_analyze as ea
 from esper_analyze.detector.incidents import Incident
-from esper_analyze.reports.metric_plots import against, between, fleet_panel, metric_named, run_panel
+from esper_analyze.reports.metric_plots import MOST_LINES, against, between, fleet_panel, metric_named, run_panel
 from esper_analyze.runs.run import RecordedRun, open_run
 from tests.commands.conftest import Command
 from tests.reports.synthetic import Rows, write_run
@@ -40,6 +40,17 @@ def test_several_runs_are_drawn_over_what_is_asked(x: str, command: Command, run
     assert said.code == 0
     assert "one" in (tmp_path / "a.svg").read_text()
     assert "two" in (tmp_path / "a.svg").read_text()
+
+
+def test_lines_that_are_not_drawn_are_counted_on_stderr(command: Command, run: RecordedRun, tmp_path: Path) -> None:
+    for number in range(MOST_LINES - 1):
+        write_run(tmp_path / "runs" / f"more{number}", 3)
+    words = ("plot", f"{run.path.parent}/*", "kl_k3", "--out", tmp_path / "a.svg")
+    assert command(*words).err == ""
+    write_run(tmp_path / "runs" / "last", 3)
+    said = command(*words)
+    assert (said.code, said.out) == (0, f"{tmp_path / 'a.svg'}\n")
+    assert "of 9 lines the first 8 are drawn" in said.err
 
 
 def test_places_on_the_x_axis_are_those_recorded(run: RecordedRun) -> None:

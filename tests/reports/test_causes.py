@@ -32,6 +32,8 @@ SETTINGS = (
     *("learning_rate", "clip_range", "entropy_coef", "value_coef", "gamma", "target_kl", "max_grad_norm", "epochs"),
     "loss_scale",
 )
+RAMP, FALLING = ([1e-3 * base**update for update in range(UPDATES)] for base in (1.1, 0.95))
+STEADY = [0.1] * UPDATES
 SHIFT = "parameter_shift_between_updates"
 RESET = {"entropy": (0.1, 1.0), "value_std": (1.0, 0.2), "value_mean": 1.0}
 ENDS = {"rollout_ends": 2.0, "episodes_finished": 2.0}
@@ -78,7 +80,9 @@ class MadeUpNumbers(Numbers):
 
 
 def column(cell: object, at: int, wobble: float = 0.01) -> list[Any]:
-    """Return a column that wobbles by a hundredth around its level before and after ``at``."""
+    """Return a column that wobbles by a hundredth around its level before and after ``at``; a list is one as it is."""
+    if isinstance(cell, list):
+        return cell
     before, after = cell if isinstance(cell, tuple) else (cell, cell)
     levels = [before if update < at else after for update in range(UPDATES)]
     return [
@@ -260,9 +264,11 @@ def checked(name: str, cells: Mapping[str, object], at: int = START, *, tables: 
         ("learnt", {"episode_return_mean": (1.0, 9.0)}, LIKELY, "episode_return_mean 9"),
         ("learnt", {"episode_return_mean": 1.0}, RULED_OUT, "episode_return_mean 1"),
         ("setting", {"learning_rate": (1e-3, 0.3)}, LIKELY, "learning_rate went from 0.001"),
-        ("setting", {"learning_rate": 1e-3}, MISSING, "epochs; unchanged: learning_rate; pass rec"),
+        ("setting", {"learning_rate": [1e-3] * UPDATES}, MISSING, "epochs; unchanged: learning_rate; pass rec"),
         ("setting", {}, MISSING, "learning_rate, clip_range, "),
-        ("setting", dict.fromkeys(SETTINGS, 0.1), RULED_OUT, "unchanged: learning_rate, clip_range"),
+        ("setting", dict.fromkeys(SETTINGS, STEADY), RULED_OUT, "unchanged: learning_rate, clip_range"),
+        ("setting", {"learning_rate": RAMP}, LIKELY, "learning_rate rose step by step from "),
+        ("setting", dict.fromkeys(SETTINGS, STEADY) | {"learning_rate": FALLING}, RULED_OUT, "little: learning_rate"),
         ("setting", {"minibatches": (8.0, 80.0)}, LIKELY, "minibatches went from 8 to 80 at update 30 (epochs are"),
         ("setting", {"max_grad_norm": (0.5, INF)}, LIKELY, "max_grad_norm went from 0.5 to +Inf"),
     ],

@@ -52,6 +52,15 @@ def test_the_story_tells_what_began_when_how_far_it_went_and_what_to_look_at(tro
     assert told.look_first.startswith("Learning rate")
 
 
+def test_a_setting_that_jumped_is_not_said_to_have_jumped_for_one_update_only(tmp_path: Path) -> None:
+    def jumped(update: int, rows: Rows) -> None:
+        rows["updates"][0]["learning_rate"] = 1e-3 if update < 38 else 3e-2
+
+    told = story.frame(gather(open_run(write_run(tmp_path / "jumped", 60, jumped))))
+    assert told.headline == "A setting jumped at update 38"
+    assert "A setting jumped (warning) at update 38. At update 38 learning_rate was 0.03" in told.paragraph
+
+
 def test_a_fall_from_the_best_returns_is_told(tmp_path: Path) -> None:
     def fell(update: int, rows: Rows) -> None:
         returns = 42.0 if update < 20 else 298.0 if update < 59 else 25.0

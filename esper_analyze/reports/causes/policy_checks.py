@@ -8,6 +8,7 @@ import numpy as np
 
 from esper_analyze.detector.rules.parameters_changed import SHIFT as _SHIFT
 from esper_analyze.detector.rules.parameters_changed import ParametersChangedLimits
+from esper_analyze.detector.signals import Floats
 from esper_analyze.reports.causes.cause import Checked, Likelihood, likely, not_recorded, possible, ruled_out
 from esper_analyze.reports.causes.general_checks import jump
 from esper_analyze.reports.causes.numbers import RECENT, Numbers, Step
@@ -29,41 +30,61 @@ _EARLY = 10
 """An incident in so many first updates began with the run."""
 _SETTING_STEP = 0.2
 """Change of a setting from one update to the next that no schedule makes."""
+_RAMP = 3.0
+"""A setting that rose by this factor within the reach of the incident was changed, step by step."""
+_CONSTANT, _GRADUAL = "unchanged", "changed little by little"
 _ROUNDING = ParametersChangedLimits().rounding
 _SAME_SIZE = 3.0
 """Within this factor, two sizes are alike."""
 
 
 def setting_changed(numbers: Numbers) -> Checked:
-    """Say which setting changed from one update to the next before the incident."""
-    first = numbers.lead.onset - max(numbers.reach, 20)
-    changes, steady, missing = [], [], []
+    """Say which setting changed before the incident, from one update to the next or step by step."""
+    found: dict[str, list[str]] = {kind: [] for kind in ("missing", "changed", _GRADUAL, _CONSTANT)}
     for name in _SETTINGS:
-        if not numbers.recorded(name):
-            missing += [name] if name not in ("target_kl", "loss_scale") else []
-            continue
-        cells, near = numbers.cells(name), (numbers.update[1:] >= first) & (numbers.update[1:] <= numbers.lead.start)
-        old, new = cells[:-1], cells[1:]
-        with np.errstate(invalid="ignore"):
-            jumped = np.abs(new - old) > _SETTING_STEP * np.maximum(np.abs(old), np.abs(new))
-        jumped |= np.isinf(new) & np.isfinite(old)
-        at = np.flatnonzero(near & jumped)
-        if len(at):
-            last = int(at[-1])
-            changes.append(Step(name, int(numbers.update[last + 1]), float(old[last]), float(new[last])).words)
-        else:
-            steady.append(name)
+        if numbers.recorded(name):
+            kind, words = _course(numbers, name)
+            found[kind].append(words)
+        elif name not in ("target_kl", "loss_scale"):
+            found["missing"].append(name)
     more = None if numbers.recorded("epochs") else numbers.step("minibatches")
     if more is not None and more.before < more.after / _SETTING_FACTOR:
-        changes.append(f"{more.words} (epochs are not recorded)")
-    if changes:
-        return likely("; ".join(changes))
-    unchanged = f"unchanged: {', '.join(steady)}" if steady else ""
+        found["changed"].append(f"{more.words} (epochs are not recorded)")
+    if found["changed"]:
+        return likely("; ".join(found["changed"]))
+    missing = found["missing"]
+    unchanged = "; ".join(f"{kind}: {', '.join(found[kind])}" for kind in (_CONSTANT, _GRADUAL) if found[kind])
     if not missing:
         return ruled_out(unchanged)
     calls = ", ".join(f"{name}=…" for name in missing if name in _ARGUMENTS)
     call = f"; pass rec.update({calls})" if calls else ""
     return not_recorded("; ".join(filter(None, (", ".join(missing), unchanged))) + call)
+
+
+def _course(numbers: Numbers, name: str) -> tuple[str, str]:
+    """Return whether a setting changed before the incident, and its name with how."""
+    first = numbers.lead.onset - max(numbers.reach, 20)
+    cells, update = numbers.cells(name), numbers.update
+    old, new = cells[:-1], cells[1:]
+    with np.errstate(invalid="ignore"):
+        jumped = np.abs(new - old) > _SETTING_STEP * np.maximum(np.abs(old), np.abs(new))
+    jumped |= np.isinf(new) & np.isfinite(old)
+    at = np.flatnonzero(jumped & (update[1:] >= first) & (update[1:] <= numbers.lead.start))
+    if len(at):
+        last = int(at[-1])
+        return "changed", Step(name, int(update[last + 1]), float(old[last]), float(new[last])).words
+    before, after = _ends(cells[(update >= first - 1) & (update <= numbers.lead.start)])
+    if before == after or np.isnan(before):
+        return _CONSTANT, name
+    if 0 < before * _RAMP <= after:
+        return "changed", f"{name} rose step by step from {number(before)} to {number(after)}"
+    return _GRADUAL, f"{name} {number(before)} → {number(after)}"
+
+
+def _ends(cells: Floats) -> tuple[float, float]:
+    """Return the first and the last number, NaN without one."""
+    finite = cells[np.isfinite(cells)]
+    return (float(finite[0]), float(finite[-1])) if len(finite) else (np.nan, np.nan)
 
 
 def too_large_from_the_start(numbers: Numbers) -> Checked:
