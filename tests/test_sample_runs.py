@@ -99,6 +99,7 @@ def test_after_a_one_update_collapse_low_entropy_is_an_alarm_once_returns_have_f
     roots = [(incident.rule, incident.start) for incident in found.incidents if incident.cause is None]
     assert list(dict.fromkeys(roots)) == [
         ("setting_changed", 40),
+        ("performance_degradation", 42),
         ("gradient_vanishing", 43),
         ("entropy_collapse", 44),
     ]

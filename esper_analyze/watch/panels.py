@@ -324,7 +324,7 @@ def _slots(shot: Snapshot, width: int) -> ScreenSection | None:
 
 
 def _slot(slot: SlotRow, shot: Snapshot, names: int, stages: int, width: int) -> Text:
-    line = Text.assemble(padded(slot.name, names), " ", (slot.gate.word.ljust(14), VERDICTS[slot.gate.verdict]))
+    line = Text.assemble(padded(slot.name, names), " ", (str(slot.gate).ljust(14), VERDICTS[slot.gate.verdict]))
     line.append(f" {number(slot.ratio):>9} {number(slot.health):>6}  ").append_text(padded(slot.stage or "–", stages))
     if slot.alarm is not None:
         line.append(f" {cleaned(slot.alarm, 40)}")

@@ -310,7 +310,7 @@ def test_a_slot_with_a_critical_incident_comes_before_one_that_only_the_gate_sto
     alarms = {slot.name: slot.alarm for slot in shot.slots}
     assert [slot.name for slot in shot.slots][-1] == "a"
     assert (alarms["a"], alarms["b"]) == (None, "slot_gradient_explosion")
-    assert {slot.name: slot.gate.word for slot in shot.slots} == {"a": "▼ health", "b": "▲ exploding", "c": "✕ NaN"}
+    assert {slot.name: slot.gate.word for slot in shot.slots} == {"a": "low health", "b": "exploding", "c": "NaN"}
     assert shot.empty_slots == 1
     assert "\x1b" not in text_of(path, 80)
 
