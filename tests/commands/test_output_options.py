@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -42,7 +43,8 @@ def test_every_command_of_the_list_declares_them_and_the_formats_it_has(command:
     for name, forms in FORMATS.items():
         options = {option: parameter for parameter in commands[name].params for option in parameter.opts}
         assert {"--format", "--json", "--out", "-o"} <= set(options)
-        assert f"--format <{forms}>" in command(name, "--help").out
+        shown = command(name, "--help").out  # the brackets depend on the version of typer
+        assert re.search(rf"--format [<\[]{re.escape(forms)}[>\]]", shown)
         assert ("--spreadsheet-safe" in options) == ("csv" in forms)
     without = {"compare", "report", "watch", "import", "sql"}  # --out is a folder there, or they write no answer
     assert {name for name, one in commands.items() if any("--json" in p.opts for p in one.params)} == {
