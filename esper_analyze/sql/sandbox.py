@@ -76,8 +76,8 @@ def _load(
             queries += [f"{own} from ({select})" for select in selects]
     name = quote_identifier(table.name)
     with _naming_damaged(connection, files):
-        for query in queries:  # one by one: each keeps memory for its files until it ends
-            into = f"create table {name} as" if query is queries[0] else f"insert into {name}"
+        for place, query in enumerate(queries):  # one by one: each keeps memory for its files until it ends
+            into = f"insert into {name}" if place else f"create table {name} as"
             connection.execute(f"{into} {query}")
     for name in registered:
         connection.unregister(name)
