@@ -73,15 +73,15 @@ def _levels(values: Floats, counts: Floats, memory: Mapping[str, Any], share: fl
     length, total, taken = _newest(line, weights, number)
     older = before + 1 + np.arange(number) - length
     mean = np.where((taken >= EPISODES) & (older >= 0), total / taken, np.nan)
-    steps = _squared_steps(line[-number - 1 :], weights[-number - 1 :])
+    steps = _squared_steps(line, weights)
     started = EPISODES + np.arange(number) - length
-    best, of_best, scatter = _past(mean, taken, steps, memory)[:, started]
+    best, of_best, scatter = _past(mean, taken, steps[-number:], memory)[:, started]
     error = np.full(number, np.nan)
     best[older < FIRST] = np.nan
     fallen = np.flatnonzero(best - mean >= share * np.abs(best))
     if len(fallen):
-        recent = _recent_scatter(line, weights, fallen, length[fallen])
-        single = np.fmax(recent, scatter[fallen] / (older[fallen] - 1))
+        recent = _in_a_row(steps) / _in_a_row((weights[:-1] > 0).astype(np.float64))
+        single = np.fmax(recent[fallen + EPISODES - length[fallen]], scatter[fallen] / (older[fallen] - 1))
         error[fallen] = np.sqrt(single * (1 / taken[fallen] + 1 / of_best[fallen]))
     return np.stack([mean, best, error])
 
@@ -90,19 +90,16 @@ def _newest(line: Floats, weights: Floats, number: int) -> tuple[Ints, Floats, F
     """Return of the newest mean after each of the last ``number`` values: its updates, their sum, its episodes, [m]."""
     products = line * weights
     start = len(line) - number
-    length = np.full(number, UPDATES)
+    length = np.ones(number, np.int64)
     total, taken = products[start:].copy(), weights[start:].copy()
     for back in range(1, EPISODES):
-        if back < UPDATES:
-            total += products[start - back : len(line) - back]
-            taken += weights[start - back : len(line) - back]
-            continue
-        few = np.flatnonzero(taken < EPISODES)
-        if not len(few):
+        few = (taken < EPISODES) | (back < UPDATES)
+        if not few.any():
             break
-        total[few] += products[start - back + few]
-        taken[few] += weights[start - back + few]
-        length[few] += 1
+        older = slice(start - back, len(line) - back)
+        np.add(total, products[older], out=total, where=few)
+        np.add(taken, weights[older], out=taken, where=few)
+        length[few] = back + 1
     return length, total, taken
 
 
@@ -110,7 +107,7 @@ def _squared_steps(values: Floats, counts: Floats) -> Floats:
     """Return of each step between values its square as if both were single episodes; 0 where there is only one."""
     known = counts > 0
     share = np.divide(1.0, counts, out=np.zeros(counts.shape), where=known)
-    return np.where(known[..., :-1] & known[..., 1:], np.diff(values) ** 2 / (share[..., 1:] + share[..., :-1]), 0.0)
+    return np.where(known[:-1] & known[1:], np.diff(values) ** 2 / (share[1:] + share[:-1]), 0.0)
 
 
 def _past(mean: Floats, taken: Floats, steps: Floats, memory: Mapping[str, Any]) -> Floats:
@@ -127,11 +124,11 @@ def _past(mean: Floats, taken: Floats, steps: Floats, memory: Mapping[str, Any])
     return line
 
 
-def _recent_scatter(line: Floats, weights: Floats, fallen: Ints, length: Ints) -> Floats:
-    """Return the mean of the ``SCATTER`` squared steps before the newest ``length`` values at each of ``fallen``."""
-    windows, counts = (
-        np.lib.stride_tricks.sliding_window_view(numbers, SCATTER + 1)[fallen + EPISODES - length]
-        for numbers in (line, weights)
-    )
-    scatter: Floats = _squared_steps(windows, counts).sum(axis=1) / np.count_nonzero(counts[:, :-1], axis=1)
-    return scatter
+def _in_a_row(numbers: Floats) -> Floats:
+    """Return the sum of every ``SCATTER`` numbers in a row, added in the same order wherever a batch begins."""
+    sums, width = numbers, 1
+    while SCATTER % (2 * width) == 0:
+        sums, width = sums[:-width] + sums[width:], 2 * width
+    places = len(numbers) - SCATTER + 1
+    total: Floats = np.sum([sums[start : start + places] for start in range(0, SCATTER, width)], axis=0)
+    return total
