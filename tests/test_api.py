@@ -241,7 +241,7 @@ def test_a_fleet_draws_a_line_for_each_run(fleet: ea.Fleet) -> None:
         "one_update_collapse",
     ]
     assert len(second.lines) == 2
-    assert "8 of 12 drawn" in fleet.plot("kl_k3").axes[0].get_title(loc="left")
+    assert "(12 lines; named: those that end highest, lowest)" in fleet.plot("kl_k3").axes[0].get_title(loc="left")
     assert len(pair.plot("heads.entropy_norm", subject="op").axes[0].lines) == 2
 
 

@@ -13,7 +13,7 @@ from esper_analyze.commands.run_options import UpdateRange
 from esper_analyze.errors import UsageError
 from esper_analyze.storage.atomic import write_files
 from esper_analyze.storage.output_path import refuse_file, writing
-from esper_analyze.terminal import path_words, put, say
+from esper_analyze.terminal import path_words, put
 
 if TYPE_CHECKING:
     from esper_analyze.reports.metric_plots import Panel
@@ -48,6 +48,7 @@ def plot(
 ) -> None:
     """Draw metrics of one run, with its incidents shaded, or of several, a line each.
 
+    Of more than eight lines those that end highest and lowest have a colour and a name.
     NaN and ±Inf are marked on the edge, gaps were not measured. `schema` lists the columns.
 
     Example: esper-analyze plot sample_runs/runs/kl_too_high kl_k3 entropy
@@ -70,20 +71,7 @@ def plot(
         out.parent.mkdir(parents=True, exist_ok=True)
         write_files(out.parent, {out.name: picture})
     put(f"{path_words(out)}\n")
-    _tell_not_drawn(panels)
     show_file(out, wanted=opens)
-
-
-def _tell_not_drawn(panels: list[Panel]) -> None:
-    """Say on stderr how many lines there are of which only the first ones are drawn."""
-    from esper_analyze.reports.metric_plots import MOST_LINES
-
-    most = max(len(panel.lines) for panel in panels)
-    if most > MOST_LINES:
-        say(
-            f"esper-analyze: warning: of {most} lines the first {MOST_LINES} are drawn (name the runs to draw; "
-            "`compare --by SETTING` and `--group REGEX` draw means of many)"
-        )
 
 
 def _between(panel: Panel, first: int | None, last: int | None) -> Panel:

@@ -27,8 +27,10 @@ if TYPE_CHECKING:
     from esper_analyze.runs.run import RecordedRun
     from esper_analyze.schema.column import Column, Table
 
-MOST_LINES = 8
-"""Lines in one panel; the title says how many there are."""
+MOST_NAMED = 8
+"""Lines in one panel that have a colour and a name; further ones are thin and grey."""
+_UNLISTED = "_"
+"""A label that matplotlib leaves out of legends."""
 _COLOURS = (
     FIRST,
     VERDICTS["critical"],
@@ -244,17 +246,16 @@ def _layout(panels: Sequence[Panel]) -> Layout:
 def _draw(panels: Sequence[Panel], axes: Sequence[Axes]) -> None:
     from matplotlib.ticker import AutoLocator
 
+    first = _named(panels[0])
     for index, (panel, axis) in enumerate(zip(panels, axes, strict=True)):
-        shown = dict(list(panel.lines.items())[:MOST_LINES])
-        for colour, (label, series) in zip(_COLOURS, shown.items(), strict=False):
-            if panel.against.points:
-                axis.plot(
-                    panel.against.of(label)(series.update), series.value, ".", color=colour, ms=3, label=label or None
-                )
-            else:
-                line(axis, series, colour, label, at=panel.against.of(label))
-        scale(axis, *shown.values())
-        title = _title(panel, shown)
+        alike = panel.lines.keys() == panels[0].lines.keys()
+        shown = first if alike else _named(panel)
+        for label in (label for label in panel.lines if label not in shown):
+            _draw_line(axis, panel, label, None)
+        for colour, label in zip(_COLOURS, shown, strict=False):
+            _draw_line(axis, panel, label, colour)
+        scale(axis, *panel.lines.values())
+        title = _title(panel, named=not index or not alike)
         beside = len(shown) <= _ABOVE and len(title) + sum(len(cleaned(label, 40)) + 6 for label in shown) < _ROOM
         finish(
             axis,
@@ -273,10 +274,33 @@ def _draw(panels: Sequence[Panel], axes: Sequence[Axes]) -> None:
             incidents_behind(axis, panel.incidents, rules, at=panel.against.of(""))
 
 
-def _title(panel: Panel, shown: dict[str, Series]) -> str:
-    if all(series.empty for series in shown.values()):
+def _named(panel: Panel) -> list[str]:
+    """Return the lines that have a colour and a name: of many those that end highest, then those that end lowest."""
+    if len(panel.lines) <= MOST_NAMED:
+        return list(panel.lines)
+    ends = {label: series.value[series.finite][-1] for label, series in panel.lines.items() if series.finite.any()}
+    ranked = sorted(ends, key=lambda label: -ends[label])
+    return [*ranked[: MOST_NAMED // 2], *ranked[MOST_NAMED // 2 :][-MOST_NAMED // 2 :]]
+
+
+def _draw_line(axis: Axes, panel: Panel, label: str, colour: str | None) -> None:
+    """Draw the line of a label; without a colour of its own thin, grey and not in the legend."""
+    series, at = panel.lines[label], panel.against.of(label)
+    name, width, size = (label, 1.3, 3) if colour else (_UNLISTED, 0.6, 2)
+    colour = colour or VERDICTS["not_applicable"]
+    if panel.against.points:
+        axis.plot(at(series.update), series.value, ".", color=colour, ms=size, label=name or None)
+    else:
+        line(axis, series, colour, name, width=width, at=at)
+
+
+def _title(panel: Panel, *, named: bool) -> str:
+    """Return the title; ``named``: the panel says which of many lines have a name."""
+    if all(series.empty for series in panel.lines.values()):
         return f"{panel.title} (not recorded)"
-    return panel.title if len(shown) == panel.total else f"{panel.title} ({len(shown)} of {panel.total} drawn)"
+    drawn = "" if len(panel.lines) == panel.total else f" ({len(panel.lines)} of {panel.total} have it)"
+    few = f" ({len(panel.lines)} lines; named: those that end highest, lowest)"
+    return f"{panel.title}{drawn}{few if named and len(panel.lines) > MOST_NAMED else ''}"
 
 
 _PLOT = Drawing("plot", _layout, _draw)

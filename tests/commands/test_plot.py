@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,8 +11,9 @@ import pytest
 
 import esper_analyze as ea
 from esper_analyze.detector.incidents import Incident
-from esper_analyze.reports.metric_plots import MOST_LINES, against, between, fleet_panel, metric_named, run_panel
+from esper_analyze.reports.metric_plots import Panel, against, between, fleet_panel, metric_named, plotted, run_panel
 from esper_analyze.runs.run import RecordedRun, open_run
+from esper_analyze.runs.series import Series
 from tests.commands.conftest import Command
 from tests.reports.synthetic import Rows, write_run
 
@@ -42,15 +44,19 @@ def test_several_runs_are_drawn_over_what_is_asked(x: str, command: Command, run
     assert "two" in (tmp_path / "a.svg").read_text()
 
 
-def test_lines_that_are_not_drawn_are_counted_on_stderr(command: Command, run: RecordedRun, tmp_path: Path) -> None:
-    for number in range(MOST_LINES - 1):
-        write_run(tmp_path / "runs" / f"more{number}", 3)
-    words = ("plot", f"{run.path.parent}/*", "kl_k3", "--out", tmp_path / "a.svg")
-    assert command(*words).err == ""
-    write_run(tmp_path / "runs" / "last", 3)
-    said = command(*words)
-    assert (said.code, said.out) == (0, f"{tmp_path / 'a.svg'}\n")
-    assert "of 9 lines the first 8 are drawn" in said.err
+def test_every_line_is_drawn_and_of_many_those_that_end_highest_and_lowest_are_named() -> None:
+    last = dict(zip("abcdefghijkl", (5.0, 3.0, 9.0, 1.0, 2.0, 8.0, 7.0, 6.0, np.nan, 4.0, 0.0, 10.0), strict=True))
+    updates = np.arange(3)
+    measured = np.zeros(3, bool)
+    lines = {name: Series(updates, np.array([7.0, 7.0, end]), measured) for name, end in last.items()}
+    panel = Panel("kl", lines, 12)
+    top, below = plotted([panel, replace(panel, title="other")]).axes
+    legend = top.get_legend()
+    assert legend is not None
+    assert "".join(text.get_text()[0] for text in legend.get_texts()) == "lcfgbedk"
+    assert len(top.lines) >= len(below.lines) >= 12
+    assert "12 lines; named" in top.get_title(loc="left")
+    assert "named" not in below.get_title(loc="left")
 
 
 def test_places_on_the_x_axis_are_those_recorded(run: RecordedRun) -> None:
