@@ -89,15 +89,23 @@ def _print_columns(
 
 
 def _print_lists(console: Console, titles: Sequence[str], cells: Sequence[Sequence[Text]]) -> None:
-    from rich.table import Table
-
-    longest = max(map(len, titles))
-    room = max(console.width - longest - BETWEEN, 1)
+    """Print each row as its pairs of title and cell, as many on a line as fit, then an empty line."""
     for row in cells:
-        table = Table.grid(padding=(0, BETWEEN))
-        table.add_column(style="dim", min_width=longest)
-        table.add_column(overflow="fold")
-        for title, cell in zip(titles, row, strict=True):
-            table.add_row(title, broken(cell, room))
-        console.print(table)
+        for line in _packed(titles, row, max(console.width, 1)):
+            console.print(line, overflow="fold")
         console.print()
+
+
+def _packed(titles: Sequence[str], row: Sequence[Text], width: int) -> list[Text]:
+    """Return the pairs of a row in lines; all but the first are indented. A longer pair has lines of its own."""
+    from rich.text import Text
+
+    lines: list[Text] = []
+    for title, cell in zip(titles, row, strict=True):
+        pair = Text.assemble((title, "dim"), " ", cell)
+        if lines and lines[-1].cell_len + BETWEEN + pair.cell_len <= width:
+            lines[-1].append(" " * BETWEEN).append(pair)
+            continue
+        indent = " " * BETWEEN if lines else ""
+        lines += [Text(indent).append(part) for part in broken(pair, width - len(indent)).split("\n")]
+    return lines

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Sequence
 
 import pytest
 from hypothesis import given
@@ -17,9 +18,9 @@ TITLES = ("verdict", "rule", "worst")
 ROWS = [["critical", "head_entropy_collapse", "9.36e-14 at 40"], ["warning", "[bold]kl_spike[/bold]", "1,000.5 at 3"]]
 
 
-def shown(width: int) -> list[str]:
+def shown(width: int, titles: Sequence[str] = TITLES, rows: Sequence[Sequence[str]] = ROWS) -> list[str]:
     file = io.StringIO()
-    print_table(Console(file=file, width=width), TITLES, ROWS, right=("worst",))
+    print_table(Console(file=file, width=width), titles, rows, right=("worst",))
     return [line.rstrip() for line in file.getvalue().splitlines()]
 
 
@@ -45,6 +46,17 @@ def test_a_narrow_table_breaks_at_joints_and_never_within_a_number(width: int) -
     assert {"critical", "9.36e-14", "1,000.5", "collapse"} <= set(words)
 
 
-def test_where_columns_have_no_room_each_row_is_a_list() -> None:
-    lines = shown(24)
-    assert lines[:4] == ["verdict  critical", "rule     head_entropy_", "         collapse", "worst    9.36e-14 at 40"]
+def test_where_columns_have_no_room_each_row_is_a_list_of_pairs_as_many_on_a_line_as_fit() -> None:
+    assert shown(24) == [
+        "verdict critical",
+        "  rule head_entropy_",
+        "  collapse",
+        "  worst 9.36e-14 at 40",
+        "",
+        "verdict warning",
+        "  rule kl_spike",
+        "  worst 1,000.5 at 3",
+        "",
+    ]
+    five = shown(30, "abcde", [[str(number) * 8 for number in range(5)]])
+    assert five == ["a 00000000  b 11111111", "  c 22222222  d 33333333", "  e 44444444", ""]
