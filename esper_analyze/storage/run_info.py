@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import json
 import os
 from itertools import islice
@@ -22,6 +23,8 @@ _LOGS = "rank*/attempt-*/.wal-*"
 
 _MOST_SEARCHED, _MOST_NAMED = 100, 5
 """Runs that are searched for in a folder that is none, and of them those that are named."""
+_MOST_COMPARED = 2000
+"""Names that the name of a run that does not exist is compared with."""
 
 
 def find_runs(directory: Path | str) -> list[Path]:
@@ -68,7 +71,7 @@ def identity(path: Path) -> dict[str, Any]:
     if _not_utf8(path):
         raise UsageError(f"{path} is not a UTF-8 name", hint="rename the directory: DuckDB cannot open it")
     if not _exists(path):
-        raise UsageError(f"{path} does not exist", hint="give a directory written by the recorder")
+        raise UsageError(f"{path} does not exist", hint=_near(path) or "give a directory written by the recorder")
     if path.is_dir():
         listed(path)
     there = os.path.lexists(file)
@@ -88,6 +91,16 @@ def identity(path: Path) -> dict[str, Any]:
     if not was_declared(version) and not is_newer(version):
         raise DamagedError(f"{file} has the unknown schema version {version[:40]!r}")
     return info
+
+
+def _near(path: Path) -> str:
+    """Ask for the file or folder beside ``path`` with the nearest name; empty without one that is near."""
+    try:
+        names = [child.name for child in islice(path.parent.iterdir(), _MOST_COMPARED)]
+    except OSError:
+        return ""
+    close = difflib.get_close_matches(path.name, names, n=1)
+    return f"did you mean {path.parent / close[0]}?" if close else ""
 
 
 def _runs_below(path: Path) -> str:

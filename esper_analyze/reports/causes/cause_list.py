@@ -267,7 +267,7 @@ CAUSES: tuple[Cause, ...] = (
         "The policy is deterministic: nothing is left to weigh",
         _NO_GRADIENT,
         ("entropy_norm",),
-        "rec.minibatch(entropy=…)",
+        "rec.minibatch(entropy=…) and Recorder(sizes={head: number of actions})",
         deterministic,
     ),
     Cause(
