@@ -192,6 +192,7 @@ class Rule:
     ``warm_up`` says what the rule needs before its first verdict; None: it judges from the first update on.
     ``optional``: a further check between numbers that a loop may hand over; without them a run is judged all the same.
     ``finiteness`` marks a rule that judges whether values are finite: it reports the same NaN as other rules.
+    ``persists`` marks a rule that tells an event: what it changed stays so when the alarm is over.
     ``reach`` is how many updates before its onset the rule's statistic includes: the fault may be that old.
     ``statistics`` maps each metric whose verdicts have another ``value`` than its own cell to that quantity.
     ``revision`` grows when fields of the rule's findings, named by ``restated`` (value, threshold, baseline), are
@@ -229,6 +230,7 @@ class Rule:
     optional: bool = False
     reach: int = 0
     finiteness: bool = False
+    persists: bool = False
     revision: int = 1
     restated: tuple[str, ...] = ()
 

@@ -174,6 +174,7 @@ RULE = Rule(
         **{"epochs_last": nothing_yet, "epochs_usual": nothing_yet, "epochs_equal": zeros},
     },
     statistics={name: Statistic(name, baseline="its value before", column=name) for name in (*SETTINGS, EPOCHS)},
+    persists=True,
     revision=4,
     restated=(VERDICT,),
 )

@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from esper_analyze.replay.evidence import Evidence
 
 _MOST_NAMED = 4
-_LASTING_CHANGES = ("setting_changed",)
-"""Rules that tell an event: what it changed stays so, though the alarm is over."""
 NEAR = 10
 """Incidents at most so many updates apart can belong together: as long as level DEBUG lasts after a KL spike."""
 
@@ -181,7 +179,7 @@ def duration(evidence: Evidence, lead: Incident) -> str:
     elif lead.ended == "open":
         lasting = f"from update {lead.start} {_not_cleared(lead, last)}"
     elif lead.end == lead.start:
-        lasting = f"at update {lead.start}" + ("" if lead.rule in _LASTING_CHANGES else ", for that update only")
+        lasting = f"at update {lead.start}" + ("" if evidence.rules[lead.rule].persists else ", for that update only")
     else:
         lasting = f"from update {lead.start} until update {lead.end}"
     several = len(lead.seen_by)
