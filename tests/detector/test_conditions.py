@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from esper_analyze.detector.conditions.convergence import AT_BEST
+from esper_analyze.detector.conditions.relation import established, establishing, relation_memory
 from esper_analyze.detector.conditions.rewards import UNREWARDED
 from esper_analyze.detector.conditions.shared import SharedConditions
 from esper_analyze.detector.detector import Detector
@@ -181,3 +182,32 @@ def test_a_checkpoint_without_conditions_starts_them_fresh_and_one_that_does_not
     broken = {**state, "conditions": {"at_best": {**state["conditions"]["at_best"], "best": [1.0, 2.0]}}}
     with pytest.raises(ValueError, match="saved state of condition at_best does not fit: 'best' must hold"):
         fresh.load_state_dict(broken)
+
+
+@pytest.mark.parametrize(
+    ("held", "since"),
+    [
+        ("+++-", 2),
+        ("-+++", 3),
+        ("--++-+++", None),
+        ("--++-++++", 8),
+        ("---+++-++++-++++++", 17),
+        ("?+?+?+", 5),
+        ("+-+-+-", None),
+    ],
+)
+def test_a_relation_is_established_where_it_held_in_three_updates_in_a_row_and_in_more_than_it_ever_did_not(
+    held: str, since: int | None
+) -> None:
+    holds, known = (np.array([[sign in signs] for sign in held]) for signs in ("+", "+-"))
+    whole = established(holds, known, {name: first(1) for name, first in relation_memory("a").items()}, "a", 3)
+    assert next(iter(np.flatnonzero(whole).tolist()), None) == since
+    assert since is None or whole[since:].all()
+    memory: Memory = {name: first(1) for name, first in relation_memory("a").items()}
+    single = []
+    for one, there in zip(holds, known, strict=True):
+        lasting = establishing(memory, "a", 3)
+        single.append(established(one[None], there[None], memory, "a", 3)[0])
+        if since is not None and len(single) - 1 == since:
+            assert lasting == 0
+    np.testing.assert_array_equal(whole, single)

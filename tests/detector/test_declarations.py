@@ -14,10 +14,13 @@ from esper_analyze.detector.toml import thresholds_from_toml, thresholds_to_toml
 
 BY_RULE = {rule.name: rule for rule in RULES}
 REVISED = {
+    "parameters_changed": (2, {"threshold", VERDICT}),
+    "advantage_inconsistent": (2, {"threshold", VERDICT}),
+    "losses_inconsistent": (2, {"threshold", VERDICT}),
     "policy_replaced": (2, {"threshold", VERDICT}),
     "lstm_saturation": (3, {VERDICT}),
     "setting_changed": (4, {VERDICT}),
-    "returns_inconsistent": (2, {"threshold", "baseline", VERDICT}),
+    "returns_inconsistent": (3, {"threshold", "baseline", VERDICT}),
     "kl_spike": (2, {"threshold", VERDICT}),
     "ratio_explosion": (2, {VERDICT}),
     "ratio_collapse": (2, {VERDICT}),
@@ -35,7 +38,7 @@ REVISED = {
     "critic_not_learning": (6, {"value", VERDICT}),
     "gradient_vanishing": (5, {"value", "threshold", VERDICT}),
     "value_divergence": (2, {"threshold", "baseline", VERDICT}),
-    "advantage_misaligned": (3, {VERDICT}),
+    "advantage_misaligned": (4, {VERDICT}),
     "clipping_always": (4, {"value", "threshold", "baseline", VERDICT}),
     "slot_gradient_explosion": (2, {"value"}),
     "update_skipped": (2, {"value"}),

@@ -42,10 +42,15 @@ def not_categorical(frame: Frame) -> Excuse:
     return Excuse(~kind.null & ~kind.equals(_CATEGORICAL), "not a categorical head")
 
 
+def nothing_to_choose(frame: Frame) -> Excuse:
+    """Excuse updates in which no head had a choice at any step."""
+    return Excuse(frame["choice_fraction"].equals(0.0), "no head had a choice at any step")
+
+
 def joint_entropy_undefined(frame: Frame) -> list[Excuse]:
     """Excuse updates without a normalised joint entropy by nature: no choice at all, or a continuous head."""
     return [
-        Excuse(frame["choice_fraction"].equals(0.0), "no head had a choice at any step"),
+        nothing_to_choose(frame),
         Excuse(
             frame["entropy_norm"].null
             & frame["choice_fraction"].null

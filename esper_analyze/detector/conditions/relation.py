@@ -20,15 +20,23 @@ EVIDENCE = "updates in a row in which it held before a breach is one (set by des
 
 def relation_memory(*names: str) -> Mapping[str, Callable[[int], np.ndarray[Any, Any]]]:
     """Return the memory that ``established`` needs for relations of these names."""
-    return {f"{name}_{part}": zeros for name in names for part in ("holding", "established")}
+    return {f"{name}_{part}": zeros for name in names for part in ("holding", "breaches", "established")}
 
 
 def established(holds: Bools, known: Bools, memory: Memory, name: str, updates: int) -> Bools:
-    """Return where the relation has held in ``updates`` updates in a row, now or at any time before."""
+    """Return where the relation is known to be one of this training: once, and from then on.
+
+    That is where it has held in ``updates`` updates in a row, and in more than it did not hold in before: one that
+    often does not hold comes true by chance for a while.
+    """
+    if (memory[f"{name}_established"] > 0).all():
+        return np.broadcast_to(np.True_, holds.shape)
     run = streak(holds, known & ~holds, memory[f"{name}_holding"])
-    return tally(run >= updates, memory[f"{name}_established"]) > 0
+    breaches = tally(known & ~holds, memory[f"{name}_breaches"])
+    return tally((run >= updates) & (run > breaches), memory[f"{name}_established"]) > 0
 
 
 def establishing(memory: Memory, name: str, updates: int) -> int:
     """Return for how many more updates ``established`` returns the same if the relation goes on as now."""
-    return until(memory[f"{name}_holding"], updates)
+    enough = np.maximum(memory[f"{name}_breaches"] + 1, updates)
+    return until(memory[f"{name}_holding"], *enough.tolist())

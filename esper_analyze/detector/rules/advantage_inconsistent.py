@@ -12,7 +12,7 @@ from esper_analyze.detector.conditions.relation import (
     relation_memory,
 )
 from esper_analyze.detector.deferral_guards import DeferralGuard
-from esper_analyze.detector.rule import Example, Limits, Memory, Rule, limit
+from esper_analyze.detector.rule import VERDICT, Example, Limits, Memory, Rule, limit
 from esper_analyze.detector.signals import Frame, Signal
 from esper_analyze.detector.streaks import tally, zeros
 from esper_analyze.detector.verdict import Bounds, Excuse, Judgement, settle
@@ -87,6 +87,8 @@ RULE = Rule(
         Example("undefined where advantages are alike", "not_applicable", _cells(1.0, None), updates=2),
         Example("not passed", "no_data", _cells(None)),
     ),
+    revision=2,
+    restated=("threshold", VERDICT),
     memory={**relation_memory(*COLUMNS), **{f"{name}_known": zeros for name in COLUMNS}},
     causes=("numerical_instability",),
     higher_is_worse=False,

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from esper_analyze.detector.conditions.applicability import inner_loop_not_measurable
+from esper_analyze.detector.conditions.applicability import inner_loop_not_measurable, nothing_to_choose
 from esper_analyze.detector.conditions.convergence import AT_BEST, EPISODE_RETURN
 from esper_analyze.detector.conditions.shared import free
 from esper_analyze.detector.deferral_guards import FREE, DeferralGuard, Side, before, same
@@ -60,7 +60,8 @@ def judge(frame: Frame, memory: Memory, limits: AdvantageMisalignedLimits) -> li
         critical_at=float(limits.often),
     )
     counted = count.astype(np.float64)
-    return [settle(alignment.name, alignment, bounds, excuses=[excuse, young, undefined], judged=counted)]
+    excuses = [excuse, young, undefined, nothing_to_choose(frame)]
+    return [settle(alignment.name, alignment, bounds, excuses=excuses, judged=counted)]
 
 
 def guard(frame: Frame, memory: Memory, limits: AdvantageMisalignedLimits) -> DeferralGuard | None:
@@ -73,19 +74,19 @@ def guard(frame: Frame, memory: Memory, limits: AdvantageMisalignedLimits) -> De
     kl: Sequence[Side] | None = () if np.count_nonzero(alignment.null) else FREE  # it says why there is no alignment
     measurable = same(frame["inner_loop_measurable"])
     sides = {alignment.name: (limits.level,), "inner_loop_measurable": measurable, "kl_k3": kl, EPISODE_RETURN: FREE}
-    return DeferralGuard(lasting, {**sides, **free(AT_BEST)})
+    return DeferralGuard(lasting, {**sides, "choice_fraction": (0.0,), **free(AT_BEST)})
 
 
-def _cells(*values: float | None, measurable: bool = True) -> dict[str, object]:
-    return {"advantage_alignment": list(values), "inner_loop_measurable": measurable}
+def _cells(*values: float | None, measurable: bool = True, choice: float = 1.0) -> dict[str, object]:
+    return {"advantage_alignment": list(values), "inner_loop_measurable": measurable, "choice_fraction": choice}
 
 
 RULE = Rule(
     name="advantage_misaligned",
     table="updates",
     figures=("policy",),
-    columns=("advantage_alignment", "inner_loop_measurable", "kl_k3", EPISODE_RETURN),
-    context=("kl_k3", EPISODE_RETURN),
+    columns=("advantage_alignment", "inner_loop_measurable", "kl_k3", "choice_fraction", EPISODE_RETURN),
+    context=("kl_k3", "choice_fraction", EPISODE_RETURN),
     conditions=(AT_BEST,),
     limits=AdvantageMisalignedLimits,
     warm_up=WARM_UP,
@@ -107,17 +108,19 @@ RULE = Rule(
         Example("the other way for long", "critical", _cells(*[-0.2] * 24), updates=24),
         Example("too early to say", "not_applicable", _cells(-0.2, -0.2), updates=2),
         Example("one epoch of one minibatch", "not_applicable", _cells(None, measurable=False)),
+        Example("no head ever had a choice", "not_applicable", _cells(None, choice=0.0)),
         Example("nothing moved any more", "not_applicable", _cells(*[0.2] * 15, None) | {"kl_k3": 0.0}, updates=16),
         Example("not recorded", "no_data", _cells(None)),
     ),
     memory={"often": zeros, "low": zeros, "known": zeros, "window": window(UPDATES)},
     causes=("advantage_inconsistent", "numerical_instability", "first_ratio"),
+    follows=("setting_changed",),
     statistics={
         "advantage_alignment": Statistic(
             f"updates of the last {UPDATES} without a positive advantage_alignment", "updates"
         )
     },
     reach=UPDATES,
-    revision=3,
+    revision=4,
     restated=(VERDICT,),
 )

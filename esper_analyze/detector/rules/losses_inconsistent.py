@@ -15,7 +15,7 @@ from esper_analyze.detector.conditions.relation import (
     relation_memory,
 )
 from esper_analyze.detector.deferral_guards import DeferralGuard, Side, same, until
-from esper_analyze.detector.rule import Example, Limits, Memory, Rule, Statistic, limit
+from esper_analyze.detector.rule import VERDICT, Example, Limits, Memory, Rule, Statistic, limit
 from esper_analyze.detector.signals import Frame
 from esper_analyze.detector.streaks import latest, nothing_yet, previous, streak, zeros
 from esper_analyze.detector.verdict import Bounds, Judgement, settle
@@ -108,12 +108,14 @@ RULE = Rule(
         "loss, another clip of values, shapes that broadcast, or values and returns that are not those passed.",
     },
     look_first="What computes the loss at this update: minimum or maximum, ratio or its logarithm, clip range, sign, "
-    "shapes of values and returns ([N, 1] − [N] makes [N, N]).",
+    "heads that it counts where they were passed as not relevant, shapes of values and returns ([N, 1] − [N] makes "
+    "[N, N]).",
     reference="Schulman et al. 2017, equation 7; the value loss is the mean of (V − R)², in some loops halved",
     examples=(
         Example("PPO's", "ok", _cells(1e-7, 1e-7), updates=2),
         Example("never PPO's", "info", _cells(0.2, 0.3, 0.2), updates=3),
         Example("no longer PPO's", "warning", _cells(*[1e-7] * 3, 0.2, 0.3), updates=5),
+        Example("PPO's by chance", "info", _cells(*[0.2] * 4, *[1e-7] * 3, 0.2, 0.3), updates=9),
         Example("one update apart", "info", _cells(*[1e-7] * 3, 0.2), updates=4),
         Example("another value loss", "warning", _cells(*[1e-7] * 5, factor=[0.5] * 4 + [3.0]), updates=5),
         Example("a value clip begins to act", "ok", _cells(*[1e-7] * 6, factor=[0.5] * 4 + [0.55, 0.6]), updates=6),
@@ -128,4 +130,6 @@ RULE = Rule(
         ERROR: Statistic("distance of the policy loss from PPO's, as a share of mean |r·A|", column=ERROR),
         FACTOR: Statistic("value loss divided by mean (V − R)²", baseline="what it was", column=FACTOR),
     },
+    revision=2,
+    restated=("threshold", VERDICT),
 )

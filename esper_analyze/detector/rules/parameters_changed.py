@@ -14,7 +14,7 @@ from esper_analyze.detector.conditions.relation import (
     relation_memory,
 )
 from esper_analyze.detector.deferral_guards import DeferralGuard
-from esper_analyze.detector.rule import Example, Limits, Memory, Rule, Statistic, limit
+from esper_analyze.detector.rule import VERDICT, Example, Limits, Memory, Rule, Statistic, limit
 from esper_analyze.detector.signals import Frame
 from esper_analyze.detector.streaks import tally, zeros
 from esper_analyze.detector.verdict import Bounds, Excuse, Judgement, settle
@@ -81,6 +81,8 @@ RULE = Rule(
         Example("a tensor was added", "not_applicable", _cells(0.0, None), updates=2),
         Example("not recorded", "no_data", _cells(None)),
     ),
+    revision=2,
+    restated=("threshold", VERDICT),
     memory={**relation_memory(SHIFT), "moved": zeros, "seen": zeros},
     statistics={SHIFT: Statistic("distance of the parameters from where the update before left them", column=SHIFT)},
 )

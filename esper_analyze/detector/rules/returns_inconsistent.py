@@ -156,6 +156,6 @@ RULE = Rule(
         RESIDUAL: Statistic("distance of the returns from their formula, as a share of them", column=RESIDUAL),
         GAMMA: Statistic("discount that fits the returns", baseline="the one passed", column=GAMMA),
     },
-    revision=2,
+    revision=3,
     restated=("threshold", "baseline", VERDICT),
 )
