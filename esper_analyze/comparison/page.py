@@ -11,7 +11,7 @@ from esper_analyze.comparison.settings import SettingDifference
 from esper_analyze.comparison.side_by_side import SideBySide
 from esper_analyze.comparison.summary_tables import Table, tenths_table
 from esper_analyze.comparison.words import READING, caveats, divergence_table, headline, sentences, undiverged
-from esper_analyze.reports.render.figure import Drawn
+from esper_analyze.reports.render.figure import Drawn, fitted
 from esper_analyze.reports.render.html import render
 from esper_analyze.terminal import cleaned
 from esper_analyze.wording import many
@@ -38,6 +38,7 @@ def page(comparison: SideBySide, answers: Sequence[Answered], grouped: Grouped |
     verdict, word = _verdict(comparison)
     labels = comparison.labels
     titles, rows = divergence_table(comparison)
+    figures = fitted(drawn for _, drawn, _ in answers)
     return render(
         "comparison.html.j2",
         moments={"update": []},  # environment steps and time differ from run to run
@@ -61,7 +62,7 @@ def page(comparison: SideBySide, answers: Sequence[Answered], grouped: Grouped |
         grouped=grouped,
         divergences={"titles": titles, "rows": rows},
         quiet=[metric.name for metric in undiverged(comparison)],
-        answers=answers,
+        answers=[(overlay, drawn, words) for (overlay, _, words), drawn in zip(answers, figures, strict=True)],
         settings=_settings(comparison),
         runs=[_run(comparison, run) for run in range(len(labels))],
         reading=(*READING, _LINES),

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from esper_analyze.reports import tables
 from esper_analyze.reports.narrative import course, foreign
 from esper_analyze.reports.narrative.explained import explained
 from esper_analyze.reports.narrative.primary_incident import NEAR
+from esper_analyze.reports.render.figure import fitted
 from esper_analyze.reports.render.html import render
 from esper_analyze.reports.sections import identity
 
@@ -30,8 +32,8 @@ _LAST = {
 _READING = (
     "A gap in a line: not measured. A cross on the upper edge: NaN; a triangle on an edge: +Inf or −Inf. Zero is drawn "
     "as zero, on a logarithmic axis at its own position. Shaded: an incident was open. Dashed: the detector's bounds. "
-    "Where a pixel covers several updates, the strong line is their mean, and the thin one goes through the first, "
-    "least, greatest and last of them, so that no spike is lost. The primary incident is, of the cluster in which most "
+    "Where a pixel covers several updates, the strong line is their mean, and the thin one goes through the least and "
+    "the greatest of them, so that no spike is lost; zooming in shows more of them. The primary incident is, of the cluster in which most "
     "rules became critical, the earliest that can have caused it (declared as its cause, or begun at most "
     f"{NEAR} updates before), not the worst one."
 )
@@ -40,7 +42,9 @@ _READING = (
 def page(evidence: Evidence, answers: Sequence[Answer], story: Story) -> str:
     """Return the page as one self-contained HTML document."""
     theirs = foreign.alarms(evidence.run)
-    drawn = [answer for answer in answers if answer.figure]
+    shown = [answer for answer in answers if answer.figure]
+    figures = fitted(answer.figure for answer in shown if answer.figure)
+    drawn = [replace(answer, figure=figure) for answer, figure in zip(shown, figures, strict=True)]
     contents = {
         "incidents": "Incidents",
         **({} if theirs is None else {"foreign": foreign.TITLE}),

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 from esper_analyze.detector.signals import Bools, Floats, Ints
 from esper_analyze.runs.run import RecordedRun
@@ -18,6 +19,10 @@ if TYPE_CHECKING:
 
 PIXELS = 900
 """Widest figure in pixels: of more updates, only the corners and the mean per pixel are drawn."""
+EXTREMES = np.dtype([("low", ">f4"), ("high", ">f4"), ("low_at", ">u2"), ("high_at", ">u2")])
+"""Least and greatest value of an interval, and how many updates after its first they were (65,535: as many or more)."""
+_FARTHEST = 65_535
+_SINGLE = (float(np.finfo(np.float32).min), float(np.finfo(np.float32).max))
 _CHUNK = 400_000
 """Rows that are partitioned by subject at once."""
 
@@ -166,6 +171,32 @@ def by_subject(run: RecordedRun, table: str, columns: Sequence[str]) -> dict[str
 
 
 @dataclass(frozen=True, slots=True)
+class Extremes:
+    """The least and the greatest finite value of each of equal intervals of ``width`` updates, from ``first`` on.
+
+    ``values``: a row of ``EXTREMES`` for each; NaN in an interval without a finite value.
+    """
+
+    first: int
+    width: int
+    values: NDArray[np.void]
+
+    def joined(self, number: int) -> Extremes:
+        """Return the extremes of every ``number`` intervals together."""
+        if number == 1:
+            return self
+        rows = np.resize(self.values, (-(-len(self.values) // number), number))
+        rows.reshape(-1)[len(self.values) :] = (np.nan, np.nan, 0, 0)
+        found = np.zeros(len(rows), EXTREMES)
+        for name, worst, pick in (("low", np.inf, np.argmin), ("high", -np.inf, np.argmax)):
+            place = pick(np.where(np.isnan(rows[name]), worst, rows[name]), axis=1)
+            chosen = rows[np.arange(len(rows)), place]
+            found[name] = chosen[name]
+            found[f"{name}_at"] = np.minimum(chosen[f"{name}_at"] + self.width * place, _FARTHEST)
+        return Extremes(self.first, self.width * number, found)
+
+
+@dataclass(frozen=True, slots=True)
 class Envelope:
     """A series divided into one interval per pixel: least, mean and greatest finite value of each.
 
@@ -176,6 +207,23 @@ class Envelope:
     low: Floats
     mean: Floats
     high: Floats
+
+
+def extremes(series: Series, intervals: int) -> Extremes:
+    """Return the extremes of ``series`` over equal intervals of updates, at most ``intervals``."""
+    first, last = (int(series.update[0]), int(series.update[-1])) if len(series.update) else (0, -1)
+    width = max(1, -(-(last - first + 1) // intervals))
+    found = np.zeros(-(-(last - first + 1) // width), EXTREMES)
+    found["low"] = found["high"] = np.nan
+    update, value = series.update[series.finite] - first, series.value[series.finite]
+    starts = np.flatnonzero(np.diff(update // width, prepend=-1))
+    if len(starts):
+        full, piece = update[starts] // width, np.repeat(np.arange(len(starts)), np.diff(starts, append=len(value)))
+        for name, pick in (("low", np.minimum), ("high", np.maximum)):
+            at = _first_extremes(value, starts, piece, pick)
+            found[name][full] = np.clip(value[at], *_SINGLE)
+            found[f"{name}_at"][full] = np.minimum(update[at] - width * full, _FARTHEST)
+    return Extremes(first, width, found)
 
 
 def envelope(series: Series, pixels: int = PIXELS) -> Envelope:
@@ -213,12 +261,15 @@ def corners(series: Series, pixels: int = PIXELS) -> Series:
         return Series(series.update[:0], series.value[:0], series.null[:0])
     value, ends = series.value[measured], np.append(starts[1:], len(measured))
     piece = np.repeat(np.arange(len(starts)), ends - starts)
-    chosen = [starts, ends - 1]
-    for pick in (np.minimum, np.maximum):
-        at = np.flatnonzero(value == pick.reduceat(value, starts)[piece])
-        chosen.append(at[np.unique(piece[at], return_index=True)[1]])
+    chosen = [starts, ends - 1, *(_first_extremes(value, starts, piece, pick) for pick in (np.minimum, np.maximum))]
     places = measured[np.unique(np.concatenate(chosen))]
     return _with_breaks(Series(series.update[places], series.value[places], series.null[places]), width)
+
+
+def _first_extremes(value: Floats, starts: Ints, piece: Ints, pick: np.ufunc) -> Ints:
+    """Return where each piece of ``value``, which begin at ``starts``, has its least or greatest value first."""
+    at = np.flatnonzero(value == pick.reduceat(value, starts)[piece])
+    return at[np.flatnonzero(np.diff(piece[at], prepend=-1))]
 
 
 def _with_breaks(series: Series, width: int) -> Series:

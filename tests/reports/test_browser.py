@@ -1,18 +1,30 @@
 """The page in a real browser, where one is installed: what it asks the network for, and what it prints."""
 
+from __future__ import annotations
+
 import json
 import re
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
+from typing import TYPE_CHECKING
 
+import numpy as np
 import pytest
 
+from esper_analyze.reports.render.draw import finish, line
+from esper_analyze.reports.render.figure import drawn
+from esper_analyze.reports.render.html import as_json
+from esper_analyze.reports.render.section import Drawing, Layout
+from esper_analyze.runs.series import Series
 from tests.patience import PATIENCE
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "chrome")
 BROWSER = next((found for found in map(shutil.which, NAMES) if found), None)
@@ -120,6 +132,50 @@ def test_figures_are_hovered_zoomed_and_reset_together(folder: Path, tmp_path: P
     assert first < low < high < last
     assert {tuple(seen) for seen in found["reset"]} == {(first, last)}
     assert found["shown"][:2] == [True, False]
+
+
+ZOOMED = """
+addEventListener("load", async () => {
+  const wait = () => new Promise(done => setTimeout(done, 100)), found = {};
+  const place = plots.findIndex(plot => plot.panel.title === "Long"), plot = plots[place];
+  const told = () => plot.data[0].map((update, at) => [update, plot.data[1][at]]).filter(([, value]) => value != null);
+  found.whole = told();
+  plots[place ? 0 : 1].setScale("x", { min: 54000, max: 56000 });
+  await wait();
+  found.zoomed = told();
+  found.y = [plot.scales.y.min, plot.scales.y.max];
+  const answer = document.createElement("pre");
+  answer.id = "answer";
+  answer.textContent = JSON.stringify(found);
+  document.body.append(answer);
+});
+"""
+
+
+def test_a_closer_look_shows_more_of_a_long_line_and_every_spike_at_its_update(folder: Path, tmp_path: Path) -> None:
+    values = np.zeros(400_000)
+    values[54_321], values[55_000], values[300_000] = 7.0, -2.0, 9.0
+
+    def draw(_: object, axes: Sequence[Axes]) -> None:
+        line(axes[0], Series(np.arange(len(values)), values, np.zeros(len(values), bool)))
+        finish(axes[0], "Long", last=True)
+
+    numbers = as_json(drawn(Drawing("one", lambda _: Layout((90,)), draw), None).panels)
+    text = re.sub(r'<meta http-equiv="Content-Security-Policy"[^>]*>', "", (folder / "index.html").read_text())
+    first = next(re.finditer(r'(<script type="application/json" class="curves"[^>]*>).*?(</script>)', text))
+    text = f"{text[: first.start()]}{first[1]}{numbers}{first[2]}{text[first.end() :]}"
+    (folder / "long.html").write_text(text.replace("</body>", f"<script>{ZOOMED}</script></body>"))
+    dom = browse(tmp_path, "--virtual-time-budget=5000", "--dump-dom", (folder / "long.html").as_uri())
+    found = json.loads(re.findall(r'<pre id="answer">(.*?)</pre>', dom)[0])
+    whole, zoomed = dict(found["whole"]), dict(found["zoomed"])
+    assert (whole[54_321], whole[300_000]) == (7, 9)
+    assert len(whole) < 5_000
+    assert (zoomed[54_321], zoomed[55_000]) == (7, -2)
+    assert 300_000 not in zoomed
+    assert len([update for update in zoomed if 54_000 <= update <= 56_000]) > 3 * len(
+        [update for update in whole if 54_000 <= update <= 56_000]
+    )
+    assert found["y"][0] < -2 < 7 < found["y"][1] < 9
 
 
 def test_the_policy_lets_the_figures_draw_and_no_other_script(folder: Path, tmp_path: Path) -> None:

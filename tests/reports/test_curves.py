@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from esper_analyze.reports.render.curves import CurvePanel
+from esper_analyze.reports.render.curves import CurvePanel, fitting
 from esper_analyze.reports.render.draw import area, bounds, finish, line, scale
 from esper_analyze.reports.render.figure import drawn
 from esper_analyze.reports.render.section import Drawing, Layout
@@ -77,15 +77,16 @@ def test_the_scale_is_that_of_the_drawing(values: list[float], expected: str) ->
     assert panel.low < panel.high
 
 
-def test_a_line_without_a_name_is_called_as_its_like_in_another_panel() -> None:
+def test_a_line_is_called_as_it_is_named_here_whatever_is_in_other_panels() -> None:
     def draw(_: Any, axes: Sequence[Axes]) -> None:
         line(axes[0], series([1.0, 2.0]), FIRST, "norm")
-        line(axes[0], series([1.0, 1.0]), SECOND, "baseline")
-        line(axes[1], series([1.0, 2.0]), FIRST)
-        line(axes[1], series([1.0, 1.0]), SECOND)
+        line(axes[0], series([1.0, 1.0]), SECOND, "_not in the legend")
+        line(axes[1], series([1.0, NAN, 2.0]), FIRST)
         finish(axes[1], "x", last=True)
 
-    assert [[curve.label for curve in panel.curves] for panel in panels(draw, rows=2)] == [["norm", "baseline"]] * 2
+    top, below = panels(draw, rows=2)
+    assert [curve.label for curve in top.curves] == ["norm", "not in the legend"]
+    assert {curve.label for curve in below.curves} == {"value (1 NaN)", "value (1 NaN) (alone)"}
 
 
 def test_of_many_updates_the_extremes_and_the_mean_are_kept() -> None:
@@ -99,8 +100,29 @@ def test_of_many_updates_the_extremes_and_the_mean_are_kept() -> None:
     (panel,) = panels(draw)
     extremes, mean = panel.curves
     assert (extremes.label, mean.label) == ("spike (extremes)", "spike")
-    assert dict(zip(extremes.x, extremes.y, strict=True))[54_321] == 7
-    assert len(extremes.x) < 2_500
+    assert extremes.x == extremes.y == []
+    assert extremes.whole is not None
+    found = extremes.whole.values
+    (at,) = np.flatnonzero(found["high"] == 7)
+    assert extremes.whole.first + at * extremes.whole.width + found["high_at"][at] == 54_321
+    assert 2_048 < len(found) <= 4_096
+    assert len(mean.x) < 1_000
+
+
+def test_a_page_has_as_fine_lines_as_it_has_room_for() -> None:
+    def draw(_: Any, axes: Sequence[Axes]) -> None:
+        line(axes[0], series(np.arange(50_000.0).tolist()), FIRST, "rises")
+        finish(axes[0], "x", last=True)
+
+    one = panels(draw)
+    fine, coarse = fitting([one])[0], fitting([one] * 30)[29]
+    (rises, whole) = fine[0].curves[0].whole, coarse[0].curves[0].whole
+    assert rises is not None
+    assert whole is not None
+    assert len(rises.values) > 2 * len(whole.values) > 1_000
+    assert 30 * 16 * len(whole.values) <= 900_000
+    assert whole.values["low"][0] == 0
+    assert whole.values["high"][-1] == 49_999
 
 
 def test_a_figure_of_something_else_has_none() -> None:

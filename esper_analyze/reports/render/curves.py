@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from esper_analyze.reports.render.draw import UPDATES
+from esper_analyze.reports.render.draw import UPDATES, WHOLE
 from esper_analyze.reports.render.style import VARIABLES
+from esper_analyze.runs.series import EXTREMES, Extremes
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -19,6 +20,10 @@ if TYPE_CHECKING:
 
 _DIGITS = 6
 """Significant digits of a value: more than a reader can tell apart."""
+_UNNAMED = "_child"
+"""What matplotlib calls a line that has no label."""
+_MOST_BYTES = 900_000
+"""Characters of a page for closer looks at its lines."""
 _MARKS = {"x": "cross", 6: "up", 7: "down"}
 
 Numbers = list[float | None]
@@ -26,7 +31,10 @@ Numbers = list[float | None]
 
 @dataclass(frozen=True, slots=True)
 class Curve:
-    """A line, or points: ``x`` are updates, ``y`` values; None where nothing finite was measured."""
+    """A line, or points: ``x`` are updates, ``y`` values; None where nothing finite was measured.
+
+    ``whole``: of a line through the corners of pixels what is drawn on a closer look; it is in their place.
+    """
 
     label: str
     colour: str
@@ -34,6 +42,7 @@ class Curve:
     points: bool
     x: Numbers
     y: Numbers
+    whole: Extremes | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,21 +76,20 @@ def panels_of(figure: Figure) -> tuple[CurvePanel, ...]:
     if any(one.images or one.texts or not list(_data_lines(one)) for one in axes):
         return ()
     height = figure.get_figheight() * 72
-    panels = tuple(_panel(one, round(one.get_position().height * height)) for one in axes)
-    legend = {(curve.colour, curve.width): curve.label for panel in panels for curve in panel.curves if curve.label}
-    return tuple(
-        replace(panel, curves=tuple(_named(panel, curve, legend) for curve in panel.curves)) for panel in panels
-    )
+    return tuple(_panel(one, round(one.get_position().height * height)) for one in axes)
 
 
-def _named(panel: CurvePanel, curve: Curve, legend: Mapping[tuple[str, float], str]) -> Curve:
-    """Name a curve without a label: "value" if it is alone, else as one of its look is named in another panel."""
-    label = curve.label.strip()
-    if not label or label.startswith("("):  # only the count of its NaN
-        alone = len(panel.curves) == 1 or not any(one.label for one in panel.curves)
-        name = legend.get((curve.colour, curve.width), "").split(" (")[0] or ("value" if alone else "")
-        label = f"{name} {label}".strip()
-    return replace(curve, label=label)
+def fitting(figures: Sequence[tuple[CurvePanel, ...]]) -> list[tuple[CurvePanel, ...]]:
+    """Return the panels of a page's figures, their lines as fine as the page has room for."""
+    whole = [curve.whole for panels in figures for panel in panels for curve in panel.curves if curve.whole]
+    size = sum(len(one.values) for one in whole) * EXTREMES.itemsize * 4 / 3  # in base 64
+    number = max(1, math.ceil(size / _MOST_BYTES))
+
+    def joined(panel: CurvePanel) -> CurvePanel:
+        curves = [replace(curve, whole=curve.whole and curve.whole.joined(number)) for curve in panel.curves]
+        return replace(panel, curves=tuple(curves))
+
+    return [tuple(map(joined, panels)) for panels in figures]
 
 
 def columns_of(figure: Figure) -> int:
@@ -118,15 +126,27 @@ def _curves(axes: Axes) -> Iterator[Curve]:
     the line before them.
     """
     lines = list(_data_lines(axes))
-    names = [str(line.get_label()) for line in lines]
+    only = "value" if len({line.get_color() for line in lines}) == 1 else ""
+    names = [_name(line, only) for line in lines]
     for place, line in enumerate(lines):
         points = str(line.get_linestyle()) == "None"
         name, thin = names[place], line.get_alpha() is not None and place + 1 < len(lines)
-        if name.startswith("_"):
-            like = names[place - 1] if points and place else names[place + 1] if thin else "_"
-            name = "" if like.startswith("_") else f"{like} ({'alone' if points else 'extremes'})"
-        x, y = _numbers(line.get_xdata()), _numbers(line.get_ydata())
-        yield Curve(name, _colour(line.get_color()), float(line.get_linewidth()), points, x, y)
+        if str(line.get_label()).startswith(_UNNAMED):
+            if points and place:
+                name = f"{names[place - 1]} (alone)".strip()
+            elif thin:
+                name = f"{names[place + 1]} (extremes)".strip()
+        whole = WHOLE.get(line)
+        x, y = ([], []) if whole else (_numbers(line.get_xdata()), _numbers(line.get_ydata()))
+        look = _colour(line.get_color()), float(line.get_linewidth())
+        yield Curve(name, *look, points, x, y, whole)
+
+
+def _name(line: Line2D, only: str) -> str:
+    """Return the label of a line, also one that a "_" keeps out of the legend; without one ``only``."""
+    label = str(line.get_label())
+    name = "" if label.startswith(_UNNAMED) else label.removeprefix("_").strip()
+    return f"{only} {name}".strip() if not name or name.startswith("(") else name  # "(": the count of its NaN
 
 
 def _bounds(axes: Axes) -> Iterator[tuple[float, str]]:

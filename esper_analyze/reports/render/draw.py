@@ -5,16 +5,18 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
+from weakref import WeakKeyDictionary
 
 import numpy as np
 
 from esper_analyze.detector.signals import Bools, Floats, Ints
 from esper_analyze.reports.render.style import FIRST, INK, VERDICTS
-from esper_analyze.runs.series import PIXELS, Series, corners, envelope, with_gaps
+from esper_analyze.runs.series import PIXELS, Extremes, Series, corners, envelope, extremes, with_gaps
 from esper_analyze.terminal import cleaned
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.lines import Line2D
     from matplotlib.ticker import Locator
 
     from esper_analyze.detector.incidents import Incident
@@ -25,6 +27,10 @@ _SPREAD = 1e3
 """A largest value this many times the median asks for a logarithmic axis."""
 _DENSE = 2.5
 """Updates a pixel above which they are not drawn one by one."""
+_FINEST = 4096
+"""Intervals of a line that are kept for a closer look."""
+WHOLE: WeakKeyDictionary[Line2D, Extremes] = WeakKeyDictionary()
+"""What lines through the corners of pixels leave out."""
 _EDGES = (("x", 1.0), (6, 0.965), (7, 0.035))
 """Marker and height of NaN, +Inf and −Inf: a cross, a triangle up, a triangle down."""
 
@@ -49,7 +55,8 @@ def line(
     if len(series.update) > _DENSE * pixels:
         coarse = max(100, pixels // 2)
         every, mean = corners(series, coarse), envelope(series, coarse)
-        axes.plot(at(every.update), _finite_or_nan(every), color=colour, linewidth=0.7, alpha=0.5)
+        (thin,) = axes.plot(at(every.update), _finite_or_nan(every), color=colour, linewidth=0.7, alpha=0.5)
+        WHOLE[thin] = extremes(series, _FINEST)
         axes.plot(at(mean.update), mean.mean, color=colour, linewidth=width, label=named)
     else:
         shown = with_gaps(series)

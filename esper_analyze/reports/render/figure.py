@@ -5,15 +5,15 @@ from __future__ import annotations
 import io
 import re
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from esper_analyze.errors import UsageError
-from esper_analyze.reports.render.curves import CurvePanel, columns_of, panels_of
+from esper_analyze.reports.render.curves import CurvePanel, columns_of, fitting, panels_of
 from esper_analyze.reports.render.draw import UPDATES
 from esper_analyze.reports.render.section import Drawing
 from esper_analyze.reports.render.style import VARIABLES, headed_sheets, house_style, sheet
@@ -66,6 +66,13 @@ def drawn(drawing: Drawing, data: Any, updates: str = UPDATES) -> Drawn:
         points, panels, columns = _thinned(figure), panels_of(figure), columns_of(figure)
         file = _svg(figure, drawing.name)
         return Drawn(inline(file), file, _png(figure), points, panels, columns, updates)
+
+
+def fitted(figures: Iterable[Drawn]) -> list[Drawn]:
+    """Return the figures of one page, their lines as fine as the page has room for."""
+    figures = list(figures)
+    panels = fitting([figure.panels for figure in figures])
+    return [replace(figure, panels=one) for figure, one in zip(figures, panels, strict=True)]
 
 
 def picture(drawing: Drawing, data: Any, form: str, updates: str = UPDATES) -> bytes:

@@ -16,8 +16,10 @@ from esper_analyze.terminal import cleaned
 from esper_analyze.wording import many, times
 
 if TYPE_CHECKING:
+    import numpy as np
     from jinja2 import Environment
     from markupsafe import Markup
+    from numpy.typing import NDArray
 
     from esper_analyze.reports.render.figure import Drawn
 
@@ -47,7 +49,7 @@ def _environment() -> Environment:
         "base64": _base64,
         "cut": _cut,
         "grouped": "{:,}".format,
-        "json": _json,
+        "json": as_json,
         "many": many,
         "points": _points,
         "spelled": spelled,
@@ -77,12 +79,12 @@ def _svg(drawn: Drawn) -> Markup:
     return Markup(drawn.svg)
 
 
-def _json(value: object) -> Markup:
+def as_json(value: object) -> Markup:
     """Return a value as the text of a script element: nothing in it ends the element."""
     from markupsafe import Markup
 
     plain = [asdict(one) for one in value] if isinstance(value, tuple) else value
-    text = json.dumps(plain, separators=(",", ":"), allow_nan=False, ensure_ascii=False)
+    text = json.dumps(plain, separators=(",", ":"), allow_nan=False, ensure_ascii=False, default=_base64)
     return Markup(text.translate({ord(sign): f"\\u{ord(sign):04x}" for sign in "<>&\u2028\u2029"}))
 
 
@@ -112,10 +114,10 @@ def _script_source() -> Markup:
     return Markup("script-src {}; ".format(" ".join(f"'sha256-{digest}'" for digest in digests)))
 
 
-def _base64(data: bytes) -> Markup:
+def _base64(data: bytes | NDArray[np.void]) -> Markup:
     from markupsafe import Markup
 
-    return Markup(b64encode(data).decode())
+    return Markup(b64encode(bytes(data)).decode())
 
 
 def _points(pairs: Iterable[tuple[float, float]]) -> Markup:

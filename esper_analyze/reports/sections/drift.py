@@ -97,11 +97,11 @@ def draw(data: DriftFrame, axes: Sequence[Axes]) -> None:
     for row, group in enumerate(drawn):
         value, drift = axes[2 * row : 2 * row + 2]
         last = row == len(drawn) - 1
-        line(value, group.value, FIRST, "norm" if row == 0 else "")
-        line(value, group.baseline, SECOND, "baseline" if row == 0 else "")
+        line(value, group.value, FIRST, "norm")
+        line(value, group.baseline, SECOND, "baseline")
         scale(value, group.value)
         from_zero(value, group.value, group.baseline)
-        _mark_changes(value, group, data.changes[group.name], named=row == 0)
+        _mark_changes(value, group, data.changes[group.name])
         finish(value, f"{cleaned(group.name, 24)}: gradient norm", last=last, legend=row == 0)
         line(drift, group.drift, FIRST)
         scale(drift, group.drift)
@@ -110,11 +110,11 @@ def draw(data: DriftFrame, axes: Sequence[Axes]) -> None:
         drift.set_xlim(value.get_xlim())
 
 
-def _mark_changes(axes: Axes, group: GroupDrift, changes: tuple[ChangePoint, ...] | None, *, named: bool) -> None:
+def _mark_changes(axes: Axes, group: GroupDrift, changes: tuple[ChangePoint, ...] | None) -> None:
     if not changes:
         return
     update, level = levels_of(changes, int(group.value.update[0]), int(group.value.update[-1]))
-    axes.plot(update, level, color=INK, linewidth=1.0, linestyle=(0, (1, 1.5)), label="level" if named else None)
+    axes.plot(update, level, color=INK, linewidth=1.0, linestyle=(0, (1, 1.5)), label="level")
     for change in changes:
         axes.plot([change.update], [0.04], marker="^", color=INK, markersize=5, transform=axes.get_xaxis_transform())
 

@@ -124,7 +124,7 @@ def _draw_state(data: LstmFrame, axes: Axes, letter: str) -> None:
     for phase, columns in data.phases.items():
         colour = _COLOURS.get(phase, THIRD)
         line(axes, columns[f"{letter}_env_rms_max"], colour, phase)
-        line(axes, columns[f"{letter}_max"], colour, width=0.6)
+        line(axes, columns[f"{letter}_max"], colour, f"_{phase}, largest value", width=0.6)
         shown += [columns[f"{letter}_env_rms_max"], columns[f"{letter}_max"]]
     scale(axes, *shown)
 

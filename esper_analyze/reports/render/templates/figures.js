@@ -93,8 +93,10 @@
 
   const follow = () => {
     for (const plot of plots) {
-      const { min, max } = plot.scales.x;
-      if (min !== now[0] || max !== now[1]) plot.setScale("x", { min: now[0], max: now[1] });
+      const { min, max } = plot.scales.x, moved = plot.view !== now;
+      if (moved && plot.panel.curves.some(curve => curve.whole)) plot.setData(dataOf(plot.panel, ...now, plot.width), false);
+      if (moved || min !== now[0] || max !== now[1]) plot.setScale("x", { min: now[0], max: now[1] });
+      plot.view = now;
     }
   };
   const show = (low, high) => {
@@ -103,11 +105,46 @@
     now = zooming ? [low, high] : whole;
     setTimeout(follow);  // not within the change of a scale
   };
+  // A line of many updates is the least and the greatest value of each of equal intervals, and after how many updates.
+  const taken = curve => {
+    const raw = Uint8Array.from(atob(curve.whole.values), sign => sign.charCodeAt(0)), view = new DataView(raw.buffer);
+    const size = 12, { first, width } = curve.whole, found = { low: [], high: [], lowAt: [], highAt: [] };
+    for (let at = 0, start = first; at < raw.length; at += size, start += width) {
+      found.low.push(view.getFloat32(at));
+      found.high.push(view.getFloat32(at + 4));
+      found.lowAt.push(start + view.getUint16(at + 8));
+      found.highAt.push(start + view.getUint16(at + 10));
+    }
+    return found;
+  };
+  const points = (curve, low, high, pixels) => {
+    if (!curve.whole) return [curve.x, curve.y];
+    curve.taken ??= taken(curve);
+    const all = curve.taken, count = all.low.length, { first, width } = curve.whole, x = [], y = [];
+    const begin = Math.max(0, Math.floor((low - first) / width) - 1), end = Math.min(count, Math.ceil((high - first) / width) + 2);
+    const together = Math.max(1, Math.ceil(2 * (end - begin) / pixels));
+    for (let start = begin; start < end; start += together) {
+      let least = -1, most = -1;
+      for (let at = start; at < Math.min(end, start + together); at++) {
+        if (isNaN(all.low[at])) continue;
+        if (least < 0 || all.low[at] < all.low[least]) least = at;
+        if (most < 0 || all.high[at] > all.high[most]) most = at;
+      }
+      const ends = least < 0 ? [[first + start * width, null]] : [[all.lowAt[least], all.low[least]], [all.highAt[most], all.high[most]]];
+      if (ends.length > 1 && ends[0][0] > ends[1][0]) ends.reverse();
+      if (ends.length > 1 && ends[0][0] === ends[1][0]) ends.pop();
+      for (const [update, value] of ends) { x.push(update); y.push(value); }
+    }
+    return [x, y];
+  };
+  const dataOf = (panel, low, high, pixels) => {
+    const tables = panel.curves.map(curve => points(curve, low, high, pixels));
+    return tables.length ? uPlot.join(tables, tables.map(() => [1, 2])) : [[], []];
+  };
   const columns = place => innerWidth > 700 ? +place.dataset.columns : 1;
   const widthOf = place => Math.max(200, Math.floor(place.clientWidth / columns(place)));
   const draw = (place, panel, last) => {
-    const tables = panel.curves.map(curve => [curve.x, curve.y]);
-    const data = tables.length ? uPlot.join(tables, tables.map(() => [1, 2])) : [[], []];
+    const data = dataOf(panel, -Infinity, Infinity, widthOf(place));
     const axis = { stroke: colour("--muted"), grid: { stroke: colour("--grid"), width: 1 }, ticks: { show: false } };
     const scale = panel.scale === "log" ? { distr: 3 } : panel.scale === "linear" ? {} : { distr: 4, asinh: panel.linear_below };
     const plot = new uPlot({
@@ -119,7 +156,7 @@
       legend: { live: true },
       scales: { x: { time: false }, y: { ...scale, range: range(panel) } },
       axes: [
-        { ...axis, show: true, size: last ? 40 : 20, label: !last ? undefined : columns(place) > 1 ? "update" : place.dataset.updates, labelSize: 18,
+        { ...axis, show: true, space: (_, number, low, high) => 20 + 7 * Math.round(high).toLocaleString("en").length, size: last ? 40 : 20, label: !last ? undefined : columns(place) > 1 ? "update" : place.dataset.updates, labelSize: 18,
           values: (_, ticks) => ticks.map(tick => Number.isInteger(tick) ? tick.toLocaleString("en") : "") },
         { ...axis, ...(panel.scale === "linear" ? {} : { filter: decades, grid: { ...axis.grid, filter: decades } }), size: 64, values: (_, ticks) => ticks.map(tick => tick == null ? "" : short(tick)) },
       ],
@@ -137,7 +174,7 @@
         setScale: [(plot, key) => { if (key === "x") show(plot.scales.x.min, plot.scales.x.max); }],
       },
     }, data, place);
-    return plot;
+    return Object.assign(plot, { panel });
   };
 
   const all = () => {
@@ -161,7 +198,8 @@
       place.style.gridTemplateColumns = `repeat(${columns(place)}, minmax(0, 1fr))`;
       panels.forEach((panel, number) => made.push(draw(place, panel, number >= panels.length - columns(place))));
       for (const panel of panels) for (const curve of panel.curves) {
-        if (curve.x.length) { low = Math.min(low, curve.x[0]); high = Math.max(high, curve.x[curve.x.length - 1]); }
+        const [x] = points(curve, -Infinity, Infinity, innerWidth);
+        if (x.length) { low = Math.min(low, x[0]); high = Math.max(high, x[x.length - 1]); }
       }
     }
     const room = Math.max(0.5, 0.01 * (high - low));
