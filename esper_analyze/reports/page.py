@@ -33,9 +33,9 @@ _READING = (
     "A gap in a line: not measured. A cross on the upper edge: NaN; a triangle on an edge: +Inf or −Inf. Zero is drawn "
     "as zero, on a logarithmic axis at its own position. Shaded: an incident was open. Dashed: the detector's bounds. "
     "Where a pixel covers several updates, the strong line is their mean, and the thin one goes through the least and "
-    "the greatest of them, so that no spike is lost; zooming in shows more of them. The primary incident is, of the cluster in which most "
-    "rules became critical, the earliest that can have caused it (declared as its cause, or begun at most "
-    f"{NEAR} updates before), not the worst one."
+    "the greatest of them, so that no spike is lost; zooming in shows more of them. The primary incident is, of the "
+    "cluster in which most rules became critical, the earliest that can have caused it (declared as its cause, or begun "
+    f"at most {NEAR} updates before), not the worst one."
 )
 
 

@@ -226,14 +226,26 @@ def _relations() -> list[Case]:
             (0.3, {spread: [1.0] * 9 + [3.0, 3.0]}, "o"),
         )
     ]
+    cases += [
+        Case(name, moved, seen | {moved: [0.1] * 10 + [one], spread: [1.0] * 10 + [width]}, f"10n 1{verdict}")
+        for one, width, verdict in (
+            (0.15, 2.0, "w"),
+            (0.15, under(2.0), "o"),
+            (under(0.15), 2.0, "o"),
+            (0.15, 0.5, "w"),
+            (0.15, over(0.5), "o"),
+            (over(0.3), 1.1, "w"),
+            (under(0.3), 1.1, "o"),
+        )
+    ]
     cases += series(
         name,
         moved,
-        seen | {spread: [1.0] * 30 + [2.0]},
+        seen | {spread: [1.0] * 30 + [1.5]},
         [
             ([0.02] * 9 + [0.1] + [0.02] * 20 + [0.15], "10n 20o 1w"),  # the largest is more than 20 updates ago
-            ([0.02] * 10 + [0.11] + [0.02] * 19 + [0.15], "10n 20o 1o"),  # it is 0.11
-            ([0.02] * 10 + [0.1] + [0.02] * 19 + [over(0.15)], "10n 20o 1w"),
+            ([0.02] * 10 + [0.11] + [0.02] * 19 + [0.3], "10n 20o 1o"),  # it is 0.11
+            ([0.02] * 10 + [0.1] + [0.02] * 19 + [over(0.3)], "10n 20o 1w"),
             ([None] + [0.02] * 29 + [0.5], "11n 19o 1w"),
             ([None] * 21 + [0.02] * 9 + [0.5], "31n"),  # nine before are not enough
         ],

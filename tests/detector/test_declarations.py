@@ -14,6 +14,7 @@ from esper_analyze.detector.toml import thresholds_from_toml, thresholds_to_toml
 
 BY_RULE = {rule.name: rule for rule in RULES}
 REVISED = {
+    "observations_changed": (2, {"threshold", VERDICT}),
     "parameters_changed": (2, {"threshold", VERDICT}),
     "advantage_inconsistent": (2, {"threshold", VERDICT}),
     "losses_inconsistent": (2, {"threshold", VERDICT}),
@@ -37,7 +38,7 @@ REVISED = {
     "critic_constant": (5, {"value", VERDICT}),
     "critic_not_learning": (6, {"value", VERDICT}),
     "gradient_vanishing": (5, {"value", "threshold", VERDICT}),
-    "value_divergence": (2, {"threshold", "baseline", VERDICT}),
+    "value_divergence": (3, {"threshold", "baseline", VERDICT}),
     "advantage_misaligned": (4, {VERDICT}),
     "clipping_always": (4, {"value", "threshold", "baseline", VERDICT}),
     "slot_gradient_explosion": (2, {"value"}),

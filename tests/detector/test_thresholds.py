@@ -147,6 +147,7 @@ FACTORS = (
     "value_divergence.nrmse_factor", "value_divergence.bellman_factor", "value_divergence.critical_factor",
     "gradient_explosion.warning", "gradient_explosion.critical", "clipping_always.warning_rise",
     "clipping_always.critical_rise", "advantage_collapse.gap", "lstm_explosion.one_environment", "setting_changed.rise",
+    "observations_changed.scale",
     "episodes_stopped.times",
 )  # fmt: skip
 """Multiples of a level: below 1 what is usual would be an alarm."""
@@ -172,7 +173,7 @@ SHARES = (
     "returns_inconsistent.rounding", "losses_inconsistent.exact", "losses_inconsistent.broken",
     "losses_inconsistent.same", "losses_inconsistent.other", "losses_inconsistent.never", "parameters_changed.rounding",
     "observations_changed.least", "observations_changed.peaks", "observations_changed.spread",
-    "observations_changed.constant", "observations_changed.leap", "observations_changed.far",
+    "observations_changed.constant", "observations_changed.far", "value_divergence.spread",
     "policy_replaced.steps", "policy_replaced.least", "policy_replaced.moved", "policy_replaced.peaks",
 )  # fmt: skip
 """Bounds on what is never below 0."""

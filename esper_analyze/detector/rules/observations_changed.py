@@ -8,7 +8,7 @@ import numpy as np
 
 from esper_analyze.detector.baselines import Rolling
 from esper_analyze.detector.deferral_guards import LASTING, DeferralGuard
-from esper_analyze.detector.rule import Example, Limits, Memory, Rule, Statistic, WarmUp, limit
+from esper_analyze.detector.rule import VERDICT, Example, Limits, Memory, Rule, Statistic, WarmUp, limit
 from esper_analyze.detector.signals import Floats, Frame
 from esper_analyze.detector.streaks import tally, zeros
 from esper_analyze.detector.verdict import Bounds, Excuse, Judgement, settle
@@ -33,10 +33,18 @@ class ObservationsChangedLimits(Limits):
     least: float = limit(
         0.15, "of 1: with the next three it tells none of 108 known trainings without a fault", at_least=0.0
     )
-    peaks: float = limit(1.5, "times its largest value over the last 20 updates", at_least=0.0)
+    peaks: float = limit(
+        3.0, "times its largest value over the last 20 updates: sound trainings reach 2.9, faults 3.7", at_least=0.0
+    )
     spread: float = limit(0.05, "share beyond the standard deviations of the last 20 updates", at_least=0.0)
-    leap: float = limit(3.0, "times that largest value, where the spread stayed in its range", at_least=0.0)
-    far: float = limit(0.4, "of 1, for the same: none of 108 known trainings without a fault had 0.26", at_least=0.0)
+    far: float = limit(
+        0.4,
+        "of 1, where the spread stayed in its range: none of 108 known trainings without a fault had 0.26",
+        at_least=0.0,
+    )
+    scale: float = limit(
+        2.0, "times the largest of these standard deviations, or by so much below the least, is a change", at_least=1.0
+    )
     constant: float = limit(0.1, "more features constant than in any of the last 20 updates", at_least=0.0)
 
 
@@ -46,14 +54,17 @@ def judge(frame: Frame, memory: Memory, limits: ObservationsChangedLimits) -> li
     _, largest = _RANGE.baseline(shift.values, shift.finite, memory, SHIFT)
     narrow, wide = _RANGE.baseline(spread.values, spread.finite, memory, SPREAD)
     _, most = _RANGE.baseline(constant.values, constant.finite, memory, CONSTANT)
+    shifted = shift.finite & (shift.values >= limits.least) & ~np.isnan(largest)
     bound = np.fmax(limits.least, limits.peaks * largest)
-    moved = shift.finite & (shift.values >= bound) & ~np.isnan(largest)
+    moved = shifted & (shift.values >= bound)
     other = (spread.values > (1 + limits.spread) * wide) | (spread.values < (1 - limits.spread) * narrow)
     still = constant.finite & (constant.values >= most + limits.constant)
-    leapt = moved & (shift.values >= np.fmax(limits.far, limits.leap * largest))
+    scaled = (spread.values >= limits.scale * wide) | (limits.scale * spread.values <= narrow)
+    changed = moved & ((spread.finite & other) | still | (shift.values >= limits.far))
+    rescaled = shifted & spread.finite & scaled
     young = WARM_UP.excuse(constant.finite & np.isnan(largest))
     others = Excuse(shift.null & constant.finite, "other features than before, or none before", quiet=True)
-    bounds = Bounds(warning=leapt | (moved & ((spread.finite & other) | still)), warning_at=bound)
+    bounds = Bounds(warning=changed | rescaled, warning_at=np.where(changed, bound, limits.least))
     return [settle(SHIFT, shift, bounds, excuses=[others, young], baseline=largest), _broken(frame, memory)]
 
 
@@ -79,7 +90,7 @@ def _cells(*shift: float | None, **others: object) -> dict[str, object]:
     return {SHIFT: list(shift), SPREAD: 1.0, CONSTANT: 0.0, NONFINITE: 0.0} | others
 
 
-_USUAL = [0.02] * 12
+_USUAL, _FAR = [0.02] * 12, [0.08] * 12
 
 RULE = Rule(
     name="observations_changed",
@@ -93,10 +104,11 @@ RULE = Rule(
     judge=judge,
     guard=guard,
     title="Observations changed",
-    meaning="The observations of this rollout are further from those of the one before than in any of the last 20 "
-    "updates: several times as far, or their standard deviation is beyond its range in these, or more features are "
-    "constant. The environment, a sensor, a wrapper, the normalisation or the order of features changed. The networks "
-    "were not trained on what they see now.",
+    meaning="The observations of this rollout are several times as far from those of the one before as in any of the "
+    "last 20 updates, and very far, or their standard deviation is beyond its range in these, or more features are "
+    "constant; or their standard deviation is several times what it was in these, or a fraction. The environment, a "
+    "sensor, a wrapper, the normalisation or the order of features changed. The networks were not trained on what they "
+    "see now.",
     meanings={
         NONFINITE: "Observations are NaN or ±Inf, and were not before: what the networks make of them is not a number "
         "either."
@@ -108,12 +120,16 @@ RULE = Rule(
         Example("as usual", "ok", _cells(*_USUAL), updates=12),
         Example("another scale", "warning", _cells(*_USUAL, 0.4, **{SPREAD: [1.0] * 12 + [2.0]}), updates=13),
         Example("sensors stopped", "warning", _cells(*_USUAL, 0.4, **{CONSTANT: [0.0] * 12 + [0.25]}), updates=13),
+        Example("twice the scale", "warning", _cells(*_FAR, 0.16, **{SPREAD: [1.0] * 12 + [2.0]}), updates=13),
+        Example("somewhat wider", "ok", _cells(*_FAR, 0.16, **{SPREAD: [1.0] * 12 + [1.3]}), updates=13),
         Example("another place, seen as before", "ok", _cells(*_USUAL, 0.3), updates=13),
         Example("features in another order", "warning", _cells(*_USUAL, 0.5), updates=13),
         Example("a value is infinite", "critical", _cells(*_USUAL, **{NONFINITE: [0.0] * 11 + [0.01]}), updates=12),
         Example("gaps from the beginning", "info", _cells(*_USUAL, **{NONFINITE: 0.01}), updates=12),
         Example("not passed", "no_data", dict.fromkeys((SHIFT, SPREAD, CONSTANT, NONFINITE))),
     ),
+    revision=2,
+    restated=("threshold", VERDICT),
     causes=("setting_changed", "parameters_changed"),
     follows=("kl_spike", "policy_replaced", "entropy_collapse", "ratio_explosion", "gradient_explosion"),
     memory={**_RANGE.memory(SHIFT), **_RANGE.memory(SPREAD), **_RANGE.memory(CONSTANT), "whole": zeros},

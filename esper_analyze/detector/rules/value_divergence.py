@@ -15,6 +15,7 @@ from esper_analyze.detector.baselines import (
     recent_median_memory,
     recent_median_steady,
 )
+from esper_analyze.detector.conditions.applicability import RETURNS, returns_hardly_vary, returns_held
 from esper_analyze.detector.conditions.convergence import EPISODE_RETURN
 from esper_analyze.detector.conditions.rewards import REWARDS, UNREWARDED, nothing_rewarded
 from esper_analyze.detector.conditions.shared import held
@@ -25,7 +26,9 @@ from esper_analyze.detector.streaks import streak, zeros
 from esper_analyze.detector.verdict import Bounds, Judgement, settle
 
 METRICS = ("value_nrmse", "bellman_error")
-COLUMNS = (*REWARDS, EPISODE_RETURN)
+SCALED = METRICS[:1]
+"""Those in standard deviations of the returns."""
+COLUMNS = (*REWARDS, EPISODE_RETURN, *RETURNS)
 
 WARM_UP = WarmUp("too early to know its typical level", lambda _, __: MEDIAN_FIRST + 1)
 
@@ -40,6 +43,7 @@ class ValueDivergenceLimits(Limits):
     critical_factor: float = limit(10.0, "ten times the warning", at_least=1.0)
     early_updates: int = limit(10, "updates whose mean is the early level", at_least=1)
     sustained: int = limit(3, "a single unusual rollout is not a divergence", at_least=1)
+    spread: float = limit(0.01, "solved runs: returns within 1 % of their mean are no measure of errors", at_least=0.0)
 
 
 def judge(frame: Frame, memory: Memory, limits: ValueDivergenceLimits) -> list[Judgement]:
@@ -55,9 +59,10 @@ def _floors(limits: ValueDivergenceLimits) -> tuple[tuple[str, float, float], ..
 def _judge_one(
     frame: Frame, memory: Memory, limits: ValueDivergenceLimits, metric: str, factor: float, floor: float
 ) -> Judgement:
-    signal = frame[metric]
-    silent = nothing_rewarded(frame)
-    usable = signal.finite & ~silent.where
+    signal, excuses = frame[metric], [nothing_rewarded(frame)]
+    if metric in SCALED:
+        excuses.append(returns_hardly_vary(frame, limits.spread))
+    usable = signal.finite & ~np.logical_or.reduce([excuse.where for excuse in excuses])
     early = early_level(signal.values, usable, _of(memory, metric), limits.early_updates)
     level = np.maximum(recent_median(signal.values, usable, memory, metric), early)
     comparable = usable & ~np.isnan(level)
@@ -71,7 +76,7 @@ def _judge_one(
         critical_at=far,
     )
     young = WARM_UP.excuse(usable & ~comparable)
-    return settle(metric, signal, bounds, excuses=[silent, young], baseline=level)
+    return settle(metric, signal, bounds, excuses=[*excuses, young], baseline=level)
 
 
 def _of(memory: Memory, metric: str) -> Memory:
@@ -81,6 +86,9 @@ def _of(memory: Memory, metric: str) -> Memory:
 
 def guard(frame: Frame, memory: Memory, limits: ValueDivergenceLimits) -> DeferralGuard | None:
     """Defer while both errors stay on the same side of the bounds; bounds by a rolling median hold until it changes."""
+    returns = returns_held(frame, limits.spread)
+    if returns is None:
+        return None
     promises = [_held_one(frame, memory, limits, *floor) for floor in _floors(limits)]
     if None in promises:
         return None
@@ -91,6 +99,7 @@ def guard(frame: Frame, memory: Memory, limits: ValueDivergenceLimits) -> Deferr
             **{metric: sides for metric, (_, sides) in zip(METRICS, given_by_all, strict=True)},
             **dict.fromkeys(COLUMNS, FREE),
             **held(frame, UNREWARDED),
+            **returns,
         },
     )
 
@@ -101,6 +110,8 @@ def _held_one(
     """Return for how many updates the bounds of ``metric`` stay the same, and these bounds."""
     signal = frame[metric]
     usable = signal.finite & ~UNREWARDED.holds(frame)
+    if metric in SCALED:
+        usable &= ~returns_hardly_vary(frame, limits.spread).where
     if not early_known(usable, memory, limits.early_updates, f"{metric}_"):
         return None
     lasting = min(until(memory[f"{metric}_{name}"], limits.sustained) for name in ("high", "extreme"))
@@ -114,8 +125,9 @@ def _held_one(
     return min(lasting, steady), (np.maximum(factor * level, floor), far)
 
 
-def _cells(*nrmse: float | None, bellman: object = 0.3) -> dict[str, object]:
-    return {"value_nrmse": list(nrmse), "bellman_error": bellman}
+def _cells(*nrmse: float | None, bellman: object = 0.3, variance: float = 4.0) -> dict[str, object]:
+    scale = {"return_variance": variance, "return_mean": 10.0, "ev_low_variance": False}
+    return {"value_nrmse": list(nrmse), "bellman_error": bellman} | scale
 
 
 RULE = Rule(
@@ -148,6 +160,7 @@ RULE = Rule(
             _cells(*[0.6] * 25, bellman=[*[0.3] * 22, *[3.6] * 3]),
             updates=25,
         ),
+        Example("returns that hardly vary", "not_applicable", _cells(*[0.6] * 22, *[90.0] * 3, variance=1e-3), updates=25),
         Example("NaN never passes", "critical", _cells(float("nan"))),
         Example("too early to say", "not_applicable", _cells(0.6)),
         Example("not recorded", "no_data", _cells(None, bellman=None)),
@@ -173,6 +186,6 @@ RULE = Rule(
         "value_fit_lost",
     ),
     confirmed_by="sustained",
-    revision=2,
+    revision=3,
     restated=("threshold", "baseline", VERDICT),
 )
