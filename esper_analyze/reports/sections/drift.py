@@ -144,7 +144,7 @@ def words(data: DriftFrame) -> list[str]:
         sentences.append(f"Of {many(len(data.groups), 'group')} none drifted beyond the bound for long enough.")
     sentences += _changed(data)
     if len(data.groups) > MOST_DRAWN:
-        sentences.append(f"{len(data.groups) - MOST_DRAWN} of {len(data.groups)} groups are not drawn.")
+        sentences.append(f"{MOST_DRAWN} of {len(data.groups)} groups are drawn.")
     return sentences
 
 
@@ -159,6 +159,9 @@ def _changed(data: DriftFrame) -> list[str]:
     short = sum(changes is None for changes in data.changes.values())
     if short == len(data.groups):
         return ["Too few updates, given the norms' autocorrelation, to find change points."]
+    if short:
+        judged = f"{len(data.groups) - short} of {many(len(data.groups), 'group')}"
+        return [f"No change point was found in the norms of {judged}; the others have too few updates."]
     return ["No change point was found in any group's norm."]
 
 
