@@ -21,6 +21,7 @@ from tests.faultbench.faults import FAULTS
 from tests.faultbench.held_causes import HELD_TRUE
 from tests.faultbench.outcome import FILE, Made, read
 from tests.faultbench.tune_causes_3 import TRUE_3
+from tests.faultbench.tune_causes_4 import TRUE_4
 
 TRUE: dict[str, tuple[str, ...]] = {
     "learning_rate_x30": ("setting",),
@@ -81,7 +82,7 @@ TRUE: dict[str, tuple[str, ...]] = {
     "body_frozen": ("gradient_lost",),
     "plain_sgd": ("optimizer_restarted",),
     "rollout_reused": ("stale_log_probs",),
-} | TRUE_3 | HELD_TRUE  # fmt: skip
+} | TRUE_3 | TRUE_4 | HELD_TRUE  # fmt: skip
 """The causes that name each kind of fault; of those that a report lists, any of them."""
 
 

@@ -5,17 +5,16 @@ Which rules name a fault was written down from what the rules mean, before any o
 
 from __future__ import annotations
 
-import math
+from functools import cache
 
 import numpy as np
 import torch
-from torch import Tensor
 
+import tests.faultbench.held_parts as parts
 import tests.faultbench.held_touches as touches
 from tests.faultbench.draw import Setup
 from tests.faultbench.fault import (
     ADVANTAGES,
-    BAD_NUMBERS,
     CRITIC,
     DETERMINISM,
     FALLEN,
@@ -35,14 +34,21 @@ from tests.faultbench.fault import (
     knob,
     memory,
     once,
+    several_heads,
 )  # fmt: skip
-from tests.faultbench.task import Task
 from tests.faultbench.tasks import TASKS
-from tests.faultbench.training import Training
 
 
 def _real(setup: Setup) -> bool:
     return bool(TASKS[setup.task].make.dimensions)
+
+
+def _several_controls(setup: Setup) -> bool:
+    return TASKS[setup.task].make.dimensions > 1
+
+
+def _heads_to_exchange(setup: Setup) -> bool:
+    return len(TASKS[setup.task].make.sizes) > 1
 
 
 def _masked(setup: Setup) -> bool:
@@ -53,30 +59,45 @@ def _normalises(setup: Setup) -> bool:
     return setup.normalise_observations
 
 
-def _different_discounts(setup: Setup) -> bool:
-    return setup.gamma != setup.gae_lambda
+@cache
+def _by_chance(name: str) -> tuple[np.ndarray, np.ndarray, float]:
+    """Return rewards and observations by random actions, and the share of episodes that the time limit ended."""
+    task, random = TASKS[name].make(8, 0), np.random.default_rng(0)
+    rewards, observed, ended, truncated = [], [], 0, 0
+    for _ in range(task.limit + 20):
+        observed.append(task.observe())
+        if task.dimensions:
+            step = task.step({"move": random.normal(size=(8, task.dimensions))})
+        else:
+            step = task.step({head: (random.random(m.shape) * m).argmax(1) for head, m in task.masks().items()})
+        rewards.append(step.reward)
+        truncated += int(step.truncated.sum())
+        ended += int((step.truncated | step.terminated).sum())
+    return np.stack(rewards), np.stack(observed), truncated / ended
 
 
-def _below_0(setup: Setup) -> bool:
-    """Return whether numbers below 0 are observed before any normalising."""
-    return bool((TASKS[setup.task].make(8, 0).observe() < 0).any())
+def _out_of_time(setup: Setup) -> bool:
+    """Return whether the time limit ends some episodes, and something else others."""
+    return 0.02 < _by_chance(setup.task)[2] < 0.98
 
 
-def _fractions(setup: Setup) -> bool:
-    """Return whether most rewards, where there are some, are no integers."""
-    task, random = TASKS[setup.task].make(8, 0), np.random.default_rng(0)
-    rewards = setup.reward_scale * np.stack([task.step(_any_actions(task, random)).reward for _ in range(20)])
-    return bool((rewards % 1 != 0).sum() > 0.5 * max((rewards != 0).sum(), 1))
+def _penalties(setup: Setup) -> bool:
+    return bool((_by_chance(setup.task)[0] < 0).mean() > 0.02)
 
 
-def _any_actions(task: Task, random: np.random.Generator) -> dict[str, np.ndarray]:
-    if task.dimensions:
-        return {"move": random.normal(size=(task.count, task.dimensions))}
-    return {name: (random.random(mask.shape) * mask).argmax(1) for name, mask in task.masks().items()}
+def _of_many_sizes(setup: Setup) -> bool:
+    """Return whether rewards, where there are some, are of more than two sizes."""
+    rewards = _by_chance(setup.task)[0]
+    return len(np.unique(np.abs(rewards[rewards != 0]).round(3))) > 2
 
 
-def _long(setup: Setup) -> bool:
-    return TASKS[setup.task].make.limit >= 8
+def _beyond_1(setup: Setup) -> bool:
+    return bool((np.abs(_by_chance(setup.task)[1]) > 1).mean() > 0.05)
+
+
+def _large_returns(setup: Setup) -> bool:
+    known = TASKS[setup.task]
+    return max(abs(known.by_chance), abs(known.good)) * setup.reward_scale > 3
 
 
 def _remembers_by_hand(setup: Setup) -> bool:
@@ -87,162 +108,165 @@ def _several_minibatches(setup: Setup) -> bool:
     return by_hand(setup) and setup.minibatches > 1
 
 
-def _one_sample_is_no_number(setup: Setup) -> bool:
-    return by_hand(setup) and not setup.recurrent and setup.normalise_advantages
-
-
-def _several_epochs(setup: Setup) -> bool:
-    return setup.epochs >= 4
-
-
 def _several_steps(setup: Setup) -> bool:
     return by_hand(setup) and setup.epochs * setup.minibatches > 1
 
 
+def _two_bodies(setup: Setup) -> bool:
+    return not setup.shared and not setup.recurrent
+
+
 MISALIGNED = ("advantage_misaligned",)
 EXPLODED = ("gradient_explosion", "gradient_drift", "clipping_always")
+LOST = ("gradient_missing", "gradient_stopped", "gradient_vanishing")
+FORGETS = ("lstm_vanishing",)
 
 HELD_FAULTS: dict[str, Fault] = {
-    "gamma_and_lambda_swapped": Fault(
-        knob(estimate=touches.swapped), (*RETURNS, *CRITIC, *FALLEN), possible=_different_discounts
+    # Estimates
+    "last_value_stale": Fault(knob(estimate=touches.last_value_stale), (*RETURNS, *CRITIC)),
+    "discounted_twice": Fault(knob(estimate=touches.discounted_twice), (*RETURNS, *CRITIC, *FALLEN)),
+    "estimates_left_backwards": Fault(
+        knob(estimate=touches.left_backwards), (*RETURNS, *MISALIGNED, *CRITIC, *FALLEN), hard=True
     ),
-    "sum_crosses_ends": Fault(knob(estimate=touches.sum_crosses_ends), (*RETURNS, *CRITIC, *FALLEN)),
-    "next_value_crosses_ends": Fault(knob(estimate=touches.value_crosses_ends), (*RETURNS, *CRITIC, *FALLEN)),
-    "last_step_without_advantage": Fault(knob(estimate=touches.one_step_short), (*RETURNS, *CRITIC)),
-    "normalised_before_the_targets": Fault(knob(estimate=touches.normalised_first), (*RETURNS, *CRITIC)),
-    "baseline_forgotten": Fault(
-        once(touches.forget_baseline), (*ADVANTAGES, *MISALIGNED, *FALLEN, "advantage_outlier")
+    "ends_inverted": Fault(
+        knob(estimate=touches.ends_inverted), (*RETURNS, "ends_ignored", *CRITIC, *FALLEN), hard=True
     ),
-    "values_added_twice": Fault(once(touches.add_values_twice), (*RETURNS, *ADVANTAGES, *CRITIC)),
-    "values_of_another_environment": Fault(
-        knob(stored_values=touches.rolled), (*RETURNS, *CRITIC, *MISALIGNED, *FALLEN)
+    "advantages_subtracted_from_values": Fault(
+        once(touches.subtract_advantages), (*RETURNS, *ADVANTAGES, *CRITIC, "value_divergence"), hard=True
     ),
-    "advantages_cut_to_integers": Fault(knob(advantages=torch.trunc), (*ADVANTAGES, *NO_SIGNAL, *STOPPED, *FALLEN)),
-    "advantages_averaged_over_environments": Fault(
-        knob(advantages=touches.averaged), (*ADVANTAGES, *MISALIGNED, *NO_SIGNAL, *FALLEN), hard=True
+    "values_of_the_rollout_before": Fault(
+        once(touches.keep_old_values), (*RETURNS, *CRITIC, *MISALIGNED, *FALLEN)
     ),
-    "last_reward_lost": Fault(once(touches.lose_last_rewards), (*FALLEN, *CRITIC, *NO_SIGNAL)),
-    "reward_standardised_by_step": Fault(knob(reward=touches.standardised), (*CRITIC, *FALLEN)),
-    "rewards_cut_to_integers": Fault(knob(reward=torch.trunc), (*NO_SIGNAL, *CRITIC, *FALLEN), possible=_fractions),
-    "time_costs_more_than_is_won": Fault(once(touches.time_costs), (*CRITIC, *FALLEN, *EXPLODED)),
-    "an_action_is_paid": Fault(once(touches.pay_an_action), (*FALLEN, *CRITIC, *DETERMINISM), possible=categorical),
-    "bytes_wrapped": Fault(
-        knob(observation=touches.wrapped), (*OBSERVED, *FALLEN, *CRITIC, *REPLACED), possible=_below_0
+    "values_in_another_unit": Fault(knob(stored_values=touches.tenth), (*RETURNS, *CRITIC, *FALLEN)),
+    "value_targets_clipped": Fault(
+        knob(targets=touches.targets_clipped), (*RETURNS, *ADVANTAGES, *CRITIC), possible=_large_returns
     ),
-    "sensor_slow": Fault(once(lambda training: setattr(training.knobs, "observation", touches.Slow())),
-                         (*OBSERVED, *FALLEN, *CRITIC)),
-    "sensor_offset": Fault(knob(observation=touches.shifted), (*OBSERVED, *FALLEN, *CRITIC, *REPLACED)),
-    "end_shown_at_the_start": Fault(once(touches.show_ends), (*OBSERVED, *FALLEN, *CRITIC)),
-    "observations_standardised_by_step": Fault(
-        knob(observation=touches.standardised), (*OBSERVED, *FALLEN, *CRITIC, *REPLACED)
+    "advantages_normalised_by_environment": Fault(
+        knob(advantages=touches.by_environment), (*ADVANTAGES, *MISALIGNED, *FALLEN)
     ),
-    "normaliser_forgets": Fault(touches.forget_moments, (*OBSERVED, *FALLEN, *CRITIC), possible=_normalises),
-    "actions_sticky": Fault(once(touches.stick), (*FALLEN, *CRITIC, *NO_SIGNAL)),
-    "controls_inverted": Fault(once(touches.invert), (*FALLEN, *CRITIC, *NO_SIGNAL)),
-    "actions_times_10": Fault(knob(executed=touches.ten_times), (*FALLEN, *CRITIC), possible=_real),
-    "acts_greedily": Fault(knob(greedy=True), (*NO_SIGNAL, *MISALIGNED, *DETERMINISM, *STEPS, *FALLEN)),
-    "exploration_grows": Fault(touches.explore_more, (*REPLACED, *FALLEN, *CRITIC), hard=True, possible=_real),
-    "probability_stored_for_its_log": Fault(
-        knob(log_prob=torch.exp), (*STALE, *STEPS, *BAD_NUMBERS), hard=True
+    "advantages_are_signs": Fault(knob(advantages=torch.sign), (*ADVANTAGES, *MISALIGNED, *FALLEN)),
+    "log_probs_clamped": Fault(knob(log_prob=touches.log_probs_clamped), (*STALE, *STEPS)),
+    # Losses and minibatches
+    "policy_loss_summed": Fault(
+        knob(surrogate=touches.summed), (*LOSSES, *EXPLODED, *CRITIC, *FALLEN), hard=True, possible=by_hand
     ),
-    "ratio_of_the_policy_to_itself": Fault(knob(own_ratio=True), (*STEPS, *DETERMINISM, *FALLEN, *STOPPED),
-                                           possible=_several_steps),
-    "clipped_around_0": Fault(
-        knob(surrogate=touches.clipped_around_0), (*LOSSES, *MISALIGNED, *STEPS, *FALLEN), hard=True, possible=by_hand
+    "clipped_surrogate_alone": Fault(
+        knob(surrogate=touches.clipped_alone), (*LOSSES, *MISALIGNED, *STEPS, *FALLEN), possible=_several_steps
     ),
-    "ratio_detached": Fault(
-        knob(surrogate=touches.ratio_detached),
-        ("gradient_missing", "gradient_stopped", "gradient_vanishing", *MISALIGNED, *STOPPED), possible=by_hand
+    "square_forgotten": Fault(
+        knob(value_loss=touches.square_forgotten), (*LOSSES, *CRITIC, *EXPLODED), hard=True, possible=by_hand
     ),
-    "ratio_inverted": Fault(
-        knob(surrogate=touches.ratio_inverted), (*LOSSES, *MISALIGNED, *FALLEN), possible=by_hand
+    "ratio_of_the_heads_averaged": Fault(
+        knob(joined=lambda moves: moves.mean(0)), (*LOSSES, *STEPS, *FALLEN), possible=several_heads
     ),
-    "value_loss_sign": Fault(
-        knob(value=-1.0), (*SETTING, *CRITIC, *EXPLODED, *FALLEN), hard=True
+    "half_of_the_minibatches_left_out": Fault(
+        knob(parts=touches.first_half), (*SETTING, *FALLEN), possible=_several_minibatches
     ),
-    "memory_kept_at_ends": Fault(
-        knob(keep_state=True), (*FALLEN, *CRITIC, "lstm_explosion", "lstm_saturation"), possible=_remembers_by_hand
+    "sequences_shuffled_in_time": Fault(
+        once(touches.shuffle_in_time), STALE, hard=True, possible=_remembers_by_hand
     ),
-    "memory_emptied_each_rollout": Fault(touches.forget_state, (*FALLEN, *CRITIC, "lstm_vanishing"), possible=memory),
-    "state_stored_after_the_rollout": Fault(knob(late_state=True), STALE, hard=True, possible=_remembers_by_hand),
-    "same_minibatch_for_ever": Fault(
-        once(lambda training: setattr(training.knobs, "parts", touches.First())), (*MISALIGNED, *STEPS, *FALLEN),
-        possible=_several_minibatches,
+    "half_of_the_rollout_is_old": Fault(once(touches.keep_half), (*STALE, *STEPS, *FALLEN), possible=by_hand),
+    # Rewards
+    "rewards_paid_at_the_end_only": Fault(once(touches.pay_at_the_end), (*FALLEN, *CRITIC, *NO_SIGNAL)),
+    "every_second_reward_lost": Fault(once(touches.lose_odd_rewards), (*FALLEN, *CRITIC, *NO_SIGNAL)),
+    "change_is_paid": Fault(once(touches.pay_change), (*FALLEN, *CRITIC, *EXPLODED)),
+    "penalties_lost": Fault(knob(reward=touches.lose_penalties), (*FALLEN, *CRITIC, *NO_SIGNAL), possible=_penalties),
+    "rewards_cut_to_signs": Fault(knob(reward=torch.sign), (*FALLEN, *CRITIC, *NO_SIGNAL), possible=_of_many_sizes),
+    "rewards_fade_with_the_episode": Fault(once(touches.fade), (*FALLEN, *CRITIC, *NO_SIGNAL)),
+    "reward_shared_by_all_environments": Fault(
+        knob(reward=touches.shared_by_all), (*FALLEN, *CRITIC, *NO_SIGNAL, *MISALIGNED)
     ),
-    "minibatch_of_one_sample": Fault(
-        once(touches.one_more), BAD_NUMBERS, hard=True, possible=_one_sample_is_no_number
+    "time_limits_punished": Fault(
+        once(touches.punish_time_limits), (*CRITIC, *FALLEN, *EXPLODED, "advantage_outlier"), possible=_out_of_time
     ),
-    "optimizer_maximises": Fault(once(touches.maximise), (*MISALIGNED, *CRITIC, *EXPLODED, *FALLEN)),
-    "momentum_0999": Fault(once(touches.raise_momentum), (*FALLEN, *MISALIGNED, *STEPS, *CRITIC)),
-    "actor_left_out_of_optimizer": Fault(once(touches.leave_actor_out), STOPPED, hard=True),
-    "gradient_nan": Fault(once(touches.lose_gradient), BAD_NUMBERS, hard=True),
-    "rate_goes_on_below_0": Fault(touches.rate_goes_on_below_0, (*SETTING, *MISALIGNED, *CRITIC, *FALLEN, *EXPLODED)),
-    "target_kl_0": Fault(knob(target_kl=1e-7), (*SETTING, *STOPPED), possible=_several_epochs),
-    "weights_kept_in_bfloat16": Fault(once(touches.keep_in_bfloat16), (*STOPPED, *FALLEN, *CRITIC)),
-    "averaged_with_old_weights": Fault(touches.average_with_old, (*REPLACED, *FALLEN), hard=True),
-    "noise_on_weights": Fault(touches.add_noise, (*REPLACED, *FALLEN, *CRITIC), hard=True),
-    "half_of_the_units_pruned": Fault(once(touches.prune), (*REPLACED, *FALLEN, *CRITIC), hard=True),
-    "actions_reordered_in_the_head": Fault(
-        once(touches.reorder_actions), (*REPLACED, *FALLEN, *CRITIC), hard=True, possible=categorical
+    # Observations
+    "noise_grows_on_observations": Fault(touches.noise_grows, (*OBSERVED, *FALLEN, *CRITIC)),
+    "frames_lost": Fault(knob(observation=touches.frames_lost), (*OBSERVED, *FALLEN, *CRITIC)),
+    "observations_clipped_to_1": Fault(
+        knob(observation=touches.to_unit_range), (*OBSERVED, *FALLEN, *CRITIC), possible=_beyond_1
     ),
-    "values_rescaled": Fault(once(touches.rescale_values), (*REPLACED, *CRITIC, *EXPLODED), hard=True),
-    "restarted_each_rollout": Fault(touches.restart_all, ("episodes_stopped", *OBSERVED, *FALLEN, *CRITIC)),
-    "episodes_cut_to_a_quarter": Fault(once(touches.shorten), (*FALLEN, *CRITIC, *OBSERVED), possible=_long),
-    "seeded_again_each_rollout": Fault(touches.seed_again, (*FALLEN, *DETERMINISM, *STEPS)),
-    "masks_inverted": Fault(
-        knob(masks=touches.opposite), (*FALLEN, *CRITIC, *REPLACED, *NO_SIGNAL, "mask_collapse"), possible=_masked
+    "divided_by_the_variance": Fault(
+        once(touches.divide_by_the_variance), (*OBSERVED, *FALLEN, *CRITIC, *REPLACED), possible=_normalises
     ),
-    "masks_missing": Fault(knob(masks=torch.ones_like), (*FALLEN, *CRITIC, *REPLACED), possible=_masked),
-    "acts_in_bfloat16": Fault(once(touches.act_in_bfloat16), STALE),
-    "acts_with_old_weights": Fault(touches.act_with_old, (*STALE, *STEPS, *FALLEN), hard=True, possible=by_hand),
+    "normaliser_left_out": Fault(
+        once(touches.leave_normaliser_out), (*OBSERVED, *FALLEN, *CRITIC, *REPLACED), possible=_normalises
+    ),
+    # Actions and masks
+    "last_action_out_of_reach": Fault(
+        once(touches.leave_last_out), (*FALLEN, *CRITIC, *NO_SIGNAL), possible=categorical
+    ),
+    "actions_squashed": Fault(knob(executed=torch.tanh), (*FALLEN, *CRITIC), possible=_real),
+    "noise_added_to_actions": Fault(knob(executed=touches.with_noise), (*FALLEN, *CRITIC, *NO_SIGNAL), possible=_real),
+    "one_control_moves_all": Fault(
+        knob(executed=touches.first_control_for_all), (*FALLEN, *CRITIC), possible=_several_controls
+    ),
+    "heads_exchanged": Fault(
+        once(touches.exchange_heads), (*FALLEN, *CRITIC, *NO_SIGNAL), possible=_heads_to_exchange
+    ),
+    "masks_of_another_environment": Fault(
+        knob(masks=touches.neighbours), (*FALLEN, *CRITIC, *REPLACED), possible=_masked
+    ),
+    "masks_one_step_late": Fault(once(touches.masks_late), (*FALLEN, *CRITIC, *REPLACED), possible=_masked),
+    # Environments
+    "ends_reported_where_none_is": Fault(once(touches.end_at_random), (*FALLEN, *CRITIC, *OBSERVED)),
+    "environments_crash_unseen": Fault(once(touches.crash_unseen), (*FALLEN, *CRITIC, *OBSERVED)),
+    "every_episode_begins_alike": Fault(
+        once(touches.begin_alike), ("environments_alike", *OBSERVED, *FALLEN, *DETERMINISM)
+    ),
+    "evaluated_in_the_training_s_environments": Fault(
+        touches.evaluate_here, (*STALE, *OBSERVED, *FALLEN, *CRITIC)
+    ),
+    # A memory
+    "memory_of_another_environment": Fault(parts.exchange_states, (*FALLEN, *CRITIC), possible=memory),
+    "forget_gate_closed": Fault(
+        once(parts.close_forget_gate), (*REPLACED, *FORGETS, *FALLEN, *CRITIC), hard=True, possible=memory
+    ),
+    "gradient_through_time_stopped": Fault(
+        once(parts.stop_gradient_in_time), (*LOST, *FORGETS, *FALLEN), possible=_remembers_by_hand
+    ),
+    # Network
+    "activations_lost": Fault(once(parts.lose_activations), (*REPLACED, *FALLEN, *CRITIC)),
+    "weights_quantised": Fault(once(parts.quantise), (*REPLACED, *FALLEN, *CRITIC), hard=True),
+    "bodies_exchanged": Fault(
+        once(parts.exchange_bodies), (*REPLACED, *FALLEN, *CRITIC), hard=True, possible=_two_bodies
+    ),
+    "biases_lost": Fault(once(parts.lose_biases), (*REPLACED, *FALLEN, *CRITIC), hard=True),
+    "logits_squashed": Fault(
+        once(parts.squash_logits), (*REPLACED, *FALLEN, *LOST), possible=categorical
+    ),
+    "values_squashed": Fault(
+        once(parts.squash_values), (*CRITIC, *LOST, *FALLEN), possible=_large_returns
+    ),
+    "policy_gradient_stopped_at_the_heads": Fault(
+        once(parts.stop_at_heads), (*LOST, *MISALIGNED, *FALLEN), possible=categorical
+    ),
+    "spread_not_learnt": Fault(once(parts.fix_spread), LOST, possible=_real),
+    # Optimizer and schedules
+    "gradients_one_step_old": Fault(
+        once(lambda training: parts.on_gradients(training, touches.Behind)), (*MISALIGNED, *STEPS, *FALLEN)
+    ),
+    "gradients_sent_in_few_bits": Fault(
+        once(lambda training: parts.on_gradients(training, lambda: parts.few_levels)),
+        (*MISALIGNED, *STOPPED, *FALLEN),
+    ),
+    "critic_rate_x100": Fault(once(parts.hurry_critic), (*CRITIC, *EXPLODED, *FALLEN), possible=by_hand),
+    "optimizer_stepped_twice": Fault(once(parts.step_twice), (*STEPS, *FALLEN)),
+    "moments_of_other_weights": Fault(once(parts.mix_moments), ("optimizer_restarted", *STEPS, *FALLEN)),
+    "weights_kept_small": Fault(once(parts.clamp_weights), (*REPLACED, *FALLEN, *CRITIC)),
+    "rate_spikes": Fault(parts.rate_spikes, (*SETTING, *STEPS, *FALLEN)),
+    "entropy_bonus_falls_below_0": Fault(parts.entropy_falls_below_0, (*SETTING, *DETERMINISM, *FALLEN)),
 }  # fmt: skip
 """Kinds that were not there while rules were written; all others are drawn in the held half as well."""
 
-
-def _cosine(training: Training, age: int) -> None:
-    """Lower the learning rate to a tenth along half a wave of 100 updates."""
-    training.knobs.rate = 0.1 + 0.45 * (1.0 + math.cos(math.pi * min((age + 1) / 100, 1.0)))
-
-
-def _narrow(training: Training, age: int) -> None:
-    """Lower the clip range to a half within 5 updates."""
-    training.knobs.clip = max(1.0 - (age + 1) / 10, 0.5)
-
-
-def _on_groups(**values: object) -> Touch:
-    def change(training: Training) -> None:
-        for group in training.optimizer.param_groups:
-            group.update(values)
-
-    return once(change)
-
-
-def _restart_some(training: Training) -> None:
-    """Start half of the environments anew, so that they are no longer in step with the others."""
-    training.restart(np.arange(training.setup.environments) % 2 == 0)
-
-
-def _slipping(actions: Tensor) -> Tensor:
-    """Execute of one in fifty environments what another chose, as a task is made a little less certain."""
-    slips = torch.rand(len(actions)) < 0.02
-    others = actions.roll(1, 0)
-    return torch.where(slips.view(-1, *[1] * (actions.dim() - 1)), others, actions)
-
-
-def _jittered(reward: Tensor) -> Tensor:
-    return reward + 0.01 * torch.randn_like(reward)
-
-
 HELD_HARMLESS: dict[str, Touch] = {
-    "minibatches_halved": knob(minibatches=2),
-    "rate_falls_as_a_cosine": _cosine,
-    "clip_annealed_to_a_half": _narrow,
-    "adam_betas_lowered": _on_groups(betas=(0.85, 0.99)),
-    "weight_decay_small": _on_groups(weight_decay=1e-4),
-    "value_coefficient_doubled": knob(value=2.0),
-    "gradient_clip_halved": knob(grad_norm=0.5),
-    "half_of_the_environments_restarted": once(_restart_some),
-    "actions_slip_a_little": knob(executed=_slipping),
-    "rewards_jittered": knob(reward=_jittered),
+    "estimates_in_half": knob(estimate=touches.estimates_in_half),
+    "outliers_of_advantages_clipped": knob(advantages=touches.outliers_clipped),
+    "rewards_times_08": knob(reward=lambda reward: 0.8 * reward),
+    "entropy_bonus_doubled": knob(entropy=2.0),
+    "checkpoint_in_half": once(parts.round_to_half),
+    "moments_kept_in_bfloat16": parts.moments_in_bfloat16,
+    "gradients_jittered": once(lambda training: parts.on_gradients(training, lambda: parts.a_little_noise)),
+    "rate_wobbles": parts.rate_wobbles,
+    "epochs_alternate": parts.epochs_alternate,
 }
 """Harmless changes that were not there while rules were written."""

@@ -11,335 +11,368 @@ from numpy.typing import NDArray
 from tests.faultbench.task import Actions, Floats, Known, Task
 
 
-class Reservoir(Task):
-    """Hold the water behind a dam by one of four gates; −0.1 a metre off a step, metres as they are; 100 steps."""
+class Lift(Task):
+    """Fetch those who wait on the three upper floors, one at a time, to the ground: 0.5 each; 40 steps."""
 
-    sizes = {"gate": 4}  # noqa: RUF012
-    shape = (4,)
-    limit = 100
+    sizes = {"go": 3}  # noqa: RUF012
+    shape = (8,)
+    limit = 40
 
     def begin(self, where: NDArray[np.bool_]) -> None:
-        if not hasattr(self, "level"):
-            self.level, self.rain = np.zeros(self.count), np.zeros(self.count)
+        if not hasattr(self, "floor"):
+            self.floor, self.loaded = np.zeros(self.count, np.int64), np.zeros(self.count, bool)
+            self.waiting = np.zeros((self.count, 3), bool)
         count = int(where.sum())
-        self.level[where] = self.random.uniform(5, 45, count)
-        self.rain[where] = self.random.uniform(1, 5, count)
+        self.floor[where], self.loaded[where] = self.random.integers(4, size=count), False
+        self.waiting[where] = self.random.random((count, 3)) < 0.4
 
     def observe(self) -> Floats:
-        constant = np.full(self.count, 2.0)
-        return np.stack([self.level - 25.0, self.rain, constant, self.level > 25], axis=1).astype(np.float32)
+        floors = np.eye(4)[self.floor]
+        return np.concatenate([floors, self.waiting, self.loaded[:, None]], axis=1).astype(np.float32)
 
     def act(self, actions: Actions) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-        self.level = np.clip(self.level + self.rain - 2.0 * actions["gate"], 0.0, 50.0)
-        self.rain = np.clip(self.rain + self.random.normal(0, 0.4, self.count), 1.0, 5.0)
-        return -0.1 * np.abs(self.level - 25.0), np.zeros(self.count, bool)
+        rows = np.arange(self.count)
+        self.floor = np.clip(self.floor + actions["go"] - 1, 0, 3)
+        brought = self.loaded & (self.floor == 0)
+        self.loaded &= ~brought
+        upper = np.maximum(self.floor - 1, 0)
+        enters = ~self.loaded & (self.floor > 0) & self.waiting[rows, upper]
+        self.waiting[rows[enters], upper[enters]] = False
+        self.loaded |= enters
+        self.waiting |= self.random.random((self.count, 3)) < 0.1
+        return 0.5 * brought, np.zeros(self.count, bool)
 
 
-class Pig(Task):
-    """Throw a die again or bank what was thrown: a 1 loses it; 0.01 a point that was banked; 20 throws, integers."""
+class Packing(Task):
+    """Put each thing into one of three boxes: 1 for a box that is three quarters full, and goes; overfull ends it."""
 
-    sizes = {"choose": 2}  # noqa: RUF012
-    shape = (3,)
-    limit = 20
+    sizes = {"box": 3}  # noqa: RUF012
+    shape = (4,)
+    limit = 60
 
     def begin(self, where: NDArray[np.bool_]) -> None:
-        if not hasattr(self, "pot"):
-            self.pot, self.face = np.zeros(self.count, np.int64), np.zeros(self.count, np.int64)
-        self.pot[where], self.face[where] = 0, 0
+        if not hasattr(self, "boxes"):
+            self.boxes, self.thing = np.zeros((self.count, 3)), np.zeros(self.count)
+        count = int(where.sum())
+        self.boxes[where] = 0.0
+        self.thing[where] = self.random.uniform(0.1, 0.5, count)
 
     def observe(self) -> Floats:
-        return np.stack([self.pot, self.face, self.limit - self.age], axis=1).astype(np.float32)
+        return np.concatenate([4 * self.boxes - 1.5, 6 * self.thing[:, None] - 2], axis=1).astype(np.float32)
 
     def act(self, actions: Actions) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-        throws = actions["choose"] == 0
-        banked = np.where(throws, 0, self.pot)
-        self.face = np.where(throws, self.random.integers(1, 7, self.count), 0)
-        self.pot = np.where(throws & (self.face > 1), self.pot + self.face, 0)
-        return 0.01 * banked, np.zeros(self.count, bool)
+        rows, box = np.arange(self.count), actions["box"]
+        self.boxes[rows, box] += self.thing
+        level = self.boxes[rows, box]
+        over = level > 1.0
+        full = (level >= 0.75) & ~over
+        self.boxes[rows[full], box[full]] = 0.0
+        self.thing = self.random.uniform(0.1, 0.5, self.count)
+        return full.astype(np.float64), np.asarray(over)
 
 
-class Limbs(Task):
-    """Bring six joints to a pose by six real torques; minus the mean squared distance a step; 25 steps."""
+class Arm(Task):
+    """Follow a point on a circle with the hand of an arm of two joints, by two real speeds; −distance, 40 steps."""
 
-    dimensions = 6
-    shape = (13,)
-    limit = 25
+    dimensions = 2
+    shape = (8,)
+    limit = 40
 
     def begin(self, where: NDArray[np.bool_]) -> None:
         if not hasattr(self, "joints"):
-            self.joints, self.pose = np.zeros((self.count, 6)), np.zeros((self.count, 6))
-        self.joints[where] = self.random.uniform(-1, 1, (int(where.sum()), 6))
-        self.pose[where] = self.random.uniform(-1, 1, (int(where.sum()), 6))
-
-    def observe(self) -> Floats:
-        constant = np.ones((self.count, 1))
-        return np.concatenate([self.joints, self.pose, constant], axis=1).astype(np.float32)
-
-    def act(self, actions: Actions) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-        torque = np.clip(actions["move"], -1, 1)
-        self.joints = np.clip(self.joints + 0.25 * torque + 0.05 * np.roll(torque, 1, axis=1), -2, 2)
-        return -((self.joints - self.pose) ** 2).mean(1), np.zeros(self.count, bool)
-
-
-class Hover(Task):
-    """Hover in the wind by three real thrusts: 0.02 a step, less fuel; too far off ends it; 150 steps at most."""
-
-    dimensions = 3
-    shape = (9,)
-    limit = 150
-
-    def begin(self, where: NDArray[np.bool_]) -> None:
-        if not hasattr(self, "state"):
-            self.state, self.wind = np.zeros((self.count, 6)), np.zeros((self.count, 3))
+            self.joints, self.phase = np.zeros((self.count, 2)), np.zeros(self.count)
+            self.turn = np.zeros(self.count)
         count = int(where.sum())
-        self.state[where] = self.random.uniform(-0.3, 0.3, (count, 6))
-        self.wind[where] = self.random.uniform(-0.5, 0.5, (count, 3))
+        self.joints[where] = self.random.uniform((-np.pi, 0.5), (np.pi, 2.5), (count, 2))
+        self.phase[where] = self.random.uniform(-np.pi, np.pi, count)
+        self.turn[where] = self.random.choice([-0.1, 0.1], count)
+
+    @property
+    def hand(self) -> NDArray[np.float64]:
+        """Return where the hand is, of an arm whose parts are 0.5 long."""
+        first, second = self.joints[:, 0], self.joints.sum(1)
+        return 0.5 * np.stack([np.cos(first) + np.cos(second), np.sin(first) + np.sin(second)], axis=1)
+
+    @property
+    def point(self) -> NDArray[np.float64]:
+        """Return where the point is that is to be followed."""
+        return 0.6 * np.stack([np.cos(self.phase), np.sin(self.phase)], axis=1)
 
     def observe(self) -> Floats:
-        return np.concatenate([5.0 * self.state, self.wind], axis=1).astype(np.float32)
+        cells = [np.cos(self.joints), np.sin(self.joints), self.point, self.point - self.hand]
+        return np.concatenate(cells, axis=1).astype(np.float32)
 
     def act(self, actions: Actions) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-        thrust = np.clip(actions["move"], -1.5, 1.5)
-        self.state[:, 3:] = 0.95 * self.state[:, 3:] + 0.1 * (thrust + self.wind)
-        self.state[:, :3] += 0.2 * self.state[:, 3:]
-        self.wind = np.clip(self.wind + self.random.normal(0, 0.05, (self.count, 3)), -0.8, 0.8)
-        return 0.02 - 0.002 * (thrust**2).mean(1), np.abs(self.state[:, :3]).max(1) > 1.0
+        self.joints += 0.4 * np.clip(actions["move"], -1, 1)
+        self.phase += self.turn
+        return -np.hypot(*(self.hand - self.point).T), np.zeros(self.count, bool)
 
 
-class Counter(Task):
-    """Serve one of eight places, most of them empty, or wait, and say how fast: what one brings is on it; 30 steps."""
+class Shares(Task):
+    """Spread money over four shares by four real weights: news of each tells a part of what it gains; 25 days."""
 
-    sizes = {"place": 9, "speed": 2}  # noqa: RUF012
-    shape = (8,)
-    limit = 30
-    masked = True
+    dimensions = 4
+    shape = (4,)
+    limit = 25
 
     def begin(self, where: NDArray[np.bool_]) -> None:
-        if not hasattr(self, "worth"):
-            self.worth = np.zeros((self.count, 8), np.int64)
-        self.worth[where] = 0
-        self._arrive(where)
-
-    def _arrive(self, where: NDArray[np.bool_]) -> None:
-        shape = (self.count, 8)
-        comes = (self.worth == 0) & (self.random.random(shape) < 0.1) & where[:, None]
-        self.worth = np.where(comes, self.random.integers(1, 10, shape), self.worth)
+        if not hasattr(self, "news"):
+            self.news = np.zeros((self.count, 4))
+        self.news[where] = self.random.normal(0, 1, (int(where.sum()), 4))
 
     def observe(self) -> Floats:
-        return self.worth.astype(np.float32)
-
-    def masks(self) -> dict[str, NDArray[np.bool_]]:
-        waits = np.ones((self.count, 1), bool)
-        there = self.worth > 0
-        fast = np.stack([np.ones(self.count, bool), there.any(1)], axis=1)
-        return {"place": np.concatenate([waits, there], axis=1), "speed": fast}
+        return self.news.astype(np.float32)
 
     def act(self, actions: Actions) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-        rows, place = np.arange(self.count), actions["place"] - 1
-        worth = np.where(place >= 0, self.worth[rows, place], 0)
-        reward = np.where(actions["speed"] == 1, 1.5 * worth - 2.5, worth)
-        self.worth[rows[place >= 0], place[place >= 0]] = 0
-        leaves = self.random.random((self.count, 8)) < 0.15
-        self.worth = np.where(leaves, 0, self.worth)
-        self._arrive(np.ones(self.count, bool))
-        return np.where(worth > 0, reward, 0.0), np.zeros(self.count, bool)
+        powers = np.exp(2.0 * np.clip(actions["move"], -2, 2))
+        gain = 0.5 * self.news + 0.1 * self.random.standard_t(3, (self.count, 4))
+        self.news = 0.5 * self.news + self.random.normal(0, 0.87, (self.count, 4))
+        return (powers / powers.sum(1, keepdims=True) * gain).sum(1), np.zeros(self.count, bool)
 
 
-class Nim(Task):
-    """Take stones from one of three heaps against one who takes any: the last stone wins, 1 or −1 at the end."""
+class Auction(Task):
+    """Bid for one of two lots what money there is, against a stranger who bids at random; 12 rounds."""
 
-    sizes = {"heap": 3, "stones": 4}  # noqa: RUF012
-    shape = (15,)
+    sizes = {"lot": 2, "bid": 6}  # noqa: RUF012
+    shape = (5,)
     limit = 12
     masked = True
 
     def begin(self, where: NDArray[np.bool_]) -> None:
-        if not hasattr(self, "heaps"):
-            self.heaps = np.zeros((self.count, 3), np.int64)
-        self.heaps[where] = self.random.integers(1, 5, (int(where.sum()), 3))
+        if not hasattr(self, "worth"):
+            self.worth, self.money = np.zeros((self.count, 2), np.int64), np.zeros(self.count, np.int64)
+        count = int(where.sum())
+        self.worth[where] = self.random.integers(0, 9, (count, 2))
+        self.money[where] = 12
 
     def observe(self) -> Floats:
-        shown: Floats = np.eye(5, dtype=np.float32)[self.heaps].reshape(self.count, 15)
-        return shown
+        left = np.stack([self.money / 12, 1 - self.age / self.limit, self.money > 4], axis=1)
+        return np.concatenate([self.worth / 8, left], axis=1).astype(np.float32)
 
     def masks(self) -> dict[str, NDArray[np.bool_]]:
-        return {"heap": self.heaps > 0, "stones": np.arange(4) < self.heaps.max(1, keepdims=True)}
-
-    def _take(self, heap: NDArray[np.int64], stones: NDArray[np.int64]) -> NDArray[np.bool_]:
-        """Take so many stones, or all of the heap; return where none is left."""
-        rows = np.arange(self.count)
-        self.heaps[rows, heap] = np.maximum(self.heaps[rows, heap] - stones, 0)
-        none: NDArray[np.bool_] = self.heaps.sum(1) == 0
-        return none
+        lots = self.worth > 0
+        lots[~lots.any(1)] = True
+        return {"lot": lots, "bid": np.arange(6) <= self.money[:, None]}
 
     def act(self, actions: Actions) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-        won = self._take(actions["heap"], actions["stones"] + 1)
-        any_heap = (self.random.random((self.count, 3)) * (self.heaps > 0)).argmax(1)
-        lost = self._take(any_heap, self.random.integers(1, 5, self.count)) & ~won
-        return np.where(won, 1.0, np.where(lost, -1.0, 0.0)), won | lost
+        bid = np.minimum(actions["bid"], self.money)
+        won = bid > self.random.integers(0, 5, self.count)
+        worth = self.worth[np.arange(self.count), actions["lot"]]
+        self.money = np.clip(self.money - np.where(won, bid, 0) + 1, 0, 12)
+        self.worth = self.random.integers(0, 9, (self.count, 2))
+        return np.where(won, 0.25 * worth - 0.1 * bid, 0.0), np.zeros(self.count, bool)
 
 
-class Guess(Task):
-    """Find a number from 1 to 9: too high or too low is said of the last guess; −0.1 a guess, 1 for it; 8 guesses."""
+class Rounds(Task):
+    """Visit six stops once each, the nearest first, on foot or by car: the way costs, and each car; six steps."""
 
-    sizes = {"guess": 9}  # noqa: RUF012
-    shape = (11,)
-    limit = 8
-
-    def begin(self, where: NDArray[np.bool_]) -> None:
-        if not hasattr(self, "number"):
-            self.number, self.shown = np.zeros(self.count, np.int64), np.zeros((self.count, 11), np.float32)
-        self.number[where] = self.random.integers(9, size=int(where.sum()))
-        self.shown[where] = 0.0
-
-    def observe(self) -> Floats:
-        return self.shown.copy()
-
-    def act(self, actions: Actions) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-        guess = actions["guess"]
-        self.shown = np.zeros((self.count, 11), np.float32)
-        self.shown[np.arange(self.count), guess] = 1.0
-        self.shown[:, 9], self.shown[:, 10] = guess > self.number, guess < self.number
-        right = guess == self.number
-        return np.where(right, 1.0, -0.1), right
-
-
-class Beat(Task):
-    """Press at the next beat, of a period of 2 to 4 steps that is not told; three of ten are not seen; 30 steps."""
-
-    sizes = {"press": 2}  # noqa: RUF012
-    shape = (2,)
-    limit = 30
-
-    def begin(self, where: NDArray[np.bool_]) -> None:
-        if not hasattr(self, "period"):
-            self.period, self.left = np.ones(self.count, np.int64), np.zeros(self.count, np.int64)
-            self.seen = np.zeros(self.count, bool)
-        self.period[where] = self.random.integers(2, 5, int(where.sum()))
-        self.left[where] = self.random.integers(self.period[where])
-        self.seen[where] = self.left[where] == 0
-
-    def observe(self) -> Floats:
-        return np.stack([self.seen, np.ones(self.count)], axis=1).astype(np.float32)
-
-    def act(self, actions: Actions) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-        self.left = np.where(self.left == 0, self.period, self.left) - 1
-        beat = self.left == 0
-        self.seen = beat & (self.random.random(self.count) < 0.7)
-        return np.where(actions["press"] == 1, np.where(beat, 0.3, -0.2), 0.0), np.zeros(self.count, bool)
-
-
-class Putt(Task):
-    """Play a ball into a hole by real strokes in the plane: 1 in the hole and nothing before; three strokes."""
-
-    dimensions = 2
-    shape = (5,)
-    limit = 3
-
-    def begin(self, where: NDArray[np.bool_]) -> None:
-        if not hasattr(self, "ball"):
-            self.ball, self.hole = np.zeros((self.count, 2)), np.zeros((self.count, 2))
-        self.ball[where] = self.random.uniform(-1, 1, (int(where.sum()), 2))
-        self.hole[where] = self.random.uniform(-1, 1, (int(where.sum()), 2))
-
-    def observe(self) -> Floats:
-        return np.concatenate([self.ball, self.hole, self.age[:, None]], axis=1).astype(np.float32)
-
-    def act(self, actions: Actions) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-        self.ball = np.clip(self.ball + np.clip(actions["move"], -2, 2), -1.5, 1.5)
-        there: NDArray[np.bool_] = np.asarray(np.hypot(*(self.ball - self.hole).T) < 0.4)
-        return there.astype(np.float64), there
-
-
-class Lamps(Task):
-    """Light all of six lamps in a ring, of which each switch turns two: 10 when all are lit and nothing before."""
-
-    sizes = {"switch": 6}  # noqa: RUF012
-    shape = (6,)
+    sizes = {"stop": 6, "by": 2}  # noqa: RUF012
+    shape = (12,)
     limit = 10
+    masked = True
 
     def begin(self, where: NDArray[np.bool_]) -> None:
-        if not hasattr(self, "lit"):
-            self.lit = np.ones((self.count, 6), bool)
-        self.lit[where] = True
-        turned = self.random.random((self.count, 6)) < 0.5
-        turned[np.arange(self.count), self.random.integers(6, size=self.count)] = True
-        turned[turned.all(1), 0] = False
-        self.lit[where] ^= (turned ^ np.roll(turned, 1, axis=1))[where]
+        if not hasattr(self, "stops"):
+            self.stops, self.here = np.zeros((self.count, 6, 2)), np.zeros((self.count, 2))
+            self.open = np.ones((self.count, 6), bool)
+        count = int(where.sum())
+        self.stops[where] = self.random.uniform(-1, 1, (count, 6, 2))
+        self.here[where], self.open[where] = 0.0, True
+
+    @property
+    def ways(self) -> NDArray[np.float64]:
+        """Return how far each stop is."""
+        return np.asarray(np.hypot(*np.moveaxis(self.stops - self.here[:, None], 2, 0)))
 
     def observe(self) -> Floats:
-        return self.lit.astype(np.float32)
+        return np.concatenate([np.where(self.open, self.ways, 0.0), self.open], axis=1).astype(np.float32)
+
+    def masks(self) -> dict[str, NDArray[np.bool_]]:
+        return {"stop": self.open.copy(), "by": np.ones((self.count, 2), bool)}
 
     def act(self, actions: Actions) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-        rows, switch = np.arange(self.count), actions["switch"]
-        self.lit[rows, switch] ^= True
-        self.lit[rows, (switch + 1) % 6] ^= True
-        done = np.asarray(self.lit.all(1))
-        return np.where(done, 10.0, 0.0), done
+        rows, stop = np.arange(self.count), actions["stop"]
+        way = self.ways[rows, stop]
+        cost = np.where(actions["by"] == 1, 0.3 + 0.3 * way, way)
+        self.here = self.stops[rows, stop].copy()
+        self.open[rows, stop] = False
+        return -cost, np.asarray(~self.open.any(1))
 
 
-class Meteors(Task):
-    """Choose the lane of four in which no block comes down, of 4 × 4 fields of 4 × 4 pixels; a hit ends it."""
+class Crosswind(Task):
+    """Hold a line by a real rudder against a wind that is drawn anew, and not seen; −distance a step, 20 steps."""
 
-    sizes = {"lane": 4}  # noqa: RUF012
-    shape = (1, 16, 16)
-    limit = 100
+    dimensions = 1
+    shape = (2,)
+    limit = 20
 
     def begin(self, where: NDArray[np.bool_]) -> None:
-        if not hasattr(self, "sky"):
-            self.sky, self.ship = np.zeros((self.count, 4, 4), bool), np.zeros(self.count, np.int64)
-        self.sky[where] = False
-        self.ship[where] = self.random.integers(4, size=int(where.sum()))
+        if not hasattr(self, "off"):
+            self.off, self.wind = np.zeros(self.count), np.zeros(self.count)
+        count = int(where.sum())
+        self.off[where] = self.random.uniform(-0.5, 0.5, count)
+        self.wind[where] = self.random.choice([-0.8, 0.8], count)
 
     def observe(self) -> Floats:
-        shown = 0.5 * self.sky[:, None].astype(np.float32)
-        shown[np.arange(self.count), 0, 3, self.ship] = 1.0
+        return np.stack([self.off, np.ones(self.count)], axis=1).astype(np.float32)
+
+    def act(self, actions: Actions) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+        rudder = np.clip(actions["move"][:, 0], -2, 2)
+        self.off = np.clip(self.off + 0.5 * (rudder + self.wind), -3, 3)
+        return -np.abs(self.off), np.zeros(self.count, bool)
+
+
+class Backwards(Task):
+    """Say three tones that were heard, the last one first: 0.5 for each that is right; 6 steps."""
+
+    sizes = {"tone": 3}  # noqa: RUF012
+    shape = (5,)
+    limit = 6
+
+    def begin(self, where: NDArray[np.bool_]) -> None:
+        if not hasattr(self, "tones"):
+            self.tones = np.zeros((self.count, 3), np.int64)
+        self.tones[where] = self.random.integers(3, size=(int(where.sum()), 3))
+
+    def observe(self) -> Floats:
+        shown = np.zeros((self.count, 5), np.float32)
+        heard = self.age < 3
+        rows = np.flatnonzero(heard)
+        shown[rows, self.tones[rows, self.age[rows]]] = 1.0
+        shown[:, 3], shown[:, 4] = ~heard, self.age / self.limit
+        return shown
+
+    def act(self, actions: Actions) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+        asked = np.clip(6 - self.age, 0, 2)  # the age counts this step already
+        right = actions["tone"] == self.tones[np.arange(self.count), asked]
+        return 0.5 * (right & (self.age > 3)), np.zeros(self.count, bool)
+
+
+class Sort(Task):
+    """Bring four numbers into their order by exchanging neighbours: 1 when they are, and nothing before; 12 steps."""
+
+    sizes = {"exchange": 3}  # noqa: RUF012
+    shape = (16,)
+    limit = 12
+
+    def begin(self, where: NDArray[np.bool_]) -> None:
+        if not hasattr(self, "row"):
+            self.row = np.tile(np.arange(4), (self.count, 1))
+        count = int(where.sum())
+        rows = self.random.permuted(np.tile(np.arange(4), (count, 1)), axis=1)
+        rows[(rows == np.arange(4)).all(1)] = (1, 0, 3, 2)
+        self.row[where] = rows
+
+    def observe(self) -> Floats:
+        shown: Floats = np.eye(4, dtype=np.float32)[self.row].reshape(self.count, 16)
+        return shown
+
+    def act(self, actions: Actions) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+        rows, left = np.arange(self.count), actions["exchange"]
+        self.row[rows, left], self.row[rows, left + 1] = self.row[rows, left + 1], self.row[rows, left].copy()
+        done: NDArray[np.bool_] = (self.row == np.arange(4)).all(1)
+        return done.astype(np.float64), done
+
+
+class Ferry(Task):
+    """Bring wolf, goat and cabbage over a river; the boat stays where one would be eaten: 2 when all are over."""
+
+    sizes = {"take": 4}  # noqa: RUF012
+    shape = (4,)
+    limit = 25
+
+    def begin(self, where: NDArray[np.bool_]) -> None:
+        if not hasattr(self, "over"):
+            self.over = np.zeros((self.count, 4), bool)
+        self.over[where] = False
+
+    def observe(self) -> Floats:
+        return self.over.astype(np.float32)
+
+    def act(self, actions: Actions) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+        rows, take = np.arange(self.count), actions["take"]  # 0 is the boat, alone
+        after = self.over.copy()
+        after[:, 0] ^= True
+        after[rows[take > 0], take[take > 0]] ^= True
+        boat, wolf, goat, cabbage = after.T
+        eaten = (goat != boat) & ((wolf == goat) | (goat == cabbage))
+        here = self.over[rows, take] == self.over[:, 0]
+        self.over = np.where((here & ~eaten)[:, None], after, self.over)
+        done = np.asarray(self.over.all(1))
+        return np.where(done, 2.0, 0.0), done
+
+
+class Crossing(Task):
+    """Walk up between the cars of two lanes, of 16 × 16 pixels: 1 a crossing, −0.05 to wait below, a car ends it."""
+
+    sizes = {"walk": 3}  # noqa: RUF012
+    shape = (1, 16, 16)
+    limit = 40
+
+    def begin(self, where: NDArray[np.bool_]) -> None:
+        if not hasattr(self, "cars"):
+            self.cars, self.row = np.zeros((self.count, 2), np.int64), np.zeros(self.count, np.int64)
+        self.cars[where] = self.random.integers(8, size=(int(where.sum()), 2))
+        self.row[where] = 0
+
+    def observe(self) -> Floats:
+        shown = np.zeros((self.count, 4, 8), np.float32)
+        rows = np.arange(self.count)
+        for lane in range(2):
+            shown[rows, 2 - lane, self.cars[:, lane]] = 0.6
+            shown[rows, 2 - lane, (self.cars[:, lane] + 1) % 8] = 0.6
+        shown[rows, 3 - self.row, 4] = 1.0
+        return np.kron(shown, np.ones((1, 4, 2), np.float32))[:, None]
+
+    def act(self, actions: Actions) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+        self.row = np.clip(self.row + actions["walk"] - 1, 0, 3)
+        self.cars = (self.cars + np.asarray([1, -1])) % 8
+        over, waits = self.row == 3, self.row == 0
+        beside = (4 - self.cars) % 8 < 2
+        hit = ((self.row == 1) & beside[:, 0]) | ((self.row == 2) & beside[:, 1])
+        self.row[over] = 0
+        return over - 0.05 * waits, np.asarray(hit)
+
+
+class Paint(Task):
+    """Walk over 4 × 4 fields of 4 × 4 pixels, in two planes, and paint each: 0.2 for a new one; 24 steps."""
+
+    sizes = {"walk": 4}  # noqa: RUF012
+    shape = (2, 16, 16)
+    limit = 24
+
+    def begin(self, where: NDArray[np.bool_]) -> None:
+        if not hasattr(self, "painted"):
+            self.painted, self.at = np.zeros((self.count, 4, 4), bool), np.zeros((self.count, 2), np.int64)
+        self.painted[where] = False
+        self.at[where] = self.random.integers(4, size=(int(where.sum()), 2))
+
+    def observe(self) -> Floats:
+        shown = np.zeros((self.count, 2, 4, 4), np.float32)
+        shown[:, 0] = self.painted
+        shown[np.arange(self.count), 1, self.at[:, 0], self.at[:, 1]] = 1.0
         return np.kron(shown, np.ones((1, 1, 4, 4), np.float32))
 
     def act(self, actions: Actions) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-        self.ship = actions["lane"].astype(np.int64)
-        new = self.random.random((self.count, 4)) < 0.4
-        new[np.arange(self.count), self.random.integers(4, size=self.count)] = False
-        self.sky = np.concatenate([new[:, None], self.sky[:, :-1]], axis=1)
-        hit: NDArray[np.bool_] = self.sky[np.arange(self.count), 3, self.ship]
-        return np.where(hit, 0.0, 0.1), hit
-
-
-class Spot(Task):
-    """Name row and column of the brightest of 4 × 4 fields in noise, by two heads: 0.5 for each; ten pictures."""
-
-    sizes = {"row": 4, "column": 4}  # noqa: RUF012
-    shape = (1, 16, 16)
-    limit = 10
-
-    def begin(self, where: NDArray[np.bool_]) -> None:
-        if not hasattr(self, "place"):
-            self.place = np.zeros((self.count, 2), np.int64)
-        self.place[where] = self.random.integers(4, size=(int(where.sum()), 2))
-
-    def observe(self) -> Floats:
-        fields = np.zeros((self.count, 4, 4))
-        fields[np.arange(self.count), self.place[:, 0], self.place[:, 1]] = 1.0
-        noise = self.random.normal(0, 0.3, (self.count, 16, 16))
-        return (np.kron(fields, np.ones((1, 4, 4))) + noise)[:, None].astype(np.float32)
-
-    def act(self, actions: Actions) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-        right = [actions[name] == self.place[:, axis] for axis, name in enumerate(self.sizes)]
-        self.place = self.random.integers(4, size=(self.count, 2))
-        return 0.5 * right[0] + 0.5 * right[1], np.zeros(self.count, bool)
+        ways = np.asarray([(-1, 0), (1, 0), (0, -1), (0, 1)])
+        self.at = np.clip(self.at + ways[actions["walk"]], 0, 3)
+        rows = np.arange(self.count)
+        new = ~self.painted[rows, self.at[:, 0], self.at[:, 1]]
+        self.painted[rows, self.at[:, 0], self.at[:, 1]] = True
+        return 0.2 * new, np.asarray(self.painted.all((1, 2)))
 
 
 HELD = {
-    "reservoir": Known(Reservoir, -174.4, -15.0),
-    "pig": Known(Pig, 0.26, 0.43),
-    "limbs": Known(Limbs, -26.3, -3.0),
-    "hover": Known(Hover, 0.29, 2.7),
-    "counter": Known(Counter, 76.2, 112.0),
-    "nim": Known(Nim, -0.05, 0.9),
-    "guess": Known(Guess, 0.13, 0.75, memory=True),
-    "beat": Known(Beat, -0.3, 2.5, memory=True),
-    "putt": Known(Putt, 0.11, 0.95, sparse=True),
-    "lamps": Known(Lamps, 2.8, 9.8, sparse=True),
-    "meteors": Known(Meteors, 0.53, 9.5),
-    "spot": Known(Spot, 2.5, 9.5),
+    "lift": Known(Lift, 1.17, 4.5),
+    "packing": Known(Packing, 2.8, 16.0),
+    "arm": Known(Arm, -34.0, -14.0),
+    "shares": Known(Shares, 0.0, 12.0),
+    "auction": Known(Auction, 4.0, 8.5),
+    "rounds": Known(Rounds, -4.75, -3.0),
+    "crosswind": Known(Crosswind, -47.4, -9.0, memory=True),
+    "backwards": Known(Backwards, 0.5, 1.45, memory=True),
+    "sort": Known(Sort, 0.32, 1.0, sparse=True),
+    "ferry": Known(Ferry, 0.17, 2.0, sparse=True),
+    "crossing": Known(Crossing, 0.01, 8.5),
+    "paint": Known(Paint, 1.81, 2.9),
 }

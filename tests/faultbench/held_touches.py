@@ -1,400 +1,368 @@
-"""What the faults that are held back do: to estimates, to what is stored, observed and executed, to parameters."""
+"""What the faults that are held back do to estimates and losses, and to what is stored, observed and executed."""
 
 from __future__ import annotations
 
-import copy
-import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from dataclasses import replace
 from itertools import cycle
 from typing import Any
-from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from tests.faultbench.loop import Agent, Part, _samples, _surrogate
-from tests.faultbench.training import Estimate, Training, gae
-
-Change = Callable[[Tensor], Tensor]
+from tests.faultbench.loop import LoopTraining, Part, _surrogate
+from tests.faultbench.task import Actions, Step
+from tests.faultbench.training import Training, gae
 
 # Estimates of a rollout
 
 
-def swapped(reward: Tensor, value: Tensor, end: Tensor, last: Tensor, gamma: float, gae_lambda: float) -> Tensor:
-    """Take lambda for gamma, and gamma for lambda."""
-    return gae(reward, value, end, last, gae_lambda, gamma)
+def last_value_stale(reward: Tensor, value: Tensor, end: Tensor, _: Tensor, gamma: float, gae_lambda: float) -> Tensor:
+    """Take for the value after the rollout that of its last step, which was at hand."""
+    return gae(reward, value, end, value[-1], gamma, gae_lambda)
 
 
-def _uncut(of_value: bool) -> Estimate:
-    """Return estimates that forget at an end to cut the next value, or the sum of what follows."""
-
-    def estimate(reward: Tensor, value: Tensor, end: Tensor, last: Tensor, gamma: float, gae_lambda: float) -> Tensor:
-        running, advantages = torch.zeros_like(last), torch.zeros_like(reward)
-        for t in reversed(range(len(reward))):
-            ahead, alive = last if t == len(reward) - 1 else value[t + 1], 1.0 - end[t]
-            delta = reward[t] + gamma * ahead * (1.0 if of_value else alive) - value[t]
-            running = delta + gamma * gae_lambda * running * (alive if of_value else 1.0)
-            advantages[t] = running
-        return advantages
-
-    return estimate
-
-
-sum_crosses_ends, value_crosses_ends = _uncut(of_value=False), _uncut(of_value=True)
-
-
-def one_step_short(reward: Tensor, value: Tensor, end: Tensor, _: Tensor, gamma: float, gae_lambda: float) -> Tensor:
-    """Begin at the last step but one, so that the last is left at 0."""
-    advantages = torch.zeros_like(reward)
-    advantages[:-1] = gae(reward[:-1], value[:-1], end[:-1], value[-1], gamma, gae_lambda)
-    return advantages
-
-
-def normalised_first(
+def discounted_twice(
     reward: Tensor, value: Tensor, end: Tensor, last: Tensor, gamma: float, gae_lambda: float
 ) -> Tensor:
-    """Normalise what the value targets are then made of."""
-    found = gae(reward, value, end, last, gamma, gae_lambda)
-    return (found - found.mean()) / (found.std() + 1e-8)
+    """Discount each step by the square of gamma."""
+    return gae(reward, value, end, last, gamma**2, gae_lambda)
 
 
-class _Values:
-    """Keeps the values of a rollout as it is estimated, and adds them to what is made of the estimates."""
+def left_backwards(reward: Tensor, value: Tensor, end: Tensor, last: Tensor, gamma: float, gae_lambda: float) -> Tensor:
+    """Append from the last step to the first, and forget to turn the list round."""
+    return gae(reward, value, end, last, gamma, gae_lambda).flip(0)
 
-    def __init__(self) -> None:
-        self.values = torch.zeros(())
 
-    def estimate(
-        self, reward: Tensor, value: Tensor, end: Tensor, last: Tensor, gamma: float, gae_lambda: float
-    ) -> Tensor:
-        self.values = value
+def ends_inverted(reward: Tensor, value: Tensor, end: Tensor, last: Tensor, gamma: float, gae_lambda: float) -> Tensor:
+    """Take what is 1 at an end for what is 1 where an episode goes on."""
+    return gae(reward, value, 1.0 - end, last, gamma, gae_lambda)
+
+
+def estimates_in_half(
+    reward: Tensor, value: Tensor, end: Tensor, last: Tensor, gamma: float, gae_lambda: float
+) -> Tensor:
+    """Compute from rewards and values that were rounded to half precision."""
+    return gae(reward.half().float(), value.half().float(), end, last.half().float(), gamma, gae_lambda)
+
+
+def subtract_advantages(training: Training) -> None:
+    """Make value targets of the values less the advantages."""
+    values: list[Tensor] = []
+
+    def estimate(reward: Tensor, value: Tensor, end: Tensor, last: Tensor, gamma: float, gae_lambda: float) -> Tensor:
+        values[:] = [value]
         return gae(reward, value, end, last, gamma, gae_lambda)
 
-    def added(self, cells: Tensor, *_: Tensor) -> Tensor:
-        return cells + self.values
+    training.knobs.estimate = estimate
+    training.knobs.targets = lambda returns, _: 2.0 * values[0] - returns
 
 
-def forget_baseline(training: Training) -> None:
-    """Take for the advantages the returns."""
-    kept = _Values()
-    training.knobs.estimate, training.knobs.advantages = kept.estimate, kept.added
+class Behind:
+    """Hands over each time what came the time before; ``parts``: calls that belong together."""
+
+    def __init__(self, parts: int = 1) -> None:
+        self.waiting: list[Tensor] = []
+        self.parts = parts
+
+    def __call__(self, cells: Tensor) -> Tensor:
+        self.waiting.append(cells.clone())
+        return self.waiting.pop(0) if len(self.waiting) > self.parts else cells
 
 
-def add_values_twice(training: Training) -> None:
-    """Add the values to the value targets once more."""
-    kept = _Values()
-    training.knobs.estimate, training.knobs.targets = kept.estimate, kept.added
+def keep_old_values(training: Training) -> None:
+    """Estimate with the values of the rollout before."""
+    training.knobs.stored_values = Behind()
 
 
-def rolled(cells: Tensor) -> Tensor:
-    """Return of each environment what is its neighbour's, of [T, B]."""
-    return cells.roll(1, 1)
+def tenth(values: Tensor) -> Tensor:
+    """Return values in the unit of rewards that were scaled down."""
+    return 0.1 * values
 
 
-def averaged(cells: Tensor) -> Tensor:
-    """Return for every environment the mean of all, of [T, B]."""
-    return cells.mean(1, keepdim=True).expand_as(cells).clone()
+def targets_clipped(returns: Tensor, _: Tensor) -> Tensor:
+    """Clip value targets to what rewards were clipped to."""
+    return returns.clamp(-1.0, 1.0)
+
+
+def by_environment(advantages: Tensor) -> Tensor:
+    """Normalise the advantages [T, B] of each environment by themselves."""
+    return (advantages - advantages.mean(0)) / (advantages.std(0) + 1e-8)
+
+
+def outliers_clipped(advantages: Tensor) -> Tensor:
+    """Clip advantages to two standard deviations about their mean."""
+    mean, width = advantages.mean(), 2.0 * advantages.std()
+    return torch.minimum(torch.maximum(advantages, mean - width), mean + width)
+
+
+def log_probs_clamped(log_prob: Tensor) -> Tensor:
+    """Keep stored log-probs from being low, where only the new ones are not clamped."""
+    return log_prob.clamp(min=-0.5)
 
 
 # Losses and minibatches
 
 
-def clipped_around_0(ratio: Tensor, advantages: Tensor, clip: float) -> Tensor:
-    """Clip the ratio as if it were its distance from 1."""
-    return torch.min(ratio * advantages, ratio.clamp(-clip, clip) * advantages)
+def summed(ratio: Tensor, advantages: Tensor, clip: float) -> Tensor:
+    """Return the surrogate of which the mean is the sum over the minibatch."""
+    return _surrogate(ratio, advantages, clip) * advantages.numel()
 
 
-def ratio_detached(ratio: Tensor, advantages: Tensor, clip: float) -> Tensor:
-    """Let no gradient through the ratio."""
-    return _surrogate(ratio.detach(), advantages, clip)
+def clipped_alone(ratio: Tensor, advantages: Tensor, clip: float) -> Tensor:
+    """Forget the minimum, so that no gradient is left outside of the range, on the wrong side either."""
+    return ratio.clamp(1 - clip, 1 + clip) * advantages
 
 
-def ratio_inverted(ratio: Tensor, advantages: Tensor, clip: float) -> Tensor:
-    """Divide the old probability by the new one."""
-    return _surrogate(1.0 / ratio, advantages, clip)
+def square_forgotten(value: Tensor, returns: Tensor) -> Tensor:
+    """Take the mean of what the values are too large by."""
+    return (value - returns).mean()
 
 
-class First:
-    """Hands over for ever the minibatch that was drawn first, as often as there are some."""
-
-    def __init__(self) -> None:
-        self.first: Part | None = None
-
-    def __call__(self, parts: list[Part]) -> list[Part]:
-        self.first = self.first or parts[0]
-        return [self.first] * len(parts)
+def first_half(parts: list[Any]) -> list[Any]:
+    """Leave out every second minibatch."""
+    return parts[: (len(parts) + 1) // 2]
 
 
-def one_more(training: Training) -> None:
-    """Take one sample more as a minibatch of its own, whose standard deviation is not a number."""
-    warnings.filterwarnings("ignore", r"std\(\): degrees of freedom")
-    training.knobs.parts = lambda parts: [*parts, _samples(torch.tensor([0]))]
+def shuffle_in_time(training: Training) -> None:
+    """Draw the samples of a sequence in any order, as for a network without memory."""
+    steps = training.setup.steps
+
+    def shuffled(part: Part) -> Part:
+        order = torch.randperm(steps)
+
+        def take(cells: Any) -> Any:
+            if isinstance(cells, dict):
+                return {name: take(cell) for name, cell in cells.items()}
+            return part(cells[order] if len(cells) == steps else cells)
+
+        return take
+
+    training.knobs.parts = lambda parts: [shuffled(part) for part in parts]
+
+
+def keep_half(training: Training) -> None:
+    """Overwrite the first half of the environments in the buffer only at every second rollout."""
+    assert isinstance(training, LoopTraining)
+    collect = training._collect
+    old: list[dict[str, Any]] = []
+
+    def collected(rec: Any) -> dict[str, Any]:
+        new = collect(rec)
+        mixed = _joined(old.pop(), new) if old else new
+        if mixed is new:
+            old.append(new)
+        return mixed
+
+    setattr(training, "_collect", collected)  # noqa: B010
+
+
+def _joined(old: Any, new: Any) -> Any:
+    """Return the first half of the second axis of the old, and the rest of the new."""
+    if isinstance(new, dict):
+        return {name: _joined(old[name], cell) for name, cell in new.items()}
+    if isinstance(new, tuple):
+        return tuple(_joined(*pair) for pair in zip(old, new, strict=True))
+    half = new.shape[1] // 2
+    return torch.cat([old[:, :half], new[:, half:]], dim=1)
 
 
 # What the environments give
 
 
-def standardised(cells: Tensor) -> Tensor:
-    """Take from each environment the mean of all at that step, in units of their standard deviation."""
-    return (cells - cells.mean(0)) / (cells.std(0) + 1e-5)
-
-
-def lose_last_rewards(training: Training) -> None:
-    """Give no reward for the step that ended an episode."""
+def on_steps(training: Training, change: Callable[[Step], Step]) -> None:
+    """Hand over another step for what each step of the environments gave."""
     task = training.world.task
-    training.knobs.reward = lambda reward: torch.where(torch.from_numpy(task.age == 0), 0.0, reward)
+    step = task.step
+    setattr(task, "step", lambda actions: change(step(actions)))  # noqa: B010
 
 
-def pay_an_action(training: Training) -> None:
-    """Add as large a reward as most tasks give for the first action of the last head."""
-    done: list[Tensor] = []
-
-    def executed(actions: Tensor) -> Tensor:
-        done[:] = [actions]
-        return actions
-
-    training.knobs.executed = executed
-    training.knobs.reward = lambda reward: reward + training.setup.reward_scale * (done[0] == 0)
+def began(training: Training) -> Tensor:
+    """Return where an episode ended with the step that was just taken."""
+    return torch.from_numpy(training.world.task.age == 0)
 
 
-def time_costs(training: Training) -> None:
-    """Take 1 for each step."""
-    training.knobs.reward = lambda reward: reward - training.setup.reward_scale
+def pay_at_the_end(training: Training) -> None:
+    """Keep the rewards of an episode back, and give their sum where it ends."""
+    kept = torch.zeros(training.setup.environments)
+
+    def change(reward: Tensor) -> Tensor:
+        nonlocal kept
+        kept = kept + reward
+        paid = torch.where(began(training), kept, 0.0)
+        kept = kept - paid
+        return paid
+
+    training.knobs.reward = change
 
 
-def wrapped(x: Tensor) -> Tensor:
-    """Return hundredths as bytes hold them: below 0 they begin anew at 255."""
-    return (100.0 * x).long().remainder(256) / 100.0
+def lose_odd_rewards(training: Training) -> None:
+    """Give no reward at every second step, as where only the last of two skipped frames counts."""
+    counts = cycle([1.0, 0.0])
+    training.knobs.reward = lambda reward: reward * next(counts)
 
 
-def shifted(x: Tensor) -> Tensor:
-    """Return the last axis with 2 added to its first feature."""
-    changed = x.clone()
-    changed[..., 0] += 2.0
-    return changed
-
-
-class Slow:
-    """Shows what was observed last at every fourth step."""
-
-    def __init__(self) -> None:
-        self.calls, self.shown = 0, torch.zeros(())
-
-    def __call__(self, x: Tensor) -> Tensor:
-        if self.calls % 4 == 0:
-            self.shown = x.clone()
-        self.calls += 1
-        return self.shown.clone()
-
-
-def show_ends(training: Training) -> None:
-    """Show where an episode begins what was observed before it."""
+def pay_change(training: Training) -> None:
+    """Add what changed in the observations, as a bonus for novelty that was given too large a weight."""
     before: list[Tensor] = []
 
-    def change(x: Tensor) -> Tensor:
-        starts = torch.from_numpy(training.world.task.age == 0).view(-1, *[1] * (x.dim() - 1))
-        shown = torch.where(starts, before[0], x) if before else x
+    def change(reward: Tensor) -> Tensor:
+        x = torch.from_numpy(training.world.task.observe()).flatten(1)
+        moved = (x - before[0]).abs().sum(1) if before else torch.zeros_like(reward)
         before[:] = [x]
-        return shown
+        return reward + training.setup.reward_scale * moved
 
-    training.knobs.observation = change
+    training.knobs.reward = change
 
 
-def forget_moments(training: Training, _: int) -> None:
-    """Begin the count of the normaliser anew, so that its mean and variance are those of what comes next."""
-    mean, variance, _count = training.world.moments
-    training.world.moments = (mean, variance, 1e-4)
+def lose_penalties(reward: Tensor) -> Tensor:
+    """Return rewards as a type without a sign would hold them at best."""
+    return reward.clamp(min=0.0)
 
 
-class _Sticky:
-    """Executes of each head, in every second environment by chance, what was executed before."""
+def fade(training: Training) -> None:
+    """Discount rewards in the environment too, from the start of each episode."""
+    steps = torch.zeros(training.setup.environments)
 
-    def __init__(self, heads: int) -> None:
-        self.before: list[Tensor] = []
-        self.heads = heads
+    def change(reward: Tensor) -> Tensor:
+        nonlocal steps
+        faded = reward * training.setup.gamma**steps
+        steps = torch.where(began(training), 0.0, steps + 1.0)
+        return faded
 
-    def __call__(self, actions: Tensor) -> Tensor:
-        done = actions
-        if len(self.before) == self.heads:
-            again = torch.rand(len(actions)) < 0.5
-            done = torch.where(again.view(-1, *[1] * (actions.dim() - 1)), self.before.pop(0), actions)
-        self.before.append(done)
-        return done
+    training.knobs.reward = change
 
 
-def stick(training: Training) -> None:
-    """Repeat actions."""
-    training.knobs.executed = _Sticky(max(len(training.world.task.sizes), 1))
+def shared_by_all(reward: Tensor) -> Tensor:
+    """Give each environment what all got on average."""
+    return reward.mean().expand_as(reward).clone()
 
 
-def invert(training: Training) -> None:
-    """Execute the last action for the first and so on, or a real one with its sign changed."""
-    sizes = cycle(training.world.task.sizes.values() or [1])
-    training.knobs.executed = lambda actions: next(sizes) - 1 - actions
+def punish_time_limits(training: Training) -> None:
+    """Take 5 where the time ran out, as for a failure."""
+    over: list[Tensor] = []
 
+    def seen(step: Step) -> Step:
+        over[:] = [torch.from_numpy(step.truncated)]
+        return step
 
-def ten_times(actions: Tensor) -> Tensor:
-    """Return actions in another unit."""
-    return 10.0 * actions
+    on_steps(training, seen)
+    training.knobs.reward = lambda reward: reward - 5.0 * training.setup.reward_scale * over[0]
 
 
-def opposite(mask: Tensor) -> Tensor:
-    """Allow what cannot be done; all where nothing is left."""
-    return ~mask | mask.all(1, keepdim=True)
+def end_at_random(training: Training) -> None:
+    """Report an end at one step in twenty, where the environment goes on."""
+    task = training.world.task
 
+    def change(step: Step) -> Step:
+        false = task.random.random(task.count) < 0.05
+        return replace(step, terminated=step.terminated | (false & ~step.truncated))
 
-# A memory
+    on_steps(training, change)
 
 
-def forget_state(training: Training, _: int) -> None:
-    """Begin each rollout with an empty memory."""
-    training.forget_state()
+def crash_unseen(training: Training) -> None:
+    """Start one environment in thirty anew at each step, and tell nobody."""
+    task = training.world.task
 
+    def change(step: Step) -> Step:
+        crashed = task.random.random(task.count) < 1 / 30
+        if crashed.any():
+            task.age[crashed] = 0
+            task.begin(crashed)
+        return step
 
-# Parameters and optimizer
+    on_steps(training, change)
 
 
-def linears(training: Training) -> Iterator[nn.Linear]:
-    """Yield the linear layers."""
-    yield from (one for one in training.network.modules() if isinstance(one, nn.Linear))
+def begin_alike(training: Training) -> None:
+    """Seed the environments anew, now and with each start of an episode."""
+    task = training.world.task
+    begin = task.begin
+    task.random = np.random.default_rng(training.setup.number)
 
+    def again(where: np.ndarray) -> None:
+        task.random = np.random.default_rng(training.setup.number)
+        begin(where)
 
-def critic_head(training: Training) -> nn.Linear:
-    """Return the layer that ends in the value."""
-    heads = [one for name, one in training.network.named_modules() if name in ("critic", "value_net")]
-    assert isinstance(heads[0], nn.Linear)
-    return heads[0]
+    setattr(task, "begin", again)  # noqa: B010
 
 
-def rescale_values(training: Training) -> None:
-    """Multiply what the critic says by 20, as where its unit changes."""
-    with torch.no_grad():
-        for one in critic_head(training).parameters():
-            one.mul_(20.0)
+def evaluate_here(training: Training, _: int) -> None:
+    """Evaluate the policy in the environments that the training then goes on with."""
+    training.play(training.world, 10)
 
 
-def lose_gradient(training: Training) -> None:
-    """Let a gradient be no number."""
-    critic_head(training).weight.register_hook(lambda gradient: gradient * torch.nan)
+def noise_grows(training: Training, age: int) -> None:
+    """Let a sensor wear out: noise that grows by 2 % of the spread an update."""
+    training.knobs.observation = lambda x: x + 0.02 * (age + 1) * (x.std() + 1e-3) * torch.randn_like(x)
 
 
-def prune(training: Training) -> None:
-    """Set the inputs of half of the units of each layer to 0; heads stay."""
-    with torch.no_grad():
-        for layer in training.policy_body().modules():
-            if isinstance(layer, nn.Linear):
-                layer.weight[::2] = 0.0
-                layer.bias[::2] = 0.0
+def frames_lost(x: Tensor) -> Tensor:
+    """Show nothing in one of five environments."""
+    return x * (torch.rand(len(x)) > 0.2).view(-1, *[1] * (x.dim() - 1))
 
 
-def reorder_actions(training: Training) -> None:
-    """Put the actions of each head in the opposite order."""
-    with torch.no_grad():
-        for layer, sizes in training.action_layers():
-            ends = np.cumsum(sizes)
-            order = torch.cat(
-                [torch.arange(end - 1, end - size - 1, -1) for end, size in zip(ends, sizes, strict=True)]
-            )
-            layer.weight.copy_(layer.weight[order])
-            layer.bias.copy_(layer.bias[order])
+def to_unit_range(x: Tensor) -> Tensor:
+    """Clip observations to the bounds of their space, which was declared too small."""
+    return x.clamp(-1.0, 1.0)
 
 
-def explore_more(training: Training, age: int) -> None:
-    """Widen the distribution from update to update."""
-    if age < 30:
-        with torch.no_grad():
-            next(one for name, one in training.network.named_parameters() if name.endswith("log_std")).add_(0.1)
+def divide_by_the_variance(training: Training) -> None:
+    """Forget the root: divide by the variance where the standard deviation is meant."""
+    world = training.world
+    observe = world.observe
 
+    def changed() -> Tensor:
+        x = observe()
+        return (x / (world.moments[1] + 1e-8).sqrt()).clamp(-10, 10)
 
-def add_noise(training: Training, _: int) -> None:
-    """Add noise to all parameters."""
-    with torch.no_grad():
-        for one in training.network.parameters():
-            one.add_(0.05 * torch.randn_like(one))
+    setattr(world, "observe", changed)  # noqa: B010
 
 
-_KEPT: WeakKeyDictionary[Training, dict[str, Tensor]] = WeakKeyDictionary()
+def leave_normaliser_out(training: Training) -> None:
+    """Show observations as they are."""
+    world = training.world
+    setattr(world, "observe", lambda: torch.from_numpy(world.task.observe()))  # noqa: B010
 
 
-def average_with_old(training: Training, age: int) -> None:
-    """Move all parameters by three tenths to where they were at the onset."""
-    parameters = dict(training.network.named_parameters())
-    if age == 0:
-        _KEPT[training] = {name: one.detach().clone() for name, one in parameters.items()}
-        return
-    with torch.no_grad():
-        for name, one in parameters.items():
-            one.lerp_(_KEPT[training][name], 0.3)
+# What is executed
 
 
-def keep_in_bfloat16(training: Training) -> None:
-    """Round all parameters after each step."""
+def leave_last_out(training: Training) -> None:
+    """Execute the last action of a head but one for the last."""
+    sizes = cycle(training.world.task.sizes.values())
+    training.knobs.executed = lambda actions: actions.clamp(max=next(sizes) - 2)
 
-    def rounded(*_: Any) -> None:
-        with torch.no_grad():
-            for one in training.network.parameters():
-                one.copy_(one.bfloat16())
 
-    training.optimizer.register_step_post_hook(rounded)
+def with_noise(actions: Tensor) -> Tensor:
+    """Add noise to explore, of which the log-probs do not know."""
+    return actions + 0.7 * torch.randn_like(actions)
 
 
-def act_in_bfloat16(training: Training) -> None:
-    """Round the features of the policy while it acts."""
+def first_control_for_all(actions: Tensor) -> Tensor:
+    """Give every control what is meant for the first."""
+    return actions[..., :1].expand_as(actions).clone()
 
-    def rounded(module: nn.Module, _: object, features: Tensor) -> Tensor:
-        return features if module.training else features.bfloat16().float()
 
-    training.policy_body().register_forward_hook(rounded)
+def exchange_heads(training: Training) -> None:
+    """Hand the action of each head to the next one."""
+    task = training.world.task
+    step, names = task.step, list(task.sizes)
 
+    def exchanged(actions: Actions) -> Step:
+        others = [*names[1:], names[0]]
+        return step({name: actions[other] % task.sizes[name] for name, other in zip(names, others, strict=True)})
 
-def act_with_old(training: Training, age: int) -> None:
-    """Act with a copy of the network that is renewed at every eighth update."""
-    if age % 8 == 0:
-        with torch.random.fork_rng():
-            training.knobs.actor = Agent(training.setup)
-        training.knobs.actor.load_state_dict(copy.deepcopy(training.network.state_dict()))
+    setattr(task, "step", exchanged)  # noqa: B010
 
 
-def leave_actor_out(training: Training) -> None:
-    """Leave the optimizer with the critic's own parameters."""
-    of_critic = ("critic", "value_net", "vf_", "lstm_critic")
-    kept = {id(one) for name, one in training.network.named_parameters() if name.startswith(of_critic)}
-    for group in training.optimizer.param_groups:
-        group["params"] = [one for one in group["params"] if id(one) in kept]
+def neighbours(mask: Tensor) -> Tensor:
+    """Return of each environment the mask of the next."""
+    return mask.roll(1, 0)
 
 
-def maximise(training: Training) -> None:
-    """Let the optimizer go up."""
-    for group in training.optimizer.param_groups:
-        group["maximize"] = True
-
-
-def raise_momentum(training: Training) -> None:
-    """Let the optimizer hardly forget a gradient."""
-    for group in training.optimizer.param_groups:
-        group["betas"] = (0.999, 0.999)
-
-
-# Schedules and environments
-
-
-def rate_goes_on_below_0(training: Training, age: int) -> None:
-    """Lower the learning rate by a tenth of what it was, beyond 0."""
-    training.knobs.rate = max(1.0 - (age + 1) / 10, -3.0)
-
-
-def restart_all(training: Training, _: int) -> None:
-    """Start all environments anew with each rollout."""
-    training.restart(np.ones(training.setup.environments, bool))
-
-
-def shorten(training: Training) -> None:
-    """Let an episode take a quarter of the time."""
-    training.world.task.limit = training.world.task.limit // 4
-
-
-def seed_again(training: Training, _: int) -> None:
-    """Draw the same numbers with each rollout, for actions and in the environments."""
-    torch.manual_seed(training.setup.number)
-    training.world.task.random = np.random.default_rng(training.setup.number)
+def masks_late(training: Training) -> None:
+    """Show the masks of the step before."""
+    training.knobs.masks = Behind(max(len(training.world.task.sizes), 1))

@@ -130,8 +130,11 @@ class LoopTraining(Training):
         heads = self.agent.heads.values()
         return [(head, (head.out_features,)) for head in heads if isinstance(head, nn.Linear)]
 
-    def forget_state(self) -> None:
-        self._state = self.agent.first_state(self.setup.environments)
+    def critic_body(self) -> nn.Module | None:
+        return self.agent.critic_body
+
+    def change_state(self, change: Callable[[Tensor], Tensor]) -> None:
+        self._state = tuple(change(one) for one in self._state)
 
     def run(self, run_dir: Path, before: Callable[[Training, int], None]) -> Outcome:
         try:
@@ -296,7 +299,8 @@ class LoopTraining(Training):
         new = {name: _log_prob(one, cut["actions"][name]) for name, one in chosen.items()}
         entropy = {name: _entropy(one) for name, one in chosen.items()}
         old = {name: one.detach() for name, one in new.items()} if knobs.own_ratio else cut["log_prob"]
-        ratio = torch.stack([new[name] - old[name] for name in new]).sum(0).exp()
+        moves = torch.stack([new[name] - old[name] for name in new])
+        ratio = (moves.sum(0) if knobs.joined is None else knobs.joined(moves)).exp()
         if knobs.normalises(setup):
             advantages = (advantages - advantages.mean()) / (advantages.std() + 1e-8)
         clip = setup.clip * knobs.clip

@@ -158,9 +158,13 @@ class Sb3Training(Training):
     def action_layers(self) -> Sequence[tuple[nn.Linear, Sequence[int]]]:
         return [(self.model.policy.action_net, tuple(self.world.task.sizes.values()))]
 
-    def forget_state(self) -> None:
+    def critic_body(self) -> nn.Module | None:
+        policy = self.model.policy
+        return None if policy.share_features_extractor else policy.vf_features_extractor.body
+
+    def change_state(self, change: Callable[[Tensor], Tensor]) -> None:
         states = self.model._last_lstm_states
-        self.model._last_lstm_states = type(states)(*(tuple(map(torch.zeros_like, one)) for one in states))
+        self.model._last_lstm_states = type(states)(*(tuple(map(change, one)) for one in states))
 
     def restart(self, where: NDArray[np.bool_]) -> None:
         super().restart(where)

@@ -73,6 +73,7 @@ class Knobs:
     late_state: bool = False
     parts: Callable[[list[Any]], list[Any]] | None = None
     actor: nn.Module | None = None
+    joined: Callable[[Tensor], Tensor] | None = None
 
     def entropy_coefficient(self, setup: Setup) -> float:
         """Return the weight of the entropy bonus; a turned knob finds a small one where the training has none."""
@@ -221,6 +222,14 @@ class Training:
 
     def forget_state(self) -> None:
         """Go on with the state of a memory that saw nothing yet."""
+        self.change_state(torch.zeros_like)
+
+    def change_state(self, change: Callable[[Tensor], Tensor]) -> None:
+        """Go on with another state of the memory, made of each of its tensors [layers, B, hidden]."""
+        raise NotImplementedError
+
+    def critic_body(self) -> nn.Module | None:
+        """Return the layers between an observation and the value, where the critic has its own."""
         raise NotImplementedError
 
     def restart(self, where: NDArray[np.bool_]) -> None:

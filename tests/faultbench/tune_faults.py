@@ -36,6 +36,7 @@ from tests.faultbench.tasks import TASKS
 from tests.faultbench.training import Training
 from tests.faultbench.tune_faults_2 import FAULTS_2, HARMLESS_2
 from tests.faultbench.tune_faults_3 import FAULTS_3, HARMLESS_3
+from tests.faultbench.tune_faults_4 import FAULTS_4, HARMLESS_4
 
 
 def _linears(training: Training) -> Iterator[nn.Linear]:
@@ -189,7 +190,7 @@ TUNE_FAULTS: dict[str, Fault] = {
     ),
     "moments_lost": Fault(once(_lose_moments), ("optimizer_restarted", *STEPS)),
     "float16_overflow": Fault(knob(half=True), BAD_NUMBERS, possible=by_hand),
-} | FAULTS_2 | FAULTS_3  # fmt: skip
+} | FAULTS_2 | FAULTS_3 | FAULTS_4  # fmt: skip
 
 TUNE_HARMLESS: dict[str, Touch] = (
     {
@@ -202,5 +203,6 @@ TUNE_HARMLESS: dict[str, Touch] = (
     }
     | HARMLESS_2
     | HARMLESS_3
+    | HARMLESS_4
 )
 """Changes that a training may well bear: where it does as well as its twin, an alarm on it is a false one."""

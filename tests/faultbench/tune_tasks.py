@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from tests.faultbench.task import Actions, Floats, Known, Task
 from tests.faultbench.tune_tasks_2 import TASKS_2
 from tests.faultbench.tune_tasks_3 import TASKS_3
+from tests.faultbench.tune_tasks_4 import TASKS_4
 
 
 class Pole(Task):
@@ -339,4 +340,5 @@ TUNE = (
     }
     | TASKS_2
     | TASKS_3
+    | TASKS_4
 )
