@@ -42,7 +42,7 @@ def small(possible: Callable[[Setup], bool]) -> Setup | None:
         updates=UPDATES,
         shared=True,
         environments=8,
-        steps=16,
+        steps=22,
         epochs=2,
         minibatches=2,
         learning_rate=0.03,
@@ -132,7 +132,7 @@ def test_a_fault_changes_its_training_from_its_onset_on_and_not_before(kind: str
     if kind == "bodies_exchanged":
         setup = replace(setup, shared=False)
     if kind == "target_kl_set":
-        setup = replace(setup, learning_rate=0.03, epochs=10, minibatches=4)
+        setup = replace(setup, learning_rate=0.03, schedule="constant", clip=0.3, epochs=10, minibatches=4)
     touch = FAULTS[kind].touch if kind in FAULTS else HARMLESS[kind]
 
     def before(trained: Training, update: int) -> None:
