@@ -18,6 +18,7 @@ from esper_analyze.commands.backtest import backtest
 from esper_analyze.commands.compact import compact
 from esper_analyze.commands.compare import compare
 from esper_analyze.commands.completion import INSTRUCTION, complete, completion
+from esper_analyze.commands.diagnose import diagnose
 from esper_analyze.commands.export import export
 from esper_analyze.commands.help import help_topic
 from esper_analyze.commands.import_run import import_run
@@ -80,6 +81,7 @@ def _options(
 _FIRST: tuple[tuple[Callable[..., None], str], ...] = (
     (ls, "List the runs below a directory."),
     (report, "Write a page: what went wrong first, when, why, what next."),
+    (diagnose, "Tell it in the terminal: of a run, or of another tool's log."),
     (watch, "Follow one run or several in the terminal while they grow."),
     (plot, "Draw metrics of one run or several."),
     (compare, "Say where runs part, in which metric, and how settings differ."),

@@ -34,8 +34,8 @@ _READING = (
     "as zero, on a logarithmic axis at its own position. Shaded: an incident was open. Dashed: the detector's bounds. "
     "Where a pixel covers several updates, the strong line is their mean, and the thin one goes through the least and "
     "the greatest of them, so that no spike is lost; zooming in shows more of them. The primary incident is, of the "
-    "cluster in which most rules became critical, the earliest that can have caused it (declared as its cause, or begun "
-    f"at most {NEAR} updates before), not the worst one."
+    "cluster in which most rules became critical, the earliest that can have caused it (declared as its cause, or "
+    f"begun at most {NEAR} updates before), not the worst one."
 )
 
 

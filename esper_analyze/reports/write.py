@@ -83,19 +83,7 @@ def facts(evidence: Evidence, answers: Sequence[Answer], narrative: story.Story)
         "broken": [{"file": str(broken.file), "reason": broken.reason} for broken in run.broken],
         "losses_of_data": identified.losses,
         "rows": run.rows,
-        "verdict": narrative.verdict,
-        "label": narrative.standing.label,
-        "ended": _ended(narrative),
-        "judged": narrative.standing.coverage,
-        "headline": narrative.headline,
-        **{
-            title.lower(): points
-            for title, points in (("Now", narrative.now), ("Why", narrative.why), ("Next", narrative.after))
-        },
-        "paragraph": narrative.paragraph,
-        "look_first": narrative.look_first,
-        "causes": narrative.causes,
-        "caveats": narrative.caveats,
+        **story_facts(narrative),
         "incidents": replay.incidents,
         "explained": explained(evidence),
         "findings": replay.findings,
@@ -105,6 +93,24 @@ def facts(evidence: Evidence, answers: Sequence[Answer], narrative: story.Story)
         "unjudged": replay.unjudged,
         "thresholds": replay.thresholds.as_dict(),
         "questions": [_section(answer) for answer in answers],
+    }
+
+
+def story_facts(narrative: story.Story) -> dict[str, object]:
+    """Return the story of a run as plain data."""
+    return {
+        "verdict": narrative.verdict,
+        "label": narrative.standing.label,
+        "ended": _ended(narrative),
+        "judged": narrative.standing.coverage,
+        "headline": narrative.headline,
+        "now": narrative.now,
+        "why": narrative.why,
+        "next": narrative.after,
+        "paragraph": narrative.paragraph,
+        "look_first": narrative.look_first,
+        "causes": narrative.causes,
+        "caveats": narrative.caveats,
     }
 
 

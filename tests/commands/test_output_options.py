@@ -23,6 +23,7 @@ FORMATS = {
     "schema": "table|json|csv",
     "verify": "table|json|csv",
     "replay": "table|json",
+    "diagnose": "table|json",
     "repair": "table|json",
     "compact": "table|json",
     **dict.fromkeys(QUESTIONS, "table|json|csv|png|svg"),

@@ -178,3 +178,45 @@ def test_ranks_are_joined_for_one_row_an_update(command: Command, tmp_path: Path
     said = command("import", tmp_path / "x.parquet", "--out", tmp_path / "run")
     assert said.code == 0
     assert open_run(tmp_path / "run").frame("updates").height == open_run(ranks).only(0).frame("updates").height
+
+
+def test_diagnose_tells_of_a_log_what_a_report_of_its_run_tells_and_leaves_nothing(
+    command: Command, imported: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(scratch))
+    before = EXCERPT.read_bytes()
+    said = command("diagnose", EXCERPT)
+    story = json.loads(command("diagnose", EXCERPT, "--json").out)
+    whole = json.loads(command("report", imported, "--json").out)
+    assert said.code == 0
+    assert " ".join(said.out.split()).count(" ".join(story["headline"].split())) == 1
+    for part in ("now", "why", "next"):
+        words = [point["words"] for point in story[part]]
+        assert words == [point["words"] for point in whole[part]]
+        for sentence in words:
+            assert " ".join(sentence.split()) in " ".join(said.out.split())
+    assert "2 × NaN or Infinity as a bare token" in said.err
+    assert f"esper-analyze import {EXCERPT}" in said.out
+    assert str(scratch) not in said.out
+    assert list(scratch.iterdir()) == []
+    assert EXCERPT.read_bytes() == before
+
+
+def test_diagnose_tells_of_a_run_with_the_commands_to_type_and_fails_on_request(command: Command) -> None:
+    said = command("diagnose", SAMPLE, "--fail-on", "critical")
+    assert said.code == 1
+    assert said.out.splitlines()[1].startswith("✗ critical: ")
+    assert f"esper-analyze sql {SAMPLE}" in said.out
+    assert "esper-analyze import" not in said.out
+    calm = command("diagnose", SAMPLE.parent / "masked_healthy", "--fail-on", "warning")
+    assert (calm.code, calm.out.splitlines()[1][:5]) == (0, "✓ ok:")
+
+
+def test_diagnose_refuses_what_is_neither_a_run_nor_a_log(command: Command, tmp_path: Path) -> None:
+    (tmp_path / "empty.csv").write_text("")
+    for source, words in ((tmp_path / "nowhere", "does not exist"), (tmp_path / "empty.csv", "holds no scalar")):
+        said = command("diagnose", source)
+        assert (said.code, said.out) == (2, "")
+        assert words in said.err

@@ -160,7 +160,9 @@ RULE = Rule(
             _cells(*[0.6] * 25, bellman=[*[0.3] * 22, *[3.6] * 3]),
             updates=25,
         ),
-        Example("returns that hardly vary", "not_applicable", _cells(*[0.6] * 22, *[90.0] * 3, variance=1e-3), updates=25),
+        Example(
+            "returns that hardly vary", "not_applicable", _cells(*[0.6] * 22, *[90.0] * 3, variance=1e-3), updates=25
+        ),
         Example("NaN never passes", "critical", _cells(float("nan"))),
         Example("too early to say", "not_applicable", _cells(0.6)),
         Example("not recorded", "no_data", _cells(None, bellman=None)),
