@@ -208,46 +208,60 @@ def _relations() -> list[Case]:
     name, moved, spread = "observations_changed", "observation_shift", "observation_std"
     constant, broken = "observation_constant_fraction", "observation_nonfinite_fraction"
     seen: Cells = {spread: 1.0, constant: 0.0, broken: 0.0}
-    wider, stiller = {spread: [1.0] * 10 + [2.0]}, {constant: [0.0] * 10 + [0.1]}
+
+    def then(usual: float, now: float | None) -> list[float | None]:
+        return [usual] * 10 + [now] * 2
+
+    wider, stiller = {spread: then(1.0, 1.5)}, {constant: then(0.0, 0.1)}
+    once = {spread: [1.0] * 10 + [1.5, 1.0]}
     cases += [
-        Case(name, moved, seen | {moved: [0.02] * 10 + [one], **other}, f"10n 1{verdict}")
-        for one, other, verdict in (
-            (0.15, wider, "w"),
-            (under(0.15), wider, "o"),
-            (0.15, stiller, "w"),
-            (0.15, {constant: [0.0] * 10 + [under(0.1)]}, "o"),
-            (under(0.4), {}, "o"),
-            (0.4, {}, "w"),
-            (0.15, {spread: [1.0] * 10 + [over(1.05)]}, "w"),
-            (0.15, {spread: [1.0] * 10 + [1.05]}, "o"),
-            (0.15, {spread: [1.0] * 10 + [under(0.95)]}, "w"),
-            (0.15, {spread: [1.0] * 10 + [0.95]}, "o"),
-            (0.15, {spread: [1.0] * 10 + [None]}, "o"),
-            (0.3, {spread: [1.0] * 9 + [3.0, 3.0]}, "o"),
+        Case(name, moved, seen | {moved: [0.02] * 10 + [one, 0.02], **other}, f"10n {verdicts}")
+        for one, other, verdicts in (
+            (0.15, wider, "1i 1w"),
+            (under(0.15), wider, "2o"),
+            (0.15, once, "1i 1o"),
+            (0.15, {spread: [1.0] * 10 + [1.5, over(1.05)]}, "1i 1w"),
+            (0.15, {spread: [1.0] * 10 + [1.5, 1.05]}, "1i 1o"),
+            (0.15, {spread: [1.0] * 10 + [1.5, None]}, "1i 1o"),
+            (0.15, stiller, "1i 1w"),
+            (0.15, {constant: then(0.0, under(0.1))}, "2o"),
+            (under(0.4), {}, "2o"),
+            (0.4, {}, "1i 1w"),
+            (0.4, wider, "1i 1w"),
+            (0.15, {spread: then(1.0, over(1.05))}, "1i 1w"),
+            (0.15, {spread: then(1.0, 1.05)}, "2o"),
+            (0.15, {spread: then(1.0, under(0.95))}, "1i 1w"),
+            (0.15, {spread: then(1.0, 0.95)}, "2o"),
+            (0.15, {spread: then(1.0, None)}, "2o"),
+            (0.3, {spread: [1.0] * 9 + [3.0] * 3}, "2o"),
         )
     ]
     cases += [
-        Case(name, moved, seen | {moved: [0.1] * 10 + [one], spread: [1.0] * 10 + [width]}, f"10n 1{verdict}")
-        for one, width, verdict in (
-            (0.15, 2.0, "w"),
-            (0.15, under(2.0), "o"),
-            (under(0.15), 2.0, "o"),
-            (0.15, 0.5, "w"),
-            (0.15, over(0.5), "o"),
-            (over(0.3), 1.1, "w"),
-            (under(0.3), 1.1, "o"),
+        Case(name, moved, seen | {moved: [0.02] * 10 + [0.5, back]}, f"10n {verdicts}")
+        for back, verdicts in ((under(0.15), "1i 1w"), (0.15, "1i 1o"), (None, "1i 1n"))
+    ]
+    cases += [
+        Case(name, moved, seen | {moved: [0.1] * 10 + [one, 0.02], spread: then(1.0, width)}, f"10n {verdicts}")
+        for one, width, verdicts in (
+            (0.15, 2.0, "1i 1w"),
+            (0.15, under(2.0), "2o"),
+            (under(0.15), 2.0, "2o"),
+            (0.15, 0.5, "1i 1w"),
+            (0.15, over(0.5), "2o"),
+            (over(0.3), 1.1, "1i 1w"),
+            (under(0.3), 1.1, "2o"),
         )
     ]
     cases += series(
         name,
         moved,
-        seen | {spread: [1.0] * 30 + [1.5]},
+        seen | {spread: [1.0] * 30 + [1.5] * 2},
         [
-            ([0.02] * 9 + [0.1] + [0.02] * 20 + [0.15], "10n 20o 1w"),  # the largest is more than 20 updates ago
-            ([0.02] * 10 + [0.11] + [0.02] * 19 + [0.3], "10n 20o 1o"),  # it is 0.11
-            ([0.02] * 10 + [0.1] + [0.02] * 19 + [over(0.3)], "10n 20o 1w"),
-            ([None] + [0.02] * 29 + [0.5], "11n 19o 1w"),
-            ([None] * 21 + [0.02] * 9 + [0.5], "31n"),  # nine before are not enough
+            ([0.02] * 9 + [0.1] + [0.02] * 20 + [0.15, 0.02], "10n 20o 1i 1w"),  # the largest is over 20 updates ago
+            ([0.02] * 10 + [0.11] + [0.02] * 19 + [0.3, 0.02], "10n 22o"),  # it is 0.11
+            ([0.02] * 10 + [0.1] + [0.02] * 19 + [over(0.3), 0.02], "10n 20o 1i 1w"),
+            ([None] + [0.02] * 29 + [0.5, 0.02], "11n 19o 1i 1w"),
+            ([None] * 21 + [0.02] * 9 + [0.5, 0.02], "31n 1o"),  # nine before are not enough
         ],
     )
     cases += series(
@@ -255,8 +269,8 @@ def _relations() -> list[Case]:
         moved,
         seen,
         [
-            ([0.02] * 9 + [0.2] + [over(0.6)], "10n 1w"),
-            ([0.02] * 9 + [0.2] + [under(0.6)], "10n 1o"),
+            ([0.02] * 9 + [0.2] + [over(0.6), 0.02], "10n 1i 1w"),
+            ([0.02] * 9 + [0.2] + [under(0.6), 0.02], "10n 2o"),
             ([0.02] * 12 + [None], "10n 2o 1n"),
         ],
     )

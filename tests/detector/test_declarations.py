@@ -37,7 +37,7 @@ REVISED = {
     "advantage_outlier": (2, {"threshold"}),
     "critic_constant": (5, {"value", VERDICT}),
     "critic_not_learning": (6, {"value", VERDICT}),
-    "gradient_vanishing": (5, {"value", "threshold", VERDICT}),
+    "gradient_vanishing": (6, {"value", "threshold", VERDICT}),
     "value_divergence": (3, {"threshold", "baseline", VERDICT}),
     "advantage_misaligned": (4, {VERDICT}),
     "clipping_always": (4, {"value", "threshold", "baseline", VERDICT}),

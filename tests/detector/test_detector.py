@@ -35,6 +35,9 @@ def test_what_the_rules_read_by_table_each_column_once() -> None:
             "episode_return_mean",
             "reward_min",
             "reward_max",
+            "ev_low_variance",
+            "return_variance",
+            "return_mean",
         ),
         "groups": ("vanishing_severity", "grad_norm", "tensors", "parameters_changed"),
         "heads": (

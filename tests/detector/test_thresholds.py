@@ -173,7 +173,7 @@ SHARES = (
     "returns_inconsistent.rounding", "losses_inconsistent.exact", "losses_inconsistent.broken",
     "losses_inconsistent.same", "losses_inconsistent.other", "losses_inconsistent.never", "parameters_changed.rounding",
     "observations_changed.least", "observations_changed.peaks", "observations_changed.spread",
-    "observations_changed.constant", "observations_changed.far", "value_divergence.spread",
+    "observations_changed.constant", "observations_changed.far", "value_divergence.spread", "gradient_vanishing.spread",
     "policy_replaced.steps", "policy_replaced.least", "policy_replaced.moved", "policy_replaced.peaks",
 )  # fmt: skip
 """Bounds on what is never below 0."""

@@ -219,7 +219,7 @@ POLICY: dict[str, tuple[Drive, ...]] = {
         Drive({5: write_to_critic}, {(RUN, "parameter_shift_between_updates"): {5: WARNING, 11: INFO}}),
     ),
     "observations_changed": (
-        Drive({14: have(watched=lambda x: 5.0 * x)}, {(RUN, "observation_shift"): {14: WARNING}}),
+        Drive({14: have(watched=lambda x: 5.0 * x)}, {(RUN, "observation_shift"): {14: INFO, 15: WARNING}}),
         Drive({5: have(watched=partly_infinite)}, {(RUN, "observation_nonfinite_fraction"): {5: CRITICAL}}),
         Drive({0: have(watched=partly_infinite)}, {(RUN, "observation_nonfinite_fraction"): {0: INFO}}),
     ),

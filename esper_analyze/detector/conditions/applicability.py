@@ -88,22 +88,26 @@ SLACK = 1.001
 """Factor larger than any rounding error."""
 
 
-def returns_hardly_vary(frame: Frame, spread: float) -> Excuse:
-    """Excuse updates whose returns differ by less than ``spread`` of their mean: mostly a solved task."""
-    variance, mean = frame["return_variance"], frame["return_mean"]
+def returns_hardly_vary(frame: Frame, spread: float, table: str = "") -> Excuse:
+    """Excuse updates whose returns differ by less than ``spread`` of their mean: mostly a solved task.
+
+    ``table``: "updates." where the columns are joined to those of another table.
+    """
+    variance, mean = frame[f"{table}return_variance"], frame[f"{table}return_mean"]
     with np.errstate(over="ignore", invalid="ignore"):
         narrow = variance.finite & mean.finite & (variance.values < np.square(spread * mean.values))
     return Excuse(
-        frame["ev_low_variance"].equals(1.0) | narrow, "the returns hardly vary: explained variance says nothing"
+        frame[f"{table}ev_low_variance"].equals(1.0) | narrow,
+        "the returns hardly vary: explained variance says nothing",
     )
 
 
-def returns_held(frame: Frame, spread: float) -> dict[str, Sequence[Side]] | None:
+def returns_held(frame: Frame, spread: float, table: str = "") -> dict[str, Sequence[Side]] | None:
     """Return the sides of ``RETURNS`` on which ``returns_hardly_vary`` stays the same, None if too close to a bound."""
-    variance, mean = frame["return_variance"], frame["return_mean"]
-    sides: dict[str, Sequence[Side]] = {"ev_low_variance": same(frame["ev_low_variance"])}
+    variance, mean = frame[f"{table}return_variance"], frame[f"{table}return_mean"]
+    sides: dict[str, Sequence[Side]] = {f"{table}ev_low_variance": same(frame[f"{table}ev_low_variance"])}
     if not spread > 0.0:
-        return sides | {"return_variance": (0.0,), "return_mean": ()}
+        return sides | {f"{table}return_variance": (0.0,), f"{table}return_mean": ()}
     with np.errstate(all="ignore"):
         spot, square = variance.values, np.square(spread * mean.values)
         product = np.maximum(spot, FARTHEST * square) * np.maximum(square, FARTHEST * spot)
@@ -115,4 +119,4 @@ def returns_held(frame: Frame, spread: float) -> dict[str, Sequence[Side]] | Non
         return None
     bound = np.sqrt(np.where(none, 0.0, middle)) / spread
     mean_side = np.where(none, 0.0, np.where(narrow, middle / SLACK, middle * SLACK))
-    return sides | {"return_variance": (mean_side,), "return_mean": (bound, -bound)}
+    return sides | {f"{table}return_variance": (mean_side,), f"{table}return_mean": (bound, -bound)}

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
 
 from esper_analyze.detector.baselines import EARLY_MEMORY, early_known, early_level
+from esper_analyze.detector.conditions.applicability import RETURNS, returns_hardly_vary, returns_held
 from esper_analyze.detector.conditions.convergence import AT_BEST, EPISODE_RETURN
 from esper_analyze.detector.conditions.rewards import REWARDS, UNREWARDED
 from esper_analyze.detector.conditions.shared import free, held
@@ -46,6 +47,7 @@ class GradientVanishingLimits(Limits):
     error: float = limit(
         1.0, "value_nrmse of a critic that knows the mean return: one that is off by more has not fitted", at_least=0.0
     )
+    spread: float = limit(0.01, "solved runs: returns within 1 % of their mean are no measure of errors", at_least=0.0)
     early_updates: int = limit(10, "updates whose mean is the group's own early level", at_least=1)
     entropy: float = limit(0.1, "entropy_collapse: a policy below it is deterministic", at_least=0.0)
     choice: float = limit(0.05, "mask_collapse: below this a head has next to nothing to learn", at_least=0.0)
@@ -120,7 +122,8 @@ def _nothing_to_learn(frame: Frame, limits: GradientVanishingLimits) -> Bools:
     """
     heads, holders, _ = _roles(frame.subjects)
     policy = heads | (holders & (np.array(frame.subjects) != "all"))
-    fitted = ~(frame["updates.value_nrmse"].values > limits.error)
+    alike = returns_hardly_vary(frame, limits.spread, "updates.").where
+    fitted = ~(frame["updates.value_nrmse"].values > limits.error) | alike
     learnt = np.where(policy, frame["updates.entropy_norm"].values < limits.entropy, fitted)
     return UNREWARDED.holds(frame) | (AT_BEST.holds(frame) & learnt)
 
@@ -158,6 +161,11 @@ def guard(frame: Frame, memory: Memory, limits: GradientVanishingLimits) -> Defe
     usable = norm.finite & ~_explained(frame, limits)
     if not early_known(usable, memory, limits.early_updates):
         return None
+    returns: Mapping[str, Sequence[Side] | None] | None = dict.fromkeys((f"updates.{name}" for name in RETURNS), FREE)
+    if np.count_nonzero(share.values > 0.0):
+        returns = returns_held(frame, limits.spread, "updates.")
+    if returns is None:
+        return None
     early = early_level(norm.values, usable, memory, limits.early_updates)
     far, near = NEAR * limits.faded * early, limits.faded * early / NEAR
     unsure = (norm.values <= far) & (norm.values >= near) | (early < SMALLEST)
@@ -169,7 +177,7 @@ def guard(frame: Frame, memory: Memory, limits: GradientVanishingLimits) -> Defe
         sides |= {share.name: same(share), "tensors": same(frame["tensors"])}
         sides |= {**held(frame, AT_BEST, UNREWARDED), "updates.value_nrmse": (limits.error,)}
         sides["updates.entropy_norm"] = (limits.entropy,)
-    sides |= {f"updates.{name}": FREE for name in (EPISODE_RETURN, *REWARDS)}
+    sides |= {f"updates.{name}": FREE for name in (EPISODE_RETURN, *REWARDS)} | dict(returns)
     sides |= {norm.name: (far, near), why: same(frame[why])}
     sides |= {"heads.learnable_fraction": (limits.choice,), "updates.choice_fraction": (0.0,)}
     lasting = min(until(memory["some"], limits.some_sustained), until(memory["half"], limits.sustained))
@@ -206,7 +214,7 @@ RULE = Rule(
     context=("tensors",),
     beside={
         "heads": ("zero_explained", "learnable_fraction"),
-        "updates": ("choice_fraction", "value_nrmse", "entropy_norm", EPISODE_RETURN, *REWARDS),
+        "updates": ("choice_fraction", "value_nrmse", "entropy_norm", EPISODE_RETURN, *REWARDS, *RETURNS),
     },
     conditions=(AT_BEST, UNREWARDED),
     limits=GradientVanishingLimits,
@@ -254,6 +262,6 @@ RULE = Rule(
         "vanishing_severity": Statistic("vanishing_severity without the tensors of masked heads"),
         "grad_norm": Statistic("grad_norm as a share of its early mean", baseline="that mean"),
     },
-    revision=5,
+    revision=6,
     restated=("value", "threshold", VERDICT),
 )
