@@ -196,18 +196,18 @@ _ORDERS: dict[Sort, Callable[[RunSummary], tuple[object, ...]]] = {
 def _lines(summaries: Sequence[RunSummary], directory: Path) -> list[str]:
     """Return titles and a line a run, none wider than ``WIDTH``: names lose their beginning, incidents their end."""
     rows = [_NARROW, *(_cells(summary, directory) for summary in summaries)]
-    widths = [max(len(row[column]) for row in rows) for column in range(len(_NARROW))]
+    widths = [max(_columns(row[column]) for row in rows) for column in range(len(_NARROW))]
     room = WIDTH - sum(widths[2:-1]) - widths[0] - 2 * (len(widths) - 1)
     widths[1] = min(widths[1], max(_LEAST_NAME, room - widths[-1]))
     widths[-1] = min(widths[-1], room - widths[1])
     lines = [_line(row, widths) for row in rows]
-    return [lines[0], "─" * max(map(len, lines)), *lines[1:]]
+    return [lines[0], "─" * max(map(_columns, lines)), *lines[1:]]
 
 
 def _line(row: Sequence[str], widths: Sequence[int]) -> str:
     sign, name, *reached, state, alarm = row
     numbers = [cell.rjust(width) for cell, width in zip(reached, widths[2:-2], strict=True)]
-    cells = (sign.ljust(widths[0]), _tail(name, widths[1]).ljust(widths[1]), *numbers, state.ljust(widths[-2]))
+    cells = (sign.ljust(widths[0]), _tail(name, widths[1]), *numbers, state.ljust(widths[-2]))
     rule, space, update = alarm.rpartition(" ")
     short = (
         f"{rule[: widths[-1] - len(update) - 2]}…{space}{update}" if update.isdecimal() else cleaned(alarm, widths[-1])
@@ -217,7 +217,20 @@ def _line(row: Sequence[str], widths: Sequence[int]) -> str:
 
 
 def _tail(text: str, width: int) -> str:
-    return text if len(text) <= width else "…" + text[1 - width :]
+    """Return ``text`` in so many columns of the terminal, without its beginning where it is longer."""
+    shown = text
+    while _columns(shown) > width:
+        text = text[1:]
+        shown = f"…{text}"
+    return shown + " " * (width - _columns(shown))
+
+
+def _columns(text: str) -> int:
+    if text.isascii():
+        return len(text)
+    from rich.cells import cell_len
+
+    return cell_len(text)
 
 
 def _cells(summary: RunSummary, directory: Path) -> tuple[str, ...]:

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import typer
+from rich.cells import cell_len
 
 import esper_analyze as ea
 from esper_analyze.commands.ls import _short
@@ -150,6 +151,14 @@ def test_ls_of_many_long_names_keeps_their_ends_apart(command: Command, tmp_path
     lines = command("ls", tmp_path).out.splitlines()
     assert all(len(line) <= 80 for line in lines)
     assert all(f"-seed-{seed} " in line for seed, line in enumerate(lines[2:]))
+
+
+def test_ls_stays_in_line_with_names_of_wide_letters(command: Command, tmp_path: Path) -> None:
+    for name in ("学習" * 40, "学習", "short"):
+        write_run(tmp_path / name, 2)
+    titles, _, *lines = command("ls", tmp_path).out.splitlines()
+    assert {cell_len(line[: line.index(" ended")]) for line in lines} == {titles.index("state") - 1}
+    assert all(cell_len(line) <= 80 for line in lines)
 
 
 def test_ls_of_a_place_without_runs_says_so(command: Command, tmp_path: Path) -> None:
