@@ -557,6 +557,7 @@ def _of_levels() -> list[Promise]:
     updates: int | None
     result = []
     nrmse, bellman = "value_nrmse", "bellman_error"
+    others = UNREWARDED | VARY_SIDES
     for course, updates, sides in (
         ([1.0] * 9, None, []),
         ([1.0] * 10, 10, [math.nan, math.nan]),
@@ -571,21 +572,20 @@ def _of_levels() -> list[Promise]:
     ):
         other = LASTING if len(course) > 20 else None
         if other is not None:
-            cells = {nrmse: course, bellman: 1.0}
-            result.append(
-                Promise("value_divergence", cells, len(course), updates, {nrmse: sides, bellman: [10.0], **UNREWARDED})
-            )
+            cells = RETURNS_VARY | {nrmse: course, bellman: 1.0}
+            both = {nrmse: sides, bellman: [10.0], **others}
+            result.append(Promise("value_divergence", cells, len(course), updates, both))
         elif updates is not None:
             both = {nrmse: sides, bellman: [10.0, 100.0] if len(course) == 20 else [math.nan, math.nan]}
-            both |= UNREWARDED
-            result.append(Promise("value_divergence", {nrmse: course, bellman: 1.0}, len(course), updates, both))
+            cells = RETURNS_VARY | {nrmse: course, bellman: 1.0}
+            result.append(Promise("value_divergence", cells, len(course), updates, both | others))
         else:
-            result.append(Promise("value_divergence", {nrmse: course, bellman: 1.0}, len(course), None))
+            cells = RETURNS_VARY | {nrmse: course, bellman: 1.0}
+            result.append(Promise("value_divergence", cells, len(course), None))
     for course, updates, sides in (([2.0] * 21, LASTING, [20.0]), ([*[2.0] * 21, 21.0], 1, [20.0, 200.0])):
-        cells = {nrmse: 1.0, bellman: course}
-        result.append(
-            Promise("value_divergence", cells, len(course), updates, {nrmse: [5.0], bellman: sides, **UNREWARDED})
-        )
+        cells = RETURNS_VARY | {nrmse: 1.0, bellman: course}
+        both = {nrmse: [5.0], bellman: sides, **others}
+        result.append(Promise("value_divergence", cells, len(course), updates, both))
 
     return result
 
@@ -658,6 +658,7 @@ def _of_returns() -> list[Promise]:
     result = []
     alignment = "advantage_alignment"
     sides = {alignment: [0.0], "inner_loop_measurable": [1.0], "kl_k3": "any", RETURN: "any", BEST: "any"}
+    sides["choice_fraction"] = [0.0]
     for course, updates in (
         ([0.5], 13),
         ([0.5] * 14, 0),
@@ -667,11 +668,11 @@ def _of_returns() -> list[Promise]:
         ([*[0.5] * 15, 0.0, *[0.5] * 9], LASTING),
         ([*[0.5] * 15, None], LASTING),
     ):
-        cells = {alignment: course, "inner_loop_measurable": True}
+        cells = {alignment: course, "inner_loop_measurable": True, "choice_fraction": 1.0}
         watched = sides | {"kl_k3": [] if course[-1] is None else "any"}
         result.append(Promise("advantage_misaligned", cells, len(course), updates, watched))
     low = {"level": -0.1, "least": 5}
-    cells = {alignment: 0.5, "inner_loop_measurable": True}
+    cells = {alignment: 0.5, "inner_loop_measurable": True, "choice_fraction": 1.0}
     for n, updates in ((1, 3), (4, 0), (5, LASTING)):
         result.append(Promise("advantage_misaligned", cells, n, updates, sides | {alignment: [-0.1]}, low))
 
@@ -738,6 +739,7 @@ def _of_shares() -> list[Promise]:
     code = choice_code("heads", "zero_explained", "not_zero")
     rest = {why: [code], learnable: [0.05], "updates.choice_fraction": [0.0]}
     free = {f"updates.{name}": "any" for name in (RETURN, *REWARDS)}
+    head |= {f"updates.{name}": value for name, value in RETURNS_VARY.items()}
     error, entropy = "updates.value_nrmse", "updates.entropy_norm"
     calm: Any = {
         share: [0.0, 0.0, 0.5],
@@ -747,8 +749,10 @@ def _of_shares() -> list[Promise]:
         error: "any",
         entropy: "any",
         **free,
+        **{f"updates.{name}": "any" for name in VARY_SIDES},
     }
     some: Any = {share: [0.3], "tensors": [4.0], BEST: [0.0], SILENT: [0.0], error: [1.0], entropy: [0.1], **free}
+    some |= {f"updates.{name}": vary for name, vary in VARY_SIDES.items()}
     three = {"some_sustained": 3}
     far, near = 2.0 * 1e-4 * 2.0, 1e-4 * 2.0 / 2.0
     ten = [2.0] * 10
