@@ -29,11 +29,14 @@ def established(holds: Bools, known: Bools, memory: Memory, name: str, updates: 
     That is where it has held in ``updates`` updates in a row, and in more than it did not hold in before: one that
     often does not hold comes true by chance for a while.
     """
-    if (memory[f"{name}_established"] > 0).all():
+    holding, breaches, known_so = (memory[f"{name}_{part}"] for part in ("holding", "breaches", "established"))
+    if known_so.all():
         return np.broadcast_to(np.True_, holds.shape)
-    run = streak(holds, known & ~holds, memory[f"{name}_holding"])
-    breaches = tally(known & ~holds, memory[f"{name}_breaches"])
-    return tally((run >= updates) & (run > breaches), memory[f"{name}_established"]) > 0
+    run = streak(holds, known & ~holds, holding)
+    result = tally((run >= updates) & (run > tally(known & ~holds, breaches)), known_so) > 0
+    for numbers, settled in ((holding, 0), (breaches, 0), (known_so, 1)):  # the same however updates are cut
+        numbers[known_so > 0] = settled
+    return result
 
 
 def establishing(memory: Memory, name: str, updates: int) -> int:
