@@ -19,6 +19,7 @@ from esper_analyze.runs.run import RecordedRun, open_run
 from tests.recorder.loop import Loop
 
 SAMPLES = Path(__file__).parents[2] / "sample_runs" / "runs"
+GOLDEN = Path(__file__).parents[1] / "golden"
 
 
 @pytest.fixture
@@ -83,7 +84,7 @@ def test_drift_that_was_written_live_is_what_replay_fills(in_parts: RecordedRun)
 
 
 def test_a_rule_whose_findings_held_other_numbers_is_compared_by_all_else() -> None:
-    run = open_run(SAMPLES / "one_update_collapse")  # recorded before critic_not_learning's value was its median
+    run = open_run(GOLDEN / "1.1" / "run")  # recorded before critic_not_learning's value was its median
     restated, rules = restated_since(run.info, RULES), replay(run, rules=judged_live(run, RULES))
     assert restated["critic_not_learning"] == ("value", VERDICT)
     assert differences(rules, recorded(run), restated) == []
