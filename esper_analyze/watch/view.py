@@ -106,11 +106,12 @@ class ScreenPart(Vertical):
         self._columns.display = section.heads is not None
         self._columns.update(section.heads or "")
         self.scrolled.styles.height = in_sight
+        self.scrolled.display = bool(section.lines)  # without lines it would still be one line high
         self.call_after_refresh(self._count)
 
     def _count(self) -> None:
         """Say how many lines are below those in sight."""
-        below = round(self.scrolled.max_scroll_y - self.scrolled.scroll_y)
+        below = round(self.scrolled.max_scroll_y - self.scrolled.scroll_y) if self.scrolled.display else 0
         self._below.update(f" {below} more ↓" if below > 0 else "")
 
 

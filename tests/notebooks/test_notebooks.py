@@ -29,7 +29,7 @@ SHOWS = {
         "rules": "all rules",
         "detections": "kl_spike",
         "sweep": "critical=0.02",
-        "what-if": "new kl_spike on run from update 1",
+        "what-if": "new kl_spike on run from update 32",
         "toml": "critical = 0.02",
     },
     "random_seeds": {

@@ -99,8 +99,9 @@ def test_the_screen_shows_whole_lines_of_the_snapshot(name: str, size: tuple[int
 
 def test_at_80_by_24_header_incidents_heads_state_and_keys_are_all_there() -> None:
     said = "\n".join(screen_of(SAMPLES / "lstm_masks"))
-    wanted = ["ENDED", "1 open incident", "4 heads", "recurrent state", "no data lost", "q quit"]
+    wanted = ["ENDED", "no open incidents ──", "4 heads", "recurrent state", "no data lost", "q quit"]
     assert [words for words in wanted if words not in said] == []
+    assert "more ↓" not in said
     assert [head for head in ("style", "op ", "slot", "tempo") if head not in said] == []
 
 
