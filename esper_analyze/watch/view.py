@@ -87,6 +87,7 @@ class ScreenPart(Vertical):
             Static(classes=css_class, markup=False) for css_class in ("title", "rule", "below", "columns")
         )
         self.scrolled = scrolled
+        self._hidden = 0
 
     def compose(self) -> ComposeResult:
         """Create the title, the column titles and what scrolls."""
@@ -95,9 +96,8 @@ class ScreenPart(Vertical):
         yield self.scrolled
 
     def on_mount(self) -> None:
-        """Count the lines below again whenever they or the scroll change."""
-        for name in ("scroll_y", "virtual_size"):
-            self.watch(self.scrolled, name, self._count)
+        """Count the lines below again whenever it is scrolled."""
+        self.watch(self.scrolled, "scroll_y", self._count)
 
     def show(self, section: ScreenSection, in_sight: int) -> None:
         """Show title and column titles of ``section``; of its lines, ``in_sight`` are seen at once."""
@@ -106,12 +106,12 @@ class ScreenPart(Vertical):
         self._columns.display = section.heads is not None
         self._columns.update(section.heads or "")
         self.scrolled.styles.height = in_sight
-        self.scrolled.display = bool(section.lines)  # without lines it would still be one line high
-        self.call_after_refresh(self._count)
+        self._hidden = len(section.lines) - in_sight
+        self._count()
 
     def _count(self) -> None:
         """Say how many lines are below those in sight."""
-        below = round(self.scrolled.max_scroll_y - self.scrolled.scroll_y) if self.scrolled.display else 0
+        below = self._hidden - round(self.scrolled.scroll_y)
         self._below.update(f" {below} more ↓" if below > 0 else "")
 
 
