@@ -6,6 +6,7 @@ Needs the extra ``samples``. The trainings are seeded and use one thread: the sa
 from __future__ import annotations
 
 import argparse
+import json
 import shutil
 import sys
 import time
@@ -112,6 +113,7 @@ def make(name: str, out: Path) -> None:
 
     sample.train(run_dir, tell)
     compact(run_dir)
+    name_no_machine(run_dir)
     (run_dir / "labels.toml").write_text(label(sample))
     size = sum(file.stat().st_size for file in run_dir.rglob("*") if file.is_file())
     sys.stderr.write(f"\r{name}: {time.monotonic() - began:.0f} s, {size / 1000:.0f} kB\n")
@@ -125,6 +127,15 @@ def label(sample: Sample) -> str:
     rules = ", ".join(f'"{rule}"' for rule in fault.rules)
     hard = "hard = true\n" if fault.hard else ""
     return f'[[fault]]\nname = "{fault.name}"\nonset = {fault.onset}\nrules = [{rules}]\n{hard}'
+
+
+def name_no_machine(run_dir: Path) -> None:
+    """Take out of run.json where it was recorded: samples are given away."""
+    file = run_dir / "run.json"
+    info = json.loads(file.read_text(encoding="utf-8"))
+    del info["host"]
+    info["argv"] = ["sample_runs/make.py"]
+    file.write_text(json.dumps(info, indent=1), encoding="utf-8")
 
 
 def main() -> None:

@@ -50,6 +50,13 @@ def test_every_sample_is_there_and_all_are_small() -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
+def test_no_sample_names_the_machine_that_recorded_it(name: str) -> None:
+    info = open_run(RUNS / name).info
+    assert "host" not in info
+    assert info["argv"] == ["sample_runs/make.py"]
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_replay_says_what_was_said_live(name: str) -> None:
     run, _ = replayed(name)
     assert run.closed

@@ -57,6 +57,7 @@ def diagnose(options: DiagnoseOptions, source: RunOrLog, kind: LogFormat = Impor
         evidence = options.evidence(chosen)
         with naming_damaged_shard(run):
             story, identified = stories.frame(evidence), identity.frame(chosen)
+        story = story if is_kept else story.without_commands()
         if form is Form.JSON:
             options.write(strict_json({"source": str(source), "name": identified.name, **story_facts(story)}))
         else:
@@ -68,7 +69,7 @@ def diagnose(options: DiagnoseOptions, source: RunOrLog, kind: LogFormat = Impor
 def _print(title: str, story: Story, keep: str) -> None:
     from esper_analyze.reports.render.terminal import print_story
 
-    print_story(title, story, with_commands=not keep)
+    print_story(title, story)
     if keep:
         put(f"\n{keep}\n")
 

@@ -187,8 +187,8 @@ def test_diagnose_tells_of_a_log_what_a_report_of_its_run_tells_and_leaves_nothi
     scratch.mkdir()
     monkeypatch.setattr("tempfile.tempdir", str(scratch))
     before = EXCERPT.read_bytes()
-    said = command("diagnose", EXCERPT)
-    story = json.loads(command("diagnose", EXCERPT, "--json").out)
+    said, printed = command("diagnose", EXCERPT), command("diagnose", EXCERPT, "--json").out
+    story = json.loads(printed)
     whole = json.loads(command("report", imported, "--json").out)
     assert said.code == 0
     assert " ".join(said.out.split()).count(" ".join(story["headline"].split())) == 1
@@ -199,9 +199,22 @@ def test_diagnose_tells_of_a_log_what_a_report_of_its_run_tells_and_leaves_nothi
             assert " ".join(sentence.split()) in " ".join(said.out.split())
     assert "2 × NaN or Infinity as a bare token" in said.err
     assert f"esper-analyze import {EXCERPT}" in said.out
-    assert str(scratch) not in said.out
+    assert str(scratch) not in said.out + printed
     assert list(scratch.iterdir()) == []
     assert EXCERPT.read_bytes() == before
+
+
+def test_diagnose_names_no_command_on_a_run_that_is_gone(command: Command, tmp_path: Path) -> None:
+    run = SAMPLE.parent / "one_update_collapse"
+    assert command("export", run, "--to", "jsonl", "--out", tmp_path / "log").code == 0
+    assert command("import", tmp_path / "log", "--out", tmp_path / "run").code == 0
+
+    def commands(source: Path) -> list[str]:
+        story = json.loads(command("diagnose", source, "--json").out)
+        return [point["command"] for part in ("now", "why", "next") for point in story[part] if point["command"]]
+
+    assert commands(tmp_path / "run")
+    assert commands(tmp_path / "log") == []
 
 
 def test_diagnose_tells_of_a_run_with_the_commands_to_type_and_fails_on_request(command: Command) -> None:

@@ -105,6 +105,13 @@ class Story:
         """The parts with their titles."""
         return tuple(part for part in (("Now", self.now), ("Why", self.why), ("Next", self.after)) if part[1])
 
+    def without_commands(self) -> Story:
+        """Return the story of a run that will not be there for a command."""
+        now, why, after = (
+            tuple(replace(point, command="") for point in part) for part in (self.now, self.why, self.after)
+        )
+        return replace(self, now=now, why=why, after=after)
+
     @property
     def paragraph(self) -> str:
         """NOW and WHY in one paragraph."""

@@ -31,8 +31,8 @@ def print_heading(name: str) -> None:
     put(f"{heading}\n{'═' * cell_len(heading)}\n")
 
 
-def print_story(title: str, story: Story, *, with_commands: bool) -> None:
-    """Print the story of a run: how it stands, then NOW, WHY and NEXT. ``with_commands``: commands to type, too."""
+def print_story(title: str, story: Story) -> None:
+    """Print the story of a run: how it stands, then NOW, WHY and NEXT."""
     width = _width()
     put(f"{fill(cleaned(title, _LONGEST), width)}\n")
     put(f"{fill(f'{SIGNS[story.verdict]} {story.standing.label}: {cleaned(story.headline, _LONGEST)}', width)}\n")
@@ -41,7 +41,7 @@ def print_story(title: str, story: Story, *, with_commands: bool) -> None:
         for point in points:
             words = fill(cleaned(point.words, _LONGEST), width, initial_indent="  * ", subsequent_indent="    ")
             put(f"{words}\n")
-            if point.command and with_commands:
+            if point.command:
                 put(f"    {cleaned(point.command, _LONGEST)}\n")
     for caveat in story.caveats:
         put(f"\n{fill(cleaned(caveat, _LONGEST), width)}\n")
