@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
-from functools import lru_cache
+from functools import lru_cache, reduce
 
 import numpy as np
 import numpy.typing as npt
@@ -50,6 +50,12 @@ class Excuse:
     where: Bools
     why: str
     quiet: bool = False
+
+
+def excused(excuses: Iterable[Excuse]) -> Bools:
+    """Return where any of ``excuses`` holds."""
+    first, *others = (excuse.where for excuse in excuses)
+    return reduce(np.logical_or, others, first)
 
 
 @dataclass(slots=True)

@@ -41,12 +41,19 @@ def batch(frames: Mapping[str, Frame]) -> Batch:
     return Batch(np.arange(n, dtype=np.int64), frames)
 
 
+RECORDED: Mapping[str, object] = {"minibatches": 8}
+"""What every update that the recorder wrote has."""
+
+
 def judge_cells(detector: Detector, table: str, cells: Mapping[str, object], updates: int) -> Outcome:
     """Judge one subject; single values are repeated over ``updates``, columns not named are null.
+
+    Minibatches are counted, as in every recorded run, unless they are named: see ``conditions.stand_ins``.
 
     Columns of other tables are named ``table.column``; a group is then the one of head ``s0``.
     """
     frames = {}
+    cells = {**RECORDED, **cells}
     for other in dict.fromkeys([table, *(name.partition(".")[0] for name in cells if "." in name)]):
         columns = {}
         for name in detector.wanted[other]:

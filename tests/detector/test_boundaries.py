@@ -22,7 +22,7 @@ from esper_analyze.detector.signals import batch_from_rows
 from esper_analyze.detector.thresholds import Thresholds
 from esper_analyze.detector.verdict import Judgement, Verdict
 from esper_analyze.schema.tables import BY_NAME
-from tests.detector.batches import judge_cells
+from tests.detector.batches import RECORDED, judge_cells
 
 LETTERS = {"n": "not_applicable", "d": "no_data", "o": "ok", "i": "info", "w": "warning", "c": "critical"}
 Cells = dict[str, Any]
@@ -71,7 +71,8 @@ class Case:
     def rows(self) -> list[dict[str, list[Cells]]]:
         """Return the rows of each update, as the recorder hands them over."""
         rule, updates = BY_RULE[self.rule], len(self.expected())
-        wanted: dict[str, Cells] = {rule.table: {}, **{table: {} for table in rule.beside}}
+        recorded = RECORDED if rule.table == "updates" else {}
+        wanted: dict[str, Cells] = {rule.table: {**recorded}, **{table: {} for table in rule.beside}}
         for name, cells in self.cells.items():
             table, _, column = name.rpartition(".")
             wanted[table or rule.table][column] = cells
@@ -1140,7 +1141,11 @@ def _states() -> list[Case]:
     name, cases = "lstm_explosion", []
     calm = {"c_env_rms_max": 0.5, "c_rms": 0.5, "h_rms": 0.5}
     for metric, warning in (("c_env_rms_max", 10.0), ("c_rms", 5.0), ("h_rms", 5.0)):
-        cases += single(name, metric, calm, [(warning, "o"), (over(warning), "i"), (9 * warning, "i")])
+        cases += single(name, metric, calm, [(warning, "o"), (over(warning), "i"), (90 * warning, "i")])
+        for beyond, letter in ((10 * warning, "i"), (over(10 * warning), "w"), (over(40 * warning), "c")):
+            cases.append(Case(name, metric, calm | {metric: [*[0.5] * 10, *[beyond] * 3]}, f"10o 2i 1{letter}"))
+    for metric, warning in (("c_env_rms_max", 10.0), ("c_rms", 5.0), ("h_rms", 5.0)):
+        before = len(cases)
         high, low, critical = 1.5 * warning, 0.5, 2 * warning
         ten, usual, large = [0.5] * 10, [0.5 * warning] * 10, [0.8 * warning] * 10
         rising = [0.2 * warning] * 10 + [0.6 * warning] * 10  # the mean of the first ten, then the median, 0.4
@@ -1182,12 +1187,19 @@ def _states() -> list[Case]:
             ):
                 course = {metric: [*ten, *[beyond] * 6], "updates.episode_return_mean": level}
                 cases.append(Case(name, metric, calm | course, verdicts))
+        cases[before:] = [replace(case, limits={"warning": 5.0, "critical": 10.0}) for case in cases[before:]]
+    return cases + _other_states()
+
+
+def _other_states() -> list[Case]:
+    """Recurrent states that vanish, saturate, or are not finite."""
+    cases: list[Case] = []
     for metric in ("h_rms", "c_rms"):
         points = [(1e-4, "o"), (under(1e-4), "w"), (1e-6, "w"), (under(1e-6), "c")]
         cases += single("lstm_vanishing", metric, {"h_rms": 0.5, "c_rms": 0.5}, points)
     shares = dict.fromkeys(("h_saturation", "forget_saturation", "input_saturation", "output_saturation"), 0.1)
     for metric in shares:
-        points = [(0.5, "o"), (over(0.5), "w"), (0.9, "w"), (over(0.9), "c")]
+        points = [(0.5, "o"), (over(0.5), "i"), (1.0, "i")]
         cases += single("lstm_saturation", metric, shares, points)
         cases.append(Case("lstm_saturation", metric, shares | {metric: None}, "1d"))
     for metric, other in (("has_nan", "has_inf"), ("has_inf", "has_nan")):

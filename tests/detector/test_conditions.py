@@ -14,6 +14,7 @@ from esper_analyze.detector.conditions.convergence import AT_BEST
 from esper_analyze.detector.conditions.relation import established, establishing, relation_memory
 from esper_analyze.detector.conditions.rewards import UNREWARDED
 from esper_analyze.detector.conditions.shared import SharedConditions
+from esper_analyze.detector.conditions.stand_ins import LOGGED
 from esper_analyze.detector.detector import Detector
 from esper_analyze.detector.rule import Condition, Memory, Rule
 from esper_analyze.detector.rules import RULES
@@ -22,7 +23,7 @@ from tests.detector.batches import batch, frame, run_cut
 
 BY_RULE = {rule.name: rule for rule in RULES}
 READERS = [rule for rule in RULES if rule.conditions]
-CONDITIONS = (AT_BEST, UNREWARDED)
+CONDITIONS = (AT_BEST, UNREWARDED, LOGGED)
 
 
 def returns(*values: float | None) -> Batch:
@@ -131,7 +132,7 @@ def test_a_condition_is_evaluated_once_an_update_for_all_rules() -> None:
         return AT_BEST.evaluate(frame_, memory)
 
     counted = replace(AT_BEST, evaluate=counting)
-    rules = [replace(rule, conditions=(counted, UNREWARDED)) for rule in READERS]
+    rules = [replace(rule, conditions=(counted, UNREWARDED, LOGGED)) for rule in READERS]
     columns = dict.fromkeys(Detector(rules=rules).wanted["updates"])
     cells = {name: [[None]] * 7 for name in columns} | {"episode_return_mean": [[float(i)] for i in range(7)]}
     Detector(rules=rules).process(batch({"updates": frame("updates", cells)}))
@@ -154,6 +155,7 @@ def _entropies(n: int) -> dict[str, list[list[Any]]]:
         "choice_fraction": [[1.0]] * n,
         "entropy": [[1.0]] * n,
         "choices_unknown": [[False]] * n,
+        "minibatches": [[8]] * n,
     }
 
 

@@ -29,6 +29,8 @@ def test_what_the_rules_read_by_table_each_column_once() -> None:
             "kl_k3",
             "target_kl",
             "inner_loop_measurable",
+            "kl_k3_last_epoch",
+            "minibatches",
             "choice_fraction",
             "value_nrmse",
             "entropy_norm",

@@ -287,7 +287,7 @@ def _of_fixed_bounds() -> list[Promise]:
             shares,
             2,
             LASTING,
-            {key: [0.5, 0.9] for key in shares} | {BEST: "any", f"updates.{RETURN}": "any"},
+            {key: [0.5] for key in shares},
         ),
         Promise(
             "lstm_vanishing",
@@ -475,7 +475,7 @@ def _of_windows() -> list[Promise]:
     sides = {"c_env_rms_max": [10.0], "c_rms": [5.0], "h_rms": [5.0], **free}
     result.append(Promise("lstm_explosion", calm, 1, LASTING, sides))
     near = {"c_env_rms_max": [6.0], "c_rms": [3.0], "h_rms": [3.0], **free}
-    result.append(Promise("lstm_explosion", calm, 1, LASTING, near, {"critical": 3.0}))
+    result.append(Promise("lstm_explosion", calm, 1, LASTING, near, {"info": 3.0}))
     result.append(Promise("lstm_explosion", calm | {"h_rms": [*[0.5] * 9, None]}, 10, LASTING, sides))
     for metric in calm:
         result += [Promise("lstm_explosion", calm | {metric: 15.0}, n, None) for n in (1, 5, 60)]

@@ -13,6 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from esper_analyze.detector.rules import RULES
+from esper_analyze.detector.thresholds import Thresholds
 from recorder import Recorder
 from tests.recorder.growing import Growing
 
@@ -111,6 +113,7 @@ class Loop:
     value_factor: float = 1.0  # of the value loss
     discount: float = GAMMA  # that is passed as the setting
     watched: Callable[[Tensor], Tensor] | None = None  # what becomes of the observations that are passed
+    limits: Sequence[tuple[str, str, float]] = ()  # thresholds other than the defaults: rule, name, number
     growing: Growing | None = None  # a host with a seed that is trained while collecting
 
     def __post_init__(self) -> None:
@@ -128,6 +131,11 @@ class Loop:
         if self.net.lstm is not None:
             groups["lstm"] = self.net.lstm
             options["overhead_budget"] = None  # gates are seen on sampled updates
+        if self.limits:
+            thresholds = Thresholds.defaults(RULES)
+            for rule, name, number in self.limits:
+                thresholds = thresholds.changed(rule, name, number)
+            options["thresholds"] = thresholds
         heads = {name: self.net.heads[name] for name in SIZES}
         self.rec = Recorder(run_dir, self.net, heads=heads, sizes=SIZES, groups=groups, strict=True, **options)
         return self.rec

@@ -10,6 +10,7 @@ import numpy as np
 from esper_analyze.detector.conditions.applicability import inner_loop_not_measurable
 from esper_analyze.detector.conditions.convergence import AT_BEST, EPISODE_RETURN
 from esper_analyze.detector.conditions.shared import free, held
+from esper_analyze.detector.conditions.stand_ins import COUNTED, LAST_EPOCH, LOGGED, movement
 from esper_analyze.detector.deferral_guards import FREE, DeferralGuard, Side, same, until
 from esper_analyze.detector.rule import VERDICT, Example, Limits, Memory, Rule, limit
 from esper_analyze.detector.signals import Frame
@@ -34,7 +35,7 @@ def judge(frame: Frame, memory: Memory, limits: ClipSaturationLimits) -> list[Ju
     share = frame["clip_fraction"]
     excuse = inner_loop_not_measurable(frame)
     usable = share.finite & ~excuse.where
-    moves = ~(frame["kl_k3"].values <= limits.moved) & ~AT_BEST.holds(frame)  # an unknown KL does not excuse it
+    moves = ~(movement(frame).values <= limits.moved) & ~AT_BEST.holds(frame)  # an unknown KL does not excuse it
     high, extreme = usable & (share.values > limits.warning), usable & (share.values > limits.critical)
     long_high = streak(high, usable & ~high, memory["high"]) >= limits.sustained
     bounds = Bounds(
@@ -55,20 +56,21 @@ def guard(frame: Frame, memory: Memory, limits: ClipSaturationLimits) -> Deferra
     sides: dict[str, Sequence[Side] | None] = {"clip_fraction": (limits.warning, limits.critical)}
     sides["kl_k3"] = (limits.moved,) if matters else FREE
     sides |= {"inner_loop_measurable": same(frame["inner_loop_measurable"]), EPISODE_RETURN: FREE}
+    sides |= {COUNTED: FREE, LAST_EPOCH: FREE, **held(frame, LOGGED)}
     return DeferralGuard(lasting, {**sides, **(held(frame, AT_BEST) if matters else free(AT_BEST))})
 
 
 def _cells(*values: float | None, measurable: bool = True, kl: float | None = 0.08) -> dict[str, object]:
-    return {"clip_fraction": list(values), "inner_loop_measurable": measurable, "kl_k3": kl}
+    return {"clip_fraction": list(values), "inner_loop_measurable": measurable, "kl_k3": kl, COUNTED: 8}
 
 
 RULE = Rule(
     name="clip_saturation",
     table="updates",
     panels=("policy.clip",),
-    columns=("clip_fraction", "inner_loop_measurable", "kl_k3", EPISODE_RETURN),
-    context=("kl_k3", EPISODE_RETURN),
-    conditions=(AT_BEST,),
+    columns=("clip_fraction", "inner_loop_measurable", "kl_k3", EPISODE_RETURN, LAST_EPOCH, COUNTED),
+    context=("kl_k3", EPISODE_RETURN, LAST_EPOCH, COUNTED),
+    conditions=(AT_BEST, LOGGED),
     limits=ClipSaturationLimits,
     judge=judge,
     guard=guard,
@@ -93,6 +95,12 @@ RULE = Rule(
         Example("most samples, for three updates", "critical", _cells(0.6, 0.7, 0.6), updates=3),
         Example("one epoch of one minibatch", "not_applicable", _cells(0.0, measurable=False)),
         Example("not recorded", "no_data", _cells(None)),
+        Example(
+            "a log's clip range is annealed: its KL is small",
+            "info",
+            {"clip_fraction": [0.6] * 3, "kl_k3": None, LAST_EPOCH: 0.01, COUNTED: None},
+            updates=3,
+        ),
     ),
     memory={"high": zeros, "extreme": zeros},
     causes=(

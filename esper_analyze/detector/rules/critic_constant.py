@@ -11,11 +11,19 @@ from esper_analyze.detector.conditions.applicability import RETURNS, returns_har
 from esper_analyze.detector.conditions.convergence import AT_BEST, EPISODE_RETURN
 from esper_analyze.detector.conditions.rewards import REWARDS, UNREWARDED, nothing_rewarded
 from esper_analyze.detector.conditions.shared import free, held
+from esper_analyze.detector.conditions.stand_ins import (
+    COUNTED,
+    LOGGED,
+    VALUE_LOG,
+    VALUE_MEMORY,
+    unexplained,
+    value_error,
+)
 from esper_analyze.detector.deferral_guards import FREE, DeferralGuard, Side, until
 from esper_analyze.detector.rule import VERDICT, Example, Limits, Memory, Rule, Statistic, limit
 from esper_analyze.detector.signals import Frame
 from esper_analyze.detector.streaks import streak, zeros
-from esper_analyze.detector.verdict import Bounds, Judgement, settle
+from esper_analyze.detector.verdict import Bounds, Judgement, excused, settle
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,11 +40,11 @@ class CriticConstantLimits(Limits):
 def judge(frame: Frame, memory: Memory, limits: CriticConstantLimits) -> list[Judgement]:
     """Judge how long explained variance has been indistinguishable from 0."""
     ev = frame["explained_variance"]
-    excuses = [returns_hardly_vary(frame, limits.spread), nothing_rewarded(frame)]
-    usable = ev.finite & ~excuses[0].where & ~excuses[1].where
+    excuses = [returns_hardly_vary(frame, limits.spread), nothing_rewarded(frame), *unexplained(frame, memory)]
+    usable = ev.finite & ~excused(excuses)
     flat = usable & (np.abs(ev.values) < limits.band)
     length = streak(flat, usable & ~flat, memory["flat"])
-    off = ~(frame["value_nrmse"].values <= limits.error) & ~AT_BEST.holds(frame)
+    off = ~(value_error(frame).values <= limits.error) & ~AT_BEST.holds(frame)
     bounds = Bounds(
         info=length >= limits.warning_updates,
         warning=(length >= limits.warning_updates) & off,
@@ -56,14 +64,14 @@ def guard(frame: Frame, memory: Memory, limits: CriticConstantLimits) -> Deferra
     lasting = until(memory["flat"], limits.warning_updates, limits.critical_updates)
     error = (limits.error,) if long else FREE
     sides: dict[str, Sequence[Side] | None] = {"explained_variance": (-limits.band, limits.band), "value_nrmse": error}
-    sides |= {**dict.fromkeys((EPISODE_RETURN, *REWARDS), FREE), **held(frame, UNREWARDED)}
+    sides |= {**dict.fromkeys((EPISODE_RETURN, *REWARDS, *VALUE_LOG), FREE), **held(frame, UNREWARDED, LOGGED)}
     sides |= held(frame, AT_BEST) if long else free(AT_BEST)
     return DeferralGuard(lasting, {**sides, **returns})
 
 
 def _cells(*values: float | None, low: bool = False, error: float | None = 3.0) -> dict[str, object]:
     scale = {"value_nrmse": error, "return_variance": 4.0, "return_mean": 10.0}
-    return {"explained_variance": list(values), "ev_low_variance": low, **scale}
+    return {"explained_variance": list(values), "ev_low_variance": low, COUNTED: 8, **scale}
 
 
 RULE = Rule(
@@ -71,9 +79,9 @@ RULE = Rule(
     table="updates",
     figures=("value",),
     panels=("value.explained",),
-    columns=("explained_variance", "value_nrmse", *RETURNS, EPISODE_RETURN, *REWARDS),
-    context=("value_nrmse", *RETURNS, EPISODE_RETURN, *REWARDS),
-    conditions=(AT_BEST, UNREWARDED),
+    columns=("explained_variance", "value_nrmse", *RETURNS, EPISODE_RETURN, *REWARDS, *VALUE_LOG),
+    context=("value_nrmse", *RETURNS, EPISODE_RETURN, *REWARDS, *VALUE_LOG),
+    conditions=(AT_BEST, UNREWARDED, LOGGED),
     limits=CriticConstantLimits,
     judge=judge,
     guard=guard,
@@ -92,7 +100,7 @@ RULE = Rule(
         Example("constant returns", "not_applicable", _cells(None, low=True)),
         Example("not recorded", "no_data", _cells(None)),
     ),
-    memory={"flat": zeros},
+    memory={"flat": zeros, **VALUE_MEMORY},
     causes=(
         "observations_changed",
         "parameters_changed",

@@ -18,11 +18,20 @@ from esper_analyze.detector.conditions.applicability import RETURNS, returns_har
 from esper_analyze.detector.conditions.convergence import AT_BEST, EPISODE_RETURN
 from esper_analyze.detector.conditions.rewards import REWARDS, UNREWARDED, nothing_rewarded
 from esper_analyze.detector.conditions.shared import held
+from esper_analyze.detector.conditions.stand_ins import (
+    COUNTED,
+    LOGGED,
+    VALUE_LOG,
+    VALUE_MEMORY,
+    stands_in,
+    unexplained,
+    value_error,
+)
 from esper_analyze.detector.deferral_guards import FREE, DeferralGuard, before, until
 from esper_analyze.detector.rule import VERDICT, Example, Limits, Memory, Rule, Statistic, WarmUp, limit
 from esper_analyze.detector.signals import Frame
 from esper_analyze.detector.streaks import streak, tally, zeros
-from esper_analyze.detector.verdict import Bounds, Judgement, settle
+from esper_analyze.detector.verdict import Bounds, Judgement, excused, settle
 
 WARM_UP = WarmUp("too early to expect a critic to have learnt", lambda limits, _: limits.after)
 
@@ -50,9 +59,9 @@ class CriticNotLearningLimits(Limits):
 
 def judge(frame: Frame, memory: Memory, limits: CriticNotLearningLimits) -> list[Judgement]:
     """Judge the recent level of explained variance against its own early level; an alarm if it is far off as well."""
-    ev, nrmse = frame["explained_variance"], frame["value_nrmse"]
-    constant, silent = returns_hardly_vary(frame, limits.spread), nothing_rewarded(frame)
-    usable = ev.finite & ~constant.where & ~silent.where
+    ev, nrmse = frame["explained_variance"], value_error(frame)
+    excuses = [returns_hardly_vary(frame, limits.spread), nothing_rewarded(frame), *unexplained(frame, memory)]
+    usable = ev.finite & ~excused(excuses)
     early = early_level(ev.values, usable, memory, limits.early_updates)
     level = recent_median(ev.values, usable, memory, "recent")
     off = recent_median(nrmse.values, usable & nrmse.finite, memory, "nrmse")
@@ -60,10 +69,13 @@ def judge(frame: Frame, memory: Memory, limits: CriticNotLearningLimits) -> list
     stuck = usable & (number >= limits.after) & (level < limits.low) & (level <= early + limits.margin)
     young = WARM_UP.excuse(usable & (number < limits.after))
     learnt = AT_BEST.holds(frame)
+    used = stands_in(frame, nrmse.name)
     lost = stuck & ~(off <= limits.error) & ~learnt
+    if used is not None:  # a log does not say by how much the critic is off
+        lost |= used & stuck & ~learnt
     long = streak(lost, usable & ~lost, memory["lost"]) >= limits.sustained
     bounds = Bounds(info=stuck, warning=long, warning_at=limits.low)
-    return [settle(ev.name, ev, bounds, excuses=[constant, silent, young], needs=[nrmse], baseline=early, judged=level)]
+    return [settle(ev.name, ev, bounds, excuses=[*excuses, young], needs=[nrmse], baseline=early, judged=level)]
 
 
 def guard(frame: Frame, memory: Memory, limits: CriticNotLearningLimits) -> DeferralGuard | None:
@@ -82,22 +94,22 @@ def guard(frame: Frame, memory: Memory, limits: CriticNotLearningLimits) -> Defe
             recent_median_steady(memory, "nrmse", usable & nrmse.finite),
         )
     lasting = min(lasting, until(memory["lost"], limits.sustained))
-    sides = {ev.name: (), nrmse.name: (), **dict.fromkeys((EPISODE_RETURN, *REWARDS), FREE)}
-    return DeferralGuard(lasting, {**sides, **held(frame, AT_BEST, UNREWARDED), **returns})
+    sides = {ev.name: (), nrmse.name: (), **dict.fromkeys((EPISODE_RETURN, *REWARDS, *VALUE_LOG), FREE)}
+    return DeferralGuard(lasting, {**sides, **held(frame, AT_BEST, UNREWARDED, LOGGED), **returns})
 
 
 def _cells(*values: float | None, error: float | None = 1.0, low: bool = False) -> dict[str, object]:
     scale = {"value_nrmse": error, "return_variance": 4.0, "return_mean": 10.0}
-    return {"explained_variance": list(values), "ev_low_variance": low, **scale}
+    return {"explained_variance": list(values), "ev_low_variance": low, COUNTED: 8, **scale}
 
 
 RULE = Rule(
     name="critic_not_learning",
     table="updates",
     figures=("value",),
-    columns=("explained_variance", "value_nrmse", *RETURNS, EPISODE_RETURN, *REWARDS),
-    context=("value_nrmse", *RETURNS, EPISODE_RETURN, *REWARDS),
-    conditions=(AT_BEST, UNREWARDED),
+    columns=("explained_variance", "value_nrmse", *RETURNS, EPISODE_RETURN, *REWARDS, *VALUE_LOG),
+    context=("value_nrmse", *RETURNS, EPISODE_RETURN, *REWARDS, *VALUE_LOG),
+    conditions=(AT_BEST, UNREWARDED, LOGGED),
     limits=CriticNotLearningLimits,
     warm_up=WARM_UP,
     judge=judge,
@@ -125,6 +137,7 @@ RULE = Rule(
         **EARLY_MEMORY,
         **recent_median_memory("recent"),
         **recent_median_memory("nrmse"),
+        **VALUE_MEMORY,
     },
     causes=(
         "observations_changed",

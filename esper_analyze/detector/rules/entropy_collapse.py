@@ -7,9 +7,18 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from esper_analyze.detector.baselines import EARLY_MEMORY
 from esper_analyze.detector.conditions.applicability import joint_actions_unknown, joint_entropy_undefined
 from esper_analyze.detector.conditions.convergence import AT_BEST, EPISODE_RETURN
 from esper_analyze.detector.conditions.shared import free, held
+from esper_analyze.detector.conditions.stand_ins import (
+    COUNTED,
+    ENTROPY_OF_START,
+    LOGGED,
+    apart,
+    share_of_start,
+    stands_in,
+)
 from esper_analyze.detector.deferral_guards import FREE, LASTING, DeferralGuard, Side, same
 from esper_analyze.detector.rule import VERDICT, Example, Limits, Memory, Rule, limit
 from esper_analyze.detector.signals import Frame
@@ -27,7 +36,8 @@ class EntropyCollapseLimits(Limits):
 
 def judge(frame: Frame, memory: Memory, limits: EntropyCollapseLimits) -> list[Judgement]:
     """Judge normalised entropy, never raw nats."""
-    entropy = frame["entropy_norm"]
+    entropy, start = share_of_start(frame, memory)
+    used, unknown = stands_in(frame, "entropy_norm"), joint_actions_unknown(frame)
     excuses = joint_entropy_undefined(frame)
     usable = entropy.finite & ~excuses[0].where & ~excuses[1].where
     low, none = usable & (entropy.values < limits.warning), usable & (entropy.values < limits.critical)
@@ -40,13 +50,17 @@ def judge(frame: Frame, memory: Memory, limits: EntropyCollapseLimits) -> list[J
         warning_at=limits.warning,
         critical_at=limits.critical,
     )
-    return [settle(entropy.name, entropy, bounds, excuses=excuses, unknown=[joint_actions_unknown(frame)])]
+    if used is not None:
+        unknown.where &= ~used
+    judgement = settle(entropy.name, entropy, bounds, excuses=excuses, unknown=[unknown], baseline=start)
+    return apart(judgement, used, "entropy")
 
 
 def guard(frame: Frame, memory: Memory, limits: EntropyCollapseLimits) -> DeferralGuard:
     """Defer while entropy stays on the same side of both bounds; returns matter while it is low."""
     sides: dict[str, Sequence[Side] | None] = {"entropy_norm": (limits.warning, limits.critical), EPISODE_RETURN: FREE}
     sides |= {"choice_fraction": (0.0,), "entropy": (), "choices_unknown": same(frame["choices_unknown"])}
+    sides |= {COUNTED: FREE, **held(frame, LOGGED)}
     matters = np.count_nonzero(memory["low"])
     return DeferralGuard(LASTING, {**sides, **(held(frame, AT_BEST) if matters else free(AT_BEST))})
 
@@ -54,7 +68,7 @@ def guard(frame: Frame, memory: Memory, limits: EntropyCollapseLimits) -> Deferr
 def _cells(
     norm: float | None, choice: float | None = 1.0, entropy: float | None = 1.0, *, unknown: bool | None = False
 ) -> dict[str, object]:
-    return {"entropy_norm": norm, "choice_fraction": choice, "entropy": entropy, "choices_unknown": unknown}
+    return {"entropy_norm": norm, "choice_fraction": choice, "entropy": entropy, "choices_unknown": unknown, COUNTED: 8}
 
 
 def _slow(last: float) -> dict[str, object]:
@@ -63,14 +77,18 @@ def _slow(last: float) -> dict[str, object]:
     return _cells(None) | {"entropy_norm": falling, "episode_return_mean": rising}
 
 
+def _log(*entropy: float, unknown: bool | None = True) -> dict[str, object]:
+    return _cells(None, None, None, unknown=unknown) | {"entropy": list(entropy), COUNTED: None}
+
+
 RULE = Rule(
     name="entropy_collapse",
     table="updates",
     panels=("policy.entropy", "heads.head"),
-    columns=("entropy_norm", "choice_fraction", "entropy", "choices_unknown", EPISODE_RETURN),
-    context=("choice_fraction", "entropy", "choices_unknown", EPISODE_RETURN),
-    conditions=(AT_BEST,),
-    memory={"low": zeros},
+    columns=("entropy_norm", "choice_fraction", "entropy", "choices_unknown", COUNTED, EPISODE_RETURN),
+    context=("choice_fraction", "entropy", "choices_unknown", COUNTED, EPISODE_RETURN),
+    conditions=(AT_BEST, LOGGED),
+    memory={"low": zeros, **EARLY_MEMORY},
     limits=EntropyCollapseLimits,
     judge=judge,
     guard=guard,
@@ -93,6 +111,8 @@ RULE = Rule(
         Example("the number of actions is not known", "no_data", _cells(None, choice=None, unknown=True)),
         Example("recorded by a version that did not say so", "not_applicable", _cells(None, choice=None, unknown=None)),
         Example("not recorded", "no_data", _cells(None, choice=None, entropy=None)),
+        Example("the entropy of a log, against its start", "critical", _log(1.3, 1.3, 1.3, 0.02), updates=4),
+        Example("the entropy of a log, of continuous actions", "not_applicable", _log(1.3, unknown=None)),
     ),
     causes=(
         "setting_changed",
@@ -108,6 +128,7 @@ RULE = Rule(
         "gradient_explosion",
     ),
     higher_is_worse=False,
+    statistics={"entropy": ENTROPY_OF_START},
     revision=3,
     restated=(VERDICT,),
 )

@@ -4,8 +4,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from esper_analyze.detector.baselines import EARLY_MEMORY
 from esper_analyze.detector.conditions.applicability import joint_actions_unknown, joint_entropy_undefined
-from esper_analyze.detector.deferral_guards import LASTING, DeferralGuard, same
+from esper_analyze.detector.conditions.shared import held
+from esper_analyze.detector.conditions.stand_ins import (
+    COUNTED,
+    ENTROPY_OF_START,
+    LOGGED,
+    apart,
+    share_of_start,
+    stands_in,
+)
+from esper_analyze.detector.deferral_guards import FREE, LASTING, DeferralGuard, same
 from esper_analyze.detector.rule import Example, Limits, Memory, Rule, limit
 from esper_analyze.detector.signals import Frame
 from esper_analyze.detector.verdict import Bounds, Judgement, settle
@@ -19,19 +29,17 @@ class EntropyLowLimits(Limits):
     escalate: int = limit(0, "information never escalates")
 
 
-def judge(frame: Frame, memory: Memory, limits: EntropyLowLimits) -> list[Judgement]:  # noqa: ARG001
+def judge(frame: Frame, memory: Memory, limits: EntropyLowLimits) -> list[Judgement]:
     """Judge where normalised entropy is low."""
-    entropy = frame["entropy_norm"]
+    entropy, start = share_of_start(frame, memory)
+    used, unknown = stands_in(frame, "entropy_norm"), joint_actions_unknown(frame)
     bounds = Bounds(info=entropy.values < limits.info, warning_at=limits.info)
-    return [
-        settle(
-            entropy.name,
-            entropy,
-            bounds,
-            excuses=joint_entropy_undefined(frame),
-            unknown=[joint_actions_unknown(frame)],
-        )
-    ]
+    excuses = joint_entropy_undefined(frame)
+    if used is not None:
+        unknown.where &= ~used
+    return apart(
+        settle(entropy.name, entropy, bounds, excuses=excuses, unknown=[unknown], baseline=start), used, "entropy"
+    )
 
 
 def guard(frame: Frame, memory: Memory, limits: EntropyLowLimits) -> DeferralGuard:  # noqa: ARG001
@@ -43,6 +51,8 @@ def guard(frame: Frame, memory: Memory, limits: EntropyLowLimits) -> DeferralGua
             "choice_fraction": (0.0,),
             "entropy": (),
             "choices_unknown": same(frame["choices_unknown"]),
+            COUNTED: FREE,
+            **held(frame, LOGGED),
         },
     )
 
@@ -50,15 +60,21 @@ def guard(frame: Frame, memory: Memory, limits: EntropyLowLimits) -> DeferralGua
 def _cells(
     norm: float | None, choice: float | None = 1.0, entropy: float | None = 1.0, *, unknown: bool | None = False
 ) -> dict[str, object]:
-    return {"entropy_norm": norm, "choice_fraction": choice, "entropy": entropy, "choices_unknown": unknown}
+    return {"entropy_norm": norm, "choice_fraction": choice, "entropy": entropy, "choices_unknown": unknown, COUNTED: 8}
+
+
+def _log(*entropy: float, unknown: bool | None = True) -> dict[str, object]:
+    return _cells(None, None, None, unknown=unknown) | {"entropy": list(entropy), COUNTED: None}
 
 
 RULE = Rule(
     name="entropy_low",
     table="updates",
     panels=("policy.entropy",),
-    columns=("entropy_norm", "choice_fraction", "entropy", "choices_unknown"),
-    context=("choice_fraction", "entropy", "choices_unknown"),
+    columns=("entropy_norm", "choice_fraction", "entropy", "choices_unknown", COUNTED),
+    context=("choice_fraction", "entropy", "choices_unknown", COUNTED),
+    conditions=(LOGGED,),
+    memory=EARLY_MEMORY,
     limits=EntropyLowLimits,
     judge=judge,
     guard=guard,
@@ -76,7 +92,10 @@ RULE = Rule(
         Example("the number of actions is not known", "no_data", _cells(None, choice=None, unknown=True)),
         Example("recorded by a version that did not say so", "not_applicable", _cells(None, choice=None, unknown=None)),
         Example("not recorded", "no_data", _cells(None, choice=None, entropy=None)),
+        Example("the entropy of a log, against its start", "info", _log(1.3, 1.3, 1.3, 0.02), updates=4),
+        Example("the entropy of a log, of continuous actions", "not_applicable", _log(1.3, unknown=None)),
     ),
     causes=("numerical_instability",),
     higher_is_worse=False,
+    statistics={"entropy": ENTROPY_OF_START},
 )

@@ -10,10 +10,11 @@ import numpy as np
 from esper_analyze.detector.conditions.applicability import inner_loop_not_measurable
 from esper_analyze.detector.conditions.convergence import AT_BEST, EPISODE_RETURN
 from esper_analyze.detector.conditions.shared import free, held
+from esper_analyze.detector.conditions.stand_ins import COUNTED, LAST_EPOCH, LOGGED, apart, movement, stands_in
 from esper_analyze.detector.deferral_guards import FREE, LASTING, DeferralGuard, Side, same, until
 from esper_analyze.detector.rule import VERDICT, Example, Limits, Memory, Rule, Statistic, limit
 from esper_analyze.detector.signals import Frame
-from esper_analyze.detector.streaks import latest, nothing_yet, streak, zeros
+from esper_analyze.detector.streaks import latest, nothing_yet, streak, tally, zeros
 from esper_analyze.detector.verdict import Bounds, Excuse, Judgement, settle
 
 
@@ -35,7 +36,7 @@ class FrozenUpdateLimits(Limits):
 def judge(frame: Frame, memory: Memory, limits: FrozenUpdateLimits) -> list[Judgement]:
     """Judge the gradient left after clipping, and whether the policy moved at all."""
     idle = Excuse(frame["optimizer_steps"].equals(0.0), "no optimizer step was taken")
-    return [_gradient(frame, limits, idle), _movement(frame, memory, limits, idle)]
+    return [_gradient(frame, limits, idle), *_movement(frame, memory, limits, idle)]
 
 
 def _gradient(frame: Frame, limits: FrozenUpdateLimits, idle: Excuse) -> Judgement:
@@ -57,13 +58,15 @@ def _gradient(frame: Frame, limits: FrozenUpdateLimits, idle: Excuse) -> Judgeme
     return settle(post.name, post, bounds, excuses=[idle, unclipped], needs=needs, judged=left)
 
 
-def _movement(frame: Frame, memory: Memory, limits: FrozenUpdateLimits, idle: Excuse) -> Judgement:
-    kl, choice = frame["kl_k3"], frame["choice_fraction"]
+def _movement(frame: Frame, memory: Memory, limits: FrozenUpdateLimits, idle: Excuse) -> list[Judgement]:
+    kl, used, choice = movement(frame), stands_in(frame, "kl_k3"), frame["choice_fraction"]
     excuses = [inner_loop_not_measurable(frame), Excuse(choice.equals(0.0), "no head had a choice at any step"), idle]
     judged = kl.finite
     for excuse in excuses:
         judged = judged & ~excuse.where
     still = judged & (kl.values <= limits.still)
+    if used is not None:  # a log does not say whether one minibatch makes KL 0 by construction
+        still &= ~used | (tally(judged & (kl.values > limits.moving), memory["moves"]) > 0)
     length = streak(still, judged & ~still, memory["still"])
     moving = judged & (kl.values > limits.moving)
     carried = memory["moving"].copy()
@@ -72,7 +75,8 @@ def _movement(frame: Frame, memory: Memory, limits: FrozenUpdateLimits, idle: Ex
     stuck, learnt = length >= limits.sustained, AT_BEST.holds(frame)
     stopped = still & (before >= limits.moved)
     bounds = Bounds(info=stuck, warning=stopped | (stuck & ~learnt), info_at=limits.still, warning_at=limits.still)
-    return settle(kl.name, kl, bounds, excuses=excuses)
+    missing = None if used is None else LAST_EPOCH
+    return apart(settle(kl.name, kl, bounds, excuses=excuses, missing=missing), used, LAST_EPOCH)
 
 
 def guard(frame: Frame, memory: Memory, limits: FrozenUpdateLimits) -> DeferralGuard:
@@ -80,7 +84,7 @@ def guard(frame: Frame, memory: Memory, limits: FrozenUpdateLimits) -> DeferralG
     sides: dict[str, Sequence[Side] | None] = dict.fromkeys(_cells(None, None, None), (0.0,))
     measurable = same(frame["inner_loop_measurable"])
     watched = sides | {"kl_k3": (limits.still, limits.moving), "inner_loop_measurable": measurable, "max_grad_norm": ()}
-    watched[EPISODE_RETURN] = FREE
+    watched |= {**dict.fromkeys((EPISODE_RETURN, COUNTED, LAST_EPOCH), FREE), **held(frame, LOGGED)}
     if not np.count_nonzero(memory["still"]):
         return DeferralGuard(LASTING, {**watched, **free(AT_BEST)})
     return DeferralGuard(until(memory["still"], limits.sustained), {**watched, **held(frame, AT_BEST)})
@@ -96,6 +100,8 @@ def _cells(pre: float | None, post: float | None, kl: object, steps: int | None 
         "inner_loop_measurable": True,
         "choice_fraction": 1.0,
         EPISODE_RETURN: None,
+        LAST_EPOCH: None,
+        COUNTED: 8,
     }
 
 
@@ -105,8 +111,8 @@ RULE = Rule(
     figures=("losses", "clipping"),
     panels=("policy.kl", "clipping.norm"),
     columns=tuple(_cells(None, None, None)),
-    context=("max_grad_norm", "choice_fraction", EPISODE_RETURN),
-    conditions=(AT_BEST,),
+    context=("max_grad_norm", "choice_fraction", EPISODE_RETURN, LAST_EPOCH, COUNTED),
+    conditions=(AT_BEST, LOGGED),
     limits=FrozenUpdateLimits,
     judge=judge,
     guard=guard,
@@ -125,8 +131,14 @@ RULE = Rule(
         Example("nothing has moved for three updates", "warning", _cells(3.0, 0.5, [0.0] * 3), updates=3),
         Example("no step was taken", "not_applicable", _cells(None, None, 0.0, steps=0)),
         Example("not recorded", "no_data", _cells(None, None, None)),
+        Example(
+            "the last epochs of a log do not move",
+            "warning",
+            {"kl_k3": None, LAST_EPOCH: [0.01, 0.0, 0.0, 0.0], COUNTED: None},
+            updates=4,
+        ),
     ),
-    memory={"still": zeros, "moving": zeros, "moved": nothing_yet},
+    memory={"moves": zeros, "still": zeros, "moving": zeros, "moved": nothing_yet},
     causes=("setting_changed", "numerical_instability", "spike_then_silence", "kl_spike"),
     follows=("gradient_explosion",),
     higher_is_worse=False,

@@ -24,10 +24,13 @@ METRICS = ("c_env_rms_max", "c_rms", "h_rms")
 class LstmExplosionLimits(Limits):
     """Bounds on root mean squares of the state."""
 
-    warning: float = limit(5.0, "rms above 5: tanh of a state of 5 is 0.9999, its gradient 2e-4", at_least=0.0)
-    critical: float = limit(
-        10.0, "rms above 10: the gradient of tanh there, 8e-9, is below float32's 6e-8", at_least=0.0
+    info: float = limit(5.0, "rms above 5: tanh of a state of 5 is 0.9999, its gradient 2e-4", at_least=0.0)
+    warning: float = limit(
+        50.0,
+        "a cell state grows by at most 1 a step: memories that count reach 20 in sound trainings of the fault bench",
+        at_least=0.0,
     )
+    critical: float = limit(200.0, "a state that counts every step of 200 without forgetting", at_least=0.0)
     growth: float = limit(
         3.0, "times its own level: in sound runs a cell state grows slowly as episodes get longer", at_least=0.0
     )
@@ -50,13 +53,14 @@ def judge(frame: Frame, memory: Memory, limits: LstmExplosionLimits) -> list[Jud
         early = early_level(signal.values, signal.finite, _named(memory, metric), limits.early_updates)
         level = recent_median(signal.values, signal.finite, memory, f"{metric}_level")
         level = np.where(np.isnan(level), early, level)
-        out, far = (signal.finite & (signal.values > factor * by) for by in (limits.warning, limits.critical))
+        bound = (limits.info, limits.warning, limits.critical)
+        beyond, out, far = (signal.finite & (signal.values > factor * by) for by in bound)
         grown = signal.values > limits.growth * level
         bounds = Bounds(
-            info=out,
+            info=beyond,
             warning=(recent(out & grown, memory[metric], limits.window) >= limits.window_hits) & ~harmless,
             critical=(recent(far & grown, memory[f"{metric}_far"], limits.window) >= limits.window_hits) & ~harmless,
-            info_at=factor * limits.warning,
+            info_at=factor * limits.info,
             warning_at=np.fmax(factor * limits.warning, limits.growth * level),
             critical_at=np.fmax(factor * limits.critical, limits.growth * level),
         )
@@ -73,7 +77,7 @@ def guard(frame: Frame, memory: Memory, limits: LstmExplosionLimits) -> Deferral
     if any(np.count_nonzero(memory[name]) for metric in METRICS for name in (metric, f"{metric}_far")):
         return None
     factors = {metric: limits.one_environment if metric == METRICS[0] else 1.0 for metric in METRICS}
-    lowest = min(limits.warning, limits.critical)
+    lowest = min(limits.info, limits.warning, limits.critical)
     if any(np.count_nonzero(frame[name].values > by * lowest) for name, by in factors.items()):
         return None
     sides = {name: (by * lowest,) for name, by in factors.items()}
@@ -109,11 +113,12 @@ RULE = Rule(
         Example("in range", "ok", _cells(1.2)),
         Example("one environment is further out than the rest", "ok", _cells(7.0)),
         Example("out once", "info", _cells(*[1.0] * 10, 12.0), updates=11),
-        Example("one environment is out", "warning", _cells(*[1.0] * 10, *[12.0] * 3), updates=13),
-        Example("all are out", "warning", _cells(*[1.0] * 13, c=[1.0] * 10 + [8.0] * 3), updates=13),
-        Example("far out", "critical", _cells(*[1.0] * 13, c=[1.0] * 10 + [12.0] * 3), updates=13),
-        Example("it grew slowly", "info", _cells(*[1.0] * 120, c=[1.0 + 0.1 * i for i in range(120)]), updates=120),
-        Example("and returns rose", "info", _cells(*[1.0] * 10, *[12.0] * 3) | RISING, updates=13),
+        Example("a memory that counts", "info", _cells(*[1.0] * 10, *[24.0] * 3), updates=13),
+        Example("one environment is out", "warning", _cells(*[1.0] * 10, *[120.0] * 3), updates=13),
+        Example("all are out", "warning", _cells(*[1.0] * 13, c=[1.0] * 10 + [80.0] * 3), updates=13),
+        Example("far out", "critical", _cells(*[1.0] * 13, c=[1.0] * 10 + [250.0] * 3), updates=13),
+        Example("it grew slowly", "info", _cells(*[1.0] * 120, c=[1.0 + 0.5 * i for i in range(120)]), updates=120),
+        Example("and returns rose", "info", _cells(*[1.0] * 10, *[120.0] * 3) | RISING, updates=13),
         Example("NaN never passes", "critical", _cells(float("nan"))),
         Example("not recorded", "no_data", _cells(None)),
     ),
@@ -127,6 +132,6 @@ RULE = Rule(
         "kl_spike",
         "gradient_explosion",
     ),
-    revision=3,
+    revision=4,
     restated=("threshold", "baseline", VERDICT),
 )

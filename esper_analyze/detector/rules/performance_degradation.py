@@ -9,6 +9,7 @@ import numpy as np
 from esper_analyze.detector.baselines import EARLY_MEMORY, early_level
 from esper_analyze.detector.best_level import EPISODES, FIRST, LEVEL_MEMORY, UPDATES, below_best
 from esper_analyze.detector.conditions.convergence import EARLY_UPDATES, EPISODE_RETURN
+from esper_analyze.detector.conditions.stand_ins import COUNTED, LOGGED, SMOOTHED, SMOOTHING_MEMORY, smoothing
 from esper_analyze.detector.rule import VERDICT, Example, Limits, Memory, Rule, Statistic, WarmUp, limit
 from esper_analyze.detector.signals import Frame
 from esper_analyze.detector.verdict import Bounds, Judgement, settle
@@ -38,8 +39,9 @@ def judge(frame: Frame, memory: Memory, limits: PerformanceDegradationLimits) ->
     least = min(limits.info, limits.warning, limits.critical)
     level = below_best(returns, frame[EPISODES_FINISHED], memory, least)
     drop, best = level.best - level.mean, level.best
+    error = level.error * smoothing(frame, frame[EPISODES_FINISHED], EPISODES, memory)
     scale = np.fmax(np.abs(best), np.abs(best - early))
-    clear = (drop > 0) & (drop > limits.noise * level.error)
+    clear = (drop > 0) & (drop > limits.noise * error)
     bounds = Bounds(
         info=clear & (drop >= limits.info * scale),
         warning=clear & (drop >= limits.warning * scale),
@@ -53,7 +55,7 @@ def judge(frame: Frame, memory: Memory, limits: PerformanceDegradationLimits) ->
 
 
 def _cells(*values: float | None, episodes: int | None = 10) -> dict[str, object]:
-    return {EPISODE_RETURN: list(values), EPISODES_FINISHED: episodes}
+    return {EPISODE_RETURN: list(values), EPISODES_FINISHED: episodes, COUNTED: 8}
 
 
 RULE = Rule(
@@ -61,8 +63,9 @@ RULE = Rule(
     table="updates",
     figures=("returns",),
     panels=("returns.return",),
-    columns=(EPISODE_RETURN, EPISODES_FINISHED),
-    context=(EPISODES_FINISHED,),
+    columns=(EPISODE_RETURN, EPISODES_FINISHED, *SMOOTHED),
+    context=(EPISODES_FINISHED, *SMOOTHED),
+    conditions=(LOGGED,),
     limits=PerformanceDegradationLimits,
     warm_up=WARM_UP,
     judge=judge,
@@ -93,7 +96,7 @@ RULE = Rule(
         Example("too early to say", "not_applicable", _cells(*[10.0] * 5), updates=5),
         Example("no episode finished", "no_data", _cells(None)),
     ),
-    memory={**EARLY_MEMORY, **LEVEL_MEMORY},
+    memory={**EARLY_MEMORY, **LEVEL_MEMORY, **SMOOTHING_MEMORY},
     causes=(
         "observations_changed",
         "parameters_changed",

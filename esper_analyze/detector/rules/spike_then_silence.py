@@ -7,7 +7,17 @@ from dataclasses import dataclass
 import numpy as np
 
 from esper_analyze.detector.conditions.applicability import inner_loop_not_measurable
-from esper_analyze.detector.deferral_guards import DeferralGuard, same, until
+from esper_analyze.detector.conditions.shared import held
+from esper_analyze.detector.conditions.stand_ins import (
+    COUNTED,
+    LAST_EPOCH,
+    LAST_EPOCH_FACTOR,
+    LOGGED,
+    apart,
+    movement,
+    stands_in,
+)
+from esper_analyze.detector.deferral_guards import FREE, DeferralGuard, same, until
 from esper_analyze.detector.rule import Example, Limits, Memory, Rule, Statistic, limit
 from esper_analyze.detector.signals import Frame
 from esper_analyze.detector.streaks import latest, nothing_yet, streak, tally, zeros
@@ -27,36 +37,41 @@ class SpikeThenSilenceLimits(Limits):
 
 def judge(frame: Frame, memory: Memory, limits: SpikeThenSilenceLimits) -> list[Judgement]:
     """Judge silent updates: critical when a spike, or a KL that is not finite, came shortly before the silence."""
-    kl = frame["kl_k3"]
+    kl, used = movement(frame), stands_in(frame, "kl_k3")
+    largest = limits.spike if used is None else np.where(used, LAST_EPOCH_FACTOR * limits.spike, limits.spike)
     excuse = inner_loop_not_measurable(frame)
     judged = ~kl.null & ~excuse.where
     silent = judged & kl.finite & (kl.values < limits.silence)
-    spike = judged & (kl.nonfinite | (kl.values > limits.spike))
+    spike = judged & (kl.nonfinite | (kl.values > largest))
     number = tally(judged, memory["number"])
     length = streak(silent, judged & ~silent, memory["silent"])
     last_spike = latest(number.astype(np.float64), spike, memory["last_spike"])
     size = latest(kl.values, spike, memory["size"])
     hushed = (length >= limits.updates) & (number - length - last_spike < limits.reach)
     bounds = Bounds(critical=hushed, critical_at=limits.silence)
-    return [settle("kl_k3", kl, bounds, excuses=[excuse], baseline=size)]
+    missing = None if used is None else LAST_EPOCH
+    return apart(settle("kl_k3", kl, bounds, excuses=[excuse], baseline=size, missing=missing), used, LAST_EPOCH)
 
 
 def guard(frame: Frame, memory: Memory, limits: SpikeThenSilenceLimits) -> DeferralGuard:
     """Defer while KL stays on the same side of both bounds; while it is silent, the spike stays as long ago."""
     measurable = same(frame["inner_loop_measurable"])
     lasting = until(memory["silent"], limits.updates)
-    return DeferralGuard(lasting, {"kl_k3": (limits.silence, limits.spike), "inner_loop_measurable": measurable})
+    sides = {"kl_k3": (limits.silence, limits.spike), "inner_loop_measurable": measurable}
+    return DeferralGuard(lasting, {**sides, COUNTED: FREE, LAST_EPOCH: FREE, **held(frame, LOGGED)})
 
 
 def _cells(*values: float | None, measurable: bool = True) -> dict[str, object]:
-    return {"kl_k3": list(values), "inner_loop_measurable": measurable}
+    return {"kl_k3": list(values), "inner_loop_measurable": measurable, COUNTED: 8}
 
 
 RULE = Rule(
     name="spike_then_silence",
     table="updates",
     panels=("policy.kl",),
-    columns=("kl_k3", "inner_loop_measurable"),
+    columns=("kl_k3", "inner_loop_measurable", LAST_EPOCH, COUNTED),
+    context=(LAST_EPOCH, COUNTED),
+    conditions=(LOGGED,),
     limits=SpikeThenSilenceLimits,
     judge=judge,
     guard=guard,
@@ -76,10 +91,18 @@ RULE = Rule(
         Example("silence without a spike", "ok", _cells(0.01, 0.0, 0.0, 0.0), updates=4),
         Example("one epoch of one minibatch", "not_applicable", _cells(0.0, measurable=False)),
         Example("not recorded", "no_data", _cells(None)),
+        Example(
+            "the last epochs of a log",
+            "critical",
+            {"kl_k3": None, LAST_EPOCH: [0.01, 3.0, 0.0, 0.0], COUNTED: None},
+            updates=4,
+        ),
     ),
     memory={"number": zeros, "silent": zeros, "last_spike": lambda k: np.full(k, -np.inf), "size": nothing_yet},
     causes=("numerical_instability", "kl_spike"),
     confirmed_by="updates",
     higher_is_worse=False,
-    statistics={"kl_k3": Statistic("kl_k3", "nats", baseline="the spike before it", column="kl_k3")},
+    statistics={
+        name: Statistic(name, "nats", baseline="the spike before it", column=name) for name in ("kl_k3", LAST_EPOCH)
+    },
 )

@@ -13,11 +13,19 @@ from esper_analyze.detector.conditions.applicability import RETURNS, returns_har
 from esper_analyze.detector.conditions.convergence import AT_BEST, EPISODE_RETURN
 from esper_analyze.detector.conditions.rewards import REWARDS, UNREWARDED, nothing_rewarded
 from esper_analyze.detector.conditions.shared import free, held
+from esper_analyze.detector.conditions.stand_ins import (
+    COUNTED,
+    LOGGED,
+    VALUE_LOG,
+    VALUE_MEMORY,
+    unexplained,
+    value_error,
+)
 from esper_analyze.detector.deferral_guards import FREE, DeferralGuard, Side, before, until
 from esper_analyze.detector.rule import VERDICT, Example, Limits, Memory, Rule, Statistic, limit
 from esper_analyze.detector.signals import Floats, Frame, Ints, Signal
 from esper_analyze.detector.streaks import streak, tally, zeros
-from esper_analyze.detector.verdict import Bounds, Judgement, settle
+from esper_analyze.detector.verdict import Bounds, Judgement, excused, settle
 
 _SOURCE = "by phase of training: a critic is bad at first and must improve (from a review of a PPO code base)"
 
@@ -56,13 +64,13 @@ def judge(frame: Frame, memory: Memory, limits: ValueCollapseLimits) -> list[Jud
     Where returns are at their best it is information: what is left of their variance is noise that no critic explains.
     """
     ev = frame["explained_variance"]
-    excuses = [returns_hardly_vary(frame, limits.spread), nothing_rewarded(frame)]
-    usable = ev.finite & ~excuses[0].where & ~excuses[1].where
+    excuses = [returns_hardly_vary(frame, limits.spread), nothing_rewarded(frame), *unexplained(frame, memory)]
+    usable = ev.finite & ~excused(excuses)
     bound = bound_of_phase(frame, memory, limits)
     early = early_level(ev.values, usable, memory, limits.early_updates)
     stuck = usable & ~(ev.values > early)
     low = stuck & (ev.values < bound)
-    error = frame["value_nrmse"]
+    error = value_error(frame)
     named = {name: memory[f"error_{name}"] for name in EARLY_MEMORY}
     worse = limits.worse * early_level(error.values, usable & error.finite, named, limits.early_updates)
     off = low & ~(error.values <= np.fmax(limits.error, worse))
@@ -124,9 +132,9 @@ def guard(frame: Frame, memory: Memory, limits: ValueCollapseLimits) -> Deferral
         ev.name: (enough,),
         progress.name: tuple(_PHASES),
         "value_nrmse": FREE,
-        **dict.fromkeys((EPISODE_RETURN, *REWARDS), FREE),
+        **dict.fromkeys((EPISODE_RETURN, *REWARDS, *VALUE_LOG), FREE),
         **free(AT_BEST),
-        **held(frame, UNREWARDED),
+        **held(frame, UNREWARDED, LOGGED),
     }
     if np.count_nonzero(usable & ~(ev.values > enough)):
         sides |= {
@@ -145,7 +153,7 @@ def _cells(
     *values: float | None, progress: float | None = 0.5, low: bool = False, error: object = 2.0
 ) -> dict[str, object]:
     scale = {"value_nrmse": error, "return_variance": 4.0, "return_mean": 10.0}
-    return {"explained_variance": list(values), "progress": progress, "ev_low_variance": low, **scale}
+    return {"explained_variance": list(values), "progress": progress, "ev_low_variance": low, COUNTED: 8, **scale}
 
 
 def _learnt() -> dict[str, object]:
@@ -157,9 +165,9 @@ RULE = Rule(
     table="updates",
     figures=("value",),
     panels=("value.explained",),
-    columns=("explained_variance", "progress", "value_nrmse", *RETURNS, EPISODE_RETURN, *REWARDS),
-    context=("progress", "value_nrmse", *RETURNS, EPISODE_RETURN, *REWARDS),
-    conditions=(AT_BEST, UNREWARDED),
+    columns=("explained_variance", "progress", "value_nrmse", *RETURNS, EPISODE_RETURN, *REWARDS, *VALUE_LOG),
+    context=("progress", "value_nrmse", *RETURNS, EPISODE_RETURN, *REWARDS, *VALUE_LOG),
+    conditions=(AT_BEST, UNREWARDED, LOGGED),
     limits=ValueCollapseLimits,
     judge=judge,
     guard=guard,
@@ -194,6 +202,7 @@ RULE = Rule(
         "updates": zeros,
         **EARLY_MEMORY,
         **{f"error_{name}": first for name, first in EARLY_MEMORY.items()},
+        **VALUE_MEMORY,
     },
     causes=(
         "observations_changed",

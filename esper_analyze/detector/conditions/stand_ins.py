@@ -1,0 +1,157 @@
+"""What the logs of other tools have in place of a column that the recorder measures.
+
+A rule judges the stand-in by bounds of its own and under its own name, so that a finding says what was judged. Runs
+that the recorder wrote have the column itself, or lack it for a reason, and are never judged by a stand-in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+import numpy as np
+
+from esper_analyze.detector.baselines import First, early_level
+from esper_analyze.detector.rule import Condition, Memory, Statistic
+from esper_analyze.detector.signals import Bools, Floats, Frame, Signal
+from esper_analyze.detector.streaks import blank, nothing_yet, previous, zeros
+from esper_analyze.detector.verdict import Excuse, Judgement, Verdict
+
+COUNTED = "minibatches"
+"""The recorder counts minibatches; no logger that is imported does."""
+VALUE_LOG = (COUNTED, "value_loss", "env_steps")
+"""The columns that rules on the critic read of a log besides their own."""
+KL, LAST_EPOCH = "kl_k3", "kl_k3_last_epoch"
+LAST_EPOCH_FACTOR = 2.0
+"""In 159 sound trainings (known half of the fault bench) the last epoch's mean is 1.7 to 2.9 times the update's."""
+
+
+def _logged(frame: Frame, memory: Memory) -> Bools:
+    """Return where no minibatch has been counted so far."""
+    counted = ~frame[COUNTED].null
+    if np.count_nonzero(counted) == counted.size and counted.size:
+        memory["counted"][:] = 1
+        return ~counted
+    so_far = np.logical_or.accumulate(np.concatenate([memory["counted"][None] > 0, counted]), axis=0)[1:]
+    if len(so_far):
+        memory["counted"][:] = so_far[-1]
+    return ~so_far
+
+
+LOGGED = Condition("logged", (COUNTED,), _logged, "the run is the log of another tool", {"counted": zeros})
+
+
+def stands_in(frame: Frame, measured: str) -> Bools | None:
+    """Return where another column stands in for ``measured``, [n, k]; None where it does nowhere."""
+    if frame[measured].all_finite:
+        return None
+    used: Bools = LOGGED.holds(frame) & frame[measured].null
+    return used if np.count_nonzero(used) else None
+
+
+def filled_by(frame: Frame, measured: str, stand_in: Signal) -> Signal:
+    """Return the column ``measured`` with ``stand_in`` where that stands in for it."""
+    signal, used = frame[measured], stands_in(frame, measured)
+    if used is None:
+        return signal
+    values = np.where(used, stand_in.values, signal.values)
+    return Signal(measured, values, np.where(used, stand_in.null, signal.null))
+
+
+def movement(frame: Frame) -> Signal:
+    """Return how far each update moved the policy: ``kl_k3``, or in a log the mean over the last epoch."""
+    return filled_by(frame, KL, frame[LAST_EPOCH])
+
+
+def value_error(frame: Frame) -> Signal:
+    """Return ``value_nrmse``, or in a log its least value: √(1 − explained variance), as if there were no bias."""
+    ev = frame["explained_variance"]
+    least = Signal("value_nrmse", np.sqrt(np.maximum(1.0 - ev.values, 0.0)), ev.null)
+    return filled_by(frame, "value_nrmse", least)
+
+
+def apart(judgement: Judgement, used: Bools | None, stand_in: str) -> list[Judgement]:
+    """Return ``judgement``, its cells judged by the column ``stand_in`` under that name."""
+    if used is None:
+        return [judgement]
+    absent = np.int8(Verdict.ABSENT)
+    return [
+        replace(judgement, code=np.where(used, absent, judgement.code)),
+        replace(judgement, metric=stand_in, code=np.where(used, judgement.code, absent)),
+    ]
+
+
+ENTROPY_OF_START = Statistic("entropy as a share of its first updates", baseline="mean of the first updates, nats")
+ENTROPY_START = 3
+"""Updates whose mean entropy is that of a policy before it learnt: close to the most that its actions allow."""
+
+
+def share_of_start(frame: Frame, memory: Memory) -> tuple[Signal, Floats]:
+    """Return ``entropy_norm``, or in a log the entropy as a share of its first updates; and the mean of those, nats.
+
+    The share says nothing of continuous actions, whose entropy has no zero. Needs ``EARLY_MEMORY``.
+    """
+    norm, used = frame["entropy_norm"], stands_in(frame, "entropy_norm")
+    if used is None:
+        return norm, np.broadcast_to(np.nan, norm.values.shape)
+    entropy = frame["entropy"]
+    start = early_level(entropy.values, used & entropy.finite, memory, ENTROPY_START)
+    share = Signal("entropy_norm", entropy.values / start, entropy.null)
+    return filled_by(frame, "entropy_norm", share), np.where(used, start, np.nan)
+
+
+VALUE_MEMORY: Mapping[str, First] = {"largest_variance": blank, "steps_before": nothing_yet}
+"""The memory that ``unexplained`` needs."""
+SETTLED = 1e-3
+"""Share of the largest variance of returns so far below which returns hardly vary: 0.03 of their standard deviation."""
+FEW_STEPS = 64
+"""Environment steps of an update below which the returns of a rollout vary too little to be explained."""
+
+
+def unexplained(frame: Frame, memory: Memory) -> list[Excuse]:
+    """Excuse updates of a log whose explained variance says nothing: few steps, or returns that hardly vary any more.
+
+    From 1 − EV = Var(R − V) / Var(R) and a value loss of Var(R − V): Var(R) is about value_loss / (1 − EV). A factor
+    in the value loss changes nothing; clipped value losses, and targets that are normalised anew, do.
+    """
+    used = stands_in(frame, "return_variance")
+    if used is None:
+        return []
+    loss, ev, steps = frame["value_loss"], frame["explained_variance"], frame["env_steps"]
+    known = used & loss.finite & ev.finite & (ev.values < 1.0) & (loss.values >= 0.0)
+    variance = np.where(known, loss.values / (1.0 - ev.values), 0.0)
+    largest = np.maximum.accumulate(np.concatenate([memory["largest_variance"][None], variance]))[1:]
+    if len(largest):
+        memory["largest_variance"][:] = largest[-1]
+    taken = steps.values - previous(steps.values, steps.finite, memory["steps_before"])
+    return [
+        Excuse(used & steps.finite & (taken < FEW_STEPS), "of so few steps explained variance says nothing"),
+        Excuse(
+            known & (variance < SETTLED * largest),
+            "value loss and explained variance say that the returns hardly vary any more",
+        ),
+    ]
+
+
+SMOOTHING_MEMORY: Mapping[str, First] = {"steps_before": nothing_yet}
+"""The memory that ``smoothing`` needs."""
+SMOOTHED = ("env_steps", "episode_length_mean", COUNTED)
+"""The columns that ``smoothing`` reads besides those of returns."""
+WINDOW = 100
+"""Episodes whose mean return Stable-Baselines3, rsl_rl, rl_games and OpenAI baselines log at every update."""
+
+
+def smoothing(frame: Frame, finished: Signal, level: int, memory: Memory) -> Floats | float:
+    """Return by how much the steps between logged returns understate the error of a mean of ``level`` of them.
+
+    A log without the number of episodes has the mean of the last ``WINDOW``, of which m = steps / length are new. Its
+    steps have a variance of 2 m / W² of an episode's, the mean of L such values one of about 1 / (W + L m).
+    """
+    if not np.count_nonzero(LOGGED.holds(frame)):
+        return 1.0
+    steps, length = frame["env_steps"], frame["episode_length_mean"]
+    taken = steps.values - previous(steps.values, steps.finite, memory["steps_before"])
+    new = np.where(steps.finite & length.finite & finished.null & (taken > 0.0), taken / length.values, WINDOW)
+    new = np.clip(new, 1.0, WINDOW)
+    factor: Floats = np.sqrt(level * WINDOW**2 / (new * (WINDOW + level * new)))
+    return np.where(new < WINDOW, np.maximum(factor, 1.0), 1.0)
