@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from esper_analyze.detector.conditions.stand_ins import LAST_EPOCH, LOGGED, VALUE_LOG
 from esper_analyze.detector.deferral_guards import (
     BROKEN,
     FREE,
@@ -247,6 +248,14 @@ VARY_SIDES = {"ev_low_variance": [0.0], "return_variance": "?", "return_mean": "
 """Those of ``returns_held``, which has tests of its own."""
 
 
+def _of_logs(rule: Rule) -> dict[str, Any]:
+    """Return what every rule with a stand-in for logs of other tools promises of a run that the recorder wrote."""
+    if LOGGED not in rule.conditions:
+        return {}
+    of_logs = {LAST_EPOCH, *VALUE_LOG} & set(rule.columns)
+    return {LOGGED.key: [0.0], **dict.fromkeys(of_logs, "any")}
+
+
 def _of_fixed_bounds() -> list[Promise]:
     """Rules that compare cells with bounds and count nothing: the same promise at any time."""
     entropy = {"entropy_norm": 0.7, "choice_fraction": 1.0, "entropy": 1.0, "choices_unknown": False}
@@ -479,7 +488,7 @@ def _of_windows() -> list[Promise]:
     result.append(Promise("lstm_explosion", calm | {"h_rms": [*[0.5] * 9, None]}, 10, LASTING, sides))
     for metric in calm:
         result += [Promise("lstm_explosion", calm | {metric: 15.0}, n, None) for n in (1, 5, 60)]
-        once = calm | {metric: [*[0.5] * 10, 15.0, *[0.5] * 50]}  # as long as the window may be
+        once = calm | {metric: [*[0.5] * 10, 150.0, *[0.5] * 50]}  # as long as the window may be
         result += [Promise("lstm_explosion", once, n, updates, sides) for n, updates in ((59, None), (60, LASTING))]
 
     slot = {
@@ -1020,8 +1029,9 @@ def test_a_guard_promises_as_much_as_the_definition_of_its_rule_allows(promise: 
         return
     assert actual is not None
     assert min(actual.updates, 100) == min(promise.updates, 100)
-    assert set(actual.sides) == set(promise.sides)
-    for name, expected in promise.sides.items():
+    expected_sides = {**_of_logs(BY_RULE[promise.rule]), **promise.sides}
+    assert set(actual.sides) == set(expected_sides)
+    for name, expected in expected_sides.items():
         sides = actual.sides[name]
         if expected == "?":
             assert sides is not FREE

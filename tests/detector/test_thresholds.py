@@ -167,7 +167,7 @@ SHARES = (
     "clip_saturation.critical", "advantage_outlier.info", "advantage_outlier.warning", "gradient_drift.info",
     "clipping_always.fraction", "kl_spike.usual", "clip_saturation.moved", "frozen_update.moving",
     "lstm_explosion.growth", "value_collapse.worse", "lstm_explosion.info", "lstm_explosion.warning",
-    "lstm_explosion.critical", "lstm_saturation.info", "kl_spike.last_epoch",
+    "lstm_explosion.critical", "lstm_saturation.info",
     "setting_changed.change", "setting_changed.ended",
     "setting_changed.fall", "setting_changed.discount", "optimizer_restarted.lost", "returns_inconsistent.exact",
     "returns_inconsistent.broken", "returns_inconsistent.continued", "returns_inconsistent.gamma",

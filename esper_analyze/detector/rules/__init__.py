@@ -13,6 +13,8 @@ from esper_analyze.detector.rules.data_lost import RULE as DATA_LOST
 from esper_analyze.detector.rules.ends_ignored import RULE as ENDS_IGNORED
 from esper_analyze.detector.rules.entropy_collapse import RULE as ENTROPY_COLLAPSE
 from esper_analyze.detector.rules.entropy_low import RULE as ENTROPY_LOW
+from esper_analyze.detector.rules.entropy_rises import RULE as ENTROPY_RISES
+from esper_analyze.detector.rules.entropy_stuck import RULE as ENTROPY_STUCK
 from esper_analyze.detector.rules.environments_alike import RULE as ENVIRONMENTS_ALIKE
 from esper_analyze.detector.rules.episodes_stopped import RULE as EPISODES_STOPPED
 from esper_analyze.detector.rules.first_ratio import RULE as FIRST_RATIO
@@ -72,6 +74,8 @@ RULES: tuple[Rule, ...] = (
     FROZEN_UPDATE,
     ENTROPY_LOW,
     ENTROPY_COLLAPSE,
+    ENTROPY_RISES,
+    ENTROPY_STUCK,
     RATIO_EXPLOSION,
     RATIO_COLLAPSE,
     CLIP_SATURATION,

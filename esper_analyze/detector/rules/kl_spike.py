@@ -13,7 +13,6 @@ from esper_analyze.detector.conditions.shared import held
 from esper_analyze.detector.conditions.stand_ins import (
     COUNTED,
     LAST_EPOCH,
-    LAST_EPOCH_FACTOR,
     LOGGED,
     apart,
     movement,
@@ -53,35 +52,29 @@ class KlSpikeLimits(Limits):
     critical: float = limit(0.5, "at once (set by design)", at_least=0.0)
     target_factor: float = limit(1.5, "Stable-Baselines3 stops an epoch above 1.5 × target_kl", at_least=0.0)
     target_updates: int = limit(3, "3 updates in a row (set by design)", at_least=1)
-    last_epoch: float = limit(
-        LAST_EPOCH_FACTOR,
-        "times all bounds for the last epoch's mean, which logs of other tools have: 1.7 to 2.9 times the update's",
-        at_least=0.0,
-    )
     escalate: int = limit(10, "10 updates of detail for ratio and KL (set by design)")
 
 
 def judge(frame: Frame, memory: Memory, limits: KlSpikeLimits) -> list[Judgement]:
     """Judge kl_k3: a single crossing is information, repeated ones a warning, a large one critical."""
     kl, target, used = movement(frame), frame["target_kl"], stands_in(frame, "kl_k3")
-    scale = 1.0 if used is None else np.where(used, limits.last_epoch, 1.0)
     excuse = inner_loop_not_measurable(frame)
     usable = kl.finite & ~excuse.where
     level = recent_median(kl.values, usable, memory, "level")
-    crossed = usable & (kl.values > limits.warning * scale)
+    crossed = usable & (kl.values > limits.warning)
     far = crossed & ~(kl.values <= limits.usual * level)
     hits = recent(far, memory["far"], limits.window)
-    goal = np.where(target.finite, limits.target_factor * target.values, np.inf) * scale
+    goal = np.where(target.finite, limits.target_factor * target.values, np.inf)
     over = usable & (kl.values > goal)
     sustained = streak(over, usable & ~over, memory["over"]) >= limits.target_updates
     often = hits >= limits.window_hits
     bounds = Bounds(
         info=crossed,
         warning=often | sustained,
-        critical=usable & (kl.values > limits.critical * scale),
-        info_at=limits.warning * scale,
-        warning_at=np.where(sustained & ~often, goal, np.fmax(limits.warning * scale, limits.usual * level)),
-        critical_at=limits.critical * scale,
+        critical=usable & (kl.values > limits.critical),
+        info_at=limits.warning,
+        warning_at=np.where(sustained & ~often, goal, np.fmax(limits.warning, limits.usual * level)),
+        critical_at=limits.critical,
     )
     missing = None if used is None else LAST_EPOCH
     return apart(settle("kl_k3", kl, bounds, excuses=[excuse], missing=missing), used, LAST_EPOCH)
@@ -136,8 +129,8 @@ RULE = Rule(
         Example("far too far", "critical", _cells(0.9), updates=1),
         Example("over the target three times", "warning", _cells(0.02, 0.02, 0.02, target=0.01), updates=3),
         Example("not recorded", "no_data", _cells(None), updates=1),
-        Example("a log's last epoch, twice above double the bound", "warning", _log(0.01, 0.3, 0.3), updates=3),
-        Example("a log's last epoch, far too far", "critical", _log(0.01, 1.5), updates=2),
+        Example("a log's last epoch, twice", "warning", _log(0.01, 0.15, 0.15), updates=3),
+        Example("a log's last epoch, far too far", "critical", _log(0.01, 0.9), updates=2),
     ),
     memory={"far": window(LONGEST), "over": zeros, **recent_median_memory("level")},
     causes=(

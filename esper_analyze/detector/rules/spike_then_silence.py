@@ -11,7 +11,6 @@ from esper_analyze.detector.conditions.shared import held
 from esper_analyze.detector.conditions.stand_ins import (
     COUNTED,
     LAST_EPOCH,
-    LAST_EPOCH_FACTOR,
     LOGGED,
     apart,
     movement,
@@ -38,11 +37,10 @@ class SpikeThenSilenceLimits(Limits):
 def judge(frame: Frame, memory: Memory, limits: SpikeThenSilenceLimits) -> list[Judgement]:
     """Judge silent updates: critical when a spike, or a KL that is not finite, came shortly before the silence."""
     kl, used = movement(frame), stands_in(frame, "kl_k3")
-    largest = limits.spike if used is None else np.where(used, LAST_EPOCH_FACTOR * limits.spike, limits.spike)
     excuse = inner_loop_not_measurable(frame)
     judged = ~kl.null & ~excuse.where
     silent = judged & kl.finite & (kl.values < limits.silence)
-    spike = judged & (kl.nonfinite | (kl.values > largest))
+    spike = judged & (kl.nonfinite | (kl.values > limits.spike))
     number = tally(judged, memory["number"])
     length = streak(silent, judged & ~silent, memory["silent"])
     last_spike = latest(number.astype(np.float64), spike, memory["last_spike"])
