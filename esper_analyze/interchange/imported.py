@@ -37,6 +37,14 @@ class ImportLosses:
         if where and len(loss.where) <= _NAMED:
             loss.where.append(where)
 
+    def add(self, others: ImportLosses) -> None:
+        """Count what ``others`` counted."""
+        for kind, loss in others._kinds.items():
+            mine = self._kinds.setdefault(kind, _CountedLoss(loss.what, loss.update))
+            mine.counted += loss.counted
+            mine.lost += loss.lost
+            mine.where = (mine.where + loss.where)[: _NAMED + 1]
+
     @property
     def lost(self) -> int:
         """Rows that the source lacks."""
@@ -59,13 +67,25 @@ def _sentence(loss: _CountedLoss) -> str:
     return f"{loss.counted:,} × {loss.what}" + (f": {places}" if places else "")
 
 
+@dataclass(frozen=True, slots=True)
+class ImportedAttempt:
+    """A restart: ``first`` is its first update, ``superseded`` the rows by table that it logged again.
+
+    These are rows of the attempt before it, from ``first`` on.
+    """
+
+    first: int
+    superseded: dict[str, list[Row]]
+
+
 @dataclass(slots=True)
 class Imported:
     """One source, read.
 
     ``facts`` go into run.json. ``rows`` are by table, without rank and seq. ``columns`` maps our columns to the name in
     the source and, after a semicolon, how its number differs from what the column declares. ``left_out`` maps names in
-    the source to why they are in no column. ``foreign`` is what the source's own detector said.
+    the source to why they are in no column. ``foreign`` is what the source's own detector said. ``remarks``: how the
+    files of the source were put together, in sentences. ``attempts``: those after the first, none without a restart.
     """
 
     format: str
@@ -75,6 +95,8 @@ class Imported:
     left_out: dict[str, str] = field(default_factory=dict)
     losses: ImportLosses = field(default_factory=ImportLosses)
     foreign: list[Finding] = field(default_factory=list)
+    remarks: list[str] = field(default_factory=list)
+    attempts: list[ImportedAttempt] = field(default_factory=list)
 
     def add(self, table: str, row: Row) -> Row:
         """Add one row and return it."""

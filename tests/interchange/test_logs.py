@@ -182,13 +182,13 @@ def test_cut_and_odd_lines_of_a_csv_are_counted(taken: Taken, tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("name", "content", "words"),
     [
-        ("progress.csv", b"", "holds no scalar"),
+        ("progress.csv", b"", "is empty"),
         ("progress.csv", b"a,a\n1,2\n", "two columns called 'a'"),
         ("progress.csv", b"loss\n1\n", "none that is known"),
         ("progress.csv", b"train/loss\n\xff\n", "not UTF-8"),
         ("history.parquet", b"PAR1", "no Parquet file"),
         ("history.jsonl", b"\n\n", "holds no scalar"),
-        ("events.out.tfevents.1", b"", "holds no scalar"),
+        ("events.out.tfevents.1", b"", "is empty"),
         ("events.out.tfevents.1", b"\xff" * 50, "a record of"),
         ("notes.txt", b"hello", "not in a format that can be imported"),
     ],
@@ -200,12 +200,3 @@ def test_a_source_that_is_none_is_refused_in_one_sentence(
     with pytest.raises((UsageError, DamagedError)) as refused:
         read_source(tmp_path / name)
     assert words in f"{refused.value.message} {refused.value.hint}"
-
-
-def test_a_directory_of_several_logs_is_refused_until_one_is_chosen(taken: Taken, tmp_path: Path) -> None:
-    folder = write_events(tmp_path / "logs", sb3_rows(4))
-    write_csv(folder / "progress.csv", [row for _, row in sb3_rows(5)])
-    with pytest.raises(UsageError, match="several logs"):
-        read_source(folder)
-    assert taken(folder, "sb3").frame("updates").height == 4
-    assert taken(folder, "tensorboard").frame("updates").height == 3
