@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from bisect import bisect_left
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
@@ -10,7 +11,7 @@ from pathlib import Path
 from esper_analyze.interchange.cells import CellError, real, whole_number
 from esper_analyze.interchange.found_run import FoundRun
 from esper_analyze.interchange.imported import Imported, ImportLosses, Row
-from esper_analyze.interchange.raw_log import RawLog, first_step, last_step
+from esper_analyze.interchange.raw_log import RawLog
 from esper_analyze.interchange.series import ScalarLog
 from esper_analyze.wording import many
 
@@ -19,8 +20,10 @@ ENV_STEPS = (
     *("misc/total_timesteps", "total_timesteps", "time/total_timesteps"),
 )
 """Names under which a log counts environment steps."""
-COUNTS = ("step", "training/global_step", "training_iteration", "iteration", "time/iterations", "misc/nupdates")
+STEP = "step"
+COUNTS = (STEP, "training_iteration", "iteration", "time/iterations", "misc/nupdates")
 """Names under which a log counts something else that grows with the training."""
+_Stretch = list[tuple[int, int]]
 _OWN_ORDER = ("time/iterations", "time/total_timesteps")
 """Columns of Stable-Baselines3, whose rows are put in order by its own counts; see ``sb3_order``."""
 
@@ -48,38 +51,37 @@ class RowLog:
 
     def trainings(self) -> list[RowLog]:
         """Return the trainings that were logged into the file one after the other: their steps start over."""
-        steps, strict = self._progress()
-        parts = list(_rising(steps, strict=strict))
+        parts = list(_rising(*self._progress()))
         if len(parts) < 2 or any(len(part) < 2 or part[0][1] > parts[0][1][1] for part in parts):
             return [self]
         return [replace(self, rows=[self.rows[position] for position, _ in part]) for part in parts]
 
     def raw(self) -> RawLog:
-        """Return the scalars: by a column of steps that never goes back, else by the position of their row.
+        """Return the scalars: by ``step`` where there is such a column, else by the position of their row.
 
         Where the steps go back into the middle of the training, it was restarted there and goes on in the same file:
         what follows is a new attempt.
         """
         raw = RawLog(self.format, [self._by_position()], self.losses, self.facts, self.remarks)
-        steps, strict = self._progress()
-        attempts = [self._by_steps(part, counted=strict) for part in _rising(steps, strict=strict)]
-        if attempts and all(_within(later, before) for before, later in pairwise(attempts)):
-            raw.attempts = attempts
-            if len(attempts) > 1:
-                restarts = many(len(attempts) - 1, "restart")
+        steps, column = self._progress()
+        parts = list(_rising(steps, column))
+        if parts and all(before[0][1] < later[0][1] <= before[-1][1] for before, later in pairwise(parts)):
+            raw.attempts = self._attempts(parts, by_steps=column == STEP)
+            if len(parts) > 1:
+                restarts = many(len(parts) - 1, "restart")
                 self.remarks.append(f"{restarts} in {self.names[0]}: each attempt stands from its first step on")
         return raw
 
-    def _progress(self) -> tuple[list[int], bool]:
-        """Return the step of every row, and whether it counts environment steps; none where no column has them."""
+    def _progress(self) -> tuple[list[int], str]:
+        """Return the step of every row and the column that has it; none where no column does."""
         columns = set(self.columns())
         if not columns.isdisjoint(_OWN_ORDER):
-            return [], False
+            return [], ""
         for column in (*ENV_STEPS, *COUNTS):
             steps = self.steps(column) if column in columns else None
             if steps is not None:
-                return steps, column in ENV_STEPS
-        return [], False
+                return steps, column
+        return [], ""
 
     def _by_position(self) -> ScalarLog:
         log = ScalarLog(timesteps=False)
@@ -87,11 +89,18 @@ class RowLog:
             _add(log, position, row)
         return log
 
-    def _by_steps(self, part: Iterable[tuple[int, int]], *, counted: bool) -> ScalarLog:
-        log = ScalarLog(timesteps=counted)
-        for position, step in part:
-            _add(log, step, self.rows[position])
-        return log
+    def _attempts(self, parts: Sequence[_Stretch], *, by_steps: bool) -> list[ScalarLog]:
+        """Return a log for each of ``parts``; without ``by_steps`` by the position among the rows that then stood."""
+        logs: list[ScalarLog] = []
+        standing: list[int] = []
+        for part in parts:
+            first = bisect_left(standing, part[0][1])
+            standing = [*standing[:first], *(step for _, step in part)]
+            log = ScalarLog(timesteps=False)
+            for index, (position, step) in enumerate(part, start=first):
+                _add(log, step if by_steps else index, self.rows[position])
+            logs.append(log)
+        return logs
 
 
 def runs_of_rows(log: RowLog, path: Path) -> list[FoundRun]:
@@ -111,16 +120,11 @@ def _add(log: ScalarLog, step: int, row: Row) -> None:
             log.add(name, step, value)
 
 
-def _within(later: ScalarLog, before: ScalarLog) -> bool:
-    """Whether ``later`` begins in the middle of ``before``: behind its first step."""
-    return bool(later.series and before.series) and first_step(before) < first_step(later) <= last_step(before)
-
-
-def _rising(steps: Sequence[int], *, strict: bool) -> Iterator[list[tuple[int, int]]]:
-    """Yield (position, step) of each stretch in which the steps rise; unless ``strict``, equal ones are of one."""
-    part: list[tuple[int, int]] = []
+def _rising(steps: Sequence[int], column: str) -> Iterator[_Stretch]:
+    """Yield (position, step) of each stretch in which the steps rise; rows of one count may be of one step."""
+    part: _Stretch = []
     for position, step in enumerate(steps):
-        if part and (step < part[-1][1] or (strict and step == part[-1][1])):
+        if part and (step < part[-1][1] or (step == part[-1][1] and column in ENV_STEPS)):
             yield part
             part = []
         part.append((position, step))

@@ -51,7 +51,7 @@ def updates(imported: Imported, *names: str) -> list[tuple[Any, ...]]:
 def test_only_two_names_of_a_wandb_step_are_steps_of_the_environment(
     tmp_path: Path, step: str, steps: int | None
 ) -> None:
-    rows = [{step: 64 * number, "losses/value_loss": float(number), "_timestamp": 10.0 + number} for number in (1, 2)]
+    rows = [{step: 64 * number, "losses/c_loss": float(number), "_timestamp": 10.0 + number} for number in (1, 2)]
     found = read_source(lines(tmp_path / "x.jsonl", *rows))
     assert updates(found, "env_steps", "value_loss", "wall_time")[0] == (0, steps, 1.0, 11.0)
     assert found.left_out == {}
@@ -59,9 +59,7 @@ def test_only_two_names_of_a_wandb_step_are_steps_of_the_environment(
 
 
 def test_the_first_name_of_a_step_counts_and_the_others_are_no_metric(tmp_path: Path) -> None:
-    rows = [
-        {"_step": 9, "global_step": 64, "_runtime": 5, "losses/value_loss": 0.5, "losses/entropy": [1], "x": {"a": 1}}
-    ]
+    rows = [{"_step": 9, "global_step": 64, "_runtime": 5, "losses/c_loss": 0.5, "losses/entropy": [1], "x": {"a": 1}}]
     found = read_source(lines(tmp_path / "x.jsonl", *rows))
     assert updates(found, "env_steps", "entropy") == [(0, 64, None)]
     assert found.left_out == {}
@@ -71,10 +69,10 @@ def test_a_wandb_row_without_a_step_is_of_the_one_before(tmp_path: Path) -> None
     found = read_source(
         lines(
             tmp_path / "x.jsonl",
-            {"global_step": 64, "losses/value_loss": 1.0},
+            {"global_step": 64, "losses/c_loss": 1.0},
             {"losses/entropy": 0.5, "_timestamp": "soon"},
             {"global_step": "x", "losses/entropy": 9.0},
-            {"global_step": 128, "losses/value_loss": 2.0},
+            {"global_step": 128, "losses/c_loss": 2.0},
         )
     )
     assert updates(found, "value_loss", "entropy") == [(0, 1.0, 0.5), (1, 2.0, None)]
@@ -82,19 +80,19 @@ def test_a_wandb_row_without_a_step_is_of_the_one_before(tmp_path: Path) -> None
 
 
 def test_rows_before_the_first_step_are_of_step_0(tmp_path: Path) -> None:
-    rows = [{"losses/value_loss": 1.0}, {"global_step": 64, "losses/value_loss": 2.0}]
+    rows = [{"losses/c_loss": 1.0}, {"global_step": 64, "losses/c_loss": 2.0}]
     found = read_source(lines(tmp_path / "x.jsonl", *rows))
     assert updates(found, "env_steps", "value_loss") == [(0, 0, 1.0), (1, 64, 2.0)]
 
 
 def test_without_a_step_rows_are_numbered(tmp_path: Path) -> None:
-    found = read_source(lines(tmp_path / "x.jsonl", {"losses/value_loss": 1.0}, {"losses/value_loss": 2.0}))
+    found = read_source(lines(tmp_path / "x.jsonl", {"losses/c_loss": 1.0}, {"losses/c_loss": 2.0}))
     assert updates(found, "value_loss", "env_steps") == [(0, 1.0, None), (1, 2.0, None)]
 
 
 def test_a_chart_s_export_has_the_names_as_they_were_logged(tmp_path: Path) -> None:
-    row = {"Step": 1, "run a - losses/value_loss": 1.0, "run a - losses/value_loss__MIN": 0.0,
-           "run a - losses/value_loss__MAX": 9.0}  # fmt: skip
+    row = {"Step": 1, "run a - losses/c_loss": 1.0, "run a - losses/c_loss__MIN": 0.0,
+           "run a - losses/c_loss__MAX": 9.0}  # fmt: skip
     found = read_source(write_csv(tmp_path / "x.csv", [row]))
     assert updates(found, "value_loss") == [(0, 1.0)]
     assert found.left_out == {}
@@ -127,9 +125,7 @@ def test_progress_csv_is_known_by_its_name(tmp_path: Path) -> None:
 
 def events(path: Path, *steps: int, created: float = 5.0) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(
-        event_file([(step, created + step, [("losses/value_loss", float(step))]) for step in steps], created)
-    )
+    path.write_bytes(event_file([(step, created + step, [("losses/c_loss", float(step))]) for step in steps], created))
     return path
 
 
@@ -158,16 +154,16 @@ def test_event_files_are_found_in_or_below_a_folder(tmp_path: Path) -> None:
 
 def test_a_run_began_with_the_first_point_of_any_name(tmp_path: Path) -> None:
     points = [
-        (64, 20.0, [("losses/value_loss", 1.0)]),
+        (64, 20.0, [("losses/c_loss", 1.0)]),
         (64, 10.0, [("losses/entropy", 1.0)]),
-        (128, 5.0, [("losses/value_loss", 1.0)]),  # a clock that was set back
+        (128, 5.0, [("losses/c_loss", 1.0)]),  # a clock that was set back
     ]
     (tmp_path / "x.tfevents").write_bytes(event_file(points, 1.0))
     assert read_source(tmp_path).facts["created"] == 10.0
 
 
 def test_a_record_that_is_no_event_is_lost(tmp_path: Path) -> None:
-    (tmp_path / "x.tfevents").write_bytes(event_file([(64, 1.0, [("losses/value_loss", 1.0)])], 1.0) + record(b"\xff"))
+    (tmp_path / "x.tfevents").write_bytes(event_file([(64, 1.0, [("losses/c_loss", 1.0)])], 1.0) + record(b"\xff"))
     found = read_source(tmp_path)
     assert updates(found, "value_loss") == [(0, 1.0)]
     ((detail, rows),) = lost(found).values()
@@ -379,7 +375,7 @@ def test_one_row_an_update_comes_back_by_table(tmp_path: Path) -> None:
 def test_what_export_did_not_write_is_not_recognised(tmp_path: Path) -> None:
     assert import_own.recognises(tmp_path) is None
     assert import_own.recognises(tmp_path / "none.csv") is None
-    assert import_own.recognises(lines(tmp_path / "x.jsonl", {"losses/value_loss": 1})) is None
+    assert import_own.recognises(lines(tmp_path / "x.jsonl", {"losses/c_loss": 1})) is None
     assert import_own.recognises(lines(tmp_path / "empty.jsonl")) is None
     (tmp_path / "x.parquet").write_text("odd")
     assert import_own.recognises(tmp_path / "x.parquet") is None

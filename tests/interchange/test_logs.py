@@ -45,13 +45,18 @@ def test_what_an_evaluation_dumps_is_of_the_training_before_it(taken: Taken, tmp
     assert [rows[update]["total_loss"] for update in range(5)] == [10.0, 11.0, 12.0, 13.0, 14.0]
 
 
-def test_with_a_log_interval_the_updates_that_were_not_logged_are_counted(taken: Taken, tmp_path: Path) -> None:
+def test_a_log_interval_is_stated_and_loses_nothing(taken: Taken, tmp_path: Path) -> None:
     file = write_csv(tmp_path / "progress.csv", [row for _, row in sb3_rows(9, interval=3)])
     run = taken(file)
     rows = {row["update"]: row for row in run.frame("updates").to_dicts()}
     assert {update: row["total_loss"] for update, row in rows.items()} == {1: 11.0, 2: None, 4: 14.0, 5: None, 7: 17.0}
     assert rows[2]["env_steps"] == 3 * STEPS
-    assert run.frame("losses_of_data").filter(kind="missing_updates")["rows"].to_list() == [2]
+    assert run.info["logged_every"] == 3
+    assert run.frame("losses_of_data").filter(kind="missing_updates")["rows"].to_list() == []
+    logged = [row for _, row in sb3_rows(36, interval=3)]
+    run = taken(write_csv(tmp_path / "progress.csv", logged[:4] + logged[5:]))
+    assert run.info["logged_every"] == 3
+    assert run.frame("losses_of_data").filter(kind="missing_updates")["rows"].to_list() == [1]
 
 
 def test_a_log_interval_that_nothing_tells_of_is_said_in_run_json(taken: Taken, tmp_path: Path) -> None:
