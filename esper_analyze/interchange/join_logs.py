@@ -37,10 +37,13 @@ class TwoLogsError(UsageError):
 
 @dataclass(frozen=True, slots=True)
 class _Matched:
-    """The rows by step, and how many numbers both have that agree and that do not."""
+    """The rows by step, and how many numbers both have that agree and that do not.
+
+    ``column`` has the step, None where it is the position of the row.
+    """
 
     by_step: Mapping[int, Row]
-    counted: bool
+    column: str | None
     agreeing: int
     differing: tuple[str, ...]
 
@@ -121,13 +124,13 @@ def _renamed(log: ScalarLog) -> ScalarLog:
 def _matches(log: ScalarLog, rows: RowLog) -> Iterator[_Matched]:
     """Yield what each column of steps, and the position of a row from 0 and from 1, would make of both."""
     columns = {column: _unique(rows, column) for column in (*ENV_STEPS, *COUNTS)}
-    axes: list[tuple[Sequence[int], bool]] = [
-        (steps, column in ENV_STEPS) for column, steps in columns.items() if steps is not None
+    axes: list[tuple[Sequence[int], str | None]] = [
+        (steps, column) for column, steps in columns.items() if steps is not None
     ]
-    axes += [(range(first, first + len(rows.rows)), False) for first in (0, 1)]
+    axes += [(range(first, first + len(rows.rows)), None) for first in (0, 1)]
     points = {name: dict(zip(series.steps, series.values, strict=True)) for name, series in log.series.items()}
     logged = {step for values in points.values() for step in values}
-    for steps, counted in axes:
+    for steps, column in axes:
         by_step = dict(zip(steps, rows.rows, strict=True))
         if len(logged & by_step.keys()) < _FIT * min(len(by_step), len(logged)):
             continue
@@ -139,7 +142,7 @@ def _matches(log: ScalarLog, rows: RowLog) -> Iterator[_Matched]:
                     same = _agree(number, other)
                     agreeing += same
                     differing += [] if same else [name]
-        yield _Matched(by_step, counted, agreeing, tuple(differing))
+        yield _Matched(by_step, column, agreeing, tuple(differing))
 
 
 def _agree(first: float, second: float) -> bool:
@@ -151,12 +154,14 @@ def _agree(first: float, second: float) -> bool:
 def _both(log: ScalarLog, matched: _Matched) -> tuple[ScalarLog, list[str]]:
     """Return the rows' numbers by step with the events' times, and the events that the rows lack; and their names."""
     walls = _walls(log)
-    both = ScalarLog(timesteps=matched.counted)
+    both = ScalarLog(timesteps=matched.column in ENV_STEPS)
     for step, row in sorted(matched.by_step.items(), key=lambda item: item[0]):
         for name, cell in row.items():
             if cell is not None:
                 both.add(name, step, cell, walls.get(step))
     only = sorted(log.series.keys() - both.series.keys())
+    for step in sorted(walls.keys() - matched.by_step.keys() if matched.column else ()):
+        both.add(str(matched.column), step, step, walls[step])  # the rows end before: their step is known
     for name, series in log.series.items():
         for step, value, wall in zip(series.steps, series.values, series.walls, strict=True):
             if matched.by_step.get(step, {}).get(name) is None:
