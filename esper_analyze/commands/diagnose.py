@@ -1,9 +1,9 @@
-"""``esper-analyze diagnose``: what went wrong in a run, or in the log of another tool, told in the terminal."""
+"""``esper-analyze diagnose``: what went wrong in a run, or in the logs of another tool, told in the terminal."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Generator, Sequence
+from contextlib import closing, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -11,19 +11,21 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from esper_analyze.commands.import_run import ImportFormat
+from esper_analyze.commands.import_run import LogFormat, tell_not_logs, tell_of_import
 from esper_analyze.commands.options import takes_options
 from esper_analyze.commands.output import Form, TextOutput
 from esper_analyze.commands.run_options import JudgingOptions, tell_left_out
-from esper_analyze.terminal import path_words, put, say
+from esper_analyze.errors import FINDINGS, EsperError
+from esper_analyze.terminal import cleaned, escaped, path_words, progress, put, say, show_table
 
 if TYPE_CHECKING:
     from esper_analyze.reports.narrative.story import Story
     from esper_analyze.runs.run import RecordedRun
 
 
-RunOrLog = Annotated[Path, typer.Argument(metavar="SOURCE", help="A run, or the file or directory of a log.")]
-LogFormat = Annotated[ImportFormat, typer.Option("--from", help="Which log SOURCE is; auto detects it.")]
+RunOrLog = Annotated[
+    Path, typer.Argument(metavar="SOURCE", help="A run, or the file or directory of one log or of several.")
+]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,67 +34,161 @@ class DiagnoseOptions(JudgingOptions, TextOutput):
 
 
 @takes_options(
-    *("source", "kind", "assignments", "thresholds", "rules_files", "rank", "fail_on"),
+    *("source", "name", "assignments", "thresholds", "rules_files", "rank", "fail_on"),
     *("skip_broken", "all_attempts", "form", "as_json", "out"),
 )
-def diagnose(options: DiagnoseOptions, source: RunOrLog, kind: LogFormat = ImportFormat.AUTO) -> None:
+def diagnose(options: DiagnoseOptions, source: RunOrLog, name: LogFormat = None) -> None:
     """Tell what went wrong first, when, why, and what to do: of a run, or of a log as `import` reads it.
 
-    A log is judged as the run that `import` makes of it, which is not kept; SOURCE is only read. `report` draws the
-    figures and `timeline` lists every incident; of a log, import it first.
+    A log is judged as the run that `import` makes of it, which is not kept; SOURCE is only read. Of a directory with
+    several runs each has a line, the worst first, and the worst is told of. `report` draws the figures and `timeline`
+    lists every incident; of a log, import it first.
 
     Example: esper-analyze diagnose sample_runs/runs/one_update_collapse
 
     Example: esper-analyze diagnose logs/progress.csv
+
+    Example: esper-analyze diagnose logs
     """
-    from esper_analyze.reports.narrative import story as stories
-    from esper_analyze.reports.sections import identity
-    from esper_analyze.reports.write import story_facts
-    from esper_analyze.runs.damaged_shard import naming_damaged_shard
     from esper_analyze.strict_json import strict_json
 
     form, _ = options.resolved, options.custom
-    with _opened(source, kind, options) as (run, is_kept):
-        chosen = options.chosen_rank(run)
-        evidence = options.evidence(chosen)
-        with naming_damaged_shard(run):
-            story, identified = stories.frame(evidence), identity.frame(chosen)
-        story = story if is_kept else story.without_commands()
-        if form is Form.JSON:
-            options.write(strict_json({"source": str(source), "name": identified.name, **story_facts(story)}))
-        else:
-            keep = "" if is_kept else f"To keep it as a run: esper-analyze import {path_words(source)} --out RUN"
-            options.write(partial(_print, f"{identified.name}: {identified.line}", story, keep))
-        options.exit_if_found(chosen, evidence.replay.findings)
+    failed: list[tuple[str, EsperError]] = []
+    with closing(_opened(source, name, options, failed)) as runs:
+        diagnoses = [_diagnosed(run_name, run, options, is_kept=is_kept) for run_name, run, is_kept in runs]
+    diagnoses.sort(key=_Diagnosis.badness)
+    worst = diagnoses[0]
+    for run_name, error in failed:
+        say(f"esper-analyze: not judged: {cleaned(run_name)}: {error.message}")
+    if form is Form.JSON:
+        listed = [{"name": one.name, **one.summary(), **one.facts()} for one in diagnoses]
+        several = {"runs": listed, "failed": [{"name": run, "error": error.message} for run, error in failed]}
+        one_run = {"name": worst.title, **worst.facts()}
+        options.write(strict_json({"source": str(source), **(several if worst.name else one_run)}))
+    else:
+        options.write(partial(_print, source, diagnoses))
+    if any(one.fails for one in diagnoses):
+        raise typer.Exit(FINDINGS)
+    if failed:
+        raise typer.Exit(max(error.exit_code for _, error in failed))
 
 
-def _print(title: str, story: Story, keep: str) -> None:
+@dataclass(frozen=True, slots=True)
+class _Diagnosis:
+    """The story of one run. ``name`` is empty for a single one."""
+
+    name: str
+    title: str
+    line: str
+    updates: int
+    story: Story
+    is_kept: bool
+    fails: bool
+
+    def badness(self) -> tuple[int, int, str]:
+        """Return what sorts the worst first, and of equals the one in which it began first."""
+        from esper_analyze.wording import SIGNS
+
+        lead = self.story.lead
+        return [*SIGNS].index(self.story.verdict), -1 if lead is None else lead.onset, self.name
+
+    @property
+    def incident(self) -> str:
+        """The first incident in words."""
+        from esper_analyze.wording import on
+
+        lead = self.story.lead
+        return "No incident" if lead is None else f"{lead.rule}{on(lead.subject)} at update {lead.onset:,}"
+
+    def summary(self) -> dict[str, object]:
+        """Return the run's line as plain data."""
+        return {"updates": self.updates, "first_incident": None if self.story.lead is None else self.incident}
+
+    def facts(self) -> dict[str, object]:
+        """Return the story as plain data."""
+        from esper_analyze.reports.write import story_facts
+
+        return story_facts(self.story)
+
+
+def _diagnosed(name: str, run: RecordedRun, options: DiagnoseOptions, *, is_kept: bool) -> _Diagnosis:
+    from esper_analyze.reports.narrative import story as stories
+    from esper_analyze.reports.sections import identity
+    from esper_analyze.runs.damaged_shard import naming_damaged_shard
+
+    chosen = options.chosen_rank(run)
+    evidence = options.evidence(chosen)
+    with naming_damaged_shard(run):
+        story, identified = stories.frame(evidence), identity.frame(chosen)
+    story = story if is_kept else story.without_commands()
+    updates = max((run.only(rank).rows["updates"] for rank in run.ranks), default=0)
+    fails = options.fails(chosen, evidence.replay.findings)
+    return _Diagnosis(name, identified.name, identified.line, updates, story, is_kept, fails)
+
+
+def _print(source: Path, diagnoses: Sequence[_Diagnosis]) -> None:
     from esper_analyze.reports.render.terminal import print_story
+    from esper_analyze.wording import SIGNS
 
-    print_story(title, story)
-    if keep:
-        put(f"\n{keep}\n")
+    worst = diagnoses[0]
+    if worst.name:
+        rows = [
+            (SIGNS[one.story.verdict], escaped(one.name), f"{one.updates:,}", escaped(one.incident), one.story.verdict)
+            for one in diagnoses
+        ]
+        show_table(("", "run", "updates", "first incident", "verdict"), rows, right=("updates",))
+        put("\n")
+    print_story(f"{worst.name or worst.title}: {worst.line}", worst.story)
+    if not worst.is_kept:
+        keep, out = ("them as runs", "RUNS") if worst.name else ("it as a run", "RUN")
+        put(f"\nTo keep {keep}: esper-analyze import {path_words(source)} --out {out}\n")
 
 
-@contextmanager
-def _opened(source: Path, kind: ImportFormat, options: JudgingOptions) -> Iterator[tuple[RecordedRun, bool]]:
-    """Open ``source``, and say whether it is a run that is kept; a log as a run that is there for that long."""
+def _opened(
+    source: Path, name: str | None, options: JudgingOptions, failed: list[tuple[str, EsperError]]
+) -> Generator[tuple[str, RecordedRun, bool], None, None]:
+    """Yield the runs of ``source`` with their names and whether they are kept; a single one has no name.
+
+    A log is a run that is there until the next one is asked for. What cannot be imported is added to ``failed``.
+    """
     import os
-    from tempfile import TemporaryDirectory
 
-    from esper_analyze.interchange.sources import read_source
-    from esper_analyze.interchange.write import write_imported
     from esper_analyze.runs.run import open_run
     from esper_analyze.storage.layout import RUN_FILE
 
-    if kind is ImportFormat.AUTO and os.path.lexists(source / RUN_FILE):
+    if name is None and os.path.lexists(source / RUN_FILE):
         run = open_run(source, skip_broken=options.skip_broken, all_attempts=options.all_attempts)
         tell_left_out(run)
-        yield run, True
+        yield "", run, True
         return
-    imported = read_source(source, None if kind is ImportFormat.AUTO else kind.value)
-    for sentence in imported.losses.sentences():
-        say(f"esper-analyze: {sentence}")
-    with TemporaryDirectory(prefix="esper-analyze-") as folder:
-        path = write_imported(Path(folder) / (source.resolve().name or "log"), imported).path
-        yield open_run(path), False
+    with closing(_imported(source, name, options, failed)) as runs:
+        for run_name, run in runs:
+            yield run_name, run, False
+
+
+def _imported(
+    source: Path, name: str | None, options: JudgingOptions, failed: list[tuple[str, EsperError]]
+) -> Generator[tuple[str, RecordedRun], None, None]:
+    """Yield the runs that the logs of ``source`` become. Raises the error of the first where none can be imported."""
+    from tempfile import TemporaryDirectory
+
+    from esper_analyze.interchange.sources import find_logs
+    from esper_analyze.interchange.write import write_imported
+    from esper_analyze.runs.run import open_run
+
+    logs = find_logs(source, name)
+    tell_not_logs(logs)
+    judged = 0
+    with progress("reading", len(logs.groups)) if len(logs.groups) > 1 else nullcontext() as step:
+        for run_name, imported in logs.read(step):
+            if isinstance(imported, EsperError):
+                failed.append((run_name, imported))
+                continue
+            tell_of_import(imported, run_name)
+            with TemporaryDirectory(prefix="esper-analyze-") as folder:
+                path = write_imported(Path(folder) / (run_name or source.resolve().name or "log"), imported).path
+                yield run_name, open_run(path, all_attempts=options.all_attempts)
+            judged += 1
+    failed += [(str(error.message), error) for error in logs.unreadable]
+    if not judged:
+        raise failed[0][1]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 
@@ -10,6 +11,8 @@ from esper_analyze.detector.findings import Finding
 
 Row = dict[str, object]
 _NAMED = 5
+_REGULAR = 0.9
+"""Share of the distances that are alike where a log has an interval."""
 
 
 @dataclass(slots=True)
@@ -37,6 +40,14 @@ class ImportLosses:
         if where and len(loss.where) <= _NAMED:
             loss.where.append(where)
 
+    def add(self, others: ImportLosses) -> None:
+        """Count what ``others`` counted."""
+        for kind, loss in others._kinds.items():
+            mine = self._kinds.setdefault(kind, _CountedLoss(loss.what, loss.update))
+            mine.counted += loss.counted
+            mine.lost += loss.lost
+            mine.where = (mine.where + loss.where)[: _NAMED + 1]
+
     @property
     def lost(self) -> int:
         """Rows that the source lacks."""
@@ -59,13 +70,25 @@ def _sentence(loss: _CountedLoss) -> str:
     return f"{loss.counted:,} × {loss.what}" + (f": {places}" if places else "")
 
 
+@dataclass(frozen=True, slots=True)
+class ImportedAttempt:
+    """A restart: ``first`` is its first update, ``superseded`` the rows by table that it logged again.
+
+    These are rows of the attempt before it, from ``first`` on.
+    """
+
+    first: int
+    superseded: dict[str, list[Row]]
+
+
 @dataclass(slots=True)
 class Imported:
     """One source, read.
 
     ``facts`` go into run.json. ``rows`` are by table, without rank and seq. ``columns`` maps our columns to the name in
     the source and, after a semicolon, how its number differs from what the column declares. ``left_out`` maps names in
-    the source to why they are in no column. ``foreign`` is what the source's own detector said.
+    the source to why they are in no column. ``foreign`` is what the source's own detector said. ``remarks``: how the
+    files of the source were put together, in sentences. ``attempts``: those after the first, none without a restart.
     """
 
     format: str
@@ -75,6 +98,8 @@ class Imported:
     left_out: dict[str, str] = field(default_factory=dict)
     losses: ImportLosses = field(default_factory=ImportLosses)
     foreign: list[Finding] = field(default_factory=list)
+    remarks: list[str] = field(default_factory=list)
+    attempts: list[ImportedAttempt] = field(default_factory=list)
 
     def add(self, table: str, row: Row) -> Row:
         """Add one row and return it."""
@@ -82,16 +107,36 @@ class Imported:
         return row
 
     def count_gaps(self, numbers: Iterable[int], why: str) -> None:
-        """Count updates between the first and the last that have no row as lost."""
-        present = sorted(set(numbers))
-        for before, after in pairwise(present):
-            if after > before + 1:
-                self._gap(before + 1, after - 1, why)
+        """Count updates between the first and the last that have no row as lost.
 
-    def _gap(self, first: int, last: int, why: str) -> None:
-        missing = last - first + 1
-        where = str(first) if missing == 1 else f"{first}–{last}"
-        self.losses.count("missing_updates", f"update {why}", where, update=first, times=missing, lost=missing)
+        Where only every n-th was logged, that is the fact ``logged_every``; those between are not lost.
+        """
+        present = sorted(set(numbers))
+        every = regular_interval(present)
+        if every > 1:
+            self.facts["logged_every"] = every
+        for before, after in pairwise(present):
+            missing = range(before + every, after, every)
+            if missing:
+                self._gap(missing, why)
+
+    def _gap(self, missing: range, why: str) -> None:
+        where = str(missing[0]) if len(missing) == 1 else f"{missing[0]}–{missing[-1]}"
+        times = len(missing)
+        self.losses.count("missing_updates", f"update {why}", where, update=missing[0], times=times, lost=times)
+
+
+def regular_interval(numbers: Sequence[int]) -> int:
+    """Return the distance that at least 90 % of the ``numbers`` have from the one before, 1 when there is none.
+
+    The first distance does not count where there are more: many loops log their first update, then every n-th.
+    """
+    distances = [after - before for before, after in pairwise(numbers)]
+    usual = distances[1:] if len(distances) > 2 else distances
+    if len(usual) < 2:
+        return 1
+    distance, times = Counter(usual).most_common(1)[0]
+    return distance if times >= _REGULAR * len(usual) else 1
 
 
 def own_finding(update: int, rule: str, subject: str, metric: str, verdict: str, reason: str) -> Finding:

@@ -5,13 +5,13 @@ Losses, entropy and KL are those of the last minibatch. Steps are environment st
 
 from __future__ import annotations
 
-import math
 from bisect import bisect_left
 from collections.abc import Sequence
-from itertools import pairwise
 
+from esper_analyze.interchange.framework import Framework
 from esper_analyze.interchange.imported import Imported, Row
-from esper_analyze.interchange.series import LogRow, Named, ScalarLog, cell, leave_out, mapped_cells
+from esper_analyze.interchange.numbering import by_batches
+from esper_analyze.interchange.series import Named, ScalarLog, cell, leave_out, mapped_cells
 
 _LAST = "last minibatch, not the mean"
 
@@ -28,16 +28,11 @@ UPDATES = {
 RETURN, LENGTH = "charts/episodic_return", "charts/episodic_length"
 
 
-def speaks(log: ScalarLog) -> bool:
-    """Whether the log is one of a CleanRL script."""
-    return any(name in log.series for name in UPDATES)
-
-
 def take(log: ScalarLog, imported: Imported) -> None:
     """Add the updates and episodes of ``log`` to ``imported``."""
     imported.facts |= {"framework": "CleanRL", "algorithm": "PPO"}
     rows = [row for row in log.rows(lambda name: name in UPDATES, imported) if row.begins("losses/")]
-    numbers = _numbers(rows, counted=log.timesteps)
+    numbers = by_batches(rows, counted=log.timesteps)
     episodes = _episodes(log, imported, [row.step for row in rows])
     for row, number in zip(rows, numbers, strict=True):
         mine = episodes.get(row.step, [])
@@ -48,18 +43,6 @@ def take(log: ScalarLog, imported: Imported) -> None:
         imported.add("updates", head | clock | mapped_cells(imported, row, UPDATES) | _means(mine))
     imported.count_gaps(numbers, "was not logged")
     leave_out(imported, log.series, (*UPDATES, RETURN, LENGTH))
-
-
-def _numbers(rows: Sequence[LogRow], *, counted: bool) -> list[int]:
-    """Return the update of each row: by the steps of a batch when all rows are whole batches apart, else in order."""
-    steps = [row.step for row in rows]
-    batch = math.gcd(*steps) if counted and steps else 0
-    if batch < 1 or steps[0] < 1 or len(steps) < 2:
-        return list(range(len(steps)))
-    between = [after - before for before, after in pairwise(steps)]
-    if min(between) != batch:  # the steps of a batch are never seen
-        return list(range(len(steps)))
-    return [step // batch - 1 for step in steps]
 
 
 def _episodes(log: ScalarLog, imported: Imported, ends: Sequence[int]) -> dict[int, list[Row]]:
@@ -93,3 +76,8 @@ def _means(episodes: Sequence[Row]) -> Row:
         "episode_return_mean": mean("episode_return"),
         "episode_length_mean": mean("length"),
     }
+
+
+CLEANRL = Framework(
+    "cleanrl", "CleanRL", ("charts/*",), tuple(name for name in UPDATES if name.startswith("losses/")), (), take
+)

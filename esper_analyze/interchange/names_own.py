@@ -5,6 +5,7 @@ A step is an update there. Words out of a declared set stand in TensorBoard file
 
 from __future__ import annotations
 
+from esper_analyze.interchange.framework import Framework
 from esper_analyze.interchange.imported import Imported, Row
 from esper_analyze.interchange.series import ScalarLog, cell, leave_out
 from esper_analyze.schema.column import Table
@@ -30,11 +31,6 @@ def split(name: str) -> tuple[Table, str, str] | None:
 def series_columns(table: Table) -> list[str]:
     """Return the columns of ``table`` that are series: all but its key."""
     return [name for name in table.names if name not in (*PLACED, table.subject)]
-
-
-def speaks(log: ScalarLog) -> bool:
-    """Whether the log is one of our exports."""
-    return any(split(name) is not None for name in log.series)
 
 
 def take(log: ScalarLog, imported: Imported) -> None:
@@ -80,3 +76,7 @@ def _complete(imported: Imported) -> None:
     for update in sorted(others - updates, key=str):
         imported.add("updates", _begun(UPDATES, "", int(str(update))))
     imported.count_gaps((int(str(row["update"])) for row in imported.rows.get("updates", [])), "has no value")
+
+
+_PATTERNS = (*(f"{UPDATES.name}/{column}" for column in UPDATES.names), *(f"{table.name}/*/*" for table in TABLES[1:]))
+EXPORT = Framework("export", "our own export", _PATTERNS, _PATTERNS, (), take)

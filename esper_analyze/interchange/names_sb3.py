@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from esper_analyze.interchange.imported import Imported, Row
+from esper_analyze.interchange.framework import Framework
+from esper_analyze.interchange.imported import Imported, Row, regular_interval
 from esper_analyze.interchange.sb3_order import EPOCHS, ITERATION, counted, in_order
-from esper_analyze.interchange.series import LogRow, Named, ScalarLog, leave_out, mapped_cells
+from esper_analyze.interchange.series import LogRow, Named, ScalarLog, add_head, in_schema, leave_out, mapped_cells
 
 _WINDOW = "mean over the last 100 episodes, not those of the update"
 
@@ -30,16 +31,17 @@ TRAIN = {
     "train/policy_gradient_loss": Named("policy_loss"),
     "train/value_loss": Named("value_loss"),
 }
-PREFIXES = ("rollout/", "time/", "train/")
+EVALUATED = in_schema({"eval/mean_reward": Named("eval_return_mean"), "eval/mean_ep_length": Named("eval_length_mean")})
+STD = in_schema({"train/std": Named("std_mean", "mean over dimensions, at the end of the update", table="heads")})
+PREFIXES = ("rollout/", "time/", "train/", "eval/")
+_REASONS = {
+    "rollout/success_rate": "a share of episodes that the task calls a success",
+    "eval/success_rate": "the same",
+}
 _SPARSE = (
     "logged with a log_interval above 1, and not said which: updates are numbered in the order of their rows, in which "
     "what was trained is of the update before the one whose rollout it is"
 )
-
-
-def speaks(log: ScalarLog) -> bool:
-    """Whether the log is one of a training by Stable-Baselines3."""
-    return any(name in log.series for name in (*TRAIN, "rollout/ep_rew_mean"))
 
 
 def take(log: ScalarLog, imported: Imported) -> None:
@@ -53,14 +55,18 @@ def take(log: ScalarLog, imported: Imported) -> None:
     updates: dict[int, Row] = {}
     for row, iteration in zip(rows, numbers, strict=True):
         dumped = _dumped(row)
+        before = iteration - 1 - behind if dumped else iteration - 1
         trained = mapped_cells(imported, row, TRAIN)
-        if trained:
-            updates.setdefault(iteration - 1 - behind if dumped else iteration - 1, {}).update(trained)
+        if policy := trained | mapped_cells(imported, row, EVALUATED):
+            updates.setdefault(before, {}).update(policy)
+        if before >= 0:
+            add_head(imported, before, mapped_cells(imported, row, STD, "heads"))
         if dumped:
             steps: Row = {"env_steps": row.step} if log.timesteps else {}
             updates.setdefault(iteration - 1, {}).update(steps | mapped_cells(imported, row, ROLLOUT))
-    _finish(imported, updates)
-    leave_out(imported, log.series, (*TRAIN, *ROLLOUT, ITERATION, EPOCHS))
+    dumps = [iteration for row, iteration in zip(rows, numbers, strict=True) if _dumped(row)]
+    _finish(imported, updates, dumps)
+    leave_out(imported, log.series, (*TRAIN, *ROLLOUT, *EVALUATED, *STD, ITERATION, EPOCHS), _REASONS)
 
 
 def _sparse(rows: Sequence[LogRow]) -> bool:
@@ -74,8 +80,11 @@ def _dumped(row: LogRow) -> bool:
     return row.begins("rollout/", "time/fps", ITERATION)
 
 
-def _finish(imported: Imported, updates: dict[int, Row]) -> None:
-    """Keep the updates that were trained on for sure: all but the last, unless its training was dumped."""
+def _finish(imported: Imported, updates: dict[int, Row], dumps: Sequence[int]) -> None:
+    """Keep the updates that were trained on for sure: all but the last, unless its training was dumped.
+
+    ``dumps`` are the iterations of the rows that the training dumped: with a log_interval the others are not lost.
+    """
     last = max(updates, default=0)
     if last in updates and not updates[last].keys() & {named.column for named in TRAIN.values()}:
         what = "last rollout, whose training Stable-Baselines3 never logs"
@@ -83,7 +92,8 @@ def _finish(imported: Imported, updates: dict[int, Row]) -> None:
         del updates[last]
     for number in sorted(number for number in updates if number >= 0):
         imported.add("updates", {"update": number, "level": "NORMAL", "status": "performed", **updates[number]})
-    imported.count_gaps(updates, "was not logged")
+    logged_every = regular_interval([0, *dumps]) > 1
+    imported.count_gaps([0, *dumps] if logged_every else updates, "was not logged")
 
 
 def _iterations(rows: Sequence[LogRow]) -> list[int]:
@@ -103,3 +113,14 @@ def _iterations(rows: Sequence[LogRow]) -> list[int]:
             last_number = last_number if number is None else number
         iterations.append(last)
     return iterations
+
+
+SB3 = Framework(
+    "stable-baselines3",
+    "Stable-Baselines3",
+    ("rollout/ep_rew_mean", "rollout/ep_len_mean", "time/iterations", "time/fps", "train/policy_gradient_loss",
+     "train/n_updates", "eval/mean_reward", "eval/mean_ep_length"),
+    (*TRAIN, *ROLLOUT),
+    (*EVALUATED, *STD),
+    take,
+)  # fmt: skip

@@ -1,17 +1,23 @@
-"""Rows of a CSV, JSON lines or Parquet file as Python cells: empty is null, words for NaN are left to the columns."""
+"""Rows of a CSV, JSON or Parquet file as Python cells: empty is null, words for NaN are left to the columns."""
 
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from esper_analyze.errors import DamagedError, UsageError
 from esper_analyze.interchange.imported import ImportLosses, Row
 from esper_analyze.interchange.json_lines import json_lines
 
+if TYPE_CHECKING:
+    from _csv import Reader as CsvReader
+
 SUFFIXES = (".csv", ".jsonl", ".ndjson", ".parquet")
 _BATCH = 10_000
+_COMMENT = "#"
+"""Stable-Baselines3's Monitor begins its files with a line of JSON behind this sign."""
 
 
 def rows_of(path: Path, losses: ImportLosses) -> Iterator[Row]:
@@ -20,7 +26,7 @@ def rows_of(path: Path, losses: ImportLosses) -> Iterator[Row]:
     Raises ``UsageError`` or ``DamagedError``.
     """
     if path.suffix == ".csv":
-        yield from _csv_rows(path, losses)
+        yield from csv_rows(path, losses)
     elif path.suffix == ".parquet":
         yield from _parquet_rows(path)
     elif path.suffix in (".jsonl", ".ndjson"):
@@ -29,26 +35,59 @@ def rows_of(path: Path, losses: ImportLosses) -> Iterator[Row]:
         raise UsageError(f"{path} ends in none of {', '.join(SUFFIXES)}", hint="give a file of one of these kinds")
 
 
-def _csv_rows(path: Path, losses: ImportLosses) -> Iterator[Row]:
+def refuse_empty(path: Path) -> None:
+    """Raise ``UsageError`` for a file without a byte."""
+    try:
+        size = path.stat().st_size
+    except OSError as error:
+        raise UsageError(f"{path} cannot be read: {error.strerror}") from error
+    if size == 0:
+        raise UsageError(f"{path} is empty", hint="nothing was logged yet, or the disk was full")
+
+
+def csv_rows(path: Path, losses: ImportLosses) -> Iterator[Row]:
+    """Yield the rows of a CSV file. A line that repeats or extends the header is the header of the lines after it.
+
+    Raises ``UsageError`` or ``DamagedError``.
+    """
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
-            lines = csv.reader(file, strict=True)
-            header = next(lines, [])
-            doubled = next((name for name in header if header.count(name) > 1), None)
-            if doubled is not None:
-                raise DamagedError(f"{path} has two columns called {doubled!r}")
-            for line in lines:
-                if len(line) == len(header):
-                    yield {name: None if cell == "" else cell for name, cell in zip(header, line, strict=True)}
-                elif line:
-                    what = f"line with another number of cells than the header of {path.name}"
-                    losses.count("malformed_line", what, f"line {lines.line_num}", lost=1)
+            yield from _by_header(csv.reader(file, strict=True), path, losses)
     except csv.Error as error:
         losses.count("malformed_line", f"line from which on {path.name} is no CSV", str(error), lost=1)
     except UnicodeDecodeError as error:
         raise DamagedError(f"{path} is not UTF-8 text (byte {error.start})") from error
     except OSError as error:
         raise UsageError(f"{path} cannot be read: {error.strerror}") from error
+
+
+def _by_header(lines: CsvReader, path: Path, losses: ImportLosses) -> Iterator[Row]:
+    header = next(lines, [])
+    if header and header[0].startswith(_COMMENT):
+        header = next(lines, [])
+    _refuse_doubled(path, header)
+    for line in lines:
+        if _is_header(line, header):
+            _refuse_doubled(path, line)
+            what = f"header again in the middle of {path.name}, the lines after it are read by it"
+            losses.count("repeated_header", what, f"line {lines.line_num}")
+            header = line
+        elif len(line) == len(header):
+            yield {name: None if cell == "" else cell for name, cell in zip(header, line, strict=True)}
+        elif line:
+            what = f"line with another number of cells than the header of {path.name}"
+            losses.count("malformed_line", what, f"line {lines.line_num}", lost=1)
+
+
+def _refuse_doubled(path: Path, header: Sequence[str]) -> None:
+    doubled = next((name for name in header if header.count(name) > 1), None)
+    if doubled is not None:
+        raise DamagedError(f"{path} has two columns called {doubled!r}")
+
+
+def _is_header(line: Sequence[str], header: Sequence[str]) -> bool:
+    """Whether a line names columns: at least half of the names so far are among its cells."""
+    return bool(line) and len(set(line).intersection(header) - {""}) * 2 >= max(len(header), 1)
 
 
 def _parquet_rows(path: Path) -> Iterator[Row]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
-from esper_analyze.interchange.cells import CellError, fitted
+from esper_analyze.interchange.cells import CellError, fitted, real
 from esper_analyze.interchange.imported import Imported, Row
 from esper_analyze.schema.tables import BY_NAME
 
@@ -67,26 +67,67 @@ class ScalarLog:
 
 @dataclass(frozen=True, slots=True)
 class Named:
-    """The column of ``updates`` that holds what a source calls otherwise; ``caveat`` says how its number differs."""
+    """The column that holds what a source calls otherwise; ``caveat`` says how its number differs.
+
+    ``zero_if_off``: the source writes 0 where it does not measure, so that 0 in every row is null.
+    """
 
     column: str
     caveat: str = ""
+    table: str = "updates"
+    zero_if_off: bool = False
 
     def words(self, name: str) -> str:
         """Return what run.json says of where the column came from."""
         return "; ".join(filter(None, (name, self.caveat)))
 
 
-def mapped_cells(imported: Imported, row: LogRow, names: Mapping[str, Named]) -> Row:
-    """Return those cells of ``row`` that ``names`` knows; one that cannot be read is null, and counted."""
+NameTable = Mapping[str, Named]
+
+
+def in_schema(names: NameTable) -> dict[str, Named]:
+    """Return those of ``names`` whose column the schema has."""
+    return {name: named for name, named in names.items() if named.column in BY_NAME[named.table].names}
+
+
+def mapped_cells(imported: Imported, row: LogRow, names: NameTable, table: str = "updates") -> Row:
+    """Return those cells of ``row`` that ``names`` knows; one that cannot be read is null, and counted.
+
+    Of several names of one column the first that holds a number counts.
+    """
     cells: Row = {}
     for name, named in names.items():
-        if name not in row.cells:
+        if name not in row.cells or named.table != table or cells.get(named.column) is not None:
             continue
-        cells[named.column] = cell(imported, "updates", named.column, row.cells[name], f"{name} at {row.step}")
+        cells[named.column] = cell(imported, table, named.column, row.cells[name], f"{name} at {row.step}")
         if cells[named.column] is not None:
-            imported.columns.setdefault(f"updates.{named.column}", named.words(name))
+            imported.columns.setdefault(f"{table}.{named.column}", named.words(name))
     return cells
+
+
+def add_head(imported: Imported, update: int, cells: Row) -> None:
+    """Add what a log says of the distribution of the actions, as the head ``action``."""
+    if any(value is not None for value in cells.values()):
+        imported.add("heads", {"update": update, "head": "action", "kind": "gaussian", **cells})
+        imported.facts["heads"] = {"action": None}
+
+
+def without_zeros(log: ScalarLog, names: NameTable, imported: Imported) -> dict[str, Named]:
+    """Return ``names`` without those that are 0 in every row by construction, which are left out."""
+    usable = dict(names)
+    for name, named in names.items():
+        series = log.series.get(name)
+        if named.zero_if_off and series is not None and all(map(_zero, series.values)):
+            imported.left_out[name] = "0 in every row: it is not measured with the settings of this training"
+            del usable[name]
+    return usable
+
+
+def _zero(value: object) -> bool:
+    try:
+        return real(value) == 0
+    except CellError:
+        return False
 
 
 def cell(imported: Imported, table: str, column: str, value: object, where: str) -> object:
@@ -98,8 +139,11 @@ def cell(imported: Imported, table: str, column: str, value: object, where: str)
         return None
 
 
-def leave_out(imported: Imported, names: Iterable[str], recognised: Iterable[str]) -> None:
-    """Note the ``names`` of a source that no column holds."""
+def leave_out(
+    imported: Imported, names: Iterable[str], recognised: Iterable[str], reasons: Mapping[str, str] | None = None
+) -> None:
+    """Note the ``names`` of a source that no column holds; ``reasons`` are by the beginnings of names."""
     taken_up = set(recognised)
     for name in sorted(set(names) - taken_up):
-        imported.left_out[name] = "no column holds it"
+        begins = (reason for start, reason in (reasons or {}).items() if name.startswith(start))
+        imported.left_out.setdefault(name, next(begins, "no column holds it"))

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from esper_analyze.errors import DamagedError
 from esper_analyze.interchange.destination import refuse_existing, staged
-from esper_analyze.interchange.imported import Imported, Row
+from esper_analyze.interchange.imported import Imported, ImportedAttempt, Row
 from esper_analyze.schema import VERSION
 from esper_analyze.schema.tables import BY_NAME, TABLES
 from esper_analyze.schema.validate import table_faults
@@ -63,7 +63,8 @@ def write_imported(out: Path, imported: Imported) -> Written:
         for change in replayed.levels
     ]
     with staged(out) as folder:
-        rows = _write(folder, facts, tables)
+        _write(folder, facts, _by_attempt(tables, imported.attempts))
+    rows = {table.name: len(tables[table.name]) for table in TABLES if tables.get(table.name)}
     alarms = sum(finding.alarm for finding in replayed.findings)
     return Written(out, rows, len(tables["updates"]), alarms, len(imported.foreign))
 
@@ -101,7 +102,9 @@ def _facts(out: Path, imported: Imported) -> Row:
 
     versions = {"esper-analyze": metadata.version("esper-analyze")}
     stated = {name: fact for name, fact in imported.facts.items() if fact is not None}
-    source = {"format": imported.format, "columns": imported.columns, "left_out": imported.left_out}
+    source: Row = {"format": imported.format, "columns": imported.columns, "left_out": imported.left_out}
+    if imported.remarks:
+        source["remarks"] = imported.remarks
     return {
         "schema_version": VERSION,
         "run_id": uuid.uuid4().hex,
@@ -154,11 +157,35 @@ def _arrow(name: str, rows: Sequence[Row], first: int) -> pa.Table:
     return data
 
 
-def _write(folder: Path, facts: Row, tables: Mapping[str, list[Row]]) -> dict[str, int]:
-    attempt = folder / layout.rank_folder(0) / layout.attempt_folder(0, uuid.uuid4().hex[:8])
-    attempt.mkdir(parents=True)
+def _by_attempt(tables: Mapping[str, list[Row]], attempts: Sequence[ImportedAttempt]) -> list[dict[str, list[Row]]]:
+    """Return the tables of each attempt: the rows that stand, and those that a later attempt replaced.
+
+    From its first update on an attempt stands, as one that the recorder resumed.
+    """
+    if not attempts:
+        return [dict(tables)]
+    firsts = [0, *(attempt.first for attempt in attempts)]
+    parts: list[dict[str, list[Row]]] = [{} for _ in firsts]
+    views = [*(attempt.superseded for attempt in attempts), tables]
+    for latest, view in enumerate(views):
+        for name, rows in view.items():
+            for row in rows:
+                writer = max(number for number in range(latest + 1) if firsts[number] <= _update(row))
+                parts[writer].setdefault(name, []).append(row)
+    return [{name: sorted(rows, key=_update) for name, rows in part.items()} for part in parts]
+
+
+def _write(folder: Path, facts: Row, attempts: Sequence[Mapping[str, list[Row]]]) -> None:
+    folder.mkdir(parents=True)
     write_whole(folder / layout.RUN_FILE, json.dumps(plain(facts), indent=1, allow_nan=False).encode())
-    seq, written = 0, {}
+    for number, tables in enumerate(attempts):
+        _write_attempt(folder / layout.rank_folder(0) / layout.attempt_folder(number, uuid.uuid4().hex[:8]), tables)
+
+
+def _write_attempt(attempt: Path, tables: Mapping[str, list[Row]]) -> None:
+    attempt.mkdir(parents=True)
+    seq = 0
+    written: dict[str, Row] = {}
     for table in TABLES:
         rows = tables.get(table.name, [])
         for number, start in enumerate(range(0, len(rows), SHARD_ROWS), start=1):
@@ -169,4 +196,3 @@ def _write(folder: Path, facts: Row, tables: Mapping[str, list[Row]]) -> dict[st
             written[table.name] = {"rows": len(rows), "last_update": max(map(_update, rows))}
     marker = {"reason": "imported", "closed_at": time.time(), "lost_rows": 0, "tables": written}
     write_whole(attempt / layout.CLOSED_FILE, json.dumps(marker, indent=1).encode())
-    return {name: facts["rows"] for name, facts in written.items()}

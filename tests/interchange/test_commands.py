@@ -229,7 +229,7 @@ def test_diagnose_tells_of_a_run_with_the_commands_to_type_and_fails_on_request(
 
 def test_diagnose_refuses_what_is_neither_a_run_nor_a_log(command: Command, tmp_path: Path) -> None:
     (tmp_path / "empty.csv").write_text("")
-    for source, words in ((tmp_path / "nowhere", "does not exist"), (tmp_path / "empty.csv", "holds no scalar")):
+    for source, words in ((tmp_path / "nowhere", "does not exist"), (tmp_path / "empty.csv", "is empty")):
         said = command("diagnose", source)
         assert (said.code, said.out) == (2, "")
         assert words in said.err

@@ -150,7 +150,7 @@ def test_a_source_that_is_not_there_or_of_no_known_format_is_refused(tmp_path: P
     (tmp_path / "x.txt").write_text("")
     with pytest.raises(UsageError, match="not in a format") as refused:
         read_source(tmp_path / "x.txt")
-    assert "sb3: Stable-Baselines3's progress.csv" in str(refused.value.hint)
+    assert "csv: a progress.csv" in str(refused.value.hint)
     with pytest.raises(UsageError, match="does not hold, a W&B history"):
         read_source(tmp_path / "x.txt", "wandb")
 
@@ -160,5 +160,5 @@ def test_the_source_is_named_and_its_own_facts_of_it_stay(tmp_path: Path) -> Non
     file.write_text("time/iterations,train/loss\n1,\n2,1.0\n")
     assert read_source(file).facts["source"] == {"path": "progress.csv"}
     assert read_source(tmp_path).facts["source"] == {"path": "progress.csv"}
-    assert read_source(file).format == "sb3"
+    assert read_source(file).format == "csv"
     assert read_source(file, "wandb").format == "wandb"

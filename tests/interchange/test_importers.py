@@ -12,11 +12,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from esper_analyze.errors import DamagedError, UsageError
-from esper_analyze.interchange import import_own, import_rlprobe, import_sb3, import_tensorboard, import_wandb
+from esper_analyze.interchange import import_csv, import_own, import_rlprobe, import_wandb
 from esper_analyze.interchange.destination import refuse_existing, staged
 from esper_analyze.interchange.event_file import event_file
 from esper_analyze.interchange.imported import Imported
-from esper_analyze.interchange.sources import read_source
+from esper_analyze.interchange.sources import find_logs, read_source
 from esper_analyze.schema.tables import HEADS, UPDATES
 from tests.interchange.logs import write_csv
 from tests.interchange.test_tensors import record
@@ -51,30 +51,28 @@ def updates(imported: Imported, *names: str) -> list[tuple[Any, ...]]:
 def test_only_two_names_of_a_wandb_step_are_steps_of_the_environment(
     tmp_path: Path, step: str, steps: int | None
 ) -> None:
-    rows = [{step: 64 * number, "losses/value_loss": float(number), "_timestamp": 10.0 + number} for number in (1, 2)]
-    found = import_wandb.read(lines(tmp_path / "x.jsonl", *rows))
+    rows = [{step: 64 * number, "losses/c_loss": float(number), "_timestamp": 10.0 + number} for number in (1, 2)]
+    found = read_source(lines(tmp_path / "x.jsonl", *rows))
     assert updates(found, "env_steps", "value_loss", "wall_time")[0] == (0, steps, 1.0, 11.0)
     assert found.left_out == {}
     assert found.format == "wandb"
 
 
 def test_the_first_name_of_a_step_counts_and_the_others_are_no_metric(tmp_path: Path) -> None:
-    rows = [
-        {"_step": 9, "global_step": 64, "_runtime": 5, "losses/value_loss": 0.5, "losses/entropy": [1], "x": {"a": 1}}
-    ]
-    found = import_wandb.read(lines(tmp_path / "x.jsonl", *rows))
+    rows = [{"_step": 9, "global_step": 64, "_runtime": 5, "losses/c_loss": 0.5, "losses/entropy": [1], "x": {"a": 1}}]
+    found = read_source(lines(tmp_path / "x.jsonl", *rows))
     assert updates(found, "env_steps", "entropy") == [(0, 64, None)]
     assert found.left_out == {}
 
 
 def test_a_wandb_row_without_a_step_is_of_the_one_before(tmp_path: Path) -> None:
-    found = import_wandb.read(
+    found = read_source(
         lines(
             tmp_path / "x.jsonl",
-            {"global_step": 64, "losses/value_loss": 1.0},
+            {"global_step": 64, "losses/c_loss": 1.0},
             {"losses/entropy": 0.5, "_timestamp": "soon"},
             {"global_step": "x", "losses/entropy": 9.0},
-            {"global_step": 128, "losses/value_loss": 2.0},
+            {"global_step": 128, "losses/c_loss": 2.0},
         )
     )
     assert updates(found, "value_loss", "entropy") == [(0, 1.0, 0.5), (1, 2.0, None)]
@@ -82,25 +80,25 @@ def test_a_wandb_row_without_a_step_is_of_the_one_before(tmp_path: Path) -> None
 
 
 def test_rows_before_the_first_step_are_of_step_0(tmp_path: Path) -> None:
-    rows = [{"losses/value_loss": 1.0}, {"global_step": 64, "losses/value_loss": 2.0}]
-    found = import_wandb.read(lines(tmp_path / "x.jsonl", *rows))
+    rows = [{"losses/c_loss": 1.0}, {"global_step": 64, "losses/c_loss": 2.0}]
+    found = read_source(lines(tmp_path / "x.jsonl", *rows))
     assert updates(found, "env_steps", "value_loss") == [(0, 0, 1.0), (1, 64, 2.0)]
 
 
 def test_without_a_step_rows_are_numbered(tmp_path: Path) -> None:
-    found = import_wandb.read(lines(tmp_path / "x.jsonl", {"losses/value_loss": 1.0}, {"losses/value_loss": 2.0}))
+    found = read_source(lines(tmp_path / "x.jsonl", {"losses/c_loss": 1.0}, {"losses/c_loss": 2.0}))
     assert updates(found, "value_loss", "env_steps") == [(0, 1.0, None), (1, 2.0, None)]
 
 
 def test_a_chart_s_export_has_the_names_as_they_were_logged(tmp_path: Path) -> None:
-    row = {"Step": 1, "run a - losses/value_loss": 1.0, "run a - losses/value_loss__MIN": 0.0,
-           "run a - losses/value_loss__MAX": 9.0}  # fmt: skip
-    found = import_wandb.read(write_csv(tmp_path / "x.csv", [row]))
+    row = {"Step": 1, "run a - losses/c_loss": 1.0, "run a - losses/c_loss__MIN": 0.0,
+           "run a - losses/c_loss__MAX": 9.0}  # fmt: skip
+    found = read_source(write_csv(tmp_path / "x.csv", [row]))
     assert updates(found, "value_loss") == [(0, 1.0)]
     assert found.left_out == {}
     four = {f"{name} - x": 1.0 for name in "dbca"}
     with pytest.raises(UsageError, match="holds several W&B runs: a, b, c\n"):
-        import_wandb.read(write_csv(tmp_path / "y.csv", [four]))
+        read_source(write_csv(tmp_path / "y.csv", [four]))
 
 
 @pytest.mark.parametrize(
@@ -115,21 +113,19 @@ def test_a_wandb_history_is_a_file_of_rows(tmp_path: Path, name: str, known: boo
 
 
 def test_progress_csv_is_known_by_its_name(tmp_path: Path) -> None:
-    assert import_sb3.recognises(tmp_path) is None
     file = write_csv(tmp_path / "progress.csv", [{"time/iterations": 1, "train/loss": None},
                                                  {"time/iterations": 2, "train/loss": 0.5}])  # fmt: skip
-    assert import_sb3.recognises(tmp_path) == import_sb3.recognises(file) == file
-    assert import_sb3.recognises(write_csv(tmp_path / "other.csv", [{"train/loss": 1}])) is None
-    found = import_sb3.read(file)
-    assert updates(found, "total_loss", "env_steps") == [(0, 0.5, None)]
-    assert found.format == "sb3"
+    assert import_csv.recognises(file) == file
+    assert import_csv.recognises(write_csv(tmp_path / "other.csv", [{"train/loss": 1}])) is None
+    for name in (None, "csv", "sb3", "stable-baselines3"):
+        found = read_source(file, name)
+        assert updates(found, "total_loss", "env_steps") == [(0, 0.5, None)]
+        assert found.format == "csv"
 
 
 def events(path: Path, *steps: int, created: float = 5.0) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(
-        event_file([(step, created + step, [("losses/value_loss", float(step))]) for step in steps], created)
-    )
+    path.write_bytes(event_file([(step, created + step, [("losses/c_loss", float(step))]) for step in steps], created))
     return path
 
 
@@ -138,46 +134,37 @@ def test_event_files_of_a_folder_are_read_together(tmp_path: Path) -> None:
     events(folder / "a.tfevents.1", 64)
     events(folder / "b.tfevents.2", 128)
     (folder / "notes.txt").write_text("")
-    found = import_tensorboard.read(folder)
+    found = read_source(folder)
     assert updates(found, "value_loss", "wall_time", "env_steps") == [(0, 64.0, 69.0, 64), (1, 128.0, 133.0, 128)]
     assert found.facts["created"] == 69.0
-    assert updates(import_tensorboard.read(folder / "b.tfevents.2")) == [(0,)]
+    assert updates(read_source(folder / "b.tfevents.2")) == [(0,)]
 
 
 def test_event_files_are_found_in_or_below_a_folder(tmp_path: Path) -> None:
-    assert import_tensorboard.recognises(tmp_path) is None
-    assert import_tensorboard.recognises(tmp_path / "none") is None
-    one = events(tmp_path / "deep" / "run0" / "x.tfevents.1", 1)
-    assert import_tensorboard.recognises(one) == one
-    assert import_tensorboard.recognises(tmp_path) == one.parent
-    assert import_tensorboard.recognises(write_csv(tmp_path / "x.csv", [])) is None
-    events(tmp_path / "deep" / "run1" / "x.tfevents.1", 1)
-    with pytest.raises(UsageError, match=r"holds 2 TensorBoard runs: deep/run0, deep/run1\n"):
-        import_tensorboard.recognises(tmp_path)
-    for number in range(2, 8):
-        events(tmp_path / "deep" / f"run{number}" / "x.tfevents.1", 1)
-    with pytest.raises(UsageError, match=r"holds 8 TensorBoard runs: deep/run0, .*, deep/run7\n"):
-        import_tensorboard.recognises(tmp_path)
-    events(tmp_path / "deep" / "run8" / "x.tfevents.1", 1)
-    with pytest.raises(UsageError, match=r"holds 9 TensorBoard runs: .*, deep/run7 …\n"):
-        import_tensorboard.recognises(tmp_path)
-    here = events(tmp_path / "x.tfevents.1", 1)
-    assert import_tensorboard.recognises(tmp_path) == here.parent  # what is in it goes before what is below
+    with pytest.raises(UsageError, match="holds no log"):
+        read_source(tmp_path)
+    events(tmp_path / "deep" / "run0" / "x.tfevents.1", 64)
+    assert updates(read_source(tmp_path)) == [(0,)]
+    events(tmp_path / "deep" / "run1" / "x.tfevents.1", 64)
+    with pytest.raises(UsageError, match=r"holds 2 runs: deep/run0, deep/run1\n"):
+        read_source(tmp_path)
+    events(tmp_path / "x.tfevents.1", 64)
+    assert [name for name, _ in find_logs(tmp_path).read()] == ["1", "deep/run0", "deep/run1"]
 
 
 def test_a_run_began_with_the_first_point_of_any_name(tmp_path: Path) -> None:
     points = [
-        (64, 20.0, [("losses/value_loss", 1.0)]),
+        (64, 20.0, [("losses/c_loss", 1.0)]),
         (64, 10.0, [("losses/entropy", 1.0)]),
-        (128, 5.0, [("losses/value_loss", 1.0)]),  # a clock that was set back
+        (128, 5.0, [("losses/c_loss", 1.0)]),  # a clock that was set back
     ]
     (tmp_path / "x.tfevents").write_bytes(event_file(points, 1.0))
-    assert import_tensorboard.read(tmp_path).facts["created"] == 10.0
+    assert read_source(tmp_path).facts["created"] == 10.0
 
 
 def test_a_record_that_is_no_event_is_lost(tmp_path: Path) -> None:
-    (tmp_path / "x.tfevents").write_bytes(event_file([(64, 1.0, [("losses/value_loss", 1.0)])], 1.0) + record(b"\xff"))
-    found = import_tensorboard.read(tmp_path)
+    (tmp_path / "x.tfevents").write_bytes(event_file([(64, 1.0, [("losses/c_loss", 1.0)])], 1.0) + record(b"\xff"))
+    found = read_source(tmp_path)
     assert updates(found, "value_loss") == [(0, 1.0)]
     ((detail, rows),) = lost(found).values()
     assert str(detail).startswith("1 × record that is not an event: x.tfevents: is not an event")
@@ -188,7 +175,7 @@ def test_damaged_event_files_are_counted(tmp_path: Path) -> None:
     whole = events(tmp_path / "x.tfevents", 64, 128, 192).read_bytes()
     size = len(event_file([], 5.0))
     (tmp_path / "x.tfevents").write_bytes(whole[:-1])
-    cut = import_tensorboard.read(tmp_path / "x.tfevents")
+    cut = read_source(tmp_path / "x.tfevents")
     assert len(updates(cut)) == 2
     ((detail, rows),) = lost(cut).values()
     assert list(lost(cut)) == ["cut_file"]
@@ -199,7 +186,7 @@ def test_damaged_event_files_are_counted(tmp_path: Path) -> None:
     flipped = bytearray(whole)
     flipped[size + 14] ^= 1
     (tmp_path / "x.tfevents").write_bytes(flipped)
-    bad = import_tensorboard.read(tmp_path / "x.tfevents")
+    bad = read_source(tmp_path / "x.tfevents")
     assert lost(bad) == {
         "damaged_record": (f"1 × record that does not match its checksum: x.tfevents at byte {size}", 1)
     }
@@ -207,7 +194,7 @@ def test_damaged_event_files_are_counted(tmp_path: Path) -> None:
     length[size + 9] ^= 1
     (tmp_path / "x.tfevents").write_bytes(bytes(length))
     with pytest.raises(UsageError, match="holds no scalar") as refused:
-        import_tensorboard.read(tmp_path / "x.tfevents")
+        read_source(tmp_path / "x.tfevents")
     assert "incomplete event file" in str(refused.value.hint)
 
 
@@ -388,7 +375,7 @@ def test_one_row_an_update_comes_back_by_table(tmp_path: Path) -> None:
 def test_what_export_did_not_write_is_not_recognised(tmp_path: Path) -> None:
     assert import_own.recognises(tmp_path) is None
     assert import_own.recognises(tmp_path / "none.csv") is None
-    assert import_own.recognises(lines(tmp_path / "x.jsonl", {"losses/value_loss": 1})) is None
+    assert import_own.recognises(lines(tmp_path / "x.jsonl", {"losses/c_loss": 1})) is None
     assert import_own.recognises(lines(tmp_path / "empty.jsonl")) is None
     (tmp_path / "x.parquet").write_text("odd")
     assert import_own.recognises(tmp_path / "x.parquet") is None
@@ -406,7 +393,7 @@ def test_of_an_export_beside_a_log_the_log_is_read(tmp_path: Path) -> None:
     write_csv(tmp_path / "progress.csv", [{"time/iterations": 1, "train/loss": None},
                                           {"time/iterations": 2, "train/loss": 0.5}])  # fmt: skip
     lines(tmp_path / "updates.jsonl", whole(UPDATES, update=0, **READY))
-    assert read_source(tmp_path).format == "sb3"
+    assert read_source(tmp_path / "progress.csv").format == "csv"
     assert read_source(tmp_path, "own").format == "own"
 
 

@@ -45,13 +45,18 @@ def test_what_an_evaluation_dumps_is_of_the_training_before_it(taken: Taken, tmp
     assert [rows[update]["total_loss"] for update in range(5)] == [10.0, 11.0, 12.0, 13.0, 14.0]
 
 
-def test_with_a_log_interval_the_updates_that_were_not_logged_are_counted(taken: Taken, tmp_path: Path) -> None:
+def test_a_log_interval_is_stated_and_loses_nothing(taken: Taken, tmp_path: Path) -> None:
     file = write_csv(tmp_path / "progress.csv", [row for _, row in sb3_rows(9, interval=3)])
     run = taken(file)
     rows = {row["update"]: row for row in run.frame("updates").to_dicts()}
     assert {update: row["total_loss"] for update, row in rows.items()} == {1: 11.0, 2: None, 4: 14.0, 5: None, 7: 17.0}
     assert rows[2]["env_steps"] == 3 * STEPS
-    assert run.frame("losses_of_data").filter(kind="missing_updates")["rows"].to_list() == [2]
+    assert run.info["logged_every"] == 3
+    assert run.frame("losses_of_data").filter(kind="missing_updates")["rows"].to_list() == []
+    logged = [row for _, row in sb3_rows(36, interval=3)]
+    run = taken(write_csv(tmp_path / "progress.csv", logged[:4] + logged[5:]))
+    assert run.info["logged_every"] == 3
+    assert run.frame("losses_of_data").filter(kind="missing_updates")["rows"].to_list() == [1]
 
 
 def test_a_log_interval_that_nothing_tells_of_is_said_in_run_json(taken: Taken, tmp_path: Path) -> None:
@@ -182,13 +187,13 @@ def test_cut_and_odd_lines_of_a_csv_are_counted(taken: Taken, tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("name", "content", "words"),
     [
-        ("progress.csv", b"", "holds no scalar"),
+        ("progress.csv", b"", "is empty"),
         ("progress.csv", b"a,a\n1,2\n", "two columns called 'a'"),
         ("progress.csv", b"loss\n1\n", "none that is known"),
         ("progress.csv", b"train/loss\n\xff\n", "not UTF-8"),
         ("history.parquet", b"PAR1", "no Parquet file"),
         ("history.jsonl", b"\n\n", "holds no scalar"),
-        ("events.out.tfevents.1", b"", "holds no scalar"),
+        ("events.out.tfevents.1", b"", "is empty"),
         ("events.out.tfevents.1", b"\xff" * 50, "a record of"),
         ("notes.txt", b"hello", "not in a format that can be imported"),
     ],
@@ -200,12 +205,3 @@ def test_a_source_that_is_none_is_refused_in_one_sentence(
     with pytest.raises((UsageError, DamagedError)) as refused:
         read_source(tmp_path / name)
     assert words in f"{refused.value.message} {refused.value.hint}"
-
-
-def test_a_directory_of_several_logs_is_refused_until_one_is_chosen(taken: Taken, tmp_path: Path) -> None:
-    folder = write_events(tmp_path / "logs", sb3_rows(4))
-    write_csv(folder / "progress.csv", [row for _, row in sb3_rows(5)])
-    with pytest.raises(UsageError, match="several logs"):
-        read_source(folder)
-    assert taken(folder, "sb3").frame("updates").height == 4
-    assert taken(folder, "tensorboard").frame("updates").height == 3

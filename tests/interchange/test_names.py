@@ -80,7 +80,8 @@ def test_a_first_dump_that_tells_of_a_training_and_not_of_its_place_is_sparse() 
     placed = sb3([(3, dump(3, 1.0)), (6, dump(6, 2.0))])
     assert updates(placed, "total_loss", "env_steps") == [(1, 1.0, None), (2, None, 192), (4, 2.0, None)]
     assert "notes" not in placed.facts
-    assert lost(placed)["missing_updates"] == ("1 × update was not logged: 3", 1, 3)
+    assert placed.facts["logged_every"] == 3
+    assert "missing_updates" not in lost(placed)
 
 
 def test_a_second_call_of_learn_goes_on() -> None:
@@ -128,14 +129,6 @@ def test_without_any_update_nothing_is_added() -> None:
     assert lost(found) == {}
     only = sb3([(0, dump(1, None))])
     assert (updates(only), lost(only)["unfinished_update"][2]) == ([], 0)
-
-
-@pytest.mark.parametrize(
-    ("names", "known"),
-    [(["train/loss"], True), (["rollout/ep_rew_mean"], True), (["time/fps", "x"], False), ([], False)],
-)
-def test_stable_baselines_is_known_by_what_it_trains(names: list[str], known: bool) -> None:
-    assert names_sb3.speaks(log([(0, dict.fromkeys(names, 1.0))])) is known
 
 
 def row(step: int, **cells: Any) -> LogRow:
@@ -400,10 +393,11 @@ def test_slots_and_layers_get_what_their_rows_need() -> None:
 
 
 def test_the_language_of_a_log_is_found_by_its_names() -> None:
-    for name, framework in (("updates/kl_k3", None), ("train/loss", "Stable-Baselines3"),
-                            ("losses/value_loss", "CleanRL")):  # fmt: skip
+    for name, telling, framework in (("updates/kl_k3", "charts/SPS", None),
+                                     ("train/loss", "time/fps", "Stable-Baselines3"),
+                                     ("losses/value_loss", "charts/SPS", "CleanRL")):  # fmt: skip
         imported = Imported("x")
-        take_updates(log([(64, {name: 0.5, "charts/learning_rate": 1.0})]), imported, "file")
+        take_updates(log([(64, {name: 0.5, telling: 1.0})]), imported, "file")
         assert imported.facts.get("framework") == framework
     with pytest.raises(UsageError, match=r"^file holds no scalar") as refused:
         take_updates(log([]), Imported("x"), "file")
