@@ -70,11 +70,15 @@ def _any_of(patterns: Iterable[str]) -> re.Pattern[str]:
 
 
 class StepMeaning(Enum):
-    """What the steps of a log count: updates, environment steps, or something else, which orders its rows."""
+    """What the steps of a log count. Rows are updates, but at ``ENV_STEPS_AT_TIMES``, where they are now and then."""
 
     UPDATES = 1
     ENV_STEPS = 2
-    OTHER = 3
+    ENV_STEPS_AT_TIMES = 3
+    OTHER = 4
+
+
+_ENV_STEPS = (StepMeaning.ENV_STEPS, StepMeaning.ENV_STEPS_AT_TIMES)
 
 
 @dataclass(frozen=True)
@@ -129,7 +133,7 @@ class NameMap:
             numbers = self._numbers(rows, log)
         latest = _latest(log, between, rows, imported, by_clock=self.by_clock)
         for row, number, late in zip(rows, numbers, latest, strict=True):
-            env_steps = row.step if self.step is StepMeaning.ENV_STEPS and log.timesteps else None
+            env_steps = row.step if self.step in _ENV_STEPS and log.timesteps else None
             placed: Row = {"update": number, "level": "NORMAL", "status": "performed", "wall_time": row.wall}
             cells = {"env_steps": env_steps} | late | mapped_cells(imported, row, names)
             imported.add("updates", placed | cells)
