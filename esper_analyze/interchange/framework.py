@@ -138,7 +138,8 @@ class NameMap:
             cells = {"env_steps": env_steps} | late | mapped_cells(imported, row, names)
             imported.add("updates", placed | cells)
             add_head(imported, number, mapped_cells(imported, row, names, "heads"))
-        imported.count_gaps(numbers, "was not logged")
+        if self.step is not StepMeaning.ENV_STEPS_AT_TIMES:
+            imported.count_gaps(numbers, "was not logged")
         leave_out(imported, log.series, (*names, *between, *self.counts), self.reasons)
 
     def _numbers(self, rows: Sequence[LogRow], log: ScalarLog) -> list[int]:

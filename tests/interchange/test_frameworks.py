@@ -105,6 +105,7 @@ def test_a_log_interval_is_no_gap_and_an_entry_that_lacks_is_one() -> None:
     assert gap.facts["logged_every"] == 10
     (row,) = gap.losses.rows()
     assert (row["kind"], row["rows"], row["update"]) == ("missing_updates", 1, 199)
+    assert taken(LOGS["pufferlib"].points).losses.rows() == []  # it logs by the clock
     assert "logged_every" not in taken([(step, {"Loss/surrogate": 0.1}) for step in range(9)]).facts
 
 
