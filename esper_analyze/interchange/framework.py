@@ -89,7 +89,7 @@ class NameMap:
     ``by_clock`` where their steps count something else than those of updates, so that the time of logging tells.
     ``counts``: names that count updates from 1. ``first``: the first update's step, where steps count updates.
     ``prefixes`` may stand before any name. ``prepare`` renames what is logged under ``patterns`` to ``names``.
-    ``reasons``: why names that begin so are in no column.
+    ``reasons``: why names that begin so are in no column. ``algorithms``: what a log with that name is one of, not PPO.
     """
 
     name: str
@@ -106,6 +106,7 @@ class NameMap:
     by_clock: bool = False
     prepare: Callable[[ScalarLog, Imported], ScalarLog] | None = None
     patterns: tuple[str, ...] = ()
+    algorithms: Mapping[str, str] = field(default_factory=dict)
 
     def framework(self) -> Framework:
         """Return what recognises and reads its logs."""
@@ -120,10 +121,11 @@ class NameMap:
 
     def take(self, log: ScalarLog, imported: Imported) -> None:
         """Add the updates of ``log`` to ``imported``."""
-        imported.facts |= {"framework": self.title, "algorithm": "PPO"}
+        log = _without_prefix(log, self.prefixes)
+        algorithm = next((algorithm for name, algorithm in self.algorithms.items() if name in log.series), "PPO")
+        imported.facts |= {"framework": self.title, "algorithm": algorithm}
         if self.note:
             imported.facts["notes"] = self.note
-        log = _without_prefix(log, self.prefixes)
         log = self.prepare(log, imported) if self.prepare else log
         names, between = without_zeros(log, in_schema(self.names), imported), in_schema(self.between)
         rows = log.rows(lambda name: name in names or name in self.counts, imported)

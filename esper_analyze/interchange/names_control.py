@@ -86,6 +86,7 @@ ML_AGENTS = NameMap(  # 0.15 to 1.1
         "Losses/Baseline Loss": "the counterfactual baseline of POCA",
         "Environment/Group Cumulative Reward": "the return of groups of agents",
     },
+    algorithms={"Losses/Baseline Loss": "POCA"},
     note="a row is a summary over summary_freq steps: it can be of several updates, and is numbered as one",
 )  # fmt: skip
 

@@ -41,7 +41,7 @@ def test_every_number_of_a_framework_is_in_its_cell(example: FrameworkLog) -> No
     assert filled(imported) == expected
     heads = {row["update"]: row["std_mean"] for row in imported.rows.get("heads", [])}
     assert heads == (example.heads if in_columns({"std_mean": 1.0}, "heads") else {})
-    assert imported.facts["algorithm"] == "PPO"
+    assert imported.facts["algorithm"] == ("GRPO or RLOO" if example is LOGS["trl grpo"] else "PPO")
     for name in example.left_out:
         assert imported.left_out[name]
     filled_columns = {f"updates.{name}" for cells in expected.values() for name in cells}
@@ -59,6 +59,12 @@ def test_a_log_is_recognised_as_that_of_its_framework_and_of_no_other(example: F
 
 def test_every_framework_has_an_example() -> None:
     assert {example.framework for example in LOGS.values()} | {"export"} == set(FRAMEWORKS)
+
+
+def test_what_is_like_ppo_is_read_under_its_own_name() -> None:
+    poca = taken([(64, {"Losses/Policy Loss": 0.1, "Losses/Value Loss": 0.2, "Losses/Baseline Loss": 0.3})])
+    assert poca.facts["algorithm"] == "POCA"
+    assert poca.left_out == {"Losses/Baseline Loss": "the counterfactual baseline of POCA"}
 
 
 def test_what_was_asked_for_is_read_by_its_names() -> None:
@@ -231,3 +237,11 @@ def test_the_last_part_of_a_name_counts_whatever_its_letters(names: list[str], c
 def test_one_name_alone_is_not_clearly_of_ppo(names: list[str]) -> None:
     with pytest.raises(UsageError, match="none that is known of a PPO training"):
         taken([(0, dict.fromkeys(names, 0.5))])
+
+
+def test_a_name_as_long_as_a_file_is_cut_where_it_is_shown() -> None:
+    with pytest.raises(UsageError, match="known of a PPO training") as refused:
+        taken([(0, {"x" * 5000 + "\x1b[31m": 1.0})])
+    assert len(refused.value.message) < 200
+    imported = taken([(0, {"x" * 5000 + "/approx_kl": 0.1, "y/clipfrac": 0.1})])
+    assert len(str(imported.facts["notes"])) < 400
