@@ -70,11 +70,15 @@ def _any_of(patterns: Iterable[str]) -> re.Pattern[str]:
 
 
 class StepMeaning(Enum):
-    """What the steps of a log count: updates, environment steps, or something else, which orders its rows."""
+    """What the steps of a log count. Rows are updates, but at ``ENV_STEPS_AT_TIMES``, where they are now and then."""
 
     UPDATES = 1
     ENV_STEPS = 2
-    OTHER = 3
+    ENV_STEPS_AT_TIMES = 3
+    OTHER = 4
+
+
+_ENV_STEPS = (StepMeaning.ENV_STEPS, StepMeaning.ENV_STEPS_AT_TIMES)
 
 
 @dataclass(frozen=True)
@@ -85,7 +89,7 @@ class NameMap:
     ``by_clock`` where their steps count something else than those of updates, so that the time of logging tells.
     ``counts``: names that count updates from 1. ``first``: the first update's step, where steps count updates.
     ``prefixes`` may stand before any name. ``prepare`` renames what is logged under ``patterns`` to ``names``.
-    ``reasons``: why names that begin so are in no column.
+    ``reasons``: why names that begin so are in no column. ``algorithms``: what a log with that name is one of, not PPO.
     """
 
     name: str
@@ -102,6 +106,7 @@ class NameMap:
     by_clock: bool = False
     prepare: Callable[[ScalarLog, Imported], ScalarLog] | None = None
     patterns: tuple[str, ...] = ()
+    algorithms: Mapping[str, str] = field(default_factory=dict)
 
     def framework(self) -> Framework:
         """Return what recognises and reads its logs."""
@@ -116,10 +121,11 @@ class NameMap:
 
     def take(self, log: ScalarLog, imported: Imported) -> None:
         """Add the updates of ``log`` to ``imported``."""
-        imported.facts |= {"framework": self.title, "algorithm": "PPO"}
+        log = _without_prefix(log, self.prefixes)
+        algorithm = next((algorithm for name, algorithm in self.algorithms.items() if name in log.series), "PPO")
+        imported.facts |= {"framework": self.title, "algorithm": algorithm}
         if self.note:
             imported.facts["notes"] = self.note
-        log = _without_prefix(log, self.prefixes)
         log = self.prepare(log, imported) if self.prepare else log
         names, between = without_zeros(log, in_schema(self.names), imported), in_schema(self.between)
         rows = log.rows(lambda name: name in names or name in self.counts, imported)
@@ -129,12 +135,13 @@ class NameMap:
             numbers = self._numbers(rows, log)
         latest = _latest(log, between, rows, imported, by_clock=self.by_clock)
         for row, number, late in zip(rows, numbers, latest, strict=True):
-            env_steps = row.step if self.step is StepMeaning.ENV_STEPS and log.timesteps else None
+            env_steps = row.step if self.step in _ENV_STEPS and log.timesteps else None
             placed: Row = {"update": number, "level": "NORMAL", "status": "performed", "wall_time": row.wall}
             cells = {"env_steps": env_steps} | late | mapped_cells(imported, row, names)
             imported.add("updates", placed | cells)
             add_head(imported, number, mapped_cells(imported, row, names, "heads"))
-        imported.count_gaps(numbers, "was not logged")
+        if self.step is not StepMeaning.ENV_STEPS_AT_TIMES:
+            imported.count_gaps(numbers, "was not logged")
         leave_out(imported, log.series, (*names, *between, *self.counts), self.reasons)
 
     def _numbers(self, rows: Sequence[LogRow], log: ScalarLog) -> list[int]:

@@ -81,11 +81,12 @@ ML_AGENTS = NameMap(  # 0.15 to 1.1
         "Policy/Entropy": Named("entropy", "of the policy that acted"),
         "Policy/Extrinsic Value Estimate": Named("value_mean"),
     },
-    step=StepMeaning.ENV_STEPS,
+    step=StepMeaning.ENV_STEPS_AT_TIMES,
     reasons={
         "Losses/Baseline Loss": "the counterfactual baseline of POCA",
         "Environment/Group Cumulative Reward": "the return of groups of agents",
     },
+    algorithms={"Losses/Baseline Loss": "POCA"},
     note="a row is a summary over summary_freq steps: it can be of several updates, and is numbered as one",
 )  # fmt: skip
 
@@ -156,7 +157,7 @@ PUFFERLIB = NameMap(  # 2.0 to 3.0
         "environment/score": Named("episode_return_mean", "the task's own score"),
         "environment/episode_length": Named("episode_length_mean"),
     },
-    step=StepMeaning.ENV_STEPS,
+    step=StepMeaning.ENV_STEPS_AT_TIMES,
     counts=("epoch",),
     reasons={"environment/": "logged by the environment", "performance/": "a time"},
     note="PufferLib logs four times a second at most; what it logs under losses/ is of the update it logged before",
@@ -219,7 +220,7 @@ SAMPLE_FACTORY = NameMap(  # 1.120 to 2.1
         "reward/reward": Named("episode_return_mean", _LAST_EPISODES),
         "len/len": Named("episode_length_mean", _LAST_EPISODES),
     },
-    step=StepMeaning.ENV_STEPS,
+    step=StepMeaning.ENV_STEPS_AT_TIMES,
     reasons={"train/ratio_mean": "the mean of |ratio − 1|, not of the ratio"},
     note="Sample Factory logs one minibatch from time to time, not every update; rows are numbered in their order",
 )  # fmt: skip

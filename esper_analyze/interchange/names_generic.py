@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from esper_analyze.interchange.framework import NameMap, StepMeaning
 from esper_analyze.interchange.imported import Imported
 from esper_analyze.interchange.series import Named, ScalarLog
+from esper_analyze.terminal import cleaned
 
 _KL = "estimator and minibatches not known"
 TRAINED = {
@@ -61,7 +62,7 @@ def take(log: ScalarLog, imported: Imported) -> None:
     taken_for = guessed(log.series)
     trained = {name: named for name, named in taken_for.items() if named in TRAINED}
     between = {name: named for name, named in taken_for.items() if named in BESIDE}
-    words = ", ".join(f"{name} as {named.column}" for name, named in taken_for.items())
+    words = ", ".join(f"{cleaned(name, 60)} as {named.column}" for name, named in taken_for.items())
     note = f"the names are of no known framework; guessed: {words}; rows are numbered in their order"
     reasons = {"": "not understood"}
     NameMap("", "", (), trained, between, step=StepMeaning.OTHER, note=note, reasons=reasons).take(log, imported)

@@ -48,6 +48,8 @@ TRL = NameMap(  # PPO and RLOO 0.11 to 0.24 (objective/, policy/, loss/, val/), 
         "reward_std": "over a batch, not the rollout",
         "val/clipfrac_avg": "of the value loss",
     },
+    algorithms={"frac_reward_zero_std": "GRPO or RLOO", "completions/mean_length": "GRPO or RLOO",
+                "completion_length": "GRPO"},
     note="steps are optimizer steps; with logging_steps above 1 a row is the mean over those since the row before",
 )  # fmt: skip
 

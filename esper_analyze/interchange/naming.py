@@ -20,6 +20,7 @@ from esper_analyze.interchange.names_rllib import RLLIB
 from esper_analyze.interchange.names_sb3 import SB3
 from esper_analyze.interchange.other_algorithms import other_algorithm
 from esper_analyze.interchange.series import ScalarLog
+from esper_analyze.terminal import cleaned
 
 _ALL = (
     EXPORT,
@@ -29,7 +30,8 @@ _ALL = (
 )
 FRAMEWORKS: tuple[str, ...] = tuple(dict.fromkeys(framework.name for framework in _ALL))
 """Whose names are known: what ``--from`` may say."""
-_SHOWN = 5
+_SHOWN, _LONGEST = 5, 60
+"""Names shown in an error, and letters of each."""
 
 
 def take_updates(log: ScalarLog, imported: Imported, where: str, framework: str | None = None) -> None:
@@ -44,7 +46,7 @@ def take_updates(log: ScalarLog, imported: Imported, where: str, framework: str 
     if other is not None:
         algorithm, evidence = other
         raise UsageError(
-            f"{where} is a log of {algorithm} ({', '.join(evidence)}), not of PPO",
+            f"{where} is a log of {algorithm} ({_listed(evidence)}), not of PPO",
             hint="only trainings with PPO can be judged",
         )
     fitting = _fitting(log.series) if framework is None else [_asked(log, where, framework)]
@@ -103,7 +105,7 @@ def _ambiguous(names: Collection[str], where: str, fitting: Sequence[Framework])
 
 
 def _listed(names: Collection[str]) -> str:
-    return ", ".join(islice(names, _SHOWN)) + (" …" if len(names) > _SHOWN else "")
+    return ", ".join(cleaned(name, _LONGEST) for name in islice(names, _SHOWN)) + (" …" if len(names) > _SHOWN else "")
 
 
 def _undefined_variance(imported: Imported) -> None:

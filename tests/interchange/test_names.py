@@ -59,10 +59,10 @@ def test_a_training_is_of_the_update_before_its_dump() -> None:
 
 
 def test_a_last_training_that_was_dumped_is_kept() -> None:
-    found = sb3([(0, dump(1, None)), (1, dump(2, 0.5)), (2, {"eval/mean_reward": 1.0, "train/loss": 0.25})])
+    found = sb3([(0, dump(1, None)), (1, dump(2, 0.5)), (2, {"eval/best_reward": 1.0, "train/loss": 0.25})])
     assert updates(found, "total_loss") == [(0, 0.5), (1, 0.25)]
     assert lost(found) == {}
-    assert found.left_out == {"eval/mean_reward": "no column holds it"}
+    assert found.left_out == {"eval/best_reward": "no column holds it"}
 
 
 def test_environment_steps_are_those_of_the_dump() -> None:
