@@ -15,7 +15,7 @@ from tests.interchange.corpus.logged import Series, series
 
 LARGEST = 100_000
 """Bytes of a file."""
-_KEYS = {"hostname": '"host"', "node_ip": '"127.0.0.1"', "pid": "1"}
+_KEYS = {"hostname": "host", "node_ip": "127.0.0.1", "pid": "1"}
 _PATHS = re.compile(r"/(?:root|tmp|work|home)(?:/[\w.@+-]+)*")
 
 
@@ -110,9 +110,15 @@ class Collection:
 
 
 def chosen(file: str, logged: Series, names: Names, update_of: Callable[[str, int], int]) -> Iterable[Cell]:
-    """Yield one cell a name: of the first, the last and updates between, by turns."""
+    """Yield one cell a name: of the first, the last and updates between, by turns.
+
+    Of a name that was not logged in each update the update of a number is not known here: it gives no cell.
+    """
+    updates = len(logged[next(iter(names))]) if names else 0
     for turn, (name, column) in enumerate(names.items()):
         count = len(logged[name])
+        if count < updates:
+            continue
         index = (0, count - 1, count // 2, count // 3, 2 * count // 3)[turn % 5]
         yield Cell(file, name, index, logged[name][index], "updates", column, update_of(name, index))
 
@@ -136,12 +142,24 @@ def scrub(path: Path) -> None:
         kept = b"".join(record for record in raw_records(path.read_bytes()) if not _PATHS.search(str(record)))
         path.write_bytes(kept)
         return
-    text = path.read_text(encoding="utf-8")
+    text = path.read_bytes().decode()  # line ends stay as they are
     for key, value in _KEYS.items():
-        text = re.sub(rf'"{key}": ("[^"]*"|\d+)', f'"{key}": {value}', text)
+        text = re.sub(rf'"{key}": ("[^"]*"|\d+)', f'"{key}": "{value}"' if key != "pid" else f'"{key}": {value}', text)
     text = _PATHS.sub("/runs", text)
     text = re.sub(rf"(?<=[,\s]){re.escape(socket.gethostname())}(?=[,\s])", "host", text)
-    path.write_text(text, encoding="utf-8")
+    path.write_bytes((_table(text) if path.suffix == ".csv" else text).encode())
+
+
+def _table(text: str) -> str:
+    """Return the CSV with other cells under the names of ``_KEYS``, as RLlib's have them."""
+    header = text.split("\n", 1)[0].strip().split(",")
+    replaced = {header.index(key): value for key, value in _KEYS.items() if key in header}
+    lines = text.splitlines(keepends=True)
+    if not replaced:
+        return text
+    return lines[0] + "".join(
+        ",".join(replaced.get(index, cell) for index, cell in enumerate(line.split(","))) for line in lines[1:]
+    )
 
 
 def raw_records(data: bytes) -> Iterator[bytes]:

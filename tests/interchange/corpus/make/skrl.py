@@ -24,7 +24,7 @@ from tests.interchange.corpus.make.environments import Reach
 NAMES: dict[str, str | None] = {
     "Loss / Policy loss": "policy_loss",
     "Loss / Value loss": "value_loss",
-    "Loss / Entropy loss": "entropy_loss",
+    "Loss / Entropy loss": None,  # scaled by its coefficient
     "Reward / Total reward (mean)": "episode_return_mean",
 }
 CONTINUOUS: dict[str, str | None] = {"Policy / Standard deviation": None, **NAMES}

@@ -199,6 +199,7 @@ BASELINES = {
     "eplenmean": "length",
 }
 BASELINES_CELLS = {
+    "loss/approxkl": "kl_k2",
     "loss/clipfrac": "clip_fraction",
     "loss/policy_entropy": "entropy",
     "misc/explained_variance": "explained_variance",
@@ -245,8 +246,13 @@ def stable_baselines_2() -> None:
         "policy_loss": "policy_loss",
         "value_loss": "value_loss",
     }
-    cells = {"clipfrac": "clip_fraction", "policy_entropy": "entropy", "explained_variance": "explained_variance",
-             "ep_reward_mean": "episode_return_mean"}  # fmt: skip
+    cells = {
+        "approxkl": "kl_k2",
+        "clipfrac": "clip_fraction",
+        "policy_entropy": "entropy",
+        "explained_variance": "explained_variance",
+        "ep_reward_mean": "episode_return_mean",
+    }
     for case, fault, split in (("sound", SOUND, "held"), ("kl", high(18), "tune")):
         table = counted(rows(names, 40, len(case), fault), "", "n_updates", 512)
         keep(tool, f"{case}/progress.csv", table_text(table), fault, split, cells)
@@ -264,8 +270,12 @@ def phasic() -> None:
         "Opt/loss_vf": "value_loss",
         "VFStats/EV": "explained",
     }
-    cells = {"Opt/clipfrac": "clip_fraction", "Opt/entropy": "entropy", "VFStats/EV": "explained_variance",
-             "EpRewMean": "episode_return_mean"}  # fmt: skip
+    cells = {
+        "Opt/clipfrac": "clip_fraction",
+        "Opt/entropy": "entropy",
+        "VFStats/EV": "explained_variance",
+        "EpRewMean": "episode_return_mean",
+    }
     for case, fault, split in (("sound", SOUND, "tune"), ("critic", FLAT, "held")):
         table = rows(names, 45, len(case), fault)
         table = [row | {"Iter": index, "IPS_total": 8000.0} for index, row in enumerate(table)]
@@ -286,8 +296,13 @@ def pufferlib() -> None:
         "losses/clipfrac": "clip",
         "losses/explained_variance": "explained",
     }
-    cells = {"losses/clipfrac": "clip_fraction", "losses/entropy": "entropy", "losses/value_loss": "value_loss",
-             "losses/explained_variance": "explained_variance"}  # fmt: skip
+    cells = {
+        "losses/approx_kl": "kl_k3",
+        "losses/clipfrac": "clip_fraction",
+        "losses/entropy": "entropy",
+        "losses/value_loss": "value_loss",
+        "losses/explained_variance": "explained_variance",
+    }
     for case, fault, split in (("sound", SOUND, "held"), ("kl", high(21), "tune"), ("dead", dead(16), "held")):
         table = [
             row | {"losses/importance": 1.0, "SPS": 90000.0, "agent_steps": (index + 1) * 8192, "epoch": index + 1}
@@ -309,8 +324,12 @@ def sample_factory() -> None:
         "reward/reward": "return",
         "len/len": "length",
     }
-    cells = {"train/fraction_clipped": "clip_fraction", "train/entropy": "entropy", "train/value_loss": "value_loss",
-             "train/lr": "learning_rate"}  # fmt: skip
+    cells = {
+        "train/fraction_clipped": "clip_fraction",
+        "train/entropy": "entropy",
+        "train/value_loss": "value_loss",
+        "train/lr": "learning_rate",
+    }
     for case, fault, split in (("sound", SOUND, "tune"), ("nan", nan(23), "held")):
         table = rows(names, 40, len(case), fault)
         keep(tool, f"{case}/{event_name()}", events(table, 4096), fault, split, cells)
