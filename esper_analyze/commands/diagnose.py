@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import closing, nullcontext
 from dataclasses import dataclass
 from functools import partial
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from esper_analyze.commands.import_run import LogFormat, tell_not_logs, tell_of_import
+from esper_analyze.commands.import_run import Actions, HeadSizes, LogFormat, head_sizes, tell_not_logs, tell_of_import
 from esper_analyze.commands.options import takes_options
 from esper_analyze.commands.output import Form, TextOutput
 from esper_analyze.commands.run_options import JudgingOptions, tell_left_out
@@ -34,10 +34,16 @@ class DiagnoseOptions(JudgingOptions, TextOutput):
 
 
 @takes_options(
-    *("source", "name", "assignments", "thresholds", "rules_files", "rank", "fail_on"),
+    *("source", "name", "actions", "heads", "assignments", "thresholds", "rules_files", "rank", "fail_on"),
     *("skip_broken", "all_attempts", "form", "as_json", "out"),
 )
-def diagnose(options: DiagnoseOptions, source: RunOrLog, name: LogFormat = None) -> None:
+def diagnose(
+    options: DiagnoseOptions,
+    source: RunOrLog,
+    name: LogFormat = None,
+    actions: Actions = None,
+    heads: HeadSizes = None,
+) -> None:
     """Tell what went wrong first, when, why, and what to do: of a run, or of a log as `import` reads it.
 
     A log is judged as the run that `import` makes of it, which is not kept; SOURCE is only read. Of a directory with
@@ -54,7 +60,7 @@ def diagnose(options: DiagnoseOptions, source: RunOrLog, name: LogFormat = None)
 
     form, _ = options.resolved, options.custom
     failed: list[tuple[str, EsperError]] = []
-    with closing(_opened(source, name, options, failed)) as runs:
+    with closing(_opened(source, name, head_sizes(actions, heads), options, failed)) as runs:
         diagnoses = [_diagnosed(run_name, run, options, is_kept=is_kept) for run_name, run, is_kept in runs]
     diagnoses.sort(key=_Diagnosis.badness)
     worst = diagnoses[0]
@@ -145,7 +151,11 @@ def _print(source: Path, diagnoses: Sequence[_Diagnosis]) -> None:
 
 
 def _opened(
-    source: Path, name: str | None, options: JudgingOptions, failed: list[tuple[str, EsperError]]
+    source: Path,
+    name: str | None,
+    sizes: Mapping[str, int],
+    options: JudgingOptions,
+    failed: list[tuple[str, EsperError]],
 ) -> Generator[tuple[str, RecordedRun, bool], None, None]:
     """Yield the runs of ``source`` with their names and whether they are kept; a single one has no name.
 
@@ -161,13 +171,17 @@ def _opened(
         tell_left_out(run)
         yield "", run, True
         return
-    with closing(_imported(source, name, options, failed)) as runs:
+    with closing(_imported(source, name, sizes, options, failed)) as runs:
         for run_name, run in runs:
             yield run_name, run, False
 
 
 def _imported(
-    source: Path, name: str | None, options: JudgingOptions, failed: list[tuple[str, EsperError]]
+    source: Path,
+    name: str | None,
+    sizes: Mapping[str, int],
+    options: JudgingOptions,
+    failed: list[tuple[str, EsperError]],
 ) -> Generator[tuple[str, RecordedRun], None, None]:
     """Yield the runs that the logs of ``source`` become. Raises the error of the first where none can be imported."""
     from tempfile import TemporaryDirectory
@@ -176,7 +190,7 @@ def _imported(
     from esper_analyze.interchange.write import write_imported
     from esper_analyze.runs.run import open_run
 
-    logs = find_logs(source, name)
+    logs = find_logs(source, name, sizes)
     tell_not_logs(logs)
     judged = 0
     with progress("reading", len(logs.groups)) if len(logs.groups) > 1 else nullcontext() as step:

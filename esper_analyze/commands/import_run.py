@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from esper_analyze.interchange.write import Written
 
 _NAMED = 5
+_MOST_ACTIONS = 1 << 31
 
 SourcePath = Annotated[Path, typer.Argument(metavar="SOURCE", help="File or directory written by another tool.")]
 NewRun = Annotated[
@@ -32,11 +33,25 @@ LogFormat = Annotated[
         "--from", metavar="NAME", help="Format of SOURCE (csv, tensorboard, …), or the framework that logged it."
     ),
 ]
+Actions = Annotated[
+    int | None,
+    typer.Option("--actions", metavar="N", min=2, help="Number of actions: entropy as a share of the possible one."),
+]
+HeadSizes = Annotated[
+    str | None,
+    typer.Option("--heads", metavar="NAME=N,…", help="The same for a policy with several action heads: op=4,slot=8."),
+]
 OldFormat = Annotated[str | None, typer.Option("--format", hidden=True)]
 
 
 def import_run(
-    source: SourcePath, out: NewRun, name: LogFormat = None, kind: OldFormat = None, as_json: Json = False
+    source: SourcePath,
+    out: NewRun,
+    name: LogFormat = None,
+    actions: Actions = None,
+    heads: HeadSizes = None,
+    kind: OldFormat = None,
+    as_json: Json = False,
 ) -> None:
     """Make a run out of SOURCE, so that every command works on it; SOURCE is only read.
 
@@ -54,7 +69,7 @@ def import_run(
     from esper_analyze.interchange.sources import find_logs
 
     refuse_existing(out)
-    logs = find_logs(source, name or kind)
+    logs = find_logs(source, name or kind, head_sizes(actions, heads))
     tell_not_logs(logs)
     with progress("importing", len(logs.groups) if len(logs.groups) > 1 else None) as step:
         runs = logs.read(step)
@@ -67,6 +82,21 @@ def import_run(
         _print_runs(out, imports, as_json=as_json)
     if imports.failed:
         raise typer.Exit(max(error.exit_code for _, error in imports.failed))
+
+
+def head_sizes(actions: int | None, heads: str | None) -> dict[str, int]:
+    """Return the number of actions by head, empty when not given. Raises ``UsageError``."""
+    if actions is not None and heads is not None:
+        raise UsageError("--actions and --heads exclude each other", hint="--heads op=4,slot=8 for several heads")
+    if actions is not None:
+        return {"action": actions}
+    sizes = {}
+    for part in (heads or "").split(",") if heads is not None else ():
+        name, _, number = part.strip().rpartition("=")
+        if not name or not number.isdecimal() or not 1 <= int(number) < _MOST_ACTIONS or name in sizes:
+            raise UsageError(f"--heads {cleaned(heads, 60)}: {cleaned(part, 40)!r} is not NAME=N", hint="op=4,slot=8")
+        sizes[name] = int(number)
+    return sizes
 
 
 @dataclass(slots=True)

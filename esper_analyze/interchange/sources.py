@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 
 from esper_analyze.errors import EsperError, UsageError, did_you_mean
 from esper_analyze.interchange import (
@@ -21,12 +22,14 @@ from esper_analyze.interchange import (
     import_wandb,
     monitor_files,
 )
+from esper_analyze.interchange.action_kind import describe_actions
 from esper_analyze.interchange.found_run import FoundRun
 from esper_analyze.interchange.import_folder import log_folders
 from esper_analyze.interchange.imported import Imported
 from esper_analyze.interchange.naming import FRAMEWORKS
 
 _NAMED = 8
+NO_SIZES: Mapping[str, int] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,10 +79,11 @@ _FOLDERS = ("rlprobe", "own", "mlflow")
 
 @dataclass(frozen=True, slots=True)
 class Chosen:
-    """What ``--from`` says: a format, the framework whose names a log has, or neither."""
+    """What ``--from`` says: a format, the framework whose names a log has, or neither; and numbers of actions."""
 
     format: str | None = None
     framework: str | None = None
+    sizes: Mapping[str, int] = field(default_factory=dict)
 
     @classmethod
     def of(cls, name: str | None) -> Chosen:
@@ -152,16 +156,18 @@ class SourceRuns:
                 except EsperError as error:
                     yield name, error
                     continue
+                describe_actions(imported, self.chosen.sizes)
                 imported.facts["source"] = {"path": group.path.name} | _mapping(imported.facts.get("source"))
                 yield name, imported
 
 
-def find_logs(path: Path, name: str | None = None) -> SourceRuns:
+def find_logs(path: Path, name: str | None = None, sizes: Mapping[str, int] = NO_SIZES) -> SourceRuns:
     """Return what can be imported of ``path``, as the format or framework called ``name`` or as what it is.
 
-    Raises ``UsageError`` or ``DamagedError`` where there is nothing.
+    ``sizes``: the number of actions by head, which logs do not say. Raises ``UsageError`` or ``DamagedError`` where
+    there is nothing.
     """
-    chosen = Chosen.of(name)
+    chosen = replace(Chosen.of(name), sizes=sizes)
     try:
         path.stat()
     except (OSError, ValueError) as error:

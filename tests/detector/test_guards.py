@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from esper_analyze.detector.conditions.stand_ins import LAST_EPOCH, LOGGED, VALUE_LOG
+from esper_analyze.detector.conditions.stand_ins import KL_LOG, LOGGED, VALUE_LOG
 from esper_analyze.detector.deferral_guards import (
     BROKEN,
     FREE,
@@ -252,7 +252,7 @@ def _of_logs(rule: Rule) -> dict[str, Any]:
     """Return what every rule with a stand-in for logs of other tools promises of a run that the recorder wrote."""
     if LOGGED not in rule.conditions:
         return {}
-    of_logs = {LAST_EPOCH, *VALUE_LOG} & set(rule.columns)
+    of_logs = {*KL_LOG, *VALUE_LOG} & set(rule.columns)
     return {LOGGED.key: [0.0], **dict.fromkeys(of_logs, "any")}
 
 

@@ -6,8 +6,9 @@ that the recorder wrote have the column itself, or lack it for a reason, and are
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import reduce
 
 import numpy as np
 
@@ -22,6 +23,8 @@ COUNTED = "minibatches"
 VALUE_LOG = (COUNTED, "value_loss", "env_steps")
 """The columns that rules on the critic read of a log besides their own."""
 KL, LAST_EPOCH = "kl_k3", "kl_k3_last_epoch"
+KL_LOGGED = (LAST_EPOCH, "kl_k2", "kl_k1")
+KL_LOG = (*KL_LOGGED, COUNTED)
 """In sound trainings of the fault bench the last epoch's mean is 1.7 to 2.9 times the update's, and yet in 1 of 200
 (26,467 updates) it raised an alarm by the bounds on the update's mean, which are therefore its bounds too."""
 
@@ -59,8 +62,29 @@ def filled_by(frame: Frame, measured: str, stand_in: Signal) -> Signal:
 
 
 def movement(frame: Frame) -> Signal:
-    """Return how far each update moved the policy: ``kl_k3``, or in a log the mean over the last epoch."""
-    return filled_by(frame, KL, frame[LAST_EPOCH])
+    """Return how far each update moved the policy: ``kl_k3``, or in a log the first of ``KL_LOGGED`` that it has."""
+    signal = frame[KL]
+    for name, used in kl_logged(frame):
+        logged = np.abs(frame[name].values)  # k1 is negative by chance where the policy hardly moves
+        signal = Signal(KL, np.where(used, logged, signal.values), signal.null & ~(used & ~frame[name].null))
+    return signal
+
+
+def kl_logged(frame: Frame) -> list[tuple[str, Bools]]:
+    """Return the columns that stand in for ``kl_k3``, each with where it does, [n, k]; empty where none does.
+
+    Where a log has none of them in an update, the first one stands in, and is missing.
+    """
+    rest = stands_in(frame, KL)
+    if rest is None:
+        return []
+    given = [rest & ~frame[name].null for name in KL_LOGGED]
+    parts = []
+    for name, used in zip(KL_LOGGED, given, strict=True):
+        parts.append((name, used & rest))
+        rest = rest & ~used
+    first, where = parts[0]
+    return [(first, where | rest), *(part for part in parts[1:] if np.count_nonzero(part[1]))]
 
 
 def value_error(frame: Frame) -> Signal:
@@ -70,15 +94,13 @@ def value_error(frame: Frame) -> Signal:
     return filled_by(frame, "value_nrmse", least)
 
 
-def apart(judgement: Judgement, used: Bools | None, stand_in: str) -> list[Judgement]:
-    """Return ``judgement``, its cells judged by the column ``stand_in`` under that name."""
-    if used is None:
+def apart(judgement: Judgement, stand_ins: Sequence[tuple[str, Bools]]) -> list[Judgement]:
+    """Return ``judgement``, the cells of each of ``stand_ins`` as judgements of that column."""
+    if not stand_ins:
         return [judgement]
-    absent = np.int8(Verdict.ABSENT)
-    return [
-        replace(judgement, code=np.where(used, absent, judgement.code)),
-        replace(judgement, metric=stand_in, code=np.where(used, judgement.code, absent)),
-    ]
+    absent, measured = np.int8(Verdict.ABSENT), ~reduce(np.logical_or, [used for _, used in stand_ins])
+    columns = [(judgement.metric, measured), *stand_ins]
+    return [replace(judgement, metric=name, code=np.where(of, judgement.code, absent)) for name, of in columns]
 
 
 ENTROPY_OF_START = Statistic("entropy as a share of its first updates", baseline="mean of the first updates, nats")

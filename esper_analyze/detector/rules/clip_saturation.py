@@ -10,7 +10,7 @@ import numpy as np
 from esper_analyze.detector.conditions.applicability import inner_loop_not_measurable
 from esper_analyze.detector.conditions.convergence import AT_BEST, EPISODE_RETURN
 from esper_analyze.detector.conditions.shared import free, held
-from esper_analyze.detector.conditions.stand_ins import COUNTED, LAST_EPOCH, LOGGED, movement
+from esper_analyze.detector.conditions.stand_ins import COUNTED, KL_LOG, LAST_EPOCH, LOGGED, movement
 from esper_analyze.detector.deferral_guards import FREE, DeferralGuard, Side, same, until
 from esper_analyze.detector.rule import VERDICT, Example, Limits, Memory, Rule, limit
 from esper_analyze.detector.signals import Frame
@@ -56,7 +56,7 @@ def guard(frame: Frame, memory: Memory, limits: ClipSaturationLimits) -> Deferra
     sides: dict[str, Sequence[Side] | None] = {"clip_fraction": (limits.warning, limits.critical)}
     sides["kl_k3"] = (limits.moved,) if matters else FREE
     sides |= {"inner_loop_measurable": same(frame["inner_loop_measurable"]), EPISODE_RETURN: FREE}
-    sides |= {COUNTED: FREE, LAST_EPOCH: FREE, **held(frame, LOGGED)}
+    sides |= {**dict.fromkeys(KL_LOG, FREE), **held(frame, LOGGED)}
     return DeferralGuard(lasting, {**sides, **(held(frame, AT_BEST) if matters else free(AT_BEST))})
 
 
@@ -68,8 +68,8 @@ RULE = Rule(
     name="clip_saturation",
     table="updates",
     panels=("policy.clip",),
-    columns=("clip_fraction", "inner_loop_measurable", "kl_k3", EPISODE_RETURN, LAST_EPOCH, COUNTED),
-    context=("kl_k3", EPISODE_RETURN, LAST_EPOCH, COUNTED),
+    columns=("clip_fraction", "inner_loop_measurable", "kl_k3", EPISODE_RETURN, *KL_LOG),
+    context=("kl_k3", EPISODE_RETURN, *KL_LOG),
     conditions=(AT_BEST, LOGGED),
     limits=ClipSaturationLimits,
     judge=judge,

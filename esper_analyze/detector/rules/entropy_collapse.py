@@ -53,7 +53,7 @@ def judge(frame: Frame, memory: Memory, limits: EntropyCollapseLimits) -> list[J
     if used is not None:
         unknown.where &= ~used
     judgement = settle(entropy.name, entropy, bounds, excuses=excuses, unknown=[unknown], baseline=start)
-    return apart(judgement, used, "entropy")
+    return apart(judgement, [] if used is None else [("entropy", used)])
 
 
 def guard(frame: Frame, memory: Memory, limits: EntropyCollapseLimits) -> DeferralGuard:

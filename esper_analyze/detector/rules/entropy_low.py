@@ -38,7 +38,8 @@ def judge(frame: Frame, memory: Memory, limits: EntropyLowLimits) -> list[Judgem
     if used is not None:
         unknown.where &= ~used
     return apart(
-        settle(entropy.name, entropy, bounds, excuses=excuses, unknown=[unknown], baseline=start), used, "entropy"
+        settle(entropy.name, entropy, bounds, excuses=excuses, unknown=[unknown], baseline=start),
+        [] if used is None else [("entropy", used)],
     )
 
 

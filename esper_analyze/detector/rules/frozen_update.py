@@ -10,7 +10,16 @@ import numpy as np
 from esper_analyze.detector.conditions.applicability import inner_loop_not_measurable
 from esper_analyze.detector.conditions.convergence import AT_BEST, EPISODE_RETURN
 from esper_analyze.detector.conditions.shared import free, held
-from esper_analyze.detector.conditions.stand_ins import COUNTED, LAST_EPOCH, LOGGED, apart, movement, stands_in
+from esper_analyze.detector.conditions.stand_ins import (
+    COUNTED,
+    KL_LOG,
+    KL_LOGGED,
+    LAST_EPOCH,
+    LOGGED,
+    apart,
+    kl_logged,
+    movement,
+)
 from esper_analyze.detector.deferral_guards import FREE, LASTING, DeferralGuard, Side, same, until
 from esper_analyze.detector.rule import VERDICT, Example, Limits, Memory, Rule, Statistic, limit
 from esper_analyze.detector.signals import Frame
@@ -59,14 +68,14 @@ def _gradient(frame: Frame, limits: FrozenUpdateLimits, idle: Excuse) -> Judgeme
 
 
 def _movement(frame: Frame, memory: Memory, limits: FrozenUpdateLimits, idle: Excuse) -> list[Judgement]:
-    kl, used, choice = movement(frame), stands_in(frame, "kl_k3"), frame["choice_fraction"]
+    kl, logged, choice = movement(frame), kl_logged(frame), frame["choice_fraction"]
     excuses = [inner_loop_not_measurable(frame), Excuse(choice.equals(0.0), "no head had a choice at any step"), idle]
     judged = kl.finite
     for excuse in excuses:
         judged = judged & ~excuse.where
     still = judged & (kl.values <= limits.still)
-    if used is not None:  # a log does not say whether one minibatch makes KL 0 by construction
-        still &= ~used | (tally(judged & (kl.values > limits.moving), memory["moves"]) > 0)
+    if logged:  # a log does not say whether one minibatch makes KL 0 by construction
+        still &= ~frame["kl_k3"].null | (tally(judged & (kl.values > limits.moving), memory["moves"]) > 0)
     length = streak(still, judged & ~still, memory["still"])
     moving = judged & (kl.values > limits.moving)
     carried = memory["moving"].copy()
@@ -75,8 +84,7 @@ def _movement(frame: Frame, memory: Memory, limits: FrozenUpdateLimits, idle: Ex
     stuck, learnt = length >= limits.sustained, AT_BEST.holds(frame)
     stopped = still & (before >= limits.moved)
     bounds = Bounds(info=stuck, warning=stopped | (stuck & ~learnt), info_at=limits.still, warning_at=limits.still)
-    missing = None if used is None else LAST_EPOCH
-    return apart(settle(kl.name, kl, bounds, excuses=excuses, missing=missing), used, LAST_EPOCH)
+    return apart(settle(kl.name, kl, bounds, excuses=excuses), logged)
 
 
 def guard(frame: Frame, memory: Memory, limits: FrozenUpdateLimits) -> DeferralGuard:
@@ -84,7 +92,7 @@ def guard(frame: Frame, memory: Memory, limits: FrozenUpdateLimits) -> DeferralG
     sides: dict[str, Sequence[Side] | None] = dict.fromkeys(_cells(None, None, None), (0.0,))
     measurable = same(frame["inner_loop_measurable"])
     watched = sides | {"kl_k3": (limits.still, limits.moving), "inner_loop_measurable": measurable, "max_grad_norm": ()}
-    watched |= {**dict.fromkeys((EPISODE_RETURN, COUNTED, LAST_EPOCH), FREE), **held(frame, LOGGED)}
+    watched |= {**dict.fromkeys((EPISODE_RETURN, *KL_LOG), FREE), **held(frame, LOGGED)}
     if not np.count_nonzero(memory["still"]):
         return DeferralGuard(LASTING, {**watched, **free(AT_BEST)})
     return DeferralGuard(until(memory["still"], limits.sustained), {**watched, **held(frame, AT_BEST)})
@@ -100,7 +108,7 @@ def _cells(pre: float | None, post: float | None, kl: object, steps: int | None 
         "inner_loop_measurable": True,
         "choice_fraction": 1.0,
         EPISODE_RETURN: None,
-        LAST_EPOCH: None,
+        **dict.fromkeys(KL_LOGGED),
         COUNTED: 8,
     }
 
@@ -111,7 +119,7 @@ RULE = Rule(
     figures=("losses", "clipping"),
     panels=("policy.kl", "clipping.norm"),
     columns=tuple(_cells(None, None, None)),
-    context=("max_grad_norm", "choice_fraction", EPISODE_RETURN, LAST_EPOCH, COUNTED),
+    context=("max_grad_norm", "choice_fraction", EPISODE_RETURN, *KL_LOG),
     conditions=(AT_BEST, LOGGED),
     limits=FrozenUpdateLimits,
     judge=judge,

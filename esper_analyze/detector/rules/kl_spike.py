@@ -10,14 +10,7 @@ import numpy as np
 from esper_analyze.detector.baselines import recent_median, recent_median_memory, recent_median_steady
 from esper_analyze.detector.conditions.applicability import inner_loop_not_measurable
 from esper_analyze.detector.conditions.shared import held
-from esper_analyze.detector.conditions.stand_ins import (
-    COUNTED,
-    LAST_EPOCH,
-    LOGGED,
-    apart,
-    movement,
-    stands_in,
-)
+from esper_analyze.detector.conditions.stand_ins import COUNTED, KL_LOG, LAST_EPOCH, LOGGED, apart, kl_logged, movement
 from esper_analyze.detector.deferral_guards import FREE, DeferralGuard, Side, same, steady, until
 from esper_analyze.detector.rule import VERDICT, Example, Limits, Memory, Rule, limit
 from esper_analyze.detector.signals import Frame
@@ -57,7 +50,7 @@ class KlSpikeLimits(Limits):
 
 def judge(frame: Frame, memory: Memory, limits: KlSpikeLimits) -> list[Judgement]:
     """Judge kl_k3: a single crossing is information, repeated ones a warning, a large one critical."""
-    kl, target, used = movement(frame), frame["target_kl"], stands_in(frame, "kl_k3")
+    kl, target = movement(frame), frame["target_kl"]
     excuse = inner_loop_not_measurable(frame)
     usable = kl.finite & ~excuse.where
     level = recent_median(kl.values, usable, memory, "level")
@@ -76,8 +69,7 @@ def judge(frame: Frame, memory: Memory, limits: KlSpikeLimits) -> list[Judgement
         warning_at=np.where(sustained & ~often, goal, np.fmax(limits.warning, limits.usual * level)),
         critical_at=limits.critical,
     )
-    missing = None if used is None else LAST_EPOCH
-    return apart(settle("kl_k3", kl, bounds, excuses=[excuse], missing=missing), used, LAST_EPOCH)
+    return apart(settle("kl_k3", kl, bounds, excuses=[excuse]), kl_logged(frame))
 
 
 def guard(frame: Frame, memory: Memory, limits: KlSpikeLimits) -> DeferralGuard | None:
@@ -95,7 +87,7 @@ def guard(frame: Frame, memory: Memory, limits: KlSpikeLimits) -> DeferralGuard 
         "inner_loop_measurable": same(frame["inner_loop_measurable"]),
         target.name: same(target),
     }
-    watched |= {COUNTED: FREE, LAST_EPOCH: FREE, **held(frame, LOGGED)}
+    watched |= {**dict.fromkeys(KL_LOG, FREE), **held(frame, LOGGED)}
     return DeferralGuard(lasting, {kl.name: sides, **watched})
 
 
@@ -111,8 +103,8 @@ RULE = Rule(
     name="kl_spike",
     table="updates",
     panels=("policy.kl",),
-    columns=("kl_k3", "target_kl", "inner_loop_measurable", LAST_EPOCH, COUNTED),
-    context=("target_kl", LAST_EPOCH, COUNTED),
+    columns=("kl_k3", "target_kl", "inner_loop_measurable", *KL_LOG),
+    context=("target_kl", *KL_LOG),
     conditions=(LOGGED,),
     limits=KlSpikeLimits,
     judge=judge,

@@ -10,11 +10,13 @@ from esper_analyze.detector.conditions.applicability import inner_loop_not_measu
 from esper_analyze.detector.conditions.shared import held
 from esper_analyze.detector.conditions.stand_ins import (
     COUNTED,
+    KL_LOG,
+    KL_LOGGED,
     LAST_EPOCH,
     LOGGED,
     apart,
+    kl_logged,
     movement,
-    stands_in,
 )
 from esper_analyze.detector.deferral_guards import FREE, DeferralGuard, same, until
 from esper_analyze.detector.rule import Example, Limits, Memory, Rule, Statistic, limit
@@ -36,7 +38,7 @@ class SpikeThenSilenceLimits(Limits):
 
 def judge(frame: Frame, memory: Memory, limits: SpikeThenSilenceLimits) -> list[Judgement]:
     """Judge silent updates: critical when a spike, or a KL that is not finite, came shortly before the silence."""
-    kl, used = movement(frame), stands_in(frame, "kl_k3")
+    kl = movement(frame)
     excuse = inner_loop_not_measurable(frame)
     judged = ~kl.null & ~excuse.where
     silent = judged & kl.finite & (kl.values < limits.silence)
@@ -47,8 +49,7 @@ def judge(frame: Frame, memory: Memory, limits: SpikeThenSilenceLimits) -> list[
     size = latest(kl.values, spike, memory["size"])
     hushed = (length >= limits.updates) & (number - length - last_spike < limits.reach)
     bounds = Bounds(critical=hushed, critical_at=limits.silence)
-    missing = None if used is None else LAST_EPOCH
-    return apart(settle("kl_k3", kl, bounds, excuses=[excuse], baseline=size, missing=missing), used, LAST_EPOCH)
+    return apart(settle("kl_k3", kl, bounds, excuses=[excuse], baseline=size), kl_logged(frame))
 
 
 def guard(frame: Frame, memory: Memory, limits: SpikeThenSilenceLimits) -> DeferralGuard:
@@ -56,7 +57,7 @@ def guard(frame: Frame, memory: Memory, limits: SpikeThenSilenceLimits) -> Defer
     measurable = same(frame["inner_loop_measurable"])
     lasting = until(memory["silent"], limits.updates)
     sides = {"kl_k3": (limits.silence, limits.spike), "inner_loop_measurable": measurable}
-    return DeferralGuard(lasting, {**sides, COUNTED: FREE, LAST_EPOCH: FREE, **held(frame, LOGGED)})
+    return DeferralGuard(lasting, {**sides, **dict.fromkeys(KL_LOG, FREE), **held(frame, LOGGED)})
 
 
 def _cells(*values: float | None, measurable: bool = True) -> dict[str, object]:
@@ -67,8 +68,8 @@ RULE = Rule(
     name="spike_then_silence",
     table="updates",
     panels=("policy.kl",),
-    columns=("kl_k3", "inner_loop_measurable", LAST_EPOCH, COUNTED),
-    context=(LAST_EPOCH, COUNTED),
+    columns=("kl_k3", "inner_loop_measurable", *KL_LOG),
+    context=KL_LOG,
     conditions=(LOGGED,),
     limits=SpikeThenSilenceLimits,
     judge=judge,
@@ -101,6 +102,6 @@ RULE = Rule(
     confirmed_by="updates",
     higher_is_worse=False,
     statistics={
-        name: Statistic(name, "nats", baseline="the spike before it", column=name) for name in ("kl_k3", LAST_EPOCH)
+        name: Statistic(name, "nats", baseline="the spike before it", column=name) for name in ("kl_k3", *KL_LOGGED)
     },
 )

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from esper_analyze.replay.evidence import Evidence
+from esper_analyze.replay.recorded_rules import is_log
 from esper_analyze.replay.standing import OPTIONAL, of_replay, too_early, without_data
 from esper_analyze.reports.causes.cause import Likelihood
 from esper_analyze.reports.causes.look_alikes import PossibleCause, look_alikes
@@ -413,6 +414,16 @@ def _sound(evidence: Evidence, overall: Standing) -> Iterator[Point]:
         yield Point(f"{many(informed, 'verdict')} {was} informational only.", ("verdicts",))
 
 
+def _of_log(evidence: Evidence) -> str:
+    """Say what the log of another tool cannot tell, once."""
+    silent, rules = judged_rules(evidence)[1], len(evidence.replay.rules)
+    kind = cleaned(evidence.run.info.get("framework") or evidence.run.info.get("imported_from"))
+    return (
+        f"A log of {kind} does not hold what happens within an update (gradients, masks, ratios, advantages, recurrent "
+        f"state): {len(silent)} of {rules} rules judged nothing, and their silence is not a sign of health."
+    )
+
+
 def _caveats(evidence: Evidence) -> Iterable[str]:
     run = evidence.run
     if run.broken:
@@ -425,6 +436,9 @@ def _caveats(evidence: Evidence) -> Iterable[str]:
         more = f" and {len(lost) - _MOST_OPEN:,} more" if len(lost) > _MOST_OPEN else ""
         named = "; ".join(alarm.words for alarm in lost[:_MOST_OPEN])
         yield f"Alarmed live, but cannot be judged again because the rows are missing: {named}{more}."
+    if is_log(run):
+        yield _of_log(evidence)
+        return
     never = judged_rules(evidence)[1]
     left = {*never, *(rule.name for rule in evidence.replay.rules if rule.optional)}
     partly = dict.fromkeys(u.rule for u in evidence.replay.unjudged if u.verdict == "no_data" and u.rule not in left)

@@ -50,12 +50,13 @@ class Identity:
     facts: tuple[tuple[str, str], ...]
     hyperparameters: tuple[tuple[str, str], ...]
     losses: tuple[tuple[str, str, str, str], ...]
+    source: str = ""
 
     @property
     def line(self) -> str:
         """Framework, algorithm, number of updates, and how the run ended."""
         named = dict(self.facts)
-        return f"{self.subtitle} · {named['updates']} updates · {named['ended']}"
+        return " · ".join(filter(None, (self.subtitle, self.source, f"{named['updates']} updates", named["ended"])))
 
     @property
     def id(self) -> str:
@@ -72,7 +73,16 @@ def frame(run: RecordedRun) -> Identity:
     facts = [*_clock(run), ("ended", status_words(run)), *_described(info)]
     hyper = info.get("hyperparameters")
     pairs = tuple((str(key), _cell(value)) for key, value in hyper.items()) if isinstance(hyper, Mapping) else ()
-    return Identity(name, subtitle, tuple(facts), pairs, _losses(run))
+    return Identity(name, subtitle, tuple(facts), pairs, _losses(run), _of_log(info))
+
+
+def _of_log(info: Mapping[str, Any]) -> str:
+    """Return of the log of another tool which file it was and how often it was logged, empty for a recording."""
+    source, interval = info.get("source"), info.get("logged_every")
+    if info.get("imported_from") is None or not isinstance(source, Mapping):
+        return ""
+    name = cleaned(source.get("path") or info["imported_from"], 60)
+    return f"imported from {name}" + (f", every {interval:,}th update logged" if isinstance(interval, int) else "")
 
 
 def _clock(run: RecordedRun) -> list[tuple[str, str]]:
