@@ -11,9 +11,31 @@ from esper_analyze.interchange.series import ScalarLog
 
 _LANGUAGES = (names_own, names_sb3, names_cleanrl)
 
+FRAMEWORKS: tuple[str, ...] = (
+    "export",
+    "stable-baselines3",
+    "cleanrl",
+    "rsl_rl",
+    "rl_games",
+    "rllib",
+    "trl",
+    "verl",
+    "ml-agents",
+    "baselines",
+    "skrl",
+    "torchrl",
+    "pufferlib",
+    "tianshou",
+    "sample-factory",
+)
+"""Whose names are known: what ``--from`` may say."""
 
-def take_updates(log: ScalarLog, imported: Imported, where: str) -> None:
-    """Add what ``log`` holds of updates to ``imported``. Raises ``UsageError`` when it knows none of its names."""
+
+def take_updates(log: ScalarLog, imported: Imported, where: str, framework: str | None = None) -> None:
+    """Add what ``log`` holds of updates to ``imported``. Raises ``UsageError`` when it knows none of its names.
+
+    ``framework``, one of ``FRAMEWORKS``, says whose names they are; without it they are recognised.
+    """
     for language in _LANGUAGES:
         if language.speaks(log):
             language.take(log, imported)
