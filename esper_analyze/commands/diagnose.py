@@ -94,5 +94,5 @@ def _opened(source: Path, kind: ImportFormat, options: JudgingOptions) -> Iterat
     for sentence in imported.losses.sentences():
         say(f"esper-analyze: {sentence}")
     with TemporaryDirectory(prefix="esper-analyze-") as folder:
-        path = write_imported(Path(folder) / (source.resolve().name or "log"), imported).path
+        path = write_imported(Path(folder) / (source.resolve().name.strip("-") or "log"), imported).path
         yield open_run(path), False

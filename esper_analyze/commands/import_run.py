@@ -26,6 +26,7 @@ class ImportFormat(StrEnum):
     WANDB = "wandb"
     RLPROBE = "rlprobe"
     OWN = "own"
+    CONSOLE = "console"
 
 
 SourcePath = Annotated[Path, typer.Argument(metavar="SOURCE", help="File or directory written by another tool.")]

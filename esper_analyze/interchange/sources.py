@@ -9,6 +9,7 @@ from pathlib import Path
 from esper_analyze.errors import UsageError
 from esper_analyze.interchange import (
     import_ancestor,
+    import_console,
     import_own,
     import_rlprobe,
     import_sb3,
@@ -35,6 +36,7 @@ SOURCES = (
     Source("sb3", "Stable-Baselines3's progress.csv", import_sb3.recognises, import_sb3.read),
     Source("own", "what `export` wrote as CSV, JSON lines or Parquet", import_own.recognises, import_own.read),
     Source("wandb", "a W&B history as .csv, .jsonl or .parquet", import_wandb.recognises, import_wandb.read),
+    Source("console", "printed text, from - or a .log or .txt", import_console.recognises, import_console.read),
 )
 """In the order they are tried: a more particular one before one that takes any file of its ending."""
 _DIRECTORY = ("tensorboard", "sb3", "ancestor")
@@ -43,7 +45,7 @@ _DIRECTORY = ("tensorboard", "sb3", "ancestor")
 
 def read_source(path: Path, kind: str | None = None) -> Imported:
     """Read ``path`` as the source called ``kind``, or as what it is. Raises ``UsageError`` or ``DamagedError``."""
-    if not path.exists():
+    if not path.exists() and path != import_console.STANDARD_INPUT:
         raise UsageError(f"{path} does not exist", hint="give the file or directory to import")
     places = [
         (format_source, path_inside)
