@@ -22,7 +22,9 @@ if TYPE_CHECKING:
     from esper_analyze.runs.run import RecordedRun
 
 
-RunOrLog = Annotated[Path, typer.Argument(metavar="SOURCE", help="A run, or the file or directory of a log.")]
+RunOrLog = Annotated[
+    Path, typer.Argument(metavar="SOURCE", help="A run, the file or directory of a log, or - (pasted text).")
+]
 LogFormat = Annotated[ImportFormat, typer.Option("--from", help="Which log SOURCE is; auto detects it.")]
 
 

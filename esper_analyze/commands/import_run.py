@@ -29,7 +29,9 @@ class ImportFormat(StrEnum):
     CONSOLE = "console"
 
 
-SourcePath = Annotated[Path, typer.Argument(metavar="SOURCE", help="File or directory written by another tool.")]
+SourcePath = Annotated[
+    Path, typer.Argument(metavar="SOURCE", help="File or directory of another tool; - is pasted text.")
+]
 NewRun = Annotated[Path, typer.Option("--out", "-o", metavar="RUN", help="Directory of the new run; must not exist.")]
 SourceFormat = Annotated[ImportFormat, typer.Option("--format", help="Format of SOURCE; auto detects it.")]
 
@@ -42,6 +44,8 @@ def import_run(source: SourcePath, out: NewRun, kind: SourceFormat = ImportForma
     of the source's own detector are kept beside what ours says, under names like ancestor:value_collapse_detected.
 
     Example: esper-analyze import logs/progress.csv --out runs/imported
+
+    Example: esper-analyze import - --out runs/pasted
     """
     from esper_analyze.interchange.destination import refuse_existing
     from esper_analyze.interchange.sources import read_source

@@ -14,11 +14,10 @@ _RSL_RL = {
     "Value function loss": "Loss/value_function",
     "Mean value_function loss": "Loss/value_function",
     "Mean value function loss": "Loss/value_function",
-    "Mean value loss": "Loss/value_function",
     "Surrogate loss": "Loss/surrogate",
     "Entropy": "Loss/entropy",
     "Mean action noise std": "Policy/mean_noise_std",
-    "Mean action std": "Policy/mean_noise_std",
+    "Mean action std": "Policy/mean_std",
     "Mean reward": "Train/mean_reward",
     "Mean total reward": "Train/mean_reward",
     "Mean episode length": "Train/mean_episode_length",
@@ -28,17 +27,25 @@ _RSL_RL = {
     "Learning time": "Perf/learning_time",
 }
 """What rsl_rl prints, of all its versions, and the names of its event files."""
-_ONLY_RSL_RL = ("Value function loss", "Surrogate loss", "Mean surrogate loss", "Mean value_function loss")
+_ONLY_RSL_RL = (
+    "Value function loss",
+    "Surrogate loss",
+    "Mean surrogate loss",
+    "Mean value_function loss",
+    "Mean value loss",
+)
 """What begins a block whose first line was not copied."""
 _LOSS = re.compile(r"Mean (\w{1,60}) loss")
 _EPISODE = re.compile(r"Mean episode (\w{1,80})")
 _RESULT = re.compile(r"\s*(?:Result for|Trial) (\S{1,200}?)(?: reported .{0,80})?:$")
 _RLLIB = re.compile(r"learner_stats/|^(?:training_iteration|episode_reward_mean)$")
-_PAIR = re.compile(
-    rf"([A-Za-z_][\w./%@-]{{0,80}}(?: [\w./%()-]{{1,40}}){{0,4}}?)\s{{0,40}}[:=]\s{{0,40}}({NUMBER})(?=[\s,;|)\]]|$)"
-    rf"|\b(updates?|iter(?:ation)?|epoch|step|episode)\s{{0,4}}#?(\d{{1,18}})(?:/\d{{1,18}})?(?=[\s,;|:)\]]|$)",
-    re.IGNORECASE,
+_VALUE = re.compile(rf"[:=]\s{{0,40}}({NUMBER})(?:m?s)?(?=[\s,;|:)\]]|$)", re.IGNORECASE)
+_KEY = re.compile(r"[A-Za-z_][\w./%@-]{0,80}(?: [\w./%()-]{1,40}){0,4}")
+_COUNTER = re.compile(
+    r"(update|iter(?:ation)?|epoch|step|episode) {0,4}#?(\d{1,18})(?:/\d{1,18})?(?=\W|$)", re.IGNORECASE
 )
+_SEPARATORS = " \t,;|:-()[]"
+_LONGEST_LINE = 4_000
 _SUMMARY = re.compile(rf"wandb:\s+(\S{{1,200}})\s+({NUMBER})$", re.IGNORECASE)
 _LETTER = re.compile(r"[^\W_]")
 
@@ -62,6 +69,8 @@ class BlockReader:
 
     def take(self, text: str) -> bool:
         """Read ``text``, and return whether it is a line of a block."""
+        if len(text) > _LONGEST_LINE or not (":" in text or "=" in text):
+            return False
         if result := _RESULT.match(text):
             self._open, self._above, self._run = None, [], result[1]
             return True
@@ -109,13 +118,20 @@ class BlockReader:
 
     def _pairs(self, text: str) -> bool:
         """Read several ``key: value`` of one line; a line with other words in it is none."""
-        if (":" not in text and "=" not in text) or len(text) > 4_000:
+        pairs, end = [], 0
+        if counter := _COUNTER.match(text.strip(_SEPARATORS)):
+            pairs.append((counter[1], counter[2]))
+            end = text.index(counter[0]) + len(counter[0])
+        for value in _VALUE.finditer(text, end):
+            key = text[end : value.start()].strip(_SEPARATORS)
+            if not _KEY.fullmatch(key):
+                return False
+            pairs.append((key, value[1]))
+            end = value.end()
+        if not pairs or _LETTER.search(text, end):
             return False
-        pairs = [(key or counter, value or count) for key, value, counter, count in _PAIR.findall(text)]
-        if not pairs or _LETTER.search(_PAIR.sub("", text)):
-            return False
-        for key, value in pairs:
-            self._keep(key.strip(), value, Form.PLAIN)
+        for key, printed in pairs:
+            self._keep(key, printed, Form.PLAIN)
         return True
 
     def _keep(self, name: str, value: str, form: Form) -> bool:

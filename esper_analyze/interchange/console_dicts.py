@@ -6,17 +6,17 @@ import re
 
 from esper_analyze.interchange.console_record import NUMBER, ConsoleRecord, Form, Number, number, plain_number
 
-LONGEST = 1 << 20
+LONGEST = 1 << 18
 """Characters of one dictionary, over all its lines."""
 _BEGINS = re.compile(r"\{\s*(?:['\"]|$)")
-_BARE = re.compile(r"\s*,?\s*(['\"])[^'\"]{1,200}\1\s*:\s*[^,]{1,200},\s*\1")
+_BARE = re.compile(r"(?:,\s*)?(['\"])[^'\"]{1,200}\1\s*:\s*[^,]{1,200},\s*\1")
 """Two pairs of a dictionary whose brace was not copied."""
-_STRING = re.compile(r"'(?:\\.|[^'\\])*'|\"(?:\\.|[^\"\\])*\"", re.DOTALL)
+_STRING = re.compile(r"'(?:\\.|[^'\\]){0,300}'|\"(?:\\.|[^\"\\]){0,300}\"", re.DOTALL)
 _MARK = re.compile(_STRING.pattern + r"|[{}\[\]()]", re.DOTALL)
-_GAP = re.compile(r"[\s,]+")
+_NEXT = re.compile(r"['\"\[(}]")
 _KEY = re.compile(r"'([^'\\]{1,200})'\s*:\s*|\"([^\"\\]{1,200})\"\s*:\s*")
 _SCALAR = re.compile(r"((?:\w{1,20}\.)?\w{1,20}\([^(){}]{1,120}\)|[^\s,'\"()\[\]{}]{1,60})\s*(?=[,}\])])")
-_QUOTED = re.compile(rf"(['\"])\s*({NUMBER})\s*\1\s*(?=[,}}\])])", re.IGNORECASE)
+_PRINTED = re.compile(rf"(['\"]?)\s{{0,9}}({NUMBER})\s{{0,9}}\1\s{{0,9}}(?=[,}}\])])", re.IGNORECASE)
 _OF_ALL = re.compile(r"(['\"])(\d{1,18})/\d{1,18}\1")
 _STEP_OF_ALL = "global_step/max_steps"
 _STEPS = ("step", "global_step", _STEP_OF_ALL)
@@ -45,7 +45,7 @@ class DictionaryReader:
             return self._go_on(text, 0)
         if begins is not None:
             return self._go_on(text, begins.start())
-        if _BARE.match(text):
+        if _BARE.match(text.lstrip()):
             self.cut += not text.endswith("}")
             return self._keep(text)
         return False
@@ -106,8 +106,9 @@ class DictionaryReader:
 
 
 def _complement(before: dict[str, Number], cells: dict[str, Number]) -> bool:
-    """Whether ``cells``, those of an evaluation for one, are of the same time as those ``before`` and no others."""
-    return not (cells.keys() - {_CLOCK}) & before.keys() and cells.get(_CLOCK) == before.get(_CLOCK)
+    """Whether ``cells``, those of an evaluation for one, are other numbers of the same time as those ``before``."""
+    is_same_time = _CLOCK in cells and cells[_CLOCK] == before.get(_CLOCK)
+    return is_same_time and not (cells.keys() - {_CLOCK}) & before.keys()
 
 
 def numbers(text: str) -> dict[str, Number]:
@@ -138,20 +139,19 @@ def numbers(text: str) -> dict[str, Number]:
 
 
 def _after_mark(text: str, position: int, names: list[str]) -> int:
-    """Return where to go on behind what is no key: a gap, a list, or a brace, which ends the last of ``names``."""
-    if gap := _GAP.match(text, position):
-        return gap.end()
+    """Return where to look on: behind a list, or at the next quote, bracket or brace; a brace ends the last name."""
     if text[position] in "[(":
         return _after_list(text, position)
     if text[position] == "}" and names:
         names.pop()
-    return position + 1
+    mark = _NEXT.search(text, position + 1)
+    return len(text) if mark is None else mark.start()
 
 
 def _value(text: str, position: int) -> tuple[Number | None, int]:
     """Return the number at ``position``, None when it is none, and where to go on."""
-    if quoted := _QUOTED.match(text, position):
-        return plain_number(quoted[2]), quoted.end()
+    if printed := _PRINTED.match(text, position):
+        return plain_number(printed[2]), printed.end()
     if step := _OF_ALL.match(text, position):
         return int(step[2]), step.end()
     if string := _STRING.match(text, position):

@@ -7,12 +7,18 @@ import re
 from esper_analyze.interchange.console_record import NUMBER, ConsoleRecord, Form, number, plain_number
 
 _VERL = re.compile(r"\bstep: ?(\d{1,18}) +- +(?=[A-Za-z_])")
-_VERL_GOES_ON = re.compile(r"[\w/.@-]{0,120}:\S.{0,400}? - ?[\w/.@-]|- [\w/.@-]{1,120}:\S|[\d.e-]{1,24} - [A-Za-z_]")
+_VERL_GOES_ON = re.compile(
+    r"(?:[\w/.@-]{0,120}:)?[-+\w.()]{0,40}(?: - ?| ?-$|$)(?=[\w/.@-]{1,120}(?::(?:[-+.\d]|nan|inf|np\.)|$)|$)"
+    r"|- ?[\w/.@-]{1,120}:(?:[-+.\d]|nan|inf|np\.)"
+)
+"""A name or value that was begun on the line before, then the next entry."""
 _BETWEEN = re.compile(r"\s+-\s*(?=[A-Za-z_])")
 _ML_AGENTS = re.compile(r"(.{0,200}?)[.:] Step: (\d{1,18})\. (.{0,400})")
 _ML_AGENTS_REWARD = re.compile(rf"Mean Reward: ({NUMBER})\. Std of Reward: ({NUMBER})\.(?:\s|$)", re.IGNORECASE)
 _CLEANRL = re.compile(
-    rf"global_step[=:] ?(\d{{1,18}}), *episodic_return[=:] ?\[? ?({NUMBER}) ?,?\]?(.{{0,200}})", re.IGNORECASE
+    rf"global_step[=:] ?(\d{{1,18}}), *episod(?:ic_return|e_reward)[=:] ?"
+    rf"(?:(?:array\()?\[ ?({NUMBER}) ?\]|({NUMBER})(?=[,\s]|$))",
+    re.IGNORECASE,
 )
 _CLEANRL_LENGTH = re.compile(r"episodic_length[=:] ?\[? ?(\d{1,18})[.,]? ?\]?(?:[,\s]|$)")
 _SPEED = re.compile(r"SPS: (\d{1,12})")
@@ -59,7 +65,7 @@ class OneLineReader:
             self._records.append(self._last)
             self._verl_parts = [text[line.end() :]]
         elif self._verl_parts and _VERL_GOES_ON.match(text.lstrip()):
-            gap = " " if self._verl_parts[-1].endswith("-") else ""
+            gap = " " if self._verl_parts[-1].endswith(" -") else ""
             self._verl_parts.append(gap + text.lstrip())
         else:
             return False
@@ -78,9 +84,9 @@ class OneLineReader:
 
     def _cleanrl(self, text: str) -> bool:
         line = _CLEANRL.search(text) if "global_step" in text else None
-        if line is not None and not line[3].startswith((" ", "e", ".")) | line[3][:1].isdigit():
-            cells = {"charts/episodic_return": plain_number(line[2])}
-            if length := _CLEANRL_LENGTH.search(line[3]):
+        if line is not None:
+            cells = {"charts/episodic_return": plain_number(line[2] or line[3])}
+            if length := _CLEANRL_LENGTH.search(text, line.end()):
                 cells["charts/episodic_length"] = int(length[1])
             self._last = ConsoleRecord(Form.CLEANRL, int(line[1]), cells)
             self._records.append(self._last)

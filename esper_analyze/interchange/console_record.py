@@ -52,7 +52,4 @@ def number(text: str) -> Number | None:
 
 def plain_number(text: str) -> Number:
     """Return the number of a text that matches ``NUMBER``."""
-    try:
-        return int(text)
-    except ValueError:
-        return float(text)
+    return int(text) if text.lstrip("+-").isdecimal() else float(text)

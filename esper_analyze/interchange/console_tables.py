@@ -45,15 +45,26 @@ _BASELINES = {
     "fps": "fps",
 }
 """Names in tables of Stable Baselines 2 and old baselines, and those of newer baselines' progress.csv."""
+_SPINNING_UP = {
+    "AverageEpRet": "episode_return_mean",
+    "EpLen": "episode_length_mean",
+    "LossPi": "policy_loss",
+    "LossV": "value_loss",
+    "Entropy": "entropy",
+    "KL": "old_approx_kl",
+    "ClipFrac": "clip_fraction",
+}
+"""Names of Spinning Up, and those in use elsewhere; its KL is the mean of log-probability, old less new."""
 _OF_BASELINES = ("approxkl", "clipfrac", "policy_entropy", "serial_timesteps", "nupdates", "eprewmean")
 _COLUMNS = {
-    "Training Loss": "loss",
     "iter": "training_iteration",
     "ts": "timesteps_total",
     "reward": "episode_reward_mean",
 }
+"""Columns of the tables of Ray Tune, and RLlib's names of them."""
 _RUN, _STEP, _TRAINING_LOSS = "Trial name", "Step", "Training Loss"
 _LONGEST_NAME = _MOST_COLUMNS = 200
+_LONGEST_ROW = 10_000
 
 
 class TableReader:
@@ -68,6 +79,8 @@ class TableReader:
 
     def take(self, text: str) -> bool:
         """Read ``text``, and return whether it is a row of a table."""
+        if len(text) > _LONGEST_ROW:
+            return False
         if "\t" in text and "|" not in text:
             return self._wide([cell.strip() for cell in text.strip("\n").split("\t")])
         if "|" not in text:
@@ -77,13 +90,15 @@ class TableReader:
         cells = body.strip("|").split("|")
         if len(cells) > 2:
             return self._wide([cell.strip() for cell in cells])
-        if len(cells) == 1 and not (is_barred and body.strip("| ").endswith("/")):
+        if len(cells) == 1 and not cells[0].rstrip().endswith("/"):
             return False
         name, value = cells[0].rstrip(), cells[1].strip() if len(cells) == 2 else ""
         return self._row(name, value, is_barred=is_barred)
 
     def end(self) -> None:
-        """End the table: a line of dashes, or the end of the text."""
+        """End the table: a line of dashes (not one below its first section), or the end of the text."""
+        if self._open is not None and not self._open.cells:
+            return
         if self._open is not None:
             self._open.cells = _full_names(self._open.cells)
         self._open, self._section = None, ""
@@ -144,21 +159,30 @@ class TableReader:
             return False
         values = [number(cell) for cell in cells]
         if not any(value is not None for value in values):
-            self._header = cells if all(cells) and len(set(cells)) == len(cells) else []
+            is_header = (
+                all(cells) and len(set(cells)) == len(cells) and not any(":" in cell or "=" in cell for cell in cells)
+            )
+            self._header = cells if is_header else []
             return bool(self._header)
         if len(cells) != len(self._header):
             return False
-        is_tune, is_trl = _RUN in self._header, _TRAINING_LOSS in self._header
-        record = ConsoleRecord(Form.RLLIB if is_tune else Form.DICTIONARY if is_trl else Form.PLAIN)
-        for name, cell, value in zip(self._header, cells, values, strict=True):
-            if name == _RUN:
-                record.run = cell
-            elif name == _STEP and isinstance(value, int):
-                record.step = value
-            elif value is not None:
-                record.cells[_COLUMNS.get(name, name) if is_tune or name == _TRAINING_LOSS else name] = value
-        self._records.append(record)
+        row = dict(zip(self._header, cells, strict=True))
+        printed = {name: value for name, value in zip(self._header, values, strict=True) if value is not None}
+        self._records.append(_wide_record(row, printed))
         return True
+
+
+def _wide_record(row: Mapping[str, str], cells: Mapping[str, Number]) -> ConsoleRecord:
+    """Return a row of several columns: of Ray Tune, of a notebook's table of TRL, or of any other."""
+    if _RUN in row:
+        return ConsoleRecord(Form.RLLIB, None, {_COLUMNS.get(name, name): cells[name] for name in cells}, row[_RUN])
+    if _TRAINING_LOSS not in row:
+        return ConsoleRecord(Form.PLAIN, None, _full_names(cells))
+    step = cells.get(_STEP)
+    named = {name.replace(" / ", "/"): value for name, value in cells.items() if name not in (_STEP, _TRAINING_LOSS)}
+    if _TRAINING_LOSS in cells:
+        named["loss"] = cells[_TRAINING_LOSS]
+    return ConsoleRecord(Form.DICTIONARY, step if isinstance(step, int) else None, named)
 
 
 def _full_names(cells: Mapping[str, Number]) -> dict[str, Number]:
@@ -167,6 +191,8 @@ def _full_names(cells: Mapping[str, Number]) -> dict[str, Number]:
     known: Mapping[str, str] = _SECTIONED
     if any(name in cells for name in _OF_BASELINES):
         known = _BASELINES
+    elif "AverageEpRet" in cells:
+        known = _SPINNING_UP
     elif len(bare) < len(cells) or not all(name in _SECTIONED for name in bare):
         known = {}
     named = {known.get(name, name): value for name, value in cells.items()}

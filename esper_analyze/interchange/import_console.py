@@ -16,16 +16,24 @@ from esper_analyze.interchange.console_text import ConsoleText, parse
 from esper_analyze.interchange.imported import Imported
 from esper_analyze.interchange.naming import take_updates
 from esper_analyze.interchange.sb3_order import EPOCHS, ITERATION
-from esper_analyze.interchange.series import ScalarLog
+from esper_analyze.interchange.series import ScalarLog, leave_out
 from esper_analyze.terminal import cleaned, say
 
 FORMAT = "console"
 STANDARD_INPUT = Path("-")
 SUFFIXES = (".log", ".txt", ".out")
 _LARGEST = 1 << 30
-_LONGEST_LINE = 1 << 22
+_LONGEST_LINE = 1 << 18
 _TIMESTEPS = (Form.ML_AGENTS, Form.CLEANRL, Form.RL_GAMES)
 """Forms whose steps are environment steps."""
+_FRAMEWORKS = {Form.RSL_RL: "rsl_rl", Form.VERL: "verl", Form.RLLIB: "rllib"}
+"""Forms that only one framework prints."""
+_RETURN = "Environment/Cumulative Reward"
+_KINDS = (
+    "read are tables of Stable-Baselines3, baselines and Spinning Up, blocks of rsl_rl, lines of verl, ML-Agents, CleanRL "
+    "and rl_games, dictionaries of TRL, results of RLlib, key: value, CSV and JSON lines"
+)
+_MORE = "the training's log (event files, progress.csv) holds more: give that"
 _SHOWN = 60
 _CSV_NAME = re.compile(r"[A-Za-z_][\w ./:()@%-]{0,120}")
 _WIDE_MARKS = ((codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16"), (codecs.BOM_UTF8, "utf-8-sig"))
@@ -36,22 +44,30 @@ def recognises(path: Path) -> Path | None:
     return path if path == STANDARD_INPUT or (path.is_file() and path.suffix in SUFFIXES) else None
 
 
-def read(path: Path) -> Imported:
-    """Read the text of ``path``. Raises ``UsageError`` or ``DamagedError``."""
+def read(path: Path, framework: str | None = None) -> Imported:
+    """Read the text of ``path``; ``framework`` says whose names it has. Raises ``UsageError`` or ``DamagedError``."""
     where = "standard input" if path == STANDARD_INPUT else str(path)
     lines = _text(_bytes(path), where).split("\n")
+    if not any(map(str.strip, lines)):
+        raise UsageError(f"{where} is empty", hint=_KINDS)
     suffix = _rows_suffix(lines)
     if suffix:
         return _read_rows(lines, suffix)
     imported = Imported(FORMAT)
     whole = [line for line in lines if len(line) <= _LONGEST_LINE]
     if len(whole) < len(lines):
-        what = f"line of more than {_LONGEST_LINE >> 20} MiB, left out"
+        what = f"line of more than {_LONGEST_LINE >> 10} KiB, left out"
         imported.losses.count("unread_line", what, times=len(lines) - len(whole))
     text = parse(whole)
     records = _chosen(text, where)
     _count(text, records, imported)
-    take_updates(_log(records), imported, where)
+    form = records[0].form
+    if form is Form.ML_AGENTS:
+        _take_returns(records, imported)
+    else:
+        take_updates(_log(records), imported, where, framework or _FRAMEWORKS.get(form))
+    if not imported.rows.get("updates"):
+        raise UsageError(f"{where} holds no update: {form} tells of none", hint=_MORE)
     return imported
 
 
@@ -104,17 +120,13 @@ def _chosen(text: ConsoleText, where: str) -> list[ConsoleRecord]:
     form = text.main_form()
     if form is None:
         first = f"; the first line not understood: {_shown(*text.first_unread[0])}" if text.first_unread else ""
-        raise UsageError(f"{where} holds no numbers of a training that are understood{first}", hint=_kinds())
+        raise UsageError(f"{where} holds no numbers of a training that are understood{first}", hint=_KINDS)
     records = [record for record in text.records if record.form is form]
     runs = list(dict.fromkeys(record.run for record in records if record.run))
     if len(runs) > 1:
         named = ", ".join(cleaned(run, _SHOWN) for run in runs[:3]) + (" …" if len(runs) > 3 else "")
         raise UsageError(f"{where} holds lines of {len(runs)} trainings: {named}", hint="give the lines of one")
     return records
-
-
-def _kinds() -> str:
-    return f"what is read: {'; '.join(Form)}; rows of a CSV; lines of JSON"
 
 
 def _shown(line_number: int, line: str) -> str:
@@ -147,6 +159,17 @@ def _log(records: Sequence[ConsoleRecord]) -> ScalarLog:
     return log
 
 
+def _take_returns(records: Sequence[ConsoleRecord], imported: Imported) -> None:
+    """Take a line of ML-Agents as an update: all that it prints of one is the return."""
+    imported.facts |= {"framework": "Unity ML-Agents", "algorithm": "PPO"}
+    imported.facts["notes"] = "a line is a summary over summary_freq steps, and is numbered as one update"
+    for index, record in enumerate({record.step: record for record in records}.values()):
+        cells = {"env_steps": record.step, "episode_return_mean": record.cells[_RETURN]}
+        imported.add("updates", {"update": index, "level": "NORMAL", "status": "performed", **cells})
+    imported.columns["updates.episode_return_mean"] = f"{_RETURN}; episodes since the line before"
+    leave_out(imported, records[0].cells, (_RETURN,))
+
+
 def _stepped(records: Sequence[ConsoleRecord]) -> Iterator[tuple[int, ConsoleRecord]]:
     _complete_first(records[0], records[1] if len(records) > 1 else None)
     if any(record.step is None for record in records):
@@ -157,7 +180,7 @@ def _stepped(records: Sequence[ConsoleRecord]) -> Iterator[tuple[int, ConsoleRec
 
 
 def _complete_first(first: ConsoleRecord, second: ConsoleRecord | None) -> None:
-    """Number the first block by the second where its own first lines, with its number, were not copied.
+    """Give the first block its number by that of the second, where its own first lines were not copied.
 
     rsl_rl prints every iteration; Stable-Baselines3 trains once between two tables that count other epochs.
     """
