@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from esper_analyze.interchange.console_record import NUMBER, ConsoleRecord, Form, number, plain_number
+from esper_analyze.interchange.console_record import NUMBER, ConsoleRecord, PrintedForm, number, plain_number
 
 _ITERATION = re.compile(r"Learning iteration (\d{1,18})(?:\s*/\s*\d{1,18})?")
 _ENTRY = re.compile(r"(\s*)([A-Za-z_][^:=|]{0,100}?)\s*[:=](?:\s+(.*))?$")
@@ -63,7 +63,7 @@ class BlockReader:
         """Begin the block of an iteration of rsl_rl, and return whether ``text`` is its first line."""
         iteration = _ITERATION.search(text) if "Learning iteration" in text else None
         if iteration is not None:
-            self._open = ConsoleRecord(Form.RSL_RL, int(iteration[1]))
+            self._open = ConsoleRecord(PrintedForm.RSL_RL, int(iteration[1]))
             self._records.append(self._open)
         return iteration is not None
 
@@ -75,16 +75,16 @@ class BlockReader:
             self._open, self._above, self._run = None, [], result[1]
             return True
         if summary := _SUMMARY.match(text):
-            return self._keep(summary[1], summary[2], Form.PLAIN)
+            return self._keep(summary[1], summary[2], PrintedForm.PLAIN)
         entry = _ENTRY.match(text)
         if (
             entry is not None
             and entry[2] in _ONLY_RSL_RL
-            and (self._open is None or self._open.form is not Form.RSL_RL)
+            and (self._open is None or self._open.form is not PrintedForm.RSL_RL)
         ):
-            self._open = ConsoleRecord(Form.RSL_RL)
+            self._open = ConsoleRecord(PrintedForm.RSL_RL)
             self._records.append(self._open)
-        if self._open is not None and self._open.form is Form.RSL_RL:
+        if self._open is not None and self._open.form is PrintedForm.RSL_RL:
             return entry is not None and self._rsl_rl(self._open, entry[2], entry[3] or "")
         return (entry is not None and self._nested(len(entry[1]), entry[2], entry[3] or "")) or self._pairs(text)
 
@@ -96,9 +96,9 @@ class BlockReader:
             self._above.append((indent, key))
             return True
         if number(value) is None:  # words, such as a date, a host or an empty dictionary
-            of_rllib = bool(self._run) or (self._open is not None and self._open.form is Form.RLLIB)
+            of_rllib = bool(self._run) or (self._open is not None and self._open.form is PrintedForm.RLLIB)
             return of_rllib and " " not in key
-        return self._keep("/".join([*(name for _, name in self._above), key]), value, Form.PLAIN)
+        return self._keep("/".join([*(name for _, name in self._above), key]), value, PrintedForm.PLAIN)
 
     def _rsl_rl(self, record: ConsoleRecord, key: str, value: str) -> bool:
         leading = _LEADING.match(value)
@@ -131,10 +131,10 @@ class BlockReader:
         if not pairs or _LETTER.search(text, end):
             return False
         for key, printed in pairs:
-            self._keep(key, printed, Form.PLAIN)
+            self._keep(key, printed, PrintedForm.PLAIN)
         return True
 
-    def _keep(self, name: str, value: str, form: Form) -> bool:
+    def _keep(self, name: str, value: str, form: PrintedForm) -> bool:
         parsed = number(value)
         if parsed is None:
             return False
@@ -142,6 +142,6 @@ class BlockReader:
             self._open = ConsoleRecord(form, run=self._run)
             self._records.append(self._open)
         self._open.cells[name] = parsed
-        if self._open.form is Form.PLAIN and _RLLIB.search(name):
-            self._open.form = Form.RLLIB
+        if self._open.form is PrintedForm.PLAIN and _RLLIB.search(name):
+            self._open.form = PrintedForm.RLLIB
         return True

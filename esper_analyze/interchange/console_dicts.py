@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from esper_analyze.interchange.console_record import NUMBER, ConsoleRecord, Form, Number, number, plain_number
+from esper_analyze.interchange.console_record import NUMBER, ConsoleRecord, Number, PrintedForm, number, plain_number
 
 LONGEST = 1 << 18
 """Characters of one dictionary, over all its lines."""
@@ -99,7 +99,7 @@ class DictionaryReader:
         if before is not None and before.step == step and _complement(before.cells, cells):
             before.cells |= cells
             return True
-        form = Form.RLLIB if any(name in cells for name in _RLLIB) else Form.DICTIONARY
+        form = PrintedForm.RLLIB if any(name in cells for name in _RLLIB) else PrintedForm.DICTIONARY
         self._current = ConsoleRecord(form, step, cells)
         self._records.append(self._current)
         return True

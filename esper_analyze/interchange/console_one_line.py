@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from esper_analyze.interchange.console_record import NUMBER, ConsoleRecord, Form, number, plain_number
+from esper_analyze.interchange.console_record import NUMBER, ConsoleRecord, PrintedForm, number, plain_number
 
 _VERL = re.compile(r"\bstep: ?(\d{1,18}) +- +(?=[A-Za-z_])")
 _VERL_GOES_ON = re.compile(
@@ -61,7 +61,7 @@ class OneLineReader:
         line = _VERL.search(text) if "step:" in text else None
         if line is not None:
             self.end()
-            self._last = ConsoleRecord(Form.VERL, int(line[1]))
+            self._last = ConsoleRecord(PrintedForm.VERL, int(line[1]))
             self._records.append(self._last)
             self._verl_parts = [text[line.end() :]]
         elif self._verl_parts and _VERL_GOES_ON.match(text.lstrip()):
@@ -79,7 +79,7 @@ class OneLineReader:
         reward = _ML_AGENTS_REWARD.search(line[3])
         if reward is not None:
             cells = {"Environment/Cumulative Reward": plain_number(reward[1]), "Std of Reward": plain_number(reward[2])}
-            self._records.append(ConsoleRecord(Form.ML_AGENTS, int(line[2]), cells, behaviour))
+            self._records.append(ConsoleRecord(PrintedForm.ML_AGENTS, int(line[2]), cells, behaviour))
         return reward is not None or "No episode was completed" in line[3]
 
     def _cleanrl(self, text: str) -> bool:
@@ -88,11 +88,11 @@ class OneLineReader:
             cells = {"charts/episodic_return": plain_number(line[2] or line[3])}
             if length := _CLEANRL_LENGTH.search(text, line.end()):
                 cells["charts/episodic_length"] = int(length[1])
-            self._last = ConsoleRecord(Form.CLEANRL, int(line[1]), cells)
+            self._last = ConsoleRecord(PrintedForm.CLEANRL, int(line[1]), cells)
             self._records.append(self._last)
             return True
         speed = _SPEED.fullmatch(text.strip())
-        if speed is not None and self._last is not None and self._last.form is Form.CLEANRL:
+        if speed is not None and self._last is not None and self._last.form is PrintedForm.CLEANRL:
             self._last.cells["charts/SPS"] = int(speed[1])
         return speed is not None
 
@@ -100,10 +100,10 @@ class OneLineReader:
         line = _RL_GAMES.search(text) if "frames:" in text else None
         if line is not None:
             speeds = {_SPEEDS[what]: plain_number(value) for what, value in _RL_GAMES_SPEED.findall(text)}
-            self._last = ConsoleRecord(Form.RL_GAMES, int(line[2]), speeds | {"info/epochs": int(line[1])})
+            self._last = ConsoleRecord(PrintedForm.RL_GAMES, int(line[2]), speeds | {"info/epochs": int(line[1])})
             self._records.append(self._last)
             return True
         best = _RL_GAMES_BEST.fullmatch(text.strip())
-        if best is not None and self._last is not None and self._last.form is Form.RL_GAMES:
+        if best is not None and self._last is not None and self._last.form is PrintedForm.RL_GAMES:
             self._last.cells["rewards/step"] = plain_number(best[1])
         return best is not None

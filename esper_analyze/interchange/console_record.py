@@ -15,7 +15,7 @@ _WRAPPED = re.compile(
 )
 
 
-class Form(StrEnum):
+class PrintedForm(StrEnum):
     """How a program prints its numbers; the value says it in words."""
 
     TABLE = "table of Stable-Baselines3, OpenAI baselines or Spinning Up"
@@ -33,7 +33,7 @@ class Form(StrEnum):
 class ConsoleRecord:
     """``step``: as printed, None where nothing is. ``run``: whose numbers these are, where the text says so."""
 
-    form: Form
+    form: PrintedForm
     step: int | None = None
     cells: dict[str, Number] = field(default_factory=dict)
     run: str = ""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from esper_analyze.interchange import names_sb3
-from esper_analyze.interchange.console_record import ConsoleRecord, Form, Number, number
+from esper_analyze.interchange.console_record import ConsoleRecord, PrintedForm, Number, number
 
 _CUT = "..."
 _SECTIONED = {
@@ -149,7 +149,7 @@ class TableReader:
 
     def _begun(self, *, is_barred: bool) -> ConsoleRecord:
         if self._open is None:
-            self._open, self._is_barred = ConsoleRecord(Form.TABLE), is_barred
+            self._open, self._is_barred = ConsoleRecord(PrintedForm.TABLE), is_barred
             self._records.append(self._open)
         return self._open
 
@@ -175,14 +175,16 @@ class TableReader:
 def _wide_record(row: Mapping[str, str], cells: Mapping[str, Number]) -> ConsoleRecord:
     """Return a row of several columns: of Ray Tune, of a notebook's table of TRL, or of any other."""
     if _RUN in row:
-        return ConsoleRecord(Form.RLLIB, None, {_COLUMNS.get(name, name): cells[name] for name in cells}, row[_RUN])
+        return ConsoleRecord(
+            PrintedForm.RLLIB, None, {_COLUMNS.get(name, name): cells[name] for name in cells}, row[_RUN]
+        )
     if _TRAINING_LOSS not in row:
-        return ConsoleRecord(Form.PLAIN, None, _full_names(cells))
+        return ConsoleRecord(PrintedForm.PLAIN, None, _full_names(cells))
     step = cells.get(_STEP)
     named = {name.replace(" / ", "/"): value for name, value in cells.items() if name not in (_STEP, _TRAINING_LOSS)}
     if _TRAINING_LOSS in cells:
         named["loss"] = cells[_TRAINING_LOSS]
-    return ConsoleRecord(Form.DICTIONARY, step if isinstance(step, int) else None, named)
+    return ConsoleRecord(PrintedForm.DICTIONARY, step if isinstance(step, int) else None, named)
 
 
 def _full_names(cells: Mapping[str, Number]) -> dict[str, Number]:

@@ -12,7 +12,7 @@ from esper_analyze.interchange.console_blocks import BlockReader
 from esper_analyze.interchange.console_dicts import DictionaryReader
 from esper_analyze.interchange.console_lines import plain_lines
 from esper_analyze.interchange.console_one_line import OneLineReader
-from esper_analyze.interchange.console_record import ConsoleRecord, Form
+from esper_analyze.interchange.console_record import ConsoleRecord, PrintedForm
 from esper_analyze.interchange.console_tables import TableReader
 
 _NAMED = 6
@@ -31,13 +31,13 @@ class ConsoleText:
     cut: int = 0
     cut_names: list[str] = field(default_factory=list)
 
-    def main_form(self) -> Form | None:
+    def main_form(self) -> PrintedForm | None:
         """Return the form that most numbers have; lines of ``key: value`` only where there is no other."""
-        counts: dict[Form, int] = {}
+        counts: dict[PrintedForm, int] = {}
         for record in self.records:
             counts[record.form] = counts.get(record.form, 0) + len(record.cells)
         forms = [form for form, count in counts.items() if count]
-        return max(forms, key=lambda form: (form is not Form.PLAIN, counts[form]), default=None)
+        return max(forms, key=lambda form: (form is not PrintedForm.PLAIN, counts[form]), default=None)
 
 
 def parse(lines: Iterable[str]) -> ConsoleText:

@@ -11,7 +11,7 @@ from tempfile import TemporaryDirectory
 
 from esper_analyze.errors import UsageError
 from esper_analyze.interchange import import_own, import_wandb
-from esper_analyze.interchange.console_record import ConsoleRecord, Form
+from esper_analyze.interchange.console_record import ConsoleRecord, PrintedForm
 from esper_analyze.interchange.console_text import ConsoleText, parse
 from esper_analyze.interchange.imported import Imported
 from esper_analyze.interchange.naming import take_updates
@@ -24,14 +24,14 @@ STANDARD_INPUT = Path("-")
 SUFFIXES = (".log", ".txt", ".out")
 _LARGEST = 1 << 30
 _LONGEST_LINE = 1 << 18
-_TIMESTEPS = (Form.ML_AGENTS, Form.CLEANRL, Form.RL_GAMES)
+_TIMESTEPS = (PrintedForm.ML_AGENTS, PrintedForm.CLEANRL, PrintedForm.RL_GAMES)
 """Forms whose steps are environment steps."""
-_FRAMEWORKS = {Form.RSL_RL: "rsl_rl", Form.VERL: "verl", Form.RLLIB: "rllib"}
+_FRAMEWORKS = {PrintedForm.RSL_RL: "rsl_rl", PrintedForm.VERL: "verl", PrintedForm.RLLIB: "rllib"}
 """Forms that only one framework prints."""
 _RETURN = "Environment/Cumulative Reward"
 _KINDS = (
-    "read are tables of Stable-Baselines3, baselines and Spinning Up, blocks of rsl_rl, lines of verl, ML-Agents, CleanRL "
-    "and rl_games, dictionaries of TRL, results of RLlib, key: value, CSV and JSON lines"
+    "read are tables of Stable-Baselines3, baselines and Spinning Up, blocks of rsl_rl, lines of verl, ML-Agents, "
+    "CleanRL and rl_games, dictionaries of TRL, results of RLlib, key: value, CSV and JSON lines"
 )
 _MORE = "the training's log (event files, progress.csv) holds more: give that"
 _SHOWN = 60
@@ -62,7 +62,7 @@ def read(path: Path, framework: str | None = None) -> Imported:
     records = _chosen(text, where)
     _count(text, records, imported)
     form = records[0].form
-    if form is Form.ML_AGENTS:
+    if form is PrintedForm.ML_AGENTS:
         _take_returns(records, imported)
     else:
         take_updates(_log(records), imported, where, framework or _FRAMEWORKS.get(form))
@@ -184,9 +184,9 @@ def _complete_first(first: ConsoleRecord, second: ConsoleRecord | None) -> None:
 
     rsl_rl prints every iteration; Stable-Baselines3 trains once between two tables that count other epochs.
     """
-    if first.form is Form.RSL_RL and first.step is None and second is not None and second.step:
+    if first.form is PrintedForm.RSL_RL and first.step is None and second is not None and second.step:
         first.step = second.step - 1
-    is_rest = first.form is Form.TABLE and all(name.startswith("train/") for name in first.cells)
+    is_rest = first.form is PrintedForm.TABLE and all(name.startswith("train/") for name in first.cells)
     if is_rest and second is None:
         first.cells[ITERATION] = 2  # of the training after the first rollout
     elif is_rest and second is not None and second.cells.get(EPOCHS) != first.cells.get(EPOCHS):

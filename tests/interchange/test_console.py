@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from esper_analyze.errors import DamagedError, UsageError
 from esper_analyze.interchange import import_console
-from esper_analyze.interchange.console_record import Form
+from esper_analyze.interchange.console_record import PrintedForm
 from esper_analyze.interchange.console_text import ConsoleText, parse
 from esper_analyze.interchange.sources import read_source
 from tests.commands.conftest import Command
@@ -205,7 +205,7 @@ def test_results_of_rllib_are_nested_by_their_indents() -> None:
     lines = ("  date: 2026-01-01", "  info:", "    learner:", "      learner_stats:", "        kl: 0.5")
     printed = "\n".join(["Result for PPO_a_1:", *lines, "  training_iteration: 3"])
     (record,) = text(printed).records
-    assert (record.form, record.run) == (Form.RLLIB, "PPO_a_1")
+    assert (record.form, record.run) == (PrintedForm.RLLIB, "PPO_a_1")
     assert record.cells == {"info/learner/learner_stats/kl": 0.5, "training_iteration": 3}
     table = (
         "| Trial name | status | iter | ts | reward |\n|---+---+---+---+---|\n| PPO_a_1 | RUNNING | 3 | 4000 | 22.5 |"
@@ -215,7 +215,7 @@ def test_results_of_rllib_are_nested_by_their_indents() -> None:
 
 def test_a_table_of_a_notebook_has_the_names_of_trl() -> None:
     (record,) = text("Step\tTraining Loss\treward\tcompletions / mean_length\n10\t0.5\tNo Log\t99.5").records
-    assert (record.form, record.step) == (Form.DICTIONARY, 10)
+    assert (record.form, record.step) == (PrintedForm.DICTIONARY, 10)
     assert record.cells == {"loss": 0.5, "completions/mean_length": 99.5}
 
 
