@@ -67,7 +67,7 @@ def read(path: Path, framework: str | None = None) -> Imported:
     else:
         take_updates(_log(records), imported, where, framework or _FRAMEWORKS.get(form))
     if not imported.rows.get("updates"):
-        raise UsageError(f"{where} holds no update: {form} tells of none", hint=_MORE)
+        raise UsageError(f"{where} holds no update that can be read out of this form: {form}", hint=_MORE)
     return imported
 
 
