@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from esper_analyze.interchange import names_sb3
-from esper_analyze.interchange.console_record import ConsoleRecord, PrintedForm, Number, number
+from esper_analyze.interchange.console_record import ConsoleRecord, Number, PrintedForm, number
 
 _CUT = "..."
 _SECTIONED = {
