@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 
 
 RunOrLog = Annotated[
-    Path, typer.Argument(metavar="SOURCE", help="A run, or the file or directory of one log or of several.")
+    Path,
+    typer.Argument(metavar="SOURCE", help="A run, the file or directory of one log or several, or - (pasted text)."),
 ]
 
 
@@ -200,7 +201,9 @@ def _imported(
                 continue
             tell_of_import(imported, run_name)
             with TemporaryDirectory(prefix="esper-analyze-") as folder:
-                path = write_imported(Path(folder) / (run_name or source.resolve().name or "log"), imported).path
+                path = write_imported(
+                    Path(folder) / (run_name or source.resolve().name.strip("-") or "log"), imported
+                ).path
                 yield run_name, open_run(path, all_attempts=options.all_attempts)
             judged += 1
     failed += [(str(error.message), error) for error in logs.unreadable]

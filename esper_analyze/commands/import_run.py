@@ -22,7 +22,9 @@ if TYPE_CHECKING:
 _NAMED = 5
 _MOST_ACTIONS = 1 << 31
 
-SourcePath = Annotated[Path, typer.Argument(metavar="SOURCE", help="File or directory written by another tool.")]
+SourcePath = Annotated[
+    Path, typer.Argument(metavar="SOURCE", help="File or directory of another tool; - is pasted text.")
+]
 NewRun = Annotated[
     Path,
     typer.Option("--out", "-o", metavar="RUN", help="Directory of the new run, or of several; it must not exist."),
@@ -64,6 +66,8 @@ def import_run(
     Example: esper-analyze import logs/progress.csv --out runs/imported
 
     Example: esper-analyze import logs --out runs/all_of_them
+
+    Example: esper-analyze import - --out runs/pasted
     """
     from esper_analyze.interchange.destination import refuse_existing
     from esper_analyze.interchange.sources import find_logs

@@ -11,6 +11,7 @@ from types import MappingProxyType
 from esper_analyze.errors import EsperError, UsageError, did_you_mean
 from esper_analyze.interchange import (
     import_ancestor,
+    import_console,
     import_csv,
     import_json,
     import_long,
@@ -69,10 +70,13 @@ SOURCES = (
            _single(monitor_files.read), is_sure=False),
     Source("wandb", "a W&B history or other rows as .csv, .jsonl or .parquet", import_wandb.recognises,
            import_wandb.runs, is_sure=False),
+    Source("console", "printed text, from - or a .log, .txt or .out", import_console.recognises,
+           _single(import_console.read), is_sure=False),
 )  # fmt: skip
 """In the order they are tried: a more particular one before one that takes any file of its ending."""
 _ALIASES = {"sb3": "csv", "neptune": "table", "aim": "table"}
 """Other names of formats."""
+_NOT_PRINTED = tuple(source.name for source in SOURCES if source.name != import_console.FORMAT)
 _FOLDERS = ("rlprobe", "own", "mlflow")
 """Sources that are a folder with several files."""
 
@@ -169,7 +173,8 @@ def find_logs(path: Path, name: str | None = None, sizes: Mapping[str, int] = NO
     """
     chosen = replace(Chosen.of(name), sizes=sizes)
     try:
-        path.stat()
+        if path != import_console.STANDARD_INPUT:
+            path.stat()
     except (OSError, ValueError) as error:
         why = "does not exist" if isinstance(error, FileNotFoundError) else f"cannot be read: {error}"
         raise UsageError(f"{path} {why}", hint="give the file or directory to import") from error
@@ -186,7 +191,8 @@ def _recognised(path: Path, sources: Iterable[Source]) -> Source | None:
 
 
 def _in_folder(top: Path, chosen: Chosen) -> SourceRuns:
-    sources = chosen.sources()
+    """Return the logs in a folder. Printed text in it is mostly that of the logs beside it, and read when asked for."""
+    sources = [source for source in chosen.sources() if source.name in (chosen.format, *_NOT_PRINTED)]
     of_folders = [source for source in sources if source.name in _FOLDERS]
     result = SourceRuns([], chosen)
     unsure: list[LogGroup] = []

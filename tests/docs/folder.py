@@ -12,6 +12,7 @@ from recorder.online_detector import OnlineDetector
 from recorder.store.run_file import create_run
 from recorder.store.store import Store
 from tests.docs.blocks import BLOCKS, ROOT
+from tests.interchange.consoles import sb3_table
 from tests.interchange.logs import sb3_rows, write_csv
 from tests.patience import PATIENCE
 from tests.reports.synthetic import quiet
@@ -29,7 +30,9 @@ def fill(folder: Path) -> None:
     (labels,) = (block.code for block in BLOCKS if block.marks.get("example") == "labels of many")
     (folder / "labels-of-runs.toml").write_text(labels)
     (folder / "logs").mkdir()
-    write_csv(folder / "logs" / "progress.csv", [row for _, row in sb3_rows(6)])
+    rows = [row for _, row in sb3_rows(6)]
+    write_csv(folder / "logs" / "progress.csv", rows)
+    (folder / "logs" / "console.txt").write_text("\n".join(map(sb3_table, rows)))
 
 
 def write_killed(run_dir: Path) -> None:

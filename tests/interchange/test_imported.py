@@ -113,7 +113,7 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="No such file"):
         list(rows_of(tmp_path / "none.csv", ImportLosses()))
     with pytest.raises(UsageError, match=r"x\.txt ends in none of \.csv, \.jsonl, \.ndjson, \.parquet"):
-        list(rows_of(tmp_path / "x.txt", ImportLosses()))
+        list(rows_of(tmp_path / "x.md", ImportLosses()))
     with pytest.raises(DamagedError, match="cannot be read"):
         list(rows_of(tmp_path / "none.parquet", ImportLosses()))
 
@@ -147,12 +147,12 @@ def test_a_column_that_is_there_twice_is_refused(tmp_path: Path, header: str, do
 def test_a_source_that_is_not_there_or_of_no_known_format_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="does not exist"):
         read_source(tmp_path / "none")
-    (tmp_path / "x.txt").write_text("")
+    (tmp_path / "x.md").write_text("")
     with pytest.raises(UsageError, match="not in a format") as refused:
-        read_source(tmp_path / "x.txt")
+        read_source(tmp_path / "x.md")
     assert "csv: a progress.csv" in str(refused.value.hint)
     with pytest.raises(UsageError, match="does not hold, a W&B history"):
-        read_source(tmp_path / "x.txt", "wandb")
+        read_source(tmp_path / "x.md", "wandb")
 
 
 def test_the_source_is_named_and_its_own_facts_of_it_stay(tmp_path: Path) -> None:

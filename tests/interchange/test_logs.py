@@ -195,7 +195,7 @@ def test_cut_and_odd_lines_of_a_csv_are_counted(taken: Taken, tmp_path: Path) ->
         ("history.jsonl", b"\n\n", "holds no scalar"),
         ("events.out.tfevents.1", b"", "is empty"),
         ("events.out.tfevents.1", b"\xff" * 50, "a record of"),
-        ("notes.txt", b"hello", "not in a format that can be imported"),
+        ("notes.md", b"hello", "not in a format that can be imported"),
     ],
 )
 def test_a_source_that_is_none_is_refused_in_one_sentence(
