@@ -112,7 +112,7 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
         list(json_lines(tmp_path, ImportLosses()))
     with pytest.raises(UsageError, match="No such file"):
         list(rows_of(tmp_path / "none.csv", ImportLosses()))
-    with pytest.raises(UsageError, match=r"x\.txt ends in none of \.csv, \.jsonl, \.ndjson, \.parquet"):
+    with pytest.raises(UsageError, match=r"x\.md ends in none of \.csv, \.jsonl, \.ndjson, \.parquet"):
         list(rows_of(tmp_path / "x.md", ImportLosses()))
     with pytest.raises(DamagedError, match="cannot be read"):
         list(rows_of(tmp_path / "none.parquet", ImportLosses()))
