@@ -206,7 +206,8 @@ HEADS = Table(
         ),
         count(
             "std_min_dimension",
-            "dimension of the action, from 0, with the smallest standard deviation (the first NaN if there is one)",
+            "dimension of the action, from 0, with the smallest standard deviation, a NaN being the smallest; of the "
+            "first minibatch that has it",
             "",
             _DIMENSIONS,
             _NO_STD,
