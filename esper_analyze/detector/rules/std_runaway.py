@@ -52,15 +52,15 @@ def judge(frame: Frame, memory: Memory, limits: StdRunawayLimits) -> list[Judgem
     usable = std.finite & (std.values > 0.0)
     start = early_level(std.values, usable, memory, EARLY)
     (slope,) = LOG_STD_SLOPE.baseline(std.values, usable, memory, "slope")
-    known = usable & ~np.isnan(slope)
-    wide = known & (std.values > limits.wide)
+    wide = usable & (std.values > limits.wide)
+    far = wide & (std.values > limits.critical * start)
     bounds = Bounds(
         warning=wide & (std.values > limits.warning * start) & (slope > limits.rising),
-        critical=wide & (std.values > limits.critical * start),
+        critical=far,
         warning_at=np.maximum(limits.warning * start, limits.wide),
         critical_at=np.maximum(limits.critical * start, limits.wide),
     )
-    early = WARM_UP.excuse(usable & ~known)
+    early = WARM_UP.excuse(usable & np.isnan(slope) & ~far)
     return [settle(std.name, std, bounds, excuses=[not_gaussian(frame), early], baseline=start)]
 
 
@@ -107,13 +107,13 @@ RULE = Rule(
         Example("three times, and at rest", "ok", _cells(*_grown(3.0), *[3.0] * 25)),
         Example("ten times", "critical", _cells(*_grown(10.0))),
         Example("four times, from almost nothing", "ok", _cells(*(0.1 * std for std in _grown(4.0)))),
-        Example("too early to know", "not_applicable", _cells(1.0, 2.0, 4.0)),
+        Example("too early to know", "not_applicable", _cells(1.0, 1.5, 2.0)),
         Example("NaN never passes", "critical", _cells(*[1.0] * 20, float("nan"))),
         Example("a categorical head", "not_applicable", _cells(None, kind="categorical")),
         Example("not recorded", "no_data", _cells(None)),
     ),
     memory={**EARLY_MEMORY, **LOG_STD_SLOPE.memory("slope")},
-    causes=("setting_changed", "advantage_collapse"),
+    causes=("std_nonpositive", "setting_changed", "advantage_collapse"),
     follows=("kl_spike",),
     warm_up=WARM_UP,
     optional=True,
