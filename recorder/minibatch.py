@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -39,6 +39,7 @@ class MinibatchCapture:
     amounts: Tensor | tuple[Tensor | float, ...]  # of the losses: one tensor if they were tensors of one kind
     clip_range: float | None
     widths: tuple[int, ...]
+    std: Mapping[str, Tensor]  # by head [N, dimensions], or [1, dimensions]
     losses_recomputed: bool = False  # by an adapter, from what else it hands over
     sized: bool = True  # a head without masks may take all its actions; False: its masks were lost
 
@@ -61,6 +62,7 @@ class MinibatchCapture:
             self.counted,
             self.losses,
             self.sized,
+            tuple((name, std.shape) for name, std in self.std.items()),
         )
         return (MinibatchCapture, self.numbers.shape, self.numbers.device, layout, self.clip_range)
 
@@ -83,6 +85,7 @@ class MinibatchCapture:
             counted=None if flags is None or not first.counted else flags[-1],
             clip_range=first.clip_range,
             losses=_losses(minibatches),
+            std={name: as_float(_stacked([one.std[name] for one in minibatches], dim=0)) for name in first.std},
             losses_recomputed=first.losses_recomputed,
             **fields,
         )

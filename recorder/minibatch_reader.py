@@ -21,7 +21,7 @@ NEEDED = ("log_prob", "old_log_prob")
 """Arguments required to record a minibatch."""
 ROWS = ("joint_log_ratio", "joint_entropy", "values", "advantages", "returns", "old_values")
 ORIGINS = ("index", "env", "step")
-PER_HEAD = (*BY_HEAD, "masks", "relevant", "actions")
+PER_HEAD = (*BY_HEAD, "masks", "relevant", "actions", "std")
 _DISCRETE = ("categorical", "bernoulli")
 _ONE_A_SAMPLE = (*ROWS, *ORIGINS, "valid")
 _LOSSES = {"total_loss": "loss"}
@@ -236,6 +236,7 @@ class MinibatchReader:
             _amounts(list(losses.values()), copies.device),
             clip_range if clip_range is None else arguments.number(clip_range),
             widths,
+            self._std(passed.get("std"), copies),
             self.losses_recomputed,
         )
 
@@ -247,6 +248,15 @@ class MinibatchReader:
             return []
         nothing = torch.full_like(copies[0], -1, dtype=torch.int64)
         return [actions[name] if name in discrete else nothing for name in self.heads.names]
+
+    def _std(self, argument: Any, copies: Tensor) -> dict[str, Tensor]:
+        """Return the standard deviations of the heads that have some, copied: [N, dimensions] or [1, dimensions]."""
+        by_head = {} if argument is None else arguments.by_head(argument, self.heads.names)
+        discrete = [name for name in by_head if name in self.heads.names and self.heads.kind(name) in _DISCRETE]
+        if discrete:
+            kind = self.heads.kind(discrete[0])
+            raise ValueError(f"head {discrete[0]!r} is {kind}: pass kinds={{{discrete[0]!r}: 'gaussian'}} to Recorder")
+        return {name: _deviations(by_head[name], copies) for name in self.heads.names if name in by_head}
 
     def _tensors(self, argument: Any) -> Sequence[Any]:
         """Return one tensor per head, in the order of the heads."""
@@ -284,6 +294,20 @@ def _masks(by_head: Sequence[Any], copies: Tensor) -> tuple[Tensor | None, tuple
         shapes = ", ".join(str(tuple(mask.shape)) for mask in masks)
         raise ValueError(f"masks of {shapes} for {copies.shape[1]} samples")
     return arguments.tensor(torch.cat([mask.reshape(-1) for mask in masks])), widths
+
+
+def _deviations(argument: Any, copies: Tensor) -> Tensor:
+    """Return standard deviations as [N, dimensions], or as [1, dimensions] where all samples have the same; copied."""
+    std, samples = arguments.like(argument, copies), copies.shape[1]
+    if not std.is_floating_point():
+        raise ValueError(f"std of {std.dtype}: pass standard deviations, as the distribution has them")
+    if std.numel() == samples:
+        return std.reshape(samples, 1).clone()
+    if std.dim() == 0 or std.numel() == std.shape[-1]:
+        return std.reshape(1, -1).clone()
+    if std.numel() != samples * std.shape[-1]:
+        raise ValueError(f"std of shape {tuple(std.shape)} for {samples} samples: pass [N, dimensions] or [dimensions]")
+    return std.reshape(samples, -1).clone()
 
 
 def _valid_actions(argument: Any, heads: int, copies: Tensor) -> Tensor | None:

@@ -317,6 +317,7 @@ class Recorder:
         log_prob: PerHead,
         old_log_prob: PerHead,
         entropy: PerHead | None = None,
+        std: PerHead | None = None,
         masks: PerHead | None = None,
         valid_actions: ArrayLike | None = None,
         relevant: PerHead | None = None,
@@ -347,7 +348,9 @@ class Recorder:
         out, counted in ``losses_of_data`` and logged once; so is one of an unknown name (``misspelt``).
 
         Log-probs and entropies are [N] per head, one number a sample (of an action of several dimensions their sum),
-        new ones from this minibatch's forward, old ones as stored at collection. ``masks``: the **stored** boolean
+        new ones from this minibatch's forward, old ones as stored at collection. ``std``: of Gaussian heads, the
+        standard deviation of this forward's distribution before any squashing, [N, A] with A the dimensions of the
+        action, or [A]. ``masks``: the **stored** boolean
         masks [N, K] per head, or ``valid_actions``: their counts [H, N]. ``relevant``: boolean [N] per head, where
         the head was relevant to the action. ``valid``: boolean [N], False on padding. ``lstm``: (h, c) after this
         forward, or h alone (GRU), each layers × environments × hidden.
@@ -375,6 +378,7 @@ class Recorder:
                     "log_prob": log_prob,
                     "old_log_prob": old_log_prob,
                     "entropy": entropy,
+                    "std": std,
                     "joint_log_ratio": joint_log_ratio,
                     "joint_entropy": joint_entropy,
                     "values": values,
@@ -487,6 +491,7 @@ class Recorder:
         td_errors: ArrayLike | None = None,
         rewards: ArrayLike | None = None,
         ends: ArrayLike | None = None,
+        at_bounds: PerHead | None = None,
         observations: Mapping[str, ArrayLike] | tuple[ArrayLike, ...] | ArrayLike | None = None,
         advantage_floor: float | None = None,
         env_steps: int | None = None,
@@ -502,13 +507,14 @@ class Recorder:
         (see ``recorder.td_errors``). ``rewards``: of the rollout as the training uses them (scaled, clipped), any
         shape. ``ends``: true at timesteps with which an episode ended, so that returns do not look beyond them. With
         values, returns, rewards and ends each as [T, B] (timesteps × environments) it is recorded whether they agree;
-        what a loop adds to returns at a time limit belongs to the rewards. ``observations``: of the rollout as the
-        networks see them (normalised), timesteps first: [T, B, …] or [N, …], or a mapping or tuple of such arrays;
-        with values, returns or rewards.
+        what a loop adds to returns at a time limit belongs to the rewards. ``at_bounds``: boolean [..., A] by head,
+        which components of the rollout's actions lie at or beyond a bound of the space. ``observations``: of the
+        rollout as the networks see them (normalised), timesteps first: [T, B, …] or [N, …], or a mapping or tuple of
+        such arrays; with values, returns or rewards.
         ``advantage_floor``: the least divisor of the loop's advantage normalisation, or its epsilon.
         ``env_steps``: since the start of the run. ``status`` and ``reason`` override what was recorded (see table
         ``updates``). ``cells``: further columns of ``updates`` known to the loop, such as learning_rate, entropy_coef,
-        value_coef, gamma, target_kl.
+        value_coef, gamma, target_kl, kl_reference, eval_return_mean.
         """
         if self._closed or self._store.inert:
             return
@@ -525,6 +531,7 @@ class Recorder:
                 "ends": ends,
                 "masks": masks,
                 "relevant": relevant,
+                "at_bounds": at_bounds,
             }
             arrays = rollout_arrays(rollout, self.guarded)
             lengths = [array.numel() for array in arrays.values()]

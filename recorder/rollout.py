@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -37,6 +37,7 @@ class RolloutHandles:
     environments: Handle | None = None  # measure.estimates.ENVIRONMENT_FIELDS
     agreement: Handle | None = None  # measure.estimates.RETURN_FIELDS and DEFINED_FIELDS
     observations: Handle | None = None  # measure.observations.FIELDS and DEFINED_FIELDS
+    at_bounds: dict[str, Handle] = field(default_factory=dict)  # by head: share of components at a bound
     masks: Handle | None = None  # [measure.masks.FIELDS, categorical heads]; NaN where unknown
 
 
@@ -84,6 +85,8 @@ def rollout_tensors(
             handles.ends = outgoing.add((arrays["ends"] != 0).sum().reshape(1))
     with guarded("update: agreement of the rollout"):
         _schedule_agreement(arrays, handles, outgoing)
+    at_bounds, _ = _of_heads(heads, rollout["at_bounds"], "at_bounds", guarded)
+    handles.at_bounds = {name: outgoing.add((at != 0).double().mean().reshape(1)) for name, at in at_bounds.items()}
     with guarded("update(masks, relevant)"):
         masks = _mask_statistics(heads, arrays, rollout, guarded)
         handles.masks = None if masks is None else outgoing.add(masks)

@@ -109,6 +109,9 @@ def rows_of(measured: EndedUpdate, heads: Heads, reader: GradientReader | None) 
             groups = [cells | detail.group_cells(index) for index, cells in enumerate(groups)]
         masks = None if measured.rollout.masks is None else arrays[measured.rollout.masks]
         head_rows = _head_rows(heads, parameters, policy, gradients, masks, contradicted)
+        for cells in head_rows:
+            if cells["head"] in measured.rollout.at_bounds:
+                cells["action_bound_fraction"] = float(arrays[measured.rollout.at_bounds[cells["head"]]][0])
         tables: dict[str, Rows] = {
             "updates": [row],
             "steps": [] if minibatches is None else step_block(minibatches, update, hooked=hooked),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import reduce
@@ -198,6 +199,12 @@ _DERIVED: Mapping[str, Mapping[str, pl.Expr]] = {
         "advantage_skewness": _moment("advantage", 3),
         "advantage_kurtosis": _moment("advantage", 4),
         "return_skewness": _moment("return", 3),
+    },
+    "heads": {
+        "std_min_dimension": pl.col("std_min_dimension")
+        .sort_by(pl.col("std_min").fill_nan(-math.inf), nulls_last=True)
+        .drop_nulls()
+        .first()
     },
     "lstm": {**_state_cells("h"), **_state_cells("c")},
 }

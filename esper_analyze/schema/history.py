@@ -127,6 +127,30 @@ VERSIONS: tuple[Version, ...] = (
             ),
         },
     ),
+    Version(
+        "1.7",
+        "The standard deviation of Gaussian heads, actions at a bound; returns of evaluations, and what trainings of "
+        "language models log: lengths of responses, groups of equal rewards, KL to a reference model.",
+        columns={
+            "updates": (
+                "kl_reference",
+                "eval_return_mean",
+                "eval_length_mean",
+                "response_length_mean",
+                "response_length_max",
+                "response_clipped_fraction",
+                "reward_zero_std_fraction",
+            ),
+            "heads": (
+                "std_min",
+                "std_mean",
+                "std_max",
+                "std_nonpositive_fraction",
+                "std_min_dimension",
+                "action_bound_fraction",
+            ),
+        },
+    ),
 )
 VERSION = VERSIONS[-1].number
 """Schema version written to run.json and into the footer of every shard."""

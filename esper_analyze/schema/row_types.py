@@ -55,6 +55,7 @@ class UpdatesRow(TypedDict, total=False):
     kl_k2: float | None
     kl_k3: float | None
     kl_k3_last_epoch: float | None
+    kl_reference: float | None
     advantage_alignment: float | None
     minibatch_advantage_consistency: float | None
     clip_fraction: float | None
@@ -127,6 +128,12 @@ class UpdatesRow(TypedDict, total=False):
     episodes_finished: int | None
     episode_return_mean: float | None
     episode_length_mean: float | None
+    eval_return_mean: float | None
+    eval_length_mean: float | None
+    response_length_mean: float | None
+    response_length_max: float | None
+    response_clipped_fraction: float | None
+    reward_zero_std_fraction: float | None
     grad_norm_pre_clip: float | None
     grad_norm_pre_clip_max: float | None
     grad_norm_pre_clip_last: float | None
@@ -215,6 +222,12 @@ class HeadsRow(TypedDict, total=False):
     entropy_norm: float | None
     log_prob_min: float | None
     log_prob_max: float | None
+    std_min: float | None
+    std_mean: float | None
+    std_max: float | None
+    std_nonpositive_fraction: float | None
+    std_min_dimension: int | None
+    action_bound_fraction: float | None
     rollout_samples: int | None
     valid_actions_min: float | None
     valid_actions_mean: float | None

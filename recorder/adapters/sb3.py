@@ -18,6 +18,7 @@ import torch
 from stable_baselines3.common.callbacks import BaseCallback
 from torch import Tensor
 
+from recorder.adapters.gaussian import bounds_of, std_of
 from recorder.adapters.sb3_minibatch import Hyperparameters, RolloutRows, Sb3Capture, separate_losses
 from recorder.adapters.sb3_policy import PolicyLayout, policy_layout
 from recorder.adapters.wrapped import Wrappers, for_later, recorded
@@ -265,7 +266,7 @@ class Sb3Attachment:
         indices, self._sampled = self._sampled, None
         self.recorder.expect_minibatch()
         values, log_prob, entropy = result
-        buffer = self.model.rollout_buffer
+        buffer, policy = self.model.rollout_buffer, self.model.policy
         if self._rollout is None:
             self._rollout = RolloutRows(buffer, self._old_log_probs, log_prob.device)
         capture = Sb3Capture(
@@ -280,6 +281,7 @@ class Sb3Attachment:
             tuple([distribution.logits.detach() for distribution in self._distributions()])
             if self.layout.factored
             else (),
+            None if self.layout.heads.categorical else std_of(getattr(policy.action_dist, "distribution", None)),
         )
         epoch = self._visited // max(len(buffer.actions), 1)
         self._visited += len(indices)  # even if something fails below
@@ -327,6 +329,7 @@ class Sb3Attachment:
                 returns=_timesteps(buffer, "returns"),
                 advantages=_timesteps(buffer, "advantages"),
                 masks=self._rollout_masks(buffer),
+                at_bounds=self._at_bounds(buffer),
                 lstm=self._lstm_state(),
                 td_errors=self._td_errors,
                 ends=self._ends,
@@ -355,6 +358,15 @@ class Sb3Attachment:
         flat = masks.reshape(-1, masks.shape[-1])
         edges = np.cumsum(self.layout.factored or (0,))[:-1]
         return dict(zip(self.layout.heads.names, np.split(flat, edges, axis=1), strict=True))
+
+    def _at_bounds(self, buffer: Any) -> np.ndarray[Any, Any] | None:
+        """Return which components of the actions lie at a bound; a policy that squashes stores them from −1 to 1."""
+        bounds = bounds_of(self.model.action_space)
+        if bounds is None:
+            return None
+        low, high = (-1.0, 1.0) if self.model.policy.squash_output else bounds
+        at: np.ndarray[Any, Any] = (buffer.actions <= low) | (buffer.actions >= high)
+        return at
 
     def _lstm_state(self) -> tuple[Tensor, Tensor] | None:
         """Return h and c at the end of collection, the critic's layers after the actor's."""

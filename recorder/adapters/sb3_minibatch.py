@@ -68,6 +68,7 @@ class Sb3Capture:
     log_prob: Tensor
     entropy: Tensor | None
     logits: tuple[Tensor, ...]  # per factored head
+    std: Tensor | None = None  # [padded rows, dimensions] of a Gaussian head
 
     @property
     def samples(self) -> int:
@@ -81,7 +82,14 @@ class Sb3Capture:
 
     def shape(self) -> tuple[object, ...]:
         """Return the key that captures must share to be measured together."""
-        return (Sb3Capture, len(self.indices), id(self.settings), self.entropy is None, self.starts is None)
+        return (
+            Sb3Capture,
+            len(self.indices),
+            id(self.settings),
+            self.entropy is None,
+            self.starts is None,
+            self.std is None,
+        )
 
     @staticmethod
     def together(captures: Sequence[Capture]) -> CaptureBatch:
@@ -156,6 +164,7 @@ def _batch(captures: Sequence[Sb3Capture]) -> CaptureBatch:
         clip_range=first.clip_range,
         losses=losses_of(first, advantages, index, new, old, entropy, values),
         losses_recomputed=True,
+        std={} if first.std is None else {heads.names[0]: stack([one.std for one in captures if one.std is not None])},
         actions=actions.movedim(-1, 0) if discrete else None,
         advantages=advantages,
         returns=rollout.scalars("returns")[index],

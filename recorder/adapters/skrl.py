@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.hooks import RemovableHandle
 
+from recorder.adapters.gaussian import bounds_of, std_of
 from recorder.adapters.roles import actor_and_critic
 from recorder.adapters.wrapped import Wrappers, recorded
 from recorder.measure.values import td_errors
@@ -69,6 +70,7 @@ class _Minibatch:
 
     log_prob: Tensor
     entropy: Tensor | None
+    std: Tensor | None
     sampled: dict[str, Tensor]
     index: Tensor | None
     epoch: int
@@ -99,6 +101,7 @@ class SkrlAttachment:
         self._grad = bool(options.get("separate_backward"))
         self._wrappers, self._gae = Wrappers(self.recorder.guarded), Wrappers(self.recorder.guarded)
         self._updating = False
+        self._kind, self._bounds = kind, bounds_of(agent.action_space)
         self._batches: dict[int, tuple[dict[str, Tensor], Tensor | None]] = {}
         self._minibatch: _Minibatch | None = None
         self._visited = self._env_steps = 0
@@ -203,11 +206,12 @@ class SkrlAttachment:
         sampled, index = self._batches[id(actions)]
         with torch.set_grad_enabled(self._grad):
             entropy = self.agent.policy.get_entropy(role="policy")
+        std = std_of(self.agent.policy.distribution(role="policy")) if self._kind == "gaussian" else None
         samples = log_prob.shape[0]
         by_sample = entropy.dim() > 0 and entropy.shape[0] == samples
         epoch = self._visited // max(len(self.agent.memory), 1)
         self._visited += samples
-        self._minibatch = _Minibatch(log_prob, entropy if by_sample else None, sampled, index, epoch)
+        self._minibatch = _Minibatch(log_prob, entropy if by_sample else None, std, sampled, index, epoch)
 
     def _flush(self) -> None:
         """Record a minibatch that was evaluated and then skipped because its KL was above the threshold."""
@@ -220,14 +224,14 @@ class SkrlAttachment:
             return
         sampled, rows, index = minibatch.sampled, minibatch.log_prob.shape[0], minibatch.index
         envs = self.agent.memory.num_envs
-        discrete = self.recorder.heads.sizes
         self.recorder.minibatch(
             log_prob=minibatch.log_prob.reshape(rows, -1).sum(-1),
             old_log_prob=sampled["log_prob"].reshape(rows, -1).sum(-1),
             entropy=None if minibatch.entropy is None else minibatch.entropy.reshape(rows, -1).sum(-1),
+            std=minibatch.std,
             clip_range=float(self.agent.cfg.ratio_clip),
             values=None if values is None else values.reshape(-1),
-            actions=sampled["actions"].reshape(-1) if discrete else None,
+            actions=sampled["actions"].reshape(-1) if self._kind == "categorical" else None,
             advantages=sampled["advantages"].reshape(-1),
             returns=self._of_rollout("returns", index),
             old_values=self._of_rollout("values", index),
@@ -271,6 +275,15 @@ class SkrlAttachment:
             predicted = sampled["values"] + torch.clip(predicted - sampled["values"], min=-bound, max=bound)
         return functional.mse_loss(sampled["returns"], predicted)
 
+    def _at_bounds(self) -> Tensor | None:
+        """Return which components of the rollout's actions lie at a bound."""
+        if self._bounds is None:
+            return None
+        actions = self.agent.memory.get_tensor_by_name("actions")
+        low, high = (torch.as_tensor(bound).to(actions.device, non_blocking=True) for bound in self._bounds)
+        at: Tensor = (actions <= low) | (actions >= high)
+        return at
+
     def _end_update(self, interrupted: str | None) -> None:
         self._gae.undo()
         self._flush()
@@ -278,6 +291,7 @@ class SkrlAttachment:
         cfg = self.agent.cfg
         self.recorder.update(
             **self._rollout,
+            at_bounds=self._at_bounds(),
             advantage_floor=ADVANTAGE_FLOOR,
             env_steps=self._env_steps,
             **self._plan.cells(planned=self.recorder.planned),

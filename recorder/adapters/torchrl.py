@@ -20,7 +20,7 @@ from torch import Tensor
 from torchrl.objectives import PPOLoss
 
 from recorder.adapters.roles import actor_and_critic
-from recorder.adapters.torchrl_policy import chosen, entropy_key, heads_of, masks_of, model_of, rows
+from recorder.adapters.torchrl_policy import chosen, entropy_key, heads_of, masks_of, model_of, rows, stds_of
 from recorder.adapters.wrapped import Wrappers, recorded
 from recorder.capture.parameters import Parts
 from recorder.options import refuse_determined, refuse_misspelt
@@ -220,6 +220,7 @@ class TorchRLAttachment:
             log_prob=self._by_head(call.log_probs[0], samples, [head.log_prob for head in self.heads]),
             old_log_prob={head.name: rows(data.get(head.log_prob), samples) for head in self.heads},
             entropy=self._entropy(call, result, samples),
+            std=stds_of(call.distribution, self.heads) or None,
             valid_actions=self._counts(masks),
             clip_range=self._coefficients.get("clip_epsilon"),
             values=None if call.values is None else call.values.reshape(-1),

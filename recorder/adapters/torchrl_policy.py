@@ -11,6 +11,7 @@ from tensordict.nn import ProbabilisticTensorDictModule
 from torch import Tensor, nn
 from torchrl.objectives import PPOLoss
 
+from recorder.adapters.gaussian import std_of
 from recorder.capture.parameters import Parts
 
 KINDS = {"Categorical": "categorical", "Ordinal": "categorical", "Normal": "gaussian", "Bernoulli": "bernoulli"}
@@ -40,12 +41,23 @@ def chosen(action: Tensor, samples: int) -> Tensor:
     return action.reshape(samples, -1).long().argmax(-1)
 
 
+def factors_of(distribution: Any) -> list[Any]:
+    """Return the distributions of the heads."""
+    factors = getattr(distribution, "dists", None)
+    return [distribution] if factors is None else list(factors.values())
+
+
+def stds_of(distribution: Any, heads: Sequence[Head]) -> dict[str, Tensor]:
+    """Return the standard deviations [..., dimensions] by Gaussian head, before any squashing."""
+    gaussian = zip(heads, factors_of(distribution), strict=False)
+    stds = {head.name: std_of(factor) for head, factor in gaussian if head.kind == "gaussian"}
+    return {name: std for name, std in stds.items() if std is not None}
+
+
 def masks_of(distribution: Any, heads: Sequence[Head], samples: int) -> dict[str, Tensor]:
     """Return the valid actions, boolean [N, K], by categorical head; all True without a mask."""
-    factors = getattr(distribution, "dists", None)
-    distributions = [distribution] if factors is None else list(factors.values())
     masks = {}
-    for head, factor in zip(heads, distributions, strict=False):
+    for head, factor in zip(heads, factors_of(distribution), strict=False):
         logits, mask = getattr(factor, "logits", None), getattr(factor, "mask", None)
         if head.kind != "categorical" or logits is None:
             continue

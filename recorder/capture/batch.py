@@ -17,6 +17,7 @@ from torch import Tensor
 from recorder.measure import entropy as entropies
 from recorder.measure import ratios
 from recorder.measure.estimates import rounding
+from recorder.measure.gaussian import STD_FIELDS, std_statistics
 from recorder.measure.joined import PIECE, joined
 from recorder.measure.losses import EXPECTED, sums_and_count, surrogate_terms
 
@@ -61,6 +62,7 @@ class CaptureBatch:
     values: Tensor | None = None  # [M, N]
     clip_range: float | None = None
     losses: Mapping[str, Tensor] = field(default_factory=dict)  # each [M]
+    std: Mapping[str, Tensor] = field(default_factory=dict)  # by head [M, N, dimensions], or [M, 1, dimensions]
     losses_recomputed: bool = False  # from the other fields, by an adapter: they are not the loop's own
     actions: Tensor | None = None  # [H, M, N]
     advantages: Tensor | None = None  # [M, N]
@@ -110,7 +112,7 @@ class Parts(Generic[T]):
     """The statistics of M minibatches: as tensors, as shapes without M, or as arrays on the host."""
 
     ratio: T  # [ratios.FIELDS, 1 + H, M]
-    heads: T  # [entropy.HEAD_FIELDS, H, M]
+    heads: T  # [entropy.HEAD_FIELDS and gaussian.STD_FIELDS, H, M]
     losses: T  # [losses, M]
     nonfinite: T  # counts [sources, M]
     joint: T | None  # [entropy.JOINT_FIELDS, M]; None: no joint entropy
@@ -140,6 +142,7 @@ class Measurements:
     sources: tuple[str, ...]  # names of the counts ``nonfinite``
     losses: tuple[str, ...]  # names of the numbers ``losses``
     entropy_known: bool
+    std_known: tuple[bool, ...]  # by head
     advantages_known: bool  # the raw ones
     used_known: bool  # and those that the loss uses
     choices_known: tuple[bool, ...]  # by head
@@ -154,6 +157,7 @@ def measure(batch: CaptureBatch, minibatches: Sequence[int]) -> Measurements:
     expected = _expected_losses(batch)
     losses = _losses(batch, expected)
     sources, parts = _statistics(batch, losses)
+    parts = replace(parts, heads=torch.cat([parts.heads, _std_statistics(batch)]))
     room = valid if batch.all_categorical and not batch.unsized else None
     return Measurements(
         packed=torch.cat([part.reshape(-1, new.shape[1]).double() for part in parts.listed()]),
@@ -162,6 +166,7 @@ def measure(batch: CaptureBatch, minibatches: Sequence[int]) -> Measurements:
         sources=sources,
         losses=(*batch.losses, *expected),
         entropy_known=entropy is not None,
+        std_known=tuple(name in batch.std for name in batch.heads),
         advantages_known=batch.raw_advantages is not None,
         used_known=batch.raw_advantages is not None and batch.advantages is not None,
         choices_known=tuple(
@@ -187,6 +192,14 @@ def _statistics(batch: CaptureBatch, losses: Tensor) -> tuple[tuple[str, ...], P
         losses,
         counts + torch.cat([rest, torch.zeros_like(counts[len(rest) :])]),
         joined(joint, entropies.JOINT_FIELDS, entropies.JOINT_JOINS) if joint else None,
+    )
+
+
+def _std_statistics(batch: CaptureBatch) -> Tensor:
+    """Return standard deviations as ``STD_FIELDS`` [fields, H, M]: NaN for heads that have none."""
+    unknown = batch.log_prob.new_full((len(STD_FIELDS), batch.log_prob.shape[1]), torch.nan)
+    return torch.stack(
+        [std_statistics(batch.std[name], batch.counted) if name in batch.std else unknown for name in batch.heads], 1
     )
 
 

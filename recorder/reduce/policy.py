@@ -11,12 +11,12 @@ from esper_analyze.schema.constants import TINY_STD
 from esper_analyze.schema.row_types import HeadsRow, StepsColumns, UpdatesRow
 from esper_analyze.storage.block import Block, nullable
 from recorder.capture.batch import LOSSES
-from recorder.measure import Numbers, entropy, ratios
+from recorder.measure import Numbers, entropy, gaussian, ratios
 from recorder.reduce.norms import Flags
 from recorder.reduce.update import MinibatchNumbers, summary
 
 _RATIO = {name: index for index, name in enumerate(ratios.FIELDS)}
-_HEAD = {name: index for index, name in enumerate(entropy.HEAD_FIELDS)}
+_HEAD = {name: index for index, name in enumerate(entropy.HEAD_FIELDS + gaussian.STD_FIELDS)}
 _JOINT = {name: index for index, name in enumerate(entropy.JOINT_FIELDS)}
 
 LEAST_CHANGE = 1e-5
@@ -189,6 +189,8 @@ class PolicyNumbers:
         cells["log_prob_max"] = heads.largest[_HEAD["log_prob_max"]][head]
         if self.minibatches.entropy_known:
             cells["entropy"] = heads.weighted[_HEAD["entropy"]][head]
+        if self.minibatches.std_known[head]:
+            cells |= self._std_cells(head)
         chances = heads.total[_HEAD["choices"]][head]
         if self.minibatches.choices_known[head]:
             cells["choice_samples"] = int(chances)
@@ -196,6 +198,17 @@ class PolicyNumbers:
             cells["entropy_conditional"] = heads.total[_HEAD["conditional_sum"]][head] / chances
             cells["entropy_norm"] = heads.total[_HEAD["norm_sum"]][head] / chances
         return cells
+
+    def _std_cells(self, head: int) -> HeadsRow:
+        heads, numbers = self.heads, self.minibatches.heads[:, head]
+        smallest = np.where(numbers[_HEAD["count"]] > 0, numbers[_HEAD["std_min"]], np.inf)
+        return {
+            "std_min": heads.smallest[_HEAD["std_min"]][head],
+            "std_mean": heads.weighted[_HEAD["std_mean"]][head],
+            "std_max": heads.largest[_HEAD["std_max"]][head],
+            "std_nonpositive_fraction": heads.weighted[_HEAD["std_nonpositive"]][head],
+            "std_min_dimension": int(numbers[_HEAD["std_min_dimension"], np.argmin(smallest)]),
+        }
 
 
 def step_block(minibatches: MinibatchNumbers, update: int, *, hooked: bool) -> Block:

@@ -29,7 +29,7 @@ class MinibatchNumbers:
     count: int
     epoch: npt.NDArray[np.int64]
     ratio: Numbers  # [ratios.FIELDS, 1 + H, M]
-    heads: Numbers  # [entropy.HEAD_FIELDS, H, M]
+    heads: Numbers  # [entropy.HEAD_FIELDS and gaussian.STD_FIELDS, H, M]
     joint: Numbers | None  # [entropy.JOINT_FIELDS, M]
     losses: dict[str, Numbers]  # those passed and those expected, by name, each [M]
     sources: tuple[str, ...]
@@ -39,6 +39,7 @@ class MinibatchNumbers:
     entropy_known: bool
     advantages_known: Flags  # [M]: the raw ones
     used_known: Flags  # [M]: and those that the loss uses
+    std_known: tuple[bool, ...]  # by head
     choices_known: tuple[bool, ...]  # by head
     joint_choices_known: bool
     unsized: bool  # the valid actions of some categorical head are unknown
@@ -79,6 +80,9 @@ def minibatch_numbers(buffer: UpdateBuffer, arrays: Arrays, pieces: Sequence[Pie
         advantages_known=_flags(len(minibatches), measurements, lambda measured: measured.advantages_known),
         used_known=_flags(len(minibatches), measurements, lambda measured: measured.used_known),
         entropy_known=all(measurement.entropy_known for measurement in measurements),
+        std_known=tuple(
+            all(flags) for flags in zip(*(measurement.std_known for measurement in measurements), strict=True)
+        ),
         choices_known=tuple(
             all(flags) for flags in zip(*(measurement.choices_known for measurement in measurements), strict=True)
         ),

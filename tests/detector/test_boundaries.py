@@ -941,6 +941,73 @@ def _entropies() -> list[Case]:
     return cases
 
 
+def _deviations() -> list[Case]:
+    """Standard deviations of a Gaussian head: not positive, running away, collapsed."""
+    smallest, mean = "std_min", "std_mean"
+    head: Cells = {"kind": "gaussian"}
+    cells: Cells = head | {mean: 0.5, "std_nonpositive_fraction": 0.0}
+    name = "std_nonpositive"
+    points = [(over(0.0), "o"), (0.0, "c"), (-0.0, "c"), (-1.0, "c"), (math.nan, "c"), (math.inf, "c")]
+    cases = single(name, smallest, cells, points)
+    cases += [
+        Case(name, smallest, cells | {smallest: 0.2} | one, verdict)
+        for one, verdict in (
+            ({smallest: None}, "1o"),
+            ({smallest: None, mean: 0.0}, "1c"),
+            ({mean: None}, "1d"),
+            ({mean: math.nan}, "1c"),
+            ({"std_nonpositive_fraction": None}, "1o"),
+            ({"std_nonpositive_fraction": 1e-9}, "1c"),
+            ({mean: None, "kind": "categorical"}, "1n"),
+            ({"kind": "other"}, "1o"),
+            ({mean: None, "kind": "other"}, "1n"),
+        )
+    ]
+    name, early = "std_runaway", [1.0] * 3
+    step = math.exp(0.005)
+    cases += series(
+        name,
+        mean,
+        head,
+        [
+            ([*early, *[1.0] * 16, *[2.0] * 2, over(2.0), *[over(2.0)] * 18], "19n 2o 17w 2o"),
+            ([*early, *[1.0] * 16, 5.0, over(5.0), 5.0], "19n 1w 1c 1w"),
+            ([0.5, 0.5, 0.5, *[1.0] * 17, *[1.2, 1.5, over(1.5)]], "19n 3o 1w"),
+            ([0.1, 0.1, 0.1, *[0.1] * 17, 1.5, over(1.5)], "19n 2o 1c"),
+            ([*early, *[3.0 * step ** (1.01 * i) for i in range(40)]], "19n 24w"),
+            ([*early, *[3.0 * step ** (0.99 * i) for i in range(40)]], "19n 3w 21o"),
+            ([*early, 5.0, over(5.0)], "4n 1c"),
+            ([*early, *[1.0] * 16, None, 3.0, math.nan, 3.0], "19n 1d 1w 1c 1w"),
+            ([None], "1d"),
+        ],
+    )
+    cases.append(Case(name, mean, {"kind": "categorical", mean: [None]}, "1n"))
+    name, returns = "std_collapse", "updates.episode_return_mean"
+    cases += series(
+        name,
+        mean,
+        head | {returns: None},
+        [
+            ([*early, 0.1, 0.1, 0.1, 0.1], "7o"),
+            ([*early, *[under(0.1)] * 4], "5o 2w"),
+            ([*early, *[0.02] * 3, under(0.02)], "5o 1w 1c"),
+            ([*early, 0.05, 0.05, 0.1, 0.05, 0.05, 0.05], "8o 1w"),
+            ([*early, 0.05, 0.05, None, 0.05], "5o 1d 1w"),
+            ([*early, math.nan, 0.0, 0.0, -1.0], "3o 1c 2o 1c"),
+            ([None], "1d"),
+        ],
+    )
+    rising = [1.0 + 0.1 * i for i in range(60)]
+    slow = [0.05 ** (i / 59) for i in range(60)]
+    below = next(i for i, std in enumerate(slow) if std < 0.1 * sum(slow[:3]) / 3)
+    cases.append(Case(name, mean, head | {mean: slow, returns: rising}, f"{below + 2}o {58 - below}i"))
+    cases.append(Case(name, mean, head | {mean: slow, returns: 1.0}, f"{below + 2}o {58 - below}w"))
+    quick = [*[1.0] * 50, *[0.2 * 0.3] * 10]
+    cases.append(Case(name, mean, head | {mean: quick, returns: rising}, "52o 8w"))
+    cases.append(Case(name, mean, {"kind": "categorical", mean: [None], returns: None}, "1n"))
+    return cases
+
+
 def _descents() -> list[Case]:
     """Entropies that come down, with returns at their best or not; and heads."""
     norm, returns = "entropy_norm", "episode_return_mean"
@@ -1732,6 +1799,7 @@ CASES = [
         _critics,
         _fits,
         _entropies,
+        _deviations,
         _descents,
         _advantages,
         _states,

@@ -83,8 +83,13 @@ def test_the_lower_a_value_the_worse_of_exactly_these_rules() -> None:
         "performance_degradation",
         "advantage_inconsistent",
         "environments_alike",
+        "std_nonpositive",
+        "std_collapse",
     }
     assert {rule.name for rule in RULES if rule.optional} == {
+        "std_nonpositive",
+        "std_runaway",
+        "std_collapse",
         "observations_changed",
         "parameters_changed",
         "losses_inconsistent",

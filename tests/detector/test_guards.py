@@ -999,6 +999,22 @@ def _of_relations() -> list[Promise]:
     return result
 
 
+def _of_deviations() -> list[Promise]:
+    """Standard deviations: above 0, below the width that runs away, above what has collapsed."""
+    head = {"kind": "gaussian"}
+    same_kind = {"kind": [choice_code("heads", "kind", "gaussian")]}
+    cells = head | {"std_min": 0.5, "std_mean": 1.0, "std_nonpositive_fraction": 0.0}
+    above = {name: [0.0] for name in ("std_min", "std_mean", "std_nonpositive_fraction")}
+    result = [Promise("std_nonpositive", cells, 1, LASTING, above | same_kind)]
+    for n, std, updates in ((19, 1.0, None), (20, 1.0, LASTING), (20, 1.6, None), (20, 0.0, None)):
+        sides = {"std_mean": [1.5, 0.0], **same_kind}
+        result.append(Promise("std_runaway", head | {"std_mean": std}, n, updates, sides))
+    sides = {"std_mean": [0.1, 0.02], **same_kind, f"updates.{RETURN}": "any", BEST: "any"}
+    for std, updates_ in (([1.0] * 2, None), ([1.0] * 3, LASTING), ([1.0] * 3 + [0.05], None)):
+        result.append(Promise("std_collapse", head | {"std_mean": std}, len(std), updates_, sides))
+    return result
+
+
 PROMISES = [
     promise
     for part in (
@@ -1011,6 +1027,7 @@ PROMISES = [
         _of_returns,
         _of_shares,
         _of_entropies,
+        _of_deviations,
         _of_phases,
         _of_fits,
         _of_changes,

@@ -119,7 +119,7 @@ AT_LEAST_ONE = {
     **{f"{name}.sustained": None for name in (
         "frozen_update", "clip_saturation", "advantage_collapse", "value_collapse", "value_divergence",
         "gradient_vanishing", "gradient_drift", "clipping_always", "slot_gradient_vanishing", "seed_dormant",
-        "host_dominating", "advantage_misaligned", "environments_alike",
+        "host_dominating", "advantage_misaligned", "environments_alike", "std_collapse",
     )},
     **{f"{name}.early_updates": None for name in (
         "advantage_collapse", "critic_not_learning", "value_divergence", "gradient_explosion", "gradient_vanishing",
@@ -148,7 +148,7 @@ FACTORS = (
     "gradient_explosion.warning", "gradient_explosion.critical", "clipping_always.warning_rise",
     "clipping_always.critical_rise", "advantage_collapse.gap", "lstm_explosion.one_environment", "setting_changed.rise",
     "observations_changed.scale",
-    "episodes_stopped.times",
+    "episodes_stopped.times", "std_runaway.warning", "std_runaway.critical",
 )  # fmt: skip
 """Multiples of a level: below 1 what is usual would be an alarm."""
 SHARES = (
@@ -175,6 +175,7 @@ SHARES = (
     "losses_inconsistent.same", "losses_inconsistent.other", "losses_inconsistent.never", "parameters_changed.rounding",
     "observations_changed.least", "observations_changed.peaks", "observations_changed.spread",
     "observations_changed.constant", "observations_changed.far", "value_divergence.spread", "gradient_vanishing.spread",
+    "std_runaway.wide", "std_runaway.rising", "std_collapse.warning", "std_collapse.critical", "std_collapse.quick",
     "policy_replaced.steps", "policy_replaced.least", "policy_replaced.moved", "policy_replaced.peaks",
 )  # fmt: skip
 """Bounds on what is never below 0."""

@@ -297,6 +297,18 @@ POLICY: dict[str, tuple[Drive, ...]] = {
             loop={"episode_growth": 5.0},
         ),
     ),
+    "std_nonpositive": (Drive({3: have(std=0.0)}, {("slot", "std_min"): {3: CRITICAL}}, loop={"std": 1.0}),),
+    "std_runaway": (
+        Drive({22: have(std_growth=1.1)}, {("slot", "std_mean"): {29: WARNING, 38: CRITICAL}}, loop={"std": 1.0}),
+    ),
+    "std_collapse": (
+        Drive({5: have(std_growth=0.7)}, {("slot", "std_mean"): {13: WARNING, 15: CRITICAL}}, loop={"std": 1.0}),
+        Drive(
+            {5: have(std_growth=0.93)},
+            {("slot", "std_mean"): {38: INFO}},
+            loop={"std": 1.0, "episode_growth": 5.0},
+        ),
+    ),
     "mask_collapse": (Drive({3: have(single=("slot",))}, {("slot", "learnable_fraction"): {3: INFO}}),),
     "ratio_explosion": (
         Drive(

@@ -114,6 +114,8 @@ class Loop:
     discount: float = GAMMA  # that is passed as the setting
     watched: Callable[[Tensor], Tensor] | None = None  # what becomes of the observations that are passed
     limits: Sequence[tuple[str, str, float]] = ()  # thresholds other than the defaults: rule, name, number
+    std: float | None = None  # of head ``slot``, which is Gaussian then
+    std_growth: float = 1.0  # what it is multiplied by in each update
     growing: Growing | None = None  # a host with a seed that is trained while collecting
 
     def __post_init__(self) -> None:
@@ -137,7 +139,10 @@ class Loop:
                 thresholds = thresholds.changed(rule, name, number)
             options["thresholds"] = thresholds
         heads = {name: self.net.heads[name] for name in SIZES}
-        self.rec = Recorder(run_dir, self.net, heads=heads, sizes=SIZES, groups=groups, strict=True, **options)
+        sizes = {name: size for name, size in SIZES.items() if self.std is None or name != "slot"}
+        if self.std is not None:
+            options["kinds"] = {"slot": "gaussian"}
+        self.rec = Recorder(run_dir, self.net, heads=heads, sizes=sizes, groups=groups, strict=True, **options)
         return self.rec
 
     @torch.no_grad()
@@ -164,6 +169,8 @@ class Loop:
         rollout = self._rollout()
         if self.spoil is not None:
             self.spoil(rollout)
+        if self.std is not None:
+            self.std *= self.std_growth
         self._train(rollout)
         for nudge in (-1.0, 1.0)[: self.episodes]:
             self.rec.episode(self.episode_return + self.episode_growth * number + nudge, self.episode_length)
@@ -243,6 +250,7 @@ class Loop:
             old_log_prob=rollout.old,
             entropy=entropy,
             masks=rollout.masks,
+            std=None if self.std is None else {"slot": [self.std]},
             clip_range=0.2,
             policy_loss=policy_loss,
             value_loss=value_loss,

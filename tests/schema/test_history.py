@@ -24,6 +24,7 @@ from tests.schema.test_arrow import SMALL
 
 MARKS = {
     "updates": [
+        "d44b1327d50ba530",
         "e4ff0dcb88b54f9c",
         "403601b6f1e28ee9",
         "9cef0d974105619e",
@@ -32,7 +33,7 @@ MARKS = {
         "06a2ac09bb7a2f99",
     ],
     "steps": ["8a884208a56b14b4"],
-    "heads": ["87d3011c48b3414b", "f1850514cbeef1f0", "f3f264a3db8ec9b1"],
+    "heads": ["8335678586148f21", "87d3011c48b3414b", "f1850514cbeef1f0", "f3f264a3db8ec9b1"],
     "groups": ["96773964349a7aa8", "9329bf899c840629", "4eef6d9c94e1412f"],
     "layers": ["55cfe7818cb84c97"],
     "lstm": ["e9c7875d96548f30", "400178935395f08f"],

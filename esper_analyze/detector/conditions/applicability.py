@@ -20,6 +20,7 @@ FORMER_VERDICTS = {
 }
 """Rule, verdict and reason given by earlier detectors, mapped to today's, so that recorded findings are the same."""
 _CATEGORICAL = choice_code("heads", "kind", "categorical")
+_GAUSSIAN = choice_code("heads", "kind", "gaussian")
 
 
 def inner_loop_not_measurable(frame: Frame) -> Excuse:
@@ -40,6 +41,12 @@ def not_categorical(frame: Frame) -> Excuse:
     """Excuse heads that are not categorical: they have neither masks nor normalised entropy."""
     kind = frame["kind"]
     return Excuse(~kind.null & ~kind.equals(_CATEGORICAL), "not a categorical head")
+
+
+def not_gaussian(frame: Frame) -> Excuse:
+    """Excuse heads that are not Gaussian: they have no standard deviation."""
+    kind = frame["kind"]
+    return Excuse(~kind.null & ~kind.equals(_GAUSSIAN) & frame["std_mean"].null, "not a Gaussian head", quiet=True)
 
 
 def nothing_to_choose(frame: Frame) -> Excuse:

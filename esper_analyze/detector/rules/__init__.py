@@ -48,6 +48,9 @@ from esper_analyze.detector.rules.setting_changed import RULE as SETTING_CHANGED
 from esper_analyze.detector.rules.slot_gradient_explosion import RULE as SLOT_GRADIENT_EXPLOSION
 from esper_analyze.detector.rules.slot_gradient_vanishing import RULE as SLOT_GRADIENT_VANISHING
 from esper_analyze.detector.rules.spike_then_silence import RULE as SPIKE_THEN_SILENCE
+from esper_analyze.detector.rules.std_collapse import RULE as STD_COLLAPSE
+from esper_analyze.detector.rules.std_nonpositive import RULE as STD_NONPOSITIVE
+from esper_analyze.detector.rules.std_runaway import RULE as STD_RUNAWAY
 from esper_analyze.detector.rules.update_skipped import RULE as UPDATE_SKIPPED
 from esper_analyze.detector.rules.value_collapse import RULE as VALUE_COLLAPSE
 from esper_analyze.detector.rules.value_divergence import RULE as VALUE_DIVERGENCE
@@ -58,6 +61,7 @@ RULES: tuple[Rule, ...] = (
     PARAMETERS_CHANGED,
     OBSERVATIONS_CHANGED,
     NUMERICAL_INSTABILITY,
+    STD_NONPOSITIVE,
     DATA_LOST,
     RANK_DESYNC,
     OPTIMIZER_RESTARTED,
@@ -76,6 +80,8 @@ RULES: tuple[Rule, ...] = (
     ENTROPY_COLLAPSE,
     ENTROPY_RISES,
     ENTROPY_STUCK,
+    STD_RUNAWAY,
+    STD_COLLAPSE,
     RATIO_EXPLOSION,
     RATIO_COLLAPSE,
     CLIP_SATURATION,

@@ -10,6 +10,9 @@ _STEPS = "over the update's optimizer steps"
 _RELEVANT = "over samples where the head is relevant"
 _NO_RELEVANT = "the head was never relevant, or its log-probs were not handed over"
 
+_DIMENSIONS = "over the dimensions and samples of all minibatches"
+_NO_STD = "not Gaussian, or its standard deviation was not handed over with each minibatch"
+
 _ONE_STEP = "one sampled optimizer step"
 _THINNED = "; from up to 65,536 evenly spaced elements of each tensor of a large model"
 _NO_DETAIL = "not a sampled update, or no gradient at the sampled step"
@@ -180,6 +183,45 @@ HEADS = Table(
         ),
         real("log_prob_min", "smallest new log-prob of an action taken", "nats", "min over all samples", merge=MIN),
         real("log_prob_max", "largest new log-prob of an action taken", "nats", "max over all samples", merge=MAX),
+        real(
+            "std_min",
+            "smallest standard deviation of a Gaussian head, before any squashing of its actions; NaN if one is NaN",
+            "1",
+            f"min {_DIMENSIONS}",
+            _NO_STD,
+            merge=MIN,
+        ),
+        real(
+            "std_mean", "standard deviation of a Gaussian head", "1", f"mean {_DIMENSIONS}", _NO_STD, merge=_BY_SAMPLES
+        ),
+        real("std_max", "largest standard deviation of a Gaussian head", "1", f"max {_DIMENSIONS}", _NO_STD, merge=MAX),
+        real(
+            "std_nonpositive_fraction",
+            "share of the standard deviations of a Gaussian head that are ≤ 0 or NaN: such a distribution cannot be "
+            "sampled from",
+            "share",
+            _DIMENSIONS,
+            _NO_STD,
+            merge=_BY_SAMPLES,
+        ),
+        count(
+            "std_min_dimension",
+            "dimension of the action, from 0, with the smallest standard deviation, a NaN being the smallest; of the "
+            "first minibatch that has it",
+            "",
+            _DIMENSIONS,
+            _NO_STD,
+            merge=DERIVED,
+        ),
+        real(
+            "action_bound_fraction",
+            "share of the action's components that lie at or beyond a bound of the action space, where the "
+            "environment clips them",
+            "share",
+            "over dimensions and timesteps of the rollout",
+            "not continuous, or the bounds are infinite or not known",
+            merge=_BY_SAMPLES,
+        ),
         count(
             "rollout_samples", "timesteps of the rollout with stored masks", "steps", "", "not categorical", merge=SUM
         ),

@@ -26,6 +26,8 @@ _NO_CONSISTENCY = "undefined: either is constant, up to rounding; or returns, va
 _NO_STEPS = "values, returns, rewards and ends were not all passed as [timesteps, environments]"
 _NO_ENDS = "ends were not passed"
 _NO_SETTING = "the loop did not pass it"
+_NO_EVALUATION = "no evaluation was made at this update, or the loop did not pass it"
+_NO_RESPONSES = "not a language model, or the loop did not pass it"
 _NO_OBSERVATIONS = "observations were not passed"
 _NO_OBSERVED = "no observation is finite, or observations were not passed"
 _SAMPLE = "over a sample of up to 2¹⁶ numbers of the rollout"
@@ -161,6 +163,14 @@ _RATIO = (
         "mean over the last epoch's minibatches, unweighted",
         _NO_LOOP,
         merge=_BY_MINIBATCHES,
+    ),
+    real(
+        "kl_reference",
+        "KL from the policy to a reference model that is not trained, per token, as the loop estimates it",
+        "nats",
+        "mean over the samples of the update",
+        "there is no reference model, or the loop did not pass it",
+        merge=_BY_SAMPLES,
     ),
     real(
         "advantage_alignment",
@@ -480,6 +490,47 @@ _VALUE = (
         "mean over episodes",
         "no episode finished",
         merge=_BY_EPISODES,
+    ),
+    real(
+        "eval_return_mean",
+        "undiscounted return in the evaluation that was made at this update: episodes that are not trained on",
+        "1",
+        "mean over the episodes of the evaluation",
+        _NO_EVALUATION,
+        merge=FIRST,
+    ),
+    real(
+        "eval_length_mean",
+        "length of those episodes",
+        "steps",
+        "mean over the episodes of the evaluation",
+        _NO_EVALUATION,
+        merge=FIRST,
+    ),
+    real(
+        "response_length_mean",
+        "length of the responses that a language model was trained on",
+        "tokens",
+        "mean over responses",
+        _NO_RESPONSES,
+        merge=_BY_MINIBATCHES,
+    ),
+    real("response_length_max", "the same", "tokens", "max over responses", _NO_RESPONSES, merge=MAX),
+    real(
+        "response_clipped_fraction",
+        "share of the responses that were cut off at the longest length allowed",
+        "share",
+        "over responses",
+        _NO_RESPONSES,
+        merge=_BY_MINIBATCHES,
+    ),
+    real(
+        "reward_zero_std_fraction",
+        "share of the groups of responses to one prompt whose rewards are all equal: nothing is learnt from them",
+        "share",
+        "over groups",
+        "advantages are not relative to a group, or the loop did not pass it",
+        merge=_BY_MINIBATCHES,
     ),
 )
 

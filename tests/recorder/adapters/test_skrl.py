@@ -14,6 +14,7 @@ pytest.importorskip("skrl", reason="skrl is not installed (extra: skrl)")
 
 import skrl
 from skrl.agents.torch.ppo import ppo
+from skrl.models.torch import GaussianMixin
 from skrl.resources.schedulers.torch import KLAdaptiveLR
 
 from esper_analyze.runs.run import RecordedRun, open_run
@@ -253,3 +254,25 @@ def test_an_update_that_raises_is_interrupted_and_everything_is_undone(tmp_path:
     assert (ppo.compute_gae, torch.nn.utils.clip_grad_norm_) == (gae, clip)
     for owner in (agent, agent.memory, agent.policy, agent.value):
         assert not [name for name, part in vars(owner).items() if isinstance(part, Wrapped)]
+
+
+def test_standard_deviations_are_those_of_the_policys_distribution(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stds: list[torch.Tensor] = []
+    get_entropy = GaussianMixin.get_entropy
+
+    def listening(self: GaussianMixin, *, role: str = "") -> torch.Tensor:
+        stds.append(self._g_distribution.scale.detach().clone())
+        return get_entropy(self, role=role)
+
+    monkeypatch.setattr(GaussianMixin, "get_entropy", listening)
+    trained = train(tmp_path / "run", "Pendulum-v1", updates=2, options=STRICT)
+    assert trained.agent.policy is not None
+    rows = open_run(tmp_path / "run").frame("heads").to_dicts()
+    by_update = torch.stack(stds).reshape(2, -1)
+    for row, std in zip(rows, by_update, strict=True):
+        assert (row["std_min"], row["std_max"]) == (std.min(), std.max())
+        assert row["std_mean"] == pytest.approx(float(std.double().mean()), rel=1e-6)
+        assert (row["std_nonpositive_fraction"], row["std_min_dimension"]) == (0.0, 0)
+        assert row["action_bound_fraction"] is not None

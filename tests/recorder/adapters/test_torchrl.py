@@ -16,7 +16,7 @@ pytest.importorskip("torchrl", reason="TorchRL is not installed (extra: torchrl)
 
 from tensordict import TensorDict
 from tensordict.nn import TensorDictModule, set_composite_lp_aggregate
-from torchrl.modules import NormalParamExtractor, ProbabilisticActor, TanhNormal, ValueOperator
+from torchrl.modules import IndependentNormal, NormalParamExtractor, ProbabilisticActor, TanhNormal, ValueOperator
 from torchrl.objectives import ClipPPOLoss
 
 from esper_analyze.runs.run import RecordedRun, open_run
@@ -163,6 +163,30 @@ def test_an_entropy_that_the_loss_draws_is_null_and_its_loss_is_not(tmp_path: Pa
     (row,) = open_run(tmp_path / "run").frame("updates").to_dicts()
     assert (row["entropy"], row["value_loss"]) == (None, None)
     assert row["entropy_loss"] == pytest.approx(-float(returned["entropy"]))
+    with torch.no_grad():
+        scale = module(data.clone())["scale"]  # of the normal distribution that is squashed
+    (head,) = open_run(tmp_path / "run").frame("heads").to_dicts()
+    assert (head["std_min"], head["std_max"]) == (scale.min(), scale.max())
+    assert (head["std_min_dimension"], head["action_bound_fraction"]) == (int(scale.min(0).values.argmin()), None)
+
+
+def test_standard_deviations_are_those_of_the_loss_distribution(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stds: list[torch.Tensor] = []
+    entropy = IndependentNormal.entropy
+
+    def listening(self: Any) -> torch.Tensor:
+        stds.append(self.base_dist.scale.detach().clone())
+        return entropy(self)
+
+    monkeypatch.setattr(IndependentNormal, "entropy", listening)
+    train(tmp_path / "run", factored=False, updates=2, strict=True)
+    rows = open_run(tmp_path / "run").frame("heads").to_dicts()
+    for row, std in zip(rows, torch.stack(stds).double().reshape(2, -1, 2), strict=True):
+        assert (row["std_min"], row["std_max"]) == (std.min(), std.max())
+        assert row["std_mean"] == pytest.approx(float(std.mean()), rel=1e-6)
+        assert (row["std_nonpositive_fraction"], row["std_min_dimension"]) == (0.0, std.min(0).values.argmin())
 
 
 def test_heads_can_be_named_with_their_modules(tmp_path: Path) -> None:

@@ -26,6 +26,16 @@ Array = npt.NDArray[Any]
 Arrays = dict[str, Array]
 SIZES = {"op": 4, "slot": 3, "style": 2}
 LOSSES = ("policy_loss", "value_loss", "entropy_loss", "loss")
+OTHER_NUMBERS = (
+    "kl_reference",
+    "eval_return_mean",
+    "eval_length_mean",
+    "response_length_mean",
+    "response_length_max",
+    "response_clipped_fraction",
+    "reward_zero_std_fraction",
+)
+"""Columns of ``updates`` that are what the loop passes."""
 EDGES = (0.0, 1e-6, 1e-4, 1e-2, 1.0, 10.0, -10.0, 1e-9, 11.0)
 
 
@@ -45,6 +55,7 @@ class Minibatch:
     actions: Arrays
     state: tuple[Array, Array] | None = None
     inputs: Array | None = None  # of the LSTM
+    std: Array | None = None  # of the Gaussian head, [N, dimensions] or [dimensions]
     before: Arrays = field(default_factory=dict)  # gradients before the clip
     after: Arrays = field(default_factory=dict)  # and as the optimizer takes them
     clip_norm: float | None = None
@@ -65,6 +76,7 @@ class Update:
     state: tuple[Array, Array] | None = None
     floor: float | None = None
     settings: dict[str, Any] = field(default_factory=dict)
+    at_bounds: Array | None = None
     episodes: list[dict[str, Any]] = field(default_factory=list)
     weights: Arrays = field(default_factory=dict)  # before the update
     weights_after: Arrays = field(default_factory=dict)
@@ -246,7 +258,21 @@ class Drawn:
             by_head["entropy"] = {}
         counted = rng.random(n) < (0.0 if rng.random() < 0.2 else 0.7) if self.padded else np.ones(n, bool)
         inputs = rng.normal(size=(3, n, 2))
-        return Minibatch(n, epoch, clip_range, by_head, rows, masks, relevant, counted, losses, actions, None, inputs)
+        std = self._draw_std(n, place)
+        return Minibatch(
+            n, epoch, clip_range, by_head, rows, masks, relevant, counted, losses, actions, None, inputs, std
+        )
+
+    def _draw_std(self, n: int, place: int) -> Array | None:
+        """Return standard deviations of the Gaussian head from a generator of their own, some of them broken."""
+        own = np.random.default_rng([self.seed, place, len(self.updates), 4])
+        if self.gaussian is None or (len(self.updates) == 1 and place == 1):
+            return None
+        dimensions = 1 + self.seed % 3 + 8 * (self.seed % 2)  # never as many as samples in one that all share
+        std = own.uniform(0.01, 2.0, (n, dimensions) if own.random() < 0.6 else dimensions)
+        if self.seed % 8 == 7 or own.random() < 0.3:
+            std.reshape(-1)[own.integers(std.size)] = own.choice([0.0, -0.5, np.nan, np.inf])
+        return self._float(std)
 
     def _draw_head(self, n: int, choices: Array, *, first: bool) -> tuple[Array, Array, Array]:
         """Return old and new log-probs and entropies of one head."""
@@ -298,6 +324,7 @@ class Drawn:
                 given[what] = tensors if len(tensors) > 1 or self.seed % 2 else tensors[self.heads[0]]
         given |= {name: self._tensor(x) for name, x in minibatch.rows.items() if name not in ("index", "env", "step")}
         given |= {name: torch.from_numpy(minibatch.rows[name]) for name in ("index", "env", "step")}
+        given["std"] = None if minibatch.std is None else {self.gaussian: self._tensor(minibatch.std)}
         given["actions"] = {name: torch.from_numpy(x) for name, x in minibatch.actions.items()} or None
         given["masks"] = {name: torch.from_numpy(x) for name, x in minibatch.masks.items()} or None
         given["relevant"] = {name: torch.from_numpy(x) for name, x in minibatch.relevant.items()} or None
@@ -405,6 +432,9 @@ class Drawn:
         now.floor = [None, 1e-8, 1.0][self.seed % 3]
         now.settings = {"entropy_coef": 0.01 * number, "target_kl": None if self.seed % 2 else 0.02}
         now.settings |= {"value_coef": 0.5 + number, "gamma": 0.99 if self.seed % 2 else None}
+        own = np.random.default_rng([self.seed, number, 5])
+        now.settings |= {name: None if own.random() < 0.2 else float(own.normal()) for name in OTHER_NUMBERS}
+        now.at_bounds = own.random((n, 2)) < 0.3 if self.gaussian is not None and number != 1 else None
         now.asked = self.seed % 4 == 0
 
     def _by_environment(self, now: Update, n: int, number: int) -> None:
@@ -482,6 +512,7 @@ class Drawn:
         given["masks"], given["relevant"] = now.masks or None, now.relevant or None
         assert now.state is not None
         given["lstm"] = tuple(self._tensor(x) for x in now.state)
+        given["at_bounds"] = None if now.at_bounds is None else {self.gaussian: now.at_bounds}
         self.rec.update(env_steps=130 * (number + 1), advantage_floor=now.floor, **given, **now.settings)
 
 

@@ -13,7 +13,7 @@ import numpy as np
 from esper_analyze.detector.rules import RULES
 from esper_analyze.detector.thresholds import Thresholds
 from tests.recorder.witness import gradients, policy, rollouts
-from tests.recorder.witness.drawn import Drawn, Update, close, numbered
+from tests.recorder.witness.drawn import OTHER_NUMBERS, Drawn, Update, close, numbered
 
 Cells = dict[str, Any]
 PRECISE = {"rtol": 1e-9, "atol": 1e-12}
@@ -135,6 +135,7 @@ def clock_cells(drawn: Drawn, number: int, now: Update, row: Mapping[str, Any], 
         "target_kl": now.settings["target_kl"],
         "value_coef": now.settings["value_coef"],
         "gamma": now.settings["gamma"],
+        **{name: now.settings[name] for name in OTHER_NUMBERS},
         "optimizer_state_lost": None,  # SGD without momentum has none
         "status": status,
         "skip_reason": reason,

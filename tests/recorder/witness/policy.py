@@ -275,6 +275,9 @@ def head_cells(drawn: Drawn, now: Update, head: str) -> Cells:
         "log_prob_min": float(log_prob.min()) if len(log_prob) else None,
         "log_prob_max": float(log_prob.max()) if len(log_prob) else None,
     }
+    cells |= std_cells(drawn, now, head)
+    at_bounds = now.at_bounds if head == drawn.gaussian else None
+    cells["action_bound_fraction"] = None if at_bounds is None else float(at_bounds.mean())
     cells |= dict.fromkeys(("entropy", "entropy_conditional", "entropy_norm", "choice_samples"))
     if not now.minibatches[0].by_head["entropy"] or not len(log_prob):
         return cells
@@ -291,4 +294,28 @@ def head_cells(drawn: Drawn, now: Update, head: str) -> Cells:
         "choice_samples": len(conditional),
         "entropy_conditional": mean(conditional),
         "entropy_norm": mean(conditional / room),
+    }
+
+
+STD = ("std_min", "std_mean", "std_max", "std_nonpositive_fraction", "std_min_dimension")
+
+
+def std_cells(drawn: Drawn, now: Update, head: str) -> Cells:
+    """Return the standard deviations of a Gaussian head over the dimensions and samples that count."""
+    if head != drawn.gaussian or any(one.std is None for one in now.minibatches):
+        return dict.fromkeys(STD)
+    parts = []
+    for one in now.minibatches:
+        assert one.std is not None
+        parts.append(np.broadcast_to(one.std, (one.samples, one.std.shape[-1]))[one.counted])
+    std = np.concatenate(parts)
+    if not len(std):
+        return dict.fromkeys(STD)
+    first = next(part for part in parts if len(part) and np.array_equal(part.min(), std.min(), equal_nan=True))
+    return {
+        "std_min": float(std.min()),
+        "std_mean": float(std.mean()),
+        "std_max": float(std.max()),
+        "std_nonpositive_fraction": float(1 - (std > 0).mean()),
+        "std_min_dimension": int(np.argmin(first.min(0))),
     }

@@ -1,0 +1,31 @@
+"""Standard deviations of a framework's own distribution, and which of its actions lie at a bound."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from gymnasium import spaces
+from torch import Tensor
+from torch.distributions import MultivariateNormal, Normal
+
+Bounds = tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]
+
+
+def std_of(distribution: Any) -> Tensor | None:
+    """Return the standard deviations of a normal distribution [..., dimensions], or of the one that is transformed.
+
+    None of any other distribution.
+    """
+    while not isinstance(distribution, (Normal, MultivariateNormal)):
+        distribution = getattr(distribution, "base_dist", None)
+        if distribution is None:
+            return None
+    return distribution.stddev.detach()
+
+
+def bounds_of(space: Any) -> Bounds | None:
+    """Return the lower and upper bounds [dimensions] of a continuous action space; None if none is finite."""
+    if not isinstance(space, spaces.Box) or not (space.bounded_below.any() or space.bounded_above.any()):
+        return None
+    return space.low.reshape(-1), space.high.reshape(-1)
