@@ -70,6 +70,7 @@ def test_the_lower_a_value_the_worse_of_exactly_these_rules() -> None:
         "frozen_update",
         "entropy_low",
         "entropy_collapse",
+        "eval_apart",
         "ratio_collapse",
         "mask_collapse",
         "head_entropy_collapse",

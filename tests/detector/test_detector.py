@@ -30,6 +30,8 @@ def test_what_the_rules_read_by_table_each_column_once() -> None:
             "target_kl",
             "inner_loop_measurable",
             "kl_k3_last_epoch",
+            "kl_k2",
+            "kl_k1",
             "minibatches",
             "choice_fraction",
             "value_nrmse",

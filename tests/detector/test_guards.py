@@ -263,7 +263,20 @@ def _of_fixed_bounds() -> list[Promise]:
     losses = ("policy_loss", "value_loss", "entropy_loss", "total_loss", "grad_norm_pre_clip")
     healthy = {**dict.fromkeys(counts, 0), **dict.fromkeys(losses, 0.1), "nonfinite_sources": None}
     shares = dict.fromkeys(("h_saturation", "forget_saturation", "input_saturation", "output_saturation"), 0.1)
+    rewarded = entropy | {"reward_min": 0.0, "reward_max": 1.0}
+    random = {"entropy_norm": [0.99], "choice_fraction": [0.0], "entropy": [], "choices_unknown": [0.0]}
+    random |= {BEST: [0.0], **UNREWARDED}
+    rises = {"entropy": [2.0], RETURN: "any", BEST: [0.0]}
     return [
+        Promise("entropy_stuck", rewarded, 1, LASTING, random),
+        Promise("entropy_stuck", rewarded | {"entropy_norm": 0.995}, 140, 9, random),
+        Promise("entropy_rises", {"entropy": 1.0}, 4, None),
+        Promise("entropy_rises", {"entropy": 1.0}, 5, LASTING, rises),
+        Promise("entropy_rises", {"entropy": [*[1.0] * 5, *[3.0] * 4]}, 9, 5, rises),
+        Promise(
+            "eval_apart", {"eval_return_mean": None}, 3, LASTING, {"eval_return_mean": [], RETURN: "any", BEST: "any"}
+        ),
+        Promise("eval_apart", {"eval_return_mean": 5.0}, 3, None),
         Promise(
             "numerical_instability",
             healthy,

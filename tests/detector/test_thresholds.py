@@ -115,7 +115,7 @@ AT_LEAST_ONE = {
     "setting_changed.constant": None, "optimizer_restarted.often": None, "ends_ignored.episodes": None,
     "advantage_inconsistent.updates": None, "returns_inconsistent.updates": None, "returns_inconsistent.ends": None,
     "losses_inconsistent.updates": None, "losses_inconsistent.sustained": None, "parameters_changed.updates": None,
-    "parameters_changed.often": None, "episodes_stopped.updates": None,
+    "parameters_changed.often": None, "episodes_stopped.updates": None, "entropy_rises.start_updates": None,
     **{f"{name}.sustained": None for name in (
         "frozen_update", "clip_saturation", "advantage_collapse", "value_collapse", "value_divergence",
         "gradient_vanishing", "gradient_drift", "clipping_always", "slot_gradient_vanishing", "seed_dormant",

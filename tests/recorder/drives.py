@@ -289,6 +289,29 @@ POLICY: dict[str, tuple[Drive, ...]] = {
             loop={"masked": False, "episode_growth": 5.0},
         ),
     ),
+    "entropy_rises": (
+        Drive(
+            {8: prefer(op=(0, 0, 0, 0), slot=(0, 0))},
+            {(RUN, "entropy"): {17: WARNING}},
+            sound={0: prefer(op=(4, 0, 0, 0), slot=(4, -4))},
+            loop=UNMASKED,
+        ),
+    ),
+    "entropy_stuck": (
+        Drive(
+            {3: prefer(op=(0, 0, 0, 0), slot=(0, 0))},
+            {(RUN, "entropy_norm"): {22: WARNING}},
+            sound={0: prefer(op=(4, 0, 0, 0), slot=(2, -2))},
+            loop={"masked": False, "limits": [("entropy_stuck", "sustained", 20)]},
+        ),
+    ),
+    "eval_apart": (
+        Drive(
+            {20: have(eval_growth=0.0)},
+            {(RUN, "eval_return_mean"): {22: WARNING}},
+            loop={"episode_growth": 5.0, "eval_return": 100.0, "eval_growth": 5.0},
+        ),
+    ),
     "head_entropy_collapse": (
         Drive({3: prefer(slot=(4, -4))}, {("slot", "entropy_norm"): {5: WARNING, 22: CRITICAL}}),
         Drive(

@@ -113,6 +113,8 @@ class Loop:
     value_factor: float = 1.0  # of the value loss
     discount: float = GAMMA  # that is passed as the setting
     watched: Callable[[Tensor], Tensor] | None = None  # what becomes of the observations that are passed
+    eval_return: float | None = None  # of the evaluation after each update …
+    eval_growth: float = 0.0  # … and by how much it grows per update
     limits: Sequence[tuple[str, str, float]] = ()  # thresholds other than the defaults: rule, name, number
     std: float | None = None  # of head ``slot``, which is Gaussian then
     std_growth: float = 1.0  # what it is multiplied by in each update
@@ -190,6 +192,7 @@ class Loop:
             entropy_coef=self.entropy_coef,
             value_coef=0.5,
             gamma=self.discount,
+            eval_return_mean=None if self.eval_return is None else self.eval_return + self.eval_growth * number,
             observations=rollout.x if self.watched is None else self.watched(rollout.x),
         )
 

@@ -17,6 +17,7 @@ from esper_analyze.detector.rules.entropy_rises import RULE as ENTROPY_RISES
 from esper_analyze.detector.rules.entropy_stuck import RULE as ENTROPY_STUCK
 from esper_analyze.detector.rules.environments_alike import RULE as ENVIRONMENTS_ALIKE
 from esper_analyze.detector.rules.episodes_stopped import RULE as EPISODES_STOPPED
+from esper_analyze.detector.rules.eval_apart import RULE as EVAL_APART
 from esper_analyze.detector.rules.first_ratio import RULE as FIRST_RATIO
 from esper_analyze.detector.rules.frozen_update import RULE as FROZEN_UPDATE
 from esper_analyze.detector.rules.gradient_drift import RULE as GRADIENT_DRIFT
@@ -111,6 +112,7 @@ RULES: tuple[Rule, ...] = (
     HOST_DOMINATING,
     UPDATE_SKIPPED,
     PERFORMANCE_DEGRADATION,
+    EVAL_APART,
 )
 
 __all__ = ["RULES"]

@@ -22,7 +22,7 @@ EARLY, WINDOW = 3, 20
 
 
 def _largest(windows: Floats) -> Floats:
-    return windows.max(axis=1)[None]
+    return np.asarray(windows.max(axis=1))[None]
 
 
 _LARGEST = Rolling(_largest, length=WINDOW + 1, every=1, first=1, inclusive=True)
