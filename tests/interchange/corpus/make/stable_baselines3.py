@@ -243,8 +243,8 @@ def other_algorithms(out: Path) -> None:
         )
         folder = bare(out / name, getattr(sb3, name), log_interval=settings.pop("log_interval", 10), **settings, **more)
         csv(folder, name.lower(), refused(name), split, names=None)
-        if name in ("DQN", "A2C"):
-            events(folder, f"{name.lower()}_events", refused(name), "tune", names=None)
+        if name == "DQN":
+            events(folder, "dqn_events", refused(name), "tune", names=None)
 
 
 def bare(folder: Path, algorithm: Any, env: Any = cartpole, **settings: Any) -> Path:
