@@ -240,7 +240,7 @@ def keep(folder: Path, diagnosis: Diagnosis, split: str) -> None:
 def other_algorithm(folder: Path, tags: Iterable[str], algorithm: str, split: str) -> None:
     """Write the tags of another algorithm with numbers out of a generator: no training."""
     random, writer = np.random.default_rng(0), SummaryWriter(str(folder))
-    for step in range(100, 6001, 100):
+    for step in range(100, 3001, 100):
         writer.add_scalar("charts/episodic_return", random.uniform(10, 100), step - 7)
         writer.add_scalar("charts/episodic_length", random.integers(10, 100), step - 7)
         for tag in tags:
@@ -254,11 +254,9 @@ def other_algorithm(folder: Path, tags: Iterable[str], algorithm: str, split: st
 def main(out: Path) -> None:
     few = {"envs": 2, "steps": 64}  # CleanRL logs each episode: a dead policy has many
     keep(train(out / "cartpole"), SOUND, "tune")
-    small = {"envs": 1, "steps": 10, "minibatches": 1, "updates": 80, "epochs": 10}
-    keep(train(out / "ten_steps", seed=4, **small), sound("batches of ten steps"), "held")
     solved = sound("the task is solved: every return is 1, explained variance undefined or far below 0")
-    cue = {"env": Cue, "steps": 4, "envs": 2, "minibatches": 1, "epochs": 6, "learning_rate": 3e-3, "updates": 34}
-    keep(train(out / "solved", **cue), solved, "tune")
+    cue = {"env": Cue, "steps": 4, "envs": 2, "minibatches": 1, "epochs": 6, "learning_rate": 3e-3, "updates": 26}
+    keep(train(out / "solved", **cue), solved, "held")
     fault = Diagnosis("kl_too_high", "learning rate 80 times too large from update 20 on", 20)
     keep(train(out / "rate_too_large", change=at(20, rate(80)), seed=6), fault, "held")
     fault = Diagnosis("policy_dead", "one action only, entropy 0, from update 17 on", 17)

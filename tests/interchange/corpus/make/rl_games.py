@@ -150,7 +150,6 @@ TRAININGS: tuple[tuple[str, Diagnosis, str, dict[str, Any]], ...] = (
     ("reach", SOUND, "tune", {}),
     ("adaptive", ADAPTS, "held", {"lr_schedule": "adaptive", "seed": 2}),
     ("rate_too_large", rate(18), "tune", {"change": (18, faster), "seed": 3}),
-    ("rate_too_large_2", rate(15), "held", {"change": (15, faster), "seed": 4}),
     ("nan_reward", NAN, "held", {"change": (20, nan_reward), "seed": 7}),
 )
 

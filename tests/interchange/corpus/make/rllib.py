@@ -63,7 +63,7 @@ def later(update: int, first: float, then: float) -> list[list[float]]:
 
 def main(out: Path) -> None:
     csv(train(out / "cartpole", ppo()), "cartpole", SOUND, "tune")
-    short = train(out / "short", ppo(seed=2), updates=5)
+    short = train(out / "short", ppo(seed=2), updates=3)
     result, event = "all_files/result.json", f"all_files/{event_name()}"
     files = [(short / "progress.csv", "all_files/progress.csv"), (short / "result.json", result)]
     files.append((event_files(short)[0], event))

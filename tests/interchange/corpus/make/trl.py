@@ -133,7 +133,9 @@ def main(out: Path) -> None:
     why = sound("one iteration a generation: the clip ratio is 0 by construction; no reference, so no KL is logged")
     names = {name: column for name, column in NAMES.items() if name != "kl"}
     state(train(out / "grpo_no_reference", beta=0.0, seed=2), why, "held", names)
-    wrong = "learning rate 100 times too large from update {} on: the KL to the reference jumps, entropy falls to 0"
+    wrong = (
+        "learning rate 100 times too large from update {} on: the KL to the reference jumps, entropy falls to a fifth"
+    )
     fault = Diagnosis("policy_dead", wrong.format(14), 15)
     folder = train(out / "grpo_rate_too_large", factor=(14, 100.0), seed=3)
     state(folder, fault, "tune")
