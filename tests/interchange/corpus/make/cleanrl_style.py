@@ -240,7 +240,7 @@ def keep(folder: Path, diagnosis: Diagnosis, split: str) -> None:
 def other_algorithm(folder: Path, tags: Iterable[str], algorithm: str, split: str) -> None:
     """Write the tags of another algorithm with numbers out of a generator: no training."""
     random, writer = np.random.default_rng(0), SummaryWriter(str(folder))
-    for step in range(100, 6001, 100):
+    for step in range(100, 3001, 100):
         writer.add_scalar("charts/episodic_return", random.uniform(10, 100), step - 7)
         writer.add_scalar("charts/episodic_length", random.integers(10, 100), step - 7)
         for tag in tags:
@@ -254,17 +254,11 @@ def other_algorithm(folder: Path, tags: Iterable[str], algorithm: str, split: st
 def main(out: Path) -> None:
     few = {"envs": 2, "steps": 64}  # CleanRL logs each episode: a dead policy has many
     keep(train(out / "cartpole"), SOUND, "tune")
-    keep(train(out / "annealed", anneal=True, seed=2), sound("the learning rate is annealed to 0"), "held")
-    small = {"envs": 1, "steps": 10, "minibatches": 1, "updates": 80, "epochs": 10}
-    keep(train(out / "ten_steps", seed=4, **small), sound("batches of ten steps"), "held")
     solved = sound("the task is solved: every return is 1, explained variance undefined or far below 0")
-    cue = {"env": Cue, "steps": 4, "envs": 2, "minibatches": 1, "epochs": 10, "learning_rate": 1e-2, "updates": 30}
-    keep(train(out / "solved", **cue), solved, "tune")
-    wrong = "learning rate {} times too large from update {} on"
-    fault = Diagnosis("kl_too_high", wrong.format(100, 16), 16)
-    keep(train(out / "rate_too_large", change=at(16, rate(100))), fault, "held")
-    fault = Diagnosis("kl_too_high", wrong.format(80, 20), 20)
-    keep(train(out / "rate_too_large_2", change=at(20, rate(80)), seed=6), fault, "tune")
+    cue = {"env": Cue, "steps": 4, "envs": 2, "minibatches": 1, "epochs": 6, "learning_rate": 3e-3, "updates": 26}
+    keep(train(out / "solved", **cue), solved, "held")
+    fault = Diagnosis("kl_too_high", "learning rate 80 times too large from update 20 on", 20)
+    keep(train(out / "rate_too_large", change=at(20, rate(80)), seed=6), fault, "held")
     fault = Diagnosis("policy_dead", "one action only, entropy 0, from update 17 on", 17)
     keep(train(out / "policy_dead", change=at(17, one_action), **few), fault, "held")
     fault = Diagnosis("critic_never_learns", "value coefficient 0: the critic is never trained", 0)
@@ -273,8 +267,6 @@ def main(out: Path) -> None:
     keep(train(out / "nan_reward", change=at(20, nan_reward), seed=8), fault, "held")
     fault = Diagnosis("no_longer_learns", "gradients are clipped to 0 from update 15 on: no parameter moves", 15)
     keep(train(out / "no_longer_learns", change=at(15, stopped), seed=9), fault, "tune")
-    fault = Diagnosis("return_fell", "the return falls after the KL rose: learning rate 40-fold from update 25 on", 25)
-    keep(train(out / "return_fell", change=at(25, rate(40)), updates=50, **few), fault, "held")
     dqn = ("losses/td_loss", "losses/q_values", "charts/SPS")
     other_algorithm(out / "dqn", dqn, "DQN", "tune")
     sac = ("qf1_values", "qf2_values", "qf1_loss", "qf2_loss", "qf_loss", "actor_loss", "alpha", "alpha_loss")

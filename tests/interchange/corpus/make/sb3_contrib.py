@@ -44,10 +44,11 @@ def main(out: Path) -> None:
     fault = Diagnosis("kl_too_high", "learning rate 100 times too large from update 22 on", 22)
     folder = train(out / "maskable_rate_too_large", callbacks=(From(22, faster),), seed=2, **maskable)
     csv(folder, fault, "held")
-    recurrent: dict[str, Any] = {"algorithm": RecurrentPPO, "policy": "MlpLstmPolicy", "updates": 36, "env": Reach}
+    recurrent: dict[str, Any] = {"algorithm": RecurrentPPO, "policy": "MlpLstmPolicy"}
+    recurrent |= {"updates": 36, "env": Reach, "learning_rate": 1e-3}
     recurrent["policy_kwargs"] = {"net_arch": [16], "lstm_hidden_size": 16}
     events(train(out / "recurrent", **recurrent), SOUND, "held")
-    recurrent |= {"env": cartpole, "updates": 30}
+    recurrent |= {"env": cartpole, "updates": 30, "learning_rate": 2e-3}
     fault = Diagnosis("policy_dead", "the policy takes one action only, entropy 0, from update 14 on", 14)
     csv(train(out / "recurrent_policy_dead", callbacks=(From(14, one_action),), seed=3, **recurrent), fault, "tune")
     fault = Diagnosis("critic_never_learns", "value coefficient 0: the critic is never trained", 0)

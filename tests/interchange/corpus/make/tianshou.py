@@ -107,8 +107,6 @@ def main(out: Path) -> None:
     keep(train(out / "cartpole"), SOUND, "held")
     fault = Diagnosis("policy_dead", "one action only, entropy 0, from update 10 on", 10)
     keep(train(out / "policy_dead", change=(10, one_action), seed=2), fault, "tune")
-    fault = Diagnosis("policy_dead", "learning rate 100 times too large from the start: one action is left", 0)
-    keep(train(out / "rate_too_large", learning_rate=0.2, seed=3), fault, "held")
 
 
 if __name__ == "__main__":

@@ -67,7 +67,7 @@ def train(
     folder: Path,
     *,
     algorithm: str = "grpo",
-    updates: int = 40,
+    updates: int = 28,
     factor: tuple[int, float] = (10**9, 1.0),
     constant_from: int | None = None,
     seed: int = 1,
@@ -132,18 +132,20 @@ def main(out: Path) -> None:
     events(folder, SOUND, "held")
     why = sound("one iteration a generation: the clip ratio is 0 by construction; no reference, so no KL is logged")
     names = {name: column for name, column in NAMES.items() if name != "kl"}
-    state(train(out / "grpo_no_reference", beta=0.0, seed=2, updates=30), why, "held", names)
-    wrong = "learning rate 100 times too large from update {} on: the KL to the reference jumps, entropy falls to 0"
-    fault = Diagnosis("policy_dead", wrong.format(20), 21)
-    folder = train(out / "grpo_rate_too_large", factor=(20, 100.0), seed=3)
+    state(train(out / "grpo_no_reference", beta=0.0, seed=2), why, "held", names)
+    wrong = (
+        "learning rate 100 times too large from update {} on: the KL to the reference jumps, entropy falls to a fifth"
+    )
+    fault = Diagnosis("policy_dead", wrong.format(14), 15)
+    folder = train(out / "grpo_rate_too_large", factor=(14, 100.0), seed=3)
     state(folder, fault, "tune")
-    fault = Diagnosis("no_longer_learns", "every reward is 0 from update 22 on: no advantage, no gradient", 22)
-    state(train(out / "grpo_no_reward", constant_from=22, seed=4, beta=0.0), fault, "held", names)
+    fault = Diagnosis("no_longer_learns", "every reward is 0 from update 15 on: no advantage, no gradient", 15)
+    state(train(out / "grpo_no_reward", constant_from=15, seed=4, beta=0.0), fault, "held", names)
     rloo = {name: column for name, column in NAMES.items() if not name.startswith("clip")}
     folder = train(out / "rloo", algorithm="rloo", seed=5)
     state(folder, SOUND, "held", rloo)
-    fault = Diagnosis("policy_dead", wrong.format(15), 16)
-    folder = train(out / "rloo_rate_too_large", algorithm="rloo", factor=(15, 100.0), seed=6)
+    fault = Diagnosis("policy_dead", wrong.format(13), 14)
+    folder = train(out / "rloo_rate_too_large", algorithm="rloo", factor=(13, 100.0), seed=6)
     state(folder, fault, "held", rloo)
 
 
