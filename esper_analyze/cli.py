@@ -81,10 +81,10 @@ def _options(
 _FIRST: tuple[tuple[Callable[..., None], str], ...] = (
     (ls, "List the runs below a directory."),
     (report, "Write a page: what went wrong first, when, why, what next."),
-    (diagnose, "Tell it in the terminal: of a run, or of another tool's log."),
+    (diagnose, "Say the same in the terminal, of a run or another tool's log."),
     (watch, "Follow one run or several in the terminal while they grow."),
     (plot, "Draw metrics of one run or several."),
-    (compare, "Say where runs part, in which metric, and how settings differ."),
+    (compare, "Say where runs diverge, in what, and how settings differ."),
     (replay, "Run the detector again, as recorded or with other thresholds."),
     (backtest, "Score rules and settings on labelled runs."),
 )

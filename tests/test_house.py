@@ -91,12 +91,14 @@ def test_no_packages_import_each_other_in_a_circle() -> None:
 
 
 def test_no_two_classes_share_a_name() -> None:
-    places = defaultdict(list)
-    for module, tree in modules().items():
-        for node in ast.walk(tree):
-            if isinstance(node, ast.ClassDef):
-                places[node.name].append(f"{file_of(module)}:{node.lineno}")
-    assert {name: where for name, where in places.items() if len(where) > 1} == {}
+    definitions = defaultdict(list)
+    for package in (*PACKAGES, "tests"):
+        for path in sorted((ROOT / package).rglob("*.py")):
+            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+                if isinstance(node, ast.ClassDef):
+                    definitions[node.name].append(f"{path.relative_to(ROOT)}:{node.lineno}")
+    shared = [f"{name}: {', '.join(lines)}" for name, lines in definitions.items() if len(lines) > 1]
+    assert not shared, "\n".join(["give all but one of each another name:", *shared])
 
 
 def bindings(tree: ast.Module) -> Iterator[tuple[str, int]]:

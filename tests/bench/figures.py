@@ -38,7 +38,7 @@ def added(pairs: Sequence[Pair], measure: str) -> Spread:
 
 
 @dataclass(frozen=True)
-class Case:
+class RecordingCost:
     """What recording one training at one level costs.
 
     ``added``: share that recording added, by the measures of ``Side``. ``noise``: the same where neither side is
@@ -79,11 +79,11 @@ class Case:
         return "not met; met by the updates" if self.within("updates_wall", "updates_cpu") else "not met"
 
 
-def case_of(training: str, level: str, target: float, pairs: Sequence[Pair], control: Sequence[Pair]) -> Case:
+def case_of(training: str, level: str, target: float, pairs: Sequence[Pair], control: Sequence[Pair]) -> RecordingCost:
     """Return the figures of one level's pairs; in ``control`` neither side is recorded."""
     without, recorded = [first for first, _ in pairs], [second for _, second in pairs]
     accounts = [side.account for side in recorded if side.account is not None]
-    return Case(
+    return RecordingCost(
         training=training,
         level=level,
         target=target,

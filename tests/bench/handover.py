@@ -30,7 +30,7 @@ TITLES = ("writer", "updates", "back to back", "median", "p99", "p99.9", "max", 
 
 
 @dataclass(frozen=True)
-class Target:
+class TimeTarget:
     """Something held against our store: an absolute bound (``peer`` None) or a multiple of a peer's figure."""
 
     figure: str
@@ -50,12 +50,12 @@ class Target:
 
 
 TARGETS = (
-    Target("hot_us", 5.0),
-    Target("median_us", 5.0),
-    Target("p999_us", 50.0),
-    Target("background_ms", 1.0, "rerun"),
-    Target("disk_bytes", 0.6, "rerun"),
-    Target("disk_bytes", 0.07, "tensorboard"),
+    TimeTarget("hot_us", 5.0),
+    TimeTarget("median_us", 5.0),
+    TimeTarget("p999_us", 50.0),
+    TimeTarget("background_ms", 1.0, "rerun"),
+    TimeTarget("disk_bytes", 0.6, "rerun"),
+    TimeTarget("disk_bytes", 0.07, "tensorboard"),
 )
 
 

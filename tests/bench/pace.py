@@ -23,7 +23,7 @@ WARM_UP = 0.05
 """Share of the updates handed over first, back to back: with everything at hand in the caches."""
 
 
-class Writer(Protocol):
+class UpdateWriter(Protocol):
     """One way to keep updates; everything it writes goes into the folder it was made with."""
 
     def prepare(self, update: Any) -> Any:
@@ -53,7 +53,7 @@ class Figures:
     disk_bytes: float
 
 
-def paced(writer: Writer, folder: Path, count: int) -> Figures:
+def paced(writer: UpdateWriter, folder: Path, count: int) -> Figures:
     """Hand ``count`` updates over, close, and return the figures."""
     hot = max(20, round(WARM_UP * count))
     pauses = np.random.default_rng(1).uniform(*PAUSE_S, count)
@@ -75,7 +75,7 @@ def paced(writer: Writer, folder: Path, count: int) -> Figures:
     return _figures(first, then, background, used(folder))
 
 
-def _taken(writer: Writer, prepared: Any) -> int:
+def _taken(writer: UpdateWriter, prepared: Any) -> int:
     began = time.perf_counter_ns()
     writer.hand_over(prepared)
     return time.perf_counter_ns() - began

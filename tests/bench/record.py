@@ -17,9 +17,9 @@ from typing import Any
 
 from esper_analyze.strict_json import strict_json
 from esper_analyze.terminal import say, show_table
-from tests.bench.figures import Case, Pair, added, case_of
+from tests.bench.figures import Pair, RecordingCost, added, case_of
 from tests.bench.machine import load, machine
-from tests.bench.sides import Order, Sides
+from tests.bench.sides import Sides, TrainingOrder
 from tests.bench.trainings import TRAININGS
 
 LEVELS = ("NORMAL", "DEBUG")
@@ -70,7 +70,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
-def measured(sides: Sides, name: str, options: argparse.Namespace) -> list[Case]:
+def measured(sides: Sides, name: str, options: argparse.Namespace) -> list[RecordingCost]:
     """Return the cases of one training that are asked for."""
     wanted = set(options.only or TRAININGS)
     levels = [level for level in LEVELS if {name, f"{name}-{level.lower()}"} & wanted]
@@ -80,32 +80,35 @@ def measured(sides: Sides, name: str, options: argparse.Namespace) -> list[Case]
     updates = 2 if options.quick else max(2, round(training.updates * options.scale))
     for warmed in () if options.quick else levels:  # warm up both processes, recorded and not
         for number in range(2):
-            pair(sides, Order(name, 1, warmed, options.quick), number)
+            pair(sides, TrainingOrder(name, 1, warmed, options.quick), number)
     found: dict[str | None, list[Pair]] = {level: [] for level in (None, *levels)}
     for number in range(count):
         for level in levels if number >= CONTROLS else (None, *levels):
-            found[level].append(pair(sides, Order(name, updates, level, options.quick), number))
+            found[level].append(pair(sides, TrainingOrder(name, updates, level, options.quick), number))
             say(f"{name} at {level or 'nothing'}: {added(found[level][-1:], 'cpu').median:+.1%} CPU")
     return [case_of(name, level, training.targets[level], found[level], found[None]) for level in levels]
 
 
-def pair(sides: Sides, order: Order, number: int) -> Pair:
+def pair(sides: Sides, order: TrainingOrder, number: int) -> Pair:
     """Train one pair; from pair to pair the processes change roles, who begins, and the core."""
     cores = sorted(os.sched_getaffinity(0))
     place: dict[str, Any] = {"training": order.training, "updates": order.updates, "small": order.small}
     turned, core = number % 2 == 1, cores[number // 2 % len(cores)]
-    orders = [Order(**place, level=level, first=level_first, core=core) for level, level_first in _roles(order, number)]
+    orders = [
+        TrainingOrder(**place, level=level, first=level_first, core=core)
+        for level, level_first in _roles(order, number)
+    ]
     found = sides.train(orders[::-1] if turned else orders)
     without, recorded = found[::-1] if turned else found
     return without, recorded
 
 
-def _roles(order: Order, number: int) -> list[tuple[str | None, bool]]:
+def _roles(order: TrainingOrder, number: int) -> list[tuple[str | None, bool]]:
     begins = number // 2 % 2 == 0
     return [(None, begins), (order.level, not begins)]
 
 
-def _row(case: Case) -> tuple[str, ...]:
+def _row(case: RecordingCost) -> tuple[str, ...]:
     own = case.account
     share, cost = own["recorder_fraction"], own["recorder_ms"]
     return (

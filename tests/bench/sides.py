@@ -22,7 +22,7 @@ HUGE_PAGES = "glibc.malloc.hugetlb=1"
 
 
 @dataclass(frozen=True)
-class Order:
+class TrainingOrder:
     """Train ``updates`` of a training, recorded at ``level`` unless that is None. ``small``: for a smoke run."""
 
     training: str
@@ -68,7 +68,7 @@ class Sides:
         for process in self._processes:
             process.start()
 
-    def train(self, orders: Sequence[Order]) -> list[Side]:
+    def train(self, orders: Sequence[TrainingOrder]) -> list[Side]:
         """Train both orders in turns, each in its process. Raises ``RuntimeError`` when one fails."""
         for connection, order in zip(self._orders, orders, strict=True):
             connection.send(order)
@@ -97,17 +97,17 @@ def _serve(orders: Connection, other: Connection) -> None:
         orders.send(answer)
 
 
-def timed(order: Order, relay: Relay) -> Side:
+def timed(order: TrainingOrder, relay: Relay) -> Side:
     """Train as ordered; making the model and reading the run afterwards are not timed."""
     from torch.optim.optimizer import register_optimizer_step_post_hook
 
-    from tests.bench.trainings import TRAININGS, Recording
+    from tests.bench.trainings import TRAININGS, RecordingPlan
 
     trainee = TRAININGS[order.training].make(order.small)
     hook = register_optimizer_step_post_hook(lambda *_: relay.swap())
     with TemporaryDirectory() as folder, _same_heap():
         run_dir = Path(folder) / "run"
-        recording = None if order.level is None else Recording(run_dir, order.level)
+        recording = None if order.level is None else RecordingPlan(run_dir, order.level)
         try:
             with relay.run():
                 trainee.train(order.updates, recording, relay)

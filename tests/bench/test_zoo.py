@@ -11,23 +11,23 @@ import pytest
 from esper_analyze.detector.findings import Finding
 from tests.bench.zoo.__main__ import main
 from tests.bench.zoo.families import FAMILIES, Order, seeds_of
-from tests.bench.zoo.label import Fault, read_label, write_label
+from tests.bench.zoo.label import ZooFault, read_label, write_label
 from tests.bench.zoo.report import summaries
-from tests.bench.zoo.score import Alarm, Hit, Score, hit
+from tests.bench.zoo.score import Hit, RunScore, ScoredIncident, hit
 
-FAULT = Fault("kl", 10, ("kl_spike", "ratio_explosion"))
+FAULT = ZooFault("kl", 10, ("kl_spike", "ratio_explosion"))
 
 
 def finding(update: int, rule: str, verdict: str, previous: str | None) -> Finding:
     return Finding(update, rule, "run", "kl_k3", verdict, previous, 1.0, 0.1, None, None)
 
 
-def alarm(rule: str, start: int, verdict: str = "warning") -> Alarm:
-    return Alarm(rule, "run", "x", start, start, verdict, 1.0, None)
+def alarm(rule: str, start: int, verdict: str = "warning") -> ScoredIncident:
+    return ScoredIncident(rule, "run", "x", start, start, verdict, 1.0, None)
 
 
 def test_labels_are_read_as_they_were_written(tmp_path: Path) -> None:
-    faults = (FAULT, Fault('a "quoted" name', 3, ("x",), hard=True, until=7))
+    faults = (FAULT, ZooFault('a "quoted" name', 3, ("x",), hard=True, until=7))
     write_label(tmp_path, faults)
     assert read_label(tmp_path) == faults
     write_label(tmp_path, ())
@@ -55,7 +55,7 @@ def test_only_what_gets_worse_by_a_listed_rule_from_the_onset_on_has_found_a_fau
 
 
 def test_a_hard_fault_is_late_unless_found_in_the_very_update() -> None:
-    hard = Fault("nan", 5, ("numerical_instability",), hard=True)
+    hard = ZooFault("nan", 5, ("numerical_instability",), hard=True)
     assert not Hit(hard, "numerical_instability", 5).late
     assert Hit(hard, "numerical_instability", 6).late
     assert Hit(hard).late
@@ -64,9 +64,9 @@ def test_a_hard_fault_is_late_unless_found_in_the_very_update() -> None:
 
 def test_alarms_of_sound_runs_are_counted_by_thousand_updates_and_hard_families_apart() -> None:
     scores = [
-        Score("cartpole", 1, 400, (20.0, 500.0), (alarm("kl_spike", 3), alarm("kl_spike", 9, "critical")), ()),
-        Score("maskable", 1, 100, (1.0, 2.0), (alarm("gradient_drift", 3),), ()),
-        Score("acrobot", 1, 100, (1.0, 2.0), (alarm("value_collapse", 3),), ()),
+        RunScore("cartpole", 1, 400, (20.0, 500.0), (alarm("kl_spike", 3), alarm("kl_spike", 9, "critical")), ()),
+        RunScore("maskable", 1, 100, (1.0, 2.0), (alarm("gradient_drift", 3),), ()),
+        RunScore("acrobot", 1, 100, (1.0, 2.0), (alarm("value_collapse", 3),), ()),
     ]
     table = {one["family"]: one for one in summaries(scores, faulty=False)}
     assert list(table) == ["cartpole", "maskable", "all of these", "acrobot (apart)"]
@@ -77,7 +77,7 @@ def test_alarms_of_sound_runs_are_counted_by_thousand_updates_and_hard_families_
 
 def test_alarms_of_faulty_runs_are_false_only_before_the_onset() -> None:
     alarms = (alarm("gradient_drift", 4), alarm("kl_spike", 10), alarm("gradient_drift", 20))
-    score = Score("rate-x30-maskable", 1, 60, (1.0, 2.0), alarms, (Hit(FAULT, "kl_spike", 10),))
+    score = RunScore("rate-x30-maskable", 1, 60, (1.0, 2.0), alarms, (Hit(FAULT, "kl_spike", 10),))
     (row,) = summaries([score], faulty=True)
     assert (row["found"], row["faults"], row["median_delay"], row["late"]) == (1, 1, 0, 0)
     assert row["before_onset"]["warnings_by_rule"] == {"gradient_drift": 1}

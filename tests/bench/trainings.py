@@ -29,7 +29,7 @@ STEPS_A_TURN = 8
 
 
 @dataclass(frozen=True)
-class Recording:
+class RecordingPlan:
     """Where a training is recorded, and at which level."""
 
     run_dir: Path
@@ -39,7 +39,7 @@ class Recording:
 class Trainee(Protocol):
     """One fresh model with its environments, ready to be trained once."""
 
-    def train(self, updates: int, recording: Recording | None, relay: Relay) -> None:
+    def train(self, updates: int, recording: RecordingPlan | None, relay: Relay) -> None:
         """Train for ``updates``, each told to ``relay`` as it begins; and the last as it has ended."""
 
     def parameters(self) -> dict[str, Tensor]:
@@ -70,14 +70,14 @@ class Sb3Trainee:
         self._model = make()  # seeds torch and numpy by its own seed too
         self._heads = heads
 
-    def train(self, updates: int, recording: Recording | None, relay: Relay) -> None:
+    def train(self, updates: int, recording: RecordingPlan | None, relay: Relay) -> None:
         steps = updates * self._model.n_steps * self._model.n_envs
         recorded = nullcontext() if recording is None else self._attached(recording)
         with recorded:
             self._model.learn(steps, callback=_Turns(relay))
             relay.update()
 
-    def _attached(self, recording: Recording) -> Any:
+    def _attached(self, recording: RecordingPlan) -> Any:
         return attach(self._model, recording.run_dir, heads=self._heads, level=recording.level)
 
     def parameters(self) -> dict[str, Tensor]:
@@ -111,7 +111,7 @@ class LoopTrainee:
         self._agent, self._yards = lstm_loop.Agent(), lstm_loop.Yards(1)
         self._optimizer = torch.optim.Adam(self._agent.parameters(), lr=3e-3)
 
-    def train(self, updates: int, recording: Recording | None, relay: Relay) -> None:
+    def train(self, updates: int, recording: RecordingPlan | None, relay: Relay) -> None:
         envs = lstm_loop.ENVS
         state, start = (torch.zeros(1, envs, 32), torch.zeros(1, envs, 32)), torch.ones(envs)
         with cast("Recorder", Silence()) if recording is None else self._recorder(updates, recording) as rec:
@@ -129,7 +129,7 @@ class LoopTrainee:
                 )
             relay.update()
 
-    def _recorder(self, updates: int, recording: Recording) -> Recorder:
+    def _recorder(self, updates: int, recording: RecordingPlan) -> Recorder:
         agent = self._agent
         return Recorder(
             recording.run_dir,
@@ -146,7 +146,7 @@ class LoopTrainee:
 
 
 @dataclass(frozen=True)
-class Training:
+class TimedTraining:
     """How a trainee is made (a small one for a smoke run) and for how many updates it is timed.
 
     ``targets``: the share of the training that recording may add, by level. ``repeats``: times as many pairs, for one
@@ -180,9 +180,9 @@ def _recurrent(small: bool) -> Trainee:
 
 
 TRAININGS = {
-    "maskable": Training(_maskable, 4, {"NORMAL": 0.02, "DEBUG": 0.10}),
-    "recurrent": Training(_recurrent, 4, {"NORMAL": 0.01, "DEBUG": 0.10}, repeats=2),
-    "loop": Training(lambda _: LoopTrainee(), 14, {"NORMAL": 0.01, "DEBUG": 0.10}),
+    "maskable": TimedTraining(_maskable, 4, {"NORMAL": 0.02, "DEBUG": 0.10}),
+    "recurrent": TimedTraining(_recurrent, 4, {"NORMAL": 0.01, "DEBUG": 0.10}, repeats=2),
+    "loop": TimedTraining(lambda _: LoopTrainee(), 14, {"NORMAL": 0.01, "DEBUG": 0.10}),
 }
 """MaskablePPO with an MLP of 256 × 256 and four masked heads, RecurrentPPO with its default LSTM of 256, and the
 hand-written loop with an LSTM of 32 and four masked heads: 2 to 20 ms an optimizer step on one thread."""

@@ -13,9 +13,10 @@ import pytest
 import typer
 
 from esper_analyze.cli import app
+from esper_analyze.commands.sections import SECTION_COMMANDS
 from tests.commands.conftest import Command
 
-QUESTIONS = ("heads", "timeline", "drift", "layers", "lstm", "slots", "transitions")
+QUESTIONS = (*(one.name for one in SECTION_COMMANDS), "transitions")
 FORMATS = {
     "ls": "table|json|csv",
     "backtest": "table|json|csv",

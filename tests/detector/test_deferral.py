@@ -115,7 +115,7 @@ def told(outcomes: Sequence[Outcome]) -> dict[str, Any]:
     return found
 
 
-class Counting:
+class CountingJudge:
     """A rule's judge that counts how often it looks."""
 
     def __init__(self, rule: Rule) -> None:
@@ -151,7 +151,7 @@ def test_a_subject_without_a_row_in_the_first_update_changes_only_the_order(seed
 
 def check(whole: Batch, thresholds: Thresholds | None = None, stop: int | None = None) -> dict[str, int]:
     """Compare both ways; return how often each rule looked. Before update ``stop`` a checkpoint is saved and read."""
-    counting = [Counting(rule) for rule in RULES]
+    counting = [CountingJudge(rule) for rule in RULES]
     rules = [replace(one.rule, judge=one) for one in counting]
     live, outcomes = Detector(thresholds, rules=rules, defer=True), []
     for i, batch in enumerate(one_by_one(whole)):
@@ -235,7 +235,7 @@ def test_each_rule_rests_while_what_it_watches_is_sound(rule: Rule) -> None:
     """Sound cells that change a little from update to update, after a warm-up in which levels become known."""
     (cells,) = [one.cells for one in rule.examples if one.verdict == "ok"][:1]
     sound = {name: cell[-1] if isinstance(cell, list) else cell for name, cell in cells.items()}
-    rng, counting = np.random.default_rng(0), Counting(rule)
+    rng, counting = np.random.default_rng(0), CountingJudge(rule)
     detector = Detector(rules=[replace(rule, judge=counting)], defer=True)
     looks = []
     for i in range(200):

@@ -42,7 +42,7 @@ def test_the_value_is_beyond_the_bound_that_is_named_with_it(rule: Rule, example
         lower = not rule.higher_is_worse or (rule.name == "gradient_vanishing" and one.metric == "grad_norm")
         if math.isnan(bound):  # not finite, or a bound on something else that no number stands for
             continue
-        assert value <= bound if lower else value >= bound
+        assert value <= bound if lower else value >= bound, "the lower, the worse? Then higher_is_worse=False"
 
 
 @pytest.mark.parametrize(("rule", "example"), ALARMS, ids=NAMES)

@@ -235,6 +235,9 @@ def test_any_other_threshold_takes_any_number(defaults: Thresholds) -> None:
     assert len(free) + len(ranged) == sum(len(rule.limits.sources()) for rule in RULES)
     for rule, name in free:
         if name != "per_head":
+            declared = next(one.metadata for one in fields(defaults[rule]) if one.name == name)
+            limited = declared["at_least"] is not None or declared["below"] is not None
+            assert not limited, f"name {rule}.{name} in AT_LEAST_ONE, FACTORS or SHARES above"
             assert getattr(defaults.changed(rule, name, -1e9)[rule], name) == -1e9
 
 

@@ -20,7 +20,7 @@ _MARK = re.compile(r"<!-- (\w+): (.+) -->$")
 
 
 @dataclass(frozen=True, slots=True)
-class Block:
+class CodeBlock:
     """One fenced block. ``line``: that of its first line of code, from 1. ``marks``: the comment above it, by kind."""
 
     document: Path
@@ -35,7 +35,7 @@ class Block:
         return self.marks.get("example") or f"{self.document.name}:{self.line}"
 
 
-def blocks_of(document: Path) -> Iterator[Block]:
+def blocks_of(document: Path) -> Iterator[CodeBlock]:
     """Yield the blocks of a document in order."""
     lines = document.read_text(encoding="utf-8").splitlines()
     index = 0
@@ -46,14 +46,14 @@ def blocks_of(document: Path) -> Iterator[Block]:
         end = lines.index("```", index + 1)
         mark = _MARK.match(lines[index - 1]) if index else None
         code = "".join(line + "\n" for line in lines[index + 1 : end])
-        yield Block(document, index + 2, lines[index][3:], code, {mark[1]: mark[2]} if mark else {})
+        yield CodeBlock(document, index + 2, lines[index][3:], code, {mark[1]: mark[2]} if mark else {})
         index = end + 1
 
 
 BLOCKS = tuple(block for document in DOCUMENTS for block in blocks_of(document))
 
 
-def outputs() -> Iterator[tuple[Block, Block]]:
+def outputs() -> Iterator[tuple[CodeBlock, CodeBlock]]:
     """Yield each block of commands together with the block that shows what it prints."""
     for commands, shown in pairwise(BLOCKS):
         same = commands.document == shown.document

@@ -9,7 +9,7 @@ import tomllib
 from collections.abc import Callable
 from pathlib import Path
 
-from tests.docs.blocks import ROOT, Block
+from tests.docs.blocks import ROOT, CodeBlock
 
 OURS = "esper-analyze"
 WIDTH = 84
@@ -18,7 +18,7 @@ _VARYING = (re.compile(r"closed .* ago"), re.compile(r"[\d,]+ bytes"), re.compil
 """What a run's age and the versions of pyarrow change."""
 
 
-def lines(block: Block) -> list[list[str]]:
+def lines(block: CodeBlock) -> list[list[str]]:
     """Return the words of each command, comments left out."""
     return [words for line in block.code.splitlines() if (words := shlex.split(line, comments=True))]
 

@@ -22,7 +22,7 @@ Names = dict[str, Any]
 
 
 @dataclass
-class Batch:
+class ExampleBatch:
     """A rollout, or the minibatch that is all of it; by head, or of the one head ``action``."""
 
     observation: Tensor
@@ -51,7 +51,7 @@ class Batch:
         return self.log_prob["op"]
 
 
-class Agent(nn.Module):
+class ExampleAgent(nn.Module):
     """A body, a linear layer for each head, and a critic."""
 
     def __init__(self) -> None:
@@ -68,7 +68,7 @@ class Agent(nn.Module):
         return values
 
 
-def collect(agent: Agent) -> Batch:
+def collect(agent: ExampleAgent) -> ExampleBatch:
     observation = torch.randn(SAMPLES, 5)
     with torch.no_grad():
         policies = agent.policies(observation)
@@ -76,10 +76,10 @@ def collect(agent: Agent) -> Batch:
         log_prob = {name: policy.log_prob(action[name]) for name, policy in policies.items()}
         values = agent.value(observation)
     masks = {name: torch.ones(SAMPLES, size, dtype=torch.bool) for name, size in SIZES.items()}
-    return Batch(observation, action, log_prob, masks, values, torch.randn(SAMPLES))
+    return ExampleBatch(observation, action, log_prob, masks, values, torch.randn(SAMPLES))
 
 
-def losses(agent: Agent, batch: Batch) -> tuple[Any, ...]:
+def losses(agent: ExampleAgent, batch: ExampleBatch) -> tuple[Any, ...]:
     """Return log-probs, entropies by head, policy loss, value loss and loss."""
     policies = agent.policies(batch.observation)
     new = {name: policy.log_prob(batch.action[name]) for name, policy in policies.items()}
@@ -92,7 +92,7 @@ def losses(agent: Agent, batch: Batch) -> tuple[Any, ...]:
 
 def own_loop() -> Names:
     torch.manual_seed(0)
-    agent = Agent()
+    agent = ExampleAgent()
     optimizer = torch.optim.Adam(agent.parameters(), lr=1e-2)
     parts = {"agent": agent, "optimizer": optimizer, "nn": nn, "updates": UPDATES}
     return parts | {"collect": collect, "minibatches": lambda rollout: [rollout], "losses": losses}
@@ -103,7 +103,7 @@ def one_head() -> Names:
     names = own_loop()
     agent, optimizer = names["agent"], names["optimizer"]
 
-    def of_one_head(agent: Agent, batch: Batch) -> tuple[Any, ...]:
+    def of_one_head(agent: ExampleAgent, batch: ExampleBatch) -> tuple[Any, ...]:
         new, entropy, *others, _ = losses(agent, batch)
         return new["op"], entropy["op"], *others
 
@@ -126,7 +126,7 @@ def slot() -> Names:
 
 
 def checkpoint() -> Names:
-    agent = Agent()
+    agent = ExampleAgent()
     rec = Recorder("runs/mine", agent, sizes={"action": 4})
     rec.update()
     return {"torch": torch, "agent": agent, "rec": rec}
@@ -178,9 +178,9 @@ def skrl() -> Names:
 
 def lightning() -> Names:
     pytest.importorskip("lightning", reason="Lightning is not installed (extra: lightning)")
-    from tests.recorder.adapters.lightning_training import Bandit, trainer
+    from tests.recorder.adapters.lightning_training import SignBandit, trainer
 
-    return {"trainer": trainer(UPDATES), "module": Bandit()}
+    return {"trainer": trainer(UPDATES), "module": SignBandit()}
 
 
 SURROUNDINGS: dict[str, Callable[[], Names]] = {

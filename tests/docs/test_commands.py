@@ -76,7 +76,7 @@ def test_the_commands_of_a_document_run(
 def test_the_changelog_names_every_version_of_the_schema() -> None:
     text = (ROOT / ".github" / "CHANGELOG.md").read_text(encoding="utf-8")
     named = re.findall(r"^\| (\d+\.\d+) \|", text, re.MULTILINE)
-    assert named == [version.number for version in reversed(VERSIONS)]
+    assert named == [version.number for version in reversed(VERSIONS)], "list it in .github/CHANGELOG.md"
 
 
 def test_the_labels_shown_are_labels(tmp_path: Path) -> None:

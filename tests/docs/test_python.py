@@ -13,7 +13,7 @@ from esper_analyze.replay.evidence import gather
 from esper_analyze.replay.standing import of_replay
 from esper_analyze.reports.narrative.missing_calls import missing_calls
 from esper_analyze.runs.run import open_run
-from tests.docs.blocks import BLOCKS, Block
+from tests.docs.blocks import BLOCKS, CodeBlock
 from tests.docs.folder import fill
 from tests.docs.surroundings import SURROUNDINGS, UPDATES, Names, recorded
 
@@ -33,7 +33,7 @@ def _unchecked_distributions() -> Iterator[None]:
     Distribution.set_default_validate_args(before)
 
 
-def run(blocks: list[Block], names: Names) -> None:
+def run(blocks: list[CodeBlock], names: Names) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         for block in blocks:
@@ -45,7 +45,7 @@ def run(blocks: list[Block], names: Names) -> None:
     [pytest.param(block, marks=pytest.mark.slow) if block.name in SLOW else block for block in EXAMPLES],
     ids=lambda block: block.name,
 )
-def test_an_example_runs(block: Block, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_an_example_runs(block: CodeBlock, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
     names = SURROUNDINGS[block.name]()
     run([block], names)

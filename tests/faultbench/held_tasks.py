@@ -248,7 +248,7 @@ class Backwards(Task):
         return 0.5 * (right & (self.age > 3)), np.zeros(self.count, bool)
 
 
-class Sort(Task):
+class NeighbourSort(Task):
     """Bring four numbers into their order by exchanging neighbours: 1 when they are, and nothing before; 12 steps."""
 
     sizes = {"exchange": 3}  # noqa: RUF012
@@ -371,7 +371,7 @@ HELD = {
     "rounds": Known(Rounds, -4.75, -3.0),
     "crosswind": Known(Crosswind, -47.4, -9.0, memory=True),
     "backwards": Known(Backwards, 0.5, 1.45, memory=True),
-    "sort": Known(Sort, 0.32, 1.0, sparse=True),
+    "sort": Known(NeighbourSort, 0.32, 1.0, sparse=True),
     "ferry": Known(Ferry, 0.17, 2.0, sparse=True),
     "crossing": Known(Crossing, 0.01, 8.5),
     "paint": Known(Paint, 1.81, 2.9),

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from tests.faultbench.loop import LoopTraining, Part, _surrogate
-from tests.faultbench.task import Actions, Step
+from tests.faultbench.task import Actions, StepResult
 from tests.faultbench.training import Training, gae
 
 # Estimates of a rollout
@@ -171,7 +171,7 @@ def _joined(old: Any, new: Any) -> Any:
 # What the environments give
 
 
-def on_steps(training: Training, change: Callable[[Step], Step]) -> None:
+def on_steps(training: Training, change: Callable[[StepResult], StepResult]) -> None:
     """Hand over another step for what each step of the environments gave."""
     task = training.world.task
     step = task.step
@@ -243,7 +243,7 @@ def punish_time_limits(training: Training) -> None:
     """Take 5 where the time ran out, as for a failure."""
     over: list[Tensor] = []
 
-    def seen(step: Step) -> Step:
+    def seen(step: StepResult) -> StepResult:
         over[:] = [torch.from_numpy(step.truncated)]
         return step
 
@@ -255,7 +255,7 @@ def end_at_random(training: Training) -> None:
     """Report an end at one step in twenty, where the environment goes on."""
     task = training.world.task
 
-    def change(step: Step) -> Step:
+    def change(step: StepResult) -> StepResult:
         false = task.random.random(task.count) < 0.05
         return replace(step, terminated=step.terminated | (false & ~step.truncated))
 
@@ -266,7 +266,7 @@ def crash_unseen(training: Training) -> None:
     """Start one environment in thirty anew at each step, and tell nobody."""
     task = training.world.task
 
-    def change(step: Step) -> Step:
+    def change(step: StepResult) -> StepResult:
         crashed = task.random.random(task.count) < 1 / 30
         if crashed.any():
             task.age[crashed] = 0
@@ -351,7 +351,7 @@ def exchange_heads(training: Training) -> None:
     task = training.world.task
     step, names = task.step, list(task.sizes)
 
-    def exchanged(actions: Actions) -> Step:
+    def exchanged(actions: Actions) -> StepResult:
         others = [*names[1:], names[0]]
         return step({name: actions[other] % task.sizes[name] for name, other in zip(names, others, strict=True)})
 

@@ -15,7 +15,7 @@ from torch.distributions import Categorical, Normal
 from recorder import Recorder, td_errors
 from tests.faultbench.draw import Setup
 from tests.faultbench.tasks import TASKS
-from tests.faultbench.training import Episode, Knobs, Outcome, Training, World, estimates
+from tests.faultbench.training import Episode, Knobs, LoopOutcome, Training, World, estimates
 
 State = tuple[Tensor, ...]
 Part = Callable[[Any], Any]
@@ -136,7 +136,7 @@ class LoopTraining(Training):
     def change_state(self, change: Callable[[Tensor], Tensor]) -> None:
         self._state = tuple(change(one) for one in self._state)
 
-    def run(self, run_dir: Path, before: Callable[[Training, int], None]) -> Outcome:
+    def run(self, run_dir: Path, before: Callable[[Training, int], None]) -> LoopOutcome:
         try:
             with self._recorder(run_dir) as rec:
                 for update in range(self.setup.updates):

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from tests.faultbench.draw import Setup
 from tests.faultbench.tasks import TASKS
-from tests.faultbench.training import Outcome
+from tests.faultbench.training import LoopOutcome
 
 FILE = "outcome.json"
 LEARNT, SOLVED, FALLEN, HARM = 0.1, 0.7, 0.25, 0.15
@@ -24,7 +24,7 @@ class Made:
     """A training that ended: its settings, and what its loop saw."""
 
     setup: Setup
-    outcome: Outcome
+    outcome: LoopOutcome
 
     @property
     def share(self) -> NDArray[np.float64]:
@@ -66,4 +66,4 @@ def write(run_dir: Path, made: Made) -> None:
 def read(run_dir: Path) -> Made:
     """Return what ``write`` wrote."""
     found = json.loads((run_dir / FILE).read_text())
-    return Made(Setup(**found["setup"]), Outcome(**found["outcome"]))
+    return Made(Setup(**found["setup"]), LoopOutcome(**found["outcome"]))

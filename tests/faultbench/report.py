@@ -22,7 +22,7 @@ RATE = "false incidents per 1,000 sound updates"
 
 
 @dataclass(frozen=True)
-class Table:
+class TextTable:
     """A table of text: its title, the names of its columns, and its rows."""
 
     title: str
@@ -36,26 +36,28 @@ class Table:
         return f"**{self.title}**\n\n" + "".join(f"| {' | '.join(line)} |\n" for line in cells)
 
 
-def tables(judged: ByDetector, detectors: Sequence[str], split: str) -> list[Table]:
+def tables(judged: ByDetector, detectors: Sequence[str], split: str) -> list[TextTable]:
     """Return the tables of a split; a detector without trainings in ``judged`` has a cell that says why."""
     return [
-        Table(f"Figures, {split}", ("figure", *detectors), _figures(judged, detectors)),
-        Table(
+        TextTable(f"Figures, {split}", ("figure", *detectors), _figures(judged, detectors)),
+        TextTable(
             f"Faults found, net of the twin, and {RATE}, {split}",
             ("by", "group", "faulty trainings", *detectors),
             _groups(judged, detectors),
         ),
-        Table(
+        TextTable(
             f"Faults found, net of the twin, by kind, {split}",
             ("fault", "kind", "runs", "harmed", *detectors, "named by ours", "found first by ours"),
             _kinds(judged, detectors),
         ),
-        Table(
+        TextTable(
             f"Changes that did no harm, and those with an alarm that the twin lacks, {split}",
             ("change", "trainings", *detectors),
             _harmless(judged, detectors),
         ),
-        Table(f"False alarms of sound trainings, {split}", ("detector", "rule", "verdict", "times"), _false(judged)),
+        TextTable(
+            f"False alarms of sound trainings, {split}", ("detector", "rule", "verdict", "times"), _false(judged)
+        ),
     ]
 
 

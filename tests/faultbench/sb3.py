@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from recorder.adapters.sb3 import attach
 from tests.faultbench.draw import Setup
 from tests.faultbench.loop import Body
-from tests.faultbench.training import Episode, Outcome, Training, World, estimates
+from tests.faultbench.training import Episode, LoopOutcome, Training, World, estimates
 
 ALGORITHMS: dict[str, Any] = {"ppo": PPO, "maskable": MaskablePPO, "recurrent": RecurrentPPO}
 _STATES = ("hidden_states_pi", "cell_states_pi", "hidden_states_vf", "cell_states_vf")
@@ -170,7 +170,7 @@ class Sb3Training(Training):
         super().restart(where)
         self.model._last_obs = self.environments.reset()
 
-    def run(self, run_dir: Path, before: Callable[[Training, int], None]) -> Outcome:
+    def run(self, run_dir: Path, before: Callable[[Training, int], None]) -> LoopOutcome:
         total = self.setup.updates * self.setup.steps * self.setup.environments
         heads = list(self.world.task.sizes) if len(self.world.task.sizes) > 1 else None
         options = {"overhead_budget": None, "seeds": {"torch": self.setup.number}}

@@ -13,7 +13,7 @@ Actions = dict[str, NDArray[Any]]
 
 
 @dataclass(frozen=True)
-class Step:
+class StepResult:
     """What one step of B environments gave, each [B]: rewards, and which ended, by the task or by the time limit."""
 
     reward: NDArray[np.float64]
@@ -51,7 +51,7 @@ class Task:
         """Return valid actions [B, K] by head."""
         return {name: np.ones((self.count, size), bool) for name, size in self.sizes.items()}
 
-    def step(self, actions: Actions) -> Step:
+    def step(self, actions: Actions) -> StepResult:
         """Act once; what ended has started anew afterwards."""
         self.age += 1
         reward, terminated = self.act(actions)
@@ -60,7 +60,7 @@ class Task:
         self.age[ended] = 0
         if ended.any():
             self.begin(ended)
-        return Step(reward, terminated, truncated)
+        return StepResult(reward, terminated, truncated)
 
 
 @dataclass(frozen=True)

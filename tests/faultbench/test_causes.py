@@ -12,7 +12,7 @@ from tests.faultbench.causes import TRUE, listed, main
 from tests.faultbench.draw import draw
 from tests.faultbench.faults import FAULTS
 from tests.faultbench.outcome import Made, write
-from tests.faultbench.training import Outcome
+from tests.faultbench.training import LoopOutcome
 from tests.reports.synthetic import Rows, write_run
 
 ONSET, UPDATES = 20, 40
@@ -33,7 +33,7 @@ def test_what_was_put_in_is_looked_for_among_the_causes(tmp_path: Path, capsys: 
     for kind in ("stale_log_probs", "mask_mismatch", ""):
         setup = replace(draw("tune", 0), kind=kind, onset=ONSET, updates=UPDATES)
         run = write_run(tmp_path / setup.name, UPDATES, jittered)
-        write(run, Made(setup, Outcome([0.0] * UPDATES, [0.1] * UPDATES)))
+        write(run, Made(setup, LoopOutcome([0.0] * UPDATES, [0.1] * UPDATES)))
     found = {one.made.setup.kind: one for one in listed(tmp_path, "tune")}
     assert set(found) == {"stale_log_probs", "mask_mismatch"}
     assert found["stale_log_probs"].first_is_true

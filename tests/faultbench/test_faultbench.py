@@ -23,7 +23,7 @@ from tests.faultbench.make import make, setups, training
 from tests.faultbench.outcome import Made
 from tests.faultbench.score import judge, summary
 from tests.faultbench.tasks import TASKS
-from tests.faultbench.training import Outcome, Training
+from tests.faultbench.training import LoopOutcome, Training
 from tests.faultbench.tune_tasks import TUNE
 
 ONSET, UPDATES = 3, 6
@@ -110,11 +110,11 @@ def _can_have(fault: Fault | None, algorithms: tuple[str, ...], setup: Setup) ->
     return setup.algorithm in algorithms and (fault is None or fault.possible(setup))
 
 
-TWINS: dict[Setup, Outcome] = {}
+TWINS: dict[Setup, LoopOutcome] = {}
 """Many kinds are put into the same training, which goes on the same way without them."""
 
 
-def twin_of(setup: Setup, folder: Path) -> Outcome:
+def twin_of(setup: Setup, folder: Path) -> LoopOutcome:
     """Return how a training goes to which nothing is done."""
     if setup not in TWINS:
         TWINS[setup] = training(setup).run(folder / "twin", never)
@@ -165,7 +165,7 @@ def made(shares: list[float], onset: int = 0, died: str = "") -> Made:
     known = TASKS["chain"]
     returns = [known.by_chance + share * (known.good - known.by_chance) for share in shares]
     setup = replace(draw("tune", 0), task="chain", onset=onset)
-    return Made(setup, Outcome(returns, [0.1] * len(returns), died))
+    return Made(setup, LoopOutcome(returns, [0.1] * len(returns), died))
 
 
 def test_sound_is_what_learnt_or_had_solved_its_task_and_did_not_fall_back() -> None:

@@ -32,7 +32,7 @@ from tests.faultbench.labels import main
 from tests.faultbench.outcome import Made, write
 from tests.faultbench.score import Judged, breakdown, judge, summary, with_twins
 from tests.faultbench.tasks import TASKS
-from tests.faultbench.training import Outcome
+from tests.faultbench.training import LoopOutcome
 from tests.reports.synthetic import Rows, write_run
 
 UPDATES = 40
@@ -51,7 +51,7 @@ def made(one: Setup, random: np.random.Generator) -> Made:
     if one.kind and random.random() < 0.6:
         shares[one.onset :] *= random.choice([0.2, 0.9])
     returns = known.by_chance + shares * (known.good - known.by_chance)
-    return Made(one, Outcome(returns.tolist(), [0.1] * UPDATES, str(random.choice(["", "", "", "ValueError"]))))
+    return Made(one, LoopOutcome(returns.tolist(), [0.1] * UPDATES, str(random.choice(["", "", "", "ValueError"]))))
 
 
 def trouble(random: np.random.Generator) -> Callable[[int, Rows], None]:

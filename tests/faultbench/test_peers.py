@@ -25,7 +25,7 @@ from tests.faultbench.recording import COLUMNS, EPISODES, Recording, recording, 
 from tests.faultbench.report import DETECTORS, tables
 from tests.faultbench.score import OURS, Judged, breakdown, judge_with, summary
 from tests.faultbench.tasks import TASKS
-from tests.faultbench.training import Outcome
+from tests.faultbench.training import LoopOutcome
 
 ROOT = Path(__file__).parents[2]
 
@@ -206,7 +206,7 @@ def judged(kind: str, shares: list[float], *alarms: AlarmSpan, onset: int = 2, d
     task = TASKS["chain"]
     returns = [task.by_chance + share * (task.good - task.by_chance) for share in shares]
     setup = replace(draw("tune", 0), task="chain", kind=kind, onset=onset, updates=len(shares))
-    return Judged(Made(setup, Outcome(returns, [0.1] * len(shares))), alarms, None, detector)
+    return Judged(Made(setup, LoopOutcome(returns, [0.1] * len(shares))), alarms, None, detector)
 
 
 GOOD, FALLEN = [0.1, 0.5, 0.9, 0.9, 0.9], [0.1, 0.5, 0.4, 0.4, 0.4]

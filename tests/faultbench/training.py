@@ -90,7 +90,7 @@ class Knobs:
 
 
 @dataclass
-class Outcome:
+class LoopOutcome:
     """What the loop itself saw, by update: mean return of the episodes that ended (NaN without), and the value loss."""
 
     returns: list[float] = field(default_factory=list)
@@ -191,7 +191,7 @@ class Training:
 
     def __init__(self, setup: Setup) -> None:
         torch.manual_seed(setup.number)
-        self.setup, self.knobs, self.outcome = setup, Knobs(), Outcome()
+        self.setup, self.knobs, self.outcome = setup, Knobs(), LoopOutcome()
         self.world = World(setup, self.knobs)
 
     @property
@@ -216,7 +216,7 @@ class Training:
         """Return each linear layer that ends in logits, and how many belong to each head in turn."""
         raise NotImplementedError
 
-    def run(self, run_dir: Path, before: Callable[[Training, int], None]) -> Outcome:
+    def run(self, run_dir: Path, before: Callable[[Training, int], None]) -> LoopOutcome:
         """Train and record to the end, or to where it raises; ``before`` is called as each update begins."""
         raise NotImplementedError
 

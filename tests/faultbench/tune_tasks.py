@@ -203,7 +203,7 @@ class Lock(Task):
         return there.astype(np.float64), there
 
 
-class Recall(Task):
+class CueRecall(Task):
     """A cue at the first step must be answered at the last of 6: only a memory can."""
 
     sizes = {"answer": 4}  # noqa: RUF012
@@ -329,7 +329,7 @@ TUNE = (
         "swing": Known(Swing, -48.9, -4.0),
         "workshop": Known(Workshop, 7.4, 30.0),
         "chain": Known(Chain, 0.17, 1.0, sparse=True),
-        "recall": Known(Recall, 0.25, 1.0, memory=True),
+        "recall": Known(CueRecall, 0.25, 1.0, memory=True),
         "follow": Known(Follow, 2.5, 30.0),
         "reach": Known(Reach, -3.3, 0.5),
         "orders": Known(Orders, 0.35, 14.0),

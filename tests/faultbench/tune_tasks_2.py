@@ -126,7 +126,7 @@ class Crew(Task):
         return work * np.array([1.0, 0.9, 0.5])[pause], np.zeros(self.count, bool)
 
 
-class Signal(Task):
+class LastLamp(Task):
     """Name the colour of the lamp that shone last, now or some steps ago; the watch may end at any step."""
 
     sizes = {"name": 3}  # noqa: RUF012
@@ -241,7 +241,7 @@ TASKS_2 = {
     "descent": Known(Descent, -5.1, 1.0),
     "tanks": Known(Tanks, 10.5, 30.0),
     "crew": Known(Crew, 54.5, 85.0),
-    "signal": Known(Signal, 0.01, 4.0, memory=True),
+    "signal": Known(LastLamp, 0.01, 4.0, memory=True),
     "aim": Known(Aim, -7.8, -1.3, memory=True),
     "maze": Known(Maze, 0.12, 4.8, sparse=True),
     "road": Known(Road, 3.3, 20.0),

@@ -16,7 +16,7 @@ from esper_analyze.strict_json import strict_json
 from esper_analyze.terminal import escaped, say, show_table
 from tests.faults.children import Nursery
 from tests.faults.matrix import LATER, MATRIX
-from tests.faults.outcome import Bench, Outcome, Row
+from tests.faults.outcome import Bench, Row, TrialTally
 
 TITLES = ("row", "fault", "trials", "rows lost", "training harmed", "verdict", "what was seen")
 
@@ -60,7 +60,7 @@ def _done(scratch: Path, options: argparse.Namespace, numbers: str, fault: str, 
     try:
         outcome = row(_bench(scratch, options))
     except Exception as error:
-        outcome = Outcome()
+        outcome = TrialTally()
         outcome.wrong[f"the trial itself failed: {type(error).__name__}: {error}"] += 1
     seconds = time.monotonic() - began
     verdict = f"skipped: {outcome.skipped}" if outcome.skipped else "met" if outcome.met else "FAILED"

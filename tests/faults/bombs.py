@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 from esper_analyze.schema import BY_NAME
 from tests.faults.commands import measured
 from tests.faults.forged import copied, filled, listed, parquet
-from tests.faults.outcome import Bench, Outcome, facts
+from tests.faults.outcome import Bench, TrialTally, facts
 
 MOST = 300 << 20
 """Bytes a command may take to refuse a bomb."""
@@ -101,9 +101,9 @@ ONLY_DECODED = declared_text
 """Nothing but decoding shows it, and ``ls`` decodes no heads."""
 
 
-def parquet_bombs(bench: Bench) -> Outcome:
+def parquet_bombs(bench: Bench) -> TrialTally:
     """Each is refused by the name of its file with exit code 3, by every command, in little memory."""
-    outcome, most, largest = Outcome(), 0, 0
+    outcome, most, largest = TrialTally(), 0, 0
     for name, build in BOMBS.items():
         content = build()
         run_dir = copied(bench.scratch / "bombs" / "run")

@@ -16,7 +16,7 @@ from esper_analyze.storage.lock import WriterLock
 from esper_analyze.storage.shard_file import seal
 from tests.faults.commands import Done, measured
 from tests.faults.forged import filled, large_run
-from tests.faults.outcome import Bench, Outcome, facts
+from tests.faults.outcome import Bench, TrialTally, facts
 
 LAYERS = 200
 MOST = 10**9
@@ -31,9 +31,9 @@ _QUERIES = {
 }
 
 
-def more_than_memory(bench: Bench) -> Outcome:
+def more_than_memory(bench: Bench) -> TrialTally:
     """A run of very many rows: judged, reported and queried within bounds that do not grow with it."""
-    outcome = Outcome()
+    outcome = TrialTally()
     rows = bench.trials(3_500_000, 20_000_000)
     run_dir = large_run(bench.scratch / "bulk", rows, _piece)
     peaks = {}
@@ -49,9 +49,9 @@ def more_than_memory(bench: Bench) -> Outcome:
     return outcome
 
 
-def many_shards(bench: Bench) -> Outcome:
+def many_shards(bench: Bench) -> TrialTally:
     """A run that is still written, of very many small shards: every reader works within its memory."""
-    outcome, peaks = Outcome(), {}
+    outcome, peaks = TrialTally(), {}
     updates = bench.trials(100, 5_000)
     here = bench.scratch / "shards"
     shutil.rmtree(here, ignore_errors=True)
@@ -91,7 +91,7 @@ def _sharded(to: Path, updates: int) -> Path:
     return run_dir
 
 
-def _judged(outcome: Outcome, name: object, done: Done, most: int) -> str:
+def _judged(outcome: TrialTally, name: object, done: Done, most: int) -> str:
     outcome.trials += 1
     if done.code:
         outcome.wrong[f"{name}: exit {done.code}: {done.err[-300:].strip()}"] += 1

@@ -20,7 +20,7 @@ from tests.patience import PATIENCE
 
 
 @dataclass(frozen=True)
-class Said:
+class CommandResult:
     """Exit code and words of a command; ``code`` is negative when it killed the interpreter."""
 
     code: int
@@ -47,7 +47,7 @@ class Clerk:
             cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment,
         )  # fmt: skip
 
-    def __call__(self, *words: str | Path) -> Said:
+    def __call__(self, *words: str | Path) -> CommandResult:
         """Run one command."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
@@ -55,8 +55,8 @@ class Clerk:
         self._process.stdin.flush()
         line = self._process.stdout.readline()
         if line:
-            return Said(**json.loads(line))
-        dead = Said(self._process.wait(PATIENCE), "", "the interpreter died")
+            return CommandResult(**json.loads(line))
+        dead = CommandResult(self._process.wait(PATIENCE), "", "the interpreter died")
         self._process = self._new()
         return dead
 

@@ -20,7 +20,7 @@ from esper_analyze.storage.layout import MANIFEST_FILE, shard_of
 from esper_analyze.storage.maintenance.repair import repair
 from tests.faults.children import SEAL_OFTEN
 from tests.faults.clerk import Clerk
-from tests.faults.outcome import Bench, Outcome, facts
+from tests.faults.outcome import Bench, TrialTally, facts
 from tests.schema.newer import relist
 
 UPDATES = 7
@@ -110,9 +110,9 @@ CHANGES: dict[str, Change] = {
 }
 
 
-def odd_columns(bench: Bench) -> Outcome:
+def odd_columns(bench: Bench) -> TrialTally:
     """Every change of a shard's columns, vouched for or not: named by every command, and all other tables untouched."""
-    outcome, clerk = Outcome(), Clerk()
+    outcome, clerk = TrialTally(), Clerk()
     child = bench.nursery.run(UPDATES, constants=SEAL_OFTEN | ENOUGH, pace=0.05)
     clean = frames_of(child.run_dir)
     shards = sorted(path.relative_to(child.run_dir) for path in child.run_dir.rglob("*.parquet"))
@@ -148,7 +148,7 @@ def _vouch(shard: Path, *, listed: bool) -> None:
         shard.with_name(MANIFEST_FILE).unlink()
 
 
-def _judge(outcome: Outcome, clerk: Clerk, label: str, bad: Path, clean: Frames, line: tuple[str, ...]) -> None:
+def _judge(outcome: TrialTally, clerk: Clerk, label: str, bad: Path, clean: Frames, line: tuple[str, ...]) -> None:
     """The file is named by a command; without it, and after a repair, every other table is as in the clean run."""
     outcome.trials += 1
     run_dir = bad.parents[2]
@@ -172,7 +172,7 @@ def _left(run_dir: Path, bad: Path) -> RecordedRun:
     return run
 
 
-def _others(outcome: Outcome, label: str, run: RecordedRun, clean: Frames, bad: Path) -> None:
+def _others(outcome: TrialTally, label: str, run: RecordedRun, clean: Frames, bad: Path) -> None:
     if any(broken.file.name == MANIFEST_FILE for broken in run.broken):
         return
     hurt = (shard_of(bad.name) or ("",))[0]

@@ -12,7 +12,7 @@ from esper_analyze.runs.run import open_run
 from recorder.store.store import SETTLE_SECONDS
 from tests.faults.children import SEAL_OFTEN, Child
 from tests.faults.judge import judged
-from tests.faults.outcome import UPDATES, Bench, Outcome, facts
+from tests.faults.outcome import UPDATES, Bench, TrialTally, facts
 from tests.recorder import bad_arguments as bad
 from tests.recorder.threads import TRAININGS, differences
 
@@ -54,9 +54,9 @@ WHERE = (
 ODD = ("text for a number", "object", "item() raises", "huge integer", "surrogate", "unknown column", "list", "knot")
 
 
-def forks(bench: Bench) -> Outcome:
+def forks(bench: Bench) -> TrialTally:
     """DataLoader workers, and a child that goes on with a copy of the training: no hang, no row of a child."""
-    outcome = Outcome()
+    outcome = TrialTally()
     for workers, context in ((0, None), (2, "fork"), (8, "fork"), *([(2, "spawn")] if bench.long else [])):
         harm = {"name": "load_data", "workers": workers, "context": context}
         child = bench.nursery.run(UPDATES, harm=harm, constants=SEAL_OFTEN)
@@ -69,9 +69,9 @@ def forks(bench: Bench) -> Outcome:
     return outcome
 
 
-def threads(bench: Bench) -> Outcome:
+def threads(bench: Bench) -> TrialTally:
     """Eight threads hand over 10,000 rows each: every row once, every sequence number once."""
-    outcome, rows = Outcome(trials=1), 10_000 if bench.long else 1_000
+    outcome, rows = TrialTally(trials=1), 10_000 if bench.long else 1_000
     harm = {"name": "threads", "threads": 8, "rows": rows, "at": 4}
     child = bench.nursery.run(UPDATES, harm=harm, constants=SEAL_OFTEN)
     run = open_run(child.run_dir)
@@ -86,9 +86,9 @@ def threads(bench: Bench) -> Outcome:
     return outcome
 
 
-def trainings(bench: Bench) -> Outcome:
+def trainings(bench: Bench) -> TrialTally:
     """Trainings in threads of one process: each record is that of the same training alone, cell by cell."""
-    outcome = Outcome()
+    outcome = TrialTally()
     count, updates = (8, 40) if bench.long else (4, 6)
     for kind, training in TRAININGS.items():
         for trial in range(bench.trials(1, 10)):
@@ -104,9 +104,9 @@ def trainings(bench: Bench) -> Outcome:
     return outcome
 
 
-def bad_arguments(bench: Bench) -> Outcome:
+def bad_arguments(bench: Bench) -> TrialTally:
     """Arguments that cannot be used: as good as not given, counted, and nothing else lost."""
-    outcome = Outcome()
+    outcome = TrialTally()
     for method, argument in bad.OPTIONAL:
         shuffled = bench.random.sample(bad.VALUES, len(bad.VALUES))
         for trial in range(bench.trials(1, math.ceil(len(shuffled) / 4))):
@@ -120,9 +120,9 @@ def bad_arguments(bench: Bench) -> Outcome:
     return outcome
 
 
-def two_processes(bench: Bench) -> Outcome:
+def two_processes(bench: Bench) -> TrialTally:
     """A second process on a run that is being written is refused by the first one's pid; the first does not notice."""
-    outcome = Outcome()
+    outcome = TrialTally()
     for _ in range(bench.trials(1, 5)):
         first = bench.nursery.start(UPDATES, constants=SEAL_OFTEN, hold=["trained"])
         first.listen(lambda one: one.done >= 3)
@@ -136,9 +136,9 @@ def two_processes(bench: Bench) -> Outcome:
     return outcome
 
 
-def ranks(bench: Bench) -> Outcome:
+def ranks(bench: Bench) -> TrialTally:
     """Eight ranks start at once, one is killed: seven are complete, one is whole up to there, and is named."""
-    outcome, count = Outcome(), 8
+    outcome, count = TrialTally(), 8
     for _ in range(bench.trials(2, 25)):
         dead = bench.random.randrange(count)
         children: list[Child] = []
@@ -171,9 +171,9 @@ def _place(rank: int, count: int) -> dict[str, int]:
     return {"rank": rank, "world_size": count}
 
 
-def clock(bench: Bench) -> Outcome:
+def clock(bench: Bench) -> TrialTally:
     """The wall clock jumps an hour back and forth while training: same rows in the same order, and the jump is told."""
-    outcome = Outcome()
+    outcome = TrialTally()
     for seconds in (-3600, 3600, 7200, -7200):
         harm = {"name": "clock_jumps", "at": 8, "seconds": seconds}
         child = bench.nursery.run(UPDATES, harm=harm, constants=SEAL_OFTEN)
@@ -186,9 +186,9 @@ def clock(bench: Bench) -> Outcome:
     return outcome
 
 
-def live_reads(bench: Bench) -> Outcome:
+def live_reads(bench: Bench) -> TrialTally:
     """The run is opened again and again while it is written: no error, and never fewer rows than before."""
-    outcome, reads, rows = Outcome(), bench.trials(100, 1000), 0
+    outcome, reads, rows = TrialTally(), bench.trials(100, 1000), 0
     child = bench.nursery.start(100_000, constants=SEAL_OFTEN | {"SEAL_UPDATES": 40})
     child.listen(lambda one: one.done >= 0)
     for _ in range(reads):
@@ -209,9 +209,9 @@ def live_reads(bench: Bench) -> Outcome:
     return outcome
 
 
-def own_errors(bench: Bench) -> Outcome:
+def own_errors(bench: Bench) -> TrialTally:
     """A function of the recorder raises, for some updates or for good: the parameters are those without recorder."""
-    outcome = Outcome()
+    outcome = TrialTally()
     # A writer that cannot take up anything is not waited for until the end of patience, but as in any training.
     constants = SEAL_OFTEN | {"FIRST_BACK_OFF": 0.01, "SETTLE_SECONDS": SETTLE_SECONDS}
     errors = ("RuntimeError", "MemoryError", "OSError") if bench.long else ("RuntimeError",)
@@ -238,7 +238,7 @@ def own_errors(bench: Bench) -> Outcome:
     return outcome
 
 
-def _goes_on(bench: Bench, outcome: Outcome, child: object, label: str) -> None:
+def _goes_on(bench: Bench, outcome: TrialTally, child: object, label: str) -> None:
     """The run can be opened, and updates before and after the trouble are there."""
     from tests.faults.children import Child
 
@@ -254,9 +254,9 @@ def _goes_on(bench: Bench, outcome: Outcome, child: object, label: str) -> None:
     bench.discard(child, keep=bool(missing))
 
 
-def writer_dies(bench: Bench) -> Outcome:
+def writer_dies(bench: Bench) -> TrialTally:
     """The writer thread, or the sealer, dies of an exception from outside: training goes on and nothing is lost."""
-    outcome = Outcome()
+    outcome = TrialTally()
     for thread in ("writer", "sealer"):
         for kill in (False, True):
             for _ in range(bench.trials(1, 5)):

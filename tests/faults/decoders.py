@@ -23,15 +23,15 @@ from esper_analyze.cli import run as command_line
 from tests.faults.children import ROOT
 from tests.faults.commands import watched
 from tests.faults.forged import copied, parquet, shards, vouched
-from tests.faults.outcome import Bench, Outcome, facts
+from tests.faults.outcome import Bench, TrialTally, facts
 
 COMMANDS = ("replay", "sql", "ls", "verify", "report")
 _PANIC = "boom"
 
 
-def bad_cells(bench: Bench) -> Outcome:
+def bad_cells(bench: Bench) -> TrialTally:
     """Bytes changed at random inside pages and footers, and panics: exit 0 or 3, the file named, no traceback."""
-    outcome, codes = Outcome(), Counter[str]()
+    outcome, codes = TrialTally(), Counter[str]()
     here = bench.scratch / "decoders"
     here.mkdir(exist_ok=True)
     trials = bench.trials(12, 400)

@@ -13,7 +13,7 @@ from recorder.store.store import SETTLE_SECONDS
 from tests.faults.children import SEAL_OFTEN, Child, traced
 from tests.faults.judge import percentile
 from tests.faults.kills import NO_STRACE
-from tests.faults.outcome import UPDATES, Bench, Outcome, facts
+from tests.faults.outcome import UPDATES, Bench, TrialTally, facts
 
 RECOVER_SOON = SEAL_OFTEN | {"LOG_BACK_OFF": 0.01, "FIRST_BACK_OFF": 0.01}
 NOBODY = 65534
@@ -22,9 +22,9 @@ STREAMS_LOST = 120
 WHERE = ("writer", "sealer", "trained", "all")
 
 
-def full_disk(bench: Bench) -> Outcome:
+def full_disk(bench: Bench) -> TrialTally:
     """A small tmpfs runs full while training, for good or until room is made; by injected ENOSPC without tmpfs."""
-    outcome = Outcome()
+    outcome = TrialTally()
     place = bench.scratch / "small"
     place.mkdir(exist_ok=True)
     for kilobytes in bench.random.sample(range(40, 1200), bench.trials(3, 30)):
@@ -68,28 +68,28 @@ def _tmpfs(place: Path, kilobytes: int) -> Iterator[bool]:
             subprocess.run(["umount", "-l", str(place)], check=True)
 
 
-def _warned(child: Child, outcome: Outcome) -> None:
+def _warned(child: Child, outcome: TrialTally) -> None:
     """Count a flood of warnings as wrong: one a kind is told, and what was lost at the end."""
     told = [line for line in child.warnings if line.startswith("recorder:")]
     if len(told) > 10:
         outcome.wrong[f"{len(told)} warnings"] += 1
 
 
-def failing_calls(bench: Bench) -> Outcome:
+def failing_calls(bench: Bench) -> TrialTally:
     """EIO from each kind of system call, once at the N-th, and from the N-th on for good."""
     calls = ("write", "fsync", "fdatasync", "rename", "close", "openat", "unlink")
     return _injected(bench, calls, "EIO")
 
 
-def read_only(bench: Bench) -> Outcome:
+def read_only(bench: Bench) -> TrialTally:
     """EROFS, as a file system answers that was remounted read-only: writes, new files, renames and deletions fail."""
     return _injected(bench, ("write", "rename", "unlink", "openat"), "EROFS")
 
 
-def _injected(bench: Bench, calls: tuple[str, ...], error: str) -> Outcome:
+def _injected(bench: Bench, calls: tuple[str, ...], error: str) -> TrialTally:
     if shutil.which("strace") is None:
-        return Outcome(skipped=NO_STRACE)
-    outcome, fired = Outcome(), 0
+        return TrialTally(skipped=NO_STRACE)
+    outcome, fired = TrialTally(), 0
     for call in calls:
         for where in WHERE if bench.long else bench.random.sample(WHERE, 2):
             for lasting in ("", "+") if bench.long else bench.random.sample(("", "+"), 1):
@@ -121,9 +121,9 @@ def _failing(bench: Bench, call: str, where: str, inject: str) -> Child:
     return child
 
 
-def short_writes(bench: Bench) -> Outcome:
+def short_writes(bench: Bench) -> TrialTally:
     """Writes that reach the disk in part: go on in pieces, or end in an error after half; files that may not grow."""
-    outcome = Outcome()
+    outcome = TrialTally()
     for pieces in (1000, 4096):
         harm = {"name": "torn_write", "nth": 10**9, "at_most": pieces}
         child = bench.nursery.run(UPDATES, harm=harm, constants=RECOVER_SOON)
@@ -138,9 +138,9 @@ def short_writes(bench: Bench) -> Outcome:
     return outcome
 
 
-def taken_away(bench: Bench) -> Outcome:
+def taken_away(bench: Bench) -> TrialTally:
     """No descriptor left; the directory deleted; its permission taken from a process without privileges."""
-    outcome = Outcome()
+    outcome = TrialTally()
     for until in (14, 10**9):
         harm = {"name": "no_descriptors", "at": 4, "until": until}
         child = bench.nursery.run(UPDATES, harm=harm, constants=RECOVER_SOON)
@@ -153,7 +153,7 @@ def taken_away(bench: Bench) -> Outcome:
     return outcome
 
 
-def _deleted(bench: Bench, outcome: Outcome, what: str) -> None:
+def _deleted(bench: Bench, outcome: TrialTally, what: str) -> None:
     """Nothing is sealed before, so that all that was handed over is gone, and must be counted as such."""
     child = bench.nursery.start(UPDATES, hold=["u"])
     child.train_until(6)
@@ -172,7 +172,7 @@ def _deleted(bench: Bench, outcome: Outcome, what: str) -> None:
     _warned(child, outcome)
 
 
-def _without_permission(bench: Bench, outcome: Outcome, mode: int, *, back: bool) -> None:
+def _without_permission(bench: Bench, outcome: TrialTally, mode: int, *, back: bool) -> None:
     uid = NOBODY if os.geteuid() == 0 else None
     child = bench.nursery.start(UPDATES, uid=uid, constants=RECOVER_SOON, hold=["u"])
     child.train_until(6)
@@ -191,11 +191,11 @@ def _without_permission(bench: Bench, outcome: Outcome, mode: int, *, back: bool
     bench.judge_trained(child, outcome, UPDATES, f"mode {mode:03o}, {back=}", complete=back)
 
 
-def slow_disk(bench: Bench) -> Outcome:
+def slow_disk(bench: Bench) -> TrialTally:
     """Each fsync of the sealing thread takes seconds: how long training steps take, with and without."""
     if shutil.which("strace") is None:
-        return Outcome(skipped=NO_STRACE)
-    outcome, seconds = Outcome(), 5.0 if bench.long else 1.0
+        return TrialTally(skipped=NO_STRACE)
+    outcome, seconds = TrialTally(), 5.0 if bench.long else 1.0
     updates = 100 if bench.long else 30
     stalls = (("fsync", "sealer"), ("fdatasync", "sealer"), ("write", "writer"))
     for call, where in stalls if bench.long else stalls[:1]:

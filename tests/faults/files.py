@@ -17,7 +17,7 @@ from esper_analyze.storage.attempts import find_attempts, shard_fault
 from esper_analyze.storage.log_frames import MAGIC, frames
 from tests.faults.children import ROOT, SEAL_OFTEN, Child
 from tests.faults.judge import judged
-from tests.faults.outcome import Bench, Outcome, facts
+from tests.faults.outcome import Bench, TrialTally, facts
 
 
 def _killed(bench: Bench, updates: int) -> Path:
@@ -39,9 +39,9 @@ def _starts(data: bytes) -> list[int]:
     return starts
 
 
-def cut_logs(bench: Bench) -> Outcome:
+def cut_logs(bench: Bench) -> TrialTally:
     """The log is cut at every byte of its last three frames: exactly the frames before the cut, and a torn tail."""
-    outcome = Outcome()
+    outcome = TrialTally()
     run_dir = _killed(bench, 6)
     log = _log(run_dir)
     whole = log.read_bytes()
@@ -64,9 +64,9 @@ def cut_logs(bench: Bench) -> Outcome:
     return outcome
 
 
-def flipped_logs(bench: Bench) -> Outcome:
+def flipped_logs(bench: Bench) -> TrialTally:
     """One bit of the log is wrong: a fault that names bytes around it, and every other frame untouched."""
-    outcome, torn = Outcome(), 0
+    outcome, torn = TrialTally(), 0
     run_dir = _killed(bench, 12)
     log = _log(run_dir)
     whole = log.read_bytes()
@@ -90,7 +90,7 @@ def flipped_logs(bench: Bench) -> Outcome:
     return outcome
 
 
-def _told(outcome: Outcome, log: Path, harmed: bytes, *, torn_tail: bool) -> None:
+def _told(outcome: TrialTally, log: Path, harmed: bytes, *, torn_tail: bool) -> None:
     """Count as wrong when the run with such a log is opened as if nothing were."""
     log.write_bytes(harmed)
     run_dir = log.parents[2]
@@ -108,9 +108,9 @@ def _sealed(bench: Bench) -> Child:
     return bench.nursery.run(12, constants=SEAL_OFTEN)
 
 
-def flipped_shards(bench: Bench) -> Outcome:
+def flipped_shards(bench: Bench) -> TrialTally:
     """One bit of a shard is wrong, in its data and in its footer: found before anything is decoded."""
-    outcome = Outcome()
+    outcome = TrialTally()
     child = _sealed(bench)
     shards = find_attempts(child.run_dir)[0].shards
     for part in ("data", "footer"):
@@ -193,9 +193,9 @@ HARMS: dict[str, Harm] = {
 }
 
 
-def broken_shards(bench: Bench) -> Outcome:
+def broken_shards(bench: Bench) -> TrialTally:
     """Shards empty, cut, missing, swapped, duplicated: each named, all others read as before."""
-    outcome = Outcome()
+    outcome = TrialTally()
     child = _sealed(bench)
     names = [path.relative_to(child.run_dir) for path, _ in find_attempts(child.run_dir)[0].shards]
     for label, harm in HARMS.items():
@@ -210,7 +210,7 @@ def broken_shards(bench: Bench) -> Outcome:
     return outcome
 
 
-def _named(bench: Bench, outcome: Outcome, run_dir: Path, bad: list[Path], label: str) -> None:
+def _named(bench: Bench, outcome: TrialTally, run_dir: Path, bad: list[Path], label: str) -> None:
     """The run is refused by the name of a bad file; without these files the others are read as the twin has them."""
     if bad:
         try:
@@ -230,9 +230,9 @@ def _named(bench: Bench, outcome: Outcome, run_dir: Path, bad: list[Path], label
             outcome.wrong[f"{label}: {table.name} has other rows than before"] += 1
 
 
-def one_bad_run(bench: Bench) -> Outcome:
+def one_bad_run(bench: Bench) -> TrialTally:
     """One damaged run among a hundred: the others are listed, the exit code is 3, and each good one has its report."""
-    outcome = Outcome()
+    outcome = TrialTally()
     child = _sealed(bench)
     place, runs = child.run_dir.parent / "hundred", bench.trials(100, 100)
     for number in range(runs):

@@ -15,13 +15,13 @@ from esper_analyze.storage.layout import CLOSED_FILE, MANIFEST_FILE, ShardEntry
 from tests.faults.children import SEAL_OFTEN
 from tests.faults.clerk import Clerk
 from tests.faults.columns import ENOUGH, LINES, UPDATES, frames_of
-from tests.faults.outcome import Bench, Outcome
+from tests.faults.outcome import Bench, TrialTally
 from tests.schema.newer import relist
 
 
-def foreign_files(bench: Bench) -> Outcome:
+def foreign_files(bench: Bench) -> TrialTally:
     """Files of others in a run: refused by the name of one of them, or the numbers of the clean run."""
-    outcome, clerk = Outcome(), Clerk()
+    outcome, clerk = TrialTally(), Clerk()
     child = bench.nursery.run(UPDATES, constants=SEAL_OFTEN | ENOUGH, pace=0.05)
     other = bench.nursery.run(UPDATES + 2, constants=SEAL_OFTEN | ENOUGH, pace=0.05)
     clean = frames_of(child.run_dir)

@@ -21,9 +21,9 @@ import torch
 from tests.patience import PATIENCE
 from tests.recorder.interruption import Interruption
 from tests.recorder.process_states import STATES, enter_within
-from tests.recorder.sick_loop import Loop
+from tests.recorder.sick_loop import FaultyLoop
 
-Harm = Callable[[Loop, int, "dict[str, Any]"], None]
+Harm = Callable[[FaultyLoop, int, "dict[str, Any]"], None]
 """Called before each update with its number and the order's ``harm``."""
 
 _held: list[int] = []
@@ -31,7 +31,7 @@ _clock = time.time
 _write = os.write
 
 
-def end(_: Loop, number: int, order: dict[str, Any]) -> None:
+def end(_: FaultyLoop, number: int, order: dict[str, Any]) -> None:
     """End the process at update ``at`` in one of many ways."""
     if number == order["at"]:
         _ENDS[order["how"]]()
@@ -52,7 +52,7 @@ _ENDS: dict[str, Callable[[], object]] = {
 }
 
 
-def no_descriptors(_: Loop, number: int, order: dict[str, Any]) -> None:
+def no_descriptors(_: FaultyLoop, number: int, order: dict[str, Any]) -> None:
     """Leave no file descriptor free from update ``at`` until ``until``."""
     if number == order["at"]:
         resource.setrlimit(resource.RLIMIT_NOFILE, (256, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
@@ -66,7 +66,7 @@ def no_descriptors(_: Loop, number: int, order: dict[str, Any]) -> None:
             os.close(_held.pop())
 
 
-def small_files(_: Loop, number: int, order: dict[str, Any]) -> None:
+def small_files(_: FaultyLoop, number: int, order: dict[str, Any]) -> None:
     """Let no file grow beyond ``bytes`` from update ``at`` until ``until``: real short writes, then EFBIG."""
     if number in (order["at"], order["until"]):
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
@@ -74,7 +74,7 @@ def small_files(_: Loop, number: int, order: dict[str, Any]) -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (bound, resource.RLIM_INFINITY))
 
 
-def torn_write(_: Loop, number: int, order: dict[str, Any]) -> None:
+def torn_write(_: FaultyLoop, number: int, order: dict[str, Any]) -> None:
     """Let write ``nth`` of a file reach the disk in part and then fail; pieces of ``at_most`` bytes otherwise."""
     if number == 0:
         calls = [0]
@@ -89,13 +89,13 @@ def torn_write(_: Loop, number: int, order: dict[str, Any]) -> None:
         os.write = write  # type: ignore[assignment]
 
 
-def clock_jumps(_: Loop, number: int, order: dict[str, Any]) -> None:
+def clock_jumps(_: FaultyLoop, number: int, order: dict[str, Any]) -> None:
     """Set the wall clock wrong by ``seconds`` from update ``at`` on."""
     if number == order["at"]:
         time.time = lambda: _clock() + order["seconds"]
 
 
-def fork_in_the_middle(_: Loop, number: int, order: dict[str, Any]) -> None:
+def fork_in_the_middle(_: FaultyLoop, number: int, order: dict[str, Any]) -> None:
     """Fork now and then; the child goes on using the recorder, as a copied training would, and ends."""
     if number % order["every"] == 1:
         child = os.fork()
@@ -111,7 +111,7 @@ def fork_in_the_middle(_: Loop, number: int, order: dict[str, Any]) -> None:
             raise RuntimeError(f"the forked child ended with {status}")
 
 
-def load_data(_: Loop, number: int, order: dict[str, Any]) -> None:
+def load_data(_: FaultyLoop, number: int, order: dict[str, Any]) -> None:
     """Read an epoch through a DataLoader with ``workers`` forked workers."""
     if number % 10 == 1:
         data = torch.utils.data.TensorDataset(torch.arange(64.0))
@@ -121,7 +121,7 @@ def load_data(_: Loop, number: int, order: dict[str, Any]) -> None:
         assert total == 2016.0
 
 
-def recorder_raises(loop: Loop, number: int, order: dict[str, Any]) -> None:
+def recorder_raises(loop: FaultyLoop, number: int, order: dict[str, Any]) -> None:
     """Let a part of the recorder raise from update ``at`` until ``until``."""
     if number == order["at"]:
         owner, name = _place(loop, order["where"])
@@ -134,7 +134,7 @@ def recorder_raises(loop: Loop, number: int, order: dict[str, Any]) -> None:
 _replaced: list[Any] = []
 
 
-def _place(_: Loop, where: str) -> tuple[Any, str]:
+def _place(_: FaultyLoop, where: str) -> tuple[Any, str]:
     """Return the module or class named by ``module:Class.method`` and the attribute's name."""
     module, path = where.split(":")
     owner: Any = sys.modules[module]
@@ -153,7 +153,7 @@ def _raiser(kind: str) -> Callable[..., Any]:
     return raiser
 
 
-def writer_dies(loop: Loop, number: int, order: dict[str, Any]) -> None:
+def writer_dies(loop: FaultyLoop, number: int, order: dict[str, Any]) -> None:
     """Kill the writer or the sealer thread by an exception from outside; later perhaps the process."""
     if number == order["die"]:
         os._exit(4)
@@ -164,7 +164,7 @@ def writer_dies(loop: Loop, number: int, order: dict[str, Any]) -> None:
         thread.join(PATIENCE)
 
 
-def odd_cell(loop: Loop, number: int, order: dict[str, Any]) -> None:
+def odd_cell(loop: FaultyLoop, number: int, order: dict[str, Any]) -> None:
     """Hand over cells no schema has: the user's own mistake at update ``at``."""
     if number == order.get("die"):
         os._exit(4)
@@ -198,13 +198,13 @@ def _knot() -> list[object]:
     return knot
 
 
-def change_folder(_: Loop, number: int, order: dict[str, Any]) -> None:
+def change_folder(_: FaultyLoop, number: int, order: dict[str, Any]) -> None:
     """Change the working directory at update ``at``."""
     if number == order["at"]:
         os.chdir(order["to"])
 
 
-def fork_and_stay(_: Loop, number: int, order: dict[str, Any]) -> None:
+def fork_and_stay(_: FaultyLoop, number: int, order: dict[str, Any]) -> None:
     """Fork a child at update ``at`` that stays until it is killed; its id goes into ``file``. ``die`` at an update."""
     if number == order["at"]:
         child = os.fork()
@@ -225,13 +225,13 @@ def _close_sockets() -> None:
                 os.close(int(one.name))
 
 
-def process_state(loop: Loop, number: int, order: dict[str, Any]) -> None:
+def process_state(loop: FaultyLoop, number: int, order: dict[str, Any]) -> None:
     """Call the recorder within a state of the process from the beginning on."""
     if number == 0:
         enter_within(loop.rec, STATES[order["state"]])
 
 
-def interrupted(loop: Loop, number: int, order: dict[str, Any]) -> None:
+def interrupted(loop: FaultyLoop, number: int, order: dict[str, Any]) -> None:
     """Raise KeyboardInterrupt at event ``nth`` of ``method`` at update ``at``; the training catches it and goes on."""
     if number == order["at"] - 1:
         harm = Interruption(order["nth"])
@@ -250,11 +250,11 @@ def interrupted(loop: Loop, number: int, order: dict[str, Any]) -> None:
         setattr(loop.rec, order["method"], caught)
 
 
-def nothing(_: Loop, __: int, ___: dict[str, Any]) -> None:
+def nothing(_: FaultyLoop, __: int, ___: dict[str, Any]) -> None:
     """Do nothing."""
 
 
-def eight_threads(loop: Loop, number: int, order: dict[str, Any]) -> None:
+def eight_threads(loop: FaultyLoop, number: int, order: dict[str, Any]) -> None:
     """Let threads hand over rows of their own all at once."""
     if number != order["at"]:
         return

@@ -42,7 +42,7 @@ class Twin:
 
 
 @dataclass
-class Verdict:
+class TrialVerdict:
     """What a trial showed. ``lost``: rows of updates the training had finished that readers do not find."""
 
     lost: int = 0
@@ -60,7 +60,9 @@ class Verdict:
         return not self.lost and not self.wrong
 
 
-def judged(run_dir: Path, twin: Twin, finished: int, *, interrupted: bool = False, rank: int | None = None) -> Verdict:
+def judged(
+    run_dir: Path, twin: Twin, finished: int, *, interrupted: bool = False, rank: int | None = None
+) -> TrialVerdict:
     """Open the run as any reader does; ``finished``: updates the training had finished.
 
     ``interrupted``: the update in progress may be there as such, and is not compared. ``rank``: judge it alone.
@@ -70,12 +72,12 @@ def judged(run_dir: Path, twin: Twin, finished: int, *, interrupted: bool = Fals
         run = run if rank is None else run.only(rank)
     except EsperError as error:
         if finished == 0 and ("has no run.json" in error.message or "does not exist" in error.message):
-            return Verdict(lost=twin.rows(finished))
-        return Verdict(lost=twin.rows(finished), wrong=[f"refused: {error.message}"])
+            return TrialVerdict(lost=twin.rows(finished))
+        return TrialVerdict(lost=twin.rows(finished), wrong=[f"refused: {error.message}"])
     except Exception as error:
-        return Verdict(lost=twin.rows(finished), wrong=[f"crashed: {type(error).__name__}: {error}"])
+        return TrialVerdict(lost=twin.rows(finished), wrong=[f"crashed: {type(error).__name__}: {error}"])
     last = -1 if run.last_update is None else run.last_update
-    verdict = Verdict(last=last, closed=run.closed, told=run.lost_rows, torn=len(run.torn))
+    verdict = TrialVerdict(last=last, closed=run.closed, told=run.lost_rows, torn=len(run.torn))
     if interrupted and run.frame("updates", ["status"])["status"].to_list()[-1:] == ["interrupted"]:
         verdict.last = last = last - 1
     for name, whole in twin.frames.items():
@@ -89,7 +91,7 @@ def judged(run_dir: Path, twin: Twin, finished: int, *, interrupted: bool = Fals
     return verdict
 
 
-def _compare(verdict: Verdict, name: str, found: pl.DataFrame, whole: pl.DataFrame, finished: int) -> None:
+def _compare(verdict: TrialVerdict, name: str, found: pl.DataFrame, whole: pl.DataFrame, finished: int) -> None:
     """Compare one table up to the last update found; what is missing of finished updates is lost."""
     expected = whole.filter(pl.col("update") <= verdict.last)
     before = pl.col("update") < finished
@@ -122,7 +124,7 @@ def _numbered(run: RecordedRun) -> list[str]:
     return wrong if len(set(updates)) == len(updates) else [*wrong, "an update is there twice"]
 
 
-def counted(child: Child, verdict: Verdict) -> list[str]:
+def counted(child: Child, verdict: TrialVerdict) -> list[str]:
     """Return what is wrong with the count of losses: handed over = found + counted as lost, in process and on disk."""
     wrong = []
     if verdict.rows + child.lost != child.handed:

@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterator
 
 from tests.faults.children import SEAL_OFTEN, Child, traced
-from tests.faults.outcome import LONGEST, UPDATES, Bench, Outcome, facts
+from tests.faults.outcome import LONGEST, UPDATES, Bench, TrialTally, facts
 
 SYSCALLS = ("rename", "fsync", "fdatasync", "unlink", "ftruncate", "mkdir", "flock", "write", "openat", "close")
 WHERE = ("ready", "writer", "sealer", "trained")
@@ -16,9 +16,9 @@ WHERE = ("ready", "writer", "sealer", "trained")
 NO_STRACE = "strace is not installed"
 
 
-def random_kills(bench: Bench) -> Outcome:
+def random_kills(bench: Bench) -> TrialTally:
     """SIGKILL at random moments of trainings of random pace, most of them often sealing."""
-    outcome, in_progress, far = Outcome(), 0, 0
+    outcome, in_progress, far = TrialTally(), 0, 0
     for _ in range(bench.trials(20, 200)):
         constants = SEAL_OFTEN if bench.random.random() < 0.8 else {}
         pace = bench.random.choice([0.0, 0.0, 0.002, 0.05])
@@ -35,11 +35,11 @@ def random_kills(bench: Bench) -> Outcome:
     return outcome
 
 
-def kills_at_calls(bench: Bench) -> Outcome:
+def kills_at_calls(bench: Bench) -> TrialTally:
     """SIGKILL at the N-th system call of each kind, of each thread that touches the disk, until it fires no more."""
-    outcome = Outcome()
+    outcome = TrialTally()
     if shutil.which("strace") is None:
-        return Outcome(skipped=NO_STRACE)
+        return TrialTally(skipped=NO_STRACE)
     fired: dict[str, int] = {}
     for syscall in SYSCALLS:
         for where in WHERE if bench.long else bench.random.sample(WHERE, 1):
@@ -80,12 +80,12 @@ ENDINGS = {"SIGTERM": -15, "SIGINT": -2, "sys.exit": 3, "exception": 1}
 CRASHES = {"os._exit": 4, "segfault": -11, "abort": -6}
 
 
-def orderly_endings(bench: Bench) -> Outcome:
+def orderly_endings(bench: Bench) -> TrialTally:
     """Every end that lets Python speak once more: a closed run with every finished update, and the same exit status.
 
     Signals come at random moments too, not only between updates.
     """
-    outcome = Outcome()
+    outcome = TrialTally()
     for how, status in ENDINGS.items():
         for _ in range(bench.trials(1, 5)):
             at = bench.random.randrange(2, UPDATES)
@@ -103,7 +103,7 @@ def orderly_endings(bench: Bench) -> Outcome:
     return outcome
 
 
-def _judge_ended(bench: Bench, child: Child, outcome: Outcome, how: str, status: int) -> None:
+def _judge_ended(bench: Bench, child: Child, outcome: TrialTally, how: str, status: int) -> None:
     from tests.faults.judge import judged
 
     verdict = judged(child.run_dir, bench.twin, child.done + 1, interrupted=True)
@@ -115,9 +115,9 @@ def _judge_ended(bench: Bench, child: Child, outcome: Outcome, how: str, status:
     bench.discard(child, keep=not verdict.sound)
 
 
-def crashes(bench: Bench) -> Outcome:
+def crashes(bench: Bench) -> TrialTally:
     """The trainer ends without a word: os._exit, a segfault, abort."""
-    outcome = Outcome()
+    outcome = TrialTally()
     for how, status in CRASHES.items():
         for _ in range(bench.trials(2, 20)):
             at = bench.random.randrange(2, UPDATES)
@@ -129,9 +129,9 @@ def crashes(bench: Bench) -> Outcome:
     return outcome
 
 
-def stopped(bench: Bench) -> Outcome:
+def stopped(bench: Bench) -> TrialTally:
     """SIGSTOP, and SIGCONT seconds later: nothing is lost, and the training goes on to the same parameters."""
-    outcome, seconds = Outcome(), 10.0 if bench.long else 1.0
+    outcome, seconds = TrialTally(), 10.0 if bench.long else 1.0
     for _ in range(bench.trials(1, 2)):
         child = bench.nursery.start(UPDATES, constants=SEAL_OFTEN, hold=["trained"])
         child.listen(lambda one: one.done >= 6)

@@ -17,7 +17,7 @@ from esper_analyze.storage.layout import MANIFEST_FILE, ShardEntry
 from esper_analyze.storage.maintenance.repair import repair
 from esper_analyze.storage.maintenance.verify import verify
 from tests.faults.children import SEAL_OFTEN
-from tests.faults.outcome import Bench, Outcome, facts
+from tests.faults.outcome import Bench, TrialTally, facts
 from tests.faults.tools import sealed_and_killed
 
 UPDATES = 7
@@ -30,9 +30,9 @@ Harm = tuple[str, bytes | None, bool]
 """What was done, the manifest afterwards (None: it is gone), whether every line vouches for itself all the same."""
 
 
-def manifests(bench: Bench) -> Outcome:
+def manifests(bench: Bench) -> TrialTally:
     """Lost, cut, edited, forged: named, or harmless; after ``repair`` every row is there and the run unverified."""
-    outcome, told = Outcome(), {"named": 0, "harmless": 0, "by_verify_only": 0}
+    outcome, told = TrialTally(), {"named": 0, "harmless": 0, "by_verify_only": 0}
     often = SEAL_OFTEN | {"SEAL_UPDATES": 4}
     closed = bench.nursery.run(UPDATES, constants=often, pace=0.05)
     for name, child in (("closed", closed), ("killed", sealed_and_killed(bench, UPDATES))):
@@ -87,7 +87,7 @@ def _forged(lines: list[bytes], number: int) -> Iterator[tuple[str, object, byte
                 yield item.name, value, ShardEntry(**facts).as_line()
 
 
-def _judge(outcome: Outcome, label: str, run_dir: Path, clean: Frames, *, forged: bool) -> str:
+def _judge(outcome: TrialTally, label: str, run_dir: Path, clean: Frames, *, forged: bool) -> str:
     """Count what is wrong; return how the harm was told."""
     told = _told(outcome, label, run_dir, clean)
     if told == "by_verify_only" and not forged:
@@ -104,7 +104,7 @@ def _judge(outcome: Outcome, label: str, run_dir: Path, clean: Frames, *, forged
     return told
 
 
-def _told(outcome: Outcome, label: str, run_dir: Path, clean: Frames) -> str:
+def _told(outcome: TrialTally, label: str, run_dir: Path, clean: Frames) -> str:
     try:
         same = _same(_frames(run_dir), clean)
     except EsperError as error:

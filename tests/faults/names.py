@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tests.faults.commands import Done, batch, measured
-from tests.faults.outcome import Bench, Outcome, facts
+from tests.faults.outcome import Bench, TrialTally, facts
 from tests.patience import PATIENCE
 from tests.reports.own_scripts import without_own_scripts
 
@@ -60,9 +60,9 @@ DIRECTORIES = (
 _SURROGATE = "half \ud83d emoji"
 
 
-def hostile_names(bench: Bench) -> Outcome:
+def hostile_names(bench: Bench) -> TrialTally:
     """Round trips are exact, nothing becomes a tag, a terminal's command, SQL or a path."""
-    outcome = Outcome()
+    outcome = TrialTally()
     here = bench.scratch / "names"
     shutil.rmtree(here, ignore_errors=True)
     (here / "inner").mkdir(parents=True)
@@ -179,7 +179,7 @@ class _Tags(HTMLParser):
         self.words += data
 
 
-def _page(outcome: Outcome, run_dir: Path, out: Path) -> Iterator[str]:
+def _page(outcome: TrialTally, run_dir: Path, out: Path) -> Iterator[str]:
     from esper_analyze.reports.section_list import SECTIONS
 
     done = measured("report", run_dir, "--out", out, cwd=out.parent)
@@ -233,7 +233,7 @@ def _in_browser(out: Path) -> str | None:
     return done.stdout.decode("utf-8", errors="replace")
 
 
-def _directories(bench: Bench, outcome: Outcome, inner: Path) -> Iterator[str]:
+def _directories(bench: Bench, outcome: TrialTally, inner: Path) -> Iterator[str]:
     """Give the run's directory, and the report's, names that mean something to somebody."""
     from tests.faults.forged import copied
 
@@ -264,7 +264,7 @@ def _directories(bench: Bench, outcome: Outcome, inner: Path) -> Iterator[str]:
             yield f"a directory's name that is no text: {words[0]}: {fault}"
 
 
-def _many(bench: Bench, outcome: Outcome, path: Path) -> Iterator[str]:
+def _many(bench: Bench, outcome: TrialTally, path: Path) -> Iterator[str]:
     """Thousands of heads: every command goes through, and the page stays one that a browser opens."""
     from tests.reports.synthetic import write_run
 

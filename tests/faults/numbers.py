@@ -21,7 +21,7 @@ from esper_analyze.schema.arrow import arrow_schema, float_columns
 from esper_analyze.sql.sandbox import sandbox
 from esper_analyze.storage.layout import CLOSED_FILE
 from esper_analyze.storage.shard_file import parquet_bytes
-from tests.faults.outcome import Bench, Outcome, facts
+from tests.faults.outcome import Bench, TrialTally, facts
 from tests.schema.newer import relist
 
 TABLE = BY_NAME["groups"]
@@ -58,12 +58,12 @@ def _duckdb(path: Path, data: pa.Table) -> None:
 WRITERS: Mapping[str, Writer] = {"recorder": _own, "pyarrow": _pyarrow, "polars": _polars, "duckdb": _duckdb}
 
 
-def counts_of_nan(bench: Bench) -> Outcome:
+def counts_of_nan(bench: Bench) -> TrialTally:
     """A shard full of NaN, infinities and nulls, by every writer: each engine counts the same, or names the file.
 
     A shard of polars or DuckDB says that every column may be empty, and is refused for that.
     """
-    outcome, refused = Outcome(), 0
+    outcome, refused = TrialTally(), 0
     child = bench.nursery.run(6)
     shard = next(child.run_dir.rglob("groups-*.parquet"))
     shard.with_name(CLOSED_FILE).unlink()  # it counts the rows that were there
@@ -200,7 +200,7 @@ ENGINES: Mapping[str, Callable[[RecordedRun], dict[str, Counts]]] = {
 }
 
 
-def _loaded(outcome: Outcome, writer: str, path: Path, expected: dict[str, Counts]) -> None:
+def _loaded(outcome: TrialTally, writer: str, path: Path, expected: dict[str, Counts]) -> None:
     """The file alone, as a foreign one is loaded: by a bare ``create table``, by polars and by pyarrow."""
     with duckdb.connect() as connection:
         connection.execute(f"create table foreign_rows as select * from read_parquet('{path}')")
@@ -209,7 +209,7 @@ def _loaded(outcome: Outcome, writer: str, path: Path, expected: dict[str, Count
     _hold(outcome, f"file of {writer} in pyarrow", _by_pyarrow(pq.ParquetFile(path).read()), expected)
 
 
-def _hold(outcome: Outcome, label: str, found: dict[str, Counts], expected: dict[str, Counts]) -> None:
+def _hold(outcome: TrialTally, label: str, found: dict[str, Counts], expected: dict[str, Counts]) -> None:
     outcome.trials += 1
     for name, counts in expected.items():
         for what, count in counts.items():

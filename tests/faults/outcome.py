@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.faults.children import Child, Nursery
-from tests.faults.judge import Twin, Verdict, counted, judged
+from tests.faults.judge import TrialVerdict, Twin, counted, judged
 
 UPDATES = 24
 LONGEST = 120
@@ -19,7 +19,7 @@ LONGEST = 120
 
 
 @dataclass
-class Outcome:
+class TrialTally:
     """The tally of one row: trials, rows lost, trainings harmed, and all that should not be."""
 
     trials: int = 0
@@ -34,7 +34,7 @@ class Outcome:
         """Whether nothing was lost beyond the count, nothing harmed, nothing wrong."""
         return not self.lost and not self.harmed and not self.wrong
 
-    def add(self, verdict: Verdict, label: str = "") -> None:
+    def add(self, verdict: TrialVerdict, label: str = "") -> None:
         """Count one trial."""
         self.trials += 1
         self.lost += verdict.lost
@@ -73,7 +73,7 @@ class Bench:
             self._shas[updates] = child.sha
         return self._shas[updates]
 
-    def judge(self, child: Child, outcome: Outcome, label: str = "") -> Verdict:
+    def judge(self, child: Child, outcome: TrialTally, label: str = "") -> TrialVerdict:
         """Judge a child that was killed, or ended by its own harm: what it finished must be there."""
         verdict = judged(child.run_dir, self.twin, child.done + 1)
         outcome.add(verdict, label)
@@ -81,8 +81,8 @@ class Bench:
         return verdict
 
     def judge_trained(
-        self, child: Child, outcome: Outcome, updates: int, label: str = "", *, complete: bool = False
-    ) -> Verdict:
+        self, child: Child, outcome: TrialTally, updates: int, label: str = "", *, complete: bool = False
+    ) -> TrialVerdict:
         """Judge a child whose disk was harmed: it must have trained on, and counted what is missing exactly.
 
         ``complete``: nothing may be missing, counted or not.
@@ -106,7 +106,7 @@ class Bench:
             shutil.rmtree(child.errors.parent, ignore_errors=True)
 
 
-Row = Callable[[Bench], Outcome]
+Row = Callable[[Bench], TrialTally]
 
 
 def facts(**cells: Any) -> str:

@@ -12,14 +12,14 @@ from esper_analyze.storage.maintenance.compact import compact
 from esper_analyze.storage.maintenance.exclusive import exclusive
 from esper_analyze.storage.maintenance.repair import repair
 from tests.faults.children import SEAL_OFTEN
-from tests.faults.outcome import UPDATES, Bench, Outcome, facts
+from tests.faults.outcome import UPDATES, Bench, TrialTally, facts
 from tests.recorder.interruption import ENTRY
 from tests.recorder.process_states import STATES
 
 
-def changed_folder(bench: Bench) -> Outcome:
+def changed_folder(bench: Bench) -> TrialTally:
     """The run's directory is given relative to a working directory that the training leaves."""
-    outcome = Outcome()
+    outcome = TrialTally()
     other = bench.scratch / "elsewhere"
     other.mkdir(exist_ok=True)
     for constants in (SEAL_OFTEN, {}):
@@ -32,9 +32,9 @@ def changed_folder(bench: Bench) -> Outcome:
     return outcome
 
 
-def outliving_children(bench: Bench) -> Outcome:
+def outliving_children(bench: Bench) -> TrialTally:
     """A forked child outlives a trainer that closed, or was killed: readers, repair, compact and resume all work."""
-    outcome = Outcome()
+    outcome = TrialTally()
     for die in (-1, UPDATES - 1):
         for at in bench.random.sample(range(UPDATES - 1), bench.trials(1, 10)):
             note = bench.scratch / "child"
@@ -51,7 +51,7 @@ def outliving_children(bench: Bench) -> Outcome:
     return outcome
 
 
-def _used(bench: Bench, outcome: Outcome, run_dir: Path, label: str) -> None:
+def _used(bench: Bench, outcome: TrialTally, run_dir: Path, label: str) -> None:
     if open_run(run_dir).written:
         outcome.wrong[f"{label}: readers take the run for running"] += 1
     try:
@@ -65,18 +65,18 @@ def _used(bench: Bench, outcome: Outcome, run_dir: Path, label: str) -> None:
         outcome.wrong[f"{label}: resume is refused: {resumed.warnings[-1:]}"] += 1
 
 
-def process_states(bench: Bench) -> Outcome:
+def process_states(bench: Bench) -> TrialTally:
     """numpy's errors, default device and dtype, modes, warnings as errors and others in effect: the twin's rows."""
-    outcome = Outcome()
+    outcome = TrialTally()
     for state in bench.random.sample(sorted(STATES), bench.trials(4, len(STATES))):
         child = bench.nursery.run(UPDATES, harm={"name": "process_state", "state": state}, constants=SEAL_OFTEN)
         bench.judge_trained(child, outcome, UPDATES, state, complete=True)
     return outcome
 
 
-def interruptions(bench: Bench) -> Outcome:
+def interruptions(bench: Bench) -> TrialTally:
     """Ctrl-C at each line of ``minibatch``, ``update`` and ``close``, and the training goes on: the twin's rows."""
-    outcome, points = Outcome(), 0
+    outcome, points = TrialTally(), 0
     note = bench.scratch / "interrupted"
     for method in ("minibatch", "update", "close"):
         order = {"name": "interrupted", "method": method, "at": UPDATES if method == "close" else 8, "file": str(note)}

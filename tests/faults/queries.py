@@ -19,7 +19,7 @@ from esper_analyze.runs.run import open_run
 from esper_analyze.sql.sandbox import sandbox
 from tests.faults.children import ROOT
 from tests.faults.commands import Done, measured, watched
-from tests.faults.outcome import Bench, Outcome, facts
+from tests.faults.outcome import Bench, TrialTally, facts
 from tests.patience import PATIENCE
 
 SAMPLE = ROOT / "sample_runs" / "runs" / "nan_reward"
@@ -89,9 +89,9 @@ HARMLESS = (
 """Each may be answered: it touches nothing but the query's own copy."""
 
 
-def hostile_sql(bench: Bench) -> Outcome:
+def hostile_sql(bench: Bench) -> TrialTally:
     """Statements that would read, write or set what they must not: refused, nothing read, written, set."""
-    outcome = Outcome()
+    outcome = TrialTally()
     here = bench.scratch / "sql"
     shutil.rmtree(here, ignore_errors=True)
     here.mkdir()
@@ -198,9 +198,9 @@ OVER = 200 << 20
 """Bytes the whole process may take beyond the limit given."""
 
 
-def sql_bombs(bench: Bench) -> Outcome:
+def sql_bombs(bench: Bench) -> TrialTally:
     """Queries that never end or never fit: stopped in time and within memory, each with one sentence."""
-    outcome, latest, most = Outcome(), 0.0, 0
+    outcome, latest, most = TrialTally(), 0.0, 0
     timeout, memory = (4.0, 1.0) if bench.long else (0.5, 0.3)
     start = measured("sql", SAMPLE, "select 1").seconds
     for name, query in (BOMBS | MORE_BOMBS if bench.long else BOMBS).items():

@@ -25,7 +25,7 @@ from esper_analyze.storage.maintenance.compact import compact
 from esper_analyze.storage.maintenance.repair import repair
 from esper_analyze.storage.maintenance.verify import verify
 from tests.faults.children import ROOT
-from tests.faults.outcome import Bench, Outcome, facts
+from tests.faults.outcome import Bench, TrialTally, facts
 from tests.patience import PATIENCE
 
 UPDATES = 20
@@ -44,9 +44,9 @@ Step = dict[str, Any]
 """One process of a training: the checkpoint it begins at, the ones it leaves, its last update, how it ends."""
 
 
-def rewound(bench: Bench) -> Outcome:
+def rewound(bench: Bench) -> TrialTally:
     """Every update once, as the undisturbed twin has it; all that was recorded before is there for those who ask."""
-    outcome, attempts = Outcome(), 0
+    outcome, attempts = TrialTally(), 0
     trainer = _Trainer(bench.scratch / "resumed")
     twin = trainer.train([_step(None, UPDATES, "close")])
     clean = _frames(twin)
@@ -85,7 +85,7 @@ def _frames(run_dir: Path, **options: Any) -> dict[str, pl.DataFrame]:
     return {table.name: run.frame(table.name).drop(OWN, strict=False) for table in TABLES}
 
 
-def _judge(outcome: Outcome, label: str, run_dir: Path, clean: dict[str, pl.DataFrame], steps: list[Step]) -> None:
+def _judge(outcome: TrialTally, label: str, run_dir: Path, clean: dict[str, pl.DataFrame], steps: list[Step]) -> None:
     damage = verify(run_dir).damage
     if damage:
         outcome.wrong[f"{label}: {damage[0].file} {damage[0].reason}"] += 1
@@ -172,12 +172,12 @@ class _Trainer:
 
 def main() -> None:
     """Fork a training for each order on stdin; say how it ended."""
-    from tests.recorder.test_resume import Training
+    from tests.recorder.test_resume import ResumedTraining
 
     for line in sys.stdin:
         child = os.fork()
         if child == 0:
-            _train(Training(), json.loads(line))
+            _train(ResumedTraining(), json.loads(line))
         sys.stdout.write(f"{os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])}\n")
         sys.stdout.flush()
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from tests.faults.children import ROOT
 from tests.faults.commands import COMMAND
 from tests.faults.forged import copied
-from tests.faults.outcome import Bench, Outcome, facts
+from tests.faults.outcome import Bench, TrialTally, facts
 from tests.runs.stored import write
 
 SIGNALS = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
@@ -28,9 +28,9 @@ DEAF = "select levenshtein(repeat('ab', 10000000), repeat('ba', 10000000))"
 """One call that DuckDB does not interrupt."""
 
 
-def left_behind(bench: Bench) -> Outcome:
+def left_behind(bench: Bench) -> TrialTally:
     """Nothing temporary is left: not the spill of a query, no hidden file beside a result, nothing staged in a run."""
-    outcome = Outcome()
+    outcome = TrialTally()
     here = bench.scratch / "signals"
     shutil.rmtree(here, ignore_errors=True)
     here.mkdir()

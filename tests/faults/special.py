@@ -11,7 +11,7 @@ from pathlib import Path
 
 from tests.faults.commands import Done, batch
 from tests.faults.forged import copied
-from tests.faults.outcome import Bench, Outcome, facts
+from tests.faults.outcome import Bench, TrialTally, facts
 
 MOST = 1 << 30
 """Bytes that the process of all commands may take: a read without end takes all there are."""
@@ -60,9 +60,9 @@ ASKS = {
 QUESTIONS = ("timeline", "drift", "heads", "layers", "lstm", "transitions")
 
 
-def special_files(bench: Bench) -> Outcome:
+def special_files(bench: Bench) -> TrialTally:
     """Every command on every such file: at once one sentence, exit 3, other runs as before, memory bounded."""
-    outcome, most = Outcome(), 0
+    outcome, most = TrialTally(), 0
     pairs = [(name, kind) for name in FILES for kind in KINDS]
     for name, kind in pairs if bench.long else bench.random.sample(pairs, 2):
         here = bench.scratch / "special"

@@ -20,8 +20,8 @@ from esper_analyze.storage.block import Block
 from esper_analyze.storage.maintenance.verify import verify
 from recorder.store.run_file import create_run
 from recorder.store.store import Store
-from tests.faults.clerk import Clerk, Said
-from tests.faults.outcome import Bench, Outcome, facts
+from tests.faults.clerk import Clerk, CommandResult
+from tests.faults.outcome import Bench, TrialTally, facts
 from tests.schema.newer import relist
 
 UPDATES = 6
@@ -40,9 +40,9 @@ SQL = "select count(*), max(update), sum(update) from episodes"
 COMMANDS = (("verify", "--json"), ("ls", "--json"), ("replay", "--json"), ("sql", SQL), ("compact",), ("repair",))
 
 
-def sums(bench: Bench) -> Outcome:
+def sums(bench: Bench) -> TrialTally:
     """Counts near 2^63 in every integer column; then sequence and update numbers as far apart as they can be."""
-    outcome, place, clerk = Outcome(), bench.scratch / "sums", Clerk()
+    outcome, place, clerk = TrialTally(), bench.scratch / "sums", Clerk()
     for trial, pool in enumerate(POOLS if bench.long else bench.random.sample(POOLS[:4], 1)):
         run_dir = place / f"run{trial}"
         _record(run_dir, np.random.default_rng(trial), pool)
@@ -91,7 +91,7 @@ def _stretched(run_dir: Path, column: str, edge: tuple[int, ...]) -> None:
     shard.with_name("closed.json").unlink()
 
 
-def _added_up(outcome: Outcome, run_dir: Path, label: str) -> None:
+def _added_up(outcome: TrialTally, run_dir: Path, label: str) -> None:
     """Sums by SQL, the count of lost rows, and each number as the detector gets it, against Python's own integers."""
     run, lost = open_run(run_dir), 0
     with run.connection() as view, sandbox([("run", run)]) as loaded:
@@ -115,13 +115,13 @@ def _lost(table: Table, cells: dict[str, list[int]]) -> int:
     return sum(one for one in cells["rows"] if one > 0) if table.name == "losses_of_data" else 0
 
 
-def _rounded(outcome: Outcome, run: RecordedRun, table: Table, name: str, own: list[int]) -> None:
+def _rounded(outcome: TrialTally, run: RecordedRun, table: Table, name: str, own: list[int]) -> None:
     data = pa.concat_tables([part.read([name]) for part in run.row_sources(table.name)])
     if numbers(table, name, data[name])[0].tolist() != [float(one) for one in own]:
         outcome.wrong[f"{table.name}.{name} comes to the detector otherwise"] += 1
 
 
-def _quiet(outcome: Outcome, label: str, said: Said, *, codes: tuple[int, ...] = (0,)) -> None:
+def _quiet(outcome: TrialTally, label: str, said: CommandResult, *, codes: tuple[int, ...] = (0,)) -> None:
     """Count what is no proper answer of a command."""
     outcome.trials += 1
     if said.code not in codes or not said.proper:

@@ -17,7 +17,7 @@ from esper_analyze.storage.layout import LOCK_FILE, MANIFEST_FILE
 from tests.faults.children import SEAL_OFTEN, Child
 from tests.faults.kills import NO_STRACE
 from tests.faults.mending import Mender
-from tests.faults.outcome import Bench, Outcome, facts
+from tests.faults.outcome import Bench, TrialTally, facts
 
 CALLS = ("rename", "unlink", "mkdir", "fsync", "ftruncate", "flock", "write", "openat", "close")
 KILLED = -9
@@ -39,14 +39,14 @@ class Subject:
     calls: Counter[str]
 
 
-def killed_tools(bench: Bench) -> Outcome:
+def killed_tools(bench: Bench) -> TrialTally:
     """SIGKILL at each system call of a repair or compaction; readers see what they saw, and the next comes to the same.
 
     Locks are taken over from the killed ones: the next finds no lock held.
     """
     if shutil.which("strace") is None:
-        return Outcome(skipped=NO_STRACE)
-    outcome, mender = Outcome(), Mender()
+        return TrialTally(skipped=NO_STRACE)
+    outcome, mender = TrialTally(), Mender()
     try:
         for subject in _subjects(bench, mender):
             points = [(call, nth) for call in CALLS for nth in range(1, subject.calls[call] + 1)]
@@ -101,7 +101,7 @@ def _undisturbed(mender: Mender, place: Path, name: str, what: str, run_dir: Pat
     return Subject(name, what, run_dir, _frames(run_dir), _frames(whole), _files(whole), calls)
 
 
-def _kill(bench: Bench, outcome: Outcome, mender: Mender, subject: Subject, call: str, nth: int) -> None:
+def _kill(bench: Bench, outcome: TrialTally, mender: Mender, subject: Subject, call: str, nth: int) -> None:
     label = f"{subject.what} of a {subject.name} run killed at {call} {nth}"
     copy = bench.scratch / "tools" / "copy"
     shutil.copytree(subject.run_dir, copy)
@@ -123,7 +123,7 @@ def _kill(bench: Bench, outcome: Outcome, mender: Mender, subject: Subject, call
     shutil.rmtree(copy)
 
 
-def _compare(outcome: Outcome, label: str, run_dir: Path, subject: Subject) -> None:
+def _compare(outcome: TrialTally, label: str, run_dir: Path, subject: Subject) -> None:
     """Readers see in between what they saw before, or what they will see afterwards."""
     try:
         now = _frames(run_dir)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from recorder import Recorder
-from tests.recorder.sick_loop import SIZES, Loop, Net
+from tests.recorder.sick_loop import SIZES, FaultyLoop, Net
 
 
 class Unrecorded:
@@ -25,9 +25,9 @@ class Unrecorded:
         """Take an update."""
 
 
-def recorded(run_dir: Path, *, resume: bool = False, **place: Any) -> Loop:
+def recorded(run_dir: Path, *, resume: bool = False, **place: Any) -> FaultyLoop:
     """Return a loop that records every detail of every update: what is measured does not depend on the clock."""
-    loop = Loop()
+    loop = FaultyLoop()
     groups = {"actor": loop.net.heads, "critic": loop.net.critic, "shared": loop.net.body}
     heads = {name: loop.net.heads[name] for name in SIZES}
     options: dict[str, Any] = {"overhead_budget": None, "resume": resume, "all_ranks": True, **place}
@@ -35,14 +35,14 @@ def recorded(run_dir: Path, *, resume: bool = False, **place: Any) -> Loop:
     return loop
 
 
-def unrecorded() -> Loop:
+def unrecorded() -> FaultyLoop:
     """Return the same loop without a recorder."""
-    loop = Loop()
+    loop = FaultyLoop()
     loop.rec = cast("Recorder", Unrecorded())
     return loop
 
 
-def train(loop: Loop, updates: int, *, pace: float, after: Callable[[int, float], None]) -> None:
+def train(loop: FaultyLoop, updates: int, *, pace: float, after: Callable[[int, float], None]) -> None:
     """Train; ``after`` is called with each complete update and the seconds it took. ``pace``: rest after each."""
     for number in range(updates):
         began = time.perf_counter()

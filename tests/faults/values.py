@@ -23,7 +23,7 @@ from esper_analyze.storage.maintenance.repair import repair
 from recorder.store import store as store_module
 from recorder.store.run_file import create_run
 from recorder.store.store import Store
-from tests.faults.outcome import Bench, Outcome, facts
+from tests.faults.outcome import Bench, TrialTally, facts
 from tests.patience import PATIENCE
 
 AT_ONCE = 125
@@ -37,9 +37,9 @@ SPECIAL = (np.nan, np.inf, -np.inf, 0.0, -0.0, 5e-324, -5e-324, 1.79769313486231
 Cells = dict[str, list[Any]]
 
 
-def round_trips(bench: Bench) -> Outcome:
+def round_trips(bench: Bench) -> TrialTally:
     """Rows of any values through log, shard, repair and compact: read back bit by bit by every engine."""
-    outcome, tally = Outcome(), {"rows": 0, "cells": 0, "readings": 0}
+    outcome, tally = TrialTally(), {"rows": 0, "cells": 0, "readings": 0}
     per_example = AT_ONCE * len(STAGES) * len(READERS)
 
     @seeded(bench.random.randrange(2**32))
@@ -84,7 +84,7 @@ def _column(rng: np.random.Generator, column: Column, pools: dict[Kind, list[Any
     return [pool[place] for place in rng.integers(len(pool), size=AT_ONCE)]
 
 
-def _pass_through(outcome: Outcome, run_dir: Path, table: Table, cells: Cells) -> None:
+def _pass_through(outcome: TrialTally, run_dir: Path, table: Table, cells: Cells) -> None:
     create_run(run_dir, {"name": "values"})
     store, half = Store(run_dir), AT_ONCE // 2
     rows = [{name: column[k] for name, column in cells.items()} for k in range(AT_ONCE)]
@@ -144,7 +144,7 @@ READERS = {"polars": _in_polars, "pyarrow": _in_pyarrow, "DuckDB": _in_duckdb}
 STAGES: dict[str, Callable[[Path], object]] = {"a kill": lambda _: None, "repair": repair, "compact": compact}
 
 
-def _compare(outcome: Outcome, label: str, found: pa.Table, cells: Cells) -> None:
+def _compare(outcome: TrialTally, label: str, found: pa.Table, cells: Cells) -> None:
     if len(found) != AT_ONCE:
         outcome.lost += max(AT_ONCE - len(found), 0)
         outcome.wrong[f"{label}: {len(found)} rows of {AT_ONCE}"] += 1

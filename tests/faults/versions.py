@@ -9,14 +9,14 @@ from pathlib import Path
 from esper_analyze.schema import TABLES, VERSION
 from tests.faults.clerk import Clerk
 from tests.faults.columns import LINES
-from tests.faults.outcome import Bench, Outcome
+from tests.faults.outcome import Bench, TrialTally
 from tests.golden.facts import GOLDEN, cells, stored
 from tests.schema.newer import rewrite
 
 
-def newer_versions(bench: Bench) -> Outcome:
+def newer_versions(bench: Bench) -> TrialTally:
     """Shards and runs of newer versions: every command refuses in one sentence, exit 2, and nothing is changed."""
-    outcome, clerk = Outcome(), Clerk()
+    outcome, clerk = TrialTally(), Clerk()
     today = GOLDEN / VERSION / "run"
     for label, table, number in _newer(bench):
         copy = Path(shutil.copytree(today, bench.scratch / "newer"))
@@ -58,9 +58,9 @@ def _contents(run_dir: Path) -> dict[str, bytes]:
     return {str(path): path.read_bytes() for path in run_dir.rglob("*") if path.is_file() and path.name != ".lock"}
 
 
-def past_versions(_: Bench) -> Outcome:
+def past_versions(_: Bench) -> TrialTally:
     """The golden runs of every version: every cell as it was stored."""
-    outcome = Outcome()
+    outcome = TrialTally()
     for folder in sorted(path.parent for path in GOLDEN.glob("*/run")):
         then = stored(folder.name)["cells"]
         for table, columns in cells(folder / "run").items():

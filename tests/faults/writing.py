@@ -14,7 +14,7 @@ from pathlib import Path
 from tests.faults.children import ROOT, traced
 from tests.faults.forged import copied
 from tests.faults.kills import NO_STRACE
-from tests.faults.outcome import Bench, Outcome, facts
+from tests.faults.outcome import Bench, TrialTally, facts
 
 SYSCALLS = ("rename", "write", "openat", "chmod", "fchmod", "mkdir", "unlink", "close", "lseek")
 """``rename`` is the one that counts: from the first one on, files of the new report stand beside old ones."""
@@ -22,11 +22,11 @@ _HUNG = "the report did not come to its writing"
 Files = dict[str, bytes]
 
 
-def report_kills(bench: Bench) -> Outcome:
+def report_kills(bench: Bench) -> TrialTally:
     """The report from before is whole, or files of the new one are in their places, each byte for byte."""
     if shutil.which("strace") is None:
-        return Outcome(skipped=NO_STRACE)
-    outcome = Outcome()
+        return TrialTally(skipped=NO_STRACE)
+    outcome = TrialTally()
     here = bench.scratch / "writing"
     shutil.rmtree(here, ignore_errors=True)
     here.mkdir()
@@ -40,7 +40,7 @@ def report_kills(bench: Bench) -> Outcome:
     return outcome
 
 
-def _kill_all(bench: Bench, outcome: Outcome, drawn: _Drawn, old: Files, new: Files, syscall: str) -> int:
+def _kill_all(bench: Bench, outcome: TrialTally, drawn: _Drawn, old: Files, new: Files, syscall: str) -> int:
     """Write over the old report with SIGKILL at one system call after the other; return how many there were."""
     for nth in range(1, 500, 1 if bench.long else 5):
         shutil.rmtree(drawn.page)

@@ -9,12 +9,12 @@ import shutil
 
 from esper_analyze.schema import VERSION
 from tests.golden.facts import GOLDEN
-from tests.recorder.test_changing_model import Training, grow, remove_head
+from tests.recorder.test_changing_model import ChangingTraining, grow, remove_head
 
 folder = GOLDEN / VERSION
 shutil.rmtree(folder, ignore_errors=True)
 folder.mkdir()
-training = Training(folder / "run", name="changing_model")
+training = ChangingTraining(folder / "run", name="changing_model")
 for change in (None, None, None, grow, None, None, remove_head, None):
     training.update({} if change is None else {"before": change})
 assert training.rec is not None

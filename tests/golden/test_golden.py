@@ -34,6 +34,7 @@ def test_cells_verify_and_report_are_as_they_were_stored(number: str, tmp_path: 
     now, then = found(number, tmp_path), stored(number)
     for part in ("cells", "verify"):
         assert now[part] == then[part], part
+    assert now["cells"]["updates"]["rows"] > 0
     changed = differences(now["report"], then["report"])
     assert not changed, "look at what changed, then `python -m tests.golden`"
 

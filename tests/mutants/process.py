@@ -114,7 +114,7 @@ class Called:
         return importlib.util.spec_from_file_location(name, ROOT / file, loader=loader)
 
 
-class Watch:
+class CallWatch:
     """Plugin of the run without a change: what each test calls and how long it takes, and what imports call."""
 
     def __init__(self) -> None:
@@ -215,7 +215,7 @@ def unchanged(files: Sequence[str], tests: Sequence[str], log: Path) -> tuple[di
 
     def task(scratch: Path) -> int:
         sys.meta_path.insert(0, Called(files))
-        watch = Watch()
+        watch = CallWatch()
         code = _pytest(tests, watch, scratch)
         found = {name: [test.seconds, test.passed, sorted(test.calls)] for name, test in watch.tests.items()}
         result.write_text(json.dumps([found, sorted(watch.imports)]))

@@ -11,9 +11,9 @@ from unittest.mock import patch
 
 import torch
 
-from tests.recorder.sick_loop import Loop, Rollout, unlike
+from tests.recorder.sick_loop import FaultyLoop, Rollout, unlike
 
-Stage = Callable[[Loop], None]
+Stage = Callable[[FaultyLoop], None]
 RUN, INFO, WARNING, CRITICAL = "run", "info", "warning", "critical"
 
 
@@ -44,7 +44,7 @@ class Drive:
 
     def record(self, run_dir: Path) -> None:
         """Record the run, up to the update after the last thing the rule is to say: there the level has changed."""
-        loop, stages = Loop(**self.loop), {**self.sound, **self.faults}
+        loop, stages = FaultyLoop(**self.loop), {**self.sound, **self.faults}
         with loop.recorder(run_dir, **self.recorder):
             for number in range(max(update for said in self.says.values() for update in said) + 2):
                 reached = [start for start in stages if start <= number]
@@ -56,7 +56,7 @@ class Drive:
 def have(**symptoms: Any) -> Stage:
     """Set fields of the loop."""
 
-    def stage(loop: Loop) -> None:
+    def stage(loop: FaultyLoop) -> None:
         for name, value in symptoms.items():
             assert hasattr(loop, name)
             setattr(loop, name, value)
@@ -114,7 +114,7 @@ def one_reward(size: float) -> Stage:
     return have(spoil=spoil)
 
 
-def write_to_critic(loop: Loop) -> None:
+def write_to_critic(loop: FaultyLoop) -> None:
     loop.net.critic.bias.data.add_(0.1)
 
 
@@ -173,20 +173,20 @@ def one_environment(rollout: Rollout) -> None:
 def learn_at(rate: float) -> Stage:
     """Give every group of the optimizer this learning rate."""
 
-    def stage(loop: Loop) -> None:
+    def stage(loop: FaultyLoop) -> None:
         loop.optimizer.param_groups[0]["lr"] = rate
 
     return stage
 
 
-def leave_critic_out(loop: Loop) -> None:
+def leave_critic_out(loop: FaultyLoop) -> None:
     """Take the critic's parameters from the optimizer."""
     critic = {id(parameter) for parameter in loop.net.critic.parameters()}
     group = loop.optimizer.param_groups[0]
     group["params"] = [parameter for parameter in group["params"] if id(parameter) not in critic]
 
 
-def refuse_writing(loop: Loop) -> None:
+def refuse_writing(loop: FaultyLoop) -> None:
     """Let the store try to write what waits, on a full disk, with room for little in memory."""
     full = OSError(28, "No space left on device")
     with (
@@ -214,7 +214,9 @@ POLICY: dict[str, tuple[Drive, ...]] = {
             loop=UNMASKED,
         ),
     ),
-    "optimizer_restarted": (Drive({5: Loop.begin_optimizer}, {(RUN, "optimizer_state_lost"): {5: WARNING, 11: INFO}}),),
+    "optimizer_restarted": (
+        Drive({5: FaultyLoop.begin_optimizer}, {(RUN, "optimizer_state_lost"): {5: WARNING, 11: INFO}}),
+    ),
     "parameters_changed": (
         Drive({5: write_to_critic}, {(RUN, "parameter_shift_between_updates"): {5: WARNING, 11: INFO}}),
     ),

@@ -13,7 +13,7 @@ from recorder import Recorder
 SIZES = {"op": 4, "slot": 3, "style": 2}
 
 
-class Agent(nn.Module):
+class LoopAgent(nn.Module):
     """Body, one linear layer per head, and a critic."""
 
     def __init__(self) -> None:
@@ -45,11 +45,11 @@ class Loop:
     only_choice: tuple[str, ...] = ("style",)
     scaler: torch.amp.GradScaler | None = None
     unscale: bool = True  # before the clip
-    agent: Agent = field(init=False)
+    agent: LoopAgent = field(init=False)
 
     def __post_init__(self) -> None:
         torch.manual_seed(self.seed)
-        self.agent = Agent()
+        self.agent = LoopAgent()
         self.optimizer = torch.optim.Adam(self.agent.parameters(), lr=1e-2)
         self.random = torch.Generator().manual_seed(self.seed)
 

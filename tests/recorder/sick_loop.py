@@ -81,7 +81,7 @@ def unlike(like: Tensor, random: torch.Generator) -> Tensor:
 
 
 @dataclass
-class Loop:
+class FaultyLoop:
     """One training; what follows ``net`` is sound by default, and what a fault changes."""
 
     samples: int = 16

@@ -6,7 +6,7 @@ from typing import Any
 
 from tests.recorder.drives import CRITICAL, INFO, WARNING, Drive, Stage
 from tests.recorder.growing import Growing
-from tests.recorder.sick_loop import Loop
+from tests.recorder.sick_loop import FaultyLoop
 
 PLACE = "env 0, r0c0"
 RATIO, REACHED = (PLACE, "normalized_ratio"), (PLACE, "low_ratio_cause")
@@ -16,7 +16,7 @@ EXPLODED, VANISHED = (PLACE, "exploding_severity"), (PLACE, "vanishing_severity"
 def grown(**symptoms: Any) -> Stage:
     """Give the loop a host with a seed that has these symptoms."""
 
-    def stage(loop: Loop) -> None:
+    def stage(loop: FaultyLoop) -> None:
         loop.growing = Growing(**symptoms)
 
     return stage

@@ -17,7 +17,7 @@ from esper_analyze.runs.run import open_run
 from recorder import Recorder
 from recorder.adapters.sb3 import attach
 from tests.golden.facts import GOLDEN
-from tests.recorder.trainings import TRAININGS, Training
+from tests.recorder.trainings import TRAININGS, Recipe
 
 N = 12
 OLD = {name: torch.full((N,), -1.0, dtype=torch.float64) for name in ("op", "slot")}
@@ -130,7 +130,7 @@ def test_one_without_the_other_is_counted_and_logged_once(
     assert caplog.text.count(f"ValueError: {alone} without {missing}") == 1
 
 
-class Watched:
+class WatchedPPO:
     """What SB3 itself samples, evaluates and collects, seen without the recorder; by update."""
 
     def __init__(self, model: Any) -> None:
@@ -173,7 +173,7 @@ class Watched:
 def test_sb3_has_it_from_its_buffer_without_padding_and_the_rewards_too(name: str, tmp_path: Path) -> None:
     training = TRAININGS[name]
     model = training.model()
-    watched = Watched(model)
+    watched = WatchedPPO(model)
     with attach(model, tmp_path / "run", strict=True):
         model.learn(training.steps(model))
     rows = open_run(tmp_path / "run").frame("updates").to_dicts()
@@ -197,7 +197,7 @@ def flipped(model: Any) -> None:
     model.rollout_buffer.compute_returns_and_advantage = turned
 
 
-SHORT = Training(PPO, env=lambda: "CartPole-v1", updates=6, options={"n_steps": 128, "batch_size": 32, "n_epochs": 4})
+SHORT = Recipe(PPO, env=lambda: "CartPole-v1", updates=6, options={"n_steps": 128, "batch_size": 32, "n_epochs": 4})
 
 
 @pytest.mark.parametrize(("fault", "sign"), [(lambda _: None, 1), (flipped, -1)], ids=["sound", "flipped"])
@@ -216,7 +216,7 @@ def test_a_flipped_advantage_is_negative_and_a_sound_one_positive(
 
 
 def test_one_epoch_of_one_minibatch_has_none(tmp_path: Path) -> None:
-    training = Training(PPO, env=lambda: "Pendulum-v1", options={"n_steps": 64, "batch_size": 64, "n_epochs": 1})
+    training = Recipe(PPO, env=lambda: "Pendulum-v1", options={"n_steps": 64, "batch_size": 64, "n_epochs": 1})
     training.run(tmp_path / "run")
     assert open_run(tmp_path / "run").frame("updates")["advantage_alignment"].to_list() == [None] * 5
 

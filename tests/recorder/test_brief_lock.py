@@ -13,7 +13,7 @@ import pytest
 from recorder import brief_lock, shutdown
 from recorder.brief_lock import BriefLock
 from tests.patience import PATIENCE
-from tests.recorder.sick_loop import Loop
+from tests.recorder.sick_loop import FaultyLoop
 
 
 @pytest.fixture
@@ -78,7 +78,7 @@ def test_leaving_a_section_whose_lock_was_replaced_is_no_error() -> None:
 
 @pytest.mark.usefixtures("impatient")
 def test_ctrl_c_at_the_end_of_a_section_does_not_keep_a_recording_from_closing(tmp_path: Path) -> None:
-    loop = Loop()
+    loop = FaultyLoop()
     rec = loop.recorder(tmp_path / "run")
     loop.update(0)
     seen: list[int] = []

@@ -28,7 +28,7 @@ from tests.recorder.plain import norm_of
 STEPS = 3
 
 
-class Net(nn.Module):
+class ChangingNet(nn.Module):
     """A body and two heads; what a head gives is its forward, so that it may be anything."""
 
     def __init__(self) -> None:
@@ -44,15 +44,15 @@ class Net(nn.Module):
         return {name: head(hidden).log_softmax(-1)[:, 0] for name, head in self.heads.items()}
 
 
-Change = Callable[["Training"], None]
+Change = Callable[["ChangingTraining"], None]
 
 
-class Training:
+class ChangingTraining:
     """A loop whose model may be changed at any place; ``true`` are torch's own norms of whatever has a gradient."""
 
     def __init__(self, run_dir: Path, rec: bool = True, **options: Any) -> None:
         torch.manual_seed(0)
-        self.net = Net()
+        self.net = ChangingNet()
         self.x = torch.randn(16, 3)
         self.renew()
         self.rec = None
@@ -107,25 +107,25 @@ class Training:
             changes[place](self)
 
 
-def grow(training: Training) -> None:
+def grow(training: ChangingTraining) -> None:
     layer = nn.Linear(4, 4)
     training.net.extra.append(layer)
     training.optimizer.add_param_group({"params": list(layer.parameters())})
 
 
-def replace_head(training: Training) -> None:
+def replace_head(training: ChangingTraining) -> None:
     training.net.heads["slot"] = nn.Linear(4, 5)
     training.renew()
 
 
-def replace_weight(training: Training) -> None:
+def replace_weight(training: ChangingTraining) -> None:
     head = training.net.heads["slot"]
     assert isinstance(head, nn.Linear)
     head.weight = nn.Parameter(head.weight.detach().clone())
     training.renew()
 
 
-def remove_head(training: Training) -> None:
+def remove_head(training: ChangingTraining) -> None:
     del training.net.heads["slot"]
     training.renew()
 
@@ -133,8 +133,8 @@ def remove_head(training: Training) -> None:
 CHANGES = {"grow": grow, "replace_head": replace_head, "replace_weight": replace_weight, "remove_head": remove_head}
 
 
-def trained(run_dir: Path, change: str, place: str, **options: Any) -> tuple[RecordedRun, Training]:
-    training = Training(run_dir, **options)
+def trained(run_dir: Path, change: str, place: str, **options: Any) -> tuple[RecordedRun, ChangingTraining]:
+    training = ChangingTraining(run_dir, **options)
     for update in range(6):
         training.update({place: CHANGES[change]} if update == 3 else None)
     assert training.rec is not None
@@ -143,12 +143,14 @@ def trained(run_dir: Path, change: str, place: str, **options: Any) -> tuple[Rec
 
 
 @pytest.fixture(params=[(change, place) for change in CHANGES for place in ("before", "between")], ids=str)
-def case(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[RecordedRun, Training, str, str]:
+def case(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[RecordedRun, ChangingTraining, str, str]:
     change, place = request.param
     return *trained(tmp_path / "run", change, place), change, place
 
 
-def test_whole_model_norms_are_torch_s_own_and_the_run_is_sound(case: tuple[RecordedRun, Training, str, str]) -> None:
+def test_whole_model_norms_are_torch_s_own_and_the_run_is_sound(
+    case: tuple[RecordedRun, ChangingTraining, str, str],
+) -> None:
     run, training, _, _ = case
     assert run.frame("steps")["grad_norm_pre_clip"].to_list() == pytest.approx(training.true, rel=1e-5)
     post = [min(true, 0.5) for true in training.true]
@@ -159,7 +161,7 @@ def test_whole_model_norms_are_torch_s_own_and_the_run_is_sound(case: tuple[Reco
 
 
 def test_the_change_is_an_event_at_the_update_from_which_the_map_has_it(
-    case: tuple[RecordedRun, Training, str, str],
+    case: tuple[RecordedRun, ChangingTraining, str, str],
 ) -> None:
     run, _, change, place = case
     events = [(row["kind"], row["subject"]) for row in run.frame("events").to_dicts()]
@@ -174,7 +176,9 @@ def test_the_change_is_an_event_at_the_update_from_which_the_map_has_it(
     assert events == wanted[change]
 
 
-def test_groups_and_layers_are_of_the_parameters_there_are(case: tuple[RecordedRun, Training, str, str]) -> None:
+def test_groups_and_layers_are_of_the_parameters_there_are(
+    case: tuple[RecordedRun, ChangingTraining, str, str],
+) -> None:
     run, training, change, place = case
     last = {row["group"]: row for row in run.frame("groups").to_dicts() if row["update"] == 5}
     assert last["all"]["elements"] == sum(p.numel() for p in training.net.parameters())
@@ -213,7 +217,7 @@ def test_a_removed_head_is_never_told_as_learning(tmp_path: Path) -> None:
 def test_a_head_whose_gradient_is_not_measured_any_more_is_not_told_as_learning(tmp_path: Path) -> None:
     """As in runs recorded before heads could be removed: null from there on."""
     torch.manual_seed(0)
-    net = Net()
+    net = ChangingNet()
     heads = dict(net.heads.items())
     with Recorder(tmp_path / "run", net, heads=heads, strict=True) as rec:
         for update in range(4):
@@ -234,7 +238,7 @@ def test_a_head_whose_gradient_is_not_measured_any_more_is_not_told_as_learning(
 @pytest.mark.parametrize("norm_type", [2.0, 1.0])
 def test_a_new_head_that_is_clipped_alone_in_the_middle_of_an_update_counts(tmp_path: Path, norm_type: float) -> None:
     torch.manual_seed(0)
-    net, true = Net(), []
+    net, true = ChangingNet(), []
     with Recorder(tmp_path / "run", net, heads=dict(net.heads.items()), strict=True) as rec:
         for step in range(2):
             zeros = {name: torch.zeros(4) for name in ("op", "slot")}
@@ -254,7 +258,7 @@ def test_a_new_head_that_is_clipped_alone_in_the_middle_of_an_update_counts(tmp_
 
 
 def test_gradients_called_by_hand_count_new_parameters_at_once(tmp_path: Path) -> None:
-    net, true = Net(), []
+    net, true = ChangingNet(), []
     with Recorder(tmp_path / "run", net, heads=dict(net.heads.items()), strict=True) as rec:
         for step in range(2):
             zeros = {name: torch.zeros(4) for name in ("op", "slot")}
@@ -316,7 +320,7 @@ def test_a_grown_model_goes_on_in_the_same_run(tmp_path: Path) -> None:
 def test_the_training_is_the_same_to_the_bit(tmp_path: Path, change: str) -> None:
     ends = []
     for rec in (False, True):
-        training = Training(tmp_path / "run", rec=rec)
+        training = ChangingTraining(tmp_path / "run", rec=rec)
         for update in range(4):
             torch.manual_seed(update)
             training.update({"between": CHANGES[change]} if update == 2 else None)
@@ -329,7 +333,7 @@ def test_the_training_is_the_same_to_the_bit(tmp_path: Path, change: str) -> Non
 def test_a_group_with_other_parameters_is_compared_with_nothing_that_was_before(tmp_path: Path) -> None:
     """Else a new head whose gradient is 1,000 times the old one's would be an explosion, and a drift."""
     torch.manual_seed(0)
-    net = Net()
+    net = ChangingNet()
     with Recorder(tmp_path / "run", net, heads=dict(net.heads.items()), strict=True) as rec:
         for update in range(40):
             if update == 25:
@@ -356,7 +360,7 @@ def test_a_group_with_other_parameters_is_compared_with_nothing_that_was_before(
 @pytest.mark.parametrize("replaced", [None, 28])
 def test_a_replaced_head_is_low_for_as_long_as_the_new_one_is(tmp_path: Path, replaced: int | None) -> None:
     """Twenty updates below the bound are critical: of one head, not of two that had the same name."""
-    net, first_low, updates = Net(), 10, 50
+    net, first_low, updates = ChangingNet(), 10, 50
     with Recorder(tmp_path / "run", net, heads=dict(net.heads.items()), sizes={"op": 3, "slot": 2}, strict=True) as rec:
         for update in range(updates):
             if update == replaced:
@@ -378,7 +382,7 @@ def test_a_replaced_head_is_low_for_as_long_as_the_new_one_is(tmp_path: Path, re
 @pytest.mark.parametrize("unscale", [True, False])
 @pytest.mark.parametrize("change", sorted(CHANGES))
 def test_under_mixed_precision_norms_are_torch_s_own(tmp_path: Path, change: str, unscale: bool) -> None:
-    training, scaler, true = Training(tmp_path / "run"), torch.amp.GradScaler("cpu", init_scale=1024.0), []
+    training, scaler, true = ChangingTraining(tmp_path / "run"), torch.amp.GradScaler("cpu", init_scale=1024.0), []
     assert training.rec is not None
     with training.rec as rec:
         for update in range(4):

@@ -130,7 +130,7 @@ def test_equal_gradients_have_no_noise_and_opposite_ones_no_estimate() -> None:
     assert noise_scale(2.0, 1.0, 8, 4) == pytest.approx(1 / (1 / 8 - 1 / 32) / (2 / 3))
 
 
-class Known:
+class SetGradients:
     """A model whose gradients are set by hand, step by step, and recorded."""
 
     def __init__(self, run_dir: Path, wide: int, **options: Any) -> None:
@@ -172,16 +172,16 @@ HEADS = {"left": (0, 3), "right": (3, 5)}
 
 
 @pytest.fixture(params=[6, 9000], ids=["small", "large"], scope="module")
-def known(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Known, RecordedRun]:
+def known(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[SetGradients, RecordedRun]:
     run_dir = tmp_path_factory.mktemp("known") / "run"
-    training = Known(run_dir, request.param)
+    training = SetGradients(run_dir, request.param)
     for _ in range(3):
         training.update(6)
     training.rec.close()
     return training, open_run(run_dir)
 
 
-def sampled(training: Known, run: RecordedRun, update: int) -> list[dict[str, Array]]:
+def sampled(training: SetGradients, run: RecordedRun, update: int) -> list[dict[str, Array]]:
     """Return the gradients of the sampled steps: all of them but the unsampled middle."""
     count = run.frame("updates")["sampled_steps"][update]
     steps = training.seen[update]
@@ -191,7 +191,7 @@ def sampled(training: Known, run: RecordedRun, update: int) -> list[dict[str, Ar
     return steps[first : first + 2]
 
 
-def test_layers_say_what_numpy_says(known: tuple[Known, RecordedRun]) -> None:
+def test_layers_say_what_numpy_says(known: tuple[SetGradients, RecordedRun]) -> None:
     training, run = known
     rows = run.frame("layers").to_dicts()
     assert len(rows) == 3 * 4
@@ -223,7 +223,7 @@ def vector(layers: dict[str, Array], group: str) -> Array:
     return np.concatenate([layers[name][rows].astype(np.float64).reshape(-1) for name, rows in members(group)])
 
 
-def test_groups_say_what_numpy_says_about_values(known: tuple[Known, RecordedRun]) -> None:
+def test_groups_say_what_numpy_says_about_values(known: tuple[SetGradients, RecordedRun]) -> None:
     training, run = known
     minibatch = dict(run.frame("layers").select("update", "minibatch").iter_rows())
     for row in run.frame("groups").to_dicts():
@@ -239,7 +239,7 @@ def test_groups_say_what_numpy_says_about_values(known: tuple[Known, RecordedRun
         assert row["sign_positive_fraction"] == pytest.approx((g > 0).mean())
 
 
-def test_groups_say_what_numpy_says_about_direction(known: tuple[Known, RecordedRun]) -> None:
+def test_groups_say_what_numpy_says_about_direction(known: tuple[SetGradients, RecordedRun]) -> None:
     training, run = known
     exact = training.model.get_parameter("body.weight").numel() <= direction.MOST_ELEMENTS
     for row in run.frame("groups").to_dicts():
@@ -264,7 +264,7 @@ def test_groups_say_what_numpy_says_about_direction(known: tuple[Known, Recorded
 
 
 def test_minibatches_of_one_gradient_align_perfectly(tmp_path: Path) -> None:
-    training = Known(tmp_path / "run", 6)
+    training = SetGradients(tmp_path / "run", 6)
     torch.manual_seed(3)
     for _ in range(2):
         for _ in range(4):
@@ -283,7 +283,7 @@ def test_minibatches_of_one_gradient_align_perfectly(tmp_path: Path) -> None:
 
 
 def test_a_layer_without_gradient_has_nulls_and_not_zeros(tmp_path: Path) -> None:
-    training = Known(tmp_path / "run", 6)
+    training = SetGradients(tmp_path / "run", 6)
     for _ in range(2):
         for _ in range(3):
             zeros = {name: torch.zeros(8) for name in HEADS}
@@ -308,7 +308,7 @@ def test_a_layer_without_gradient_has_nulls_and_not_zeros(tmp_path: Path) -> Non
 
 def test_an_update_that_was_not_sampled_has_no_detail_and_says_so(tmp_path: Path) -> None:
     calm = Thresholds.defaults(RULES).merged({rule.name: {"escalate": 0} for rule in RULES})
-    training = Known(tmp_path / "run", 6, overhead_budget=1e-9, thresholds=calm)
+    training = SetGradients(tmp_path / "run", 6, overhead_budget=1e-9, thresholds=calm)
     for _ in range(5):
         training.update(3)
     training.rec.close()
@@ -321,7 +321,7 @@ def test_an_update_that_was_not_sampled_has_no_detail_and_says_so(tmp_path: Path
 
 
 def test_debug_samples_every_update_whatever_the_budget(tmp_path: Path) -> None:
-    training = Known(tmp_path / "run", 6, overhead_budget=1e-9, level="DEBUG")
+    training = SetGradients(tmp_path / "run", 6, overhead_budget=1e-9, level="DEBUG")
     for _ in range(3):
         training.update(2)
     training.rec.close()

@@ -25,7 +25,9 @@ LIVE = tuple(rule for rule in RULES if rule.table != "ranks")
 
 
 def test_no_rule_is_without_a_drive() -> None:
-    assert set(DRIVES) == {rule.name for rule in LIVE}
+    missing = {rule.name for rule in LIVE} - set(DRIVES)
+    assert not missing, f"add a training that raises each verdict of {missing} to tests/recorder/drives.py"
+    assert set(DRIVES) <= {rule.name for rule in LIVE}
 
 
 def finite(example: Example) -> bool:

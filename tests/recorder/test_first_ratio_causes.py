@@ -19,7 +19,7 @@ from recorder import Recorder
 SAMPLES, UPDATES, FAULTY = 64, 6, 3
 
 
-class Policy(nn.Module):
+class SequencePolicy(nn.Module):
     """A recurrent policy over sequences [T, 4] with what each cause needs: norm, dropout, masks, hidden state."""
 
     def __init__(self) -> None:
@@ -35,12 +35,12 @@ class Policy(nn.Module):
         return Categorical(logits=logits.masked_fill(~masks, -1e8))
 
 
-class Training:
+class CausedTraining:
     """One policy and what it collected last; ``cause`` breaks the update ``FAULTY`` before its first minibatch."""
 
     def __init__(self) -> None:
         torch.manual_seed(0)
-        self.policy = Policy().eval()
+        self.policy = SequencePolicy().eval()
         self.optimizer = torch.optim.SGD(self.policy.parameters(), lr=0.1)
         self.collect()
 
@@ -65,40 +65,40 @@ class Training:
         self.optimizer.step()
 
 
-def other_masks(training: Training) -> None:
+def other_masks(training: CausedTraining) -> None:
     training.masks = torch.ones_like(training.masks)
 
 
-def stale_log_probs(training: Training) -> None:
+def stale_log_probs(training: CausedTraining) -> None:
     """Steps are taken after the rollout was stored, before the update begins."""
     for _ in range(20):
         training.step(training.new())
 
 
-def shifted_actions(training: Training) -> None:
+def shifted_actions(training: CausedTraining) -> None:
     training.masks[:] = True  # else some of them are forbidden where they are now
     with torch.no_grad():
         training.old = training.new()
     training.actions = training.actions.roll(1)
 
 
-def dropout_in_training_mode(training: Training) -> None:
+def dropout_in_training_mode(training: CausedTraining) -> None:
     training.policy.dropout.train()
 
 
-def batch_norm_in_training_mode(training: Training) -> None:
+def batch_norm_in_training_mode(training: CausedTraining) -> None:
     training.policy.norm.train()
 
 
-def normalisation_moved_on(training: Training) -> None:
+def normalisation_moved_on(training: CausedTraining) -> None:
     training.policy.moved = 0.3
 
 
-def hidden_state_forgotten(training: Training) -> None:
+def hidden_state_forgotten(training: CausedTraining) -> None:
     training.hidden = torch.zeros_like(training.hidden)
 
 
-CAUSES: dict[Callable[[Training], None], str] = {
+CAUSES: dict[Callable[[CausedTraining], None], str] = {
     other_masks: "Action masks stored at collection",
     stale_log_probs: "log-probs that are stale",
     shifted_actions: "actions shifted by a step",
@@ -111,9 +111,9 @@ CAUSES: dict[Callable[[Training], None], str] = {
 
 @pytest.mark.parametrize("cause", CAUSES, ids=lambda cause: cause.__name__)
 def test_a_cause_is_found_in_its_update_and_named_among_what_to_look_at(
-    tmp_path: Path, cause: Callable[[Training], None]
+    tmp_path: Path, cause: Callable[[CausedTraining], None]
 ) -> None:
-    training, true = Training(), []
+    training, true = CausedTraining(), []
     with Recorder(tmp_path / "run", training.policy, heads=("op",), sizes={"op": 3}, strict=True) as rec:
         for update in range(UPDATES):
             training.policy.eval()

@@ -18,7 +18,7 @@ from esper_analyze.storage.maintenance.verify import verify
 from tests.faults.judge import CLOCK, same_bits
 from tests.recorder.growing import Growing
 from tests.recorder.interruption import ENTRY, Interruption
-from tests.recorder.sick_loop import Loop
+from tests.recorder.sick_loop import FaultyLoop
 
 UPDATES = 4
 AT = 2
@@ -29,12 +29,12 @@ POINTS = 24
 
 def train(
     run_dir: Path, name: str, nth: int, *, go_on: bool = True, caught: bool = False
-) -> tuple[Interruption, Loop, bool]:
+) -> tuple[Interruption, FaultyLoop, bool]:
     """Train with Ctrl-C at an event of one method in update ``AT``; return whether it came.
 
     ``caught``: where the method is called, so that the loop misses nothing.
     """
-    loop = Loop(growing=Growing())
+    loop = FaultyLoop(growing=Growing())
     rec = loop.recorder(run_dir, overhead_budget=None)
     harm, came = Interruption(nth), False
     for number in range(UPDATES):
@@ -140,7 +140,7 @@ def test_an_interrupted_update_that_is_not_gone_on_with_is_kept(tmp_path: Path) 
 
 
 def test_slot_calls_after_the_last_update_make_no_update_and_are_counted(tmp_path: Path) -> None:
-    loop = Loop(growing=Growing())
+    loop = FaultyLoop(growing=Growing())
     with loop.recorder(tmp_path / "run") as rec:
         loop.update(0)
         Growing().backward(rec)

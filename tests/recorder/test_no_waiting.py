@@ -21,7 +21,7 @@ from recorder.recorder import Recorder as Whole
 from recorder.slots import Slots
 from tests.recorder.growing import Growing
 from tests.recorder.loop import SIZES, Loop
-from tests.recorder.trainings import Training
+from tests.recorder.trainings import Recipe
 
 pytestmark = pytest.mark.clock
 
@@ -108,7 +108,7 @@ def test_the_hot_path_of_a_hand_written_loop_never_waits(
 def test_the_hot_path_of_an_sb3_training_never_waits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in (*HOT, "captured"):
         monkeypatch.setattr(Whole, name, guarded(getattr(Whole, name)))
-    training = Training(MaskablePPO, updates=2, options={"n_steps": 32, "batch_size": 32, "n_epochs": 2})
+    training = Recipe(MaskablePPO, updates=2, options={"n_steps": 32, "batch_size": 32, "n_epochs": 2})
     model = training.model()
     with attach(model, tmp_path / "run", strict=True, overhead_budget=None):
         model.learn(training.steps(model))

@@ -18,14 +18,14 @@ from tests.faults.judge import CLOCK, same_bits
 from tests.recorder.growing import Growing
 from tests.recorder.plain import Plain, ordinary
 from tests.recorder.process_states import STATES, State, enter_within, facts
-from tests.recorder.sick_loop import Loop
+from tests.recorder.sick_loop import FaultyLoop
 
 UPDATES = 3
 
 
 def record(run_dir: Path, state: State) -> tuple[dict[str, pl.DataFrame], list[bytes]]:
     """Train with every detail; return the rows by table, and the parameters, bit by bit."""
-    loop = Loop(recurrent=True, growing=Growing())
+    loop = FaultyLoop(recurrent=True, growing=Growing())
     with state():
         rec = loop.recorder(run_dir)
     enter_within(rec, state)

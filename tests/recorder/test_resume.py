@@ -28,7 +28,7 @@ OWN = ("seq", "wall_time", "rollout_s", "optimisation_s", "recorder_ms", "record
 UPDATES, CHECKPOINT, KILLED = 30, 14, 21
 
 
-class Training:
+class ResumedTraining:
     """A few clipped steps an update whose data follow from the update's number; update 17 is far off policy."""
 
     def __init__(self) -> None:
@@ -72,7 +72,7 @@ def table(run_dir: Path, name: str, **options: Any) -> pl.DataFrame:
 @pytest.fixture(scope="module")
 def twin(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("twin") / "run"
-    training = Training()
+    training = ResumedTraining()
     with training.record(path) as rec:
         training.updates(rec, range(UPDATES))
     return path
@@ -80,7 +80,7 @@ def twin(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def resumed(path: Path, *, detector: bool) -> None:
     """Train to ``KILLED``, come back to ``CHECKPOINT``, and go on to the end."""
-    training = Training()
+    training = ResumedTraining()
     first = training.record(path, resume=True)
     training.updates(first, range(CHECKPOINT))
     saved, judged = training.state(), json.loads(json.dumps(first.state_dict()))
@@ -126,7 +126,7 @@ def test_without_the_detectors_state_replay_begins_afresh_where_the_recording_di
 
 
 def test_a_resume_without_a_checkpoint_goes_on_after_the_last_update(tmp_path: Path) -> None:
-    training = Training()
+    training = ResumedTraining()
     for numbers in (range(3), range(3, 5)):
         with training.record(tmp_path / "run", resume=True) as rec:
             training.updates(rec, numbers)
@@ -148,7 +148,7 @@ os.kill(os.getpid(), signal.SIGKILL)
     root = Path(__file__).parents[2]
     environment = os.environ | {"PYTHONPATH": str(root)}
     subprocess.run([sys.executable, "-c", code, str(tmp_path / "run")], env=environment, timeout=PATIENCE, check=False)
-    training = Training()
+    training = ResumedTraining()
     with training.record(tmp_path / "run", resume=True) as rec:
         training.updates(rec, range(4, 6))
     run = open_run(tmp_path / "run")
@@ -157,7 +157,7 @@ os.kill(os.getpid(), signal.SIGKILL)
 
 
 def test_what_cannot_be_gone_on_with_is_refused_in_words(tmp_path: Path) -> None:
-    training = Training()
+    training = ResumedTraining()
     with training.record(tmp_path / "run") as rec:
         training.updates(rec, range(1))
         with pytest.raises(LockedError, match="is being written by pid"):

@@ -24,7 +24,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv
 from esper_analyze.runs.run import RecordedRun, open_run
 from recorder.adapters.sb3 import attach
 from tests.recorder.environments import SIZES, MaskedEnv
-from tests.recorder.trainings import TRAININGS, Training
+from tests.recorder.trainings import TRAININGS, Recipe
 
 
 @pytest.fixture(scope="module")
@@ -189,15 +189,15 @@ def test_copies_and_pickles_of_the_policy_are_their_own_while_attached(tmp_path:
 
 
 def test_a_callback_that_acts_does_not_enter_the_rollouts_log_probs(tmp_path: Path) -> None:
-    class Acts(BaseCallback):
+    class ActionsSeen(BaseCallback):
         def _on_step(self) -> bool:
             with torch.no_grad():
                 self.model.policy(torch.zeros(2, 4), deterministic=True)
             return True
 
     found: list[list[Any]] = []
-    for callback in (None, Acts()):
-        training = Training(
+    for callback in (None, ActionsSeen()):
+        training = Recipe(
             PPO, env=lambda: DummyVecEnv([MultiEnv] * 2), updates=2, options={"n_steps": 32, "batch_size": 32}
         )
         model = training.model()

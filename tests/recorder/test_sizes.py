@@ -23,7 +23,7 @@ ENTROPY = ("head_entropy_collapse", "entropy_collapse", "entropy_low")
 UNKNOWN = "the number of actions is not known: give sizes= or masks="
 
 
-class Policy(nn.Module):
+class SharingPolicy(nn.Module):
     """A head of two layers, and one layer that two heads share."""
 
     def __init__(self) -> None:
@@ -57,7 +57,7 @@ def said(run: RecordedRun, rule: str) -> set[tuple[str, str | None]]:
     return {(row["verdict"], row["reason"]) for row in rows if row["rule"] == rule}
 
 
-def parts(policy: Policy) -> dict[str, Any]:
+def parts(policy: SharingPolicy) -> dict[str, Any]:
     rows = [ParameterRows(one, 2, 2 + K) for one in policy.shared.parameters()]
     last = policy.head[2]
     return {"module": policy.head, "rows": rows, "parameters": [last.weight, last.bias], "generator": last.parameters()}
@@ -65,7 +65,7 @@ def parts(policy: Policy) -> dict[str, Any]:
 
 @pytest.mark.parametrize("how", ["module", "rows", "parameters", "generator"])
 def test_the_last_layer_says_how_many_actions_there_are(tmp_path: Path, how: str) -> None:
-    policy = Policy()
+    policy = SharingPolicy()
     entropy = torch.full((N,), 0.01)
     run = record(tmp_path / "run", entropy, {"op": parts(policy)[how]}, model=policy)
     info = json.loads((tmp_path / "run" / "run.json").read_text())
@@ -97,7 +97,7 @@ def test_a_continuous_head_is_still_not_judged_by_its_entropy(tmp_path: Path, ca
 
 @pytest.mark.parametrize("entropy", [math.log(K) + 0.1, -0.5], ids=["more than ln(size)", "negative"])
 def test_an_entropy_that_does_not_fit_the_last_layer_drops_its_size(tmp_path: Path, entropy: float) -> None:
-    policy = Policy()
+    policy = SharingPolicy()
     run = record(tmp_path / "run", torch.full((N,), entropy), {"op": policy.head}, model=policy)
     assert run.frame("heads")["entropy_norm"].to_list() == [None] * 5
     assert run.frame("updates")["entropy_norm"].to_list() == [None] * 5
@@ -110,7 +110,7 @@ def test_an_entropy_that_does_not_fit_the_last_layer_drops_its_size(tmp_path: Pa
 
 
 def test_a_uniform_policy_fits_its_last_layer(tmp_path: Path) -> None:
-    policy = Policy()
+    policy = SharingPolicy()
     entropy = torch.distributions.Categorical(logits=torch.zeros(N, K)).entropy()
     run = record(tmp_path / "run", entropy, {"op": policy.head}, model=policy)
     assert run.frame("heads")["entropy_norm"].to_list() == pytest.approx([1.0] * 5)
@@ -131,7 +131,7 @@ def test_one_head_of_unknown_size_costs_the_others_nothing(tmp_path: Path) -> No
 
 
 def test_a_run_of_before_resumes_with_a_size_that_is_inferred_now(tmp_path: Path) -> None:
-    policy = Policy()
+    policy = SharingPolicy()
     with Recorder(tmp_path / "run", heads=("op",)):
         pass
     with Recorder(tmp_path / "run", heads=("op",), sizes={"op": K}, resume=True):

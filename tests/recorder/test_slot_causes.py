@@ -19,7 +19,7 @@ from recorder.transfer import Transfer
 GIVEN: dict[str, Any] = {"stage": "TRAINING", "blueprint": "conv", "alpha": None}
 
 
-class Course:
+class SlotUpdates:
     """Updates of one slot: host and seed have 16 parameters each, with every element's gradient as given."""
 
     def __init__(self) -> None:
@@ -66,19 +66,19 @@ SOUND = [(1.0, 1.0)] * 4
     ],
 )
 def test_the_cause_follows_from_the_course(pairs: Sequence[Any], cause: str | None) -> None:
-    assert Course().causes(*pairs)[-1] == cause
+    assert SlotUpdates().causes(*pairs)[-1] == cause
 
 
 def test_a_host_seen_before_the_seed_grew_tells_a_fast_host_from_a_dormant_seed() -> None:
     for pair, cause in (((0.05, 1.0), "dormant"), ((0.8, 80.0), "host_learning_fast")):
-        course = Course()
+        course = SlotUpdates()
         for _ in range(5):
             course.update(None, 1.0, stage="GERMINATED")
         assert course.causes(pair) == [cause]
 
 
 def test_in_no_stage_of_training_a_low_ratio_is_dormant_and_a_missing_one_is_nothing() -> None:
-    course = Course()
+    course = SlotUpdates()
     assert course.causes((0.01, 1.0), (None, 1.0), (1.0, 1.0), stage="FOSSILIZED") == ["dormant", None, None]
     row = course.update(0.01, 1.0, stage="Blending")
     assert (row["should_train"], row["low_ratio_cause"]) == (True, "dormant")
@@ -86,7 +86,7 @@ def test_in_no_stage_of_training_a_low_ratio_is_dormant_and_a_missing_one_is_not
 
 def test_another_seed_begins_afresh() -> None:
     for changed in ({"blueprint": "attention"}, {}):
-        course = Course()
+        course = SlotUpdates()
         course.causes(*SOUND)
         if not changed:
             course.update(None, 1.0, stage="PRUNED")
@@ -95,7 +95,7 @@ def test_another_seed_begins_afresh() -> None:
 
 
 def test_a_seed_that_goes_on_from_training_to_blending_is_the_same() -> None:
-    course = Course()
+    course = SlotUpdates()
     course.causes(*SOUND)
     assert course.causes((0.05, 1.0), stage="BLENDING") == ["saturated"]
 
@@ -126,7 +126,7 @@ def test_a_seed_whose_gradient_comes_within_the_update_is_not_disconnected() -> 
 
 
 def test_the_moving_average_takes_in_what_is_finite() -> None:
-    course, ema = Course(), None
+    course, ema = SlotUpdates(), None
     for seed in (1.0, 0.5, None, float("nan"), 2.0):
         row = course.update(seed, 1.0)
         if seed is None or math.isnan(seed):
@@ -138,7 +138,7 @@ def test_the_moving_average_takes_in_what_is_finite() -> None:
 
 
 def test_what_is_remembered_goes_through_a_checkpoint() -> None:
-    course, other = Course(), Course()
+    course, other = SlotUpdates(), SlotUpdates()
     course.causes(*SOUND)
     other.slots.history = SlotHistory()
     other.slots.history.load_state_dict(json.loads(json.dumps(course.slots.history.state_dict())))

@@ -38,7 +38,7 @@ class KeepingLogger(Logger):
 
 
 @dataclass(frozen=True)
-class Training:
+class Recipe:
     """How to make a model; ``updates`` it is trained for."""
 
     make: Callable[..., Any]
@@ -69,11 +69,11 @@ class Training:
 
 
 TRAININGS = {
-    "masked": Training(MaskablePPO, options={"n_steps": 96, "batch_size": 64, "n_epochs": 3}),
-    "recurrent_padded": Training(
+    "masked": Recipe(MaskablePPO, options={"n_steps": 96, "batch_size": 64, "n_epochs": 3}),
+    "recurrent_padded": Recipe(
         RecurrentPPO, "MlpLstmPolicy", options={"n_steps": 60, "batch_size": 50, "n_epochs": 2, "clip_range_vf": 0.2}
     ),
-    "recurrent_shared": Training(
+    "recurrent_shared": Recipe(
         RecurrentPPO,
         "MlpLstmPolicy",
         options={
@@ -83,11 +83,11 @@ TRAININGS = {
             "policy_kwargs": {"shared_lstm": True, "enable_critic_lstm": False},
         },
     ),
-    "gaussian_kl_stop": Training(
+    "gaussian_kl_stop": Recipe(
         PPO,
         env=lambda: "Pendulum-v1",
         updates=6,
         options={"n_steps": 128, "batch_size": 64, "n_epochs": 8, "target_kl": 3e-4},
     ),
-    "categorical": Training(PPO, env=lambda: "CartPole-v1", options={"n_steps": 128, "batch_size": 32, "n_epochs": 3}),
+    "categorical": Recipe(PPO, env=lambda: "CartPole-v1", options={"n_steps": 128, "batch_size": 32, "n_epochs": 3}),
 }

@@ -29,7 +29,7 @@ from esper_analyze.watch.snapshot import snapshot
 from recorder import Recorder
 from tests.reports.conftest import trouble
 from tests.reports.synthetic import Rows, write_run
-from tests.watch.growing import Growing
+from tests.watch.growing import GrowingRun
 
 ENDS: dict[str, tuple[str, str, str, str, int, int]] = {
     # reason → verdict, label, headline, status, exit codes with --fail-on critical and warning
@@ -338,7 +338,7 @@ def test_a_run_with_a_rule_of_its_own_is_listed_and_watched(tmp_path: Path) -> N
 
 
 def test_a_follower_counts_the_rules_again_when_the_run_has_grown(tmp_path: Path) -> None:
-    growing, seen = Growing(tmp_path / "run"), Follower(tmp_path / "run")
+    growing, seen = GrowingRun(tmp_path / "run"), Follower(tmp_path / "run")
     counted = []
     for _ in range(30):
         growing.add()
@@ -374,7 +374,7 @@ def test_a_run_whose_updates_are_lost_did_not_end_before_its_first(
 
 
 def test_a_run_that_lost_some_updates_does_not_say_that_it_ended_after_the_last_one_left(tmp_path: Path) -> None:
-    growing = Growing(tmp_path / "run")
+    growing = GrowingRun(tmp_path / "run")
     growing.add(20)
     growing.seal()
     growing.add(20)

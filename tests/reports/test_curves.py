@@ -98,13 +98,13 @@ def test_of_many_updates_the_extremes_and_the_mean_are_kept() -> None:
         finish(axes[0], "x", last=True)
 
     (panel,) = panels(draw)
-    extremes, mean = panel.curves
-    assert (extremes.label, mean.label) == ("spike (extremes)", "spike")
-    assert extremes.x == extremes.y == []
-    assert extremes.whole is not None
-    found = extremes.whole.values
+    outline, mean = panel.curves
+    assert (outline.label, mean.label) == ("spike (extremes)", "spike")
+    assert outline.x == outline.y == []
+    assert outline.extremes is not None
+    found = outline.extremes.values
     (at,) = np.flatnonzero(found["high"] == 7)
-    assert extremes.whole.first + at * extremes.whole.width + found["high_at"][at] == 54_321
+    assert outline.extremes.first + at * outline.extremes.width + found["high_at"][at] == 54_321
     assert 2_048 < len(found) <= 4_096
     assert len(mean.x) < 1_000
 
@@ -116,13 +116,13 @@ def test_a_page_has_as_fine_lines_as_it_has_room_for() -> None:
 
     one = panels(draw)
     fine, coarse = fitting([one])[0], fitting([one] * 30)[29]
-    (rises, whole) = fine[0].curves[0].whole, coarse[0].curves[0].whole
+    (rises, joined) = fine[0].curves[0].extremes, coarse[0].curves[0].extremes
     assert rises is not None
-    assert whole is not None
-    assert len(rises.values) > 2 * len(whole.values) > 1_000
-    assert 30 * 16 * len(whole.values) <= 900_000
-    assert whole.values["low"][0] == 0
-    assert whole.values["high"][-1] == 49_999
+    assert joined is not None
+    assert len(rises.values) > 2 * len(joined.values) > 1_000
+    assert 30 * 16 * len(joined.values) <= 900_000
+    assert joined.values["low"][0] == 0
+    assert joined.values["high"][-1] == 49_999
 
 
 def test_a_figure_of_something_else_has_none() -> None:

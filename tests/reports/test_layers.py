@@ -89,7 +89,7 @@ def test_a_layer_without_any_gradient_is_told_and_not_called_fine(tmp_path: Path
 
 
 @dataclass
-class Made:
+class LayersInMemory:
     """A run as far as layers go: a table in memory."""
 
     held: duckdb.DuckDBPyConnection
@@ -101,7 +101,7 @@ class Made:
 def made(query: str) -> Any:
     held = duckdb.connect(":memory:")
     held.execute(f"create table layers as {query}")
-    return Made(held)
+    return LayersInMemory(held)
 
 
 def test_a_spike_in_one_of_a_million_updates_is_drawn() -> None:

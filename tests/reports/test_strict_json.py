@@ -37,8 +37,8 @@ def test_null_nan_infinity_and_zero_stay_apart() -> None:
 
 def test_dataclasses_become_objects_and_strange_things_text() -> None:
     @dataclass
-    class Point:
+    class Pair:
         x: float
         y: object
 
-    assert plain(Point(math.nan, 1j)) == {"x": "NaN", "y": "1j"}
+    assert plain(Pair(math.nan, 1j)) == {"x": "NaN", "y": "1j"}

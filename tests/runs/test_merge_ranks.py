@@ -14,7 +14,7 @@ from esper_analyze.runs.merge_ranks import merge_ranks, side_by_side
 from esper_analyze.runs.run import RecordedRun, open_run
 from esper_analyze.schema import TABLES
 from esper_analyze.schema.merging import RankRows
-from tests.storage.handmade import Writer, identify, updates
+from tests.storage.handmade import HandmadeAttempt, identify, updates
 
 Rows = Mapping[str, Sequence[Mapping[str, Any]]]
 
@@ -23,7 +23,7 @@ def run_of(path: Path, *ranks: Rows) -> RecordedRun:
     """Return a run in which each rank recorded its rows."""
     identify(path, ranks=len(ranks))
     for number, tables in enumerate(ranks):
-        writer = Writer(path, rank=number)
+        writer = HandmadeAttempt(path, rank=number)
         writer.seal(listed=True, **dict(tables))
         writer.close()
     return open_run(path)

@@ -21,19 +21,19 @@ from esper_analyze.schema import TABLES
 from esper_analyze.schema.tables import BY_NAME
 from esper_analyze.storage.entries import arrow_table
 from esper_analyze.storage.shard_file import parquet_bytes, shard_entry
-from tests.storage.handmade import Writer, heads, identify, updates
+from tests.storage.handmade import HandmadeAttempt, heads, identify, updates
 
 
 def resumed(path: Path) -> Path:
     """Return a run of two ranks; the first was resumed at update 2, and its last rows are in the log."""
     identify(path, ranks=4)
-    first = Writer(path)
+    first = HandmadeAttempt(path)
     first.seal(updates=updates(0, 1), heads=heads(0, "a", "b"))
     first.seal(updates=updates(2, 3))
-    second = Writer(path, number=1)
+    second = HandmadeAttempt(path, number=1)
     second.seal(updates=updates(2), heads=heads(2, "a"))
     second.log(1, updates=updates(3, 4))
-    other = Writer(path, rank=2)
+    other = HandmadeAttempt(path, rank=2)
     other.seal(updates=updates(0, 1, 2))
     other.close()
     return path
@@ -79,7 +79,7 @@ def test_ranks_that_were_planned_and_recorded_nothing(tmp_path: Path, planned: o
 
 def test_rows_out_of_order_come_in_order(tmp_path: Path) -> None:
     identify(tmp_path / "run")
-    writer = Writer(tmp_path / "run", seq=5)
+    writer = HandmadeAttempt(tmp_path / "run", seq=5)
     writer.seal(updates=updates(5, 6))
     writer.seq = 0
     writer.seal(updates=updates(0, 1, 2, 3, 4))
@@ -131,7 +131,7 @@ def test_what_is_broken_refuses_the_run_or_is_left_out(tmp_path: Path) -> None:
 
 def test_where_a_writer_was_stopped_and_what_is_unverified(tmp_path: Path) -> None:
     path = identify(tmp_path / "run")
-    writer = Writer(path)
+    writer = HandmadeAttempt(path)
     writer.seal(updates=updates(0))
     log = writer.log(1, updates=updates(1))
     data = log.read_bytes()
@@ -153,7 +153,7 @@ def test_a_run_is_written_while_its_lock_is_held_and_repaired_if_any_marker_says
         fcntl.flock(lock, fcntl.LOCK_EX)
         assert open_run(path).written
     assert not open_run(path).written
-    writer = Writer(path, rank=3)
+    writer = HandmadeAttempt(path, rank=3)
     writer.seal(updates=updates(0))
     writer.close("repaired")
     assert open_run(path).repaired
@@ -238,7 +238,7 @@ def ending(path: Path, *ranks: str | None, status: str = "performed") -> Trainin
     """Return how a run ended of whose ranks each closed for a reason, or did not."""
     identify(path, ranks=len(ranks))
     for rank, reason in enumerate(ranks):
-        writer = Writer(path, rank=rank)
+        writer = HandmadeAttempt(path, rank=rank)
         writer.seal(updates=[*updates(0, 1), *updates(2, status=status)])
         if reason is not None:
             writer.close(reason)
@@ -257,7 +257,7 @@ def test_of_several_ranks_the_worst_end_counts(tmp_path: Path) -> None:
 
 def test_of_several_attempts_the_last_counts_and_a_repair_says_what_was_before(tmp_path: Path) -> None:
     path = identify(tmp_path / "run")
-    first, second = Writer(path), Writer(path, number=1)
+    first, second = HandmadeAttempt(path), HandmadeAttempt(path, number=1)
     first.seal(updates=[*updates(0), *updates(1, status="interrupted")])
     first.close("ValueError: no")
     second.seal(updates=updates(1, 2))
@@ -282,7 +282,7 @@ def test_of_several_attempts_the_last_counts_and_a_repair_says_what_was_before(t
 
 
 def made(path: Path) -> Path:
-    Writer(identify(path)).seal(updates=updates(0))
+    HandmadeAttempt(identify(path)).seal(updates=updates(0))
     return path
 
 
@@ -352,7 +352,7 @@ def failing(path: Path, error: BaseException) -> None:
 
 def test_an_error_over_a_shard_with_strange_cells_names_the_shard(tmp_path: Path) -> None:
     path = identify(tmp_path / "run")
-    writer = Writer(path)
+    writer = HandmadeAttempt(path)
     writer.seal(updates=updates(0), heads=heads(0, "a"))
     for error in (ValueError("odd"), ZeroDivisionError()):
         with pytest.raises(type(error)):
@@ -373,7 +373,7 @@ def test_an_error_over_a_line_that_counts_other_rows_names_the_shard(tmp_path: P
     from dataclasses import replace
 
     path = identify(tmp_path / "run")
-    writer = Writer(path)
+    writer = HandmadeAttempt(path)
     writer.seal(heads=heads(math.floor(3.5), "a", "b"))
     run = open_run(path)
     shard, entry = run.attempts[0].shards[0]
@@ -431,7 +431,7 @@ def test_updates_are_lost_where_their_shard_or_a_log_is_left_out_and_nowhere_els
         (None, False),
     ):
         path = identify(tmp_path / f"run {name}")
-        writer = Writer(path)
+        writer = HandmadeAttempt(path)
         writer.seal(updates=updates(0), heads=heads(0, "a"))
         if name == "closed.json":
             (writer.folder / name).write_text("[]")

@@ -28,12 +28,12 @@ from esper_analyze.runs.series import (
 from esper_analyze.schema.tables import BY_NAME
 from esper_analyze.storage.entries import arrow_table
 from esper_analyze.storage.shard_file import parquet_bytes, shard_entry
-from tests.storage.handmade import Writer, heads, identify, updates
+from tests.storage.handmade import HandmadeAttempt, heads, identify, updates
 
 
 def run_of_shards(path: Path) -> RecordedRun:
     """Return a run of three shards: the second has its rows in the wrong order, the third repeats an update."""
-    writer = Writer(identify(path))
+    writer = HandmadeAttempt(identify(path))
     writer.seal(updates=updates(0, 1, kl_k3=0.5), heads=[*heads(0, "b", "a", entropy=1.0), *heads(1, "a", entropy=2.0)])
     rows = [(12, heads(3, "a", entropy=5.0)), (10, heads(2, "a", "b", entropy=3.0))]
     table = arrow_table(BY_NAME["heads"], rows)
@@ -82,7 +82,7 @@ def test_pieces_hold_at_least_so_many_rows(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, chunk: int, pieces: list[int]
 ) -> None:
     """The shards have 3, 3 and 2 rows; the first of them four with a head more."""
-    writer = Writer(identify(tmp_path / "run"))
+    writer = HandmadeAttempt(identify(tmp_path / "run"))
     for number, count in enumerate((4, 3, 2)):
         writer.seal(heads=heads(number, *"abcd"[:count]))
     monkeypatch.setattr(module, "_CHUNK", chunk)

@@ -36,7 +36,7 @@ def heads(number: int, *names: str, **cells: Any) -> list[Row]:
 
 
 @dataclass
-class Writer:
+class HandmadeAttempt:
     """One writer's folder. Rows get sequence numbers as they are sealed or logged."""
 
     run: Path

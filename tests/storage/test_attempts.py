@@ -31,7 +31,7 @@ from esper_analyze.storage.attempts import (
 from esper_analyze.storage.layout import ShardEntry
 from esper_analyze.storage.log_tail import Tail
 from esper_analyze.storage.row_source import row_sources
-from tests.storage.handmade import Writer, heads, updates
+from tests.storage.handmade import HandmadeAttempt, heads, updates
 
 
 @pytest.fixture(autouse=True)
@@ -41,15 +41,15 @@ def _no_child(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(footer, "crashes_reader", lambda _: False)
 
 
-def written(run: Path, **options: Any) -> Writer:
+def written(run: Path, **options: Any) -> HandmadeAttempt:
     """Return a writer with two shards of each table sealed."""
-    writer = Writer(run, **options)
+    writer = HandmadeAttempt(run, **options)
     writer.seal(updates=updates(0, 1), heads=heads(0, "a", "b"))
     writer.seal(updates=updates(2), heads=heads(2, "a"))
     return writer
 
 
-def read(writer: Writer) -> Attempt:
+def read(writer: HandmadeAttempt) -> Attempt:
     return read_attempt(writer.folder, writer.rank, writer.number)
 
 
@@ -58,7 +58,7 @@ def broken(attempt: Attempt) -> list[tuple[str, str]]:
 
 
 @contextmanager
-def locked(writer: Writer) -> Iterator[None]:
+def locked(writer: HandmadeAttempt) -> Iterator[None]:
     """Hold the writer's lock, as a writer that lives."""
     with (writer.folder / ".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -112,7 +112,7 @@ def test_rows_lost_are_gaps_in_the_numbers_where_nobody_counted(tmp_path: Path) 
     attempt.closed = {}
     assert attempt.lost_rows == 0
     assert Attempt(tmp_path, 0, 0).lost_rows == 0
-    alone = Writer(tmp_path / "other", seq=4)
+    alone = HandmadeAttempt(tmp_path / "other", seq=4)
     alone.log(1, updates=updates(0))
     assert read(alone).lost_rows == 4
     alone.seq += 3
@@ -121,7 +121,7 @@ def test_rows_lost_are_gaps_in_the_numbers_where_nobody_counted(tmp_path: Path) 
 
 
 def test_the_first_update_is_the_least_of_shards_and_log(tmp_path: Path) -> None:
-    writer = Writer(tmp_path)
+    writer = HandmadeAttempt(tmp_path)
     writer.seal(heads=heads(0, "a"))
     assert read(writer).first_update is None
     writer.log(1, updates=updates(7, 5))
@@ -284,7 +284,7 @@ def test_a_shard_that_no_line_names_is_left_over_if_its_rows_are_elsewhere(tmp_p
 
 
 def test_where_an_unlisted_shard_s_rows_are(tmp_path: Path) -> None:
-    writer = Writer(tmp_path, seq=10)
+    writer = HandmadeAttempt(tmp_path, seq=10)
     writer.seal(listed=False, heads=heads(0, "a", "b", "c", "d"))
     path = writer.folder / "heads-000001.parquet"
 
@@ -313,7 +313,7 @@ def test_where_an_unlisted_shard_s_rows_are(tmp_path: Path) -> None:
 
 
 def test_of_shards_whose_numbers_overlap_the_first_counts(tmp_path: Path) -> None:
-    writer = Writer(tmp_path)
+    writer = HandmadeAttempt(tmp_path)
     writer.seal(heads=heads(0, "a", "b", "c"))
     writer.seq = 2
     writer.seal(heads=heads(1, "a", "b"))
@@ -327,7 +327,7 @@ def test_of_shards_whose_numbers_overlap_the_first_counts(tmp_path: Path) -> Non
 
 def test_rows_that_were_written_once_more_count_once(tmp_path: Path) -> None:
     """A disk that failed late: the same numbers, in a shard with a higher number that reaches at least as far."""
-    writer = Writer(tmp_path)
+    writer = HandmadeAttempt(tmp_path)
     writer.seal(heads=heads(0, "a", "b"))
     writer.seq = 0
     writer.seal(heads=heads(0, "a", "b"))
@@ -396,7 +396,7 @@ def test_of_a_broken_shard_and_a_marker_the_shard_is_named(tmp_path: Path) -> No
 
 
 def test_a_log_that_is_harmed_is_broken_and_a_torn_one_is_not(tmp_path: Path) -> None:
-    writer = Writer(tmp_path)
+    writer = HandmadeAttempt(tmp_path)
     writer.log(1, updates=updates(0))
     path = writer.log(1, updates=updates(1))
     path.write_bytes(path.read_bytes()[:-1])
@@ -535,7 +535,7 @@ def test_two_attempts_of_one_number_are_told_and_the_second_is_not_read(tmp_path
 
 def test_attempts_of_all_ranks_are_found_and_put_in_order(tmp_path: Path) -> None:
     for rank, number in ((1, 0), (0, 1), (0, 0)):
-        writer = Writer(tmp_path, rank, number)
+        writer = HandmadeAttempt(tmp_path, rank, number)
         writer.seal(updates=updates(number * 3, number * 3 + 1, number * 3 + 4))
     (tmp_path / "rank00000" / "attempt-0000-x").mkdir()
     (tmp_path / "rank0000x").mkdir()
@@ -556,16 +556,16 @@ def test_a_run_is_closed_when_the_last_writer_of_each_rank_closed_it() -> None:
 
 
 def test_rows_are_read_in_the_order_they_were_written_without_those_recorded_again(tmp_path: Path) -> None:
-    writer = Writer(tmp_path)
+    writer = HandmadeAttempt(tmp_path)
     writer.seq = 4
     writer.seal(updates=updates(4, 5, 6))
     writer.seq = 0
     writer.seal(updates=updates(0, 1, 2, 3), heads=heads(1, "a"))
     writer.seq = 20
     writer.log(1, updates=updates(7, 8), heads=heads(7, "b"))
-    later = Writer(tmp_path, number=1)
+    later = HandmadeAttempt(tmp_path, number=1)
     later.seal(updates=updates(6, 7))
-    other = Writer(tmp_path, rank=1)
+    other = HandmadeAttempt(tmp_path, rank=1)
     other.log(1, updates=updates(0))
     found = find_attempts(tmp_path)
     from esper_analyze.schema.tables import BY_NAME

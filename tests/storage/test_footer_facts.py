@@ -262,7 +262,7 @@ def test_files_after_one_that_ends_the_child_are_tried_in_another(tmp_path: Path
 def test_the_last_file_that_the_child_survived(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, output: bytes, last: int
 ) -> None:
-    class Child:
+    class FakeProcess:
         def __init__(self, *_: object, **options: Any) -> None:
             assert options["env"]["PYTHONWARNINGS"] == "ignore"
 
@@ -271,7 +271,7 @@ def test_the_last_file_that_the_child_survived(
             assert timeout == 60.0
             return output, None
 
-    monkeypatch.setattr(subprocess, "Popen", Child)
+    monkeypatch.setattr(subprocess, "Popen", FakeProcess)
     assert footer_crash_check._last_survived([tmp_path / name for name in "abc"]) == last
 
 

@@ -16,7 +16,7 @@ from esper_analyze.storage import log_frames
 from esper_analyze.storage.block import Block
 from esper_analyze.storage.log_frames import MAGIC, MARKER, FrameError, FrameFault, decode, encode, frames
 from esper_analyze.storage.log_tail import LogFault, log_numbers, read_logs, tail_of
-from tests.storage.handmade import Writer, heads, updates
+from tests.storage.handmade import HandmadeAttempt, heads, updates
 
 
 def payload_of(frame: bytes) -> bytes:
@@ -209,7 +209,7 @@ def test_a_marker_within_a_harmed_frame_is_no_frame() -> None:
 
 
 def test_rows_in_no_shard_are_the_tail_each_once_in_order(tmp_path: Path) -> None:
-    writer = Writer(tmp_path, rank=2)
+    writer = HandmadeAttempt(tmp_path, rank=2)
     writer.log(1, updates=updates(0, 1), heads=heads(0, "a"))
     writer.log(1, updates=updates(2))
     writer.log(2, updates=updates(3), heads=heads(3, "a", "b"))
@@ -232,7 +232,7 @@ def test_rows_in_no_shard_are_the_tail_each_once_in_order(tmp_path: Path) -> Non
 
 
 def test_a_log_that_cannot_be_read_and_one_with_misfits_are_told(tmp_path: Path) -> None:
-    writer = Writer(tmp_path)
+    writer = HandmadeAttempt(tmp_path)
     writer.log(1, updates=[*updates(0), {"update": "x"}])
     (writer.folder / ".wal-000002").mkdir()
     (writer.folder / ".wal-000003.tmp").write_bytes(b"")

@@ -27,7 +27,7 @@ from esper_analyze.storage.run_files import (
     why_unreadable,
 )
 from esper_analyze.storage.run_info import find_runs, identity
-from tests.storage.handmade import Writer, identify, updates
+from tests.storage.handmade import HandmadeAttempt, identify, updates
 
 
 def things(folder: Path) -> dict[str, Path]:
@@ -102,7 +102,7 @@ def test_runs_are_found_at_any_depth_but_not_within_runs_links_and_hidden_folder
 def test_the_identity_of_a_run_is_its_run_json(tmp_path: Path) -> None:
     path = identify(tmp_path / "run", notes="x")
     assert identity(path)["notes"] == "x"
-    Writer(path).log(1, updates=updates(0))
+    HandmadeAttempt(path).log(1, updates=updates(0))
     assert identity(path)["notes"] == "x"
 
 
@@ -121,7 +121,7 @@ def test_versions_of_run_json(
 ) -> None:
     path = identify(tmp_path / "run", **{VERSION_KEY: version})
     if logs:
-        Writer(path).log(1, updates=updates(0))
+        HandmadeAttempt(path).log(1, updates=updates(0))
     if error is None:
         assert identity(path)[VERSION_KEY] == version
     else:
@@ -160,7 +160,7 @@ def test_a_run_json_that_says_nothing_is_damage(tmp_path: Path, content: str) ->
 
 def test_folders_of_writers_by_rank_and_number(tmp_path: Path) -> None:
     for rank, number in ((2, 1), (0, 3), (2, 0)):
-        Writer(tmp_path, rank, number)
+        HandmadeAttempt(tmp_path, rank, number)
     (tmp_path / "notes").mkdir()
     assert [(one.rank, one.number) for one in attempt_folders(tmp_path)] == [(0, 3), (2, 0), (2, 1)]
     assert attempts_of_rank(tmp_path / "rank00001") == []

@@ -16,7 +16,7 @@ from esper_analyze.storage.attempts import find_attempts
 from esper_analyze.storage.decode_errors import decoding
 from esper_analyze.storage.row_source import in_memory, last_update, row_sources
 from tests.faults.forged import copied, filled, listed, parquet
-from tests.storage.handmade import Writer, heads, updates
+from tests.storage.handmade import HandmadeAttempt, heads, updates
 
 HEADS, UPDATES = BY_NAME["heads"], BY_NAME["updates"]
 
@@ -72,7 +72,7 @@ def test_codes_are_within_their_dictionary() -> None:
 
 
 def test_rows_of_a_shard_and_of_the_log_as_arrow_and_polars(tmp_path: Path) -> None:
-    writer = Writer(tmp_path)
+    writer = HandmadeAttempt(tmp_path)
     writer.seal(heads=heads(0, "a", "b", entropy=0.5))
     writer.log(1, heads=heads(1, "c", entropy=1.5), updates=updates(1, 4))
     attempts = find_attempts(tmp_path)
@@ -98,7 +98,7 @@ def test_rows_of_a_shard_and_of_the_log_as_arrow_and_polars(tmp_path: Path) -> N
 def test_rows_from_an_update_on_that_was_recorded_again_are_left_out(
     tmp_path: Path, until: int | None, left: list[int] | None
 ) -> None:
-    writer = Writer(tmp_path)
+    writer = HandmadeAttempt(tmp_path)
     writer.seal(updates=updates(3, 4, 5))
     (attempt,) = find_attempts(tmp_path)
     attempt.until = until
@@ -115,7 +115,7 @@ def test_rows_from_an_update_on_that_was_recorded_again_are_left_out(
 
 
 def test_a_shard_that_cannot_be_decoded_is_named(tmp_path: Path) -> None:
-    writer = Writer(tmp_path)
+    writer = HandmadeAttempt(tmp_path)
     writer.seal(heads=heads(0, "a"))
     (part,) = row_sources(find_attempts(tmp_path), HEADS)
     assert part.path is not None

@@ -19,7 +19,7 @@ from tests.reports.synthetic import Rows, quiet
 ROOT = Path(__file__).parents[2]
 
 
-class Growing:
+class GrowingRun:
     """One run and its present writer, in this process."""
 
     def __init__(self, path: Path, planned: int = 200, **facts: object) -> None:
@@ -68,7 +68,7 @@ class Growing:
         self.next = update
 
 
-class Child:
+class WriterProcess:
     """A process of its own that adds one update whenever it is told to, and that can be killed."""
 
     def __init__(self, path: Path) -> None:
@@ -98,7 +98,7 @@ class Child:
 
 def main(path: str) -> None:
     """Add an update for each line of stdin; every third is sealed."""
-    growing = Growing(Path(path))
+    growing = GrowingRun(Path(path))
     sys.stdout.write("-1\n")
     sys.stdout.flush()
     for number, _ in enumerate(sys.stdin):

@@ -26,7 +26,7 @@ from recorder.store.store import Store
 from tests.reports.conftest import trouble
 from tests.reports.synthetic import write_run
 from tests.runs.stored import files
-from tests.watch.growing import Child, Growing
+from tests.watch.growing import GrowingRun, WriterProcess
 
 SAMPLES = Path(__file__).parents[2] / "sample_runs" / "runs"
 
@@ -42,11 +42,11 @@ def timeless(shot: Snapshot) -> str:
 
 
 @pytest.fixture
-def growing(tmp_path: Path) -> Growing:
-    return Growing(tmp_path / "run")
+def growing(tmp_path: Path) -> GrowingRun:
+    return GrowingRun(tmp_path / "run")
 
 
-def test_what_is_handed_over_is_there_at_the_next_look(growing: Growing) -> None:
+def test_what_is_handed_over_is_there_at_the_next_look(growing: GrowingRun) -> None:
     seen = Follower(growing.path)
     for update in range(3):
         growing.add()
@@ -64,7 +64,7 @@ def test_what_is_handed_over_is_there_at_the_next_look(growing: Growing) -> None
 def test_a_follower_knows_what_one_who_begins_now_knows(
     steps: list[str], back: int, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    growing = Growing(tmp_path_factory.mktemp("law") / "run")
+    growing = GrowingRun(tmp_path_factory.mktemp("law") / "run")
     seen = Follower(growing.path)
     for step in steps:
         if step == "add":
@@ -113,7 +113,9 @@ def test_a_consequence_stands_below_its_cause() -> None:
     assert told["ratio_collapse"] == (0, "kl_spike", 0)
 
 
-def test_what_came_by_the_log_is_not_read_again_from_a_shard(growing: Growing, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_came_by_the_log_is_not_read_again_from_a_shard(
+    growing: GrowingRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
     seen = Follower(growing.path)
     growing.add(3)
     seen.poll()
@@ -123,7 +125,7 @@ def test_what_came_by_the_log_is_not_read_again_from_a_shard(growing: Growing, m
     assert looked(seen).update == 4
 
 
-def test_what_was_sealed_between_two_looks_is_read_from_its_shard(growing: Growing) -> None:
+def test_what_was_sealed_between_two_looks_is_read_from_its_shard(growing: GrowingRun) -> None:
     seen = Follower(growing.path)
     seen.poll()
     growing.add(3)
@@ -133,7 +135,7 @@ def test_what_was_sealed_between_two_looks_is_read_from_its_shard(growing: Growi
 
 
 def test_of_a_long_run_only_the_last_shards_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    growing = Growing(tmp_path / "run")
+    growing = GrowingRun(tmp_path / "run")
     for _ in range(10):
         growing.add(30)
         growing.seal()
@@ -149,7 +151,7 @@ def test_of_a_long_run_only_the_last_shards_are_read(tmp_path: Path, monkeypatch
     growing.die()
 
 
-def test_a_look_changes_no_file_and_keeps_no_writer_away(growing: Growing) -> None:
+def test_a_look_changes_no_file_and_keeps_no_writer_away(growing: GrowingRun) -> None:
     growing.add(5)
     growing.seal()
     growing.add(1)
@@ -163,7 +165,7 @@ def test_a_look_changes_no_file_and_keeps_no_writer_away(growing: Growing) -> No
 
 
 def test_a_killed_training_is_seen_to_its_last_update_and_called_crashed(tmp_path: Path) -> None:
-    child = Child(tmp_path / "run")
+    child = WriterProcess(tmp_path / "run")
     seen = Follower(tmp_path / "run")
     for update in range(8):
         assert child.add() == update
@@ -202,7 +204,7 @@ def test_a_closed_run_is_as_old_as_its_mark_says_whatever_its_files_say(tmp_path
         assert silent < 600
 
 
-def test_a_run_that_is_deleted_is_shown_as_it_was_last_seen(growing: Growing) -> None:
+def test_a_run_that_is_deleted_is_shown_as_it_was_last_seen(growing: GrowingRun) -> None:
     growing.add(4)
     seen = Follower(growing.path)
     seen.poll()
@@ -221,7 +223,7 @@ def test_another_run_in_the_same_place_is_told(tmp_path: Path) -> None:
     assert (shot.update, shot.replaced) == (2, True)
 
 
-def test_a_frame_that_is_written_in_two_halves_is_taken_once_and_whole(growing: Growing) -> None:
+def test_a_frame_that_is_written_in_two_halves_is_taken_once_and_whole(growing: GrowingRun) -> None:
     growing.add(2)
     seen = Follower(growing.path)
     growing.add()
@@ -244,7 +246,7 @@ def test_a_damaged_shard_is_named_and_the_rest_is_shown(tmp_path: Path) -> None:
     assert [file.split()[0] for file in shot.losses.files] == [shard.name]
 
 
-def test_a_run_file_that_breaks_while_it_is_followed_is_told_and_the_rest_stays(growing: Growing) -> None:
+def test_a_run_file_that_breaks_while_it_is_followed_is_told_and_the_rest_stays(growing: GrowingRun) -> None:
     growing.add(2)
     seen = Follower(growing.path)
     seen.poll()
@@ -254,7 +256,7 @@ def test_a_run_file_that_breaks_while_it_is_followed_is_told_and_the_rest_stays(
     assert shot.update == 1
 
 
-def test_silence_is_late_only_beyond_what_is_usual(growing: Growing) -> None:
+def test_silence_is_late_only_beyond_what_is_usual(growing: GrowingRun) -> None:
     now = 1e9
     seen = Follower(growing.path, clock=lambda: now)
     growing.add(5)
@@ -268,7 +270,7 @@ def test_silence_is_late_only_beyond_what_is_usual(growing: Growing) -> None:
     assert snapshot(seen).status.late
 
 
-def test_losses_of_data_are_counted_with_the_rows_they_cost(growing: Growing) -> None:
+def test_losses_of_data_are_counted_with_the_rows_they_cost(growing: GrowingRun) -> None:
     def lose(update: int, rows: object) -> None:
         assert isinstance(rows, dict)
         rows["losses_of_data"] = [{"update": update, "kind": "dropped", "detail": "disk full", "rows": 3}]
@@ -279,7 +281,7 @@ def test_losses_of_data_are_counted_with_the_rows_they_cost(growing: Growing) ->
 
 
 def test_a_rank_can_be_chosen_and_one_that_is_not_there_is_refused(tmp_path: Path) -> None:
-    growing = Growing(tmp_path / "run", ranks=3)
+    growing = GrowingRun(tmp_path / "run", ranks=3)
     growing.add(2)
     other = Store(growing.path, rank=1)
     shot = looked(Follower(growing.path))
@@ -299,7 +301,7 @@ def test_thresholds_that_make_no_sense_do_not_stop_the_view(tmp_path: Path) -> N
 
 @pytest.mark.parametrize("updates", [0, 1])
 def test_a_run_whose_time_for_an_update_is_unknown_hangs_only_after_ten_minutes(tmp_path: Path, updates: int) -> None:
-    growing = Growing(tmp_path / "run")
+    growing = GrowingRun(tmp_path / "run")
     growing.add(updates)
     now = time.time()
     seen = Follower(growing.path, clock=lambda: now)

@@ -19,7 +19,7 @@ from esper_analyze.watch.panels import lasting, printed, sections
 from esper_analyze.watch.snapshot import Snapshot, snapshot
 from esper_analyze.watch.sparkline import BARS, curve, sparkline
 from tests.reports.synthetic import Rows, write_run
-from tests.watch.growing import Growing
+from tests.watch.growing import GrowingRun
 
 SAMPLES = Path(__file__).parents[2] / "sample_runs" / "runs"
 LONG = "a_head_with_a_name_that_is_much_longer_than_any_column"
@@ -240,7 +240,7 @@ def test_a_curve_goes_from_its_least_to_its_largest_value(values: list[float | N
 
 
 def test_a_running_training_says_how_far_it_is_and_what_is_left(tmp_path: Path) -> None:
-    growing = Growing(tmp_path / "run", planned=200)
+    growing = GrowingRun(tmp_path / "run", planned=200)
     growing.add(50)
     shot = shot_of(growing.path)
     first, last = shot_clock(growing.path)

@@ -19,14 +19,14 @@ from esper_analyze.watch.run_list import LATELY, MOST_ENDED, RunLines, RunList
 from recorder.store.run_file import create_run
 from tests.reports.conftest import trouble
 from tests.reports.synthetic import write_run
-from tests.watch.growing import Growing
+from tests.watch.growing import GrowingRun
 
 SAMPLES = Path(__file__).parents[2] / "sample_runs" / "runs"
 LATER = 60.0
 """Seconds after which a change of a folder cannot share its modification time with an earlier one."""
 
 
-class Clock:
+class AheadClock:
     """Seconds of the epoch, ahead of the real ones by as much as a test likes."""
 
     def __init__(self) -> None:
@@ -37,8 +37,8 @@ class Clock:
 
 
 @pytest.fixture
-def clock() -> Clock:
-    return Clock()
+def clock() -> AheadClock:
+    return AheadClock()
 
 
 @pytest.fixture
@@ -56,8 +56,8 @@ def polled(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 @pytest.fixture
-def sound(tmp_path: Path) -> Iterator[Growing]:
-    growing = Growing(tmp_path / "runs" / "sound")
+def sound(tmp_path: Path) -> Iterator[GrowingRun]:
+    growing = GrowingRun(tmp_path / "runs" / "sound")
     growing.add(20)
     yield growing
     growing.die()
@@ -74,9 +74,9 @@ def text_of(lines: RunLines, width: int = 80) -> str:
     return "\n".join(line.plain for line in printed(list_sections(lines, width), width))
 
 
-def test_running_runs_are_listed_with_what_is_known_of_them_the_worst_first(sound: Growing) -> None:
+def test_running_runs_are_listed_with_what_is_known_of_them_the_worst_first(sound: GrowingRun) -> None:
     folder = sound.path.parent
-    bad = Growing(folder / "sweep" / "troubled")
+    bad = GrowingRun(folder / "sweep" / "troubled")
     bad.add(60, trouble)
     lines = RunList([folder]).poll()
     assert [(line.name, line.state) for line in lines.running] == [("sweep/troubled", "running"), ("sound", "running")]
@@ -99,7 +99,9 @@ def test_a_run_stands_in_the_list_as_ls_says_when_no_incident_was_cleared(tmp_pa
     assert (ended.state, died.state) == ("ended", "crashed")
 
 
-def test_runs_that_ended_long_ago_are_counted_and_never_read(tmp_path: Path, polled: list[str], clock: Clock) -> None:
+def test_runs_that_ended_long_ago_are_counted_and_never_read(
+    tmp_path: Path, polled: list[str], clock: AheadClock
+) -> None:
     for index in range(3):
         ended_at(write_run(tmp_path / f"old_{index}", 2), clock() - LATELY - 5)
     ended_at(write_run(tmp_path / "new", 2), clock() - LATELY + 50)
@@ -112,7 +114,7 @@ def test_runs_that_ended_long_ago_are_counted_and_never_read(tmp_path: Path, pol
 
 
 def test_of_many_runs_that_ended_lately_a_few_are_read_those_that_died_first(
-    tmp_path: Path, polled: list[str], clock: Clock
+    tmp_path: Path, polled: list[str], clock: AheadClock
 ) -> None:
     template = write_run(tmp_path / "run_0", 2)
     for index in range(1, 12):
@@ -131,7 +133,7 @@ def test_of_many_runs_that_ended_lately_a_few_are_read_those_that_died_first(
 
 
 def test_a_run_that_ends_while_it_is_watched_stays_in_the_list_with_its_last_update(
-    sound: Growing, clock: Clock
+    sound: GrowingRun, clock: AheadClock
 ) -> None:
     runs = RunList([sound.path.parent], clock)
     runs.poll()
@@ -148,7 +150,7 @@ def test_a_run_that_ends_while_it_is_watched_stays_in_the_list_with_its_last_upd
     assert "5.0 h ago" in text_of(runs.poll())
 
 
-def test_a_run_that_is_resumed_is_running_again(sound: Growing, clock: Clock) -> None:
+def test_a_run_that_is_resumed_is_running_again(sound: GrowingRun, clock: AheadClock) -> None:
     runs = RunList([sound.path.parent], clock)
     sound.die()
     clock.ahead = LATER
@@ -160,7 +162,7 @@ def test_a_run_that_is_resumed_is_running_again(sound: Growing, clock: Clock) ->
 
 
 def test_a_run_that_begins_is_listed_once_it_has_a_writer_and_one_that_is_deleted_is_gone(
-    sound: Growing, clock: Clock
+    sound: GrowingRun, clock: AheadClock
 ) -> None:
     folder = sound.path.parent
     runs = RunList([folder], clock)
@@ -168,18 +170,18 @@ def test_a_run_that_begins_is_listed_once_it_has_a_writer_and_one_that_is_delete
     assert [line.name for line in runs.poll().shown] == ["sound"]
     assert "being written" in text_of(runs.poll())
     shutil.rmtree(folder / "young")
-    young = Growing(folder / "young")
+    young = GrowingRun(folder / "young")
     assert sorted(line.name for line in runs.poll().running) == ["sound", "young"]
     young.die()
     shutil.rmtree(young.path)
     assert [line.name for line in runs.poll().shown] == ["sound"]
 
 
-def test_a_run_that_cannot_be_read_is_named_and_hides_no_other(sound: Growing) -> None:
+def test_a_run_that_cannot_be_read_is_named_and_hides_no_other(sound: GrowingRun) -> None:
     damaged = write_run(sound.path.parent / "damaged", 6)
     shard = next(damaged.rglob("heads-*.parquet"))
     shard.write_bytes(shard.read_bytes()[:-20])
-    broken = Growing(sound.path.parent / "broken")
+    broken = GrowingRun(sound.path.parent / "broken")
     (broken.path / "run.json").write_text("{")
     runs = RunList([sound.path.parent])
     for _ in range(2):
@@ -191,7 +193,7 @@ def test_a_run_that_cannot_be_read_is_named_and_hides_no_other(sound: Growing) -
     broken.die()
 
 
-def test_a_late_run_is_a_warning_and_says_since_when(sound: Growing, clock: Clock) -> None:
+def test_a_late_run_is_a_warning_and_says_since_when(sound: GrowingRun, clock: AheadClock) -> None:
     runs = RunList([sound.path], clock)
     assert [line.verdict for line in runs.poll().running] == ["ok"]
     clock.ahead = 500.0
@@ -201,7 +203,7 @@ def test_a_late_run_is_a_warning_and_says_since_when(sound: Growing, clock: Cloc
     assert "8.3 min ago" in text_of(runs.poll())
 
 
-def test_runs_are_named_relative_to_what_is_watched(sound: Growing, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_runs_are_named_relative_to_what_is_watched(sound: GrowingRun, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = sound.path.parent
     other = write_run(folder / "deep" / "other", 2)
 
@@ -216,9 +218,9 @@ def test_runs_are_named_relative_to_what_is_watched(sound: Growing, monkeypatch:
 
 
 @pytest.mark.parametrize("width", [40, 60, 80, 120])
-def test_no_line_is_wider_than_the_screen_and_names_do_no_harm(width: int, sound: Growing) -> None:
+def test_no_line_is_wider_than_the_screen_and_names_do_no_harm(width: int, sound: GrowingRun) -> None:
     folder = sound.path.parent
-    wide = Growing(folder / ("漢字" * 30))
+    wide = GrowingRun(folder / ("漢字" * 30))
     wide.add(60, trouble)
     write_run(folder / "esc\x1b[2J", 2, reason="ValueError: \x1b]0;x\x07 " + "long " * 50)
     lines = printed(list_sections(RunList([folder]).poll(), width), width)
@@ -228,7 +230,7 @@ def test_no_line_is_wider_than_the_screen_and_names_do_no_harm(width: int, sound
 
 
 def test_at_80_columns_a_line_has_run_update_share_return_time_and_incident(tmp_path: Path) -> None:
-    growing = Growing(tmp_path / "a_run_with_a_long_name_that_ends_in_seed_7")
+    growing = GrowingRun(tmp_path / "a_run_with_a_long_name_that_ends_in_seed_7")
     growing.add(60, trouble)
     lines = RunList([tmp_path]).poll()
     row = text_of(lines).splitlines()[-1]

@@ -18,7 +18,7 @@ from esper_analyze.watch.snapshot import snapshot
 from esper_analyze.watch.view import PolledScreen, RunScreen, RunsScreen, ScreenPart, WatchApp
 from tests.reports.conftest import trouble
 from tests.reports.synthetic import write_run
-from tests.watch.growing import Child, Growing
+from tests.watch.growing import GrowingRun, WriterProcess
 from tests.watch.test_panels import SAMPLES, many_heads
 
 NEVER = 3600.0
@@ -106,7 +106,7 @@ def test_at_80_by_24_header_incidents_heads_state_and_keys_are_all_there() -> No
 
 
 def test_a_growing_run_is_followed_until_it_is_killed(tmp_path: Path) -> None:
-    child, said = Child(tmp_path / "run"), []
+    child, said = WriterProcess(tmp_path / "run"), []
 
     async def play(app: WatchApp, pilot: Pilot[BaseException]) -> None:
         for update in range(3):
@@ -254,7 +254,7 @@ def listing(path: Path, play: Play, size: tuple[int, int] = (80, 24)) -> WatchAp
 
 
 def test_a_list_opens_a_run_and_goes_back(tmp_path: Path) -> None:
-    runs = [Growing(tmp_path / name) for name in ("first", "second")]
+    runs = [GrowingRun(tmp_path / name) for name in ("first", "second")]
     for count, run in enumerate(runs, start=3):
         run.add(count)
     write_run(tmp_path / "third", 9)
@@ -280,13 +280,13 @@ def test_a_list_opens_a_run_and_goes_back(tmp_path: Path) -> None:
 
 
 def test_a_list_shows_a_run_that_begins_and_one_that_dies_and_keeps_the_highlight(tmp_path: Path) -> None:
-    first = Growing(tmp_path / "m")
+    first = GrowingRun(tmp_path / "m")
     first.add(3)
     write_run(tmp_path / "over", 2)
 
     async def play(app: WatchApp, pilot: Pilot[BaseException]) -> None:
         assert "1 run is being written" in lines_of(app)[1]
-        second = Growing(tmp_path / "a")
+        second = GrowingRun(tmp_path / "a")
         second.add(30, trouble)
         await look(app, pilot)
         lines = lines_of(app)
@@ -308,7 +308,7 @@ def test_a_list_shows_a_run_that_begins_and_one_that_dies_and_keeps_the_highligh
 
 
 def test_a_list_says_how_many_runs_are_below(tmp_path: Path) -> None:
-    runs = [Growing(tmp_path / f"run_{index}") for index in range(12)]
+    runs = [GrowingRun(tmp_path / f"run_{index}") for index in range(12)]
     for run in runs:
         run.add(1)
 
@@ -348,9 +348,9 @@ def test_a_run_alone_has_no_list_to_go_back_to() -> None:
 
 
 def test_a_run_that_cannot_be_read_has_a_line_and_does_not_end_the_screen(tmp_path: Path) -> None:
-    growing = Growing(tmp_path / "sound")
+    growing = GrowingRun(tmp_path / "sound")
     growing.add(2)
-    broken = Growing(tmp_path / "broken")
+    broken = GrowingRun(tmp_path / "broken")
     broken.add(2)
     (broken.path / "run.json").write_text("{")
 

@@ -77,7 +77,7 @@ RULE = Rule(
     guard=guard,
     title="No episode ends any more",
     meaning="Episodes ended at intervals, and for five times the longest of them none has. Where the last ones all "
-    "had the same length, a time limit ended them: environments are then started anew before it is reached, or "
+    "had the same length, a time limit ended them: environments are then reset before it is reached, or "
     "their ends are no longer reported. Where lengths differed it is information: a policy may have "
     "learnt to stay in its episode.",
     look_first="Whether environments are reset when a rollout begins, whether the time limit was raised or its wrapper "

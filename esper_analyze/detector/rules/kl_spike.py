@@ -32,7 +32,7 @@ class KlSpikeLimits(Limits):
     )
     usual: float = limit(
         5.0,
-        "times the median of its last 50 updates: a training whose every update is that large is no spike",
+        "times the median of its last 50 updates: where every update is that large, none is a spike",
         at_least=0.0,
     )
     window_hits: int = limit(2, "crossings within the window (set by design)", at_least=1)

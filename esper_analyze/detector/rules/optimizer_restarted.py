@@ -17,7 +17,7 @@ from esper_analyze.detector.verdict import Bounds, Judgement, settle
 class OptimizerRestartedLimits(Limits):
     """Bounds on ``updates.optimizer_state_lost``."""
 
-    lost: float = limit(0.999, "moments that begin anew are all 0 (by definition)", at_least=0.0)
+    lost: float = limit(0.999, "moments that were reset are all 0 (by definition)", at_least=0.0)
     often: int = limit(3, "from so many times on it is a recipe, and information (set by design)", at_least=1)
 
 
@@ -62,8 +62,8 @@ RULE = Rule(
     examples=(
         Example("carried on", "ok", _cells(0.0, 0.0), updates=2),
         Example("restored from a checkpoint", "ok", _cells(0.0, 0.02), updates=2),
-        Example("begun anew", "warning", _cells(0.0, 1.0), updates=2),
-        Example("anew in each update", "info", _cells(0.0, 1.0, 1.0, 1.0), updates=4),
+        Example("moments reset", "warning", _cells(0.0, 1.0), updates=2),
+        Example("moments reset in each update", "info", _cells(0.0, 1.0, 1.0, 1.0), updates=4),
         Example("not recorded", "no_data", _cells(None)),
     ),
     memory={"lost": zeros},

@@ -31,7 +31,7 @@ class PolicyReplacedLimits(Limits):
     peaks: float = limit(
         3.0, "times its largest change over the last 20 updates: memories swing now and then", at_least=0.0
     )
-    least: float = limit(0.1, "nats: less is no other policy (set by design)", at_least=0.0)
+    least: float = limit(0.1, "nats: below it the policy is still the same one (set by design)", at_least=0.0)
     moved: float = limit(
         4.0,
         "nats for each square root of a nat of KL in both updates: by so much they may have changed it",

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from esper_analyze.reports.render.draw import UPDATES, WHOLE
+from esper_analyze.reports.render.draw import EXTREMES_OF, UPDATES
 from esper_analyze.reports.render.style import VARIABLES
 from esper_analyze.runs.series import EXTREMES, Extremes
 
@@ -33,7 +33,7 @@ Numbers = list[float | None]
 class Curve:
     """A line, or points: ``x`` are updates, ``y`` values; None where nothing finite was measured.
 
-    ``whole``: of a line through the corners of pixels what is drawn on a closer look; it is in their place.
+    ``extremes``: of a line drawn by its extremes, those that a closer look needs; they stand for ``x`` and ``y``.
     """
 
     label: str
@@ -42,7 +42,7 @@ class Curve:
     points: bool
     x: Numbers
     y: Numbers
-    whole: Extremes | None = None
+    extremes: Extremes | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,12 +81,12 @@ def panels_of(figure: Figure) -> tuple[CurvePanel, ...]:
 
 def fitting(figures: Sequence[tuple[CurvePanel, ...]]) -> list[tuple[CurvePanel, ...]]:
     """Return the panels of a page's figures, their lines as fine as the page has room for."""
-    whole = [curve.whole for panels in figures for panel in panels for curve in panel.curves if curve.whole]
-    size = sum(len(one.values) for one in whole) * EXTREMES.itemsize * 4 / 3  # in base 64
+    shown = [curve.extremes for panels in figures for panel in panels for curve in panel.curves if curve.extremes]
+    size = sum(len(extremes.values) for extremes in shown) * EXTREMES.itemsize * 4 / 3  # in base 64
     number = max(1, math.ceil(size / _MOST_BYTES))
 
     def joined(panel: CurvePanel) -> CurvePanel:
-        curves = [replace(curve, whole=curve.whole and curve.whole.joined(number)) for curve in panel.curves]
+        curves = [replace(curve, extremes=curve.extremes and curve.extremes.joined(number)) for curve in panel.curves]
         return replace(panel, curves=tuple(curves))
 
     return [tuple(map(joined, panels)) for panels in figures]
@@ -136,10 +136,10 @@ def _curves(axes: Axes) -> Iterator[Curve]:
                 name = f"{names[place - 1]} (alone)".strip()
             elif thin:
                 name = f"{names[place + 1]} (extremes)".strip()
-        whole = WHOLE.get(line)
-        x, y = ([], []) if whole else (_numbers(line.get_xdata()), _numbers(line.get_ydata()))
+        extremes = EXTREMES_OF.get(line)
+        x, y = ([], []) if extremes else (_numbers(line.get_xdata()), _numbers(line.get_ydata()))
         look = _colour(line.get_color()), float(line.get_linewidth())
-        yield Curve(name, *look, points, x, y, whole)
+        yield Curve(name, *look, points, x, y, extremes)
 
 
 def _name(line: Line2D, only: str) -> str:

@@ -29,8 +29,8 @@ _DENSE = 2.5
 """Updates a pixel above which they are not drawn one by one."""
 _FINEST = 4096
 """Intervals of a line that are kept for a closer look."""
-WHOLE: WeakKeyDictionary[Line2D, Extremes] = WeakKeyDictionary()
-"""What lines through the corners of pixels leave out."""
+EXTREMES_OF: WeakKeyDictionary[Line2D, Extremes] = WeakKeyDictionary()
+"""Of each line drawn by its extremes: all of them, for a closer look."""
 _EDGES = (("x", 1.0), (6, 0.965), (7, 0.035))
 """Marker and height of NaN, +Inf and −Inf: a cross, a triangle up, a triangle down."""
 
@@ -56,7 +56,7 @@ def line(
         coarse = max(100, pixels // 2)
         every, mean = corners(series, coarse), envelope(series, coarse)
         (thin,) = axes.plot(at(every.update), _finite_or_nan(every), color=colour, linewidth=0.7, alpha=0.5)
-        WHOLE[thin] = extremes(series, _FINEST)
+        EXTREMES_OF[thin] = extremes(series, _FINEST)
         axes.plot(at(mean.update), mean.mean, color=colour, linewidth=width, label=named)
     else:
         shown = with_gaps(series)

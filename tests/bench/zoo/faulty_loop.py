@@ -13,8 +13,8 @@ from torch import Tensor
 
 from sample_runs.lstm_loop import SIZES, Agent, Yards
 from tests.bench.zoo.healthy import Train
-from tests.bench.zoo.label import Fault
-from tests.bench.zoo.loop import Training
+from tests.bench.zoo.label import ZooFault
+from tests.bench.zoo.loop import ZooTraining
 from tests.bench.zoo.sb3 import Tell
 
 UPDATES = 80
@@ -28,16 +28,16 @@ def onset_of(seed: int) -> int:
 
 
 def faulty(
-    fault: Fault,
-    touch: Callable[[Training, int], None],
-    make: Callable[[int], Training] = Training,
+    fault: ZooFault,
+    touch: Callable[[ZooTraining, int], None],
+    make: Callable[[int], ZooTraining] = ZooTraining,
     updates: int = UPDATES,
     *,
     raises: bool = False,
 ) -> Train:
     """Return how to train the loop; ``touch`` is called before each update from the onset on, with its age."""
 
-    def train(run_dir: Path, seed: int, tell: Tell) -> tuple[Fault, ...]:
+    def train(run_dir: Path, seed: int, tell: Tell) -> tuple[ZooFault, ...]:
         training, known = make(seed), replace(fault, onset=onset_of(seed))
 
         def before(update: int) -> None:
@@ -54,7 +54,7 @@ def faulty(
     return train
 
 
-class Broken(Agent):
+class CutAgent(Agent):
     """The agent with a head or a critic that may be cut off from the loss."""
 
     detached: str | None = None
@@ -67,13 +67,13 @@ class Broken(Agent):
         return logits, value.detach() if self.without_critic else value, after
 
 
-def breakable(seed: int) -> Training:
+def breakable(seed: int) -> ZooTraining:
     """Return the loop with an agent whose heads may be cut off."""
     torch.manual_seed(seed)
-    return Training(seed, agent=Broken())
+    return ZooTraining(seed, agent=CutAgent())
 
 
-def detach_head(training: Training, _: int) -> None:
+def detach_head(training: ZooTraining, _: int) -> None:
     """Cut one head off from the loss; which one follows from the seed."""
     training.agent.detached = ("op", "style", "tempo")[training.seed % 3]  # type: ignore[assignment]
 
@@ -88,12 +88,12 @@ class Payment(Yards):
         return (reward if self.change is None else self.change(reward)), done, finished
 
 
-def paid(seed: int) -> Training:
+def paid(seed: int) -> ZooTraining:
     """Return the loop with rewards that may be replaced."""
-    return Training(seed, yards=Payment(seed))
+    return ZooTraining(seed, yards=Payment(seed))
 
 
-def one_nan(training: Training, age: int) -> None:
+def one_nan(training: ZooTraining, age: int) -> None:
     """Make one reward of the rollout NaN."""
     left = [1] * (age == 0)
 
@@ -106,23 +106,23 @@ def one_nan(training: Training, age: int) -> None:
     training.yards.change = change  # type: ignore[attr-defined]
 
 
-def constant(training: Training, _: int) -> None:
+def constant(training: ZooTraining, _: int) -> None:
     """Pay the same for everything."""
     training.yards.change = lambda reward: torch.full_like(reward, 0.6)  # type: ignore[attr-defined]
 
 
-def overflow(training: Training, age: int) -> None:
+def overflow(training: ZooTraining, age: int) -> None:
     """Multiply every gradient by 1e30, as a loss that large would: its norm overflows and the clip scale is 0."""
     for parameter in training.agent.parameters() if age == 0 else ():
         parameter.register_hook(lambda grad: 1e30 * grad)
 
 
-def stop(training: Training, _: int) -> None:
+def stop(training: ZooTraining, _: int) -> None:
     """Forget to call the optimizer's step."""
     training.optimizer.step = lambda *_: None  # type: ignore[method-assign]
 
 
-def grow(training: Training, _: int) -> None:
+def grow(training: ZooTraining, _: int) -> None:
     """Push the gates of the LSTM open and its weights up, more with every update."""
     lstm = training.agent.lstm
     hidden = lstm.hidden_size
@@ -132,17 +132,17 @@ def grow(training: Training, _: int) -> None:
             lstm.get_parameter(name)[2 * hidden : 3 * hidden] *= 1.3
 
 
-def untrained_critic(run_dir: Path, seed: int, tell: Tell) -> tuple[Fault, ...]:
+def untrained_critic(run_dir: Path, seed: int, tell: Tell) -> tuple[ZooFault, ...]:
     """Train with the critic cut off from the loss, from the start."""
     training = breakable(seed)
     training.agent.without_critic = True  # type: ignore[assignment]
     training.run(run_dir, 120, tell)
-    return (Fault("critic_not_trained", 0, ("critic_constant", "value_collapse", "gradient_vanishing")),)
+    return (ZooFault("critic_not_trained", 0, ("critic_constant", "value_collapse", "gradient_vanishing")),)
 
 
-def head_collapse(run_dir: Path, seed: int, tell: Tell) -> tuple[Fault, ...]:
+def head_collapse(run_dir: Path, seed: int, tell: Tell) -> tuple[ZooFault, ...]:
     """Take the entropy bonus from ``style``; the onset is where its actions, counted, are all but one and the same."""
-    training, taken_away, onsets = Training(seed), onset_of(seed), []
+    training, taken_away, onsets = ZooTraining(seed), onset_of(seed), []
 
     def before(update: int) -> None:
         if update == taken_away:
@@ -153,21 +153,21 @@ def head_collapse(run_dir: Path, seed: int, tell: Tell) -> tuple[Fault, ...]:
     training.run(run_dir, 100, tell, before)
     if not onsets:
         raise RuntimeError(f"{run_dir.name}: style did not collapse")
-    return (Fault("head_collapse", onsets[0], ("head_entropy_collapse",)),)
+    return (ZooFault("head_collapse", onsets[0], ("head_entropy_collapse",)),)
 
 
-def _same_action(training: Training) -> float:
+def _same_action(training: ZooTraining) -> float:
     taken = training.rollout["actions"]
     counted = np.bincount(taken["style"][taken["op"] != 0].numpy(), minlength=SIZES["style"])
     return float(counted.max() / counted.sum())
 
 
-_NAN = Fault("nan_reward", 0, ("numerical_instability", "update_skipped"), hard=True)
-_MISSING = Fault("missing_gradient", 0, ("gradient_missing",), hard=True)
-_LSTM = Fault("lstm_explosion", 0, ("lstm_explosion", "lstm_saturation"))
-_OVERFLOW = Fault("gradients_overflow", 0, ("frozen_update", "numerical_instability"))
-_STOP = Fault("no_optimizer_step", 0, ("frozen_update", "update_skipped"))
-_CONSTANT = Fault("reward_constant", 0, ("advantage_collapse",))
+_NAN = ZooFault("nan_reward", 0, ("numerical_instability", "update_skipped"), hard=True)
+_MISSING = ZooFault("missing_gradient", 0, ("gradient_missing",), hard=True)
+_LSTM = ZooFault("lstm_explosion", 0, ("lstm_explosion", "lstm_saturation"))
+_OVERFLOW = ZooFault("gradients_overflow", 0, ("frozen_update", "numerical_instability"))
+_STOP = ZooFault("no_optimizer_step", 0, ("frozen_update", "update_skipped"))
+_CONSTANT = ZooFault("reward_constant", 0, ("advantage_collapse",))
 
 FAULTY_LOOP: dict[str, Train] = {
     "nan-reward-loop": faulty(_NAN, one_nan, paid, raises=True),

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from sample_runs.environments import HEADS
 from tests.bench.zoo.healthy import Train, cartpole, maskable, pendulum
-from tests.bench.zoo.label import Fault
+from tests.bench.zoo.label import ZooFault
 from tests.bench.zoo.sb3 import Tell, Touch, change_rewards, learn
 
 Change = Callable[[Any], None]
@@ -28,11 +28,11 @@ def onset_of(seed: int) -> int:
 
 
 def faulty(
-    make: Callable[..., Any], fault: Callable[[int], Fault], change: Change, updates: int = 80, **more: bool
+    make: Callable[..., Any], fault: Callable[[int], ZooFault], change: Change, updates: int = 80, **more: bool
 ) -> Train:
     """Return how to train a model and touch it from the fault's onset on."""
 
-    def train(run_dir: Path, seed: int, tell: Tell) -> tuple[Fault, ...]:
+    def train(run_dir: Path, seed: int, tell: Tell) -> tuple[ZooFault, ...]:
         known, model = fault(onset_of(seed)), make(seed)
         touch = Touch(tell, known.onset, lambda: change(model))
         learn(model, run_dir, seed, updates, touch, _heads(model), **more)
@@ -45,9 +45,9 @@ def _heads(model: Any) -> tuple[str, ...] | None:
     return HEADS if isinstance(model, MaskablePPO) else None
 
 
-def called(name: str, *rules: str, hard: bool = False) -> Callable[[int], Fault]:
+def called(name: str, *rules: str, hard: bool = False) -> Callable[[int], ZooFault]:
     """Return the fault as a function of its onset."""
-    return lambda onset: Fault(name, onset, rules, hard)
+    return lambda onset: ZooFault(name, onset, rules, hard)
 
 
 def one_nan_reward(model: Any) -> None:
@@ -76,7 +76,7 @@ def forget_masks(model: Any) -> None:
     model.rollout_buffer.forgets = True
 
 
-class Features(BaseFeaturesExtractor):
+class FaultyFeatures(BaseFeaturesExtractor):
     """Observations as they are, until ``dropout`` is given a probability, or shifted and scaled by running statistics.
 
     The statistics move before each rollout as they should, or after it, before the update, once ``late`` is set.
@@ -103,8 +103,8 @@ class Features(BaseFeaturesExtractor):
 
 
 def with_features(seed: int) -> Any:
-    """Return PPO on CartPole behind ``Features``."""
-    return cartpole(seed, policy_kwargs={"features_extractor_class": Features})
+    """Return PPO on CartPole behind ``FaultyFeatures``."""
+    return cartpole(seed, policy_kwargs={"features_extractor_class": FaultyFeatures})
 
 
 def drop_in_update(model: Any) -> None:
@@ -113,7 +113,7 @@ def drop_in_update(model: Any) -> None:
 
 
 class Normalising(Touch):
-    """Moves the statistics of ``Features``: before each rollout, or once touched between rollout and update."""
+    """Moves the statistics of ``FaultyFeatures``: before each rollout, or once touched between rollout and update."""
 
     def _on_rollout_start(self) -> None:
         super()._on_rollout_start()
@@ -125,9 +125,9 @@ class Normalising(Touch):
             self._features.follow(self._seen())
 
     @property
-    def _features(self) -> Features:
+    def _features(self) -> FaultyFeatures:
         found = self.model.policy.features_extractor
-        assert isinstance(found, Features)
+        assert isinstance(found, FaultyFeatures)
         return found
 
     def _seen(self) -> Tensor:
@@ -136,9 +136,9 @@ class Normalising(Touch):
         return observations.reshape(-1, observations.shape[-1])
 
 
-def normalised_late(run_dir: Path, seed: int, tell: Tell) -> tuple[Fault, ...]:
+def normalised_late(run_dir: Path, seed: int, tell: Tell) -> tuple[ZooFault, ...]:
     """Normalise observations by statistics that, from the onset on, move between rollout and update."""
-    known, model = Fault("normalisation_moved", onset_of(seed), ("first_ratio",), hard=True), with_features(seed)
+    known, model = ZooFault("normalisation_moved", onset_of(seed), ("first_ratio",), hard=True), with_features(seed)
 
     def change() -> None:
         model.policy.features_extractor.late = True
@@ -195,10 +195,10 @@ def entropy_bonus(coefficient: float) -> Change:
 def untrained_critic(make: Callable[..., Any]) -> Train:
     """Return a training in which the value loss has the coefficient 0 from the start."""
 
-    def train(run_dir: Path, seed: int, tell: Tell) -> tuple[Fault, ...]:
+    def train(run_dir: Path, seed: int, tell: Tell) -> tuple[ZooFault, ...]:
         model = make(seed, vf_coef=0.0)
         learn(model, run_dir, seed, 120, Touch(tell), _heads(model))
-        return (Fault("critic_not_trained", 0, ("critic_constant", "value_collapse", "gradient_vanishing")),)
+        return (ZooFault("critic_not_trained", 0, ("critic_constant", "value_collapse", "gradient_vanishing")),)
 
     return train
 

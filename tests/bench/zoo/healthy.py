@@ -12,10 +12,10 @@ from stable_baselines3 import PPO
 
 from sample_runs.environments import HEADS, RememberedCue, Workshop
 from tests.bench.zoo import loop
-from tests.bench.zoo.label import Fault
+from tests.bench.zoo.label import ZooFault
 from tests.bench.zoo.sb3 import Tell, Touch, environments, learn
 
-Train = Callable[[Path, int, Tell], "tuple[Fault, ...]"]
+Train = Callable[[Path, int, Tell], "tuple[ZooFault, ...]"]
 """Trains a seed into a folder; returns the faults that were put in."""
 
 CARTPOLE: dict[str, Any] = {
@@ -99,7 +99,7 @@ def mountain_car(seed: int) -> PPO:
 def sound(make: Callable[[int], Any], updates: int, heads: tuple[str, ...] | None = None) -> Train:
     """Return how to train such a model to the end without touching it."""
 
-    def train(run_dir: Path, seed: int, tell: Tell) -> tuple[Fault, ...]:
+    def train(run_dir: Path, seed: int, tell: Tell) -> tuple[ZooFault, ...]:
         learn(make(seed), run_dir, seed, updates, Touch(tell), heads)
         return ()
 

@@ -12,7 +12,7 @@ from esper_analyze.storage.layout import LABELS_FILE
 
 
 @dataclass(frozen=True)
-class Fault:
+class ZooFault:
     """One fault, by what was done to the training and not by what a detector says.
 
     ``onset`` and ``until`` are the first and last update touched (until None: to the end). Any of ``rules`` counts as
@@ -34,7 +34,7 @@ class Fault:
         )
 
 
-def write_label(run_dir: Path, faults: Sequence[Fault]) -> None:
+def write_label(run_dir: Path, faults: Sequence[ZooFault]) -> None:
     """Write the label of the run in ``run_dir``; no fault means healthy."""
     text = "\n".join(fault.as_toml() for fault in faults) or "healthy = true\n"
     (run_dir / LABELS_FILE).write_text(text)
@@ -45,10 +45,10 @@ def has_label(run_dir: Path) -> bool:
     return (run_dir / LABELS_FILE).exists()
 
 
-def read_label(run_dir: Path) -> tuple[Fault, ...]:
+def read_label(run_dir: Path) -> tuple[ZooFault, ...]:
     """Return the faults of the run in ``run_dir``, none for a healthy one."""
     found = tomllib.loads((run_dir / LABELS_FILE).read_text())
     return tuple(
-        Fault(one["name"], one["onset"], tuple(one["rules"]), one["hard"], one.get("until"))
+        ZooFault(one["name"], one["onset"], tuple(one["rules"]), one["hard"], one.get("until"))
         for one in found.get("fault", [])
     )

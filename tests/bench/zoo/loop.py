@@ -10,7 +10,7 @@ import torch
 
 from recorder import Recorder
 from sample_runs.lstm_loop import ENVS, EPISODE, SIZES, STEPS, Agent, Yards, collect, train
-from tests.bench.zoo.label import Fault
+from tests.bench.zoo.label import ZooFault
 from tests.bench.zoo.sb3 import Tell
 
 COEFFICIENTS = {"op": 0.05, "slot": 0.05, "style": 0.3, "tempo": 0.05}
@@ -18,7 +18,7 @@ COEFFICIENTS = {"op": 0.05, "slot": 0.05, "style": 0.3, "tempo": 0.05}
 RATE = 1e-3
 
 
-class Training:
+class ZooTraining:
     """One seed of the loop: its parts are there to be touched between updates."""
 
     def __init__(self, seed: int, *, agent: Agent | None = None, yards: Yards | None = None) -> None:
@@ -70,11 +70,11 @@ class Training:
         )
 
 
-def sound(updates: int) -> Callable[[Path, int, Tell], tuple[Fault, ...]]:
+def sound(updates: int) -> Callable[[Path, int, Tell], tuple[ZooFault, ...]]:
     """Return how to train the loop to the end without touching it."""
 
-    def train_one(run_dir: Path, seed: int, tell: Tell) -> tuple[Fault, ...]:
-        Training(seed).run(run_dir, updates, tell)
+    def train_one(run_dir: Path, seed: int, tell: Tell) -> tuple[ZooFault, ...]:
+        ZooTraining(seed).run(run_dir, updates, tell)
         return ()
 
     return train_one

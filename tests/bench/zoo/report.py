@@ -15,7 +15,7 @@ from tests.bench.zoo.families import FAMILIES
 from tests.bench.zoo.faulty import FAULTY
 from tests.bench.zoo.healthy import HEALTHY
 from tests.bench.zoo.label import has_label
-from tests.bench.zoo.score import Alarm, Score, score
+from tests.bench.zoo.score import RunScore, ScoredIncident, score
 
 HEALTHY_TITLES = (
     "healthy family",
@@ -52,7 +52,7 @@ def report(out: Path, only: Sequence[str] | None, json: Path | None) -> None:
         json.write_text(strict_json({"healthy": healthy, "faulty": faulty, "runs": runs}))
 
 
-def scored(out: Path, families: Sequence[str]) -> list[Score]:
+def scored(out: Path, families: Sequence[str]) -> list[RunScore]:
     """Return the scores of the runs that are made, in the order of the families."""
     found = []
     for run_dir in find_runs(out):
@@ -65,7 +65,7 @@ def scored(out: Path, families: Sequence[str]) -> list[Score]:
     return sorted(found, key=lambda one: (list(FAMILIES).index(one.family), one.seed))
 
 
-def summaries(scores: Sequence[Score], *, faulty: bool) -> list[dict[str, Any]]:
+def summaries(scores: Sequence[RunScore], *, faulty: bool) -> list[dict[str, Any]]:
     """Return what the tables and the JSON say, by family; the sound families end with their sum."""
     chosen = [one for one in scores if (one.family in FAULTY) == faulty]
     names = dict.fromkeys(one.family for one in chosen)
@@ -78,14 +78,14 @@ def summaries(scores: Sequence[Score], *, faulty: bool) -> list[dict[str, Any]]:
     return listed + [_healthy(f"{name} (apart)", runs) for name, runs in found.items() if name not in HEALTHY]
 
 
-def _healthy(name: str, runs: Sequence[Score]) -> dict[str, Any]:
+def _healthy(name: str, runs: Sequence[RunScore]) -> dict[str, Any]:
     alarms = [alarm for one in runs for alarm in one.alarms]
     updates = sum(one.updates for one in runs)
     learnt = [one.learnt for one in runs]
     return {"family": name, "runs": len(runs), "updates": updates, "learnt": learnt, **_counts(alarms, updates)}
 
 
-def _counts(alarms: Sequence[Alarm], updates: int) -> dict[str, Any]:
+def _counts(alarms: Sequence[ScoredIncident], updates: int) -> dict[str, Any]:
     """Count alarms; those without a cause are the troubles, the others are shown under theirs."""
     critical = [alarm for alarm in alarms if alarm.verdict == "critical"]
     warnings = [alarm for alarm in alarms if alarm.verdict == "warning"]
@@ -99,11 +99,11 @@ def _counts(alarms: Sequence[Alarm], updates: int) -> dict[str, Any]:
     }
 
 
-def _by_rule(alarms: Iterable[Alarm]) -> dict[str, int]:
+def _by_rule(alarms: Iterable[ScoredIncident]) -> dict[str, int]:
     return dict(Counter(alarm.rule for alarm in alarms).most_common())
 
 
-def _faulty(name: str, runs: Sequence[Score]) -> dict[str, Any]:
+def _faulty(name: str, runs: Sequence[RunScore]) -> dict[str, Any]:
     hits = [hit for one in runs for hit in one.hits]
     delays = [hit.delay for hit in hits if hit.delay is not None]
     return {
@@ -150,7 +150,7 @@ def _faulty_row(one: dict[str, Any]) -> tuple[str, ...]:
     )
 
 
-def _run(one: Score) -> dict[str, Any]:
+def _run(one: RunScore) -> dict[str, Any]:
     hits = [
         {"fault": hit.fault.name, "onset": hit.fault.onset, "rule": hit.rule, "delay": hit.delay} for hit in one.hits
     ]
@@ -158,7 +158,7 @@ def _run(one: Score) -> dict[str, Any]:
     return {**run, "hits": hits, "alarms": [_line(alarm) for alarm in one.alarms]}
 
 
-def _line(alarm: Alarm) -> str:
+def _line(alarm: ScoredIncident) -> str:
     under = "" if alarm.under is None else f", under {alarm.under}"
     what = f"{alarm.rule} on {alarm.subject} ({alarm.metric})"
     return f"{alarm.start}-{alarm.end} {alarm.verdict} {what} {alarm.peak:.4g}{under}"

@@ -12,11 +12,11 @@ from esper_analyze.detector.thresholds import Thresholds
 from esper_analyze.detector.verdict import BY_WORD, Verdict
 from esper_analyze.replay.replay import Replay, replay
 from esper_analyze.runs.run import RecordedRun, open_run
-from tests.bench.zoo.label import Fault, read_label
+from tests.bench.zoo.label import ZooFault, read_label
 
 
 @dataclass(frozen=True)
-class Alarm:
+class ScoredIncident:
     """One incident; ``under`` is the rule of the incident it is shown under."""
 
     rule: str
@@ -33,7 +33,7 @@ class Alarm:
 class Hit:
     """Whether one fault was found: by which rule first, at which update, and how many updates after its onset."""
 
-    fault: Fault
+    fault: ZooFault
     rule: str | None = None
     update: int | None = None
 
@@ -49,7 +49,7 @@ class Hit:
 
 
 @dataclass(frozen=True)
-class Score:
+class RunScore:
     """One run: its alarms, and its faults found or not. A healthy run has no faults.
 
     ``learnt``: mean return of the first and of the last tenth of its episodes.
@@ -59,7 +59,7 @@ class Score:
     seed: int
     updates: int
     learnt: tuple[float, float]
-    alarms: tuple[Alarm, ...]
+    alarms: tuple[ScoredIncident, ...]
     hits: tuple[Hit, ...]
 
     @property
@@ -68,18 +68,18 @@ class Score:
         return min((hit.fault.onset for hit in self.hits), default=self.updates)
 
     @property
-    def false_alarms(self) -> tuple[Alarm, ...]:
+    def false_alarms(self) -> tuple[ScoredIncident, ...]:
         """Alarms that began before the first fault."""
         return tuple(alarm for alarm in self.alarms if alarm.start < self.sound_updates)
 
 
-def score(run_dir: Path) -> Score:
+def score(run_dir: Path) -> RunScore:
     """Replay the run through the detector as it is now, whatever thresholds were stored, and compare."""
     family, _, seed = run_dir.name.rpartition("-")
     run = open_run(run_dir)
     found = replay(run, Thresholds.defaults(RULES))
     hits = tuple(hit(fault, found.findings) for fault in read_label(run_dir))
-    return Score(family, int(seed), found.updates, _learnt(run), _alarms(found), hits)
+    return RunScore(family, int(seed), found.updates, _learnt(run), _alarms(found), hits)
 
 
 def _learnt(run: RecordedRun) -> tuple[float, float]:
@@ -88,15 +88,15 @@ def _learnt(run: RecordedRun) -> tuple[float, float]:
     return (float(returns[:tenth].mean()), float(returns[-tenth:].mean())) if len(returns) else (math.nan, math.nan)
 
 
-def _alarms(found: Replay) -> tuple[Alarm, ...]:
+def _alarms(found: Replay) -> tuple[ScoredIncident, ...]:
     causes = [None if one.cause is None else found.incidents[one.cause].rule for one in found.incidents]
     return tuple(
-        Alarm(one.rule, one.subject, one.metric, one.start, one.end, one.peak_verdict, one.peak, cause)
+        ScoredIncident(one.rule, one.subject, one.metric, one.start, one.end, one.peak_verdict, one.peak, cause)
         for one, cause in zip(found.incidents, causes, strict=True)
     )
 
 
-def hit(fault: Fault, findings: list[Finding]) -> Hit:
+def hit(fault: ZooFault, findings: list[Finding]) -> Hit:
     """Return the first finding of a rule that counts, from the onset on, that made things worse."""
     for finding in sorted(findings, key=lambda one: one.update):
         if finding.update >= fault.onset and finding.rule in fault.rules and _worse(finding):

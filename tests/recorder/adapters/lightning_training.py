@@ -30,7 +30,7 @@ NAMES = (
 )
 
 
-class Bandit(LightningModule):
+class SignBandit(LightningModule):
     """One-step episodes: the action that pays is told by the sign of what is seen. Masks leave one or more actions."""
 
     def __init__(self, learning_rate: float = 1e-2) -> None:  # noqa: ARG002 - kept by Lightning
@@ -104,7 +104,7 @@ class Bandit(LightningModule):
         return torch.optim.Adam(self.parameters(), lr=self.hparams["learning_rate"])
 
 
-class ByHand(Bandit):
+class ByHand(SignBandit):
     """The same with manual optimisation."""
 
     hands_over = True
@@ -137,8 +137,8 @@ class Kept(Callback):
 
 
 @dataclass
-class Trained:
-    module: Bandit
+class Fitted:
+    module: SignBandit
     kept: Kept = field(default_factory=Kept)
 
 
@@ -165,11 +165,11 @@ def handed_over(module: Any) -> dict[str, Any]:
 
 
 def train(
-    run_dir: Path | None, kind: type[Bandit] = Bandit, *, epochs: int = 3, recording: Any = None, **options: Any
-) -> Trained:
+    run_dir: Path | None, kind: type[SignBandit] = SignBandit, *, epochs: int = 3, recording: Any = None, **options: Any
+) -> Fitted:
     """Train, recorded into ``run_dir`` unless that is None."""
     torch.manual_seed(0)
-    trained = Trained(kind())
+    trained = Fitted(kind())
     fit = trainer(epochs, trained.kept, **options)
     given = {"rollout": handed_over, "sizes": {"action": ACTIONS}, "strict": True} | (recording or {})
     with nullcontext() if run_dir is None else attach(fit, trained.module, run_dir, **given), warnings.catch_warnings():

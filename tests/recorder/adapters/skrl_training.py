@@ -27,7 +27,7 @@ Distribution.set_default_validate_args(True)  # switched off by what was importe
 ENVS, ROLLOUTS, EPOCHS, MINIBATCHES = 4, 32, 3, 2
 
 
-class Acts(CategoricalMixin, Model):
+class SkrlActor(CategoricalMixin, Model):
     def __init__(self, observation_space: Any, action_space: Any) -> None:
         Model.__init__(self, observation_space=observation_space, action_space=action_space, device="cpu")
         CategoricalMixin.__init__(self)
@@ -59,7 +59,7 @@ class Judges(DeterministicMixin, Model):
 
 
 @dataclass
-class Trained:
+class SkrlTrained:
     """The agent after the training, what it tracked in each update, norms that the clip call returned."""
 
     agent: PPO
@@ -72,7 +72,7 @@ def make(env_id: str, *, updates: int = 1, **cfg: Any) -> tuple[PPO, SequentialT
     set_seed(0)
     env = wrap_env(gym.make_vec(env_id, num_envs=ENVS, vectorization_mode="sync"), verbose=False)
     spaces = {"observation_space": env.observation_space, "action_space": env.action_space}
-    acts = Acts if isinstance(env.action_space, gym.spaces.Discrete) else Steers
+    acts = SkrlActor if isinstance(env.action_space, gym.spaces.Discrete) else Steers
     settings = {
         "rollouts": ROLLOUTS,
         "learning_epochs": EPOCHS,
@@ -103,12 +103,12 @@ def train(
     options: Any = None,
     loss_scale: float | None = None,
     **cfg: Any,
-) -> Trained:
+) -> SkrlTrained:
     """Train, recorded into ``run_dir`` unless that is None."""
     agent, trainer = make(env_id, updates=updates, **cfg)
     if loss_scale is not None:
         agent.scaler = torch.amp.GradScaler("cpu", init_scale=loss_scale)
-    trained, tracks, updates_made = Trained(agent), agent.track_data, agent.update
+    trained, tracks, updates_made = SkrlTrained(agent), agent.track_data, agent.update
     tracked: dict[str, float] = defaultdict(float)
 
     def track(tag: str, value: float) -> None:

@@ -21,9 +21,9 @@ from tests.recorder.adapters.lightning_training import (
     BATCH,
     PASSES,
     SAMPLES,
-    Bandit,
     ByHand,
-    Trained,
+    Fitted,
+    SignBandit,
     handed_over,
     train,
     trainer,
@@ -36,7 +36,7 @@ NO_CLIP: dict[str, Any] = {"gradient_clip_val": None}
 logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
 
 
-def same(one: Trained, other: Trained) -> bool:
+def same(one: Fitted, other: Fitted) -> bool:
     pairs = list(zip(one.module.parameters(), other.module.parameters(), strict=True))
     return bool(pairs) and all(torch.equal(mine, theirs) for mine, theirs in pairs)
 
@@ -44,10 +44,10 @@ def same(one: Trained, other: Trained) -> bool:
 @pytest.fixture(scope="module", params=["automatic", "manual"])
 def case(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> tuple[Trained, Trained, RecordedRun]:
+) -> tuple[Fitted, Fitted, RecordedRun]:
     """Return a recorded training, its twin without the recorder, and the run."""
     run_dir = tmp_path_factory.mktemp("runs") / request.param
-    kind, options = (Bandit, {}) if request.param == "automatic" else (ByHand, NO_CLIP)
+    kind, options = (SignBandit, {}) if request.param == "automatic" else (ByHand, NO_CLIP)
     return (
         train(run_dir, kind, epochs=EPOCHS, **options),
         train(None, kind, epochs=EPOCHS, **options),
@@ -55,11 +55,15 @@ def case(
     )
 
 
-def test_parameters_are_bit_equal_with_and_without_recorder(case: tuple[Trained, Trained, RecordedRun]) -> None:
+def test_parameters_are_bit_equal_with_and_without_recorder(
+    case: tuple[Fitted, Fitted, RecordedRun],
+) -> None:
     assert same(case[0], case[1])
 
 
-def test_numbers_that_the_module_logs_are_recorded_step_by_step(case: tuple[Trained, Trained, RecordedRun]) -> None:
+def test_numbers_that_the_module_logs_are_recorded_step_by_step(
+    case: tuple[Fitted, Fitted, RecordedRun],
+) -> None:
     trained, _, run = case
     steps = run.frame("steps").to_dicts()
     assert len(steps) == len(trained.kept.logged) == EPOCHS * STEPS
@@ -69,7 +73,7 @@ def test_numbers_that_the_module_logs_are_recorded_step_by_step(case: tuple[Trai
 
 
 def test_gradients_before_and_after_clipping_are_those_of_their_own_minibatch(
-    case: tuple[Trained, Trained, RecordedRun],
+    case: tuple[Fitted, Fitted, RecordedRun],
 ) -> None:
     trained, _, run = case
     steps = run.frame("steps").to_dicts()
@@ -81,7 +85,9 @@ def test_gradients_before_and_after_clipping_are_those_of_their_own_minibatch(
     assert run.frame("updates")["learning_rate"].to_list() == [0.01] * EPOCHS
 
 
-def test_an_epoch_is_an_update_with_the_rollout_it_was_given(case: tuple[Trained, Trained, RecordedRun]) -> None:
+def test_an_epoch_is_an_update_with_the_rollout_it_was_given(
+    case: tuple[Fitted, Fitted, RecordedRun],
+) -> None:
     trained, _, run = case
     rows = run.frame("updates").to_dicts()
     assert [row["env_steps"] for row in rows] == [SAMPLES * (epoch + 1) for epoch in range(EPOCHS)]
@@ -93,7 +99,7 @@ def test_an_epoch_is_an_update_with_the_rollout_it_was_given(case: tuple[Trained
     assert head["learnable_fraction"] == pytest.approx(float((last["mask"].sum(-1) > 1).double().mean()))
 
 
-def test_replay_gives_the_findings_recorded_live(case: tuple[Trained, Trained, RecordedRun]) -> None:
+def test_replay_gives_the_findings_recorded_live(case: tuple[Fitted, Fitted, RecordedRun]) -> None:
     from esper_analyze.replay.replay import differences, recorded, replay
 
     assert differences(replay(case[2]), recorded(case[2])) == []
@@ -129,7 +135,7 @@ def test_a_batch_can_be_an_update(tmp_path: Path) -> None:
 def test_the_callback_alone_records_the_same_rows_as_attach(tmp_path: Path) -> None:
     train(tmp_path / "attached")
     torch.manual_seed(0)
-    module = Bandit()
+    module = SignBandit()
     callback = RecorderCallback(tmp_path / "called", rollout=handed_over, sizes={"action": ACTIONS}, strict=True)
     with pytest.raises(RuntimeError, match="when the training starts"):
         callback.recorder  # noqa: B018
@@ -148,7 +154,7 @@ def test_the_callback_alone_records_the_same_rows_as_attach(tmp_path: Path) -> N
 @pytest.mark.parametrize("nested", [True, False])
 def test_recording_twice_harms_no_training_and_is_undone_in_any_order(nested: bool, tmp_path: Path) -> None:
     torch.manual_seed(0)
-    module, fit = Bandit(), trainer(EPOCHS)
+    module, fit = SignBandit(), trainer(EPOCHS)
     callbacks = fit.callbacks  # type: ignore[attr-defined]
     with ExitStack() as stack, warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -158,7 +164,7 @@ def test_recording_twice_harms_no_training_and_is_undone_in_any_order(nested: bo
         else:
             callbacks[:0] = [RecorderCallback(tmp_path / "0"), RecorderCallback(tmp_path / "1")]
         fit.fit(module)
-    assert same(Trained(module), train(None))
+    assert same(Fitted(module), train(None))
     assert "training_step" not in vars(module)
     first, second = (open_run(tmp_path / name).frame("updates") for name in "01")
     assert first["status"].to_list() == ["performed"] * EPOCHS
@@ -168,10 +174,10 @@ def test_recording_twice_harms_no_training_and_is_undone_in_any_order(nested: bo
 
 
 def test_a_manual_step_that_hands_nothing_over_is_told_so(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    class Silent(ByHand):
+    class HandsNothingOver(ByHand):
         hands_over = False
 
-    train(tmp_path / "run", Silent, epochs=1, **NO_CLIP)
+    train(tmp_path / "run", HandsNothingOver, epochs=1, **NO_CLIP)
     assert "before each backward" in caplog.text
     (row,) = open_run(tmp_path / "run").frame("updates").to_dicts()
     assert (row["status"], row["minibatches"]) == ("performed", None)  # steps were seen, and no minibatch
@@ -193,7 +199,7 @@ def test_an_error_of_the_recorder_is_counted_and_the_training_goes_on(
 
 
 def test_an_exception_of_the_training_passes_and_everything_is_undone(tmp_path: Path) -> None:
-    module, clip = Bandit(), torch.nn.utils.clip_grad_norm_
+    module, clip = SignBandit(), torch.nn.utils.clip_grad_norm_
     module.fails_at = STEPS + 1
     fit = trainer(EPOCHS)
     before = list(fit.callbacks)  # type: ignore[attr-defined]

@@ -21,12 +21,12 @@ from esper_analyze.runs.run import RecordedRun, open_run
 from recorder.adapters.skrl import SkrlAttachment, attach
 from recorder.adapters.wrapped import Wrapped
 from recorder.recorder import Recorder
-from tests.recorder.adapters.skrl_training import ENVS, EPOCHS, MINIBATCHES, ROLLOUTS, Trained, make, train
+from tests.recorder.adapters.skrl_training import ENVS, EPOCHS, MINIBATCHES, ROLLOUTS, SkrlTrained, make, train
 
 UPDATES, CLIP = 4, 0.5
 STEPS = EPOCHS * MINIBATCHES
 STRICT = {"strict": True}
-Case = tuple[Trained, Trained, RecordedRun]
+Case = tuple[SkrlTrained, SkrlTrained, RecordedRun]
 
 skrl.logger.setLevel(logging.WARNING)
 
@@ -45,7 +45,7 @@ def clip_norms(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     return seen
 
 
-def same(one: Trained, other: Trained) -> bool:
+def same(one: SkrlTrained, other: SkrlTrained) -> bool:
     pairs = [
         (mine, theirs)
         for name in ("policy", "value")

@@ -23,7 +23,7 @@ from esper_analyze.runs.run import RecordedRun, open_run
 from recorder.adapters.torchrl import TorchRLAttachment, attach
 from recorder.adapters.wrapped import Wrapped
 from recorder.recorder import Recorder
-from tests.recorder.adapters.torchrl_training import BATCH, FRAMES, SIZES, Trained, actor, train
+from tests.recorder.adapters.torchrl_training import BATCH, FRAMES, SIZES, TorchRLTrained, actor, train
 
 UPDATES = 4
 LOGGED = {
@@ -35,7 +35,7 @@ LOGGED = {
 }
 CRITIC_WEIGHT = 0.5
 
-Case = tuple[Trained, Trained, RecordedRun]
+Case = tuple[TorchRLTrained, TorchRLTrained, RecordedRun]
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -55,7 +55,7 @@ def case(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
 
 
 @pytest.fixture(scope="module")
-def factored(tmp_path_factory: pytest.TempPathFactory) -> tuple[Trained, RecordedRun]:
+def factored(tmp_path_factory: pytest.TempPathFactory) -> tuple[TorchRLTrained, RecordedRun]:
     run_dir = tmp_path_factory.mktemp("runs") / "heads"
     return train(run_dir, factored=True, updates=2, strict=True), open_run(run_dir)
 
@@ -124,7 +124,9 @@ def test_replay_gives_the_findings_recorded_live(case: Case) -> None:
     assert not len(case[2].frame("losses_of_data"))
 
 
-def test_factors_of_a_composite_distribution_are_heads_of_their_own(factored: tuple[Trained, RecordedRun]) -> None:
+def test_factors_of_a_composite_distribution_are_heads_of_their_own(
+    factored: tuple[TorchRLTrained, RecordedRun],
+) -> None:
     rows = factored[1].frame("heads").to_dicts()
     assert [(row["head"], row["kind"]) for row in rows[:2]] == [("op", "categorical"), ("slot", "categorical")]
     for update in factored[1].frame("updates").to_dicts():
@@ -133,7 +135,7 @@ def test_factors_of_a_composite_distribution_are_heads_of_their_own(factored: tu
         assert all(row["kl_k3"] > 0 and row["grad_norm"] is None for row in mine)  # whose parameters, nobody said
 
 
-def test_masks_are_those_of_the_rollout_each_timestep_once(factored: tuple[Trained, RecordedRun]) -> None:
+def test_masks_are_those_of_the_rollout_each_timestep_once(factored: tuple[TorchRLTrained, RecordedRun]) -> None:
     trained, run = factored
     for row in run.frame("heads").to_dicts():
         mask = trained.rollouts[row["update"]]["masks", row["head"]].reshape(FRAMES, SIZES[row["head"]])

@@ -91,7 +91,7 @@ class Yard(EnvBase):
             self.random.manual_seed(seed)
 
 
-class Heads(nn.Module):
+class HeadLayers(nn.Module):
     """One linear layer a head, with the masks beside the logits."""
 
     def __init__(self) -> None:
@@ -112,7 +112,7 @@ def actor(*, factored: bool) -> Any:
             module, ["loc", "scale"], distribution_class=IndependentNormal, return_log_prob=True, out_keys=["action"]
         )
     keys = [("params", head, name) for head in SIZES for name in ("logits", "mask")]
-    module = TensorDictModule(Heads(), ["observation", ("masks", "op"), ("masks", "slot")], keys)
+    module = TensorDictModule(HeadLayers(), ["observation", ("masks", "op"), ("masks", "slot")], keys)
     return ProbabilisticActor(
         module,
         ["params"],
@@ -123,7 +123,7 @@ def actor(*, factored: bool) -> Any:
 
 
 @dataclass
-class Trained:
+class TorchRLTrained:
     """The loss after the training, what it had returned, and the rollouts as they were before their update."""
 
     loss: Any
@@ -151,12 +151,12 @@ def make(*, factored: bool, updates: int) -> dict[str, Any]:
     }
 
 
-def train(run_dir: Path | None, *, factored: bool, updates: int = 4, **options: Any) -> Trained:
+def train(run_dir: Path | None, *, factored: bool, updates: int = 4, **options: Any) -> TorchRLTrained:
     """Train, recorded into ``run_dir`` unless that is None."""
     made = make(factored=factored, updates=updates)
     loss, collector, optimizer = made["loss_module"], made["collector"], made["optimizer"]
     buffer = ReplayBuffer(storage=LazyTensorStorage(FRAMES), sampler=SamplerWithoutReplacement(), batch_size=BATCH)
-    trained = Trained(loss)
+    trained = TorchRLTrained(loss)
     with nullcontext() if run_dir is None else attach(loss, run_dir, collector=collector, **options):
         for data in collector:
             trained.returned.append([])

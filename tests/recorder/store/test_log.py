@@ -131,7 +131,7 @@ def test_a_file_that_cannot_be_deleted_is_tried_again(tmp_path: Path, monkeypatc
     assert files(tmp_path) == {}
 
 
-class Clock:
+class HandClock:
     """A clock that is set by hand."""
 
     def __init__(self) -> None:
@@ -142,8 +142,8 @@ class Clock:
 
 
 @pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    clock = Clock()
+def clock(monkeypatch: pytest.MonkeyPatch) -> HandClock:
+    clock = HandClock()
     monkeypatch.setattr(log_module, "time", clock)
     return clock
 
@@ -156,7 +156,7 @@ def synced(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return done
 
 
-def test_what_was_written_is_synced_every_two_seconds(tmp_path: Path, clock: Clock, synced: list[int]) -> None:
+def test_what_was_written_is_synced_every_two_seconds(tmp_path: Path, clock: HandClock, synced: list[int]) -> None:
     log = WriteAheadLog(tmp_path)
     clock.now = 500.0
     log.sync()
@@ -181,7 +181,7 @@ def test_what_was_written_is_synced_every_two_seconds(tmp_path: Path, clock: Clo
     assert len(synced) == 4, "a closed file is none"
 
 
-def test_a_deleted_log_cannot_be_synced_and_does_not_stand(tmp_path: Path, clock: Clock) -> None:
+def test_a_deleted_log_cannot_be_synced_and_does_not_stand(tmp_path: Path, clock: HandClock) -> None:
     log = WriteAheadLog(tmp_path)
     assert log.exists()
     log.append(frame(0))

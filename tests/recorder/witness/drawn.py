@@ -40,7 +40,7 @@ EDGES = (0.0, 1e-6, 1e-4, 1e-2, 1.0, 10.0, -10.0, 1e-9, 11.0)
 
 
 @dataclass
-class Minibatch:
+class DrawnMinibatch:
     """What one ``minibatch`` call was given, in float64, and the gradients that followed."""
 
     samples: int
@@ -64,10 +64,10 @@ class Minibatch:
 
 
 @dataclass
-class Update:
+class DrawnUpdate:
     """What one update was given."""
 
-    minibatches: list[Minibatch] = field(default_factory=list)
+    minibatches: list[DrawnMinibatch] = field(default_factory=list)
     rollout: Arrays = field(default_factory=dict)  # values, returns, advantages, td_errors, rewards, ends: each [N]
     observations: Arrays = field(default_factory=dict)  # by name, each [N, …]
     shape: tuple[int, ...] = ()  # timesteps and environments; empty: passed as one line
@@ -101,7 +101,7 @@ class Model(nn.Module):
         self.frozen = nn.Parameter(torch.ones(3), requires_grad=False)
 
 
-class Drawn:
+class DrawnTraining:
     """One training of a few updates, drawn from ``seed``."""
 
     def __init__(self, seed: int, run_dir: Path, updates: int = 3) -> None:
@@ -122,7 +122,7 @@ class Drawn:
         self.common = seed % 2 == 0
         self.regular = seed % 4 != 2  # the same tensors have a gradient at each step
         self.model = Model(self.sizes, common=self.common).to(self.dtype)
-        self.updates: list[Update] = []
+        self.updates: list[DrawnUpdate] = []
         self.coefficients = {names[0]: 0.25} if seed % 2 else {}
         self.began, start = time.time(), time.perf_counter()
         with np.errstate(all="ignore"):
@@ -198,8 +198,8 @@ class Drawn:
             for number in range(updates):
                 self.updates.append(self._update(number))
 
-    def _update(self, number: int) -> Update:
-        now = Update(weights=self._weights())
+    def _update(self, number: int) -> DrawnUpdate:
+        now = DrawnUpdate(weights=self._weights())
         epochs = int(self.rng.integers(1, 3))
         count = int(self.rng.integers(1, 4)) * epochs if self.seed % 11 else 1
         clip_range = [None, 0.0, 0.1, 0.2, 0.5, 1.0][(self.seed + number) % 6]
@@ -232,7 +232,7 @@ class Drawn:
     def _tensor(self, x: Array) -> Tensor:
         return torch.from_numpy(np.asarray(x)).to(self.dtype)
 
-    def _draw(self, place: int, epoch: int, clip_range: float | None, *, first: bool) -> Minibatch:
+    def _draw(self, place: int, epoch: int, clip_range: float | None, *, first: bool) -> DrawnMinibatch:
         rng, n = self.rng, int(self.rng.integers(1, 9))
         by_head: dict[str, Arrays] = {"log_prob": {}, "old_log_prob": {}, "entropy": {}}
         masks, relevant, actions = {}, {}, {}
@@ -259,7 +259,7 @@ class Drawn:
         counted = rng.random(n) < (0.0 if rng.random() < 0.2 else 0.7) if self.padded else np.ones(n, bool)
         inputs = rng.normal(size=(3, n, 2))
         std = self._draw_std(n, place)
-        return Minibatch(
+        return DrawnMinibatch(
             n, epoch, clip_range, by_head, rows, masks, relevant, counted, losses, actions, None, inputs, std
         )
 
@@ -316,7 +316,7 @@ class Drawn:
                 rows["joint_entropy"] = self._float(np.sum(list(by_head["entropy"].values()), axis=0) * 0.9)
         return rows
 
-    def _hand_over(self, minibatch: Minibatch, now: Update) -> None:
+    def _hand_over(self, minibatch: DrawnMinibatch, now: DrawnUpdate) -> None:
         given: dict[str, Any] = {}
         for what, heads in minibatch.by_head.items():
             if heads:
@@ -337,7 +337,7 @@ class Drawn:
         given |= self._losses(minibatch, now)
         self.rec.minibatch(clip_range=minibatch.clip_range, epoch=minibatch.epoch, **given)
 
-    def _losses(self, minibatch: Minibatch, now: Update) -> dict[str, Any]:
+    def _losses(self, minibatch: DrawnMinibatch, now: DrawnUpdate) -> dict[str, Any]:
         """Return the losses; in an update's first minibatch as linear functions of the parameters, where asked for."""
         if self.seed % 3 or now.separate or len(now.minibatches) > 1:
             kinds: list[Any] = [float, torch.tensor] if self.seed % 2 else [torch.tensor]
@@ -356,7 +356,7 @@ class Drawn:
             minibatch.losses[loss] = result[loss].item()
         return result | {"loss": torch.tensor(minibatch.losses["loss"])}
 
-    def _gradients(self, minibatch: Minibatch) -> None:
+    def _gradients(self, minibatch: DrawnMinibatch) -> None:
         scale = 10.0 ** self.rng.uniform(-9, 1.5)
         for name, parameter in self.model.named_parameters():
             gradient = self._gradient(name, tuple(parameter.shape), scale)
@@ -399,7 +399,7 @@ class Drawn:
     def _grads(self) -> Arrays:
         return {n: p.grad.double().numpy().copy() for n, p in self.model.named_parameters() if p.grad is not None}
 
-    def _rollout(self, now: Update, number: int) -> None:
+    def _rollout(self, now: DrawnUpdate, number: int) -> None:
         rng, n = self.rng, int(self.rng.integers(1, 30))
         returns = self._float(rng.normal(3, 2, n) if rng.random() < 0.8 else np.full(n, 0.7))
         values = self._float(returns + rng.normal(0.3, 1, n) if rng.random() < 0.8 else np.full(n, -1.3))
@@ -437,7 +437,7 @@ class Drawn:
         now.at_bounds = own.random((n, 2)) < 0.3 if self.gaussian is not None and number != 1 else None
         now.asked = self.seed % 4 == 0
 
-    def _by_environment(self, now: Update, n: int, number: int) -> None:
+    def _by_environment(self, now: DrawnUpdate, n: int, number: int) -> None:
         """Make of a line of N steps a rollout of several environments, from a generator of its own.
 
         Some of them have the values of another one; some returns and advantages are those of GAE, some nearly so.
@@ -465,7 +465,7 @@ class Drawn:
                 "advantages": self._float(advantages.reshape(-1)),
             }
 
-    def _observe(self, now: Update, n: int, number: int) -> None:
+    def _observe(self, now: DrawnUpdate, n: int, number: int) -> None:
         """Draw observations from a generator of their own: constant features, gaps, two kinds, at times none."""
         own = np.random.default_rng([self.seed, number, 3])
         if self.seed % 9 == 7:
@@ -487,7 +487,7 @@ class Drawn:
             rewards[0] = np.nan
         return self._float(rewards)
 
-    def _end(self, now: Update) -> None:
+    def _end(self, now: DrawnUpdate) -> None:
         number = len(self.updates)
         for _ in range(int(self.rng.integers(0, 3))):
             episode: dict[str, Any] = {
@@ -516,7 +516,7 @@ class Drawn:
         self.rec.update(env_steps=130 * (number + 1), advantage_floor=now.floor, **given, **now.settings)
 
 
-def numbered(drawn: Drawn) -> Iterator[tuple[int, Update]]:
+def numbered(drawn: DrawnTraining) -> Iterator[tuple[int, DrawnUpdate]]:
     """Yield the updates with their numbers."""
     yield from enumerate(drawn.updates)
 

@@ -13,7 +13,7 @@ import numpy as np
 from esper_analyze.detector.rules import RULES
 from esper_analyze.detector.thresholds import Thresholds
 from tests.recorder.witness import gradients, policy, rollouts
-from tests.recorder.witness.drawn import OTHER_NUMBERS, Drawn, Update, close, numbered
+from tests.recorder.witness.drawn import OTHER_NUMBERS, DrawnTraining, DrawnUpdate, close, numbered
 
 Cells = dict[str, Any]
 PRECISE = {"rtol": 1e-9, "atol": 1e-12}
@@ -63,14 +63,14 @@ def agrees(cell: object, wanted: object, tolerance: Mapping[str, float]) -> bool
     return wanted.holds(cell) if isinstance(wanted, Law) else close(cell, wanted, **tolerance)
 
 
-def expectations(drawn: Drawn) -> Iterator[Expected]:
+def expectations(drawn: DrawnTraining) -> Iterator[Expected]:
     """Yield what all cells of a drawn training should be; every row of every table comes up."""
     with np.errstate(all="ignore"):
         for of_table in (_updates, _steps, _heads, _groups, _layers, _lstm, _transitions, _tensors, _episodes):
             yield from of_table(drawn)
 
 
-def identity(drawn: Drawn, table: str) -> list[Cells]:
+def identity(drawn: DrawnTraining, table: str) -> list[Cells]:
     """Return the rows of a table; their ranks and sequence numbers are looked at here."""
     rows = drawn.rows(table)
     positions = [row["seq"] for row in rows]
@@ -78,7 +78,7 @@ def identity(drawn: Drawn, table: str) -> list[Cells]:
     return rows
 
 
-def _updates(drawn: Drawn) -> Iterator[Expected]:
+def _updates(drawn: DrawnTraining) -> Iterator[Expected]:
     rows = identity(drawn, "updates")
     assert [row["update"] for row in rows] == list(range(len(drawn.updates)))
     finished = 0
@@ -104,7 +104,7 @@ def same_counts(sources: dict[str, int] | None, text: str | None) -> bool:
     return {name: int(count) for name, count in (one.split(": ") for one in text.split(", "))} == sources
 
 
-def clock_cells(drawn: Drawn, number: int, now: Update, row: Mapping[str, Any], finished: int) -> Cells:
+def clock_cells(drawn: DrawnTraining, number: int, now: DrawnUpdate, row: Mapping[str, Any], finished: int) -> Cells:
     """Return cells of ``updates`` about time, settings, episodes and the recorder itself."""
     stepped = [one.stepped for one in now.minibatches]
     returns = [episode["episode_return"] for episode in now.episodes]
@@ -149,7 +149,7 @@ def clock_cells(drawn: Drawn, number: int, now: Update, row: Mapping[str, Any], 
     }
 
 
-def how_it_ended(now: Update, row: Mapping[str, Any]) -> str:
+def how_it_ended(now: DrawnUpdate, row: Mapping[str, Any]) -> str:
     taken = sum(one.stepped for one in now.minibatches)
     if not taken and row["nonfinite_sources"]:
         return "nonfinite_skipped"
@@ -158,7 +158,7 @@ def how_it_ended(now: Update, row: Mapping[str, Any]) -> str:
     return "performed" if taken else "no_usable_steps"
 
 
-def _steps(drawn: Drawn) -> Iterator[Expected]:
+def _steps(drawn: DrawnTraining) -> Iterator[Expected]:
     rows = {(row["update"], row["minibatch"]): row for row in identity(drawn, "steps")}
     assert len(rows) == sum(len(now.minibatches) for now in drawn.updates)
     for number, now in numbered(drawn):
@@ -172,7 +172,7 @@ def _steps(drawn: Drawn) -> Iterator[Expected]:
             yield Expected("steps", row, gradients.step_cells(one), SINGLE)
 
 
-def _heads(drawn: Drawn) -> Iterator[Expected]:
+def _heads(drawn: DrawnTraining) -> Iterator[Expected]:
     rows = identity(drawn, "heads")
     names = [(number, head) for number, _ in numbered(drawn) for head in drawn.heads]
     for (number, head), row in zip(names, rows, strict=True):
@@ -183,13 +183,13 @@ def _heads(drawn: Drawn) -> Iterator[Expected]:
         yield Expected("heads", row, gradients.head_cells(drawn, now, head), SINGLE)
 
 
-def described(drawn: Drawn) -> list[int | None]:
+def described(drawn: DrawnTraining) -> list[int | None]:
     """Return which minibatch of each update table ``layers`` describes."""
     of = {row["update"]: row["minibatch"] for row in drawn.rows("layers")}
     return [of.get(number) for number, _ in numbered(drawn)]
 
 
-def _groups(drawn: Drawn) -> Iterator[Expected]:
+def _groups(drawn: DrawnTraining) -> Iterator[Expected]:
     rows, chosen = identity(drawn, "groups"), described(drawn)
     assert len(rows) == len(drawn.members()) * len(drawn.updates)
     for row in rows:
@@ -199,7 +199,7 @@ def _groups(drawn: Drawn) -> Iterator[Expected]:
         yield Expected("groups", row, gradients.detail_cells(drawn, number, group, chosen), THINNED)
 
 
-def _layers(drawn: Drawn) -> Iterator[Expected]:
+def _layers(drawn: DrawnTraining) -> Iterator[Expected]:
     rows = {(row["update"], row["layer"]): row for row in identity(drawn, "layers")}
     for place, (number, now) in zip(described(drawn), numbered(drawn), strict=True):
         assert (place is None) == (drawn.clip == "none")
@@ -209,7 +209,7 @@ def _layers(drawn: Drawn) -> Iterator[Expected]:
             yield Expected("layers", row, cells, THINNED)
 
 
-def _lstm(drawn: Drawn) -> Iterator[Expected]:
+def _lstm(drawn: DrawnTraining) -> Iterator[Expected]:
     rows = {(row["update"], row["phase"]): row for row in identity(drawn, "lstm")}
     for number, now in numbered(drawn):
         gates, last = rollouts.gate_cells(now), now.minibatches[-1].state
@@ -223,7 +223,7 @@ def _lstm(drawn: Drawn) -> Iterator[Expected]:
             yield Expected("lstm", rows[number, "update"], gates, THINNED)
 
 
-def _transitions(drawn: Drawn) -> Iterator[Expected]:
+def _transitions(drawn: DrawnTraining) -> Iterator[Expected]:
     bounds = Thresholds.defaults(RULES).as_dict()
     low, high = float(bounds["ratio_collapse"]["warning"]), float(bounds["ratio_explosion"]["warning"])
     rows = identity(drawn, "transitions")
@@ -246,7 +246,7 @@ def _transitions(drawn: Drawn) -> Iterator[Expected]:
                 yield Expected("transitions", row, cells | _sample(drawn, now, head, row), {"rtol": 1e-5, "atol": 1e-6})
 
 
-def _sample(drawn: Drawn, now: Update, head: str, row: Mapping[str, Any]) -> Cells:
+def _sample(drawn: DrawnTraining, now: DrawnUpdate, head: str, row: Mapping[str, Any]) -> Cells:
     """Return what the sample of a row of ``transitions`` is; its index in the rollout is unique."""
     place = row["index"] // 100
     one = now.minibatches[place]
@@ -271,7 +271,7 @@ def _sample(drawn: Drawn, now: Update, head: str, row: Mapping[str, Any]) -> Cel
     }
 
 
-def _tensors(drawn: Drawn) -> Iterator[Expected]:
+def _tensors(drawn: DrawnTraining) -> Iterator[Expected]:
     before, rows = False, {(row["update"], row["tensor"]): row for row in identity(drawn, "tensors")}
     for number, now in numbered(drawn):
         cells = policy.update_cells(drawn, now)
@@ -288,7 +288,7 @@ def _tensors(drawn: Drawn) -> Iterator[Expected]:
                 yield Expected("tensors", row, cells, SINGLE)
 
 
-def _episodes(drawn: Drawn) -> Iterator[Expected]:
+def _episodes(drawn: DrawnTraining) -> Iterator[Expected]:
     episodes = [(number, episode) for number, now in numbered(drawn) for episode in now.episodes]
     for (number, episode), row in zip(episodes, identity(drawn, "episodes"), strict=True):
         yield Expected("episodes", row, {"rank": 0, "update": number, "seq": row["seq"]} | episode, PRECISE)

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from tests.recorder.witness.drawn import Array, Arrays, Drawn, Minibatch, Update
+from tests.recorder.witness.drawn import Array, Arrays, DrawnMinibatch, DrawnTraining, DrawnUpdate
 from tests.recorder.witness.policy import mean
 
 Cells = dict[str, Any]
@@ -41,12 +41,12 @@ def rows_of(x: Array, rows: slice) -> Array:
     return x[rows] if x.ndim else x
 
 
-def clipped_minibatches(now: Update) -> list[Minibatch]:
+def clipped_minibatches(now: DrawnUpdate) -> list[DrawnMinibatch]:
     """Return the minibatches whose gradients before clipping were clipped."""
     return [one for one in now.minibatches if one.clipped]
 
 
-def model_cells(now: Update) -> Cells:
+def model_cells(now: DrawnUpdate) -> Cells:
     """Return the whole-model gradient cells of a row of ``updates``."""
     clipped = clipped_minibatches(now)
     pre = [whole(one.before) for one in clipped]
@@ -71,7 +71,7 @@ def model_cells(now: Update) -> Cells:
     }
 
 
-def step_cells(one: Minibatch) -> Cells:
+def step_cells(one: DrawnMinibatch) -> Cells:
     """Return the gradient cells of a row of ``steps``."""
     return {
         "grad_norm_pre_clip": whole(one.before) if one.clipped else None,
@@ -80,11 +80,11 @@ def step_cells(one: Minibatch) -> Cells:
     }
 
 
-def tensor_norms(one: Minibatch, members: Sequence[tuple[str, slice]]) -> Array:
+def tensor_norms(one: DrawnMinibatch, members: Sequence[tuple[str, slice]]) -> Array:
     return np.array([norm(rows_of(one.before[name], rows)) for name, rows in members if name in one.before])
 
 
-def group_cells(drawn: Drawn, now: Update, group: str) -> Cells:
+def group_cells(drawn: DrawnTraining, now: DrawnUpdate, group: str) -> Cells:
     """Return the norm cells of a row of ``groups``."""
     members, clipped = drawn.members()[group], clipped_minibatches(now)
     sizes = {name: rows_of(now.weights[name], rows).size for name, rows in members}
@@ -131,7 +131,7 @@ def concentration(norms: Array) -> float | None:
     return float(-(p[p > 0] * np.log(p[p > 0])).sum() / np.log(len(norms)))
 
 
-def head_cells(drawn: Drawn, now: Update, head: str) -> Cells:
+def head_cells(drawn: DrawnTraining, now: DrawnUpdate, head: str) -> Cells:
     """Return the gradient cells of a row of ``heads``."""
     members, clipped = drawn.members()[f"head:{head}"], clipped_minibatches(now)
     names = ("grad_norm", "grad_state", "params_without_grad", "params_nonfinite", "params_finite")
@@ -162,7 +162,7 @@ def why_zero(row: Cells) -> str | None:
     return "irrelevant" if 0 in (row["relevant_fraction"], row["effective_fraction"]) else "unexplained"
 
 
-def sampled(now: Update, described: int) -> list[int]:
+def sampled(now: DrawnUpdate, described: int) -> list[int]:
     """Return the minibatches whose directions are compared: four evenly spaced ones of those with the same tensors."""
     kinds = [tuple(one.before) for one in now.minibatches]
     alike = [place for place, kind in enumerate(kinds) if kind == kinds[described]]
@@ -173,7 +173,7 @@ def sampled(now: Update, described: int) -> list[int]:
     return chosen
 
 
-def detail_cells(drawn: Drawn, number: int, group: str, described: Sequence[int | None]) -> Cells:
+def detail_cells(drawn: DrawnTraining, number: int, group: str, described: Sequence[int | None]) -> Cells:
     """Return the detail cells of a row of ``groups``; ``described`` says which minibatch of each update was sampled."""
     now, members, place = drawn.updates[number], drawn.members()[group], described[number]
     names = ("zero_fraction", "sign_positive_fraction", "cosine_minibatches", "cosine_previous_update", "noise_scale")
@@ -202,7 +202,7 @@ def detail_cells(drawn: Drawn, number: int, group: str, described: Sequence[int 
 
 
 def earlier_mean(
-    drawn: Drawn, number: int, members: Sequence[tuple[str, slice]], described: Sequence[int | None]
+    drawn: DrawnTraining, number: int, members: Sequence[tuple[str, slice]], described: Sequence[int | None]
 ) -> Array | None:
     """Return the mean gradient of the sampled update before that had gradients of the same tensors."""
     place = described[number]
@@ -235,7 +235,7 @@ def direction(vectors: Array, samples: float) -> Cells:
     return cells
 
 
-def separate_cells(now: Update, members: Sequence[tuple[str, slice]]) -> Cells:
+def separate_cells(now: DrawnUpdate, members: Sequence[tuple[str, slice]]) -> Cells:
     """Return the cells of the losses differentiated one by one."""
     if not now.separate:
         return {}
@@ -248,7 +248,7 @@ def separate_cells(now: Update, members: Sequence[tuple[str, slice]]) -> Cells:
     }
 
 
-def layer_cells(now: Update, layer: str, described: int) -> Cells:
+def layer_cells(now: DrawnUpdate, layer: str, described: int) -> Cells:
     """Return a row of ``layers``."""
     g, before = now.minibatches[described].before.get(layer), now.weights[layer]
     names = ("grad_norm", "mean", "std", "min", "max", "zero_fraction", "small_fraction", "large_fraction")
@@ -278,7 +278,7 @@ def layer_cells(now: Update, layer: str, described: int) -> Cells:
         }
 
 
-def tensor_cells(now: Update, tensor: str, *, cause: str, losses: Sequence[float | None]) -> Cells:
+def tensor_cells(now: DrawnUpdate, tensor: str, *, cause: str, losses: Sequence[float | None]) -> Cells:
     """Return a row of ``tensors``."""
     gradients = [one.before[tensor] for one in clipped_minibatches(now) if tensor in one.before]
     w, g = now.weights_after[tensor], np.concatenate([np.zeros(0), *(g.reshape(-1) for g in gradients)])

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from tests.recorder.witness.drawn import Array, Drawn, Minibatch, Update
+from tests.recorder.witness.drawn import Array, DrawnMinibatch, DrawnTraining, DrawnUpdate
 from tests.recorder.witness.rollouts import correlated
 
 Cells = dict[str, Any]
@@ -56,7 +56,7 @@ def clamp(x: Array, bound: float) -> Array:
     return np.where(np.isnan(x), np.nan, np.clip(x, -bound, bound))
 
 
-def ratios(drawn: Drawn, one: Minibatch) -> dict[str, Ratios]:
+def ratios(drawn: DrawnTraining, one: DrawnMinibatch) -> dict[str, Ratios]:
     """Return the log-ratios of the joint ('') and of each head."""
     raw = {h: one.by_head["log_prob"][h] - one.by_head["old_log_prob"][h] for h in drawn.heads}
     matters = {h: one.relevant.get(h, np.ones(one.samples, bool)) for h in drawn.heads}
@@ -83,7 +83,7 @@ def ratios(drawn: Drawn, one: Minibatch) -> dict[str, Ratios]:
     return parts
 
 
-def alignment(parts: Sequence[Ratios], now: Update) -> float | None:
+def alignment(parts: Sequence[Ratios], now: DrawnUpdate) -> float | None:
     """Return the mean of the last epoch's correlations, weighted by samples."""
     begun = now.minibatches[-1].epoch
     last = [f for f, one in zip(parts, now.minibatches, strict=True) if one.epoch == begun]
@@ -91,7 +91,7 @@ def alignment(parts: Sequence[Ratios], now: Update) -> float | None:
     return sum(cell * n for cell, n in pairs) / sum(n for _, n in pairs) if pairs else None
 
 
-def consistency(drawn: Drawn, now: Update) -> float | None:
+def consistency(drawn: DrawnTraining, now: DrawnUpdate) -> float | None:
     """Return the mean of the minibatches' correlations of advantages and raw advantages, weighted by samples."""
     pairs = []
     for one in now.minibatches:
@@ -107,7 +107,7 @@ def joined(parts: Sequence[Array]) -> Array:
     return np.concatenate([np.zeros(0), *parts])
 
 
-def choices(drawn: Drawn, one: Minibatch) -> dict[str, Array]:
+def choices(drawn: DrawnTraining, one: DrawnMinibatch) -> dict[str, Array]:
     """Return the number of valid actions of each categorical head; without masks its size, or its last layer's."""
     counts = {}
     for h in drawn.heads:
@@ -117,14 +117,14 @@ def choices(drawn: Drawn, one: Minibatch) -> dict[str, Array]:
     return counts
 
 
-def joint_entropy(drawn: Drawn, one: Minibatch) -> Array | None:
+def joint_entropy(drawn: DrawnTraining, one: DrawnMinibatch) -> Array | None:
     if "joint_entropy" in one.rows:
         return one.rows["joint_entropy"]
     heads = one.by_head["entropy"]
     return np.sum([heads[h] for h in drawn.heads], axis=0) if heads else None
 
 
-def broken(drawn: Drawn, one: Minibatch) -> dict[str, int]:
+def broken(drawn: DrawnTraining, one: DrawnMinibatch) -> dict[str, int]:
     """Return by source how many numbers are NaN or ±Inf."""
     counts = {
         f"{what}[{h}]": int((~np.isfinite(one.by_head[what][h][one.counted])).sum())
@@ -144,7 +144,7 @@ def mean(x: Array | Sequence[float]) -> float | None:
     return float(np.mean(x)) if len(x) else None
 
 
-def update_cells(drawn: Drawn, now: Update) -> Cells:
+def update_cells(drawn: DrawnTraining, now: DrawnUpdate) -> Cells:
     """Return the policy cells of a row of ``updates``."""
     parts = [ratios(drawn, one)[""] for one in now.minibatches]
     bounded, r = joined([f.bounded for f in parts]), joined([f.ratio for f in parts])
@@ -188,7 +188,7 @@ def update_cells(drawn: Drawn, now: Update) -> Cells:
     return cells | loss_cells(drawn, now) | entropy_cells(drawn, now)
 
 
-def loss_cells(drawn: Drawn, now: Update) -> Cells:
+def loss_cells(drawn: DrawnTraining, now: DrawnUpdate) -> Cells:
     """Return how far policy and value loss are from PPO's formulas."""
     cells: Cells = dict.fromkeys(("policy_loss_error", "value_loss_factor"))
     some = [one for one in now.minibatches if one.counted.any()]
@@ -212,7 +212,7 @@ def loss_cells(drawn: Drawn, now: Update) -> Cells:
 ENTROPY = ("entropy", "entropy_norm", "choice_fraction", "choice_samples", "choices_unknown")
 
 
-def entropy_cells(drawn: Drawn, now: Update) -> Cells:
+def entropy_cells(drawn: DrawnTraining, now: DrawnUpdate) -> Cells:
     whole, shares, chosen, count = [], [], 0, 0
     known = True
     for one in now.minibatches:
@@ -235,7 +235,7 @@ def entropy_cells(drawn: Drawn, now: Update) -> Cells:
     return cells
 
 
-def step_cells(drawn: Drawn, one: Minibatch, place: int, *, clip_known: bool) -> Cells:
+def step_cells(drawn: DrawnTraining, one: DrawnMinibatch, place: int, *, clip_known: bool) -> Cells:
     """Return the policy cells of a row of ``steps``."""
     f, entropy = ratios(drawn, one)[""], joint_entropy(drawn, one)
     outside = f.outside() if len(f.bounded) else None
@@ -254,7 +254,7 @@ def step_cells(drawn: Drawn, one: Minibatch, place: int, *, clip_known: bool) ->
     }
 
 
-def head_cells(drawn: Drawn, now: Update, head: str) -> Cells:
+def head_cells(drawn: DrawnTraining, now: DrawnUpdate, head: str) -> Cells:
     """Return the policy cells of a row of ``heads``."""
     parts = [ratios(drawn, one)[head] for one in now.minibatches]
     bounded, r = joined([f.bounded for f in parts]), joined([f.ratio for f in parts])

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from tests.recorder.witness.drawn import Array, Drawn, Update
+from tests.recorder.witness.drawn import Array, DrawnTraining, DrawnUpdate
 
 Cells = dict[str, Any]
 
@@ -33,7 +33,7 @@ def standardised(x: Array, order: int) -> float | None:
     return float((((x - x.mean()) / x.std()) ** order).mean())
 
 
-def value_cells(now: Update) -> Cells:
+def value_cells(now: DrawnUpdate) -> Cells:
     """Return the value, return and advantage cells of a row of ``updates``."""
     if not now.rollout:
         return {}
@@ -41,7 +41,7 @@ def value_cells(now: Update) -> Cells:
         return _value_cells(now)
 
 
-def _value_cells(now: Update) -> Cells:
+def _value_cells(now: DrawnUpdate) -> Cells:
     v, r, a = (now.rollout[name] for name in ("values", "returns", "advantages"))
     td, error = now.rollout["td_errors"], r - v
     constant = var(r) == 0
@@ -83,7 +83,7 @@ def correlated(x: Array, y: Array, rounding: float) -> float | None:
     return float((x * y).mean() / math.sqrt((x**2).mean() * (y**2).mean()))
 
 
-def agreement_cells(drawn: Drawn, now: Update) -> Cells:
+def agreement_cells(drawn: DrawnTraining, now: DrawnUpdate) -> Cells:
     """Return the cells on whether advantages, returns, rewards and ends agree, and how many environments differ."""
     names = ("advantage_consistency", "environments", "environments_distinct", "rollout_ends")
     cells: Cells = dict.fromkeys(
@@ -128,7 +128,7 @@ def _by_environment(v: Array, r: Array, rewards: Array, ends: Array) -> Cells:
 OBSERVED = ("mean", "std", "min", "max", "nonfinite_fraction", "constant_fraction", "shift")
 
 
-def observation_cells(before: Update | None, now: Update) -> Cells:
+def observation_cells(before: DrawnUpdate | None, now: DrawnUpdate) -> Cells:
     """Return the cells on observations, as one line of features a timestep."""
     cells: Cells = dict.fromkeys(f"observation_{name}" for name in OBSERVED)
     if not now.observations:
@@ -148,7 +148,7 @@ def observation_cells(before: Update | None, now: Update) -> Cells:
     return cells
 
 
-def features(now: Update) -> list[Array]:
+def features(now: DrawnUpdate) -> list[Array]:
     """Return each feature's numbers."""
     return [column for x in now.observations.values() for column in x.reshape(len(x), -1).astype(np.float64).T]
 
@@ -170,7 +170,7 @@ def quantile(x: Array, q: float) -> float:
     return float(np.nan) if np.isnan(x).any() else float(np.quantile(x, q))
 
 
-def mask_cells(drawn: Drawn, now: Update, head: str) -> Cells:
+def mask_cells(drawn: DrawnTraining, now: DrawnUpdate, head: str) -> Cells:
     """Return the mask cells of a row of ``heads``."""
     names = ("valid_actions_min", "valid_actions_mean", "valid_actions_max", "single_action_fraction")
     empty: Cells = dict.fromkeys((*names, "rollout_samples", "learnable_fraction"))
@@ -215,7 +215,7 @@ def state_cells(hidden: Array, cell: Array) -> Cells:
     return cells
 
 
-def gate_cells(now: Update) -> Cells:
+def gate_cells(now: DrawnUpdate) -> Cells:
     """Return the gate cells: an LSTM computed step by step over the second minibatch."""
     names = ("gate_values", "forget_saturation", "input_saturation", "output_saturation", "cell_mean")
     if len(now.minibatches) < 2:

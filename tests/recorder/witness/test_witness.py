@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from recorder import td_errors
-from tests.recorder.witness.drawn import Array, Drawn
+from tests.recorder.witness.drawn import Array, DrawnTraining
 from tests.recorder.witness.expected import expectations
 from tests.recorder.witness.scenarios import SCENARIOS
 
@@ -18,7 +18,7 @@ SEEDS = range(30)
 
 @pytest.mark.parametrize("seed", SEEDS)
 def test_cells_of_a_drawn_training_are_what_they_should_be(seed: int, tmp_path: Path) -> None:
-    assert [line for one in expectations(Drawn(seed, tmp_path / "run")) for line in one.differences()] == []
+    assert [line for one in expectations(DrawnTraining(seed, tmp_path / "run")) for line in one.differences()] == []
 
 
 @pytest.mark.parametrize("name", SCENARIOS)

@@ -22,7 +22,7 @@ from esper_analyze.storage.maintenance.compact import Compacted, compact
 from esper_analyze.storage.maintenance.exclusive import exclusive
 from esper_analyze.storage.maintenance.repair import repair
 from esper_analyze.storage.maintenance.verify import orphans, runs_at, shard_count, verify
-from tests.storage.handmade import Writer, heads, identify, updates
+from tests.storage.handmade import HandmadeAttempt, heads, identify, updates
 
 STRAY = "is not a file of a recorded run; readers ignore it"
 
@@ -34,8 +34,8 @@ def _still(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(footer, "crashes_reader", lambda _: False)
 
 
-def written(path: Path, *, close: bool = True, **options: Any) -> Writer:
-    writer = Writer(identify(path), **options)
+def written(path: Path, *, close: bool = True, **options: Any) -> HandmadeAttempt:
+    writer = HandmadeAttempt(identify(path), **options)
     writer.seal(updates=updates(0, 1), heads=heads(0, "a", "b"))
     writer.seal(updates=updates(2), heads=heads(2, "a"))
     if close:
@@ -82,7 +82,7 @@ def test_the_status_says_how_it_ended(tmp_path: Path) -> None:
     with locked(writer.folder):
         (writer.folder / ".lock").write_text("pid 1 on elsewhere\npid")
         assert verify(tmp_path / "run").status == "is being written by pid 1 on elsewhere"
-    nothing = Writer(identify(tmp_path / "empty"))
+    nothing = HandmadeAttempt(identify(tmp_path / "empty"))
     assert verify(tmp_path / "empty").status == "not closed, no complete update"
     assert (verify(tmp_path / "empty").updates, verify(tmp_path / "empty").rows) == (0, 0)
     nothing.close()
@@ -185,10 +185,10 @@ def test_cells_that_cannot_be_are_damage_in_a_shard_and_in_the_log(tmp_path: Pat
 def test_updates_between_two_attempts_are_missing_from_both(tmp_path: Path) -> None:
     run = identify(tmp_path / "run")
     for number, first in enumerate((0, 2, 7, 4, 12)):
-        writer = Writer(run, number=number)
+        writer = HandmadeAttempt(run, number=number)
         writer.seal(updates=updates(first, first + 1))
         writer.close()
-    Writer(run, number=5).close()
+    HandmadeAttempt(run, number=5).close()
     faults = [(one.kind, one.reason, one.rows, one.attempt) for one in verify(run).faults]
     assert faults == [
         ("damage", "updates 4–6 lie between two attempts and are in neither", 3, 2),
@@ -253,12 +253,12 @@ def names(folder: Path) -> list[str]:
     )
 
 
-def manifest(writer: Writer) -> list[ShardEntry]:
+def manifest(writer: HandmadeAttempt) -> list[ShardEntry]:
     listed = manifest_entries((writer.folder / "manifest.jsonl").read_bytes())
     return [entry for _, entry in listed if isinstance(entry, ShardEntry)]
 
 
-def marker(writer: Writer) -> dict[str, Any]:
+def marker(writer: HandmadeAttempt) -> dict[str, Any]:
     facts: dict[str, Any] = json.loads((writer.folder / "closed.json").read_text())
     return facts
 
@@ -308,7 +308,7 @@ def test_rows_of_the_log_are_sealed_and_the_run_is_closed(tmp_path: Path) -> Non
 
 def test_logged_rows_around_sealed_ones_become_a_shard_each(tmp_path: Path) -> None:
     """Numbers 0–1 and 4–5 are in the log only, 2–3 are in a shard as well."""
-    writer = Writer(identify(tmp_path / "run"))
+    writer = HandmadeAttempt(identify(tmp_path / "run"))
     writer.log(1, updates=updates(0, 1))
     logged = writer.seq
     writer.seal(updates=updates(2, 3))
@@ -414,7 +414,7 @@ def test_shards_that_no_manifest_lists_are_listed_again_as_unverified(tmp_path: 
 
 
 def test_of_unlisted_shards_with_the_same_rows_the_newest_is_listed(tmp_path: Path) -> None:
-    writer = Writer(identify(tmp_path / "run"))
+    writer = HandmadeAttempt(identify(tmp_path / "run"))
     writer.seal(listed=False, heads=heads(0, "a", "b"))
     writer.seq = 1
     writer.seal(listed=False, heads=heads(0, "b", "c"))
@@ -521,7 +521,7 @@ def test_shards_of_a_table_become_one_with_the_same_rows(tmp_path: Path) -> None
 def test_groups_hold_at_most_so_many_cells_and_shards_sealed_together_stay_together(tmp_path: Path) -> None:
     from esper_analyze.schema.tables import BY_NAME
 
-    writer = Writer(identify(tmp_path / "run"))
+    writer = HandmadeAttempt(identify(tmp_path / "run"))
     for number in range(5):
         writer.seal(updates=updates(number), heads=heads(number, "a"))
     writer.close()

@@ -94,7 +94,7 @@
   const follow = () => {
     for (const plot of plots) {
       const { min, max } = plot.scales.x, moved = plot.view !== now;
-      if (moved && plot.panel.curves.some(curve => curve.whole)) plot.setData(dataOf(plot.panel, ...now, plot.width), false);
+      if (moved && plot.panel.curves.some(curve => curve.extremes)) plot.setData(dataOf(plot.panel, ...now, plot.width), false);
       if (moved || min !== now[0] || max !== now[1]) plot.setScale("x", { min: now[0], max: now[1] });
       plot.view = now;
     }
@@ -107,8 +107,8 @@
   };
   // A line of many updates is the least and the greatest value of each of equal intervals, and after how many updates.
   const taken = curve => {
-    const raw = Uint8Array.from(atob(curve.whole.values), sign => sign.charCodeAt(0)), view = new DataView(raw.buffer);
-    const size = 12, { first, width } = curve.whole, found = { low: [], high: [], lowAt: [], highAt: [] };
+    const raw = Uint8Array.from(atob(curve.extremes.values), sign => sign.charCodeAt(0)), view = new DataView(raw.buffer);
+    const size = 12, { first, width } = curve.extremes, found = { low: [], high: [], lowAt: [], highAt: [] };
     for (let at = 0, start = first; at < raw.length; at += size, start += width) {
       found.low.push(view.getFloat32(at));
       found.high.push(view.getFloat32(at + 4));
@@ -118,9 +118,9 @@
     return found;
   };
   const points = (curve, low, high, pixels) => {
-    if (!curve.whole) return [curve.x, curve.y];
+    if (!curve.extremes) return [curve.x, curve.y];
     curve.taken ??= taken(curve);
-    const all = curve.taken, count = all.low.length, { first, width } = curve.whole, x = [], y = [];
+    const all = curve.taken, count = all.low.length, { first, width } = curve.extremes, x = [], y = [];
     const begin = Math.max(0, Math.floor((low - first) / width) - 1), end = Math.min(count, Math.ceil((high - first) / width) + 2);
     const together = Math.max(1, Math.ceil(2 * (end - begin) / pixels));
     for (let start = begin; start < end; start += together) {
