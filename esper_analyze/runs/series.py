@@ -61,6 +61,12 @@ class Series:
         return int(np.where(self.finite, self.value, np.inf).argmin())
 
     @property
+    def first(self) -> float | None:
+        """The first measured value; None without one."""
+        measured = np.flatnonzero(~self.null)
+        return float(self.value[measured[0]]) if len(measured) else None
+
+    @property
     def last(self) -> float | None:
         """The last measured value; None without one."""
         measured = np.flatnonzero(~self.null)

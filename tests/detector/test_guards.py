@@ -1022,9 +1022,9 @@ def _of_deviations() -> list[Promise]:
     for n, std, updates in ((19, 1.0, None), (20, 1.0, LASTING), (20, 1.6, None), (20, 0.0, None)):
         sides = {"std_mean": [1.5, 0.0], **same_kind}
         result.append(Promise("std_runaway", head | {"std_mean": std}, n, updates, sides))
-    sides = {"std_mean": [0.1, 0.02], **same_kind, f"updates.{RETURN}": "any", BEST: "any"}
-    for std, updates_ in (([1.0] * 2, None), ([1.0] * 3, LASTING), ([1.0] * 3 + [0.05], None)):
-        result.append(Promise("std_collapse", head | {"std_mean": std}, len(std), updates_, sides))
+    watched: dict[str, Any] = {"std_mean": [0.1, 0.02], **same_kind, f"updates.{RETURN}": "any", BEST: "any"}
+    for stds, lasting in (([1.0] * 2, None), ([1.0] * 3, LASTING), ([1.0] * 3 + [0.05], None)):
+        result.append(Promise("std_collapse", head | {"std_mean": stds}, len(stds), lasting, watched))
     return result
 
 

@@ -11,11 +11,14 @@ import numpy as np
 import pytest
 import torch
 from gymnasium import spaces
+from matplotlib import pyplot
 from sb3_contrib import RecurrentPPO
 from stable_baselines3 import PPO
 from torch.distributions import Beta, Independent, MultivariateNormal, Normal, TransformedDistribution
 from torch.distributions.transforms import TanhTransform
 
+from esper_analyze.replay.evidence import gather
+from esper_analyze.reports.sections import heads
 from esper_analyze.runs.merge_ranks import merge_ranks
 from esper_analyze.runs.run import open_run
 from recorder import Recorder
@@ -106,7 +109,7 @@ def test_the_standard_deviation_is_that_before_squashing_and_none_of_other_distr
 def test_bounds_are_those_of_a_continuous_space_that_has_some() -> None:
     bounds = bounds_of(spaces.Box(np.full(2, -2, np.float32), np.array([1, np.inf], np.float32)))
     assert bounds is not None
-    assert np.array_equal(bounds, [[-2, -2], [1, np.inf]])
+    assert np.array_equal(np.stack(bounds), np.array([[-2, -2], [1, np.inf]]))
     assert bounds_of(spaces.Box(-np.inf, np.inf, (2,), np.float32)) is None
     assert bounds_of(spaces.Discrete(3)) is None
 
@@ -228,3 +231,23 @@ def test_ranks_are_pooled_and_the_dimension_is_that_of_the_smallest(tmp_path: Pa
             rec.update()
     row = head_row(merge_ranks(open_run(tmp_path / "run")))
     assert [row[name] for name in STD] == [0.5, pytest.approx((2 * 1.5 + 6 * 1.0 + 2 * 3.0) / 10), 3.0, 0.0, 0]
+
+
+def test_the_report_tells_and_draws_the_standard_deviation(tmp_path: Path) -> None:
+    with Recorder(tmp_path / "run", kinds={"action": "gaussian"}, quiet=True) as rec:
+        for update in range(30):
+            std = torch.tensor([1.0, 0.0 if update >= 25 else 0.5])
+            rec.minibatch(log_prob=torch.zeros(2), old_log_prob=torch.zeros(2), std=std.expand(2, 2))
+            rec.update()
+    data = heads.frame(gather(open_run(tmp_path / "run")))
+    assert data is not None
+    assert heads.words(data) == [
+        "action: gradient not measured, std 0.75 → 0.5, 0 in dimension 1: its standard deviation is not positive, "
+        "update 25 to the end."
+    ]
+    figure, axes = pyplot.subplots(1, 3)
+    try:
+        heads.draw(data, list(axes))
+        assert axes[0].get_title() == "action: std"
+    finally:
+        pyplot.close(figure)

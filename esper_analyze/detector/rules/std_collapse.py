@@ -22,7 +22,8 @@ EARLY, WINDOW = 3, 20
 
 
 def _largest(windows: Floats) -> Floats:
-    return np.asarray(windows.max(axis=1))[None]
+    largest: Floats = windows.max(axis=1)[None]
+    return largest
 
 
 _LARGEST = Rolling(_largest, length=WINDOW + 1, every=1, first=1, inclusive=True)
@@ -33,15 +34,15 @@ class StdCollapseLimits(Limits):
     """Bounds on ``heads.std_mean`` relative to its start."""
 
     warning: float = limit(
-        0.1, "of the mean of its first 3 updates: sound trainings of the known half keep 0.19 and more", at_least=0.0
+        0.1, "of the mean of its first 3 updates: of 18 sound trainings each kept 0.19 or more", at_least=0.0
     )
     critical: float = limit(
         0.02, "of the mean of its first 3 updates: a fiftieth, as for entropy (set by design)", at_least=0.0
     )
     quick: float = limit(
         0.2,
-        "of the largest of the last 20 updates: returns that rose do not excuse so quick a fall; sound trainings of "
-        "the known half keep 0.22 and more",
+        "of the largest of the last 20 updates: returns that rose do not excuse so quick a fall; of 18 "
+        "sound trainings each kept 0.22 or more",
         at_least=0.0,
     )
     sustained: int = limit(3, "3 updates in a row (set by design)", at_least=1)

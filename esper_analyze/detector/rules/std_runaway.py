@@ -20,7 +20,8 @@ EARLY, WINDOW = 3, 20
 def _slope(windows: Floats) -> Floats:
     """Return the least-squares slope of log std an update, [1, m]."""
     steps = np.arange(windows.shape[1]) - (windows.shape[1] - 1) / 2
-    return (np.log(windows) * steps).sum(axis=1)[None] / np.square(steps).sum()
+    slope: Floats = (np.log(windows) * steps).sum(axis=1)[None] / np.square(steps).sum()
+    return slope
 
 
 LOG_STD_SLOPE = Rolling(_slope, length=WINDOW, every=1, first=WINDOW, inclusive=True)
@@ -31,7 +32,7 @@ class StdRunawayLimits(Limits):
     """Bounds on ``heads.std_mean`` relative to its start, and on how fast it still grows."""
 
     warning: float = limit(
-        2.0, "times the mean of its first 3 updates: sound trainings of the known half reach 1.2", at_least=1.0
+        2.0, "times the mean of its first 3 updates: of 18 sound trainings none exceeds 1.2", at_least=1.0
     )
     critical: float = limit(
         5.0, "times the mean of its first 3 updates: no sound training comes near (set by design)", at_least=1.0
@@ -41,7 +42,7 @@ class StdRunawayLimits(Limits):
     )
     rising: float = limit(
         0.005,
-        "slope of log std an update over 20 updates, a tenth in these: sound trainings reach 0.0045",
+        "slope of log std an update over 20 updates, a tenth in these: none of these exceeds 0.0045",
         at_least=0.0,
     )
 

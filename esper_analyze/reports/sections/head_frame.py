@@ -21,6 +21,13 @@ EXPECTED = {
     "frozen": "frozen, expected",
 }
 """Why a zero gradient is expected, in words, by ``zero_explained``."""
+_TROUBLES = {
+    "std_nonpositive": "its standard deviation is not positive",
+    "std_runaway": "its standard deviation runs away",
+    "std_collapse": "its standard deviation collapsed",
+    "head_entropy_collapse": "its entropy collapsed while it had a choice",
+}
+"""What is wrong with the policy of a head, in words, by rule."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,13 +39,16 @@ class HeadFrame:
     ``last_row`` holds the cells of its last update; ``alarms`` every incident on it or on the group of its parameters,
     ``incidents`` those of rules on heads and their gradients.
     ``bad`` are the updates with an unexplained zero or missing gradient, ``nonfinite`` those with a NaN or ±Inf one,
-    ``expected`` those with one that is explained; ``zeros`` counts both by explanation.
+    ``expected`` those with one that is explained; ``std`` is the mean standard deviation of a Gaussian head,
+    ``std_range`` the smallest and the largest; ``zeros`` counts both by explanation.
     """
 
     name: str
     entropy_norm: Series
     grad_norm: Series
     learnable: Series
+    std: Series
+    std_range: tuple[Series, Series]
     kind: str | None
     grad_state: str | None
     zero_explained: str | None
@@ -56,7 +66,8 @@ class HeadFrame:
         """Say in one sentence whether the head learns, and why not if not; of one that ended, only that it did."""
         if self.ended is not None:
             return f"{cleaned(self.name, 40)}: {self.ending}"
-        return f"{cleaned(self.name, 40)}: gradient {self._gradient()}{self._learnable()}: {self._state()}"
+        numbers = f"{self._gradient()}{self._learnable()}{self._deviation()}"
+        return f"{cleaned(self.name, 40)}: gradient {numbers}: {self._state()}"
 
     @property
     def ending(self) -> str:
@@ -86,6 +97,17 @@ class HeadFrame:
             return ""
         return f" ({100 * last:.0f} % learnable)" if 0 <= last <= 1 else f" (learnable fraction {number(last)})"
 
+    def _deviation(self) -> str:
+        """Say the first and last mean standard deviation of a Gaussian head, and the dimension that is not positive."""
+        first, last = self.std.first, self.std.last
+        if first is None or last is None:
+            return ""
+        smallest = self.std_range[0].last
+        broken = smallest is not None and not smallest > 0
+        dimension = self.last_row.get("std_min_dimension")
+        of = f", {number(smallest)} in dimension {dimension}" if broken and dimension is not None else ""
+        return f", std {number(first)} → {number(last)}{of}"
+
     def _state(self) -> str:
         if len(self.bad):
             cause = "" if self.grad_state == "missing" else ", or its policy has become deterministic"
@@ -94,10 +116,10 @@ class HeadFrame:
             return f"NaN or infinite gradient at {_at(self.nonfinite)}"
         if self.zero_explained in EXPECTED:
             return EXPECTED[str(self.zero_explained)]
-        collapse = next((i for i in self.incidents if i.rule == "head_entropy_collapse"), None)
-        if collapse is not None:
-            until = "to the end" if collapse.ended == "open" else f"to {collapse.end}"
-            return f"its entropy collapsed while it had a choice, update {collapse.start} {until}"
+        trouble = next((i for i in self.incidents if i.rule in _TROUBLES), None)
+        if trouble is not None:
+            until = "to the end" if trouble.ended == "open" else f"to {trouble.end}"
+            return f"{_TROUBLES[trouble.rule]}, update {trouble.start} {until}"
         return "learning" if self.zero_explained == "not_zero" else "nothing to judge it by"
 
 

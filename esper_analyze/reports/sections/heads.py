@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 MOST_DRAWN = 10
 """Heads drawn; every head has its sentence."""
 _NUMBERS = ("entropy_norm", "grad_norm", "learnable_fraction")
+_STD = ("std_min", "std_mean", "std_max")
 _WORDS = ("kind", "grad_state", "zero_explained")
 _SHADED = shaded_in("heads.head")
 _OF_GROUP = rules_over("groups")
@@ -38,7 +39,7 @@ _MARKS = 150
 
 def frame(evidence: Evidence) -> tuple[HeadFrame, ...] | None:
     """Return every head, the troubled ones first, None when no head was recorded."""
-    parts = rows_by_subject(evidence.run, "heads", [*_NUMBERS, *_WORDS])
+    parts = rows_by_subject(evidence.run, "heads", [*_NUMBERS, *_STD, "std_min_dimension", *_WORDS])
     if not parts:
         return None
     alarms: dict[str, list[Incident]] = {}
@@ -72,12 +73,15 @@ def _ended(rows: polars.DataFrame, latest: int) -> int | None:
 def _head(name: str, rows: polars.DataFrame, alarms: Iterable[Incident], latest: int) -> HeadFrame:
     entropy, gradient, learnable = (series_of(rows, column) for column in _NUMBERS)
     update = gradient.update
+    smallest, std, largest = (series_of(rows, column) for column in _STD)
     broken = gradient.nonfinite | _equals(rows, "grad_state", "nonfinite")
     return HeadFrame(
         name=name,
         entropy_norm=entropy,
         grad_norm=gradient,
         learnable=learnable,
+        std=std,
+        std_range=(smallest, largest),
         **{column: _last_word(rows, column) for column in _WORDS},
         ended=_ended(rows, latest),
         bad=update[_equals(rows, "zero_explained", "unexplained")],
@@ -114,7 +118,7 @@ def _last_word(rows: polars.DataFrame, column: str) -> str | None:
 
 
 def layout(data: tuple[HeadFrame, ...]) -> Layout:
-    """One row a head: entropy, gradient, learnable fraction."""
+    """One row a head: entropy or standard deviation, gradient, learnable fraction."""
     return Layout((96,) * min(len(data), MOST_DRAWN), columns=3)
 
 
@@ -124,12 +128,7 @@ def draw(data: tuple[HeadFrame, ...], axes: Sequence[Axes]) -> None:
     for row, head in enumerate(drawn):
         entropy, gradient, learnable = axes[3 * row : 3 * row + 3]
         name, last = cleaned(head.name, 24), row == len(drawn) - 1
-        _shade_learnable(entropy, head.learnable)
-        line(entropy, head.entropy_norm)
-        entropy.set_ylim(-0.03, 1.03)
-        choice = bool(np.any(head.learnable.value[head.learnable.finite] > 0)) or head.learnable.empty
-        without = "not measured" if choice else "never had a choice"
-        _title(entropy, f"{name}: entropy", head.entropy_norm, without, last=last)
+        _draw_spread(entropy, head, name, last=last)
         line(gradient, head.grad_norm)
         scale(gradient, head.grad_norm)
         from_zero(gradient, head.grad_norm)
@@ -140,6 +139,23 @@ def draw(data: tuple[HeadFrame, ...], axes: Sequence[Axes]) -> None:
         _title(learnable, "learnable fraction", head.learnable, "no masks", last=last)
         for axis in (entropy, gradient, learnable):
             incidents_behind(axis, head.incidents, _SHADED)
+
+
+def _draw_spread(axes: Axes, head: HeadFrame, name: str, *, last: bool) -> None:
+    """Draw how widely the head acts: its standard deviation from smallest to largest if it has one, else entropy."""
+    if not head.std.empty:
+        if not any(series.empty for series in head.std_range):
+            area(axes, *head.std_range, BAND, strength=0.35)
+        line(axes, head.std)
+        scale(axes, head.std)
+        _title(axes, f"{name}: std", head.std, "not measured", last=last)
+        return
+    _shade_learnable(axes, head.learnable)
+    line(axes, head.entropy_norm)
+    axes.set_ylim(-0.03, 1.03)
+    choice = bool(np.any(head.learnable.value[head.learnable.finite] > 0)) or head.learnable.empty
+    without = "not measured" if choice else "never had a choice"
+    _title(axes, f"{name}: entropy", head.entropy_norm, without, last=last)
 
 
 def _shade_learnable(axes: Axes, learnable: Series) -> None:

@@ -300,7 +300,7 @@ def head_cells(drawn: DrawnTraining, now: DrawnUpdate, head: str) -> Cells:
 STD = ("std_min", "std_mean", "std_max", "std_nonpositive_fraction", "std_min_dimension")
 
 
-def std_cells(drawn: Drawn, now: Update, head: str) -> Cells:
+def std_cells(drawn: DrawnTraining, now: DrawnUpdate, head: str) -> Cells:
     """Return the standard deviations of a Gaussian head over the dimensions and samples that count."""
     if head != drawn.gaussian or any(one.std is None for one in now.minibatches):
         return dict.fromkeys(STD)
