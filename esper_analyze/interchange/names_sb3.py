@@ -6,6 +6,7 @@ A row is dumped after a rollout and before the training on it: its ``rollout/`` 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from esper_analyze.interchange.framework import Framework
@@ -85,11 +86,13 @@ def _finish(imported: Imported, updates: dict[int, Row], dumps: Sequence[int]) -
 
     ``dumps`` are the iterations of the rows that the training dumped: with a log_interval the others are not lost.
     """
-    last = max(updates, default=0)
-    if last in updates and not updates[last].keys() & {named.column for named in TRAIN.values()}:
+    of_training = {named.column for named in TRAIN.values()}
+    trained = [number for number, cells in updates.items() if cells.keys() & of_training]
+    for last in sorted(number for number in updates if number > max(trained, default=-1)):
         what = "last rollout, whose training Stable-Baselines3 never logs"
         imported.losses.count("unfinished_update", what, f"update {last}", update=last)
-        del updates[last]
+        if not any(isinstance(cell, float) and not math.isfinite(cell) for cell in updates[last].values()):
+            del updates[last]
     for number in sorted(number for number in updates if number >= 0):
         imported.add("updates", {"update": number, "level": "NORMAL", "status": "performed", **updates[number]})
     logged_every = regular_interval([0, *dumps]) > 1

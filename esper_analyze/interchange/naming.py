@@ -63,6 +63,8 @@ def take_updates(log: ScalarLog, imported: Imported, where: str, framework: str 
         )
     if not fitting or fitting[0] is not EXPORT:
         _undefined_variance(imported)
+        _no_episode(imported)
+        _no_deviation(imported)
 
 
 def _fitting(names: Collection[str]) -> list[Framework]:
@@ -121,6 +123,27 @@ def _undefined_variance(imported: Imported) -> None:
             row |= {"explained_variance": None, "ev_low_variance": True}
             caveat = "NaN while the value loss is finite: returns do not vary"
             imported.columns["updates.ev_low_variance"] = f"{source}; {caveat}"
+
+
+def _no_episode(imported: Imported) -> None:
+    """Take a mean return and length that are both NaN for what they are: no episode ended."""
+    for row in imported.rows.get("updates", []):
+        if _is_nan(row.get("episode_return_mean")) and _is_nan(row.get("episode_length_mean")):
+            row |= {"episode_return_mean": None, "episode_length_mean": None}
+
+
+def _no_deviation(imported: Imported) -> None:
+    """Leave out a standard deviation that is NaN in every row: the actions are discrete."""
+    heads = imported.rows.get("heads", [])
+    if heads and all(_is_nan(row.get("std_mean")) for row in heads):
+        del imported.rows["heads"]
+        imported.facts.pop("heads", None)
+        name = imported.columns.pop("heads.std_mean", "").split(";")[0]
+        imported.left_out[name] = "NaN in every row: the actions are discrete"
+
+
+def _is_nan(cell: object) -> bool:
+    return isinstance(cell, float) and math.isnan(cell)
 
 
 def _finite(cell: object) -> bool:

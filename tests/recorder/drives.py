@@ -472,7 +472,7 @@ REST: dict[str, tuple[Drive, ...]] = {
         Drive(
             {12: gates(50, *[0.469] * 4), 15: gates(50, *[50] * 4)},  # cells of 7, then 16, after sixteen steps
             {(phase, "c_rms"): {12: INFO, 14: WARNING, 17: CRITICAL} for phase in ("rollout", "update")},
-            loop=RECURRENT | {"limits": [("lstm_explosion", "warning", 5.0), ("lstm_explosion", "critical", 10.0)]},
+            loop={**RECURRENT, "limits": [("lstm_explosion", "warning", 5.0), ("lstm_explosion", "critical", 10.0)]},
         ),
     ),
     "lstm_vanishing": (

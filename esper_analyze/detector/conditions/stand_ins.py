@@ -13,6 +13,7 @@ from functools import reduce
 import numpy as np
 
 from esper_analyze.detector.baselines import First, early_level
+from esper_analyze.detector.best_level import EPISODES, UPDATES
 from esper_analyze.detector.rule import Condition, Memory, Statistic
 from esper_analyze.detector.signals import Bools, Floats, Frame, Signal
 from esper_analyze.detector.streaks import blank, nothing_yet, previous, zeros
@@ -163,17 +164,26 @@ WINDOW = 100
 """Episodes whose mean return Stable-Baselines3, rsl_rl, rl_games and OpenAI baselines log at every update."""
 
 
-def smoothing(frame: Frame, finished: Signal, level: int, memory: Memory) -> Floats | float:
-    """Return by how much the steps between logged returns understate the error of a mean of ``level`` of them.
+def episodes_of(frame: Frame) -> Signal:
+    """Return the episodes of each mean return: where a log does not say, as many as let ``UPDATES`` of them judge."""
+    finished, used = frame["episodes_finished"], stands_in(frame, "episodes_finished")
+    if used is None:
+        return finished
+    return Signal(finished.name, np.where(used, -(-EPISODES // UPDATES), finished.values), finished.null & ~used)
+
+
+def smoothing(frame: Frame, memory: Memory) -> Floats | float:
+    """Return by how much the steps between logged returns understate the error of a mean of ``UPDATES`` of them.
 
     A log without the number of episodes has the mean of the last ``WINDOW``, of which m = steps / length are new. Its
     steps have a variance of 2 m / W² of an episode's, the mean of L such values one of about 1 / (W + L m).
     """
-    if not np.count_nonzero(LOGGED.holds(frame)):
+    used = stands_in(frame, "episodes_finished")
+    if used is None:
         return 1.0
     steps, length = frame["env_steps"], frame["episode_length_mean"]
     taken = steps.values - previous(steps.values, steps.finite, memory["steps_before"])
-    new = np.where(steps.finite & length.finite & finished.null & (taken > 0.0), taken / length.values, WINDOW)
-    new = np.clip(new, 1.0, WINDOW)
-    factor: Floats = np.sqrt(level * WINDOW**2 / (new * (WINDOW + level * new)))
+    known = used & steps.finite & length.finite & (taken > 0.0) & (length.values > 0.0)
+    new = np.clip(np.where(known, taken / length.values, WINDOW), 1.0, WINDOW)
+    factor: Floats = np.sqrt(UPDATES * WINDOW**2 / (new * (WINDOW + UPDATES * new)))
     return np.where(new < WINDOW, np.maximum(factor, 1.0), 1.0)

@@ -54,6 +54,12 @@ class CriticNotLearningLimits(Limits):
         "updates of being off: in sound runs a critic follows rising returns from behind (set by design)",
         at_least=1,
     )
+    logged: int = limit(
+        300,
+        "updates of a log, which has no value_nrmse, after which returns that rose no longer excuse it: no further alarm "
+        "in 200 sound trainings of up to 400 updates",
+        at_least=1,
+    )
     after: int = limit(60, "sound recurrent runs took up to 50 updates to leave their start", at_least=20)
 
 
@@ -72,7 +78,7 @@ def judge(frame: Frame, memory: Memory, limits: CriticNotLearningLimits) -> list
     used = stands_in(frame, nrmse.name)
     lost = stuck & ~(off <= limits.error) & ~learnt
     if used is not None:  # a log does not say by how much the critic is off
-        lost |= used & stuck & ~learnt
+        lost |= used & stuck & (~learnt | (number >= limits.logged))
     long = streak(lost, usable & ~lost, memory["lost"]) >= limits.sustained
     bounds = Bounds(info=stuck, warning=long, warning_at=limits.low)
     return [settle(ev.name, ev, bounds, excuses=[*excuses, young], needs=[nrmse], baseline=early, judged=level)]

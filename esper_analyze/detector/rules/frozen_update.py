@@ -32,6 +32,9 @@ class FrozenUpdateLimits(Limits):
     """Bounds on what counts as no movement."""
 
     still: float = limit(1e-12, "k3 of log-ratios at float32 noise (1e-6) is 5e-13; nats")
+    logged_still: float = limit(
+        1e-7, "float32's rounding in r − 1 − log r, which logs of other tools have: up to 6e-8, nats", at_least=0.0
+    )
     sustained: int = limit(3, "one still update may be a schedule that ended", at_least=1)
     moving: float = limit(
         1e-6,
@@ -73,7 +76,8 @@ def _movement(frame: Frame, memory: Memory, limits: FrozenUpdateLimits, idle: Ex
     judged = kl.finite
     for excuse in excuses:
         judged = judged & ~excuse.where
-    still = judged & (kl.values <= limits.still)
+    bound = np.where(frame["kl_k3"].null, limits.logged_still, limits.still) if logged else limits.still
+    still = judged & (kl.values <= bound)
     if logged:  # a log does not say whether one minibatch makes KL 0 by construction
         still &= ~frame["kl_k3"].null | (tally(judged & (kl.values > limits.moving), memory["moves"]) > 0)
     length = streak(still, judged & ~still, memory["still"])
@@ -83,7 +87,9 @@ def _movement(frame: Frame, memory: Memory, limits: FrozenUpdateLimits, idle: Ex
     before = latest(moved.astype(np.float64), still & (length == 1), memory["moved"])
     stuck, learnt = length >= limits.sustained, AT_BEST.holds(frame)
     stopped = still & (before >= limits.moved)
-    bounds = Bounds(info=stuck, warning=stopped | (stuck & ~learnt), info_at=limits.still, warning_at=limits.still)
+    if logged:
+        stopped &= ~frame["kl_k3"].null | stuck
+    bounds = Bounds(info=stuck, warning=stopped | (stuck & ~learnt), info_at=bound, warning_at=bound)
     return apart(settle(kl.name, kl, bounds, excuses=excuses), logged)
 
 

@@ -9,7 +9,14 @@ import numpy as np
 from esper_analyze.detector.baselines import EARLY_MEMORY, early_level
 from esper_analyze.detector.best_level import EPISODES, FIRST, LEVEL_MEMORY, UPDATES, below_best
 from esper_analyze.detector.conditions.convergence import EARLY_UPDATES, EPISODE_RETURN
-from esper_analyze.detector.conditions.stand_ins import COUNTED, LOGGED, SMOOTHED, SMOOTHING_MEMORY, smoothing
+from esper_analyze.detector.conditions.stand_ins import (
+    COUNTED,
+    LOGGED,
+    SMOOTHED,
+    SMOOTHING_MEMORY,
+    episodes_of,
+    smoothing,
+)
 from esper_analyze.detector.rule import VERDICT, Example, Limits, Memory, Rule, Statistic, WarmUp, limit
 from esper_analyze.detector.signals import Frame
 from esper_analyze.detector.verdict import Bounds, Judgement, settle
@@ -37,9 +44,9 @@ def judge(frame: Frame, memory: Memory, limits: PerformanceDegradationLimits) ->
     returns = frame[EPISODE_RETURN]
     early = early_level(returns.values, returns.finite, memory, EARLY_UPDATES)
     least = min(limits.info, limits.warning, limits.critical)
-    level = below_best(returns, frame[EPISODES_FINISHED], memory, least)
+    level = below_best(returns, episodes_of(frame), memory, least)
     drop, best = level.best - level.mean, level.best
-    error = level.error * smoothing(frame, frame[EPISODES_FINISHED], EPISODES, memory)
+    error = level.error * smoothing(frame, memory)
     scale = np.fmax(np.abs(best), np.abs(best - early))
     clear = (drop > 0) & (drop > limits.noise * error)
     bounds = Bounds(

@@ -14,9 +14,11 @@ from esper_analyze.detector.conditions.shared import free
 from esper_analyze.detector.deferral_guards import FREE, LASTING, DeferralGuard, Side, same
 from esper_analyze.detector.rule import Example, Limits, Memory, Rule, Statistic, limit
 from esper_analyze.detector.signals import Floats, Frame
-from esper_analyze.detector.streaks import streak, zeros
+from esper_analyze.detector.streaks import nothing_yet, previous, streak, zeros
 from esper_analyze.detector.verdict import Bounds, Judgement, settle
 
+PLUNGE = 0.5
+"""Share of its last value: halved in one update, a std that is learnt itself, not its logarithm, is next below 0."""
 EARLY, WINDOW = 3, 20
 """Updates whose mean is the start; updates within which a fall is quick."""
 
@@ -58,10 +60,11 @@ def judge(frame: Frame, memory: Memory, limits: StdCollapseLimits) -> list[Judge
     lasting = streak(low, usable & ~low, memory["low"]) >= limits.sustained
     (recent,) = _LARGEST.baseline(std.values, usable, memory, "largest")
     quick = streak(low & (std.values < limits.quick * recent), usable & ~low, memory["quick"]) > 0
+    plunged = low & (std.values < PLUNGE * previous(std.values, usable, memory["before"]))
     learnt = AT_BEST.holds(frame) & ~quick
     bounds = Bounds(
         info=lasting,
-        warning=lasting & ~learnt,
+        warning=(lasting & ~learnt) | plunged,
         critical=lasting & none & ~learnt,
         warning_at=limits.warning * start,
         critical_at=limits.critical * start,
@@ -109,6 +112,7 @@ RULE = Rule(
         Example("low for two updates", "ok", _cells(*[1.0] * 5, 0.05, 0.05)),
         Example("low for three updates", "warning", _cells(*[1.0] * 5, 0.05, 0.05, 0.05)),
         Example("nothing left", "critical", _cells(*[1.0] * 5, *[0.001] * 3)),
+        Example("on its way below 0", "warning", _cells(*[1.0] * 5, 0.15, 0.08, 0.02)),
         Example("small from the beginning", "ok", _cells(*[0.05] * 8)),
         Example(
             "low at last, and returns rose",
@@ -129,7 +133,7 @@ RULE = Rule(
         Example("a categorical head", "not_applicable", _cells(None, kind="categorical")),
         Example("not recorded", "no_data", _cells(None)),
     ),
-    memory={"low": zeros, "quick": zeros, **EARLY_MEMORY, **_LARGEST.memory("largest")},
+    memory={"low": zeros, "quick": zeros, "before": nothing_yet, **EARLY_MEMORY, **_LARGEST.memory("largest")},
     beside={"updates": (EPISODE_RETURN,)},
     conditions=(AT_BEST,),
     causes=(

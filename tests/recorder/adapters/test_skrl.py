@@ -264,7 +264,8 @@ def test_standard_deviations_are_those_of_the_policys_distribution(
 
     def listening(self: GaussianMixin, *, role: str = "") -> torch.Tensor:
         stds.append(self._g_distribution.scale.detach().clone())
-        return get_entropy(self, role=role)
+        of_policy: torch.Tensor = get_entropy(self, role=role)
+        return of_policy
 
     monkeypatch.setattr(GaussianMixin, "get_entropy", listening)
     trained = train(tmp_path / "run", "Pendulum-v1", updates=2, options=STRICT)

@@ -180,7 +180,8 @@ def test_standard_deviations_are_those_of_the_loss_distribution(
 
     def listening(self: Any) -> torch.Tensor:
         stds.append(self.base_dist.scale.detach().clone())
-        return entropy(self)
+        entropies: torch.Tensor = entropy(self)
+        return entropies
 
     monkeypatch.setattr(IndependentNormal, "entropy", listening)
     train(tmp_path / "run", factored=False, updates=2, strict=True)
