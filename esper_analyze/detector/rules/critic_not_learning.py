@@ -8,6 +8,7 @@ import numpy as np
 
 from esper_analyze.detector.baselines import (
     EARLY_MEMORY,
+    Rolling,
     early_known,
     early_level,
     recent_median,
@@ -29,10 +30,17 @@ from esper_analyze.detector.conditions.stand_ins import (
 )
 from esper_analyze.detector.deferral_guards import FREE, DeferralGuard, before, until
 from esper_analyze.detector.rule import VERDICT, Example, Limits, Memory, Rule, Statistic, WarmUp, limit
-from esper_analyze.detector.signals import Frame
+from esper_analyze.detector.signals import Floats, Frame
 from esper_analyze.detector.streaks import streak, tally, zeros
 from esper_analyze.detector.verdict import Bounds, Judgement, excused, settle
 
+
+def _upper(windows: Floats) -> Floats:
+    return np.asarray(np.percentile(windows, 90, axis=1))[None]
+
+
+_UPPER = Rolling(_upper)
+"""Of a log: explained variance that nine in ten of the last 50 updates are below."""
 WARM_UP = WarmUp("too early to expect a critic to have learnt", lambda limits, _: limits.after)
 
 
@@ -54,12 +62,6 @@ class CriticNotLearningLimits(Limits):
         "updates of being off: in sound runs a critic follows rising returns from behind (set by design)",
         at_least=1,
     )
-    logged: int = limit(
-        300,
-        "updates of a log, which has no value_nrmse, after which returns that rose no longer excuse it: no further alarm "
-        "in 200 sound trainings of up to 400 updates",
-        at_least=1,
-    )
     after: int = limit(60, "sound recurrent runs took up to 50 updates to leave their start", at_least=20)
 
 
@@ -78,7 +80,9 @@ def judge(frame: Frame, memory: Memory, limits: CriticNotLearningLimits) -> list
     used = stands_in(frame, nrmse.name)
     lost = stuck & ~(off <= limits.error) & ~learnt
     if used is not None:  # a log does not say by how much the critic is off
-        lost |= used & stuck & (~learnt | (number >= limits.logged))
+        (upper,) = _UPPER.baseline(ev.values, usable, memory, "upper")
+        never = used & usable & (number >= limits.after) & (upper < limits.low)
+        stuck, lost = stuck | never, lost | never
     long = streak(lost, usable & ~lost, memory["lost"]) >= limits.sustained
     bounds = Bounds(info=stuck, warning=long, warning_at=limits.low)
     return [settle(ev.name, ev, bounds, excuses=[*excuses, young], needs=[nrmse], baseline=early, judged=level)]
@@ -109,6 +113,10 @@ def _cells(*values: float | None, error: float | None = 1.0, low: bool = False) 
     return {"explained_variance": list(values), "ev_low_variance": low, COUNTED: 8, **scale}
 
 
+def _log(*values: float) -> dict[str, object]:
+    return {"explained_variance": list(values), "value_loss": 4.0, EPISODE_RETURN: 10.0}
+
+
 RULE = Rule(
     name="critic_not_learning",
     table="updates",
@@ -123,7 +131,8 @@ RULE = Rule(
     title="The critic does not learn",
     meaning="Over the last 50 updates the critic explained next to nothing of the returns, and no more than in its "
     "first ten updates (the baseline). If it at least knows the mean return, this is information: there may be "
-    "nothing to predict. If it is off by more for long, it does not learn, and the policy is trained on its errors.",
+    "nothing to predict. If it is off by more for long, it does not learn, and the policy is trained on its errors. "
+    "A log of another tool does not say by how much: there it is a warning where nine in ten updates are that low.",
     look_first="Whether the value loss reaches the critic (its gradient norm and update_ratio), vf_coef, value "
     "clipping with returns far larger than the clip, observations that do not hold what the return depends on.",
     reference="Explained variance compared with its own early level; Engstrom et al. 2020, "
@@ -133,6 +142,7 @@ RULE = Rule(
         Example("low, but better than at its start", "ok", _cells(*[-0.6] * 10, *[0.05] * 60), updates=70),
         Example("no better than at its start, but it knows the mean", "info", _cells(*[0.0] * 70), updates=70),
         Example("no better, and off for long", "warning", _cells(*[0.02, -0.03] * 60, error=3.0), updates=120),
+        Example("a log: never above the bound", "warning", _log(*[-0.1] * 10, *[0.02] * 110), updates=120),
         Example("too early to say", "not_applicable", _cells(*[-0.1] * 30), updates=30),
         Example("constant returns", "not_applicable", _cells(None, low=True)),
         Example("not recorded", "no_data", _cells(None)),
@@ -144,6 +154,7 @@ RULE = Rule(
         **recent_median_memory("recent"),
         **recent_median_memory("nrmse"),
         **VALUE_MEMORY,
+        **_UPPER.memory("upper"),
     },
     causes=(
         "observations_changed",

@@ -192,8 +192,8 @@ def broken_trainings(out: Path) -> None:
     wrong = Diagnosis("policy_dead", dead.format(12), 12)
     csv(train(out / "dead2", callbacks=(From(12, one_action),), seed=8), "policy_dead_2", wrong, "held")
     wrong = Diagnosis("critic_never_learns", "value coefficient 0: the critic is never trained", 0)
-    csv(train(out / "critic", vf_coef=0.0, updates=60), "critic_never_learns", wrong, "tune")
-    events(train(out / "critic2", Reach, vf_coef=0.0, updates=45, seed=9), "critic_never_learns_reach", wrong, "held")
+    csv(train(out / "critic", vf_coef=0.0, updates=150), "critic_never_learns", wrong, "tune")
+    csv(train(out / "critic2", Reach, vf_coef=0.0, updates=150, seed=9), "critic_never_learns_reach", wrong, "held")
     why = "the reward is NaN from update {} on; the training ends with an error in the update after it"
     for split, update, seed in (("tune", 20, 1), ("held", 9, 2)):
         env = lambda step=update * 64 + 8: BrokenReward(cartpole(), step)  # noqa: E731

@@ -384,15 +384,17 @@ def folders() -> None:
 
 
 def _later(path: Path, row: int) -> bytes:
-    """Return the event file without its first rows: what the second start of a training logs."""
+    """Return the event file without its first rows, an hour later: what the second start of a training logs."""
     from esper_analyze.interchange.event_file import records, scalars
 
     by_step: dict[int, list[tuple[str, float]]] = {}
+    walls: dict[int, float] = {}
     for payload in records(path.read_bytes()).payloads:
         for scalar in scalars(payload):
             by_step.setdefault(scalar.step, []).append((scalar.tag, scalar.value))
+            walls[scalar.step] = scalar.wall_time + 3600
     later = sorted(by_step)[row:]
-    return event_file([(step, 1.7e9 + 10_000 + step, by_step[step]) for step in later], 1.7e9 + 10_000)
+    return event_file([(step, walls[step], by_step[step]) for step in later], walls[later[0]])
 
 
 if __name__ == "__main__":
