@@ -63,7 +63,7 @@ def test_changes_do_not_depend_on_how_updates_are_cut(cut: int) -> None:
 
 
 DURATION = {
-    **dict.fromkeys(("numerical_instability", "lstm_nonfinite", "frozen_update"), 20),
+    **dict.fromkeys(("numerical_instability", "lstm_nonfinite", "frozen_update", "std_nonpositive"), 20),
     **dict.fromkeys(("first_ratio", "kl_spike", "ratio_explosion", "ratio_collapse", "spike_then_silence"), 10),
     **dict.fromkeys(("data_lost", "entropy_low", "lstm_saturation", "mask_collapse", "rank_desync"), 0),
 }

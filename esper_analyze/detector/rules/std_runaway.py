@@ -114,8 +114,8 @@ RULE = Rule(
         Example("not recorded", "no_data", _cells(None)),
     ),
     memory={**EARLY_MEMORY, **LOG_STD_SLOPE.memory("slope")},
-    causes=("std_nonpositive", "setting_changed", "advantage_collapse"),
-    follows=("kl_spike",),
+    causes=("std_nonpositive", "setting_changed"),
+    follows=("kl_spike", "advantage_collapse"),
     warm_up=WARM_UP,
     optional=True,
     statistics={
