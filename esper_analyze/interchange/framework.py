@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -172,8 +173,11 @@ def _latest(
         series = log.series.get(name)
         points = [] if series is None else _points(series.walls if by_clock else series.steps, series.values)
         places = [place for place, _ in points]
+        ends = marks
+        if by_clock and places and marks and places[0] > marks[0]:  # what is said of a rollout follows its training
+            ends = [*marks[1:], math.inf]
         before = 0
-        for row, mark, filled in zip(rows, marks, cells, strict=True):
+        for row, mark, filled in zip(rows, ends, cells, strict=True):
             end = bisect_right(places, mark)
             if end > before and filled.get(named.column) is None:
                 value = cell(imported, named.table, named.column, points[end - 1][1], f"{name} at {row.step}")

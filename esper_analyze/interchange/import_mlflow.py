@@ -10,11 +10,11 @@ from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
-from esper_analyze.errors import UsageError
 from esper_analyze.interchange.found_run import FoundRun, distinct, folder_name
 from esper_analyze.interchange.imported import Imported, ImportLosses
 from esper_analyze.interchange.raw_log import RawLog
 from esper_analyze.interchange.row_log import number_of
+from esper_analyze.interchange.rows_file import text_lines
 from esper_analyze.interchange.sqlite_file import columns_of, opened_database
 from esper_analyze.interchange.steps_log import Point, log_of
 
@@ -70,11 +70,7 @@ def _read_folder(path: Path, framework: str | None) -> Imported:
 def _points(folder: Path, losses: ImportLosses) -> Iterator[Point]:
     for file in sorted(file for file in folder.rglob("*") if file.is_file()):
         name = file.relative_to(folder).as_posix()
-        try:
-            lines = file.read_text(errors="replace").splitlines()
-        except OSError as error:
-            raise UsageError(f"{file} cannot be read: {error.strerror}") from error
-        for number, line in enumerate(lines, start=1):
+        for number, line in enumerate(text_lines(file), start=1):
             cells = line.split()
             moment = number_of(cells[0]) if cells else None
             if len(cells) not in (2, 3) or moment is None or (len(cells) == 3 and not cells[2].lstrip("-").isdecimal()):

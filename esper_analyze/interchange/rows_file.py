@@ -102,3 +102,11 @@ def _parquet_rows(path: Path) -> Iterator[Row]:
         raise DamagedError(f"{path} is no Parquet file that can be read ({type(error).__name__})") from error
     except OSError as error:
         raise DamagedError(f"{path} cannot be read: {error}") from error
+
+
+def text_lines(path: Path) -> list[str]:
+    """Return the lines of a text file. Raises ``UsageError`` where it cannot be read."""
+    try:
+        return path.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError as error:
+        raise UsageError(f"{path} cannot be read: {error.strerror}") from error

@@ -19,6 +19,7 @@ from esper_analyze.interchange import (
     import_own,
     import_rlprobe,
     import_tensorboard,
+    import_torchrl_csv,
     import_trackio,
     import_wandb,
     monitor_files,
@@ -64,6 +65,8 @@ SOURCES = (
     Source("own", "what `export` wrote as CSV, JSON lines or Parquet", import_own.recognises,
            _without_names(import_own.read)),
     Source("mlflow", "MLflow's database or the folder of a run", import_mlflow.recognises, import_mlflow.runs),
+    Source("torchrl-csv", "a folder that TorchRL's CSVLogger wrote", import_torchrl_csv.recognises,
+           _single(import_torchrl_csv.read)),
     Source("trackio", "trackio's database", import_trackio.recognises, import_trackio.runs),
     Source("table", "a table of points, of neptune-exporter, Aim or MLflow", import_long.recognises, import_long.runs),
     Source("monitor", "episodes of Stable-Baselines3's Monitor", monitor_files.recognises,
@@ -77,7 +80,7 @@ SOURCES = (
 _ALIASES = {"sb3": "csv", "neptune": "table", "aim": "table"}
 """Other names of formats."""
 _NOT_PRINTED = tuple(source.name for source in SOURCES if source.name != import_console.FORMAT)
-_FOLDERS = ("rlprobe", "own", "mlflow")
+_FOLDERS = ("rlprobe", "own", "mlflow", "torchrl-csv")
 """Sources that are a folder with several files."""
 
 

@@ -14,6 +14,7 @@ import numpy as np
 
 from esper_analyze.detector.baselines import First, early_level
 from esper_analyze.detector.best_level import EPISODES, UPDATES
+from esper_analyze.detector.conditions.convergence import EPISODE_RETURN
 from esper_analyze.detector.rule import Condition, Memory, Statistic
 from esper_analyze.detector.signals import Bools, Floats, Frame, Signal
 from esper_analyze.detector.streaks import blank, nothing_yet, previous, zeros
@@ -187,3 +188,25 @@ def smoothing(frame: Frame, memory: Memory) -> Floats | float:
     new = np.clip(np.where(known, taken / length.values, WINDOW), 1.0, WINDOW)
     factor: Floats = np.sqrt(UPDATES * WINDOW**2 / (new * (WINDOW + UPDATES * new)))
     return np.where(new < WINDOW, np.maximum(factor, 1.0), 1.0)
+
+
+RISING_MEMORY: Mapping[str, First] = {"first_return": nothing_yet, "best_return": nothing_yet}
+"""The memory that ``rising`` needs."""
+AS_HIGH = 0.01
+"""Share of the rise so far by which a return may be below the highest, and count as it."""
+
+
+def rising(frame: Frame, memory: Memory) -> Bools:
+    """Return where the logged return is the highest so far and above the first, [n, k].
+
+    Logs smooth returns, so that a task that is learnt within a few updates is at its best only long afterwards.
+    """
+    returns = frame[EPISODE_RETURN]
+    line = np.concatenate([memory["best_return"][None], np.where(returns.finite, returns.values, np.nan)])
+    best = np.fmax.accumulate(line)
+    first = memory["first_return"]
+    for row in line[1:]:
+        np.copyto(first, row, where=np.isnan(first))
+    memory["best_return"][:] = best[-1]
+    highest: Bools = returns.finite & (returns.values > best[1:] - AS_HIGH * (best[1:] - first)) & (best[1:] > first)
+    return highest

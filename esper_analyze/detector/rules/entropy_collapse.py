@@ -15,7 +15,9 @@ from esper_analyze.detector.conditions.stand_ins import (
     COUNTED,
     ENTROPY_OF_START,
     LOGGED,
+    RISING_MEMORY,
     apart,
+    rising,
     share_of_start,
     stands_in,
 )
@@ -42,6 +44,8 @@ def judge(frame: Frame, memory: Memory, limits: EntropyCollapseLimits) -> list[J
     usable = entropy.finite & ~excuses[0].where & ~excuses[1].where
     low, none = usable & (entropy.values < limits.warning), usable & (entropy.values < limits.critical)
     learnt = AT_BEST.holds(frame)
+    if used is not None:
+        learnt = learnt | (used & rising(frame, memory))
     streak(low, usable & ~low, memory["low"])
     bounds = Bounds(
         info=low,
@@ -88,7 +92,7 @@ RULE = Rule(
     columns=("entropy_norm", "choice_fraction", "entropy", "choices_unknown", COUNTED, EPISODE_RETURN),
     context=("choice_fraction", "entropy", "choices_unknown", COUNTED, EPISODE_RETURN),
     conditions=(AT_BEST, LOGGED),
-    memory={"low": zeros, **EARLY_MEMORY},
+    memory={"low": zeros, **EARLY_MEMORY, **RISING_MEMORY},
     limits=EntropyCollapseLimits,
     judge=judge,
     guard=guard,
