@@ -170,9 +170,12 @@ def tell_not_logs(logs: SourceRuns) -> None:
 
 
 def tell_of_import(imported: Imported, name: str = "") -> None:
-    """Say how the files of a run were put together, and what of them was broken or missing."""
-    before = f"{cleaned(name)}: " if name else ""
-    for sentence in (*imported.remarks, *imported.losses.sentences()):
+    """Say how the files of a run were put together, and what of them was broken or missing.
+
+    Of several runs it is not said that the last rollout was not trained on: it is so in all of Stable-Baselines3.
+    """
+    before, usual = (f"{cleaned(name)}: ", ("unfinished_update",)) if name else ("", ())
+    for sentence in (*imported.remarks, *imported.losses.sentences(but=usual)):
         say(f"esper-analyze: {before}{sentence}")
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 
@@ -53,9 +53,9 @@ class ImportLosses:
         """Rows that the source lacks."""
         return sum(loss.lost for loss in self._kinds.values())
 
-    def sentences(self) -> list[str]:
-        """Return one sentence for each kind."""
-        return [_sentence(loss) for loss in self._kinds.values()]
+    def sentences(self, *, but: Collection[str] = ()) -> list[str]:
+        """Return one sentence for each kind, ``but`` some."""
+        return [_sentence(loss) for kind, loss in self._kinds.items() if kind not in but]
 
     def rows(self) -> list[Row]:
         """Return one row of ``losses_of_data`` for each kind."""

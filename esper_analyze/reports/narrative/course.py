@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from esper_analyze.detector.conditions.stand_ins import KL_LOGGED
 from esper_analyze.detector.signals import Floats
+from esper_analyze.replay.recorded_rules import is_log
 from esper_analyze.reports.render.sparkline import Sparkline, sparkline
 from esper_analyze.reports.sections.returns import fall_of
 from esper_analyze.runs.series import Series, all_series
@@ -57,8 +59,12 @@ class FirstSight:
 
 def frame(evidence: Evidence) -> FirstSight:
     """Return the first sight of a run; a metric that was never measured has no course."""
-    by_name = all_series(evidence.run, "updates", list(SHOWN))
-    courses = [_course(evidence, SHOWN[name], by_name[name]) for name in SHOWN]
+    by_name = all_series(evidence.run, "updates", [*SHOWN, *KL_LOGGED])
+    logged = next((name for name in KL_LOGGED if is_log(evidence.run) and not by_name[name].empty), "kl_k3")
+    if by_name["kl_k3"].empty and logged != "kl_k3":
+        by_name["kl_k3"] = by_name[logged]
+    titles = SHOWN if logged == "kl_k3" else {**SHOWN, "kl_k3": "KL, nats"}
+    courses = [_course(evidence, title, by_name[name]) for name, title in titles.items()]
     return FirstSight(better(by_name["episode_return_mean"]), tuple(one for one in courses if one is not None))
 
 

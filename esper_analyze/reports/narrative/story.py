@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from esper_analyze.detector.conditions.stand_ins import KL_LOGGED
 from esper_analyze.replay.evidence import Evidence
 from esper_analyze.replay.recorded_rules import is_log
 from esper_analyze.replay.standing import OPTIONAL, of_replay, too_early, without_data
@@ -178,7 +179,9 @@ def _quiet(evidence: Evidence, overall: Standing, caveats: tuple[str, ...]) -> S
         headline = "Nothing can be said: the rows of its updates are lost"
     if overall.end.headline:
         headline = f"{overall.end.headline}; no rule had fired"
-    if overall.coverage.lacking:
+    if is_log(evidence.run):
+        headline += f": {many(overall.coverage.judged, 'rule')} could judge what the log holds"
+    elif overall.coverage.lacking:
         headline += f", but only {overall.coverage.words}"
     if _without_choice(evidence.run):
         headline += ": no head ever had a choice"
@@ -225,7 +228,7 @@ def _now(evidence: Evidence, lead: Incident, overall: Standing) -> Iterator[Poin
 
 def _unjudged(evidence: Evidence, overall: Standing) -> Iterator[Point]:
     """Say which rules could not judge: for lack of data, or because it is too early."""
-    if overall.coverage.lacking:
+    if overall.coverage.lacking and not is_log(evidence.run):
         yield Point(f"{overall.coverage.words}.", ("unjudged",))
     needs: dict[str, list[str]] = {}
     for rule, updates in too_early(evidence.run, evidence.replay).items():
@@ -336,7 +339,7 @@ def _next(
     if settings:
         yield Point(settings, ("run",))
     yield Point(cleaned(evidence.rules[lead.rule].look_first, 600), (f"rule-{lead.rule}",))
-    yield from _other_causes(causes)
+    yield from _other_causes(causes, of_log=is_log(evidence.run))
     captured = captured_since(evidence, lead.start)
     if captured:
         yield Point(captured, ("timeline",))
@@ -355,19 +358,22 @@ def _next(
     yield from _recorded_next(evidence, without_data(evidence.replay))
 
 
-def _other_causes(causes: Sequence[PossibleCause]) -> Iterator[Point]:
+def _other_causes(causes: Sequence[PossibleCause], *, of_log: bool) -> Iterator[Point]:
     """Say which causes look like the likely ones: a point for each that is possible, and one for all others."""
     yield from (Point(cause.line) for cause in causes if cause.answer is Likelihood.POSSIBLE)
     for answer, title in _GROUPED.items():
         left = [cause for cause in causes if cause.answer is answer]
-        if left:
+        if left and answer is Likelihood.NOT_RECORDED and of_log:
+            yield Point(f"{many(len(left), 'further cause')} cannot be told from a log; a recording would tell them.")
+        elif left:
             named = "; ".join(f"{cause.lower_sentence} ({cause.words})" for cause in left)
             yield Point(f"{title}: {named}.")
 
 
 def _nearest(evidence: Evidence) -> Iterator[Point]:
     """Say how near the run came to the bounds of some rules."""
-    bounded = [(rule, metric) for rule, metric in _BOUNDED if rule in evidence.rules]
+    stand_ins = [("kl_spike", metric) for metric in KL_LOGGED] if is_log(evidence.run) else []
+    bounded = [(rule, metric) for rule, metric in (*_BOUNDED, *stand_ins) if rule in evidence.rules]
     columns = all_series(evidence.run, "updates", [metric for _, metric in bounded])
     for name, metric in bounded:
         series, bound = columns[metric], evidence.bound(name, "warning")

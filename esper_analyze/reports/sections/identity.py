@@ -82,6 +82,8 @@ def _of_log(info: Mapping[str, Any]) -> str:
     if info.get("imported_from") is None or not isinstance(source, Mapping):
         return ""
     name = cleaned(source.get("path") or info["imported_from"], 60)
+    if name == "-":
+        name = "pasted text"
     return f"imported from {name}" + (f", every {interval:,}th update logged" if isinstance(interval, int) else "")
 
 

@@ -10,6 +10,7 @@ import numpy as np
 
 from esper_analyze.detector.rules import shaded_in
 from esper_analyze.replay.evidence import Evidence
+from esper_analyze.replay.recorded_rules import is_log
 from esper_analyze.reports.render.draw import bounds, finish, from_zero, incidents_behind, line, scale
 from esper_analyze.reports.render.section import Layout, Section
 from esper_analyze.reports.render.style import FIRST, SECOND, THIRD
@@ -30,6 +31,8 @@ _COLUMNS = (
     "clip_fraction",
     "clip_fraction_positive",
     "clip_fraction_negative",
+    "kl_k3_last_epoch",
+    "entropy",
     "entropy_norm",
     "first_ratio_error",
     "target_kl",
@@ -38,83 +41,129 @@ _COLUMNS = (
     "clamped_fraction",
     "inner_loop_measurable",
 )
+_PANELS = (
+    ("kl_k3", "kl_k3_last_epoch", "kl_k2", "kl_k1"),
+    ("ratio_max",),
+    ("clip_fraction",),
+    ("ess_fraction",),
+    ("entropy_norm", "entropy"),
+    ("first_ratio_error",),
+)
+"""The columns of which each panel needs one."""
+_HEIGHTS = (150, 150, 120, 90, 120, 90)
 _BOUND_RULES = ("kl_spike", "ratio_explosion", "ratio_collapse", "first_ratio", "entropy_collapse", "clip_saturation")
+
+
+_LOGGED = {"kl_k3_last_epoch": "k3, last epoch (judged)", "kl_k2": "k2 (judged)", "kl_k1": "k1 (judged)"}
+"""What a log has in place of k3, the first that it has, and its name in the figure."""
 
 
 @dataclass(frozen=True, slots=True)
 class PolicyFrame:
-    """Columns of ``updates`` by name, the bounds (warning, critical) by rule, and the incidents to shade."""
+    """Columns of ``updates`` by name, the bounds (warning, critical) by rule, and the incidents to shade.
+
+    ``logged``: the column that stands in for ``kl_k3``, empty in a recorded run. ``panels``: indices of those shown.
+    """
 
     columns: dict[str, Series]
     limits: dict[str, tuple[float | None, float | None]]
     incidents: tuple[Incident, ...]
+    logged: str = ""
+    panels: tuple[int, ...] = ()
+
+    @property
+    def movement(self) -> Series:
+        """The KL divergence that is judged."""
+        return self.columns[self.logged or "kl_k3"]
 
 
 def frame(evidence: Evidence) -> PolicyFrame | None:
-    """Return the policy-change columns, None when no inner loop was ever seen."""
+    """Return the policy-change columns, None when no inner loop was ever seen. Of a log, panels without data go."""
     columns = all_series(evidence.run, "updates", _COLUMNS)
-    if all(columns[name].empty for name in ("kl_k3", "ratio_max", "entropy_norm", "clip_fraction")):
+    logged = is_log(evidence.run) and columns["kl_k3"].empty
+    stand_in = next((name for name in _LOGGED if logged and not columns[name].empty), "")
+    shown = [panel for panel, names in enumerate(_PANELS) if any(not columns[name].empty for name in names)]
+    nothing = all(columns[name].empty for name in ("kl_k3", "ratio_max", "entropy_norm", "clip_fraction"))
+    if not shown or (nothing and not is_log(evidence.run)):
         return None
     limits = {rule: evidence.bounds(rule) for rule in _BOUND_RULES}
-    return PolicyFrame(columns, limits, tuple(evidence.replay.single_incidents))
+    panels = tuple(shown) if is_log(evidence.run) else tuple(range(len(_PANELS)))
+    return PolicyFrame(columns, limits, tuple(evidence.replay.single_incidents), stand_in, panels)
 
 
-def layout(data: PolicyFrame) -> Layout:  # noqa: ARG001
-    """Six panels under each other."""
-    return Layout((150, 150, 120, 90, 120, 90))
+def layout(data: PolicyFrame) -> Layout:
+    """Up to six panels under each other."""
+    return Layout(tuple(_HEIGHTS[panel] for panel in data.panels))
 
 
 def draw(data: PolicyFrame, axes: Sequence[Axes]) -> None:
     """Draw KL, ratio, clip fraction, effective samples, entropy and the first minibatch's ratio error."""
-    _draw_kl(data, axes[0])
-    _draw_ratio(data, axes[1])
-    _draw_clip(data, axes[2])
-    line(axes[3], data.columns["ess_fraction"])
-    axes[3].set_ylim(-0.03, 1.03)
-    finish(axes[3], "Effective sample size: the share of the samples that still count")
-    entropy, error = data.columns["entropy_norm"], data.columns["first_ratio_error"]
-    line(axes[4], entropy, FIRST)
-    finish(axes[4], "Entropy, as a share of the most there could be (valid actions only)")
-    axes[4].set_ylim(0, max(1.0, axes[4].get_ylim()[1]))
-    incidents_behind(axes[4], data.incidents, shaded_in("policy.entropy"))
-    bounds(axes[4], *data.limits["entropy_collapse"])
-    line(axes[5], error, FIRST)
-    scale(axes[5], error, log=True)
-    from_zero(axes[5], error, least=0.02)
-    finish(axes[5], "Ratio error in the first minibatch: rollout and update must agree", last=True)
-    incidents_behind(axes[5], data.incidents, shaded_in("policy.first_ratio"))
-    bounds(axes[5], *data.limits["first_ratio"])
+    drawers = (_draw_kl, _draw_ratio, _draw_clip, _draw_samples, _draw_entropy, _draw_first_ratio)
+    for panel, one in zip(data.panels, axes, strict=True):
+        drawers[panel](data, one, last=panel == data.panels[-1])
 
 
-def _draw_kl(data: PolicyFrame, axes: Axes) -> None:
+def _draw_samples(data: PolicyFrame, axes: Axes, *, last: bool) -> None:
+    line(axes, data.columns["ess_fraction"])
+    axes.set_ylim(-0.03, 1.03)
+    finish(axes, "Effective sample size: the share of the samples that still count", last=last)
+
+
+def _draw_entropy(data: PolicyFrame, axes: Axes, *, last: bool) -> None:
+    entropy = data.columns["entropy_norm"]
+    if data.logged and entropy.empty:
+        line(axes, data.columns["entropy"], FIRST)
+        finish(axes, "Entropy, nats", last=last)
+    else:
+        line(axes, entropy, FIRST)
+        finish(axes, "Entropy, as a share of the most there could be (valid actions only)", last=last)
+        axes.set_ylim(0, max(1.0, axes.get_ylim()[1]))
+        bounds(axes, *data.limits["entropy_collapse"])
+    incidents_behind(axes, data.incidents, shaded_in("policy.entropy"))
+
+
+def _draw_first_ratio(data: PolicyFrame, axes: Axes, *, last: bool) -> None:
+    error = data.columns["first_ratio_error"]
+    line(axes, error, FIRST)
+    scale(axes, error, log=True)
+    from_zero(axes, error, least=0.02)
+    finish(axes, "Ratio error in the first minibatch: rollout and update must agree", last=last)
+    incidents_behind(axes, data.incidents, shaded_in("policy.first_ratio"))
+    bounds(axes, *data.limits["first_ratio"])
+
+
+def _draw_kl(data: PolicyFrame, axes: Axes, *, last: bool) -> None:
     columns = data.columns
-    line(axes, columns["kl_k1"], THIRD, "k1", width=0.9)
-    line(axes, columns["kl_k2"], SECOND, "k2", width=0.9)
-    line(axes, columns["kl_k3"], FIRST, "k3 (judged)")
+    if data.logged:
+        line(axes, data.movement, FIRST, _LOGGED[data.logged])
+    else:
+        line(axes, columns["kl_k1"], THIRD, "k1", width=0.9)
+        line(axes, columns["kl_k2"], SECOND, "k2", width=0.9)
+        line(axes, columns["kl_k3"], FIRST, "k3 (judged)")
     if columns["target_kl"].last is not None:
         line(axes, columns["target_kl"], THIRD, "target", width=0.8)
-    scale(axes, columns["kl_k3"], columns["kl_k2"], floor=1e-3)
-    finish(axes, "KL from old to new policy, nats", legend=True)
+    scale(axes, *([data.movement] if data.logged else [columns["kl_k3"], columns["kl_k2"]]), floor=1e-3)
+    finish(axes, "KL from old to new policy, nats", legend=True, last=last)
     incidents_behind(axes, data.incidents, shaded_in("policy.kl"))
     bounds(axes, *data.limits["kl_spike"])
 
 
-def _draw_ratio(data: PolicyFrame, axes: Axes) -> None:
+def _draw_ratio(data: PolicyFrame, axes: Axes, *, last: bool) -> None:
     line(axes, data.columns["ratio_max"], FIRST, "largest")
     line(axes, data.columns["ratio_min"], SECOND, "smallest")
     scale(axes, data.columns["ratio_max"], data.columns["ratio_min"], log=True)
-    finish(axes, "Joint probability ratio", legend=True)
+    finish(axes, "Joint probability ratio", legend=True, last=last)
     incidents_behind(axes, data.incidents, shaded_in("policy.ratio"))
     bounds(axes, *data.limits["ratio_explosion"])
     bounds(axes, *data.limits["ratio_collapse"])
 
 
-def _draw_clip(data: PolicyFrame, axes: Axes) -> None:
+def _draw_clip(data: PolicyFrame, axes: Axes, *, last: bool) -> None:
     line(axes, data.columns["clip_fraction"], FIRST, "outside the clip range")
     line(axes, data.columns["clip_fraction_positive"], SECOND, "above", width=0.9)
     line(axes, data.columns["clip_fraction_negative"], THIRD, "below", width=0.9)
     from_zero(axes, data.columns["clip_fraction"], least=0.05)
-    finish(axes, "Share of samples clipped", legend=True)
+    finish(axes, "Share of samples clipped", legend=True, last=last)
     incidents_behind(axes, data.incidents, shaded_in("policy.clip"))
     bounds(axes, *data.limits["clip_saturation"])
 
@@ -122,8 +171,8 @@ def _draw_clip(data: PolicyFrame, axes: Axes) -> None:
 def words(data: PolicyFrame) -> list[str]:
     """Say where KL and ratio were largest and samples fewest, and what the numbers cannot tell."""
     sentences = _caveats(data)
-    for name, what in (("kl_k3", "KL (k3)"), ("ratio_max", "The joint ratio")):
-        series = data.columns[name]
+    kl = "KL" if data.logged else "KL (k3)"
+    for series, what in ((data.movement, kl), (data.columns["ratio_max"], "The joint ratio")):
         if series.finite.any():
             index = series.largest
             sentences.append(f"{what} was largest at update {series.update[index]}: {series.value[index]:.3g}.")
