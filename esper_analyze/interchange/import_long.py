@@ -11,15 +11,14 @@ from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
 from functools import partial
-from itertools import islice
 from pathlib import Path
 
-from esper_analyze.errors import EsperError, UsageError
+from esper_analyze.errors import UsageError
 from esper_analyze.interchange.found_run import FoundRun, distinct, folder_name
 from esper_analyze.interchange.imported import Imported, ImportLosses, Row
 from esper_analyze.interchange.raw_log import RawLog
 from esper_analyze.interchange.row_log import number_of
-from esper_analyze.interchange.rows_file import SUFFIXES, rows_of
+from esper_analyze.interchange.rows_file import column_names, rows_of
 from esper_analyze.interchange.steps_log import Point, log_of
 
 
@@ -55,11 +54,8 @@ def _column(names: Iterable[str], candidates: Iterable[str]) -> str | None:
 
 
 def _layout(path: Path) -> tuple[LongLayout, list[str]] | None:
-    if not path.is_file() or path.suffix not in SUFFIXES:
-        return None
-    try:
-        names = [name for row in islice(rows_of(path, ImportLosses()), 1) for name in row]
-    except EsperError:
+    names = column_names(path)
+    if names is None:
         return None
     for layout in LAYOUTS:
         if "step" in names and _column(names, layout.names) and _column(names, layout.values):

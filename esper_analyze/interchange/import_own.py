@@ -6,13 +6,12 @@ Findings and levels are computed again: our detector judges the rows as in any i
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import islice
 from pathlib import Path
 
-from esper_analyze.errors import EsperError, UsageError
+from esper_analyze.errors import UsageError
 from esper_analyze.interchange import names_own
-from esper_analyze.interchange.imported import Imported, ImportLosses, Row
-from esper_analyze.interchange.rows_file import SUFFIXES, rows_of
+from esper_analyze.interchange.imported import Imported, Row
+from esper_analyze.interchange.rows_file import SUFFIXES, column_names, rows_of
 from esper_analyze.interchange.series import ScalarLog, cell
 from esper_analyze.schema.column import Table
 from esper_analyze.schema.tables import BY_NAME, TABLES
@@ -26,11 +25,8 @@ def recognises(path: Path) -> Path | None:
     """Return ``path`` when it is a file or a directory that ``export`` wrote, else None."""
     if path.is_dir():
         return path if any((path / f"updates{suffix}").is_file() for suffix in SUFFIXES) else None
-    if not path.is_file() or path.suffix not in SUFFIXES:
-        return None
-    try:
-        names = [name for row in islice(rows_of(path, ImportLosses()), 1) for name in row]
-    except EsperError:
+    names = column_names(path)
+    if names is None:
         return None
     return path if _table_of(names) is not None or any(names_own.split(name) for name in names) else None
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from esper_analyze.errors import DamagedError, UsageError
+from esper_analyze.errors import DamagedError, EsperError, UsageError
 from esper_analyze.interchange.imported import ImportLosses, Row
 from esper_analyze.interchange.json_lines import json_lines
 
@@ -102,6 +102,16 @@ def _parquet_rows(path: Path) -> Iterator[Row]:
         raise DamagedError(f"{path} is no Parquet file that can be read ({type(error).__name__})") from error
     except OSError as error:
         raise DamagedError(f"{path} cannot be read: {error}") from error
+
+
+def column_names(path: Path) -> list[str] | None:
+    """Return the names of the first row of a file of rows, None when ``path`` is none or cannot be read."""
+    if not path.is_file() or path.suffix not in SUFFIXES:
+        return None
+    try:
+        return [name for row in islice(rows_of(path, ImportLosses()), 1) for name in row]
+    except EsperError:
+        return None
 
 
 def text_lines(path: Path) -> list[str]:
