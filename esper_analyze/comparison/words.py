@@ -8,6 +8,7 @@ import numpy as np
 
 from esper_analyze.comparison.divergence import HITS, LEAST_EARLY, STRETCH
 from esper_analyze.comparison.side_by_side import ComparedMetric, RunDivergence, SideBySide
+from esper_analyze.runs.log_source import is_log, source_of_log
 from esper_analyze.wording import many, number
 
 MOST_NAMED = 4
@@ -222,6 +223,13 @@ def caveats(comparison: SideBySide) -> list[str]:
         lines.append(f"No longer measured while other runs continue: {_listed(ceased_metrics)}.")
     if comparison.tables:
         lines.append(f"Tables not compared: {', '.join(comparison.tables)}.")
+    logs = [
+        f"{label} ({source_of_log(info)})"
+        for label, info in zip(comparison.labels, comparison.infos, strict=True)
+        if is_log(info)
+    ]
+    if logs:
+        lines.append(f"Logs of other tools, which do not hold what happens within an update: {_listed(logs)}.")
     kinds = {(str(info.get("algorithm")), tuple(info.get("heads") or ())) for info in comparison.infos}
     if len(kinds) > 1:
         lines.append("These runs have different algorithms or heads: divergences may come from that, not from a fault.")

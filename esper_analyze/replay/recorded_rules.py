@@ -43,11 +43,6 @@ def foreign_rules(run: RecordedRun) -> frozenset[str]:
     return frozenset(map(str, names)) if isinstance(names, list) else frozenset()
 
 
-def is_log(run: RecordedRun) -> bool:
-    """Whether the run is the imported log of another tool; what `export` wrote is a recording."""
-    return run.info.get("imported_from") not in (None, "own")
-
-
 def stored_thresholds(run: RecordedRun, rules: Sequence[Rule] = RULES) -> Thresholds:
     """Return the thresholds that the run was recorded with, and defaults for ``rules`` newer than the run.
 

@@ -12,9 +12,9 @@ import numpy as np
 
 from esper_analyze.detector.conditions.stand_ins import KL_LOGGED
 from esper_analyze.detector.signals import Floats
-from esper_analyze.replay.recorded_rules import is_log
 from esper_analyze.reports.render.sparkline import Sparkline, sparkline
 from esper_analyze.reports.sections.returns import fall_of
+from esper_analyze.runs.log_source import is_log
 from esper_analyze.runs.series import Series, all_series
 from esper_analyze.runs.tenths import Tenths, tenths_of
 from esper_analyze.wording import many, number
@@ -60,7 +60,7 @@ class FirstSight:
 def frame(evidence: Evidence) -> FirstSight:
     """Return the first sight of a run; a metric that was never measured has no course."""
     by_name = all_series(evidence.run, "updates", [*SHOWN, *KL_LOGGED])
-    logged = next((name for name in KL_LOGGED if is_log(evidence.run) and not by_name[name].empty), "kl_k3")
+    logged = next((name for name in KL_LOGGED if is_log(evidence.run.info) and not by_name[name].empty), "kl_k3")
     if by_name["kl_k3"].empty and logged != "kl_k3":
         by_name["kl_k3"] = by_name[logged]
     titles = SHOWN if logged == "kl_k3" else {**SHOWN, "kl_k3": "KL, nats"}

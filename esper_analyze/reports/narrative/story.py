@@ -12,7 +12,6 @@ import numpy as np
 
 from esper_analyze.detector.conditions.stand_ins import KL_LOGGED
 from esper_analyze.replay.evidence import Evidence
-from esper_analyze.replay.recorded_rules import is_log
 from esper_analyze.replay.standing import OPTIONAL, of_replay, too_early, without_data
 from esper_analyze.reports.causes.cause import Likelihood
 from esper_analyze.reports.causes.look_alikes import PossibleCause, look_alikes
@@ -36,6 +35,7 @@ from esper_analyze.reports.narrative.unrepeatable import lost_alarms
 from esper_analyze.reports.sections.escalation import captured_since
 from esper_analyze.reports.sections.returns import fall_of
 from esper_analyze.runs.ending import End
+from esper_analyze.runs.log_source import is_log
 from esper_analyze.runs.series import all_series
 from esper_analyze.schema import BY_NAME
 from esper_analyze.terminal import cleaned
@@ -179,7 +179,7 @@ def _quiet(evidence: Evidence, overall: Standing, caveats: tuple[str, ...]) -> S
         headline = "Nothing can be said: the rows of its updates are lost"
     if overall.end.headline:
         headline = f"{overall.end.headline}; no rule had fired"
-    if is_log(evidence.run):
+    if is_log(evidence.run.info):
         headline += f": {many(overall.coverage.judged, 'rule')} could judge what the log holds"
     elif overall.coverage.lacking:
         headline += f", but only {overall.coverage.words}"
@@ -228,7 +228,7 @@ def _now(evidence: Evidence, lead: Incident, overall: Standing) -> Iterator[Poin
 
 def _unjudged(evidence: Evidence, overall: Standing) -> Iterator[Point]:
     """Say which rules could not judge: for lack of data, or because it is too early."""
-    if overall.coverage.lacking and not is_log(evidence.run):
+    if overall.coverage.lacking and not is_log(evidence.run.info):
         yield Point(f"{overall.coverage.words}.", ("unjudged",))
     needs: dict[str, list[str]] = {}
     for rule, updates in too_early(evidence.run, evidence.replay).items():
@@ -339,7 +339,7 @@ def _next(
     if settings:
         yield Point(settings, ("run",))
     yield Point(cleaned(evidence.rules[lead.rule].look_first, 600), (f"rule-{lead.rule}",))
-    yield from _other_causes(causes, of_log=is_log(evidence.run))
+    yield from _other_causes(causes, of_log=is_log(evidence.run.info))
     captured = captured_since(evidence, lead.start)
     if captured:
         yield Point(captured, ("timeline",))
@@ -372,7 +372,7 @@ def _other_causes(causes: Sequence[PossibleCause], *, of_log: bool) -> Iterator[
 
 def _nearest(evidence: Evidence) -> Iterator[Point]:
     """Say how near the run came to the bounds of some rules."""
-    stand_ins = [("kl_spike", metric) for metric in KL_LOGGED] if is_log(evidence.run) else []
+    stand_ins = [("kl_spike", metric) for metric in KL_LOGGED] if is_log(evidence.run.info) else []
     bounded = [(rule, metric) for rule, metric in (*_BOUNDED, *stand_ins) if rule in evidence.rules]
     columns = all_series(evidence.run, "updates", [metric for _, metric in bounded])
     for name, metric in bounded:
@@ -442,7 +442,7 @@ def _caveats(evidence: Evidence) -> Iterable[str]:
         more = f" and {len(lost) - _MOST_OPEN:,} more" if len(lost) > _MOST_OPEN else ""
         named = "; ".join(alarm.words for alarm in lost[:_MOST_OPEN])
         yield f"Alarmed live, but cannot be judged again because the rows are missing: {named}{more}."
-    if is_log(run):
+    if is_log(run.info):
         yield _of_log(evidence)
         return
     never = judged_rules(evidence)[1]

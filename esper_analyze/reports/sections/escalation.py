@@ -18,6 +18,7 @@ from esper_analyze.reports.render.rows import Mark, SectionTable
 from esper_analyze.reports.render.section import Layout, Section
 from esper_analyze.reports.render.style import FIRST, VERDICTS
 from esper_analyze.reports.sections.incident_list import IncidentEntry, incident_entries, incident_table
+from esper_analyze.runs.log_source import is_log
 from esper_analyze.runs.series import PIXELS
 from esper_analyze.schema.tables import LEVELS
 from esper_analyze.terminal import cleaned
@@ -133,7 +134,8 @@ def _troubles(evidence: Evidence) -> Iterator[str]:
     incidents = evidence.replay.incidents
     if not incidents:
         judged, lacking = map(len, judged_rules(evidence))
-        without = f"; {many(lacking, 'rule')} had no data" if lacking else ""
+        why = "need what a log does not hold" if is_log(evidence.run.info) else "had no data"
+        without = f"; {many(lacking, 'rule')} {why}" if lacking else ""
         yield f"No incident; {many(judged, 'rule')} judged{without}."
         return
     lead = incidents[primary_incident(incidents, evidence.replay.rules)]

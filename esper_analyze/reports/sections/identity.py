@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from esper_analyze.reports.listing import status_words
+from esper_analyze.runs.log_source import source_of_log
 from esper_analyze.runs.run import RecordedRun
 from esper_analyze.runs.series import rows_of, series_of
 from esper_analyze.terminal import cleaned
@@ -73,18 +74,7 @@ def frame(run: RecordedRun) -> Identity:
     facts = [*_clock(run), ("ended", status_words(run)), *_described(info)]
     hyper = info.get("hyperparameters")
     pairs = tuple((str(key), _cell(value)) for key, value in hyper.items()) if isinstance(hyper, Mapping) else ()
-    return Identity(name, subtitle, tuple(facts), pairs, _losses(run), _of_log(info))
-
-
-def _of_log(info: Mapping[str, Any]) -> str:
-    """Return of the log of another tool which file it was and how often it was logged, empty for a recording."""
-    source, interval = info.get("source"), info.get("logged_every")
-    if info.get("imported_from") is None or not isinstance(source, Mapping):
-        return ""
-    name = cleaned(source.get("path") or info["imported_from"], 60)
-    if name == "-":
-        name = "pasted text"
-    return f"imported from {name}" + (f", every {interval:,}th update logged" if isinstance(interval, int) else "")
+    return Identity(name, subtitle, tuple(facts), pairs, _losses(run), source_of_log(info))
 
 
 def _clock(run: RecordedRun) -> list[tuple[str, str]]:

@@ -10,10 +10,10 @@ import numpy as np
 
 from esper_analyze.detector.rules import shaded_in
 from esper_analyze.replay.evidence import Evidence
-from esper_analyze.replay.recorded_rules import is_log
 from esper_analyze.reports.render.draw import bounds, finish, from_zero, incidents_behind, line, scale
 from esper_analyze.reports.render.section import Layout, Section
 from esper_analyze.reports.render.style import FIRST, SECOND, THIRD
+from esper_analyze.runs.log_source import is_log
 from esper_analyze.runs.series import Series, all_series
 from esper_analyze.wording import many
 
@@ -80,14 +80,14 @@ class PolicyFrame:
 def frame(evidence: Evidence) -> PolicyFrame | None:
     """Return the policy-change columns, None when no inner loop was ever seen. Of a log, panels without data go."""
     columns = all_series(evidence.run, "updates", _COLUMNS)
-    logged = is_log(evidence.run) and columns["kl_k3"].empty
+    logged = is_log(evidence.run.info) and columns["kl_k3"].empty
     stand_in = next((name for name in _LOGGED if logged and not columns[name].empty), "")
     shown = [panel for panel, names in enumerate(_PANELS) if any(not columns[name].empty for name in names)]
     nothing = all(columns[name].empty for name in ("kl_k3", "ratio_max", "entropy_norm", "clip_fraction"))
-    if not shown or (nothing and not is_log(evidence.run)):
+    if not shown or (nothing and not is_log(evidence.run.info)):
         return None
     limits = {rule: evidence.bounds(rule) for rule in _BOUND_RULES}
-    panels = tuple(shown) if is_log(evidence.run) else tuple(range(len(_PANELS)))
+    panels = tuple(shown) if is_log(evidence.run.info) else tuple(range(len(_PANELS)))
     return PolicyFrame(columns, limits, tuple(evidence.replay.single_incidents), stand_in, panels)
 
 
