@@ -267,6 +267,18 @@ def test_a_fleet_has_a_page_over_the_pages_of_its_runs(tmp_path: Path) -> None:
         assert (tmp_path / "out" / label / "index.html").is_file()
 
 
+def test_a_page_that_cannot_be_written_does_not_keep_the_others_away(tmp_path: Path) -> None:
+    runs = ea.open_fleet([SAMPLES / "nan_reward", SAMPLES / "masked_healthy"])
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "nan_reward").write_text("in the way")
+    with pytest.raises(ea.EsperError, match=r"no page of 1 run, .* has the others: nan_reward: "):
+        runs.report(tmp_path / "out")
+    assert (tmp_path / "out" / "masked_healthy" / "index.html").is_file()
+    text = (tmp_path / "out" / "index.html").read_text(encoding="utf-8")
+    assert "masked_healthy/index.html" in text
+    assert "nan_reward/index.html" not in text
+
+
 def test_a_comparison_has_tenths_and_means_by_group() -> None:
     compared = ea.compare([SAMPLES / "masked_healthy", SAMPLES / "kl_too_high", SAMPLES / "nan_reward"], by="n_epochs")
     returns = compared.tenths.filter(pl.col("metric") == "episode_return_mean")

@@ -12,7 +12,7 @@ from esper_analyze.api.arguments import PathLike, Paths, as_path, as_paths, run_
 from esper_analyze.api.run import Run
 from esper_analyze.comparison.index_page import run_index, write_index
 from esper_analyze.detector.custom import load_rule_files, with_custom
-from esper_analyze.errors import UsageError, did_you_mean
+from esper_analyze.errors import DamagedError, EsperError, UsageError, did_you_mean
 from esper_analyze.runs import fleet as fleets
 from esper_analyze.storage.output_path import refuse_folder
 from esper_analyze.terminal import cleaned
@@ -91,13 +91,23 @@ class Fleet:
     def report(self, out: PathLike | None = None) -> Path:
         """Write the page of each run into a folder of ``out``, and an index.html over all of them; return its path.
 
-        ``out`` is "reports/runs" by default. Raises ``EsperError`` when it cannot be written or lies inside a run.
+        ``out`` is "reports/runs" by default. Raises ``EsperError`` when it cannot be written or lies inside a run, and,
+        once all others are written, when the page of some run cannot be.
         """
         target = Path("reports/runs") if out is None else as_path(out)
         refuse_folder(target)
-        links = {label: quote(f"{label}/{self[label].report(target / label).name}") for label in self.labels}
+        links, failed = {}, dict[str, EsperError]()
+        for label in self.labels:
+            try:
+                links[label] = quote(f"{label}/{self[label].report(target / label).name}")
+            except EsperError as error:
+                failed[label] = error
         index = run_index([(label, run.path) for label, run in self.recorded.runs], links)
-        return write_index(index, many(len(self), "run"), target)
+        path = write_index(index, many(len(self), "run"), target)
+        if failed:
+            named = "; ".join(f"{cleaned(label, 40)}: {error.message}" for label, error in failed.items())
+            raise DamagedError(f"no page of {many(len(failed), 'run')}, {path} has the others: {named}")
+        return path
 
     def __repr__(self) -> str:
         left = f", {len(self.unopened)} not opened" if self.unopened else ""
