@@ -88,7 +88,7 @@ def _answered(
     from esper_analyze.runs.damaged_shard import naming_damaged_shard
 
     run = options.chosen_rank(run)
-    shown, scope = _shown(options, run)
+    shown, scope = options.shown(run)
     evidence = options.evidence(run, doing)
     with naming_damaged_shard(run):
         evidence = evidence if shown is None else evidence.between(*shown)
@@ -101,23 +101,6 @@ def _answered(
     findings = (one for one in evidence.replay.findings if not section.rules or one.rule in section.rules)
     label_of_updates = evidence.moments.axis if shown is None else UPDATES
     return RunAnswer(label, data, sentences, table, label_of_updates, shown, options.fails(run, findings))
-
-
-def _shown(options: AnswerOptions, run: RecordedRun) -> tuple[tuple[int, int] | None, list[str]]:
-    """Return the updates that are shown, None for all, and the sentence that says so.
-
-    Raises ``UsageError`` when the run has none of them.
-    """
-    from esper_analyze.runs.excerpt import update_span
-
-    span = update_span(run)
-    shown = None if span is None else options.of(span)
-    if span is None or shown is None:
-        return None, []
-    if shown[0] > shown[1]:
-        raise UsageError(f"{run.path} has none of these updates", hint=f"it has {span[0]:,} to {span[1]:,}")
-    these = f"updates {shown[0]:,} to {shown[1]:,} alone (the run has {span[0]:,} to {span[1]:,})"
-    return shown, [f"What follows is of {these}; rules judged the whole run."]
 
 
 def _write(options: AnswerOptions, section: Section, answered: RunAnswer) -> None:

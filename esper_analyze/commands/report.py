@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 from urllib.parse import quote
@@ -10,7 +10,7 @@ from urllib.parse import quote
 import typer
 
 from esper_analyze.commands.options import FailOn, Json, Open, absolute, show_file, takes_options
-from esper_analyze.commands.run_options import RunOptions
+from esper_analyze.commands.run_options import RunOptions, UpdateRange
 from esper_analyze.errors import DAMAGED, FINDINGS, EsperError, UsageError
 from esper_analyze.storage.output_path import refuse_folder
 from esper_analyze.terminal import path_words, progress, put, tell
@@ -33,12 +33,18 @@ Out = Annotated[
 NoForm = Annotated[str | None, typer.Option("--format", hidden=True)]
 
 
+@dataclass(frozen=True, kw_only=True)
+class ReportOptions(RunOptions, UpdateRange):
+    """The run of a report, how it is judged, and the updates that its figures and rows show."""
+
+
 @takes_options(
-    "path", "out", "assignments", "thresholds", "rules_files", "rank", "fail_on", "skip_broken", "as_json", "form",
+    "path", "out", "first", "last", "latest", "assignments", "thresholds", "rules_files", "rank", "fail_on",
+    "skip_broken", "as_json", "form",
     "index_only", "opens",
 )  # fmt: skip
 def report(
-    options: RunOptions,
+    options: ReportOptions,
     out: Out = None,
     as_json: Json = False,
     form: NoForm = None,
@@ -57,8 +63,13 @@ def report(
 
     Example: esper-analyze report sample_runs/runs/one_update_collapse --out page
 
+    --from, --to and --last limit figures and rows to these updates; the verdict is on the whole run.
+
     Example: esper-analyze report runs --index-only
+
+    Example: esper-analyze report runs/mine --last 100
     """
+    options.refuse_contradiction()
     if form is not None:
         raise UsageError(
             "report takes no --format: it always writes HTML, Markdown, JSON, PNG and SVG",
@@ -88,30 +99,33 @@ def _runs_below(path: Path) -> list[Path]:
     return [] if runs == [path] else runs
 
 
-def _report_one(options: RunOptions, target: Path, *, as_json: bool, draws: bool, opens: bool) -> None:
+def _report_one(options: ReportOptions, target: Path, *, as_json: bool, draws: bool, opens: bool) -> None:
     from esper_analyze.reports.write import report_json
     from esper_analyze.runs.damaged_shard import naming_damaged_shard
 
     run = options.open()
+    span, _ = options.shown(run)
     evidence = options.evidence(run)
-    page = _drawn(run, evidence, target) if draws else None
+    page = _drawn(run, evidence, target, span) if draws else None
     with naming_damaged_shard(run):
-        put(report_json(evidence) if as_json else f"{path_words(page)}\n")
+        put(report_json(evidence, span) if as_json else f"{path_words(page)}\n")
     show_file(page, wanted=opens)
     options.exit_if_found(run, evidence.replay.findings)
 
 
-def _drawn(run: RecordedRun, evidence: Evidence, target: Path, what: str = "drawing") -> Path:
+def _drawn(
+    run: RecordedRun, evidence: Evidence, target: Path, span: tuple[int, int] | None, what: str = "drawing"
+) -> Path:
     from esper_analyze.reports.section_list import SECTIONS
     from esper_analyze.reports.write import write_report
     from esper_analyze.runs.damaged_shard import naming_damaged_shard
 
     with naming_damaged_shard(run), progress(what, len(SECTIONS)) as step:
-        return write_report(evidence, target, progress=step)
+        return write_report(evidence, target, span=span, progress=step)
 
 
 def _report_all(
-    options: RunOptions, paths: list[Path], target: Path | None, *, as_json: bool, pages: bool, opens: bool
+    options: ReportOptions, paths: list[Path], target: Path | None, *, as_json: bool, pages: bool, opens: bool
 ) -> None:
     """Write the pages of several runs and the index over them into ``target``, if there is one.
 
@@ -122,6 +136,8 @@ def _report_all(
     from esper_analyze.detector.thresholds import Thresholds
     from esper_analyze.runs.fleet import labels
 
+    if not pages and not (options.first is options.last is options.latest is None):
+        raise UsageError("the index alone shows no updates", hint="--from, --to and --last need pages")
     if not pages and (options.assignments or options.thresholds or options.rules_files or options.rank is not None):
         raise UsageError(
             "the index alone says what the live detector said",
@@ -146,7 +162,7 @@ def _report_all(
         raise typer.Exit(FINDINGS)
 
 
-def _pages(options: RunOptions, named: list[tuple[str, Path]], target: Path) -> tuple[list[str], bool]:
+def _pages(options: ReportOptions, named: list[tuple[str, Path]], target: Path) -> tuple[list[str], bool]:
     """Write the page of each run; return those of which none can be written, and whether --fail-on found something."""
     broken, found = [], False
     for label, _ in named:
@@ -155,8 +171,9 @@ def _pages(options: RunOptions, named: list[tuple[str, Path]], target: Path) -> 
         one = replace(options, path=path)
         try:
             run = one.open()
+            span, _ = one.shown(run)
             evidence = one.evidence(run)
-            _drawn(run, evidence, target / label, f"{count} of {len(named)}: {label}")
+            _drawn(run, evidence, target / label, span, f"{count} of {len(named)}: {label}")
             one.exit_if_found(run, evidence.replay.findings)
         except EsperError as error:
             tell(error)

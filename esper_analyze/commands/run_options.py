@@ -172,6 +172,22 @@ class UpdateRange:
         begin = last + 1 - self.latest if self.latest is not None else self.first
         return max(first, begin or first), last if self.last is None else min(last, self.last)
 
+    def shown(self, run: RecordedRun) -> tuple[tuple[int, int] | None, list[str]]:
+        """Return the updates of ``run`` that are shown, None for all, and the sentence that says so.
+
+        Raises ``UsageError`` when the run has none of them.
+        """
+        from esper_analyze.runs.excerpt import update_span
+
+        span = update_span(run)
+        shown = None if span is None else self.of(span)
+        if span is None or shown is None:
+            return None, []
+        if shown[0] > shown[1]:
+            raise UsageError(f"{run.path} has none of these updates", hint=f"it has {span[0]:,} to {span[1]:,}")
+        these = f"updates {shown[0]:,} to {shown[1]:,} alone (the run has {span[0]:,} to {span[1]:,})"
+        return shown, [f"What follows is of {these}; rules judged the whole run."]
+
 
 def _from_file(file: Path, base: Thresholds) -> Thresholds:
     from esper_analyze.detector.thresholds import ThresholdError

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from esper_analyze.reports.render.draw import UPDATES
 from esper_analyze.reports.render.figure import Drawn, drawn
 
 if TYPE_CHECKING:
@@ -42,5 +43,6 @@ def answered(evidence: Evidence, section: Section, *, figures: bool) -> Answer:
     data = section.frame(evidence)
     if data is None:
         return Answer(section, None, ())
-    figure = drawn(section, data, evidence.moments.axis) if figures else None
+    axis = evidence.moments.axis if evidence.excerpt_of is None else UPDATES
+    figure = drawn(section, data, axis) if figures else None
     return Answer(section, figure, tuple(section.words(data)), section.listing(data))

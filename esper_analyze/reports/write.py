@@ -7,6 +7,7 @@ import os
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 from esper_analyze.errors import UsageError
@@ -20,20 +21,24 @@ from esper_analyze.reports.section_list import SECTIONS
 from esper_analyze.reports.sections import identity
 from esper_analyze.strict_json import strict_json
 
+Span = tuple[int, int]
 PAGE_FILE = "index.html"
 FACTS_FILE = "report.json"
 MARKDOWN_FILE = "report.md"
 
 
-def write_report(evidence: Evidence, out: Path, *, progress: Callable[[int], None] | None = None) -> Path:
+def write_report(
+    evidence: Evidence, out: Path, *, span: Span | None = None, progress: Callable[[int], None] | None = None
+) -> Path:
     """Write the report on ``evidence`` into directory ``out`` and return the page's path.
 
+    ``span``: the first and the last update that figures and rows show; the verdict is always on the whole run.
     ``progress`` is called with the number of sections computed. Raises ``UsageError`` when ``out`` cannot be written.
     """
-    answers = []
+    answers, shown = [], evidence if span is None else evidence.between(*span)
     with _uncollected():
         for done, section in enumerate(SECTIONS, start=1):
-            answers.append(answered(evidence, section, figures=True))
+            answers.append(answered(shown, section, figures=True))
             if progress is not None:
                 progress(done)
     files: dict[str, bytes] = {}
@@ -41,7 +46,7 @@ def write_report(evidence: Evidence, out: Path, *, progress: Callable[[int], Non
         if answer.figure is not None:
             name = answer.section.name
             files |= {f"{name}.png": answer.figure.png, f"{name}.svg": answer.figure.file.encode()}
-    narrative = story.frame(evidence)
+    narrative = _story(evidence, span)
     files[FACTS_FILE] = strict_json(facts(evidence, answers, narrative)).encode()
     files[MARKDOWN_FILE] = markdown(evidence, answers, narrative).encode()
     files[PAGE_FILE] = page(evidence, answers, narrative).encode()
@@ -65,10 +70,20 @@ def _uncollected() -> Iterator[None]:
             gc.enable()
 
 
-def report_json(evidence: Evidence) -> str:
-    """Return the contents of report.json without drawing anything."""
-    answers = [answered(evidence, section, figures=False) for section in SECTIONS]
-    return strict_json(facts(evidence, answers, story.frame(evidence)))
+def report_json(evidence: Evidence, span: Span | None = None) -> str:
+    """Return the contents of report.json without drawing anything; ``span`` as in ``write_report``."""
+    shown = evidence if span is None else evidence.between(*span)
+    answers = [answered(shown, section, figures=False) for section in SECTIONS]
+    return strict_json(facts(evidence, answers, _story(evidence, span)))
+
+
+def _story(evidence: Evidence, span: Span | None) -> story.Story:
+    """Return the story of the run, and that figures and rows show only some of its updates."""
+    narrative = story.frame(evidence)
+    if span is None:
+        return narrative
+    words = f"Figures and rows below are of updates {span[0]:,} to {span[1]:,} alone; the verdict is on the whole run."
+    return replace(narrative, caveats=(*narrative.caveats, words))
 
 
 def facts(evidence: Evidence, answers: Sequence[Answer], narrative: story.Story) -> dict[str, object]:

@@ -183,6 +183,27 @@ def test_report_writes_the_page_and_names_it_on_stdout(command: Command, runs: P
     assert "not closed, last complete update 59" in (tmp_path / "out" / "index.html").read_text()
 
 
+def test_report_of_some_updates_shows_these_and_judges_the_whole_run(
+    command: Command, runs: Path, tmp_path: Path
+) -> None:
+    run = runs / "troubled"
+    whole = strict(command("report", run, "--json").out)
+    part = strict(command("report", run, "--json", "--last", 10).out)
+    assert part["headline"] == whole["headline"]
+    assert part["incidents"] == whole["incidents"]
+    assert part["caveats"][-1].startswith("Figures and rows below are of updates 50 to 59 alone")
+    words = [{one["name"]: one["words"] for one in facts["questions"]}["policy"] for facts in (whole, part)]
+    assert words[0] != words[1]
+    assert command("report", run, "--from", 50, "--to", 59, "--out", tmp_path / "out").code == 0
+    page = (tmp_path / "out" / "index.html").read_text(encoding="utf-8")
+    assert "Figures and rows below are of updates 50 to 59 alone; the verdict is on the whole run." in page
+    refused = command("report", run, "--from", 60)
+    assert (refused.code, refused.out) == (2, "")
+    assert "has none of these updates (it has 0 to 59)" in refused.err
+    assert command("report", run, "--last", 3, "--to", 5).code == 2
+    assert "need pages" in command("report", runs, "--index-only", "--last", 3, "--out", tmp_path / "index").err
+
+
 def test_report_of_a_directory_writes_a_page_of_each_run_and_one_over_them(
     command: Command, runs: Path, tmp_path: Path
 ) -> None:
