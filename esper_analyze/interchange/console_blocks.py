@@ -29,17 +29,16 @@ _RSL_RL = {
 """What rsl_rl prints, of all its versions, and the names of its event files."""
 _ONLY_RSL_RL = (
     "Value function loss",
-    "Surrogate loss",
     "Mean surrogate loss",
     "Mean value_function loss",
     "Mean value loss",
 )
-"""What begins a block whose first line was not copied."""
+"""What begins a block whose first line was not copied: loops of TRPO print ``Surrogate loss``, too."""
 _LOSS = re.compile(r"Mean (\w{1,60}) loss")
 _EPISODE = re.compile(r"Mean episode (\w{1,80})")
 _RESULT = re.compile(r"\s*(?:Result for|Trial) (\S{1,200}?)(?: reported .{0,80})?:$")
 _RLLIB = re.compile(r"learner_stats/|^(?:training_iteration|episode_reward_mean)$")
-_VALUE = re.compile(rf"[:=]\s{{0,40}}({NUMBER})(?:m?s)?(?=[\s,;|:)\]]|$)", re.IGNORECASE)
+_VALUE = re.compile(rf"[:=]\s{{0,40}}({NUMBER})(?:m?s|(%))?(?=[\s,;|:)\]]|$)", re.IGNORECASE)
 _KEY = re.compile(r"[A-Za-z_][\w./%@-]{0,80}(?: [\w./%()-]{1,40}){0,4}")
 _COUNTER = re.compile(
     r"(update|iter(?:ation)?|epoch|step|episode) {0,4}#?(\d{1,18})(?:/\d{1,18})?(?=\W|$)", re.IGNORECASE
@@ -126,7 +125,7 @@ class BlockReader:
             key = text[end : value.start()].strip(_SEPARATORS)
             if not _KEY.fullmatch(key):
                 return False
-            pairs.append((key, value[1]))
+            pairs.append((key, value[1] + "e-2" if value[2] and "e" not in value[1].lower() else value[1]))
             end = value.end()
         if not pairs or _LETTER.search(text, end):
             return False

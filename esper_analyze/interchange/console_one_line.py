@@ -12,8 +12,10 @@ _VERL_GOES_ON = re.compile(
     r"|- ?[\w/.@-]{1,120}:(?:[-+.\d]|nan|inf|np\.)"
 )
 """A name or value that was begun on the line before, then the next entry."""
+_LOST_IN_ROUNDING = re.compile(r"\w+/lr:-?0\.000|actor/ppo_kl:-?0\.000")
+"""verl up to 0.3 prints three decimals: what is always small is then not known."""
 _BETWEEN = re.compile(r"\s+-\s*(?=[A-Za-z_])")
-_ML_AGENTS = re.compile(r"(.{0,200}?)[.:] Step: (\d{1,18})\. (.{0,400})")
+_ML_AGENTS = re.compile(r"(?:(.{0,200}?)[.:] )?Step: (\d{1,18})\. (.{0,400})")
 _ML_AGENTS_REWARD = re.compile(rf"Mean Reward: ({NUMBER})\. Std of Reward: ({NUMBER})\.(?:\s|$)", re.IGNORECASE)
 _CLEANRL = re.compile(
     rf"global_step[=:] ?(\d{{1,18}}), *episod(?:ic_return|e_reward)[=:] ?"
@@ -54,6 +56,8 @@ class OneLineReader:
         for item in _BETWEEN.split(line):
             name, _, printed = item.rpartition(":")
             value = number(printed)
+            if _LOST_IN_ROUNDING.fullmatch(item.strip()):
+                continue
             if name and value is not None and self._last is not None:
                 self._last.cells[name.strip()] = value
 
@@ -75,7 +79,7 @@ class OneLineReader:
         line = _ML_AGENTS.match(text) if "Step: " in text else None
         if line is None:
             return False
-        behaviour = re.split(r"[:\]] ", line[1])[-1].strip()
+        behaviour = re.split(r"[:\]] ", line[1] or "")[-1].strip()
         reward = _ML_AGENTS_REWARD.search(line[3])
         if reward is not None:
             cells = {"Environment/Cumulative Reward": plain_number(reward[1]), "Std of Reward": plain_number(reward[2])}

@@ -37,6 +37,22 @@ BASELINES = NameMap(  # baselines 0.1.x (names with and without loss/ and misc/)
     counts=("nupdates", "misc/nupdates", "n_updates"),
 )  # fmt: skip
 
+PPO1 = NameMap(  # baselines 0.1.x, Stable Baselines 2.0 to 2.10; losses of a last pass, after all steps
+    "baselines",
+    "PPO1 of OpenAI baselines or Stable Baselines 2",
+    ("ev_tdlam_before", "loss_pol_surr", "loss_pol_entpen", "loss_vf_loss"),
+    {
+        "loss_pol_surr": Named("policy_loss"),
+        "loss_vf_loss": Named("value_loss", "the squared error, not halved"),
+        "loss_ent": Named("entropy"),
+        "loss_kl": Named("kl_k3_last_epoch", "the exact KL, old to new, after the last step"),
+        "ev_tdlam_before": Named("explained_variance"),
+        "EpRewMean": Named("episode_return_mean", _WINDOW),
+        "EpLenMean": Named("episode_length_mean", _WINDOW),
+        "TimestepsSoFar": Named("env_steps"),
+    },
+)
+
 STABLE_BASELINES = NameMap(  # 2.0 to 2.10, event files
     "baselines",
     "Stable Baselines 2",

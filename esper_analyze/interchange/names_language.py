@@ -12,7 +12,7 @@ _OFF = "with one iteration over the rollout the ratio is 1 by construction"
 TRL = NameMap(  # PPO and RLOO 0.11 to 0.24 (objective/, policy/, loss/, val/), GRPO and RLOO 0.14 to 1.16 (the others)
     "trl",
     "TRL",
-    ("frac_reward_zero_std", "completions/mean_length", "completions/clipped_ratio", "completion_length",
+    ("frac_reward_zero_std", "reward_std", "completions/mean_length", "completions/clipped_ratio", "completion_length",
      "clip_ratio/*", "objective/kl", "objective/rlhf_reward", "policy/approxkl_avg", "policy/clipfrac_avg"),
     {
         "loss/policy_avg": Named("policy_loss"),
@@ -49,7 +49,7 @@ TRL = NameMap(  # PPO and RLOO 0.11 to 0.24 (objective/, policy/, loss/, val/), 
         "val/clipfrac_avg": "of the value loss",
     },
     algorithms={"frac_reward_zero_std": "GRPO or RLOO", "completions/mean_length": "GRPO or RLOO",
-                "completion_length": "GRPO"},
+                "completion_length": "GRPO", "reward_std": "GRPO or RLOO"},
     note="steps are optimizer steps; with logging_steps above 1 a row is the mean over those since the row before",
 )  # fmt: skip
 

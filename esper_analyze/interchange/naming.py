@@ -11,7 +11,7 @@ from esper_analyze.interchange import names_generic
 from esper_analyze.interchange.cells import CellError, real
 from esper_analyze.interchange.framework import Framework
 from esper_analyze.interchange.imported import Imported
-from esper_analyze.interchange.names_baselines import BASELINES, STABLE_BASELINES
+from esper_analyze.interchange.names_baselines import BASELINES, PPO1, STABLE_BASELINES
 from esper_analyze.interchange.names_cleanrl import CLEANRL
 from esper_analyze.interchange.names_control import CONTROL
 from esper_analyze.interchange.names_language import LANGUAGE
@@ -26,7 +26,7 @@ _ALL = (
     EXPORT,
     SB3,
     CLEANRL,
-    *(names.framework() for names in (*CONTROL, *LANGUAGE, RLLIB, BASELINES, STABLE_BASELINES)),
+    *(names.framework() for names in (*CONTROL, *LANGUAGE, RLLIB, BASELINES, PPO1, STABLE_BASELINES)),
 )
 FRAMEWORKS: tuple[str, ...] = tuple(dict.fromkeys(framework.name for framework in _ALL))
 """Whose names are known: what ``--from`` may say."""

@@ -87,6 +87,7 @@ OTHER_ALGORITHMS = (
     OtherAlgorithm("A2C or ACKTR", ("policy_entropy", "value_loss"), some=("nupdates", "n_updates")),
     OtherAlgorithm("A2C or ACKTR", ("loss/policy_gradient_loss", "loss/value_function_loss", "loss/entropy_loss"),
                    no=("loss/approximate_kullback-leibler",)),
+    OtherAlgorithm("TRPO", ("KL between old and new distribution",)),  # loops that follow modular_rl
     # rl_games
     OtherAlgorithm("SAC", ("losses/c1_loss", "losses/c2_loss")),
 )  # fmt: skip

@@ -15,7 +15,8 @@ from pathlib import Path
 
 from esper_analyze.storage import atomic
 
-_PREFIX = "esper-analyze-"
+_PREFIX = "esper-analyze-sql-"
+"""Of ``sql`` alone: other commands have folders beside it that no lock holds."""
 _NAME = re.compile(re.escape(_PREFIX) + r"[a-z0-9_]{8}\Z")
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -35,17 +36,18 @@ def test_nothing_hidden_stays_beside_a_result(name: str, tmp_path: Path) -> None
 def test_only_directories_of_dead_processes_are_swept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     monkeypatch.setattr("tempfile.tempdir", None)
-    (tmp_path / "esper-analyze-abcd_123").mkdir()
-    (tmp_path / "esper-analyze-abcd_123" / "spill").write_bytes(b"left")
-    others = [tmp_path / "esper-analyze-mine", tmp_path / "esper-analyze-abcd_1234"]
+    (tmp_path / "esper-analyze-sql-abcd_123").mkdir()
+    (tmp_path / "esper-analyze-sql-abcd_123" / "spill").write_bytes(b"left")
+    of_diagnose = Path(tempfile.mkdtemp(prefix="esper-analyze-", dir=tmp_path))
+    others = [tmp_path / "esper-analyze-sql-mine", tmp_path / "esper-analyze-sql-abcd_1234", of_diagnose]
     for one in others:
         one.mkdir()
     (tmp_path / "elsewhere").mkdir()
-    (tmp_path / "esper-analyze-abcd_999").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "esper-analyze-sql-abcd_999").symlink_to(tmp_path / "elsewhere")
     spill = Spill()
     sweep(tmp_path)
     left = {path.name for path in tmp_path.iterdir()}
-    assert left == {spill.path.name, "elsewhere", "esper-analyze-abcd_999", *(one.name for one in others)}
+    assert left == {spill.path.name, "elsewhere", "esper-analyze-sql-abcd_999", *(one.name for one in others)}
     spill.remove()
     assert not spill.path.exists()
 

@@ -387,6 +387,23 @@ BASELINES_SECTIONS = FrameworkLog(
     timesteps=False,
 )  # fmt: skip
 
+PPO1 = FrameworkLog(
+    "baselines",
+    [
+        (0, {"EpLenMean": 20.0, "EpRewMean": 1.5, "EpThisIter": 4, "EpisodesSoFar": 4, "TimeElapsed": 2.5,
+             "TimestepsSoFar": 256, "ev_tdlam_before": -0.5, "loss_ent": 1.25, "loss_kl": 0.004,
+             "loss_pol_entpen": -0.0125, "loss_pol_surr": -0.01, "loss_vf_loss": 0.75}),
+        (1, {"TimestepsSoFar": 512, "loss_kl": 0.005}),
+    ],
+    {
+        0: {"episode_length_mean": 20.0, "episode_return_mean": 1.5, "env_steps": 256, "explained_variance": -0.5,
+            "entropy": 1.25, "kl_k3_last_epoch": 0.004, "policy_loss": -0.01, "value_loss": 0.75},
+        1: {"env_steps": 512, "kl_k3_last_epoch": 0.005},
+    },
+    left_out=("EpThisIter", "EpisodesSoFar", "TimeElapsed", "loss_pol_entpen"),
+    timesteps=False,
+)  # fmt: skip
+
 STABLE_BASELINES = FrameworkLog(
     "baselines",
     [
@@ -405,5 +422,5 @@ LOGS = {
     "ml-agents": ML_AGENTS, "skrl": SKRL, "torchrl": TORCHRL, "pufferlib": PUFFERLIB, "tianshou 1": TIANSHOU_1,
     "tianshou 0": TIANSHOU_0, "sample-factory": SAMPLE_FACTORY, "trl grpo": TRL_GRPO, "trl ppo": TRL_PPO, "verl": VERL,
     "rllib old": RLLIB_OLD, "rllib new": RLLIB_NEW, "baselines": BASELINES, "baselines sections": BASELINES_SECTIONS,
-    "stable baselines": STABLE_BASELINES,
+    "stable baselines": STABLE_BASELINES, "ppo1": PPO1,
 }  # fmt: skip

@@ -99,6 +99,9 @@ SPEEDS = {
             "INFO:mlagents.trainers: run-0: Ball: Step: 128. Mean Reward: -1.17. Std of Reward: 0.7. Training.",
             ML_AGENTS,
         ),
+        ("> Step: 128. Mean Reward: -1.17. Std of Reward: 0.7.", ML_AGENTS),
+        ("step:128 - actor/lr:0.000 - actor/ppo_kl:-0.000 - actor/pg_loss:0.000", {"actor/pg_loss": 0.0}),
+        ("step:128 - actor/lr:0.0 - actor/ppo_kl:0.001", {"actor/lr": 0.0, "actor/ppo_kl": 0.001}),
         ("fps step: 9000 fps step and policy inference: 800.5 fps total: 700 epoch: 5/100 frames: 128", SPEEDS),
         ("step:128 - actor/pg_loss:np.float64(-0.01) - actor/lr:1e-06", {"actor/pg_loss": -0.01, "actor/lr": 1e-06}),
         ('2026-01-01 12:00:00,5 INFO {"step": 128, "data": {"actor/ppo_kl": 0.5}}', {"actor/ppo_kl": 0.5}),
@@ -211,6 +214,35 @@ def test_results_of_rllib_are_nested_by_their_indents() -> None:
         "| Trial name | status | iter | ts | reward |\n|---+---+---+---+---|\n| PPO_a_1 | RUNNING | 3 | 4000 | 22.5 |"
     )
     assert records(table) == [{"training_iteration": 3, "timesteps_total": 4000, "episode_reward_mean": 22.5}]
+
+
+def test_a_surrogate_loss_alone_is_no_block_of_rsl_rl(tmp_path: Path) -> None:
+    lines = ("** Iteration {} **", "KL between old and new distribution: 0.01", "Entropy: 1.5", "Surrogate loss: -0.1")
+    (tmp_path / "saved.txt").write_text("\n".join(line.format(k) for k in range(3) for line in lines))
+    with pytest.raises(UsageError, match="is a log of TRPO"):
+        read_source(tmp_path / "saved.txt")
+
+
+def test_a_share_in_percent_is_a_fraction() -> None:
+    printed = "Iter 1/2 | Mean Reward: 5.0 | clip: 6.5%\nIter 2/2 | Mean Reward: 7.0 | clip: 0.5%"
+    assert [record["clip"] for record in records(printed)] == [0.065, 0.005]
+
+
+def test_a_table_of_a_notebook_with_few_columns_is_trl_s(taken: Taken, tmp_path: Path) -> None:
+    (tmp_path / "saved.txt").write_text("Step | Training Loss | reward | reward_std | kl\n-- | -- | -- | -- | --\n"
+                                        "1 | -0.5 | 2.5 | 1.5 | nan\n2 | -0.25 | 3.5 | 1.25 | nan\n")  # fmt: skip
+    rows = taken(tmp_path / "saved.txt").frame("updates").to_dicts()
+    assert [(row["total_loss"], row["episode_return_mean"]) for row in rows] == [(-0.5, 2.5), (-0.25, 3.5)]
+
+
+def test_an_entropy_that_begins_at_0_has_no_share(command: Command, tmp_path: Path) -> None:
+    head = "Step | Training Loss | reward | reward_std | kl | entropy\n"
+    rows = [f"{k} | -0.5 | 2.5 | 1.5 | 0.1 | {'0' if k < 2 else 'No Log'}\n" for k in range(1, 6)]
+    (tmp_path / "saved.txt").write_text(head + "".join(rows))
+    told = command("diagnose", tmp_path / "saved.txt")
+    assert told.code == 0
+    assert "GRPO or RLOO" in told.out
+    assert "NaN" not in told.out
 
 
 def test_a_table_of_a_notebook_has_the_names_of_trl() -> None:

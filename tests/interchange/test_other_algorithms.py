@@ -47,6 +47,7 @@ REFUSED = {
     "baselines deepq": ("DQN", "steps|episodes|mean 100 episode reward|% time spent exploring"),
     "baselines ddpg": ("DDPG", "rollout/return rollout/Q_mean train/loss_actor train/loss_critic"),
     "baselines trpo": ("TRPO", "optimgain meankl entloss surrgain entropy"),
+    "modular_rl trpo": ("TRPO", "Surrogate loss|KL between old and new distribution|Entropy"),
     "baselines a2c": ("A2C or ACKTR", "nupdates total_timesteps fps policy_entropy value_loss explained_variance"),
     "stable baselines 2 sac": ("SAC", "qf1_loss qf2_loss value_loss entropy policy_loss ent_coef"),
     "stable baselines 2 td3": ("TD3", "qf1_loss qf2_loss policy_loss"),

@@ -237,6 +237,8 @@ def checked(name: str, cells: Mapping[str, object], at: int = START, *, tables: 
         ("bad_parameters", {}, POSSIBLE, "has no count"),
         ("overflow", {"total_loss": 1.0, "grad_norm_pre_clip": (1.0, INF)}, LIKELY, "the loss is finite"),
         ("overflow", {"total_loss": (1.0, NAN), "grad_norm_pre_clip": (1.0, NAN)}, RULED_OUT, "before the gradients"),
+        ("overflow", {"policy_loss": (1.0, NAN), "grad_norm_pre_clip": (1.0, NAN)}, RULED_OUT, "policy_loss NaN"),
+        ("overflow", {"value_loss": 1.0, "grad_norm_pre_clip": (1.0, NAN)}, POSSIBLE, "the loss is not recorded"),
         ("overflow", {"total_loss": 1.0, "grad_norm_pre_clip": 1.0}, RULED_OUT, "the gradients are finite"),
         ("overflow", {}, MISSING, "gradients"),
         ("optimizer_restarted", {"optimizer_state_lost": (0.0, 1.0)}, LIKELY, "is 1 in update 30"),

@@ -113,14 +113,16 @@ ENTROPY_START = 3
 def share_of_start(frame: Frame, memory: Memory) -> tuple[Signal, Floats]:
     """Return ``entropy_norm``, or in a log the entropy as a share of its first updates; and the mean of those, nats.
 
-    The share says nothing of continuous actions, whose entropy has no zero. Needs ``EARLY_MEMORY``.
+    The share says nothing of continuous actions, whose entropy has no zero, and there is none of a start at 0. Needs
+    ``EARLY_MEMORY``.
     """
     norm, used = frame["entropy_norm"], stands_in(frame, "entropy_norm")
     if used is None:
         return norm, np.broadcast_to(np.nan, norm.values.shape)
     entropy = frame["entropy"]
     start = early_level(entropy.values, used & entropy.finite, memory, ENTROPY_START)
-    share = Signal("entropy_norm", entropy.values / start, entropy.null)
+    no_level = start == 0.0
+    share = Signal("entropy_norm", entropy.values / np.where(no_level, 1.0, start), entropy.null | no_level)
     return filled_by(frame, "entropy_norm", share), np.where(used, start, np.nan)
 
 

@@ -93,6 +93,8 @@ def bad_stored(numbers: Numbers) -> Checked:
 def bad_parameters(numbers: Numbers) -> Checked:
     """Say whether the update before had gradients that are not finite."""
     before = numbers.lead.start - 1
+    if before < 0:
+        return possible("no update came before it; what the parameters were at the start is not recorded")
     counts = {
         name: numbers.measured(name, before) for name in ("nan_grad_count", "inf_grad_count", "nonfinite_minibatches")
     }
@@ -114,10 +116,9 @@ def overflow(numbers: Numbers) -> Checked:
         return not_recorded("gradients; pass the model to the recorder")
     if not bad:
         return ruled_out(f"the gradients are finite: {words}")
-    if (
-        _nonfinite(loss)
-        or _nonfinite(at_start_of_incident(numbers, "return_mean"))
-        or _nonfinite(at_start_of_incident(numbers, "first_ratio_error"))
-    ):
-        return ruled_out(f"not finite before the gradients: {words}")
+    before = ("return_mean", "first_ratio_error", "policy_loss", "value_loss", "entropy")
+    if _nonfinite(loss) or any(_nonfinite(at_start_of_incident(numbers, name)) for name in before):
+        return ruled_out(f"not finite before the gradients: {words or _shown(numbers, *before)}")
+    if loss is None:
+        return possible(f"the gradients are not finite, the loss is not recorded{words and ': '}{words}")
     return likely(f"{words}: the loss is finite, its gradient is not")

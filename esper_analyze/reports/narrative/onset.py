@@ -140,7 +140,7 @@ class OnsetContext:
             sound = f" Finite: {', '.join(self.sound)}." if self.sound else ""
             yield f"NaN or infinite in update {self.update}: {', '.join(self.broken)}.{sound}"
             yield (
-                f"In the order of computation, {self.broken[0]} come first of what is recorded: start there. "
+                f"Computed first, of what is recorded: {self.broken[0]}. Start there. "
                 f"Not recorded: {', '.join((_BEFORE_ALL, *self.unrecorded))}."
             )
 
