@@ -161,6 +161,10 @@ def _without_prefix(log: ScalarLog, prefixes: Sequence[str]) -> ScalarLog:
     return plain
 
 
+_FOLLOWING = ("training/",)
+"""Names that tianshou 2 logs of a rollout after its training."""
+
+
 def _latest(
     log: ScalarLog, names: NameTable, rows: Sequence[LogRow], imported: Imported, *, by_clock: bool
 ) -> list[Row]:
@@ -174,7 +178,7 @@ def _latest(
         points = [] if series is None else _points(series.walls if by_clock else series.steps, series.values)
         places = [place for place, _ in points]
         ends = marks
-        if by_clock and places and marks and places[0] > marks[0]:  # what is said of a rollout follows its training
+        if name.startswith(_FOLLOWING) and places and marks and places[0] > marks[0]:
             ends = [*marks[1:], math.inf]
         before = 0
         for row, mark, filled in zip(rows, ends, cells, strict=True):

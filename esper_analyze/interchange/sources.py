@@ -85,7 +85,7 @@ _FOLDERS = ("rlprobe", "own", "mlflow", "torchrl-csv")
 
 
 @dataclass(frozen=True, slots=True)
-class Chosen:
+class ChosenSource:
     """What ``--from`` says: a format, the framework whose names a log has, or neither; and numbers of actions."""
 
     format: str | None = None
@@ -93,7 +93,7 @@ class Chosen:
     sizes: Mapping[str, int] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, name: str | None) -> Chosen:
+    def of(cls, name: str | None) -> ChosenSource:
         """Return what ``name`` chooses. Raises ``UsageError``."""
         formats = [source.name for source in SOURCES]
         if name is None or name == "auto":
@@ -132,7 +132,7 @@ class SourceRuns:
     """
 
     groups: list[LogGroup]
-    chosen: Chosen
+    chosen: ChosenSource
     not_logs: list[tuple[str, EsperError]] = field(default_factory=list)
     unreadable: list[EsperError] = field(default_factory=list)
 
@@ -174,7 +174,7 @@ def find_logs(path: Path, name: str | None = None, sizes: Mapping[str, int] = NO
     ``sizes``: the number of actions by head, which logs do not say. Raises ``UsageError`` or ``DamagedError`` where
     there is nothing.
     """
-    chosen = replace(Chosen.of(name), sizes=sizes)
+    chosen = replace(ChosenSource.of(name), sizes=sizes)
     try:
         if path != import_console.STANDARD_INPUT:
             path.stat()
@@ -193,7 +193,7 @@ def _recognised(path: Path, sources: Iterable[Source]) -> Source | None:
     return next((source for source in sources if source.recognises(path) is not None), None)
 
 
-def _in_folder(top: Path, chosen: Chosen) -> SourceRuns:
+def _in_folder(top: Path, chosen: ChosenSource) -> SourceRuns:
     """Return the logs in a folder. Printed text in it is mostly that of the logs beside it, and read when asked for."""
     sources = [source for source in chosen.sources() if source.name in (chosen.format, *_NOT_PRINTED)]
     of_folders = [source for source in sources if source.name in _FOLDERS]
@@ -227,7 +227,7 @@ def _group_of(path: Path, top: Path, sources: Iterable[Source]) -> LogGroup | No
     return LogGroup(path, name, partial(source.runs, path), source.is_sure)
 
 
-def _no_log(group: LogGroup, chosen: Chosen) -> EsperError | None:
+def _no_log(group: LogGroup, chosen: ChosenSource) -> EsperError | None:
     """Return why the file of ``group`` is no log, None when it is one."""
     try:
         for run in group.runs():
@@ -237,7 +237,7 @@ def _no_log(group: LogGroup, chosen: Chosen) -> EsperError | None:
     return None
 
 
-def _nothing_in(top: Path, result: SourceRuns, chosen: Chosen) -> EsperError:
+def _nothing_in(top: Path, result: SourceRuns, chosen: ChosenSource) -> EsperError:
     if len(result.not_logs) == 1:
         return result.not_logs[0][1]
     if result.unreadable:
@@ -249,7 +249,7 @@ def _nothing_in(top: Path, result: SourceRuns, chosen: Chosen) -> EsperError:
     return error
 
 
-def _not_a_source(path: Path, chosen: Chosen) -> UsageError:
+def _not_a_source(path: Path, chosen: ChosenSource) -> UsageError:
     if chosen.format is not None:
         what = next(source.what for source in SOURCES if source.name == chosen.format)
         return UsageError(f"{path} is not, and does not hold, {what}", hint="without --from the format is detected")

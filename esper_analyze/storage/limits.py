@@ -16,7 +16,7 @@ LARGEST_TEXT = 1 << 26
 LARGEST_FOOTER = 1 << 24
 """Bytes of a Parquet footer: 150 columns in 100 row groups are 2 MB."""
 LARGEST_SHARD_CELLS = 1 << 26
-"""Cells of a shard, rows times columns: the recorder keeps at most 500,000 rows waiting, the widest table has 95
+"""Cells of a shard, rows times columns: the recorder keeps at most 400,000 rows waiting, the widest table has 135
 columns; ``compact`` joins shards up to a quarter of this."""
 LARGEST_SHARD = 1 << 29
 """Bytes of a shard once all its pages are unpacked: as many cells, of eight bytes each."""

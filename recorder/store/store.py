@@ -40,7 +40,7 @@ SEAL_SECONDS_AT_MOST = 300.0
 """… and at the latest after this time."""
 MAX_INBOX = 10_000
 """Hand-overs queued for the writer; beyond this, only tables that are never dropped are accepted."""
-MAX_WAITING_ROWS = 500_000
+MAX_WAITING_ROWS = 400_000
 """Rows kept in memory while the disk fails; beyond this, rows are dropped in ``DROP_ORDER``, oldest first."""
 SETTLE_SECONDS = 0.002
 """Longest wait of the training for an update to reach the log; no wait at all while the disk stalls …"""

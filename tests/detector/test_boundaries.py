@@ -989,11 +989,12 @@ def _deviations() -> list[Case]:
         head | {returns: None},
         [
             ([*early, 0.1, 0.1, 0.1, 0.1], "7o"),
-            ([*early, *[under(0.1)] * 4], "5o 2w"),
-            ([*early, *[0.02] * 3, under(0.02)], "5o 1w 1c"),
-            ([*early, 0.05, 0.05, 0.1, 0.05, 0.05, 0.05], "8o 1w"),
-            ([*early, 0.05, 0.05, None, 0.05], "5o 1d 1w"),
-            ([*early, math.nan, 0.0, 0.0, -1.0], "3o 1c 2o 1c"),
+            ([*early, *[under(0.1)] * 4], "3o 1w 1o 2w"),  # halved at once, then low for three
+            ([*early, *[0.02] * 3, under(0.02)], "3o 1w 1o 1w 1c"),
+            ([*early, 0.05, 0.05, 0.1, 0.05, 0.05, 0.05], "3o 1w 4o 1w"),
+            ([*early, 0.15, 0.09, under(0.045)], "5o 1w"),
+            ([*early, 0.05, 0.05, None, 0.05], "3o 1w 1o 1d 1w"),
+            ([*early, math.nan, 0.0, 0.0, -1.0], "3o 1c 1w 1o 1c"),
             ([None], "1d"),
         ],
     )
@@ -1003,7 +1004,7 @@ def _deviations() -> list[Case]:
     cases.append(Case(name, mean, head | {mean: slow, returns: rising}, f"{below + 2}o {58 - below}i"))
     cases.append(Case(name, mean, head | {mean: slow, returns: 1.0}, f"{below + 2}o {58 - below}w"))
     quick = [*[1.0] * 50, *[0.2 * 0.3] * 10]
-    cases.append(Case(name, mean, head | {mean: quick, returns: rising}, "52o 8w"))
+    cases.append(Case(name, mean, head | {mean: quick, returns: rising}, "50o 1w 1o 8w"))
     cases.append(Case(name, mean, {"kind": "categorical", mean: [None], returns: None}, "1n"))
     return cases
 
@@ -1255,7 +1256,34 @@ def _states() -> list[Case]:
                 course = {metric: [*ten, *[beyond] * 6], "updates.episode_return_mean": level}
                 cases.append(Case(name, metric, calm | course, verdicts))
         cases[before:] = [replace(case, limits={"warning": 5.0, "critical": 10.0}) for case in cases[before:]]
-    return cases + _other_states()
+    return cases + _other_states() + _randomness()
+
+
+def _randomness() -> list[Case]:
+    """Entropy that stays, entropy that rises, and evaluations that do not follow."""
+    random = {"choice_fraction": 1.0, "entropy": 1.0, "choices_unknown": False, "reward_min": 0.0, "reward_max": 1.0}
+    name, metric = "entropy_stuck", "entropy_norm"
+    cases = series(name, metric, random, [([0.99] * 150, "149o 1w"), ([under(0.99)] * 150, "150o")])
+    cases.append(Case(name, metric, random | {metric: [*[0.99] * 149, 0.5, 0.99]}, "151o"))
+    name, metric = "entropy_rises", "entropy"
+    cases += series(
+        name,
+        metric,
+        {},
+        [
+            ([*[1.0] * 5, *[2.0] * 10], "15o"),  # twice its start
+            ([*[1.0] * 5, *[over(2.0)] * 10], "14o 1w"),
+            ([*[0.25] * 5, *[0.75] * 10], "15o"),  # half a nat more
+            ([*[0.25] * 5, *[over(0.75)] * 10], "14o 1w"),
+            ([0.0] * 12, "12n"),
+        ],
+    )
+    returns = {"episode_return_mean": [*[0.0] * 3, *[100.0] * 20]}
+    name, metric = "eval_apart", "eval_return_mean"
+    cases.append(Case(name, metric, returns | {metric: [*[None] * 20, *[50.0] * 3]}, "20n 3o"))
+    low = returns | {metric: [*[None] * 20, *[under(50.0)] * 3]}
+    cases.append(Case(name, metric, low, "20n 2o 1w", threshold=50.0, baseline=100.0))
+    return cases
 
 
 def _other_states() -> list[Case]:

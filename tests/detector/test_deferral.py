@@ -254,6 +254,7 @@ def test_each_rule_rests_while_what_it_watches_is_sound(rule: Rule) -> None:
         looks.append(counting.looks)
     renewed = {
         "performance_degradation": 100,
+        "eval_apart": 100,
         "value_fit_lost": 60,
         "critic_not_learning": 5,
         "clipping_always": 5,

@@ -274,9 +274,13 @@ def _of_fixed_bounds() -> list[Promise]:
         Promise("entropy_rises", {"entropy": 1.0}, 5, LASTING, rises),
         Promise("entropy_rises", {"entropy": [*[1.0] * 5, *[3.0] * 4]}, 9, 5, rises),
         Promise(
-            "eval_apart", {"eval_return_mean": None}, 3, LASTING, {"eval_return_mean": [], RETURN: "any", BEST: "any"}
+            "eval_apart",
+            {"eval_return_mean": None, RETURN: 5.0},
+            3,
+            LASTING,
+            {"eval_return_mean": [], RETURN: [], BEST: "any"},
         ),
-        Promise("eval_apart", {"eval_return_mean": 5.0}, 3, None),
+        Promise("eval_apart", {"eval_return_mean": 5.0, RETURN: 5.0}, 3, None),
         Promise(
             "numerical_instability",
             healthy,

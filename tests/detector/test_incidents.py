@@ -37,7 +37,9 @@ BY_RULE = {rule.name: rule for rule in RULES}
 def incidents(cuts: Sequence[int] = (), **columns: Sequence[object]) -> list[Incident]:
     detector = Detector()
     n = len(next(iter(columns.values())))
-    given = {name: [None] * n for name in detector.wanted["updates"]} | {"inner_loop_measurable": [True] * n} | columns
+    recorded: dict[str, Sequence[object]] = {"inner_loop_measurable": [True] * n, "minibatches": [8] * n}
+    blank: dict[str, Sequence[object]] = {name: [None] * n for name in detector.wanted["updates"]}
+    given = blank | recorded | columns
     whole = batch({"updates": frame("updates", {name: [[cell] for cell in cells] for name, cells in given.items()})})
     tracker = IncidentTracker()
     for outcome in run_cut(detector, whole, cuts):

@@ -92,7 +92,7 @@ def test_any_cut_into_batches_says_the_same_to_the_last_bit(
 
 def test_a_run_with_late_and_lost_rows_is_judged_the_same_however_it_is_cut() -> None:
     present = (np.arange(80)[:, None] >= 3) & (np.arange(80)[:, None] != 10)
-    cells = {"explained_variance": -0.3, "progress": math.nan, "ev_low_variance": 0.0}
+    cells = {"explained_variance": -0.3, "progress": math.nan, "ev_low_variance": 0.0, "minibatches": 8.0}
     columns = {}
     for name in WANTED["updates"]:
         values = np.where(present, cells.get(name, math.nan), math.nan)

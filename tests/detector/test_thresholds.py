@@ -119,7 +119,8 @@ AT_LEAST_ONE = {
     **{f"{name}.sustained": None for name in (
         "frozen_update", "clip_saturation", "advantage_collapse", "value_collapse", "value_divergence",
         "gradient_vanishing", "gradient_drift", "clipping_always", "slot_gradient_vanishing", "seed_dormant",
-        "host_dominating", "advantage_misaligned", "environments_alike", "std_collapse",
+        "host_dominating", "advantage_misaligned", "environments_alike", "entropy_rises",
+        "entropy_stuck", "eval_apart", "std_collapse",
     )},
     **{f"{name}.early_updates": None for name in (
         "advantage_collapse", "critic_not_learning", "value_divergence", "gradient_explosion", "gradient_vanishing",
@@ -147,7 +148,7 @@ FACTORS = (
     "value_divergence.nrmse_factor", "value_divergence.bellman_factor", "value_divergence.critical_factor",
     "gradient_explosion.warning", "gradient_explosion.critical", "clipping_always.warning_rise",
     "clipping_always.critical_rise", "advantage_collapse.gap", "lstm_explosion.one_environment", "setting_changed.rise",
-    "observations_changed.scale",
+    "observations_changed.scale", "entropy_rises.factor",
     "episodes_stopped.times", "std_runaway.warning", "std_runaway.critical",
 )  # fmt: skip
 """Multiples of a level: below 1 what is usual would be an alarm."""
@@ -167,7 +168,8 @@ SHARES = (
     "clip_saturation.critical", "advantage_outlier.info", "advantage_outlier.warning", "gradient_drift.info",
     "clipping_always.fraction", "kl_spike.usual", "clip_saturation.moved", "frozen_update.moving",
     "lstm_explosion.growth", "value_collapse.worse", "lstm_explosion.info", "lstm_explosion.warning",
-    "lstm_explosion.critical", "lstm_saturation.info",
+    "lstm_explosion.critical", "lstm_saturation.info", "entropy_rises.least", "eval_apart.share",
+    "frozen_update.logged_still",
     "setting_changed.change", "setting_changed.ended",
     "setting_changed.fall", "setting_changed.discount", "optimizer_restarted.lost", "returns_inconsistent.exact",
     "returns_inconsistent.broken", "returns_inconsistent.continued", "returns_inconsistent.gamma",

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from esper_analyze.schema.tables import UPDATES
-from tests.interchange.corpus import FAULTS, ROOT, Case, cases
+from tests.interchange.corpus import FAULTS, ROOT, LoggedCase, cases
 from tests.interchange.corpus.logged import series
 
 PATHS = re.compile(rb"/(?:root|tmp|work|home|opt|Users)/")
@@ -31,7 +31,7 @@ def logs() -> list[Path]:
             for path in folder.rglob("*") if path.is_file()]  # fmt: skip
 
 
-def files_of(case: Case) -> list[Path]:
+def files_of(case: LoggedCase) -> list[Path]:
     return [case.location] if case.location.is_file() else [path for path in case.location.rglob("*") if path.is_file()]
 
 
@@ -59,7 +59,7 @@ def test_a_log_names_no_machine(path: Path) -> None:
 
 
 @pytest.mark.parametrize("case", cases(), ids=lambda case: case.path)
-def test_the_cells_of_a_case_are_in_its_log(case: Case) -> None:
+def test_the_cells_of_a_case_are_in_its_log(case: LoggedCase) -> None:
     logged = {cell.file: series(ROOT / cell.file) for cell in case.cells}
     for cell in case.cells:
         numbers = logged[cell.file][cell.name]
@@ -137,7 +137,7 @@ WITNESSES = {
 @pytest.mark.parametrize(
     "case", [case for case in cases() if case.fault in WITNESSES and case.cells], ids=lambda case: case.path
 )
-def test_the_fault_that_is_stated_shows_from_its_update_on(case: Case) -> None:
+def test_the_fault_that_is_stated_shows_from_its_update_on(case: LoggedCase) -> None:
     logged = series(ROOT / case.cells[0].file)
     names = [name for name in dict.fromkeys(cell.name for cell in case.cells) if WITNESSES[case.fault].search(name)]
     numbers = {name: [float(number) for number in logged[name]] for name in names}

@@ -15,7 +15,7 @@ from esper_analyze.interchange.sources import find_logs
 from esper_analyze.interchange.write import write_imported
 from esper_analyze.replay.replay import replay
 from esper_analyze.runs.run import open_run
-from tests.interchange.corpus import Case, Cell, cases
+from tests.interchange.corpus import Cell, LoggedCase, cases
 
 ALARMS = ("warning", "critical")
 SAYS = {
@@ -45,7 +45,7 @@ JUDGED = [case for case in cases() if (case.fault != "refused" and case.updates 
 ONE = [case for case in JUDGED if case.runs == 1]
 
 
-def runs_of(case: Case) -> list[Imported]:
+def runs_of(case: LoggedCase) -> list[Imported]:
     runs = []
     for _, run in find_logs(case.location).read():
         assert isinstance(run, Imported), run
@@ -63,7 +63,7 @@ def held_cell(imported: Imported, cell: Cell) -> object:
 
 
 @pytest.mark.parametrize("case", ONE, ids=lambda case: case.path)
-def test_every_stated_cell_is_where_it_belongs(case: Case) -> None:
+def test_every_stated_cell_is_where_it_belongs(case: LoggedCase) -> None:
     (imported,) = runs_of(case)
     for cell in case.cells:
         if cell.column is None:
@@ -79,19 +79,19 @@ def test_every_stated_cell_is_where_it_belongs(case: Case) -> None:
 
 
 @pytest.mark.parametrize("case", JUDGED, ids=lambda case: case.path)
-def test_the_runs_of_a_log_are_told_apart(case: Case) -> None:
+def test_the_runs_of_a_log_are_told_apart(case: LoggedCase) -> None:
     assert len(runs_of(case)) == case.runs
 
 
 @pytest.mark.parametrize("case", [case for case in ONE if case.sound], ids=lambda case: case.path)
-def test_a_sound_log_has_no_critical_alarm(case: Case, tmp_path: Path) -> None:
+def test_a_sound_log_has_no_critical_alarm(case: LoggedCase, tmp_path: Path) -> None:
     (imported,) = runs_of(case)
     critical = {one.rule for one in incidents_of(imported, tmp_path) if one.peak_verdict == "critical"}
     assert critical == ALARMED.get(case.path, set())
 
 
 @pytest.mark.parametrize("case", [case for case in ONE if not case.sound], ids=lambda case: case.path)
-def test_the_first_alarm_of_a_broken_log_is_of_its_fault(case: Case, tmp_path: Path) -> None:
+def test_the_first_alarm_of_a_broken_log_is_of_its_fault(case: LoggedCase, tmp_path: Path) -> None:
     (imported,) = runs_of(case)
     alarms = [one for one in incidents_of(imported, tmp_path) if one.peak_verdict in ALARMS]
     too_short = case.fault == "critic_never_learns" and (case.updates or 0) < TOO_SHORT
@@ -105,7 +105,7 @@ def test_the_first_alarm_of_a_broken_log_is_of_its_fault(case: Case, tmp_path: P
 
 
 @pytest.mark.parametrize("case", [case for case in cases() if case.fault == "refused"], ids=lambda case: case.path)
-def test_another_algorithm_is_refused_by_its_name(case: Case) -> None:
+def test_another_algorithm_is_refused_by_its_name(case: LoggedCase) -> None:
     try:
         ((_, error),) = find_logs(case.location).read()
     except EsperError as raised:

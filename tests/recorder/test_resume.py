@@ -139,8 +139,8 @@ def test_a_killed_run_is_gone_on_with_from_its_log(tmp_path: Path) -> None:
     code = """
 import os, signal, sys
 from pathlib import Path
-from tests.recorder.test_resume import Training
-training = Training()
+from tests.recorder.test_resume import ResumedTraining
+training = ResumedTraining()
 rec = training.record(Path(sys.argv[1]))
 training.updates(rec, range(4))
 os.kill(os.getpid(), signal.SIGKILL)

@@ -35,8 +35,8 @@ def run(
 
 
 def updates(count: int, **cells: object) -> list[dict[str, object]]:
-    """Return rows of the updates 0 to ``count`` - 1, all with ``cells``."""
-    return [{"update": update, **cells} for update in range(count)]
+    """Return rows of the updates 0 to ``count`` - 1, all with ``cells``, as the recorder counts minibatches."""
+    return [{"update": update, "minibatches": 8, **cells} for update in range(count)]
 
 
 @dataclass(frozen=True)

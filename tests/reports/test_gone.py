@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -93,4 +94,4 @@ def test_the_timeline_says_what_began_first() -> None:
     assert any("2 incidents in total, 1 of them shown under their causes" in line for line in words[1:])
     quiet = escalation.frame(gather(open_run(RUNS / "masked_healthy")))
     assert quiet is not None
-    assert escalation.words(quiet)[0].startswith("No incident; 3")
+    assert re.match(r"No incident; \d\d rules judged", escalation.words(quiet)[0])

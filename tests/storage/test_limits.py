@@ -5,6 +5,7 @@ from __future__ import annotations
 from esper_analyze.schema import TABLES
 from esper_analyze.storage import limits, shard_file
 from esper_analyze.storage.maintenance import compact
+from recorder.store.store import MAX_WAITING_ROWS
 
 KIB, MIB, GIB = 2**10, 2**20, 2**30
 
@@ -22,7 +23,7 @@ def test_limits_in_bytes_rows_and_cells() -> None:
 
 def test_limits_fit_what_the_recorder_and_compact_write() -> None:
     widest = max(len(table.columns) for table in TABLES)
-    assert 500_000 * widest <= limits.LARGEST_SHARD_CELLS
+    assert MAX_WAITING_ROWS * widest <= limits.LARGEST_SHARD_CELLS
     assert 8 * limits.LARGEST_SHARD_CELLS == limits.LARGEST_SHARD
     assert compact.GROUP_CELLS == limits.LARGEST_SHARD_CELLS // 4
     assert 8 * compact.GROUP_CELLS == 128 * MIB

@@ -114,7 +114,7 @@ def _cells(*values: float | None, error: float | None = 1.0, low: bool = False) 
 
 
 def _log(*values: float) -> dict[str, object]:
-    return {"explained_variance": list(values), "value_loss": 4.0, EPISODE_RETURN: 10.0}
+    return {"explained_variance": list(values), "value_loss": 4.0, EPISODE_RETURN: 10.0, COUNTED: None}
 
 
 RULE = Rule(

@@ -43,7 +43,7 @@ def judge(frame: Frame, memory: Memory, limits: EntropyRisesLimits) -> list[Judg
     high = entropy.finite & ~narrow.where & (entropy.values > bound)
     rises = streak(high, entropy.finite & ~high, memory["high"]) >= limits.sustained
     bounds = Bounds(info=rises, warning=rises & ~AT_BEST.holds(frame), warning_at=bound)
-    return [settle(entropy.name, entropy, bounds, excuses=[narrow], baseline=start, nonfinite=False)]
+    return [settle(entropy.name, entropy, bounds, excuses=[narrow], baseline=start)]
 
 
 def _bound(start: Floats, limits: EntropyRisesLimits) -> Floats:

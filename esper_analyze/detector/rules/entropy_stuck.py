@@ -66,7 +66,7 @@ def _cells(norm: object, rewards: float = 1.0) -> dict[str, object]:
 
 
 def _log(*entropy: float) -> dict[str, object]:
-    return {"entropy": list(entropy), "choices_unknown": True, EPISODE_RETURN: 10.0}
+    return {"entropy": list(entropy), "choices_unknown": True, EPISODE_RETURN: 10.0, COUNTED: None}
 
 
 RULE = Rule(

@@ -9,9 +9,9 @@ import numpy as np
 from esper_analyze.detector.baselines import EARLY_MEMORY, early_level
 from esper_analyze.detector.conditions.convergence import AT_BEST, EARLY_UPDATES, EPISODE_RETURN
 from esper_analyze.detector.conditions.shared import free
-from esper_analyze.detector.deferral_guards import FREE, LASTING, DeferralGuard
+from esper_analyze.detector.deferral_guards import LASTING, DeferralGuard
 from esper_analyze.detector.rule import Example, Limits, Memory, Rule, Statistic, limit
-from esper_analyze.detector.signals import Frame
+from esper_analyze.detector.signals import Frame, Signal
 from esper_analyze.detector.streaks import latest, nothing_yet, streak, zeros
 from esper_analyze.detector.verdict import Bounds, Excuse, Judgement, settle
 
@@ -39,16 +39,17 @@ def judge(frame: Frame, memory: Memory, limits: EvalApartLimits) -> list[Judgeme
     risen = evaluated.finite & AT_BEST.holds(frame) & (trained > start)
     low = risen & (evaluated.values < bound)
     lasting = streak(low, evaluated.finite & ~low, memory["low"]) >= limits.sustained
-    none = Excuse(evaluated.null, "no evaluation in this update", quiet=True)
+    none = Excuse(evaluated.null & frame.present & ~returns.null, "no evaluation in this update", quiet=True)
     bounds = Bounds(warning=lasting & evaluated.finite, warning_at=bound)
-    return [settle(evaluated.name, evaluated, bounds, excuses=[none], baseline=trained)]
+    watched = Signal(evaluated.name, np.where(returns.nonfinite, np.nan, evaluated.values), evaluated.null)
+    return [settle(watched.name, watched, bounds, excuses=[none], needs=[returns], baseline=trained)]
 
 
 def guard(frame: Frame, memory: Memory, limits: EvalApartLimits) -> DeferralGuard | None:  # noqa: ARG001
     """Defer while nothing is evaluated."""
     if not np.count_nonzero(frame[EVALUATED].null):
         return None
-    return DeferralGuard(LASTING, {EVALUATED: (), EPISODE_RETURN: FREE, **free(AT_BEST)})
+    return DeferralGuard(LASTING, {EVALUATED: (), EPISODE_RETURN: (), **free(AT_BEST)})
 
 
 def _cells(*evaluated: float | None) -> dict[str, object]:
@@ -62,7 +63,7 @@ RULE = Rule(
     figures=("returns",),
     panels=("returns.return",),
     columns=(EVALUATED, EPISODE_RETURN),
-    context=(EPISODE_RETURN,),
+    context=(EVALUATED,),
     conditions=(AT_BEST,),
     memory={"trained": nothing_yet, "low": zeros, **EARLY_MEMORY},
     limits=EvalApartLimits,
@@ -80,6 +81,7 @@ RULE = Rule(
         Example("evaluations stay at the start", "warning", _cells(*[0.0] * 14), updates=14),
         Example("of two evaluations too early to say", "ok", _cells(*[None] * 12, 1.0, 0.0), updates=14),
         Example("no evaluation", "not_applicable", _cells(*[None] * 14), updates=14),
+        Example("no episode of the training", "no_data", _cells(1.0) | {EPISODE_RETURN: None}),
     ),
     causes=("observations_changed",),
     higher_is_worse=False,

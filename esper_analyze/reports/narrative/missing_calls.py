@@ -70,6 +70,7 @@ CALLS: Mapping[tuple[str, str], str] = {
     ("updates", "episode_return_mean"): _EPISODE,
     ("heads", "learnable_fraction"): _SIZES,
     ("heads", "entropy_norm"): _ENTROPY,
+    ("heads", "std_mean"): "rec.minibatch(std=…)",
     ("heads", "grad_state"): _HEADS,
     ("groups", "grad_norm"): _CLIP,
     ("groups", "vanishing_severity"): _CLIP,

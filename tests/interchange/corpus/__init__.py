@@ -45,7 +45,7 @@ class Cell:
 
 
 @dataclass(frozen=True, slots=True)
-class Case:
+class LoggedCase:
     """One log: a file, or a folder that is to be read as one.
 
     ``origin`` is ``recorded``, or ``written`` by names out of the framework's source. ``first_broken`` is the first
@@ -79,7 +79,7 @@ class Case:
 
 
 @cache
-def cases() -> tuple[Case, ...]:
+def cases() -> tuple[LoggedCase, ...]:
     """Return every log of the corpus."""
     entries = json.loads(LIST.read_text(encoding="utf-8"))
-    return tuple(Case(**entry | {"cells": tuple(Cell(**cell) for cell in entry["cells"])}) for entry in entries)
+    return tuple(LoggedCase(**entry | {"cells": tuple(Cell(**cell) for cell in entry["cells"])}) for entry in entries)

@@ -36,7 +36,7 @@ GAMMA = 0.9
 
 
 @dataclass
-class Setting:
+class ScriptSetting:
     """A training. ``change`` is called with the loop before the training of each update."""
 
     updates: int = 30
@@ -51,7 +51,7 @@ class Setting:
     gradient: float = 2.0
     seed: int = 1
     env: Callable[[], Any] = lambda: gym.make("CartPole-v1")
-    change: Callable[[Loop, int], None] = lambda _loop, _update: None
+    change: Callable[[ScriptLoop, int], None] = lambda _loop, _update: None
 
 
 def network(inputs: int, outputs: int, gain: float) -> nn.Sequential:
@@ -63,10 +63,10 @@ def network(inputs: int, outputs: int, gain: float) -> nn.Sequential:
 
 
 @dataclass
-class Loop:
+class ScriptLoop:
     """The state of a training."""
 
-    setting: Setting
+    setting: ScriptSetting
     folder: Path
     reward_scale: float = 1.0
     losses: dict[str, float] = field(default_factory=dict)
@@ -186,8 +186,8 @@ class Loop:
 
 def train(folder: Path, **settings: Any) -> Path:
     """Train; a training whose policy becomes NaN ends when it must act."""
-    setting = Setting(**settings)
-    loop = Loop(setting, folder)
+    setting = ScriptSetting(**settings)
+    loop = ScriptLoop(setting, folder)
     for update in range(setting.updates):
         if setting.anneal:
             loop.optimizer.param_groups[0]["lr"] = (1 - update / setting.updates) * setting.learning_rate
@@ -205,29 +205,29 @@ def train(folder: Path, **settings: Any) -> Path:
     return folder
 
 
-def at(update: int, change: Callable[[Loop], None]) -> Callable[[Loop, int], None]:
+def at(update: int, change: Callable[[ScriptLoop], None]) -> Callable[[ScriptLoop, int], None]:
     return lambda loop, number: change(loop) if number == update else None
 
 
-def rate(factor: float) -> Callable[[Loop], None]:
-    def change(loop: Loop) -> None:
+def rate(factor: float) -> Callable[[ScriptLoop], None]:
+    def change(loop: ScriptLoop) -> None:
         loop.optimizer.param_groups[0]["lr"] *= factor
 
     return change
 
 
-def one_action(loop: Loop) -> None:
+def one_action(loop: ScriptLoop) -> None:
     last: Any = loop.actor[2]
     with torch.no_grad():
         last.weight.zero_()
         last.bias.copy_(torch.tensor([60.0, -60.0]))
 
 
-def nan_reward(loop: Loop) -> None:
+def nan_reward(loop: ScriptLoop) -> None:
     loop.reward_scale = float("nan")
 
 
-def stopped(loop: Loop) -> None:
+def stopped(loop: ScriptLoop) -> None:
     loop.setting.gradient = 0.0
     loop.optimizer.state.clear()
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from tests.interchange.corpus import LIST, ROOT, Case, Cell
+from tests.interchange.corpus import LIST, ROOT, Cell, LoggedCase
 from tests.interchange.corpus.logged import Series, series
 
 LARGEST = 100_000
@@ -91,7 +91,7 @@ class Collection:
         if updates is None and names:
             first = next(iter(names))
             updates = update_of(first, len(logged[first]) - 1) + 1
-        case = Case(
+        case = LoggedCase(
             path=f"{folder}/{path}",
             framework=self.framework,
             version=self.version,
@@ -123,7 +123,7 @@ def chosen(file: str, logged: Series, names: Names, update_of: Callable[[str, in
         yield Cell(file, name, index, logged[name][index], "updates", column, update_of(name, index))
 
 
-def _list(case: Case) -> None:
+def _list(case: LoggedCase) -> None:
     """Put the case into the list in place of the one with its path; cases whose files are gone leave it."""
     entries = json.loads(LIST.read_text(encoding="utf-8")) if LIST.exists() else []
     entries = [entry for entry in entries if entry["path"] != case.path and (ROOT / entry["path"]).exists()]

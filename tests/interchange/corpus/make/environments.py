@@ -28,7 +28,7 @@ class Cue(gym.Env[Any, Any]):
         return observation, paid, True, False, {}
 
 
-class Reach(gym.Env[Any, Any]):
+class Reaching(gym.Env[Any, Any]):
     """Sixteen steps of moving a point to a target in the plane; a step pays 1 less the distance."""
 
     observation_space = gym.spaces.Box(-4.0, 4.0, (5,), np.float32)

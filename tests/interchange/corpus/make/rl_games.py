@@ -30,7 +30,7 @@ NAMES = {
 RL_GAMES = Collection("rl_games", version("rl_games"))
 
 
-class Reach(Points, IVecEnv):
+class ReachGame(Points, IVecEnv):
     """The points as rl_games wants them."""
 
     def reset(self) -> Any:
@@ -156,8 +156,8 @@ TRAININGS: tuple[tuple[str, Diagnosis, str, dict[str, Any]], ...] = (
 
 def main(out: Path, wanted: list[str]) -> None:
     """Record the trainings ``wanted``, all when none is named: each takes about a minute."""
-    vecenv.register("REACH", lambda _name, _actors, **_: Reach())
-    env_configurations.register("reach", {"vecenv_type": "REACH", "env_creator": lambda **_: Reach()})
+    vecenv.register("REACH", lambda _name, _actors, **_: ReachGame())
+    env_configurations.register("reach", {"vecenv_type": "REACH", "env_creator": lambda **_: ReachGame()})
     for name, diagnosis, split, settings in TRAININGS:
         if not wanted or name in wanted:
             keep(train(out / name, **settings), diagnosis, split)

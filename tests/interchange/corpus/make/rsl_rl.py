@@ -41,7 +41,7 @@ CONSOLE = {
 }
 
 
-class Reach(Points):
+class ReachVecEnv(Points):
     """The points as rsl_rl wants them."""
 
     num_envs, num_actions, max_episode_length, device = ENVS, 2, EPISODE, "cpu"
@@ -82,14 +82,14 @@ def train(
     *,
     updates: int = 32,
     seed: int = 1,
-    change: tuple[int, Callable[[Any, Reach], None]] | None = None,
+    change: tuple[int, Callable[[Any, ReachVecEnv], None]] | None = None,
     std_type: str = "scalar",
     **algorithm: Any,
 ) -> Path:
     """Train; ``change`` is made before the rollout of its update. What the console shows goes to ``console.txt``."""
     folder.mkdir(parents=True)
     torch.manual_seed(seed)
-    env = Reach()
+    env = ReachVecEnv()
     with (folder / "console.txt").open("w") as console, contextlib.redirect_stdout(console):
         runner = OnPolicyRunner(env, configuration(std_type, **algorithm), str(folder), "cpu")
         update_of, done = runner.alg.update, iter(range(1, updates + 1))
@@ -122,18 +122,18 @@ def console(folder: Path, diagnosis: Diagnosis, split: str) -> None:
     RSL.keep([(folder / "console.txt", path)], path, diagnosis, split=split, names=CONSOLE)
 
 
-def faster(algorithm: Any, _: Reach) -> None:
+def faster(algorithm: Any, _: ReachVecEnv) -> None:
     algorithm.learning_rate *= 100
     for group in algorithm.optimizer.param_groups:
         group["lr"] *= 100
 
 
-def no_noise(algorithm: Any, _: Reach) -> None:
+def no_noise(algorithm: Any, _: ReachVecEnv) -> None:
     with torch.no_grad():
         algorithm.actor.distribution.std_param.fill_(1e-6)
 
 
-def overflow(_: Any, env: Reach) -> None:
+def overflow(_: Any, env: ReachVecEnv) -> None:
     env.scale = 1e25
 
 

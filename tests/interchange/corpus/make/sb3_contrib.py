@@ -13,7 +13,7 @@ from sb3_contrib import TRPO, MaskablePPO, RecurrentPPO
 from sb3_contrib.common.wrappers import ActionMasker
 
 from tests.interchange.corpus.make.collect import SOUND, Collection, Diagnosis, event_files, event_name, refused
-from tests.interchange.corpus.make.environments import Choice, Reach
+from tests.interchange.corpus.make.environments import Choice, Reaching
 from tests.interchange.corpus.make.stable_baselines3 import ROLLOUT, TRAIN, From, cartpole, faster, one_action, train
 
 CONTRIB = Collection("sb3-contrib", sb3_contrib.__version__)
@@ -45,7 +45,7 @@ def main(out: Path) -> None:
     folder = train(out / "maskable_rate_too_large", callbacks=(From(22, faster),), seed=2, **maskable)
     csv(folder, fault, "held")
     recurrent: dict[str, Any] = {"algorithm": RecurrentPPO, "policy": "MlpLstmPolicy"}
-    recurrent |= {"updates": 36, "env": Reach, "learning_rate": 1e-3}
+    recurrent |= {"updates": 36, "env": Reaching, "learning_rate": 1e-3}
     recurrent["policy_kwargs"] = {"net_arch": [16], "lstm_hidden_size": 16}
     events(train(out / "recurrent", **recurrent), SOUND, "held")
     recurrent |= {"env": cartpole, "updates": 30, "learning_rate": 2e-3}

@@ -19,7 +19,7 @@ from skrl.utils import set_seed
 from torch import nn
 
 from tests.interchange.corpus.make.collect import SOUND, Collection, Diagnosis, Names, event_files, event_name
-from tests.interchange.corpus.make.environments import Reach
+from tests.interchange.corpus.make.environments import Reaching
 
 NAMES: dict[str, str | None] = {
     "Loss / Policy loss": "policy_loss",
@@ -46,7 +46,7 @@ class Chooses(CategoricalMixin, Model):
         return self.net(inputs["observations"]), {}
 
 
-class Steers(GaussianMixin, Model):
+class SteeringModel(GaussianMixin, Model):
     def __init__(self, **spaces: Any) -> None:
         Model.__init__(self, device="cpu", **spaces)
         GaussianMixin.__init__(self)
@@ -57,7 +57,7 @@ class Steers(GaussianMixin, Model):
         return self.net(inputs["observations"]), {"log_std": self.log_std}
 
 
-class Judges(DeterministicMixin, Model):
+class ValueModel(DeterministicMixin, Model):
     def __init__(self, **spaces: Any) -> None:
         Model.__init__(self, device="cpu", **spaces)
         DeterministicMixin.__init__(self)
@@ -80,7 +80,7 @@ def train(
     env_id = settings.pop("env_id", "CartPole-v1")
     env = wrap_env(gym.make_vec(env_id, num_envs=ENVS, vectorization_mode="sync"), verbose=False)
     spaces = {"observation_space": env.observation_space, "action_space": env.action_space}
-    acts = Chooses if isinstance(env.action_space, gym.spaces.Discrete) else Steers
+    acts = Chooses if isinstance(env.action_space, gym.spaces.Discrete) else SteeringModel
     config = {
         "rollouts": ROLLOUTS,
         "learning_epochs": 6,
@@ -97,7 +97,7 @@ def train(
         },
     }
     memory = RandomMemory(memory_size=ROLLOUTS, num_envs=ENVS, device="cpu")
-    models = {"policy": acts(**spaces), "value": Judges(**spaces)}
+    models = {"policy": acts(**spaces), "value": ValueModel(**spaces)}
     agent = PPO(models=models, memory=memory, cfg=PPO_CFG(**config | settings), device="cpu", **spaces)
     update_of, done = agent.update, iter(range(1, updates + 2))
 
@@ -130,13 +130,13 @@ def faster(agent: PPO) -> None:
 
 
 def main(out: Path) -> None:
-    gym.register("Reach-v0", lambda **_: Reach())
+    gym.register("Reaching-v0", lambda **_: Reaching())
     keep(train(out / "cartpole"), SOUND, "tune")
-    keep(train(out / "reach", env_id="Reach-v0", seed=2), SOUND, "held", CONTINUOUS)
+    keep(train(out / "reach", env_id="Reaching-v0", seed=2), SOUND, "held", CONTINUOUS)
     fault = Diagnosis("policy_dead", "one action only, entropy 0, from update 15 on", 15)
     keep(train(out / "policy_dead", change=(15, one_action), seed=3), fault, "tune")
     fault = Diagnosis("return_fell", "learning rate 100 times too large from update 16 on: the return falls", 16)
-    keep(train(out / "return_fell", change=(16, faster), env_id="Reach-v0", seed=4), fault, "held", CONTINUOUS)
+    keep(train(out / "return_fell", change=(16, faster), env_id="Reaching-v0", seed=4), fault, "held", CONTINUOUS)
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import DummyVecEnv
 
 from tests.interchange.corpus.make.collect import SOUND, Collection, Diagnosis, event_files, event_name, refused, sound
-from tests.interchange.corpus.make.environments import Cue, Reach
+from tests.interchange.corpus.make.environments import Cue, Reaching
 
 TRAIN: dict[str, str | None] = {
     "train/approx_kl": "kl_k3_last_epoch",
@@ -157,7 +157,7 @@ def sound_trainings(out: Path) -> None:
     folder = train(out / "small", updates=150, **small)
     csv(folder, "ten_steps", sound("batches of ten steps"), "tune", names=TRAIN)
     small |= {"n_steps": 16, "batch_size": 16, "learning_rate": 4e-4, "seed": 4}
-    folder = train(out / "small_reach", Reach, updates=120, **small)
+    folder = train(out / "small_reach", Reaching, updates=120, **small)
     csv(folder, "sixteen_steps", sound("batches of 16 steps"), "held", names=TRAIN)
     solved = sound("the task is solved: every return is 1, value loss tiny or 0, explained variance undefined")
     csv(train(out / "cue", Cue, updates=80, learning_rate=5e-3), "solved", solved, "held")
@@ -166,7 +166,7 @@ def sound_trainings(out: Path) -> None:
     folder = train(out / "cue6", lambda: Cue(1e-4), updates=80, ent_coef=0.01, learning_rate=1e-2, seed=6)
     csv(folder, "solved_nearly", solved, "held")
     names = TRAIN | {"train/std": None}
-    csv(train(out / "reach", Reach, updates=50, learning_rate=1e-3), "reach", SOUND, "held", names=names)
+    csv(train(out / "reach", Reaching, updates=50, learning_rate=1e-3), "reach", SOUND, "held", names=names)
     evaluate = EvalCallback(Monitor(cartpole()), eval_freq=300, n_eval_episodes=3, verbose=0)
     why = sound("evaluations write rows of their own in the middle of a rollout")
     csv(train(out / "evaluated", updates=40, callbacks=(evaluate,), seed=6), "evaluated", why, "held")
@@ -183,7 +183,7 @@ def broken_trainings(out: Path) -> None:
     csv(folder, "rate_too_large", wrong, "tune")
     console(folder, "rate_too_large_console", wrong, "tune")
     wrong = Diagnosis("kl_too_high", "learning rate 100 times too large from update 20 on", 20)
-    events(train(out / "rate2", Reach, callbacks=(From(20, faster),), seed=2), "rate_too_large_reach", wrong, "held")
+    events(train(out / "rate2", Reaching, callbacks=(From(20, faster),), seed=2), "rate_too_large_reach", wrong, "held")
     wrong = Diagnosis("kl_too_high", "learning rate 100 times too large from the start", 0)
     csv(train(out / "rate3", updates=30, learning_rate=0.1, seed=7), "rate_too_large_always", wrong, "held")
     dead = "the policy takes one action only, entropy 0, from update {} on"
@@ -193,7 +193,7 @@ def broken_trainings(out: Path) -> None:
     csv(train(out / "dead2", callbacks=(From(12, one_action),), seed=8), "policy_dead_2", wrong, "held")
     wrong = Diagnosis("critic_never_learns", "value coefficient 0: the critic is never trained", 0)
     csv(train(out / "critic", vf_coef=0.0, updates=150), "critic_never_learns", wrong, "tune")
-    csv(train(out / "critic2", Reach, vf_coef=0.0, updates=150, seed=9), "critic_never_learns_reach", wrong, "held")
+    csv(train(out / "critic2", Reaching, vf_coef=0.0, updates=150, seed=9), "critic_never_learns_reach", wrong, "held")
     why = "the reward is NaN from update {} on; the training ends with an error in the update after it"
     for split, update, seed in (("tune", 20, 1), ("held", 9, 2)):
         env = lambda step=update * 64 + 8: BrokenReward(cartpole(), step)  # noqa: E731
@@ -202,8 +202,8 @@ def broken_trainings(out: Path) -> None:
     wrong = Diagnosis("std_runaway", "entropy coefficient so large that the standard deviation runs away", 0)
     names = {"train/std": None} | TRAIN
     runaway: dict[str, Any] = {"ent_coef": 2.0, "learning_rate": 5e-3, "updates": 40}
-    events(train(out / "std", Reach, **runaway), "std_runaway", wrong, "tune", names=names)
-    csv(train(out / "std2", Reach, seed=11, **runaway), "std_runaway_2", wrong, "held", names=names)
+    events(train(out / "std", Reaching, **runaway), "std_runaway", wrong, "tune", names=names)
+    csv(train(out / "std2", Reaching, seed=11, **runaway), "std_runaway_2", wrong, "held", names=names)
     wrong = Diagnosis("no_longer_learns", "gradients are clipped to 0 from update 25 on: no parameter moves", 25)
     csv(train(out / "stopped", updates=60, callbacks=(From(25, no_gradients),)), "no_longer_learns_25", wrong, "tune")
 
@@ -218,7 +218,7 @@ def falls(out: Path) -> None:
 
         return change
 
-    for split, factor, update, env in (("tune", 40, 40, cartpole), ("held", 50, 45, Reach)):
+    for split, factor, update, env in (("tune", 40, 40, cartpole), ("held", 50, 45, Reaching)):
         diagnosis = Diagnosis("return_fell", wrong.format(factor, update), update)
         folder = train(out / f"fall{update}", env, updates=90, callbacks=(From(update, larger(factor)),))
         csv(folder, f"return_fell_{update}", diagnosis, split)
@@ -228,8 +228,8 @@ def other_algorithms(out: Path) -> None:
     off_policy = {"learning_starts": 100, "train_freq": 4, "n_steps": None, "envs": 1}
     for name, env, split in (
         ("DQN", None, "tune"),
-        ("SAC", Reach, "held"),
-        ("TD3", Reach, "tune"),
+        ("SAC", Reaching, "held"),
+        ("TD3", Reaching, "tune"),
         ("A2C", None, "held"),
     ):
         more: dict[str, Any] = {} if env is None else {"env": env}
