@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from esper_analyze.detector.conditions.shared import TABLE, SharedConditions
+from esper_analyze.detector.conditions.stand_ins import LOGGED
 from esper_analyze.detector.deferral import Deferral
 from esper_analyze.detector.deferral_guards import DeferralGuard
 from esper_analyze.detector.escalation import NORMAL, Escalation, LevelChange
@@ -123,6 +124,8 @@ class _RuleState:
         rule, frame = self.rule, self._frame
         if rule.guard is None or rule.fills or frame is None or not all(map(_settled, judged.judgements)):
             return None
+        if LOGGED in rule.conditions and np.count_nonzero(LOGGED.holds(frame)[-1:]):
+            return None  # guards are of what is recorded, not of what stands in for it
         if len(frame.present) > 1:
             frame = frame.last((*rule.columns, *rule.columns_beside))
         guard = rule.guard(frame, self.memory, limits)

@@ -149,7 +149,7 @@ def unexplained(frame: Frame, memory: Memory) -> list[Excuse]:
     largest = np.maximum.accumulate(np.concatenate([memory["largest_variance"][None], variance]))[1:]
     if len(largest):
         memory["largest_variance"][:] = largest[-1]
-    taken = steps.values - previous(steps.values, steps.finite, memory["steps_before"])
+    taken = steps.values - previous(steps.values, used & steps.finite, memory["steps_before"])
     return [
         Excuse(used & steps.finite & (taken < FEW_STEPS), "of so few steps explained variance says nothing"),
         Excuse(
@@ -185,7 +185,7 @@ def smoothing(frame: Frame, memory: Memory) -> Floats | float:
     if used is None:
         return 1.0
     steps, length = frame["env_steps"], frame["episode_length_mean"]
-    taken = steps.values - previous(steps.values, steps.finite, memory["steps_before"])
+    taken = steps.values - previous(steps.values, used & steps.finite, memory["steps_before"])
     known = used & steps.finite & length.finite & (taken > 0.0) & (length.values > 0.0)
     new = np.clip(np.where(known, taken / length.values, WINDOW), 1.0, WINDOW)
     factor: Floats = np.sqrt(UPDATES * WINDOW**2 / (new * (WINDOW + UPDATES * new)))
@@ -198,17 +198,19 @@ AS_HIGH = 0.01
 """Share of the rise so far by which a return may be below the highest, and count as it."""
 
 
-def rising(frame: Frame, memory: Memory) -> Bools:
-    """Return where the logged return is the highest so far and above the first, [n, k].
+def rising(frame: Frame, used: Bools, memory: Memory) -> Bools:
+    """Return where the logged return is the highest so far and above the first, of the updates in ``used``, [n, k].
 
     Logs smooth returns, so that a task that is learnt within a few updates is at its best only long afterwards.
     """
     returns = frame[EPISODE_RETURN]
-    line = np.concatenate([memory["best_return"][None], np.where(returns.finite, returns.values, np.nan)])
+    line = np.concatenate([memory["best_return"][None], np.where(used & returns.finite, returns.values, np.nan)])
     best = np.fmax.accumulate(line)
     first = memory["first_return"]
     for row in line[1:]:
         np.copyto(first, row, where=np.isnan(first))
     memory["best_return"][:] = best[-1]
-    highest: Bools = returns.finite & (returns.values > best[1:] - AS_HIGH * (best[1:] - first)) & (best[1:] > first)
+    highest: Bools = (
+        used & returns.finite & (returns.values > best[1:] - AS_HIGH * (best[1:] - first)) & (best[1:] > first)
+    )
     return highest

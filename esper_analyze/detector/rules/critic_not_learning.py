@@ -80,7 +80,7 @@ def judge(frame: Frame, memory: Memory, limits: CriticNotLearningLimits) -> list
     used = stands_in(frame, nrmse.name)
     lost = stuck & ~(off <= limits.error) & ~learnt
     if used is not None:  # a log does not say by how much the critic is off
-        (upper,) = _UPPER.baseline(ev.values, usable, memory, "upper")
+        (upper,) = _UPPER.baseline(ev.values, usable & used, memory, "upper")
         never = used & usable & (number >= limits.after) & (upper < limits.low)
         stuck, lost = stuck | never, lost | never
     long = streak(lost, usable & ~lost, memory["lost"]) >= limits.sustained

@@ -45,7 +45,7 @@ def judge(frame: Frame, memory: Memory, limits: EntropyCollapseLimits) -> list[J
     low, none = usable & (entropy.values < limits.warning), usable & (entropy.values < limits.critical)
     learnt = AT_BEST.holds(frame)
     if used is not None:
-        learnt = learnt | (used & rising(frame, memory))
+        learnt = learnt | rising(frame, used, memory)
     streak(low, usable & ~low, memory["low"])
     bounds = Bounds(
         info=low,

@@ -79,7 +79,9 @@ def _movement(frame: Frame, memory: Memory, limits: FrozenUpdateLimits, idle: Ex
     bound = np.where(frame["kl_k3"].null, limits.logged_still, limits.still) if logged else limits.still
     still = judged & (kl.values <= bound)
     if logged:  # a log does not say whether one minibatch makes KL 0 by construction
-        still &= ~frame["kl_k3"].null | (tally(judged & (kl.values > limits.moving), memory["moves"]) > 0)
+        still &= ~frame["kl_k3"].null | (
+            tally(judged & (kl.values > limits.moving) & frame["kl_k3"].null, memory["moves"]) > 0
+        )
     length = streak(still, judged & ~still, memory["still"])
     moving = judged & (kl.values > limits.moving)
     carried = memory["moving"].copy()
