@@ -295,7 +295,7 @@ POLICY: dict[str, tuple[Drive, ...]] = {
         Drive(
             {8: prefer(op=(0, 0, 0, 0), slot=(0, 0))},
             {(RUN, "entropy"): {17: WARNING}},
-            sound={0: prefer(op=(4, 0, 0, 0), slot=(4, -4))},
+            sound={0: prefer(op=(2.5, 0, 0, 0), slot=(1.5, -1.5))},
             loop=UNMASKED,
         ),
     ),
@@ -303,7 +303,7 @@ POLICY: dict[str, tuple[Drive, ...]] = {
         Drive(
             {3: prefer(op=(0, 0, 0, 0), slot=(0, 0))},
             {(RUN, "entropy_norm"): {22: WARNING}},
-            sound={0: prefer(op=(4, 0, 0, 0), slot=(2, -2))},
+            sound={0: prefer(op=(1, 0, 0, 0), slot=(0.5, -0.5))},
             loop={"masked": False, "limits": [("entropy_stuck", "sustained", 20)]},
         ),
     ),
