@@ -8,6 +8,7 @@ from __future__ import annotations
 import shutil
 
 from esper_analyze.schema import VERSION
+from sample_runs.make import name_no_machine
 from tests.golden.facts import GOLDEN
 from tests.recorder.test_changing_model import ChangingTraining, grow, remove_head
 
@@ -19,3 +20,4 @@ for change in (None, None, None, grow, None, None, remove_head, None):
     training.update({} if change is None else {"before": change})
 assert training.rec is not None
 training.rec.close()
+name_no_machine(folder / "run")
