@@ -42,7 +42,7 @@ def take_updates(log: ScalarLog, imported: Imported, where: str, framework: str 
     """
     if not log.series:
         raise UsageError(f"{where} holds no scalar", hint="; ".join(imported.losses.sentences()))
-    other = other_algorithm(log.series)
+    other = None if EXPORT.tells(log.series) else other_algorithm(log.series)
     if other is not None:
         algorithm, evidence = other
         raise UsageError(

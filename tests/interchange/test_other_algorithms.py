@@ -100,3 +100,9 @@ def test_every_entry_refuses_something() -> None:
     for _, names in REFUSED.values():
         reached.add(next(entry for entry in OTHER_ALGORITHMS if entry.evidence(listed(names))))
     assert {entry.name for entry in OTHER_ALGORITHMS} == {entry.name for entry in reached}
+
+
+def test_our_own_export_is_no_log_of_another_algorithm() -> None:
+    imported = Imported("x")
+    take_updates(scalar_log([(0, {"updates/td_error_mean": 0.5})]), imported, "the log")
+    assert imported.rows["updates"][0]["td_error_mean"] == 0.5
