@@ -16,7 +16,7 @@ GAUSSIAN = 0.5 * math.log(2 * math.pi * math.e)
 _NEAR = 0.005
 """Share by which the first entropy may differ from that of a Gaussian: one update hardly moves a sum of logarithms."""
 _OURS = ("own", "ancestor")
-"""Formats that have what our columns declare."""
+"""Formats that have what our columns declare; so has an export in any other, whose columns are "all"."""
 
 
 def describe_actions(imported: Imported, sizes: Mapping[str, int]) -> None:
@@ -25,7 +25,7 @@ def describe_actions(imported: Imported, sizes: Mapping[str, int]) -> None:
     ``sizes``: number of actions by head. Without them discrete actions are marked as of an unknown number, and
     continuous ones as nothing, which is how the columns of ``updates`` tell them apart.
     """
-    if imported.format in _OURS:
+    if imported.format in _OURS or "all" in imported.columns:
         return
     rows = list(_rows(imported))
     source = imported.columns.get("updates.entropy_loss")

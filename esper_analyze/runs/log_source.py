@@ -10,7 +10,10 @@ from esper_analyze.terminal import cleaned
 
 def is_log(info: Mapping[str, Any]) -> bool:
     """Whether a run with this run.json is the imported log of another tool; what `export` wrote is a recording."""
-    return info.get("imported_from") not in (None, "own")
+    source = info.get("source")
+    columns = source.get("columns") if isinstance(source, Mapping) else None
+    exported = isinstance(columns, Mapping) and "all" in columns
+    return info.get("imported_from") not in (None, "own") and not exported
 
 
 def source_of_log(info: Mapping[str, Any]) -> str:

@@ -11,6 +11,7 @@ from esper_analyze.commands.import_run import head_sizes
 from esper_analyze.errors import UsageError
 from esper_analyze.interchange.action_kind import GAUSSIAN, describe_actions
 from esper_analyze.interchange.imported import Imported
+from esper_analyze.runs.log_source import is_log
 
 
 def logged(*entropies: float | None, **cells: Any) -> Imported:
@@ -62,6 +63,17 @@ def test_what_export_wrote_stays_as_it_is() -> None:
     imported = logged(1.2)
     imported.format = "own"
     assert kinds(imported) == [None]
+
+
+def test_an_export_in_the_format_of_another_tool_stays_as_it_is() -> None:
+    imported = logged(None, entropy_loss=-1.2)
+    imported.columns["all"] = "as exported"
+    assert kinds(imported) == [None]
+    assert imported.rows["updates"][0]["entropy"] is None
+    source = {"columns": imported.columns}
+    assert not is_log({"imported_from": "tensorboard", "source": source})
+    assert is_log({"imported_from": "tensorboard", "source": {"columns": {}}})
+    assert not is_log({})
 
 
 def test_numbers_of_actions_are_read_or_refused() -> None:
