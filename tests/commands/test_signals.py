@@ -41,7 +41,7 @@ def test_only_directories_of_dead_processes_are_swept(tmp_path: Path, monkeypatc
     of_diagnose = Path(tempfile.mkdtemp(prefix="esper-analyze-", dir=tmp_path))
     others = [tmp_path / "esper-analyze-sql-mine", tmp_path / "esper-analyze-sql-abcd_1234", of_diagnose]
     for one in others:
-        one.mkdir()
+        one.mkdir(exist_ok=True)
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "esper-analyze-sql-abcd_999").symlink_to(tmp_path / "elsewhere")
     spill = Spill()

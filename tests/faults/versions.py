@@ -66,6 +66,6 @@ def past_versions(_: Bench) -> TrialTally:
         for table, columns in cells(folder / "run").items():
             for column, now in columns.items():
                 outcome.trials += 1
-                if then[table].get(column) != now:
+                if then[table].get(column, "null") != now:
                     outcome.wrong[f"{folder.name}: {table}.{column} is not what was stored"] += 1
     return outcome

@@ -13,10 +13,13 @@ ENTRY = 3
 
 
 class Interruption:
-    """Raises KeyboardInterrupt at the ``nth`` event of calls of ``method``; ``events`` counts them."""
+    """Raises KeyboardInterrupt at the ``nth`` event of calls of ``method``; ``events`` counts them.
+
+    At one of the first ``ENTRY`` events of a later call it comes right after these.
+    """
 
     def __init__(self, nth: int) -> None:
-        self.nth, self.events = nth, 0
+        self.nth, self.events, self.start, self.came = nth, 0, 0, False
 
     def trace(self, frame: FrameType, event: str, _: Any) -> Any:
         """Count an event of the recorder's own lines, and raise at the ``nth``.
@@ -28,13 +31,15 @@ class Interruption:
         if frame.f_code.co_flags & inspect.CO_GENERATOR and event != "line":
             return self.trace
         self.events += 1
-        if self.events == self.nth:
+        entered = self.start == 0 or self.events > self.start + ENTRY
+        if 0 < self.nth <= self.events and entered and not self.came:
+            self.came = True
             raise KeyboardInterrupt
         return self.trace
 
     def around(self, method: Callable[..., Any]) -> Callable[..., Any]:
         def traced(*args: Any, **kwargs: Any) -> Any:
-            before = sys.gettrace()
+            before, self.start = sys.gettrace(), self.events
             sys.settrace(self.trace)
             try:
                 return method(*args, **kwargs)
