@@ -61,9 +61,9 @@ def report(
     Of a directory with runs below it: a page of each, and an index.html over all of them, with how each stands, its
     returns, and the settings that differ.
 
-    Example: esper-analyze report sample_runs/runs/one_update_collapse --out page
-
     --from, --to and --last limit figures and rows to these updates; the verdict is on the whole run.
+
+    Example: esper-analyze report sample_runs/runs/one_update_collapse --out page
 
     Example: esper-analyze report runs --index-only
 

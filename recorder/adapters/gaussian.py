@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from gymnasium import spaces
 from torch import Tensor
 from torch.distributions import MultivariateNormal, Normal
 
@@ -25,7 +24,11 @@ def std_of(distribution: Any) -> Tensor | None:
 
 
 def bounds_of(space: Any) -> Bounds | None:
-    """Return the lower and upper bounds [dimensions] of a continuous action space; None if none is finite."""
-    if not isinstance(space, spaces.Box) or not (space.bounded_below.any() or space.bounded_above.any()):
+    """Return the lower and upper bounds [dimensions] of a continuous action space; None if none is finite.
+
+    A space is recognised by what gymnasium's ``Box`` has: TorchRL, which shares this file, does without gymnasium.
+    """
+    bounded = [getattr(space, side, None) for side in ("bounded_below", "bounded_above")]
+    if not any(side is not None and side.any() for side in bounded):
         return None
     return space.low.reshape(-1), space.high.reshape(-1)
