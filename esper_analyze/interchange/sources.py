@@ -29,6 +29,7 @@ from esper_analyze.interchange.found_run import FoundRun
 from esper_analyze.interchange.import_folder import log_folders
 from esper_analyze.interchange.imported import Imported
 from esper_analyze.interchange.naming import FRAMEWORKS
+from esper_analyze.storage.layout import RUN_FILE
 
 _NAMED = 8
 NO_SIZES: Mapping[str, int] = MappingProxyType({})
@@ -254,6 +255,8 @@ def _not_a_source(path: Path, chosen: ChosenSource) -> UsageError:
         what = next(source.what for source in SOURCES if source.name == chosen.format)
         return UsageError(f"{path} is not, and does not hold, {what}", hint="without --from the format is detected")
     kinds = "; ".join(f"{source.name}: {source.what}" for source in SOURCES)
+    if (path / RUN_FILE).is_file():
+        return UsageError(f"{path} is a recorded run", hint="every command reads it as it is")
     if path.is_dir():
         return UsageError(f"{path} holds no log that can be imported", hint=kinds)
     return UsageError(f"{path} is not in a format that can be imported", hint=kinds)

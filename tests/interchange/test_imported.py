@@ -155,6 +155,12 @@ def test_a_source_that_is_not_there_or_of_no_known_format_is_refused(tmp_path: P
         read_source(tmp_path / "x.md", "wandb")
 
 
+def test_a_recorded_run_is_not_a_log(tmp_path: Path) -> None:
+    (tmp_path / "run.json").write_text("{}")
+    with pytest.raises(UsageError, match="is a recorded run"):
+        read_source(tmp_path)
+
+
 def test_the_source_is_named_and_its_own_facts_of_it_stay(tmp_path: Path) -> None:
     file = tmp_path / "progress.csv"
     file.write_text("time/iterations,train/loss\n1,\n2,1.0\n")
