@@ -181,6 +181,11 @@ def test_updates_put_off_say_the_same_on_calm_columns(
     check(calm_batch(seed, n, bad), thresholds, data.draw(st.none() | st.integers(0, n)))
 
 
+@pytest.mark.parametrize(("seed", "n"), [(1884873974, 140), (3335728868, 118)])
+def test_the_update_after_a_judgement_of_the_one_before_is_not_put_off(seed: int, n: int) -> None:
+    check(calm_batch(seed, n, 0.0005))
+
+
 @pytest.mark.parametrize("path", RUNS, ids=lambda path: path.name)
 def test_recorded_runs_say_the_same_one_by_one(path: Path) -> None:
     for batch in read_batches(open_run(path), WANTED):

@@ -66,6 +66,7 @@ def judge(frame: Frame, memory: Memory, limits: ObservationsChangedLimits) -> li
     stayed = _of_before(odd, memory["odd"]) & _beyond(frame, before, limits)
     stayed |= _of_before(far, memory["far"]) & shift.finite & (shift.values < limits.least)
     distance = np.where(stayed, previous(shift.values, everywhere, memory["shift"]), shift.values)
+    _of_before(stayed, memory["stayed"])  # kept for the guard: the next verdict is another one
     young = WARM_UP.excuse(constant.finite & np.isnan(largest))
     others = Excuse(shift.null & constant.finite, "other features than before, or none before", quiet=True)
     bounds = Bounds(info=odd | far, warning=stayed, info_at=limits.least, warning_at=limits.least)
@@ -74,7 +75,7 @@ def judge(frame: Frame, memory: Memory, limits: ObservationsChangedLimits) -> li
 
 
 def _of_before(flag: Bools, carried: Floats) -> Bools:
-    """Return whether ``flag`` held in the update before."""
+    """Return whether ``flag`` held in the update before; carry it on."""
     held: Bools = previous(flag.astype(np.float64), np.ones(flag.shape, bool), carried) == 1.0
     return held
 
@@ -112,7 +113,7 @@ def guard(frame: Frame, memory: Memory, limits: ObservationsChangedLimits) -> De
     """Defer while the shift is small, once it has been judged."""
     shift = frame[SHIFT]
     young = np.count_nonzero(memory[f"{SHIFT}_count"] <= _RANGE.first)
-    pending = young or np.count_nonzero(memory["odd"]) or np.count_nonzero(memory["far"])
+    pending = young or any(np.count_nonzero(memory[flag]) for flag in ("odd", "far", "stayed"))
     if pending or not shift.all_finite or np.count_nonzero(shift.values[-1] >= limits.least):
         return None
     sides = {SHIFT: (limits.least,), SPREAD: (), CONSTANT: (), NONFINITE: (0.0,)}
@@ -179,6 +180,7 @@ RULE = Rule(
         "usual": lambda k: np.full((3, k), np.nan),
         "odd": blank,
         "far": blank,
+        "stayed": blank,
         "shift": nothing_yet,
         "whole": zeros,
     },
