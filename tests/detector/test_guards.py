@@ -253,14 +253,15 @@ def _of_logs(rule: Rule) -> dict[str, Any]:
     if LOGGED not in rule.conditions:
         return {}
     of_logs = {*KL_LOG, *VALUE_LOG} & set(rule.columns)
-    return {LOGGED.key: [0.0], **dict.fromkeys(of_logs, "any")}
+    norm = {"grad_norm_pre_clip": "any"} if rule.name == "frozen_update" else {}
+    return {LOGGED.key: [0.0], **dict.fromkeys(of_logs, "any"), **norm}
 
 
 def _of_fixed_bounds() -> list[Promise]:
     """Rules that compare cells with bounds and count nothing: the same promise at any time."""
     entropy = {"entropy_norm": 0.7, "choice_fraction": 1.0, "entropy": 1.0, "choices_unknown": False}
     counts = ("nan_grad_count", "inf_grad_count", "tensors_nonfinite", "ratio_nonfinite", "nonfinite_minibatches")
-    losses = ("policy_loss", "value_loss", "entropy_loss", "total_loss", "grad_norm_pre_clip")
+    losses = ("policy_loss", "value_loss", "entropy_loss", "total_loss", "grad_norm_pre_clip", "kl_reference")
     healthy = {**dict.fromkeys(counts, 0), **dict.fromkeys(losses, 0.1), "nonfinite_sources": None}
     shares = dict.fromkeys(("h_saturation", "forget_saturation", "input_saturation", "output_saturation"), 0.1)
     rewarded = entropy | {"reward_min": 0.0, "reward_max": 1.0}

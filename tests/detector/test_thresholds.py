@@ -146,6 +146,7 @@ AT_LEAST_ONE = {
 """Numbers of updates without which a rule would alarm at nothing, and from which on there are too many to carry."""
 FACTORS = (
     "value_divergence.nrmse_factor", "value_divergence.bellman_factor", "value_divergence.critical_factor",
+    "value_divergence.loss_factor",
     "gradient_explosion.warning", "gradient_explosion.critical", "clipping_always.warning_rise",
     "clipping_always.critical_rise", "advantage_collapse.gap", "lstm_explosion.one_environment", "setting_changed.rise",
     "observations_changed.scale", "entropy_rises.factor",
@@ -194,6 +195,7 @@ def ranges() -> list[tuple[str, float, float | None, float]]:
         *found,
         ("value_collapse.early_updates", 0, None, -1),
         ("critic_not_learning.after", 20, None, 19),
+        ("critic_not_learning.after_in_log", 20, None, 19),
         ("episodes_stopped.ends", 2, None, 1),
     ]
 

@@ -29,7 +29,7 @@ SAYS = {
     "no_longer_learns": {"frozen_update", "performance_degradation"},
 }
 """The rules that may be first, by what is wrong: its cause where the log has it, else itself."""
-TOO_SHORT = 110
+TOO_SHORT = 40
 """Updates before a critic can be said not to learn from a log."""
 SILENT = {
     "rsl_rl/old_std_nonpositive_6_console/console.txt": "printed with two digits, the last std before the crash is 0.1",

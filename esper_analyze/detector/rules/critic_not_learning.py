@@ -39,9 +39,13 @@ def _upper(windows: Floats) -> Floats:
     return np.asarray(np.percentile(windows, 90, axis=1))[None]
 
 
-_UPPER = Rolling(_upper)
+_UPPER = Rolling(_upper, every=10, inclusive=True)
 """Of a log: explained variance that nine in ten of the last 50 updates are below."""
-WARM_UP = WarmUp("too early to expect a critic to have learnt", lambda limits, _: limits.after)
+WARM_UP = WarmUp(
+    "too early to expect a critic to have learnt",
+    lambda limits, _: limits.after,
+    also=" whose returns vary (in a log, 40)",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +67,9 @@ class CriticNotLearningLimits(Limits):
         at_least=1,
     )
     after: int = limit(60, "sound recurrent runs took up to 50 updates to leave their start", at_least=20)
+    after_in_log: int = limit(
+        40, "as few as tell the logs of known critics that never learnt from those of known sound ones", at_least=20
+    )
 
 
 def judge(frame: Frame, memory: Memory, limits: CriticNotLearningLimits) -> list[Judgement]:
@@ -75,15 +82,15 @@ def judge(frame: Frame, memory: Memory, limits: CriticNotLearningLimits) -> list
     off = recent_median(nrmse.values, usable & nrmse.finite, memory, "nrmse")
     number = tally(usable, memory["number"])
     stuck = usable & (number >= limits.after) & (level < limits.low) & (level <= early + limits.margin)
-    young = WARM_UP.excuse(usable & (number < limits.after))
     learnt = AT_BEST.holds(frame)
-    used = stands_in(frame, nrmse.name)
     lost = stuck & ~(off <= limits.error) & ~learnt
+    long = streak(lost, usable & ~lost, memory["lost"]) >= limits.sustained
+    early_on, used = usable & (number < limits.after), stands_in(frame, nrmse.name)
     if used is not None:  # a log does not say by how much the critic is off
         (upper,) = _UPPER.baseline(ev.values, usable & used, memory, "upper")
-        never = used & usable & (number >= limits.after) & (upper < limits.low)
-        stuck, lost = stuck | never, lost | never
-    long = streak(lost, usable & ~lost, memory["lost"]) >= limits.sustained
+        known = used & usable & (number >= limits.after_in_log)
+        early_on, long = early_on & ~known, long | (known & (upper < limits.low))
+    young = WARM_UP.excuse(early_on)
     bounds = Bounds(info=stuck, warning=long, warning_at=limits.low)
     return [settle(ev.name, ev, bounds, excuses=[*excuses, young], needs=[nrmse], baseline=early, judged=level)]
 
@@ -132,7 +139,8 @@ RULE = Rule(
     meaning="Over the last 50 updates the critic explained next to nothing of the returns, and no more than in its "
     "first ten updates (the baseline). If it at least knows the mean return, this is information: there may be "
     "nothing to predict. If it is off by more for long, it does not learn, and the policy is trained on its errors. "
-    "A log of another tool does not say by how much: there it is a warning where nine in ten updates are that low.",
+    "A log of another tool does not say by how much: there it is a warning where nine in ten of 40 updates or more are "
+    "that low, although there may be nothing to predict.",
     look_first="Whether the value loss reaches the critic (its gradient norm and update_ratio), vf_coef, value "
     "clipping with returns far larger than the clip, observations that do not hold what the return depends on.",
     reference="Explained variance compared with its own early level; Engstrom et al. 2020, "
@@ -142,7 +150,7 @@ RULE = Rule(
         Example("low, but better than at its start", "ok", _cells(*[-0.6] * 10, *[0.05] * 60), updates=70),
         Example("no better than at its start, but it knows the mean", "info", _cells(*[0.0] * 70), updates=70),
         Example("no better, and off for long", "warning", _cells(*[0.02, -0.03] * 60, error=3.0), updates=120),
-        Example("a log: never above the bound", "warning", _log(*[-0.1] * 10, *[0.02] * 110), updates=120),
+        Example("a log: never above the bound", "warning", _log(*[-0.1] * 10, *[0.02] * 30), updates=40),
         Example("too early to say", "not_applicable", _cells(*[-0.1] * 30), updates=30),
         Example("constant returns", "not_applicable", _cells(None, low=True)),
         Example("not recorded", "no_data", _cells(None)),
@@ -179,6 +187,6 @@ RULE = Rule(
         )
     },
     reach=70,  # 50 values, refreshed after every twentieth
-    revision=6,
+    revision=7,
     restated=("value", VERDICT),
 )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -19,12 +19,16 @@ from esper_analyze.detector.conditions.stand_ins import (
     apart,
     kl_logged,
     movement,
+    stands_in,
 )
 from esper_analyze.detector.deferral_guards import FREE, LASTING, DeferralGuard, Side, same, until
 from esper_analyze.detector.rule import VERDICT, Example, Limits, Memory, Rule, Statistic, limit
 from esper_analyze.detector.signals import Frame
 from esper_analyze.detector.streaks import latest, nothing_yet, streak, tally, zeros
-from esper_analyze.detector.verdict import Bounds, Excuse, Judgement, settle
+from esper_analyze.detector.verdict import Bounds, Excuse, Judgement, Verdict, settle
+
+POST_CLIP, NORM = "grad_norm_post_clip_max", "grad_norm_pre_clip"
+"""The norm that the optimizer got; what stands in for it in a log."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +52,16 @@ class FrozenUpdateLimits(Limits):
 def judge(frame: Frame, memory: Memory, limits: FrozenUpdateLimits) -> list[Judgement]:
     """Judge the gradient left after clipping, and whether the policy moved at all."""
     idle = Excuse(frame["optimizer_steps"].equals(0.0), "no optimizer step was taken")
-    return [_gradient(frame, limits, idle), *_movement(frame, memory, limits, idle)]
+    judged = [_gradient(frame, limits, idle), *_movement(frame, memory, limits, idle)]
+    used = stands_in(frame, POST_CLIP)
+    if used is None:
+        return judged
+    norm = frame[NORM]
+    none = used & norm.equals(0.0)
+    long = streak(none, used & norm.finite & ~none, memory["no_gradient"]) >= limits.sustained
+    bounds = Bounds(info=long, warning=long & ~AT_BEST.holds(frame), info_at=0.0, warning_at=0.0)
+    of_log = settle(NORM, norm, bounds, excuses=[idle])
+    return [*judged, replace(of_log, code=np.where(used, of_log.code, np.int8(Verdict.ABSENT)))]
 
 
 def _gradient(frame: Frame, limits: FrozenUpdateLimits, idle: Excuse) -> Judgement:
@@ -100,7 +113,7 @@ def guard(frame: Frame, memory: Memory, limits: FrozenUpdateLimits) -> DeferralG
     sides: dict[str, Sequence[Side] | None] = dict.fromkeys(_cells(None, None, None), (0.0,))
     measurable = same(frame["inner_loop_measurable"])
     watched = sides | {"kl_k3": (limits.still, limits.moving), "inner_loop_measurable": measurable, "max_grad_norm": ()}
-    watched |= {**dict.fromkeys((EPISODE_RETURN, *KL_LOG), FREE), **held(frame, LOGGED)}
+    watched |= {**dict.fromkeys((EPISODE_RETURN, NORM, *KL_LOG), FREE), **held(frame, LOGGED)}
     if not np.count_nonzero(memory["still"]):
         return DeferralGuard(LASTING, {**watched, **free(AT_BEST)})
     return DeferralGuard(until(memory["still"], limits.sustained), {**watched, **held(frame, AT_BEST)})
@@ -116,6 +129,7 @@ def _cells(pre: float | None, post: float | None, kl: object, steps: int | None 
         "inner_loop_measurable": True,
         "choice_fraction": 1.0,
         EPISODE_RETURN: None,
+        NORM: pre,
         **dict.fromkeys(KL_LOGGED),
         COUNTED: 8,
     }
@@ -127,7 +141,7 @@ RULE = Rule(
     figures=("losses", "clipping"),
     panels=("policy.kl", "clipping.norm"),
     columns=tuple(_cells(None, None, None)),
-    context=("max_grad_norm", "choice_fraction", EPISODE_RETURN, *KL_LOG),
+    context=("max_grad_norm", "choice_fraction", EPISODE_RETURN, NORM, *KL_LOG),
     conditions=(AT_BEST, LOGGED),
     limits=FrozenUpdateLimits,
     judge=judge,
@@ -153,23 +167,27 @@ RULE = Rule(
             {"kl_k3": None, LAST_EPOCH: [0.01, 0.0, 0.0, 0.0], COUNTED: None},
             updates=4,
         ),
+        Example("a log: no gradient in three updates", "warning", {NORM: [0.0] * 3, COUNTED: None}, updates=3),
     ),
-    memory={"moves": zeros, "still": zeros, "moving": zeros, "moved": nothing_yet},
+    memory={"no_gradient": zeros, "moves": zeros, "still": zeros, "moving": zeros, "moved": nothing_yet},
     causes=("setting_changed", "numerical_instability", "spike_then_silence", "kl_spike"),
     follows=("gradient_explosion",),
     higher_is_worse=False,
     meanings={
         "grad_norm_post_clip_max": "Every gradient that the optimizer got was exactly zero although the loss had one: "
         "a norm that overflowed float32 makes the clip's factor 0, and learning stops without an exception.",
+        NORM: "The gradient norm of a log is exactly 0 in several updates: the loss has no gradient, as where all "
+        "rewards of a group are equal, or the parameters are not in the loss.",
         "kl_k3": "Optimizer steps were taken, but the policy has not moved at all, from one update to the next or for "
         "several: a learning rate of 0, an optimizer without the policy's parameters, or gradients of 0. Where it came "
         "to rest slowly while returns rose and stay near their best, it is the end of learning, and information.",
     },
     statistics={
+        NORM: Statistic("gradient norm", column=NORM),
         "grad_norm_post_clip_max": Statistic(
             "largest gradient norm after clipping (before it, where only that is not finite)"
-        )
+        ),
     },
-    revision=4,
+    revision=5,
     restated=("value", "threshold", VERDICT),
 )

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from esper_analyze.detector.deferral_guards import LASTING, DeferralGuard
-from esper_analyze.detector.rule import Example, Limits, Memory, Rule, Statistic, limit
+from esper_analyze.detector.rule import VERDICT, Example, Limits, Memory, Rule, Statistic, limit
 from esper_analyze.detector.signals import Frame, Signal
 from esper_analyze.detector.verdict import Bounds, Judgement, settle
 
 COUNTS = ("nan_grad_count", "inf_grad_count", "tensors_nonfinite", "ratio_nonfinite", "nonfinite_minibatches")
-NUMBERS = ("policy_loss", "value_loss", "entropy_loss", "total_loss", "grad_norm_pre_clip")
+NUMBERS = ("policy_loss", "value_loss", "entropy_loss", "total_loss", "grad_norm_pre_clip", "kl_reference")
 WATCHED = (*COUNTS, *NUMBERS)
 SAID = "nonfinite_sources"
 
@@ -82,4 +82,6 @@ RULE = Rule(
     finiteness=True,
     causes=("observations_changed",),
     statistics={SAID: Statistic("watched columns that are not finite or count what is not", "columns")},
+    revision=2,
+    restated=("value", VERDICT),
 )

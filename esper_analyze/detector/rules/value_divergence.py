@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -19,15 +20,19 @@ from esper_analyze.detector.conditions.applicability import RETURNS, returns_har
 from esper_analyze.detector.conditions.convergence import EPISODE_RETURN
 from esper_analyze.detector.conditions.rewards import REWARDS, UNREWARDED, nothing_rewarded
 from esper_analyze.detector.conditions.shared import held
+from esper_analyze.detector.conditions.stand_ins import COUNTED, LOGGED, RISING_MEMORY, rising, stands_in
 from esper_analyze.detector.deferral_guards import FREE, DeferralGuard, Side, until
-from esper_analyze.detector.rule import VERDICT, Example, Limits, Memory, Rule, WarmUp, limit
-from esper_analyze.detector.signals import Frame
+from esper_analyze.detector.rule import VERDICT, Example, Limits, Memory, Rule, Statistic, WarmUp, limit
+from esper_analyze.detector.signals import Bools, Frame
 from esper_analyze.detector.streaks import streak, zeros
-from esper_analyze.detector.verdict import Bounds, Judgement, settle
+from esper_analyze.detector.verdict import Bounds, Excuse, Judgement, Verdict, settle
 
 METRICS = ("value_nrmse", "bellman_error")
 SCALED = METRICS[:1]
 """Those in standard deviations of the returns."""
+LOSS = "value_loss"
+"""What stands in for the Bellman error in a log: it grows as the square of the errors does."""
+LOG = (LOSS, COUNTED)
 COLUMNS = (*REWARDS, EPISODE_RETURN, *RETURNS)
 
 WARM_UP = WarmUp("too early to know its typical level", lambda _, __: MEDIAN_FIRST + 1)
@@ -40,6 +45,7 @@ class ValueDivergenceLimits(Limits):
     nrmse_factor: float = limit(3.0, "recorded runs: sound ones stay below 3 × their own median", at_least=1.0)
     nrmse_floor: float = limit(5.0, "sound runs reach errors of 4.8 standard deviations of the returns", at_least=0.0)
     bellman_factor: float = limit(10.0, "as gradient_explosion: 10 × its own median", at_least=1.0)
+    loss_factor: float = limit(100.0, "of a log: the square of what an error may grow by", at_least=1.0)
     critical_factor: float = limit(10.0, "ten times the warning", at_least=1.0)
     early_updates: int = limit(10, "updates whose mean is the early level", at_least=1)
     sustained: int = limit(3, "a single unusual rollout is not a divergence", at_least=1)
@@ -47,8 +53,17 @@ class ValueDivergenceLimits(Limits):
 
 
 def judge(frame: Frame, memory: Memory, limits: ValueDivergenceLimits) -> list[Judgement]:
-    """Judge value error and Bellman error against their own baselines."""
-    return [_judge_one(frame, memory, limits, *floor) for floor in _floors(limits)]
+    """Judge value error and Bellman error, or the value loss of a log, against their own baselines."""
+    errors = [_judge_one(frame, memory, limits, *floor) for floor in _floors(limits)]
+    used = stands_in(frame, METRICS[1])
+    if used is None:
+        return errors
+    others = [
+        Excuse(rising(frame, used, memory), "the return is the highest so far: errors grow with it"),
+        Excuse(frame[LOSS].nonfinite, "non-finite: judged by numerical_instability", quiet=True),
+    ]
+    loss = _judge_one(frame, memory, limits, LOSS, limits.loss_factor, 0.0, others=others, of=used)
+    return [*errors, replace(loss, code=np.where(used, loss.code, np.int8(Verdict.ABSENT)))]
 
 
 def _floors(limits: ValueDivergenceLimits) -> tuple[tuple[str, float, float], ...]:
@@ -57,12 +72,21 @@ def _floors(limits: ValueDivergenceLimits) -> tuple[tuple[str, float, float], ..
 
 
 def _judge_one(
-    frame: Frame, memory: Memory, limits: ValueDivergenceLimits, metric: str, factor: float, floor: float
+    frame: Frame,
+    memory: Memory,
+    limits: ValueDivergenceLimits,
+    metric: str,
+    factor: float,
+    floor: float,
+    others: Sequence[Excuse] = (),
+    of: Bools | None = None,
 ) -> Judgement:
-    signal, excuses = frame[metric], [nothing_rewarded(frame)]
+    signal, excuses = frame[metric], [nothing_rewarded(frame), *others]
     if metric in SCALED:
         excuses.append(returns_hardly_vary(frame, limits.spread))
     usable = signal.finite & ~np.logical_or.reduce([excuse.where for excuse in excuses])
+    if of is not None:
+        usable &= of
     early = early_level(signal.values, usable, _of(memory, metric), limits.early_updates)
     level = np.maximum(recent_median(signal.values, usable, memory, metric), early)
     comparable = usable & ~np.isnan(level)
@@ -97,8 +121,8 @@ def guard(frame: Frame, memory: Memory, limits: ValueDivergenceLimits) -> Deferr
         min(updates for updates, _ in given_by_all),
         {
             **{metric: sides for metric, (_, sides) in zip(METRICS, given_by_all, strict=True)},
-            **dict.fromkeys(COLUMNS, FREE),
-            **held(frame, UNREWARDED),
+            **dict.fromkeys((*COLUMNS, *LOG), FREE),
+            **held(frame, UNREWARDED, LOGGED),
             **returns,
         },
     )
@@ -126,8 +150,12 @@ def _held_one(
 
 
 def _cells(*nrmse: float | None, bellman: object = 0.3, variance: float = 4.0) -> dict[str, object]:
-    scale = {"return_variance": variance, "return_mean": 10.0, "ev_low_variance": False}
+    scale = {"return_variance": variance, "return_mean": 10.0, "ev_low_variance": False, COUNTED: 8}
     return {"value_nrmse": list(nrmse), "bellman_error": bellman} | scale
+
+
+def _log(*loss: float) -> dict[str, object]:
+    return {LOSS: list(loss), EPISODE_RETURN: 10.0, COUNTED: None}
 
 
 RULE = Rule(
@@ -135,9 +163,9 @@ RULE = Rule(
     table="updates",
     figures=("value",),
     panels=("value.error",),
-    columns=(*METRICS, *COLUMNS),
-    context=COLUMNS,
-    conditions=(UNREWARDED,),
+    columns=(*METRICS, *COLUMNS, *LOG),
+    context=(*COLUMNS, *LOG),
+    conditions=(UNREWARDED, LOGGED),
     limits=ValueDivergenceLimits,
     warm_up=WARM_UP,
     judge=judge,
@@ -163,19 +191,30 @@ RULE = Rule(
         Example(
             "returns that hardly vary", "not_applicable", _cells(*[0.6] * 22, *[90.0] * 3, variance=1e-3), updates=25
         ),
+        Example(
+            "the value loss of a log at 150 times its level", "warning", _log(*[2.0] * 22, *[300.0] * 3), updates=25
+        ),
         Example("NaN never passes", "critical", _cells(float("nan"))),
         Example("too early to say", "not_applicable", _cells(0.6)),
         Example("not recorded", "no_data", _cells(None, bellman=None)),
     ),
     memory={
-        name: first
-        for metric in METRICS
-        for name, first in {
-            **recent_median_memory(metric),
-            **{f"{metric}_{name}": first for name, first in EARLY_MEMORY.items()},
-            f"{metric}_high": zeros,
-            f"{metric}_extreme": zeros,
-        }.items()
+        **RISING_MEMORY,
+        **{
+            name: first
+            for metric in (*METRICS, LOSS)
+            for name, first in {
+                **recent_median_memory(metric),
+                **{f"{metric}_{name}": first for name, first in EARLY_MEMORY.items()},
+                f"{metric}_high": zeros,
+                f"{metric}_extreme": zeros,
+            }.items()
+        },
+    },
+    statistics={LOSS: Statistic("value loss", baseline="median of its last values, or mean of the first", column=LOSS)},
+    meanings={
+        LOSS: "The value loss is a hundred times what it was, for three updates, while returns were not at their "
+        "highest: the critic diverges, or the rewards changed their scale. A log has no error in units of the returns."
     },
     causes=(
         "observations_changed",
@@ -188,6 +227,6 @@ RULE = Rule(
         "value_fit_lost",
     ),
     confirmed_by="sustained",
-    revision=3,
+    revision=4,
     restated=("threshold", "baseline", VERDICT),
 )
